@@ -1,0 +1,340 @@
+//! The command line as given. What it means is worked out in `plan.rs`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use clap::error::{ContextKind, ErrorKind};
+use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
+
+use crate::ports::PortSet;
+use crate::sockets::drained::DrainUntil;
+use crate::step::{OpenOn, Settle};
+
+/// The longest duration that an option takes.
+pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Options are also read from variables of this prefix; COMMAND does not get to see them.
+pub const ENV_PREFIX: &str = "SYNGATE_";
+
+/// The arguments of one call.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "syngate",
+    version,
+    about = "Restart or reload a TCP service without a client noticing",
+    long_about = "Runs COMMAND behind a closed gate: an nftables rule that drops the SYNs of new \
+                  connections to PORTS, and nothing else. Before COMMAND runs, what is under way \
+                  is let finish; when the service listens again, the gate opens, and the clients' \
+                  retransmitted SYNs reach the new process. Whatever happens, the gate never stays \
+                  shut: the kernel removes it when syngate is gone, and opens it after --max-closed.",
+    override_usage = "syngate [OPTIONS] --port <PORTS> -- <COMMAND> [ARGS]...",
+    after_help = "Exit status: COMMAND's own, 128+n if a signal ended it; 124 if nobody listens \
+                  afterwards or --max-closed was hit; 125, 126, 127 if COMMAND was not run.\n\
+                  The manual: man syngate"
+)]
+pub struct Args {
+    /// TCP ports to gate: numbers, ranges (8000-8010), service names; may be repeated
+    #[arg(
+        short,
+        long = "port",
+        value_name = "PORTS",
+        env = "SYNGATE_PORT",
+        required = true,
+        action = ArgAction::Append,
+        value_parser = ports,
+    )]
+    pub ports: Vec<PortSet>,
+
+    /// What happens to new SYNs while the gate is closed
+    #[arg(
+        long,
+        value_name = "ACTION",
+        env = "SYNGATE_SYN",
+        default_value = "drop"
+    )]
+    pub syn: Syn,
+
+    /// How long to wait at most, gate closed, for what is under way to finish; 0s: not at all
+    #[arg(long, value_name = "DUR", env = "SYNGATE_DRAIN", default_value = "1s", value_parser = duration)]
+    pub drain: Duration,
+
+    /// What the drain waits for
+    #[arg(
+        long,
+        value_name = "WHAT",
+        env = "SYNGATE_DRAIN_UNTIL",
+        default_value = "requests"
+    )]
+    pub drain_until: DrainUntil,
+
+    /// Extra time closed once the service listens; auto: as long as its sockets still change
+    #[arg(long, value_name = "DUR", env = "SYNGATE_SETTLE", default_value = "auto", value_parser = settle)]
+    pub settle: Settle,
+
+    /// How long to wait, after COMMAND, for the service to listen; 0s: don't watch listeners
+    #[arg(long, value_name = "DUR", env = "SYNGATE_READY_TIMEOUT", default_value = "10s", value_parser = duration)]
+    pub ready_timeout: Duration,
+
+    /// When a port opens whose service was replaced
+    #[arg(
+        long,
+        value_name = "WHEN",
+        env = "SYNGATE_OPEN_ON",
+        default_value = "exit"
+    )]
+    pub open_on: OpenOn,
+
+    /// The kernel opens the gate after this time, whatever happens
+    #[arg(long, value_name = "DUR", env = "SYNGATE_MAX_CLOSED", default_value = "30s", value_parser = duration)]
+    pub max_closed: Duration,
+
+    /// Run this first (by sh -c), gate open; if it fails, nothing is gated and COMMAND is not run
+    #[arg(long, value_name = "CMD")]
+    pub precheck: Option<OsString>,
+
+    /// How long to wait for another run on the same ports
+    #[arg(long, value_name = "DUR", env = "SYNGATE_LOCK_TIMEOUT", default_value = "1m", value_parser = duration)]
+    pub lock_timeout: Duration,
+
+    /// Run COMMAND even if the gate could not be closed, and say so
+    #[arg(long, env = "SYNGATE_BEST_EFFORT", value_parser = BoolishValueParser::new())]
+    pub best_effort: bool,
+
+    /// Write a report of the run, in JSON, to this file
+    #[arg(long, value_name = "PATH", env = "SYNGATE_REPORT_FILE")]
+    pub report_file: Option<PathBuf>,
+
+    /// Print the plan and the rules, and do nothing
+    #[arg(short = 'n', long, env = "SYNGATE_DRY_RUN", value_parser = BoolishValueParser::new())]
+    pub dry_run: bool,
+
+    /// Tell each phase
+    #[arg(short, long, env = "SYNGATE_VERBOSE", value_parser = BoolishValueParser::new())]
+    pub verbose: bool,
+
+    /// Tell errors only
+    #[arg(short, long, env = "SYNGATE_QUIET", value_parser = BoolishValueParser::new(), conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// What to run, with its arguments; as it is, not by a shell
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// `--syn`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Syn {
+    /// They are dropped, and their clients send them again
+    Drop,
+}
+
+/// What came of parsing.
+pub enum Parsed {
+    /// A call to carry out.
+    Run(Box<Args>),
+    /// `--help` or `--version`: text for stdout.
+    Print(String),
+    /// One line that says what is wrong.
+    Wrong(String),
+}
+
+/// Parses the arguments and the environment.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
+    match Args::try_parse_from(args) {
+        Ok(args) => Parsed::Run(Box::new(args)),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                Parsed::Print(error.render().to_string())
+            }
+            _ => Parsed::Wrong(one_line(&error)),
+        },
+    }
+}
+
+/// clap explains over several lines; errors of ours are one line that says what would be right.
+fn one_line(error: &clap::Error) -> String {
+    let context = |kind| error.get(kind).map(ToString::to_string);
+    let value = context(ContextKind::InvalidValue).unwrap_or_default();
+    let arg = context(ContextKind::InvalidArg).unwrap_or_default();
+    match error.kind() {
+        ErrorKind::ValueValidation => {
+            let why = std::error::Error::source(error).map_or_else(String::new, |e| e.to_string());
+            format!("{}: '{value}': {why}", origin(&arg, &value))
+        }
+        ErrorKind::InvalidValue if value.is_empty() => {
+            format!("{arg} needs a value{}", choices(error))
+        }
+        ErrorKind::InvalidValue => {
+            format!(
+                "{}: '{value}' is not one of its values{}",
+                origin(&arg, &value),
+                choices(error)
+            )
+        }
+        ErrorKind::MissingRequiredArgument => missing(error),
+        ErrorKind::UnknownArgument if !arg.starts_with('-') => format!(
+            "unexpected argument '{arg}': put -- before COMMAND, as in \
+             syngate --port 80 -- service haproxy restart"
+        ),
+        ErrorKind::UnknownArgument => {
+            let suggested = context(ContextKind::SuggestedArg)
+                .map(|s| format!("; is {s} meant?"))
+                .unwrap_or_default();
+            format!("unknown option '{arg}'{suggested} (see syngate --help)")
+        }
+        ErrorKind::ArgumentConflict if arg == prior_arg(error) => {
+            format!("{arg} is given twice")
+        }
+        ErrorKind::ArgumentConflict => {
+            format!("{arg} and {} exclude each other", prior_arg(error))
+        }
+        _ => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            first.trim_start_matches("error: ").to_owned()
+        }
+    }
+}
+
+/// Which option has the value, and whether it came from the environment.
+fn origin(arg: &str, value: &str) -> String {
+    let long = arg.split([' ', '=']).next().unwrap_or(arg);
+    let variable = Args::command()
+        .get_arguments()
+        .find(|a| a.get_long().is_some_and(|name| long == format!("--{name}")))
+        .and_then(|a| a.get_env())
+        .map(ToOwned::to_owned);
+    match variable {
+        Some(name)
+            if std::env::var_os(&name).is_some_and(|v| v == *value)
+                && !std::env::args().any(|a| a.contains(value)) =>
+        {
+            format!("{} (for {long})", name.to_string_lossy())
+        }
+        _ => long.to_owned(),
+    }
+}
+
+fn choices(error: &clap::Error) -> String {
+    match error.get(ContextKind::ValidValue).map(ToString::to_string) {
+        Some(values) if !values.is_empty() => format!("; expected {values}"),
+        _ => String::new(),
+    }
+}
+
+fn missing(error: &clap::Error) -> String {
+    let missing = error
+        .get(ContextKind::InvalidArg)
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    if missing.contains("--port") {
+        "--port is missing: which ports to gate, as in \
+         syngate --port 80,443 -- service haproxy restart"
+            .to_owned()
+    } else {
+        "COMMAND is missing: put it behind --, as in \
+         syngate --port 80 -- service haproxy restart"
+            .to_owned()
+    }
+}
+
+fn prior_arg(error: &clap::Error) -> String {
+    error
+        .get(ContextKind::PriorArg)
+        .map(ToString::to_string)
+        .unwrap_or_default()
+}
+
+fn ports(text: &str) -> Result<PortSet, String> {
+    PortSet::parse(text, crate::sys::service_port)
+}
+
+fn settle(text: &str) -> Result<Settle, String> {
+    if text == "auto" {
+        return Ok(Settle::Auto);
+    }
+    duration(text)
+        .map(Settle::Fixed)
+        .map_err(|why| format!("{why}, or auto"))
+}
+
+/// A duration as humantime reads it, up to [`LONGEST`]. A bare number is refused, unless it is 0:
+/// seconds and milliseconds are too easily mistaken for each other.
+fn duration(text: &str) -> Result<Duration, String> {
+    const EXAMPLES: &str = "expected a duration with its unit, such as 500ms, 2s or 1m30s";
+    let text = text.trim();
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return Err(format!("a number without a unit; {EXAMPLES}"));
+    }
+    // humantime reads M as months; whoever writes it means minutes.
+    if text.contains('M') {
+        return Err(format!("M would be months (minutes are m); {EXAMPLES}"));
+    }
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration > LONGEST => Err(format!(
+            "more than 24h, the longest that is allowed; {EXAMPLES}"
+        )),
+        Ok(duration) if duration.subsec_nanos() % 1_000_000 != 0 => {
+            Err(format!("finer than a millisecond; {EXAMPLES}"))
+        }
+        Ok(duration) => Ok(duration),
+        Err(_) => Err(EXAMPLES.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        for (text, ms) in [
+            ("0", 0),
+            ("0s", 0),
+            ("500ms", 500),
+            ("2s", 2_000),
+            ("1m30s", 90_000),
+            ("1m 30s", 90_000),
+            ("24h", 86_400_000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for (text, says) in [
+            ("1", "without a unit"),
+            ("1.5", "without a unit"),
+            ("", "expected a duration"),
+            ("-1s", "expected a duration"),
+            ("1M", "M would be months"),
+            ("25h", "more than 24h"),
+            ("18446744073709551615s", "more than 24h"),
+            ("99999999999999999999s", "expected a duration"),
+            ("1us", "finer than a millisecond"),
+            ("soon", "expected a duration"),
+        ] {
+            let error = duration(text).unwrap_err();
+            assert!(error.contains(says), "{text:?}: {error}");
+        }
+        assert_eq!(settle("auto"), Ok(Settle::Auto));
+        assert_eq!(settle("1s"), Ok(Settle::Fixed(Duration::from_secs(1))));
+    }
+
+    proptest! {
+        #[test]
+        fn durations_are_bounded_and_never_panic(text in "[-0-9a-zA-Z. ]{0,24}") {
+            if let Ok(duration) = duration(&text) {
+                prop_assert!(duration <= LONGEST);
+            }
+        }
+    }
+}

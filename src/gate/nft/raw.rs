@@ -1,0 +1,238 @@
+//! What nf_tables needs and the `nftnl` crate does not offer: owner tables, timed interval sets,
+//! flushing a set, named counters. Each is a message or an expression like the crate's own.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_void};
+use std::ops::RangeInclusive;
+use std::ptr::NonNull;
+use std::time::Duration;
+
+use nftnl::expr::Expression;
+use nftnl::nftnl_sys::{self as sys, libc};
+use nftnl::set::{Set, SetKey};
+use nftnl::{Batch, MsgType, NlMsg, ProtoFamily, Rule, Table};
+
+/// linux/netfilter/nf_tables.h, since Linux 5.12; not in the libc crate.
+const NFT_TABLE_F_OWNER: u32 = 0x2;
+/// linux/netfilter/nf_tables.h; not in the libc crate.
+pub const NFT_OBJECT_COUNTER: u32 = 1;
+
+/// A TCP port as a set key: nft's `inet_service` (its number in nft's list of data types is 13).
+pub struct Port(pub u16);
+
+impl SetKey for Port {
+    const TYPE: u32 = 13;
+    const LEN: u32 = 2;
+
+    fn data(&self) -> Box<[u8]> {
+        Box::new(self.0.to_be_bytes())
+    }
+}
+
+/// A table that the kernel destroys when the socket that made it is closed.
+pub struct OwnedTable<'a> {
+    /// Its name.
+    pub name: &'a CStr,
+    /// What `nft list` shows as its comment, in the table's userdata.
+    pub comment: &'a CStr,
+}
+
+// SAFETY: the message is a few attributes of bounded length, far below the largest one.
+unsafe impl NlMsg for OwnedTable<'_> {
+    unsafe fn write(&self, buf: *mut c_void, seq: u32, _: MsgType) {
+        let comment = comment_userdata(self.comment);
+        let table = allocated(
+            // SAFETY: takes nothing; null is checked by `allocated`.
+            unsafe { sys::nftnl_table_alloc() },
+        );
+        // SAFETY: the caller hands a buffer for the largest message; `table` is live until it is
+        // freed here; the setters copy what they are given, strings are NUL-terminated and the
+        // comment's length is given.
+        unsafe {
+            let t = table.as_ptr();
+            sys::nftnl_table_set_u32(t, sys::NFTNL_TABLE_FAMILY as u16, libc::NFPROTO_INET as u32);
+            sys::nftnl_table_set_str(t, sys::NFTNL_TABLE_NAME as u16, self.name.as_ptr());
+            sys::nftnl_table_set_u32(t, sys::NFTNL_TABLE_FLAGS as u16, NFT_TABLE_F_OWNER);
+            sys::nftnl_table_set_data(
+                t,
+                sys::NFTNL_TABLE_USERDATA as u16,
+                comment.as_ptr().cast(),
+                comment.len() as u32,
+            );
+            let header = header(
+                buf,
+                libc::NFT_MSG_NEWTABLE,
+                libc::NLM_F_CREATE | libc::NLM_F_EXCL,
+                seq,
+            );
+            sys::nftnl_table_nlmsg_build_payload(header, t);
+            sys::nftnl_table_free(t);
+        }
+    }
+}
+
+/// Type 0 (NFTNL_UDATA_TABLE_COMMENT), length, and the text with its NUL, as nft(8) writes it.
+fn comment_userdata(comment: &CStr) -> Vec<u8> {
+    let text = comment.to_bytes_with_nul();
+    let length = u8::try_from(text.len()).expect("comments are cut to fit (see comment())");
+    [&[0, length], text].concat()
+}
+
+/// A named counter: it outlives the rules that count into it, so that it can be read once the
+/// gate is open.
+pub struct Counter<'a> {
+    /// The table that it is in.
+    pub table: &'a CStr,
+    /// Its name.
+    pub name: &'a CStr,
+}
+
+// SAFETY: the message is a few attributes of bounded length, far below the largest one.
+unsafe impl NlMsg for Counter<'_> {
+    unsafe fn write(&self, buf: *mut c_void, seq: u32, _: MsgType) {
+        let object = allocated(
+            // SAFETY: takes nothing; null is checked by `allocated`.
+            unsafe { sys::nftnl_obj_alloc() },
+        );
+        // SAFETY: as for OwnedTable; the type is set before what depends on it.
+        unsafe {
+            let o = object.as_ptr();
+            sys::nftnl_obj_set_u32(o, sys::NFTNL_OBJ_FAMILY as u16, libc::NFPROTO_INET as u32);
+            sys::nftnl_obj_set_str(o, sys::NFTNL_OBJ_TABLE as u16, self.table.as_ptr());
+            sys::nftnl_obj_set_str(o, sys::NFTNL_OBJ_NAME as u16, self.name.as_ptr());
+            sys::nftnl_obj_set_u32(o, sys::NFTNL_OBJ_TYPE as u16, NFT_OBJECT_COUNTER);
+            let header = header(
+                buf,
+                libc::NFT_MSG_NEWOBJ,
+                libc::NLM_F_CREATE | libc::NLM_F_EXCL,
+                seq,
+            );
+            sys::nftnl_obj_nlmsg_build_payload(header, o);
+            sys::nftnl_obj_free(o);
+        }
+    }
+}
+
+/// The expression `counter name "…"`.
+pub struct CountInto<'a>(pub &'a CStr);
+
+impl Expression for CountInto<'_> {
+    fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
+        // SAFETY: the name of the expression is NUL-terminated; null is checked.
+        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"objref".as_ptr()) });
+        // SAFETY: `expr` is live and owned by the caller from here on; the name is copied.
+        unsafe {
+            let e = expr.as_ptr();
+            sys::nftnl_expr_set_u32(
+                e,
+                sys::NFTNL_EXPR_OBJREF_IMM_TYPE as u16,
+                NFT_OBJECT_COUNTER,
+            );
+            sys::nftnl_expr_set_str(e, sys::NFTNL_EXPR_OBJREF_IMM_NAME as u16, self.0.as_ptr());
+        }
+        expr
+    }
+}
+
+/// A set of port ranges whose elements expire: empty until elements are put in.
+pub fn timed_port_set<'a>(table: &'a Table, name: &CStr) -> Set<'a, Port> {
+    let set = Set::<Port>::new_named(name, 1, table, ProtoFamily::Inet);
+    // SAFETY: the set is live, and this attribute is a u32.
+    unsafe {
+        sys::nftnl_set_set_u32(
+            set.as_ptr().as_ptr(),
+            sys::NFTNL_SET_FLAGS as u16,
+            (libc::NFT_SET_INTERVAL | libc::NFT_SET_TIMEOUT) as u32,
+        );
+    }
+    set
+}
+
+/// Puts `range` in the set (in user space: `Set::elems_iter` makes messages of it). An interval is
+/// two elements: where it begins, with the timeout, and where it has ended.
+pub fn put_range(set: &Set<Port>, range: &RangeInclusive<u16>, timeout: Duration) {
+    let begin = element(set, *range.start());
+    // SAFETY: `begin` is live (owned by the set) and this attribute is a u64, in milliseconds.
+    unsafe {
+        sys::nftnl_set_elem_set_u64(
+            begin.as_ptr(),
+            sys::NFTNL_SET_ELEM_TIMEOUT as u16,
+            timeout_ms(timeout),
+        );
+    }
+    // An interval that reaches the largest key has no end element.
+    if let Some(after) = range.end().checked_add(1) {
+        let end = element(set, after);
+        // SAFETY: `end` is live (owned by the set) and this attribute is a u32.
+        unsafe {
+            sys::nftnl_set_elem_set_u32(
+                end.as_ptr(),
+                sys::NFTNL_SET_ELEM_FLAGS as u16,
+                libc::NFT_SET_ELEM_INTERVAL_END as u32,
+            );
+        }
+    }
+}
+
+/// For the kernel a timeout of 0 is none at all: a gate without one would not open by itself.
+fn timeout_ms(timeout: Duration) -> u64 {
+    (timeout.as_millis() as u64).max(1)
+}
+
+fn element(set: &Set<Port>, port: u16) -> NonNull<sys::nftnl_set_elem> {
+    let key = Port(port).data();
+    // SAFETY: takes nothing; null is checked.
+    let element = allocated(unsafe { sys::nftnl_set_elem_alloc() });
+    // SAFETY: the key is copied, its length given; the set takes the element over and frees it.
+    unsafe {
+        sys::nftnl_set_elem_set(
+            element.as_ptr(),
+            sys::NFTNL_SET_ELEM_KEY as u16,
+            key.as_ptr().cast(),
+            key.len() as u32,
+        );
+        sys::nftnl_set_elem_add(set.as_ptr().as_ptr(), element.as_ptr());
+    }
+    element
+}
+
+/// Deletes all elements of a set.
+pub struct FlushSet<'a>(pub &'a Set<'a, Port>);
+
+// SAFETY: the message names the table and the set, nothing else.
+unsafe impl NlMsg for FlushSet<'_> {
+    unsafe fn write(&self, buf: *mut c_void, seq: u32, _: MsgType) {
+        // SAFETY: the caller hands a buffer for the largest message; the set is live.
+        unsafe {
+            let header = header(buf, libc::NFT_MSG_DELSETELEM, 0, seq);
+            sys::nftnl_set_elems_nlmsg_build_payload(header, self.0.as_ptr().as_ptr());
+        }
+    }
+}
+
+/// The start of an acknowledged message of the inet family.
+///
+/// # Safety
+/// `buf` has room for the largest message.
+unsafe fn header(buf: *mut c_void, kind: i32, flags: i32, seq: u32) -> *mut libc::nlmsghdr {
+    // SAFETY: handed on to the caller.
+    unsafe {
+        sys::nftnl_nlmsg_build_hdr(
+            buf.cast(),
+            kind as u16,
+            libc::NFPROTO_INET as u16,
+            (flags | libc::NLM_F_ACK) as u16,
+            seq,
+        )
+    }
+}
+
+/// The C library gives null only when memory is out; Rust's own allocations end the process then.
+fn allocated<T>(pointer: *mut T) -> NonNull<T> {
+    NonNull::new(pointer).expect("out of memory")
+}
+
+/// Adds all elements of the set to the batch, in as many messages as they need.
+pub fn add_elements(batch: &mut Batch, set: &Set<Port>) {
+    batch.add_iter(set.elems_iter(), MsgType::Add);
+}

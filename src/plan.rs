@@ -1,0 +1,274 @@
+//! From arguments to a validated plan: what will be done, all of it checked before anything is
+//! touched.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::unistd::{AccessFlags, access};
+
+use crate::cli::Args;
+use crate::exit::NotRunnable;
+use crate::gate::Rules;
+use crate::ports::PortSet;
+use crate::step::{Config, OpenOn, Settle};
+use crate::syn::SynAction;
+
+/// Where programs are looked for when PATH is not set (confstr(3), _CS_PATH), and where else they
+/// may be, to tell whoever has a short PATH (cron's is /usr/bin:/bin).
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+const USUAL_PLACES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A run that makes sense.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What the decisions need.
+    pub config: Config,
+    /// What happens to SYNs.
+    pub syn: SynAction,
+    /// `--max-closed`.
+    pub max_closed: Duration,
+    /// `--precheck`.
+    pub precheck: Option<OsString>,
+    /// `--lock-timeout`.
+    pub lock_timeout: Duration,
+    /// COMMAND's file.
+    pub program: PathBuf,
+    /// COMMAND and its arguments as given.
+    pub command: Vec<OsString>,
+}
+
+/// Why a plan can't be carried out.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The options contradict each other.
+    Options(String),
+    /// COMMAND can't be run.
+    Command(NotRunnable),
+}
+
+impl Plan {
+    /// Validates the arguments. Looks into the file system for COMMAND, and nowhere else.
+    ///
+    /// # Errors
+    /// One line that names the option, its value and what would be right.
+    pub fn new(args: &Args, path: Option<&OsStr>) -> Result<Plan, Refused> {
+        let settle = match args.settle {
+            Settle::Auto => Duration::ZERO,
+            Settle::Fixed(settle) => settle,
+        };
+        if args.drain + settle >= args.max_closed {
+            return Err(Refused::Options(too_long(
+                args.drain,
+                settle,
+                args.max_closed,
+            )));
+        }
+        if let Some(file) = &args.report_file {
+            check_report_file(file).map_err(Refused::Options)?;
+        }
+        let name = args
+            .command
+            .first()
+            .map(OsString::as_os_str)
+            .unwrap_or_default();
+        Ok(Plan {
+            config: Config {
+                ports: args
+                    .ports
+                    .iter()
+                    .fold(PortSet::EMPTY, |all, p| all.union(p)),
+                drain: args.drain,
+                drain_until: args.drain_until,
+                settle: args.settle,
+                ready_timeout: args.ready_timeout,
+                open_on: args.open_on,
+                best_effort: args.best_effort,
+            },
+            syn: SynAction::new(args.syn),
+            max_closed: args.max_closed,
+            precheck: args.precheck.clone(),
+            lock_timeout: args.lock_timeout,
+            program: resolve(name, path).map_err(Refused::Command)?,
+            command: args.command.clone(),
+        })
+    }
+
+    /// What the kernel shall contain while the gate is closed.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            ports: self.config.ports.clone(),
+            steer: self.syn.steer(),
+        }
+    }
+
+    /// COMMAND as one line.
+    pub fn command_line(&self) -> String {
+        command_line(&self.command)
+    }
+
+    /// The plan in words, for `--dry-run`: what is done, in its order.
+    pub fn describe(&self) -> String {
+        let c = &self.config;
+        let mut text = String::new();
+        let mut line = |words: String| {
+            let _ = writeln!(text, "# {words}");
+        };
+        line(format!(
+            "lock {} (wait for another run at most {})",
+            c.ports,
+            shown(self.lock_timeout)
+        ));
+        if let Some(check) = &self.precheck {
+            line(format!(
+                "precheck, gate open: sh -c '{}'",
+                check.to_string_lossy()
+            ));
+        }
+        line(format!(
+            "close {} to new connections (opened by the kernel after {})",
+            c.ports,
+            shown(self.max_closed)
+        ));
+        if !c.drain.is_zero() {
+            let until = clap::ValueEnum::to_possible_value(&c.drain_until);
+            let until = until.as_ref().map_or("", |v| v.get_name());
+            line(format!(
+                "drain at most {} until {until} are over",
+                shown(c.drain)
+            ));
+        }
+        line(format!("run {}", self.command_line()));
+        if c.open_on == OpenOn::Ready {
+            line("meanwhile open each port that a new process listens on".to_owned());
+        }
+        if !c.ready_timeout.is_zero() {
+            line(format!(
+                "wait at most {} for listeners",
+                shown(c.ready_timeout)
+            ));
+        }
+        line(match c.settle {
+            Settle::Auto => "settle as long as the sockets still change, and open".to_owned(),
+            Settle::Fixed(settle) => format!("settle for {}, and open", shown(settle)),
+        });
+        text
+    }
+}
+
+fn shown(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+fn too_long(drain: Duration, settle: Duration, max_closed: Duration) -> String {
+    format!(
+        "--drain {} and --settle {} together are not less than --max-closed {}: \
+         COMMAND would run behind a gate that opens; raise --max-closed or shorten the others",
+        shown(drain),
+        shown(settle),
+        shown(max_closed)
+    )
+}
+
+/// The arguments, quoted where a shell would need it, on one line.
+pub fn command_line(command: &[OsString]) -> String {
+    let quoted: Vec<String> = command
+        .iter()
+        .map(|arg| {
+            let text: String = arg
+                .to_string_lossy()
+                .chars()
+                .map(|c| if c.is_control() { '?' } else { c })
+                .collect();
+            let plain = |c: char| c.is_alphanumeric() || "-_./=:,@%+".contains(c);
+            if !text.is_empty() && text.chars().all(plain) {
+                text
+            } else {
+                format!("'{}'", text.replace('\'', "'\\''"))
+            }
+        })
+        .collect();
+    quoted.join(" ")
+}
+
+/// The report is written when all is over: see now whether it can be.
+fn check_report_file(file: &Path) -> Result<(), String> {
+    let wrong = |why: &str| Err(format!("--report-file: '{}': {why}", file.display()));
+    if file.is_dir() {
+        return wrong("a directory; name a file");
+    }
+    let directory = match file.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return wrong("not a file"),
+    };
+    if !directory.is_dir() {
+        return wrong("its directory does not exist");
+    }
+    let target = if file.exists() { file } else { directory };
+    match access(target, AccessFlags::W_OK) {
+        Ok(()) => Ok(()),
+        Err(error) => wrong(&format!("can't be written ({})", error.desc())),
+    }
+}
+
+/// The file that `name` stands for, as execvp(3) would find it.
+fn resolve(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, NotRunnable> {
+    if name.as_bytes().contains(&b'/') {
+        return runnable(Path::new(name)).map(|()| PathBuf::from(name));
+    }
+    let mut refused = None;
+    for directory in directories(path.unwrap_or(OsStr::new(DEFAULT_PATH))) {
+        let file = directory.join(name);
+        match runnable(&file) {
+            Ok(()) => return Ok(file),
+            Err(NotRunnable::NotFound(_)) => (),
+            Err(why) => refused = refused.or(Some(why)),
+        }
+    }
+    Err(refused.unwrap_or_else(|| not_in_path(name)))
+}
+
+fn directories(path: &OsStr) -> impl Iterator<Item = PathBuf> + '_ {
+    // An empty item is the current directory (execvp(3)); an absolute path is what COMMAND gets.
+    path.as_bytes().split(|b| *b == b':').map(|item| {
+        if item.is_empty() {
+            PathBuf::from(".")
+        } else {
+            PathBuf::from(OsStr::from_bytes(item))
+        }
+    })
+}
+
+fn runnable(file: &Path) -> Result<(), NotRunnable> {
+    let shown = file.display();
+    match file.metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(
+            NotRunnable::NotExecutable(format!("{shown}: may not be looked at")),
+        ),
+        Err(_) => Err(NotRunnable::NotFound(format!("{shown}: no such file"))),
+        Ok(meta) if meta.is_dir() => Err(NotRunnable::NotExecutable(format!(
+            "{shown} is a directory"
+        ))),
+        Ok(_) if access(file, AccessFlags::X_OK).is_err() => Err(NotRunnable::NotExecutable(
+            format!("{shown} is not executable"),
+        )),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn not_in_path(name: &OsStr) -> NotRunnable {
+    let elsewhere = directories(OsStr::new(USUAL_PLACES))
+        .map(|directory| directory.join(name))
+        .find(|file| !name.is_empty() && runnable(file).is_ok());
+    let name = name.to_string_lossy();
+    NotRunnable::NotFound(match elsewhere {
+        Some(file) => format!(
+            "{name} is not in PATH, but {} exists: give the full path or set PATH",
+            file.display()
+        ),
+        None => format!("{name} is not in PATH"),
+    })
+}

@@ -1,0 +1,512 @@
+//! What came of a run: the verdict, the line that says it, and the JSON report. The verdict is
+//! pure; only `write` touches the file system.
+
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::libc;
+use nix::sys::signal::Signal;
+use serde::Serialize;
+
+use crate::exit::{Exit, NOT_KEPT, NOT_RUN};
+use crate::ports::PortSet;
+use crate::sockets::drained::Left;
+use crate::sockets::holders::{Holders, names};
+use crate::sockets::{Listener, Sample};
+use crate::step::{CommandExit, Facts, NotRun, Sender};
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// COMMAND exited with 0, and the service listens.
+    Ok,
+    /// COMMAND exited with another status.
+    CommandFailed,
+    /// A signal ended COMMAND.
+    CommandSignalled,
+    /// COMMAND was not run.
+    NotRun,
+    /// COMMAND exited with 0, and nobody listens.
+    NotReady,
+    /// `--max-closed` was hit.
+    Deadline,
+    /// The gate did not open as it should.
+    OpenFailed,
+    /// A signal ended the run.
+    Interrupted,
+}
+
+/// The end of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// How.
+    pub outcome: Outcome,
+    /// A word for machines.
+    pub reason: &'static str,
+    /// The line for people.
+    pub message: String,
+    /// How syngate ends.
+    pub exit: Exit,
+}
+
+impl Ending {
+    /// COMMAND was not run, and no gate is left.
+    pub fn not_run(reason: &'static str, message: impl Into<String>) -> Ending {
+        Ending::not_run_with(NOT_RUN, reason, message)
+    }
+
+    /// The same, with a status of its own.
+    pub fn not_run_with(status: u8, reason: &'static str, message: impl Into<String>) -> Ending {
+        Ending {
+            outcome: Outcome::NotRun,
+            reason,
+            message: message.into(),
+            exit: Exit::Status(status),
+        }
+    }
+
+    /// A signal came before COMMAND was run.
+    pub fn interrupted_before(signal: i32, sender: Sender) -> Ending {
+        Ending {
+            outcome: Outcome::Interrupted,
+            reason: "before_command",
+            message: format!("{}: COMMAND was not run", signal_name(signal)),
+            exit: interrupt_exit(signal, sender),
+        }
+    }
+}
+
+/// A line that says how long the gate was closed.
+#[derive(Debug, Clone, Default)]
+pub struct Closed {
+    /// From closing to opening; `None` if it was never closed.
+    pub time: Option<Duration>,
+    /// How many SYNs were stopped, if it could be read.
+    pub syns_stopped: Option<u64>,
+}
+
+/// What the verdict rests on.
+pub struct Evidence<'a> {
+    /// What was decided and seen.
+    pub facts: &'a Facts,
+    /// The gated ports.
+    pub ports: &'a PortSet,
+    /// COMMAND as one line.
+    pub command: &'a str,
+    /// COMMAND's pid.
+    pub pid: Option<i32>,
+    /// The gate's times.
+    pub closed: &'a Closed,
+    /// `--ready-timeout`.
+    pub ready_timeout: Duration,
+    /// What was there before.
+    pub before: &'a Sample,
+    /// Why COMMAND could not be started.
+    pub spawn_error: Option<&'a Ending>,
+    /// What went wrong when the gate was opened.
+    pub open_error: Option<&'a str>,
+}
+
+/// The verdict on a run whose gate was closed.
+pub fn conclude(e: &Evidence) -> Ending {
+    if let Some((signal, sender)) = e.facts.interrupted {
+        return interrupted(e, signal, sender);
+    }
+    if let Some(why) = e.facts.not_run {
+        return not_run(e, why);
+    }
+    match e.facts.exited {
+        Some((_, CommandExit::Signal(signal))) => signalled(e, signal),
+        Some((_, CommandExit::Code(0))) => kept_or_not(e),
+        Some((_, CommandExit::Code(status))) => Ending {
+            outcome: Outcome::CommandFailed,
+            reason: "exit_status",
+            message: format!(
+                "{} exited with status {status}; {}",
+                e.command,
+                closed_words(e)
+            ),
+            exit: Exit::Status(status),
+        },
+        // Not reached: a run ends by one of the above.
+        None => Ending::not_run("unknown", "COMMAND did not run"),
+    }
+}
+
+fn kept_or_not(e: &Evidence) -> Ending {
+    let broken = |outcome, reason, message| Ending {
+        outcome,
+        reason,
+        message,
+        exit: Exit::Status(NOT_KEPT),
+    };
+    if let Some(error) = e.open_error {
+        let message = format!("the gate did not open as it should: {error}");
+        return broken(Outcome::OpenFailed, "open_failed", message);
+    }
+    if e.facts.deadline_hit {
+        let message = format!(
+            "--max-closed opened the gate before the service was ready: {} exited with status 0; {}",
+            e.command,
+            closed_words(e)
+        );
+        return broken(Outcome::Deadline, "max_closed", message);
+    }
+    if !e.facts.not_ready.is_empty() {
+        return broken(Outcome::NotReady, "no_listener", nobody_listens(e));
+    }
+    Ending {
+        outcome: Outcome::Ok,
+        reason: "done",
+        message: format!("{} exited with status 0; {}", e.command, closed_words(e)),
+        exit: Exit::Status(0),
+    }
+}
+
+fn nobody_listens(e: &Evidence) -> String {
+    let not_ready = &e.facts.not_ready;
+    let inodes: Vec<u32> = e
+        .before
+        .listeners
+        .iter()
+        .filter(|l| not_ready.contains(l.port))
+        .map(|l| l.inode)
+        .collect();
+    let who = names(&e.before.holders, &inodes);
+    let before = if who.is_empty() {
+        "somebody did before".to_owned()
+    } else {
+        format!("before, {who} did")
+    };
+    format!(
+        "nobody listens on {not_ready} {} after {} exited with status 0; {before}; \
+         if it was meant to stop, use --ready-timeout 0",
+        humantime::format_duration(e.ready_timeout),
+        e.command
+    )
+}
+
+fn signalled(e: &Evidence, signal: i32) -> Ending {
+    let by_terminal = e.facts.signals.contains(&(signal, Sender::Terminal));
+    Ending {
+        outcome: Outcome::CommandSignalled,
+        reason: "signal",
+        message: format!(
+            "{} ended {}; {}",
+            signal_name(signal),
+            e.command,
+            closed_words(e)
+        ),
+        exit: if by_terminal {
+            interrupt_exit(signal, Sender::Terminal)
+        } else {
+            Exit::signalled(signal)
+        },
+    }
+}
+
+fn interrupted(e: &Evidence, signal: i32, sender: Sender) -> Ending {
+    let name = signal_name(signal);
+    let (reason, what) = match (e.facts.started_at, e.facts.exited, e.pid) {
+        (None, _, _) => ("before_command", "COMMAND was not run".to_owned()),
+        (Some(_), None, pid) => (
+            "left_running",
+            format!("{} (pid {}) is left running", e.command, pid.unwrap_or(0)),
+        ),
+        (Some(_), Some(_), _) => (
+            "before_ready",
+            format!(
+                "{} had exited; it was not waited for its listener",
+                e.command
+            ),
+        ),
+    };
+    Ending {
+        outcome: Outcome::Interrupted,
+        reason,
+        message: format!("{name}: {what}; {}", closed_words(e)),
+        exit: interrupt_exit(signal, sender),
+    }
+}
+
+fn not_run(e: &Evidence, why: NotRun) -> Ending {
+    let (reason, message) = match why {
+        NotRun::Spawn => {
+            return e.spawn_error.cloned().unwrap_or_else(|| {
+                Ending::not_run("spawn_failed", "COMMAND could not be started")
+            });
+        }
+        NotRun::OpenedEarly => (
+            "opened_early",
+            "SIGUSR1 opened the gate: COMMAND was not run",
+        ),
+        NotRun::Deadline => (
+            "max_closed",
+            "--max-closed was over before COMMAND could be run: it was not run",
+        ),
+        NotRun::Fallen => (
+            "gate_fallen",
+            "the gate no longer stood and could not be closed again: COMMAND was not run",
+        ),
+        NotRun::Signal => ("signal", "COMMAND was not run"),
+    };
+    Ending::not_run(reason, message)
+}
+
+/// Ctrl-C from the terminal ends us as it would have ended COMMAND.
+fn interrupt_exit(signal: i32, sender: Sender) -> Exit {
+    if signal == libc::SIGINT && sender == Sender::Terminal {
+        Exit::Interrupt
+    } else {
+        Exit::signalled(signal)
+    }
+}
+
+/// `SIGTERM`.
+pub fn signal_name(signal: i32) -> String {
+    Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |s| s.to_string())
+}
+
+fn closed_words(e: &Evidence) -> String {
+    match (e.closed.time, e.closed.syns_stopped) {
+        (None, _) => format!("{} was never closed", e.ports),
+        (Some(time), None) => format!("{} was closed for {}", e.ports, ms_words(time)),
+        (Some(time), Some(1)) => format!(
+            "{} was closed for {}, 1 SYN dropped",
+            e.ports,
+            ms_words(time)
+        ),
+        (Some(time), Some(n)) => {
+            format!(
+                "{} was closed for {}, {n} SYNs dropped",
+                e.ports,
+                ms_words(time)
+            )
+        }
+    }
+}
+
+fn ms_words(time: Duration) -> String {
+    let ms = time.as_secs_f64() * 1e3;
+    if ms < 10.0 {
+        format!("{ms:.1} ms")
+    } else if ms < 10_000.0 {
+        format!("{ms:.0} ms")
+    } else {
+        format!("{:.1} s", ms / 1e3)
+    }
+}
+
+/// The JSON report. Fields are only ever added; contrib/report.schema.json describes them.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    version: u32,
+    syngate: &'static str,
+    /// The run's id.
+    pub run: String,
+    started_at: String,
+    command: Vec<String>,
+    ports: Vec<String>,
+    action: &'static str,
+    /// Which backend closed the gate, if it was closed.
+    pub backend: Option<&'static str>,
+    outcome: Outcome,
+    reason: &'static str,
+    message: String,
+    exit_status: u8,
+    exit_signal: Option<i32>,
+    command_status: Option<u8>,
+    command_signal: Option<i32>,
+    /// From the start of syngate to the closed gate.
+    pub closed_after_ms: Option<Ms>,
+    /// How long it was closed.
+    pub closed_ms: Option<Ms>,
+    /// From the decision to open to the open gate.
+    pub open_took_ms: Option<Ms>,
+    /// What took how long.
+    pub phases: Phases,
+    /// How many SYNs were stopped.
+    pub syns_stopped: Option<u64>,
+    listeners_before: Vec<ListenerRow>,
+    listeners_after: Vec<ListenerRow>,
+    /// Addresses that had a listener and are not covered by one any more.
+    pub listeners_lost: Vec<String>,
+    ports_not_ready: Vec<String>,
+    drain_left: Left,
+    stale_half_open: u32,
+    /// What was not as it should be.
+    pub warnings: Vec<String>,
+}
+
+/// The times of a run's phases; those that it did not come to are null.
+#[derive(Debug, Default, Serialize)]
+pub struct Phases {
+    /// Waiting for the lock.
+    pub lock_ms: Option<Ms>,
+    /// `--precheck`.
+    pub precheck_ms: Option<Ms>,
+    /// From the closed gate to the end of the drain.
+    pub drain_ms: Option<Ms>,
+    /// COMMAND.
+    pub command_ms: Option<Ms>,
+    /// From COMMAND's exit to the open gate.
+    pub ready_ms: Option<Ms>,
+}
+
+/// Milliseconds, to the microsecond.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Ms(f64);
+
+impl From<Duration> for Ms {
+    fn from(duration: Duration) -> Ms {
+        Ms(duration.as_micros() as f64 / 1e3)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ListenerRow {
+    address: String,
+    port: u16,
+    backlog: u32,
+    process: Option<String>,
+}
+
+impl Report {
+    /// The report of a run that has just begun.
+    pub fn new(run: String, command: &[std::ffi::OsString], ports: &PortSet) -> Report {
+        Report {
+            version: 1,
+            syngate: env!("CARGO_PKG_VERSION"),
+            run,
+            started_at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            command: command
+                .iter()
+                .map(|a| a.to_string_lossy().into_owned())
+                .collect(),
+            ports: ranges(ports),
+            action: "drop",
+            backend: None,
+            outcome: Outcome::NotRun,
+            reason: "unknown",
+            message: String::new(),
+            exit_status: NOT_RUN,
+            exit_signal: None,
+            command_status: None,
+            command_signal: None,
+            closed_after_ms: None,
+            closed_ms: None,
+            open_took_ms: None,
+            phases: Phases::default(),
+            syns_stopped: None,
+            listeners_before: Vec::new(),
+            listeners_after: Vec::new(),
+            listeners_lost: Vec::new(),
+            ports_not_ready: Vec::new(),
+            drain_left: Left::default(),
+            stale_half_open: 0,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Takes in which SYN action was asked for.
+    pub fn action(&mut self, action: &'static str) {
+        self.action = action;
+    }
+
+    /// Takes in what was there before.
+    pub fn before(&mut self, sample: &Sample) {
+        self.listeners_before = rows(&sample.listeners, &sample.holders);
+    }
+
+    /// Takes in what is there after.
+    pub fn after(&mut self, sample: &Sample) {
+        self.listeners_after = rows(&sample.listeners, &sample.holders);
+    }
+
+    /// Takes in what the decisions noted.
+    pub fn facts(&mut self, facts: &Facts, closed_at: Instant, opened_at: Option<Instant>) {
+        let drained_at = facts.drained_at;
+        self.phases.drain_ms = drained_at.map(|at| (at - closed_at).into());
+        if let (Some(started), Some((exited, exit))) = (facts.started_at, facts.exited) {
+            self.phases.command_ms = Some((exited - started).into());
+            self.phases.ready_ms = opened_at.map(|at| at.saturating_duration_since(exited).into());
+            match exit {
+                CommandExit::Code(status) => self.command_status = Some(status),
+                CommandExit::Signal(signal) => self.command_signal = Some(signal),
+            }
+        }
+        self.ports_not_ready = ranges(&facts.not_ready);
+        self.drain_left = facts.left;
+        self.stale_half_open = facts.stale_half_open;
+    }
+
+    /// Takes in the verdict.
+    pub fn ending(&mut self, ending: &Ending) {
+        self.outcome = ending.outcome;
+        self.reason = ending.reason;
+        self.message.clone_from(&ending.message);
+        self.exit_status = ending.exit.status();
+        self.exit_signal = (ending.exit == Exit::Interrupt).then_some(libc::SIGINT);
+    }
+
+    /// Writes it to `file`: a regular file is replaced in one step, so that no reader finds half a
+    /// report; anything else (a pipe, /dev/stderr) is written to.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write(&self, file: &Path) -> io::Result<()> {
+        let mut json = serde_json::to_vec_pretty(self)?;
+        json.push(b'\n');
+        match std::fs::metadata(file) {
+            Ok(meta) if !meta.is_file() => std::fs::OpenOptions::new()
+                .write(true)
+                .open(file)?
+                .write_all(&json),
+            _ => self.replace(file, &json),
+        }
+    }
+
+    fn replace(&self, file: &Path, json: &[u8]) -> io::Result<()> {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(file.file_name().unwrap_or_default());
+        name.push(format!(".{}", self.run));
+        let draft = file.with_file_name(name);
+        let written = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(&draft)
+            .and_then(|mut f| f.write_all(json))
+            .and_then(|()| std::fs::rename(&draft, file));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&draft);
+        }
+        written
+    }
+}
+
+fn ranges(ports: &PortSet) -> Vec<String> {
+    ports
+        .ranges()
+        .iter()
+        .map(|range| PortSet::from_ranges([range.clone()]).to_string())
+        .collect()
+}
+
+fn rows(listeners: &[Listener], holders: &Holders) -> Vec<ListenerRow> {
+    listeners
+        .iter()
+        .map(|l| {
+            let who = names(holders, &[l.inode]);
+            ListenerRow {
+                address: l.address.to_string(),
+                port: l.port,
+                backlog: l.backlog,
+                process: (!who.is_empty()).then_some(who),
+            }
+        })
+        .collect()
+}

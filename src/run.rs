@@ -1,0 +1,628 @@
+//! The story of a run, from the top to the bottom. What to do next, once the gate is closed, is
+//! decided in `step.rs`; here it is done.
+
+use std::ffi::CString;
+use std::hash::{BuildHasher, Hasher};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use nix::errno::Errno;
+
+use crate::child::{self, Child, RUN_VARIABLE};
+use crate::cli::Args;
+use crate::exit::{Exit, NOT_EXECUTABLE, NOT_FOUND, NOT_RUN};
+use crate::gate::nft::Nft;
+use crate::gate::nft::compile::compile;
+use crate::gate::{Backend, Deadline, Gate};
+use crate::lock::{self, Lock};
+use crate::plan::{Plan, Refused};
+use crate::ports::PortSet;
+use crate::report::{Closed, Ending, Evidence, Outcome, Report, conclude, signal_name};
+use crate::say::{Level, Say};
+use crate::signals::{Caught, Signals};
+use crate::sockets::diag::Sockets;
+use crate::sockets::ready::{places, uncovered};
+use crate::sockets::{Sample, Want};
+use crate::step::{Action, COOKIE_GRACE, CommandExit, Event, Sender, State};
+
+/// The length of a run's id, in hexadecimal digits.
+pub const ID_LENGTH: usize = 16;
+
+/// Carries out one call. `started` is when syngate was.
+pub fn run(args: &Args, started: Instant) -> Exit {
+    let say = Say::new(level(args), started);
+    let path = std::env::var_os("PATH");
+    let planned = Plan::new(args, path.as_deref());
+    if args.dry_run {
+        return dry_run(planned, &say);
+    }
+    let ports = args
+        .ports
+        .iter()
+        .fold(PortSet::EMPTY, |all, p| all.union(p));
+    let mut report = Report::new(new_id(), &args.command, &ports);
+    let ending = match planned {
+        Ok(plan) => carry_out(&plan, &say, &mut report, started).unwrap_or_else(|ending| ending),
+        Err(refused) => refusal(refused),
+    };
+    tell(&ending, args, &say, &mut report);
+    ending.exit
+}
+
+/// Everything from the lock to the verdict. An early end is an error here: the gate was not closed.
+fn carry_out(
+    plan: &Plan,
+    say: &Say,
+    report: &mut Report,
+    started: Instant,
+) -> Result<Ending, Ending> {
+    report.action(plan.syn.name());
+    if !plan.config.best_effort && !crate::caps::net_admin() {
+        return Err(Ending::not_run("privilege", crate::caps::NEEDED));
+    }
+    let trouble = |error: std::io::Error| Ending::not_run("signals", format!("signalfd: {error}"));
+    let signals = Signals::block().map_err(trouble)?;
+    let ports = &plan.config.ports;
+    let mut sockets =
+        Sockets::new(ports).map_err(|e| Ending::not_run("sockets", format!("{e:#}")))?;
+    let looking_since = Instant::now();
+
+    let _lock = take_lock(plan, &signals, say, report)?;
+    let environment = child::environment(&report.run);
+    precheck(plan, &signals, &environment, say, report)?;
+    if !plan.config.drain.is_zero() {
+        watch_for_cookies(&sockets, &signals, looking_since + COOKIE_GRACE)?;
+    }
+    let before = look_before(plan, &mut sockets, say, report)?;
+
+    let deadline = Instant::now() + plan.max_closed;
+    let gate = close(plan, deadline, say, report)?;
+    let closed_at = Instant::now();
+    if gate.is_some() {
+        report.closed_after_ms = Some((closed_at - started).into());
+    }
+    let mut run = Run {
+        plan,
+        say,
+        signals,
+        sockets,
+        environment,
+        gate,
+        child: None,
+        closed_at,
+        opened_at: None,
+        closed: Closed::default(),
+        spawn_error: None,
+        open_error: None,
+        warnings: Vec::new(),
+    };
+    let mut state = run.first_state(&before, deadline);
+    run.drive(&mut state, report);
+    Ok(run.conclude(&state, &before, report))
+}
+
+// Before the gate is closed -----------------------------------------------------------------------
+
+/// Two runs for one port take turns; a run inside another would wait for itself.
+fn take_lock(
+    plan: &Plan,
+    signals: &Signals,
+    say: &Say,
+    report: &mut Report,
+) -> Result<Lock, Ending> {
+    let since = Instant::now();
+    let give_up = since + plan.lock_timeout;
+    let failed = |error: anyhow::Error| Ending::not_run("lock", format!("{error:#}"));
+    let mut lock = Lock::open(&plan.config.ports).map_err(failed)?;
+    let mut told = false;
+    while let Some(holder) = lock.try_take(&report.run).map_err(failed)? {
+        if inside(&holder.run) {
+            let ports = &plan.config.ports;
+            return Err(Ending::not_run(
+                "nested",
+                format!("--port {ports}: this run is inside one ({holder}) that gates the same"),
+            ));
+        }
+        if Instant::now() >= give_up {
+            let waited = humantime::format_duration(plan.lock_timeout);
+            return Err(Ending::not_run(
+                "lock_timeout",
+                format!("--lock-timeout {waited}: {holder} still gates one of these ports"),
+            ));
+        }
+        if !std::mem::replace(&mut told, true) {
+            say.result(&format!(
+                "waiting for {holder}, which gates one of these ports"
+            ));
+        }
+        say.waiting(&format!("waiting for {holder}"));
+        let next = give_up.min(Instant::now() + lock::RETRY);
+        wait_gate_open(signals, next)?;
+    }
+    say.done_waiting();
+    say.phase(&format!("locked {}", plan.config.ports));
+    report.phases.lock_ms = Some(since.elapsed().into());
+    Ok(lock)
+}
+
+/// Whether the run of that id is one that we are inside.
+fn inside(run: &str) -> bool {
+    std::env::var(RUN_VARIABLE).is_ok_and(|runs| runs.split(':').any(|id| id == run))
+}
+
+/// Waits until then, or for the signal that ends the run. There is no gate to open early.
+fn wait_gate_open(signals: &Signals, until: Instant) -> Result<(), Ending> {
+    while let Some(caught) = wait(signals, Some(until))? {
+        if let Caught::Stop(signal, sender) = caught {
+            return Err(Ending::interrupted_before(signal, sender));
+        }
+    }
+    Ok(())
+}
+
+fn wait(signals: &Signals, until: Option<Instant>) -> Result<Option<Caught>, Ending> {
+    signals
+        .wait(until)
+        .map_err(|error| Ending::not_run("signals", format!("waiting for signals: {error}")))
+}
+
+/// Runs `--precheck`; a failure ends the run before anything is gated.
+fn precheck(
+    plan: &Plan,
+    signals: &Signals,
+    environment: &[CString],
+    say: &Say,
+    report: &mut Report,
+) -> Result<(), Ending> {
+    let Some(line) = &plan.precheck else {
+        return Ok(());
+    };
+    let since = Instant::now();
+    let shown = line.to_string_lossy();
+    say.phase(&format!("precheck: {shown}"));
+    let failed = |how: String| {
+        let message = format!("--precheck '{shown}' {how}: nothing was gated, COMMAND was not run");
+        Ending::not_run("precheck", message)
+    };
+    let child = Child::shell(line, environment, signals.inherited())
+        .map_err(|error| failed(format!("can't be run ({})", error.desc())))?;
+    let mut stopped: Option<(i32, Sender)> = None;
+    let exit = loop {
+        match wait(signals, None)? {
+            Some(Caught::Stop(signal, sender)) => {
+                // A second one: it is left behind.
+                if stopped.replace((signal, sender)).is_some() {
+                    return Err(Ending::interrupted_before(signal, sender));
+                }
+                if sender == Sender::Process {
+                    child.signal(signal);
+                }
+            }
+            _ => {
+                if let Some(exit) = child.ended() {
+                    break exit;
+                }
+            }
+        }
+    };
+    report.phases.precheck_ms = Some(since.elapsed().into());
+    match (stopped, exit) {
+        (Some((signal, sender)), _) => Err(Ending::interrupted_before(signal, sender)),
+        (None, CommandExit::Code(0)) => Ok(()),
+        (None, CommandExit::Code(status)) => Err(failed(format!("exited with status {status}"))),
+        (None, CommandExit::Signal(signal)) => {
+            Err(failed(format!("was ended by {}", signal_name(signal))))
+        }
+    }
+}
+
+/// Where the kernel has ever answered with SYN cookies, it is watched for a moment, gate open: if
+/// it does so now, the drain has to last longer, since such handshakes can't be seen.
+fn watch_for_cookies(sockets: &Sockets, signals: &Signals, until: Instant) -> Result<(), Ending> {
+    const LOOK_AGAIN: Duration = Duration::from_millis(20);
+    while sockets.ever_sent_cookies() && !sockets.sent_cookies_meanwhile() {
+        if Instant::now() >= until {
+            return Ok(());
+        }
+        wait_gate_open(signals, until.min(Instant::now() + LOOK_AGAIN))?;
+    }
+    Ok(())
+}
+
+fn look_before(
+    plan: &Plan,
+    sockets: &mut Sockets,
+    say: &Say,
+    report: &mut Report,
+) -> Result<Sample, Ending> {
+    let want = Want {
+        holders: true,
+        ..Want::default()
+    };
+    let before = sockets
+        .look(want)
+        .map_err(|error| Ending::not_run("sockets", format!("{error:#}")))?;
+    report.before(&before);
+    say.phase(&format!(
+        "listeners: {}",
+        places(&before.listeners).join(" ")
+    ));
+    let listening: PortSet = before.listeners.iter().map(|l| l.port).collect();
+    let deserted = plan.config.ports.minus(&listening);
+    if !deserted.is_empty() {
+        warn(
+            say,
+            &mut report.warnings,
+            format!("nobody listens on {deserted}"),
+        );
+    }
+    Ok(before)
+}
+
+/// Closes the gate. `None`: it can't be closed, and `--best-effort` was given.
+fn close(
+    plan: &Plan,
+    until: Deadline,
+    say: &Say,
+    report: &mut Report,
+) -> Result<Option<Gate>, Ending> {
+    let rules = plan.rules();
+    let closed = Nft::new(&report.run, comment(plan)).and_then(|backend| {
+        let name = backend.name();
+        Ok((Gate::close(Box::new(backend), &rules, until)?, name))
+    });
+    match closed {
+        Ok((gate, backend)) => {
+            report.backend = Some(backend);
+            say.phase(&format!("closed {} ({backend})", rules.ports));
+            Ok(Some(gate))
+        }
+        Err(error) if plan.config.best_effort => {
+            let text = format!("the gate can't be closed, COMMAND runs without: {error:#}");
+            warn(say, &mut report.warnings, text);
+            Ok(None)
+        }
+        Err(error) => Err(Ending::not_run(
+            "close_failed",
+            format!("the gate can't be closed: {error:#}"),
+        )),
+    }
+}
+
+/// What `nft list ruleset` shows with the table.
+fn comment(plan: &Plan) -> String {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    format!(
+        "syngate pid={} since={} command={}",
+        std::process::id(),
+        since.as_secs(),
+        plan.command_line()
+    )
+}
+
+// While it is closed ------------------------------------------------------------------------------
+
+struct Run<'a> {
+    plan: &'a Plan,
+    say: &'a Say,
+    signals: Signals,
+    sockets: Sockets,
+    environment: Vec<CString>,
+    gate: Option<Gate>,
+    child: Option<Child>,
+    closed_at: Instant,
+    opened_at: Option<Instant>,
+    closed: Closed,
+    spawn_error: Option<Ending>,
+    open_error: Option<String>,
+    warnings: Vec<String>,
+}
+
+impl Run<'_> {
+    fn first_state(&self, before: &Sample, deadline: Deadline) -> State {
+        let mut config = self.plan.config.clone();
+        if self.gate.is_none() {
+            // Nothing to drain, nothing to open: COMMAND just runs.
+            config.drain = Duration::ZERO;
+            config.ready_timeout = Duration::ZERO;
+            config.settle = crate::step::Settle::Auto;
+        }
+        State::new(config, before, self.closed_at, deadline)
+    }
+
+    /// Does what is decided, and waits in between, until the run is over.
+    fn drive(&mut self, state: &mut State, report: &mut Report) {
+        let mut event = Event::Closed;
+        loop {
+            event = match state.step(event, Instant::now()) {
+                Some(Action::End) => break,
+                Some(action) => self.perform(action, report),
+                None => self.wait(state),
+            };
+        }
+        self.say.done_waiting();
+    }
+
+    fn perform(&mut self, action: Action, report: &mut Report) -> Event {
+        match action {
+            Action::Look(want) => self.look(want),
+            Action::Check => Event::Stands(self.gate_stands()),
+            Action::Rearm => {
+                self.shut_only(self.plan.config.ports.clone());
+                Event::Stands(self.gate_stands())
+            }
+            Action::Start => Event::Started(self.start()),
+            Action::ShutOnly(ports) => {
+                self.shut_only(ports);
+                Event::Done
+            }
+            Action::Open => {
+                self.open(report);
+                Event::Done
+            }
+            Action::Pass(signal) => {
+                self.say
+                    .phase(&format!("passing {} on", signal_name(signal)));
+                if let Some(child) = &self.child {
+                    child.signal(signal);
+                }
+                Event::Done
+            }
+            Action::End => Event::Done,
+        }
+    }
+
+    fn look(&mut self, want: Want) -> Event {
+        let began = Instant::now();
+        match self.sockets.look(want) {
+            Ok(sample) => Event::Saw(sample, began.elapsed()),
+            Err(error) => {
+                self.warn(format!(
+                    "{error:#}: neither drain nor listeners can be watched"
+                ));
+                Event::Blind
+            }
+        }
+    }
+
+    fn gate_stands(&mut self) -> bool {
+        let Some(gate) = &mut self.gate else {
+            return false;
+        };
+        gate.stands().unwrap_or_else(|error| {
+            self.warnings
+                .push(format!("the gate can't be read back: {error:#}"));
+            false
+        })
+    }
+
+    fn shut_only(&mut self, ports: PortSet) {
+        let Some(gate) = &mut self.gate else {
+            return;
+        };
+        match gate.shut_only(ports) {
+            Ok(()) => self.say.phase(&format!("shut: {}", gate.shut())),
+            Err(error) => self.warn(format!("the gated ports could not be changed: {error:#}")),
+        }
+    }
+
+    fn start(&mut self) -> bool {
+        self.say.done_waiting();
+        self.say
+            .phase(&format!("running {}", self.plan.command_line()));
+        let spawned = Child::spawn(
+            &self.plan.program,
+            &self.plan.command,
+            &self.environment,
+            self.signals.inherited(),
+        );
+        match spawned {
+            Ok(child) => self.child = Some(child),
+            Err(error) => self.spawn_error = Some(not_spawned(self.plan, error)),
+        }
+        self.child.is_some()
+    }
+
+    /// Opens first; counts, clears away and tells after.
+    fn open(&mut self, report: &mut Report) {
+        let Some(mut gate) = self.gate.take() else {
+            return;
+        };
+        let decided = Instant::now();
+        let opened = gate.open();
+        let opened_at = Instant::now();
+        self.opened_at = Some(opened_at);
+        self.closed.time = Some(opened_at - self.closed_at);
+        report.open_took_ms = Some((opened_at - decided).into());
+        report.closed_ms = self.closed.time.map(Into::into);
+        let removed = gate.remove();
+        match opened.and(removed) {
+            Ok(counted) => self.closed.syns_stopped = counted,
+            Err(error) => self.open_error = Some(format!("{error:#}")),
+        }
+        report.syns_stopped = self.closed.syns_stopped;
+        self.say.phase("open");
+    }
+
+    /// Nothing to do: waits for a signal, COMMAND's exit or the time that was asked for.
+    fn wait(&mut self, state: &State) -> Event {
+        loop {
+            match state.waiting_for() {
+                Some(what) => self.say.waiting(&what),
+                None => self.say.done_waiting(),
+            }
+            let wake = state.wake();
+            let until = [wake, self.say.due()].into_iter().flatten().min();
+            match self.signals.wait(until) {
+                Ok(Some(Caught::Stop(signal, sender))) => return Event::Signal(signal, sender),
+                Ok(Some(Caught::OpenNow)) => return Event::OpenNow,
+                Ok(Some(Caught::Child)) => {
+                    if let Some(exit) = self.child.as_ref().and_then(Child::ended) {
+                        return Event::Exited(exit);
+                    }
+                }
+                Ok(None) if wake.is_some_and(|at| at <= Instant::now()) => return Event::Time,
+                Ok(None) => (),
+                // Without signals there is no run: open, and leave COMMAND alone.
+                Err(_) => return Event::Signal(nix::libc::SIGTERM, Sender::Process),
+            }
+        }
+    }
+
+    // When it is over -----------------------------------------------------------------------------
+
+    fn conclude(mut self, state: &State, before: &Sample, report: &mut Report) -> Ending {
+        self.look_after(before, state, report);
+        self.note_warnings(state);
+        let facts = &state.facts;
+        report.facts(facts, self.closed_at, self.opened_at);
+        report.warnings.append(&mut self.warnings);
+        conclude(&Evidence {
+            facts,
+            ports: &self.plan.config.ports,
+            command: &self.plan.command_line(),
+            pid: self.child.as_ref().map(Child::pid),
+            closed: &self.closed,
+            ready_timeout: self.plan.config.ready_timeout,
+            before,
+            spawn_error: self.spawn_error.as_ref(),
+            open_error: self.open_error.as_deref(),
+        })
+    }
+
+    fn look_after(&mut self, before: &Sample, state: &State, report: &mut Report) {
+        let want = Want {
+            holders: true,
+            ..Want::default()
+        };
+        let Ok(after) = self.sockets.look(want) else {
+            return;
+        };
+        report.after(&after);
+        let succeeded = matches!(state.facts.exited, Some((_, CommandExit::Code(0))));
+        if !succeeded || self.plan.config.ready_timeout.is_zero() {
+            return;
+        }
+        report.listeners_lost = uncovered(&before.listeners, &after.listeners);
+        // Ports without any listener are the verdict's business.
+        let lost: Vec<String> = uncovered(
+            before
+                .listeners
+                .iter()
+                .filter(|l| !state.facts.not_ready.contains(l.port)),
+            &after.listeners,
+        );
+        if !lost.is_empty() {
+            self.warn(format!("nobody listens any more on {}", lost.join(" ")));
+        }
+    }
+
+    fn note_warnings(&mut self, state: &State) {
+        let facts = &state.facts;
+        if !facts.left.is_nothing() && facts.started_at.is_some() {
+            let drain = humantime::format_duration(self.plan.config.drain);
+            self.warn(format!("--drain {drain} was over with {} left", facts.left));
+        }
+        if facts.ran_open && self.closed.time.is_some() {
+            self.warn("COMMAND was run behind an open gate (--best-effort)".to_owned());
+        }
+        if facts.opened_early && facts.started_at.is_some() {
+            self.warn("SIGUSR1 opened the gate early".to_owned());
+        }
+        let succeeded = matches!(facts.exited, Some((_, CommandExit::Code(0))));
+        if facts.deadline_hit && facts.started_at.is_some() && !succeeded {
+            self.warn("--max-closed opened the gate while COMMAND ran".to_owned());
+        }
+        if let Some(error) = self.open_error.clone().filter(|_| !succeeded) {
+            self.warn(format!("the gate did not open as it should: {error}"));
+        }
+    }
+
+    fn warn(&mut self, text: String) {
+        warn(self.say, &mut self.warnings, text);
+    }
+}
+
+fn warn(say: &Say, warnings: &mut Vec<String>, text: String) {
+    say.warning(&text);
+    warnings.push(text);
+}
+
+/// As a shell would say it: 127 for a missing interpreter too, 126 for what the kernel won't run.
+fn not_spawned(plan: &Plan, error: Errno) -> Ending {
+    let status = match error {
+        Errno::ENOENT => NOT_FOUND,
+        Errno::EAGAIN | Errno::ENOMEM => NOT_RUN,
+        _ => NOT_EXECUTABLE,
+    };
+    let hint = if error == Errno::ENOENT {
+        " (a missing interpreter?)"
+    } else {
+        ""
+    };
+    let message = format!(
+        "{} can't be run: {}{hint}",
+        plan.program.display(),
+        error.desc()
+    );
+    Ending::not_run_with(status, "spawn_failed", message)
+}
+
+fn refusal(refused: Refused) -> Ending {
+    match refused {
+        Refused::Options(why) => Ending::not_run("options", why),
+        Refused::Command(why) => {
+            let reason = match why.status() {
+                NOT_FOUND => "not_found",
+                _ => "not_executable",
+            };
+            Ending::not_run_with(why.status(), reason, why.to_string())
+        }
+    }
+}
+
+/// The line for people and the report for machines.
+fn tell(ending: &Ending, args: &Args, say: &Say, report: &mut Report) {
+    report.ending(ending);
+    if let Some(file) = &args.report_file
+        && let Err(error) = report.write(file)
+    {
+        say.error(&format!("--report-file: {}: {error}", file.display()));
+    }
+    match ending.outcome {
+        Outcome::Ok => say.result(&ending.message),
+        _ => say.error(&ending.message),
+    }
+}
+
+fn dry_run(planned: Result<Plan, Refused>, say: &Say) -> Exit {
+    match planned {
+        Ok(plan) => {
+            let ruleset = compile(&plan.rules(), &new_id(), &comment(&plan));
+            let text = format!("{}\n{}", plan.describe(), ruleset.script(plan.max_closed));
+            crate::say::print(&text);
+            Exit::Status(0)
+        }
+        Err(refused) => {
+            let ending = refusal(refused);
+            say.error(&ending.message);
+            ending.exit
+        }
+    }
+}
+
+fn level(args: &Args) -> Level {
+    match (args.quiet, args.verbose) {
+        (true, _) => Level::Errors,
+        (_, true) => Level::Phases,
+        _ => Level::Normal,
+    }
+}
+
+/// A random number in hexadecimal. The standard library seeds its hashers from getrandom(2).
+fn new_id() -> String {
+    let hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    format!("{:0width$x}", hasher.finish(), width = ID_LENGTH)
+}

@@ -1,0 +1,123 @@
+//! What people see on stderr: whole lines, prefixed with our name; on a terminal, while we wait, a
+//! live line that is gone when the wait is over. stdout belongs to COMMAND. That stderr can't be
+//! written is never an error.
+
+use std::cell::Cell;
+use std::io::{IsTerminal, Write, stderr};
+use std::time::{Duration, Instant};
+
+/// A wait shows a live line when it has taken this long.
+const LIVE_AFTER: Duration = Duration::from_millis(300);
+/// How often the live line is written again.
+const LIVE_EVERY: Duration = Duration::from_millis(100);
+
+/// How much is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// `-q`.
+    Errors,
+    /// One line, and one for each thing that is not as it should be.
+    Normal,
+    /// `-v`.
+    Phases,
+}
+
+/// Tells people.
+pub struct Say {
+    level: Level,
+    started: Instant,
+    live: bool,
+    /// When the live line is due again; while one is shown it has to be wiped before other lines.
+    live_due: Cell<Option<Instant>>,
+    shown: Cell<bool>,
+}
+
+impl Say {
+    /// `started`: what the phases' times count from.
+    pub fn new(level: Level, started: Instant) -> Say {
+        Say {
+            level,
+            started,
+            live: level > Level::Errors && stderr().is_terminal(),
+            live_due: Cell::new(None),
+            shown: Cell::new(false),
+        }
+    }
+
+    /// What went wrong.
+    pub fn error(&self, text: &str) {
+        self.line(text);
+    }
+
+    /// What is not as it should be.
+    pub fn warning(&self, text: &str) {
+        if self.level > Level::Errors {
+            self.line(&format!("warning: {text}"));
+        }
+    }
+
+    /// How the run went.
+    pub fn result(&self, text: &str) {
+        if self.level > Level::Errors {
+            self.line(text);
+        }
+    }
+
+    /// What is done now.
+    pub fn phase(&self, text: &str) {
+        if self.level == Level::Phases {
+            let at = self.started.elapsed().as_secs_f64();
+            self.line(&format!("+{at:.4}s {text}"));
+        }
+    }
+
+    /// When [`Say::waiting`] wants to be called during a wait, if at all.
+    pub fn due(&self) -> Option<Instant> {
+        self.live_due.get()
+    }
+
+    /// Shows, or refreshes, the live line, once the wait is long enough.
+    pub fn waiting(&self, for_what: &str) {
+        if !self.live {
+            return;
+        }
+        let now = Instant::now();
+        match self.live_due.get() {
+            None => self.live_due.set(Some(now + LIVE_AFTER)),
+            Some(due) if now >= due => {
+                let at = self.started.elapsed().as_secs_f64();
+                self.write(&format!("\r\x1b[Ksyngate: {for_what} ({at:.1} s)"));
+                self.shown.set(true);
+                self.live_due.set(Some(now + LIVE_EVERY));
+            }
+            Some(_) => (),
+        }
+    }
+
+    /// The wait is over.
+    pub fn done_waiting(&self) {
+        self.live_due.set(None);
+        self.wipe();
+    }
+
+    fn wipe(&self) {
+        if self.shown.replace(false) {
+            self.write("\r\x1b[K");
+        }
+    }
+
+    fn line(&self, text: &str) {
+        self.wipe();
+        self.write(&format!("syngate: {text}\n"));
+    }
+
+    /// In one write(2), so that lines of several processes do not mix.
+    fn write(&self, text: &str) {
+        let _ = stderr().write_all(text.as_bytes());
+    }
+}
+
+/// Writes to stdout what was asked for there (help, version, a dry run's plan).
+pub fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

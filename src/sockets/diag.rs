@@ -1,0 +1,297 @@
+//! Asks the kernel for TCP sockets: NETLINK_SOCK_DIAG (linux/sock_diag.h, linux/inet_diag.h).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::libc;
+use nix::sys::socket::SockProtocol;
+
+use super::{Connections, HalfOpen, Listener, Sample, Want, holders};
+use crate::netlink::{Netlink, attribute, get, put_attribute};
+use crate::ports::PortSet;
+
+/// Half-open connections are young up to this age: then the client's ACK may be under way. The
+/// SYN-ACK is sent again after a second (RFC 6298, 2.1).
+pub const YOUNG: Duration = Duration::from_millis(300);
+const SYNACK_TIMEOUT_MS: u32 = 1_000;
+/// When data came in and went out at the same age, which was first can't be told: busy, up to this
+/// age. The kernel counts these ages in jiffies of 1 to 10 ms.
+const UNDECIDED_MS: u32 = 100;
+/// The kernel is given this many ranges to filter by; above, one range that spans all, and the rest
+/// is filtered here (a filter is at most 64 KiB, and the kernel checks it in quadratic time).
+const MAX_FILTER_RANGES: usize = 64;
+
+// linux/sock_diag.h, linux/inet_diag.h, include/net/tcp_states.h
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const INET_DIAG_REQ_BYTECODE: u16 = 1;
+const INET_DIAG_INFO: u16 = 2;
+const INET_DIAG_SKV6ONLY: u16 = 11;
+const BC_JMP: u8 = 1;
+const BC_S_GE: u8 = 2;
+const BC_S_LE: u8 = 3;
+const ESTABLISHED: u8 = 1;
+const SYN_RECV: u8 = 3;
+const CLOSE_WAIT: u8 = 8;
+const LISTEN: u8 = 10;
+
+/// A look at the sockets on the gated ports, as often as needed, over one netlink socket.
+pub struct Sockets {
+    socket: Netlink,
+    ports: PortSet,
+    filter: Vec<u8>,
+    cookies_at_start: Option<u64>,
+}
+
+impl Sockets {
+    /// Nothing is asked yet, but for the kernel's count of SYN cookies.
+    ///
+    /// # Errors
+    /// The kernel has no sock_diag.
+    pub fn new(ports: &PortSet) -> Result<Sockets> {
+        let socket = Netlink::open(SockProtocol::NetlinkSockDiag)
+            .context("the kernel's sock_diag is needed to see listeners")?;
+        Ok(Sockets {
+            socket,
+            ports: ports.clone(),
+            filter: port_filter(ports),
+            cookies_at_start: syncookies_sent(),
+        })
+    }
+
+    /// Whether this network namespace has ever answered with SYN cookies.
+    pub fn ever_sent_cookies(&self) -> bool {
+        self.cookies_at_start.is_some_and(|sent| sent > 0)
+    }
+
+    /// Whether it has since [`Sockets::new`].
+    pub fn sent_cookies_meanwhile(&self) -> bool {
+        syncookies_sent() > self.cookies_at_start
+    }
+
+    /// One look. The order matters: a connection moves from SYN_RECV to the accept queue (LISTEN)
+    /// to the process, and one that is looked for in its next place first would be missed.
+    ///
+    /// # Errors
+    /// The kernel refuses, or has no tcp_diag.
+    pub fn look(&mut self, want: Want) -> Result<Sample> {
+        let mut sample = Sample::default();
+        if want.half_open {
+            sample.half_open = self.half_open()?;
+            sample.cookies_sent = self.sent_cookies_meanwhile();
+        }
+        sample.listeners = self.listeners()?;
+        if want.connections {
+            sample.connections = self.connections()?;
+        }
+        if want.holders {
+            let inodes: Vec<u32> = sample.listeners.iter().map(|l| l.inode).collect();
+            sample.holders = holders::find(&inodes);
+        }
+        Ok(sample)
+    }
+
+    fn listeners(&mut self) -> Result<Vec<Listener>> {
+        let mut found = Vec::new();
+        self.dump(1 << LISTEN, 0, |row| found.extend(row.listener()))?;
+        Ok(found)
+    }
+
+    fn half_open(&mut self) -> Result<HalfOpen> {
+        let mut count = HalfOpen::default();
+        self.dump(1 << SYN_RECV, 0, |row| {
+            if row.is_young() {
+                count.young += 1;
+            } else {
+                count.stale += 1;
+            }
+        })?;
+        Ok(count)
+    }
+
+    fn connections(&mut self) -> Result<Connections> {
+        let mut count = Connections::default();
+        // CLOSE_WAIT: the client has sent all it will, and may still wait for its answer.
+        self.dump(1 << ESTABLISHED | 1 << CLOSE_WAIT, INET_DIAG_INFO, |row| {
+            count.established += 1;
+            count.busy += u32::from(row.is_busy());
+        })?;
+        Ok(count)
+    }
+
+    /// Calls `each` with every socket on a gated port in one of `states`, of both IP versions.
+    fn dump(&mut self, states: u32, extra: u16, mut each: impl FnMut(&Row)) -> Result<()> {
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let body = request(family as u8, states, extra, &self.filter);
+            let (ports, dump) = (&self.ports, libc::NLM_F_DUMP as u16);
+            self.socket
+                .request(SOCK_DIAG_BY_FAMILY, dump, &body, |_, payload| {
+                    if let Some(row) = Row::parse(payload)
+                        && ports.contains(row.port)
+                    {
+                        each(&row);
+                    }
+                })
+                .context("the kernel does not list its TCP sockets (is tcp_diag missing?)")?;
+        }
+        Ok(())
+    }
+}
+
+/// `struct inet_diag_req_v2` and the filter.
+fn request(family: u8, states: u32, extra: u16, filter: &[u8]) -> Vec<u8> {
+    let extensions = if extra == 0 { 0 } else { 1u8 << (extra - 1) };
+    let mut body = vec![family, libc::IPPROTO_TCP as u8, extensions, 0];
+    body.extend(states.to_ne_bytes());
+    body.resize(8 + 48, 0); // struct inet_diag_sockid: any
+    put_attribute(&mut body, INET_DIAG_REQ_BYTECODE, filter);
+    body
+}
+
+/// The kernel's filter program for "the source port is in one of the ranges". Each operation is
+/// code, where to go if true (bytes), where to go if not; a comparison is followed by its operand.
+/// Going just behind the end accepts, four bytes further rejects (inet_diag_bc_run()).
+fn port_filter(ports: &PortSet) -> Vec<u8> {
+    const COMPARISON: u16 = 8;
+    const JUMP: u16 = 4;
+    let all = ports.ranges();
+    let spanning;
+    let ranges = match (all.first(), all.last()) {
+        (Some(first), Some(last)) if all.len() > MAX_FILTER_RANGES => {
+            spanning = [*first.start()..=*last.end()];
+            &spanning
+        }
+        _ => all,
+    };
+    let block = 2 * COMPARISON + JUMP;
+    let end = block * ranges.len() as u16;
+    let mut program = Vec::new();
+    for (n, range) in ranges.iter().enumerate() {
+        let here = block * n as u16;
+        // Where the next range is tried; behind the last one that is the jump that accepts, so go
+        // four bytes past it.
+        let next = if here + block == end {
+            end + JUMP
+        } else {
+            here + block
+        };
+        push_comparison(&mut program, BC_S_GE, next - here, *range.start());
+        push_comparison(
+            &mut program,
+            BC_S_LE,
+            next - here - COMPARISON,
+            *range.end(),
+        );
+        push(
+            &mut program,
+            BC_JMP,
+            JUMP as u8,
+            end - here - 2 * COMPARISON,
+        );
+    }
+    program
+}
+
+fn push(program: &mut Vec<u8>, code: u8, yes: u8, no: u16) {
+    program.extend([code, yes]);
+    program.extend(no.to_ne_bytes());
+}
+
+fn push_comparison(program: &mut Vec<u8>, code: u8, otherwise: u16, port: u16) {
+    push(program, code, 8, otherwise);
+    push(program, 0, 0, port);
+}
+
+/// What is read of a `struct inet_diag_msg` and its attributes.
+struct Row<'a> {
+    state: u8,
+    retransmits: u8,
+    port: u16,
+    address: IpAddr,
+    interface: u32,
+    cookie: u64,
+    expires_ms: u32,
+    receive_queue: u32,
+    send_queue: u32,
+    inode: u32,
+    attributes: &'a [u8],
+}
+
+/// The length of `struct inet_diag_msg`.
+const ROW: usize = 72;
+
+impl Row<'_> {
+    fn parse(bytes: &[u8]) -> Option<Row<'_>> {
+        let [family, state, _timer, retransmits] = get(bytes, 0)?;
+        let word = |at| get(bytes, at).map(u32::from_ne_bytes);
+        Some(Row {
+            state,
+            retransmits,
+            port: u16::from_be_bytes(get(bytes, 4)?),
+            address: if i32::from(family) == libc::AF_INET {
+                Ipv4Addr::from(get::<4>(bytes, 8)?).into()
+            } else {
+                Ipv6Addr::from(get::<16>(bytes, 8)?).into()
+            },
+            interface: word(40)?,
+            cookie: u64::from_ne_bytes(get(bytes, 44)?),
+            expires_ms: word(52)?,
+            receive_queue: word(56)?,
+            send_queue: word(60)?,
+            inode: word(68)?,
+            attributes: bytes.get(ROW..)?,
+        })
+    }
+
+    fn listener(&self) -> Option<Listener> {
+        (self.state == LISTEN).then(|| Listener {
+            address: self.address,
+            port: self.port,
+            v6only: attribute(self.attributes, INET_DIAG_SKV6ONLY).is_some_and(|v| v != [0]),
+            interface: self.interface,
+            cookie: self.cookie,
+            inode: self.inode,
+            accept_queue: self.receive_queue,
+            backlog: self.send_queue,
+        })
+    }
+
+    /// The SYN-ACK was never sent again and is at most 300 ms old: its timer, of one second, has at
+    /// least 700 ms to go.
+    fn is_young(&self) -> bool {
+        let age = SYNACK_TIMEOUT_MS.saturating_sub(self.expires_ms);
+        self.retransmits == 0 && u128::from(age) <= YOUNG.as_millis()
+    }
+
+    /// Unread, unsent or unacknowledged data; or data came in after data last went out, so that an
+    /// answer is due (`struct tcp_info`, linux/tcp.h: ages in ms).
+    fn is_busy(&self) -> bool {
+        if self.receive_queue > 0 || self.send_queue > 0 {
+            return true;
+        }
+        let Some(info) = attribute(self.attributes, INET_DIAG_INFO) else {
+            return false;
+        };
+        let age = |at| get(info, at).map(u32::from_ne_bytes);
+        let (Some(since_sent), Some(since_received)) = (age(44), age(52)) else {
+            return false;
+        };
+        since_received < since_sent
+            || (since_received == since_sent && since_received < UNDECIDED_MS)
+    }
+}
+
+/// SyncookiesSent of this network namespace (a column of /proc/net/netstat).
+fn syncookies_sent() -> Option<u64> {
+    netstat_value(
+        &std::fs::read_to_string("/proc/net/netstat").ok()?,
+        "SyncookiesSent",
+    )
+}
+
+fn netstat_value(netstat: &str, name: &str) -> Option<u64> {
+    let mut lines = netstat.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let column = names.split_whitespace().position(|n| n == name)?;
+    values.split_whitespace().nth(column)?.parse().ok()
+}

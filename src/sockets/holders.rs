@@ -1,0 +1,127 @@
+//! Which processes hold which listeners: /proc/PID/fd names sockets by their inode. Needed where
+//! cookies alone cannot tell whether a reload is over (SO_REUSEPORT groups), and to name names.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+/// A process that holds listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// `comm`, as `ps` shows it.
+    pub name: String,
+    /// When it was started, in clock ticks since boot: pids are used again.
+    pub started: u64,
+    /// The inodes of the listeners.
+    pub inodes: Vec<u32>,
+}
+
+/// The holders by pid. Empty where /proc does not tell (other users' processes without root).
+pub type Holders = BTreeMap<i32, Holder>;
+
+/// Finds the processes that hold one of `inodes`. Costs a readlink(2) for each open file of each
+/// process on the host: some milliseconds on a busy one.
+pub fn find(inodes: &[u32]) -> Holders {
+    if inodes.is_empty() {
+        return Holders::new();
+    }
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return Holders::new();
+    };
+    processes
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, holder(pid, inodes)?)))
+        .collect()
+}
+
+fn holder(pid: i32, inodes: &[u32]) -> Option<Holder> {
+    let mut held: Vec<u32> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .ok()?
+        .flatten()
+        .filter_map(|entry| socket_inode(fs::read_link(entry.path()).ok()?.to_str()?))
+        .filter(|inode| inodes.contains(inode))
+        .collect();
+    if held.is_empty() {
+        return None;
+    }
+    held.sort_unstable();
+    held.dedup();
+    let (name, started) = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    Some(Holder {
+        name,
+        started,
+        inodes: held,
+    })
+}
+
+/// `socket:[12345]`.
+fn socket_inode(link: &str) -> Option<u32> {
+    link.strip_prefix("socket:[")?
+        .strip_suffix(']')?
+        .parse()
+        .ok()
+}
+
+/// comm (2nd field, in parentheses that it may itself contain) and starttime (22nd), proc(5).
+fn parse_stat(stat: &str) -> Option<(String, u64)> {
+    let (before, after) = stat.rsplit_once(')')?;
+    let (_, name) = before.split_once('(')?;
+    let started = after.split_whitespace().nth(19)?.parse().ok()?;
+    Some((name.to_owned(), started))
+}
+
+/// `haproxy (pid 123)` or `nginx (pids 12, 13)`: who held the listener with that inode.
+pub fn names(holders: &Holders, inodes: &[u32]) -> String {
+    let mut by_name: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (pid, holder) in holders {
+        if holder.inodes.iter().any(|inode| inodes.contains(inode)) {
+            by_name
+                .entry(&holder.name)
+                .or_default()
+                .push(pid.to_string());
+        }
+    }
+    let parts: Vec<String> = by_name
+        .into_iter()
+        .map(|(name, pids)| {
+            let s = if pids.len() == 1 { "" } else { "s" };
+            format!("{name} (pid{s} {})", pids.join(", "))
+        })
+        .collect();
+    parts.join(" and ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_with_a_hostile_name() {
+        let stat = "42 (a) (b) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 1 1";
+        assert_eq!(parse_stat(stat), Some(("a) (b".to_owned(), 98765)));
+        assert_eq!(parse_stat("nonsense"), None);
+    }
+
+    #[test]
+    fn socket_links() {
+        assert_eq!(socket_inode("socket:[77]"), Some(77));
+        assert_eq!(socket_inode("pipe:[77]"), None);
+        assert_eq!(socket_inode("/dev/null"), None);
+    }
+
+    #[test]
+    fn finds_this_process() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let link = fs::read_link(format!(
+            "/proc/self/fd/{}",
+            std::os::fd::AsRawFd::as_raw_fd(&socket)
+        ));
+        let inode = socket_inode(link.unwrap().to_str().unwrap()).unwrap();
+        let found = find(&[inode]);
+        assert!(
+            found.contains_key(&(std::process::id() as i32)),
+            "{found:?}"
+        );
+        assert!(names(&found, &[inode]).contains("(pid"));
+    }
+}

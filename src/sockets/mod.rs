@@ -1,0 +1,131 @@
+//! What the kernel says of the TCP sockets on the gated ports (sock_diag), and the two decisions
+//! that rest on it: is the old service drained, is the new one ready.
+
+pub mod diag;
+pub mod drained;
+pub mod holders;
+pub mod ready;
+
+use std::net::IpAddr;
+
+/// A TCP socket in LISTEN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// The local address.
+    pub address: IpAddr,
+    /// The local port.
+    pub port: u16,
+    /// An IPv6 socket that takes no IPv4 connections (IPV6_V6ONLY).
+    pub v6only: bool,
+    /// The device that it is bound to (SO_BINDTODEVICE); 0 is none.
+    pub interface: u32,
+    /// The kernel's name for the socket. Compared by equality only (linux/inet_diag.h).
+    pub cookie: u64,
+    /// The inode, by which /proc/PID/fd tells who holds it.
+    pub inode: u32,
+    /// Connections that wait to be accepted.
+    pub accept_queue: u32,
+    /// How many may wait.
+    pub backlog: u32,
+}
+
+/// An IP version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Listener {
+    /// Whether connections over `family` reach it: an IPv6 wildcard socket also takes IPv4, unless
+    /// it was told not to (RFC 3493, 3.7 and 5.3).
+    pub fn serves(&self, family: Family) -> bool {
+        match (self.address, family) {
+            (IpAddr::V4(_), Family::V4) => true,
+            (IpAddr::V4(_), Family::V6) => false,
+            (IpAddr::V6(a), Family::V6) => a.to_ipv4_mapped().is_none(),
+            (IpAddr::V6(a), Family::V4) => {
+                a.to_ipv4_mapped().is_some() || (a.is_unspecified() && !self.v6only)
+            }
+        }
+    }
+
+    /// Whether every connection that would have reached `other` finds this one: the same address
+    /// and device, or a wildcard that covers it.
+    pub fn covers(&self, other: &Listener) -> bool {
+        self.port == other.port
+            && (self.interface == 0 || self.interface == other.interface)
+            && self.covers_address(other)
+    }
+
+    fn covers_address(&self, other: &Listener) -> bool {
+        if self.address == other.address {
+            return !self.v6only || other.v6only || !other.serves(Family::V4);
+        }
+        let family = if other.address.is_ipv4() || other.serves(Family::V4) {
+            Family::V4
+        } else {
+            Family::V6
+        };
+        self.address.is_unspecified() && self.serves(family)
+    }
+
+    /// Whether the two are members of one SO_REUSEPORT group, or of two that stand side by side
+    /// while a service hands over: same address, port and device.
+    pub fn same_place(&self, other: &Listener) -> bool {
+        (self.address, self.port, self.interface) == (other.address, other.port, other.interface)
+    }
+
+    /// As `ss` writes it: `0.0.0.0:80`, `[::]:80`.
+    pub fn place(&self) -> String {
+        std::net::SocketAddr::new(self.address, self.port).to_string()
+    }
+}
+
+/// Half-open connections (SYN_RECV) on the gated ports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HalfOpen {
+    /// A handshake that is under way: its last ACK is to be expected any moment.
+    pub young: u32,
+    /// Older: a scanner, a dead client, or a service with TCP_DEFER_ACCEPT. Not waited for.
+    pub stale: u32,
+}
+
+/// Accepted or acceptable connections on the gated ports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// All that are established.
+    pub established: u32,
+    /// Those of them that are in the middle of something: unread, unsent or unacknowledged data,
+    /// or a request without its answer.
+    pub busy: u32,
+}
+
+/// What one look at the kernel's sockets showed; only what was asked for is filled in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// All listeners on the gated ports.
+    pub listeners: Vec<Listener>,
+    /// Handshakes.
+    pub half_open: HalfOpen,
+    /// Connections.
+    pub connections: Connections,
+    /// Whether the kernel answered SYNs with SYN cookies (SyncookiesSent) since the first look:
+    /// such handshakes leave no trace until they are complete.
+    pub cookies_sent: bool,
+    /// Who holds the listeners, by process.
+    pub holders: holders::Holders,
+}
+
+/// What to look at: each costs more than the one before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Want {
+    /// `half_open` and `cookies_sent`.
+    pub half_open: bool,
+    /// `connections`.
+    pub connections: bool,
+    /// `holders`.
+    pub holders: bool,
+}

@@ -1,0 +1,680 @@
+//! The decisions of a run, from the closing of the gate to its end: `step(event, now)` says what to
+//! do next. Pure: it reads no clock, asks no kernel and touches nothing, so that each course of
+//! events can be told in a test.
+//!
+//! `run.rs` does what is asked and comes back with the event that answers it; when nothing is asked
+//! it waits for a signal, for COMMAND's exit, or for [`State::wake`].
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::ports::PortSet;
+use crate::sockets::drained::{DrainUntil, Left, left};
+use crate::sockets::holders::Holders;
+use crate::sockets::ready::{Readiness, has_group, readiness};
+use crate::sockets::{Listener, Sample, Want};
+
+/// Nothing under way must be seen twice, this far apart: a CPU may still run the old rules for a
+/// moment after the new ones stand.
+pub const QUIET: Duration = Duration::from_millis(5);
+/// A handshake answered with a SYN cookie leaves no trace; its last ACK is given this long.
+pub const COOKIE_GRACE: Duration = Duration::from_millis(300);
+/// The sockets are looked at this often, or less often where a look is dear: see `pace`.
+pub const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// Looking takes at most one part in so many of the time.
+const LOOK_SHARE: u32 = 5;
+/// `--settle auto`: an inherited socket is settled when it has not changed for this long.
+pub const SETTLE_ONE: Duration = Duration::from_millis(100);
+/// `--settle auto`: a SO_REUSEPORT group is settled when, after a change, neither its listeners nor
+/// their processes have changed for this long (nginx gives its old workers 100 ms).
+pub const SETTLE_GROUP: Duration = Duration::from_millis(300);
+/// `--settle auto`: how long the first change of such a group is waited for: a service reads its
+/// configuration before it does anything that can be seen.
+pub const SETTLE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// `--open-on`: when a port whose service was replaced opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OpenOn {
+    /// Once COMMAND has exited with status 0
+    Exit,
+    /// As soon as the new process listens, also while COMMAND runs
+    Ready,
+}
+
+/// `--settle`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settle {
+    /// By what is seen: 0 for a replaced socket, and see the constants above.
+    Auto,
+    /// This long after the port was ready.
+    Fixed(Duration),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandExit {
+    /// It exited with this status.
+    Code(u8),
+    /// A signal of this number ended it.
+    Signal(i32),
+}
+
+/// Who sent a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sender {
+    /// The terminal: COMMAND, in the same process group, has received it as well.
+    Terminal,
+    /// A process.
+    Process,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The gate has just been closed.
+    Closed,
+    /// The answer to [`Action::Look`], and how long the look took.
+    Saw(Sample, Duration),
+    /// The other answer to it: the sockets can't be looked at.
+    Blind,
+    /// The answer to [`Action::Check`] and [`Action::Rearm`]: whether the gate stands.
+    Stands(bool),
+    /// The answer to [`Action::Start`].
+    Started(bool),
+    /// COMMAND ended.
+    Exited(CommandExit),
+    /// INT, TERM, HUP or QUIT.
+    Signal(i32, Sender),
+    /// USR1: somebody wants the gate open.
+    OpenNow,
+    /// What was asked for is done: shut, open, pass.
+    Done,
+    /// The time that [`State::wake`] had asked for.
+    Time,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Look at the sockets.
+    Look(Want),
+    /// See whether the gate stands.
+    Check,
+    /// Close it once more, for what is left of its time, and see whether it stands.
+    Rearm,
+    /// Run COMMAND.
+    Start,
+    /// Shut exactly these ports.
+    ShutOnly(PortSet),
+    /// Open everything, for good.
+    Open,
+    /// Pass a signal on to COMMAND.
+    Pass(i32),
+    /// The run is over.
+    End,
+}
+
+/// Why COMMAND was not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotRun {
+    /// A signal came before.
+    Signal,
+    /// USR1 came before.
+    OpenedEarly,
+    /// `--max-closed` was over, or nearly, before it could be run.
+    Deadline,
+    /// The gate did not stand any more.
+    Fallen,
+    /// It could not be started.
+    Spawn,
+}
+
+/// What was asked for; constant during the run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The gated ports.
+    pub ports: PortSet,
+    /// `--drain`.
+    pub drain: Duration,
+    /// `--drain-until`.
+    pub drain_until: DrainUntil,
+    /// `--settle`.
+    pub settle: Settle,
+    /// `--ready-timeout`.
+    pub ready_timeout: Duration,
+    /// `--open-on`.
+    pub open_on: OpenOn,
+    /// `--best-effort`.
+    pub best_effort: bool,
+}
+
+/// What came of the run so far: read by the report.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// What was still under way when the drain's time was over.
+    pub left: Left,
+    /// The largest number of stale half-open connections seen.
+    pub stale_half_open: u32,
+    /// When the drain was over.
+    pub drained_at: Option<Instant>,
+    /// When COMMAND was started.
+    pub started_at: Option<Instant>,
+    /// When COMMAND ended, and how.
+    pub exited: Option<(Instant, CommandExit)>,
+    /// Why COMMAND was not run.
+    pub not_run: Option<NotRun>,
+    /// The signal that ended the run, and whether the terminal sent it.
+    pub interrupted: Option<(i32, Sender)>,
+    /// INT, TERM, HUP and QUIT as they came.
+    pub signals: Vec<(i32, Sender)>,
+    /// `--max-closed` was reached with the gate closed.
+    pub deadline_hit: bool,
+    /// USR1 opened the gate.
+    pub opened_early: bool,
+    /// COMMAND was run although the gate did not stand.
+    pub ran_open: bool,
+    /// Ports on which nobody listened at the end of `--ready-timeout`.
+    pub not_ready: PortSet,
+}
+
+/// The state of a run.
+#[derive(Debug)]
+pub struct State {
+    config: Config,
+    /// The ports that had, or have by now, a listener.
+    watches: BTreeMap<u16, Watch>,
+    closed_at: Instant,
+    deadline: Instant,
+    phase: Phase,
+    shut: PortSet,
+    opened: bool,
+    next_look: Instant,
+    /// What came of it.
+    pub facts: Facts,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Gate closed, the old service finishes what is under way.
+    Draining { quiet_since: Option<Instant> },
+    /// The last look before COMMAND is run.
+    Checking { rearmed: bool },
+    /// COMMAND runs.
+    Running,
+    /// COMMAND has exited with 0: each port opens when it is ready and settled.
+    Readying { since: Instant },
+    /// Nothing is left to decide.
+    Over,
+}
+
+/// What became of one port.
+#[derive(Debug)]
+struct Watch {
+    before: Vec<Listener>,
+    now: Vec<Listener>,
+    readiness: Readiness,
+    /// Since when a new process listens there.
+    up_since: Option<Instant>,
+    seen: Fingerprint,
+    changed_at: Instant,
+    ever_changed: bool,
+}
+
+/// Sockets by cookie; processes by pid and start.
+type Fingerprint = (Vec<u64>, Vec<(i32, u64)>);
+
+impl State {
+    /// The state of a run whose gate was closed at `closed_at`; `before` was seen just before.
+    pub fn new(config: Config, before: &Sample, closed_at: Instant, deadline: Instant) -> State {
+        let watches = by_port(&before.listeners)
+            .into_iter()
+            .map(|(port, listeners)| (port, Watch::new(listeners, &before.holders, closed_at)))
+            .collect();
+        State {
+            shut: config.ports.clone(),
+            config,
+            watches,
+            closed_at,
+            deadline,
+            phase: Phase::Draining { quiet_since: None },
+            opened: false,
+            next_look: closed_at,
+            facts: Facts::default(),
+        }
+    }
+
+    /// When [`Event::Time`] is wanted at the latest, if at all.
+    pub fn wake(&self) -> Option<Instant> {
+        let looks = match self.phase {
+            Phase::Draining { .. } => Some(self.next_look.min(self.drain_end())),
+            Phase::Readying { .. } => Some(self.next_look),
+            Phase::Running if self.follows() => Some(self.next_look),
+            Phase::Running | Phase::Checking { .. } | Phase::Over => None,
+        };
+        let opens = (!self.opened && self.phase != Phase::Over).then_some(self.deadline);
+        [looks, opens].into_iter().flatten().min()
+    }
+
+    /// What is being waited for, for the people who watch. COMMAND speaks for itself.
+    pub fn waiting_for(&self) -> Option<String> {
+        match self.phase {
+            Phase::Draining { .. } if self.facts.left.is_nothing() => Some("draining".to_owned()),
+            Phase::Draining { .. } => Some(format!("draining: {}", self.facts.left)),
+            Phase::Readying { .. } => {
+                let waiting = self.ports_that(|watch| watch.readiness == Readiness::Waiting);
+                Some(if waiting.is_empty() {
+                    format!("settling: {}", self.shut)
+                } else {
+                    format!("waiting for a listener on {waiting}")
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes an event in and says what to do now; `None` is to wait.
+    pub fn step(&mut self, event: Event, now: Instant) -> Option<Action> {
+        match event {
+            Event::Closed if self.config.drain.is_zero() => self.end_drain(now),
+            Event::Closed => Some(self.look()),
+            Event::Saw(sample, cost) => self.saw(&sample, cost, now),
+            Event::Blind => self.blind(now),
+            Event::Stands(stands) => self.checked(stands, now),
+            Event::Started(started) => self.started(started, now),
+            Event::Exited(exit) => self.exited(exit, now),
+            Event::Signal(signal, sender) => self.signalled(signal, sender),
+            Event::OpenNow => self.open_now(),
+            Event::Done | Event::Time => self.go_on(now),
+        }
+    }
+
+    fn go_on(&mut self, now: Instant) -> Option<Action> {
+        if self.phase == Phase::Over {
+            return self.finish();
+        }
+        if !self.opened && now >= self.deadline {
+            self.facts.deadline_hit = true;
+            return Some(self.open_early(NotRun::Deadline));
+        }
+        match self.phase {
+            Phase::Draining { .. } if now >= self.drain_end() => self.end_drain(now),
+            Phase::Readying { .. } if self.config.ready_timeout.is_zero() => {
+                self.open_what_is_ready(Duration::ZERO, now)
+            }
+            _ if self.wake().is_some_and(|at| at <= now) => Some(self.look()),
+            _ => None,
+        }
+    }
+
+    /// Whether the listeners are looked at while COMMAND runs.
+    fn follows(&self) -> bool {
+        let wanted = self.config.open_on == OpenOn::Ready && !self.config.ready_timeout.is_zero();
+        wanted && !self.opened
+    }
+
+    /// Without eyes the drain takes all its time, and COMMAND's exit has to do for readiness.
+    fn blind(&mut self, now: Instant) -> Option<Action> {
+        self.config.ready_timeout = Duration::ZERO;
+        self.next_look = self.drain_end();
+        self.go_on(now)
+    }
+
+    // Opening -----------------------------------------------------------------------------------
+
+    fn open(&mut self) -> Action {
+        self.opened = true;
+        self.shut = PortSet::EMPTY;
+        Action::Open
+    }
+
+    /// Opens and ends the run.
+    fn finish(&mut self) -> Option<Action> {
+        self.phase = Phase::Over;
+        Some(if self.opened {
+            Action::End
+        } else {
+            self.open()
+        })
+    }
+
+    /// Opens before the run has come to its end. COMMAND, if it runs, is still waited for; it is
+    /// not run behind an open gate.
+    fn open_early(&mut self, why: NotRun) -> Action {
+        if self.command_pending() {
+            self.facts.not_run = Some(why);
+        }
+        if self.phase != Phase::Running {
+            self.phase = Phase::Over;
+        }
+        self.open()
+    }
+
+    fn command_pending(&self) -> bool {
+        matches!(self.phase, Phase::Draining { .. } | Phase::Checking { .. })
+    }
+
+    // Draining and starting ---------------------------------------------------------------------
+
+    fn drain_end(&self) -> Instant {
+        self.closed_at + self.config.drain
+    }
+
+    fn end_drain(&mut self, now: Instant) -> Option<Action> {
+        self.facts.drained_at = Some(now);
+        self.phase = Phase::Checking { rearmed: false };
+        Some(Action::Check)
+    }
+
+    fn drain_saw(&mut self, sample: &Sample, cost: Duration, now: Instant) -> Option<Action> {
+        self.facts.left = left(sample, self.config.drain_until);
+        self.facts.stale_half_open = self.facts.stale_half_open.max(sample.half_open.stale);
+        let Phase::Draining { quiet_since } = &mut self.phase else {
+            return None;
+        };
+        if !self.facts.left.is_nothing() {
+            *quiet_since = None;
+            self.next_look = now + pace(cost);
+        } else if let Some(since) = *quiet_since
+            && now >= since + QUIET
+        {
+            // Quiet for long enough, unless cookies may still come back as handshakes.
+            let cookies = self.closed_at + COOKIE_GRACE;
+            if !sample.cookies_sent || now >= cookies {
+                return self.end_drain(now);
+            }
+            self.next_look = cookies;
+        } else {
+            self.next_look = *quiet_since.get_or_insert(now) + QUIET;
+        }
+        self.go_on(now)
+    }
+
+    fn checked(&mut self, stands: bool, now: Instant) -> Option<Action> {
+        let Phase::Checking { rearmed } = self.phase else {
+            return self.go_on(now);
+        };
+        if now + self.fixed_settle() >= self.deadline {
+            self.facts.deadline_hit = now >= self.deadline;
+            self.do_without_gate(NotRun::Deadline)
+        } else if stands {
+            Some(Action::Start)
+        } else if !rearmed {
+            self.phase = Phase::Checking { rearmed: true };
+            Some(Action::Rearm)
+        } else {
+            self.do_without_gate(NotRun::Fallen)
+        }
+    }
+
+    fn do_without_gate(&mut self, why: NotRun) -> Option<Action> {
+        if self.config.best_effort {
+            self.facts.ran_open = true;
+            return Some(Action::Start);
+        }
+        self.facts.not_run = Some(why);
+        self.finish()
+    }
+
+    fn started(&mut self, started: bool, now: Instant) -> Option<Action> {
+        if !started {
+            self.facts.not_run = Some(NotRun::Spawn);
+            return self.finish();
+        }
+        self.facts.started_at = Some(now);
+        self.phase = Phase::Running;
+        self.next_look = now + LOOK_EVERY;
+        self.go_on(now)
+    }
+
+    // Running and readying ----------------------------------------------------------------------
+
+    fn exited(&mut self, exit: CommandExit, now: Instant) -> Option<Action> {
+        self.facts.exited = Some((now, exit));
+        if exit != CommandExit::Code(0) || self.opened {
+            return self.finish();
+        }
+        self.phase = Phase::Readying { since: now };
+        for watch in self.watches.values_mut() {
+            watch.changed_at = now;
+        }
+        if self.config.ready_timeout.is_zero() {
+            return self.open_what_is_ready(Duration::ZERO, now);
+        }
+        Some(self.look())
+    }
+
+    fn look(&self) -> Action {
+        let draining = matches!(self.phase, Phase::Draining { .. });
+        Action::Look(Want {
+            half_open: draining,
+            connections: draining && self.config.drain_until >= DrainUntil::Requests,
+            holders: matches!(self.phase, Phase::Readying { .. })
+                && self.config.settle == Settle::Auto
+                && self.watches.values().any(Watch::has_group),
+        })
+    }
+
+    fn saw(&mut self, sample: &Sample, cost: Duration, now: Instant) -> Option<Action> {
+        match self.phase {
+            Phase::Draining { .. } => self.drain_saw(sample, cost, now),
+            Phase::Running => {
+                self.next_look = now + pace(cost);
+                self.note(sample, now);
+                self.follow_the_service(now)
+            }
+            Phase::Readying { .. } => {
+                self.note(sample, now);
+                self.open_what_is_ready(cost, now)
+            }
+            Phase::Checking { .. } | Phase::Over => self.go_on(now),
+        }
+    }
+
+    /// Compares what is seen with what was there before.
+    fn note(&mut self, sample: &Sample, now: Instant) {
+        let mut seen = by_port(&sample.listeners);
+        for port in seen.keys() {
+            self.watches
+                .entry(*port)
+                .or_insert_with(|| Watch::new(Vec::new(), &Holders::new(), now));
+        }
+        for (port, watch) in &mut self.watches {
+            watch.compare(seen.remove(port).unwrap_or_default(), &sample.holders, now);
+        }
+    }
+
+    /// `--open-on ready`, while COMMAND runs: a port opens when a new process listens, and closes
+    /// again when nobody does.
+    fn follow_the_service(&mut self, now: Instant) -> Option<Action> {
+        let settle = self.fixed_settle();
+        let up = self.ports_that(|w| w.up_since.is_some_and(|since| now >= since + settle));
+        let down = self.ports_that(|w| w.now.is_empty());
+        let fallen = self.config.ports.minus(&self.shut).intersection(&down);
+        let shut = self.shut.minus(&up).union(&fallen);
+        self.shut_only(shut).or_else(|| self.go_on(now))
+    }
+
+    fn shut_only(&mut self, shut: PortSet) -> Option<Action> {
+        if shut == self.shut {
+            return None;
+        }
+        self.shut = shut.clone();
+        Some(Action::ShutOnly(shut))
+    }
+
+    /// After COMMAND's exit with 0: each port opens as soon as it is ready and settled.
+    fn open_what_is_ready(&mut self, cost: Duration, now: Instant) -> Option<Action> {
+        let Phase::Readying { since } = self.phase else {
+            return self.go_on(now);
+        };
+        let give_up = since + self.config.ready_timeout;
+        let others_open = since + self.fixed_settle();
+        let mut next = give_up.max(others_open);
+        let mut pending = Vec::new();
+        for (port, watch) in &self.watches {
+            let opens = self.opens_at(watch, since).unwrap_or(give_up);
+            if opens > now {
+                pending.push(*port);
+                next = next.min(opens);
+            }
+        }
+        let mut pending: PortSet = pending.into_iter().collect();
+        if others_open > now {
+            let watched: PortSet = self.watches.keys().copied().collect();
+            pending = pending.union(&self.config.ports.minus(&watched));
+            next = next.min(others_open);
+        }
+        if pending.is_empty() {
+            self.facts.not_ready = self.deserted_ports();
+            return self.finish();
+        }
+        self.next_look = next.min(now + pace(cost));
+        // What is open already (--open-on ready) stays open.
+        let shut = self.shut.intersection(&pending);
+        self.shut_only(shut)
+    }
+
+    /// When the port may open; `None` while its listener is waited for.
+    fn opens_at(&self, watch: &Watch, since: Instant) -> Option<Instant> {
+        let at_once = since + self.fixed_settle();
+        if self.config.ready_timeout.is_zero() {
+            return Some(at_once);
+        }
+        match (watch.readiness, self.config.settle) {
+            (Readiness::Waiting, _) => None,
+            (Readiness::Unwatched, _) => Some(at_once),
+            (Readiness::Replaced, _) => {
+                Some(watch.up_since.unwrap_or(since).max(since) + self.fixed_settle())
+            }
+            (Readiness::Inherited { .. }, Settle::Fixed(_)) => Some(at_once),
+            (Readiness::Inherited { group: false }, Settle::Auto) => {
+                Some(watch.changed_at + SETTLE_ONE)
+            }
+            (Readiness::Inherited { group: true }, Settle::Auto) => Some(if watch.ever_changed {
+                watch.changed_at + SETTLE_GROUP
+            } else {
+                since + SETTLE_PATIENCE
+            }),
+        }
+    }
+
+    /// Ports that had a listener and have none.
+    fn deserted_ports(&self) -> PortSet {
+        if self.config.ready_timeout.is_zero() {
+            return PortSet::EMPTY;
+        }
+        self.ports_that(|watch| !watch.before.is_empty() && watch.now.is_empty())
+    }
+
+    fn fixed_settle(&self) -> Duration {
+        match self.config.settle {
+            Settle::Auto => Duration::ZERO,
+            Settle::Fixed(settle) => settle,
+        }
+    }
+
+    fn ports_that(&self, condition: impl Fn(&Watch) -> bool) -> PortSet {
+        self.watches
+            .iter()
+            .filter(|(_, watch)| condition(watch))
+            .map(|(port, _)| *port)
+            .collect()
+    }
+
+    // Signals -----------------------------------------------------------------------------------
+
+    /// The first one before COMMAND: COMMAND is not run. While it runs: passed on. Any other: the
+    /// run ends here and now, and COMMAND, if it runs, goes on alone.
+    fn signalled(&mut self, signal: i32, sender: Sender) -> Option<Action> {
+        if self.phase == Phase::Running && self.facts.signals.is_empty() {
+            self.facts.signals.push((signal, sender));
+            return (sender == Sender::Process).then_some(Action::Pass(signal));
+        }
+        if self.command_pending() {
+            self.facts.not_run = Some(NotRun::Signal);
+        }
+        self.facts.signals.push((signal, sender));
+        self.facts.interrupted = Some((signal, sender));
+        self.finish()
+    }
+
+    fn open_now(&mut self) -> Option<Action> {
+        if self.opened {
+            return None;
+        }
+        self.facts.opened_early = true;
+        Some(self.open_early(NotRun::OpenedEarly))
+    }
+}
+
+impl Watch {
+    fn new(before: Vec<Listener>, holders: &Holders, now: Instant) -> Watch {
+        Watch {
+            seen: fingerprint(&before, holders),
+            now: before.clone(),
+            before,
+            changed_at: now,
+            ever_changed: false,
+            readiness: Readiness::Unwatched,
+            up_since: None,
+        }
+    }
+
+    fn compare(&mut self, now_listening: Vec<Listener>, holders: &Holders, now: Instant) {
+        let seen = fingerprint(&now_listening, holders);
+        // Holders are not always asked for: then only the sockets are compared.
+        let same_processes = holders.is_empty() || seen.1 == self.seen.1;
+        if seen.0 != self.seen.0 || !same_processes {
+            self.changed_at = now;
+            self.ever_changed = true;
+        }
+        if !holders.is_empty() || seen.0 != self.seen.0 {
+            self.seen = seen;
+        }
+        self.now = now_listening;
+        self.readiness = readiness(&self.before, &self.now);
+        let new_process = match self.readiness {
+            Readiness::Replaced => true,
+            Readiness::Unwatched => !self.now.is_empty(),
+            Readiness::Inherited { .. } | Readiness::Waiting => false,
+        };
+        if !new_process {
+            self.up_since = None;
+        } else {
+            self.up_since.get_or_insert(now);
+        }
+    }
+
+    fn has_group(&self) -> bool {
+        has_group(&self.before) || has_group(&self.now)
+    }
+}
+
+fn fingerprint(listeners: &[Listener], holders: &Holders) -> Fingerprint {
+    let mut cookies: Vec<u64> = listeners.iter().map(|l| l.cookie).collect();
+    cookies.sort_unstable();
+    let holds = |inodes: &[u32]| listeners.iter().any(|l| inodes.contains(&l.inode));
+    let processes = holders
+        .iter()
+        .filter(|(_, holder)| holds(&holder.inodes))
+        .map(|(pid, holder)| (*pid, holder.started))
+        .collect();
+    (cookies, processes)
+}
+
+fn by_port(listeners: &[Listener]) -> BTreeMap<u16, Vec<Listener>> {
+    let mut ports: BTreeMap<u16, Vec<Listener>> = BTreeMap::new();
+    for listener in listeners {
+        ports
+            .entry(listener.port)
+            .or_default()
+            .push(listener.clone());
+    }
+    ports
+}
+
+/// When to look again after a look that took `cost`: soon, but never with more than one part in
+/// [`LOOK_SHARE`] of the time spent on looking.
+fn pace(cost: Duration) -> Duration {
+    LOOK_EVERY.max(cost * (LOOK_SHARE - 1))
+}

@@ -1,0 +1,101 @@
+//! The few things that only the C library offers, each made safe here. Nothing else outside
+//! `gate/nft/raw.rs` is `unsafe`.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::libc;
+
+/// The TCP port that the services database (`/etc/services` and whatever else nsswitch.conf
+/// names) has for `name`.
+pub fn service_port(name: &str) -> Option<u16> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: both arguments are NUL-terminated strings that outlive the call. The entry that
+    // comes back lives in static memory of the C library: it is read at once, and no other thread
+    // exists that could call getservbyname meanwhile.
+    unsafe {
+        let entry = libc::getservbyname(name.as_ptr(), c"tcp".as_ptr());
+        if entry.is_null() {
+            return None;
+        }
+        // s_port is an int that holds the port in network byte order (getservbyname(3)).
+        Some(u16::from_be((*entry).s_port as u16))
+    }
+}
+
+/// Switches a netlink socket option on (linux/netlink.h: NETLINK_EXT_ACK = 11 for error texts,
+/// NETLINK_CAP_ACK = 10 for acknowledgements that do not repeat the request).
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn netlink_option_on(fd: BorrowedFd, option: libc::c_int) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: `on` is a live int and its size is given.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_NETLINK,
+            option,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    nix::errno::Errno::result(result)?;
+    Ok(())
+}
+
+/// Whether `signal` was ignored when this process was started (`nohup` and `trap '' HUP` do that).
+pub fn ignored_at_exec(signal: nix::sys::signal::Signal) -> bool {
+    if signal == nix::sys::signal::Signal::SIGPIPE {
+        return SIGPIPE_IGNORED_AT_EXEC.load(Ordering::Relaxed);
+    }
+    is_ignored(signal as libc::c_int)
+}
+
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: a null new action only asks for the present one, which is written to `action`, a
+    // plain C structure for which all zeroes are valid.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Rust's runtime ignores SIGPIPE before `main`, so what the caller had wished for SIGPIPE must be
+/// read before the runtime starts: COMMAND inherits it.
+static SIGPIPE_IGNORED_AT_EXEC: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_sigpipe() {
+    SIGPIPE_IGNORED_AT_EXEC.store(is_ignored(libc::SIGPIPE), Ordering::Relaxed);
+}
+
+// SAFETY: functions listed in .init_array are called by the C library's start-up code with the C
+// calling convention, before main, on the only thread; this one makes a system call and stores to
+// an atomic.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = note_sigpipe;
+
+/// Gives `signal` its default action back (SIGCHLD may be ignored by the caller, and then no exit
+/// status can be waited for).
+pub fn set_default(signal: nix::sys::signal::Signal) {
+    // SAFETY: SIG_DFL runs no code of ours.
+    let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_services_database_knows_http() {
+        assert_eq!(service_port("http"), Some(80));
+        assert_eq!(service_port("no such service"), None);
+        assert_eq!(service_port("nul\0nul"), None);
+        assert_eq!(service_port("tftp"), None, "a UDP service");
+    }
+}

@@ -1,0 +1,347 @@
+//! The client side: tools of the `testkit` program that run on a host in the
+//! background, and what they report.
+
+use std::{
+    fmt,
+    io::{BufRead, BufReader},
+    process::{ChildStdout, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{Host, Running, bin};
+
+/// A stream of fresh connections at a steady rate, one request each: `testkit
+/// load`.
+#[derive(Debug, Clone)]
+pub struct Load {
+    arguments: Vec<String>,
+}
+
+impl Load {
+    /// To `address:port`; 1,000 a second for 5 s unless told otherwise.
+    pub fn to(address: impl Into<String>) -> Self {
+        let arguments = Vec::new();
+        Self { arguments }.with("--to", address)
+    }
+
+    /// Connections a second.
+    pub fn rate(self, per_second: u32) -> Self {
+        self.with("--rate", per_second.to_string())
+    }
+
+    /// How long connections are made, at most: see [`RunningLoad::stop`].
+    pub fn duration(self, duration: Duration) -> Self {
+        self.with("--for", format!("{}us", duration.as_micros()))
+    }
+
+    /// How long a client waits for its whole answer; 20 s unless told.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.with("--timeout", format!("{}us", timeout.as_micros()))
+    }
+
+    /// Waits for the server's greeting before the request, so that a reset
+    /// before it means: before accept.
+    pub fn greeting(mut self) -> Self {
+        self.arguments.push("--greeting".to_owned());
+        self
+    }
+
+    /// Comes from these addresses in turn.
+    pub fn sources<S: Into<String>>(self, addresses: impl IntoIterator<Item = S>) -> Self {
+        let addresses: Vec<String> = addresses.into_iter().map(Into::into).collect();
+        self.with("--sources", addresses.join(","))
+    }
+
+    /// Starts it on a host.
+    pub fn start(&self, host: &Host) -> Result<RunningLoad> {
+        let (running, lines) = start(host, "load", &self.arguments)?;
+        Ok(RunningLoad {
+            running,
+            lines,
+            flowing: false,
+        })
+    }
+
+    fn with(mut self, option: &str, value: impl Into<String>) -> Self {
+        self.arguments.extend([option.to_owned(), value.into()]);
+        self
+    }
+}
+
+/// A [`Load`] under way.
+#[derive(Debug)]
+pub struct RunningLoad {
+    running: Running,
+    lines: BufReader<ChildStdout>,
+    flowing: bool,
+}
+
+impl RunningLoad {
+    /// Waits until the first requests have been answered.
+    pub fn wait_flowing(&mut self) -> Result<()> {
+        let line = next_line(&mut self.lines)?;
+        ensure!(line == "flowing", "no request was answered: {line}");
+        self.flowing = true;
+        Ok(())
+    }
+
+    /// Waits until all is over, and reports.
+    pub fn finish(mut self) -> Result<LoadReport> {
+        let mut line = next_line(&mut self.lines)?;
+        if !self.flowing && line == "flowing" {
+            line = next_line(&mut self.lines)?;
+        }
+        self.running.wait()?;
+        parse(&line)
+    }
+
+    /// Makes no more connections, waits for what the open ones come to, and
+    /// reports.
+    pub fn stop(mut self) -> Result<LoadReport> {
+        // It may have come to its end by itself in this moment.
+        let _ = self.running.signal(Signal::SIGTERM);
+        self.finish()
+    }
+}
+
+/// What became of a request that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// The connection was refused.
+    Refused,
+    /// It was reset or closed before the request went out.
+    Reset,
+    /// It was reset or closed after the request went out, before the whole
+    /// answer was in.
+    Cut,
+    /// The timeout came first.
+    TimedOut,
+    /// Anything else; see the detail.
+    Other,
+}
+
+/// A request that failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// When it was due, in ms since the start.
+    pub due_ms: f64,
+    /// When it failed, in ms since the start.
+    pub at_ms: f64,
+    /// How.
+    pub kind: Fate,
+    /// More about that.
+    pub detail: String,
+}
+
+/// What the clients saw. Times count from when a connection was due, not from
+/// when it was made.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LoadReport {
+    /// Connections begun.
+    pub sent: u64,
+    /// Answered in full, with status 200.
+    pub ok: u64,
+    /// See [`Fate::Refused`].
+    pub refused: u64,
+    /// See [`Fate::Reset`].
+    pub reset: u64,
+    /// See [`Fate::Cut`].
+    pub cut: u64,
+    /// See [`Fate::TimedOut`].
+    pub timed_out: u64,
+    /// See [`Fate::Other`].
+    pub other: u64,
+    /// Among `ok`: the answer took 0.9 s or more, as after a lost SYN.
+    pub delayed: u64,
+    /// Begun more than 20 ms after they were due: the client itself (or its
+    /// machine) was too slow, and the latencies say little.
+    pub late: u64,
+    /// Time until connected, of those that were.
+    pub connect: Latency,
+    /// Time until the whole answer was in, of those that are `ok`.
+    pub total: Latency,
+    /// The longest time until connected, in ms, in each 10 ms of due time;
+    /// 0 where nothing connected.
+    pub timeline_ms: Vec<f64>,
+    /// The first 1,000 failures.
+    pub failures: Vec<Failure>,
+}
+
+impl LoadReport {
+    /// How many weren't answered.
+    pub fn failed(&self) -> u64 {
+        self.refused + self.reset + self.cut + self.timed_out + self.other
+    }
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            sent,
+            ok,
+            refused,
+            reset,
+            cut,
+            timed_out,
+            other,
+            delayed,
+            late,
+            connect,
+            total,
+            ..
+        } = self;
+        write!(
+            f,
+            "{sent} sent, {ok} ok, {refused} refused, {reset} reset, {cut} cut, \
+             {timed_out} timed out, {other} other, {delayed} delayed, {late} late; \
+             connect p50 {:.2} p99 {:.2} max {:.1} ms; total max {:.1} ms",
+            connect.p50_ms, connect.p99_ms, connect.max_ms, total.max_ms
+        )?;
+        let first = self.failures.first();
+        first.map_or(Ok(()), |first| write!(f, "; first failure: {first:?}"))
+    }
+}
+
+/// Percentiles of a set of times; all 0 if that is empty.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// The least.
+    pub min_ms: f64,
+    /// The median.
+    pub p50_ms: f64,
+    /// 99 % are no longer than this.
+    pub p99_ms: f64,
+    /// 99.9 % are no longer than this.
+    pub p999_ms: f64,
+    /// The longest.
+    pub max_ms: f64,
+}
+
+impl Latency {
+    /// Of times in ms, in any order.
+    pub fn of(mut times: Vec<f64>) -> Self {
+        times.sort_by(f64::total_cmp);
+        let Some(last) = times.len().checked_sub(1) else {
+            return Self::default();
+        };
+        let at = |share: f64| times[(last as f64 * share).ceil() as usize];
+        Self {
+            min_ms: at(0.0),
+            p50_ms: at(0.5),
+            p99_ms: at(0.99),
+            p999_ms: at(0.999),
+            max_ms: at(1.0),
+        }
+    }
+}
+
+/// One established connection that must never stall: `testkit hold`, to a
+/// [`Serve::echo`](crate::services::Serve::echo).
+#[derive(Debug)]
+pub struct Hold {
+    running: Running,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Hold {
+    /// Connects from the host and sends a byte `every` so often; returns when
+    /// the first has come back.
+    pub fn start(host: &Host, to: &str, every: Duration, duration: Duration) -> Result<Self> {
+        let micros = |d: Duration| format!("{}us", d.as_micros());
+        let arguments = [
+            "--to",
+            to,
+            "--every",
+            &micros(every),
+            "--for",
+            &micros(duration),
+        ]
+        .map(str::to_owned);
+        let (running, mut lines) = start(host, "hold", &arguments)?;
+        let line = next_line(&mut lines)?;
+        ensure!(line == "flowing", "no echo: {line}");
+        Ok(Self { running, lines })
+    }
+
+    /// Closes the connection and reports.
+    pub fn stop(mut self) -> Result<HoldReport> {
+        // It may have come to its end by itself in this moment.
+        let _ = self.running.signal(Signal::SIGTERM);
+        let line = next_line(&mut self.lines)?;
+        self.running.wait()?;
+        parse(&line)
+    }
+}
+
+/// What [`Hold`] saw.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HoldReport {
+    /// Bytes that came back.
+    pub echoes: u64,
+    /// The longest time from when a byte was due to be sent until it was
+    /// back, in ms.
+    pub longest_stall_ms: f64,
+    /// What broke the connection, if anything did.
+    pub broken: Option<String>,
+}
+
+/// A scanner: SYNs from addresses that never answer, `testkit scan`. Each
+/// leaves a SYN_RECV behind for a minute or so.
+#[derive(Debug)]
+pub struct Scan;
+
+impl Scan {
+    /// Sends SYNs from [`SCANNERS`](crate::SCANNERS) in the background until
+    /// the guard is dropped.
+    pub fn start(host: &Host, to: &str, per_second: u32) -> Result<Running> {
+        let rate = per_second.to_string();
+        let mut command = host.command(bin()?);
+        command.args(["scan", "--to", to, "--rate", &rate, "--for", "1h"]);
+        host.spawn(command.stdin(Stdio::null()))
+    }
+}
+
+fn start(
+    host: &Host,
+    tool: &str,
+    arguments: &[String],
+) -> Result<(Running, BufReader<ChildStdout>)> {
+    let mut command = host.command(bin()?);
+    command.arg(tool).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut running = host.spawn(&mut command)?;
+    let stdout = running.stdout().context("stdout was piped")?;
+    Ok((running, BufReader::new(stdout)))
+}
+
+fn next_line(lines: &mut BufReader<ChildStdout>) -> Result<String> {
+    let mut line = String::new();
+    lines.read_line(&mut line)?;
+    ensure!(line.ends_with('\n'), "it ended without a report: {line:?}");
+    line.pop();
+    Ok(line)
+}
+
+fn parse<T: DeserializeOwned>(line: &str) -> Result<T> {
+    serde_json::from_str(line).with_context(|| format!("not a report: {line}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Latency;
+
+    #[test]
+    fn percentiles() {
+        let latency = Latency::of((1..=1000).rev().map(f64::from).collect());
+        assert_eq!(latency.min_ms, 1.0);
+        assert_eq!(latency.p50_ms, 501.0);
+        assert_eq!(latency.p99_ms, 991.0);
+        assert_eq!(latency.max_ms, 1000.0);
+        assert_eq!(Latency::of(vec![]), Latency::default());
+    }
+}

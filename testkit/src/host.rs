@@ -1,0 +1,315 @@
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, geteuid},
+};
+use serde_json::Value;
+
+use crate::{Running, bin, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether hosts are made inside a user namespace, as someone who isn't root.
+pub fn rootless() -> bool {
+    !geteuid().is_root() || env::var_os("TESTKIT_ROOTLESS").is_some_and(|v| v == "1")
+}
+
+/// A host: net, pid, mount and uts namespaces held by an init process.
+///
+/// Its `/run` is private and empty. Everything that runs on it dies with it,
+/// and it dies with the test.
+#[derive(Debug)]
+pub struct Host {
+    /// `unshare`, which waits for init and takes it along if it is killed.
+    /// Init itself leaves when the write end of its stdin, held here, closes.
+    unshare: Child,
+    init: Pid,
+    dir: PathBuf,
+}
+
+/// How a command on a host ended, and what it said.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl Host {
+    /// Makes a host and waits until it is up.
+    pub fn new() -> Result<Self> {
+        let mut unshare = Command::new("unshare");
+        if rootless() {
+            unshare.args(["--user", "--map-root-user"]);
+        }
+        Self::boot(unshare)
+    }
+
+    /// Makes a host in the same user namespace as this one, so that one cable
+    /// can be plugged into both.
+    pub fn neighbour(&self) -> Result<Self> {
+        if !rootless() {
+            return Self::new();
+        }
+        let mut unshare = self.enter(&[]);
+        unshare.args(["--", "unshare"]);
+        Self::boot(unshare)
+    }
+
+    fn boot(mut unshare: Command) -> Result<Self> {
+        unshare
+            .args(["--net", "--pid", "--mount", "--uts", "--fork"])
+            .args(["--kill-child=KILL", "--"])
+            .arg(bin()?)
+            .arg("init");
+        let mut unshare = unshare
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("unshare")?;
+        let init = match announced_pid(&mut unshare) {
+            Ok(pid) => pid,
+            Err(error) => {
+                // Its stdin closes here, so that init can't outlive the error.
+                let _ = unshare.wait();
+                return Err(error);
+            }
+        };
+        let dir = fresh_dir();
+        let host = Self { unshare, init, dir };
+        fs::create_dir(&host.dir).with_context(|| host.dir.display().to_string())?;
+        Ok(host)
+    }
+
+    /// The pid of its init, as seen from outside.
+    pub fn pid(&self) -> u32 {
+        self.init.as_raw().unsigned_abs()
+    }
+
+    /// A directory that the host and the test see at the same path; removed
+    /// with the host.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Writes a file below [`dir`](Self::dir) and returns its path.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.dir.join(name);
+        fs::write(&path, content).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        path
+    }
+
+    /// A command that will run on this host, with the test's environment and
+    /// working directory.
+    ///
+    /// What is spawned is `nsenter`, which waits for the command and ends as
+    /// it ended, but doesn't pass signals on: to send any, see
+    /// [`spawn`](Self::spawn).
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.enter(&["--mount", "--uts", "--net", "--pid", "--wd"]);
+        command.arg("--").arg(program);
+        command
+    }
+
+    /// A command in this host's network only: it sees the machine's processes
+    /// and files.
+    pub(crate) fn network_command(&self, program: &str) -> Command {
+        let mut command = self.enter(&["--net"]);
+        command.arg("--").arg(program);
+        command
+    }
+
+    fn enter(&self, namespaces: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.pid().to_string()]);
+        if rootless() {
+            command.args(["--user", "--preserve-credentials"]);
+        }
+        command.args(namespaces);
+        command
+    }
+
+    /// Starts a command of this host in the background; it is killed when the
+    /// guard is dropped.
+    pub fn spawn(&self, command: &mut Command) -> Result<Running> {
+        Running::spawn(command)
+    }
+
+    /// Runs a shell script to its end, whatever that is.
+    pub fn sh(&self, script: &str) -> Result<Ran> {
+        ran(self.command("sh").args(["-c", script]))
+    }
+
+    /// Runs a command that has to succeed, and returns its standard output.
+    pub fn run<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Result<String> {
+        let mut argv = argv.into_iter();
+        let program = argv.next().context("no command")?;
+        succeed(self.command(program).args(argv))
+    }
+
+    /// [`run`](Self::run) for tests: panics, with what the command said, if it
+    /// fails.
+    #[track_caller]
+    pub fn must<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> String {
+        match self.run(argv) {
+            Ok(stdout) => stdout,
+            Err(error) => panic!("{error:#}"),
+        }
+    }
+
+    /// The ruleset as `nft -j list ruleset` prints it.
+    #[track_caller]
+    pub fn nft_json(&self) -> Value {
+        serde_json::from_str(&self.must(["nft", "-j", "list", "ruleset"])).expect("JSON from nft")
+    }
+
+    /// The ruleset in a form to compare before with after.
+    #[track_caller]
+    pub fn ruleset(&self) -> String {
+        let mut json = self.nft_json();
+        if let Some(objects) = json["nftables"].as_array_mut() {
+            objects.retain(|object| object.get("metainfo").is_none());
+        }
+        format!("{json:#}")
+    }
+
+    /// Covers `dst`, which must exist, with `src`, on this host only.
+    pub fn bind(&self, src: impl AsRef<Path>, dst: impl AsRef<Path>) -> Result<()> {
+        let (src, dst) = (src.as_ref().as_os_str(), dst.as_ref().as_os_str());
+        self.run([OsStr::new("mount"), OsStr::new("--bind"), src, dst])
+            .map(drop)
+    }
+
+    /// Whether anyone on this host listens on the TCP port, IPv4 or IPv6.
+    pub fn listens(&self, port: u16) -> bool {
+        ["tcp", "tcp6"]
+            .iter()
+            .any(|table| self.listeners(table).contains(&port))
+    }
+
+    /// Waits until someone listens on the TCP port.
+    pub fn wait_listen(&self, port: u16) -> Result<()> {
+        let what = format!("a listener on port {port}");
+        wait_until(PATIENCE, &what, || self.listens(port))
+    }
+
+    /// The ports of the LISTEN rows of `/proc/net/tcp` or `tcp6`.
+    fn listeners(&self, table: &str) -> Vec<u16> {
+        let text = fs::read_to_string(format!("/proc/{}/net/{table}", self.init));
+        text.unwrap_or_default()
+            .lines()
+            .filter_map(listening_port)
+            .collect()
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Init takes its pid namespace with it, and `unshare` is gone only
+        // when all of that is.
+        let _ = kill(self.init, Signal::SIGKILL);
+        let _ = self.unshare.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl Ran {
+    /// The exit code; 128 + n if signal n ended it, as a shell would say.
+    pub fn code(&self) -> i32 {
+        use std::os::unix::process::ExitStatusExt;
+        let signalled = || 128 + self.status.signal().unwrap_or_default();
+        self.status.code().unwrap_or_else(signalled)
+    }
+
+    /// Whether it exited 0.
+    pub fn ok(&self) -> bool {
+        self.status.success()
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self {
+            status: output.status,
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+/// Runs the command to its end, with nothing on its stdin.
+pub(crate) fn ran(command: &mut Command) -> Result<Ran> {
+    let output = command.stdin(Stdio::null()).output();
+    Ok(output.with_context(|| format!("{command:?}"))?.into())
+}
+
+/// Runs the command and returns what it printed; an error says what it said.
+pub(crate) fn succeed(command: &mut Command) -> Result<String> {
+    let ran = ran(command)?;
+    ensure!(
+        ran.ok(),
+        "{command:?}: {}\n{}{}",
+        ran.status,
+        ran.stdout,
+        ran.stderr
+    );
+    Ok(ran.stdout)
+}
+
+/// Reads the line `ready PID` from init.
+fn announced_pid(unshare: &mut Child) -> Result<Pid> {
+    let stdout = unshare.stdout.take().context("stdout was piped")?;
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    let Some(pid) = line.trim().strip_prefix("ready ") else {
+        // Lets go of init's stdin, so that it ends if it still runs.
+        drop(unshare.stdin.take());
+        bail!("a host's init didn't come up (it said {line:?})");
+    };
+    let pid = pid.parse().map_err(|_| anyhow!("no pid: {line:?}"))?;
+    Ok(Pid::from_raw(pid))
+}
+
+fn fresh_dir() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let n = COUNT.fetch_add(1, Ordering::Relaxed);
+    env::temp_dir().join(format!("testkit-{}-{n}", std::process::id()))
+}
+
+/// `sl local_address rem_address st …`, addresses as `hex:hex`, LISTEN as 0A.
+fn listening_port(line: &str) -> Option<u16> {
+    let mut fields = line.split_whitespace().skip(1);
+    let (_, port) = fields.next()?.rsplit_once(':')?;
+    let state = fields.nth(1)?;
+    (state == "0A").then(|| u16::from_str_radix(port, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::listening_port;
+
+    #[test]
+    fn finds_listening_ports() {
+        let listen = "   0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000";
+        let established = "   1: 0100007F:0050 0100007F:D431 01 00000000:00000000 00:00000000";
+        let heading = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when";
+        assert_eq!(listening_port(listen), Some(80));
+        assert_eq!(listening_port(established), None);
+        assert_eq!(listening_port(heading), None);
+    }
+}

@@ -1,0 +1,31 @@
+//! What syngate's tests, demo and bench are made of: hosts in namespaces of
+//! their own, real services on them, and a client that notices everything.
+//!
+//! ```text
+//!   +-- Host "server" --------+            +-- Host "client" --------+
+//!   |  haproxy, nginx,        |    veth    |                         |
+//!   |  `testkit serve`   eth0 |------------| eth0   `testkit load`   |
+//!   |  10.77.0.1  fd77::1     |            |  10.77.0.2  fd77::2     |
+//!   +-------------------------+            +-------------------------+
+//! ```
+//!
+//! Nothing here touches the machine's own network, `/run` or `/etc`, and all
+//! of it vanishes with the test, even if that is killed.
+//!
+//! As root, hosts are plain namespaces; as anyone else, or with
+//! `TESTKIT_ROOTLESS=1`, they live in a user namespace where only uid 0 exists.
+
+mod bin;
+mod client;
+mod host;
+mod pair;
+mod running;
+pub mod services;
+mod wait;
+
+pub use bin::bin;
+pub use client::{Failure, Fate, Hold, HoldReport, Latency, Load, LoadReport, RunningLoad, Scan};
+pub use host::{Host, Ran, rootless};
+pub use pair::{CLIENT, CLIENT6, Pair, SCANNERS, SERVER, SERVER6};
+pub use running::Running;
+pub use wait::wait_until;

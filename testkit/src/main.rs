@@ -1,0 +1,39 @@
+//! The programs that run on a host of the testkit: its init, the load client
+//! and the small servers.
+
+mod tools;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use tools::{hold, init, load, scan, serve};
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    tool: Tool,
+}
+
+#[derive(Subcommand)]
+enum Tool {
+    /// Be pid 1 of a host; not to be called by hand
+    Init,
+    /// Make fresh connections at a steady rate, one request each, and report
+    Load(load::Args),
+    /// Answer plain HTTP
+    Serve(serve::Args),
+    /// Send SYNs from addresses that never answer
+    Scan(scan::Args),
+    /// Watch one established connection for stalls
+    Hold(hold::Args),
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().tool {
+        Tool::Init => init::run(),
+        Tool::Load(args) => load::run(&args),
+        Tool::Serve(args) => serve::run(&args),
+        Tool::Scan(args) => scan::run(&args),
+        Tool::Hold(args) => hold::run(&args),
+    }
+}

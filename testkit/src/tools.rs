@@ -1,0 +1,60 @@
+//! One module for each tool, and what several of them need.
+
+pub mod hold;
+pub mod init;
+pub mod load;
+pub mod scan;
+pub mod serve;
+
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::{
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    },
+    unistd::geteuid,
+};
+
+/// Prints a line for whoever reads our stdout, at once.
+fn say(line: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    Ok(stdout.flush()?)
+}
+
+/// From now on these signals can be read, and do nothing else.
+fn signals<const N: usize>(which: [Signal; N]) -> Result<SignalFd> {
+    let mask: SigSet = which.into_iter().collect();
+    mask.thread_block()?;
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    Ok(SignalFd::with_flags(&mask, flags)?)
+}
+
+/// Lets us open as many files as we may; root may open more.
+fn raise_file_limit() -> Result<u64> {
+    const PLENTY: u64 = 400_000;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let more = hard.max(PLENTY);
+    if geteuid().is_root() && setrlimit(Resource::RLIMIT_NOFILE, more, more).is_ok() {
+        return Ok(more);
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("RLIMIT_NOFILE")?;
+    Ok(hard)
+}
+
+/// The time from one event to the next.
+fn interval(per_second: u32) -> Result<Duration> {
+    ensure!(per_second > 0, "a rate of 0");
+    Ok(Duration::from_secs(1) / per_second)
+}
+
+fn ms(duration: Duration) -> f64 {
+    // A microsecond is exact enough, and shorter to read.
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

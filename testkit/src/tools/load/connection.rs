@@ -1,0 +1,174 @@
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use mio::{Interest, Poll, Token, event::Event, net::TcpStream};
+use nix::{
+    libc::EINPROGRESS,
+    sys::socket::{setsockopt, sockopt::IpBindAddressNoPort},
+};
+use socket2::{Domain, Socket, Type};
+use testkit::Fate;
+
+use super::answer::{Answer, Verdict};
+
+const REQUEST: &[u8] = b"GET / HTTP/1.0\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+/// One client: connects, asks, reads the answer.
+pub struct Connection {
+    stream: TcpStream,
+    /// When it ought to begin. All times count from here.
+    pub due: Instant,
+    /// How long it took to connect, once it has.
+    pub connected: Option<Duration>,
+    stage: Stage,
+    answer: Answer,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    Connecting,
+    Greeting,
+    Asked,
+}
+
+/// What an event has led to.
+pub enum Progress {
+    Waiting,
+    Answered,
+    Failed(Fate, String),
+}
+
+impl Connection {
+    /// Begins to connect; events will come under the token.
+    pub fn open(
+        poll: &Poll,
+        token: Token,
+        to: SocketAddr,
+        source: Option<IpAddr>,
+        due: Instant,
+    ) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None)?;
+        if let Some(source) = source {
+            // The port is chosen at connect(), where it may serve other
+            // destinations or sources as well.
+            setsockopt(&socket, IpBindAddressNoPort, &true)?;
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+        match socket.connect(&to.into()) {
+            Err(error) if error.raw_os_error() != Some(EINPROGRESS) => return Err(error),
+            _ => {}
+        }
+        let mut stream = TcpStream::from_std(socket.into());
+        let both = Interest::READABLE | Interest::WRITABLE;
+        poll.registry().register(&mut stream, token, both)?;
+        Ok(Self {
+            stream,
+            due,
+            connected: None,
+            stage: Stage::Connecting,
+            answer: Answer::default(),
+        })
+    }
+
+    /// How far it has come, in words.
+    pub fn stage(&self) -> &'static str {
+        match self.stage {
+            Stage::Connecting => "connecting",
+            Stage::Greeting => "waiting for the greeting",
+            Stage::Asked => "waiting for the answer",
+        }
+    }
+
+    /// Goes on as far as it can. Events are edges: whatever can be done now
+    /// has to be done now.
+    pub fn advance(&mut self, event: &Event, greeting: bool) -> Progress {
+        if self.stage == Stage::Connecting {
+            match self.connect(event) {
+                Ok(true) if greeting => self.stage = Stage::Greeting,
+                Ok(true) => return self.ask(),
+                Ok(false) => return Progress::Waiting,
+                Err(error) => return self.failure(&error),
+            }
+        }
+        if self.stage == Stage::Greeting {
+            return self.be_greeted();
+        }
+        self.read_answer()
+    }
+
+    /// Whether the connection stands.
+    fn connect(&mut self, event: &Event) -> io::Result<bool> {
+        if event.is_error() || event.is_read_closed() {
+            // Refused, or closed already while it waited to be accepted.
+            let error = self.stream.take_error()?;
+            return Err(error.unwrap_or_else(|| ErrorKind::UnexpectedEof.into()));
+        }
+        if !event.is_writable() {
+            return Ok(false);
+        }
+        self.connected = Some(self.due.elapsed());
+        Ok(true)
+    }
+
+    fn be_greeted(&mut self) -> Progress {
+        match self.stream.read(&mut [0]) {
+            Ok(0) => self.failure(&ErrorKind::UnexpectedEof.into()),
+            Ok(_) => self.ask(),
+            Err(error) => self.failure(&error),
+        }
+    }
+
+    fn ask(&mut self) -> Progress {
+        // So short a request goes into the empty buffer as a whole.
+        match self.stream.write_all(REQUEST) {
+            Ok(()) => {
+                self.stage = Stage::Asked;
+                Progress::Waiting
+            }
+            Err(error) => self.failure(&error),
+        }
+    }
+
+    fn read_answer(&mut self) -> Progress {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return self.judge(true, &ErrorKind::UnexpectedEof.into()),
+                Ok(n) => self.answer.push(&buffer[..n]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Waiting,
+                Err(error) => return self.judge(false, &error),
+            }
+        }
+    }
+
+    /// Nothing more will come: was that an answer?
+    fn judge(&self, closed: bool, end: &io::Error) -> Progress {
+        match self.answer.verdict(closed) {
+            Verdict::Good => Progress::Answered,
+            Verdict::Bad(why) => Progress::Failed(Fate::Other, why),
+            Verdict::Short => self.failure(end),
+        }
+    }
+
+    fn failure(&self, error: &io::Error) -> Progress {
+        let broken = match (error.kind(), self.stage) {
+            (ErrorKind::WouldBlock, _) => return Progress::Waiting,
+            (ErrorKind::ConnectionRefused, Stage::Connecting) => Fate::Refused,
+            (
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof,
+                stage,
+            ) => match stage {
+                Stage::Asked => Fate::Cut,
+                _ => Fate::Reset,
+            },
+            // The kernel's own verdict after many retransmissions.
+            (ErrorKind::TimedOut, _) => Fate::TimedOut,
+            _ => Fate::Other,
+        };
+        let bytes = self.answer.len();
+        Progress::Failed(broken, format!("{error}, {}, {bytes} bytes", self.stage()))
+    }
+}

@@ -1,0 +1,89 @@
+use std::time::{Duration, Instant};
+
+use testkit::{Failure, Fate, Latency, LoadReport};
+
+use super::connection::Connection;
+use crate::tools::ms;
+
+const LATE: Duration = Duration::from_millis(20);
+const DELAYED: Duration = Duration::from_millis(900);
+const BUCKET_MS: u128 = 10;
+const FAILURES: usize = 1000;
+
+/// Adds up what becomes of the connections.
+pub struct Tally {
+    start: Instant,
+    /// How many answers make a flow.
+    flow: u64,
+    report: LoadReport,
+    connect: Vec<f64>,
+    total: Vec<f64>,
+}
+
+impl Tally {
+    pub fn new(start: Instant, flow: u64) -> Self {
+        Self {
+            start,
+            flow,
+            report: LoadReport::default(),
+            connect: Vec::new(),
+            total: Vec::new(),
+        }
+    }
+
+    /// A connection is begun that was due then.
+    pub fn sent(&mut self, due: Instant) {
+        self.report.sent += 1;
+        self.report.late += u64::from(due.elapsed() > LATE);
+    }
+
+    /// A connection is over: takes down how it connected, if it did.
+    pub fn connected(&mut self, connection: &Connection) {
+        let Some(took) = connection.connected.map(ms) else {
+            return;
+        };
+        self.connect.push(took);
+        let due = connection.due.duration_since(self.start);
+        let bucket = (due.as_millis() / BUCKET_MS) as usize;
+        let timeline = &mut self.report.timeline_ms;
+        timeline.resize(timeline.len().max(bucket + 1), 0.0);
+        timeline[bucket] = timeline[bucket].max(took);
+    }
+
+    /// A request was answered. Whether that was the one that makes a flow.
+    pub fn answered(&mut self, connection: &Connection) -> bool {
+        let total = connection.due.elapsed();
+        self.connected(connection);
+        self.total.push(ms(total));
+        self.report.ok += 1;
+        self.report.delayed += u64::from(total >= DELAYED);
+        self.report.ok == self.flow
+    }
+
+    /// A request that was due then has failed.
+    pub fn failed(&mut self, due: Instant, kind: Fate, detail: String) {
+        *match kind {
+            Fate::Refused => &mut self.report.refused,
+            Fate::Reset => &mut self.report.reset,
+            Fate::Cut => &mut self.report.cut,
+            Fate::TimedOut => &mut self.report.timed_out,
+            Fate::Other => &mut self.report.other,
+        } += 1;
+        if self.report.failures.len() < FAILURES {
+            self.report.failures.push(Failure {
+                due_ms: ms(due.duration_since(self.start)),
+                at_ms: ms(self.start.elapsed()),
+                kind,
+                detail,
+            });
+        }
+    }
+
+    pub fn report(self) -> LoadReport {
+        LoadReport {
+            connect: Latency::of(self.connect),
+            total: Latency::of(self.total),
+            ..self.report
+        }
+    }
+}

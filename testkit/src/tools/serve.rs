@@ -1,0 +1,301 @@
+//! A plain HTTP server whose speed is up to the test. One thread, one epoll.
+//! Signals have their default effect: SIGTERM ends it at once.
+
+mod daemon;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io::{self, ErrorKind, Read, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use mio::{
+    Events, Interest, Poll, Token,
+    net::{TcpListener, TcpStream},
+};
+use nix::libc::EADDRINUSE;
+use socket2::{Domain, Socket, Type};
+
+use super::{interval, raise_file_limit, say};
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n";
+/// As much of it as `--cut` sends.
+const CUT: usize = ANSWER.len() - 2;
+const GREETING: &[u8] = b"S";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Address to listen on, as ADDRESS:PORT; repeatable
+    #[arg(long, required = true)]
+    listen: Vec<SocketAddr>,
+    /// Length of the accept queue
+    #[arg(long, default_value_t = 4096)]
+    backlog: i32,
+    /// Accept at most so many connections a second
+    #[arg(long)]
+    accept_rate: Option<u32>,
+    /// Answer so long after the request
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "0s")]
+    delay: Duration,
+    /// Listen so long after the start
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "0s")]
+    start_delay: Duration,
+    /// Send a byte to each connection when it is accepted
+    #[arg(long)]
+    greeting: bool,
+    /// Set SO_REUSEPORT
+    #[arg(long)]
+    reuseport: bool,
+    /// Send back whatever comes, instead of HTTP
+    #[arg(long, conflicts_with = "delay")]
+    echo: bool,
+    /// Break off in the middle of each answer
+    #[arg(long)]
+    cut: bool,
+    /// Go to the background once it listens
+    #[arg(long)]
+    daemon: bool,
+    /// Write our pid there
+    #[arg(long)]
+    pidfile: Option<PathBuf>,
+}
+
+/// Serves until a signal ends it; prints `listening`.
+pub fn run(args: &Args) -> Result<()> {
+    if args.daemon && !daemon::is_background() {
+        return daemon::start();
+    }
+    raise_file_limit()?;
+    thread::sleep(args.start_delay);
+    let mut server = Server::new(args)?;
+    if let Some(path) = &args.pidfile {
+        let pid = format!("{}\n", std::process::id());
+        std::fs::write(path, pid).with_context(|| path.display().to_string())?;
+    }
+    say("listening")?;
+    if args.daemon {
+        daemon::detach()?;
+    }
+    server.run()
+}
+
+struct Server<'a> {
+    args: &'a Args,
+    poll: Poll,
+    listeners: Vec<TcpListener>,
+    /// Some listener may have more to accept.
+    pending: bool,
+    /// When the next connection may be accepted, if there is a rate.
+    pace: Option<(Instant, Duration)>,
+    open: HashMap<usize, Client>,
+    next_id: usize,
+    /// When the requests that have come are to be answered; in order.
+    answers: VecDeque<(Instant, usize)>,
+}
+
+struct Client {
+    stream: TcpStream,
+    request: Vec<u8>,
+    asked: bool,
+}
+
+impl<'a> Server<'a> {
+    fn new(args: &'a Args) -> Result<Self> {
+        let poll = Poll::new()?;
+        let mut listeners = Vec::new();
+        for (id, address) in args.listen.iter().enumerate() {
+            let mut listener = listen(*address, args).with_context(|| address.to_string())?;
+            poll.registry()
+                .register(&mut listener, Token(id), Interest::READABLE)?;
+            listeners.push(listener);
+        }
+        let rate = args.accept_rate.map(interval).transpose()?;
+        Ok(Self {
+            args,
+            poll,
+            next_id: listeners.len(),
+            listeners,
+            pending: false,
+            pace: rate.map(|interval| (Instant::now(), interval)),
+            open: HashMap::new(),
+            answers: VecDeque::new(),
+        })
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            match self.poll.poll(&mut events, self.time_left()) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => Err(error)?,
+                _ => {}
+            }
+            for event in &events {
+                let Token(id) = event.token();
+                if id < self.listeners.len() {
+                    self.pending = true;
+                } else {
+                    self.read(id);
+                }
+            }
+            self.accept()?;
+            self.answer_due();
+        }
+    }
+
+    /// How long there is nothing to do unless an event comes.
+    fn time_left(&self) -> Option<Duration> {
+        let accept = self.pace.filter(|_| self.pending).map(|(next, _)| next);
+        let answer = self.answers.front().map(|(due, _)| *due);
+        let next = accept.into_iter().chain(answer).min()?;
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    /// Accepts what it may.
+    fn accept(&mut self) -> Result<()> {
+        let mut next_listener = 0;
+        while self.pending && self.may_accept() {
+            match self.listeners[next_listener].accept() {
+                Ok((stream, _)) => {
+                    self.spend();
+                    self.welcome(stream)?;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    next_listener += 1;
+                    self.pending = next_listener < self.listeners.len();
+                }
+                // That client has given up already.
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) => Err(error).context("accept")?,
+            }
+        }
+        Ok(())
+    }
+
+    fn may_accept(&self) -> bool {
+        self.pace.is_none_or(|(next, _)| next <= Instant::now())
+    }
+
+    fn spend(&mut self) {
+        if let Some((next, interval)) = &mut self.pace {
+            // Time without clients isn't saved up.
+            *next = (*next).max(Instant::now() - *interval) + *interval;
+        }
+    }
+
+    fn welcome(&mut self, mut stream: TcpStream) -> Result<()> {
+        if self.args.greeting && stream.write_all(GREETING).is_err() {
+            return Ok(());
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        self.poll
+            .registry()
+            .register(&mut stream, Token(id), Interest::READABLE)?;
+        let client = Client {
+            stream,
+            request: Vec::new(),
+            asked: false,
+        };
+        self.open.insert(id, client);
+        // What has come already may be answered right now.
+        self.read(id);
+        Ok(())
+    }
+
+    fn read(&mut self, id: usize) {
+        let Some(client) = self.open.get_mut(&id) else {
+            return;
+        };
+        let more = if self.args.echo {
+            client.echo()
+        } else {
+            client.read_request()
+        };
+        match more {
+            Ok(true) if !client.asked => {
+                client.asked = true;
+                self.answers
+                    .push_back((Instant::now() + self.args.delay, id));
+            }
+            Ok(_) => {}
+            Err(_) => drop(self.open.remove(&id)),
+        }
+    }
+
+    fn answer_due(&mut self) {
+        let now = Instant::now();
+        while let Some((_, id)) = self.answers.pop_front_if(|(due, _)| *due <= now) {
+            if let Some(mut client) = self.open.remove(&id) {
+                let answer = if self.args.cut {
+                    &ANSWER[..CUT]
+                } else {
+                    ANSWER
+                };
+                // A client that is gone has nothing to complain about.
+                let _ = client.stream.write_all(answer);
+            }
+        }
+    }
+}
+
+impl Client {
+    /// Whether the whole request has come; an error when the client is gone.
+    fn read_request(&mut self) -> io::Result<bool> {
+        let mut buffer = [0; 1024];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(n) => self.request.extend_from_slice(&buffer[..n]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.request.ends_with(b"\r\n\r\n"))
+    }
+
+    /// Never asks for an answer; an error when the client is gone.
+    fn echo(&mut self) -> io::Result<bool> {
+        let mut buffer = [0; 1024];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(n) => self.stream.write_all(&buffer[..n])?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn listen(address: SocketAddr, args: &Args) -> Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        None,
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(args.reuseport)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    bind(&socket, address)?;
+    socket.listen(args.backlog)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+/// Binds, and gives a server that has just been killed a moment to be gone.
+fn bind(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        match socket.bind(&address.into()) {
+            Err(error) if error.raw_os_error() == Some(EADDRINUSE) && Instant::now() < end => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,21 @@
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+const POLL: Duration = Duration::from_millis(2);
+
+/// Waits until `is_so`, looking every two milliseconds; an error that names
+/// `what` was waited for if it isn't so within the deadline.
+pub fn wait_until(deadline: Duration, what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
+    let end = Instant::now() + deadline;
+    while !is_so() {
+        if Instant::now() > end {
+            bail!("waited {deadline:?} in vain: {what}");
+        }
+        thread::sleep(POLL);
+    }
+    Ok(())
+}
