@@ -327,3 +327,93 @@ pub fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
 pub fn get<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at.checked_add(N)?)?.try_into().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A refusal as a 6.18 kernel sent it: NLMSG_ERROR, capped, with the kernel's own words.
+    const REFUSAL: &[u8] = b"\x50\0\0\0\
+        \x02\0\
+        \x00\x03\
+        \x06\0\0\0\
+        \x13\x4e\0\0\
+        \xea\xff\xff\xff\
+        \x24\0\0\0\x18\0\x05\x04\x06\0\0\0\0\0\0\0\
+        \x2b\0\x01\0Invalid prefix for given prefix length\0\0";
+    // length; kind; NLM_F_CAPPED | NLM_F_ACK_TLVS; sequence number; port id; -EINVAL; the header of
+    // the request; NLMSGERR_ATTR_MSG with its NUL and padding.
+
+    #[test]
+    fn a_refusal_carries_the_kernels_words() {
+        let message = messages(REFUSAL).next().unwrap().unwrap();
+        let answer = message.answer().unwrap();
+        assert_eq!(answer.seq, 6);
+        let refusal = answer.refusal.unwrap();
+        assert_eq!(refusal.errno, Errno::EINVAL);
+        assert_eq!(
+            refusal.to_string(),
+            "Invalid argument (Invalid prefix for given prefix length)"
+        );
+    }
+
+    #[test]
+    fn an_acknowledgement_is_an_error_of_zero() {
+        let mut bytes = message_bytes(2, NLM_F_CAPPED, 7, &[0; 20]);
+        bytes.extend(message_bytes(3, 2, 8, &[0; 4])); // NLMSG_DONE
+        let answers: Vec<_> = messages(&bytes)
+            .map(|m| m.unwrap().answer().unwrap())
+            .map(|a| (a.seq, a.refusal))
+            .collect();
+        assert_eq!(answers, [(7, None), (8, None)]);
+    }
+
+    #[test]
+    fn what_is_cut_short_is_malformed() {
+        for length in 1..REFUSAL.len() {
+            let all: Vec<_> = messages(&REFUSAL[..length]).collect();
+            assert_eq!(all, [Err(Malformed)], "{length}");
+        }
+        let mut lies = REFUSAL.to_vec();
+        lies[0] = 4; // shorter than a header
+        assert_eq!(messages(&lies).next(), Some(Err(Malformed)));
+    }
+
+    #[test]
+    fn attributes_as_written() {
+        let mut bytes = Vec::new();
+        put_attribute(&mut bytes, 1, b"abc");
+        put_attribute(&mut bytes, 2, &[]);
+        put_attribute(&mut bytes, 0x8003, b"nest"); // NLA_F_NESTED is not part of the kind
+        assert_eq!(bytes.len() % 4, 0);
+        let read: Vec<_> = attributes(&bytes).collect();
+        assert_eq!(read, [(1, &b"abc"[..]), (2, &[]), (3, b"nest")]);
+        assert_eq!(attribute(&bytes, 2), Some(&[][..]));
+        assert_eq!(attribute(&bytes, 9), None);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            for message in messages(&bytes).flatten() {
+                let _ = message.answer();
+                attributes(message.payload).for_each(drop);
+            }
+            attributes(&bytes).for_each(drop);
+        }
+
+        /// Valid frames around hostile contents: these get further.
+        #[test]
+        fn hostile_answers_never_panic(
+            kind in 2u16..4,
+            flags in any::<u16>(),
+            body in prop::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let bytes = message_bytes(kind, flags, 1, &body);
+            for message in messages(&bytes) {
+                let _ = message.unwrap().answer();
+            }
+        }
+    }
+}

@@ -509,7 +509,11 @@ impl State {
         };
         let give_up = since + self.config.ready_timeout;
         let others_open = since + self.fixed_settle();
-        let mut next = give_up.max(others_open);
+        let mut next = if self.config.ready_timeout.is_zero() {
+            others_open
+        } else {
+            now + pace(cost)
+        };
         let mut pending = Vec::new();
         for (port, watch) in &self.watches {
             let opens = self.opens_at(watch, since).unwrap_or(give_up);
@@ -528,7 +532,7 @@ impl State {
             self.facts.not_ready = self.deserted_ports();
             return self.finish();
         }
-        self.next_look = next.min(now + pace(cost));
+        self.next_look = next;
         // What is open already (--open-on ready) stays open.
         let shut = self.shut.intersection(&pending);
         self.shut_only(shut)
@@ -678,3 +682,6 @@ fn by_port(listeners: &[Listener]) -> BTreeMap<u16, Vec<Listener>> {
 fn pace(cost: Duration) -> Duration {
     LOOK_EVERY.max(cost * (LOOK_SHARE - 1))
 }
+
+#[cfg(test)]
+mod tests;

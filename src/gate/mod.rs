@@ -172,3 +172,6 @@ fn printed(ports: &PortSet) -> String {
         ports.to_string()
     }
 }
+
+#[cfg(test)]
+mod tests;

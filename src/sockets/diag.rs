@@ -295,3 +295,164 @@ fn netstat_value(netstat: &str, name: &str) -> Option<u64> {
     let column = names.split_whitespace().position(|n| n == name)?;
     values.split_whitespace().nth(column)?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A listener on [::1]:80 as a 6.18 kernel listed it.
+    const LISTENER: &[u8] = &[
+        10, 10, 0, 0, // AF_INET6, LISTEN, no timer, no retransmits
+        0, 80, 0, 0, // source and destination port, big-endian
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, // source: ::1
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // destination: ::
+        0, 0, 0, 0, // interface
+        57, 0, 0, 0, 0, 0, 0, 0, // cookie
+        0, 0, 0, 0, // expires
+        3, 0, 0, 0, // accept queue
+        7, 0, 0, 0, // backlog
+        0, 0, 0, 0, // uid
+        0xeb, 0x55, 0, 0, // inode: 21995
+        5, 0, 8, 0, 0, 0, 0, 0, // INET_DIAG_SHUTDOWN
+        5, 0, 11, 0, 1, 0, 0, 0, // INET_DIAG_SKV6ONLY: yes
+        8, 0, 15, 0, 0, 0, 0, 0, // INET_DIAG_MARK
+    ];
+
+    #[test]
+    fn reads_a_listener() {
+        let listener = Row::parse(LISTENER).unwrap().listener().unwrap();
+        assert_eq!(
+            listener,
+            Listener {
+                address: "::1".parse().unwrap(),
+                port: 80,
+                v6only: true,
+                interface: 0,
+                cookie: 57,
+                inode: 21995,
+                accept_queue: 3,
+                backlog: 7,
+            }
+        );
+    }
+
+    fn half_open(retransmits: u8, expires_ms: u32) -> bool {
+        let mut bytes = LISTENER.to_vec();
+        bytes[1] = SYN_RECV;
+        bytes[3] = retransmits;
+        bytes[52..56].copy_from_slice(&expires_ms.to_ne_bytes());
+        let row = Row::parse(&bytes).unwrap();
+        assert_eq!(row.listener(), None);
+        row.is_young()
+    }
+
+    #[test]
+    fn young_is_up_to_300_ms_and_never_sent_again() {
+        assert!(half_open(0, 1_000));
+        assert!(half_open(0, 700));
+        assert!(!half_open(0, 699));
+        assert!(!half_open(0, 0));
+        assert!(!half_open(1, 1_900));
+    }
+
+    /// An established connection with queues and the ages of its last data, in ms.
+    fn busy(unread: u32, unsent: u32, since_sent: u32, since_received: u32) -> bool {
+        let mut bytes = LISTENER[..ROW].to_vec();
+        bytes[1] = ESTABLISHED;
+        bytes[56..60].copy_from_slice(&unread.to_ne_bytes());
+        bytes[60..64].copy_from_slice(&unsent.to_ne_bytes());
+        let mut info = vec![0; 104];
+        info[44..48].copy_from_slice(&since_sent.to_ne_bytes());
+        info[52..56].copy_from_slice(&since_received.to_ne_bytes());
+        put_attribute(&mut bytes, INET_DIAG_INFO, &info);
+        Row::parse(&bytes).unwrap().is_busy()
+    }
+
+    #[test]
+    fn busy_is_in_the_middle_of_something() {
+        assert!(busy(1, 0, 0, 5_000), "a request to read");
+        assert!(busy(0, 1, 0, 5_000), "an answer that is not through");
+        assert!(busy(0, 0, 5_000, 40), "a request without an answer");
+        assert!(busy(0, 0, 50, 50), "which was first?");
+        assert!(!busy(0, 0, 100, 100), "an old connection that says nothing");
+        assert!(!busy(0, 0, 40, 5_000), "an idle keep-alive");
+    }
+
+    #[test]
+    fn reads_the_cookie_count() {
+        let netstat = "TcpExt: A SyncookiesSent B\nTcpExt: 1 42 3\nIpExt: C\nIpExt: 9\n";
+        assert_eq!(netstat_value(netstat, "SyncookiesSent"), Some(42));
+        assert_eq!(netstat_value(netstat, "C"), None);
+        assert_eq!(netstat_value("", "SyncookiesSent"), None);
+        assert!(syncookies_sent().is_some(), "this kernel counts them");
+    }
+
+    /// Runs a filter program as the kernel does (inet_diag_bc_run(), net/ipv4/inet_diag.c).
+    fn runs(program: &[u8], port: u16) -> bool {
+        let (mut at, end) = (0usize, program.len());
+        while at < end {
+            let [code, yes, ..] = get::<4>(program, at).unwrap();
+            let no = u16::from_ne_bytes(get(program, at + 2).unwrap());
+            let operand = || u16::from_ne_bytes(get(program, at + 6).unwrap());
+            let holds = match code {
+                BC_JMP => false,
+                BC_S_GE => port >= operand(),
+                BC_S_LE => port <= operand(),
+                other => panic!("operation {other}"),
+            };
+            at += if holds {
+                usize::from(yes)
+            } else {
+                usize::from(no)
+            };
+        }
+        at == end
+    }
+
+    proptest! {
+        #[test]
+        fn the_filter_takes_the_gated_ports(
+            items in prop::collection::vec((1u16..50, 0u16..5), 1..10),
+        ) {
+            let ports = PortSet::from_ranges(items.into_iter().map(|(p, n)| p..=p + n));
+            let program = port_filter(&ports);
+            for port in 0..60 {
+                prop_assert_eq!(runs(&program, port), ports.contains(port), "{} of {}", port, &ports);
+            }
+        }
+
+        #[test]
+        fn hostile_rows_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(row) = Row::parse(&bytes) {
+                let _ = (row.listener(), row.is_young(), row.is_busy());
+            }
+        }
+    }
+
+    #[test]
+    fn too_many_ranges_become_one() {
+        let odd: PortSet = (1..=501).step_by(2).collect();
+        let program = port_filter(&odd);
+        assert!(runs(&program, 1) && runs(&program, 2) && runs(&program, 501));
+        assert!(!runs(&program, 502));
+    }
+
+    #[test]
+    fn the_kernel_takes_the_filter() {
+        // The kernel refuses programs that it can't verify: 64 ranges are fine.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let many: PortSet = (1..=125).step_by(2).chain([port]).collect();
+        let mut sockets = Sockets::new(&many).unwrap();
+        let want = Want {
+            half_open: true,
+            connections: true,
+            holders: true,
+        };
+        let sample = sockets.look(want).unwrap();
+        let found = sample.listeners.iter().find(|l| l.port == port).unwrap();
+        assert_eq!(found.address, "127.0.0.1".parse::<IpAddr>().unwrap());
+        assert!(sample.holders.contains_key(&(std::process::id() as i32)));
+    }
+}

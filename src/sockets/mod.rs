@@ -30,12 +30,17 @@ pub struct Listener {
 }
 
 /// An IP version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// IPv4.
     V4,
     /// IPv6.
     V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
 }
 
 impl Listener {
@@ -52,35 +57,20 @@ impl Listener {
         }
     }
 
-    /// Whether every connection that would have reached `other` finds this one: the same address
-    /// and device, or a wildcard that covers it.
-    pub fn covers(&self, other: &Listener) -> bool {
+    /// Whether a connection over `family` that would have reached `other` finds this one: the same
+    /// address and device, or a wildcard.
+    pub fn covers(&self, other: &Listener, family: Family) -> bool {
         self.port == other.port
+            && self.serves(family)
             && (self.interface == 0 || self.interface == other.interface)
-            && self.covers_address(other)
-    }
-
-    fn covers_address(&self, other: &Listener) -> bool {
-        if self.address == other.address {
-            return !self.v6only || other.v6only || !other.serves(Family::V4);
-        }
-        let family = if other.address.is_ipv4() || other.serves(Family::V4) {
-            Family::V4
-        } else {
-            Family::V6
-        };
-        self.address.is_unspecified() && self.serves(family)
+            && (self.address.is_unspecified()
+                || self.address.to_canonical() == other.address.to_canonical())
     }
 
     /// Whether the two are members of one SO_REUSEPORT group, or of two that stand side by side
     /// while a service hands over: same address, port and device.
     pub fn same_place(&self, other: &Listener) -> bool {
         (self.address, self.port, self.interface) == (other.address, other.port, other.interface)
-    }
-
-    /// As `ss` writes it: `0.0.0.0:80`, `[::]:80`.
-    pub fn place(&self) -> String {
-        std::net::SocketAddr::new(self.address, self.port).to_string()
     }
 }
 

@@ -57,7 +57,12 @@ pub fn uncovered<'a>(
     before: impl IntoIterator<Item = &'a Listener>,
     now: &[Listener],
 ) -> Vec<String> {
-    let covered = |old: &&Listener| now.iter().any(|new| new.covers(old));
+    let covered = |old: &&Listener| {
+        Family::ALL
+            .into_iter()
+            .filter(|family| old.serves(*family))
+            .all(|family| now.iter().any(|new| new.covers(old, family)))
+    };
     places(before.into_iter().filter(|old| !covered(old)))
 }
 
@@ -70,4 +75,107 @@ pub fn places<'a>(listeners: impl IntoIterator<Item = &'a Listener>) -> Vec<Stri
         .into_iter()
         .map(|(port, address)| std::net::SocketAddr::new(address, port).to_string())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(address: &str, cookie: u64) -> Listener {
+        Listener {
+            address: address.parse().unwrap(),
+            port: 80,
+            v6only: false,
+            interface: 0,
+            cookie,
+            inode: 1,
+            accept_queue: 0,
+            backlog: 1,
+        }
+    }
+
+    fn v6only(mut listener: Listener) -> Listener {
+        listener.v6only = true;
+        listener
+    }
+
+    #[test]
+    fn each_ip_version_counts() {
+        use Readiness::*;
+        let (v4, v6) = (at("0.0.0.0", 1), v6only(at("::", 2)));
+        let (new4, new6) = (at("0.0.0.0", 3), v6only(at("::", 4)));
+        let both = [v4.clone(), v6.clone()];
+        for (before, now, expected) in [
+            (&both[..], vec![], Waiting),
+            (&both, vec![new4.clone()], Waiting),
+            (&both, vec![new4.clone(), new6.clone()], Replaced),
+            (
+                &both,
+                vec![v4.clone(), new6.clone()],
+                Inherited { group: false },
+            ),
+            (&both, vec![at("::", 5)], Replaced),
+            (&both[..1], vec![at("::", 5)], Replaced),
+            (&both[..1], vec![new6.clone()], Waiting),
+            (&[], vec![new4.clone()], Unwatched),
+            (&[], vec![], Unwatched),
+            (&[at("::", 1)], vec![new4.clone()], Waiting),
+            (&[at("::", 1)], vec![new4, new6], Replaced),
+            (
+                &[at("::ffff:10.0.0.1", 1)],
+                vec![at("10.0.0.1", 2)],
+                Replaced,
+            ),
+        ] {
+            assert_eq!(readiness(before, &now), expected, "{before:?} {now:?}");
+        }
+    }
+
+    #[test]
+    fn groups_are_several_in_one_place() {
+        let one = at("0.0.0.0", 1);
+        assert!(!has_group(&[one.clone(), at("10.0.0.1", 2)]));
+        assert!(has_group(&[
+            one.clone(),
+            at("10.0.0.1", 2),
+            at("0.0.0.0", 3)
+        ]));
+        let mut bound = at("0.0.0.0", 4);
+        bound.interface = 2;
+        assert!(!has_group(&[one, bound]));
+    }
+
+    #[test]
+    fn what_covers_what() {
+        for (now, old, covered) in [
+            (vec![at("0.0.0.0", 1)], at("10.0.0.1", 2), true),
+            (vec![at("10.0.0.1", 1)], at("0.0.0.0", 2), false),
+            (vec![at("10.0.0.1", 1)], at("10.0.0.1", 2), true),
+            (vec![at("10.0.0.1", 1)], at("::ffff:10.0.0.1", 2), true),
+            (vec![at("::", 1)], at("10.0.0.1", 2), true),
+            (vec![at("::", 1)], at("0.0.0.0", 2), true),
+            (vec![at("::", 1)], at("2001:db8::1", 2), true),
+            (vec![v6only(at("::", 1))], at("10.0.0.1", 2), false),
+            (vec![v6only(at("::", 1))], at("2001:db8::1", 2), true),
+            (vec![v6only(at("::", 1))], at("::", 2), false),
+            (vec![v6only(at("::", 1))], v6only(at("::", 2)), true),
+            (vec![at("::", 1)], v6only(at("::", 2)), true),
+            (vec![at("0.0.0.0", 1)], at("::", 2), false),
+            (
+                vec![at("0.0.0.0", 1), v6only(at("::", 2))],
+                at("::", 3),
+                true,
+            ),
+        ] {
+            let lost = uncovered([&old], &now);
+            assert_eq!(lost.is_empty(), covered, "{now:?} for {old:?}");
+        }
+    }
+
+    #[test]
+    fn names_what_is_lost() {
+        let before = [at("10.0.0.1", 1), at("10.0.0.2", 2), at("10.0.0.2", 3)];
+        assert_eq!(uncovered(&before, &[at("10.0.0.1", 4)]), ["10.0.0.2:80"]);
+        assert_eq!(places(&[at("::", 1)]), ["[::]:80"]);
+    }
 }

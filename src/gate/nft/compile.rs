@@ -75,7 +75,9 @@ fn fit_comment(text: &str) -> CString {
         .map(|c| if c == '"' { '\'' } else { c })
         .map(|c| if c.is_control() { '?' } else { c })
         .collect();
-    clean.truncate(clean.floor_char_boundary(COMMENT_MAX));
+    while clean.len() > COMMENT_MAX {
+        clean.pop();
+    }
     CString::new(clean).expect("control characters, NUL among them, are replaced")
 }
 
@@ -153,4 +155,31 @@ impl fmt::Display for NftTime {
 
 fn shown(text: &CStr) -> std::borrow::Cow<'_, str> {
     text.to_string_lossy()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_as_nft_writes_them() {
+        for (ms, text) in [
+            (30_000, "30s"),
+            (90_500, "1m30s500ms"),
+            (86_400_000, "1d"),
+            (29_996, "29s996ms"),
+        ] {
+            assert_eq!(NftTime(Duration::from_millis(ms)).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn comments_fit_and_end_no_quotes() {
+        let comment = fit_comment("a \"quoted\"\nword\0");
+        assert_eq!(comment.as_c_str(), c"a 'quoted'?word?");
+        let long = "é".repeat(100);
+        let comment = fit_comment(&long);
+        assert!(comment.as_bytes().len() <= COMMENT_MAX);
+        assert!(comment.to_str().is_ok(), "not cut within a character");
+    }
 }

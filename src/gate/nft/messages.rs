@@ -225,3 +225,75 @@ pub fn packets(payload: &[u8]) -> Option<u64> {
         0,
     )?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The set {80, 443-65535} as a 6.18 kernel listed it: from the largest to the smallest, and no
+    /// end for the range that reaches the end of all ports.
+    const ELEMENTS: &[u8] = &[
+        1, 0, 0, 2, // inet, version 0, resource id
+        10, 0, 2, 0, b'p', b'o', b'r', b't', b's', 0, 0, 0, // NFTA_SET_ELEM_LIST_SET
+        108, 0, 3, 0, // NFTA_SET_ELEM_LIST_ELEMENTS
+        0x28, 0, 1, 0, // an element
+        0x0c, 0, 1, 0, 6, 0, 1, 0, 0x01, 0xbb, 0, 0, // key: 443
+        0x0c, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0x75, 0x2c, // timeout: 29,996 ms
+        0x0c, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0x75, 0x28, // expires in 29,992 ms
+        0x18, 0, 1, 0, // an element
+        0x0c, 0, 1, 0, 6, 0, 1, 0, 0x00, 0x51, 0, 0, // key: 81
+        0x08, 0, 3, 0, 0, 0, 0, 1, // flags: the end of an interval
+        0x28, 0, 1, 0, // an element
+        0x0c, 0, 1, 0, 6, 0, 1, 0, 0x00, 0x50, 0, 0, // key: 80
+        0x0c, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0x75, 0x2c, // timeout
+        0x0c, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0x75, 0x28, // expires
+    ];
+
+    const COUNTER: &[u8] = &[
+        1, 0, 0, 2, // inet
+        17, 0, 2, 0, b's', b'y', b'n', b's', b'_', b's', b't', b'o', b'p', b'p', b'e', b'd', 0, 0,
+        0, 0, 8, 0, 3, 0, 0, 0, 0, 1, // NFTA_OBJ_TYPE: counter
+        28, 0, 4, 0, // NFTA_OBJ_DATA
+        12, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 60, // bytes
+        12, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 1, // packets: 257
+    ];
+
+    #[test]
+    fn reads_the_ports_that_the_kernel_lists() {
+        let bounds = bounds(ELEMENTS);
+        assert_eq!(bounds, [(443, false), (81, true), (80, false)]);
+        assert_eq!(ports_between(bounds).to_string(), "80,443-65535");
+    }
+
+    #[test]
+    fn an_end_without_a_beginning_is_no_port() {
+        // The beginning, which has the timeout, has expired.
+        assert_eq!(ports_between(vec![(81, true)]), PortSet::EMPTY);
+        // Ranges that touch.
+        let touching = vec![(80, false), (90, true), (90, false), (91, true)];
+        assert_eq!(ports_between(touching).to_string(), "80-90");
+    }
+
+    #[test]
+    fn reads_the_count() {
+        assert_eq!(packets(COUNTER), Some(257));
+        assert_eq!(packets(&COUNTER[..COUNTER.len() - 12]), None);
+        assert_eq!(packets(&[]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_replies_never_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            at in 0..ELEMENTS.len(),
+            flip in any::<u8>(),
+        ) {
+            let mut bent = ELEMENTS.to_vec();
+            bent[at] ^= flip;
+            ports_between(bounds(&bytes));
+            ports_between(bounds(&bent));
+            packets(&bytes);
+        }
+    }
+}

@@ -1,0 +1,718 @@
+//! Courses of events, told with their times.
+
+use super::*;
+use crate::sockets::holders::Holder;
+use crate::sockets::{Connections, HalfOpen};
+
+const COST: Duration = Duration::from_micros(50);
+const INT: i32 = 2;
+const TERM: i32 = 15;
+
+/// A run, event by event; times are milliseconds since the gate was closed.
+struct Tale {
+    state: State,
+    closed_at: Instant,
+    now_ms: u64,
+}
+
+fn config() -> Config {
+    Config {
+        ports: ports("80"),
+        drain: Duration::from_secs(1),
+        drain_until: DrainUntil::Requests,
+        settle: Settle::Auto,
+        ready_timeout: Duration::from_secs(10),
+        open_on: OpenOn::Exit,
+        best_effort: false,
+    }
+}
+
+fn ports(text: &str) -> PortSet {
+    PortSet::parse(text, |_| None).unwrap()
+}
+
+fn listener(port: u16, cookie: u64) -> Listener {
+    Listener {
+        address: "0.0.0.0".parse().unwrap(),
+        port,
+        v6only: false,
+        interface: 0,
+        cookie,
+        inode: cookie as u32,
+        accept_queue: 0,
+        backlog: 128,
+    }
+}
+
+/// Listeners on port 80 by cookie.
+fn on_80(cookies: &[u64]) -> Sample {
+    Sample {
+        listeners: cookies.iter().map(|c| listener(80, *c)).collect(),
+        ..Sample::default()
+    }
+}
+
+fn held_by(mut sample: Sample, pids: &[i32]) -> Sample {
+    let holder = Holder {
+        name: "nginx".to_owned(),
+        started: 1,
+        inodes: sample.listeners.iter().map(|l| l.inode).collect(),
+    };
+    sample.holders = pids.iter().map(|pid| (*pid, holder.clone())).collect();
+    sample
+}
+
+impl Tale {
+    fn new(config: Config, before: &Sample) -> Tale {
+        let closed_at = Instant::now();
+        let deadline = closed_at + Duration::from_secs(30);
+        Tale {
+            state: State::new(config, before, closed_at, deadline),
+            closed_at,
+            now_ms: 0,
+        }
+    }
+
+    fn at(&mut self, ms: u64, event: Event) -> Option<Action> {
+        assert!(ms >= self.now_ms, "time goes on");
+        self.now_ms = ms;
+        self.state
+            .step(event, self.closed_at + Duration::from_millis(ms))
+    }
+
+    fn wakes_at(&self) -> Option<u64> {
+        let at = self.state.wake()?;
+        Some((at - self.closed_at).as_millis() as u64)
+    }
+
+    /// From the closed gate to the running COMMAND, quickly: it starts at 10.
+    fn running(config: Config, before: &Sample) -> Tale {
+        let drain = config.drain;
+        let mut tale = Tale::new(config, before);
+        if drain.is_zero() {
+            assert_eq!(tale.at(0, Event::Closed), Some(Action::Check));
+        } else {
+            assert!(matches!(tale.at(0, Event::Closed), Some(Action::Look(_))));
+            assert_eq!(tale.at(1, Event::Saw(before.clone(), COST)), None);
+            assert_eq!(
+                tale.at(8, Event::Saw(before.clone(), COST)),
+                Some(Action::Check)
+            );
+        }
+        assert_eq!(tale.at(9, Event::Stands(true)), Some(Action::Start));
+        assert_eq!(tale.at(10, Event::Started(true)), None);
+        tale
+    }
+
+    fn saw(&mut self, ms: u64, sample: Sample) -> Option<Action> {
+        self.at(ms, Event::Saw(sample, COST))
+    }
+
+    fn exits(&mut self, ms: u64, status: u8) -> Option<Action> {
+        self.at(ms, Event::Exited(CommandExit::Code(status)))
+    }
+
+    fn opens_and_ends(&mut self, action: Option<Action>) {
+        assert_eq!(action, Some(Action::Open));
+        let now = self.now_ms;
+        assert_eq!(self.at(now, Event::Done), Some(Action::End));
+    }
+}
+
+// Drain -------------------------------------------------------------------------------------------
+
+#[test]
+fn an_idle_service_is_drained_when_quiet_is_seen_twice() {
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    let want = Want {
+        half_open: true,
+        connections: true,
+        holders: false,
+    };
+    assert_eq!(tale.at(0, Event::Closed), Some(Action::Look(want)));
+    assert_eq!(tale.saw(1, on_80(&[1])), None);
+    assert_eq!(tale.wakes_at(), Some(6), "5 ms later");
+    assert_eq!(tale.at(6, Event::Time), Some(Action::Look(want)));
+    assert_eq!(tale.saw(6, on_80(&[1])), Some(Action::Check));
+}
+
+#[test]
+fn quiet_counts_anew_after_something_was_seen() {
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    assert_eq!(tale.saw(1, on_80(&[1])), None);
+    let mut queued = on_80(&[1]);
+    queued.listeners[0].accept_queue = 3;
+    assert_eq!(tale.saw(6, queued), None);
+    assert_eq!(tale.saw(8, on_80(&[1])), None);
+    assert_eq!(tale.wakes_at(), Some(13));
+    assert_eq!(tale.saw(13, on_80(&[1])), Some(Action::Check));
+}
+
+#[test]
+fn the_drain_is_bounded_and_says_what_is_left() {
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    let mut busy = on_80(&[1]);
+    busy.connections = Connections {
+        established: 9,
+        busy: 4,
+    };
+    assert_eq!(tale.saw(1, busy.clone()), None);
+    assert_eq!(tale.saw(999, busy), None);
+    assert_eq!(tale.wakes_at(), Some(1000));
+    assert_eq!(tale.at(1000, Event::Time), Some(Action::Check));
+    assert_eq!(tale.state.facts.left.busy, 4);
+    assert_eq!(tale.state.facts.left.established, 0, "not waited for");
+}
+
+#[test]
+fn scanners_are_counted_and_not_waited_for() {
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    let mut scanned = on_80(&[1]);
+    scanned.half_open = HalfOpen { young: 0, stale: 7 };
+    assert_eq!(tale.saw(1, scanned.clone()), None);
+    assert_eq!(tale.saw(6, scanned), Some(Action::Check));
+    assert_eq!(tale.state.facts.stale_half_open, 7);
+}
+
+#[test]
+fn syn_cookies_prolong_the_drain() {
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    let mut cookies = on_80(&[1]);
+    cookies.cookies_sent = true;
+    assert_eq!(tale.saw(1, cookies.clone()), None);
+    assert_eq!(tale.saw(6, cookies.clone()), None);
+    assert_eq!(tale.wakes_at(), Some(300));
+    assert_eq!(tale.saw(300, cookies), Some(Action::Check));
+}
+
+#[test]
+fn dear_looks_are_rarer() {
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    let mut busy = on_80(&[1]);
+    busy.connections.busy = 1;
+    tale.at(10, Event::Saw(busy, Duration::from_millis(10)));
+    assert_eq!(tale.wakes_at(), Some(50), "at most a fifth of the time");
+}
+
+#[test]
+fn without_eyes_the_drain_takes_its_time() {
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    assert_eq!(tale.at(1, Event::Blind), None);
+    assert_eq!(tale.wakes_at(), Some(1000));
+    assert_eq!(tale.at(1000, Event::Time), Some(Action::Check));
+    assert_eq!(tale.at(1001, Event::Stands(true)), Some(Action::Start));
+    tale.at(1002, Event::Started(true));
+    let action = tale.exits(1100, 0);
+    tale.opens_and_ends(action);
+}
+
+// The last look before COMMAND --------------------------------------------------------------------
+
+#[test]
+fn a_fallen_gate_is_closed_again_once() {
+    let mut config = config();
+    config.drain = Duration::ZERO;
+    let mut tale = Tale::new(config.clone(), &on_80(&[1]));
+    assert_eq!(tale.at(0, Event::Closed), Some(Action::Check));
+    assert_eq!(tale.at(1, Event::Stands(false)), Some(Action::Rearm));
+    assert_eq!(tale.at(2, Event::Stands(true)), Some(Action::Start));
+
+    let mut tale = Tale::new(config, &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    tale.at(1, Event::Stands(false));
+    let action = tale.at(2, Event::Stands(false));
+    assert_eq!(tale.state.facts.not_run, Some(NotRun::Fallen));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn command_is_not_run_when_time_is_over() {
+    // Stopped by Ctrl-Z during the drain, and continued too late.
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    let action = tale.saw(30_000, on_80(&[1]));
+    assert_eq!(tale.state.facts.not_run, Some(NotRun::Deadline));
+    tale.opens_and_ends(action);
+
+    // In time, but the settle time would go past it.
+    let mut config = config();
+    config.settle = Settle::Fixed(Duration::from_secs(5));
+    let mut tale = Tale::new(config, &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    tale.at(26_000, Event::Time);
+    let action = tale.at(26_000, Event::Stands(true));
+    assert_eq!(tale.state.facts.not_run, Some(NotRun::Deadline));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn best_effort_runs_command_all_the_same() {
+    let mut config = config();
+    config.drain = Duration::ZERO;
+    config.best_effort = true;
+    let mut tale = Tale::new(config, &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    tale.at(1, Event::Stands(false));
+    assert_eq!(tale.at(2, Event::Stands(false)), Some(Action::Start));
+    assert!(tale.state.facts.ran_open);
+}
+
+#[test]
+fn a_command_that_cannot_start_opens_the_gate() {
+    let mut config = config();
+    config.drain = Duration::ZERO;
+    let mut tale = Tale::new(config, &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    tale.at(1, Event::Stands(true));
+    let action = tale.at(2, Event::Started(false));
+    assert_eq!(tale.state.facts.not_run, Some(NotRun::Spawn));
+    tale.opens_and_ends(action);
+}
+
+// Ready and settle --------------------------------------------------------------------------------
+
+#[test]
+fn a_restart_opens_when_the_new_process_listens() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    assert_eq!(
+        tale.wakes_at(),
+        Some(30_000),
+        "nothing to look at while COMMAND runs"
+    );
+    assert!(matches!(tale.exits(60, 0), Some(Action::Look(_))));
+    assert_eq!(tale.saw(60, on_80(&[])), None);
+    assert_eq!(tale.wakes_at(), Some(61));
+    let action = tale.saw(75, on_80(&[2]));
+    tale.opens_and_ends(action);
+    assert!(tale.state.facts.not_ready.is_empty());
+}
+
+#[test]
+fn one_inherited_socket_settles_for_100_ms() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_80(&[1])), None);
+    assert_eq!(tale.saw(159, on_80(&[1])), None);
+    assert_eq!(tale.wakes_at(), Some(160));
+    let action = tale.saw(160, on_80(&[1]));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn old_and_new_side_by_side_until_the_old_one_is_gone() {
+    // haproxy -sf: the new process listens beside the old one for a moment.
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_80(&[1, 2])), None);
+    let action = tale.saw(64, on_80(&[2]));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn a_group_settles_after_its_last_change() {
+    // nginx, 4 workers to 2: the processes change first, the sockets 107 ms later.
+    let old = held_by(on_80(&[1, 2, 3, 4]), &[10, 11]);
+    let mut tale = Tale::running(config(), &old);
+    let want = Action::Look(Want {
+        holders: true,
+        ..Want::default()
+    });
+    assert_eq!(tale.exits(60, 0), Some(want));
+    assert_eq!(tale.saw(60, old.clone()), None);
+    // A large configuration: nothing to see for 1.3 s.
+    assert_eq!(tale.saw(1_300, old.clone()), None);
+    assert_eq!(
+        tale.saw(1_360, held_by(on_80(&[1, 2, 3, 4]), &[10, 11, 12])),
+        None
+    );
+    assert_eq!(tale.saw(1_467, held_by(on_80(&[1, 2]), &[10, 12])), None);
+    assert_eq!(tale.saw(1_766, held_by(on_80(&[1, 2]), &[10, 12])), None);
+    let action = tale.saw(1_767, held_by(on_80(&[1, 2]), &[10, 12]));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn a_group_that_never_changes_opens_when_patience_is_over() {
+    let old = held_by(on_80(&[1, 2]), &[10]);
+    let mut tale = Tale::running(config(), &old);
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(3_059, old.clone()), None);
+    let action = tale.saw(3_060, old);
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn a_group_whose_processes_cannot_be_seen() {
+    // No holders to compare: a look that misses them is not a change.
+    let mut tale = Tale::running(config(), &held_by(on_80(&[1, 2]), &[10]));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_80(&[1, 2])), None);
+    assert_eq!(tale.saw(1_000, on_80(&[1, 2])), None);
+    let action = tale.saw(3_060, on_80(&[1, 2]));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn a_fixed_settle_time_replaces_auto() {
+    let fixed = |ms| Config {
+        settle: Settle::Fixed(Duration::from_millis(ms)),
+        ..config()
+    };
+    let mut tale = Tale::running(fixed(500), &on_80(&[1]));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(80, on_80(&[2])), None);
+    assert_eq!(tale.saw(579, on_80(&[2])), None);
+    let action = tale.saw(580, on_80(&[2]));
+    tale.opens_and_ends(action);
+
+    // An inherited one, and none at all to cut short.
+    let mut tale = Tale::running(fixed(0), &on_80(&[1]));
+    tale.exits(60, 0);
+    let action = tale.saw(60, on_80(&[1]));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn a_port_that_stays_down_keeps_only_itself_shut() {
+    let config = Config {
+        ports: ports("80,81,90"),
+        ..config()
+    };
+    let both = Sample {
+        listeners: vec![listener(80, 1), listener(81, 2)],
+        ..Sample::default()
+    };
+    let mut tale = Tale::running(config, &both);
+    tale.exits(60, 0);
+    let action = tale.saw(60, Sample::default());
+    assert_eq!(
+        action,
+        Some(Action::ShutOnly(ports("80,81"))),
+        "90 had no listener"
+    );
+    tale.at(60, Event::Done);
+    assert_eq!(
+        tale.saw(70, on_80(&[3])),
+        Some(Action::ShutOnly(ports("81")))
+    );
+    assert_eq!(tale.saw(10_059, on_80(&[3])), None);
+    assert_eq!(tale.wakes_at(), Some(10_060));
+    let action = tale.saw(10_060, on_80(&[3]));
+    assert_eq!(tale.state.facts.not_ready, ports("81"));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn an_ip_version_that_is_gone_is_waited_for_but_no_failure() {
+    let mut before = on_80(&[1]);
+    before.listeners.push(Listener {
+        address: "::".parse().unwrap(),
+        v6only: true,
+        ..listener(80, 2)
+    });
+    let mut tale = Tale::running(config(), &before);
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_80(&[3])), None);
+    let action = tale.saw(10_060, on_80(&[3]));
+    assert!(tale.state.facts.not_ready.is_empty());
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn from_ipv4_to_dual_stack_is_a_replacement() {
+    let dual = Sample {
+        listeners: vec![Listener {
+            address: "::".parse().unwrap(),
+            ..listener(80, 2)
+        }],
+        ..Sample::default()
+    };
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.exits(60, 0);
+    let action = tale.saw(61, dual);
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn a_first_start_opens_at_once() {
+    let mut tale = Tale::running(config(), &Sample::default());
+    tale.exits(60, 0);
+    let action = tale.saw(60, on_80(&[1]));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn an_intended_stop_is_not_waited_for() {
+    let mut config = config();
+    config.ready_timeout = Duration::ZERO;
+    let mut tale = Tale::running(config.clone(), &on_80(&[1]));
+    let action = tale.exits(60, 0);
+    assert!(tale.state.facts.not_ready.is_empty());
+    tale.opens_and_ends(action);
+
+    config.settle = Settle::Fixed(Duration::from_millis(200));
+    let mut tale = Tale::running(config, &on_80(&[1]));
+    assert_eq!(tale.exits(60, 0), None);
+    assert_eq!(tale.wakes_at(), Some(260));
+    let action = tale.at(260, Event::Time);
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn a_command_that_fails_opens_everything_at_once() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    let action = tale.exits(60, 3);
+    tale.opens_and_ends(action);
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    let action = tale.at(60, Event::Exited(CommandExit::Signal(9)));
+    tale.opens_and_ends(action);
+}
+
+// --open-on ready ---------------------------------------------------------------------------------
+
+#[test]
+fn open_on_ready_follows_the_service_while_command_runs() {
+    let follow = Config {
+        open_on: OpenOn::Ready,
+        ..config()
+    };
+    let mut tale = Tale::running(follow.clone(), &on_80(&[1]));
+    assert_eq!(tale.wakes_at(), Some(11), "it looks");
+    assert_eq!(tale.saw(12, on_80(&[1])), None, "the old one");
+    assert_eq!(tale.saw(20, on_80(&[])), None);
+    assert_eq!(
+        tale.saw(30, on_80(&[2])),
+        Some(Action::ShutOnly(PortSet::EMPTY))
+    );
+    assert_eq!(tale.at(30, Event::Done), None);
+    assert_eq!(
+        tale.saw(40, on_80(&[])),
+        Some(Action::ShutOnly(ports("80"))),
+        "it crashed"
+    );
+    assert_eq!(
+        tale.saw(50, on_80(&[3])),
+        Some(Action::ShutOnly(PortSet::EMPTY))
+    );
+    tale.exits(60, 0);
+    let action = tale.saw(60, on_80(&[3]));
+    tale.opens_and_ends(action);
+
+    // A COMMAND in the foreground that was not there before.
+    let mut tale = Tale::running(follow, &on_80(&[]));
+    assert_eq!(tale.saw(20, on_80(&[])), None);
+    assert_eq!(
+        tale.saw(30, on_80(&[1])),
+        Some(Action::ShutOnly(PortSet::EMPTY))
+    );
+}
+
+#[test]
+fn a_port_opened_early_and_deserted_at_the_end_is_a_failure() {
+    let follow = Config {
+        open_on: OpenOn::Ready,
+        ..config()
+    };
+    let mut tale = Tale::running(follow, &on_80(&[1]));
+    tale.saw(30, on_80(&[2]));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_80(&[])), None, "stays open, is waited for");
+    let action = tale.saw(10_060, on_80(&[]));
+    assert_eq!(tale.state.facts.not_ready, ports("80"));
+    tale.opens_and_ends(action);
+}
+
+// The deadline ------------------------------------------------------------------------------------
+
+#[test]
+fn the_deadline_opens_and_command_is_still_waited_for() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    assert_eq!(tale.at(30_000, Event::Time), Some(Action::Open));
+    assert_eq!(tale.at(30_000, Event::Done), None);
+    assert_eq!(tale.wakes_at(), None, "only COMMAND is waited for");
+    assert!(tale.state.facts.deadline_hit);
+    assert_eq!(tale.exits(40_000, 0), Some(Action::End));
+}
+
+#[test]
+fn the_deadline_ends_the_wait_for_listeners() {
+    let mut config = config();
+    config.ready_timeout = Duration::from_secs(60);
+    let mut tale = Tale::running(config, &on_80(&[1]));
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[]));
+    let action = tale.saw(30_000, on_80(&[]));
+    let action = action.or_else(|| tale.at(30_000, Event::Time));
+    assert!(tale.state.facts.deadline_hit);
+    tale.opens_and_ends(action);
+}
+
+// Signals -----------------------------------------------------------------------------------------
+
+#[test]
+fn a_signal_during_the_drain_opens_and_does_not_run_command() {
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    let action = tale.at(5, Event::Signal(TERM, Sender::Process));
+    assert_eq!(tale.state.facts.not_run, Some(NotRun::Signal));
+    assert_eq!(tale.state.facts.interrupted, Some((TERM, Sender::Process)));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn the_first_signal_is_passed_on_and_the_second_ends_the_run() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    let first = tale.at(20, Event::Signal(TERM, Sender::Process));
+    assert_eq!(first, Some(Action::Pass(TERM)));
+    assert_eq!(tale.at(20, Event::Done), None);
+    assert_eq!(tale.state.facts.interrupted, None);
+    let action = tale.at(30, Event::Signal(TERM, Sender::Process));
+    tale.opens_and_ends(action);
+    assert_eq!(tale.state.facts.exited, None, "left running");
+}
+
+#[test]
+fn a_terminal_has_told_command_itself() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    assert_eq!(tale.at(20, Event::Signal(INT, Sender::Terminal)), None);
+    let action = tale.at(30, Event::Exited(CommandExit::Signal(INT)));
+    tale.opens_and_ends(action);
+    assert_eq!(tale.state.facts.interrupted, None, "COMMAND's end tells");
+}
+
+#[test]
+fn a_signal_while_waiting_for_the_listener_opens_now() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[]));
+    let action = tale.at(70, Event::Signal(INT, Sender::Terminal));
+    tale.opens_and_ends(action);
+    assert_eq!(tale.state.facts.interrupted, Some((INT, Sender::Terminal)));
+}
+
+#[test]
+fn usr1_opens_and_waits_on() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    assert_eq!(tale.at(20, Event::OpenNow), Some(Action::Open));
+    assert_eq!(tale.at(20, Event::Done), None);
+    assert_eq!(tale.at(21, Event::OpenNow), None, "it is open");
+    assert_eq!(tale.exits(60, 0), Some(Action::End));
+    assert!(tale.state.facts.opened_early);
+
+    // Before COMMAND: it is never run behind an open gate.
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    let action = tale.at(5, Event::OpenNow);
+    assert_eq!(tale.state.facts.not_run, Some(NotRun::OpenedEarly));
+    tale.opens_and_ends(action);
+}
+
+// Any course --------------------------------------------------------------------------------------
+
+mod any_course {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_sample() -> impl Strategy<Value = Sample> {
+        (
+            prop::collection::vec(1u64..6, 0..4),
+            0u32..3,
+            prop::collection::vec(1i32..4, 0..3),
+        )
+            .prop_map(|(cookies, busy, pids)| {
+                let mut sample = held_by(on_80(&cookies), &pids);
+                sample.connections.busy = busy;
+                sample
+            })
+    }
+
+    /// An event from outside: what comes back for an action is made up by the world below.
+    fn any_event() -> impl Strategy<Value = Option<Event>> {
+        prop_oneof![
+            6 => Just(None),
+            1 => Just(Some(Event::OpenNow)),
+            1 => Just(Some(Event::Signal(TERM, Sender::Process))),
+            1 => Just(Some(Event::Signal(INT, Sender::Terminal))),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// Whatever happens, in whatever order: the gate is opened exactly once for good, before
+        /// the end; COMMAND is started at most once, never behind an open gate; and no port is shut
+        /// after the gate was opened for good.
+        #[test]
+        fn ends_open(
+            follow in any::<bool>(),
+            best_effort in any::<bool>(),
+            samples in prop::collection::vec(any_sample(), 1..8),
+            events in prop::collection::vec((any_event(), 0u64..4_000), 0..60),
+            stands in prop::collection::vec(any::<bool>(), 2),
+            starts in any::<bool>(),
+            exits in 0u8..2,
+            runs_for in 0usize..30,
+        ) {
+            let config = Config {
+                open_on: if follow { OpenOn::Ready } else { OpenOn::Exit },
+                best_effort,
+                ..config()
+            };
+            let mut tale = Tale::new(config, &samples[0]);
+            let (mut opened, mut started, mut looks, mut checks) = (0, 0, 0usize, 0usize);
+            let mut until_exit = None;
+            let mut events = events.into_iter();
+            let mut event = Event::Closed;
+            let mut now = 0;
+            let mut ended = false;
+            for _ in 0..20_000 {
+                let action = tale.at(now, event.clone());
+                event = match action {
+                    Some(Action::End) => { ended = true; break }
+                    Some(Action::Open) => { opened += 1; Event::Done }
+                    Some(Action::ShutOnly(_)) => { prop_assert_eq!(opened, 0); Event::Done }
+                    Some(Action::Pass(_)) => Event::Done,
+                    Some(Action::Look(_)) => {
+                        looks += 1;
+                        Event::Saw(samples[looks % samples.len()].clone(), 100 * COST)
+                    }
+                    Some(Action::Check | Action::Rearm) => {
+                        checks += 1;
+                        Event::Stands(stands[(checks - 1).min(1)])
+                    }
+                    Some(Action::Start) => {
+                        started += 1;
+                        prop_assert_eq!(opened, 0);
+                        if starts { until_exit = Some(runs_for) }
+                        Event::Started(starts)
+                    }
+                    None => {
+                        // COMMAND may end, something may come from outside, or time goes on.
+                        let (outside, pause) = events.next().unwrap_or((None, 4_000));
+                        match (&mut until_exit, outside) {
+                            (Some(0), _) => {
+                                until_exit = None;
+                                Event::Exited(CommandExit::Code(exits))
+                            }
+                            (_, Some(outside)) => { now += pause; outside }
+                            (left, None) => {
+                                if let Some(left) = left { *left -= 1 }
+                                now = tale.wakes_at().unwrap_or(now + pause).max(now);
+                                Event::Time
+                            }
+                        }
+                    }
+                };
+            }
+            prop_assert!(ended, "the run comes to its end");
+            prop_assert_eq!(opened, 1);
+            prop_assert!(started <= 1);
+        }
+    }
+}
