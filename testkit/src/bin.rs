@@ -1,7 +1,4 @@
-use std::{
-    env,
-    path::{Path, PathBuf},
-};
+use std::{env, path::PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -17,15 +14,11 @@ pub fn bin() -> Result<PathBuf> {
         .skip(1)
         .take(3)
         .map(|dir| dir.join("testkit"))
-        .find(|path| is_program(path))
+        .find(|path| path.is_file())
         .with_context(|| {
             format!(
                 "no testkit program beside {}: run `cargo build -p testkit` or set TESTKIT_BIN",
                 me.display()
             )
         })
-}
-
-fn is_program(path: &Path) -> bool {
-    path.is_file()
 }

@@ -10,10 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::{Pid, geteuid},
-};
+use nix::unistd::{Pid, geteuid};
 use serde_json::Value;
 
 use crate::{Running, bin, wait_until};
@@ -31,7 +28,7 @@ pub fn rootless() -> bool {
 /// and it dies with the test.
 #[derive(Debug)]
 pub struct Host {
-    /// `unshare`, which waits for init and takes it along if it is killed.
+    /// `unshare`, which waits for init, and takes it along if killed itself.
     /// Init itself leaves when the write end of its stdin, held here, closes.
     unshare: Child,
     init: Pid,
@@ -71,11 +68,13 @@ impl Host {
     }
 
     fn boot(mut unshare: Command) -> Result<Self> {
+        let dir = fresh_dir()?;
         unshare
             .args(["--net", "--pid", "--mount", "--uts", "--fork"])
             .args(["--kill-child=KILL", "--"])
             .arg(bin()?)
-            .arg("init");
+            .arg("init")
+            .arg(&dir);
         let mut unshare = unshare
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -89,10 +88,7 @@ impl Host {
                 return Err(error);
             }
         };
-        let dir = fresh_dir();
-        let host = Self { unshare, init, dir };
-        fs::create_dir(&host.dir).with_context(|| host.dir.display().to_string())?;
-        Ok(host)
+        Ok(Self { unshare, init, dir })
     }
 
     /// The pid of its init, as seen from outside.
@@ -125,12 +121,20 @@ impl Host {
         command
     }
 
-    /// A command in this host's network only: it sees the machine's processes
-    /// and files.
-    pub(crate) fn network_command(&self, program: &str) -> Command {
-        let mut command = self.enter(&["--net"]);
-        command.arg("--").arg(program);
-        command
+    /// Plugs a cable (veth) into this host and its [neighbour](Self::neighbour).
+    pub fn plug(&self, port: &str, other: &Host, other_port: &str) -> Result<()> {
+        // In this host's network only: in its pid namespace, the other's init
+        // would have no number.
+        let mut ip = self.enter(&["--net"]);
+        ip.args(["--", "ip", "link", "add", port, "type", "veth"]);
+        ip.args([
+            "peer",
+            "name",
+            other_port,
+            "netns",
+            &other.pid().to_string(),
+        ]);
+        succeed(&mut ip).map(drop)
     }
 
     fn enter(&self, namespaces: &[&str]) -> Command {
@@ -219,10 +223,11 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // Init takes its pid namespace with it, and `unshare` is gone only
-        // when all of that is.
-        let _ = kill(self.init, Signal::SIGKILL);
+        // Init leaves when its stdin closes, and takes the directory and its
+        // pid namespace with it; `unshare` is gone only when all of that is.
+        drop(self.unshare.stdin.take());
         let _ = self.unshare.wait();
+        // Again, if something wrote there to the last.
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
@@ -253,13 +258,13 @@ impl From<Output> for Ran {
 }
 
 /// Runs the command to its end, with nothing on its stdin.
-pub(crate) fn ran(command: &mut Command) -> Result<Ran> {
+fn ran(command: &mut Command) -> Result<Ran> {
     let output = command.stdin(Stdio::null()).output();
     Ok(output.with_context(|| format!("{command:?}"))?.into())
 }
 
 /// Runs the command and returns what it printed; an error says what it said.
-pub(crate) fn succeed(command: &mut Command) -> Result<String> {
+fn succeed(command: &mut Command) -> Result<String> {
     let ran = ran(command)?;
     ensure!(
         ran.ok(),
@@ -285,10 +290,12 @@ fn announced_pid(unshare: &mut Child) -> Result<Pid> {
     Ok(Pid::from_raw(pid))
 }
 
-fn fresh_dir() -> PathBuf {
+fn fresh_dir() -> Result<PathBuf> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let n = COUNT.fetch_add(1, Ordering::Relaxed);
-    env::temp_dir().join(format!("testkit-{}-{n}", std::process::id()))
+    let dir = env::temp_dir().join(format!("testkit-{}-{n}", std::process::id()));
+    fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
+    Ok(dir)
 }
 
 /// `sl local_address rem_address st …`, addresses as `hex:hex`, LISTEN as 0A.

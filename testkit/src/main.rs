@@ -17,7 +17,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Tool {
     /// Be pid 1 of a host; not to be called by hand
-    Init,
+    Init(init::Args),
     /// Make fresh connections at a steady rate, one request each, and report
     Load(load::Args),
     /// Answer plain HTTP
@@ -30,7 +30,7 @@ enum Tool {
 
 fn main() -> Result<()> {
     match Cli::parse().tool {
-        Tool::Init => init::run(),
+        Tool::Init(args) => init::run(&args),
         Tool::Load(args) => load::run(&args),
         Tool::Serve(args) => serve::run(&args),
         Tool::Scan(args) => scan::run(&args),

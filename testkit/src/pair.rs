@@ -1,6 +1,6 @@
 use anyhow::Result;
 
-use crate::{Host, host::succeed};
+use crate::Host;
 
 /// The server's IPv4 address.
 pub const SERVER: &str = "10.77.0.1";
@@ -28,19 +28,12 @@ impl Pair {
     pub fn new() -> Result<Self> {
         let server = Host::new()?;
         let client = server.neighbour()?;
-        plug(&server, &client)?;
+        server.plug("eth0", &client, "eth0")?;
         address(&server, SERVER, SERVER6)?;
         address(&client, CLIENT, CLIENT6)?;
         server.run(["ip", "route", "add", SCANNERS, "via", CLIENT])?;
         Ok(Self { server, client })
     }
-}
-
-/// A veth cable from `eth0` to `eth0`.
-fn plug(one: &Host, other: &Host) -> Result<()> {
-    let other = other.pid().to_string();
-    let link = "link add eth0 type veth peer name eth0 netns".split(' ');
-    succeed(one.network_command("ip").args(link).arg(other)).map(drop)
 }
 
 fn address(host: &Host, v4: &str, v6: &str) -> Result<()> {

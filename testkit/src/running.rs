@@ -12,6 +12,8 @@ use nix::{
 
 use crate::wait_until;
 
+const SOON: Duration = Duration::from_secs(5);
+
 /// A command that runs on a host in the background, killed on drop.
 ///
 /// The child of the test is `nsenter`; signals are for the command itself.
@@ -36,8 +38,7 @@ impl Running {
     pub fn pid(&mut self) -> Result<u32> {
         let nsenter = self.child();
         let mut found = None;
-        let deadline = Duration::from_secs(5);
-        wait_until(deadline, "the command to be executed", || {
+        wait_until(SOON, "the command to be executed", || {
             found = entered(nsenter.id());
             found.is_some() || !matches!(nsenter.try_wait(), Ok(None))
         })?;
@@ -47,7 +48,24 @@ impl Running {
     /// Sends a signal to the command.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(self.pid()?.try_into()?);
-        signal::kill(pid, signal).with_context(|| format!("{signal} to {pid}"))
+        signal::kill(pid, signal).with_context(|| format!("{signal} to {pid}"))?;
+        // `nsenter` stops when its child does, and has to go on with it.
+        match signal {
+            Signal::SIGSTOP => self.wait_stopped(),
+            Signal::SIGCONT => Ok(signal::kill(self.nsenter_pid()?, signal)?),
+            _ => Ok(()),
+        }
+    }
+
+    fn wait_stopped(&mut self) -> Result<()> {
+        let stat = format!("/proc/{}/stat", self.nsenter_pid()?);
+        wait_until(SOON, "the command to be stopped", || {
+            fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "))
+        })
+    }
+
+    fn nsenter_pid(&mut self) -> Result<Pid> {
+        Ok(Pid::from_raw(self.child().id().try_into()?))
     }
 
     /// Whether it hasn't ended yet.

@@ -111,11 +111,14 @@ fn orphans_are_reaped() -> Result<()> {
 #[test]
 fn dies_with_the_test() -> Result<()> {
     // Only init's stdin closes when a test is killed.
+    let dir = std::env::temp_dir().join(format!("testkit-orphan-{}", std::process::id()));
+    fs::create_dir(&dir)?;
     let mut unshare = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net", "--pid", "--mount"])
         .args(["--fork", "--"])
         .arg(testkit::bin()?)
         .arg("init")
+        .arg(&dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -126,14 +129,17 @@ fn dies_with_the_test() -> Result<()> {
     assert!(lives(init));
     drop(unshare.stdin.take());
     assert!(unshare.wait()?.success());
-    assert!(!lives(init));
+    assert!(!lives(init) && !dir.exists());
     Ok(())
 }
 
 #[test]
 fn init_refuses_to_work_elsewhere() -> Result<()> {
-    let output = Command::new(testkit::bin()?).arg("init").output()?;
-    assert!(!output.status.success());
+    let output = Command::new(testkit::bin()?)
+        .args(["init", "/no/such"])
+        .output()?;
+    let said = String::from_utf8(output.stderr)?;
+    assert!(said.contains("not for you"), "{said}");
     Ok(())
 }
 

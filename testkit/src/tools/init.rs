@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{Read, stdin},
     os::fd::AsFd,
+    path::PathBuf,
     process::{Command, id},
 };
 
@@ -23,8 +24,14 @@ use nix::{
 
 use super::{say, signals};
 
+#[derive(clap::Args)]
+pub struct Args {
+    /// The host's directory, to be removed at the end
+    dir: PathBuf,
+}
+
 /// Becomes the init of the namespaces that `unshare` has just made.
-pub fn run() -> Result<()> {
+pub fn run(args: &Args) -> Result<()> {
     // Elsewhere, what follows would be done to the machine itself.
     ensure!(id() == 1, "testkit init is for Host, not for you");
     let children = signals([Signal::SIGCHLD])?;
@@ -32,7 +39,9 @@ pub fn run() -> Result<()> {
     let pid = fs::read_link("/proc/self").context("/proc/self")?;
     set_up()?;
     say(&format!("ready {}", pid.display()))?;
-    reap_until_stdin_closes(&children)
+    reap_until_stdin_closes(&children)?;
+    // The test may have been killed: then nobody else would do it.
+    fs::remove_dir_all(&args.dir).context("the host's directory")
 }
 
 fn set_up() -> Result<()> {

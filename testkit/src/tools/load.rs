@@ -30,6 +30,7 @@ const TIMER: Token = Token(usize::MAX);
 const STOP: Token = Token(usize::MAX - 1);
 
 #[derive(clap::Args)]
+#[command(args_override_self = true)]
 pub struct Args {
     /// Server, as ADDRESS:PORT
     #[arg(long)]
@@ -117,8 +118,9 @@ impl<'a> Load<'a> {
             self.wait(&mut events)?;
             for event in &events {
                 match event.token() {
-                    // Unread, it would not fire again.
-                    TIMER => self.timer.wait()?,
+                    // Unread, it would not fire again. There is nothing to read if it was stopped
+                    // in this very round of events.
+                    TIMER => drop(self.timer.wait()),
                     STOP => self.stop(stop)?,
                     Token(id) => self.advance(id, event)?,
                 }

@@ -1,0 +1,239 @@
+//! The load client tells apart what servers do to clients.
+
+use std::{io::Read, process::Stdio, time::Duration};
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use testkit::{Fate, Hold, Load, LoadReport, Pair, SERVER, Scan, services::Serve, wait_until};
+
+const SOON: Duration = Duration::from_secs(5);
+const RATE: u32 = 200;
+/// What [`load`] makes.
+const COUNT: u64 = 40;
+
+/// Forty requests within 200 ms.
+fn load() -> Load {
+    Load::to(format!("{SERVER}:80"))
+        .rate(RATE)
+        .duration(Duration::from_millis(200))
+        .timeout(Duration::from_secs(2))
+}
+
+/// All forty have failed in this way only.
+#[track_caller]
+fn all_failed(report: &LoadReport, fate: Fate, count: u64) {
+    assert_eq!((report.sent, report.ok), (COUNT, 0), "{report}");
+    assert_eq!((report.failed(), count), (COUNT, COUNT), "{report}");
+    assert_eq!(report.failures.len() as u64, COUNT);
+    assert!(report.failures.iter().all(|f| f.kind == fate), "{report}");
+}
+
+#[test]
+fn answered() -> Result<()> {
+    let pair = Pair::new()?;
+    let _server = Serve::on("0.0.0.0:80").start(&pair.server)?;
+    let mut load = load().start(&pair.client)?;
+    load.wait_flowing()?;
+    let report = load.finish()?;
+    assert_eq!((report.sent, report.ok, report.failed()), (COUNT, COUNT, 0));
+    assert_eq!(report.delayed, 0, "{report}");
+    assert!(report.connect.min_ms > 0.0, "{report}");
+    assert!(report.connect.max_ms <= report.total.max_ms, "{report}");
+    assert!(report.timeline_ms.len() <= 20, "{report}");
+    assert!(
+        report.timeline_ms.contains(&report.connect.max_ms),
+        "{report}"
+    );
+    Ok(())
+}
+
+#[test]
+fn refused() -> Result<()> {
+    let pair = Pair::new()?;
+    let mut load = load().start(&pair.client)?;
+    assert!(load.wait_flowing().is_err());
+    let pair = Pair::new()?;
+    let report = self::load().start(&pair.client)?.finish()?;
+    all_failed(&report, Fate::Refused, report.refused);
+    Ok(())
+}
+
+#[test]
+fn reset_before_accept() -> Result<()> {
+    let pair = Pair::new()?;
+    // One is accepted; the others wait in the queue until the server dies.
+    let server = Serve::on("0.0.0.0:80").greeting().cut().delay(SOON);
+    let mut server = server.accept_rate(1).start(&pair.server)?;
+    let load = load().greeting().start(&pair.client)?;
+    let queued = || pair.server.must(["ss", "-Htn", "state", "established"]);
+    wait_until(SOON, "all to be connected", || {
+        queued().lines().count() as u64 == COUNT
+    })?;
+    server.signal(Signal::SIGTERM)?;
+    let report = load.finish()?;
+    assert_eq!(report.failed(), COUNT, "{report}");
+    // Without a request in it, an accepted connection is closed, not reset.
+    assert!(report.cut <= 1 && report.reset >= COUNT - 1, "{report}");
+    Ok(())
+}
+
+#[test]
+fn cut_midway() -> Result<()> {
+    let pair = Pair::new()?;
+    let _server = Serve::on("0.0.0.0:80").cut().start(&pair.server)?;
+    let report = load().start(&pair.client)?.finish()?;
+    all_failed(&report, Fate::Cut, report.cut);
+    Ok(())
+}
+
+#[test]
+fn cut_before_the_answer() -> Result<()> {
+    let pair = Pair::new()?;
+    let mut server = Serve::on("0.0.0.0:80").delay(SOON).start(&pair.server)?;
+    let load = load().start(&pair.client)?;
+    let asked = || pair.server.must(["ss", "-Htn", "state", "established"]);
+    wait_until(SOON, "all to be connected", || {
+        asked().lines().count() as u64 == COUNT
+    })?;
+    server.signal(Signal::SIGKILL)?;
+    let report = load.finish()?;
+    all_failed(&report, Fate::Cut, report.cut);
+    Ok(())
+}
+
+#[test]
+fn timed_out_while_connecting() -> Result<()> {
+    let pair = Pair::new()?;
+    let rules = "table inet hole { chain in { type filter hook input priority 0;
+                 tcp dport 80 drop; }; }";
+    pair.server.must(["nft", rules]);
+    let report = load()
+        .timeout(Duration::from_millis(300))
+        .start(&pair.client)?
+        .finish()?;
+    all_failed(&report, Fate::TimedOut, report.timed_out);
+    assert_eq!(report.failures[0].detail, "connecting");
+    Ok(())
+}
+
+#[test]
+fn timed_out_while_waiting() -> Result<()> {
+    let pair = Pair::new()?;
+    let _server = Serve::on("0.0.0.0:80").delay(SOON).start(&pair.server)?;
+    let report = load()
+        .timeout(Duration::from_millis(300))
+        .start(&pair.client)?
+        .finish()?;
+    all_failed(&report, Fate::TimedOut, report.timed_out);
+    assert_eq!(report.failures[0].detail, "waiting for the answer");
+    Ok(())
+}
+
+#[test]
+fn delayed() -> Result<()> {
+    let pair = Pair::new()?;
+    let slow = Serve::on("0.0.0.0:80").delay(Duration::from_millis(950));
+    let _server = slow.start(&pair.server)?;
+    let report = load().start(&pair.client)?.finish()?;
+    assert_eq!((report.ok, report.delayed), (COUNT, COUNT), "{report}");
+    assert!(report.connect.max_ms < 900.0, "{report}");
+    Ok(())
+}
+
+#[test]
+fn stops_when_asked() -> Result<()> {
+    let pair = Pair::new()?;
+    let _server = Serve::on("0.0.0.0:80").start(&pair.server)?;
+    let endless = Load::to(format!("{SERVER}:80")).duration(Duration::from_secs(3600));
+    let mut load = endless.start(&pair.client)?;
+    load.wait_flowing()?;
+    let report = load.stop()?;
+    assert!(report.sent >= 20, "{report}");
+    assert_eq!((report.ok, report.failed()), (report.sent, 0), "{report}");
+    Ok(())
+}
+
+#[test]
+fn comes_from_several_addresses() -> Result<()> {
+    let pair = Pair::new()?;
+    pair.client
+        .must(["ip", "address", "add", "10.77.0.3/24", "dev", "eth0"]);
+    let count = "table inet count { counter other { }; chain in { type filter hook input \
+                 priority 0; ip saddr 10.77.0.3 tcp flags syn counter name other; }; }";
+    pair.server.must(["nft", count]);
+    let _server = Serve::on("0.0.0.0:80").start(&pair.server)?;
+    let report = load()
+        .sources(["10.77.0.2", "10.77.0.3"])
+        .start(&pair.client)?
+        .finish()?;
+    assert_eq!((report.ok, report.failed()), (COUNT, 0), "{report}");
+    let json = pair.server.nft_json();
+    let objects = json["nftables"].as_array().unwrap();
+    let counter = objects.iter().find_map(|o| o.get("counter")).unwrap();
+    assert_eq!(counter["packets"], COUNT / 2);
+    Ok(())
+}
+
+#[test]
+fn an_established_connection_is_watched() -> Result<()> {
+    let pair = Pair::new()?;
+    let mut server = Serve::on("0.0.0.0:80").echo().start(&pair.server)?;
+    let hold = || {
+        let every = Duration::from_millis(5);
+        Hold::start(&pair.client, &format!("{SERVER}:80"), every, SOON)
+    };
+    let calm = hold()?.stop()?;
+    assert_eq!(calm.broken, None);
+    assert!(calm.echoes >= 1);
+
+    let stalled = hold()?;
+    server.signal(Signal::SIGSTOP)?;
+    std::thread::sleep(Duration::from_millis(200));
+    server.signal(Signal::SIGCONT)?;
+    let stalled = stalled.stop()?;
+    assert_eq!(stalled.broken, None);
+    assert!(stalled.longest_stall_ms >= 150.0, "{stalled:?}");
+
+    let broken = hold()?;
+    server.signal(Signal::SIGKILL)?;
+    server.wait()?;
+    assert!(broken.stop()?.broken.is_some());
+    Ok(())
+}
+
+#[test]
+fn a_scan_leaves_half_open_connections() -> Result<()> {
+    let pair = Pair::new()?;
+    let _server = Serve::on("0.0.0.0:80").start(&pair.server)?;
+    let half_open = || {
+        let rows = pair.server.must(["ss", "-Htn", "state", "syn-recv"]);
+        rows.lines().count()
+    };
+    let scan = Scan::start(&pair.client, &format!("{SERVER}:80"), 200)?;
+    wait_until(SOON, "fifty half-open connections", || half_open() >= 50)?;
+    drop(scan);
+    // They stay although the server has sent its SYN-ACKs again.
+    let resent = || {
+        let rows = pair.server.must(["ss", "-Htno", "state", "syn-recv"]);
+        rows.lines().filter(|row| row.contains(",1)")).count()
+    };
+    wait_until(SOON, "retransmissions", || resent() >= 50)
+}
+
+#[test]
+fn a_late_server_is_reported_when_it_listens() -> Result<()> {
+    let pair = Pair::new()?;
+    let argv = Serve::on("0.0.0.0:80")
+        .start_delay(Duration::from_millis(100))
+        .argv()?;
+    let mut command = pair.server.command(&argv[0]);
+    let mut server = pair
+        .server
+        .spawn(command.args(&argv[1..]).stdout(Stdio::piped()))?;
+    assert!(!pair.server.listens(80));
+    let mut said = [0; 10];
+    server.stdout().unwrap().read_exact(&mut said)?;
+    assert_eq!(&said, b"listening\n");
+    assert!(pair.server.listens(80));
+    Ok(())
+}
