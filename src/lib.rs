@@ -20,6 +20,7 @@ pub mod caps;
 pub mod child;
 pub mod cli;
 pub mod exit;
+pub mod fault;
 pub mod gate;
 pub mod lock;
 pub mod netlink;

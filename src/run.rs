@@ -346,6 +346,7 @@ impl Run<'_> {
     }
 
     fn perform(&mut self, action: Action, report: &mut Report) -> Event {
+        crate::fault::before(&action);
         match action {
             Action::Look(want) => self.look(want),
             Action::Check => Event::Stands(self.gate_stands()),

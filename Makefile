@@ -1,0 +1,76 @@
+# make demo        two hosts, haproxy, a load: bare, folk recipe, syngate, side by side
+# make test        everything that CI runs: each case once
+# make test-long   repetitions: kills at 200 random moments; figures in target/long
+# make install     honours DESTDIR and PREFIX
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+# What the build and the tests need of Debian; nothing is installed that is there already.
+BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
+DEMO_PACKAGES := haproxy iproute2 nftables util-linux
+TEST_PACKAGES := bsdutils fish iptables libcap2-bin mandoc nginx-light procps python3 strace zsh
+# Where a service of the test's own runs, Debian shall not start one on the machine.
+APT := DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq -o Dpkg::Use-Pty=0
+
+.PHONY: all demo test test-long lint doc-lint install uninstall clean build-packages demo-packages test-packages
+
+all: build-packages
+	$(CARGO) build --release
+
+build-packages demo-packages test-packages: %-packages:
+	@set -e; missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(PACKAGES) 2>/dev/null \
+	  | awk -v want="$(PACKAGES)" '$$2 == "installed" { have[$$1] = 1 } \
+	    END { n = split(want, w, " "); for (i = 1; i <= n; i++) if (!have[w[i]]) printf "%s ", w[i] }'); \
+	if [ -n "$$missing" ]; then \
+	  echo "installing $$missing"; \
+	  $(SUDO) sh -c '$(APT) update && $(APT) install -y --no-install-recommends '"$$missing" >/dev/null; \
+	fi
+
+build-packages: PACKAGES = $(BUILD_PACKAGES)
+demo-packages: PACKAGES = $(BUILD_PACKAGES) $(DEMO_PACKAGES)
+test-packages: PACKAGES = $(BUILD_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES)
+
+demo: demo-packages
+	$(CARGO) build --release --workspace
+	target/release/testkit demo --syngate target/release/syngate
+
+# Some tests as somebody who is not root, in a user namespace.
+ROOTLESS_TESTS := --test guarantees --test rules
+
+test: test-packages
+	$(CARGO) build --workspace --all-targets
+	$(CARGO) test --workspace
+	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate $(ROOTLESS_TESTS)
+
+LONG := target/long
+# Each round appends to the log; a round that was broken off can be repeated by itself.
+test-long: test-packages
+	$(CARGO) build --workspace --tests
+	mkdir -p $(LONG)
+	SYNGATE_KILLS=200 SYNGATE_KILL_LOG=$(CURDIR)/$(LONG)/kills.tsv \
+	  $(CARGO) test --package syngate --test guarantees killed_at_random -- --nocapture
+	awk -F '\t' '$$1 == "random" { n++; s += $$4; if ($$4 > m) m = $$4; if ($$3 == "true") k++ } \
+	  END { printf "%d kills, %d before the end of the run; the rule gone after %.1f ms on average, %.1f ms at most\n", n, k, s / n, m }' \
+	  $(LONG)/kills.tsv | tee $(LONG)/kills.txt
+
+lint:
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+install: all
+	install -D -m 755 target/release/syngate $(DESTDIR)$(PREFIX)/sbin/syngate
+	install -D -m 644 man/syngate.8 $(DESTDIR)$(PREFIX)/share/man/man8/syngate.8
+	install -D -m 644 contrib/completions/syngate.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/syngate
+	install -D -m 644 contrib/completions/_syngate $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_syngate
+	install -D -m 644 contrib/completions/syngate.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/syngate.fish
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/sbin/syngate $(DESTDIR)$(PREFIX)/share/man/man8/syngate.8 \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions/syngate \
+	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_syngate \
+	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/syngate.fish
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,397 @@
+//! What syngate guarantees, whatever happens: killed, stopped, hung, panicking, flushed under its
+//! feet. The gate is gone when syngate is gone, and open after --max-closed.
+
+mod harness;
+mod killing;
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use harness::{SOON, call, gated, ms, wait_gated, wait_open, words};
+use killing::{Killing, Moment};
+use nix::sys::signal::Signal;
+use testkit::services::{Haproxy, HaproxyConfig, Serve};
+use testkit::{Hold, Host, Load, Pair, SERVER, wait_until};
+
+/// How long a gate may outlive its owner.
+const GONE_WITHIN: Duration = Duration::from_secs(2);
+
+/// One request from the client to the server's port 80, and how long it took to connect.
+fn ask(pair: &Pair) -> Result<f64, String> {
+    let load = Load::to(format!("{SERVER}:80"))
+        .rate(100)
+        .duration(Duration::from_millis(10))
+        .timeout(SOON);
+    let report = load.start(&pair.client).unwrap().finish().unwrap();
+    if report.ok == report.sent {
+        Ok(report.connect.max_ms)
+    } else {
+        Err(report.to_string())
+    }
+}
+
+/// A pair with a plain server on port 80.
+fn served() -> (Pair, testkit::Running) {
+    let pair = Pair::new().unwrap();
+    let server = Serve::on("0.0.0.0:80")
+        .and_on("[::]:80")
+        .start(&pair.server)
+        .unwrap();
+    (pair, server)
+}
+
+/// COMMAND that says when it runs, and ends when it is told to (a fifo of the host).
+fn until_told(host: &Host) -> Vec<String> {
+    let fifo = host.dir().join("go-on");
+    host.must(["mkfifo", fifo.to_str().unwrap()]);
+    let script = format!("touch {0}.runs; read line < {0}", fifo.display());
+    vec!["sh".to_owned(), "-c".to_owned(), script]
+}
+
+fn wait_running(host: &Host) {
+    let runs = host.dir().join("go-on.runs");
+    wait_until(SOON, "COMMAND to run", || runs.exists()).unwrap();
+}
+
+fn go_on(host: &Host) {
+    std::fs::write(host.dir().join("go-on"), "go on\n").unwrap();
+}
+
+// Killed ------------------------------------------------------------------------------------------
+
+/// COMMAND becomes a daemon that keeps all files it inherits; syngate is killed while it runs.
+#[test]
+fn killed_with_a_daemonising_command() {
+    let pair = Pair::new().unwrap();
+    let haproxy = Haproxy::debian_init(&pair.server, &HaproxyConfig::port(80)).unwrap();
+    haproxy.start().unwrap();
+    let before = pair.server.ruleset();
+    let script = "haproxy -D -f /etc/haproxy/haproxy.cfg -p /run/second.pid -sf $(cat /run/haproxy.pid) \
+                  && touch $0.started && exec sleep 60";
+    let marker = pair.server.dir().join("daemon");
+    let mut run = call(&pair.server, words("--port 80")).start([
+        "sh",
+        "-c",
+        script,
+        marker.to_str().unwrap(),
+    ]);
+    let started = pair.server.dir().join("daemon.started");
+    wait_until(SOON, "the daemon", || started.exists()).unwrap();
+    assert!(gated(&pair.server));
+    run.signal(Signal::SIGKILL).unwrap();
+    wait_open(&pair.server, GONE_WITHIN);
+    assert_eq!(pair.server.ruleset(), before);
+    ask(&pair).unwrap();
+    assert!(
+        !pair.server.must(["pgrep", "haproxy"]).is_empty(),
+        "the daemon lives on"
+    );
+}
+
+/// At random moments of a hard restart. `make test-long` does it 200 times.
+#[test]
+fn killed_at_random_moments() {
+    let times = std::env::var("SYNGATE_KILLS").map_or(20, |n| n.parse().unwrap());
+    let pair = Pair::new().unwrap();
+    let server = Serve::on("0.0.0.0:80").start_daemon(&pair.server).unwrap();
+    let killing = Killing {
+        host: &pair.server,
+        call: call(&pair.server, words("--port 80")),
+        command: server.restart_argv(),
+        gone_within: GONE_WITHIN,
+    };
+    let span = killing.span();
+    for _ in 0..times {
+        let moment = Moment::random(span);
+        let killed = killing.kill(&moment);
+        // Killed between COMMAND's kill and its start, there is no server: that is COMMAND's.
+        pair.server.wait_listen(80).unwrap();
+        ask(&pair).unwrap_or_else(|e| panic!("{moment:?}: {e}"));
+        killing::record("random", &moment, &killed);
+    }
+}
+
+/// At every netlink message that a run sends, and at the other calls that change something.
+#[test]
+fn killed_at_each_system_call_that_matters() {
+    let pair = Pair::new().unwrap();
+    let server = Serve::on("0.0.0.0:80").start_daemon(&pair.server).unwrap();
+    let killing = Killing {
+        host: &pair.server,
+        call: call(&pair.server, words("--port 80")),
+        command: server.restart_argv(),
+        gone_within: GONE_WITHIN,
+    };
+    for name in [
+        "sendmsg",
+        "recvfrom",
+        "ppoll",
+        "wait4",
+        "fcntl",
+        "signalfd4",
+    ] {
+        for nth in 1.. {
+            let moment = Moment::Call { name, nth };
+            let killed = killing.kill(&moment);
+            pair.server.wait_listen(80).unwrap();
+            ask(&pair).unwrap_or_else(|e| panic!("{moment:?}: {e}"));
+            killing::record("system call", &moment, &killed);
+            if !killed.in_time || nth == 12 {
+                break; // fewer calls than that
+            }
+        }
+    }
+}
+
+// Hung, stopped, panicking ------------------------------------------------------------------------
+
+/// While it is stopped syngate can do nothing: the kernel opens the gate at --max-closed.
+#[test]
+fn stopped_syngate_opens_in_time() {
+    let (pair, _server) = served();
+    let options = words("--port 80 --max-closed 1500ms --drain 0");
+    let mut run = call(&pair.server, options).start(until_told(&pair.server));
+    wait_running(&pair.server);
+    let stopped_at = Instant::now();
+    run.signal(Signal::SIGSTOP).unwrap();
+    let connect_ms = ask(&pair).unwrap();
+    assert!(
+        stopped_at.elapsed() < Duration::from_millis(3_500),
+        "opened by the kernel"
+    );
+    assert!(connect_ms > 900.0, "it was closed before: {connect_ms} ms");
+    assert!(ask(&pair).unwrap() < 500.0, "and stays open");
+    assert!(gated(&pair.server), "the table is still syngate's");
+
+    run.signal(Signal::SIGCONT).unwrap();
+    wait_open(&pair.server, GONE_WITHIN);
+    go_on(&pair.server);
+    assert_eq!(run.wait().unwrap().code(), Some(124));
+}
+
+/// Stopped during the drain for longer than the gate may be closed: COMMAND is not run any more.
+#[test]
+fn stopped_too_long_during_the_drain() {
+    let (pair, _server) = served();
+    let _busy = busy_connection(&pair);
+    let options = words("--port 80 --max-closed 800ms --drain 700ms");
+    let marker = pair.server.dir().join("ran");
+    let call = call(&pair.server, options);
+    let mut run = call.start(["touch", marker.to_str().unwrap()]);
+    wait_gated(&pair.server);
+    run.signal(Signal::SIGSTOP).unwrap();
+    // Open, by the kernel, though the table stands.
+    wait_until(SOON, "an empty set of ports", || {
+        !pair.server.ruleset().contains("\"expires\"")
+    })
+    .unwrap();
+    run.signal(Signal::SIGCONT).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(125));
+    let report = call.report();
+    assert_eq!(report["outcome"], "not_run", "{report:#}");
+    assert_eq!(report["reason"], "max_closed", "{report:#}");
+    assert!(!marker.exists());
+}
+
+/// A connection whose request is never answered: the drain waits for it.
+fn busy_connection(pair: &Pair) -> testkit::Running {
+    let script = format!("exec 3<>/dev/tcp/{SERVER}/80; echo GET >&3; echo sent; read line <&3");
+    let mut client = pair.client.command("bash");
+    client.args(["-c", &script]).stdout(Stdio::piped());
+    let mut client = pair.client.spawn(&mut client).unwrap();
+    let mut stdout = std::io::BufReader::new(client.stdout().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+    client
+}
+
+#[test]
+fn hung_syngate_opens_in_time() {
+    for place in ["Look", "Check", "Start", "Open"] {
+        let (pair, _server) = served();
+        let options = words("--port 80 --max-closed 1200ms --drain 100ms");
+        let hung = call(&pair.server, options).env("SYNGATE_FAULT", &format!("hang:{place}"));
+        let mut run = hung.start(["true"]);
+        wait_gated(&pair.server);
+        let closed_at = Instant::now();
+        ask(&pair).unwrap();
+        assert!(closed_at.elapsed() < Duration::from_secs(3), "{place}");
+        run.signal(Signal::SIGKILL).unwrap();
+        wait_open(&pair.server, GONE_WITHIN);
+    }
+}
+
+#[test]
+fn a_panic_opens_the_gate() {
+    let (pair, _server) = served();
+    for place in ["Look", "Check", "Start", "Open"] {
+        let fault = format!("panic:{place}");
+        let outcome = call(&pair.server, words("--port 80"))
+            .env("SYNGATE_FAULT", &fault)
+            .run(["true"]);
+        assert_eq!(outcome.code, 124, "{place}: {outcome:?}");
+        assert!(outcome.stderr.contains("as a bug would"), "{outcome:?}");
+        assert!(ask(&pair).unwrap() < 500.0, "{place}");
+    }
+}
+
+// Neighbours --------------------------------------------------------------------------------------
+
+/// `nft flush ruleset`, and attempts at our very table, by somebody else while the gate is closed.
+#[test]
+fn foreign_changes_neither_open_the_gate_nor_break_the_run() {
+    let (pair, _server) = served();
+    let host = &pair.server;
+    host.must(["nft", "add table inet theirs"]);
+    let call = call(host, words("--port 80"));
+    let mut run = call.start(until_told(host));
+    wait_running(host);
+    host.must(["nft", "flush", "ruleset"]);
+    assert!(!host.ruleset().contains("theirs"), "it did flush");
+    let table = our_table(host);
+    for change in ["delete table", "flush table", "flush set", "delete chain"] {
+        let object = match change.split_once(' ').unwrap().1 {
+            "set" => " ports",
+            "chain" => " input",
+            _ => "",
+        };
+        let ran = host
+            .sh(&format!("nft {change} inet {table}{object}"))
+            .unwrap();
+        assert!(!ran.ok(), "{change}: {ran:?}");
+    }
+    let load = Load::to(format!("{SERVER}:80"))
+        .rate(100)
+        .duration(Duration::from_millis(50));
+    let load = load.start(&pair.client).unwrap();
+    wait_until(SOON, "stopped SYNs", || stopped_syns(host) >= 5).unwrap();
+    go_on(host);
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+    let report = load.finish().unwrap();
+    assert_eq!(
+        (report.ok, report.delayed),
+        (5, 5),
+        "the gate stood: {report}"
+    );
+    assert!(call.report()["syns_stopped"].as_u64().unwrap() >= 5);
+    assert!(!gated(host));
+}
+
+fn our_table(host: &Host) -> String {
+    let json = host.nft_json();
+    let tables = json["nftables"].as_array().unwrap().iter();
+    let mut names = tables.filter_map(|o| o["table"]["name"].as_str());
+    names
+        .find(|name| name.starts_with("syngate_"))
+        .unwrap()
+        .to_owned()
+}
+
+fn stopped_syns(host: &Host) -> u64 {
+    let json = host.nft_json();
+    let mut objects = json["nftables"].as_array().unwrap().iter();
+    let counter = objects.find_map(|o| o["counter"]["packets"].as_u64());
+    counter.unwrap_or_default()
+}
+
+#[test]
+fn an_established_connection_never_stalls() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _server = Serve::on("0.0.0.0:80").echo().start(host).unwrap();
+    let to = format!("{SERVER}:80");
+    let hold = Hold::start(&pair.client, &to, Duration::from_millis(5), SOON).unwrap();
+    let call = call(host, words("--port 80 --ready-timeout 0"));
+    let mut run = call.start(until_told(host));
+    wait_running(host);
+    // Closed for at least as long as it takes a new connection to notice.
+    let load = Load::to(&to)
+        .rate(10)
+        .duration(Duration::from_millis(100))
+        .timeout(SOON);
+    let load = load.start(&pair.client).unwrap();
+    wait_until(SOON, "a retransmitted SYN", || stopped_syns(host) >= 2).unwrap();
+    go_on(host);
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+    drop(load);
+    let report = hold.stop().unwrap();
+    assert_eq!(report.broken, None);
+    assert!(report.echoes > 100, "{report:?}");
+    assert!(report.longest_stall_ms < 100.0, "{report:?}");
+    assert!(ms(&call.report(), "closed_ms") > 900.0);
+}
+
+/// Two runs with the same pid, in two pid namespaces that share the network namespace.
+#[test]
+fn two_pid_namespaces_share_a_network() {
+    let (pair, _server) = served();
+    let host = &pair.server;
+    let own_pids = |call: &harness::Call, command: Vec<String>| {
+        let mut unshare = host.command("unshare");
+        unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
+        unshare
+            .args(call.argv(command))
+            .stderr(Stdio::piped())
+            .stdin(Stdio::null());
+        host.spawn(&mut unshare).unwrap()
+    };
+    let told = until_told(host);
+    let first = call(host, words("--port 80"));
+    let mut one = own_pids(&first, told);
+    wait_running(host);
+    // Another port: at the same time.
+    let second = call(host, words("--port 81"));
+    let mut two = own_pids(&second, vec!["true".to_owned()]);
+    assert_eq!(two.wait().unwrap().code(), Some(0));
+    assert_eq!(second.report()["outcome"], "ok");
+    assert!(gated(host), "the first one's gate still stands");
+    // The same port: it waits, and says for whom as well as it can.
+    let third = call(host, words("--port 80 --lock-timeout 50ms"));
+    let three = own_pids(&third, vec!["true".to_owned()]);
+    let said = String::from_utf8(three.output().unwrap().stderr).unwrap();
+    assert!(said.contains("another pid namespace"), "{said}");
+    go_on(host);
+    assert_eq!(one.wait().unwrap().code(), Some(0));
+    assert!(!gated(host));
+}
+
+/// Everything happens in the namespaces of the test: the machine's own ruleset is not touched, not
+/// even while a gate is closed.
+#[test]
+fn the_machine_itself_is_never_touched() {
+    let machine = || {
+        let nft = Command::new("nft")
+            .args(["-j", "list", "ruleset"])
+            .output()
+            .unwrap();
+        assert!(nft.status.success() || testkit::rootless(), "{nft:?}");
+        let tables = std::fs::read_to_string("/proc/net/ip_tables_names").ok();
+        (nft.stdout, nft.stderr, tables)
+    };
+    let before = machine();
+    let (pair, _server) = served();
+    let mut run = call(&pair.server, words("--port 80")).start(until_told(&pair.server));
+    wait_running(&pair.server);
+    assert!(gated(&pair.server));
+    assert_eq!(machine(), before);
+    go_on(&pair.server);
+    run.wait().unwrap();
+    assert_eq!(machine(), before);
+}
+
+// Modesty -----------------------------------------------------------------------------------------
+
+#[test]
+fn peak_memory_stays_below_8_mib() {
+    let (pair, _server) = served();
+    let command = ["sh", "-c", "grep VmHWM /proc/$PPID/status"];
+    let outcome = call(&pair.server, words("--port 80")).run(command);
+    let peak: u64 = outcome
+        .stdout
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(peak < 8 * 1024, "{peak} KiB");
+}

@@ -1,0 +1,260 @@
+//! Real haproxy and nginx, restarted and reloaded behind the gate, under load from a second host.
+//! Beside each the same without syngate, to see that the load finds what the gate prevents.
+
+mod harness;
+
+use std::time::{Duration, Instant};
+
+use harness::{Outcome, call, ms, words};
+use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
+use testkit::{Host, Load, LoadReport, Pair, RunningLoad, SERVER};
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// The load on port 80 of the server, flowing.
+fn load(pair: &Pair, rate: u32) -> RunningLoad {
+    let load = Load::to(format!("{SERVER}:80")).rate(rate).duration(LONG);
+    let mut load = load.start(&pair.client).unwrap();
+    load.wait_flowing().unwrap();
+    load
+}
+
+/// Runs `step` so often under load.
+fn under_load(pair: &Pair, rate: u32, times: usize, mut step: impl FnMut(usize)) -> LoadReport {
+    let load = load(pair, rate);
+    (0..times).for_each(&mut step);
+    load.stop().unwrap()
+}
+
+/// One call of syngate, which has to succeed.
+#[track_caller]
+fn gate(host: &Host, options: &str, command: Vec<String>) -> Outcome {
+    let outcome = call(host, words(options)).run(command);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(outcome.report["outcome"], "ok", "{outcome:?}");
+    outcome
+}
+
+/// The same so often under load: what the clients saw, and how long the gate was closed in all.
+fn gated(
+    pair: &Pair,
+    rate: u32,
+    times: usize,
+    options: &str,
+    mut command: impl FnMut(usize) -> Vec<String>,
+) -> (LoadReport, f64) {
+    let mut closed_ms = 0.0;
+    let report = under_load(pair, rate, times, |n| {
+        let outcome = gate(&pair.server, options, command(n));
+        closed_ms += ms(&outcome.report, "closed_ms");
+    });
+    show("syngate", &report, closed_ms);
+    (report, closed_ms)
+}
+
+#[allow(clippy::disallowed_macros)] // figures for whoever runs the tests by hand
+fn show(way: &str, report: &LoadReport, closed_ms: f64) {
+    eprintln!("{way}: {report}; closed {closed_ms:.0} ms in all");
+}
+
+/// Nobody failed, and no more were delayed than the closed gate explains.
+#[track_caller]
+fn assert_unnoticed(report: &LoadReport, closed_ms: f64, rate: u32) {
+    assert_eq!(report.failed(), 0, "{report}");
+    let explained = 1.3 * f64::from(rate) * closed_ms / 1e3 + 10.0;
+    assert!(
+        report.delayed as f64 <= explained,
+        "{report}: at most {explained:.0} delayed"
+    );
+}
+
+fn haproxy(pair: &Pair) -> Haproxy<'_> {
+    let haproxy = Haproxy::debian_init(&pair.server, &HaproxyConfig::port(80)).unwrap();
+    haproxy.start().unwrap();
+    haproxy
+}
+
+/// 1,000 fresh connections a second for 12 s, with a restart every 2.4 s.
+#[test]
+fn haproxy_restart() {
+    let pair = Pair::new().unwrap();
+    let haproxy = haproxy(&pair);
+    let began = Instant::now();
+    let (report, closed_ms) = gated(&pair, 1_000, 5, "--port 80", |n| {
+        // Delayed connections of the last restart are back, and must not fail in this one.
+        std::thread::sleep((Duration::from_millis(2_400) * n as u32).saturating_sub(began.elapsed()));
+        haproxy.restart_argv()
+    });
+    assert_unnoticed(&report, closed_ms, 1_000);
+
+    let bare = under_load(&pair, 1_000, 2, |_| haproxy.restart().unwrap());
+    show("bare", &bare, 0.0);
+    assert!(bare.refused > 0, "the control has to fail: {bare}");
+
+    // The folk recipe fails nobody, and delays everybody who comes in more than a second.
+    let recipe = under_load(&pair, 1_000, 1, |_| folk_recipe(&pair.server, &haproxy));
+    show("folk recipe", &recipe, 0.0);
+    assert_eq!(recipe.failed(), 0, "{recipe}");
+    assert!(report.delayed / 5 < recipe.delayed / 3, "{report} against {recipe}");
+}
+
+/// `iptables -I … --syn -j DROP; sleep 1; restart; iptables -D …`, by nft.
+fn folk_recipe(host: &Host, haproxy: &Haproxy) {
+    let rules = "add table inet folk; \
+        add chain inet folk in { type filter hook input priority 0; }; \
+        add rule inet folk in tcp dport 80 tcp flags & (fin|syn|rst|ack) == syn drop";
+    host.must(["nft", rules]);
+    host.must(["sleep", "1"]); // the recipe says so
+    haproxy.restart().unwrap();
+    host.must(["nft", "delete table inet folk"]);
+}
+
+#[test]
+fn haproxy_restart_is_seen_by_ipv6_clients_neither() {
+    let pair = Pair::new().unwrap();
+    let haproxy = haproxy(&pair);
+    let load = |_: &Pair| {
+        let load = Load::to(format!("[{}]:80", testkit::SERVER6))
+            .rate(500)
+            .duration(LONG);
+        let mut load = load.start(&pair.client).unwrap();
+        load.wait_flowing().unwrap();
+        load
+    };
+    let running = load(&pair);
+    let outcome = gate(&pair.server, "--port 80", haproxy.restart_argv());
+    let report = running.stop().unwrap();
+    assert_unnoticed(&report, ms(&outcome.report, "closed_ms"), 500);
+
+    let running = load(&pair);
+    haproxy.restart().unwrap();
+    let bare = running.stop().unwrap();
+    assert!(bare.refused > 0, "{bare}");
+}
+
+#[test]
+fn haproxy_reload() {
+    let pair = Pair::new().unwrap();
+    let haproxy = haproxy(&pair);
+    let options = "--port 80 --drain-until handshakes";
+    let (report, closed_ms) = gated(&pair, 1_000, 5, options, |_| haproxy.reload_argv());
+    assert_unnoticed(&report, closed_ms, 1_000);
+}
+
+fn nginx<'a>(pair: &'a Pair, config: &NginxConfig) -> Nginx<'a> {
+    let nginx = Nginx::new(&pair.server, config).unwrap();
+    nginx.start().unwrap();
+    nginx
+}
+
+#[test]
+fn nginx_restart() {
+    let pair = Pair::new().unwrap();
+    let nginx = nginx(&pair, &NginxConfig::default());
+    let (report, closed_ms) = gated(&pair, 1_000, 5, "--port 80", |_| nginx.restart_argv());
+    assert_unnoticed(&report, closed_ms, 1_000);
+
+    let bare = under_load(&pair, 2_000, 5, |_| nginx.restart().unwrap());
+    assert!(bare.failed() > 0, "the control has to fail: {bare}");
+}
+
+#[test]
+fn nginx_reload() {
+    let pair = Pair::new().unwrap();
+    let nginx = nginx(&pair, &NginxConfig::default());
+    let options = "--port 80 --drain-until handshakes";
+    let (report, closed_ms) = gated(&pair, 1_000, 5, options, |_| nginx.reload_argv());
+    assert_unnoticed(&report, closed_ms, 1_000);
+}
+
+/// Closing a listener of a SO_REUSEPORT group resets what is in its accept queue.
+#[test]
+fn nginx_reload_with_reuseport_and_fewer_workers() {
+    let pair = Pair::new().unwrap();
+    let config = |workers| NginxConfig {
+        workers,
+        reuseport: true,
+        ..NginxConfig::default()
+    };
+    let nginx = nginx(&pair, &config(4));
+    let options = "--port 80 --drain-until handshakes";
+    let workers = |n: usize| if n % 2 == 0 { 2 } else { 4 };
+    let (report, closed_ms) = gated(&pair, 3_000, 4, options, |n| {
+        nginx.configure(&config(workers(n))).unwrap();
+        nginx.reload_argv()
+    });
+    assert_unnoticed(&report, closed_ms, 3_000);
+}
+
+/// haproxy before a backend that takes 50 ms: a hard restart cuts what is in flight.
+#[test]
+fn requests_in_flight_are_let_finish() {
+    let pair = Pair::new().unwrap();
+    let slow = Serve::on("127.0.0.1:8080").delay(Duration::from_millis(50));
+    let _backend = slow.start(&pair.server).unwrap();
+    let config = HaproxyConfig::port(80).backend("127.0.0.1:8080");
+    let haproxy = Haproxy::debian_init(&pair.server, &config).unwrap();
+    haproxy.start().unwrap();
+    let (report, closed_ms) = gated(&pair, 300, 3, "--port 80", |_| haproxy.restart_argv());
+    assert_unnoticed(&report, closed_ms, 300);
+
+    let handshakes = "--port 80 --drain-until handshakes";
+    let (control, _) = gated(&pair, 300, 3, handshakes, |_| haproxy.restart_argv());
+    assert!(control.cut > 0, "the control has to cut some: {control}");
+}
+
+/// 200 accepts a second, and about 100 connections in the accept queue when the gate closes.
+#[test]
+fn an_accept_queue_is_let_drain() {
+    let slow = Serve::on("0.0.0.0:80").accept_rate(200).greeting();
+    let burst = |drain: &str| {
+        let pair = Pair::new().unwrap();
+        let server = slow.start_daemon(&pair.server).unwrap();
+        let load = Load::to(format!("{SERVER}:80"))
+            .greeting()
+            .rate(2_000)
+            .duration(Duration::from_millis(70));
+        let load = load.start(&pair.client).unwrap();
+        wait_for_queue(&pair.server, 100);
+        let options = format!("--port 80 --drain {drain} --settle 0s");
+        let outcome = gate(&pair.server, &options, server.restart_argv());
+        let report = load.finish().unwrap();
+        show(drain, &report, ms(&outcome.report, "closed_ms"));
+        report
+    };
+    let drained = burst("2s");
+    assert_eq!(drained.failed(), 0, "{drained}");
+    let control = burst("0");
+    assert!(
+        control.reset > 0,
+        "the control has to reset some: {control}"
+    );
+}
+
+fn wait_for_queue(host: &Host, length: u32) {
+    testkit::wait_until(harness::SOON, "a full accept queue", || {
+        let listeners = host.must(["ss", "-Hltn", "sport", "=", ":80"]);
+        let queue = listeners.split_whitespace().nth(1);
+        queue.is_some_and(|n| n.parse::<u32>().unwrap() >= length)
+    })
+    .unwrap();
+}
+
+/// A scanner leaves half-open connections behind all the time: they are not waited for.
+#[test]
+fn scanners_do_not_hold_the_drain_up() {
+    let pair = Pair::new().unwrap();
+    let haproxy = haproxy(&pair);
+    let _scan = testkit::Scan::start(&pair.client, &format!("{SERVER}:80"), 50).unwrap();
+    let half_open = || {
+        let rows = pair.server.must(["ss", "-Htn", "state", "syn-recv"]);
+        rows.lines().count()
+    };
+    // Among them are some that are as old as a second.
+    testkit::wait_until(harness::SOON, "half-open connections", || half_open() >= 60).unwrap();
+    let outcome = gate(&pair.server, "--port 80", haproxy.restart_argv());
+    let drain_ms = ms(&outcome.report["phases"], "drain_ms");
+    assert!(drain_ms < 350.0, "{drain_ms} ms");
+    let stale = outcome.report["stale_half_open"].as_u64().unwrap();
+    assert!(stale > 0, "they were seen: {:#}", outcome.report);
+}
