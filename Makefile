@@ -5,32 +5,25 @@
 
 PREFIX ?= /usr/local
 CARGO ?= cargo
-SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-# What the build and the tests need of Debian; nothing is installed that is there already.
+# What the build, the demo and the tests need of Debian; see scripts/install-packages.
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
-DEMO_PACKAGES := haproxy iproute2 nftables util-linux
-TEST_PACKAGES := bsdutils fish iptables libcap2-bin mandoc nginx-light procps python3 strace zsh
-# Where a service of the test's own runs, Debian shall not start one on the machine.
-APT := DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq -o Dpkg::Use-Pty=0
+DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
+TEST_PACKAGES := bsdutils fish libcap2-bin mandoc nginx-light procps python3 strace zsh
 
-.PHONY: all demo test test-long lint doc-lint install uninstall clean build-packages demo-packages test-packages
+.PHONY: all demo test test-long lint install uninstall clean build-packages demo-packages test-packages
 
 all: build-packages
 	$(CARGO) build --release
 
-build-packages demo-packages test-packages: %-packages:
-	@set -e; missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(PACKAGES) 2>/dev/null \
-	  | awk -v want="$(PACKAGES)" '$$2 == "installed" { have[$$1] = 1 } \
-	    END { n = split(want, w, " "); for (i = 1; i <= n; i++) if (!have[w[i]]) printf "%s ", w[i] }'); \
-	if [ -n "$$missing" ]; then \
-	  echo "installing $$missing"; \
-	  $(SUDO) sh -c '$(APT) update && $(APT) install -y --no-install-recommends '"$$missing" >/dev/null; \
-	fi
+build-packages:
+	@scripts/install-packages $(BUILD_PACKAGES)
 
-build-packages: PACKAGES = $(BUILD_PACKAGES)
-demo-packages: PACKAGES = $(BUILD_PACKAGES) $(DEMO_PACKAGES)
-test-packages: PACKAGES = $(BUILD_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES)
+demo-packages:
+	@scripts/install-packages $(BUILD_PACKAGES) $(DEMO_PACKAGES)
+
+test-packages:
+	@scripts/install-packages $(BUILD_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES)
 
 demo: demo-packages
 	$(CARGO) build --release --workspace

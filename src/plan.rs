@@ -118,7 +118,7 @@ impl Plan {
         };
         line(format!(
             "lock {} (wait for another run at most {})",
-            c.ports,
+            c.ports.brief(),
             shown(self.lock_timeout)
         ));
         if let Some(check) = &self.precheck {
@@ -129,7 +129,7 @@ impl Plan {
         }
         line(format!(
             "close {} to new connections (opened by the kernel after {})",
-            c.ports,
+            c.ports.brief(),
             shown(self.max_closed)
         ));
         if !c.drain.is_zero() {

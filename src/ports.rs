@@ -45,6 +45,18 @@ impl PortSet {
         Ok(PortSet::from_ranges(ranges))
     }
 
+    /// For messages: all of it if it is short, else its beginning and how many there are.
+    pub fn brief(&self) -> String {
+        const SHOWN: usize = 8;
+        if self.ranges.len() <= SHOWN {
+            return self.to_string();
+        }
+        let some = PortSet {
+            ranges: self.ranges[..SHOWN].to_vec(),
+        };
+        format!("{some},… ({} ports)", self.len())
+    }
+
     /// The disjoint ranges, in ascending order.
     pub fn ranges(&self) -> &[RangeInclusive<u16>] {
         &self.ranges
@@ -204,6 +216,16 @@ mod tests {
         assert_eq!(parsed(" 80 , 443 "), "80,443");
         assert_eq!(parsed("1-65535"), "1-65535");
         assert_eq!(parsed("65535,65534"), "65534-65535");
+    }
+
+    #[test]
+    fn messages_stay_short() {
+        assert_eq!(
+            PortSet::parse("80,443", services).unwrap().brief(),
+            "80,443"
+        );
+        let odd: PortSet = (1..=65_535).step_by(2).collect();
+        assert_eq!(odd.brief(), "1,3,5,7,9,11,13,15,… (32768 ports)");
     }
 
     #[test]

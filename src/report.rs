@@ -182,8 +182,9 @@ fn nobody_listens(e: &Evidence) -> String {
         format!("before, {who} did")
     };
     format!(
-        "nobody listens on {not_ready} {} after {} exited with status 0; {before}; \
+        "nobody listens on {} {} after {} exited with status 0; {before}; \
          if it was meant to stop, use --ready-timeout 0",
+        not_ready.brief(),
         humantime::format_duration(e.ready_timeout),
         e.command
     )
@@ -271,21 +272,14 @@ pub fn signal_name(signal: i32) -> String {
 }
 
 fn closed_words(e: &Evidence) -> String {
-    match (e.closed.time, e.closed.syns_stopped) {
-        (None, _) => format!("{} was never closed", e.ports),
-        (Some(time), None) => format!("{} was closed for {}", e.ports, ms_words(time)),
-        (Some(time), Some(1)) => format!(
-            "{} was closed for {}, 1 SYN dropped",
-            e.ports,
-            ms_words(time)
-        ),
-        (Some(time), Some(n)) => {
-            format!(
-                "{} was closed for {}, {n} SYNs dropped",
-                e.ports,
-                ms_words(time)
-            )
-        }
+    let ports = e.ports.brief();
+    let Some(time) = e.closed.time.map(ms_words) else {
+        return format!("{ports} was never closed");
+    };
+    match e.closed.syns_stopped {
+        None => format!("{ports} was closed for {time}"),
+        Some(1) => format!("{ports} was closed for {time}, 1 SYN dropped"),
+        Some(n) => format!("{ports} was closed for {time}, {n} SYNs dropped"),
     }
 }
 

@@ -77,7 +77,7 @@ fn carry_out(
 
     let deadline = Instant::now() + plan.max_closed;
     let gate = close(plan, deadline, say, report)?;
-    let closed_at = Instant::now();
+    let closed_at = gate.as_ref().map_or_else(Instant::now, Gate::closed_at);
     if gate.is_some() {
         report.closed_after_ms = Some((closed_at - started).into());
     }
@@ -117,7 +117,7 @@ fn take_lock(
     let mut told = false;
     while let Some(holder) = lock.try_take(&report.run).map_err(failed)? {
         if inside(&holder.run) {
-            let ports = &plan.config.ports;
+            let ports = plan.config.ports.brief();
             return Err(Ending::not_run(
                 "nested",
                 format!("--port {ports}: this run is inside one ({holder}) that gates the same"),
@@ -140,7 +140,7 @@ fn take_lock(
         wait_gate_open(signals, next)?;
     }
     say.done_waiting();
-    say.phase(&format!("locked {}", plan.config.ports));
+    say.phase(&format!("locked {}", plan.config.ports.brief()));
     report.phases.lock_ms = Some(since.elapsed().into());
     Ok(lock)
 }
@@ -253,7 +253,7 @@ fn look_before(
         warn(
             say,
             &mut report.warnings,
-            format!("nobody listens on {deserted}"),
+            format!("nobody listens on {}", deserted.brief()),
         );
     }
     Ok(before)
@@ -274,7 +274,7 @@ fn close(
     match closed {
         Ok((gate, backend)) => {
             report.backend = Some(backend);
-            say.phase(&format!("closed {} ({backend})", rules.ports));
+            say.phase(&format!("closed {} ({backend})", rules.ports.brief()));
             Ok(Some(gate))
         }
         Err(error) if plan.config.best_effort => {
@@ -404,7 +404,7 @@ impl Run<'_> {
             return;
         };
         match gate.shut_only(ports) {
-            Ok(()) => self.say.phase(&format!("shut: {}", gate.shut())),
+            Ok(()) => self.say.phase(&format!("shut: {}", gate.shut().brief())),
             Err(error) => self.warn(format!("the gated ports could not be changed: {error:#}")),
         }
     }

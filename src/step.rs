@@ -263,9 +263,9 @@ impl State {
             Phase::Readying { .. } => {
                 let waiting = self.ports_that(|watch| watch.readiness == Readiness::Waiting);
                 Some(if waiting.is_empty() {
-                    format!("settling: {}", self.shut)
+                    format!("settling: {}", self.shut.brief())
                 } else {
-                    format!("waiting for a listener on {waiting}")
+                    format!("waiting for a listener on {}", waiting.brief())
                 })
             }
             _ => None,

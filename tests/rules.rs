@@ -64,7 +64,12 @@ fn the_kernel_has_what_a_dry_run_prints() {
 
         // As it is, with its owner, nft accepts it as well.
         let fresh = Host::new().unwrap();
-        fresh.must(["nft", "-c", "-f", fresh.write("rules.nft", dry_run).to_str().unwrap()]);
+        fresh.must([
+            "nft",
+            "-c",
+            "-f",
+            fresh.write("rules.nft", dry_run).to_str().unwrap(),
+        ]);
     }
 }
 
@@ -93,6 +98,15 @@ fn many_ports() {
     for (ports, ranges) in [(vec!["1-65535".to_owned()], 1), (odd, 32_768)] {
         let options = ports.iter().flat_map(|ports| ["--port", ports]);
         let outcome = call(&host, options).run(LIST);
+        if ranges > 1 && testkit::rootless() {
+            // Only the host's root may send netlink messages of that size.
+            assert_eq!(outcome.code, 125, "{outcome:?}");
+            assert!(
+                outcome.stderr.contains("too many separate ranges"),
+                "{outcome:?}"
+            );
+            continue;
+        }
         assert_eq!(outcome.code, 0, "{}", outcome.stderr);
         let json: Value = serde_json::from_str(&outcome.stdout).unwrap();
         let mut sets = json["nftables"].as_array().unwrap().iter();

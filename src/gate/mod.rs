@@ -73,6 +73,7 @@ pub trait Backend {
 pub struct Gate {
     backend: Box<dyn Backend>,
     shut: PortSet,
+    closed_at: Instant,
     until: Deadline,
     removed: bool,
 }
@@ -87,10 +88,12 @@ impl Gate {
         let mut gate = Gate {
             backend,
             shut: rules.ports.clone(),
+            closed_at: Instant::now(),
             until,
             removed: false,
         };
         gate.backend.install(rules, until)?;
+        gate.closed_at = Instant::now();
         let standing = gate
             .backend
             .standing()
@@ -101,6 +104,11 @@ impl Gate {
             printed(&standing.ports)
         );
         Ok(gate)
+    }
+
+    /// When the rules were in the kernel.
+    pub fn closed_at(&self) -> Instant {
+        self.closed_at
     }
 
     /// The ports that are shut, as far as we made them so (the kernel opens all at the deadline).
@@ -169,7 +177,7 @@ fn printed(ports: &PortSet) -> String {
     if ports.is_empty() {
         "none".to_owned()
     } else {
-        ports.to_string()
+        ports.brief()
     }
 }
 

@@ -263,8 +263,9 @@ impl Row<'_> {
         self.retransmits == 0 && u128::from(age) <= YOUNG.as_millis()
     }
 
-    /// Unread, unsent or unacknowledged data; or data came in after data last went out, so that an
-    /// answer is due (`struct tcp_info`, linux/tcp.h: ages in ms).
+    /// In the middle of something: unread, unsent or unacknowledged data; or a request whose answer
+    /// has not begun (`struct tcp_info`, linux/tcp.h: data_segs_in and data_segs_out since Linux
+    /// 4.6, ages in ms).
     fn is_busy(&self) -> bool {
         if self.receive_queue > 0 || self.send_queue > 0 {
             return true;
@@ -272,11 +273,13 @@ impl Row<'_> {
         let Some(info) = attribute(self.attributes, INET_DIAG_INFO) else {
             return false;
         };
-        let age = |at| get(info, at).map(u32::from_ne_bytes);
-        let (Some(since_sent), Some(since_received)) = (age(44), age(52)) else {
+        let word = |at| get(info, at).map(u32::from_ne_bytes);
+        let (Some(since_sent), Some(since_received)) = (word(44), word(52)) else {
             return false;
         };
-        since_received < since_sent
+        let never_answered = matches!((word(152), word(156)), (Some(1..), Some(0)));
+        never_answered
+            || since_received < since_sent
             || (since_received == since_sent && since_received < UNDECIDED_MS)
     }
 }
@@ -356,27 +359,52 @@ mod tests {
         assert!(!half_open(1, 1_900));
     }
 
-    /// An established connection with queues and the ages of its last data, in ms.
-    fn busy(unread: u32, unsent: u32, since_sent: u32, since_received: u32) -> bool {
+    /// An established connection with queues, the ages of its last data in ms, and how many
+    /// segments of data came in and went out.
+    fn busy(
+        [unread, unsent]: [u32; 2],
+        [since_sent, since_received]: [u32; 2],
+        [segments_in, segments_out]: [u32; 2],
+    ) -> bool {
         let mut bytes = LISTENER[..ROW].to_vec();
         bytes[1] = ESTABLISHED;
         bytes[56..60].copy_from_slice(&unread.to_ne_bytes());
         bytes[60..64].copy_from_slice(&unsent.to_ne_bytes());
-        let mut info = vec![0; 104];
+        let mut info = vec![0; 160];
         info[44..48].copy_from_slice(&since_sent.to_ne_bytes());
         info[52..56].copy_from_slice(&since_received.to_ne_bytes());
+        info[152..156].copy_from_slice(&segments_in.to_ne_bytes());
+        info[156..160].copy_from_slice(&segments_out.to_ne_bytes());
         put_attribute(&mut bytes, INET_DIAG_INFO, &info);
         Row::parse(&bytes).unwrap().is_busy()
     }
 
     #[test]
     fn busy_is_in_the_middle_of_something() {
-        assert!(busy(1, 0, 0, 5_000), "a request to read");
-        assert!(busy(0, 1, 0, 5_000), "an answer that is not through");
-        assert!(busy(0, 0, 5_000, 40), "a request without an answer");
-        assert!(busy(0, 0, 50, 50), "which was first?");
-        assert!(!busy(0, 0, 100, 100), "an old connection that says nothing");
-        assert!(!busy(0, 0, 40, 5_000), "an idle keep-alive");
+        const IDLE: [u32; 2] = [0, 0];
+        assert!(busy([1, 0], [0, 5_000], [3, 3]), "a request to read");
+        assert!(
+            busy([0, 1], [0, 5_000], [3, 3]),
+            "an answer that is not through"
+        );
+        assert!(
+            busy(IDLE, [5_000, 40], [3, 3]),
+            "a request without an answer"
+        );
+        assert!(
+            busy(IDLE, [400, 400], [1, 0]),
+            "the first one, as quick as the handshake"
+        );
+        assert!(busy(IDLE, [50, 50], [3, 3]), "which was first?");
+        assert!(
+            !busy(IDLE, [100, 100], [3, 3]),
+            "an old connection that says nothing"
+        );
+        assert!(
+            !busy(IDLE, [400, 400], [0, 0]),
+            "one that has never said anything"
+        );
+        assert!(!busy(IDLE, [40, 5_000], [3, 3]), "an idle keep-alive");
     }
 
     #[test]

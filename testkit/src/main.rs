@@ -6,7 +6,7 @@ mod tools;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use tools::{hold, init, load, scan, serve};
+use tools::{demo, hold, init, load, scan, serve};
 
 #[derive(Parser)]
 struct Cli {
@@ -26,6 +26,8 @@ enum Tool {
     Scan(scan::Args),
     /// Watch one established connection for stalls
     Hold(hold::Args),
+    /// Restart haproxy in three ways under load, and compare
+    Demo(demo::Args),
 }
 
 fn main() -> Result<()> {
@@ -35,5 +37,6 @@ fn main() -> Result<()> {
         Tool::Serve(args) => serve::run(&args),
         Tool::Scan(args) => scan::run(&args),
         Tool::Hold(args) => hold::run(&args),
+        Tool::Demo(args) => demo::run(&args),
     }
 }

@@ -225,6 +225,10 @@ fn explain(refusal: &Refusal) -> anyhow::Error {
             "this kernel refuses nf_tables tables with an owner (Linux 5.12 or newer with \
              CONFIG_NF_TABLES_INET is needed): {refusal}"
         ),
+        Errno::EMSGSIZE => anyhow!(
+            "--port: too many separate ranges for this user namespace, whose netlink messages are \
+             bounded by net.core.wmem_default; join ranges, or run it as the host's root"
+        ),
         Errno::ENOENT => anyhow!("this kernel lacks a part of nf_tables: {refusal}"),
         _ => anyhow!("nf_tables refused the rules: {refusal}"),
     }
