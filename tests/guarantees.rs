@@ -174,7 +174,7 @@ fn stopped_syngate_opens_in_time() {
 fn stopped_too_long_during_the_drain() {
     let (pair, _server) = served();
     let _busy = busy_connection(&pair);
-    let options = words("--port 80 --max-closed 800ms --drain 700ms");
+    let options = words("--port 80 --max-closed 3s --drain 2900ms");
     let marker = pair.server.dir().join("ran");
     let call = call(&pair.server, options);
     let mut run = call.start(["touch", marker.to_str().unwrap()]);
@@ -186,8 +186,9 @@ fn stopped_too_long_during_the_drain() {
     })
     .unwrap();
     run.signal(Signal::SIGCONT).unwrap();
-    assert_eq!(run.wait().unwrap().code(), Some(125));
+    let status = run.wait().unwrap();
     let report = call.report();
+    assert_eq!(status.code(), Some(125), "{report:#}");
     assert_eq!(report["outcome"], "not_run", "{report:#}");
     assert_eq!(report["reason"], "max_closed", "{report:#}");
     assert!(!marker.exists());

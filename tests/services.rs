@@ -82,7 +82,9 @@ fn haproxy_restart() {
     let began = Instant::now();
     let (report, closed_ms) = gated(&pair, 1_000, 5, "--port 80", |n| {
         // Delayed connections of the last restart are back, and must not fail in this one.
-        std::thread::sleep((Duration::from_millis(2_400) * n as u32).saturating_sub(began.elapsed()));
+        std::thread::sleep(
+            (Duration::from_millis(2_400) * n as u32).saturating_sub(began.elapsed()),
+        );
         haproxy.restart_argv()
     });
     assert_unnoticed(&report, closed_ms, 1_000);
@@ -95,7 +97,10 @@ fn haproxy_restart() {
     let recipe = under_load(&pair, 1_000, 1, |_| folk_recipe(&pair.server, &haproxy));
     show("folk recipe", &recipe, 0.0);
     assert_eq!(recipe.failed(), 0, "{recipe}");
-    assert!(report.delayed / 5 < recipe.delayed / 3, "{report} against {recipe}");
+    assert!(
+        report.delayed / 5 < recipe.delayed / 3,
+        "{report} against {recipe}"
+    );
 }
 
 /// `iptables -I … --syn -j DROP; sleep 1; restart; iptables -D …`, by nft.

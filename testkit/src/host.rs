@@ -178,7 +178,14 @@ impl Host {
     /// The ruleset as `nft -j list ruleset` prints it.
     #[track_caller]
     pub fn nft_json(&self) -> Value {
-        serde_json::from_str(&self.must(["nft", "-j", "list", "ruleset"])).expect("JSON from nft")
+        // nft prints nothing, and succeeds, when the ruleset changes while it reads it.
+        let mut listed = String::new();
+        wait_until(PATIENCE, "a listing from nft", || {
+            listed = self.must(["nft", "-j", "list", "ruleset"]);
+            !listed.trim().is_empty()
+        })
+        .unwrap_or_else(|error| panic!("{error:#}"));
+        serde_json::from_str(&listed).expect("JSON from nft")
     }
 
     /// The ruleset in a form to compare before with after.

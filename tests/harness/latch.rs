@@ -29,10 +29,10 @@ impl Latch {
         }
     }
 
-    /// Shell script: note our pid, and wait.
+    /// Shell script: note our pid, and wait, through traps too.
     pub fn hold(&self) -> String {
         let (here, go) = (self.here.display(), self.go.display());
-        format!("echo $$ >{here}; read _ <{go}")
+        format!("echo $$ >{here}; until read _ <{go}; do :; done")
     }
 
     /// Waits until a script is held, and tells its pid as the host has it.

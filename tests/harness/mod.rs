@@ -68,6 +68,17 @@ impl Call<'_> {
         self
     }
 
+    /// One more option.
+    pub fn arg(self, option: impl Into<OsString>) -> Self {
+        self.args([option])
+    }
+
+    /// More options.
+    pub fn args<S: Into<OsString>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
+        self.arguments.extend(options.into_iter().map(Into::into));
+        self
+    }
+
     /// With its report in another file.
     pub fn report_to(mut self, file: PathBuf) -> Self {
         self.report = file;

@@ -1,0 +1,552 @@
+//! The documents say what the program does, no less and no more: every option with its default and
+//! its values, every variable, every exit status, in --help, the man page, the README, and the
+//! completions.
+
+#[path = "../examples/completions.rs"]
+mod completions;
+mod documents_parts;
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use documents_parts::{Block, Man, calls, code_blocks, code_spans, option_table, words};
+use serde_json::Value;
+use syngate::cli::{Args, ENV_PREFIX, LONGEST};
+use syngate::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT, NOT_RUN};
+use syngate::sockets::diag::YOUNG;
+use syngate::{child, lock, step};
+
+// The program ------------------------------------------------------------------------------------
+
+/// An option, as clap has it.
+struct Opt {
+    /// `-p`, `--port`.
+    names: Vec<String>,
+    /// What it is without the option.
+    default: Option<String>,
+    /// The words that it takes, if it takes no others.
+    values: Vec<String>,
+    /// The variable that it is also read from.
+    variable: Option<String>,
+    /// `--help` and `--version` belong to every program: a README need not tell them.
+    usual: bool,
+}
+
+impl Opt {
+    fn long(&self) -> &str {
+        self.names.last().expect("each option has a long name")
+    }
+}
+
+fn options() -> Vec<Opt> {
+    let mut command = Args::command();
+    command.build();
+    let options = command.get_arguments().filter(|a| !a.is_positional());
+    options
+        .map(|arg| {
+            let takes_value = arg.get_action().takes_values();
+            let short = arg.get_short().map(|s| format!("-{s}"));
+            let long = arg.get_long().map(|l| format!("--{l}"));
+            let shown = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
+            Opt {
+                names: short.into_iter().chain(long).collect(),
+                default: takes_value
+                    .then(|| arg.get_default_values().first().map(|d| shown(d)))
+                    .flatten(),
+                values: if takes_value {
+                    let values = arg.get_possible_values();
+                    values.iter().map(|v| v.get_name().to_owned()).collect()
+                } else {
+                    Vec::new()
+                },
+                variable: arg.get_env().map(shown),
+                usual: matches!(arg.get_id().as_str(), "help" | "version"),
+            }
+        })
+        .collect()
+}
+
+fn names(options: &[Opt]) -> BTreeSet<String> {
+    options.iter().flat_map(|o| o.names.clone()).collect()
+}
+
+fn own_names() -> BTreeSet<String> {
+    let mut options = options();
+    options.retain(|o| !o.usual);
+    names(&options)
+}
+
+fn syngate(arg: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_syngate"))
+        .arg(arg)
+        .env_clear()
+        .output()
+        .expect("syngate starts");
+    assert!(output.status.success(), "syngate {arg}: {output:?}");
+    String::from_utf8(output.stdout).expect("it prints UTF-8")
+}
+
+// The documents ----------------------------------------------------------------------------------
+
+fn path(file: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(file)
+}
+
+fn read(file: &str) -> String {
+    std::fs::read_to_string(path(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
+}
+
+fn man() -> Man {
+    Man::parse(&read("man/syngate.8"))
+}
+
+/// Both say the same, or the test says what is missing where.
+fn assert_same<T: Ord + Debug>(
+    document: &str,
+    documented: &BTreeSet<T>,
+    program: &str,
+    real: &BTreeSet<T>,
+) {
+    let lacks: Vec<_> = real.difference(documented).collect();
+    let invents: Vec<_> = documented.difference(real).collect();
+    assert!(
+        lacks.is_empty() && invents.is_empty(),
+        "{document} lacks {lacks:?}, and has {invents:?}, which {program} does not have"
+    );
+}
+
+/// Whether `phrase` is in `text`, word for word.
+fn says(text: &[String], phrase: &str) -> bool {
+    let phrase = words(phrase);
+    text.windows(phrase.len()).any(|w| w == phrase)
+}
+
+/// What the option's block must say about it.
+fn assert_block_tells(block: &Block, option: &Opt) {
+    let name = option.long();
+    if let Some(default) = &option.default {
+        let phrase = format!("default is {default}");
+        assert!(
+            says(&block.words(), &phrase),
+            "man, {name}: not '{phrase}': {}",
+            block.words().join(" ")
+        );
+    }
+    if !option.values.is_empty() {
+        let values: BTreeSet<String> = option.values.iter().cloned().collect();
+        assert_same(
+            &format!("man, {name}:"),
+            &block.items_of("Cm"),
+            "syngate",
+            &values,
+        );
+    }
+}
+
+/// Each call of syngate in `text` is one that it takes.
+fn assert_calls_parse(document: &str, text: &str, at_least: usize) {
+    let calls = calls(text);
+    assert!(
+        calls.len() >= at_least,
+        "{document}: only {} calls of syngate are seen: {calls:?}",
+        calls.len()
+    );
+    for call in calls {
+        match Args::try_parse_from(&call) {
+            Ok(_) => (),
+            Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => (),
+            Err(e) => panic!("{document}: {call:?}: {e}"),
+        }
+    }
+}
+
+// --help -----------------------------------------------------------------------------------------
+
+#[test]
+fn help_has_every_option() {
+    for arg in ["-h", "--help"] {
+        let text = words(&syngate(arg));
+        for option in options() {
+            for name in &option.names {
+                assert!(text.contains(name), "syngate {arg} lacks {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn version_is_the_package_s() {
+    let expected = format!("syngate {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(syngate("--version"), expected);
+    assert_eq!(syngate("-V"), expected);
+}
+
+// The man page -----------------------------------------------------------------------------------
+
+#[test]
+fn man_is_clean_mdoc() {
+    let output: Output = Command::new("mandoc")
+        .args(["-Tlint", "-W", "warning"])
+        .arg(path("man/syngate.8"))
+        .output()
+        .expect("mandoc is needed (Debian: apt-get install mandoc)");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[test]
+fn man_documents_each_option_and_no_other() {
+    let options = options();
+    let man = man();
+    for section in ["SYNOPSIS", "OPTIONS"] {
+        let flags = man.section(section).flags();
+        assert_same(
+            &format!("man, {section},"),
+            &flags,
+            "syngate",
+            &names(&options),
+        );
+    }
+    assert_same("man", &man.whole().flags(), "syngate", &names(&options));
+    let blocks = man.section("OPTIONS").items("Fl");
+    for option in &options {
+        let of_option = |b: &&Block| b.head_flags().contains(option.long());
+        let found: Vec<&Block> = blocks.iter().filter(of_option).collect();
+        let [block] = found[..] else {
+            panic!("man, OPTIONS: {} items for {}", found.len(), option.long());
+        };
+        let expected = option.names.iter().cloned().collect();
+        assert_same("man, item", &block.head_flags(), "syngate", &expected);
+        assert_block_tells(block, option);
+    }
+    assert_eq!(blocks.len(), options.len());
+}
+
+#[test]
+fn man_documents_each_variable_and_no_other() {
+    let section = man().section("ENVIRONMENT");
+    let options = options();
+    let variables: BTreeSet<String> = options.iter().filter_map(|o| o.variable.clone()).collect();
+    let besides = [lock::LOCK_DIR_VARIABLE, child::RUN_VARIABLE, "PATH"];
+    let all = variables.into_iter().chain(besides.map(str::to_owned));
+    assert_same(
+        "man, ENVIRONMENT,",
+        &section.items_of("Ev"),
+        "syngate",
+        &all.collect(),
+    );
+    for option in &options {
+        if let Some(variable) = &option.variable {
+            let items = section.items("Ev");
+            let item = items.iter().find(|i| i.head_has(variable));
+            let flags = item.expect("it is there, see above").flags();
+            assert_eq!(flags, [option.long().to_owned()].into(), "man, {variable}");
+        }
+    }
+}
+
+#[test]
+fn man_and_readme_name_no_variable_that_does_not_exist() {
+    let real: BTreeSet<String> = options()
+        .into_iter()
+        .filter_map(|o| o.variable)
+        .chain([lock::LOCK_DIR_VARIABLE, child::RUN_VARIABLE].map(str::to_owned))
+        .collect();
+    for file in ["man/syngate.8", "README.md"] {
+        let text = read(file);
+        let named = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for name in named.filter(|n| n.len() > ENV_PREFIX.len() && n.starts_with(ENV_PREFIX)) {
+            assert!(
+                real.contains(name),
+                "{file} names {name}: syngate does not read it"
+            );
+        }
+    }
+}
+
+#[test]
+fn man_has_the_constants_of_the_program() {
+    let in_words = |d: Duration| match d.as_millis() {
+        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
+        ms if ms % 1_000 == 0 => format!("{} s", ms / 1_000),
+        ms => format!("{ms} ms"),
+    };
+    let items = man().section("OPTIONS").items("");
+    for (item, constant) in [
+        ("Longest duration", LONGEST),
+        ("Lock retry", lock::RETRY),
+        ("Look", step::LOOK_EVERY),
+        ("Quiet", step::QUIET),
+        ("Young half-open", YOUNG),
+        ("Cookie grace", step::COOKIE_GRACE),
+        ("Settle, one socket", step::SETTLE_ONE),
+        ("Settle, group", step::SETTLE_GROUP),
+        ("Settle, first change", step::SETTLE_PATIENCE),
+    ] {
+        let block = items.iter().find(|b| b.head() == item);
+        let block = block.unwrap_or_else(|| panic!("man, Times and limits: no '{item}'"));
+        let value = in_words(constant);
+        assert!(
+            says(&block.words(), &value),
+            "man, {item}: not '{value}': {}",
+            block.words().join(" ")
+        );
+    }
+}
+
+#[test]
+fn man_has_examples_that_syngate_takes() {
+    assert_calls_parse("man", &man().section("EXAMPLES").literal(), 10);
+}
+
+// The report -------------------------------------------------------------------------------------
+
+/// The objects in the schema: their properties and what they require.
+fn objects(schema: &Value, found: &mut Vec<(BTreeSet<String>, BTreeSet<String>)>) {
+    if let Value::Object(map) = schema {
+        if let (Some(Value::Object(properties)), Some(Value::Array(required))) =
+            (map.get("properties"), map.get("required"))
+        {
+            let required = required.iter().filter_map(Value::as_str);
+            found.push((
+                properties.keys().cloned().collect(),
+                required.map(str::to_owned).collect(),
+            ));
+        }
+        map.values().for_each(|v| objects(v, found));
+    }
+}
+
+#[test]
+fn man_and_schema_have_the_same_fields() {
+    let schema: Value = serde_json::from_str(&read("contrib/report.schema.json")).unwrap();
+    let mut found = Vec::new();
+    objects(&schema, &mut found);
+    assert_eq!(
+        found.len(),
+        4,
+        "the report, its phases, what is left, a listener"
+    );
+    let mut fields = BTreeSet::new();
+    for (properties, required) in found {
+        assert_same("required", &required, "the schema", &properties);
+        fields.extend(properties);
+    }
+    let outcomes = schema["properties"]["outcome"]["enum"].as_array().unwrap();
+    fields.extend(outcomes.iter().map(|o| o.as_str().unwrap().to_owned()));
+    let told = man()
+        .section("OUTPUT")
+        .subsection("The report")
+        .arguments_of("Li");
+    assert_same(
+        "man, The report,",
+        &told,
+        "contrib/report.schema.json",
+        &fields,
+    );
+}
+
+// Exit statuses ----------------------------------------------------------------------------------
+
+#[test]
+fn exit_statuses_are_named_everywhere() {
+    let items = man().section("EXIT STATUS").items("");
+    let readme = words(&read("README.md"));
+    let help = words(&syngate("--help"));
+    for status in [NOT_KEPT, NOT_RUN, NOT_EXECUTABLE, NOT_FOUND] {
+        let status = status.to_string();
+        assert!(
+            items.iter().any(|i| i.head() == status),
+            "man lacks {status}"
+        );
+        assert!(readme.contains(&status), "README.md lacks {status}");
+        assert!(help.contains(&status), "syngate --help lacks {status}");
+    }
+}
+
+// The README -------------------------------------------------------------------------------------
+
+#[test]
+fn readme_s_option_table_has_each_option_with_its_default() {
+    let readme = read("README.md");
+    let rows = option_table(&readme);
+    let in_table: BTreeSet<String> = rows.iter().flat_map(|r| r.names.clone()).collect();
+    let mut usual = names(&options());
+    usual.retain(|name| !own_names().contains(name));
+    let own = in_table.difference(&usual).cloned().collect();
+    assert_same("README.md, option table,", &own, "syngate", &own_names());
+    for option in options().into_iter().filter(|o| !o.usual) {
+        let row = rows.iter().find(|r| r.names.contains(option.long()));
+        let row = row.expect("it is there, see above");
+        for name in &option.names {
+            assert!(
+                row.names.contains(name),
+                "README.md: {name} is not beside {}",
+                option.long()
+            );
+        }
+        if let Some(default) = &option.default {
+            assert!(
+                row.code.contains(default),
+                "README.md, {}: `{default}`, its default, is not in its row",
+                option.long()
+            );
+        }
+    }
+}
+
+#[test]
+fn readme_has_no_option_and_no_call_that_syngate_does_not_take() {
+    let readme = read("README.md");
+    let options = options();
+    let real = names(&options);
+    for span in code_spans(&readme).iter().filter(|s| s.starts_with('-')) {
+        let flags = span
+            .split([' ', ',', '=', '|', '/'])
+            .filter(|w| w.starts_with('-'));
+        for flag in flags.filter(|f| *f != "--") {
+            assert!(
+                real.contains(flag),
+                "README.md: `{span}`: there is no {flag}"
+            );
+        }
+        if let [name, value, ..] = span.split([' ', '=']).collect::<Vec<_>>()[..]
+            && let Some(option) = options.iter().find(|o| o.names.iter().any(|n| n == name))
+            && !option.values.is_empty()
+            && value.chars().all(|c| c.is_ascii_lowercase())
+        {
+            let exists = option.values.iter().any(|v| v == value);
+            assert!(exists, "README.md: `{span}`: {name} does not take that");
+        }
+    }
+    let spans = code_spans(&readme).join("\n");
+    assert_calls_parse(
+        "README.md",
+        &format!("{}\n{spans}", code_blocks(&readme)),
+        3,
+    );
+}
+
+// The completions --------------------------------------------------------------------------------
+
+#[test]
+fn completions_are_as_generated() {
+    for (shell, file, epilogue) in completions::FILES {
+        let file = format!("contrib/completions/{file}");
+        let generated = String::from_utf8(completions::render(shell, epilogue)).unwrap();
+        assert!(
+            generated == read(&file),
+            "{file} is not up to date: cargo run --example completions"
+        );
+    }
+}
+
+#[test]
+fn completions_have_each_option_and_no_other() {
+    let real = names(&options());
+    let bash = read("contrib/completions/syngate.bash");
+    let opts = bash.lines().find_map(|l| l.trim().strip_prefix("opts=\"-"));
+    let opts = format!("-{}", opts.expect("a line with the options"));
+    let offered = opts.trim_end_matches('"').split(' ').map(str::to_owned);
+    assert_same("syngate.bash", &offered.collect(), "syngate", &real);
+
+    let zsh = read("contrib/completions/_syngate");
+    let specs = zsh.lines().filter_map(|l| l.strip_prefix('\''));
+    let offered = specs
+        .map(|spec| {
+            spec.rsplit_once(")-")
+                .map_or(spec.to_owned(), |(_, s)| format!("-{s}"))
+        })
+        .map(|spec| spec.trim_start_matches('*').to_owned())
+        .filter(|spec| spec.starts_with('-'))
+        .map(|spec| {
+            spec.split(['[', '=', '+'])
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        });
+    assert_same("_syngate", &offered.collect(), "syngate", &real);
+
+    let fish = read("contrib/completions/syngate.fish");
+    let mut offered = BTreeSet::new();
+    for line in fish
+        .lines()
+        .filter(|l| l.starts_with("complete -c syngate -"))
+    {
+        let words = words(line.split(" -d ").next().unwrap_or_default());
+        for pair in words.windows(2) {
+            match pair[0].as_str() {
+                "-s" => offered.insert(format!("-{}", pair[1])),
+                "-l" => offered.insert(format!("--{}", pair[1])),
+                _ => false,
+            };
+        }
+    }
+    assert_same("syngate.fish", &offered, "syngate", &real);
+}
+
+#[test]
+fn completions_work_in_their_shells() {
+    let run = |shell: &str, args: &[&str]| {
+        let output = Command::new(shell)
+            .args(args)
+            .current_dir(path("contrib/completions"))
+            .output()
+            .unwrap_or_else(|e| panic!("{shell} is needed (Debian: apt-get install {shell}): {e}"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && said.is_empty(),
+            "{shell}: {said}"
+        );
+        words(&String::from_utf8_lossy(&output.stdout))
+    };
+    let drains = ["--drain", "--drain-until"];
+
+    let bash = |line: &str| {
+        let script = format!(
+            "set -eu; source syngate.bash; COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+             _syngate_or_command syngate \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"
+             printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        run("bash", &["--norc", "--noprofile", "-c", &script])
+    };
+    assert_eq!(bash("syngate --dra"), drains);
+    assert_eq!(bash("syngate --syn ''"), ["drop"]);
+    assert!(bash("syngate --port 80 -- mkfif").contains(&"mkfifo".to_owned()));
+
+    let fish = |line: &str| {
+        let script =
+            format!("source syngate.fish; complete -C '{line}' | string replace -r \\t.\\* ''");
+        run("fish", &["--no-config", "-c", &script])
+    };
+    assert_eq!(fish("syngate --dra"), drains);
+    assert_eq!(fish("syngate --syn "), ["drop"]);
+    assert!(fish("syngate --port 80 -- mkfif").contains(&"mkfifo".to_owned()));
+
+    // zsh completes in its line editor only: here it finds, reads and runs the file.
+    let script = "fpath=($PWD $fpath); autoload -U compinit; compinit -u -D; print $_comps[syngate]
+                  autoload +X _syngate; (( $+functions[_syngate] )) && print loaded";
+    assert_eq!(run("zsh", &["-f", "-c", script]), ["_syngate", "loaded"]);
+}
+
+// The changelog ----------------------------------------------------------------------------------
+
+#[test]
+fn changelog_begins_with_this_version() {
+    let changelog = read("CHANGELOG.md");
+    let heads = changelog.lines().filter_map(|l| l.strip_prefix("## "));
+    let mut releases = heads.filter(|h| !h.contains("Unreleased"));
+    let newest = releases.next().expect("a release");
+    let (version, date) = newest.split_once(" - ").expect("## [version] - date");
+    assert_eq!(version.trim_matches(['[', ']']), env!("CARGO_PKG_VERSION"));
+    let shape: String = date
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '9' } else { c })
+        .collect();
+    assert_eq!(shape, "9999-99-99", "{date}");
+}

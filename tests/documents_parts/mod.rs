@@ -1,0 +1,22 @@
+//! Just enough of mdoc(7), Markdown and the shell's syntax to see what a document says.
+
+mod call;
+mod man;
+mod markdown;
+
+pub use call::calls;
+pub use man::{Block, Man};
+pub use markdown::{code_blocks, code_spans, option_table};
+
+/// The words of a text, without the punctuation around them.
+pub fn words(text: &str) -> Vec<String> {
+    text.split_whitespace()
+        .map(|w| {
+            w.trim_matches([
+                '.', ',', ';', ':', '(', ')', '[', ']', '|', '`', '*', '\'', '"',
+            ])
+        })
+        .filter(|w| !w.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
