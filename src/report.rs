@@ -504,3 +504,156 @@ fn rows(listeners: &[Listener], holders: &Holders) -> Vec<ListenerRow> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(exit: CommandExit) -> Facts {
+        let now = Instant::now();
+        Facts {
+            started_at: Some(now),
+            exited: Some((now, exit)),
+            ..Facts::default()
+        }
+    }
+
+    fn verdict(facts: &Facts, open_error: Option<&str>) -> Ending {
+        conclude(&Evidence {
+            facts,
+            ports: &[80].into_iter().collect(),
+            command: "service haproxy restart",
+            pid: Some(4711),
+            closed: &Closed {
+                time: Some(Duration::from_millis(83)),
+                syns_stopped: Some(12),
+            },
+            ready_timeout: Duration::from_secs(10),
+            before: &Sample::default(),
+            spawn_error: None,
+            open_error,
+        })
+    }
+
+    #[track_caller]
+    fn expect(facts: &Facts, outcome: Outcome, exit: Exit, says: &str) {
+        let ending = verdict(facts, None);
+        assert_eq!((ending.outcome, ending.exit), (outcome, exit), "{ending:?}");
+        assert!(ending.message.contains(says), "{ending:?}");
+        assert!(!ending.message.contains('\n'), "{ending:?}");
+    }
+
+    const ZERO: CommandExit = CommandExit::Code(0);
+
+    #[test]
+    fn commands_own_status_passes() {
+        let closed = "80 was closed for 83 ms, 12 SYNs dropped";
+        expect(&facts(ZERO), Outcome::Ok, Exit::Status(0), closed);
+        for status in 1..=255 {
+            let facts = facts(CommandExit::Code(status));
+            expect(&facts, Outcome::CommandFailed, Exit::Status(status), closed);
+        }
+        let facts = facts(CommandExit::Signal(9));
+        expect(
+            &facts,
+            Outcome::CommandSignalled,
+            Exit::Status(137),
+            "SIGKILL ended",
+        );
+    }
+
+    #[test]
+    fn a_broken_promise_is_124() {
+        let mut late = facts(ZERO);
+        late.deadline_hit = true;
+        expect(&late, Outcome::Deadline, Exit::Status(124), "--max-closed");
+
+        let mut deserted = facts(ZERO);
+        deserted.not_ready = [80].into_iter().collect();
+        expect(
+            &deserted,
+            Outcome::NotReady,
+            Exit::Status(124),
+            "--ready-timeout 0",
+        );
+
+        let ending = verdict(&facts(ZERO), Some("EPERM"));
+        assert_eq!(ending.outcome, Outcome::OpenFailed);
+        assert_eq!(ending.exit, Exit::Status(124));
+    }
+
+    #[test]
+    fn commands_failure_comes_before_ours() {
+        let mut late = facts(CommandExit::Code(3));
+        late.deadline_hit = true;
+        expect(
+            &late,
+            Outcome::CommandFailed,
+            Exit::Status(3),
+            "exited with status 3",
+        );
+    }
+
+    #[test]
+    fn interrupted_says_what_became_of_command() {
+        let term = Some((15, Sender::Process));
+        let before = Facts {
+            interrupted: term,
+            not_run: Some(NotRun::Signal),
+            ..Facts::default()
+        };
+        expect(
+            &before,
+            Outcome::Interrupted,
+            Exit::Status(143),
+            "was not run",
+        );
+        let mut left = facts(ZERO);
+        left.exited = None;
+        left.interrupted = term;
+        expect(
+            &left,
+            Outcome::Interrupted,
+            Exit::Status(143),
+            "(pid 4711) is left running",
+        );
+        let mut after = facts(ZERO);
+        after.interrupted = Some((2, Sender::Terminal));
+        expect(
+            &after,
+            Outcome::Interrupted,
+            Exit::Interrupt,
+            "not waited for",
+        );
+    }
+
+    #[test]
+    fn ctrl_c_that_ended_command_ends_us() {
+        let mut both = facts(CommandExit::Signal(2));
+        both.signals = vec![(2, Sender::Terminal)];
+        expect(&both, Outcome::CommandSignalled, Exit::Interrupt, "SIGINT");
+        let mut killed = facts(CommandExit::Signal(2));
+        killed.signals = vec![(2, Sender::Process)];
+        expect(
+            &killed,
+            Outcome::CommandSignalled,
+            Exit::Status(130),
+            "SIGINT",
+        );
+    }
+
+    #[test]
+    fn what_was_not_run_is_125() {
+        for (why, says) in [
+            (NotRun::Deadline, "--max-closed"),
+            (NotRun::Fallen, "no longer stood"),
+            (NotRun::OpenedEarly, "SIGUSR1"),
+        ] {
+            let facts = Facts {
+                not_run: Some(why),
+                ..Facts::default()
+            };
+            expect(&facts, Outcome::NotRun, Exit::Status(125), says);
+        }
+    }
+}

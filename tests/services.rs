@@ -263,3 +263,28 @@ fn scanners_do_not_hold_the_drain_up() {
     let stale = outcome.report["stale_half_open"].as_u64().unwrap();
     assert!(stale > 0, "they were seen: {:#}", outcome.report);
 }
+
+/// A handshake that was answered with a SYN cookie leaves no trace until it is complete: while
+/// cookies are sent, the drain waits for them.
+#[test]
+fn syn_cookies_prolong_the_drain() {
+    let pair = Pair::new().unwrap();
+    let haproxy = haproxy(&pair);
+    let drain_ms = |outcome: &Outcome| ms(&outcome.report["phases"], "drain_ms");
+    let cookies = |how: &str| {
+        let setting = format!("net.ipv4.tcp_syncookies={how}");
+        pair.server.must(["sysctl", "-w", &setting]);
+    };
+
+    cookies("2"); // always
+    let running = load(&pair, 500);
+    let sending = gate(&pair.server, "--port 80", haproxy.restart_argv());
+    let report = running.stop().unwrap();
+    assert_unnoticed(&report, ms(&sending.report, "closed_ms"), 500);
+    assert!(drain_ms(&sending) >= 300.0, "{}", drain_ms(&sending));
+
+    // That it once did is no reason to wait.
+    cookies("1");
+    let quiet = gate(&pair.server, "--port 80", haproxy.restart_argv());
+    assert!(drain_ms(&quiet) < 200.0, "{}", drain_ms(&quiet));
+}
