@@ -106,7 +106,8 @@ fn killed_at_random_moments() {
         let killed = killing.kill(&moment);
         // Killed between COMMAND's kill and its start, there is no server: that is COMMAND's.
         pair.server.wait_listen(80).unwrap();
-        ask(&pair).unwrap_or_else(|e| panic!("{moment:?}: {e}"));
+        let connect_ms = ask(&pair).unwrap_or_else(|e| panic!("{moment:?}: {e}"));
+        assert!(connect_ms < GONE_WITHIN.as_secs_f64() * 1e3, "{moment:?}: {connect_ms} ms");
         killing::record("random", &moment, &killed);
     }
 }
