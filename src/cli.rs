@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ErrorKind};
-use clap::{ArgAction, CommandFactory, Parser, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use crate::ports::PortSet;
 use crate::sockets::drained::DrainUntil;
@@ -115,7 +116,7 @@ pub struct Args {
     pub verbose: bool,
 
     /// Tell errors only
-    #[arg(short, long, env = "SYNGATE_QUIET", value_parser = BoolishValueParser::new(), conflicts_with = "verbose")]
+    #[arg(short, long, env = "SYNGATE_QUIET", value_parser = BoolishValueParser::new())]
     pub quiet: bool,
 
     /// What to run, with its arguments; as it is, not by a shell
@@ -142,8 +143,14 @@ pub enum Parsed {
 
 /// Parses the arguments and the environment.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
-    match Args::try_parse_from(args) {
-        Ok(args) => Parsed::Run(Box::new(args)),
+    let parsed = Args::command()
+        .try_get_matches_from(args)
+        .and_then(|matches| Ok((Args::from_arg_matches(&matches)?, matches)));
+    match parsed {
+        Ok((args, matches)) => match loudness(args, &matches) {
+            Ok(args) => Parsed::Run(Box::new(args)),
+            Err(why) => Parsed::Wrong(why),
+        },
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                 Parsed::Print(error.render().to_string())
@@ -151,6 +158,20 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
             _ => Parsed::Wrong(one_line(&error)),
         },
     }
+}
+
+/// The command line wins over the environment: `-q` over SYNGATE_VERBOSE and the other way round.
+fn loudness(mut args: Args, matches: &ArgMatches) -> Result<Args, String> {
+    if !(args.quiet && args.verbose) {
+        return Ok(args);
+    }
+    let given = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+    match (given("quiet"), given("verbose")) {
+        (true, false) => args.verbose = false,
+        (false, true) => args.quiet = false,
+        _ => return Err("--quiet and --verbose exclude each other".to_owned()),
+    }
+    Ok(args)
 }
 
 /// clap explains over several lines; errors of ours are one line that says what would be right.
@@ -161,7 +182,8 @@ fn one_line(error: &clap::Error) -> String {
     match error.kind() {
         ErrorKind::ValueValidation => {
             let why = std::error::Error::source(error).map_or_else(String::new, |e| e.to_string());
-            format!("{}: '{value}': {why}", origin(&arg, &value))
+            let why = why.replace("value was not a boolean", "expected yes or no");
+            format!("{}: '{value}': {why}", origin(&arg))
         }
         ErrorKind::InvalidValue if value.is_empty() => {
             format!("{arg} needs a value{}", choices(error))
@@ -169,7 +191,7 @@ fn one_line(error: &clap::Error) -> String {
         ErrorKind::InvalidValue => {
             format!(
                 "{}: '{value}' is not one of its values{}",
-                origin(&arg, &value),
+                origin(&arg),
                 choices(error)
             )
         }
@@ -184,12 +206,7 @@ fn one_line(error: &clap::Error) -> String {
                 .unwrap_or_default();
             format!("unknown option '{arg}'{suggested} (see syngate --help)")
         }
-        ErrorKind::ArgumentConflict if arg == prior_arg(error) => {
-            format!("{arg} is given twice")
-        }
-        ErrorKind::ArgumentConflict => {
-            format!("{arg} and {} exclude each other", prior_arg(error))
-        }
+        ErrorKind::ArgumentConflict => format!("{} is given twice", long_name(&arg)),
         _ => {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
@@ -198,23 +215,41 @@ fn one_line(error: &clap::Error) -> String {
     }
 }
 
+/// `--drain` of `--drain <DUR>`.
+fn long_name(arg: &str) -> &str {
+    arg.split([' ', '=']).next().unwrap_or(arg)
+}
+
 /// Which option has the value, and whether it came from the environment.
-fn origin(arg: &str, value: &str) -> String {
-    let long = arg.split([' ', '=']).next().unwrap_or(arg);
-    let variable = Args::command()
+fn origin(arg: &str) -> String {
+    let long = long_name(arg);
+    let command = Args::command();
+    let option = command
         .get_arguments()
-        .find(|a| a.get_long().is_some_and(|name| long == format!("--{name}")))
-        .and_then(|a| a.get_env())
-        .map(ToOwned::to_owned);
+        .find(|a| a.get_long().is_some_and(|name| long == format!("--{name}")));
+    let variable = option.and_then(|option| option.get_env());
+    let given = std::env::args_os()
+        .take_while(|word| word != "--")
+        .any(|word| {
+            is_option(
+                &word.to_string_lossy(),
+                long,
+                option.and_then(|o| o.get_short()),
+            )
+        });
     match variable {
-        Some(name)
-            if std::env::var_os(&name).is_some_and(|v| v == *value)
-                && !std::env::args().any(|a| a.contains(value)) =>
-        {
-            format!("{} (for {long})", name.to_string_lossy())
-        }
+        Some(name) if !given => format!("{} (for {long})", name.to_string_lossy()),
         _ => long.to_owned(),
     }
+}
+
+/// `--port`, `--port=80`, `-p`, `-p80`.
+fn is_option(word: &str, long: &str, short: Option<char>) -> bool {
+    let short = short.is_some_and(|s| word.strip_prefix('-').is_some_and(|w| w.starts_with(s)));
+    short
+        || word
+            .strip_prefix(long)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
 }
 
 fn choices(error: &clap::Error) -> String {
@@ -238,13 +273,6 @@ fn missing(error: &clap::Error) -> String {
          syngate --port 80 -- service haproxy restart"
             .to_owned()
     }
-}
-
-fn prior_arg(error: &clap::Error) -> String {
-    error
-        .get(ContextKind::PriorArg)
-        .map(ToString::to_string)
-        .unwrap_or_default()
 }
 
 fn ports(text: &str) -> Result<PortSet, String> {

@@ -45,6 +45,8 @@ pub struct Plan {
 pub enum Refused {
     /// The options contradict each other.
     Options(String),
+    /// The report can't be written.
+    ReportFile(String),
     /// COMMAND can't be run.
     Command(NotRunnable),
 }
@@ -60,14 +62,10 @@ impl Plan {
             Settle::Fixed(settle) => settle,
         };
         if args.drain + settle >= args.max_closed {
-            return Err(Refused::Options(too_long(
-                args.drain,
-                settle,
-                args.max_closed,
-            )));
+            return Err(Refused::Options(too_long(args)));
         }
         if let Some(file) = &args.report_file {
-            check_report_file(file).map_err(Refused::Options)?;
+            check_report_file(file).map_err(Refused::ReportFile)?;
         }
         let name = args
             .command
@@ -162,13 +160,16 @@ fn shown(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }
 
-fn too_long(drain: Duration, settle: Duration, max_closed: Duration) -> String {
+fn too_long(args: &Args) -> String {
+    let drain = format!("--drain {}", shown(args.drain));
+    let both = match args.settle {
+        Settle::Auto => format!("{drain} is"),
+        Settle::Fixed(settle) => format!("{drain} and --settle {} together are", shown(settle)),
+    };
     format!(
-        "--drain {} and --settle {} together are not less than --max-closed {}: \
-         COMMAND would run behind a gate that opens; raise --max-closed or shorten the others",
-        shown(drain),
-        shown(settle),
-        shown(max_closed)
+        "{both} not less than --max-closed {}: COMMAND would run behind a gate that opens; raise \
+         --max-closed or shorten the drain",
+        shown(args.max_closed)
     )
 }
 
@@ -248,7 +249,9 @@ fn runnable(file: &Path) -> Result<(), NotRunnable> {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(
             NotRunnable::NotExecutable(format!("{shown}: may not be looked at")),
         ),
-        Err(_) => Err(NotRunnable::NotFound(format!("{shown}: no such file"))),
+        Err(_) => Err(NotRunnable::NotFound(format!(
+            "{shown}: no such file to run as COMMAND"
+        ))),
         Ok(meta) if meta.is_dir() => Err(NotRunnable::NotExecutable(format!(
             "{shown} is a directory"
         ))),

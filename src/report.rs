@@ -68,6 +68,20 @@ impl Ending {
         }
     }
 
+    /// A bug of ours.
+    pub fn bug(command_was_run: bool) -> Ending {
+        let message = "this is a bug in syngate: it panicked, which opened the gate";
+        if !command_was_run {
+            return Ending::not_run("bug", format!("{message}; COMMAND was not run"));
+        }
+        Ending {
+            outcome: Outcome::OpenFailed,
+            reason: "bug",
+            message: format!("{message}; COMMAND was left alone"),
+            exit: Exit::Status(NOT_KEPT),
+        }
+    }
+
     /// A signal came before COMMAND was run.
     pub fn interrupted_before(signal: i32, sender: Sender) -> Ending {
         Ending {
@@ -82,7 +96,7 @@ impl Ending {
 /// A line that says how long the gate was closed.
 #[derive(Debug, Clone, Default)]
 pub struct Closed {
-    /// From closing to opening; `None` if it was never closed.
+    /// How long some gated port was closed; `None` if none ever was.
     pub time: Option<Duration>,
     /// How many SYNs were stopped, if it could be read.
     pub syns_stopped: Option<u64>,
@@ -316,7 +330,7 @@ pub struct Report {
     command_signal: Option<i32>,
     /// From the start of syngate to the closed gate.
     pub closed_after_ms: Option<Ms>,
-    /// How long it was closed.
+    /// How long some gated port was closed.
     pub closed_ms: Option<Ms>,
     /// From the decision to open to the open gate.
     pub open_took_ms: Option<Ms>,
@@ -333,6 +347,9 @@ pub struct Report {
     stale_half_open: u32,
     /// What was not as it should be.
     pub warnings: Vec<String>,
+    /// Whether COMMAND was started, for the ending of a run that panics.
+    #[serde(skip)]
+    pub command_was_run: bool,
 }
 
 /// The times of a run's phases; those that it did not come to are null.
@@ -402,6 +419,7 @@ impl Report {
             drain_left: Left::default(),
             stale_half_open: 0,
             warnings: Vec::new(),
+            command_was_run: false,
         }
     }
 
@@ -447,19 +465,22 @@ impl Report {
     }
 
     /// Writes it to `file`: a regular file is replaced in one step, so that no reader finds half a
-    /// report; anything else (a pipe, /dev/stderr) is written to.
+    /// report; through a symbolic link it is its target that is replaced. What is not a regular
+    /// file (a pipe, a terminal), or is the open file of somebody else (/dev/stderr), is written to.
     ///
     /// # Errors
     /// What the file system says.
     pub fn write(&self, file: &Path) -> io::Result<()> {
         let mut json = serde_json::to_vec_pretty(self)?;
         json.push(b'\n');
+        let somebodys = file.starts_with("/dev") || file.starts_with("/proc");
         match std::fs::metadata(file) {
-            Ok(meta) if !meta.is_file() => std::fs::OpenOptions::new()
-                .write(true)
-                .open(file)?
-                .write_all(&json),
-            _ => self.replace(file, &json),
+            Ok(meta) if somebodys || !meta.is_file() => {
+                let mut options = std::fs::OpenOptions::new();
+                options.append(true).open(file)?.write_all(&json)
+            }
+            Ok(_) => self.replace(&file.canonicalize()?, &json),
+            Err(_) => self.replace(file, &json),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 use std::hash::{BuildHasher, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
@@ -42,11 +43,21 @@ pub fn run(args: &Args, started: Instant) -> Exit {
         .fold(PortSet::EMPTY, |all, p| all.union(p));
     let mut report = Report::new(new_id(), &args.command, &ports);
     let ending = match planned {
-        Ok(plan) => carry_out(&plan, &say, &mut report, started).unwrap_or_else(|ending| ending),
+        Ok(plan) => surviving_bugs(&plan, &say, &mut report, started),
         Err(refused) => refusal(refused),
     };
     tell(&ending, args, &say, &mut report);
     ending.exit
+}
+
+/// A bug must not look like COMMAND's exit status: a panic ends as an ending of ours, after it has
+/// dropped the guard, and so opened the gate, on its way here.
+fn surviving_bugs(plan: &Plan, say: &Say, report: &mut Report, started: Instant) -> Ending {
+    let carried_out = catch_unwind(AssertUnwindSafe(|| carry_out(plan, say, report, started)));
+    match carried_out {
+        Ok(Ok(ending) | Err(ending)) => ending,
+        Err(_) => Ending::bug(report.command_was_run),
+    }
 }
 
 /// Everything from the lock to the verdict. An early end is an error here: the gate was not closed.
@@ -78,7 +89,8 @@ fn carry_out(
     let deadline = Instant::now() + plan.max_closed;
     let gate = close(plan, deadline, say, report)?;
     let closed_at = gate.as_ref().map_or_else(Instant::now, Gate::closed_at);
-    if gate.is_some() {
+    let closed = gate.is_some();
+    if closed {
         report.closed_after_ms = Some((closed_at - started).into());
     }
     let mut run = Run {
@@ -90,6 +102,7 @@ fn carry_out(
         gate,
         child: None,
         closed_at,
+        shut_since: closed.then_some(closed_at),
         opened_at: None,
         closed: Closed::default(),
         spawn_error: None,
@@ -313,6 +326,9 @@ struct Run<'a> {
     gate: Option<Gate>,
     child: Option<Child>,
     closed_at: Instant,
+    /// Since when some port is shut.
+    shut_since: Option<Instant>,
+    /// When the last one was opened.
     opened_at: Option<Instant>,
     closed: Closed,
     spawn_error: Option<Ending>,
@@ -354,7 +370,10 @@ impl Run<'_> {
                 self.shut_only(self.plan.config.ports.clone());
                 Event::Stands(self.gate_stands())
             }
-            Action::Start => Event::Started(self.start()),
+            Action::Start => {
+                report.command_was_run = self.start();
+                Event::Started(report.command_was_run)
+            }
             Action::ShutOnly(ports) => {
                 self.shut_only(ports);
                 Event::Done
@@ -403,9 +422,33 @@ impl Run<'_> {
         let Some(gate) = &mut self.gate else {
             return;
         };
+        let was = gate.shut().clone();
         match gate.shut_only(ports) {
-            Ok(()) => self.say.phase(&format!("shut: {}", gate.shut().brief())),
+            Ok(()) => {
+                let is = gate.shut().clone();
+                self.note_shut(&was, &is);
+            }
             Err(error) => self.warn(format!("the gated ports could not be changed: {error:#}")),
+        }
+    }
+
+    /// Keeps the account of how long some port was closed.
+    fn note_shut(&mut self, was: &PortSet, is: &PortSet) {
+        let now = Instant::now();
+        if is.is_empty() {
+            self.opened_at = self.shut_since.map(|_| now).or(self.opened_at);
+            let closed = self
+                .shut_since
+                .take()
+                .map_or(Duration::ZERO, |since| now - since);
+            self.closed.time = Some(self.closed.time.unwrap_or_default() + closed);
+        } else {
+            self.shut_since.get_or_insert(now);
+        }
+        for (what, ports) in [("opened", was.minus(is)), ("closed", is.minus(was))] {
+            if !ports.is_empty() {
+                self.say.phase(&format!("{what} {}", ports.brief()));
+            }
         }
     }
 
@@ -431,20 +474,17 @@ impl Run<'_> {
         let Some(mut gate) = self.gate.take() else {
             return;
         };
+        let was = gate.shut().clone();
         let decided = Instant::now();
         let opened = gate.open();
-        let opened_at = Instant::now();
-        self.opened_at = Some(opened_at);
-        self.closed.time = Some(opened_at - self.closed_at);
-        report.open_took_ms = Some((opened_at - decided).into());
+        report.open_took_ms = Some(decided.elapsed().into());
+        self.note_shut(&was, &PortSet::EMPTY);
         report.closed_ms = self.closed.time.map(Into::into);
-        let removed = gate.remove();
-        match opened.and(removed) {
+        match opened.and(gate.remove()) {
             Ok(counted) => self.closed.syns_stopped = counted,
             Err(error) => self.open_error = Some(format!("{error:#}")),
         }
         report.syns_stopped = self.closed.syns_stopped;
-        self.say.phase("open");
     }
 
     /// Nothing to do: waits for a signal, COMMAND's exit or the time that was asked for.
@@ -574,6 +614,8 @@ fn not_spawned(plan: &Plan, error: Errno) -> Ending {
 fn refusal(refused: Refused) -> Ending {
     match refused {
         Refused::Options(why) => Ending::not_run("options", why),
+        // It could not be written: once is enough to say so.
+        Refused::ReportFile(why) => Ending::not_run("report_file", why),
         Refused::Command(why) => {
             let reason = match why.status() {
                 NOT_FOUND => "not_found",
@@ -588,6 +630,7 @@ fn refusal(refused: Refused) -> Ending {
 fn tell(ending: &Ending, args: &Args, say: &Say, report: &mut Report) {
     report.ending(ending);
     if let Some(file) = &args.report_file
+        && ending.reason != "report_file"
         && let Err(error) = report.write(file)
     {
         say.error(&format!("--report-file: {}: {error}", file.display()));

@@ -293,7 +293,8 @@ impl State {
             return self.finish();
         }
         if !self.opened && now >= self.deadline {
-            self.facts.deadline_hit = true;
+            // With --open-on ready all ports may be open already: nothing was cut short then.
+            self.facts.deadline_hit = !self.shut.is_empty();
             return Some(self.open_early(NotRun::Deadline));
         }
         match self.phase {
@@ -337,13 +338,13 @@ impl State {
         })
     }
 
-    /// Opens before the run has come to its end. COMMAND, if it runs, is still waited for; it is
-    /// not run behind an open gate.
+    /// Opens before the run has come to its end. COMMAND, if it runs, is still waited for, and after
+    /// USR1 its listeners as well; it is not run behind an open gate.
     fn open_early(&mut self, why: NotRun) -> Action {
         if self.command_pending() {
             self.facts.not_run = Some(why);
         }
-        if self.phase != Phase::Running {
+        if self.command_pending() || self.facts.deadline_hit && self.phase != Phase::Running {
             self.phase = Phase::Over;
         }
         self.open()
@@ -430,7 +431,7 @@ impl State {
 
     fn exited(&mut self, exit: CommandExit, now: Instant) -> Option<Action> {
         self.facts.exited = Some((now, exit));
-        if exit != CommandExit::Code(0) || self.opened {
+        if exit != CommandExit::Code(0) || self.facts.deadline_hit {
             return self.finish();
         }
         self.phase = Phase::Readying { since: now };
@@ -508,7 +509,7 @@ impl State {
             return self.go_on(now);
         };
         let give_up = since + self.config.ready_timeout;
-        let others_open = since + self.fixed_settle();
+        let others_open = self.settled_at(since);
         let mut next = if self.config.ready_timeout.is_zero() {
             others_open
         } else {
@@ -540,15 +541,18 @@ impl State {
 
     /// When the port may open; `None` while its listener is waited for.
     fn opens_at(&self, watch: &Watch, since: Instant) -> Option<Instant> {
-        let at_once = since + self.fixed_settle();
+        let at_once = self.settled_at(since);
         if self.config.ready_timeout.is_zero() {
             return Some(at_once);
+        }
+        if self.opened && watch.readiness != Readiness::Waiting {
+            return Some(since);
         }
         match (watch.readiness, self.config.settle) {
             (Readiness::Waiting, _) => None,
             (Readiness::Unwatched, _) => Some(at_once),
             (Readiness::Replaced, _) => {
-                Some(watch.up_since.unwrap_or(since).max(since) + self.fixed_settle())
+                Some(self.settled_at(watch.up_since.unwrap_or(since).max(since)))
             }
             (Readiness::Inherited { .. }, Settle::Fixed(_)) => Some(at_once),
             (Readiness::Inherited { group: false }, Settle::Auto) => {
@@ -559,6 +563,15 @@ impl State {
             } else {
                 since + SETTLE_PATIENCE
             }),
+        }
+    }
+
+    /// When a port that is ready at `ready` has settled; there is no point in it once all is open.
+    fn settled_at(&self, ready: Instant) -> Instant {
+        if self.opened {
+            ready
+        } else {
+            ready + self.fixed_settle()
         }
     }
 

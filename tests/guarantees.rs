@@ -107,7 +107,10 @@ fn killed_at_random_moments() {
         // Killed between COMMAND's kill and its start, there is no server: that is COMMAND's.
         pair.server.wait_listen(80).unwrap();
         let connect_ms = ask(&pair).unwrap_or_else(|e| panic!("{moment:?}: {e}"));
-        assert!(connect_ms < GONE_WITHIN.as_secs_f64() * 1e3, "{moment:?}: {connect_ms} ms");
+        assert!(
+            connect_ms < GONE_WITHIN.as_secs_f64() * 1e3,
+            "{moment:?}: {connect_ms} ms"
+        );
         killing::record("random", &moment, &killed);
     }
 }
@@ -226,13 +229,21 @@ fn hung_syngate_opens_in_time() {
 #[test]
 fn a_panic_opens_the_gate() {
     let (pair, _server) = served();
-    for place in ["Look", "Check", "Start", "Open"] {
+    for (place, code, outcome) in [
+        ("Look", 125, "not_run"),
+        ("Check", 125, "not_run"),
+        ("Start", 125, "not_run"),
+        ("Open", 124, "open_failed"),
+    ] {
         let fault = format!("panic:{place}");
-        let outcome = call(&pair.server, words("--port 80"))
-            .env("SYNGATE_FAULT", &fault)
-            .run(["true"]);
-        assert_eq!(outcome.code, 124, "{place}: {outcome:?}");
-        assert!(outcome.stderr.contains("as a bug would"), "{outcome:?}");
+        let call = call(&pair.server, words("--port 80")).env("SYNGATE_FAULT", &fault);
+        let marker = pair.server.dir().join(place);
+        let panicked = call.run(["touch", marker.to_str().unwrap()]);
+        assert_eq!(panicked.code, code, "{place}: {panicked:?}");
+        assert_eq!(panicked.report["outcome"], outcome, "{place}: {panicked:?}");
+        assert_eq!(panicked.report["reason"], "bug", "{place}: {panicked:?}");
+        assert!(panicked.stderr.contains("as a bug would"), "{panicked:?}");
+        assert_eq!(marker.exists(), code == 124, "{place}");
         assert!(ask(&pair).unwrap() < 500.0, "{place}");
     }
 }

@@ -514,6 +514,29 @@ fn open_on_ready_follows_the_service_while_command_runs() {
 }
 
 #[test]
+fn a_foreground_command_may_outlive_the_deadline() {
+    let follow = Config {
+        open_on: OpenOn::Ready,
+        ..config()
+    };
+    let mut tale = Tale::running(follow, &on_80(&[1]));
+    assert_eq!(
+        tale.saw(30, on_80(&[2])),
+        Some(Action::ShutOnly(PortSet::EMPTY))
+    );
+    assert_eq!(tale.at(30, Event::Done), None);
+    assert_eq!(
+        tale.at(30_000, Event::Time),
+        Some(Action::Open),
+        "never shut again"
+    );
+    assert_eq!(tale.at(30_000, Event::Done), None);
+    assert!(!tale.state.facts.deadline_hit, "it had opened long before");
+    assert!(matches!(tale.exits(90_000, 0), Some(Action::Look(_))));
+    assert_eq!(tale.saw(90_000, on_80(&[2])), Some(Action::End));
+}
+
+#[test]
 fn a_port_opened_early_and_deserted_at_the_end_is_a_failure() {
     let follow = Config {
         open_on: OpenOn::Ready,
@@ -602,8 +625,21 @@ fn usr1_opens_and_waits_on() {
     assert_eq!(tale.at(20, Event::OpenNow), Some(Action::Open));
     assert_eq!(tale.at(20, Event::Done), None);
     assert_eq!(tale.at(21, Event::OpenNow), None, "it is open");
-    assert_eq!(tale.exits(60, 0), Some(Action::End));
+    // What came of it is still looked at, without a settle time.
+    assert!(matches!(tale.exits(60, 0), Some(Action::Look(_))));
+    assert_eq!(tale.saw(60, on_80(&[])), None);
+    assert_eq!(tale.saw(70, on_80(&[2])), Some(Action::End));
     assert!(tale.state.facts.opened_early);
+
+    // While the listener is waited for: the same.
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[]));
+    assert_eq!(tale.at(70, Event::OpenNow), Some(Action::Open));
+    assert!(matches!(tale.at(70, Event::Done), Some(Action::Look(_))));
+    assert_eq!(tale.saw(70, on_80(&[])), None);
+    assert_eq!(tale.saw(10_060, on_80(&[])), Some(Action::End));
+    assert_eq!(tale.state.facts.not_ready, ports("80"));
 
     // Before COMMAND: it is never run behind an open gate.
     let mut tale = Tale::new(config(), &on_80(&[1]));
