@@ -153,11 +153,21 @@ impl Call<'_> {
     }
 }
 
+/// Reads a report, and sees that it is what the schema says.
 fn read_report(file: &std::path::Path) -> Value {
-    match std::fs::read(file) {
-        Ok(json) => serde_json::from_slice(&json).expect("a report is JSON"),
-        Err(_) => Value::Null,
-    }
+    let Ok(json) = std::fs::read(file) else {
+        return Value::Null;
+    };
+    let report: Value = serde_json::from_slice(&json).expect("a report is JSON");
+    let schema = include_str!("../../contrib/report.schema.json");
+    let schema = serde_json::from_str(schema).expect("the schema is JSON");
+    let errors: Vec<String> = jsonschema::validator_for(&schema)
+        .expect("the schema is one")
+        .iter_errors(&report)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert_eq!(errors, Vec::<String>::new(), "{report:#}");
+    report
 }
 
 /// Whether a table of ours stands on the host.
