@@ -44,15 +44,17 @@ test-long: test-packages
 	mkdir -p $(LONG)
 	SYNGATE_KILLS=200 SYNGATE_KILL_LOG=$(CURDIR)/$(LONG)/kills.tsv \
 	  $(CARGO) test --package syngate --test guarantees killed_at_random -- --nocapture
-	awk -F '\t' '$$1 == "random" { n++; s += $$4; if ($$4 > m) m = $$4; if ($$3 == "true") k++ } \
-	  END { printf "%d kills, %d before the end of the run; the rule gone after %.1f ms on average, %.1f ms at most\n", n, k, s / n, m }' \
+	awk -F '\t' '$$1 == "random" { n++; s += $$5; if ($$5 > m) m = $$5; k += $$3 == "true"; c += $$4 == "true" } \
+	  END { printf "%d kills, %d in mid-run, %d of them with the gate closed; no rule after %.1f ms on average, %.1f ms at most\n", n, k, c, s / n, m }' \
 	  $(LONG)/kills.tsv | tee $(LONG)/kills.txt
 
 lint:
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-install: all
+# Installs what was built, and builds nothing: root need not have cargo.
+install:
+	@[ -x target/release/syngate ] || { echo "nothing is built yet: run make first" >&2; exit 1; }
 	install -D -m 755 target/release/syngate $(DESTDIR)$(PREFIX)/sbin/syngate
 	install -D -m 644 man/syngate.8 $(DESTDIR)$(PREFIX)/share/man/man8/syngate.8
 	install -D -m 644 contrib/completions/syngate.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/syngate

@@ -1,21 +1,25 @@
 //! COMMAND, and the precheck: starting them as our caller would have, and waiting for them.
 
 use std::ffi::{CString, OsStr, OsString};
+use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid};
 
 use crate::cli::ENV_PREFIX;
 use crate::lock::LOCK_DIR_VARIABLE;
-use crate::step::CommandExit;
+use crate::step::{CommandExit, Sender};
 
 /// The run that COMMAND is part of; runs inside runs are listed outermost first.
 pub const RUN_VARIABLE: &str = "SYNGATE_RUN";
+
+const SH: &str = "/bin/sh";
 
 /// A process that was started and not yet waited for.
 #[derive(Debug)]
@@ -28,8 +32,25 @@ impl Child {
     /// close-on-exec), the signal mask that we were started with, and SIGPIPE as it was then.
     ///
     /// # Errors
-    /// What execve(2) or fork(2) says. As for execvp(3), a script without `#!` goes to sh.
+    /// What execve(2) or fork(2) says.
     pub fn spawn(
+        program: &Path,
+        argv: &[OsString],
+        environment: &[CString],
+        mask: &SigSet,
+    ) -> Result<Child, Errno> {
+        match Child::spawn_file(program, argv, environment, mask) {
+            // A script without `#!` goes to sh, as from a shell and by execvp(3).
+            Err(Errno::ENOEXEC) if !is_binary(program) => {
+                let words = ["sh".into(), program.into()];
+                let words: Vec<OsString> = words.into_iter().chain(argv[1..].to_vec()).collect();
+                Child::spawn_file(Path::new(SH), &words, environment, mask)
+            }
+            spawned => spawned,
+        }
+    }
+
+    fn spawn_file(
         program: &Path,
         argv: &[OsString],
         environment: &[CString],
@@ -61,7 +82,7 @@ impl Child {
     /// As for [`Child::spawn`].
     pub fn shell(line: &OsStr, environment: &[CString], mask: &SigSet) -> Result<Child, Errno> {
         let argv = ["sh".into(), "-c".into(), line.to_owned()];
-        Child::spawn(Path::new("/bin/sh"), &argv, environment, mask)
+        Child::spawn(Path::new(SH), &argv, environment, mask)
     }
 
     /// How it ended, if it has.
@@ -70,6 +91,18 @@ impl Child {
             Ok(WaitStatus::Exited(_, status)) => Some(CommandExit::Code(status as u8)),
             Ok(WaitStatus::Signaled(_, signal, _)) => Some(CommandExit::Signal(signal as i32)),
             _ => None,
+        }
+    }
+
+    /// Who has heard of a signal of ours. What the terminal sends goes to its foreground process
+    /// group, so to the child as well, unless it has left our group; but when the terminal hangs up,
+    /// only the session's leader is told (kernel: `disassociate_ctty()`, `__tty_hangup()`).
+    pub fn hears_of(&self, signal: i32, sender: Sender) -> Sender {
+        let own_group = getpgid(Some(self.pid)).is_ok_and(|group| group != getpgrp());
+        let leader_only = signal == libc::SIGHUP && getsid(None).is_ok_and(|s| s == getpid());
+        match sender {
+            Sender::Terminal if own_group || leader_only => Sender::TerminalToUs,
+            sender => sender,
         }
     }
 
@@ -86,23 +119,41 @@ impl Child {
     }
 }
 
+/// Whether the file is not text: shells look for a NUL byte in its beginning.
+fn is_binary(file: &Path) -> bool {
+    const LOOKED_AT: usize = 128;
+    let mut beginning = Vec::new();
+    let read = std::fs::File::open(file)
+        .and_then(|file| file.take(LOOKED_AT as u64).read_to_end(&mut beginning));
+    read.is_err() || beginning.contains(&0)
+}
+
 /// Our environment without what is meant for us alone, and with the run's id. The lock directory
-/// is kept: a run inside this one has to find the same locks.
+/// is kept: a run inside this one has to find the same locks, also from another directory.
 pub fn environment(run: &str) -> Vec<CString> {
-    let runs = match std::env::var(RUN_VARIABLE) {
-        Ok(outer) if !outer.is_empty() => format!("{outer}:{run}"),
-        _ => run.to_owned(),
-    };
+    let lock_directory = std::env::var_os(LOCK_DIR_VARIABLE)
+        .filter(|directory| !directory.is_empty())
+        .and_then(|directory| std::path::absolute(directory).ok())
+        .map(|directory| (LOCK_DIR_VARIABLE.into(), directory.into()));
     std::env::vars_os()
-        .filter(|(name, _)| {
-            !name.as_bytes().starts_with(ENV_PREFIX.as_bytes()) || name == LOCK_DIR_VARIABLE
-        })
-        .chain([(RUN_VARIABLE.into(), runs.into())])
-        .filter_map(|(name, value)| {
+        .filter(|(name, _)| !name.as_bytes().starts_with(ENV_PREFIX.as_bytes()))
+        .chain([(RUN_VARIABLE.into(), runs(run).into())])
+        .chain(lock_directory)
+        .filter_map(|(name, value): (OsString, OsString)| {
             let mut pair = name.into_vec();
             pair.push(b'=');
             pair.extend(value.into_vec());
             CString::new(pair).ok()
         })
         .collect()
+}
+
+/// The runs that this one is inside, outermost first, and itself. A service that restarts itself
+/// through syngate inherits its own past: only the last ones can still be there.
+fn runs(run: &str) -> String {
+    const KEPT: usize = 8;
+    let outer = std::env::var(RUN_VARIABLE).unwrap_or_default();
+    let mut ids: Vec<&str> = outer.split(':').filter(|id| !id.is_empty()).collect();
+    ids.push(run);
+    ids[ids.len().saturating_sub(KEPT)..].join(":")
 }

@@ -89,6 +89,15 @@ impl Lock {
         Ok(None)
     }
 
+    /// Who holds any of the ports now.
+    ///
+    /// # Errors
+    /// The file system has no locks.
+    pub fn holders(&self) -> Result<Vec<Holder>> {
+        let holders = self.ranges.iter().map(|range| self.holder(range));
+        holders.filter_map(Result::transpose).collect()
+    }
+
     /// Who holds a part of the range; `None` if it has just been set free.
     fn holder(&self, range: &RangeInclusive<u16>) -> Result<Option<Holder>> {
         let mut asked = record(range, libc::F_WRLCK);

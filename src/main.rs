@@ -1,16 +1,21 @@
 //! Parse, run, exit.
 
+use std::panic::catch_unwind;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use syngate::cli::{Parsed, parse};
-use syngate::exit::{Exit, NOT_RUN};
+use syngate::exit::{Exit, NOT_KEPT, NOT_RUN};
 use syngate::say::{Level, Say, print};
 
 fn main() -> ExitCode {
     let started = Instant::now();
     let exit = match parse(std::env::args_os()) {
-        Parsed::Run(args) => syngate::run::run(&args, started),
+        // The run itself survives bugs; this is for what is around it. A bug must not look like
+        // COMMAND's exit status.
+        Parsed::Run(args) => {
+            catch_unwind(|| syngate::run::run(&args, started)).unwrap_or(Exit::Status(NOT_KEPT))
+        }
         Parsed::Print(text) => {
             print(&text);
             Exit::Status(0)

@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::unistd::{AccessFlags, access};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, access, faccessat};
 
 use crate::cli::Args;
 use crate::exit::NotRunnable;
@@ -63,6 +64,13 @@ impl Plan {
         };
         if args.drain + settle >= args.max_closed {
             return Err(Refused::Options(too_long(args)));
+        }
+        if args.open_on == OpenOn::Ready && args.ready_timeout.is_zero() {
+            return Err(Refused::Options(
+                "--open-on ready and --ready-timeout 0 exclude each other: who listens is watched, \
+                 or it is not"
+                    .to_owned(),
+            ));
         }
         if let Some(file) = &args.report_file {
             check_report_file(file).map_err(Refused::ReportFile)?;
@@ -200,7 +208,10 @@ fn check_report_file(file: &Path) -> Result<(), String> {
     if file.is_dir() {
         return wrong("a directory; name a file");
     }
-    let directory = match file.parent() {
+    // A regular file is replaced, so it is its directory that has to be writable.
+    let replaced = !file.exists() || file.is_file();
+    let target = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    let directory = match target.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         Some(parent) => parent,
         None => return wrong("not a file"),
@@ -208,10 +219,14 @@ fn check_report_file(file: &Path) -> Result<(), String> {
     if !directory.is_dir() {
         return wrong("its directory does not exist");
     }
-    let target = if file.exists() { file } else { directory };
-    match access(target, AccessFlags::W_OK) {
+    let written = if replaced { directory } else { &target };
+    match faccessat(AT_FDCWD, written, AccessFlags::W_OK, AtFlags::AT_EACCESS) {
         Ok(()) => Ok(()),
-        Err(error) => wrong(&format!("can't be written ({})", error.desc())),
+        Err(error) => wrong(&format!(
+            "{} can't be written ({})",
+            written.display(),
+            error.desc()
+        )),
     }
 }
 

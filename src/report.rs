@@ -93,13 +93,48 @@ impl Ending {
     }
 }
 
-/// A line that says how long the gate was closed.
-#[derive(Debug, Clone, Default)]
+/// The account of how long some gated port was closed. Pure.
+#[derive(Debug, Clone)]
 pub struct Closed {
-    /// How long some gated port was closed; `None` if none ever was.
-    pub time: Option<Duration>,
+    closed_at: Instant,
+    /// When the kernel opens everything; `None`: nothing was ever closed.
+    deadline: Option<Instant>,
+    shut_since: Option<Instant>,
+    before: Duration,
+    opened_at: Option<Instant>,
     /// How many SYNs were stopped, if it could be read.
     pub syns_stopped: Option<u64>,
+}
+
+impl Closed {
+    /// Closed at `closed_at`, until `deadline` at the latest.
+    pub fn new(closed_at: Instant, deadline: Option<Instant>) -> Closed {
+        Closed {
+            closed_at,
+            deadline,
+            shut_since: deadline.map(|_| closed_at),
+            before: Duration::ZERO,
+            opened_at: None,
+            syns_stopped: None,
+        }
+    }
+
+    /// From now on some port is shut, or none is.
+    pub fn now_shut(&mut self, shut: bool, now: Instant) {
+        // We may have been stopped: what the kernel has opened is open.
+        let now = self.deadline.map_or(now, |deadline| now.min(deadline));
+        if shut {
+            self.shut_since.get_or_insert(now);
+        } else if let Some(since) = self.shut_since.take() {
+            self.before += now.saturating_duration_since(since);
+            self.opened_at = Some(now);
+        }
+    }
+
+    /// How long some port was closed, once none is.
+    pub fn time(&self) -> Option<Duration> {
+        (self.deadline.is_some() && self.shut_since.is_none()).then_some(self.before)
+    }
 }
 
 /// What the verdict rests on.
@@ -169,6 +204,14 @@ fn kept_or_not(e: &Evidence) -> Ending {
         );
         return broken(Outcome::Deadline, "max_closed", message);
     }
+    if e.facts.unseen {
+        let message = format!(
+            "whether anybody listens could not be seen: {} exited with status 0; {}",
+            e.command,
+            closed_words(e)
+        );
+        return broken(Outcome::NotReady, "unseen", message);
+    }
     if !e.facts.not_ready.is_empty() {
         return broken(Outcome::NotReady, "no_listener", nobody_listens(e));
     }
@@ -205,7 +248,8 @@ fn nobody_listens(e: &Evidence) -> String {
 }
 
 fn signalled(e: &Evidence, signal: i32) -> Ending {
-    let by_terminal = e.facts.signals.contains(&(signal, Sender::Terminal));
+    let mut signals = e.facts.signals.iter();
+    let by_terminal = signals.any(|(n, sender)| *n == signal && *sender != Sender::Process);
     Ending {
         outcome: Outcome::CommandSignalled,
         reason: "signal",
@@ -273,7 +317,7 @@ fn not_run(e: &Evidence, why: NotRun) -> Ending {
 
 /// Ctrl-C from the terminal ends us as it would have ended COMMAND.
 fn interrupt_exit(signal: i32, sender: Sender) -> Exit {
-    if signal == libc::SIGINT && sender == Sender::Terminal {
+    if signal == libc::SIGINT && sender != Sender::Process {
         Exit::Interrupt
     } else {
         Exit::signalled(signal)
@@ -287,7 +331,7 @@ pub fn signal_name(signal: i32) -> String {
 
 fn closed_words(e: &Evidence) -> String {
     let ports = e.ports.brief();
-    let Some(time) = e.closed.time.map(ms_words) else {
+    let Some(time) = e.closed.time().map(ms_words) else {
         return format!("{ports} was never closed");
     };
     match e.closed.syns_stopped {
@@ -439,12 +483,15 @@ impl Report {
     }
 
     /// Takes in what the decisions noted.
-    pub fn facts(&mut self, facts: &Facts, closed_at: Instant, opened_at: Option<Instant>) {
+    pub fn facts(&mut self, facts: &Facts, closed: &Closed) {
+        self.closed_ms = closed.time().map(Into::into);
+        self.syns_stopped = closed.syns_stopped;
         let drained_at = facts.drained_at;
-        self.phases.drain_ms = drained_at.map(|at| (at - closed_at).into());
+        self.phases.drain_ms = drained_at.map(|at| (at - closed.closed_at).into());
         if let (Some(started), Some((exited, exit))) = (facts.started_at, facts.exited) {
             self.phases.command_ms = Some((exited - started).into());
-            self.phases.ready_ms = opened_at.map(|at| at.saturating_duration_since(exited).into());
+            let ready = |opened: Instant| opened.saturating_duration_since(exited).into();
+            self.phases.ready_ms = closed.opened_at.map(ready);
             match exit {
                 CommandExit::Code(status) => self.command_status = Some(status),
                 CommandExit::Signal(signal) => self.command_signal = Some(signal),
@@ -465,30 +512,25 @@ impl Report {
     }
 
     /// Writes it to `file`: a regular file is replaced in one step, so that no reader finds half a
-    /// report; through a symbolic link it is its target that is replaced. What is not a regular
-    /// file (a pipe, a terminal), or is the open file of somebody else (/dev/stderr), is written to.
+    /// report; through a symbolic link it is its target that is replaced. A pipe, a terminal, or an
+    /// open file by its number (/dev/stderr) is written to.
     ///
     /// # Errors
     /// What the file system says.
     pub fn write(&self, file: &Path) -> io::Result<()> {
         let mut json = serde_json::to_vec_pretty(self)?;
         json.push(b'\n');
-        let somebodys = file.starts_with("/dev") || file.starts_with("/proc");
         match std::fs::metadata(file) {
-            Ok(meta) if somebodys || !meta.is_file() => {
-                let mut options = std::fs::OpenOptions::new();
-                options.append(true).open(file)?.write_all(&json)
-            }
+            Ok(meta) if is_descriptor(file) || !meta.is_file() => write_to(file, &json),
             Ok(_) => self.replace(&file.canonicalize()?, &json),
+            // A symbolic link to a file that is still to be made.
+            Err(_) if file.is_symlink() => std::fs::write(file, &json),
             Err(_) => self.replace(file, &json),
         }
     }
 
     fn replace(&self, file: &Path, json: &[u8]) -> io::Result<()> {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(file.file_name().unwrap_or_default());
-        name.push(format!(".{}", self.run));
-        let draft = file.with_file_name(name);
+        let draft = file.with_file_name(format!(".syngate-{}", self.run));
         let written = std::fs::OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -501,6 +543,26 @@ impl Report {
         }
         written
     }
+}
+
+/// Whether the path is another name for an open file of ours: it belongs to whoever opened it.
+fn is_descriptor(file: &Path) -> bool {
+    [
+        "/dev/fd",
+        "/dev/stdin",
+        "/dev/stdout",
+        "/dev/stderr",
+        "/proc",
+    ]
+    .iter()
+    .any(|place| file.starts_with(place))
+}
+
+/// Without waiting for a reader of a pipe: nobody may ever come.
+fn write_to(file: &Path, json: &[u8]) -> io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).custom_flags(libc::O_NONBLOCK);
+    options.open(file)?.write_all(json)
 }
 
 fn ranges(ports: &PortSet) -> Vec<String> {
@@ -539,16 +601,39 @@ mod tests {
         }
     }
 
+    fn closed_for(ms: u64) -> Closed {
+        let closed_at = Instant::now();
+        let at = |ms| closed_at + Duration::from_millis(ms);
+        let mut closed = Closed::new(closed_at, Some(at(30_000)));
+        assert_eq!(closed.time(), None, "it still is");
+        closed.now_shut(false, at(ms));
+        closed.syns_stopped = Some(12);
+        closed
+    }
+
+    #[test]
+    fn closed_time_is_what_clients_met() {
+        let mut closed = closed_for(80);
+        let at = |ms| closed.closed_at + Duration::from_millis(ms);
+        let [again, opened, late] = [at(100), at(103), at(40_000)];
+        closed.now_shut(true, again);
+        closed.now_shut(true, opened);
+        closed.now_shut(false, opened);
+        assert_eq!(closed.time(), Some(Duration::from_millis(83)));
+        // Stopped for longer than the gate could be closed.
+        closed.now_shut(true, opened);
+        closed.now_shut(false, late);
+        assert_eq!(closed.time(), Some(Duration::from_millis(80 + 3 + 29_897)));
+        assert_eq!(Closed::new(again, None).time(), None, "never closed");
+    }
+
     fn verdict(facts: &Facts, open_error: Option<&str>) -> Ending {
         conclude(&Evidence {
             facts,
             ports: &[80].into_iter().collect(),
             command: "service haproxy restart",
             pid: Some(4711),
-            closed: &Closed {
-                time: Some(Duration::from_millis(83)),
-                syns_stopped: Some(12),
-            },
+            closed: &closed_for(83),
             ready_timeout: Duration::from_secs(10),
             before: &Sample::default(),
             spawn_error: None,

@@ -4,27 +4,25 @@
 use std::ffi::CString;
 use std::hash::{BuildHasher, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use nix::errno::Errno;
 
-use crate::child::{self, Child, RUN_VARIABLE};
+use crate::before::Before;
+use crate::child::{self, Child};
 use crate::cli::Args;
 use crate::exit::{Exit, NOT_EXECUTABLE, NOT_FOUND, NOT_RUN};
-use crate::gate::nft::Nft;
-use crate::gate::nft::compile::compile;
-use crate::gate::{Backend, Deadline, Gate};
-use crate::lock::{self, Lock};
+use crate::gate::{self, Deadline, Gate};
 use crate::plan::{Plan, Refused};
 use crate::ports::PortSet;
 use crate::report::{Closed, Ending, Evidence, Outcome, Report, conclude, signal_name};
 use crate::say::{Level, Say};
 use crate::signals::{Caught, Signals};
 use crate::sockets::diag::Sockets;
-use crate::sockets::ready::{places, uncovered};
+use crate::sockets::ready::uncovered;
 use crate::sockets::{Sample, Want};
-use crate::step::{Action, COOKIE_GRACE, CommandExit, Event, Sender, State};
+use crate::step::{Action, CommandExit, Event, Sender, State};
 
 /// The length of a run's id, in hexadecimal digits.
 pub const ID_LENGTH: usize = 16;
@@ -73,203 +71,45 @@ fn carry_out(
     }
     let trouble = |error: std::io::Error| Ending::not_run("signals", format!("signalfd: {error}"));
     let signals = Signals::block().map_err(trouble)?;
-    let ports = &plan.config.ports;
-    let mut sockets =
-        Sockets::new(ports).map_err(|e| Ending::not_run("sockets", format!("{e:#}")))?;
+    let mut sockets = Sockets::new(&plan.config.ports)
+        .map_err(|error| Ending::not_run("sockets", format!("{error:#}")))?;
     let looking_since = Instant::now();
-
-    let _lock = take_lock(plan, &signals, say, report)?;
     let environment = child::environment(&report.run);
-    precheck(plan, &signals, &environment, say, report)?;
-    if !plan.config.drain.is_zero() {
-        watch_for_cookies(&sockets, &signals, looking_since + COOKIE_GRACE)?;
-    }
-    let before = look_before(plan, &mut sockets, say, report)?;
 
-    let deadline = Instant::now() + plan.max_closed;
-    let gate = close(plan, deadline, say, report)?;
-    let closed_at = gate.as_ref().map_or_else(Instant::now, Gate::closed_at);
-    let closed = gate.is_some();
-    if closed {
-        report.closed_after_ms = Some((closed_at - started).into());
+    let on_the_way = Before {
+        plan,
+        say,
+        signals: &signals,
+    };
+    let _lock = on_the_way.lock(report)?;
+    on_the_way.precheck(&environment, report)?;
+    if !plan.config.drain.is_zero() {
+        on_the_way.watch_for_cookies(&sockets, looking_since)?;
     }
+    let before = on_the_way.look(&mut sockets, report)?;
+    on_the_way.go_ahead()?;
+
+    let until = Instant::now() + plan.max_closed;
+    let gate = close(plan, until, say, report)?;
+    let closed_at = gate.as_ref().map_or_else(Instant::now, Gate::closed_at);
+    let deadline = gate.as_ref().map(|_| until);
+    report.closed_after_ms = deadline.map(|_| (closed_at - started).into());
     let mut run = Run {
         plan,
         say,
-        signals,
+        signals: &signals,
         sockets,
         environment,
+        closed: Closed::new(closed_at, deadline),
         gate,
         child: None,
-        closed_at,
-        shut_since: closed.then_some(closed_at),
-        opened_at: None,
-        closed: Closed::default(),
         spawn_error: None,
         open_error: None,
         warnings: Vec::new(),
     };
-    let mut state = run.first_state(&before, deadline);
+    let mut state = State::new(plan.config.clone(), &before, closed_at, deadline);
     run.drive(&mut state, report);
     Ok(run.conclude(&state, &before, report))
-}
-
-// Before the gate is closed -----------------------------------------------------------------------
-
-/// Two runs for one port take turns; a run inside another would wait for itself.
-fn take_lock(
-    plan: &Plan,
-    signals: &Signals,
-    say: &Say,
-    report: &mut Report,
-) -> Result<Lock, Ending> {
-    let since = Instant::now();
-    let give_up = since + plan.lock_timeout;
-    let failed = |error: anyhow::Error| Ending::not_run("lock", format!("{error:#}"));
-    let mut lock = Lock::open(&plan.config.ports).map_err(failed)?;
-    let mut told = false;
-    while let Some(holder) = lock.try_take(&report.run).map_err(failed)? {
-        if inside(&holder.run) {
-            let ports = plan.config.ports.brief();
-            return Err(Ending::not_run(
-                "nested",
-                format!("--port {ports}: this run is inside one ({holder}) that gates the same"),
-            ));
-        }
-        if Instant::now() >= give_up {
-            let waited = humantime::format_duration(plan.lock_timeout);
-            return Err(Ending::not_run(
-                "lock_timeout",
-                format!("--lock-timeout {waited}: {holder} still gates one of these ports"),
-            ));
-        }
-        if !std::mem::replace(&mut told, true) {
-            say.result(&format!(
-                "waiting for {holder}, which gates one of these ports"
-            ));
-        }
-        say.waiting(&format!("waiting for {holder}"));
-        let next = give_up.min(Instant::now() + lock::RETRY);
-        wait_gate_open(signals, next)?;
-    }
-    say.done_waiting();
-    say.phase(&format!("locked {}", plan.config.ports.brief()));
-    report.phases.lock_ms = Some(since.elapsed().into());
-    Ok(lock)
-}
-
-/// Whether the run of that id is one that we are inside.
-fn inside(run: &str) -> bool {
-    std::env::var(RUN_VARIABLE).is_ok_and(|runs| runs.split(':').any(|id| id == run))
-}
-
-/// Waits until then, or for the signal that ends the run. There is no gate to open early.
-fn wait_gate_open(signals: &Signals, until: Instant) -> Result<(), Ending> {
-    while let Some(caught) = wait(signals, Some(until))? {
-        if let Caught::Stop(signal, sender) = caught {
-            return Err(Ending::interrupted_before(signal, sender));
-        }
-    }
-    Ok(())
-}
-
-fn wait(signals: &Signals, until: Option<Instant>) -> Result<Option<Caught>, Ending> {
-    signals
-        .wait(until)
-        .map_err(|error| Ending::not_run("signals", format!("waiting for signals: {error}")))
-}
-
-/// Runs `--precheck`; a failure ends the run before anything is gated.
-fn precheck(
-    plan: &Plan,
-    signals: &Signals,
-    environment: &[CString],
-    say: &Say,
-    report: &mut Report,
-) -> Result<(), Ending> {
-    let Some(line) = &plan.precheck else {
-        return Ok(());
-    };
-    let since = Instant::now();
-    let shown = line.to_string_lossy();
-    say.phase(&format!("precheck: {shown}"));
-    let failed = |how: String| {
-        let message = format!("--precheck '{shown}' {how}: nothing was gated, COMMAND was not run");
-        Ending::not_run("precheck", message)
-    };
-    let child = Child::shell(line, environment, signals.inherited())
-        .map_err(|error| failed(format!("can't be run ({})", error.desc())))?;
-    let mut stopped: Option<(i32, Sender)> = None;
-    let exit = loop {
-        match wait(signals, None)? {
-            Some(Caught::Stop(signal, sender)) => {
-                // A second one: it is left behind.
-                if stopped.replace((signal, sender)).is_some() {
-                    return Err(Ending::interrupted_before(signal, sender));
-                }
-                if sender == Sender::Process {
-                    child.signal(signal);
-                }
-            }
-            _ => {
-                if let Some(exit) = child.ended() {
-                    break exit;
-                }
-            }
-        }
-    };
-    report.phases.precheck_ms = Some(since.elapsed().into());
-    match (stopped, exit) {
-        (Some((signal, sender)), _) => Err(Ending::interrupted_before(signal, sender)),
-        (None, CommandExit::Code(0)) => Ok(()),
-        (None, CommandExit::Code(status)) => Err(failed(format!("exited with status {status}"))),
-        (None, CommandExit::Signal(signal)) => {
-            Err(failed(format!("was ended by {}", signal_name(signal))))
-        }
-    }
-}
-
-/// Where the kernel has ever answered with SYN cookies, it is watched for a moment, gate open: if
-/// it does so now, the drain has to last longer, since such handshakes can't be seen.
-fn watch_for_cookies(sockets: &Sockets, signals: &Signals, until: Instant) -> Result<(), Ending> {
-    const LOOK_AGAIN: Duration = Duration::from_millis(20);
-    while sockets.ever_sent_cookies() && !sockets.sent_cookies_meanwhile() {
-        if Instant::now() >= until {
-            return Ok(());
-        }
-        wait_gate_open(signals, until.min(Instant::now() + LOOK_AGAIN))?;
-    }
-    Ok(())
-}
-
-fn look_before(
-    plan: &Plan,
-    sockets: &mut Sockets,
-    say: &Say,
-    report: &mut Report,
-) -> Result<Sample, Ending> {
-    let want = Want {
-        holders: true,
-        ..Want::default()
-    };
-    let before = sockets
-        .look(want)
-        .map_err(|error| Ending::not_run("sockets", format!("{error:#}")))?;
-    report.before(&before);
-    say.phase(&format!(
-        "listeners: {}",
-        places(&before.listeners).join(" ")
-    ));
-    let listening: PortSet = before.listeners.iter().map(|l| l.port).collect();
-    let deserted = plan.config.ports.minus(&listening);
-    if !deserted.is_empty() {
-        warn(
-            say,
-            &mut report.warnings,
-            format!("nobody listens on {}", deserted.brief()),
-        );
-    }
-    Ok(before)
 }
 
 /// Closes the gate. `None`: it can't be closed, and `--best-effort` was given.
@@ -280,19 +120,21 @@ fn close(
     report: &mut Report,
 ) -> Result<Option<Gate>, Ending> {
     let rules = plan.rules();
-    let closed = Nft::new(&report.run, comment(plan)).and_then(|backend| {
+    let closed = gate::choose(&report.run, comment(plan)).and_then(|backend| {
         let name = backend.name();
-        Ok((Gate::close(Box::new(backend), &rules, until)?, name))
+        Ok((Gate::close(backend, &rules, until)?, name))
     });
     match closed {
         Ok((gate, backend)) => {
             report.backend = Some(backend);
+            say.gate_closed();
             say.phase(&format!("closed {} ({backend})", rules.ports.brief()));
             Ok(Some(gate))
         }
         Err(error) if plan.config.best_effort => {
             let text = format!("the gate can't be closed, COMMAND runs without: {error:#}");
-            warn(say, &mut report.warnings, text);
+            say.warning(&text);
+            report.warnings.push(text);
             Ok(None)
         }
         Err(error) => Err(Ending::not_run(
@@ -320,16 +162,11 @@ fn comment(plan: &Plan) -> String {
 struct Run<'a> {
     plan: &'a Plan,
     say: &'a Say,
-    signals: Signals,
+    signals: &'a Signals,
     sockets: Sockets,
     environment: Vec<CString>,
     gate: Option<Gate>,
     child: Option<Child>,
-    closed_at: Instant,
-    /// Since when some port is shut.
-    shut_since: Option<Instant>,
-    /// When the last one was opened.
-    opened_at: Option<Instant>,
     closed: Closed,
     spawn_error: Option<Ending>,
     open_error: Option<String>,
@@ -337,17 +174,6 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn first_state(&self, before: &Sample, deadline: Deadline) -> State {
-        let mut config = self.plan.config.clone();
-        if self.gate.is_none() {
-            // Nothing to drain, nothing to open: COMMAND just runs.
-            config.drain = Duration::ZERO;
-            config.ready_timeout = Duration::ZERO;
-            config.settle = crate::step::Settle::Auto;
-        }
-        State::new(config, before, self.closed_at, deadline)
-    }
-
     /// Does what is decided, and waits in between, until the run is over.
     fn drive(&mut self, state: &mut State, report: &mut Report) {
         let mut event = Event::Closed;
@@ -370,16 +196,17 @@ impl Run<'_> {
                 self.shut_only(self.plan.config.ports.clone());
                 Event::Stands(self.gate_stands())
             }
-            Action::Start => {
-                report.command_was_run = self.start();
-                Event::Started(report.command_was_run)
-            }
+            Action::Start => self.start(report),
             Action::ShutOnly(ports) => {
                 self.shut_only(ports);
                 Event::Done
             }
             Action::Open => {
                 self.open(report);
+                Event::Done
+            }
+            Action::Remove => {
+                self.remove();
                 Event::Done
             }
             Action::Pass(signal) => {
@@ -399,9 +226,10 @@ impl Run<'_> {
         match self.sockets.look(want) {
             Ok(sample) => Event::Saw(sample, began.elapsed()),
             Err(error) => {
-                self.warn(format!(
-                    "{error:#}: neither drain nor listeners can be watched"
-                ));
+                let text = format!("{error:#}");
+                if !self.warnings.contains(&text) {
+                    self.warn(text);
+                }
                 Event::Blind
             }
         }
@@ -412,8 +240,7 @@ impl Run<'_> {
             return false;
         };
         gate.stands().unwrap_or_else(|error| {
-            self.warnings
-                .push(format!("the gate can't be read back: {error:#}"));
+            self.warn(format!("the gate can't be read back: {error:#}"));
             false
         })
     }
@@ -432,19 +259,8 @@ impl Run<'_> {
         }
     }
 
-    /// Keeps the account of how long some port was closed.
     fn note_shut(&mut self, was: &PortSet, is: &PortSet) {
-        let now = Instant::now();
-        if is.is_empty() {
-            self.opened_at = self.shut_since.map(|_| now).or(self.opened_at);
-            let closed = self
-                .shut_since
-                .take()
-                .map_or(Duration::ZERO, |since| now - since);
-            self.closed.time = Some(self.closed.time.unwrap_or_default() + closed);
-        } else {
-            self.shut_since.get_or_insert(now);
-        }
+        self.closed.now_shut(!is.is_empty(), Instant::now());
         for (what, ports) in [("opened", was.minus(is)), ("closed", is.minus(was))] {
             if !ports.is_empty() {
                 self.say.phase(&format!("{what} {}", ports.brief()));
@@ -452,7 +268,11 @@ impl Run<'_> {
         }
     }
 
-    fn start(&mut self) -> bool {
+    /// Starts COMMAND, unless a signal has come in the meantime.
+    fn start(&mut self, report: &mut Report) -> Event {
+        if let Ok(Some(Caught::Stop(signal, sender))) = self.signals.wait(Some(Instant::now())) {
+            return Event::Signal(signal, sender);
+        }
         self.say.done_waiting();
         self.say
             .phase(&format!("running {}", self.plan.command_line()));
@@ -466,25 +286,33 @@ impl Run<'_> {
             Ok(child) => self.child = Some(child),
             Err(error) => self.spawn_error = Some(not_spawned(self.plan, error)),
         }
-        self.child.is_some()
+        report.command_was_run = self.child.is_some();
+        Event::Started(report.command_was_run)
     }
 
-    /// Opens first; counts, clears away and tells after.
     fn open(&mut self, report: &mut Report) {
-        let Some(mut gate) = self.gate.take() else {
+        let Some(gate) = &mut self.gate else {
             return;
         };
         let was = gate.shut().clone();
         let decided = Instant::now();
         let opened = gate.open();
         report.open_took_ms = Some(decided.elapsed().into());
-        self.note_shut(&was, &PortSet::EMPTY);
-        report.closed_ms = self.closed.time.map(Into::into);
-        match opened.and(gate.remove()) {
-            Ok(counted) => self.closed.syns_stopped = counted,
-            Err(error) => self.open_error = Some(format!("{error:#}")),
+        if let Err(error) = opened {
+            self.open_error = Some(format!("{error:#}"));
         }
-        report.syns_stopped = self.closed.syns_stopped;
+        self.note_shut(&was, &PortSet::EMPTY);
+    }
+
+    /// Counts, and clears away. A backend that can't do it by itself goes with its `Gate` here.
+    fn remove(&mut self) {
+        if let Some(mut gate) = self.gate.take() {
+            match gate.remove() {
+                Ok(counted) => self.closed.syns_stopped = counted,
+                Err(error) => self.open_error = Some(format!("{error:#}")),
+            }
+        }
+        self.say.gate_gone();
     }
 
     /// Nothing to do: waits for a signal, COMMAND's exit or the time that was asked for.
@@ -497,7 +325,11 @@ impl Run<'_> {
             let wake = state.wake();
             let until = [wake, self.say.due()].into_iter().flatten().min();
             match self.signals.wait(until) {
-                Ok(Some(Caught::Stop(signal, sender))) => return Event::Signal(signal, sender),
+                Ok(Some(Caught::Stop(signal, sender))) => {
+                    let child = self.child.as_ref();
+                    let sender = child.map_or(sender, |child| child.hears_of(signal, sender));
+                    return Event::Signal(signal, sender);
+                }
                 Ok(Some(Caught::OpenNow)) => return Event::OpenNow,
                 Ok(Some(Caught::Child)) => {
                     if let Some(exit) = self.child.as_ref().and_then(Child::ended) {
@@ -518,7 +350,7 @@ impl Run<'_> {
         self.look_after(before, state, report);
         self.note_warnings(state);
         let facts = &state.facts;
-        report.facts(facts, self.closed_at, self.opened_at);
+        report.facts(facts, &self.closed);
         report.warnings.append(&mut self.warnings);
         conclude(&Evidence {
             facts,
@@ -566,7 +398,7 @@ impl Run<'_> {
             let drain = humantime::format_duration(self.plan.config.drain);
             self.warn(format!("--drain {drain} was over with {} left", facts.left));
         }
-        if facts.ran_open && self.closed.time.is_some() {
+        if facts.ran_open && self.closed.time().is_some() {
             self.warn("COMMAND was run behind an open gate (--best-effort)".to_owned());
         }
         if facts.opened_early && facts.started_at.is_some() {
@@ -582,13 +414,9 @@ impl Run<'_> {
     }
 
     fn warn(&mut self, text: String) {
-        warn(self.say, &mut self.warnings, text);
+        self.say.warning(&text);
+        self.warnings.push(text);
     }
-}
-
-fn warn(say: &Say, warnings: &mut Vec<String>, text: String) {
-    say.warning(&text);
-    warnings.push(text);
 }
 
 /// As a shell would say it: 127 for a missing interpreter too, 126 for what the kernel won't run.
@@ -626,8 +454,10 @@ fn refusal(refused: Refused) -> Ending {
     }
 }
 
-/// The line for people and the report for machines.
+/// The line for people and the report for machines. The gate is gone; what is slow now, or blocks,
+/// may be ended by a signal.
 fn tell(ending: &Ending, args: &Args, say: &Say, report: &mut Report) {
+    Signals::unblock();
     report.ending(ending);
     if let Some(file) = &args.report_file
         && ending.reason != "report_file"
@@ -644,9 +474,8 @@ fn tell(ending: &Ending, args: &Args, say: &Say, report: &mut Report) {
 fn dry_run(planned: Result<Plan, Refused>, say: &Say) -> Exit {
     match planned {
         Ok(plan) => {
-            let ruleset = compile(&plan.rules(), &new_id(), &comment(&plan));
-            let text = format!("{}\n{}", plan.describe(), ruleset.script(plan.max_closed));
-            crate::say::print(&text);
+            let rules = gate::script(&plan.rules(), &new_id(), &comment(&plan), plan.max_closed);
+            crate::say::print(&format!("{}\n{rules}", plan.describe()));
             Exit::Status(0)
         }
         Err(refused) => {

@@ -2,14 +2,20 @@
 //! live line that is gone when the wait is over. stdout belongs to COMMAND. That stderr can't be
 //! written is never an error.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, Write, stderr};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// A wait shows a live line when it has taken this long.
 const LIVE_AFTER: Duration = Duration::from_millis(300);
 /// How often the live line is written again.
 const LIVE_EVERY: Duration = Duration::from_millis(100);
+
+/// Lines are cut at this many characters: command lines can be endless.
+const LONGEST_LINE: usize = 1_000;
 
 /// How much is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +36,10 @@ pub struct Say {
     /// When the live line is due again; while one is shown it has to be wiped before other lines.
     live_due: Cell<Option<Instant>>,
     shown: Cell<bool>,
+    /// While a gate is closed nothing may hold us up, least of all a full pipe or a terminal stopped
+    /// with Ctrl-S: what stderr does not take then is kept until the gate is gone.
+    gated: Cell<bool>,
+    kept: RefCell<String>,
 }
 
 impl Say {
@@ -41,6 +51,8 @@ impl Say {
             live: level > Level::Errors && stderr().is_terminal(),
             live_due: Cell::new(None),
             shown: Cell::new(false),
+            gated: Cell::new(false),
+            kept: RefCell::default(),
         }
     }
 
@@ -106,18 +118,67 @@ impl Say {
         }
     }
 
+    /// From now on nothing that is said may block.
+    pub fn gate_closed(&self) {
+        self.gated.set(true);
+    }
+
+    /// There is time again.
+    pub fn gate_gone(&self) {
+        self.gated.set(false);
+    }
+
     fn line(&self, text: &str) {
         self.wipe();
-        self.write(&format!("syngate: {text}\n"));
+        self.write(&format!("syngate: {}\n", one_line(text)));
     }
 
     /// In one write(2), so that lines of several processes do not mix.
     fn write(&self, text: &str) {
-        let _ = stderr().write_all(text.as_bytes());
+        let mut kept = self.kept.borrow_mut();
+        kept.push_str(text);
+        if !self.gated.get() || takes_a_line() {
+            let _ = stderr().write_all(kept.as_bytes());
+            kept.clear();
+        }
     }
+}
+
+/// Whether stderr takes a line without blocking: poll(2) says so of a pipe when there is room for
+/// PIPE_BUF bytes (pipe(7)), which is more than any line.
+fn takes_a_line() -> bool {
+    let stderr = stderr();
+    let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// One line, without anything that could steer a terminal, and not endless.
+fn one_line(text: &str) -> String {
+    let mut line: String = text
+        .chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .take(LONGEST_LINE)
+        .collect();
+    if line.len() < text.len() && text.chars().count() > LONGEST_LINE {
+        line.push('…');
+    }
+    line
 }
 
 /// Writes to stdout what was asked for there (help, version, a dry run's plan).
 pub fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_line() {
+        assert_eq!(one_line("--port: '80\n81\x1b[2J'"), "--port: '80?81?[2J'");
+        let endless = one_line(&"ä".repeat(2 * LONGEST_LINE));
+        assert_eq!(endless.chars().count(), LONGEST_LINE + 1);
+        assert!(endless.ends_with('…'));
+    }
 }

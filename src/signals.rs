@@ -62,6 +62,13 @@ impl Signals {
         Ok(Signals { fd, inherited })
     }
 
+    /// Lets signals have their default effect again.
+    pub fn unblock() {
+        let mut ours = SigSet::from(Signal::SIGUSR1);
+        ours.extend(STOPPING);
+        let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&ours), None);
+    }
+
     /// The mask that we were started with: COMMAND's.
     pub fn inherited(&self) -> &SigSet {
         &self.inherited

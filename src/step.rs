@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::ports::PortSet;
 use crate::sockets::drained::{DrainUntil, Left, left};
 use crate::sockets::holders::Holders;
-use crate::sockets::ready::{Readiness, has_group, readiness};
+use crate::sockets::ready::{Readiness, has_group, readiness, uncovered};
 use crate::sockets::{Listener, Sample, Want};
 
 /// Nothing under way must be seen twice, this far apart: a CPU may still run the old rules for a
@@ -21,8 +21,12 @@ pub const QUIET: Duration = Duration::from_millis(5);
 pub const COOKIE_GRACE: Duration = Duration::from_millis(300);
 /// The sockets are looked at this often, or less often where a look is dear: see `pace`.
 pub const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// Looking takes at most one part in so many of the time.
-const LOOK_SHARE: u32 = 5;
+/// How much longer than a look the pause after it is: while the service is watched, which may be
+/// for long, and while it drains, when the gate is closed and each moment counts.
+const WATCH_PAUSE: u32 = 4;
+const DRAIN_PAUSE: u32 = 1;
+/// When the sockets can't be looked at, it is tried again this often.
+const BLIND_RETRY: Duration = Duration::from_millis(10);
 /// `--settle auto`: an inherited socket is settled when it has not changed for this long.
 pub const SETTLE_ONE: Duration = Duration::from_millis(100);
 /// `--settle auto`: a SO_REUSEPORT group is settled when, after a change, neither its listeners nor
@@ -31,6 +35,8 @@ pub const SETTLE_GROUP: Duration = Duration::from_millis(300);
 /// `--settle auto`: how long the first change of such a group is waited for: a service reads its
 /// configuration before it does anything that can be seen.
 pub const SETTLE_PATIENCE: Duration = Duration::from_secs(3);
+/// `--settle auto`: how long an address that had a listener is waited for when its port has others.
+pub const SETTLE_PLACES: Duration = Duration::from_secs(1);
 
 /// `--open-on`: when a port whose service was replaced opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -62,8 +68,10 @@ pub enum CommandExit {
 /// Who sent a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sender {
-    /// The terminal: COMMAND, in the same process group, has received it as well.
+    /// The terminal, and COMMAND, in the same process group, has received it as well.
     Terminal,
+    /// The terminal, and COMMAND has not received it.
+    TerminalToUs,
     /// A process.
     Process,
 }
@@ -106,8 +114,10 @@ pub enum Action {
     Start,
     /// Shut exactly these ports.
     ShutOnly(PortSet),
-    /// Open everything, for good.
+    /// Open everything, for good. The very next thing after the decision.
     Open,
+    /// Take away what is left of the gate.
+    Remove,
     /// Pass a signal on to COMMAND.
     Pass(i32),
     /// The run is over.
@@ -175,6 +185,8 @@ pub struct Facts {
     pub ran_open: bool,
     /// Ports on which nobody listened at the end of `--ready-timeout`.
     pub not_ready: PortSet,
+    /// Whether anybody listened then could not be seen.
+    pub unseen: bool,
 }
 
 /// The state of a run.
@@ -187,7 +199,9 @@ pub struct State {
     deadline: Instant,
     phase: Phase,
     shut: PortSet,
+    /// The gate was opened for good, or never closed.
     opened: bool,
+    removed: bool,
     next_look: Instant,
     /// What came of it.
     pub facts: Facts,
@@ -213,6 +227,8 @@ struct Watch {
     before: Vec<Listener>,
     now: Vec<Listener>,
     readiness: Readiness,
+    /// An address that had a listener has none any more.
+    misses_places: bool,
     /// Since when a new process listens there.
     up_since: Option<Instant>,
     seen: Fingerprint,
@@ -225,21 +241,34 @@ type Fingerprint = (Vec<u64>, Vec<(i32, u64)>);
 
 impl State {
     /// The state of a run whose gate was closed at `closed_at`; `before` was seen just before.
-    pub fn new(config: Config, before: &Sample, closed_at: Instant, deadline: Instant) -> State {
+    /// Without a deadline there is no gate (`--best-effort`): COMMAND just runs.
+    pub fn new(
+        config: Config,
+        before: &Sample,
+        closed_at: Instant,
+        deadline: Option<Instant>,
+    ) -> State {
         let watches = by_port(&before.listeners)
             .into_iter()
             .map(|(port, listeners)| (port, Watch::new(listeners, &before.holders, closed_at)))
             .collect();
         State {
-            shut: config.ports.clone(),
+            shut: match deadline {
+                Some(_) => config.ports.clone(),
+                None => PortSet::EMPTY,
+            },
             config,
             watches,
             closed_at,
-            deadline,
+            deadline: deadline.unwrap_or(closed_at),
             phase: Phase::Draining { quiet_since: None },
-            opened: false,
+            opened: deadline.is_none(),
+            removed: deadline.is_none(),
             next_look: closed_at,
-            facts: Facts::default(),
+            facts: Facts {
+                ran_open: deadline.is_none(),
+                ..Facts::default()
+            },
         }
     }
 
@@ -275,6 +304,7 @@ impl State {
     /// Takes an event in and says what to do now; `None` is to wait.
     pub fn step(&mut self, event: Event, now: Instant) -> Option<Action> {
         match event {
+            Event::Closed if self.opened => Some(self.start_command()),
             Event::Closed if self.config.drain.is_zero() => self.end_drain(now),
             Event::Closed => Some(self.look()),
             Event::Saw(sample, cost) => self.saw(&sample, cost, now),
@@ -289,8 +319,8 @@ impl State {
     }
 
     fn go_on(&mut self, now: Instant) -> Option<Action> {
-        if self.phase == Phase::Over {
-            return self.finish();
+        if self.phase == Phase::Over || (self.opened && !self.removed) {
+            return Some(self.close_down());
         }
         if !self.opened && now >= self.deadline {
             // With --open-on ready all ports may be open already: nothing was cut short then.
@@ -298,7 +328,6 @@ impl State {
             return Some(self.open_early(NotRun::Deadline));
         }
         match self.phase {
-            Phase::Draining { .. } if now >= self.drain_end() => self.end_drain(now),
             Phase::Readying { .. } if self.config.ready_timeout.is_zero() => {
                 self.open_what_is_ready(Duration::ZERO, now)
             }
@@ -313,11 +342,17 @@ impl State {
         wanted && !self.opened
     }
 
-    /// Without eyes the drain takes all its time, and COMMAND's exit has to do for readiness.
+    /// The sockets could not be looked at: try again, within the bounds of the phase.
     fn blind(&mut self, now: Instant) -> Option<Action> {
-        self.config.ready_timeout = Duration::ZERO;
-        self.next_look = self.drain_end();
-        self.go_on(now)
+        self.next_look = now + BLIND_RETRY;
+        match self.phase {
+            Phase::Draining { .. } if now >= self.drain_end() => self.end_drain(now),
+            Phase::Readying { since } if now >= since + self.config.ready_timeout => {
+                self.facts.unseen = true;
+                self.finish()
+            }
+            _ => self.go_on(now),
+        }
     }
 
     // Opening -----------------------------------------------------------------------------------
@@ -328,14 +363,21 @@ impl State {
         Action::Open
     }
 
-    /// Opens and ends the run.
     fn finish(&mut self) -> Option<Action> {
         self.phase = Phase::Over;
-        Some(if self.opened {
-            Action::End
-        } else {
-            self.open()
-        })
+        Some(self.close_down())
+    }
+
+    /// Opens, removes, ends: in this order, each once.
+    fn close_down(&mut self) -> Action {
+        if !self.opened {
+            return self.open();
+        }
+        if !self.removed {
+            self.removed = true;
+            return Action::Remove;
+        }
+        Action::End
     }
 
     /// Opens before the run has come to its end. COMMAND, if it runs, is still waited for, and after
@@ -369,12 +411,15 @@ impl State {
     fn drain_saw(&mut self, sample: &Sample, cost: Duration, now: Instant) -> Option<Action> {
         self.facts.left = left(sample, self.config.drain_until);
         self.facts.stale_half_open = self.facts.stale_half_open.max(sample.half_open.stale);
+        if now >= self.drain_end() {
+            return self.end_drain(now);
+        }
         let Phase::Draining { quiet_since } = &mut self.phase else {
             return None;
         };
         if !self.facts.left.is_nothing() {
             *quiet_since = None;
-            self.next_look = now + pace(cost);
+            self.next_look = now + pause(cost, DRAIN_PAUSE);
         } else if let Some(since) = *quiet_since
             && now >= since + QUIET
         {
@@ -394,11 +439,11 @@ impl State {
         let Phase::Checking { rearmed } = self.phase else {
             return self.go_on(now);
         };
-        if now + self.fixed_settle() >= self.deadline {
+        if now > self.latest_start() {
             self.facts.deadline_hit = now >= self.deadline;
             self.do_without_gate(NotRun::Deadline)
         } else if stands {
-            Some(Action::Start)
+            Some(self.start_command())
         } else if !rearmed {
             self.phase = Phase::Checking { rearmed: true };
             Some(Action::Rearm)
@@ -407,10 +452,23 @@ impl State {
         }
     }
 
+    /// When COMMAND may be run at the latest: when half of the time that was left for it, between
+    /// the longest drain and the settle time, is gone.
+    fn latest_start(&self) -> Instant {
+        let last = self.deadline - self.fixed_settle();
+        let spare = last.saturating_duration_since(self.drain_end());
+        last - spare / 2
+    }
+
+    fn start_command(&mut self) -> Action {
+        self.phase = Phase::Checking { rearmed: true };
+        Action::Start
+    }
+
     fn do_without_gate(&mut self, why: NotRun) -> Option<Action> {
         if self.config.best_effort {
             self.facts.ran_open = true;
-            return Some(Action::Start);
+            return Some(self.start_command());
         }
         self.facts.not_run = Some(why);
         self.finish()
@@ -459,7 +517,7 @@ impl State {
         match self.phase {
             Phase::Draining { .. } => self.drain_saw(sample, cost, now),
             Phase::Running => {
-                self.next_look = now + pace(cost);
+                self.next_look = now + pause(cost, WATCH_PAUSE);
                 self.note(sample, now);
                 self.follow_the_service(now)
             }
@@ -487,8 +545,8 @@ impl State {
     /// `--open-on ready`, while COMMAND runs: a port opens when a new process listens, and closes
     /// again when nobody does.
     fn follow_the_service(&mut self, now: Instant) -> Option<Action> {
-        let settle = self.fixed_settle();
-        let up = self.ports_that(|w| w.up_since.is_some_and(|since| now >= since + settle));
+        let opens = |w: &Watch| Some(w.up_since? + self.settle_places(w) + self.fixed_settle());
+        let up = self.ports_that(|w| opens(w).is_some_and(|at| now >= at));
         let down = self.ports_that(|w| w.now.is_empty());
         let fallen = self.config.ports.minus(&self.shut).intersection(&down);
         let shut = self.shut.minus(&up).union(&fallen);
@@ -513,7 +571,7 @@ impl State {
         let mut next = if self.config.ready_timeout.is_zero() {
             others_open
         } else {
-            now + pace(cost)
+            now + pause(cost, WATCH_PAUSE)
         };
         let mut pending = Vec::new();
         for (port, watch) in &self.watches {
@@ -548,21 +606,26 @@ impl State {
         if self.opened && watch.readiness != Readiness::Waiting {
             return Some(since);
         }
-        match (watch.readiness, self.config.settle) {
-            (Readiness::Waiting, _) => None,
-            (Readiness::Unwatched, _) => Some(at_once),
-            (Readiness::Replaced, _) => {
-                Some(self.settled_at(watch.up_since.unwrap_or(since).max(since)))
-            }
-            (Readiness::Inherited { .. }, Settle::Fixed(_)) => Some(at_once),
-            (Readiness::Inherited { group: false }, Settle::Auto) => {
-                Some(watch.changed_at + SETTLE_ONE)
-            }
-            (Readiness::Inherited { group: true }, Settle::Auto) => Some(if watch.ever_changed {
+        let opens = match (watch.readiness, self.config.settle) {
+            (Readiness::Waiting, _) => return None,
+            (Readiness::Unwatched, _) => at_once,
+            (Readiness::Replaced, _) => self.settled_at(watch.up_since.unwrap_or(since).max(since)),
+            (Readiness::Inherited { .. }, Settle::Fixed(_)) => at_once,
+            (Readiness::Inherited { group: false }, Settle::Auto) => watch.changed_at + SETTLE_ONE,
+            (Readiness::Inherited { group: true }, Settle::Auto) if watch.ever_changed => {
                 watch.changed_at + SETTLE_GROUP
-            } else {
-                since + SETTLE_PATIENCE
-            }),
+            }
+            (Readiness::Inherited { group: true }, Settle::Auto) => since + SETTLE_PATIENCE,
+        };
+        Some(opens.max(since + self.settle_places(watch)))
+    }
+
+    /// What is granted to the addresses that are still missing on a port that has a listener.
+    fn settle_places(&self, watch: &Watch) -> Duration {
+        if self.config.settle == Settle::Auto && watch.misses_places {
+            SETTLE_PLACES
+        } else {
+            Duration::ZERO
         }
     }
 
@@ -605,7 +668,7 @@ impl State {
     fn signalled(&mut self, signal: i32, sender: Sender) -> Option<Action> {
         if self.phase == Phase::Running && self.facts.signals.is_empty() {
             self.facts.signals.push((signal, sender));
-            return (sender == Sender::Process).then_some(Action::Pass(signal));
+            return (sender != Sender::Terminal).then_some(Action::Pass(signal));
         }
         if self.command_pending() {
             self.facts.not_run = Some(NotRun::Signal);
@@ -633,6 +696,7 @@ impl Watch {
             changed_at: now,
             ever_changed: false,
             readiness: Readiness::Unwatched,
+            misses_places: false,
             up_since: None,
         }
     }
@@ -650,6 +714,7 @@ impl Watch {
         }
         self.now = now_listening;
         self.readiness = readiness(&self.before, &self.now);
+        self.misses_places = !uncovered(&self.before, &self.now).is_empty();
         let new_process = match self.readiness {
             Readiness::Replaced => true,
             Readiness::Unwatched => !self.now.is_empty(),
@@ -690,10 +755,9 @@ fn by_port(listeners: &[Listener]) -> BTreeMap<u16, Vec<Listener>> {
     ports
 }
 
-/// When to look again after a look that took `cost`: soon, but never with more than one part in
-/// [`LOOK_SHARE`] of the time spent on looking.
-fn pace(cost: Duration) -> Duration {
-    LOOK_EVERY.max(cost * (LOOK_SHARE - 1))
+/// How long to wait after a look that took `cost`: not long, but so many times as long as that.
+fn pause(cost: Duration, times: u32) -> Duration {
+    LOOK_EVERY.max(cost * times)
 }
 
 #[cfg(test)]

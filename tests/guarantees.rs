@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::{SOON, call, gated, ms, wait_gated, wait_open, words};
-use killing::{Killing, Moment};
+use killing::{Killed, Killing, Moment};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Serve};
 use testkit::{Hold, Host, Load, Pair, SERVER, wait_until};
@@ -88,44 +88,53 @@ fn killed_with_a_daemonising_command() {
     );
 }
 
+fn killing(pair: &Pair) -> Killing<'_> {
+    let server = Serve::on("0.0.0.0:80").start_daemon(&pair.server).unwrap();
+    Killing {
+        host: &pair.server,
+        call: call(&pair.server, words("-v --port 80")),
+        command: server.restart_argv(),
+        gone_within: GONE_WITHIN,
+    }
+}
+
+/// Kills one, and sees that the port is open: at once for those who come then.
+fn kill(pair: &Pair, killing: &Killing, moment: &Moment) -> Killed {
+    let killed = killing.kill(moment);
+    // Killed between COMMAND's kill and its start, there is no server for a moment: that is COMMAND's.
+    pair.server.wait_listen(80).unwrap();
+    let connect_ms = ask(pair).unwrap_or_else(|e| panic!("{moment:?}: {e}"));
+    assert!(
+        connect_ms < GONE_WITHIN.as_secs_f64() * 1e3,
+        "{moment:?}: {connect_ms} ms"
+    );
+    killed
+}
+
 /// At random moments of a hard restart. `make test-long` does it 200 times.
 #[test]
 fn killed_at_random_moments() {
     let times = std::env::var("SYNGATE_KILLS").map_or(20, |n| n.parse().unwrap());
     let pair = Pair::new().unwrap();
-    let server = Serve::on("0.0.0.0:80").start_daemon(&pair.server).unwrap();
-    let killing = Killing {
-        host: &pair.server,
-        call: call(&pair.server, words("--port 80")),
-        command: server.restart_argv(),
-        gone_within: GONE_WITHIN,
-    };
+    let killing = killing(&pair);
     let span = killing.span();
+    let mut closed = 0;
     for _ in 0..times {
         let moment = Moment::random(span);
-        let killed = killing.kill(&moment);
-        // Killed between COMMAND's kill and its start, there is no server: that is COMMAND's.
-        pair.server.wait_listen(80).unwrap();
-        let connect_ms = ask(&pair).unwrap_or_else(|e| panic!("{moment:?}: {e}"));
-        assert!(
-            connect_ms < GONE_WITHIN.as_secs_f64() * 1e3,
-            "{moment:?}: {connect_ms} ms"
-        );
+        let killed = kill(&pair, &killing, &moment);
         killing::record("random", &moment, &killed);
+        closed += u32::from(killed.was_closed);
     }
+    assert!(closed > 0, "none of {times} kills met a closed gate");
 }
 
-/// At every netlink message that a run sends, and at the other calls that change something.
+/// At the system calls that matter: netlink, signals, waiting, locks.
 #[test]
 fn killed_at_each_system_call_that_matters() {
+    const AT_MOST: u32 = 20;
     let pair = Pair::new().unwrap();
-    let server = Serve::on("0.0.0.0:80").start_daemon(&pair.server).unwrap();
-    let killing = Killing {
-        host: &pair.server,
-        call: call(&pair.server, words("--port 80")),
-        command: server.restart_argv(),
-        gone_within: GONE_WITHIN,
-    };
+    let killing = killing(&pair);
+    let mut closed = 0;
     for name in [
         "sendmsg",
         "recvfrom",
@@ -134,17 +143,18 @@ fn killed_at_each_system_call_that_matters() {
         "fcntl",
         "signalfd4",
     ] {
-        for nth in 1.. {
+        for nth in 1..=AT_MOST {
             let moment = Moment::Call { name, nth };
-            let killed = killing.kill(&moment);
-            pair.server.wait_listen(80).unwrap();
-            ask(&pair).unwrap_or_else(|e| panic!("{moment:?}: {e}"));
+            let killed = kill(&pair, &killing, &moment);
             killing::record("system call", &moment, &killed);
-            if !killed.in_time || nth == 12 {
-                break; // fewer calls than that
+            closed += u32::from(killed.was_closed);
+            if !killed.in_time {
+                assert!(nth > 1, "{name} is never called");
+                break;
             }
         }
     }
+    assert!(closed > 10, "{closed} kills met a closed gate");
 }
 
 // Hung, stopped, panicking ------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 
 pub mod nft;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -66,6 +66,19 @@ pub trait Backend {
     /// # Errors
     /// It may still stand.
     fn remove(&mut self) -> Result<()>;
+}
+
+/// The backend for a run. `comment` says who it is, for whoever lists the rules.
+///
+/// # Errors
+/// None works here.
+pub fn choose(run: &str, comment: String) -> Result<Box<dyn Backend>> {
+    Ok(Box::new(nft::Nft::new(run, comment)?))
+}
+
+/// The rules in the admin's own syntax, as that backend would make them.
+pub fn script(rules: &Rules, run: &str, comment: &str, timeout: Duration) -> String {
+    nft::compile::compile(rules, run, comment).script(timeout)
 }
 
 /// A gate that was closed. It opens when it is dropped, so on every way out of a run, a panic's
@@ -134,7 +147,7 @@ impl Gate {
         Ok(())
     }
 
-    /// Opens every port, at once and for good. What it takes longest to tell comes after: see
+    /// Opens every port, at once and for good. Counting and clearing away come after, in
     /// [`Gate::remove`].
     ///
     /// # Errors

@@ -15,6 +15,8 @@ use crate::ports::PortSet;
 /// SYN-ACK is sent again after a second (RFC 6298, 2.1).
 pub const YOUNG: Duration = Duration::from_millis(300);
 const SYNACK_TIMEOUT_MS: u32 = 1_000;
+/// Timers are rounded up to jiffies, of 10 ms at the most (CONFIG_HZ=100).
+const LONGEST_JIFFY_MS: u32 = 10;
 /// When data came in and went out at the same age, which was first can't be told: busy, up to this
 /// age. The kernel counts these ages in jiffies of 1 to 10 ms.
 const UNDECIDED_MS: u32 = 100;
@@ -40,6 +42,8 @@ pub struct Sockets {
     socket: Netlink,
     ports: PortSet,
     filter: Vec<u8>,
+    /// Whether an IPv4, an IPv6 socket was ever seen to listen.
+    families: (bool, bool),
     cookies_at_start: Option<u64>,
 }
 
@@ -55,6 +59,7 @@ impl Sockets {
             socket,
             ports: ports.clone(),
             filter: port_filter(ports),
+            families: (false, false),
             cookies_at_start: syncookies_sent(),
         })
     }
@@ -77,13 +82,10 @@ impl Sockets {
     pub fn look(&mut self, want: Want) -> Result<Sample> {
         let mut sample = Sample::default();
         if want.half_open {
-            sample.half_open = self.half_open()?;
+            self.count_connections(want.connections, &mut sample)?;
             sample.cookies_sent = self.sent_cookies_meanwhile();
         }
         sample.listeners = self.listeners()?;
-        if want.connections {
-            sample.connections = self.connections()?;
-        }
         if want.holders {
             let inodes: Vec<u32> = sample.listeners.iter().map(|l| l.inode).collect();
             sample.holders = holders::find(&inodes);
@@ -93,48 +95,70 @@ impl Sockets {
 
     fn listeners(&mut self) -> Result<Vec<Listener>> {
         let mut found = Vec::new();
-        self.dump(1 << LISTEN, 0, |row| found.extend(row.listener()))?;
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            self.dump(family, 1 << LISTEN, 0, |row| found.extend(row.listener()))?;
+        }
+        for listener in &found {
+            match listener.address {
+                IpAddr::V4(_) => self.families.0 = true,
+                IpAddr::V6(_) => self.families.1 = true,
+            }
+        }
         Ok(found)
     }
 
-    fn half_open(&mut self) -> Result<HalfOpen> {
-        let mut count = HalfOpen::default();
-        self.dump(1 << SYN_RECV, 0, |row| {
-            if row.is_young() {
-                count.young += 1;
-            } else {
-                count.stale += 1;
-            }
-        })?;
-        Ok(count)
-    }
-
-    fn connections(&mut self) -> Result<Connections> {
-        let mut count = Connections::default();
+    /// Half-open and, if wanted, other connections in one pass: with many connections on the host
+    /// it is going through them all that takes time.
+    fn count_connections(&mut self, all: bool, sample: &mut Sample) -> Result<()> {
         // CLOSE_WAIT: the client has sent all it will, and may still wait for its answer.
-        self.dump(1 << ESTABLISHED | 1 << CLOSE_WAIT, INET_DIAG_INFO, |row| {
-            count.established += 1;
-            count.busy += u32::from(row.is_busy());
-        })?;
-        Ok(count)
+        let (states, extra) = if all {
+            (
+                1 << SYN_RECV | 1 << ESTABLISHED | 1 << CLOSE_WAIT,
+                INET_DIAG_INFO,
+            )
+        } else {
+            (1 << SYN_RECV, 0)
+        };
+        let (mut half_open, mut connections) = (HalfOpen::default(), Connections::default());
+        let (v4, v6) = self.families;
+        for (family, listened) in [(libc::AF_INET, v4), (libc::AF_INET6, v6)] {
+            if !listened {
+                continue; // what nobody ever listened for has no connections
+            }
+            self.dump(family, states, extra, |row| {
+                if row.state != SYN_RECV {
+                    connections.established += 1;
+                    connections.busy += u32::from(row.is_busy());
+                } else if row.is_young() {
+                    half_open.young += 1;
+                } else {
+                    half_open.stale += 1;
+                }
+            })?;
+        }
+        (sample.half_open, sample.connections) = (half_open, connections);
+        Ok(())
     }
 
-    /// Calls `each` with every socket on a gated port in one of `states`, of both IP versions.
-    fn dump(&mut self, states: u32, extra: u16, mut each: impl FnMut(&Row)) -> Result<()> {
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            let body = request(family as u8, states, extra, &self.filter);
-            let (ports, dump) = (&self.ports, libc::NLM_F_DUMP as u16);
-            self.socket
-                .request(SOCK_DIAG_BY_FAMILY, dump, &body, |_, payload| {
-                    if let Some(row) = Row::parse(payload)
-                        && ports.contains(row.port)
-                    {
-                        each(&row);
-                    }
-                })
-                .context("the kernel does not list its TCP sockets (is tcp_diag missing?)")?;
-        }
-        Ok(())
+    /// Calls `each` with every socket of that family on a gated port in one of `states`.
+    fn dump(
+        &mut self,
+        family: libc::c_int,
+        states: u32,
+        extra: u16,
+        mut each: impl FnMut(&Row),
+    ) -> Result<()> {
+        let body = request(family as u8, states, extra, &self.filter);
+        let (ports, dump) = (&self.ports, libc::NLM_F_DUMP as u16);
+        self.socket
+            .request(SOCK_DIAG_BY_FAMILY, dump, &body, |_, payload| {
+                if let Some(row) = Row::parse(payload)
+                    && ports.contains(row.port)
+                {
+                    each(&row);
+                }
+            })
+            .context("the kernel does not list its TCP sockets (is tcp_diag missing?)")
     }
 }
 
@@ -257,17 +281,22 @@ impl Row<'_> {
     }
 
     /// The SYN-ACK was never sent again and is at most 300 ms old: its timer, of one second, has at
-    /// least 700 ms to go.
+    /// least 700 ms to go. A longer one is that of TCP_DEFER_ACCEPT: the handshake is over, and the
+    /// client says nothing (inet_csk_reqsk_queue_hash_add(), reqsk_timer_handler()).
     fn is_young(&self) -> bool {
-        let age = SYNACK_TIMEOUT_MS.saturating_sub(self.expires_ms);
-        self.retransmits == 0 && u128::from(age) <= YOUNG.as_millis()
+        let oldest = SYNACK_TIMEOUT_MS - YOUNG.as_millis() as u32;
+        let first_timer = oldest..=SYNACK_TIMEOUT_MS + LONGEST_JIFFY_MS;
+        self.retransmits == 0 && first_timer.contains(&self.expires_ms)
     }
 
     /// In the middle of something: unread, unsent or unacknowledged data; or a request whose answer
     /// has not begun (`struct tcp_info`, linux/tcp.h: data_segs_in and data_segs_out since Linux
     /// 4.6, ages in ms).
     fn is_busy(&self) -> bool {
-        if self.receive_queue > 0 || self.send_queue > 0 {
+        // The client's FIN takes a place in the queue until it is read: often never.
+        let unread =
+            self.receive_queue - u32::from(self.state == CLOSE_WAIT).min(self.receive_queue);
+        if unread > 0 || self.send_queue > 0 {
             return true;
         }
         let Some(info) = attribute(self.attributes, INET_DIAG_INFO) else {
@@ -357,17 +386,25 @@ mod tests {
         assert!(!half_open(0, 699));
         assert!(!half_open(0, 0));
         assert!(!half_open(1, 1_900));
+        assert!(!half_open(1, 900));
+        assert!(!half_open(0, 1_900), "TCP_DEFER_ACCEPT");
+        assert!(half_open(0, 1_004), "rounded up");
     }
 
     /// An established connection with queues, the ages of its last data in ms, and how many
     /// segments of data came in and went out.
-    fn busy(
+    fn busy(queues: [u32; 2], ages: [u32; 2], segments: [u32; 2]) -> bool {
+        busy_in(ESTABLISHED, queues, ages, segments)
+    }
+
+    fn busy_in(
+        state: u8,
         [unread, unsent]: [u32; 2],
         [since_sent, since_received]: [u32; 2],
         [segments_in, segments_out]: [u32; 2],
     ) -> bool {
         let mut bytes = LISTENER[..ROW].to_vec();
-        bytes[1] = ESTABLISHED;
+        bytes[1] = state;
         bytes[56..60].copy_from_slice(&unread.to_ne_bytes());
         bytes[60..64].copy_from_slice(&unsent.to_ne_bytes());
         let mut info = vec![0; 160];
@@ -405,6 +442,11 @@ mod tests {
             "one that has never said anything"
         );
         assert!(!busy(IDLE, [40, 5_000], [3, 3]), "an idle keep-alive");
+        assert!(busy_in(CLOSE_WAIT, [2, 0], [40, 5_000], [3, 3]));
+        assert!(
+            !busy_in(CLOSE_WAIT, [1, 0], [40, 5_000], [3, 3]),
+            "an unread FIN"
+        );
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Tale {
         let closed_at = Instant::now();
         let deadline = closed_at + Duration::from_secs(30);
         Tale {
-            state: State::new(config, before, closed_at, deadline),
+            state: State::new(config, before, closed_at, Some(deadline)),
             closed_at,
             now_ms: 0,
         }
@@ -112,8 +112,16 @@ impl Tale {
         self.at(ms, Event::Exited(CommandExit::Code(status)))
     }
 
+    #[track_caller]
+    fn removes(&mut self) {
+        let now = self.now_ms;
+        assert_eq!(self.at(now, Event::Done), Some(Action::Remove));
+    }
+
+    #[track_caller]
     fn opens_and_ends(&mut self, action: Option<Action>) {
         assert_eq!(action, Some(Action::Open));
+        self.removes();
         let now = self.now_ms;
         assert_eq!(self.at(now, Event::Done), Some(Action::End));
     }
@@ -158,10 +166,12 @@ fn the_drain_is_bounded_and_says_what_is_left() {
         established: 9,
         busy: 4,
     };
-    assert_eq!(tale.saw(1, busy.clone()), None);
-    assert_eq!(tale.saw(999, busy), None);
+    assert_eq!(tale.saw(1, on_80(&[1])), None);
+    assert_eq!(tale.saw(6, busy.clone()), None);
+    assert_eq!(tale.saw(999, busy.clone()), None);
     assert_eq!(tale.wakes_at(), Some(1000));
-    assert_eq!(tale.at(1000, Event::Time), Some(Action::Check));
+    assert!(matches!(tale.at(1000, Event::Time), Some(Action::Look(_))));
+    assert_eq!(tale.saw(1000, busy), Some(Action::Check));
     assert_eq!(tale.state.facts.left.busy, 4);
     assert_eq!(tale.state.facts.left.established, 0, "not waited for");
 }
@@ -196,20 +206,42 @@ fn dear_looks_are_rarer() {
     let mut busy = on_80(&[1]);
     busy.connections.busy = 1;
     tale.at(10, Event::Saw(busy, Duration::from_millis(10)));
-    assert_eq!(tale.wakes_at(), Some(50), "at most a fifth of the time");
+    assert_eq!(tale.wakes_at(), Some(20), "at most half of the time");
+
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.exits(100, 0);
+    tale.at(110, Event::Saw(on_80(&[]), Duration::from_millis(10)));
+    assert_eq!(tale.wakes_at(), Some(150), "at most a fifth of the time");
 }
 
 #[test]
-fn without_eyes_the_drain_takes_its_time() {
+fn without_eyes_it_tries_again_within_its_bounds() {
     let mut tale = Tale::new(config(), &on_80(&[1]));
     tale.at(0, Event::Closed);
     assert_eq!(tale.at(1, Event::Blind), None);
-    assert_eq!(tale.wakes_at(), Some(1000));
-    assert_eq!(tale.at(1000, Event::Time), Some(Action::Check));
+    assert_eq!(tale.wakes_at(), Some(11));
+    assert!(matches!(tale.at(11, Event::Time), Some(Action::Look(_))));
+    assert_eq!(tale.at(1000, Event::Blind), Some(Action::Check));
     assert_eq!(tale.at(1001, Event::Stands(true)), Some(Action::Start));
     tale.at(1002, Event::Started(true));
-    let action = tale.exits(1100, 0);
+    tale.exits(1_100, 0);
+    assert_eq!(tale.at(1_100, Event::Blind), None);
+    let action = tale.at(11_100, Event::Blind);
+    assert!(tale.state.facts.unseen, "nobody knows whether it listens");
     tale.opens_and_ends(action);
+}
+
+#[test]
+fn the_last_look_of_a_drain_is_at_its_end() {
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    let mut busy = on_80(&[1]);
+    busy.connections.busy = 1;
+    tale.at(990, Event::Saw(busy, Duration::from_millis(300)));
+    assert_eq!(tale.wakes_at(), Some(1000));
+    assert!(matches!(tale.at(1000, Event::Time), Some(Action::Look(_))));
+    assert_eq!(tale.saw(1_001, on_80(&[1])), Some(Action::Check));
+    assert!(tale.state.facts.left.is_nothing(), "it was over in time");
 }
 
 // The last look before COMMAND --------------------------------------------------------------------
@@ -236,19 +268,27 @@ fn command_is_not_run_when_time_is_over() {
     // Stopped by Ctrl-Z during the drain, and continued too late.
     let mut tale = Tale::new(config(), &on_80(&[1]));
     tale.at(0, Event::Closed);
-    let action = tale.saw(30_000, on_80(&[1]));
+    assert_eq!(tale.saw(30_000, on_80(&[1])), Some(Action::Check));
+    let action = tale.at(30_000, Event::Stands(false));
     assert_eq!(tale.state.facts.not_run, Some(NotRun::Deadline));
+    assert!(tale.state.facts.deadline_hit);
     tale.opens_and_ends(action);
 
-    // In time, but the settle time would go past it.
-    let mut config = config();
-    config.settle = Settle::Fixed(Duration::from_secs(5));
-    let mut tale = Tale::new(config, &on_80(&[1]));
-    tale.at(0, Event::Closed);
-    tale.at(26_000, Event::Time);
-    let action = tale.at(26_000, Event::Stands(true));
-    assert_eq!(tale.state.facts.not_run, Some(NotRun::Deadline));
-    tale.opens_and_ends(action);
+    // In time, but of the time between the drain (1 s) and the settle time (25 s) half is gone.
+    for (ms, runs) in [(13_000, true), (13_001, false)] {
+        let mut config = config();
+        config.settle = Settle::Fixed(Duration::from_secs(5));
+        let mut tale = Tale::new(config, &on_80(&[1]));
+        tale.at(0, Event::Closed);
+        tale.saw(ms, on_80(&[1]));
+        let action = tale.at(ms, Event::Stands(true));
+        if runs {
+            assert_eq!(action, Some(Action::Start));
+        } else {
+            assert_eq!(tale.state.facts.not_run, Some(NotRun::Deadline));
+            tale.opens_and_ends(action);
+        }
+    }
 }
 
 #[test]
@@ -261,6 +301,23 @@ fn best_effort_runs_command_all_the_same() {
     tale.at(1, Event::Stands(false));
     assert_eq!(tale.at(2, Event::Stands(false)), Some(Action::Start));
     assert!(tale.state.facts.ran_open);
+}
+
+#[test]
+fn without_a_gate_command_just_runs() {
+    let closed_at = Instant::now();
+    let mut tale = Tale {
+        state: State::new(config(), &on_80(&[1]), closed_at, None),
+        closed_at,
+        now_ms: 0,
+    };
+    assert_eq!(tale.at(0, Event::Closed), Some(Action::Start));
+    assert_eq!(tale.at(1, Event::Started(true)), None);
+    assert_eq!(tale.wakes_at(), None, "there is no deadline");
+    tale.exits(90_000, 0);
+    assert_eq!(tale.saw(90_000, on_80(&[2])), Some(Action::End));
+    assert!(tale.state.facts.ran_open);
+    assert!(!tale.state.facts.deadline_hit);
 }
 
 #[test]
@@ -424,6 +481,45 @@ fn an_ip_version_that_is_gone_is_waited_for_but_no_failure() {
     tale.opens_and_ends(action);
 }
 
+/// Listeners on two addresses, by cookie; 0 is none.
+fn on_two(one: u64, other: u64) -> Sample {
+    let mut sample = on_80(&[one, other]);
+    sample.listeners[0].address = "10.0.0.1".parse().unwrap();
+    sample.listeners[1].address = "10.0.0.2".parse().unwrap();
+    sample.listeners.retain(|l| l.cookie != 0);
+    sample
+}
+
+#[test]
+fn a_second_address_is_waited_for_a_moment() {
+    // COMMAND has returned before the service listened everywhere.
+    let mut tale = Tale::running(config(), &on_two(1, 2));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_two(3, 0)), None);
+    let action = tale.saw(260, on_two(3, 4));
+    tale.opens_and_ends(action);
+
+    // Another service lives on the first address: its socket proves nothing.
+    let mut tale = Tale::running(config(), &on_two(1, 2));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_two(1, 0)), None);
+    assert_eq!(
+        tale.saw(500, on_two(1, 4)),
+        None,
+        "settles, as it is inherited"
+    );
+    let action = tale.saw(600, on_two(1, 4));
+    tale.opens_and_ends(action);
+
+    // Taken out of the configuration: it is no failure.
+    let mut tale = Tale::running(config(), &on_two(1, 2));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(1_059, on_two(3, 0)), None);
+    let action = tale.saw(1_060, on_two(3, 0));
+    assert!(tale.state.facts.not_ready.is_empty());
+    tale.opens_and_ends(action);
+}
+
 #[test]
 fn from_ipv4_to_dual_stack_is_a_replacement() {
     let dual = Sample {
@@ -530,6 +626,7 @@ fn a_foreground_command_may_outlive_the_deadline() {
         Some(Action::Open),
         "never shut again"
     );
+    tale.removes();
     assert_eq!(tale.at(30_000, Event::Done), None);
     assert!(!tale.state.facts.deadline_hit, "it had opened long before");
     assert!(matches!(tale.exits(90_000, 0), Some(Action::Look(_))));
@@ -557,6 +654,7 @@ fn a_port_opened_early_and_deserted_at_the_end_is_a_failure() {
 fn the_deadline_opens_and_command_is_still_waited_for() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
     assert_eq!(tale.at(30_000, Event::Time), Some(Action::Open));
+    tale.removes();
     assert_eq!(tale.at(30_000, Event::Done), None);
     assert_eq!(tale.wakes_at(), None, "only COMMAND is waited for");
     assert!(tale.state.facts.deadline_hit);
@@ -610,6 +708,14 @@ fn a_terminal_has_told_command_itself() {
 }
 
 #[test]
+fn a_terminal_that_command_does_not_hear_is_passed_on() {
+    // COMMAND in a process group of its own, or a hang-up of which only the session leader is told.
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    let first = tale.at(20, Event::Signal(INT, Sender::TerminalToUs));
+    assert_eq!(first, Some(Action::Pass(INT)));
+}
+
+#[test]
 fn a_signal_while_waiting_for_the_listener_opens_now() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
     tale.exits(60, 0);
@@ -623,6 +729,7 @@ fn a_signal_while_waiting_for_the_listener_opens_now() {
 fn usr1_opens_and_waits_on() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
     assert_eq!(tale.at(20, Event::OpenNow), Some(Action::Open));
+    tale.removes();
     assert_eq!(tale.at(20, Event::Done), None);
     assert_eq!(tale.at(21, Event::OpenNow), None, "it is open");
     // What came of it is still looked at, without a settle time.
@@ -636,6 +743,7 @@ fn usr1_opens_and_waits_on() {
     tale.exits(60, 0);
     tale.saw(60, on_80(&[]));
     assert_eq!(tale.at(70, Event::OpenNow), Some(Action::Open));
+    tale.removes();
     assert!(matches!(tale.at(70, Event::Done), Some(Action::Look(_))));
     assert_eq!(tale.saw(70, on_80(&[])), None);
     assert_eq!(tale.saw(10_060, on_80(&[])), Some(Action::End));
@@ -701,6 +809,7 @@ mod any_course {
                 ..config()
             };
             let mut tale = Tale::new(config, &samples[0]);
+            let mut removed = 0;
             let (mut opened, mut started, mut looks, mut checks) = (0, 0, 0usize, 0usize);
             let mut until_exit = None;
             let mut events = events.into_iter();
@@ -713,6 +822,11 @@ mod any_course {
                     Some(Action::End) => { ended = true; break }
                     Some(Action::Open) => { opened += 1; Event::Done }
                     Some(Action::ShutOnly(_)) => { prop_assert_eq!(opened, 0); Event::Done }
+                    Some(Action::Remove) => {
+                        prop_assert_eq!(opened, 1);
+                        removed += 1;
+                        Event::Done
+                    }
                     Some(Action::Pass(_)) => Event::Done,
                     Some(Action::Look(_)) => {
                         looks += 1;
@@ -747,7 +861,7 @@ mod any_course {
                 };
             }
             prop_assert!(ended, "the run comes to its end");
-            prop_assert_eq!(opened, 1);
+            prop_assert_eq!((opened, removed), (1, 1));
             prop_assert!(started <= 1);
         }
     }

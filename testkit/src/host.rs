@@ -178,14 +178,14 @@ impl Host {
     /// The ruleset as `nft -j list ruleset` prints it.
     #[track_caller]
     pub fn nft_json(&self) -> Value {
-        // nft prints nothing, and succeeds, when the ruleset changes while it reads it.
-        let mut listed = String::new();
-        wait_until(PATIENCE, "a listing from nft", || {
-            listed = self.must(["nft", "-j", "list", "ruleset"]);
-            !listed.trim().is_empty()
+        // nft may print nothing, or half of it, and succeed, when the ruleset changes meanwhile.
+        let mut listed = None;
+        wait_until(PATIENCE, "a whole listing from nft", || {
+            listed = serde_json::from_str(&self.must(["nft", "-j", "list", "ruleset"])).ok();
+            listed.is_some()
         })
         .unwrap_or_else(|error| panic!("{error:#}"));
-        serde_json::from_str(&listed).expect("JSON from nft")
+        listed.expect("waited for")
     }
 
     /// The ruleset in a form to compare before with after.

@@ -3,7 +3,8 @@
 #![allow(dead_code)] // each test file uses a part of it
 
 use std::io::Write;
-use std::process::Stdio;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -40,11 +41,14 @@ impl Moment {
 pub struct Killed {
     /// It was killed before it had come to its end.
     pub in_time: bool,
+    /// Its gate was closed then.
+    pub was_closed: bool,
     /// How long after its end a rule was still there.
     pub gone_after: Duration,
 }
 
-/// A run to be killed again and again.
+/// A run to be killed again and again. Call it with `-v`: its phases tell whether the gate was
+/// closed.
 pub struct Killing<'a> {
     /// Where.
     pub host: &'a Host,
@@ -69,38 +73,48 @@ impl Killing<'_> {
     #[track_caller]
     pub fn kill(&self, moment: &Moment) -> Killed {
         let before = self.host.ruleset();
-        let in_time = match moment {
+        let (status, said) = match moment {
             Moment::After(pause) => self.kill_after(*pause),
             Moment::Call { name, nth } => self.kill_at_call(name, *nth),
         };
+        let in_time = status.signal() == Some(Signal::SIGKILL as i32);
+        assert!(
+            in_time || status.success(),
+            "neither killed nor done: {status} {said}"
+        );
         let ended = Instant::now();
         let what = format!("no rule after {moment:?}");
         wait_until(self.gone_within, &what, || self.host.ruleset() == before).unwrap();
         Killed {
             in_time,
+            was_closed: in_time && said.contains("closed ") && !said.contains("opened "),
             gone_after: ended.elapsed(),
         }
     }
 
-    fn kill_after(&self, pause: Duration) -> bool {
+    fn kill_after(&self, pause: Duration) -> (ExitStatus, String) {
         let mut run = self.call.start(self.command.clone());
         std::thread::sleep(pause); // a moment is what is wanted here, not a state
         let _ = run.signal(Signal::SIGKILL);
-        !run.wait().unwrap().success()
+        said(run.output().unwrap())
     }
 
-    /// strace kills it as it enters the call; COMMAND is not followed.
-    fn kill_at_call(&self, name: &str, nth: u32) -> bool {
+    /// strace kills it as it enters the call, and ends as it ended; COMMAND is not followed.
+    fn kill_at_call(&self, name: &str, nth: u32) -> (ExitStatus, String) {
         let inject = format!("inject={name}:signal=SIGKILL:when={nth}");
         let mut strace = self.host.command("strace");
         strace
             .args(["-qq", "-o", "/dev/null", "-e"])
             .args([&format!("trace={name}"), "-e", &inject])
             .args(self.call.argv(self.command.clone()))
-            .stdin(Stdio::null())
-            .stderr(Stdio::null());
-        !strace.status().unwrap().success()
+            .stdin(Stdio::null());
+        said(strace.output().unwrap())
     }
+}
+
+fn said(output: Output) -> (ExitStatus, String) {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status, said)
 }
 
 /// Appends a line to the file that SYNGATE_KILL_LOG names, if it does: the distribution.
@@ -114,5 +128,14 @@ pub fn record(what: &str, moment: &Moment, killed: &Killed) {
         .open(file)
         .unwrap();
     let gone_ms = killed.gone_after.as_secs_f64() * 1e3;
-    writeln!(log, "{what}\t{moment:?}\t{}\t{gone_ms:.1}", killed.in_time).unwrap();
+    let Killed {
+        in_time,
+        was_closed,
+        ..
+    } = killed;
+    writeln!(
+        log,
+        "{what}\t{moment:?}\t{in_time}\t{was_closed}\t{gone_ms:.1}"
+    )
+    .unwrap();
 }

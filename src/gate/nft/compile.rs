@@ -5,6 +5,8 @@ use std::ffi::{CStr, CString};
 use std::fmt;
 use std::time::Duration;
 
+use nftnl::{Hook, Priority};
+
 use crate::gate::{Rules, Steer};
 use crate::ports::PortSet;
 
@@ -15,7 +17,7 @@ pub const STOPPED: &CStr = c"syns_stopped";
 /// The base chain.
 pub const CHAIN: &CStr = c"input";
 /// Behind the host's own input filter (priority 0): what that refuses is not ours to stop or count.
-pub const PRIORITY: i32 = 10;
+const BEHIND_FILTER: Priority = 10;
 /// A table's userdata holds a comment of at most 128 bytes, its NUL included (libnftnl/udata.h,
 /// NFTNL_UDATA_COMMENT_MAXLEN).
 const COMMENT_MAX: usize = 127;
@@ -27,6 +29,10 @@ pub struct Ruleset {
     pub table: CString,
     /// Who made it, for `nft list ruleset`.
     pub comment: CString,
+    /// Where the chain sees packets, and when: before chains of a larger priority.
+    pub hook: Hook,
+    /// See [`Ruleset::hook`].
+    pub priority: Priority,
     /// What the set is filled with when the gate closes.
     pub ports: PortSet,
     /// What the only rule is made of, left to right.
@@ -57,6 +63,8 @@ pub fn compile(rules: &Rules, id: &str, comment: &str) -> Ruleset {
     Ruleset {
         table: CString::new(format!("syngate_{id}")).expect("an id is hexadecimal"),
         comment: fit_comment(comment),
+        hook: Hook::In,
+        priority: BEHIND_FILTER,
         ports: rules.ports.clone(),
         rule: vec![
             Term::Tcp,
@@ -104,7 +112,7 @@ impl Ruleset {
              \t\telements = {{ {elements} }}\n\
              \t}}\n\n\
              \tchain {chain} {{\n\
-             \t\ttype filter hook input priority filter + {PRIORITY}; policy accept;\n\
+             \t\ttype filter hook {hook} priority {priority}; policy accept;\n\
              \t\t{rule}\n\
              \t}}\n\
              }}\n",
@@ -114,6 +122,8 @@ impl Ruleset {
             ports = shown(PORTS),
             chain = shown(CHAIN),
             elements = elements.join(", "),
+            hook = hook_name(self.hook),
+            priority = self.priority,
             rule = rule.join(" "),
         )
     }
@@ -128,6 +138,17 @@ impl fmt::Display for Term {
             Term::Count => write!(f, "counter name \"{}\"", shown(STOPPED)),
             Term::Drop => write!(f, "drop"),
         }
+    }
+}
+
+fn hook_name(hook: Hook) -> &'static str {
+    match hook {
+        Hook::PreRouting => "prerouting",
+        Hook::In => "input",
+        Hook::Forward => "forward",
+        Hook::Out => "output",
+        Hook::PostRouting => "postrouting",
+        Hook::Ingress => "ingress",
     }
 }
 

@@ -8,12 +8,10 @@ use nftnl::expr::{
     Bitwise, Cmp, CmpOp, Lookup, Meta, Payload, TcpHeaderField, TransportHeaderField, Verdict,
 };
 use nftnl::set::Set;
-use nftnl::{
-    Batch, Chain, ChainType, FinalizedBatch, Hook, MsgType, Policy, ProtoFamily, Rule, Table,
-};
+use nftnl::{Batch, Chain, ChainType, FinalizedBatch, MsgType, Policy, ProtoFamily, Rule, Table};
 use nix::libc;
 
-use super::compile::{CHAIN, PORTS, PRIORITY, Ruleset, STOPPED, Term};
+use super::compile::{CHAIN, PORTS, Ruleset, STOPPED, Term};
 use super::raw::{self, Port};
 use crate::netlink::{attribute, attributes, get, put_attribute};
 use crate::ports::PortSet;
@@ -63,10 +61,10 @@ pub fn create(rules: &Ruleset, timeout: Duration) -> Transaction {
         },
         MsgType::Add,
     );
-    let set = filled_set(&table, &rules.ports, timeout);
+    let set = raw::timed_port_set(&table, PORTS);
     batch.add(&set, MsgType::Add);
-    raw::add_elements(&mut batch, &set);
-    let chain = base_chain(&table);
+    raw::add_elements(&mut batch, &table, PORTS, rules.ports.ranges(), timeout);
+    let chain = base_chain(&table, rules);
     batch.add(&chain, MsgType::Add);
     batch.add(&rule(&chain, &set, &rules.rule), MsgType::Add);
     Transaction(batch.finalize())
@@ -77,7 +75,7 @@ pub fn flush_rule(rules: &Ruleset) -> Transaction {
     let table = Table::new(&*rules.table, ProtoFamily::Inet);
     let mut batch = Batch::new();
     // A rule without a handle stands for all rules of the chain (nf_tables_delrule()).
-    batch.add(&Rule::new(&base_chain(&table)), MsgType::Del);
+    batch.add(&Rule::new(&base_chain(&table, rules)), MsgType::Del);
     Transaction(batch.finalize())
 }
 
@@ -93,14 +91,11 @@ pub fn replace_ports(
 ) -> Transaction {
     let table = Table::new(&*rules.table, ProtoFamily::Inet);
     let mut batch = Batch::new();
-    batch.add(
-        &raw::FlushSet(&raw::timed_port_set(&table, PORTS)),
-        MsgType::Del,
-    );
-    let set = filled_set(&table, ports, timeout);
-    raw::add_elements(&mut batch, &set);
+    let set = raw::timed_port_set(&table, PORTS);
+    batch.add(&raw::FlushSet(&set), MsgType::Del);
+    raw::add_elements(&mut batch, &table, PORTS, ports.ranges(), timeout);
     if add_rule {
-        let chain = base_chain(&table);
+        let chain = base_chain(&table, rules);
         batch.add(&rule(&chain, &set, &rules.rule), MsgType::Add);
     }
     Transaction(batch.finalize())
@@ -113,20 +108,12 @@ pub fn delete(rules: &Ruleset) -> Transaction {
     Transaction(batch.finalize())
 }
 
-fn base_chain(table: &Table) -> Chain<'_> {
+fn base_chain<'a>(table: &'a Table, rules: &Ruleset) -> Chain<'a> {
     let mut chain = Chain::new(CHAIN, table);
-    chain.set_hook(Hook::In, PRIORITY);
+    chain.set_hook(rules.hook, rules.priority);
     chain.set_type(ChainType::Filter);
     chain.set_policy(Policy::Accept);
     chain
-}
-
-fn filled_set<'a>(table: &'a Table, ports: &PortSet, timeout: Duration) -> Set<'a, Port> {
-    let set = raw::timed_port_set(table, PORTS);
-    for range in ports.ranges() {
-        raw::put_range(&set, range, timeout);
-    }
-    set
 }
 
 fn rule<'a>(chain: &'a Chain<'a>, set: &Set<Port>, terms: &[Term]) -> Rule<'a> {

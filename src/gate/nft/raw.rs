@@ -74,7 +74,7 @@ unsafe impl NlMsg for OwnedTable<'_> {
 /// Type 0 (NFTNL_UDATA_TABLE_COMMENT), length, and the text with its NUL, as nft(8) writes it.
 fn comment_userdata(comment: &CStr) -> Vec<u8> {
     let text = comment.to_bytes_with_nul();
-    let length = u8::try_from(text.len()).expect("comments are cut to fit (see comment())");
+    let length = u8::try_from(text.len()).expect("comments are cut to fit, in compile.rs");
     [&[0, length], text].concat()
 }
 
@@ -148,9 +148,27 @@ pub fn timed_port_set<'a>(table: &'a Table, name: &CStr) -> Set<'a, Port> {
     set
 }
 
-/// Puts `range` in the set (in user space: `Set::elems_iter` makes messages of it). An interval is
-/// two elements: where it begins, with the timeout, and where it has ended.
-pub fn put_range(set: &Set<Port>, range: &RangeInclusive<u16>, timeout: Duration) {
+/// Adds elements for all ranges to the batch, in as many messages as they need. In portions,
+/// because an element takes some hundred bytes in user space until its message is made.
+pub fn add_elements(
+    batch: &mut Batch,
+    table: &Table,
+    name: &CStr,
+    ranges: &[RangeInclusive<u16>],
+    timeout: Duration,
+) {
+    const PORTION: usize = 500;
+    for portion in ranges.chunks(PORTION) {
+        let set = timed_port_set(table, name);
+        for range in portion {
+            put_range(&set, range, timeout);
+        }
+        batch.add_iter(set.elems_iter(), MsgType::Add);
+    }
+}
+
+/// An interval is two elements: where it begins, with the timeout, and where it has ended.
+fn put_range(set: &Set<Port>, range: &RangeInclusive<u16>, timeout: Duration) {
     let begin = element(set, *range.start());
     // SAFETY: `begin` is live (owned by the set) and this attribute is a u64, in milliseconds.
     unsafe {
@@ -232,7 +250,14 @@ fn allocated<T>(pointer: *mut T) -> NonNull<T> {
     NonNull::new(pointer).expect("out of memory")
 }
 
-/// Adds all elements of the set to the batch, in as many messages as they need.
-pub fn add_elements(batch: &mut Batch, set: &Set<Port>) {
-    batch.add_iter(set.elems_iter(), MsgType::Add);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_gate_is_without_a_deadline() {
+        assert_eq!(timeout_ms(Duration::ZERO), 1);
+        assert_eq!(timeout_ms(Duration::from_micros(10)), 1);
+        assert_eq!(timeout_ms(Duration::from_secs(30)), 30_000);
+    }
 }
