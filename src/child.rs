@@ -9,7 +9,6 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp};
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid};
 
 use crate::cli::ENV_PREFIX;
@@ -76,22 +75,30 @@ impl Child {
         Ok(Child { pid })
     }
 
-    /// Starts a command line of the user's by `sh -c`.
+    /// Starts a command line of the user's by `sh -c`. It reads nothing and prints to stderr: stdin
+    /// and stdout are COMMAND's.
     ///
     /// # Errors
     /// As for [`Child::spawn`].
     pub fn shell(line: &OsStr, environment: &[CString], mask: &SigSet) -> Result<Child, Errno> {
-        let argv = ["sh".into(), "-c".into(), line.to_owned()];
-        Child::spawn(Path::new(SH), &argv, environment, mask)
+        let mut script = OsString::from("exec </dev/null >&2\n");
+        script.push(line);
+        Child::spawn(
+            Path::new(SH),
+            &["sh".into(), "-c".into(), script],
+            environment,
+            mask,
+        )
     }
 
     /// How it ended, if it has.
     pub fn ended(&self) -> Option<CommandExit> {
-        match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(_, status)) => Some(CommandExit::Code(status as u8)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => Some(CommandExit::Signal(signal as i32)),
-            _ => None,
-        }
+        let status = crate::sys::ended(self.pid).ok().flatten()?;
+        Some(if libc::WIFSIGNALED(status) {
+            CommandExit::Signal(libc::WTERMSIG(status))
+        } else {
+            CommandExit::Code(libc::WEXITSTATUS(status) as u8)
+        })
     }
 
     /// Who has heard of a signal of ours. What the terminal sends goes to its foreground process

@@ -45,6 +45,7 @@ pub struct Args {
         required = true,
         action = ArgAction::Append,
         value_parser = ports,
+        allow_hyphen_values = true,
     )]
     pub ports: Vec<PortSet>,
 
@@ -58,7 +59,7 @@ pub struct Args {
     pub syn: Syn,
 
     /// How long to wait at most, gate closed, for what is under way to finish; 0s: not at all
-    #[arg(long, value_name = "DUR", env = "SYNGATE_DRAIN", default_value = "1s", value_parser = duration)]
+    #[arg(long, value_name = "DUR", env = "SYNGATE_DRAIN", default_value = "1s", value_parser = duration, allow_hyphen_values = true)]
     pub drain: Duration,
 
     /// What the drain waits for
@@ -71,11 +72,11 @@ pub struct Args {
     pub drain_until: DrainUntil,
 
     /// Extra time closed once the service listens; auto: as long as its sockets still change
-    #[arg(long, value_name = "DUR", env = "SYNGATE_SETTLE", default_value = "auto", value_parser = settle)]
+    #[arg(long, value_name = "DUR", env = "SYNGATE_SETTLE", default_value = "auto", value_parser = settle, allow_hyphen_values = true)]
     pub settle: Settle,
 
     /// How long to wait, after COMMAND, for the service to listen; 0s: don't watch listeners
-    #[arg(long, value_name = "DUR", env = "SYNGATE_READY_TIMEOUT", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "DUR", env = "SYNGATE_READY_TIMEOUT", default_value = "10s", value_parser = duration, allow_hyphen_values = true)]
     pub ready_timeout: Duration,
 
     /// When a port opens whose service was replaced
@@ -88,7 +89,7 @@ pub struct Args {
     pub open_on: OpenOn,
 
     /// The kernel opens the gate after this time, whatever happens
-    #[arg(long, value_name = "DUR", env = "SYNGATE_MAX_CLOSED", default_value = "30s", value_parser = duration)]
+    #[arg(long, value_name = "DUR", env = "SYNGATE_MAX_CLOSED", default_value = "30s", value_parser = duration, allow_hyphen_values = true)]
     pub max_closed: Duration,
 
     /// Run this first (by sh -c), gate open; if it fails, nothing is gated and COMMAND is not run
@@ -96,7 +97,7 @@ pub struct Args {
     pub precheck: Option<OsString>,
 
     /// How long to wait for another run on the same ports
-    #[arg(long, value_name = "DUR", env = "SYNGATE_LOCK_TIMEOUT", default_value = "1m", value_parser = duration)]
+    #[arg(long, value_name = "DUR", env = "SYNGATE_LOCK_TIMEOUT", default_value = "1m", value_parser = duration, allow_hyphen_values = true)]
     pub lock_timeout: Duration,
 
     /// Run COMMAND even if the gate could not be closed, and say so
@@ -196,16 +197,14 @@ fn one_line(error: &clap::Error) -> String {
             )
         }
         ErrorKind::MissingRequiredArgument => missing(error),
-        ErrorKind::UnknownArgument if !arg.starts_with('-') => format!(
-            "unexpected argument '{arg}': put -- before COMMAND, as in \
-             syngate --port 80 -- service haproxy restart"
-        ),
+        ErrorKind::UnknownArgument if !arg.starts_with('-') => misplaced(&arg),
         ErrorKind::UnknownArgument => {
             let suggested = context(ContextKind::SuggestedArg)
                 .map(|s| format!("; is {s} meant?"))
                 .unwrap_or_default();
             format!("unknown option '{arg}'{suggested} (see syngate --help)")
         }
+        ErrorKind::InvalidUtf8 => not_utf8(),
         ErrorKind::ArgumentConflict => format!("{} is given twice", long_name(&arg)),
         _ => {
             let text = error.to_string();
@@ -250,6 +249,44 @@ fn is_option(word: &str, long: &str, short: Option<char>) -> bool {
         || word
             .strip_prefix(long)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+}
+
+/// A word where an option was expected: there is no `--`, or an option has taken it for its value.
+fn misplaced(word: &str) -> String {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let before = words
+        .iter()
+        .position(|word| word == "--")
+        .map(|at| words[at - 1].to_string_lossy());
+    match before {
+        Some(option) if option.starts_with('-') => format!("{option} needs a value"),
+        Some(_) => format!("unexpected argument '{word}': only options come before --"),
+        None => format!(
+            "unexpected argument '{word}': put -- before COMMAND, as in \
+             syngate --port 80 -- service haproxy restart"
+        ),
+    }
+}
+
+/// clap does not say which one it is.
+fn not_utf8() -> String {
+    let shown = |word: &OsString| word.to_string_lossy().into_owned();
+    let mut previous = String::new();
+    for word in std::env::args_os().take_while(|word| word != "--") {
+        if word.to_str().is_none() {
+            return format!("{previous} '{}': not UTF-8", shown(&word))
+                .trim_start()
+                .to_owned();
+        }
+        previous = shown(&word);
+    }
+    let wrong = std::env::vars_os().find(|(name, value)| {
+        name.to_string_lossy().starts_with(ENV_PREFIX) && value.to_str().is_none()
+    });
+    match wrong {
+        Some((name, value)) => format!("{}: '{}': not UTF-8", shown(&name), shown(&value)),
+        None => "an option is not UTF-8".to_owned(),
+    }
 }
 
 fn choices(error: &clap::Error) -> String {

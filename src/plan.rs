@@ -232,6 +232,11 @@ fn check_report_file(file: &Path) -> Result<(), String> {
 
 /// The file that `name` stands for, as execvp(3) would find it.
 fn resolve(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, NotRunnable> {
+    if name.is_empty() {
+        return Err(NotRunnable::NotFound(
+            "'' is no COMMAND: an empty word".to_owned(),
+        ));
+    }
     if name.as_bytes().contains(&b'/') {
         return runnable(Path::new(name)).map(|()| PathBuf::from(name));
     }

@@ -26,6 +26,18 @@ pub fn service_port(name: &str) -> Option<u16> {
     }
 }
 
+/// How a child has ended: the status that wait(2) describes, or `None` while it has not. The nix
+/// crate has no names for real-time signals, and loses the status of whom one has ended.
+///
+/// # Errors
+/// ECHILD: it is no child of ours, or was waited for already.
+pub fn ended(child: nix::unistd::Pid) -> nix::Result<Option<libc::c_int>> {
+    let mut status = 0;
+    // SAFETY: `status` is a live int.
+    let result = unsafe { libc::waitpid(child.as_raw(), &mut status, libc::WNOHANG) };
+    Ok((nix::errno::Errno::result(result)? > 0).then_some(status))
+}
+
 /// Switches a netlink socket option on (linux/netlink.h: NETLINK_EXT_ACK = 11 for error texts,
 /// NETLINK_CAP_ACK = 10 for acknowledgements that do not repeat the request).
 ///

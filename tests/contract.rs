@@ -464,8 +464,10 @@ fn bad_input_is_one_line_and_touches_nothing() {
 
 #[test]
 fn bad_variables_are_named_as_such() {
+    /// The variable, its value, the arguments beside it, and what the line has to say.
+    type Row<'a> = (&'a str, &'a [u8], &'a [&'a str], &'a [&'a str]);
     let host = Host::new().unwrap();
-    let rows: &[(&str, &[u8], &[&str], &[&str])] = &[
+    let rows: &[Row] = &[
         ("SYNGATE_PORT", b"80-70", &[], &["70-80"]),
         ("SYNGATE_PORT", b"", &[], &[]),
         ("SYNGATE_DRAIN", b"5", &["-p80"], &["'5'", "unit"]),
@@ -867,7 +869,6 @@ fn runs_for_one_port_take_turns() {
         let outcome = waiting.end(run);
         assert_eq!(outcome.code, 0, "{second}: {outcome:?}");
         fs::remove_file(trace_file(&host)).unwrap();
-        fs::remove_file(host.dir().join(format!("{first}.go"))).unwrap();
     }
 }
 

@@ -1,10 +1,7 @@
 //! A COMMAND that stops where the test wants it to, and goes on when it is told.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::path::PathBuf;
 
-use nix::sys::stat::Mode;
 use testkit::{Host, wait_until};
 
 use super::SOON;
@@ -13,26 +10,22 @@ use super::SOON;
 pub struct Latch {
     here: PathBuf,
     go: PathBuf,
-    /// Open for reading too, so that neither side waits for the other to open it.
-    pipe: File,
 }
 
 impl Latch {
     /// One of that name on the host.
     pub fn new(host: &Host, name: &str) -> Latch {
-        let go = host.dir().join(format!("{name}.go"));
-        nix::unistd::mkfifo(&go, Mode::S_IRWXU).unwrap();
         Latch {
             here: host.dir().join(format!("{name}.here")),
-            pipe: OpenOptions::new().read(true).write(true).open(&go).unwrap(),
-            go,
+            go: host.dir().join(format!("{name}.go")),
         }
     }
 
-    /// Shell script: note our pid, and wait, through traps too.
+    /// Shell script: note our pid, and wait. It looks again and again, because a shell that blocks
+    /// may miss a signal that comes just before it does, and then runs no trap.
     pub fn hold(&self) -> String {
         let (here, go) = (self.here.display(), self.go.display());
-        format!("echo $$ >{here}; until read _ <{go}; do :; done")
+        format!("echo $$ >{here}; until [ -e {go} ]; do sleep 0.01; done; rm {go}")
     }
 
     /// Waits until a script is held, and tells its pid as the host has it.
@@ -43,7 +36,7 @@ impl Latch {
         note().trim().to_owned()
     }
 
-    /// Whether a script has come here since the latch was made, or let one go.
+    /// Whether a script is held, or was and has ended otherwise.
     pub fn reached(&self) -> bool {
         self.here.exists()
     }
@@ -51,6 +44,6 @@ impl Latch {
     /// Lets one script go.
     pub fn release(&mut self) {
         let _ = std::fs::remove_file(&self.here);
-        self.pipe.write_all(b"\n").unwrap();
+        std::fs::write(&self.go, "").unwrap();
     }
 }
