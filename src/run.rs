@@ -127,7 +127,7 @@ fn close(
     match closed {
         Ok((gate, backend)) => {
             report.backend = Some(backend);
-            say.gate_closed();
+            say.must_not_block();
             say.phase(&format!("closed {} ({backend})", rules.ports.brief()));
             Ok(Some(gate))
         }
@@ -312,7 +312,6 @@ impl Run<'_> {
                 Err(error) => self.open_error = Some(format!("{error:#}")),
             }
         }
-        self.say.gate_gone();
     }
 
     /// Nothing to do: waits for a signal, COMMAND's exit or the time that was asked for.
@@ -465,6 +464,7 @@ fn tell(ending: &Ending, args: &Args, say: &Say, report: &mut Report) {
     {
         say.error(&format!("--report-file: {}: {error}", file.display()));
     }
+    say.may_block();
     match ending.outcome {
         Outcome::Ok => say.result(&ending.message),
         _ => say.error(&ending.message),

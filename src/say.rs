@@ -36,9 +36,8 @@ pub struct Say {
     /// When the live line is due again; while one is shown it has to be wiped before other lines.
     live_due: Cell<Option<Instant>>,
     shown: Cell<bool>,
-    /// While a gate is closed nothing may hold us up, least of all a full pipe or a terminal stopped
-    /// with Ctrl-S: what stderr does not take then is kept until the gate is gone.
-    gated: Cell<bool>,
+    in_haste: Cell<bool>,
+    /// What stderr did not take.
     kept: RefCell<String>,
 }
 
@@ -51,7 +50,7 @@ impl Say {
             live: level > Level::Errors && stderr().is_terminal(),
             live_due: Cell::new(None),
             shown: Cell::new(false),
-            gated: Cell::new(false),
+            in_haste: Cell::new(false),
             kept: RefCell::default(),
         }
     }
@@ -118,14 +117,15 @@ impl Say {
         }
     }
 
-    /// From now on nothing that is said may block.
-    pub fn gate_closed(&self) {
-        self.gated.set(true);
+    /// From now on, while a gate is closed, nothing that is said may hold us up, least of all a full
+    /// pipe or a terminal stopped with Ctrl-S: what stderr does not take is kept.
+    pub fn must_not_block(&self) {
+        self.in_haste.set(true);
     }
 
     /// There is time again.
-    pub fn gate_gone(&self) {
-        self.gated.set(false);
+    pub fn may_block(&self) {
+        self.in_haste.set(false);
     }
 
     fn line(&self, text: &str) {
@@ -137,7 +137,7 @@ impl Say {
     fn write(&self, text: &str) {
         let mut kept = self.kept.borrow_mut();
         kept.push_str(text);
-        if !self.gated.get() || takes_a_line() {
+        if !self.in_haste.get() || takes_a_line() {
             let _ = stderr().write_all(kept.as_bytes());
             kept.clear();
         }

@@ -1,0 +1,257 @@
+//! Where it gets narrow: services that come back piece by piece, deferred accepts, a stderr that
+//! nobody reads, reports into pipes, signals in odd moments, crowds of connections.
+
+mod harness;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use harness::{SOON, call, gated, ms, wait_open, words};
+use nix::sys::signal::Signal;
+use testkit::services::Serve;
+use testkit::{Host, Load, Pair, SERVER, wait_until};
+
+/// A python program on the host, up when it has said so.
+fn python(host: &Host, program: &str) -> testkit::Running {
+    let mut python = host.command("python3");
+    python
+        .args(["-c", program])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut running = host.spawn(&mut python).unwrap();
+    let mut line = String::new();
+    let mut said = std::io::BufReader::new(running.stdout().unwrap());
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    assert_eq!(line, "up\n");
+    running
+}
+
+/// COMMAND returns at once, and the new process listens on one address 300 ms after the other.
+#[test]
+fn a_second_address_may_come_late() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    host.must(["ip", "address", "add", "10.77.0.5/24", "dev", "eth0"]);
+    let late = |pid_file: &str| -> String {
+        let serve = |serve: Serve| serve.argv().unwrap().join(" ");
+        let one = serve(Serve::on(format!("{SERVER}:80")));
+        let two = serve(Serve::on("10.77.0.5:80").start_delay(Duration::from_millis(300)));
+        format!(
+            "{one} >/dev/null 2>&1 & echo $! >>{pid_file}; {two} >/dev/null 2>&1 & echo $! >>{pid_file}"
+        )
+    };
+    let pids = host.dir().join("pids");
+    let pids = pids.to_str().unwrap();
+    host.must(["sh", "-c", &late(pids)]);
+    let listening = |n: usize| host.must(["ss", "-Hltn"]).lines().count() == n;
+    wait_until(SOON, "both", || listening(2)).unwrap();
+
+    let load = Load::to("10.77.0.5:80")
+        .rate(500)
+        .duration(Duration::from_secs(60));
+    let mut load = load.start(&pair.client).unwrap();
+    load.wait_flowing().unwrap();
+    let script = format!("kill $(cat {pids}); : >{pids}; {}", late(pids));
+    let outcome = call(host, words("--port 80")).run(["sh", "-c", &script]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(
+        outcome.report["listeners_lost"].as_array().unwrap().len(),
+        0
+    );
+    let report = load.stop().unwrap();
+    assert_eq!(report.failed(), 0, "{report}");
+    assert!(report.delayed > 0, "{report}");
+}
+
+/// A client that says nothing on a TCP_DEFER_ACCEPT listener stays in SYN_RECV: not waited for.
+#[test]
+fn deferred_accepts_do_not_hold_the_drain_up() {
+    let pair = Pair::new().unwrap();
+    let deferred = "import socket, time; s = socket.socket(); \
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30); \
+        s.bind(('', 80)); s.listen(9); print('up', flush=True); time.sleep(60)";
+    let _server = python(&pair.server, deferred);
+    let silent = format!(
+        "import socket, time; c = socket.create_connection(('{SERVER}', 80)); \
+         print('up', flush=True); time.sleep(60)"
+    );
+    let _client = python(&pair.client, &silent);
+    // Older than a second: the timer of the first SYN-ACK is over.
+    let timer = || pair.server.must(["ss", "-Htno", "state", "syn-recv"]);
+    let first = timer();
+    assert!(first.contains("10.77.0.2"), "{first}");
+    wait_until(SOON, "the second timer", || {
+        // ss prints seconds as 1.9ms and milliseconds as 900ms.
+        timer().contains("(on,1.")
+    })
+    .unwrap();
+    let outcome = call(&pair.server, words("--port 80")).run(["true"]);
+    let drain_ms = ms(&outcome.report["phases"], "drain_ms");
+    assert!(drain_ms < 350.0, "{drain_ms} ms");
+    assert_eq!(outcome.report["stale_half_open"], 1);
+}
+
+/// Nobody reads stderr, and COMMAND fills the pipe: the gate opens all the same, and a signal ends
+/// what is left of the run.
+#[test]
+fn a_full_stderr_does_not_keep_the_gate_shut() {
+    let host = Host::new().unwrap();
+    let full = host.dir().join("full");
+    let fill = format!(
+        "import os
+os.set_blocking(2, False)
+try:
+    while True: os.write(2, b'x' * 1000)
+except BlockingIOError: pass
+os.set_blocking(2, True)
+open({full:?}, 'w')"
+    );
+    let call = call(&host, words("-v --port 80 --max-closed 20s"));
+    let mut run = call.start(["python3", "-c", &fill]);
+    wait_until(SOON, "a full pipe", || full.exists()).unwrap();
+    wait_open(&host, SOON); // not by --max-closed
+    assert!(
+        run.is_running(),
+        "it has something to say, and nobody to say it to"
+    );
+    run.signal(Signal::SIGTERM).unwrap();
+    assert_eq!(run.wait().unwrap().code(), None, "ended by the signal");
+}
+
+/// A report into a pipe that nobody reads is an error line, not a hang.
+#[test]
+fn a_report_for_nobody() {
+    let host = Host::new().unwrap();
+    let fifo = host.dir().join("fifo");
+    let fifo = fifo.to_str().unwrap();
+    host.must(["mkfifo", fifo]);
+    let line = format!(
+        "timeout 10 {} -p80 --report-file {fifo} -- true",
+        harness::SYNGATE
+    );
+    let ran = host.sh(&line).unwrap();
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    assert!(ran.stderr.contains("--report-file"), "{ran:?}");
+
+    // Ordinary files below /dev are replaced like any other.
+    let line = format!(
+        "{} -q -p80 --report-file /dev/shm/syngate-$$.json -- true",
+        harness::SYNGATE
+    );
+    let script =
+        format!("{line}; {line}; cat /dev/shm/syngate-$$.json; rm /dev/shm/syngate-$$.json");
+    let ran = host.sh(&script).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).expect("one report");
+    assert_eq!(report["outcome"], "ok");
+}
+
+/// Without a gate there is nothing that --max-closed could open.
+#[test]
+fn best_effort_without_a_gate_has_no_deadline() {
+    let host = Host::new().unwrap();
+    let lock = host.dir().to_str().unwrap().to_owned();
+    let script = format!(
+        "SYNGATE_LOCK_DIR={lock} setpriv --bounding-set -net_admin --inh-caps -net_admin \
+         {} --best-effort --max-closed 200ms --drain 0 -p80 -- sleep 0.4",
+        harness::SYNGATE
+    );
+    let ran = host.sh(&script).unwrap();
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    assert!(ran.stderr.contains("was never closed"), "{ran:?}");
+}
+
+/// Between the start of syngate and COMMAND there is no moment in which a signal is lost.
+#[test]
+fn a_signal_before_command_is_never_too_early() {
+    let host = Host::new().unwrap();
+    let marker = host.dir().join("ran");
+    // It arrives while the signals are blocked, before anything waits for them.
+    let inject = "inject=signalfd4:signal=SIGTERM:when=1";
+    let mut strace = host.command("strace");
+    strace
+        .args([
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=signalfd4",
+            "-e",
+            inject,
+        ])
+        .args([harness::SYNGATE, "-p80", "--drain", "0", "--", "touch"])
+        .arg(&marker);
+    let status = strace.status().unwrap();
+    assert_eq!(status.code(), Some(143));
+    assert!(!marker.exists());
+    assert!(!gated(&host));
+}
+
+/// The terminal hangs up, and only the session's leader, syngate, is told: COMMAND hears of it.
+#[test]
+fn a_hangup_is_passed_on() {
+    let host = Host::new().unwrap();
+    let heard = host.dir().join("heard");
+    let runs = host.dir().join("runs");
+    let command = format!(
+        "trap 'touch {}; exit 7' HUP; touch {}; while :; do sleep 0.1; done",
+        heard.display(),
+        runs.display()
+    );
+    let argv: Vec<&str> = vec![harness::SYNGATE, "-q", "-p80", "--", "sh", "-c", &command];
+    let program = format!(
+        "import os, pty, time
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv({:?}, {argv:?})
+while not os.path.exists({runs:?}): time.sleep(0.01)
+os.close(terminal)
+print('up', flush=True)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+time.sleep(60)",
+        harness::SYNGATE
+    );
+    let _python = python(&host, &program);
+    wait_until(SOON, "COMMAND to hear", || heard.exists()).unwrap();
+    wait_open(&host, SOON);
+}
+
+/// What the kernel opened in time was not closed for longer, however long syngate was stopped.
+#[test]
+fn closed_time_ends_at_the_deadline() {
+    let host = Host::new().unwrap();
+    let runs = host.dir().join("runs");
+    let call = call(&host, words("--port 80 --max-closed 500ms --drain 0"));
+    let script = format!("touch {}; exec sleep 60", runs.display());
+    let mut run = call.start(["sh", "-c", &script]);
+    wait_until(SOON, "COMMAND to run", || runs.exists()).unwrap();
+    run.signal(Signal::SIGSTOP).unwrap();
+    wait_until(SOON, "an expired set", || {
+        !host.ruleset().contains("\"expires\"")
+    })
+    .unwrap();
+    std::thread::sleep(Duration::from_millis(500)); // stopped for longer than that
+    run.signal(Signal::SIGCONT).unwrap();
+    wait_open(&host, SOON);
+    host.must(["pkill", "sleep"]);
+    run.wait().unwrap();
+    let closed_ms = ms(&call.report(), "closed_ms");
+    assert!((400.0..=500.0).contains(&closed_ms), "{closed_ms} ms");
+}
+
+/// With thousands of established connections the gate is still closed for moments only.
+#[test]
+fn a_crowd_of_connections_costs_little() {
+    let host = Host::new().unwrap();
+    let crowd = "import resource, socket, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
+s = socket.socket(); s.bind(('127.0.0.1', 81)); s.listen(4096)
+kept = []
+for n in range(8000):
+    c = socket.create_connection(('127.0.0.1', 81)); kept.append((c, s.accept()[0]))
+print('up', flush=True); time.sleep(60)";
+    let _crowd = python(&host, crowd);
+    let _server = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    let outcome = call(&host, words("--port 80")).run(["true"]);
+    let drain_ms = ms(&outcome.report["phases"], "drain_ms");
+    assert!(drain_ms < 150.0, "{drain_ms} ms");
+}
