@@ -287,6 +287,7 @@ fn man_has_the_constants_of_the_program() {
         ("Settle, one socket", step::SETTLE_ONE),
         ("Settle, group", step::SETTLE_GROUP),
         ("Settle, first change", step::SETTLE_PATIENCE),
+        ("Settle, addresses", step::SETTLE_PLACES),
     ] {
         let block = items.iter().find(|b| b.head() == item);
         let block = block.unwrap_or_else(|| panic!("man, Times and limits: no '{item}'"));
