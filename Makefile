@@ -29,13 +29,11 @@ demo: demo-packages
 	$(CARGO) build --release --workspace
 	target/release/testkit demo --syngate target/release/syngate
 
-# Some tests as somebody who is not root, in a user namespace.
-ROOTLESS_TESTS := --test guarantees --test rules
-
+# Once as root, and once more as somebody who is not, in a user namespace.
 test: test-packages
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
-	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate $(ROOTLESS_TESTS)
+	TESTKIT_ROOTLESS=1 $(CARGO) test --workspace --tests
 
 LONG := target/long
 # Each round appends to the log; a round that was broken off can be repeated by itself.
