@@ -2,6 +2,7 @@
 //! pure; only `write` touches the file system.
 
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -361,7 +362,8 @@ pub struct Report {
     pub run: String,
     started_at: String,
     command: Vec<String>,
-    ports: Vec<String>,
+    #[serde(serialize_with = "as_ranges")]
+    ports: PortSet,
     action: &'static str,
     /// Which backend closed the gate, if it was closed.
     pub backend: Option<&'static str>,
@@ -386,7 +388,8 @@ pub struct Report {
     listeners_after: Vec<ListenerRow>,
     /// Addresses that had a listener and are not covered by one any more.
     pub listeners_lost: Vec<String>,
-    ports_not_ready: Vec<String>,
+    #[serde(serialize_with = "as_ranges")]
+    ports_not_ready: PortSet,
     drain_left: Left,
     stale_half_open: u32,
     /// What was not as it should be.
@@ -441,7 +444,7 @@ impl Report {
                 .iter()
                 .map(|a| a.to_string_lossy().into_owned())
                 .collect(),
-            ports: ranges(ports),
+            ports: ports.clone(),
             action: "drop",
             backend: None,
             outcome: Outcome::NotRun,
@@ -459,7 +462,7 @@ impl Report {
             listeners_before: Vec::new(),
             listeners_after: Vec::new(),
             listeners_lost: Vec::new(),
-            ports_not_ready: Vec::new(),
+            ports_not_ready: PortSet::EMPTY,
             drain_left: Left::default(),
             stale_half_open: 0,
             warnings: Vec::new(),
@@ -497,7 +500,7 @@ impl Report {
                 CommandExit::Signal(signal) => self.command_signal = Some(signal),
             }
         }
-        self.ports_not_ready = ranges(&facts.not_ready);
+        self.ports_not_ready = facts.not_ready.clone();
         self.drain_left = facts.left;
         self.stale_half_open = facts.stale_half_open;
     }
@@ -565,12 +568,10 @@ fn write_to(file: &Path, json: &[u8]) -> io::Result<()> {
     options.open(file)?.write_all(json)
 }
 
-fn ranges(ports: &PortSet) -> Vec<String> {
-    ports
-        .ranges()
-        .iter()
-        .map(|range| PortSet::from_ranges([range.clone()]).to_string())
-        .collect()
+/// As a list of what `--port` takes: `["80", "8000-8010"]`.
+fn as_ranges<S: serde::Serializer>(ports: &PortSet, serializer: S) -> Result<S::Ok, S::Error> {
+    let range = |range: &RangeInclusive<u16>| PortSet::from_ranges([range.clone()]).to_string();
+    serializer.collect_seq(ports.ranges().iter().map(range))
 }
 
 fn rows(listeners: &[Listener], holders: &Holders) -> Vec<ListenerRow> {

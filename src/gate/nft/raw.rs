@@ -149,7 +149,9 @@ pub fn timed_port_set<'a>(table: &'a Table, name: &CStr) -> Set<'a, Port> {
 }
 
 /// Adds elements for all ranges to the batch, in as many messages as they need. In portions,
-/// because an element takes some hundred bytes in user space until its message is made.
+/// because an element takes some hundred bytes in user space until its message is made; not in
+/// small ones, because each message is acknowledged, and the acknowledgements have to fit the
+/// socket's receive buffer (330 do not, by default).
 pub fn add_elements(
     batch: &mut Batch,
     table: &Table,
