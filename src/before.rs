@@ -58,7 +58,7 @@ impl Before<'_> {
         let ports = self.plan.config.ports.brief();
         Err(Ending::not_run(
             "nested",
-            format!("--port {ports}: this run is inside one ({holder}) that gates the same"),
+            format!("--port {ports}: this run is inside one ({holder}) that gates the same port"),
         ))
     }
 
@@ -102,6 +102,9 @@ impl Before<'_> {
         report.phases.precheck_ms = Some(since.elapsed().into());
         match exit {
             CommandExit::Code(0) => Ok(()),
+            CommandExit::Code(127) => Err(failed(
+                "exited with status 127 (a command that is not in PATH?)".to_owned(),
+            )),
             CommandExit::Code(status) => Err(failed(format!("exited with status {status}"))),
             CommandExit::Signal(n) => Err(failed(format!("was ended by {}", signal_name(n)))),
         }
@@ -162,10 +165,11 @@ impl Before<'_> {
             .look(want)
             .map_err(|error| Ending::not_run("sockets", format!("{error:#}")))?;
         report.before(&before);
-        self.say.phase(&format!(
-            "listeners: {}",
-            places(&before.listeners).join(" ")
-        ));
+        let listeners = match places(&before.listeners) {
+            none if none.is_empty() => "none".to_owned(),
+            places => places.join(" "),
+        };
+        self.say.phase(&format!("listeners: {listeners}"));
         let listening: PortSet = before.listeners.iter().map(|l| l.port).collect();
         let deserted = self.plan.config.ports.minus(&listening);
         if !deserted.is_empty() {

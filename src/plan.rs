@@ -75,6 +75,11 @@ impl Plan {
         if let Some(file) = &args.report_file {
             check_report_file(file).map_err(Refused::ReportFile)?;
         }
+        if args.precheck.as_ref().is_some_and(|line| line.is_empty()) {
+            return Err(Refused::Options(
+                "--precheck: '' is empty; expected a command line".to_owned(),
+            ));
+        }
         let name = args
             .command
             .first()
@@ -291,6 +296,10 @@ fn not_in_path(name: &OsStr) -> NotRunnable {
         Some(file) => format!(
             "{name} is not in PATH, but {} exists: give the full path or set PATH",
             file.display()
+        ),
+        None if name.contains(char::is_whitespace) => format!(
+            "'{name}' is not in PATH: COMMAND is not run by a shell; leave out the quotes, or use \
+             sh -c '...'"
         ),
         None => format!("{name} is not in PATH"),
     })

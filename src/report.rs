@@ -132,6 +132,11 @@ impl Closed {
         }
     }
 
+    /// Whether it was open before that happened.
+    fn opened_before(&self, exited: Option<(Instant, CommandExit)>) -> bool {
+        matches!((self.opened_at, exited), (Some(opened), Some((exited, _))) if opened < exited)
+    }
+
     /// How long some port was closed, once none is.
     pub fn time(&self) -> Option<Duration> {
         (self.deadline.is_some() && self.shut_since.is_none()).then_some(self.before)
@@ -199,7 +204,12 @@ fn kept_or_not(e: &Evidence) -> Ending {
     }
     if e.facts.deadline_hit {
         let message = format!(
-            "--max-closed opened the gate before the service was ready: {} exited with status 0; {}",
+            "--max-closed opened the gate {}: {} exited with status 0; {}",
+            if e.closed.opened_before(e.facts.exited) {
+                "while COMMAND still ran (if it stays in the foreground, use --open-on ready)"
+            } else {
+                "before the service was ready"
+            },
             e.command,
             closed_words(e)
         );
@@ -218,7 +228,7 @@ fn kept_or_not(e: &Evidence) -> Ending {
     }
     Ending {
         outcome: Outcome::Ok,
-        reason: "done",
+        reason: if e.facts.ran_open { "ungated" } else { "done" },
         message: format!("{} exited with status 0; {}", e.command, closed_words(e)),
         exit: Exit::Status(0),
     }
@@ -241,10 +251,11 @@ fn nobody_listens(e: &Evidence) -> String {
     };
     format!(
         "nobody listens on {} {} after {} exited with status 0; {before}; \
-         if it was meant to stop, use --ready-timeout 0",
+         if it was meant to stop, use --ready-timeout 0; {}",
         not_ready.brief(),
         humantime::format_duration(e.ready_timeout),
-        e.command
+        e.command,
+        closed_words(e)
     )
 }
 
@@ -278,10 +289,7 @@ fn interrupted(e: &Evidence, signal: i32, sender: Sender) -> Ending {
         ),
         (Some(_), Some(_), _) => (
             "before_ready",
-            format!(
-                "{} had exited; it was not waited for its listener",
-                e.command
-            ),
+            format!("{} had exited, its listener was not waited for", e.command),
         ),
     };
     Ending {
@@ -524,6 +532,9 @@ impl Report {
         let mut json = serde_json::to_vec_pretty(self)?;
         json.push(b'\n');
         match std::fs::metadata(file) {
+            // Opened anew, a regular file would have an offset of its own.
+            Ok(_) if file == Path::new("/dev/stdout") => io::stdout().write_all(&json),
+            Ok(_) if file == Path::new("/dev/stderr") => io::stderr().write_all(&json),
             Ok(meta) if is_descriptor(file) || !meta.is_file() => write_to(file, &json),
             Ok(_) => self.replace(&file.canonicalize()?, &json),
             // A symbolic link to a file that is still to be made.

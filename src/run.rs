@@ -106,6 +106,8 @@ fn carry_out(
         spawn_error: None,
         open_error: None,
         warnings: Vec::new(),
+        told_of_deadline: false,
+        told_waiting: String::new(),
     };
     let mut state = State::new(plan.config.clone(), &before, closed_at, deadline);
     run.drive(&mut state, report);
@@ -133,7 +135,7 @@ fn close(
         }
         Err(error) if plan.config.best_effort => {
             let text = format!("the gate can't be closed, COMMAND runs without: {error:#}");
-            say.warning(&text);
+            say.error(&format!("warning: {text}"));
             report.warnings.push(text);
             Ok(None)
         }
@@ -171,6 +173,9 @@ struct Run<'a> {
     spawn_error: Option<Ending>,
     open_error: Option<String>,
     warnings: Vec<String>,
+    told_of_deadline: bool,
+    /// What `-v` has told last of what is waited for.
+    told_waiting: String,
 }
 
 impl Run<'_> {
@@ -178,20 +183,43 @@ impl Run<'_> {
     fn drive(&mut self, state: &mut State, report: &mut Report) {
         let mut event = Event::Closed;
         loop {
+            if let Event::Exited(exit) = &event {
+                self.say
+                    .phase(&format!("COMMAND ended: {}", exit_words(*exit)));
+            }
             event = match state.step(event, Instant::now()) {
                 Some(Action::End) => break,
                 Some(action) => self.perform(action, report),
                 None => self.wait(state),
             };
+            self.warn_of_deadline(state);
         }
         self.say.done_waiting();
+    }
+
+    /// At once, and not when COMMAND ends: that may be in weeks.
+    fn warn_of_deadline(&mut self, state: &State) {
+        let facts = &state.facts;
+        let runs = facts.started_at.is_some() && facts.exited.is_none();
+        if !facts.deadline_hit || !runs || std::mem::replace(&mut self.told_of_deadline, true) {
+            return;
+        }
+        let limit = humantime::format_duration(self.plan.max_closed);
+        let pid = self.child.as_ref().map_or(0, Child::pid);
+        self.warn(format!(
+            "--max-closed {limit} is over, the gate is open; COMMAND (pid {pid}) still runs: if it \
+             stays in the foreground, use --open-on ready"
+        ));
     }
 
     fn perform(&mut self, action: Action, report: &mut Report) -> Event {
         crate::fault::before(&action);
         match action {
             Action::Look(want) => self.look(want),
-            Action::Check => Event::Stands(self.gate_stands()),
+            Action::Check => {
+                self.say.phase("drained");
+                Event::Stands(self.gate_stands())
+            }
             Action::Rearm => {
                 self.shut_only(self.plan.config.ports.clone());
                 Event::Stands(self.gate_stands())
@@ -318,7 +346,10 @@ impl Run<'_> {
     fn wait(&mut self, state: &State) -> Event {
         loop {
             match state.waiting_for() {
-                Some(what) => self.say.waiting(&what),
+                Some(what) => {
+                    self.say.waiting(&what);
+                    self.tell_waiting(&what);
+                }
                 None => self.say.done_waiting(),
             }
             let wake = state.wake();
@@ -340,6 +371,15 @@ impl Run<'_> {
                 // Without signals there is no run: open, and leave COMMAND alone.
                 Err(_) => return Event::Signal(nix::libc::SIGTERM, Sender::Process),
             }
+        }
+    }
+
+    /// With `-v`: each kind of wait once, without its changing figures.
+    fn tell_waiting(&mut self, what: &str) {
+        let kind = what.split(':').next().unwrap_or(what);
+        if kind != self.told_waiting {
+            self.say.phase(what);
+            kind.clone_into(&mut self.told_waiting);
         }
     }
 
@@ -373,19 +413,15 @@ impl Run<'_> {
             return;
         };
         report.after(&after);
-        let succeeded = matches!(state.facts.exited, Some((_, CommandExit::Code(0))));
-        if !succeeded || self.plan.config.ready_timeout.is_zero() {
+        let facts = &state.facts;
+        if facts.started_at.is_none() || self.plan.config.ready_timeout.is_zero() {
             return;
         }
         report.listeners_lost = uncovered(&before.listeners, &after.listeners);
-        // Ports without any listener are the verdict's business.
-        let lost: Vec<String> = uncovered(
-            before
-                .listeners
-                .iter()
-                .filter(|l| !state.facts.not_ready.contains(l.port)),
-            &after.listeners,
-        );
+        // Ports without any listener are the verdict's business, if it is one on readiness.
+        let unjudged = before.listeners.iter();
+        let unjudged = unjudged.filter(|l| !facts.not_ready.contains(l.port));
+        let lost = uncovered(unjudged, &after.listeners);
         if !lost.is_empty() {
             self.warn(format!("nobody listens any more on {}", lost.join(" ")));
         }
@@ -395,7 +431,10 @@ impl Run<'_> {
         let facts = &state.facts;
         if !facts.left.is_nothing() && facts.started_at.is_some() {
             let drain = humantime::format_duration(self.plan.config.drain);
-            self.warn(format!("--drain {drain} was over with {} left", facts.left));
+            self.warn(format!(
+                "--drain {drain} was over with connections left: {}",
+                facts.left
+            ));
         }
         if facts.ran_open && self.closed.time().is_some() {
             self.warn("COMMAND was run behind an open gate (--best-effort)".to_owned());
@@ -404,8 +443,12 @@ impl Run<'_> {
             self.warn("SIGUSR1 opened the gate early".to_owned());
         }
         let succeeded = matches!(facts.exited, Some((_, CommandExit::Code(0))));
-        if facts.deadline_hit && facts.started_at.is_some() && !succeeded {
-            self.warn("--max-closed opened the gate while COMMAND ran".to_owned());
+        if !facts.unchanged.is_empty() {
+            self.warn(format!(
+                "nothing changed on {} within {} of COMMAND's exit: did the reload take effect?",
+                facts.unchanged.brief(),
+                humantime::format_duration(crate::step::SETTLE_PATIENCE)
+            ));
         }
         if let Some(error) = self.open_error.clone().filter(|_| !succeeded) {
             self.warn(format!("the gate did not open as it should: {error}"));
@@ -415,6 +458,13 @@ impl Run<'_> {
     fn warn(&mut self, text: String) {
         self.say.warning(&text);
         self.warnings.push(text);
+    }
+}
+
+fn exit_words(exit: CommandExit) -> String {
+    match exit {
+        CommandExit::Code(status) => format!("status {status}"),
+        CommandExit::Signal(signal) => signal_name(signal),
     }
 }
 

@@ -185,6 +185,8 @@ pub struct Facts {
     pub ran_open: bool,
     /// Ports on which nobody listened at the end of `--ready-timeout`.
     pub not_ready: PortSet,
+    /// Ports on which nothing changed, though several sockets (SO_REUSEPORT) were to be expected to.
+    pub unchanged: PortSet,
     /// Whether anybody listened then could not be seen.
     pub unseen: bool,
 }
@@ -489,7 +491,8 @@ impl State {
 
     fn exited(&mut self, exit: CommandExit, now: Instant) -> Option<Action> {
         self.facts.exited = Some((now, exit));
-        if exit != CommandExit::Code(0) || self.facts.deadline_hit {
+        // Without a gate there is nothing that a listener could open.
+        if exit != CommandExit::Code(0) || self.facts.deadline_hit || self.facts.ran_open {
             return self.finish();
         }
         self.phase = Phase::Readying { since: now };
@@ -589,6 +592,7 @@ impl State {
         }
         if pending.is_empty() {
             self.facts.not_ready = self.deserted_ports();
+            self.facts.unchanged = self.unchanged_groups();
             return self.finish();
         }
         self.next_look = next;
@@ -627,6 +631,13 @@ impl State {
         } else {
             Duration::ZERO
         }
+    }
+
+    /// SO_REUSEPORT groups that were watched for [`SETTLE_PATIENCE`] in vain.
+    fn unchanged_groups(&self) -> PortSet {
+        let group = Readiness::Inherited { group: true };
+        let waited = !self.opened && self.config.settle == Settle::Auto;
+        self.ports_that(|watch| waited && watch.readiness == group && !watch.ever_changed)
     }
 
     /// When a port that is ready at `ready` has settled; there is no point in it once all is open.
