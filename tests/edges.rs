@@ -255,3 +255,53 @@ print('up', flush=True); time.sleep(60)";
     let drain_ms = ms(&outcome.report["phases"], "drain_ms");
     assert!(drain_ms < 150.0, "{drain_ms} ms");
 }
+
+/// What a COMMAND that fails has left behind is said: the service may be down.
+#[test]
+fn a_failure_that_leaves_nobody_listening_is_said() {
+    let host = Host::new().unwrap();
+    let server = Serve::on("0.0.0.0:80").start_daemon(&host).unwrap();
+    let pid = host.dir().join("serve.pid");
+    let script = format!("kill $(cat {}); exit 3", pid.display());
+    let outcome = call(&host, words("--port 80")).run(["sh", "-c", &script]);
+    assert_eq!(outcome.code, 3, "{outcome:?}");
+    let said = "warning: nobody listens any more on 0.0.0.0:80";
+    assert!(outcome.stderr.contains(said), "{outcome:?}");
+    host.must(
+        server
+            .restart_argv()
+            .into_iter()
+            .map(|w| w.replace("kill", ": kill")),
+    );
+}
+
+/// A reload that did nothing, on a SO_REUSEPORT group: it was waited for in vain, and that is said.
+#[test]
+fn a_reload_without_effect_is_said() {
+    let host = Host::new().unwrap();
+    let one = Serve::on("0.0.0.0:80").reuseport();
+    let _servers = [one.start(&host).unwrap(), one.start(&host).unwrap()];
+    let outcome = call(&host, words("--port 80")).run(["true"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(
+        outcome.stderr.contains("warning: nothing changed on 80"),
+        "{outcome:?}"
+    );
+}
+
+/// A COMMAND in the foreground runs into --max-closed: that is said then, not when it ends.
+#[test]
+fn max_closed_is_said_when_it_happens() {
+    let host = Host::new().unwrap();
+    let _server = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    let mut run =
+        call(&host, words("--port 80 --max-closed 300ms --drain 0")).start(["sleep", "60"]);
+    let mut line = String::new();
+    let mut said = std::io::BufReader::new(run.stderr().unwrap());
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    assert!(line.contains("--max-closed 300ms is over"), "{line}");
+    assert!(line.contains("--open-on ready"), "{line}");
+    assert!(run.is_running());
+    host.must(["pkill", "sleep"]);
+    run.wait().unwrap();
+}
