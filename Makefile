@@ -9,7 +9,7 @@ CARGO ?= cargo
 # What the build, the demo and the tests need of Debian; see scripts/install-packages.
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
 DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
-TEST_PACKAGES := bsdutils fish libcap2-bin mandoc nginx-light procps python3 strace zsh
+TEST_PACKAGES := bsdutils fish mandoc nginx-light procps python3 strace zsh
 
 .PHONY: all demo test test-long lint install uninstall clean build-packages demo-packages test-packages
 
