@@ -300,6 +300,25 @@ fn foreign_changes_neither_open_the_gate_nor_break_the_run() {
     assert!(!gated(host));
 }
 
+/// Somebody flushes the ruleset again and again, in each phase of a run: it goes its way, and its
+/// own reading of the ruleset, torn by these changes, is read again.
+#[test]
+fn a_neighbour_that_never_stops_flushing() {
+    let (pair, _server) = served();
+    let host = &pair.server;
+    let flush = "while :; do nft 'add table inet theirs; flush ruleset'; done";
+    let _neighbour = host.spawn(host.command("sh").args(["-c", flush])).unwrap();
+    for _ in 0..10 {
+        let call = call(host, words("--port 80"));
+        let mut run = call.start(["true"]);
+        assert_eq!(run.wait().unwrap().code(), Some(0));
+        let report = call.report();
+        assert_eq!(report["outcome"], "ok", "{report:#}");
+        assert_eq!(report["backend"], "nft", "{report:#}");
+    }
+    ask(&pair).unwrap();
+}
+
 fn our_table(host: &Host) -> String {
     let json = host.nft_json();
     let tables = json["nftables"].as_array().unwrap().iter();

@@ -233,3 +233,30 @@ fn explain(refusal: &Refusal) -> anyhow::Error {
         _ => anyhow!("nf_tables refused the rules: {refusal}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_say_what_is_missing() {
+        for (errno, says) in [
+            (Errno::EPERM, "CAP_NET_ADMIN"),
+            (Errno::EINVAL, "Linux 5.12"), // tables without owners, as 5.10 answers
+            (Errno::EOPNOTSUPP, "Linux 5.12"),
+            (Errno::ENOENT, "lacks a part of nf_tables"),
+            (Errno::EMSGSIZE, "--port"),
+            (Errno::ENOMEM, "refused the rules"),
+        ] {
+            let said = explain(&errno.into()).to_string();
+            assert!(said.contains(says), "{errno}: {said}");
+            assert!(!said.contains('\n'), "{errno}: {said}");
+        }
+    }
+
+    #[test]
+    fn no_gate_is_closed_after_its_deadline() {
+        assert!(time_left(Instant::now() - Duration::from_secs(1)).is_err());
+        assert!(time_left(Instant::now() + Duration::from_secs(9)).is_ok());
+    }
+}
