@@ -58,27 +58,9 @@ impl Plan {
     /// # Errors
     /// One line that names the option, its value and what would be right.
     pub fn new(args: &Args, path: Option<&OsStr>) -> Result<Plan, Refused> {
-        let settle = match args.settle {
-            Settle::Auto => Duration::ZERO,
-            Settle::Fixed(settle) => settle,
-        };
-        if args.drain + settle >= args.max_closed {
-            return Err(Refused::Options(too_long(args)));
-        }
-        if args.open_on == OpenOn::Ready && args.ready_timeout.is_zero() {
-            return Err(Refused::Options(
-                "--open-on ready and --ready-timeout 0 exclude each other: who listens is watched, \
-                 or it is not"
-                    .to_owned(),
-            ));
-        }
+        make_sense(args).map_err(Refused::Options)?;
         if let Some(file) = &args.report_file {
             check_report_file(file).map_err(Refused::ReportFile)?;
-        }
-        if args.precheck.as_ref().is_some_and(|line| line.is_empty()) {
-            return Err(Refused::Options(
-                "--precheck: '' is empty; expected a command line".to_owned(),
-            ));
         }
         let name = args
             .command
@@ -167,6 +149,28 @@ impl Plan {
         });
         text
     }
+}
+
+/// Each option by itself is fine: are they together?
+fn make_sense(args: &Args) -> Result<(), String> {
+    let settle = match args.settle {
+        Settle::Auto => Duration::ZERO,
+        Settle::Fixed(settle) => settle,
+    };
+    if args.drain + settle >= args.max_closed {
+        return Err(too_long(args));
+    }
+    if args.open_on == OpenOn::Ready && args.ready_timeout.is_zero() {
+        return Err(
+            "--open-on ready and --ready-timeout 0 exclude each other: who listens is watched, or \
+             it is not"
+                .to_owned(),
+        );
+    }
+    if args.precheck.as_ref().is_some_and(|line| line.is_empty()) {
+        return Err("--precheck: '' is empty; expected a command line".to_owned());
+    }
+    Ok(())
 }
 
 fn shown(duration: Duration) -> String {
