@@ -7,8 +7,10 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::gate::choice::Choice;
+use crate::gate::scope::{Where, parse_interfaces, parse_networks};
 use crate::ports::PortSet;
 use crate::sockets::drained::DrainUntil;
 use crate::step::{OpenOn, Settle};
@@ -30,7 +32,12 @@ pub const ENV_PREFIX: &str = "SYNGATE_";
                   is let finish; when the service listens again, the gate opens, and the clients' \
                   retransmitted SYNs reach the new process. Whatever happens, the gate never stays \
                   shut: the kernel removes it when syngate is gone, and opens it after --max-closed.",
-    override_usage = "syngate [OPTIONS] --port <PORTS> -- <COMMAND> [ARGS]...",
+    override_usage = "syngate [OPTIONS] --port <PORTS> -- <COMMAND> [ARGS]...\n       \
+                      syngate status | clear | check [OPTIONS]",
+    subcommand_negates_reqs = true,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
+    subcommand_help_heading = "Other commands",
     after_help = "Exit status: COMMAND's own, 128+n if a signal ended it; 124 if nobody listens \
                   afterwards or --max-closed was hit; 125, 126, 127 if COMMAND was not run.\n\
                   The manual: man syngate"
@@ -92,6 +99,45 @@ pub struct Args {
     #[arg(long, value_name = "DUR", env = "SYNGATE_MAX_CLOSED", default_value = "30s", value_parser = duration, allow_hyphen_values = true)]
     pub max_closed: Duration,
 
+    /// How the gate is made; auto: nft where it works, else iptables
+    #[arg(
+        long,
+        value_name = "BACKEND",
+        env = "SYNGATE_BACKEND",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
+    pub backend: Choice,
+
+    /// Where packets are stopped
+    #[arg(
+        long,
+        value_name = "HOOK",
+        env = "SYNGATE_HOOK",
+        default_value = "input"
+    )]
+    pub hook: Where,
+
+    /// Gate connections to these addresses or prefixes only; may be repeated
+    #[arg(long, value_name = "ADDRS", env = "SYNGATE_TO", action = ArgAction::Append, value_parser = networks)]
+    pub to: Vec<Nets>,
+
+    /// Let connections from these addresses or prefixes through; may be repeated
+    #[arg(long, value_name = "ADDRS", env = "SYNGATE_ALLOW_FROM", action = ArgAction::Append, value_parser = networks)]
+    pub allow_from: Vec<Nets>,
+
+    /// Let connections through that come in over the loopback interface
+    #[arg(long, env = "SYNGATE_ALLOW_LOCAL", value_parser = BoolishValueParser::new())]
+    pub allow_local: bool,
+
+    /// Gate connections that come in over these interfaces only; may be repeated
+    #[arg(long, value_name = "NAMES", env = "SYNGATE_INTERFACE", action = ArgAction::Append, value_parser = interfaces)]
+    pub interface: Vec<Names>,
+
+    /// How long to wait for the lock of iptables
+    #[arg(long, value_name = "DUR", env = "SYNGATE_XTABLES_WAIT", default_value = "5s", value_parser = duration, allow_hyphen_values = true)]
+    pub xtables_wait: Duration,
+
     /// Run this first (by sh -c), gate open; if it fails, nothing is gated and COMMAND is not run
     #[arg(long, value_name = "CMD")]
     pub precheck: Option<OsString>,
@@ -123,7 +169,77 @@ pub struct Args {
     /// What to run, with its arguments; as it is, not by a shell
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+
+    /// Something else than a run.
+    #[command(subcommand)]
+    pub other: Option<Other>,
 }
+
+/// What else syngate does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Other {
+    /// Show which gates stand in this network namespace; exit status 3 if something is shut
+    Status(StatusArgs),
+    /// Open gates: those of dead runs are removed, living runs open theirs
+    Clear(ClearArgs),
+    /// Tell what this host can do, and what a service on the ports needs
+    Check(CheckArgs),
+    /// Removes a run's rules when the run is dead.
+    #[command(hide = true)]
+    Watchdog(WatchdogArgs),
+}
+
+/// `syngate status`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct StatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `syngate clear`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ClearArgs {
+    /// Only gates of these TCP ports; may be repeated
+    #[arg(short, long = "port", value_name = "PORTS", action = ArgAction::Append, value_parser = ports, allow_hyphen_values = true)]
+    pub ports: Vec<PortSet>,
+
+    /// End living runs, with their COMMAND, instead of asking them to open
+    #[arg(long)]
+    pub force: bool,
+
+    /// How long to wait for a run to answer
+    #[arg(long, value_name = "DUR", default_value = "2s", value_parser = duration, allow_hyphen_values = true)]
+    pub timeout: Duration,
+}
+
+/// `syngate check`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CheckArgs {
+    /// The TCP ports of the service to look at; may be repeated
+    #[arg(short, long = "port", value_name = "PORTS", action = ArgAction::Append, value_parser = ports, allow_hyphen_values = true)]
+    pub ports: Vec<PortSet>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The watchdog's orders.
+#[derive(Debug, Clone, clap::Args)]
+pub struct WatchdogArgs {
+    /// The kind of backend.
+    pub kind: String,
+    /// The run's id.
+    pub run: String,
+    /// How long to watch, in milliseconds.
+    pub within_ms: u64,
+}
+
+/// One value of `--to` or `--allow-from`. clap takes a bare `Vec` for many values.
+pub type Nets = std::sync::Arc<[ipnet::IpNet]>;
+/// One value of `--interface`.
+pub type Names = std::sync::Arc<[String]>;
 
 /// `--syn`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -136,6 +252,8 @@ pub enum Syn {
 pub enum Parsed {
     /// A call to carry out.
     Run(Box<Args>),
+    /// Something else to do.
+    Other(Other),
     /// `--help` or `--version`: text for stdout.
     Print(String),
     /// One line that says what is wrong.
@@ -148,6 +266,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
         .try_get_matches_from(args)
         .and_then(|matches| Ok((Args::from_arg_matches(&matches)?, matches)));
     match parsed {
+        Ok((
+            Args {
+                other: Some(other), ..
+            },
+            _,
+        )) => Parsed::Other(other),
         Ok((args, matches)) => match loudness(args, &matches) {
             Ok(args) => Parsed::Run(Box::new(args)),
             Err(why) => Parsed::Wrong(why),
@@ -314,6 +438,14 @@ fn missing(error: &clap::Error) -> String {
 
 fn ports(text: &str) -> Result<PortSet, String> {
     PortSet::parse(text, crate::sys::service_port)
+}
+
+fn networks(text: &str) -> Result<Nets, String> {
+    parse_networks(text).map(Into::into)
+}
+
+fn interfaces(text: &str) -> Result<Names, String> {
+    parse_interfaces(text).map(Into::into)
 }
 
 fn settle(text: &str) -> Result<Settle, String> {

@@ -3,6 +3,11 @@
 
 use crate::step::Action;
 
+/// Whether this fault, of no particular action, was asked for.
+pub fn is(fault: &str) -> bool {
+    cfg!(debug_assertions) && std::env::var("SYNGATE_FAULT").is_ok_and(|wanted| wanted == fault)
+}
+
 /// `SYNGATE_FAULT=panic:Start` panics before the action of that name is done, `hang:Start` never
 /// comes back from there.
 pub fn before(action: &Action) {

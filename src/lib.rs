@@ -20,6 +20,7 @@ pub mod before;
 pub mod caps;
 pub mod child;
 pub mod cli;
+pub mod commands;
 pub mod exit;
 pub mod fault;
 pub mod gate;

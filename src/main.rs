@@ -16,6 +16,8 @@ fn main() -> ExitCode {
         Parsed::Run(args) => {
             catch_unwind(|| syngate::run::run(&args, started)).unwrap_or(Exit::Status(NOT_KEPT))
         }
+        Parsed::Other(other) => catch_unwind(|| syngate::commands::carry_out(&other, started))
+            .unwrap_or(Exit::Status(NOT_RUN)),
         Parsed::Print(text) => {
             print(&text);
             Exit::Status(0)

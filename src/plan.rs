@@ -12,7 +12,10 @@ use nix::unistd::{AccessFlags, access, faccessat};
 
 use crate::cli::Args;
 use crate::exit::NotRunnable;
-use crate::gate::Rules;
+use crate::gate::choice::Choice;
+use crate::gate::scope::{Networks, Scope};
+use crate::gate::who::Who;
+use crate::gate::{Rules, Settings};
 use crate::ports::PortSet;
 use crate::step::{Config, OpenOn, Settle};
 use crate::syn::SynAction;
@@ -29,6 +32,12 @@ pub struct Plan {
     pub config: Config,
     /// What happens to SYNs.
     pub syn: SynAction,
+    /// `--backend`.
+    pub backend: Choice,
+    /// Which packets to the gated ports are meant.
+    pub scope: Scope,
+    /// `--xtables-wait`.
+    pub xtables_wait: Duration,
     /// `--max-closed`.
     pub max_closed: Duration,
     /// `--precheck`.
@@ -59,6 +68,8 @@ impl Plan {
     /// One line that names the option, its value and what would be right.
     pub fn new(args: &Args, path: Option<&OsStr>) -> Result<Plan, Refused> {
         make_sense(args).map_err(Refused::Options)?;
+        let installed = args.backend.installed(path);
+        installed.map_err(|why| Refused::Options(format!("--backend {why}")))?;
         if let Some(file) = &args.report_file {
             check_report_file(file).map_err(Refused::ReportFile)?;
         }
@@ -81,6 +92,9 @@ impl Plan {
                 best_effort: args.best_effort,
             },
             syn: SynAction::new(args.syn),
+            backend: args.backend,
+            scope: scope(args),
+            xtables_wait: args.xtables_wait,
             max_closed: args.max_closed,
             precheck: args.precheck.clone(),
             lock_timeout: args.lock_timeout,
@@ -93,7 +107,17 @@ impl Plan {
     pub fn rules(&self) -> Rules {
         Rules {
             ports: self.config.ports.clone(),
+            scope: self.scope.clone(),
             steer: self.syn.steer(),
+        }
+    }
+
+    /// What the backend of run `id` has to know.
+    pub fn settings(&self, id: &str) -> Settings {
+        Settings {
+            run: id.to_owned(),
+            who: Who::me(self.syn.name(), &self.command_line()),
+            xtables_wait: self.xtables_wait,
         }
     }
 
@@ -120,8 +144,12 @@ impl Plan {
                 check.to_string_lossy()
             ));
         }
+        let narrowed = match self.scope.to_string() {
+            all if all.is_empty() => all,
+            options => format!(", {options}"),
+        };
         line(format!(
-            "close {} to new connections (opened by the kernel after {})",
+            "close {} to new connections{narrowed} (opened by the kernel after {})",
             c.ports.brief(),
             shown(self.max_closed)
         ));
@@ -151,6 +179,24 @@ impl Plan {
     }
 }
 
+fn scope(args: &Args) -> Scope {
+    let all =
+        |given: &[crate::cli::Nets]| Networks::new(given.iter().flat_map(|n| n.iter().copied()));
+    let mut interfaces: Vec<String> = Vec::new();
+    for name in args.interface.iter().flat_map(|names| names.iter()) {
+        if !interfaces.contains(name) {
+            interfaces.push(name.clone());
+        }
+    }
+    Scope {
+        hook: args.hook,
+        to: all(&args.to),
+        allow_from: all(&args.allow_from),
+        allow_local: args.allow_local,
+        interfaces,
+    }
+}
+
 /// Each option by itself is fine: are they together?
 fn make_sense(args: &Args) -> Result<(), String> {
     let settle = match args.settle {
@@ -165,6 +211,11 @@ fn make_sense(args: &Args) -> Result<(), String> {
             "--open-on ready and --ready-timeout 0 exclude each other: who listens is watched, or \
              it is not"
                 .to_owned(),
+        );
+    }
+    if args.xtables_wait.is_zero() {
+        return Err(
+            "--xtables-wait 0s: iptables would wait for ever; expected 1s or more".to_owned(),
         );
     }
     if args.precheck.as_ref().is_some_and(|line| line.is_empty()) {

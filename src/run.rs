@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::hash::{BuildHasher, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use anyhow::Result;
 use nix::errno::Errno;
@@ -13,6 +13,7 @@ use crate::before::Before;
 use crate::child::{self, Child};
 use crate::cli::Args;
 use crate::exit::{Exit, NOT_EXECUTABLE, NOT_FOUND, NOT_RUN};
+use crate::gate::choice::Kind;
 use crate::gate::{self, Deadline, Gate};
 use crate::plan::{Plan, Refused};
 use crate::ports::PortSet;
@@ -90,7 +91,8 @@ fn carry_out(
     on_the_way.go_ahead()?;
 
     let until = Instant::now() + plan.max_closed;
-    let gate = close(plan, until, say, report)?;
+    let mut warnings = Vec::new();
+    let gate = close(plan, until, say, report, &mut warnings)?;
     let closed_at = gate.as_ref().map_or_else(Instant::now, Gate::closed_at);
     let deadline = gate.as_ref().map(|_| until);
     report.closed_after_ms = deadline.map(|_| (closed_at - started).into());
@@ -105,11 +107,14 @@ fn carry_out(
         child: None,
         spawn_error: None,
         open_error: None,
-        warnings: Vec::new(),
+        warnings,
         told_of_deadline: false,
         told_waiting: String::new(),
     };
     let mut state = State::new(plan.config.clone(), &before, closed_at, deadline);
+    if run.gate.as_ref().is_some_and(Gate::exposed) {
+        state.guard();
+    }
     run.drive(&mut state, report);
     Ok(run.conclude(&state, &before, report))
 }
@@ -120,17 +125,29 @@ fn close(
     until: Deadline,
     say: &Say,
     report: &mut Report,
+    warnings: &mut Vec<String>,
 ) -> Result<Option<Gate>, Ending> {
     let rules = plan.rules();
-    let closed = gate::choose(&report.run, comment(plan)).and_then(|backend| {
-        let name = backend.name();
-        Ok((Gate::close(backend, &rules, until)?, name))
-    });
-    match closed {
-        Ok((gate, backend)) => {
-            report.backend = Some(backend);
+    match gate::close(plan.backend, &plan.settings(&report.run), &rules, until) {
+        Ok((gate, lacking)) => {
             say.must_not_block();
-            say.phase(&format!("closed {} ({backend})", rules.ports.brief()));
+            report.backend = Some(gate.backend());
+            for why in lacking {
+                say.phase(&format!("not used: {why}"));
+            }
+            say.phase(&format!(
+                "closed {} ({})",
+                rules.ports.brief(),
+                gate.backend()
+            ));
+            for remark in gate.remarks() {
+                if remark.starts_with("IPv6 is not gated") {
+                    say.warning(remark);
+                    warnings.push(remark.clone());
+                } else {
+                    say.phase(remark);
+                }
+            }
             Ok(Some(gate))
         }
         Err(error) if plan.config.best_effort => {
@@ -144,19 +161,6 @@ fn close(
             format!("the gate can't be closed: {error:#}"),
         )),
     }
-}
-
-/// What `nft list ruleset` shows with the table.
-fn comment(plan: &Plan) -> String {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    format!(
-        "syngate pid={} since={} command={}",
-        std::process::id(),
-        since.as_secs(),
-        plan.command_line()
-    )
 }
 
 // While it is closed ------------------------------------------------------------------------------
@@ -220,10 +224,11 @@ impl Run<'_> {
                 self.say.phase("drained");
                 Event::Stands(self.gate_stands())
             }
-            Action::Rearm => {
-                self.shut_only(self.plan.config.ports.clone());
+            Action::Rearm(ports) => {
+                self.shut_only(ports);
                 Event::Stands(self.gate_stands())
             }
+            Action::Guard => Event::Intact(self.gate.as_mut().is_none_or(Gate::intact)),
             Action::Start => self.start(report),
             Action::ShutOnly(ports) => {
                 self.shut_only(ports);
@@ -254,10 +259,7 @@ impl Run<'_> {
         match self.sockets.look(want) {
             Ok(sample) => Event::Saw(sample, began.elapsed()),
             Err(error) => {
-                let text = format!("{error:#}");
-                if !self.warnings.contains(&text) {
-                    self.warn(text);
-                }
+                self.warn(format!("{error:#}"));
                 Event::Blind
             }
         }
@@ -439,6 +441,16 @@ impl Run<'_> {
         if facts.ran_open && self.closed.time().is_some() {
             self.warn("COMMAND was run behind an open gate (--best-effort)".to_owned());
         }
+        if facts.reclosed > 0 {
+            let times = match facts.reclosed {
+                1 => String::new(),
+                n => format!(", {n} times"),
+            };
+            self.warn(format!(
+                "somebody removed the gate's rules while it was closed (a firewall's reload, iptables \
+                 -F?): it was closed again at once{times}"
+            ));
+        }
         if facts.opened_early && facts.started_at.is_some() {
             self.warn("SIGUSR1 opened the gate early".to_owned());
         }
@@ -455,9 +467,12 @@ impl Run<'_> {
         }
     }
 
+    /// Once: what goes wrong again and again is not told again and again.
     fn warn(&mut self, text: String) {
-        self.say.warning(&text);
-        self.warnings.push(text);
+        if !self.warnings.contains(&text) {
+            self.say.warning(&text);
+            self.warnings.push(text);
+        }
     }
 }
 
@@ -524,7 +539,9 @@ fn tell(ending: &Ending, args: &Args, say: &Say, report: &mut Report) {
 fn dry_run(planned: Result<Plan, Refused>, say: &Say) -> Exit {
     match planned {
         Ok(plan) => {
-            let rules = gate::script(&plan.rules(), &new_id(), &comment(&plan), plan.max_closed);
+            let kind = plan.backend.kinds().first().copied().unwrap_or(Kind::Nft);
+            let settings = plan.settings(&new_id());
+            let rules = gate::script(kind, &plan.rules(), &settings, plan.max_closed);
             crate::say::print(&format!("{}\n{rules}", plan.describe()));
             Exit::Status(0)
         }

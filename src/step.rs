@@ -25,6 +25,8 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// for long, and while it drains, when the gate is closed and each moment counts.
 const WATCH_PAUSE: u32 = 4;
 const DRAIN_PAUSE: u32 = 1;
+/// Where others can remove the gate's rules, it is looked at this often whether they have.
+pub const GUARD_EVERY: Duration = Duration::from_millis(10);
 /// When the sockets can't be looked at, it is tried again this often.
 const BLIND_RETRY: Duration = Duration::from_millis(10);
 /// `--settle auto`: an inherited socket is settled when it has not changed for this long.
@@ -87,6 +89,8 @@ pub enum Event {
     Blind,
     /// The answer to [`Action::Check`] and [`Action::Rearm`]: whether the gate stands.
     Stands(bool),
+    /// The answer to [`Action::Guard`].
+    Intact(bool),
     /// The answer to [`Action::Start`].
     Started(bool),
     /// COMMAND ended.
@@ -109,7 +113,9 @@ pub enum Action {
     /// See whether the gate stands.
     Check,
     /// Close it once more, for what is left of its time, and see whether it stands.
-    Rearm,
+    Rearm(PortSet),
+    /// See whether somebody has removed the rules.
+    Guard,
     /// Run COMMAND.
     Start,
     /// Shut exactly these ports.
@@ -177,6 +183,8 @@ pub struct Facts {
     pub interrupted: Option<(i32, Sender)>,
     /// INT, TERM, HUP and QUIT as they came.
     pub signals: Vec<(i32, Sender)>,
+    /// How often the gate was closed again because somebody had removed its rules.
+    pub reclosed: u32,
     /// `--max-closed` was reached with the gate closed.
     pub deadline_hit: bool,
     /// USR1 opened the gate.
@@ -205,6 +213,8 @@ pub struct State {
     opened: bool,
     removed: bool,
     next_look: Instant,
+    /// When the rules are looked at, where others can remove them.
+    next_guard: Option<Instant>,
     /// What came of it.
     pub facts: Facts,
 }
@@ -267,6 +277,7 @@ impl State {
             opened: deadline.is_none(),
             removed: deadline.is_none(),
             next_look: closed_at,
+            next_guard: None,
             facts: Facts {
                 ran_open: deadline.is_none(),
                 ..Facts::default()
@@ -274,16 +285,34 @@ impl State {
         }
     }
 
+    /// Others can remove the gate's rules: from now on it is looked at whether they are there.
+    pub fn guard(&mut self) {
+        self.next_guard = Some(self.closed_at + GUARD_EVERY);
+    }
+
     /// When [`Event::Time`] is wanted at the latest, if at all.
     pub fn wake(&self) -> Option<Instant> {
-        let looks = match self.phase {
+        let opens = (!self.opened && self.phase != Phase::Over).then_some(self.deadline);
+        [self.looks_at(), self.guards_at(), opens]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// When the sockets are to be looked at.
+    fn looks_at(&self) -> Option<Instant> {
+        match self.phase {
             Phase::Draining { .. } => Some(self.next_look.min(self.drain_end())),
             Phase::Readying { .. } => Some(self.next_look),
             Phase::Running if self.follows() => Some(self.next_look),
             Phase::Running | Phase::Checking { .. } | Phase::Over => None,
-        };
-        let opens = (!self.opened && self.phase != Phase::Over).then_some(self.deadline);
-        [looks, opens].into_iter().flatten().min()
+        }
+    }
+
+    /// When the rules are to be looked at.
+    fn guards_at(&self) -> Option<Instant> {
+        let shut = !self.opened && !self.shut.is_empty() && self.phase != Phase::Over;
+        self.next_guard.filter(|_| shut)
     }
 
     /// What is being waited for, for the people who watch. COMMAND speaks for itself.
@@ -312,6 +341,8 @@ impl State {
             Event::Saw(sample, cost) => self.saw(&sample, cost, now),
             Event::Blind => self.blind(now),
             Event::Stands(stands) => self.checked(stands, now),
+            Event::Intact(true) => self.go_on(now),
+            Event::Intact(false) => Some(self.close_again()),
             Event::Started(started) => self.started(started, now),
             Event::Exited(exit) => self.exited(exit, now),
             Event::Signal(signal, sender) => self.signalled(signal, sender),
@@ -329,13 +360,23 @@ impl State {
             self.facts.deadline_hit = !self.shut.is_empty();
             return Some(self.open_early(NotRun::Deadline));
         }
+        if self.guards_at().is_some_and(|at| at <= now) {
+            self.next_guard = Some(now + GUARD_EVERY);
+            return Some(Action::Guard);
+        }
         match self.phase {
             Phase::Readying { .. } if self.config.ready_timeout.is_zero() => {
                 self.open_what_is_ready(Duration::ZERO, now)
             }
-            _ if self.wake().is_some_and(|at| at <= now) => Some(self.look()),
+            _ if self.looks_at().is_some_and(|at| at <= now) => Some(self.look()),
             _ => None,
         }
+    }
+
+    /// Somebody has removed the rules.
+    fn close_again(&mut self) -> Action {
+        self.facts.reclosed += 1;
+        Action::Rearm(self.shut.clone())
     }
 
     /// Whether the listeners are looked at while COMMAND runs.
@@ -448,7 +489,7 @@ impl State {
             Some(self.start_command())
         } else if !rearmed {
             self.phase = Phase::Checking { rearmed: true };
-            Some(Action::Rearm)
+            Some(Action::Rearm(self.config.ports.clone()))
         } else {
             self.do_without_gate(NotRun::Fallen)
         }

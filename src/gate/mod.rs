@@ -1,19 +1,47 @@
 //! The gate: what the kernel shall contain while it is closed (`Rules`), who puts it there
 //! (`Backend`), and the guard that takes it away again whatever happens (`Gate`).
 
+pub mod choice;
+pub mod found;
+pub mod iptables;
 pub mod nft;
+pub mod scope;
+pub mod watchdog;
+pub mod who;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
+use self::choice::{Choice, Kind, Lacking};
+use self::scope::Scope;
+use self::who::Who;
 use crate::ports::PortSet;
+
+/// The names of what we put into the kernel begin with this; a run's id follows.
+pub const PREFIX: &str = "syngate_";
+
+/// How long the lock of iptables is waited for, where nothing else was asked for.
+pub const XTABLES_WAIT: Duration = Duration::from_secs(5);
+
+/// What a backend has to know of a run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The run's id.
+    pub run: String,
+    /// Who it is, for whoever lists the rules.
+    pub who: Who,
+    /// `--xtables-wait`.
+    pub xtables_wait: Duration,
+}
 
 /// What the kernel shall contain while the gate is closed. Pure data, the same for all backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// The gated ports.
     pub ports: PortSet,
+    /// Which packets to them.
+    pub scope: Scope,
     /// What becomes of a new SYN to one of them.
     pub steer: Steer,
 }
@@ -37,8 +65,8 @@ pub struct Standing {
     pub syns_stopped: u64,
 }
 
-/// A way to put rules into the kernel. What it has put there is gone when it is dropped and when
-/// this process ends, in whatever way.
+/// A way to put rules into the kernel. What it has put there is gone, now or in a moment, when it is
+/// dropped and when this process ends, in whatever way.
 pub trait Backend {
     /// Its name in the report.
     fn name(&self) -> &'static str;
@@ -49,7 +77,8 @@ pub trait Backend {
     /// Nothing was changed.
     fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()>;
 
-    /// Changes the gated ports in one atomic change; the empty set opens the gate.
+    /// Changes the gated ports in one atomic change; the empty set opens the gate. Should others
+    /// have removed the rules, they are made once more.
     ///
     /// # Errors
     /// Nothing was changed.
@@ -61,6 +90,16 @@ pub trait Backend {
     /// It can't be read.
     fn standing(&mut self) -> Result<Standing>;
 
+    /// Whether others can take the rules away: then whether they are [intact](Backend::intact) has
+    /// to be looked at again and again.
+    fn exposed(&self) -> bool;
+
+    /// Whether the rules are there, as far as a cheap look tells.
+    fn intact(&mut self) -> bool;
+
+    /// What the user should know of how it is done here.
+    fn remarks(&self) -> &[String];
+
     /// Removes everything. Doing it again is no error.
     ///
     /// # Errors
@@ -68,17 +107,44 @@ pub trait Backend {
     fn remove(&mut self) -> Result<()>;
 }
 
-/// The backend for a run. `comment` says who it is, for whoever lists the rules.
+/// Closes the gate with the first backend that can: the gate, and why others could not.
 ///
 /// # Errors
-/// None works here.
-pub fn choose(run: &str, comment: String) -> Result<Box<dyn Backend>> {
-    Ok(Box::new(nft::Nft::new(run, comment)?))
+/// The gate is open, as it was.
+pub fn close(
+    choice: Choice,
+    settings: &Settings,
+    rules: &Rules,
+    until: Deadline,
+) -> Result<(Gate, Vec<String>)> {
+    let kinds = choice.kinds();
+    let mut lacking = Vec::new();
+    for kind in &kinds {
+        let closed = kind
+            .backend(settings)
+            .and_then(|backend| Gate::close(backend, rules, until));
+        match closed {
+            Ok(gate) => return Ok((gate, lacking)),
+            // What is wrong with this backend only is no reason not to try the next.
+            Err(error) if error.is::<Lacking>() && kinds.len() > 1 => {
+                lacking.push(format!("{}: {error:#}", kind.name()));
+            }
+            Err(error) if lacking.is_empty() => return Err(error),
+            Err(error) => lacking.push(format!("{}: {error:#}", kind.name())),
+        }
+    }
+    Err(anyhow!("{}", lacking.join("; ")))
 }
 
-/// The rules in the admin's own syntax, as that backend would make them.
-pub fn script(rules: &Rules, run: &str, comment: &str, timeout: Duration) -> String {
-    nft::compile::compile(rules, run, comment).script(timeout)
+/// The rules in the admin's own syntax, as the backend of that kind would make them.
+pub fn script(kind: Kind, rules: &Rules, settings: &Settings, max_closed: Duration) -> String {
+    let comment = settings.who.to_string();
+    match kind {
+        Kind::Nft => nft::compile::compile(rules, &settings.run, &comment).script(max_closed),
+        Kind::Iptables(variant) => {
+            iptables::compile::script(variant, rules, &settings.run, &comment, max_closed)
+        }
+    }
 }
 
 /// A gate that was closed. It opens when it is dropped, so on every way out of a run, a panic's
@@ -117,6 +183,26 @@ impl Gate {
             printed(&standing.ports)
         );
         Ok(gate)
+    }
+
+    /// The backend's name.
+    pub fn backend(&self) -> &'static str {
+        self.backend.name()
+    }
+
+    /// What the user should know of how it was closed.
+    pub fn remarks(&self) -> &[String] {
+        self.backend.remarks()
+    }
+
+    /// Whether others can take its rules away.
+    pub fn exposed(&self) -> bool {
+        self.backend.exposed()
+    }
+
+    /// Whether its rules are there, as far as a cheap look tells.
+    pub fn intact(&mut self) -> bool {
+        self.backend.intact()
     }
 
     /// When the rules were in the kernel.

@@ -70,6 +70,18 @@ impl Backend for Fake {
         })
     }
 
+    fn exposed(&self) -> bool {
+        false
+    }
+
+    fn intact(&mut self) -> bool {
+        true
+    }
+
+    fn remarks(&self) -> &[String] {
+        &[]
+    }
+
     fn remove(&mut self) -> Result<()> {
         let mut kernel = self.0.borrow_mut();
         kernel.call("remove")?;
@@ -99,6 +111,7 @@ fn kernel(fail: &[&'static str]) -> Rc<RefCell<Kernel>> {
 fn close(kernel: &Rc<RefCell<Kernel>>) -> Result<Gate> {
     let rules = Rules {
         ports: ports("80,443"),
+        scope: Scope::default(),
         steer: Steer::Drop,
     };
     let until = Instant::now() + Duration::from_secs(30);

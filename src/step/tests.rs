@@ -129,6 +129,43 @@ impl Tale {
 
 // Drain -------------------------------------------------------------------------------------------
 
+/// Where others can remove the rules: closed again with what is shut then, and told how often.
+#[test]
+fn closes_again_what_somebody_has_opened() {
+    let mut config = config();
+    config.ports = ports("80,443");
+    let mut both = on_80(&[1]);
+    both.listeners.push(listener(443, 2));
+    let mut tale = Tale::running(config, &both);
+    assert!(
+        !matches!(tale.wakes_at(), Some(0..=1_000)),
+        "it need not be looked at"
+    );
+    tale.state.guard();
+    let next = tale.wakes_at().unwrap();
+    assert_eq!(tale.at(next.max(10), Event::Time), Some(Action::Guard));
+    assert_eq!(tale.at(11, Event::Intact(true)), None);
+    assert_eq!(tale.at(31, Event::Time), Some(Action::Guard));
+    let again = tale.at(31, Event::Intact(false));
+    assert_eq!(again, Some(Action::Rearm(ports("80,443"))));
+    assert_eq!(tale.at(40, Event::Stands(true)), None);
+    // 443 is ready first.
+    assert!(matches!(
+        tale.at(50, Event::Exited(CommandExit::Code(0))),
+        Some(Action::Look(_))
+    ));
+    let mut half = on_80(&[]);
+    half.listeners.push(listener(443, 3));
+    assert_eq!(
+        tale.saw(51, half.clone()),
+        Some(Action::ShutOnly(ports("80")))
+    );
+    assert_eq!(tale.at(52, Event::Done), Some(Action::Guard));
+    let again = tale.at(52, Event::Intact(false));
+    assert_eq!(again, Some(Action::Rearm(ports("80"))));
+    assert_eq!(tale.state.facts.reclosed, 2);
+}
+
 #[test]
 fn an_idle_service_is_drained_when_quiet_is_seen_twice() {
     let mut tale = Tale::new(config(), &on_80(&[1]));
@@ -252,7 +289,10 @@ fn a_fallen_gate_is_closed_again_once() {
     config.drain = Duration::ZERO;
     let mut tale = Tale::new(config.clone(), &on_80(&[1]));
     assert_eq!(tale.at(0, Event::Closed), Some(Action::Check));
-    assert_eq!(tale.at(1, Event::Stands(false)), Some(Action::Rearm));
+    assert_eq!(
+        tale.at(1, Event::Stands(false)),
+        Some(Action::Rearm(ports("80")))
+    );
     assert_eq!(tale.at(2, Event::Stands(true)), Some(Action::Start));
 
     let mut tale = Tale::new(config, &on_80(&[1]));
@@ -795,6 +835,7 @@ mod any_course {
         #[test]
         fn ends_open(
             follow in any::<bool>(),
+            exposed in any::<bool>(),
             best_effort in any::<bool>(),
             samples in prop::collection::vec(any_sample(), 1..8),
             events in prop::collection::vec((any_event(), 0u64..4_000), 0..60),
@@ -809,6 +850,9 @@ mod any_course {
                 ..config()
             };
             let mut tale = Tale::new(config, &samples[0]);
+            if exposed {
+                tale.state.guard();
+            }
             let mut removed = 0;
             let (mut opened, mut started, mut looks, mut checks) = (0, 0, 0usize, 0usize);
             let mut until_exit = None;
@@ -816,7 +860,7 @@ mod any_course {
             let mut event = Event::Closed;
             let mut now = 0;
             let mut ended = false;
-            for _ in 0..20_000 {
+            for _ in 0..60_000 {
                 let action = tale.at(now, event.clone());
                 event = match action {
                     Some(Action::End) => { ended = true; break }
@@ -832,7 +876,13 @@ mod any_course {
                         looks += 1;
                         Event::Saw(samples[looks % samples.len()].clone(), 100 * COST)
                     }
-                    Some(Action::Check | Action::Rearm) => {
+                    Some(Action::Guard) => {
+                        prop_assert!(exposed && opened == 0);
+                        checks += 1;
+                        Event::Intact(stands[checks % 2])
+                    }
+                    Some(Action::Check | Action::Rearm(_)) => {
+                        prop_assert_eq!(opened, 0);
                         checks += 1;
                         Event::Stands(stands[(checks - 1).min(1)])
                     }

@@ -5,19 +5,36 @@ use std::ffi::{CStr, CString};
 use std::fmt;
 use std::time::Duration;
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use nftnl::{Hook, Priority};
 
+use crate::gate::scope::{Scope, Where, short};
 use crate::gate::{Rules, Steer};
 use crate::ports::PortSet;
+use crate::sockets::Family;
 
 /// The set of gated ports.
 pub const PORTS: &CStr = c"ports";
 /// The counter of stopped SYNs.
 pub const STOPPED: &CStr = c"syns_stopped";
-/// The base chain.
-pub const CHAIN: &CStr = c"input";
+/// The sets of what the gate is narrowed to.
+pub const TO_V4: &CStr = c"to4";
+/// See [`TO_V4`].
+pub const TO_V6: &CStr = c"to6";
+/// See [`TO_V4`].
+pub const INTERFACES: &CStr = c"interfaces";
+/// The sets of what is let through.
+pub const ALLOWED_V4: &CStr = c"allowed4";
+/// See [`ALLOWED_V4`].
+pub const ALLOWED_V6: &CStr = c"allowed6";
+/// See [`ALLOWED_V4`].
+pub const ALLOWED_INTERFACES: &CStr = c"allowed_interfaces";
+/// The loopback interface. It can be renamed, but nobody does.
+const LOOPBACK: &str = "lo";
 /// Behind the host's own input filter (priority 0): what that refuses is not ours to stop or count.
 const BEHIND_FILTER: Priority = 10;
+/// Before raw (-300), connection tracking (-200) and NAT (-100): the packet is as it came in.
+const BEFORE_ALL: Priority = -310;
 /// A table's userdata holds a comment of at most 128 bytes, its NUL included (libnftnl/udata.h,
 /// NFTNL_UDATA_COMMENT_MAXLEN).
 const COMMENT_MAX: usize = 127;
@@ -29,14 +46,38 @@ pub struct Ruleset {
     pub table: CString,
     /// Who made it, for `nft list ruleset`.
     pub comment: CString,
+    /// The table goes when the socket that made it is closed.
+    pub owned: bool,
     /// Where the chain sees packets, and when: before chains of a larger priority.
     pub hook: Hook,
     /// See [`Ruleset::hook`].
     pub priority: Priority,
     /// What the set is filled with when the gate closes.
     pub ports: PortSet,
-    /// What the only rule is made of, left to right.
-    pub rule: Vec<Term>,
+    /// The other sets that the rules look into.
+    pub sets: Vec<NamedSet>,
+    /// What each rule is made of, left to right.
+    pub rules: Vec<Vec<Term>>,
+}
+
+/// A set that does not change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedSet {
+    /// Its name.
+    pub name: &'static CStr,
+    /// What is in it.
+    pub elements: Elements,
+}
+
+/// What is in a [`NamedSet`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Elements {
+    /// IPv4 networks.
+    V4(Vec<Ipv4Net>),
+    /// IPv6 networks.
+    V6(Vec<Ipv6Net>),
+    /// Interfaces, by name.
+    Interfaces(Vec<String>),
 }
 
 /// A term of a rule: a condition that lets the packet go on to the next term, or what is done.
@@ -49,6 +90,18 @@ pub enum Term {
     NewSyn,
     /// The destination port is in the set.
     ToGatedPort,
+    /// It is of that IP version.
+    Version(Family),
+    /// The destination address is in the set.
+    To(Family),
+    /// The source address is not in the set.
+    NotFrom(Family),
+    /// The interface that it came in by is in the set.
+    Via,
+    /// The interface that it came in by is not in the set.
+    NotVia,
+    /// The destination is an address of this host.
+    ToThisHost,
     /// Count it.
     Count,
     /// Drop it.
@@ -57,23 +110,86 @@ pub enum Term {
 
 /// Compiles the rules of run `id`; `comment` says who made them.
 pub fn compile(rules: &Rules, id: &str, comment: &str) -> Ruleset {
-    let verdict = match rules.steer {
-        Steer::Drop => Term::Drop,
+    let scope = &rules.scope;
+    let (hook, priority) = match scope.hook {
+        Where::Input => (Hook::In, BEHIND_FILTER),
+        Where::Prerouting => (Hook::PreRouting, BEFORE_ALL),
     };
     Ruleset {
-        table: CString::new(format!("syngate_{id}")).expect("an id is hexadecimal"),
+        table: table_name(id),
         comment: fit_comment(comment),
-        hook: Hook::In,
-        priority: BEHIND_FILTER,
+        owned: true,
+        hook,
+        priority,
         ports: rules.ports.clone(),
-        rule: vec![
-            Term::Tcp,
-            Term::NewSyn,
-            Term::ToGatedPort,
-            Term::Count,
-            verdict,
-        ],
+        sets: sets(scope),
+        rules: compile_rules(scope, rules.steer),
     }
+}
+
+/// The name of run `id`'s table.
+pub fn table_name(id: &str) -> CString {
+    CString::new(format!("{}{id}", crate::gate::PREFIX)).expect("an id is hexadecimal")
+}
+
+fn sets(scope: &Scope) -> Vec<NamedSet> {
+    let allowed = if scope.allow_local {
+        vec![LOOPBACK.to_owned()]
+    } else {
+        Vec::new()
+    };
+    [
+        (TO_V4, Elements::V4(scope.to.v4.clone())),
+        (TO_V6, Elements::V6(scope.to.v6.clone())),
+        (INTERFACES, Elements::Interfaces(scope.interfaces.clone())),
+        (ALLOWED_V4, Elements::V4(scope.allow_from.v4.clone())),
+        (ALLOWED_V6, Elements::V6(scope.allow_from.v6.clone())),
+        (ALLOWED_INTERFACES, Elements::Interfaces(allowed)),
+    ]
+    .into_iter()
+    .filter(|(_, elements)| !elements.is_empty())
+    .map(|(name, elements)| NamedSet { name, elements })
+    .collect()
+}
+
+/// One rule, or one for each IP version if addresses matter.
+fn compile_rules(scope: &Scope, steer: Steer) -> Vec<Vec<Term>> {
+    if scope.to.is_empty() && scope.allow_from.is_empty() {
+        return vec![rule(Vec::new(), scope, steer)];
+    }
+    Family::ALL
+        .into_iter()
+        .filter(|family| scope.gates(*family))
+        .map(|family| {
+            let mut terms = vec![Term::Version(family)];
+            if !scope.to.is_empty() {
+                terms.push(Term::To(family));
+            }
+            if !scope.allow_from.of(family).is_empty() {
+                terms.push(Term::NotFrom(family));
+            }
+            rule(terms, scope, steer)
+        })
+        .collect()
+}
+
+fn rule(addresses: Vec<Term>, scope: &Scope, steer: Steer) -> Vec<Term> {
+    let mut terms = vec![Term::Tcp, Term::NewSyn, Term::ToGatedPort];
+    terms.extend(addresses);
+    if !scope.interfaces.is_empty() {
+        terms.push(Term::Via);
+    }
+    if scope.allow_local {
+        terms.push(Term::NotVia);
+    }
+    if scope.hook == Where::Prerouting {
+        terms.push(Term::ToThisHost);
+    }
+    terms.push(Term::Count);
+    terms.push(match steer {
+        Steer::Drop => Term::Drop,
+    });
+    terms
 }
 
 /// nft prints comments between quotes as they are: whatever would end or garble that is replaced.
@@ -100,32 +216,95 @@ impl Ruleset {
             .split(',')
             .map(|range| format!("{range} timeout {timeout}"))
             .collect();
-        let rule: Vec<String> = self.rule.iter().map(Term::to_string).collect();
+        let sets: Vec<String> = self.sets.iter().map(NamedSet::to_string).collect();
+        let rules: Vec<String> = self.rules.iter().map(|terms| shown_rule(terms)).collect();
         format!(
             "table inet {table} {{\n\
              \tcomment \"{comment}\"\n\
-             \tflags owner\n\n\
+             {owner}\n\
              \tcounter {stopped} {{ }}\n\n\
              \tset {ports} {{\n\
              \t\ttype inet_service\n\
              \t\tflags interval,timeout\n\
              \t\telements = {{ {elements} }}\n\
              \t}}\n\n\
+             {sets}\
              \tchain {chain} {{\n\
-             \t\ttype filter hook {hook} priority {priority}; policy accept;\n\
-             \t\t{rule}\n\
+             \t\ttype filter hook {chain} priority {priority}; policy accept;\n\
+             {rules}\
              \t}}\n\
              }}\n",
             table = shown(&self.table),
             comment = shown(&self.comment),
+            owner = if self.owned { "\tflags owner\n" } else { "" },
             stopped = shown(STOPPED),
             ports = shown(PORTS),
-            chain = shown(CHAIN),
+            chain = shown(self.chain()),
             elements = elements.join(", "),
-            hook = hook_name(self.hook),
+            sets = sets.concat(),
             priority = self.priority,
-            rule = rule.join(" "),
+            rules = rules.concat(),
         )
+    }
+
+    /// The base chain: named after its hook.
+    pub fn chain(&self) -> &'static CStr {
+        hook_name(self.hook)
+    }
+}
+
+impl Elements {
+    fn is_empty(&self) -> bool {
+        match self {
+            Elements::V4(networks) => networks.is_empty(),
+            Elements::V6(networks) => networks.is_empty(),
+            Elements::Interfaces(names) => names.is_empty(),
+        }
+    }
+}
+
+impl fmt::Display for NamedSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, elements): (_, Vec<String>) = match &self.elements {
+            Elements::V4(all) => (
+                "ipv4_addr\n\t\tflags interval",
+                all.iter().map(|n| short(&(*n).into())).collect(),
+            ),
+            Elements::V6(all) => (
+                "ipv6_addr\n\t\tflags interval",
+                all.iter().map(|n| short(&(*n).into())).collect(),
+            ),
+            Elements::Interfaces(all) => {
+                ("ifname", all.iter().map(|n| format!("\"{n}\"")).collect())
+            }
+        };
+        write!(
+            f,
+            "\tset {} {{\n\t\ttype {kind}\n\t\telements = {{ {} }}\n\t}}\n\n",
+            shown(self.name),
+            elements.join(", ")
+        )
+    }
+}
+
+fn shown_rule(terms: &[Term]) -> String {
+    let terms: Vec<String> = terms.iter().map(Term::to_string).collect();
+    format!("\t\t{}\n", terms.join(" "))
+}
+
+impl Term {
+    /// Which set it looks into, if any, and whether it wants to find nothing there.
+    pub fn set(self) -> Option<(&'static CStr, bool)> {
+        Some(match self {
+            Term::ToGatedPort => (PORTS, false),
+            Term::To(Family::V4) => (TO_V4, false),
+            Term::To(Family::V6) => (TO_V6, false),
+            Term::NotFrom(Family::V4) => (ALLOWED_V4, true),
+            Term::NotFrom(Family::V6) => (ALLOWED_V6, true),
+            Term::Via => (INTERFACES, false),
+            Term::NotVia => (ALLOWED_INTERFACES, true),
+            _ => return None,
+        })
     }
 }
 
@@ -134,21 +313,34 @@ impl fmt::Display for Term {
         match self {
             Term::Tcp => write!(f, "meta l4proto tcp"),
             Term::NewSyn => write!(f, "tcp flags & (fin | syn | rst | ack) == syn"),
-            Term::ToGatedPort => write!(f, "tcp dport @{}", shown(PORTS)),
+            Term::ToGatedPort => write!(f, "tcp dport"),
+            Term::Version(Family::V4) => write!(f, "meta nfproto ipv4"),
+            Term::Version(Family::V6) => write!(f, "meta nfproto ipv6"),
+            Term::To(Family::V4) => write!(f, "ip daddr"),
+            Term::To(Family::V6) => write!(f, "ip6 daddr"),
+            Term::NotFrom(Family::V4) => write!(f, "ip saddr"),
+            Term::NotFrom(Family::V6) => write!(f, "ip6 saddr"),
+            Term::Via | Term::NotVia => write!(f, "iifname"),
+            Term::ToThisHost => write!(f, "fib daddr type local"),
             Term::Count => write!(f, "counter name \"{}\"", shown(STOPPED)),
             Term::Drop => write!(f, "drop"),
+        }?;
+        match self.set() {
+            Some((set, false)) => write!(f, " @{}", shown(set)),
+            Some((set, true)) => write!(f, " != @{}", shown(set)),
+            None => Ok(()),
         }
     }
 }
 
-fn hook_name(hook: Hook) -> &'static str {
+fn hook_name(hook: Hook) -> &'static CStr {
     match hook {
-        Hook::PreRouting => "prerouting",
-        Hook::In => "input",
-        Hook::Forward => "forward",
-        Hook::Out => "output",
-        Hook::PostRouting => "postrouting",
-        Hook::Ingress => "ingress",
+        Hook::PreRouting => c"prerouting",
+        Hook::In => c"input",
+        Hook::Forward => c"forward",
+        Hook::Out => c"output",
+        Hook::PostRouting => c"postrouting",
+        Hook::Ingress => c"ingress",
     }
 }
 

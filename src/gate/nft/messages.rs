@@ -2,28 +2,40 @@
 
 use std::ffi::CStr;
 use std::io::IoSlice;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use nftnl::expr::{
-    Bitwise, Cmp, CmpOp, Lookup, Meta, Payload, TcpHeaderField, TransportHeaderField, Verdict,
+    Bitwise, Cmp, CmpOp, Ipv4HeaderField, Ipv6HeaderField, Meta, NetworkHeaderField, Payload,
+    TcpHeaderField, TransportHeaderField, Verdict,
 };
 use nftnl::set::Set;
 use nftnl::{Batch, Chain, ChainType, FinalizedBatch, MsgType, Policy, ProtoFamily, Rule, Table};
 use nix::libc;
 
-use super::compile::{CHAIN, PORTS, Ruleset, STOPPED, Term};
-use super::raw::{self, Port};
+use super::compile::{Elements, NamedSet, PORTS, Ruleset, STOPPED, Term};
+use super::raw::{self, Interface, Port};
 use crate::netlink::{attribute, attributes, get, put_attribute};
 use crate::ports::PortSet;
+use crate::sockets::Family;
 
 /// FIN, SYN, RST and ACK among the flags of a TCP header (RFC 9293, 3.1), which are byte 13.
 const NEW_SYN_MASK: u8 = 0x01 | SYN | 0x04 | 0x10;
 const SYN: u8 = 0x02;
+/// An address of this host (linux/rtnetlink.h, RTN_LOCAL).
+const LOCAL: u32 = 2;
+/// The number of the set of ports within a transaction; the other sets' follow.
+const PORTS_ID: u32 = 1;
 
 // linux/netfilter/nf_tables.h; not all in the libc crate.
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_FLAGS: u16 = 3;
+const NFTA_SET_ELEM_EXPIRATION: u16 = 5;
+const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_TABLE_FLAGS: u16 = 2;
+const NFTA_TABLE_USERDATA: u16 = 6;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_OBJ_DATA: u16 = 4;
 const NFTA_COUNTER_PACKETS: u16 = 2;
@@ -48,9 +60,10 @@ pub fn create(rules: &Ruleset, timeout: Duration) -> Transaction {
     let table = Table::new(&*rules.table, ProtoFamily::Inet);
     let mut batch = Batch::new();
     batch.add(
-        &raw::OwnedTable {
+        &raw::CommentedTable {
             name: &rules.table,
             comment: &rules.comment,
+            owned: rules.owned,
         },
         MsgType::Add,
     );
@@ -61,17 +74,19 @@ pub fn create(rules: &Ruleset, timeout: Duration) -> Transaction {
         },
         MsgType::Add,
     );
-    let set = raw::timed_port_set(&table, PORTS);
-    batch.add(&set, MsgType::Add);
-    raw::add_elements(&mut batch, &table, PORTS, rules.ports.ranges(), timeout);
+    batch.add(&timed_ports(&table), MsgType::Add);
+    add_ports(&mut batch, &table, rules.ports.ranges(), timeout);
+    for (n, set) in rules.sets.iter().enumerate() {
+        add_set(&mut batch, &table, set, set_id(n));
+    }
     let chain = base_chain(&table, rules);
     batch.add(&chain, MsgType::Add);
-    batch.add(&rule(&chain, &set, &rules.rule), MsgType::Add);
+    add_rules(&mut batch, &chain, rules);
     Transaction(batch.finalize())
 }
 
-/// Opens every port: without its rule the chain lets everything pass.
-pub fn flush_rule(rules: &Ruleset) -> Transaction {
+/// Opens every port: without its rules the chain lets everything pass.
+pub fn flush_rules(rules: &Ruleset) -> Transaction {
     let table = Table::new(&*rules.table, ProtoFamily::Inet);
     let mut batch = Batch::new();
     // A rule without a handle stands for all rules of the chain (nf_tables_delrule()).
@@ -82,49 +97,114 @@ pub fn flush_rule(rules: &Ruleset) -> Transaction {
 /// Gates `ports` and no others. Emptied and filled in one transaction, because before Linux 6.12
 /// adding an element again leaves its old timeout.
 ///
-/// `add_rule`: the gate was open, so its chain is empty.
+/// `add`: the gate was open, so its chain is empty.
 pub fn replace_ports(
     rules: &Ruleset,
     ports: &PortSet,
     timeout: Duration,
-    add_rule: bool,
+    add: bool,
 ) -> Transaction {
     let table = Table::new(&*rules.table, ProtoFamily::Inet);
     let mut batch = Batch::new();
-    let set = raw::timed_port_set(&table, PORTS);
-    batch.add(&raw::FlushSet(&set), MsgType::Del);
-    raw::add_elements(&mut batch, &table, PORTS, ports.ranges(), timeout);
-    if add_rule {
-        let chain = base_chain(&table, rules);
-        batch.add(&rule(&chain, &set, &rules.rule), MsgType::Add);
+    batch.add(&raw::FlushSet(&timed_ports(&table)), MsgType::Del);
+    add_ports(&mut batch, &table, ports.ranges(), timeout);
+    if add {
+        add_rules(&mut batch, &base_chain(&table, rules), rules);
     }
     Transaction(batch.finalize())
 }
 
-/// Removes the table and all in it.
-pub fn delete(rules: &Ruleset) -> Transaction {
+/// Removes a table and all in it.
+pub fn delete(table: &CStr) -> Transaction {
     let mut batch = Batch::new();
-    batch.add(&Table::new(&*rules.table, ProtoFamily::Inet), MsgType::Del);
+    batch.add(&Table::new(table, ProtoFamily::Inet), MsgType::Del);
     Transaction(batch.finalize())
 }
 
 fn base_chain<'a>(table: &'a Table, rules: &Ruleset) -> Chain<'a> {
-    let mut chain = Chain::new(CHAIN, table);
+    let mut chain = Chain::new(rules.chain(), table);
     chain.set_hook(rules.hook, rules.priority);
     chain.set_type(ChainType::Filter);
     chain.set_policy(Policy::Accept);
     chain
 }
 
-fn rule<'a>(chain: &'a Chain<'a>, set: &Set<Port>, terms: &[Term]) -> Rule<'a> {
-    let mut rule = Rule::new(chain);
-    for term in terms {
-        add_term(&mut rule, *term, set);
-    }
-    rule
+fn timed_ports(table: &Table) -> Set<'_, Port> {
+    let flags = libc::NFT_SET_INTERVAL | libc::NFT_SET_TIMEOUT;
+    raw::named_set(table, PORTS, PORTS_ID, flags)
 }
 
-fn add_term(rule: &mut Rule, term: Term, set: &Set<Port>) {
+/// Adds elements for all ranges, in as many messages as they need. In portions, because an element
+/// takes some hundred bytes in user space until its message is made; not in small ones, because
+/// each message is acknowledged, and the acknowledgements have to fit the socket's receive buffer
+/// (330 do not, by default).
+fn add_ports(batch: &mut Batch, table: &Table, ranges: &[RangeInclusive<u16>], timeout: Duration) {
+    const PORTION: usize = 500;
+    for portion in ranges.chunks(PORTION) {
+        let set = timed_ports(table);
+        for range in portion {
+            let after = range.end().checked_add(1).map(Port);
+            raw::put_interval(&set, &Port(*range.start()), after.as_ref(), Some(timeout));
+        }
+        batch.add_iter(set.elems_iter(), MsgType::Add);
+    }
+}
+
+/// The number of the n-th of the other sets.
+fn set_id(n: usize) -> u32 {
+    PORTS_ID + 1 + n as u32
+}
+
+fn add_set(batch: &mut Batch, table: &Table, set: &NamedSet, id: u32) {
+    match &set.elements {
+        Elements::V4(networks) => {
+            let all = raw::named_set::<Ipv4Addr>(table, set.name, id, libc::NFT_SET_INTERVAL);
+            batch.add(&all, MsgType::Add);
+            for network in networks {
+                let after = u32::from(network.broadcast()).checked_add(1);
+                let after = after.map(Ipv4Addr::from);
+                raw::put_interval(&all, &network.network(), after.as_ref(), None);
+            }
+            batch.add_iter(all.elems_iter(), MsgType::Add);
+        }
+        Elements::V6(networks) => {
+            let all = raw::named_set::<Ipv6Addr>(table, set.name, id, libc::NFT_SET_INTERVAL);
+            batch.add(&all, MsgType::Add);
+            for network in networks {
+                let after = u128::from(network.broadcast()).checked_add(1);
+                let after = after.map(Ipv6Addr::from);
+                raw::put_interval(&all, &network.network(), after.as_ref(), None);
+            }
+            batch.add_iter(all.elems_iter(), MsgType::Add);
+        }
+        Elements::Interfaces(names) => {
+            let mut all = raw::named_set::<Interface>(table, set.name, id, 0);
+            batch.add(&all, MsgType::Add);
+            for name in names {
+                all.add(&Interface(name.clone()));
+            }
+            batch.add_iter(all.elems_iter(), MsgType::Add);
+        }
+    }
+}
+
+fn add_rules(batch: &mut Batch, chain: &Chain, rules: &Ruleset) {
+    for terms in &rules.rules {
+        let mut rule = Rule::new(chain);
+        for term in terms {
+            load(&mut rule, *term);
+            if let Some((set, negated)) = term.set() {
+                let others = rules.sets.iter().position(|s| s.name == set);
+                let id = others.map_or(PORTS_ID, set_id);
+                rule.add_expr(&raw::LookUp { set, id, negated });
+            }
+        }
+        batch.add(&rule, MsgType::Add);
+    }
+}
+
+/// What a term is made of, but for the look-up of what it has loaded.
+fn load(rule: &mut Rule, term: Term) {
     match term {
         Term::Tcp => {
             rule.add_expr(&Meta::L4Proto);
@@ -139,14 +219,43 @@ fn add_term(rule: &mut Rule, term: Term, set: &Set<Port>) {
             rule.add_expr(&Bitwise::new(NEW_SYN_MASK, 0u8));
             rule.add_expr(&Cmp::new(CmpOp::Eq, SYN));
         }
-        Term::ToGatedPort => {
-            rule.add_expr(&Payload::Transport(TransportHeaderField::Tcp(
-                TcpHeaderField::Dport,
-            )));
-            rule.add_expr(&Lookup::new(set));
+        Term::ToGatedPort => rule.add_expr(&Payload::Transport(TransportHeaderField::Tcp(
+            TcpHeaderField::Dport,
+        ))),
+        Term::Version(family) => {
+            rule.add_expr(&Meta::NfProto);
+            rule.add_expr(&Cmp::new(CmpOp::Eq, nf_protocol(family)));
+        }
+        Term::To(family) => rule.add_expr(&Payload::Network(destination(family))),
+        Term::NotFrom(family) => rule.add_expr(&Payload::Network(source(family))),
+        Term::Via | Term::NotVia => rule.add_expr(&Meta::IifName),
+        Term::ToThisHost => {
+            rule.add_expr(&raw::DestinationType);
+            rule.add_expr(&Cmp::new(CmpOp::Eq, LOCAL));
         }
         Term::Count => rule.add_expr(&raw::CountInto(STOPPED)),
         Term::Drop => rule.add_expr(&Verdict::Drop),
+    }
+}
+
+fn nf_protocol(family: Family) -> u8 {
+    match family {
+        Family::V4 => libc::NFPROTO_IPV4 as u8,
+        Family::V6 => libc::NFPROTO_IPV6 as u8,
+    }
+}
+
+fn destination(family: Family) -> NetworkHeaderField {
+    match family {
+        Family::V4 => NetworkHeaderField::Ipv4(Ipv4HeaderField::Daddr),
+        Family::V6 => NetworkHeaderField::Ipv6(Ipv6HeaderField::Daddr),
+    }
+}
+
+fn source(family: Family) -> NetworkHeaderField {
+    match family {
+        Family::V4 => NetworkHeaderField::Ipv4(Ipv4HeaderField::Saddr),
+        Family::V6 => NetworkHeaderField::Ipv6(Ipv6HeaderField::Saddr),
     }
 }
 
@@ -160,24 +269,71 @@ pub fn about(names: &[(u16, &CStr)]) -> Vec<u8> {
     body
 }
 
-/// The interval bounds in one message of a set's dump: port, and whether the interval ends there.
-pub fn bounds(payload: &[u8]) -> Vec<(u16, bool)> {
+/// An element of a set, as the kernel lists it.
+pub struct Element<'a> {
+    /// Its key; of an interval, where it begins or, with `end`, the first key behind it.
+    pub key: &'a [u8],
+    /// See `key`.
+    pub end: bool,
+    /// When the kernel removes it.
+    pub expires: Option<Duration>,
+}
+
+/// The elements in one message of a set's dump.
+pub fn elements(payload: &[u8]) -> impl Iterator<Item = Element<'_>> {
     let list = payload
         .get(4..)
         .and_then(|body| attribute(body, NFTA_SET_ELEM_LIST_ELEMENTS))
         .unwrap_or_default();
-    attributes(list)
-        .filter_map(|(_, element)| bound(element))
+    attributes(list).filter_map(|(_, attributes)| element(attributes))
+}
+
+fn element(attributes: &[u8]) -> Option<Element<'_>> {
+    let key = attribute(attributes, NFTA_SET_ELEM_KEY)?;
+    let flags = attribute(attributes, NFTA_SET_ELEM_FLAGS)
+        .and_then(|f| get(f, 0))
+        .map_or(0, u32::from_be_bytes);
+    let expires = attribute(attributes, NFTA_SET_ELEM_EXPIRATION).and_then(|e| get(e, 0));
+    Some(Element {
+        key: attribute(key, NFTA_DATA_VALUE)?,
+        end: flags & libc::NFT_SET_ELEM_INTERVAL_END as u32 != 0,
+        expires: expires.map(u64::from_be_bytes).map(Duration::from_millis),
+    })
+}
+
+/// The interval bounds in one message of a dump of ports: port, and whether the interval ends there.
+pub fn bounds(payload: &[u8]) -> Vec<(u16, bool)> {
+    elements(payload)
+        .filter_map(|element| Some((u16::from_be_bytes(get(element.key, 0)?), element.end)))
         .collect()
 }
 
-fn bound(element: &[u8]) -> Option<(u16, bool)> {
-    let key = attribute(attribute(element, NFTA_SET_ELEM_KEY)?, NFTA_DATA_VALUE)?;
-    let flags = attribute(element, NFTA_SET_ELEM_FLAGS)
-        .and_then(|f| get(f, 0))
-        .map_or(0, u32::from_be_bytes);
-    let end = flags & libc::NFT_SET_ELEM_INTERVAL_END as u32 != 0;
-    Some((u16::from_be_bytes(get(key, 0)?), end))
+/// A table, as the kernel lists it.
+pub struct ListedTable {
+    /// Its name.
+    pub name: String,
+    /// What nft shows as its comment; empty if there is none.
+    pub comment: String,
+    /// Whether it goes with the socket that made it.
+    pub owned: bool,
+}
+
+/// The table in one message of a dump of tables.
+pub fn table(payload: &[u8]) -> Option<ListedTable> {
+    let body = payload.get(4..)?;
+    let flags = attribute(body, NFTA_TABLE_FLAGS).and_then(|f| get(f, 0));
+    let userdata = attribute(body, NFTA_TABLE_USERDATA).unwrap_or_default();
+    Some(ListedTable {
+        name: text(attribute(body, NFTA_TABLE_NAME)?),
+        comment: text(raw::comment_in(userdata)),
+        owned: flags.map_or(0, u32::from_be_bytes) & raw::NFT_TABLE_F_OWNER != 0,
+    })
+}
+
+/// Text up to its NUL.
+pub fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 /// The ports between the bounds of all messages of a dump. The kernel lists them from the largest

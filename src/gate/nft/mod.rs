@@ -1,25 +1,31 @@
 //! The nf_tables backend. The gate is one table that belongs to our netlink socket: the kernel
 //! destroys it when the socket is closed, so also when we are killed (`NFT_TABLE_F_OWNER`, Linux
-//! 5.12), and nobody else can change it. The gated ports are elements of a set that expire one by
-//! one, so that the kernel opens the gate at the deadline even if we hang.
+//! 5.12), and nobody else can change it. On older kernels it is a plain table, and a watchdog
+//! removes it. The gated ports are elements of a set that expire one by one, so that the kernel
+//! opens the gate at the deadline even if we hang.
 
 pub mod compile;
+mod list;
 mod messages;
 mod raw;
 
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::SockProtocol;
 
-use self::compile::{CHAIN, PORTS, Ruleset, STOPPED, compile};
+use self::compile::{PORTS, Ruleset, STOPPED, compile, table_name};
 use self::messages::Transaction;
-use super::{Backend, Deadline, Rules, Standing};
+use super::choice::{Kind, Lacking};
+use super::watchdog::Watchdog;
+use super::{Backend, Deadline, Rules, Settings, Standing};
 use crate::netlink::{Netlink, Refusal, put_attribute};
 use crate::ports::PortSet;
+
+pub use self::list::find;
 
 /// A dump is torn when anybody changes the ruleset meanwhile: how often to try again.
 const DUMP_TRIES: usize = 20;
@@ -39,34 +45,126 @@ const NFTA_OBJ_TYPE: u16 = 3;
 
 /// One run's table.
 pub struct Nft {
-    /// It owns the table, so every change is made by it, and it lives as long as the gate.
-    socket: Netlink,
+    table: Tables,
     id: String,
     comment: String,
     installed: Option<Installed>,
+    /// Where the kernel has no tables with an owner.
+    watchdog: Option<Watchdog>,
+    /// Counted in tables that others have removed.
+    counted_before: u64,
+    remarks: Vec<String>,
 }
 
 struct Installed {
     rules: Ruleset,
-    /// Whether the rule is in its chain: opening takes it away.
-    rule_up: bool,
+    /// Whether the rules are in their chain: opening takes them away.
+    rules_up: bool,
+    /// The last count that was read.
+    counted: u64,
+}
+
+/// A connection to nf_tables. It owns the table of a run, so every change is made by it, and it
+/// lives as long as the gate.
+struct Tables {
+    socket: Netlink,
 }
 
 impl Nft {
-    /// A backend for run `id`. Opens a socket and changes nothing.
+    /// A backend for a run. Opens a socket and changes nothing.
     ///
     /// # Errors
     /// The kernel has no netfilter netlink.
-    pub fn new(id: &str, comment: String) -> Result<Nft> {
-        let socket = Netlink::open(SockProtocol::NetlinkNetFilter).context(
-            "this kernel has no nf_tables (CONFIG_NF_TABLES); is the nf_tables module missing?",
-        )?;
+    pub fn new(settings: &Settings) -> Result<Nft> {
         Ok(Nft {
-            socket,
-            id: id.to_owned(),
-            comment,
+            table: Tables::open()?,
+            id: settings.run.clone(),
+            comment: settings.who.to_string(),
             installed: None,
+            watchdog: None,
+            counted_before: 0,
+            remarks: Vec::new(),
         })
+    }
+
+    /// Creates the table. The kernel does not know owners before Linux 5.12.
+    fn create(&mut self, rules: Ruleset, until: Deadline) -> Result<()> {
+        let transaction = messages::create(&rules, time_left(until)?);
+        let owned = rules.owned;
+        // Noted first: whatever becomes of the transaction, remove() then tries to undo it.
+        self.installed = Some(Installed {
+            rules,
+            rules_up: true,
+            counted: 0,
+        });
+        let created = self.table.commit(&transaction);
+        created.map_err(|refusal| match refusal.errno {
+            Errno::EINVAL | Errno::EOPNOTSUPP if owned => anyhow!(OwnerRefused),
+            _ => explain(&refusal),
+        })
+    }
+
+    fn create_owned(&mut self, rules: &Ruleset, until: Deadline) -> Result<()> {
+        if crate::fault::is("no-owner-tables") {
+            bail!(OwnerRefused);
+        }
+        self.create(rules.clone(), until)
+    }
+
+    fn create_plain(&mut self, rules: Ruleset, until: Deadline) -> Result<()> {
+        self.watchdog = Some(Watchdog::start(Kind::Nft, &self.id, until)?);
+        self.remarks.push(
+            "this kernel has no tables with an owner (Linux 5.12): a watchdog process removes the \
+             rules should syngate be killed"
+                .to_owned(),
+        );
+        self.create(
+            Ruleset {
+                owned: false,
+                ..rules
+            },
+            until,
+        )
+    }
+
+    /// Somebody has removed the table: makes it once more.
+    fn create_again(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
+        let Some(installed) = self.installed.take() else {
+            bail!("no gate was closed");
+        };
+        self.counted_before += installed.counted;
+        let rules = Ruleset {
+            ports: ports.clone(),
+            ..installed.rules
+        };
+        if !rules.owned && !self.watchdog.as_mut().is_some_and(Watchdog::lives) {
+            self.watchdog = Some(Watchdog::start(Kind::Nft, &self.id, until)?);
+        }
+        self.create(rules, until)
+    }
+}
+
+/// The kernel refuses tables with an owner.
+#[derive(Debug)]
+struct OwnerRefused;
+
+impl std::error::Error for OwnerRefused {}
+
+impl std::fmt::Display for OwnerRefused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("this kernel refuses nf_tables tables with an owner")
+    }
+}
+
+impl Tables {
+    fn open() -> Result<Tables> {
+        let socket = Netlink::open(SockProtocol::NetlinkNetFilter).map_err(|error| {
+            Lacking(format!(
+                "this kernel has no nf_tables (CONFIG_NF_TABLES; is the nf_tables module \
+                 missing?): {error}"
+            ))
+        })?;
+        Ok(Tables { socket })
     }
 
     fn commit(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
@@ -106,10 +204,11 @@ impl Nft {
         }
     }
 
-    fn rule_stands(&mut self, table: &CStr) -> Result<bool, Refusal> {
-        let names = [(NFTA_RULE_TABLE, table), (NFTA_RULE_CHAIN, CHAIN)];
+    /// How many rules are in the chain.
+    fn rules_in(&mut self, table: &CStr, chain: &CStr) -> Result<usize, Refusal> {
+        let names = [(NFTA_RULE_TABLE, table), (NFTA_RULE_CHAIN, chain)];
         let rules = self.dump(libc::NFT_MSG_GETRULE, &names, |_| vec![()])?;
-        Ok(!rules.is_empty())
+        Ok(rules.len())
     }
 
     fn ports_in_set(&mut self, table: &CStr) -> Result<PortSet, Refusal> {
@@ -143,6 +242,23 @@ fn nft_message(kind: libc::c_int) -> u16 {
     (libc::NFNL_SUBSYS_NFTABLES << 8 | kind) as u16
 }
 
+/// Removes the table of run `id`; none there is no error.
+///
+/// # Errors
+/// What nf_tables says.
+pub fn erase(id: &str) -> Result<()> {
+    let transaction = messages::delete(&table_name(id));
+    gone(Tables::open()?.commit(&transaction))
+}
+
+/// That it was not there is as good.
+fn gone(deleted: Result<(), Refusal>) -> Result<()> {
+    match deleted {
+        Err(refusal) if refusal.errno == Errno::ENOENT => Ok(()),
+        done => Ok(done?),
+    }
+}
+
 impl Backend for Nft {
     fn name(&self) -> &'static str {
         "nft"
@@ -150,63 +266,95 @@ impl Backend for Nft {
 
     fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
         let rules = compile(rules, &self.id, &self.comment);
-        let transaction = messages::create(&rules, time_left(until)?);
-        // Noted first: whatever becomes of the transaction, remove() then tries to undo it.
-        self.installed = Some(Installed {
-            rules,
-            rule_up: true,
-        });
-        self.commit(&transaction)
-            .map_err(|refusal| explain(&refusal))
+        match self.create_owned(&rules, until) {
+            Err(error) if error.is::<OwnerRefused>() => self.create_plain(rules, until),
+            done => done,
+        }
     }
 
     fn set_ports(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
-        let Some(Installed { rules, rule_up }) = &self.installed else {
+        let Some(Installed {
+            rules, rules_up, ..
+        }) = &self.installed
+        else {
             bail!("no gate was closed");
         };
-        // Taking the rule away is by far the quickest, as quick with 32,000 ports as with one.
+        // Taking the rules away is by far the quickest, as quick with 32,000 ports as with one.
         let transaction = if ports.is_empty() {
-            messages::flush_rule(rules)
+            messages::flush_rules(rules)
         } else {
-            messages::replace_ports(rules, ports, time_left(until)?, !*rule_up)
+            messages::replace_ports(rules, ports, time_left(until)?, !*rules_up)
         };
-        self.commit(&transaction)?;
+        let owned = rules.owned;
+        match self.table.commit(&transaction) {
+            Err(refusal) if refusal.errno == Errno::ENOENT && !owned && ports.is_empty() => (),
+            Err(refusal) if refusal.errno == Errno::ENOENT && !owned => {
+                self.create_again(ports, until)?;
+            }
+            done => done?,
+        }
         if let Some(installed) = &mut self.installed {
-            installed.rule_up = !ports.is_empty();
+            installed.rules_up = !ports.is_empty();
         }
         Ok(())
     }
 
     fn standing(&mut self) -> Result<Standing> {
-        let Some(Installed { rules, rule_up }) = &self.installed else {
+        let Some(installed) = &mut self.installed else {
             return Ok(Standing {
                 ports: PortSet::EMPTY,
                 syns_stopped: 0,
             });
         };
-        let (table, rule_up) = (rules.table.clone(), *rule_up);
-        let ports = if rule_up && self.rule_stands(&table)? {
-            self.ports_in_set(&table)?
+        let (tables, rules) = (&mut self.table, &installed.rules);
+        let stands = installed.rules_up
+            && tables.rules_in(&rules.table, rules.chain())? == rules.rules.len();
+        let ports = if stands {
+            tables.ports_in_set(&rules.table)?
         } else {
             PortSet::EMPTY
         };
+        // Somebody may have removed it all.
+        match tables.syns_stopped(&rules.table) {
+            Err(refusal) if refusal.errno == Errno::ENOENT && !rules.owned => (),
+            counted => installed.counted = counted?,
+        }
         Ok(Standing {
             ports,
-            syns_stopped: self.syns_stopped(&table)?,
+            syns_stopped: self.counted_before + installed.counted,
         })
+    }
+
+    fn exposed(&self) -> bool {
+        let installed = self.installed.as_ref();
+        installed.is_some_and(|installed| !installed.rules.owned)
+    }
+
+    fn intact(&mut self) -> bool {
+        let Some(Installed {
+            rules, rules_up, ..
+        }) = &self.installed
+        else {
+            return true;
+        };
+        let in_chain = self.table.rules_in(&rules.table, rules.chain());
+        // What can't be read (a torn dump) may still be there.
+        !*rules_up || in_chain.map_or_else(|r| r.errno != Errno::ENOENT, |n| n == rules.rules.len())
+    }
+
+    fn remarks(&self) -> &[String] {
+        &self.remarks
     }
 
     fn remove(&mut self) -> Result<()> {
         let Some(Installed { rules, .. }) = &self.installed else {
             return Ok(());
         };
-        let transaction = messages::delete(rules);
-        match self.commit(&transaction) {
-            // It is not there: the transaction that should have made it was refused.
-            Err(refusal) if refusal.errno == Errno::ENOENT => (),
-            done => done?,
-        }
+        gone(self.table.commit(&messages::delete(&rules.table)))?;
         self.installed = None;
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.dismiss();
+        }
         Ok(())
     }
 }
@@ -221,15 +369,13 @@ fn time_left(until: Deadline) -> Result<Duration> {
 fn explain(refusal: &Refusal) -> anyhow::Error {
     match refusal.errno {
         Errno::EPERM | Errno::EACCES => anyhow!(crate::caps::NEEDED),
-        Errno::EINVAL | Errno::EOPNOTSUPP => anyhow!(
-            "this kernel refuses nf_tables tables with an owner (Linux 5.12 or newer with \
-             CONFIG_NF_TABLES_INET is needed): {refusal}"
-        ),
         Errno::EMSGSIZE => anyhow!(
             "--port: too many separate ranges for this user namespace, whose netlink messages are \
              bounded by net.core.wmem_default; join ranges, or run it as the host's root"
         ),
-        Errno::ENOENT => anyhow!("this kernel lacks a part of nf_tables: {refusal}"),
+        Errno::ENOENT | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT => {
+            Lacking(format!("this kernel lacks a part of nf_tables: {refusal}")).into()
+        }
         _ => anyhow!("nf_tables refused the rules: {refusal}"),
     }
 }
@@ -242,8 +388,6 @@ mod tests {
     fn refusals_say_what_is_missing() {
         for (errno, says) in [
             (Errno::EPERM, "CAP_NET_ADMIN"),
-            (Errno::EINVAL, "Linux 5.12"), // tables without owners, as 5.10 answers
-            (Errno::EOPNOTSUPP, "Linux 5.12"),
             (Errno::ENOENT, "lacks a part of nf_tables"),
             (Errno::EMSGSIZE, "--port"),
             (Errno::ENOMEM, "refused the rules"),

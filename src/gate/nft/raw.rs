@@ -1,19 +1,18 @@
-//! What nf_tables needs and the `nftnl` crate does not offer: owner tables, timed interval sets,
-//! flushing a set, named counters. Each is a message or an expression like the crate's own.
+//! What nf_tables needs and the `nftnl` crate does not offer: owner tables, timed and interval sets,
+//! flushing a set, negated look-ups, named counters, the type of an address. Each is a message or an expression like the crate's own.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_void};
-use std::ops::RangeInclusive;
 use std::ptr::NonNull;
 use std::time::Duration;
 
 use nftnl::expr::Expression;
 use nftnl::nftnl_sys::{self as sys, libc};
 use nftnl::set::{Set, SetKey};
-use nftnl::{Batch, MsgType, NlMsg, ProtoFamily, Rule, Table};
+use nftnl::{MsgType, NlMsg, ProtoFamily, Rule, Table};
 
 /// linux/netfilter/nf_tables.h, since Linux 5.12; not in the libc crate.
-const NFT_TABLE_F_OWNER: u32 = 0x2;
+pub const NFT_TABLE_F_OWNER: u32 = 0x2;
 /// linux/netfilter/nf_tables.h; not in the libc crate.
 pub const NFT_OBJECT_COUNTER: u32 = 1;
 
@@ -29,16 +28,32 @@ impl SetKey for Port {
     }
 }
 
-/// A table that the kernel destroys when the socket that made it is closed.
-pub struct OwnedTable<'a> {
+/// An interface as a set key: nft's `ifname` (41 in nft's list of data types), NUL-padded.
+pub struct Interface(pub String);
+
+impl SetKey for Interface {
+    const TYPE: u32 = 41;
+    const LEN: u32 = 16;
+
+    fn data(&self) -> Box<[u8]> {
+        let mut name = self.0.clone().into_bytes();
+        name.resize(Interface::LEN as usize, 0);
+        name.into()
+    }
+}
+
+/// A table with a comment.
+pub struct CommentedTable<'a> {
     /// Its name.
     pub name: &'a CStr,
     /// What `nft list` shows as its comment, in the table's userdata.
     pub comment: &'a CStr,
+    /// The kernel destroys it when the socket that made it is closed.
+    pub owned: bool,
 }
 
 // SAFETY: the message is a few attributes of bounded length, far below the largest one.
-unsafe impl NlMsg for OwnedTable<'_> {
+unsafe impl NlMsg for CommentedTable<'_> {
     unsafe fn write(&self, buf: *mut c_void, seq: u32, _: MsgType) {
         let comment = comment_userdata(self.comment);
         let table = allocated(
@@ -52,7 +67,9 @@ unsafe impl NlMsg for OwnedTable<'_> {
             let t = table.as_ptr();
             sys::nftnl_table_set_u32(t, sys::NFTNL_TABLE_FAMILY as u16, libc::NFPROTO_INET as u32);
             sys::nftnl_table_set_str(t, sys::NFTNL_TABLE_NAME as u16, self.name.as_ptr());
-            sys::nftnl_table_set_u32(t, sys::NFTNL_TABLE_FLAGS as u16, NFT_TABLE_F_OWNER);
+            if self.owned {
+                sys::nftnl_table_set_u32(t, sys::NFTNL_TABLE_FLAGS as u16, NFT_TABLE_F_OWNER);
+            }
             sys::nftnl_table_set_data(
                 t,
                 sys::NFTNL_TABLE_USERDATA as u16,
@@ -78,6 +95,21 @@ fn comment_userdata(comment: &CStr) -> Vec<u8> {
     [&[0, length], text].concat()
 }
 
+/// The comment in a table's userdata, with its NUL; empty if there is none.
+pub fn comment_in(mut userdata: &[u8]) -> &[u8] {
+    const COMMENT: u8 = 0;
+    while let [kind, length, rest @ ..] = userdata {
+        let Some((value, others)) = rest.split_at_checked(usize::from(*length)) else {
+            break;
+        };
+        if *kind == COMMENT {
+            return value;
+        }
+        userdata = others;
+    }
+    &[]
+}
+
 /// A named counter: it outlives the rules that count into it, so that it can be read once the
 /// gate is open.
 pub struct Counter<'a> {
@@ -94,7 +126,7 @@ unsafe impl NlMsg for Counter<'_> {
             // SAFETY: takes nothing; null is checked by `allocated`.
             unsafe { sys::nftnl_obj_alloc() },
         );
-        // SAFETY: as for OwnedTable; the type is set before what depends on it.
+        // SAFETY: as for CommentedTable; the type is set before what depends on it.
         unsafe {
             let o = object.as_ptr();
             sys::nftnl_obj_set_u32(o, sys::NFTNL_OBJ_FAMILY as u16, libc::NFPROTO_INET as u32);
@@ -134,54 +166,99 @@ impl Expression for CountInto<'_> {
     }
 }
 
-/// A set of port ranges whose elements expire: empty until elements are put in.
-pub fn timed_port_set<'a>(table: &'a Table, name: &CStr) -> Set<'a, Port> {
-    let set = Set::<Port>::new_named(name, 1, table, ProtoFamily::Inet);
+/// The expression that looks a register up in a set.
+pub struct LookUp<'a> {
+    /// The set's name.
+    pub set: &'a CStr,
+    /// Its number, for when it is made by the same transaction.
+    pub id: u32,
+    /// The rule goes on if nothing is found.
+    pub negated: bool,
+}
+
+impl Expression for LookUp<'_> {
+    fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
+        // SAFETY: the name of the expression is NUL-terminated; null is checked.
+        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"lookup".as_ptr()) });
+        // SAFETY: `expr` is live and owned by the caller from here on; the name is copied.
+        unsafe {
+            let e = expr.as_ptr();
+            let register = libc::NFT_REG_1 as u32;
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_LOOKUP_SREG as u16, register);
+            sys::nftnl_expr_set_str(e, sys::NFTNL_EXPR_LOOKUP_SET as u16, self.set.as_ptr());
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_LOOKUP_SET_ID as u16, self.id);
+            if self.negated {
+                let inverted = libc::NFT_LOOKUP_F_INV as u32;
+                sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_LOOKUP_FLAGS as u16, inverted);
+            }
+        }
+        expr
+    }
+}
+
+/// The expression that loads the type of the destination address (`RTN_LOCAL`, …) into the
+/// register: `fib daddr type`.
+pub struct DestinationType;
+
+impl Expression for DestinationType {
+    fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
+        // linux/netfilter/nf_tables.h
+        const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+        const NFTA_FIB_F_DADDR: u32 = 2;
+        // SAFETY: the name of the expression is NUL-terminated; null is checked.
+        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"fib".as_ptr()) });
+        // SAFETY: `expr` is live and owned by the caller from here on.
+        unsafe {
+            let e = expr.as_ptr();
+            let register = libc::NFT_REG_1 as u32;
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_FIB_DREG as u16, register);
+            let result = NFT_FIB_RESULT_ADDRTYPE;
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_FIB_RESULT as u16, result);
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_FIB_FLAGS as u16, NFTA_FIB_F_DADDR);
+        }
+        expr
+    }
+}
+
+/// A set, empty until elements are put in. `flags`: `NFT_SET_INTERVAL`, `NFT_SET_TIMEOUT`.
+pub fn named_set<'a, K: SetKey>(
+    table: &'a Table,
+    name: &CStr,
+    id: u32,
+    flags: libc::c_int,
+) -> Set<'a, K> {
+    let set = Set::<K>::new_named(name, id, table, ProtoFamily::Inet);
     // SAFETY: the set is live, and this attribute is a u32.
     unsafe {
         sys::nftnl_set_set_u32(
             set.as_ptr().as_ptr(),
             sys::NFTNL_SET_FLAGS as u16,
-            (libc::NFT_SET_INTERVAL | libc::NFT_SET_TIMEOUT) as u32,
+            flags as u32,
         );
     }
     set
 }
 
-/// Adds elements for all ranges to the batch, in as many messages as they need. In portions,
-/// because an element takes some hundred bytes in user space until its message is made; not in
-/// small ones, because each message is acknowledged, and the acknowledgements have to fit the
-/// socket's receive buffer (330 do not, by default).
-pub fn add_elements(
-    batch: &mut Batch,
-    table: &Table,
-    name: &CStr,
-    ranges: &[RangeInclusive<u16>],
-    timeout: Duration,
+/// An interval is two elements: where it begins, with the timeout, and where it has ended (none if
+/// it reaches the largest key).
+pub fn put_interval<K: SetKey>(
+    set: &Set<K>,
+    begin: &K,
+    after: Option<&K>,
+    timeout: Option<Duration>,
 ) {
-    const PORTION: usize = 500;
-    for portion in ranges.chunks(PORTION) {
-        let set = timed_port_set(table, name);
-        for range in portion {
-            put_range(&set, range, timeout);
+    let begin = element(set, begin);
+    if let Some(timeout) = timeout {
+        // SAFETY: `begin` is live (owned by the set) and this attribute is a u64, in milliseconds.
+        unsafe {
+            sys::nftnl_set_elem_set_u64(
+                begin.as_ptr(),
+                sys::NFTNL_SET_ELEM_TIMEOUT as u16,
+                timeout_ms(timeout),
+            );
         }
-        batch.add_iter(set.elems_iter(), MsgType::Add);
     }
-}
-
-/// An interval is two elements: where it begins, with the timeout, and where it has ended.
-fn put_range(set: &Set<Port>, range: &RangeInclusive<u16>, timeout: Duration) {
-    let begin = element(set, *range.start());
-    // SAFETY: `begin` is live (owned by the set) and this attribute is a u64, in milliseconds.
-    unsafe {
-        sys::nftnl_set_elem_set_u64(
-            begin.as_ptr(),
-            sys::NFTNL_SET_ELEM_TIMEOUT as u16,
-            timeout_ms(timeout),
-        );
-    }
-    // An interval that reaches the largest key has no end element.
-    if let Some(after) = range.end().checked_add(1) {
+    if let Some(after) = after {
         let end = element(set, after);
         // SAFETY: `end` is live (owned by the set) and this attribute is a u32.
         unsafe {
@@ -199,8 +276,8 @@ fn timeout_ms(timeout: Duration) -> u64 {
     (timeout.as_millis() as u64).max(1)
 }
 
-fn element(set: &Set<Port>, port: u16) -> NonNull<sys::nftnl_set_elem> {
-    let key = Port(port).data();
+fn element<K: SetKey>(set: &Set<K>, key: &K) -> NonNull<sys::nftnl_set_elem> {
+    let key = key.data();
     // SAFETY: takes nothing; null is checked.
     let element = allocated(unsafe { sys::nftnl_set_elem_alloc() });
     // SAFETY: the key is copied, its length given; the set takes the element over and frees it.
@@ -255,6 +332,15 @@ fn allocated<T>(pointer: *mut T) -> NonNull<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn comments_are_found_again() {
+        assert_eq!(comment_in(&comment_userdata(c"a gate")), b"a gate\0");
+        assert_eq!(comment_in(&[7, 1, 9, 0, 2, b'x', 0]), b"x\0");
+        for cut in [&[][..], &[0], &[0, 3, 1], &[7, 0]] {
+            assert_eq!(comment_in(cut), b"", "{cut:?}");
+        }
+    }
 
     #[test]
     fn no_gate_is_without_a_deadline() {

@@ -1,0 +1,307 @@
+//! From [`Rules`] to what iptables-restore(8) reads. Pure.
+//!
+//! A run has a chain of its own, which the built-in chain jumps to: its packets are new SYNs, and
+//! they get there only until the kernel's deadline. It lets through what the scope excludes, and
+//! sends what is gated to a second chain, of one rule, which counts and drops. Opening and closing
+//! single ports replaces the first chain's rules; the count is not lost by that.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::gate::scope::{Scope, Where};
+use crate::gate::{PREFIX, Rules, Steer};
+use crate::ports::PortSet;
+use crate::sockets::Family;
+
+/// multiport takes so many ports; a range counts as two (xt_multiport.h, XT_MULTI_PORTS).
+const MULTIPORT_MAX: usize = 15;
+/// A comment has room for 256 bytes with its NUL (xt_comment.h, XT_MAX_COMMENT_LEN).
+const COMMENT_MAX: usize = 255;
+
+/// What the kernel itself opens the gate by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Clock {
+    /// So many seconds after the gate was armed, through a file of xt_recent's. It counts jiffies:
+    /// nobody can set it.
+    Recent(u64),
+    /// At that time, in UTC: xt_time. It follows the wall clock.
+    Until(String),
+}
+
+/// What a family's iptables gets for one run.
+pub struct Script<'a> {
+    /// The run's id.
+    pub id: &'a str,
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Which packets.
+    pub rules: &'a Rules,
+}
+
+/// The run's chain.
+pub fn chain(id: &str) -> String {
+    format!("{PREFIX}{id}")
+}
+
+/// The chain that counts and drops.
+pub fn stop_chain(id: &str) -> String {
+    format!("{PREFIX}{id}_s")
+}
+
+/// The name of xt_recent's list for an IP version.
+pub fn recent_name(id: &str, family: Family) -> String {
+    match family {
+        Family::V4 => format!("{PREFIX}{id}_4"),
+        Family::V6 => format!("{PREFIX}{id}_6"),
+    }
+}
+
+/// The table and the built-in chain.
+pub fn place(scope: &Scope) -> (&'static str, &'static str) {
+    match scope.hook {
+        Where::Input => ("filter", "INPUT"),
+        // Before connection tracking and NAT.
+        Where::Prerouting => ("raw", "PREROUTING"),
+    }
+}
+
+impl Script<'_> {
+    /// Makes both chains, and the jump to them, before all other rules: an ACCEPT would end the
+    /// packet's way through the chain.
+    pub fn install(&self, comment: &str, clock: &Clock) -> String {
+        let (table, built_in) = place(&self.rules.scope);
+        let (chain, stop) = (chain(self.id), stop_chain(self.id));
+        let verdict = match self.rules.steer {
+            Steer::Drop => "DROP",
+        };
+        let mut script = format!("*{table}\n:{chain} - [0:0]\n:{stop} - [0:0]\n");
+        let _ = writeln!(script, "-A {stop} -j {verdict}");
+        script.push_str(&self.chain_rules(&self.rules.ports));
+        let _ = writeln!(
+            script,
+            "-I {built_in} 1 -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN{local}{clock} -m comment \
+             --comment \"{comment}\" -j {chain}",
+            local = match self.rules.scope.hook {
+                Where::Input => "",
+                Where::Prerouting => " -m addrtype --dst-type LOCAL",
+            },
+            clock = self.clock(clock),
+            comment = fit_comment(comment),
+        );
+        script.push_str("COMMIT\n");
+        script
+    }
+
+    /// Gates `ports` and no others.
+    pub fn replace_ports(&self, ports: &PortSet) -> String {
+        let (table, _) = place(&self.rules.scope);
+        let rules = self.chain_rules(ports);
+        // A chain that is declared is emptied (iptables-restore(8), --noflush).
+        format!("*{table}\n:{} - [0:0]\n{rules}COMMIT\n", chain(self.id))
+    }
+
+    fn clock(&self, clock: &Clock) -> String {
+        match clock {
+            // All sources are one: the list has one entry, and it is there while the gate is armed.
+            Clock::Recent(seconds) => format!(
+                " -m recent --name {} --mask {} --rsource --rcheck --seconds {seconds}",
+                recent_name(self.id, self.family),
+                match self.family {
+                    Family::V4 => "0.0.0.0",
+                    Family::V6 => "::",
+                }
+            ),
+            Clock::Until(time) => format!(" -m time --datestop {time}"),
+        }
+    }
+
+    fn chain_rules(&self, ports: &PortSet) -> String {
+        let (chain, stop) = (chain(self.id), stop_chain(self.id));
+        let scope = &self.rules.scope;
+        let mut rules = String::new();
+        if scope.allow_local {
+            let _ = writeln!(rules, "-A {chain} -i lo -j RETURN");
+        }
+        for network in scope.allow_from.of(self.family) {
+            let _ = writeln!(rules, "-A {chain} -s {network} -j RETURN");
+        }
+        let to: Vec<String> = scope
+            .to
+            .of(self.family)
+            .iter()
+            .map(|n| format!(" -d {n}"))
+            .collect();
+        let interfaces: Vec<String> = scope
+            .interfaces
+            .iter()
+            .map(|i| format!(" -i {i}"))
+            .collect();
+        for to in or_nothing(&to) {
+            for interface in or_nothing(&interfaces) {
+                for ports in portions(ports) {
+                    let _ = writeln!(
+                        rules,
+                        "-A {chain}{to}{interface} -p tcp -m multiport --dports {ports} -j {stop}"
+                    );
+                }
+            }
+        }
+        rules
+    }
+}
+
+/// What both programs would read, for `--dry-run`.
+pub fn script(
+    variant: super::variant::Variant,
+    rules: &Rules,
+    id: &str,
+    comment: &str,
+    max_closed: Duration,
+) -> String {
+    let clock = Clock::Recent(max_closed.as_secs_f64().ceil() as u64);
+    let suffix = variant.name().trim_start_matches("iptables");
+    let mut text = String::new();
+    for (family, program, any) in [
+        (Family::V4, "iptables", "0.0.0.0"),
+        (Family::V6, "ip6tables", "::"),
+    ] {
+        if rules.scope.gates(family) {
+            let script = Script { id, family, rules }.install(comment, &clock);
+            let _ = write!(
+                text,
+                "# {program}{suffix}-restore --noflush, then echo +{any} \
+                 >/proc/net/xt_recent/{}\n{script}",
+                recent_name(id, family)
+            );
+        }
+    }
+    text
+}
+
+/// The words, or one empty one.
+fn or_nothing(words: &[String]) -> Vec<&str> {
+    match words {
+        [] => vec![""],
+        words => words.iter().map(String::as_str).collect(),
+    }
+}
+
+/// As many ranges together as multiport takes.
+fn portions(ports: &PortSet) -> Vec<String> {
+    let mut portions: Vec<(usize, String)> = Vec::new();
+    for range in ports.ranges() {
+        let (text, weight) = match (range.start(), range.end()) {
+            (one, other) if one == other => (one.to_string(), 1),
+            (first, last) => (format!("{first}:{last}"), 2),
+        };
+        match portions.last_mut() {
+            Some((used, portion)) if *used + weight <= MULTIPORT_MAX => {
+                *used += weight;
+                let _ = write!(portion, ",{text}");
+            }
+            _ => portions.push((weight, text)),
+        }
+    }
+    portions.into_iter().map(|(_, portion)| portion).collect()
+}
+
+/// Between double quotes a backslash and a quote are special; iptables-save writes single quotes
+/// with a backslash, which not every version reads back.
+fn fit_comment(text: &str) -> String {
+    let mut clean: String = text
+        .chars()
+        .map(|c| {
+            if c.is_control() || "\"'\\`".contains(c) {
+                '?'
+            } else {
+                c
+            }
+        })
+        .collect();
+    while clean.len() > COMMENT_MAX {
+        clean.pop();
+    }
+    clean
+}
+
+/// The kernel's deadline as xt_time takes it: UTC, whole seconds, that second included.
+pub fn date_stop(since_1970: Duration) -> String {
+    let whole = Duration::from_secs(since_1970.as_secs_f64().ceil() as u64);
+    let time = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + whole).to_string();
+    time.trim_end_matches('Z').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::scope::{Networks, parse_networks};
+
+    fn rules(ports: &str, scope: Scope) -> Rules {
+        Rules {
+            ports: PortSet::parse(ports, |_| None).unwrap(),
+            scope,
+            steer: Steer::Drop,
+        }
+    }
+
+    fn script(rules: &Rules, family: Family) -> Script<'_> {
+        Script {
+            id: "0123456789abcdef",
+            family,
+            rules,
+        }
+    }
+
+    #[test]
+    fn multiport_takes_fifteen() {
+        let many: PortSet = (1..=32u16).map(|n| n * 2).collect();
+        let counts: Vec<usize> = portions(&many)
+            .iter()
+            .map(|p| p.split(',').count())
+            .collect();
+        assert_eq!(counts, [15, 15, 2]);
+        let ranges = PortSet::from_ranges((1..=8u16).map(|n| n * 10..=n * 10 + 3));
+        assert_eq!(portions(&ranges).len(), 2, "a range counts as two");
+        assert!(portions(&PortSet::EMPTY).is_empty());
+    }
+
+    #[test]
+    fn a_scope_is_let_through_or_matched() {
+        let networks = |text| Networks::new(parse_networks(text).unwrap());
+        let rules = rules(
+            "80,8000-8010",
+            Scope {
+                hook: Where::Prerouting,
+                to: networks("10.0.0.1,10.0.0.2,fd00::1"),
+                allow_from: networks("10.9.0.0/16,::1"),
+                allow_local: true,
+                interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
+            },
+        );
+        let text = script(&rules, Family::V4).install("who", &Clock::Recent(30));
+        assert!(text.starts_with("*raw\n"), "{text}");
+        assert!(text.contains("-i lo -j RETURN\n"), "{text}");
+        assert!(text.contains("-s 10.9.0.0/16 -j RETURN\n"), "{text}");
+        assert!(!text.contains("::1"), "{text}");
+        assert!(text.contains(" -m addrtype --dst-type LOCAL "), "{text}");
+        assert_eq!(text.matches("--dports 80,8000:8010 ").count(), 4, "{text}");
+        let text = script(&rules, Family::V6).install("who", &Clock::Until("T".to_owned()));
+        assert!(text.contains("-m time --datestop T "), "{text}");
+        assert_eq!(text.matches("--dports").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn comments_end_no_quotes() {
+        assert_eq!(fit_comment("sh -c 'a \"b\"\\\n'"), "sh -c ?a ?b????");
+        assert!(fit_comment(&"é".repeat(200)).len() <= COMMENT_MAX);
+    }
+
+    #[test]
+    fn dates_are_rounded_up() {
+        assert_eq!(date_stop(Duration::from_millis(1)), "1970-01-01T00:00:01");
+        assert_eq!(
+            date_stop(Duration::from_secs(86_400)),
+            "1970-01-02T00:00:00"
+        );
+    }
+}

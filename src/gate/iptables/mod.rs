@@ -1,0 +1,481 @@
+//! The iptables backend, for hosts without nf_tables, or whose firewall is iptables. Each IP
+//! version has its own rules, each changed in one go by iptables-restore(8). Nothing of it goes by
+//! itself when we do, so a watchdog is there first; and the kernel stops matching after a time.
+//!
+//! The gate closes when it is armed, and opens when it is disarmed, through xt_recent: at once,
+//! and without the lock of iptables. Where that can't be used, adding and removing rules does it.
+
+pub mod compile;
+mod recent;
+mod save;
+pub mod variant;
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+
+use self::compile::{Clock, Script, date_stop};
+use self::save::{Part, parts};
+use self::variant::{LockHeld, Programs, Variant};
+use super::choice::{Kind, Lacking};
+use super::found::Found;
+use super::scope::{Networks, Scope};
+use super::watchdog::Watchdog;
+use super::{Backend, Deadline, Rules, Settings, Standing};
+use crate::ports::PortSet;
+use crate::sockets::Family;
+
+/// Where the kernel's deadline follows the wall clock, only the rules themselves tell whether
+/// somebody has removed them: they are listed this often.
+const LIST_EVERY: Duration = Duration::from_millis(250);
+/// Somebody may change the rules between our look at them and our change: how often to try again.
+const ERASE_TRIES: usize = 5;
+
+/// One run's rules.
+pub struct Iptables {
+    variant: Variant,
+    programs: Programs,
+    id: String,
+    comment: String,
+    wait: Duration,
+    installed: Option<Installed>,
+    watchdog: Option<Watchdog>,
+    remarks: Vec<String>,
+    /// Counted in rules that others have removed.
+    counted_before: u64,
+    listed_at: Instant,
+}
+
+struct Installed {
+    /// With the ports that are gated now.
+    rules: Rules,
+    families: Vec<Family>,
+    clock: Clock,
+    /// Whether new SYNs are stopped at all.
+    armed: bool,
+    /// The last count that was read.
+    counted: u64,
+}
+
+impl Iptables {
+    /// A backend for a run. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Lacking`]: it is not installed.
+    pub fn new(variant: Variant, settings: &Settings) -> Result<Iptables> {
+        let path = std::env::var_os("PATH");
+        let programs = variant.programs(path.as_deref()).map_err(Lacking)?;
+        let variant = match variant {
+            Variant::Default => programs.truly(),
+            known => known,
+        };
+        Ok(Iptables {
+            variant,
+            programs,
+            id: settings.run.clone(),
+            comment: settings.who.to_string(),
+            wait: settings.xtables_wait,
+            installed: None,
+            watchdog: None,
+            remarks: Vec::new(),
+            counted_before: 0,
+            listed_at: Instant::now(),
+        })
+    }
+
+    /// The IP versions to gate: those that the scope names and that this host has.
+    fn families(&mut self, scope: &Scope) -> Result<Vec<Family>> {
+        let mut families = Vec::new();
+        for family in Family::ALL {
+            if !scope.gates(family) {
+                continue;
+            }
+            match (family, has_ipv6(), self.programs.has(family)) {
+                (Family::V4, _, _) | (Family::V6, true, true) => families.push(family),
+                (Family::V6, false, _) => self.remark("this host has no IPv6"),
+                (Family::V6, true, false) => {
+                    self.remark("IPv6 is not gated: ip6tables is not installed");
+                }
+            }
+        }
+        anyhow::ensure!(!families.is_empty(), Lacking(self.remarks.join("; ")));
+        Ok(families)
+    }
+
+    fn remark(&mut self, text: &str) {
+        if !self.remarks.iter().any(|remark| remark == text) {
+            self.remarks.push(text.to_owned());
+        }
+    }
+
+    /// Makes the rules, with the first of the kernel's clocks that works here.
+    fn make(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
+        if !self.watchdog.as_mut().is_some_and(Watchdog::lives) {
+            let kind = Kind::Iptables(self.variant);
+            self.watchdog = Some(Watchdog::start(kind, &self.id, until)?);
+        }
+        let families = self.families(&rules.scope)?;
+        let left = time_left(until)?;
+        let armed_for = Clock::Recent(left.as_secs_f64().ceil() as u64);
+        let refused = match self.make_with(rules, &families, armed_for) {
+            Err(error) if !error.is::<LockHeld>() => error,
+            done => return done,
+        };
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let stop = Clock::Until(date_stop(since_1970 + time_left(until)?));
+        self.make_with(rules, &families, stop)?;
+        self.remark(&format!(
+            "the kernel opens the gate by the wall clock, since xt_recent can't be used: {refused:#}"
+        ));
+        Ok(())
+    }
+
+    fn make_with(&mut self, rules: &Rules, families: &[Family], clock: Clock) -> Result<()> {
+        let mut made = Vec::new();
+        for family in families {
+            let script = Script {
+                id: &self.id,
+                family: *family,
+                rules,
+            };
+            let script = script.install(&self.comment, &clock);
+            match self.programs.restore(*family, &script, self.wait) {
+                Ok(()) => made.push(*family),
+                Err(error) if *family == Family::V6 && no_such_table(&error) => {
+                    self.remark(&format!("IPv6 is not gated: {error:#}"));
+                }
+                Err(error) => return Err(self.undo(error)),
+            }
+        }
+        if matches!(clock, Clock::Recent(_)) {
+            for family in &made {
+                if let Err(error) = recent::arm(&self.id, *family) {
+                    return Err(self.undo(anyhow::Error::new(error).context("arming xt_recent")));
+                }
+            }
+        }
+        self.installed = Some(Installed {
+            rules: rules.clone(),
+            families: made,
+            clock,
+            armed: true,
+            counted: 0,
+        });
+        Ok(())
+    }
+
+    /// What was made before the error must not stay.
+    fn undo(&self, error: anyhow::Error) -> anyhow::Error {
+        match erase_with(&self.programs, &self.id, self.wait) {
+            Ok(()) => error,
+            Err(undoing) => error.context(format!("it could not be undone ({undoing:#})")),
+        }
+    }
+
+    /// Opens by disarming, or, where that is not how it closed, by taking the ports' rules away.
+    fn open(&mut self) -> Result<()> {
+        let Some(installed) = &mut self.installed else {
+            return Ok(());
+        };
+        if matches!(installed.clock, Clock::Recent(_)) {
+            for family in &installed.families {
+                match recent::disarm(&self.id, *family) {
+                    // The rule is gone, and so is its list.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
+                    done => done.context("disarming xt_recent")?,
+                }
+            }
+        } else {
+            self.replace_ports(&PortSet::EMPTY)?;
+        }
+        if let Some(installed) = &mut self.installed {
+            installed.armed = false;
+        }
+        Ok(())
+    }
+
+    /// For one IP version after the other; if the second fails, the first is undone.
+    fn replace_ports(&mut self, ports: &PortSet) -> Result<()> {
+        let Some(installed) = &mut self.installed else {
+            bail!("no gate was closed");
+        };
+        let script = |family: &Family, ports: &PortSet| {
+            let script = Script {
+                id: &self.id,
+                family: *family,
+                rules: &installed.rules,
+            };
+            let script = script.replace_ports(ports);
+            self.programs.restore(*family, &script, self.wait)
+        };
+        for (n, family) in installed.families.iter().enumerate() {
+            if let Err(error) = script(family, ports) {
+                for done in &installed.families[..n] {
+                    let _ = script(done, &installed.rules.ports);
+                }
+                return Err(error);
+            }
+        }
+        installed.rules.ports = ports.clone();
+        Ok(())
+    }
+
+    /// Closed once more after it was opened, or after somebody has removed the rules: with a new
+    /// deadline for the kernel, since arming starts its time anew.
+    fn make_again(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
+        let Some(installed) = self.installed.take() else {
+            bail!("no gate was closed");
+        };
+        self.counted_before += installed.counted;
+        erase_with(&self.programs, &self.id, self.wait)?;
+        let rules = Rules {
+            ports: ports.clone(),
+            ..installed.rules
+        };
+        self.make(&rules, until)
+    }
+
+    fn listed(&self, families: &[Family]) -> Result<Vec<Part>> {
+        let of = |family: &Family| {
+            let saved = self.programs.save(*family)?;
+            Ok(parts(&saved).remove(&self.id).unwrap_or_default())
+        };
+        families.iter().map(of).collect()
+    }
+}
+
+impl Backend for Iptables {
+    fn name(&self) -> &'static str {
+        self.variant.name()
+    }
+
+    fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
+        self.make(rules, until)
+    }
+
+    fn set_ports(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
+        if ports.is_empty() {
+            return self.open();
+        }
+        let armed = self.installed.as_ref().is_some_and(|i| i.armed);
+        if armed && self.intact() {
+            return self.replace_ports(ports);
+        }
+        self.make_again(ports, until)
+    }
+
+    fn standing(&mut self) -> Result<Standing> {
+        let Some(installed) = &self.installed else {
+            return Ok(Standing {
+                ports: PortSet::EMPTY,
+                syns_stopped: self.counted_before,
+            });
+        };
+        let listed = self.listed(&installed.families)?;
+        let stands = installed.armed && listed.iter().all(|part| part.jumps.len() == 1);
+        let everywhere = |ports: PortSet, part: &Part| ports.intersection(&part.ports);
+        let ports = if stands {
+            listed
+                .iter()
+                .fold(installed.rules.ports.clone(), everywhere)
+        } else {
+            PortSet::EMPTY
+        };
+        let counted = listed.iter().map(|part| part.syns_stopped).sum();
+        if let Some(installed) = &mut self.installed {
+            installed.counted = installed.counted.max(counted);
+        }
+        Ok(Standing {
+            ports,
+            syns_stopped: self.counted_before + counted,
+        })
+    }
+
+    fn exposed(&self) -> bool {
+        self.installed.is_some()
+    }
+
+    fn intact(&mut self) -> bool {
+        let Some(installed) = &self.installed else {
+            return true;
+        };
+        if matches!(installed.clock, Clock::Recent(_)) {
+            let mut families = installed.families.iter();
+            return families.all(|family| recent::exists(&self.id, *family));
+        }
+        if self.listed_at.elapsed() < LIST_EVERY {
+            return true;
+        }
+        let listed = self.listed(&installed.families);
+        self.listed_at = Instant::now();
+        // What can't be listed may still be there.
+        listed.map_or(true, |parts| {
+            parts.iter().all(|part| !part.jumps.is_empty())
+        })
+    }
+
+    fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    fn remove(&mut self) -> Result<()> {
+        if self.installed.is_none() && self.watchdog.is_none() {
+            return Ok(());
+        }
+        erase_with(&self.programs, &self.id, self.wait)?;
+        self.installed = None;
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.dismiss();
+        }
+        Ok(())
+    }
+}
+
+/// Removes what run `id` has made; nothing there is no error.
+///
+/// # Errors
+/// What the programs say; something may still stand.
+pub fn erase(variant: Variant, id: &str) -> Result<()> {
+    let path = std::env::var_os("PATH");
+    let programs = variant.programs(path.as_deref()).map_err(Lacking)?;
+    erase_with(&programs, id, super::XTABLES_WAIT)
+}
+
+/// Lists, deletes what is listed, and lists again to see that it is gone.
+fn erase_with(programs: &Programs, id: &str, wait: Duration) -> Result<()> {
+    // Opens at once, whatever holds up the rest.
+    for family in Family::ALL {
+        let _ = recent::disarm(id, family);
+    }
+    for family in Family::ALL {
+        if !programs.has(family) || (family == Family::V6 && !has_ipv6()) {
+            continue;
+        }
+        let mut tries = 0;
+        while let Some(part) = parts(&programs.save(family)?).remove(id) {
+            tries += 1;
+            match programs.restore(family, &part.delete(), wait) {
+                Err(error) if error.is::<LockHeld>() || tries >= ERASE_TRIES => return Err(error),
+                Ok(()) if tries >= ERASE_TRIES => bail!("the rules of run {id} come back"),
+                _ => (),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The gates that stand in iptables of any variant, and why some may be missing. Leaves no trace:
+/// the tables of iptables-legacy are looked at only if they are there.
+pub fn find() -> (Vec<Found>, Vec<String>) {
+    let (mut found, mut unseen) = (Vec::new(), Vec::new());
+    for (variant, programs) in installed_variants() {
+        if variant == Variant::Legacy && !has_legacy_tables() {
+            continue;
+        }
+        for family in Family::ALL {
+            if !programs.has(family) || (family == Family::V6 && !has_ipv6()) {
+                continue;
+            }
+            match programs.save(family) {
+                Ok(saved) => add_parts(variant, family, &saved, &mut found),
+                Err(error) => unseen.push(format!("{}: {error:#}", variant.name())),
+            }
+        }
+    }
+    (found, unseen)
+}
+
+/// Whether a list of a run's is left: then so are its rules. Cheap.
+pub fn has_signs() -> bool {
+    recent::any()
+}
+
+fn add_parts(variant: Variant, family: Family, saved: &str, found: &mut Vec<Found>) {
+    for (run, part) in parts(saved) {
+        let kind = Kind::Iptables(variant);
+        let at = found
+            .iter()
+            .position(|gate| gate.kind == kind && gate.run == run);
+        let at = at.unwrap_or_else(|| {
+            found.push(Found {
+                kind,
+                run: run.clone(),
+                owned: false,
+                who: None,
+                ports: PortSet::EMPTY,
+                scope: Scope::default(),
+                syns_stopped: None,
+                opens_in: None,
+            });
+            found.len() - 1
+        });
+        add_part(family, part, &mut found[at]);
+    }
+}
+
+fn add_part(family: Family, part: Part, gate: &mut Found) {
+    let since = part.who.as_ref().map_or(0, |who| who.since);
+    let until = part.closes_for.map(|time| since + time.as_secs());
+    let left = until.map(|until| until.saturating_sub(super::who::now()));
+    let over = left == Some(0);
+    let disarmed = recent::is_empty(&gate.run, family);
+    if !part.jumps.is_empty() && !disarmed && !over {
+        gate.ports = gate.ports.union(&part.ports);
+        gate.opens_in = gate.opens_in.max(left.map(Duration::from_secs));
+    }
+    gate.syns_stopped = Some(gate.syns_stopped.unwrap_or(0) + part.syns_stopped);
+    gate.scope.hook = part.scope.hook;
+    gate.scope.allow_local |= part.scope.allow_local;
+    let join = |a: &Networks, b: &Networks| Networks::new([a.all(), b.all()].concat());
+    gate.scope.to = join(&gate.scope.to, &part.scope.to);
+    gate.scope.allow_from = join(&gate.scope.allow_from, &part.scope.allow_from);
+    gate.scope.interfaces = part.scope.interfaces;
+    gate.who = gate.who.take().or(part.who);
+}
+
+/// The variants that are installed, each once.
+pub fn installed_variants() -> Vec<(Variant, Programs)> {
+    let path = std::env::var_os("PATH");
+    let mut variants: Vec<(Variant, Programs)> = [Variant::Legacy, Variant::Nft]
+        .into_iter()
+        .filter_map(|variant| Some((variant, variant.programs(path.as_deref()).ok()?)))
+        .collect();
+    if let Ok(programs) = Variant::Default.programs(path.as_deref()) {
+        let truly = programs.truly();
+        if !variants.iter().any(|(variant, _)| *variant == truly) {
+            variants.push((truly, programs));
+        }
+    }
+    variants
+}
+
+/// Whether x_tables has any table in this network namespace. Asking iptables-legacy would make one.
+pub fn has_legacy_tables() -> bool {
+    ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"]
+        .iter()
+        .any(|names| std::fs::read_to_string(names).is_ok_and(|names| !names.is_empty()))
+}
+
+/// Whether the kernel has IPv6 at all.
+pub fn has_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
+}
+
+/// The kernel, or this container, has no ip6_tables.
+fn no_such_table(error: &anyhow::Error) -> bool {
+    let said = error.to_string();
+    [
+        "unable to initialize table",
+        "Table does not exist",
+        "can't initialize",
+    ]
+    .iter()
+    .any(|what| said.contains(what))
+}
+
+fn time_left(until: Deadline) -> Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    anyhow::ensure!(!left.is_zero(), "the deadline (--max-closed) has passed");
+    Ok(left)
+}

@@ -1,0 +1,175 @@
+//! Which gates stand in nf_tables: ours and those of other runs, living and dead.
+
+use std::ffi::{CStr, CString};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use anyhow::Result;
+use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
+use nix::errno::Errno;
+use nix::libc;
+
+use super::compile::{ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, INTERFACES, PORTS, TO_V4, TO_V6};
+use super::{NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE, Tables, messages};
+use crate::gate::PREFIX;
+use crate::gate::choice::Kind;
+use crate::gate::found::Found;
+use crate::gate::scope::{Networks, Scope, Where};
+use crate::gate::who::Who;
+use crate::netlink::{Refusal, get};
+use crate::ports::PortSet;
+
+/// An element without what only the dump's bytes have.
+struct Key {
+    bytes: Vec<u8>,
+    end: bool,
+    expires: Option<Duration>,
+}
+
+/// All of them.
+///
+/// # Errors
+/// No privilege, no nf_tables.
+pub fn find() -> Result<Vec<Found>> {
+    let mut tables = Tables::open()?;
+    let mut found = Vec::new();
+    let listed = tables.dump(libc::NFT_MSG_GETTABLE, &[], |row| {
+        messages::table(row).into_iter().collect()
+    })?;
+    for table in listed {
+        let Some(run) = table.name.strip_prefix(PREFIX) else {
+            continue;
+        };
+        let gate = Found {
+            kind: Kind::Nft,
+            run: run.to_owned(),
+            owned: table.owned,
+            who: Who::parse(&table.comment),
+            ports: PortSet::EMPTY,
+            scope: Scope::default(),
+            syns_stopped: None,
+            opens_in: None,
+        };
+        // It may go while it is looked at.
+        match CString::new(table.name).map(|name| tables.look(&name, gate)) {
+            Ok(Err(refusal)) if refusal.errno != Errno::ENOENT => return Err(refusal.into()),
+            Ok(Ok(gate)) => found.push(gate),
+            _ => (),
+        }
+    }
+    Ok(found)
+}
+
+impl Tables {
+    fn look(&mut self, table: &CStr, mut gate: Found) -> Result<Found, Refusal> {
+        let hooks = [(c"input", Where::Input), (c"prerouting", Where::Prerouting)];
+        for (chain, hook) in hooks {
+            if !matches!(self.rules_in(table, chain), Ok(0) | Err(_)) {
+                gate.scope.hook = hook;
+                let elements = self.keys(table, PORTS)?;
+                gate.opens_in = elements.iter().filter_map(|e| e.expires).max();
+                let port = |e: &Key| Some((u16::from_be_bytes(get(&e.bytes, 0)?), e.end));
+                let bounds = elements.iter().filter_map(port).collect();
+                gate.ports = messages::ports_between(bounds);
+            }
+        }
+        gate.syns_stopped = Some(self.syns_stopped(table)?);
+        gate.scope.to = self.networks(table, TO_V4, TO_V6)?;
+        gate.scope.allow_from = self.networks(table, ALLOWED_V4, ALLOWED_V6)?;
+        gate.scope.allow_local = !self.keys(table, ALLOWED_INTERFACES)?.is_empty();
+        let interfaces = self.keys(table, INTERFACES)?;
+        gate.scope.interfaces = interfaces
+            .iter()
+            .map(|e| messages::text(&e.bytes))
+            .collect();
+        Ok(gate)
+    }
+
+    fn networks(&mut self, table: &CStr, v4: &CStr, v6: &CStr) -> Result<Networks, Refusal> {
+        let mut networks = Vec::new();
+        for (begin, end) in intervals(self.keys(table, v4)?, Ipv4Addr::BITS) {
+            let (begin, end) = (Ipv4Addr::from(begin as u32), Ipv4Addr::from(end as u32));
+            networks.extend(Ipv4Subnets::new(begin, end, 0).map(IpNet::V4));
+        }
+        for (begin, end) in intervals(self.keys(table, v6)?, Ipv6Addr::BITS) {
+            let (begin, end) = (Ipv6Addr::from(begin), Ipv6Addr::from(end));
+            networks.extend(Ipv6Subnets::new(begin, end, 0).map(IpNet::V6));
+        }
+        Ok(Networks::new(networks))
+    }
+
+    /// What is in a set; nothing, if there is no such set.
+    fn keys(&mut self, table: &CStr, set: &CStr) -> Result<Vec<Key>, Refusal> {
+        let names = [
+            (NFTA_SET_ELEM_LIST_TABLE, table),
+            (NFTA_SET_ELEM_LIST_SET, set),
+        ];
+        let keys = self.dump(libc::NFT_MSG_GETSETELEM, &names, |row| {
+            messages::elements(row)
+                .map(|element| Key {
+                    bytes: element.key.to_vec(),
+                    end: element.end,
+                    expires: element.expires,
+                })
+                .collect()
+        });
+        match keys {
+            Err(refusal) if refusal.errno == Errno::ENOENT => Ok(Vec::new()),
+            keys => keys,
+        }
+    }
+}
+
+/// First and last address of each interval of a set, as numbers of so many bits.
+fn intervals(keys: Vec<Key>, bits: u32) -> Vec<(u128, u128)> {
+    let largest = u128::MAX >> (128 - bits);
+    let mut bounds: Vec<(u128, bool)> = keys
+        .iter()
+        .map(|key| {
+            let number = key
+                .bytes
+                .iter()
+                .fold(0, |n: u128, b| n << 8 | u128::from(*b));
+            (number, key.end)
+        })
+        .collect();
+    // As for ports: an end before a beginning at the same address.
+    bounds.sort_unstable_by_key(|(address, end)| (*address, !*end));
+    let mut bounds = bounds.into_iter().peekable();
+    let mut intervals = Vec::new();
+    while let Some((begin, is_end)) = bounds.next() {
+        if is_end {
+            continue;
+        }
+        let end = bounds.next_if(|(_, is_end)| *is_end);
+        intervals.push((
+            begin,
+            end.map_or(largest, |(after, _)| after.saturating_sub(1)),
+        ));
+    }
+    intervals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(bytes: &[u8], end: bool) -> Key {
+        Key {
+            bytes: bytes.to_vec(),
+            end,
+            expires: None,
+        }
+    }
+
+    #[test]
+    fn intervals_of_addresses() {
+        let keys = vec![
+            key(&[10, 0, 0, 8], true),
+            key(&[10, 0, 0, 0], false),
+            key(&[255, 0, 0, 0], false),
+        ];
+        let ends = [(0x0a00_0000, 0x0a00_0007), (0xff00_0000, 0xffff_ffff)];
+        assert_eq!(intervals(keys, 32), ends);
+    }
+}

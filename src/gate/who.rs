@@ -1,0 +1,87 @@
+//! Who made a gate: the comment that stands in the kernel with it, for whoever lists the rules, and
+//! for `syngate status`. Pure.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The comment of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Who {
+    /// The run's pid, in its own pid namespace.
+    pub pid: u32,
+    /// When the gate was closed, in seconds since 1970.
+    pub since: u64,
+    /// What becomes of SYNs.
+    pub action: String,
+    /// COMMAND, perhaps cut.
+    pub command: String,
+}
+
+impl Who {
+    /// This process, now.
+    pub fn me(action: &str, command: &str) -> Who {
+        Who {
+            pid: std::process::id(),
+            since: now(),
+            action: action.to_owned(),
+            command: command.to_owned(),
+        }
+    }
+
+    /// Reads a comment back; `None` if it is none of ours.
+    pub fn parse(comment: &str) -> Option<Who> {
+        let rest = comment.strip_prefix("syngate ")?;
+        let (facts, command) = rest.split_once("command=")?;
+        let fact = |name: &str| {
+            facts
+                .split(' ')
+                .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+        };
+        Some(Who {
+            pid: fact("pid")?.parse().ok()?,
+            since: fact("since")?.parse().ok()?,
+            action: fact("syn").unwrap_or("drop").to_owned(),
+            command: command.to_owned(),
+        })
+    }
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or(Duration::ZERO).as_secs()
+}
+
+impl fmt::Display for Who {
+    /// The command last: it is what may be cut.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Who {
+            pid,
+            since,
+            action,
+            command,
+        } = self;
+        write!(
+            f,
+            "syngate pid={pid} since={since} syn={action} command={command}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes() {
+        let who = Who {
+            pid: 4711,
+            since: 1_700_000_000,
+            action: "drop".to_owned(),
+            command: "sh -c 'command=x; exit'".to_owned(),
+        };
+        assert_eq!(Who::parse(&who.to_string()), Some(who));
+        assert_eq!(Who::parse("something else"), None);
+        assert_eq!(Who::parse("syngate pid=x since=1 command="), None);
+    }
+}
