@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::time::{Duration, Instant};
 
 use crate::child::{Child, RUN_VARIABLE};
+use crate::gate::found;
 use crate::lock::{self, Holder, Lock};
 use crate::plan::Plan;
 use crate::ports::PortSet;
@@ -78,6 +79,23 @@ impl Before<'_> {
         }
         self.say.waiting(&format!("waiting for {holder}"));
         self.wait_until(until.min(Instant::now() + lock::RETRY))
+    }
+
+    /// Removes what runs that are dead have left in the kernel: nothing of this run's stands yet.
+    pub fn sweep(&self, report: &mut Report) {
+        for (gate, erased) in found::sweep(self.plan.backend) {
+            let whose = gate.whose();
+            let text = match erased {
+                Ok(()) => format!("removed the gate that a dead run had left: {whose}"),
+                Err(error) => {
+                    format!(
+                        "the gate that a dead run has left ({whose}) can't be removed: {error:#}"
+                    )
+                }
+            };
+            self.say.warning(&text);
+            report.warnings.push(text);
+        }
     }
 
     /// Runs `--precheck`, gate open.

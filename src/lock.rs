@@ -48,9 +48,7 @@ impl Lock {
     /// # Errors
     /// The directory can't be made or used.
     pub fn open(ports: &PortSet) -> Result<Lock> {
-        let directory = std::env::var_os(LOCK_DIR_VARIABLE)
-            .filter(|dir| !dir.is_empty())
-            .map_or_else(|| PathBuf::from(LOCK_DIR), PathBuf::from);
+        let directory = directory_in_use();
         let file = open_in(&directory).with_context(|| {
             format!(
                 "the lock directory {} can't be used (set {LOCK_DIR_VARIABLE} to another)",
@@ -100,20 +98,122 @@ impl Lock {
 
     /// Who holds a part of the range; `None` if it has just been set free.
     fn holder(&self, range: &RangeInclusive<u16>) -> Result<Option<Holder>> {
-        let mut asked = record(range, libc::F_WRLCK);
-        fcntl(&self.file, FcntlArg::F_GETLK(&mut asked))?;
-        if i32::from(asked.l_type) == libc::F_UNLCK {
-            return Ok(None);
-        }
-        let mut run = [0; RUN_ID_LENGTH];
-        let _ = self
-            .file
-            .read_exact_at(&mut run, note_at(asked.l_start as u16));
-        Ok(Some(Holder {
-            pid: asked.l_pid,
-            run: String::from_utf8_lossy(&run).into_owned(),
-        }))
+        let (first, last) = (i64::from(*range.start()), i64::from(*range.end()));
+        let lock = lock_in(&self.file, first, last)?;
+        Ok(lock.map(|(holder, _, _)| holder))
     }
+}
+
+/// A run that holds ports now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Living {
+    /// Who it is; the run's id is empty if it can't be read.
+    pub holder: Holder,
+    /// The ports that it has locked: all of its own, and perhaps those between.
+    pub ports: PortSet,
+}
+
+/// The runs that hold ports in this network namespace; `directory` is where they keep their locks
+/// (`None`: where we would). Whoever may not open the lock file sees them without their ids.
+///
+/// # Errors
+/// The lock file can't be looked at.
+pub fn living(directory: Option<&Path>) -> io::Result<Vec<Living>> {
+    let directory = directory.map_or_else(directory_in_use, Path::to_owned);
+    let path = directory.join(file_name()?);
+    let held = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => listed_locks(&path)?,
+        opened => {
+            let mut held = Vec::new();
+            locks_between(&opened?, 0, i64::from(u16::MAX), &mut held)?;
+            held
+        }
+    };
+    Ok(by_run(held))
+}
+
+/// One run's locks together.
+fn by_run(held: Vec<(Holder, RangeInclusive<u16>)>) -> Vec<Living> {
+    let mut living: Vec<Living> = Vec::new();
+    for (holder, range) in held {
+        let ports = PortSet::from_ranges([range]);
+        match living.iter_mut().find(|run| run.holder == holder) {
+            Some(run) => run.ports = run.ports.union(&ports),
+            None => living.push(Living { holder, ports }),
+        }
+    }
+    living
+}
+
+/// The kernel names one of the locks in a range, not the first: what is left and right of it is
+/// asked for in turn.
+fn locks_between(
+    file: &File,
+    first: i64,
+    last: i64,
+    held: &mut Vec<(Holder, RangeInclusive<u16>)>,
+) -> io::Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    let Some((holder, start, end)) = lock_in(file, first, last)? else {
+        return Ok(());
+    };
+    held.push((holder, start.max(first) as u16..=end.min(last) as u16));
+    locks_between(file, first, start - 1, held)?;
+    locks_between(file, end + 1, last, held)
+}
+
+/// Some lock of another process in the range: its holder, where it begins and ends.
+fn lock_in(file: &File, first: i64, last: i64) -> io::Result<Option<(Holder, i64, i64)>> {
+    let mut asked = libc::flock {
+        l_type: libc::F_WRLCK as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: first,
+        l_len: last - first + 1,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_GETLK(&mut asked))?;
+    if i32::from(asked.l_type) == libc::F_UNLCK {
+        return Ok(None);
+    }
+    let mut run = [0; RUN_ID_LENGTH];
+    let _ = file.read_exact_at(&mut run, note_at(asked.l_start as u16));
+    let holder = Holder {
+        pid: asked.l_pid,
+        run: String::from_utf8_lossy(&run).into_owned(),
+    };
+    let end = match asked.l_len {
+        0 => i64::MAX - 1, // to the end of the file, however long it becomes
+        length => asked.l_start + length - 1,
+    };
+    Ok(Some((holder, asked.l_start, end)))
+}
+
+/// The locks of a file as /proc/locks lists them for everybody: `1: POSIX ADVISORY WRITE 4711
+/// 00:1a:25 80 80`.
+fn listed_locks(path: &Path) -> io::Result<Vec<(Holder, RangeInclusive<u16>)>> {
+    let inode = std::fs::metadata(path)?.ino();
+    let locks = std::fs::read_to_string("/proc/locks")?;
+    Ok(locks
+        .lines()
+        .filter_map(|line| listed_lock(line, inode))
+        .collect())
+}
+
+fn listed_lock(line: &str, inode: u64) -> Option<(Holder, RangeInclusive<u16>)> {
+    // One that waits has an arrow in front.
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [_, "POSIX", _, "WRITE", pid, file, first, last] = fields[..] else {
+        return None;
+    };
+    let same = file.rsplit(':').next()?.parse() == Ok(inode);
+    let holder = Holder {
+        pid: pid.parse().ok()?,
+        run: String::new(),
+    };
+    same.then_some((holder, first.parse().ok()?..=last.parse().ok()?))
 }
 
 impl std::fmt::Display for Holder {
@@ -122,16 +222,22 @@ impl std::fmt::Display for Holder {
             return write!(f, "a run in another pid namespace");
         }
         write!(f, "pid {}", self.pid)?;
-        let Ok(cmdline) = std::fs::read(format!("/proc/{}/cmdline", self.pid)) else {
-            return Ok(());
-        };
-        let args: Vec<std::ffi::OsString> = cmdline
-            .split(|b| *b == 0)
-            .filter(|arg| !arg.is_empty())
-            .map(|arg| std::os::unix::ffi::OsStringExt::from_vec(arg.to_vec()))
-            .collect();
-        write!(f, " ({})", crate::plan::command_line(&args))
+        match call_of(self.pid) {
+            Some(call) => write!(f, " ({call})"),
+            None => Ok(()),
+        }
     }
+}
+
+/// The command line of a living process.
+pub fn call_of(pid: i32) -> Option<String> {
+    let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let args: Vec<std::ffi::OsString> = cmdline
+        .split(|b| *b == 0)
+        .filter(|arg| !arg.is_empty())
+        .map(|arg| std::os::unix::ffi::OsStringExt::from_vec(arg.to_vec()))
+        .collect();
+    Some(crate::plan::command_line(&args))
 }
 
 /// The bytes of a run's id.
@@ -162,9 +268,26 @@ fn record(range: &RangeInclusive<u16>, kind: i32) -> libc::flock {
     }
 }
 
+/// Where the locks are: the default, or what the environment names.
+pub fn directory_in_use() -> PathBuf {
+    std::env::var_os(LOCK_DIR_VARIABLE)
+        .filter(|dir| !dir.is_empty())
+        .map_or_else(|| PathBuf::from(LOCK_DIR), PathBuf::from)
+}
+
+/// The directory, if it is another than the default: whoever finds our rules has to know.
+pub fn unusual_directory() -> Option<PathBuf> {
+    let directory = std::path::absolute(directory_in_use()).ok()?;
+    (directory != Path::new(LOCK_DIR)).then_some(directory)
+}
+
 /// The file is named after the network namespace, because the directory may be shared by several.
-fn open_in(directory: &Path) -> io::Result<File> {
+fn file_name() -> io::Result<String> {
     let namespace = std::fs::metadata("/proc/self/ns/net")?.ino();
+    Ok(format!("net-{namespace}.lock"))
+}
+
+fn open_in(directory: &Path) -> io::Result<File> {
     match std::fs::DirBuilder::new().mode(0o755).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => (),
@@ -176,5 +299,41 @@ fn open_in(directory: &Path) -> io::Result<File> {
         .truncate(false)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(directory.join(format!("net-{namespace}.lock")))
+        .open(directory.join(file_name()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_locks_that_everybody_sees() {
+        let line = "3: POSIX  ADVISORY  WRITE 4711 00:1a:2517 80 443";
+        let (holder, range) = listed_lock(line, 2517).unwrap();
+        assert_eq!((holder.pid, range), (4711, 80..=443));
+        for other in [
+            "3: POSIX  ADVISORY  WRITE 4711 00:1a:2518 80 443",
+            "3: POSIX  ADVISORY  READ 4711 00:1a:2517 80 443",
+            "3: -> POSIX  ADVISORY  WRITE 4711 00:1a:2517 80 443",
+            "4: FLOCK  ADVISORY  WRITE 4711 00:1a:2517 0 EOF",
+            "",
+        ] {
+            assert_eq!(listed_lock(other, 2517), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_run_s_locks_are_shown_together() {
+        let holder = |pid| Holder {
+            pid,
+            run: String::new(),
+        };
+        let living = by_run(vec![
+            (holder(1), 443..=443),
+            (holder(2), 22..=22),
+            (holder(1), 80..=80),
+        ]);
+        let shown: Vec<String> = living.iter().map(|l| l.ports.to_string()).collect();
+        assert_eq!(shown, ["80,443", "22"]);
+    }
 }

@@ -580,7 +580,7 @@ fn write_to(file: &Path, json: &[u8]) -> io::Result<()> {
 }
 
 /// As a list of what `--port` takes: `["80", "8000-8010"]`.
-fn as_ranges<S: serde::Serializer>(ports: &PortSet, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn as_ranges<S: serde::Serializer>(ports: &PortSet, serializer: S) -> Result<S::Ok, S::Error> {
     let range = |range: &RangeInclusive<u16>| PortSet::from_ranges([range.clone()]).to_string();
     serializer.collect_seq(ports.ranges().iter().map(range))
 }

@@ -83,6 +83,7 @@ fn carry_out(
         signals: &signals,
     };
     let _lock = on_the_way.lock(report)?;
+    on_the_way.sweep(report);
     on_the_way.precheck(&environment, report)?;
     if !plan.config.drain.is_zero() {
         on_the_way.watch_for_cookies(&sockets, looking_since)?;

@@ -7,7 +7,7 @@ mod killing;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::{SOON, call, gated, ms, wait_gated, wait_open, words};
+use harness::{Backend, SOON, call, gated, ms, shut, stopped_syns, wait_gated, wait_open, words};
 use killing::{Killed, Killing, Moment};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Serve};
@@ -65,16 +65,12 @@ fn killed_with_a_daemonising_command() {
     let pair = Pair::new().unwrap();
     let haproxy = Haproxy::debian_init(&pair.server, &HaproxyConfig::port(80)).unwrap();
     haproxy.start().unwrap();
+    let call = call(&pair.server, words("--port 80"));
     let before = pair.server.ruleset();
     let script = "haproxy -D -f /etc/haproxy/haproxy.cfg -p /run/second.pid -sf $(cat /run/haproxy.pid) \
                   && touch $0.started && exec sleep 60";
     let marker = pair.server.dir().join("daemon");
-    let mut run = call(&pair.server, words("--port 80")).start([
-        "sh",
-        "-c",
-        script,
-        marker.to_str().unwrap(),
-    ]);
+    let mut run = call.start(["sh", "-c", script, marker.to_str().unwrap()]);
     let started = pair.server.dir().join("daemon.started");
     wait_until(SOON, "the daemon", || started.exists()).unwrap();
     assert!(gated(&pair.server));
@@ -175,7 +171,9 @@ fn stopped_syngate_opens_in_time() {
     );
     assert!(connect_ms > 900.0, "it was closed before: {connect_ms} ms");
     assert!(ask(&pair).unwrap() < 500.0, "and stays open");
-    assert!(gated(&pair.server), "the table is still syngate's");
+    if Backend::of_the_suite() == Backend::Nft {
+        assert!(gated(&pair.server), "the table is still syngate's");
+    }
 
     run.signal(Signal::SIGCONT).unwrap();
     wait_open(&pair.server, GONE_WITHIN);
@@ -194,11 +192,8 @@ fn stopped_too_long_during_the_drain() {
     let mut run = call.start(["touch", marker.to_str().unwrap()]);
     wait_gated(&pair.server);
     run.signal(Signal::SIGSTOP).unwrap();
-    // Open, by the kernel, though the table stands.
-    wait_until(SOON, "an empty set of ports", || {
-        !pair.server.ruleset().contains("\"expires\"")
-    })
-    .unwrap();
+    // Open, by the kernel or the watchdog.
+    wait_until(SOON, "an open port", || shut(&pair.server).is_empty()).unwrap();
     run.signal(Signal::SIGCONT).unwrap();
     let status = run.wait().unwrap();
     let report = call.report();
@@ -266,7 +261,7 @@ fn foreign_changes_neither_open_the_gate_nor_break_the_run() {
     let (pair, _server) = served();
     let host = &pair.server;
     host.must(["nft", "add table inet theirs"]);
-    let call = call(host, words("--port 80"));
+    let call = call(host, words("--port 80")).on(Backend::Nft);
     let mut run = call.start(until_told(host));
     wait_running(host);
     host.must(["nft", "flush", "ruleset"]);
@@ -309,7 +304,7 @@ fn a_neighbour_that_never_stops_flushing() {
     let flush = "while :; do nft 'add table inet theirs; flush ruleset'; done";
     let _neighbour = host.spawn(host.command("sh").args(["-c", flush])).unwrap();
     for _ in 0..10 {
-        let call = call(host, words("--port 80"));
+        let call = call(host, words("--port 80")).on(Backend::Nft);
         let mut run = call.start(["true"]);
         assert_eq!(run.wait().unwrap().code(), Some(0));
         let report = call.report();
@@ -327,13 +322,6 @@ fn our_table(host: &Host) -> String {
         .find(|name| name.starts_with("syngate_"))
         .unwrap()
         .to_owned()
-}
-
-fn stopped_syns(host: &Host) -> u64 {
-    let json = host.nft_json();
-    let mut objects = json["nftables"].as_array().unwrap().iter();
-    let counter = objects.find_map(|o| o["counter"]["packets"].as_u64());
-    counter.unwrap_or_default()
 }
 
 #[test]
@@ -441,7 +429,7 @@ fn peak_memory_stays_below_8_mib() {
         let peak: u64 = peak.unwrap().parse().unwrap();
         // An unoptimised build takes more for the most there can be.
         let unoptimised = cfg!(debug_assertions) && ports.len() > 1;
-        let bound = if unoptimised { 12 * 1024 } else { 8 * 1024 };
+        let bound = if unoptimised { 14 * 1024 } else { 8 * 1024 };
         assert!(peak < bound, "{peak} KiB with {} items", ports.len());
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use harness::latch::Latch;
-use harness::{Outcome, SOON, call, gated, ms, wait_open, words};
+use harness::{Outcome, SOON, call, ms, shut, wait_open, wait_shut, words};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
@@ -38,33 +38,6 @@ fn knock(client: &Host, address: &str, port: u16) -> Knock {
         _ if ran.stderr.contains("Connection refused") => Knock::Refused,
         _ => panic!("{ran:?}"),
     }
-}
-
-/// The ports to which nft says that SYNs are stopped; none while a gate stands open.
-fn shut(host: &Host) -> Vec<u64> {
-    let listed = host.nft_json();
-    let objects = listed["nftables"].as_array().unwrap();
-    let of_ours = |object: &&Value| {
-        object["table"]
-            .as_str()
-            .is_some_and(|t| t.starts_with("syngate_"))
-    };
-    if !objects.iter().any(|o| of_ours(&&o["rule"])) {
-        return Vec::new();
-    }
-    let set = objects.iter().map(|o| &o["set"]).find(of_ours).unwrap();
-    let elements = set["elem"].as_array().map_or(&[][..], Vec::as_slice);
-    elements
-        .iter()
-        .map(|e| e["elem"]["val"].as_u64().unwrap())
-        .collect()
-}
-
-/// Waits until these ports are shut, and a gate stands.
-#[track_caller]
-fn wait_shut(host: &Host, ports: &[u64]) {
-    let what = format!("ports {ports:?} shut");
-    wait_until(SOON, &what, || gated(host) && shut(host) == ports).unwrap();
 }
 
 fn sh(script: impl Into<String>) -> Vec<String> {

@@ -1,10 +1,192 @@
-//! `syngate clear`.
+//! `syngate clear`: what dead runs have left is removed; living runs open their gates.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::cli::ClearArgs;
-use crate::exit::Exit;
+use crate::exit::{Exit, NOT_RUN};
+use crate::gate::found::{Census, Found, erase, find};
+use crate::lock::{self, Living};
+use crate::ports::PortSet;
 use crate::say::Say;
 
+/// Something is still shut.
+const NOT_CLEARED: u8 = 1;
+/// How often it is looked whether a run has answered.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Carries it out.
-pub fn run(_args: &ClearArgs, _say: &Say) -> Exit {
-    Exit::Status(0)
+pub fn run(args: &ClearArgs, say: &Say) -> Exit {
+    if !crate::caps::net_admin() {
+        say.error(&format!("clear: {}", crate::caps::NEEDED));
+        return Exit::Status(NOT_RUN);
+    }
+    let clearing = Clearing {
+        say,
+        timeout: args.timeout,
+        force: args.force,
+    };
+    let wanted = args
+        .ports
+        .iter()
+        .fold(PortSet::EMPTY, |all, p| all.union(p));
+    let concerns = |ports: &PortSet| wanted.is_empty() || !wanted.intersection(ports).is_empty();
+
+    let sight = find();
+    for what in &sight.unseen {
+        say.warning(&format!("not seen: {what}"));
+    }
+    let mut census = Census::default();
+    let mut cleared = true;
+    for gate in &sight.gates {
+        let run = census.run_of(gate);
+        let ports = run.as_ref().map_or(&gate.ports, |run| &run.ports);
+        if !concerns(ports) {
+            continue;
+        }
+        cleared &= match (run, census.is_stale(gate)) {
+            (Some(run), _) => clearing.open(gate, &run),
+            (None, Some(true)) => clearing.remove(gate),
+            (None, _) => clearing.leave(gate),
+        };
+    }
+    if args.force {
+        let runs = census.living(None).unwrap_or_default();
+        for run in runs.iter().filter(|run| concerns(&run.ports)) {
+            cleared &= clearing.end(run);
+        }
+    }
+    Exit::Status(if cleared { 0 } else { NOT_CLEARED })
+}
+
+struct Clearing<'a> {
+    say: &'a Say,
+    timeout: Duration,
+    force: bool,
+}
+
+impl Clearing<'_> {
+    /// What a dead run has left.
+    fn remove(&self, gate: &Found) -> bool {
+        let (ports, whose) = (gate.ports.brief(), gate.whose());
+        match erase(gate) {
+            Ok(()) => {
+                let what = if gate.ports.is_empty() {
+                    "rules"
+                } else {
+                    &ports
+                };
+                self.say
+                    .result(&format!("cleared {what}, left by a dead run: {whose}"));
+                true
+            }
+            Err(error) => {
+                self.say.error(&format!(
+                    "{ports}, left by a dead run ({whose}), can't be removed: {error:#}"
+                ));
+                false
+            }
+        }
+    }
+
+    /// A living run opens its gate, and goes on with its command.
+    fn open(&self, gate: &Found, run: &Living) -> bool {
+        if gate.ports.is_empty() {
+            return true;
+        }
+        let (ports, holder) = (gate.ports.brief(), &run.holder);
+        if !self.signal(run, Signal::SIGUSR1) {
+            return false;
+        }
+        let id = &gate.run;
+        let opened = self.wait_until(|| {
+            let gates = find().gates;
+            !gates.iter().any(|g| g.run == *id && !g.ports.is_empty())
+        });
+        if opened {
+            self.say
+                .result(&format!("{ports} is open: {holder} goes on without a gate"));
+        } else if !self.force {
+            let timeout = humantime::format_duration(self.timeout);
+            self.say.error(&format!(
+                "{ports}: {holder} did not open its gate within {timeout}: --force ends it"
+            ));
+        }
+        opened || self.force
+    }
+
+    /// TERM twice, as a user would: the first one is passed on to COMMAND, the second one is not
+    /// waited for. Then KILL; what is left in the kernel then goes by itself, or is removed.
+    fn end(&self, run: &Living) -> bool {
+        let holder = &run.holder;
+        let gone =
+            || lock::living(None).is_ok_and(|runs| runs.iter().all(|r| r.holder.run != holder.run));
+        for signal in [Signal::SIGTERM, Signal::SIGTERM, Signal::SIGKILL] {
+            if !self.signal(run, signal) {
+                return gone();
+            }
+            if self.wait_until(gone) {
+                self.say.result(&format!("{holder} was ended by {signal}"));
+                return self.wait_until(|| self.nothing_left(run));
+            }
+        }
+        self.say.error(&format!("{holder} can't be ended"));
+        false
+    }
+
+    fn nothing_left(&self, run: &Living) -> bool {
+        let gates = find().gates;
+        let left = gates.iter().filter(|gate| gate.run == run.holder.run);
+        left.filter(|gate| !gate.owned)
+            .all(|gate| erase(gate).is_ok())
+    }
+
+    /// Whose it is can't be told, or it can't be reached.
+    fn leave(&self, gate: &Found) -> bool {
+        if gate.ports.is_empty() {
+            return true;
+        }
+        self.say.error(&format!(
+            "{}: whether its run lives can't be told from here, so it is left alone: {}",
+            gate.ports.brief(),
+            gate.whose()
+        ));
+        false
+    }
+
+    fn signal(&self, run: &Living, signal: Signal) -> bool {
+        let holder = &run.holder;
+        // 0 is one in another pid namespace; to kill(2) it would be our own process group.
+        if holder.pid <= 0 {
+            self.say.error(&format!(
+                "{}: its run is in another pid namespace: clear it from there, or from the host",
+                run.ports.brief()
+            ));
+            return false;
+        }
+        match kill(Pid::from_raw(holder.pid), signal) {
+            Ok(()) => true,
+            Err(error) => {
+                self.say
+                    .error(&format!("{signal} to {holder}: {}", error.desc()));
+                false
+            }
+        }
+    }
+
+    /// There is no event for it, so it is looked at again and again.
+    fn wait_until(&self, done: impl Fn() -> bool) -> bool {
+        let until = Instant::now() + self.timeout;
+        loop {
+            if done() {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
 }

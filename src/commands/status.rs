@@ -1,10 +1,268 @@
-//! `syngate status`.
+//! `syngate status`: what is shut in this network namespace, by whom, until when.
+
+use std::fmt::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::Serialize;
 
 use crate::cli::StatusArgs;
 use crate::exit::Exit;
-use crate::say::Say;
+use crate::gate::found::{Census, Found, Sight, find};
+use crate::gate::scope::{Scope, Where, short};
+use crate::gate::who::now;
+use crate::lock::{Living, call_of};
+use crate::ports::PortSet;
+use crate::report::as_ranges;
+use crate::say::{Say, print};
+
+/// Something is shut.
+const SHUT: u8 = 3;
 
 /// Carries it out.
-pub fn run(_args: &StatusArgs, _say: &Say) -> Exit {
-    Exit::Status(0)
+pub fn run(args: &StatusArgs, say: &Say) -> Exit {
+    let status = look();
+    for what in &status.unseen {
+        say.warning(&format!("not seen: {what}"));
+    }
+    if args.json {
+        let json = serde_json::to_string_pretty(&status).unwrap_or_default();
+        print(&format!("{json}\n"));
+    } else {
+        print(&status.to_string());
+    }
+    Exit::Status(if status.shut() { SHUT } else { 0 })
+}
+
+/// What there is to tell.
+#[derive(Debug, Serialize)]
+struct Status {
+    version: u32,
+    gates: Vec<Gate>,
+    unseen: Vec<String>,
+}
+
+/// A gate, or a run whose gate is open or can't be seen.
+#[derive(Debug, Serialize)]
+struct Gate {
+    state: State,
+    /// Its run is dead; null if that can't be told.
+    stale: Option<bool>,
+    #[serde(serialize_with = "as_ranges")]
+    ports: PortSet,
+    run: Option<String>,
+    pid: Option<u32>,
+    command: Option<String>,
+    since: Option<String>,
+    #[serde(skip)]
+    since_unix: Option<u64>,
+    backend: Option<&'static str>,
+    /// The kernel removes it when its run ends.
+    owned: Option<bool>,
+    action: Option<String>,
+    scope: Option<ScopeRow>,
+    #[serde(skip)]
+    narrowed: String,
+    syns_stopped: Option<u64>,
+    opens_in_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Shut,
+    Open,
+    /// There is a run; its rules can't be seen.
+    Unknown,
+}
+
+#[derive(Debug, Serialize)]
+struct ScopeRow {
+    hook: &'static str,
+    to: Vec<String>,
+    allow_from: Vec<String>,
+    allow_local: bool,
+    interfaces: Vec<String>,
+}
+
+/// The rules tell what is shut, the locks who lives.
+fn look() -> Status {
+    let Sight { gates, unseen } = find();
+    let mut census = Census::default();
+    let blind = !unseen.is_empty();
+    let mut rows: Vec<Gate> = Vec::new();
+    for gate in &gates {
+        let living = census.run_of(gate);
+        let stale = census.is_stale(gate);
+        rows.push(Gate::standing(gate, living.as_ref(), stale));
+    }
+    let runs = census.living(None).unwrap_or_default();
+    for run in runs {
+        let known = |gate: &Found| gate.run == run.holder.run;
+        if !gates.iter().any(known) {
+            rows.push(Gate::of_run(run, blind));
+        }
+    }
+    Status {
+        version: 1,
+        gates: rows,
+        unseen,
+    }
+}
+
+impl Gate {
+    fn standing(gate: &Found, living: Option<&Living>, stale: Option<bool>) -> Gate {
+        let who = gate.who.as_ref();
+        let pid = living.map(|run| run.holder.pid).filter(|pid| *pid > 0);
+        let shut = !gate.ports.is_empty();
+        let since_unix = who.map(|who| who.since);
+        Gate {
+            state: if shut { State::Shut } else { State::Open },
+            stale,
+            ports: match living {
+                Some(run) if !shut => run.ports.clone(),
+                _ => gate.ports.clone(),
+            },
+            run: Some(gate.run.clone()),
+            pid: pid.map(i32::unsigned_abs).or(who.map(|who| who.pid)),
+            command: pid.and_then(call_of).or(who.map(|who| who.command.clone())),
+            since: since_unix.map(date),
+            since_unix,
+            backend: Some(gate.kind.name()),
+            owned: Some(gate.owned),
+            action: who.map(|who| who.action.clone()),
+            scope: Some(ScopeRow::from(&gate.scope)),
+            narrowed: gate.scope.to_string(),
+            syns_stopped: gate.syns_stopped,
+            opens_in_ms: gate.opens_in.filter(|_| shut).map(|t| t.as_millis() as u64),
+        }
+    }
+
+    /// A run that has no rules in the kernel, or none that can be seen.
+    fn of_run(run: &Living, blind: bool) -> Gate {
+        let pid = Some(run.holder.pid).filter(|pid| *pid > 0);
+        Gate {
+            state: if blind { State::Unknown } else { State::Open },
+            stale: Some(false),
+            ports: run.ports.clone(),
+            run: Some(run.holder.run.clone()).filter(|run| !run.is_empty()),
+            pid: pid.map(i32::unsigned_abs),
+            command: pid.and_then(call_of),
+            since: None,
+            since_unix: None,
+            backend: None,
+            owned: None,
+            action: None,
+            scope: None,
+            narrowed: String::new(),
+            syns_stopped: None,
+            opens_in_ms: None,
+        }
+    }
+
+    /// A run whose rules can't be seen is likely to have some.
+    fn may_be_shut(&self) -> bool {
+        self.state != State::Open
+    }
+}
+
+fn date(unix: u64) -> String {
+    let at = UNIX_EPOCH + Duration::from_secs(unix);
+    humantime::format_rfc3339_seconds(at).to_string()
+}
+
+impl From<&Scope> for ScopeRow {
+    fn from(scope: &Scope) -> ScopeRow {
+        ScopeRow {
+            hook: match scope.hook {
+                Where::Input => "input",
+                Where::Prerouting => "prerouting",
+            },
+            to: scope.to.all().iter().map(short).collect(),
+            allow_from: scope.allow_from.all().iter().map(short).collect(),
+            allow_local: scope.allow_local,
+            interfaces: scope.interfaces.clone(),
+        }
+    }
+}
+
+impl Status {
+    fn shut(&self) -> bool {
+        self.gates.iter().any(Gate::may_be_shut)
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.gates.is_empty() {
+            return writeln!(f, "nothing is shut");
+        }
+        for gate in &self.gates {
+            f.write_str(&gate.paragraph())?;
+        }
+        Ok(())
+    }
+}
+
+impl Gate {
+    fn paragraph(&self) -> String {
+        let mut text = format!("{}\n", self.headline());
+        let mut line = |name: &str, value: Option<String>| {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                let _ = writeln!(text, "  {name:<8} {value}");
+            }
+        };
+        let pid = self.pid.map(|pid| format!("pid {pid}"));
+        let by = [pid, self.command.clone()].into_iter().flatten();
+        line("by", Some(by.collect::<Vec<_>>().join(": ")));
+        line(
+            "since",
+            self.since.as_ref().map(|since| self.since_words(since)),
+        );
+        line("how", self.how());
+        line("narrowed", Some(self.narrowed.clone()));
+        line("opens", self.opens());
+        text
+    }
+
+    fn headline(&self) -> String {
+        let ports = if self.ports.is_empty() {
+            "a gate".to_owned()
+        } else {
+            self.ports.brief()
+        };
+        match (self.state, self.stale) {
+            (State::Shut, Some(true)) => {
+                format!("{ports} is shut by a run that is dead: stale (syngate clear removes it)")
+            }
+            (State::Shut, _) => format!("{ports} is shut"),
+            (State::Open, Some(true)) => {
+                format!(
+                    "{ports} is open; a dead run has left rules: stale (syngate clear removes them)"
+                )
+            }
+            (State::Open, _) => format!("{ports} is open; a run holds it"),
+            (State::Unknown, _) => format!("{ports} is held by a run, and shut, or about to be"),
+        }
+    }
+
+    fn since_words(&self, since: &str) -> String {
+        let ago = now().saturating_sub(self.since_unix.unwrap_or(0));
+        let ago = humantime::format_duration(Duration::from_secs(ago));
+        format!("{since} ({ago} ago)")
+    }
+
+    fn how(&self) -> Option<String> {
+        let backend = self.backend?;
+        let action = self.action.as_deref().unwrap_or("drop");
+        Some(match self.syns_stopped {
+            Some(1) => format!("{backend}, {action}: 1 SYN stopped"),
+            Some(n) => format!("{backend}, {action}: {n} SYNs stopped"),
+            None => format!("{backend}, {action}"),
+        })
+    }
+
+    fn opens(&self) -> Option<String> {
+        let seconds = self.opens_in_ms? as f64 / 1e3;
+        Some(format!("in {seconds:.1} s at the latest, by the kernel"))
+    }
 }

@@ -56,15 +56,6 @@ pub enum Steer {
 /// The moment at which the kernel opens the gate by itself.
 pub type Deadline = Instant;
 
-/// What stands in the kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
-    /// The ports to which new SYNs are stopped now.
-    pub ports: PortSet,
-    /// How many SYNs were stopped so far.
-    pub syns_stopped: u64,
-}
-
 /// A way to put rules into the kernel. What it has put there is gone, now or in a moment, when it is
 /// dropped and when this process ends, in whatever way.
 pub trait Backend {
@@ -84,11 +75,17 @@ pub trait Backend {
     /// Nothing was changed.
     fn set_ports(&mut self, ports: &PortSet, until: Deadline) -> Result<()>;
 
-    /// Reads back what stands.
+    /// The ports to which new SYNs are stopped now: read back from the kernel.
     ///
     /// # Errors
     /// It can't be read.
-    fn standing(&mut self) -> Result<Standing>;
+    fn shut(&mut self) -> Result<PortSet>;
+
+    /// How many SYNs were stopped so far.
+    ///
+    /// # Errors
+    /// It can't be read.
+    fn syns_stopped(&mut self) -> Result<u64>;
 
     /// Whether others can take the rules away: then whether they are [intact](Backend::intact) has
     /// to be looked at again and again.
@@ -173,14 +170,11 @@ impl Gate {
         };
         gate.backend.install(rules, until)?;
         gate.closed_at = Instant::now();
-        let standing = gate
-            .backend
-            .standing()
-            .context("the gate can't be read back")?;
+        let shut = gate.backend.shut().context("the gate can't be read back")?;
         anyhow::ensure!(
-            standing.ports == rules.ports,
+            shut == rules.ports,
             "the kernel took the rules, but lists {} as the gated ports",
-            printed(&standing.ports)
+            printed(&shut)
         );
         Ok(gate)
     }
@@ -220,7 +214,7 @@ impl Gate {
     /// # Errors
     /// It can't be told.
     pub fn stands(&mut self) -> Result<bool> {
-        Ok(self.backend.standing()?.ports == self.shut)
+        Ok(self.backend.shut()? == self.shut)
     }
 
     /// Shuts exactly `ports` from now on: opens others, closes some again.
@@ -256,7 +250,7 @@ impl Gate {
         if self.removed {
             return Ok(None);
         }
-        let counted = self.backend.standing().ok().map(|s| s.syns_stopped);
+        let counted = self.backend.syns_stopped().ok();
         self.backend.remove()?;
         self.removed = true;
         Ok(counted)

@@ -2,6 +2,7 @@
 //! for `syngate status`. Pure.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The comment of a run.
@@ -13,6 +14,8 @@ pub struct Who {
     pub since: u64,
     /// What becomes of SYNs.
     pub action: String,
+    /// Where its locks are, if that is not the default.
+    pub locks: Option<PathBuf>,
     /// COMMAND, perhaps cut.
     pub command: String,
 }
@@ -24,6 +27,7 @@ impl Who {
             pid: std::process::id(),
             since: now(),
             action: action.to_owned(),
+            locks: crate::lock::unusual_directory(),
             command: command.to_owned(),
         }
     }
@@ -41,6 +45,7 @@ impl Who {
             pid: fact("pid")?.parse().ok()?,
             since: fact("since")?.parse().ok()?,
             action: fact("syn").unwrap_or("drop").to_owned(),
+            locks: fact("locks").map(PathBuf::from),
             command: command.to_owned(),
         })
     }
@@ -59,12 +64,16 @@ impl fmt::Display for Who {
             pid,
             since,
             action,
+            locks,
             command,
         } = self;
-        write!(
-            f,
-            "syngate pid={pid} since={since} syn={action} command={command}"
-        )
+        write!(f, "syngate pid={pid} since={since} syn={action} ")?;
+        if let Some(locks) = locks {
+            // A blank would end it. Such a directory can't be found again: its runs count as alive.
+            let locks = locks.to_string_lossy().replace(char::is_whitespace, "?");
+            write!(f, "locks={locks} ")?;
+        }
+        write!(f, "command={command}")
     }
 }
 
@@ -78,6 +87,7 @@ mod tests {
             pid: 4711,
             since: 1_700_000_000,
             action: "drop".to_owned(),
+            locks: Some("/tmp/locks".into()),
             command: "sh -c 'command=x; exit'".to_owned(),
         };
         assert_eq!(Who::parse(&who.to_string()), Some(who));

@@ -194,8 +194,21 @@ impl Host {
         let mut json = self.nft_json();
         if let Some(objects) = json["nftables"].as_array_mut() {
             objects.retain(|object| object.get("metainfo").is_none());
+            objects.iter_mut().for_each(without_counts);
         }
-        format!("{json:#}")
+        format!("{json:#}\n{}", self.legacy_rules())
+    }
+
+    /// What iptables-legacy has, without counts; asking for tables that aren't there would make them.
+    fn legacy_rules(&self) -> String {
+        let script = "[ -z \"$(cat /proc/net/ip_tables_names 2>/dev/null)\" ] || iptables-legacy-save
+                      [ -z \"$(cat /proc/net/ip6_tables_names 2>/dev/null)\" ] || ip6tables-legacy-save";
+        let saved = self.must(["sh", "-c", script]);
+        let telling = saved.lines().filter(|line| !line.starts_with('#'));
+        let lines: Vec<&str> = telling
+            .map(|line| line.split(" [").next().unwrap_or(line))
+            .collect();
+        lines.join("\n")
     }
 
     /// Covers `dst`, which must exist, with `src`, on this host only.
@@ -260,6 +273,16 @@ impl From<Output> for Ran {
             status: output.status,
             stdout: text(output.stdout),
             stderr: text(output.stderr),
+        }
+    }
+}
+
+/// iptables-nft's rules count packets.
+fn without_counts(object: &mut Value) {
+    let terms = object["rule"]["expr"].as_array_mut();
+    for term in terms.into_iter().flatten() {
+        if let Some(counter) = term.get_mut("counter").filter(|c| c.is_object()) {
+            *counter = Value::Null;
         }
     }
 }

@@ -41,21 +41,130 @@ pub struct Outcome {
     pub report: Value,
 }
 
-/// A call with its options: `call(&host, ["--port", "80"])`.
+/// A call with its options: `call(&host, ["--port", "80"])`. With the backend that the whole suite is
+/// run on, if one was chosen.
 pub fn call<'a, S: Into<OsString>>(
     host: &'a Host,
     options: impl IntoIterator<Item = S>,
 ) -> Call<'a> {
-    Call {
+    let call = Call {
         host,
         by: Vec::new(),
         arguments: options.into_iter().map(Into::into).collect(),
         environment: Vec::new(),
         report: host.dir().join("report.json"),
+    };
+    call.on(Backend::of_the_suite())
+}
+
+/// A way to make the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// Whatever syngate takes by itself: nf_tables, with a table that has an owner.
+    Nft,
+    /// As on kernels before 5.12.
+    NftPlain,
+    /// iptables on nf_tables.
+    IptablesNft,
+    /// iptables on x_tables.
+    IptablesLegacy,
+}
+
+impl Backend {
+    /// All of them.
+    pub const ALL: [Backend; 4] = [
+        Backend::Nft,
+        Backend::NftPlain,
+        Backend::IptablesNft,
+        Backend::IptablesLegacy,
+    ];
+
+    /// Those whose gate others can flush.
+    pub const EXPOSED: [Backend; 3] = [
+        Backend::NftPlain,
+        Backend::IptablesNft,
+        Backend::IptablesLegacy,
+    ];
+
+    /// As SYNGATE_TEST_BACKEND names it: the backend that every test is to use which is not about
+    /// one of its own.
+    pub fn of_the_suite() -> Backend {
+        let wanted = std::env::var("SYNGATE_TEST_BACKEND").unwrap_or_default();
+        let named = Backend::ALL.into_iter().find(|b| b.name() == wanted);
+        assert!(
+            named.is_some() || wanted.is_empty(),
+            "SYNGATE_TEST_BACKEND={wanted}"
+        );
+        named.unwrap_or(Backend::Nft)
+    }
+
+    /// Its name in the tests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Nft => "nft",
+            Backend::NftPlain => "nft-plain",
+            Backend::IptablesNft => "iptables-nft",
+            Backend::IptablesLegacy => "iptables-legacy",
+        }
+    }
+
+    /// Its name in a report.
+    pub fn reported(self) -> &'static str {
+        match self {
+            Backend::NftPlain => "nft",
+            other => other.name(),
+        }
+    }
+
+    /// A firewall of the host's own, as there is one wherever iptables is in use: its first rule
+    /// makes tables and chains that stay, and none of it may be harmed.
+    pub fn prime(self, host: &Host) {
+        let suffix = match self {
+            Backend::Nft | Backend::NftPlain => return,
+            Backend::IptablesNft => "nft",
+            Backend::IptablesLegacy => "legacy",
+        };
+        let marker = host.dir().join(format!("primed-{suffix}"));
+        if marker.exists() {
+            return;
+        }
+        for (family, tables) in [("iptables", "filter raw"), ("ip6tables", "filter raw")] {
+            for table in tables.split(' ') {
+                let chain = if table == "raw" {
+                    "PREROUTING"
+                } else {
+                    "INPUT"
+                };
+                host.must([
+                    &format!("{family}-{suffix}"),
+                    "-t",
+                    table,
+                    "-A",
+                    chain,
+                    "-p",
+                    "udp",
+                    "-j",
+                    "ACCEPT",
+                ]);
+            }
+        }
+        std::fs::write(marker, "").unwrap();
     }
 }
 
 impl Call<'_> {
+    /// On that backend.
+    pub fn on(mut self, backend: Backend) -> Self {
+        self.environment
+            .retain(|(name, _)| name != "SYNGATE_BACKEND" && name != "SYNGATE_FAULT");
+        backend.prime(self.host);
+        match backend {
+            Backend::Nft => self,
+            Backend::NftPlain => self.env("SYNGATE_FAULT", "no-owner-tables"),
+            iptables => self.env("SYNGATE_BACKEND", iptables.name()),
+        }
+    }
+
     /// One more variable in its environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
@@ -168,6 +277,89 @@ fn read_report(file: &std::path::Path) -> Value {
         .collect();
     assert_eq!(errors, Vec::<String>::new(), "{report:#}");
     report
+}
+
+/// The ports that are shut on the host, for IPv4 and for IPv6 alike.
+pub fn shut(host: &Host) -> Vec<u64> {
+    let mut shut = shut_by_nft(host);
+    for variant in ["legacy", "nft"] {
+        let v4 = shut_by_iptables(host, &format!("iptables-{variant}"), "4");
+        let v6 = shut_by_iptables(host, &format!("ip6tables-{variant}"), "6");
+        // Each is changed by itself: between the two they differ.
+        shut.extend(v4.into_iter().filter(|port| v6.contains(port)));
+    }
+    shut
+}
+
+fn shut_by_nft(host: &Host) -> Vec<u64> {
+    let listed = host.nft_json();
+    let objects = listed["nftables"].as_array().unwrap();
+    let of_ours = |object: &&Value| {
+        object["table"]
+            .as_str()
+            .is_some_and(|t| t.starts_with("syngate_"))
+    };
+    if !objects.iter().any(|o| of_ours(&&o["rule"])) {
+        return Vec::new();
+    }
+    let set = objects.iter().map(|o| &o["set"]).find(of_ours).unwrap();
+    let elements = set["elem"].as_array().map_or(&[][..], Vec::as_slice);
+    elements
+        .iter()
+        .map(|e| e["elem"]["val"].as_u64().unwrap())
+        .collect()
+}
+
+/// Single ports only. A rule that looks into a list of xt_recent's stops nothing while it is empty.
+fn shut_by_iptables(host: &Host, program: &str, family: &str) -> Vec<u64> {
+    let mut shut = Vec::new();
+    if program.ends_with("legacy") && !host.ruleset().contains("*filter") {
+        return shut; // asking would make a table
+    }
+    let saved = host.must([&format!("{program}-save"), "-c"]);
+    for rule in saved.lines().filter(|line| line.contains(" -A syngate_")) {
+        let words: Vec<&str> = rule.split(' ').collect();
+        let Some(at) = words.iter().position(|word| *word == "--dports") else {
+            continue;
+        };
+        let list = format!("/proc/net/xt_recent/{}_{family}", words[2]);
+        let armed = host.sh(&format!(
+            "[ ! -e {list} ] || grep -q . {list}"
+        ));
+        if armed.unwrap().ok() {
+            shut.extend(words[at + 1].split(',').map(|p| p.parse::<u64>().unwrap()));
+        }
+    }
+    shut
+}
+
+/// Waits until these ports are shut, and a gate stands.
+#[track_caller]
+pub fn wait_shut(host: &Host, ports: &[u64]) {
+    let what = format!("ports {ports:?} shut");
+    wait_until(SOON, &what, || gated(host) && shut(host) == ports).unwrap();
+}
+
+/// How many SYNs were stopped so far.
+pub fn stopped_syns(host: &Host) -> u64 {
+    let json = host.nft_json();
+    let objects = json["nftables"].as_array().unwrap().iter();
+    let by_nft: u64 = objects
+        .filter_map(|o| o["counter"]["packets"].as_u64())
+        .sum();
+    let script = "iptables-nft-save -c; ip6tables-nft-save -c
+                  [ -z \"$(cat /proc/net/ip_tables_names 2>/dev/null)\" ] ||
+                    { iptables-legacy-save -c; ip6tables-legacy-save -c; }";
+    let saved = host.must(["sh", "-c", script]);
+    let stops = saved.lines().filter(|line| line.ends_with("_s -j DROP"));
+    let packets = stops.filter_map(|line| {
+        line.strip_prefix('[')?
+            .split(':')
+            .next()?
+            .parse::<u64>()
+            .ok()
+    });
+    by_nft + packets.sum::<u64>()
 }
 
 /// Whether a table of ours stands on the host.

@@ -22,7 +22,7 @@ use super::choice::{Kind, Lacking};
 use super::found::Found;
 use super::scope::{Networks, Scope};
 use super::watchdog::Watchdog;
-use super::{Backend, Deadline, Rules, Settings, Standing};
+use super::{Backend, Deadline, Rules, Settings};
 use crate::ports::PortSet;
 use crate::sockets::Family;
 
@@ -54,8 +54,6 @@ struct Installed {
     clock: Clock,
     /// Whether new SYNs are stopped at all.
     armed: bool,
-    /// The last count that was read.
-    counted: u64,
 }
 
 impl Iptables {
@@ -148,20 +146,31 @@ impl Iptables {
                 Err(error) => return Err(self.undo(error)),
             }
         }
-        if matches!(clock, Clock::Recent(_)) {
-            for family in &made {
-                if let Err(error) = recent::arm(&self.id, *family) {
-                    return Err(self.undo(anyhow::Error::new(error).context("arming xt_recent")));
-                }
-            }
+        if matches!(clock, Clock::Recent(_))
+            && let Err(error) = self.arm(&made, &rules.ports)
+        {
+            return Err(self.undo(error));
         }
         self.installed = Some(Installed {
             rules: rules.clone(),
             families: made,
             clock,
             armed: true,
-            counted: 0,
         });
+        Ok(())
+    }
+
+    /// Closes, once it is seen that the rules stand.
+    fn arm(&self, families: &[Family], ports: &PortSet) -> Result<()> {
+        let listed = common_ports(&self.listed(families)?);
+        anyhow::ensure!(
+            listed == *ports,
+            "iptables took the rules, but lists {} as the gated ports",
+            listed.brief()
+        );
+        for family in families {
+            recent::arm(&self.id, *family).context("arming xt_recent")?;
+        }
         Ok(())
     }
 
@@ -227,7 +236,9 @@ impl Iptables {
         let Some(installed) = self.installed.take() else {
             bail!("no gate was closed");
         };
-        self.counted_before += installed.counted;
+        self.counted_before += self
+            .listed(&installed.families)
+            .map_or(0, |parts| parts.iter().map(|part| part.syns_stopped).sum());
         erase_with(&self.programs, &self.id, self.wait)?;
         let rules = Rules {
             ports: ports.clone(),
@@ -265,31 +276,29 @@ impl Backend for Iptables {
         self.make_again(ports, until)
     }
 
-    fn standing(&mut self) -> Result<Standing> {
-        let Some(installed) = &self.installed else {
-            return Ok(Standing {
-                ports: PortSet::EMPTY,
-                syns_stopped: self.counted_before,
+    fn shut(&mut self) -> Result<PortSet> {
+        let Some(installed) = self.installed.as_ref().filter(|installed| installed.armed) else {
+            return Ok(PortSet::EMPTY);
+        };
+        if matches!(installed.clock, Clock::Recent(_)) {
+            // The rules were listed before they were armed, and a list is there as long as its rule.
+            let mut families = installed.families.iter();
+            let armed = families.all(|family| recent::is_armed(&self.id, *family));
+            return Ok(match armed {
+                true => installed.rules.ports.clone(),
+                false => PortSet::EMPTY,
             });
+        }
+        Ok(common_ports(&self.listed(&installed.families)?))
+    }
+
+    fn syns_stopped(&mut self) -> Result<u64> {
+        let Some(installed) = &self.installed else {
+            return Ok(self.counted_before);
         };
         let listed = self.listed(&installed.families)?;
-        let stands = installed.armed && listed.iter().all(|part| part.jumps.len() == 1);
-        let everywhere = |ports: PortSet, part: &Part| ports.intersection(&part.ports);
-        let ports = if stands {
-            listed
-                .iter()
-                .fold(installed.rules.ports.clone(), everywhere)
-        } else {
-            PortSet::EMPTY
-        };
-        let counted = listed.iter().map(|part| part.syns_stopped).sum();
-        if let Some(installed) = &mut self.installed {
-            installed.counted = installed.counted.max(counted);
-        }
-        Ok(Standing {
-            ports,
-            syns_stopped: self.counted_before + counted,
-        })
+        let counted = listed.iter().map(|part| part.syns_stopped).sum::<u64>();
+        Ok(self.counted_before + counted)
     }
 
     fn exposed(&self) -> bool {
@@ -330,6 +339,16 @@ impl Backend for Iptables {
         }
         Ok(())
     }
+}
+
+/// The ports that are gated for all IP versions, and that packets are led to.
+fn common_ports(parts: &[Part]) -> PortSet {
+    let mut shut = parts.iter().map(|part| match part.jumps.len() {
+        1 => part.ports.clone(),
+        _ => PortSet::EMPTY,
+    });
+    let first = shut.next().unwrap_or_default();
+    shut.fold(first, |all, ports| all.intersection(&ports))
 }
 
 /// Removes what run `id` has made; nothing there is no error.
@@ -419,7 +438,7 @@ fn add_part(family: Family, part: Part, gate: &mut Found) {
     let until = part.closes_for.map(|time| since + time.as_secs());
     let left = until.map(|until| until.saturating_sub(super::who::now()));
     let over = left == Some(0);
-    let disarmed = recent::is_empty(&gate.run, family);
+    let disarmed = recent::exists(&gate.run, family) && !recent::is_armed(&gate.run, family);
     if !part.jumps.is_empty() && !disarmed && !over {
         gate.ports = gate.ports.union(&part.ports);
         gate.opens_in = gate.opens_in.max(left.map(Duration::from_secs));

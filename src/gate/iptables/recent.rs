@@ -52,9 +52,9 @@ fn write(id: &str, family: Family, command: &str) -> io::Result<()> {
         .write_all(command.as_bytes())
 }
 
-/// Whether the list is there, and empty: disarmed.
-pub fn is_empty(id: &str, family: Family) -> bool {
-    std::fs::read_to_string(file(id, family)).is_ok_and(|list| list.trim().is_empty())
+/// Whether the list is there, with its entry. That it may be too old is not looked at.
+pub fn is_armed(id: &str, family: Family) -> bool {
+    std::fs::read_to_string(file(id, family)).is_ok_and(|list| !list.trim().is_empty())
 }
 
 /// Whether there is any list of ours.

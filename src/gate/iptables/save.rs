@@ -2,6 +2,7 @@
 //! everybody else's. Pure.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::gate::PREFIX;
@@ -34,6 +35,8 @@ pub struct Part {
 /// Finds each run's part, by the run's id.
 pub fn parts(saved: &str) -> BTreeMap<String, Part> {
     let mut parts: BTreeMap<String, Part> = BTreeMap::new();
+    // Joined in the end: there may be thousands of rules.
+    let mut ports: BTreeMap<String, Vec<RangeInclusive<u16>>> = BTreeMap::new();
     let mut table = "";
     for line in saved.lines() {
         if let Some(name) = line.strip_prefix('*') {
@@ -46,7 +49,12 @@ pub fn parts(saved: &str) -> BTreeMap<String, Part> {
                 part.chains.push(chain.to_owned());
             }
         } else if line.contains(PREFIX) {
-            rule(line, &mut parts);
+            rule(line, &mut parts, &mut ports);
+        }
+    }
+    for (id, ranges) in ports {
+        if let Some(part) = parts.get_mut(&id) {
+            part.ports = PortSet::from_ranges(ranges);
         }
     }
     parts
@@ -60,7 +68,11 @@ fn id_of(chain: &str) -> Option<&str> {
 }
 
 /// A rule with its counters: `[packets:bytes] -A CHAIN …`.
-fn rule(line: &str, parts: &mut BTreeMap<String, Part>) {
+fn rule(
+    line: &str,
+    parts: &mut BTreeMap<String, Part>,
+    ports: &mut BTreeMap<String, Vec<RangeInclusive<u16>>>,
+) {
     let Some((counters, rule)) = line.split_once(' ') else {
         return;
     };
@@ -92,9 +104,10 @@ fn rule(line: &str, parts: &mut BTreeMap<String, Part>) {
         {
             part.scope.interfaces.push(interface);
         }
-        let ports = value("--dports").map(|ports| ports.replace(':', "-"));
-        let ports = ports.and_then(|ports| PortSet::parse(&ports, |_| None).ok());
-        part.ports = part.ports.union(&ports.unwrap_or_default());
+        let listed = value("--dports").map(|ports| ports.replace(':', "-"));
+        let listed = listed.and_then(|ports| PortSet::parse(&ports, |_| None).ok());
+        let ranges = listed.iter().flat_map(PortSet::ranges).cloned();
+        ports.entry(id.to_owned()).or_default().extend(ranges);
     }
 }
 

@@ -21,7 +21,7 @@ use self::compile::{PORTS, Ruleset, STOPPED, compile, table_name};
 use self::messages::Transaction;
 use super::choice::{Kind, Lacking};
 use super::watchdog::Watchdog;
-use super::{Backend, Deadline, Rules, Settings, Standing};
+use super::{Backend, Deadline, Rules, Settings};
 use crate::netlink::{Netlink, Refusal, put_attribute};
 use crate::ports::PortSet;
 
@@ -299,30 +299,33 @@ impl Backend for Nft {
         Ok(())
     }
 
-    fn standing(&mut self) -> Result<Standing> {
+    fn shut(&mut self) -> Result<PortSet> {
+        let Some(Installed {
+            rules,
+            rules_up: true,
+            ..
+        }) = &self.installed
+        else {
+            return Ok(PortSet::EMPTY);
+        };
+        match self.table.rules_in(&rules.table, rules.chain()) {
+            Ok(n) if n == rules.rules.len() => Ok(self.table.ports_in_set(&rules.table)?),
+            Ok(_) => Ok(PortSet::EMPTY),
+            // Somebody has removed it all.
+            Err(refusal) if refusal.errno == Errno::ENOENT && !rules.owned => Ok(PortSet::EMPTY),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    fn syns_stopped(&mut self) -> Result<u64> {
         let Some(installed) = &mut self.installed else {
-            return Ok(Standing {
-                ports: PortSet::EMPTY,
-                syns_stopped: 0,
-            });
+            return Ok(self.counted_before);
         };
-        let (tables, rules) = (&mut self.table, &installed.rules);
-        let stands = installed.rules_up
-            && tables.rules_in(&rules.table, rules.chain())? == rules.rules.len();
-        let ports = if stands {
-            tables.ports_in_set(&rules.table)?
-        } else {
-            PortSet::EMPTY
-        };
-        // Somebody may have removed it all.
-        match tables.syns_stopped(&rules.table) {
-            Err(refusal) if refusal.errno == Errno::ENOENT && !rules.owned => (),
+        match self.table.syns_stopped(&installed.rules.table) {
+            Err(refusal) if refusal.errno == Errno::ENOENT && !installed.rules.owned => (),
             counted => installed.counted = counted?,
         }
-        Ok(Standing {
-            ports,
-            syns_stopped: self.counted_before + installed.counted,
-        })
+        Ok(self.counted_before + installed.counted)
     }
 
     fn exposed(&self) -> bool {
@@ -331,15 +334,18 @@ impl Backend for Nft {
     }
 
     fn intact(&mut self) -> bool {
-        let Some(Installed {
-            rules, rules_up, ..
-        }) = &self.installed
-        else {
+        let Some(installed) = &mut self.installed else {
             return true;
         };
+        let rules = &installed.rules;
         let in_chain = self.table.rules_in(&rules.table, rules.chain());
+        // Kept, in case that somebody removes it all.
+        if let Ok(counted) = self.table.syns_stopped(&rules.table) {
+            installed.counted = counted;
+        }
         // What can't be read (a torn dump) may still be there.
-        !*rules_up || in_chain.map_or_else(|r| r.errno != Errno::ENOENT, |n| n == rules.rules.len())
+        !installed.rules_up
+            || in_chain.map_or_else(|r| r.errno != Errno::ENOENT, |n| n == rules.rules.len())
     }
 
     fn remarks(&self) -> &[String] {
