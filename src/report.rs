@@ -400,6 +400,8 @@ pub struct Report {
     ports_not_ready: PortSet,
     drain_left: Left,
     stale_half_open: u32,
+    /// How often the gate was closed again because somebody had removed its rules.
+    pub reclosed: u32,
     /// What was not as it should be.
     pub warnings: Vec<String>,
     /// Whether COMMAND was started, for the ending of a run that panics.
@@ -473,6 +475,7 @@ impl Report {
             ports_not_ready: PortSet::EMPTY,
             drain_left: Left::default(),
             stale_half_open: 0,
+            reclosed: 0,
             warnings: Vec::new(),
             command_was_run: false,
         }
@@ -496,6 +499,7 @@ impl Report {
     /// Takes in what the decisions noted.
     pub fn facts(&mut self, facts: &Facts, closed: &Closed) {
         self.closed_ms = closed.time().map(Into::into);
+        self.reclosed = facts.reclosed;
         self.syns_stopped = closed.syns_stopped;
         let drained_at = facts.drained_at;
         self.phases.drain_ms = drained_at.map(|at| (at - closed.closed_at).into());

@@ -744,7 +744,9 @@ fn a_kernel_without_nf_tables_is_named() {
     let log = log.to_str().unwrap();
     let traced = |rest: &str| {
         let strace = format!("strace -o {log} -e trace=socket {rest}");
-        quick(&host).arg("-q").by(words(&strace))
+        quick(&host)
+            .args(["-q", "--backend", "nft"])
+            .by(words(&strace))
     };
     assert_eq!(traced("").run(["true"]).code, 0);
     let sockets = fs::read_to_string(log).unwrap();

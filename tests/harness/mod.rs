@@ -234,6 +234,11 @@ impl Call<'_> {
         words
     }
 
+    /// Its own variables, for a call that is run in some other way.
+    pub fn variables(&self) -> Vec<(OsString, OsString)> {
+        self.environment.clone()
+    }
+
     /// The report that it has written.
     pub fn report(&self) -> Value {
         read_report(&self.report)
@@ -323,9 +328,7 @@ fn shut_by_iptables(host: &Host, program: &str, family: &str) -> Vec<u64> {
             continue;
         };
         let list = format!("/proc/net/xt_recent/{}_{family}", words[2]);
-        let armed = host.sh(&format!(
-            "[ ! -e {list} ] || grep -q . {list}"
-        ));
+        let armed = host.sh(&format!("[ ! -e {list} ] || grep -q . {list}"));
         if armed.unwrap().ok() {
             shut.extend(words[at + 1].split(',').map(|p| p.parse::<u64>().unwrap()));
         }

@@ -45,6 +45,8 @@ pub struct Iptables {
     /// Counted in rules that others have removed.
     counted_before: u64,
     listed_at: Instant,
+    /// What was seen then.
+    found_intact: bool,
 }
 
 struct Installed {
@@ -79,6 +81,7 @@ impl Iptables {
             remarks: Vec::new(),
             counted_before: 0,
             listed_at: Instant::now(),
+            found_intact: true,
         })
     }
 
@@ -151,6 +154,8 @@ impl Iptables {
         {
             return Err(self.undo(error));
         }
+        self.listed_at = Instant::now();
+        self.found_intact = true;
         self.installed = Some(Installed {
             rules: rules.clone(),
             families: made,
@@ -313,15 +318,15 @@ impl Backend for Iptables {
             let mut families = installed.families.iter();
             return families.all(|family| recent::exists(&self.id, *family));
         }
-        if self.listed_at.elapsed() < LIST_EVERY {
-            return true;
+        if self.listed_at.elapsed() >= LIST_EVERY {
+            let listed = self.listed(&installed.families);
+            self.listed_at = Instant::now();
+            // What can't be listed may still be there.
+            self.found_intact = listed.map_or(true, |parts| {
+                parts.iter().all(|part| !part.jumps.is_empty())
+            });
         }
-        let listed = self.listed(&installed.families);
-        self.listed_at = Instant::now();
-        // What can't be listed may still be there.
-        listed.map_or(true, |parts| {
-            parts.iter().all(|part| !part.jumps.is_empty())
-        })
+        self.found_intact
     }
 
     fn remarks(&self) -> &[String] {

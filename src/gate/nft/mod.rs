@@ -158,6 +158,9 @@ impl std::fmt::Display for OwnerRefused {
 
 impl Tables {
     fn open() -> Result<Tables> {
+        if crate::fault::is("no-nf-tables") {
+            bail!(Lacking("not here, for a test".to_owned()));
+        }
         let socket = Netlink::open(SockProtocol::NetlinkNetFilter).map_err(|error| {
             Lacking(format!(
                 "this kernel has no nf_tables (CONFIG_NF_TABLES; is the nf_tables module \

@@ -5,14 +5,14 @@ use std::{
     fs,
     io::{Read, stdin},
     os::fd::AsFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, id},
 };
 
 use anyhow::{Context, Result, ensure};
 use nix::{
     errno::Errno,
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         signal::Signal,
@@ -40,8 +40,24 @@ pub fn run(args: &Args) -> Result<()> {
     set_up()?;
     say(&format!("ready {}", pid.display()))?;
     reap_until_stdin_closes(&children)?;
+    unmount_below(&args.dir)?;
     // The test may have been killed: then nobody else would do it.
     fs::remove_dir_all(&args.dir).context("the host's directory")
+}
+
+/// What a test has mounted in its directory may be a part of the machine, which must not be removed
+/// with it.
+fn unmount_below(dir: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("mountinfo")?;
+    // The fifth field, the youngest last (proc(5)).
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    for point in points
+        .rev()
+        .filter(|point| Path::new(point).starts_with(dir))
+    {
+        umount2(point, MntFlags::MNT_DETACH).with_context(|| format!("unmounting {point}"))?;
+    }
+    Ok(())
 }
 
 fn set_up() -> Result<()> {

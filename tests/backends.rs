@@ -1,0 +1,680 @@
+//! What is special about each way to make the gate: what the kernel does not do by itself has to be
+//! done by a watchdog, by a clock of another kind, by looking again and again.
+
+mod harness;
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use harness::latch::Latch;
+use harness::{
+    Backend, Outcome, SOON, SYNGATE, call, gated, ms, shut, stopped_syns, wait_gated, wait_open,
+    wait_shut, words,
+};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde_json::Value;
+use testkit::services::Serve;
+use testkit::{Host, Load, Pair, Running, SERVER, SERVER6, wait_until};
+
+/// How long a gate may outlive its owner.
+const GONE_WITHIN: Duration = Duration::from_secs(2);
+
+/// A pair with a plain server on port 80, on both IP versions.
+fn served() -> (Pair, Running) {
+    let pair = Pair::new().unwrap();
+    let server = Serve::on("0.0.0.0:80")
+        .and_on("[::]:80")
+        .start(&pair.server)
+        .unwrap();
+    (pair, server)
+}
+
+/// How long one request takes to connect, over each IP version.
+fn ask(pair: &Pair) -> [f64; 2] {
+    [format!("{SERVER}:80"), format!("[{SERVER6}]:80")].map(|to| {
+        let load = Load::to(to)
+            .rate(100)
+            .duration(Duration::from_millis(10))
+            .timeout(SOON);
+        let report = load.start(&pair.client).unwrap().finish().unwrap();
+        assert_eq!(report.ok, report.sent, "{report}");
+        report.connect.max_ms
+    })
+}
+
+#[track_caller]
+fn assert_open(pair: &Pair) {
+    let connect_ms = ask(pair);
+    assert!(connect_ms.iter().all(|ms| *ms < 500.0), "{connect_ms:?}");
+}
+
+fn sh(script: impl Into<String>) -> [String; 3] {
+    ["sh".to_owned(), "-c".to_owned(), script.into()]
+}
+
+/// The pids of the watchdogs on the host, as the host sees them.
+fn watchdogs(host: &Host) -> Vec<String> {
+    let pids = host.sh("pgrep -x gate-watchdog").unwrap().stdout;
+    pids.lines().map(str::to_owned).collect()
+}
+
+/// A host that runs only this backend's suite, on all of them.
+fn each(backends: &[Backend], test: impl Fn(Backend)) {
+    backends.iter().copied().for_each(test);
+}
+
+// What is in the kernel ----------------------------------------------------------------------------
+
+/// The report names the backend; SYNs over both IP versions are stopped, and counted.
+#[test]
+fn stops_and_counts_on_both_ip_versions() {
+    each(&Backend::ALL, |backend| {
+        let (pair, _server) = served();
+        let host = &pair.server;
+        let mut latch = Latch::new(host, "latch");
+        let call = call(host, words("--port 80,8000-8010 --ready-timeout 0")).on(backend);
+        let run = call.start(sh(latch.hold()));
+        latch.wait();
+        let loads = [format!("{SERVER}:80"), format!("[{SERVER6}]:80")].map(|to| {
+            let load = Load::to(to).rate(100).duration(Duration::from_millis(50));
+            load.start(&pair.client).unwrap()
+        });
+        wait_until(SOON, "stopped SYNs", || stopped_syns(host) >= 10).unwrap();
+        latch.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(outcome.report["backend"], backend.reported());
+        assert!(outcome.report["syns_stopped"].as_u64().unwrap() >= 10);
+        for load in loads {
+            let report = load.finish().unwrap();
+            assert_eq!((report.ok, report.delayed), (5, 5), "{report}");
+        }
+        assert_eq!(watchdogs(host), Vec::<String>::new());
+    });
+}
+
+/// What --dry-run prints is what iptables takes, and what stands while the gate is closed.
+#[test]
+fn iptables_has_what_a_dry_run_prints() {
+    for (backend, variant) in [
+        (Backend::IptablesLegacy, "legacy"),
+        (Backend::IptablesNft, "nft"),
+    ] {
+        let host = Host::new().unwrap();
+        let save = format!("iptables-{variant}-save; ip6tables-{variant}-save");
+        let options = words(
+            "--port 80,443,8000-8010 --to 10.0.0.0/8,fd00::/8 --allow-from 10.1.1.1 --allow-local \
+             --interface eth0,eth1",
+        );
+        let closed = call(&host, options.clone())
+            .on(backend)
+            .run(sh(save.clone()));
+        let mut dry = host.command(SYNGATE);
+        dry.args(["-n", "--backend", backend.name()]).args(&options);
+        let dry = dry.args(["--", "true"]).output().unwrap();
+        let dry = String::from_utf8(dry.stdout).unwrap();
+
+        let scratch = Host::new().unwrap();
+        backend.prime(&scratch);
+        let scripts: Vec<&str> = dry
+            .split("# iptables")
+            .nth(1)
+            .unwrap()
+            .split("# ip6tables")
+            .collect();
+        for (script, program) in scripts.iter().zip(["iptables", "ip6tables"]) {
+            let rules = script.split_once('\n').unwrap().1;
+            let file = scratch.write(program, rules);
+            let restore = format!("{program}-{variant}-restore --noflush <{}", file.display());
+            scratch.must(sh(restore));
+        }
+        let loaded = scratch.must(sh(save));
+        assert_eq!(
+            essence(&closed.stdout),
+            essence(&loaded),
+            "{}",
+            backend.name()
+        );
+    }
+}
+
+/// Rules without the random part of their names, who made them, and counts.
+fn essence(saved: &str) -> Vec<String> {
+    let lines = saved.lines().filter(|line| !line.starts_with('#'));
+    let lines = lines.map(|line| line.split(" [").next().unwrap());
+    lines
+        .map(|line| {
+            let mut line = line.to_owned();
+            while let Some(at) = line.find("syngate_") {
+                line.replace_range(at..at + "syngate_".len() + 16, "OURS");
+            }
+            if let (Some(from), Some(to)) = (line.find("--comment "), line.rfind('"')) {
+                line.replace_range(from..to, "");
+            }
+            line
+        })
+        .collect()
+}
+
+// Killed -------------------------------------------------------------------------------------------
+
+/// The whole process group is killed: the watchdog has a session of its own.
+#[test]
+fn killed_with_its_process_group() {
+    each(&Backend::ALL, |backend| {
+        let (pair, _server) = served();
+        let host = &pair.server;
+        let call = call(host, words("--port 80")).on(backend);
+        let before = host.ruleset();
+        let latch = Latch::new(host, "latch");
+        let mut setsid = host.command("setsid");
+        setsid
+            .args(["--wait", "--"])
+            .args(call.argv(sh(latch.hold())));
+        setsid.envs(call.variables());
+        let mut run = host.spawn(setsid.stdin(Stdio::null())).unwrap();
+        latch.wait();
+        assert_eq!(shut(host), [80]);
+        let pids = host.must(["pgrep", "-x", "syngate"]);
+        let pid: i32 = host_pid(host, pids.trim());
+        killpg(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        wait_open(host, GONE_WITHIN);
+        assert_eq!(host.ruleset(), before);
+        assert_open(&pair);
+        wait_until(SOON, "no watchdog", || watchdogs(host).is_empty()).unwrap();
+        let _ = run.wait();
+    });
+}
+
+/// What a process of the host is called outside of it.
+fn host_pid(host: &Host, inside: &str) -> i32 {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let ns = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let theirs = ns(host.pid().cast_signed());
+    pids.find(|pid| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        inner.is_some_and(|pids| pids.split_whitespace().last() == Some(inside))
+            && ns(*pid) == theirs
+    })
+    .expect("a process of the host")
+}
+
+/// Nobody is left to remove the rules: the kernel stops matching, within a second of its clock.
+#[test]
+fn killed_with_its_watchdog() {
+    each(&Backend::EXPOSED, |backend| {
+        let (pair, _server) = served();
+        let host = &pair.server;
+        let call = call(host, words("--port 80 --max-closed 2s --drain 0")).on(backend);
+        let latch = Latch::new(host, "latch");
+        let mut run = call.start(sh(latch.hold()));
+        latch.wait();
+        let closed_at = Instant::now();
+        kill_both(host, &mut run);
+        assert!(gated(host), "nobody has removed it");
+        let connect_ms = ask(&pair);
+        let open_after = closed_at.elapsed();
+        assert!(connect_ms[0] > 900.0, "it was closed: {connect_ms:?}");
+        // A client notices when it sends its SYN again: after 1, 2 and 3 s.
+        assert!(open_after < Duration::from_millis(4_500), "{open_after:?}");
+        assert_open(&pair);
+
+        // What is left is marked, and the next run removes it.
+        let status = host.sh(&format!("{SYNGATE} status")).unwrap();
+        assert!(status.stdout.contains("stale"), "{status:?}");
+        assert_eq!(status.code(), 0, "nothing is shut: {status:?}");
+        let next = self::call(host, words("--port 81 --ready-timeout 0"))
+            .on(backend)
+            .start(["true"]);
+        let outcome = call.end(next);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert!(
+            outcome.stderr.contains("a dead run had left"),
+            "{outcome:?}"
+        );
+    });
+}
+
+/// The watchdog first: it would notice the other one's end.
+fn kill_both(host: &Host, run: &mut Running) {
+    for watchdog in watchdogs(host) {
+        host.must(["kill", "-KILL", &watchdog]);
+    }
+    run.signal(Signal::SIGKILL).unwrap();
+    let _ = run.wait();
+}
+
+/// It is there before the gate is closed, in a session of its own, with no file of anybody's, and
+/// takes no signals that end runs.
+#[test]
+fn a_watchdog_is_nobodys_child_and_keeps_nothing() {
+    each(&Backend::EXPOSED, |backend| {
+        let (pair, _server) = served();
+        let host = &pair.server;
+        let call = call(host, words("--port 80")).on(backend);
+        let latch = Latch::new(host, "latch");
+        let own = host.write("own-file", "");
+        let mut shell = host.command("bash");
+        let keeps = format!("exec 9>{}; exec \"$@\"", own.display());
+        shell
+            .args(["-c", &keeps, "sh"])
+            .args(call.argv(sh(latch.hold())));
+        shell.envs(call.variables());
+        let mut run = host.spawn(shell.stdin(Stdio::null())).unwrap();
+        latch.wait();
+        let pid = watchdogs(host).pop().unwrap();
+        let session = host.must(["ps", "-o", "sid=", "-p", &pid]);
+        assert_eq!(session.trim(), pid, "it leads a session");
+        let files = host.must(["ls", "-l", &format!("/proc/{pid}/fd")]);
+        assert!(
+            !files.contains("own-file") && !files.contains("lock"),
+            "{files}"
+        );
+        for signal in ["TERM", "HUP", "INT", "QUIT", "PIPE", "USR1"] {
+            host.must(["kill", &format!("-{signal}"), &pid]);
+        }
+        run.signal(Signal::SIGKILL).unwrap();
+        wait_open(host, GONE_WITHIN);
+        wait_until(SOON, "no watchdog", || watchdogs(host).is_empty()).unwrap();
+        assert_open(&pair);
+    });
+}
+
+// Neighbours ---------------------------------------------------------------------------------------
+
+/// Somebody removes the rules in mid-run, as a firewall's reload does: the gate is closed again at
+/// once, and the run says so.
+#[test]
+fn flushed_in_mid_run_it_is_closed_again() {
+    each(&Backend::EXPOSED, |backend| {
+        let (pair, _server) = served();
+        let host = &pair.server;
+        let call = call(host, words("--port 80 --ready-timeout 0")).on(backend);
+        let mut latch = Latch::new(host, "latch");
+        let run = call.start(sh(latch.hold()));
+        latch.wait();
+        let before = our_names(host);
+        host.must(sh(match backend {
+            Backend::IptablesLegacy => {
+                "iptables-legacy -F; iptables-legacy -X; ip6tables-legacy -F; ip6tables-legacy -X"
+            }
+            _ => "nft flush ruleset",
+        }));
+        wait_until(SOON, "a gate that stands again", || {
+            shut(host) == [80] && gated(host)
+        })
+        .unwrap();
+        assert_eq!(our_names(host), before, "it is this run's");
+        let load = Load::to(format!("{SERVER}:80"))
+            .rate(100)
+            .duration(Duration::from_millis(50));
+        let load = load.start(&pair.client).unwrap();
+        wait_until(SOON, "stopped SYNs", || stopped_syns(host) >= 5).unwrap();
+        latch.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(load.finish().unwrap().delayed, 5);
+        assert!(
+            outcome.stderr.contains("removed the gate's rules"),
+            "{outcome:?}"
+        );
+        assert_eq!(outcome.report["reclosed"], 1, "{outcome:?}");
+        assert!(outcome.report["syns_stopped"].as_u64().unwrap() >= 5);
+    });
+}
+
+fn our_names(host: &Host) -> Vec<String> {
+    let ruleset = host.ruleset();
+    let mut names: Vec<String> = ruleset
+        .match_indices("syngate_")
+        .map(|(at, _)| ruleset[at..at + 24].to_owned())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Another process holds the lock of iptables for a while: it is waited for, gate open, within a
+/// bound; then the run fails before anything is changed.
+#[test]
+fn the_lock_of_iptables_is_waited_for() {
+    let (pair, _server) = served();
+    let host = &pair.server;
+    let backend = Backend::IptablesLegacy;
+    let call = |options: &str| self::call(host, words(options)).on(backend);
+    let patient = call("--port 80 --xtables-wait 10s --max-closed 20s");
+    let mut holder = hold_xtables_lock(host, 3);
+    let began = Instant::now();
+    let outcome = patient.run(["true"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(began.elapsed() > Duration::from_millis(2_000), "it waited");
+    assert!(
+        ms(&outcome.report, "closed_ms") < 1_000.0,
+        "gate open: {outcome:?}"
+    );
+    holder.wait().unwrap();
+
+    let mut holder = hold_xtables_lock(host, 3);
+    let marker = host.dir().join("ran");
+    let outcome = call("--port 80 --xtables-wait 1s").run(["touch", marker.to_str().unwrap()]);
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    assert!(outcome.stderr.contains("--xtables-wait 1s"), "{outcome:?}");
+    assert!(!marker.exists());
+    assert!(holder.is_running(), "it did not wait for it");
+    assert_eq!(watchdogs(host), Vec::<String>::new());
+    holder.signal(Signal::SIGKILL).unwrap();
+}
+
+/// flock(2) on the file that iptables-legacy locks.
+fn hold_xtables_lock(host: &Host, seconds: u32) -> Running {
+    let ready = host.dir().join("locked");
+    let _ = std::fs::remove_file(&ready);
+    let script = format!("touch {}; exec sleep {seconds}", ready.display());
+    let mut flock = host.command("flock");
+    flock.args(["/run/xtables.lock", "sh", "-c", &script]);
+    let running = host.spawn(&mut flock).unwrap();
+    wait_until(SOON, "the lock", || ready.exists()).unwrap();
+    running
+}
+
+/// Twenty runs on twenty ports, on all backends at once: they change the same tables.
+#[test]
+fn twenty_runs_at_once() {
+    let host = Host::new().unwrap();
+    for backend in Backend::ALL {
+        backend.prime(&host);
+    }
+    let before = host.ruleset();
+    let calls: Vec<_> = (0..20u16)
+        .map(|n| {
+            let options = format!("--port {} --ready-timeout 0 --xtables-wait 30s", 100 + n);
+            let report = host.dir().join(format!("report-{n}"));
+            call(&host, words(&options))
+                .on(Backend::ALL[usize::from(n) % 4])
+                .report_to(report)
+        })
+        .collect();
+    let go = host.dir().join("go");
+    let here = |n| host.dir().join(format!("here-{n}"));
+    let command = |n| {
+        let (here, go) = (here(n), go.display());
+        sh(format!(
+            "touch {}; until [ -e {go} ]; do sleep 0.01; done",
+            here.display()
+        ))
+    };
+    let runs = calls.iter().enumerate();
+    let runs: Vec<_> = runs.map(|(n, call)| call.start(command(n))).collect();
+    let all = || (0..20).all(|n| here(n).exists());
+    wait_until(SOON * 3, "all twenty to run", all).unwrap();
+    std::fs::write(&go, "").unwrap();
+    for (call, mut run) in calls.iter().zip(runs) {
+        let status = run.wait().unwrap();
+        let outcome = call.outcome(run.output().unwrap().into());
+        assert_eq!(status.code(), Some(0), "{outcome:?}");
+        assert_eq!(outcome.report["outcome"], "ok", "{outcome:?}");
+    }
+    assert_eq!(host.ruleset(), before);
+    assert_eq!(watchdogs(&host), Vec::<String>::new());
+}
+
+/// Two on one port: one after the other, and the second is told whom it waits for.
+#[test]
+fn two_on_one_port_take_turns() {
+    each(&Backend::EXPOSED, |backend| {
+        let host = Host::new().unwrap();
+        let call = call(&host, words("--port 80 --ready-timeout 0")).on(backend);
+        let mut latch = Latch::new(&host, "latch");
+        let mut first = call.start(sh(latch.hold()));
+        latch.wait();
+        let second = call.clone().report_to(host.dir().join("second"));
+        let mut waiting = second.start(["true"]);
+        let mut said = std::io::BufReader::new(waiting.stderr().unwrap());
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+        assert!(line.contains("waiting for pid"), "{line}");
+        latch.release();
+        assert_eq!(first.wait().unwrap().code(), Some(0));
+        assert_eq!(waiting.wait().unwrap().code(), Some(0));
+        assert_eq!(call.report()["outcome"], "ok");
+        assert!(!gated(&host));
+    });
+}
+
+// Dead runs ----------------------------------------------------------------------------------------
+
+/// The next run removes what a dead one has left, and nothing of a living one's.
+#[test]
+fn the_next_run_sweeps_what_a_dead_one_has_left() {
+    each(&Backend::EXPOSED, |backend| {
+        let host = Host::new().unwrap();
+        let mut latch = Latch::new(&host, "latch");
+        let living = call(&host, words("--port 81 --ready-timeout 0")).on(backend);
+        let lives = living.start(sh(latch.hold()));
+        latch.wait();
+        let with_living = host.ruleset();
+
+        let dead = call(&host, words("--port 80 --ready-timeout 0"))
+            .on(backend)
+            .report_to(host.dir().join("dead"));
+        let other = Latch::new(&host, "other");
+        let mut dies = dead.start(sh(other.hold()));
+        other.wait();
+        let keeps: Vec<String> = watchdogs(&host);
+        assert_eq!(keeps.len(), 2);
+        // Only the dead one's watchdog: the younger one.
+        let youngest = host.must(["pgrep", "-n", "-x", "gate-watchdog"]);
+        host.must(["kill", "-KILL", youngest.trim()]);
+        dies.signal(Signal::SIGKILL).unwrap();
+        let _ = dies.wait();
+        assert_ne!(host.ruleset(), with_living, "its rules are left");
+
+        let next = call(&host, words("--port 82 --ready-timeout 0"))
+            .on(backend)
+            .report_to(host.dir().join("next"));
+        let mut run = next.start(["true"]);
+        assert_eq!(run.wait().unwrap().code(), Some(0));
+        assert_eq!(host.ruleset(), with_living);
+        let warnings = next.report()["warnings"].to_string();
+        assert!(warnings.contains("a dead run had left"), "{warnings}");
+        latch.release();
+        assert_eq!(living.end(lives).code, 0);
+    });
+}
+
+// What is not there --------------------------------------------------------------------------------
+
+/// Programs that this host's calls find instead of the real ones.
+fn shadow(host: &Host, program: &str, script: &str) -> String {
+    let directory = host.dir().join("shadow");
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = host.write(
+        &format!("shadow/{program}"),
+        format!("#!/bin/sh\n{script}\n"),
+    );
+    host.must(["chmod", "755", file.to_str().unwrap()]);
+    format!("{}:{}", directory.display(), std::env::var("PATH").unwrap())
+}
+
+/// IPv6 is refused: what was made for IPv4 is undone.
+#[test]
+fn what_the_second_family_refuses_the_first_does_not_keep() {
+    for backend in [Backend::IptablesLegacy, Backend::IptablesNft] {
+        let host = Host::new().unwrap();
+        let program = format!("ip6tables-{}-restore", &backend.name()["iptables-".len()..]);
+        let path = shadow(
+            &host,
+            &program,
+            "cat >/dev/null; echo 'out of luck' >&2; exit 2",
+        );
+        let call = call(&host, words("--port 80"))
+            .on(backend)
+            .env("PATH", &path);
+        let outcome = call.run(["true"]);
+        assert_eq!(outcome.code, 125, "{outcome:?}");
+        assert_eq!(outcome.report["reason"], "close_failed");
+        assert!(outcome.stderr.contains("out of luck"), "{outcome:?}");
+        let errors = outcome
+            .stderr
+            .lines()
+            .filter(|line| !line.contains("warning:"));
+        assert_eq!(errors.count(), 1, "{outcome:?}");
+    }
+}
+
+/// A kernel without ip6_tables: told, and IPv4 is gated.
+#[test]
+fn a_kernel_without_ip6tables_is_told() {
+    let host = Host::new().unwrap();
+    let says = "cat >/dev/null
+                echo \"ip6tables-restore: unable to initialize table 'filter'\" >&2; exit 1";
+    let path = shadow(&host, "ip6tables-legacy-restore", says);
+    let outcome = call(&host, words("--port 80"))
+        .on(Backend::IptablesLegacy)
+        .env("PATH", &path)
+        .run(["true"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(outcome.stderr.contains("IPv6 is not gated"), "{outcome:?}");
+    let warnings = outcome.report["warnings"].to_string();
+    assert!(warnings.contains("IPv6 is not gated"), "{warnings}");
+}
+
+/// Covers the host's /usr/sbin with copies of the named programs only.
+fn only(host: &Host, programs: &[&str]) {
+    let kept = host.dir().join("sbin");
+    let kept = kept.display();
+    let mut script = format!("mkdir {kept}");
+    for program in programs {
+        script.push_str(&format!(" && cp /usr/sbin/{program} {kept}/"));
+    }
+    script.push_str(&format!(
+        " && mount -t tmpfs tmpfs /usr/sbin && cp {kept}/* /usr/sbin/"
+    ));
+    host.must(sh(script));
+}
+
+#[test]
+fn a_backend_that_is_not_installed_is_named() {
+    let host = Host::new().unwrap();
+    let call = |backend: &str| call(&host, ["--port", "80", "--backend", backend]);
+    let legacy = ["iptables-legacy-restore", "iptables-legacy-save"];
+    Backend::IptablesLegacy.prime(&host);
+    only(&host, &legacy);
+    for backend in ["iptables", "iptables-nft"] {
+        let mut run = call(backend).start(["true"]);
+        assert_eq!(run.wait().unwrap().code(), Some(125));
+        let said = String::from_utf8(run.output().unwrap().stderr).unwrap();
+        assert!(
+            said.starts_with(&format!("syngate: --backend {backend}: ")),
+            "{said}"
+        );
+        assert!(said.contains("is iptables installed?"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    // iptables is there, ip6tables is not: told.
+    let mut run = call("iptables-legacy").start(["true"]);
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+    let said = String::from_utf8(run.output().unwrap().stderr).unwrap();
+    assert!(
+        said.contains("IPv6 is not gated: ip6tables is not installed"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_unknown_backend_is_refused() {
+    let host = Host::new().unwrap();
+    let outcome = call(&host, words("--port 80 --backend pf")).run(["true"]);
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    for word in ["--backend", "'pf'", "iptables-legacy"] {
+        assert!(outcome.stderr.contains(word), "{outcome:?}");
+    }
+}
+
+/// `auto` takes iptables where there is no nf_tables, and says with -v what and why.
+#[test]
+fn auto_takes_what_works() {
+    let host = Host::new().unwrap();
+    let auto = call(&host, words("-v --port 80")).run(["true"]);
+    assert_eq!(auto.report["backend"], "nft", "{auto:?}");
+
+    Backend::IptablesLegacy.prime(&host);
+    Backend::IptablesNft.prime(&host);
+    let without = call(&host, words("-v --port 80")).env("SYNGATE_FAULT", "no-nf-tables");
+    let outcome = without.run(["true"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let taken = outcome.report["backend"].as_str().unwrap();
+    assert!(taken.starts_with("iptables-"), "{outcome:?}");
+    assert!(outcome.stderr.contains("not used: nft: "), "{outcome:?}");
+    assert!(
+        outcome.stderr.contains(&format!("({taken})")),
+        "{outcome:?}"
+    );
+}
+
+/// Where xt_recent can't be used, the kernel's deadline is a date.
+#[test]
+fn without_xt_recent_the_deadline_is_a_date() {
+    for backend in [Backend::IptablesLegacy, Backend::IptablesNft] {
+        let (pair, _server) = served();
+        let host = &pair.server;
+        let call = call(
+            host,
+            words("-v --port 80 --max-closed 3s --drain 0 --ready-timeout 0"),
+        )
+        .on(backend)
+        .env("SYNGATE_FAULT", "no-xt-recent");
+        let mut latch = Latch::new(host, "latch");
+        let run = call.start(sh(latch.hold()));
+        latch.wait();
+        assert_eq!(shut(host), [80]);
+        let rules = host.ruleset();
+        assert!(
+            backend != Backend::IptablesLegacy || rules.contains("--datestop"),
+            "{rules}"
+        );
+        // Removed by somebody else, it is noticed all the same.
+        host.must(sh(match backend {
+            Backend::IptablesLegacy => "iptables-legacy -F; ip6tables-legacy -F",
+            _ => "nft flush ruleset",
+        }));
+        wait_shut(host, &[80]);
+        latch.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert!(outcome.stderr.contains("by the wall clock"), "{outcome:?}");
+
+        // Nobody is left to remove it.
+        let latch = Latch::new(host, "second");
+        let mut run = call.start(sh(latch.hold()));
+        latch.wait();
+        wait_gated(host);
+        kill_both(host, &mut run);
+        assert!(ask(&pair)[0] > 900.0);
+        assert_open(&pair);
+    }
+}
+
+/// A run's JSON says what it was, whatever made the gate.
+#[test]
+fn a_stopped_run_is_opened_by_its_watchdog() {
+    each(&Backend::EXPOSED, |backend| {
+        let (pair, _server) = served();
+        let host = &pair.server;
+        let call = call(host, words("--port 80 --max-closed 1s --drain 0")).on(backend);
+        let mut latch = Latch::new(host, "latch");
+        let mut run = call.start(sh(latch.hold()));
+        latch.wait();
+        run.signal(Signal::SIGSTOP).unwrap();
+        wait_until(SOON, "an open port", || shut(host).is_empty()).unwrap();
+        assert_open(&pair);
+        run.signal(Signal::SIGCONT).unwrap();
+        latch.release();
+        let outcome: Outcome = call.end(run);
+        assert_eq!(outcome.code, 124, "{outcome:?}");
+        assert_eq!(outcome.report["outcome"], Value::from("deadline"));
+    });
+}
