@@ -78,10 +78,12 @@ impl Tables {
         gate.scope.allow_from = self.networks(table, ALLOWED_V4, ALLOWED_V6)?;
         gate.scope.allow_local = !self.keys(table, ALLOWED_INTERFACES)?.is_empty();
         let interfaces = self.keys(table, INTERFACES)?;
+        // In no order, as hashes are.
         gate.scope.interfaces = interfaces
             .iter()
             .map(|e| messages::text(&e.bytes))
             .collect();
+        gate.scope.interfaces.sort();
         Ok(gate)
     }
 
