@@ -9,8 +9,9 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::gate::choice::Choice;
+use crate::gate::choice::{Choice, Kind};
 use crate::gate::scope::{Where, parse_interfaces, parse_networks};
+use crate::gate::watchdog;
 use crate::ports::PortSet;
 use crate::sockets::drained::DrainUntil;
 use crate::step::{OpenOn, Settle};
@@ -184,9 +185,6 @@ pub enum Other {
     Clear(ClearArgs),
     /// Tell what this host can do, and what a service on the ports needs
     Check(CheckArgs),
-    /// Removes a run's rules when the run is dead.
-    #[command(hide = true)]
-    Watchdog(WatchdogArgs),
 }
 
 /// `syngate status`.
@@ -225,15 +223,30 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
-/// The watchdog's orders.
-#[derive(Debug, Clone, clap::Args)]
-pub struct WatchdogArgs {
+/// A watchdog's orders: the call that a run makes of itself, for nobody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orders {
     /// The kind of backend.
-    pub kind: String,
+    pub kind: Kind,
     /// The run's id.
     pub run: String,
-    /// How long to watch, in milliseconds.
-    pub within_ms: u64,
+    /// How long to watch.
+    pub within: Duration,
+}
+
+impl Orders {
+    /// `syngate watchdog KIND RUN MILLISECONDS`.
+    fn parse(words: &[OsString]) -> Option<Orders> {
+        let words: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
+        let [_, watchdog::COMMAND, kind, run, ms] = words?[..] else {
+            return None;
+        };
+        Some(Orders {
+            kind: Kind::named(kind)?,
+            run: run.to_owned(),
+            within: Duration::from_millis(ms.parse().ok()?),
+        })
+    }
 }
 
 /// One value of `--to` or `--allow-from`. clap takes a bare `Vec` for many values.
@@ -254,6 +267,8 @@ pub enum Parsed {
     Run(Box<Args>),
     /// Something else to do.
     Other(Other),
+    /// To be a watchdog.
+    Watch(Orders),
     /// `--help` or `--version`: text for stdout.
     Print(String),
     /// One line that says what is wrong.
@@ -262,6 +277,10 @@ pub enum Parsed {
 
 /// Parses the arguments and the environment.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(orders) = Orders::parse(&args) {
+        return Parsed::Watch(orders);
+    }
     let parsed = Args::command()
         .try_get_matches_from(args)
         .and_then(|matches| Ok((Args::from_arg_matches(&matches)?, matches)));

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use syngate::cli::{Parsed, parse};
 use syngate::exit::{Exit, NOT_KEPT, NOT_RUN};
+use syngate::gate::watchdog::watch;
 use syngate::say::{Level, Say, print};
 
 fn main() -> ExitCode {
@@ -18,6 +19,10 @@ fn main() -> ExitCode {
         }
         Parsed::Other(other) => catch_unwind(|| syngate::commands::carry_out(&other, started))
             .unwrap_or(Exit::Status(NOT_RUN)),
+        Parsed::Watch(orders) => {
+            watch(orders.kind, &orders.run, orders.within);
+            Exit::Status(0)
+        }
         Parsed::Print(text) => {
             print(&text);
             Exit::Status(0)

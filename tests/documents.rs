@@ -16,7 +16,9 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use documents_parts::{Block, Man, calls, code_blocks, code_spans, option_table, words};
 use serde_json::Value;
 use syngate::cli::{Args, ENV_PREFIX, LONGEST};
+use syngate::commands::clear;
 use syngate::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT, NOT_RUN};
+use syngate::gate::{iptables, watchdog};
 use syngate::sockets::diag::YOUNG;
 use syngate::{child, lock, step};
 
@@ -43,8 +45,32 @@ impl Opt {
 }
 
 fn options() -> Vec<Opt> {
+    options_of(&program())
+}
+
+fn program() -> clap::Command {
     let mut command = Args::command();
     command.build();
+    command
+}
+
+/// What else it does: `status` and its kin, each with its options.
+fn other_commands() -> Vec<(String, Vec<Opt>)> {
+    let program = program();
+    let commands = program.get_subcommands();
+    commands
+        .map(|c| (c.get_name().to_owned(), options_of(c)))
+        .collect()
+}
+
+/// The options of all of them.
+fn all_names() -> BTreeSet<String> {
+    let others = other_commands();
+    let others = others.iter().flat_map(|(_, options)| names(options));
+    names(&options()).into_iter().chain(others).collect()
+}
+
+fn options_of(command: &clap::Command) -> Vec<Opt> {
     let options = command.get_arguments().filter(|a| !a.is_positional());
     options
         .map(|arg| {
@@ -203,16 +229,11 @@ fn man_is_clean_mdoc() {
 fn man_documents_each_option_and_no_other() {
     let options = options();
     let man = man();
-    for section in ["SYNOPSIS", "OPTIONS"] {
-        let flags = man.section(section).flags();
-        assert_same(
-            &format!("man, {section},"),
-            &flags,
-            "syngate",
-            &names(&options),
-        );
-    }
-    assert_same("man", &man.whole().flags(), "syngate", &names(&options));
+    let of_runs = man.section("OPTIONS").flags();
+    assert_same("man, OPTIONS,", &of_runs, "syngate", &names(&options));
+    let synopsis = man.section("SYNOPSIS").flags();
+    assert_same("man, SYNOPSIS,", &synopsis, "syngate", &all_names());
+    assert_same("man", &man.whole().flags(), "syngate", &all_names());
     let blocks = man.section("OPTIONS").items("Fl");
     for option in &options {
         let of_option = |b: &&Block| b.head_flags().contains(option.long());
@@ -225,6 +246,18 @@ fn man_documents_each_option_and_no_other() {
         assert_block_tells(block, option);
     }
     assert_eq!(blocks.len(), options.len());
+}
+
+#[test]
+fn man_documents_each_command_with_its_options() {
+    let commands = man().section("COMMANDS");
+    for (name, mut options) in other_commands() {
+        options.retain(|option| !option.usual);
+        let section = commands.subsection(&format!("syngate {name}"));
+        let what = format!("man, {name},");
+        let program = format!("syngate {name}");
+        assert_same(&what, &section.flags(), &program, &names(&options));
+    }
 }
 
 #[test]
@@ -288,6 +321,13 @@ fn man_has_the_constants_of_the_program() {
         ("Settle, group", step::SETTLE_GROUP),
         ("Settle, first change", step::SETTLE_PATIENCE),
         ("Settle, addresses", step::SETTLE_PLACES),
+        ("Guard", step::GUARD_EVERY),
+        ("Guard", iptables::LIST_EVERY),
+        ("Watchdog's start", watchdog::START_TIMEOUT),
+        ("Watchdog's grace", watchdog::GRACE),
+        ("Watchdog's patience", watchdog::RETRY_FOR),
+        ("Watchdog's patience", watchdog::RETRY_EVERY),
+        ("Clear's look", clear::LOOK_EVERY),
     ] {
         let block = items.iter().find(|b| b.head() == item);
         let block = block.unwrap_or_else(|| panic!("man, Times and limits: no '{item}'"));
@@ -405,7 +445,7 @@ fn readme_s_option_table_has_each_option_with_its_default() {
 fn readme_has_no_option_and_no_call_that_syngate_does_not_take() {
     let readme = read("README.md");
     let options = options();
-    let real = names(&options);
+    let real = all_names();
     for span in code_spans(&readme).iter().filter(|s| s.starts_with('-')) {
         let flags = span
             .split([' ', ',', '=', '|', '/'])
@@ -449,12 +489,21 @@ fn completions_are_as_generated() {
 
 #[test]
 fn completions_have_each_option_and_no_other() {
-    let real = names(&options());
+    let real = all_names();
     let bash = read("contrib/completions/syngate.bash");
-    let opts = bash.lines().find_map(|l| l.trim().strip_prefix("opts=\"-"));
-    let opts = format!("-{}", opts.expect("a line with the options"));
-    let offered = opts.trim_end_matches('"').split(' ').map(str::to_owned);
+    let opts = bash
+        .lines()
+        .filter_map(|l| l.trim().strip_prefix("opts=\"-"));
+    let offered = opts
+        .flat_map(|opts| words(&format!("-{}", opts.trim_end_matches('"'))))
+        .filter(|word| word.starts_with('-'));
     assert_same("syngate.bash", &offered.collect(), "syngate", &real);
+    for (name, _) in other_commands() {
+        assert!(
+            bash.contains(&format!("syngate,{name})")),
+            "syngate.bash: {name}"
+        );
+    }
 
     let zsh = read("contrib/completions/_syngate");
     let specs = zsh.lines().filter_map(|l| l.strip_prefix('\''));

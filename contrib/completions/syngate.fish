@@ -1,23 +1,73 @@
-complete -c syngate -s p -l port -d 'TCP ports to gate: numbers, ranges (8000-8010), service names; may be repeated' -r -f
-complete -c syngate -l syn -d 'What happens to new SYNs while the gate is closed' -r -f -a "drop\t'They are dropped, and their clients send them again'"
-complete -c syngate -l drain -d 'How long to wait at most, gate closed, for what is under way to finish; 0s: not at all' -r -f
-complete -c syngate -l drain-until -d 'What the drain waits for' -r -f -a "handshakes\t'Handshakes are over and accept queues are empty: enough for reloads'
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_syngate_global_optspecs
+    string join \n p/port= syn= drain= drain-until= settle= ready-timeout= open-on= max-closed= backend= hook= to= allow-from= allow-local interface= xtables-wait= precheck= lock-timeout= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
+end
+
+function __fish_syngate_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_syngate_global_optspecs) -- $cmd 2>/dev/null
+    or return 0
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_syngate_using_subcommand
+    set -l cmd (__fish_syngate_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c syngate -n "__fish_syngate_needs_command" -s p -l port -d 'TCP ports to gate: numbers, ranges (8000-8010), service names; may be repeated' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l syn -d 'What happens to new SYNs while the gate is closed' -r -f -a "drop\t'They are dropped, and their clients send them again'"
+complete -c syngate -n "__fish_syngate_needs_command" -l drain -d 'How long to wait at most, gate closed, for what is under way to finish; 0s: not at all' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l drain-until -d 'What the drain waits for' -r -f -a "handshakes\t'Handshakes are over and accept queues are empty: enough for reloads'
 requests\t'Also, no connection is in the middle of a request or an answer'
 connections\t'Also, every established connection has ended'"
-complete -c syngate -l settle -d 'Extra time closed once the service listens; auto: as long as its sockets still change' -r -f
-complete -c syngate -l ready-timeout -d 'How long to wait, after COMMAND, for the service to listen; 0s: don\'t watch listeners' -r -f
-complete -c syngate -l open-on -d 'When a port opens whose service was replaced' -r -f -a "exit\t'Once COMMAND has exited with status 0'
+complete -c syngate -n "__fish_syngate_needs_command" -l settle -d 'Extra time closed once the service listens; auto: as long as its sockets still change' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l ready-timeout -d 'How long to wait, after COMMAND, for the service to listen; 0s: don\'t watch listeners' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l open-on -d 'When a port opens whose service was replaced' -r -f -a "exit\t'Once COMMAND has exited with status 0'
 ready\t'As soon as the new process listens, also while COMMAND runs'"
-complete -c syngate -l max-closed -d 'The kernel opens the gate after this time, whatever happens' -r -f
-complete -c syngate -l precheck -d 'Run this first (by sh -c), gate open; if it fails, nothing is gated and COMMAND is not run' -r -f -a "(__fish_complete_command)"
-complete -c syngate -l lock-timeout -d 'How long to wait for another run on the same ports' -r -f
-complete -c syngate -l report-file -d 'Write a report of the run, in JSON, to this file' -r -F
-complete -c syngate -l best-effort -d 'Run COMMAND even if the gate could not be closed, and say so'
-complete -c syngate -s n -l dry-run -d 'Print the plan and the rules, and do nothing'
-complete -c syngate -s v -l verbose -d 'Tell each phase'
-complete -c syngate -s q -l quiet -d 'Tell errors only'
-complete -c syngate -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c syngate -s V -l version -d 'Print version'
+complete -c syngate -n "__fish_syngate_needs_command" -l max-closed -d 'The kernel opens the gate after this time, whatever happens' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l backend -d 'How the gate is made; auto: nft where it works, else iptables' -r -f -a "auto\t'nft where it works, else iptables'
+nft\t'nf_tables'
+iptables\t'The host\'s iptables, of whichever variant'
+iptables-nft\t'iptables on nf_tables'
+iptables-legacy\t'iptables on x_tables'"
+complete -c syngate -n "__fish_syngate_needs_command" -l hook -d 'Where packets are stopped' -r -f -a "input\t'Before sockets of this host'
+prerouting\t'Before NAT: also for ports that are published by containers'"
+complete -c syngate -n "__fish_syngate_needs_command" -l to -d 'Gate connections to these addresses or prefixes only; may be repeated' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l allow-from -d 'Let connections from these addresses or prefixes through; may be repeated' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l interface -d 'Gate connections that come in over these interfaces only; may be repeated' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l xtables-wait -d 'How long to wait for the lock of iptables' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l precheck -d 'Run this first (by sh -c), gate open; if it fails, nothing is gated and COMMAND is not run' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_needs_command" -l lock-timeout -d 'How long to wait for another run on the same ports' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l report-file -d 'Write a report of the run, in JSON, to this file' -r -F
+complete -c syngate -n "__fish_syngate_needs_command" -l allow-local -d 'Let connections through that come in over the loopback interface'
+complete -c syngate -n "__fish_syngate_needs_command" -l best-effort -d 'Run COMMAND even if the gate could not be closed, and say so'
+complete -c syngate -n "__fish_syngate_needs_command" -s n -l dry-run -d 'Print the plan and the rules, and do nothing'
+complete -c syngate -n "__fish_syngate_needs_command" -s v -l verbose -d 'Tell each phase'
+complete -c syngate -n "__fish_syngate_needs_command" -s q -l quiet -d 'Tell errors only'
+complete -c syngate -n "__fish_syngate_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c syngate -n "__fish_syngate_needs_command" -s V -l version -d 'Print version'
+complete -c syngate -n "__fish_syngate_needs_command" -a "status" -d 'Show which gates stand in this network namespace; exit status 3 if something is shut'
+complete -c syngate -n "__fish_syngate_needs_command" -a "clear" -d 'Open gates: those of dead runs are removed, living runs open theirs'
+complete -c syngate -n "__fish_syngate_needs_command" -a "check" -d 'Tell what this host can do, and what a service on the ports needs'
+complete -c syngate -n "__fish_syngate_using_subcommand status" -l json -d 'Print JSON'
+complete -c syngate -n "__fish_syngate_using_subcommand status" -s h -l help -d 'Print help'
+complete -c syngate -n "__fish_syngate_using_subcommand clear" -s p -l port -d 'Only gates of these TCP ports; may be repeated' -r
+complete -c syngate -n "__fish_syngate_using_subcommand clear" -l timeout -d 'How long to wait for a run to answer' -r
+complete -c syngate -n "__fish_syngate_using_subcommand clear" -l force -d 'End living runs, with their COMMAND, instead of asking them to open'
+complete -c syngate -n "__fish_syngate_using_subcommand clear" -s h -l help -d 'Print help'
+complete -c syngate -n "__fish_syngate_using_subcommand check" -s p -l port -d 'The TCP ports of the service to look at; may be repeated' -r
+complete -c syngate -n "__fish_syngate_using_subcommand check" -l json -d 'Print JSON'
+complete -c syngate -n "__fish_syngate_using_subcommand check" -s h -l help -d 'Print help'
 
 # Behind -- comes COMMAND: its line is completed as if it stood alone.
 function __syngate_command

@@ -15,7 +15,7 @@ use crate::say::Say;
 /// Something is still shut.
 const NOT_CLEARED: u8 = 1;
 /// How often it is looked whether a run has answered.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Carries it out.
 pub fn run(args: &ClearArgs, say: &Say) -> Exit {

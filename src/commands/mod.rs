@@ -4,12 +4,10 @@ pub mod check;
 pub mod clear;
 pub mod status;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::cli::Other;
-use crate::exit::{Exit, NOT_RUN};
-use crate::gate::choice::Kind;
-use crate::gate::watchdog;
+use crate::exit::Exit;
 use crate::say::{Level, Say};
 
 /// Carries one out.
@@ -19,12 +17,5 @@ pub fn carry_out(other: &Other, started: Instant) -> Exit {
         Other::Status(args) => status::run(args, &say),
         Other::Clear(args) => clear::run(args, &say),
         Other::Check(args) => check::run(args, &say),
-        Other::Watchdog(args) => match Kind::named(&args.kind) {
-            Some(kind) => {
-                watchdog::watch(kind, &args.run, Duration::from_millis(args.within_ms));
-                Exit::Status(0)
-            }
-            None => Exit::Status(NOT_RUN),
-        },
     }
 }

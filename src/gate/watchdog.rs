@@ -22,13 +22,14 @@ use super::Deadline;
 use super::choice::Kind;
 
 /// How long the watchdog may take to be there.
-const START_TIMEOUT: Duration = Duration::from_secs(5);
+pub const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long after the deadline it steps in even though the run lives: it may hang, or be stopped.
-const GRACE: Duration = Duration::from_millis(200);
+pub const GRACE: Duration = Duration::from_millis(200);
 /// When the rules can't be removed (somebody holds the lock of iptables), it is tried again this
 /// often, and for so long; the kernel has opened the gate by then.
-const RETRY_EVERY: Duration = Duration::from_millis(100);
-const RETRY_FOR: Duration = Duration::from_secs(300);
+pub const RETRY_EVERY: Duration = Duration::from_millis(100);
+/// See [`RETRY_EVERY`].
+pub const RETRY_FOR: Duration = Duration::from_secs(300);
 const READY: u8 = b'r';
 const DISMISSED: u8 = b'd';
 

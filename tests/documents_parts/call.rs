@@ -1,5 +1,8 @@
 //! Calls of syngate in shell code.
 
+/// What else syngate is called with.
+const OTHERS: [&str; 3] = ["status", "clear", "check"];
+
 /// Each call as its arguments, `syngate` first: by itself, behind a prompt or another command
 /// (sudo, cron's columns, nsenter), and within a quoted argument.
 pub fn calls(text: &str) -> Vec<Vec<String>> {
@@ -10,7 +13,7 @@ pub fn calls(text: &str) -> Vec<Vec<String>> {
             .any(|p| line.starts_with(p));
         let words = split(if prompt { &line[2..] } else { line });
         for (n, word) in words.iter().enumerate() {
-            let is_option = |w: &Word| matches!(w, Word::Text(t) if t.starts_with('-'));
+            let is_option = |w: &Word| matches!(w, Word::Text(t) if t.starts_with('-') || OTHERS.contains(&t.as_str()));
             match word {
                 Word::Text(name)
                     if (name == "syngate" || name.ends_with("/syngate"))

@@ -28,7 +28,7 @@ use crate::sockets::Family;
 
 /// Where the kernel's deadline follows the wall clock, only the rules themselves tell whether
 /// somebody has removed them: they are listed this often.
-const LIST_EVERY: Duration = Duration::from_millis(250);
+pub const LIST_EVERY: Duration = Duration::from_millis(250);
 /// Somebody may change the rules between our look at them and our change: how often to try again.
 const ERASE_TRIES: usize = 5;
 
