@@ -29,22 +29,32 @@ demo: demo-packages
 	$(CARGO) build --release --workspace
 	target/release/testkit demo --syngate target/release/syngate
 
-# Once as root, and once more as somebody who is not, in a user namespace.
+# The backends besides nft's own choice; see tests/harness.
+BACKENDS := nft-plain iptables-nft iptables-legacy
+RUNS := --test guarantees --test services --test life --test edges
+
+# Once as root, once more as somebody who is not, in a user namespace, and what runs promise on each
+# of the other backends.
 test: test-packages
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 	TESTKIT_ROOTLESS=1 $(CARGO) test --workspace --tests
+	set -e; for backend in $(BACKENDS); do \
+	  echo "on $$backend"; SYNGATE_TEST_BACKEND=$$backend $(CARGO) test --package syngate $(RUNS); \
+	done
 
 LONG := target/long
 # Each round appends to the log; a round that was broken off can be repeated by itself.
 test-long: test-packages
 	$(CARGO) build --workspace --tests
 	mkdir -p $(LONG)
-	SYNGATE_KILLS=200 SYNGATE_KILL_LOG=$(CURDIR)/$(LONG)/kills.tsv \
-	  $(CARGO) test --package syngate --test guarantees killed_at_random -- --nocapture
-	awk -F '\t' '$$1 == "random" { n++; s += $$5; if ($$5 > m) m = $$5; k += $$3 == "true"; c += $$4 == "true" } \
-	  END { printf "%d kills, %d in mid-run, %d of them with the gate closed; no rule after %.1f ms on average, %.1f ms at most\n", n, k, c, s / n, m }' \
-	  $(LONG)/kills.tsv | tee $(LONG)/kills.txt
+	set -e; for backend in nft $(BACKENDS); do \
+	  SYNGATE_TEST_BACKEND=$$backend SYNGATE_KILLS=200 SYNGATE_KILL_LOG=$(CURDIR)/$(LONG)/kills-$$backend.tsv \
+	    $(CARGO) test --package syngate --test guarantees killed_at_random -- --nocapture; \
+	  awk -F '\t' -v backend=$$backend '$$1 == "random" { n++; s += $$5; if ($$5 > m) m = $$5; k += $$3 == "true"; c += $$4 == "true" } \
+	    END { printf "%s: %d kills, %d in mid-run, %d of them with the gate closed; no rule after %.1f ms on average, %.1f ms at most\n", backend, n, k, c, s / n, m }' \
+	    $(LONG)/kills-$$backend.tsv; \
+	done | tee $(LONG)/kills.txt
 
 lint:
 	$(CARGO) fmt --all -- --check

@@ -13,7 +13,7 @@ use crate::before::Before;
 use crate::child::{self, Child};
 use crate::cli::Args;
 use crate::exit::{Exit, NOT_EXECUTABLE, NOT_FOUND, NOT_RUN};
-use crate::gate::choice::Kind;
+use crate::gate::choice::{Choice, Kind};
 use crate::gate::{self, Deadline, Gate};
 use crate::plan::{Plan, Refused};
 use crate::ports::PortSet;
@@ -133,8 +133,8 @@ fn close(
         Ok((gate, lacking)) => {
             say.must_not_block();
             report.backend = Some(gate.backend());
-            for why in lacking {
-                say.phase(&format!("not used: {why}"));
+            if plan.backend == Choice::Auto {
+                say.phase(&why_taken(gate.backend(), &lacking));
             }
             say.phase(&format!(
                 "closed {} ({})",
@@ -161,6 +161,17 @@ fn close(
             "close_failed",
             format!("the gate can't be closed: {error:#}"),
         )),
+    }
+}
+
+/// Why `--backend auto` took what it took.
+fn why_taken(backend: &str, lacking: &[String]) -> String {
+    match lacking {
+        [] => format!("--backend auto: {backend}, since it works here"),
+        lacking => format!(
+            "--backend auto: {backend}, since others do not work here: {}",
+            lacking.join("; ")
+        ),
     }
 }
 

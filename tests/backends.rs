@@ -600,6 +600,10 @@ fn auto_takes_what_works() {
     let host = Host::new().unwrap();
     let auto = call(&host, words("-v --port 80")).run(["true"]);
     assert_eq!(auto.report["backend"], "nft", "{auto:?}");
+    assert!(
+        auto.stderr.contains("auto: nft, since it works here"),
+        "{auto:?}"
+    );
 
     Backend::IptablesLegacy.prime(&host);
     Backend::IptablesNft.prime(&host);
@@ -608,7 +612,8 @@ fn auto_takes_what_works() {
     assert_eq!(outcome.code, 0, "{outcome:?}");
     let taken = outcome.report["backend"].as_str().unwrap();
     assert!(taken.starts_with("iptables-"), "{outcome:?}");
-    assert!(outcome.stderr.contains("not used: nft: "), "{outcome:?}");
+    let why = format!("auto: {taken}, since others do not work here: nft: ");
+    assert!(outcome.stderr.contains(&why), "{outcome:?}");
     assert!(
         outcome.stderr.contains(&format!("({taken})")),
         "{outcome:?}"
