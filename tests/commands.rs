@@ -316,6 +316,29 @@ fn clear_force_ends_runs() {
     assert!(!gated(&host));
 }
 
+/// A run in another pid namespace can't be signalled from here: told.
+#[test]
+fn clear_leaves_runs_of_other_pid_namespaces_alone() {
+    let host = Host::new().unwrap();
+    let call = call(&host, words("--port 80 --ready-timeout 0"));
+    let mut latch = Latch::new(&host, "latch");
+    let mut unshare = host.command("unshare");
+    unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
+    unshare
+        .args(call.argv(sh(latch.hold())))
+        .stdin(Stdio::null());
+    let mut run = host.spawn(&mut unshare).unwrap();
+    latch.wait();
+    // It sees ours; from inside, ours is nobody's.
+    let inside = format!("unshare --pid --fork --mount-proc {SYNGATE} clear --timeout 300ms");
+    let ran = host.sh(&inside).unwrap();
+    assert_eq!(ran.code(), 1, "{ran:?}");
+    assert!(ran.stderr.contains("another pid namespace"), "{ran:?}");
+    assert_eq!(shut(&host), [80]);
+    latch.release();
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+}
+
 #[test]
 fn clear_needs_privilege() {
     let host = Host::new().unwrap();
