@@ -19,7 +19,7 @@ const ANSWER_TIMEOUT_MS: u16 = 5_000;
 /// The kernel fills dumps up to 32 KiB at a time (netlink_dump(), net/netlink/af_netlink.c).
 const RECEIVE_BUFFER: usize = 64 * 1024;
 /// The length of `struct nlmsghdr`.
-const HEADER: usize = 16;
+pub const HEADER: usize = 16;
 /// linux/netlink.h; not in the libc crate.
 const NETLINK_CAP_ACK: libc::c_int = 10;
 const NETLINK_EXT_ACK: libc::c_int = 11;
