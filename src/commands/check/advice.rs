@@ -94,13 +94,13 @@ impl Service<'_> {
     }
 
     /// The call that wraps `restart` or `reload`.
-    fn call(&self, verb: &str) -> String {
+    fn call(&self, verb: &str, host: &Host) -> String {
         let control = self.places[0]
             .processes
             .iter()
             .find_map(|p| p.control.as_ref());
         let command = control.map_or_else(
-            || format!("COMMAND (what does the {verb})"),
+            || "COMMAND".to_owned(),
             |control: &Control| control.command(verb),
         );
         let drain = if verb == "reload" {
@@ -108,13 +108,16 @@ impl Service<'_> {
         } else {
             ""
         };
-        format!("syngate --port {}{drain} -- {command}", self.ports())
+        let ports = self.ports();
+        let published = host.published.iter().any(|p| ports.contains(p.port));
+        let hook = if published { " --hook prerouting" } else { "" };
+        format!("syngate --port {ports}{hook}{drain} -- {command}")
     }
 
     /// What a restart and a reload do to its sockets.
     fn hand_over(&self, host: &Host) -> Advice {
         let (names, count) = self.holders();
-        let restart = self.call("restart");
+        let restart = self.call("restart", host);
         if self.places[0]
             .processes
             .iter()
@@ -179,7 +182,7 @@ impl Service<'_> {
                 &format!(
                     "{of}: what waits in the queue of a socket that a reload closes is moved to \
                      another one (tcp_migrate_req 1); wrap restarts: {}",
-                    self.call("restart")
+                    self.call("restart", host)
                 ),
             );
         }
@@ -189,7 +192,7 @@ impl Service<'_> {
                 "{of}: a reload that closes some of them resets what waits in their queues \
                  (tcp_migrate_req is {}): wrap reloads too: {}",
                 shown(host.sysctl("net.ipv4.tcp_migrate_req")),
-                self.call("reload")
+                self.call("reload", host)
             ),
         )
     }
@@ -303,8 +306,9 @@ fn director(host: &Host) -> Option<Advice> {
         code: "ipvs_director",
         ports: ports.collect(),
         text: format!(
-            "an IPVS director ({}): SYNs to these meet the gate before IPVS sends them on (input \
-             hook, 10 before 98): leave their addresses out with --to",
+            "an IPVS director ({}): SYNs to these meet the gate before IPVS sends them on (the \
+             gate is at priority 10 of the input hook, IPVS at 98): name the service's own addresses \
+             with --to",
             services.join(", ")
         ),
     })

@@ -162,13 +162,13 @@ impl From<Result<(), Refusal>> for Answer {
     }
 }
 
-const NOT_PRIVILEGED: &str = "asking needs CAP_NET_ADMIN over this network namespace";
+const NOT_PRIVILEGED: &str = "asking needs CAP_NET_ADMIN";
 
 impl Host {
     /// Looks. `sock_diag` was tried by whoever listed the sockets.
     pub fn look(sock_diag: Answer) -> Host {
         let asked = NfTables::ask();
-        let census = census::take();
+        let census = census::take(caps::net_admin());
         let default = census::default_variant();
         let (published, published_unseen) = published(&census);
         Host {
@@ -223,7 +223,10 @@ impl Host {
         let lacking = match (&self.nf_tables, &self.timed_sets) {
             (Answer::Yes, Answer::Yes) => None,
             (Answer::Unknown(why), _) if why == NOT_PRIVILEGED => {
-                return Err(format!("{} (this one is of another)", caps::NEEDED));
+                return Err(format!(
+                    "{}; what this process has is over another user namespace",
+                    caps::NEEDED
+                ));
             }
             (Answer::Unknown(why) | Answer::No(why), _)
             | (_, Answer::Unknown(why) | Answer::No(why)) => Some(why),

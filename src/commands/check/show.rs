@@ -65,7 +65,7 @@ fn host_rows(check: &Check) -> Vec<(&'static str, String)> {
     rows.extend(
         host.published_unseen
             .as_ref()
-            .map(|why| ("published ports", format!("not known: {why}"))),
+            .map(|why| ("published ports", format!("not all known: {why}"))),
     );
     rows.push(("settings", settings(host)));
     rows.push(("counts so far", counts(host)));
@@ -101,18 +101,19 @@ fn privileges(host: &Host) -> String {
     format!("{who}, {admin}{processes}")
 }
 
+/// The queues, and what sends packets there.
 fn nfqueue(host: &Host) -> String {
-    match (&host.nfqueue, &host.nft_queue, &host.nft_nfqueue_target) {
-        (Answer::Yes, Answer::Yes, _) => "yes, by nft's queue".to_owned(),
-        (Answer::Yes, no, Answer::Yes) => format!(
+    if !host.nfqueue.is_yes() {
+        return yes_or(&host.nfqueue, "");
+    }
+    match (&host.nft_queue, &host.nft_nfqueue_target) {
+        (Answer::Yes, _) => "yes, by nft's queue".to_owned(),
+        (queue, Answer::Yes) => format!(
             "yes, by the target of x_tables in an nft rule (nft's own queue: {})",
-            yes_or(no, "")
+            yes_or(queue, "")
         ),
-        (Answer::Yes, no, _) => format!(
-            "nothing leads to its queues: nft's queue: {}",
-            yes_or(no, "")
-        ),
-        (no, ..) => yes_or(no, ""),
+        (Answer::Unknown(why), _) => format!("yes; by which way is not known: {why}"),
+        (queue, _) => format!("not from nf_tables (nft's queue: {})", yes_or(queue, "")),
     }
 }
 
@@ -152,7 +153,7 @@ fn backend(check: &Check) -> String {
 
 fn ipvs(host: &Host) -> String {
     match host.ipvs.as_deref() {
-        None => "no".to_owned(),
+        None => "not loaded".to_owned(),
         Some([]) => "yes, without virtual TCP services".to_owned(),
         Some(services) => format!("yes: {}", services.join(", ")),
     }
@@ -160,7 +161,7 @@ fn ipvs(host: &Host) -> String {
 
 fn conntrack(host: &Host) -> String {
     host.conntrack.map_or_else(
-        || "no".to_owned(),
+        || "not loaded".to_owned(),
         |tracked| format!("yes, {} of {} entries", tracked.count, tracked.max),
     )
 }

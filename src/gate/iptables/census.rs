@@ -5,6 +5,8 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 
+use nix::errno::Errno;
+
 use super::save::words;
 use super::variant::{Programs, Variant};
 use super::{has_ipv6, installed_variants};
@@ -36,8 +38,8 @@ pub fn default_variant() -> Option<Variant> {
     Some(programs.truly())
 }
 
-/// All that are installed.
-pub fn take() -> Vec<Installed> {
+/// All that are installed. Without privilege they are not asked what they hold.
+pub fn take(privileged: bool) -> Vec<Installed> {
     installed_variants()
         .into_iter()
         .map(|(variant, programs)| Installed {
@@ -45,7 +47,13 @@ pub fn take() -> Vec<Installed> {
             holdings: Family::ALL
                 .into_iter()
                 .filter(|family| programs.has(*family) && (*family == Family::V4 || has_ipv6()))
-                .map(|family| (family, holding(variant, &programs, family)))
+                .map(|family| {
+                    let asked = match privileged {
+                        true => holding(variant, &programs, family),
+                        false => Err("asking needs CAP_NET_ADMIN".to_owned()),
+                    };
+                    (family, asked)
+                })
                 .collect(),
         })
         .collect()
@@ -53,7 +61,7 @@ pub fn take() -> Vec<Installed> {
 
 fn holding(variant: Variant, programs: &Programs, family: Family) -> Result<Holding, String> {
     if variant == Variant::Legacy {
-        let tables = legacy_tables(family).map_err(|(file, error)| format!("{file}: {error}"))?;
+        let tables = legacy_tables(family).map_err(unreadable)?;
         if tables.is_empty() {
             return Ok(Holding::default());
         }
@@ -78,6 +86,11 @@ pub fn legacy_tables(family: Family) -> Result<Vec<String>, (&'static str, io::E
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err((file, error)),
     }
+}
+
+fn unreadable((file, error): (&str, io::Error)) -> String {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    format!("{file}: {}", errno.unwrap_or(Errno::EIO).desc())
 }
 
 /// What iptables-save(8) prints. Pure.

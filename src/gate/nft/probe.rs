@@ -73,39 +73,43 @@ pub struct Probed {
 /// # Errors
 /// There is no netfilter netlink in this kernel.
 pub fn probe(id: &str) -> Result<Probed> {
-    let mut tables = Tables::open()?;
     let plain = ruleset(id, Where::Input, false);
-    let owner = owned(&mut tables, id);
+    let owner = owned(id)?;
     let (table, gate) = match &owner {
         Ok(()) => (Ok(()), Ok(())),
         Err(_) => (
-            tables.rehearse(Rehearsal::of(&plain)?.only_table()),
-            tables.rehearse(Rehearsal::of(&plain)?),
+            rehearse(Rehearsal::of(&plain)?.only_table())?,
+            rehearse(Rehearsal::of(&plain)?)?,
         ),
     };
+    let rule = |expression, data: &[u8]| {
+        rehearse(Rehearsal::of(&plain)?.with_rule(&plain, expression, data))
+    };
     Ok(Probed {
-        prerouting: tables.rehearse(Rehearsal::of(&ruleset(id, Where::Prerouting, false))?),
-        queue: tables.rehearse(Rehearsal::of(&plain)?.with_rule(&plain, "queue", &queue())),
-        nfqueue_target: tables.rehearse(Rehearsal::of(&plain)?.with_rule(
-            &plain,
-            "target",
-            &nfqueue_target(),
-        )),
-        nfnetlink_queue: tables.has_queues(),
-        recent: tables.has_recent(),
+        prerouting: rehearse(Rehearsal::of(&ruleset(id, Where::Prerouting, false))?)?,
+        queue: rule("queue", &queue())?,
+        nfqueue_target: rule("target", &nfqueue_target())?,
+        nfnetlink_queue: Tables::open()?.has_queues(),
+        recent: Tables::open()?.has_recent(),
         table,
         gate,
         owner,
     })
 }
 
-/// If it is refused as a whole, it may be for another reason than the owner: then that is the
-/// answer about the owner, too.
-fn owned(tables: &mut Tables, id: &str) -> Result<(), Refusal> {
+/// What is refused here may be refused for another reason than the owner: then a gate without one
+/// is refused as well.
+fn owned(id: &str) -> Result<Result<(), Refusal>> {
     if crate::fault::is("no-owner-tables") {
-        return Err(Errno::EOPNOTSUPP.into());
+        return Ok(Err(Errno::EOPNOTSUPP.into()));
     }
-    tables.rehearse(Rehearsal::of(&ruleset(id, Where::Input, true))?)
+    rehearse(Rehearsal::of(&ruleset(id, Where::Input, true))?)
+}
+
+/// Over a socket of its own, so that no answer can be taken for another's.
+fn rehearse(rehearsal: Rehearsal) -> Result<Result<(), Refusal>> {
+    let pages = [IoSlice::new(&rehearsal.bytes)];
+    Ok(Tables::open()?.socket.transact(&pages, rehearsal.seqs))
 }
 
 /// The gate that a run would make, for one port.
@@ -145,11 +149,6 @@ fn nfqueue_target() -> Vec<u8> {
 }
 
 impl Tables {
-    fn rehearse(&mut self, rehearsal: Rehearsal) -> Result<(), Refusal> {
-        let pages = [IoSlice::new(&rehearsal.bytes)];
-        self.socket.transact(&pages, rehearsal.seqs)
-    }
-
     /// Binding a family to the queues is a command that has done nothing since Linux 3.8
     /// (nfqnl_recv_config()), and is refused where nobody takes such commands.
     fn has_queues(&mut self) -> Result<(), Refusal> {
@@ -223,10 +222,8 @@ impl Rehearsal {
         let mut at = 0;
         for message in messages(&self.bytes).flatten().take(2) {
             at += (HEADER + message.payload.len()).next_multiple_of(4);
-            self.seqs.end = self.seqs.end.min(message.seq + 1);
+            self.seqs.end = message.seq + 1;
         }
-        // The begin has no number of its own where it is not acknowledged.
-        self.seqs.end = self.seqs.end.max(self.seqs.start + 1);
         self.bytes.truncate(at);
         self
     }
@@ -290,6 +287,9 @@ mod tests {
         let longer = whole.with_rule(&rules, "queue", &queue());
         assert_eq!(kinds(&longer).len(), count + 1);
         assert_eq!(longer.seqs.len(), acknowledged + 1);
-        assert_eq!(kinds(&longer.only_table()), [0x10, 0], "begin, and a table");
+        let table = longer.only_table();
+        assert_eq!(kinds(&table), [0x10, 0], "begin, and a table");
+        let last = messages(&table.bytes).last().unwrap().unwrap();
+        assert_eq!(table.seqs.end, last.seq + 1, "its answer is waited for");
     }
 }

@@ -9,6 +9,10 @@ use crate::netlink::{attribute, attributes, get};
 
 // linux/netfilter/nf_tables.h
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_HOOK_HOOKNUM: u16 = 1;
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
 const NFTA_PAYLOAD_BASE: u16 = 2;
@@ -40,27 +44,55 @@ pub struct Redirected {
 /// No privilege, no nf_tables.
 pub fn find() -> Result<Vec<Redirected>> {
     let any_family = [libc::AF_UNSPEC as u8, 0, 0, 0];
-    let mut found = Tables::open()?.dump_body(libc::NFT_MSG_GETRULE, &any_family, |row| {
+    let mut tables = Tables::open()?;
+    let of_output = tables.dump_body(libc::NFT_MSG_GETCHAIN, &any_family, |row| {
+        output_chain(row).into_iter().collect()
+    })?;
+    let rules = tables.dump_body(libc::NFT_MSG_GETRULE, &any_family, |row| {
         redirected(row).into_iter().collect()
     })?;
+    let incoming = rules.into_iter().filter(|(at, _)| !of_output.contains(at));
+    let mut found: Vec<Redirected> = incoming
+        .map(|(at, port)| Redirected {
+            port,
+            by: format!("nft table {}, chain {}", at.table, at.chain),
+        })
+        .collect();
     found.sort_unstable();
     found.dedup();
     Ok(found)
 }
 
-/// In one message of a dump of rules.
-fn redirected(payload: &[u8]) -> Option<Redirected> {
+/// A chain.
+#[derive(PartialEq, Eq)]
+struct At {
+    family: u8,
+    table: String,
+    chain: String,
+}
+
+/// A chain of what this host's own clients send, in one message of a dump of chains.
+fn output_chain(payload: &[u8]) -> Option<At> {
     let body = payload.get(4..)?;
-    let chain = messages::text(attribute(body, NFTA_RULE_CHAIN)?);
-    if chain.eq_ignore_ascii_case("output") {
-        return None; // what this host's own clients send
-    }
-    let port = port_sent_elsewhere(attribute(body, NFTA_RULE_EXPRESSIONS)?)?;
-    let table = messages::text(attribute(body, NFTA_RULE_TABLE)?);
-    Some(Redirected {
-        port,
-        by: format!("nft table {table}, chain {chain}"),
+    let hook = attribute(body, NFTA_CHAIN_HOOK)?;
+    let number = u32::from_be_bytes(get(attribute(hook, NFTA_HOOK_HOOKNUM)?, 0)?);
+    (number == libc::NF_INET_LOCAL_OUT as u32).then_some(At {
+        family: *payload.first()?,
+        table: messages::text(attribute(body, NFTA_CHAIN_TABLE)?),
+        chain: messages::text(attribute(body, NFTA_CHAIN_NAME)?),
     })
+}
+
+/// A port, and by which chain, in one message of a dump of rules.
+fn redirected(payload: &[u8]) -> Option<(At, u16)> {
+    let body = payload.get(4..)?;
+    let port = port_sent_elsewhere(attribute(body, NFTA_RULE_EXPRESSIONS)?)?;
+    let at = At {
+        family: *payload.first()?,
+        table: messages::text(attribute(body, NFTA_RULE_TABLE)?),
+        chain: messages::text(attribute(body, NFTA_RULE_CHAIN)?),
+    };
+    Some((at, port))
 }
 
 /// `tcp dport PORT … dnat to …`: the port that is loaded and compared before the address changes.
