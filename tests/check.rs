@@ -72,12 +72,17 @@ fn codes(found: &Value, port: Option<&str>) -> BTreeSet<String> {
         .collect()
 }
 
+/// What is said, and the call that is advised.
 #[track_caller]
 fn text(found: &Value, code: &str) -> String {
     let all = found["advice"].as_array().unwrap();
     let advice = all.iter().find(|advice| advice["code"] == code);
     let advice = advice.unwrap_or_else(|| panic!("no {code} in {found:#}"));
-    advice["text"].as_str().unwrap().to_owned()
+    let text = advice["text"].as_str().unwrap();
+    match advice["command"].as_str() {
+        Some(command) => format!("{text}: {command}"),
+        None => text.to_owned(),
+    }
 }
 
 /// A place that is listened on, with how many sockets, the shortest backlog, the fullest queue and
@@ -275,7 +280,7 @@ fn a_socket_that_survives_a_reload() {
     assert_eq!(by_us(&found), by_ss(&host));
     let told = text(&found, "shared_socket");
     assert!(
-        told.starts_with("80: one socket, held by nginx (3 processes)"),
+        told.starts_with("80: one socket for each address, held by nginx (3 processes)"),
         "{told}"
     );
     assert!(

@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::host::{Answer, Host};
-use super::service::{Control, Place};
+use super::service::Place;
 use crate::gate::iptables::variant::Variant;
+use crate::plan::command_line;
 use crate::ports::PortSet;
 use crate::report::as_ranges;
 
-/// The rate of new connections by which a backlog is judged.
-const RATE: u32 = 1_000;
-/// A backlog that holds less of them is told.
+/// A backlog that holds less connections is told.
 const SMALL_BACKLOG: u32 = 256;
 /// So full a connection tracking is told.
 const NEARLY_FULL: (u64, u64) = (9, 10);
@@ -29,6 +28,8 @@ pub struct Advice {
     pub ports: PortSet,
     /// For people: one line.
     pub text: String,
+    /// The call that it advises, if any.
+    pub command: Option<String>,
 }
 
 /// Everything that follows. `wanted`: the ports that were asked for, if any were.
@@ -80,9 +81,7 @@ impl Service<'_> {
     }
 
     fn advice(&self, code: &'static str, text: &str) -> Advice {
-        let ports = self.ports();
-        let text = format!("{}: {text}", ports.brief());
-        Advice { code, ports, text }
+        about(code, self.ports(), text)
     }
 
     /// The names, each once, and how many processes.
@@ -95,14 +94,12 @@ impl Service<'_> {
 
     /// The call that wraps `restart` or `reload`.
     fn call(&self, verb: &str, host: &Host) -> String {
-        let control = self.places[0]
-            .processes
-            .iter()
-            .find_map(|p| p.control.as_ref());
-        let command = control.map_or_else(
-            || "COMMAND".to_owned(),
-            |control: &Control| control.command(verb),
-        );
+        let mut processes = self.places[0].processes.iter();
+        let control = processes.find_map(|p| p.control.as_ref());
+        let command = match control {
+            Some(control) => command_line(&control.command(verb)),
+            None => "COMMAND".to_owned(),
+        };
         let drain = if verb == "reload" {
             " --drain-until handshakes"
         } else {
@@ -114,15 +111,25 @@ impl Service<'_> {
         format!("syngate --port {ports}{hook}{drain} -- {command}")
     }
 
+    fn one_socket(&self) -> &'static str {
+        if self.places.len() == 1 {
+            "one socket"
+        } else {
+            "one socket for each address"
+        }
+    }
+
+    /// Socket activation.
+    fn is_of_systemd(&self) -> bool {
+        let mut processes = self.places[0].processes.iter();
+        processes.any(|p| p.pid == 1 && p.name == "systemd")
+    }
+
     /// What a restart and a reload do to its sockets.
     fn hand_over(&self, host: &Host) -> Advice {
         let (names, count) = self.holders();
-        let restart = self.call("restart", host);
-        if self.places[0]
-            .processes
-            .iter()
-            .any(|p| p.pid == 1 && p.name == "systemd")
-        {
+        let one = self.one_socket();
+        if self.is_of_systemd() {
             return self.advice(
                 "socket_activation",
                 "systemd holds the socket: it outlives the service, so no gate is needed, not even \
@@ -132,11 +139,11 @@ impl Service<'_> {
         if self.places[0].is_group() {
             return self.group(host);
         }
-        match count {
+        let advice = match count {
             0 => self.advice(
                 "holders_unseen",
                 &format!(
-                    "one socket; who holds it can't be seen{}; wrap restarts: {restart}",
+                    "{one}; who holds it can't be seen{}; wrap restarts",
                     if host.privileges.sys_ptrace {
                         " (a process elsewhere, or the kernel itself)"
                     } else {
@@ -147,19 +154,19 @@ impl Service<'_> {
             1 => self.advice(
                 "one_process",
                 &format!(
-                    "one socket, held by {names} alone: a restart closes it, and so does a reload \
-                     that starts a new process; wrap these: {restart}"
+                    "{one}, held by {names} alone: a restart closes it, and so does a reload that \
+                     starts a new process; wrap these"
                 ),
             ),
             count => self.advice(
                 "shared_socket",
                 &format!(
-                    "one socket, held by {names} ({count} processes): it survives a reload that \
-                     leaves the first of them running, so no gate is needed for that; wrap \
-                     restarts: {restart}"
+                    "{one}, held by {names} ({count} processes): it survives a reload that leaves \
+                     the first of them running, so no gate is needed for that; wrap restarts"
                 ),
             ),
-        }
+        };
+        advice.by(self.call("restart", host))
     }
 
     fn group(&self, host: &Host) -> Advice {
@@ -169,32 +176,24 @@ impl Service<'_> {
         } else {
             format!(", held by {names}")
         };
-        let size = self
-            .places
-            .iter()
-            .map(|place| place.sockets)
-            .max()
-            .unwrap_or(0);
-        let of = format!("a SO_REUSEPORT group of {size}{held}");
-        if host.sysctl("net.ipv4.tcp_migrate_req") == Some(1) {
-            return self.advice(
-                "reuseport_migrated",
-                &format!(
-                    "{of}: what waits in the queue of a socket that a reload closes is moved to \
-                     another one (tcp_migrate_req 1); wrap restarts: {}",
-                    self.call("restart", host)
-                ),
+        let size = self.places.iter().map(|place| place.sockets).max();
+        let of = format!("a SO_REUSEPORT group of {}{held}", size.unwrap_or(0));
+        let migrate = host.sysctl("net.ipv4.tcp_migrate_req");
+        if migrate == Some(1) {
+            let text = format!(
+                "{of}: what waits in the queue of a socket that a reload closes is moved to another \
+                 one (tcp_migrate_req is 1); wrap restarts"
             );
+            let advice = self.advice("reuseport_migrated", &text);
+            return advice.by(self.call("restart", host));
         }
-        self.advice(
-            "reuseport_group",
-            &format!(
-                "{of}: a reload that closes some of them resets what waits in their queues \
-                 (tcp_migrate_req is {}): wrap reloads too: {}",
-                shown(host.sysctl("net.ipv4.tcp_migrate_req")),
-                self.call("reload", host)
-            ),
-        )
+        let text = format!(
+            "{of}: a reload that closes some of them resets what waits in their queues \
+             (tcp_migrate_req is {}); wrap reloads too",
+            shown(migrate)
+        );
+        let advice = self.advice("reuseport_group", &text);
+        advice.by(self.call("reload", host))
     }
 
     fn queue(&self, host: &Host) -> Option<Advice> {
@@ -229,9 +228,8 @@ impl Service<'_> {
         Some(self.advice(
             "small_backlog",
             &format!(
-                "backlog {backlog}: at {RATE} new connections a second it holds those of {} ms; \
-                 what comes while it is full is {}; {raise}",
-                backlog * 1_000 / RATE,
+                "backlog {backlog}: at 1,000 new connections a second it holds those of {backlog} \
+                 ms; what comes while it is full is {}; {raise}",
                 overflow(host)
             ),
         ))
@@ -246,11 +244,31 @@ fn overflow(host: &Host) -> &'static str {
     }
 }
 
+impl Advice {
+    fn by(self, command: String) -> Advice {
+        Advice {
+            command: Some(command),
+            ..self
+        }
+    }
+}
+
+/// About some ports, which the text begins with.
+fn about(code: &'static str, ports: PortSet, text: &str) -> Advice {
+    Advice {
+        code,
+        text: format!("{}: {text}", ports.brief()),
+        ports,
+        command: None,
+    }
+}
+
 fn on_host(code: &'static str, text: impl Into<String>) -> Advice {
     Advice {
         code,
         ports: PortSet::EMPTY,
         text: text.into(),
+        command: None,
     }
 }
 
@@ -271,15 +289,10 @@ fn published(host: &Host, ports: &PortSet) -> Vec<Advice> {
     let advice = |(by, ports): (&str, Vec<u16>)| {
         let ports: PortSet = ports.into_iter().collect();
         let text = format!(
-            "{}: sent elsewhere before the input hook ({by}), as for a container: gate it with \
-             --hook prerouting{works}",
-            ports.brief()
+            "sent elsewhere before the input hook ({by}), as for a container: gate it with --hook \
+             prerouting{works}"
         );
-        Advice {
-            code: "published",
-            ports,
-            text,
-        }
+        about("published", ports, &text)
     };
     by_rule.into_iter().map(advice).collect()
 }
@@ -287,14 +300,8 @@ fn published(host: &Host, ports: &PortSet) -> Vec<Advice> {
 fn deserted(host: &Host, deserted: &PortSet) -> Option<Advice> {
     let published: PortSet = host.published.iter().map(|p| p.port).collect();
     let ports = deserted.minus(&published);
-    (!ports.is_empty()).then(|| Advice {
-        code: "no_listener",
-        text: format!(
-            "{}: nobody listens: nothing to wait for after COMMAND; a typo, or a first start?",
-            ports.brief()
-        ),
-        ports,
-    })
+    let text = "nobody listens: nothing to wait for after COMMAND; a typo, or a first start?";
+    (!ports.is_empty()).then(|| about("no_listener", ports, text))
 }
 
 fn director(host: &Host) -> Option<Advice> {
@@ -302,16 +309,12 @@ fn director(host: &Host) -> Option<Advice> {
     let ports = services
         .iter()
         .filter_map(|s| s.rsplit_once(':')?.1.parse().ok());
-    Some(Advice {
-        code: "ipvs_director",
-        ports: ports.collect(),
-        text: format!(
-            "an IPVS director ({}): SYNs to these meet the gate before IPVS sends them on (the \
-             gate is at priority 10 of the input hook, IPVS at 98): name the service's own addresses \
-             with --to",
-            services.join(", ")
-        ),
-    })
+    let text = format!(
+        "an IPVS director ({}): SYNs to these meet the gate before IPVS sends them on (the gate is \
+         at priority 10 of the input hook, IPVS at 98): name the service's own addresses with --to",
+        services.join(", ")
+    );
+    Some(about("ipvs_director", ports.collect(), &text))
 }
 
 fn backend(host: &Host) -> Vec<Advice> {
@@ -432,4 +435,305 @@ fn shown(value: Option<u64>) -> String {
         || "not in this kernel".to_owned(),
         |value| value.to_string(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::host::tests::usual;
+    use super::super::host::{Conntrack, Published};
+    use super::super::service::{Control, Process};
+    use super::*;
+
+    fn process(name: &str, pid: i32) -> Process {
+        Process {
+            name: name.to_owned(),
+            pid,
+            control: Some(Control::Systemd(name.to_owned())),
+        }
+    }
+
+    /// A place of port 80 with so many sockets, held by so many processes of nginx.
+    fn place(sockets: usize, processes: i32) -> Place {
+        Place {
+            address: "0.0.0.0".parse().unwrap(),
+            port: 80,
+            interface: None,
+            sockets,
+            backlog: 511,
+            accept_queue: 0,
+            processes: (1..=processes).map(|pid| process("nginx", pid)).collect(),
+        }
+    }
+
+    fn ports(text: &str) -> PortSet {
+        PortSet::parse(text, |_| None).unwrap()
+    }
+
+    /// What is said beyond what is always said.
+    fn said(host: &Host, places: &[Place]) -> Vec<Advice> {
+        let mut all = advise(host, places, None);
+        all.retain(|advice| advice.code != "syn_retries");
+        all
+    }
+
+    fn whole(advice: &Advice) -> String {
+        let command = advice.command.iter().map(|call| format!(": {call}"));
+        advice.text.clone() + &command.collect::<String>()
+    }
+
+    #[test]
+    fn what_follows_from_a_place() {
+        type Case = (
+            Place,
+            fn(&mut Host, &mut Place),
+            &'static [(&'static str, &'static str)],
+        );
+        let cases: [Case; 12] = [
+            (
+                place(1, 3),
+                |_, _| (),
+                &[(
+                    "shared_socket",
+                    "80: one socket, held by nginx (3 processes): it survives",
+                )],
+            ),
+            (
+                place(1, 3),
+                |_, _| (),
+                &[(
+                    "shared_socket",
+                    "wrap restarts: syngate --port 80 -- systemctl restart nginx",
+                )],
+            ),
+            (
+                place(1, 1),
+                |_, _| (),
+                &[("one_process", "held by nginx alone: a restart closes it")],
+            ),
+            (
+                place(1, 0),
+                |h, _| h.privileges.sys_ptrace = false,
+                &[(
+                    "holders_unseen",
+                    "can't be seen without privilege; wrap restarts: syngate --port 80 -- COMMAND",
+                )],
+            ),
+            (
+                place(4, 5),
+                |_, _| (),
+                &[(
+                    "reuseport_group",
+                    "a SO_REUSEPORT group of 4, held by nginx: a reload that closes some of them resets what waits in their queues (tcp_migrate_req is 0); wrap reloads too: syngate --port 80 --drain-until handshakes -- systemctl reload nginx",
+                )],
+            ),
+            (
+                place(4, 5),
+                |h, _| {
+                    h.sysctls.insert("net.ipv4.tcp_migrate_req", None);
+                },
+                &[("reuseport_group", "tcp_migrate_req is not in this kernel")],
+            ),
+            (
+                place(4, 5),
+                |h, _| {
+                    h.sysctls.insert("net.ipv4.tcp_migrate_req", Some(1));
+                },
+                &[("reuseport_migrated", "is moved to another one")],
+            ),
+            (
+                place(1, 0),
+                |_, p| p.processes = vec![process("systemd", 1), process("app", 7)],
+                &[(
+                    "socket_activation",
+                    "it outlives the service, so no gate is needed",
+                )],
+            ),
+            (
+                place(1, 1),
+                |_, p| p.backlog = 128,
+                &[
+                    ("one_process", ""),
+                    (
+                        "small_backlog",
+                        "80: backlog 128: at 1,000 new connections a second it holds those of 128 ms; what comes while it is full is dropped, and tried again a second later; the service asked for no more (net.core.somaxconn allows 4096)",
+                    ),
+                ],
+            ),
+            (
+                place(1, 1),
+                |h, p| {
+                    p.backlog = 128;
+                    h.sysctls.insert("net.core.somaxconn", Some(128));
+                    h.sysctls.insert("net.ipv4.tcp_abort_on_overflow", Some(1));
+                },
+                &[
+                    ("one_process", ""),
+                    (
+                        "small_backlog",
+                        "is reset (tcp_abort_on_overflow); net.core.somaxconn is 128: raise it",
+                    ),
+                ],
+            ),
+            (
+                place(1, 1),
+                |_, p| p.accept_queue = 300,
+                &[
+                    ("one_process", ""),
+                    (
+                        "accept_queue",
+                        "300 connections wait to be accepted, and 511 may",
+                    ),
+                ],
+            ),
+            (
+                place(1, 1),
+                |h, _| {
+                    h.published = vec![Published {
+                        port: 80,
+                        by: "nft table t, chain c".to_owned(),
+                    }]
+                },
+                &[
+                    (
+                        "published",
+                        "80: sent elsewhere before the input hook (nft table t, chain c)",
+                    ),
+                    (
+                        "one_process",
+                        "syngate --port 80 --hook prerouting -- systemctl restart nginx",
+                    ),
+                ],
+            ),
+        ];
+        for (n, (mut place, change, expected)) in cases.into_iter().enumerate() {
+            let mut host = usual();
+            change(&mut host, &mut place);
+            let all = said(&host, &[place]);
+            let codes: Vec<&str> = all.iter().map(|advice| advice.code).collect();
+            let wanted: Vec<&str> = expected.iter().map(|(code, _)| *code).collect();
+            assert_eq!(codes, wanted, "case {n}");
+            for (advice, (_, says)) in all.iter().zip(expected) {
+                let whole = whole(advice);
+                assert!(whole.contains(says), "case {n}: {whole}");
+                assert!(!advice.text.contains('\n'), "case {n}");
+                assert_eq!(advice.ports, ports("80"), "case {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_follows_from_the_host() {
+        type Change = fn(&mut Host);
+        let no = || Answer::No("not in this kernel".to_owned());
+        let cases: [(Change, &[&str]); 9] = [
+            (|_| (), &[]),
+            (|h| h.iptables[0].rules = Some(3), &["legacy_rules"]),
+            (
+                |h| {
+                    h.counts.insert("ListenOverflows", Some(2));
+                },
+                &["listen_overflows"],
+            ),
+            (
+                |h| {
+                    h.counts.insert("SyncookiesSent", Some(2));
+                },
+                &["syncookies_sent"],
+            ),
+            (
+                |h| {
+                    h.sysctls.insert("net.ipv4.tcp_syncookies", Some(0));
+                },
+                &["syncookies_off"],
+            ),
+            (
+                |h| {
+                    h.conntrack = Some(Conntrack {
+                        count: 90,
+                        max: 100,
+                    })
+                },
+                &["conntrack_full"],
+            ),
+            (
+                |h| {
+                    h.conntrack = Some(Conntrack {
+                        count: 89,
+                        max: 100,
+                    })
+                },
+                &[],
+            ),
+            (|h| h.ipvs = Some(Vec::new()), &[]),
+            (
+                |h| h.ipvs = Some(vec!["10.0.0.1:80".to_owned()]),
+                &["ipvs_director"],
+            ),
+        ];
+        for (n, (change, expected)) in cases.into_iter().enumerate() {
+            let mut host = usual();
+            change(&mut host);
+            let codes: Vec<&str> = said(&host, &[]).iter().map(|a| a.code).collect();
+            assert_eq!(codes, expected, "case {n}");
+        }
+        let mut host = usual();
+        host.owner_tables = no();
+        assert_eq!(said(&host, &[])[0].code, "no_owner_tables");
+        (host.nf_tables, host.timed_sets, host.xt_recent) = (no(), no(), no());
+        let told = &said(&host, &[])[0];
+        assert_eq!(told.code, "iptables_backend");
+        assert!(told.text.contains("iptables-legacy"), "{}", told.text);
+        assert!(told.text.contains("by the wall clock"), "{}", told.text);
+    }
+
+    #[test]
+    fn one_service_is_told_once() {
+        let mut other = place(1, 3);
+        other.port = 443;
+        let mut v6 = place(1, 3);
+        v6.address = "::".parse().unwrap();
+        let mut alone = place(1, 0);
+        alone.port = 22;
+        let texts: Vec<String> = said(&usual(), &[alone, place(1, 3), v6, other])
+            .into_iter()
+            .map(|advice| whole(&advice))
+            .collect();
+        assert_eq!(texts.len(), 2, "{texts:?}");
+        assert!(
+            texts[1].starts_with("80,443: one socket for each address"),
+            "{texts:?}"
+        );
+        assert!(texts[1].contains("--port 80,443 --"), "{texts:?}");
+    }
+
+    #[test]
+    fn ports_that_nobody_listens_on() {
+        let wanted = ports("80-82");
+        let mut host = usual();
+        host.published = vec![Published {
+            port: 81,
+            by: "somebody".to_owned(),
+        }];
+        let all = advise(&host, &[place(1, 1)], Some(&wanted));
+        let none: Vec<_> = all.iter().filter(|a| a.code == "no_listener").collect();
+        assert_eq!(none.len(), 1);
+        assert_eq!(none[0].ports, ports("82"));
+    }
+
+    /// As measured: a SYN that is dropped each time it is sent.
+    #[test]
+    fn syns_are_sent_again() {
+        for (linear, times) in [
+            (0, [1, 3, 7, 15]),
+            (1, [1, 2, 4, 8]),
+            (2, [1, 2, 3, 5]),
+            (4, [1, 2, 3, 4]),
+        ] {
+            assert_eq!(
+                retry_times(linear),
+                times,
+                "tcp_syn_linear_timeouts {linear}"
+            );
+        }
+    }
 }

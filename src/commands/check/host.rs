@@ -437,3 +437,134 @@ fn virtual_services(table: &str) -> Vec<String> {
     };
     table.lines().filter_map(place).collect()
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A host with all that is needed, and nothing worth a word.
+    pub fn usual() -> Host {
+        let settings = [4096, 0, 0, 2048, 0, 4, 1].map(Some);
+        Host {
+            kernel: "6.18.0".to_owned(),
+            privileges: Privileges {
+                uid: 0,
+                net_admin: true,
+                sys_ptrace: true,
+                host_root: true,
+            },
+            nf_tables: Answer::Yes,
+            timed_sets: Answer::Yes,
+            owner_tables: Answer::Yes,
+            prerouting: Answer::Yes,
+            nfqueue: Answer::Yes,
+            nft_queue: Answer::Yes,
+            nft_nfqueue_target: Answer::Yes,
+            iptables: vec![
+                iptables(Variant::Legacy, false),
+                iptables(Variant::Nft, true),
+            ],
+            xt_recent: Answer::Yes,
+            sock_diag: Answer::Yes,
+            ipvs: None,
+            conntrack: None,
+            sysctls: SYSCTLS.into_iter().zip(settings).collect(),
+            counts: COUNTS.into_iter().zip([Some(0); 3]).collect(),
+            published: Vec::new(),
+            published_unseen: None,
+        }
+    }
+
+    fn iptables(variant: Variant, default: bool) -> Iptables {
+        Iptables {
+            variant: variant.name(),
+            default,
+            ipv6: true,
+            rules: Some(0),
+            unseen: None,
+        }
+    }
+
+    fn no() -> Answer {
+        Answer::No("not in this kernel".to_owned())
+    }
+
+    #[test]
+    fn which_backend_and_why() {
+        type Change = fn(&mut Host);
+        let cases: [(Change, Result<&str, &str>); 9] = [
+            (|_| (), Ok("nft")),
+            (|h| h.owner_tables = no(), Ok("nft")),
+            // iptables-nft stands on a table as well, and does without timed sets.
+            (|h| h.timed_sets = no(), Ok("iptables-nft")),
+            (
+                |h| (h.nf_tables, h.timed_sets) = (no(), no()),
+                Ok("iptables-legacy"),
+            ),
+            (
+                |h| {
+                    h.timed_sets = no();
+                    h.iptables.clear();
+                },
+                Err("no iptables is installed"),
+            ),
+            (
+                |h| {
+                    (h.nf_tables, h.timed_sets) = (no(), no());
+                    h.iptables.remove(0);
+                },
+                Err("no iptables is installed"),
+            ),
+            (|h| h.privileges.net_admin = false, Err("run it as root")),
+            (
+                |h| h.nf_tables = Answer::Unknown(NOT_PRIVILEGED.to_owned()),
+                Err("another user namespace"),
+            ),
+            (|h| h.sock_diag = no(), Err("listeners can't be seen")),
+        ];
+        for (n, (change, expected)) in cases.into_iter().enumerate() {
+            let mut host = usual();
+            change(&mut host);
+            match (host.backend(), expected) {
+                (Ok(backend), Ok(name)) => {
+                    assert_eq!(backend.name, name, "case {n}");
+                    assert_eq!(backend.because.is_none(), name == "nft", "case {n}");
+                }
+                (Err(why), Err(says)) => assert!(why.contains(says), "case {n}: {why}"),
+                (backend, expected) => panic!("case {n}: {backend:?}, not {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn refusals_are_no_or_not_known() {
+        for (errno, no) in [
+            (Errno::ENOENT, true),
+            (Errno::EINVAL, true),
+            (Errno::EOPNOTSUPP, true),
+            (Errno::EPERM, false),
+            (Errno::ENOMEM, false),
+            (Errno::ETIMEDOUT, false),
+        ] {
+            let answer = Answer::from(Err(errno.into()));
+            assert_eq!(matches!(answer, Answer::No(_)), no, "{errno}");
+            assert_eq!(matches!(answer, Answer::Unknown(_)), !no, "{errno}");
+        }
+    }
+
+    /// As ip_vs_info_seq_show() prints it.
+    #[test]
+    fn virtual_services_of_ipvs() {
+        let table = "\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+TCP  0A4D0001:0050 rr
+  -> 0A4D0002:0050      Masq    1      0          0
+UDP  0A4D0001:0035 rr
+TCP  [fd77:0000:0000:0000:0000:0000:0000:0001]:01BB wlc
+FWM  00000001 rr
+";
+        assert_eq!(virtual_services(table), ["10.77.0.1:80", "[fd77::1]:443"]);
+    }
+}

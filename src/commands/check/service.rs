@@ -1,6 +1,7 @@
 //! The listeners that are to be gated, by place, and who holds them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -56,11 +57,12 @@ pub enum Control {
 
 impl Control {
     /// The command for `restart` or `reload`.
-    pub fn command(&self, verb: &str) -> String {
-        match self {
-            Control::Systemd(unit) => format!("systemctl {verb} {unit}"),
-            Control::Init(script) => format!("service {script} {verb}"),
-        }
+    pub fn command(&self, verb: &str) -> Vec<OsString> {
+        let words = match self {
+            Control::Systemd(unit) => ["systemctl", verb, unit],
+            Control::Init(script) => ["service", script, verb],
+        };
+        words.map(OsString::from).to_vec()
     }
 }
 

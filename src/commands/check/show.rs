@@ -25,7 +25,14 @@ pub fn page(check: &Check) -> String {
     page += &listeners(check);
     page += "\nwhat follows\n";
     for advice in &check.advice {
-        page += &wrapped("  - ", &advice.text, 4);
+        match &advice.command {
+            None => page += &wrapped("  - ", &advice.text, 4),
+            // On a line of its own, whole: to be copied.
+            Some(command) => {
+                page += &wrapped("  - ", &format!("{}:", advice.text), 4);
+                page += &format!("      {command}\n");
+            }
+        }
     }
     page
 }
