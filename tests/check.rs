@@ -10,7 +10,7 @@ use std::process::Stdio;
 use harness::{SOON, SYNGATE, words};
 use serde_json::Value;
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
-use testkit::{Host, Ran, wait_until};
+use testkit::{Host, Load, Ran, wait_until};
 
 /// As somebody without any privilege, but allowed to run programs.
 const UNPRIVILEGED: &str = "setpriv --bounding-set -all --inh-caps -all";
@@ -209,6 +209,21 @@ fn no_rule_is_ever_made() {
         .filter(|l| !l.starts_with("# new generation"))
         .collect();
     assert!(others.is_empty(), "{others:?}");
+}
+
+/// The gate that is tried is one of port 1: nobody who connects there meets it.
+#[test]
+fn no_packet_is_stopped() {
+    let host = Host::new().unwrap();
+    let _server = Serve::on("127.0.0.1:1").start(&host).unwrap();
+    let mut load = Load::to("127.0.0.1:1").rate(2_000).start(&host).unwrap();
+    load.wait_flowing().unwrap();
+    for _ in 0..5 {
+        check(&host, "", "");
+    }
+    let report = load.stop().unwrap();
+    assert!(report.sent > 100, "{report}");
+    assert_eq!((report.failed(), report.delayed), (0, 0), "{report}");
 }
 
 #[test]
