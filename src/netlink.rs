@@ -116,10 +116,10 @@ impl Netlink {
                 let Some(answer) = message.map_err(|_| Errno::EBADMSG)?.answer() else {
                     continue;
                 };
-                if seqs.contains(&answer.seq) {
-                    unanswered -= 1;
-                    refused = refused.or(answer.refusal);
-                }
+                unanswered -= usize::from(seqs.contains(&answer.seq));
+                // Who may not speak to nf_tables at all is told so under the number of the batch's
+                // beginning, which is none of `seqs` before Linux 6.10.
+                refused = refused.or(answer.refusal);
             }
         }
         match refused {
