@@ -228,8 +228,10 @@ impl Host {
                     caps::NEEDED
                 ));
             }
-            (Answer::Unknown(why) | Answer::No(why), _)
-            | (_, Answer::Unknown(why) | Answer::No(why)) => Some(why),
+            (Answer::Unknown(why), _) | (Answer::Yes, Answer::Unknown(why)) => {
+                return Err(format!("nf_tables: {why}"));
+            }
+            (Answer::No(why), _) | (_, Answer::No(why)) => Some(why),
         };
         let Some(why) = lacking else {
             let name = Kind::Nft.name();
@@ -283,8 +285,8 @@ impl NfTables {
     fn ask() -> NfTables {
         match probe::probe(&new_id()) {
             Ok(probed) => NfTables {
-                table: probed.table.into(),
-                gate: probed.gate.into(),
+                table: of_gate(probed.table),
+                gate: of_gate(probed.gate),
                 owner: probed.owner.into(),
                 prerouting: probed.prerouting.into(),
                 nfqueue: nfqueue(probed.nfnetlink_queue.into()),
@@ -306,6 +308,17 @@ impl NfTables {
                 }
             }
         }
+    }
+}
+
+/// A run takes another backend only where a part of nf_tables is missing: whatever else the kernel
+/// objects to, the run would end with.
+fn of_gate(asked: Result<(), Refusal>) -> Answer {
+    match asked {
+        Err(refusal) if matches!(refusal.errno, Errno::EINVAL | Errno::EOPNOTSUPP) => {
+            Answer::Unknown(format!("this kernel refuses it: {refusal}"))
+        }
+        asked => asked.into(),
     }
 }
 
@@ -492,7 +505,7 @@ pub(super) mod tests {
     #[test]
     fn which_backend_and_why() {
         type Change = fn(&mut Host);
-        let cases: [(Change, Result<&str, &str>); 9] = [
+        let cases: [(Change, Result<&str, &str>); 10] = [
             (|_| (), Ok("nft")),
             (|h| h.owner_tables = no(), Ok("nft")),
             // iptables-nft stands on a table as well, and does without timed sets.
@@ -519,6 +532,10 @@ pub(super) mod tests {
             (
                 |h| h.nf_tables = Answer::Unknown(NOT_PRIVILEGED.to_owned()),
                 Err("another user namespace"),
+            ),
+            (
+                |h| h.timed_sets = Answer::Unknown("it refuses".to_owned()),
+                Err("nf_tables: it refuses"),
             ),
             (|h| h.sock_diag = no(), Err("listeners can't be seen")),
         ];
