@@ -1,7 +1,8 @@
 //! The one privilege that syngate needs.
 
-/// CAP_NET_ADMIN (linux/capability.h).
+/// linux/capability.h
 const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_PTRACE: u32 = 19;
 
 /// What to tell whoever lacks it.
 pub const NEEDED: &str = "closing the gate needs the capability CAP_NET_ADMIN over this network \
@@ -11,9 +12,18 @@ pub const NEEDED: &str = "closing the gate needs the capability CAP_NET_ADMIN ov
 /// Whether this process has CAP_NET_ADMIN. It may still be one of a user namespace that does not
 /// own the network namespace: then the kernel refuses later.
 pub fn net_admin() -> bool {
+    has(CAP_NET_ADMIN)
+}
+
+/// Whether this process may see which sockets other users' processes hold.
+pub fn sys_ptrace() -> bool {
+    has(CAP_SYS_PTRACE)
+}
+
+fn has(capability: u32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     // Without /proc the kernel has to tell.
-    effective(&status).is_none_or(|caps| caps & (1 << CAP_NET_ADMIN) != 0)
+    effective(&status).is_none_or(|caps| caps & (1 << capability) != 0)
 }
 
 /// CapEff, a hexadecimal mask (proc(5)).

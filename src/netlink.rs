@@ -19,7 +19,7 @@ const ANSWER_TIMEOUT_MS: u16 = 5_000;
 /// The kernel fills dumps up to 32 KiB at a time (netlink_dump(), net/netlink/af_netlink.c).
 const RECEIVE_BUFFER: usize = 64 * 1024;
 /// The length of `struct nlmsghdr`.
-const HEADER: usize = 16;
+pub const HEADER: usize = 16;
 /// linux/netlink.h; not in the libc crate.
 const NETLINK_CAP_ACK: libc::c_int = 10;
 const NETLINK_EXT_ACK: libc::c_int = 11;
@@ -116,10 +116,10 @@ impl Netlink {
                 let Some(answer) = message.map_err(|_| Errno::EBADMSG)?.answer() else {
                     continue;
                 };
-                if seqs.contains(&answer.seq) {
-                    unanswered -= 1;
-                    refused = refused.or(answer.refusal);
-                }
+                unanswered -= usize::from(seqs.contains(&answer.seq));
+                // Who may not speak to nf_tables at all is told so under the number of the batch's
+                // beginning, which is none of `seqs` before Linux 6.10.
+                refused = refused.or(answer.refusal);
             }
         }
         match refused {

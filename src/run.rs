@@ -574,7 +574,7 @@ fn level(args: &Args) -> Level {
 }
 
 /// A random number in hexadecimal. The standard library seeds its hashers from getrandom(2).
-fn new_id() -> String {
+pub fn new_id() -> String {
     let hasher = std::collections::hash_map::RandomState::new().build_hasher();
     format!("{:0width$x}", hasher.finish(), width = ID_LENGTH)
 }

@@ -313,12 +313,14 @@ impl Row<'_> {
     }
 }
 
-/// SyncookiesSent of this network namespace (a column of /proc/net/netstat).
+/// SYN cookies that this network namespace has sent.
 fn syncookies_sent() -> Option<u64> {
-    netstat_value(
-        &std::fs::read_to_string("/proc/net/netstat").ok()?,
-        "SyncookiesSent",
-    )
+    netstat("SyncookiesSent")
+}
+
+/// A count of this network namespace's TCP since it was made (a column of /proc/net/netstat).
+pub fn netstat(name: &str) -> Option<u64> {
+    netstat_value(&std::fs::read_to_string("/proc/net/netstat").ok()?, name)
 }
 
 fn netstat_value(netstat: &str, name: &str) -> Option<u64> {

@@ -5,6 +5,7 @@
 //! The gate closes when it is armed, and opens when it is disarmed, through xt_recent: at once,
 //! and without the lock of iptables. Where that can't be used, adding and removing rules does it.
 
+pub mod census;
 pub mod compile;
 mod recent;
 mod save;
@@ -476,9 +477,10 @@ pub fn installed_variants() -> Vec<(Variant, Programs)> {
 
 /// Whether x_tables has any table in this network namespace. Asking iptables-legacy would make one.
 pub fn has_legacy_tables() -> bool {
-    ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"]
-        .iter()
-        .any(|names| std::fs::read_to_string(names).is_ok_and(|names| !names.is_empty()))
+    let tables = |family| census::legacy_tables(family).unwrap_or_default();
+    Family::ALL
+        .into_iter()
+        .any(|family| !tables(family).is_empty())
 }
 
 /// Whether the kernel has IPv6 at all.

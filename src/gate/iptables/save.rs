@@ -136,7 +136,7 @@ fn add(networks: &mut Networks, network: Option<&str>) {
 }
 
 /// The words of a rule; some are between quotes, with backslashes.
-fn words(rule: &str) -> Vec<String> {
+pub fn words(rule: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;
     let mut chars = rule.chars();

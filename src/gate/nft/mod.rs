@@ -7,6 +7,8 @@
 pub mod compile;
 mod list;
 mod messages;
+pub mod probe;
+pub mod published;
 mod raw;
 
 use std::ffi::CStr;
@@ -98,9 +100,12 @@ impl Nft {
             counted: 0,
         });
         let created = self.table.commit(&transaction);
-        created.map_err(|refusal| match refusal.errno {
-            Errno::EINVAL | Errno::EOPNOTSUPP if owned => anyhow!(OwnerRefused),
-            _ => explain(&refusal),
+        created.map_err(|refusal| {
+            if owned && refuses_owners(&refusal) {
+                anyhow!(OwnerRefused)
+            } else {
+                explain(&refusal)
+            }
         })
     }
 
@@ -142,6 +147,11 @@ impl Nft {
         }
         self.create(rules, until)
     }
+}
+
+/// Whether the kernel refuses a flag that it does not know.
+pub fn refuses_owners(refusal: &Refusal) -> bool {
+    matches!(refusal.errno, Errno::EINVAL | Errno::EOPNOTSUPP)
 }
 
 /// The kernel refuses tables with an owner.
@@ -187,14 +197,22 @@ impl Tables {
         names: &[(u16, &CStr)],
         parse: impl Fn(&[u8]) -> Vec<T>,
     ) -> Result<Vec<T>, Refusal> {
-        let body = messages::about(names);
+        self.dump_body(kind, &messages::about(names), parse)
+    }
+
+    fn dump_body<T>(
+        &mut self,
+        kind: libc::c_int,
+        body: &[u8],
+        parse: impl Fn(&[u8]) -> Vec<T>,
+    ) -> Result<Vec<T>, Refusal> {
         let mut tries = 0;
         loop {
             let mut rows = Vec::new();
             let dumped = self.socket.request(
                 nft_message(kind),
                 libc::NLM_F_DUMP as u16,
-                &body,
+                body,
                 |_, row| {
                     rows.extend(parse(row));
                 },

@@ -1,0 +1,226 @@
+//! The listeners that are to be gated, by place, and who holds them.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use anyhow::Result;
+use nix::net::if_::if_indextoname;
+use serde::Serialize;
+
+use crate::ports::PortSet;
+use crate::sockets::diag::Sockets;
+use crate::sockets::holders::Holders;
+use crate::sockets::{Listener, Want};
+
+/// A place that is listened on: one socket, or a SO_REUSEPORT group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The address.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// The interface that it is bound to.
+    pub interface: Option<String>,
+    /// How many sockets.
+    pub sockets: usize,
+    /// The shortest of their backlogs.
+    pub backlog: u32,
+    /// The connections that wait to be accepted, in the fullest of their queues.
+    pub accept_queue: u32,
+    /// The processes that hold them, as far as they can be seen.
+    pub processes: Vec<Process>,
+}
+
+/// A process that holds a listener.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Process {
+    /// Its name.
+    pub name: String,
+    /// Its pid, as it is seen here.
+    pub pid: i32,
+    /// What restarts it, as far as that can be told: `systemctl … nginx`.
+    pub control: Option<Control>,
+}
+
+/// What a service is restarted by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "by", content = "name", rename_all = "snake_case")]
+pub enum Control {
+    /// A unit of the system's systemd.
+    Systemd(String),
+    /// A script in /etc/init.d.
+    Init(String),
+}
+
+impl Control {
+    /// The command for `restart` or `reload`.
+    pub fn command(&self, verb: &str) -> Vec<OsString> {
+        let words = match self {
+            Control::Systemd(unit) => ["systemctl", verb, unit],
+            Control::Init(script) => ["service", script, verb],
+        };
+        words.map(OsString::from).to_vec()
+    }
+}
+
+impl Place {
+    /// Address and port, as `ss` shows them.
+    pub fn shown(&self) -> String {
+        let place = SocketAddr::new(self.address, self.port);
+        match &self.interface {
+            Some(interface) => format!("{place}%{interface}"),
+            None => place.to_string(),
+        }
+    }
+
+    /// Whether it is a SO_REUSEPORT group.
+    pub fn is_group(&self) -> bool {
+        self.sockets > 1
+    }
+}
+
+/// Looks at the listeners on `ports`.
+///
+/// # Errors
+/// The kernel does not list its sockets.
+pub fn look(ports: &PortSet) -> Result<Vec<Place>> {
+    let want = Want {
+        holders: true,
+        ..Want::default()
+    };
+    let sample = Sockets::new(ports)?.look(want)?;
+    Ok(places(&sample.listeners, &sample.holders, control, name_of))
+}
+
+/// What stands in the same place is one. Pure.
+fn places(
+    listeners: &[Listener],
+    holders: &Holders,
+    control: impl Fn(i32, &str) -> Option<Control>,
+    name_of: impl Fn(u32) -> Option<String>,
+) -> Vec<Place> {
+    let mut groups: BTreeMap<_, Vec<&Listener>> = BTreeMap::new();
+    for listener in listeners {
+        let place = (listener.port, listener.address, listener.interface);
+        groups.entry(place).or_default().push(listener);
+    }
+    let place = |((port, address, interface), group): (_, Vec<&Listener>)| {
+        let held = |inodes: &[u32]| group.iter().any(|l| inodes.contains(&l.inode));
+        let holding = holders.iter().filter(|(_, holder)| held(&holder.inodes));
+        Place {
+            address,
+            port,
+            interface: name_of(interface),
+            sockets: group.len(),
+            backlog: group.iter().map(|l| l.backlog).min().unwrap_or(0),
+            accept_queue: group.iter().map(|l| l.accept_queue).max().unwrap_or(0),
+            processes: holding
+                .map(|(pid, holder)| Process {
+                    name: holder.name.clone(),
+                    pid: *pid,
+                    control: control(*pid, &holder.name),
+                })
+                .collect(),
+        }
+    };
+    groups.into_iter().map(place).collect()
+}
+
+fn name_of(interface: u32) -> Option<String> {
+    if interface == 0 {
+        return None;
+    }
+    let name = if_indextoname(interface).ok();
+    Some(name.map_or(interface.to_string(), |n| n.to_string_lossy().into_owned()))
+}
+
+fn control(pid: i32, name: &str) -> Option<Control> {
+    let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let script = || Path::new("/etc/init.d").join(name).is_file() && !name.contains('/');
+    unit(&cgroup)
+        .map(Control::Systemd)
+        .or_else(|| script().then(|| Control::Init(name.to_owned())))
+}
+
+/// systemd's unit: the last part of the cgroup's path, without its `.service`. Pure.
+fn unit(cgroup: &str) -> Option<String> {
+    let path = cgroup.lines().find_map(|line| {
+        let path = line.splitn(3, ':').nth(2)?;
+        path.strip_prefix("/system.slice/")
+    })?;
+    let unit = path
+        .rsplit('/')
+        .find_map(|part| part.strip_suffix(".service"))?;
+    Some(unit.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sockets::holders::Holder;
+
+    #[test]
+    fn units_are_read_from_cgroups() {
+        for (cgroup, expected) in [
+            ("0::/system.slice/nginx.service\n", Some("nginx")),
+            (
+                "12:pids:/\n1:name=systemd:/system.slice/ssh.service\n0::/\n",
+                Some("ssh"),
+            ),
+            (
+                "0::/system.slice/system-getty.slice/getty@tty1.service\n",
+                Some("getty@tty1"),
+            ),
+            ("0::/system.slice/docker-0123.scope\n", None),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/x.service\n",
+                None,
+            ),
+            ("0::/\n", None),
+            ("", None),
+        ] {
+            assert_eq!(unit(cgroup).as_deref(), expected, "{cgroup}");
+        }
+    }
+
+    #[test]
+    fn what_stands_in_the_same_place_is_one() {
+        let listener = |address: &str, inode, accept_queue| Listener {
+            address: address.parse().unwrap(),
+            port: 80,
+            v6only: false,
+            interface: 0,
+            cookie: u64::from(inode),
+            inode,
+            accept_queue,
+            backlog: 100 + inode,
+        };
+        let listeners = [
+            listener("0.0.0.0", 2, 0),
+            listener("::", 3, 0),
+            listener("0.0.0.0", 1, 7),
+        ];
+        let holder = |inodes: &[u32]| Holder {
+            name: "web".to_owned(),
+            started: 1,
+            inodes: inodes.to_vec(),
+        };
+        let holders = Holders::from([
+            (10, holder(&[1, 2])),
+            (11, holder(&[2])),
+            (12, holder(&[9])),
+        ]);
+        let places = places(&listeners, &holders, |_, _| None, |_| None);
+        assert_eq!(places.len(), 2);
+        let group = &places[0];
+        assert_eq!(group.shown(), "0.0.0.0:80");
+        assert!(group.is_group());
+        assert_eq!((group.backlog, group.accept_queue), (101, 7));
+        let pids: Vec<i32> = group.processes.iter().map(|p| p.pid).collect();
+        assert_eq!(pids, [10, 11]);
+        assert!(!places[1].is_group() && places[1].processes.is_empty());
+    }
+}

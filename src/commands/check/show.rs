@@ -1,0 +1,323 @@
+//! The findings as a page that is read at night. Pure.
+
+use super::Check;
+use super::host::{Answer, Host, Iptables};
+use super::service::{Place, Process};
+
+/// No line is longer, but for words that are.
+const WIDTH: usize = 100;
+/// Where the second column of "this host" begins.
+const SECOND: usize = 18;
+/// So many pids are named.
+const PIDS: usize = 4;
+
+/// All of it.
+pub fn page(check: &Check) -> String {
+    let mut page = String::from("this host\n");
+    for (label, text) in host_rows(check) {
+        page += &wrapped(
+            &format!("  {label:<width$}", width = SECOND - 2),
+            &text,
+            SECOND,
+        );
+    }
+    page += "\nthe service\n";
+    page += &listeners(check);
+    page += "\nwhat follows\n";
+    for advice in &check.advice {
+        match &advice.command {
+            None => page += &wrapped("  - ", &advice.text, 4),
+            // On a line of its own, whole: to be copied.
+            Some(command) => {
+                page += &wrapped("  - ", &format!("{}:", advice.text), 4);
+                page += &format!("      {command}\n");
+            }
+        }
+    }
+    page
+}
+
+fn host_rows(check: &Check) -> Vec<(&'static str, String)> {
+    let host = &check.host;
+    let mut rows = vec![
+        ("kernel", host.kernel.clone()),
+        ("privileges", privileges(host)),
+        ("nf_tables", yes_or(&host.nf_tables, "")),
+        (
+            "timed sets",
+            yes_or(
+                &host.timed_sets,
+                ": the kernel opens the gate at --max-closed",
+            ),
+        ),
+        (
+            "owner tables",
+            yes_or(
+                &host.owner_tables,
+                ": the kernel removes the gate if syngate dies",
+            ),
+        ),
+        (
+            "prerouting",
+            yes_or(&host.prerouting, ": --hook prerouting, for published ports"),
+        ),
+        ("NFQUEUE", nfqueue(host)),
+        ("iptables", iptables(host)),
+        ("xt_recent", yes_or(&host.xt_recent, "")),
+        ("backend", backend(check)),
+        ("sock_diag", yes_or(&host.sock_diag, "")),
+        ("IPVS", ipvs(host)),
+        ("conntrack", conntrack(host)),
+    ];
+    rows.extend(
+        host.published_unseen
+            .as_ref()
+            .map(|why| ("published ports", format!("not all known: {why}"))),
+    );
+    rows.push(("settings", settings(host)));
+    rows.push(("counts so far", counts(host)));
+    rows
+}
+
+/// `meaning` is told with a yes only.
+fn yes_or(answer: &Answer, meaning: &str) -> String {
+    match answer {
+        Answer::Yes => format!("yes{meaning}"),
+        Answer::No(why) => format!("no: {why}"),
+        Answer::Unknown(why) => format!("not known: {why}"),
+    }
+}
+
+fn privileges(host: &Host) -> String {
+    let of = &host.privileges;
+    let who = match (of.uid, of.host_root) {
+        (0, true) => "root".to_owned(),
+        (0, false) => "root of a user namespace".to_owned(),
+        (uid, _) => format!("user {uid}"),
+    };
+    let admin = if of.net_admin {
+        "CAP_NET_ADMIN"
+    } else {
+        "no CAP_NET_ADMIN"
+    };
+    let processes = if of.sys_ptrace {
+        ""
+    } else {
+        "; other users' processes can't be looked into"
+    };
+    format!("{who}, {admin}{processes}")
+}
+
+/// The queues, and what sends packets there.
+fn nfqueue(host: &Host) -> String {
+    if !host.nfqueue.is_yes() {
+        return yes_or(&host.nfqueue, "");
+    }
+    match (&host.nft_queue, &host.nft_nfqueue_target) {
+        (Answer::Yes, _) => "yes, by nft's queue".to_owned(),
+        (queue, Answer::Yes) => format!(
+            "yes, by the target of x_tables in an nft rule (nft's own queue: {})",
+            yes_or(queue, "")
+        ),
+        (Answer::Unknown(why), _) => format!("yes; by which way is not known: {why}"),
+        (queue, _) => format!("not from nf_tables (nft's queue: {})", yes_or(queue, "")),
+    }
+}
+
+fn iptables(host: &Host) -> String {
+    let all: Vec<String> = host.iptables.iter().map(variant).collect();
+    if all.is_empty() {
+        return "not installed".to_owned();
+    }
+    all.join("; ")
+}
+
+fn variant(installed: &Iptables) -> String {
+    let holds = match (&installed.rules, &installed.unseen) {
+        (Some(0), _) => "no rules".to_owned(),
+        (Some(1), _) => "1 rule".to_owned(),
+        (Some(rules), _) => format!("{rules} rules"),
+        (None, why) => format!("rules not known: {}", why.as_deref().unwrap_or_default()),
+    };
+    let default = if installed.default {
+        " (plain iptables)"
+    } else {
+        ""
+    };
+    let ipv6 = if installed.ipv6 { "" } else { ", IPv4 only" };
+    format!("{}{default}: {holds}{ipv6}", installed.variant)
+}
+
+fn backend(check: &Check) -> String {
+    match (&check.backend, &check.refusal) {
+        (Some(backend), _) => match &backend.because {
+            Some(why) => format!("{}: {why}", backend.name),
+            None => backend.name.to_owned(),
+        },
+        (None, why) => format!("none: {}", why.as_deref().unwrap_or_default()),
+    }
+}
+
+fn ipvs(host: &Host) -> String {
+    match host.ipvs.as_deref() {
+        None => "not loaded".to_owned(),
+        Some([]) => "yes, without virtual TCP services".to_owned(),
+        Some(services) => format!("yes: {}", services.join(", ")),
+    }
+}
+
+fn conntrack(host: &Host) -> String {
+    host.conntrack.map_or_else(
+        || "not loaded".to_owned(),
+        |tracked| format!("yes, {} of {} entries", tracked.count, tracked.max),
+    )
+}
+
+fn settings(host: &Host) -> String {
+    let shown = host.sysctls.iter().map(|(name, value)| {
+        let name = name.rsplit('.').next().unwrap_or(name);
+        match value {
+            Some(value) => format!("{name} {value}"),
+            None => format!("{name} not in this kernel"),
+        }
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+fn counts(host: &Host) -> String {
+    let known = host
+        .counts
+        .iter()
+        .filter_map(|(name, count)| Some(format!("{name} {}", (*count)?)));
+    let known: Vec<String> = known.collect();
+    if known.is_empty() {
+        return "not known".to_owned();
+    }
+    known.join(", ")
+}
+
+fn listeners(check: &Check) -> String {
+    let Some(places) = &check.listeners else {
+        return "  not known: the kernel does not list its sockets\n".to_owned();
+    };
+    if places.is_empty() {
+        return "  nobody listens\n".to_owned();
+    }
+    let shown: Vec<String> = places.iter().map(Place::shown).collect();
+    let longest = shown
+        .iter()
+        .map(String::len)
+        .max()
+        .unwrap_or(0)
+        .max("address".len());
+    let head = format!("  {:<longest$}  sockets  backlog  waiting  ", "address");
+    let mut table = format!("{head}held by\n");
+    for (place, address) in places.iter().zip(shown) {
+        let backlog = capped(place.backlog, check.host.sysctl("net.core.somaxconn"));
+        let numbers = format!(
+            "{:>7}  {backlog:>7}  {:>7}",
+            place.sockets, place.accept_queue
+        );
+        let start = format!("  {address:<longest$}  {numbers}  ");
+        table += &wrapped(&start, &held_by(&place.processes), head.len());
+    }
+    if places
+        .iter()
+        .any(|p| Some(u64::from(p.backlog)) == check.host.sysctl("net.core.somaxconn"))
+    {
+        table += "  * all that net.core.somaxconn allows: the service may have asked for more\n";
+    }
+    table
+}
+
+fn capped(backlog: u32, somaxconn: Option<u64>) -> String {
+    let star = if Some(u64::from(backlog)) == somaxconn {
+        "*"
+    } else {
+        ""
+    };
+    format!("{backlog}{star}")
+}
+
+/// `nginx (pids 12, 13, 14, 15, … 9 in all)`.
+fn held_by(processes: &[Process]) -> String {
+    let mut names: Vec<&str> = processes.iter().map(|p| p.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let of = |name: &&str| {
+        let pids = processes.iter().filter(|p| p.name == *name);
+        let pids: Vec<String> = pids.map(|p| p.pid.to_string()).collect();
+        let s = if pids.len() == 1 { "" } else { "s" };
+        if pids.len() > PIDS {
+            format!(
+                "{name} (pids {}, … {} in all)",
+                pids[..PIDS].join(", "),
+                pids.len()
+            )
+        } else {
+            format!("{name} (pid{s} {})", pids.join(", "))
+        }
+    };
+    match names.iter().map(of).collect::<Vec<_>>().join(" and ") {
+        none if none.is_empty() => "can't be seen".to_owned(),
+        some => some,
+    }
+}
+
+/// `start` and the words behind it, in lines that go on at column `indent`.
+fn wrapped(start: &str, text: &str, indent: usize) -> String {
+    let (mut lines, mut line) = (String::new(), start.to_owned());
+    let mut first = true;
+    for word in text.split_whitespace() {
+        if !first && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            lines += &line;
+            lines.push('\n');
+            line = " ".repeat(indent);
+            first = true;
+        }
+        if !first {
+            line.push(' ');
+        }
+        line += &clean(word);
+        first = false;
+    }
+    lines + line.trim_end() + "\n"
+}
+
+/// A process can name itself with whatever steers a terminal.
+fn clean(word: &str) -> String {
+    word.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_wrapped() {
+        let text = "word ".repeat(50);
+        let lines = wrapped("  label  ", &text, 9);
+        for line in lines.lines() {
+            assert!(line.len() <= WIDTH, "{line}");
+        }
+        assert_eq!(lines.split_whitespace().count(), 51);
+        assert!(lines.lines().nth(1).unwrap().starts_with("         word"));
+        assert_eq!(wrapped("  - ", "", 4), "  -\n");
+        assert_eq!(wrapped("  - ", "a\u{1b}[2J", 4), "  - a?[2J\n");
+    }
+
+    #[test]
+    fn many_pids_are_counted() {
+        let process = |pid| Process {
+            name: "web".to_owned(),
+            pid,
+            control: None,
+        };
+        let some: Vec<Process> = (1..=6).map(process).collect();
+        assert_eq!(held_by(&some), "web (pids 1, 2, 3, 4, … 6 in all)");
+        assert_eq!(held_by(&some[..1]), "web (pid 1)");
+        assert_eq!(held_by(&[]), "can't be seen");
+    }
+}

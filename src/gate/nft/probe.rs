@@ -1,0 +1,295 @@
+//! What nf_tables can do here, found out without a trace: a transaction that lacks its end is
+//! checked message by message, answered, and then undone by the kernel (nfnetlink_rcv_batch();
+//! `nft -c` does the same). Nothing that it would make is ever active or seen by others.
+
+use std::io::IoSlice;
+use std::ops::Range;
+use std::time::Duration;
+
+use anyhow::Result;
+use nix::errno::Errno;
+use nix::libc;
+
+use super::compile::{Ruleset, compile};
+use super::messages::{self, Transaction};
+use super::{NFTA_RULE_CHAIN, NFTA_RULE_TABLE, Tables, nft_message};
+use crate::gate::scope::{Scope, Where};
+use crate::gate::{Rules, Steer};
+use crate::netlink::{HEADER, Refusal, message_bytes, messages, put_attribute};
+use crate::ports::PortSet;
+
+// linux/netfilter/nfnetlink.h
+const NFNL_MSG_BATCH_END: u16 = 0x11;
+const NFNL_SUBSYS_QUEUE: u16 = 3;
+const NFNL_SUBSYS_NFT_COMPAT: u16 = 11;
+// linux/netfilter/nfnetlink_queue.h
+const NFQNL_MSG_CONFIG: u16 = 2;
+const NFQA_CFG_CMD: u16 = 1;
+const NFQNL_CFG_CMD_PF_BIND: u8 = 3;
+// linux/netfilter/nf_tables_compat.h
+const NFNL_MSG_COMPAT_GET: u16 = 0;
+const NFTA_COMPAT_NAME: u16 = 1;
+const NFTA_COMPAT_REV: u16 = 2;
+const NFTA_COMPAT_TYPE: u16 = 3;
+// linux/netfilter/nf_tables.h
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_EXPR_NAME: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_QUEUE_NUM: u16 = 1;
+const NFTA_QUEUE_TOTAL: u16 = 2;
+const NFTA_QUEUE_FLAGS: u16 = 3;
+const NFTA_TARGET_NAME: u16 = 1;
+const NFTA_TARGET_REV: u16 = 2;
+const NFTA_TARGET_INFO: u16 = 3;
+/// Packets pass if nobody listens on the queue, in both forms.
+const BYPASS: u16 = 1;
+/// Some queue: nothing is ever sent there.
+const QUEUE: u16 = 0;
+
+/// What the kernel answered.
+pub struct Probed {
+    /// A table.
+    pub table: Result<(), Refusal>,
+    /// The whole of a gate: table, timed set, counter, chain, rule. Without an owner, if there are
+    /// no tables with one.
+    pub gate: Result<(), Refusal>,
+    /// A table with an owner.
+    pub owner: Result<(), Refusal>,
+    /// The whole of a gate in the prerouting hook.
+    pub prerouting: Result<(), Refusal>,
+    /// nft's own `queue` expression.
+    pub queue: Result<(), Refusal>,
+    /// The target NFQUEUE of x_tables, in an nft rule.
+    pub nfqueue_target: Result<(), Refusal>,
+    /// Whether a queue can be read by a program at all.
+    pub nfnetlink_queue: Result<(), Refusal>,
+    /// The match `recent` of x_tables.
+    pub recent: Result<(), Refusal>,
+}
+
+/// Asks. `id` names the table that is never made.
+///
+/// # Errors
+/// There is no netfilter netlink in this kernel.
+pub fn probe(id: &str) -> Result<Probed> {
+    let plain = ruleset(id, Where::Input, false);
+    let owner = owned(id)?;
+    let (table, gate) = match &owner {
+        Ok(()) => (Ok(()), Ok(())),
+        Err(_) => (
+            rehearse(Rehearsal::of(&plain)?.only_table())?,
+            rehearse(Rehearsal::of(&plain)?)?,
+        ),
+    };
+    let rule = |expression, data: &[u8]| {
+        rehearse(Rehearsal::of(&plain)?.with_rule(&plain, expression, data))
+    };
+    Ok(Probed {
+        prerouting: rehearse(Rehearsal::of(&ruleset(id, Where::Prerouting, false))?)?,
+        queue: rule("queue", &queue())?,
+        nfqueue_target: rule("target", &nfqueue_target())?,
+        nfnetlink_queue: Tables::open()?.has_queues(),
+        recent: Tables::open()?.has_recent(),
+        table,
+        gate,
+        owner,
+    })
+}
+
+/// What is refused here may be refused for another reason than the owner: then a gate without one
+/// is refused as well.
+fn owned(id: &str) -> Result<Result<(), Refusal>> {
+    if crate::fault::is("no-owner-tables") {
+        return Ok(Err(Errno::EOPNOTSUPP.into()));
+    }
+    rehearse(Rehearsal::of(&ruleset(id, Where::Input, true))?)
+}
+
+/// Over a socket of its own, so that no answer can be taken for another's.
+fn rehearse(rehearsal: Rehearsal) -> Result<Result<(), Refusal>> {
+    let pages = [IoSlice::new(&rehearsal.bytes)];
+    Ok(Tables::open()?.socket.transact(&pages, rehearsal.seqs))
+}
+
+/// The gate that a run would make, for one port.
+fn ruleset(id: &str, hook: Where, owned: bool) -> Ruleset {
+    let rules = Rules {
+        ports: PortSet::from_iter([1]),
+        scope: Scope {
+            hook,
+            ..Scope::default()
+        },
+        steer: Steer::Drop,
+    };
+    Ruleset {
+        owned,
+        ..compile(&rules, id, "syngate check")
+    }
+}
+
+/// `queue flags bypass to 0`.
+fn queue() -> Vec<u8> {
+    let mut data = Vec::new();
+    put_attribute(&mut data, NFTA_QUEUE_NUM, &QUEUE.to_be_bytes());
+    put_attribute(&mut data, NFTA_QUEUE_TOTAL, &1u16.to_be_bytes());
+    put_attribute(&mut data, NFTA_QUEUE_FLAGS, &BYPASS.to_be_bytes());
+    data
+}
+
+/// `-j NFQUEUE --queue-num 0 --queue-bypass`: `struct xt_NFQ_info_v3`.
+fn nfqueue_target() -> Vec<u8> {
+    const REVISION: u32 = 3;
+    let info = [QUEUE, 1, BYPASS, 0].map(u16::to_ne_bytes).concat();
+    let mut data = Vec::new();
+    put_attribute(&mut data, NFTA_TARGET_NAME, b"NFQUEUE\0");
+    put_attribute(&mut data, NFTA_TARGET_REV, &REVISION.to_be_bytes());
+    put_attribute(&mut data, NFTA_TARGET_INFO, &info);
+    data
+}
+
+impl Tables {
+    /// Binding a family to the queues is a command that has done nothing since Linux 3.8
+    /// (nfqnl_recv_config()), and is refused where nobody takes such commands.
+    fn has_queues(&mut self) -> Result<(), Refusal> {
+        let mut body = vec![libc::AF_UNSPEC as u8, 0, 0, 0];
+        let family = (libc::AF_INET as u16).to_be_bytes();
+        let command = [NFQNL_CFG_CMD_PF_BIND, 0, family[0], family[1]];
+        put_attribute(&mut body, NFQA_CFG_CMD, &command);
+        self.ask(NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG, &body)
+    }
+
+    /// As iptables asks for the revisions of a match.
+    fn has_recent(&mut self) -> Result<(), Refusal> {
+        const MATCH: u32 = 0;
+        const REVISION: u32 = 1;
+        let mut body = vec![libc::AF_INET as u8, 0, 0, 0];
+        put_attribute(&mut body, NFTA_COMPAT_NAME, b"recent\0");
+        put_attribute(&mut body, NFTA_COMPAT_REV, &REVISION.to_be_bytes());
+        put_attribute(&mut body, NFTA_COMPAT_TYPE, &MATCH.to_be_bytes());
+        self.ask(NFNL_SUBSYS_NFT_COMPAT << 8 | NFNL_MSG_COMPAT_GET, &body)
+    }
+
+    fn ask(&mut self, kind: u16, body: &[u8]) -> Result<(), Refusal> {
+        let acknowledged = libc::NLM_F_ACK as u16;
+        self.socket.request(kind, acknowledged, body, |_, _| ())
+    }
+}
+
+/// A transaction without its end.
+#[derive(Debug)]
+struct Rehearsal {
+    bytes: Vec<u8>,
+    seqs: Range<u32>,
+}
+
+impl Rehearsal {
+    fn of(rules: &Ruleset) -> Result<Rehearsal, Refusal> {
+        const LONG_ENOUGH: Duration = Duration::from_secs(1);
+        Rehearsal::cut(&messages::create(rules, LONG_ENOUGH))
+    }
+
+    /// With its end it would be carried out: better no answer than that.
+    fn cut(transaction: &Transaction) -> Result<Rehearsal, Refusal> {
+        let mut bytes: Vec<u8> = transaction
+            .pages()
+            .iter()
+            .flat_map(|page| page.to_vec())
+            .collect();
+        let mut seqs = transaction.seqs();
+        let (mut at, mut ended) = (0, false);
+        for message in messages(&bytes) {
+            let message = message.map_err(|_| Errno::EBADMSG)?;
+            if message.kind == NFNL_MSG_BATCH_END {
+                ended = true;
+                if message.flags & libc::NLM_F_ACK as u16 != 0 {
+                    seqs.end = message.seq;
+                }
+                break;
+            }
+            at += (HEADER + message.payload.len()).next_multiple_of(4);
+        }
+        bytes.truncate(at);
+        if ended {
+            Ok(Rehearsal { bytes, seqs })
+        } else {
+            Err(Errno::EBADMSG.into())
+        }
+    }
+
+    /// Only the begin of the transaction and its first message, which makes the table.
+    fn only_table(mut self) -> Rehearsal {
+        let mut at = 0;
+        for message in messages(&self.bytes).flatten().take(2) {
+            at += (HEADER + message.payload.len()).next_multiple_of(4);
+            self.seqs.end = message.seq + 1;
+        }
+        self.bytes.truncate(at);
+        self
+    }
+
+    /// And a rule of one expression.
+    fn with_rule(mut self, rules: &Ruleset, expression: &str, data: &[u8]) -> Rehearsal {
+        let named = [
+            (NFTA_RULE_TABLE, &*rules.table),
+            (NFTA_RULE_CHAIN, rules.chain()),
+        ];
+        let mut body = messages::about(&named);
+        let mut name = expression.as_bytes().to_vec();
+        name.push(0);
+        let (mut one, mut list) = (Vec::new(), Vec::new());
+        put_attribute(&mut one, NFTA_EXPR_NAME, &name);
+        put_nested(&mut one, NFTA_EXPR_DATA, data);
+        put_nested(&mut list, NFTA_LIST_ELEM, &one);
+        put_nested(&mut body, NFTA_RULE_EXPRESSIONS, &list);
+        let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_APPEND;
+        let kind = nft_message(libc::NFT_MSG_NEWRULE);
+        let seq = self.seqs.end;
+        self.bytes
+            .extend(message_bytes(kind, flags as u16, seq, &body));
+        self.seqs.end += 1;
+        self
+    }
+}
+
+fn put_nested(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    put_attribute(bytes, kind | libc::NLA_F_NESTED as u16, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(rehearsal: &Rehearsal) -> Vec<u16> {
+        let all = messages(&rehearsal.bytes).map(|message| message.unwrap());
+        all.map(|message| message.kind & 0xff).collect()
+    }
+
+    #[test]
+    fn a_rehearsal_has_no_end() {
+        for hook in [Where::Input, Where::Prerouting] {
+            let rules = ruleset("0123456789abcdef", hook, true);
+            let whole = messages::create(&rules, Duration::from_secs(1));
+            let rehearsal = Rehearsal::cut(&whole).unwrap();
+            let length: usize = whole.pages().iter().map(|page| page.len()).sum();
+            assert_eq!(rehearsal.bytes.len(), length - 20, "the end is 20 bytes");
+            let kinds = kinds(&rehearsal);
+            assert!(!kinds.contains(&NFNL_MSG_BATCH_END), "{kinds:?}");
+            assert!(kinds.contains(&(libc::NFT_MSG_NEWRULE as u16)), "{kinds:?}");
+        }
+    }
+
+    #[test]
+    fn a_rehearsal_is_shortened_and_prolonged() {
+        let rules = ruleset("0123456789abcdef", Where::Input, false);
+        let whole = Rehearsal::of(&rules).unwrap();
+        let (count, acknowledged) = (kinds(&whole).len(), whole.seqs.len());
+        let longer = whole.with_rule(&rules, "queue", &queue());
+        assert_eq!(kinds(&longer).len(), count + 1);
+        assert_eq!(longer.seqs.len(), acknowledged + 1);
+        let table = longer.only_table();
+        assert_eq!(kinds(&table), [0x10, 0], "begin, and a table");
+        let last = messages(&table.bytes).last().unwrap().unwrap();
+        assert_eq!(table.seqs.end, last.seq + 1, "its answer is waited for");
+    }
+}

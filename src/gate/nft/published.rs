@@ -1,0 +1,126 @@
+//! Ports that nf_tables sends elsewhere before they reach the input hook (DNAT): published by a
+//! container, say. Only plain rules are read: a port, and then the address.
+
+use anyhow::Result;
+use nix::libc;
+
+use super::{NFTA_RULE_CHAIN, NFTA_RULE_TABLE, Tables, messages};
+use crate::netlink::{attribute, attributes, get};
+
+// linux/netfilter/nf_tables.h
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_HOOK_HOOKNUM: u16 = 1;
+const NFTA_EXPR_NAME: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_PAYLOAD_BASE: u16 = 2;
+const NFTA_PAYLOAD_OFFSET: u16 = 3;
+const NFTA_PAYLOAD_LEN: u16 = 4;
+const NFTA_CMP_OP: u16 = 2;
+const NFTA_CMP_DATA: u16 = 3;
+const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_NAT_TYPE: u16 = 1;
+const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+const NFT_CMP_EQ: u32 = 0;
+const NFT_NAT_DNAT: u32 = 1;
+/// Where a TCP header has its destination port, and how long it is (RFC 9293, 3.1).
+const PORT_OFFSET: u32 = 2;
+const PORT_LENGTH: u32 = 2;
+
+/// A port that a rule sends elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Redirected {
+    /// The port.
+    pub port: u16,
+    /// The table and the chain.
+    pub by: String,
+}
+
+/// All that plain rules tell.
+///
+/// # Errors
+/// No privilege, no nf_tables.
+pub fn find() -> Result<Vec<Redirected>> {
+    let any_family = [libc::AF_UNSPEC as u8, 0, 0, 0];
+    let mut tables = Tables::open()?;
+    let of_output = tables.dump_body(libc::NFT_MSG_GETCHAIN, &any_family, |row| {
+        output_chain(row).into_iter().collect()
+    })?;
+    let rules = tables.dump_body(libc::NFT_MSG_GETRULE, &any_family, |row| {
+        redirected(row).into_iter().collect()
+    })?;
+    let incoming = rules.into_iter().filter(|(at, _)| !of_output.contains(at));
+    let mut found: Vec<Redirected> = incoming
+        .map(|(at, port)| Redirected {
+            port,
+            by: format!("nft table {}, chain {}", at.table, at.chain),
+        })
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// A chain.
+#[derive(PartialEq, Eq)]
+struct At {
+    family: u8,
+    table: String,
+    chain: String,
+}
+
+/// A chain of what this host's own clients send, in one message of a dump of chains.
+fn output_chain(payload: &[u8]) -> Option<At> {
+    let body = payload.get(4..)?;
+    let hook = attribute(body, NFTA_CHAIN_HOOK)?;
+    let number = u32::from_be_bytes(get(attribute(hook, NFTA_HOOK_HOOKNUM)?, 0)?);
+    (number == libc::NF_INET_LOCAL_OUT as u32).then_some(At {
+        family: *payload.first()?,
+        table: messages::text(attribute(body, NFTA_CHAIN_TABLE)?),
+        chain: messages::text(attribute(body, NFTA_CHAIN_NAME)?),
+    })
+}
+
+/// A port, and by which chain, in one message of a dump of rules.
+fn redirected(payload: &[u8]) -> Option<(At, u16)> {
+    let body = payload.get(4..)?;
+    let port = port_sent_elsewhere(attribute(body, NFTA_RULE_EXPRESSIONS)?)?;
+    let at = At {
+        family: *payload.first()?,
+        table: messages::text(attribute(body, NFTA_RULE_TABLE)?),
+        chain: messages::text(attribute(body, NFTA_RULE_CHAIN)?),
+    };
+    Some((at, port))
+}
+
+/// `tcp dport PORT … dnat to …`: the port that is loaded and compared before the address changes.
+fn port_sent_elsewhere(expressions: &[u8]) -> Option<u16> {
+    let (mut loaded, mut port) = (false, None);
+    for (_, expression) in attributes(expressions) {
+        let data = attribute(expression, NFTA_EXPR_DATA).unwrap_or_default();
+        let word = |kind| {
+            attribute(data, kind)
+                .and_then(|v| get(v, 0))
+                .map(u32::from_be_bytes)
+        };
+        match messages::text(attribute(expression, NFTA_EXPR_NAME)?).as_str() {
+            "payload" => {
+                loaded = word(NFTA_PAYLOAD_BASE) == Some(NFT_PAYLOAD_TRANSPORT_HEADER)
+                    && word(NFTA_PAYLOAD_OFFSET) == Some(PORT_OFFSET)
+                    && word(NFTA_PAYLOAD_LEN) == Some(PORT_LENGTH);
+            }
+            "cmp" if loaded && word(NFTA_CMP_OP) == Some(NFT_CMP_EQ) => {
+                let value = attribute(data, NFTA_CMP_DATA)?;
+                port = attribute(value, NFTA_DATA_VALUE).and_then(|v| get(v, 0));
+            }
+            "nat" if word(NFTA_NAT_TYPE) == Some(NFT_NAT_DNAT) => {
+                return port.map(u16::from_be_bytes);
+            }
+            "redir" => return port.map(u16::from_be_bytes),
+            _ => (),
+        }
+    }
+    None
+}
