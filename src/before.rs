@@ -1,18 +1,19 @@
 //! What comes before the gate is closed: the lock, the precheck, a look at the listeners. Nothing has
 //! been changed yet, so an early end needs nothing undone: it is an `Err(Ending)`.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::time::{Duration, Instant};
 
-use crate::child::{Child, RUN_VARIABLE};
+use crate::child::{Beside, Child, RUN_VARIABLE};
 use crate::gate::found;
 use crate::lock::{self, Holder, Lock};
-use crate::plan::Plan;
+use crate::plan::{Listeners, Plan};
 use crate::ports::PortSet;
 use crate::report::{Ending, Report, signal_name};
 use crate::say::Say;
 use crate::signals::{Caught, Signals};
 use crate::sockets::diag::Sockets;
+use crate::sockets::netns::Netns;
 use crate::sockets::ready::places;
 use crate::sockets::{Sample, Want};
 use crate::step::{COOKIE_GRACE, CommandExit, Sender};
@@ -116,7 +117,7 @@ impl Before<'_> {
         };
         let child = Child::shell(line, environment, self.signals.inherited())
             .map_err(|error| failed(format!("can't be run ({})", error.desc())))?;
-        let exit = self.wait_for_precheck(&child)?;
+        let exit = self.wait_for_child(&child, || child.ended())?;
         report.phases.precheck_ms = Some(since.elapsed().into());
         match exit {
             CommandExit::Code(0) => Ok(()),
@@ -128,9 +129,13 @@ impl Before<'_> {
         }
     }
 
-    /// The first signal is passed on, and the run ends when the precheck does; a second one leaves
-    /// it behind.
-    fn wait_for_precheck(&self, child: &Child) -> Result<CommandExit, Ending> {
+    /// The first signal is passed on, and the run ends when the child does; a second one leaves it
+    /// behind.
+    fn wait_for_child(
+        &self,
+        child: &Child,
+        ended: impl Fn() -> Option<CommandExit>,
+    ) -> Result<CommandExit, Ending> {
         let mut stopped: Option<(i32, Sender)> = None;
         loop {
             match self.wait(None)? {
@@ -142,7 +147,7 @@ impl Before<'_> {
                         child.signal(signal);
                     }
                 }
-                _ => match (child.ended(), stopped) {
+                _ => match (ended(), stopped) {
                     (None, _) => (),
                     (Some(exit), None) => return Ok(exit),
                     (Some(_), Some((signal, sender))) => {
@@ -150,6 +155,70 @@ impl Before<'_> {
                     }
                 },
             }
+        }
+    }
+
+    /// `--listen-netns`: from now on, the sockets are looked at there.
+    ///
+    /// # Errors
+    /// It is none, or can't be entered.
+    pub fn look_in_netns(&self, sockets: &mut Sockets) -> Result<(), Ending> {
+        let Listeners::In(netns) = &self.plan.listeners else {
+            return Ok(());
+        };
+        sockets.look_in(netns).map_err(|why| {
+            Ending::not_run("listen_netns", format!("--listen-netns: '{netns}': {why}"))
+        })
+    }
+
+    /// `--listen-netns-from`: asks where the listeners live. Tells whether there was a question.
+    ///
+    /// # Errors
+    /// There is no answer, or no sense in it.
+    pub fn ask_for_netns(
+        &self,
+        environment: &[CString],
+        sockets: &mut Sockets,
+    ) -> Result<bool, Ending> {
+        let Listeners::From(line) = &self.plan.listeners else {
+            return Ok(false);
+        };
+        let failed = |why: String| {
+            let shown = line.to_string_lossy();
+            let message = format!("--listen-netns-from '{shown}' {why}");
+            Ending::not_run("listen_netns", message)
+        };
+        let netns = self.ask(line, environment)?.map_err(failed)?;
+        let entered = sockets.look_in(&netns);
+        entered.map_err(|why| failed(format!("printed '{netns}': {why}")))?;
+        self.say.phase(&format!("looking for listeners in {netns}"));
+        Ok(true)
+    }
+
+    fn ask(&self, line: &OsStr, environment: &[CString]) -> Result<Result<Netns, String>, Ending> {
+        let mut asked = match Beside::ask(line, environment, self.signals.inherited()) {
+            Ok(asked) => asked,
+            Err(error) => return Ok(Err(format!("can't be run ({})", error.desc()))),
+        };
+        let exit = self.wait_for_child(asked.child(), || asked.ended())?;
+        Ok(answered(exit, &asked.answer()))
+    }
+
+    /// Interfaces that are not there may come: only then are they gated.
+    pub fn warn_of_interfaces(&self, report: &mut Report) {
+        let Ok(present) = nix::net::if_::if_nameindex() else {
+            return;
+        };
+        let is_there = |name: &str| {
+            present
+                .iter()
+                .any(|i| i.name().to_bytes() == name.as_bytes())
+        };
+        let names = self.plan.scope.interfaces.iter();
+        for name in names.filter(|name| !is_there(name)) {
+            let text = format!("--interface: no interface is named {name} now: it may come");
+            self.say.warning(&text);
+            report.warnings.push(text);
         }
     }
 
@@ -188,10 +257,15 @@ impl Before<'_> {
             places => places.join(" "),
         };
         self.say.phase(&format!("listeners: {listeners}"));
-        let listening: PortSet = before.listeners.iter().map(|l| l.port).collect();
-        let deserted = self.plan.config.ports.minus(&listening);
+        let config = &self.plan.config;
+        let served = |port| config.listen_ports.served_by(port, &config.ports);
+        let listened: PortSet = before.listeners.iter().map(|l| l.port).collect();
+        let served = listened
+            .iter()
+            .flat_map(|port| served(port).ranges().to_vec());
+        let deserted = config.ports.minus(&PortSet::from_ranges(served));
         if !deserted.is_empty() {
-            let text = format!("nobody listens on {}", deserted.brief());
+            let text = format!("nobody listens on {}", config.listen_ports.shown(&deserted));
             self.say.warning(&text);
             report.warnings.push(text);
         }
@@ -220,5 +294,19 @@ impl Before<'_> {
         self.signals
             .wait(until)
             .map_err(|error| Ending::not_run("signals", format!("waiting for signals: {error}")))
+    }
+}
+
+/// What `--listen-netns-from` has told.
+///
+/// # Errors
+/// What is wrong with it, to be read after its command line.
+pub fn answered(exit: CommandExit, answer: &str) -> Result<Netns, String> {
+    match exit {
+        CommandExit::Code(0) => {
+            Netns::parse(answer).map_err(|why| format!("printed '{answer}': {why}"))
+        }
+        CommandExit::Code(status) => Err(format!("exited with status {status}")),
+        CommandExit::Signal(signal) => Err(format!("was ended by {}", signal_name(signal))),
     }
 }

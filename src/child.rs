@@ -1,14 +1,19 @@
-//! COMMAND, and the precheck: starting them as our caller would have, and waiting for them.
+//! COMMAND, the precheck, and what runs beside: starting them as our caller would have, and waiting
+//! for them.
 
+use std::cell::Cell;
 use std::ffi::{CString, OsStr, OsString};
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid};
 
 use crate::cli::ENV_PREFIX;
@@ -19,6 +24,8 @@ use crate::step::{CommandExit, Sender};
 pub const RUN_VARIABLE: &str = "SYNGATE_RUN";
 
 const SH: &str = "/bin/sh";
+/// Of what `--listen-netns-from` prints so much is read.
+const ANSWER_MAX: u64 = 4096;
 
 /// A process that was started and not yet waited for.
 #[derive(Debug)]
@@ -38,23 +45,24 @@ impl Child {
         environment: &[CString],
         mask: &SigSet,
     ) -> Result<Child, Errno> {
-        match Child::spawn_file(program, argv, environment, mask) {
+        let with = With {
+            environment,
+            mask,
+            own_group: false,
+            stdout: None,
+        };
+        match Child::spawn_file(program, argv, &with) {
             // A script without `#!` goes to sh, as from a shell and by execvp(3).
             Err(Errno::ENOEXEC) if !is_binary(program) => {
                 let words = ["sh".into(), program.into()];
                 let words: Vec<OsString> = words.into_iter().chain(argv[1..].to_vec()).collect();
-                Child::spawn_file(Path::new(SH), &words, environment, mask)
+                Child::spawn_file(Path::new(SH), &words, &with)
             }
             spawned => spawned,
         }
     }
 
-    fn spawn_file(
-        program: &Path,
-        argv: &[OsString],
-        environment: &[CString],
-        mask: &SigSet,
-    ) -> Result<Child, Errno> {
+    fn spawn_file(program: &Path, argv: &[OsString], with: &With) -> Result<Child, Errno> {
         let c_string = |text: &OsStr| CString::new(text.as_bytes()).map_err(|_| Errno::EINVAL);
         let file = c_string(program.as_os_str())?;
         let argv: Vec<CString> = argv
@@ -62,16 +70,23 @@ impl Child {
             .map(|arg| c_string(arg))
             .collect::<Result<_, _>>()?;
         let mut attributes = PosixSpawnAttr::init()?;
-        attributes.set_sigmask(mask)?;
+        attributes.set_sigmask(with.mask)?;
         let mut flags = PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK;
         if !crate::sys::ignored_at_exec(Signal::SIGPIPE) {
             attributes.set_sigdefault(&SigSet::from(Signal::SIGPIPE))?;
             flags |= PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF;
         }
+        if with.own_group {
+            attributes.set_pgroup(Pid::from_raw(0))?;
+            flags |= PosixSpawnFlags::POSIX_SPAWN_SETPGROUP;
+        }
         attributes.set_flags(flags)?;
-        let files = PosixSpawnFileActions::init()?;
+        let mut files = PosixSpawnFileActions::init()?;
+        if let Some(file) = with.stdout {
+            files.add_dup2(file, libc::STDOUT_FILENO)?;
+        }
         // The path has a slash in it, so PATH is not searched.
-        let pid = posix_spawnp(&file, &files, &attributes, &argv, environment)?;
+        let pid = posix_spawnp(&file, &files, &attributes, &argv, with.environment)?;
         Ok(Child { pid })
     }
 
@@ -81,14 +96,8 @@ impl Child {
     /// # Errors
     /// As for [`Child::spawn`].
     pub fn shell(line: &OsStr, environment: &[CString], mask: &SigSet) -> Result<Child, Errno> {
-        let mut script = OsString::from("exec </dev/null >&2\n");
-        script.push(line);
-        Child::spawn(
-            Path::new(SH),
-            &["sh".into(), "-c".into(), script],
-            environment,
-            mask,
-        )
+        let words = shell_words("exec </dev/null >&2\n", line);
+        Child::spawn(Path::new(SH), &words, environment, mask)
     }
 
     /// How it ended, if it has.
@@ -123,6 +132,102 @@ impl Child {
     /// Its process id.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()
+    }
+}
+
+/// How a child is started.
+struct With<'a> {
+    environment: &'a [CString],
+    mask: &'a SigSet,
+    /// In a process group of its own.
+    own_group: bool,
+    stdout: Option<RawFd>,
+}
+
+fn shell_words(redirections: &str, line: &OsStr) -> [OsString; 3] {
+    let mut script = OsString::from(redirections);
+    script.push(line);
+    ["sh".into(), "-c".into(), script]
+}
+
+/// A command line of the user's that runs beside everything else, in a process group of its own. If
+/// it has not ended when this is dropped, all of the group is killed.
+#[derive(Debug)]
+pub struct Beside {
+    child: Child,
+    ended: Cell<bool>,
+    answer: Option<File>,
+}
+
+impl Beside {
+    /// Starts it; what it prints goes to stderr.
+    ///
+    /// # Errors
+    /// As for [`Child::spawn`].
+    pub fn check(line: &OsStr, environment: &[CString], mask: &SigSet) -> Result<Beside, Errno> {
+        let words = shell_words("exec </dev/null >&2\n", line);
+        Beside::start(&words, environment, mask, None)
+    }
+
+    /// Starts it; what it prints is kept. Not in a pipe: nobody would empty that while it runs.
+    ///
+    /// # Errors
+    /// As for [`Child::spawn`].
+    pub fn ask(line: &OsStr, environment: &[CString], mask: &SigSet) -> Result<Beside, Errno> {
+        let words = shell_words("exec </dev/null\n", line);
+        let answer = memfd_create(c"answer", MFdFlags::MFD_CLOEXEC)?;
+        Beside::start(&words, environment, mask, Some(answer.into()))
+    }
+
+    fn start(
+        words: &[OsString],
+        environment: &[CString],
+        mask: &SigSet,
+        answer: Option<File>,
+    ) -> Result<Beside, Errno> {
+        let with = With {
+            environment,
+            mask,
+            own_group: true,
+            stdout: answer.as_ref().map(File::as_raw_fd),
+        };
+        Ok(Beside {
+            child: Child::spawn_file(Path::new(SH), words, &with)?,
+            ended: Cell::new(false),
+            answer,
+        })
+    }
+
+    /// How it ended, if it has: told once.
+    pub fn ended(&self) -> Option<CommandExit> {
+        let exit = self.child.ended()?;
+        self.ended.set(true);
+        Some(exit)
+    }
+
+    /// The first line of what it has printed, without blanks around.
+    pub fn answer(&mut self) -> String {
+        let mut bytes = Vec::new();
+        if let Some(file) = &mut self.answer {
+            let read = file.rewind();
+            let _ = read.and_then(|()| file.take(ANSWER_MAX).read_to_end(&mut bytes));
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        text.lines().next().unwrap_or_default().trim().to_owned()
+    }
+
+    /// The process that was started.
+    pub fn child(&self) -> &Child {
+        &self.child
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // It has not been waited for, so the group is still its own.
+        if !self.ended.get() {
+            let _ = killpg(self.child.pid, Signal::SIGKILL);
+        }
     }
 }
 

@@ -12,8 +12,10 @@ use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcom
 use crate::gate::choice::{Choice, Kind};
 use crate::gate::scope::{Where, parse_interfaces, parse_networks};
 use crate::gate::watchdog;
+use crate::listen_port::ListenPorts;
 use crate::ports::PortSet;
 use crate::sockets::drained::DrainUntil;
+use crate::sockets::netns::Netns;
 use crate::step::{OpenOn, Settle};
 
 /// The longest duration that an option takes.
@@ -135,6 +137,18 @@ pub struct Args {
     #[arg(long, value_name = "NAMES", env = "SYNGATE_INTERFACE", action = ArgAction::Append, value_parser = interfaces)]
     pub interface: Vec<Names>,
 
+    /// Ports of the listeners, where they are not the gated ones: 8080, or 80=8080,443=8443
+    #[arg(long, value_name = "PORTS", env = "SYNGATE_LISTEN_PORT", value_parser = listen_ports, allow_hyphen_values = true)]
+    pub listen_port: Option<ListenPorts>,
+
+    /// Network namespace of the listeners: a name, a process id, or a path
+    #[arg(long, value_name = "NETNS", env = "SYNGATE_LISTEN_NETNS", value_parser = Netns::parse)]
+    pub listen_netns: Option<Netns>,
+
+    /// Run this (by sh -c) to learn --listen-netns; again after COMMAND, while nobody listens
+    #[arg(long, value_name = "CMD")]
+    pub listen_netns_from: Option<OsString>,
+
     /// How long to wait for the lock of iptables
     #[arg(long, value_name = "DUR", env = "SYNGATE_XTABLES_WAIT", default_value = "5s", value_parser = duration, allow_hyphen_values = true)]
     pub xtables_wait: Duration,
@@ -142,6 +156,10 @@ pub struct Args {
     /// Run this first (by sh -c), gate open; if it fails, nothing is gated and COMMAND is not run
     #[arg(long, value_name = "CMD")]
     pub precheck: Option<OsString>,
+
+    /// Run this (by sh -c) after COMMAND, again and again, and open only once it has succeeded
+    #[arg(long, value_name = "CMD")]
+    pub ready_check: Option<OsString>,
 
     /// How long to wait for another run on the same ports
     #[arg(long, value_name = "DUR", env = "SYNGATE_LOCK_TIMEOUT", default_value = "1m", value_parser = duration, allow_hyphen_values = true)]
@@ -457,6 +475,10 @@ fn missing(error: &clap::Error) -> String {
 
 fn ports(text: &str) -> Result<PortSet, String> {
     PortSet::parse(text, crate::sys::service_port)
+}
+
+fn listen_ports(text: &str) -> Result<ListenPorts, String> {
+    ListenPorts::parse(text, crate::sys::service_port)
 }
 
 fn networks(text: &str) -> Result<Nets, String> {

@@ -24,6 +24,7 @@ pub mod commands;
 pub mod exit;
 pub mod fault;
 pub mod gate;
+pub mod listen_port;
 pub mod lock;
 pub mod netlink;
 pub mod plan;

@@ -13,10 +13,11 @@ use nix::unistd::{AccessFlags, access, faccessat};
 use crate::cli::Args;
 use crate::exit::NotRunnable;
 use crate::gate::choice::Choice;
-use crate::gate::scope::{Networks, Scope};
+use crate::gate::scope::{Networks, Scope, Where};
 use crate::gate::who::Who;
 use crate::gate::{Rules, Settings};
 use crate::ports::PortSet;
+use crate::sockets::netns::Netns;
 use crate::step::{Config, OpenOn, Settle};
 use crate::syn::SynAction;
 
@@ -42,12 +43,27 @@ pub struct Plan {
     pub max_closed: Duration,
     /// `--precheck`.
     pub precheck: Option<OsString>,
+    /// `--ready-check`.
+    pub ready_check: Option<OsString>,
+    /// Where the listeners live.
+    pub listeners: Listeners,
     /// `--lock-timeout`.
     pub lock_timeout: Duration,
     /// COMMAND's file.
     pub program: PathBuf,
     /// COMMAND and its arguments as given.
     pub command: Vec<OsString>,
+}
+
+/// In which network namespace the listeners live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listeners {
+    /// In our own.
+    Here,
+    /// `--listen-netns`.
+    In(Netns),
+    /// `--listen-netns-from`: the command line that tells.
+    From(OsString),
 }
 
 /// Why a plan can't be carried out.
@@ -80,16 +96,16 @@ impl Plan {
             .unwrap_or_default();
         Ok(Plan {
             config: Config {
-                ports: args
-                    .ports
-                    .iter()
-                    .fold(PortSet::EMPTY, |all, p| all.union(p)),
+                ports: gated(args),
                 drain: args.drain,
                 drain_until: args.drain_until,
                 settle: args.settle,
                 ready_timeout: args.ready_timeout,
                 open_on: args.open_on,
                 best_effort: args.best_effort,
+                listen_ports: args.listen_port.clone().unwrap_or_default(),
+                ready_check: args.ready_check.is_some(),
+                search: args.listen_netns_from.is_some(),
             },
             syn: SynAction::new(args.syn),
             backend: args.backend,
@@ -97,6 +113,12 @@ impl Plan {
             xtables_wait: args.xtables_wait,
             max_closed: args.max_closed,
             precheck: args.precheck.clone(),
+            ready_check: args.ready_check.clone(),
+            listeners: match (&args.listen_netns, &args.listen_netns_from) {
+                (Some(netns), _) => Listeners::In(netns.clone()),
+                (None, Some(line)) => Listeners::From(line.clone()),
+                (None, None) => Listeners::Here,
+            },
             lock_timeout: args.lock_timeout,
             program: resolve(name, path).map_err(Refused::Command)?,
             command: args.command.clone(),
@@ -109,6 +131,24 @@ impl Plan {
             ports: self.config.ports.clone(),
             scope: self.scope.clone(),
             steer: self.syn.steer(),
+        }
+    }
+
+    /// Where the gated ports are listened for.
+    pub fn listener_ports(&self) -> PortSet {
+        self.config.listen_ports.listeners_of(&self.config.ports)
+    }
+
+    /// Which local addresses the listeners may have. Where something changes a packet's destination
+    /// between the gate and them, all: `--to` names the address that clients connect to.
+    pub fn listener_scope(&self) -> Scope {
+        let as_sent = self.scope.hook == Where::Input
+            && self.listeners == Listeners::Here
+            && self.config.listen_ports.is_plain();
+        if as_sent {
+            self.scope.clone()
+        } else {
+            Scope::default()
         }
     }
 
@@ -162,14 +202,30 @@ impl Plan {
             ));
         }
         line(format!("run {}", self.command_line()));
+        match &self.listeners {
+            Listeners::Here => (),
+            Listeners::In(netns) => line(format!("look for listeners in the namespace {netns}")),
+            Listeners::From(from) => line(format!(
+                "look for listeners in the namespace that sh -c '{}' names",
+                from.to_string_lossy()
+            )),
+        }
         if c.open_on == OpenOn::Ready {
             line("meanwhile open each port that a new process listens on".to_owned());
         }
         if !c.ready_timeout.is_zero() {
             line(format!(
-                "wait at most {} for listeners",
-                shown(c.ready_timeout)
+                "wait at most {} for listeners{}",
+                shown(c.ready_timeout),
+                match c.listen_ports.is_plain() {
+                    true => String::new(),
+                    false => format!(" of {}", c.listen_ports.shown(&c.ports)),
+                }
             ));
+        }
+        if let Some(check) = &self.ready_check {
+            let check = check.to_string_lossy();
+            line(format!("and until this succeeds: sh -c '{check}'"));
         }
         line(match c.settle {
             Settle::Auto => "settle as long as the sockets still change, and open".to_owned(),
@@ -218,10 +274,47 @@ fn make_sense(args: &Args) -> Result<(), String> {
             "--xtables-wait 0s: iptables would wait for ever; expected 1s or more".to_owned(),
         );
     }
-    if args.precheck.as_ref().is_some_and(|line| line.is_empty()) {
-        return Err("--precheck: '' is empty; expected a command line".to_owned());
+    for (option, line) in [
+        ("--precheck", &args.precheck),
+        ("--ready-check", &args.ready_check),
+        ("--listen-netns-from", &args.listen_netns_from),
+    ] {
+        if line.as_ref().is_some_and(|line| line.is_empty()) {
+            return Err(format!("{option}: '' is empty; expected a command line"));
+        }
     }
-    Ok(())
+    where_listeners_make_sense(args)
+}
+
+/// The options about where the listeners are, and how it is seen that they are ready.
+fn where_listeners_make_sense(args: &Args) -> Result<(), String> {
+    if args.ready_check.is_some() && args.ready_timeout.is_zero() {
+        return Err(
+            "--ready-check and --ready-timeout 0 exclude each other: the check would have no time \
+             to succeed in"
+                .to_owned(),
+        );
+    }
+    if args.listen_netns.is_some() && args.listen_netns_from.is_some() {
+        return Err(
+            "--listen-netns and --listen-netns-from exclude each other: both say where the \
+             listeners are"
+                .to_owned(),
+        );
+    }
+    let ports = gated(args);
+    match args.listen_port.as_ref().and_then(|l| l.not_gated(&ports)) {
+        Some(port) => Err(format!(
+            "--listen-port: {port} is not gated; on the left of = go ports of --port {}",
+            ports.brief()
+        )),
+        None => Ok(()),
+    }
+}
+
+fn gated(args: &Args) -> PortSet {
+    let each = args.ports.iter();
+    each.fold(PortSet::EMPTY, |all, ports| all.union(ports))
 }
 
 fn shown(duration: Duration) -> String {

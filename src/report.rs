@@ -12,6 +12,8 @@ use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use crate::exit::{Exit, NOT_KEPT, NOT_RUN};
+use crate::listen_port::ListenPorts;
+use crate::plan::Plan;
 use crate::ports::PortSet;
 use crate::sockets::drained::Left;
 use crate::sockets::holders::{Holders, names};
@@ -149,6 +151,8 @@ pub struct Evidence<'a> {
     pub facts: &'a Facts,
     /// The gated ports.
     pub ports: &'a PortSet,
+    /// `--listen-port`.
+    pub listen_ports: &'a ListenPorts,
     /// COMMAND as one line.
     pub command: &'a str,
     /// COMMAND's pid.
@@ -226,6 +230,9 @@ fn kept_or_not(e: &Evidence) -> Ending {
     if !e.facts.not_ready.is_empty() {
         return broken(Outcome::NotReady, "no_listener", nobody_listens(e));
     }
+    if e.facts.unchecked {
+        return broken(Outcome::NotReady, "ready_check", check_failed(e));
+    }
     Ending {
         outcome: Outcome::Ok,
         reason: if e.facts.ran_open { "ungated" } else { "done" },
@@ -240,7 +247,10 @@ fn nobody_listens(e: &Evidence) -> String {
         .before
         .listeners
         .iter()
-        .filter(|l| not_ready.contains(l.port))
+        .filter(|l| {
+            let served = e.listen_ports.served_by(l.port, e.ports);
+            !served.intersection(not_ready).is_empty()
+        })
         .map(|l| l.inode)
         .collect();
     let who = names(&e.before.holders, &inodes);
@@ -252,7 +262,21 @@ fn nobody_listens(e: &Evidence) -> String {
     format!(
         "nobody listens on {} {} after {} exited with status 0; {before}; \
          if it was meant to stop, use --ready-timeout 0; {}",
-        not_ready.brief(),
+        e.listen_ports.shown(not_ready),
+        humantime::format_duration(e.ready_timeout),
+        e.command,
+        closed_words(e)
+    )
+}
+
+fn check_failed(e: &Evidence) -> String {
+    let last = match e.facts.check_exit {
+        None => "it did not end".to_owned(),
+        Some(CommandExit::Code(status)) => format!("its last exit status was {status}"),
+        Some(CommandExit::Signal(signal)) => format!("at last {} ended it", signal_name(signal)),
+    };
+    format!(
+        "--ready-check did not succeed within {} after {} exited with status 0 ({last}); {}",
         humantime::format_duration(e.ready_timeout),
         e.command,
         closed_words(e)
@@ -373,6 +397,10 @@ pub struct Report {
     #[serde(serialize_with = "as_ranges")]
     ports: PortSet,
     action: &'static str,
+    scope: Option<String>,
+    listen_ports: Option<String>,
+    /// In which network namespace the listeners were looked for at last, if not in our own.
+    pub listen_netns: Option<String>,
     /// Which backend closed the gate, if it was closed.
     pub backend: Option<&'static str>,
     outcome: Outcome,
@@ -422,6 +450,8 @@ pub struct Phases {
     pub command_ms: Option<Ms>,
     /// From COMMAND's exit to the open gate.
     pub ready_ms: Option<Ms>,
+    /// `--ready-check`, from its first run to its success.
+    pub ready_check_ms: Option<Ms>,
 }
 
 /// Milliseconds, to the microsecond.
@@ -456,6 +486,9 @@ impl Report {
                 .collect(),
             ports: ports.clone(),
             action: "drop",
+            scope: None,
+            listen_ports: None,
+            listen_netns: None,
             backend: None,
             outcome: Outcome::NotRun,
             reason: "unknown",
@@ -481,9 +514,13 @@ impl Report {
         }
     }
 
-    /// Takes in which SYN action was asked for.
-    pub fn action(&mut self, action: &'static str) {
-        self.action = action;
+    /// Takes in what was asked for.
+    pub fn plan(&mut self, plan: &Plan) {
+        self.action = plan.syn.name();
+        let scope = plan.scope.to_string();
+        self.scope = (!scope.is_empty()).then_some(scope);
+        let listen_ports = &plan.config.listen_ports;
+        self.listen_ports = (!listen_ports.is_plain()).then(|| listen_ports.to_string());
     }
 
     /// Takes in what was there before.
@@ -512,6 +549,7 @@ impl Report {
                 CommandExit::Signal(signal) => self.command_signal = Some(signal),
             }
         }
+        self.phases.ready_check_ms = facts.checked_in.map(Into::into);
         self.ports_not_ready = facts.not_ready.clone();
         self.drain_left = facts.left;
         self.stale_half_open = facts.stale_half_open;
@@ -647,6 +685,7 @@ mod tests {
         conclude(&Evidence {
             facts,
             ports: &[80].into_iter().collect(),
+            listen_ports: &ListenPorts::default(),
             command: "service haproxy restart",
             pid: Some(4711),
             closed: &closed_for(83),

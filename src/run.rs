@@ -4,18 +4,18 @@
 use std::ffi::CString;
 use std::hash::{BuildHasher, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use nix::errno::Errno;
 
-use crate::before::Before;
-use crate::child::{self, Child};
+use crate::before::{Before, answered};
+use crate::child::{self, Beside, Child};
 use crate::cli::Args;
 use crate::exit::{Exit, NOT_EXECUTABLE, NOT_FOUND, NOT_RUN};
 use crate::gate::choice::{Choice, Kind};
 use crate::gate::{self, Deadline, Gate};
-use crate::plan::{Plan, Refused};
+use crate::plan::{Listeners, Plan, Refused};
 use crate::ports::PortSet;
 use crate::report::{Closed, Ending, Evidence, Outcome, Report, conclude, signal_name};
 use crate::say::{Level, Say};
@@ -23,7 +23,7 @@ use crate::signals::{Caught, Signals};
 use crate::sockets::diag::Sockets;
 use crate::sockets::ready::uncovered;
 use crate::sockets::{Sample, Want};
-use crate::step::{Action, CommandExit, Event, Sender, State};
+use crate::step::{Action, CommandExit, Event, Sender, Settle, State};
 
 /// The length of a run's id, in hexadecimal digits.
 pub const ID_LENGTH: usize = 16;
@@ -66,15 +66,15 @@ fn carry_out(
     report: &mut Report,
     started: Instant,
 ) -> Result<Ending, Ending> {
-    report.action(plan.syn.name());
+    report.plan(plan);
     if !plan.config.best_effort && !crate::caps::net_admin() {
         return Err(Ending::not_run("privilege", crate::caps::NEEDED));
     }
     let trouble = |error: std::io::Error| Ending::not_run("signals", format!("signalfd: {error}"));
     let signals = Signals::block().map_err(trouble)?;
-    let mut sockets = Sockets::new(&plan.config.ports)
+    let mut sockets = Sockets::new(&plan.listener_ports(), &plan.listener_scope())
         .map_err(|error| Ending::not_run("sockets", format!("{error:#}")))?;
-    let looking_since = Instant::now();
+    let mut looking_since = Instant::now();
     let environment = child::environment(&report.run);
 
     let on_the_way = Before {
@@ -82,13 +82,18 @@ fn carry_out(
         say,
         signals: &signals,
     };
+    on_the_way.look_in_netns(&mut sockets)?;
     let _lock = on_the_way.lock(report)?;
     on_the_way.sweep(report);
     on_the_way.precheck(&environment, report)?;
+    if on_the_way.ask_for_netns(&environment, &mut sockets)? {
+        looking_since = Instant::now();
+    }
     if !plan.config.drain.is_zero() {
         on_the_way.watch_for_cookies(&sockets, looking_since)?;
     }
     let before = on_the_way.look(&mut sockets, report)?;
+    on_the_way.warn_of_interfaces(report);
     on_the_way.go_ahead()?;
 
     let until = Instant::now() + plan.max_closed;
@@ -106,6 +111,9 @@ fn carry_out(
         closed: Closed::new(closed_at, deadline),
         gate,
         child: None,
+        check: None,
+        search: None,
+        search_trouble: None,
         spawn_error: None,
         open_error: None,
         warnings,
@@ -185,6 +193,12 @@ struct Run<'a> {
     environment: Vec<CString>,
     gate: Option<Gate>,
     child: Option<Child>,
+    /// `--ready-check`, while it runs.
+    check: Option<Beside>,
+    /// `--listen-netns-from`, while it runs.
+    search: Option<Beside>,
+    /// Why it has named no network namespace, the last time that it was asked.
+    search_trouble: Option<String>,
     closed: Closed,
     spawn_error: Option<Ending>,
     open_error: Option<String>,
@@ -254,6 +268,8 @@ impl Run<'_> {
                 self.remove();
                 Event::Done
             }
+            Action::ReadyCheck => self.start_check(),
+            Action::Search => self.start_search(),
             Action::Pass(signal) => {
                 self.say
                     .phase(&format!("passing {} on", signal_name(signal)));
@@ -332,6 +348,61 @@ impl Run<'_> {
         Event::Started(report.command_was_run)
     }
 
+    fn start_check(&mut self) -> Event {
+        let Some(line) = &self.plan.ready_check else {
+            return Event::Done;
+        };
+        match Beside::check(line, &self.environment, self.signals.inherited()) {
+            Ok(check) => {
+                self.check = Some(check);
+                Event::Done
+            }
+            Err(error) => {
+                self.warn(format!("--ready-check can't be run: {}", error.desc()));
+                Event::ReadyChecked(CommandExit::Code(NOT_EXECUTABLE))
+            }
+        }
+    }
+
+    fn start_search(&mut self) -> Event {
+        let Listeners::From(line) = &self.plan.listeners else {
+            return Event::Done;
+        };
+        match Beside::ask(line, &self.environment, self.signals.inherited()) {
+            Ok(search) => {
+                self.search = Some(search);
+                Event::Done
+            }
+            Err(error) => {
+                self.search_trouble = Some(format!("can't be run ({})", error.desc()));
+                Event::Searched(false)
+            }
+        }
+    }
+
+    /// Whether something that runs beside has ended.
+    fn beside_ended(&mut self) -> Option<Event> {
+        if let Some(exit) = self.check.as_ref().and_then(Beside::ended) {
+            self.check = None;
+            self.say
+                .phase(&format!("ready check: {}", exit_words(exit)));
+            return Some(Event::ReadyChecked(exit));
+        }
+        let exit = self.search.as_ref().and_then(Beside::ended)?;
+        let answer = self.search.take().map(|mut search| search.answer());
+        let found = answered(exit, &answer.unwrap_or_default()).and_then(|netns| {
+            let known = self.sockets.netns().map(ToString::to_string);
+            let entered = self.sockets.look_in(&netns);
+            entered.map_err(|why| format!("printed '{netns}': {why}"))?;
+            if known != Some(netns.to_string()) {
+                self.say.phase(&format!("looking for listeners in {netns}"));
+            }
+            Ok(())
+        });
+        self.search_trouble = found.err();
+        Some(Event::Searched(self.search_trouble.is_none()))
+    }
+
     fn open(&mut self, report: &mut Report) {
         let Some(gate) = &mut self.gate else {
             return;
@@ -359,6 +430,9 @@ impl Run<'_> {
     /// Nothing to do: waits for a signal, COMMAND's exit or the time that was asked for.
     fn wait(&mut self, state: &State) -> Event {
         loop {
+            if let Some(event) = self.beside_ended() {
+                return event;
+            }
             match state.waiting_for() {
                 Some(what) => {
                     self.say.waiting(&what);
@@ -404,10 +478,12 @@ impl Run<'_> {
         self.note_warnings(state);
         let facts = &state.facts;
         report.facts(facts, &self.closed);
+        report.listen_netns = self.sockets.netns().map(ToString::to_string);
         report.warnings.append(&mut self.warnings);
         conclude(&Evidence {
             facts,
             ports: &self.plan.config.ports,
+            listen_ports: &self.plan.config.listen_ports,
             command: &self.plan.command_line(),
             pid: self.child.as_ref().map(Child::pid),
             closed: &self.closed,
@@ -434,11 +510,35 @@ impl Run<'_> {
         report.listeners_lost = uncovered(&before.listeners, &after.listeners);
         // Ports without any listener are the verdict's business, if it is one on readiness.
         let unjudged = before.listeners.iter();
-        let unjudged = unjudged.filter(|l| !facts.not_ready.contains(l.port));
+        let config = &self.plan.config;
+        let served = |port| config.listen_ports.served_by(port, &config.ports);
+        let unjudged = unjudged.filter(|l| !served(l.port).minus(&facts.not_ready).is_empty());
         let lost = uncovered(unjudged, &after.listeners);
         if !lost.is_empty() {
             self.warn(format!("nobody listens any more on {}", lost.join(" ")));
         }
+        let appeared: PortSet = after.listeners.iter().map(|l| l.port).collect();
+        let appeared = appeared
+            .iter()
+            .flat_map(|port| served(port).ranges().to_vec());
+        let never_seen = facts.never_seen.minus(&PortSet::from_ranges(appeared));
+        if !never_seen.is_empty() && !config.ready_check && !facts.opened_early {
+            self.warn(self.only_settled(&never_seen));
+        }
+    }
+
+    fn only_settled(&self, ports: &PortSet) -> String {
+        let config = &self.plan.config;
+        let settle = match config.settle {
+            Settle::Auto => Duration::ZERO,
+            Settle::Fixed(settle) => settle,
+        };
+        format!(
+            "no listener of {} was seen before or after COMMAND: only the settle time ({}) was \
+             waited for (--listen-netns, --listen-port?)",
+            config.listen_ports.shown(ports),
+            humantime::format_duration(settle)
+        )
     }
 
     fn note_warnings(&mut self, state: &State) {
@@ -462,6 +562,10 @@ impl Run<'_> {
                 "somebody removed the gate's rules while it was closed (a firewall's reload, iptables \
                  -F?): it was closed again at once{times}"
             ));
+        }
+        if let (Some(why), Listeners::From(line)) = (&self.search_trouble, &self.plan.listeners) {
+            let line = line.to_string_lossy();
+            self.warn(format!("--listen-netns-from '{line}' {why}"));
         }
         if facts.opened_early && facts.started_at.is_some() {
             self.warn("SIGUSR1 opened the gate early".to_owned());

@@ -5,14 +5,18 @@
 //! `run.rs` does what is asked and comes back with the event that answers it; when nothing is asked
 //! it waits for a signal, for COMMAND's exit, or for [`State::wake`].
 
+mod again;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use self::again::Again;
+use crate::listen_port::ListenPorts;
 use crate::ports::PortSet;
 use crate::sockets::drained::{DrainUntil, Left, left};
 use crate::sockets::holders::Holders;
 use crate::sockets::ready::{Readiness, has_group, readiness, uncovered};
-use crate::sockets::{Listener, Sample, Want};
+use crate::sockets::{Listener, Sample, SocketId, Want};
 
 /// Nothing under way must be seen twice, this far apart: a CPU may still run the old rules for a
 /// moment after the new ones stand.
@@ -39,6 +43,11 @@ pub const SETTLE_GROUP: Duration = Duration::from_millis(300);
 pub const SETTLE_PATIENCE: Duration = Duration::from_secs(3);
 /// `--settle auto`: how long an address that had a listener is waited for when its port has others.
 pub const SETTLE_PLACES: Duration = Duration::from_secs(1);
+
+/// `--ready-check` is run again so long after it has failed.
+pub const CHECK_PAUSE: Duration = Duration::from_millis(100);
+/// `--listen-netns-from` is run again so long after it has ended, while no listener is seen.
+pub const SEARCH_PAUSE: Duration = Duration::from_millis(100);
 
 /// `--open-on`: when a port whose service was replaced opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -95,6 +104,10 @@ pub enum Event {
     Started(bool),
     /// COMMAND ended.
     Exited(CommandExit),
+    /// `--ready-check` ended.
+    ReadyChecked(CommandExit),
+    /// `--listen-netns-from` ended: whether it named a network namespace, which is looked into now.
+    Searched(bool),
     /// INT, TERM, HUP or QUIT.
     Signal(i32, Sender),
     /// USR1: somebody wants the gate open.
@@ -124,6 +137,10 @@ pub enum Action {
     Open,
     /// Take away what is left of the gate.
     Remove,
+    /// Start `--ready-check`, and do not wait for it.
+    ReadyCheck,
+    /// Start `--listen-netns-from`, and do not wait for it.
+    Search,
     /// Pass a signal on to COMMAND.
     Pass(i32),
     /// The run is over.
@@ -162,6 +179,12 @@ pub struct Config {
     pub open_on: OpenOn,
     /// `--best-effort`.
     pub best_effort: bool,
+    /// `--listen-port`.
+    pub listen_ports: ListenPorts,
+    /// Whether there is a `--ready-check`.
+    pub ready_check: bool,
+    /// Whether there is a `--listen-netns-from`.
+    pub search: bool,
 }
 
 /// What came of the run so far: read by the report.
@@ -197,13 +220,21 @@ pub struct Facts {
     pub unchanged: PortSet,
     /// Whether anybody listened then could not be seen.
     pub unseen: bool,
+    /// `--ready-check` had not succeeded at the end of `--ready-timeout`.
+    pub unchecked: bool,
+    /// How it ended last.
+    pub check_exit: Option<CommandExit>,
+    /// How long it took from its first run to its success.
+    pub checked_in: Option<Duration>,
+    /// Gated ports of which no listener was seen, neither before nor after.
+    pub never_seen: PortSet,
 }
 
 /// The state of a run.
 #[derive(Debug)]
 pub struct State {
     config: Config,
-    /// The ports that had, or have by now, a listener.
+    /// The listeners' ports that had, or have by now, a listener.
     watches: BTreeMap<u16, Watch>,
     closed_at: Instant,
     deadline: Instant,
@@ -215,6 +246,10 @@ pub struct State {
     next_look: Instant,
     /// When the rules are looked at, where others can remove them.
     next_guard: Option<Instant>,
+    /// `--ready-check`.
+    check: Again,
+    /// `--listen-netns-from`.
+    search: Again,
     /// What came of it.
     pub facts: Facts,
 }
@@ -233,9 +268,11 @@ enum Phase {
     Over,
 }
 
-/// What became of one port.
+/// What became of the listeners on one port.
 #[derive(Debug)]
 struct Watch {
+    /// The gated ports that its listeners serve.
+    ports: PortSet,
     before: Vec<Listener>,
     now: Vec<Listener>,
     readiness: Readiness,
@@ -248,8 +285,8 @@ struct Watch {
     ever_changed: bool,
 }
 
-/// Sockets by cookie; processes by pid and start.
-type Fingerprint = (Vec<u64>, Vec<(i32, u64)>);
+/// Sockets; processes by pid and start.
+type Fingerprint = (Vec<SocketId>, Vec<(i32, u64)>);
 
 impl State {
     /// The state of a run whose gate was closed at `closed_at`; `before` was seen just before.
@@ -262,7 +299,11 @@ impl State {
     ) -> State {
         let watches = by_port(&before.listeners)
             .into_iter()
-            .map(|(port, listeners)| (port, Watch::new(listeners, &before.holders, closed_at)))
+            .map(|(port, listeners)| {
+                let ports = config.listen_ports.served_by(port, &config.ports);
+                let watch = Watch::new(ports, listeners, &before.holders, closed_at);
+                (port, watch)
+            })
             .collect();
         State {
             shut: match deadline {
@@ -278,6 +319,8 @@ impl State {
             removed: deadline.is_none(),
             next_look: closed_at,
             next_guard: None,
+            check: Again::default(),
+            search: Again::default(),
             facts: Facts {
                 ran_open: deadline.is_none(),
                 ..Facts::default()
@@ -293,7 +336,8 @@ impl State {
     /// When [`Event::Time`] is wanted at the latest, if at all.
     pub fn wake(&self) -> Option<Instant> {
         let opens = (!self.opened && self.phase != Phase::Over).then_some(self.deadline);
-        [self.looks_at(), self.guards_at(), opens]
+        let beside = self.beside().map(|(at, _)| at);
+        [self.looks_at(), self.guards_at(), beside, opens]
             .into_iter()
             .flatten()
             .min()
@@ -322,10 +366,15 @@ impl State {
             Phase::Draining { .. } => Some(format!("draining: {}", self.facts.left)),
             Phase::Readying { .. } => {
                 let waiting = self.ports_that(|watch| watch.readiness == Readiness::Waiting);
-                Some(if waiting.is_empty() {
-                    format!("settling: {}", self.shut.brief())
+                Some(if !waiting.is_empty() {
+                    let waiting = self.config.listen_ports.shown(&waiting);
+                    format!("waiting for a listener on {waiting}")
+                } else if self.searching() {
+                    "waiting for --listen-netns-from".to_owned()
+                } else if self.checked_at().is_none() {
+                    "waiting for --ready-check".to_owned()
                 } else {
-                    format!("waiting for a listener on {}", waiting.brief())
+                    format!("settling: {}", self.shut.brief())
                 })
             }
             _ => None,
@@ -345,6 +394,8 @@ impl State {
             Event::Intact(false) => Some(self.close_again()),
             Event::Started(started) => self.started(started, now),
             Event::Exited(exit) => self.exited(exit, now),
+            Event::ReadyChecked(exit) => self.ready_checked(exit, now),
+            Event::Searched(found) => self.searched(found, now),
             Event::Signal(signal, sender) => self.signalled(signal, sender),
             Event::OpenNow => self.open_now(),
             Event::Done | Event::Time => self.go_on(now),
@@ -364,12 +415,107 @@ impl State {
             self.next_guard = Some(now + GUARD_EVERY);
             return Some(Action::Guard);
         }
+        if let Some(action) = self.start_beside(now) {
+            return Some(action);
+        }
         match self.phase {
             Phase::Readying { .. } if self.config.ready_timeout.is_zero() => {
                 self.open_what_is_ready(Duration::ZERO, now)
             }
             _ if self.looks_at().is_some_and(|at| at <= now) => Some(self.look()),
             _ => None,
+        }
+    }
+
+    // Beside ------------------------------------------------------------------------------------
+
+    /// What is to be started beside, and when.
+    fn beside(&self) -> Option<(Instant, Action)> {
+        let at = |again: &Again| again.due(self.closed_at);
+        let check = self.wants_check().then(|| at(&self.check)).flatten();
+        let search = self.wants_search().then(|| at(&self.search)).flatten();
+        let both = [
+            search.map(|at| (at, Action::Search)),
+            check.map(|at| (at, Action::ReadyCheck)),
+        ];
+        both.into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    fn start_beside(&mut self, now: Instant) -> Option<Action> {
+        let (_, action) = self.beside().filter(|(at, _)| *at <= now)?;
+        match action {
+            Action::Search => self.search.begin(now),
+            _ => self.check.begin(now),
+        }
+        Some(action)
+    }
+
+    /// Once there is something that could pass: a port that is not waited for any more.
+    fn wants_check(&self) -> bool {
+        if !self.config.ready_check || self.check.passed_at.is_some() {
+            return false;
+        }
+        match self.phase {
+            Phase::Readying { .. } => {
+                let waiting = self.ports_that(|w| w.readiness == Readiness::Waiting);
+                !self.config.ports.minus(&waiting).is_empty()
+            }
+            Phase::Running if self.follows() => self.watches.values().any(|w| w.up_since.is_some()),
+            _ => false,
+        }
+    }
+
+    /// While nobody listens where the listeners lived so far; and once after COMMAND's exit, in case
+    /// the old ones stay for a while.
+    fn wants_search(&self) -> bool {
+        if !self.config.search {
+            return false;
+        }
+        let looks = match self.phase {
+            Phase::Readying { .. } => !self.config.ready_timeout.is_zero(),
+            Phase::Running => self.follows(),
+            _ => false,
+        };
+        let deserted = self.watches.values().all(|w| w.now.is_empty());
+        looks && (deserted || self.searching())
+    }
+
+    /// Where the listeners live now is not known before the first answer after COMMAND's exit.
+    fn searching(&self) -> bool {
+        let readying = matches!(self.phase, Phase::Readying { .. });
+        self.config.search && readying && !self.search.answered
+    }
+
+    fn ready_checked(&mut self, exit: CommandExit, now: Instant) -> Option<Action> {
+        self.facts.check_exit = Some(exit);
+        self.check
+            .end(exit == CommandExit::Code(0), CHECK_PAUSE, now);
+        if let (Some(began), Some(passed)) = (self.check.began_at, self.check.passed_at) {
+            self.facts.checked_in = Some(passed - began);
+        }
+        match self.phase {
+            // What it has kept shut may open.
+            Phase::Readying { .. } | Phase::Running if self.check.passed_at.is_some() => {
+                Some(self.look())
+            }
+            _ => self.go_on(now),
+        }
+    }
+
+    fn searched(&mut self, found: bool, now: Instant) -> Option<Action> {
+        self.search.end(found, SEARCH_PAUSE, now);
+        match self.phase {
+            Phase::Readying { .. } | Phase::Running => Some(self.look()),
+            _ => self.go_on(now),
+        }
+    }
+
+    /// When `--ready-check` had succeeded; `None`: it has not.
+    fn checked_at(&self) -> Option<Instant> {
+        if self.config.ready_check {
+            self.check.passed_at
+        } else {
+            Some(self.closed_at)
         }
     }
 
@@ -392,6 +538,7 @@ impl State {
             Phase::Draining { .. } if now >= self.drain_end() => self.end_drain(now),
             Phase::Readying { since } if now >= since + self.config.ready_timeout => {
                 self.facts.unseen = true;
+                self.facts.unchecked = self.checked_at().is_none();
                 self.finish()
             }
             _ => self.go_on(now),
@@ -540,6 +687,7 @@ impl State {
         for watch in self.watches.values_mut() {
             watch.changed_at = now;
         }
+        self.search.expire();
         if self.config.ready_timeout.is_zero() {
             return self.open_what_is_ready(Duration::ZERO, now);
         }
@@ -577,19 +725,32 @@ impl State {
     fn note(&mut self, sample: &Sample, now: Instant) {
         let mut seen = by_port(&sample.listeners);
         for port in seen.keys() {
-            self.watches
-                .entry(*port)
-                .or_insert_with(|| Watch::new(Vec::new(), &Holders::new(), now));
+            self.watches.entry(*port).or_insert_with(|| {
+                let ports = self
+                    .config
+                    .listen_ports
+                    .served_by(*port, &self.config.ports);
+                Watch::new(ports, Vec::new(), &Holders::new(), now)
+            });
         }
+        let mut changed = false;
         for (port, watch) in &mut self.watches {
-            watch.compare(seen.remove(port).unwrap_or_default(), &sample.holders, now);
+            let listeners = seen.remove(port).unwrap_or_default();
+            changed |= watch.compare(listeners, &sample.holders, now);
+        }
+        // Another process may be there now: what the old one has passed says nothing of it.
+        if changed {
+            self.check.expire();
         }
     }
 
     /// `--open-on ready`, while COMMAND runs: a port opens when a new process listens, and closes
     /// again when nobody does.
     fn follow_the_service(&mut self, now: Instant) -> Option<Action> {
-        let opens = |w: &Watch| Some(w.up_since? + self.settle_places(w) + self.fixed_settle());
+        let checked = self.checked_at();
+        let opens = |w: &Watch| {
+            Some(w.up_since?.max(checked?) + self.settle_places(w) + self.fixed_settle())
+        };
         let up = self.ports_that(|w| opens(w).is_some_and(|at| now >= at));
         let down = self.ports_that(|w| w.now.is_empty());
         let fallen = self.config.ports.minus(&self.shut).intersection(&down);
@@ -611,29 +772,32 @@ impl State {
             return self.go_on(now);
         };
         let give_up = since + self.config.ready_timeout;
-        let others_open = self.settled_at(since);
+        let others_open = self.cleared_at(since).map(|at| self.settled_at(at));
+        let others_open = others_open.unwrap_or(give_up);
         let mut next = if self.config.ready_timeout.is_zero() {
             others_open
         } else {
             now + pause(cost, WATCH_PAUSE)
         };
         let mut pending = Vec::new();
-        for (port, watch) in &self.watches {
+        for watch in self.watches.values() {
             let opens = self.opens_at(watch, since).unwrap_or(give_up);
             if opens > now {
-                pending.push(*port);
+                pending.extend(watch.ports.ranges().iter().cloned());
                 next = next.min(opens);
             }
         }
-        let mut pending: PortSet = pending.into_iter().collect();
+        let mut pending = PortSet::from_ranges(pending);
         if others_open > now {
-            let watched: PortSet = self.watches.keys().copied().collect();
+            let watched = self.ports_that(|_| true);
             pending = pending.union(&self.config.ports.minus(&watched));
             next = next.min(others_open);
         }
         if pending.is_empty() {
             self.facts.not_ready = self.deserted_ports();
             self.facts.unchanged = self.unchanged_groups();
+            self.facts.unchecked = self.checked_at().is_none();
+            self.facts.never_seen = self.never_seen();
             return self.finish();
         }
         self.next_look = next;
@@ -644,17 +808,20 @@ impl State {
 
     /// When the port may open; `None` while its listener is waited for.
     fn opens_at(&self, watch: &Watch, since: Instant) -> Option<Instant> {
-        let at_once = self.settled_at(since);
+        let cleared = self.cleared_at(since)?;
+        let at_once = self.settled_at(cleared);
         if self.config.ready_timeout.is_zero() {
             return Some(at_once);
         }
         if self.opened && watch.readiness != Readiness::Waiting {
-            return Some(since);
+            return Some(cleared);
         }
         let opens = match (watch.readiness, self.config.settle) {
             (Readiness::Waiting, _) => return None,
             (Readiness::Unwatched, _) => at_once,
-            (Readiness::Replaced, _) => self.settled_at(watch.up_since.unwrap_or(since).max(since)),
+            (Readiness::Replaced, _) => {
+                self.settled_at(watch.up_since.unwrap_or(since).max(cleared))
+            }
             (Readiness::Inherited { .. }, Settle::Fixed(_)) => at_once,
             (Readiness::Inherited { group: false }, Settle::Auto) => watch.changed_at + SETTLE_ONE,
             (Readiness::Inherited { group: true }, Settle::Auto) if watch.ever_changed => {
@@ -662,7 +829,23 @@ impl State {
             }
             (Readiness::Inherited { group: true }, Settle::Auto) => since + SETTLE_PATIENCE,
         };
-        Some(opens.max(since + self.settle_places(watch)))
+        Some(opens.max(cleared).max(since + self.settle_places(watch)))
+    }
+
+    /// When nothing but the listeners kept the ports shut any more; `None` while something does.
+    fn cleared_at(&self, since: Instant) -> Option<Instant> {
+        if self.searching() {
+            return None;
+        }
+        self.checked_at().map(|at| at.max(since))
+    }
+
+    /// Gated ports that were opened without a look at who listens.
+    fn never_seen(&self) -> PortSet {
+        if self.config.ready_timeout.is_zero() {
+            return PortSet::EMPTY;
+        }
+        self.config.ports.minus(&self.ports_that(|_| true))
     }
 
     /// What is granted to the addresses that are still missing on a port that has a listener.
@@ -705,12 +888,10 @@ impl State {
         }
     }
 
+    /// The gated ports whose listeners are so.
     fn ports_that(&self, condition: impl Fn(&Watch) -> bool) -> PortSet {
-        self.watches
-            .iter()
-            .filter(|(_, watch)| condition(watch))
-            .map(|(port, _)| *port)
-            .collect()
+        let those = self.watches.values().filter(|watch| condition(watch));
+        PortSet::from_ranges(those.flat_map(|watch| watch.ports.ranges().iter().cloned()))
     }
 
     // Signals -----------------------------------------------------------------------------------
@@ -740,8 +921,9 @@ impl State {
 }
 
 impl Watch {
-    fn new(before: Vec<Listener>, holders: &Holders, now: Instant) -> Watch {
+    fn new(ports: PortSet, before: Vec<Listener>, holders: &Holders, now: Instant) -> Watch {
         Watch {
+            ports,
             seen: fingerprint(&before, holders),
             now: before.clone(),
             before,
@@ -753,11 +935,13 @@ impl Watch {
         }
     }
 
-    fn compare(&mut self, now_listening: Vec<Listener>, holders: &Holders, now: Instant) {
+    /// Takes in what listens now, and tells whether that is something else than before.
+    fn compare(&mut self, now_listening: Vec<Listener>, holders: &Holders, now: Instant) -> bool {
         let seen = fingerprint(&now_listening, holders);
         // Holders are not always asked for: then only the sockets are compared.
         let same_processes = holders.is_empty() || seen.1 == self.seen.1;
-        if seen.0 != self.seen.0 || !same_processes {
+        let changed = seen.0 != self.seen.0 || !same_processes;
+        if changed {
             self.changed_at = now;
             self.ever_changed = true;
         }
@@ -777,6 +961,7 @@ impl Watch {
         } else {
             self.up_since.get_or_insert(now);
         }
+        changed
     }
 
     fn has_group(&self) -> bool {
@@ -785,15 +970,15 @@ impl Watch {
 }
 
 fn fingerprint(listeners: &[Listener], holders: &Holders) -> Fingerprint {
-    let mut cookies: Vec<u64> = listeners.iter().map(|l| l.cookie).collect();
-    cookies.sort_unstable();
+    let mut sockets: Vec<SocketId> = listeners.iter().map(|l| l.id).collect();
+    sockets.sort_unstable();
     let holds = |inodes: &[u32]| listeners.iter().any(|l| inodes.contains(&l.inode));
     let processes = holders
         .iter()
         .filter(|(_, holder)| holds(&holder.inodes))
         .map(|(pid, holder)| (*pid, holder.started))
         .collect();
-    (cookies, processes)
+    (sockets, processes)
 }
 
 fn by_port(listeners: &[Listener]) -> BTreeMap<u16, Vec<Listener>> {

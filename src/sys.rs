@@ -59,6 +59,26 @@ pub fn netlink_option_on(fd: BorrowedFd, option: libc::c_int) -> io::Result<()> 
     Ok(())
 }
 
+/// The cookie of the network namespace that a socket was made in: SO_NETNS_COOKIE, Linux 5.14.
+///
+/// # Errors
+/// ENOPROTOOPT on older kernels.
+pub fn netns_cookie(fd: BorrowedFd) -> nix::Result<u64> {
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: `cookie` is a live u64, and its size is given.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &mut length,
+        )
+    };
+    nix::errno::Errno::result(result).map(|_| cookie)
+}
+
 /// Whether `signal` was ignored when this process was started (`nohup` and `trap '' HUP` do that).
 pub fn ignored_at_exec(signal: nix::sys::signal::Signal) -> bool {
     if signal == nix::sys::signal::Signal::SIGPIPE {

@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use nix::libc;
 use nix::sys::socket::SockProtocol;
 
-use super::{Connections, HalfOpen, Listener, Sample, Want, holders};
+use super::netns::{self, Netns, NoEntry};
+use super::{Connections, Family, HalfOpen, Listener, Sample, SocketId, Want, holders};
+use crate::gate::scope::Scope;
 use crate::netlink::{Netlink, attribute, get, put_attribute};
 use crate::ports::PortSet;
 
@@ -37,79 +39,165 @@ const SYN_RECV: u8 = 3;
 const CLOSE_WAIT: u8 = 8;
 const LISTEN: u8 = 10;
 
-/// A look at the sockets on the gated ports, as often as needed, over one netlink socket.
+/// A look at the sockets on the watched ports, as often as needed.
 pub struct Sockets {
-    socket: Netlink,
-    ports: PortSet,
-    filter: Vec<u8>,
+    /// Where the listeners live; `None`: in our own network namespace, over `own`.
+    netns: Option<Netns>,
+    own: View,
+    watched: Watched,
     /// Whether an IPv4, an IPv6 socket was ever seen to listen.
     families: (bool, bool),
     cookies_at_start: Option<u64>,
 }
 
+/// Which sockets are meant.
+struct Watched {
+    ports: PortSet,
+    filter: Vec<u8>,
+    /// Local addresses that are not in scope belong to somebody else.
+    scope: Scope,
+}
+
+/// Sockets as one network namespace has them.
+struct View {
+    socket: Netlink,
+    netns: u64,
+}
+
 impl Sockets {
-    /// Nothing is asked yet, but for the kernel's count of SYN cookies.
+    /// Those on the listeners' `ports`, at the addresses that `scope` reaches. Nothing is asked yet,
+    /// but for the kernel's count of SYN cookies.
     ///
     /// # Errors
     /// The kernel has no sock_diag.
-    pub fn new(ports: &PortSet) -> Result<Sockets> {
-        let socket = Netlink::open(SockProtocol::NetlinkSockDiag)
-            .context("the kernel's sock_diag is needed to see listeners")?;
+    pub fn new(ports: &PortSet, scope: &Scope) -> Result<Sockets> {
         Ok(Sockets {
-            socket,
-            ports: ports.clone(),
-            filter: port_filter(ports),
+            netns: None,
+            own: View::open()?,
+            watched: Watched {
+                ports: ports.clone(),
+                filter: port_filter(ports),
+                scope: scope.clone(),
+            },
             families: (false, false),
             cookies_at_start: syncookies_sent(),
         })
     }
 
-    /// Whether this network namespace has ever answered with SYN cookies.
+    /// From now on, looks into that network namespace, of which all listeners are new.
+    ///
+    /// # Errors
+    /// It can't be entered. It stays as it was.
+    pub fn look_in(&mut self, netns: &Netns) -> Result<(), NoEntry> {
+        let netns = netns.settled()?;
+        self.cookies_at_start = netns.within(syncookies_sent)?;
+        self.netns = Some(netns);
+        Ok(())
+    }
+
+    /// Where the listeners live, if not in our own network namespace.
+    pub fn netns(&self) -> Option<&Netns> {
+        self.netns.as_ref()
+    }
+
+    /// Whether the listeners' network namespace has ever answered with SYN cookies.
     pub fn ever_sent_cookies(&self) -> bool {
         self.cookies_at_start.is_some_and(|sent| sent > 0)
     }
 
-    /// Whether it has since [`Sockets::new`].
+    /// Whether it has since [`Sockets::new`] or [`Sockets::look_in`].
     pub fn sent_cookies_meanwhile(&self) -> bool {
-        syncookies_sent() > self.cookies_at_start
+        let now = match &self.netns {
+            None => syncookies_sent(),
+            Some(netns) => netns.within(syncookies_sent).unwrap_or_default(),
+        };
+        now > self.cookies_at_start
     }
 
     /// One look. The order matters: a connection moves from SYN_RECV to the accept queue (LISTEN)
-    /// to the process, and one that is looked for in its next place first would be missed.
+    /// to the process, and one that is looked for in its next place first would be missed. A network
+    /// namespace that is not there, because its container is just being replaced, has no sockets.
     ///
     /// # Errors
-    /// The kernel refuses, or has no tcp_diag.
+    /// The kernel refuses, or has no tcp_diag; the listeners' network namespace can't be entered.
     pub fn look(&mut self, want: Want) -> Result<Sample> {
         let mut sample = Sample::default();
+        let mut other;
+        let view = match &self.netns {
+            None => &mut self.own,
+            Some(netns) => match netns.within(View::open) {
+                Ok(view) => {
+                    other = view?;
+                    &mut other
+                }
+                Err(NoEntry::Missing(_)) => return Ok(sample),
+                Err(refused) => return Err(refused.into()),
+            },
+        };
         if want.half_open {
-            self.count_connections(want.connections, &mut sample)?;
+            view.count_connections(&self.watched, self.families, want.connections, &mut sample)?;
+        }
+        sample.listeners = view.listeners(&self.watched)?;
+        for listener in &sample.listeners {
+            match listener.address {
+                IpAddr::V4(_) => self.families.0 = true,
+                IpAddr::V6(_) => self.families.1 = true,
+            }
+        }
+        if want.half_open {
             sample.cookies_sent = self.sent_cookies_meanwhile();
         }
-        sample.listeners = self.listeners()?;
         if want.holders {
             let inodes: Vec<u32> = sample.listeners.iter().map(|l| l.inode).collect();
             sample.holders = holders::find(&inodes);
         }
         Ok(sample)
     }
+}
 
-    fn listeners(&mut self) -> Result<Vec<Listener>> {
+impl Watched {
+    fn means(&self, row: &Row) -> bool {
+        self.ports.contains(row.port) && self.scope.reaches(row.address)
+    }
+
+    /// A wildcard of an IP version that is not gated is somebody else's as well.
+    fn means_listener(&self, listener: &Listener) -> bool {
+        let mut gated = Family::ALL.into_iter().filter(|f| self.scope.gates(*f));
+        gated.any(|family| listener.serves(family))
+    }
+}
+
+impl View {
+    /// On the namespace that this thread is in; it stays on it.
+    fn open() -> Result<View> {
+        Ok(View {
+            socket: Netlink::open(SockProtocol::NetlinkSockDiag)
+                .context("the kernel's sock_diag is needed to see listeners")?,
+            netns: netns::identity(),
+        })
+    }
+
+    fn listeners(&mut self, watched: &Watched) -> Result<Vec<Listener>> {
         let mut found = Vec::new();
+        let netns = self.netns;
         for family in [libc::AF_INET, libc::AF_INET6] {
-            self.dump(family, 1 << LISTEN, 0, |row| found.extend(row.listener()))?;
+            self.dump(watched, family, 1 << LISTEN, 0, |row| {
+                found.extend(row.listener(netns));
+            })?;
         }
-        for listener in &found {
-            match listener.address {
-                IpAddr::V4(_) => self.families.0 = true,
-                IpAddr::V6(_) => self.families.1 = true,
-            }
-        }
+        found.retain(|listener| watched.means_listener(listener));
         Ok(found)
     }
 
     /// Half-open and, if wanted, other connections in one pass: with many connections on the host
     /// it is going through them all that takes time.
-    fn count_connections(&mut self, all: bool, sample: &mut Sample) -> Result<()> {
+    fn count_connections(
+        &mut self,
+        watched: &Watched,
+        (v4, v6): (bool, bool),
+        all: bool,
+        sample: &mut Sample,
+    ) -> Result<()> {
         // CLOSE_WAIT: the client has sent all it will, and may still wait for its answer.
         let (states, extra) = if all {
             (
@@ -120,12 +208,11 @@ impl Sockets {
             (1 << SYN_RECV, 0)
         };
         let (mut half_open, mut connections) = (HalfOpen::default(), Connections::default());
-        let (v4, v6) = self.families;
         for (family, listened) in [(libc::AF_INET, v4), (libc::AF_INET6, v6)] {
             if !listened {
                 continue; // what nobody ever listened for has no connections
             }
-            self.dump(family, states, extra, |row| {
+            self.dump(watched, family, states, extra, |row| {
                 if row.state != SYN_RECV {
                     connections.established += 1;
                     connections.busy += u32::from(row.is_busy());
@@ -140,20 +227,21 @@ impl Sockets {
         Ok(())
     }
 
-    /// Calls `each` with every socket of that family on a gated port in one of `states`.
+    /// Calls `each` with every watched socket of that family in one of `states`.
     fn dump(
         &mut self,
+        watched: &Watched,
         family: libc::c_int,
         states: u32,
         extra: u16,
         mut each: impl FnMut(&Row),
     ) -> Result<()> {
-        let body = request(family as u8, states, extra, &self.filter);
-        let (ports, dump) = (&self.ports, libc::NLM_F_DUMP as u16);
+        let body = request(family as u8, states, extra, &watched.filter);
+        let dump = libc::NLM_F_DUMP as u16;
         self.socket
             .request(SOCK_DIAG_BY_FAMILY, dump, &body, |_, payload| {
                 if let Some(row) = Row::parse(payload)
-                    && ports.contains(row.port)
+                    && watched.means(&row)
                 {
                     each(&row);
                 }
@@ -267,13 +355,16 @@ impl Row<'_> {
         })
     }
 
-    fn listener(&self) -> Option<Listener> {
+    fn listener(&self, netns: u64) -> Option<Listener> {
         (self.state == LISTEN).then(|| Listener {
             address: self.address,
             port: self.port,
             v6only: attribute(self.attributes, INET_DIAG_SKV6ONLY).is_some_and(|v| v != [0]),
             interface: self.interface,
-            cookie: self.cookie,
+            id: SocketId {
+                netns,
+                cookie: self.cookie,
+            },
             inode: self.inode,
             accept_queue: self.receive_queue,
             backlog: self.send_queue,
@@ -313,14 +404,15 @@ impl Row<'_> {
     }
 }
 
-/// SYN cookies that this network namespace has sent.
+/// SYN cookies that this thread's network namespace has sent.
 fn syncookies_sent() -> Option<u64> {
     netstat("SyncookiesSent")
 }
 
-/// A count of this network namespace's TCP since it was made (a column of /proc/net/netstat).
+/// A count of TCP in this thread's network namespace since that was made (a column of netstat;
+/// /proc/net is that of the process).
 pub fn netstat(name: &str) -> Option<u64> {
-    netstat_value(&std::fs::read_to_string("/proc/net/netstat").ok()?, name)
+    netstat_value(&std::fs::read_to_string("/proc/thread-self/net/netstat").ok()?, name)
 }
 
 fn netstat_value(netstat: &str, name: &str) -> Option<u64> {
@@ -355,7 +447,7 @@ mod tests {
 
     #[test]
     fn reads_a_listener() {
-        let listener = Row::parse(LISTENER).unwrap().listener().unwrap();
+        let listener = Row::parse(LISTENER).unwrap().listener(3).unwrap();
         assert_eq!(
             listener,
             Listener {
@@ -363,7 +455,10 @@ mod tests {
                 port: 80,
                 v6only: true,
                 interface: 0,
-                cookie: 57,
+                id: SocketId {
+                    netns: 3,
+                    cookie: 57,
+                },
                 inode: 21995,
                 accept_queue: 3,
                 backlog: 7,
@@ -377,7 +472,7 @@ mod tests {
         bytes[3] = retransmits;
         bytes[52..56].copy_from_slice(&expires_ms.to_ne_bytes());
         let row = Row::parse(&bytes).unwrap();
-        assert_eq!(row.listener(), None);
+        assert_eq!(row.listener(1), None);
         row.is_young()
     }
 
@@ -497,7 +592,7 @@ mod tests {
         #[test]
         fn hostile_rows_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Some(row) = Row::parse(&bytes) {
-                let _ = (row.listener(), row.is_young(), row.is_busy());
+                let _ = (row.listener(1), row.is_young(), row.is_busy());
             }
         }
     }
@@ -516,7 +611,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let many: PortSet = (1..=125).step_by(2).chain([port]).collect();
-        let mut sockets = Sockets::new(&many).unwrap();
+        let mut sockets = Sockets::new(&many, &Scope::default()).unwrap();
         let want = Want {
             half_open: true,
             connections: true,

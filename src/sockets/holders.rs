@@ -54,6 +54,12 @@ fn holder(pid: i32, inodes: &[u32]) -> Option<Holder> {
     })
 }
 
+/// When a process was started, in clock ticks since boot. `None`: there is none, or /proc does not
+/// tell.
+pub fn started(pid: i32) -> Option<u64> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?).map(|(_, started)| started)
+}
+
 /// `socket:[12345]`.
 fn socket_inode(link: &str) -> Option<u32> {
     link.strip_prefix("socket:[")?

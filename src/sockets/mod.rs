@@ -4,6 +4,7 @@
 pub mod diag;
 pub mod drained;
 pub mod holders;
+pub mod netns;
 pub mod ready;
 
 use std::net::IpAddr;
@@ -19,14 +20,23 @@ pub struct Listener {
     pub v6only: bool,
     /// The device that it is bound to (SO_BINDTODEVICE); 0 is none.
     pub interface: u32,
-    /// The kernel's name for the socket. Compared by equality only (linux/inet_diag.h).
-    pub cookie: u64,
+    /// Which socket it is.
+    pub id: SocketId,
     /// The inode, by which /proc/PID/fd tells who holds it.
     pub inode: u32,
     /// Connections that wait to be accepted.
     pub accept_queue: u32,
     /// How many may wait.
     pub backlog: u32,
+}
+
+/// Which socket it is, for as long as the host is up. Compared by equality only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SocketId {
+    /// Its network namespace: before Linux 5.10 each of them numbers its sockets by itself.
+    pub netns: u64,
+    /// The kernel's name for the socket (linux/inet_diag.h).
+    pub cookie: u64,
 }
 
 /// An IP version.

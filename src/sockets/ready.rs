@@ -31,7 +31,7 @@ pub fn readiness(before: &[Listener], now: &[Listener]) -> Readiness {
 }
 
 fn one_family(before: &[Listener], now: &[Listener]) -> Readiness {
-    let survives = |old: &Listener| now.iter().any(|new| new.cookie == old.cookie);
+    let survives = |old: &Listener| now.iter().any(|new| new.id == old.id);
     if before.is_empty() {
         Readiness::Unwatched
     } else if now.is_empty() {
@@ -80,6 +80,7 @@ pub fn places<'a>(listeners: impl IntoIterator<Item = &'a Listener>) -> Vec<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sockets::SocketId;
 
     fn at(address: &str, cookie: u64) -> Listener {
         Listener {
@@ -87,7 +88,7 @@ mod tests {
             port: 80,
             v6only: false,
             interface: 0,
-            cookie,
+            id: SocketId { netns: 1, cookie },
             inode: 1,
             accept_queue: 0,
             backlog: 1,
@@ -129,6 +130,18 @@ mod tests {
         ] {
             assert_eq!(readiness(before, &now), expected, "{before:?} {now:?}");
         }
+    }
+
+    #[test]
+    fn a_new_namespace_has_new_listeners() {
+        let old = at("0.0.0.0", 7);
+        let mut new = old.clone();
+        assert!(matches!(
+            readiness(&[old.clone()], &[new.clone()]),
+            Readiness::Inherited { .. }
+        ));
+        new.id.netns = 2;
+        assert_eq!(readiness(&[old], &[new]), Readiness::Replaced);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::sockets::holders::Holder;
-use crate::sockets::{Connections, HalfOpen};
+use crate::sockets::{Connections, HalfOpen, SocketId};
 
 const COST: Duration = Duration::from_micros(50);
 const INT: i32 = 2;
@@ -24,6 +24,9 @@ fn config() -> Config {
         ready_timeout: Duration::from_secs(10),
         open_on: OpenOn::Exit,
         best_effort: false,
+        listen_ports: ListenPorts::default(),
+        ready_check: false,
+        search: false,
     }
 }
 
@@ -37,7 +40,7 @@ fn listener(port: u16, cookie: u64) -> Listener {
         port,
         v6only: false,
         interface: 0,
-        cookie,
+        id: SocketId { netns: 1, cookie },
         inode: cookie as u32,
         accept_queue: 0,
         backlog: 128,
@@ -526,7 +529,7 @@ fn on_two(one: u64, other: u64) -> Sample {
     let mut sample = on_80(&[one, other]);
     sample.listeners[0].address = "10.0.0.1".parse().unwrap();
     sample.listeners[1].address = "10.0.0.2".parse().unwrap();
-    sample.listeners.retain(|l| l.cookie != 0);
+    sample.listeners.retain(|l| l.id.cookie != 0);
     sample
 }
 
