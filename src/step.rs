@@ -493,19 +493,19 @@ impl State {
         if let (Some(began), Some(passed)) = (self.check.began_at, self.check.passed_at) {
             self.facts.checked_in = Some(passed - began);
         }
-        match self.phase {
-            // What it has kept shut may open.
-            Phase::Readying { .. } | Phase::Running if self.check.passed_at.is_some() => {
-                Some(self.look())
-            }
-            _ => self.go_on(now),
-        }
+        // What it has kept shut may open.
+        self.look_again(self.check.passed_at.is_some(), now)
     }
 
     fn searched(&mut self, found: bool, now: Instant) -> Option<Action> {
         self.search.end(found, SEARCH_PAUSE, now);
+        self.look_again(true, now)
+    }
+
+    fn look_again(&mut self, wanted: bool, now: Instant) -> Option<Action> {
         match self.phase {
-            Phase::Readying { .. } | Phase::Running => Some(self.look()),
+            Phase::Readying { .. } if wanted => Some(self.look()),
+            Phase::Running if wanted && self.follows() => Some(self.look()),
             _ => self.go_on(now),
         }
     }

@@ -691,6 +691,292 @@ fn a_port_opened_early_and_deserted_at_the_end_is_a_failure() {
     tale.opens_and_ends(action);
 }
 
+// --ready-check -----------------------------------------------------------------------------------
+
+fn with_check() -> Config {
+    Config {
+        ready_check: true,
+        ..config()
+    }
+}
+
+const PASSED: Event = Event::ReadyChecked(CommandExit::Code(0));
+const FAILED: Event = Event::ReadyChecked(CommandExit::Code(7));
+
+#[test]
+fn nothing_opens_before_the_check_has_passed() {
+    let mut tale = Tale::running(with_check(), &on_80(&[1]));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_80(&[])), None, "nobody to check");
+    assert_eq!(tale.saw(70, on_80(&[2])), None, "it listens");
+    assert_eq!(tale.at(70, Event::Time), Some(Action::ReadyCheck));
+    assert_eq!(tale.at(70, Event::Done), None);
+    assert_eq!(tale.saw(80, on_80(&[2])), None, "one at a time");
+    assert!(matches!(tale.at(90, FAILED), Some(Action::Look(_))));
+    assert_eq!(tale.saw(91, on_80(&[2])), None);
+    assert!(matches!(tale.at(189, Event::Time), Some(Action::Look(_))));
+    assert_eq!(tale.saw(189, on_80(&[2])), None, "100 ms later");
+    assert_eq!(tale.at(190, Event::Time), Some(Action::ReadyCheck));
+    tale.at(190, Event::Done);
+    assert!(matches!(tale.at(200, PASSED), Some(Action::Look(_))));
+    let action = tale.saw(200, on_80(&[2]));
+    assert_eq!(
+        tale.state.facts.checked_in,
+        Some(Duration::from_millis(130))
+    );
+    assert!(!tale.state.facts.unchecked);
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn a_check_that_never_passes_ends_with_the_ready_timeout() {
+    for how in [None, Some(FAILED)] {
+        let mut tale = Tale::running(with_check(), &on_80(&[1]));
+        tale.exits(60, 0);
+        tale.saw(60, on_80(&[2]));
+        assert_eq!(tale.at(60, Event::Time), Some(Action::ReadyCheck));
+        tale.at(60, Event::Done);
+        if let Some(failed) = how.clone() {
+            tale.at(70, failed);
+        }
+        assert_eq!(tale.saw(10_059, on_80(&[2])), None);
+        let action = tale.saw(10_060, on_80(&[2]));
+        assert!(tale.state.facts.unchecked);
+        assert_eq!(tale.state.facts.check_exit.is_some(), how.is_some());
+        assert!(tale.state.facts.not_ready.is_empty());
+        tale.opens_and_ends(action);
+    }
+}
+
+#[test]
+fn a_check_needs_no_listener_that_can_be_seen() {
+    let mut tale = Tale::running(with_check(), &Sample::default());
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, Sample::default()), None);
+    assert_eq!(tale.at(60, Event::Time), Some(Action::ReadyCheck));
+    tale.at(60, Event::Done);
+    assert!(matches!(tale.at(500, PASSED), Some(Action::Look(_))));
+    let action = tale.saw(500, Sample::default());
+    assert_eq!(tale.state.facts.never_seen, ports("80"));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn settling_counts_from_the_later_of_ready_and_check() {
+    let fixed = Config {
+        settle: Settle::Fixed(Duration::from_millis(500)),
+        ..with_check()
+    };
+    let mut tale = Tale::running(fixed, &on_80(&[1]));
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[2]));
+    tale.at(60, Event::Time);
+    tale.at(60, Event::Done);
+    tale.at(300, PASSED);
+    assert_eq!(tale.saw(799, on_80(&[2])), None);
+    let action = tale.saw(800, on_80(&[2]));
+    tale.opens_and_ends(action);
+}
+
+/// The old process answers the check, and is gone a moment later.
+#[test]
+fn what_the_old_process_passes_does_not_count() {
+    let mut tale = Tale::running(with_check(), &on_80(&[1]));
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[1]));
+    assert_eq!(tale.at(60, Event::Time), Some(Action::ReadyCheck));
+    tale.at(60, Event::Done);
+    tale.at(70, PASSED);
+    assert_eq!(tale.saw(70, on_80(&[1])), None, "settles");
+    assert_eq!(tale.saw(100, on_80(&[2])), None, "another one");
+    assert_eq!(tale.at(170, Event::Time), Some(Action::ReadyCheck));
+    tale.at(170, Event::Done);
+    // And what was begun before the next one: the same.
+    assert_eq!(tale.saw(180, on_80(&[3])), None);
+    tale.at(190, PASSED);
+    assert_eq!(tale.saw(191, on_80(&[3])), None);
+    assert!(!tale.state.facts.unchecked);
+    assert_eq!(tale.at(290, Event::Time), Some(Action::ReadyCheck));
+    tale.at(290, Event::Done);
+    tale.at(300, PASSED);
+    let action = tale.saw(300, on_80(&[3]));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn open_on_ready_checks_while_command_runs() {
+    let follow = Config {
+        open_on: OpenOn::Ready,
+        ..with_check()
+    };
+    let mut tale = Tale::running(follow, &on_80(&[1]));
+    assert_eq!(tale.saw(12, on_80(&[1])), None);
+    assert_eq!(tale.wakes_at(), Some(13), "nobody to check");
+    assert_eq!(tale.saw(30, on_80(&[2])), Some(Action::ReadyCheck));
+    assert_eq!(tale.at(30, Event::Done), None);
+    assert_eq!(tale.saw(31, on_80(&[2])), None, "shut");
+    assert!(matches!(tale.at(40, PASSED), Some(Action::Look(_))));
+    assert_eq!(
+        tale.saw(40, on_80(&[2])),
+        Some(Action::ShutOnly(PortSet::EMPTY))
+    );
+    // What has passed need not pass again.
+    tale.exits(60, 0);
+    let action = tale.saw(60, on_80(&[2]));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn a_command_that_fails_is_not_checked() {
+    let mut tale = Tale::running(with_check(), &on_80(&[1]));
+    let action = tale.exits(60, 1);
+    assert!(!tale.state.facts.unchecked);
+    tale.opens_and_ends(action);
+}
+
+// --listen-netns-from -----------------------------------------------------------------------------
+
+fn with_search() -> Config {
+    Config {
+        search: true,
+        ..config()
+    }
+}
+
+#[test]
+fn the_new_container_is_searched_for_until_it_listens() {
+    let mut tale = Tale::running(with_search(), &on_80(&[1]));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_80(&[])), None, "the old one is gone");
+    assert_eq!(tale.at(60, Event::Time), Some(Action::Search));
+    tale.at(60, Event::Done);
+    assert!(matches!(
+        tale.at(80, Event::Searched(false)),
+        Some(Action::Look(_))
+    ));
+    assert_eq!(tale.saw(80, on_80(&[])), None);
+    assert_eq!(tale.at(180, Event::Time), Some(Action::Search));
+    tale.at(180, Event::Done);
+    assert!(matches!(
+        tale.at(200, Event::Searched(true)),
+        Some(Action::Look(_))
+    ));
+    assert_eq!(tale.saw(200, on_80(&[])), None, "it does not listen yet");
+    let action = tale.saw(210, on_80(&[2]));
+    tale.opens_and_ends(action);
+}
+
+/// The old container still listens: what it does says nothing before it is known where the new one
+/// is.
+#[test]
+fn it_is_searched_for_once_though_somebody_listens() {
+    let mut tale = Tale::running(with_search(), &on_80(&[1]));
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[1]));
+    assert_eq!(tale.at(60, Event::Time), Some(Action::Search));
+    tale.at(60, Event::Done);
+    assert_eq!(tale.saw(500, on_80(&[1])), None, "the answer is waited for");
+    tale.at(510, Event::Searched(true));
+    assert_eq!(tale.saw(510, on_80(&[])), None, "there it does not listen");
+    let action = tale.saw(520, on_80(&[2]));
+    tale.opens_and_ends(action);
+
+    // The same place: it settles, and is not searched for again.
+    let mut tale = Tale::running(with_search(), &on_80(&[1]));
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[1]));
+    tale.at(60, Event::Time);
+    tale.at(60, Event::Done);
+    tale.at(80, Event::Searched(true));
+    assert_eq!(tale.saw(81, on_80(&[1])), None);
+    let action = tale.saw(160, on_80(&[1]));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn a_search_without_an_answer_ends_with_the_ready_timeout() {
+    let mut tale = Tale::running(with_search(), &on_80(&[1]));
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[]));
+    assert_eq!(tale.at(60, Event::Time), Some(Action::Search));
+    tale.at(60, Event::Done);
+    assert_eq!(tale.saw(10_059, on_80(&[])), None);
+    let action = tale.saw(10_060, on_80(&[]));
+    assert_eq!(tale.state.facts.not_ready, ports("80"));
+    tale.opens_and_ends(action);
+}
+
+// --listen-port -----------------------------------------------------------------------------------
+
+/// Gated ports are spoken of, their listeners' ports are looked at.
+#[test]
+fn gated_ports_open_when_their_listeners_are_ready() {
+    let config = Config {
+        ports: ports("80,443,90"),
+        listen_ports: ListenPorts::parse("80=8080,443=8443", |_| None).unwrap(),
+        ..config()
+    };
+    let on = |all: &[(u16, u64)]| Sample {
+        listeners: all.iter().map(|(port, c)| listener(*port, *c)).collect(),
+        ..Sample::default()
+    };
+    let mut tale = Tale::running(config, &on(&[(8080, 1), (8443, 2), (90, 3)]));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on(&[])), None);
+    assert_eq!(
+        tale.state.waiting_for().as_deref(),
+        Some("waiting for a listener on 80,90,443 (listeners 90,8080,8443)")
+    );
+    assert_eq!(
+        tale.saw(70, on(&[(8080, 4)])),
+        Some(Action::ShutOnly(ports("90,443")))
+    );
+    assert_eq!(
+        tale.saw(80, on(&[(8080, 4), (90, 5)])),
+        Some(Action::ShutOnly(ports("443")))
+    );
+    let action = tale.saw(10_060, on(&[(8080, 4), (90, 5)]));
+    assert_eq!(tale.state.facts.not_ready, ports("443"));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn one_listener_may_serve_all_ports() {
+    let config = Config {
+        ports: ports("80,443,9000-9010"),
+        listen_ports: ListenPorts::parse("8080", |_| None).unwrap(),
+        ..config()
+    };
+    let on = |cookies: &[u64]| Sample {
+        listeners: cookies.iter().map(|c| listener(8080, *c)).collect(),
+        ..Sample::default()
+    };
+    let mut tale = Tale::running(config.clone(), &on(&[1]));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on(&[])), None);
+    let action = tale.saw(70, on(&[2]));
+    tale.opens_and_ends(action);
+
+    let mut tale = Tale::running(config.clone(), &on(&[1]));
+    tale.exits(60, 0);
+    let action = tale.saw(10_060, on(&[]));
+    assert_eq!(tale.state.facts.not_ready, config.ports);
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn what_no_listener_was_seen_of_is_told() {
+    let config = Config {
+        ports: ports("80,81"),
+        ..config()
+    };
+    let mut tale = Tale::running(config, &on_80(&[1]));
+    tale.exits(60, 0);
+    let action = tale.saw(60, on_80(&[2]));
+    assert_eq!(tale.state.facts.never_seen, ports("81"));
+    tale.opens_and_ends(action);
+}
+
 // The deadline ------------------------------------------------------------------------------------
 
 #[test]
@@ -839,6 +1125,8 @@ mod any_course {
         fn ends_open(
             follow in any::<bool>(),
             exposed in any::<bool>(),
+            (ready_check, search) in any::<(bool, bool)>(),
+            beside in prop::collection::vec(prop::option::of(any::<bool>()), 1..6),
             best_effort in any::<bool>(),
             samples in prop::collection::vec(any_sample(), 1..8),
             events in prop::collection::vec((any_event(), 0u64..4_000), 0..60),
@@ -850,6 +1138,8 @@ mod any_course {
             let config = Config {
                 open_on: if follow { OpenOn::Ready } else { OpenOn::Exit },
                 best_effort,
+                ready_check,
+                search,
                 ..config()
             };
             let mut tale = Tale::new(config, &samples[0]);
@@ -858,6 +1148,8 @@ mod any_course {
             }
             let mut removed = 0;
             let (mut opened, mut started, mut looks, mut checks) = (0, 0, 0usize, 0usize);
+            // What runs beside; each may end in some way, or never.
+            let (mut checking, mut searching, mut passed, mut nth) = (false, false, false, 0usize);
             let mut until_exit = None;
             let mut events = events.into_iter();
             let mut event = Event::Closed;
@@ -868,7 +1160,21 @@ mod any_course {
                 event = match action {
                     Some(Action::End) => { ended = true; break }
                     Some(Action::Open) => { opened += 1; Event::Done }
-                    Some(Action::ShutOnly(_)) => { prop_assert_eq!(opened, 0); Event::Done }
+                    Some(Action::ShutOnly(shut)) => {
+                        prop_assert_eq!(opened, 0);
+                        prop_assert!(passed || !ready_check || !shut.is_empty());
+                        Event::Done
+                    }
+                    Some(Action::ReadyCheck) => {
+                        prop_assert!(ready_check && !checking && started == 1);
+                        checking = true;
+                        Event::Done
+                    }
+                    Some(Action::Search) => {
+                        prop_assert!(search && !searching && started == 1);
+                        searching = true;
+                        Event::Done
+                    }
                     Some(Action::Remove) => {
                         prop_assert_eq!(opened, 1);
                         removed += 1;
@@ -898,6 +1204,19 @@ mod any_course {
                     None => {
                         // COMMAND may end, something may come from outside, or time goes on.
                         let (outside, pause) = events.next().unwrap_or((None, 4_000));
+                        nth += 1;
+                        let ends = beside[nth % beside.len()];
+                        if let Some(found) = ends.filter(|_| checking || searching) {
+                            event = if checking {
+                                checking = false;
+                                passed |= found;
+                                Event::ReadyChecked(CommandExit::Code(u8::from(!found)))
+                            } else {
+                                searching = false;
+                                Event::Searched(found)
+                            };
+                            continue;
+                        }
                         match (&mut until_exit, outside) {
                             (Some(0), _) => {
                                 until_exit = None;
