@@ -219,6 +219,9 @@ fn kept_or_not(e: &Evidence) -> Ending {
         );
         return broken(Outcome::Deadline, "max_closed", message);
     }
+    if !e.facts.not_ready.is_empty() {
+        return broken(Outcome::NotReady, "no_listener", nobody_listens(e));
+    }
     if e.facts.unseen {
         let message = format!(
             "whether anybody listens could not be seen: {} exited with status 0; {}",
@@ -226,9 +229,6 @@ fn kept_or_not(e: &Evidence) -> Ending {
             closed_words(e)
         );
         return broken(Outcome::NotReady, "unseen", message);
-    }
-    if !e.facts.not_ready.is_empty() {
-        return broken(Outcome::NotReady, "no_listener", nobody_listens(e));
     }
     if e.facts.unchecked {
         return broken(Outcome::NotReady, "ready_check", check_failed(e));

@@ -480,10 +480,10 @@ impl State {
         looks && (deserted || self.searching())
     }
 
-    /// Where the listeners live now is not known before the first answer after COMMAND's exit.
+    /// Where the listeners live now is not known before it was answered after COMMAND's exit.
     fn searching(&self) -> bool {
         let readying = matches!(self.phase, Phase::Readying { .. });
-        self.config.search && readying && !self.search.answered
+        self.config.search && readying && self.search.passed_at.is_none()
     }
 
     fn ready_checked(&mut self, exit: CommandExit, now: Instant) -> Option<Action> {
@@ -797,6 +797,7 @@ impl State {
             self.facts.not_ready = self.deserted_ports();
             self.facts.unchanged = self.unchanged_groups();
             self.facts.unchecked = self.checked_at().is_none();
+            self.facts.unseen = self.searching();
             self.facts.never_seen = self.never_seen();
             return self.finish();
         }

@@ -1661,12 +1661,16 @@ fn each_warning_is_one_more_line() {
     serve(&host);
     let outcome = call(&host, words("--port 80-81,443")).run(sh("true; # odd \n exit 0"));
     let lines: Vec<&str> = outcome.stderr.lines().collect();
-    assert_eq!(lines.len(), 2, "{lines:#?}");
-    assert_eq!(lines[0], "syngate: warning: nobody listens on 81,443");
-    assert_eq!(
-        outcome.report["warnings"],
-        json!(["nobody listens on 81,443"])
-    );
+    let warnings = [
+        "nobody listens on 81,443",
+        "no listener of 81,443 was seen before or after COMMAND: only the settle time (0s) was waited \
+         for (--listen-netns, --listen-port?)",
+    ];
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    for (line, warning) in lines.iter().zip(warnings) {
+        assert_eq!(*line, format!("syngate: warning: {warning}"));
+    }
+    assert_eq!(outcome.report["warnings"], json!(warnings));
 
     // And a drain that was too short.
     let busy = Host::new().unwrap();

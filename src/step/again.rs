@@ -13,8 +13,6 @@ pub struct Again {
     not_before: Option<Instant>,
     /// When it was run first.
     pub began_at: Option<Instant>,
-    /// Whether it has ended, however, since all began anew.
-    pub answered: bool,
     /// When it succeeded, if that still counts.
     pub passed_at: Option<Instant>,
 }
@@ -36,17 +34,14 @@ impl Again {
     pub fn end(&mut self, passed: bool, pause: Duration, now: Instant) {
         self.running = false;
         self.not_before = Some(now + pause);
-        if std::mem::take(&mut self.stale) {
-            return;
+        if passed && !std::mem::take(&mut self.stale) {
+            self.passed_at = Some(now);
         }
-        self.answered = true;
-        self.passed_at = passed.then_some(now);
     }
 
     /// What it has found out, or is finding out, no longer counts.
     pub fn expire(&mut self) {
         self.stale = self.running;
-        self.answered = false;
         self.passed_at = None;
     }
 }

@@ -903,6 +903,23 @@ fn a_search_without_an_answer_ends_with_the_ready_timeout() {
     assert_eq!(tale.saw(10_059, on_80(&[])), None);
     let action = tale.saw(10_060, on_80(&[]));
     assert_eq!(tale.state.facts.not_ready, ports("80"));
+    assert!(tale.state.facts.unseen);
+    tale.opens_and_ends(action);
+
+    // The old one still listens: nobody knows of the new one.
+    let mut tale = Tale::running(with_search(), &on_80(&[1]));
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[1]));
+    assert_eq!(tale.at(60, Event::Time), Some(Action::Search));
+    tale.at(60, Event::Done);
+    tale.at(70, Event::Searched(false));
+    assert_eq!(tale.saw(169, on_80(&[1])), None);
+    assert_eq!(tale.at(170, Event::Time), Some(Action::Search));
+    tale.at(170, Event::Done);
+    tale.at(180, Event::Searched(false));
+    assert_eq!(tale.saw(180, on_80(&[1])), None);
+    let action = tale.saw(10_060, on_80(&[1]));
+    assert!(tale.state.facts.unseen);
     tale.opens_and_ends(action);
 }
 
