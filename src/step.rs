@@ -483,7 +483,8 @@ impl State {
     /// Where the listeners live now is not known before it was answered after COMMAND's exit.
     fn searching(&self) -> bool {
         let readying = matches!(self.phase, Phase::Readying { .. });
-        self.config.search && readying && self.search.passed_at.is_none()
+        let watches = self.config.search && !self.config.ready_timeout.is_zero();
+        watches && readying && self.search.passed_at.is_none()
     }
 
     fn ready_checked(&mut self, exit: CommandExit, now: Instant) -> Option<Action> {

@@ -317,6 +317,8 @@ fn man_has_the_constants_of_the_program() {
         ("Quiet", step::QUIET),
         ("Young half-open", YOUNG),
         ("Cookie grace", step::COOKIE_GRACE),
+        ("Ready check", step::CHECK_PAUSE),
+        ("Search", step::SEARCH_PAUSE),
         ("Settle, one socket", step::SETTLE_ONE),
         ("Settle, group", step::SETTLE_GROUP),
         ("Settle, first change", step::SETTLE_PATIENCE),

@@ -923,6 +923,16 @@ fn a_search_without_an_answer_ends_with_the_ready_timeout() {
     tale.opens_and_ends(action);
 }
 
+#[test]
+fn who_watches_no_listeners_searches_for_none() {
+    let mut config = with_search();
+    config.ready_timeout = Duration::ZERO;
+    let mut tale = Tale::running(config, &on_80(&[1]));
+    let action = tale.exits(60, 0);
+    assert!(!tale.state.facts.unseen);
+    tale.opens_and_ends(action);
+}
+
 // --listen-port -----------------------------------------------------------------------------------
 
 /// Gated ports are spoken of, their listeners' ports are looked at.
