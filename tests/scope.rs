@@ -291,8 +291,8 @@ fn allow_from_lets_health_checks_through() {
             );
         }
         let mut latch = Latch::new(server, "gap");
-        let from = format!("--allow-from 10.77.0.0/31,10.77.0.3,fd77::3/128 --ready-timeout 0");
-        let run = closing(server, backend, &from);
+        let from = "--allow-from 10.77.0.0/31,10.77.0.3,fd77::3/128 --ready-timeout 0";
+        let run = closing(server, backend, from);
         let running = run.start(["sh", "-c", &latch.hold()]);
         latch.wait();
         drop(service);
@@ -1161,6 +1161,41 @@ fn the_ready_check_of_a_command_in_the_foreground() {
         ms(&outcome.report["phases"], "ready_check_ms") > 500.0,
         "{outcome:?}"
     );
+}
+
+// Told beforehand ---------------------------------------------------------------------------------
+
+#[test]
+fn a_dry_run_tells_where_it_would_look() {
+    let host = Host::new().unwrap();
+    let dry_run = |options: &str, command: &[&str]| {
+        let mut argv = vec![harness::SYNGATE.to_owned(), "-n".to_owned()];
+        argv.extend(words(options));
+        argv.extend(command.iter().map(|word| (*word).to_owned()));
+        argv.extend(words("-- true"));
+        host.must(argv)
+    };
+    let said = dry_run(
+        "--port 80,443 --hook prerouting --listen-port 80=8080 --listen-netns web",
+        &["--ready-check", "curl -f web"],
+    );
+    for line in [
+        "# close 80,443 to new connections, --hook prerouting (opened",
+        "# look for listeners in the namespace web\n",
+        "# wait at most 10s for listeners of 80,443 (listeners 443,8080)\n",
+        "# and until this succeeds: sh -c 'curl -f web'\n",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    let said = dry_run("--port 80", &["--listen-netns-from", "cat web.pid"]);
+    let line = "# look for listeners in the namespace that sh -c 'cat web.pid' names\n";
+    assert!(said.contains(line), "{said}");
+    let plain = dry_run("--port 80", &[]);
+    assert!(
+        plain.contains("# wait at most 10s for listeners\n"),
+        "{plain}"
+    );
+    assert!(!plain.contains("namespace"), "{plain}");
 }
 
 // Bad input ---------------------------------------------------------------------------------------
