@@ -747,7 +747,7 @@ fn a_search_that_hangs_is_left_behind() {
     let (asked, mine) = (server.dir().join("asked"), server.dir().join("sleeper"));
     // The first answer is our own namespace.
     let ask = format!(
-        "if [ -e {asked} ]; then sleep 1000 & echo $! >{mine}; wait; else touch {asked}; echo /proc/self/ns/net; fi",
+        "if [ -e {asked} ]; then exec >/dev/null 2>&1; sleep 1000 & echo $! >{mine}; wait; else touch {asked}; echo /proc/self/ns/net; fi",
         asked = asked.display(),
         mine = mine.display()
     );
@@ -1058,7 +1058,10 @@ fn a_ready_check_that_does_not_succeed_is_124() {
     let served = Serve::on("0.0.0.0:80").start_daemon(server).unwrap();
     let tries = server.dir().join("tries");
     let sleeper = server.dir().join("sleeper");
-    let hang = format!("sleep 1000 & echo $! >{}; wait", sleeper.display());
+    let hang = format!(
+        "exec >/dev/null 2>&1; sleep 1000 & echo $! >{}; wait",
+        sleeper.display()
+    );
     for (check, last) in [
         (
             format!("echo >>{}; exit 7", tries.display()),
