@@ -59,7 +59,9 @@ const FISH_ARGPARSE_FAILS: &str = "\n    or return\n";
 fn command() -> Command {
     Args::command().mut_args(|arg| match arg.get_id().as_str() {
         "command" => arg.value_hint(ValueHint::CommandWithArguments),
-        "precheck" => arg.value_hint(ValueHint::CommandString),
+        "precheck" | "ready_check" | "listen_netns_from" => {
+            arg.value_hint(ValueHint::CommandString)
+        }
         "report_file" => arg.value_hint(ValueHint::FilePath),
         _ if !arg.get_action().takes_values() || !arg.get_possible_values().is_empty() => arg,
         _ => arg.value_hint(ValueHint::Other),

@@ -32,7 +32,7 @@ _syngate() {
 
     case "${cmd}" in
         syngate)
-            opts="-p -n -v -q -h -V --port --syn --drain --drain-until --settle --ready-timeout --open-on --max-closed --backend --hook --to --allow-from --allow-local --interface --xtables-wait --precheck --lock-timeout --best-effort --report-file --dry-run --verbose --quiet --help --version status clear check"
+            opts="-p -n -v -q -h -V --port --syn --drain --drain-until --settle --ready-timeout --open-on --max-closed --backend --hook --to --allow-from --allow-local --interface --listen-port --listen-netns --listen-netns-from --xtables-wait --precheck --ready-check --lock-timeout --best-effort --report-file --dry-run --verbose --quiet --help --version status clear check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -121,6 +121,24 @@ _syngate() {
                     fi
                     return 0
                     ;;
+                --listen-port)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --listen-netns)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --listen-netns-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --xtables-wait)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
@@ -133,10 +151,7 @@ _syngate() {
                     return 0
                     ;;
                 --ready-check)
-                    COMPREPLY=("${cur}")
-                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
-                        compopt -o nospace
-                    fi
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --lock-timeout)

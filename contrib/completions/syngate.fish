@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_syngate_global_optspecs
-    string join \n p/port= syn= drain= drain-until= settle= ready-timeout= open-on= max-closed= backend= hook= to= allow-from= allow-local interface= xtables-wait= precheck= lock-timeout= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
+    string join \n p/port= syn= drain= drain-until= settle= ready-timeout= open-on= max-closed= backend= hook= to= allow-from= allow-local interface= listen-port= listen-netns= listen-netns-from= xtables-wait= precheck= ready-check= lock-timeout= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
 end
 
 function __fish_syngate_needs_command
@@ -45,8 +45,12 @@ prerouting\t'Before NAT: also for ports that are published by containers'"
 complete -c syngate -n "__fish_syngate_needs_command" -l to -d 'Gate connections to these addresses or prefixes only; may be repeated' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l allow-from -d 'Let connections from these addresses or prefixes through; may be repeated' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l interface -d 'Gate connections that come in over these interfaces only; may be repeated' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l listen-port -d 'Ports of the listeners, where they are not the gated ones: 8080, or 80=8080,443=8443' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l listen-netns -d 'Network namespace of the listeners: a name, a process id, or a path' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l listen-netns-from -d 'Run this (by sh -c) to learn --listen-netns; again after COMMAND, while nobody listens' -r -f -a "(__fish_complete_command)"
 complete -c syngate -n "__fish_syngate_needs_command" -l xtables-wait -d 'How long to wait for the lock of iptables' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l precheck -d 'Run this first (by sh -c), gate open; if it fails, nothing is gated and COMMAND is not run' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_needs_command" -l ready-check -d 'Run this (by sh -c) after COMMAND, again and again, and open only once it has succeeded' -r -f -a "(__fish_complete_command)"
 complete -c syngate -n "__fish_syngate_needs_command" -l lock-timeout -d 'How long to wait for another run on the same ports' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l report-file -d 'Write a report of the run, in JSON, to this file' -r -F
 complete -c syngate -n "__fish_syngate_needs_command" -l allow-local -d 'Let connections through that come in over the loopback interface'

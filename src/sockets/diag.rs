@@ -412,7 +412,10 @@ fn syncookies_sent() -> Option<u64> {
 /// A count of TCP in this thread's network namespace since that was made (a column of netstat;
 /// /proc/net is that of the process).
 pub fn netstat(name: &str) -> Option<u64> {
-    netstat_value(&std::fs::read_to_string("/proc/thread-self/net/netstat").ok()?, name)
+    netstat_value(
+        &std::fs::read_to_string("/proc/thread-self/net/netstat").ok()?,
+        name,
+    )
 }
 
 fn netstat_value(netstat: &str, name: &str) -> Option<u64> {

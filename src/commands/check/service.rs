@@ -10,6 +10,7 @@ use anyhow::Result;
 use nix::net::if_::if_indextoname;
 use serde::Serialize;
 
+use crate::gate::scope::Scope;
 use crate::ports::PortSet;
 use crate::sockets::diag::Sockets;
 use crate::sockets::holders::Holders;
@@ -91,7 +92,7 @@ pub fn look(ports: &PortSet) -> Result<Vec<Place>> {
         holders: true,
         ..Want::default()
     };
-    let sample = Sockets::new(ports)?.look(want)?;
+    let sample = Sockets::new(ports, &Scope::default())?.look(want)?;
     Ok(places(&sample.listeners, &sample.holders, control, name_of))
 }
 
@@ -160,6 +161,7 @@ fn unit(cgroup: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sockets::SocketId;
     use crate::sockets::holders::Holder;
 
     #[test]
@@ -193,7 +195,10 @@ mod tests {
             port: 80,
             v6only: false,
             interface: 0,
-            cookie: u64::from(inode),
+            id: SocketId {
+                netns: 1,
+                cookie: u64::from(inode),
+            },
             inode,
             accept_queue,
             backlog: 100 + inode,
