@@ -279,7 +279,9 @@ impl From<Output> for Ran {
 
 /// iptables-nft's rules count packets.
 fn without_counts(object: &mut Value) {
-    let terms = object["rule"]["expr"].as_array_mut();
+    let terms = object
+        .pointer_mut("/rule/expr")
+        .and_then(Value::as_array_mut);
     for term in terms.into_iter().flatten() {
         if let Some(counter) = term.get_mut("counter").filter(|c| c.is_object()) {
             *counter = Value::Null;
