@@ -10,7 +10,7 @@ use nftnl::expr::{
     Bitwise, Cmp, CmpOp, Ipv4HeaderField, Ipv6HeaderField, Meta, NetworkHeaderField, Payload,
     TcpHeaderField, TransportHeaderField, Verdict,
 };
-use nftnl::set::Set;
+use nftnl::set::{Set, SetKey};
 use nftnl::{Batch, Chain, ChainType, FinalizedBatch, MsgType, Policy, ProtoFamily, Rule, Table};
 use nix::libc;
 
@@ -158,24 +158,14 @@ fn set_id(n: usize) -> u32 {
 fn add_set(batch: &mut Batch, table: &Table, set: &NamedSet, id: u32) {
     match &set.elements {
         Elements::V4(networks) => {
-            let all = raw::named_set::<Ipv4Addr>(table, set.name, id, libc::NFT_SET_INTERVAL);
-            batch.add(&all, MsgType::Add);
-            for network in networks {
-                let after = u32::from(network.broadcast()).checked_add(1);
-                let after = after.map(Ipv4Addr::from);
-                raw::put_interval(&all, &network.network(), after.as_ref(), None);
-            }
-            batch.add_iter(all.elems_iter(), MsgType::Add);
+            let after = |last: Ipv4Addr| u32::from(last).checked_add(1).map(Ipv4Addr::from);
+            let bounds = networks.iter().map(|n| (n.network(), after(n.broadcast())));
+            add_intervals(batch, table, set.name, id, bounds);
         }
         Elements::V6(networks) => {
-            let all = raw::named_set::<Ipv6Addr>(table, set.name, id, libc::NFT_SET_INTERVAL);
-            batch.add(&all, MsgType::Add);
-            for network in networks {
-                let after = u128::from(network.broadcast()).checked_add(1);
-                let after = after.map(Ipv6Addr::from);
-                raw::put_interval(&all, &network.network(), after.as_ref(), None);
-            }
-            batch.add_iter(all.elems_iter(), MsgType::Add);
+            let after = |last: Ipv6Addr| u128::from(last).checked_add(1).map(Ipv6Addr::from);
+            let bounds = networks.iter().map(|n| (n.network(), after(n.broadcast())));
+            add_intervals(batch, table, set.name, id, bounds);
         }
         Elements::Interfaces(names) => {
             let mut all = raw::named_set::<Interface>(table, set.name, id, 0);
@@ -186,6 +176,22 @@ fn add_set(batch: &mut Batch, table: &Table, set: &NamedSet, id: u32) {
             batch.add_iter(all.elems_iter(), MsgType::Add);
         }
     }
+}
+
+/// A set of intervals, each given by its first key and the first one behind it, if there is one.
+fn add_intervals<K: SetKey>(
+    batch: &mut Batch,
+    table: &Table,
+    name: &CStr,
+    id: u32,
+    bounds: impl Iterator<Item = (K, Option<K>)>,
+) {
+    let all = raw::named_set::<K>(table, name, id, libc::NFT_SET_INTERVAL);
+    batch.add(&all, MsgType::Add);
+    for (first, after) in bounds {
+        raw::put_interval(&all, &first, after.as_ref(), None);
+    }
+    batch.add_iter(all.elems_iter(), MsgType::Add);
 }
 
 fn add_rules(batch: &mut Batch, chain: &Chain, rules: &Ruleset) {
