@@ -83,8 +83,8 @@ impl Before<'_> {
     }
 
     /// Removes what runs that are dead have left in the kernel: nothing of this run's stands yet.
-    pub fn sweep(&self, report: &mut Report) {
-        for (gate, erased) in found::sweep(self.plan.backend) {
+    pub fn sweep(&self, lock: &Lock, report: &mut Report) {
+        for (gate, erased) in found::sweep(self.plan.backend, lock) {
             let whose = gate.whose();
             let text = match erased {
                 Ok(()) => format!("removed the gate that a dead run had left: {whose}"),

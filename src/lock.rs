@@ -2,7 +2,7 @@
 //! that all runs in a network namespace share: the kernel drops it when its holder ends, in
 //! whatever way; it tells the holder's pid; and no child inherits it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
@@ -18,7 +18,8 @@ use crate::ports::PortSet;
 
 /// Where the lock file is, on hosts without `/run` or where it is read-only.
 pub const LOCK_DIR_VARIABLE: &str = "SYNGATE_LOCK_DIR";
-const LOCK_DIR: &str = "/run/syngate";
+/// Where the lock file is, if nothing else is said.
+pub const LOCK_DIR: &str = "/run/syngate";
 /// With more ranges than this all ports between the first and the last are locked: one lock takes
 /// time in proportion to those that are held.
 const MAX_RANGES: usize = 64;
@@ -96,12 +97,67 @@ impl Lock {
         holders.filter_map(Result::transpose).collect()
     }
 
+    /// The other runs that hold ports in the same file.
+    ///
+    /// # Errors
+    /// The file system has no locks.
+    pub fn roll(&self) -> io::Result<Roll> {
+        roll_of(&self.file)
+    }
+
     /// Who holds a part of the range; `None` if it has just been set free.
     fn holder(&self, range: &RangeInclusive<u16>) -> Result<Option<Holder>> {
         let (first, last) = (i64::from(*range.start()), i64::from(*range.end()));
         let lock = lock_in(&self.file, first, last)?;
         Ok(lock.map(|(holder, _, _)| holder))
     }
+}
+
+/// Which lock file: the same path can be another file, in another mount namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(file: &Metadata) -> FileId {
+        FileId {
+            device: file.dev(),
+            inode: file.ino(),
+        }
+    }
+
+    /// That of the lock file that is in use here. It is not opened: closing it would set this
+    /// process's locks free (fcntl(2)).
+    pub fn in_use() -> Option<FileId> {
+        let file = directory_in_use().join(file_name().ok()?);
+        Some(FileId::of(&std::fs::metadata(file).ok()?))
+    }
+
+    /// Reads what was printed.
+    pub fn parse(text: &str) -> Option<FileId> {
+        let (device, inode) = text.split_once(':')?;
+        Some(FileId {
+            device: device.parse().ok()?,
+            inode: inode.parse().ok()?,
+        })
+    }
+}
+
+impl std::fmt::Display for FileId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.device, self.inode)
+    }
+}
+
+/// The runs that were seen to hold locks in a file.
+#[derive(Debug, Clone, Default)]
+pub struct Roll {
+    /// Which file; `None`: there is none.
+    pub file: Option<FileId>,
+    /// The runs.
+    pub living: Vec<Living>,
 }
 
 /// A run that holds ports now.
@@ -113,24 +169,31 @@ pub struct Living {
     pub ports: PortSet,
 }
 
-/// The runs that hold ports in this network namespace; `directory` is where they keep their locks
-/// (`None`: where we would). Whoever may not open the lock file sees them without their ids.
+/// The runs that hold ports in this network namespace and keep their locks in `directory`. Whoever
+/// may not open the lock file sees them without their ids. Not for a process that holds locks
+/// itself: it would lose them.
 ///
 /// # Errors
 /// The lock file can't be looked at.
-pub fn living(directory: Option<&Path>) -> io::Result<Vec<Living>> {
-    let directory = directory.map_or_else(directory_in_use, Path::to_owned);
+pub fn roll(directory: &Path) -> io::Result<Roll> {
     let path = directory.join(file_name()?);
-    let held = match File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => listed_locks(&path)?,
-        opened => {
-            let mut held = Vec::new();
-            locks_between(&opened?, 0, i64::from(u16::MAX), &mut held)?;
-            held
-        }
-    };
-    Ok(by_run(held))
+    match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Roll::default()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Roll {
+            file: Some(FileId::of(&std::fs::metadata(&path)?)),
+            living: by_run(listed_locks(&path)?),
+        }),
+        opened => roll_of(&opened?),
+    }
+}
+
+fn roll_of(file: &File) -> io::Result<Roll> {
+    let mut held = Vec::new();
+    locks_between(file, 0, i64::from(u16::MAX), &mut held)?;
+    Ok(Roll {
+        file: Some(FileId::of(&file.metadata()?)),
+        living: by_run(held),
+    })
 }
 
 /// One run's locks together.

@@ -83,8 +83,8 @@ fn carry_out(
         signals: &signals,
     };
     on_the_way.look_in_netns(&mut sockets)?;
-    let _lock = on_the_way.lock(report)?;
-    on_the_way.sweep(report);
+    let lock = on_the_way.lock(report)?;
+    on_the_way.sweep(&lock, report);
     on_the_way.precheck(&environment, report)?;
     if on_the_way.ask_for_netns(&environment, &mut sockets)? {
         looking_since = Instant::now();
@@ -422,7 +422,10 @@ impl Run<'_> {
         if let Some(mut gate) = self.gate.take() {
             match gate.remove() {
                 Ok(counted) => self.closed.syns_stopped = counted,
-                Err(error) => self.open_error = Some(format!("{error:#}")),
+                // It is open, or `open` has told otherwise.
+                Err(error) => self.warn(format!(
+                    "the gate's rules could not be removed ({error:#}): syngate clear does"
+                )),
             }
         }
     }

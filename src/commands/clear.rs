@@ -49,11 +49,12 @@ pub fn run(args: &ClearArgs, say: &Say) -> Exit {
         cleared &= match (run, census.is_stale(gate)) {
             (Some(run), _) => clearing.open(gate, &run),
             (None, Some(true)) => clearing.remove(gate),
+            (None, None) if args.force && !gate.owned => clearing.remove(gate),
             (None, _) => clearing.leave(gate),
         };
     }
     if args.force {
-        let runs = census.living(None).unwrap_or_default();
+        let runs = census.living();
         for run in runs.iter().filter(|run| concerns(&run.ports)) {
             cleared &= clearing.end(run);
         }
@@ -121,8 +122,10 @@ impl Clearing<'_> {
     /// waited for. Then KILL; what is left in the kernel then goes by itself, or is removed.
     fn end(&self, run: &Living) -> bool {
         let holder = &run.holder;
-        let gone =
-            || lock::living(None).is_ok_and(|runs| runs.iter().all(|r| r.holder.run != holder.run));
+        let gone = || {
+            let roll = lock::roll(&lock::directory_in_use());
+            roll.is_ok_and(|roll| roll.living.iter().all(|r| r.holder.run != holder.run))
+        };
         for signal in [Signal::SIGTERM, Signal::SIGTERM, Signal::SIGKILL] {
             if !self.signal(run, signal) {
                 return gone();
@@ -149,7 +152,8 @@ impl Clearing<'_> {
             return true;
         }
         self.say.error(&format!(
-            "{}: whether its run lives can't be told from here, so it is left alone: {}",
+            "{}: whether its run lives can't be told from here, so it is left alone (--force removes \
+             it): {}",
             gate.ports.brief(),
             gate.whose()
         ));

@@ -95,7 +95,7 @@ fn look() -> Status {
         let stale = census.is_stale(gate);
         rows.push(Gate::standing(gate, living.as_ref(), stale));
     }
-    let runs = census.living(None).unwrap_or_default();
+    let runs = census.living();
     for run in runs {
         let known = |gate: &Found| gate.run == run.holder.run;
         if !gates.iter().any(known) {

@@ -2,7 +2,7 @@
 //! next run sweeps.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -11,7 +11,7 @@ use super::choice::{Choice, Kind};
 use super::scope::Scope;
 use super::who::Who;
 use super::{iptables, nft};
-use crate::lock::{self, Living};
+use crate::lock::{self, LOCK_DIR, Living, Lock, Roll, directory_in_use};
 use crate::ports::PortSet;
 
 /// One of them.
@@ -36,6 +36,21 @@ pub struct Found {
 }
 
 impl Found {
+    /// Whether its run is dead, by the locks that are held in the file that it keeps its own in.
+    /// `None`: that can't be told, since these are another file's.
+    fn is_stale(&self, roll: &Roll) -> Option<bool> {
+        if self.owned {
+            return Some(false);
+        }
+        let file = self.who.as_ref()?.lock?;
+        // Whoever can't be named could be anybody.
+        let nameless = roll.living.iter().any(|l| l.holder.run.is_empty());
+        if roll.file != Some(file) || nameless {
+            return None;
+        }
+        Some(!roll.living.iter().any(|l| l.holder.run == self.run))
+    }
+
     /// Who made it, in words.
     pub fn whose(&self) -> String {
         match &self.who {
@@ -94,14 +109,15 @@ pub fn erase(gate: &Found) -> Result<()> {
     gate.kind.erase(&gate.run)
 }
 
-/// Removes what dead runs have left; what became of each.
-pub fn sweep(choice: Choice) -> Vec<(Found, Result<()>)> {
-    let mut census = Census::default();
-    let gates = find_cheaply(choice).into_iter();
-    let stale = gates.filter(|gate| census.is_stale(gate) == Some(true));
-    let stale: Vec<Found> = stale.collect();
+/// Removes what dead runs have left; what became of each. For a run that holds its locks.
+pub fn sweep(choice: Choice, lock: &Lock) -> Vec<(Found, Result<()>)> {
+    let gates = find_cheaply(choice);
+    let Ok(roll) = lock.roll() else {
+        return Vec::new();
+    };
+    let stale = gates.into_iter();
+    let stale = stale.filter(|gate| gate.is_stale(&roll) == Some(true));
     stale
-        .into_iter()
         .map(|gate| {
             let erased = erase(&gate);
             (gate, erased)
@@ -109,47 +125,37 @@ pub fn sweep(choice: Choice) -> Vec<(Found, Result<()>)> {
         .collect()
 }
 
-/// Which runs live, by the directory that they keep their locks in. A run's lock is free when it is
-/// dead: pids are no evidence, they come again, and differ between pid namespaces.
+/// Which runs live, for a process that holds no locks itself. A run's lock is free when it is dead:
+/// pids are no evidence, they come again, and differ between pid namespaces.
 #[derive(Debug, Default)]
 pub struct Census {
-    living: HashMap<Option<PathBuf>, Option<Vec<Living>>>,
+    rolls: HashMap<PathBuf, Roll>,
 }
 
 impl Census {
-    /// The runs that keep their locks there, `None`: where we would. `None` comes back if that can't
-    /// be told.
-    pub fn living(&mut self, directory: Option<&Path>) -> Option<&[Living]> {
-        let key = directory.map(Path::to_owned);
-        let look = || lock::living(directory).ok();
-        self.living.entry(key).or_insert_with(look).as_deref()
+    /// The runs that keep their locks where we would.
+    pub fn living(&mut self) -> &[Living] {
+        &self.roll(directory_in_use()).living
     }
 
     /// The run that has made the gate, if it lives.
     pub fn run_of(&mut self, gate: &Found) -> Option<Living> {
-        let directory = gate.who.as_ref().and_then(|who| who.locks.clone());
-        let living = self.living(directory.as_deref())?;
+        let living = &self.roll_for(gate).living;
         living.iter().find(|l| l.holder.run == gate.run).cloned()
     }
 
     /// Whether the gate's run is dead; `None` if that can't be told.
     pub fn is_stale(&mut self, gate: &Found) -> Option<bool> {
-        if gate.owned {
-            return Some(false);
-        }
-        let directory = gate.who.as_ref().and_then(|who| who.locks.clone());
-        // A directory that is not here may be elsewhere: in another mount namespace.
-        if directory
-            .as_ref()
-            .is_some_and(|directory| !directory.is_dir())
-        {
-            return None;
-        }
-        let living = self.living(directory.as_deref())?;
-        // Whoever can't be named could be anybody.
-        if living.iter().any(|l| l.holder.run.is_empty()) {
-            return None;
-        }
-        Some(!living.iter().any(|l| l.holder.run == gate.run))
+        gate.is_stale(self.roll_for(gate))
+    }
+
+    fn roll_for(&mut self, gate: &Found) -> &Roll {
+        let locks = gate.who.as_ref().and_then(|who| who.locks.clone());
+        self.roll(locks.unwrap_or_else(|| PathBuf::from(LOCK_DIR)))
+    }
+
+    fn roll(&mut self, directory: PathBuf) -> &Roll {
+        let entry = self.rolls.entry(directory);
+        entry.or_insert_with_key(|directory| lock::roll(directory).unwrap_or_default())
     }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::lock::{FileId, unusual_directory};
+
 /// The comment of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Who {
@@ -14,7 +16,9 @@ pub struct Who {
     pub since: u64,
     /// What becomes of SYNs.
     pub action: String,
-    /// Where its locks are, if that is not the default.
+    /// Which file its locks are in.
+    pub lock: Option<FileId>,
+    /// The directory of that file, if it is not the default.
     pub locks: Option<PathBuf>,
     /// COMMAND, perhaps cut.
     pub command: String,
@@ -27,7 +31,8 @@ impl Who {
             pid: std::process::id(),
             since: now(),
             action: action.to_owned(),
-            locks: crate::lock::unusual_directory(),
+            lock: FileId::in_use(),
+            locks: unusual_directory(),
             command: command.to_owned(),
         }
     }
@@ -45,6 +50,7 @@ impl Who {
             pid: fact("pid")?.parse().ok()?,
             since: fact("since")?.parse().ok()?,
             action: fact("syn").unwrap_or("drop").to_owned(),
+            lock: fact("lock").and_then(FileId::parse),
             locks: fact("locks").map(PathBuf::from),
             command: command.to_owned(),
         })
@@ -64,12 +70,16 @@ impl fmt::Display for Who {
             pid,
             since,
             action,
+            lock,
             locks,
             command,
         } = self;
         write!(f, "syngate pid={pid} since={since} syn={action} ")?;
+        if let Some(lock) = lock {
+            write!(f, "lock={lock} ")?;
+        }
         if let Some(locks) = locks {
-            // A blank would end it. Such a directory can't be found again: its runs count as alive.
+            // A blank would end it. Such a directory is not found again.
             let locks = locks.to_string_lossy().replace(char::is_whitespace, "?");
             write!(f, "locks={locks} ")?;
         }
@@ -87,6 +97,7 @@ mod tests {
             pid: 4711,
             since: 1_700_000_000,
             action: "drop".to_owned(),
+            lock: FileId::parse("26:4711"),
             locks: Some("/tmp/locks".into()),
             command: "sh -c 'command=x; exit'".to_owned(),
         };

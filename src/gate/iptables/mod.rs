@@ -40,6 +40,9 @@ pub struct Iptables {
     id: String,
     comment: String,
     wait: Duration,
+    /// What shall stand, until it is removed.
+    rules: Option<Rules>,
+    /// What does stand.
     installed: Option<Installed>,
     watchdog: Option<Watchdog>,
     remarks: Vec<String>,
@@ -77,6 +80,7 @@ impl Iptables {
             id: settings.run.clone(),
             comment: settings.who.to_string(),
             wait: settings.xtables_wait,
+            rules: None,
             installed: None,
             watchdog: None,
             remarks: Vec::new(),
@@ -150,6 +154,7 @@ impl Iptables {
                 Err(error) => return Err(self.undo(error)),
             }
         }
+        anyhow::ensure!(!made.is_empty(), Lacking(self.remarks.join("; ")));
         if matches!(clock, Clock::Recent(_))
             && let Err(error) = self.arm(&made, &rules.ports)
         {
@@ -239,17 +244,19 @@ impl Iptables {
     /// Closed once more after it was opened, or after somebody has removed the rules: with a new
     /// deadline for the kernel, since arming starts its time anew.
     fn make_again(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
-        let Some(installed) = self.installed.take() else {
+        let Some(rules) = &self.rules else {
             bail!("no gate was closed");
         };
-        self.counted_before += self
-            .listed(&installed.families)
-            .map_or(0, |parts| parts.iter().map(|part| part.syns_stopped).sum());
-        erase_with(&self.programs, &self.id, self.wait)?;
         let rules = Rules {
             ports: ports.clone(),
-            ..installed.rules
+            ..rules.clone()
         };
+        if let Some(installed) = self.installed.take() {
+            self.counted_before += self
+                .listed(&installed.families)
+                .map_or(0, |parts| parts.iter().map(|part| part.syns_stopped).sum());
+        }
+        erase_with(&self.programs, &self.id, self.wait)?;
         self.make(&rules, until)
     }
 
@@ -268,7 +275,9 @@ impl Backend for Iptables {
     }
 
     fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
-        self.make(rules, until)
+        self.make(rules, until)?;
+        self.rules = Some(rules.clone());
+        Ok(())
     }
 
     fn set_ports(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
@@ -308,12 +317,13 @@ impl Backend for Iptables {
     }
 
     fn exposed(&self) -> bool {
-        self.installed.is_some()
+        self.rules.is_some()
     }
 
     fn intact(&mut self) -> bool {
         let Some(installed) = &self.installed else {
-            return true;
+            // They could not be made once more: to be tried again.
+            return self.rules.is_none();
         };
         if matches!(installed.clock, Clock::Recent(_)) {
             let mut families = installed.families.iter();
@@ -335,10 +345,11 @@ impl Backend for Iptables {
     }
 
     fn remove(&mut self) -> Result<()> {
-        if self.installed.is_none() && self.watchdog.is_none() {
+        if self.rules.is_none() && self.watchdog.is_none() {
             return Ok(());
         }
         erase_with(&self.programs, &self.id, self.wait)?;
+        self.rules = None;
         self.installed = None;
         if let Some(watchdog) = self.watchdog.take() {
             watchdog.dismiss();

@@ -134,17 +134,17 @@ impl Nft {
 
     /// Somebody has removed the table: makes it once more.
     fn create_again(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
-        let Some(installed) = self.installed.take() else {
-            bail!("no gate was closed");
-        };
-        self.counted_before += installed.counted;
-        let rules = Ruleset {
-            ports: ports.clone(),
-            ..installed.rules
-        };
-        if !rules.owned && !self.watchdog.as_mut().is_some_and(Watchdog::lives) {
+        if !self.watchdog.as_mut().is_some_and(Watchdog::lives) {
             self.watchdog = Some(Watchdog::start(Kind::Nft, &self.id, until)?);
         }
+        let Some(installed) = &mut self.installed else {
+            bail!("no gate was closed");
+        };
+        self.counted_before += std::mem::take(&mut installed.counted);
+        let rules = Ruleset {
+            ports: ports.clone(),
+            ..installed.rules.clone()
+        };
         self.create(rules, until)
     }
 }
