@@ -1,6 +1,8 @@
 # make demo        two hosts, haproxy, a load: bare, folk recipe, syngate, side by side
 # make test        everything that CI runs: each case once
 # make test-long   repetitions: kills at 200 random moments; figures in target/long
+# make test-kernels   the integration tests under other kernels, in VMs; KERNELS=, TESTS= select
+# make test-kernel    a core of them under one kernel
 # make install     honours DESTDIR and PREFIX
 
 PREFIX ?= /usr/local
@@ -10,8 +12,10 @@ CARGO ?= cargo
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
 DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
 TEST_PACKAGES := bsdutils fish mandoc nginx-light procps python3 strace zsh
+KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo test test-long lint install uninstall clean build-packages demo-packages test-packages
+.PHONY: all demo test test-long test-kernels test-kernel lint install uninstall clean \
+  build-packages demo-packages test-packages
 
 all: build-packages
 	$(CARGO) build --release
@@ -55,6 +59,19 @@ test-long: test-packages
 	    END { printf "%s: %d kills, %d in mid-run, %d of them with the gate closed; no rule after %.1f ms on average, %.1f ms at most\n", backend, n, k, c, s / n, m }' \
 	    $(LONG)/kills-$$backend.tsv; \
 	done | tee $(LONG)/kills.txt
+
+# See scripts/kernel-fetch for what these are, scripts/kernel-tests for how TESTS are named.
+KERNELS := 5.10 6.1 6.12 newest
+TESTS := backends check commands contract edges guarantees life rules services
+CORE := guarantees::a_panic guarantees::foreign guarantees::hung guarantees::killed_with \
+  guarantees::stopped rules contract::a_caller_without
+test-kernels: test-packages
+	@scripts/install-packages $(KERNEL_PACKAGES)
+	$(CARGO) build --workspace --tests
+	TESTS="$(TESTS)" scripts/kernel-tests $(KERNELS)
+
+test-kernel:
+	@$(MAKE) --no-print-directory test-kernels KERNELS=6.1 TESTS="$(CORE)"
 
 lint:
 	$(CARGO) fmt --all -- --check

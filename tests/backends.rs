@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
 use testkit::services::Serve;
-use testkit::{Host, Load, Pair, Running, SERVER, SERVER6, wait_until};
+use testkit::{Host, Load, Pair, Running, SERVER, SERVER6, slow, wait_until};
 
 /// How long a gate may outlive its owner.
 const GONE_WITHIN: Duration = Duration::from_secs(2);
@@ -429,7 +429,10 @@ fn twenty_runs_at_once() {
     let before = host.ruleset();
     let calls: Vec<_> = (0..20u16)
         .map(|n| {
-            let options = format!("--port {} --ready-timeout 0 --xtables-wait 30s", 100 + n);
+            let (port, patience) = (100 + n, 30 * slow());
+            let options = format!(
+                "--port {port} --ready-timeout 0 --xtables-wait {patience}s --max-closed {patience}s"
+            );
             let report = host.dir().join(format!("report-{n}"));
             call(&host, words(&options))
                 .on(Backend::ALL[usize::from(n) % 4])
@@ -721,12 +724,12 @@ fn without_xt_recent_the_deadline_is_a_date() {
     for backend in [Backend::IptablesLegacy, Backend::IptablesNft] {
         let (pair, _server) = served();
         let host = &pair.server;
-        let call = call(
-            host,
-            words("-v --port 80 --max-closed 3s --drain 0 --ready-timeout 0"),
-        )
-        .on(backend)
-        .env("SYNGATE_FAULT", "no-xt-recent");
+        let max_closed = 3 * slow();
+        let options =
+            format!("-v --port 80 --max-closed {max_closed}s --drain 0 --ready-timeout 0");
+        let call = call(host, words(&options))
+            .on(backend)
+            .env("SYNGATE_FAULT", "no-xt-recent");
         let mut latch = Latch::new(host, "latch");
         let run = call.start(sh(latch.hold()));
         latch.wait();

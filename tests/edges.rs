@@ -6,10 +6,10 @@ mod harness;
 use std::process::Stdio;
 use std::time::Duration;
 
-use harness::{SOON, call, gated, ms, wait_open, words};
+use harness::{SOON, call, gated, ms, shut, wait_open, words};
 use nix::sys::signal::Signal;
 use testkit::services::Serve;
-use testkit::{Host, Load, Pair, SERVER, wait_until};
+use testkit::{Host, Load, Pair, SERVER, slow, wait_until};
 
 /// A python program on the host, up when it has said so.
 fn python(host: &Host, program: &str) -> testkit::Running {
@@ -26,7 +26,8 @@ fn python(host: &Host, program: &str) -> testkit::Running {
     running
 }
 
-/// COMMAND returns at once, and the new process listens on one address 300 ms after the other.
+/// COMMAND returns at once, and the new process listens on one address 300 ms after the other;
+/// sooner on a slow machine, where both are late anyway: a second is what syngate grants them.
 #[test]
 fn a_second_address_may_come_late() {
     let pair = Pair::new().unwrap();
@@ -35,7 +36,7 @@ fn a_second_address_may_come_late() {
     let late = |pid_file: &str| -> String {
         let serve = |serve: Serve| serve.argv().unwrap().join(" ");
         let one = serve(Serve::on(format!("{SERVER}:80")));
-        let two = serve(Serve::on("10.77.0.5:80").start_delay(Duration::from_millis(300)));
+        let two = serve(Serve::on("10.77.0.5:80").start_delay(Duration::from_millis(300) / slow()));
         format!(
             "{one} >/dev/null 2>&1 & echo $! >>{pid_file}; {two} >/dev/null 2>&1 & echo $! >>{pid_file}"
         )
@@ -220,22 +221,26 @@ time.sleep(60)",
 fn closed_time_ends_at_the_deadline() {
     let host = Host::new().unwrap();
     let runs = host.dir().join("runs");
-    let call = call(&host, words("--port 80 --max-closed 500ms --drain 0"));
+    let max_closed = 500 * slow();
+    let options = format!("--port 80 --max-closed {max_closed}ms --drain 0");
+    let call = call(&host, words(&options));
     let script = format!("touch {}; exec sleep 60", runs.display());
     let mut run = call.start(["sh", "-c", &script]);
     wait_until(SOON, "COMMAND to run", || runs.exists()).unwrap();
     run.signal(Signal::SIGSTOP).unwrap();
-    wait_until(SOON, "an expired set", || {
-        !host.ruleset().contains("\"expires\"")
-    })
-    .unwrap();
+    wait_until(SOON, "an open port", || shut(&host).is_empty()).unwrap();
     std::thread::sleep(Duration::from_millis(500)); // stopped for longer than that
     run.signal(Signal::SIGCONT).unwrap();
     wait_open(&host, SOON);
     host.must(["pkill", "sleep"]);
     run.wait().unwrap();
     let closed_ms = ms(&call.report(), "closed_ms");
-    assert!((400.0..=500.0).contains(&closed_ms), "{closed_ms} ms");
+    // It counts from before the rules are made.
+    let at_most_ms = f64::from(max_closed);
+    assert!(
+        (0.8 * at_most_ms..=at_most_ms).contains(&closed_ms),
+        "{closed_ms} ms"
+    );
 }
 
 /// With thousands of established connections the gate is still closed for moments only.
@@ -253,7 +258,7 @@ print('up', flush=True); time.sleep(60)";
     let _server = Serve::on("0.0.0.0:80").start(&host).unwrap();
     let outcome = call(&host, words("--port 80")).run(["true"]);
     let drain_ms = ms(&outcome.report["phases"], "drain_ms");
-    assert!(drain_ms < 150.0, "{drain_ms} ms");
+    assert!(drain_ms < 150.0 * f64::from(slow()), "{drain_ms} ms");
 }
 
 /// What a COMMAND that fails has left behind is said: the service may be down.
@@ -288,12 +293,13 @@ fn a_reload_without_effect_is_said() {
 fn max_closed_is_said_when_it_happens() {
     let host = Host::new().unwrap();
     let _server = Serve::on("0.0.0.0:80").start(&host).unwrap();
-    let mut run =
-        call(&host, words("--port 80 --max-closed 300ms --drain 0")).start(["sleep", "60"]);
+    let options = format!("--port 80 --max-closed {}ms --drain 0", 300 * slow());
+    let mut run = call(&host, words(&options)).start(["sleep", "60"]);
     let mut line = String::new();
     let mut said = std::io::BufReader::new(run.stderr().unwrap());
     std::io::BufRead::read_line(&mut said, &mut line).unwrap();
-    assert!(line.contains("--max-closed 300ms is over"), "{line}");
+    assert!(line.contains("warning: --max-closed "), "{line}");
+    assert!(line.contains(" is over, the gate is open"), "{line}");
     assert!(line.contains("--open-on ready"), "{line}");
     assert!(run.is_running());
     host.must(["pkill", "sleep"]);

@@ -11,7 +11,7 @@ use harness::{Outcome, SOON, call, ms, shut, wait_open, wait_shut, words};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
-use testkit::{Host, Load, Pair, RunningLoad, SERVER, SERVER6, wait_until};
+use testkit::{Host, Load, Pair, RunningLoad, SERVER, SERVER6, slow, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -51,6 +51,7 @@ fn phase_ms(outcome: &Outcome, phase: &str) -> f64 {
 /// From COMMAND's exit to the open gate.
 #[track_caller]
 fn assert_ready_in(outcome: &Outcome, at_least_ms: f64, at_most_ms: f64) {
+    let at_most_ms = at_least_ms + (at_most_ms - at_least_ms) * f64::from(slow());
     let ready_ms = phase_ms(outcome, "ready_ms");
     assert!(
         (at_least_ms..=at_most_ms).contains(&ready_ms),
@@ -158,7 +159,9 @@ fn a_port_taken_out_keeps_only_itself_shut() {
     let haproxy = haproxy(&pair.server, &binds(&["ipv4@:80", "ipv4@:8080"]));
     haproxy.configure(&binds(&["ipv4@:80"])).unwrap();
 
-    let call = call(&pair.server, words("--port 80,8080 --ready-timeout 3s"));
+    let timeout = 3 * slow();
+    let options = format!("--port 80,8080 --ready-timeout {timeout}s");
+    let call = call(&pair.server, words(&options));
     let mut run = call.start(haproxy.reload_argv());
     wait_shut(&pair.server, &[8080]);
     assert_eq!(knock(&pair.client, SERVER, 80), Knock::Answered);
@@ -166,7 +169,8 @@ fn a_port_taken_out_keeps_only_itself_shut() {
     assert!(run.is_running());
     let outcome = call.end(run);
     assert_deserted(&outcome, "8080", "haproxy");
-    assert_ready_in(&outcome, 3_000.0, 3_000.0 + LATE_MS);
+    let timeout_ms = 1e3 * f64::from(timeout);
+    assert_ready_in(&outcome, timeout_ms, timeout_ms + LATE_MS);
     assert_eq!(knock(&pair.client, SERVER, 80), Knock::Answered);
     assert_eq!(knock(&pair.client, SERVER, 8080), Knock::Refused);
 }
@@ -378,7 +382,11 @@ fn a_foreground_command_is_opened_by_the_deadline() {
     let small = Small::start(&pair.server);
     let mut latch = Latch::new(&pair.server, "latch");
     let command = format!("{}; {}; {}", small.stops(), small.starts(), latch.hold());
-    let call = call(&pair.server, words("--port 80 --max-closed 2s"));
+    let max_closed = 2 * slow();
+    let call = call(
+        &pair.server,
+        words(&format!("--port 80 --max-closed {max_closed}s")),
+    );
     let started = Instant::now();
     let mut run = call.start(sh(command));
     latch.wait();
@@ -392,7 +400,9 @@ fn a_foreground_command_is_opened_by_the_deadline() {
     // the table is gone.
     wait_open(&pair.server, SOON);
     let took = started.elapsed().as_secs_f64() * 1e3;
-    assert!((1_900.0..2_000.0 + LATE_MS).contains(&took), "{took} ms");
+    let slow = f64::from(slow());
+    let expected = 2_000.0 * slow - 100.0..(2_000.0 + LATE_MS) * slow;
+    assert!(expected.contains(&took), "{took} ms");
     assert_eq!(knock(&pair.client, SERVER, 80), Knock::Answered);
     assert!(run.is_running() && latch.reached());
 

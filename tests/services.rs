@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use harness::{Outcome, call, ms, words};
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
-use testkit::{Host, Load, LoadReport, Pair, RunningLoad, SERVER};
+use testkit::{Host, Load, LoadReport, Pair, RunningLoad, SERVER, slow};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -61,7 +61,8 @@ fn show(way: &str, report: &LoadReport, closed_ms: f64) {
 #[track_caller]
 fn assert_unnoticed(report: &LoadReport, closed_ms: f64, rate: u32) {
     assert_eq!(report.failed(), 0, "{report}");
-    let explained = 1.3 * f64::from(rate) * closed_ms / 1e3 + 10.0;
+    let rate = f64::from(rate) / f64::from(slow());
+    let explained = 1.3 * rate * closed_ms / 1e3 + 10.0;
     assert!(
         report.delayed as f64 <= explained,
         "{report}: at most {explained:.0} delayed"
@@ -81,7 +82,7 @@ fn haproxy_restart() {
     let haproxy = haproxy(&pair);
     let began = Instant::now();
     // Delayed connections of the last restart are back, and must not fail in the next one.
-    let at = |n: usize| Duration::from_millis(2_400) * n as u32;
+    let at = |n: usize| Duration::from_millis(2_400) * slow() * n as u32;
     let running = load(&pair, 1_000);
     let mut closed_ms = 0.0;
     for n in 0..5 {
@@ -114,7 +115,7 @@ fn folk_recipe(host: &Host, haproxy: &Haproxy) {
         add chain inet folk in { type filter hook input priority 0; }; \
         add rule inet folk in tcp dport 80 tcp flags & (fin|syn|rst|ack) == syn drop";
     host.must(["nft", rules]);
-    host.must(["sleep", "1"]); // the recipe says so
+    host.must(["sleep", &slow().to_string()]); // one second, the recipe says
     haproxy.restart().unwrap();
     host.must(["nft", "delete table inet folk"]);
 }
@@ -261,7 +262,7 @@ fn an_accept_queue_is_let_drain() {
         show(drain, &report, ms(&outcome.report, "closed_ms"));
         report
     };
-    let drained = burst("2s");
+    let drained = burst(&format!("{}s", 2 * testkit::slow()));
     assert_eq!(drained.failed(), 0, "{drained}");
     let control = burst("0");
     assert!(

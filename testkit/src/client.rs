@@ -12,10 +12,10 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Host, Running, bin};
+use crate::{Host, Running, bin, slow};
 
 /// A stream of fresh connections at a steady rate, one request each: `testkit
-/// load`.
+/// load`. On a [`slow`] machine they come so many times slower, for as many times longer.
 #[derive(Debug, Clone)]
 pub struct Load {
     arguments: Vec<String>,
@@ -30,17 +30,17 @@ impl Load {
 
     /// Connections a second.
     pub fn rate(self, per_second: u32) -> Self {
-        self.with("--rate", per_second.to_string())
+        self.with("--rate", (per_second / slow()).max(1).to_string())
     }
 
     /// How long connections are made, at most: see [`RunningLoad::stop`].
     pub fn duration(self, duration: Duration) -> Self {
-        self.with("--for", format!("{}us", duration.as_micros()))
+        self.with("--for", format!("{}us", (duration * slow()).as_micros()))
     }
 
     /// How long a client waits for its whole answer; 20 s unless told.
     pub fn timeout(self, timeout: Duration) -> Self {
-        self.with("--timeout", format!("{}us", timeout.as_micros()))
+        self.with("--timeout", format!("{}us", (timeout * slow()).as_micros()))
     }
 
     /// Waits for the server's greeting before the request, so that a reset

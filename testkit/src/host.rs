@@ -188,7 +188,7 @@ impl Host {
         listed.expect("waited for")
     }
 
-    /// The ruleset in a form to compare before with after.
+    /// The ruleset in a form to compare before with after: without what changes by itself.
     #[track_caller]
     pub fn ruleset(&self) -> String {
         let mut json = self.nft_json();
@@ -196,14 +196,22 @@ impl Host {
             objects.retain(|object| object.get("metainfo").is_none());
             objects.iter_mut().for_each(without_counts);
         }
+        forget_time_left(&mut json);
         format!("{json:#}\n{}", self.legacy_rules())
     }
 
     /// What iptables-legacy has, without counts; asking for tables that aren't there would make them.
     fn legacy_rules(&self) -> String {
-        let script = "[ -z \"$(cat /proc/net/ip_tables_names 2>/dev/null)\" ] || iptables-legacy-save
-                      [ -z \"$(cat /proc/net/ip6_tables_names 2>/dev/null)\" ] || ip6tables-legacy-save";
-        let saved = self.must(["sh", "-c", script]);
+        let saved = ["ip", "ip6"].map(|family| {
+            let names = format!("/proc/{}/net/{family}_tables_names", self.init);
+            match fs::read_to_string(names) {
+                Ok(names) if !names.is_empty() => {
+                    self.must([format!("{family}tables-legacy-save")])
+                }
+                _ => String::new(),
+            }
+        });
+        let saved = saved.concat();
         let telling = saved.lines().filter(|line| !line.starts_with('#'));
         let lines: Vec<&str> = telling
             .map(|line| line.split(" [").next().unwrap_or(line))
@@ -320,6 +328,18 @@ fn announced_pid(unshare: &mut Child) -> Result<Pid> {
     };
     let pid = pid.parse().map_err(|_| anyhow!("no pid: {line:?}"))?;
     Ok(Pid::from_raw(pid))
+}
+
+/// Takes away how long elements of sets still live.
+fn forget_time_left(json: &mut Value) {
+    match json {
+        Value::Object(fields) => {
+            fields.remove("expires");
+            fields.values_mut().for_each(forget_time_left);
+        }
+        Value::Array(items) => items.iter_mut().for_each(forget_time_left),
+        _ => (),
+    }
 }
 
 fn fresh_dir() -> Result<PathBuf> {

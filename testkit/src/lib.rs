@@ -21,6 +21,7 @@ mod host;
 mod pair;
 mod running;
 pub mod services;
+mod slow;
 mod wait;
 
 pub use bin::bin;
@@ -28,4 +29,5 @@ pub use client::{Failure, Fate, Hold, HoldReport, Latency, Load, LoadReport, Run
 pub use host::{Host, Ran, rootless};
 pub use pair::{CLIENT, CLIENT6, Pair, SCANNERS, SERVER, SERVER6};
 pub use running::Running;
+pub use slow::slow;
 pub use wait::wait_until;

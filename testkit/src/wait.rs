@@ -5,11 +5,14 @@ use std::{
 
 use anyhow::{Result, bail};
 
+use crate::slow;
+
 const POLL: Duration = Duration::from_millis(2);
 
 /// Waits until `is_so`, looking every two milliseconds; an error that names
-/// `what` was waited for if it isn't so within the deadline.
+/// `what` was waited for if it isn't so within the deadline ([`slow`] times that).
 pub fn wait_until(deadline: Duration, what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
+    let deadline = deadline * slow();
     let end = Instant::now() + deadline;
     while !is_so() {
         if Instant::now() > end {

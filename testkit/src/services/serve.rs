@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::argv;
-use crate::{Host, Running, bin};
+use crate::{Host, Running, bin, slow};
 
 /// Builds `testkit serve` command lines: a plain HTTP server whose speed is
 /// up to the test. SIGTERM ends it at once, connections and all.
@@ -37,7 +37,7 @@ impl Serve {
     /// Accepts at most so many connections a second, so that the accept queue
     /// fills up.
     pub fn accept_rate(self, per_second: u32) -> Self {
-        self.with("--accept-rate", per_second.to_string())
+        self.with("--accept-rate", (per_second / slow()).max(1).to_string())
     }
 
     /// Answers each request so long after it has come.
