@@ -9,6 +9,10 @@ pub const NEEDED: &str = "closing the gate needs the capability CAP_NET_ADMIN ov
                           namespace: run it as root (sudo), or give it to the caller \
                           (AmbientCapabilities=CAP_NET_ADMIN in a systemd unit)";
 
+/// The same for whoever wants to open one.
+pub const NEEDED_TO_OPEN: &str = "opening gates of others needs the capability CAP_NET_ADMIN over \
+                                  this network namespace: run it as root (sudo)";
+
 /// Whether this process has CAP_NET_ADMIN. It may still be one of a user namespace that does not
 /// own the network namespace: then the kernel refuses later.
 pub fn net_admin() -> bool {

@@ -30,11 +30,12 @@ pub const ENV_PREFIX: &str = "SYNGATE_";
     name = "syngate",
     version,
     about = "Restart or reload a TCP service without a client noticing",
-    long_about = "Runs COMMAND behind a closed gate: an nftables rule that drops the SYNs of new \
-                  connections to PORTS, and nothing else. Before COMMAND runs, what is under way \
-                  is let finish; when the service listens again, the gate opens, and the clients' \
-                  retransmitted SYNs reach the new process. Whatever happens, the gate never stays \
-                  shut: the kernel removes it when syngate is gone, and opens it after --max-closed.",
+    long_about = "Runs COMMAND behind a closed gate: an nftables or iptables rule that drops the \
+                  SYNs of new connections to PORTS, and nothing else. Before COMMAND runs, what is \
+                  under way is let finish; when the service listens again, the gate opens, and the \
+                  clients' retransmitted SYNs reach the new process. Whatever happens, the gate \
+                  never stays shut: it is gone when syngate is gone, and the kernel opens it after \
+                  --max-closed.",
     override_usage = "syngate [OPTIONS] --port <PORTS> -- <COMMAND> [ARGS]...\n       \
                       syngate status | clear | check [OPTIONS]",
     subcommand_negates_reqs = true,
@@ -220,7 +221,7 @@ pub struct ClearArgs {
     #[arg(short, long = "port", value_name = "PORTS", action = ArgAction::Append, value_parser = ports, allow_hyphen_values = true)]
     pub ports: Vec<PortSet>,
 
-    /// End living runs, with their COMMAND, instead of asking them to open
+    /// End living runs, with their COMMAND, if asking them to open is not enough or not wanted
     #[arg(long)]
     pub force: bool,
 
@@ -299,7 +300,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
     if let Some(orders) = Orders::parse(&args) {
         return Parsed::Watch(orders);
     }
-    let parsed = Args::command()
+    // What runs read from the environment is nothing to those who ask, and must not stop them.
+    let command = match args.get(1).is_some_and(is_other) {
+        true => Args::command().mut_args(|arg| arg.env(None)),
+        false => Args::command(),
+    };
+    let parsed = command
         .try_get_matches_from(args)
         .and_then(|matches| Ok((Args::from_arg_matches(&matches)?, matches)));
     match parsed {
@@ -422,11 +428,28 @@ fn misplaced(word: &str) -> String {
     match before {
         Some(option) if option.starts_with('-') => format!("{option} needs a value"),
         Some(_) => format!("unexpected argument '{word}': only options come before --"),
+        None if words
+            .get(1)
+            .is_some_and(|first| first != word && is_other(first)) =>
+        {
+            format!(
+                "unexpected argument '{word}' (see syngate {} --help)",
+                words[1].to_string_lossy()
+            )
+        }
         None => format!(
             "unexpected argument '{word}': put -- before COMMAND, as in \
              syngate --port 80 -- service haproxy restart"
         ),
     }
+}
+
+/// Whether it is the name of something else to do than a run.
+fn is_other(word: &OsString) -> bool {
+    let word = word.to_str().unwrap_or_default();
+    Args::command()
+        .get_subcommands()
+        .any(|c| c.get_name() == word)
 }
 
 /// clap does not say which one it is.

@@ -102,7 +102,7 @@ impl Lock {
     /// # Errors
     /// The file system has no locks.
     pub fn roll(&self) -> io::Result<Roll> {
-        roll_of(&self.file)
+        roll_of(&self.file, &directory_in_use())
     }
 
     /// Who holds a part of the range; `None` if it has just been set free.
@@ -167,6 +167,8 @@ pub struct Living {
     pub holder: Holder,
     /// The ports that it has locked: all of its own, and perhaps those between.
     pub ports: PortSet,
+    /// Where it keeps its locks.
+    pub directory: PathBuf,
 }
 
 /// The runs that hold ports in this network namespace and keep their locks in `directory`. Whoever
@@ -181,29 +183,33 @@ pub fn roll(directory: &Path) -> io::Result<Roll> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Roll::default()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Roll {
             file: Some(FileId::of(&std::fs::metadata(&path)?)),
-            living: by_run(listed_locks(&path)?),
+            living: by_run(listed_locks(&path)?, directory),
         }),
-        opened => roll_of(&opened?),
+        opened => roll_of(&opened?, directory),
     }
 }
 
-fn roll_of(file: &File) -> io::Result<Roll> {
+fn roll_of(file: &File, directory: &Path) -> io::Result<Roll> {
     let mut held = Vec::new();
     locks_between(file, 0, i64::from(u16::MAX), &mut held)?;
     Ok(Roll {
         file: Some(FileId::of(&file.metadata()?)),
-        living: by_run(held),
+        living: by_run(held, directory),
     })
 }
 
 /// One run's locks together.
-fn by_run(held: Vec<(Holder, RangeInclusive<u16>)>) -> Vec<Living> {
+fn by_run(held: Vec<(Holder, RangeInclusive<u16>)>, directory: &Path) -> Vec<Living> {
     let mut living: Vec<Living> = Vec::new();
     for (holder, range) in held {
         let ports = PortSet::from_ranges([range]);
         match living.iter_mut().find(|run| run.holder == holder) {
             Some(run) => run.ports = run.ports.union(&ports),
-            None => living.push(Living { holder, ports }),
+            None => living.push(Living {
+                holder,
+                ports,
+                directory: directory.to_owned(),
+            }),
         }
     }
     living
@@ -391,11 +397,12 @@ mod tests {
             pid,
             run: String::new(),
         };
-        let living = by_run(vec![
+        let held = vec![
             (holder(1), 443..=443),
             (holder(2), 22..=22),
             (holder(1), 80..=80),
-        ]);
+        ];
+        let living = by_run(held, Path::new("/run/syngate"));
         let shown: Vec<String> = living.iter().map(|l| l.ports.to_string()).collect();
         assert_eq!(shown, ["80,443", "22"]);
     }

@@ -279,7 +279,10 @@ fn make_sense(args: &Args) -> Result<(), String> {
         ("--ready-check", &args.ready_check),
         ("--listen-netns-from", &args.listen_netns_from),
     ] {
-        if line.as_ref().is_some_and(|line| line.is_empty()) {
+        if line
+            .as_ref()
+            .is_some_and(|line| line.as_bytes().trim_ascii().is_empty())
+        {
             return Err(format!("{option}: '' is empty; expected a command line"));
         }
     }

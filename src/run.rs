@@ -250,15 +250,13 @@ impl Run<'_> {
                 self.say.phase("drained");
                 Event::Stands(self.gate_stands())
             }
-            Action::Rearm(ports) => {
-                self.shut_only(ports);
-                Event::Stands(self.gate_stands())
-            }
+            Action::Rearm(ports) => Event::Stands(self.close_again(ports)),
             Action::Guard => Event::Intact(self.gate.as_mut().is_none_or(Gate::intact)),
             Action::Start => self.start(report),
             Action::ShutOnly(ports) => {
                 self.shut_only(ports);
-                Event::Done
+                let shut = self.gate.as_ref().map(|gate| gate.shut().clone());
+                Event::Shut(shut.unwrap_or_default())
             }
             Action::Open => {
                 self.open(report);
@@ -315,6 +313,21 @@ impl Run<'_> {
             }
             Err(error) => self.warn(format!("the gated ports could not be changed: {error:#}")),
         }
+    }
+
+    /// Somebody has removed the rules, or the kernel's time was over. What has been open meanwhile was
+    /// not closed.
+    fn close_again(&mut self, ports: PortSet) -> bool {
+        let remarks = |gate: &Option<Gate>| gate.as_ref().map_or(0, |gate| gate.remarks().len());
+        let known = remarks(&self.gate);
+        self.closed.now_shut(false, Instant::now());
+        self.shut_only(ports);
+        let stands = self.gate_stands();
+        self.closed.now_shut(stands, Instant::now());
+        let gate = self.gate.as_ref();
+        let new = gate.map_or_else(Vec::new, |gate| gate.remarks()[known..].to_vec());
+        new.into_iter().for_each(|remark| self.warn(remark));
+        stands
     }
 
     fn note_shut(&mut self, was: &PortSet, is: &PortSet) {

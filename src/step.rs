@@ -98,6 +98,8 @@ pub enum Event {
     Blind,
     /// The answer to [`Action::Check`] and [`Action::Rearm`]: whether the gate stands.
     Stands(bool),
+    /// The answer to [`Action::ShutOnly`]: what is shut now, whether it is what was asked for or not.
+    Shut(PortSet),
     /// The answer to [`Action::Guard`].
     Intact(bool),
     /// The answer to [`Action::Start`].
@@ -250,6 +252,8 @@ pub struct State {
     check: Again,
     /// `--listen-netns-from`.
     search: Again,
+    /// Somebody has removed the rules, and they are not back yet.
+    fallen: bool,
     /// What came of it.
     pub facts: Facts,
 }
@@ -319,6 +323,7 @@ impl State {
             removed: deadline.is_none(),
             next_look: closed_at,
             next_guard: None,
+            fallen: false,
             check: Again::default(),
             search: Again::default(),
             facts: Facts {
@@ -389,7 +394,14 @@ impl State {
             Event::Closed => Some(self.look()),
             Event::Saw(sample, cost) => self.saw(&sample, cost, now),
             Event::Blind => self.blind(now),
-            Event::Stands(stands) => self.checked(stands, now),
+            Event::Stands(stands) => {
+                self.closed_again(stands);
+                self.checked(stands, now)
+            }
+            Event::Shut(ports) => {
+                self.shut = ports;
+                self.go_on(now)
+            }
             Event::Intact(true) => self.go_on(now),
             Event::Intact(false) => Some(self.close_again()),
             Event::Started(started) => self.started(started, now),
@@ -522,8 +534,16 @@ impl State {
 
     /// Somebody has removed the rules.
     fn close_again(&mut self) -> Action {
-        self.facts.reclosed += 1;
+        self.fallen = true;
         Action::Rearm(self.shut.clone())
+    }
+
+    /// The rules were put back, or could not be: then the next look tries again.
+    fn closed_again(&mut self, stands: bool) {
+        if self.fallen && stands {
+            self.fallen = false;
+            self.facts.reclosed += 1;
+        }
     }
 
     /// Whether the listeners are looked at while COMMAND runs.

@@ -14,6 +14,10 @@ use testkit::{Host, Load, Pair, SERVER, SERVER6, wait_until};
 /// COMMAND that lists the ruleset while the gate is closed.
 const LIST: [&str; 4] = ["nft", "-j", "list", "ruleset"];
 
+fn sh(script: &str) -> [&str; 3] {
+    ["sh", "-c", script]
+}
+
 /// A ruleset as data: without handles, counts, what is left of a timeout, and the random part of
 /// the table's name.
 fn essence(json: &str) -> Value {
@@ -45,10 +49,18 @@ fn strip(value: &mut Value) {
 /// What `--dry-run` prints, loaded by nft(8) on a host of its own, is what the kernel has.
 #[test]
 fn the_kernel_has_what_a_dry_run_prints() {
-    for ports in ["80", "80,443,8000-8010", "1-65535", "1,65535"] {
+    for options in [
+        "--port 80",
+        "--port 80,443,8000-8010",
+        "--port 1-65535",
+        "--port 1,65535",
+        "--port 80 --to 10.0.0.0/8,255.0.0.0/8,fd00::1 --allow-from ::/1 --interface eth0",
+        "--port 80 --hook prerouting --allow-local --to 10.0.0.1",
+    ] {
         let host = Host::new().unwrap();
-        let closed = call(&host, ["--port", ports]).run(LIST);
-        let dry_run = host.must([harness::SYNGATE, "-n", "--port", ports, "--", "true"]);
+        let ports = options;
+        let closed = call(&host, words(options)).run(LIST);
+        let dry_run = host.must(sh(&format!("{} -n {options} -- true", harness::SYNGATE)));
 
         let scratch = Host::new().unwrap();
         // nft's own table would go with nft's socket if it had an owner.
@@ -97,7 +109,9 @@ fn many_ports() {
     let odd: Vec<String> = odd.chunks(5_000).map(|ports| ports.join(",")).collect();
     for (ports, ranges) in [(vec!["1-65535".to_owned()], 1), (odd, 32_768)] {
         let options = ports.iter().flat_map(|ports| ["--port", ports]);
-        let outcome = call(&host, options).run(LIST);
+        // Without the table: nft 1.0.6 prints any memory for its flag, and nothing at all if that is
+        // no text.
+        let outcome = call(&host, options).run(["nft", "-j", "list", "sets"]);
         if ranges > 1 && testkit::rootless() {
             // Only the host's root may send netlink messages of that size.
             assert_eq!(outcome.code, 125, "{outcome:?}");

@@ -67,7 +67,7 @@ complete -c syngate -n "__fish_syngate_using_subcommand status" -l json -d 'Prin
 complete -c syngate -n "__fish_syngate_using_subcommand status" -s h -l help -d 'Print help'
 complete -c syngate -n "__fish_syngate_using_subcommand clear" -s p -l port -d 'Only gates of these TCP ports; may be repeated' -r
 complete -c syngate -n "__fish_syngate_using_subcommand clear" -l timeout -d 'How long to wait for a run to answer' -r
-complete -c syngate -n "__fish_syngate_using_subcommand clear" -l force -d 'End living runs, with their COMMAND, instead of asking them to open'
+complete -c syngate -n "__fish_syngate_using_subcommand clear" -l force -d 'End living runs, with their COMMAND, if asking them to open is not enough or not wanted'
 complete -c syngate -n "__fish_syngate_using_subcommand clear" -s h -l help -d 'Print help'
 complete -c syngate -n "__fish_syngate_using_subcommand check" -s p -l port -d 'The TCP ports of the service to look at; may be repeated' -r
 complete -c syngate -n "__fish_syngate_using_subcommand check" -l json -d 'Print JSON'

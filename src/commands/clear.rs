@@ -20,7 +20,7 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Carries it out.
 pub fn run(args: &ClearArgs, say: &Say) -> Exit {
     if !crate::caps::net_admin() {
-        say.error(&format!("clear: {}", crate::caps::NEEDED));
+        say.error(crate::caps::NEEDED_TO_OPEN);
         return Exit::Status(NOT_RUN);
     }
     let clearing = Clearing {
@@ -39,13 +39,22 @@ pub fn run(args: &ClearArgs, say: &Say) -> Exit {
         say.warning(&format!("not seen: {what}"));
     }
     let mut census = Census::default();
-    let mut cleared = true;
+    let mut cleared = sight.unseen.is_empty();
+    let mut runs = census.living().to_vec();
     for gate in &sight.gates {
         let run = census.run_of(gate);
-        let ports = run.as_ref().map_or(&gate.ports, |run| &run.ports);
+        // A run with many ranges holds all ports between.
+        let ports = match &run {
+            Some(run) if gate.ports.is_empty() => &run.ports,
+            _ => &gate.ports,
+        };
         if !concerns(ports) {
             continue;
         }
+        // It may keep its locks elsewhere.
+        let elsewhere = run.iter().filter(|run| !runs.contains(run));
+        let elsewhere: Vec<Living> = elsewhere.cloned().collect();
+        runs.extend(elsewhere);
         cleared &= match (run, census.is_stale(gate)) {
             (Some(run), _) => clearing.open(gate, &run),
             (None, Some(true)) => clearing.remove(gate),
@@ -53,11 +62,8 @@ pub fn run(args: &ClearArgs, say: &Say) -> Exit {
             (None, _) => clearing.leave(gate),
         };
     }
-    if args.force {
-        let runs = census.living();
-        for run in runs.iter().filter(|run| concerns(&run.ports)) {
-            cleared &= clearing.end(run);
-        }
+    for run in runs.iter().filter(|run| args.force && concerns(&run.ports)) {
+        cleared &= clearing.end(run);
     }
     Exit::Status(if cleared { 0 } else { NOT_CLEARED })
 }
@@ -103,12 +109,14 @@ impl Clearing<'_> {
         }
         let id = &gate.run;
         let opened = self.wait_until(|| {
-            let gates = find().gates;
-            !gates.iter().any(|g| g.run == *id && !g.ports.is_empty())
+            let sight = find();
+            let shut = |g: &Found| g.run == *id && !g.ports.is_empty();
+            // What can't be seen may be shut.
+            sight.unseen.is_empty() && !sight.gates.iter().any(shut)
         });
         if opened {
             self.say
-                .result(&format!("{ports} is open: {holder} goes on without a gate"));
+                .result(&format!("{ports} is open: {holder} has opened its gate"));
         } else if !self.force {
             let timeout = humantime::format_duration(self.timeout);
             self.say.error(&format!(
@@ -122,8 +130,10 @@ impl Clearing<'_> {
     /// waited for. Then KILL; what is left in the kernel then goes by itself, or is removed.
     fn end(&self, run: &Living) -> bool {
         let holder = &run.holder;
+        // As long as it lives.
+        let name = holder.to_string();
         let gone = || {
-            let roll = lock::roll(&lock::directory_in_use());
+            let roll = lock::roll(&run.directory);
             roll.is_ok_and(|roll| roll.living.iter().all(|r| r.holder.run != holder.run))
         };
         for signal in [Signal::SIGTERM, Signal::SIGTERM, Signal::SIGKILL] {
@@ -131,11 +141,11 @@ impl Clearing<'_> {
                 return gone();
             }
             if self.wait_until(gone) {
-                self.say.result(&format!("{holder} was ended by {signal}"));
+                self.say.result(&format!("{name} was ended by {signal}"));
                 return self.wait_until(|| self.nothing_left(run));
             }
         }
-        self.say.error(&format!("{holder} can't be ended"));
+        self.say.error(&format!("{name} can't be ended"));
         false
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::choice::{Choice, Kind};
+use super::choice::{Choice, Kind, Lacking};
 use super::scope::Scope;
 use super::who::Who;
 use super::{iptables, nft};
@@ -78,11 +78,14 @@ pub fn find() -> Sight {
             .push("the rules: that needs the capability CAP_NET_ADMIN (root)".to_owned());
         return sight;
     }
+    let mut has_nft = true;
     match nft::find() {
         Ok(gates) => sight.gates.extend(gates),
+        // What is not there holds no gates.
+        Err(error) if error.is::<Lacking>() => has_nft = false,
         Err(error) => sight.unseen.push(format!("nf_tables: {error:#}")),
     }
-    let (gates, unseen) = iptables::find();
+    let (gates, unseen) = iptables::find(has_nft);
     sight.gates.extend(gates);
     sight.unseen.extend(unseen);
     sight
@@ -90,13 +93,11 @@ pub fn find() -> Sight {
 
 /// Looks for gates that a run with these backends may find, as far as that costs little.
 fn find_cheaply(choice: Choice) -> Vec<Found> {
-    let kinds = choice.kinds();
-    let mut gates = Vec::new();
-    if kinds.contains(&Kind::Nft) {
-        gates.extend(nft::find().unwrap_or_default());
-    }
-    if !kinds.contains(&Kind::Nft) || iptables::has_signs() {
-        gates.extend(iptables::find().0);
+    let by_nft = nft::find();
+    let has_nft = by_nft.is_ok();
+    let mut gates = by_nft.unwrap_or_default();
+    if !has_nft || !choice.kinds().contains(&Kind::Nft) || iptables::has_signs() {
+        gates.extend(iptables::find(has_nft).0);
     }
     gates
 }

@@ -16,6 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::SigSet;
 
 use super::Deadline;
@@ -23,6 +24,10 @@ use super::choice::Kind;
 
 /// How long the watchdog may take to be there.
 pub const START_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a dismissed watchdog may take to be gone, before it is killed; and how often that is
+/// looked at.
+pub const DISMISS_TIMEOUT: Duration = Duration::from_secs(1);
+const DISMISS_LOOK: Duration = Duration::from_millis(1);
 /// How long after the deadline it steps in even though the run lives: it may hang, or be stopped.
 pub const GRACE: Duration = Duration::from_millis(200);
 /// When the rules can't be removed (somebody holds the lock of iptables), it is tried again this
@@ -89,11 +94,29 @@ impl Watchdog {
         matches!(self.process.try_wait(), Ok(None))
     }
 
+    /// Does something whose processes keep the watchdog waiting until they have ended too, should the
+    /// run be killed meanwhile: what they are about to change is to be removed as well.
+    pub fn waits_for<T>(&self, work: impl FnOnce() -> T) -> T {
+        let inherited = |flags| fcntl(&self.line, FcntlArg::F_SETFD(flags));
+        let _ = inherited(FdFlag::empty());
+        let done = work();
+        let _ = inherited(FdFlag::FD_CLOEXEC);
+        done
+    }
+
     /// All is removed: it has nothing to do any more.
     pub fn dismiss(mut self) {
         let _ = self.line.write_all(&[DISMISSED]);
         drop(self.line);
-        let _ = self.process.wait();
+        // Somebody may have stopped it.
+        let until = Instant::now() + DISMISS_TIMEOUT;
+        while matches!(self.process.try_wait(), Ok(None)) {
+            if Instant::now() >= until {
+                let _ = self.process.kill();
+                let _ = self.process.wait();
+            }
+            std::thread::sleep(DISMISS_LOOK);
+        }
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::time::{ClockId, clock_gettime};
+
 use crate::lock::{FileId, unusual_directory};
 
 /// The comment of a run.
@@ -14,6 +16,8 @@ pub struct Who {
     pub pid: u32,
     /// When the gate was closed, in seconds since 1970.
     pub since: u64,
+    /// The same by a clock that nobody sets: seconds of CLOCK_MONOTONIC.
+    pub up: u64,
     /// What becomes of SYNs.
     pub action: String,
     /// Which file its locks are in.
@@ -30,10 +34,21 @@ impl Who {
         Who {
             pid: std::process::id(),
             since: now(),
+            up: up(),
             action: action.to_owned(),
             lock: FileId::in_use(),
             locks: unusual_directory(),
             command: command.to_owned(),
+        }
+    }
+
+    /// The same run, closing its gate once more.
+    #[must_use]
+    pub fn again(&self) -> Who {
+        Who {
+            since: now(),
+            up: up(),
+            ..self.clone()
         }
     }
 
@@ -49,12 +64,19 @@ impl Who {
         Some(Who {
             pid: fact("pid")?.parse().ok()?,
             since: fact("since")?.parse().ok()?,
+            up: fact("up").and_then(|up| up.parse().ok()).unwrap_or(0),
             action: fact("syn").unwrap_or("drop").to_owned(),
             lock: fact("lock").and_then(FileId::parse),
             locks: fact("locks").map(PathBuf::from),
             command: command.to_owned(),
         })
     }
+}
+
+/// Seconds of a clock that nobody sets.
+pub fn up() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |now| now.tv_sec().unsigned_abs())
 }
 
 /// Seconds since 1970.
@@ -69,12 +91,13 @@ impl fmt::Display for Who {
         let Who {
             pid,
             since,
+            up,
             action,
             lock,
             locks,
             command,
         } = self;
-        write!(f, "syngate pid={pid} since={since} syn={action} ")?;
+        write!(f, "syngate pid={pid} since={since} up={up} syn={action} ")?;
         if let Some(lock) = lock {
             write!(f, "lock={lock} ")?;
         }
@@ -96,6 +119,7 @@ mod tests {
         let who = Who {
             pid: 4711,
             since: 1_700_000_000,
+            up: 4_000,
             action: "drop".to_owned(),
             lock: FileId::parse("26:4711"),
             locks: Some("/tmp/locks".into()),

@@ -166,7 +166,42 @@ fn closes_again_what_somebody_has_opened() {
     assert_eq!(tale.at(52, Event::Done), Some(Action::Guard));
     let again = tale.at(52, Event::Intact(false));
     assert_eq!(again, Some(Action::Rearm(ports("80"))));
+    // It could not be: tried again, and not counted until it is.
+    let mut action = tale.at(53, Event::Stands(false));
+    assert_eq!(tale.state.facts.reclosed, 1);
+    while let Some(Action::Look(_)) = action {
+        action = tale.saw(tale.now_ms, half.clone());
+        if action.is_none() {
+            let next = tale.wakes_at().unwrap();
+            action = tale.at(next, Event::Time);
+        }
+    }
+    assert_eq!(action, Some(Action::Guard));
+    let now = tale.now_ms;
+    assert_eq!(
+        tale.at(now, Event::Intact(false)),
+        Some(Action::Rearm(ports("80")))
+    );
+    tale.at(now, Event::Stands(true));
     assert_eq!(tale.state.facts.reclosed, 2);
+}
+
+/// Ports that could not be opened, since somebody holds a lock, say, are tried again.
+#[test]
+fn what_could_not_be_changed_is_tried_again() {
+    let mut config = config();
+    config.ports = ports("80,443");
+    let mut both = on_80(&[1]);
+    both.listeners.push(listener(443, 2));
+    let mut tale = Tale::running(config, &both);
+    tale.at(50, Event::Exited(CommandExit::Code(0)));
+    let mut half = on_80(&[]);
+    half.listeners.push(listener(443, 3));
+    let opens = Some(Action::ShutOnly(ports("80")));
+    assert_eq!(tale.saw(51, half.clone()), opens);
+    let next = tale.at(52, Event::Shut(ports("80,443")));
+    assert!(matches!(next, None | Some(Action::Look(_))), "{next:?}");
+    assert_eq!(tale.saw(60, half), opens);
 }
 
 #[test]

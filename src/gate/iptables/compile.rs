@@ -224,9 +224,10 @@ fn fit_comment(text: &str) -> String {
     clean
 }
 
-/// The kernel's deadline as xt_time takes it: UTC, whole seconds, that second included.
+/// The kernel's deadline as xt_time takes it: UTC, whole seconds. That second is included, so the
+/// gate opens at most a second later.
 pub fn date_stop(since_1970: Duration) -> String {
-    let whole = Duration::from_secs(since_1970.as_secs_f64().ceil() as u64);
+    let whole = Duration::from_secs(since_1970.as_secs());
     let time = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + whole).to_string();
     time.trim_end_matches('Z').to_owned()
 }
@@ -297,8 +298,11 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_rounded_up() {
-        assert_eq!(date_stop(Duration::from_millis(1)), "1970-01-01T00:00:01");
+    fn dates_are_whole_seconds() {
+        assert_eq!(
+            date_stop(Duration::from_millis(1_999)),
+            "1970-01-01T00:00:01"
+        );
         assert_eq!(
             date_stop(Duration::from_secs(86_400)),
             "1970-01-02T00:00:00"

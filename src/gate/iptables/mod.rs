@@ -23,6 +23,7 @@ use super::choice::{Kind, Lacking};
 use super::found::Found;
 use super::scope::{Networks, Scope};
 use super::watchdog::Watchdog;
+use super::who::Who;
 use super::{Backend, Deadline, Rules, Settings};
 use crate::ports::PortSet;
 use crate::sockets::Family;
@@ -30,6 +31,13 @@ use crate::sockets::Family;
 /// Where the kernel's deadline follows the wall clock, only the rules themselves tell whether
 /// somebody has removed them: they are listed this often.
 pub const LIST_EVERY: Duration = Duration::from_millis(250);
+/// How much later than `--max-closed` the kernel may open by itself.
+const LATEST: Duration = Duration::from_secs(1);
+/// How often the rules are made anew because the lock of iptables took too long.
+const MAKE_TRIES: usize = 3;
+/// How long the kernel may take to let go of a removed rule's list, and how often that is looked at.
+const GONE_WITHIN: Duration = Duration::from_millis(500);
+const GONE_LOOK: Duration = Duration::from_millis(1);
 /// Somebody may change the rules between our look at them and our change: how often to try again.
 const ERASE_TRIES: usize = 5;
 
@@ -38,7 +46,7 @@ pub struct Iptables {
     variant: Variant,
     programs: Programs,
     id: String,
-    comment: String,
+    who: Who,
     wait: Duration,
     /// What shall stand, until it is removed.
     rules: Option<Rules>,
@@ -51,6 +59,8 @@ pub struct Iptables {
     listed_at: Instant,
     /// What was seen then.
     found_intact: bool,
+    /// Whether the kernel has taken anything.
+    changed: bool,
 }
 
 struct Installed {
@@ -78,7 +88,7 @@ impl Iptables {
             variant,
             programs,
             id: settings.run.clone(),
-            comment: settings.who.to_string(),
+            who: settings.who.clone(),
             wait: settings.xtables_wait,
             rules: None,
             installed: None,
@@ -87,6 +97,7 @@ impl Iptables {
             counted_before: 0,
             listed_at: Instant::now(),
             found_intact: true,
+            changed: false,
         })
     }
 
@@ -117,27 +128,46 @@ impl Iptables {
 
     /// Makes the rules, with the first of the kernel's clocks that works here.
     fn make(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
+        let families = self.families(&rules.scope)?;
+        // Whoever may not list them could not remove them either.
+        self.listed(&families)?;
         if !self.watchdog.as_mut().is_some_and(Watchdog::lives) {
             let kind = Kind::Iptables(self.variant);
             self.watchdog = Some(Watchdog::start(kind, &self.id, until)?);
         }
-        let families = self.families(&rules.scope)?;
-        let left = time_left(until)?;
-        let armed_for = Clock::Recent(left.as_secs_f64().ceil() as u64);
-        let refused = match self.make_with(rules, &families, armed_for) {
-            Err(error) if !error.is::<LockHeld>() => error,
-            done => return done,
+        let mut tries = 0;
+        let refused = loop {
+            tries += 1;
+            let left = time_left(until)?;
+            let armed_for = Clock::Recent(left.as_secs_f64().ceil() as u64);
+            match self.make_with(rules, &families, armed_for, until) {
+                // The lock of iptables took time that the rules' seconds had counted on.
+                Err(error) if error.is::<TooLate>() && tries < MAKE_TRIES => (),
+                Err(error) if error.is::<LockHeld>() => return Err(error),
+                Err(error) if error.is::<TooLate>() || error.is::<NotUndone>() => {
+                    return Err(error);
+                }
+                Err(error) => break error,
+                Ok(()) => return Ok(()),
+            }
         };
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let stop = Clock::Until(date_stop(since_1970 + time_left(until)?));
-        self.make_with(rules, &families, stop)?;
+        self.make_with(rules, &families, stop, until)?;
         self.remark(&format!(
             "the kernel opens the gate by the wall clock, since xt_recent can't be used: {refused:#}"
         ));
         Ok(())
     }
 
-    fn make_with(&mut self, rules: &Rules, families: &[Family], clock: Clock) -> Result<()> {
+    fn make_with(
+        &mut self,
+        rules: &Rules,
+        families: &[Family],
+        clock: Clock,
+        until: Deadline,
+    ) -> Result<()> {
+        let comment = self.who.again().to_string();
         let mut made = Vec::new();
         for family in families {
             let script = Script {
@@ -145,9 +175,12 @@ impl Iptables {
                 family: *family,
                 rules,
             };
-            let script = script.install(&self.comment, &clock);
-            match self.programs.restore(*family, &script, self.wait) {
-                Ok(()) => made.push(*family),
+            let script = script.install(&comment, &clock);
+            match self.restore(*family, &script) {
+                Ok(()) => {
+                    self.changed = true;
+                    made.push(*family);
+                }
                 Err(error) if *family == Family::V6 && no_such_table(&error) => {
                     self.remark(&format!("IPv6 is not gated: {error:#}"));
                 }
@@ -155,8 +188,8 @@ impl Iptables {
             }
         }
         anyhow::ensure!(!made.is_empty(), Lacking(self.remarks.join("; ")));
-        if matches!(clock, Clock::Recent(_))
-            && let Err(error) = self.arm(&made, &rules.ports)
+        if let Clock::Recent(seconds) = clock
+            && let Err(error) = self.arm(&made, &rules.ports, seconds, until)
         {
             return Err(self.undo(error));
         }
@@ -172,24 +205,54 @@ impl Iptables {
     }
 
     /// Closes, once it is seen that the rules stand.
-    fn arm(&self, families: &[Family], ports: &PortSet) -> Result<()> {
+    fn arm(
+        &self,
+        families: &[Family],
+        ports: &PortSet,
+        seconds: u64,
+        until: Deadline,
+    ) -> Result<()> {
         let listed = common_ports(&self.listed(families)?);
         anyhow::ensure!(
             listed == *ports,
             "iptables took the rules, but lists {} as the gated ports",
             listed.brief()
         );
+        let opens = Instant::now() + Duration::from_secs(seconds);
+        anyhow::ensure!(opens <= until + LATEST, TooLate);
         for family in families {
             recent::arm(&self.id, *family).context("arming xt_recent")?;
         }
         Ok(())
     }
 
+    /// One change, which the watchdog waits for as well.
+    fn restore(&self, family: Family, script: &str) -> Result<()> {
+        let restore = || self.programs.restore(family, script, self.wait);
+        match &self.watchdog {
+            Some(watchdog) => watchdog.waits_for(restore),
+            None => restore(),
+        }
+    }
+
+    fn erase(&self) -> Result<()> {
+        let erase = || erase_with(&self.programs, &self.id, self.wait);
+        match &self.watchdog {
+            Some(watchdog) => watchdog.waits_for(erase),
+            None => erase(),
+        }
+    }
+
     /// What was made before the error must not stay.
     fn undo(&self, error: anyhow::Error) -> anyhow::Error {
-        match erase_with(&self.programs, &self.id, self.wait) {
+        if !self.changed {
+            return error;
+        }
+        match self.erase() {
             Ok(()) => error,
-            Err(undoing) => error.context(format!("it could not be undone ({undoing:#})")),
+            Err(undoing) => {
+                NotUndone(format!("{error:#}; nor could it be undone: {undoing:#}")).into()
+            }
         }
     }
 
@@ -207,7 +270,7 @@ impl Iptables {
                 }
             }
         } else {
-            self.replace_ports(&PortSet::EMPTY)?;
+            self.replace_ports(&PortSet::EMPTY, false)?;
         }
         if let Some(installed) = &mut self.installed {
             installed.armed = false;
@@ -215,8 +278,9 @@ impl Iptables {
         Ok(())
     }
 
-    /// For one IP version after the other; if the second fails, the first is undone.
-    fn replace_ports(&mut self, ports: &PortSet) -> Result<()> {
+    /// For one IP version after the other; if the second fails, the first is undone, unless it is
+    /// good as it is.
+    fn replace_ports(&mut self, ports: &PortSet, undo: bool) -> Result<()> {
         let Some(installed) = &mut self.installed else {
             bail!("no gate was closed");
         };
@@ -227,11 +291,15 @@ impl Iptables {
                 rules: &installed.rules,
             };
             let script = script.replace_ports(ports);
-            self.programs.restore(*family, &script, self.wait)
+            let restore = || self.programs.restore(*family, &script, self.wait);
+            match &self.watchdog {
+                Some(watchdog) => watchdog.waits_for(restore),
+                None => restore(),
+            }
         };
         for (n, family) in installed.families.iter().enumerate() {
             if let Err(error) = script(family, ports) {
-                for done in &installed.families[..n] {
+                for done in installed.families[..n].iter().filter(|_| undo) {
                     let _ = script(done, &installed.rules.ports);
                 }
                 return Err(error);
@@ -256,7 +324,7 @@ impl Iptables {
                 .listed(&installed.families)
                 .map_or(0, |parts| parts.iter().map(|part| part.syns_stopped).sum());
         }
-        erase_with(&self.programs, &self.id, self.wait)?;
+        self.erase()?;
         self.make(&rules, until)
     }
 
@@ -286,7 +354,7 @@ impl Backend for Iptables {
         }
         let armed = self.installed.as_ref().is_some_and(|i| i.armed);
         if armed && self.intact() {
-            return self.replace_ports(ports);
+            return self.replace_ports(ports, true);
         }
         self.make_again(ports, until)
     }
@@ -348,7 +416,9 @@ impl Backend for Iptables {
         if self.rules.is_none() && self.watchdog.is_none() {
             return Ok(());
         }
-        erase_with(&self.programs, &self.id, self.wait)?;
+        if self.changed {
+            self.erase()?;
+        }
         self.rules = None;
         self.installed = None;
         if let Some(watchdog) = self.watchdog.take() {
@@ -378,6 +448,30 @@ pub fn erase(variant: Variant, id: &str) -> Result<()> {
     erase_with(&programs, id, super::XTABLES_WAIT)
 }
 
+/// Something was made, and could neither be completed nor removed: the watchdog goes on trying.
+#[derive(Debug)]
+struct NotUndone(String);
+
+impl std::error::Error for NotUndone {}
+
+impl std::fmt::Display for NotUndone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The kernel would open too late: its seconds count from the arming.
+#[derive(Debug)]
+struct TooLate;
+
+impl std::error::Error for TooLate {}
+
+impl std::fmt::Display for TooLate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the lock of iptables was busy for too long")
+    }
+}
+
 /// Lists, deletes what is listed, and lists again to see that it is gone.
 fn erase_with(programs: &Programs, id: &str, wait: Duration) -> Result<()> {
     // Opens at once, whatever holds up the rest.
@@ -397,16 +491,30 @@ fn erase_with(programs: &Programs, id: &str, wait: Duration) -> Result<()> {
                 _ => (),
             }
         }
+        // What the program does not list, because it does not understand the table any more, it has
+        // not removed either. nf_tables takes a moment to let go of a match.
+        let until = Instant::now() + GONE_WITHIN;
+        while recent::exists(id, family) {
+            anyhow::ensure!(
+                Instant::now() < until,
+                "a rule of run {id} is not listed, and still there"
+            );
+            std::thread::sleep(GONE_LOOK);
+        }
     }
     Ok(())
 }
 
 /// The gates that stand in iptables of any variant, and why some may be missing. Leaves no trace:
 /// the tables of iptables-legacy are looked at only if they are there.
-pub fn find() -> (Vec<Found>, Vec<String>) {
+pub fn find(has_nft: bool) -> (Vec<Found>, Vec<String>) {
     let (mut found, mut unseen) = (Vec::new(), Vec::new());
     for (variant, programs) in installed_variants() {
-        if variant == Variant::Legacy && !has_legacy_tables() {
+        let has_tables = match variant {
+            Variant::Legacy => has_legacy_tables(),
+            _ => has_nft,
+        };
+        if !has_tables {
             continue;
         }
         for family in Family::ALL {
@@ -451,9 +559,14 @@ fn add_parts(variant: Variant, family: Family, saved: &str, found: &mut Vec<Foun
 }
 
 fn add_part(family: Family, part: Part, gate: &mut Found) {
-    let since = part.who.as_ref().map_or(0, |who| who.since);
+    let who = part.who.clone().unwrap_or_default();
+    // xt_recent's clock is one that nobody sets; a date is one of the wall clock's.
+    let (since, now) = match part.by_date {
+        false => (who.up, super::who::up()),
+        true => (who.since, super::who::now()),
+    };
     let until = part.closes_for.map(|time| since + time.as_secs());
-    let left = until.map(|until| until.saturating_sub(super::who::now()));
+    let left = until.map(|until| until.saturating_sub(now));
     let over = left == Some(0);
     let disarmed = recent::exists(&gate.run, family) && !recent::is_armed(&gate.run, family);
     if !part.jumps.is_empty() && !disarmed && !over {

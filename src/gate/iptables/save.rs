@@ -28,8 +28,10 @@ pub struct Part {
     pub syns_stopped: u64,
     /// Who made it.
     pub who: Option<Who>,
-    /// For how long the kernel keeps it closed after it was armed, or until when.
+    /// For how long the kernel keeps it closed, from when it was made.
     pub closes_for: Option<Duration>,
+    /// That is a date, and follows the wall clock.
+    pub by_date: bool,
 }
 
 /// Finds each run's part, by the run's id.
@@ -125,7 +127,10 @@ fn jump<'a>(rule: &str, chain: &str, value: &impl Fn(&str) -> Option<&'a str>, p
             .ok()
             .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
         let since = part.who.as_ref().map_or_else(now, |who| who.since);
-        part.closes_for = stop.map(|at| at.saturating_sub(Duration::from_secs(since)));
+        // That second is included.
+        let end = stop.map(|at| at + Duration::from_secs(1));
+        part.closes_for = end.map(|at| at.saturating_sub(Duration::from_secs(since)));
+        part.by_date = true;
     }
 }
 

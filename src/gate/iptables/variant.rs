@@ -14,8 +14,8 @@ use crate::sockets::Family;
 
 /// Looked at after PATH: cron's has no sbin.
 const USUAL_PLACES: &str = "/usr/sbin:/sbin:/usr/local/sbin";
-/// What iptables exits with when another holds its lock (RESOURCE_PROBLEM, xtables.h).
-const LOCK_IS_HELD: i32 = 4;
+/// What iptables exits with when another holds its lock, among others (xtables.h).
+const RESOURCE_PROBLEM: i32 = 4;
 
 /// Which iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,18 @@ impl Variant {
             Variant::Legacy => "-legacy",
             Variant::Nft => "-nft",
         };
+        self.programs_named(suffix, path).or_else(|why| {
+            // Before iptables 1.8 there was one variant, and no name for it.
+            let plain = self.programs_named("", path).map_err(|_| why.clone())?;
+            if plain.truly() == self {
+                Ok(plain)
+            } else {
+                Err(why)
+            }
+        })
+    }
+
+    fn programs_named(self, suffix: &str, path: Option<&OsStr>) -> Result<Programs, String> {
         let tools = |family: &str| {
             let find = |what| {
                 let name = format!("{family}{suffix}-{what}");
@@ -142,7 +154,8 @@ impl Programs {
         let name = tools.restore.file_name().unwrap_or_default();
         let name = name.to_string_lossy();
         let said = one_line(&output.stderr);
-        if output.status.code() == Some(LOCK_IS_HELD) {
+        // Other troubles have the same status.
+        if output.status.code() == Some(RESOURCE_PROBLEM) && said.contains("xtables lock") {
             let wait = humantime::format_duration(wait);
             return Err(LockHeld(format!(
                 "--xtables-wait {wait}: another process holds the lock of {name} ({said})"

@@ -12,7 +12,7 @@ use nix::libc;
 use super::compile::{ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, INTERFACES, PORTS, TO_V4, TO_V6};
 use super::{NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE, Tables, messages};
 use crate::gate::PREFIX;
-use crate::gate::choice::Kind;
+use crate::gate::choice::{Kind, Lacking};
 use crate::gate::found::Found;
 use crate::gate::scope::{Networks, Scope, Where};
 use crate::gate::who::Who;
@@ -35,6 +35,13 @@ pub fn find() -> Result<Vec<Found>> {
     let mut found = Vec::new();
     let listed = tables.dump(libc::NFT_MSG_GETTABLE, &[], |row| {
         messages::table(row).into_iter().collect()
+    });
+    let listed = listed.map_err(|refusal| match refusal.errno {
+        // As a kernel without nf_tables answers (nfnetlink_rcv_msg()).
+        Errno::EINVAL | Errno::EOPNOTSUPP => {
+            Lacking(format!("this kernel has no nf_tables: {refusal}")).into()
+        }
+        _ => anyhow::Error::from(refusal),
     })?;
     for table in listed {
         let Some(run) = table.name.strip_prefix(PREFIX) else {

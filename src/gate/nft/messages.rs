@@ -94,22 +94,35 @@ pub fn flush_rules(rules: &Ruleset) -> Transaction {
     Transaction(batch.finalize())
 }
 
+/// What is to be done with the rules of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChainRules {
+    /// They are there.
+    Keep,
+    /// It is empty: add them.
+    Add,
+    /// Nobody knows what is there: remove it, add them.
+    Renew,
+}
+
 /// Gates `ports` and no others. Emptied and filled in one transaction, because before Linux 6.12
 /// adding an element again leaves its old timeout.
-///
-/// `add`: the gate was open, so its chain is empty.
 pub fn replace_ports(
     rules: &Ruleset,
     ports: &PortSet,
     timeout: Duration,
-    add: bool,
+    chain: ChainRules,
 ) -> Transaction {
     let table = Table::new(&*rules.table, ProtoFamily::Inet);
     let mut batch = Batch::new();
     batch.add(&raw::FlushSet(&timed_ports(&table)), MsgType::Del);
     add_ports(&mut batch, &table, ports.ranges(), timeout);
-    if add {
-        add_rules(&mut batch, &base_chain(&table, rules), rules);
+    let base = base_chain(&table, rules);
+    if chain == ChainRules::Renew {
+        batch.add(&Rule::new(&base), MsgType::Del);
+    }
+    if chain != ChainRules::Keep {
+        add_rules(&mut batch, &base, rules);
     }
     Transaction(batch.finalize())
 }
@@ -169,6 +182,7 @@ fn add_set(batch: &mut Batch, table: &Table, set: &NamedSet, id: u32) {
         }
         Elements::Interfaces(names) => {
             let mut all = raw::named_set::<Interface>(table, set.name, id, 0);
+            raw::in_host_order(&all);
             batch.add(&all, MsgType::Add);
             for name in names {
                 all.add(&Interface(name.clone()));

@@ -20,7 +20,7 @@ use nix::libc;
 use nix::sys::socket::SockProtocol;
 
 use self::compile::{PORTS, Ruleset, STOPPED, compile, table_name};
-use self::messages::Transaction;
+use self::messages::{ChainRules, Transaction};
 use super::choice::{Kind, Lacking};
 use super::watchdog::Watchdog;
 use super::{Backend, Deadline, Rules, Settings};
@@ -56,6 +56,8 @@ pub struct Nft {
     /// Counted in tables that others have removed.
     counted_before: u64,
     remarks: Vec<String>,
+    /// Whether the kernel has taken anything.
+    changed: bool,
 }
 
 struct Installed {
@@ -86,6 +88,7 @@ impl Nft {
             watchdog: None,
             counted_before: 0,
             remarks: Vec::new(),
+            changed: false,
         })
     }
 
@@ -100,6 +103,7 @@ impl Nft {
             counted: 0,
         });
         let created = self.table.commit(&transaction);
+        self.changed |= created.is_ok();
         created.map_err(|refusal| {
             if owned && refuses_owners(&refusal) {
                 anyhow!(OwnerRefused)
@@ -141,6 +145,8 @@ impl Nft {
             bail!("no gate was closed");
         };
         self.counted_before += std::mem::take(&mut installed.counted);
+        // Of what there was, a part may be left.
+        gone(self.table.commit(&messages::delete(&installed.rules.table)))?;
         let rules = Ruleset {
             ports: ports.clone(),
             ..installed.rules.clone()
@@ -304,7 +310,13 @@ impl Backend for Nft {
         let transaction = if ports.is_empty() {
             messages::flush_rules(rules)
         } else {
-            messages::replace_ports(rules, ports, time_left(until)?, !*rules_up)
+            let chain = match (rules.owned, *rules_up) {
+                (true, true) => ChainRules::Keep,
+                (true, false) => ChainRules::Add,
+                // Others may have removed some.
+                (false, _) => ChainRules::Renew,
+            };
+            messages::replace_ports(rules, ports, time_left(until)?, chain)
         };
         let owned = rules.owned;
         match self.table.commit(&transaction) {
@@ -377,7 +389,9 @@ impl Backend for Nft {
         let Some(Installed { rules, .. }) = &self.installed else {
             return Ok(());
         };
-        gone(self.table.commit(&messages::delete(&rules.table)))?;
+        if self.changed {
+            gone(self.table.commit(&messages::delete(&rules.table)))?;
+        }
         self.installed = None;
         if let Some(watchdog) = self.watchdog.take() {
             watchdog.dismiss();
@@ -400,7 +414,8 @@ fn explain(refusal: &Refusal) -> anyhow::Error {
             "--port: too many separate ranges for this user namespace, whose netlink messages are \
              bounded by net.core.wmem_default; join ranges, or run it as the host's root"
         ),
-        Errno::ENOENT | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT => {
+        // EOPNOTSUPP: the whole of it (nfnetlink_rcv_batch()).
+        Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT => {
             Lacking(format!("this kernel lacks a part of nf_tables: {refusal}")).into()
         }
         _ => anyhow!("nf_tables refused the rules: {refusal}"),
@@ -416,6 +431,7 @@ mod tests {
         for (errno, says) in [
             (Errno::EPERM, "CAP_NET_ADMIN"),
             (Errno::ENOENT, "lacks a part of nf_tables"),
+            (Errno::EOPNOTSUPP, "lacks a part of nf_tables"),
             (Errno::EMSGSIZE, "--port"),
             (Errno::ENOMEM, "refused the rules"),
         ] {

@@ -239,6 +239,24 @@ pub fn named_set<'a, K: SetKey>(
     set
 }
 
+/// Tells nft(8) that the keys are in the host's byte order, which it can't know of a set of strings:
+/// else it lists them as empty. Userdata of type 0 (NFTNL_UDATA_SET_KEYBYTEORDER), four bytes,
+/// BYTEORDER_HOST_ENDIAN.
+pub fn in_host_order<K>(set: &Set<K>) {
+    const BYTEORDER_HOST_ENDIAN: u32 = 1;
+    let [a, b, c, d] = BYTEORDER_HOST_ENDIAN.to_ne_bytes();
+    let userdata = [0, 4, a, b, c, d];
+    // SAFETY: the set is live; the bytes are copied, their number given.
+    unsafe {
+        sys::nftnl_set_set_data(
+            set.as_ptr().as_ptr(),
+            sys::NFTNL_SET_USERDATA as u16,
+            userdata.as_ptr().cast(),
+            userdata.len() as u32,
+        );
+    }
+}
+
 /// An interval is two elements: where it begins, with the timeout, and where it has ended (none if
 /// it reaches the largest key).
 pub fn put_interval<K: SetKey>(
