@@ -35,7 +35,7 @@ demo: demo-packages
 
 # The backends besides nft's own choice; see tests/harness.
 BACKENDS := nft-plain iptables-nft iptables-legacy
-RUNS := --test guarantees --test services --test life --test edges
+RUNS := --test guarantees --test services --test life --test edges --test rules
 
 # Once as root, once more as somebody who is not, in a user namespace, and what runs promise on each
 # of the other backends.

@@ -157,6 +157,93 @@ fn essence(saved: &str) -> Vec<String> {
         .collect()
 }
 
+/// More ports than one rule of iptables takes: all of them are gated, over both IP versions.
+#[test]
+fn many_ports_are_split() {
+    let odd: Vec<u64> = (1..2_002).step_by(2).collect();
+    let listed: Vec<String> = odd.iter().map(u64::to_string).collect();
+    for backend in [Backend::IptablesLegacy, Backend::IptablesNft] {
+        let host = Host::new().unwrap();
+        let call = call(&host, ["--port", &listed.join(",")])
+            .args(["--ready-timeout", "0"])
+            .on(backend);
+        let mut latch = Latch::new(&host, "latch");
+        let run = call.start(sh(latch.hold()));
+        latch.wait();
+        assert_eq!(shut(&host), odd, "{}", backend.name());
+        latch.release();
+        assert_eq!(call.end(run).code, 0);
+    }
+}
+
+/// Killed while its iptables-restore waits for the lock: what that does in the end is removed too.
+#[test]
+fn killed_while_it_waits_for_the_lock_of_iptables() {
+    let host = Host::new().unwrap();
+    let call = call(&host, words("--port 80 --xtables-wait 20s")).on(Backend::IptablesLegacy);
+    let before = host.ruleset();
+    let mut holder = hold_xtables_lock(&host, 30);
+    let mut run = call.start(["true"]);
+    let waits = || host.sh("pgrep -f '[i]ptables-legacy-restore'").unwrap().ok();
+    wait_until(SOON, "iptables-restore to wait", waits).unwrap();
+    run.signal(Signal::SIGKILL).unwrap();
+    let _ = run.wait();
+    assert_eq!(watchdogs(&host).len(), 1, "it waits for that as well");
+    holder.signal(Signal::SIGKILL).unwrap();
+    let none = || watchdogs(&host).is_empty();
+    wait_until(SOON * 3, "no watchdog", none).unwrap();
+    assert!(!waits());
+    assert_eq!(host.ruleset(), before);
+}
+
+/// iptables as before 1.8: one variant, without a name for it.
+#[test]
+fn iptables_without_variants_is_found_again() {
+    let (pair, _server) = served();
+    let host = &pair.server;
+    Backend::IptablesLegacy.prime(host);
+    let before = host.ruleset();
+    let plain = host.dir().join("sbin");
+    let plain = plain.display();
+    host.must(sh(format!(
+        "mkdir {plain} && cd {plain} && for v in '' 6; do for p in restore save; do \
+         cp /usr/sbin/ip${{v}}tables-legacy-$p ip${{v}}tables-$p; done; done && \
+         cp /usr/sbin/nft . && mount -t tmpfs tmpfs /usr/sbin && cp * /usr/sbin/"
+    )));
+    let call = call(host, words("--port 80 --backend iptables"));
+    let latch = Latch::new(host, "latch");
+    let mut run = call.start(sh(latch.hold()));
+    latch.wait();
+    run.signal(Signal::SIGKILL).unwrap();
+    let _ = run.wait();
+    wait_until(GONE_WITHIN, "no watchdog", || watchdogs(host).is_empty()).unwrap();
+    let left = host.must(["iptables-save"]);
+    assert!(!left.contains("syngate_"), "{left}");
+    host.must(["umount", "/usr/sbin"]);
+    assert_eq!(host.ruleset(), before);
+    assert_open(&pair);
+}
+
+/// A backend that can't be used leaves nothing, no watchdog either.
+#[test]
+fn what_does_not_work_leaves_nothing() {
+    let host = Host::new().unwrap();
+    Backend::IptablesNft.prime(&host);
+    let path = shadow(
+        &host,
+        "iptables-nft-restore",
+        "cat >/dev/null; echo 'RULE_INSERT failed (No such file or directory)' >&2; exit 4",
+    );
+    let outcome = call(&host, words("--port 80"))
+        .on(Backend::IptablesNft)
+        .env("PATH", &path)
+        .run(["true"]);
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    assert!(outcome.stderr.contains("RULE_INSERT failed"), "{outcome:?}");
+    assert!(!outcome.stderr.contains("--xtables-wait"), "{outcome:?}");
+    assert_eq!(watchdogs(&host), Vec::<String>::new());
+}
+
 // Killed -------------------------------------------------------------------------------------------
 
 /// The whole process group is killed: the watchdog has a session of its own.

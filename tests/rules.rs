@@ -6,7 +6,7 @@ mod harness;
 use std::process::Stdio;
 use std::time::Duration;
 
-use harness::{SOON, call, gated, wait_gated, words};
+use harness::{Backend, SOON, call, gated, stopped_syns, wait_gated, words};
 use serde_json::Value;
 use testkit::services::Serve;
 use testkit::{Host, Load, Pair, SERVER, SERVER6, wait_until};
@@ -59,10 +59,11 @@ fn the_kernel_has_what_a_dry_run_prints() {
     ] {
         let host = Host::new().unwrap();
         let ports = options;
-        let closed = call(&host, words(options)).run(LIST);
+        let closed = call(&host, words(options)).on(Backend::Nft).run(LIST);
         let dry_run = host.must(sh(&format!("{} -n {options} -- true", harness::SYNGATE)));
 
         let scratch = Host::new().unwrap();
+        Backend::of_the_suite().prime(&scratch);
         // nft's own table would go with nft's socket if it had an owner.
         let rules = dry_run.replace("\tflags owner\n", "");
         assert_ne!(rules, dry_run, "it says that the table has an owner");
@@ -88,7 +89,8 @@ fn the_kernel_has_what_a_dry_run_prints() {
 #[test]
 fn the_table_says_whose_it_is() {
     let host = Host::new().unwrap();
-    let outcome = call(&host, ["--port", "80"]).run(["nft", "list", "ruleset"]);
+    let call = call(&host, ["--port", "80"]).on(Backend::Nft);
+    let outcome = call.run(["nft", "list", "ruleset"]);
     let run = outcome.report["run"].as_str().unwrap();
     for part in [
         &format!("table inet syngate_{run} "),
@@ -111,7 +113,8 @@ fn many_ports() {
         let options = ports.iter().flat_map(|ports| ["--port", ports]);
         // Without the table: nft 1.0.6 prints any memory for its flag, and nothing at all if that is
         // no text.
-        let outcome = call(&host, options).run(["nft", "-j", "list", "sets"]);
+        let call = call(&host, options).on(Backend::Nft);
+        let outcome = call.run(["nft", "-j", "list", "sets"]);
         if ranges > 1 && testkit::rootless() {
             // Only the host's root may send netlink messages of that size.
             assert_eq!(outcome.code, 125, "{outcome:?}");
@@ -287,14 +290,7 @@ fn every_way_in_is_gated() {
             load.timeout(SOON).start(host).unwrap()
         };
         let loads = clients.iter().map(start).collect();
-        let stopped = || {
-            let json = pair.server.nft_json();
-            let mut objects = json["nftables"].as_array().unwrap().iter();
-            objects
-                .find_map(|o| o["counter"]["packets"].as_u64())
-                .unwrap()
-        };
-        wait_until(SOON, "20 stopped SYNs", || stopped() >= 20).unwrap();
+        wait_until(SOON, "20 stopped SYNs", || stopped_syns(&pair.server) >= 20).unwrap();
         loads
     });
     for (load, (_, to)) in loads.into_iter().zip(&clients) {
