@@ -184,7 +184,11 @@ fn killed_while_it_waits_for_the_lock_of_iptables() {
     let before = host.ruleset();
     let mut holder = hold_xtables_lock(&host, 30);
     let mut run = call.start(["true"]);
-    let waits = || host.sh("pgrep -f '[i]ptables-legacy-restore'").unwrap().ok();
+    let waits = || {
+        host.sh("pgrep -f '[i]ptables-legacy-restore'")
+            .unwrap()
+            .ok()
+    };
     wait_until(SOON, "iptables-restore to wait", waits).unwrap();
     run.signal(Signal::SIGKILL).unwrap();
     let _ = run.wait();
@@ -500,7 +504,8 @@ fn hold_xtables_lock(host: &Host, seconds: u32) -> Running {
     let _ = std::fs::remove_file(&ready);
     let script = format!("touch {}; exec sleep {seconds}", ready.display());
     let mut flock = host.command("flock");
-    flock.args(["/run/xtables.lock", "sh", "-c", &script]);
+    // -o: it alone holds the lock, and not what it runs.
+    flock.args(["-o", "/run/xtables.lock", "sh", "-c", &script]);
     let running = host.spawn(&mut flock).unwrap();
     wait_until(SOON, "the lock", || ready.exists()).unwrap();
     running
