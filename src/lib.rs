@@ -13,8 +13,9 @@
 //! 9. **Settle**: until they no longer change.
 //! 10. **Open**: the very next thing after the decision. Then report (`report`).
 //!
-//! `run` tells this story, `before` its beginning; `step` holds its decisions, without a clock or a kernel. The gate is
-//! gone when the process is gone: the kernel sees to it, see `gate::nft`.
+//! `run` tells this story, `before` its beginning; `step` holds its decisions, without a clock or a
+//! kernel. The gate is gone when the process is gone: the kernel sees to it (`gate::nft`), or a
+//! watchdog (`gate::watchdog`).
 
 pub mod before;
 pub mod caps;

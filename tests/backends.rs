@@ -59,7 +59,7 @@ fn watchdogs(host: &Host) -> Vec<String> {
     pids.lines().map(str::to_owned).collect()
 }
 
-/// A host that runs only this backend's suite, on all of them.
+/// The same test on several backends, each on hosts of its own.
 fn each(backends: &[Backend], test: impl Fn(Backend)) {
     backends.iter().copied().for_each(test);
 }
@@ -853,7 +853,7 @@ fn without_xt_recent_the_deadline_is_a_date() {
     }
 }
 
-/// A run's JSON says what it was, whatever made the gate.
+/// A run that is stopped can't open: its watchdog does, at --max-closed, and the run says so later.
 #[test]
 fn a_stopped_run_is_opened_by_its_watchdog() {
     each(&Backend::EXPOSED, |backend| {

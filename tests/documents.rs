@@ -327,6 +327,7 @@ fn man_has_the_constants_of_the_program() {
         ("Guard", iptables::LIST_EVERY),
         ("Watchdog's start", watchdog::START_TIMEOUT),
         ("Watchdog's grace", watchdog::GRACE),
+        ("Watchdog's end", watchdog::DISMISS_TIMEOUT),
         ("Watchdog's patience", watchdog::RETRY_FOR),
         ("Watchdog's patience", watchdog::RETRY_EVERY),
         ("Clear's look", clear::LOOK_EVERY),

@@ -72,7 +72,7 @@ pub trait Backend {
     /// have removed the rules, they are made once more.
     ///
     /// # Errors
-    /// Nothing was changed.
+    /// Nothing was changed; but rules that others have harmed may be gone.
     fn set_ports(&mut self, ports: &PortSet, until: Deadline) -> Result<()>;
 
     /// The ports to which new SYNs are stopped now: read back from the kernel.
