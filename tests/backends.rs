@@ -329,17 +329,19 @@ fn killed_with_its_watchdog_and_the_clock_set_back() {
     });
 }
 
-/// Closes for 2 s, kills the run and its watchdog, and sees when the port opens.
+/// Closes for 2 s (longer on a slow machine), kills the run and its watchdog, and sees when the port
+/// opens.
 fn opens_by_itself<'a>(
     pair: &'a Pair,
     backend: Backend,
     meanwhile: impl Fn(),
 ) -> harness::Call<'a> {
-    const MAX_CLOSED: Duration = Duration::from_secs(2);
-    /// What a look takes, on a busy machine.
-    const LATE: Duration = Duration::from_millis(700);
+    let max_closed = Duration::from_secs(2) * slow();
+    // What a look takes, on a busy machine.
+    let late = Duration::from_millis(700) * slow();
     let host = &pair.server;
-    let call = call(host, words("--port 80 --max-closed 2s --drain 0")).on(backend);
+    let options = format!("--port 80 --max-closed {}s --drain 0", 2 * slow());
+    let call = call(host, words(&options)).on(backend);
     let latch = Latch::new(host, "latch");
     let mut run = call.start(sh(latch.hold()));
     latch.wait();
@@ -353,7 +355,7 @@ fn opens_by_itself<'a>(
     for address in [SERVER, SERVER6] {
         wait_until(SOON, "an open port", || connects(pair, address)).unwrap();
         let open_after = closed_at.elapsed();
-        let latest = MAX_CLOSED + Duration::from_secs(1) + LATE;
+        let latest = max_closed + Duration::from_secs(1) + late;
         assert!(open_after < latest, "{}: {open_after:?}", backend.name());
     }
     assert_open(pair);
@@ -816,7 +818,7 @@ fn without_xt_recent_the_deadline_is_a_date() {
     for backend in [Backend::IptablesLegacy, Backend::IptablesNft] {
         let (pair, _server) = served();
         let host = &pair.server;
-        let max_closed = 3 * slow();
+        let max_closed = 4 * slow();
         let options =
             format!("-v --port 80 --max-closed {max_closed}s --drain 0 --ready-timeout 0");
         let call = call(host, words(&options))
