@@ -1,5 +1,6 @@
 # make demo        two hosts, haproxy, a load: bare, folk recipe, syngate, side by side
 # make test        everything that CI runs: each case once
+# make test-all    each case in each way: root, rootless, every backend
 # make test-long   repetitions: kills at 200 random moments; figures in target/long
 # make test-kernels   the integration tests under other kernels, in VMs; KERNELS=, TESTS= select
 # make test-kernel    a core of them under one kernel
@@ -14,7 +15,7 @@ DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
 TEST_PACKAGES := bsdutils fish mandoc nginx-light procps python3 strace zsh
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo test test-long test-kernels test-kernel lint install uninstall clean \
+.PHONY: all demo test test-all test-long test-kernels test-kernel lint install uninstall clean \
   build-packages demo-packages test-packages
 
 all: build-packages
@@ -35,16 +36,28 @@ demo: demo-packages
 
 # The backends besides nft's own choice; see tests/harness.
 BACKENDS := nft-plain iptables-nft iptables-legacy
-RUNS := --test guarantees --test services --test life --test edges --test rules
+RUNS := --test guarantees --test services --test rules
+ALL_RUNS := $(RUNS) --test life --test edges --test scope
+# What a user namespace makes a difference to.
+ROOTLESS := --test backends --test contract --test edges --test guarantees --test life --test rules \
+  --test services
 
-# Once as root, once more as somebody who is not, in a user namespace, and what runs promise on each
-# of the other backends.
+# Once as root, most of it once more as somebody who is not, in a user namespace, and what runs
+# promise on each of the other backends. All of it in each way: make test-all.
 test: test-packages
+	$(CARGO) build --workspace --all-targets
+	$(CARGO) test --workspace
+	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate $(ROOTLESS)
+	set -e; for backend in $(BACKENDS); do \
+	  echo "on $$backend"; SYNGATE_TEST_BACKEND=$$backend $(CARGO) test --package syngate $(RUNS); \
+	done
+
+test-all: test-packages
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 	TESTKIT_ROOTLESS=1 $(CARGO) test --workspace --tests
 	set -e; for backend in $(BACKENDS); do \
-	  echo "on $$backend"; SYNGATE_TEST_BACKEND=$$backend $(CARGO) test --package syngate $(RUNS); \
+	  echo "on $$backend"; SYNGATE_TEST_BACKEND=$$backend $(CARGO) test --package syngate $(ALL_RUNS); \
 	done
 
 LONG := target/long
