@@ -50,6 +50,12 @@ impl Lock {
     /// The directory can't be made or used.
     pub fn open(ports: &PortSet) -> Result<Lock> {
         let directory = directory_in_use();
+        // Runs in different directories would each have their own.
+        anyhow::ensure!(
+            directory.is_absolute(),
+            "{LOCK_DIR_VARIABLE}: '{}' is not an absolute path; expected one such as /run/gates",
+            directory.display()
+        );
         let file = open_in(&directory).with_context(|| {
             format!(
                 "the lock directory {} can't be used (set {LOCK_DIR_VARIABLE} to another)",

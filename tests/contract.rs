@@ -727,6 +727,9 @@ fn best_effort_runs_command_without_a_gate_and_says_so() {
             .env("SYNGATE_LOCK_DIR", "/etc/hostname")
             .run(trace(&host));
         assert_refused(&outcome, 125, "lock", &["SYNGATE_LOCK_DIR"]);
+        let relative = best_effort.clone().env("SYNGATE_LOCK_DIR", "gates");
+        let outcome = relative.run(trace(&host));
+        assert_refused(&outcome, 125, "lock", &["'gates'", "absolute"]);
         let outcome = best_effort
             .clone()
             .arg("--precheck=false")
