@@ -428,9 +428,12 @@ fn peak_memory_stays_below_8_mib() {
         assert_eq!(outcome.code, 0, "{}", outcome.stderr);
         let peak = outcome.stdout.split_whitespace().nth(1);
         let peak: u64 = peak.unwrap().parse().unwrap();
-        // An unoptimised build takes more for the most there can be.
-        let unoptimised = cfg!(debug_assertions) && ports.len() > 1;
-        let bound = if unoptimised { 14 * 1024 } else { 8 * 1024 };
+        // An unoptimised build is larger by itself, and takes more for the most there can be.
+        let bound = match (cfg!(debug_assertions), ports.len()) {
+            (false, _) => 8 * 1024,
+            (true, 1) => 10 * 1024,
+            (true, _) => 14 * 1024,
+        };
         assert!(peak < bound, "{peak} KiB with {} items", ports.len());
     }
 }
