@@ -57,12 +57,13 @@ fn show(way: &str, report: &LoadReport, closed_ms: f64) {
     eprintln!("{way}: {report}; closed {closed_ms:.0} ms in all");
 }
 
-/// Nobody failed, and no more were delayed than the closed gate explains.
+/// Nobody failed, and no more were delayed than the closed gate explains; those that the client
+/// began too late, on a machine that could not keep up, may all be among them.
 #[track_caller]
 fn assert_unnoticed(report: &LoadReport, closed_ms: f64, rate: u32) {
     assert_eq!(report.failed(), 0, "{report}");
     let rate = f64::from(rate) / f64::from(slow());
-    let explained = 1.3 * rate * closed_ms / 1e3 + 10.0;
+    let explained = 1.3 * rate * closed_ms / 1e3 + 10.0 + report.late as f64;
     assert!(
         report.delayed as f64 <= explained,
         "{report}: at most {explained:.0} delayed"
@@ -104,7 +105,7 @@ fn haproxy_restart() {
     show("folk recipe", &recipe, 0.0);
     assert_eq!(recipe.failed(), 0, "{recipe}");
     assert!(
-        report.delayed / 5 < recipe.delayed / 3,
+        report.delayed / 5 < recipe.delayed / 2,
         "{report} against {recipe}"
     );
 }
