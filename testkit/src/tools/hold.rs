@@ -48,7 +48,10 @@ fn watch(args: &Args, stream: &mut TcpStream, stop: &SignalFd) -> HoldReport {
     };
     let end = Instant::now() + args.duration;
     let mut due = Instant::now();
-    while due < end && !matches!(stop.read_signal(), Ok(Some(_))) {
+    let mut stopped = false;
+    // Told to stop, it asks once more: what broke just before is seen.
+    while due < end && !stopped {
+        stopped = matches!(stop.read_signal(), Ok(Some(_)));
         thread::sleep(due.saturating_duration_since(Instant::now()));
         if let Err(error) = echo(stream) {
             report.broken = Some(error.to_string());
