@@ -7,7 +7,7 @@ mod killing;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::{Backend, SOON, call, gated, ms, shut, stopped_syns, wait_gated, wait_open, words};
+use harness::{Backend, SOON, call, gated, ms, shut, stopped_syns, wait_open, wait_shut, words};
 use killing::{Killed, Killing, Moment};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Serve};
@@ -190,7 +190,7 @@ fn stopped_too_long_during_the_drain() {
     let marker = pair.server.dir().join("ran");
     let call = call(&pair.server, options);
     let mut run = call.start(["touch", marker.to_str().unwrap()]);
-    wait_gated(&pair.server);
+    wait_shut(&pair.server, &[80]);
     run.signal(Signal::SIGSTOP).unwrap();
     // Open, by the kernel or the watchdog.
     wait_until(SOON, "an open port", || shut(&pair.server).is_empty()).unwrap();
@@ -222,7 +222,7 @@ fn hung_syngate_opens_in_time() {
         let options = words("--port 80 --max-closed 1200ms --drain 100ms");
         let hung = call(&pair.server, options).env("SYNGATE_FAULT", &format!("hang:{place}"));
         let mut run = hung.start(["true"]);
-        wait_gated(&pair.server);
+        wait_shut(&pair.server, &[80]);
         let closed_at = Instant::now();
         ask(&pair).unwrap();
         assert!(closed_at.elapsed() < Duration::from_secs(3), "{place}");

@@ -6,7 +6,7 @@ mod harness;
 use std::process::Stdio;
 use std::time::Duration;
 
-use harness::{Backend, SOON, call, gated, stopped_syns, wait_gated, words};
+use harness::{Backend, SOON, call, gated, stopped_syns, wait_shut, words};
 use serde_json::Value;
 use testkit::services::Serve;
 use testkit::{Host, Load, Pair, SERVER, SERVER6, wait_until};
@@ -194,7 +194,7 @@ fn while_closed<T>(pair: &Pair, look: impl FnOnce() -> T) -> T {
     host.must(["mkfifo", fifo.to_str().unwrap()]);
     let call = call(host, words("--port 80 --drain 0 --ready-timeout 0"));
     let mut run = call.start(["sh", "-c", "read line < $0", fifo.to_str().unwrap()]);
-    wait_gated(host);
+    wait_shut(host, &[80]);
     let seen = look();
     std::fs::write(&fifo, "go on\n").unwrap();
     assert_eq!(run.wait().unwrap().code(), Some(0));
