@@ -7,7 +7,10 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{
+    ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    value_parser,
+};
 
 use crate::gate::choice::{Choice, Kind};
 use crate::gate::scope::{Where, parse_interfaces, parse_networks};
@@ -20,6 +23,13 @@ use crate::step::{OpenOn, Settle};
 
 /// The longest duration that an option takes.
 pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// `--max-held`, unless given.
+pub const MAX_HELD: u32 = 65_536;
+/// The largest `--max-held`: a SYN that waits takes about 1 KB of the kernel's memory.
+pub const LARGEST_HELD: i64 = 1_048_576;
+/// `--max-held-per-source`, unless given: such a part of `--max-held`.
+pub const PART_OF_SOURCE: u32 = 4;
 
 /// Options are also read from variables of this prefix; COMMAND does not get to see them.
 pub const ENV_PREFIX: &str = "SYNGATE_";
@@ -68,6 +78,22 @@ pub struct Args {
         default_value = "drop"
     )]
     pub syn: Syn,
+
+    /// --syn hold: how many SYNs may wait; what comes then is dropped
+    #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD", default_value_t = MAX_HELD, value_parser = value_parser!(u32).range(1..=LARGEST_HELD), allow_hyphen_values = true)]
+    pub max_held: u32,
+
+    /// --syn hold: how many of one source, an IPv4 address or a /64 [default: a quarter of that]
+    #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD_PER_SOURCE", value_parser = value_parser!(u32).range(1..=LARGEST_HELD), allow_hyphen_values = true)]
+    pub max_held_per_source: Option<u32>,
+
+    /// --syn hold: how long letting them go may take, before the gate opens all the same
+    #[arg(long, value_name = "DUR", env = "SYNGATE_RELEASE_TIMEOUT", default_value = "2s", value_parser = duration, allow_hyphen_values = true)]
+    pub release_timeout: Duration,
+
+    /// --syn hold: number of the NFQUEUE that they wait in [default: one that is free]
+    #[arg(long, value_name = "NUM", env = "SYNGATE_QUEUE_NUM", value_parser = value_parser!(u16), allow_hyphen_values = true)]
+    pub queue_num: Option<u16>,
 
     /// How long to wait at most, gate closed, for what is under way to finish; 0s: not at all
     #[arg(long, value_name = "DUR", env = "SYNGATE_DRAIN", default_value = "1s", value_parser = duration, allow_hyphen_values = true)]
@@ -278,6 +304,10 @@ pub type Names = std::sync::Arc<[String]>;
 pub enum Syn {
     /// They are dropped, and their clients send them again
     Drop,
+    /// They wait in a queue of the kernel's, and go on when the gate opens
+    Hold,
+    /// hold where that can be done, else drop
+    Auto,
 }
 
 /// What came of parsing.

@@ -23,6 +23,7 @@ pub const HEADER: usize = 16;
 /// linux/netlink.h; not in the libc crate.
 const NETLINK_CAP_ACK: libc::c_int = 10;
 const NETLINK_EXT_ACK: libc::c_int = 11;
+const NETLINK_NO_ENOBUFS: libc::c_int = 5;
 const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSGERR_ATTR_MSG: u16 = 1;
@@ -91,6 +92,55 @@ impl Netlink {
     /// EPERM without CAP_NET_ADMIN.
     pub fn reserve_send_buffer(&self, bytes: usize) -> io::Result<()> {
         Ok(setsockopt(&self.fd, sockopt::SndBufForce, &bytes)?)
+    }
+
+    /// Makes room for `bytes` of messages that the kernel sends by itself (it doubles the figure);
+    /// without the host's CAP_NET_ADMIN, up to net.core.rmem_max only.
+    pub fn reserve_receive_buffer(&self, bytes: usize) {
+        if setsockopt(&self.fd, sockopt::RcvBufForce, &bytes).is_err() {
+            let _ = setsockopt(&self.fd, sockopt::RcvBuf, &bytes);
+        }
+    }
+
+    /// What finds no room is lost without a word: whoever counts does so elsewhere.
+    pub fn lose_quietly(&self) {
+        let _ = crate::sys::netlink_option_on(self.fd.as_fd(), NETLINK_NO_ENOBUFS);
+    }
+
+    /// Sends requests that are answered only if they are refused: [`Netlink::each_waiting`] sees that.
+    ///
+    /// # Errors
+    /// What sendmsg(2) says.
+    pub fn tell(&self, requests: &[u8]) -> Result<(), Refusal> {
+        self.send(&[IoSlice::new(requests)])
+    }
+
+    /// Calls `each` with the messages that are there, at most so many datagrams, without waiting.
+    /// Tells how many there were.
+    ///
+    /// # Errors
+    /// What recv(2) says.
+    pub fn each_waiting(
+        &mut self,
+        most: usize,
+        mut each: impl FnMut(Message<'_>),
+    ) -> Result<usize, Refusal> {
+        for n in 0..most {
+            let received = recv(
+                self.fd.as_raw_fd(),
+                &mut self.buffer,
+                MsgFlags::MSG_DONTWAIT,
+            );
+            match received {
+                Ok(length) => messages(&self.buffer[..length])
+                    .flatten()
+                    .for_each(&mut each),
+                Err(Errno::EAGAIN) => return Ok(n),
+                Err(Errno::EINTR) => (),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(most)
     }
 
     /// Sends `pages` as one datagram, which the kernel takes or refuses as a whole, and reads the
@@ -239,6 +289,11 @@ struct Answer {
 }
 
 impl Message<'_> {
+    /// What the kernel refuses a request with.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.answer()?.refusal
+    }
+
     fn answer(&self) -> Option<Answer> {
         let kind = i32::from(self.kind);
         if kind != libc::NLMSG_ERROR && kind != libc::NLMSG_DONE {

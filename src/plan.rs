@@ -10,16 +10,18 @@ use std::time::Duration;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, access, faccessat};
 
-use crate::cli::Args;
+use crate::cli::{Args, PART_OF_SOURCE, Syn};
 use crate::exit::NotRunnable;
 use crate::gate::choice::Choice;
 use crate::gate::scope::{Networks, Scope, Where};
 use crate::gate::who::Who;
-use crate::gate::{Rules, Settings};
+use crate::gate::{Rules, Settings, Steer};
 use crate::ports::PortSet;
 use crate::sockets::netns::Netns;
 use crate::step::{Config, OpenOn, Settle};
 use crate::syn::SynAction;
+use crate::syn::hold::Limits;
+use crate::syn::hold::pace::Translation;
 
 /// Where programs are looked for when PATH is not set (confstr(3), _CS_PATH), and where else they
 /// may be, to tell whoever has a short PATH (cron's is /usr/bin:/bin).
@@ -37,6 +39,8 @@ pub struct Plan {
     pub backend: Choice,
     /// Which packets to the gated ports are meant.
     pub scope: Scope,
+    /// `--release-timeout`.
+    pub release_timeout: Duration,
     /// `--xtables-wait`.
     pub xtables_wait: Duration,
     /// `--max-closed`.
@@ -107,9 +111,10 @@ impl Plan {
                 ready_check: args.ready_check.is_some(),
                 search: args.listen_netns_from.is_some(),
             },
-            syn: SynAction::new(args.syn),
+            syn: syn_action(args),
             backend: args.backend,
             scope: scope(args),
+            release_timeout: args.release_timeout,
             xtables_wait: args.xtables_wait,
             max_closed: args.max_closed,
             precheck: args.precheck.clone(),
@@ -126,11 +131,26 @@ impl Plan {
     }
 
     /// What the kernel shall contain while the gate is closed.
-    pub fn rules(&self) -> Rules {
+    pub fn rules(&self, steer: Steer) -> Rules {
         Rules {
             ports: self.config.ports.clone(),
             scope: self.scope.clone(),
-            steer: self.syn.steer(),
+            steer,
+        }
+    }
+
+    /// Whether packets reach their listeners as they come to the gate.
+    fn listeners_are_addressed(&self) -> bool {
+        self.scope.hook == Where::Input
+            && self.listeners == Listeners::Here
+            && self.config.listen_ports.is_plain()
+    }
+
+    /// What stands between the gate and the listeners.
+    pub fn translation(&self) -> Translation {
+        Translation {
+            listen_ports: self.config.listen_ports.clone(),
+            of_addresses: !self.listeners_are_addressed(),
         }
     }
 
@@ -142,21 +162,18 @@ impl Plan {
     /// Which local addresses the listeners may have. Where something changes a packet's destination
     /// between the gate and them, all: `--to` names the address that clients connect to.
     pub fn listener_scope(&self) -> Scope {
-        let as_sent = self.scope.hook == Where::Input
-            && self.listeners == Listeners::Here
-            && self.config.listen_ports.is_plain();
-        if as_sent {
+        if self.listeners_are_addressed() {
             self.scope.clone()
         } else {
             Scope::default()
         }
     }
 
-    /// What the backend of run `id` has to know.
-    pub fn settings(&self, id: &str) -> Settings {
+    /// What the backend of run `id` has to know; `action`: what becomes of SYNs.
+    pub fn settings(&self, id: &str, action: &str) -> Settings {
         Settings {
             run: id.to_owned(),
-            who: Who::me(self.syn.name(), &self.command_line()),
+            who: Who::me(action, &self.command_line()),
             xtables_wait: self.xtables_wait,
         }
     }
@@ -188,8 +205,13 @@ impl Plan {
             all if all.is_empty() => all,
             options => format!(", {options}"),
         };
+        let action = match &self.syn {
+            SynAction::Drop => "drop",
+            SynAction::Hold { or_drop: true, .. } => "hold, or else drop,",
+            SynAction::Hold { .. } => "hold",
+        };
         line(format!(
-            "close {} to new connections{narrowed} (opened by the kernel after {})",
+            "close {} to new connections{narrowed}: {action} their SYNs (opened by the kernel after {})",
             c.ports.brief(),
             shown(self.max_closed)
         ));
@@ -227,11 +249,36 @@ impl Plan {
             let check = check.to_string_lossy();
             line(format!("and until this succeeds: sh -c '{check}'"));
         }
+        let open = match &self.syn {
+            SynAction::Drop => "and open".to_owned(),
+            SynAction::Hold { .. } => format!(
+                "let the held SYNs go within {}, and open",
+                shown(self.release_timeout)
+            ),
+        };
         line(match c.settle {
-            Settle::Auto => "settle as long as the sockets still change, and open".to_owned(),
-            Settle::Fixed(settle) => format!("settle for {}, and open", shown(settle)),
+            Settle::Auto => format!("settle as long as the sockets still change, {open}"),
+            Settle::Fixed(settle) => format!("settle for {}, {open}", shown(settle)),
         });
         text
+    }
+}
+
+fn syn_action(args: &Args) -> SynAction {
+    let hold = |or_drop| SynAction::Hold {
+        queue: args.queue_num,
+        limits: Limits {
+            held: args.max_held,
+            per_source: args
+                .max_held_per_source
+                .unwrap_or(args.max_held.div_ceil(PART_OF_SOURCE)),
+        },
+        or_drop,
+    };
+    match args.syn {
+        Syn::Drop => SynAction::Drop,
+        Syn::Hold => hold(false),
+        Syn::Auto => hold(true),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::sockets::drained::Left;
 use crate::sockets::holders::{Holders, names};
 use crate::sockets::{Listener, Sample};
 use crate::step::{CommandExit, Facts, NotRun, Sender};
+use crate::syn::hold::Figures;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -107,6 +108,8 @@ pub struct Closed {
     opened_at: Option<Instant>,
     /// How many SYNs were stopped, if it could be read.
     pub syns_stopped: Option<u64>,
+    /// What became of those that were held.
+    pub held: Option<Figures>,
 }
 
 impl Closed {
@@ -119,6 +122,7 @@ impl Closed {
             before: Duration::ZERO,
             opened_at: None,
             syns_stopped: None,
+            held: None,
         }
     }
 
@@ -367,11 +371,29 @@ fn closed_words(e: &Evidence) -> String {
     let Some(time) = e.closed.time().map(ms_words) else {
         return format!("{ports} was never closed");
     };
+    if let Some(held) = &e.closed.held {
+        return format!("{ports} was closed for {time}, {}", held_words(held));
+    }
     match e.closed.syns_stopped {
         None => format!("{ports} was closed for {time}"),
         Some(1) => format!("{ports} was closed for {time}, 1 SYN dropped"),
         Some(n) => format!("{ports} was closed for {time}, {n} SYNs dropped"),
     }
+}
+
+fn held_words(held: &Figures) -> String {
+    let longest = ms_words(held.longest);
+    let mut words = match held.held {
+        0 => "no SYN held".to_owned(),
+        1 => format!("1 SYN held (for {longest})"),
+        n => format!("{n} SYNs held (the longest for {longest})"),
+    };
+    for (count, what) in [(held.overflow, "dropped"), (held.lost, "lost")] {
+        if count > 0 {
+            words.push_str(&format!(", {count} {what}"));
+        }
+    }
+    words
 }
 
 fn ms_words(time: Duration) -> String {
@@ -396,7 +418,8 @@ pub struct Report {
     command: Vec<String>,
     #[serde(serialize_with = "as_ranges")]
     ports: PortSet,
-    action: &'static str,
+    /// What became of SYNs.
+    pub action: &'static str,
     scope: Option<String>,
     listen_ports: Option<String>,
     /// In which network namespace the listeners were looked for at last, if not in our own.
@@ -420,6 +443,8 @@ pub struct Report {
     pub phases: Phases,
     /// How many SYNs were stopped.
     pub syns_stopped: Option<u64>,
+    /// What became of those that were held, if they were.
+    pub hold: Option<HoldRow>,
     listeners_before: Vec<ListenerRow>,
     listeners_after: Vec<ListenerRow>,
     /// Addresses that had a listener and are not covered by one any more.
@@ -464,6 +489,35 @@ impl From<Duration> for Ms {
     }
 }
 
+/// What became of the SYNs that were held.
+#[derive(Debug, Serialize)]
+pub struct HoldRow {
+    held: u64,
+    released: u64,
+    duplicates: u64,
+    overflow: u64,
+    lost: u64,
+    longest_ms: Ms,
+    release_ms: Option<Ms>,
+    release_timed_out: bool,
+}
+
+impl HoldRow {
+    /// From what was counted and decided.
+    pub fn new(held: Figures, facts: &Facts) -> HoldRow {
+        HoldRow {
+            held: held.held,
+            released: held.released,
+            duplicates: held.duplicates,
+            overflow: held.overflow,
+            lost: held.lost,
+            longest_ms: held.longest.into(),
+            release_ms: facts.released_in.map(Into::into),
+            release_timed_out: facts.release_timed_out,
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct ListenerRow {
     address: String,
@@ -502,6 +556,7 @@ impl Report {
             open_took_ms: None,
             phases: Phases::default(),
             syns_stopped: None,
+            hold: None,
             listeners_before: Vec::new(),
             listeners_after: Vec::new(),
             listeners_lost: Vec::new(),

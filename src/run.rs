@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 use std::hash::{BuildHasher, Hasher};
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -14,16 +15,19 @@ use crate::child::{self, Beside, Child};
 use crate::cli::Args;
 use crate::exit::{Exit, NOT_EXECUTABLE, NOT_FOUND, NOT_RUN};
 use crate::gate::choice::{Choice, Kind};
-use crate::gate::{self, Deadline, Gate};
+use crate::gate::{self, Deadline, Gate, Steer};
 use crate::plan::{Listeners, Plan, Refused};
 use crate::ports::PortSet;
-use crate::report::{Closed, Ending, Evidence, Outcome, Report, conclude, signal_name};
+use crate::report::{Closed, Ending, Evidence, HoldRow, Outcome, Report, conclude, signal_name};
 use crate::say::{Level, Say};
 use crate::signals::{Caught, Signals};
 use crate::sockets::diag::Sockets;
 use crate::sockets::ready::uncovered;
-use crate::sockets::{Sample, Want};
+use crate::sockets::{Sample, SynLimits, Want};
 use crate::step::{Action, CommandExit, Event, Sender, Settle, State};
+use crate::syn::hold::Hold;
+use crate::syn::hold::pace::{Pace, Translation};
+use crate::syn::{SynAction, Work};
 
 /// The length of a run's id, in hexadecimal digits.
 pub const ID_LENGTH: usize = 16;
@@ -98,7 +102,7 @@ fn carry_out(
 
     let until = Instant::now() + plan.max_closed;
     let mut warnings = Vec::new();
-    let gate = close(plan, until, say, report, &mut warnings)?;
+    let (gate, work) = close(plan, until, say, report, &mut warnings)?;
     let closed_at = gate.as_ref().map_or_else(Instant::now, Gate::closed_at);
     let deadline = gate.as_ref().map(|_| until);
     report.closed_after_ms = deadline.map(|_| (closed_at - started).into());
@@ -106,8 +110,11 @@ fn carry_out(
         plan,
         say,
         signals: &signals,
+        syn_limits: sockets.syn_limits(),
+        translation: plan.translation(),
         sockets,
         environment,
+        work,
         closed: Closed::new(closed_at, deadline),
         gate,
         child: None,
@@ -124,6 +131,9 @@ fn carry_out(
     if run.gate.as_ref().is_some_and(Gate::exposed) {
         state.guard();
     }
+    if run.work.hold().is_some() {
+        state.holds(plan.release_timeout);
+    }
     run.drive(&mut state, report);
     Ok(run.conclude(&state, &before, report))
 }
@@ -135,40 +145,73 @@ fn close(
     say: &Say,
     report: &mut Report,
     warnings: &mut Vec<String>,
-) -> Result<Option<Gate>, Ending> {
-    let rules = plan.rules();
-    match gate::close(plan.backend, &plan.settings(&report.run), &rules, until) {
-        Ok((gate, lacking)) => {
-            say.must_not_block();
-            report.backend = Some(gate.backend());
-            if plan.backend == Choice::Auto {
-                say.phase(&why_taken(gate.backend(), &lacking));
-            }
-            say.phase(&format!(
-                "closed {} ({})",
-                rules.ports.brief(),
-                gate.backend()
-            ));
-            for remark in gate.remarks() {
-                if remark.starts_with("IPv6 is not gated") {
-                    say.warning(remark);
-                    warnings.push(remark.clone());
-                } else {
-                    say.phase(remark);
-                }
-            }
-            Ok(Some(gate))
+) -> Result<(Option<Gate>, Work), Ending> {
+    let closed = close_with(&plan.syn, plan, until, say, report).or_else(|error| {
+        if !plan.syn.or_drop() {
+            return Err(error);
+        }
+        let text =
+            format!("--syn auto: SYNs are dropped, since they can't be held here: {error:#}");
+        say.warning(&text);
+        warnings.push(text);
+        close_with(&SynAction::Drop, plan, until, say, report)
+    });
+    match closed {
+        Ok((gate, work)) => {
+            note_remarks(&gate, say, warnings);
+            Ok((Some(gate), work))
         }
         Err(error) if plan.config.best_effort => {
             let text = format!("the gate can't be closed, COMMAND runs without: {error:#}");
             say.error(&format!("warning: {text}"));
             report.warnings.push(text);
-            Ok(None)
+            Ok((None, Work::None))
         }
         Err(error) => Err(Ending::not_run(
             "close_failed",
             format!("the gate can't be closed: {error:#}"),
         )),
+    }
+}
+
+/// Whoever is to wait has a place to wait in before the first SYN is stopped.
+fn close_with(
+    action: &SynAction,
+    plan: &Plan,
+    until: Deadline,
+    say: &Say,
+    report: &mut Report,
+) -> Result<(Gate, Work)> {
+    let work = action.begin()?;
+    let rules = plan.rules(work.steer());
+    let settings = plan.settings(&report.run, work.name());
+    let (gate, lacking) = gate::close(plan.backend, &settings, &rules, until)?;
+    say.must_not_block();
+    report.backend = Some(gate.backend());
+    report.action = work.name();
+    if plan.backend == Choice::Auto {
+        say.phase(&why_taken(gate.backend(), &lacking));
+    }
+    let queue = match work.steer() {
+        Steer::Drop => String::new(),
+        Steer::Queue(number) => format!(", SYNs wait in queue {number}"),
+    };
+    say.phase(&format!(
+        "closed {} ({}{queue})",
+        rules.ports.brief(),
+        gate.backend()
+    ));
+    Ok((gate, work))
+}
+
+fn note_remarks(gate: &Gate, say: &Say, warnings: &mut Vec<String>) {
+    for remark in gate.remarks() {
+        if remark.starts_with("IPv6 is not gated") {
+            say.warning(remark);
+            warnings.push(remark.clone());
+        } else {
+            say.phase(remark);
+        }
     }
 }
 
@@ -191,6 +234,10 @@ struct Run<'a> {
     signals: &'a Signals,
     sockets: Sockets,
     environment: Vec<CString>,
+    /// Before the gate, so that it goes before: whoever waits goes on, and is not dropped with it.
+    work: Work,
+    syn_limits: SynLimits,
+    translation: Translation,
     gate: Option<Gate>,
     child: Option<Child>,
     /// `--ready-check`, while it runs.
@@ -253,16 +300,20 @@ impl Run<'_> {
             Action::Rearm(ports) => Event::Stands(self.close_again(ports)),
             Action::Guard => Event::Intact(self.gate.as_mut().is_none_or(Gate::intact)),
             Action::Start => self.start(report),
+            Action::Release(ports) => self.release(&ports),
             Action::ShutOnly(ports) => {
                 self.shut_only(ports);
+                self.let_go();
                 let shut = self.gate.as_ref().map(|gate| gate.shut().clone());
                 Event::Shut(shut.unwrap_or_default())
             }
             Action::Open => {
                 self.open(report);
+                self.let_go();
                 Event::Done
             }
             Action::Remove => {
+                self.let_go();
                 self.remove();
                 Event::Done
             }
@@ -288,6 +339,39 @@ impl Run<'_> {
                 self.warn(format!("{error:#}"));
                 Event::Blind
             }
+        }
+    }
+
+    /// One round: those go for whom there is room.
+    fn release(&mut self, ports: &PortSet) -> Event {
+        let began = Instant::now();
+        let Some(hold) = self.work.hold() else {
+            return Event::Released(PortSet::EMPTY, Duration::ZERO);
+        };
+        hold.read();
+        if !hold.waited_for(ports).is_empty() {
+            let want = Want {
+                handshakes: true,
+                ..Want::default()
+            };
+            // Unseen, they go as slowly as to listeners elsewhere.
+            let sample = self.sockets.look(want).unwrap_or_default();
+            hold.release(
+                ports,
+                &mut Pace::new(&sample, self.syn_limits, &self.translation),
+            );
+            hold.read();
+        }
+        Event::Released(hold.waited_for(ports), began.elapsed())
+    }
+
+    /// Whoever waits for what is open now goes on: who came in the moment of opening, or had to wait
+    /// for longer than `--release-timeout`.
+    fn let_go(&mut self) {
+        let shut = self.gate.as_ref().map(|gate| gate.shut().clone());
+        let open = self.plan.config.ports.minus(&shut.unwrap_or_default());
+        if let Some(hold) = self.work.hold() {
+            hold.let_go(&open);
         }
     }
 
@@ -434,7 +518,10 @@ impl Run<'_> {
     fn remove(&mut self) {
         if let Some(mut gate) = self.gate.take() {
             match gate.remove() {
-                Ok(counted) => self.closed.syns_stopped = counted,
+                Ok(counted) => {
+                    self.closed.syns_stopped = counted;
+                    self.closed.held = self.work.hold().map(Hold::figures);
+                }
                 // It is open, or `open` has told otherwise.
                 Err(error) => self.warn(format!(
                     "the gate's rules could not be removed ({error:#}): syngate clear does"
@@ -458,7 +545,10 @@ impl Run<'_> {
             }
             let wake = state.wake();
             let until = [wake, self.say.due()].into_iter().flatten().min();
-            match self.signals.wait(until) {
+            match self.wait_for_packets(until) {
+                Ok(Some(Caught::Readable)) => {
+                    self.work.hold().into_iter().for_each(Hold::read);
+                }
                 Ok(Some(Caught::Stop(signal, sender))) => {
                     let child = self.child.as_ref();
                     let sender = child.map_or(sender, |child| child.hears_of(signal, sender));
@@ -478,6 +568,20 @@ impl Run<'_> {
         }
     }
 
+    /// Or for a signal. Packets are not read one by one.
+    fn wait_for_packets(&mut self, until: Option<Instant>) -> std::io::Result<Option<Caught>> {
+        let Some(hold) = self.work.hold() else {
+            return self.signals.wait(until);
+        };
+        match hold.not_before().filter(|at| *at > Instant::now()) {
+            Some(at) => {
+                let sooner = until.map_or(at, |until| until.min(at));
+                self.signals.wait(Some(sooner))
+            }
+            None => self.signals.wait_beside(until, Some(hold.as_fd())),
+        }
+    }
+
     /// With `-v`: each kind of wait once, without its changing figures.
     fn tell_waiting(&mut self, what: &str) {
         let kind = what.split(':').next().unwrap_or(what);
@@ -494,6 +598,7 @@ impl Run<'_> {
         self.note_warnings(state);
         let facts = &state.facts;
         report.facts(facts, &self.closed);
+        report.hold = self.closed.held.map(|held| HoldRow::new(held, facts));
         report.listen_netns = self.sockets.netns().map(ToString::to_string);
         report.warnings.append(&mut self.warnings);
         conclude(&Evidence {
@@ -672,8 +777,9 @@ fn dry_run(planned: Result<Plan, Refused>, say: &Say) -> Exit {
     match planned {
         Ok(plan) => {
             let kind = plan.backend.kinds().first().copied().unwrap_or(Kind::Nft);
-            let settings = plan.settings(&new_id());
-            let rules = gate::script(kind, &plan.rules(), &settings, plan.max_closed);
+            let settings = plan.settings(&new_id(), plan.syn.name());
+            let rules = plan.rules(plan.syn.steer());
+            let rules = gate::script(kind, &rules, &settings, plan.max_closed);
             crate::say::print(&format!("{}\n{rules}", plan.describe()));
             Exit::Status(0)
         }

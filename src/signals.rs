@@ -2,7 +2,7 @@
 //! anywhere but where it waits.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -31,6 +31,8 @@ pub enum Caught {
     OpenNow,
     /// A child has ended, perhaps.
     Child,
+    /// There is something to read where else was waited.
+    Readable,
 }
 
 /// All signals that we care for, blocked from here to the end of the process: one that comes too
@@ -80,6 +82,18 @@ impl Signals {
     /// # Errors
     /// What poll(2) and read(2) say.
     pub fn wait(&self, until: Option<Instant>) -> io::Result<Option<Caught>> {
+        self.wait_beside(until, None)
+    }
+
+    /// The same, or until `other` can be read.
+    ///
+    /// # Errors
+    /// As [`Signals::wait`].
+    pub fn wait_beside(
+        &self,
+        until: Option<Instant>,
+        other: Option<BorrowedFd>,
+    ) -> io::Result<Option<Caught>> {
         loop {
             // What is there already goes first, also when the time is over.
             if let Some(caught) = self.read()? {
@@ -89,16 +103,22 @@ impl Signals {
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(None);
             }
-            self.poll(left)?;
+            if self.poll(left, other)? {
+                return Ok(Some(Caught::Readable));
+            }
         }
     }
 
-    fn poll(&self, timeout: Option<Duration>) -> io::Result<()> {
-        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+    /// Whether it is `other` alone that can be read.
+    fn poll(&self, timeout: Option<Duration>, other: Option<BorrowedFd>) -> io::Result<bool> {
+        let all = [Some(self.fd.as_fd()), other].into_iter().flatten();
+        let mut fds: Vec<PollFd> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         match ppoll(&mut fds, timeout.map(TimeSpec::from), None) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(_) | Err(Errno::EINTR) => (),
+            Err(error) => return Err(error.into()),
         }
+        let any = |fd: &PollFd| fd.any().unwrap_or(false);
+        Ok(!any(&fds[0]) && fds.get(1).is_some_and(any))
     }
 
     fn read(&self) -> io::Result<Option<Caught>> {

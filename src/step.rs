@@ -6,11 +6,13 @@
 //! it waits for a signal, for COMMAND's exit, or for [`State::wake`].
 
 mod again;
+mod release;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use self::again::Again;
+use self::release::Release;
 use crate::listen_port::ListenPorts;
 use crate::ports::PortSet;
 use crate::sockets::drained::{DrainUntil, Left, left};
@@ -43,6 +45,11 @@ pub const SETTLE_GROUP: Duration = Duration::from_millis(300);
 pub const SETTLE_PATIENCE: Duration = Duration::from_secs(3);
 /// `--settle auto`: how long an address that had a listener is waited for when its port has others.
 pub const SETTLE_PLACES: Duration = Duration::from_secs(1);
+
+/// Held SYNs are let go in rounds, this far apart, or as far as a round took: what has gone takes
+/// places until the service has accepted it.
+pub const RELEASE_EVERY: Duration = Duration::from_micros(200);
+const RELEASE_PAUSE: u32 = 1;
 
 /// `--ready-check` is run again so long after it has failed.
 pub const CHECK_PAUSE: Duration = Duration::from_millis(100);
@@ -112,6 +119,8 @@ pub enum Event {
     Searched(bool),
     /// INT, TERM, HUP or QUIT.
     Signal(i32, Sender),
+    /// The answer to [`Action::Release`]: for which ports SYNs still wait, and how long it took.
+    Released(PortSet, Duration),
     /// USR1: somebody wants the gate open.
     OpenNow,
     /// What was asked for is done: shut, open, pass.
@@ -135,6 +144,8 @@ pub enum Action {
     Start,
     /// Shut exactly these ports.
     ShutOnly(PortSet),
+    /// Let go of held SYNs to these ports, as far as their listeners have room.
+    Release(PortSet),
     /// Open everything, for good. The very next thing after the decision.
     Open,
     /// Take away what is left of the gate.
@@ -230,6 +241,10 @@ pub struct Facts {
     pub checked_in: Option<Duration>,
     /// Gated ports of which no listener was seen, neither before nor after.
     pub never_seen: PortSet,
+    /// How long it took to let go of the held SYNs.
+    pub released_in: Option<Duration>,
+    /// `--release-timeout` was over before all of them could go.
+    pub release_timed_out: bool,
 }
 
 /// The state of a run.
@@ -254,6 +269,8 @@ pub struct State {
     search: Again,
     /// Somebody has removed the rules, and they are not back yet.
     fallen: bool,
+    /// Where SYNs are held.
+    release: Option<Release>,
     /// What came of it.
     pub facts: Facts,
 }
@@ -324,6 +341,7 @@ impl State {
             next_look: closed_at,
             next_guard: None,
             fallen: false,
+            release: None,
             check: Again::default(),
             search: Again::default(),
             facts: Facts {
@@ -338,14 +356,33 @@ impl State {
         self.next_guard = Some(self.closed_at + GUARD_EVERY);
     }
 
+    /// SYNs are held: from now on they are let go before their ports open, within `timeout`.
+    pub fn holds(&mut self, timeout: Duration) {
+        self.release = Some(Release::new(timeout, self.closed_at));
+    }
+
     /// When [`Event::Time`] is wanted at the latest, if at all.
     pub fn wake(&self) -> Option<Instant> {
+        let releases = self.releases().map(|(at, _)| at);
+        if self.opening() {
+            return releases;
+        }
         let opens = (!self.opened && self.phase != Phase::Over).then_some(self.deadline);
         let beside = self.beside().map(|(at, _)| at);
-        [self.looks_at(), self.guards_at(), beside, opens]
+        [self.looks_at(), self.guards_at(), beside, releases, opens]
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// When held SYNs are to be let go, and whose.
+    fn releases(&self) -> Option<(Instant, &PortSet)> {
+        self.release.as_ref().and_then(Release::due)
+    }
+
+    /// Everything is to open as soon as the held SYNs have gone.
+    fn opening(&self) -> bool {
+        !self.opened && self.release.as_ref().is_some_and(Release::is_of_all)
     }
 
     /// When the sockets are to be looked at.
@@ -366,6 +403,9 @@ impl State {
 
     /// What is being waited for, for the people who watch. COMMAND speaks for itself.
     pub fn waiting_for(&self) -> Option<String> {
+        if self.opening() {
+            return Some("letting the held SYNs go".to_owned());
+        }
         match self.phase {
             Phase::Draining { .. } if self.facts.left.is_nothing() => Some("draining".to_owned()),
             Phase::Draining { .. } => Some(format!("draining: {}", self.facts.left)),
@@ -409,12 +449,21 @@ impl State {
             Event::ReadyChecked(exit) => self.ready_checked(exit, now),
             Event::Searched(found) => self.searched(found, now),
             Event::Signal(signal, sender) => self.signalled(signal, sender),
+            Event::Released(waiting, cost) => self.released(&waiting, cost, now),
             Event::OpenNow => self.open_now(),
             Event::Done | Event::Time => self.go_on(now),
         }
     }
 
     fn go_on(&mut self, now: Instant) -> Option<Action> {
+        if let Some((at, ports)) = self.releases() {
+            if at <= now {
+                return Some(Action::Release(ports.clone()));
+            }
+            if self.opening() {
+                return None;
+            }
+        }
         if self.phase == Phase::Over || (self.opened && !self.removed) {
             return Some(self.close_down());
         }
@@ -549,7 +598,7 @@ impl State {
     /// Whether the listeners are looked at while COMMAND runs.
     fn follows(&self) -> bool {
         let wanted = self.config.open_on == OpenOn::Ready && !self.config.ready_timeout.is_zero();
-        wanted && !self.opened
+        wanted && !self.opened && !self.opening()
     }
 
     /// The sockets could not be looked at: try again, within the bounds of the phase.
@@ -568,10 +617,37 @@ impl State {
 
     // Opening -----------------------------------------------------------------------------------
 
+    /// Opens everything; where SYNs are held, once they have gone.
     fn open(&mut self) -> Action {
+        if let Some(release) = &mut self.release {
+            release.aim_at_all(self.config.ports.clone());
+            if let Some((_, ports)) = release.due() {
+                return Action::Release(ports.clone());
+            }
+        }
         self.opened = true;
         self.shut = PortSet::EMPTY;
         Action::Open
+    }
+
+    /// Some of the held SYNs have gone. A port opens once nobody waits for it: who comes meanwhile
+    /// lines up behind those who do.
+    fn released(&mut self, waiting: &PortSet, cost: Duration, now: Instant) -> Option<Action> {
+        let release = self.release.as_mut()?;
+        let rest = RELEASE_EVERY.max(cost * RELEASE_PAUSE);
+        let round = release.round(waiting, cost, rest, now);
+        self.facts.release_timed_out |= round.timed_out;
+        if let Some(took) = round.took {
+            *self.facts.released_in.get_or_insert_default() += took;
+        }
+        if round.done.is_empty() {
+            return self.go_on(now);
+        }
+        if release.is_of_all() {
+            return Some(self.open());
+        }
+        self.shut = self.shut.minus(&round.done);
+        Some(Action::ShutOnly(self.shut.clone()))
     }
 
     fn finish(&mut self) -> Option<Action> {
@@ -723,6 +799,7 @@ impl State {
             holders: matches!(self.phase, Phase::Readying { .. })
                 && self.config.settle == Settle::Auto
                 && self.watches.values().any(Watch::has_group),
+            ..Want::default()
         })
     }
 
@@ -776,12 +853,19 @@ impl State {
         let down = self.ports_that(|w| w.now.is_empty());
         let fallen = self.config.ports.minus(&self.shut).intersection(&down);
         let shut = self.shut.minus(&up).union(&fallen);
-        self.shut_only(shut).or_else(|| self.go_on(now))
+        self.shut_only(shut, now).or_else(|| self.go_on(now))
     }
 
-    fn shut_only(&mut self, shut: PortSet) -> Option<Action> {
+    /// What is to open waits for the held SYNs to go.
+    fn shut_only(&mut self, shut: PortSet, now: Instant) -> Option<Action> {
+        let mut shut = shut;
+        if let Some(release) = &mut self.release {
+            release.aim(self.shut.minus(&shut));
+            shut = self.shut.union(&shut);
+        }
         if shut == self.shut {
-            return None;
+            let (_, ports) = self.releases().filter(|(at, _)| *at <= now)?;
+            return Some(Action::Release(ports.clone()));
         }
         self.shut = shut.clone();
         Some(Action::ShutOnly(shut))
@@ -825,7 +909,7 @@ impl State {
         self.next_look = next;
         // What is open already (--open-on ready) stays open.
         let shut = self.shut.intersection(&pending);
-        self.shut_only(shut)
+        self.shut_only(shut, now)
     }
 
     /// When the port may open; `None` while its listener is waited for.
@@ -924,6 +1008,9 @@ impl State {
         if self.phase == Phase::Running && self.facts.signals.is_empty() {
             self.facts.signals.push((signal, sender));
             return (sender != Sender::Terminal).then_some(Action::Pass(signal));
+        }
+        if self.opening() {
+            self.release = None; // whoever still waits is let go at once
         }
         if self.command_pending() {
             self.facts.not_run = Some(NotRun::Signal);

@@ -17,6 +17,7 @@ use self::choice::{Choice, Kind, Lacking};
 use self::scope::Scope;
 use self::who::Who;
 use crate::ports::PortSet;
+use crate::syn::hold::queue::QueueNum;
 
 /// The names of what we put into the kernel begin with this; a run's id follows.
 pub const PREFIX: &str = "syngate_";
@@ -51,6 +52,8 @@ pub struct Rules {
 pub enum Steer {
     /// Nowhere: its client sends it again.
     Drop,
+    /// Into this queue, NFQUEUE, where it waits for a verdict; on, if nobody reads the queue.
+    Queue(QueueNum),
 }
 
 /// The moment at which the kernel opens the gate by itself.

@@ -8,7 +8,7 @@ use nix::libc;
 use nix::sys::socket::SockProtocol;
 
 use super::netns::{self, Netns, NoEntry};
-use super::{Connections, Family, HalfOpen, Listener, Sample, SocketId, Want, holders};
+use super::{Connections, Family, HalfOpen, Listener, Sample, SocketId, SynLimits, Want, holders};
 use crate::gate::scope::Scope;
 use crate::netlink::{Netlink, attribute, get, put_attribute};
 use crate::ports::PortSet;
@@ -114,6 +114,14 @@ impl Sockets {
         now > self.cookies_at_start
     }
 
+    /// How the listeners' network namespace keeps half-open connections.
+    pub fn syn_limits(&self) -> SynLimits {
+        match &self.netns {
+            None => syn_limits(),
+            Some(netns) => netns.within(syn_limits).unwrap_or(SYN_LIMITS),
+        }
+    }
+
     /// One look. The order matters: a connection moves from SYN_RECV to the accept queue (LISTEN)
     /// to the process, and one that is looked for in its next place first would be missed. A network
     /// namespace that is not there, because its container is just being replaced, has no sockets.
@@ -134,7 +142,7 @@ impl Sockets {
                 Err(refused) => return Err(refused.into()),
             },
         };
-        if want.half_open {
+        if want.half_open || want.handshakes {
             view.count_connections(&self.watched, self.families, want.connections, &mut sample)?;
         }
         sample.listeners = view.listeners(&self.watched)?;
@@ -208,6 +216,7 @@ impl View {
             (1 << SYN_RECV, 0)
         };
         let (mut half_open, mut connections) = (HalfOpen::default(), Connections::default());
+        let handshakes = &mut sample.handshakes;
         for (family, listened) in [(libc::AF_INET, v4), (libc::AF_INET6, v6)] {
             if !listened {
                 continue; // what nobody ever listened for has no connections
@@ -216,10 +225,17 @@ impl View {
                 if row.state != SYN_RECV {
                     connections.established += 1;
                     connections.busy += u32::from(row.is_busy());
-                } else if row.is_young() {
-                    half_open.young += 1;
-                } else {
-                    half_open.stale += 1;
+                    return;
+                }
+                let at = (row.address.to_canonical(), row.port);
+                let here = handshakes.entry(at).or_default();
+                match row.retransmits {
+                    0 => here.fresh += 1,
+                    _ => here.old += 1,
+                }
+                match row.is_young() {
+                    true => half_open.young += 1,
+                    false => half_open.stale += 1,
                 }
             })?;
         }
@@ -401,6 +417,24 @@ impl Row<'_> {
         never_answered
             || since_received < since_sent
             || (since_received == since_sent && since_received < UNDECIDED_MS)
+    }
+}
+
+/// The kernel's defaults, on a small host.
+const SYN_LIMITS: SynLimits = SynLimits {
+    cookies: true,
+    max_syn_backlog: 128,
+};
+
+/// Those of this thread's network namespace.
+fn syn_limits() -> SynLimits {
+    let value = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()?;
+        text.trim().parse::<u32>().ok()
+    };
+    SynLimits {
+        cookies: value("tcp_syncookies").map_or(SYN_LIMITS.cookies, |on| on > 0),
+        max_syn_backlog: value("tcp_max_syn_backlog").unwrap_or(SYN_LIMITS.max_syn_backlog),
     }
 }
 
@@ -617,6 +651,7 @@ mod tests {
         let mut sockets = Sockets::new(&many, &Scope::default()).unwrap();
         let want = Want {
             half_open: true,
+            handshakes: true,
             connections: true,
             holders: true,
         };

@@ -7,6 +7,7 @@ pub mod holders;
 pub mod netns;
 pub mod ready;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// A TCP socket in LISTEN.
@@ -51,6 +52,14 @@ pub enum Family {
 impl Family {
     /// Both.
     pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    /// That of an address.
+    pub fn of(address: IpAddr) -> Family {
+        match address {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        }
+    }
 }
 
 impl Listener {
@@ -93,6 +102,25 @@ pub struct HalfOpen {
     pub stale: u32,
 }
 
+/// The same by whether the client has been asked more than once, for those who count places in a
+/// listener's queues.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Handshakes {
+    /// The SYN-ACK was sent once.
+    pub fresh: u32,
+    /// It was sent again.
+    pub old: u32,
+}
+
+/// How the kernel keeps half-open connections (ip-sysctl).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SynLimits {
+    /// `tcp_syncookies`: what finds no place is answered with a cookie.
+    pub cookies: bool,
+    /// `tcp_max_syn_backlog`.
+    pub max_syn_backlog: u32,
+}
+
 /// Accepted or acceptable connections on the gated ports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Connections {
@@ -110,6 +138,8 @@ pub struct Sample {
     pub listeners: Vec<Listener>,
     /// Handshakes.
     pub half_open: HalfOpen,
+    /// Handshakes by the local address and port.
+    pub handshakes: HashMap<(IpAddr, u16), Handshakes>,
     /// Connections.
     pub connections: Connections,
     /// Whether the kernel answered SYNs with SYN cookies (SyncookiesSent) since the first look:
@@ -122,7 +152,9 @@ pub struct Sample {
 /// What to look at: each costs more than the one before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Want {
-    /// `half_open` and `cookies_sent`.
+    /// `handshakes`.
+    pub handshakes: bool,
+    /// The same, `half_open` and `cookies_sent`.
     pub half_open: bool,
     /// `connections`.
     pub connections: bool,

@@ -85,7 +85,7 @@ impl Tale {
 
     fn wakes_at(&self) -> Option<u64> {
         let at = self.state.wake()?;
-        Some((at - self.closed_at).as_millis() as u64)
+        Some((at - self.closed_at).as_micros().div_ceil(1_000) as u64)
     }
 
     /// From the closed gate to the running COMMAND, quickly: it starts at 10.
@@ -210,7 +210,7 @@ fn an_idle_service_is_drained_when_quiet_is_seen_twice() {
     let want = Want {
         half_open: true,
         connections: true,
-        holders: false,
+        ..Want::default()
     };
     assert_eq!(tale.at(0, Event::Closed), Some(Action::Look(want)));
     assert_eq!(tale.saw(1, on_80(&[1])), None);
@@ -1148,6 +1148,111 @@ fn usr1_opens_and_waits_on() {
     tale.opens_and_ends(action);
 }
 
+// Held SYNs ---------------------------------------------------------------------------------------
+
+/// COMMAND has replaced the service, and runs no more: the port is about to open.
+fn held(config: Config) -> Tale {
+    let mut tale = Tale::running(config, &on_80(&[1]));
+    tale.state.holds(Duration::from_secs(2));
+    tale.exits(60, 0);
+    tale
+}
+
+fn waiting(text: &str) -> Event {
+    Event::Released(ports(text), COST)
+}
+
+#[test]
+fn the_gate_opens_when_nobody_waits_any_more() {
+    let mut tale = held(config());
+    let release = Some(Action::Release(ports("80")));
+    assert_eq!(tale.saw(60, on_80(&[2])), release);
+    assert_eq!(tale.at(60, waiting("80")), None, "listeners need a moment");
+    assert_eq!(tale.wakes_at(), Some(61));
+    assert_eq!(tale.at(61, Event::Time), release);
+    let action = tale.at(61, Event::Released(PortSet::EMPTY, COST));
+    tale.opens_and_ends(action);
+    let took = tale.state.facts.released_in.unwrap();
+    assert!(took >= Duration::from_millis(1), "{took:?}");
+    assert!(!tale.state.facts.release_timed_out);
+}
+
+#[test]
+fn the_release_is_bounded() {
+    let mut tale = held(config());
+    assert!(tale.saw(60, on_80(&[2])).is_some());
+    assert_eq!(tale.at(60, waiting("80")), None);
+    assert_eq!(
+        tale.at(2_059, Event::Time),
+        Some(Action::Release(ports("80")))
+    );
+    assert_eq!(tale.at(2_059, waiting("80")), None);
+    let action = tale.at(2_060, waiting("80"));
+    tale.opens_and_ends(action);
+    assert!(tale.state.facts.release_timed_out);
+}
+
+#[test]
+fn a_signal_during_the_release_opens_now() {
+    let mut tale = held(config());
+    assert!(tale.saw(60, on_80(&[2])).is_some());
+    assert_eq!(tale.at(60, waiting("80")), None);
+    let action = tale.at(61, Event::Signal(INT, Sender::Process));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn each_port_opens_when_its_own_have_gone() {
+    let mut two = config();
+    two.ports = ports("80,443");
+    let mut both = on_80(&[1]);
+    both.listeners.push(listener(443, 2));
+    let mut tale = Tale::running(two, &both);
+    tale.state.holds(Duration::from_secs(2));
+    tale.exits(60, 0);
+    // 443 is not there yet.
+    assert_eq!(
+        tale.saw(60, on_80(&[3])),
+        Some(Action::Release(ports("80")))
+    );
+    assert_eq!(tale.at(60, waiting("80,443")), None);
+    assert_eq!(
+        tale.saw(61, on_80(&[3])),
+        Some(Action::Release(ports("80")))
+    );
+    let opens = tale.at(61, waiting("443"));
+    assert_eq!(opens, Some(Action::ShutOnly(ports("443"))));
+    assert!(matches!(
+        tale.at(61, Event::Shut(ports("443"))),
+        None | Some(Action::Look(_))
+    ));
+    let mut all = on_80(&[3]);
+    all.listeners.push(listener(443, 4));
+    let last = tale.saw(70, all);
+    assert_eq!(
+        last,
+        Some(Action::Release(ports("80,443"))),
+        "late ones of 80 too"
+    );
+    let action = tale.at(70, Event::Released(PortSet::EMPTY, COST));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn who_waits_goes_before_an_early_opening_too() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.state.holds(Duration::from_secs(2));
+    assert_eq!(
+        tale.at(20, Event::OpenNow),
+        Some(Action::Release(ports("80")))
+    );
+    assert_eq!(tale.at(20, waiting("80")), None);
+    assert_eq!(tale.at(21, Event::Time), Some(Action::Release(ports("80"))));
+    assert_eq!(tale.at(21, waiting("443")), Some(Action::Open));
+    tale.removes();
+    assert_eq!(tale.at(21, Event::Done), None, "COMMAND runs on");
+}
+
 // Any course --------------------------------------------------------------------------------------
 
 mod any_course {
@@ -1187,6 +1292,7 @@ mod any_course {
         fn ends_open(
             follow in any::<bool>(),
             exposed in any::<bool>(),
+            waits in prop::option::of(prop::collection::vec(any::<bool>(), 1..6)),
             (ready_check, search) in any::<(bool, bool)>(),
             beside in prop::collection::vec(prop::option::of(any::<bool>()), 1..6),
             best_effort in any::<bool>(),
@@ -1208,7 +1314,12 @@ mod any_course {
             if exposed {
                 tale.state.guard();
             }
-            let mut removed = 0;
+            if waits.is_some() {
+                tale.state.holds(Duration::from_millis(5));
+            }
+            let (mut removed, mut rounds) = (0, 0);
+            // For which ports nobody waits any more.
+            let mut released = waits.is_none();
             let (mut opened, mut started, mut looks, mut checks) = (0, 0, 0usize, 0usize);
             // What runs beside; each may end in some way, or never.
             let (mut checking, mut searching, mut passed, mut nth) = (false, false, false, 0usize);
@@ -1221,7 +1332,25 @@ mod any_course {
                 let action = tale.at(now, event.clone());
                 event = match action {
                     Some(Action::End) => { ended = true; break }
-                    Some(Action::Open) => { opened += 1; Event::Done }
+                    Some(Action::Open) => {
+                        let facts = &tale.state.facts;
+                        let hurried = facts.interrupted.is_some() || facts.release_timed_out;
+                        prop_assert!(released || hurried);
+                        opened += 1;
+                        Event::Done
+                    }
+                    Some(Action::Release(ports)) => {
+                        prop_assert!(opened == 0 && !ports.is_empty());
+                        let waits = waits.as_ref().expect("nothing is held");
+                        rounds += 1;
+                        let waiting = match waits[rounds % waits.len()] {
+                            true => ports,
+                            false => PortSet::EMPTY,
+                        };
+                        released = waiting.is_empty();
+                        now += 1;
+                        Event::Released(waiting, COST)
+                    }
                     Some(Action::ShutOnly(shut)) => {
                         prop_assert_eq!(opened, 0);
                         prop_assert!(passed || !ready_check || !shut.is_empty());

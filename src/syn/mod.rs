@@ -1,10 +1,16 @@
 //! What becomes of the SYNs of new connections while the gate is closed.
 //!
 //! An action says where the kernel steers them (`Steer`). One that has work of its own in user
-//! space does it here too, so that `run.rs` treats all alike: the gate is opened in one order for
-//! all of them, by emptying the set of gated ports, then removing the rules.
+//! space does it here too ([`Work`]), so that `run.rs` treats all alike: the gate is opened in one
+//! order for all of them, by letting go who waits, emptying the set of gated ports, letting go who
+//! came in between, then removing the rules.
 
-use crate::cli::Syn;
+pub mod hold;
+
+use anyhow::Result;
+
+use self::hold::queue::{FIRST_NUMBER, QueueNum};
+use self::hold::{Hold, Limits};
 use crate::gate::Steer;
 
 /// `--syn`.
@@ -14,27 +20,84 @@ pub enum SynAction {
     /// 6.5 and newer, each second three times more (tcp_syn_linear_timeouts); on others after 3, 7,
     /// 15 s (RFC 6298, 5.7).
     Drop,
+    /// They wait in a queue.
+    Hold {
+        /// `--queue-num`: which one; else one that is free.
+        queue: Option<QueueNum>,
+        /// `--max-held` and `--max-held-per-source`.
+        limits: Limits,
+        /// `--syn auto`: where that can't be done, they are dropped.
+        or_drop: bool,
+    },
+}
+
+/// What is done in user space while the gate is closed.
+pub enum Work {
+    /// Nothing.
+    None,
+    /// SYNs are held.
+    Hold(Box<Hold>),
 }
 
 impl SynAction {
-    /// The action that was asked for.
-    pub fn new(syn: Syn) -> SynAction {
-        match syn {
-            Syn::Drop => SynAction::Drop,
-        }
-    }
-
-    /// Its name on the command line and in the report.
+    /// Its name on the command line and in the report, as far as that is decided before the gate is
+    /// closed.
     pub fn name(&self) -> &'static str {
         match self {
             SynAction::Drop => "drop",
+            SynAction::Hold { .. } => "hold",
         }
     }
 
-    /// Where the kernel shall steer the SYNs.
+    /// Whether dropping is as good, if nothing else can be done.
+    pub fn or_drop(&self) -> bool {
+        matches!(self, SynAction::Hold { or_drop: true, .. })
+    }
+
+    /// Gets ready for the SYNs that the gate will stop. Nothing is stopped yet.
+    ///
+    /// # Errors
+    /// It can't be done here.
+    pub fn begin(&self) -> Result<Work> {
+        Ok(match self {
+            SynAction::Drop => Work::None,
+            SynAction::Hold { queue, limits, .. } => {
+                Work::Hold(Box::new(Hold::begin(*queue, *limits)?))
+            }
+        })
+    }
+
+    /// Where the kernel would steer the SYNs, for whoever only asks.
     pub fn steer(&self) -> Steer {
         match self {
             SynAction::Drop => Steer::Drop,
+            SynAction::Hold { queue, .. } => Steer::Queue(queue.unwrap_or(FIRST_NUMBER)),
+        }
+    }
+}
+
+impl Work {
+    /// Where the kernel shall steer the SYNs.
+    pub fn steer(&self) -> Steer {
+        match self {
+            Work::None => Steer::Drop,
+            Work::Hold(hold) => Steer::Queue(hold.queue()),
+        }
+    }
+
+    /// The action's name, as it turned out.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Work::None => "drop",
+            Work::Hold(_) => "hold",
+        }
+    }
+
+    /// The SYNs that wait, if any can.
+    pub fn hold(&mut self) -> Option<&mut Hold> {
+        match self {
+            Work::None => None,
+            Work::Hold(hold) => Some(hold),
         }
     }
 }

@@ -72,7 +72,8 @@ impl Script<'_> {
         let (table, built_in) = place(&self.rules.scope);
         let (chain, stop) = (chain(self.id), stop_chain(self.id));
         let verdict = match self.rules.steer {
-            Steer::Drop => "DROP",
+            Steer::Drop => "DROP".to_owned(),
+            Steer::Queue(number) => format!("NFQUEUE --queue-num {number} --queue-bypass"),
         };
         let mut script = format!("*{table}\n:{chain} - [0:0]\n:{stop} - [0:0]\n");
         let _ = writeln!(script, "-A {stop} -j {verdict}");

@@ -12,6 +12,7 @@ use crate::gate::scope::{Scope, Where, short};
 use crate::gate::{Rules, Steer};
 use crate::ports::PortSet;
 use crate::sockets::Family;
+use crate::syn::hold::queue::QueueNum;
 
 /// The set of gated ports.
 pub const PORTS: &CStr = c"ports";
@@ -106,6 +107,11 @@ pub enum Term {
     Count,
     /// Drop it.
     Drop,
+    /// Put it into this queue; if nobody reads that, the packet goes on. By nft's own expression
+    /// `queue`.
+    Queue(QueueNum),
+    /// The same by the target NFQUEUE of x_tables, where the kernel lacks the expression.
+    QueueByTarget(QueueNum),
 }
 
 /// Compiles the rules of run `id`; `comment` says who made them.
@@ -188,6 +194,7 @@ fn rule(addresses: Vec<Term>, scope: &Scope, steer: Steer) -> Vec<Term> {
     terms.push(Term::Count);
     terms.push(match steer {
         Steer::Drop => Term::Drop,
+        Steer::Queue(number) => Term::Queue(number),
     });
     terms
 }
@@ -245,6 +252,19 @@ impl Ruleset {
             priority = self.priority,
             rules = rules.concat(),
         )
+    }
+
+    /// The same for a kernel without nft's expression `queue`; `None` if there is nothing to change.
+    pub fn with_target(&self) -> Option<Ruleset> {
+        let mut same = true;
+        let mut by_target = self.clone();
+        for term in by_target.rules.iter_mut().flatten() {
+            if let Term::Queue(number) = *term {
+                *term = Term::QueueByTarget(number);
+                same = false;
+            }
+        }
+        (!same).then_some(by_target)
     }
 
     /// The base chain: named after its hook.
@@ -324,6 +344,9 @@ impl fmt::Display for Term {
             Term::ToThisHost => write!(f, "fib daddr type local"),
             Term::Count => write!(f, "counter name \"{}\"", shown(STOPPED)),
             Term::Drop => write!(f, "drop"),
+            Term::Queue(number) => write!(f, "queue flags bypass to {number}"),
+            // As nft lists it: it can't read that back.
+            Term::QueueByTarget(_) => write!(f, "xt target \"NFQUEUE\""),
         }?;
         match self.set() {
             Some((set, false)) => write!(f, " @{}", shown(set)),

@@ -255,6 +255,8 @@ fn load(rule: &mut Rule, term: Term) {
         }
         Term::Count => rule.add_expr(&raw::CountInto(STOPPED)),
         Term::Drop => rule.add_expr(&Verdict::Drop),
+        Term::Queue(number) => rule.add_expr(&raw::Queue(number)),
+        Term::QueueByTarget(number) => rule.add_expr(&raw::QueueTarget(number)),
     }
 }
 

@@ -113,6 +113,14 @@ impl Nft {
         })
     }
 
+    /// With an owner, or else with a watchdog.
+    fn create_either(&mut self, rules: &Ruleset, until: Deadline) -> Result<()> {
+        match self.create_owned(rules, until) {
+            Err(error) if error.is::<OwnerRefused>() => self.create_plain(rules.clone(), until),
+            done => done,
+        }
+    }
+
     fn create_owned(&mut self, rules: &Ruleset, until: Deadline) -> Result<()> {
         if crate::fault::is("no-owner-tables") {
             bail!(OwnerRefused);
@@ -121,12 +129,14 @@ impl Nft {
     }
 
     fn create_plain(&mut self, rules: Ruleset, until: Deadline) -> Result<()> {
-        self.watchdog = Some(Watchdog::start(Kind::Nft, &self.id, until)?);
-        self.remarks.push(
-            "this kernel has no tables with an owner (Linux 5.12): a watchdog process removes the \
-             rules should syngate be killed"
-                .to_owned(),
-        );
+        if self.watchdog.is_none() {
+            self.watchdog = Some(Watchdog::start(Kind::Nft, &self.id, until)?);
+            self.remarks.push(
+                "this kernel has no tables with an owner (Linux 5.12): a watchdog process removes \
+                 the rules should syngate be killed"
+                    .to_owned(),
+            );
+        }
         self.create(
             Ruleset {
                 owned: false,
@@ -293,9 +303,12 @@ impl Backend for Nft {
 
     fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
         let rules = compile(rules, &self.id, &self.comment);
-        match self.create_owned(&rules, until) {
-            Err(error) if error.is::<OwnerRefused>() => self.create_plain(rules, until),
-            done => done,
+        match (self.create_either(&rules, until), rules.with_target()) {
+            // Of two ways into a queue a kernel may have either.
+            (Err(error), Some(by_target)) if error.is::<Lacking>() => {
+                self.create_either(&by_target, until)
+            }
+            (done, _) => done,
         }
     }
 

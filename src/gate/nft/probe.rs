@@ -10,12 +10,12 @@ use anyhow::Result;
 use nix::errno::Errno;
 use nix::libc;
 
+use super::Tables;
 use super::compile::{Ruleset, compile};
 use super::messages::{self, Transaction};
-use super::{NFTA_RULE_CHAIN, NFTA_RULE_TABLE, Tables, nft_message};
 use crate::gate::scope::{Scope, Where};
 use crate::gate::{Rules, Steer};
-use crate::netlink::{HEADER, Refusal, message_bytes, messages, put_attribute};
+use crate::netlink::{HEADER, Refusal, messages, put_attribute};
 use crate::ports::PortSet;
 
 // linux/netfilter/nfnetlink.h
@@ -31,19 +31,6 @@ const NFNL_MSG_COMPAT_GET: u16 = 0;
 const NFTA_COMPAT_NAME: u16 = 1;
 const NFTA_COMPAT_REV: u16 = 2;
 const NFTA_COMPAT_TYPE: u16 = 3;
-// linux/netfilter/nf_tables.h
-const NFTA_RULE_EXPRESSIONS: u16 = 4;
-const NFTA_LIST_ELEM: u16 = 1;
-const NFTA_EXPR_NAME: u16 = 1;
-const NFTA_EXPR_DATA: u16 = 2;
-const NFTA_QUEUE_NUM: u16 = 1;
-const NFTA_QUEUE_TOTAL: u16 = 2;
-const NFTA_QUEUE_FLAGS: u16 = 3;
-const NFTA_TARGET_NAME: u16 = 1;
-const NFTA_TARGET_REV: u16 = 2;
-const NFTA_TARGET_INFO: u16 = 3;
-/// Packets pass if nobody listens on the queue, in both forms.
-const BYPASS: u16 = 1;
 /// Some queue: nothing is ever sent there.
 const QUEUE: u16 = 0;
 
@@ -73,7 +60,7 @@ pub struct Probed {
 /// # Errors
 /// There is no netfilter netlink in this kernel.
 pub fn probe(id: &str) -> Result<Probed> {
-    let plain = ruleset(id, Where::Input, false);
+    let plain = ruleset(id, Where::Input, Steer::Drop);
     let owner = owned(id)?;
     let (table, gate) = match &owner {
         Ok(()) => (Ok(()), Ok(())),
@@ -82,13 +69,12 @@ pub fn probe(id: &str) -> Result<Probed> {
             rehearse(Rehearsal::of(&plain)?)?,
         ),
     };
-    let rule = |expression, data: &[u8]| {
-        rehearse(Rehearsal::of(&plain)?.with_rule(&plain, expression, data))
-    };
+    let queue = ruleset(id, Where::Input, Steer::Queue(QUEUE));
+    let by_target = queue.with_target().unwrap_or_else(|| queue.clone());
     Ok(Probed {
-        prerouting: rehearse(Rehearsal::of(&ruleset(id, Where::Prerouting, false))?)?,
-        queue: rule("queue", &queue())?,
-        nfqueue_target: rule("target", &nfqueue_target())?,
+        prerouting: rehearse(Rehearsal::of(&ruleset(id, Where::Prerouting, Steer::Drop))?)?,
+        queue: rehearse(Rehearsal::of(&queue)?)?,
+        nfqueue_target: rehearse(Rehearsal::of(&by_target)?)?,
         nfnetlink_queue: Tables::open()?.has_queues(),
         recent: Tables::open()?.has_recent(),
         table,
@@ -103,7 +89,11 @@ fn owned(id: &str) -> Result<Result<(), Refusal>> {
     if crate::fault::is("no-owner-tables") {
         return Ok(Err(Errno::EOPNOTSUPP.into()));
     }
-    rehearse(Rehearsal::of(&ruleset(id, Where::Input, true))?)
+    let rules = Ruleset {
+        owned: true,
+        ..ruleset(id, Where::Input, Steer::Drop)
+    };
+    rehearse(Rehearsal::of(&rules)?)
 }
 
 /// Over a socket of its own, so that no answer can be taken for another's.
@@ -112,40 +102,20 @@ fn rehearse(rehearsal: Rehearsal) -> Result<Result<(), Refusal>> {
     Ok(Tables::open()?.socket.transact(&pages, rehearsal.seqs))
 }
 
-/// The gate that a run would make, for one port.
-fn ruleset(id: &str, hook: Where, owned: bool) -> Ruleset {
+/// The gate that a run would make, for one port, without an owner.
+fn ruleset(id: &str, hook: Where, steer: Steer) -> Ruleset {
     let rules = Rules {
         ports: PortSet::from_iter([1]),
         scope: Scope {
             hook,
             ..Scope::default()
         },
-        steer: Steer::Drop,
+        steer,
     };
     Ruleset {
-        owned,
+        owned: false,
         ..compile(&rules, id, "syngate check")
     }
-}
-
-/// `queue flags bypass to 0`.
-fn queue() -> Vec<u8> {
-    let mut data = Vec::new();
-    put_attribute(&mut data, NFTA_QUEUE_NUM, &QUEUE.to_be_bytes());
-    put_attribute(&mut data, NFTA_QUEUE_TOTAL, &1u16.to_be_bytes());
-    put_attribute(&mut data, NFTA_QUEUE_FLAGS, &BYPASS.to_be_bytes());
-    data
-}
-
-/// `-j NFQUEUE --queue-num 0 --queue-bypass`: `struct xt_NFQ_info_v3`.
-fn nfqueue_target() -> Vec<u8> {
-    const REVISION: u32 = 3;
-    let info = [QUEUE, 1, BYPASS, 0].map(u16::to_ne_bytes).concat();
-    let mut data = Vec::new();
-    put_attribute(&mut data, NFTA_TARGET_NAME, b"NFQUEUE\0");
-    put_attribute(&mut data, NFTA_TARGET_REV, &REVISION.to_be_bytes());
-    put_attribute(&mut data, NFTA_TARGET_INFO, &info);
-    data
 }
 
 impl Tables {
@@ -227,33 +197,6 @@ impl Rehearsal {
         self.bytes.truncate(at);
         self
     }
-
-    /// And a rule of one expression.
-    fn with_rule(mut self, rules: &Ruleset, expression: &str, data: &[u8]) -> Rehearsal {
-        let named = [
-            (NFTA_RULE_TABLE, &*rules.table),
-            (NFTA_RULE_CHAIN, rules.chain()),
-        ];
-        let mut body = messages::about(&named);
-        let mut name = expression.as_bytes().to_vec();
-        name.push(0);
-        let (mut one, mut list) = (Vec::new(), Vec::new());
-        put_attribute(&mut one, NFTA_EXPR_NAME, &name);
-        put_nested(&mut one, NFTA_EXPR_DATA, data);
-        put_nested(&mut list, NFTA_LIST_ELEM, &one);
-        put_nested(&mut body, NFTA_RULE_EXPRESSIONS, &list);
-        let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_APPEND;
-        let kind = nft_message(libc::NFT_MSG_NEWRULE);
-        let seq = self.seqs.end;
-        self.bytes
-            .extend(message_bytes(kind, flags as u16, seq, &body));
-        self.seqs.end += 1;
-        self
-    }
-}
-
-fn put_nested(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    put_attribute(bytes, kind | libc::NLA_F_NESTED as u16, value);
 }
 
 #[cfg(test)]
@@ -268,7 +211,7 @@ mod tests {
     #[test]
     fn a_rehearsal_has_no_end() {
         for hook in [Where::Input, Where::Prerouting] {
-            let rules = ruleset("0123456789abcdef", hook, true);
+            let rules = ruleset("0123456789abcdef", hook, Steer::Drop);
             let whole = messages::create(&rules, Duration::from_secs(1));
             let rehearsal = Rehearsal::cut(&whole).unwrap();
             let length: usize = whole.pages().iter().map(|page| page.len()).sum();
@@ -280,14 +223,9 @@ mod tests {
     }
 
     #[test]
-    fn a_rehearsal_is_shortened_and_prolonged() {
-        let rules = ruleset("0123456789abcdef", Where::Input, false);
-        let whole = Rehearsal::of(&rules).unwrap();
-        let (count, acknowledged) = (kinds(&whole).len(), whole.seqs.len());
-        let longer = whole.with_rule(&rules, "queue", &queue());
-        assert_eq!(kinds(&longer).len(), count + 1);
-        assert_eq!(longer.seqs.len(), acknowledged + 1);
-        let table = longer.only_table();
+    fn a_rehearsal_is_shortened() {
+        let rules = ruleset("0123456789abcdef", Where::Input, Steer::Queue(QUEUE));
+        let table = Rehearsal::of(&rules).unwrap().only_table();
         assert_eq!(kinds(&table), [0x10, 0], "begin, and a table");
         let last = messages(&table.bytes).last().unwrap().unwrap();
         assert_eq!(table.seqs.end, last.seq + 1, "its answer is waited for");

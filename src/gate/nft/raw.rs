@@ -220,6 +220,67 @@ impl Expression for DestinationType {
     }
 }
 
+/// Packets pass if nobody reads the queue: NFT_QUEUE_FLAG_BYPASS (linux/netfilter/nf_tables.h) and
+/// NFQ_FLAG_BYPASS (linux/netfilter/xt_NFQUEUE.h).
+const BYPASS: u16 = 1;
+
+/// The expression `queue flags bypass to NUMBER`.
+pub struct Queue(pub u16);
+
+impl Expression for Queue {
+    fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
+        // SAFETY: the name of the expression is NUL-terminated; null is checked.
+        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"queue".as_ptr()) });
+        // SAFETY: `expr` is live and owned by the caller from here on; all three are u16.
+        unsafe {
+            let e = expr.as_ptr();
+            sys::nftnl_expr_set_u16(e, sys::NFTNL_EXPR_QUEUE_NUM as u16, self.0);
+            sys::nftnl_expr_set_u16(e, sys::NFTNL_EXPR_QUEUE_TOTAL as u16, 1);
+            sys::nftnl_expr_set_u16(e, sys::NFTNL_EXPR_QUEUE_FLAGS as u16, BYPASS);
+        }
+        expr
+    }
+}
+
+/// The target NFQUEUE of x_tables, revision 3: `-j NFQUEUE --queue-num NUMBER --queue-bypass`.
+pub struct QueueTarget(pub u16);
+
+impl QueueTarget {
+    /// Since Linux 3.10.
+    pub const REVISION: u32 = 3;
+
+    /// `struct xt_NFQ_info_v3`: number, how many queues, flags (linux/netfilter/xt_NFQUEUE.h).
+    pub fn info(&self) -> [u16; 4] {
+        [self.0, 1, BYPASS, 0]
+    }
+}
+
+impl Expression for QueueTarget {
+    fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
+        let bytes: Vec<u8> = self.info().into_iter().flat_map(u16::to_ne_bytes).collect();
+        // SAFETY: the name of the expression is NUL-terminated; null is checked.
+        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"target".as_ptr()) });
+        // SAFETY: takes a size; null is checked.
+        let info = allocated(unsafe { libc::malloc(bytes.len()) });
+        // SAFETY: `expr` is live and owned by the caller from here on, the name is copied. `info`
+        // is as long as `bytes`, comes from malloc, and belongs to `expr` from here on, which frees
+        // it (libnftnl, nftnl_expr_target_set() and _free()).
+        unsafe {
+            let e = expr.as_ptr();
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), info.as_ptr().cast(), bytes.len());
+            sys::nftnl_expr_set_str(e, sys::NFTNL_EXPR_TG_NAME as u16, c"NFQUEUE".as_ptr());
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_TG_REV as u16, QueueTarget::REVISION);
+            sys::nftnl_expr_set(
+                e,
+                sys::NFTNL_EXPR_TG_INFO as u16,
+                info.as_ptr(),
+                bytes.len() as u32,
+            );
+        }
+        expr
+    }
+}
+
 /// A set, empty until elements are put in. `flags`: `NFT_SET_INTERVAL`, `NFT_SET_TIMEOUT`.
 pub fn named_set<'a, K: SetKey>(
     table: &'a Table,

@@ -1,0 +1,172 @@
+//! Letting go of held SYNs: before their ports open, in as many rounds as their listeners need. Pure.
+
+use std::time::{Duration, Instant};
+
+use crate::ports::PortSet;
+
+/// How far it has come. Only where SYNs are held.
+#[derive(Debug)]
+pub struct Release {
+    /// `--release-timeout`.
+    timeout: Duration,
+    /// The ports that are about to open.
+    ports: PortSet,
+    /// All of them are, for good.
+    all: bool,
+    /// When the first round began.
+    began_at: Option<Instant>,
+    next_round: Instant,
+}
+
+/// What a round has led to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Round {
+    /// These ports may open now.
+    pub done: PortSet,
+    /// How long it took, if that was the last.
+    pub took: Option<Duration>,
+    /// Its time is over, and not everybody has gone.
+    pub timed_out: bool,
+}
+
+impl Release {
+    /// Nothing is released yet.
+    pub fn new(timeout: Duration, now: Instant) -> Release {
+        Release {
+            timeout,
+            ports: PortSet::EMPTY,
+            all: false,
+            began_at: None,
+            next_round: now,
+        }
+    }
+
+    /// These ports are to open, and no others. Once all are, that is for good.
+    pub fn aim(&mut self, ports: PortSet) {
+        if self.all {
+            return;
+        }
+        if ports.is_empty() {
+            self.began_at = None;
+        }
+        self.ports = ports;
+    }
+
+    /// All ports are to open, for good.
+    pub fn aim_at_all(&mut self, ports: PortSet) {
+        if !self.all {
+            self.ports = ports;
+            self.all = true;
+        }
+    }
+
+    /// Whether all ports are to open.
+    pub fn is_of_all(&self) -> bool {
+        self.all
+    }
+
+    /// Whose SYNs are to be let go, and when.
+    pub fn due(&self) -> Option<(Instant, &PortSet)> {
+        (!self.ports.is_empty()).then_some((self.next_round, &self.ports))
+    }
+
+    /// A round is over; `waiting`: the ports that are still waited for. The next one comes after a
+    /// pause.
+    pub fn round(
+        &mut self,
+        waiting: &PortSet,
+        cost: Duration,
+        pause: Duration,
+        now: Instant,
+    ) -> Round {
+        let began = *self.began_at.get_or_insert(now - cost);
+        self.next_round = now + pause;
+        let waiting = self.ports.intersection(waiting);
+        let timed_out = !waiting.is_empty() && now >= began + self.timeout;
+        let done = match timed_out {
+            true => std::mem::take(&mut self.ports),
+            // All open together.
+            false if self.all && !waiting.is_empty() => PortSet::EMPTY,
+            false => self.ports.minus(&waiting),
+        };
+        self.ports = self.ports.minus(&done);
+        let took = self.ports.is_empty().then(|| now - began);
+        if took.is_some() {
+            self.began_at = None;
+        }
+        Round {
+            done,
+            took,
+            timed_out,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn ports(text: &str) -> PortSet {
+        PortSet::parse(text, |_| None).unwrap()
+    }
+
+    #[test]
+    fn each_port_opens_when_nobody_waits_for_it() {
+        let now = Instant::now();
+        let mut release = Release::new(MS * 100, now);
+        assert_eq!(release.due(), None);
+        release.aim(ports("80,443"));
+        assert_eq!(release.due(), Some((now, &ports("80,443"))));
+        let round = release.round(&ports("443"), MS, MS * 2, now + MS);
+        assert_eq!((round.done, round.took), (ports("80"), None));
+        assert_eq!(release.due(), Some((now + MS * 3, &ports("443"))));
+        let round = release.round(&PortSet::EMPTY, MS, MS, now + MS * 9);
+        assert_eq!((round.done, round.took), (ports("443"), Some(MS * 9)));
+        assert_eq!(release.due(), None);
+    }
+
+    #[test]
+    fn all_open_together() {
+        let now = Instant::now();
+        let mut release = Release::new(MS * 100, now);
+        release.aim_at_all(ports("80,443"));
+        let round = release.round(&ports("443"), MS, MS, now + MS);
+        assert_eq!(round.done, PortSet::EMPTY);
+        release.aim(ports("80"));
+        assert_eq!(release.due().unwrap().1, &ports("80,443"), "for good");
+        let round = release.round(&PortSet::EMPTY, MS, MS, now + MS * 2);
+        assert_eq!(round.done, ports("80,443"));
+    }
+
+    #[test]
+    fn its_time_is_bounded() {
+        let now = Instant::now();
+        let mut release = Release::new(MS * 100, now);
+        release.aim(ports("80"));
+        assert!(!release.round(&ports("80"), Duration::ZERO, MS, now).timed_out);
+        assert!(!release.round(&ports("80"), MS, MS, now + MS * 99).timed_out);
+        let round = release.round(&ports("80"), MS, MS, now + MS * 100);
+        assert!(round.timed_out);
+        assert_eq!((round.done, round.took), (ports("80"), Some(MS * 100)));
+        // The next port has all of it again.
+        release.aim(ports("443"));
+        assert!(
+            !release
+                .round(&ports("443"), MS, MS, now + MS * 150)
+                .timed_out
+        );
+    }
+
+    #[test]
+    fn what_shall_stay_shut_is_not_released() {
+        let now = Instant::now();
+        let mut release = Release::new(MS * 100, now);
+        release.aim(ports("80,443"));
+        release.round(&ports("80,443"), MS, MS, now + MS);
+        release.aim(ports("80"));
+        let round = release.round(&ports("443"), MS, MS, now + MS * 2);
+        assert_eq!(round.done, ports("80"));
+    }
+}

@@ -1,0 +1,412 @@
+//! Who waits: the SYNs that are held, in order of arrival, by destination. Pure: it decides what
+//! becomes of packets, and `mod.rs` tells the kernel.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::packet::{Destination, Packet, Syn};
+use crate::ports::PortSet;
+
+/// How many SYNs may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// `--max-held`: in all.
+    pub held: u32,
+    /// `--max-held-per-source`: from one address, or from one /64 of IPv6.
+    pub per_source: u32,
+}
+
+/// What becomes of a packet that has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// It waits.
+    Held,
+    /// It is a copy: it waits in the place of an older one, which is dropped. The client's newest
+    /// copy is the one that its timestamps fit; and the kernel, which looks verdicts up from the
+    /// oldest packet on, finds the older one at once.
+    Replaces(u32),
+    /// There is no room for it: it is dropped.
+    NoRoom,
+    /// It is no SYN of a new connection. Somebody else's rule has sent it here: it goes on.
+    NotOurs,
+}
+
+/// What the report tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// SYNs that waited; copies are not counted again.
+    pub held: u64,
+    /// Those of them that went on.
+    pub released: u64,
+    /// Copies.
+    pub duplicates: u64,
+    /// SYNs for which there was no room.
+    pub no_room: u64,
+    /// How long the one that waited longest has waited.
+    pub longest: Duration,
+}
+
+/// Everyone who waits.
+pub struct Line {
+    limits: Limits,
+    began: Instant,
+    hasher: RandomState,
+    destinations: HashMap<Destination, usize>,
+    waiting: Vec<Waiting>,
+    /// Where a connection's SYN is, by a keyed hash of its addresses and ports: 64 bits that nobody
+    /// can aim at.
+    places: HashMap<u64, Place>,
+    per_source: HashMap<u64, u32>,
+    counts: Counts,
+}
+
+/// Those who wait for one destination.
+struct Waiting {
+    destination: Destination,
+    held: VecDeque<Held>,
+    /// How many have gone from the front.
+    gone: u32,
+}
+
+struct Held {
+    connection: u64,
+    source: u64,
+    /// In nanoseconds since the line began.
+    arrived: u64,
+    id: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    destination: u32,
+    /// Counted from the first who has ever waited there.
+    nth: u32,
+}
+
+impl Line {
+    /// Nobody waits.
+    pub fn new(limits: Limits, now: Instant) -> Line {
+        Line {
+            limits,
+            began: now,
+            hasher: RandomState::new(),
+            destinations: HashMap::new(),
+            waiting: Vec::new(),
+            places: HashMap::new(),
+            per_source: HashMap::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Whether anybody waits.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// What came of it so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// A packet has come.
+    pub fn arrive(&mut self, packet: &Packet, now: Instant) -> Arrival {
+        let Some(syn) = &packet.syn else {
+            return Arrival::NotOurs;
+        };
+        let connection = self.hasher.hash_one(syn);
+        if let Some(place) = self.places.get(&connection) {
+            let waiting = &mut self.waiting[place.destination as usize];
+            let held = &mut waiting.held[place.nth.wrapping_sub(waiting.gone) as usize];
+            self.counts.duplicates += 1;
+            return Arrival::Replaces(std::mem::replace(&mut held.id, packet.id));
+        }
+        let source = self.hasher.hash_one(network(syn.from.0));
+        let of_source = self.per_source.entry(source).or_insert(0);
+        if *of_source >= self.limits.per_source || self.places.len() >= self.limits.held as usize {
+            self.counts.no_room += 1;
+            return Arrival::NoRoom;
+        }
+        *of_source += 1;
+        self.join(syn, connection, source, packet.id, now);
+        Arrival::Held
+    }
+
+    fn join(&mut self, syn: &Syn, connection: u64, source: u64, id: u32, now: Instant) {
+        let next = self.waiting.len();
+        let destination = *self.destinations.entry(syn.to).or_insert(next);
+        if destination == next {
+            self.waiting.push(Waiting {
+                destination: syn.to,
+                held: VecDeque::new(),
+                gone: 0,
+            });
+        }
+        let waiting = &mut self.waiting[destination];
+        let place = Place {
+            destination: destination as u32,
+            nth: waiting.gone.wrapping_add(waiting.held.len() as u32),
+        };
+        waiting.held.push_back(Held {
+            connection,
+            source,
+            arrived: (now - self.began).as_nanos() as u64,
+            id,
+        });
+        self.places.insert(connection, place);
+        self.counts.held += 1;
+    }
+
+    /// Takes out, in order of arrival, who waits for one of `ports` and may go: each asks `may_go`,
+    /// and once it says no, those behind for the same destination wait on. Gives the ids.
+    pub fn release(
+        &mut self,
+        ports: &PortSet,
+        now: Instant,
+        mut may_go: impl FnMut(Destination) -> bool,
+    ) -> Vec<u32> {
+        let now = (now - self.began).as_nanos() as u64;
+        let mut first: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
+        for (n, waiting) in self.waiting.iter().enumerate() {
+            if let Some(held) = waiting.held.front()
+                && ports.contains(waiting.destination.port)
+            {
+                first.push(Reverse((held.arrived, n)));
+            }
+        }
+        let mut ids = Vec::new();
+        while let Some(Reverse((_, n))) = first.pop() {
+            let waiting = &mut self.waiting[n];
+            if !may_go(waiting.destination) {
+                continue;
+            }
+            if let Some(held) = waiting.held.pop_front() {
+                waiting.gone = waiting.gone.wrapping_add(1);
+                ids.push(held.id);
+                if let Some(next) = waiting.held.front() {
+                    first.push(Reverse((next.arrived, n)));
+                }
+                self.leave(&held, now);
+            }
+        }
+        ids
+    }
+
+    fn leave(&mut self, held: &Held, now: u64) {
+        self.places.remove(&held.connection);
+        if let Some(count) = self.per_source.get_mut(&held.source) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_source.remove(&held.source);
+            }
+        }
+        let waited = Duration::from_nanos(now.saturating_sub(held.arrived));
+        self.counts.longest = self.counts.longest.max(waited);
+        self.counts.released += 1;
+    }
+
+    /// For which of these ports somebody waits.
+    pub fn waited_for(&self, ports: &PortSet) -> PortSet {
+        let waiting = self.waiting.iter().filter(|w| !w.held.is_empty());
+        let awaited: PortSet = waiting.map(|w| w.destination.port).collect();
+        awaited.intersection(ports)
+    }
+
+    /// How many wait for these ports.
+    pub fn waiting_for(&self, ports: &PortSet) -> usize {
+        let all = self.waiting.iter();
+        all.filter(|w| ports.contains(w.destination.port))
+            .map(|w| w.held.len())
+            .sum()
+    }
+}
+
+/// What counts as one source: an IPv4 address; of IPv6 the /64, since one host has as many addresses
+/// of it as it likes (RFC 4291, 2.5.4).
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => {
+            let mut segments = v6.segments();
+            segments[4..].fill(0);
+            IpAddr::from(segments)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn syn(id: u32, from: &str, to: &str) -> Packet {
+        let from: std::net::SocketAddr = from.parse().unwrap();
+        let to: std::net::SocketAddr = to.parse().unwrap();
+        Packet {
+            id,
+            syn: Some(Syn {
+                from: (from.ip(), from.port()),
+                to: Destination {
+                    address: to.ip(),
+                    port: to.port(),
+                },
+            }),
+        }
+    }
+
+    fn line(held: u32, per_source: u32) -> (Line, Instant) {
+        let now = Instant::now();
+        (Line::new(Limits { held, per_source }, now), now)
+    }
+
+    fn ports(text: &str) -> PortSet {
+        PortSet::parse(text, |_| None).unwrap()
+    }
+
+    const A: &str = "10.0.0.1:80";
+    const B: &str = "10.0.0.2:80";
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn goes_in_order_of_arrival_across_destinations() {
+        let (mut line, now) = line(10, 10);
+        for (n, to) in [A, B, B, A, "10.0.0.1:443"].iter().enumerate() {
+            let packet = syn(n as u32, &format!("10.1.0.1:{n}"), to);
+            let at = now + MS * n as u32;
+            assert_eq!(line.arrive(&packet, at), Arrival::Held);
+        }
+        assert_eq!(line.waited_for(&ports("1-1000")), ports("80,443"));
+        let out = line.release(&ports("80"), now + MS * 10, |_| true);
+        assert_eq!(out, [0, 1, 2, 3]);
+        assert_eq!(line.waited_for(&ports("1-1000")), ports("443"));
+        assert_eq!(line.counts().longest, MS * 10);
+        assert_eq!((line.counts().held, line.counts().released), (5, 4));
+        assert_eq!(line.len(), 1);
+    }
+
+    #[test]
+    fn a_full_listener_keeps_only_its_own() {
+        let (mut line, now) = line(10, 10);
+        for (n, to) in [A, A, B, B].iter().enumerate() {
+            line.arrive(
+                &syn(n as u32, &format!("10.1.0.1:{n}"), to),
+                now + MS * n as u32,
+            );
+        }
+        let full = A.parse::<std::net::SocketAddr>().unwrap().ip();
+        let out = line.release(&ports("80"), now + MS * 9, |to| to.address != full);
+        assert_eq!(out, [2, 3]);
+        assert_eq!(line.waiting_for(&ports("80")), 2);
+        assert_eq!(line.release(&ports("80"), now + MS * 9, |_| true), [0, 1]);
+        assert!(line.is_empty());
+    }
+
+    #[test]
+    fn a_copy_takes_the_place_of_the_older_one() {
+        let (mut line, now) = line(10, 10);
+        line.arrive(&syn(1, "10.1.0.1:1000", A), now);
+        line.arrive(&syn(2, "10.1.0.2:1000", A), now + MS);
+        let copy = line.arrive(&syn(3, "10.1.0.1:1000", A), now + MS * 1000);
+        assert_eq!(copy, Arrival::Replaces(1));
+        assert_eq!(line.counts().duplicates, 1);
+        // Also once somebody before it has gone.
+        let mut once = true;
+        let one = |_| std::mem::replace(&mut once, false);
+        assert_eq!(line.release(&ports("80"), now + MS * 1001, one), [3]);
+        let copy = line.arrive(&syn(4, "10.1.0.2:1000", A), now + MS * 1002);
+        assert_eq!(copy, Arrival::Replaces(2));
+        assert_eq!(line.counts().longest, MS * 1001, "counted from the first");
+        // Who has gone may come again.
+        let again = line.arrive(&syn(5, "10.1.0.1:1000", A), now + MS * 1003);
+        assert_eq!(again, Arrival::Held);
+    }
+
+    #[test]
+    fn limits() {
+        let (mut line, now) = line(3, 2);
+        assert_eq!(line.arrive(&syn(1, "10.1.0.1:1", A), now), Arrival::Held);
+        assert_eq!(line.arrive(&syn(2, "10.1.0.1:2", A), now), Arrival::Held);
+        assert_eq!(line.arrive(&syn(3, "10.1.0.1:3", A), now), Arrival::NoRoom);
+        assert_eq!(line.arrive(&syn(4, "10.1.0.2:1", A), now), Arrival::Held);
+        assert_eq!(line.arrive(&syn(5, "10.1.0.3:1", A), now), Arrival::NoRoom);
+        assert_eq!(line.counts().no_room, 2);
+        let copy = line.arrive(&syn(6, "10.1.0.1:1", A), now);
+        assert_eq!(copy, Arrival::Replaces(1), "needs no room");
+        assert_eq!(line.release(&ports("80"), now, |_| true).len(), 3);
+        assert_eq!(line.arrive(&syn(7, "10.1.0.1:3", A), now), Arrival::Held);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_source() {
+        let (mut line, now) = line(9, 2);
+        let to = "[fd00::1]:80";
+        assert_eq!(line.arrive(&syn(1, "[fd01::1]:1", to), now), Arrival::Held);
+        assert_eq!(line.arrive(&syn(2, "[fd01::2]:1", to), now), Arrival::Held);
+        assert_eq!(
+            line.arrive(&syn(3, "[fd01::3]:1", to), now),
+            Arrival::NoRoom
+        );
+        assert_eq!(
+            line.arrive(&syn(4, "[fd01:0:0:1::3]:1", to), now),
+            Arrival::Held
+        );
+    }
+
+    #[test]
+    fn what_is_no_syn_goes_on() {
+        let (mut line, now) = line(9, 9);
+        let packet = Packet { id: 1, syn: None };
+        assert_eq!(line.arrive(&packet, now), Arrival::NotOurs);
+        assert!(line.is_empty());
+    }
+
+    proptest! {
+        /// Whatever comes and goes: everyone is released or replaced once, in order of arrival.
+        #[test]
+        fn everyone_goes_once(
+            steps in prop::collection::vec((0u16..20, 0u8..3, 0usize..4), 1..200),
+        ) {
+            let (mut line, start) = line(15, 8);
+            let (mut inside, mut arrivals) = (HashMap::new(), HashMap::new());
+            for (n, (port, to, leave)) in steps.into_iter().enumerate() {
+                let now = start + MS * n as u32;
+                let from = format!("10.1.0.{}:{port}", port % 3);
+                let packet = syn(n as u32, &from, &format!("10.0.0.1:{}", 80 + u16::from(to)));
+                match line.arrive(&packet, now) {
+                    Arrival::Held => {
+                        inside.insert(packet.id, now);
+                        arrivals.insert(packet.id, now);
+                    }
+                    Arrival::Replaces(old) => {
+                        let at = inside.remove(&old).expect("it was inside");
+                        inside.insert(packet.id, at);
+                        arrivals.insert(packet.id, at);
+                    }
+                    _ => (),
+                }
+                let mut places = leave;
+                let out = line.release(&ports("80-81"), now, |_| {
+                    places = places.saturating_sub(1);
+                    places > 0
+                });
+                let times: Vec<Instant> = out.iter().map(|id| arrivals[id]).collect();
+                prop_assert!(times.is_sorted());
+                for id in out {
+                    prop_assert!(inside.remove(&id).is_some());
+                }
+                prop_assert_eq!(inside.len(), line.len());
+                prop_assert!(line.len() <= 15);
+            }
+            let rest = line.release(&ports("1-100"), start + MS * 1000, |_| true);
+            prop_assert_eq!(rest.len(), inside.len());
+            prop_assert!(line.per_source.is_empty());
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! `--syn hold`: new SYNs wait in a queue of the kernel's while the gate is closed, and go on to the
+//! new listener the moment it is there: their clients wait for as long as the gate is closed, and
+//! not for the second after which they would send again.
+//!
+//! `queue.rs` talks to the kernel; `packet.rs` reads what it says; `line.rs` knows who waits, in
+//! which order; `pace.rs` says how many may go at once. When to let whom go is decided in `step.rs`.
+
+pub mod line;
+pub mod pace;
+pub mod packet;
+pub mod queue;
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use self::line::{Arrival, Line};
+use self::pace::Pace;
+use self::queue::{Queue, QueueNum, Verdict};
+use crate::ports::PortSet;
+
+pub use self::line::Limits;
+
+/// While the gate is closed, packets that have come are read this often at most: each time costs as
+/// much as many packets do.
+pub const READ_EVERY: Duration = Duration::from_millis(1);
+
+/// Those who wait, and their queue.
+pub struct Hold {
+    queue: Queue,
+    line: Line,
+    read_at: Option<Instant>,
+    /// The last that was read of it, once the queue is gone.
+    overflowed: u64,
+}
+
+/// What the report tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// SYNs that waited.
+    pub held: u64,
+    /// Those of them that went on.
+    pub released: u64,
+    /// Copies of them: a client sends its SYN again.
+    pub duplicates: u64,
+    /// SYNs for which there was no room, so that they were dropped.
+    pub overflow: u64,
+    /// Held SYNs that the kernel dropped because somebody removed a chain, ours or any other.
+    pub lost: u64,
+    /// How long the one that waited longest has waited.
+    pub longest: Duration,
+}
+
+impl Hold {
+    /// Takes a queue: packets that a rule sends there wait from now on.
+    ///
+    /// # Errors
+    /// It is taken, or there are no queues in this kernel (`Lacking`). Nothing was changed.
+    pub fn begin(queue: Option<QueueNum>, limits: Limits) -> Result<Hold> {
+        Ok(Hold {
+            queue: Queue::bind(queue, limits.held)?,
+            line: Line::new(limits, Instant::now()),
+            read_at: None,
+            overflowed: 0,
+        })
+    }
+
+    /// Where the rules shall send SYNs.
+    pub fn queue(&self) -> QueueNum {
+        self.queue.number()
+    }
+
+    /// When packets may be read again: whether there are any is for poll(2) to say then.
+    pub fn not_before(&self) -> Option<Instant> {
+        self.read_at.map(|at| at + READ_EVERY)
+    }
+
+    /// Takes in the packets that have come.
+    pub fn read(&mut self) {
+        while !self.read_some() {}
+        self.read_at = Some(Instant::now());
+    }
+
+    /// Whether that were all. Verdicts on copies and strangers are given at once: else they would
+    /// take the room of others.
+    fn read_some(&mut self) -> bool {
+        let now = Instant::now();
+        let (mut drop, mut accept) = (Vec::new(), Vec::new());
+        let line = &mut self.line;
+        let all = self.queue.read(|packet| match line.arrive(&packet, now) {
+            Arrival::Held => (),
+            Arrival::Replaces(old) => drop.push(old),
+            Arrival::NoRoom => drop.push(packet.id),
+            Arrival::NotOurs => accept.push(packet.id),
+        });
+        self.queue.judge(&drop, Verdict::Drop);
+        self.queue.judge(&accept, Verdict::Accept);
+        all
+    }
+
+    /// Lets go who waits for one of `ports`, as far as there is room.
+    pub fn release(&mut self, ports: &PortSet, pace: &mut Pace) {
+        let now = Instant::now();
+        let ids = self.line.release(ports, now, |to| pace.take(to));
+        self.queue.judge(&ids, Verdict::Accept);
+    }
+
+    /// Lets go everyone who waits for one of `ports`; tells how many those were.
+    pub fn let_go(&mut self, ports: &PortSet) -> usize {
+        self.read();
+        let ids = self.line.release(ports, Instant::now(), |_| true);
+        self.queue.judge(&ids, Verdict::Accept);
+        ids.len()
+    }
+
+    /// For which of these ports somebody waits.
+    pub fn waited_for(&self, ports: &PortSet) -> PortSet {
+        self.line.waited_for(ports)
+    }
+
+    /// How many wait for these ports.
+    pub fn waiting_for(&self, ports: &PortSet) -> usize {
+        self.line.waiting_for(ports)
+    }
+
+    /// What came of it.
+    pub fn figures(&mut self) -> Figures {
+        // Refused verdicts are among what is to be read.
+        self.read();
+        self.overflowed = self.queue.overflowed().unwrap_or(self.overflowed);
+        let counts = self.line.counts();
+        Figures {
+            held: counts.held,
+            released: counts.released.saturating_sub(self.queue.lost()),
+            duplicates: counts.duplicates,
+            overflow: counts.no_room + self.overflowed,
+            lost: self.queue.lost(),
+            longest: counts.longest,
+        }
+    }
+}
+
+impl AsFd for Hold {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+}
+
+impl Drop for Hold {
+    /// On each way out of a run, a panic's included: nobody is dropped who can go on.
+    fn drop(&mut self) {
+        self.let_go(&PortSet::from_ranges([1..=u16::MAX]));
+    }
+}
