@@ -1,4 +1,4 @@
-//! The demonstration: one haproxy, restarted in three ways under the same load, side by side.
+//! The demonstration: one haproxy, restarted in four ways under the same load, side by side.
 
 use std::{
     path::PathBuf,
@@ -29,7 +29,7 @@ sleep 1
 service haproxy restart
 iptables -D INPUT -p tcp --dport 80 --syn -j DROP";
 
-/// Shows all three, and prints a table.
+/// Shows all four, and prints a table.
 pub fn run(args: &Args) -> Result<()> {
     let syngate = args
         .syngate
@@ -38,7 +38,11 @@ pub fn run(args: &Args) -> Result<()> {
     let ways = [
         ("bare", "service haproxy restart"),
         ("folk recipe", FOLK_RECIPE),
-        ("syngate", "syngate --port 80 -- service haproxy restart"),
+        ("drop", "syngate --port 80 -- service haproxy restart"),
+        (
+            "hold",
+            "syngate --port 80 --syn hold -- service haproxy restart",
+        ),
     ];
 
     let pair = Pair::new()?;
@@ -46,7 +50,7 @@ pub fn run(args: &Args) -> Result<()> {
     haproxy.start()?;
     say(&format!(
         "Two hosts in network namespaces: haproxy on one, {} fresh connections a second from the \
-         other.\nhaproxy is restarted, in three ways:\n",
+         other.\nhaproxy is restarted, in four ways:\n",
         args.rate
     ))?;
     let mut table = String::new();
