@@ -290,6 +290,39 @@ pub struct HoldReport {
     pub broken: Option<String>,
 }
 
+/// Watches an IPv4 port of the host for moments in which nobody listens on it: `testkit gaps`.
+#[derive(Debug)]
+pub struct Gaps {
+    running: Running,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Gaps {
+    /// Returns once it watches.
+    pub fn start(host: &Host, port: u16) -> Result<Self> {
+        let arguments = ["--port".to_owned(), port.to_string()];
+        let (running, mut lines) = start(host, "gaps", &arguments)?;
+        let line = next_line(&mut lines)?;
+        ensure!(line == "watching", "it does not watch: {line}");
+        Ok(Self { running, lines })
+    }
+
+    /// What it has seen.
+    pub fn stop(mut self) -> Result<GapReport> {
+        self.running.signal(Signal::SIGTERM)?;
+        let line = next_line(&mut self.lines)?;
+        self.running.wait()?;
+        parse(&line)
+    }
+}
+
+/// What [`Gaps`] saw.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GapReport {
+    /// How long nobody listened, each time, in ms.
+    pub gaps_ms: Vec<f64>,
+}
+
 /// A scanner: SYNs from addresses that never answer, `testkit scan`. Each
 /// leaves a SYN_RECV behind for a minute or so.
 #[derive(Debug)]

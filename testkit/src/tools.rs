@@ -1,6 +1,7 @@
 //! One module for each tool, and what several of them need.
 
 pub mod demo;
+pub mod gaps;
 pub mod hold;
 pub mod init;
 pub mod load;
