@@ -5,9 +5,10 @@ mod daemon;
 
 use std::{
     collections::{HashMap, VecDeque},
+    fs::File,
     io::{self, ErrorKind, Read, Write},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -38,6 +39,9 @@ pub struct Args {
     /// Accept at most so many connections a second
     #[arg(long)]
     accept_rate: Option<u32>,
+    /// Add a line for each connection to this file when it is accepted: ADDRESS:PORT of its client
+    #[arg(long)]
+    log_accepts: Option<PathBuf>,
     /// Answer so long after the request
     #[arg(long, value_parser = humantime::parse_duration, default_value = "0s")]
     delay: Duration,
@@ -91,6 +95,7 @@ struct Server<'a> {
     pending: bool,
     /// When the next connection may be accepted, if there is a rate.
     pace: Option<(Instant, Duration)>,
+    accepts: Option<File>,
     open: HashMap<usize, Client>,
     next_id: usize,
     /// When the requests that have come are to be answered; in order.
@@ -121,6 +126,7 @@ impl<'a> Server<'a> {
             listeners,
             pending: false,
             pace: rate.map(|interval| (Instant::now(), interval)),
+            accepts: args.log_accepts.as_deref().map(log).transpose()?,
             open: HashMap::new(),
             answers: VecDeque::new(),
         })
@@ -159,8 +165,9 @@ impl<'a> Server<'a> {
         let mut next_listener = 0;
         while self.pending && self.may_accept() {
             match self.listeners[next_listener].accept() {
-                Ok((stream, _)) => {
+                Ok((stream, client)) => {
                     self.spend();
+                    self.log(client)?;
                     self.welcome(stream)?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -184,6 +191,15 @@ impl<'a> Server<'a> {
             // Time without clients isn't saved up.
             *next = (*next).max(Instant::now() - *interval) + *interval;
         }
+    }
+
+    /// One write, so that there are never halves of lines in the file.
+    fn log(&mut self, client: SocketAddr) -> Result<()> {
+        let Some(file) = &mut self.accepts else {
+            return Ok(());
+        };
+        let line = format!("{client}\n");
+        file.write_all(line.as_bytes()).context("log of accepts")
     }
 
     fn welcome(&mut self, mut stream: TcpStream) -> Result<()> {
@@ -269,6 +285,12 @@ impl Client {
             }
         }
     }
+}
+
+/// A file to which whole lines are added, beside what earlier servers have written.
+fn log(path: &Path) -> Result<File> {
+    let file = File::options().create(true).append(true).open(path);
+    file.with_context(|| path.display().to_string())
 }
 
 fn listen(address: SocketAddr, args: &Args) -> Result<TcpListener> {
