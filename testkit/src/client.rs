@@ -5,6 +5,7 @@ use std::{
     fmt,
     io::{BufRead, BufReader},
     process::{ChildStdout, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -19,13 +20,14 @@ use crate::{Host, Running, bin, slow};
 #[derive(Debug, Clone)]
 pub struct Load {
     arguments: Vec<String>,
+    sources: Vec<String>,
 }
 
 impl Load {
     /// To `address:port`; 1,000 a second for 5 s unless told otherwise.
     pub fn to(address: impl Into<String>) -> Self {
-        let arguments = Vec::new();
-        Self { arguments }.with("--to", address)
+        let (arguments, sources) = (Vec::new(), Vec::new());
+        Self { arguments, sources }.with("--to", address)
     }
 
     /// Connections a second.
@@ -51,19 +53,33 @@ impl Load {
     }
 
     /// Comes from these addresses in turn.
-    pub fn sources<S: Into<String>>(self, addresses: impl IntoIterator<Item = S>) -> Self {
-        let addresses: Vec<String> = addresses.into_iter().map(Into::into).collect();
-        self.with("--sources", addresses.join(","))
+    pub fn sources<S: Into<String>>(mut self, addresses: impl IntoIterator<Item = S>) -> Self {
+        self.sources = addresses.into_iter().map(Into::into).collect();
+        self
     }
 
     /// Starts it on a host.
     pub fn start(&self, host: &Host) -> Result<RunningLoad> {
-        let (running, lines) = start(host, "load", &self.arguments)?;
+        let mut arguments = self.arguments.clone();
+        if !self.sources.is_empty() {
+            let file = self.sources_file(host)?;
+            arguments.extend(["--sources".to_owned(), file]);
+        }
+        let (running, lines) = start(host, "load", &arguments)?;
         Ok(RunningLoad {
             running,
             lines,
             flowing: false,
         })
+    }
+
+    /// The addresses in a file: an argument can't hold thousands.
+    fn sources_file(&self, host: &Host) -> Result<String> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let file = host.write(&format!("sources-{n}"), self.sources.join("\n"));
+        let file = file.to_str().context("path of the sources")?;
+        Ok(file.to_owned())
     }
 
     fn with(mut self, option: &str, value: impl Into<String>) -> Self {

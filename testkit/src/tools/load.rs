@@ -7,8 +7,10 @@ mod tally;
 
 use std::{
     collections::{HashMap, VecDeque},
+    fs,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -47,9 +49,9 @@ pub struct Args {
     /// Wait for a byte from the server before the request
     #[arg(long)]
     greeting: bool,
-    /// Addresses to come from, in turn
-    #[arg(long, value_delimiter = ',')]
-    sources: Vec<IpAddr>,
+    /// File of addresses to come from, in turn; one on each line
+    #[arg(long)]
+    sources: Option<PathBuf>,
 }
 
 /// Prints `flowing` once some requests have been answered, at last the report.
@@ -64,6 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 struct Load<'a> {
     args: &'a Args,
+    sources: Vec<IpAddr>,
     poll: Poll,
     /// Fires at each due time.
     timer: TimerFd,
@@ -81,6 +84,7 @@ struct Load<'a> {
 
 impl<'a> Load<'a> {
     fn new(args: &'a Args, files: u64) -> Result<Self> {
+        let sources = args.sources.as_deref().map(addresses).transpose()?;
         let interval = interval(args.rate)?;
         let timer = TimerFd::new(
             ClockId::CLOCK_MONOTONIC,
@@ -91,6 +95,7 @@ impl<'a> Load<'a> {
         let start = Instant::now() + interval;
         Ok(Self {
             args,
+            sources: sources.unwrap_or_default(),
             poll: Poll::new()?,
             timer,
             interval,
@@ -180,7 +185,7 @@ impl<'a> Load<'a> {
     }
 
     fn source(&self, id: usize) -> Option<IpAddr> {
-        let sources = &self.args.sources;
+        let sources = &self.sources;
         (!sources.is_empty()).then(|| sources[id % sources.len()])
     }
 
@@ -216,4 +221,11 @@ impl<'a> Load<'a> {
             }
         }
     }
+}
+
+/// One address on each line.
+fn addresses(file: &Path) -> Result<Vec<IpAddr>> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let address = |line: &str| line.parse().with_context(|| format!("no address: {line}"));
+    text.lines().map(address).collect()
 }
