@@ -52,7 +52,8 @@ impl Load {
         self
     }
 
-    /// Comes from these addresses in turn.
+    /// Comes from these addresses in turn. One has some 45,000 ports, the last of which the kernel
+    /// finds slowly.
     pub fn sources<S: Into<String>>(mut self, addresses: impl IntoIterator<Item = S>) -> Self {
         self.sources = addresses.into_iter().map(Into::into).collect();
         self

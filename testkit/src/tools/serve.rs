@@ -18,7 +18,7 @@ use mio::{
     Events, Interest, Poll, Token,
     net::{TcpListener, TcpStream},
 };
-use nix::libc::EADDRINUSE;
+use nix::libc::{EADDRINUSE, EMFILE};
 use socket2::{Domain, Socket, Type};
 
 use super::{interval, raise_file_limit, say};
@@ -93,6 +93,8 @@ struct Server<'a> {
     listeners: Vec<TcpListener>,
     /// Some listener may have more to accept.
     pending: bool,
+    /// There are no more files for that until a client leaves.
+    full: bool,
     /// When the next connection may be accepted, if there is a rate.
     pace: Option<(Instant, Duration)>,
     accepts: Option<File>,
@@ -125,6 +127,7 @@ impl<'a> Server<'a> {
             next_id: listeners.len(),
             listeners,
             pending: false,
+            full: false,
             pace: rate.map(|interval| (Instant::now(), interval)),
             accepts: args.log_accepts.as_deref().map(log).transpose()?,
             open: HashMap::new(),
@@ -154,7 +157,8 @@ impl<'a> Server<'a> {
 
     /// How long there is nothing to do unless an event comes.
     fn time_left(&self) -> Option<Duration> {
-        let accept = self.pace.filter(|_| self.pending).map(|(next, _)| next);
+        let next_accept = || self.pace.map_or_else(Instant::now, |(next, _)| next);
+        let accept = (self.pending && !self.full).then(next_accept);
         let answer = self.answers.front().map(|(due, _)| *due);
         let next = accept.into_iter().chain(answer).min()?;
         Some(next.saturating_duration_since(Instant::now()))
@@ -163,7 +167,7 @@ impl<'a> Server<'a> {
     /// Accepts what it may.
     fn accept(&mut self) -> Result<()> {
         let mut next_listener = 0;
-        while self.pending && self.may_accept() {
+        while self.pending && !self.full && self.may_accept() {
             match self.listeners[next_listener].accept() {
                 Ok((stream, client)) => {
                     self.spend();
@@ -174,6 +178,7 @@ impl<'a> Server<'a> {
                     next_listener += 1;
                     self.pending = next_listener < self.listeners.len();
                 }
+                Err(error) if error.raw_os_error() == Some(EMFILE) => self.full = true,
                 // That client has given up already.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => Err(error).context("accept")?,
@@ -238,14 +243,20 @@ impl<'a> Server<'a> {
                     .push_back((Instant::now() + self.args.delay, id));
             }
             Ok(_) => {}
-            Err(_) => drop(self.open.remove(&id)),
+            Err(_) => drop(self.take(id)),
         }
+    }
+
+    /// The client is about to leave.
+    fn take(&mut self, id: usize) -> Option<Client> {
+        self.full = false;
+        self.open.remove(&id)
     }
 
     fn answer_due(&mut self) {
         let now = Instant::now();
         while let Some((_, id)) = self.answers.pop_front_if(|(due, _)| *due <= now) {
-            if let Some(mut client) = self.open.remove(&id) {
+            if let Some(mut client) = self.take(id) {
                 let answer = if self.args.cut {
                     &ANSWER[..CUT]
                 } else {
