@@ -323,6 +323,59 @@ impl Scan {
     }
 }
 
+/// A longer way to a host: `testkit delay`. Each TCP packet that comes in over its interfaces (not
+/// `lo`) arrives so much later, IPv4 and IPv6, in order; to the clients of a server, that is the
+/// round-trip time if it is their host's.
+///
+/// Dropping it ends it, and nothing is lost by that either.
+#[derive(Debug)]
+pub struct Delay {
+    /// Taken only by what ends it.
+    tool: Option<(Running, BufReader<ChildStdout>)>,
+}
+
+impl Delay {
+    /// Returns when it is in force.
+    pub fn start(host: &Host, by: Duration) -> Result<Self> {
+        let arguments = ["--by".to_owned(), format!("{}us", by.as_micros())];
+        let (running, mut lines) = start(host, "delay", &arguments)?;
+        let line = next_line(&mut lines)?;
+        ensure!(line == "delaying", "no delay: {line}");
+        let tool = Some((running, lines));
+        Ok(Self { tool })
+    }
+
+    /// Ends it, and reports when the last packet has arrived.
+    pub fn stop(mut self) -> Result<DelayReport> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<DelayReport> {
+        let (mut running, mut lines) = self.tool.take().context("over already")?;
+        running.signal(Signal::SIGTERM)?;
+        let line = next_line(&mut lines)?;
+        running.wait()?;
+        parse(&line)
+    }
+}
+
+impl Drop for Delay {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+/// What [`Delay`] did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DelayReport {
+    /// Packets delayed; a large segment counts as one.
+    pub packets: u64,
+    /// Packets lost, as there were too many at a time.
+    pub lost: u64,
+    /// How much later than due a packet arrived, at most, in ms: the machine was too slow.
+    pub latest_ms: f64,
+}
+
 fn start(
     host: &Host,
     tool: &str,

@@ -25,7 +25,10 @@ mod slow;
 mod wait;
 
 pub use bin::bin;
-pub use client::{Failure, Fate, Hold, HoldReport, Latency, Load, LoadReport, RunningLoad, Scan};
+pub use client::{
+    Delay, DelayReport, Failure, Fate, Hold, HoldReport, Latency, Load, LoadReport, RunningLoad,
+    Scan,
+};
 pub use host::{Host, Ran, rootless};
 pub use pair::{CLIENT, CLIENT6, CLIENTS, CLIENTS6, Pair, SCANNERS, SERVER, SERVER6};
 pub use running::Running;

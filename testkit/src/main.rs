@@ -6,7 +6,7 @@ mod tools;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use tools::{demo, hold, init, load, scan, serve};
+use tools::{delay, demo, hold, init, load, scan, serve};
 
 #[derive(Parser)]
 struct Cli {
@@ -26,6 +26,8 @@ enum Tool {
     Scan(scan::Args),
     /// Watch one established connection for stalls
     Hold(hold::Args),
+    /// Let all TCP packets arrive here later
+    Delay(delay::Args),
     /// Restart haproxy in three ways under load, and compare
     Demo(demo::Args),
 }
@@ -37,6 +39,7 @@ fn main() -> Result<()> {
         Tool::Serve(args) => serve::run(&args),
         Tool::Scan(args) => scan::run(&args),
         Tool::Hold(args) => hold::run(&args),
+        Tool::Delay(args) => delay::run(&args),
         Tool::Demo(args) => demo::run(&args),
     }
 }
