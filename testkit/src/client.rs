@@ -5,6 +5,7 @@ use std::{
     fmt,
     io::{BufRead, BufReader},
     process::{ChildStdout, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -19,13 +20,14 @@ use crate::{Host, Running, bin, slow};
 #[derive(Debug, Clone)]
 pub struct Load {
     arguments: Vec<String>,
+    sources: Vec<String>,
 }
 
 impl Load {
     /// To `address:port`; 1,000 a second for 5 s unless told otherwise.
     pub fn to(address: impl Into<String>) -> Self {
-        let arguments = Vec::new();
-        Self { arguments }.with("--to", address)
+        let (arguments, sources) = (Vec::new(), Vec::new());
+        Self { arguments, sources }.with("--to", address)
     }
 
     /// Connections a second.
@@ -50,20 +52,35 @@ impl Load {
         self
     }
 
-    /// Comes from these addresses in turn.
-    pub fn sources<S: Into<String>>(self, addresses: impl IntoIterator<Item = S>) -> Self {
-        let addresses: Vec<String> = addresses.into_iter().map(Into::into).collect();
-        self.with("--sources", addresses.join(","))
+    /// Comes from these addresses in turn. One has some 45,000 ports, the last of which the kernel
+    /// finds slowly.
+    pub fn sources<S: Into<String>>(mut self, addresses: impl IntoIterator<Item = S>) -> Self {
+        self.sources = addresses.into_iter().map(Into::into).collect();
+        self
     }
 
     /// Starts it on a host.
     pub fn start(&self, host: &Host) -> Result<RunningLoad> {
-        let (running, lines) = start(host, "load", &self.arguments)?;
+        let mut arguments = self.arguments.clone();
+        if !self.sources.is_empty() {
+            let file = self.sources_file(host)?;
+            arguments.extend(["--sources".to_owned(), file]);
+        }
+        let (running, lines) = start(host, "load", &arguments)?;
         Ok(RunningLoad {
             running,
             lines,
             flowing: false,
         })
+    }
+
+    /// The addresses in a file: an argument can't hold thousands.
+    fn sources_file(&self, host: &Host) -> Result<String> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let file = host.write(&format!("sources-{n}"), self.sources.join("\n"));
+        let file = file.to_str().context("path of the sources")?;
+        Ok(file.to_owned())
     }
 
     fn with(mut self, option: &str, value: impl Into<String>) -> Self {
@@ -337,6 +354,59 @@ impl Scan {
         command.args(["scan", "--to", to, "--rate", &rate, "--for", "1h"]);
         host.spawn(command.stdin(Stdio::null()))
     }
+}
+
+/// A longer way to a host: `testkit delay`. Each TCP packet that comes in over its interfaces (not
+/// `lo`) arrives so much later, IPv4 and IPv6, in order; to the clients of a server, that is the
+/// round-trip time if it is their host's.
+///
+/// Dropping it ends it, and nothing is lost by that either.
+#[derive(Debug)]
+pub struct Delay {
+    /// Taken only by what ends it.
+    tool: Option<(Running, BufReader<ChildStdout>)>,
+}
+
+impl Delay {
+    /// Returns when it is in force.
+    pub fn start(host: &Host, by: Duration) -> Result<Self> {
+        let arguments = ["--by".to_owned(), format!("{}us", by.as_micros())];
+        let (running, mut lines) = start(host, "delay", &arguments)?;
+        let line = next_line(&mut lines)?;
+        ensure!(line == "delaying", "no delay: {line}");
+        let tool = Some((running, lines));
+        Ok(Self { tool })
+    }
+
+    /// Ends it, and reports when the last packet has arrived.
+    pub fn stop(mut self) -> Result<DelayReport> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<DelayReport> {
+        let (mut running, mut lines) = self.tool.take().context("over already")?;
+        running.signal(Signal::SIGTERM)?;
+        let line = next_line(&mut lines)?;
+        running.wait()?;
+        parse(&line)
+    }
+}
+
+impl Drop for Delay {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}
+
+/// What [`Delay`] did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DelayReport {
+    /// Packets delayed; a large segment counts as one.
+    pub packets: u64,
+    /// Packets lost, as there were too many at a time.
+    pub lost: u64,
+    /// How much later than due a packet arrived, at most, in ms: the machine was too slow.
+    pub latest_ms: f64,
 }
 
 fn start(

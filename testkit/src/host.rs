@@ -239,6 +239,19 @@ impl Host {
         wait_until(PATIENCE, &what, || self.listens(port))
     }
 
+    /// A counter of this host's TCP, by the name that `nstat` gives it without `Tcp` or `TcpExt`:
+    /// `ListenOverflows`, `PassiveOpens`. It counts from the host's start.
+    pub fn tcp_counter(&self, name: &str) -> Result<u64> {
+        for (table, section) in [("netstat", "TcpExt:"), ("snmp", "Tcp:")] {
+            let path = format!("/proc/{}/net/{table}", self.init);
+            let text = fs::read_to_string(&path).context(path)?;
+            if let Some(value) = counter(&text, section, name) {
+                return value.parse().with_context(|| format!("{name}: {value}"));
+            }
+        }
+        bail!("TCP has no counter {name}")
+    }
+
     /// The ports of the LISTEN rows of `/proc/net/tcp` or `tcp6`.
     fn listeners(&self, table: &str) -> Vec<u16> {
         let text = fs::read_to_string(format!("/proc/{}/net/{table}", self.init));
@@ -358,9 +371,25 @@ fn listening_port(line: &str) -> Option<u16> {
     (state == "0A").then(|| u16::from_str_radix(port, 16).ok())?
 }
 
+/// A section is a line of names, then a line of values, both after its own name.
+fn counter<'a>(text: &'a str, section: &str, name: &str) -> Option<&'a str> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(section));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+    pairs.find(|(n, _)| *n == name).map(|(_, value)| value)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::listening_port;
+    use super::{counter, listening_port};
+
+    #[test]
+    fn finds_counters() {
+        let text = "Ip: A B\nIp: 1 2\nTcp: Rto Max B\nTcp: 3 -1 4\nTcpExt: B\nTcpExt: 5\n";
+        assert_eq!(counter(text, "Tcp:", "B"), Some("4"));
+        assert_eq!(counter(text, "TcpExt:", "B"), Some("5"));
+        assert_eq!(counter(text, "Tcp:", "A"), None);
+    }
 
     #[test]
     fn finds_listening_ports() {

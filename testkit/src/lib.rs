@@ -26,10 +26,11 @@ mod wait;
 
 pub use bin::bin;
 pub use client::{
-    Failure, Fate, GapReport, Gaps, Hold, HoldReport, Latency, Load, LoadReport, RunningLoad, Scan,
+    Delay, DelayReport, Failure, Fate, GapReport, Gaps, Hold, HoldReport, Latency, Load,
+    LoadReport, RunningLoad, Scan,
 };
 pub use host::{Host, Ran, rootless};
-pub use pair::{CLIENT, CLIENT6, Pair, SCANNERS, SERVER, SERVER6};
+pub use pair::{CLIENT, CLIENT6, CLIENTS, CLIENTS6, Pair, SCANNERS, SERVER, SERVER6};
 pub use running::Running;
 pub use slow::slow;
 pub use wait::wait_until;

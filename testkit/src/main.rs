@@ -6,7 +6,7 @@ mod tools;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use tools::{demo, gaps, hold, init, load, scan, serve};
+use tools::{delay, demo, gaps, hold, init, load, scan, serve};
 
 #[derive(Parser)]
 struct Cli {
@@ -28,6 +28,8 @@ enum Tool {
     Hold(hold::Args),
     /// Watch a port for moments in which nobody listens
     Gaps(gaps::Args),
+    /// Let all TCP packets arrive here later
+    Delay(delay::Args),
     /// Restart haproxy in four ways under load, and compare
     Demo(demo::Args),
 }
@@ -40,6 +42,7 @@ fn main() -> Result<()> {
         Tool::Scan(args) => scan::run(&args),
         Tool::Hold(args) => hold::run(&args),
         Tool::Gaps(args) => gaps::run(&args),
+        Tool::Delay(args) => delay::run(&args),
         Tool::Demo(args) => demo::run(&args),
     }
 }

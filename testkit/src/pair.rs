@@ -1,4 +1,6 @@
-use anyhow::Result;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Result, ensure};
 
 use crate::Host;
 
@@ -13,6 +15,12 @@ pub const CLIENT6: &str = "fd77::2";
 /// Addresses that the server routes to the client, who drops what comes for
 /// them without a word: what connects from there leaves SYN_RECV behind.
 pub const SCANNERS: &str = "10.78.0.0/16";
+/// Where [`Pair::client_addresses`] are from.
+pub const CLIENTS: &str = "10.81.0.0/16";
+/// Where [`Pair::client_addresses6`] are from.
+pub const CLIENTS6: &str = "fd81::/64";
+/// How many addresses a client can have: all of [`CLIENTS`] but the first and the last.
+const MOST: u32 = 65_534;
 
 /// Two hosts and a cable between them, `eth0` on both.
 #[derive(Debug)]
@@ -33,6 +41,47 @@ impl Pair {
         address(&client, CLIENT, CLIENT6)?;
         server.run(["ip", "route", "add", SCANNERS, "via", CLIENT])?;
         Ok(Self { server, client })
+    }
+
+    /// Gives the client so many more IPv4 addresses, at most 65,534, in order from the first of
+    /// [`CLIENTS`], for [`Load::sources`](crate::Load::sources).
+    ///
+    /// The whole range is the client's by a local route, which takes no longer for many.
+    pub fn client_addresses(&self, n: u32) -> Result<Vec<String>> {
+        let (local, via) = (["local", CLIENTS], [CLIENTS, CLIENT]);
+        self.route_clients(n, "-4", local, via)?;
+        let first = Ipv4Addr::new(10, 81, 0, 0).to_bits();
+        let address = |n| Ipv4Addr::from_bits(first + n).to_string();
+        Ok((1..=n).map(address).collect())
+    }
+
+    /// As [`client_addresses`](Self::client_addresses), IPv6 and from [`CLIENTS6`].
+    pub fn client_addresses6(&self, n: u32) -> Result<Vec<String>> {
+        // For IPv6, a local route is not enough to bind to its addresses.
+        self.client
+            .run(["sysctl", "-q", "net.ipv6.ip_nonlocal_bind=1"])?;
+        let (local, via) = (["local", CLIENTS6], [CLIENTS6, CLIENT6]);
+        self.route_clients(n, "-6", local, via)?;
+        let first = Ipv6Addr::new(0xfd81, 0, 0, 0, 0, 0, 0, 0).to_bits();
+        let address = |n| Ipv6Addr::from_bits(first + u128::from(n)).to_string();
+        Ok((1..=n).map(address).collect())
+    }
+
+    /// The range is local to the client, and the server reaches it there.
+    fn route_clients(
+        &self,
+        n: u32,
+        family: &str,
+        local: [&str; 2],
+        [range, client]: [&str; 2],
+    ) -> Result<()> {
+        ensure!(n <= MOST, "a client has at most {MOST} more addresses");
+        let [kind, all] = local;
+        self.client
+            .run(["ip", family, "route", "replace", kind, all, "dev", "lo"])?;
+        self.server
+            .run(["ip", family, "route", "replace", range, "via", client])
+            .map(drop)
     }
 }
 

@@ -1,5 +1,6 @@
 //! One module for each tool, and what several of them need.
 
+pub mod delay;
 pub mod demo;
 pub mod gaps;
 pub mod hold;

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    net::{IpAddr, SocketAddr},
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -10,7 +11,7 @@ use std::{
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
-use testkit::{Host, Pair, SERVER, SERVER6, services::Serve, wait_until};
+use testkit::{Host, Load, Pair, SERVER, SERVER6, services::Serve, wait_until};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -185,4 +186,99 @@ fn a_pair_talks_over_both_families() -> Result<()> {
     }
     drop(server);
     wait_until(SOON, "the server to be gone", || !pair.server.listens(80))
+}
+
+#[test]
+fn a_client_has_many_addresses() -> Result<()> {
+    const N: u32 = 300;
+    let pair = Pair::new()?;
+    let log = pair.server.dir().join("accepts");
+    let server = Serve::on("0.0.0.0:80").and_on("[::]:80").log_accepts(&log);
+    let _server = server.start(&pair.server)?;
+    let to = [format!("{SERVER}:80"), format!("[{SERVER6}]:80")];
+    let sources = [pair.client_addresses(N)?, pair.client_addresses6(N)?];
+    assert_eq!(sources[0][..1], ["10.81.0.1"]);
+    assert_eq!(sources[1][255..256], ["fd81::100"]);
+    for (to, sources) in to.into_iter().zip(&sources) {
+        let report = Load::to(to)
+            .rate(N * 5)
+            .duration(Duration::from_millis(200))
+            .sources(sources)
+            .start(&pair.client)?
+            .finish()?;
+        assert_eq!((report.ok, report.failed()), (N.into(), 0), "{report}");
+    }
+    // Each of them has come once.
+    let accepts = fs::read_to_string(log)?;
+    let clients: BTreeSet<IpAddr> = accepts.lines().map(address).collect();
+    let expected = sources
+        .concat()
+        .iter()
+        .map(|s| s.parse().unwrap())
+        .collect();
+    assert_eq!(accepts.lines().count(), 2 * N as usize);
+    assert_eq!(clients, expected);
+    Ok(())
+}
+
+/// The address in a line of [`Serve::log_accepts`].
+fn address(line: &str) -> IpAddr {
+    let client: SocketAddr = line.parse().unwrap();
+    client.ip()
+}
+
+#[test]
+fn addresses_are_limited() -> Result<()> {
+    let pair = Pair::new()?;
+    assert_eq!(pair.client_addresses(65_534)?[65_533], "10.81.255.254");
+    assert!(pair.client_addresses(65_535).is_err());
+    Ok(())
+}
+
+#[test]
+fn tcp_counts() -> Result<()> {
+    let pair = Pair::new()?;
+    let _server = Serve::on("0.0.0.0:80").start(&pair.server)?;
+    assert_eq!(pair.server.tcp_counter("PassiveOpens")?, 0);
+    Load::to(format!("{SERVER}:80"))
+        .rate(100)
+        .duration(Duration::from_millis(100))
+        .start(&pair.client)?
+        .finish()?;
+    assert_eq!(pair.server.tcp_counter("PassiveOpens")?, 10);
+    assert_eq!(pair.client.tcp_counter("ActiveOpens")?, 10);
+    assert_eq!(pair.server.tcp_counter("ListenOverflows")?, 0);
+    assert!(pair.server.tcp_counter("NoSuchThing").is_err());
+    Ok(())
+}
+
+#[test]
+fn a_short_queue_overflows_and_is_served_in_order() -> Result<()> {
+    let pair = Pair::new()?;
+    let log = pair.server.dir().join("accepts");
+    let server = Serve::on("0.0.0.0:80").backlog(4).accept_rate(100);
+    let _server = server.log_accepts(&log).start(&pair.server)?;
+    let queue = pair.server.must(["ss", "-Hltn"]);
+    assert_eq!(queue.split_whitespace().nth(2), Some("4"), "{queue}");
+    // As many as fit: the queue holds one more than it is long.
+    let sources = pair.client_addresses(5)?;
+    let load = |n| {
+        Load::to(format!("{SERVER}:80"))
+            .rate(1000)
+            .duration(Duration::from_millis(n))
+            .sources(&sources)
+            .start(&pair.client)?
+            .finish()
+    };
+    let report = load(5)?;
+    assert_eq!((report.ok, report.failed()), (5, 0), "{report}");
+    let accepts = fs::read_to_string(&log)?;
+    let clients: Vec<String> = accepts.lines().map(|l| address(l).to_string()).collect();
+    assert_eq!(clients, sources);
+
+    let report = load(15)?;
+    assert_eq!((report.ok, report.failed()), (15, 0), "{report}");
+    assert!(report.delayed > 0, "{report}");
+    assert!(pair.server.tcp_counter("ListenOverflows")? > 0);
+    Ok(())
 }

@@ -237,3 +237,61 @@ fn a_late_server_is_reported_when_it_listens() -> Result<()> {
     assert!(pair.server.listens(80));
     Ok(())
 }
+
+/// What comes after this has at most 40 files, and no right to more.
+const FEW_FILES: [&str; 4] = [
+    "prlimit",
+    "--nofile=40:40",
+    "setpriv",
+    "--bounding-set=-sys_resource",
+];
+
+#[test]
+fn more_connections_than_files() -> Result<()> {
+    let pair = Pair::new()?;
+    let log = pair.server.dir().join("accepts");
+    let serve = Serve::on("0.0.0.0:80").delay(Duration::from_millis(100));
+    let argv = [
+        FEW_FILES.map(str::to_owned).to_vec(),
+        serve.log_accepts(&log).argv()?,
+    ]
+    .concat();
+    let mut command = pair.server.command(&argv[0]);
+    let _server = pair
+        .server
+        .spawn(command.args(&argv[1..]).stdout(Stdio::null()))?;
+    pair.server.wait_listen(80)?;
+
+    let sources = pair.client_addresses(200)?;
+    let file = pair.client.write("sources", sources.join("\n"));
+    let words = format!(
+        "load --to {SERVER}:80 --rate 2000 --for 100ms --sources {}",
+        file.display()
+    );
+    let bin = testkit::bin()?;
+    let argv = FEW_FILES.into_iter().chain([bin.to_str().unwrap()]);
+    let said = pair.client.must(argv.chain(words.split(' ')));
+    let report: LoadReport = serde_json::from_str(said.lines().last().unwrap())?;
+    assert_eq!((report.ok, report.failed()), (200, 0), "{report}");
+    // The server has left most of them to wait; none has lost its turn.
+    assert!(report.total.max_ms >= 500.0, "{report}");
+    let accepts = std::fs::read_to_string(log)?;
+    let clients = accepts.lines().map(|line| line.rsplit_once(':').unwrap().0);
+    assert_eq!(clients.collect::<Vec<_>>(), sources);
+    Ok(())
+}
+
+#[test]
+fn a_crowd_is_answered() -> Result<()> {
+    const N: u32 = 5000;
+    let pair = Pair::new()?;
+    let _server = Serve::on("0.0.0.0:80").start(&pair.server)?;
+    let report = Load::to(format!("{SERVER}:80"))
+        .rate(N * 4)
+        .duration(Duration::from_millis(250))
+        .sources(pair.client_addresses(N)?)
+        .start(&pair.client)?
+        .finish()?;
+    assert_eq!((report.ok, report.failed()), (N.into(), 0), "{report}");
+    Ok(())
+}

@@ -40,6 +40,12 @@ impl Serve {
         self.with("--accept-rate", (per_second / slow()).max(1).to_string())
     }
 
+    /// Writes down whom it has accepted, in that order and before it does anything for them:
+    /// `address:port` lines, added to the file.
+    pub fn log_accepts(self, file: &Path) -> Self {
+        self.with("--log-accepts", file.to_string_lossy())
+    }
+
     /// Answers each request so long after it has come.
     pub fn delay(self, delay: Duration) -> Self {
         self.with("--delay", format!("{}us", delay.as_micros()))

@@ -3,17 +3,15 @@
 use std::{
     fs::File,
     io::{Read, Seek},
+    os::fd::AsFd,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
-use std::os::fd::AsFd;
-
 use nix::{
     poll::{PollFd, PollFlags, ppoll},
     sys::{signal::Signal, signalfd::SignalFd, time::TimeSpec},
 };
-use std::os::fd::AsFd;
 use testkit::GapReport;
 
 use super::{ms, say, signals};

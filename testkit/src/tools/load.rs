@@ -1,29 +1,39 @@
 //! An open loop: connections are due at fixed times, whatever became of the
-//! earlier ones. One thread, one epoll.
+//! earlier ones. One thread, one epoll; more of both only if there are more
+//! connections at a time than a thread can have files.
 
 mod answer;
 mod connection;
+mod standby;
 mod tally;
 
 use std::{
     collections::{HashMap, VecDeque},
+    fs, io,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard},
+    thread::{self, Scope},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
-use nix::sys::{
-    signal::Signal,
-    signalfd::SignalFd,
-    time::TimeSpec,
-    timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
+use nix::{
+    libc::EMFILE,
+    sys::{
+        signal::Signal,
+        signalfd::SignalFd,
+        time::TimeSpec,
+        timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
+    },
 };
 use testkit::Fate;
 
 use super::{interval, raise_file_limit, say, signals};
 use connection::{Connection, Progress};
+use standby::Standby;
 use tally::Tally;
 
 const TIMER: Token = Token(usize::MAX);
@@ -47,61 +57,104 @@ pub struct Args {
     /// Wait for a byte from the server before the request
     #[arg(long)]
     greeting: bool,
-    /// Addresses to come from, in turn
-    #[arg(long, value_delimiter = ',')]
-    sources: Vec<IpAddr>,
+    /// File of addresses to come from, in turn; one on each line
+    #[arg(long)]
+    sources: Option<PathBuf>,
 }
 
 /// Prints `flowing` once some requests have been answered, at last the report.
 pub fn run(args: &Args) -> Result<()> {
-    let stop = signals([Signal::SIGTERM])?;
-    let files = raise_file_limit()?;
-    let mut load = Load::new(args, files)?;
-    load.watch(&stop)?;
-    load.run(&stop)?;
-    say(&serde_json::to_string(&load.tally.report())?)
+    let plan = Plan::new(args)?;
+    thread::scope(|scope| Load::new(&plan, scope, 0)?.run())?;
+    let tally = plan.tally.into_inner().expect("nobody has panicked");
+    say(&serde_json::to_string(&tally.report())?)
 }
 
-struct Load<'a> {
+/// What is the same for all threads.
+struct Plan<'a> {
     args: &'a Args,
+    sources: Vec<IpAddr>,
+    interval: Duration,
+    start: Instant,
+    /// How many connections there shall be.
+    connections: u64,
+    /// How many files a thread can have.
+    files: u64,
+    stop: SignalFd,
+    tally: Mutex<Tally>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(args: &'a Args) -> Result<Self> {
+        let stop = signals([Signal::SIGTERM])?;
+        let sources = args.sources.as_deref().map(addresses).transpose()?;
+        let interval = interval(args.rate)?;
+        let start = Instant::now() + interval;
+        let flow = u64::from(args.rate / 10).clamp(1, 20);
+        Ok(Self {
+            args,
+            sources: sources.unwrap_or_default(),
+            interval,
+            start,
+            connections: (args.duration.as_secs_f64() * f64::from(args.rate)).round() as u64,
+            files: raise_file_limit()?,
+            stop,
+            tally: Mutex::new(Tally::new(start, flow)),
+        })
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().expect("nobody has panicked")
+    }
+
+    fn due(&self, id: u64) -> Instant {
+        self.start + self.interval.mul_f64(id as f64)
+    }
+
+    fn source(&self, id: usize) -> Option<IpAddr> {
+        let sources = &self.sources;
+        (!sources.is_empty()).then(|| sources[id % sources.len()])
+    }
+}
+
+/// One thread's part: it makes the connections until it can't open any more files, when the next
+/// thread goes on with that, and sees to its own until they are over.
+struct Load<'s, 'e> {
+    plan: &'e Plan<'e>,
+    next: Standby<'s>,
     poll: Poll,
     /// Fires at each due time.
     timer: TimerFd,
-    interval: Duration,
-    start: Instant,
-    /// How many connections there shall be, and how many there were.
-    planned: u64,
+    /// How many connections there were, and how many there will be when we stop making them.
     issued: u64,
+    planned: u64,
     open: HashMap<usize, Connection>,
     /// When the open ones, and some that are done, time out; in order.
     timeouts: VecDeque<(Instant, usize)>,
-    tally: Tally,
-    files: u64,
 }
 
-impl<'a> Load<'a> {
-    fn new(args: &'a Args, files: u64) -> Result<Self> {
-        let interval = interval(args.rate)?;
+impl<'s, 'e> Load<'s, 'e> {
+    fn new(plan: &'e Plan<'e>, scope: &'s Scope<'s, 'e>, issued: u64) -> Result<Self> {
+        // First, so that it doesn't keep our files open with its own.
+        let next = Standby::new(plan, scope)?;
         let timer = TimerFd::new(
             ClockId::CLOCK_MONOTONIC,
             TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
         )?;
-        let every = Expiration::Interval(TimeSpec::from_duration(interval));
+        let every = Expiration::Interval(TimeSpec::from_duration(plan.interval));
         timer.set(every, TimerSetTimeFlags::empty())?;
-        let start = Instant::now() + interval;
-        Ok(Self {
-            args,
+        let load = Self {
+            plan,
+            next,
             poll: Poll::new()?,
             timer,
-            interval,
-            start,
-            planned: (args.duration.as_secs_f64() * f64::from(args.rate)).round() as u64,
-            issued: 0,
+            issued,
+            planned: plan.connections,
             open: HashMap::new(),
             timeouts: VecDeque::new(),
-            tally: Tally::new(start, u64::from(args.rate / 10).clamp(1, 20)),
-            files,
-        })
+        };
+        load.watch(&plan.stop)?;
+        Ok(load)
     }
 
     fn watch(&self, stop: &SignalFd) -> Result<()> {
@@ -112,7 +165,7 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn run(&mut self, stop: &SignalFd) -> Result<()> {
+    fn run(mut self) -> Result<()> {
         let mut events = Events::with_capacity(4096);
         while self.issued < self.planned || !self.open.is_empty() {
             self.wait(&mut events)?;
@@ -121,29 +174,27 @@ impl<'a> Load<'a> {
                     // Unread, it would not fire again. There is nothing to read if it was stopped
                     // in this very round of events.
                     TIMER => drop(self.timer.wait()),
-                    STOP => self.stop(stop)?,
+                    STOP => self.stop()?,
                     Token(id) => self.advance(id, event)?,
                 }
             }
             self.issue_due()?;
             self.time_out();
         }
-        Ok(())
+        self.next.join()
     }
 
     fn wait(&mut self, events: &mut Events) -> Result<()> {
         // Only timeouts depend on this: what is due comes with the timer.
         const NEXT_LOOK: Duration = Duration::from_millis(20);
         match self.poll.poll(events, Some(NEXT_LOOK)) {
-            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => {
-                Err(error).context("epoll")
-            }
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error).context("epoll"),
             _ => Ok(()),
         }
     }
 
-    fn stop(&mut self, stop: &SignalFd) -> Result<()> {
-        stop.read_signal()?;
+    fn stop(&mut self) -> Result<()> {
+        self.plan.stop.read_signal()?;
         self.planned = self.issued;
         Ok(self.timer.unset()?)
     }
@@ -151,54 +202,70 @@ impl<'a> Load<'a> {
     fn issue_due(&mut self) -> Result<()> {
         let now = Instant::now();
         while self.issued < self.planned {
-            let due = self.start + self.interval.mul_f64(self.issued as f64);
+            let due = self.plan.due(self.issued);
             if due > now {
                 return Ok(());
             }
-            self.issue(due);
+            if !self.issue(due) {
+                return self.hand_over();
+            }
         }
         // Nothing is due any more: let the wait be for answers only.
         Ok(self.timer.unset()?)
     }
 
-    fn issue(&mut self, due: Instant) {
+    /// Begins a connection, unless the open ones leave no file for it.
+    fn issue(&mut self, due: Instant) -> bool {
         let id = self.issued as usize;
+        let source = self.plan.source(id);
+        let opened = Connection::open(&self.poll, Token(id), self.plan.args.to, source, due);
+        if is_full(&opened) && !self.open.is_empty() {
+            return false;
+        }
         self.issued += 1;
-        self.tally.sent(due);
-        let source = self.source(id);
-        match Connection::open(&self.poll, Token(id), self.args.to, source, due) {
+        self.plan.tally().sent(due);
+        match opened {
             Ok(connection) => {
                 self.open.insert(id, connection);
-                self.timeouts.push_back((due + self.args.timeout, id));
+                let end = due + self.plan.args.timeout;
+                self.timeouts.push_back((end, id));
             }
-            Err(error) => {
-                let files = self.files;
-                let detail = format!("{error} ({} open, at most {files} files)", self.open.len());
-                self.tally.failed(due, Fate::Other, detail);
-            }
+            Err(error) => self.not_opened(due, &error),
         }
+        true
     }
 
-    fn source(&self, id: usize) -> Option<IpAddr> {
-        let sources = &self.args.sources;
-        (!sources.is_empty()).then(|| sources[id % sources.len()])
+    fn not_opened(&self, due: Instant, error: &io::Error) {
+        let (open, files) = (self.open.len(), self.plan.files);
+        let detail = format!("{error} ({open} open, at most {files} files)");
+        self.plan.tally().failed(due, Fate::Other, detail);
+    }
+
+    /// The next thread makes the other connections, and is the one to be told to stop.
+    fn hand_over(&mut self) -> Result<()> {
+        let stop = self.plan.stop.as_raw_fd();
+        self.poll.registry().deregister(&mut SourceFd(&stop))?;
+        self.planned = self.issued;
+        self.timer.unset()?;
+        self.next.begin(self.issued)
     }
 
     fn advance(&mut self, id: usize, event: &mio::event::Event) -> Result<()> {
         let Some(connection) = self.open.get_mut(&id) else {
             return Ok(());
         };
-        let progress = connection.advance(event, self.args.greeting);
+        let progress = connection.advance(event, self.plan.args.greeting);
         match progress {
             Progress::Waiting => return Ok(()),
             Progress::Answered => {
-                if self.tally.answered(connection) {
+                if self.plan.tally().answered(connection) {
                     say("flowing")?;
                 }
             }
             Progress::Failed(kind, detail) => {
-                self.tally.connected(connection);
-                self.tally.failed(connection.due, kind, detail);
+                let mut tally = self.plan.tally();
+                tally.connected(connection);
+                tally.failed(connection.due, kind, detail);
             }
         }
         // Dropping it closes it, which also takes it off the epoll.
@@ -210,10 +277,23 @@ impl<'a> Load<'a> {
         let now = Instant::now();
         while let Some((_, id)) = self.timeouts.pop_front_if(|(end, _)| *end <= now) {
             if let Some(connection) = self.open.remove(&id) {
-                self.tally.connected(&connection);
+                let mut tally = self.plan.tally();
+                tally.connected(&connection);
                 let detail = connection.stage().to_owned();
-                self.tally.failed(connection.due, Fate::TimedOut, detail);
+                tally.failed(connection.due, Fate::TimedOut, detail);
             }
         }
     }
+}
+
+fn is_full<T>(opened: &io::Result<T>) -> bool {
+    let error = opened.as_ref().err().and_then(io::Error::raw_os_error);
+    error == Some(EMFILE)
+}
+
+/// One address on each line.
+fn addresses(file: &Path) -> Result<Vec<IpAddr>> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let address = |line: &str| line.parse().with_context(|| format!("no address: {line}"));
+    text.lines().map(address).collect()
 }

@@ -5,9 +5,10 @@ mod daemon;
 
 use std::{
     collections::{HashMap, VecDeque},
+    fs::File,
     io::{self, ErrorKind, Read, Write},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use mio::{
     Events, Interest, Poll, Token,
     net::{TcpListener, TcpStream},
 };
-use nix::libc::EADDRINUSE;
+use nix::libc::{EADDRINUSE, EMFILE};
 use socket2::{Domain, Socket, Type};
 
 use super::{interval, raise_file_limit, say};
@@ -38,6 +39,9 @@ pub struct Args {
     /// Accept at most so many connections a second
     #[arg(long)]
     accept_rate: Option<u32>,
+    /// Add a line for each connection to this file when it is accepted: ADDRESS:PORT of its client
+    #[arg(long)]
+    log_accepts: Option<PathBuf>,
     /// Answer so long after the request
     #[arg(long, value_parser = humantime::parse_duration, default_value = "0s")]
     delay: Duration,
@@ -89,8 +93,11 @@ struct Server<'a> {
     listeners: Vec<TcpListener>,
     /// Some listener may have more to accept.
     pending: bool,
+    /// There are no more files for that until a client leaves.
+    full: bool,
     /// When the next connection may be accepted, if there is a rate.
     pace: Option<(Instant, Duration)>,
+    accepts: Option<File>,
     open: HashMap<usize, Client>,
     next_id: usize,
     /// When the requests that have come are to be answered; in order.
@@ -120,7 +127,9 @@ impl<'a> Server<'a> {
             next_id: listeners.len(),
             listeners,
             pending: false,
+            full: false,
             pace: rate.map(|interval| (Instant::now(), interval)),
+            accepts: args.log_accepts.as_deref().map(log).transpose()?,
             open: HashMap::new(),
             answers: VecDeque::new(),
         })
@@ -148,7 +157,8 @@ impl<'a> Server<'a> {
 
     /// How long there is nothing to do unless an event comes.
     fn time_left(&self) -> Option<Duration> {
-        let accept = self.pace.filter(|_| self.pending).map(|(next, _)| next);
+        let next_accept = || self.pace.map_or_else(Instant::now, |(next, _)| next);
+        let accept = (self.pending && !self.full).then(next_accept);
         let answer = self.answers.front().map(|(due, _)| *due);
         let next = accept.into_iter().chain(answer).min()?;
         Some(next.saturating_duration_since(Instant::now()))
@@ -157,16 +167,18 @@ impl<'a> Server<'a> {
     /// Accepts what it may.
     fn accept(&mut self) -> Result<()> {
         let mut next_listener = 0;
-        while self.pending && self.may_accept() {
+        while self.pending && !self.full && self.may_accept() {
             match self.listeners[next_listener].accept() {
-                Ok((stream, _)) => {
+                Ok((stream, client)) => {
                     self.spend();
+                    self.log(client)?;
                     self.welcome(stream)?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     next_listener += 1;
                     self.pending = next_listener < self.listeners.len();
                 }
+                Err(error) if error.raw_os_error() == Some(EMFILE) => self.full = true,
                 // That client has given up already.
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => Err(error).context("accept")?,
@@ -184,6 +196,15 @@ impl<'a> Server<'a> {
             // Time without clients isn't saved up.
             *next = (*next).max(Instant::now() - *interval) + *interval;
         }
+    }
+
+    /// One write, so that there are never halves of lines in the file.
+    fn log(&mut self, client: SocketAddr) -> Result<()> {
+        let Some(file) = &mut self.accepts else {
+            return Ok(());
+        };
+        let line = format!("{client}\n");
+        file.write_all(line.as_bytes()).context("log of accepts")
     }
 
     fn welcome(&mut self, mut stream: TcpStream) -> Result<()> {
@@ -222,14 +243,20 @@ impl<'a> Server<'a> {
                     .push_back((Instant::now() + self.args.delay, id));
             }
             Ok(_) => {}
-            Err(_) => drop(self.open.remove(&id)),
+            Err(_) => drop(self.take(id)),
         }
+    }
+
+    /// The client is about to leave.
+    fn take(&mut self, id: usize) -> Option<Client> {
+        self.full = false;
+        self.open.remove(&id)
     }
 
     fn answer_due(&mut self) {
         let now = Instant::now();
         while let Some((_, id)) = self.answers.pop_front_if(|(due, _)| *due <= now) {
-            if let Some(mut client) = self.open.remove(&id) {
+            if let Some(mut client) = self.take(id) {
                 let answer = if self.args.cut {
                     &ANSWER[..CUT]
                 } else {
@@ -269,6 +296,12 @@ impl Client {
             }
         }
     }
+}
+
+/// A file to which whole lines are added, beside what earlier servers have written.
+fn log(path: &Path) -> Result<File> {
+    let file = File::options().create(true).append(true).open(path);
+    file.with_context(|| path.display().to_string())
 }
 
 fn listen(address: SocketAddr, args: &Args) -> Result<TcpListener> {

@@ -1,0 +1,56 @@
+use std::{
+    panic::resume_unwind,
+    sync::mpsc::{Receiver, Sender, channel},
+    thread::{Scope, ScopedJoinHandle},
+};
+
+use anyhow::{Context, Result};
+use nix::sched::{CloneFlags, unshare};
+
+use super::{Load, Plan};
+
+/// A thread with a table of files of its own, which waits to go on with a [`Load`] when the table
+/// of the thread before it is full: not even root may always have a longer one.
+pub struct Standby<'s> {
+    thread: ScopedJoinHandle<'s, Result<()>>,
+    issued: Sender<u64>,
+}
+
+impl<'s> Standby<'s> {
+    /// Returns when the thread has its table. What was open then is in both.
+    pub fn new<'e>(plan: &'e Plan<'e>, scope: &'s Scope<'s, 'e>) -> Result<Self> {
+        let (ready, is_ready) = channel();
+        let (issued, word) = channel();
+        let thread = scope.spawn(move || {
+            let unshared = unshare(CloneFlags::CLONE_FILES);
+            ready.send(unshared)?;
+            wait_and_go_on(plan, scope, &word)
+        });
+        is_ready.recv()?.context("a table of files for a thread")?;
+        Ok(Self { thread, issued })
+    }
+
+    /// Lets it go on after so many connections.
+    pub fn begin(&self, issued: u64) -> Result<()> {
+        Ok(self.issued.send(issued)?)
+    }
+
+    /// Waits for its end. If it never began, that is now.
+    pub fn join(self) -> Result<()> {
+        drop(self.issued);
+        self.thread
+            .join()
+            .unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+fn wait_and_go_on<'s, 'e>(
+    plan: &'e Plan<'e>,
+    scope: &'s Scope<'s, 'e>,
+    word: &Receiver<u64>,
+) -> Result<()> {
+    match word.recv() {
+        Ok(issued) => Load::new(plan, scope, issued)?.run(),
+        Err(_) => Ok(()),
+    }
+}
