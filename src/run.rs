@@ -182,7 +182,7 @@ fn close_with(
     say: &Say,
     report: &mut Report,
 ) -> Result<(Gate, Work)> {
-    let work = action.begin()?;
+    let work = action.begin(&plan.config.ports)?;
     let rules = plan.rules(work.steer());
     let settings = plan.settings(&report.run, work.name());
     let (gate, lacking) = gate::close(plan.backend, &settings, &rules, until)?;
@@ -393,6 +393,9 @@ impl Run<'_> {
         match gate.shut_only(ports) {
             Ok(()) => {
                 let is = gate.shut().clone();
+                if let Some(hold) = self.work.hold().filter(|_| !is.minus(&was).is_empty()) {
+                    hold.shut_again();
+                }
                 self.note_shut(&was, &is);
             }
             Err(error) => self.warn(format!("the gated ports could not be changed: {error:#}")),

@@ -12,6 +12,7 @@ use anyhow::Result;
 use self::hold::queue::{FIRST_NUMBER, QueueNum};
 use self::hold::{Hold, Limits};
 use crate::gate::Steer;
+use crate::ports::PortSet;
 
 /// `--syn`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,11 +59,11 @@ impl SynAction {
     ///
     /// # Errors
     /// It can't be done here.
-    pub fn begin(&self) -> Result<Work> {
+    pub fn begin(&self, gated: &PortSet) -> Result<Work> {
         Ok(match self {
             SynAction::Drop => Work::None,
             SynAction::Hold { queue, limits, .. } => {
-                Work::Hold(Box::new(Hold::begin(*queue, *limits)?))
+                Work::Hold(Box::new(Hold::begin(*queue, *limits, gated)?))
             }
         })
     }

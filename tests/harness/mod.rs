@@ -354,7 +354,10 @@ pub fn stopped_syns(host: &Host) -> u64 {
                   [ -z \"$(cat /proc/net/ip_tables_names 2>/dev/null)\" ] ||
                     { iptables-legacy-save -c; ip6tables-legacy-save -c; }";
     let saved = host.must(["sh", "-c", script]);
-    let stops = saved.lines().filter(|line| line.ends_with("_s -j DROP"));
+    let stops = saved
+        .lines()
+        .filter(|line| line.contains(" -A syngate_") && line.contains("_s -j "));
+    let stops = stops.filter(|line| !line.contains(" -p tcp "));
     let packets = stops.filter_map(|line| {
         line.strip_prefix('[')?
             .split(':')

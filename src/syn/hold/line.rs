@@ -30,7 +30,10 @@ pub enum Arrival {
     Replaces(u32),
     /// There is no room for it: it is dropped.
     NoRoom,
-    /// It is no SYN of a new connection. Somebody else's rule has sent it here: it goes on.
+    /// It is a copy of one that has gone on already: it is dropped. The listener would send its
+    /// SYN-ACK once more, and it could not be told apart from a scanner's any more.
+    HadItsTurn,
+    /// It is no new SYN to a gated port. Somebody else's rule has sent it here: it goes on.
     NotOurs,
 }
 
@@ -52,13 +55,15 @@ pub struct Counts {
 /// Everyone who waits.
 pub struct Line {
     limits: Limits,
+    gated: PortSet,
     began: Instant,
     hasher: RandomState,
     destinations: HashMap<Destination, usize>,
     waiting: Vec<Waiting>,
-    /// Where a connection's SYN is, by a keyed hash of its addresses and ports: 64 bits that nobody
-    /// can aim at.
+    /// Where a connection's SYN is, or was, by a keyed hash of its addresses and ports: 64 bits that
+    /// nobody can aim at.
     places: HashMap<u64, Place>,
+    len: usize,
     per_source: HashMap<u64, u32>,
     counts: Counts,
 }
@@ -72,7 +77,6 @@ struct Waiting {
 }
 
 struct Held {
-    connection: u64,
     source: u64,
     /// In nanoseconds since the line began.
     arrived: u64,
@@ -82,20 +86,23 @@ struct Held {
 #[derive(Clone, Copy)]
 struct Place {
     destination: u32,
+    sequence: u32,
     /// Counted from the first who has ever waited there.
     nth: u32,
 }
 
 impl Line {
     /// Nobody waits.
-    pub fn new(limits: Limits, now: Instant) -> Line {
+    pub fn new(limits: Limits, gated: PortSet, now: Instant) -> Line {
         Line {
             limits,
+            gated,
             began: now,
             hasher: RandomState::new(),
             destinations: HashMap::new(),
             waiting: Vec::new(),
             places: HashMap::new(),
+            len: 0,
             per_source: HashMap::new(),
             counts: Counts::default(),
         }
@@ -103,12 +110,12 @@ impl Line {
 
     /// Whether anybody waits.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.len == 0
     }
 
     /// How many wait.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.len
     }
 
     /// What came of it so far.
@@ -118,25 +125,34 @@ impl Line {
 
     /// A packet has come.
     pub fn arrive(&mut self, packet: &Packet, now: Instant) -> Arrival {
-        let Some(syn) = &packet.syn else {
+        let ours = packet.syn.filter(|syn| self.gated.contains(syn.to.port));
+        let Some(syn) = &ours else {
             return Arrival::NotOurs;
         };
-        let connection = self.hasher.hash_one(syn);
-        if let Some(place) = self.places.get(&connection) {
-            let waiting = &mut self.waiting[place.destination as usize];
-            let held = &mut waiting.held[place.nth.wrapping_sub(waiting.gone) as usize];
+        let connection = self.hasher.hash_one((syn.from, syn.to));
+        if let Some(arrival) = self.copy(connection, syn.sequence, packet.id) {
             self.counts.duplicates += 1;
-            return Arrival::Replaces(std::mem::replace(&mut held.id, packet.id));
+            return arrival;
         }
         let source = self.hasher.hash_one(network(syn.from.0));
         let of_source = self.per_source.entry(source).or_insert(0);
-        if *of_source >= self.limits.per_source || self.places.len() >= self.limits.held as usize {
+        if *of_source >= self.limits.per_source || self.len >= self.limits.held as usize {
             self.counts.no_room += 1;
             return Arrival::NoRoom;
         }
         *of_source += 1;
         self.join(syn, connection, source, packet.id, now);
         Arrival::Held
+    }
+
+    /// What becomes of it if the connection is known; a client that has given up may have begun anew.
+    fn copy(&mut self, connection: u64, sequence: u32, id: u32) -> Option<Arrival> {
+        let place = self.places.get_mut(&connection)?;
+        if let Some(held) = self.waiting[place.destination as usize].at(*place) {
+            place.sequence = sequence;
+            return Some(Arrival::Replaces(std::mem::replace(&mut held.id, id)));
+        }
+        (place.sequence == sequence).then_some(Arrival::HadItsTurn)
     }
 
     fn join(&mut self, syn: &Syn, connection: u64, source: u64, id: u32, now: Instant) {
@@ -149,19 +165,32 @@ impl Line {
                 gone: 0,
             });
         }
+        // Those who have gone are known for a while.
+        if self.places.len() >= 2 * self.limits.held as usize {
+            self.forget_who_has_gone();
+        }
         let waiting = &mut self.waiting[destination];
         let place = Place {
             destination: destination as u32,
+            sequence: syn.sequence,
             nth: waiting.gone.wrapping_add(waiting.held.len() as u32),
         };
         waiting.held.push_back(Held {
-            connection,
             source,
             arrived: (now - self.began).as_nanos() as u64,
             id,
         });
         self.places.insert(connection, place);
+        self.len += 1;
         self.counts.held += 1;
+    }
+
+    /// From now on those who have gone are not known any more: the next SYN of the same client asks
+    /// for a new connection.
+    pub fn forget_who_has_gone(&mut self) {
+        let waiting = &mut self.waiting;
+        self.places
+            .retain(|_, place| waiting[place.destination as usize].at(*place).is_some());
     }
 
     /// Takes out, in order of arrival, who waits for one of `ports` and may go: each asks `may_go`,
@@ -200,7 +229,7 @@ impl Line {
     }
 
     fn leave(&mut self, held: &Held, now: u64) {
-        self.places.remove(&held.connection);
+        self.len -= 1;
         if let Some(count) = self.per_source.get_mut(&held.source) {
             *count -= 1;
             if *count == 0 {
@@ -225,6 +254,14 @@ impl Line {
         all.filter(|w| ports.contains(w.destination.port))
             .map(|w| w.held.len())
             .sum()
+    }
+}
+
+impl Waiting {
+    /// Who is at that place; `None`: gone.
+    fn at(&mut self, place: Place) -> Option<&mut Held> {
+        let index = place.nth.wrapping_sub(self.gone) as usize;
+        self.held.get_mut(index)
     }
 }
 
@@ -257,13 +294,20 @@ mod tests {
                     address: to.ip(),
                     port: to.port(),
                 },
+                sequence: 1,
             }),
         }
     }
 
+    fn anew(packet: Packet) -> Packet {
+        let syn = packet.syn.map(|syn| Syn { sequence: 2, ..syn });
+        Packet { syn, ..packet }
+    }
+
     fn line(held: u32, per_source: u32) -> (Line, Instant) {
         let now = Instant::now();
-        (Line::new(Limits { held, per_source }, now), now)
+        let limits = Limits { held, per_source };
+        (Line::new(limits, ports("80-82,443"), now), now)
     }
 
     fn ports(text: &str) -> PortSet {
@@ -323,9 +367,33 @@ mod tests {
         let copy = line.arrive(&syn(4, "10.1.0.2:1000", A), now + MS * 1002);
         assert_eq!(copy, Arrival::Replaces(2));
         assert_eq!(line.counts().longest, MS * 1001, "counted from the first");
-        // Who has gone may come again.
-        let again = line.arrive(&syn(5, "10.1.0.1:1000", A), now + MS * 1003);
-        assert_eq!(again, Arrival::Held);
+        let again = |id| syn(id, "10.1.0.1:1000", A);
+        assert_eq!(line.arrive(&again(5), now), Arrival::HadItsTurn);
+        assert_eq!(line.arrive(&anew(again(6)), now), Arrival::Held);
+        assert_eq!(line.len(), 2);
+        assert_eq!(line.release(&ports("80"), now, |_| true), [4, 6]);
+        line.forget_who_has_gone();
+        assert_eq!(line.arrive(&anew(again(7)), now), Arrival::Held);
+    }
+
+    #[test]
+    fn who_has_given_up_and_begun_anew_waits_in_the_same_place() {
+        let (mut line, now) = line(10, 10);
+        line.arrive(&syn(1, "10.1.0.1:1000", A), now);
+        let second = anew(syn(2, "10.1.0.1:1000", A));
+        assert_eq!(line.arrive(&second, now), Arrival::Replaces(1));
+        assert_eq!(line.release(&ports("80"), now, |_| true), [2]);
+        assert_eq!(line.arrive(&second, now), Arrival::HadItsTurn);
+    }
+
+    #[test]
+    fn those_who_have_gone_are_not_known_for_ever() {
+        let (mut line, now) = line(10, 10);
+        for n in 0..100 {
+            line.arrive(&syn(n, &format!("10.1.0.1:{n}"), A), now);
+            line.release(&ports("80"), now, |_| true);
+        }
+        assert!(line.places.len() <= 20, "{}", line.places.len());
     }
 
     #[test]
@@ -364,7 +432,11 @@ mod tests {
         let (mut line, now) = line(9, 9);
         let packet = Packet { id: 1, syn: None };
         assert_eq!(line.arrive(&packet, now), Arrival::NotOurs);
-        assert!(line.is_empty());
+        let elsewhere = syn(2, "10.1.0.1:1000", "10.0.0.1:81");
+        assert_eq!(line.arrive(&elsewhere, now), Arrival::Held, "gated");
+        let elsewhere = syn(2, "10.1.0.1:1000", "10.0.0.1:90");
+        assert_eq!(line.arrive(&elsewhere, now), Arrival::NotOurs);
+        assert_eq!(line.len(), 1);
     }
 
     proptest! {

@@ -57,10 +57,10 @@ impl Hold {
     ///
     /// # Errors
     /// It is taken, or there are no queues in this kernel (`Lacking`). Nothing was changed.
-    pub fn begin(queue: Option<QueueNum>, limits: Limits) -> Result<Hold> {
+    pub fn begin(queue: Option<QueueNum>, limits: Limits, gated: &PortSet) -> Result<Hold> {
         Ok(Hold {
             queue: Queue::bind(queue, limits.held)?,
-            line: Line::new(limits, Instant::now()),
+            line: Line::new(limits, gated.clone(), Instant::now()),
             read_at: None,
             overflowed: 0,
         })
@@ -91,7 +91,7 @@ impl Hold {
         let all = self.queue.read(|packet| match line.arrive(&packet, now) {
             Arrival::Held => (),
             Arrival::Replaces(old) => drop.push(old),
-            Arrival::NoRoom => drop.push(packet.id),
+            Arrival::NoRoom | Arrival::HadItsTurn => drop.push(packet.id),
             Arrival::NotOurs => accept.push(packet.id),
         });
         self.queue.judge(&drop, Verdict::Drop);
@@ -112,6 +112,11 @@ impl Hold {
         let ids = self.line.release(ports, Instant::now(), |_| true);
         self.queue.judge(&ids, Verdict::Accept);
         ids.len()
+    }
+
+    /// Ports that were open are shut again: whoever has gone may come again, for a new connection.
+    pub fn shut_again(&mut self) {
+        self.line.forget_who_has_gone();
     }
 
     /// For which of these ports somebody waits.

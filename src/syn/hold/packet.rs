@@ -38,12 +38,14 @@ pub struct Packet {
 }
 
 /// The SYN of a new connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Syn {
     /// Who sent it.
     pub from: (IpAddr, u16),
     /// Where to.
     pub to: Destination,
+    /// Its sequence number: a copy has the same, a new connection another.
+    pub sequence: u32,
 }
 
 /// Where a SYN goes to.
@@ -83,6 +85,7 @@ fn syn(packet: &[u8]) -> Option<Syn> {
             address: to,
             port: u16::from_be_bytes(get(tcp, 2)?),
         },
+        sequence: u32::from_be_bytes(get(tcp, 4)?),
     })
 }
 
@@ -161,7 +164,7 @@ mod tests {
         let syn = packet.syn.unwrap();
         assert_eq!(syn.from, ("10.77.0.2".parse().unwrap(), 40_000));
         assert_eq!(syn.to.address, "10.77.0.1".parse::<IpAddr>().unwrap());
-        assert_eq!(syn.to.port, 80);
+        assert_eq!((syn.to.port, syn.sequence), (80, 1));
         let syn = Packet::parse(&message(&v6(TCP, &tcp(SYN)))).unwrap().syn;
         let syn = syn.unwrap();
         assert_eq!(syn.from, ("fd77::2".parse().unwrap(), 40_000));

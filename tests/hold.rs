@@ -1,0 +1,658 @@
+//! `--syn hold`: SYNs wait while the gate is closed, and go on to the new listener, none of them
+//! lost, in their order. On the backend of the suite.
+
+mod harness;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use harness::latch::Latch;
+use harness::{Call, Outcome, SOON, call, ms, shut, stopped_syns, wait_shut, words};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use testkit::services::Serve;
+use testkit::{
+    Delay, Host, Load, LoadReport, Pair, Running, RunningLoad, SERVER, SERVER6, slow, wait_until,
+};
+
+const LONG: Duration = Duration::from_secs(60);
+/// What a SYN waits for less than this cost no retransmit.
+const RETRANSMIT_MS: f64 = 1_000.0;
+
+/// A service that is down for as long as the test wants.
+struct Restarted<'a> {
+    host: &'a Host,
+    server: Serve,
+    pid: PathBuf,
+    latch: Latch,
+    /// Whom it has accepted.
+    accepted: PathBuf,
+}
+
+impl<'a> Restarted<'a> {
+    fn new(host: &'a Host, server: Serve) -> Restarted<'a> {
+        let accepted = host.dir().join("accepted");
+        std::fs::write(&accepted, "").unwrap();
+        let server = server.log_accepts(&accepted);
+        let pid = host.dir().join("server.pid");
+        host.must(server.daemon_argv(&pid).unwrap());
+        Restarted {
+            host,
+            server,
+            pid,
+            latch: Latch::new(host, "down"),
+            accepted,
+        }
+    }
+
+    fn command(&self) -> Vec<String> {
+        let start = self.server.daemon_argv(&self.pid).unwrap().join(" ");
+        let (pid, hold) = (self.pid.display(), self.latch.hold());
+        let script = format!("kill $(cat {pid}); {hold}; exec {start}");
+        vec!["sh".to_owned(), "-c".to_owned(), script]
+    }
+
+    /// Starts a run; the service is down when this returns.
+    fn start(&self, call: &Call) -> Running {
+        let run = call.start(self.command());
+        self.latch.wait();
+        run
+    }
+
+    /// Lets the service come back, and the run come to its end.
+    fn finish(&mut self, call: &Call, run: Running) -> Outcome {
+        self.latch.release();
+        let outcome = call.end(run);
+        no_queue_is_left(self.host);
+        outcome
+    }
+
+    fn accepted(&self) -> Vec<SocketAddr> {
+        let log = std::fs::read_to_string(&self.accepted).unwrap();
+        log.lines().map(|line| line.parse().unwrap()).collect()
+    }
+}
+
+fn hold<'a>(host: &'a Host, options: &str) -> Call<'a> {
+    call(host, words("--port 80 --syn hold --drain 0s")).args(words(options))
+}
+
+fn queues(host: &Host) -> String {
+    host.must(["cat", "/proc/net/netfilter/nfnetlink_queue"])
+}
+
+#[track_caller]
+fn no_queue_is_left(host: &Host) {
+    assert_eq!(queues(host), "", "no queue is bound");
+}
+
+/// So many connections at once, or as good as.
+fn burst(to: &str, count: u32) -> Load {
+    let load = Load::to(to).rate(count * 50).timeout(LONG);
+    load.duration(Duration::from_millis(20))
+}
+
+fn wait_stopped(host: &Host, count: u64) {
+    let what = format!("{count} stopped SYNs");
+    wait_until(SOON * 3, &what, || stopped_syns(host) >= count).unwrap();
+}
+
+#[track_caller]
+fn all_served(report: &LoadReport, count: u64) {
+    assert_eq!((report.ok, report.failed()), (count, 0), "{report}");
+}
+
+fn figure(outcome: &Outcome, name: &str) -> u64 {
+    let hold = &outcome.report["hold"];
+    hold[name].as_u64().unwrap_or_else(|| panic!("{outcome:?}"))
+}
+
+#[allow(clippy::disallowed_macros)] // figures for whoever runs the tests by hand
+fn show(what: &str, report: &LoadReport, outcome: &Outcome) {
+    let hold = &outcome.report["hold"];
+    eprintln!("{what}: {report}; {hold}; {}", outcome.report["closed_ms"]);
+}
+
+// Who waits ---------------------------------------------------------------------------------------
+
+/// From another host and from this one, over both IP versions, in both hooks.
+#[test]
+fn clients_wait_only_as_long_as_the_gate_is_closed() {
+    for options in ["", "--hook prerouting"] {
+        let pair = Pair::new().unwrap();
+        let server = Serve::on("0.0.0.0:80").and_on("[::]:80");
+        let mut service = Restarted::new(&pair.server, server);
+        let call = hold(&pair.server, options);
+        let run = service.start(&call);
+        let begin = |host: &Host, to: &str| burst(to, 20).start(host).unwrap();
+        let loads: Vec<RunningLoad> = vec![
+            begin(&pair.client, &format!("{SERVER}:80")),
+            begin(&pair.client, &format!("[{SERVER6}]:80")),
+            begin(&pair.server, "127.0.0.1:80"),
+            begin(&pair.server, "[::1]:80"),
+        ];
+        wait_stopped(&pair.server, 80);
+        let outcome = service.finish(&call, run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        for load in loads {
+            let report = load.finish().unwrap();
+            all_served(&report, 20);
+            let longest = ms(&outcome.report["hold"], "longest_ms");
+            let most = longest + 50.0 * f64::from(slow());
+            assert!(report.connect.max_ms <= most, "{report}: {outcome:?}");
+        }
+        assert_eq!(service.accepted().len(), 80);
+        let counts = ["held", "released", "overflow", "lost"].map(|name| figure(&outcome, name));
+        assert_eq!(counts, [80, 80, 0, 0], "{outcome:?}");
+        assert_eq!(outcome.report["action"], "hold");
+        let says = format!("{}", outcome.report["message"]);
+        assert!(says.contains("80 SYNs held (the longest for "), "{says}");
+    }
+}
+
+/// The kernel keeps them in a queue that is free, or the one that was asked for, and lets new SYNs
+/// through should nobody read it.
+#[test]
+fn the_queue() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let mut service = Restarted::new(host, Serve::on("0.0.0.0:80"));
+    for (options, number) in [("", "49152"), ("--queue-num 7", "7")] {
+        let call = hold(host, options);
+        let run = service.start(&call);
+        let listed = queues(host);
+        let columns: Vec<&str> = listed.split_ascii_whitespace().collect();
+        assert_eq!(columns[0], number, "{listed}");
+        let rules = host
+            .sh("nft list ruleset; iptables-legacy-save; true")
+            .unwrap();
+        assert!(rules.stdout.contains(" bypass") || rules.stdout.contains("-bypass"));
+        // Another run takes another queue; but not the one of the first, if that is asked for.
+        let other = call_for_81(host).run(["true"]);
+        assert_eq!(other.code, 0, "{other:?}");
+        let taken = call_for_81(host)
+            .args(["--queue-num", number])
+            .run(["true"]);
+        assert_eq!(taken.code, 125, "{taken:?}");
+        let why = format!("--queue-num {number}: another program reads that queue");
+        assert!(taken.stderr.contains(&why), "{taken:?}");
+        assert_eq!(service.finish(&call, run).code, 0);
+    }
+}
+
+fn call_for_81(host: &Host) -> Call<'_> {
+    let options = words("--port 81 --syn hold --drain 0s");
+    call(host, options).report_to(host.dir().join("other.json"))
+}
+
+/// Where SYNs can't be held, `hold` ends, and `auto` drops and says so.
+#[test]
+fn where_it_can_not_be_done() {
+    let host = Host::new().unwrap();
+    let _server = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    let without = |action: &str| {
+        let options = format!("--port 80 --drain 0s --syn {action}");
+        let call = call(&host, words(&options));
+        let faults = call.variables();
+        assert!(faults.iter().all(|(name, _)| name != "SYNGATE_FAULT"));
+        call.env("SYNGATE_FAULT", "no-nfqueue").run(["true"])
+    };
+    if harness::Backend::of_the_suite() == harness::Backend::NftPlain {
+        return; // one fault at a time: the other backends run this
+    }
+    let outcome = without("hold");
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    assert_eq!(outcome.report["reason"], "close_failed", "{outcome:?}");
+    assert!(outcome.stderr.contains("no NFQUEUE here"), "{outcome:?}");
+    let outcome = without("auto");
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(outcome.report["action"], "drop", "{outcome:?}");
+    assert_eq!(outcome.report["hold"], Value::Null, "{outcome:?}");
+    let why = "--syn auto: SYNs are dropped, since they can't be held here: no NFQUEUE here";
+    assert!(outcome.stderr.contains(why), "{outcome:?}");
+    assert!(
+        outcome.report["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains(why),
+        "{outcome:?}"
+    );
+    let auto = call(&host, words("--port 80 --drain 0s --syn auto")).run(["true"]);
+    assert_eq!(auto.report["action"], "hold", "{auto:?}");
+}
+
+/// Packets that somebody else's rule sends into our queue are none of our business.
+#[test]
+fn strangers_in_the_queue_go_on() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _other = Serve::on("0.0.0.0:81").echo().start(host).unwrap();
+    let mut service = Restarted::new(host, Serve::on("0.0.0.0:80"));
+    let call = hold(host, "--queue-num 7");
+    let rule = "-p tcp --dport 81 -j NFQUEUE --queue-num 7";
+    let iptables = |how: &str| host.must(words(&format!("iptables-legacy {how} INPUT {rule}")));
+    iptables("-A");
+    let run = service.start(&call);
+    let every = Duration::from_millis(5);
+    let echo = testkit::Hold::start(&pair.client, &format!("{SERVER}:81"), every, SOON);
+    let echo = echo.unwrap().stop().unwrap();
+    assert_eq!(echo.broken, None);
+    let outcome = service.finish(&call, run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    iptables("-D");
+}
+
+// How many ----------------------------------------------------------------------------------------
+
+/// A client that waits for more than a second sends its SYN again: it is held once, served once.
+#[test]
+fn copies_are_not_held_twice() {
+    let pair = Pair::new().unwrap();
+    let mut service = Restarted::new(&pair.server, Serve::on("0.0.0.0:80"));
+    let call = hold(&pair.server, "");
+    let run = service.start(&call);
+    let load = burst(&format!("{SERVER}:80"), 10).start(&pair.client);
+    wait_stopped(&pair.server, 20);
+    let outcome = service.finish(&call, run);
+    all_served(&load.unwrap().finish().unwrap(), 10);
+    assert_eq!(
+        (figure(&outcome, "held"), figure(&outcome, "lost")),
+        (10, 0)
+    );
+    assert!(figure(&outcome, "duplicates") >= 10, "{outcome:?}");
+    assert_eq!(service.accepted().len(), 10);
+}
+
+/// What does not fit is dropped and counted; its clients come again.
+#[test]
+fn there_is_room_for_so_many() {
+    let pair = Pair::new().unwrap();
+    let crowd = pair.client_addresses(30).unwrap();
+    for (options, fit) in [
+        ("--max-held 12 --max-held-per-source 12", 12),
+        ("--max-held 1000 --max-held-per-source 2", 20),
+    ] {
+        let mut service = Restarted::new(&pair.server, Serve::on("0.0.0.0:80"));
+        let call = hold(&pair.server, options);
+        let run = service.start(&call);
+        let load = burst(&format!("{SERVER}:80"), 30).sources(&crowd[..10]);
+        let load = load.start(&pair.client).unwrap();
+        wait_stopped(&pair.server, 30);
+        let outcome = service.finish(&call, run);
+        all_served(&load.finish().unwrap(), 30);
+        assert_eq!(figure(&outcome, "held"), fit, "{outcome:?}");
+        assert!(figure(&outcome, "overflow") >= 30 - fit, "{outcome:?}");
+        let says = outcome.report["message"].to_string();
+        assert!(says.contains(" dropped"), "{says}");
+        pair.server.must(["pkill", "-f", "serve --listen"]);
+        wait_until(SOON, "a free port", || !pair.server.listens(80)).unwrap();
+    }
+}
+
+/// 50,000 of them for a second, in little memory; none is lost.
+#[test]
+fn fifty_thousand() {
+    let count = 50_000u64;
+    let pair = Pair::new().unwrap();
+    let crowd = pair.client_addresses(500).unwrap();
+    let mut service = Restarted::new(&pair.server, Serve::on("0.0.0.0:80").backlog(4_096));
+    // The largest resident set is noted by whoever starts it.
+    let memory = pair.server.dir().join("memory");
+    let call = hold(&pair.server, "--release-timeout 1m --max-closed 5m");
+    let call = call.by(["/usr/bin/time", "-f", "%M", "-o", memory.to_str().unwrap()]);
+    let run = service.start(&call);
+    let load = Load::to(format!("{SERVER}:80"))
+        .sources(crowd)
+        .timeout(LONG * 3);
+    let load = load.rate(50_000).duration(Duration::from_secs(1));
+    let load = load.start(&pair.client).unwrap();
+    wait_stopped(&pair.server, count);
+    let lost = || ["ListenOverflows", "ListenDrops"].map(|n| pair.server.tcp_counter(n).unwrap());
+    let before = lost();
+    let outcome = service.finish(&call, run);
+    let report = load.finish().unwrap();
+    show("50,000", &report, &outcome);
+    all_served(&report, count);
+    assert_eq!(lost(), before, "nothing overflowed");
+    // Copies may have been too many for the queue: their originals were in it.
+    let counts = ["held", "released", "lost"].map(|name| figure(&outcome, name));
+    assert_eq!(counts, [count, count, 0], "{outcome:?}");
+    let memory = std::fs::read_to_string(&memory).unwrap();
+    let kib: u64 = memory.lines().last().unwrap().parse().unwrap();
+    assert!(kib < 16 * 1024, "{kib} KiB");
+}
+
+// How fast they go --------------------------------------------------------------------------------
+
+/// So many clients, each from an address of its own, into listeners with little room: all are served,
+/// and the kernel drops none. What the run and the clients saw.
+fn crowd_into(pair: &Pair, server: Serve, count: u32, targets: &[&str], options: &str) -> Outcome {
+    let host = &pair.server;
+    let crowd = pair.client_addresses(count).unwrap();
+    let mut service = Restarted::new(host, server);
+    let call = hold(host, options);
+    let run = service.start(&call);
+    let share = count / targets.len() as u32;
+    let loads: Vec<RunningLoad> = targets
+        .iter()
+        .zip(crowd.chunks(crowd.len() / targets.len()))
+        .map(|(to, crowd)| {
+            let load = Load::to(*to).sources(crowd).timeout(LONG).rate(share * 2);
+            load.duration(Duration::from_millis(500))
+                .start(&pair.client)
+                .unwrap()
+        })
+        .collect();
+    let count = u64::from(share) * targets.len() as u64;
+    wait_stopped(host, count);
+    let lost = || ["ListenOverflows", "ListenDrops"].map(|name| host.tcp_counter(name).unwrap());
+    let before = lost();
+    let outcome = service.finish(&call, run);
+    for load in loads {
+        let report = load.finish().unwrap();
+        show(options, &report, &outcome);
+        all_served(&report, share.into());
+    }
+    assert_eq!(lost(), before, "nothing overflowed: {outcome:?}");
+    assert_eq!(figure(&outcome, "released"), count, "{outcome:?}");
+    assert_eq!(
+        outcome.report["hold"]["release_timed_out"], false,
+        "{outcome:?}"
+    );
+    assert_eq!(
+        service.accepted().len() as u64,
+        count,
+        "each is served once"
+    );
+    outcome
+}
+
+#[test]
+fn five_thousand_into_a_backlog_of_16() {
+    let pair = Pair::new().unwrap();
+    let server = Serve::on("0.0.0.0:80").backlog(16);
+    let to = format!("{SERVER}:80");
+    crowd_into(&pair, server, 5_000, &[&to], "--release-timeout 20s");
+}
+
+/// The last ACK of each handshake comes 20 ms after its SYN-ACK.
+#[test]
+fn a_crowd_from_far_away_into_a_backlog_of_16() {
+    let count = if std::env::var_os("SYNGATE_LONG").is_some() {
+        5_000
+    } else {
+        1_000
+    };
+    let pair = Pair::new().unwrap();
+    let far = Delay::start(&pair.client, Duration::from_millis(20)).unwrap();
+    let server = Serve::on("0.0.0.0:80").backlog(16);
+    let to = format!("{SERVER}:80");
+    let outcome = crowd_into(&pair, server, count, &[&to], "--release-timeout 29s");
+    // No more than 17 can be under way at a time.
+    let rounds = f64::from(count) / 17.0;
+    let release = ms(&outcome.report["hold"], "release_ms");
+    assert!(release >= rounds * 20.0 * 0.9, "{outcome:?}");
+    far.stop().unwrap();
+}
+
+/// Without cookies the kernel drops what does not fit, and keeps a quarter of the room for clients
+/// that it knows.
+#[test]
+fn without_syn_cookies() {
+    let pair = Pair::new().unwrap();
+    let sysctl = [
+        "net.ipv4.tcp_syncookies=0",
+        "net.ipv4.tcp_max_syn_backlog=64",
+    ];
+    pair.server.must(["sysctl", "-qw", sysctl[0], sysctl[1]]);
+    let far = Delay::start(&pair.client, Duration::from_millis(5)).unwrap();
+    let server = Serve::on("0.0.0.0:80").backlog(1_000);
+    let to = format!("{SERVER}:80");
+    crowd_into(&pair, server, 1_000, &[&to], "--release-timeout 20s");
+    far.stop().unwrap();
+}
+
+/// Several addresses, each with its own queue or sharing that of all addresses; and a group of
+/// SO_REUSEPORT sockets, of which the kernel chooses one by itself.
+#[test]
+fn several_addresses_and_a_group() {
+    let pair = Pair::new().unwrap();
+    for address in ["10.77.0.11/24", "10.77.0.12/24"] {
+        pair.server
+            .must(["ip", "address", "add", address, "dev", "eth0"]);
+    }
+    let far = Delay::start(&pair.client, Duration::from_millis(5)).unwrap();
+    let server = Serve::on("10.77.0.11:80")
+        .and_on("10.77.0.12:80")
+        .and_on("[::]:80");
+    let to = ["10.77.0.11:80", "10.77.0.12:80"];
+    crowd_into(&pair, server.backlog(16), 600, &to, "--release-timeout 20s");
+
+    let pair = Pair::new().unwrap();
+    let (one, two) = (format!("{SERVER}:80"), "10.77.0.12:80");
+    pair.server
+        .must(["ip", "address", "add", "10.77.0.12/24", "dev", "eth0"]);
+    let group = ["0.0.0.0:80"; 4].into_iter().skip(1);
+    let server = group.fold(Serve::on("0.0.0.0:80"), Serve::and_on);
+    let server = server.reuseport().backlog(16);
+    crowd_into(&pair, server, 600, &[&one, two], "--release-timeout 20s");
+    far.stop().unwrap();
+}
+
+/// A service that accepts slowly: when the time is over the gate opens all the same, and nobody
+/// fails for it.
+#[test]
+fn the_release_is_bounded() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let server = Serve::on("0.0.0.0:80").backlog(4).accept_rate(50);
+    let mut service = Restarted::new(host, server);
+    let call = hold(host, "--release-timeout 300ms");
+    let run = service.start(&call);
+    let load = burst(&format!("{SERVER}:80"), 60)
+        .start(&pair.client)
+        .unwrap();
+    wait_stopped(host, 60);
+    let outcome = service.finish(&call, run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(
+        outcome.report["hold"]["release_timed_out"], true,
+        "{outcome:?}"
+    );
+    let release = ms(&outcome.report["hold"], "release_ms");
+    assert!(
+        (300.0..400.0 * f64::from(slow())).contains(&release),
+        "{outcome:?}"
+    );
+    assert_eq!(figure(&outcome, "released"), 60, "{outcome:?}");
+    all_served(&load.finish().unwrap(), 60);
+}
+
+/// A service that takes 3 s to come back: everybody gets in, in the order of their SYNs, each once.
+/// `make test-long` does it ten times.
+#[test]
+fn a_slow_start_serves_everybody_in_order() {
+    let times = std::env::var("SYNGATE_SLOW_STARTS").map_or(1, |n| n.parse().unwrap());
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let crowd = pair.client_addresses(1_000).unwrap();
+    const ROOM: u32 = 32;
+    let slow_start = Duration::from_secs(3);
+    let server = Serve::on("0.0.0.0:80")
+        .start_delay(slow_start)
+        .backlog(ROOM);
+    let mut service = Restarted::new(host, server);
+    for _ in 0..times {
+        std::fs::write(&service.accepted, "").unwrap();
+        let call = hold(host, "");
+        let run = service.start(&call);
+        let load = Load::to(format!("{SERVER}:80"))
+            .sources(&crowd)
+            .timeout(LONG);
+        let load = load.rate(500).duration(Duration::from_secs(2));
+        let load = load.start(&pair.client).unwrap();
+        wait_stopped(host, 1);
+        let outcome = service.finish(&call, run);
+        let report = load.finish().unwrap();
+        show("slow start", &report, &outcome);
+        all_served(&report, report.sent);
+        assert_eq!(report.sent, 1_000, "{report}");
+        assert!(ms(&outcome.report, "closed_ms") > 3_000.0, "{outcome:?}");
+        let accepted: Vec<IpAddr> = service.accepted().iter().map(|a| a.ip()).collect();
+        assert_eq!(accepted.len(), 1_000);
+        let asked: Vec<IpAddr> = crowd.iter().map(|a| a.parse().unwrap()).collect();
+        // Of those who were let go at once, some may overtake others on their way through the CPUs.
+        for (n, who) in asked.iter().enumerate() {
+            let place = accepted.iter().position(|a| a == who).unwrap();
+            assert!(
+                place.abs_diff(n) < ROOM as usize,
+                "{who}: {n} came as {place}"
+            );
+        }
+    }
+}
+
+// When something goes wrong -----------------------------------------------------------------------
+
+/// Killed: the kernel drops who waits, and lets new ones through; all of them are served.
+#[test]
+fn killed_while_it_holds() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _server = Serve::on("0.0.0.0:80").start(host).unwrap();
+    let call = hold(host, "");
+    let before = host.ruleset();
+    let mut latch = Latch::new(host, "killed");
+    let mut run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    let load = burst(&format!("{SERVER}:80"), 10)
+        .start(&pair.client)
+        .unwrap();
+    wait_stopped(host, 10);
+    run.signal(Signal::SIGKILL).unwrap();
+    let killed_at = Instant::now();
+    wait_until(SOON, "no rule", || host.ruleset() == before).unwrap();
+    no_queue_is_left(host);
+    let report = load.finish().unwrap();
+    all_served(&report, 10);
+    let most = Duration::from_secs(4) * slow();
+    assert!(killed_at.elapsed() < most, "{report}");
+    assert!(
+        report.connect.max_ms >= RETRANSMIT_MS,
+        "they were held: {report}"
+    );
+    latch.release();
+    run.wait().unwrap();
+}
+
+/// At --max-closed the kernel opens, and who waits goes.
+#[test]
+fn the_deadline_lets_everybody_go() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _server = Serve::on("0.0.0.0:80").start(host).unwrap();
+    let call = hold(host, "--max-closed 700ms");
+    let mut latch = Latch::new(host, "deadline");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    let load = burst(&format!("{SERVER}:80"), 10)
+        .start(&pair.client)
+        .unwrap();
+    let report = load.finish().unwrap();
+    all_served(&report, 10);
+    if slow() == 1 {
+        assert!(report.connect.max_ms < RETRANSMIT_MS, "{report}");
+    }
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 124, "{outcome:?}");
+    assert_eq!(
+        figure(&outcome, "released"),
+        figure(&outcome, "held"),
+        "{outcome:?}"
+    );
+    no_queue_is_left(host);
+}
+
+/// COMMAND fails, a signal comes, somebody opens the gate: who waits goes at once.
+#[test]
+fn on_every_way_out_they_go() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _server = Serve::on("0.0.0.0:80").start(host).unwrap();
+    for (way, code) in [("fails", 7), ("USR1", 0), ("second signal", 143)] {
+        let call = hold(host, "");
+        let mut latch = Latch::new(host, "out");
+        let script = format!("trap '' TERM; {}; exit {code}", latch.hold());
+        let mut run = call.start(["sh", "-c", &script]);
+        latch.wait();
+        let load = burst(&format!("{SERVER}:80"), 10)
+            .start(&pair.client)
+            .unwrap();
+        wait_stopped(host, 10);
+        match way {
+            "fails" => latch.release(),
+            "USR1" => run.signal(Signal::SIGUSR1).unwrap(),
+            _ => {
+                run.signal(Signal::SIGTERM).unwrap();
+                run.signal(Signal::SIGTERM).unwrap();
+                run.signal(Signal::SIGINT).unwrap();
+            }
+        }
+        let report = load.finish().unwrap();
+        all_served(&report, 10);
+        if slow() == 1 {
+            assert!(report.connect.max_ms < RETRANSMIT_MS, "{way}: {report}");
+        }
+        if way != "fails" {
+            latch.release();
+        }
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, code, "{way}: {outcome:?}");
+        assert_eq!(figure(&outcome, "released"), 10, "{way}: {outcome:?}");
+        no_queue_is_left(host);
+    }
+}
+
+/// Each port opens when its service is there, and its own clients go; the others wait on.
+#[test]
+fn each_port_lets_its_own_go() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let first = Restarted::new(host, Serve::on("0.0.0.0:80"));
+    let pid = host.dir().join("second.pid");
+    let second = Serve::on("0.0.0.0:81");
+    host.must(second.daemon_argv(&pid).unwrap());
+    let options = "--port 80,81 --syn hold --drain 0s --open-on ready";
+    let call = call(host, words(options));
+    let (mut down, mut late) = (Latch::new(host, "down"), Latch::new(host, "late"));
+    let kill = format!("kill $(cat {} {})", first.pid.display(), pid.display());
+    let start = |server: &Serve, pid| server.daemon_argv(pid).unwrap().join(" ");
+    let script = format!(
+        "{kill}; {}; {}; {}; exec {}",
+        down.hold(),
+        start(&first.server, &first.pid),
+        late.hold(),
+        start(&second, &pid)
+    );
+    let run = call.start(["sh", "-c", &script]);
+    down.wait();
+    let to = |port| {
+        burst(&format!("{SERVER}:{port}"), 10)
+            .start(&pair.client)
+            .unwrap()
+    };
+    let (one, other) = (to(80), to(81));
+    wait_stopped(host, 20);
+    down.release();
+    all_served(&one.finish().unwrap(), 10);
+    late.wait();
+    wait_shut(host, &[81]);
+    late.release();
+    all_served(&other.finish().unwrap(), 10);
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(figure(&outcome, "released"), 20, "{outcome:?}");
+    assert_eq!(shut(host), Vec::<u64>::new());
+}
