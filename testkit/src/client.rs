@@ -352,7 +352,68 @@ impl Scan {
         let rate = per_second.to_string();
         let mut command = host.command(bin()?);
         command.args(["scan", "--to", to, "--rate", &rate, "--for", "1h"]);
-        host.spawn(command.stdin(Stdio::null()))
+        host.spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))
+    }
+}
+
+/// A flood of SYNs from random addresses that never answer, and from random ports: `testkit scan
+/// --random`. On a [`slow`] machine they come so many times slower.
+#[derive(Debug, Clone)]
+pub struct Flood {
+    arguments: Vec<String>,
+}
+
+impl Flood {
+    /// To `address:port`, IPv4; 10,000 a second from [`SCANNERS`](crate::SCANNERS) unless told
+    /// otherwise.
+    pub fn to(address: impl Into<String>) -> Self {
+        let arguments = ["--random", "--for", "1h"].map(str::to_owned).to_vec();
+        Self { arguments }.with("--to", address).per_second(10_000)
+    }
+
+    /// SYNs a second; 100,000 keep a CPU busy.
+    pub fn per_second(self, rate: u32) -> Self {
+        self.with("--rate", (rate / slow()).max(1).to_string())
+    }
+
+    /// From the addresses between those two, both included; or from a single one and all its ports,
+    /// if they are the same. The server has to route them to the client, and nobody may own them.
+    pub fn from(self, first: &str, last: &str) -> Self {
+        self.with("--from", format!("{first}-{last}"))
+    }
+
+    /// Starts it on a host; returns when the first SYNs are sent.
+    pub fn start(&self, host: &Host) -> Result<RunningFlood> {
+        let (running, mut lines) = start(host, "scan", &self.arguments)?;
+        let line = next_line(&mut lines)?;
+        ensure!(line == "sending", "no flood: {line}");
+        Ok(RunningFlood { running, lines })
+    }
+
+    fn with(mut self, option: &str, value: impl Into<String>) -> Self {
+        self.arguments.extend([option.to_owned(), value.into()]);
+        self
+    }
+}
+
+/// A [`Flood`] under way, until it is dropped.
+#[derive(Debug)]
+pub struct RunningFlood {
+    running: Running,
+    lines: BufReader<ChildStdout>,
+}
+
+impl RunningFlood {
+    /// Ends it: how many SYNs were sent.
+    pub fn stop(mut self) -> Result<u64> {
+        #[derive(Deserialize)]
+        struct Report {
+            sent: u64,
+        }
+        self.running.signal(Signal::SIGTERM)?;
+        let report: Report = parse(&next_line(&mut self.lines)?)?;
+        self.running.wait()?;
+        Ok(report.sent)
     }
 }
 

@@ -26,8 +26,8 @@ mod wait;
 
 pub use bin::bin;
 pub use client::{
-    Delay, DelayReport, Failure, Fate, GapReport, Gaps, Hold, HoldReport, Latency, Load,
-    LoadReport, RunningLoad, Scan,
+    Delay, DelayReport, Failure, Fate, Flood, GapReport, Gaps, Hold, HoldReport, Latency, Load,
+    LoadReport, RunningFlood, RunningLoad, Scan,
 };
 pub use host::{Host, Ran, rootless};
 pub use pair::{CLIENT, CLIENT6, CLIENTS, CLIENTS6, Pair, SCANNERS, SERVER, SERVER6};

@@ -60,6 +60,11 @@ impl Pair {
         // For IPv6, a local route is not enough to bind to its addresses.
         self.client
             .run(["sysctl", "-q", "net.ipv6.ip_nonlocal_bind=1"])?;
+        // On their behalf, neighbours are asked for from a link-local address, and the link's own
+        // comes up to two seconds later than the link.
+        let of_link = ["fe80::77:2/64", "dev", "eth0", "nodad"];
+        let replace = ["ip", "address", "replace"];
+        self.client.run(replace.into_iter().chain(of_link))?;
         let (local, via) = (["local", CLIENTS6], [CLIENTS6, CLIENT6]);
         self.route_clients(n, "-6", local, via)?;
         let first = Ipv6Addr::new(0xfd81, 0, 0, 0, 0, 0, 0, 0).to_bits();

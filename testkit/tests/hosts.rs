@@ -207,6 +207,7 @@ fn a_client_has_many_addresses() -> Result<()> {
             .start(&pair.client)?
             .finish()?;
         assert_eq!((report.ok, report.failed()), (N.into(), 0), "{report}");
+        assert_eq!(report.delayed, 0, "{report}");
     }
     // Each of them has come once.
     let accepts = fs::read_to_string(log)?;

@@ -109,7 +109,7 @@ impl Delay {
         self.run(timer.as_fd())?;
         self.run_while(|| rules("-D"))?;
         // Those that were on their way past the rules when these were deleted.
-        self.take_in()?;
+        while !self.take_in()? {}
         self.release()
     }
 
@@ -137,15 +137,21 @@ impl Delay {
         }
     }
 
-    fn take_in(&mut self) -> Result<()> {
-        while let Some(number) = self.queue.next()? {
+    /// Takes note of some packets that have come; whether that was all.
+    fn take_in(&mut self) -> Result<bool> {
+        // Not of all: those that are due meanwhile have to go.
+        const SOME: usize = 256;
+        for _ in 0..SOME {
+            let Some(number) = self.queue.next()? else {
+                return Ok(true);
+            };
             let due = Instant::now() + self.by;
             // None is due before an earlier one, even when the delay has become shorter.
             let last = self.waiting.back().map_or(due, |(last, _)| *last);
             self.waiting.push_back((due.max(last), number));
             self.packets += 1;
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Lets go of all that are due.
