@@ -145,7 +145,11 @@ mod tests {
         let now = Instant::now();
         let mut release = Release::new(MS * 100, now);
         release.aim(ports("80"));
-        assert!(!release.round(&ports("80"), Duration::ZERO, MS, now).timed_out);
+        assert!(
+            !release
+                .round(&ports("80"), Duration::ZERO, MS, now)
+                .timed_out
+        );
         assert!(!release.round(&ports("80"), MS, MS, now + MS * 99).timed_out);
         let round = release.round(&ports("80"), MS, MS, now + MS * 100);
         assert!(round.timed_out);
