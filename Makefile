@@ -1,4 +1,4 @@
-# make demo        two hosts, haproxy, a load: bare, folk recipe, syngate, side by side
+# make demo        two hosts, haproxy, a load: bare, folk recipe, drop, hold, side by side
 # make test        everything that CI runs: each case once
 # make test-all    each case in each way: root, rootless, every backend
 # make test-long   repetitions: kills at 200 random moments; figures in target/long

@@ -40,12 +40,12 @@ pub const ENV_PREFIX: &str = "SYNGATE_";
     name = "syngate",
     version,
     about = "Restart or reload a TCP service without a client noticing",
-    long_about = "Runs COMMAND behind a closed gate: an nftables or iptables rule that drops the \
+    long_about = "Runs COMMAND behind a closed gate: an nftables or iptables rule that stops the \
                   SYNs of new connections to PORTS, and nothing else. Before COMMAND runs, what is \
                   under way is let finish; when the service listens again, the gate opens, and the \
-                  clients' retransmitted SYNs reach the new process. Whatever happens, the gate \
-                  never stays shut: it is gone when syngate is gone, and the kernel opens it after \
-                  --max-closed.",
+                  SYNs, which the clients send again or which were held (--syn hold), reach the new \
+                  process. Whatever happens, the gate never stays shut: it is gone when syngate is \
+                  gone, and the kernel opens it after --max-closed.",
     override_usage = "syngate [OPTIONS] --port <PORTS> -- <COMMAND> [ARGS]...\n       \
                       syngate status | clear | check [OPTIONS]",
     subcommand_negates_reqs = true,
@@ -83,15 +83,16 @@ pub struct Args {
     #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD", default_value_t = MAX_HELD, value_parser = value_parser!(u32).range(1..=LARGEST_HELD), allow_hyphen_values = true)]
     pub max_held: u32,
 
-    /// --syn hold: how many of one source, an IPv4 address or a /64 [default: a quarter of that]
+    /// --syn hold: how many of them from one source, an IPv4 address or an IPv6 /64 [default: a
+    /// quarter of --max-held]
     #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD_PER_SOURCE", value_parser = value_parser!(u32).range(1..=LARGEST_HELD), allow_hyphen_values = true)]
     pub max_held_per_source: Option<u32>,
 
-    /// --syn hold: how long letting them go may take, before the gate opens all the same
+    /// --syn hold: how long letting them go may take; then the gate opens all the same
     #[arg(long, value_name = "DUR", env = "SYNGATE_RELEASE_TIMEOUT", default_value = "2s", value_parser = duration, allow_hyphen_values = true)]
     pub release_timeout: Duration,
 
-    /// --syn hold: number of the NFQUEUE that they wait in [default: one that is free]
+    /// --syn hold: number of the queue (NFQUEUE) that they wait in [default: one that is free]
     #[arg(long, value_name = "NUM", env = "SYNGATE_QUEUE_NUM", value_parser = value_parser!(u16), allow_hyphen_values = true)]
     pub queue_num: Option<u16>,
 

@@ -397,10 +397,12 @@ fn settings_that_matter() {
     assert!(host.sh(linear).unwrap().ok());
     let found = check_json(&host, "");
     assert!(codes(&found, None).contains("syncookies_off"), "{found:#}");
-    assert!(
-        text(&found, "syn_retries").ends_with("after 1, 3, 7, 15 s"),
-        "{found:#}"
-    );
+    let retries = text(&found, "syn_retries");
+    assert!(retries.contains(" after 1, 3, 7, 15 s"), "{found:#}");
+    let on = &found["host"];
+    let is = |answer: &str| on[answer]["state"] == "yes";
+    let held = is("nfqueue") && (is("nft_queue") || is("nft_nfqueue_target"));
+    assert_eq!(retries.contains("--syn hold"), held, "{found:#}");
 }
 
 /// Ports that containers publish, by iptables and by nft.

@@ -15,11 +15,12 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use documents_parts::{Block, Man, calls, code_blocks, code_spans, option_table, words};
 use serde_json::Value;
-use syngate::cli::{Args, ENV_PREFIX, LONGEST};
+use syngate::cli::{Args, ENV_PREFIX, LARGEST_HELD, LONGEST, MAX_HELD};
 use syngate::commands::clear;
 use syngate::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT, NOT_RUN};
 use syngate::gate::{iptables, watchdog};
 use syngate::sockets::diag::YOUNG;
+use syngate::syn::hold::{self, pace, packet, queue};
 use syngate::{child, lock, step};
 
 // The program ------------------------------------------------------------------------------------
@@ -305,12 +306,12 @@ fn man_and_readme_name_no_variable_that_does_not_exist() {
 #[test]
 fn man_has_the_constants_of_the_program() {
     let in_words = |d: Duration| match d.as_millis() {
+        0 => format!("{} ms", d.as_micros() as f64 / 1e3),
         ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
         ms if ms % 1_000 == 0 => format!("{} s", ms / 1_000),
         ms => format!("{ms} ms"),
     };
-    let items = man().section("OPTIONS").items("");
-    for (item, constant) in [
+    let times = [
         ("Longest duration", LONGEST),
         ("Lock retry", lock::RETRY),
         ("Look", step::LOOK_EVERY),
@@ -331,10 +332,29 @@ fn man_has_the_constants_of_the_program() {
         ("Watchdog's patience", watchdog::RETRY_FOR),
         ("Watchdog's patience", watchdog::RETRY_EVERY),
         ("Clear's look", clear::LOOK_EVERY),
-    ] {
+        ("Held, reading", hold::READ_EVERY),
+        ("Release", step::RELEASE_EVERY),
+    ];
+    let numbers = [
+        ("Held", MAX_HELD.to_string()),
+        ("Held", LARGEST_HELD.to_string()),
+        ("Held, reading", format!("{} bytes", packet::COPIED)),
+        ("Held, queue", queue::FIRST_NUMBER.to_string()),
+        (
+            "Held, queue",
+            (queue::FIRST_NUMBER + queue::NUMBERS - 1).to_string(),
+        ),
+        (
+            "Held, buffer",
+            format!("{} MiB", queue::RECEIVE_BUFFER >> 20),
+        ),
+        ("Release, unseen", pace::BLIND.to_string()),
+    ];
+    let times = times.map(|(item, time)| (item, in_words(time)));
+    let items = man().section("OPTIONS").items("");
+    for (item, value) in times.into_iter().chain(numbers) {
         let block = items.iter().find(|b| b.head() == item);
         let block = block.unwrap_or_else(|| panic!("man, Times and limits: no '{item}'"));
-        let value = in_words(constant);
         assert!(
             says(&block.words(), &value),
             "man, {item}: not '{value}': {}",
@@ -373,8 +393,8 @@ fn man_and_schema_have_the_same_fields() {
     objects(&schema, &mut found);
     assert_eq!(
         found.len(),
-        4,
-        "the report, its phases, what is left, a listener"
+        5,
+        "the report, its phases, what was held, what is left, a listener"
     );
     let mut fields = BTreeSet::new();
     for (properties, required) in found {
@@ -569,7 +589,7 @@ fn completions_work_in_their_shells() {
         run("bash", &["--norc", "--noprofile", "-c", &script])
     };
     assert_eq!(bash("syngate --dra"), drains);
-    assert_eq!(bash("syngate --syn ''"), ["drop"]);
+    assert_eq!(bash("syngate --syn ''"), ["drop", "hold", "auto"]);
     assert!(bash("syngate --port 80 -- mkfif").contains(&"mkfifo".to_owned()));
 
     let fish = |line: &str| {
@@ -578,7 +598,7 @@ fn completions_work_in_their_shells() {
         run("fish", &["--no-config", "-c", &script])
     };
     assert_eq!(fish("syngate --dra"), drains);
-    assert_eq!(fish("syngate --syn "), ["drop"]);
+    assert_eq!(fish("syngate --syn "), ["auto", "drop", "hold"]);
     assert!(fish("syngate --port 80 -- mkfif").contains(&"mkfifo".to_owned()));
 
     // zsh completes in its line editor only: here it finds, reads and runs the file.

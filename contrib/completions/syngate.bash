@@ -32,7 +32,7 @@ _syngate() {
 
     case "${cmd}" in
         syngate)
-            opts="-p -n -v -q -h -V --port --syn --drain --drain-until --settle --ready-timeout --open-on --max-closed --backend --hook --to --allow-from --allow-local --interface --listen-port --listen-netns --listen-netns-from --xtables-wait --precheck --ready-check --lock-timeout --best-effort --report-file --dry-run --verbose --quiet --help --version status clear check"
+            opts="-p -n -v -q -h -V --port --syn --max-held --max-held-per-source --release-timeout --queue-num --drain --drain-until --settle --ready-timeout --open-on --max-closed --backend --hook --to --allow-from --allow-local --interface --listen-port --listen-netns --listen-netns-from --xtables-wait --precheck --ready-check --lock-timeout --best-effort --report-file --dry-run --verbose --quiet --help --version status clear check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -53,7 +53,35 @@ _syngate() {
                     return 0
                     ;;
                 --syn)
-                    COMPREPLY=($(compgen -W "drop" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "drop hold auto" -- "${cur}"))
+                    return 0
+                    ;;
+                --max-held)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --max-held-per-source)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --release-timeout)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --queue-num)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
                     return 0
                     ;;
                 --drain)

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_syngate_global_optspecs
-    string join \n p/port= syn= drain= drain-until= settle= ready-timeout= open-on= max-closed= backend= hook= to= allow-from= allow-local interface= listen-port= listen-netns= listen-netns-from= xtables-wait= precheck= ready-check= lock-timeout= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
+    string join \n p/port= syn= max-held= max-held-per-source= release-timeout= queue-num= drain= drain-until= settle= ready-timeout= open-on= max-closed= backend= hook= to= allow-from= allow-local interface= listen-port= listen-netns= listen-netns-from= xtables-wait= precheck= ready-check= lock-timeout= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
 end
 
 function __fish_syngate_needs_command
@@ -25,7 +25,13 @@ function __fish_syngate_using_subcommand
 end
 
 complete -c syngate -n "__fish_syngate_needs_command" -s p -l port -d 'TCP ports to gate: numbers, ranges (8000-8010), service names; may be repeated' -r -f
-complete -c syngate -n "__fish_syngate_needs_command" -l syn -d 'What happens to new SYNs while the gate is closed' -r -f -a "drop\t'They are dropped, and their clients send them again'"
+complete -c syngate -n "__fish_syngate_needs_command" -l syn -d 'What happens to new SYNs while the gate is closed' -r -f -a "drop\t'They are dropped, and their clients send them again'
+hold\t'They wait in a queue of the kernel\'s, and go on when the gate opens'
+auto\t'hold where that can be done, else drop'"
+complete -c syngate -n "__fish_syngate_needs_command" -l max-held -d '--syn hold: how many SYNs may wait; what comes then is dropped' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l max-held-per-source -d '--syn hold: how many of them from one source, an IPv4 address or an IPv6 /64 [default: a quarter of --max-held]' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l release-timeout -d '--syn hold: how long letting them go may take; then the gate opens all the same' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l queue-num -d '--syn hold: number of the queue (NFQUEUE) that they wait in [default: one that is free]' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l drain -d 'How long to wait at most, gate closed, for what is under way to finish; 0s: not at all' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l drain-until -d 'What the drain waits for' -r -f -a "handshakes\t'Handshakes are over and accept queues are empty: enough for reloads'
 requests\t'Also, no connection is in the middle of a request or an answer'

@@ -412,10 +412,25 @@ fn retries(host: &Host) -> Advice {
         "syn_retries",
         format!(
             "a client whose SYN is dropped sends it again a second later at the earliest; one like \
-             this host after {} s",
-            times.join(", ")
+             this host after {} s{}",
+            times.join(", "),
+            match holds(host) {
+                true => "; SYNs can be held here: with --syn hold they wait for the new listener",
+                false => "",
+            }
         ),
     )
+}
+
+/// Whether `--syn hold` can be expected to work: there are queues, and a rule that sends SYNs there.
+/// The target of x_tables is that of iptables as well.
+fn holds(host: &Host) -> bool {
+    let by_rule = match host.backend() {
+        Ok(backend) if backend.name == "nft" => [&host.nft_queue, &host.nft_nfqueue_target],
+        Ok(_) => [&host.nft_nfqueue_target; 2],
+        Err(_) => return false,
+    };
+    host.nfqueue.is_yes() && by_rule.into_iter().any(Answer::is_yes)
 }
 
 /// The first so many SYNs wait a second each, then the time doubles (tcp_retransmit_timer()).
@@ -624,7 +639,6 @@ mod tests {
     #[test]
     fn what_follows_from_the_host() {
         type Change = fn(&mut Host);
-        let no = || Answer::No("not in this kernel".to_owned());
         let cases: [(Change, &[&str]); 9] = [
             (|_| (), &[]),
             (|h| h.iptables[0].rules = Some(3), &["legacy_rules"]),
@@ -718,6 +732,34 @@ mod tests {
         let none: Vec<_> = all.iter().filter(|a| a.code == "no_listener").collect();
         assert_eq!(none.len(), 1);
         assert_eq!(none[0].ports, ports("82"));
+    }
+
+    #[test]
+    fn hold_is_advised_where_it_can_be_done() {
+        type Change = fn(&mut Host);
+        let cases: [(Change, bool); 6] = [
+            (|_| (), true),
+            (|h| h.nft_queue = no(), true),
+            (|h| h.nft_nfqueue_target = no(), true),
+            (
+                |h| (h.nft_queue, h.nft_nfqueue_target) = (no(), no()),
+                false,
+            ),
+            (|h| h.nfqueue = no(), false),
+            (
+                |h| (h.nf_tables, h.nft_nfqueue_target) = (no(), no()),
+                false,
+            ),
+        ];
+        for (n, (change, can)) in cases.into_iter().enumerate() {
+            let mut host = usual();
+            change(&mut host);
+            assert_eq!(retries(&host).text.contains("--syn hold"), can, "case {n}");
+        }
+    }
+
+    fn no() -> Answer {
+        Answer::No("not in this kernel".to_owned())
     }
 
     /// As measured: a SYN that is dropped each time it is sent.
