@@ -253,7 +253,7 @@ pub struct ClearArgs {
     pub force: bool,
 
     /// How long to wait for a run to answer
-    #[arg(long, value_name = "DUR", default_value = "2s", value_parser = duration, allow_hyphen_values = true)]
+    #[arg(long, value_name = "DUR", default_value = "5s", value_parser = duration, allow_hyphen_values = true)]
     pub timeout: Duration,
 }
 

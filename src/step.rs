@@ -428,6 +428,7 @@ impl State {
 
     /// Takes an event in and says what to do now; `None` is to wait.
     pub fn step(&mut self, event: Event, now: Instant) -> Option<Action> {
+        self.note_deadline(now);
         match event {
             Event::Closed if self.opened => Some(self.start_command()),
             Event::Closed if self.config.drain.is_zero() => self.end_drain(now),
@@ -455,6 +456,14 @@ impl State {
         }
     }
 
+    /// The kernel has opened the gate, whatever has happened since (we may have been stopped).
+    fn note_deadline(&mut self, now: Instant) {
+        let shut = !self.opened && !self.shut.is_empty();
+        let undecided = !self.opening() && self.phase != Phase::Over;
+        // With --open-on ready all ports may be open already: nothing was cut short then.
+        self.facts.deadline_hit |= shut && undecided && now >= self.deadline;
+    }
+
     fn go_on(&mut self, now: Instant) -> Option<Action> {
         if let Some((at, ports)) = self.releases() {
             if at <= now {
@@ -468,8 +477,6 @@ impl State {
             return Some(self.close_down());
         }
         if !self.opened && now >= self.deadline {
-            // With --open-on ready all ports may be open already: nothing was cut short then.
-            self.facts.deadline_hit = !self.shut.is_empty();
             return Some(self.open_early(NotRun::Deadline));
         }
         if self.guards_at().is_some_and(|at| at <= now) {
@@ -1009,8 +1016,8 @@ impl State {
             self.facts.signals.push((signal, sender));
             return (sender != Sender::Terminal).then_some(Action::Pass(signal));
         }
-        if self.opening() {
-            self.release = None; // whoever still waits is let go at once
+        if self.opening() || !self.facts.signals.is_empty() {
+            self.release = None; // whoever waits is let go at once
         }
         if self.command_pending() {
             self.facts.not_run = Some(NotRun::Signal);

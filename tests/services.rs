@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use harness::{Outcome, call, ms, words};
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
-use testkit::{Host, Load, LoadReport, Pair, RunningLoad, SERVER, slow};
+use testkit::{Gaps, Host, Load, LoadReport, Pair, RunningLoad, SERVER, slow};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -55,6 +55,11 @@ fn gated(
 #[allow(clippy::disallowed_macros)] // figures for whoever runs the tests by hand
 fn show(way: &str, report: &LoadReport, closed_ms: f64) {
     eprintln!("{way}: {report}; closed {closed_ms:.0} ms in all");
+}
+
+#[allow(clippy::disallowed_macros)] // as above
+fn tell(figures: &str) {
+    eprintln!("{figures}");
 }
 
 /// Nobody failed, and no more were delayed than the closed gate explains; those that the client
@@ -119,6 +124,77 @@ fn folk_recipe(host: &Host, haproxy: &Haproxy) {
     host.must(["sleep", &slow().to_string()]); // one second, the recipe says
     haproxy.restart().unwrap();
     host.must(["nft", "delete table inet folk"]);
+}
+
+/// Bare, folk recipe, drop and hold, side by side; `make test-long` restarts 20 times in each way.
+#[test]
+fn a_held_client_waits_no_longer_than_the_gate_is_closed() {
+    let times: usize = std::env::var("SYNGATE_RESTARTS").map_or(3, |n| n.parse().unwrap());
+    let others = if times < 20 { 1 } else { times };
+    let pair = Pair::new().unwrap();
+    let haproxy = haproxy(&pair);
+    let bare = spaced(&pair, others, || haproxy.restart().unwrap());
+    let recipe = spaced(&pair, others, || folk_recipe(&pair.server, &haproxy));
+    let drop = spaced(&pair, others, || {
+        gate(&pair.server, "--port 80", haproxy.restart_argv());
+    });
+
+    let gaps = Gaps::start(&pair.server, 80).unwrap();
+    let (mut drain_ms, mut held, mut copies) = (0.0_f64, 0, 0);
+    let hold = spaced(&pair, times, || {
+        let outcome = gate(&pair.server, "--port 80 --syn hold", haproxy.restart_argv());
+        drain_ms = drain_ms.max(ms(&outcome.report["phases"], "drain_ms"));
+        let hold = &outcome.report["hold"];
+        held += hold["held"].as_u64().unwrap();
+        copies += hold["duplicates"].as_u64().unwrap();
+        assert_eq!(hold["released"], hold["held"], "{outcome:?}");
+    });
+    let gaps = gaps.stop().unwrap();
+    assert_eq!(gaps.gaps_ms.len(), times, "{gaps:?}");
+
+    for (way, report) in [
+        ("bare", &bare),
+        ("folk", &recipe),
+        ("drop", &drop),
+        ("hold", &hold),
+    ] {
+        show(way, report, 0.0);
+    }
+    assert!(bare.failed() > 0, "the control has to fail: {bare}");
+    for report in [&recipe, &drop] {
+        assert_eq!(report.failed(), 0, "{report}");
+        assert!(report.delayed > 0, "{report}");
+    }
+    assert_eq!((hold.failed(), hold.delayed), (0, 0), "{hold}");
+    assert!(held > 0 && copies == 0, "{held} held, {copies} copies");
+    let gap_ms = gaps.gaps_ms.iter().copied().fold(0.0, f64::max);
+    let calm_ms = calm(&hold);
+    tell(&format!(
+        "worst connect {:.1} ms; longest gap {gap_ms:.1}, drain {drain_ms:.1}, calm {calm_ms:.1} ms",
+        hold.connect.max_ms
+    ));
+    // What COMMAND does before and after; twice as much where other tests run beside.
+    let around_ms = if times < 20 { 50.0 } else { 25.0 };
+    let most = gap_ms + drain_ms + around_ms * f64::from(slow()) + calm_ms;
+    assert!(hold.connect.max_ms <= most, "{hold}: at most {most:.1} ms");
+}
+
+/// A load is calm for so long before the first restart, and for as long between two.
+const CALM: Duration = Duration::from_secs(1);
+
+/// So many restarts under one load, far enough apart that none meets what the last has delayed.
+fn spaced(pair: &Pair, times: usize, mut restart: impl FnMut()) -> LoadReport {
+    under_load(pair, 1_000, times, |_| {
+        std::thread::sleep(CALM * slow());
+        restart();
+    })
+}
+
+/// The worst connect before the first restart, in ms.
+fn calm(report: &LoadReport) -> f64 {
+    let bins = (CALM * slow()).as_millis() as usize / 10;
+    let calm = report.timeline_ms.iter().take(bins);
+    calm.copied().fold(0.0, f64::max)
 }
 
 #[test]

@@ -1148,6 +1148,16 @@ fn usr1_opens_and_waits_on() {
     tale.opens_and_ends(action);
 }
 
+/// We were stopped for longer than the gate may be closed: that it was open meanwhile is told, however
+/// well COMMAND has done.
+#[test]
+fn the_deadline_is_noted_however_late_we_wake() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    let action = tale.at(40_000, Event::Exited(CommandExit::Code(0)));
+    tale.opens_and_ends(action);
+    assert!(tale.state.facts.deadline_hit);
+}
+
 // Held SYNs ---------------------------------------------------------------------------------------
 
 /// COMMAND has replaced the service, and runs no more: the port is about to open.

@@ -54,7 +54,12 @@ pub fn call<'a, S: Into<OsString>>(
         environment: Vec::new(),
         report: host.dir().join("report.json"),
     };
-    call.on(Backend::of_the_suite())
+    call.on(Backend::of_the_suite()).syn_of_the_suite()
+}
+
+/// Whether SYNs are held in every test that is not about what becomes of them: SYNGATE_TEST_SYN.
+pub fn suite_holds() -> bool {
+    std::env::var("SYNGATE_TEST_SYN").is_ok_and(|action| action == "hold")
 }
 
 /// A way to make the gate.
@@ -162,6 +167,13 @@ impl Call<'_> {
             Backend::Nft => self,
             Backend::NftPlain => self.env("SYNGATE_FAULT", "no-owner-tables"),
             iptables => self.env("SYNGATE_BACKEND", iptables.name()),
+        }
+    }
+
+    fn syn_of_the_suite(self) -> Self {
+        match suite_holds() {
+            true => self.env("SYNGATE_SYN", "hold"),
+            false => self,
         }
     }
 

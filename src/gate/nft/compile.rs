@@ -49,6 +49,9 @@ pub struct Ruleset {
     pub comment: CString,
     /// The table goes when the socket that made it is closed.
     pub owned: bool,
+    /// Its chain sees packets. Without, it is only rehearsed: when a chain that does goes, the kernel
+    /// drops whatever is in any queue of the network namespace (nf_queue_nf_hook_drop()).
+    pub hooked: bool,
     /// Where the chain sees packets, and when: before chains of a larger priority.
     pub hook: Hook,
     /// See [`Ruleset::hook`].
@@ -125,6 +128,7 @@ pub fn compile(rules: &Rules, id: &str, comment: &str) -> Ruleset {
         table: table_name(id),
         comment: fit_comment(comment),
         owned: true,
+        hooked: true,
         hook,
         priority,
         ports: rules.ports.clone(),
@@ -252,6 +256,15 @@ impl Ruleset {
             priority = self.priority,
             rules = rules.concat(),
         )
+    }
+
+    /// To ask whether the kernel can do that: nothing of it sees packets, or outlives us.
+    pub fn rehearsed(&self) -> Ruleset {
+        Ruleset {
+            owned: false,
+            hooked: false,
+            ..self.clone()
+        }
     }
 
     /// The same for a kernel without nft's expression `queue`; `None` if there is nothing to change.

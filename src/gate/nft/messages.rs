@@ -136,9 +136,11 @@ pub fn delete(table: &CStr) -> Transaction {
 
 fn base_chain<'a>(table: &'a Table, rules: &Ruleset) -> Chain<'a> {
     let mut chain = Chain::new(rules.chain(), table);
-    chain.set_hook(rules.hook, rules.priority);
-    chain.set_type(ChainType::Filter);
-    chain.set_policy(Policy::Accept);
+    if rules.hooked {
+        chain.set_hook(rules.hook, rules.priority);
+        chain.set_type(ChainType::Filter);
+        chain.set_policy(Policy::Accept);
+    }
     chain
 }
 

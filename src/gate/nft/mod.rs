@@ -113,14 +113,6 @@ impl Nft {
         })
     }
 
-    /// With an owner, or else with a watchdog.
-    fn create_either(&mut self, rules: &Ruleset, until: Deadline) -> Result<()> {
-        match self.create_owned(rules, until) {
-            Err(error) if error.is::<OwnerRefused>() => self.create_plain(rules.clone(), until),
-            done => done,
-        }
-    }
-
     fn create_owned(&mut self, rules: &Ruleset, until: Deadline) -> Result<()> {
         if crate::fault::is("no-owner-tables") {
             bail!(OwnerRefused);
@@ -129,14 +121,12 @@ impl Nft {
     }
 
     fn create_plain(&mut self, rules: Ruleset, until: Deadline) -> Result<()> {
-        if self.watchdog.is_none() {
-            self.watchdog = Some(Watchdog::start(Kind::Nft, &self.id, until)?);
-            self.remarks.push(
-                "this kernel has no tables with an owner (Linux 5.12): a watchdog process removes \
-                 the rules should syngate be killed"
-                    .to_owned(),
-            );
-        }
+        self.watchdog = Some(Watchdog::start(Kind::Nft, &self.id, until)?);
+        self.remarks.push(
+            "this kernel has no tables with an owner (Linux 5.12): a watchdog process removes the \
+             rules should syngate be killed"
+                .to_owned(),
+        );
         self.create(
             Ruleset {
                 owned: false,
@@ -302,13 +292,16 @@ impl Backend for Nft {
     }
 
     fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
-        let rules = compile(rules, &self.id, &self.comment);
-        match (self.create_either(&rules, until), rules.with_target()) {
-            // Of two ways into a queue a kernel may have either.
-            (Err(error), Some(by_target)) if error.is::<Lacking>() => {
-                self.create_either(&by_target, until)
-            }
-            (done, _) => done,
+        let mut rules = compile(rules, &self.id, &self.comment);
+        // Of two ways into a queue a kernel may have either.
+        if let Some(by_target) = rules.with_target()
+            && !probe::is_known(&rules)?
+        {
+            rules = by_target;
+        }
+        match self.create_owned(&rules, until) {
+            Err(error) if error.is::<OwnerRefused>() => self.create_plain(rules, until),
+            done => done,
         }
     }
 

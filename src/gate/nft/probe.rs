@@ -83,6 +83,15 @@ pub fn probe(id: &str) -> Result<Probed> {
     })
 }
 
+/// Whether the kernel knows all that the rules are made of.
+///
+/// # Errors
+/// There is no netfilter netlink in this kernel.
+pub fn is_known(rules: &Ruleset) -> Result<bool> {
+    let refused = rehearse(Rehearsal::of(&rules.rehearsed())?)?;
+    Ok(!matches!(refused, Err(refusal) if refusal.errno == Errno::ENOENT))
+}
+
 /// What is refused here may be refused for another reason than the owner: then a gate without one
 /// is refused as well.
 fn owned(id: &str) -> Result<Result<(), Refusal>> {
@@ -102,7 +111,7 @@ fn rehearse(rehearsal: Rehearsal) -> Result<Result<(), Refusal>> {
     Ok(Tables::open()?.socket.transact(&pages, rehearsal.seqs))
 }
 
-/// The gate that a run would make, for one port, without an owner.
+/// The gate that a run would make, for one port, but for the owner and the hook.
 fn ruleset(id: &str, hook: Where, steer: Steer) -> Ruleset {
     let rules = Rules {
         ports: PortSet::from_iter([1]),
@@ -112,10 +121,7 @@ fn ruleset(id: &str, hook: Where, steer: Steer) -> Ruleset {
         },
         steer,
     };
-    Ruleset {
-        owned: false,
-        ..compile(&rules, id, "syngate check")
-    }
+    compile(&rules, id, "syngate check").rehearsed()
 }
 
 impl Tables {

@@ -134,13 +134,13 @@ impl Hold {
         // Refused verdicts are among what is to be read.
         self.read();
         self.overflowed = self.queue.overflowed().unwrap_or(self.overflowed);
-        let counts = self.line.counts();
+        let (counts, lost) = (self.line.counts(), self.queue.lost());
         Figures {
             held: counts.held,
-            released: counts.released.saturating_sub(self.queue.lost()),
+            released: counts.released.saturating_sub(lost.accepted),
             duplicates: counts.duplicates,
             overflow: counts.no_room + self.overflowed,
-            lost: self.queue.lost(),
+            lost: lost.accepted + lost.dropped,
             longest: counts.longest,
         }
     }

@@ -50,12 +50,24 @@ pub enum Verdict {
     Accept = 1,
 }
 
+/// Verdicts are numbered by what they say, so that a refusal tells which it was.
+const ACCEPTED: u32 = Verdict::Accept as u32;
+
 /// A queue of ours.
 pub struct Queue {
     netlink: Netlink,
     number: QueueNum,
-    /// Packets that were gone when their verdict came.
-    lost: u64,
+    lost: Lost,
+}
+
+/// Packets that were gone when their verdict came: the kernel empties all queues of a network
+/// namespace when any base chain in it goes (nf_queue_nf_hook_drop()).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// They were to go on.
+    pub accepted: u64,
+    /// They were to be dropped.
+    pub dropped: u64,
 }
 
 impl Queue {
@@ -79,7 +91,7 @@ impl Queue {
                     let mut queue = Queue {
                         netlink,
                         number,
-                        lost: 0,
+                        lost: Lost::default(),
                     };
                     queue.configure(length)?;
                     return Ok(queue);
@@ -117,17 +129,19 @@ impl Queue {
 
     /// Calls `each` with packets that have come, without waiting; whether that were all.
     pub fn read(&mut self, mut each: impl FnMut(Packet)) -> bool {
-        let mut lost = 0;
+        let lost = &mut self.lost;
         let read = self.netlink.each_waiting(READ_AT_ONCE, |message| {
             if message.kind == NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_PACKET {
                 Packet::parse(message.payload)
                     .into_iter()
                     .for_each(&mut each);
             } else if message.refusal().is_some() {
-                lost += 1;
+                match message.seq {
+                    ACCEPTED => lost.accepted += 1,
+                    _ => lost.dropped += 1,
+                }
             }
         });
-        self.lost += lost;
         read.map_or(true, |read| read < READ_AT_ONCE)
     }
 
@@ -140,16 +154,16 @@ impl Queue {
                 let header = [(verdict as u32).to_be_bytes(), id.to_be_bytes()].concat();
                 put_attribute(&mut body, NFQA_VERDICT_HDR, &header);
                 let kind = NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_VERDICT;
-                verdicts.extend(message_bytes(kind, libc::NLM_F_REQUEST as u16, 0, &body));
+                let request = libc::NLM_F_REQUEST as u16;
+                verdicts.extend(message_bytes(kind, request, verdict as u32, &body));
             }
             // Nobody is left to tell: what gets no verdict is dropped when the queue goes.
             let _ = self.netlink.tell(&verdicts);
         }
     }
 
-    /// Packets that the kernel had dropped when their verdict came: it empties all queues of a
-    /// network namespace when any chain of it goes (nfqnl_nf_hook_drop()).
-    pub fn lost(&self) -> u64 {
+    /// What had gone otherwise.
+    pub fn lost(&self) -> Lost {
         self.lost
     }
 
