@@ -295,7 +295,7 @@ impl Backend for Nft {
         let mut rules = compile(rules, &self.id, &self.comment);
         // Of two ways into a queue a kernel may have either.
         if let Some(by_target) = rules.with_target()
-            && !probe::is_known(&rules)?
+            && !probe::has_queue_expression(&self.id)?
         {
             rules = by_target;
         }

@@ -83,12 +83,13 @@ pub fn probe(id: &str) -> Result<Probed> {
     })
 }
 
-/// Whether the kernel knows all that the rules are made of.
+/// Whether the kernel has nft's own `queue`.
 ///
 /// # Errors
 /// There is no netfilter netlink in this kernel.
-pub fn is_known(rules: &Ruleset) -> Result<bool> {
-    let refused = rehearse(Rehearsal::of(&rules.rehearsed())?)?;
+pub fn has_queue_expression(id: &str) -> Result<bool> {
+    let rules = ruleset(id, Where::Input, Steer::Queue(QUEUE));
+    let refused = rehearse(Rehearsal::of(&rules)?)?;
     Ok(!matches!(refused, Err(refusal) if refusal.errno == Errno::ENOENT))
 }
 
