@@ -346,7 +346,7 @@ impl Run<'_> {
     fn release(&mut self, ports: &PortSet) -> Event {
         let began = Instant::now();
         let Some(hold) = self.work.hold() else {
-            return Event::Released(PortSet::EMPTY, Duration::ZERO);
+            return Event::Released(PortSet::EMPTY, 0, Duration::ZERO);
         };
         hold.read();
         if !hold.waited_for(ports).is_empty() {
@@ -362,7 +362,8 @@ impl Run<'_> {
             );
             hold.read();
         }
-        Event::Released(hold.waited_for(ports), began.elapsed())
+        let left = hold.waiting_for(ports);
+        Event::Released(hold.waited_for(ports), left, began.elapsed())
     }
 
     /// Whoever waits for what is open now goes on: who came in the moment of opening, or had to wait
@@ -685,6 +686,13 @@ impl Run<'_> {
             self.warn(format!(
                 "somebody removed the gate's rules while it was closed (a firewall's reload, iptables \
                  -F?): it was closed again at once{times}"
+            ));
+        }
+        if facts.release_timed_out {
+            let timeout = humantime::format_duration(self.plan.release_timeout);
+            self.warn(format!(
+                "not all held SYNs could go in time (--release-timeout {timeout}, or more came than \
+                 went): the rest was let go at once"
             ));
         }
         if let (Some(why), Listeners::From(line)) = (&self.search_trouble, &self.plan.listeners) {

@@ -119,8 +119,9 @@ pub enum Event {
     Searched(bool),
     /// INT, TERM, HUP or QUIT.
     Signal(i32, Sender),
-    /// The answer to [`Action::Release`]: for which ports SYNs still wait, and how long it took.
-    Released(PortSet, Duration),
+    /// The answer to [`Action::Release`]: for which ports SYNs still wait, how many, and how long it
+    /// took.
+    Released(PortSet, usize, Duration),
     /// USR1: somebody wants the gate open.
     OpenNow,
     /// What was asked for is done: shut, open, pass.
@@ -450,7 +451,7 @@ impl State {
             Event::ReadyChecked(exit) => self.ready_checked(exit, now),
             Event::Searched(found) => self.searched(found, now),
             Event::Signal(signal, sender) => self.signalled(signal, sender),
-            Event::Released(waiting, cost) => self.released(&waiting, cost, now),
+            Event::Released(waiting, left, cost) => self.released((&waiting, left), cost, now),
             Event::OpenNow => self.open_now(),
             Event::Done | Event::Time => self.go_on(now),
         }
@@ -639,7 +640,12 @@ impl State {
 
     /// Some of the held SYNs have gone. A port opens once nobody waits for it: who comes meanwhile
     /// lines up behind those who do.
-    fn released(&mut self, waiting: &PortSet, cost: Duration, now: Instant) -> Option<Action> {
+    fn released(
+        &mut self,
+        waiting: (&PortSet, usize),
+        cost: Duration,
+        now: Instant,
+    ) -> Option<Action> {
         let release = self.release.as_mut()?;
         let rest = RELEASE_EVERY.max(cost * RELEASE_PAUSE);
         let round = release.round(waiting, cost, rest, now);

@@ -229,13 +229,11 @@ impl View {
                 }
                 let at = (row.address.to_canonical(), row.port);
                 let here = handshakes.entry(at).or_default();
-                match row.retransmits {
-                    0 => here.fresh += 1,
-                    _ => here.old += 1,
-                }
-                match row.is_young() {
-                    true => half_open.young += 1,
-                    false => half_open.stale += 1,
+                for count in [here, &mut half_open] {
+                    match row.is_young() {
+                        true => count.young += 1,
+                        false => count.stale += 1,
+                    }
                 }
             })?;
         }

@@ -102,16 +102,6 @@ pub struct HalfOpen {
     pub stale: u32,
 }
 
-/// The same by whether the client has been asked more than once, for those who count places in a
-/// listener's queues.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Handshakes {
-    /// The SYN-ACK was sent once.
-    pub fresh: u32,
-    /// It was sent again.
-    pub old: u32,
-}
-
 /// How the kernel keeps half-open connections (ip-sysctl).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SynLimits {
@@ -138,8 +128,8 @@ pub struct Sample {
     pub listeners: Vec<Listener>,
     /// Handshakes.
     pub half_open: HalfOpen,
-    /// Handshakes by the local address and port.
-    pub handshakes: HashMap<(IpAddr, u16), Handshakes>,
+    /// The same by the local address and port.
+    pub handshakes: HashMap<(IpAddr, u16), HalfOpen>,
     /// Connections.
     pub connections: Connections,
     /// Whether the kernel answered SYNs with SYN cookies (SyncookiesSent) since the first look:
@@ -152,9 +142,9 @@ pub struct Sample {
 /// What to look at: each costs more than the one before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Want {
-    /// `handshakes`.
+    /// `half_open` and `handshakes`.
     pub handshakes: bool,
-    /// The same, `half_open` and `cookies_sent`.
+    /// The same, and `cookies_sent`.
     pub half_open: bool,
     /// `connections`.
     pub connections: bool,

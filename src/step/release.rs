@@ -4,6 +4,10 @@ use std::time::{Duration, Instant};
 
 use crate::ports::PortSet;
 
+/// When those who wait have not become fewer for so long, more come than go, in a flood perhaps:
+/// then they are better off with the gate open.
+pub const STALL: Duration = Duration::from_millis(500);
+
 /// How far it has come. Only where SYNs are held.
 #[derive(Debug)]
 pub struct Release {
@@ -15,6 +19,8 @@ pub struct Release {
     all: bool,
     /// When the first round began.
     began_at: Option<Instant>,
+    /// The fewest that still waited after a round, and when that was.
+    fewest: Option<(usize, Instant)>,
     next_round: Instant,
 }
 
@@ -37,6 +43,7 @@ impl Release {
             ports: PortSet::EMPTY,
             all: false,
             began_at: None,
+            fewest: None,
             next_round: now,
         }
     }
@@ -48,6 +55,7 @@ impl Release {
         }
         if ports.is_empty() {
             self.began_at = None;
+            self.fewest = None;
         }
         self.ports = ports;
     }
@@ -70,11 +78,11 @@ impl Release {
         (!self.ports.is_empty()).then_some((self.next_round, &self.ports))
     }
 
-    /// A round is over; `waiting`: the ports that are still waited for. The next one comes after a
+    /// A round is over, after which so many still wait for these ports. The next one comes after a
     /// pause.
     pub fn round(
         &mut self,
-        waiting: &PortSet,
+        (waiting, left): (&PortSet, usize),
         cost: Duration,
         pause: Duration,
         now: Instant,
@@ -82,7 +90,13 @@ impl Release {
         let began = *self.began_at.get_or_insert(now - cost);
         self.next_round = now + pause;
         let waiting = self.ports.intersection(waiting);
-        let timed_out = !waiting.is_empty() && now >= began + self.timeout;
+        let (fewest, since) = *self.fewest.get_or_insert((left, now));
+        if left < fewest {
+            self.fewest = Some((left, now));
+        }
+        let stalls = left >= fewest && now >= since + STALL;
+        let over = stalls || now >= began + self.timeout;
+        let timed_out = over && !waiting.is_empty();
         let done = match timed_out {
             true => std::mem::take(&mut self.ports),
             // All open together.
@@ -93,6 +107,7 @@ impl Release {
         let took = self.ports.is_empty().then(|| now - began);
         if took.is_some() {
             self.began_at = None;
+            self.fewest = None;
         }
         Round {
             done,
@@ -119,10 +134,10 @@ mod tests {
         assert_eq!(release.due(), None);
         release.aim(ports("80,443"));
         assert_eq!(release.due(), Some((now, &ports("80,443"))));
-        let round = release.round(&ports("443"), MS, MS * 2, now + MS);
+        let round = release.round((&ports("443"), 5), MS, MS * 2, now + MS);
         assert_eq!((round.done, round.took), (ports("80"), None));
         assert_eq!(release.due(), Some((now + MS * 3, &ports("443"))));
-        let round = release.round(&PortSet::EMPTY, MS, MS, now + MS * 9);
+        let round = release.round((&PortSet::EMPTY, 0), MS, MS, now + MS * 9);
         assert_eq!((round.done, round.took), (ports("443"), Some(MS * 9)));
         assert_eq!(release.due(), None);
     }
@@ -132,11 +147,11 @@ mod tests {
         let now = Instant::now();
         let mut release = Release::new(MS * 100, now);
         release.aim_at_all(ports("80,443"));
-        let round = release.round(&ports("443"), MS, MS, now + MS);
+        let round = release.round((&ports("443"), 5), MS, MS, now + MS);
         assert_eq!(round.done, PortSet::EMPTY);
         release.aim(ports("80"));
         assert_eq!(release.due().unwrap().1, &ports("80,443"), "for good");
-        let round = release.round(&PortSet::EMPTY, MS, MS, now + MS * 2);
+        let round = release.round((&PortSet::EMPTY, 0), MS, MS, now + MS * 2);
         assert_eq!(round.done, ports("80,443"));
     }
 
@@ -147,20 +162,42 @@ mod tests {
         release.aim(ports("80"));
         assert!(
             !release
-                .round(&ports("80"), Duration::ZERO, MS, now)
+                .round((&ports("80"), 5), Duration::ZERO, MS, now)
                 .timed_out
         );
-        assert!(!release.round(&ports("80"), MS, MS, now + MS * 99).timed_out);
-        let round = release.round(&ports("80"), MS, MS, now + MS * 100);
+        assert!(
+            !release
+                .round((&ports("80"), 5), MS, MS, now + MS * 99)
+                .timed_out
+        );
+        let round = release.round((&ports("80"), 5), MS, MS, now + MS * 100);
         assert!(round.timed_out);
         assert_eq!((round.done, round.took), (ports("80"), Some(MS * 100)));
         // The next port has all of it again.
         release.aim(ports("443"));
         assert!(
             !release
-                .round(&ports("443"), MS, MS, now + MS * 150)
+                .round((&ports("443"), 5), MS, MS, now + MS * 150)
                 .timed_out
         );
+    }
+
+    #[test]
+    fn as_long_as_they_become_fewer_it_goes_on() {
+        let now = Instant::now();
+        let mut release = Release::new(MS * 10_000, now);
+        release.aim(ports("80"));
+        let eighty = ports("80");
+        let mut round = |left, ms| {
+            release
+                .round((&eighty, left), MS, MS, now + MS * ms)
+                .timed_out
+        };
+        assert!(!round(100, 0));
+        assert!(!round(120, 400));
+        assert!(!round(99, 499));
+        assert!(!round(99, 998));
+        assert!(round(99, 999), "more come than go");
     }
 
     #[test]
@@ -168,9 +205,9 @@ mod tests {
         let now = Instant::now();
         let mut release = Release::new(MS * 100, now);
         release.aim(ports("80,443"));
-        release.round(&ports("80,443"), MS, MS, now + MS);
+        release.round((&ports("80,443"), 5), MS, MS, now + MS);
         release.aim(ports("80"));
-        let round = release.round(&ports("443"), MS, MS, now + MS * 2);
+        let round = release.round((&ports("443"), 5), MS, MS, now + MS * 2);
         assert_eq!(round.done, ports("80"));
     }
 }

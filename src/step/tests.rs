@@ -1169,7 +1169,7 @@ fn held(config: Config) -> Tale {
 }
 
 fn waiting(text: &str) -> Event {
-    Event::Released(ports(text), COST)
+    Event::Released(ports(text), 9, COST)
 }
 
 #[test]
@@ -1180,7 +1180,7 @@ fn the_gate_opens_when_nobody_waits_any_more() {
     assert_eq!(tale.at(60, waiting("80")), None, "listeners need a moment");
     assert_eq!(tale.wakes_at(), Some(61));
     assert_eq!(tale.at(61, Event::Time), release);
-    let action = tale.at(61, Event::Released(PortSet::EMPTY, COST));
+    let action = tale.at(61, Event::Released(PortSet::EMPTY, 0, COST));
     tale.opens_and_ends(action);
     let took = tale.state.facts.released_in.unwrap();
     assert!(took >= Duration::from_millis(1), "{took:?}");
@@ -1192,12 +1192,12 @@ fn the_release_is_bounded() {
     let mut tale = held(config());
     assert!(tale.saw(60, on_80(&[2])).is_some());
     assert_eq!(tale.at(60, waiting("80")), None);
-    assert_eq!(
-        tale.at(2_059, Event::Time),
-        Some(Action::Release(ports("80")))
-    );
-    assert_eq!(tale.at(2_059, waiting("80")), None);
-    let action = tale.at(2_060, waiting("80"));
+    let fewer = |left| Event::Released(ports("80"), left, COST);
+    for (ms, left) in [(500, 8), (900, 7), (1_300, 6), (1_700, 5), (2_059, 4)] {
+        assert!(tale.at(ms, Event::Time).is_some(), "{ms}");
+        assert_eq!(tale.at(ms, fewer(left)), None, "{ms}");
+    }
+    let action = tale.at(2_060, fewer(3));
     tale.opens_and_ends(action);
     assert!(tale.state.facts.release_timed_out);
 }
@@ -1244,7 +1244,7 @@ fn each_port_opens_when_its_own_have_gone() {
         Some(Action::Release(ports("80,443"))),
         "late ones of 80 too"
     );
-    let action = tale.at(70, Event::Released(PortSet::EMPTY, COST));
+    let action = tale.at(70, Event::Released(PortSet::EMPTY, 0, COST));
     tale.opens_and_ends(action);
 }
 
@@ -1359,7 +1359,10 @@ mod any_course {
                         };
                         released = waiting.is_empty();
                         now += 1;
-                        Event::Released(waiting, COST)
+                        {
+                            let left = usize::from(!waiting.is_empty());
+                            Event::Released(waiting, left, COST)
+                        }
                     }
                     Some(Action::ShutOnly(shut)) => {
                         prop_assert_eq!(opened, 0);

@@ -165,8 +165,9 @@ impl Line {
                 gone: 0,
             });
         }
-        // Those who have gone are known for a while.
-        if self.places.len() >= 2 * self.limits.held as usize {
+        // Those who have gone are known for a while: for half as many there is room.
+        let most = self.limits.held as usize;
+        if self.places.len() > most + most / 2 {
             self.forget_who_has_gone();
         }
         let waiting = &mut self.waiting[destination];
@@ -393,7 +394,7 @@ mod tests {
             line.arrive(&syn(n, &format!("10.1.0.1:{n}"), A), now);
             line.release(&ports("80"), now, |_| true);
         }
-        assert!(line.places.len() <= 20, "{}", line.places.len());
+        assert!(line.places.len() <= 16, "{}", line.places.len());
     }
 
     #[test]

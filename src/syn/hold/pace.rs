@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::packet::Destination;
 use crate::listen_port::ListenPorts;
 use crate::ports::PortSet;
-use crate::sockets::{Family, Handshakes, Listener, Sample, SynLimits};
+use crate::sockets::{Family, HalfOpen, Listener, Sample, SynLimits};
 
 /// So many SYNs go at once to a port whose listeners can't be seen (another network namespace).
 pub const BLIND: u32 = 16;
@@ -106,14 +106,14 @@ impl<'a> Pace<'a> {
     /// handshake takes a place in the accept queue when it is complete.
     fn room(&self, group: Group) -> u32 {
         let handshakes = self.handshakes(group);
-        // Who has not answered the first SYN-ACK within a second is a scanner, most likely, but
-        // without cookies takes a place all the same.
-        let old = if self.limits.cookies {
+        // Who does not answer for so long is a scanner, or one of a flood, but without cookies takes
+        // a place all the same.
+        let stale = if self.limits.cookies {
             0
         } else {
-            handshakes.old
+            handshakes.stale
         };
-        let under_way = handshakes.fresh + old;
+        let under_way = handshakes.young + stale;
         let free = |l: &Listener| {
             // listen(fd, 0) takes one connection all the same.
             l.backlog.max(1).saturating_sub(l.accept_queue + under_way)
@@ -131,12 +131,12 @@ impl<'a> Pace<'a> {
         free.min(most.saturating_sub(under_way))
     }
 
-    fn handshakes(&self, group: Group) -> Handshakes {
-        let mut sum = Handshakes::default();
+    fn handshakes(&self, group: Group) -> HalfOpen {
+        let mut sum = HalfOpen::default();
         for ((address, port), some) in &self.sample.handshakes {
             if *port == group.port && self.group(*address, *port) == group {
-                sum.fresh += some.fresh;
-                sum.old += some.old;
+                sum.young += some.young;
+                sum.stale += some.stale;
             }
         }
         sum
@@ -189,10 +189,10 @@ mod tests {
     }
 
     fn sample(listeners: Vec<Listener>, handshakes: &[(&str, u16, u32, u32)]) -> Sample {
-        let handshakes = handshakes.iter().map(|(address, port, fresh, old)| {
-            let (fresh, old) = (*fresh, *old);
+        let handshakes = handshakes.iter().map(|(address, port, young, stale)| {
+            let (young, stale) = (*young, *stale);
             let at = (address.parse().unwrap(), *port);
-            (at, Handshakes { fresh, old })
+            (at, HalfOpen { young, stale })
         });
         Sample {
             listeners,
