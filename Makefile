@@ -37,10 +37,13 @@ demo: demo-packages
 # The backends besides nft's own choice; see tests/harness.
 BACKENDS := nft-plain iptables-nft iptables-legacy
 RUNS := --test guarantees --test services --test rules
-ALL_RUNS := $(RUNS) --test life --test edges --test scope
+ALL_RUNS := $(RUNS) --test hold --test life --test edges --test scope
 # What a user namespace makes a difference to.
-ROOTLESS := --test backends --test contract --test edges --test guarantees --test life --test rules \
-  --test services
+ROOTLESS := --test backends --test contract --test edges --test guarantees --test hold --test life \
+  --test rules --test services
+# Of held SYNs, what a backend makes a difference to; and what guarantees are worth when SYNs are held.
+HOLDS := clients copies deadline killed queue way_out
+HELD := --test guarantees --test life --test services
 
 # Once as root, most of it once more as somebody who is not, in a user namespace, and what runs
 # promise on each of the other backends. All of it in each way: make test-all.
@@ -49,16 +52,22 @@ test: test-packages
 	$(CARGO) test --workspace
 	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate $(ROOTLESS)
 	set -e; for backend in $(BACKENDS); do \
-	  echo "on $$backend"; SYNGATE_TEST_BACKEND=$$backend $(CARGO) test --package syngate $(RUNS); \
+	  echo "on $$backend"; export SYNGATE_TEST_BACKEND=$$backend; \
+	  $(CARGO) test --package syngate $(RUNS); \
+	  $(CARGO) test --package syngate --test hold -- $(HOLDS); \
 	done
+	SYNGATE_TEST_SYN=hold $(CARGO) test --package syngate $(HELD)
 
 test-all: test-packages
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 	TESTKIT_ROOTLESS=1 $(CARGO) test --workspace --tests
 	set -e; for backend in $(BACKENDS); do \
-	  echo "on $$backend"; SYNGATE_TEST_BACKEND=$$backend $(CARGO) test --package syngate $(ALL_RUNS); \
+	  echo "on $$backend"; export SYNGATE_TEST_BACKEND=$$backend; \
+	  $(CARGO) test --package syngate $(ALL_RUNS); \
+	  SYNGATE_TEST_SYN=hold $(CARGO) test --package syngate $(HELD); \
 	done
+	SYNGATE_TEST_SYN=hold $(CARGO) test --package syngate $(HELD)
 
 LONG := target/long
 # Each round appends to the log; a round that was broken off can be repeated by itself.
@@ -72,6 +81,10 @@ test-long: test-packages
 	    END { printf "%s: %d kills, %d in mid-run, %d of them with the gate closed; no rule after %.1f ms on average, %.1f ms at most\n", backend, n, k, c, s / n, m }' \
 	    $(LONG)/kills-$$backend.tsv; \
 	done | tee $(LONG)/kills.txt
+	SYNGATE_KILLS=100 SYNGATE_SLOW_STARTS=10 SYNGATE_LONG=1 SYNGATE_FLOOD=100000 \
+	  $(CARGO) test --package syngate --test hold -- --nocapture --test-threads 1 2>&1 | tee $(LONG)/hold.txt
+	SYNGATE_RESTARTS=20 \
+	  $(CARGO) test --package syngate --test services a_held -- --nocapture 2>&1 | tee $(LONG)/hold-restarts.txt
 
 # See scripts/kernel-fetch for what these are, scripts/kernel-tests for how TESTS are named.
 KERNELS := 5.10 6.1 6.12 newest

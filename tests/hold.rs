@@ -2,13 +2,15 @@
 //! lost, in their order. On the backend of the suite.
 
 mod harness;
+mod killing;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use harness::latch::Latch;
-use harness::{Call, Outcome, SOON, call, ms, shut, stopped_syns, wait_shut, words};
+use harness::{Call, Outcome, SOON, call, ms, queues, shut, stopped_syns, wait_shut, words};
+use killing::Moment;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use testkit::services::Serve;
@@ -77,10 +79,6 @@ impl<'a> Restarted<'a> {
 
 fn hold<'a>(host: &'a Host, options: &str) -> Call<'a> {
     call(host, words("--port 80 --syn hold --drain 0s")).args(words(options))
-}
-
-fn queues(host: &Host) -> String {
-    host.must(["cat", "/proc/net/netfilter/nfnetlink_queue"])
 }
 
 #[track_caller]
@@ -652,6 +650,46 @@ fn killed_while_it_holds() {
     );
     latch.release();
     run.wait().unwrap();
+}
+
+/// The same at random moments; `make test-long` does it 100 times.
+#[test]
+fn killed_at_random_moments_while_it_holds() {
+    let times = std::env::var("SYNGATE_KILLS").map_or(5, |n| n.parse().unwrap());
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _server = Serve::on("0.0.0.0:80").start(host).unwrap();
+    let call = hold(host, "");
+    let before = host.ruleset();
+    let (mut held, mut worst_ms) = (0, 0.0_f64);
+    for _ in 0..times {
+        let load = Load::to(format!("{SERVER}:80")).rate(200).timeout(LONG);
+        let load = load.duration(Duration::from_millis(150));
+        let load = load.start(&pair.client).unwrap();
+        let mut run = call.start(["sleep", "10"]);
+        let Moment::After(pause) = Moment::random(Duration::from_millis(150) * slow()) else {
+            unreachable!("a random moment is a time");
+        };
+        std::thread::sleep(pause); // a moment is what is wanted here, not a state
+        held += u64::from(!queues(host).is_empty());
+        run.signal(Signal::SIGKILL).unwrap();
+        run.wait().unwrap();
+        let what = format!("no rule after {pause:?}");
+        wait_until(Duration::from_secs(2), &what, || host.ruleset() == before).unwrap();
+        no_queue_is_left(host);
+        let report = load.finish().unwrap();
+        all_served(&report, report.sent);
+        worst_ms = worst_ms.max(report.connect.max_ms);
+        host.sh("pkill -x sleep").unwrap(); // if it was run
+    }
+    tell(&format!(
+        "{times} kills, {held} while it held: worst connect {worst_ms:.0} ms"
+    ));
+    assert!(held > 0, "none of {times} kills met a queue");
+    assert!(
+        worst_ms < 1.5 * RETRANSMIT_MS * f64::from(slow()),
+        "{worst_ms} ms"
+    );
 }
 
 /// At --max-closed the kernel opens, and who waits goes.

@@ -357,6 +357,12 @@ pub fn wait_shut(host: &Host, ports: &[u64]) {
     wait_until(SOON, &what, || gated(host) && shut(host) == ports).unwrap();
 }
 
+/// The queues of NFQUEUE that somebody reads; none where the kernel has not loaded it.
+pub fn queues(host: &Host) -> String {
+    let list = "cat /proc/net/netfilter/nfnetlink_queue 2>/dev/null";
+    host.sh(list).unwrap().stdout
+}
+
 /// How many SYNs were stopped so far.
 pub fn stopped_syns(host: &Host) -> u64 {
     let json = host.nft_json();

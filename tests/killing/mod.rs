@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use testkit::{Host, wait_until};
 
-use crate::harness::Call;
+use crate::harness::{Call, queues};
 
 /// When a run is killed.
 #[derive(Debug, Clone)]
@@ -85,6 +85,7 @@ impl Killing<'_> {
         let ended = Instant::now();
         let what = format!("no rule after {moment:?}");
         wait_until(self.gone_within, &what, || self.host.ruleset() == before).unwrap();
+        assert_eq!(queues(self.host), "", "no queue is bound after {moment:?}");
         Killed {
             in_time,
             was_closed: in_time && said.contains("closed ") && !said.contains("opened "),
