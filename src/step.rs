@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use self::again::Again;
 use self::release::Release;
+
+pub use self::release::STALL;
 use crate::listen_port::ListenPorts;
 use crate::ports::PortSet;
 use crate::sockets::drained::{DrainUntil, Left, left};

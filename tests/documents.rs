@@ -334,6 +334,7 @@ fn man_has_the_constants_of_the_program() {
         ("Clear's look", clear::LOOK_EVERY),
         ("Held, reading", hold::READ_EVERY),
         ("Release", step::RELEASE_EVERY),
+        ("Release, stall", step::STALL),
     ];
     let numbers = [
         ("Held", MAX_HELD.to_string()),

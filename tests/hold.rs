@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use harness::latch::Latch;
-use harness::{Call, Outcome, SOON, call, ms, queues, shut, stopped_syns, wait_shut, words};
+use harness::{
+    Call, Outcome, SOON, SYNGATE, call, ms, queues, shut, stopped_syns, wait_shut, words,
+};
 use killing::Moment;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -240,6 +242,36 @@ fn strangers_in_the_queue_go_on() {
     let outcome = service.finish(&call, run);
     assert_eq!(outcome.code, 0, "{outcome:?}");
     iptables("-D");
+}
+
+/// Who only looks takes nothing from the queue. When somebody removes a base chain, the kernel drops
+/// what is in all queues: then clients send again, and it is told.
+#[test]
+fn what_others_do_meanwhile() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let mut service = Restarted::new(host, Serve::on("0.0.0.0:80"));
+    let ours = |options: &str| host.sh(&format!("{SYNGATE} {options}")).unwrap();
+    for (removed, lost) in [(false, 0), (true, 10)] {
+        let call = hold(host, "");
+        let run = service.start(&call);
+        let load = burst(&format!("{SERVER}:80"), 10).start(&pair.client);
+        wait_stopped(host, 10);
+        assert_eq!(ours("check --port 80").code(), 0);
+        let status = ours("status");
+        assert!(
+            status.stdout.contains(", hold: 10 SYNs stopped"),
+            "{status:?}"
+        );
+        if removed {
+            host.must(["nft", "add table inet theirs; add chain inet theirs in { type filter hook input priority 0; }"]);
+            host.must(["nft", "delete table inet theirs"]);
+        }
+        let outcome = service.finish(&call, run);
+        all_served(&load.unwrap().finish().unwrap(), 10);
+        assert_eq!(figure(&outcome, "lost"), lost, "{outcome:?}");
+        assert_eq!(figure(&outcome, "released"), 10 - lost, "{outcome:?}");
+    }
 }
 
 // How many ----------------------------------------------------------------------------------------
@@ -516,6 +548,19 @@ fn without_syn_cookies() {
     let server = Serve::on("0.0.0.0:80").backlog(1_000);
     let to = format!("{SERVER}:80");
     crowd_into(&pair, server, 1_000, &[&to], "--release-timeout 20s");
+    far.stop().unwrap();
+}
+
+/// Handshakes answered with cookies can't be seen: they are given their time.
+#[test]
+fn with_syn_cookies_always() {
+    let pair = Pair::new().unwrap();
+    let always = "net.ipv4.tcp_syncookies=2";
+    pair.server.must(["sysctl", "-qw", always]);
+    let far = Delay::start(&pair.client, Duration::from_millis(20)).unwrap();
+    let server = Serve::on("0.0.0.0:80").backlog(64);
+    let to = format!("{SERVER}:80");
+    crowd_into(&pair, server, 200, &[&to], "--release-timeout 20s");
     far.stop().unwrap();
 }
 

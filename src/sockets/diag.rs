@@ -8,7 +8,9 @@ use nix::libc;
 use nix::sys::socket::SockProtocol;
 
 use super::netns::{self, Netns, NoEntry};
-use super::{Connections, Family, HalfOpen, Listener, Sample, SocketId, SynLimits, Want, holders};
+use super::{
+    Connections, Cookies, Family, HalfOpen, Listener, Sample, SocketId, SynLimits, Want, holders,
+};
 use crate::gate::scope::Scope;
 use crate::netlink::{Netlink, attribute, get, put_attribute};
 use crate::ports::PortSet;
@@ -420,7 +422,7 @@ impl Row<'_> {
 
 /// The kernel's defaults, on a small host.
 const SYN_LIMITS: SynLimits = SynLimits {
-    cookies: true,
+    cookies: Cookies::WhenFull,
     max_syn_backlog: 128,
 };
 
@@ -431,7 +433,11 @@ fn syn_limits() -> SynLimits {
         text.trim().parse::<u32>().ok()
     };
     SynLimits {
-        cookies: value("tcp_syncookies").map_or(SYN_LIMITS.cookies, |on| on > 0),
+        cookies: match value("tcp_syncookies") {
+            Some(0) => Cookies::Never,
+            Some(2) => Cookies::Always,
+            _ => Cookies::WhenFull,
+        },
         max_syn_backlog: value("tcp_max_syn_backlog").unwrap_or(SYN_LIMITS.max_syn_backlog),
     }
 }

@@ -102,11 +102,22 @@ pub struct HalfOpen {
     pub stale: u32,
 }
 
+/// When the kernel answers with a SYN cookie, and keeps nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cookies {
+    /// 0: what finds no place is dropped.
+    Never,
+    /// 1: what finds no place.
+    WhenFull,
+    /// 2: everything.
+    Always,
+}
+
 /// How the kernel keeps half-open connections (ip-sysctl).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SynLimits {
-    /// `tcp_syncookies`: what finds no place is answered with a cookie.
-    pub cookies: bool,
+    /// `tcp_syncookies`.
+    pub cookies: Cookies,
     /// `tcp_max_syn_backlog`.
     pub max_syn_backlog: u32,
 }

@@ -19,6 +19,7 @@ use self::line::{Arrival, Line};
 use self::pace::Pace;
 use self::queue::{Queue, QueueNum, Verdict};
 use crate::ports::PortSet;
+use crate::sockets::diag::YOUNG;
 
 pub use self::line::Limits;
 
@@ -31,6 +32,7 @@ pub struct Hold {
     queue: Queue,
     line: Line,
     read_at: Option<Instant>,
+    released_at: Option<Instant>,
     /// The last that was read of it, once the queue is gone.
     overflowed: u64,
 }
@@ -62,6 +64,7 @@ impl Hold {
             queue: Queue::bind(queue, limits.held)?,
             line: Line::new(limits, gated.clone(), Instant::now()),
             read_at: None,
+            released_at: None,
             overflowed: 0,
         })
     }
@@ -102,7 +105,14 @@ impl Hold {
     /// Lets go who waits for one of `ports`, as far as there is room.
     pub fn release(&mut self, ports: &PortSet, pace: &mut Pace) {
         let now = Instant::now();
+        // What has gone is on its way for as long as a handshake is young.
+        if pace.is_blind() && self.released_at.is_some_and(|at| now < at + YOUNG) {
+            return;
+        }
         let ids = self.line.release(ports, now, |to| pace.take(to));
+        if !ids.is_empty() {
+            self.released_at = Some(now);
+        }
         self.queue.judge(&ids, Verdict::Accept);
     }
 

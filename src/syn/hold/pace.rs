@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::packet::Destination;
 use crate::listen_port::ListenPorts;
 use crate::ports::PortSet;
-use crate::sockets::{Family, HalfOpen, Listener, Sample, SynLimits};
+use crate::sockets::{Cookies, Family, HalfOpen, Listener, Sample, SynLimits};
 
 /// So many SYNs go at once to a port whose listeners can't be seen (another network namespace).
 pub const BLIND: u32 = 16;
@@ -56,6 +56,11 @@ impl<'a> Pace<'a> {
             translation,
             rooms: HashMap::new(),
         }
+    }
+
+    /// Whether handshakes that are under way leave no trace, and have to be given their time.
+    pub fn is_blind(&self) -> bool {
+        self.limits.cookies == Cookies::Always
     }
 
     /// Takes one place for a SYN to there, if there is one.
@@ -108,10 +113,9 @@ impl<'a> Pace<'a> {
         let handshakes = self.handshakes(group);
         // Who does not answer for so long is a scanner, or one of a flood, but without cookies takes
         // a place all the same.
-        let stale = if self.limits.cookies {
-            0
-        } else {
-            handshakes.stale
+        let stale = match self.limits.cookies {
+            Cookies::Never => handshakes.stale,
+            _ => 0,
         };
         let under_way = handshakes.young + stale;
         let free = |l: &Listener| {
@@ -122,7 +126,7 @@ impl<'a> Pace<'a> {
         let Some(free) = members.map(free).min() else {
             return BLIND;
         };
-        if self.limits.cookies {
+        if self.limits.cookies != Cookies::Never {
             return free;
         }
         // Without cookies the kernel keeps the last quarter for clients that it knows
@@ -164,11 +168,11 @@ mod tests {
     use crate::sockets::SocketId;
 
     const COOKIES: SynLimits = SynLimits {
-        cookies: true,
+        cookies: Cookies::WhenFull,
         max_syn_backlog: 256,
     };
     const NO_COOKIES: SynLimits = SynLimits {
-        cookies: false,
+        cookies: Cookies::Never,
         max_syn_backlog: 256,
     };
 
