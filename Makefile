@@ -88,9 +88,9 @@ test-long: test-packages
 
 # See scripts/kernel-fetch for what these are, scripts/kernel-tests for how TESTS are named.
 KERNELS := 5.10 6.1 6.12 newest
-TESTS := backends check commands contract edges guarantees life rules services
+TESTS := backends check commands contract edges guarantees hold life rules services
 CORE := guarantees::a_panic guarantees::foreign guarantees::hung guarantees::killed_with \
-  guarantees::stopped rules contract::a_caller_without
+  guarantees::stopped rules contract::a_caller_without hold::clients hold::the_queue hold::killed_while
 test-kernels: test-packages
 	@scripts/install-packages $(KERNEL_PACKAGES)
 	$(CARGO) build --workspace --tests

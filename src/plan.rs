@@ -206,12 +206,12 @@ impl Plan {
             options => format!(", {options}"),
         };
         let action = match &self.syn {
-            SynAction::Drop => "drop",
-            SynAction::Hold { or_drop: true, .. } => "hold, or else drop,",
-            SynAction::Hold { .. } => "hold",
+            SynAction::Drop => "",
+            SynAction::Hold { or_drop: false, .. } => ", hold their SYNs",
+            SynAction::Hold { or_drop: true, .. } => ", hold their SYNs or else drop them",
         };
         line(format!(
-            "close {} to new connections{narrowed}: {action} their SYNs (opened by the kernel after {})",
+            "close {} to new connections{narrowed}{action} (opened by the kernel after {})",
             c.ports.brief(),
             shown(self.max_closed)
         ));
