@@ -4,6 +4,7 @@
 # make test-long   repetitions: kills at 200 random moments; figures in target/long
 # make test-kernels   the integration tests under other kernels, in VMs; KERNELS=, TESTS= select
 # make test-kernel    a core of them under one kernel
+# make figures     what it costs to hold SYNs, with the optimised build
 # make install     honours DESTDIR and PREFIX
 
 PREFIX ?= /usr/local
@@ -15,7 +16,7 @@ DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
 TEST_PACKAGES := bsdutils fish mandoc nginx-light procps python3 strace zsh
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo test test-all test-long test-kernels test-kernel lint install uninstall clean \
+.PHONY: all demo test test-all test-long figures test-kernels test-kernel lint install uninstall clean \
   build-packages demo-packages test-packages
 
 all: build-packages
@@ -85,6 +86,11 @@ test-long: test-packages
 	  $(CARGO) test --package syngate --test hold -- --nocapture --test-threads 1 2>&1 | tee $(LONG)/hold.txt
 	SYNGATE_RESTARTS=20 \
 	  $(CARGO) test --package syngate --test services a_held -- --nocapture 2>&1 | tee $(LONG)/hold-restarts.txt
+
+figures: test-packages
+	$(CARGO) build --release
+	SYNGATE_TEST_BINARY=$(CURDIR)/target/release/syngate SYNGATE_FLOOD=100000 \
+	  $(CARGO) test --package syngate --test hold -- costs fifty backlog --include-ignored --nocapture --test-threads 1
 
 # See scripts/kernel-fetch for what these are, scripts/kernel-tests for how TESTS are named.
 KERNELS := 5.10 6.1 6.12 newest
