@@ -18,7 +18,7 @@ use crate::ports::PortSet;
 use crate::sockets::drained::Left;
 use crate::sockets::holders::{Holders, names};
 use crate::sockets::{Listener, Sample};
-use crate::step::{CommandExit, Facts, NotRun, Sender};
+use crate::step::{CommandExit, Cut, Facts, NotRun, Sender};
 use crate::syn::hold::Figures;
 
 /// How a run ended.
@@ -500,6 +500,7 @@ pub struct HoldRow {
     longest_ms: Ms,
     release_ms: Option<Ms>,
     release_timed_out: bool,
+    release_stalled: bool,
 }
 
 impl HoldRow {
@@ -513,7 +514,8 @@ impl HoldRow {
             lost: held.lost,
             longest_ms: held.longest.into(),
             release_ms: facts.released_in.map(Into::into),
-            release_timed_out: facts.release_timed_out,
+            release_timed_out: facts.release_cut == Some(Cut::TimedOut),
+            release_stalled: facts.release_cut == Some(Cut::Stalled),
         }
     }
 }

@@ -24,9 +24,9 @@ use crate::signals::{Caught, Signals};
 use crate::sockets::diag::Sockets;
 use crate::sockets::ready::uncovered;
 use crate::sockets::{Sample, SynLimits, Want};
-use crate::step::{Action, CommandExit, Event, Sender, Settle, State};
-use crate::syn::hold::Hold;
+use crate::step::{Action, CommandExit, Cut, Event, STALL, Sender, Settle, State};
 use crate::syn::hold::pace::{Pace, Translation};
+use crate::syn::hold::{Hold, queue};
 use crate::syn::{SynAction, Work};
 
 /// The length of a run's id, in hexadecimal digits.
@@ -112,6 +112,8 @@ fn carry_out(
         signals: &signals,
         syn_limits: sockets.syn_limits(),
         translation: plan.translation(),
+        had_listeners: !before.listeners.is_empty(),
+        to_nobody: 0,
         sockets,
         environment,
         work,
@@ -238,6 +240,10 @@ struct Run<'a> {
     work: Work,
     syn_limits: SynLimits,
     translation: Translation,
+    /// Whether listeners could be seen before.
+    had_listeners: bool,
+    /// How many held SYNs were let go when none could be seen any more.
+    to_nobody: usize,
     gate: Option<Gate>,
     child: Option<Child>,
     /// `--ready-check`, while it runs.
@@ -312,8 +318,11 @@ impl Run<'_> {
                 self.let_go();
                 Event::Done
             }
-            Action::Remove => {
+            Action::Remove { anyway } => {
                 self.let_go();
+                if !anyway && self.others_hold() {
+                    return Event::OthersHold;
+                }
                 self.remove();
                 Event::Done
             }
@@ -356,10 +365,11 @@ impl Run<'_> {
             };
             // Unseen, they go as slowly as to listeners elsewhere.
             let sample = self.sockets.look(want).unwrap_or_default();
-            hold.release(
-                ports,
-                &mut Pace::new(&sample, self.syn_limits, &self.translation),
-            );
+            let mut pace = Pace::new(&sample, self.syn_limits, &self.translation);
+            let gone = hold.release(ports, &mut pace);
+            if self.had_listeners && sample.listeners.is_empty() {
+                self.to_nobody += gone;
+            }
             hold.read();
         }
         let left = hold.waiting_for(ports);
@@ -516,6 +526,13 @@ impl Run<'_> {
             self.open_error = Some(format!("{error:#}"));
         }
         self.note_shut(&was, &PortSet::EMPTY);
+    }
+
+    /// Whether what is left of the gate can't go without taking SYNs from another run.
+    fn others_hold(&mut self) -> bool {
+        let own = self.work.hold().map(|hold| hold.queue());
+        let gate = self.gate.as_ref();
+        gate.is_some_and(Gate::empties_queues) && queue::others_hold(own)
     }
 
     /// Counts, and clears away. A backend that can't do it by itself goes with its `Gate` here.
@@ -688,19 +705,13 @@ impl Run<'_> {
                  -F?): it was closed again at once{times}"
             ));
         }
-        if facts.release_timed_out {
-            let timeout = humantime::format_duration(self.plan.release_timeout);
-            self.warn(format!(
-                "not all held SYNs could go in time (--release-timeout {timeout}, or more came than \
-                 went): the rest was let go at once"
-            ));
-        }
+        self.note_held(facts.release_cut);
         if let (Some(why), Listeners::From(line)) = (&self.search_trouble, &self.plan.listeners) {
             let line = line.to_string_lossy();
             self.warn(format!("--listen-netns-from '{line}' {why}"));
         }
         if facts.opened_early && facts.started_at.is_some() {
-            self.warn("SIGUSR1 opened the gate early".to_owned());
+            self.warn("SIGUSR1 (syngate clear) opened the gate early".to_owned());
         }
         let succeeded = matches!(facts.exited, Some((_, CommandExit::Code(0))));
         if !facts.unchanged.is_empty() {
@@ -712,6 +723,55 @@ impl Run<'_> {
         }
         if let Some(error) = self.open_error.clone().filter(|_| !succeeded) {
             self.warn(format!("the gate did not open as it should: {error}"));
+        }
+    }
+
+    /// What became of held SYNs otherwise than it should.
+    fn note_held(&mut self, cut: Option<Cut>) {
+        let timeout = self.plan.release_timeout;
+        let why = match cut {
+            Some(Cut::TimedOut) if timeout.is_zero() => None,
+            Some(Cut::TimedOut) => Some(format!(
+                "within --release-timeout {}",
+                humantime::format_duration(timeout)
+            )),
+            Some(Cut::Stalled) => Some(format!(
+                "since more came than the service took for {}",
+                humantime::format_duration(STALL)
+            )),
+            None => None,
+        };
+        if let Some(why) = why {
+            self.warn(format!(
+                "not all held SYNs could go in their turn {why}: the rest was let go at once"
+            ));
+        }
+        let Some(held) = self.closed.held else {
+            return;
+        };
+        if held.lost > 0 {
+            self.warn(format!(
+                "{} held SYNs were lost, since somebody removed a chain of the firewall: their clients \
+                 send them again, after a second at the earliest",
+                held.lost
+            ));
+        }
+        if held.overflow > 0 {
+            let option = match held.of_one_source > 0 {
+                true => "--max-held-per-source",
+                false => "--max-held",
+            };
+            self.warn(format!(
+                "there was no room for {} SYNs ({option}): they were dropped, and their clients send \
+                 them again",
+                held.overflow
+            ));
+        }
+        if self.to_nobody > 0 {
+            self.warn(format!(
+                "nobody listened when {} held SYNs were let go: they were refused",
+                self.to_nobody
+            ));
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use self::again::Again;
 use self::release::Release;
 
-pub use self::release::STALL;
+pub use self::release::{Cut, STALL};
 use crate::listen_port::ListenPorts;
 use crate::ports::PortSet;
 use crate::sockets::drained::{DrainUntil, Left, left};
@@ -52,6 +52,12 @@ pub const SETTLE_PLACES: Duration = Duration::from_secs(1);
 /// places until the service has accepted it.
 pub const RELEASE_EVERY: Duration = Duration::from_micros(200);
 const RELEASE_PAUSE: u32 = 1;
+
+/// The kernel drops what is in any queue when a chain goes. So what is left of an open gate stays for
+/// a while if another run holds SYNs, and that is looked at again and again.
+pub const OTHERS_PATIENCE: Duration = Duration::from_secs(5);
+/// See [`OTHERS_PATIENCE`].
+pub const OTHERS_LOOK: Duration = Duration::from_millis(10);
 
 /// `--ready-check` is run again so long after it has failed.
 pub const CHECK_PAUSE: Duration = Duration::from_millis(100);
@@ -124,6 +130,8 @@ pub enum Event {
     /// The answer to [`Action::Release`]: for which ports SYNs still wait, how many, and how long it
     /// took.
     Released(PortSet, usize, Duration),
+    /// The other answer to [`Action::Remove`]: another run holds SYNs.
+    OthersHold,
     /// USR1: somebody wants the gate open.
     OpenNow,
     /// What was asked for is done: shut, open, pass.
@@ -151,8 +159,12 @@ pub enum Action {
     Release(PortSet),
     /// Open everything, for good. The very next thing after the decision.
     Open,
-    /// Take away what is left of the gate.
-    Remove,
+    /// Take away what is left of the gate; not yet, unless `anyway`, if that would take SYNs from
+    /// another run that holds some.
+    Remove {
+        /// Whoever holds some has had its time.
+        anyway: bool,
+    },
     /// Start `--ready-check`, and do not wait for it.
     ReadyCheck,
     /// Start `--listen-netns-from`, and do not wait for it.
@@ -246,8 +258,8 @@ pub struct Facts {
     pub never_seen: PortSet,
     /// How long it took to let go of the held SYNs.
     pub released_in: Option<Duration>,
-    /// `--release-timeout` was over before all of them could go.
-    pub release_timed_out: bool,
+    /// Why not all of them could go in their turn.
+    pub release_cut: Option<Cut>,
 }
 
 /// The state of a run.
@@ -263,6 +275,9 @@ pub struct State {
     /// The gate was opened for good, or never closed.
     opened: bool,
     removed: bool,
+    /// Another run holds SYNs: when that is looked at again, and what is left is removed anyway.
+    others: Option<(Instant, Instant)>,
+    remove_anyway: bool,
     next_look: Instant,
     /// When the rules are looked at, where others can remove them.
     next_guard: Option<Instant>,
@@ -341,6 +356,8 @@ impl State {
             phase: Phase::Draining { quiet_since: None },
             opened: deadline.is_none(),
             removed: deadline.is_none(),
+            others: None,
+            remove_anyway: false,
             next_look: closed_at,
             next_guard: None,
             fallen: false,
@@ -372,10 +389,18 @@ impl State {
         }
         let opens = (!self.opened && self.phase != Phase::Over).then_some(self.deadline);
         let beside = self.beside().map(|(at, _)| at);
-        [self.looks_at(), self.guards_at(), beside, releases, opens]
-            .into_iter()
-            .flatten()
-            .min()
+        let removes = self.others.map(|(at, _)| at).filter(|_| !self.removed);
+        [
+            self.looks_at(),
+            self.guards_at(),
+            beside,
+            releases,
+            removes,
+            opens,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// When held SYNs are to be let go, and whose.
@@ -408,6 +433,9 @@ impl State {
     pub fn waiting_for(&self) -> Option<String> {
         if self.opening() {
             return Some("letting the held SYNs go".to_owned());
+        }
+        if self.phase == Phase::Over && self.others.is_some() && !self.removed {
+            return Some("waiting for another run, which holds SYNs".to_owned());
         }
         match self.phase {
             Phase::Draining { .. } if self.facts.left.is_nothing() => Some("draining".to_owned()),
@@ -453,6 +481,7 @@ impl State {
             Event::ReadyChecked(exit) => self.ready_checked(exit, now),
             Event::Searched(found) => self.searched(found, now),
             Event::Signal(signal, sender) => self.signalled(signal, sender),
+            Event::OthersHold => self.remove_later(now),
             Event::Released(waiting, left, cost) => self.released((&waiting, left), cost, now),
             Event::OpenNow => self.open_now(),
             Event::Done | Event::Time => self.go_on(now),
@@ -476,7 +505,11 @@ impl State {
                 return None;
             }
         }
-        if self.phase == Phase::Over || (self.opened && !self.removed) {
+        let later = self.removes_later(now);
+        if later && self.phase == Phase::Over {
+            return None;
+        }
+        if self.phase == Phase::Over || (self.opened && !self.removed && !later) {
             return Some(self.close_down());
         }
         if !self.opened && now >= self.deadline {
@@ -651,7 +684,7 @@ impl State {
         let release = self.release.as_mut()?;
         let rest = RELEASE_EVERY.max(cost * RELEASE_PAUSE);
         let round = release.round(waiting, cost, rest, now);
-        self.facts.release_timed_out |= round.timed_out;
+        self.facts.release_cut = round.cut.or(self.facts.release_cut);
         if let Some(took) = round.took {
             *self.facts.released_in.get_or_insert_default() += took;
         }
@@ -677,9 +710,27 @@ impl State {
         }
         if !self.removed {
             self.removed = true;
-            return Action::Remove;
+            return Action::Remove {
+                anyway: self.remove_anyway,
+            };
         }
         Action::End
+    }
+
+    fn remove_later(&mut self, now: Instant) -> Option<Action> {
+        self.removed = false;
+        let give_up = self.others.map_or(now + OTHERS_PATIENCE, |(_, at)| at);
+        self.others = Some((now + OTHERS_LOOK, give_up));
+        self.go_on(now)
+    }
+
+    /// Whether another run is given time still.
+    fn removes_later(&mut self, now: Instant) -> bool {
+        let Some((look, give_up)) = self.others.filter(|_| !self.removed) else {
+            return false;
+        };
+        self.remove_anyway |= now >= give_up;
+        now < look && !self.remove_anyway
     }
 
     /// Opens before the run has come to its end. COMMAND, if it runs, is still waited for, and after
@@ -1027,6 +1078,7 @@ impl State {
         if self.opening() || !self.facts.signals.is_empty() {
             self.release = None; // whoever waits is let go at once
         }
+        self.remove_anyway |= self.opened;
         if self.command_pending() {
             self.facts.not_run = Some(NotRun::Signal);
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use harness::latch::Latch;
 use harness::{
-    Call, Outcome, SOON, SYNGATE, call, ms, queues, shut, stopped_syns, wait_shut, words,
+    Call, Outcome, SOON, SYNGATE, call, gated, ms, queues, shut, stopped_syns, wait_shut, words,
 };
 use killing::Moment;
 use nix::sys::signal::Signal;
@@ -269,6 +269,37 @@ fn what_others_do_meanwhile() {
         assert_eq!(figure(&outcome, "lost"), lost, "{outcome:?}");
         assert_eq!(figure(&outcome, "released"), 10 - lost, "{outcome:?}");
     }
+}
+
+/// A run that ends takes its chain away only when nobody else holds SYNs.
+#[test]
+fn runs_do_not_take_each_others() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let mut service = Restarted::new(host, Serve::on("0.0.0.0:80"));
+    let call_80 = hold(host, "");
+    let run = service.start(&call_80);
+    let load = burst(&format!("{SERVER}:80"), 10).start(&pair.client);
+    wait_stopped(host, 10);
+    let options = "--port 81 --drain 0s --ready-timeout 0s";
+    let other = call(host, words(options)).report_to(host.dir().join("other.json"));
+    let mut ended = other.start(["true"]);
+    // Its own port is open long before.
+    let opened = || shut(host) == [80] && other_is_waiting(host);
+    wait_until(SOON, "an open port 81", opened).unwrap();
+    let outcome = service.finish(&call_80, run);
+    all_served(&load.unwrap().finish().unwrap(), 10);
+    assert_eq!(
+        (figure(&outcome, "released"), figure(&outcome, "lost")),
+        (10, 0)
+    );
+    assert_eq!(ended.wait().unwrap().code(), Some(0));
+    assert!(!gated(host));
+}
+
+/// The other run has found that SYNs are held: it looks at the queues once more.
+fn other_is_waiting(host: &Host) -> bool {
+    host.sh("pgrep -xc syngate").unwrap().stdout.trim() == "2"
 }
 
 // How many ----------------------------------------------------------------------------------------
@@ -608,6 +639,8 @@ fn the_release_is_bounded() {
         outcome.report["hold"]["release_timed_out"], true,
         "{outcome:?}"
     );
+    let why = "could not go in their turn within --release-timeout 300ms";
+    assert!(outcome.stderr.contains(why), "{outcome:?}");
     let release = ms(&outcome.report["hold"], "release_ms");
     assert!(
         (300.0..400.0 * f64::from(slow())).contains(&release),

@@ -240,7 +240,7 @@ impl Gate {
                     "{ports} is open; a dead run has left rules: stale (syngate clear removes them)"
                 )
             }
-            (State::Open, _) => format!("{ports} is open; a run holds it"),
+            (State::Open, _) => format!("{ports} is open; a run has locked it"),
             (State::Unknown, _) => format!("{ports} is held by a run, and shut, or about to be"),
         }
     }

@@ -97,6 +97,10 @@ pub trait Backend {
     /// Whether the rules are there, as far as a cheap look tells.
     fn intact(&mut self) -> bool;
 
+    /// Whether [`Backend::remove`] takes a base chain away: then the kernel drops what is in any queue
+    /// of the network namespace (nf_queue_nf_hook_drop()).
+    fn empties_queues(&self) -> bool;
+
     /// What the user should know of how it is done here.
     fn remarks(&self) -> &[String];
 
@@ -200,6 +204,11 @@ impl Gate {
     /// Whether its rules are there, as far as a cheap look tells.
     pub fn intact(&mut self) -> bool {
         self.backend.intact()
+    }
+
+    /// Whether removing it drops what is in other runs' queues.
+    pub fn empties_queues(&self) -> bool {
+        self.backend.empties_queues()
     }
 
     /// When the rules were in the kernel.

@@ -79,6 +79,10 @@ impl Backend for Fake {
         true
     }
 
+    fn empties_queues(&self) -> bool {
+        false
+    }
+
     fn remarks(&self) -> &[String] {
         &[]
     }

@@ -31,8 +31,17 @@ pub struct Round {
     pub done: PortSet,
     /// How long it took, if that was the last.
     pub took: Option<Duration>,
-    /// Its time is over, and not everybody has gone.
-    pub timed_out: bool,
+    /// Not everybody has gone, and this is why no more rounds are made.
+    pub cut: Option<Cut>,
+}
+
+/// Why a release ends before everybody has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// `--release-timeout` is over.
+    TimedOut,
+    /// More come than go: [`STALL`].
+    Stalled,
 }
 
 impl Release {
@@ -94,10 +103,15 @@ impl Release {
         if left < fewest {
             self.fewest = Some((left, now));
         }
-        let stalls = left >= fewest && now >= since + STALL;
-        let over = stalls || now >= began + self.timeout;
-        let timed_out = over && !waiting.is_empty();
-        let done = match timed_out {
+        let cut = if now >= began + self.timeout {
+            Some(Cut::TimedOut)
+        } else if left >= fewest && now >= since + STALL {
+            Some(Cut::Stalled)
+        } else {
+            None
+        };
+        let cut = cut.filter(|_| !waiting.is_empty());
+        let done = match cut.is_some() {
             true => std::mem::take(&mut self.ports),
             // All open together.
             false if self.all && !waiting.is_empty() => PortSet::EMPTY,
@@ -109,11 +123,7 @@ impl Release {
             self.began_at = None;
             self.fewest = None;
         }
-        Round {
-            done,
-            took,
-            timed_out,
-        }
+        Round { done, took, cut }
     }
 }
 
@@ -161,24 +171,27 @@ mod tests {
         let mut release = Release::new(MS * 100, now);
         release.aim(ports("80"));
         assert!(
-            !release
+            release
                 .round((&ports("80"), 5), Duration::ZERO, MS, now)
-                .timed_out
+                .cut
+                .is_none()
         );
         assert!(
-            !release
+            release
                 .round((&ports("80"), 5), MS, MS, now + MS * 99)
-                .timed_out
+                .cut
+                .is_none()
         );
         let round = release.round((&ports("80"), 5), MS, MS, now + MS * 100);
-        assert!(round.timed_out);
+        assert!(round.cut.is_some());
         assert_eq!((round.done, round.took), (ports("80"), Some(MS * 100)));
         // The next port has all of it again.
         release.aim(ports("443"));
         assert!(
-            !release
+            release
                 .round((&ports("443"), 5), MS, MS, now + MS * 150)
-                .timed_out
+                .cut
+                .is_none()
         );
     }
 
@@ -191,7 +204,8 @@ mod tests {
         let mut round = |left, ms| {
             release
                 .round((&eighty, left), MS, MS, now + MS * ms)
-                .timed_out
+                .cut
+                .is_some()
         };
         assert!(!round(100, 0));
         assert!(!round(120, 400));

@@ -118,7 +118,10 @@ impl Tale {
     #[track_caller]
     fn removes(&mut self) {
         let now = self.now_ms;
-        assert_eq!(self.at(now, Event::Done), Some(Action::Remove));
+        assert_eq!(
+            self.at(now, Event::Done),
+            Some(Action::Remove { anyway: false })
+        );
     }
 
     #[track_caller]
@@ -1184,7 +1187,7 @@ fn the_gate_opens_when_nobody_waits_any_more() {
     tale.opens_and_ends(action);
     let took = tale.state.facts.released_in.unwrap();
     assert!(took >= Duration::from_millis(1), "{took:?}");
-    assert!(!tale.state.facts.release_timed_out);
+    assert!(tale.state.facts.release_cut.is_none());
 }
 
 #[test]
@@ -1199,7 +1202,7 @@ fn the_release_is_bounded() {
     }
     let action = tale.at(2_060, fewer(3));
     tale.opens_and_ends(action);
-    assert!(tale.state.facts.release_timed_out);
+    assert!(tale.state.facts.release_cut.is_some());
 }
 
 #[test]
@@ -1246,6 +1249,33 @@ fn each_port_opens_when_its_own_have_gone() {
     );
     let action = tale.at(70, Event::Released(PortSet::EMPTY, 0, COST));
     tale.opens_and_ends(action);
+}
+
+/// Another run holds SYNs, which the removal would cost it: a while, not for ever.
+#[test]
+fn what_is_left_stays_while_another_run_holds() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_80(&[2])), Some(Action::Open));
+    let remove = |anyway| Some(Action::Remove { anyway });
+    assert_eq!(tale.at(60, Event::Done), remove(false));
+    assert_eq!(tale.at(60, Event::OthersHold), None);
+    assert_eq!(tale.wakes_at(), Some(70));
+    assert_eq!(tale.at(70, Event::Time), remove(false));
+    assert_eq!(tale.at(70, Event::OthersHold), None);
+    assert_eq!(tale.at(5_060, Event::Time), remove(true));
+    assert_eq!(tale.at(5_060, Event::Done), Some(Action::End));
+
+    // A signal ends that.
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_80(&[2])), Some(Action::Open));
+    assert_eq!(tale.at(60, Event::Done), remove(false));
+    assert_eq!(tale.at(60, Event::OthersHold), None);
+    assert_eq!(
+        tale.at(61, Event::Signal(INT, Sender::Process)),
+        remove(true)
+    );
 }
 
 #[test]
@@ -1302,6 +1332,7 @@ mod any_course {
         fn ends_open(
             follow in any::<bool>(),
             exposed in any::<bool>(),
+            others in 0i32..1_000,
             waits in prop::option::of(prop::collection::vec(any::<bool>(), 1..6)),
             (ready_check, search) in any::<(bool, bool)>(),
             beside in prop::collection::vec(prop::option::of(any::<bool>()), 1..6),
@@ -1328,6 +1359,7 @@ mod any_course {
                 tale.state.holds(Duration::from_millis(5));
             }
             let (mut removed, mut rounds) = (0, 0);
+            let mut others = others;
             // For which ports nobody waits any more.
             let mut released = waits.is_none();
             let (mut opened, mut started, mut looks, mut checks) = (0, 0, 0usize, 0usize);
@@ -1344,7 +1376,7 @@ mod any_course {
                     Some(Action::End) => { ended = true; break }
                     Some(Action::Open) => {
                         let facts = &tale.state.facts;
-                        let hurried = facts.interrupted.is_some() || facts.release_timed_out;
+                        let hurried = facts.interrupted.is_some() || facts.release_cut.is_some();
                         prop_assert!(released || hurried);
                         opened += 1;
                         Event::Done
@@ -1379,10 +1411,15 @@ mod any_course {
                         searching = true;
                         Event::Done
                     }
-                    Some(Action::Remove) => {
+                    Some(Action::Remove { anyway }) => {
                         prop_assert_eq!(opened, 1);
-                        removed += 1;
-                        Event::Done
+                        others -= i32::from(others > 0);
+                        if others > 0 && !anyway {
+                            Event::OthersHold
+                        } else {
+                            removed += 1;
+                            Event::Done
+                        }
                     }
                     Some(Action::Pass(_)) => Event::Done,
                     Some(Action::Look(_)) => {

@@ -408,6 +408,10 @@ impl Backend for Iptables {
         self.found_intact
     }
 
+    fn empties_queues(&self) -> bool {
+        false // the built-in chains stay
+    }
+
     fn remarks(&self) -> &[String] {
         &self.remarks
     }

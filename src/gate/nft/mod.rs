@@ -387,6 +387,10 @@ impl Backend for Nft {
             || in_chain.map_or_else(|r| r.errno != Errno::ENOENT, |n| n == rules.rules.len())
     }
 
+    fn empties_queues(&self) -> bool {
+        true
+    }
+
     fn remarks(&self) -> &[String] {
         &self.remarks
     }

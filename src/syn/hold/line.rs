@@ -48,6 +48,8 @@ pub struct Counts {
     pub duplicates: u64,
     /// SYNs for which there was no room.
     pub no_room: u64,
+    /// Those of them whose source had more than its part already.
+    pub of_one_source: u64,
     /// How long the one that waited longest has waited.
     pub longest: Duration,
 }
@@ -136,8 +138,10 @@ impl Line {
         }
         let source = self.hasher.hash_one(network(syn.from.0));
         let of_source = self.per_source.entry(source).or_insert(0);
-        if *of_source >= self.limits.per_source || self.len >= self.limits.held as usize {
+        let too_many = *of_source >= self.limits.per_source;
+        if too_many || self.len >= self.limits.held as usize {
             self.counts.no_room += 1;
+            self.counts.of_one_source += u64::from(too_many);
             return Arrival::NoRoom;
         }
         *of_source += 1;

@@ -48,6 +48,8 @@ pub struct Figures {
     pub duplicates: u64,
     /// SYNs for which there was no room, so that they were dropped.
     pub overflow: u64,
+    /// Those of them that found no room because their source had more than its part already.
+    pub of_one_source: u64,
     /// Held SYNs that the kernel dropped because somebody removed a chain, ours or any other.
     pub lost: u64,
     /// How long the one that waited longest has waited.
@@ -102,18 +104,19 @@ impl Hold {
         all
     }
 
-    /// Lets go who waits for one of `ports`, as far as there is room.
-    pub fn release(&mut self, ports: &PortSet, pace: &mut Pace) {
+    /// Lets go who waits for one of `ports`, as far as there is room; tells how many those were.
+    pub fn release(&mut self, ports: &PortSet, pace: &mut Pace) -> usize {
         let now = Instant::now();
         // What has gone is on its way for as long as a handshake is young.
         if pace.is_blind() && self.released_at.is_some_and(|at| now < at + YOUNG) {
-            return;
+            return 0;
         }
         let ids = self.line.release(ports, now, |to| pace.take(to));
         if !ids.is_empty() {
             self.released_at = Some(now);
         }
         self.queue.judge(&ids, Verdict::Accept);
+        ids.len()
     }
 
     /// Lets go everyone who waits for one of `ports`; tells how many those were.
@@ -150,6 +153,7 @@ impl Hold {
             released: counts.released.saturating_sub(lost.accepted),
             duplicates: counts.duplicates,
             overflow: counts.no_room + self.overflowed,
+            of_one_source: counts.of_one_source,
             lost: lost.accepted + lost.dropped,
             longest: counts.longest,
         }

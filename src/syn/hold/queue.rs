@@ -23,6 +23,8 @@ pub const NUMBERS: u16 = 256;
 /// Room for what the kernel has told and we have not read, in bytes; the kernel doubles it. While
 /// the sockets of a busy host are looked at, nothing is read for some 100 ms.
 pub const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
+/// The queues that somebody reads, in this network namespace.
+const QUEUES: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
 /// So many packets are read before anything else is looked after.
 const READ_AT_ONCE: usize = 4_096;
 /// So many verdicts go into one datagram.
@@ -102,10 +104,12 @@ impl Queue {
             }
         }
         bail!(match wanted {
-            Some(number) => format!("--queue-num {number}: another program reads that queue"),
+            Some(number) => format!(
+                "--queue-num {number}: another program reads that queue; without this option, one \
+                 that is free is taken"
+            ),
             None => format!(
-                "none of the queues {FIRST_NUMBER} to {} can be read: others do, or the capability \
-                 CAP_NET_ADMIN is missing here",
+                "none of the queues {FIRST_NUMBER} to {} is free: --queue-num names another",
                 FIRST_NUMBER + (NUMBERS - 1)
             ),
         })
@@ -169,8 +173,7 @@ impl Queue {
 
     /// Packets that found no room: the queue was full, or what the kernel told of it not read.
     pub fn overflowed(&self) -> Option<u64> {
-        let queues = std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue");
-        overflow_in(&queues.ok()?, self.number)
+        overflow_in(&std::fs::read_to_string(QUEUES).ok()?, self.number)
     }
 }
 
@@ -178,6 +181,20 @@ impl AsFd for Queue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.netlink.as_fd()
     }
+}
+
+/// Whether another run, with a queue that it has found by itself, holds SYNs just now.
+pub fn others_hold(own: Option<QueueNum>) -> bool {
+    let queues = std::fs::read_to_string(QUEUES).unwrap_or_default();
+    queues.lines().any(|line| {
+        let columns: Vec<&str> = line.split_ascii_whitespace().collect();
+        let number = |n: usize| columns.get(n).and_then(|n| n.parse::<u32>().ok());
+        let (Some(queue), Some(waiting)) = (number(0), number(2)) else {
+            return false;
+        };
+        let ours = u32::from(FIRST_NUMBER)..u32::from(FIRST_NUMBER + NUMBERS);
+        waiting > 0 && ours.contains(&queue) && own.map(u32::from) != Some(queue)
+    })
 }
 
 /// A line for each queue: number, reader's port id, packets in it, copy mode, copied bytes, dropped
