@@ -7,10 +7,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{
-    ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
-    value_parser,
-};
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::gate::choice::{Choice, Kind};
 use crate::gate::scope::{Where, parse_interfaces, parse_networks};
@@ -26,8 +23,8 @@ pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// `--max-held`, unless given.
 pub const MAX_HELD: u32 = 65_536;
-/// The largest `--max-held`: a SYN that waits takes about 1 KB of the kernel's memory.
-pub const LARGEST_HELD: i64 = 1_048_576;
+/// The largest `--max-held`: newer kernels let no more packets into a queue (seen on Linux 6.18).
+pub const LARGEST_HELD: u32 = 65_536;
 /// `--max-held-per-source`, unless given: such a part of `--max-held`.
 pub const PART_OF_SOURCE: u32 = 4;
 
@@ -79,13 +76,13 @@ pub struct Args {
     )]
     pub syn: Syn,
 
-    /// --syn hold: how many SYNs may wait; what comes then is dropped
-    #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD", default_value_t = MAX_HELD, value_parser = value_parser!(u32).range(1..=LARGEST_HELD), allow_hyphen_values = true)]
+    /// --syn hold: how many SYNs may wait at a time; what comes then is dropped
+    #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD", default_value_t = MAX_HELD, value_parser = held, allow_hyphen_values = true)]
     pub max_held: u32,
 
     /// --syn hold: how many of them from one source, an IPv4 address or an IPv6 /64 [default: a
     /// quarter of --max-held]
-    #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD_PER_SOURCE", value_parser = value_parser!(u32).range(1..=LARGEST_HELD), allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD_PER_SOURCE", value_parser = held, allow_hyphen_values = true)]
     pub max_held_per_source: Option<u32>,
 
     /// --syn hold: how long letting them go may take; then the gate opens all the same
@@ -93,7 +90,7 @@ pub struct Args {
     pub release_timeout: Duration,
 
     /// --syn hold: number of the queue (NFQUEUE) that they wait in [default: one that is free]
-    #[arg(long, value_name = "NUM", env = "SYNGATE_QUEUE_NUM", value_parser = value_parser!(u16), allow_hyphen_values = true)]
+    #[arg(long, value_name = "NUM", env = "SYNGATE_QUEUE_NUM", value_parser = queue_number, allow_hyphen_values = true)]
     pub queue_num: Option<u16>,
 
     /// How long to wait at most, gate closed, for what is under way to finish; 0s: not at all
@@ -385,7 +382,7 @@ fn one_line(error: &clap::Error) -> String {
             format!("{}: '{value}': {why}", origin(&arg))
         }
         ErrorKind::InvalidValue if value.is_empty() => {
-            format!("{arg} needs a value{}", choices(error))
+            format!("{} needs a value{}", origin(&arg), choices(error))
         }
         ErrorKind::InvalidValue => {
             format!(
@@ -554,6 +551,18 @@ fn settle(text: &str) -> Result<Settle, String> {
 
 /// A duration as humantime reads it, up to [`LONGEST`]. A bare number is refused, unless it is 0:
 /// seconds and milliseconds are too easily mistaken for each other.
+fn held(text: &str) -> Result<u32, String> {
+    let number = text.trim().parse().ok();
+    number
+        .filter(|n| (1..=LARGEST_HELD).contains(n))
+        .ok_or_else(|| format!("expected a number from 1 to {LARGEST_HELD}"))
+}
+
+fn queue_number(text: &str) -> Result<u16, String> {
+    let number = text.trim().parse();
+    number.map_err(|_| format!("expected a number from 0 to {}", u16::MAX))
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     const EXAMPLES: &str = "expected a duration with its unit, such as 500ms, 2s or 1m30s";
     let text = text.trim();

@@ -5,7 +5,8 @@ use crate::step::Action;
 
 /// Whether this fault, of no particular action, was asked for.
 pub fn is(fault: &str) -> bool {
-    cfg!(debug_assertions) && std::env::var("SYNGATE_FAULT").is_ok_and(|wanted| wanted == fault)
+    let wanted = |all: String| all.split(',').any(|wanted| wanted == fault);
+    cfg!(debug_assertions) && std::env::var("SYNGATE_FAULT").is_ok_and(wanted)
 }
 
 /// `SYNGATE_FAULT=panic:Start` panics before the action of that name is done, `hang:Start` never

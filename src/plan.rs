@@ -151,6 +151,7 @@ impl Plan {
         Translation {
             listen_ports: self.config.listen_ports.clone(),
             of_addresses: !self.listeners_are_addressed(),
+            seen: PortSet::EMPTY,
         }
     }
 
@@ -207,6 +208,11 @@ impl Plan {
         };
         let action = match &self.syn {
             SynAction::Drop => "",
+            SynAction::Hold {
+                queue: None,
+                or_drop: false,
+                ..
+            } => ", hold their SYNs in this queue or the next that is free",
             SynAction::Hold { or_drop: false, .. } => ", hold their SYNs",
             SynAction::Hold { or_drop: true, .. } => ", hold their SYNs or else drop them",
         };
@@ -308,6 +314,13 @@ fn make_sense(args: &Args) -> Result<(), String> {
     };
     if args.drain + settle >= args.max_closed {
         return Err(too_long(args));
+    }
+    if args.syn != Syn::Drop && args.release_timeout >= args.max_closed {
+        return Err(format!(
+            "--release-timeout {} is not less than --max-closed {}, at which the kernel opens the gate",
+            shown(args.release_timeout),
+            shown(args.max_closed)
+        ));
     }
     if args.open_on == OpenOn::Ready && args.ready_timeout.is_zero() {
         return Err(

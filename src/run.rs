@@ -24,7 +24,7 @@ use crate::signals::{Caught, Signals};
 use crate::sockets::diag::Sockets;
 use crate::sockets::ready::uncovered;
 use crate::sockets::{Sample, SynLimits, Want};
-use crate::step::{Action, CommandExit, Cut, Event, STALL, Sender, Settle, State};
+use crate::step::{Action, CommandExit, Cut, Event, STALL, Sender, Settle, State, Waiting};
 use crate::syn::hold::pace::{Pace, Translation};
 use crate::syn::hold::{Hold, queue};
 use crate::syn::{SynAction, Work};
@@ -111,8 +111,10 @@ fn carry_out(
         say,
         signals: &signals,
         syn_limits: sockets.syn_limits(),
-        translation: plan.translation(),
-        had_listeners: !before.listeners.is_empty(),
+        translation: Translation {
+            seen: before.listeners.iter().map(|l| l.port).collect(),
+            ..plan.translation()
+        },
         to_nobody: 0,
         sockets,
         environment,
@@ -240,8 +242,6 @@ struct Run<'a> {
     work: Work,
     syn_limits: SynLimits,
     translation: Translation,
-    /// Whether listeners could be seen before.
-    had_listeners: bool,
     /// How many held SYNs were let go when none could be seen any more.
     to_nobody: usize,
     gate: Option<Gate>,
@@ -306,7 +306,7 @@ impl Run<'_> {
             Action::Rearm(ports) => Event::Stands(self.close_again(ports)),
             Action::Guard => Event::Intact(self.gate.as_mut().is_none_or(Gate::intact)),
             Action::Start => self.start(report),
-            Action::Release(ports) => self.release(&ports),
+            Action::Release { ports, finally } => self.release(&ports, finally),
             Action::ShutOnly(ports) => {
                 self.shut_only(ports);
                 self.let_go();
@@ -352,28 +352,37 @@ impl Run<'_> {
     }
 
     /// One round: those go for whom there is room.
-    fn release(&mut self, ports: &PortSet) -> Event {
+    fn release(&mut self, ports: &PortSet, finally: bool) -> Event {
         let began = Instant::now();
-        let Some(hold) = self.work.hold() else {
-            return Event::Released(PortSet::EMPTY, 0, Duration::ZERO);
+        let want = Want {
+            handshakes: true,
+            ..Want::default()
         };
-        hold.read();
-        if !hold.waited_for(ports).is_empty() {
-            let want = Want {
-                handshakes: true,
-                ..Want::default()
-            };
-            // Unseen, they go as slowly as to listeners elsewhere.
-            let sample = self.sockets.look(want).unwrap_or_default();
-            let mut pace = Pace::new(&sample, self.syn_limits, &self.translation);
+        let Some(hold) = self.work.hold() else {
+            return Event::Released(Waiting::default(), Duration::ZERO);
+        };
+        hold.read_all();
+        // What can't be looked at is tried again in the next round.
+        if !hold.waited_for(ports).is_empty()
+            && let Ok(sample) = self.sockets.look(want)
+        {
+            let mut pace = Pace::new(&sample, self.syn_limits, &self.translation, finally);
             let gone = hold.release(ports, &mut pace);
-            if self.had_listeners && sample.listeners.is_empty() {
+            if !sample.listeners.is_empty() {
+                hold.read_all();
+            } else if finally && !self.translation.seen.is_empty() {
                 self.to_nobody += gone;
+            } else {
+                // Whoever has gone to listeners that are no more may come again.
+                hold.forget_who_has_gone();
             }
-            hold.read();
         }
-        let left = hold.waiting_for(ports);
-        Event::Released(hold.waited_for(ports), left, began.elapsed())
+        let after = Waiting {
+            ports: hold.waited_for(ports),
+            count: hold.waiting_for(ports),
+            gone: hold.gone(),
+        };
+        Event::Released(after, began.elapsed())
     }
 
     /// Whoever waits for what is open now goes on: who came in the moment of opening, or had to wait
@@ -405,7 +414,7 @@ impl Run<'_> {
             Ok(()) => {
                 let is = gate.shut().clone();
                 if let Some(hold) = self.work.hold().filter(|_| !is.minus(&was).is_empty()) {
-                    hold.shut_again();
+                    hold.forget_who_has_gone();
                 }
                 self.note_shut(&was, &is);
             }
@@ -511,6 +520,7 @@ impl Run<'_> {
             Ok(())
         });
         self.search_trouble = found.err();
+        self.syn_limits = self.sockets.syn_limits();
         Some(Event::Searched(self.search_trouble.is_none()))
     }
 
@@ -568,7 +578,7 @@ impl Run<'_> {
             let until = [wake, self.say.due()].into_iter().flatten().min();
             match self.wait_for_packets(until) {
                 Ok(Some(Caught::Readable)) => {
-                    self.work.hold().into_iter().for_each(Hold::read);
+                    let _ = self.work.hold().map(Hold::read);
                 }
                 Ok(Some(Caught::Stop(signal, sender))) => {
                     let child = self.child.as_ref();

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use self::again::Again;
 use self::release::Release;
 
-pub use self::release::{Cut, STALL};
+pub use self::release::{Cut, STALL, Waiting};
 use crate::listen_port::ListenPorts;
 use crate::ports::PortSet;
 use crate::sockets::drained::{DrainUntil, Left, left};
@@ -127,9 +127,8 @@ pub enum Event {
     Searched(bool),
     /// INT, TERM, HUP or QUIT.
     Signal(i32, Sender),
-    /// The answer to [`Action::Release`]: for which ports SYNs still wait, how many, and how long it
-    /// took.
-    Released(PortSet, usize, Duration),
+    /// The answer to [`Action::Release`]: who waits still, and how long it took.
+    Released(Waiting, Duration),
     /// The other answer to [`Action::Remove`]: another run holds SYNs.
     OthersHold,
     /// USR1: somebody wants the gate open.
@@ -156,7 +155,12 @@ pub enum Action {
     /// Shut exactly these ports.
     ShutOnly(PortSet),
     /// Let go of held SYNs to these ports, as far as their listeners have room.
-    Release(PortSet),
+    Release {
+        /// The ports.
+        ports: PortSet,
+        /// They open in any case, whether anybody listens there or not.
+        finally: bool,
+    },
     /// Open everything, for good. The very next thing after the decision.
     Open,
     /// Take away what is left of the gate; not yet, unless `anyway`, if that would take SYNs from
@@ -482,7 +486,7 @@ impl State {
             Event::Searched(found) => self.searched(found, now),
             Event::Signal(signal, sender) => self.signalled(signal, sender),
             Event::OthersHold => self.remove_later(now),
-            Event::Released(waiting, left, cost) => self.released((&waiting, left), cost, now),
+            Event::Released(after, cost) => self.released(after, cost, now),
             Event::OpenNow => self.open_now(),
             Event::Done | Event::Time => self.go_on(now),
         }
@@ -499,7 +503,7 @@ impl State {
     fn go_on(&mut self, now: Instant) -> Option<Action> {
         if let Some((at, ports)) = self.releases() {
             if at <= now {
-                return Some(Action::Release(ports.clone()));
+                return Some(self.release_now(ports.clone()));
             }
             if self.opening() {
                 return None;
@@ -665,7 +669,10 @@ impl State {
         if let Some(release) = &mut self.release {
             release.aim_at_all(self.config.ports.clone());
             if let Some((_, ports)) = release.due() {
-                return Action::Release(ports.clone());
+                return Action::Release {
+                    ports: ports.clone(),
+                    finally: true,
+                };
             }
         }
         self.opened = true;
@@ -673,17 +680,19 @@ impl State {
         Action::Open
     }
 
+    fn release_now(&self, ports: PortSet) -> Action {
+        Action::Release {
+            ports,
+            finally: self.opening(),
+        }
+    }
+
     /// Some of the held SYNs have gone. A port opens once nobody waits for it: who comes meanwhile
     /// lines up behind those who do.
-    fn released(
-        &mut self,
-        waiting: (&PortSet, usize),
-        cost: Duration,
-        now: Instant,
-    ) -> Option<Action> {
+    fn released(&mut self, after: Waiting, cost: Duration, now: Instant) -> Option<Action> {
         let release = self.release.as_mut()?;
         let rest = RELEASE_EVERY.max(cost * RELEASE_PAUSE);
-        let round = release.round(waiting, cost, rest, now);
+        let round = release.round(after, [cost, rest], self.deadline, now);
         self.facts.release_cut = round.cut.or(self.facts.release_cut);
         if let Some(took) = round.took {
             *self.facts.released_in.get_or_insert_default() += took;
@@ -931,7 +940,7 @@ impl State {
         }
         if shut == self.shut {
             let (_, ports) = self.releases().filter(|(at, _)| *at <= now)?;
-            return Some(Action::Release(ports.clone()));
+            return Some(self.release_now(ports.clone()));
         }
         self.shut = shut.clone();
         Some(Action::ShutOnly(shut))
@@ -1090,6 +1099,10 @@ impl State {
     fn open_now(&mut self) -> Option<Action> {
         if self.opened {
             return None;
+        }
+        if self.opening() {
+            self.release = None; // whoever waits is let go at once
+            return Some(self.open());
         }
         self.facts.opened_early = true;
         Some(self.open_early(NotRun::OpenedEarly))

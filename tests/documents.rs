@@ -335,6 +335,9 @@ fn man_has_the_constants_of_the_program() {
         ("Held, reading", hold::READ_EVERY),
         ("Release", step::RELEASE_EVERY),
         ("Release, stall", step::STALL),
+        ("Held, lost", hold::COUNT_EVERY),
+        ("Others", step::OTHERS_PATIENCE),
+        ("Others", step::OTHERS_LOOK),
     ];
     let numbers = [
         ("Held", MAX_HELD.to_string()),

@@ -28,7 +28,7 @@ complete -c syngate -n "__fish_syngate_needs_command" -s p -l port -d 'TCP ports
 complete -c syngate -n "__fish_syngate_needs_command" -l syn -d 'What happens to new SYNs while the gate is closed' -r -f -a "drop\t'They are dropped, and their clients send them again'
 hold\t'They wait in a queue of the kernel\'s, and go on when the gate opens'
 auto\t'hold where that can be done, else drop'"
-complete -c syngate -n "__fish_syngate_needs_command" -l max-held -d '--syn hold: how many SYNs may wait; what comes then is dropped' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l max-held -d '--syn hold: how many SYNs may wait at a time; what comes then is dropped' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l max-held-per-source -d '--syn hold: how many of them from one source, an IPv4 address or an IPv6 /64 [default: a quarter of --max-held]' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l release-timeout -d '--syn hold: how long letting them go may take; then the gate opens all the same' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l queue-num -d '--syn hold: number of the queue (NFQUEUE) that they wait in [default: one that is free]' -r -f

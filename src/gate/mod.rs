@@ -144,7 +144,16 @@ pub fn close(
 pub fn script(kind: Kind, rules: &Rules, settings: &Settings, max_closed: Duration) -> String {
     let comment = settings.who.to_string();
     match kind {
-        Kind::Nft => nft::compile::compile(rules, &settings.run, &comment).script(max_closed),
+        Kind::Nft => {
+            let compiled = nft::compile::compile(rules, &settings.run, &comment);
+            let script = compiled.script(max_closed);
+            match compiled.with_target() {
+                None => script,
+                Some(_) => format!(
+                    "{script}# in a kernel without nft's queue, by the target NFQUEUE of x_tables\n"
+                ),
+            }
+        }
         Kind::Iptables(variant) => {
             iptables::compile::script(variant, rules, &settings.run, &comment, max_closed)
         }

@@ -1171,19 +1171,41 @@ fn held(config: Config) -> Tale {
     tale
 }
 
+/// That many ports are let go, for good or not.
+fn releases(text: &str, finally: bool) -> Option<Action> {
+    Some(Action::Release {
+        ports: ports(text),
+        finally,
+    })
+}
+
+/// So many wait for these ports.
+fn after(text: &str, count: usize) -> Event {
+    let waiting = match text {
+        "" => PortSet::EMPTY,
+        text => ports(text),
+    };
+    let waiting = Waiting {
+        ports: waiting,
+        count,
+        gone: 0,
+    };
+    Event::Released(waiting, COST)
+}
+
 fn waiting(text: &str) -> Event {
-    Event::Released(ports(text), 9, COST)
+    after(text, 9)
 }
 
 #[test]
 fn the_gate_opens_when_nobody_waits_any_more() {
     let mut tale = held(config());
-    let release = Some(Action::Release(ports("80")));
+    let release = releases("80", true);
     assert_eq!(tale.saw(60, on_80(&[2])), release);
     assert_eq!(tale.at(60, waiting("80")), None, "listeners need a moment");
     assert_eq!(tale.wakes_at(), Some(61));
     assert_eq!(tale.at(61, Event::Time), release);
-    let action = tale.at(61, Event::Released(PortSet::EMPTY, 0, COST));
+    let action = tale.at(61, after("", 0));
     tale.opens_and_ends(action);
     let took = tale.state.facts.released_in.unwrap();
     assert!(took >= Duration::from_millis(1), "{took:?}");
@@ -1195,7 +1217,7 @@ fn the_release_is_bounded() {
     let mut tale = held(config());
     assert!(tale.saw(60, on_80(&[2])).is_some());
     assert_eq!(tale.at(60, waiting("80")), None);
-    let fewer = |left| Event::Released(ports("80"), left, COST);
+    let fewer = |left| after("80", left);
     for (ms, left) in [(500, 8), (900, 7), (1_300, 6), (1_700, 5), (2_059, 4)] {
         assert!(tale.at(ms, Event::Time).is_some(), "{ms}");
         assert_eq!(tale.at(ms, fewer(left)), None, "{ms}");
@@ -1224,15 +1246,9 @@ fn each_port_opens_when_its_own_have_gone() {
     tale.state.holds(Duration::from_secs(2));
     tale.exits(60, 0);
     // 443 is not there yet.
-    assert_eq!(
-        tale.saw(60, on_80(&[3])),
-        Some(Action::Release(ports("80")))
-    );
+    assert_eq!(tale.saw(60, on_80(&[3])), releases("80", false));
     assert_eq!(tale.at(60, waiting("80,443")), None);
-    assert_eq!(
-        tale.saw(61, on_80(&[3])),
-        Some(Action::Release(ports("80")))
-    );
+    assert_eq!(tale.saw(61, on_80(&[3])), releases("80", false));
     let opens = tale.at(61, waiting("443"));
     assert_eq!(opens, Some(Action::ShutOnly(ports("443"))));
     assert!(matches!(
@@ -1242,12 +1258,8 @@ fn each_port_opens_when_its_own_have_gone() {
     let mut all = on_80(&[3]);
     all.listeners.push(listener(443, 4));
     let last = tale.saw(70, all);
-    assert_eq!(
-        last,
-        Some(Action::Release(ports("80,443"))),
-        "late ones of 80 too"
-    );
-    let action = tale.at(70, Event::Released(PortSet::EMPTY, 0, COST));
+    assert_eq!(last, releases("80,443", true), "late ones of 80 too");
+    let action = tale.at(70, after("", 0));
     tale.opens_and_ends(action);
 }
 
@@ -1282,12 +1294,9 @@ fn what_is_left_stays_while_another_run_holds() {
 fn who_waits_goes_before_an_early_opening_too() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
     tale.state.holds(Duration::from_secs(2));
-    assert_eq!(
-        tale.at(20, Event::OpenNow),
-        Some(Action::Release(ports("80")))
-    );
+    assert_eq!(tale.at(20, Event::OpenNow), releases("80", true));
     assert_eq!(tale.at(20, waiting("80")), None);
-    assert_eq!(tale.at(21, Event::Time), Some(Action::Release(ports("80"))));
+    assert_eq!(tale.at(21, Event::Time), releases("80", true));
     assert_eq!(tale.at(21, waiting("443")), Some(Action::Open));
     tale.removes();
     assert_eq!(tale.at(21, Event::Done), None, "COMMAND runs on");
@@ -1359,7 +1368,7 @@ mod any_course {
                 tale.state.holds(Duration::from_millis(5));
             }
             let (mut removed, mut rounds) = (0, 0);
-            let mut others = others;
+            let (mut others, mut hurried) = (others, false);
             // For which ports nobody waits any more.
             let mut released = waits.is_none();
             let (mut opened, mut started, mut looks, mut checks) = (0, 0, 0usize, 0usize);
@@ -1376,12 +1385,13 @@ mod any_course {
                     Some(Action::End) => { ended = true; break }
                     Some(Action::Open) => {
                         let facts = &tale.state.facts;
-                        let hurried = facts.interrupted.is_some() || facts.release_cut.is_some();
+                        let cut = facts.interrupted.is_some() || facts.release_cut.is_some();
+                        let hurried = hurried || cut;
                         prop_assert!(released || hurried);
                         opened += 1;
                         Event::Done
                     }
-                    Some(Action::Release(ports)) => {
+                    Some(Action::Release { ports, .. }) => {
                         prop_assert!(opened == 0 && !ports.is_empty());
                         let waits = waits.as_ref().expect("nothing is held");
                         rounds += 1;
@@ -1391,10 +1401,14 @@ mod any_course {
                         };
                         released = waiting.is_empty();
                         now += 1;
-                        {
-                            let left = usize::from(!waiting.is_empty());
-                            Event::Released(waiting, left, COST)
-                        }
+                        Event::Released(
+                            Waiting {
+                                count: usize::from(!waiting.is_empty()),
+                                ports: waiting,
+                                gone: rounds as u64,
+                            },
+                            COST,
+                        )
                     }
                     Some(Action::ShutOnly(shut)) => {
                         prop_assert_eq!(opened, 0);
@@ -1463,7 +1477,11 @@ mod any_course {
                                 until_exit = None;
                                 Event::Exited(CommandExit::Code(exits))
                             }
-                            (_, Some(outside)) => { now += pause; outside }
+                            (_, Some(outside)) => {
+                                now += pause;
+                                hurried |= outside == Event::OpenNow;
+                                outside
+                            }
                             (left, None) => {
                                 if let Some(left) = left { *left -= 1 }
                                 now = tale.wakes_at().unwrap_or(now + pause).max(now);

@@ -177,6 +177,18 @@ impl Call<'_> {
         }
     }
 
+    /// With one more fault.
+    pub fn fault(mut self, fault: &str) -> Self {
+        let mut faults = vec![fault.to_owned()];
+        for (_, value) in self
+            .environment
+            .extract_if(.., |(name, _)| name == "SYNGATE_FAULT")
+        {
+            faults.push(value.to_string_lossy().into_owned());
+        }
+        self.env("SYNGATE_FAULT", &faults.join(","))
+    }
+
     /// One more variable in its environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));

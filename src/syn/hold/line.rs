@@ -73,6 +73,8 @@ pub struct Line {
 /// Those who wait for one destination.
 struct Waiting {
     destination: Destination,
+    /// How many there are, without those who are lost.
+    len: usize,
     held: VecDeque<Held>,
     /// How many have gone from the front.
     gone: u32,
@@ -82,7 +84,8 @@ struct Held {
     source: u64,
     /// In nanoseconds since the line began.
     arrived: u64,
-    id: u32,
+    /// The packet; `None`: the kernel has dropped it, and the place is kept for a copy.
+    id: Option<u32>,
 }
 
 #[derive(Clone, Copy)]
@@ -108,6 +111,11 @@ impl Line {
             per_source: HashMap::new(),
             counts: Counts::default(),
         }
+    }
+
+    /// How many may wait.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Whether anybody waits.
@@ -137,14 +145,14 @@ impl Line {
             return arrival;
         }
         let source = self.hasher.hash_one(network(syn.from.0));
-        let of_source = self.per_source.entry(source).or_insert(0);
-        let too_many = *of_source >= self.limits.per_source;
+        let of_source = self.per_source.get(&source).copied().unwrap_or(0);
+        let too_many = of_source >= self.limits.per_source;
         if too_many || self.len >= self.limits.held as usize {
             self.counts.no_room += 1;
             self.counts.of_one_source += u64::from(too_many);
             return Arrival::NoRoom;
         }
-        *of_source += 1;
+        self.per_source.insert(source, of_source + 1);
         self.join(syn, connection, source, packet.id, now);
         Arrival::Held
     }
@@ -152,11 +160,20 @@ impl Line {
     /// What becomes of it if the connection is known; a client that has given up may have begun anew.
     fn copy(&mut self, connection: u64, sequence: u32, id: u32) -> Option<Arrival> {
         let place = self.places.get_mut(&connection)?;
-        if let Some(held) = self.waiting[place.destination as usize].at(*place) {
-            place.sequence = sequence;
-            return Some(Arrival::Replaces(std::mem::replace(&mut held.id, id)));
+        let waiting = &mut self.waiting[place.destination as usize];
+        let Some(held) = waiting.at(*place) else {
+            return (place.sequence == sequence).then_some(Arrival::HadItsTurn);
+        };
+        place.sequence = sequence;
+        match held.id.replace(id) {
+            None => {
+                *self.per_source.entry(held.source).or_insert(0) += 1;
+                waiting.len += 1;
+                self.len += 1;
+                Some(Arrival::Held)
+            }
+            Some(older) => Some(Arrival::Replaces(older)),
         }
-        (place.sequence == sequence).then_some(Arrival::HadItsTurn)
     }
 
     fn join(&mut self, syn: &Syn, connection: u64, source: u64, id: u32, now: Instant) {
@@ -165,6 +182,7 @@ impl Line {
         if destination == next {
             self.waiting.push(Waiting {
                 destination: syn.to,
+                len: 0,
                 held: VecDeque::new(),
                 gone: 0,
             });
@@ -183,8 +201,9 @@ impl Line {
         waiting.held.push_back(Held {
             source,
             arrived: (now - self.began).as_nanos() as u64,
-            id,
+            id: Some(id),
         });
+        waiting.len += 1;
         self.places.insert(connection, place);
         self.len += 1;
         self.counts.held += 1;
@@ -208,7 +227,8 @@ impl Line {
     ) -> Vec<u32> {
         let now = (now - self.began).as_nanos() as u64;
         let mut first: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
-        for (n, waiting) in self.waiting.iter().enumerate() {
+        for (n, waiting) in self.waiting.iter_mut().enumerate() {
+            waiting.pass_over_lost();
             if let Some(held) = waiting.held.front()
                 && ports.contains(waiting.destination.port)
             {
@@ -221,9 +241,10 @@ impl Line {
             if !may_go(waiting.destination) {
                 continue;
             }
-            if let Some(held) = waiting.held.pop_front() {
-                waiting.gone = waiting.gone.wrapping_add(1);
-                ids.push(held.id);
+            if let Some(held) = waiting.pop() {
+                waiting.len -= 1;
+                ids.extend(held.id);
+                waiting.pass_over_lost();
                 if let Some(next) = waiting.held.front() {
                     first.push(Reverse((next.arrived, n)));
                 }
@@ -235,20 +256,37 @@ impl Line {
 
     fn leave(&mut self, held: &Held, now: u64) {
         self.len -= 1;
-        if let Some(count) = self.per_source.get_mut(&held.source) {
-            *count -= 1;
-            if *count == 0 {
-                self.per_source.remove(&held.source);
-            }
-        }
+        one_less(&mut self.per_source, held.source);
         let waited = Duration::from_nanos(now.saturating_sub(held.arrived));
         self.counts.longest = self.counts.longest.max(waited);
         self.counts.released += 1;
     }
 
+    /// So many of the oldest packets are lost: there is room for others again. Tells how many of those
+    /// who wait these were.
+    pub fn lose_oldest(&mut self, count: usize) -> u64 {
+        let all = self.waiting.iter().flat_map(|w| &w.held);
+        let mut ids: Vec<u32> = all.filter_map(|held| held.id).collect();
+        if count == 0 || count > ids.len() {
+            return 0;
+        }
+        let (_, newest, _) = ids.select_nth_unstable(count - 1);
+        let newest = *newest;
+        for waiting in &mut self.waiting {
+            let lost = waiting.held.iter_mut();
+            for held in lost.filter(|held| held.id.is_some_and(|id| id <= newest)) {
+                held.id = None;
+                waiting.len -= 1;
+                self.len -= 1;
+                one_less(&mut self.per_source, held.source);
+            }
+        }
+        count as u64
+    }
+
     /// For which of these ports somebody waits.
     pub fn waited_for(&self, ports: &PortSet) -> PortSet {
-        let waiting = self.waiting.iter().filter(|w| !w.held.is_empty());
+        let waiting = self.waiting.iter().filter(|w| w.len > 0);
         let awaited: PortSet = waiting.map(|w| w.destination.port).collect();
         awaited.intersection(ports)
     }
@@ -257,7 +295,7 @@ impl Line {
     pub fn waiting_for(&self, ports: &PortSet) -> usize {
         let all = self.waiting.iter();
         all.filter(|w| ports.contains(w.destination.port))
-            .map(|w| w.held.len())
+            .map(|w| w.len)
             .sum()
     }
 }
@@ -267,6 +305,27 @@ impl Waiting {
     fn at(&mut self, place: Place) -> Option<&mut Held> {
         let index = place.nth.wrapping_sub(self.gone) as usize;
         self.held.get_mut(index)
+    }
+
+    fn pop(&mut self) -> Option<Held> {
+        let held = self.held.pop_front()?;
+        self.gone = self.gone.wrapping_add(1);
+        Some(held)
+    }
+
+    fn pass_over_lost(&mut self) {
+        while self.held.front().is_some_and(|held| held.id.is_none()) {
+            let _ = self.pop();
+        }
+    }
+}
+
+fn one_less(counts: &mut HashMap<u64, u32>, of: u64) {
+    if let Some(count) = counts.get_mut(&of) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&of);
+        }
     }
 }
 
@@ -399,6 +458,41 @@ mod tests {
             line.release(&ports("80"), now, |_| true);
         }
         assert!(line.places.len() <= 16, "{}", line.places.len());
+    }
+
+    #[test]
+    fn who_is_refused_leaves_nothing_behind() {
+        let (mut line, now) = line(1, 1);
+        line.arrive(&syn(1, "10.1.0.1:1", A), now);
+        for n in 2..9 {
+            let refused = line.arrive(&syn(n, &format!("10.1.0.{n}:1"), A), now);
+            assert_eq!(refused, Arrival::NoRoom);
+        }
+        line.release(&ports("80"), now, |_| true);
+        assert!(line.per_source.is_empty());
+    }
+
+    #[test]
+    fn who_is_lost_leaves_room_and_may_come_back() {
+        let (mut line, now) = line(3, 2);
+        for (id, from) in [(1, "10.1.0.1:1"), (2, "10.1.0.1:2"), (3, "10.1.0.2:1")] {
+            assert_eq!(line.arrive(&syn(id, from, A), now), Arrival::Held);
+        }
+        assert_eq!(line.lose_oldest(2), 2);
+        assert_eq!((line.len(), line.waiting_for(&ports("80"))), (1, 1));
+        assert_eq!(line.arrive(&syn(4, "10.1.0.1:3", A), now), Arrival::Held);
+        assert_eq!(
+            line.arrive(&syn(5, "10.1.0.1:1", A), now),
+            Arrival::Held,
+            "back"
+        );
+        assert_eq!(
+            line.arrive(&syn(6, "10.1.0.1:1", A), now),
+            Arrival::Replaces(5)
+        );
+        assert_eq!(line.release(&ports("80"), now, |_| true), [6, 3, 4]);
+        assert!(line.is_empty() && line.per_source.is_empty());
+        assert_eq!(line.lose_oldest(1), 0);
     }
 
     #[test]

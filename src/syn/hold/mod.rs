@@ -27,12 +27,19 @@ pub use self::line::Limits;
 /// much as many packets do.
 pub const READ_EVERY: Duration = Duration::from_millis(1);
 
+/// How many are in the queue is looked at this often at most, while there is no room.
+pub const COUNT_EVERY: Duration = Duration::from_millis(100);
+
 /// Those who wait, and their queue.
 pub struct Hold {
     queue: Queue,
     line: Line,
     read_at: Option<Instant>,
     released_at: Option<Instant>,
+    /// When it was looked how many are in the queue.
+    counted_at: Option<Instant>,
+    /// SYNs that the kernel had dropped, as was seen by that.
+    forgotten: u64,
     /// The last that was read of it, once the queue is gone.
     overflowed: u64,
 }
@@ -67,6 +74,8 @@ impl Hold {
             line: Line::new(limits, gated.clone(), Instant::now()),
             read_at: None,
             released_at: None,
+            counted_at: None,
+            forgotten: 0,
             overflowed: 0,
         })
     }
@@ -81,16 +90,18 @@ impl Hold {
         self.read_at.map(|at| at + READ_EVERY)
     }
 
-    /// Takes in the packets that have come.
-    pub fn read(&mut self) {
-        while !self.read_some() {}
-        self.read_at = Some(Instant::now());
+    /// Takes in all packets that have come; but no more than there is room for: in a flood there are
+    /// always some.
+    pub fn read_all(&mut self) {
+        let batches = self.line.limits().held as usize / queue::READ_AT_ONCE + 1;
+        let _ = (0..batches).find(|_| self.read());
     }
 
-    /// Whether that were all. Verdicts on copies and strangers are given at once: else they would
-    /// take the room of others.
-    fn read_some(&mut self) -> bool {
+    /// Takes in packets that have come, as many as one turn is for; whether that were all. Verdicts
+    /// on copies and strangers are given at once: else they would take the room of others.
+    pub fn read(&mut self) -> bool {
         let now = Instant::now();
+        let refused = self.line.counts().no_room;
         let (mut drop, mut accept) = (Vec::new(), Vec::new());
         let line = &mut self.line;
         let all = self.queue.read(|packet| match line.arrive(&packet, now) {
@@ -101,7 +112,23 @@ impl Hold {
         });
         self.queue.judge(&drop, Verdict::Drop);
         self.queue.judge(&accept, Verdict::Accept);
+        if self.line.counts().no_room > refused {
+            self.forget_who_is_lost(now);
+        }
+        self.read_at = Some(Instant::now());
         all
+    }
+
+    /// The line is full: of those whom the kernel has dropped meanwhile, perhaps.
+    fn forget_who_is_lost(&mut self, now: Instant) {
+        if self.counted_at.is_some_and(|at| now < at + COUNT_EVERY) {
+            return;
+        }
+        self.counted_at = Some(now);
+        if let Some(in_queue) = self.queue.length() {
+            let lost = self.line.len().saturating_sub(in_queue as usize);
+            self.forgotten += self.line.lose_oldest(lost);
+        }
     }
 
     /// Lets go who waits for one of `ports`, as far as there is room; tells how many those were.
@@ -121,15 +148,21 @@ impl Hold {
 
     /// Lets go everyone who waits for one of `ports`; tells how many those were.
     pub fn let_go(&mut self, ports: &PortSet) -> usize {
-        self.read();
+        self.read_all();
         let ids = self.line.release(ports, Instant::now(), |_| true);
         self.queue.judge(&ids, Verdict::Accept);
         ids.len()
     }
 
-    /// Ports that were open are shut again: whoever has gone may come again, for a new connection.
-    pub fn shut_again(&mut self) {
+    /// Ports that were open are shut again, or the listeners have gone: whoever has gone to them may
+    /// come again.
+    pub fn forget_who_has_gone(&mut self) {
         self.line.forget_who_has_gone();
+    }
+
+    /// How many have gone so far.
+    pub fn gone(&self) -> u64 {
+        self.line.counts().released
     }
 
     /// For which of these ports somebody waits.
@@ -145,7 +178,7 @@ impl Hold {
     /// What came of it.
     pub fn figures(&mut self) -> Figures {
         // Refused verdicts are among what is to be read.
-        self.read();
+        self.read_all();
         self.overflowed = self.queue.overflowed().unwrap_or(self.overflowed);
         let (counts, lost) = (self.line.counts(), self.queue.lost());
         Figures {
@@ -154,7 +187,7 @@ impl Hold {
             duplicates: counts.duplicates,
             overflow: counts.no_room + self.overflowed,
             of_one_source: counts.of_one_source,
-            lost: lost.accepted + lost.dropped,
+            lost: lost.accepted + lost.dropped + self.forgotten,
             longest: counts.longest,
         }
     }

@@ -17,6 +17,7 @@ pub struct Pace<'a> {
     sample: &'a Sample,
     limits: SynLimits,
     translation: &'a Translation,
+    finally: bool,
     /// What is left of each group's room.
     rooms: HashMap<Group, u32>,
 }
@@ -28,6 +29,8 @@ pub struct Translation {
     pub listen_ports: ListenPorts,
     /// Addresses too may be others than those that the SYNs are sent to.
     pub of_addresses: bool,
+    /// Ports on which listeners could be seen before.
+    pub seen: PortSet,
 }
 
 /// The listeners that share what comes for them.
@@ -48,12 +51,18 @@ enum Place {
 }
 
 impl<'a> Pace<'a> {
-    /// For what was seen just now.
-    pub fn new(sample: &'a Sample, limits: SynLimits, translation: &'a Translation) -> Pace<'a> {
+    /// For what was seen just now; `finally`: the ports open in any case.
+    pub fn new(
+        sample: &'a Sample,
+        limits: SynLimits,
+        translation: &'a Translation,
+        finally: bool,
+    ) -> Pace<'a> {
         Pace {
             sample,
             limits,
             translation,
+            finally,
             rooms: HashMap::new(),
         }
     }
@@ -124,7 +133,7 @@ impl<'a> Pace<'a> {
         };
         let members = self.sample.listeners.iter().filter(|l| group.has(l));
         let Some(free) = members.map(free).min() else {
-            return BLIND;
+            return self.room_of_nobody(group.port);
         };
         if self.limits.cookies != Cookies::Never {
             return free;
@@ -133,6 +142,18 @@ impl<'a> Pace<'a> {
         // (tcp_conn_request(), net/ipv4/tcp_input.c).
         let most = self.limits.max_syn_backlog - self.limits.max_syn_backlog / 4;
         free.min(most.saturating_sub(under_way))
+    }
+
+    /// Nobody listens there.
+    fn room_of_nobody(&self, port: u16) -> u32 {
+        let listened = self.sample.listeners.iter().any(|l| l.port == port);
+        if listened || (self.finally && self.translation.seen.contains(port)) {
+            return u32::MAX; // an open gate would not serve them better
+        }
+        match self.translation.seen.contains(port) {
+            true => 0, // it has gone, and may come back
+            false => BLIND,
+        }
     }
 
     fn handshakes(&self, group: Group) -> HalfOpen {
@@ -207,7 +228,7 @@ mod tests {
 
     /// How many of these go, of so many that want to go to each in turn.
     fn go(sample: &Sample, limits: SynLimits, each: &Translation, to: &[(&str, u16)]) -> Vec<u32> {
-        let mut pace = Pace::new(sample, limits, each);
+        let mut pace = Pace::new(sample, limits, each, false);
         let mut gone = vec![0; to.len()];
         for _ in 0..1_000 {
             for (n, (address, port)) in to.iter().enumerate() {
@@ -284,12 +305,28 @@ mod tests {
     fn what_cannot_be_seen_goes_slowly() {
         let elsewhere = sample(vec![listener("10.0.0.9", 81, 4096, 0)], &[]);
         assert_eq!(plainly(&elsewhere, COOKIES, &[("10.0.0.1", 80)]), [BLIND]);
+    }
+
+    #[test]
+    fn nobody_goes_to_a_listener_that_has_gone() {
+        let gone = sample(Vec::new(), &[]);
+        let each = Translation {
+            seen: [80].into_iter().collect(),
+            ..Translation::default()
+        };
+        let to = [("10.0.0.1", 80)];
+        assert_eq!(go(&gone, COOKIES, &each, &to), [0]);
+        let port = to[0].1;
+        let mut finally = Pace::new(&gone, COOKIES, &each, true);
+        let address = to[0].0.parse().unwrap();
+        assert!((0..1_000).all(|_| finally.take(Destination { address, port })));
+        // Where one address of several is lost, an open gate refuses as well.
         let v6only = Listener {
             v6only: true,
             ..listener("::", 80, 4096, 0)
         };
-        let elsewhere = sample(vec![v6only], &[]);
-        assert_eq!(plainly(&elsewhere, COOKIES, &[("10.0.0.1", 80)]), [BLIND]);
+        let other = sample(vec![v6only], &[]);
+        assert_eq!(go(&other, COOKIES, &each, &to), [1_000]);
     }
 
     #[test]
@@ -301,6 +338,7 @@ mod tests {
         let each = Translation {
             listen_ports: ListenPorts::parse("8080", |_| None).unwrap(),
             of_addresses: true,
+            seen: PortSet::EMPTY,
         };
         let to = [("10.0.0.1", 80), ("10.0.0.2", 443)];
         assert_eq!(go(&seen, COOKIES, &each, &to), [4, 3]);

@@ -26,7 +26,7 @@ pub const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 /// The queues that somebody reads, in this network namespace.
 const QUEUES: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
 /// So many packets are read before anything else is looked after.
-const READ_AT_ONCE: usize = 4_096;
+pub const READ_AT_ONCE: usize = 4_096;
 /// So many verdicts go into one datagram.
 const VERDICTS_AT_ONCE: usize = 512;
 
@@ -171,9 +171,20 @@ impl Queue {
         self.lost
     }
 
+    /// How many packets are in it.
+    pub fn length(&self) -> Option<u32> {
+        let queues = std::fs::read_to_string(QUEUES).ok()?;
+        listed(&queues)
+            .find(|row| row.number == self.number)
+            .map(|row| row.waiting)
+    }
+
     /// Packets that found no room: the queue was full, or what the kernel told of it not read.
     pub fn overflowed(&self) -> Option<u64> {
-        overflow_in(&std::fs::read_to_string(QUEUES).ok()?, self.number)
+        let queues = std::fs::read_to_string(QUEUES).ok()?;
+        listed(&queues)
+            .find(|row| row.number == self.number)
+            .map(|row| row.dropped)
     }
 }
 
@@ -186,29 +197,33 @@ impl AsFd for Queue {
 /// Whether another run, with a queue that it has found by itself, holds SYNs just now.
 pub fn others_hold(own: Option<QueueNum>) -> bool {
     let queues = std::fs::read_to_string(QUEUES).unwrap_or_default();
-    queues.lines().any(|line| {
-        let columns: Vec<&str> = line.split_ascii_whitespace().collect();
-        let number = |n: usize| columns.get(n).and_then(|n| n.parse::<u32>().ok());
-        let (Some(queue), Some(waiting)) = (number(0), number(2)) else {
-            return false;
-        };
-        let ours = u32::from(FIRST_NUMBER)..u32::from(FIRST_NUMBER + NUMBERS);
-        waiting > 0 && ours.contains(&queue) && own.map(u32::from) != Some(queue)
-    })
+    let ours = FIRST_NUMBER..FIRST_NUMBER + NUMBERS;
+    listed(&queues)
+        .any(|row| row.waiting > 0 && ours.contains(&row.number) && own != Some(row.number))
+}
+
+/// What the kernel lists of a queue.
+#[derive(Debug, PartialEq, Eq)]
+struct Row {
+    number: QueueNum,
+    waiting: u32,
+    dropped: u64,
 }
 
 /// A line for each queue: number, reader's port id, packets in it, copy mode, copied bytes, dropped
 /// because it was full, dropped because the reader was slow, last id (seq_show(),
 /// net/netfilter/nfnetlink_queue.c).
-fn overflow_in(queues: &str, number: QueueNum) -> Option<u64> {
-    queues.lines().find_map(|line| {
-        let mut columns = line.split_ascii_whitespace();
-        if columns.next()?.parse() != Ok(number) {
+fn listed(queues: &str) -> impl Iterator<Item = Row> {
+    queues.lines().filter_map(|line| {
+        let columns: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [number, _, waiting, _, _, full, slow, ..] = columns[..] else {
             return None;
-        }
-        let full: u64 = columns.nth(4)?.parse().ok()?;
-        let slow: u64 = columns.next()?.parse().ok()?;
-        Some(full + slow)
+        };
+        Some(Row {
+            number: number.parse().ok()?,
+            waiting: waiting.parse().ok()?,
+            dropped: full.parse::<u64>().ok()? + slow.parse::<u64>().ok()?,
+        })
     })
 }
 
@@ -246,12 +261,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_was_dropped() {
+    fn reads_the_kernels_list() {
         let queues = "    0   1234     0 2    64     9     9        0  1\n\
-                      49152  -4195     5 2   128     7     2       14  1\n";
-        assert_eq!(overflow_in(queues, 49_152), Some(9));
-        assert_eq!(overflow_in(queues, 1), None);
-        assert_eq!(overflow_in("", 0), None);
-        assert_eq!(overflow_in("49152 1\n", 49_152), None);
+                      49152  -4195     5 2   128     7     2       14  1\n\
+                      49153 1\n";
+        let rows: Vec<Row> = listed(queues).collect();
+        let row = |number, waiting, dropped| Row {
+            number,
+            waiting,
+            dropped,
+        };
+        assert_eq!(rows, [row(0, 0, 18), row(49_152, 5, 9)]);
+        assert_eq!(listed("").next(), None);
     }
 }
