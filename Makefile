@@ -37,27 +37,32 @@ demo: demo-packages
 
 # The backends besides nft's own choice; see tests/harness.
 BACKENDS := nft-plain iptables-nft iptables-legacy
-RUNS := --test guarantees --test services --test rules
-ALL_RUNS := $(RUNS) --test hold --test life --test edges --test scope
+RUNS := --test guarantees --test rules
+ALL_RUNS := $(RUNS) --test services --test hold --test life --test edges --test scope
 # What a user namespace makes a difference to.
-ROOTLESS := --test backends --test contract --test edges --test guarantees --test hold --test life \
-  --test rules --test services
-# Of held SYNs, what a backend makes a difference to; and what guarantees are worth when SYNs are held.
+ROOTLESS := --test backends --test contract --test edges --test guarantees --test life --test rules \
+  --test services
+# Of held SYNs, what a backend or a user namespace makes a difference to; and what the guarantees are
+# worth when SYNs are held.
 HOLDS := clients copies deadline killed queue way_out
 HELD := --test guarantees --test life --test services
+HELD_CORE := --test guarantees -- killed foreign panic
 
 # Once as root, most of it once more as somebody who is not, in a user namespace, and what runs
-# promise on each of the other backends. All of it in each way: make test-all.
+# promise on each of the other backends, with services whose SYNs are held. All of it in each way:
+# make test-all.
 test: test-packages
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
 	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate $(ROOTLESS)
+	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate --test hold -- $(HOLDS)
 	set -e; for backend in $(BACKENDS); do \
 	  echo "on $$backend"; export SYNGATE_TEST_BACKEND=$$backend; \
 	  $(CARGO) test --package syngate $(RUNS); \
 	  $(CARGO) test --package syngate --test hold -- $(HOLDS); \
+	  SYNGATE_TEST_SYN=hold $(CARGO) test --package syngate --test services; \
 	done
-	SYNGATE_TEST_SYN=hold $(CARGO) test --package syngate $(HELD)
+	SYNGATE_TEST_SYN=hold $(CARGO) test --package syngate $(HELD_CORE)
 
 test-all: test-packages
 	$(CARGO) build --workspace --all-targets

@@ -315,13 +315,6 @@ fn make_sense(args: &Args) -> Result<(), String> {
     if args.drain + settle >= args.max_closed {
         return Err(too_long(args));
     }
-    if args.syn != Syn::Drop && args.release_timeout >= args.max_closed {
-        return Err(format!(
-            "--release-timeout {} is not less than --max-closed {}, at which the kernel opens the gate",
-            shown(args.release_timeout),
-            shown(args.max_closed)
-        ));
-    }
     if args.open_on == OpenOn::Ready && args.ready_timeout.is_zero() {
         return Err(
             "--open-on ready and --ready-timeout 0 exclude each other: who listens is watched, or \
