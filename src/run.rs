@@ -367,12 +367,11 @@ impl Run<'_> {
             && let Ok(sample) = self.sockets.look(want)
         {
             let mut pace = Pace::new(&sample, self.syn_limits, &self.translation, finally);
-            let gone = hold.release(ports, &mut pace);
-            if !sample.listeners.is_empty() {
-                hold.read_all();
-            } else if finally && !self.translation.seen.is_empty() {
+            let gone = hold.release_all(ports, &mut pace);
+            let nobody = sample.listeners.is_empty();
+            if nobody && finally && !self.translation.seen.is_empty() {
                 self.to_nobody += gone;
-            } else {
+            } else if nobody {
                 // Whoever has gone to listeners that are no more may come again.
                 hold.forget_who_has_gone();
             }

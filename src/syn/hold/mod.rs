@@ -27,6 +27,9 @@ pub use self::line::Limits;
 /// much as many packets do.
 pub const READ_EVERY: Duration = Duration::from_millis(1);
 
+/// Who comes while others are let go is let go as well, so often before the next look at the sockets.
+const MOST_TURNS: usize = 16;
+
 /// How many are in the queue is looked at this often at most, while there is no room.
 pub const COUNT_EVERY: Duration = Duration::from_millis(100);
 
@@ -131,8 +134,22 @@ impl Hold {
         }
     }
 
-    /// Lets go who waits for one of `ports`, as far as there is room; tells how many those were.
-    pub fn release(&mut self, ports: &PortSet, pace: &mut Pace) -> usize {
+    /// Lets go who waits for one of `ports`, and who comes meanwhile, as far as there is room; tells how
+    /// many those were. Else there would always be somebody where many come.
+    pub fn release_all(&mut self, ports: &PortSet, pace: &mut Pace) -> usize {
+        let mut all = 0;
+        for _ in 0..MOST_TURNS {
+            let gone = self.release(ports, pace);
+            all += gone;
+            self.read_all();
+            if gone == 0 || self.line.waiting_for(ports) == 0 {
+                break;
+            }
+        }
+        all
+    }
+
+    fn release(&mut self, ports: &PortSet, pace: &mut Pace) -> usize {
         let now = Instant::now();
         // What has gone is on its way for as long as a handshake is young.
         if pace.is_blind() && self.released_at.is_some_and(|at| now < at + YOUNG) {
