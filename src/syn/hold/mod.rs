@@ -17,6 +17,7 @@ use anyhow::Result;
 
 use self::line::{Arrival, Line};
 use self::pace::Pace;
+use self::packet::Destination;
 use self::queue::{Queue, QueueNum, Verdict};
 use crate::ports::PortSet;
 use crate::sockets::diag::YOUNG;
@@ -33,12 +34,16 @@ const MOST_TURNS: usize = 16;
 /// How many are in the queue is looked at this often at most, while there is no room.
 pub const COUNT_EVERY: Duration = Duration::from_millis(100);
 
+/// When, where to, how many.
+type OnTheWay = (Instant, Destination, u32);
+
 /// Those who wait, and their queue.
 pub struct Hold {
     queue: Queue,
     line: Line,
     read_at: Option<Instant>,
-    released_at: Option<Instant>,
+    /// Who has gone of late, where that leaves no trace.
+    on_their_way: Vec<OnTheWay>,
     /// When it was looked how many are in the queue.
     counted_at: Option<Instant>,
     /// SYNs that the kernel had dropped, as was seen by that.
@@ -76,7 +81,7 @@ impl Hold {
             queue: Queue::bind(queue, limits.held)?,
             line: Line::new(limits, gated.clone(), Instant::now()),
             read_at: None,
-            released_at: None,
+            on_their_way: Vec::new(),
             counted_at: None,
             forgotten: 0,
             overflowed: 0,
@@ -137,6 +142,7 @@ impl Hold {
     /// Lets go who waits for one of `ports`, and who comes meanwhile, as far as there is room; tells how
     /// many those were. Else there would always be somebody where many come.
     pub fn release_all(&mut self, ports: &PortSet, pace: &mut Pace) -> usize {
+        self.take_places_of_who_is_on_the_way(pace);
         let mut all = 0;
         for _ in 0..MOST_TURNS {
             let gone = self.release(ports, pace);
@@ -151,16 +157,28 @@ impl Hold {
 
     fn release(&mut self, ports: &PortSet, pace: &mut Pace) -> usize {
         let now = Instant::now();
-        // What has gone is on its way for as long as a handshake is young.
-        if pace.is_blind() && self.released_at.is_some_and(|at| now < at + YOUNG) {
-            return 0;
-        }
-        let ids = self.line.release(ports, now, |to| pace.take(to));
-        if !ids.is_empty() {
-            self.released_at = Some(now);
-        }
+        let blind = pace.is_blind();
+        let on_their_way = &mut self.on_their_way;
+        let ids = self.line.release(ports, now, |to| {
+            let goes = pace.take(to);
+            if goes && blind {
+                note(on_their_way, now, to);
+            }
+            goes
+        });
         self.queue.judge(&ids, Verdict::Accept);
         ids.len()
+    }
+
+    /// Handshakes that leave no trace take a place for as long as a handshake is young.
+    fn take_places_of_who_is_on_the_way(&mut self, pace: &mut Pace) {
+        let now = Instant::now();
+        let young = |(at, ..): &OnTheWay| now < *at + YOUNG;
+        self.on_their_way.retain(young);
+        for (_, to, count) in &self.on_their_way {
+            // None may be left.
+            let _ = (0..*count).take_while(|_| pace.take(*to)).count();
+        }
     }
 
     /// Lets go everyone who waits for one of `ports`; tells how many those were.
@@ -207,6 +225,14 @@ impl Hold {
             lost: lost.accepted + lost.dropped + self.forgotten,
             longest: counts.longest,
         }
+    }
+}
+
+/// One more has gone. Many go to one place at a time.
+fn note(on_their_way: &mut Vec<OnTheWay>, now: Instant, to: Destination) {
+    match on_their_way.last_mut() {
+        Some((at, same, count)) if *at == now && *same == to => *count += 1,
+        _ => on_their_way.push((now, to, 1)),
     }
 }
 
