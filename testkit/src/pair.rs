@@ -2,7 +2,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, ensure};
 
-use crate::Host;
+use crate::{Host, host::rootless};
 
 /// The server's IPv4 address.
 pub const SERVER: &str = "10.77.0.1";
@@ -39,6 +39,8 @@ impl Pair {
         server.plug("eth0", &client, "eth0")?;
         address(&server, SERVER, SERVER6)?;
         address(&client, CLIENT, CLIENT6)?;
+        steer_by_flow(&server)?;
+        steer_by_flow(&client)?;
         server.run(["ip", "route", "add", SCANNERS, "via", CLIENT])?;
         Ok(Self { server, client })
     }
@@ -88,6 +90,21 @@ impl Pair {
             .run(["ip", family, "route", "replace", range, "via", client])
             .map(drop)
     }
+}
+
+/// All packets of a connection on one CPU, as network cards do it (Documentation/networking/
+/// scaling.rst). A veth has the sender's: then the last ACK of a handshake and the first data can be
+/// on two at once, and now and then the data finds neither the half-open connection nor the new one,
+/// and is answered with a reset (seen on Linux 6.18: `tcp_send_reset` by a socket in LISTEN).
+fn steer_by_flow(host: &Host) -> Result<()> {
+    if rootless() {
+        return Ok(()); // it is for the machine's root alone
+    }
+    let script = "mount -t sysfs none /sys && n=$(nproc) &&
+        printf %x $(((1 << (n < 32 ? n : 32)) - 1)) >/sys/class/net/eth0/queues/rx-0/rps_cpus";
+    let ran = host.sh(script)?;
+    ensure!(ran.ok(), "receive packet steering: {}", ran.stderr);
+    Ok(())
 }
 
 fn address(host: &Host, v4: &str, v6: &str) -> Result<()> {
