@@ -48,8 +48,8 @@ impl Child {
         let with = With {
             environment,
             mask,
-            own_group: false,
-            stdout: None,
+            place: Place::Ours,
+            files: &[],
         };
         match Child::spawn_file(program, argv, &with) {
             // A script without `#!` goes to sh, as from a shell and by execvp(3).
@@ -62,7 +62,15 @@ impl Child {
         }
     }
 
-    fn spawn_file(program: &Path, argv: &[OsString], with: &With) -> Result<Child, Errno> {
+    /// Starts `program`, whose path has a slash in it.
+    ///
+    /// # Errors
+    /// As for [`Child::spawn`].
+    pub(crate) fn spawn_file(
+        program: &Path,
+        argv: &[OsString],
+        with: &With,
+    ) -> Result<Child, Errno> {
         let c_string = |text: &OsStr| CString::new(text.as_bytes()).map_err(|_| Errno::EINVAL);
         let file = c_string(program.as_os_str())?;
         let argv: Vec<CString> = argv
@@ -76,14 +84,21 @@ impl Child {
             attributes.set_sigdefault(&SigSet::from(Signal::SIGPIPE))?;
             flags |= PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF;
         }
-        if with.own_group {
-            attributes.set_pgroup(Pid::from_raw(0))?;
-            flags |= PosixSpawnFlags::POSIX_SPAWN_SETPGROUP;
+        match with.place {
+            Place::Ours => (),
+            Place::OwnGroup => {
+                attributes.set_pgroup(Pid::from_raw(0))?;
+                flags |= PosixSpawnFlags::POSIX_SPAWN_SETPGROUP;
+            }
+            // The nix crate has no name for it.
+            Place::OwnSession => {
+                flags |= PosixSpawnFlags::from_bits_retain(libc::POSIX_SPAWN_SETSID.into());
+            }
         }
         attributes.set_flags(flags)?;
         let mut files = PosixSpawnFileActions::init()?;
-        if let Some(file) = with.stdout {
-            files.add_dup2(file, libc::STDOUT_FILENO)?;
+        for (ours, its) in with.files {
+            files.add_dup2(*ours, *its)?;
         }
         // The path has a slash in it, so PATH is not searched.
         let pid = posix_spawnp(&file, &files, &attributes, &argv, with.environment)?;
@@ -96,18 +111,37 @@ impl Child {
     /// # Errors
     /// As for [`Child::spawn`].
     pub fn shell(line: &OsStr, environment: &[CString], mask: &SigSet) -> Result<Child, Errno> {
+        Child::shell_in(Place::Ours, line, environment, mask)
+    }
+
+    /// The same, in that place.
+    ///
+    /// # Errors
+    /// As for [`Child::spawn`].
+    pub(crate) fn shell_in(
+        place: Place,
+        line: &OsStr,
+        environment: &[CString],
+        mask: &SigSet,
+    ) -> Result<Child, Errno> {
+        let with = With {
+            environment,
+            mask,
+            place,
+            files: &[],
+        };
         let words = shell_words("exec </dev/null >&2\n", line);
-        Child::spawn(Path::new(SH), &words, environment, mask)
+        Child::spawn_file(Path::new(SH), &words, &with)
     }
 
     /// How it ended, if it has.
     pub fn ended(&self) -> Option<CommandExit> {
-        let status = crate::sys::ended(self.pid).ok().flatten()?;
-        Some(if libc::WIFSIGNALED(status) {
-            CommandExit::Signal(libc::WTERMSIG(status))
-        } else {
-            CommandExit::Code(libc::WEXITSTATUS(status) as u8)
-        })
+        crate::sys::ended(self.pid).ok().flatten().map(exit)
+    }
+
+    /// Whether it is still there, and has not been waited for.
+    pub(crate) fn lives(&self) -> bool {
+        matches!(crate::sys::ended(self.pid), Ok(None))
     }
 
     /// Who has heard of a signal of ours. What the terminal sends goes to its foreground process
@@ -135,13 +169,33 @@ impl Child {
     }
 }
 
+/// What the status that wait(2) gives says.
+pub(crate) fn exit(status: libc::c_int) -> CommandExit {
+    if libc::WIFSIGNALED(status) {
+        CommandExit::Signal(libc::WTERMSIG(status))
+    } else {
+        CommandExit::Code(libc::WEXITSTATUS(status) as u8)
+    }
+}
+
 /// How a child is started.
-struct With<'a> {
-    environment: &'a [CString],
-    mask: &'a SigSet,
-    /// In a process group of its own.
-    own_group: bool,
-    stdout: Option<RawFd>,
+pub(crate) struct With<'a> {
+    pub environment: &'a [CString],
+    pub mask: &'a SigSet,
+    pub place: Place,
+    /// Which of our files it has as which of its own, besides those that are inherited.
+    pub files: &'a [(RawFd, RawFd)],
+}
+
+/// Where a child belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Our process group.
+    Ours,
+    /// A process group of its own, in our session.
+    OwnGroup,
+    /// A session of its own: what the terminal sends does not reach it.
+    OwnSession,
 }
 
 fn shell_words(redirections: &str, line: &OsStr) -> [OsString; 3] {
@@ -185,11 +239,14 @@ impl Beside {
         mask: &SigSet,
         answer: Option<File>,
     ) -> Result<Beside, Errno> {
+        let stdout = answer
+            .as_ref()
+            .map(|file| (file.as_raw_fd(), libc::STDOUT_FILENO));
         let with = With {
             environment,
             mask,
-            own_group: true,
-            stdout: answer.as_ref().map(File::as_raw_fd),
+            place: Place::OwnGroup,
+            files: stdout.as_slice(),
         };
         Ok(Beside {
             child: Child::spawn_file(Path::new(SH), words, &with)?,
@@ -247,17 +304,24 @@ pub fn environment(run: &str) -> Vec<CString> {
         .filter(|directory| !directory.is_empty())
         .and_then(|directory| std::path::absolute(directory).ok())
         .map(|directory| (LOCK_DIR_VARIABLE.into(), directory.into()));
-    std::env::vars_os()
+    let variables = std::env::vars_os()
         .filter(|(name, _)| !name.as_bytes().starts_with(ENV_PREFIX.as_bytes()))
         .chain([(RUN_VARIABLE.into(), runs(run).into())])
-        .chain(lock_directory)
-        .filter_map(|(name, value): (OsString, OsString)| {
-            let mut pair = name.into_vec();
-            pair.push(b'=');
-            pair.extend(value.into_vec());
-            CString::new(pair).ok()
-        })
-        .collect()
+        .chain(lock_directory);
+    as_exec_takes(variables)
+}
+
+/// Variables as execve(2) takes them.
+pub(crate) fn as_exec_takes(
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Vec<CString> {
+    let pair = |(name, value): (OsString, OsString)| {
+        let mut pair = name.into_vec();
+        pair.push(b'=');
+        pair.extend(value.into_vec());
+        CString::new(pair).ok()
+    };
+    variables.into_iter().filter_map(pair).collect()
 }
 
 /// The runs that this one is inside, outermost first, and itself. A service that restarts itself

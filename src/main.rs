@@ -4,10 +4,11 @@ use std::panic::catch_unwind;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use syngate::cli::{Parsed, parse};
+use syngate::cli::{Orders, Parsed, parse};
 use syngate::exit::{Exit, NOT_KEPT, NOT_RUN};
 use syngate::gate::watchdog::watch;
 use syngate::say::{Level, Say, print};
+use syngate::standby;
 
 fn main() -> ExitCode {
     let started = Instant::now();
@@ -19,8 +20,11 @@ fn main() -> ExitCode {
         }
         Parsed::Other(other) => catch_unwind(|| syngate::commands::carry_out(&other, started))
             .unwrap_or(Exit::Status(NOT_RUN)),
-        Parsed::Watch(orders) => {
-            watch(orders.kind, &orders.run, orders.within);
+        Parsed::Guard(orders) => {
+            match orders {
+                Orders::Watchdog { kind, run, within } => watch(kind, &run, within),
+                Orders::Standby { line, grace } => standby::guard(&line, grace),
+            }
             Exit::Status(0)
         }
         Parsed::Print(text) => {

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
+use nix::unistd::Pid;
 
 /// The TCP port that the services database (`/etc/services` and whatever else nsswitch.conf
 /// names) has for `name`.
@@ -31,11 +32,25 @@ pub fn service_port(name: &str) -> Option<u16> {
 ///
 /// # Errors
 /// ECHILD: it is no child of ours, or was waited for already.
-pub fn ended(child: nix::unistd::Pid) -> nix::Result<Option<libc::c_int>> {
+pub fn ended(child: Pid) -> nix::Result<Option<libc::c_int>> {
+    Ok(reap(child)?.map(|(_, status)| status))
+}
+
+/// The same for any child: which one has ended, and how.
+///
+/// # Errors
+/// ECHILD: there is none left.
+pub fn any_ended() -> nix::Result<Option<(Pid, libc::c_int)>> {
+    const ANY: Pid = Pid::from_raw(-1);
+    reap(ANY)
+}
+
+fn reap(child: Pid) -> nix::Result<Option<(Pid, libc::c_int)>> {
     let mut status = 0;
     // SAFETY: `status` is a live int.
     let result = unsafe { libc::waitpid(child.as_raw(), &mut status, libc::WNOHANG) };
-    Ok((nix::errno::Errno::result(result)? > 0).then_some(status))
+    let pid = nix::errno::Errno::result(result)?;
+    Ok((pid > 0).then_some((Pid::from_raw(pid), status)))
 }
 
 /// Switches a netlink socket option on (linux/netlink.h: NETLINK_EXT_ACK = 11 for error texts,

@@ -7,12 +7,10 @@
 //! takes no signals, so that what ends the run does not end the watchdog, and it keeps no file of
 //! anybody's. What kills both (`kill -9` of the whole cgroup) leaves the kernel's own deadline.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr, OsString};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -21,13 +19,10 @@ use nix::sys::signal::SigSet;
 
 use super::Deadline;
 use super::choice::Kind;
+use crate::child::as_exec_takes;
+use crate::guard::{self, Process};
 
-/// How long the watchdog may take to be there.
-pub const START_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a dismissed watchdog may take to be gone, before it is killed; and how often that is
-/// looked at.
-pub const DISMISS_TIMEOUT: Duration = Duration::from_secs(1);
-const DISMISS_LOOK: Duration = Duration::from_millis(1);
+pub use crate::guard::{DISMISS_TIMEOUT, START_TIMEOUT};
 /// How long after the deadline it steps in even though the run lives: it may hang, or be stopped.
 pub const GRACE: Duration = Duration::from_millis(200);
 /// When the rules can't be removed (somebody holds the lock of iptables), it is tried again this
@@ -48,7 +43,7 @@ pub const COMMAND: &str = "watchdog";
 /// The run's side of it. If it is dropped without [`Watchdog::dismiss`], the watchdog removes the
 /// rules.
 pub struct Watchdog {
-    process: Child,
+    process: Process,
     line: UnixStream,
 }
 
@@ -60,27 +55,24 @@ impl Watchdog {
     pub fn start(kind: Kind, id: &str, until: Deadline) -> Result<Watchdog> {
         let doing =
             "the watchdog, which removes the rules should this process be killed, can't be started";
-        let (line, its_end) = UnixStream::pair().context(doing)?;
-        let its_end: OwnedFd = its_end.into();
         let left = until.saturating_duration_since(Instant::now()) + GRACE;
-        let process = Command::new("/proc/self/exe")
-            .arg0(NAME)
-            .args([COMMAND, kind.name(), id, &left.as_millis().to_string()])
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .current_dir("/")
-            .stdin(its_end)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context(doing)?;
+        let ms = left.as_millis().to_string();
+        let words = [COMMAND, kind.name(), id, &ms].map(OsStr::new);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let call = guard::Call {
+            program: Path::new(guard::OURSELVES),
+            name: NAME,
+            words: &words,
+            environment: &as_exec_takes([(OsString::from("PATH"), path)]),
+            mask: &SigSet::all(),
+        };
+        let (process, line) = guard::start(&call).context(doing)?;
         let mut watchdog = Watchdog { process, line };
         watchdog.wait_ready().context(doing)?;
         Ok(watchdog)
     }
 
     fn wait_ready(&mut self) -> io::Result<()> {
-        self.line.set_read_timeout(Some(START_TIMEOUT))?;
         let mut byte = [0];
         self.line.read_exact(&mut byte)?;
         if byte != [READY] {
@@ -91,7 +83,7 @@ impl Watchdog {
 
     /// Whether it still watches.
     pub fn lives(&mut self) -> bool {
-        matches!(self.process.try_wait(), Ok(None))
+        self.process.lives()
     }
 
     /// Does something whose processes keep the watchdog waiting until they have ended too, should the
@@ -108,34 +100,16 @@ impl Watchdog {
     pub fn dismiss(mut self) {
         let _ = self.line.write_all(&[DISMISSED]);
         drop(self.line);
-        // Somebody may have stopped it.
-        let until = Instant::now() + DISMISS_TIMEOUT;
-        while matches!(self.process.try_wait(), Ok(None)) {
-            if Instant::now() >= until {
-                let _ = self.process.kill();
-                let _ = self.process.wait();
-            }
-            std::thread::sleep(DISMISS_LOOK);
-        }
+        self.process.see_end();
     }
 }
 
 /// The watchdog itself, until the run is over.
 pub fn watch(kind: Kind, id: &str, within: Duration) {
-    SigSet::all().thread_block().ok();
-    let _ = nix::sys::prctl::set_name(NAME_FOR_KERNEL);
-    // Refused to whom leads a process group: then nobody's terminal is ours anyway.
-    let _ = nix::unistd::setsid();
-    close_what_is_not_ours();
-    // As long as anything else can be killed instead; not permitted to everyone.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
-    let Ok(mut line) = io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .map(UnixStream::from)
-    else {
+    let Ok((mut line, _)) = guard::begin(NAME_FOR_KERNEL) else {
         return;
     };
+    guard::stay();
     // Nobody there any more: then nothing was changed either.
     if line.write_all(&[READY]).is_err() || dismissed(&mut line, within) {
         return;
@@ -155,17 +129,4 @@ fn dismissed(line: &mut UnixStream, within: Duration) -> bool {
     line.set_read_timeout(Some(timeout)).is_ok()
         && line.read_exact(&mut byte).is_ok()
         && byte == [DISMISSED]
-}
-
-/// Whoever started the run may wait for the end of a pipe of its own.
-fn close_what_is_not_ours() {
-    const FIRST: RawFd = 3;
-    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    for fd in open.into_iter().filter(|fd| *fd >= FIRST) {
-        let _ = nix::unistd::close(fd);
-    }
 }

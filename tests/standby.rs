@@ -1,0 +1,490 @@
+//! A standby and its guard, from the side of the run: it is started as our caller would have, all of
+//! it is stopped, and it does not outlive whoever started it.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+use syngate::standby::{Standby, Stop};
+use syngate::step::CommandExit;
+use testkit::wait_until;
+
+const SOON: Duration = Duration::from_secs(10);
+/// A time of grace that no test sees the end of.
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(300);
+
+const GONE: Stop = Stop {
+    killed: false,
+    left: false,
+};
+const KILLED: Stop = Stop {
+    killed: true,
+    left: false,
+};
+
+/// A directory of the test's, which all of its standbys have in their environment. They are killed at
+/// the end, so that a test that fails leaves nothing behind.
+struct Place(PathBuf);
+
+impl Place {
+    fn of(test: &str) -> Place {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("standby-{test}"));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Place(path)
+    }
+
+    fn environment(&self) -> Vec<CString> {
+        let path = std::env::var("PATH").unwrap();
+        let dir = self.0.to_str().unwrap();
+        [format!("PATH={path}"), format!("DIR={dir}")]
+            .map(|pair| CString::new(pair).unwrap())
+            .into()
+    }
+
+    fn start(&self, line: impl AsRef<OsStr>, grace: Duration) -> Standby {
+        self.start_as(line, &self.environment(), &SigSet::empty(), grace)
+    }
+
+    fn start_as(
+        &self,
+        line: impl AsRef<OsStr>,
+        environment: &[CString],
+        mask: &SigSet,
+        grace: Duration,
+    ) -> Standby {
+        let syngate = Path::new(env!("CARGO_BIN_EXE_syngate"));
+        Standby::start_by(syngate, line.as_ref(), environment, mask, grace).unwrap()
+    }
+
+    /// What the standby has written there; a line at least.
+    fn read(&self, name: &str) -> String {
+        let mut text = String::new();
+        wait_until(SOON, name, || {
+            text = fs::read_to_string(self.0.join(name)).unwrap_or_default();
+            text.ends_with('\n')
+        })
+        .unwrap();
+        text
+    }
+
+    /// Whoever has it in its environment, guards too.
+    fn processes(&self) -> Vec<i32> {
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|pid| {
+                let environ = fs::read(format!("/proc/{pid}/environ"));
+                environ.is_ok_and(|environ| has_dir(&environ, &self.0))
+            })
+            .collect()
+    }
+
+    fn pid(&self, name: &str) -> i32 {
+        self.read(&format!("{name}.pid")).trim().parse().unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for pid in self.processes() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+fn has_dir(environ: &[u8], dir: &Path) -> bool {
+    let wanted = [b"DIR=", dir.as_os_str().as_bytes()].concat();
+    environ.split(|byte| *byte == 0).any(|pair| pair == wanted)
+}
+
+/// The fields of /proc/PID/stat from the state on.
+fn stat(pid: i32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    Some(rest.split_whitespace().map(str::to_owned).collect())
+}
+
+/// A field of /proc/PID/status that is a mask.
+fn field(status: &str, name: &str) -> u64 {
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    u64::from_str_radix(line.split_whitespace().nth(1).unwrap(), 16).unwrap()
+}
+
+fn capabilities() -> u64 {
+    field(&fs::read_to_string("/proc/self/status").unwrap(), "CapEff:")
+}
+
+fn lives(pid: i32) -> bool {
+    stat(pid).is_some_and(|fields| fields[0] != "Z")
+}
+
+fn guard_of(pid: i32) -> i32 {
+    let guard: i32 = stat(pid).unwrap()[1].parse().unwrap();
+    let name = fs::read_to_string(format!("/proc/{guard}/comm")).unwrap();
+    assert_eq!(name.trim(), "gate-standby");
+    guard
+}
+
+fn wait_gone(pids: &[i32]) {
+    wait_until(SOON, "all to be gone", || {
+        !pids.iter().any(|pid| lives(*pid))
+    })
+    .unwrap();
+}
+
+/// How its shell ends, waited for as a run would.
+fn wait_ended(standby: &mut Standby) -> CommandExit {
+    wait_until(SOON, "its end", || standby.ended().is_some()).unwrap();
+    standby.ended().unwrap()
+}
+
+fn wait_stopped(standby: &mut Standby) -> Stop {
+    wait_until(SOON, "it to be stopped", || standby.stopped().is_some()).unwrap();
+    standby.stopped().unwrap()
+}
+
+#[test]
+fn it_runs_until_it_is_asked_to_end() {
+    let place = Place::of("asked");
+    let mut standby = place.start("echo $$ >$DIR/shell.pid; sleep 1000; true", LONG);
+    let shell = place.pid("shell");
+    assert_eq!(standby.pid(), shell);
+    assert_eq!((standby.ended(), standby.stopped()), (None, None));
+    assert!(standby.news().is_some());
+    let guard = guard_of(shell);
+    standby.begin_stop();
+    assert_eq!(wait_stopped(&mut standby), GONE);
+    assert_eq!(standby.ended(), Some(CommandExit::Signal(15)));
+    assert!(standby.news().is_none(), "there will be none");
+    wait_gone(&[shell, guard]);
+}
+
+#[test]
+fn how_it_ends_by_itself_is_told() {
+    let place = Place::of("ends");
+    let mut standby = place.start("exit 3", LONG);
+    assert_eq!(wait_ended(&mut standby), CommandExit::Code(3));
+    assert_eq!(wait_stopped(&mut standby), GONE);
+    let mut standby = place.start("kill -64 $$", LONG);
+    assert_eq!(wait_ended(&mut standby), CommandExit::Signal(64));
+    standby.begin_stop();
+    assert_eq!(wait_stopped(&mut standby), GONE);
+}
+
+#[test]
+fn news_wakes_who_polls() {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let place = Place::of("polls");
+    let mut standby = place.start("exit 0", LONG);
+    let until = Instant::now() + SOON;
+    while standby.stopped().is_none() && Instant::now() < until {
+        let line = standby.news().unwrap();
+        poll(
+            &mut [PollFd::new(line, PollFlags::POLLIN)],
+            PollTimeout::from(10_000u16),
+        )
+        .unwrap();
+    }
+    assert_eq!(standby.ended(), Some(CommandExit::Code(0)));
+}
+
+/// The shell ends, the daemon and its child, each of a session of its own, are stopped all the same.
+const DAEMON: &str = "setsid sh -c 'setsid sleep 1000 & echo $! >$DIR/child.pid; \
+                      echo $$ >$DIR/daemon.pid; wait' &";
+
+#[test]
+fn daemons_are_stopped_too() {
+    let place = Place::of("daemons");
+    let mut standby = place.start(DAEMON, LONG);
+    assert_eq!(wait_ended(&mut standby), CommandExit::Code(0));
+    let daemons = ["daemon", "child"].map(|name| place.pid(name));
+    assert_eq!(standby.stopped(), None);
+    let guard = guard_of(daemons[0]);
+    standby.begin_stop();
+    assert_eq!(wait_stopped(&mut standby), GONE);
+    wait_gone(&[daemons[0], daemons[1], guard]);
+}
+
+#[test]
+fn who_does_not_listen_is_killed_when_the_time_is_over() {
+    let place = Place::of("deaf");
+    // What has to end for the test to go on must not be what is to be killed.
+    let line = "trap '' TERM; echo $$ >$DIR/shell.pid; while :; do sleep 0.01; done";
+    let mut standby = place.start(line, SHORT);
+    let shell = place.pid("shell");
+    let begun = Instant::now();
+    standby.begin_stop();
+    standby.begin_stop();
+    assert_eq!(wait_stopped(&mut standby), KILLED);
+    assert!(begun.elapsed() >= SHORT);
+    assert_eq!(standby.ended(), Some(CommandExit::Signal(9)));
+    wait_gone(&[shell]);
+}
+
+#[test]
+fn no_time_of_grace_is_a_kill() {
+    let place = Place::of("no-grace");
+    let line = "trap '' TERM; echo $$ >$DIR/shell.pid; sleep 1000; true";
+    let mut standby = place.start(line, Duration::ZERO);
+    let shell = place.pid("shell");
+    standby.begin_stop();
+    assert_eq!(wait_stopped(&mut standby), KILLED);
+    wait_gone(&[shell]);
+}
+
+#[test]
+fn who_is_stopped_can_be_ended_and_killed() {
+    for (ignored, grace, stop) in [("", LONG, GONE), ("trap '' TERM; ", SHORT, KILLED)] {
+        let place = Place::of("stopped");
+        let line = format!("{ignored}echo $$ >$DIR/shell.pid; while :; do kill -STOP $$; done");
+        let mut standby = place.start(line, grace);
+        let shell = place.pid("shell");
+        let stopped = || stat(shell).unwrap()[0] == "T";
+        wait_until(SOON, "it to be stopped", stopped).unwrap();
+        standby.begin_stop();
+        assert_eq!(wait_stopped(&mut standby), stop);
+        wait_gone(&[shell]);
+    }
+}
+
+#[test]
+fn it_may_take_its_time_within_the_grace() {
+    let place = Place::of("slow");
+    let line = "trap 'sleep 0.3; echo done >$DIR/cleanup; exit 0' TERM; \
+                echo $$ >$DIR/shell.pid; while :; do sleep 0.01; done";
+    let mut standby = place.start(line, LONG);
+    place.pid("shell");
+    standby.begin_stop();
+    assert_eq!(wait_stopped(&mut standby), GONE);
+    assert_eq!(standby.ended(), Some(CommandExit::Code(0)));
+    assert_eq!(place.read("cleanup"), "done\n");
+}
+
+#[test]
+fn it_does_not_outlive_who_started_it() {
+    let place = Place::of("dropped");
+    let standby = place.start(format!("{DAEMON} sleep 1000; true"), LONG);
+    let (shell, daemons) = (
+        standby.pid(),
+        ["daemon", "child"].map(|name| place.pid(name)),
+    );
+    let guard = guard_of(shell);
+    let begun = Instant::now();
+    drop(standby);
+    assert!(begun.elapsed() < SOON / 10, "nobody waits for that");
+    wait_gone(&[shell, daemons[0], daemons[1], guard]);
+}
+
+/// This test is the run as well: itself, called with that variable.
+#[test]
+fn it_does_not_outlive_a_run_that_is_killed() {
+    const AS_RUN: &str = "STANDBY_TEST_AS_RUN";
+    if let Some(dir) = std::env::var_os(AS_RUN) {
+        let line = format!("echo $$ >$DIR/shell.pid; {DAEMON} sleep 1000; true");
+        let place = Place(dir.into());
+        let _standby = place.start(line, LONG);
+        std::thread::sleep(2 * SOON);
+        panic!("should have been killed");
+    }
+    let place = Place::of("killed");
+    let mut run = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "it_does_not_outlive_a_run_that_is_killed"])
+        .env(AS_RUN, &place.0)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let [shell, daemon, child] = ["shell", "daemon", "child"].map(|name| place.pid(name));
+    let guard = guard_of(shell);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    wait_gone(&[shell, daemon, child, guard]);
+}
+
+#[test]
+fn deaf_ones_do_not_outlive_who_started_them_either() {
+    let place = Place::of("dropped-deaf");
+    let line = format!("trap '' TERM; {DAEMON} while :; do sleep 0.01; done");
+    let standby = place.start(line, SHORT);
+    let (shell, daemon) = (standby.pid(), place.pid("daemon"));
+    let guard = guard_of(shell);
+    drop(standby);
+    wait_gone(&[shell, daemon, place.pid("child"), guard]);
+}
+
+#[test]
+fn it_is_kept_if_that_is_wished() {
+    let place = Place::of("kept");
+    let standby = place.start(format!("echo $$ >$DIR/shell.pid; {DAEMON} wait"), SHORT);
+    let all = ["shell", "daemon", "child"].map(|name| place.pid(name));
+    let guard = guard_of(all[0]);
+    standby.keep();
+    wait_gone(&[guard]);
+    // It has ended, so nobody is left who could stop them.
+    assert!(all.iter().all(|pid| lives(*pid)));
+}
+
+#[test]
+fn without_a_guard_the_run_stops_what_it_can() {
+    let place = Place::of("unguarded");
+    let mut standby = place.start("trap '' TERM; sleep 1000; true", LONG);
+    let shell = standby.pid();
+    let guard = guard_of(shell);
+    kill(Pid::from_raw(guard), Signal::SIGKILL).unwrap();
+    assert_eq!(wait_ended(&mut standby), CommandExit::Signal(9));
+    let lost = Stop {
+        killed: false,
+        left: true,
+    };
+    assert_eq!(standby.stopped(), Some(lost));
+    assert!(standby.news().is_none());
+    assert!(lives(shell), "it may be serving");
+    standby.begin_stop();
+    wait_gone(&[shell, guard]);
+    assert_eq!(standby.stopped(), Some(lost));
+}
+
+#[test]
+fn what_means_its_whole_group_does_not_mean_the_guard() {
+    let place = Place::of("group");
+    let until = "while [ ! -s $DIR/daemon.pid ]; do sleep 0.01; done";
+    let mut standby = place.start(format!("{DAEMON} {until}; kill -KILL 0"), LONG);
+    assert_eq!(wait_ended(&mut standby), CommandExit::Signal(9));
+    assert_eq!(standby.stopped(), None, "the daemon has another");
+    standby.begin_stop();
+    assert_eq!(wait_stopped(&mut standby), GONE);
+    wait_until(SOON, "nobody", || place.processes().is_empty()).unwrap();
+}
+
+#[test]
+fn it_is_started_as_our_caller_would_have() {
+    let place = Place::of("started");
+    let mut environment = place.environment();
+    environment.push(c"OTHER=a b\xff=\n".into());
+    let mut mask = SigSet::from(Signal::SIGUSR1);
+    mask.add(Signal::SIGHUP);
+    // Of the shell itself: dash(1) gives its children an empty mask.
+    let status = "while read -r line; do echo \"$line\"; done </proc/$$/status >$DIR/status; \
+                  tr '\\0' '\\n' </proc/self/environ >$DIR/environ; \
+                  cat /proc/self/oom_score_adj >$DIR/oom; pwd >$DIR/pwd";
+    let mut standby = place.start_as(status, &environment, &mask, LONG);
+    assert_eq!(wait_ended(&mut standby), CommandExit::Code(0));
+
+    let status = fs::read_to_string(place.0.join("status")).unwrap();
+    let field = |name| field(&status, name);
+    let bit = |signal: Signal| 1u64 << (signal as i32 - 1);
+    assert_eq!(field("SigBlk:"), bit(Signal::SIGUSR1) | bit(Signal::SIGHUP));
+    // The test's own caller may ignore some; SIGPIPE is ignored by Rust's runtime, and not by it.
+    assert_eq!(field("SigIgn:") & bit(Signal::SIGPIPE), 0);
+
+    let environ = fs::read(place.0.join("environ")).unwrap();
+    let has = |wanted: &[u8]| environ.windows(wanted.len()).any(|part| part == wanted);
+    assert!(has(b"OTHER=a b\xff=\n"));
+    let names = environ.split(|byte| *byte == b'\n');
+    let names = names.filter(|line| line.contains(&b'=') && !line.starts_with(b"OTHER="));
+    let mut names: Vec<_> = names
+        .map(|l| l.split(|b| *b == b'=').next().unwrap())
+        .collect();
+    names.sort_unstable();
+    // The shell adds PWD, and some others more.
+    names.retain(|name| !matches!(*name, b"PWD" | b"SHLVL" | b"_" | b"OLDPWD"));
+    assert_eq!(names, [&b"DIR"[..], b"PATH"]);
+
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    assert_eq!(place.read("oom"), own);
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(place.read("pwd").trim(), here.to_str().unwrap());
+}
+
+#[test]
+fn the_guard_has_nothing_of_anybodys() {
+    let place = Place::of("guard");
+    let standby = place.start("sleep 1000; true", LONG);
+    let guard = guard_of(standby.pid());
+    // Where that is permitted: CAP_SYS_RESOURCE.
+    if capabilities() & 1 << 24 != 0 {
+        let score = fs::read_to_string(format!("/proc/{guard}/oom_score_adj")).unwrap();
+        assert_eq!(score.trim(), "-1000");
+    }
+    let target = |name: &str| fs::read_link(format!("/proc/{guard}/{name}")).unwrap();
+    let files: Vec<_> = fs::read_dir(format!("/proc/{guard}/fd")).unwrap().collect();
+    let null = |fd: &str| target(&format!("fd/{fd}")) == Path::new("/dev/null");
+    assert!(null("0") && null("1") && null("2"));
+    assert_eq!(files.len(), 5, "these, the line, and a signalfd");
+    assert_eq!(target("cwd"), Path::new("/"));
+    let stat = stat(guard).unwrap();
+    assert_eq!(
+        [&stat[2], &stat[3]],
+        [&guard.to_string(); 2],
+        "its own session"
+    );
+}
+
+#[test]
+fn no_file_of_ours_is_its_own() {
+    let place = Place::of("files");
+    // Inherited by whoever is not careful.
+    let ours = nix::unistd::dup(fs::File::open("/dev/zero").unwrap()).unwrap();
+    let mut standby = place.start("ls -l /proc/self/fd/ >$DIR/files", LONG);
+    assert_eq!(wait_ended(&mut standby), CommandExit::Code(0));
+    drop(ours);
+    let files = place.read("files");
+    let mut files: Vec<(&str, &str)> = files
+        .lines()
+        .filter_map(|line| line.rsplit_once(" -> "))
+        .map(|(before, target)| (before.rsplit(' ').next().unwrap(), target))
+        .collect();
+    files.sort_unstable();
+    let fds: Vec<&str> = files.iter().map(|(fd, _)| *fd).collect();
+    assert_eq!(fds, ["0", "1", "2", "3"], "{files:?}");
+    assert_eq!(files[0].1, "/dev/null");
+    assert!(files[3].1.ends_with("/fd"), "that of ls itself: {files:?}");
+}
+
+#[test]
+fn a_line_of_any_bytes_arrives() {
+    let place = Place::of("bytes");
+    let mut line = OsString::from("printf '%s\\n' '");
+    line.push(OsStr::from_bytes(b"\xff\xfe \t\n--x"));
+    line.push("' >$DIR/said");
+    let mut standby = place.start(line, LONG);
+    assert_eq!(wait_ended(&mut standby), CommandExit::Code(0));
+    let said = fs::read(place.0.join("said")).unwrap();
+    assert_eq!(said, b"\xff\xfe \t\n--x\n");
+}
+
+#[test]
+fn what_cannot_be_started_is_an_error() {
+    let place = Place::of("errors");
+    let start = |program: &str, line: &OsStr| {
+        let (environment, mask) = (place.environment(), SigSet::empty());
+        let program = Path::new(program);
+        let error = Standby::start_by(program, line, &environment, &mask, LONG).unwrap_err();
+        format!("{error:#}")
+    };
+    let syngate = env!("CARGO_BIN_EXE_syngate");
+    let missing = start("/nonexistent/syngate", OsStr::new("true"));
+    assert!(missing.contains("No such file"), "{missing}");
+    // What is no guard says nothing, or is no syngate.
+    let other = start("/bin/true", OsStr::new("true"));
+    assert!(other.contains("guard"), "{other}");
+    // The longest word that execve(2) takes, once as such and once with what sh is told besides.
+    let longest = OsString::from(" ".repeat(128 * 1024 - 1));
+    let long = start(syngate, &longest);
+    assert!(
+        long.contains("sh can't be started: Argument list too long"),
+        "{long}"
+    );
+    let mut longer = longest;
+    longer.push(" ");
+    let long = start(syngate, &longer);
+    assert!(
+        long.contains("the guard of the standby can't be started"),
+        "{long}"
+    );
+}
