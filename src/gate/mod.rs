@@ -34,6 +34,9 @@ pub struct Settings {
     pub who: Who,
     /// `--xtables-wait`.
     pub xtables_wait: Duration,
+    /// How long the rules may stay once the gate is open. The kernel opens it at the deadline all the
+    /// same; a watchdog leaves a living run its rules until then and so much longer.
+    pub lingers: Duration,
 }
 
 /// What the kernel shall contain while the gate is closed. Pure data, the same for all backends.
@@ -54,6 +57,24 @@ pub enum Steer {
     Drop,
     /// Into this queue, NFQUEUE, where it waits for a verdict; on, if nobody reads the queue.
     Queue(QueueNum),
+    /// To this port of the same address (NAT), where a standby listens. In prerouting and output,
+    /// whatever the scope's hook is. What was redirected goes on after the gate has opened, until
+    /// its rules are removed. What is counted are connections: NAT sees only their first SYN.
+    Redirect(u16),
+}
+
+impl Steer {
+    /// Whether it translates addresses (NAT).
+    pub fn translates(self) -> bool {
+        matches!(self, Steer::Redirect(_))
+    }
+
+    /// As on a host that has no NAT, if a test wants it.
+    fn fail_on_demand(self) -> Result<()> {
+        let fails = self.translates() && crate::fault::is("no-nat");
+        anyhow::ensure!(!fails, Lacking::nat("not here, for a test"));
+        Ok(())
+    }
 }
 
 /// The moment at which the kernel opens the gate by itself.
@@ -97,8 +118,9 @@ pub trait Backend {
     /// Whether the rules are there, as far as a cheap look tells.
     fn intact(&mut self) -> bool;
 
-    /// Whether [`Backend::remove`] takes a base chain away: then the kernel drops what is in any queue
-    /// of the network namespace (nf_queue_nf_hook_drop()).
+    /// Whether [`Backend::remove`] takes hooks away, a base chain's or those of connection tracking:
+    /// then the kernel drops what is in any queue of the network namespace
+    /// (nf_queue_nf_hook_drop()).
     fn empties_queues(&self) -> bool;
 
     /// What the user should know of how it is done here.

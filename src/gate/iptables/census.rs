@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use super::save::words;
 use super::variant::{Programs, Variant};
 use super::{has_ipv6, installed_variants};
+use crate::gate::PREFIX;
 use crate::ports::PortSet;
 use crate::sockets::Family;
 
@@ -29,7 +30,12 @@ pub struct Holding {
     pub rules: usize,
     /// Ports sent elsewhere before the input hook: the port, and by which chain.
     pub redirected: Vec<(u16, String)>,
+    /// A rule that is not ours does NAT.
+    pub nat: bool,
 }
+
+/// The targets of x_tables that do NAT.
+pub const NAT_TARGETS: [&str; 5] = ["DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"];
 
 /// Which variant plain `iptables` is.
 pub fn default_variant() -> Option<Variant> {
@@ -107,10 +113,18 @@ fn read(saved: &str) -> Holding {
             holding.rules += 1;
             if table == "nat" {
                 holding.redirected.extend(redirected(&line[at..]));
+                holding.nat |= does_nat(&line[at..]);
             }
         }
     }
     holding
+}
+
+fn does_nat(rule: &str) -> bool {
+    let words = words(rule);
+    let mut pairs = words.windows(2);
+    !rule.contains(PREFIX)
+        && pairs.any(|pair| pair[0] == "-j" && NAT_TARGETS.contains(&pair[1].as_str()))
 }
 
 /// `-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80`.

@@ -2,13 +2,15 @@
 //!
 //! A run has a chain of its own, which the built-in chain jumps to: its packets are new SYNs, and
 //! they get there only until the kernel's deadline. It lets through what the scope excludes, and
-//! sends what is gated to a second chain, of one rule, which counts and drops. Opening and closing
-//! single ports replaces the first chain's rules; the count is not lost by that.
+//! sends what is gated to a second chain, of one rule, which counts and drops (or whatever becomes of
+//! a stopped SYN). Opening and closing single ports replaces the first chain's rules; the count is
+//! not lost by that.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::gate::scope::{Scope, Where};
+use super::save::Part;
+use crate::gate::scope::Where;
 use crate::gate::{PREFIX, Rules, Steer};
 use crate::ports::PortSet;
 use crate::sockets::Family;
@@ -43,7 +45,7 @@ pub fn chain(id: &str) -> String {
     format!("{PREFIX}{id}")
 }
 
-/// The chain that counts and drops.
+/// The chain that counts and drops, or sends elsewhere.
 pub fn stop_chain(id: &str) -> String {
     format!("{PREFIX}{id}_s")
 }
@@ -56,48 +58,58 @@ pub fn recent_name(id: &str, family: Family) -> String {
     }
 }
 
-/// The table and the built-in chain.
-pub fn place(scope: &Scope) -> (&'static str, &'static str) {
-    match scope.hook {
-        Where::Input => ("filter", "INPUT"),
+/// The table and the built-in chains.
+pub fn place(rules: &Rules) -> (&'static str, &'static [&'static str]) {
+    match (rules.steer, rules.scope.hook) {
+        // What comes in, and what this host sends to itself.
+        (Steer::Redirect(_), _) => ("nat", &["PREROUTING", "OUTPUT"]),
+        (_, Where::Input) => ("filter", &["INPUT"]),
         // Before connection tracking and NAT.
-        Where::Prerouting => ("raw", "PREROUTING"),
+        (_, Where::Prerouting) => ("raw", &["PREROUTING"]),
     }
 }
 
 impl Script<'_> {
-    /// Makes both chains, and the jump to them, before all other rules: an ACCEPT would end the
-    /// packet's way through the chain.
-    pub fn install(&self, comment: &str, clock: &Clock) -> String {
-        let (table, built_in) = place(&self.rules.scope);
+    /// Makes both chains, and the jumps to them, before all other rules: an ACCEPT would end the
+    /// packet's way through the chain. What stands of this run is replaced in the same change: NAT
+    /// may end with its last rule, and with it the connections that were redirected.
+    pub fn install(&self, comment: &str, clock: &Clock, standing: &Part) -> String {
+        let (table, built_in) = place(self.rules);
         let (chain, stop) = (chain(self.id), stop_chain(self.id));
         let verdict = match self.rules.steer {
-            Steer::Drop => "DROP".to_owned(),
-            Steer::Queue(number) => format!("NFQUEUE --queue-num {number} --queue-bypass"),
+            Steer::Drop => "-j DROP".to_owned(),
+            Steer::Queue(number) => format!("-j NFQUEUE --queue-num {number} --queue-bypass"),
+            // Without an address: it stays.
+            Steer::Redirect(port) => format!("-p tcp -j DNAT --to-destination :{port}"),
         };
+        // A chain that is declared is emptied (iptables-restore(8), --noflush).
         let mut script = format!("*{table}\n:{chain} - [0:0]\n:{stop} - [0:0]\n");
-        let _ = writeln!(script, "-A {stop} -j {verdict}");
+        for jump in standing.jumps_deleted() {
+            let _ = writeln!(script, "{jump}");
+        }
+        let _ = writeln!(script, "-A {stop} {verdict}");
         script.push_str(&self.chain_rules(&self.rules.ports));
-        let _ = writeln!(
-            script,
-            "-I {built_in} 1 -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN{local}{clock} -m comment \
-             --comment \"{comment}\" -j {chain}",
-            local = match self.rules.scope.hook {
-                Where::Input => "",
-                Where::Prerouting => " -m addrtype --dst-type LOCAL",
-            },
-            clock = self.clock(clock),
-            comment = fit_comment(comment),
-        );
+        for built_in in built_in {
+            let _ = writeln!(
+                script,
+                "-I {built_in} 1 -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN{local}{clock} -m \
+                 comment --comment \"{comment}\" -j {chain}",
+                local = match *built_in {
+                    "INPUT" => "",
+                    _ => " -m addrtype --dst-type LOCAL",
+                },
+                clock = self.clock(clock),
+                comment = fit_comment(comment),
+            );
+        }
         script.push_str("COMMIT\n");
         script
     }
 
     /// Gates `ports` and no others.
     pub fn replace_ports(&self, ports: &PortSet) -> String {
-        let (table, _) = place(&self.rules.scope);
+        let (table, _) = place(self.rules);
         let rules = self.chain_rules(ports);
-        // A chain that is declared is emptied (iptables-restore(8), --noflush).
         format!("*{table}\n:{} - [0:0]\n{rules}COMMIT\n", chain(self.id))
     }
 
@@ -121,7 +133,9 @@ impl Script<'_> {
         let scope = &self.rules.scope;
         let mut rules = String::new();
         if scope.allow_local {
-            let _ = writeln!(rules, "-A {chain} -i lo -j RETURN");
+            for way in self.ways() {
+                let _ = writeln!(rules, "-A {chain} {way} lo -j RETURN");
+            }
         }
         for network in scope.allow_from.of(self.family) {
             let _ = writeln!(rules, "-A {chain} -s {network} -j RETURN");
@@ -135,7 +149,7 @@ impl Script<'_> {
         let interfaces: Vec<String> = scope
             .interfaces
             .iter()
-            .map(|i| format!(" -i {i}"))
+            .flat_map(|name| self.ways().iter().map(move |way| format!(" {way} {name}")))
             .collect();
         for to in or_nothing(&to) {
             for interface in or_nothing(&interfaces) {
@@ -148,6 +162,15 @@ impl Script<'_> {
             }
         }
         rules
+    }
+
+    /// How an interface is matched. What comes in goes out by none yet, and what this host sends came
+    /// in by none: each packet has one of them.
+    fn ways(&self) -> &'static [&'static str] {
+        match self.rules.steer {
+            Steer::Redirect(_) => &["-i", "-o"],
+            Steer::Drop | Steer::Queue(_) => &["-i"],
+        }
     }
 }
 
@@ -167,7 +190,7 @@ pub fn script(
         (Family::V6, "ip6tables", "::"),
     ] {
         if rules.scope.gates(family) {
-            let script = Script { id, family, rules }.install(comment, &clock);
+            let script = Script { id, family, rules }.install(comment, &clock, &Part::default());
             let _ = write!(
                 text,
                 "# {program}{suffix}-restore --noflush, then echo +{any} \
@@ -236,7 +259,7 @@ pub fn date_stop(since_1970: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::scope::{Networks, parse_networks};
+    use crate::gate::scope::{Networks, Scope, parse_networks};
 
     fn rules(ports: &str, scope: Scope) -> Rules {
         Rules {
@@ -280,16 +303,61 @@ mod tests {
                 interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
             },
         );
-        let text = script(&rules, Family::V4).install("who", &Clock::Recent(30));
+        let none = Part::default();
+        let text = script(&rules, Family::V4).install("who", &Clock::Recent(30), &none);
         assert!(text.starts_with("*raw\n"), "{text}");
         assert!(text.contains("-i lo -j RETURN\n"), "{text}");
         assert!(text.contains("-s 10.9.0.0/16 -j RETURN\n"), "{text}");
         assert!(!text.contains("::1"), "{text}");
         assert!(text.contains(" -m addrtype --dst-type LOCAL "), "{text}");
         assert_eq!(text.matches("--dports 80,8000:8010 ").count(), 4, "{text}");
-        let text = script(&rules, Family::V6).install("who", &Clock::Until("T".to_owned()));
+        let until = Clock::Until("T".to_owned());
+        let text = script(&rules, Family::V6).install("who", &until, &none);
         assert!(text.contains("-m time --datestop T "), "{text}");
         assert_eq!(text.matches("--dports").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn a_redirect_is_nat_of_what_comes_in_and_of_what_this_host_sends_itself() {
+        let scope = Scope {
+            hook: Where::Prerouting,
+            allow_local: true,
+            interfaces: vec!["eth0".to_owned()],
+            ..Scope::default()
+        };
+        let rules = Rules {
+            steer: Steer::Redirect(81),
+            ..rules("80", scope)
+        };
+        let standing = Part {
+            jumps: vec!["-A OUTPUT -j syngate_0123456789abcdef".to_owned()],
+            ..Part::default()
+        };
+        let clock = Clock::Until("T".to_owned());
+        let text = script(&rules, Family::V6).install("who", &clock, &standing);
+        let chain = "syngate_0123456789abcdef";
+        let jump = format!(
+            "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -m addrtype --dst-type LOCAL -m time \
+             --datestop T -m comment --comment \"who\" -j {chain}"
+        );
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "*nat".to_owned(),
+                format!(":{chain} - [0:0]"),
+                format!(":{chain}_s - [0:0]"),
+                format!("-D OUTPUT -j {chain}"),
+                format!("-A {chain}_s -p tcp -j DNAT --to-destination :81"),
+                format!("-A {chain} -i lo -j RETURN"),
+                format!("-A {chain} -o lo -j RETURN"),
+                format!("-A {chain} -i eth0 -p tcp -m multiport --dports 80 -j {chain}_s"),
+                format!("-A {chain} -o eth0 -p tcp -m multiport --dports 80 -j {chain}_s"),
+                format!("-I PREROUTING 1 {jump}"),
+                format!("-I OUTPUT 1 {jump}"),
+                "COMMIT".to_owned(),
+            ]
+        );
     }
 
     #[test]

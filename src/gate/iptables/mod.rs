@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
-use self::compile::{Clock, Script, date_stop};
+use self::compile::{Clock, Script, date_stop, place};
 use self::save::{Part, parts};
 use self::variant::{LockHeld, Programs, Variant};
 use super::choice::{Kind, Lacking};
@@ -28,8 +28,8 @@ use super::{Backend, Deadline, Rules, Settings};
 use crate::ports::PortSet;
 use crate::sockets::Family;
 
-/// Where the kernel's deadline follows the wall clock, only the rules themselves tell whether
-/// somebody has removed them: they are listed this often.
+/// Where the kernel's deadline follows the wall clock, or several jumps have one list, only the
+/// rules themselves tell whether somebody has removed them: they are listed this often.
 pub const LIST_EVERY: Duration = Duration::from_millis(250);
 /// How much later than `--max-closed` the kernel may open by itself.
 const LATEST: Duration = Duration::from_secs(1);
@@ -48,6 +48,7 @@ pub struct Iptables {
     id: String,
     who: Who,
     wait: Duration,
+    lingers: Duration,
     /// What shall stand, until it is removed.
     rules: Option<Rules>,
     /// What does stand.
@@ -61,6 +62,8 @@ pub struct Iptables {
     found_intact: bool,
     /// Whether the kernel has taken anything.
     changed: bool,
+    /// Whether xt_recent can't be used: it is not tried again, since undoing that may end NAT.
+    by_date: bool,
 }
 
 struct Installed {
@@ -90,6 +93,7 @@ impl Iptables {
             id: settings.run.clone(),
             who: settings.who.clone(),
             wait: settings.xtables_wait,
+            lingers: settings.lingers,
             rules: None,
             installed: None,
             watchdog: None,
@@ -98,6 +102,7 @@ impl Iptables {
             listed_at: Instant::now(),
             found_intact: true,
             changed: false,
+            by_date: false,
         })
     }
 
@@ -133,7 +138,11 @@ impl Iptables {
         self.listed(&families)?;
         if !self.watchdog.as_mut().is_some_and(Watchdog::lives) {
             let kind = Kind::Iptables(self.variant);
-            self.watchdog = Some(Watchdog::start(kind, &self.id, until)?);
+            let watchdog = Watchdog::start(kind, &self.id, until + self.lingers)?;
+            self.watchdog = Some(watchdog);
+        }
+        if self.by_date {
+            return self.make_by_date(rules, &families, until);
         }
         let mut tries = 0;
         let refused = loop {
@@ -143,7 +152,7 @@ impl Iptables {
             match self.make_with(rules, &families, armed_for, until) {
                 // The lock of iptables took time that the rules' seconds had counted on.
                 Err(error) if error.is::<TooLate>() && tries < MAKE_TRIES => (),
-                Err(error) if error.is::<LockHeld>() => return Err(error),
+                Err(error) if error.is::<LockHeld>() || error.is::<Lacking>() => return Err(error),
                 Err(error) if error.is::<TooLate>() || error.is::<NotUndone>() => {
                     return Err(error);
                 }
@@ -151,13 +160,18 @@ impl Iptables {
                 Ok(()) => return Ok(()),
             }
         };
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let stop = Clock::Until(date_stop(since_1970 + time_left(until)?));
-        self.make_with(rules, &families, stop, until)?;
+        self.make_by_date(rules, &families, until)?;
+        self.by_date = true;
         self.remark(&format!(
             "the kernel opens the gate by the wall clock, since xt_recent can't be used: {refused:#}"
         ));
         Ok(())
+    }
+
+    fn make_by_date(&mut self, rules: &Rules, families: &[Family], until: Deadline) -> Result<()> {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let stop = Clock::Until(date_stop(since_1970 + time_left(until)?));
+        self.make_with(rules, families, stop, until)
     }
 
     fn make_with(
@@ -168,14 +182,18 @@ impl Iptables {
         until: Deadline,
     ) -> Result<()> {
         let comment = self.who.again().to_string();
+        let standing = match self.changed {
+            true => self.listed(families)?,
+            false => vec![Part::default(); families.len()],
+        };
         let mut made = Vec::new();
-        for family in families {
+        for (family, standing) in families.iter().zip(&standing) {
             let script = Script {
                 id: &self.id,
                 family: *family,
                 rules,
             };
-            let script = script.install(&comment, &clock);
+            let script = script.install(&comment, &clock, standing);
             match self.restore(*family, &script) {
                 Ok(()) => {
                     self.changed = true;
@@ -184,12 +202,15 @@ impl Iptables {
                 Err(error) if *family == Family::V6 && no_such_table(&error) => {
                     self.remark(&format!("IPv6 is not gated: {error:#}"));
                 }
+                Err(error) if rules.steer.translates() && no_such_table(&error) => {
+                    return Err(Lacking::nat(error).into());
+                }
                 Err(error) => return Err(self.undo(error)),
             }
         }
         anyhow::ensure!(!made.is_empty(), Lacking(self.remarks.join("; ")));
         if let Clock::Recent(seconds) = clock
-            && let Err(error) = self.arm(&made, &rules.ports, seconds, until)
+            && let Err(error) = self.arm(&made, rules, seconds, until)
         {
             return Err(self.undo(error));
         }
@@ -205,16 +226,10 @@ impl Iptables {
     }
 
     /// Closes, once it is seen that the rules stand.
-    fn arm(
-        &self,
-        families: &[Family],
-        ports: &PortSet,
-        seconds: u64,
-        until: Deadline,
-    ) -> Result<()> {
-        let listed = common_ports(&self.listed(families)?);
+    fn arm(&self, families: &[Family], rules: &Rules, seconds: u64, until: Deadline) -> Result<()> {
+        let listed = common_ports(&self.listed(families)?, rules);
         anyhow::ensure!(
-            listed == *ports,
+            listed == rules.ports,
             "iptables took the rules, but lists {} as the gated ports",
             listed.brief()
         );
@@ -324,7 +339,6 @@ impl Iptables {
                 .listed(&installed.families)
                 .map_or(0, |parts| parts.iter().map(|part| part.syns_stopped).sum());
         }
-        self.erase()?;
         self.make(&rules, until)
     }
 
@@ -343,6 +357,7 @@ impl Backend for Iptables {
     }
 
     fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
+        rules.steer.fail_on_demand()?;
         self.make(rules, until)?;
         self.rules = Some(rules.clone());
         Ok(())
@@ -372,7 +387,8 @@ impl Backend for Iptables {
                 false => PortSet::EMPTY,
             });
         }
-        Ok(common_ports(&self.listed(&installed.families)?))
+        let listed = self.listed(&installed.families)?;
+        Ok(common_ports(&listed, &installed.rules))
     }
 
     fn syns_stopped(&mut self) -> Result<u64> {
@@ -395,21 +411,28 @@ impl Backend for Iptables {
         };
         if matches!(installed.clock, Clock::Recent(_)) {
             let mut families = installed.families.iter();
-            return families.all(|family| recent::exists(&self.id, *family));
+            let exist = families.all(|family| recent::exists(&self.id, *family));
+            // A list is there as long as any of the jumps.
+            if !exist || jumps(&installed.rules) == 1 {
+                return exist;
+            }
         }
         if self.listed_at.elapsed() >= LIST_EVERY {
+            let jumps = jumps(&installed.rules);
             let listed = self.listed(&installed.families);
             self.listed_at = Instant::now();
             // What can't be listed may still be there.
             self.found_intact = listed.map_or(true, |parts| {
-                parts.iter().all(|part| !part.jumps.is_empty())
+                parts.iter().all(|part| part.jumps.len() >= jumps)
             });
         }
         self.found_intact
     }
 
     fn empties_queues(&self) -> bool {
-        false // the built-in chains stay
+        // The built-in chains stay; connection tracking may go with the last rule that needs it.
+        let rules = self.rules.as_ref();
+        rules.is_some_and(|rules| rules.steer.translates())
     }
 
     fn remarks(&self) -> &[String] {
@@ -432,10 +455,16 @@ impl Backend for Iptables {
     }
 }
 
+/// How many jumps lead to the chains of a run.
+fn jumps(rules: &Rules) -> usize {
+    let (_, built_in) = place(rules);
+    built_in.len()
+}
+
 /// The ports that are gated for all IP versions, and that packets are led to.
-fn common_ports(parts: &[Part]) -> PortSet {
+fn common_ports(parts: &[Part], rules: &Rules) -> PortSet {
     let mut shut = parts.iter().map(|part| match part.jumps.len() {
-        1 => part.ports.clone(),
+        n if n == jumps(rules) => part.ports.clone(),
         _ => PortSet::EMPTY,
     });
     let first = shut.next().unwrap_or_default();

@@ -92,7 +92,7 @@ fn rule(
     let part = parts.entry(id.to_owned()).or_default();
     let own = id_of(chain).is_some();
     if !own {
-        jump(rule, chain, &value, part);
+        jump(rule, &value, part);
     } else if chain.ends_with("_s") {
         let packets = counters.trim_start_matches('[').split(':').next();
         part.syns_stopped += packets.and_then(|n| n.parse().ok()).unwrap_or(0);
@@ -113,10 +113,11 @@ fn rule(
     }
 }
 
-fn jump<'a>(rule: &str, chain: &str, value: &impl Fn(&str) -> Option<&'a str>, part: &mut Part) {
+fn jump<'a>(rule: &str, value: &impl Fn(&str) -> Option<&'a str>, part: &mut Part) {
     part.jumps.push(rule.to_owned());
     part.who = value("--comment").and_then(Who::parse);
-    if chain == "PREROUTING" {
+    // In the table nat it is one of two, and nobody has chosen it.
+    if part.table == "raw" {
         part.scope.hook = Where::Prerouting;
     }
     let seconds = value("--seconds").and_then(|seconds| seconds.parse().ok());
@@ -159,12 +160,16 @@ pub fn words(rule: &str) -> Vec<String> {
 }
 
 impl Part {
+    /// What removes the jumps.
+    pub fn jumps_deleted(&self) -> impl Iterator<Item = String> {
+        self.jumps.iter().map(|rule| rule.replacen("-A ", "-D ", 1))
+    }
+
     /// What removes it, in one change.
     pub fn delete(&self) -> String {
-        let jumps = self.jumps.iter().map(|rule| rule.replacen("-A ", "-D ", 1));
         let flushes = self.chains.iter().map(|chain| format!("-F {chain}"));
         let deletes = self.chains.iter().map(|chain| format!("-X {chain}"));
-        let lines: Vec<String> = jumps.chain(flushes).chain(deletes).collect();
+        let lines: Vec<String> = self.jumps_deleted().chain(flushes).chain(deletes).collect();
         format!("*{}\n{}\nCOMMIT\n", self.table, lines.join("\n"))
     }
 }
@@ -226,6 +231,37 @@ COMMIT
                 "COMMIT"
             ]
         );
+    }
+
+    /// As iptables-save 1.8.9 printed it.
+    const REDIRECTED: &str = "\
+*nat
+:PREROUTING ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:syngate_0123456789abcdef - [0:0]
+:syngate_0123456789abcdef_s - [0:0]
+[2:120] -A PREROUTING -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -m addrtype --dst-type LOCAL -m comment --comment \"syngate pid=1 since=2 syn=redirect command=x\" -j syngate_0123456789abcdef
+[1:60] -A OUTPUT -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -m addrtype --dst-type LOCAL -m comment --comment \"syngate pid=1 since=2 syn=redirect command=x\" -j syngate_0123456789abcdef
+[0:0] -A syngate_0123456789abcdef -i lo -j RETURN
+[0:0] -A syngate_0123456789abcdef -o lo -j RETURN
+[2:120] -A syngate_0123456789abcdef -i eth9 -p tcp -m multiport --dports 80 -j syngate_0123456789abcdef_s
+[0:0] -A syngate_0123456789abcdef -o eth9 -p tcp -m multiport --dports 80 -j syngate_0123456789abcdef_s
+[2:120] -A syngate_0123456789abcdef_s -p tcp -j DNAT --to-destination :81
+COMMIT
+";
+
+    #[test]
+    fn reads_and_deletes_both_ways_of_a_redirect() {
+        let part = &parts(REDIRECTED)["0123456789abcdef"];
+        assert_eq!(part.ports.to_string(), "80");
+        assert_eq!((part.jumps.len(), part.syns_stopped), (2, 2));
+        assert_eq!(part.scope.to_string(), "--allow-local --interface eth9");
+        let script = part.delete();
+        assert!(
+            script.starts_with("*nat\n-D PREROUTING -p tcp "),
+            "{script}"
+        );
+        assert!(script.contains("\n-D OUTPUT -p tcp "), "{script}");
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use nftnl::{Hook, Priority};
+use nftnl::{ChainType, Hook, Priority};
 
 use crate::gate::scope::{Scope, Where, short};
 use crate::gate::{Rules, Steer};
@@ -36,6 +36,8 @@ const LOOPBACK: &str = "lo";
 const BEHIND_FILTER: Priority = 10;
 /// Before raw (-300), connection tracking (-200) and NAT (-100): the packet is as it came in.
 const BEFORE_ALL: Priority = -310;
+/// Before whoever else translates addresses (dstnat, -100): of two, the first one counts.
+const BEFORE_NAT: Priority = -110;
 /// A table's userdata holds a comment of at most 128 bytes, its NUL included (libnftnl/udata.h,
 /// NFTNL_UDATA_COMMENT_MAXLEN).
 const COMMENT_MAX: usize = 127;
@@ -49,17 +51,27 @@ pub struct Ruleset {
     pub comment: CString,
     /// The table goes when the socket that made it is closed.
     pub owned: bool,
-    /// Its chain sees packets. Without, it is only rehearsed: when a chain that does goes, the kernel
+    /// Its chains see packets. Without, it is only rehearsed: when a chain that does goes, the kernel
     /// drops whatever is in any queue of the network namespace (nf_queue_nf_hook_drop()).
     pub hooked: bool,
-    /// Where the chain sees packets, and when: before chains of a larger priority.
-    pub hook: Hook,
-    /// See [`Ruleset::hook`].
-    pub priority: Priority,
     /// What the set is filled with when the gate closes.
     pub ports: PortSet,
     /// The other sets that the rules look into.
     pub sets: Vec<NamedSet>,
+    /// Where its rules are.
+    pub chains: Vec<BaseChain>,
+}
+
+/// A chain that sees packets. It is named after its hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseChain {
+    /// What its rules may do: filter, or translate addresses (NAT). Those see only the first packet
+    /// of each connection.
+    pub kind: ChainType,
+    /// Where it sees packets, and when: before chains of a larger priority.
+    pub hook: Hook,
+    /// See [`BaseChain::hook`].
+    pub priority: Priority,
     /// What each rule is made of, left to right.
     pub rules: Vec<Vec<Term>>,
 }
@@ -100,10 +112,10 @@ pub enum Term {
     To(Family),
     /// The source address is not in the set.
     NotFrom(Family),
-    /// The interface that it came in by is in the set.
-    Via,
-    /// The interface that it came in by is not in the set.
-    NotVia,
+    /// That interface of its way is in the set.
+    Via(Way),
+    /// That interface of its way is not in the set.
+    NotVia(Way),
     /// The destination is an address of this host.
     ToThisHost,
     /// Count it.
@@ -115,25 +127,29 @@ pub enum Term {
     Queue(QueueNum),
     /// The same by the target NFQUEUE of x_tables, where the kernel lacks the expression.
     QueueByTarget(QueueNum),
+    /// Its connection goes to this port of the same address.
+    Redirect(u16),
+}
+
+/// Which of the interfaces on a packet's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The one that it came in by.
+    In,
+    /// The one that it goes out by: what this host sends came in by none.
+    Out,
 }
 
 /// Compiles the rules of run `id`; `comment` says who made them.
 pub fn compile(rules: &Rules, id: &str, comment: &str) -> Ruleset {
-    let scope = &rules.scope;
-    let (hook, priority) = match scope.hook {
-        Where::Input => (Hook::In, BEHIND_FILTER),
-        Where::Prerouting => (Hook::PreRouting, BEFORE_ALL),
-    };
     Ruleset {
         table: table_name(id),
         comment: fit_comment(comment),
         owned: true,
         hooked: true,
-        hook,
-        priority,
         ports: rules.ports.clone(),
-        sets: sets(scope),
-        rules: compile_rules(scope, rules.steer),
+        sets: sets(&rules.scope),
+        chains: chains(rules),
     }
 }
 
@@ -162,10 +178,27 @@ fn sets(scope: &Scope) -> Vec<NamedSet> {
     .collect()
 }
 
+/// NAT has to see what comes in and what this host sends to itself, each in a hook of its own.
+fn chains(rules: &Rules) -> Vec<BaseChain> {
+    let chain = |kind, hook, priority| BaseChain {
+        kind,
+        hook,
+        priority,
+        rules: compile_rules(&rules.scope, rules.steer, hook),
+    };
+    match (rules.steer, rules.scope.hook) {
+        (Steer::Redirect(_), _) => [Hook::PreRouting, Hook::Out]
+            .map(|hook| chain(ChainType::Nat, hook, BEFORE_NAT))
+            .into(),
+        (_, Where::Input) => vec![chain(ChainType::Filter, Hook::In, BEHIND_FILTER)],
+        (_, Where::Prerouting) => vec![chain(ChainType::Filter, Hook::PreRouting, BEFORE_ALL)],
+    }
+}
+
 /// One rule, or one for each IP version if addresses matter.
-fn compile_rules(scope: &Scope, steer: Steer) -> Vec<Vec<Term>> {
+fn compile_rules(scope: &Scope, steer: Steer, hook: Hook) -> Vec<Vec<Term>> {
     if scope.to.is_empty() && scope.allow_from.is_empty() {
-        return vec![rule(Vec::new(), scope, steer)];
+        return vec![rule(Vec::new(), scope, steer, hook)];
     }
     Family::ALL
         .into_iter()
@@ -178,27 +211,33 @@ fn compile_rules(scope: &Scope, steer: Steer) -> Vec<Vec<Term>> {
             if !scope.allow_from.of(family).is_empty() {
                 terms.push(Term::NotFrom(family));
             }
-            rule(terms, scope, steer)
+            rule(terms, scope, steer, hook)
         })
         .collect()
 }
 
-fn rule(addresses: Vec<Term>, scope: &Scope, steer: Steer) -> Vec<Term> {
+fn rule(addresses: Vec<Term>, scope: &Scope, steer: Steer, hook: Hook) -> Vec<Term> {
+    let way = match hook {
+        Hook::Out => Way::Out,
+        _ => Way::In,
+    };
     let mut terms = vec![Term::Tcp, Term::NewSyn, Term::ToGatedPort];
     terms.extend(addresses);
     if !scope.interfaces.is_empty() {
-        terms.push(Term::Via);
+        terms.push(Term::Via(way));
     }
     if scope.allow_local {
-        terms.push(Term::NotVia);
+        terms.push(Term::NotVia(way));
     }
-    if scope.hook == Where::Prerouting {
+    // What reaches the input hook is.
+    if hook != Hook::In {
         terms.push(Term::ToThisHost);
     }
     terms.push(Term::Count);
     terms.push(match steer {
         Steer::Drop => Term::Drop,
         Steer::Queue(number) => Term::Queue(number),
+        Steer::Redirect(port) => Term::Redirect(port),
     });
     terms
 }
@@ -228,7 +267,7 @@ impl Ruleset {
             .map(|range| format!("{range} timeout {timeout}"))
             .collect();
         let sets: Vec<String> = self.sets.iter().map(NamedSet::to_string).collect();
-        let rules: Vec<String> = self.rules.iter().map(|terms| shown_rule(terms)).collect();
+        let chains: Vec<String> = self.chains.iter().map(BaseChain::to_string).collect();
         format!(
             "table inet {table} {{\n\
              \tcomment \"{comment}\"\n\
@@ -240,25 +279,22 @@ impl Ruleset {
              \t\telements = {{ {elements} }}\n\
              \t}}\n\n\
              {sets}\
-             \tchain {chain} {{\n\
-             \t\ttype filter hook {chain} priority {priority}; policy accept;\n\
-             {rules}\
-             \t}}\n\
+             {chains}\
              }}\n",
             table = shown(&self.table),
             comment = shown(&self.comment),
             owner = if self.owned { "\tflags owner\n" } else { "" },
             stopped = shown(STOPPED),
             ports = shown(PORTS),
-            chain = shown(self.chain()),
             elements = elements.join(", "),
             sets = sets.concat(),
-            priority = self.priority,
-            rules = rules.concat(),
+            chains = chains.join("\n"),
         )
     }
 
-    /// To ask whether the kernel can do that: nothing of it sees packets, or outlives us.
+    /// To ask whether the kernel can do that: nothing of it sees packets, or outlives us. Not for
+    /// rules that translate addresses: connection tracking comes and goes with them, and that has
+    /// hooks, which is what `hooked` is to avoid.
     pub fn rehearsed(&self) -> Ruleset {
         Ruleset {
             owned: false,
@@ -271,7 +307,11 @@ impl Ruleset {
     pub fn with_target(&self) -> Option<Ruleset> {
         let mut same = true;
         let mut by_target = self.clone();
-        for term in by_target.rules.iter_mut().flatten() {
+        let rules = by_target
+            .chains
+            .iter_mut()
+            .flat_map(|chain| &mut chain.rules);
+        for term in rules.flatten() {
             if let Term::Queue(number) = *term {
                 *term = Term::QueueByTarget(number);
                 same = false;
@@ -280,9 +320,37 @@ impl Ruleset {
         (!same).then_some(by_target)
     }
 
-    /// The base chain: named after its hook.
-    pub fn chain(&self) -> &'static CStr {
+    /// Whether its rules translate addresses (NAT).
+    pub fn translates(&self) -> bool {
+        self.chains.iter().any(|chain| chain.kind == ChainType::Nat)
+    }
+}
+
+impl BaseChain {
+    /// Its name.
+    pub fn name(&self) -> &'static CStr {
         hook_name(self.hook)
+    }
+}
+
+impl fmt::Display for BaseChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rules: Vec<String> = self.rules.iter().map(|terms| shown_rule(terms)).collect();
+        write!(
+            f,
+            "\tchain {name} {{\n\
+             \t\ttype {kind} hook {name} priority {priority}; policy accept;\n\
+             {rules}\
+             \t}}\n",
+            name = shown(self.name()),
+            kind = match self.kind {
+                ChainType::Filter => "filter",
+                ChainType::Route => "route",
+                ChainType::Nat => "nat",
+            },
+            priority = self.priority,
+            rules = rules.concat(),
+        )
     }
 }
 
@@ -334,8 +402,8 @@ impl Term {
             Term::To(Family::V6) => (TO_V6, false),
             Term::NotFrom(Family::V4) => (ALLOWED_V4, true),
             Term::NotFrom(Family::V6) => (ALLOWED_V6, true),
-            Term::Via => (INTERFACES, false),
-            Term::NotVia => (ALLOWED_INTERFACES, true),
+            Term::Via(_) => (INTERFACES, false),
+            Term::NotVia(_) => (ALLOWED_INTERFACES, true),
             _ => return None,
         })
     }
@@ -353,13 +421,15 @@ impl fmt::Display for Term {
             Term::To(Family::V6) => write!(f, "ip6 daddr"),
             Term::NotFrom(Family::V4) => write!(f, "ip saddr"),
             Term::NotFrom(Family::V6) => write!(f, "ip6 saddr"),
-            Term::Via | Term::NotVia => write!(f, "iifname"),
+            Term::Via(Way::In) | Term::NotVia(Way::In) => write!(f, "iifname"),
+            Term::Via(Way::Out) | Term::NotVia(Way::Out) => write!(f, "oifname"),
             Term::ToThisHost => write!(f, "fib daddr type local"),
             Term::Count => write!(f, "counter name \"{}\"", shown(STOPPED)),
             Term::Drop => write!(f, "drop"),
             Term::Queue(number) => write!(f, "queue flags bypass to {number}"),
             // As nft lists it: it can't read that back.
             Term::QueueByTarget(_) => write!(f, "xt target \"NFQUEUE\""),
+            Term::Redirect(port) => write!(f, "dnat to :{port}"),
         }?;
         match self.set() {
             Some((set, false)) => write!(f, " @{}", shown(set)),
@@ -420,6 +490,41 @@ mod tests {
         ] {
             assert_eq!(NftTime(Duration::from_millis(ms)).to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_redirect_sees_what_comes_in_and_what_this_host_sends_itself() {
+        let rules = Rules {
+            ports: PortSet::from_iter([80]),
+            scope: Scope {
+                allow_local: true,
+                interfaces: vec!["eth0".to_owned()],
+                ..Scope::default()
+            },
+            steer: Steer::Redirect(81),
+        };
+        let compiled = compile(&rules, "0123456789abcdef", "who");
+        assert!(compiled.translates());
+        let script = compiled.script(Duration::from_secs(30));
+        let (_, chains) = script.split_once("\tchain").unwrap();
+        assert_eq!(
+            chains,
+            " prerouting {
+\t\ttype nat hook prerouting priority -110; policy accept;
+\t\tmeta l4proto tcp tcp flags & (fin | syn | rst | ack) == syn tcp dport @ports \
+             iifname @interfaces iifname != @allowed_interfaces fib daddr type local \
+             counter name \"syns_stopped\" dnat to :81
+\t}
+
+\tchain output {
+\t\ttype nat hook output priority -110; policy accept;
+\t\tmeta l4proto tcp tcp flags & (fin | syn | rst | ack) == syn tcp dport @ports \
+             oifname @interfaces oifname != @allowed_interfaces fib daddr type local \
+             counter name \"syns_stopped\" dnat to :81
+\t}
+}
+"
+        );
     }
 
     #[test]

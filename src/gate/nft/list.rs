@@ -69,16 +69,18 @@ pub fn find() -> Result<Vec<Found>> {
 
 impl Tables {
     fn look(&mut self, table: &CStr, mut gate: Found) -> Result<Found, Refusal> {
-        let hooks = [(c"input", Where::Input), (c"prerouting", Where::Prerouting)];
-        for (chain, hook) in hooks {
-            if !matches!(self.rules_in(table, chain), Ok(0) | Err(_)) {
-                gate.scope.hook = hook;
-                let elements = self.keys(table, PORTS)?;
-                gate.opens_in = elements.iter().filter_map(|e| e.expires).max();
-                let port = |e: &Key| Some((u16::from_be_bytes(get(&e.bytes, 0)?), e.end));
-                let bounds = elements.iter().filter_map(port).collect();
-                gate.ports = messages::ports_between(bounds);
-            }
+        let [input, prerouting, output] = [c"input", c"prerouting", c"output"]
+            .map(|chain| !matches!(self.rules_in(table, chain), Ok(0) | Err(_)));
+        // Both are where NAT is, which nobody has chosen.
+        if prerouting && !output {
+            gate.scope.hook = Where::Prerouting;
+        }
+        if input || prerouting {
+            let elements = self.keys(table, PORTS)?;
+            gate.opens_in = elements.iter().filter_map(|e| e.expires).max();
+            let port = |e: &Key| Some((u16::from_be_bytes(get(&e.bytes, 0)?), e.end));
+            let bounds = elements.iter().filter_map(port).collect();
+            gate.ports = messages::ports_between(bounds);
         }
         gate.syns_stopped = Some(self.syns_stopped(table)?);
         gate.scope.to = self.networks(table, TO_V4, TO_V6)?;

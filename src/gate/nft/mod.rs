@@ -50,6 +50,7 @@ pub struct Nft {
     table: Tables,
     id: String,
     comment: String,
+    lingers: Duration,
     installed: Option<Installed>,
     /// Where the kernel has no tables with an owner.
     watchdog: Option<Watchdog>,
@@ -62,7 +63,8 @@ pub struct Nft {
 
 struct Installed {
     rules: Ruleset,
-    /// Whether the rules are in their chain: opening takes them away.
+    /// Whether the rules are in their chains: opening takes them away, unless they translate
+    /// addresses.
     rules_up: bool,
     /// The last count that was read.
     counted: u64,
@@ -84,6 +86,7 @@ impl Nft {
             table: Tables::open()?,
             id: settings.run.clone(),
             comment: settings.who.to_string(),
+            lingers: settings.lingers,
             installed: None,
             watchdog: None,
             counted_before: 0,
@@ -95,7 +98,7 @@ impl Nft {
     /// Creates the table. The kernel does not know owners before Linux 5.12.
     fn create(&mut self, rules: Ruleset, until: Deadline) -> Result<()> {
         let transaction = messages::create(&rules, time_left(until)?);
-        let owned = rules.owned;
+        let (owned, translates) = (rules.owned, rules.translates());
         // Noted first: whatever becomes of the transaction, remove() then tries to undo it.
         self.installed = Some(Installed {
             rules,
@@ -108,7 +111,7 @@ impl Nft {
             if owned && refuses_owners(&refusal) {
                 anyhow!(OwnerRefused)
             } else {
-                explain(&refusal)
+                explain(&refusal, translates)
             }
         })
     }
@@ -121,7 +124,7 @@ impl Nft {
     }
 
     fn create_plain(&mut self, rules: Ruleset, until: Deadline) -> Result<()> {
-        self.watchdog = Some(Watchdog::start(Kind::Nft, &self.id, until)?);
+        self.watch(until)?;
         self.remarks.push(
             "this kernel has no tables with an owner (Linux 5.12): a watchdog process removes the \
              rules should syngate be killed"
@@ -136,10 +139,16 @@ impl Nft {
         )
     }
 
+    fn watch(&mut self, until: Deadline) -> Result<()> {
+        let watchdog = Watchdog::start(Kind::Nft, &self.id, until + self.lingers)?;
+        self.watchdog = Some(watchdog);
+        Ok(())
+    }
+
     /// Somebody has removed the table: makes it once more.
     fn create_again(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
         if !self.watchdog.as_mut().is_some_and(Watchdog::lives) {
-            self.watchdog = Some(Watchdog::start(Kind::Nft, &self.id, until)?);
+            self.watch(until)?;
         }
         let Some(installed) = &mut self.installed else {
             bail!("no gate was closed");
@@ -231,6 +240,16 @@ impl Tables {
         }
     }
 
+    /// Whether each chain has as many rules as it should.
+    fn has_rules(&mut self, rules: &Ruleset) -> Result<bool, Refusal> {
+        for chain in &rules.chains {
+            if self.rules_in(&rules.table, chain.name())? != chain.rules.len() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// How many rules are in the chain.
     fn rules_in(&mut self, table: &CStr, chain: &CStr) -> Result<usize, Refusal> {
         let names = [(NFTA_RULE_TABLE, table), (NFTA_RULE_CHAIN, chain)];
@@ -292,6 +311,7 @@ impl Backend for Nft {
     }
 
     fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
+        rules.steer.fail_on_demand()?;
         let mut rules = compile(rules, &self.id, &self.comment);
         // Of two ways into a queue a kernel may have either.
         if let Some(by_target) = rules.with_target()
@@ -312,19 +332,18 @@ impl Backend for Nft {
         else {
             bail!("no gate was closed");
         };
-        // Taking the rules away is by far the quickest, as quick with 32,000 ports as with one.
         let transaction = if ports.is_empty() {
-            messages::flush_rules(rules)
+            messages::open(rules)
         } else {
-            let chain = match (rules.owned, *rules_up) {
+            let chain_rules = match (rules.owned, *rules_up) {
                 (true, true) => ChainRules::Keep,
                 (true, false) => ChainRules::Add,
                 // Others may have removed some.
                 (false, _) => ChainRules::Renew,
             };
-            messages::replace_ports(rules, ports, time_left(until)?, chain)
+            messages::replace_ports(rules, ports, time_left(until)?, chain_rules)
         };
-        let owned = rules.owned;
+        let (owned, stays) = (rules.owned, rules.translates());
         match self.table.commit(&transaction) {
             Err(refusal) if refusal.errno == Errno::ENOENT && !owned && ports.is_empty() => (),
             Err(refusal) if refusal.errno == Errno::ENOENT && !owned => {
@@ -333,7 +352,7 @@ impl Backend for Nft {
             done => done?,
         }
         if let Some(installed) = &mut self.installed {
-            installed.rules_up = !ports.is_empty();
+            installed.rules_up = stays || !ports.is_empty();
         }
         Ok(())
     }
@@ -347,9 +366,9 @@ impl Backend for Nft {
         else {
             return Ok(PortSet::EMPTY);
         };
-        match self.table.rules_in(&rules.table, rules.chain()) {
-            Ok(n) if n == rules.rules.len() => Ok(self.table.ports_in_set(&rules.table)?),
-            Ok(_) => Ok(PortSet::EMPTY),
+        match self.table.has_rules(rules) {
+            Ok(true) => Ok(self.table.ports_in_set(&rules.table)?),
+            Ok(false) => Ok(PortSet::EMPTY),
             // Somebody has removed it all.
             Err(refusal) if refusal.errno == Errno::ENOENT && !rules.owned => Ok(PortSet::EMPTY),
             Err(refusal) => Err(refusal.into()),
@@ -377,14 +396,13 @@ impl Backend for Nft {
             return true;
         };
         let rules = &installed.rules;
-        let in_chain = self.table.rules_in(&rules.table, rules.chain());
+        let has_rules = self.table.has_rules(rules);
         // Kept, in case that somebody removes it all.
         if let Ok(counted) = self.table.syns_stopped(&rules.table) {
             installed.counted = counted;
         }
         // What can't be read (a torn dump) may still be there.
-        !installed.rules_up
-            || in_chain.map_or_else(|r| r.errno != Errno::ENOENT, |n| n == rules.rules.len())
+        !installed.rules_up || has_rules.unwrap_or_else(|r| r.errno != Errno::ENOENT)
     }
 
     fn empties_queues(&self) -> bool {
@@ -417,7 +435,7 @@ fn time_left(until: Deadline) -> Result<Duration> {
 }
 
 /// What a refusal to create the table means, in words that say what to do.
-fn explain(refusal: &Refusal) -> anyhow::Error {
+fn explain(refusal: &Refusal, translates: bool) -> anyhow::Error {
     match refusal.errno {
         Errno::EPERM | Errno::EACCES => anyhow!(crate::caps::NEEDED),
         Errno::EMSGSIZE => anyhow!(
@@ -426,7 +444,12 @@ fn explain(refusal: &Refusal) -> anyhow::Error {
         ),
         // EOPNOTSUPP: the whole of it (nfnetlink_rcv_batch()).
         Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT => {
-            Lacking(format!("this kernel lacks a part of nf_tables: {refusal}")).into()
+            match translates {
+                true => Lacking::nat(refusal).into(),
+                false => {
+                    Lacking(format!("this kernel lacks a part of nf_tables: {refusal}")).into()
+                }
+            }
         }
         _ => anyhow!("nf_tables refused the rules: {refusal}"),
     }
@@ -445,10 +468,13 @@ mod tests {
             (Errno::EMSGSIZE, "--port"),
             (Errno::ENOMEM, "refused the rules"),
         ] {
-            let said = explain(&errno.into()).to_string();
+            let said = explain(&errno.into(), false).to_string();
             assert!(said.contains(says), "{errno}: {said}");
             assert!(!said.contains('\n'), "{errno}: {said}");
         }
+        let no_nat = explain(&Errno::ENOENT.into(), true);
+        assert!(no_nat.is::<Lacking>());
+        assert!(no_nat.to_string().contains("nf_nat"), "{no_nat}");
     }
 
     #[test]

@@ -1,11 +1,15 @@
-//! Ports that nf_tables sends elsewhere before they reach the input hook (DNAT): published by a
-//! container, say. Only plain rules are read: a port, and then the address.
+//! What of nf_tables changes addresses and ports (NAT): ports that are sent elsewhere before they
+//! reach the input hook, published by a container, say, of which only plain rules are read, a port,
+//! and then the address; and whether there is any such rule.
 
 use anyhow::Result;
 use nix::libc;
 
 use super::{NFTA_RULE_CHAIN, NFTA_RULE_TABLE, Tables, messages};
+use crate::gate::PREFIX;
+use crate::gate::iptables::census::NAT_TARGETS;
 use crate::netlink::{attribute, attributes, get};
+use crate::sockets::Family;
 
 // linux/netfilter/nf_tables.h
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
@@ -22,6 +26,7 @@ const NFTA_CMP_OP: u16 = 2;
 const NFTA_CMP_DATA: u16 = 3;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_NAT_TYPE: u16 = 1;
+const NFTA_TARGET_NAME: u16 = 1;
 const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 const NFT_CMP_EQ: u32 = 0;
 const NFT_NAT_DNAT: u32 = 1;
@@ -61,6 +66,47 @@ pub fn find() -> Result<Vec<Redirected>> {
     found.sort_unstable();
     found.dedup();
     Ok(found)
+}
+
+/// The IP versions for which somebody else's rule does NAT.
+///
+/// # Errors
+/// As for [`find`].
+pub fn nat_families() -> Result<Vec<Family>> {
+    let any_family = [libc::AF_UNSPEC as u8, 0, 0, 0];
+    let rows = Tables::open()?.dump_body(libc::NFT_MSG_GETRULE, &any_family, |row| {
+        nat_rule(row).into_iter().collect()
+    })?;
+    let of = |family: &Family| {
+        let own = match family {
+            Family::V4 => libc::NFPROTO_IPV4,
+            Family::V6 => libc::NFPROTO_IPV6,
+        };
+        let mut families = rows.iter().map(|row: &u8| i32::from(*row));
+        families.any(|row| row == own || row == libc::NFPROTO_INET)
+    };
+    Ok(Family::ALL.into_iter().filter(of).collect())
+}
+
+/// The family of a rule that does NAT, in one message of a dump of rules.
+fn nat_rule(payload: &[u8]) -> Option<u8> {
+    let body = payload.get(4..)?;
+    let table = messages::text(attribute(body, NFTA_RULE_TABLE)?);
+    let expressions = attribute(body, NFTA_RULE_EXPRESSIONS)?;
+    let does_nat = attributes(expressions).any(|(_, expression)| {
+        let name = attribute(expression, NFTA_EXPR_NAME).unwrap_or_default();
+        match messages::text(name).as_str() {
+            "nat" | "masq" | "redir" => true,
+            // Those of x_tables, as iptables-nft uses them.
+            "target" => {
+                let data = attribute(expression, NFTA_EXPR_DATA).unwrap_or_default();
+                let target = attribute(data, NFTA_TARGET_NAME).unwrap_or_default();
+                NAT_TARGETS.contains(&messages::text(target).as_str())
+            }
+            _ => false,
+        }
+    });
+    (does_nat && !table.starts_with(PREFIX)).then_some(*payload.first()?)
 }
 
 /// A chain.
@@ -119,7 +165,8 @@ fn port_sent_elsewhere(expressions: &[u8]) -> Option<u16> {
                 return port.map(u16::from_be_bytes);
             }
             "redir" => return port.map(u16::from_be_bytes),
-            _ => (),
+            // It may load something else.
+            _ => loaded = false,
         }
     }
     None

@@ -1,12 +1,13 @@
 //! What nf_tables needs and the `nftnl` crate does not offer: owner tables, timed and interval sets,
-//! flushing a set, negated look-ups, named counters, the type of an address. Each is a message or an expression like the crate's own.
+//! flushing a set, negated look-ups, named counters, the type of an address, a port as all that
+//! changes. Each is a message or an expression like the crate's own.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use nftnl::expr::Expression;
+use nftnl::expr::{Expression, Register};
 use nftnl::nftnl_sys::{self as sys, libc};
 use nftnl::set::{Set, SetKey};
 use nftnl::{MsgType, NlMsg, ProtoFamily, Rule, Table};
@@ -276,6 +277,30 @@ impl Expression for QueueTarget {
                 info.as_ptr(),
                 bytes.len() as u32,
             );
+        }
+        expr
+    }
+}
+
+/// The expression `dnat to :PORT`, with the port in that register: the address stays.
+pub struct ToPort(pub Register);
+
+impl Expression for ToPort {
+    fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
+        // linux/netfilter/nf_nat.h
+        const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;
+        // SAFETY: the name of the expression is NUL-terminated; null is checked.
+        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"nat".as_ptr()) });
+        // SAFETY: `expr` is live and owned by the caller from here on; all four are u32.
+        unsafe {
+            let e = expr.as_ptr();
+            let (kind, family) = (libc::NFT_NAT_DNAT as u32, libc::NFPROTO_INET as u32);
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_NAT_TYPE as u16, kind);
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_NAT_FAMILY as u16, family);
+            let register = self.0.to_raw();
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_NAT_REG_PROTO_MIN as u16, register);
+            let flags = NF_NAT_RANGE_PROTO_SPECIFIED;
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_NAT_FLAGS as u16, flags);
         }
         expr
     }
