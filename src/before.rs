@@ -9,14 +9,21 @@ use crate::gate::found;
 use crate::lock::{self, Holder, Lock};
 use crate::plan::{Listeners, Plan};
 use crate::ports::PortSet;
-use crate::report::{Ending, Report, signal_name};
+use crate::report::{Ending, Report, exit_words, signal_name};
 use crate::say::Say;
 use crate::signals::{Caught, Signals};
 use crate::sockets::diag::Sockets;
+use crate::sockets::holders::names;
 use crate::sockets::netns::Netns;
 use crate::sockets::ready::places;
 use crate::sockets::{Sample, Want};
-use crate::step::{COOKIE_GRACE, CommandExit, Sender};
+use crate::standby::Standby;
+use crate::step::{CHECK_PAUSE, COOKIE_GRACE, CommandExit, Sender};
+use crate::syn::SynAction;
+use crate::syn::redirect::missing;
+
+/// Whether the standby listens is looked at this often.
+const STANDBY_LOOK: Duration = Duration::from_millis(5);
 
 /// A run on its way to the gate.
 pub struct Before<'a> {
@@ -204,6 +211,90 @@ impl Before<'_> {
         Ok(answered(exit, &asked.answer()))
     }
 
+    /// `--syn redirect`: sees to it that there is a standby to redirect to, before anything else is
+    /// changed. The process, if it is ours to start.
+    ///
+    /// # Errors
+    /// There is none, or its check fails.
+    pub fn stand_by(
+        &self,
+        environment: &[CString],
+        sockets: &mut Sockets,
+        report: &mut Report,
+    ) -> Result<Option<Standby>, Ending> {
+        let SynAction::Redirect(to) = &self.plan.syn else {
+            return Ok(None);
+        };
+        let ports = &self.plan.config.ports;
+        if ports.iter().nth(1).is_some() {
+            let (ports, port) = (ports.brief(), to.port);
+            let text = format!("--syn redirect={port}: {ports} all go to that one port");
+            self.say.warning(&text);
+            report.warnings.push(text);
+        }
+        let until = Instant::now() + self.plan.standby.timeout;
+        let port = [to.port].into_iter().collect();
+        let mut coming = StandbyComes {
+            before: self,
+            port: to.port,
+            service: sockets,
+            there: Sockets::new(&port, &self.plan.listener_scope()).map_err(unseen)?,
+            until,
+        };
+        let mut standby = coming.start(environment)?;
+        coming.wait(standby.as_mut())?;
+        self.check_standby(environment, until)?;
+        let port = to.port;
+        self.say.phase(&format!("a standby listens on port {port}"));
+        Ok(standby)
+    }
+
+    /// Runs `--standby-check` until it succeeds.
+    fn check_standby(&self, environment: &[CString], until: Instant) -> Result<(), Ending> {
+        let Some(line) = &self.plan.standby.check else {
+            return Ok(());
+        };
+        let shown = line.to_string_lossy();
+        self.say.phase(&format!("standby check: {shown}"));
+        let failed = |how: String| {
+            let message =
+                format!("--standby-check '{shown}' {how}: nothing was gated, COMMAND was not run");
+            Ending::not_run("standby_check", message)
+        };
+        let timeout = humantime::format_duration(self.plan.standby.timeout);
+        let within = format!("within --standby-timeout {timeout}");
+        loop {
+            let check = Beside::check(line, environment, self.signals.inherited())
+                .map_err(|error| failed(format!("can't be run ({})", error.desc())))?;
+            let exit = self.ended_by(&check, until)?;
+            let exit = exit.ok_or_else(|| failed(format!("did not end {within}")))?;
+            if exit == CommandExit::Code(0) {
+                return Ok(());
+            }
+            let again = Instant::now() + CHECK_PAUSE;
+            if again >= until {
+                let last = exit_words(exit);
+                return Err(failed(format!(
+                    "did not succeed {within} (at last: {last})"
+                )));
+            }
+            self.wait_until(again)?;
+        }
+    }
+
+    /// How it has ended, if it has by then.
+    fn ended_by(&self, check: &Beside, until: Instant) -> Result<Option<CommandExit>, Ending> {
+        loop {
+            let exit = check.ended();
+            if exit.is_some() || Instant::now() >= until {
+                return Ok(exit);
+            }
+            if let Some(Caught::Stop(signal, sender)) = self.wait(Some(until))? {
+                return Err(Ending::interrupted_before(signal, sender));
+            }
+        }
+    }
+
     /// Interfaces that are not there may come: only then are they gated.
     pub fn warn_of_interfaces(&self, report: &mut Report) {
         let Ok(present) = nix::net::if_::if_nameindex() else {
@@ -248,9 +339,7 @@ impl Before<'_> {
             holders: true,
             ..Want::default()
         };
-        let before = sockets
-            .look(want)
-            .map_err(|error| Ending::not_run("sockets", format!("{error:#}")))?;
+        let before = sockets.look(want).map_err(unseen)?;
         report.before(&before);
         let listeners = match places(&before.listeners) {
             none if none.is_empty() => "none".to_owned(),
@@ -295,6 +384,105 @@ impl Before<'_> {
             .wait(until)
             .map_err(|error| Ending::not_run("signals", format!("waiting for signals: {error}")))
     }
+}
+
+/// A standby on its way.
+struct StandbyComes<'a, 'b> {
+    before: &'a Before<'a>,
+    port: u16,
+    service: &'b mut Sockets,
+    there: Sockets,
+    until: Instant,
+}
+
+impl StandbyComes<'_, '_> {
+    /// `--standby`, unless somebody has its port already.
+    fn start(&mut self, environment: &[CString]) -> Result<Option<Standby>, Ending> {
+        let plan = self.before.plan;
+        let Some(line) = &plan.standby.line else {
+            return Ok(None);
+        };
+        if let Some(who) = self.who_is_there()? {
+            return Err(no_standby(&format!(
+                "--standby: {who} listens on port {} already; leave --standby out if that is the \
+                 standby",
+                self.port
+            )));
+        }
+        let shown = line.to_string_lossy();
+        self.before.say.phase(&format!("standby: {shown}"));
+        let inherited = self.before.signals.inherited();
+        let started = Standby::start(line, environment, inherited, plan.standby.grace);
+        started
+            .map(Some)
+            .map_err(|error| no_standby(&format!("--standby '{shown}': {error:#}")))
+    }
+
+    fn who_is_there(&mut self) -> Result<Option<String>, Ending> {
+        let want = Want {
+            holders: true,
+            ..Want::default()
+        };
+        let there = self.there.look(want).map_err(unseen)?;
+        let inodes: Vec<u32> = there.listeners.iter().map(|l| l.inode).collect();
+        let who = match names(&there.holders, &inodes) {
+            unknown if unknown.is_empty() => "somebody".to_owned(),
+            who => who,
+        };
+        Ok((!inodes.is_empty()).then_some(who))
+    }
+
+    /// Until it listens wherever the service does.
+    fn wait(&mut self, mut standby: Option<&mut Standby>) -> Result<(), Ending> {
+        loop {
+            let missing = self.missing()?;
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let Some(standby) = standby.as_deref_mut() else {
+                let port = self.port;
+                return Err(no_standby(&format!(
+                    "--syn redirect={port}: nobody listens on {missing}, where the standby is needed"
+                )));
+            };
+            match standby.ended() {
+                // What it has started may live on, as a daemon.
+                None | Some(CommandExit::Code(0)) => (),
+                Some(exit) => {
+                    let how = exit_words(exit);
+                    return Err(no_standby(&format!(
+                        "--standby ended ({how}) before it listened on {missing}"
+                    )));
+                }
+            }
+            if Instant::now() >= self.until {
+                let timeout = humantime::format_duration(self.before.plan.standby.timeout);
+                return Err(no_standby(&format!(
+                    "--standby does not listen on {missing} within --standby-timeout {timeout}"
+                )));
+            }
+            let look = Instant::now() + STANDBY_LOOK;
+            self.before.wait_until(self.until.min(look))?;
+        }
+    }
+
+    /// Where it is needed and does not listen.
+    fn missing(&mut self) -> Result<String, Ending> {
+        let service = self.service.look(Want::default()).map_err(unseen)?;
+        let there = self.there.look(Want::default()).map_err(unseen)?;
+        let addressed = self.before.plan.listeners_are_addressed();
+        let missing = missing(&service.listeners, &there.listeners, self.port, addressed);
+        Ok(missing.join(" "))
+    }
+}
+
+fn no_standby(why: &str) -> Ending {
+    let message = format!("{why}: nothing was gated, COMMAND was not run");
+    Ending::not_run("standby", message)
+}
+
+fn unseen(error: anyhow::Error) -> Ending {
+    Ending::not_run("sockets", format!("{error:#}"))
 }
 
 /// What `--listen-netns-from` has told.

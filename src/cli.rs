@@ -1,13 +1,13 @@
 //! The command line as given. What it means is worked out in `plan.rs`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, PossibleValue, TypedValueParser};
 use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::gate::choice::{Choice, Kind};
 use crate::gate::scope::{Where, parse_interfaces, parse_networks};
@@ -16,6 +16,7 @@ use crate::listen_port::ListenPorts;
 use crate::ports::PortSet;
 use crate::sockets::drained::DrainUntil;
 use crate::sockets::netns::Netns;
+use crate::standby;
 use crate::step::{OpenOn, Settle};
 
 /// The longest duration that an option takes.
@@ -72,7 +73,9 @@ pub struct Args {
         long,
         value_name = "ACTION",
         env = "SYNGATE_SYN",
-        default_value = "drop"
+        default_value = "drop",
+        value_parser = SynParser,
+        allow_hyphen_values = true
     )]
     pub syn: Syn,
 
@@ -92,6 +95,30 @@ pub struct Args {
     /// --syn hold: number of the queue (NFQUEUE) that they wait in [default: one that is free]
     #[arg(long, value_name = "NUM", env = "SYNGATE_QUEUE_NUM", value_parser = queue_number, allow_hyphen_values = true)]
     pub queue_num: Option<u16>,
+
+    /// --syn redirect: run this (by sh -c) as the standby, for as long as connections go to it
+    #[arg(long, value_name = "CMD")]
+    pub standby: Option<OsString>,
+
+    /// --syn redirect: go on only once this (by sh -c) has succeeded; nothing is gated before
+    #[arg(long, value_name = "CMD")]
+    pub standby_check: Option<OsString>,
+
+    /// --syn redirect: how long the standby may take to listen, and its check to succeed
+    #[arg(long, value_name = "DUR", env = "SYNGATE_STANDBY_TIMEOUT", default_value = "10s", value_parser = duration, allow_hyphen_values = true)]
+    pub standby_timeout: Duration,
+
+    /// --syn redirect: how long the --standby has to end after SIGTERM; then SIGKILL
+    #[arg(long, value_name = "DUR", env = "SYNGATE_STANDBY_GRACE", default_value = "10s", value_parser = duration, allow_hyphen_values = true)]
+    pub standby_grace: Duration,
+
+    /// --syn redirect: leave the --standby running
+    #[arg(long, env = "SYNGATE_KEEP_STANDBY", value_parser = BoolishValueParser::new())]
+    pub keep_standby: bool,
+
+    /// --syn redirect: how long connections to the standby may take to finish once the gate is open
+    #[arg(long, value_name = "DUR", env = "SYNGATE_LINGER", default_value = "1m", value_parser = duration, allow_hyphen_values = true)]
+    pub linger: Duration,
 
     /// How long to wait at most, gate closed, for what is under way to finish; 0s: not at all
     #[arg(long, value_name = "DUR", env = "SYNGATE_DRAIN", default_value = "1s", value_parser = duration, allow_hyphen_values = true)]
@@ -266,28 +293,56 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
-/// A watchdog's orders: the call that a run makes of itself, for nobody else.
+/// A guard's orders: the call that a run makes of itself, for nobody else.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Orders {
-    /// The kind of backend.
-    pub kind: Kind,
-    /// The run's id.
-    pub run: String,
-    /// How long to watch.
-    pub within: Duration,
+pub enum Orders {
+    /// To be a watchdog.
+    Watchdog {
+        /// The kind of backend.
+        kind: Kind,
+        /// The run's id.
+        run: String,
+        /// How long to watch.
+        within: Duration,
+    },
+    /// To be the guard of a standby.
+    Standby {
+        /// The command line that starts it.
+        line: OsString,
+        /// How long it may take to stop.
+        grace: Duration,
+    },
 }
 
 impl Orders {
-    /// `syngate watchdog KIND RUN MILLISECONDS`.
     fn parse(words: &[OsString]) -> Option<Orders> {
+        Orders::watchdog(words).or_else(|| Orders::standby(words))
+    }
+
+    /// `syngate watchdog KIND RUN MILLISECONDS`.
+    fn watchdog(words: &[OsString]) -> Option<Orders> {
         let words: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
         let [_, watchdog::COMMAND, kind, run, ms] = words?[..] else {
             return None;
         };
-        Some(Orders {
+        Some(Orders::Watchdog {
             kind: Kind::named(kind)?,
             run: run.to_owned(),
             within: Duration::from_millis(ms.parse().ok()?),
+        })
+    }
+
+    /// `syngate standby-guard MILLISECONDS LINE`.
+    fn standby(words: &[OsString]) -> Option<Orders> {
+        let [_, command, ms, line] = words else {
+            return None;
+        };
+        if command != standby::COMMAND {
+            return None;
+        }
+        Some(Orders::Standby {
+            line: line.clone(),
+            grace: Duration::from_millis(ms.to_str()?.parse().ok()?),
         })
     }
 }
@@ -298,7 +353,7 @@ pub type Nets = std::sync::Arc<[ipnet::IpNet]>;
 pub type Names = std::sync::Arc<[String]>;
 
 /// `--syn`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Syn {
     /// They are dropped, and their clients send them again
     Drop,
@@ -306,6 +361,66 @@ pub enum Syn {
     Hold,
     /// hold where that can be done, else drop
     Auto,
+    /// They, and their connections, go to this port, where a standby listens
+    Redirect(u16),
+}
+
+/// Reads `--syn`, of which one value has a part of its own.
+#[derive(Debug, Clone, Copy)]
+struct SynParser;
+
+impl Syn {
+    fn parse(text: &str) -> Result<Syn, String> {
+        let (action, port) = match text.split_once('=') {
+            Some((action, port)) => (action, Some(port)),
+            None => (text, None),
+        };
+        match (action, port) {
+            ("drop", None) => Ok(Syn::Drop),
+            ("hold", None) => Ok(Syn::Hold),
+            ("auto", None) => Ok(Syn::Auto),
+            ("redirect", Some(port)) => standby_port(port).map(Syn::Redirect),
+            ("redirect", None) => Err(
+                "where to? expected the port that the standby listens on, as in redirect=8080"
+                    .to_owned(),
+            ),
+            _ => Err("expected drop, hold, auto or redirect=PORT".to_owned()),
+        }
+    }
+}
+
+impl TypedValueParser for SynParser {
+    type Value = Syn;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<Syn, clap::Error> {
+        let parse = |text: &str| Syn::parse(text);
+        TypedValueParser::parse_ref(&parse, command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let values = [
+            (
+                "drop",
+                "They are dropped, and their clients send them again",
+            ),
+            (
+                "hold",
+                "They wait in a queue of the kernel's, and go on when the gate opens",
+            ),
+            ("auto", "hold where that can be done, else drop"),
+            (
+                "redirect=PORT",
+                "They, and their connections, go to PORT of the same address, where a standby listens",
+            ),
+        ];
+        let values = values.map(|(name, help)| PossibleValue::new(name).help(help));
+        Some(Box::new(values.into_iter()))
+    }
 }
 
 /// What came of parsing.
@@ -314,8 +429,8 @@ pub enum Parsed {
     Run(Box<Args>),
     /// Something else to do.
     Other(Other),
-    /// To be a watchdog.
-    Watch(Orders),
+    /// To be a guard of a run.
+    Guard(Orders),
     /// `--help` or `--version`: text for stdout.
     Print(String),
     /// One line that says what is wrong.
@@ -326,7 +441,7 @@ pub enum Parsed {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
     let args: Vec<OsString> = args.into_iter().collect();
     if let Some(orders) = Orders::parse(&args) {
-        return Parsed::Watch(orders);
+        return Parsed::Guard(orders);
     }
     // What runs read from the environment is nothing to those who ask, and must not stop them.
     let command = match args.get(1).is_some_and(is_other) {
@@ -526,6 +641,15 @@ fn missing(error: &clap::Error) -> String {
 
 fn ports(text: &str) -> Result<PortSet, String> {
     PortSet::parse(text, crate::sys::service_port)
+}
+
+fn standby_port(text: &str) -> Result<u16, String> {
+    let ports = PortSet::parse(text, crate::sys::service_port)?;
+    let mut ports = ports.iter();
+    match (ports.next(), ports.next()) {
+        (Some(port), None) => Ok(port),
+        _ => Err(format!("'{text}': expected one port")),
+    }
 }
 
 fn listen_ports(text: &str) -> Result<ListenPorts, String> {

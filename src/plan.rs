@@ -22,6 +22,7 @@ use crate::step::{Config, OpenOn, Settle};
 use crate::syn::SynAction;
 use crate::syn::hold::Limits;
 use crate::syn::hold::pace::Translation;
+use crate::syn::redirect::ToStandby;
 
 /// Where programs are looked for when PATH is not set (confstr(3), _CS_PATH), and where else they
 /// may be, to tell whoever has a short PATH (cron's is /usr/bin:/bin).
@@ -39,6 +40,8 @@ pub struct Plan {
     pub backend: Choice,
     /// Which packets to the gated ports are meant.
     pub scope: Scope,
+    /// Who takes the connections that are redirected.
+    pub standby: StandbyPlan,
     /// `--release-timeout`.
     pub release_timeout: Duration,
     /// `--xtables-wait`.
@@ -57,6 +60,21 @@ pub struct Plan {
     pub program: PathBuf,
     /// COMMAND and its arguments as given.
     pub command: Vec<OsString>,
+}
+
+/// `--syn redirect`: what is done for, and with, the standby.
+#[derive(Debug, Clone, Default)]
+pub struct StandbyPlan {
+    /// `--standby`: what starts it; else somebody has.
+    pub line: Option<OsString>,
+    /// `--standby-check`.
+    pub check: Option<OsString>,
+    /// `--standby-timeout`.
+    pub timeout: Duration,
+    /// `--standby-grace`.
+    pub grace: Duration,
+    /// `--keep-standby`.
+    pub keep: bool,
 }
 
 /// In which network namespace the listeners live.
@@ -114,6 +132,13 @@ impl Plan {
             syn: syn_action(args),
             backend: args.backend,
             scope: scope(args),
+            standby: StandbyPlan {
+                line: args.standby.clone(),
+                check: args.standby_check.clone(),
+                timeout: args.standby_timeout,
+                grace: args.standby_grace,
+                keep: args.keep_standby,
+            },
             release_timeout: args.release_timeout,
             xtables_wait: args.xtables_wait,
             max_closed: args.max_closed,
@@ -140,7 +165,7 @@ impl Plan {
     }
 
     /// Whether packets reach their listeners as they come to the gate.
-    fn listeners_are_addressed(&self) -> bool {
+    pub fn listeners_are_addressed(&self) -> bool {
         self.scope.hook == Where::Input
             && self.listeners == Listeners::Here
             && self.config.listen_ports.is_plain()
@@ -176,6 +201,7 @@ impl Plan {
             run: id.to_owned(),
             who: Who::me(action, &self.command_line()),
             xtables_wait: self.xtables_wait,
+            lingers: self.syn.linger(),
         }
     }
 
@@ -202,6 +228,7 @@ impl Plan {
                 check.to_string_lossy()
             ));
         }
+        self.describe_standby(&mut line);
         let narrowed = match self.scope.to_string() {
             all if all.is_empty() => all,
             options => format!(", {options}"),
@@ -215,6 +242,7 @@ impl Plan {
             } => ", hold their SYNs in this queue or the next that is free",
             SynAction::Hold { or_drop: false, .. } => ", hold their SYNs",
             SynAction::Hold { or_drop: true, .. } => ", hold their SYNs or else drop them",
+            SynAction::Redirect(_) => ", which go to the standby",
         };
         line(format!(
             "close {} to new connections{narrowed}{action} (opened by the kernel after {})",
@@ -256,7 +284,7 @@ impl Plan {
             line(format!("and until this succeeds: sh -c '{check}'"));
         }
         let open = match &self.syn {
-            SynAction::Drop => "and open".to_owned(),
+            SynAction::Drop | SynAction::Redirect(_) => "and open".to_owned(),
             SynAction::Hold { .. } => format!(
                 "let the held SYNs go within {}, and open",
                 shown(self.release_timeout)
@@ -266,7 +294,52 @@ impl Plan {
             Settle::Auto => format!("settle as long as the sockets still change, {open}"),
             Settle::Fixed(settle) => format!("settle for {}, {open}", shown(settle)),
         });
+        if let SynAction::Redirect(to) = &self.syn {
+            line(format!(
+                "let connections to the standby finish within {}{}",
+                shown(to.linger),
+                match (&self.standby.line, self.standby.keep) {
+                    (Some(_), false) => format!(
+                        ", and stop it: SIGTERM, SIGKILL after {}",
+                        shown(self.standby.grace)
+                    ),
+                    _ => String::new(),
+                }
+            ));
+        }
         text
+    }
+}
+
+impl Plan {
+    fn describe_standby(&self, line: &mut impl FnMut(String)) {
+        let SynAction::Redirect(to) = &self.syn else {
+            return;
+        };
+        let port = to.port;
+        if let Some(start) = &self.standby.line {
+            line(format!(
+                "start the standby: sh -c '{}'",
+                start.to_string_lossy()
+            ));
+        }
+        line(match self.standby.line {
+            Some(_) => format!(
+                "wait at most {} until it listens on port {port} wherever {} is served",
+                shown(self.standby.timeout),
+                self.config.ports.brief()
+            ),
+            None => format!(
+                "see that a standby listens on port {port} wherever {} is served",
+                self.config.ports.brief()
+            ),
+        });
+        if let Some(check) = &self.standby.check {
+            line(format!(
+                "and until this succeeds: sh -c '{}'",
+                check.to_string_lossy()
+            ));
+        }
     }
 }
 
@@ -285,6 +358,10 @@ fn syn_action(args: &Args) -> SynAction {
         Syn::Drop => SynAction::Drop,
         Syn::Hold => hold(false),
         Syn::Auto => hold(true),
+        Syn::Redirect(port) => SynAction::Redirect(ToStandby {
+            port,
+            linger: args.linger,
+        }),
     }
 }
 
@@ -330,6 +407,8 @@ fn make_sense(args: &Args) -> Result<(), String> {
     for (option, line) in [
         ("--precheck", &args.precheck),
         ("--ready-check", &args.ready_check),
+        ("--standby", &args.standby),
+        ("--standby-check", &args.standby_check),
         ("--listen-netns-from", &args.listen_netns_from),
     ] {
         if line
@@ -339,7 +418,30 @@ fn make_sense(args: &Args) -> Result<(), String> {
             return Err(format!("{option}: '' is empty; expected a command line"));
         }
     }
+    standby_makes_sense(args)?;
     where_listeners_make_sense(args)
+}
+
+/// The options about where new connections go meanwhile.
+fn standby_makes_sense(args: &Args) -> Result<(), String> {
+    let Syn::Redirect(port) = args.syn else {
+        let given = [
+            ("--standby", args.standby.is_some()),
+            ("--standby-check", args.standby_check.is_some()),
+        ];
+        return match given.iter().find(|(_, given)| *given) {
+            Some((option, _)) => Err(format!(
+                "{option}: there is no standby without --syn redirect=PORT"
+            )),
+            None => Ok(()),
+        };
+    };
+    if gated(args).contains(port) {
+        return Err(format!(
+            "--syn redirect={port}: {port} is gated itself; name the port that the standby listens on"
+        ));
+    }
+    Ok(())
 }
 
 /// The options about where the listeners are, and how it is seen that they are ready.

@@ -18,7 +18,7 @@ use crate::ports::PortSet;
 use crate::sockets::drained::Left;
 use crate::sockets::holders::{Holders, names};
 use crate::sockets::{Listener, Sample};
-use crate::step::{CommandExit, Cut, Facts, NotRun, Sender};
+use crate::step::{CommandExit, Cut, Facts, LingerEnd, Lingered, NotRun, Sender};
 use crate::syn::hold::Figures;
 
 /// How a run ended.
@@ -171,6 +171,8 @@ pub struct Evidence<'a> {
     pub spawn_error: Option<&'a Ending>,
     /// What went wrong when the gate was opened.
     pub open_error: Option<&'a str>,
+    /// What became of connections that were redirected.
+    pub redirect: Option<&'a RedirectRow>,
 }
 
 /// The verdict on a run whose gate was closed.
@@ -315,6 +317,14 @@ fn interrupted(e: &Evidence, signal: i32, sender: Sender) -> Ending {
             "left_running",
             format!("{} (pid {}) is left running", e.command, pid.unwrap_or(0)),
         ),
+        (Some(_), Some((_, exit)), _) if e.facts.linger_cut => (
+            "linger",
+            format!(
+                "{} had exited with {}, the linger was cut short",
+                e.command,
+                exit_words(exit)
+            ),
+        ),
         (Some(_), Some(_), _) => (
             "before_ready",
             format!("{} had exited, its listener was not waited for", e.command),
@@ -361,6 +371,14 @@ fn interrupt_exit(signal: i32, sender: Sender) -> Exit {
     }
 }
 
+/// `status 1`, or the signal that ended it.
+pub fn exit_words(exit: CommandExit) -> String {
+    match exit {
+        CommandExit::Code(status) => format!("status {status}"),
+        CommandExit::Signal(signal) => signal_name(signal),
+    }
+}
+
 /// `SIGTERM`.
 pub fn signal_name(signal: i32) -> String {
     Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |s| s.to_string())
@@ -374,11 +392,31 @@ fn closed_words(e: &Evidence) -> String {
     if let Some(held) = &e.closed.held {
         return format!("{ports} was closed for {time}, {}", held_words(held));
     }
+    if let Some(redirect) = e.redirect {
+        return format!(
+            "{ports} was redirected for {time}, {}",
+            redirected_words(redirect)
+        );
+    }
     match e.closed.syns_stopped {
         None => format!("{ports} was closed for {time}"),
         Some(1) => format!("{ports} was closed for {time}, 1 SYN dropped"),
         Some(n) => format!("{ports} was closed for {time}, {n} SYNs dropped"),
     }
+}
+
+fn redirected_words(redirect: &RedirectRow) -> String {
+    let connections = match redirect.redirected {
+        None => "the connections".to_owned(),
+        Some(1) => "1 connection".to_owned(),
+        Some(n) => format!("{n} connections"),
+    };
+    let fate = match redirect.cut {
+        Some(0) => ", all finished there".to_owned(),
+        Some(n) => format!(", {n} left when it ended"),
+        None => String::new(),
+    };
+    format!("{connections} went to port {}{fate}", redirect.port)
 }
 
 fn held_words(held: &Figures) -> String {
@@ -445,6 +483,10 @@ pub struct Report {
     pub syns_stopped: Option<u64>,
     /// What became of those that were held, if they were.
     pub hold: Option<HoldRow>,
+    /// What became of connections that were redirected.
+    pub redirect: Option<RedirectRow>,
+    /// The standby that was started for the run.
+    pub standby: Option<StandbyRow>,
     listeners_before: Vec<ListenerRow>,
     listeners_after: Vec<ListenerRow>,
     /// Addresses that had a listener and are not covered by one any more.
@@ -520,6 +562,62 @@ impl HoldRow {
     }
 }
 
+/// What became of the connections that were redirected.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct RedirectRow {
+    port: u16,
+    redirected: Option<u64>,
+    cut: Option<usize>,
+    linger_ms: Option<Ms>,
+    linger_timed_out: bool,
+}
+
+impl RedirectRow {
+    /// From what was counted and decided: so many went to `port`.
+    pub fn new(port: u16, redirected: Option<u64>, lingered: Option<Lingered>) -> RedirectRow {
+        RedirectRow {
+            port,
+            redirected,
+            cut: lingered.and_then(|lingered| lingered.left),
+            linger_ms: lingered.map(|lingered| lingered.took.into()),
+            linger_timed_out: lingered.is_some_and(|l| l.end == LingerEnd::TimedOut),
+        }
+    }
+}
+
+/// `--standby`, in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct StandbyRow {
+    pid: i32,
+    end: StandbyEnd,
+    stop_ms: Option<Ms>,
+}
+
+/// What became of a standby.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StandbyEnd {
+    /// SIGTERM was enough.
+    Terminated,
+    /// It took SIGKILL.
+    Killed,
+    /// It was left running, as was asked for.
+    Kept,
+    /// It is being stopped: a signal ended the wait for it.
+    Stopping,
+}
+
+impl StandbyRow {
+    /// The process, what became of it, and how long it took to end.
+    pub fn new(pid: i32, end: StandbyEnd, took: Option<Duration>) -> StandbyRow {
+        StandbyRow {
+            pid,
+            end,
+            stop_ms: took.map(Into::into),
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct ListenerRow {
     address: String,
@@ -559,6 +657,8 @@ impl Report {
             phases: Phases::default(),
             syns_stopped: None,
             hold: None,
+            redirect: None,
+            standby: None,
             listeners_before: Vec::new(),
             listeners_after: Vec::new(),
             listeners_lost: Vec::new(),
@@ -749,6 +849,7 @@ mod tests {
             ready_timeout: Duration::from_secs(10),
             before: &Sample::default(),
             spawn_error: None,
+            redirect: None,
             open_error,
         })
     }

@@ -18,15 +18,20 @@ use crate::gate::choice::{Choice, Kind};
 use crate::gate::{self, Deadline, Gate, Steer};
 use crate::plan::{Listeners, Plan, Refused};
 use crate::ports::PortSet;
-use crate::report::{Closed, Ending, Evidence, HoldRow, Outcome, Report, conclude, signal_name};
+use crate::report::{
+    Closed, Ending, Evidence, HoldRow, Outcome, RedirectRow, Report, StandbyEnd, StandbyRow,
+    conclude, exit_words, signal_name,
+};
 use crate::say::{Level, Say};
 use crate::signals::{Caught, Signals};
 use crate::sockets::diag::Sockets;
 use crate::sockets::ready::uncovered;
 use crate::sockets::{Sample, SynLimits, Want};
+use crate::standby::Standby;
 use crate::step::{Action, CommandExit, Cut, Event, STALL, Sender, Settle, State, Waiting};
 use crate::syn::hold::pace::{Pace, Translation};
 use crate::syn::hold::{Hold, queue};
+use crate::syn::redirect::Redirect;
 use crate::syn::{SynAction, Work};
 
 /// The length of a run's id, in hexadecimal digits.
@@ -93,6 +98,7 @@ fn carry_out(
     if on_the_way.ask_for_netns(&environment, &mut sockets)? {
         looking_since = Instant::now();
     }
+    let standby = on_the_way.stand_by(&environment, &mut sockets, report)?;
     if !plan.config.drain.is_zero() {
         on_the_way.watch_for_cookies(&sockets, looking_since)?;
     }
@@ -119,6 +125,7 @@ fn carry_out(
         sockets,
         environment,
         work,
+        standby,
         closed: Closed::new(closed_at, deadline),
         gate,
         child: None,
@@ -138,7 +145,11 @@ fn carry_out(
     if run.work.hold().is_some() {
         state.holds(plan.release_timeout);
     }
+    if run.work.redirect().is_some() {
+        state.lingers(plan.syn.linger());
+    }
     run.drive(&mut state, report);
+    run.stop_standby(report);
     Ok(run.conclude(&state, &before, report))
 }
 
@@ -186,7 +197,7 @@ fn close_with(
     say: &Say,
     report: &mut Report,
 ) -> Result<(Gate, Work)> {
-    let work = action.begin(&plan.config.ports)?;
+    let work = action.begin(&plan.config.ports, &plan.listener_scope())?;
     let rules = plan.rules(work.steer());
     let settings = plan.settings(&report.run, work.name());
     let (gate, lacking) = gate::close(plan.backend, &settings, &rules, until)?;
@@ -196,12 +207,13 @@ fn close_with(
     if plan.backend == Choice::Auto {
         say.phase(&why_taken(gate.backend(), &lacking));
     }
-    let queue = match work.steer() {
+    let steered = match work.steer() {
         Steer::Drop => String::new(),
         Steer::Queue(number) => format!(", SYNs wait in queue {number}"),
+        Steer::Redirect(port) => format!(", new connections go to port {port}"),
     };
     say.phase(&format!(
-        "closed {} ({}{queue})",
+        "closed {} ({}{steered})",
         rules.ports.brief(),
         gate.backend()
     ));
@@ -245,6 +257,8 @@ struct Run<'a> {
     /// How many held SYNs were let go when none could be seen any more.
     to_nobody: usize,
     gate: Option<Gate>,
+    /// Behind the gate, so that it goes after: nobody is sent to it any more.
+    standby: Option<Standby>,
     child: Option<Child>,
     /// `--ready-check`, while it runs.
     check: Option<Beside>,
@@ -318,6 +332,7 @@ impl Run<'_> {
                 self.let_go();
                 Event::Done
             }
+            Action::Linger => self.linger(),
             Action::Remove { anyway } => {
                 self.let_go();
                 if !anyway && self.others_hold() {
@@ -537,6 +552,19 @@ impl Run<'_> {
         self.note_shut(&was, &PortSet::EMPTY);
     }
 
+    /// How many connections are left on the standby?
+    fn linger(&mut self) -> Event {
+        let began = Instant::now();
+        let left = match self.work.redirect().map(Redirect::unfinished) {
+            Some(Err(error)) => {
+                self.warn(format!("{error:#}"));
+                None
+            }
+            left => left.and_then(Result::ok),
+        };
+        Event::Lingers(left, began.elapsed())
+    }
+
     /// Whether what is left of the gate can't go without taking SYNs from another run.
     fn others_hold(&mut self) -> bool {
         let own = self.work.hold().map(|hold| hold.queue());
@@ -582,6 +610,12 @@ impl Run<'_> {
                 Ok(Some(Caught::Stop(signal, sender))) => {
                     let child = self.child.as_ref();
                     let sender = child.map_or(sender, |child| child.hears_of(signal, sender));
+                    if state.first_signal_harms_nobody() {
+                        self.say.result(&format!(
+                            "{}: the gate is open, connections to the standby finish; once more cuts them",
+                            signal_name(signal)
+                        ));
+                    }
                     return Event::Signal(signal, sender);
                 }
                 Ok(Some(Caught::OpenNow)) => return Event::OpenNow,
@@ -629,6 +663,11 @@ impl Run<'_> {
         let facts = &state.facts;
         report.facts(facts, &self.closed);
         report.hold = self.closed.held.map(|held| HoldRow::new(held, facts));
+        let redirect = self.work.redirect();
+        report.redirect = redirect.map(|redirect| {
+            let redirected = self.closed.syns_stopped;
+            RedirectRow::new(redirect.port(), redirected, facts.lingered)
+        });
         report.listen_netns = self.sockets.netns().map(ToString::to_string);
         report.warnings.append(&mut self.warnings);
         conclude(&Evidence {
@@ -642,7 +681,56 @@ impl Run<'_> {
             before,
             spawn_error: self.spawn_error.as_ref(),
             open_error: self.open_error.as_deref(),
+            redirect: report.redirect.as_ref(),
         })
+    }
+
+    /// `--standby` ends with the run: nobody is sent to it any more, and who was left has had its time.
+    fn stop_standby(&mut self, report: &mut Report) {
+        let Some(mut standby) = self.standby.take() else {
+            return;
+        };
+        let pid = standby.pid();
+        if self.plan.standby.keep {
+            standby.keep();
+            let end = StandbyEnd::Kept;
+            report.standby = Some(StandbyRow::new(pid, end, None));
+            return;
+        }
+        if standby
+            .ended()
+            .is_some_and(|exit| exit != CommandExit::Code(0))
+        {
+            self.warn("--standby ended while connections were sent to it".to_owned());
+        }
+        self.say.phase("stopping the standby");
+        let began = Instant::now();
+        standby.begin_stop();
+        let end = loop {
+            if let Some(stop) = standby.stopped() {
+                if stop.left {
+                    self.warn("some of --standby may still be there".to_owned());
+                }
+                break match stop.killed {
+                    true => StandbyEnd::Killed,
+                    false => StandbyEnd::Terminated,
+                };
+            }
+            self.say.waiting("waiting for the standby to end");
+            // It is stopped without us as well.
+            match self.signals.wait_beside(self.say.due(), standby.news()) {
+                Ok(Some(Caught::Stop(..))) | Err(_) => break StandbyEnd::Stopping,
+                _ => (),
+            }
+        };
+        self.say.done_waiting();
+        if end == StandbyEnd::Killed {
+            let grace = humantime::format_duration(self.plan.standby.grace);
+            self.warn(format!(
+                "--standby did not end within --standby-grace {grace}: killed"
+            ));
+        }
+        report.standby = Some(StandbyRow::new(pid, end, Some(began.elapsed())));
     }
 
     fn look_after(&mut self, before: &Sample, state: &State, report: &mut Report) {
@@ -790,13 +878,6 @@ impl Run<'_> {
             self.say.warning(&text);
             self.warnings.push(text);
         }
-    }
-}
-
-fn exit_words(exit: CommandExit) -> String {
-    match exit {
-        CommandExit::Code(status) => format!("status {status}"),
-        CommandExit::Signal(signal) => signal_name(signal),
     }
 }
 

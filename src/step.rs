@@ -6,14 +6,17 @@
 //! it waits for a signal, for COMMAND's exit, or for [`State::wake`].
 
 mod again;
+mod linger;
 mod release;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use self::again::Again;
+use self::linger::Linger;
 use self::release::Release;
 
+pub use self::linger::{LINGER_LOOK, LingerEnd, Lingered};
 pub use self::release::{Cut, STALL, Waiting};
 use crate::listen_port::ListenPorts;
 use crate::ports::PortSet;
@@ -129,6 +132,9 @@ pub enum Event {
     Signal(i32, Sender),
     /// The answer to [`Action::Release`]: who waits still, and how long it took.
     Released(Waiting, Duration),
+    /// The answer to [`Action::Linger`]: how many are left, if that can be seen, and how long the look
+    /// took.
+    Lingers(Option<usize>, Duration),
     /// The other answer to [`Action::Remove`]: another run holds SYNs.
     OthersHold,
     /// USR1: somebody wants the gate open.
@@ -163,6 +169,8 @@ pub enum Action {
     },
     /// Open everything, for good. The very next thing after the decision.
     Open,
+    /// See how many connections are left that were steered elsewhere.
+    Linger,
     /// Take away what is left of the gate; not yet, unless `anyway`, if that would take SYNs from
     /// another run that holds some.
     Remove {
@@ -264,6 +272,10 @@ pub struct Facts {
     pub released_in: Option<Duration>,
     /// Why not all of them could go in their turn.
     pub release_cut: Option<Cut>,
+    /// What became of connections that were steered elsewhere.
+    pub lingered: Option<Lingered>,
+    /// All but they was over when a signal ended the run.
+    pub linger_cut: bool,
 }
 
 /// The state of a run.
@@ -293,6 +305,8 @@ pub struct State {
     fallen: bool,
     /// Where SYNs are held.
     release: Option<Release>,
+    /// Where they are steered elsewhere.
+    linger: Option<Linger>,
     /// What came of it.
     pub facts: Facts,
 }
@@ -366,6 +380,7 @@ impl State {
             next_guard: None,
             fallen: false,
             release: None,
+            linger: None,
             check: Again::default(),
             search: Again::default(),
             facts: Facts {
@@ -385,6 +400,12 @@ impl State {
         self.release = Some(Release::new(timeout, self.closed_at));
     }
 
+    /// SYNs are steered elsewhere: once the gate is open, their connections have `timeout` to finish
+    /// before what steers them is removed.
+    pub fn lingers(&mut self, timeout: Duration) {
+        self.linger = Some(Linger::new(timeout, self.closed_at));
+    }
+
     /// When [`Event::Time`] is wanted at the latest, if at all.
     pub fn wake(&self) -> Option<Instant> {
         let releases = self.releases().map(|(at, _)| at);
@@ -399,6 +420,7 @@ impl State {
             self.guards_at(),
             beside,
             releases,
+            self.linger_due(),
             removes,
             opens,
         ]
@@ -410,6 +432,24 @@ impl State {
     /// When held SYNs are to be let go, and whose.
     fn releases(&self) -> Option<(Instant, &PortSet)> {
         self.release.as_ref().and_then(Release::due)
+    }
+
+    /// When it is to be looked who is left elsewhere.
+    fn linger_due(&self) -> Option<Instant> {
+        let linger = self.linger.as_ref().filter(|_| !self.removed);
+        linger.and_then(Linger::due)
+    }
+
+    /// The gate is open, and its rules stay for those whom they have steered elsewhere.
+    pub fn is_lingering(&self) -> bool {
+        let goes_on = self.linger.as_ref().is_some_and(Linger::goes_on);
+        self.opened && !self.removed && goes_on
+    }
+
+    /// Whether a signal, were it to come now, would be the first, with nothing left to do but to wait
+    /// for connections elsewhere: it harms nobody yet.
+    pub fn first_signal_harms_nobody(&self) -> bool {
+        self.phase == Phase::Over && self.is_lingering() && self.facts.signals.is_empty()
     }
 
     /// Everything is to open as soon as the held SYNs have gone.
@@ -440,6 +480,9 @@ impl State {
         }
         if self.phase == Phase::Over && self.others.is_some() && !self.removed {
             return Some("waiting for another run, which holds SYNs".to_owned());
+        }
+        if self.phase == Phase::Over && self.is_lingering() {
+            return Some("open; connections to the standby finish".to_owned());
         }
         match self.phase {
             Phase::Draining { .. } if self.facts.left.is_nothing() => Some("draining".to_owned()),
@@ -484,7 +527,8 @@ impl State {
             Event::Exited(exit) => self.exited(exit, now),
             Event::ReadyChecked(exit) => self.ready_checked(exit, now),
             Event::Searched(found) => self.searched(found, now),
-            Event::Signal(signal, sender) => self.signalled(signal, sender),
+            Event::Signal(signal, sender) => self.signalled(signal, sender, now),
+            Event::Lingers(left, cost) => self.lingered(left, cost, now),
             Event::OthersHold => self.remove_later(now),
             Event::Released(after, cost) => self.released(after, cost, now),
             Event::OpenNow => self.open_now(),
@@ -509,7 +553,10 @@ impl State {
                 return None;
             }
         }
-        let later = self.removes_later(now);
+        if self.lingers_on(now) && self.linger_due().is_some_and(|at| at <= now) {
+            return Some(Action::Linger);
+        }
+        let later = self.removes_later(now) || self.is_lingering();
         if later && self.phase == Phase::Over {
             return None;
         }
@@ -707,6 +754,21 @@ impl State {
         Some(Action::ShutOnly(self.shut.clone()))
     }
 
+    /// Whether the linger has begun, as it does with the open gate, and goes on.
+    fn lingers_on(&mut self, now: Instant) -> bool {
+        let lingers = self.is_lingering();
+        if let Some(linger) = self.linger.as_mut().filter(|_| lingers) {
+            linger.begin(now);
+        }
+        lingers
+    }
+
+    fn lingered(&mut self, left: Option<usize>, cost: Duration, now: Instant) -> Option<Action> {
+        let linger = self.linger.as_mut()?;
+        self.facts.lingered = linger.saw(left, cost, now);
+        self.go_on(now)
+    }
+
     fn finish(&mut self) -> Option<Action> {
         self.phase = Phase::Over;
         Some(self.close_down())
@@ -716,6 +778,9 @@ impl State {
     fn close_down(&mut self) -> Action {
         if !self.opened {
             return self.open();
+        }
+        if self.is_lingering() {
+            return Action::Linger;
         }
         if !self.removed {
             self.removed = true;
@@ -1079,13 +1144,21 @@ impl State {
 
     /// The first one before COMMAND: COMMAND is not run. While it runs: passed on. Any other: the
     /// run ends here and now, and COMMAND, if it runs, goes on alone.
-    fn signalled(&mut self, signal: i32, sender: Sender) -> Option<Action> {
+    fn signalled(&mut self, signal: i32, sender: Sender, now: Instant) -> Option<Action> {
+        if self.phase == Phase::Over && self.is_lingering() {
+            return self.signalled_while_lingering(signal, sender, now);
+        }
         if self.phase == Phase::Running && self.facts.signals.is_empty() {
             self.facts.signals.push((signal, sender));
             return (sender != Sender::Terminal).then_some(Action::Pass(signal));
         }
         if self.opening() || !self.facts.signals.is_empty() {
             self.release = None; // whoever waits is let go at once
+        }
+        if let Some(linger) = self.linger.as_mut()
+            && !self.facts.signals.is_empty()
+        {
+            linger.stop();
         }
         self.remove_anyway |= self.opened;
         if self.command_pending() {
@@ -1094,6 +1167,24 @@ impl State {
         self.facts.signals.push((signal, sender));
         self.facts.interrupted = Some((signal, sender));
         self.finish()
+    }
+
+    /// The gate is open and all is decided: the first signal harms nobody, the second cuts who is left.
+    fn signalled_while_lingering(
+        &mut self,
+        signal: i32,
+        sender: Sender,
+        now: Instant,
+    ) -> Option<Action> {
+        let first = self.first_signal_harms_nobody();
+        self.facts.signals.push((signal, sender));
+        if first {
+            return self.go_on(now);
+        }
+        self.facts.linger_cut = self.facts.interrupted.is_none();
+        self.facts.interrupted = self.facts.interrupted.or(Some((signal, sender)));
+        self.linger.as_mut()?.stop();
+        self.go_on(now)
     }
 
     fn open_now(&mut self) -> Option<Action> {

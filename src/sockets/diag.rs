@@ -1,6 +1,6 @@
 //! Asks the kernel for TCP sockets: NETLINK_SOCK_DIAG (linux/sock_diag.h, linux/inet_diag.h).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -9,7 +9,8 @@ use nix::sys::socket::SockProtocol;
 
 use super::netns::{self, Netns, NoEntry};
 use super::{
-    Connections, Cookies, Family, HalfOpen, Listener, Sample, SocketId, SynLimits, Want, holders,
+    Connection, Connections, Cookies, Family, HalfOpen, Listener, Sample, SocketId, SynLimits,
+    Want, holders,
 };
 use crate::gate::scope::Scope;
 use crate::netlink::{Netlink, attribute, get, put_attribute};
@@ -38,8 +39,22 @@ const BC_S_GE: u8 = 2;
 const BC_S_LE: u8 = 3;
 const ESTABLISHED: u8 = 1;
 const SYN_RECV: u8 = 3;
+const FIN_WAIT1: u8 = 4;
+const FIN_WAIT2: u8 = 5;
 const CLOSE_WAIT: u8 = 8;
+const LAST_ACK: u8 = 9;
 const LISTEN: u8 = 10;
+const CLOSING: u8 = 11;
+/// Something may still have to be delivered.
+const UNFINISHED: [u8; 7] = [
+    SYN_RECV,
+    ESTABLISHED,
+    FIN_WAIT1,
+    FIN_WAIT2,
+    CLOSE_WAIT,
+    LAST_ACK,
+    CLOSING,
+];
 
 /// A look at the sockets on the watched ports, as often as needed.
 pub struct Sockets {
@@ -162,6 +177,23 @@ impl Sockets {
             sample.holders = holders::find(&inodes);
         }
         Ok(sample)
+    }
+}
+
+impl Sockets {
+    /// Connections to the ports that have not finished, in our own network namespace.
+    ///
+    /// # Errors
+    /// As for [`Sockets::look`].
+    pub fn unfinished(&mut self) -> Result<Vec<Connection>> {
+        let states = UNFINISHED.iter().fold(0, |all, state| all | 1u32 << state);
+        let mut found = Vec::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            self.own.dump(&self.watched, family, states, 0, |row| {
+                found.extend(row.unfinished());
+            })?;
+        }
+        Ok(found)
     }
 }
 
@@ -336,6 +368,7 @@ struct Row<'a> {
     retransmits: u8,
     port: u16,
     address: IpAddr,
+    peer: SocketAddr,
     interface: u32,
     cookie: u64,
     expires_ms: u32,
@@ -356,11 +389,11 @@ impl Row<'_> {
             state,
             retransmits,
             port: u16::from_be_bytes(get(bytes, 4)?),
-            address: if i32::from(family) == libc::AF_INET {
-                Ipv4Addr::from(get::<4>(bytes, 8)?).into()
-            } else {
-                Ipv6Addr::from(get::<16>(bytes, 8)?).into()
-            },
+            address: address(family, bytes, 8)?,
+            peer: SocketAddr::new(
+                address(family, bytes, 24)?,
+                u16::from_be_bytes(get(bytes, 6)?),
+            ),
             interface: word(40)?,
             cookie: u64::from_ne_bytes(get(bytes, 44)?),
             expires_ms: word(52)?,
@@ -368,6 +401,17 @@ impl Row<'_> {
             send_queue: word(60)?,
             inode: word(68)?,
             attributes: bytes.get(ROW..)?,
+        })
+    }
+
+    /// Of one that the process has closed, and that is waiting for the client's FIN only, nothing has
+    /// to be delivered any more.
+    fn unfinished(&self) -> Option<Connection> {
+        let orphan = self.inode == 0;
+        (!(self.state == FIN_WAIT2 && orphan)).then(|| Connection {
+            local: SocketAddr::new(self.address, self.port),
+            peer: self.peer,
+            cookie: self.cookie,
         })
     }
 
@@ -418,6 +462,14 @@ impl Row<'_> {
             || since_received < since_sent
             || (since_received == since_sent && since_received < UNDECIDED_MS)
     }
+}
+
+fn address(family: u8, bytes: &[u8], at: usize) -> Option<IpAddr> {
+    Some(if i32::from(family) == libc::AF_INET {
+        Ipv4Addr::from(get::<4>(bytes, at)?).into()
+    } else {
+        Ipv6Addr::from(get::<16>(bytes, at)?).into()
+    })
 }
 
 /// The kernel's defaults, on a small host.

@@ -1,6 +1,7 @@
 //! What the kernel says of the TCP sockets on the gated ports (sock_diag), and the two decisions
 //! that rest on it: is the old service drained, is the new one ready.
 
+pub mod conntrack;
 pub mod diag;
 pub mod drained;
 pub mod holders;
@@ -8,7 +9,7 @@ pub mod netns;
 pub mod ready;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A TCP socket in LISTEN.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,12 +41,25 @@ pub struct SocketId {
     pub cookie: u64,
 }
 
-/// An IP version.
+/// A connection to a listener that was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// Our end.
+    pub local: SocketAddr,
+    /// The client's.
+    pub peer: SocketAddr,
+    /// Which socket it is.
+    pub cookie: u64,
+}
+
+/// An IP version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum Family {
     /// IPv4.
+    #[serde(rename = "ipv4")]
     V4,
     /// IPv6.
+    #[serde(rename = "ipv6")]
     V6,
 }
 

@@ -1343,6 +1343,7 @@ mod any_course {
             exposed in any::<bool>(),
             others in 0i32..1_000,
             waits in prop::option::of(prop::collection::vec(any::<bool>(), 1..6)),
+            left in prop::option::of(prop::collection::vec(prop::option::of(0usize..2), 1..6)),
             (ready_check, search) in any::<(bool, bool)>(),
             beside in prop::collection::vec(prop::option::of(any::<bool>()), 1..6),
             best_effort in any::<bool>(),
@@ -1367,7 +1368,10 @@ mod any_course {
             if waits.is_some() {
                 tale.state.holds(Duration::from_millis(5));
             }
-            let (mut removed, mut rounds) = (0, 0);
+            if left.is_some() {
+                tale.state.lingers(Duration::from_millis(500));
+            }
+            let (mut removed, mut rounds, mut counts) = (0, 0, 0usize);
             let (mut others, mut hurried) = (others, false);
             // For which ports nobody waits any more.
             let mut released = waits.is_none();
@@ -1425,8 +1429,15 @@ mod any_course {
                         searching = true;
                         Event::Done
                     }
+                    Some(Action::Linger) => {
+                        prop_assert_eq!((opened, removed), (1, 0));
+                        let left = left.as_ref().expect("nobody is elsewhere");
+                        counts += 1;
+                        Event::Lingers(left[counts % left.len()], COST)
+                    }
                     Some(Action::Remove { anyway }) => {
                         prop_assert_eq!(opened, 1);
+                        prop_assert!(left.is_none() || tale.state.facts.lingered.is_some());
                         others -= i32::from(others > 0);
                         if others > 0 && !anyway {
                             Event::OthersHold

@@ -3,15 +3,20 @@
 //! An action says where the kernel steers them (`Steer`). One that has work of its own in user
 //! space does it here too ([`Work`]), so that `run.rs` treats all alike: the gate is opened in one
 //! order for all of them, by letting go who waits, emptying the set of gated ports, letting go who
-//! came in between, then removing the rules.
+//! came in between, letting finish who was steered elsewhere, then removing the rules.
 
 pub mod hold;
+pub mod redirect;
+
+use std::time::Duration;
 
 use anyhow::Result;
 
 use self::hold::queue::{FIRST_NUMBER, QueueNum};
 use self::hold::{Hold, Limits};
+use self::redirect::{Redirect, ToStandby};
 use crate::gate::Steer;
+use crate::gate::scope::Scope;
 use crate::ports::PortSet;
 
 /// `--syn`.
@@ -30,6 +35,8 @@ pub enum SynAction {
         /// `--syn auto`: where that can't be done, they are dropped.
         or_drop: bool,
     },
+    /// They go to another port of this host, and their connections stay there.
+    Redirect(ToStandby),
 }
 
 /// What is done in user space while the gate is closed.
@@ -38,6 +45,8 @@ pub enum Work {
     None,
     /// SYNs are held.
     Hold(Box<Hold>),
+    /// Connections go elsewhere, and finish there.
+    Redirect(Box<Redirect>),
 }
 
 impl SynAction {
@@ -47,6 +56,15 @@ impl SynAction {
         match self {
             SynAction::Drop => "drop",
             SynAction::Hold { .. } => "hold",
+            SynAction::Redirect(_) => "redirect",
+        }
+    }
+
+    /// How long the rules stay, at most, once the gate is open.
+    pub fn linger(&self) -> Duration {
+        match self {
+            SynAction::Redirect(to) => to.linger,
+            _ => Duration::ZERO,
         }
     }
 
@@ -59,12 +77,13 @@ impl SynAction {
     ///
     /// # Errors
     /// It can't be done here.
-    pub fn begin(&self, gated: &PortSet) -> Result<Work> {
+    pub fn begin(&self, gated: &PortSet, scope: &Scope) -> Result<Work> {
         Ok(match self {
             SynAction::Drop => Work::None,
             SynAction::Hold { queue, limits, .. } => {
                 Work::Hold(Box::new(Hold::begin(*queue, *limits, gated)?))
             }
+            SynAction::Redirect(to) => Work::Redirect(Box::new(Redirect::begin(to, gated, scope)?)),
         })
     }
 
@@ -73,6 +92,7 @@ impl SynAction {
         match self {
             SynAction::Drop => Steer::Drop,
             SynAction::Hold { queue, .. } => Steer::Queue(queue.unwrap_or(FIRST_NUMBER)),
+            SynAction::Redirect(to) => Steer::Redirect(to.port),
         }
     }
 }
@@ -83,6 +103,7 @@ impl Work {
         match self {
             Work::None => Steer::Drop,
             Work::Hold(hold) => Steer::Queue(hold.queue()),
+            Work::Redirect(redirect) => Steer::Redirect(redirect.port()),
         }
     }
 
@@ -91,14 +112,23 @@ impl Work {
         match self {
             Work::None => "drop",
             Work::Hold(_) => "hold",
+            Work::Redirect(_) => "redirect",
         }
     }
 
     /// The SYNs that wait, if any can.
     pub fn hold(&mut self) -> Option<&mut Hold> {
         match self {
-            Work::None => None,
             Work::Hold(hold) => Some(hold),
+            _ => None,
+        }
+    }
+
+    /// The connections that go elsewhere, if any can.
+    pub fn redirect(&mut self) -> Option<&mut Redirect> {
+        match self {
+            Work::Redirect(redirect) => Some(redirect),
+            _ => None,
         }
     }
 }

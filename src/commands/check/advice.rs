@@ -10,6 +10,7 @@ use crate::gate::iptables::variant::Variant;
 use crate::plan::command_line;
 use crate::ports::PortSet;
 use crate::report::as_ranges;
+use crate::sockets::Family;
 
 /// A backlog that holds less connections is told.
 const SMALL_BACKLOG: u32 = 256;
@@ -47,6 +48,7 @@ pub fn advise(host: &Host, places: &[Place], wanted: Option<&PortSet>) -> Vec<Ad
     all.extend(backend(host));
     all.extend(kernel(host));
     all.push(retries(host));
+    all.extend(standby(host));
     all
 }
 
@@ -422,6 +424,31 @@ fn retries(host: &Host) -> Advice {
     )
 }
 
+/// What becomes of connections that `--syn redirect` has sent to a standby, when its rules go.
+fn standby(host: &Host) -> Option<Advice> {
+    let families = host.nat.as_ref()?;
+    let fate = match families[..] {
+        [Family::V4, Family::V6] => "they go on, since NAT rules of your own stand here".to_owned(),
+        [] => "they are cut, since no NAT rule of your own stands here".to_owned(),
+        [one] | [one, ..] => {
+            let (has, lacks) = match one {
+                Family::V4 => ("IPv4", "IPv6"),
+                Family::V6 => ("IPv6", "IPv4"),
+            };
+            format!(
+                "those over {has} go on, since NAT rules of your own stand here; those over {lacks} are cut"
+            )
+        }
+    };
+    Some(on_host(
+        "redirected_left",
+        format!(
+            "--syn redirect: what becomes of connections that are still on the standby when --linger is \
+             over, or syngate is killed: {fate}"
+        ),
+    ))
+}
+
 /// Whether `--syn hold` can be expected to work: there are queues, and a rule that sends SYNs there.
 /// The target of x_tables is that of iptables as well.
 fn holds(host: &Host) -> bool {
@@ -487,7 +514,8 @@ mod tests {
     /// What is said beyond what is always said.
     fn said(host: &Host, places: &[Place]) -> Vec<Advice> {
         let mut all = advise(host, places, None);
-        all.retain(|advice| advice.code != "syn_retries");
+        let of_each_host = ["syn_retries", "redirected_left"];
+        all.retain(|advice| !of_each_host.contains(&advice.code));
         all
     }
 
@@ -756,6 +784,25 @@ mod tests {
             change(&mut host);
             assert_eq!(retries(&host).text.contains("--syn hold"), can, "case {n}");
         }
+    }
+
+    #[test]
+    fn who_is_left_on_a_standby() {
+        let (v4, v6) = (Family::V4, Family::V6);
+        for (families, fate) in [
+            (Some(vec![]), "they are cut"),
+            (Some(vec![v4, v6]), "they go on"),
+            (Some(vec![v4]), "those over IPv4 go on"),
+            (Some(vec![v6]), "those over IPv4 are cut"),
+        ] {
+            let mut host = usual();
+            host.nat = families;
+            let text = standby(&host).unwrap().text;
+            assert!(text.contains(fate), "{text}");
+        }
+        let mut host = usual();
+        host.nat = None;
+        assert!(standby(&host).is_none());
     }
 
     fn no() -> Answer {

@@ -9,7 +9,7 @@ use nix::unistd::geteuid;
 use serde::Serialize;
 
 use crate::caps;
-use crate::gate::choice::{Choice, Kind};
+use crate::gate::choice::{Choice, Kind, Lacking};
 use crate::gate::iptables::census;
 use crate::gate::iptables::variant::Variant;
 use crate::gate::nft::{probe, published};
@@ -82,6 +82,8 @@ pub struct Host {
     pub published: Vec<Published>,
     /// Why some may be missing.
     pub published_unseen: Option<String>,
+    /// The IP versions for which rules of others do NAT; null if that can't be told.
+    pub nat: Option<Vec<Family>>,
 }
 
 /// The privileges of this process.
@@ -199,6 +201,7 @@ impl Host {
                 .collect(),
             published,
             published_unseen,
+            nat: nat(&census),
         }
     }
 
@@ -398,6 +401,25 @@ fn published(census: &[census::Installed]) -> (Vec<Published>, Option<String>) {
     (published.collect(), unseen)
 }
 
+/// From iptables and from nf_tables; a host without nf_tables has none there.
+fn nat(census: &[census::Installed]) -> Option<Vec<Family>> {
+    if !caps::net_admin() {
+        return None;
+    }
+    let by_nft = match published::nat_families() {
+        Ok(families) => families,
+        Err(error) if error.is::<Lacking>() => Vec::new(),
+        Err(_) => return None,
+    };
+    let holdings = census.iter().flat_map(|installed| &installed.holdings);
+    let by_iptables = |family: &Family| {
+        let mut holdings = holdings.clone();
+        holdings.any(|(of, holding)| of == family && holding.as_ref().is_ok_and(|h| h.nat))
+    };
+    let does = |family: &Family| by_nft.contains(family) || by_iptables(family);
+    Some(Family::ALL.into_iter().filter(does).collect())
+}
+
 fn kernel() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease");
     release.unwrap_or_default().trim().to_owned()
@@ -485,6 +507,7 @@ pub(super) mod tests {
             counts: COUNTS.into_iter().zip([Some(0); 3]).collect(),
             published: Vec::new(),
             published_unseen: None,
+            nat: Some(Vec::new()),
         }
     }
 
