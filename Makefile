@@ -38,13 +38,15 @@ demo: demo-packages
 # The backends besides nft's own choice; see tests/harness.
 BACKENDS := nft-plain iptables-nft iptables-legacy
 RUNS := --test guarantees --test rules
-ALL_RUNS := $(RUNS) --test services --test hold --test life --test edges --test scope
+ALL_RUNS := $(RUNS) --test services --test hold --test redirect --test life --test edges --test scope
 # What a user namespace makes a difference to.
 ROOTLESS := --test backends --test contract --test edges --test guarantees --test life --test rules \
   --test services
 # Of held SYNs, what a backend or a user namespace makes a difference to; and what the guarantees are
 # worth when SYNs are held.
 HOLDS := clients copies deadline killed queue way_out
+# The same of redirected connections.
+REDIRECTS := new_connections established killed left_when linger
 HELD := --test guarantees --test life --test services
 HELD_CORE := --test guarantees -- killed foreign panic
 
@@ -56,10 +58,12 @@ test: test-packages
 	$(CARGO) test --workspace
 	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate $(ROOTLESS)
 	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate --test hold -- $(HOLDS)
+	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate --test redirect -- $(REDIRECTS)
 	set -e; for backend in $(BACKENDS); do \
 	  echo "on $$backend"; export SYNGATE_TEST_BACKEND=$$backend; \
 	  $(CARGO) test --package syngate $(RUNS); \
 	  $(CARGO) test --package syngate --test hold -- $(HOLDS); \
+	  $(CARGO) test --package syngate --test redirect -- $(REDIRECTS); \
 	  SYNGATE_TEST_SYN=hold $(CARGO) test --package syngate --test services; \
 	done
 	SYNGATE_TEST_SYN=hold $(CARGO) test --package syngate $(HELD_CORE)
@@ -89,6 +93,10 @@ test-long: test-packages
 	done | tee $(LONG)/kills.txt
 	SYNGATE_KILLS=100 SYNGATE_SLOW_STARTS=10 SYNGATE_LONG=1 SYNGATE_FLOOD=100000 \
 	  $(CARGO) test --package syngate --test hold -- --nocapture --test-threads 1 2>&1 | tee $(LONG)/hold.txt
+	set -e; for backend in nft $(BACKENDS); do \
+	  SYNGATE_TEST_BACKEND=$$backend SYNGATE_KILLS=100 SYNGATE_RESTARTS=10 \
+	    $(CARGO) test --package syngate --test redirect -- --nocapture --test-threads 1; \
+	done 2>&1 | tee $(LONG)/redirect.txt
 	SYNGATE_RESTARTS=20 \
 	  $(CARGO) test --package syngate --test services a_held -- --nocapture 2>&1 | tee $(LONG)/hold-restarts.txt
 
@@ -99,9 +107,10 @@ figures: test-packages
 
 # See scripts/kernel-fetch for what these are, scripts/kernel-tests for how TESTS are named.
 KERNELS := 5.10 6.1 6.12 newest
-TESTS := backends check commands contract edges guarantees hold life rules services
+TESTS := backends check commands contract edges guarantees hold life redirect rules services standby
 CORE := guarantees::a_panic guarantees::foreign guarantees::hung guarantees::killed_with \
-  guarantees::stopped rules contract::a_caller_without hold::clients hold::the_queue hold::killed_while
+  guarantees::stopped rules contract::a_caller_without hold::clients hold::the_queue hold::killed_while \
+  redirect::new_connections redirect::established redirect::killed
 test-kernels: test-packages
 	@scripts/install-packages $(KERNEL_PACKAGES)
 	$(CARGO) build --workspace --tests

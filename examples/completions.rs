@@ -59,7 +59,7 @@ const FISH_ARGPARSE_FAILS: &str = "\n    or return\n";
 fn command() -> Command {
     Args::command().mut_args(|arg| match arg.get_id().as_str() {
         "command" => arg.value_hint(ValueHint::CommandWithArguments),
-        "precheck" | "ready_check" | "listen_netns_from" => {
+        "precheck" | "ready_check" | "listen_netns_from" | "standby" | "standby_check" => {
             arg.value_hint(ValueHint::CommandString)
         }
         "report_file" => arg.value_hint(ValueHint::FilePath),

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use harness::{SOON, SYNGATE, words};
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
 use testkit::{Host, Load, Ran, wait_until};
 
@@ -389,7 +389,8 @@ fn settings_that_matter() {
     let usual = check_json(&host, "");
     let mut codes_of_host = codes(&usual, None);
     codes_of_host.remove("no_owner_tables"); // before Linux 5.12
-    assert_eq!(codes_of_host, ["syn_retries".to_owned()].into());
+    let usual_codes = ["syn_retries", "redirected_left"].map(str::to_owned);
+    assert_eq!(codes_of_host, usual_codes.into());
     host.must(words("sysctl -qw net.ipv4.tcp_syncookies=0"));
     // Not before Linux 6.5, and then it is as with 0.
     let linear = "[ ! -e /proc/sys/net/ipv4/tcp_syn_linear_timeouts ] || \
@@ -406,6 +407,31 @@ fn settings_that_matter() {
 }
 
 /// Ports that containers publish, by iptables and by nft.
+/// What becomes of redirected connections when the rules go: `redirect::left_when_the_rules_go`.
+#[test]
+fn rules_that_do_nat() {
+    let host = Host::new().unwrap();
+    assert_eq!(check_json(&host, "")["host"]["nat"], json!([]));
+    let nft = "add table ip t; add chain ip t c { type nat hook postrouting priority 100; };
+        add rule ip t c oifname none masquerade";
+    host.must(["nft", nft]);
+    assert_eq!(check_json(&host, "")["host"]["nat"], json!(["ipv4"]));
+    let rule = "ip6tables-legacy -t nat -A POSTROUTING -o none -j MASQUERADE";
+    host.must(words(rule));
+    let found = check_json(&host, "");
+    assert_eq!(found["host"]["nat"], json!(["ipv4", "ipv6"]));
+    assert!(text(&found, "redirected_left").contains("they go on"));
+    host.must(["nft", "delete table ip t"]);
+    assert_eq!(check_json(&host, "")["host"]["nat"], json!(["ipv6"]));
+    host.must(words(
+        "iptables-nft -t nat -A OUTPUT -p tcp --dport 9 -j REDIRECT",
+    ));
+    assert_eq!(
+        check_json(&host, "")["host"]["nat"],
+        json!(["ipv4", "ipv6"])
+    );
+}
+
 #[test]
 fn published_ports() {
     let host = Host::new().unwrap();

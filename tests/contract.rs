@@ -11,7 +11,10 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use harness::latch::Latch;
-use harness::{Call, Outcome, SOON, SYNGATE, call, gated, ms, wait_gated, wait_open, words};
+use harness::{
+    Call, Outcome, SOON, SYNGATE, call, gated, has_taken_its_signals, ms, signals, wait_gated,
+    wait_open, words,
+};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use testkit::services::Serve;
@@ -1091,15 +1094,6 @@ fn command_starts_as_it_would_without_us() {
     );
 }
 
-/// A set of signals from /proc/PID/status.
-#[track_caller]
-fn signals(status: &str, name: &str) -> u64 {
-    let line = status
-        .lines()
-        .find_map(|l| l.strip_prefix(name)?.strip_prefix(":\t"));
-    u64::from_str_radix(line.unwrap(), 16).unwrap()
-}
-
 fn contains(signals: u64, signal: Signal) -> bool {
     signals & (1 << (signal as u32 - 1)) != 0
 }
@@ -1545,13 +1539,6 @@ fn ctrl_c_before_command_ends_the_loop_too() {
     assert!(!ran(&host) && !gated(&host));
     let report = report_of(&host, "report.json");
     assert_eq!(report["reason"], "before_command", "{report:#}");
-}
-
-/// None is pending, and it sleeps: whatever it does about them is done.
-fn has_taken_its_signals(host: &Host, pid: &str) -> bool {
-    let status = host.must(["cat", &format!("/proc/{pid}/status")]);
-    let pending = signals(&status, "SigPnd") | signals(&status, "ShdPnd");
-    pending == 0 && status.contains("State:\tS")
 }
 
 /// The terminal gives it to the whole foreground group: passing it on as well would make two.

@@ -21,7 +21,7 @@ use syngate::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT, NOT_RUN};
 use syngate::gate::{iptables, watchdog};
 use syngate::sockets::diag::YOUNG;
 use syngate::syn::hold::{self, pace, packet, queue};
-use syngate::{child, lock, step};
+use syngate::{child, lock, standby, step};
 
 // The program ------------------------------------------------------------------------------------
 
@@ -152,6 +152,11 @@ fn says(text: &[String], phrase: &str) -> bool {
     text.windows(phrase.len()).any(|w| w == phrase)
 }
 
+/// `redirect` of `redirect=PORT`.
+fn kind(value: &str) -> &str {
+    value.split('=').next().unwrap_or(value)
+}
+
 /// What the option's block must say about it.
 fn assert_block_tells(block: &Block, option: &Opt) {
     let name = option.long();
@@ -164,7 +169,8 @@ fn assert_block_tells(block: &Block, option: &Opt) {
         );
     }
     if !option.values.is_empty() {
-        let values: BTreeSet<String> = option.values.iter().cloned().collect();
+        let values = option.values.iter().map(|value| kind(value).to_owned());
+        let values: BTreeSet<String> = values.collect();
         assert_same(
             &format!("man, {name}:"),
             &block.items_of("Cm"),
@@ -332,6 +338,9 @@ fn man_has_the_constants_of_the_program() {
         ("Watchdog's patience", watchdog::RETRY_FOR),
         ("Watchdog's patience", watchdog::RETRY_EVERY),
         ("Clear's look", clear::LOOK_EVERY),
+        ("Linger's look", step::LINGER_LOOK),
+        ("Standby's end", standby::KILL_EVERY),
+        ("Standby's end", standby::KILL_FOR),
         ("Held, reading", hold::READ_EVERY),
         ("Release", step::RELEASE_EVERY),
         ("Release, stall", step::STALL),
@@ -397,8 +406,9 @@ fn man_and_schema_have_the_same_fields() {
     objects(&schema, &mut found);
     assert_eq!(
         found.len(),
-        5,
-        "the report, its phases, what was held, what is left, a listener"
+        7,
+        "the report, its phases, what was held, what was redirected, the standby, what is left, a \
+         listener"
     );
     let mut fields = BTreeSet::new();
     for (properties, required) in found {
@@ -488,7 +498,7 @@ fn readme_has_no_option_and_no_call_that_syngate_does_not_take() {
             && !option.values.is_empty()
             && value.chars().all(|c| c.is_ascii_lowercase())
         {
-            let exists = option.values.iter().any(|v| v == value);
+            let exists = option.values.iter().any(|v| kind(v) == value);
             assert!(exists, "README.md: `{span}`: {name} does not take that");
         }
     }
@@ -593,7 +603,10 @@ fn completions_work_in_their_shells() {
         run("bash", &["--norc", "--noprofile", "-c", &script])
     };
     assert_eq!(bash("syngate --dra"), drains);
-    assert_eq!(bash("syngate --syn ''"), ["drop", "hold", "auto"]);
+    let actions = ["auto", "drop", "hold", "redirect=PORT"];
+    let mut offered = bash("syngate --syn ''");
+    offered.sort();
+    assert_eq!(offered, actions);
     assert!(bash("syngate --port 80 -- mkfif").contains(&"mkfifo".to_owned()));
 
     let fish = |line: &str| {
@@ -602,7 +615,7 @@ fn completions_work_in_their_shells() {
         run("fish", &["--no-config", "-c", &script])
     };
     assert_eq!(fish("syngate --dra"), drains);
-    assert_eq!(fish("syngate --syn "), ["auto", "drop", "hold"]);
+    assert_eq!(fish("syngate --syn "), actions);
     assert!(fish("syngate --port 80 -- mkfif").contains(&"mkfifo".to_owned()));
 
     // zsh completes in its line editor only: here it finds, reads and runs the file.

@@ -133,24 +133,17 @@ impl Backend {
         if marker.exists() {
             return;
         }
-        for (family, tables) in [("iptables", "filter raw"), ("ip6tables", "filter raw")] {
-            for table in tables.split(' ') {
-                let chain = if table == "raw" {
-                    "PREROUTING"
-                } else {
-                    "INPUT"
-                };
-                host.must([
-                    &format!("{family}-{suffix}"),
-                    "-t",
-                    table,
-                    "-A",
-                    chain,
-                    "-p",
-                    "udp",
-                    "-j",
-                    "ACCEPT",
-                ]);
+        let chains = [
+            ("filter", "INPUT"),
+            ("raw", "PREROUTING"),
+            ("nat", "PREROUTING"),
+            ("nat", "OUTPUT"),
+        ];
+        for family in ["iptables", "ip6tables"] {
+            for (table, chain) in chains {
+                let program = format!("{family}-{suffix}");
+                let rule = ["-A", chain, "-p", "udp", "-j", "ACCEPT"];
+                host.must([&program, "-t", table].into_iter().chain(rule));
             }
         }
         std::fs::write(marker, "").unwrap();
@@ -344,7 +337,7 @@ fn shut_by_nft(host: &Host) -> Vec<u64> {
 /// Single ports only. A rule that looks into a list of xt_recent's stops nothing while it is empty.
 fn shut_by_iptables(host: &Host, program: &str, family: &str) -> Vec<u64> {
     let mut shut = Vec::new();
-    if program.ends_with("legacy") && !host.ruleset().contains("*filter") {
+    if program.ends_with("legacy") && !host.ruleset().contains("syngate_") {
         return shut; // asking would make a table
     }
     let saved = host.must([&format!("{program}-save"), "-c"]);
@@ -424,6 +417,22 @@ pub fn ms(report: &Value, field: &str) -> f64 {
     value
         .as_f64()
         .unwrap_or_else(|| panic!("{field} is {value} in {report:#}"))
+}
+
+/// A set of signals from /proc/PID/status.
+#[track_caller]
+pub fn signals(status: &str, name: &str) -> u64 {
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix(":\t"));
+    u64::from_str_radix(line.unwrap(), 16).unwrap()
+}
+
+/// None is pending, and it sleeps: whatever it does about them is done.
+pub fn has_taken_its_signals(host: &Host, pid: &str) -> bool {
+    let status = host.must(["cat", &format!("/proc/{pid}/status")]);
+    let pending = signals(&status, "SigPnd") | signals(&status, "ShdPnd");
+    pending == 0 && status.contains("State:\tS")
 }
 
 /// The words of a command line without quotes.

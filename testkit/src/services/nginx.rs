@@ -16,6 +16,8 @@ pub struct NginxConfig {
     pub reuseport: bool,
     /// More lines for the `http` section: a long one makes reloads slow.
     pub http: String,
+    /// Serve the files in this directory instead.
+    pub root: Option<PathBuf>,
 }
 
 impl Default for NginxConfig {
@@ -25,6 +27,7 @@ impl Default for NginxConfig {
             workers: 2,
             reuseport: false,
             http: String::new(),
+            root: None,
         }
     }
 }
@@ -118,7 +121,12 @@ impl<'a> Nginx<'a> {
             workers,
             reuseport,
             http,
+            root,
         } = config;
+        let answer = match root {
+            None => "return 200 ok;".to_owned(),
+            Some(root) => format!("root {};", root.display()),
+        };
         let reuseport = if *reuseport { " reuseport" } else { "" };
         // User root: rootless, there is no uid that workers could change to.
         format!(
@@ -137,7 +145,7 @@ http {{
     server {{
         listen {port}{reuseport};
         listen [::]:{port} ipv6only=on{reuseport};
-        location / {{ return 200 ok; }}
+        location / {{ {answer} }}
     }}
 }}
 "

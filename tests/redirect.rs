@@ -1,0 +1,623 @@
+//! `--syn redirect=PORT`: new connections go to a standby while the gate is closed, and finish there.
+//! On the backend of the suite.
+
+mod harness;
+mod killing;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use harness::latch::Latch;
+use harness::{
+    Backend, Call, Outcome, SOON, call, gated, has_taken_its_signals, ms, shut, wait_shut, words,
+};
+use killing::Moment;
+use nix::sys::signal::Signal;
+use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
+use testkit::{Hold, Host, Load, Pair, Running, SERVER, SERVER6, slow, wait_until};
+
+const LONG: Duration = Duration::from_secs(60);
+const STANDBY: u16 = 8080;
+
+/// An instance that notes whom it has accepted.
+struct Instance {
+    _process: Running,
+    accepted: PathBuf,
+}
+
+impl Instance {
+    fn start(host: &Host, name: &str, server: Serve) -> Instance {
+        let accepted = host.dir().join(name);
+        std::fs::write(&accepted, "").unwrap();
+        let process = server.log_accepts(&accepted).start(host).unwrap();
+        Instance {
+            _process: process,
+            accepted,
+        }
+    }
+
+    fn accepted(&self) -> Vec<SocketAddr> {
+        let log = std::fs::read_to_string(&self.accepted).unwrap();
+        log.lines().map(|line| line.parse().unwrap()).collect()
+    }
+
+    fn count(&self) -> usize {
+        self.accepted().len()
+    }
+}
+
+/// Both, on all addresses of a host.
+fn both(host: &Host) -> [Instance; 2] {
+    let on = |port| Serve::on(format!("0.0.0.0:{port}")).and_on(format!("[::]:{port}"));
+    [
+        Instance::start(host, "main", on(80)),
+        Instance::start(host, "standby", on(STANDBY)),
+    ]
+}
+
+fn redirect<'a>(host: &'a Host, options: &str) -> Call<'a> {
+    let redirect = format!("--port 80 --syn redirect={STANDBY} --drain 0s");
+    call(host, words(&redirect)).args(words(options))
+}
+
+/// Those of the host's own firewall.
+fn rules_before(host: &Host) -> String {
+    Backend::of_the_suite().prime(host);
+    host.ruleset()
+}
+
+/// One request and its answer.
+fn ask(from: &Host, to: &str) {
+    let load = Load::to(to).rate(1_000).timeout(LONG);
+    let load = load.duration(Duration::from_millis(1));
+    let report = load.start(from).unwrap().finish().unwrap();
+    assert_eq!(
+        (report.ok, report.failed()),
+        (report.sent, 0),
+        "{to}: {report}"
+    );
+    assert!(report.sent > 0);
+}
+
+fn figure(outcome: &Outcome, name: &str) -> u64 {
+    let redirect = &outcome.report["redirect"];
+    redirect[name]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{outcome:?}"))
+}
+
+#[allow(clippy::disallowed_macros)] // figures for whoever runs the tests by hand
+fn tell(figures: &str) {
+    eprintln!("{figures}");
+}
+
+// Who goes where ----------------------------------------------------------------------------------
+
+#[test]
+fn new_connections_to_this_host_go_to_the_standby() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let [main, standby] = both(host);
+    let elsewhere = Instance::start(&pair.client, "elsewhere", Serve::on("0.0.0.0:80"));
+    host.must(["ip", "address", "add", "10.77.0.99/32", "dev", "lo"]);
+    let before = rules_before(host);
+    let mut latch = Latch::new(host, "down");
+    let call = redirect(host, "");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    wait_shut(host, &[80]);
+
+    let from_outside = [format!("{SERVER}:80"), format!("[{SERVER6}]:80")];
+    let local = ["127.0.0.1:80", "[::1]:80", "10.77.0.99:80"];
+    for to in &from_outside {
+        ask(&pair.client, to);
+    }
+    for to in local
+        .iter()
+        .copied()
+        .chain(from_outside.iter().map(String::as_str))
+    {
+        ask(host, to);
+    }
+    assert_eq!(main.count(), 0, "{:?}", main.accepted());
+    let at_standby = standby.count();
+    assert!(at_standby >= 7, "{:?}", standby.accepted());
+    // Addresses are as they were: who came from outside, who asked 127.0.0.1.
+    let sources: Vec<String> = standby
+        .accepted()
+        .iter()
+        .map(|a| a.ip().to_string())
+        .collect();
+    for source in [testkit::CLIENT, testkit::CLIENT6, "127.0.0.1", "::1"] {
+        assert!(
+            sources.iter().any(|s| s == source),
+            "{source} in {sources:?}"
+        );
+    }
+    // A local client of another host's service on the same port.
+    ask(host, &format!("{}:80", testkit::CLIENT));
+    assert_eq!(standby.count(), at_standby, "it is not for the standby");
+    assert!(elsewhere.count() > 0);
+
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(outcome.report["action"], "redirect");
+    assert_eq!(figure(&outcome, "redirected"), at_standby as u64);
+    assert_eq!(figure(&outcome, "cut"), 0);
+    assert_eq!(figure(&outcome, "port"), u64::from(STANDBY));
+    ask(&pair.client, &from_outside[0]);
+    assert!(main.count() > 0, "it is for the main instance again");
+    assert_eq!(standby.count(), at_standby);
+    assert_eq!(host.ruleset(), before);
+}
+
+/// They are not new, whether connection tracking has met them before or not.
+#[test]
+fn established_connections_stay_and_redirected_ones_finish() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _main = Serve::on("0.0.0.0:80").echo().start(host).unwrap();
+    let _standby = Serve::on(format!("0.0.0.0:{STANDBY}"))
+        .echo()
+        .start(host)
+        .unwrap();
+    let to = format!("{SERVER}:80");
+    let flowing =
+        |host: &Host, to: &str| Hold::start(host, to, Duration::from_millis(2), LONG).unwrap();
+    let at_main = [flowing(&pair.client, &to), flowing(host, "127.0.0.1:80")];
+    let mut latch = Latch::new(host, "down");
+    let call = redirect(host, "");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    wait_shut(host, &[80]);
+    let at_standby = [flowing(&pair.client, &to), flowing(host, "127.0.0.1:80")];
+    let connections = |port: u16| {
+        let filter = format!("( sport = :{port} )");
+        let rows = host.must(["ss", "-Htn", "state", "established", &filter]);
+        rows.lines().count()
+    };
+    assert_eq!((connections(80), connections(STANDBY)), (2, 2));
+
+    latch.release();
+    wait_until(SOON, "an open gate", || shut(host).is_empty()).unwrap();
+    // It is open, and they go on: in both directions, from inside and outside.
+    let late = flowing(&pair.client, &to);
+    assert_eq!((connections(80), connections(STANDBY)), (3, 2));
+    assert!(gated(host), "the rules stay for the linger");
+    let whole = |hold: Hold| {
+        let report = hold.stop().unwrap();
+        assert_eq!(report.broken, None, "{report:?}");
+        assert!(report.echoes > 0, "{report:?}");
+    };
+    at_standby.into_iter().for_each(whole);
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(
+        (figure(&outcome, "redirected"), figure(&outcome, "cut")),
+        (2, 0)
+    );
+    assert_eq!(outcome.report["redirect"]["linger_timed_out"], false);
+    at_main.into_iter().chain([late]).for_each(whole);
+}
+
+/// A download through all of the restart and out the other side.
+#[test]
+fn a_long_transfer_is_whole() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let size = 64 << 20;
+    let file = host.dir().join("www");
+    std::fs::create_dir(&file).unwrap();
+    let bytes: Vec<u8> = (0..size)
+        .map(|n: u32| (n ^ (n >> 8) ^ (n >> 16)) as u8)
+        .collect();
+    std::fs::write(file.join("data"), &bytes).unwrap();
+    let serve = |port: u16| {
+        let config = NginxConfig {
+            port,
+            http: "limit_rate 24m;".to_owned(),
+            root: Some(file.clone()),
+            ..NginxConfig::default()
+        };
+        let nginx = Nginx::new(host, &config).unwrap();
+        nginx.start().unwrap();
+        nginx
+    };
+    let (main, _standby) = (serve(80), serve(STANDBY));
+    let mut latch = Latch::new(host, "down");
+    let call = redirect(host, "");
+    let restart = main.restart_argv().pop().unwrap();
+    let run = call.start(["sh", "-c", &format!("{}; {restart}", latch.hold())]);
+    latch.wait();
+    wait_shut(host, &[80]);
+    let got = pair.client.dir().join("got");
+    let url = format!("http://{SERVER}/data");
+    let mut download = pair.client.command("curl");
+    download.args(["-sf", "-o"]).arg(&got).arg(&url);
+    let mut download = pair.client.spawn(&mut download).unwrap();
+    wait_until(SOON, "a beginning", || {
+        got.metadata().is_ok_and(|m| m.len() > 0)
+    })
+    .unwrap();
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(
+        (figure(&outcome, "redirected"), figure(&outcome, "cut")),
+        (1, 0)
+    );
+    let lingered = ms(&outcome.report["redirect"], "linger_ms");
+    assert!(lingered > 500.0, "it was still under way: {lingered} ms");
+    assert!(download.wait().unwrap().success());
+    assert!(std::fs::read(&got).unwrap() == bytes, "byte for byte");
+}
+
+#[test]
+fn the_linger_is_bounded_and_a_second_signal_ends_it() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _main = Serve::on("0.0.0.0:80").echo().start(host).unwrap();
+    let _standby = Serve::on(format!("0.0.0.0:{STANDBY}"))
+        .echo()
+        .start(host)
+        .unwrap();
+    let before = rules_before(host);
+    let mut n = 0;
+    let mut begin = |options: &str| {
+        n += 1;
+        let mut latch = Latch::new(host, &format!("down{n}"));
+        let call = redirect(host, options);
+        let run = call.start(["sh", "-c", &latch.hold()]);
+        latch.wait();
+        let to = format!("{SERVER}:80");
+        let hold = Hold::start(&pair.client, &to, Duration::from_millis(2), LONG).unwrap();
+        latch.release();
+        wait_until(SOON, "an open gate", || shut(host).is_empty()).unwrap();
+        (call, run, hold)
+    };
+    for (linger, timed_out) in [("0s", true), ("300ms", true)] {
+        let (call, run, hold) = begin(&format!("--linger {linger}"));
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(figure(&outcome, "cut"), 1);
+        assert_eq!(outcome.report["redirect"]["linger_timed_out"], timed_out);
+        assert_eq!(host.ruleset(), before);
+        drop(hold);
+    }
+
+    let (call, mut run, hold) = begin("--linger 50s");
+    run.signal(Signal::SIGINT).unwrap();
+    let pid = host.must(["pgrep", "-x", "syngate"]);
+    let taken = || has_taken_its_signals(host, pid.trim());
+    wait_until(SOON, "the first signal taken", taken).unwrap();
+    assert!(gated(host), "the first harms nobody");
+    run.signal(Signal::SIGINT).unwrap();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 130, "{outcome:?}");
+    assert_eq!(outcome.report["outcome"], "interrupted");
+    assert_eq!(outcome.report["reason"], "linger");
+    assert!(
+        outcome.stderr.contains("once more cuts them"),
+        "{outcome:?}"
+    );
+    assert_eq!(figure(&outcome, "cut"), 1);
+    assert_eq!(host.ruleset(), before);
+    drop(hold);
+}
+
+/// When the rules go, those that are left are cut, unless NAT rules of others keep connection tracking
+/// and NAT in the kernel: as `syngate check` says.
+#[test]
+fn left_when_the_rules_go() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _main = Serve::on("0.0.0.0:80").echo().start(host).unwrap();
+    let _standby = Serve::on(format!("0.0.0.0:{STANDBY}"))
+        .echo()
+        .start(host)
+        .unwrap();
+    let call = redirect(host, "");
+    let killed_with_one_left = || {
+        let mut latch = Latch::new(host, "down");
+        let mut run = call.start(["sh", "-c", &latch.hold()]);
+        latch.wait();
+        let to = format!("{SERVER}:80");
+        let hold = Hold::start(&pair.client, &to, Duration::from_millis(2), LONG).unwrap();
+        run.signal(Signal::SIGKILL).unwrap();
+        run.wait().unwrap();
+        latch.release();
+        wait_until(SOON, "no rules", || !gated(host)).unwrap();
+        hold
+    };
+    let cut = killed_with_one_left().stop().unwrap();
+    assert!(cut.broken.is_some(), "{cut:?}");
+
+    let nat = "add table ip nat_of_others; add chain ip nat_of_others c
+        { type nat hook postrouting priority 100; };
+        add rule ip nat_of_others c oifname none masquerade";
+    host.must(["nft", &nat.replace('\n', " ")]);
+    let goes_on = killed_with_one_left().stop().unwrap();
+    assert_eq!(goes_on.broken, None);
+}
+
+// The standby --------------------------------------------------------------------------------------
+
+fn standby_argv(host: &Host) -> (String, PathBuf) {
+    let accepted = host.dir().join("standby");
+    let server = Serve::on(format!("0.0.0.0:{STANDBY}"));
+    let line = server.log_accepts(&accepted).argv().unwrap().join(" ");
+    (line, accepted)
+}
+
+#[test]
+fn a_standby_of_the_run_starts_before_and_ends_after_it() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _main = Serve::on("0.0.0.0:80").start(host).unwrap();
+    let (standby, accepted) = standby_argv(host);
+    let daemon = format!("setsid {standby} & sleep 0");
+    for (line, end) in [
+        (standby.clone(), "terminated"),
+        (daemon, "terminated"),
+        (format!("trap '' TERM; {standby} & wait; wait"), "killed"),
+    ] {
+        let mut latch = Latch::new(host, end);
+        let call = redirect(host, "--standby-grace 300ms --standby");
+        let call = call
+            .arg(line)
+            .args(["--standby-check", "ss -Hltn sport = :8080 | grep -q 8080"]);
+        let run = call.start(["sh", "-c", &latch.hold()]);
+        latch.wait();
+        ask(&pair.client, &format!("{SERVER}:80"));
+        latch.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(outcome.report["standby"]["end"], end, "{outcome:?}");
+        assert!(!host.listens(STANDBY), "it does not outlive the run");
+        assert!(!std::fs::read_to_string(&accepted).unwrap().is_empty());
+    }
+
+    // It keeps what it prints to: else this would be waited for.
+    let call =
+        redirect(host, "--keep-standby --standby").arg(format!("exec {standby} >/dev/null 2>&1"));
+    let outcome = call.run(["true"]);
+    assert_eq!(outcome.report["standby"]["end"], "kept", "{outcome:?}");
+    assert!(host.listens(STANDBY));
+    let pid = outcome.report["standby"]["pid"].to_string();
+    host.must(["kill", &pid]);
+}
+
+#[test]
+fn bad_input_and_a_standby_that_is_not_there() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let on = Serve::on("0.0.0.0:80")
+        .and_on("[::]:80")
+        .and_on("0.0.0.0:443");
+    let _main = on.start(host).unwrap();
+    let _v4_only = Serve::on("0.0.0.0:8080").start(host).unwrap();
+    let _local_only = Serve::on("127.0.0.1:8081")
+        .and_on("[::]:8081")
+        .start(host)
+        .unwrap();
+    let before = rules_before(host);
+    for (options, reason, says) in [
+        ("--syn redirect", "", "as in redirect=8080"),
+        ("--syn redirect=", "", "--syn: 'redirect='"),
+        ("--syn redirect=0", "", "--syn: 'redirect=0'"),
+        ("--syn redirect=65536", "", "--syn: 'redirect=65536'"),
+        ("--syn redirect=81-82", "", "expected one port"),
+        (
+            "--syn divert",
+            "",
+            "expected drop, hold, auto or redirect=PORT",
+        ),
+        ("--syn redirect=80", "options", "80 is gated itself"),
+        (
+            "--standby x",
+            "options",
+            "--standby: there is no standby without --syn redirect",
+        ),
+        (
+            "--standby-check x",
+            "options",
+            "--standby-check: there is no standby",
+        ),
+        (
+            "--syn redirect=8083",
+            "standby",
+            "nobody listens on 0.0.0.0:8083 [::]:8083",
+        ),
+        (
+            "--syn redirect=8080",
+            "standby",
+            "nobody listens on [::]:8080",
+        ),
+        (
+            "--syn redirect=8081",
+            "standby",
+            "nobody listens on 0.0.0.0:8081",
+        ),
+        (
+            "--syn redirect=8083 --standby false",
+            "standby",
+            "ended (status 1) before it listened",
+        ),
+        (
+            "--syn redirect=8080 --standby false",
+            "standby",
+            "listens on port 8080 already",
+        ),
+        (
+            "--syn redirect=8083 --standby-timeout 100ms --standby cat",
+            "standby",
+            "within --standby-timeout 100ms",
+        ),
+        (
+            "--syn redirect=8080 --to 0.0.0.0/0 --standby-timeout 100ms --standby-check false",
+            "standby_check",
+            "did not succeed within --standby-timeout 100ms (at last: status 1)",
+        ),
+    ] {
+        let call = call(host, words("--port 80")).args(words(options));
+        let outcome = call.run(["touch", "ran"]);
+        assert_eq!(outcome.code, 125, "{options}: {outcome:?}");
+        assert!(
+            outcome.stderr.contains(says),
+            "{options}: {}",
+            outcome.stderr
+        );
+        let error = outcome.stderr.lines().last().unwrap();
+        assert!(error.starts_with("syngate: "), "{options}: {error}");
+        if !reason.is_empty() {
+            assert_eq!(outcome.report["reason"], reason, "{options}: {outcome:?}");
+        }
+        assert!(!host.dir().join("ran").exists(), "{options}");
+        assert_eq!(host.ruleset(), before, "{options}");
+    }
+    let several = call(
+        host,
+        words("--port 80,443 --to 0.0.0.0/0 --syn redirect=8080"),
+    );
+    let outcome = several.run(["true"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(
+        outcome.stderr.contains("80,443 all go to that one port"),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn where_there_is_no_nat() {
+    let host = Host::new().unwrap();
+    let _servers = Serve::on("0.0.0.0:80")
+        .and_on("0.0.0.0:8080")
+        .start(&host)
+        .unwrap();
+    let before = rules_before(&host);
+    let outcome = redirect(&host, "").fault("no-nat").run(["touch", "ran"]);
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    assert_eq!(outcome.report["reason"], "close_failed");
+    assert!(outcome.stderr.contains("NAT"), "{}", outcome.stderr);
+    assert_eq!(host.ruleset(), before);
+}
+
+// Real services, and kills --------------------------------------------------------------------------
+
+/// Restarts under load, beside the same load without any.
+fn unnoticed(pair: &Pair, what: &str, restart: &[String], times: usize) {
+    let load = || {
+        let load = Load::to(format!("{SERVER}:80")).rate(1_000).duration(LONG);
+        let mut load = load.start(&pair.client).unwrap();
+        load.wait_flowing().unwrap();
+        load
+    };
+    let running = load();
+    std::thread::sleep(Duration::from_secs(2)); // the length of the comparison
+    let outside = running.stop().unwrap();
+    let running = load();
+    for _ in 0..times {
+        let outcome = redirect(&pair.server, "").run(restart.to_vec());
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(figure(&outcome, "cut"), 0, "{outcome:?}");
+        assert!(figure(&outcome, "redirected") > 0, "{outcome:?}");
+    }
+    let report = running.stop().unwrap();
+    tell(&format!("{what}: {report}; without restarts: {outside}"));
+    assert_eq!(
+        (report.failed(), report.delayed),
+        (0, 0),
+        "{what}: {report}"
+    );
+    let bound = 20.0 * f64::from(slow()) + outside.connect.max_ms;
+    assert!(
+        report.connect.max_ms < bound || report.late > 0,
+        "{what}: {report}: {bound} ms"
+    );
+}
+
+fn restarts() -> usize {
+    std::env::var("SYNGATE_RESTARTS").map_or(3, |n| n.parse().unwrap())
+}
+
+#[test]
+fn haproxy_restarts_unnoticed() {
+    let pair = Pair::new().unwrap();
+    let haproxy = Haproxy::debian_init(&pair.server, &HaproxyConfig::port(80)).unwrap();
+    haproxy.start().unwrap();
+    let standby = Serve::on("0.0.0.0:8080").and_on("[::]:8080");
+    let _standby = standby.start(&pair.server).unwrap();
+    unnoticed(&pair, "haproxy", &haproxy.restart_argv(), restarts());
+}
+
+#[test]
+fn nginx_restarts_unnoticed() {
+    let pair = Pair::new().unwrap();
+    let nginx = |port| {
+        let config = NginxConfig {
+            port,
+            ..NginxConfig::default()
+        };
+        let nginx = Nginx::new(&pair.server, &config).unwrap();
+        nginx.start().unwrap();
+        nginx
+    };
+    let (main, _standby) = (nginx(80), nginx(STANDBY));
+    unnoticed(&pair, "nginx", &main.restart_argv(), restarts());
+}
+
+#[test]
+fn a_plain_server_restarts_unnoticed() {
+    let pair = Pair::new().unwrap();
+    let main = Serve::on("0.0.0.0:80").start_daemon(&pair.server).unwrap();
+    let _standby = Serve::on("0.0.0.0:8080").start(&pair.server).unwrap();
+    unnoticed(&pair, "plain", &main.restart_argv(), restarts());
+}
+
+/// SIGKILL: no rule is left, new connections go to the main port, those that were there go on, and
+/// the standby of the run is gone. `make test-long` does it 100 times.
+#[test]
+fn killed_at_random_moments() {
+    let times = std::env::var("SYNGATE_KILLS").map_or(5, |n| n.parse().unwrap());
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let main = Instance::start(host, "main", Serve::on("0.0.0.0:80").echo());
+    let (standby, _) = standby_argv(host);
+    let call = redirect(host, "--standby").arg(standby);
+    let before = rules_before(host);
+    let to = format!("{SERVER}:80");
+    let established = Hold::start(&pair.client, &to, Duration::from_millis(2), LONG * 10).unwrap();
+    let (mut closed, mut slowest) = (0, Duration::ZERO);
+    for _ in 0..times {
+        let mut run = call.start(["sleep", "10"]);
+        let Moment::After(pause) = Moment::random(Duration::from_millis(300) * slow()) else {
+            unreachable!("a random moment is a time");
+        };
+        std::thread::sleep(pause); // a moment is what is wanted here, not a state
+        closed += u64::from(gated(host));
+        run.signal(Signal::SIGKILL).unwrap();
+        let began = Instant::now();
+        run.wait().unwrap();
+        let what = format!("no rule after {pause:?}");
+        wait_until(Duration::from_secs(2), &what, || host.ruleset() == before).unwrap();
+        slowest = slowest.max(began.elapsed());
+        wait_until(SOON, "no standby", || !host.listens(STANDBY)).unwrap();
+        let accepted = main.count();
+        let hold = Hold::start(&pair.client, &to, Duration::from_millis(2), LONG).unwrap();
+        assert_eq!(
+            main.count(),
+            accepted + 1,
+            "new connections go to the main port"
+        );
+        assert_eq!(hold.stop().unwrap().broken, None);
+        host.sh("pkill -x sleep").unwrap(); // if it was run
+    }
+    let report = established.stop().unwrap();
+    assert_eq!(report.broken, None, "{report:?}");
+    tell(&format!(
+        "{times} kills, {closed} of them with the gate closed; no rule after {slowest:?} at most"
+    ));
+    assert!(closed > 0, "none of {times} kills met a closed gate");
+}
