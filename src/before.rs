@@ -18,12 +18,9 @@ use crate::sockets::netns::Netns;
 use crate::sockets::ready::places;
 use crate::sockets::{Sample, Want};
 use crate::standby::Standby;
-use crate::step::{CHECK_PAUSE, COOKIE_GRACE, CommandExit, Sender};
+use crate::step::{CHECK_PAUSE, COOKIE_GRACE, CommandExit, STANDBY_EVERY, Sender};
 use crate::syn::SynAction;
 use crate::syn::redirect::missing;
-
-/// Whether the standby listens is looked at this often.
-const STANDBY_LOOK: Duration = Duration::from_millis(5);
 
 /// A run on its way to the gate.
 pub struct Before<'a> {
@@ -461,7 +458,7 @@ impl StandbyComes<'_, '_> {
                     "--standby does not listen on {missing} within --standby-timeout {timeout}"
                 )));
             }
-            let look = Instant::now() + STANDBY_LOOK;
+            let look = Instant::now() + STANDBY_EVERY;
             self.before.wait_until(self.until.min(look))?;
         }
     }

@@ -225,6 +225,15 @@ fn kept_or_not(e: &Evidence) -> Ending {
         );
         return broken(Outcome::Deadline, "max_closed", message);
     }
+    if e.facts.standby_gone {
+        let message = format!(
+            "nobody listened on the standby's port any more, so the gate opened early: {} exited with \
+             status 0; {}",
+            e.command,
+            closed_words(e)
+        );
+        return broken(Outcome::OpenFailed, "standby_gone", message);
+    }
     if !e.facts.not_ready.is_empty() {
         return broken(Outcome::NotReady, "no_listener", nobody_listens(e));
     }
@@ -356,6 +365,10 @@ fn not_run(e: &Evidence, why: NotRun) -> Ending {
         NotRun::Fallen => (
             "gate_fallen",
             "the gate no longer stood and could not be closed again: COMMAND was not run",
+        ),
+        NotRun::StandbyGone => (
+            "standby_gone",
+            "nobody listened on the standby's port any more: COMMAND was not run",
         ),
         NotRun::Signal => ("signal", "COMMAND was not run"),
     };
@@ -603,6 +616,8 @@ pub enum StandbyEnd {
     Killed,
     /// It was left running, as was asked for.
     Kept,
+    /// It had ended by itself, or left it to somebody else.
+    Ended,
     /// It is being stopped: a signal ended the wait for it.
     Stopping,
 }

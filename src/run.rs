@@ -332,6 +332,10 @@ impl Run<'_> {
                 self.let_go();
                 Event::Done
             }
+            Action::WatchStandby => {
+                let redirect = self.work.redirect();
+                Event::StandbyListens(redirect.is_none_or(Redirect::standby_listens))
+            }
             Action::Linger => self.linger(),
             Action::Remove { anyway } => {
                 self.let_go();
@@ -697,11 +701,9 @@ impl Run<'_> {
             report.standby = Some(StandbyRow::new(pid, end, None));
             return;
         }
-        if standby
-            .ended()
-            .is_some_and(|exit| exit != CommandExit::Code(0))
-        {
-            self.warn("--standby ended while connections were sent to it".to_owned());
+        if standby.stopped().is_some() {
+            report.standby = Some(StandbyRow::new(pid, StandbyEnd::Ended, None));
+            return;
         }
         self.say.phase("stopping the standby");
         let began = Instant::now();

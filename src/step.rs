@@ -56,6 +56,9 @@ pub const SETTLE_PLACES: Duration = Duration::from_secs(1);
 pub const RELEASE_EVERY: Duration = Duration::from_micros(200);
 const RELEASE_PAUSE: u32 = 1;
 
+/// Whether the standby listens, to which new connections are steered, is looked at this often.
+pub const STANDBY_EVERY: Duration = Duration::from_millis(10);
+
 /// The kernel drops what is in any queue when a chain goes. So what is left of an open gate stays for
 /// a while if another run holds SYNs, and that is looked at again and again.
 pub const OTHERS_PATIENCE: Duration = Duration::from_secs(5);
@@ -135,6 +138,8 @@ pub enum Event {
     /// The answer to [`Action::Linger`]: how many are left, if that can be seen, and how long the look
     /// took.
     Lingers(Option<usize>, Duration),
+    /// The answer to [`Action::WatchStandby`].
+    StandbyListens(bool),
     /// The other answer to [`Action::Remove`]: another run holds SYNs.
     OthersHold,
     /// USR1: somebody wants the gate open.
@@ -169,6 +174,8 @@ pub enum Action {
     },
     /// Open everything, for good. The very next thing after the decision.
     Open,
+    /// See whether anybody listens where new connections are steered to.
+    WatchStandby,
     /// See how many connections are left that were steered elsewhere.
     Linger,
     /// Take away what is left of the gate; not yet, unless `anyway`, if that would take SYNs from
@@ -200,6 +207,8 @@ pub enum NotRun {
     Fallen,
     /// It could not be started.
     Spawn,
+    /// Nobody took the new connections that were steered elsewhere.
+    StandbyGone,
 }
 
 /// What was asked for; constant during the run.
@@ -252,6 +261,8 @@ pub struct Facts {
     pub deadline_hit: bool,
     /// USR1 opened the gate.
     pub opened_early: bool,
+    /// It was opened because nobody took the new connections that were steered elsewhere.
+    pub standby_gone: bool,
     /// COMMAND was run although the gate did not stand.
     pub ran_open: bool,
     /// Ports on which nobody listened at the end of `--ready-timeout`.
@@ -307,6 +318,10 @@ pub struct State {
     release: Option<Release>,
     /// Where they are steered elsewhere.
     linger: Option<Linger>,
+    /// When it is looked whether anybody listens there.
+    next_standby: Option<Instant>,
+    /// At the last look nobody did.
+    standby_missed: bool,
     /// What came of it.
     pub facts: Facts,
 }
@@ -381,6 +396,8 @@ impl State {
             fallen: false,
             release: None,
             linger: None,
+            next_standby: None,
+            standby_missed: false,
             check: Again::default(),
             search: Again::default(),
             facts: Facts {
@@ -404,6 +421,7 @@ impl State {
     /// before what steers them is removed.
     pub fn lingers(&mut self, timeout: Duration) {
         self.linger = Some(Linger::new(timeout, self.closed_at));
+        self.next_standby = Some(self.closed_at + STANDBY_EVERY);
     }
 
     /// When [`Event::Time`] is wanted at the latest, if at all.
@@ -418,6 +436,7 @@ impl State {
         [
             self.looks_at(),
             self.guards_at(),
+            self.watches_standby_at(),
             beside,
             releases,
             self.linger_due(),
@@ -471,6 +490,12 @@ impl State {
     fn guards_at(&self) -> Option<Instant> {
         let shut = !self.opened && !self.shut.is_empty() && self.phase != Phase::Over;
         self.next_guard.filter(|_| shut)
+    }
+
+    /// When it is to be looked whether the standby is there, as long as connections go to it.
+    fn watches_standby_at(&self) -> Option<Instant> {
+        let shut = !self.opened && !self.shut.is_empty() && self.phase != Phase::Over;
+        self.next_standby.filter(|_| shut)
     }
 
     /// What is being waited for, for the people who watch. COMMAND speaks for itself.
@@ -529,6 +554,7 @@ impl State {
             Event::Searched(found) => self.searched(found, now),
             Event::Signal(signal, sender) => self.signalled(signal, sender, now),
             Event::Lingers(left, cost) => self.lingered(left, cost, now),
+            Event::StandbyListens(listens) => self.watched_standby(listens, now),
             Event::OthersHold => self.remove_later(now),
             Event::Released(after, cost) => self.released(after, cost, now),
             Event::OpenNow => self.open_now(),
@@ -569,6 +595,10 @@ impl State {
         if self.guards_at().is_some_and(|at| at <= now) {
             self.next_guard = Some(now + GUARD_EVERY);
             return Some(Action::Guard);
+        }
+        if self.watches_standby_at().is_some_and(|at| at <= now) {
+            self.next_standby = Some(now + STANDBY_EVERY);
+            return Some(Action::WatchStandby);
         }
         if let Some(action) = self.start_beside(now) {
             return Some(action);
@@ -752,6 +782,18 @@ impl State {
         }
         self.shut = self.shut.minus(&round.done);
         Some(Action::ShutOnly(self.shut.clone()))
+    }
+
+    /// An open gate serves clients no worse than a port where nobody listens; but one that is just
+    /// being handed on may be missed once.
+    fn watched_standby(&mut self, listens: bool, now: Instant) -> Option<Action> {
+        let gone = !listens && self.standby_missed;
+        self.standby_missed = !listens;
+        if self.opened || !gone {
+            return self.go_on(now);
+        }
+        self.facts.standby_gone = true;
+        Some(self.open_early(NotRun::StandbyGone))
     }
 
     /// Whether the linger has begun, as it does with the open gate, and goes on.

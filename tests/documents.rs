@@ -339,6 +339,7 @@ fn man_has_the_constants_of_the_program() {
         ("Watchdog's patience", watchdog::RETRY_EVERY),
         ("Clear's look", clear::LOOK_EVERY),
         ("Linger's look", step::LINGER_LOOK),
+        ("Standby's look", step::STANDBY_EVERY),
         ("Standby's end", standby::KILL_EVERY),
         ("Standby's end", standby::KILL_FOR),
         ("Held, reading", hold::READ_EVERY),

@@ -351,6 +351,12 @@ fn standby_argv(host: &Host) -> (String, PathBuf) {
     (line, accepted)
 }
 
+fn kill_standby(host: &Host) {
+    let listeners = format!("ss -Hltnp sport = :{STANDBY}");
+    let pid = r"sed 's/.*pid=\([0-9]*\).*/\1/'";
+    host.must(["sh", "-c", &format!("kill -KILL $({listeners} | {pid})")]);
+}
+
 #[test]
 fn a_standby_of_the_run_starts_before_and_ends_after_it() {
     let pair = Pair::new().unwrap();
@@ -387,6 +393,53 @@ fn a_standby_of_the_run_starts_before_and_ends_after_it() {
     assert!(host.listens(STANDBY));
     let pid = outcome.report["standby"]["pid"].to_string();
     host.must(["kill", &pid]);
+}
+
+/// A port where nobody listens serves nobody: the gate opens.
+#[test]
+fn a_standby_that_dies_opens_the_gate() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _main = Serve::on("0.0.0.0:80").start(host).unwrap();
+    let before = rules_before(host);
+    let (standby, _) = standby_argv(host);
+    let mut latch = Latch::new(host, "down");
+    let call = redirect(host, "--standby").arg(format!("exec {standby}"));
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    wait_shut(host, &[80]);
+    kill_standby(host);
+    wait_until(SOON, "an open gate", || shut(host).is_empty()).unwrap();
+    ask(&pair.client, &format!("{SERVER}:80"));
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 124, "{outcome:?}");
+    assert_eq!(outcome.report["outcome"], "open_failed");
+    assert_eq!(outcome.report["reason"], "standby_gone");
+    assert_eq!(outcome.report["standby"]["end"], "ended");
+    assert_eq!(host.ruleset(), before);
+
+    // Before COMMAND: it is not run.
+    let options = "--port 80 --syn redirect=8080 --drain 50s --max-closed 1m \
+        --drain-until connections --standby";
+    let call = harness::call(host, words(options)).arg(format!("exec {standby}"));
+    let connect =
+        "import socket, time; s = socket.create_connection(('127.0.0.1', 80)); time.sleep(60)";
+    let idle = host
+        .spawn(host.command("python3").args(["-c", connect]))
+        .unwrap();
+    let established = ["ss", "-Htn", "state", "established", "( sport = :80 )"];
+    let connected = || !host.must(established).is_empty();
+    wait_until(SOON, "an idle connection", connected).unwrap();
+    let run = call.start(["touch", "ran"]);
+    wait_shut(host, &[80]);
+    kill_standby(host);
+    let outcome = call.end(run);
+    drop(idle);
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    assert_eq!(outcome.report["reason"], "standby_gone");
+    assert!(!host.dir().join("ran").exists());
+    assert_eq!(host.ruleset(), before);
 }
 
 #[test]

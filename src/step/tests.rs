@@ -1119,6 +1119,85 @@ fn a_signal_while_waiting_for_the_listener_opens_now() {
     assert_eq!(tale.state.facts.interrupted, Some((INT, Sender::Terminal)));
 }
 
+/// A run whose COMMAND has exited and whose gate has opened, with two connections left elsewhere.
+fn lingering() -> Tale {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.state.lingers(Duration::from_secs(1));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_80(&[2])), Some(Action::Open));
+    assert_eq!(tale.at(60, Event::Done), Some(Action::Linger));
+    assert_eq!(tale.at(61, Event::Lingers(Some(2), COST)), None);
+    assert_eq!(tale.wakes_at(), Some(111));
+    tale
+}
+
+#[test]
+fn rules_stay_until_nobody_is_left_elsewhere() {
+    let mut tale = lingering();
+    assert_eq!(tale.at(111, Event::Time), Some(Action::Linger));
+    assert_eq!(tale.at(111, Event::Lingers(Some(0), COST)), None);
+    assert_eq!(tale.at(116, Event::Time), Some(Action::Linger));
+    let removes = Some(Action::Remove { anyway: false });
+    assert_eq!(tale.at(116, Event::Lingers(Some(0), COST)), removes);
+    assert_eq!(tale.at(117, Event::Done), Some(Action::End));
+    let lingered = tale.state.facts.lingered.unwrap();
+    assert_eq!(
+        (lingered.left, lingered.end),
+        (Some(0), LingerEnd::Finished)
+    );
+}
+
+#[test]
+fn the_second_signal_cuts_who_is_left_elsewhere() {
+    let mut tale = lingering();
+    assert!(tale.state.first_signal_harms_nobody());
+    assert_eq!(tale.at(70, Event::Signal(INT, Sender::Terminal)), None);
+    assert_eq!(tale.state.facts.interrupted, None);
+    assert!(!tale.state.first_signal_harms_nobody());
+    let second = tale.at(80, Event::Signal(INT, Sender::Terminal));
+    assert_eq!(second, Some(Action::Linger), "to count who is cut");
+    let removes = Some(Action::Remove { anyway: false });
+    assert_eq!(tale.at(80, Event::Lingers(Some(2), COST)), removes);
+    let facts = &tale.state.facts;
+    assert_eq!(facts.interrupted, Some((INT, Sender::Terminal)));
+    assert_eq!(facts.lingered.unwrap().end, LingerEnd::Stopped);
+    assert!(facts.linger_cut);
+}
+
+/// The gate was opened early: the linger begins, and does not end the run.
+#[test]
+fn a_linger_beside_a_command_that_still_runs() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.state.lingers(Duration::from_secs(1));
+    assert_eq!(tale.at(20, Event::OpenNow), Some(Action::Open));
+    assert_eq!(tale.at(20, Event::Done), Some(Action::Linger));
+    assert_eq!(tale.at(20, Event::Lingers(Some(1), COST)), None);
+    assert_eq!(tale.wakes_at(), Some(70));
+    let over = tale.at(1_020, Event::Time);
+    assert_eq!(over, Some(Action::Linger));
+    let removes = Some(Action::Remove { anyway: false });
+    assert_eq!(tale.at(1_020, Event::Lingers(Some(1), COST)), removes);
+    assert_eq!(tale.at(1_021, Event::Done), None, "COMMAND is waited for");
+    assert!(matches!(tale.exits(1_030, 0), Some(Action::Look(_))));
+    assert_eq!(tale.saw(1_031, on_80(&[2])), Some(Action::End));
+}
+
+/// A standby that is missed once may be handing on; missed twice, nobody is served there.
+#[test]
+fn nobody_is_sent_where_nobody_listens() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.state.lingers(Duration::from_secs(1));
+    for (at, listens) in [(20, true), (30, false), (40, true), (50, false)] {
+        assert_eq!(tale.at(at, Event::Time), Some(Action::WatchStandby));
+        assert_eq!(tale.at(at, Event::StandbyListens(listens)), None);
+        assert_eq!(tale.wakes_at(), Some(at + 10));
+    }
+    assert_eq!(tale.at(60, Event::Time), Some(Action::WatchStandby));
+    let opens = tale.at(60, Event::StandbyListens(false));
+    assert_eq!(opens, Some(Action::Open));
+    assert!(tale.state.facts.standby_gone);
+}
+
 #[test]
 fn usr1_opens_and_waits_on() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
@@ -1428,6 +1507,13 @@ mod any_course {
                         prop_assert!(search && !searching && started == 1);
                         searching = true;
                         Event::Done
+                    }
+                    Some(Action::WatchStandby) => {
+                        prop_assert_eq!(opened, 0);
+                        checks += 1;
+                        let listens = stands[checks % 2];
+                        hurried |= !listens;
+                        Event::StandbyListens(listens)
                     }
                     Some(Action::Linger) => {
                         prop_assert_eq!((opened, removed), (1, 0));

@@ -13,7 +13,7 @@ use crate::ports::PortSet;
 use crate::sockets::conntrack::Conntrack;
 use crate::sockets::diag::Sockets;
 use crate::sockets::ready::uncovered;
-use crate::sockets::{Connection, Listener};
+use crate::sockets::{Connection, Listener, Want};
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +75,12 @@ impl Redirect {
             .values()
             .filter(|redirected| **redirected)
             .count())
+    }
+
+    /// Whether anybody listens there. What can't be looked at may be there.
+    pub fn standby_listens(&mut self) -> bool {
+        let seen = self.sockets.look(Want::default());
+        seen.map_or(true, |sample| !sample.listeners.is_empty())
     }
 
     /// Whether connections that went to the standby by themselves can be told from them.
