@@ -239,11 +239,37 @@ impl Before<'_> {
             until,
         };
         let mut standby = coming.start(environment)?;
-        coming.wait(standby.as_mut())?;
-        self.check_standby(environment, until)?;
+        let ready = coming.wait(standby.as_mut());
+        if let Err(ending) = ready.and_then(|()| self.check_standby(environment, until)) {
+            self.dismiss(standby);
+            return Err(ending);
+        }
         let port = to.port;
         self.say.phase(&format!("a standby listens on port {port}"));
+        if self.plan.ready_check.is_some() && !self.plan.scope.allow_local {
+            let text = "--ready-check: what it asks on this host itself goes to the standby; with \
+                        --allow-local it meets the service";
+            self.say.warning(text);
+            report.warnings.push(text.to_owned());
+        }
         Ok(standby)
+    }
+
+    /// The run ends before the gate was closed: so does the standby, and the next run finds its port
+    /// free. A signal ends the wait, not the standby.
+    pub fn dismiss(&self, standby: Option<Standby>) {
+        let Some(mut standby) = standby else {
+            return;
+        };
+        standby.begin_stop();
+        while standby.stopped().is_none() {
+            self.say.waiting("waiting for the standby to end");
+            let caught = self.signals.wait_beside(self.say.due(), standby.news());
+            if matches!(caught, Ok(Some(Caught::Stop(..))) | Err(_)) {
+                break;
+            }
+        }
+        self.say.done_waiting();
     }
 
     /// Runs `--standby-check` until it succeeds.
@@ -439,7 +465,8 @@ impl StandbyComes<'_, '_> {
             let Some(standby) = standby.as_deref_mut() else {
                 let port = self.port;
                 return Err(no_standby(&format!(
-                    "--syn redirect={port}: nobody listens on {missing}, where the standby is needed"
+                    "--syn redirect={port}: nobody listens on {missing}, where the standby is needed; \
+                     start it, or give --standby"
                 )));
             };
             match standby.ended() {
@@ -454,8 +481,12 @@ impl StandbyComes<'_, '_> {
             }
             if Instant::now() >= self.until {
                 let timeout = humantime::format_duration(self.before.plan.standby.timeout);
+                let gone = match standby.stopped() {
+                    Some(_) => " (it ended with status 0, and left no process)",
+                    None => "",
+                };
                 return Err(no_standby(&format!(
-                    "--standby does not listen on {missing} within --standby-timeout {timeout}"
+                    "--standby does not listen on {missing} within --standby-timeout {timeout}{gone}"
                 )));
             }
             let look = Instant::now() + STANDBY_EVERY;
@@ -467,8 +498,8 @@ impl StandbyComes<'_, '_> {
     fn missing(&mut self) -> Result<String, Ending> {
         let service = self.service.look(Want::default()).map_err(unseen)?;
         let there = self.there.look(Want::default()).map_err(unseen)?;
-        let addressed = self.before.plan.listeners_are_addressed();
-        let missing = missing(&service.listeners, &there.listeners, self.port, addressed);
+        let scope = self.before.plan.standby_scope();
+        let missing = missing(&service.listeners, &there.listeners, self.port, scope);
         Ok(missing.join(" "))
     }
 }

@@ -18,7 +18,7 @@ use crate::gate::who::Who;
 use crate::gate::{Rules, Settings, Steer};
 use crate::ports::PortSet;
 use crate::sockets::netns::Netns;
-use crate::step::{Config, OpenOn, Settle};
+use crate::step::{Config, OTHERS_PATIENCE, OpenOn, Settle};
 use crate::syn::SynAction;
 use crate::syn::hold::Limits;
 use crate::syn::hold::pace::Translation;
@@ -165,7 +165,7 @@ impl Plan {
     }
 
     /// Whether packets reach their listeners as they come to the gate.
-    pub fn listeners_are_addressed(&self) -> bool {
+    fn listeners_are_addressed(&self) -> bool {
         self.scope.hook == Where::Input
             && self.listeners == Listeners::Here
             && self.config.listen_ports.is_plain()
@@ -195,13 +195,23 @@ impl Plan {
         }
     }
 
+    /// Which addresses the standby is needed on; `None`: which the service has is not known here. NAT
+    /// that others do is behind ours, so the hook makes no difference.
+    pub fn standby_scope(&self) -> Option<&Scope> {
+        let here = self.listeners == Listeners::Here && self.config.listen_ports.is_plain();
+        here.then_some(&self.scope)
+    }
+
     /// What the backend of run `id` has to know; `action`: what becomes of SYNs.
     pub fn settings(&self, id: &str, action: &str) -> Settings {
         Settings {
             run: id.to_owned(),
             who: Who::me(action, &self.command_line()),
             xtables_wait: self.xtables_wait,
-            lingers: self.syn.linger(),
+            lingers: match self.syn.linger() {
+                Duration::ZERO => Duration::ZERO,
+                linger => linger + self.standby.grace + OTHERS_PATIENCE,
+            },
         }
     }
 
@@ -303,7 +313,8 @@ impl Plan {
                         ", and stop it: SIGTERM, SIGKILL after {}",
                         shown(self.standby.grace)
                     ),
-                    _ => String::new(),
+                    (Some(_), true) => ", and leave it running".to_owned(),
+                    (None, _) => String::new(),
                 }
             ));
         }

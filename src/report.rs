@@ -113,6 +113,11 @@ pub struct Closed {
 }
 
 impl Closed {
+    /// How long ago it was closed first.
+    pub fn since_closed(&self) -> Duration {
+        self.closed_at.elapsed()
+    }
+
     /// Closed at `closed_at`, until `deadline` at the latest.
     pub fn new(closed_at: Instant, deadline: Option<Instant>) -> Closed {
         Closed {
@@ -420,14 +425,14 @@ fn closed_words(e: &Evidence) -> String {
 
 fn redirected_words(redirect: &RedirectRow) -> String {
     let connections = match redirect.redirected {
-        None => "the connections".to_owned(),
+        None => "new connections".to_owned(),
+        Some(0) => "no connection".to_owned(),
         Some(1) => "1 connection".to_owned(),
         Some(n) => format!("{n} connections"),
     };
     let fate = match redirect.cut {
-        Some(0) => ", all finished there".to_owned(),
-        Some(n) => format!(", {n} left when it ended"),
-        None => String::new(),
+        Some(n @ 1..) => format!(", {n} of them too long"),
+        _ => String::new(),
     };
     format!("{connections} went to port {}{fate}", redirect.port)
 }
@@ -616,7 +621,7 @@ pub enum StandbyEnd {
     Killed,
     /// It was left running, as was asked for.
     Kept,
-    /// It had ended by itself, or left it to somebody else.
+    /// Its processes were gone before they were stopped.
     Ended,
     /// It is being stopped: a signal ended the wait for it.
     Stopping,

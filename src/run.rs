@@ -24,11 +24,14 @@ use crate::report::{
 };
 use crate::say::{Level, Say};
 use crate::signals::{Caught, Signals};
+use crate::sockets::conntrack;
 use crate::sockets::diag::Sockets;
 use crate::sockets::ready::uncovered;
 use crate::sockets::{Sample, SynLimits, Want};
 use crate::standby::Standby;
-use crate::step::{Action, CommandExit, Cut, Event, STALL, Sender, Settle, State, Waiting};
+use crate::step::{
+    Action, CommandExit, Cut, Event, LingerEnd, Lingered, STALL, Sender, Settle, State, Waiting,
+};
 use crate::syn::hold::pace::{Pace, Translation};
 use crate::syn::hold::{Hold, queue};
 use crate::syn::redirect::Redirect;
@@ -99,16 +102,25 @@ fn carry_out(
         looking_since = Instant::now();
     }
     let standby = on_the_way.stand_by(&environment, &mut sockets, report)?;
-    if !plan.config.drain.is_zero() {
-        on_the_way.watch_for_cookies(&sockets, looking_since)?;
-    }
-    let before = on_the_way.look(&mut sockets, report)?;
-    on_the_way.warn_of_interfaces(report);
-    on_the_way.go_ahead()?;
-
-    let until = Instant::now() + plan.max_closed;
     let mut warnings = Vec::new();
-    let (gate, work) = close(plan, until, say, report, &mut warnings)?;
+    let closed = (|| {
+        if !plan.config.drain.is_zero() {
+            on_the_way.watch_for_cookies(&sockets, looking_since)?;
+        }
+        let before = on_the_way.look(&mut sockets, report)?;
+        on_the_way.warn_of_interfaces(report);
+        on_the_way.go_ahead()?;
+        let until = Instant::now() + plan.max_closed;
+        let (gate, work) = close(plan, until, say, report, &mut warnings)?;
+        Ok((before, until, gate, work))
+    })();
+    let (before, until, gate, work) = match closed {
+        Ok(closed) => closed,
+        Err(ending) => {
+            on_the_way.dismiss(standby);
+            return Err(ending);
+        }
+    };
     let closed_at = gate.as_ref().map_or_else(Instant::now, Gate::closed_at);
     let deadline = gate.as_ref().map(|_| until);
     report.closed_after_ms = deadline.map(|_| (closed_at - started).into());
@@ -126,6 +138,8 @@ fn carry_out(
         environment,
         work,
         standby,
+        stopping: None,
+        standby_row: None,
         closed: Closed::new(closed_at, deadline),
         gate,
         child: None,
@@ -136,6 +150,8 @@ fn carry_out(
         open_error: None,
         warnings,
         told_of_deadline: false,
+        told_of_linger: false,
+        looked_for_answers: false,
         told_waiting: String::new(),
     };
     let mut state = State::new(plan.config.clone(), &before, closed_at, deadline);
@@ -146,10 +162,11 @@ fn carry_out(
         state.holds(plan.release_timeout);
     }
     if run.work.redirect().is_some() {
-        state.lingers(plan.syn.linger());
+        let then_stop = run.standby.is_some() && !plan.standby.keep;
+        state.lingers(plan.syn.linger(), then_stop);
     }
     run.drive(&mut state, report);
-    run.stop_standby(report);
+    run.leave_standby();
     Ok(run.conclude(&state, &before, report))
 }
 
@@ -199,7 +216,7 @@ fn close_with(
 ) -> Result<(Gate, Work)> {
     let work = action.begin(&plan.config.ports, &plan.listener_scope())?;
     let rules = plan.rules(work.steer());
-    let settings = plan.settings(&report.run, work.name());
+    let settings = plan.settings(&report.run, &work.shown());
     let (gate, lacking) = gate::close(plan.backend, &settings, &rules, until)?;
     say.must_not_block();
     report.backend = Some(gate.backend());
@@ -259,6 +276,10 @@ struct Run<'a> {
     gate: Option<Gate>,
     /// Behind the gate, so that it goes after: nobody is sent to it any more.
     standby: Option<Standby>,
+    /// Since when it is being stopped.
+    stopping: Option<Instant>,
+    /// What became of it.
+    standby_row: Option<StandbyRow>,
     child: Option<Child>,
     /// `--ready-check`, while it runs.
     check: Option<Beside>,
@@ -271,6 +292,8 @@ struct Run<'a> {
     open_error: Option<String>,
     warnings: Vec<String>,
     told_of_deadline: bool,
+    told_of_linger: bool,
+    looked_for_answers: bool,
     /// What `-v` has told last of what is waited for.
     told_waiting: String,
 }
@@ -337,6 +360,7 @@ impl Run<'_> {
                 Event::StandbyListens(redirect.is_none_or(Redirect::standby_listens))
             }
             Action::Linger => self.linger(),
+            Action::StopStandby => self.stop_standby(),
             Action::Remove { anyway } => {
                 self.let_go();
                 if !anyway && self.others_hold() {
@@ -559,6 +583,7 @@ impl Run<'_> {
     /// How many connections are left on the standby?
     fn linger(&mut self) -> Event {
         let began = Instant::now();
+        self.look_after_who_was_redirected();
         let left = match self.work.redirect().map(Redirect::unfinished) {
             Some(Err(error)) => {
                 self.warn(format!("{error:#}"));
@@ -567,6 +592,96 @@ impl Run<'_> {
             left => left.and_then(Result::ok),
         };
         Event::Lingers(left, began.elapsed())
+    }
+
+    /// What has gone wrong for them, each told once.
+    fn look_after_who_was_redirected(&mut self) {
+        let Some(redirect) = self.work.redirect() else {
+            return;
+        };
+        let port = redirect.port();
+        let gate = self.gate.as_mut();
+        let first_look = !std::mem::replace(&mut self.looked_for_answers, true);
+        // Later there may be no trace of those that are over.
+        if first_look
+            && self.closed.since_closed() < conntrack::KEPT
+            && gate.and_then(Gate::syns_stopped).is_some_and(|n| n > 0)
+            && redirect.nobody_was_answered()
+        {
+            self.warn(format!(
+                "none of the SYNs that went to port {port} was answered: does a firewall of this host \
+                 drop them? (ct status dnat accept lets them in)"
+            ));
+        }
+        let gate = self.gate.as_mut();
+        if gate.is_some_and(|gate| gate.exposed() && !gate.intact()) {
+            self.warn(
+                "somebody removed the gate's rules while connections to the standby finished: they may \
+                 have been cut"
+                    .to_owned(),
+            );
+        }
+    }
+
+    /// While the rules stand, so that those who are cut hear of it.
+    fn stop_standby(&mut self) -> Event {
+        let Some(standby) = &mut self.standby else {
+            return Event::StandbyStopped;
+        };
+        if standby.stopped().is_some() {
+            self.note_standby(StandbyEnd::Ended);
+            return Event::StandbyStopped;
+        }
+        self.say.phase("stopping the standby");
+        self.stopping = Some(Instant::now());
+        standby.begin_stop();
+        Event::Done
+    }
+
+    /// Whether the standby that is being stopped has gone.
+    fn standby_gone(&mut self) -> Option<Event> {
+        self.stopping.filter(|_| self.standby_row.is_none())?;
+        let stop = self.standby.as_mut()?.stopped()?;
+        if stop.left {
+            self.warn("some of --standby may still be there".to_owned());
+        }
+        if stop.killed {
+            let grace = humantime::format_duration(self.plan.standby.grace);
+            self.warn(format!(
+                "--standby did not end within --standby-grace {grace}: killed"
+            ));
+        }
+        self.note_standby(match stop.killed {
+            true => StandbyEnd::Killed,
+            false => StandbyEnd::Terminated,
+        });
+        Some(Event::StandbyStopped)
+    }
+
+    fn note_standby(&mut self, end: StandbyEnd) {
+        let pid = self.standby.as_ref().map_or(0, Standby::pid);
+        let took = self.stopping.map(|since| since.elapsed());
+        self.standby_row = Some(StandbyRow::new(pid, end, took));
+    }
+
+    /// In the end: it was stopped, or is to be kept, or nobody waits for its end.
+    fn leave_standby(&mut self) {
+        self.say.done_waiting();
+        let Some(mut standby) = self.standby.take() else {
+            return;
+        };
+        if self.standby_row.is_some() {
+            return;
+        }
+        let end = match (standby.stopped(), self.plan.standby.keep) {
+            (Some(_), _) => StandbyEnd::Ended,
+            (None, true) => StandbyEnd::Kept,
+            (None, false) => StandbyEnd::Stopping,
+        };
+        self.standby_row = Some(StandbyRow::new(standby.pid(), end, None));
+        if end == StandbyEnd::Kept {
+            standby.keep();
+        }
     }
 
     /// Whether what is left of the gate can't go without taking SYNs from another run.
@@ -595,9 +710,10 @@ impl Run<'_> {
     /// Nothing to do: waits for a signal, COMMAND's exit or the time that was asked for.
     fn wait(&mut self, state: &State) -> Event {
         loop {
-            if let Some(event) = self.beside_ended() {
+            if let Some(event) = self.beside_ended().or_else(|| self.standby_gone()) {
                 return event;
             }
+            self.tell_of_linger(state);
             match state.waiting_for() {
                 Some(what) => {
                     self.say.waiting(&what);
@@ -614,12 +730,6 @@ impl Run<'_> {
                 Ok(Some(Caught::Stop(signal, sender))) => {
                     let child = self.child.as_ref();
                     let sender = child.map_or(sender, |child| child.hears_of(signal, sender));
-                    if state.first_signal_harms_nobody() {
-                        self.say.result(&format!(
-                            "{}: the gate is open, connections to the standby finish; once more cuts them",
-                            signal_name(signal)
-                        ));
-                    }
                     return Event::Signal(signal, sender);
                 }
                 Ok(Some(Caught::OpenNow)) => return Event::OpenNow,
@@ -639,7 +749,9 @@ impl Run<'_> {
     /// Or for a signal. Packets are not read one by one.
     fn wait_for_packets(&mut self, until: Option<Instant>) -> std::io::Result<Option<Caught>> {
         let Some(hold) = self.work.hold() else {
-            return self.signals.wait(until);
+            let stopping = self.standby.as_ref().filter(|_| self.stopping.is_some());
+            let news = stopping.and_then(Standby::news);
+            return self.signals.wait_beside(until, news);
         };
         match hold.not_before().filter(|at| *at > Instant::now()) {
             Some(at) => {
@@ -647,6 +759,19 @@ impl Run<'_> {
                 self.signals.wait(Some(sooner))
             }
             None => self.signals.wait_beside(until, Some(hold.as_fd())),
+        }
+    }
+
+    /// Once: who wanted the run to end sees why it has not.
+    fn tell_of_linger(&mut self, state: &State) {
+        let told = self.told_of_linger || !state.lingers_in_spite_of_a_signal();
+        self.told_of_linger |= !told;
+        if !told {
+            let linger = humantime::format_duration(self.plan.syn.linger());
+            self.say.result(&format!(
+                "the gate is open; connections to the standby have --linger {linger} to finish: one more \
+                 signal cuts them"
+            ));
         }
     }
 
@@ -672,6 +797,7 @@ impl Run<'_> {
             let redirected = self.closed.syns_stopped;
             RedirectRow::new(redirect.port(), redirected, facts.lingered)
         });
+        report.standby = self.standby_row;
         report.listen_netns = self.sockets.netns().map(ToString::to_string);
         report.warnings.append(&mut self.warnings);
         conclude(&Evidence {
@@ -687,52 +813,6 @@ impl Run<'_> {
             open_error: self.open_error.as_deref(),
             redirect: report.redirect.as_ref(),
         })
-    }
-
-    /// `--standby` ends with the run: nobody is sent to it any more, and who was left has had its time.
-    fn stop_standby(&mut self, report: &mut Report) {
-        let Some(mut standby) = self.standby.take() else {
-            return;
-        };
-        let pid = standby.pid();
-        if self.plan.standby.keep {
-            standby.keep();
-            let end = StandbyEnd::Kept;
-            report.standby = Some(StandbyRow::new(pid, end, None));
-            return;
-        }
-        if standby.stopped().is_some() {
-            report.standby = Some(StandbyRow::new(pid, StandbyEnd::Ended, None));
-            return;
-        }
-        self.say.phase("stopping the standby");
-        let began = Instant::now();
-        standby.begin_stop();
-        let end = loop {
-            if let Some(stop) = standby.stopped() {
-                if stop.left {
-                    self.warn("some of --standby may still be there".to_owned());
-                }
-                break match stop.killed {
-                    true => StandbyEnd::Killed,
-                    false => StandbyEnd::Terminated,
-                };
-            }
-            self.say.waiting("waiting for the standby to end");
-            // It is stopped without us as well.
-            match self.signals.wait_beside(self.say.due(), standby.news()) {
-                Ok(Some(Caught::Stop(..))) | Err(_) => break StandbyEnd::Stopping,
-                _ => (),
-            }
-        };
-        self.say.done_waiting();
-        if end == StandbyEnd::Killed {
-            let grace = humantime::format_duration(self.plan.standby.grace);
-            self.warn(format!(
-                "--standby did not end within --standby-grace {grace}: killed"
-            ));
-        }
-        report.standby = Some(StandbyRow::new(pid, end, Some(began.elapsed())));
     }
 
     fn look_after(&mut self, before: &Sample, state: &State, report: &mut Report) {
@@ -805,6 +885,13 @@ impl Run<'_> {
             ));
         }
         self.note_held(facts.release_cut);
+        self.note_lingered(facts.lingered);
+        if facts.standby_gone {
+            self.warn(
+                "nobody listened on the standby's port any more: the gate was opened early"
+                    .to_owned(),
+            );
+        }
         if let (Some(why), Listeners::From(line)) = (&self.search_trouble, &self.plan.listeners) {
             let line = line.to_string_lossy();
             self.warn(format!("--listen-netns-from '{line}' {why}"));
@@ -823,6 +910,38 @@ impl Run<'_> {
         if let Some(error) = self.open_error.clone().filter(|_| !succeeded) {
             self.warn(format!("the gate did not open as it should: {error}"));
         }
+    }
+
+    fn note_lingered(&mut self, lingered: Option<Lingered>) {
+        let Some(Lingered {
+            left: Some(left @ 1..),
+            end,
+            ..
+        }) = lingered
+        else {
+            return;
+        };
+        let linger = humantime::format_duration(self.plan.syn.linger());
+        let why = match end {
+            LingerEnd::Stopped => "when a signal ended the linger".to_owned(),
+            _ => format!("when --linger {linger} was over"),
+        };
+        let some = match left {
+            1 => "1 connection was".to_owned(),
+            n => format!("{n} connections were"),
+        };
+        let apart = match self
+            .work
+            .redirect()
+            .is_none_or(|redirect| redirect.tells_apart())
+        {
+            true => "",
+            false => {
+                " (among them those that went there by themselves: without nf_conntrack_netlink \
+                      they can't be told apart)"
+            }
+        };
+        self.warn(format!("{some} still on the standby {why}{apart}"));
     }
 
     /// What became of held SYNs otherwise than it should.
@@ -940,7 +1059,7 @@ fn dry_run(planned: Result<Plan, Refused>, say: &Say) -> Exit {
     match planned {
         Ok(plan) => {
             let kind = plan.backend.kinds().first().copied().unwrap_or(Kind::Nft);
-            let settings = plan.settings(&new_id(), plan.syn.name());
+            let settings = plan.settings(&new_id(), &plan.syn.shown());
             let rules = plan.rules(plan.syn.steer());
             let rules = gate::script(kind, &rules, &settings, plan.max_closed);
             crate::say::print(&format!("{}\n{rules}", plan.describe()));

@@ -37,6 +37,9 @@ pub const COMMAND: &str = "standby-guard";
 const NAME: &str = "gate-standby";
 const NAME_FOR_KERNEL: &CStr = c"gate-standby";
 
+/// When the run has died, its watchdog takes this long, and mostly less, to open the gate: until then
+/// new connections still come to the standby, which is stopped so much later.
+pub const DESERTED: Duration = Duration::from_secs(1);
 /// What does not end when it is killed (it waits in the kernel, or is not ours to kill) is killed
 /// again this often, and for so long; then it is left.
 pub const KILL_EVERY: Duration = Duration::from_millis(50);
@@ -332,6 +335,8 @@ struct Guard {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Guarding,
+    /// The run has died: to be stopped then.
+    Deserted(Instant),
     /// All were asked to end; to be killed then. `None`: never, in the times that an [`Instant`] has.
     Asked(Option<Instant>),
     /// They are killed; to be left then.
@@ -376,7 +381,9 @@ impl Guard {
                     Some(Order::Stop) => self.ask(),
                     None => {
                         listening = false;
-                        self.ask();
+                        if self.stage == Stage::Guarding {
+                            self.stage = Stage::Deserted(Instant::now() + DESERTED);
+                        }
                     }
                 }
             }
@@ -412,6 +419,9 @@ impl Guard {
 
     /// Kills whoever is there, if it is time; new ones may have come since the last time.
     fn advance(&mut self, now: Instant) {
+        if matches!(self.stage, Stage::Deserted(at) if now >= at) {
+            self.ask();
+        }
         if matches!(self.stage, Stage::Asked(Some(at)) if now >= at) {
             self.stage = Stage::Killing(now + KILL_FOR);
         }
@@ -423,7 +433,7 @@ impl Guard {
     /// Asks all who are there now to end; those who come later may be part of that. One that is
     /// stopped has to go on in order to hear of it.
     fn ask(&mut self) {
-        if self.stage == Stage::Guarding {
+        if matches!(self.stage, Stage::Guarding | Stage::Deserted(_)) {
             let all = self.all();
             signal_all(&all, Signal::SIGTERM);
             signal_all(&all, Signal::SIGCONT);
@@ -435,7 +445,7 @@ impl Guard {
     fn wait(&self, now: Instant, run: Option<&UnixStream>) -> bool {
         let timeout = match self.stage {
             Stage::Guarding | Stage::Asked(None) => None,
-            Stage::Asked(Some(at)) => Some(at.saturating_duration_since(now)),
+            Stage::Asked(Some(at)) | Stage::Deserted(at) => Some(at.saturating_duration_since(now)),
             Stage::Killing(_) => Some(KILL_EVERY),
         };
         let all = [Some(self.children.as_fd()), run.map(AsFd::as_fd)];

@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use self::again::Again;
-use self::linger::Linger;
+use self::linger::{Linger, Next};
 use self::release::Release;
 
-pub use self::linger::{LINGER_LOOK, LingerEnd, Lingered};
+pub use self::linger::{LINGER_LOOK, LINGER_QUIET, LingerEnd, Lingered};
 pub use self::release::{Cut, STALL, Waiting};
 use crate::listen_port::ListenPorts;
 use crate::ports::PortSet;
@@ -140,6 +140,8 @@ pub enum Event {
     Lingers(Option<usize>, Duration),
     /// The answer to [`Action::WatchStandby`].
     StandbyListens(bool),
+    /// The standby of the run's own has been stopped.
+    StandbyStopped,
     /// The other answer to [`Action::Remove`]: another run holds SYNs.
     OthersHold,
     /// USR1: somebody wants the gate open.
@@ -178,6 +180,8 @@ pub enum Action {
     WatchStandby,
     /// See how many connections are left that were steered elsewhere.
     Linger,
+    /// Begin to stop the standby of the run's own.
+    StopStandby,
     /// Take away what is left of the gate; not yet, unless `anyway`, if that would take SYNs from
     /// another run that holds some.
     Remove {
@@ -285,7 +289,7 @@ pub struct Facts {
     pub release_cut: Option<Cut>,
     /// What became of connections that were steered elsewhere.
     pub lingered: Option<Lingered>,
-    /// All but they was over when a signal ended the run.
+    /// The signal that ended the run came when there was nothing left to do but to wait for them.
     pub linger_cut: bool,
 }
 
@@ -418,9 +422,9 @@ impl State {
     }
 
     /// SYNs are steered elsewhere: once the gate is open, their connections have `timeout` to finish
-    /// before what steers them is removed.
-    pub fn lingers(&mut self, timeout: Duration) {
-        self.linger = Some(Linger::new(timeout, self.closed_at));
+    /// before what steers them is removed; `then_stop`: and before that the standby is stopped.
+    pub fn lingers(&mut self, timeout: Duration, then_stop: bool) {
+        self.linger = Some(Linger::new(timeout, then_stop, self.closed_at));
         self.next_standby = Some(self.closed_at + STANDBY_EVERY);
     }
 
@@ -439,7 +443,7 @@ impl State {
             self.watches_standby_at(),
             beside,
             releases,
-            self.linger_due(),
+            self.linger_due().map(|(at, _)| at),
             removes,
             opens,
         ]
@@ -454,7 +458,7 @@ impl State {
     }
 
     /// When it is to be looked who is left elsewhere.
-    fn linger_due(&self) -> Option<Instant> {
+    fn linger_due(&self) -> Option<(Instant, Next)> {
         let linger = self.linger.as_ref().filter(|_| !self.removed);
         linger.and_then(Linger::due)
     }
@@ -465,10 +469,11 @@ impl State {
         self.opened && !self.removed && goes_on
     }
 
-    /// Whether a signal, were it to come now, would be the first, with nothing left to do but to wait
-    /// for connections elsewhere: it harms nobody yet.
-    pub fn first_signal_harms_nobody(&self) -> bool {
-        self.phase == Phase::Over && self.is_lingering() && self.facts.signals.is_empty()
+    /// Whether a signal has come, and there is nothing left to do but to wait for connections
+    /// elsewhere.
+    pub fn lingers_in_spite_of_a_signal(&self) -> bool {
+        let signalled = !self.facts.signals.is_empty();
+        self.phase == Phase::Over && self.is_lingering() && signalled
     }
 
     /// Everything is to open as soon as the held SYNs have gone.
@@ -506,8 +511,11 @@ impl State {
         if self.phase == Phase::Over && self.others.is_some() && !self.removed {
             return Some("waiting for another run, which holds SYNs".to_owned());
         }
-        if self.phase == Phase::Over && self.is_lingering() {
-            return Some("open; connections to the standby finish".to_owned());
+        if let Some(linger) = &self.linger
+            && self.phase == Phase::Over
+            && self.is_lingering()
+        {
+            return Some(linger.shown());
         }
         match self.phase {
             Phase::Draining { .. } if self.facts.left.is_nothing() => Some("draining".to_owned()),
@@ -555,6 +563,10 @@ impl State {
             Event::Signal(signal, sender) => self.signalled(signal, sender, now),
             Event::Lingers(left, cost) => self.lingered(left, cost, now),
             Event::StandbyListens(listens) => self.watched_standby(listens, now),
+            Event::StandbyStopped => {
+                self.linger.iter_mut().for_each(Linger::standby_gone);
+                self.go_on(now)
+            }
             Event::OthersHold => self.remove_later(now),
             Event::Released(after, cost) => self.released(after, cost, now),
             Event::OpenNow => self.open_now(),
@@ -579,15 +591,15 @@ impl State {
                 return None;
             }
         }
-        if self.lingers_on(now) && self.linger_due().is_some_and(|at| at <= now) {
-            return Some(Action::Linger);
+        if let Some(action) = self.linger_on(now) {
+            return Some(action);
         }
         let later = self.removes_later(now) || self.is_lingering();
         if later && self.phase == Phase::Over {
             return None;
         }
         if self.phase == Phase::Over || (self.opened && !self.removed && !later) {
-            return Some(self.close_down());
+            return self.close_down();
         }
         if !self.opened && now >= self.deadline {
             return Some(self.open_early(NotRun::Deadline));
@@ -796,41 +808,48 @@ impl State {
         Some(self.open_early(NotRun::StandbyGone))
     }
 
-    /// Whether the linger has begun, as it does with the open gate, and goes on.
-    fn lingers_on(&mut self, now: Instant) -> bool {
+    /// What the linger, which begins with the open gate, has to do now.
+    fn linger_on(&mut self, now: Instant) -> Option<Action> {
         let lingers = self.is_lingering();
-        if let Some(linger) = self.linger.as_mut().filter(|_| lingers) {
-            linger.begin(now);
-        }
-        lingers
+        let linger = self.linger.as_mut().filter(|_| lingers)?;
+        linger.begin(now);
+        let (_, next) = linger.due().filter(|(at, _)| *at <= now)?;
+        Some(match next {
+            Next::Look => Action::Linger,
+            Next::Stop => {
+                linger.stopping();
+                Action::StopStandby
+            }
+        })
     }
 
     fn lingered(&mut self, left: Option<usize>, cost: Duration, now: Instant) -> Option<Action> {
         let linger = self.linger.as_mut()?;
-        self.facts.lingered = linger.saw(left, cost, now);
+        self.facts.lingered = linger.saw(left, cost, now).or(self.facts.lingered);
         self.go_on(now)
     }
 
     fn finish(&mut self) -> Option<Action> {
         self.phase = Phase::Over;
-        Some(self.close_down())
+        self.close_down()
     }
 
     /// Opens, removes, ends: in this order, each once.
-    fn close_down(&mut self) -> Action {
+    fn close_down(&mut self) -> Option<Action> {
         if !self.opened {
-            return self.open();
+            return Some(self.open());
         }
+        // What is left to do for others is done in its time.
         if self.is_lingering() {
-            return Action::Linger;
+            return self.linger.as_ref()?.due().map(|_| Action::Linger);
         }
         if !self.removed {
             self.removed = true;
-            return Action::Remove {
+            return Some(Action::Remove {
                 anyway: self.remove_anyway,
-            };
+            });
         }
-        Action::End
+        Some(Action::End)
     }
 
     fn remove_later(&mut self, now: Instant) -> Option<Action> {
@@ -1218,12 +1237,12 @@ impl State {
         sender: Sender,
         now: Instant,
     ) -> Option<Action> {
-        let first = self.first_signal_harms_nobody();
+        let first = self.facts.signals.is_empty();
         self.facts.signals.push((signal, sender));
         if first {
             return self.go_on(now);
         }
-        self.facts.linger_cut = self.facts.interrupted.is_none();
+        self.facts.linger_cut |= self.facts.interrupted.is_none();
         self.facts.interrupted = self.facts.interrupted.or(Some((signal, sender)));
         self.linger.as_mut()?.stop();
         self.go_on(now)

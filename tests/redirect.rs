@@ -299,7 +299,7 @@ fn the_linger_is_bounded_and_a_second_signal_ends_it() {
     assert_eq!(outcome.report["outcome"], "interrupted");
     assert_eq!(outcome.report["reason"], "linger");
     assert!(
-        outcome.stderr.contains("once more cuts them"),
+        outcome.stderr.contains("one more signal cuts them"),
         "{outcome:?}"
     );
     assert_eq!(figure(&outcome, "cut"), 1);
@@ -340,6 +340,104 @@ fn left_when_the_rules_go() {
     host.must(["nft", &nat.replace('\n', " ")]);
     let goes_on = killed_with_one_left().stop().unwrap();
     assert_eq!(goes_on.broken, None);
+}
+
+/// A standby of the run is stopped while its connections are still translated: who only reads learns
+/// of the end as well.
+#[test]
+fn who_is_cut_hears_of_it() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _main = Serve::on("0.0.0.0:80").echo().start(host).unwrap();
+    let standby = Serve::on(format!("0.0.0.0:{STANDBY}")).echo();
+    let standby = format!("exec {}", standby.argv().unwrap().join(" "));
+    let mut latch = Latch::new(host, "down");
+    let call = redirect(host, "--linger 100ms --standby").arg(standby);
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    let connected = pair.client.dir().join("connected");
+    let waits = format!(
+        "import socket; s = socket.create_connection(('{SERVER}', 80), 10)
+s.send(b'?'); s.recv(1); open('{}', 'w')
+try: s.recv(1)
+except ConnectionResetError: pass",
+        connected.display()
+    );
+    let mut client = pair.client.command("python3");
+    let mut client = pair.client.spawn(client.args(["-c", &waits])).unwrap();
+    wait_until(SOON, "a connection", || connected.exists()).unwrap();
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(
+        (outcome.code, figure(&outcome, "cut")),
+        (0, 1),
+        "{outcome:?}"
+    );
+    let told = "warning: 1 connection was still on the standby when --linger 100ms was over";
+    assert!(outcome.stderr.contains(told), "{outcome:?}");
+    assert!(client.wait().unwrap().success(), "it has not timed out");
+}
+
+/// A firewall that does not let the standby's port in.
+#[test]
+fn who_is_not_answered_is_told() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let [_main, standby] = both(host);
+    let rules = "add table inet fw; add chain inet fw in { type filter hook input priority 0; };
+        add rule inet fw in iifname eth0 tcp dport 8080 drop";
+    host.must(["nft", &rules.replace('\n', " ")]);
+    let mut latch = Latch::new(host, "down");
+    let call = redirect(host, "");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    let load = Load::to(format!("{SERVER}:80")).rate(20).timeout(LONG);
+    let load = load.duration(Duration::from_millis(50));
+    let load = load.start(&pair.client).unwrap();
+    wait_until(SOON, "SYNs", || harness::stopped_syns(host) > 0).unwrap();
+    latch.release();
+    let outcome = call.end(run);
+    let told = "was answered: does a firewall of this host drop them?";
+    assert!(outcome.stderr.contains(told), "{outcome:?}");
+    assert_eq!(standby.count(), 0);
+    drop(load);
+}
+
+#[test]
+fn status_tells_of_a_standby() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _servers = both(host);
+    let _echo = Serve::on("0.0.0.0:81").echo().start(host).unwrap();
+    let status = || {
+        let status = host
+            .command(harness::SYNGATE)
+            .arg("status")
+            .output()
+            .unwrap();
+        String::from_utf8(status.stdout).unwrap()
+    };
+    let mut latch = Latch::new(host, "down");
+    let call = redirect(host, "");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    let text = status();
+    assert!(text.contains("80 is redirected to port 8080"), "{text}");
+    let connected = pair.client.dir().join("connected");
+    let connect = format!(
+        "import socket; s = socket.create_connection(('{SERVER}', 80)); open('{}', 'w')
+s.recv(1)",
+        connected.display()
+    );
+    let mut client = pair.client.command("python3");
+    let client = pair.client.spawn(client.args(["-c", &connect])).unwrap();
+    wait_until(SOON, "a connection", || connected.exists()).unwrap();
+    latch.release();
+    wait_until(SOON, "an open gate", || shut(host).is_empty()).unwrap();
+    let text = status();
+    assert!(text.contains("connections to its standby finish"), "{text}");
+    drop(client);
+    assert_eq!(call.end(run).code, 0);
 }
 
 // The standby --------------------------------------------------------------------------------------

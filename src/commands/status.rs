@@ -234,12 +234,18 @@ impl Gate {
             (State::Shut, Some(true)) => {
                 format!("{ports} is shut by a run that is dead: stale (syngate clear removes it)")
             }
-            (State::Shut, _) => format!("{ports} is shut"),
+            (State::Shut, _) => match self.standby() {
+                Some(port) => format!("{ports} is redirected to port {port}"),
+                None => format!("{ports} is shut"),
+            },
             (State::Open, Some(true)) => {
                 format!(
                     "{ports} is open; a dead run has left rules: stale (syngate clear removes them)"
                 )
             }
+            (State::Open, _) if self.standby().is_some() => format!(
+                "{ports} is open; connections to its standby finish, and a run has locked it"
+            ),
             (State::Open, _) => format!("{ports} is open; a run has locked it"),
             (State::Unknown, _) => format!("{ports} is held by a run, and shut, or about to be"),
         }
@@ -254,11 +260,20 @@ impl Gate {
     fn how(&self) -> Option<String> {
         let backend = self.backend?;
         let action = self.action.as_deref().unwrap_or("drop");
+        let done = match self.standby() {
+            Some(_) => "redirected",
+            None => "stopped",
+        };
         Some(match self.syns_stopped {
-            Some(1) => format!("{backend}, {action}: 1 SYN stopped"),
-            Some(n) => format!("{backend}, {action}: {n} SYNs stopped"),
+            Some(1) => format!("{backend}, {action}: 1 SYN {done}"),
+            Some(n) => format!("{backend}, {action}: {n} SYNs {done}"),
             None => format!("{backend}, {action}"),
         })
+    }
+
+    /// The port that new connections are redirected to.
+    fn standby(&self) -> Option<&str> {
+        self.action.as_deref()?.strip_prefix("redirect=")
     }
 
     fn opens(&self) -> Option<String> {

@@ -242,6 +242,11 @@ impl Gate {
         self.backend.empties_queues()
     }
 
+    /// How many SYNs it has stopped so far, if that can be read.
+    pub fn syns_stopped(&mut self) -> Option<u64> {
+        self.backend.syns_stopped().ok()
+    }
+
     /// When the rules were in the kernel.
     pub fn closed_at(&self) -> Instant {
         self.closed_at
@@ -293,7 +298,7 @@ impl Gate {
         if self.removed {
             return Ok(None);
         }
-        let counted = self.backend.syns_stopped().ok();
+        let counted = self.syns_stopped();
         self.backend.remove()?;
         self.removed = true;
         Ok(counted)

@@ -2,6 +2,7 @@
 //! (linux/netfilter/nfnetlink_conntrack.h).
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -9,10 +10,14 @@ use nix::sys::socket::SockProtocol;
 
 use super::Connection;
 use crate::netlink::{Netlink, Refusal, attribute, get, put_attribute};
+use crate::ports::PortSet;
 
 const IPCTNL_MSG_CT_GET: libc::c_int = 1;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_STATUS: u16 = 3;
+/// linux/netfilter/nf_conntrack_common.h
+const IPS_SEEN_REPLY: u32 = 2;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
@@ -60,6 +65,30 @@ impl Conntrack {
     }
 }
 
+/// The shortest time for which the kernel keeps a connection that is over
+/// (nf_conntrack_tcp_timeout_close).
+pub const KEPT: Duration = Duration::from_secs(10);
+
+impl Conntrack {
+    /// How many connections that were sent from one of the ports `from` to the port `to` have had an
+    /// answer, of those that are not over for longer than [`KEPT`].
+    ///
+    /// # Errors
+    /// As for [`Conntrack::first_sent_to`].
+    pub fn answered(&mut self, from: &PortSet, to: u16) -> Result<u32, Refusal> {
+        let mut answered = 0;
+        let kind = (libc::NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET) as u16;
+        let any_family = [libc::AF_UNSPEC as u8, 0, 0, 0];
+        let flags = libc::NLM_F_DUMP as u16;
+        self.socket.request(kind, flags, &any_family, |_, row| {
+            let ours = original_port(row).is_some_and(|port| from.contains(port));
+            let ours = ours && answering_port(row) == Some(to);
+            answered += u32::from(ours && is_answered(row));
+        })?;
+        Ok(answered)
+    }
+}
+
 /// By what this host answers with: that is known here, and is not what the client has sent.
 fn request(Connection { local, peer, .. }: &Connection) -> Vec<u8> {
     let (local, peer) = (canonical(*local), canonical(*peer));
@@ -102,10 +131,25 @@ fn canonical(end: SocketAddr) -> SocketAddr {
 
 /// The destination port of the first packet.
 fn original_port(row: &[u8]) -> Option<u16> {
-    let original = attribute(row.get(4..)?, CTA_TUPLE_ORIG)?;
-    let protocol = attribute(original, CTA_TUPLE_PROTO)?;
-    let port = attribute(protocol, CTA_PROTO_DST_PORT)?;
+    port(row, CTA_TUPLE_ORIG, CTA_PROTO_DST_PORT)
+}
+
+/// The source port of what answers it.
+fn answering_port(row: &[u8]) -> Option<u16> {
+    port(row, CTA_TUPLE_REPLY, CTA_PROTO_SRC_PORT)
+}
+
+fn port(row: &[u8], tuple: u16, kind: u16) -> Option<u16> {
+    let tuple = attribute(row.get(4..)?, tuple)?;
+    let protocol = attribute(tuple, CTA_TUPLE_PROTO)?;
+    let port = attribute(protocol, kind)?;
     Some(u16::from_be_bytes(get(port, 0)?))
+}
+
+fn is_answered(row: &[u8]) -> bool {
+    let status = row.get(4..).and_then(|body| attribute(body, CTA_STATUS));
+    let status = status.and_then(|status| get(status, 0));
+    status.map_or(0, u32::from_be_bytes) & IPS_SEEN_REPLY != 0
 }
 
 #[cfg(test)]
@@ -146,6 +190,8 @@ mod tests {
         #[test]
         fn hostile_replies_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
             original_port(&bytes);
+            answering_port(&bytes);
+            is_answered(&bytes);
         }
     }
 }

@@ -405,10 +405,14 @@ impl Row<'_> {
     }
 
     /// Of one that the process has closed, and that is waiting for the client's FIN only, nothing has
-    /// to be delivered any more.
+    /// to be delivered any more; a handshake that takes long is a scanner's.
     fn unfinished(&self) -> Option<Connection> {
-        let orphan = self.inode == 0;
-        (!(self.state == FIN_WAIT2 && orphan)).then(|| Connection {
+        let finished = match self.state {
+            FIN_WAIT2 => self.inode == 0,
+            SYN_RECV => !self.is_young(),
+            _ => false,
+        };
+        (!finished).then(|| Connection {
             local: SocketAddr::new(self.address, self.port),
             peer: self.peer,
             cookie: self.cookie,

@@ -1122,7 +1122,7 @@ fn a_signal_while_waiting_for_the_listener_opens_now() {
 /// A run whose COMMAND has exited and whose gate has opened, with two connections left elsewhere.
 fn lingering() -> Tale {
     let mut tale = Tale::running(config(), &on_80(&[1]));
-    tale.state.lingers(Duration::from_secs(1));
+    tale.state.lingers(Duration::from_secs(1), true);
     tale.exits(60, 0);
     assert_eq!(tale.saw(60, on_80(&[2])), Some(Action::Open));
     assert_eq!(tale.at(60, Event::Done), Some(Action::Linger));
@@ -1136,10 +1136,14 @@ fn rules_stay_until_nobody_is_left_elsewhere() {
     let mut tale = lingering();
     assert_eq!(tale.at(111, Event::Time), Some(Action::Linger));
     assert_eq!(tale.at(111, Event::Lingers(Some(0), COST)), None);
-    assert_eq!(tale.at(116, Event::Time), Some(Action::Linger));
+    assert_eq!(tale.at(411, Event::Time), Some(Action::Linger));
+    let stops = Some(Action::StopStandby);
+    assert_eq!(tale.at(411, Event::Lingers(Some(0), COST)), stops);
+    assert_eq!(tale.at(411, Event::Done), None);
+    assert_eq!(tale.wakes_at(), None, "the standby has its time");
     let removes = Some(Action::Remove { anyway: false });
-    assert_eq!(tale.at(116, Event::Lingers(Some(0), COST)), removes);
-    assert_eq!(tale.at(117, Event::Done), Some(Action::End));
+    assert_eq!(tale.at(450, Event::StandbyStopped), removes);
+    assert_eq!(tale.at(451, Event::Done), Some(Action::End));
     let lingered = tale.state.facts.lingered.unwrap();
     assert_eq!(
         (lingered.left, lingered.end),
@@ -1150,14 +1154,18 @@ fn rules_stay_until_nobody_is_left_elsewhere() {
 #[test]
 fn the_second_signal_cuts_who_is_left_elsewhere() {
     let mut tale = lingering();
-    assert!(tale.state.first_signal_harms_nobody());
+    assert!(!tale.state.lingers_in_spite_of_a_signal());
     assert_eq!(tale.at(70, Event::Signal(INT, Sender::Terminal)), None);
     assert_eq!(tale.state.facts.interrupted, None);
-    assert!(!tale.state.first_signal_harms_nobody());
+    assert!(tale.state.lingers_in_spite_of_a_signal());
     let second = tale.at(80, Event::Signal(INT, Sender::Terminal));
     assert_eq!(second, Some(Action::Linger), "to count who is cut");
+    let stops = Some(Action::StopStandby);
+    assert_eq!(tale.at(80, Event::Lingers(Some(2), COST)), stops);
+    assert_eq!(tale.at(80, Event::Done), None);
+    let third = tale.at(90, Event::Signal(INT, Sender::Terminal));
     let removes = Some(Action::Remove { anyway: false });
-    assert_eq!(tale.at(80, Event::Lingers(Some(2), COST)), removes);
+    assert_eq!(third, removes, "it is not waited for");
     let facts = &tale.state.facts;
     assert_eq!(facts.interrupted, Some((INT, Sender::Terminal)));
     assert_eq!(facts.lingered.unwrap().end, LingerEnd::Stopped);
@@ -1168,7 +1176,7 @@ fn the_second_signal_cuts_who_is_left_elsewhere() {
 #[test]
 fn a_linger_beside_a_command_that_still_runs() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
-    tale.state.lingers(Duration::from_secs(1));
+    tale.state.lingers(Duration::from_secs(1), false);
     assert_eq!(tale.at(20, Event::OpenNow), Some(Action::Open));
     assert_eq!(tale.at(20, Event::Done), Some(Action::Linger));
     assert_eq!(tale.at(20, Event::Lingers(Some(1), COST)), None);
@@ -1186,7 +1194,7 @@ fn a_linger_beside_a_command_that_still_runs() {
 #[test]
 fn nobody_is_sent_where_nobody_listens() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
-    tale.state.lingers(Duration::from_secs(1));
+    tale.state.lingers(Duration::from_secs(1), false);
     for (at, listens) in [(20, true), (30, false), (40, true), (50, false)] {
         assert_eq!(tale.at(at, Event::Time), Some(Action::WatchStandby));
         assert_eq!(tale.at(at, Event::StandbyListens(listens)), None);
@@ -1423,6 +1431,7 @@ mod any_course {
             others in 0i32..1_000,
             waits in prop::option::of(prop::collection::vec(any::<bool>(), 1..6)),
             left in prop::option::of(prop::collection::vec(prop::option::of(0usize..2), 1..6)),
+            stops in any::<bool>(),
             (ready_check, search) in any::<(bool, bool)>(),
             beside in prop::collection::vec(prop::option::of(any::<bool>()), 1..6),
             best_effort in any::<bool>(),
@@ -1448,9 +1457,10 @@ mod any_course {
                 tale.state.holds(Duration::from_millis(5));
             }
             if left.is_some() {
-                tale.state.lingers(Duration::from_millis(500));
+                tale.state.lingers(Duration::from_millis(500), stops);
             }
             let (mut removed, mut rounds, mut counts) = (0, 0, 0usize);
+            let mut stopping = false;
             let (mut others, mut hurried) = (others, false);
             // For which ports nobody waits any more.
             let mut released = waits.is_none();
@@ -1515,6 +1525,11 @@ mod any_course {
                         hurried |= !listens;
                         Event::StandbyListens(listens)
                     }
+                    Some(Action::StopStandby) => {
+                        prop_assert!(stops && !stopping && opened == 1 && removed == 0);
+                        stopping = true;
+                        Event::Done
+                    }
                     Some(Action::Linger) => {
                         prop_assert_eq!((opened, removed), (1, 0));
                         let left = left.as_ref().expect("nobody is elsewhere");
@@ -1570,6 +1585,7 @@ mod any_course {
                             continue;
                         }
                         match (&mut until_exit, outside) {
+                            (None, None) if std::mem::take(&mut stopping) => Event::StandbyStopped,
                             (Some(0), _) => {
                                 until_exit = None;
                                 Event::Exited(CommandExit::Code(exits))

@@ -60,6 +60,14 @@ impl SynAction {
         }
     }
 
+    /// The same with what belongs to it, as it is given.
+    pub fn shown(&self) -> String {
+        match self {
+            SynAction::Redirect(to) => format!("redirect={}", to.port),
+            action => action.name().to_owned(),
+        }
+    }
+
     /// How long the rules stay, at most, once the gate is open.
     pub fn linger(&self) -> Duration {
         match self {
@@ -113,6 +121,14 @@ impl Work {
             Work::None => "drop",
             Work::Hold(_) => "hold",
             Work::Redirect(_) => "redirect",
+        }
+    }
+
+    /// The same with what belongs to it.
+    pub fn shown(&self) -> String {
+        match self {
+            Work::Redirect(redirect) => format!("redirect={}", redirect.port()),
+            work => work.name().to_owned(),
         }
     }
 

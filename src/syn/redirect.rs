@@ -3,6 +3,7 @@
 //! whether the standby can take them, and how many it still has.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,7 +14,7 @@ use crate::ports::PortSet;
 use crate::sockets::conntrack::Conntrack;
 use crate::sockets::diag::Sockets;
 use crate::sockets::ready::uncovered;
-use crate::sockets::{Connection, Listener, Want};
+use crate::sockets::{Connection, Family, Listener, Want};
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +78,13 @@ impl Redirect {
             .count())
     }
 
+    /// Whether not one of the SYNs that were sent there was answered, as far as that can be told.
+    pub fn nobody_was_answered(&mut self) -> bool {
+        let conntrack = self.conntrack.as_mut();
+        let answered = conntrack.map(|c| c.answered(&self.gated, self.port));
+        matches!(answered, Some(Ok(0)))
+    }
+
     /// Whether anybody listens there. What can't be looked at may be there.
     pub fn standby_listens(&mut self) -> bool {
         let seen = self.sockets.look(Want::default());
@@ -105,32 +113,60 @@ impl Redirect {
     }
 }
 
-/// Where the service listens and the standby does not: the standby's addresses that are missing.
-/// Where the service's addresses are not known here (`addressed` is false), or it does not listen,
-/// any listener will do.
+/// Where the service listens, within `scope`, and the standby does not: the addresses that are
+/// missing. Where the service's addresses are not known here (no scope), or it does not listen, any
+/// listener will do.
 pub fn missing(
     service: &[Listener],
     standby: &[Listener],
     port: u16,
-    addressed: bool,
+    scope: Option<&Scope>,
 ) -> Vec<String> {
-    if service.is_empty() || !addressed {
+    let Some(scope) = scope.filter(|_| !service.is_empty()) else {
         return match standby {
             [] => vec![format!("port {port}")],
             _ => Vec::new(),
         };
-    }
-    let there = service.iter().map(|listener| Listener {
+    };
+    let needed: Vec<Listener> = service
+        .iter()
+        .flat_map(|listener| needed(listener, port, scope))
+        .collect();
+    uncovered(&needed, standby)
+}
+
+/// The listeners that would take over from one of the service's: for each IP version that is gated and
+/// that it serves, where it is, or, if that is everywhere, the addresses that the gate is narrowed to.
+fn needed(listener: &Listener, port: u16, scope: &Scope) -> Vec<Listener> {
+    let families = Family::ALL.into_iter();
+    let served = families.filter(|family| scope.gates(*family) && listener.serves(*family));
+    let at = |address: IpAddr| Listener {
+        address,
         port,
+        v6only: true,
         ..listener.clone()
-    });
-    let there: Vec<Listener> = there.collect();
-    uncovered(&there, standby)
+    };
+    let of = |family| {
+        let to = scope.to.of(family);
+        let anywhere = match family {
+            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        if !listener.address.is_unspecified() {
+            return vec![at(listener.address.to_canonical())];
+        }
+        match to.is_empty() || to.iter().any(|net| net.prefix_len() < net.max_prefix_len()) {
+            true => vec![at(anywhere)],
+            false => to.iter().map(|net| at(net.addr())).collect(),
+        }
+    };
+    served.flat_map(of).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::scope::{Networks, parse_networks};
     use crate::sockets::SocketId;
 
     fn listener(address: &str, port: u16, v6only: bool) -> Listener {
@@ -172,10 +208,28 @@ mod tests {
             (vec![], vec![], "port 8080"),
             (vec![], vec![standby("127.0.0.1")], ""),
         ] {
-            let lacking = missing(&service, &there, 8080, true).join(" ");
+            let all = Scope::default();
+            let lacking = missing(&service, &there, 8080, Some(&all)).join(" ");
             assert_eq!(lacking, lacks, "{service:?} {there:?}");
         }
-        let elsewhere = missing(&[any()], &[standby("127.0.0.1")], 8080, false);
+        let elsewhere = missing(&[any()], &[standby("127.0.0.1")], 8080, None);
         assert!(elsewhere.is_empty());
+
+        let dual = || listener("::", 80, false);
+        for (to, service, there, lacks) in [
+            ("10.0.0.9", any(), "10.0.0.9", ""),
+            ("10.0.0.9", any(), "10.0.0.8", "10.0.0.9:8080"),
+            ("10.0.0.0/24", any(), "10.0.0.9", "0.0.0.0:8080"),
+            ("0.0.0.0/0", dual(), "0.0.0.0", ""),
+            ("0.0.0.0/0", dual(), "::", ""),
+            ("10.0.0.9,fd00::9", dual(), "10.0.0.9", "[fd00::9]:8080"),
+        ] {
+            let scope = Scope {
+                to: Networks::new(parse_networks(to).unwrap()),
+                ..Scope::default()
+            };
+            let lacking = missing(&[service], &[standby(there)], 8080, Some(&scope));
+            assert_eq!(lacking.join(" "), lacks, "--to {to}: {there}");
+        }
     }
 }
