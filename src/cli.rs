@@ -42,7 +42,7 @@ pub const ENV_PREFIX: &str = "SYNGATE_";
                   SYNs of new connections to PORTS, and nothing else. Before COMMAND runs, what is \
                   under way is let finish; when the service listens again, the gate opens, and the \
                   SYNs, which the clients send again or which were held (--syn hold), reach the new \
-                  process. Whatever happens, the gate never stays shut: it is gone when syngate is \
+                  process. Or new connections go to a standby meanwhile (--syn redirect). Whatever happens, the gate never stays shut: it is gone when syngate is \
                   gone, and the kernel opens it after --max-closed.",
     override_usage = "syngate [OPTIONS] --port <PORTS> -- <COMMAND> [ARGS]...\n       \
                       syngate status | clear | check [OPTIONS]",

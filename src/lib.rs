@@ -11,7 +11,9 @@
 //! 7. **Run** (`child`): COMMAND.
 //! 8. **Ready** (`sockets::ready`): which listeners are there now?
 //! 9. **Settle**: until they no longer change.
-//! 10. **Open**: the very next thing after the decision. Then report (`report`).
+//! 10. **Open**: the very next thing after the decision.
+//! 11. **Linger** (`step::linger`): where new connections went to a standby meanwhile, they finish
+//!     there. Then report (`report`).
 //!
 //! `run` tells this story, `before` its beginning; `step` holds its decisions, without a clock or a
 //! kernel. The gate is gone when the process is gone: the kernel sees to it (`gate::nft`), or a

@@ -406,7 +406,6 @@ fn settings_that_matter() {
     assert_eq!(retries.contains("--syn hold"), held, "{found:#}");
 }
 
-/// Ports that containers publish, by iptables and by nft.
 /// What becomes of redirected connections when the rules go: `redirect::left_when_the_rules_go`.
 #[test]
 fn rules_that_do_nat() {
@@ -432,6 +431,7 @@ fn rules_that_do_nat() {
     );
 }
 
+/// Ports that containers publish, by iptables and by nft.
 #[test]
 fn published_ports() {
     let host = Host::new().unwrap();

@@ -381,8 +381,7 @@ pub fn stopped_syns(host: &Host) -> u64 {
     let saved = host.must(["sh", "-c", script]);
     let stops = saved
         .lines()
-        .filter(|line| line.contains(" -A syngate_") && line.contains("_s -j "));
-    let stops = stops.filter(|line| !line.contains(" -p tcp "));
+        .filter(|line| line.split(' ').nth(2).is_some_and(is_stop_chain));
     let packets = stops.filter_map(|line| {
         line.strip_prefix('[')?
             .split(':')
@@ -391,6 +390,11 @@ pub fn stopped_syns(host: &Host) -> u64 {
             .ok()
     });
     by_nft + packets.sum::<u64>()
+}
+
+/// The chain of the one rule that counts.
+fn is_stop_chain(name: &str) -> bool {
+    name.starts_with("syngate_") && name.ends_with("_s")
 }
 
 /// Whether a table of ours stands on the host.
