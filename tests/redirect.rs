@@ -695,7 +695,7 @@ fn restarts() -> usize {
 
 #[test]
 fn haproxy_restarts_unnoticed() {
-    let pair = Pair::new().unwrap();
+    let pair = Pair::steered_by_flow().unwrap();
     let haproxy = Haproxy::debian_init(&pair.server, &HaproxyConfig::port(80)).unwrap();
     haproxy.start().unwrap();
     let standby = Serve::on("0.0.0.0:8080").and_on("[::]:8080");
@@ -705,7 +705,7 @@ fn haproxy_restarts_unnoticed() {
 
 #[test]
 fn nginx_restarts_unnoticed() {
-    let pair = Pair::new().unwrap();
+    let pair = Pair::steered_by_flow().unwrap();
     let nginx = |port| {
         let config = NginxConfig {
             port,
@@ -721,7 +721,7 @@ fn nginx_restarts_unnoticed() {
 
 #[test]
 fn a_plain_server_restarts_unnoticed() {
-    let pair = Pair::new().unwrap();
+    let pair = Pair::steered_by_flow().unwrap();
     let main = Serve::on("0.0.0.0:80").start_daemon(&pair.server).unwrap();
     let _standby = Serve::on("0.0.0.0:8080").start(&pair.server).unwrap();
     unnoticed(&pair, "plain", &main.restart_argv(), restarts());

@@ -92,7 +92,7 @@ fn haproxy(pair: &Pair) -> Haproxy<'_> {
 /// 1,000 fresh connections a second for 12 s, with a restart every 2.4 s.
 #[test]
 fn haproxy_restart() {
-    let pair = Pair::new().unwrap();
+    let pair = Pair::steered_by_flow().unwrap();
     let haproxy = haproxy(&pair);
     let began = Instant::now();
     // Delayed connections of the last restart are back, and must not fail in the next one.
@@ -139,7 +139,7 @@ fn folk_recipe(host: &Host, haproxy: &Haproxy) {
 fn a_held_client_waits_no_longer_than_the_gate_is_closed() {
     let times: usize = std::env::var("SYNGATE_RESTARTS").map_or(3, |n| n.parse().unwrap());
     let others = if times < 20 { 1 } else { times };
-    let pair = Pair::new().unwrap();
+    let pair = Pair::steered_by_flow().unwrap();
     let haproxy = haproxy(&pair);
     let bare = spaced(&pair, others, || haproxy.restart().unwrap());
     let recipe = spaced(&pair, others, || folk_recipe(&pair.server, &haproxy));
@@ -207,7 +207,7 @@ fn calm(report: &LoadReport) -> f64 {
 
 #[test]
 fn haproxy_restart_is_seen_by_ipv6_clients_neither() {
-    let pair = Pair::new().unwrap();
+    let pair = Pair::steered_by_flow().unwrap();
     let haproxy = haproxy(&pair);
     let load = |_: &Pair| {
         let load = Load::to(format!("[{}]:80", testkit::SERVER6))
@@ -231,7 +231,7 @@ fn haproxy_restart_is_seen_by_ipv6_clients_neither() {
 /// There is no control that is sure to fail: `haproxy -sf` hands over nearly whole by itself.
 #[test]
 fn haproxy_reload() {
-    let pair = Pair::new().unwrap();
+    let pair = Pair::steered_by_flow().unwrap();
     let haproxy = haproxy(&pair);
     let options = "--port 80 --drain-until handshakes";
     let (report, closed_ms) = gated(&pair, 1_000, 5, options, |_| haproxy.reload_argv());
@@ -246,7 +246,7 @@ fn nginx<'a>(pair: &'a Pair, config: &NginxConfig) -> Nginx<'a> {
 
 #[test]
 fn nginx_restart() {
-    let pair = Pair::new().unwrap();
+    let pair = Pair::steered_by_flow().unwrap();
     let nginx = nginx(&pair, &NginxConfig::default());
     let (report, closed_ms) = gated(&pair, 1_000, 5, "--port 80", |_| nginx.restart_argv());
     assert_unnoticed(&pair, &report, closed_ms, 1_000);
@@ -258,7 +258,7 @@ fn nginx_restart() {
 /// There is no control that fails: with one shared socket nginx hands over whole by itself.
 #[test]
 fn nginx_reload() {
-    let pair = Pair::new().unwrap();
+    let pair = Pair::steered_by_flow().unwrap();
     let nginx = nginx(&pair, &NginxConfig::default());
     let options = "--port 80 --drain-until handshakes";
     let (report, closed_ms) = gated(&pair, 1_000, 5, options, |_| nginx.reload_argv());
@@ -268,7 +268,7 @@ fn nginx_reload() {
 /// Closing a listener of a SO_REUSEPORT group resets what is in its accept queue.
 #[test]
 fn nginx_reload_with_reuseport_and_fewer_workers() {
-    let pair = Pair::new().unwrap();
+    let pair = Pair::steered_by_flow().unwrap();
     let config = |workers| NginxConfig {
         workers,
         reuseport: true,
@@ -314,7 +314,7 @@ fn wait_for_listeners(host: &Host, count: u32) {
 /// haproxy before a backend that takes 50 ms: a hard restart cuts what is in flight.
 #[test]
 fn requests_in_flight_are_let_finish() {
-    let pair = Pair::new().unwrap();
+    let pair = Pair::steered_by_flow().unwrap();
     let slow = Serve::on("127.0.0.1:8080").delay(Duration::from_millis(50));
     let _backend = slow.start(&pair.server).unwrap();
     let config = HaproxyConfig::port(80).backend("127.0.0.1:8080");
@@ -333,7 +333,7 @@ fn requests_in_flight_are_let_finish() {
 fn an_accept_queue_is_let_drain() {
     let slow = Serve::on("0.0.0.0:80").accept_rate(200).greeting();
     let burst = |drain: &str| {
-        let pair = Pair::new().unwrap();
+        let pair = Pair::steered_by_flow().unwrap();
         let server = slow.start_daemon(&pair.server).unwrap();
         let load = Load::to(format!("{SERVER}:80"))
             .greeting()
@@ -368,7 +368,7 @@ fn wait_for_queue(host: &Host, length: u32) {
 /// A scanner leaves half-open connections behind all the time: they are not waited for.
 #[test]
 fn scanners_do_not_hold_the_drain_up() {
-    let pair = Pair::new().unwrap();
+    let pair = Pair::steered_by_flow().unwrap();
     let haproxy = haproxy(&pair);
     let _scan = testkit::Scan::start(&pair.client, &format!("{SERVER}:80"), 50).unwrap();
     let half_open = || {
@@ -388,7 +388,7 @@ fn scanners_do_not_hold_the_drain_up() {
 /// cookies are sent, the drain waits for them.
 #[test]
 fn syn_cookies_prolong_the_drain() {
-    let pair = Pair::new().unwrap();
+    let pair = Pair::steered_by_flow().unwrap();
     let haproxy = haproxy(&pair);
     let drain_ms = |outcome: &Outcome| ms(&outcome.report["phases"], "drain_ms");
     let cookies = |how: &str| {

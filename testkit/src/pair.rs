@@ -39,10 +39,21 @@ impl Pair {
         server.plug("eth0", &client, "eth0")?;
         address(&server, SERVER, SERVER6)?;
         address(&client, CLIENT, CLIENT6)?;
-        steer_by_flow(&server)?;
-        steer_by_flow(&client)?;
         server.run(["ip", "route", "add", SCANNERS, "via", CLIENT])?;
         Ok(Self { server, client })
+    }
+
+    /// The same, and all packets of a connection are on one CPU, as network cards have it
+    /// (Documentation/networking/scaling.rst). A veth has the sender's: then the last ACK of a
+    /// handshake and the first data can be on two at once, and now and then the data finds neither
+    /// the half-open connection nor the new one, and is answered with a reset (seen on Linux 6.18:
+    /// `tcp_send_reset` by a socket in LISTEN). But packets of several connections do not stay in
+    /// their order.
+    pub fn steered_by_flow() -> Result<Self> {
+        let pair = Self::new()?;
+        steer_by_flow(&pair.server)?;
+        steer_by_flow(&pair.client)?;
+        Ok(pair)
     }
 
     /// Gives the client so many more IPv4 addresses, at most 65,534, in order from the first of
@@ -92,10 +103,7 @@ impl Pair {
     }
 }
 
-/// All packets of a connection on one CPU, as network cards do it (Documentation/networking/
-/// scaling.rst). A veth has the sender's: then the last ACK of a handshake and the first data can be
-/// on two at once, and now and then the data finds neither the half-open connection nor the new one,
-/// and is answered with a reset (seen on Linux 6.18: `tcp_send_reset` by a socket in LISTEN).
+/// Receive packet steering.
 fn steer_by_flow(host: &Host) -> Result<()> {
     if rootless() {
         return Ok(()); // it is for the machine's root alone
