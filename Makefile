@@ -51,7 +51,7 @@ HELD := --test guarantees --test life --test services
 HELD_CORE := --test guarantees -- killed foreign panic
 
 # Once as root, most of it once more as somebody who is not, in a user namespace, and what runs
-# promise on each of the other backends, with services whose SYNs are held. All of it in each way:
+# promise on each of the other backends, and services whose SYNs are held. All of it in each way:
 # make test-all.
 test: test-packages
 	$(CARGO) build --workspace --all-targets
@@ -64,8 +64,8 @@ test: test-packages
 	  $(CARGO) test --package syngate $(RUNS); \
 	  $(CARGO) test --package syngate --test hold -- $(HOLDS); \
 	  $(CARGO) test --package syngate --test redirect -- $(REDIRECTS); \
-	  SYNGATE_TEST_SYN=hold $(CARGO) test --package syngate --test services; \
 	done
+	SYNGATE_TEST_SYN=hold SYNGATE_TEST_BACKEND=iptables-nft $(CARGO) test --package syngate --test services
 	SYNGATE_TEST_SYN=hold $(CARGO) test --package syngate $(HELD_CORE)
 
 test-all: test-packages

@@ -100,6 +100,7 @@ fn new_connections_to_this_host_go_to_the_standby() {
     let host = &pair.server;
     let [main, standby] = both(host);
     let elsewhere = Instance::start(&pair.client, "elsewhere", Serve::on("0.0.0.0:80"));
+    let container = container(&pair);
     host.must(["ip", "address", "add", "10.77.0.99/32", "dev", "lo"]);
     let before = rules_before(host);
     let mut latch = Latch::new(host, "down");
@@ -138,7 +139,16 @@ fn new_connections_to_this_host_go_to_the_standby() {
     // A local client of another host's service on the same port.
     ask(host, &format!("{}:80", testkit::CLIENT));
     assert_eq!(standby.count(), at_standby, "it is not for the standby");
-    assert!(elsewhere.count() > 0);
+    let of_local_client = elsewhere.count();
+    assert!(of_local_client > 0);
+    // A container's, which this host forwards.
+    ask(&container, &format!("{}:80", testkit::CLIENT));
+    assert_eq!(standby.count(), at_standby, "it is not for the standby");
+    assert!(elsewhere.count() > of_local_client);
+    // But this host's own address is this host's, from there as well.
+    ask(&container, &from_outside[0]);
+    let at_standby = standby.count();
+    assert_eq!(main.count(), 0);
 
     latch.release();
     let outcome = call.end(run);
@@ -151,6 +161,24 @@ fn new_connections_to_this_host_go_to_the_standby() {
     assert!(main.count() > 0, "it is for the main instance again");
     assert_eq!(standby.count(), at_standby);
     assert_eq!(host.ruleset(), before);
+}
+
+/// A host behind the server, which forwards what it sends to others.
+fn container(pair: &Pair) -> Host {
+    let container = pair.server.neighbour().unwrap();
+    pair.server.plug("eth1", &container, "eth0").unwrap();
+    for (host, address, port) in [
+        (&pair.server, "10.90.0.1/24", "eth1"),
+        (&container, "10.90.0.2/24", "eth0"),
+    ] {
+        host.must(["ip", "address", "add", address, "dev", port]);
+        host.must(["ip", "link", "set", port, "up"]);
+    }
+    container.must(words("ip route add default via 10.90.0.1"));
+    pair.server.must(words("sysctl -qw net.ipv4.ip_forward=1"));
+    let back = ["ip", "route", "add", "10.90.0.0/24", "via", SERVER];
+    pair.client.must(back);
+    container
 }
 
 /// They are not new, whether connection tracking has met them before or not.
