@@ -98,8 +98,7 @@ impl Before<'_> {
                     )
                 }
             };
-            self.say.warning(&text);
-            report.warnings.push(text);
+            self.warn(text, report);
         }
     }
 
@@ -114,11 +113,7 @@ impl Before<'_> {
         let since = Instant::now();
         let shown = line.to_string_lossy();
         self.say.phase(&format!("precheck: {shown}"));
-        let failed = |how: String| {
-            let message =
-                format!("--precheck '{shown}' {how}: nothing was gated, COMMAND was not run");
-            Ending::not_run("precheck", message)
-        };
+        let failed = |how: String| not_gated("precheck", &format!("--precheck '{shown}' {how}"));
         let child = Child::shell(line, environment, self.signals.inherited())
             .map_err(|error| failed(format!("can't be run ({})", error.desc())))?;
         let exit = self.wait_for_child(&child, || child.ended())?;
@@ -226,8 +221,7 @@ impl Before<'_> {
         if ports.iter().nth(1).is_some() {
             let (ports, port) = (ports.brief(), to.port);
             let text = format!("--syn redirect={port}: {ports} all go to that one port");
-            self.say.warning(&text);
-            report.warnings.push(text);
+            self.warn(text, report);
         }
         let until = Instant::now() + self.plan.standby.timeout;
         let port = [to.port].into_iter().collect();
@@ -249,8 +243,7 @@ impl Before<'_> {
         if self.plan.ready_check.is_some() && !self.plan.scope.allow_local {
             let text = "--ready-check: what it asks on this host itself goes to the standby; with \
                         --allow-local it meets the service";
-            self.say.warning(text);
-            report.warnings.push(text.to_owned());
+            self.warn(text.to_owned(), report);
         }
         Ok(standby)
     }
@@ -279,11 +272,8 @@ impl Before<'_> {
         };
         let shown = line.to_string_lossy();
         self.say.phase(&format!("standby check: {shown}"));
-        let failed = |how: String| {
-            let message =
-                format!("--standby-check '{shown}' {how}: nothing was gated, COMMAND was not run");
-            Ending::not_run("standby_check", message)
-        };
+        let failed =
+            |how: String| not_gated("standby_check", &format!("--standby-check '{shown}' {how}"));
         let timeout = humantime::format_duration(self.plan.standby.timeout);
         let within = format!("within --standby-timeout {timeout}");
         loop {
@@ -331,8 +321,7 @@ impl Before<'_> {
         let names = self.plan.scope.interfaces.iter();
         for name in names.filter(|name| !is_there(name)) {
             let text = format!("--interface: no interface is named {name} now: it may come");
-            self.say.warning(&text);
-            report.warnings.push(text);
+            self.warn(text, report);
         }
     }
 
@@ -378,10 +367,14 @@ impl Before<'_> {
         let deserted = config.ports.minus(&PortSet::from_ranges(served));
         if !deserted.is_empty() {
             let text = format!("nobody listens on {}", config.listen_ports.shown(&deserted));
-            self.say.warning(&text);
-            report.warnings.push(text);
+            self.warn(text, report);
         }
         Ok(before)
+    }
+
+    fn warn(&self, text: String, report: &mut Report) {
+        self.say.warning(&text);
+        report.warnings.push(text);
     }
 
     /// A last look for a signal before something is changed.
@@ -505,11 +498,17 @@ impl StandbyComes<'_, '_> {
 }
 
 fn no_standby(why: &str) -> Ending {
-    let message = format!("{why}: nothing was gated, COMMAND was not run");
-    Ending::not_run("standby", message)
+    not_gated("standby", why)
 }
 
-fn unseen(error: anyhow::Error) -> Ending {
+/// What had to be so before anything is changed is not.
+fn not_gated(reason: &'static str, why: &str) -> Ending {
+    let message = format!("{why}: nothing was gated, COMMAND was not run");
+    Ending::not_run(reason, message)
+}
+
+/// The kernel does not list its sockets.
+pub fn unseen(error: anyhow::Error) -> Ending {
     Ending::not_run("sockets", format!("{error:#}"))
 }
 

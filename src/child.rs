@@ -45,12 +45,7 @@ impl Child {
         environment: &[CString],
         mask: &SigSet,
     ) -> Result<Child, Errno> {
-        let with = With {
-            environment,
-            mask,
-            place: Place::Ours,
-            files: &[],
-        };
+        let with = With::no_files(environment, mask, Place::Ours);
         match Child::spawn_file(program, argv, &with) {
             // A script without `#!` goes to sh, as from a shell and by execvp(3).
             Err(Errno::ENOEXEC) if !is_binary(program) => {
@@ -124,12 +119,7 @@ impl Child {
         environment: &[CString],
         mask: &SigSet,
     ) -> Result<Child, Errno> {
-        let with = With {
-            environment,
-            mask,
-            place,
-            files: &[],
-        };
+        let with = With::no_files(environment, mask, place);
         let words = shell_words("exec </dev/null >&2\n", line);
         Child::spawn_file(Path::new(SH), &words, &with)
     }
@@ -185,6 +175,18 @@ pub(crate) struct With<'a> {
     pub place: Place,
     /// Which of our files it has as which of its own, besides those that are inherited.
     pub files: &'a [(RawFd, RawFd)],
+}
+
+impl<'a> With<'a> {
+    /// With no files but those that are inherited.
+    fn no_files(environment: &'a [CString], mask: &'a SigSet, place: Place) -> With<'a> {
+        With {
+            environment,
+            mask,
+            place,
+            files: &[],
+        }
+    }
 }
 
 /// Where a child belongs to.

@@ -42,8 +42,8 @@ pub const ENV_PREFIX: &str = "SYNGATE_";
                   SYNs of new connections to PORTS, and nothing else. Before COMMAND runs, what is \
                   under way is let finish; when the service listens again, the gate opens, and the \
                   SYNs, which the clients send again or which were held (--syn hold), reach the new \
-                  process. Or new connections go to a standby meanwhile (--syn redirect). Whatever happens, the gate never stays shut: it is gone when syngate is \
-                  gone, and the kernel opens it after --max-closed.",
+                  process. Or new connections go to a standby meanwhile (--syn redirect). Whatever \
+                  happens, the gate never stays shut: it is gone when syngate is gone, and the kernel opens it after --max-closed.",
     override_usage = "syngate [OPTIONS] --port <PORTS> -- <COMMAND> [ARGS]...\n       \
                       syngate status | clear | check [OPTIONS]",
     subcommand_negates_reqs = true,
@@ -673,8 +673,6 @@ fn settle(text: &str) -> Result<Settle, String> {
         .map_err(|why| format!("{why}, or auto"))
 }
 
-/// A duration as humantime reads it, up to [`LONGEST`]. A bare number is refused, unless it is 0:
-/// seconds and milliseconds are too easily mistaken for each other.
 fn held(text: &str) -> Result<u32, String> {
     let number = text.trim().parse().ok();
     number
@@ -687,6 +685,8 @@ fn queue_number(text: &str) -> Result<u16, String> {
     number.map_err(|_| format!("expected a number from 0 to {}", u16::MAX))
 }
 
+/// A duration as humantime reads it, up to [`LONGEST`]. A bare number is refused, unless it is 0:
+/// seconds and milliseconds are too easily mistaken for each other.
 fn duration(text: &str) -> Result<Duration, String> {
     const EXAMPLES: &str = "expected a duration with its unit, such as 500ms, 2s or 1m30s";
     let text = text.trim();

@@ -202,15 +202,15 @@ impl Plan {
         here.then_some(&self.scope)
     }
 
-    /// What the backend of run `id` has to know; `action`: what becomes of SYNs.
-    pub fn settings(&self, id: &str, action: &str) -> Settings {
+    /// What the backend of run `id` has to know; `steer`: what becomes of SYNs.
+    pub fn settings(&self, id: &str, steer: Steer) -> Settings {
         Settings {
             run: id.to_owned(),
-            who: Who::me(action, &self.command_line()),
+            who: Who::me(&steer.to_string(), &self.command_line()),
             xtables_wait: self.xtables_wait,
-            lingers: match self.syn.linger() {
-                Duration::ZERO => Duration::ZERO,
-                linger => linger + self.standby.grace + OTHERS_PATIENCE,
+            lingers: match &self.syn {
+                SynAction::Redirect(to) => to.linger + self.standby.grace + OTHERS_PATIENCE,
+                SynAction::Drop | SynAction::Hold { .. } => Duration::ZERO,
             },
         }
     }
@@ -320,9 +320,7 @@ impl Plan {
         }
         text
     }
-}
 
-impl Plan {
     fn describe_standby(&self, line: &mut impl FnMut(String)) {
         let SynAction::Redirect(to) = &self.syn else {
             return;

@@ -693,7 +693,7 @@ impl Report {
 
     /// Takes in what was asked for.
     pub fn plan(&mut self, plan: &Plan) {
-        self.action = plan.syn.name();
+        self.action = plan.syn.steer().action();
         let scope = plan.scope.to_string();
         self.scope = (!scope.is_empty()).then_some(scope);
         let listen_ports = &plan.config.listen_ports;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use nix::errno::Errno;
 
-use crate::before::{Before, answered};
+use crate::before::{Before, answered, unseen};
 use crate::child::{self, Beside, Child};
 use crate::cli::Args;
 use crate::exit::{Exit, NOT_EXECUTABLE, NOT_FOUND, NOT_RUN};
@@ -84,8 +84,8 @@ fn carry_out(
     }
     let trouble = |error: std::io::Error| Ending::not_run("signals", format!("signalfd: {error}"));
     let signals = Signals::block().map_err(trouble)?;
-    let mut sockets = Sockets::new(&plan.listener_ports(), &plan.listener_scope())
-        .map_err(|error| Ending::not_run("sockets", format!("{error:#}")))?;
+    let mut sockets =
+        Sockets::new(&plan.listener_ports(), &plan.listener_scope()).map_err(unseen)?;
     let mut looking_since = Instant::now();
     let environment = child::environment(&report.run);
 
@@ -216,11 +216,11 @@ fn close_with(
 ) -> Result<(Gate, Work)> {
     let work = action.begin(&plan.config.ports, &plan.listener_scope())?;
     let rules = plan.rules(work.steer());
-    let settings = plan.settings(&report.run, &work.shown());
+    let settings = plan.settings(&report.run, work.steer());
     let (gate, lacking) = gate::close(plan.backend, &settings, &rules, until)?;
     say.must_not_block();
     report.backend = Some(gate.backend());
-    report.action = work.name();
+    report.action = work.steer().action();
     if plan.backend == Choice::Auto {
         say.phase(&why_taken(gate.backend(), &lacking));
     }
@@ -1059,7 +1059,7 @@ fn dry_run(planned: Result<Plan, Refused>, say: &Say) -> Exit {
     match planned {
         Ok(plan) => {
             let kind = plan.backend.kinds().first().copied().unwrap_or(Kind::Nft);
-            let settings = plan.settings(&new_id(), &plan.syn.shown());
+            let settings = plan.settings(&new_id(), plan.syn.steer());
             let rules = plan.rules(plan.syn.steer());
             let rules = gate::script(kind, &rules, &settings, plan.max_closed);
             crate::say::print(&format!("{}\n{rules}", plan.describe()));

@@ -493,14 +493,17 @@ impl State {
 
     /// When the rules are to be looked at.
     fn guards_at(&self) -> Option<Instant> {
-        let shut = !self.opened && !self.shut.is_empty() && self.phase != Phase::Over;
-        self.next_guard.filter(|_| shut)
+        self.next_guard.filter(|_| self.is_shut())
+    }
+
+    /// Whether a port is shut, and something is left to decide.
+    fn is_shut(&self) -> bool {
+        !self.opened && !self.shut.is_empty() && self.phase != Phase::Over
     }
 
     /// When it is to be looked whether the standby is there, as long as connections go to it.
     fn watches_standby_at(&self) -> Option<Instant> {
-        let shut = !self.opened && !self.shut.is_empty() && self.phase != Phase::Over;
-        self.next_standby.filter(|_| shut)
+        self.next_standby.filter(|_| self.is_shut())
     }
 
     /// What is being waited for, for the people who watch. COMMAND speaks for itself.

@@ -63,7 +63,27 @@ pub enum Steer {
     Redirect(u16),
 }
 
+/// As the action is given, `--syn`.
+impl std::fmt::Display for Steer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.action())?;
+        match self {
+            Steer::Redirect(port) => write!(f, "={port}"),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Steer {
+    /// The name of the action that steers there, as the report has it.
+    pub fn action(self) -> &'static str {
+        match self {
+            Steer::Drop => "drop",
+            Steer::Queue(_) => "hold",
+            Steer::Redirect(_) => "redirect",
+        }
+    }
+
     /// Whether it translates addresses (NAT).
     pub fn translates(self) -> bool {
         matches!(self, Steer::Redirect(_))

@@ -13,6 +13,8 @@ use crate::netlink::{Netlink, Refusal, attribute, get, put_attribute};
 use crate::ports::PortSet;
 
 const IPCTNL_MSG_CT_GET: libc::c_int = 1;
+/// The subsystem in the upper byte.
+const GET: u16 = (libc::NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET) as u16;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_STATUS: u16 = 3;
@@ -27,6 +29,10 @@ const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
+
+/// The shortest time for which the kernel keeps a connection that is over
+/// (nf_conntrack_tcp_timeout_close).
+pub const KEPT: Duration = Duration::from_secs(10);
 
 /// A way to ask.
 pub struct Conntrack {
@@ -51,11 +57,10 @@ impl Conntrack {
     /// The kernel can't tell (EINVAL: it lacks nf_conntrack_netlink).
     pub fn first_sent_to(&mut self, connection: &Connection) -> Result<Option<u16>, Refusal> {
         let body = request(connection);
-        let kind = (libc::NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET) as u16;
         let mut port = None;
         let asked = self
             .socket
-            .request(kind, libc::NLM_F_ACK as u16, &body, |_, row| {
+            .request(GET, libc::NLM_F_ACK as u16, &body, |_, row| {
                 port = port.or(original_port(row));
             });
         match asked {
@@ -63,13 +68,7 @@ impl Conntrack {
             asked => asked.map(|()| port),
         }
     }
-}
 
-/// The shortest time for which the kernel keeps a connection that is over
-/// (nf_conntrack_tcp_timeout_close).
-pub const KEPT: Duration = Duration::from_secs(10);
-
-impl Conntrack {
     /// How many connections that were sent from one of the ports `from` to the port `to` have had an
     /// answer, of those that are not over for longer than [`KEPT`].
     ///
@@ -77,10 +76,9 @@ impl Conntrack {
     /// As for [`Conntrack::first_sent_to`].
     pub fn answered(&mut self, from: &PortSet, to: u16) -> Result<u32, Refusal> {
         let mut answered = 0;
-        let kind = (libc::NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET) as u16;
         let any_family = [libc::AF_UNSPEC as u8, 0, 0, 0];
         let flags = libc::NLM_F_DUMP as u16;
-        self.socket.request(kind, flags, &any_family, |_, row| {
+        self.socket.request(GET, flags, &any_family, |_, row| {
             let ours = original_port(row).is_some_and(|port| from.contains(port));
             let ours = ours && answering_port(row) == Some(to);
             answered += u32::from(ours && is_answered(row));

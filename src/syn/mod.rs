@@ -50,24 +50,6 @@ pub enum Work {
 }
 
 impl SynAction {
-    /// Its name on the command line and in the report, as far as that is decided before the gate is
-    /// closed.
-    pub fn name(&self) -> &'static str {
-        match self {
-            SynAction::Drop => "drop",
-            SynAction::Hold { .. } => "hold",
-            SynAction::Redirect(_) => "redirect",
-        }
-    }
-
-    /// The same with what belongs to it, as it is given.
-    pub fn shown(&self) -> String {
-        match self {
-            SynAction::Redirect(to) => format!("redirect={}", to.port),
-            action => action.name().to_owned(),
-        }
-    }
-
     /// How long the rules stay, at most, once the gate is open.
     pub fn linger(&self) -> Duration {
         match self {
@@ -112,23 +94,6 @@ impl Work {
             Work::None => Steer::Drop,
             Work::Hold(hold) => Steer::Queue(hold.queue()),
             Work::Redirect(redirect) => Steer::Redirect(redirect.port()),
-        }
-    }
-
-    /// The action's name, as it turned out.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Work::None => "drop",
-            Work::Hold(_) => "hold",
-            Work::Redirect(_) => "redirect",
-        }
-    }
-
-    /// The same with what belongs to it.
-    pub fn shown(&self) -> String {
-        match self {
-            Work::Redirect(redirect) => format!("redirect={}", redirect.port()),
-            work => work.name().to_owned(),
         }
     }
 

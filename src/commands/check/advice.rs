@@ -430,7 +430,7 @@ fn standby(host: &Host) -> Option<Advice> {
     let fate = match families[..] {
         [Family::V4, Family::V6] => "they go on, since NAT rules of your own stand here".to_owned(),
         [] => "they are cut, since no NAT rule of your own stands here".to_owned(),
-        [one] | [one, ..] => {
+        [one, ..] => {
             let (has, lacks) = match one {
                 Family::V4 => ("IPv4", "IPv6"),
                 Family::V6 => ("IPv6", "IPv4"),
