@@ -56,6 +56,14 @@ fn both(host: &Host) -> [Instance; 2] {
     ]
 }
 
+/// Both send back what they get, IPv4.
+fn both_echo(host: &Host) -> [Running; 2] {
+    [80, STANDBY].map(|port| {
+        let server = Serve::on(format!("0.0.0.0:{port}")).echo();
+        server.start(host).unwrap()
+    })
+}
+
 fn redirect<'a>(host: &'a Host, options: &str) -> Call<'a> {
     let redirect = format!("--port 80 --syn redirect={STANDBY} --drain 0s");
     call(host, words(&redirect)).args(words(options))
@@ -186,11 +194,7 @@ fn container(pair: &Pair) -> Host {
 fn established_connections_stay_and_redirected_ones_finish() {
     let pair = Pair::new().unwrap();
     let host = &pair.server;
-    let _main = Serve::on("0.0.0.0:80").echo().start(host).unwrap();
-    let _standby = Serve::on(format!("0.0.0.0:{STANDBY}"))
-        .echo()
-        .start(host)
-        .unwrap();
+    let _echo = both_echo(host);
     let to = format!("{SERVER}:80");
     let flowing =
         |host: &Host, to: &str| Hold::start(host, to, Duration::from_millis(2), LONG).unwrap();
@@ -286,11 +290,7 @@ fn a_long_transfer_is_whole() {
 fn the_linger_is_bounded_and_a_second_signal_ends_it() {
     let pair = Pair::new().unwrap();
     let host = &pair.server;
-    let _main = Serve::on("0.0.0.0:80").echo().start(host).unwrap();
-    let _standby = Serve::on(format!("0.0.0.0:{STANDBY}"))
-        .echo()
-        .start(host)
-        .unwrap();
+    let _echo = both_echo(host);
     let before = rules_before(host);
     let mut n = 0;
     let mut begin = |options: &str| {
@@ -341,11 +341,7 @@ fn the_linger_is_bounded_and_a_second_signal_ends_it() {
 fn left_when_the_rules_go() {
     let pair = Pair::new().unwrap();
     let host = &pair.server;
-    let _main = Serve::on("0.0.0.0:80").echo().start(host).unwrap();
-    let _standby = Serve::on(format!("0.0.0.0:{STANDBY}"))
-        .echo()
-        .start(host)
-        .unwrap();
+    let _echo = both_echo(host);
     let call = redirect(host, "");
     let killed_with_one_left = || {
         let mut latch = Latch::new(host, "down");
@@ -782,7 +778,10 @@ fn killed_at_random_moments() {
         let what = format!("no rule after {pause:?}");
         wait_until(Duration::from_secs(2), &what, || host.ruleset() == before).unwrap();
         slowest = slowest.max(began.elapsed());
-        wait_until(SOON, "no standby", || !host.listens(STANDBY)).unwrap();
+        // One that does not listen yet may still come to it, until its guard has stopped it.
+        let guarded = || host.sh("pgrep -f ^gate-standby").unwrap().ok();
+        wait_until(SOON, "no guard", || !guarded()).unwrap();
+        assert!(!host.listens(STANDBY), "no standby");
         let accepted = main.count();
         let hold = Hold::start(&pair.client, &to, Duration::from_millis(2), LONG).unwrap();
         assert_eq!(
