@@ -1,6 +1,8 @@
 //! What comes before the gate is closed: the lock, the precheck, a look at the listeners. Nothing has
 //! been changed yet, so an early end needs nothing undone: it is an `Err(Ending)`.
 
+mod peer;
+
 use std::ffi::{CString, OsStr};
 use std::time::{Duration, Instant};
 

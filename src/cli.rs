@@ -18,6 +18,7 @@ use crate::sockets::drained::DrainUntil;
 use crate::sockets::netns::Netns;
 use crate::standby;
 use crate::step::{OpenOn, Settle};
+use crate::syn::divert::peer::Peers;
 
 /// The longest duration that an option takes.
 pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -28,6 +29,11 @@ pub const MAX_HELD: u32 = 65_536;
 pub const LARGEST_HELD: u32 = 65_536;
 /// `--max-held-per-source`, unless given: such a part of `--max-held`.
 pub const PART_OF_SOURCE: u32 = 4;
+
+/// `--max-diverted`, unless given.
+pub const MAX_DIVERTED: u32 = 65_536;
+/// The largest `--max-diverted`: some 200 bytes of the kernel's memory each.
+pub const LARGEST_DIVERTED: u32 = 4_194_304;
 
 /// Options are also read from variables of this prefix; COMMAND does not get to see them.
 pub const ENV_PREFIX: &str = "SYNGATE_";
@@ -42,8 +48,9 @@ pub const ENV_PREFIX: &str = "SYNGATE_";
                   SYNs of new connections to PORTS, and nothing else. Before COMMAND runs, what is \
                   under way is let finish; when the service listens again, the gate opens, and the \
                   SYNs, which the clients send again or which were held (--syn hold), reach the new \
-                  process. Or new connections go to a standby meanwhile (--syn redirect). Whatever \
-                  happens, the gate never stays shut: it is gone when syngate is gone, and the kernel opens it after --max-closed.",
+                  process. Or new connections go to a standby meanwhile (--syn redirect), or \
+                  to the other host of a pair (--syn divert). Whatever happens, the gate never stays \
+                  shut: it is gone when syngate is gone, and the kernel opens it after --max-closed.",
     override_usage = "syngate [OPTIONS] --port <PORTS> -- <COMMAND> [ARGS]...\n       \
                       syngate status | clear | check [OPTIONS]",
     subcommand_negates_reqs = true,
@@ -116,7 +123,22 @@ pub struct Args {
     #[arg(long, env = "SYNGATE_KEEP_STANDBY", value_parser = BoolishValueParser::new())]
     pub keep_standby: bool,
 
-    /// --syn redirect: how long connections to the standby may take to finish once the gate is open
+    /// --syn divert: how many connections may be the peer's at a time, of each IP version; the SYNs of
+    /// more are dropped
+    #[arg(long, value_name = "N", env = "SYNGATE_MAX_DIVERTED", default_value_t = MAX_DIVERTED, value_parser = diverted, allow_hyphen_values = true)]
+    pub max_diverted: u32,
+
+    /// --syn divert: how long the peer may take to accept a connection to each address and port;
+    /// nothing is gated before
+    #[arg(long, value_name = "DUR", env = "SYNGATE_PEER_TIMEOUT", default_value = "2s", value_parser = duration, allow_hyphen_values = true)]
+    pub peer_timeout: Duration,
+
+    /// --syn divert: don't ask the peer
+    #[arg(long, env = "SYNGATE_NO_PEER_CHECK", value_parser = BoolishValueParser::new())]
+    pub no_peer_check: bool,
+
+    /// --syn redirect, divert: how long connections to the standby, or the peer, may take to finish
+    /// once the gate is open
     #[arg(long, value_name = "DUR", env = "SYNGATE_LINGER", default_value = "1m", value_parser = duration, allow_hyphen_values = true)]
     pub linger: Duration,
 
@@ -353,7 +375,7 @@ pub type Nets = std::sync::Arc<[ipnet::IpNet]>;
 pub type Names = std::sync::Arc<[String]>;
 
 /// `--syn`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Syn {
     /// They are dropped, and their clients send them again
     Drop,
@@ -363,19 +385,21 @@ pub enum Syn {
     Auto,
     /// They, and their connections, go to this port, where a standby listens
     Redirect(u16),
+    /// They, and their connections, go to this host, which has the same address
+    Divert(Peers),
 }
 
-/// Reads `--syn`, of which one value has a part of its own.
+/// Reads `--syn`, of which some values have a part of their own.
 #[derive(Debug, Clone, Copy)]
 struct SynParser;
 
 impl Syn {
     fn parse(text: &str) -> Result<Syn, String> {
-        let (action, port) = match text.split_once('=') {
-            Some((action, port)) => (action, Some(port)),
+        let (action, to) = match text.split_once('=') {
+            Some((action, to)) => (action, Some(to)),
             None => (text, None),
         };
-        match (action, port) {
+        match (action, to) {
             ("drop", None) => Ok(Syn::Drop),
             ("hold", None) => Ok(Syn::Hold),
             ("auto", None) => Ok(Syn::Auto),
@@ -384,7 +408,11 @@ impl Syn {
                 "where to? expected the port that the standby listens on, as in redirect=8080"
                     .to_owned(),
             ),
-            _ => Err("expected drop, hold, auto or redirect=PORT".to_owned()),
+            ("divert", Some(peers)) => Peers::parse(peers).map(Syn::Divert),
+            ("divert", None) => Err(
+                "where to? expected the address of the peer, as in divert=10.0.0.2".to_owned(),
+            ),
+            _ => Err("expected drop, hold, auto, redirect=PORT or divert=ADDR".to_owned()),
         }
     }
 }
@@ -416,6 +444,10 @@ impl TypedValueParser for SynParser {
             (
                 "redirect=PORT",
                 "They, and their connections, go to PORT of the same address, where a standby listens",
+            ),
+            (
+                "divert=ADDR",
+                "They, and their connections, go to the host ADDR, which has the same address and service",
             ),
         ];
         let values = values.map(|(name, help)| PossibleValue::new(name).help(help));
@@ -674,10 +706,18 @@ fn settle(text: &str) -> Result<Settle, String> {
 }
 
 fn held(text: &str) -> Result<u32, String> {
+    number_to(LARGEST_HELD, text)
+}
+
+fn diverted(text: &str) -> Result<u32, String> {
+    number_to(LARGEST_DIVERTED, text)
+}
+
+fn number_to(largest: u32, text: &str) -> Result<u32, String> {
     let number = text.trim().parse().ok();
     number
-        .filter(|n| (1..=LARGEST_HELD).contains(n))
-        .ok_or_else(|| format!("expected a number from 1 to {LARGEST_HELD}"))
+        .filter(|n| (1..=largest).contains(n))
+        .ok_or_else(|| format!("expected a number from 1 to {largest}"))
 }
 
 fn queue_number(text: &str) -> Result<u16, String> {

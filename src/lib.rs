@@ -34,6 +34,7 @@ pub mod netlink;
 pub mod plan;
 pub mod ports;
 pub mod report;
+pub mod route;
 pub mod run;
 pub mod say;
 pub mod signals;

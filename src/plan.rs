@@ -12,7 +12,7 @@ use nix::unistd::{AccessFlags, access, faccessat};
 
 use crate::cli::{Args, PART_OF_SOURCE, Syn};
 use crate::exit::NotRunnable;
-use crate::gate::choice::Choice;
+use crate::gate::choice::{Choice, Kind};
 use crate::gate::scope::{Networks, Scope, Where};
 use crate::gate::who::Who;
 use crate::gate::{Rules, Settings, Steer};
@@ -20,6 +20,7 @@ use crate::ports::PortSet;
 use crate::sockets::netns::Netns;
 use crate::step::{Config, OTHERS_PATIENCE, OpenOn, Settle};
 use crate::syn::SynAction;
+use crate::syn::divert::ToPeer;
 use crate::syn::hold::Limits;
 use crate::syn::hold::pace::Translation;
 use crate::syn::redirect::ToStandby;
@@ -210,6 +211,7 @@ impl Plan {
             xtables_wait: self.xtables_wait,
             lingers: match &self.syn {
                 SynAction::Redirect(to) => to.linger + self.standby.grace + OTHERS_PATIENCE,
+                SynAction::Divert(to) => to.linger + OTHERS_PATIENCE,
                 SynAction::Drop | SynAction::Hold { .. } => Duration::ZERO,
             },
         }
@@ -239,6 +241,7 @@ impl Plan {
             ));
         }
         self.describe_standby(&mut line);
+        self.describe_peer(&mut line);
         let narrowed = match self.scope.to_string() {
             all if all.is_empty() => all,
             options => format!(", {options}"),
@@ -253,6 +256,7 @@ impl Plan {
             SynAction::Hold { or_drop: false, .. } => ", hold their SYNs",
             SynAction::Hold { or_drop: true, .. } => ", hold their SYNs or else drop them",
             SynAction::Redirect(_) => ", which go to the standby",
+            SynAction::Divert(_) => ", which go to the peer",
         };
         line(format!(
             "close {} to new connections{narrowed}{action} (opened by the kernel after {})",
@@ -294,7 +298,7 @@ impl Plan {
             line(format!("and until this succeeds: sh -c '{check}'"));
         }
         let open = match &self.syn {
-            SynAction::Drop | SynAction::Redirect(_) => "and open".to_owned(),
+            SynAction::Drop | SynAction::Redirect(_) | SynAction::Divert(_) => "and open".to_owned(),
             SynAction::Hold { .. } => format!(
                 "let the held SYNs go within {}, and open",
                 shown(self.release_timeout)
@@ -318,7 +322,28 @@ impl Plan {
                 }
             ));
         }
+        if let SynAction::Divert(to) = &self.syn {
+            line(format!(
+                "let connections to the peer finish within {}",
+                shown(to.linger)
+            ));
+        }
         text
+    }
+
+    fn describe_peer(&self, line: &mut impl FnMut(String)) {
+        let SynAction::Divert(to) = &self.syn else {
+            return;
+        };
+        line(match to.ask {
+            Some(timeout) => format!(
+                "see that {} accepts connections to {} within {}",
+                to.peers,
+                self.config.ports.brief(),
+                shown(timeout)
+            ),
+            None => format!("{} is not asked whether it accepts connections", to.peers),
+        });
     }
 
     fn describe_standby(&self, line: &mut impl FnMut(String)) {
@@ -363,13 +388,20 @@ fn syn_action(args: &Args) -> SynAction {
         },
         or_drop,
     };
-    match args.syn {
+    match &args.syn {
         Syn::Drop => SynAction::Drop,
         Syn::Hold => hold(false),
         Syn::Auto => hold(true),
         Syn::Redirect(port) => SynAction::Redirect(ToStandby {
-            port,
+            port: *port,
             linger: args.linger,
+        }),
+        Syn::Divert(peers) => SynAction::Divert(ToPeer {
+            peers: peers.clone(),
+            linger: args.linger,
+            most: args.max_diverted,
+            idle: args.max_closed + args.linger,
+            ask: (!args.no_peer_check).then_some(args.peer_timeout),
         }),
     }
 }
@@ -428,6 +460,7 @@ fn make_sense(args: &Args) -> Result<(), String> {
         }
     }
     standby_makes_sense(args)?;
+    peer_makes_sense(args)?;
     where_listeners_make_sense(args)
 }
 
@@ -449,6 +482,29 @@ fn standby_makes_sense(args: &Args) -> Result<(), String> {
         return Err(format!(
             "--syn redirect={port}: {port} is gated itself; name the port that the standby listens on"
         ));
+    }
+    Ok(())
+}
+
+fn peer_makes_sense(args: &Args) -> Result<(), String> {
+    let Syn::Divert(peers) = &args.syn else {
+        return match args.no_peer_check {
+            true => Err("--no-peer-check: there is no peer without --syn divert=ADDR".to_owned()),
+            false => Ok(()),
+        };
+    };
+    if !args.backend.kinds().contains(&Kind::Nft) {
+        return Err(format!(
+            "--syn divert={peers}: not with --backend {}: iptables can't remember connections by the \
+             packets that it sees; nft can",
+            args.backend.kinds().first().map_or("", |kind| kind.name())
+        ));
+    }
+    if args.peer_timeout.is_zero() && !args.no_peer_check {
+        return Err(
+            "--peer-timeout 0s: the peer would have no time to answer; --no-peer-check does not ask it"
+                .to_owned(),
+        );
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::exit::{Exit, NOT_KEPT, NOT_RUN};
 use crate::listen_port::ListenPorts;
 use crate::plan::Plan;
+use crate::gate::{Diversion, Flows};
 use crate::ports::PortSet;
 use crate::sockets::drained::Left;
 use crate::sockets::holders::{Holders, names};
@@ -178,6 +179,8 @@ pub struct Evidence<'a> {
     pub open_error: Option<&'a str>,
     /// What became of connections that were redirected.
     pub redirect: Option<&'a RedirectRow>,
+    /// What became of connections that were diverted.
+    pub divert: Option<&'a DivertRow>,
 }
 
 /// The verdict on a run whose gate was closed.
@@ -416,6 +419,9 @@ fn closed_words(e: &Evidence) -> String {
             redirected_words(redirect)
         );
     }
+    if let Some(divert) = e.divert {
+        return format!("{ports} was diverted for {time}, {}", diverted_words(divert));
+    }
     match e.closed.syns_stopped {
         None => format!("{ports} was closed for {time}"),
         Some(1) => format!("{ports} was closed for {time}, 1 SYN dropped"),
@@ -424,17 +430,36 @@ fn closed_words(e: &Evidence) -> String {
 }
 
 fn redirected_words(redirect: &RedirectRow) -> String {
-    let connections = match redirect.redirected {
+    went(
+        redirect.redirected,
+        &format!("port {}", redirect.port),
+        redirect.cut,
+    )
+}
+
+fn diverted_words(divert: &DivertRow) -> String {
+    let mut words = went(divert.diverted, &divert.peers.join(", "), divert.cut);
+    match divert.no_room {
+        0 => (),
+        1 => words.push_str(", 1 SYN dropped for want of room"),
+        n => words.push_str(&format!(", {n} SYNs dropped for want of room")),
+    }
+    words
+}
+
+/// How many connections were steered to `place`, and how many of them did not finish.
+fn went(all: Option<u64>, place: &str, cut: Option<usize>) -> String {
+    let connections = match all {
         None => "new connections".to_owned(),
         Some(0) => "no connection".to_owned(),
         Some(1) => "1 connection".to_owned(),
         Some(n) => format!("{n} connections"),
     };
-    let fate = match redirect.cut {
+    let fate = match cut {
         Some(n @ 1..) => format!(", {n} of them too long"),
         _ => String::new(),
     };
-    format!("{connections} went to port {}{fate}", redirect.port)
+    format!("{connections} went to {place}{fate}")
 }
 
 fn held_words(held: &Figures) -> String {
@@ -503,6 +528,8 @@ pub struct Report {
     pub hold: Option<HoldRow>,
     /// What became of connections that were redirected.
     pub redirect: Option<RedirectRow>,
+    /// What became of connections that were diverted.
+    pub divert: Option<DivertRow>,
     /// The standby that was started for the run.
     pub standby: Option<StandbyRow>,
     listeners_before: Vec<ListenerRow>,
@@ -603,6 +630,35 @@ impl RedirectRow {
     }
 }
 
+/// What became of the connections that were diverted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DivertRow {
+    peers: Vec<String>,
+    diverted: Option<u64>,
+    finished: Option<u64>,
+    cut: Option<usize>,
+    no_room: u64,
+    linger_ms: Option<Ms>,
+    linger_timed_out: bool,
+}
+
+impl DivertRow {
+    /// From what was counted and decided: they went to `to`. Without a linger nothing was counted.
+    pub fn new(to: &Diversion, flows: &Flows, lingered: Option<Lingered>) -> DivertRow {
+        let peers = [to.v4, to.v6].into_iter().flatten();
+        let cut = lingered.and_then(|lingered| lingered.left);
+        DivertRow {
+            peers: peers.map(|peer| peer.address.to_string()).collect(),
+            diverted: lingered.map(|_| flows.all),
+            finished: cut.map(|cut| flows.all.saturating_sub(cut as u64)),
+            cut,
+            no_room: flows.no_room,
+            linger_ms: lingered.map(|lingered| lingered.took.into()),
+            linger_timed_out: lingered.is_some_and(|l| l.end == LingerEnd::TimedOut),
+        }
+    }
+}
+
 /// `--standby`, in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct StandbyRow {
@@ -678,6 +734,7 @@ impl Report {
             syns_stopped: None,
             hold: None,
             redirect: None,
+            divert: None,
             standby: None,
             listeners_before: Vec::new(),
             listeners_after: Vec::new(),
@@ -693,7 +750,7 @@ impl Report {
 
     /// Takes in what was asked for.
     pub fn plan(&mut self, plan: &Plan) {
-        self.action = plan.syn.steer().action();
+        self.action = plan.syn.name();
         let scope = plan.scope.to_string();
         self.scope = (!scope.is_empty()).then_some(scope);
         let listen_ports = &plan.config.listen_ports;
@@ -870,6 +927,7 @@ mod tests {
             before: &Sample::default(),
             spawn_error: None,
             redirect: None,
+            divert: None,
             open_error,
         })
     }

@@ -19,7 +19,7 @@ use crate::gate::{self, Deadline, Gate, Steer};
 use crate::plan::{Listeners, Plan, Refused};
 use crate::ports::PortSet;
 use crate::report::{
-    Closed, Ending, Evidence, HoldRow, Outcome, RedirectRow, Report, StandbyEnd, StandbyRow,
+    Closed, DivertRow, Ending, Evidence, HoldRow, Outcome, RedirectRow, Report, StandbyEnd, StandbyRow,
     conclude, exit_words, signal_name,
 };
 use crate::say::{Level, Say};
@@ -101,6 +101,7 @@ fn carry_out(
     if on_the_way.ask_for_netns(&environment, &mut sockets)? {
         looking_since = Instant::now();
     }
+    on_the_way.ask_peer(&mut sockets, report)?;
     let standby = on_the_way.stand_by(&environment, &mut sockets, report)?;
     let mut warnings = Vec::new();
     let closed = (|| {
@@ -163,7 +164,10 @@ fn carry_out(
     }
     if run.work.redirect().is_some() {
         let then_stop = run.standby.is_some() && !plan.standby.keep;
-        state.lingers(plan.syn.linger(), then_stop);
+        state.lingers_on_standby(plan.syn.linger(), then_stop);
+    }
+    if run.work.divert().is_some() {
+        state.lingers("peer", plan.syn.linger());
     }
     run.drive(&mut state, report);
     run.leave_standby();
@@ -228,6 +232,7 @@ fn close_with(
         Steer::Drop => String::new(),
         Steer::Queue(number) => format!(", SYNs wait in queue {number}"),
         Steer::Redirect(port) => format!(", new connections go to port {port}"),
+        Steer::Divert(_) => format!(", new connections go to the peer: {}", work.steer()),
     };
     say.phase(&format!(
         "closed {} ({}{steered})",
@@ -580,18 +585,48 @@ impl Run<'_> {
         self.note_shut(&was, &PortSet::EMPTY);
     }
 
-    /// How many connections are left on the standby?
+    /// How many connections are left elsewhere?
     fn linger(&mut self) -> Event {
         let began = Instant::now();
-        self.look_after_who_was_redirected();
-        let left = match self.work.redirect().map(Redirect::unfinished) {
-            Some(Err(error)) => {
-                self.warn(format!("{error:#}"));
-                None
-            }
-            left => left.and_then(Result::ok),
+        let left = match self.work {
+            Work::Divert(_) => self.left_on_peer(),
+            _ => self.left_on_standby(),
         };
+        let left = left.unwrap_or_else(|error| {
+            self.warn(format!("{error:#}"));
+            None
+        });
+        let gate = self.gate.as_mut();
+        if gate.is_some_and(|gate| gate.exposed() && !gate.intact()) {
+            self.warn(
+                "somebody removed the gate's rules while connections elsewhere finished: they may have \
+                 been cut"
+                    .to_owned(),
+            );
+        }
         Event::Lingers(left, began.elapsed())
+    }
+
+    fn left_on_standby(&mut self) -> Result<Option<usize>> {
+        self.look_after_who_was_redirected();
+        self.work.redirect().map(Redirect::unfinished).transpose()
+    }
+
+    fn left_on_peer(&mut self) -> Result<Option<usize>> {
+        let first_look = !std::mem::replace(&mut self.looked_for_answers, true);
+        let (Some(gate), Some(divert)) = (&mut self.gate, self.work.divert()) else {
+            return Ok(None);
+        };
+        let flows = gate.flows()?;
+        divert.flows = flows;
+        if first_look && flows.all > 0 && flows.answered == 0 {
+            self.warn(
+                "none of the connections that went to the peer got further than its SYN: does a \
+                 firewall drop their packets, here on their way out, or there?"
+                    .to_owned(),
+            );
+        }
+        Ok(Some(flows.left))
     }
 
     /// What has gone wrong for them, each told once.
@@ -612,14 +647,6 @@ impl Run<'_> {
                 "none of the SYNs that went to port {port} was answered: does a firewall of this host \
                  drop them? (ct status dnat accept lets them in)"
             ));
-        }
-        let gate = self.gate.as_mut();
-        if gate.is_some_and(|gate| gate.exposed() && !gate.intact()) {
-            self.warn(
-                "somebody removed the gate's rules while connections to the standby finished: they may \
-                 have been cut"
-                    .to_owned(),
-            );
         }
     }
 
@@ -764,13 +791,14 @@ impl Run<'_> {
 
     /// Once: who wanted the run to end sees why it has not.
     fn tell_of_linger(&mut self, state: &State) {
-        let told = self.told_of_linger || !state.lingers_in_spite_of_a_signal();
-        self.told_of_linger |= !told;
-        if !told {
+        let Some(place) = state.lingers_in_spite_of_a_signal() else {
+            return;
+        };
+        if !std::mem::replace(&mut self.told_of_linger, true) {
             let linger = humantime::format_duration(self.plan.syn.linger());
             self.say.result(&format!(
-                "the gate is open; connections to the standby have --linger {linger} to finish: one more \
-                 signal cuts them"
+                "the gate is open; connections to the {place} have --linger {linger} to finish: one \
+                 more signal cuts them"
             ));
         }
     }
@@ -797,6 +825,9 @@ impl Run<'_> {
             let redirected = self.closed.syns_stopped;
             RedirectRow::new(redirect.port(), redirected, facts.lingered)
         });
+        let divert = self.work.divert();
+        report.divert =
+            divert.map(|divert| DivertRow::new(&divert.to(), &divert.flows, facts.lingered));
         report.standby = self.standby_row;
         report.listen_netns = self.sockets.netns().map(ToString::to_string);
         report.warnings.append(&mut self.warnings);
@@ -812,6 +843,7 @@ impl Run<'_> {
             spawn_error: self.spawn_error.as_ref(),
             open_error: self.open_error.as_deref(),
             redirect: report.redirect.as_ref(),
+            divert: report.divert.as_ref(),
         })
     }
 
@@ -886,6 +918,7 @@ impl Run<'_> {
         }
         self.note_held(facts.release_cut);
         self.note_lingered(facts.lingered);
+        self.note_no_room();
         if facts.standby_gone {
             self.warn(
                 "nobody listened on the standby's port any more: the gate was opened early"
@@ -941,7 +974,22 @@ impl Run<'_> {
                       they can't be told apart)"
             }
         };
-        self.warn(format!("{some} still on the standby {why}{apart}"));
+        let place = match self.work {
+            Work::Divert(_) => "peer",
+            _ => "standby",
+        };
+        self.warn(format!("{some} still on the {place} {why}{apart}"));
+    }
+
+    fn note_no_room(&mut self) {
+        let Some(divert) = self.work.divert().filter(|divert| divert.flows.no_room > 0) else {
+            return;
+        };
+        let (no_room, most) = (divert.flows.no_room, divert.to().most);
+        self.warn(format!(
+            "--max-diverted {most} was reached: {no_room} SYNs were dropped, and their clients send \
+             them again"
+        ));
     }
 
     /// What became of held SYNs otherwise than it should.
@@ -1056,11 +1104,15 @@ fn tell(ending: &Ending, args: &Args, say: &Say, report: &mut Report) {
 }
 
 fn dry_run(planned: Result<Plan, Refused>, say: &Say) -> Exit {
+    let planned = planned.and_then(|plan| match plan.syn.steer() {
+        Ok(steer) => Ok((plan, steer)),
+        Err(error) => Err(Refused::Options(format!("{error:#}"))),
+    });
     match planned {
-        Ok(plan) => {
+        Ok((plan, steer)) => {
             let kind = plan.backend.kinds().first().copied().unwrap_or(Kind::Nft);
-            let settings = plan.settings(&new_id(), plan.syn.steer());
-            let rules = plan.rules(plan.syn.steer());
+            let settings = plan.settings(&new_id(), steer);
+            let rules = plan.rules(steer);
             let rules = gate::script(kind, &rules, &settings, plan.max_closed);
             crate::say::print(&format!("{}\n{rules}", plan.describe()));
             Exit::Status(0)

@@ -421,11 +421,18 @@ impl State {
         self.release = Some(Release::new(timeout, self.closed_at));
     }
 
-    /// SYNs are steered elsewhere: once the gate is open, their connections have `timeout` to finish
-    /// before what steers them is removed; `then_stop`: and before that the standby is stopped.
-    pub fn lingers(&mut self, timeout: Duration, then_stop: bool) {
-        self.linger = Some(Linger::new(timeout, then_stop, self.closed_at));
+    /// SYNs are steered to a standby: as [`State::lingers`], and it is watched whether it is there;
+    /// `then_stop`: and in the end it is stopped.
+    pub fn lingers_on_standby(&mut self, timeout: Duration, then_stop: bool) {
+        let linger = Linger::new("standby", timeout, then_stop, self.closed_at);
+        self.linger = Some(linger);
         self.next_standby = Some(self.closed_at + STANDBY_EVERY);
+    }
+
+    /// SYNs are steered to `place`: once the gate is open, their connections have `timeout` to finish
+    /// before what steers them is removed.
+    pub fn lingers(&mut self, place: &'static str, timeout: Duration) {
+        self.linger = Some(Linger::new(place, timeout, false, self.closed_at));
     }
 
     /// When [`Event::Time`] is wanted at the latest, if at all.
@@ -469,11 +476,12 @@ impl State {
         self.opened && !self.removed && goes_on
     }
 
-    /// Whether a signal has come, and there is nothing left to do but to wait for connections
-    /// elsewhere.
-    pub fn lingers_in_spite_of_a_signal(&self) -> bool {
+    /// Where connections are that are waited for although a signal has come, when there is nothing
+    /// else left to do.
+    pub fn lingers_in_spite_of_a_signal(&self) -> Option<&'static str> {
         let signalled = !self.facts.signals.is_empty();
-        self.phase == Phase::Over && self.is_lingering() && signalled
+        let waits = self.phase == Phase::Over && self.is_lingering() && signalled;
+        self.linger.as_ref().filter(|_| waits).map(Linger::place)
     }
 
     /// Everything is to open as soon as the held SYNs have gone.

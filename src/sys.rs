@@ -94,6 +94,34 @@ pub fn netns_cookie(fd: BorrowedFd) -> nix::Result<u64> {
     nix::errno::Errno::result(result).map(|_| cookie)
 }
 
+/// Whether the interface of that name joins the packets that it receives into larger ones that can't be
+/// sent on as they came (large receive offload); also `false` if that can't be told.
+pub fn joins_received(name: &str) -> bool {
+    // linux/ethtool.h
+    const ETHTOOL_GFLAGS: u32 = 0x25;
+    const ETH_FLAG_LRO: u32 = 1 << 15;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let Ok(socket) = socket(AddressFamily::Inet, SockType::Datagram, flags, None) else {
+        return false;
+    };
+    // struct ethtool_value: a command, and the answer.
+    let mut value = [ETHTOOL_GFLAGS, 0];
+    // SAFETY: all zeroes are a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return false;
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+    // SAFETY: the name is NUL-terminated, since it is shorter than its place, which was zeroed;
+    // `value` outlives the call, and is as long as ETHTOOL_GFLAGS writes.
+    let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &mut request) };
+    asked == 0 && value[1] & ETH_FLAG_LRO != 0
+}
+
 /// Whether `signal` was ignored when this process was started (`nohup` and `trap '' HUP` do that).
 pub fn ignored_at_exec(signal: nix::sys::signal::Signal) -> bool {
     if signal == nix::sys::signal::Signal::SIGPIPE {

@@ -17,6 +17,8 @@ use self::choice::{Choice, Kind, Lacking};
 use self::scope::Scope;
 use self::who::Who;
 use crate::ports::PortSet;
+use crate::route::NextHop;
+use crate::sockets::Family;
 use crate::syn::hold::queue::QueueNum;
 
 /// The names of what we put into the kernel begin with this; a run's id follows.
@@ -61,6 +63,46 @@ pub enum Steer {
     /// whatever the scope's hook is. What was redirected goes on after the gate has opened, until
     /// its rules are removed. What is counted are connections: NAT sees only their first SYN.
     Redirect(u16),
+    /// To a peer, another host that has the same address: before connection tracking, whatever the
+    /// scope's hook is. What was diverted goes on after the gate has opened, until its rules are
+    /// removed. What has no peer, or no room, is dropped.
+    Divert(Diversion),
+}
+
+/// Who takes the connections that are diverted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Diversion {
+    /// Those of IPv4.
+    pub v4: Option<NextHop>,
+    /// Those of IPv6.
+    pub v6: Option<NextHop>,
+    /// So many at a time, of each IP version.
+    pub most: u32,
+    /// A connection that says nothing for so long is forgotten.
+    pub idle: Duration,
+}
+
+impl Diversion {
+    /// Who takes those of that IP version.
+    pub fn of(&self, family: Family) -> Option<NextHop> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+}
+
+/// Connections that were steered elsewhere, as far as the rules know of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flows {
+    /// How many there were.
+    pub all: u64,
+    /// How many go on.
+    pub left: usize,
+    /// How many ever got further than their SYN, and are not over for long.
+    pub answered: usize,
+    /// How many SYNs there was no room for.
+    pub no_room: u64,
 }
 
 /// As the action is given, `--syn`.
@@ -69,7 +111,12 @@ impl std::fmt::Display for Steer {
         f.write_str(self.action())?;
         match self {
             Steer::Redirect(port) => write!(f, "={port}"),
-            _ => Ok(()),
+            Steer::Divert(to) => {
+                let peers = [to.v4, to.v6].into_iter().flatten();
+                let peers: Vec<String> = peers.map(|peer| peer.address.to_string()).collect();
+                write!(f, "={}", peers.join(","))
+            }
+            Steer::Drop | Steer::Queue(_) => Ok(()),
         }
     }
 }
@@ -81,6 +128,7 @@ impl Steer {
             Steer::Drop => "drop",
             Steer::Queue(_) => "hold",
             Steer::Redirect(_) => "redirect",
+            Steer::Divert(_) => "divert",
         }
     }
 
@@ -130,6 +178,14 @@ pub trait Backend {
     /// # Errors
     /// It can't be read.
     fn syns_stopped(&mut self) -> Result<u64>;
+
+    /// What is known of connections that were steered elsewhere; nothing, where none can be.
+    ///
+    /// # Errors
+    /// It can't be read.
+    fn flows(&mut self) -> Result<Flows> {
+        Ok(Flows::default())
+    }
 
     /// Whether others can take the rules away: then whether they are [intact](Backend::intact) has
     /// to be looked at again and again.
@@ -265,6 +321,14 @@ impl Gate {
     /// How many SYNs it has stopped so far, if that can be read.
     pub fn syns_stopped(&mut self) -> Option<u64> {
         self.backend.syns_stopped().ok()
+    }
+
+    /// What is known of connections that were steered elsewhere.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn flows(&mut self) -> Result<Flows> {
+        self.backend.flows()
     }
 
     /// When the rules were in the kernel.

@@ -13,6 +13,8 @@ pub const LINGER_QUIET: Duration = Duration::from_millis(300);
 /// How far it has come.
 #[derive(Debug)]
 pub struct Linger {
+    /// Where they are: the standby, the peer.
+    place: &'static str,
     /// `--linger`.
     timeout: Duration,
     /// When the gate opened.
@@ -71,9 +73,15 @@ pub enum LingerEnd {
 }
 
 impl Linger {
-    /// For the time after the gate has opened; `then_stop`: a standby is to be stopped in the end.
-    pub fn new(timeout: Duration, then_stop: bool, now: Instant) -> Linger {
+    /// For the time after the gate has opened; `place`: where they are; `then_stop`: a standby is to be stopped in the end.
+    pub fn new(
+        place: &'static str,
+        timeout: Duration,
+        then_stop: bool,
+        now: Instant,
+    ) -> Linger {
         Linger {
+            place,
             timeout,
             since: None,
             next_look: now,
@@ -152,10 +160,15 @@ impl Linger {
     pub fn shown(&self) -> String {
         match (self.stage, self.left) {
             (Stage::ToStop | Stage::Stopping, _) => "open; the standby is being stopped".to_owned(),
-            (_, Some(1)) => "open; 1 connection is left on the standby".to_owned(),
-            (_, Some(n)) => format!("open; {n} connections are left on the standby"),
-            (_, None) => "open; connections to the standby finish".to_owned(),
+            (_, Some(1)) => format!("open; 1 connection is left on the {}", self.place),
+            (_, Some(n)) => format!("open; {n} connections are left on the {}", self.place),
+            (_, None) => format!("open; connections to the {} finish", self.place),
         }
+    }
+
+    /// Where they are.
+    pub fn place(&self) -> &'static str {
+        self.place
     }
 
     /// Nobody is waited for any more, or will be.
@@ -178,7 +191,7 @@ mod tests {
 
     fn begun() -> (Linger, Instant) {
         let now = Instant::now();
-        let mut linger = Linger::new(SECOND, false, now);
+        let mut linger = Linger::new("standby", SECOND, false, now);
         assert_eq!(linger.due(), None, "the gate is closed");
         linger.begin(now);
         assert_eq!(linger.due(), Some((now, Next::Look)));
@@ -206,7 +219,7 @@ mod tests {
     #[test]
     fn a_standby_is_stopped_before_it_is_over() {
         let now = Instant::now();
-        let mut linger = Linger::new(Duration::ZERO, true, now);
+        let mut linger = Linger::new("standby", Duration::ZERO, true, now);
         linger.begin(now);
         let lingered = linger.saw(Some(0), Duration::ZERO, now).unwrap();
         assert_eq!(lingered.end, LingerEnd::Finished, "nobody was cut");
@@ -230,7 +243,7 @@ mod tests {
     #[test]
     fn it_can_be_stopped_also_before_it_begins() {
         let now = Instant::now();
-        let mut linger = Linger::new(SECOND, false, now);
+        let mut linger = Linger::new("standby", SECOND, false, now);
         linger.stop();
         assert_eq!(linger.due(), None);
         linger.begin(now);

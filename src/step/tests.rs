@@ -1122,7 +1122,7 @@ fn a_signal_while_waiting_for_the_listener_opens_now() {
 /// A run whose COMMAND has exited and whose gate has opened, with two connections left elsewhere.
 fn lingering() -> Tale {
     let mut tale = Tale::running(config(), &on_80(&[1]));
-    tale.state.lingers(Duration::from_secs(1), true);
+    tale.state.lingers_on_standby(Duration::from_secs(1), true);
     tale.exits(60, 0);
     assert_eq!(tale.saw(60, on_80(&[2])), Some(Action::Open));
     assert_eq!(tale.at(60, Event::Done), Some(Action::Linger));
@@ -1176,7 +1176,7 @@ fn the_second_signal_cuts_who_is_left_elsewhere() {
 #[test]
 fn a_linger_beside_a_command_that_still_runs() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
-    tale.state.lingers(Duration::from_secs(1), false);
+    tale.state.lingers_on_standby(Duration::from_secs(1), false);
     assert_eq!(tale.at(20, Event::OpenNow), Some(Action::Open));
     assert_eq!(tale.at(20, Event::Done), Some(Action::Linger));
     assert_eq!(tale.at(20, Event::Lingers(Some(1), COST)), None);
@@ -1194,7 +1194,7 @@ fn a_linger_beside_a_command_that_still_runs() {
 #[test]
 fn nobody_is_sent_where_nobody_listens() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
-    tale.state.lingers(Duration::from_secs(1), false);
+    tale.state.lingers_on_standby(Duration::from_secs(1), false);
     for (at, listens) in [(20, true), (30, false), (40, true), (50, false)] {
         assert_eq!(tale.at(at, Event::Time), Some(Action::WatchStandby));
         assert_eq!(tale.at(at, Event::StandbyListens(listens)), None);
@@ -1457,7 +1457,7 @@ mod any_course {
                 tale.state.holds(Duration::from_millis(5));
             }
             if left.is_some() {
-                tale.state.lingers(Duration::from_millis(500), stops);
+                tale.state.lingers_on_standby(Duration::from_millis(500), stops);
             }
             let (mut removed, mut rounds, mut counts) = (0, 0, 0usize);
             let mut stopping = false;

@@ -5,6 +5,7 @@
 //! order for all of them, by letting go who waits, emptying the set of gated ports, letting go who
 //! came in between, letting finish who was steered elsewhere, then removing the rules.
 
+pub mod divert;
 pub mod hold;
 pub mod redirect;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use self::divert::{Divert, ToPeer};
 use self::hold::queue::{FIRST_NUMBER, QueueNum};
 use self::hold::{Hold, Limits};
 use self::redirect::{Redirect, ToStandby};
@@ -37,6 +39,8 @@ pub enum SynAction {
     },
     /// They go to another port of this host, and their connections stay there.
     Redirect(ToStandby),
+    /// They go to a peer, and their connections stay there.
+    Divert(ToPeer),
 }
 
 /// What is done in user space while the gate is closed.
@@ -47,14 +51,27 @@ pub enum Work {
     Hold(Box<Hold>),
     /// Connections go elsewhere, and finish there.
     Redirect(Box<Redirect>),
+    /// They go to another host, and finish there.
+    Divert(Box<Divert>),
 }
 
 impl SynAction {
+    /// Its name, as the report has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            SynAction::Drop => "drop",
+            SynAction::Hold { .. } => "hold",
+            SynAction::Redirect(_) => "redirect",
+            SynAction::Divert(_) => "divert",
+        }
+    }
+
     /// How long the rules stay, at most, once the gate is open.
     pub fn linger(&self) -> Duration {
         match self {
             SynAction::Redirect(to) => to.linger,
-            _ => Duration::ZERO,
+            SynAction::Divert(to) => to.linger,
+            SynAction::Drop | SynAction::Hold { .. } => Duration::ZERO,
         }
     }
 
@@ -74,16 +91,21 @@ impl SynAction {
                 Work::Hold(Box::new(Hold::begin(*queue, *limits, gated)?))
             }
             SynAction::Redirect(to) => Work::Redirect(Box::new(Redirect::begin(to, gated, scope)?)),
+            SynAction::Divert(to) => Work::Divert(Box::new(Divert::begin(to)?)),
         })
     }
 
     /// Where the kernel would steer the SYNs, for whoever only asks.
-    pub fn steer(&self) -> Steer {
-        match self {
+    ///
+    /// # Errors
+    /// The peer is no neighbour of this host's.
+    pub fn steer(&self) -> Result<Steer> {
+        Ok(match self {
             SynAction::Drop => Steer::Drop,
             SynAction::Hold { queue, .. } => Steer::Queue(queue.unwrap_or(FIRST_NUMBER)),
             SynAction::Redirect(to) => Steer::Redirect(to.port),
-        }
+            SynAction::Divert(to) => Steer::Divert(to.diversion()?),
+        })
     }
 }
 
@@ -94,6 +116,7 @@ impl Work {
             Work::None => Steer::Drop,
             Work::Hold(hold) => Steer::Queue(hold.queue()),
             Work::Redirect(redirect) => Steer::Redirect(redirect.port()),
+            Work::Divert(divert) => Steer::Divert(divert.to()),
         }
     }
 
@@ -105,7 +128,15 @@ impl Work {
         }
     }
 
-    /// The connections that go elsewhere, if any can.
+    /// The connections that go to a peer, if any can.
+    pub fn divert(&mut self) -> Option<&mut Divert> {
+        match self {
+            Work::Divert(divert) => Some(divert),
+            _ => None,
+        }
+    }
+
+    /// The connections that go to a standby, if any can.
     pub fn redirect(&mut self) -> Option<&mut Redirect> {
         match self {
             Work::Redirect(redirect) => Some(redirect),

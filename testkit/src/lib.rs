@@ -22,6 +22,7 @@ mod pair;
 mod running;
 pub mod services;
 mod slow;
+mod trio;
 mod wait;
 
 pub use bin::bin;
@@ -33,4 +34,5 @@ pub use host::{Host, Ran, rootless};
 pub use pair::{CLIENT, CLIENT6, CLIENTS, CLIENTS6, Pair, SCANNERS, SERVER, SERVER6};
 pub use running::Running;
 pub use slow::slow;
+pub use trio::{CROSS_B, CROSS_B6, NODE_A, NODE_A6, NODE_B, NODE_B6, Trio, VIP, VIP6};
 pub use wait::wait_until;

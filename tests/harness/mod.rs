@@ -323,15 +323,18 @@ fn shut_by_nft(host: &Host) -> Vec<u64> {
             .as_str()
             .is_some_and(|t| t.starts_with("syngate_"))
     };
-    if !objects.iter().any(|o| of_ours(&&o["rule"])) {
-        return Vec::new();
-    }
-    let set = objects.iter().map(|o| &o["set"]).find(of_ours).unwrap();
-    let elements = set["elem"].as_array().map_or(&[][..], Vec::as_slice);
-    elements
-        .iter()
+    let rules: Vec<&Value> = objects.iter().map(|o| &o["rule"]).filter(of_ours).collect();
+    let sets = objects.iter().map(|o| &o["set"]).filter(of_ours);
+    // A set that no rule looks into stops nobody; the sets of a gate's tables are alike.
+    let looked_into = |set: &&Value| rules.iter().any(|rule| rule["family"] == set["family"]);
+    let ports = sets.filter(|set| set["name"] == "ports").filter(looked_into);
+    let elements = ports.filter_map(|set| set["elem"].as_array()).flatten();
+    let mut shut: Vec<u64> = elements
         .map(|e| e["elem"]["val"].as_u64().unwrap())
-        .collect()
+        .collect();
+    shut.sort_unstable();
+    shut.dedup();
+    shut
 }
 
 /// Single ports only. A rule that looks into a list of xt_recent's stops nothing while it is empty.

@@ -77,7 +77,8 @@ impl Script<'_> {
         let (table, built_in) = place(self.rules);
         let (chain, stop) = (chain(self.id), stop_chain(self.id));
         let verdict = match self.rules.steer {
-            Steer::Drop => "-j DROP".to_owned(),
+            // Nothing is diverted here: `install` refuses that.
+            Steer::Drop | Steer::Divert(_) => "-j DROP".to_owned(),
             Steer::Queue(number) => format!("-j NFQUEUE --queue-num {number} --queue-bypass"),
             // Without an address: it stays.
             Steer::Redirect(port) => format!("-p tcp -j DNAT --to-destination :{port}"),
@@ -169,7 +170,7 @@ impl Script<'_> {
     fn ways(&self) -> &'static [&'static str] {
         match self.rules.steer {
             Steer::Redirect(_) => &["-i", "-o"],
-            Steer::Drop | Steer::Queue(_) => &["-i"],
+            Steer::Drop | Steer::Queue(_) | Steer::Divert(_) => &["-i"],
         }
     }
 }

@@ -24,7 +24,7 @@ use super::found::Found;
 use super::scope::{Networks, Scope};
 use super::watchdog::Watchdog;
 use super::who::Who;
-use super::{Backend, Deadline, Rules, Settings};
+use super::{Backend, Deadline, Rules, Settings, Steer};
 use crate::ports::PortSet;
 use crate::sockets::Family;
 
@@ -357,6 +357,14 @@ impl Backend for Iptables {
     }
 
     fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
+        anyhow::ensure!(
+            !matches!(rules.steer, Steer::Divert(_)),
+            Lacking(
+                "--syn divert can't be done: iptables can't remember connections by the packets that \
+                 it sees"
+                    .to_owned()
+            )
+        );
         rules.steer.fail_on_demand()?;
         self.make(rules, until)?;
         self.rules = Some(rules.clone());

@@ -6,11 +6,12 @@ use std::fmt;
 use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use nftnl::{ChainType, Hook, Priority};
+use nftnl::{ChainType, Hook, Priority, ProtoFamily};
 
 use crate::gate::scope::{Scope, Where, short};
-use crate::gate::{Rules, Steer};
+use crate::gate::{Diversion, Rules, Steer};
 use crate::ports::PortSet;
+use crate::route::NextHop;
 use crate::sockets::Family;
 use crate::syn::hold::queue::QueueNum;
 
@@ -18,6 +19,12 @@ use crate::syn::hold::queue::QueueNum;
 pub const PORTS: &CStr = c"ports";
 /// The counter of stopped SYNs.
 pub const STOPPED: &CStr = c"syns_stopped";
+/// The counter of SYNs that could not be diverted, since there was no room.
+pub const NO_ROOM: &CStr = c"no_room";
+/// The connections that are the peer's: addresses and ports of both ends.
+pub const FLOWS: &CStr = c"flows";
+/// Those of them whose client has closed its side, or given up.
+pub const CLOSING: &CStr = c"closing";
 /// The sets of what the gate is narrowed to.
 pub const TO_V4: &CStr = c"to4";
 /// See [`TO_V4`].
@@ -36,6 +43,14 @@ const LOOPBACK: &str = "lo";
 const BEHIND_FILTER: Priority = 10;
 /// Before raw (-300), connection tracking (-200) and NAT (-100): the packet is as it came in.
 const BEFORE_ALL: Priority = -310;
+/// Before the gate: what is diverted does not come to it.
+const BEFORE_GATE: Priority = BEFORE_ALL - 1;
+/// How long a SYN's connection is remembered that gets no further: its client sends it again after 1,
+/// 2 or 4 s, and so keeps it.
+pub const SYN_LIFE: Duration = Duration::from_secs(5);
+/// How long a connection is remembered after its client's FIN or RST, or what comes after that: it may
+/// still receive, and acknowledge.
+pub const CLOSING_LIFE: Duration = Duration::from_secs(10);
 /// Before whoever else translates addresses (dstnat, -100): of two, the first one counts.
 const BEFORE_NAT: Priority = -110;
 /// A table's userdata holds a comment of at most 128 bytes, its NUL included (libnftnl/udata.h,
@@ -45,21 +60,48 @@ const COMMENT_MAX: usize = 127;
 /// Everything that the kernel gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
-    /// `syngate_<run id>`: no two runs share it, also not across pid namespaces.
-    pub table: CString,
+    /// The name of its tables, `syngate_<run id>`: no two runs share it, also not across pid
+    /// namespaces.
+    pub name: CString,
     /// Who made it, for `nft list ruleset`.
     pub comment: CString,
-    /// The table goes when the socket that made it is closed.
+    /// The tables go when the socket that made them is closed.
     pub owned: bool,
-    /// Its chains see packets. Without, it is only rehearsed: when a chain that does goes, the kernel
+    /// The chains see packets. Without, it is only rehearsed: when a chain that does goes, the kernel
     /// drops whatever is in any queue of the network namespace (nf_queue_nf_hook_drop()).
     pub hooked: bool,
-    /// What the set is filled with when the gate closes.
+    /// What the sets of gated ports are filled with when the gate closes.
     pub ports: PortSet,
-    /// The other sets that the rules look into.
+    /// The gate itself, and then what takes SYNs before they come to it.
+    pub tables: Vec<Table>,
+}
+
+/// A table. Each has its own set of gated ports, and its own counter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// The gate's is for both IP versions (inet).
+    pub family: ProtoFamily,
+    /// Its rules stay when the gate opens, for connections that they have steered elsewhere.
+    pub stays: bool,
+    /// The sets that its rules fill.
+    pub flows: Vec<FlowSet>,
+    /// The other sets that its rules look into.
     pub sets: Vec<NamedSet>,
     /// Where its rules are.
     pub chains: Vec<BaseChain>,
+}
+
+/// A set of connections, which packets fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowSet {
+    /// Its name.
+    pub name: &'static CStr,
+    /// The IP version of their addresses.
+    pub family: Family,
+    /// How many it has room for.
+    pub most: u32,
+    /// How long it keeps one of which nothing is heard.
+    pub idle: Duration,
 }
 
 /// A chain that sees packets. It is named after its hook.
@@ -106,6 +148,14 @@ pub enum Term {
     NewSyn,
     /// The destination port is in the set.
     ToGatedPort,
+    /// FIN or RST is set: its sender sends no more.
+    Ending,
+    /// Its connection is in the set.
+    In(FlowSet),
+    /// Its connection is in the set from now on, for so long; the rule ends here if there is no room.
+    Remember(FlowSet, Duration),
+    /// Its connection is not in the set any more.
+    Forget(FlowSet),
     /// It is of that IP version.
     Version(Family),
     /// The destination address is in the set.
@@ -120,6 +170,10 @@ pub enum Term {
     ToThisHost,
     /// Count it.
     Count,
+    /// Count it among those that there was no room for.
+    CountNoRoom,
+    /// A copy goes to that neighbour, with one hop less to live.
+    CopyTo(NextHop),
     /// Drop it.
     Drop,
     /// Put it into this queue; if nobody reads that, the packet goes on. By nft's own expression
@@ -143,19 +197,99 @@ pub enum Way {
 /// Compiles the rules of run `id`; `comment` says who made them.
 pub fn compile(rules: &Rules, id: &str, comment: &str) -> Ruleset {
     Ruleset {
-        table: table_name(id),
+        name: table_name(id),
         comment: fit_comment(comment),
         owned: true,
         hooked: true,
         ports: rules.ports.clone(),
-        sets: sets(&rules.scope),
-        chains: chains(rules),
+        tables: tables(rules),
     }
 }
 
 /// The name of run `id`'s table.
 pub fn table_name(id: &str) -> CString {
     CString::new(format!("{}{id}", crate::gate::PREFIX)).expect("an id is hexadecimal")
+}
+
+fn tables(rules: &Rules) -> Vec<Table> {
+    let gate = Table {
+        family: ProtoFamily::Inet,
+        stays: matches!(rules.steer, Steer::Redirect(_)),
+        flows: Vec::new(),
+        sets: sets(&rules.scope),
+        chains: chains(rules),
+    };
+    let mut tables = vec![gate];
+    if let Steer::Divert(to) = &rules.steer {
+        let families = Family::ALL.into_iter().filter(|f| rules.scope.gates(*f));
+        let peers = families.filter_map(|family| Some((family, to.of(family)?)));
+        tables.extend(peers.map(|(family, peer)| diverting(&rules.scope, to, family, peer)));
+    }
+    tables
+}
+
+/// What takes SYNs of one IP version before they come to the gate, and hands them, and all that
+/// follows, to the peer. `dup` is known to tables of one IP version only.
+fn diverting(scope: &Scope, to: &Diversion, family: Family, peer: NextHop) -> Table {
+    let [flows, closing] = [(FLOWS, to.idle), (CLOSING, CLOSING_LIFE)].map(|(name, idle)| FlowSet {
+        name,
+        family,
+        most: to.most,
+        idle,
+    });
+    // Not what this host sends itself: it has the address of its own that the peer has as well.
+    let scope = Scope {
+        allow_local: true,
+        ..scope.clone()
+    };
+    Table {
+        family: match family {
+            Family::V4 => ProtoFamily::Ipv4,
+            Family::V6 => ProtoFamily::Ipv6,
+        },
+        stays: true,
+        flows: vec![flows, closing],
+        sets: sets(&scope)
+            .into_iter()
+            .filter(|set| !set.elements.is_of_other_than(family))
+            .collect(),
+        chains: vec![BaseChain {
+            kind: ChainType::Filter,
+            hook: Hook::PreRouting,
+            priority: BEFORE_GATE,
+            rules: divert_rules(&scope, family, flows, closing, peer),
+        }],
+    }
+}
+
+/// What belongs to a connection that was diverted goes the same way; then who is new is. What there is
+/// no room for comes to the gate, which drops it.
+fn divert_rules(
+    scope: &Scope,
+    family: Family,
+    flows: FlowSet,
+    closing: FlowSet,
+    peer: NextHop,
+) -> Vec<Vec<Term>> {
+    let over = [Term::CopyTo(peer), Term::Drop];
+    let known = |head: &[Term], then: &[Term]| [&[Term::Tcp], head, then, &over].concat();
+    let goes_on = Term::Remember(flows, flows.idle);
+    let begins = Term::Remember(flows, SYN_LIFE.min(flows.idle));
+    let ends = Term::Remember(closing, closing.idle);
+    let new = new_syn(addresses(scope, family), scope, Hook::PreRouting);
+    vec![
+        known(
+            &[Term::Ending, Term::In(flows)],
+            &[ends, Term::Forget(flows)],
+        ),
+        known(&[Term::NewSyn, Term::In(flows)], &[begins]),
+        known(&[Term::In(flows)], &[goes_on]),
+        // A new connection from where one has just ended is a new one.
+        vec![Term::Tcp, Term::NewSyn, Term::Forget(closing)],
+        known(&[Term::In(closing)], &[ends]),
+        [&new[..], &[begins, Term::Count], &over].concat(),
+        [&new[..], &[Term::CountNoRoom]].concat(),
+    ]
 }
 
 fn sets(scope: &Scope) -> Vec<NamedSet> {
@@ -205,18 +339,37 @@ fn compile_rules(scope: &Scope, steer: Steer, hook: Hook) -> Vec<Vec<Term>> {
         .filter(|family| scope.gates(*family))
         .map(|family| {
             let mut terms = vec![Term::Version(family)];
-            if !scope.to.is_empty() {
-                terms.push(Term::To(family));
-            }
-            if !scope.allow_from.of(family).is_empty() {
-                terms.push(Term::NotFrom(family));
-            }
+            terms.extend(addresses(scope, family));
             rule(terms, scope, steer, hook)
         })
         .collect()
 }
 
+fn addresses(scope: &Scope, family: Family) -> Vec<Term> {
+    let mut terms = Vec::new();
+    if !scope.to.is_empty() {
+        terms.push(Term::To(family));
+    }
+    if !scope.allow_from.of(family).is_empty() {
+        terms.push(Term::NotFrom(family));
+    }
+    terms
+}
+
 fn rule(addresses: Vec<Term>, scope: &Scope, steer: Steer, hook: Hook) -> Vec<Term> {
+    let mut terms = new_syn(addresses, scope, hook);
+    terms.push(Term::Count);
+    terms.push(match steer {
+        // What was not diverted before it came here.
+        Steer::Drop | Steer::Divert(_) => Term::Drop,
+        Steer::Queue(number) => Term::Queue(number),
+        Steer::Redirect(port) => Term::Redirect(port),
+    });
+    terms
+}
+
+/// Which SYNs are meant.
+fn new_syn(addresses: Vec<Term>, scope: &Scope, hook: Hook) -> Vec<Term> {
     let way = match hook {
         Hook::Out => Way::Out,
         _ => Way::In,
@@ -233,12 +386,6 @@ fn rule(addresses: Vec<Term>, scope: &Scope, steer: Steer, hook: Hook) -> Vec<Te
     if hook != Hook::In {
         terms.push(Term::ToThisHost);
     }
-    terms.push(Term::Count);
-    terms.push(match steer {
-        Steer::Drop => Term::Drop,
-        Steer::Queue(number) => Term::Queue(number),
-        Steer::Redirect(port) => Term::Redirect(port),
-    });
     terms
 }
 
@@ -266,27 +413,49 @@ impl Ruleset {
             .split(',')
             .map(|range| format!("{range} timeout {timeout}"))
             .collect();
-        let sets: Vec<String> = self.sets.iter().map(NamedSet::to_string).collect();
-        let chains: Vec<String> = self.chains.iter().map(BaseChain::to_string).collect();
+        let elements = elements.join(", ");
+        let tables: Vec<String> = self
+            .tables
+            .iter()
+            .map(|table| self.table_script(table, &elements))
+            .collect();
+        tables.join("\n")
+    }
+
+    fn table_script(&self, table: &Table, elements: &str) -> String {
+        let counters: Vec<String> = table
+            .counters()
+            .iter()
+            .map(|name| format!("\tcounter {} {{ }}\n\n", shown(name)))
+            .collect();
+        let flows: Vec<String> = table.flows.iter().map(FlowSet::to_string).collect();
+        let sets: Vec<String> = table.sets.iter().map(NamedSet::to_string).collect();
+        let chains: Vec<String> = table.chains.iter().map(BaseChain::to_string).collect();
         format!(
-            "table inet {table} {{\n\
+            "table {family} {name} {{\n\
              \tcomment \"{comment}\"\n\
              {owner}\n\
-             \tcounter {stopped} {{ }}\n\n\
+             {counters}\
              \tset {ports} {{\n\
              \t\ttype inet_service\n\
              \t\tflags interval,timeout\n\
              \t\telements = {{ {elements} }}\n\
              \t}}\n\n\
+             {flows}\
              {sets}\
              {chains}\
              }}\n",
-            table = shown(&self.table),
+            family = match table.family {
+                ProtoFamily::Ipv4 => "ip",
+                ProtoFamily::Ipv6 => "ip6",
+                _ => "inet",
+            },
+            name = shown(&self.name),
             comment = shown(&self.comment),
             owner = if self.owned { "\tflags owner\n" } else { "" },
-            stopped = shown(STOPPED),
+            counters = counters.concat(),
             ports = shown(PORTS),
-            elements = elements.join(", "),
+            flows = flows.concat(),
             sets = sets.concat(),
             chains = chains.join("\n"),
         )
@@ -307,9 +476,8 @@ impl Ruleset {
     pub fn with_target(&self) -> Option<Ruleset> {
         let mut same = true;
         let mut by_target = self.clone();
-        let rules = by_target
-            .chains
-            .iter_mut()
+        let chains = by_target.tables.iter_mut().flat_map(|t| &mut t.chains);
+        let rules = chains
             .flat_map(|chain| &mut chain.rules);
         for term in rules.flatten() {
             if let Term::Queue(number) = *term {
@@ -322,7 +490,28 @@ impl Ruleset {
 
     /// Whether its rules translate addresses (NAT).
     pub fn translates(&self) -> bool {
-        self.chains.iter().any(|chain| chain.kind == ChainType::Nat)
+        let mut chains = self.tables.iter().flat_map(|table| &table.chains);
+        chains.any(|chain| chain.kind == ChainType::Nat)
+    }
+
+    /// Whether its rules hand connections to a peer.
+    pub fn diverts(&self) -> bool {
+        self.tables.iter().any(|table| !table.flows.is_empty())
+    }
+
+    /// Whether some of its rules stay when the gate opens.
+    pub fn stays(&self) -> bool {
+        self.tables.iter().any(|table| table.stays)
+    }
+}
+
+impl Table {
+    /// The names of its counters.
+    pub fn counters(&self) -> Vec<&'static CStr> {
+        match self.flows.is_empty() {
+            true => vec![STOPPED],
+            false => vec![STOPPED, NO_ROOM],
+        }
     }
 }
 
@@ -354,7 +543,46 @@ impl fmt::Display for BaseChain {
     }
 }
 
+impl fmt::Display for FlowSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = match self.family {
+            Family::V4 => "ipv4_addr",
+            Family::V6 => "ipv6_addr",
+        };
+        write!(
+            f,
+            "\tset {name} {{\n\
+             \t\ttype {address} . inet_service . {address} . inet_service\n\
+             \t\tsize {most}\n\
+             \t\tflags dynamic,timeout\n\
+             \t\ttimeout {idle}\n\
+             \t}}\n\n",
+            name = shown(self.name),
+            most = self.most,
+            idle = NftTime(self.idle),
+        )
+    }
+}
+
+impl FlowSet {
+    /// What of a packet is looked for in it.
+    fn key(&self) -> &'static str {
+        match self.family {
+            Family::V4 => "ip saddr . tcp sport . ip daddr . tcp dport",
+            Family::V6 => "ip6 saddr . tcp sport . ip6 daddr . tcp dport",
+        }
+    }
+}
+
 impl Elements {
+    fn is_of_other_than(&self, family: Family) -> bool {
+        match self {
+            Elements::V4(_) => family != Family::V4,
+            Elements::V6(_) => family != Family::V6,
+            Elements::Interfaces(_) => false,
+        }
+    }
+
     fn is_empty(&self) -> bool {
         match self {
             Elements::V4(networks) => networks.is_empty(),
@@ -398,6 +626,7 @@ impl Term {
     pub fn set(self) -> Option<(&'static CStr, bool)> {
         Some(match self {
             Term::ToGatedPort => (PORTS, false),
+            Term::In(flows) => (flows.name, false),
             Term::To(Family::V4) => (TO_V4, false),
             Term::To(Family::V6) => (TO_V6, false),
             Term::NotFrom(Family::V4) => (ALLOWED_V4, true),
@@ -415,6 +644,15 @@ impl fmt::Display for Term {
             Term::Tcp => write!(f, "meta l4proto tcp"),
             Term::NewSyn => write!(f, "tcp flags & (fin | syn | rst | ack) == syn"),
             Term::ToGatedPort => write!(f, "tcp dport"),
+            Term::Ending => write!(f, "tcp flags & (fin | rst) != 0x0"),
+            Term::In(flows) => write!(f, "{}", flows.key()),
+            Term::Remember(flows, life) => {
+                let (set, life) = (shown(flows.name), NftTime(*life));
+                write!(f, "update @{set} {{ {} timeout {life} }}", flows.key())
+            }
+            Term::Forget(flows) => {
+                write!(f, "delete @{} {{ {} }}", shown(flows.name), flows.key())
+            }
             Term::Version(Family::V4) => write!(f, "meta nfproto ipv4"),
             Term::Version(Family::V6) => write!(f, "meta nfproto ipv6"),
             Term::To(Family::V4) => write!(f, "ip daddr"),
@@ -425,6 +663,10 @@ impl fmt::Display for Term {
             Term::Via(Way::Out) | Term::NotVia(Way::Out) => write!(f, "oifname"),
             Term::ToThisHost => write!(f, "fib daddr type local"),
             Term::Count => write!(f, "counter name \"{}\"", shown(STOPPED)),
+            Term::CountNoRoom => write!(f, "counter name \"{}\"", shown(NO_ROOM)),
+            Term::CopyTo(NextHop { address, device }) => {
+                write!(f, "dup to {address} device \"{device}\"")
+            }
             Term::Drop => write!(f, "drop"),
             Term::Queue(number) => write!(f, "queue flags bypass to {number}"),
             // As nft lists it: it can't read that back.

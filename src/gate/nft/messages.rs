@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::io::IoSlice;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -14,10 +14,13 @@ use nftnl::set::{Set, SetKey};
 use nftnl::{Batch, Chain, FinalizedBatch, MsgType, Policy, ProtoFamily, Rule, Table};
 use nix::libc;
 
-use super::compile::{BaseChain, Elements, NamedSet, PORTS, Ruleset, STOPPED, Term, Way};
-use super::raw::{self, Interface, Port};
+use super::compile::{
+    BaseChain, Elements, FlowSet, NO_ROOM, NamedSet, PORTS, Ruleset, STOPPED, Table as Rules, Term, Way,
+};
+use super::raw::{self, Field, FlowV4, FlowV6, Interface, Port};
 use crate::netlink::{attribute, attributes, get, put_attribute};
 use crate::ports::PortSet;
+use crate::route::NextHop;
 use crate::sockets::Family;
 
 /// FIN, SYN, RST and ACK among the flags of a TCP header (RFC 9293, 3.1), which are byte 13.
@@ -25,8 +28,11 @@ const NEW_SYN_MASK: u8 = 0x01 | SYN | 0x04 | 0x10;
 const SYN: u8 = 0x02;
 /// An address of this host (linux/rtnetlink.h, RTN_LOCAL).
 const LOCAL: u32 = 2;
-/// The number of the set of ports within a transaction; the other sets' follow.
-const PORTS_ID: u32 = 1;
+/// The numbers of a table's sets within a transaction, in which no two sets may have the same: of the
+/// first table from 0 on, of the second from here on, and so forth. The set of ports is the first.
+const IDS_OF_A_TABLE: u32 = 100;
+/// FIN and RST.
+const ENDING: u8 = 0x01 | 0x04;
 
 // linux/netfilter/nf_tables.h; not all in the libc crate.
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
@@ -44,6 +50,11 @@ const NFTA_COUNTER_PACKETS: u16 = 2;
 pub struct Transaction(FinalizedBatch);
 
 impl Transaction {
+    /// Of messages of any kind.
+    pub fn of(batch: Batch) -> Transaction {
+        Transaction(batch.finalize())
+    }
+
     /// The pages that make one datagram.
     pub fn pages(&self) -> Vec<IoSlice<'_>> {
         self.0.iter().map(IoSlice::new).collect()
@@ -55,50 +66,42 @@ impl Transaction {
     }
 }
 
+/// A table, and the numbers of its sets.
+struct Numbered<'a> {
+    table: Table,
+    rules: &'a Rules,
+    /// The first one.
+    ids: u32,
+}
+
+fn numbered(rules: &Ruleset) -> impl Iterator<Item = Numbered<'_>> {
+    rules.tables.iter().zip(0..).map(|(of, n)| Numbered {
+        table: Table::new(&*rules.name, of.family),
+        rules: of,
+        ids: 1 + n * IDS_OF_A_TABLE,
+    })
+}
+
 /// The whole ruleset, in one transaction.
 pub fn create(rules: &Ruleset, timeout: Duration) -> Transaction {
-    let table = Table::new(&*rules.table, ProtoFamily::Inet);
     let mut batch = Batch::new();
-    batch.add(
-        &raw::CommentedTable {
-            name: &rules.table,
-            comment: &rules.comment,
-            owned: rules.owned,
-        },
-        MsgType::Add,
-    );
-    batch.add(
-        &raw::Counter {
-            table: &rules.table,
-            name: STOPPED,
-        },
-        MsgType::Add,
-    );
-    batch.add(&timed_ports(&table), MsgType::Add);
-    add_ports(&mut batch, &table, rules.ports.ranges(), timeout);
-    for (n, set) in rules.sets.iter().enumerate() {
-        add_set(&mut batch, &table, set, set_id(n));
-    }
-    for chain in &rules.chains {
-        batch.add(&base_chain(&table, chain, rules.hooked), MsgType::Add);
-        add_rules(&mut batch, &table, chain, rules);
+    for numbered in numbered(rules) {
+        numbered.create(&mut batch, rules, timeout);
     }
     Transaction(batch.finalize())
 }
 
 /// Opens every port. Without its rules a chain lets everything pass, and taking them away is by far
-/// the quickest, as quick with 32,000 ports as with one. But NAT may end with its last rule, and
-/// with it the connections that were redirected: then only the set is emptied.
+/// the quickest, as quick with 32,000 ports as with one. But where they have to stay, for connections
+/// that they have steered elsewhere, only the set is emptied: NAT may end with its last rule, too.
 pub fn open(rules: &Ruleset) -> Transaction {
-    let table = Table::new(&*rules.table, ProtoFamily::Inet);
     let mut batch = Batch::new();
-    if rules.translates() {
-        batch.add(&raw::FlushSet(&timed_ports(&table)), MsgType::Del);
-    } else {
-        rules
-            .chains
-            .iter()
-            .for_each(|chain| flush(&mut batch, &table, chain));
+    for numbered in numbered(rules) {
+        if numbered.rules.stays {
+            batch.add(&raw::FlushSet(&numbered.timed_ports()), MsgType::Del);
+        } else {
+            numbered.flush(&mut batch);
+        }
     }
     Transaction(batch.finalize())
 }
@@ -122,26 +125,131 @@ pub fn replace_ports(
     timeout: Duration,
     chain_rules: ChainRules,
 ) -> Transaction {
-    let table = Table::new(&*rules.table, ProtoFamily::Inet);
     let mut batch = Batch::new();
-    batch.add(&raw::FlushSet(&timed_ports(&table)), MsgType::Del);
-    add_ports(&mut batch, &table, ports.ranges(), timeout);
-    for chain in &rules.chains {
+    for numbered in numbered(rules) {
+        batch.add(&raw::FlushSet(&numbered.timed_ports()), MsgType::Del);
+        numbered.add_ports(&mut batch, ports.ranges(), timeout);
         if chain_rules == ChainRules::Renew {
-            flush(&mut batch, &table, chain);
+            numbered.flush(&mut batch);
         }
-        if chain_rules != ChainRules::Keep {
-            add_rules(&mut batch, &table, chain, rules);
+        // What stays was not taken away.
+        let there = chain_rules == ChainRules::Keep
+            || chain_rules == ChainRules::Add && numbered.rules.stays;
+        if !there {
+            numbered.add_rules(&mut batch);
         }
     }
     Transaction(batch.finalize())
 }
 
-/// Removes a table and all in it.
-pub fn delete(table: &CStr) -> Transaction {
+/// Removes all tables of the ruleset.
+pub fn delete(rules: &Ruleset) -> Transaction {
     let mut batch = Batch::new();
-    batch.add(&Table::new(table, ProtoFamily::Inet), MsgType::Del);
+    for numbered in numbered(rules) {
+        batch.add(&numbered.table, MsgType::Del);
+    }
     Transaction(batch.finalize())
+}
+
+/// Removes one table of that name.
+pub fn delete_one(name: &CStr, family: ProtoFamily) -> Transaction {
+    let mut batch = Batch::new();
+    batch.add(&Table::new(name, family), MsgType::Del);
+    Transaction(batch.finalize())
+}
+
+impl Numbered<'_> {
+    fn create(&self, batch: &mut Batch, all: &Ruleset, timeout: Duration) {
+        let table = &self.table;
+        batch.add(
+            &raw::CommentedTable {
+                family: self.rules.family,
+                name: &all.name,
+                comment: &all.comment,
+                owned: all.owned,
+            },
+            MsgType::Add,
+        );
+        for name in self.rules.counters() {
+            batch.add(&raw::Counter { table, name }, MsgType::Add);
+        }
+        batch.add(&self.timed_ports(), MsgType::Add);
+        self.add_ports(batch, all.ports.ranges(), timeout);
+        for flows in &self.rules.flows {
+            add_flow_set(batch, table, flows, self.id(flows.name));
+        }
+        for set in &self.rules.sets {
+            add_set(batch, table, set, self.id(set.name));
+        }
+        for chain in &self.rules.chains {
+            batch.add(&base_chain(table, chain, all.hooked), MsgType::Add);
+        }
+        self.add_rules(batch);
+    }
+
+    /// The number of a set.
+    fn id(&self, name: &CStr) -> u32 {
+        let flows = self.rules.flows.iter().map(|set| set.name);
+        let sets = self.rules.sets.iter().map(|set| set.name);
+        let mut names = [PORTS].into_iter().chain(flows).chain(sets);
+        let place = names.position(|other| other == name);
+        self.ids + place.map_or(0, |place| place as u32)
+    }
+
+    fn timed_ports(&self) -> Set<'_, Port> {
+        let flags = libc::NFT_SET_INTERVAL | libc::NFT_SET_TIMEOUT;
+        raw::named_set(&self.table, PORTS, self.id(PORTS), flags)
+    }
+
+    /// Adds elements for all ranges, in as many messages as they need. In portions, because an element
+    /// takes some hundred bytes in user space until its message is made; not in small ones, because
+    /// each message is acknowledged, and the acknowledgements have to fit the socket's receive buffer
+    /// (330 do not, by default).
+    fn add_ports(&self, batch: &mut Batch, ranges: &[RangeInclusive<u16>], timeout: Duration) {
+        const PORTION: usize = 500;
+        for portion in ranges.chunks(PORTION) {
+            let set = self.timed_ports();
+            for range in portion {
+                let after = range.end().checked_add(1).map(Port);
+                raw::put_interval(&set, &Port(*range.start()), after.as_ref(), Some(timeout));
+            }
+            batch.add_iter(set.elems_iter(), MsgType::Add);
+        }
+    }
+
+    /// A rule without a handle stands for all rules of the chain (nf_tables_delrule()).
+    fn flush(&self, batch: &mut Batch) {
+        for chain in &self.rules.chains {
+            let chain = Chain::new(chain.name(), &self.table);
+            batch.add(&Rule::new(&chain), MsgType::Del);
+        }
+    }
+
+    fn add_rules(&self, batch: &mut Batch) {
+        for chain in &self.rules.chains {
+            let into = Chain::new(chain.name(), &self.table);
+            for terms in &chain.rules {
+                let mut rule = Rule::new(&into);
+                terms.iter().for_each(|term| self.add_term(&mut rule, *term));
+                batch.add(&rule, MsgType::Add);
+            }
+        }
+    }
+
+    fn add_term(&self, rule: &mut Rule, term: Term) {
+        load(rule, term);
+        if let Some((set, negated)) = term.set() {
+            let id = self.id(set);
+            rule.add_expr(&raw::LookUp { set, id, negated });
+        }
+        let (flows, stays) = match term {
+            Term::Remember(flows, life) => (flows, Some(life)),
+            Term::Forget(flows) => (flows, None),
+            _ => return,
+        };
+        let (set, id) = (flows.name, self.id(flows.name));
+        rule.add_expr(&raw::Change { set, id, stays });
+    }
 }
 
 fn base_chain<'a>(table: &'a Table, chain: &BaseChain, hooked: bool) -> Chain<'a> {
@@ -154,35 +262,20 @@ fn base_chain<'a>(table: &'a Table, chain: &BaseChain, hooked: bool) -> Chain<'a
     made
 }
 
-/// A rule without a handle stands for all rules of the chain (nf_tables_delrule()).
-fn flush(batch: &mut Batch, table: &Table, chain: &BaseChain) {
-    batch.add(&Rule::new(&Chain::new(chain.name(), table)), MsgType::Del);
-}
-
-fn timed_ports(table: &Table) -> Set<'_, Port> {
-    let flags = libc::NFT_SET_INTERVAL | libc::NFT_SET_TIMEOUT;
-    raw::named_set(table, PORTS, PORTS_ID, flags)
-}
-
-/// Adds elements for all ranges, in as many messages as they need. In portions, because an element
-/// takes some hundred bytes in user space until its message is made; not in small ones, because
-/// each message is acknowledged, and the acknowledgements have to fit the socket's receive buffer
-/// (330 do not, by default).
-fn add_ports(batch: &mut Batch, table: &Table, ranges: &[RangeInclusive<u16>], timeout: Duration) {
-    const PORTION: usize = 500;
-    for portion in ranges.chunks(PORTION) {
-        let set = timed_ports(table);
-        for range in portion {
-            let after = range.end().checked_add(1).map(Port);
-            raw::put_interval(&set, &Port(*range.start()), after.as_ref(), Some(timeout));
-        }
-        batch.add_iter(set.elems_iter(), MsgType::Add);
+fn add_flow_set(batch: &mut Batch, table: &Table, flows: &FlowSet, id: u32) {
+    let FlowSet {
+        name, most, idle, ..
+    } = *flows;
+    match flows.family {
+        Family::V4 => batch.add(
+            &raw::flow_set::<FlowV4>(table, name, id, most, idle),
+            MsgType::Add,
+        ),
+        Family::V6 => batch.add(
+            &raw::flow_set::<FlowV6>(table, name, id, most, idle),
+            MsgType::Add,
+        ),
     }
-}
-
-/// The number of the n-th of the other sets.
-fn set_id(n: usize) -> u32 {
-    PORTS_ID + 1 + n as u32
 }
 
 fn add_set(batch: &mut Batch, table: &Table, set: &NamedSet, id: u32) {
@@ -225,23 +318,7 @@ fn add_intervals<K: SetKey>(
     batch.add_iter(all.elems_iter(), MsgType::Add);
 }
 
-fn add_rules(batch: &mut Batch, table: &Table, chain: &BaseChain, rules: &Ruleset) {
-    let into = Chain::new(chain.name(), table);
-    for terms in &chain.rules {
-        let mut rule = Rule::new(&into);
-        for term in terms {
-            load(&mut rule, *term);
-            if let Some((set, negated)) = term.set() {
-                let others = rules.sets.iter().position(|s| s.name == set);
-                let id = others.map_or(PORTS_ID, set_id);
-                rule.add_expr(&raw::LookUp { set, id, negated });
-            }
-        }
-        batch.add(&rule, MsgType::Add);
-    }
-}
-
-/// What a term is made of, but for the look-up of what it has loaded.
+/// What a term is made of, but for what looks into, or changes, a set.
 fn load(rule: &mut Rule, term: Term) {
     match term {
         Term::Tcp => {
@@ -249,13 +326,15 @@ fn load(rule: &mut Rule, term: Term) {
             rule.add_expr(&Cmp::new(CmpOp::Eq, libc::IPPROTO_TCP as u8));
         }
         Term::NewSyn => {
-            // The crate speaks of bits here, and means bytes.
-            rule.add_expr(&Payload::Transport(TransportHeaderField::Raw {
-                offset_bits: 13,
-                length_bits: 1,
-            }));
-            rule.add_expr(&Bitwise::new(NEW_SYN_MASK, 0u8));
+            load_flags(rule, NEW_SYN_MASK);
             rule.add_expr(&Cmp::new(CmpOp::Eq, SYN));
+        }
+        Term::Ending => {
+            load_flags(rule, ENDING);
+            rule.add_expr(&Cmp::new(CmpOp::Neq, 0u8));
+        }
+        Term::In(flows) | Term::Remember(flows, _) | Term::Forget(flows) => {
+            load_flow(rule, flows.family);
         }
         Term::ToGatedPort => rule.add_expr(&Payload::Transport(TransportHeaderField::Tcp(
             TcpHeaderField::Dport,
@@ -275,6 +354,16 @@ fn load(rule: &mut Rule, term: Term) {
             rule.add_expr(&Cmp::new(CmpOp::Eq, LOCAL));
         }
         Term::Count => rule.add_expr(&raw::CountInto(STOPPED)),
+        Term::CountNoRoom => rule.add_expr(&raw::CountInto(NO_ROOM)),
+        Term::CopyTo(NextHop { address, device }) => {
+            let (to, by) = (Register::Reg1, Register::Reg2);
+            match address {
+                IpAddr::V4(address) => rule.add_expr(&Immediate::new(address, to)),
+                IpAddr::V6(address) => rule.add_expr(&Immediate::new(address, to)),
+            }
+            rule.add_expr(&Immediate::new(device.index, by));
+            rule.add_expr(&raw::Copy { to, device: by });
+        }
         Term::Drop => rule.add_expr(&Verdict::Drop),
         Term::Queue(number) => rule.add_expr(&raw::Queue(number)),
         Term::QueueByTarget(number) => rule.add_expr(&raw::QueueTarget(number)),
@@ -283,6 +372,55 @@ fn load(rule: &mut Rule, term: Term) {
             rule.add_expr(&Immediate::new(port.to_be_bytes(), loaded));
             rule.add_expr(&raw::ToPort(loaded));
         }
+    }
+}
+
+/// Some of TCP's flags.
+fn load_flags(rule: &mut Rule, mask: u8) {
+    // The crate speaks of bits here, and means bytes.
+    rule.add_expr(&Payload::Transport(TransportHeaderField::Raw {
+        offset_bits: 13,
+        length_bits: 1,
+    }));
+    rule.add_expr(&Bitwise::new(mask, 0u8));
+}
+
+/// Addresses and ports of both ends, one behind the other, from register 1 on.
+fn load_flow(rule: &mut Rule, family: Family) {
+    let port = |offset| Field {
+        base: libc::NFT_PAYLOAD_TRANSPORT_HEADER,
+        offset,
+        length: 2,
+    };
+    let mut register = libc::NFT_REG32_00 as u32;
+    let addresses = [source_field(family), destination_field(family)];
+    for (address, port) in addresses.into_iter().zip([port(0), port(2)]) {
+        for field in [address, port] {
+            rule.add_expr(&raw::Load { field, register });
+            register += field.length.div_ceil(4);
+        }
+    }
+}
+
+/// Where an IP header has its source (RFC 791, 3.1; RFC 8200, 3).
+pub fn source_field(family: Family) -> Field {
+    let (offset, length) = match family {
+        Family::V4 => (12, 4),
+        Family::V6 => (8, 16),
+    };
+    Field {
+        base: libc::NFT_PAYLOAD_NETWORK_HEADER,
+        offset,
+        length,
+    }
+}
+
+/// The destination follows.
+pub fn destination_field(family: Family) -> Field {
+    let source = source_field(family);
+    Field {
+        offset: source.offset + source.length,
+        ..source
     }
 }
 
@@ -307,10 +445,10 @@ fn source(family: Family) -> NetworkHeaderField {
     }
 }
 
-/// The body of a request about something in the table: family inet, version 0, resource 0, and
+/// The body of a request about something in a table: its family, version 0, resource 0, and
 /// NUL-terminated names.
-pub fn about(names: &[(u16, &CStr)]) -> Vec<u8> {
-    let mut body = vec![libc::NFPROTO_INET as u8, 0, 0, 0];
+pub fn about(family: ProtoFamily, names: &[(u16, &CStr)]) -> Vec<u8> {
+    let mut body = vec![family as u8, 0, 0, 0];
     for (kind, name) in names {
         put_attribute(&mut body, *kind, name.to_bytes_with_nul());
     }

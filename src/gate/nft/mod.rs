@@ -5,6 +5,7 @@
 //! opens the gate at the deadline even if we hang.
 
 pub mod compile;
+pub mod disguise;
 mod list;
 mod messages;
 pub mod probe;
@@ -15,15 +16,16 @@ use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
+use nftnl::ProtoFamily;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::SockProtocol;
 
-use self::compile::{PORTS, Ruleset, STOPPED, compile, table_name};
+use self::compile::{CLOSING, CLOSING_LIFE, FLOWS, NO_ROOM, PORTS, Ruleset, STOPPED, SYN_LIFE, compile, table_name};
 use self::messages::{ChainRules, Transaction};
 use super::choice::{Kind, Lacking};
 use super::watchdog::Watchdog;
-use super::{Backend, Deadline, Rules, Settings};
+use super::{Backend, Deadline, Flows, Rules, Settings};
 use crate::netlink::{Netlink, Refusal, put_attribute};
 use crate::ports::PortSet;
 
@@ -31,6 +33,9 @@ pub use self::list::find;
 
 /// A dump is torn when anybody changes the ruleset meanwhile: how often to try again.
 const DUMP_TRIES: usize = 20;
+/// A connection whose client has closed its side is over when nothing was heard of it for so long: it
+/// acknowledges what it still receives.
+const ENDED_AFTER: Duration = Duration::from_secs(1);
 /// What an skb takes besides the data, and the kernel's doubling, are covered by this factor.
 const SEND_BUFFER_FACTOR: usize = 2;
 /// Up to this size a transaction fits the default send buffer (net.core.wmem_default, 212,992).
@@ -63,8 +68,7 @@ pub struct Nft {
 
 struct Installed {
     rules: Ruleset,
-    /// Whether the rules are in their chains: opening takes them away, unless they translate
-    /// addresses.
+    /// Whether all rules are in their chains: opening takes away those that need not stay.
     rules_up: bool,
     /// The last count that was read.
     counted: u64,
@@ -98,7 +102,7 @@ impl Nft {
     /// Creates the table. The kernel does not know owners before Linux 5.12.
     fn create(&mut self, rules: Ruleset, until: Deadline) -> Result<()> {
         let transaction = messages::create(&rules, time_left(until)?);
-        let (owned, translates) = (rules.owned, rules.translates());
+        let (owned, lacks) = (rules.owned, Lack::of(&rules));
         // Noted first: whatever becomes of the transaction, remove() then tries to undo it.
         self.installed = Some(Installed {
             rules,
@@ -111,7 +115,7 @@ impl Nft {
             if owned && refuses_owners(&refusal) {
                 anyhow!(OwnerRefused)
             } else {
-                explain(&refusal, translates)
+                explain(&refusal, lacks)
             }
         })
     }
@@ -155,7 +159,7 @@ impl Nft {
         };
         self.counted_before += std::mem::take(&mut installed.counted);
         // Of what there was, a part may be left.
-        gone(self.table.commit(&messages::delete(&installed.rules.table)))?;
+        self.table.delete_all(&installed.rules.name)?;
         let rules = Ruleset {
             ports: ports.clone(),
             ..installed.rules.clone()
@@ -212,7 +216,17 @@ impl Tables {
         names: &[(u16, &CStr)],
         parse: impl Fn(&[u8]) -> Vec<T>,
     ) -> Result<Vec<T>, Refusal> {
-        self.dump_body(kind, &messages::about(names), parse)
+        self.dump_of(ProtoFamily::Inet, kind, names, parse)
+    }
+
+    fn dump_of<T>(
+        &mut self,
+        family: ProtoFamily,
+        kind: libc::c_int,
+        names: &[(u16, &CStr)],
+        parse: impl Fn(&[u8]) -> Vec<T>,
+    ) -> Result<Vec<T>, Refusal> {
+        self.dump_body(kind, &messages::about(family, names), parse)
     }
 
     fn dump_body<T>(
@@ -240,34 +254,81 @@ impl Tables {
         }
     }
 
-    /// Whether each chain has as many rules as it should.
-    fn has_rules(&mut self, rules: &Ruleset) -> Result<bool, Refusal> {
-        for chain in &rules.chains {
-            if self.rules_in(&rules.table, chain.name())? != chain.rules.len() {
-                return Ok(false);
+    /// Whether each chain has as many rules as it should; `open`: only those that stay are to be there.
+    fn has_rules(&mut self, rules: &Ruleset, open: bool) -> Result<bool, Refusal> {
+        for table in rules.tables.iter().filter(|table| table.stays || !open) {
+            for chain in &table.chains {
+                let there = self.rules_in(table.family, &rules.name, chain.name())?;
+                if there != chain.rules.len() {
+                    return Ok(false);
+                }
             }
         }
         Ok(true)
     }
 
     /// How many rules are in the chain.
-    fn rules_in(&mut self, table: &CStr, chain: &CStr) -> Result<usize, Refusal> {
+    fn rules_in(
+        &mut self,
+        family: ProtoFamily,
+        table: &CStr,
+        chain: &CStr,
+    ) -> Result<usize, Refusal> {
         let names = [(NFTA_RULE_TABLE, table), (NFTA_RULE_CHAIN, chain)];
-        let rules = self.dump(libc::NFT_MSG_GETRULE, &names, |_| vec![()])?;
+        let rules = self.dump_of(family, libc::NFT_MSG_GETRULE, &names, |_| vec![()])?;
         Ok(rules.len())
     }
 
-    fn ports_in_set(&mut self, table: &CStr) -> Result<PortSet, Refusal> {
-        let names = [
-            (NFTA_SET_ELEM_LIST_TABLE, table),
-            (NFTA_SET_ELEM_LIST_SET, PORTS),
-        ];
-        let bounds = self.dump(libc::NFT_MSG_GETSETELEM, &names, messages::bounds)?;
-        Ok(messages::ports_between(bounds))
+    /// The ports that are in the sets of all tables.
+    fn ports_in_sets(&mut self, rules: &Ruleset) -> Result<PortSet, Refusal> {
+        let mut shut: Option<PortSet> = None;
+        for table in &rules.tables {
+            let bounds = self.elements(table.family, &rules.name, PORTS, messages::bounds)?;
+            let ports = messages::ports_between(bounds);
+            shut = Some(shut.map_or(ports.clone(), |others| others.intersection(&ports)));
+        }
+        Ok(shut.unwrap_or_default())
     }
 
-    fn syns_stopped(&mut self, table: &CStr) -> Result<u64, Refusal> {
-        let mut body = messages::about(&[(NFTA_OBJ_TABLE, table), (NFTA_OBJ_NAME, STOPPED)]);
+    fn elements<T>(
+        &mut self,
+        family: ProtoFamily,
+        table: &CStr,
+        set: &CStr,
+        parse: impl Fn(&[u8]) -> Vec<T>,
+    ) -> Result<Vec<T>, Refusal> {
+        let names = [
+            (NFTA_SET_ELEM_LIST_TABLE, table),
+            (NFTA_SET_ELEM_LIST_SET, set),
+        ];
+        self.dump_of(family, libc::NFT_MSG_GETSETELEM, &names, parse)
+    }
+
+    /// The counts of all tables.
+    fn all_stopped(&mut self, rules: &Ruleset) -> Result<u64, Refusal> {
+        let mut stopped = 0;
+        for table in &rules.tables {
+            stopped += self.count(table.family, &rules.name, STOPPED)?;
+        }
+        Ok(stopped)
+    }
+
+    /// Removes the tables of that name. That one is not there is as good.
+    fn delete_all(&mut self, name: &CStr) -> Result<()> {
+        for family in [ProtoFamily::Inet, ProtoFamily::Ipv4, ProtoFamily::Ipv6] {
+            gone(self.commit(&messages::delete_one(name, family)))?;
+        }
+        Ok(())
+    }
+
+    fn count(
+        &mut self,
+        family: ProtoFamily,
+        table: &CStr,
+        counter: &CStr,
+    ) -> Result<u64, Refusal> {
+        let names = [(NFTA_OBJ_TABLE, table), (NFTA_OBJ_NAME, counter)];
+        let mut body = messages::about(family, &names);
         put_attribute(
             &mut body,
             NFTA_OBJ_TYPE,
@@ -293,8 +354,7 @@ fn nft_message(kind: libc::c_int) -> u16 {
 /// # Errors
 /// What nf_tables says.
 pub fn erase(id: &str) -> Result<()> {
-    let transaction = messages::delete(&table_name(id));
-    gone(Tables::open()?.commit(&transaction))
+    Tables::open()?.delete_all(&table_name(id))
 }
 
 /// That it was not there is as good.
@@ -343,7 +403,7 @@ impl Backend for Nft {
             };
             messages::replace_ports(rules, ports, time_left(until)?, chain_rules)
         };
-        let (owned, stays) = (rules.owned, rules.translates());
+        let owned = rules.owned;
         match self.table.commit(&transaction) {
             Err(refusal) if refusal.errno == Errno::ENOENT && !owned && ports.is_empty() => (),
             Err(refusal) if refusal.errno == Errno::ENOENT && !owned => {
@@ -352,7 +412,7 @@ impl Backend for Nft {
             done => done?,
         }
         if let Some(installed) = &mut self.installed {
-            installed.rules_up = stays || !ports.is_empty();
+            installed.rules_up = !ports.is_empty();
         }
         Ok(())
     }
@@ -366,8 +426,8 @@ impl Backend for Nft {
         else {
             return Ok(PortSet::EMPTY);
         };
-        match self.table.has_rules(rules) {
-            Ok(true) => Ok(self.table.ports_in_set(&rules.table)?),
+        match self.table.has_rules(rules, false) {
+            Ok(true) => Ok(self.table.ports_in_sets(rules)?),
             Ok(false) => Ok(PortSet::EMPTY),
             // Somebody has removed it all.
             Err(refusal) if refusal.errno == Errno::ENOENT && !rules.owned => Ok(PortSet::EMPTY),
@@ -379,11 +439,31 @@ impl Backend for Nft {
         let Some(installed) = &mut self.installed else {
             return Ok(self.counted_before);
         };
-        match self.table.syns_stopped(&installed.rules.table) {
+        match self.table.all_stopped(&installed.rules) {
             Err(refusal) if refusal.errno == Errno::ENOENT && !installed.rules.owned => (),
             counted => installed.counted = counted?,
         }
         Ok(self.counted_before + installed.counted)
+    }
+
+    fn flows(&mut self) -> Result<Flows> {
+        let mut flows = Flows::default();
+        let Some(Installed { rules, .. }) = &self.installed else {
+            return Ok(flows);
+        };
+        for table in rules.tables.iter().filter(|table| !table.flows.is_empty()) {
+            let (family, name) = (table.family, &rules.name);
+            flows.all += self.table.count(family, name, STOPPED)?;
+            flows.no_room += self.table.count(family, name, NO_ROOM)?;
+            let life_left = |row: &[u8]| messages::elements(row).filter_map(|e| e.expires).collect();
+            let going: Vec<Duration> = self.table.elements(family, name, FLOWS, life_left)?;
+            let closing = self.table.elements(family, name, CLOSING, life_left)?;
+            let heard = closing.iter().filter(|left| **left > CLOSING_LIFE - ENDED_AFTER);
+            flows.left += going.len() + heard.count();
+            let beyond_syn = going.iter().filter(|left| **left > SYN_LIFE);
+            flows.answered += beyond_syn.count() + closing.len();
+        }
+        Ok(flows)
     }
 
     fn exposed(&self) -> bool {
@@ -396,13 +476,13 @@ impl Backend for Nft {
             return true;
         };
         let rules = &installed.rules;
-        let has_rules = self.table.has_rules(rules);
+        let has_rules = self.table.has_rules(rules, !installed.rules_up);
         // Kept, in case that somebody removes it all.
-        if let Ok(counted) = self.table.syns_stopped(&rules.table) {
+        if let Ok(counted) = self.table.all_stopped(rules) {
             installed.counted = counted;
         }
         // What can't be read (a torn dump) may still be there.
-        !installed.rules_up || has_rules.unwrap_or_else(|r| r.errno != Errno::ENOENT)
+        has_rules.unwrap_or_else(|r| r.errno != Errno::ENOENT)
     }
 
     fn empties_queues(&self) -> bool {
@@ -418,7 +498,14 @@ impl Backend for Nft {
             return Ok(());
         };
         if self.changed {
-            gone(self.table.commit(&messages::delete(&rules.table)))?;
+            match self.table.commit(&messages::delete(rules)) {
+                // Others may have removed some of it.
+                Err(refusal) if refusal.errno == Errno::ENOENT => {
+                    let name = rules.name.clone();
+                    self.table.delete_all(&name)?;
+                }
+                done => done?,
+            }
         }
         self.installed = None;
         if let Some(watchdog) = self.watchdog.take() {
@@ -434,8 +521,26 @@ fn time_left(until: Deadline) -> Result<Duration> {
     Ok(left)
 }
 
-/// What a refusal to create the table means, in words that say what to do.
-fn explain(refusal: &Refusal, translates: bool) -> anyhow::Error {
+/// What a kernel that lacks something may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    Nat,
+    Dup,
+    Other,
+}
+
+impl Lack {
+    fn of(rules: &Ruleset) -> Lack {
+        match (rules.translates(), rules.diverts()) {
+            (true, _) => Lack::Nat,
+            (_, true) => Lack::Dup,
+            _ => Lack::Other,
+        }
+    }
+}
+
+/// What a refusal to create the tables means, in words that say what to do.
+fn explain(refusal: &Refusal, lacks: Lack) -> anyhow::Error {
     match refusal.errno {
         Errno::EPERM | Errno::EACCES => anyhow!(crate::caps::NEEDED),
         Errno::EMSGSIZE => anyhow!(
@@ -444,12 +549,17 @@ fn explain(refusal: &Refusal, translates: bool) -> anyhow::Error {
         ),
         // EOPNOTSUPP: the whole of it (nfnetlink_rcv_batch()).
         Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT => {
-            match translates {
-                true => Lacking::nat(refusal).into(),
-                false => {
-                    Lacking(format!("this kernel lacks a part of nf_tables: {refusal}")).into()
+            match lacks {
+                Lack::Nat => Lacking::nat(refusal),
+                Lack::Dup => Lacking(format!(
+                    "--syn divert needs nft's dup (are the modules nft_dup_ipv4 and nft_dup_ipv6 \
+                     missing?): {refusal}"
+                )),
+                Lack::Other => {
+                    Lacking(format!("this kernel lacks a part of nf_tables: {refusal}"))
                 }
             }
+            .into()
         }
         _ => anyhow!("nf_tables refused the rules: {refusal}"),
     }
@@ -468,11 +578,13 @@ mod tests {
             (Errno::EMSGSIZE, "--port"),
             (Errno::ENOMEM, "refused the rules"),
         ] {
-            let said = explain(&errno.into(), false).to_string();
+            let said = explain(&errno.into(), Lack::Other).to_string();
             assert!(said.contains(says), "{errno}: {said}");
             assert!(!said.contains('\n'), "{errno}: {said}");
         }
-        let no_nat = explain(&Errno::ENOENT.into(), true);
+        let no_dup = explain(&Errno::ENOENT.into(), Lack::Dup).to_string();
+        assert!(no_dup.contains("nft_dup_ipv4"), "{no_dup}");
+        let no_nat = explain(&Errno::ENOENT.into(), Lack::Nat);
         assert!(no_nat.is::<Lacking>());
         assert!(no_nat.to_string().contains("nf_nat"), "{no_nat}");
     }

@@ -1,6 +1,6 @@
 //! What nf_tables needs and the `nftnl` crate does not offer: owner tables, timed and interval sets,
-//! flushing a set, negated look-ups, named counters, the type of an address, a port as all that
-//! changes. Each is a message or an expression like the crate's own.
+//! sets that packets fill, flushing a set, negated look-ups, named counters, the type of an address, a
+//! port as all that changes, a copy to a neighbour, a header's field as it is to be. Each is a message or an expression like the crate's own.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_void};
@@ -43,8 +43,36 @@ impl SetKey for Interface {
     }
 }
 
+/// The addresses and ports of both ends of a connection as a set key: nft's `ipv4_addr . inet_service .
+/// ipv4_addr . inet_service`. A type of several parts is their numbers (7, 13 and, for IPv6, 8), six
+/// bits each; each part fills whole registers of four bytes.
+pub struct FlowV4;
+
+impl SetKey for FlowV4 {
+    const TYPE: u32 = 7 << 18 | 13 << 12 | 7 << 6 | 13;
+    const LEN: u32 = 4 * 4;
+
+    fn data(&self) -> Box<[u8]> {
+        Box::new([]) // packets fill the set, not we
+    }
+}
+
+/// See [`FlowV4`].
+pub struct FlowV6;
+
+impl SetKey for FlowV6 {
+    const TYPE: u32 = 8 << 18 | 13 << 12 | 8 << 6 | 13;
+    const LEN: u32 = 2 * 16 + 2 * 4;
+
+    fn data(&self) -> Box<[u8]> {
+        Box::new([])
+    }
+}
+
 /// A table with a comment.
 pub struct CommentedTable<'a> {
+    /// Whose packets it is about.
+    pub family: ProtoFamily,
     /// Its name.
     pub name: &'a CStr,
     /// What `nft list` shows as its comment, in the table's userdata.
@@ -66,7 +94,7 @@ unsafe impl NlMsg for CommentedTable<'_> {
         // comment's length is given.
         unsafe {
             let t = table.as_ptr();
-            sys::nftnl_table_set_u32(t, sys::NFTNL_TABLE_FAMILY as u16, libc::NFPROTO_INET as u32);
+            sys::nftnl_table_set_u32(t, sys::NFTNL_TABLE_FAMILY as u16, self.family as u32);
             sys::nftnl_table_set_str(t, sys::NFTNL_TABLE_NAME as u16, self.name.as_ptr());
             if self.owned {
                 sys::nftnl_table_set_u32(t, sys::NFTNL_TABLE_FLAGS as u16, NFT_TABLE_F_OWNER);
@@ -77,12 +105,8 @@ unsafe impl NlMsg for CommentedTable<'_> {
                 comment.as_ptr().cast(),
                 comment.len() as u32,
             );
-            let header = header(
-                buf,
-                libc::NFT_MSG_NEWTABLE,
-                libc::NLM_F_CREATE | libc::NLM_F_EXCL,
-                seq,
-            );
+            let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+            let header = header(buf, self.family, libc::NFT_MSG_NEWTABLE, flags, seq);
             sys::nftnl_table_nlmsg_build_payload(header, t);
             sys::nftnl_table_free(t);
         }
@@ -115,7 +139,7 @@ pub fn comment_in(mut userdata: &[u8]) -> &[u8] {
 /// gate is open.
 pub struct Counter<'a> {
     /// The table that it is in.
-    pub table: &'a CStr,
+    pub table: &'a Table,
     /// Its name.
     pub name: &'a CStr,
 }
@@ -127,19 +151,17 @@ unsafe impl NlMsg for Counter<'_> {
             // SAFETY: takes nothing; null is checked by `allocated`.
             unsafe { sys::nftnl_obj_alloc() },
         );
+        let family = self.table.get_family();
         // SAFETY: as for CommentedTable; the type is set before what depends on it.
         unsafe {
             let o = object.as_ptr();
-            sys::nftnl_obj_set_u32(o, sys::NFTNL_OBJ_FAMILY as u16, libc::NFPROTO_INET as u32);
-            sys::nftnl_obj_set_str(o, sys::NFTNL_OBJ_TABLE as u16, self.table.as_ptr());
+            sys::nftnl_obj_set_u32(o, sys::NFTNL_OBJ_FAMILY as u16, family as u32);
+            let table = self.table.get_name();
+            sys::nftnl_obj_set_str(o, sys::NFTNL_OBJ_TABLE as u16, table.as_ptr());
             sys::nftnl_obj_set_str(o, sys::NFTNL_OBJ_NAME as u16, self.name.as_ptr());
             sys::nftnl_obj_set_u32(o, sys::NFTNL_OBJ_TYPE as u16, NFT_OBJECT_COUNTER);
-            let header = header(
-                buf,
-                libc::NFT_MSG_NEWOBJ,
-                libc::NLM_F_CREATE | libc::NLM_F_EXCL,
-                seq,
-            );
+            let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+            let header = header(buf, family, libc::NFT_MSG_NEWOBJ, flags, seq);
             sys::nftnl_obj_nlmsg_build_payload(header, o);
             sys::nftnl_obj_free(o);
         }
@@ -192,6 +214,149 @@ impl Expression for LookUp<'_> {
                 let inverted = libc::NFT_LOOKUP_F_INV as u32;
                 sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_LOOKUP_FLAGS as u16, inverted);
             }
+        }
+        expr
+    }
+}
+
+/// A field of a packet's headers.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    /// Which header: `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
+    pub base: libc::c_int,
+    /// Where in it, in bytes.
+    pub offset: u32,
+    /// How many bytes.
+    pub length: u32,
+}
+
+/// The expression that loads a field into any register: four bytes from
+/// `NFT_REG32_00` on, of which `NFT_REG_1` is another name.
+pub struct Load {
+    /// From where.
+    pub field: Field,
+    /// Where to.
+    pub register: u32,
+}
+
+impl Expression for Load {
+    fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
+        // SAFETY: the name of the expression is NUL-terminated; null is checked.
+        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"payload".as_ptr()) });
+        // SAFETY: `expr` is live and owned by the caller from here on; all four are u32.
+        unsafe {
+            let e = expr.as_ptr();
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_PAYLOAD_DREG as u16, self.register);
+            set_field(e, self.field);
+        }
+        expr
+    }
+}
+
+/// The expression that writes what is in register 1 to a field: `ip daddr set ADDRESS`. TCP's checksum
+/// is corrected, and that of an IPv4 header.
+pub struct Store {
+    /// Where to: an address.
+    pub field: Field,
+    /// Where the checksum of that header is, if it has one.
+    pub checksum: Option<u32>,
+}
+
+impl Expression for Store {
+    fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
+        // linux/netfilter/nf_tables.h
+        const NFT_PAYLOAD_CSUM_INET: u32 = 1;
+        const NFT_PAYLOAD_L4CSUM_PSEUDOHDR: u32 = 1;
+        // SAFETY: the name of the expression is NUL-terminated; null is checked.
+        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"payload".as_ptr()) });
+        // SAFETY: `expr` is live and owned by the caller from here on; all are u32.
+        unsafe {
+            let e = expr.as_ptr();
+            let register = libc::NFT_REG_1 as u32;
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_PAYLOAD_SREG as u16, register);
+            set_field(e, self.field);
+            if let Some(offset) = self.checksum {
+                let kind = NFT_PAYLOAD_CSUM_INET;
+                sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_PAYLOAD_CSUM_TYPE as u16, kind);
+                sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_PAYLOAD_CSUM_OFFSET as u16, offset);
+            }
+            let flags = NFT_PAYLOAD_L4CSUM_PSEUDOHDR;
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_PAYLOAD_FLAGS as u16, flags);
+        }
+        expr
+    }
+}
+
+/// # Safety
+/// `expr` is a live expression `payload`.
+unsafe fn set_field(expr: *mut sys::nftnl_expr, field: Field) {
+    // SAFETY: handed on to the caller; all three are u32.
+    unsafe {
+        sys::nftnl_expr_set_u32(expr, sys::NFTNL_EXPR_PAYLOAD_BASE as u16, field.base as u32);
+        sys::nftnl_expr_set_u32(expr, sys::NFTNL_EXPR_PAYLOAD_OFFSET as u16, field.offset);
+        sys::nftnl_expr_set_u32(expr, sys::NFTNL_EXPR_PAYLOAD_LEN as u16, field.length);
+    }
+}
+
+/// The expression that puts the key that begins in register 1 into a set, or takes it out:
+/// `update @SET { … timeout … }`, `delete @SET { … }`.
+pub struct Change<'a> {
+    /// The set's name.
+    pub set: &'a CStr,
+    /// Its number, for when it is made by the same transaction.
+    pub id: u32,
+    /// How long it stays there; `None`: it goes.
+    pub stays: Option<Duration>,
+}
+
+impl Expression for Change<'_> {
+    fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
+        // linux/netfilter/nf_tables.h, enum nft_dynset_ops; deletion since Linux 5.4
+        const NFT_DYNSET_OP_UPDATE: u32 = 1;
+        const NFT_DYNSET_OP_DELETE: u32 = 2;
+        // SAFETY: the name of the expression is NUL-terminated; null is checked.
+        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"dynset".as_ptr()) });
+        // SAFETY: `expr` is live and owned by the caller from here on; the name is copied, the timeout
+        // is a u64, in milliseconds, the others are u32.
+        unsafe {
+            let e = expr.as_ptr();
+            let register = libc::NFT_REG_1 as u32;
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_DYNSET_SREG_KEY as u16, register);
+            sys::nftnl_expr_set_str(e, sys::NFTNL_EXPR_DYNSET_SET_NAME as u16, self.set.as_ptr());
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_DYNSET_SET_ID as u16, self.id);
+            let operation = match self.stays {
+                Some(_) => NFT_DYNSET_OP_UPDATE,
+                None => NFT_DYNSET_OP_DELETE,
+            };
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_DYNSET_OP as u16, operation);
+            if let Some(timeout) = self.stays {
+                let ms = timeout_ms(timeout);
+                sys::nftnl_expr_set_u64(e, sys::NFTNL_EXPR_DYNSET_TIMEOUT as u16, ms);
+            }
+        }
+        expr
+    }
+}
+
+/// The expression `dup to ADDRESS device INTERFACE`, with the address and the interface's number in
+/// those registers.
+pub struct Copy {
+    /// The address.
+    pub to: Register,
+    /// The number of the interface.
+    pub device: Register,
+}
+
+impl Expression for Copy {
+    fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
+        // SAFETY: the name of the expression is NUL-terminated; null is checked.
+        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"dup".as_ptr()) });
+        // SAFETY: `expr` is live and owned by the caller from here on; both are u32.
+        unsafe {
+            let e = expr.as_ptr();
+            let (to, device) = (self.to.to_raw(), self.device.to_raw());
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_DUP_SREG_ADDR as u16, to);
+            sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_DUP_SREG_DEV as u16, device);
         }
         expr
     }
@@ -313,7 +478,7 @@ pub fn named_set<'a, K: SetKey>(
     id: u32,
     flags: libc::c_int,
 ) -> Set<'a, K> {
-    let set = Set::<K>::new_named(name, id, table, ProtoFamily::Inet);
+    let set = Set::<K>::new_named(name, id, table, table.get_family());
     // SAFETY: the set is live, and this attribute is a u32.
     unsafe {
         sys::nftnl_set_set_u32(
@@ -321,6 +486,25 @@ pub fn named_set<'a, K: SetKey>(
             sys::NFTNL_SET_FLAGS as u16,
             flags as u32,
         );
+    }
+    set
+}
+
+/// A set that packets fill, of so many elements at most; `idle` is how long one stays, unless the
+/// packet says otherwise.
+pub fn flow_set<'a, K: SetKey>(
+    table: &'a Table,
+    name: &CStr,
+    id: u32,
+    most: u32,
+    idle: Duration,
+) -> Set<'a, K> {
+    let set = named_set(table, name, id, libc::NFT_SET_TIMEOUT | libc::NFT_SET_EVAL);
+    // SAFETY: the set is live; the size is a u32, the timeout a u64, in milliseconds.
+    unsafe {
+        let s = set.as_ptr().as_ptr();
+        sys::nftnl_set_set_u32(s, sys::NFTNL_SET_DESC_SIZE as u16, most);
+        sys::nftnl_set_set_u64(s, sys::NFTNL_SET_TIMEOUT as u16, timeout_ms(idle));
     }
     set
 }
@@ -405,23 +589,29 @@ unsafe impl NlMsg for FlushSet<'_> {
     unsafe fn write(&self, buf: *mut c_void, seq: u32, _: MsgType) {
         // SAFETY: the caller hands a buffer for the largest message; the set is live.
         unsafe {
-            let header = header(buf, libc::NFT_MSG_DELSETELEM, 0, seq);
+            let header = header(buf, self.0.get_family(), libc::NFT_MSG_DELSETELEM, 0, seq);
             sys::nftnl_set_elems_nlmsg_build_payload(header, self.0.as_ptr().as_ptr());
         }
     }
 }
 
-/// The start of an acknowledged message of the inet family.
+/// The start of an acknowledged message.
 ///
 /// # Safety
 /// `buf` has room for the largest message.
-unsafe fn header(buf: *mut c_void, kind: i32, flags: i32, seq: u32) -> *mut libc::nlmsghdr {
+unsafe fn header(
+    buf: *mut c_void,
+    family: ProtoFamily,
+    kind: i32,
+    flags: i32,
+    seq: u32,
+) -> *mut libc::nlmsghdr {
     // SAFETY: handed on to the caller.
     unsafe {
         sys::nftnl_nlmsg_build_hdr(
             buf.cast(),
             kind as u16,
-            libc::NFPROTO_INET as u16,
+            family as u16,
             (flags | libc::NLM_F_ACK) as u16,
             seq,
         )

@@ -1,0 +1,173 @@
+//! Asks the peer whether it takes connections to addresses that both hosts have, by connections of
+//! which a copy looks as if it went there ([`Disguised`]). Each is aborted as soon as it stands.
+
+use std::net::{SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, getsockname, getsockopt,
+    setsockopt, socket, sockopt,
+};
+
+use super::way::Question;
+use crate::gate::nft::disguise::{Disguise, Disguised};
+
+/// How many connections are made at a time.
+pub const AT_A_TIME: usize = 64;
+
+/// What the peer has to say to one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It takes it.
+    Accepted,
+    /// It does not.
+    Refused(Errno),
+    /// Nothing.
+    Silent,
+}
+
+/// Questions that are under way.
+pub struct Asking {
+    epoll: Epoll,
+    asked: Vec<Asked>,
+    /// Last, so that it goes last: aborts are disguised as well.
+    _disguised: Disguised,
+}
+
+struct Asked {
+    socket: OwnedFd,
+    to: SocketAddr,
+    answer: Answer,
+}
+
+impl Asking {
+    /// Asks all that have somewhere to be asked from. The rules that it takes are gone after `within`
+    /// at the latest.
+    ///
+    /// # Errors
+    /// This host can't ask; nothing was changed.
+    pub fn begin(id: &str, questions: &[Question], within: Duration) -> Result<Asking> {
+        let mut bound = Vec::new();
+        let mut disguises = Vec::new();
+        for question in questions {
+            let Some(from) = question.from else {
+                continue;
+            };
+            let (socket, from) = bound_socket(from.into()).context("a socket to ask the peer by")?;
+            disguises.push(Disguise {
+                from,
+                neighbour: question.neighbour,
+                to: question.to,
+            });
+            bound.push((socket, question));
+        }
+        let disguised = Disguised::wear(id, &disguises, within)?;
+        let mut asking = Asking {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            asked: Vec::with_capacity(bound.len()),
+            _disguised: disguised,
+        };
+        for (socket, question) in bound {
+            asking.ask(socket, question)?;
+        }
+        Ok(asking)
+    }
+
+    fn ask(&mut self, socket: OwnedFd, question: &Question) -> Result<()> {
+        let neighbour = SocketAddr::new(question.neighbour.address, question.to.port());
+        let neighbour = with_scope(neighbour, question.neighbour.device.index);
+        let answer = match connect(socket.as_raw_fd(), &SockaddrStorage::from(neighbour)) {
+            Ok(()) => Answer::Accepted,
+            Err(Errno::EINPROGRESS) => Answer::Silent,
+            Err(errno) => Answer::Refused(errno),
+        };
+        if answer == Answer::Silent {
+            let when = EpollEvent::new(EpollFlags::EPOLLOUT, self.asked.len() as u64);
+            self.epoll.add(&socket, when)?;
+        }
+        self.asked.push(Asked {
+            socket,
+            to: question.to,
+            answer,
+        });
+        Ok(())
+    }
+
+    /// Readable when there is an answer.
+    pub fn news(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
+    }
+
+    /// Takes in what was answered. Whether all have.
+    ///
+    /// # Errors
+    /// What epoll(7) says.
+    pub fn take(&mut self) -> Result<bool> {
+        let mut events = [EpollEvent::empty(); AT_A_TIME];
+        let ready = self.epoll.wait(&mut events, EpollTimeout::ZERO)?;
+        for event in &events[..ready] {
+            let Some(asked) = self.asked.get_mut(event.data() as usize) else {
+                continue;
+            };
+            asked.answer = match getsockopt(&asked.socket, sockopt::SocketError)? {
+                0 => Answer::Accepted,
+                errno => Answer::Refused(Errno::from_raw(errno)),
+            };
+            self.epoll.delete(&asked.socket)?;
+        }
+        Ok(!self.asked.iter().any(|a| a.answer == Answer::Silent))
+    }
+
+    /// What has been answered so far.
+    pub fn answers(&self) -> Vec<(SocketAddr, Answer)> {
+        let answers = self.asked.iter();
+        answers.map(|asked| (asked.to, asked.answer)).collect()
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        for asked in &self.asked {
+            // A reset, which ends it on both sides: what the peer said to a FIN would find no rule.
+            let abort = libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            };
+            let _ = setsockopt(&asked.socket, sockopt::Linger, &abort);
+        }
+        self.asked.clear();
+    }
+}
+
+fn bound_socket(from: std::net::IpAddr) -> nix::Result<(OwnedFd, SocketAddr)> {
+    let family = match from.is_ipv4() {
+        true => AddressFamily::Inet,
+        false => AddressFamily::Inet6,
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(family, SockType::Stream, flags, None)?;
+    let any_port = SocketAddr::new(from, 0);
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(any_port))?;
+    let name: SockaddrStorage = getsockname(socket.as_raw_fd())?;
+    let port = match (name.as_sockaddr_in(), name.as_sockaddr_in6()) {
+        (Some(v4), _) => v4.port(),
+        (_, Some(v6)) => v6.port(),
+        _ => 0,
+    };
+    Ok((socket, SocketAddr::new(from, port)))
+}
+
+/// A link-local address is an address of one link.
+fn with_scope(address: SocketAddr, device: u32) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => {
+            SocketAddrV6::new(*v6.ip(), v6.port(), 0, device).into()
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,105 @@
+use anyhow::Result;
+
+use crate::Host;
+
+/// The address that both nodes have, IPv4.
+pub const VIP: &str = "10.79.0.100";
+/// The address that both nodes have, IPv6.
+pub const VIP6: &str = "fd79::100";
+/// The addresses of the first node's own.
+pub const NODE_A: &str = "10.79.0.1";
+/// See [`NODE_A`].
+pub const NODE_A6: &str = "fd79::1";
+/// The addresses of the second node's own.
+pub const NODE_B: &str = "10.79.0.2";
+/// See [`NODE_B`].
+pub const NODE_B6: &str = "fd79::2";
+/// The address of the second node's own on the cable between the nodes.
+pub const CROSS_B: &str = "10.80.0.2";
+/// See [`CROSS_B`].
+pub const CROSS_B6: &str = "fd80::2";
+
+/// A pair of load balancers that share an address, and a client.
+///
+/// ```text
+///      client 10.79.0.9  fd79::9
+///         | eth0
+///    +----+----- Host "switch", a bridge ----+
+///    | eth0                                  | eth0
+///    a 10.79.0.1  fd79::1                    b 10.79.0.2  fd79::2
+///      10.79.0.100  fd79::100                  the same two on lo, not told to anybody
+///    | cross 10.80.0.1  fd80::1              | cross 10.80.0.2  fd80::2
+///    +---------------------------------------+
+/// ```
+///
+/// Whoever asks who has the shared addresses is told that `a` has; `b` takes packets to them all the
+/// same.
+#[derive(Debug)]
+pub struct Trio {
+    /// Who connects.
+    pub client: Host,
+    /// The node that has the shared addresses.
+    pub a: Host,
+    /// The other one.
+    pub b: Host,
+    _switch: Host,
+}
+
+impl Trio {
+    /// Makes all of them, addresses up.
+    pub fn new() -> Result<Self> {
+        let switch = Host::new()?;
+        let [client, a, b] = [switch.neighbour()?, switch.neighbour()?, switch.neighbour()?];
+        switch.run(["ip", "link", "add", "lan", "type", "bridge", "stp_state", "0"])?;
+        switch.run(["ip", "link", "set", "lan", "up"])?;
+        for (n, host, v4, v6) in [
+            (1, &client, "10.79.0.9", "fd79::9"),
+            (2, &a, NODE_A, NODE_A6),
+            (3, &b, NODE_B, NODE_B6),
+        ] {
+            let port = format!("port{n}");
+            switch.plug(&port, host, "eth0")?;
+            switch.run(["ip", "link", "set", &port, "master", "lan", "up"])?;
+            up(host, "eth0", v4, v6)?;
+        }
+        a.plug("cross", &b, "cross")?;
+        up(&a, "cross", "10.80.0.1", "fd80::1")?;
+        up(&b, "cross", CROSS_B, CROSS_B6)?;
+        shared(&a, "eth0")?;
+        // Before the addresses are there: it neither answers for what is on lo, nor asks in its name.
+        let quiet = ["net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2"];
+        b.run(["sysctl", "-q"].into_iter().chain(quiet))?;
+        shared(&b, "lo")?;
+        Ok(Self {
+            client,
+            a,
+            b,
+            _switch: switch,
+        })
+    }
+
+    /// How large packets on the cable between the nodes can be.
+    pub fn cross_mtu(&self, bytes: u32) -> Result<()> {
+        for host in [&self.a, &self.b] {
+            host.run(["ip", "link", "set", "cross", "mtu", &bytes.to_string()])?;
+        }
+        Ok(())
+    }
+}
+
+fn up(host: &Host, port: &str, v4: &str, v6: &str) -> Result<()> {
+    let (v4, v6) = (format!("{v4}/24"), format!("{v6}/64"));
+    host.run(["ip", "address", "add", &v4, "dev", port])?;
+    host.run(["ip", "address", "add", &v6, "dev", port, "nodad"])?;
+    host.run(["ip", "link", "set", port, "up"])?;
+    Ok(())
+}
+
+/// `/32` and `/128`, and never a source that is chosen by itself.
+fn shared(host: &Host, port: &str) -> Result<()> {
+    host.run(["ip", "address", "add", &format!("{VIP}/32"), "dev", port])?;
+    let v6 = format!("{VIP6}/128");
+    let add = ["ip", "address", "add", &v6, "dev", port, "nodad"];
+    host.run(add.into_iter().chain(["preferred_lft", "0"]))?;
+    Ok(())
+}
