@@ -13,7 +13,7 @@ CARGO ?= cargo
 # What the build, the demo and the tests need of Debian; see scripts/install-packages.
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
 DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
-TEST_PACKAGES := bsdutils fish mandoc nginx-light procps python3 strace zsh
+TEST_PACKAGES := bsdutils ethtool fish mandoc nginx-light procps python3 strace zsh
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
 .PHONY: all demo test test-all test-long figures test-kernels test-kernel lint install uninstall clean \

@@ -409,9 +409,9 @@ impl Syn {
                     .to_owned(),
             ),
             ("divert", Some(peers)) => Peers::parse(peers).map(Syn::Divert),
-            ("divert", None) => Err(
-                "where to? expected the address of the peer, as in divert=10.0.0.2".to_owned(),
-            ),
+            ("divert", None) => {
+                Err("where to? expected the address of the peer, as in divert=10.0.0.2".to_owned())
+            }
             _ => Err("expected drop, hold, auto, redirect=PORT or divert=ADDR".to_owned()),
         }
     }

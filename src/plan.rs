@@ -298,7 +298,9 @@ impl Plan {
             line(format!("and until this succeeds: sh -c '{check}'"));
         }
         let open = match &self.syn {
-            SynAction::Drop | SynAction::Redirect(_) | SynAction::Divert(_) => "and open".to_owned(),
+            SynAction::Drop | SynAction::Redirect(_) | SynAction::Divert(_) => {
+                "and open".to_owned()
+            }
             SynAction::Hold { .. } => format!(
                 "let the held SYNs go within {}, and open",
                 shown(self.release_timeout)

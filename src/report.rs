@@ -12,9 +12,9 @@ use nix::sys::signal::Signal;
 use serde::Serialize;
 
 use crate::exit::{Exit, NOT_KEPT, NOT_RUN};
+use crate::gate::{Diversion, Flows};
 use crate::listen_port::ListenPorts;
 use crate::plan::Plan;
-use crate::gate::{Diversion, Flows};
 use crate::ports::PortSet;
 use crate::sockets::drained::Left;
 use crate::sockets::holders::{Holders, names};
@@ -420,7 +420,10 @@ fn closed_words(e: &Evidence) -> String {
         );
     }
     if let Some(divert) = e.divert {
-        return format!("{ports} was diverted for {time}, {}", diverted_words(divert));
+        return format!(
+            "{ports} was diverted for {time}, {}",
+            diverted_words(divert)
+        );
     }
     match e.closed.syns_stopped {
         None => format!("{ports} was closed for {time}"),

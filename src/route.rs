@@ -28,7 +28,13 @@ pub struct NextHop {
     pub address: IpAddr,
     /// The interface.
     pub device: Device,
+    /// Its Ethernet address, if it has one, and the kernel knows it just now.
+    pub ether: Option<Ether>,
 }
+
+/// An Ethernet address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ether(pub [u8; 6]);
 
 /// What the kernel does with a packet to an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +98,13 @@ impl fmt::Display for Device {
     }
 }
 
+impl fmt::Display for Ether {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}({})", self.index)
@@ -151,10 +164,22 @@ impl Routing {
         self.dump(libc::RTM_GETADDR, own)
     }
 
+    /// The Ethernet address of a neighbour, if the kernel knows it just now.
+    ///
+    /// # Errors
+    /// What the kernel refuses with.
+    pub fn ether(&mut self, address: IpAddr, device: Device) -> Result<Option<Ether>, Refusal> {
+        let known = self.dump(libc::RTM_GETNEIGH, neighbour)?;
+        let found = known
+            .into_iter()
+            .find(|(at, index, _)| (*at, *index) == (address, device.index));
+        Ok(found.map(|(_, _, ether)| ether))
+    }
+
     fn dump<T>(&mut self, kind: u16, read: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Refusal> {
         let mut rows = Vec::new();
         let flags = libc::NLM_F_DUMP as u16;
-        // Room for the longest header of the two, struct ifinfomsg; all families.
+        // Room for the longest header of them, struct ifinfomsg; all families.
         let body = [libc::AF_UNSPEC as u8; 16];
         self.socket
             .request(kind, flags, &body, |_, row| rows.extend(read(row)))?;
@@ -241,6 +266,19 @@ fn own(row: &[u8]) -> Option<Own> {
     })
 }
 
+/// A `struct ndmsg` and its attributes.
+fn neighbour(row: &[u8]) -> Option<(IpAddr, u32, Ether)> {
+    const NDA_DST: u16 = 1;
+    const NDA_LLADDR: u16 = 2;
+    let (device, rest) = (number(row.get(4..)?)?, row.get(12..)?);
+    let ether = attribute(rest, NDA_LLADDR)?;
+    Some((
+        attribute(rest, NDA_DST).and_then(address)?,
+        device,
+        Ether(ether.try_into().ok()?),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,6 +346,18 @@ mod tests {
     }
 
     #[test]
+    fn a_neighbour_has_an_ethernet_address_or_none() {
+        let header = [2, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 1];
+        let ether = [0x02, 0xa, 0, 0, 0, 0xff];
+        let bytes = row(&header, &[(1, &[10, 0, 0, 2]), (2, &ether)]);
+        let (address, device, known) = neighbour(&bytes).unwrap();
+        assert_eq!((address, device), (IpAddr::from([10, 0, 0, 2]), 3));
+        assert_eq!(known.to_string(), "02:0a:00:00:00:ff");
+        // Asked for, not answered.
+        assert_eq!(neighbour(&row(&header, &[(1, &[10, 0, 0, 2])])), None);
+    }
+
+    #[test]
     fn names_fit() {
         assert_eq!(Device::new(1, "eth0").to_string(), "eth0");
         let long = Device::new(1, "a-name-that-is-too-long");
@@ -320,6 +370,7 @@ mod tests {
             route(&bytes);
             link(&bytes);
             own(&bytes);
+            neighbour(&bytes);
         }
     }
 }

@@ -19,8 +19,8 @@ use crate::gate::{self, Deadline, Gate, Steer};
 use crate::plan::{Listeners, Plan, Refused};
 use crate::ports::PortSet;
 use crate::report::{
-    Closed, DivertRow, Ending, Evidence, HoldRow, Outcome, RedirectRow, Report, StandbyEnd, StandbyRow,
-    conclude, exit_words, signal_name,
+    Closed, DivertRow, Ending, Evidence, HoldRow, Outcome, RedirectRow, Report, StandbyEnd,
+    StandbyRow, conclude, exit_words, signal_name,
 };
 use crate::say::{Level, Say};
 use crate::signals::{Caught, Signals};
@@ -112,7 +112,13 @@ fn carry_out(
         on_the_way.warn_of_interfaces(report);
         on_the_way.go_ahead()?;
         let until = Instant::now() + plan.max_closed;
-        let (gate, work) = close(plan, until, say, report, &mut warnings)?;
+        let (mut gate, work) = close(plan, until, say, report, &mut warnings)?;
+        if let (Some(gate), Work::Divert(_)) = (&mut gate, &work) {
+            let spared = sockets.half_open().and_then(|all| gate.spare(&all));
+            if let Err(error) = spared {
+                warnings.push(format!("half-open connections may be cut: {error:#}"));
+            }
+        }
         Ok((before, until, gate, work))
     })();
     let (before, until, gate, work) = match closed {

@@ -4,72 +4,49 @@
 mod harness;
 mod killing;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::ffi::OsStr;
+use std::time::{Duration, Instant};
 
+use harness::instance::{Instance, ask};
 use harness::latch::Latch;
-use harness::{Backend, Call, Outcome, call, wait_shut, words};
-use testkit::services::Serve;
-use testkit::{Host, Load, NODE_B, NODE_B6, Running, Trio, VIP, VIP6};
+use harness::{
+    Backend, Call, Outcome, SOON, call, gated, has_taken_its_signals, shut, wait_shut, words,
+};
+use killing::Moment;
+use nix::sys::signal::Signal;
+use testkit::services::{Haproxy, HaproxyConfig, Serve};
+use testkit::{
+    CROSS_B, CROSS_B6, Hold, Host, Load, NODE_A, NODE_B, NODE_B6, Running, Trio, VIP, VIP6, slow,
+    wait_until,
+};
 
 const LONG: Duration = Duration::from_secs(60);
-
-/// An instance that notes whom it has accepted.
-struct Instance {
-    _process: Running,
-    accepted: PathBuf,
-}
-
-impl Instance {
-    fn start(host: &Host, server: Serve) -> Instance {
-        let accepted = host.dir().join("accepted");
-        std::fs::write(&accepted, "").unwrap();
-        let process = server.log_accepts(&accepted).start(host).unwrap();
-        Instance {
-            _process: process,
-            accepted,
-        }
-    }
-
-    fn accepted(&self) -> Vec<SocketAddr> {
-        let log = std::fs::read_to_string(&self.accepted).unwrap();
-        log.lines().map(|line| line.parse().unwrap()).collect()
-    }
-
-    /// Those of clients: not the run that asks.
-    fn count(&self) -> usize {
-        let of_clients = |a: &SocketAddr| ["10.79.0.9", "fd79::9"].contains(&&*a.ip().to_string());
-        self.accepted().into_iter().filter(of_clients).count()
-    }
-}
+/// The client's addresses: not those of a run that asks its peer.
+const CLIENTS: [&str; 2] = ["10.79.0.9", "fd79::9"];
 
 /// The service, on all addresses of both nodes.
 fn both(trio: &Trio) -> [Instance; 2] {
-    [&trio.a, &trio.b].map(|host| {
-        let server = Serve::on("0.0.0.0:80").and_on("[::]:80");
-        Instance::start(host, server)
-    })
+    let on_all = || Serve::on("0.0.0.0:80").and_on("[::]:80");
+    [&trio.a, &trio.b].map(|host| Instance::start(host, "accepted", on_all()))
 }
 
-fn divert<'a>(trio: &'a Trio, options: &str) -> Call<'a> {
-    let divert = format!(
-        "--port 80 --syn divert={NODE_B},{NODE_B6} --to {VIP},{VIP6} --drain 0s {options}"
-    );
+/// Both send back what they get, IPv4.
+fn both_echo(trio: &Trio) -> [Running; 2] {
+    let echo = || {
+        Serve::on(format!("{VIP}:80"))
+            .and_on(format!("[{VIP6}]:80"))
+            .echo()
+    };
+    [&trio.a, &trio.b].map(|host| echo().start(host).unwrap())
+}
+
+fn divert_to<'a>(trio: &'a Trio, peer: &str, options: &str) -> Call<'a> {
+    let divert = format!("--port 80 --syn divert={peer} --to {VIP},{VIP6} --drain 0s {options}");
     call(&trio.a, words(&divert)).on(Backend::Nft)
 }
 
-/// One request and its answer.
-fn ask(from: &Host, to: &str) {
-    let load = Load::to(to).rate(1_000).timeout(LONG);
-    let load = load.duration(Duration::from_millis(1));
-    let report = load.start(from).unwrap().finish().unwrap();
-    assert_eq!(
-        (report.ok, report.failed()),
-        (report.sent, 0),
-        "{to}: {report}"
-    );
-    assert!(report.sent > 0);
+fn divert<'a>(trio: &'a Trio, options: &str) -> Call<'a> {
+    divert_to(trio, &format!("{NODE_B},{NODE_B6}"), options)
 }
 
 fn figure(outcome: &Outcome, name: &str) -> u64 {
@@ -79,30 +56,792 @@ fn figure(outcome: &Outcome, name: &str) -> u64 {
         .unwrap_or_else(|| panic!("{outcome:?}"))
 }
 
+/// A connection over which something goes forth and back all the time.
+fn flowing(host: &Host, to: &str) -> Hold {
+    Hold::start(host, to, Duration::from_millis(2), LONG).unwrap()
+}
+
+#[track_caller]
+fn whole(hold: Hold) {
+    let report = hold.stop().unwrap();
+    assert_eq!(report.broken, None, "{report:?}");
+    assert!(report.echoes > 0, "{report:?}");
+}
+
+fn established(host: &Host) -> usize {
+    let rows = ["ss", "-Htn", "state", "established", "( sport = :80 )"];
+    host.must(rows).lines().count()
+}
+
+#[allow(clippy::disallowed_macros)] // figures for whoever runs the tests by hand
+fn tell(figures: &str) {
+    eprintln!("{figures}");
+}
+
+// Who goes where ----------------------------------------------------------------------------------
+
 #[test]
 fn new_connections_go_to_the_peer() {
     let trio = Trio::new().unwrap();
     let [at_a, at_b] = both(&trio);
     let before = trio.a.ruleset();
     let mut latch = Latch::new(&trio.a, "down");
-    let call = divert(&trio, "-v");
+    let call = divert(&trio, "--allow-local --allow-from 10.79.0.8");
     let run = call.start(["sh", "-c", &latch.hold()]);
     latch.wait();
     wait_shut(&trio.a, &[80]);
-    for to in [format!("{VIP}:80"), format!("[{VIP6}]:80")] {
-        ask(&trio.client, &to);
+    let vips = [format!("{VIP}:80"), format!("[{VIP6}]:80")];
+    for to in &vips {
+        ask(&trio.client, to);
     }
     assert_eq!(at_a.count(), 0, "{:?}", at_a.accepted());
-    let diverted = at_b.count();
+    let diverted = at_b.count_from(&CLIENTS);
     assert!(diverted >= 2, "{:?}", at_b.accepted());
+    for client in CLIENTS {
+        assert!(at_b.count_from(&[client]) > 0, "{:?}", at_b.accepted());
+    }
+    // To an address that the peer has not; from who is let through; from this host itself.
+    ask(&trio.client, &format!("{NODE_A}:80"));
+    assert!(at_a.count_from(&CLIENTS) > 0);
+    trio.client
+        .must(words("ip address add 10.79.0.8/24 dev eth0"));
+    let load = Load::to(&vips[0]).rate(1_000).sources(["10.79.0.8"]);
+    let load = load.duration(Duration::from_millis(1)).start(&trio.client);
+    assert_eq!(load.unwrap().finish().unwrap().failed(), 0);
+    assert!(at_a.count_from(&["10.79.0.8"]) > 0);
+    let of_others = at_a.count();
+    vips.iter().for_each(|to| ask(&trio.a, to));
+    assert!(at_a.count() > of_others);
+    assert_eq!(at_b.count_from(&CLIENTS), diverted);
+
     latch.release();
     let outcome = call.end(run);
     assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(outcome.report["action"], "divert");
     assert_eq!(figure(&outcome, "diverted"), diverted as u64, "{outcome:?}");
+    assert_eq!(figure(&outcome, "finished"), diverted as u64, "{outcome:?}");
     assert_eq!(figure(&outcome, "cut"), 0);
-    eprintln!("{}", outcome.stderr);
-    ask(&trio.client, &format!("{VIP}:80"));
-    assert!(at_a.count() > 0);
-    assert_eq!(at_b.count(), diverted);
+    assert_eq!(outcome.report["syns_stopped"], diverted);
+    let told = format!("{diverted} connections went to {NODE_B}, {NODE_B6}");
+    assert!(outcome.stderr.contains(&told), "{outcome:?}");
+    let of_clients = at_a.count_from(&CLIENTS);
+    ask(&trio.client, &vips[0]);
+    assert!(at_a.count_from(&CLIENTS) > of_clients, "here again");
+    assert_eq!(at_b.count_from(&CLIENTS), diverted);
     assert_eq!(trio.a.ruleset(), before);
+}
+
+/// What this host forwards is not for its own service, whatever its port.
+#[test]
+fn connections_to_other_hosts_are_let_be() {
+    let trio = Trio::new().unwrap();
+    let [_at_a, at_b] = both(&trio);
+    trio.a.must(words("sysctl -qw net.ipv4.ip_forward=1"));
+    // The client reaches the other node's end of the cross cable by way of the first node.
+    trio.client
+        .must(["ip", "route", "add", "10.80.0.0/24", "via", NODE_A]);
+    let mut latch = Latch::new(&trio.a, "down");
+    let call = call(&trio.a, words(&format!("--port 80 --syn divert={NODE_B}")));
+    let call = call.args(words(
+        "--to 10.79.0.0/16,10.80.0.0/16 --no-peer-check --drain 0s",
+    ));
+    let run = call.on(Backend::Nft);
+    let started = run.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    ask(&trio.client, &format!("{CROSS_B}:80"));
+    assert!(at_b.count_from(&CLIENTS) > 0);
+    latch.release();
+    let outcome = run.end(started);
+    assert_eq!(
+        (outcome.code, figure(&outcome, "diverted")),
+        (0, 0),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn established_connections_stay_and_diverted_ones_finish() {
+    let trio = Trio::new().unwrap();
+    let _echo = both_echo(&trio);
+    let vips = [format!("{VIP}:80"), format!("[{VIP6}]:80")];
+    let at_a: Vec<Hold> = vips.iter().map(|to| flowing(&trio.client, to)).collect();
+    let mut latch = Latch::new(&trio.a, "down");
+    let call = divert(&trio, "");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    wait_shut(&trio.a, &[80]);
+    let at_b: Vec<Hold> = vips.iter().map(|to| flowing(&trio.client, to)).collect();
+    assert_eq!((established(&trio.a), established(&trio.b)), (2, 2));
+
+    latch.release();
+    wait_until(SOON, "an open gate", || shut(&trio.a).is_empty()).unwrap();
+    let late = flowing(&trio.client, &vips[0]);
+    assert_eq!((established(&trio.a), established(&trio.b)), (3, 2));
+    assert!(gated(&trio.a), "the rules stay for the linger");
+    let status = trio.a.command(harness::SYNGATE).arg("status").output();
+    let status = String::from_utf8(status.unwrap().stdout).unwrap();
+    assert!(
+        status.contains("connections to its peer finish"),
+        "{status}"
+    );
+    at_b.into_iter().for_each(whole);
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let figures = ["diverted", "finished", "cut"].map(|name| figure(&outcome, name));
+    assert_eq!(figures, [2, 2, 0]);
+    assert_eq!(outcome.report["divert"]["linger_timed_out"], false);
+    at_a.into_iter().chain([late]).for_each(whole);
+}
+
+/// Its SYN-ACK was lost: when the client sends its SYN again, it is still this host's, which sends its
+/// SYN-ACK again as well. One from each node would be one too many.
+#[test]
+fn a_half_open_connection_stays() {
+    let trio = Trio::new().unwrap();
+    let _echo = both_echo(&trio);
+    let half_open = || {
+        let rows = ["ss", "-Htn", "state", "syn-recv"];
+        trio.a.must(rows).lines().count()
+    };
+    let deaf = "table inet deaf { chain in { type filter hook input priority 0;
+        tcp flags & (syn | ack) == syn | ack drop; }; }";
+    trio.client.must(["nft", deaf]);
+    let connect = |address: &str| {
+        let client = format!(
+            "import socket; s = socket.create_connection(('{address}', 80), 30)
+s.send(b'?'); assert s.recv(1) == b'?'"
+        );
+        let mut python = trio.client.command("python3");
+        trio.client.spawn(python.args(["-c", &client])).unwrap()
+    };
+    let mut clients = [connect(VIP), connect(VIP6)];
+    wait_until(SOON, "half-open connections", || half_open() == 2).unwrap();
+    let mut latch = Latch::new(&trio.a, "down");
+    let call = divert(&trio, "");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    wait_shut(&trio.a, &[80]);
+    let again = || harness::stopped_syns(&trio.a) >= 2;
+    wait_until(SOON, "SYNs sent again", again).unwrap();
+    trio.client.must(words("nft delete table inet deaf"));
+    for client in &mut clients {
+        assert!(client.wait().unwrap().success());
+    }
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(
+        (outcome.code, figure(&outcome, "diverted")),
+        (0, 0),
+        "{outcome:?}"
+    );
+}
+
+/// A client's port is used again at once, for the peer while the gate is closed, for this host once it
+/// is open, whatever the kernel remembers of the connection before.
+#[test]
+fn a_port_that_is_used_again_is_a_new_connection() {
+    let trio = Trio::new().unwrap();
+    let [at_a, at_b] = both(&trio);
+    let _echo = [&trio.a, &trio.b].map(|host| Serve::on("0.0.0.0:90").echo().start(host).unwrap());
+    let ask_from = |port: u16| {
+        let script = format!(
+            "import socket, struct
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(('10.79.0.9', {port})); s.connect(('{VIP}', 80))
+s.send(b'GET / HTTP/1.0\\r\\n\\r\\n')
+while s.recv(65536): pass
+s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); s.close()"
+        );
+        trio.client.must(["python3", "-c", &script]);
+    };
+    let mut latch = Latch::new(&trio.a, "down");
+    let call = divert(&trio, "--port 90");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    wait_shut(&trio.a, &[80, 90]);
+    let lingers = flowing(&trio.client, &format!("{VIP}:90"));
+    ask_from(40_001);
+    ask_from(40_001);
+    assert_eq!((at_a.count(), at_b.count_from(&CLIENTS)), (0, 2));
+    latch.release();
+    wait_until(SOON, "an open gate", || shut(&trio.a).is_empty()).unwrap();
+    ask_from(40_001);
+    ask_from(40_001);
+    assert_eq!((at_a.count(), at_b.count_from(&CLIENTS)), (2, 2));
+    assert!(gated(&trio.a), "the rules stay for the linger");
+    whole(lingers);
+    let outcome = call.end(run);
+    assert_eq!(
+        (outcome.code, figure(&outcome, "cut")),
+        (0, 0),
+        "{outcome:?}"
+    );
+}
+
+/// Both ways at once through both nodes, before, while and after the gate is closed.
+fn transfers(trio: &Trio, peer: &str, to: &str) {
+    let echo = "import socket, threading
+def echo(c):
+    while (part := c.recv(1 << 20)): c.sendall(part)
+    c.close()
+def serve(s):
+    while True: threading.Thread(target=echo, args=s.accept()[:1]).start()
+for to in (socket.AF_INET, '10.79.0.100'), (socket.AF_INET6, 'fd79::100'):
+    s = socket.create_server((to[1], 80), family=to[0])
+    threading.Thread(target=serve, args=(s,)).start()";
+    let _echo = [&trio.a, &trio.b].map(|host| {
+        let mut python = host.command("python3");
+        let server = host.spawn(python.args(["-c", echo])).unwrap();
+        wait_until(SOON, "both listeners", || {
+            host.must(["ss", "-Hltn", "sport = :80"]).lines().count() == 2
+        })
+        .unwrap();
+        server
+    });
+    let go = trio.client.dir().join("go");
+    let transfer = |name: &str| {
+        let half = trio.client.dir().join(name);
+        let script = format!(
+            "import hashlib, os, socket, threading, time
+s = socket.create_connection(('{to}', 80), 30); s.settimeout(30)
+data = os.urandom(1 << 20); sent = hashlib.sha256(); received = hashlib.sha256(); got = 0
+def send():
+    for n in range(64):
+        if n == 32:
+            open('{half}', 'w').close()
+            while not os.path.exists('{go}'): time.sleep(0.005)
+        s.sendall(data); sent.update(data)
+    s.shutdown(socket.SHUT_WR)
+sender = threading.Thread(target=send); sender.start()
+while (part := s.recv(1 << 20)): received.update(part); got += len(part)
+sender.join()
+assert got == 64 << 20, got
+assert sent.digest() == received.digest()",
+            half = half.display(),
+            go = go.display(),
+        );
+        let mut python = trio.client.command("python3");
+        let running = trio.client.spawn(python.args(["-c", &script])).unwrap();
+        let half_way = || half.exists();
+        wait_until(SOON, "half of it", half_way).unwrap();
+        running
+    };
+    let _ = std::fs::remove_file(&go);
+    let at_a = transfer("at_a");
+    let mut latch = Latch::new(&trio.a, "down");
+    let call = divert_to(trio, peer, "");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    wait_shut(&trio.a, &[80]);
+    let at_b = transfer("at_b");
+    assert_eq!((established(&trio.a), established(&trio.b)), (1, 1));
+    latch.release();
+    wait_until(SOON, "an open gate", || shut(&trio.a).is_empty()).unwrap();
+    std::fs::write(&go, "").unwrap();
+    for mut transfer in [at_a, at_b] {
+        assert!(transfer.wait().unwrap().success(), "byte for byte");
+    }
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let figures = ["diverted", "finished", "cut"].map(|name| figure(&outcome, name));
+    assert_eq!(figures, [1, 1, 0], "{outcome:?}");
+    for name in ["at_a", "at_b"] {
+        std::fs::remove_file(trio.client.dir().join(name)).unwrap();
+    }
+}
+
+#[test]
+fn long_transfers_are_whole() {
+    let trio = Trio::new().unwrap();
+    // What comes in is joined (GRO), and so larger than what can be sent on.
+    let offloads = trio.a.must(["ethtool", "-k", "eth0"]);
+    assert!(
+        offloads.contains("generic-segmentation-offload: on"),
+        "{offloads}"
+    );
+    transfers(&trio, &format!("{NODE_B},{NODE_B6}"), VIP);
+    transfers(&trio, &format!("{NODE_B},{NODE_B6}"), VIP6);
+}
+
+/// The way to the peer takes smaller packets than the clients send.
+#[test]
+fn long_transfers_are_whole_over_a_narrow_way() {
+    let trio = Trio::new().unwrap();
+    trio.cross_mtu(1400).unwrap();
+    transfers(&trio, &format!("{CROSS_B},{CROSS_B6}"), VIP);
+    transfers(&trio, &format!("{CROSS_B},{CROSS_B6}"), VIP6);
+    let outcome = {
+        let _echo = both_echo(&trio);
+        divert_to(&trio, CROSS_B, "--to 10.79.0.100").run(["true"])
+    };
+    let told = "packets to 10.80.0.2 have room for 1400 bytes (cross), and clients come in by eth0 with 1500";
+    assert!(outcome.stderr.contains(told), "{outcome:?}");
+}
+
+// The linger --------------------------------------------------------------------------------------
+
+#[test]
+fn the_linger_is_bounded_and_a_second_signal_ends_it() {
+    let trio = Trio::new().unwrap();
+    let host = &trio.a;
+    let _echo = both_echo(&trio);
+    let before = host.ruleset();
+    let mut n = 0;
+    let mut begin = |options: &str| {
+        n += 1;
+        let mut latch = Latch::new(host, &format!("down{n}"));
+        let call = divert(&trio, options);
+        let run = call.start(["sh", "-c", &latch.hold()]);
+        latch.wait();
+        let hold = flowing(&trio.client, &format!("{VIP}:80"));
+        latch.release();
+        wait_until(SOON, "an open gate", || shut(host).is_empty()).unwrap();
+        (call, run, hold)
+    };
+    for linger in ["0s", "300ms"] {
+        let (call, run, hold) = begin(&format!("--linger {linger}"));
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        let figures = ["diverted", "finished", "cut"].map(|name| figure(&outcome, name));
+        assert_eq!(figures, [1, 0, 1], "{outcome:?}");
+        assert_eq!(outcome.report["divert"]["linger_timed_out"], true);
+        let told = format!("1 connection was still on the peer when --linger {linger} was over");
+        assert!(outcome.stderr.contains(&told), "{outcome:?}");
+        assert_eq!(host.ruleset(), before);
+        let cut = hold.stop().unwrap();
+        assert!(cut.broken.is_some(), "{cut:?}");
+    }
+
+    let (call, mut run, hold) = begin("--linger 50s");
+    run.signal(Signal::SIGINT).unwrap();
+    let pid = host.must(["pgrep", "-x", "syngate"]);
+    let taken = || has_taken_its_signals(host, pid.trim());
+    wait_until(SOON, "the first signal taken", taken).unwrap();
+    assert!(gated(host), "the first harms nobody");
+    run.signal(Signal::SIGINT).unwrap();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 130, "{outcome:?}");
+    assert_eq!(outcome.report["reason"], "linger");
+    let told = "connections to the peer have --linger 50s to finish: one more signal cuts them";
+    assert!(outcome.stderr.contains(told), "{outcome:?}");
+    assert_eq!(figure(&outcome, "cut"), 1);
+    assert_eq!(host.ruleset(), before);
+    drop(hold);
+}
+
+/// A client that has sent all, and takes its time to read: it acknowledges what comes.
+#[test]
+fn who_has_closed_its_side_is_waited_for_while_it_receives() {
+    let trio = Trio::new().unwrap();
+    let slow = "import socket, time
+s = socket.create_server(('10.79.0.100', 80))
+c, _ = s.accept()
+while c.recv(100): pass
+for n in range(8): c.send(b'x'); time.sleep(0.25)
+c.close()";
+    let _main = Serve::on(format!("{VIP}:80")).start(&trio.a).unwrap();
+    let mut server = trio.b.command("python3");
+    let _server = trio.b.spawn(server.args(["-c", slow])).unwrap();
+    trio.b.wait_listen(80).unwrap();
+    let mut latch = Latch::new(&trio.a, "down");
+    let call = divert(&trio, "--no-peer-check");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    let client = "import socket
+s = socket.create_connection(('10.79.0.100', 80), 10); s.send(b'?')
+s.shutdown(socket.SHUT_WR); got = b''
+while (part := s.recv(100)): got += part
+assert got == b'x' * 8, got";
+    let mut command = trio.client.command("python3");
+    let mut client = trio.client.spawn(command.args(["-c", client])).unwrap();
+    wait_until(SOON, "a connection", || harness::stopped_syns(&trio.a) > 0).unwrap();
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(
+        (outcome.code, figure(&outcome, "cut")),
+        (0, 0),
+        "{outcome:?}"
+    );
+    assert!(client.wait().unwrap().success(), "it has received all");
+}
+
+// What it needs -----------------------------------------------------------------------------------
+
+#[test]
+fn bad_input() {
+    let trio = Trio::new().unwrap();
+    let host = &trio.a;
+    let _servers = both(&trio);
+    host.must(["ip", "route", "add", "10.99.0.0/16", "via", NODE_B]);
+    let before = host.ruleset();
+    for (options, reason, says) in [
+        ("--syn divert", "", "--syn: 'divert': where to?"),
+        ("--syn divert=", "", "'' is not an IP address"),
+        ("--syn divert=lb2", "", "names are not looked up"),
+        ("--syn divert=fe80::2", "", "as in fe80::2%eth0"),
+        ("--syn divert=10.79.0.2,10.79.0.3", "", "two IPv4 addresses"),
+        (
+            "--syn divert=10.79.0.2 --max-diverted 0",
+            "",
+            "--max-diverted: '0'",
+        ),
+        (
+            "--no-peer-check",
+            "options",
+            "there is no peer without --syn divert",
+        ),
+        (
+            "--syn divert=10.79.0.2 --peer-timeout 0s",
+            "options",
+            "no time to answer",
+        ),
+        (
+            "--syn divert=10.79.0.2 --backend iptables-nft",
+            "options",
+            "iptables can't remember connections by the packets that it sees",
+        ),
+        (
+            "--syn divert=10.79.0.1",
+            "peer",
+            "an address of this host itself",
+        ),
+        (
+            "--syn divert=10.79.0.2%eth7",
+            "peer",
+            "no interface is named eth7",
+        ),
+        (
+            "--syn divert=10.99.0.2",
+            "peer",
+            "behind the router 10.79.0.2",
+        ),
+        (
+            "--syn divert=10.98.0.2",
+            "peer",
+            "no way there: Network is unreachable",
+        ),
+        (
+            "--syn divert=10.79.0.255",
+            "peer",
+            "is not the address of one host",
+        ),
+    ] {
+        let call = call(host, words("--port 80")).args(words(options));
+        let mark = host.dir().join("ran");
+        let outcome = call.run([OsStr::new("touch"), mark.as_os_str()]);
+        assert_eq!(outcome.code, 125, "{options}: {outcome:?}");
+        assert!(outcome.stderr.contains(says), "{options}: {outcome:?}");
+        let error = outcome.stderr.lines().last().unwrap();
+        assert!(error.starts_with("syngate: "), "{options}: {error}");
+        if !reason.is_empty() {
+            assert_eq!(outcome.report["reason"], reason, "{options}: {outcome:?}");
+        }
+        assert!(!mark.exists(), "{options}");
+        assert_eq!(host.ruleset(), before, "{options}");
+    }
+    // The plan knows what the routes say, too.
+    let far = call(host, words("--port 80 --syn divert=10.99.0.2 -n")).run(["true"]);
+    assert_eq!(far.code, 125, "{far:?}");
+    assert!(far.stderr.contains("behind the router"), "{far:?}");
+}
+
+/// The peer is asked for each address and port, before anything is gated.
+#[test]
+fn a_peer_that_takes_no_connections() {
+    let trio = Trio::new().unwrap();
+    let host = &trio.a;
+    let service = Serve::on(format!("{VIP}:80")).and_on(format!("{VIP}:90"));
+    let _main = service.start(host).unwrap();
+    let before = host.ruleset();
+    let run = |options: &str| {
+        let options = format!("--port 80,90 --drain 0s --syn divert={NODE_B} {options}");
+        let mark = host.dir().join("ran");
+        let outcome = call(host, words(&options))
+            .on(Backend::Nft)
+            .run([OsStr::new("touch"), mark.as_os_str()]);
+        let ran = std::fs::remove_file(&mark).is_ok();
+        assert_eq!(ran, outcome.code == 0, "{outcome:?}");
+        assert_eq!(host.ruleset(), before);
+        outcome
+    };
+    let refused = run("");
+    assert_eq!(refused.code, 125, "{refused:?}");
+    assert_eq!(refused.report["reason"], "peer");
+    let says = format!("--syn divert={NODE_B}: it refuses connections to {VIP}:80 {VIP}:90 (--to");
+    assert!(refused.stderr.contains(&says), "{refused:?}");
+    assert!(refused.stderr.contains("nothing was gated"), "{refused:?}");
+
+    let peer = Serve::on("0.0.0.0:80").and_on(format!("{VIP}:90"));
+    let peer = Instance::start(&trio.b, "peer", peer);
+    let taken = run("");
+    assert_eq!(taken.code, 0, "{taken:?}");
+    assert_eq!(peer.count(), 2, "asked once each: {:?}", peer.accepted());
+    assert_eq!(peer.count_from(&[NODE_A]), 2, "as a client of that link");
+
+    trio.b
+        .must(["ip", "address", "del", &format!("{VIP}/32"), "dev", "lo"]);
+    let silent = run("--peer-timeout 200ms");
+    assert_eq!(silent.code, 125, "{silent:?}");
+    let says = format!("it does not answer on {VIP}:80 {VIP}:90 within --peer-timeout 200ms");
+    assert!(silent.stderr.contains(&says), "{silent:?}");
+    assert_eq!(run("--no-peer-check").code, 0);
+}
+
+/// A connection from this host has to go the way of a client's.
+#[test]
+fn a_peer_that_drops_what_comes_by_another_way() {
+    let trio = Trio::new().unwrap();
+    let host = &trio.a;
+    let _servers = both_echo(&trio);
+    let ask = || divert_to(&trio, CROSS_B, "--peer-timeout 300ms --to 10.79.0.100").run(["true"]);
+    assert_eq!(ask().code, 0);
+    trio.b
+        .must(words("sysctl -qw net.ipv4.conf.cross.rp_filter=1"));
+    let outcome = ask();
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    assert!(outcome.stderr.contains("rp_filter"), "{outcome:?}");
+    assert!(!gated(host));
+}
+
+/// Behind a firewall that lets in what belongs to a connection, and nothing else.
+#[test]
+fn asking_passes_a_firewall_with_a_state() {
+    let trio = Trio::new().unwrap();
+    let _servers = both_echo(&trio);
+    let rules = "add table inet fw; add chain inet fw in { type filter hook input priority 0; };
+        add rule inet fw in ct state established,related accept;
+        add rule inet fw in meta l4proto { icmp, icmpv6 } accept; add rule inet fw in drop";
+    trio.a.must(["nft", &rules.replace('\n', " ")]);
+    let outcome = divert(&trio, "").run(["true"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+}
+
+#[test]
+fn an_ip_version_without_a_peer_is_dropped_and_said() {
+    let trio = Trio::new().unwrap();
+    let [at_a, at_b] = both(&trio);
+    let mut latch = Latch::new(&trio.a, "down");
+    let call = divert_to(&trio, NODE_B, "");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    let load = Load::to(format!("[{VIP6}]:80")).rate(20).timeout(LONG);
+    let load = load
+        .duration(Duration::from_millis(50))
+        .start(&trio.client)
+        .unwrap();
+    wait_until(SOON, "SYNs", || harness::stopped_syns(&trio.a) > 0).unwrap();
+    ask(&trio.client, &format!("{VIP}:80"));
+    assert_eq!((at_a.count(), at_b.count_from(&[CLIENTS[1]])), (0, 0));
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let told = "that is no IPv6 address: SYNs of IPv6 are dropped";
+    assert!(outcome.stderr.contains(told), "{outcome:?}");
+    assert_eq!(load.finish().unwrap().failed(), 0, "they came again");
+}
+
+#[test]
+fn there_is_room_for_so_many() {
+    let trio = Trio::new().unwrap();
+    let _echo = both_echo(&trio);
+    let mut latch = Latch::new(&trio.a, "down");
+    let call = divert(&trio, "--max-diverted 2");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    let to = format!("{VIP}:80");
+    let held = [flowing(&trio.client, &to), flowing(&trio.client, &to)];
+    let load = Load::to(&to).rate(20).timeout(LONG);
+    let load = load
+        .duration(Duration::from_millis(50))
+        .start(&trio.client)
+        .unwrap();
+    wait_until(SOON, "SYNs", || harness::stopped_syns(&trio.a) > 2).unwrap();
+    latch.release();
+    wait_until(SOON, "an open gate", || shut(&trio.a).is_empty()).unwrap();
+    held.into_iter().for_each(whole);
+    let outcome = call.end(run);
+    assert_eq!(
+        (outcome.code, figure(&outcome, "diverted")),
+        (0, 2),
+        "{outcome:?}"
+    );
+    assert!(figure(&outcome, "no_room") > 0, "{outcome:?}");
+    let told = "--max-diverted 2 was reached: ";
+    assert!(outcome.stderr.contains(told), "{outcome:?}");
+    drop(load);
+}
+
+/// A firewall that does not let them out.
+#[test]
+fn who_gets_no_further_than_the_syn_is_told_of() {
+    let trio = Trio::new().unwrap();
+    let _servers = both(&trio);
+    let rules = format!(
+        "add table ip fw; add chain ip fw out {{ type filter hook output priority 0; }}; \
+         add rule ip fw out ip daddr {VIP} oifname eth0 drop"
+    );
+    trio.a.must(["nft", &rules]);
+    let mut latch = Latch::new(&trio.a, "down");
+    let call = divert(&trio, "--no-peer-check");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    let load = Load::to(format!("{VIP}:80")).rate(20).timeout(LONG);
+    let load = load
+        .duration(Duration::from_millis(50))
+        .start(&trio.client)
+        .unwrap();
+    wait_until(SOON, "SYNs", || harness::stopped_syns(&trio.a) > 0).unwrap();
+    latch.release();
+    let outcome = call.end(run);
+    let told = "got further than its SYN: does a firewall drop their packets";
+    assert!(outcome.stderr.contains(told), "{outcome:?}");
+    drop(load);
+}
+
+/// Two nodes that hand to each other: clients wait until one is done. Where neither knows the other's
+/// Ethernet address, what goes round is dropped in the end.
+#[test]
+fn two_that_divert_to_each_other_do_no_harm() {
+    let trio = Trio::new().unwrap();
+    let _servers = both(&trio);
+    for known in [true, false] {
+        let nodes = [(&trio.a, NODE_B), (&trio.b, NODE_A)];
+        for (host, peer) in nodes {
+            host.must(["ip", "neigh", "flush", "to", peer]);
+            if known {
+                host.must(["bash", "-c", &format!("echo >/dev/udp/{peer}/9")]);
+                let answered = || {
+                    host.must(["ip", "neigh", "show", "to", peer])
+                        .contains("lladdr")
+                };
+                wait_until(SOON, "an answer", answered).unwrap();
+            }
+        }
+        let mut latches = [&trio.a, &trio.b].map(|host| Latch::new(host, "down"));
+        let runs = nodes.map(|(host, peer)| {
+            let options =
+                format!("--port 80 --to {VIP} --no-peer-check --linger 4s --syn divert={peer}");
+            let call = call(host, words(&options)).on(Backend::Nft);
+            (
+                call.start(["sh", "-c", &Latch::new(host, "down").hold()]),
+                call,
+            )
+        });
+        latches.iter().for_each(|latch| drop(latch.wait()));
+        let sent = || {
+            let counters = trio.a.must(["grep", "eth0", "/proc/net/dev"]);
+            let packets = counters.split_whitespace().nth(10).unwrap();
+            packets.parse::<u64>().unwrap()
+        };
+        let before = sent();
+        let load = Load::to(format!("{VIP}:80")).rate(20).timeout(LONG);
+        let load = load
+            .duration(Duration::from_millis(50))
+            .start(&trio.client)
+            .unwrap();
+        wait_until(SOON, "SYNs", || harness::stopped_syns(&trio.a) > 0).unwrap();
+        std::thread::sleep(Duration::from_secs(1)); // the length of the comparison
+        let sent = sent() - before;
+        assert!(sent < if known { 50 } else { 1_000 }, "{sent} packets");
+        latches.iter_mut().for_each(Latch::release);
+        for (run, call) in runs {
+            assert_eq!(call.end(run).code, 0);
+        }
+        if known {
+            let report = load.finish().unwrap();
+            assert_eq!(report.failed(), 0, "{report}");
+        }
+    }
+}
+
+// Real services, and kills --------------------------------------------------------------------------
+
+fn times(variable: &str, few: usize) -> usize {
+    std::env::var(variable).map_or(few, |n| n.parse().unwrap())
+}
+
+/// Restarts of the first node under load on the shared address, beside the same load without any.
+#[test]
+fn haproxy_restarts_unnoticed() {
+    let trio = Trio::new().unwrap();
+    let [haproxy, _peer] = [&trio.a, &trio.b].map(|host| {
+        let haproxy = Haproxy::debian_init(host, &HaproxyConfig::port(80)).unwrap();
+        haproxy.start().unwrap();
+        haproxy
+    });
+    let load = || {
+        let load = Load::to(format!("{VIP}:80")).rate(1_000).duration(LONG * 3);
+        let mut load = load.start(&trio.client).unwrap();
+        load.wait_flowing().unwrap();
+        load
+    };
+    let running = load();
+    std::thread::sleep(Duration::from_secs(2)); // the length of the comparison
+    let outside = running.stop().unwrap();
+    let running = load();
+    for _ in 0..times("SYNGATE_RESTARTS", 3) {
+        let outcome = divert(&trio, "").run(haproxy.restart_argv());
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(figure(&outcome, "cut"), 0, "{outcome:?}");
+        assert!(figure(&outcome, "diverted") > 0, "{outcome:?}");
+    }
+    let report = running.stop().unwrap();
+    tell(&format!("haproxy: {report}; without restarts: {outside}"));
+    assert_eq!((report.failed(), report.delayed), (0, 0), "{report}");
+    let bound = 20.0 * f64::from(slow()) + outside.connect.max_ms;
+    assert!(
+        report.connect.max_ms < bound || report.late > 0,
+        "{report}: {bound} ms"
+    );
+}
+
+/// SIGKILL: no rule is left, new connections stay here, those that were here go on. `make test-long`
+/// does it 50 times.
+fn killed(fault: Option<&str>, times: usize) {
+    let trio = Trio::new().unwrap();
+    let host = &trio.a;
+    let [_a, _b] = both_echo(&trio);
+    let mut call = divert(&trio, "");
+    if let Some(fault) = fault {
+        call = call.fault(fault);
+    }
+    let before = host.ruleset();
+    let to = format!("{VIP}:80");
+    let at_a = Hold::start(&trio.client, &to, Duration::from_millis(2), LONG * 10).unwrap();
+    let (mut closed, mut slowest) = (0, Duration::ZERO);
+    for _ in 0..times {
+        let mut run = call.start(["sleep", "10"]);
+        let Moment::After(pause) = Moment::random(Duration::from_millis(300) * slow()) else {
+            unreachable!("a random moment is a time");
+        };
+        std::thread::sleep(pause); // a moment is what is wanted here, not a state
+        closed += u64::from(!shut(host).is_empty());
+        run.signal(Signal::SIGKILL).unwrap();
+        let began = Instant::now();
+        run.wait().unwrap();
+        let what = format!("no rule after {pause:?}");
+        wait_until(Duration::from_secs(2), &what, || host.ruleset() == before).unwrap();
+        slowest = slowest.max(began.elapsed());
+        let here = established(host);
+        let hold = flowing(&trio.client, &to);
+        assert_eq!(established(host), here + 1, "new connections stay here");
+        whole(hold);
+        wait_until(SOON, "its end", || established(host) == here).unwrap();
+        host.sh("pkill -x sleep").unwrap(); // if it was run
+    }
+    whole(at_a);
+    tell(&format!(
+        "{times} kills, {closed} of them with the gate closed; no rule after {slowest:?} at most"
+    ));
+    assert!(closed > 0, "none of {times} kills met a closed gate");
+}
+
+#[test]
+fn killed_at_random_moments() {
+    killed(None, times("SYNGATE_KILLS", 5));
+}
+
+#[test]
+fn killed_where_tables_have_no_owner() {
+    killed(Some("no-owner-tables"), times("SYNGATE_KILLS", 5));
 }

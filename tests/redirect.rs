@@ -4,10 +4,11 @@
 mod harness;
 mod killing;
 
-use std::net::SocketAddr;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use harness::instance::{Instance, ask};
 use harness::latch::Latch;
 use harness::{
     Backend, Call, Outcome, SOON, call, gated, has_taken_its_signals, ms, shut, wait_shut, words,
@@ -19,33 +20,6 @@ use testkit::{Hold, Host, Load, Pair, Running, SERVER, SERVER6, slow, wait_until
 
 const LONG: Duration = Duration::from_secs(60);
 const STANDBY: u16 = 8080;
-
-/// An instance that notes whom it has accepted.
-struct Instance {
-    _process: Running,
-    accepted: PathBuf,
-}
-
-impl Instance {
-    fn start(host: &Host, name: &str, server: Serve) -> Instance {
-        let accepted = host.dir().join(name);
-        std::fs::write(&accepted, "").unwrap();
-        let process = server.log_accepts(&accepted).start(host).unwrap();
-        Instance {
-            _process: process,
-            accepted,
-        }
-    }
-
-    fn accepted(&self) -> Vec<SocketAddr> {
-        let log = std::fs::read_to_string(&self.accepted).unwrap();
-        log.lines().map(|line| line.parse().unwrap()).collect()
-    }
-
-    fn count(&self) -> usize {
-        self.accepted().len()
-    }
-}
 
 /// Both, on all addresses of a host.
 fn both(host: &Host) -> [Instance; 2] {
@@ -73,19 +47,6 @@ fn redirect<'a>(host: &'a Host, options: &str) -> Call<'a> {
 fn rules_before(host: &Host) -> String {
     Backend::of_the_suite().prime(host);
     host.ruleset()
-}
-
-/// One request and its answer.
-fn ask(from: &Host, to: &str) {
-    let load = Load::to(to).rate(1_000).timeout(LONG);
-    let load = load.duration(Duration::from_millis(1));
-    let report = load.start(from).unwrap().finish().unwrap();
-    assert_eq!(
-        (report.ok, report.failed()),
-        (report.sent, 0),
-        "{to}: {report}"
-    );
-    assert!(report.sent > 0);
 }
 
 fn figure(outcome: &Outcome, name: &str) -> u64 {
@@ -553,14 +514,15 @@ fn a_standby_that_dies_opens_the_gate() {
     let established = ["ss", "-Htn", "state", "established", "( sport = :80 )"];
     let connected = || !host.must(established).is_empty();
     wait_until(SOON, "an idle connection", connected).unwrap();
-    let run = call.start(["touch", "ran"]);
+    let mark = host.dir().join("ran");
+    let run = call.start([OsStr::new("touch"), mark.as_os_str()]);
     wait_shut(host, &[80]);
     kill_standby(host);
     let outcome = call.end(run);
     drop(idle);
     assert_eq!(outcome.code, 125, "{outcome:?}");
     assert_eq!(outcome.report["reason"], "standby_gone");
-    assert!(!host.dir().join("ran").exists());
+    assert!(!mark.exists());
     assert_eq!(host.ruleset(), before);
 }
 
@@ -585,9 +547,9 @@ fn bad_input_and_a_standby_that_is_not_there() {
         ("--syn redirect=65536", "", "--syn: 'redirect=65536'"),
         ("--syn redirect=81-82", "", "expected one port"),
         (
-            "--syn divert",
+            "--syn reject",
             "",
-            "expected drop, hold, auto or redirect=PORT",
+            "expected drop, hold, auto, redirect=PORT or divert=ADDR",
         ),
         ("--syn redirect=80", "options", "80 is gated itself"),
         (
@@ -637,7 +599,8 @@ fn bad_input_and_a_standby_that_is_not_there() {
         ),
     ] {
         let call = call(host, words("--port 80")).args(words(options));
-        let outcome = call.run(["touch", "ran"]);
+        let mark = host.dir().join("ran");
+        let outcome = call.run([OsStr::new("touch"), mark.as_os_str()]);
         assert_eq!(outcome.code, 125, "{options}: {outcome:?}");
         assert!(
             outcome.stderr.contains(says),
@@ -649,7 +612,7 @@ fn bad_input_and_a_standby_that_is_not_there() {
         if !reason.is_empty() {
             assert_eq!(outcome.report["reason"], reason, "{options}: {outcome:?}");
         }
-        assert!(!host.dir().join("ran").exists(), "{options}");
+        assert!(!mark.exists(), "{options}");
         assert_eq!(host.ruleset(), before, "{options}");
     }
     let several = call(
@@ -672,7 +635,10 @@ fn where_there_is_no_nat() {
         .start(&host)
         .unwrap();
     let before = rules_before(&host);
-    let outcome = redirect(&host, "").fault("no-nat").run(["touch", "ran"]);
+    let mark = host.dir().join("ran");
+    let command = [OsStr::new("touch"), mark.as_os_str()];
+    let outcome = redirect(&host, "").fault("no-nat").run(command);
+    assert!(!mark.exists());
     assert_eq!(outcome.code, 125, "{outcome:?}");
     assert_eq!(outcome.report["reason"], "close_failed");
     assert!(outcome.stderr.contains("NAT"), "{}", outcome.stderr);

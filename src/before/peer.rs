@@ -69,12 +69,7 @@ impl Before<'_> {
     }
 
     /// Does the peer take a connection to each address and port that is served here?
-    fn put(
-        &self,
-        to: &ToPeer,
-        questions: &[Question],
-        report: &mut Report,
-    ) -> Result<(), Ending> {
+    fn put(&self, to: &ToPeer, questions: &[Question], report: &mut Report) -> Result<(), Ending> {
         let Some(timeout) = to.ask else {
             self.say.phase("the peer is not asked");
             return Ok(());
@@ -152,7 +147,10 @@ impl Before<'_> {
             }
             (refused, _) => format!("it refuses connections to {refused} {hint}"),
         };
-        Err(not_gated("peer", &format!("--syn divert={}: {why}", to.peers)))
+        Err(not_gated(
+            "peer",
+            &format!("--syn divert={}: {why}", to.peers),
+        ))
     }
 }
 

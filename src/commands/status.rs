@@ -234,9 +234,10 @@ impl Gate {
             (State::Shut, Some(true)) => {
                 format!("{ports} is shut by a run that is dead: stale (syngate clear removes it)")
             }
-            (State::Shut, _) => match self.standby() {
-                Some(port) => format!("{ports} is redirected to port {port}"),
-                None => format!("{ports} is shut"),
+            (State::Shut, _) => match (self.standby(), self.peer()) {
+                (Some(port), _) => format!("{ports} is redirected to port {port}"),
+                (_, Some(peer)) => format!("{ports} is diverted to {peer}"),
+                _ => format!("{ports} is shut"),
             },
             (State::Open, Some(true)) => {
                 format!(
@@ -246,6 +247,9 @@ impl Gate {
             (State::Open, _) if self.standby().is_some() => format!(
                 "{ports} is open; connections to its standby finish, and a run has locked it"
             ),
+            (State::Open, _) if self.peer().is_some() => {
+                format!("{ports} is open; connections to its peer finish, and a run has locked it")
+            }
             (State::Open, _) => format!("{ports} is open; a run has locked it"),
             (State::Unknown, _) => format!("{ports} is held by a run, and shut, or about to be"),
         }
@@ -260,9 +264,10 @@ impl Gate {
     fn how(&self) -> Option<String> {
         let backend = self.backend?;
         let action = self.action.as_deref().unwrap_or("drop");
-        let done = match self.standby() {
-            Some(_) => "redirected",
-            None => "stopped",
+        let done = match (self.standby(), self.peer()) {
+            (Some(_), _) => "redirected",
+            (_, Some(_)) => "diverted or dropped",
+            _ => "stopped",
         };
         Some(match self.syns_stopped {
             Some(1) => format!("{backend}, {action}: 1 SYN {done}"),
@@ -274,6 +279,11 @@ impl Gate {
     /// The port that new connections are redirected to.
     fn standby(&self) -> Option<&str> {
         self.action.as_deref()?.strip_prefix("redirect=")
+    }
+
+    /// The peer that new connections are diverted to.
+    fn peer(&self) -> Option<&str> {
+        self.action.as_deref()?.strip_prefix("divert=")
     }
 
     fn opens(&self) -> Option<String> {

@@ -18,7 +18,7 @@ use self::scope::Scope;
 use self::who::Who;
 use crate::ports::PortSet;
 use crate::route::NextHop;
-use crate::sockets::Family;
+use crate::sockets::{Connection, Family};
 use crate::syn::hold::queue::QueueNum;
 
 /// The names of what we put into the kernel begin with this; a run's id follows.
@@ -179,6 +179,15 @@ pub trait Backend {
     /// It can't be read.
     fn syns_stopped(&mut self) -> Result<u64>;
 
+    /// Leaves these half-open connections here, where new ones are steered elsewhere before it is known
+    /// whose they are.
+    ///
+    /// # Errors
+    /// They may be steered elsewhere.
+    fn spare(&mut self, _: &[Connection]) -> Result<()> {
+        Ok(())
+    }
+
     /// What is known of connections that were steered elsewhere; nothing, where none can be.
     ///
     /// # Errors
@@ -321,6 +330,14 @@ impl Gate {
     /// How many SYNs it has stopped so far, if that can be read.
     pub fn syns_stopped(&mut self) -> Option<u64> {
         self.backend.syns_stopped().ok()
+    }
+
+    /// Leaves these half-open connections here.
+    ///
+    /// # Errors
+    /// They may be steered elsewhere.
+    pub fn spare(&mut self, connections: &[Connection]) -> Result<()> {
+        self.backend.spare(connections)
     }
 
     /// What is known of connections that were steered elsewhere.

@@ -181,16 +181,32 @@ impl Sockets {
 }
 
 impl Sockets {
+    /// Half-open connections to the ports, of whatever age, in our own network namespace.
+    ///
+    /// # Errors
+    /// As for [`Sockets::look`].
+    pub fn half_open(&mut self) -> Result<Vec<Connection>> {
+        self.connections(1 << SYN_RECV, |row| Some(row.connection()))
+    }
+
     /// Connections to the ports that have not finished, in our own network namespace.
     ///
     /// # Errors
     /// As for [`Sockets::look`].
     pub fn unfinished(&mut self) -> Result<Vec<Connection>> {
         let states = UNFINISHED.iter().fold(0, |all, state| all | 1u32 << state);
+        self.connections(states, |row| row.unfinished())
+    }
+
+    fn connections(
+        &mut self,
+        states: u32,
+        which: impl Fn(&Row) -> Option<Connection>,
+    ) -> Result<Vec<Connection>> {
         let mut found = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
             self.own.dump(&self.watched, family, states, 0, |row| {
-                found.extend(row.unfinished());
+                found.extend(which(&row));
             })?;
         }
         Ok(found)
@@ -412,11 +428,15 @@ impl Row<'_> {
             SYN_RECV => !self.is_young(),
             _ => false,
         };
-        (!finished).then(|| Connection {
+        (!finished).then(|| self.connection())
+    }
+
+    fn connection(&self) -> Connection {
+        Connection {
             local: SocketAddr::new(self.address, self.port),
             peer: self.peer,
             cookie: self.cookie,
-        })
+        }
     }
 
     fn listener(&self, netns: u64) -> Option<Listener> {

@@ -74,12 +74,7 @@ pub enum LingerEnd {
 
 impl Linger {
     /// For the time after the gate has opened; `place`: where they are; `then_stop`: a standby is to be stopped in the end.
-    pub fn new(
-        place: &'static str,
-        timeout: Duration,
-        then_stop: bool,
-        now: Instant,
-    ) -> Linger {
+    pub fn new(place: &'static str, timeout: Duration, then_stop: bool, now: Instant) -> Linger {
         Linger {
             place,
             timeout,

@@ -1154,10 +1154,10 @@ fn rules_stay_until_nobody_is_left_elsewhere() {
 #[test]
 fn the_second_signal_cuts_who_is_left_elsewhere() {
     let mut tale = lingering();
-    assert!(!tale.state.lingers_in_spite_of_a_signal());
+    assert_eq!(tale.state.lingers_in_spite_of_a_signal(), None);
     assert_eq!(tale.at(70, Event::Signal(INT, Sender::Terminal)), None);
     assert_eq!(tale.state.facts.interrupted, None);
-    assert!(tale.state.lingers_in_spite_of_a_signal());
+    assert_eq!(tale.state.lingers_in_spite_of_a_signal(), Some("standby"));
     let second = tale.at(80, Event::Signal(INT, Sender::Terminal));
     assert_eq!(second, Some(Action::Linger), "to count who is cut");
     let stops = Some(Action::StopStandby);

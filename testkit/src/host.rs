@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::unistd::{Pid, geteuid};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{Running, bin, wait_until};
 
@@ -178,14 +178,47 @@ impl Host {
     /// The ruleset as `nft -j list ruleset` prints it.
     #[track_caller]
     pub fn nft_json(&self) -> Value {
-        // nft may print nothing, or half of it, and succeed, when the ruleset changes meanwhile.
+        // nft may print nothing, or half of it, and succeed, when the ruleset changes meanwhile; and
+        // 1.0.6 trips over the flags of tables that have an owner.
         let mut listed = None;
         wait_until(PATIENCE, "a whole listing from nft", || {
-            listed = serde_json::from_str(&self.must(["nft", "-j", "list", "ruleset"])).ok();
+            let whole = self.run(["nft", "-j", "list", "ruleset"]).ok();
+            let whole = whole.and_then(|text| serde_json::from_str(&text).ok());
+            listed = whole.or_else(|| self.nft_json_in_parts());
             listed.is_some()
         })
         .unwrap_or_else(|error| panic!("{error:#}"));
         listed.expect("waited for")
+    }
+
+    /// Without any table's flags. `None`: it has changed meanwhile.
+    fn nft_json_in_parts(&self) -> Option<Value> {
+        let tables = self.run(["nft", "list", "tables"]).ok()?;
+        let table = |line: &str| {
+            let (family, name) = line.strip_prefix("table ")?.split_once(' ')?;
+            Some(json!({"table": {"family": family, "name": name}}))
+        };
+        let mut objects: Vec<Value> = tables.lines().filter_map(table).collect();
+        for part in ["sets", "counters"] {
+            objects.extend(self.nft_part(&["list", part])?);
+        }
+        for chain in self.nft_part(&["list", "chains"])? {
+            let Some(of) = chain.get("chain") else {
+                continue;
+            };
+            let [family, table, name] = ["family", "table", "name"].map(|field| of[field].as_str());
+            objects.extend(self.nft_part(&["list", "chain", family?, table?, name?])?);
+        }
+        Some(json!({ "nftables": objects }))
+    }
+
+    fn nft_part(&self, words: &[&str]) -> Option<Vec<Value>> {
+        let text = self.run(["nft", "-j"].iter().chain(words)).ok()?;
+        let mut listed: Value = serde_json::from_str(&text).ok()?;
+        match listed["nftables"].take() {
+            Value::Array(objects) => Some(objects),
+            _ => None,
+        }
     }
 
     /// The ruleset in a form to compare before with after: without what changes by itself.

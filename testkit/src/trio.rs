@@ -49,8 +49,26 @@ impl Trio {
     /// Makes all of them, addresses up.
     pub fn new() -> Result<Self> {
         let switch = Host::new()?;
-        let [client, a, b] = [switch.neighbour()?, switch.neighbour()?, switch.neighbour()?];
-        switch.run(["ip", "link", "add", "lan", "type", "bridge", "stp_state", "0"])?;
+        let [client, a, b] = [
+            switch.neighbour()?,
+            switch.neighbour()?,
+            switch.neighbour()?,
+        ];
+        for host in [&client, &a, &b] {
+            // Duplicate address detection would hold link-local addresses back, and so whoever looks for
+            // a neighbour, for up to two seconds.
+            host.run(["sysctl", "-q", "net.ipv6.conf.default.accept_dad=0"])?;
+        }
+        switch.run([
+            "ip",
+            "link",
+            "add",
+            "lan",
+            "type",
+            "bridge",
+            "stp_state",
+            "0",
+        ])?;
         switch.run(["ip", "link", "set", "lan", "up"])?;
         for (n, host, v4, v6) in [
             (1, &client, "10.79.0.9", "fd79::9"),
@@ -67,7 +85,10 @@ impl Trio {
         up(&b, "cross", CROSS_B, CROSS_B6)?;
         shared(&a, "eth0")?;
         // Before the addresses are there: it neither answers for what is on lo, nor asks in its name.
-        let quiet = ["net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2"];
+        let quiet = [
+            "net.ipv4.conf.all.arp_ignore=1",
+            "net.ipv4.conf.all.arp_announce=2",
+        ];
         b.run(["sysctl", "-q"].into_iter().chain(quiet))?;
         shared(&b, "lo")?;
         Ok(Self {

@@ -2,6 +2,7 @@
 //! after each call, and its report read.
 #![allow(dead_code)] // each test file uses a part of it
 
+pub mod instance;
 pub mod latch;
 
 use std::ffi::OsString;
@@ -327,7 +328,9 @@ fn shut_by_nft(host: &Host) -> Vec<u64> {
     let sets = objects.iter().map(|o| &o["set"]).filter(of_ours);
     // A set that no rule looks into stops nobody; the sets of a gate's tables are alike.
     let looked_into = |set: &&Value| rules.iter().any(|rule| rule["family"] == set["family"]);
-    let ports = sets.filter(|set| set["name"] == "ports").filter(looked_into);
+    let ports = sets
+        .filter(|set| set["name"] == "ports")
+        .filter(looked_into);
     let elements = ports.filter_map(|set| set["elem"].as_array()).flatten();
     let mut shut: Vec<u64> = elements
         .map(|e| e["elem"]["val"].as_u64().unwrap())

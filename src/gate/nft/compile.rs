@@ -11,7 +11,7 @@ use nftnl::{ChainType, Hook, Priority, ProtoFamily};
 use crate::gate::scope::{Scope, Where, short};
 use crate::gate::{Diversion, Rules, Steer};
 use crate::ports::PortSet;
-use crate::route::NextHop;
+use crate::route::{Ether, NextHop};
 use crate::sockets::Family;
 use crate::syn::hold::queue::QueueNum;
 
@@ -25,6 +25,8 @@ pub const NO_ROOM: &CStr = c"no_room";
 pub const FLOWS: &CStr = c"flows";
 /// Those of them whose client has closed its side, or given up.
 pub const CLOSING: &CStr = c"closing";
+/// Those that are half open here: their SYNs, sent again, are not the peer's.
+pub const HALF_OPEN: &CStr = c"half_open";
 /// The sets of what the gate is narrowed to.
 pub const TO_V4: &CStr = c"to4";
 /// See [`TO_V4`].
@@ -150,6 +152,10 @@ pub enum Term {
     ToGatedPort,
     /// FIN or RST is set: its sender sends no more.
     Ending,
+    /// It came from that neighbour.
+    FromEther(Ether),
+    /// It has come as far as it may.
+    LastHop(Family),
     /// Its connection is in the set.
     In(FlowSet),
     /// Its connection is in the set from now on, for so long; the rule ends here if there is no room.
@@ -174,6 +180,8 @@ pub enum Term {
     CountNoRoom,
     /// A copy goes to that neighbour, with one hop less to live.
     CopyTo(NextHop),
+    /// It is none of this chain's business.
+    Accept,
     /// Drop it.
     Drop,
     /// Put it into this queue; if nobody reads that, the packet goes on. By nft's own expression
@@ -231,12 +239,17 @@ fn tables(rules: &Rules) -> Vec<Table> {
 /// What takes SYNs of one IP version before they come to the gate, and hands them, and all that
 /// follows, to the peer. `dup` is known to tables of one IP version only.
 fn diverting(scope: &Scope, to: &Diversion, family: Family, peer: NextHop) -> Table {
-    let [flows, closing] = [(FLOWS, to.idle), (CLOSING, CLOSING_LIFE)].map(|(name, idle)| FlowSet {
+    let set = |name, idle| FlowSet {
         name,
         family,
         most: to.most,
         idle,
-    });
+    };
+    let flows = Flows {
+        going: set(FLOWS, to.idle),
+        closing: set(CLOSING, CLOSING_LIFE),
+        half_open: set(HALF_OPEN, to.idle),
+    };
     // Not what this host sends itself: it has the address of its own that the peer has as well.
     let scope = Scope {
         allow_local: true,
@@ -248,7 +261,7 @@ fn diverting(scope: &Scope, to: &Diversion, family: Family, peer: NextHop) -> Ta
             Family::V6 => ProtoFamily::Ipv6,
         },
         stays: true,
-        flows: vec![flows, closing],
+        flows: vec![flows.going, flows.closing, flows.half_open],
         sets: sets(&scope)
             .into_iter()
             .filter(|set| !set.elements.is_of_other_than(family))
@@ -257,27 +270,47 @@ fn diverting(scope: &Scope, to: &Diversion, family: Family, peer: NextHop) -> Ta
             kind: ChainType::Filter,
             hook: Hook::PreRouting,
             priority: BEFORE_GATE,
-            rules: divert_rules(&scope, family, flows, closing, peer),
+            rules: divert_rules(&scope, family, &flows, peer),
         }],
     }
 }
 
+/// The sets of a table that diverts.
+struct Flows {
+    going: FlowSet,
+    closing: FlowSet,
+    half_open: FlowSet,
+}
+
 /// What belongs to a connection that was diverted goes the same way; then who is new is. What there is
 /// no room for comes to the gate, which drops it.
-fn divert_rules(
-    scope: &Scope,
-    family: Family,
-    flows: FlowSet,
-    closing: FlowSet,
-    peer: NextHop,
-) -> Vec<Vec<Term>> {
+fn divert_rules(scope: &Scope, family: Family, flows: &Flows, peer: NextHop) -> Vec<Vec<Term>> {
+    let Flows {
+        going: flows,
+        closing,
+        half_open,
+    } = *flows;
     let over = [Term::CopyTo(peer), Term::Drop];
     let known = |head: &[Term], then: &[Term]| [&[Term::Tcp], head, then, &over].concat();
     let goes_on = Term::Remember(flows, flows.idle);
     let begins = Term::Remember(flows, SYN_LIFE.min(flows.idle));
     let ends = Term::Remember(closing, closing.idle);
     let new = new_syn(addresses(scope, family), scope, Hook::PreRouting);
-    vec![
+    let mut rules = Vec::new();
+    // What the peer sends here is not for the peer, and if it diverts as well: the first one drops it.
+    rules.extend(
+        peer.ether
+            .map(|from| vec![Term::FromEther(from), Term::Accept]),
+    );
+    // Else it would go round for ever: a copy of a packet whose last hop this is has 255 of them.
+    rules.push(
+        [
+            &[Term::Tcp, Term::LastHop(family), Term::In(flows)],
+            &over[1..],
+        ]
+        .concat(),
+    );
+    rules.extend([
         known(
             &[Term::Ending, Term::In(flows)],
             &[ends, Term::Forget(flows)],
@@ -287,9 +320,11 @@ fn divert_rules(
         // A new connection from where one has just ended is a new one.
         vec![Term::Tcp, Term::NewSyn, Term::Forget(closing)],
         known(&[Term::In(closing)], &[ends]),
+        vec![Term::Tcp, Term::NewSyn, Term::In(half_open), Term::Accept],
         [&new[..], &[begins, Term::Count], &over].concat(),
         [&new[..], &[Term::CountNoRoom]].concat(),
-    ]
+    ]);
+    rules
 }
 
 fn sets(scope: &Scope) -> Vec<NamedSet> {
@@ -477,8 +512,7 @@ impl Ruleset {
         let mut same = true;
         let mut by_target = self.clone();
         let chains = by_target.tables.iter_mut().flat_map(|t| &mut t.chains);
-        let rules = chains
-            .flat_map(|chain| &mut chain.rules);
+        let rules = chains.flat_map(|chain| &mut chain.rules);
         for term in rules.flatten() {
             if let Term::Queue(number) = *term {
                 *term = Term::QueueByTarget(number);
@@ -645,6 +679,9 @@ impl fmt::Display for Term {
             Term::NewSyn => write!(f, "tcp flags & (fin | syn | rst | ack) == syn"),
             Term::ToGatedPort => write!(f, "tcp dport"),
             Term::Ending => write!(f, "tcp flags & (fin | rst) != 0x0"),
+            Term::FromEther(from) => write!(f, "ether saddr {from}"),
+            Term::LastHop(Family::V4) => write!(f, "ip ttl < 2"),
+            Term::LastHop(Family::V6) => write!(f, "ip6 hoplimit < 2"),
             Term::In(flows) => write!(f, "{}", flows.key()),
             Term::Remember(flows, life) => {
                 let (set, life) = (shown(flows.name), NftTime(*life));
@@ -664,9 +701,12 @@ impl fmt::Display for Term {
             Term::ToThisHost => write!(f, "fib daddr type local"),
             Term::Count => write!(f, "counter name \"{}\"", shown(STOPPED)),
             Term::CountNoRoom => write!(f, "counter name \"{}\"", shown(NO_ROOM)),
-            Term::CopyTo(NextHop { address, device }) => {
+            Term::CopyTo(NextHop {
+                address, device, ..
+            }) => {
                 write!(f, "dup to {address} device \"{device}\"")
             }
+            Term::Accept => write!(f, "accept"),
             Term::Drop => write!(f, "drop"),
             Term::Queue(number) => write!(f, "queue flags bypass to {number}"),
             // As nft lists it: it can't read that back.

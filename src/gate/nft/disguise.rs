@@ -91,7 +91,10 @@ fn create(id: &str, all: &[Disguise], owned: bool) -> Transaction {
         (ProtoFamily::Ipv4, Family::V4),
         (ProtoFamily::Ipv6, Family::V6),
     ] {
-        let mut own = all.iter().filter(|d| Family::of(d.to.ip()) == of).peekable();
+        let mut own = all
+            .iter()
+            .filter(|d| Family::of(d.to.ip()) == of)
+            .peekable();
         if own.peek().is_none() {
             continue;
         }

@@ -10,7 +10,9 @@ use nftnl::ProtoFamily;
 use nix::errno::Errno;
 use nix::libc;
 
-use super::compile::{ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, INTERFACES, PORTS, STOPPED, TO_V4, TO_V6};
+use super::compile::{
+    ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, INTERFACES, PORTS, STOPPED, TO_V4, TO_V6,
+};
 use super::{NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE, Tables, messages};
 use crate::gate::PREFIX;
 use crate::gate::choice::{Kind, Lacking};
@@ -70,8 +72,12 @@ pub fn find() -> Result<Vec<Found>> {
 
 impl Tables {
     fn look(&mut self, table: &CStr, mut gate: Found) -> Result<Found, Refusal> {
-        let [input, prerouting, output] = [c"input", c"prerouting", c"output"]
-            .map(|chain| !matches!(self.rules_in(ProtoFamily::Inet, table, chain), Ok(0) | Err(_)));
+        let [input, prerouting, output] = [c"input", c"prerouting", c"output"].map(|chain| {
+            !matches!(
+                self.rules_in(ProtoFamily::Inet, table, chain),
+                Ok(0) | Err(_)
+            )
+        });
         // Both are where NAT is, which nobody has chosen.
         if prerouting && !output {
             gate.scope.hook = Where::Prerouting;
@@ -83,7 +89,12 @@ impl Tables {
             let bounds = elements.iter().filter_map(port).collect();
             gate.ports = messages::ports_between(bounds);
         }
-        gate.syns_stopped = Some(self.count(ProtoFamily::Inet, table, STOPPED)?);
+        let mut stopped = self.count(ProtoFamily::Inet, table, STOPPED)?;
+        // Where SYNs are diverted.
+        for family in [ProtoFamily::Ipv4, ProtoFamily::Ipv6] {
+            stopped += self.count(family, table, STOPPED).unwrap_or(0);
+        }
+        gate.syns_stopped = Some(stopped);
         gate.scope.to = self.networks(table, TO_V4, TO_V6)?;
         gate.scope.allow_from = self.networks(table, ALLOWED_V4, ALLOWED_V6)?;
         gate.scope.allow_local = !self.keys(table, ALLOWED_INTERFACES)?.is_empty();

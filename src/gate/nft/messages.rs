@@ -2,26 +2,27 @@
 
 use std::ffi::CStr;
 use std::io::IoSlice;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use nftnl::expr::{
-    Bitwise, Cmp, CmpOp, Immediate, Ipv4HeaderField, Ipv6HeaderField, Meta, NetworkHeaderField,
-    Payload, Register, TcpHeaderField, TransportHeaderField, Verdict,
+    Bitwise, Cmp, CmpOp, Immediate, Ipv4HeaderField, Ipv6HeaderField, LLHeaderField, Meta,
+    NetworkHeaderField, Payload, Register, TcpHeaderField, TransportHeaderField, Verdict,
 };
 use nftnl::set::{Set, SetKey};
 use nftnl::{Batch, Chain, FinalizedBatch, MsgType, Policy, ProtoFamily, Rule, Table};
 use nix::libc;
 
 use super::compile::{
-    BaseChain, Elements, FlowSet, NO_ROOM, NamedSet, PORTS, Ruleset, STOPPED, Table as Rules, Term, Way,
+    BaseChain, Elements, FlowSet, HALF_OPEN, NO_ROOM, NamedSet, PORTS, Ruleset, STOPPED,
+    Table as Rules, Term, Way,
 };
 use super::raw::{self, Field, FlowV4, FlowV6, Interface, Port};
 use crate::netlink::{attribute, attributes, get, put_attribute};
 use crate::ports::PortSet;
-use crate::route::NextHop;
-use crate::sockets::Family;
+use crate::route::{NextHop, octets};
+use crate::sockets::{Connection, Family};
 
 /// FIN, SYN, RST and ACK among the flags of a TCP header (RFC 9293, 3.1), which are byte 13.
 const NEW_SYN_MASK: u8 = 0x01 | SYN | 0x04 | 0x10;
@@ -142,6 +143,48 @@ pub fn replace_ports(
     Transaction(batch.finalize())
 }
 
+/// Leaves these connections here: what their clients send again is not new.
+pub fn spare(rules: &Ruleset, connections: &[Connection]) -> Transaction {
+    let mut batch = Batch::new();
+    for numbered in numbered(rules) {
+        let sets = numbered.rules.flows.iter();
+        for set in sets.filter(|set| set.name == HALF_OPEN) {
+            let id = numbered.id(set.name);
+            let of = |c: &&Connection| Family::of(c.local.ip().to_canonical()) == set.family;
+            let keys = connections.iter().filter(of).map(flow_key);
+            let keys = keys.take(set.most as usize);
+            match set.family {
+                Family::V4 => add_flows(&mut batch, &numbered.table, set, id, keys.map(FlowV4)),
+                Family::V6 => add_flows(&mut batch, &numbered.table, set, id, keys.map(FlowV6)),
+            }
+        }
+    }
+    Transaction(batch.finalize())
+}
+
+fn add_flows<K: SetKey>(
+    batch: &mut Batch,
+    table: &Table,
+    set: &FlowSet,
+    id: u32,
+    keys: impl Iterator<Item = K>,
+) {
+    let mut all = raw::flow_set::<K>(table, set.name, id, set.most, set.idle);
+    keys.for_each(|key| all.add(&key));
+    batch.add_iter(all.elems_iter(), MsgType::Add);
+}
+
+/// As [`load_flow`] loads it from what the client sends: each part fills whole registers.
+fn flow_key(Connection { local, peer, .. }: &Connection) -> Box<[u8]> {
+    let end = |end: &SocketAddr| {
+        let mut bytes = octets(end.ip().to_canonical());
+        bytes.extend(end.port().to_be_bytes());
+        bytes.extend([0; 2]);
+        bytes
+    };
+    [end(peer), end(local)].concat().into()
+}
+
 /// Removes all tables of the ruleset.
 pub fn delete(rules: &Ruleset) -> Transaction {
     let mut batch = Batch::new();
@@ -230,7 +273,9 @@ impl Numbered<'_> {
             let into = Chain::new(chain.name(), &self.table);
             for terms in &chain.rules {
                 let mut rule = Rule::new(&into);
-                terms.iter().for_each(|term| self.add_term(&mut rule, *term));
+                terms
+                    .iter()
+                    .for_each(|term| self.add_term(&mut rule, *term));
                 batch.add(&rule, MsgType::Add);
             }
         }
@@ -333,6 +378,20 @@ fn load(rule: &mut Rule, term: Term) {
             load_flags(rule, ENDING);
             rule.add_expr(&Cmp::new(CmpOp::Neq, 0u8));
         }
+        Term::FromEther(from) => {
+            const ARPHRD_ETHER: u16 = 1;
+            rule.add_expr(&Meta::IifType);
+            rule.add_expr(&Cmp::new(CmpOp::Eq, ARPHRD_ETHER));
+            rule.add_expr(&Payload::LinkLayer(LLHeaderField::Saddr));
+            rule.add_expr(&Cmp::new(CmpOp::Eq, &from.0[..]));
+        }
+        Term::LastHop(family) => {
+            rule.add_expr(&Payload::Network(match family {
+                Family::V4 => NetworkHeaderField::Ipv4(Ipv4HeaderField::Ttl),
+                Family::V6 => NetworkHeaderField::Ipv6(Ipv6HeaderField::HopLimit),
+            }));
+            rule.add_expr(&Cmp::new(CmpOp::Lt, 2u8));
+        }
         Term::In(flows) | Term::Remember(flows, _) | Term::Forget(flows) => {
             load_flow(rule, flows.family);
         }
@@ -355,7 +414,9 @@ fn load(rule: &mut Rule, term: Term) {
         }
         Term::Count => rule.add_expr(&raw::CountInto(STOPPED)),
         Term::CountNoRoom => rule.add_expr(&raw::CountInto(NO_ROOM)),
-        Term::CopyTo(NextHop { address, device }) => {
+        Term::CopyTo(NextHop {
+            address, device, ..
+        }) => {
             let (to, by) = (Register::Reg1, Register::Reg2);
             match address {
                 IpAddr::V4(address) => rule.add_expr(&Immediate::new(address, to)),
@@ -364,6 +425,7 @@ fn load(rule: &mut Rule, term: Term) {
             rule.add_expr(&Immediate::new(device.index, by));
             rule.add_expr(&raw::Copy { to, device: by });
         }
+        Term::Accept => rule.add_expr(&Verdict::Accept),
         Term::Drop => rule.add_expr(&Verdict::Drop),
         Term::Queue(number) => rule.add_expr(&raw::Queue(number)),
         Term::QueueByTarget(number) => rule.add_expr(&raw::QueueTarget(number)),
@@ -602,6 +664,24 @@ mod tests {
         // Ranges that touch.
         let touching = vec![(80, false), (90, true), (90, false), (91, true)];
         assert_eq!(ports_between(touching).to_string(), "80-90");
+    }
+
+    #[test]
+    fn a_connection_is_a_key_as_packets_have_it() {
+        let connection = |local: &str, peer: &str| Connection {
+            local: local.parse().unwrap(),
+            peer: peer.parse().unwrap(),
+            cookie: 1,
+        };
+        let v4 = [10, 0, 0, 9, 0xc3, 0x50, 0, 0, 10, 0, 0, 1, 0, 80, 0, 0];
+        let of = connection("10.0.0.1:80", "10.0.0.9:50000");
+        assert_eq!(*flow_key(&of), v4);
+        let mapped = connection("[::ffff:10.0.0.1]:80", "[::ffff:10.0.0.9]:50000");
+        assert_eq!(*flow_key(&mapped), v4);
+        assert_eq!(v4.len(), FlowV4::LEN as usize);
+        let v6 = flow_key(&connection("[fd00::1]:80", "[fd00::9]:50000"));
+        assert_eq!(v6.len(), FlowV6::LEN as usize);
+        assert_eq!(v6[16..24], [0xc3, 0x50, 0, 0, 0xfd, 0, 0, 0]);
     }
 
     #[test]

@@ -21,13 +21,16 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::SockProtocol;
 
-use self::compile::{CLOSING, CLOSING_LIFE, FLOWS, NO_ROOM, PORTS, Ruleset, STOPPED, SYN_LIFE, compile, table_name};
+use self::compile::{
+    CLOSING, CLOSING_LIFE, FLOWS, NO_ROOM, PORTS, Ruleset, STOPPED, SYN_LIFE, compile, table_name,
+};
 use self::messages::{ChainRules, Transaction};
 use super::choice::{Kind, Lacking};
 use super::watchdog::Watchdog;
 use super::{Backend, Deadline, Flows, Rules, Settings};
 use crate::netlink::{Netlink, Refusal, put_attribute};
 use crate::ports::PortSet;
+use crate::sockets::Connection;
 
 pub use self::list::find;
 
@@ -321,12 +324,7 @@ impl Tables {
         Ok(())
     }
 
-    fn count(
-        &mut self,
-        family: ProtoFamily,
-        table: &CStr,
-        counter: &CStr,
-    ) -> Result<u64, Refusal> {
+    fn count(&mut self, family: ProtoFamily, table: &CStr, counter: &CStr) -> Result<u64, Refusal> {
         let names = [(NFTA_OBJ_TABLE, table), (NFTA_OBJ_NAME, counter)];
         let mut body = messages::about(family, &names);
         put_attribute(
@@ -446,6 +444,15 @@ impl Backend for Nft {
         Ok(self.counted_before + installed.counted)
     }
 
+    fn spare(&mut self, connections: &[Connection]) -> Result<()> {
+        match &self.installed {
+            Some(Installed { rules, .. }) if rules.diverts() && !connections.is_empty() => {
+                Ok(self.table.commit(&messages::spare(rules, connections))?)
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn flows(&mut self) -> Result<Flows> {
         let mut flows = Flows::default();
         let Some(Installed { rules, .. }) = &self.installed else {
@@ -455,10 +462,13 @@ impl Backend for Nft {
             let (family, name) = (table.family, &rules.name);
             flows.all += self.table.count(family, name, STOPPED)?;
             flows.no_room += self.table.count(family, name, NO_ROOM)?;
-            let life_left = |row: &[u8]| messages::elements(row).filter_map(|e| e.expires).collect();
+            let life_left =
+                |row: &[u8]| messages::elements(row).filter_map(|e| e.expires).collect();
             let going: Vec<Duration> = self.table.elements(family, name, FLOWS, life_left)?;
             let closing = self.table.elements(family, name, CLOSING, life_left)?;
-            let heard = closing.iter().filter(|left| **left > CLOSING_LIFE - ENDED_AFTER);
+            let heard = closing
+                .iter()
+                .filter(|left| **left > CLOSING_LIFE - ENDED_AFTER);
             flows.left += going.len() + heard.count();
             let beyond_syn = going.iter().filter(|left| **left > SYN_LIFE);
             flows.answered += beyond_syn.count() + closing.len();
@@ -555,9 +565,7 @@ fn explain(refusal: &Refusal, lacks: Lack) -> anyhow::Error {
                     "--syn divert needs nft's dup (are the modules nft_dup_ipv4 and nft_dup_ipv6 \
                      missing?): {refusal}"
                 )),
-                Lack::Other => {
-                    Lacking(format!("this kernel lacks a part of nf_tables: {refusal}"))
-                }
+                Lack::Other => Lacking(format!("this kernel lacks a part of nf_tables: {refusal}")),
             }
             .into()
         }

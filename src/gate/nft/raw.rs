@@ -46,26 +46,26 @@ impl SetKey for Interface {
 /// The addresses and ports of both ends of a connection as a set key: nft's `ipv4_addr . inet_service .
 /// ipv4_addr . inet_service`. A type of several parts is their numbers (7, 13 and, for IPv6, 8), six
 /// bits each; each part fills whole registers of four bytes.
-pub struct FlowV4;
+pub struct FlowV4(pub Box<[u8]>);
 
 impl SetKey for FlowV4 {
     const TYPE: u32 = 7 << 18 | 13 << 12 | 7 << 6 | 13;
     const LEN: u32 = 4 * 4;
 
     fn data(&self) -> Box<[u8]> {
-        Box::new([]) // packets fill the set, not we
+        self.0.clone()
     }
 }
 
 /// See [`FlowV4`].
-pub struct FlowV6;
+pub struct FlowV6(pub Box<[u8]>);
 
 impl SetKey for FlowV6 {
     const TYPE: u32 = 8 << 18 | 13 << 12 | 8 << 6 | 13;
     const LEN: u32 = 2 * 16 + 2 * 4;
 
     fn data(&self) -> Box<[u8]> {
-        Box::new([])
+        self.0.clone()
     }
 }
 

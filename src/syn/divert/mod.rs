@@ -63,9 +63,15 @@ fn next_hop(routing: &mut Routing, peer: &PeerAddress) -> Result<NextHop> {
     let named = named.map_err(|why| anyhow!("{}: {why}", option()))?;
     let route = routing.to(peer.address, named);
     let route = route.map_err(|refusal| anyhow!("{}: no way there: {refusal}", option()))?;
-    let route = route.with_context(|| format!("{}: the kernel's answer can't be read", option()))?;
+    let route =
+        route.with_context(|| format!("{}: the kernel's answer can't be read", option()))?;
     let found = peer.neighbour(&route, &links);
-    found.map_err(|why| anyhow!("{}: {why}", option()))
+    let found = found.map_err(|why| anyhow!("{}: {why}", option()))?;
+    let ether = routing.ether(found.address, found.device);
+    Ok(NextHop {
+        ether: ether.with_context(option)?,
+        ..found
+    })
 }
 
 impl Divert {

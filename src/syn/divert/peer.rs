@@ -83,7 +83,9 @@ impl PeerAddress {
                 true => "",
                 false => " (names are not looked up)",
             };
-            return Err(format!("'{address}' is not an IP address{names}; {EXPECTED}"));
+            return Err(format!(
+                "'{address}' is not an IP address{names}; {EXPECTED}"
+            ));
         };
         if interface.as_ref().is_some_and(String::is_empty) {
             return Err(format!("no interface behind the %; {EXPECTED}"));
@@ -148,6 +150,7 @@ impl PeerAddress {
             Some(link) => Ok(NextHop {
                 address: *address,
                 device: link.device,
+                ether: None,
             }),
             None => Err(format!("the interface to {address} is not known")),
         }

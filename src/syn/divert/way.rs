@@ -93,7 +93,10 @@ fn source(to: IpAddr, neighbour: &NextHop, shared: &[IpAddr], here: &Here) -> Op
 pub fn without_peer(served: &[Served], scope: &Scope, to: &Diversion, here: &Here) -> Vec<Family> {
     let lacks = |family: &Family| {
         let has = |own: &Own| own.global && Family::of(own.address) == *family;
-        let reached = here.own.iter().any(|own| has(own) && scope.reaches(own.address));
+        let reached = here
+            .own
+            .iter()
+            .any(|own| has(own) && scope.reaches(own.address));
         to.of(*family).is_none()
             && scope.gates(*family)
             && reached
@@ -156,9 +159,9 @@ impl Here {
         let own = self.own.iter().find(|own| own.address == address);
         let device = own.map_or(0, |own| own.device);
         let any = self.is_loopback(device);
-        self.links.iter().filter(move |link| {
-            link.up && !link.loopback && (any || link.device.index == device)
-        })
+        self.links
+            .iter()
+            .filter(move |link| link.up && !link.loopback && (any || link.device.index == device))
     }
 }
 
@@ -192,7 +195,11 @@ mod tests {
                 own("fd00::100", 2, true),
                 own("fe80::1", 2, false),
             ],
-            links: vec![link(1, "lo", 65536), link(2, "eth0", 1500), link(3, "x", 1400)],
+            links: vec![
+                link(1, "lo", 65536),
+                link(2, "eth0", 1500),
+                link(3, "x", 1400),
+            ],
         }
     }
 
@@ -200,6 +207,7 @@ mod tests {
         Some(NextHop {
             address: address.parse().unwrap(),
             device: Device::new(index, "any"),
+            ether: None,
         })
     }
 
@@ -271,7 +279,15 @@ mod tests {
             asked(&[any.clone()], true, &Scope::default(), &peer),
             "10.0.0.1:80 from nowhere, 10.0.0.100:80 from nowhere, 10.9.0.1:80 from nowhere"
         );
-        assert_eq!(asked(&[served("127.0.0.1", &[80])], true, &Scope::default(), &peer), "");
+        assert_eq!(
+            asked(
+                &[served("127.0.0.1", &[80])],
+                true,
+                &Scope::default(),
+                &peer
+            ),
+            ""
+        );
         // Published by a container: its address is not the one that clients know.
         let published = served("172.17.0.2", &[80, 81]);
         assert_eq!(
