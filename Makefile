@@ -47,6 +47,8 @@ ROOTLESS := --test backends --test contract --test edges --test guarantees --tes
 HOLDS := clients copies deadline killed queue way_out
 # The same of redirected connections.
 REDIRECTS := new_connections established killed left_when linger
+# And of diverted ones, a user namespace; they are nft's alone.
+DIVERTS := new_connections established killed a_peer
 HELD := --test guarantees --test life --test services
 HELD_CORE := --test guarantees -- killed foreign panic
 
@@ -59,6 +61,7 @@ test: test-packages
 	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate $(ROOTLESS)
 	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate --test hold -- $(HOLDS)
 	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate --test redirect -- $(REDIRECTS)
+	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate --test divert -- $(DIVERTS)
 	set -e; for backend in $(BACKENDS); do \
 	  echo "on $$backend"; export SYNGATE_TEST_BACKEND=$$backend; \
 	  $(CARGO) test --package syngate $(RUNS); \
@@ -97,6 +100,8 @@ test-long: test-packages
 	  SYNGATE_TEST_BACKEND=$$backend SYNGATE_KILLS=100 SYNGATE_RESTARTS=10 \
 	    $(CARGO) test --package syngate --test redirect -- --nocapture --test-threads 1; \
 	done 2>&1 | tee $(LONG)/redirect.txt
+	SYNGATE_KILLS=50 SYNGATE_RESTARTS=10 \
+	  $(CARGO) test --package syngate --test divert -- --nocapture --test-threads 1 2>&1 | tee $(LONG)/divert.txt
 	SYNGATE_RESTARTS=20 \
 	  $(CARGO) test --package syngate --test services a_held -- --nocapture 2>&1 | tee $(LONG)/hold-restarts.txt
 
@@ -107,10 +112,11 @@ figures: test-packages
 
 # See scripts/kernel-fetch for what these are, scripts/kernel-tests for how TESTS are named.
 KERNELS := 5.10 6.1 6.12 newest
-TESTS := backends check commands contract edges guarantees hold life redirect rules services standby
+TESTS := backends check commands contract divert edges guarantees hold life redirect rules services standby
 CORE := guarantees::a_panic guarantees::foreign guarantees::hung guarantees::killed_with \
   guarantees::stopped rules contract::a_caller_without hold::clients hold::the_queue hold::killed_while \
-  redirect::new_connections redirect::established redirect::killed
+  redirect::new_connections redirect::established redirect::killed \
+  divert::new_connections divert::established divert::killed_at divert::a_peer divert::long
 test-kernels: test-packages
 	@scripts/install-packages $(KERNEL_PACKAGES)
 	$(CARGO) build --workspace --tests

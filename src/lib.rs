@@ -12,8 +12,8 @@
 //! 8. **Ready** (`sockets::ready`): which listeners are there now?
 //! 9. **Settle**: until they no longer change.
 //! 10. **Open**: the very next thing after the decision.
-//! 11. **Linger** (`step::linger`): where new connections went to a standby meanwhile, they finish
-//!     there. Then report (`report`).
+//! 11. **Linger** (`step::linger`): where new connections went to a standby or a peer meanwhile, they
+//!     finish there. Then report (`report`).
 //!
 //! `run` tells this story, `before` its beginning; `step` holds its decisions, without a clock or a
 //! kernel. The gate is gone when the process is gone: the kernel sees to it (`gate::nft`), or a

@@ -545,6 +545,60 @@ fn bad_input() {
     assert!(far.stderr.contains("behind the router"), "{far:?}");
 }
 
+/// What `--dry-run` prints, loaded by nft(8) on another host, is what the kernel has.
+#[test]
+fn the_kernel_has_what_a_dry_run_prints() {
+    let trio = Trio::new().unwrap();
+    let _servers = both(&trio);
+    let essence = |listed: &str| {
+        let lines = listed.lines().map(|line| {
+            // Names, whose it is, and how long elements have to go yet.
+            let line = match line.split_once("syngate_") {
+                Some((head, _)) => format!("{head}syngate_ {{"),
+                None => line.to_owned(),
+            };
+            let ends = [" expires", "29s9"]
+                .into_iter()
+                .filter_map(|at| line.find(at))
+                .min();
+            line[..ends.unwrap_or(line.len())].replace("timeout 30s", "timeout ")
+        });
+        let untold = |line: &String| {
+            line.trim().is_empty() || line.contains("flags owner") || line.contains("comment \"")
+        };
+        lines.filter(|line| !untold(line)).collect::<Vec<String>>()
+    };
+    for options in [
+        "",
+        "--allow-from 10.0.0.0/8,fd00::/16 --interface eth0 --max-diverted 9",
+    ] {
+        let closed = divert(&trio, options).run(["nft", "list", "ruleset"]);
+        assert_eq!(closed.code, 0, "{closed:?}");
+        let mut dry_run = divert(&trio, options).argv(["true"]);
+        let at = dry_run.iter().position(|word| word == "--").unwrap();
+        dry_run.insert(at, "-n".into());
+        let script = trio.a.must(dry_run);
+        assert!(
+            script.contains("# see that 10.79.0.2,fd79::2 accepts connections to 80 within 2s")
+        );
+        let nft = |host: &Host, words: &[&str], rules: &str| {
+            let file = host.write("rules.nft", rules);
+            host.must(
+                ["nft"]
+                    .iter()
+                    .chain(words)
+                    .chain(&["-f", file.to_str().unwrap()]),
+            );
+        };
+        // A table of nft's own would go with nft's socket if it had an owner.
+        let scratch = Trio::new().unwrap();
+        nft(&scratch.a, &[], &script.replace("\tflags owner\n", ""));
+        let loaded = scratch.a.must(["nft", "list", "ruleset"]);
+        assert_eq!(essence(&closed.stdout), essence(&loaded), "{options}");
+        nft(&trio.a, &["-c"], &script);
+    }
+}
+
 /// The peer is asked for each address and port, before anything is gated.
 #[test]
 fn a_peer_that_takes_no_connections() {

@@ -32,7 +32,7 @@ _syngate() {
 
     case "${cmd}" in
         syngate)
-            opts="-p -n -v -q -h -V --port --syn --max-held --max-held-per-source --release-timeout --queue-num --standby --standby-check --standby-timeout --standby-grace --keep-standby --linger --drain --drain-until --settle --ready-timeout --open-on --max-closed --backend --hook --to --allow-from --allow-local --interface --listen-port --listen-netns --listen-netns-from --xtables-wait --precheck --ready-check --lock-timeout --best-effort --report-file --dry-run --verbose --quiet --help --version status clear check"
+            opts="-p -n -v -q -h -V --port --syn --max-held --max-held-per-source --release-timeout --queue-num --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-until --settle --ready-timeout --open-on --max-closed --backend --hook --to --allow-from --allow-local --interface --listen-port --listen-netns --listen-netns-from --xtables-wait --precheck --ready-check --lock-timeout --best-effort --report-file --dry-run --verbose --quiet --help --version status clear check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -53,7 +53,7 @@ _syngate() {
                     return 0
                     ;;
                 --syn)
-                    COMPREPLY=($(compgen -W "drop hold auto redirect=PORT" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "drop hold auto redirect=PORT divert=ADDR" -- "${cur}"))
                     return 0
                     ;;
                 --max-held)
@@ -100,6 +100,20 @@ _syngate() {
                     return 0
                     ;;
                 --standby-grace)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --max-diverted)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --peer-timeout)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_syngate_global_optspecs
-    string join \n p/port= syn= max-held= max-held-per-source= release-timeout= queue-num= standby= standby-check= standby-timeout= standby-grace= keep-standby linger= drain= drain-until= settle= ready-timeout= open-on= max-closed= backend= hook= to= allow-from= allow-local interface= listen-port= listen-netns= listen-netns-from= xtables-wait= precheck= ready-check= lock-timeout= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
+    string join \n p/port= syn= max-held= max-held-per-source= release-timeout= queue-num= standby= standby-check= standby-timeout= standby-grace= keep-standby max-diverted= peer-timeout= no-peer-check linger= drain= drain-until= settle= ready-timeout= open-on= max-closed= backend= hook= to= allow-from= allow-local interface= listen-port= listen-netns= listen-netns-from= xtables-wait= precheck= ready-check= lock-timeout= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
 end
 
 function __fish_syngate_needs_command
@@ -28,7 +28,8 @@ complete -c syngate -n "__fish_syngate_needs_command" -s p -l port -d 'TCP ports
 complete -c syngate -n "__fish_syngate_needs_command" -l syn -d 'What happens to new SYNs while the gate is closed' -r -f -a "drop\t'They are dropped, and their clients send them again'
 hold\t'They wait in a queue of the kernel\'s, and go on when the gate opens'
 auto\t'hold where that can be done, else drop'
-redirect=PORT\t'They, and their connections, go to PORT of the same address, where a standby listens'"
+redirect=PORT\t'They, and their connections, go to PORT of the same address, where a standby listens'
+divert=ADDR\t'They, and their connections, go to the host ADDR, which has the same address and service'"
 complete -c syngate -n "__fish_syngate_needs_command" -l max-held -d '--syn hold: how many SYNs may wait at a time; what comes then is dropped' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l max-held-per-source -d '--syn hold: how many of them from one source, an IPv4 address or an IPv6 /64 [default: a quarter of --max-held]' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l release-timeout -d '--syn hold: how long letting them go may take; then the gate opens all the same' -r -f
@@ -37,7 +38,9 @@ complete -c syngate -n "__fish_syngate_needs_command" -l standby -d '--syn redir
 complete -c syngate -n "__fish_syngate_needs_command" -l standby-check -d '--syn redirect: go on only once this (by sh -c) has succeeded; nothing is gated before' -r -f -a "(__fish_complete_command)"
 complete -c syngate -n "__fish_syngate_needs_command" -l standby-timeout -d '--syn redirect: how long the standby may take to listen, and its check to succeed' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l standby-grace -d '--syn redirect: how long the --standby has to end after SIGTERM; then SIGKILL' -r -f
-complete -c syngate -n "__fish_syngate_needs_command" -l linger -d '--syn redirect: how long connections to the standby may take to finish once the gate is open' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l max-diverted -d '--syn divert: how many connections may be the peer\'s at a time, of each IP version; the SYNs of more are dropped' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l peer-timeout -d '--syn divert: how long the peer may take to accept a connection to each address and port; nothing is gated before' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l linger -d '--syn redirect, divert: how long connections to the standby, or the peer, may take to finish once the gate is open' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l drain -d 'How long to wait at most, gate closed, for what is under way to finish; 0s: not at all' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l drain-until -d 'What the drain waits for' -r -f -a "handshakes\t'Handshakes are over and accept queues are empty: enough for reloads'
 requests\t'Also, no connection is in the middle of a request or an answer'
@@ -66,6 +69,7 @@ complete -c syngate -n "__fish_syngate_needs_command" -l ready-check -d 'Run thi
 complete -c syngate -n "__fish_syngate_needs_command" -l lock-timeout -d 'How long to wait for another run on the same ports' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l report-file -d 'Write a report of the run, in JSON, to this file' -r -F
 complete -c syngate -n "__fish_syngate_needs_command" -l keep-standby -d '--syn redirect: leave the --standby running'
+complete -c syngate -n "__fish_syngate_needs_command" -l no-peer-check -d '--syn divert: don\'t ask the peer'
 complete -c syngate -n "__fish_syngate_needs_command" -l allow-local -d 'Let connections through that come in over the loopback interface'
 complete -c syngate -n "__fish_syngate_needs_command" -l best-effort -d 'Run COMMAND even if the gate could not be closed, and say so'
 complete -c syngate -n "__fish_syngate_needs_command" -s n -l dry-run -d 'Print the plan and the rules, and do nothing'

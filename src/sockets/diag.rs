@@ -206,7 +206,7 @@ impl Sockets {
         let mut found = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
             self.own.dump(&self.watched, family, states, 0, |row| {
-                found.extend(which(&row));
+                found.extend(which(row));
             })?;
         }
         Ok(found)

@@ -58,8 +58,7 @@ impl Asking {
             let Some(from) = question.from else {
                 continue;
             };
-            let (socket, from) =
-                bound_socket(from.into()).context("a socket to ask the peer by")?;
+            let (socket, from) = bound_socket(from).context("a socket to ask the peer by")?;
             disguises.push(Disguise {
                 from,
                 neighbour: question.neighbour,

@@ -260,7 +260,7 @@ mod tests {
         let peer = to(hop("10.0.0.2", 2), None);
         let vip = served("10.0.0.100", &[80]);
         assert_eq!(
-            asked(&[vip.clone()], true, &Scope::default(), &peer),
+            asked(std::slice::from_ref(&vip), true, &Scope::default(), &peer),
             "10.0.0.100:80 from 10.0.0.1"
         );
         // The same one twice, as SO_REUSEPORT has it.
@@ -271,12 +271,17 @@ mod tests {
         );
         let any = served("0.0.0.0", &[80]);
         assert_eq!(
-            asked(&[any.clone()], true, &scope("10.0.0.100"), &peer),
+            asked(
+                std::slice::from_ref(&any),
+                true,
+                &scope("10.0.0.100"),
+                &peer
+            ),
             "10.0.0.100:80 from 10.0.0.1"
         );
         // Everywhere: then there is no address left that only this host has, on that link.
         assert_eq!(
-            asked(&[any.clone()], true, &Scope::default(), &peer),
+            asked(std::slice::from_ref(&any), true, &Scope::default(), &peer),
             "10.0.0.1:80 from nowhere, 10.0.0.100:80 from nowhere, 10.9.0.1:80 from nowhere"
         );
         assert_eq!(
@@ -295,7 +300,10 @@ mod tests {
             "10.0.0.100:80 from 10.0.0.1, 10.0.0.100:81 from 10.0.0.1"
         );
         let six = served("::", &[80]);
-        assert_eq!(asked(&[six.clone()], true, &scope("fd00::100"), &peer), "");
+        assert_eq!(
+            asked(std::slice::from_ref(&six), true, &scope("fd00::100"), &peer),
+            ""
+        );
         let both = to(hop("10.0.0.2", 2), hop("fe80::2", 2));
         assert_eq!(
             asked(&[six], true, &scope("fd00::100"), &both),
