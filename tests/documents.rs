@@ -15,11 +15,15 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use documents_parts::{Block, Man, calls, code_blocks, code_spans, option_table, words};
 use serde_json::Value;
-use syngate::cli::{Args, ENV_PREFIX, LARGEST_HELD, LONGEST, MAX_HELD};
+use syngate::cli::{
+    Args, ENV_PREFIX, LARGEST_DIVERTED, LARGEST_HELD, LONGEST, MAX_DIVERTED, MAX_HELD,
+};
 use syngate::commands::clear;
 use syngate::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT, NOT_RUN};
+use syngate::gate::nft::{self, compile};
 use syngate::gate::{iptables, watchdog};
 use syngate::sockets::diag::YOUNG;
+use syngate::syn::divert::probe;
 use syngate::syn::hold::{self, pace, packet, queue};
 use syngate::{child, lock, standby, step};
 
@@ -340,6 +344,9 @@ fn man_has_the_constants_of_the_program() {
         ("Clear's look", clear::LOOK_EVERY),
         ("Linger's look", step::LINGER_LOOK),
         ("Linger's look", step::LINGER_QUIET),
+        ("Diverted", compile::SYN_LIFE),
+        ("Diverted", compile::CLOSING_LIFE),
+        ("Diverted", nft::ENDED_AFTER),
         ("Standby's look", step::STANDBY_EVERY),
         ("Standby's end", standby::DESERTED),
         ("Standby's end", standby::KILL_EVERY),
@@ -352,6 +359,9 @@ fn man_has_the_constants_of_the_program() {
         ("Others", step::OTHERS_LOOK),
     ];
     let numbers = [
+        ("Diverted", MAX_DIVERTED.to_string()),
+        ("Diverted", LARGEST_DIVERTED.to_string()),
+        ("Peer", probe::AT_A_TIME.to_string()),
         ("Held", MAX_HELD.to_string()),
         ("Held", LARGEST_HELD.to_string()),
         ("Held, reading", format!("{} bytes", packet::COPIED)),
@@ -409,8 +419,8 @@ fn man_and_schema_have_the_same_fields() {
     objects(&schema, &mut found);
     assert_eq!(
         found.len(),
-        7,
-        "the report, its phases, what was held, what was redirected, the standby, what is left, a \
+        8,
+        "the report, its phases, what was held, redirected, diverted, the standby, what is left, a \
          listener"
     );
     let mut fields = BTreeSet::new();
@@ -606,7 +616,7 @@ fn completions_work_in_their_shells() {
         run("bash", &["--norc", "--noprofile", "-c", &script])
     };
     assert_eq!(bash("syngate --dra"), drains);
-    let actions = ["auto", "drop", "hold", "redirect=PORT"];
+    let actions = ["auto", "divert=ADDR", "drop", "hold", "redirect=PORT"];
     let mut offered = bash("syngate --syn ''");
     offered.sort();
     assert_eq!(offered, actions);

@@ -38,7 +38,7 @@ pub use self::list::find;
 const DUMP_TRIES: usize = 20;
 /// A connection whose client has closed its side is over when nothing was heard of it for so long: it
 /// acknowledges what it still receives.
-const ENDED_AFTER: Duration = Duration::from_secs(1);
+pub const ENDED_AFTER: Duration = Duration::from_secs(1);
 /// What an skb takes besides the data, and the kernel's doubling, are covered by this factor.
 const SEND_BUFFER_FACTOR: usize = 2;
 /// Up to this size a transaction fits the default send buffer (net.core.wmem_default, 212,992).
