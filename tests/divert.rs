@@ -817,7 +817,7 @@ fn times(variable: &str, few: usize) -> usize {
 /// Restarts of the first node under load on the shared address, beside the same load without any.
 #[test]
 fn haproxy_restarts_unnoticed() {
-    let trio = Trio::new().unwrap();
+    let trio = Trio::steered_by_flow().unwrap();
     let [haproxy, _peer] = [&trio.a, &trio.b].map(|host| {
         let haproxy = Haproxy::debian_init(host, &HaproxyConfig::port(80)).unwrap();
         haproxy.start().unwrap();

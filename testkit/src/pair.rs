@@ -104,7 +104,7 @@ impl Pair {
 }
 
 /// Receive packet steering.
-fn steer_by_flow(host: &Host) -> Result<()> {
+pub(crate) fn steer_by_flow(host: &Host) -> Result<()> {
     if rootless() {
         return Ok(()); // it is for the machine's root alone
     }

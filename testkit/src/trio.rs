@@ -1,6 +1,6 @@
 use anyhow::Result;
 
-use crate::Host;
+use crate::{Host, pair::steer_by_flow};
 
 /// The address that both nodes have, IPv4.
 pub const VIP: &str = "10.79.0.100";
@@ -97,6 +97,17 @@ impl Trio {
             b,
             _switch: switch,
         })
+    }
+
+    /// The same, and all packets of a connection are on one CPU: see
+    /// [`Pair::steered_by_flow`](crate::Pair::steered_by_flow).
+    pub fn steered_by_flow() -> Result<Self> {
+        let trio = Self::new()?;
+        [&trio.client, &trio.a, &trio.b]
+            .map(steer_by_flow)
+            .into_iter()
+            .collect::<Result<()>>()?;
+        Ok(trio)
     }
 
     /// How large packets on the cable between the nodes can be.
