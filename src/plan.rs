@@ -17,6 +17,7 @@ use crate::gate::scope::{Networks, Scope, Where};
 use crate::gate::who::Who;
 use crate::gate::{Rules, Settings, Steer};
 use crate::ports::PortSet;
+use crate::sockets::Family;
 use crate::sockets::netns::Netns;
 use crate::step::{Config, OTHERS_PATIENCE, OpenOn, Settle};
 use crate::syn::SynAction;
@@ -346,6 +347,10 @@ impl Plan {
             ),
             None => format!("{} is not asked whether it accepts connections", to.peers),
         });
+        let gated = Family::ALL.into_iter().filter(|f| self.scope.gates(*f));
+        for family in gated.filter(|family| to.peers.of(*family).is_none()) {
+            line(format!("SYNs of {family} are dropped: no peer for them"));
+        }
     }
 
     fn describe_standby(&self, line: &mut impl FnMut(String)) {
@@ -500,6 +505,14 @@ fn peer_makes_sense(args: &Args) -> Result<(), String> {
             "--syn divert={peers}: not with --backend {}: iptables can't remember connections by the \
              packets that it sees; nft can",
             args.backend.kinds().first().map_or("", |kind| kind.name())
+        ));
+    }
+    let scope = scope(args);
+    let diverted = |family: &Family| scope.gates(*family) && peers.of(*family).is_some();
+    if !Family::ALL.iter().any(diverted) {
+        return Err(format!(
+            "--syn divert={peers}: --to {} has no address of that IP version: nothing would be diverted",
+            scope.to
         ));
     }
     if args.peer_timeout.is_zero() && !args.no_peer_check {

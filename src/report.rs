@@ -459,7 +459,7 @@ fn went(all: Option<u64>, place: &str, cut: Option<usize>) -> String {
         Some(n) => format!("{n} connections"),
     };
     let fate = match cut {
-        Some(n @ 1..) => format!(", {n} of them too long"),
+        Some(n @ 1..) => format!(", {n} of them cut"),
         _ => String::new(),
     };
     format!("{connections} went to {place}{fate}")
@@ -649,9 +649,9 @@ impl DivertRow {
     /// From what was counted and decided: they went to `to`. Without a linger nothing was counted.
     pub fn new(to: &Diversion, flows: &Flows, lingered: Option<Lingered>) -> DivertRow {
         let peers = [to.v4, to.v6].into_iter().flatten();
-        let cut = lingered.and_then(|lingered| lingered.left);
+        let cut = lingered.and_then(|lingered| lingered.left.map(|_| flows.open));
         DivertRow {
-            peers: peers.map(|peer| peer.address.to_string()).collect(),
+            peers: peers.map(|peer| peer.to_string()).collect(),
             diverted: lingered.map(|_| flows.all),
             finished: cut.map(|cut| flows.all.saturating_sub(cut as u64)),
             cut,

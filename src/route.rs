@@ -5,11 +5,14 @@ use std::fmt;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::SockProtocol;
 
 use crate::netlink::{Netlink, Refusal, attribute, attributes, get, put_attribute};
 
+/// A dump is torn when something changes meanwhile: how often to try.
+const DUMP_TRIES: usize = 20;
 /// An interface's name has room for so many bytes, a NUL among them (linux/if.h, IFNAMSIZ).
 const NAME_LENGTH: usize = 16;
 
@@ -71,6 +74,8 @@ pub struct Own {
     pub address: IpAddr,
     /// The number of the interface that has it.
     pub device: u32,
+    /// It has a network, and not just itself (/32, /128), as addresses have that several hosts share.
+    pub has_network: bool,
     /// It means something on other hosts of other links as well (RT_SCOPE_UNIVERSE, RT_SCOPE_SITE).
     pub global: bool,
 }
@@ -95,6 +100,17 @@ impl fmt::Display for Device {
         let end = self.name.iter().position(|b| *b == 0);
         let name = &self.name[..end.unwrap_or(NAME_LENGTH)];
         f.write_str(&String::from_utf8_lossy(name))
+    }
+}
+
+/// As the option takes it: a link-local address with its interface.
+impl fmt::Display for NextHop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)?;
+        match self.address {
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => write!(f, "%{}", self.device),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -169,21 +185,41 @@ impl Routing {
     /// # Errors
     /// What the kernel refuses with.
     pub fn ether(&mut self, address: IpAddr, device: Device) -> Result<Option<Ether>, Refusal> {
-        let known = self.dump(libc::RTM_GETNEIGH, neighbour)?;
-        let found = known
-            .into_iter()
-            .find(|(at, index, _)| (*at, *index) == (address, device.index));
-        Ok(found.map(|(_, _, ether)| ether))
+        let known = self.neighbours(address, device)?;
+        Ok(known.into_iter().find_map(|neighbour| neighbour.ether))
+    }
+
+    /// Whether the kernel has asked for a neighbour, and had no answer.
+    ///
+    /// # Errors
+    /// What the kernel refuses with.
+    pub fn is_absent(&mut self, hop: &NextHop) -> Result<bool, Refusal> {
+        let known = self.neighbours(hop.address, hop.device)?;
+        Ok(known.iter().any(|neighbour| neighbour.silent))
+    }
+
+    fn neighbours(&mut self, address: IpAddr, on: Device) -> Result<Vec<Neighbour>, Refusal> {
+        let mut known = self.dump(libc::RTM_GETNEIGH, neighbour)?;
+        known.retain(|n| (n.address, n.device) == (address, on.index));
+        Ok(known)
     }
 
     fn dump<T>(&mut self, kind: u16, read: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Refusal> {
-        let mut rows = Vec::new();
         let flags = libc::NLM_F_DUMP as u16;
         // Room for the longest header of them, struct ifinfomsg; all families.
         let body = [libc::AF_UNSPEC as u8; 16];
-        self.socket
-            .request(kind, flags, &body, |_, row| rows.extend(read(row)))?;
-        Ok(rows)
+        for tries in 1.. {
+            let mut rows = Vec::new();
+            let dumped = self
+                .socket
+                .request(kind, flags, &body, |_, row| rows.extend(read(row)));
+            match dumped {
+                // It has changed meanwhile.
+                Err(refusal) if refusal.errno == Errno::EINTR && tries < DUMP_TRIES => (),
+                dumped => return dumped.map(|()| rows),
+            }
+        }
+        unreachable!("the last try returns")
     }
 }
 
@@ -255,28 +291,45 @@ fn link(row: &[u8]) -> Option<Link> {
 fn own(row: &[u8]) -> Option<Own> {
     const IFA_ADDRESS: u16 = 1;
     const IFA_LOCAL: u16 = 2;
-    let (scope, device, rest) = (*row.get(3)?, number(row.get(4..)?)?, row.get(8..)?);
+    let (prefix, scope) = (*row.get(1)?, *row.get(3)?);
+    let (device, rest) = (number(row.get(4..)?)?, row.get(8..)?);
     let mut all: Vec<(u16, &[u8])> = attributes(rest).collect();
     all.retain(|(kind, _)| [IFA_ADDRESS, IFA_LOCAL].contains(kind));
     let local = all.iter().max_by_key(|(kind, _)| *kind)?;
     Some(Own {
         address: address(local.1)?,
         device,
+        has_network: u32::from(prefix) < local.1.len() as u32 * 8,
         global: scope < libc::RT_SCOPE_LINK,
     })
 }
 
+/// Who is on a link, as far as the kernel knows.
+#[derive(Debug, PartialEq, Eq)]
+struct Neighbour {
+    address: IpAddr,
+    device: u32,
+    ether: Option<Ether>,
+    /// It was asked for, and has not answered.
+    silent: bool,
+}
+
 /// A `struct ndmsg` and its attributes.
-fn neighbour(row: &[u8]) -> Option<(IpAddr, u32, Ether)> {
+fn neighbour(row: &[u8]) -> Option<Neighbour> {
+    // linux/neighbour.h
     const NDA_DST: u16 = 1;
     const NDA_LLADDR: u16 = 2;
-    let (device, rest) = (number(row.get(4..)?)?, row.get(12..)?);
-    let ether = attribute(rest, NDA_LLADDR)?;
-    Some((
-        attribute(rest, NDA_DST).and_then(address)?,
-        device,
-        Ether(ether.try_into().ok()?),
-    ))
+    const NUD_INCOMPLETE: u16 = 0x01;
+    const NUD_FAILED: u16 = 0x20;
+    let state = get(row, 8).map(u16::from_ne_bytes)?;
+    let rest = row.get(12..)?;
+    let ether = attribute(rest, NDA_LLADDR).and_then(|ether| ether.try_into().ok());
+    Some(Neighbour {
+        address: attribute(rest, NDA_DST).and_then(address)?,
+        device: number(row.get(4..)?)?,
+        ether: ether.map(Ether),
+        silent: state & (NUD_INCOMPLETE | NUD_FAILED) != 0,
+    })
 }
 
 #[cfg(test)]
@@ -342,7 +395,7 @@ mod tests {
         let bytes = row(&header, &[(1, &[10, 0, 0, 9]), (2, &[10, 0, 0, 1])]);
         let own = own(&bytes).unwrap();
         assert_eq!(own.address, IpAddr::from([10, 0, 0, 1]));
-        assert!(own.global && own.device == 3);
+        assert!(own.global && own.device == 3 && !own.has_network);
     }
 
     #[test]
@@ -350,11 +403,13 @@ mod tests {
         let header = [2, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 1];
         let ether = [0x02, 0xa, 0, 0, 0, 0xff];
         let bytes = row(&header, &[(1, &[10, 0, 0, 2]), (2, &ether)]);
-        let (address, device, known) = neighbour(&bytes).unwrap();
-        assert_eq!((address, device), (IpAddr::from([10, 0, 0, 2]), 3));
-        assert_eq!(known.to_string(), "02:0a:00:00:00:ff");
-        // Asked for, not answered.
-        assert_eq!(neighbour(&row(&header, &[(1, &[10, 0, 0, 2])])), None);
+        let known = neighbour(&bytes).unwrap();
+        assert_eq!((known.address, known.device), ([10, 0, 0, 2].into(), 3));
+        assert_eq!(known.ether.unwrap().to_string(), "02:0a:00:00:00:ff");
+        assert!(!known.silent);
+        let asked_for = [2, 0, 0, 0, 3, 0, 0, 0, 0x20, 0, 0, 1];
+        let unknown = neighbour(&row(&asked_for, &[(1, &[10, 0, 0, 2])])).unwrap();
+        assert!(unknown.silent && unknown.ether.is_none());
     }
 
     #[test]

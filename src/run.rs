@@ -1,6 +1,8 @@
 //! The story of a run, from the top to the bottom. What to do next, once the gate is closed, is
 //! decided in `step.rs`; here it is done.
 
+mod elsewhere;
+
 use std::ffi::CString;
 use std::hash::{BuildHasher, Hasher};
 use std::os::fd::AsFd;
@@ -19,19 +21,16 @@ use crate::gate::{self, Deadline, Gate, Steer};
 use crate::plan::{Listeners, Plan, Refused};
 use crate::ports::PortSet;
 use crate::report::{
-    Closed, DivertRow, Ending, Evidence, HoldRow, Outcome, RedirectRow, Report, StandbyEnd,
-    StandbyRow, conclude, exit_words, signal_name,
+    Closed, DivertRow, Ending, Evidence, HoldRow, Outcome, RedirectRow, Report, StandbyRow,
+    conclude, exit_words, signal_name,
 };
 use crate::say::{Level, Say};
 use crate::signals::{Caught, Signals};
-use crate::sockets::conntrack;
 use crate::sockets::diag::Sockets;
 use crate::sockets::ready::uncovered;
 use crate::sockets::{Sample, SynLimits, Want};
 use crate::standby::Standby;
-use crate::step::{
-    Action, CommandExit, Cut, Event, LingerEnd, Lingered, STALL, Sender, Settle, State, Waiting,
-};
+use crate::step::{Action, CommandExit, Cut, Event, STALL, Sender, Settle, State, Waiting};
 use crate::syn::hold::pace::{Pace, Translation};
 use crate::syn::hold::{Hold, queue};
 use crate::syn::redirect::Redirect;
@@ -116,7 +115,9 @@ fn carry_out(
         if let (Some(gate), Work::Divert(_)) = (&mut gate, &work) {
             let spared = sockets.half_open().and_then(|all| gate.spare(&all));
             if let Err(error) = spared {
-                warnings.push(format!("half-open connections may be cut: {error:#}"));
+                let text = format!("half-open connections may be cut: {error:#}");
+                say.warning(&text);
+                warnings.push(text);
             }
         }
         Ok((before, until, gate, work))
@@ -591,132 +592,6 @@ impl Run<'_> {
         self.note_shut(&was, &PortSet::EMPTY);
     }
 
-    /// How many connections are left elsewhere?
-    fn linger(&mut self) -> Event {
-        let began = Instant::now();
-        let left = match self.work {
-            Work::Divert(_) => self.left_on_peer(),
-            _ => self.left_on_standby(),
-        };
-        let left = left.unwrap_or_else(|error| {
-            self.warn(format!("{error:#}"));
-            None
-        });
-        let gate = self.gate.as_mut();
-        if gate.is_some_and(|gate| gate.exposed() && !gate.intact()) {
-            self.warn(
-                "somebody removed the gate's rules while connections elsewhere finished: they may have \
-                 been cut"
-                    .to_owned(),
-            );
-        }
-        Event::Lingers(left, began.elapsed())
-    }
-
-    fn left_on_standby(&mut self) -> Result<Option<usize>> {
-        self.look_after_who_was_redirected();
-        self.work.redirect().map(Redirect::unfinished).transpose()
-    }
-
-    fn left_on_peer(&mut self) -> Result<Option<usize>> {
-        let first_look = !std::mem::replace(&mut self.looked_for_answers, true);
-        let (Some(gate), Some(divert)) = (&mut self.gate, self.work.divert()) else {
-            return Ok(None);
-        };
-        let flows = gate.flows()?;
-        divert.flows = flows;
-        if first_look && flows.all > 0 && flows.answered == 0 {
-            self.warn(
-                "none of the connections that went to the peer got further than its SYN: does a \
-                 firewall drop their packets, here on their way out, or there?"
-                    .to_owned(),
-            );
-        }
-        Ok(Some(flows.left))
-    }
-
-    /// What has gone wrong for them, each told once.
-    fn look_after_who_was_redirected(&mut self) {
-        let Some(redirect) = self.work.redirect() else {
-            return;
-        };
-        let port = redirect.port();
-        let gate = self.gate.as_mut();
-        let first_look = !std::mem::replace(&mut self.looked_for_answers, true);
-        // Later there may be no trace of those that are over.
-        if first_look
-            && self.closed.since_closed() < conntrack::KEPT
-            && gate.and_then(Gate::syns_stopped).is_some_and(|n| n > 0)
-            && redirect.nobody_was_answered()
-        {
-            self.warn(format!(
-                "none of the SYNs that went to port {port} was answered: does a firewall of this host \
-                 drop them? (ct status dnat accept lets them in)"
-            ));
-        }
-    }
-
-    /// While the rules stand, so that those who are cut hear of it.
-    fn stop_standby(&mut self) -> Event {
-        let Some(standby) = &mut self.standby else {
-            return Event::StandbyStopped;
-        };
-        if standby.stopped().is_some() {
-            self.note_standby(StandbyEnd::Ended);
-            return Event::StandbyStopped;
-        }
-        self.say.phase("stopping the standby");
-        self.stopping = Some(Instant::now());
-        standby.begin_stop();
-        Event::Done
-    }
-
-    /// Whether the standby that is being stopped has gone.
-    fn standby_gone(&mut self) -> Option<Event> {
-        self.stopping.filter(|_| self.standby_row.is_none())?;
-        let stop = self.standby.as_mut()?.stopped()?;
-        if stop.left {
-            self.warn("some of --standby may still be there".to_owned());
-        }
-        if stop.killed {
-            let grace = humantime::format_duration(self.plan.standby.grace);
-            self.warn(format!(
-                "--standby did not end within --standby-grace {grace}: killed"
-            ));
-        }
-        self.note_standby(match stop.killed {
-            true => StandbyEnd::Killed,
-            false => StandbyEnd::Terminated,
-        });
-        Some(Event::StandbyStopped)
-    }
-
-    fn note_standby(&mut self, end: StandbyEnd) {
-        let pid = self.standby.as_ref().map_or(0, Standby::pid);
-        let took = self.stopping.map(|since| since.elapsed());
-        self.standby_row = Some(StandbyRow::new(pid, end, took));
-    }
-
-    /// In the end: it was stopped, or is to be kept, or nobody waits for its end.
-    fn leave_standby(&mut self) {
-        self.say.done_waiting();
-        let Some(mut standby) = self.standby.take() else {
-            return;
-        };
-        if self.standby_row.is_some() {
-            return;
-        }
-        let end = match (standby.stopped(), self.plan.standby.keep) {
-            (Some(_), _) => StandbyEnd::Ended,
-            (None, true) => StandbyEnd::Kept,
-            (None, false) => StandbyEnd::Stopping,
-        };
-        self.standby_row = Some(StandbyRow::new(standby.pid(), end, None));
-        if end == StandbyEnd::Kept {
-            standby.keep();
-        }
-    }
-
     /// Whether what is left of the gate can't go without taking SYNs from another run.
     fn others_hold(&mut self) -> bool {
         let own = self.work.hold().map(|hold| hold.queue());
@@ -792,20 +667,6 @@ impl Run<'_> {
                 self.signals.wait(Some(sooner))
             }
             None => self.signals.wait_beside(until, Some(hold.as_fd())),
-        }
-    }
-
-    /// Once: who wanted the run to end sees why it has not.
-    fn tell_of_linger(&mut self, state: &State) {
-        let Some(place) = state.lingers_in_spite_of_a_signal() else {
-            return;
-        };
-        if !std::mem::replace(&mut self.told_of_linger, true) {
-            let linger = humantime::format_duration(self.plan.syn.linger());
-            self.say.result(&format!(
-                "the gate is open; connections to the {place} have --linger {linger} to finish: one \
-                 more signal cuts them"
-            ));
         }
     }
 
@@ -924,7 +785,7 @@ impl Run<'_> {
         }
         self.note_held(facts.release_cut);
         self.note_lingered(facts.lingered);
-        self.note_no_room();
+        self.note_diverted();
         if facts.standby_gone {
             self.warn(
                 "nobody listened on the standby's port any more: the gate was opened early"
@@ -949,53 +810,6 @@ impl Run<'_> {
         if let Some(error) = self.open_error.clone().filter(|_| !succeeded) {
             self.warn(format!("the gate did not open as it should: {error}"));
         }
-    }
-
-    fn note_lingered(&mut self, lingered: Option<Lingered>) {
-        let Some(Lingered {
-            left: Some(left @ 1..),
-            end,
-            ..
-        }) = lingered
-        else {
-            return;
-        };
-        let linger = humantime::format_duration(self.plan.syn.linger());
-        let why = match end {
-            LingerEnd::Stopped => "when a signal ended the linger".to_owned(),
-            _ => format!("when --linger {linger} was over"),
-        };
-        let some = match left {
-            1 => "1 connection was".to_owned(),
-            n => format!("{n} connections were"),
-        };
-        let apart = match self
-            .work
-            .redirect()
-            .is_none_or(|redirect| redirect.tells_apart())
-        {
-            true => "",
-            false => {
-                " (among them those that went there by themselves: without nf_conntrack_netlink \
-                      they can't be told apart)"
-            }
-        };
-        let place = match self.work {
-            Work::Divert(_) => "peer",
-            _ => "standby",
-        };
-        self.warn(format!("{some} still on the {place} {why}{apart}"));
-    }
-
-    fn note_no_room(&mut self) {
-        let Some(divert) = self.work.divert().filter(|divert| divert.flows.no_room > 0) else {
-            return;
-        };
-        let (no_room, most) = (divert.flows.no_room, divert.to().most);
-        self.warn(format!(
-            "--max-diverted {most} was reached: {no_room} SYNs were dropped, and their clients send \
-             them again"
-        ));
     }
 
     /// What became of held SYNs otherwise than it should.

@@ -150,6 +150,10 @@ fn tells_what_the_host_can_do() {
             "table inet probed { chain c { type filter hook prerouting priority -310; fib daddr type local drop; }; }",
         ),
         (
+            "nft_dup",
+            "table ip probed { chain c { type filter hook prerouting priority -311; dup to 127.0.0.1 device lo; }; }",
+        ),
+        (
             "nft_queue",
             "table inet probed { chain c { type filter hook input priority 10; queue flags bypass to 0; }; }",
         ),
@@ -254,6 +258,7 @@ fn without_privilege_it_says_what_it_can_not_see() {
         "timed_sets",
         "owner_tables",
         "prerouting",
+        "nft_dup",
         "nft_queue",
     ] {
         assert_eq!(found["host"][field]["state"], "unknown", "{field}");

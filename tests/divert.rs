@@ -14,7 +14,7 @@ use harness::{
 };
 use killing::Moment;
 use nix::sys::signal::Signal;
-use testkit::services::{Haproxy, HaproxyConfig, Serve};
+use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
 use testkit::{
     CROSS_B, CROSS_B6, Hold, Host, Load, NODE_A, NODE_B, NODE_B6, Running, Trio, VIP, VIP6, slow,
     wait_until,
@@ -363,6 +363,70 @@ fn long_transfers_are_whole() {
     transfers(&trio, &format!("{NODE_B},{NODE_B6}"), VIP6);
 }
 
+/// A router on the way to the clients, which takes smaller packets than the nodes send, says so to the
+/// shared address.
+#[test]
+fn long_transfers_are_whole_over_a_narrow_way_to_the_client() {
+    let trio = Trio::new().unwrap();
+    let far = trio.client.neighbour().unwrap();
+    trio.client.plug("far", &far, "eth0").unwrap();
+    for (host, port, v4, v6) in [
+        (&trio.client, "far", "10.82.0.1/24", "fd82::1/64"),
+        (&far, "eth0", "10.82.0.9/24", "fd82::9/64"),
+    ] {
+        host.must(["ip", "address", "add", v4, "dev", port]);
+        host.must(["ip", "address", "add", v6, "dev", port, "nodad"]);
+        host.must(["ip", "link", "set", port, "up"]);
+    }
+    trio.client.must(words("ip link set far mtu 1300"));
+    trio.client.must(words(
+        "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1",
+    ));
+    far.must(words("ip route add default via 10.82.0.1"));
+    far.must(words("ip -6 route add default via fd82::1"));
+    for node in [&trio.a, &trio.b] {
+        node.must(words("ip route add 10.82.0.0/24 via 10.79.0.9"));
+        node.must(words("ip -6 route add fd82::/64 via fd79::9"));
+    }
+    let _servers = [&trio.a, &trio.b].map(|host| {
+        let www = host.dir().join("www");
+        std::fs::create_dir(&www).unwrap();
+        std::fs::write(www.join("data"), vec![7; 1 << 20]).unwrap();
+        let config = NginxConfig {
+            port: 80,
+            root: Some(www),
+            ..NginxConfig::default()
+        };
+        Nginx::new(host, &config).unwrap().start().unwrap();
+    });
+    let mut latch = Latch::new(&trio.a, "down");
+    let call = divert(&trio, "");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    for to in [VIP.to_owned(), format!("[{VIP6}]")] {
+        let url = format!("http://{to}/data");
+        let got = far.must([
+            "curl",
+            "-sf",
+            "-m",
+            "10",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{size_download}",
+            &url,
+        ]);
+        assert_eq!(got, (1 << 20).to_string());
+    }
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(
+        (outcome.code, figure(&outcome, "diverted")),
+        (0, 2),
+        "{outcome:?}"
+    );
+}
+
 /// The way to the peer takes smaller packets than the clients send.
 #[test]
 fn long_transfers_are_whole_over_a_narrow_way() {
@@ -374,7 +438,7 @@ fn long_transfers_are_whole_over_a_narrow_way() {
         let _echo = both_echo(&trio);
         divert_to(&trio, CROSS_B, "--to 10.79.0.100").run(["true"])
     };
-    let told = "packets to 10.80.0.2 have room for 1400 bytes (cross), and clients come in by eth0 with 1500";
+    let told = "packets to 10.80.0.2 have room for 1400 bytes (cross), and clients come in by eth0 with 1500: let ICMP";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
 }
 
@@ -429,6 +493,31 @@ fn the_linger_is_bounded_and_a_second_signal_ends_it() {
     drop(hold);
 }
 
+/// Those that have just finished are not cut, and nobody is warned who has no reason to be.
+#[test]
+fn who_has_finished_is_not_cut() {
+    let trio = Trio::new().unwrap();
+    let [_at_a, at_b] = both(&trio);
+    for linger in ["0s", "1m"] {
+        let mut latch = Latch::new(&trio.a, "down");
+        let call = divert(&trio, &format!("--max-closed 8s --linger {linger}"));
+        let run = call.start(["sh", "-c", &latch.hold()]);
+        latch.wait();
+        wait_shut(&trio.a, &[80]);
+        let before = at_b.count_from(&CLIENTS);
+        for _ in 0..3 {
+            ask(&trio.client, &format!("{VIP}:80"));
+        }
+        let diverted = (at_b.count_from(&CLIENTS) - before) as u64;
+        latch.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        let figures = ["diverted", "finished", "cut"].map(|name| figure(&outcome, name));
+        assert_eq!(figures, [diverted, diverted, 0], "{outcome:?}");
+        assert!(!outcome.stderr.contains("warning"), "{outcome:?}");
+    }
+}
+
 /// A client that has sent all, and takes its time to read: it acknowledges what comes.
 #[test]
 fn who_has_closed_its_side_is_waited_for_while_it_receives() {
@@ -437,7 +526,7 @@ fn who_has_closed_its_side_is_waited_for_while_it_receives() {
 s = socket.create_server(('10.79.0.100', 80))
 c, _ = s.accept()
 while c.recv(100): pass
-for n in range(8): c.send(b'x'); time.sleep(0.25)
+for n in range(3): c.send(b'x'); time.sleep(1.2)
 c.close()";
     let _main = Serve::on(format!("{VIP}:80")).start(&trio.a).unwrap();
     let mut server = trio.b.command("python3");
@@ -451,7 +540,7 @@ c.close()";
 s = socket.create_connection(('10.79.0.100', 80), 10); s.send(b'?')
 s.shutdown(socket.SHUT_WR); got = b''
 while (part := s.recv(100)): got += part
-assert got == b'x' * 8, got";
+assert got == b'x' * 3, got";
     let mut command = trio.client.command("python3");
     let mut client = trio.client.spawn(command.args(["-c", client])).unwrap();
     wait_until(SOON, "a connection", || harness::stopped_syns(&trio.a) > 0).unwrap();
@@ -499,6 +588,11 @@ fn bad_input() {
             "--syn divert=10.79.0.2 --backend iptables-nft",
             "options",
             "iptables can't remember connections by the packets that it sees",
+        ),
+        (
+            "--syn divert=fd79::2 --to 10.79.0.100",
+            "options",
+            "--to 10.79.0.100 has no address of that IP version",
         ),
         (
             "--syn divert=10.79.0.1",
@@ -621,7 +715,9 @@ fn a_peer_that_takes_no_connections() {
     let refused = run("");
     assert_eq!(refused.code, 125, "{refused:?}");
     assert_eq!(refused.report["reason"], "peer");
-    let says = format!("--syn divert={NODE_B}: it refuses connections to {VIP}:80 {VIP}:90 (--to");
+    let says = format!(
+        "--syn divert={NODE_B}: it refuses connections to {VIP}:80 {VIP}:90: does its service"
+    );
     assert!(refused.stderr.contains(&says), "{refused:?}");
     assert!(refused.stderr.contains("nothing was gated"), "{refused:?}");
 
@@ -639,6 +735,106 @@ fn a_peer_that_takes_no_connections() {
     let says = format!("it does not answer on {VIP}:80 {VIP}:90 within --peer-timeout 200ms");
     assert!(silent.stderr.contains(&says), "{silent:?}");
     assert_eq!(run("--no-peer-check").code, 0);
+}
+
+/// Asked from an address that it has not, whichever comes first on the interface.
+#[test]
+fn another_shared_address_is_not_asked_from() {
+    let trio = Trio::new().unwrap();
+    let _servers = both(&trio);
+    for (host, port) in [(&trio.a, "eth0"), (&trio.b, "lo")] {
+        host.must(["ip", "address", "add", "10.79.0.101/32", "dev", port]);
+    }
+    // As keepalived leaves it when the host's own address was added last.
+    trio.a.must(words("ip address del 10.79.0.1/24 dev eth0"));
+    trio.a.must(words("ip address add 10.79.0.1/24 dev eth0"));
+    let outcome = divert(&trio, "").run(["true"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+}
+
+#[test]
+fn what_can_not_be_asked() {
+    let trio = Trio::new().unwrap();
+    let host = &trio.a;
+    let servers = both(&trio);
+    let before = host.ruleset();
+    let run = |options: &str| {
+        let options = format!("--port 80 --drain 0s {options}");
+        let outcome = call(host, words(&options)).on(Backend::Nft).run(["true"]);
+        assert_eq!(host.ruleset(), before);
+        outcome
+    };
+    // Without --to, nothing is left to ask from.
+    let all = run("--syn divert=10.79.0.2,fd79::2");
+    assert_eq!(
+        (all.code, &all.report["reason"]),
+        (125, &"peer".into()),
+        "{all:?}"
+    );
+    assert!(
+        all.stderr
+            .contains("--to names the addresses that both hosts have"),
+        "{all:?}"
+    );
+    // Nobody is there.
+    let nobody = run(&format!(
+        "--syn divert=10.79.0.77 --to {VIP} --peer-timeout 1500ms"
+    ));
+    assert_eq!(nobody.code, 125, "{nobody:?}");
+    assert!(
+        nobody
+            .stderr
+            .contains("no host answers at 10.79.0.77 on eth0"),
+        "{nobody:?}"
+    );
+    // An address that this host has not, as on the one of the pair that is not in use.
+    let elsewhere = run("--syn divert=10.79.0.2 --to 10.79.0.200");
+    assert_eq!(elsewhere.code, 0, "{elsewhere:?}");
+    let told = "--to 10.79.0.200: this host has no such address, and diverts nothing";
+    assert!(elsewhere.stderr.contains(told), "{elsewhere:?}");
+    drop(servers);
+    let nobody_here = run(&format!(
+        "--syn divert=10.79.0.2 --to {VIP} --ready-timeout 0s"
+    ));
+    assert_eq!(nobody_here.code, 0, "{nobody_here:?}");
+    let told = "the peer is not asked about 80: nobody listens there now";
+    assert!(nobody_here.stderr.contains(told), "{nobody_here:?}");
+}
+
+/// Asking makes and removes rules: whoever holds SYNs meanwhile loses none.
+#[test]
+fn asking_takes_no_syns_from_others() {
+    let trio = Trio::new().unwrap();
+    let host = &trio.a;
+    let service = Serve::on(format!("{VIP}:80")).and_on("0.0.0.0:90");
+    let _service = service.start(host).unwrap();
+    let mut latch = Latch::new(host, "held");
+    let holds = call(host, words("--port 90 --syn hold --drain 0s"));
+    let holds = holds
+        .on(Backend::Nft)
+        .report_to(host.dir().join("holds.json"));
+    let holding = holds.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    let load = Load::to(format!("{NODE_A}:90")).rate(20).timeout(LONG);
+    let load = load
+        .duration(Duration::from_millis(50))
+        .start(&trio.client)
+        .unwrap();
+    let waiting = || harness::queues(host).split_whitespace().nth(2) == Some("1");
+    wait_until(SOON, "a held SYN", waiting).unwrap();
+    // Nobody listens on the peer; the other run lets go while this one waits for it.
+    let asks = divert(&trio, "--peer-timeout 5s");
+    let asking = asks.start(["true"]);
+    wait_until(SOON, "a run that waits", || {
+        host.must(["pgrep", "-xc", "syngate"]).trim() == "2"
+    })
+    .unwrap();
+    latch.release();
+    assert_eq!(asks.end(asking).code, 125);
+    let held = holds.end(holding);
+    assert_eq!(held.code, 0, "{held:?}");
+    assert_eq!(held.report["hold"]["lost"], 0, "{held:?}");
+    assert_eq!(load.finish().unwrap().failed(), 0);
 }
 
 /// A connection from this host has to go the way of a client's.
@@ -725,6 +921,57 @@ fn there_is_room_for_so_many() {
     drop(load);
 }
 
+/// More end than there is room for: they do not take the room of others.
+#[test]
+fn ended_connections_take_no_room() {
+    let trio = Trio::new().unwrap();
+    let [_at_a, at_b] = both(&trio);
+    let mut latch = Latch::new(&trio.a, "down");
+    let call = divert(&trio, "--max-diverted 2 --linger 9s");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    let began = Instant::now();
+    for n in 1..=8 {
+        ask(&trio.client, &format!("{VIP}:80"));
+        // The kernel counts elements that have expired until it collects them, each second.
+        let room = || at_b.count_from(&CLIENTS) >= n;
+        wait_until(SOON, "the next one", room).unwrap();
+    }
+    tell(&format!("8 one after another took {:?}", began.elapsed()));
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(figure(&outcome, "cut"), 0, "{outcome:?}");
+    assert_eq!(outcome.report["divert"]["linger_timed_out"], false);
+}
+
+/// A peer that does not answer any more: who was sent there comes back, as soon as the gate is open.
+#[test]
+fn a_peer_that_dies_holds_nobody() {
+    let trio = Trio::new().unwrap();
+    let [at_a, _at_b] = both(&trio);
+    let mut latch = Latch::new(&trio.a, "down");
+    let call = divert(&trio, "");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    trio.b.must(words("ip link set eth0 down"));
+    let load = Load::to(format!("{VIP}:80")).rate(20).timeout(LONG);
+    let load = load
+        .duration(Duration::from_millis(50))
+        .start(&trio.client)
+        .unwrap();
+    wait_until(SOON, "SYNs", || harness::stopped_syns(&trio.a) > 0).unwrap();
+    latch.release();
+    let report = load.finish().unwrap();
+    assert_eq!(report.failed(), 0, "{report}");
+    // Its third SYN, 3 s after the first where the kernel doubles the time.
+    assert!(report.connect.max_ms < 3_500.0, "{report}");
+    assert!(at_a.count() > 0);
+    let outcome = call.end(run);
+    let told = "got further than its SYN: does nobody listen there";
+    assert!(outcome.stderr.contains(told), "{outcome:?}");
+}
+
 /// A firewall that does not let them out.
 #[test]
 fn who_gets_no_further_than_the_syn_is_told_of() {
@@ -747,7 +994,7 @@ fn who_gets_no_further_than_the_syn_is_told_of() {
     wait_until(SOON, "SYNs", || harness::stopped_syns(&trio.a) > 0).unwrap();
     latch.release();
     let outcome = call.end(run);
-    let told = "got further than its SYN: does a firewall drop their packets";
+    let told = "got further than its SYN: does nobody listen there, does a firewall";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
     drop(load);
 }
@@ -782,6 +1029,10 @@ fn two_that_divert_to_each_other_do_no_harm() {
             )
         });
         latches.iter().for_each(|latch| drop(latch.wait()));
+        for (host, _) in nodes {
+            let rules = host.must(["nft", "list", "ruleset"]);
+            assert_eq!(rules.contains("ether saddr"), known, "{rules}");
+        }
         let sent = || {
             let counters = trio.a.must(["grep", "eth0", "/proc/net/dev"]);
             let packets = counters.split_whitespace().nth(10).unwrap();
@@ -829,24 +1080,27 @@ fn haproxy_restarts_unnoticed() {
         load.wait_flowing().unwrap();
         load
     };
-    let running = load();
-    std::thread::sleep(Duration::from_secs(2)); // the length of the comparison
-    let outside = running.stop().unwrap();
-    let running = load();
-    for _ in 0..times("SYNGATE_RESTARTS", 3) {
-        let outcome = divert(&trio, "").run(haproxy.restart_argv());
-        assert_eq!(outcome.code, 0, "{outcome:?}");
-        assert_eq!(figure(&outcome, "cut"), 0, "{outcome:?}");
-        assert!(figure(&outcome, "diverted") > 0, "{outcome:?}");
+    // What a client sends late, on a machine that others use, tells nothing of connect times.
+    for attempt in 1.. {
+        let running = load();
+        std::thread::sleep(Duration::from_secs(2)); // the length of the comparison
+        let outside = running.stop().unwrap();
+        let running = load();
+        for _ in 0..times("SYNGATE_RESTARTS", 3) {
+            let outcome = divert(&trio, "").run(haproxy.restart_argv());
+            assert_eq!(outcome.code, 0, "{outcome:?}");
+            assert_eq!(figure(&outcome, "cut"), 0, "{outcome:?}");
+            assert!(figure(&outcome, "diverted") > 0, "{outcome:?}");
+        }
+        let report = running.stop().unwrap();
+        tell(&format!("haproxy: {report}; without restarts: {outside}"));
+        assert_eq!((report.failed(), report.delayed), (0, 0), "{report}");
+        let bound = 20.0 * f64::from(slow()) + outside.connect.max_ms;
+        if report.late == 0 || attempt == 5 {
+            assert!(report.connect.max_ms < bound, "{report}: {bound} ms");
+            return;
+        }
     }
-    let report = running.stop().unwrap();
-    tell(&format!("haproxy: {report}; without restarts: {outside}"));
-    assert_eq!((report.failed(), report.delayed), (0, 0), "{report}");
-    let bound = 20.0 * f64::from(slow()) + outside.connect.max_ms;
-    assert!(
-        report.connect.max_ms < bound || report.late > 0,
-        "{report}: {bound} ms"
-    );
 }
 
 /// SIGKILL: no rule is left, new connections stay here, those that were here go on. `make test-long`

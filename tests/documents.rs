@@ -20,7 +20,7 @@ use syngate::cli::{
 };
 use syngate::commands::clear;
 use syngate::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT, NOT_RUN};
-use syngate::gate::nft::{self, compile};
+use syngate::gate::nft::divert;
 use syngate::gate::{iptables, watchdog};
 use syngate::sockets::diag::YOUNG;
 use syngate::syn::divert::probe;
@@ -344,9 +344,10 @@ fn man_has_the_constants_of_the_program() {
         ("Clear's look", clear::LOOK_EVERY),
         ("Linger's look", step::LINGER_LOOK),
         ("Linger's look", step::LINGER_QUIET),
-        ("Diverted", compile::SYN_LIFE),
-        ("Diverted", compile::CLOSING_LIFE),
-        ("Diverted", nft::ENDED_AFTER),
+        ("Diverted", divert::SYN_LIFE),
+        ("Diverted", divert::CLOSING_LIFE),
+        ("Diverted", divert::ENDED_AFTER),
+        ("Diverted", divert::OVER_LIFE),
         ("Standby's look", step::STANDBY_EVERY),
         ("Standby's end", standby::DESERTED),
         ("Standby's end", standby::KILL_EVERY),
@@ -359,6 +360,7 @@ fn man_has_the_constants_of_the_program() {
         ("Others", step::OTHERS_LOOK),
     ];
     let numbers = [
+        ("Diverted", divert::CLOSING_ROOM.to_string()),
         ("Diverted", MAX_DIVERTED.to_string()),
         ("Diverted", LARGEST_DIVERTED.to_string()),
         ("Peer", probe::AT_A_TIME.to_string()),

@@ -2,15 +2,18 @@
 //! it fail? Nothing is gated before that is known.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Before, not_gated, unseen};
+use crate::gate::Diversion;
+use crate::gate::who::Who;
 use crate::netlink::Refusal;
+use crate::ports::PortSet;
 use crate::report::{Ending, Report};
 use crate::route::{Link, NextHop, Routing};
 use crate::signals::Caught;
+use crate::sockets::Want;
 use crate::sockets::diag::Sockets;
-use crate::sockets::{Family, Want};
 use crate::step::{OTHERS_LOOK, OTHERS_PATIENCE};
 use crate::syn::SynAction;
 use crate::syn::divert::ToPeer;
@@ -29,18 +32,30 @@ impl Before<'_> {
         };
         let diversion = to.diversion().map_err(no_peer)?;
         let mut routing = Routing::open().map_err(no_peer)?;
-        let here = here(&mut routing).map_err(|refusal| no_peer(refusal.into()))?;
+        let here = here(&mut routing, &diversion).map_err(|refusal| no_peer(refusal.into()))?;
         let served = self.served(sockets)?;
         let scope = &self.plan.scope;
         for family in without_peer(&served, scope, &diversion, &here) {
-            let version = match family {
-                Family::V4 => "IPv4",
-                Family::V6 => "IPv6",
-            };
             let text = format!(
-                "--syn divert={}: that is no {version} address: SYNs of {version} are dropped",
+                "--syn divert={}: that is no {family} address: SYNs of {family} are dropped",
                 to.peers
             );
+            self.warn(text, report);
+        }
+        if !here
+            .own
+            .iter()
+            .any(|own| own.global && scope.reaches(own.address))
+        {
+            let to = &scope.to;
+            let text = format!("--to {to}: this host has no such address, and diverts nothing");
+            self.warn(text, report);
+        }
+        let asked: PortSet = served.iter().flat_map(|s| s.ports.iter()).collect();
+        let deserted = self.plan.config.ports.minus(&asked);
+        if to.ask.is_some() && !deserted.is_empty() {
+            let deserted = deserted.brief();
+            let text = format!("the peer is not asked about {deserted}: nobody listens there now");
             self.warn(text, report);
         }
         let addressed = self.plan.standby_scope().is_some();
@@ -53,7 +68,7 @@ impl Before<'_> {
         for remark in remarks(&questions, &here, route_mtu, joins) {
             self.warn(format!("--syn divert: {remark}"), report);
         }
-        self.put(to, &questions, report)
+        self.put(to, &questions, &mut routing, &report.run)
     }
 
     /// Who listens for the gated ports.
@@ -69,38 +84,56 @@ impl Before<'_> {
     }
 
     /// Does the peer take a connection to each address and port that is served here?
-    fn put(&self, to: &ToPeer, questions: &[Question], report: &mut Report) -> Result<(), Ending> {
+    fn put(
+        &self,
+        to: &ToPeer,
+        questions: &[Question],
+        routing: &mut Routing,
+        run: &str,
+    ) -> Result<(), Ending> {
         let Some(timeout) = to.ask else {
             self.say.phase("the peer is not asked");
             return Ok(());
         };
-        let (can, cannot): (Vec<Question>, Vec<Question>) =
-            questions.iter().cloned().partition(|q| q.from.is_some());
+        let from_nowhere = questions.iter().filter(|question| question.from.is_none());
+        let cannot = shown(from_nowhere.map(|question| question.to));
         if !cannot.is_empty() {
-            let all = cannot.iter().map(|question| question.to);
-            let text = format!(
-                "--syn divert={}: it can't be asked whether it accepts connections to {}, since this host \
-                 has no other address there that the peer has not; is --to what is missing?",
-                to.peers,
-                shown(all)
-            );
-            self.warn(text, report);
+            return Err(refused(
+                to,
+                &format!(
+                    "it can't be asked about {cannot}: that leaves this host no address of its own to \
+                     ask from; --to names the addresses that both hosts have, and --no-peer-check \
+                     does not ask"
+                ),
+            ));
         }
-        for portion in can.chunks(AT_A_TIME) {
+        let comment = Who::me(self.plan.syn.name(), &self.plan.command_line()).to_string();
+        for portion in questions.chunks(AT_A_TIME) {
             self.let_others_go_first()?;
             let until = Instant::now() + timeout;
-            let mut asking = Asking::begin(&report.run, portion, timeout).map_err(no_peer)?;
+            let mut asking = match Asking::begin(run, &comment, portion, timeout) {
+                Ok(asking) => asking,
+                // The gate can't be closed either.
+                Err(error) if self.plan.config.best_effort => {
+                    self.say
+                        .phase(&format!("the peer can't be asked: {error:#}"));
+                    return Ok(());
+                }
+                Err(error) => return Err(no_peer(error)),
+            };
             while !asking.take().map_err(no_peer)? && Instant::now() < until {
                 self.say.waiting("waiting for the peer to answer");
                 self.wait_for_news(&asking, until)?;
             }
             self.say.done_waiting();
-            self.judge(to, &asking.answers())?;
+            let absent = absent(portion, routing);
+            self.let_others_go_first()?;
+            judge(&asking.answers(), &absent, timeout).map_err(|why| refused(to, &why))?;
         }
-        if !can.is_empty() {
-            let all = can.iter().map(|question| question.to);
+        if !questions.is_empty() {
+            let all = shown(questions.iter().map(|question| question.to));
             self.say
-                .phase(&format!("the peer accepts connections to {}", shown(all)));
+                .phase(&format!("the peer accepts connections to {all}"));
         }
         Ok(())
     }
@@ -126,38 +159,66 @@ impl Before<'_> {
         }
         Ok(())
     }
+}
 
-    fn judge(&self, to: &ToPeer, answers: &[(SocketAddr, Answer)]) -> Result<(), Ending> {
-        let with = |wanted: fn(&Answer) -> bool| {
-            let all = answers.iter().filter(|(_, answer)| wanted(answer));
-            shown(all.map(|(at, _)| *at))
-        };
-        let refused = with(|answer| matches!(answer, Answer::Refused(_)));
-        let silent = with(|answer| *answer == Answer::Silent);
-        let hint = "(--to names the addresses that both hosts have)";
-        let why = match (&refused[..], &silent[..]) {
-            ("", "") => return Ok(()),
-            ("", silent) => {
-                let timeout = to.ask.map(|t| humantime::format_duration(t).to_string());
-                format!(
-                    "it does not answer on {silent} within --peer-timeout {}: does it have that address, \
-                     and let its packets in (rp_filter, firewall)? {hint}",
-                    timeout.unwrap_or_default()
-                )
-            }
-            (refused, _) => format!("it refuses connections to {refused} {hint}"),
-        };
-        Err(not_gated(
-            "peer",
-            &format!("--syn divert={}: {why}", to.peers),
-        ))
+/// Whether all were accepted.
+///
+/// # Errors
+/// What is wrong, in words.
+fn judge(
+    answers: &[(SocketAddr, Answer)],
+    absent: &[NextHop],
+    timeout: Duration,
+) -> Result<(), String> {
+    let with = |wanted: fn(&Answer) -> bool| {
+        let all = answers.iter().filter(|(_, answer)| wanted(answer));
+        shown(all.map(|(at, _)| *at))
+    };
+    let refused = with(|answer| matches!(answer, Answer::Refused(_)));
+    let silent = with(|answer| *answer == Answer::Silent);
+    if !refused.is_empty() {
+        return Err(format!(
+            "it refuses connections to {refused}: does its service listen there? (--to names the \
+             addresses that both hosts have)"
+        ));
+    }
+    match absent.first() {
+        _ if silent.is_empty() => Ok(()),
+        Some(hop) => Err(format!(
+            "no host answers at {} on {}",
+            hop.address, hop.device
+        )),
+        None => Err(format!(
+            "it does not answer on {silent} within --peer-timeout {}: does it have that address, let \
+             its packets in (rp_filter, firewall), and divert nothing itself just now? (--to names the \
+             addresses that both hosts have)",
+            humantime::format_duration(timeout)
+        )),
     }
 }
 
-fn here(routing: &mut Routing) -> Result<Here, Refusal> {
+/// Those of which the kernel could not find out where they are on their link. What can't be told is
+/// there.
+fn absent(questions: &[Question], routing: &mut Routing) -> Vec<NextHop> {
+    let hops = questions.iter().map(|question| question.neighbour);
+    hops.filter(|hop| routing.is_absent(hop).unwrap_or(false))
+        .collect()
+}
+
+fn refused(to: &ToPeer, why: &str) -> Ending {
+    not_gated("peer", &format!("--syn divert={}: {why}", to.peers))
+}
+
+fn here(routing: &mut Routing, to: &Diversion) -> Result<Here, Refusal> {
+    let mut sources = Vec::new();
+    for hop in [to.v4, to.v6].into_iter().flatten() {
+        let route = routing.to(hop.address, Some(hop.device.index))?;
+        sources.extend(route.and_then(|route| route.source));
+    }
     Ok(Here {
         own: routing.addresses()?,
         links: routing.links()?,
+        sources,
     })
 }
 

@@ -97,10 +97,12 @@ impl Diversion {
 pub struct Flows {
     /// How many there were.
     pub all: u64,
-    /// How many go on.
+    /// How many are waited for.
     pub left: usize,
-    /// How many ever got further than their SYN, and are not over for long.
-    pub answered: usize,
+    /// How many of them are known to go on: their clients have not closed their side.
+    pub open: usize,
+    /// How many packets of theirs came that were not SYNs.
+    pub went_on: u64,
     /// How many SYNs there was no room for.
     pub no_room: u64,
 }
@@ -113,7 +115,7 @@ impl std::fmt::Display for Steer {
             Steer::Redirect(port) => write!(f, "={port}"),
             Steer::Divert(to) => {
                 let peers = [to.v4, to.v6].into_iter().flatten();
-                let peers: Vec<String> = peers.map(|peer| peer.address.to_string()).collect();
+                let peers: Vec<String> = peers.map(|peer| peer.to_string()).collect();
                 write!(f, "={}", peers.join(","))
             }
             Steer::Drop | Steer::Queue(_) => Ok(()),

@@ -155,8 +155,7 @@ impl Linger {
     pub fn shown(&self) -> String {
         match (self.stage, self.left) {
             (Stage::ToStop | Stage::Stopping, _) => "open; the standby is being stopped".to_owned(),
-            (_, Some(1)) => format!("open; 1 connection is left on the {}", self.place),
-            (_, Some(n)) => format!("open; {n} connections are left on the {}", self.place),
+            (_, Some(n)) => format!("open; connections to the {} finish: {n} left", self.place),
             (_, None) => format!("open; connections to the {} finish", self.place),
         }
     }

@@ -58,6 +58,8 @@ pub struct Host {
     pub owner_tables: Answer,
     /// A gate in the prerouting hook, for `--hook prerouting`.
     pub prerouting: Answer,
+    /// Copies of packets to a neighbour, for `--syn divert`.
+    pub nft_dup: Answer,
     /// Queues that a program can read.
     pub nfqueue: Answer,
     /// nft's own expression that sends packets there.
@@ -180,6 +182,7 @@ impl Host {
             timed_sets: asked.gate,
             owner_tables: asked.owner,
             prerouting: asked.prerouting,
+            nft_dup: asked.dup,
             nfqueue: asked.nfqueue,
             nft_queue: asked.queue,
             nft_nfqueue_target: asked.nfqueue_target,
@@ -278,6 +281,7 @@ struct NfTables {
     gate: Answer,
     owner: Answer,
     prerouting: Answer,
+    dup: Answer,
     nfqueue: Answer,
     queue: Answer,
     nfqueue_target: Answer,
@@ -292,6 +296,7 @@ impl NfTables {
                 gate: of_gate(probed.gate),
                 owner: probed.owner.into(),
                 prerouting: probed.prerouting.into(),
+                dup: probed.dup.into(),
                 nfqueue: nfqueue(probed.nfnetlink_queue.into()),
                 queue: probed.queue.into(),
                 nfqueue_target: probed.nfqueue_target.into(),
@@ -304,6 +309,7 @@ impl NfTables {
                     gate: no(),
                     owner: no(),
                     prerouting: no(),
+                    dup: no(),
                     nfqueue: no(),
                     queue: no(),
                     nfqueue_target: no(),
@@ -492,6 +498,7 @@ pub(super) mod tests {
             timed_sets: Answer::Yes,
             owner_tables: Answer::Yes,
             prerouting: Answer::Yes,
+            nft_dup: Answer::Yes,
             nfqueue: Answer::Yes,
             nft_queue: Answer::Yes,
             nft_nfqueue_target: Answer::Yes,

@@ -61,6 +61,10 @@ fn host_rows(check: &Check) -> Vec<(&'static str, String)> {
             "prerouting",
             yes_or(&host.prerouting, ": --hook prerouting, for published ports"),
         ),
+        (
+            "nft dup",
+            yes_or(&host.nft_dup, ": --syn divert, for a pair of hosts"),
+        ),
         ("NFQUEUE", nfqueue(host)),
         ("iptables", iptables(host)),
         ("xt_recent", yes_or(&host.xt_recent, "")),

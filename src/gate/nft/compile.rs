@@ -8,8 +8,9 @@ use std::time::Duration;
 use ipnet::{Ipv4Net, Ipv6Net};
 use nftnl::{ChainType, Hook, Priority, ProtoFamily};
 
+use super::divert::{FlowSet, diverting};
 use crate::gate::scope::{Scope, Where, short};
-use crate::gate::{Diversion, Rules, Steer};
+use crate::gate::{Rules, Steer};
 use crate::ports::PortSet;
 use crate::route::{Ether, NextHop};
 use crate::sockets::Family;
@@ -21,12 +22,8 @@ pub const PORTS: &CStr = c"ports";
 pub const STOPPED: &CStr = c"syns_stopped";
 /// The counter of SYNs that could not be diverted, since there was no room.
 pub const NO_ROOM: &CStr = c"no_room";
-/// The connections that are the peer's: addresses and ports of both ends.
-pub const FLOWS: &CStr = c"flows";
-/// Those of them whose client has closed its side, or given up.
-pub const CLOSING: &CStr = c"closing";
-/// Those that are half open here: their SYNs, sent again, are not the peer's.
-pub const HALF_OPEN: &CStr = c"half_open";
+/// The counter of packets of diverted connections that got further than their SYN.
+pub const WENT_ON: &CStr = c"went_on";
 /// The sets of what the gate is narrowed to.
 pub const TO_V4: &CStr = c"to4";
 /// See [`TO_V4`].
@@ -44,15 +41,7 @@ const LOOPBACK: &str = "lo";
 /// Behind the host's own input filter (priority 0): what that refuses is not ours to stop or count.
 const BEHIND_FILTER: Priority = 10;
 /// Before raw (-300), connection tracking (-200) and NAT (-100): the packet is as it came in.
-const BEFORE_ALL: Priority = -310;
-/// Before the gate: what is diverted does not come to it.
-const BEFORE_GATE: Priority = BEFORE_ALL - 1;
-/// How long a SYN's connection is remembered that gets no further: its client sends it again after 1,
-/// 2 or 4 s, and so keeps it.
-pub const SYN_LIFE: Duration = Duration::from_secs(5);
-/// How long a connection is remembered after its client's FIN or RST, or what comes after that: it may
-/// still receive, and acknowledge.
-pub const CLOSING_LIFE: Duration = Duration::from_secs(10);
+pub(super) const BEFORE_ALL: Priority = -310;
 /// Before whoever else translates addresses (dstnat, -100): of two, the first one counts.
 const BEFORE_NAT: Priority = -110;
 /// A table's userdata holds a comment of at most 128 bytes, its NUL included (libnftnl/udata.h,
@@ -91,19 +80,6 @@ pub struct Table {
     pub sets: Vec<NamedSet>,
     /// Where its rules are.
     pub chains: Vec<BaseChain>,
-}
-
-/// A set of connections, which packets fill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FlowSet {
-    /// Its name.
-    pub name: &'static CStr,
-    /// The IP version of their addresses.
-    pub family: Family,
-    /// How many it has room for.
-    pub most: u32,
-    /// How long it keeps one of which nothing is heard.
-    pub idle: Duration,
 }
 
 /// A chain that sees packets. It is named after its hook.
@@ -150,17 +126,24 @@ pub enum Term {
     NewSyn,
     /// The destination port is in the set.
     ToGatedPort,
-    /// FIN or RST is set: its sender sends no more.
+    /// It is anything else.
+    NotNewSyn,
+    /// FIN or RST is set: its sender sends no more data.
     Ending,
+    /// A router, or a host, says that a packet could not be delivered.
+    IcmpError(Family),
     /// It came from that neighbour.
     FromEther(Ether),
     /// It has come as far as it may.
-    LastHop(Family),
+    NoHopLeft(Family),
+    /// It has not.
+    HopsLeft(Family),
     /// Its connection is in the set.
     In(FlowSet),
     /// Its connection is in the set from now on, for so long; the rule ends here if there is no room.
     Remember(FlowSet, Duration),
-    /// Its connection is not in the set any more.
+    /// Its connection is not in the set any more. Rarely: in kernels before August 2023 the memory of an
+    /// element that a packet deletes is lost, and it is counted for ever (nft_rhash_delete()).
     Forget(FlowSet),
     /// It is of that IP version.
     Version(Family),
@@ -178,6 +161,8 @@ pub enum Term {
     Count,
     /// Count it among those that there was no room for.
     CountNoRoom,
+    /// Count it among those of diverted connections that are no SYNs.
+    CountWentOn,
     /// A copy goes to that neighbour, with one hop less to live.
     CopyTo(NextHop),
     /// It is none of this chain's business.
@@ -236,98 +221,7 @@ fn tables(rules: &Rules) -> Vec<Table> {
     tables
 }
 
-/// What takes SYNs of one IP version before they come to the gate, and hands them, and all that
-/// follows, to the peer. `dup` is known to tables of one IP version only.
-fn diverting(scope: &Scope, to: &Diversion, family: Family, peer: NextHop) -> Table {
-    let set = |name, idle| FlowSet {
-        name,
-        family,
-        most: to.most,
-        idle,
-    };
-    let flows = Flows {
-        going: set(FLOWS, to.idle),
-        closing: set(CLOSING, CLOSING_LIFE),
-        half_open: set(HALF_OPEN, to.idle),
-    };
-    // Not what this host sends itself: it has the address of its own that the peer has as well.
-    let scope = Scope {
-        allow_local: true,
-        ..scope.clone()
-    };
-    Table {
-        family: match family {
-            Family::V4 => ProtoFamily::Ipv4,
-            Family::V6 => ProtoFamily::Ipv6,
-        },
-        stays: true,
-        flows: vec![flows.going, flows.closing, flows.half_open],
-        sets: sets(&scope)
-            .into_iter()
-            .filter(|set| !set.elements.is_of_other_than(family))
-            .collect(),
-        chains: vec![BaseChain {
-            kind: ChainType::Filter,
-            hook: Hook::PreRouting,
-            priority: BEFORE_GATE,
-            rules: divert_rules(&scope, family, &flows, peer),
-        }],
-    }
-}
-
-/// The sets of a table that diverts.
-struct Flows {
-    going: FlowSet,
-    closing: FlowSet,
-    half_open: FlowSet,
-}
-
-/// What belongs to a connection that was diverted goes the same way; then who is new is. What there is
-/// no room for comes to the gate, which drops it.
-fn divert_rules(scope: &Scope, family: Family, flows: &Flows, peer: NextHop) -> Vec<Vec<Term>> {
-    let Flows {
-        going: flows,
-        closing,
-        half_open,
-    } = *flows;
-    let over = [Term::CopyTo(peer), Term::Drop];
-    let known = |head: &[Term], then: &[Term]| [&[Term::Tcp], head, then, &over].concat();
-    let goes_on = Term::Remember(flows, flows.idle);
-    let begins = Term::Remember(flows, SYN_LIFE.min(flows.idle));
-    let ends = Term::Remember(closing, closing.idle);
-    let new = new_syn(addresses(scope, family), scope, Hook::PreRouting);
-    let mut rules = Vec::new();
-    // What the peer sends here is not for the peer, and if it diverts as well: the first one drops it.
-    rules.extend(
-        peer.ether
-            .map(|from| vec![Term::FromEther(from), Term::Accept]),
-    );
-    // Else it would go round for ever: a copy of a packet whose last hop this is has 255 of them.
-    rules.push(
-        [
-            &[Term::Tcp, Term::LastHop(family), Term::In(flows)],
-            &over[1..],
-        ]
-        .concat(),
-    );
-    rules.extend([
-        known(
-            &[Term::Ending, Term::In(flows)],
-            &[ends, Term::Forget(flows)],
-        ),
-        known(&[Term::NewSyn, Term::In(flows)], &[begins]),
-        known(&[Term::In(flows)], &[goes_on]),
-        // A new connection from where one has just ended is a new one.
-        vec![Term::Tcp, Term::NewSyn, Term::Forget(closing)],
-        known(&[Term::In(closing)], &[ends]),
-        vec![Term::Tcp, Term::NewSyn, Term::In(half_open), Term::Accept],
-        [&new[..], &[begins, Term::Count], &over].concat(),
-        [&new[..], &[Term::CountNoRoom]].concat(),
-    ]);
-    rules
-}
-
-fn sets(scope: &Scope) -> Vec<NamedSet> {
+pub(super) fn sets(scope: &Scope) -> Vec<NamedSet> {
     let allowed = if scope.allow_local {
         vec![LOOPBACK.to_owned()]
     } else {
@@ -380,7 +274,7 @@ fn compile_rules(scope: &Scope, steer: Steer, hook: Hook) -> Vec<Vec<Term>> {
         .collect()
 }
 
-fn addresses(scope: &Scope, family: Family) -> Vec<Term> {
+pub(super) fn addresses(scope: &Scope, family: Family) -> Vec<Term> {
     let mut terms = Vec::new();
     if !scope.to.is_empty() {
         terms.push(Term::To(family));
@@ -404,7 +298,7 @@ fn rule(addresses: Vec<Term>, scope: &Scope, steer: Steer, hook: Hook) -> Vec<Te
 }
 
 /// Which SYNs are meant.
-fn new_syn(addresses: Vec<Term>, scope: &Scope, hook: Hook) -> Vec<Term> {
+pub(super) fn new_syn(addresses: Vec<Term>, scope: &Scope, hook: Hook) -> Vec<Term> {
     let way = match hook {
         Hook::Out => Way::Out,
         _ => Way::In,
@@ -425,7 +319,7 @@ fn new_syn(addresses: Vec<Term>, scope: &Scope, hook: Hook) -> Vec<Term> {
 }
 
 /// nft prints comments between quotes as they are: whatever would end or garble that is replaced.
-fn fit_comment(text: &str) -> CString {
+pub(super) fn fit_comment(text: &str) -> CString {
     let mut clean: String = text
         .chars()
         .map(|c| if c == '"' { '\'' } else { c })
@@ -544,7 +438,7 @@ impl Table {
     pub fn counters(&self) -> Vec<&'static CStr> {
         match self.flows.is_empty() {
             true => vec![STOPPED],
-            false => vec![STOPPED, NO_ROOM],
+            false => vec![STOPPED, NO_ROOM, WENT_ON],
         }
     }
 }
@@ -577,39 +471,8 @@ impl fmt::Display for BaseChain {
     }
 }
 
-impl fmt::Display for FlowSet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = match self.family {
-            Family::V4 => "ipv4_addr",
-            Family::V6 => "ipv6_addr",
-        };
-        write!(
-            f,
-            "\tset {name} {{\n\
-             \t\ttype {address} . inet_service . {address} . inet_service\n\
-             \t\tsize {most}\n\
-             \t\tflags dynamic,timeout\n\
-             \t\ttimeout {idle}\n\
-             \t}}\n\n",
-            name = shown(self.name),
-            most = self.most,
-            idle = NftTime(self.idle),
-        )
-    }
-}
-
-impl FlowSet {
-    /// What of a packet is looked for in it.
-    fn key(&self) -> &'static str {
-        match self.family {
-            Family::V4 => "ip saddr . tcp sport . ip daddr . tcp dport",
-            Family::V6 => "ip6 saddr . tcp sport . ip6 daddr . tcp dport",
-        }
-    }
-}
-
 impl Elements {
-    fn is_of_other_than(&self, family: Family) -> bool {
+    pub(super) fn is_of_other_than(&self, family: Family) -> bool {
         match self {
             Elements::V4(_) => family != Family::V4,
             Elements::V6(_) => family != Family::V6,
@@ -678,10 +541,15 @@ impl fmt::Display for Term {
             Term::Tcp => write!(f, "meta l4proto tcp"),
             Term::NewSyn => write!(f, "tcp flags & (fin | syn | rst | ack) == syn"),
             Term::ToGatedPort => write!(f, "tcp dport"),
+            Term::NotNewSyn => write!(f, "tcp flags & (fin | syn | rst | ack) != syn"),
             Term::Ending => write!(f, "tcp flags & (fin | rst) != 0x0"),
+            Term::IcmpError(Family::V4) => write!(f, "icmp type destination-unreachable"),
+            Term::IcmpError(Family::V6) => write!(f, "icmpv6 type < 3"),
             Term::FromEther(from) => write!(f, "ether saddr {from}"),
-            Term::LastHop(Family::V4) => write!(f, "ip ttl < 2"),
-            Term::LastHop(Family::V6) => write!(f, "ip6 hoplimit < 2"),
+            Term::NoHopLeft(Family::V4) => write!(f, "ip ttl < 2"),
+            Term::NoHopLeft(Family::V6) => write!(f, "ip6 hoplimit < 2"),
+            Term::HopsLeft(Family::V4) => write!(f, "ip ttl > 1"),
+            Term::HopsLeft(Family::V6) => write!(f, "ip6 hoplimit > 1"),
             Term::In(flows) => write!(f, "{}", flows.key()),
             Term::Remember(flows, life) => {
                 let (set, life) = (shown(flows.name), NftTime(*life));
@@ -701,6 +569,7 @@ impl fmt::Display for Term {
             Term::ToThisHost => write!(f, "fib daddr type local"),
             Term::Count => write!(f, "counter name \"{}\"", shown(STOPPED)),
             Term::CountNoRoom => write!(f, "counter name \"{}\"", shown(NO_ROOM)),
+            Term::CountWentOn => write!(f, "counter name \"{}\"", shown(WENT_ON)),
             Term::CopyTo(NextHop {
                 address, device, ..
             }) => {
@@ -733,7 +602,7 @@ fn hook_name(hook: Hook) -> &'static CStr {
 }
 
 /// A time as nft writes it: `1d2h3m4s5ms`.
-struct NftTime(Duration);
+pub(super) struct NftTime(pub Duration);
 
 impl fmt::Display for NftTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -754,7 +623,7 @@ impl fmt::Display for NftTime {
     }
 }
 
-fn shown(text: &CStr) -> std::borrow::Cow<'_, str> {
+pub(super) fn shown(text: &CStr) -> std::borrow::Cow<'_, str> {
     text.to_string_lossy()
 }
 

@@ -6,6 +6,7 @@
 //! tracking, and the host's own firewall with it, sees a connection like any other; what the neighbour
 //! answers to that one is dropped. No other packet is touched.
 
+use std::ffi::CStr;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use nftnl::expr::{Cmp, CmpOp, Immediate, Meta, Register, Verdict};
 use nftnl::{Batch, Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule, Table};
 use nix::libc;
 
-use super::compile::table_name;
+use super::compile::{fit_comment, table_name};
 use super::messages::{Transaction, destination_field, source_field};
 use super::raw::{self, Field, Load, Store};
 use super::{Kind, Lack, Tables, Watchdog, explain, refuses_owners};
@@ -47,11 +48,12 @@ pub struct Disguised {
 }
 
 impl Disguised {
-    /// For run `id`. Should this process be killed, they are gone after `within` at the latest.
+    /// For run `id`; `comment` says who it is. Should this process be killed, they are gone after `within` at the latest.
     ///
     /// # Errors
     /// The kernel can't do that; nothing was changed.
-    pub fn wear(id: &str, all: &[Disguise], within: Duration) -> Result<Disguised> {
+    pub fn wear(id: &str, comment: &str, all: &[Disguise], within: Duration) -> Result<Disguised> {
+        let comment = fit_comment(comment);
         let mut worn = Disguised {
             tables: Tables::open()?,
             id: id.to_owned(),
@@ -59,13 +61,13 @@ impl Disguised {
         };
         let refused = match crate::fault::is("no-owner-tables") {
             true => Err(nix::errno::Errno::EOPNOTSUPP.into()),
-            false => worn.tables.commit(&create(id, all, true)),
+            false => worn.tables.commit(&create(id, &comment, all, true)),
         };
         match refused {
             Err(refusal) if refuses_owners(&refusal) => {
                 let until = Instant::now() + within;
                 worn.watchdog = Some(Watchdog::start(Kind::Nft, id, until)?);
-                let plain = worn.tables.commit(&create(id, all, false));
+                let plain = worn.tables.commit(&create(id, &comment, all, false));
                 plain.map_err(|refusal| explain(&refusal, Lack::Dup))?;
             }
             done => done.map_err(|refusal| explain(&refusal, Lack::Dup))?,
@@ -85,7 +87,7 @@ impl Drop for Disguised {
     }
 }
 
-fn create(id: &str, all: &[Disguise], owned: bool) -> Transaction {
+fn create(id: &str, comment: &CStr, all: &[Disguise], owned: bool) -> Transaction {
     let mut batch = Batch::new();
     for (family, of) in [
         (ProtoFamily::Ipv4, Family::V4),
@@ -103,7 +105,7 @@ fn create(id: &str, all: &[Disguise], owned: bool) -> Transaction {
             &raw::CommentedTable {
                 family,
                 name: &name,
-                comment: c"syngate asks its peer",
+                comment,
                 owned,
             },
             MsgType::Add,

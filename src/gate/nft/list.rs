@@ -13,6 +13,7 @@ use nix::libc;
 use super::compile::{
     ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, INTERFACES, PORTS, STOPPED, TO_V4, TO_V6,
 };
+use super::messages::ListedTable;
 use super::{NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE, Tables, messages};
 use crate::gate::PREFIX;
 use crate::gate::choice::{Kind, Lacking};
@@ -36,16 +37,17 @@ struct Key {
 pub fn find() -> Result<Vec<Found>> {
     let mut tables = Tables::open()?;
     let mut found = Vec::new();
-    let listed = tables.dump(libc::NFT_MSG_GETTABLE, &[], |row| {
-        messages::table(row).into_iter().collect()
-    });
-    let listed = listed.map_err(|refusal| match refusal.errno {
+    let listed = tables.all();
+    let mut listed = listed.map_err(|refusal| match refusal.errno {
         // As a kernel without nf_tables answers (nfnetlink_rcv_msg()).
         Errno::EINVAL | Errno::EOPNOTSUPP => {
             Lacking(format!("this kernel has no nf_tables: {refusal}")).into()
         }
         _ => anyhow::Error::from(refusal),
     })?;
+    // A run may have one of each family.
+    listed.sort_by(|a, b| a.name.cmp(&b.name));
+    listed.dedup_by(|a, b| a.name == b.name);
     for table in listed {
         let Some(run) = table.name.strip_prefix(PREFIX) else {
             continue;
@@ -71,6 +73,14 @@ pub fn find() -> Result<Vec<Found>> {
 }
 
 impl Tables {
+    /// All tables of all families.
+    fn all(&mut self) -> Result<Vec<ListedTable>, Refusal> {
+        let any = ProtoFamily::Unspec;
+        self.dump_of(any, libc::NFT_MSG_GETTABLE, &[], |row| {
+            messages::table(row).into_iter().collect()
+        })
+    }
+
     fn look(&mut self, table: &CStr, mut gate: Found) -> Result<Found, Refusal> {
         let [input, prerouting, output] = [c"input", c"prerouting", c"output"].map(|chain| {
             !matches!(
@@ -89,12 +99,16 @@ impl Tables {
             let bounds = elements.iter().filter_map(port).collect();
             gate.ports = messages::ports_between(bounds);
         }
-        let mut stopped = self.count(ProtoFamily::Inet, table, STOPPED)?;
-        // Where SYNs are diverted.
-        for family in [ProtoFamily::Ipv4, ProtoFamily::Ipv6] {
-            stopped += self.count(family, table, STOPPED).unwrap_or(0);
+        // The gate's own, and, where SYNs are diverted, of each IP version.
+        for family in [ProtoFamily::Inet, ProtoFamily::Ipv4, ProtoFamily::Ipv6] {
+            match self.count(family, table, STOPPED) {
+                Err(refusal) if refusal.errno == Errno::ENOENT => (),
+                counted => *gate.syns_stopped.get_or_insert(0) += counted?,
+            }
         }
-        gate.syns_stopped = Some(stopped);
+        if gate.syns_stopped.is_none() && !self.has(table)? {
+            return Err(Errno::ENOENT.into());
+        }
         gate.scope.to = self.networks(table, TO_V4, TO_V6)?;
         gate.scope.allow_from = self.networks(table, ALLOWED_V4, ALLOWED_V6)?;
         gate.scope.allow_local = !self.keys(table, ALLOWED_INTERFACES)?.is_empty();
@@ -106,6 +120,11 @@ impl Tables {
             .collect();
         gate.scope.interfaces.sort();
         Ok(gate)
+    }
+
+    fn has(&mut self, table: &CStr) -> Result<bool, Refusal> {
+        let name = table.to_string_lossy();
+        Ok(self.all()?.iter().any(|listed| listed.name == name))
     }
 
     fn networks(&mut self, table: &CStr, v4: &CStr, v6: &CStr) -> Result<Networks, Refusal> {

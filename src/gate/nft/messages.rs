@@ -15,9 +15,10 @@ use nftnl::{Batch, Chain, FinalizedBatch, MsgType, Policy, ProtoFamily, Rule, Ta
 use nix::libc;
 
 use super::compile::{
-    BaseChain, Elements, FlowSet, HALF_OPEN, NO_ROOM, NamedSet, PORTS, Ruleset, STOPPED,
-    Table as Rules, Term, Way,
+    BaseChain, Elements, NO_ROOM, NamedSet, PORTS, Ruleset, STOPPED, Table as Rules, Term, WENT_ON,
+    Way,
 };
+use super::divert::{FlowSet, HALF_OPEN};
 use super::raw::{self, Field, FlowV4, FlowV6, Interface, Port};
 use crate::netlink::{attribute, attributes, get, put_attribute};
 use crate::ports::PortSet;
@@ -25,15 +26,15 @@ use crate::route::{NextHop, octets};
 use crate::sockets::{Connection, Family};
 
 /// FIN, SYN, RST and ACK among the flags of a TCP header (RFC 9293, 3.1), which are byte 13.
-const NEW_SYN_MASK: u8 = 0x01 | SYN | 0x04 | 0x10;
+const NEW_SYN_MASK: u8 = FIN | SYN | RST | 0x10;
 const SYN: u8 = 0x02;
 /// An address of this host (linux/rtnetlink.h, RTN_LOCAL).
 const LOCAL: u32 = 2;
 /// The numbers of a table's sets within a transaction, in which no two sets may have the same: of the
 /// first table from 0 on, of the second from here on, and so forth. The set of ports is the first.
 const IDS_OF_A_TABLE: u32 = 100;
-/// FIN and RST.
-const ENDING: u8 = 0x01 | 0x04;
+const FIN: u8 = 0x01;
+const RST: u8 = 0x04;
 
 // linux/netfilter/nf_tables.h; not all in the libc crate.
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
@@ -287,13 +288,13 @@ impl Numbered<'_> {
             let id = self.id(set);
             rule.add_expr(&raw::LookUp { set, id, negated });
         }
-        let (flows, stays) = match term {
+        let (flows, life) = match term {
             Term::Remember(flows, life) => (flows, Some(life)),
             Term::Forget(flows) => (flows, None),
             _ => return,
         };
         let (set, id) = (flows.name, self.id(flows.name));
-        rule.add_expr(&raw::Change { set, id, stays });
+        rule.add_expr(&raw::Change { set, id, life });
     }
 }
 
@@ -374,10 +375,15 @@ fn load(rule: &mut Rule, term: Term) {
             load_flags(rule, NEW_SYN_MASK);
             rule.add_expr(&Cmp::new(CmpOp::Eq, SYN));
         }
+        Term::NotNewSyn => {
+            load_flags(rule, NEW_SYN_MASK);
+            rule.add_expr(&Cmp::new(CmpOp::Neq, SYN));
+        }
         Term::Ending => {
-            load_flags(rule, ENDING);
+            load_flags(rule, FIN | RST);
             rule.add_expr(&Cmp::new(CmpOp::Neq, 0u8));
         }
+        Term::IcmpError(family) => load_icmp_error(rule, family),
         Term::FromEther(from) => {
             const ARPHRD_ETHER: u16 = 1;
             rule.add_expr(&Meta::IifType);
@@ -385,12 +391,13 @@ fn load(rule: &mut Rule, term: Term) {
             rule.add_expr(&Payload::LinkLayer(LLHeaderField::Saddr));
             rule.add_expr(&Cmp::new(CmpOp::Eq, &from.0[..]));
         }
-        Term::LastHop(family) => {
-            rule.add_expr(&Payload::Network(match family {
-                Family::V4 => NetworkHeaderField::Ipv4(Ipv4HeaderField::Ttl),
-                Family::V6 => NetworkHeaderField::Ipv6(Ipv6HeaderField::HopLimit),
-            }));
+        Term::NoHopLeft(family) => {
+            load_hops(rule, family);
             rule.add_expr(&Cmp::new(CmpOp::Lt, 2u8));
+        }
+        Term::HopsLeft(family) => {
+            load_hops(rule, family);
+            rule.add_expr(&Cmp::new(CmpOp::Gt, 1u8));
         }
         Term::In(flows) | Term::Remember(flows, _) | Term::Forget(flows) => {
             load_flow(rule, flows.family);
@@ -414,6 +421,7 @@ fn load(rule: &mut Rule, term: Term) {
         }
         Term::Count => rule.add_expr(&raw::CountInto(STOPPED)),
         Term::CountNoRoom => rule.add_expr(&raw::CountInto(NO_ROOM)),
+        Term::CountWentOn => rule.add_expr(&raw::CountInto(WENT_ON)),
         Term::CopyTo(NextHop {
             address, device, ..
         }) => {
@@ -445,6 +453,30 @@ fn load_flags(rule: &mut Rule, mask: u8) {
         length_bits: 1,
     }));
     rule.add_expr(&Bitwise::new(mask, 0u8));
+}
+
+/// `icmp type destination-unreachable`, `icmpv6 type < 3`, which are destination-unreachable and
+/// packet-too-big (RFC 792; RFC 4443, 3).
+fn load_icmp_error(rule: &mut Rule, family: Family) {
+    let (protocol, compare, kind) = match family {
+        Family::V4 => (libc::IPPROTO_ICMP, CmpOp::Eq, 3u8),
+        Family::V6 => (libc::IPPROTO_ICMPV6, CmpOp::Lt, 3u8),
+    };
+    rule.add_expr(&Meta::L4Proto);
+    rule.add_expr(&Cmp::new(CmpOp::Eq, protocol as u8));
+    rule.add_expr(&Payload::Transport(TransportHeaderField::Raw {
+        offset_bits: 0,
+        length_bits: 1,
+    }));
+    rule.add_expr(&Cmp::new(compare, kind));
+}
+
+/// How many hops a packet may go yet.
+fn load_hops(rule: &mut Rule, family: Family) {
+    rule.add_expr(&Payload::Network(match family {
+        Family::V4 => NetworkHeaderField::Ipv4(Ipv4HeaderField::Ttl),
+        Family::V6 => NetworkHeaderField::Ipv6(Ipv6HeaderField::HopLimit),
+    }));
 }
 
 /// Addresses and ports of both ends, one behind the other, from register 1 on.

@@ -6,6 +6,7 @@
 
 pub mod compile;
 pub mod disguise;
+pub mod divert;
 mod list;
 mod messages;
 pub mod probe;
@@ -21,9 +22,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::SockProtocol;
 
-use self::compile::{
-    CLOSING, CLOSING_LIFE, FLOWS, NO_ROOM, PORTS, Ruleset, STOPPED, SYN_LIFE, compile, table_name,
-};
+use self::compile::{NO_ROOM, PORTS, Ruleset, STOPPED, WENT_ON, compile, table_name};
+use self::divert::{CLOSING, Element, FLOWS};
 use self::messages::{ChainRules, Transaction};
 use super::choice::{Kind, Lacking};
 use super::watchdog::Watchdog;
@@ -36,9 +36,6 @@ pub use self::list::find;
 
 /// A dump is torn when anybody changes the ruleset meanwhile: how often to try again.
 const DUMP_TRIES: usize = 20;
-/// A connection whose client has closed its side is over when nothing was heard of it for so long: it
-/// acknowledges what it still receives.
-pub const ENDED_AFTER: Duration = Duration::from_secs(1);
 /// What an skb takes besides the data, and the kernel's doubling, are covered by this factor.
 const SEND_BUFFER_FACTOR: usize = 2;
 /// Up to this size a transaction fits the default send buffer (net.core.wmem_default, 212,992).
@@ -149,6 +146,21 @@ impl Nft {
     fn watch(&mut self, until: Deadline) -> Result<()> {
         let watchdog = Watchdog::start(Kind::Nft, &self.id, until + self.lingers)?;
         self.watchdog = Some(watchdog);
+        Ok(())
+    }
+
+    /// Others have removed some of the tables.
+    fn open_what_is_left(&mut self) -> Result<()> {
+        let Some(Installed { rules, .. }) = &self.installed else {
+            return Ok(());
+        };
+        for table in &rules.tables {
+            let one = Ruleset {
+                tables: vec![table.clone()],
+                ..rules.clone()
+            };
+            gone(self.table.commit(&messages::open(&one)))?;
+        }
         Ok(())
     }
 
@@ -403,7 +415,9 @@ impl Backend for Nft {
         };
         let owned = rules.owned;
         match self.table.commit(&transaction) {
-            Err(refusal) if refusal.errno == Errno::ENOENT && !owned && ports.is_empty() => (),
+            Err(refusal) if refusal.errno == Errno::ENOENT && !owned && ports.is_empty() => {
+                self.open_what_is_left()?;
+            }
             Err(refusal) if refusal.errno == Errno::ENOENT && !owned => {
                 self.create_again(ports, until)?;
             }
@@ -462,16 +476,17 @@ impl Backend for Nft {
             let (family, name) = (table.family, &rules.name);
             flows.all += self.table.count(family, name, STOPPED)?;
             flows.no_room += self.table.count(family, name, NO_ROOM)?;
-            let life_left =
-                |row: &[u8]| messages::elements(row).filter_map(|e| e.expires).collect();
-            let going: Vec<Duration> = self.table.elements(family, name, FLOWS, life_left)?;
-            let closing = self.table.elements(family, name, CLOSING, life_left)?;
-            let heard = closing
-                .iter()
-                .filter(|left| **left > CLOSING_LIFE - ENDED_AFTER);
-            flows.left += going.len() + heard.count();
-            let beyond_syn = going.iter().filter(|left| **left > SYN_LIFE);
-            flows.answered += beyond_syn.count() + closing.len();
+            flows.went_on += self.table.count(family, name, WENT_ON)?;
+            let read = |row: &[u8]| {
+                let elements = messages::elements(row);
+                let timed = elements.filter_map(|e| Some((e.key.to_vec(), e.expires?)));
+                timed.collect()
+            };
+            let going: Vec<Element> = self.table.elements(family, name, FLOWS, read)?;
+            let closing = self.table.elements(family, name, CLOSING, read)?;
+            let (left, open) = divert::left(&going, &closing);
+            flows.left += left;
+            flows.open += open;
         }
         Ok(flows)
     }

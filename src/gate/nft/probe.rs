@@ -3,6 +3,7 @@
 //! `nft -c` does the same). Nothing that it would make is ever active or seen by others.
 
 use std::io::IoSlice;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -14,9 +15,10 @@ use super::Tables;
 use super::compile::{Ruleset, compile};
 use super::messages::{self, Transaction};
 use crate::gate::scope::{Scope, Where};
-use crate::gate::{Rules, Steer};
+use crate::gate::{Diversion, Rules, Steer};
 use crate::netlink::{HEADER, Refusal, messages, put_attribute};
 use crate::ports::PortSet;
+use crate::route::{Device, NextHop};
 
 // linux/netfilter/nfnetlink.h
 const NFNL_MSG_BATCH_END: u16 = 0x11;
@@ -33,6 +35,8 @@ const NFTA_COMPAT_REV: u16 = 2;
 const NFTA_COMPAT_TYPE: u16 = 3;
 /// Some queue: nothing is ever sent there.
 const QUEUE: u16 = 0;
+/// The number of the loopback interface in any network namespace (linux/netdevice.h).
+const LOOPBACK: u32 = 1;
 
 /// What the kernel answered.
 pub struct Probed {
@@ -45,6 +49,8 @@ pub struct Probed {
     pub owner: Result<(), Refusal>,
     /// The whole of a gate in the prerouting hook.
     pub prerouting: Result<(), Refusal>,
+    /// What `--syn divert` needs, for both IP versions.
+    pub dup: Result<(), Refusal>,
     /// nft's own `queue` expression.
     pub queue: Result<(), Refusal>,
     /// The target NFQUEUE of x_tables, in an nft rule.
@@ -73,6 +79,7 @@ pub fn probe(id: &str) -> Result<Probed> {
     let by_target = queue.with_target().unwrap_or_else(|| queue.clone());
     Ok(Probed {
         prerouting: rehearse(Rehearsal::of(&ruleset(id, Where::Prerouting, Steer::Drop))?)?,
+        dup: rehearse(Rehearsal::of(&ruleset(id, Where::Prerouting, diverting()))?)?,
         queue: rehearse(Rehearsal::of(&queue)?)?,
         nfqueue_target: rehearse(Rehearsal::of(&by_target)?)?,
         nfnetlink_queue: Tables::open()?.has_queues(),
@@ -80,6 +87,21 @@ pub fn probe(id: &str) -> Result<Probed> {
         table,
         gate,
         owner,
+    })
+}
+
+/// To the loopback: no packet is ever sent there.
+fn diverting() -> Steer {
+    let hop = |address| NextHop {
+        address,
+        device: Device::new(LOOPBACK, "lo"),
+        ether: None,
+    };
+    Steer::Divert(Diversion {
+        v4: Some(hop(Ipv4Addr::LOCALHOST.into())),
+        v6: Some(hop(Ipv6Addr::LOCALHOST.into())),
+        most: 1,
+        idle: Duration::from_secs(1),
     })
 }
 

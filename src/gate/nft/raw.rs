@@ -305,8 +305,8 @@ pub struct Change<'a> {
     pub set: &'a CStr,
     /// Its number, for when it is made by the same transaction.
     pub id: u32,
-    /// How long it stays there; `None`: it goes.
-    pub stays: Option<Duration>,
+    /// How long it stays there from now on; `None`: it goes.
+    pub life: Option<Duration>,
 }
 
 impl Expression for Change<'_> {
@@ -324,13 +324,13 @@ impl Expression for Change<'_> {
             sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_DYNSET_SREG_KEY as u16, register);
             sys::nftnl_expr_set_str(e, sys::NFTNL_EXPR_DYNSET_SET_NAME as u16, self.set.as_ptr());
             sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_DYNSET_SET_ID as u16, self.id);
-            let operation = match self.stays {
+            let operation = match self.life {
                 Some(_) => NFT_DYNSET_OP_UPDATE,
                 None => NFT_DYNSET_OP_DELETE,
             };
             sys::nftnl_expr_set_u32(e, sys::NFTNL_EXPR_DYNSET_OP as u16, operation);
-            if let Some(timeout) = self.stays {
-                let ms = timeout_ms(timeout);
+            if let Some(life) = self.life {
+                let ms = timeout_ms(life);
                 sys::nftnl_expr_set_u64(e, sys::NFTNL_EXPR_DYNSET_TIMEOUT as u16, ms);
             }
         }
@@ -559,9 +559,11 @@ pub fn put_interval<K: SetKey>(
     }
 }
 
-/// For the kernel a timeout of 0 is none at all: a gate without one would not open by itself.
+/// For the kernel a timeout of 0 is none at all: a gate without one would not open by itself. It counts
+/// in jiffies, of 10 ms at most, and takes less than one for 0 (nf_msecs_to_jiffies64()).
 fn timeout_ms(timeout: Duration) -> u64 {
-    (timeout.as_millis() as u64).max(1)
+    const LONGEST_JIFFY: u64 = 10;
+    (timeout.as_millis() as u64).max(LONGEST_JIFFY)
 }
 
 fn element<K: SetKey>(set: &Set<K>, key: &K) -> NonNull<sys::nftnl_set_elem> {
@@ -638,8 +640,8 @@ mod tests {
 
     #[test]
     fn no_gate_is_without_a_deadline() {
-        assert_eq!(timeout_ms(Duration::ZERO), 1);
-        assert_eq!(timeout_ms(Duration::from_micros(10)), 1);
+        assert_eq!(timeout_ms(Duration::ZERO), 10);
+        assert_eq!(timeout_ms(Duration::from_micros(10)), 10);
         assert_eq!(timeout_ms(Duration::from_secs(30)), 30_000);
     }
 }

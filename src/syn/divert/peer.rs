@@ -2,11 +2,12 @@
 //! neighbour, by what the kernel says of the way there. Pure.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use nix::libc;
 
 use crate::route::{Link, NextHop, Route};
+use crate::sockets::Family;
 
 /// `ADDR` or `ADDR%IFACE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +50,14 @@ impl Peers {
         Ok(peers)
     }
 
+    /// The one of that IP version.
+    pub fn of(&self, family: Family) -> Option<&PeerAddress> {
+        match family {
+            Family::V4 => self.v4.as_ref(),
+            Family::V6 => self.v6.as_ref(),
+        }
+    }
+
     /// Both, as far as they are given.
     pub fn all(&self) -> impl Iterator<Item = &PeerAddress> {
         [&self.v4, &self.v6].into_iter().flatten()
@@ -70,6 +79,10 @@ impl fmt::Display for PeerAddress {
             None => Ok(()),
         }
     }
+}
+
+fn is_for_many(address: IpAddr) -> bool {
+    address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
 impl PeerAddress {
@@ -98,7 +111,7 @@ impl PeerAddress {
             IpAddr::V6(v6) if needs_one(v6) => Err(format!(
                 "{address} is different on each link: name the interface, as in {address}%eth0"
             )),
-            _ if parsed.is_unspecified() || parsed.is_multicast() || parsed.is_loopback() => {
+            _ if parsed.is_unspecified() || is_for_many(parsed) || parsed.is_loopback() => {
                 Err(format!("{address} is no other host's address; {EXPECTED}"))
             }
             _ => Ok(PeerAddress {
@@ -191,6 +204,7 @@ mod tests {
             ("127.0.0.1", "no other host's"),
             ("0.0.0.0", "no other host's"),
             ("ff02::1", "no other host's"),
+            ("255.255.255.255", "no other host's"),
             ("::ffff:10.0.0.2", "write 10.0.0.2"),
         ] {
             let error = Peers::parse(text).unwrap_err();

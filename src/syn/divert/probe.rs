@@ -25,7 +25,7 @@ pub const AT_A_TIME: usize = 64;
 pub enum Answer {
     /// It takes it.
     Accepted,
-    /// It does not.
+    /// It does not; or this host can't send to it.
     Refused(Errno),
     /// Nothing.
     Silent,
@@ -46,12 +46,17 @@ struct Asked {
 }
 
 impl Asking {
-    /// Asks all that have somewhere to be asked from. The rules that it takes are gone after `within`
+    /// Asks all that have somewhere to be asked from; `comment` says who does. The rules that it takes are gone after `within`
     /// at the latest.
     ///
     /// # Errors
     /// This host can't ask; nothing was changed.
-    pub fn begin(id: &str, questions: &[Question], within: Duration) -> Result<Asking> {
+    pub fn begin(
+        id: &str,
+        comment: &str,
+        questions: &[Question],
+        within: Duration,
+    ) -> Result<Asking> {
         let mut bound = Vec::new();
         let mut disguises = Vec::new();
         for question in questions {
@@ -66,7 +71,7 @@ impl Asking {
             });
             bound.push((socket, question));
         }
-        let disguised = Disguised::wear(id, &disguises, within)?;
+        let disguised = Disguised::wear(id, comment, &disguises, within)?;
         let mut asking = Asking {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             asked: Vec::with_capacity(bound.len()),

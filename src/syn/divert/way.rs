@@ -36,6 +36,8 @@ pub struct Here {
     pub own: Vec<Own>,
     /// Its links.
     pub links: Vec<Link>,
+    /// The source addresses that it takes by itself towards its peer.
+    pub sources: Vec<IpAddr>,
 }
 
 /// All of them. `addressed`: the addresses of the listeners are those that clients connect to.
@@ -84,7 +86,15 @@ fn source(to: IpAddr, neighbour: &NextHop, shared: &[IpAddr], here: &Here) -> Op
             && own.global
             && !here.is_loopback(own.device)
     };
-    let on = |device| here.own.iter().filter(usable).find(|o| o.device == device);
+    // Of several, the one that is the likeliest to be this host's alone.
+    let on = |device| {
+        let all = here
+            .own
+            .iter()
+            .filter(usable)
+            .filter(|o| o.device == device);
+        all.max_by_key(|own| (here.sources.contains(&own.address), own.has_network))
+    };
     let found = on(clients).or_else(|| on(neighbour.device.index));
     found.map(|own| own.address)
 }
@@ -125,8 +135,9 @@ pub fn remarks(
         for link in here.links_of(to.ip()) {
             if fits < link.mtu {
                 remarks.push(format!(
-                    "packets to {peer} have room for {fits} bytes ({}), and clients come in by {} with \
-                     {}: they have to hear of it (ICMP: fragmentation needed, packet too big)",
+                    "packets to {peer} have room for {fits} bytes ({0}), and clients come in by {1} with \
+                     {2}: let ICMP (fragmentation needed, packet too big) out to the clients, or raise \
+                     the MTU of {0}",
                     way.device, link.device, link.mtu
                 ));
             }
@@ -183,6 +194,7 @@ mod tests {
         let own = |address: &str, device, global| Own {
             address: address.parse().unwrap(),
             device,
+            has_network: !address.ends_with("100"),
             global,
         };
         Here {
@@ -200,6 +212,7 @@ mod tests {
                 link(2, "eth0", 1500),
                 link(3, "x", 1400),
             ],
+            sources: Vec::new(),
         }
     }
 
@@ -314,6 +327,32 @@ mod tests {
         assert_eq!(
             asked(&[vip], true, &Scope::default(), &across),
             "10.0.0.100:80 from 10.0.0.1"
+        );
+    }
+
+    #[test]
+    fn asks_from_what_is_the_likeliest_to_be_its_own() {
+        let peer = to(hop("10.0.0.2", 2), None);
+        let from = |here: &Here| {
+            let served = [served("10.0.0.100", &[80])];
+            questions(&served, true, &Scope::default(), &peer, here)[0].from
+        };
+        let mut many = here();
+        let other = |address: &str, has_network| Own {
+            address: address.parse().unwrap(),
+            device: 2,
+            has_network,
+            global: true,
+        };
+        many.own.insert(0, other("10.0.0.101", false));
+        many.own.push(other("10.0.0.102", false));
+        assert_eq!(from(&many), Some([10, 0, 0, 1].into()), "others are shared");
+        many.own.push(other("10.0.0.7", true));
+        many.sources = vec![[10, 0, 0, 1].into()];
+        assert_eq!(
+            from(&many),
+            Some([10, 0, 0, 1].into()),
+            "as the kernel does"
         );
     }
 
