@@ -35,18 +35,38 @@ impl Before<'_> {
         let here = here(&mut routing, &diversion).map_err(|refusal| no_peer(refusal.into()))?;
         let served = self.served(sockets)?;
         let scope = &self.plan.scope;
-        for family in without_peer(&served, scope, &diversion, &here) {
+        self.warn_of_what_is_not_diverted(to, &diversion, &served, &here, report);
+        let addressed = self.plan.standby_scope().is_some();
+        let questions = questions(&served, addressed, scope, &diversion, &here);
+        let route_mtu = |hop: &NextHop| {
+            let route = routing.to(hop.address, Some(hop.device.index));
+            route.ok().flatten().and_then(|route| route.mtu)
+        };
+        let joins = |link: &Link| crate::sys::joins_received(&link.device.to_string());
+        for remark in remarks(&questions, &here, route_mtu, joins) {
+            self.warn(format!("--syn divert: {remark}"), report);
+        }
+        self.ask_each(to, &questions, &mut routing, &report.run)
+    }
+
+    fn warn_of_what_is_not_diverted(
+        &self,
+        to: &ToPeer,
+        diversion: &Diversion,
+        served: &[Served],
+        here: &Here,
+        report: &mut Report,
+    ) {
+        let scope = &self.plan.scope;
+        for family in without_peer(served, scope, diversion, here) {
             let text = format!(
                 "--syn divert={}: that is no {family} address: SYNs of {family} are dropped",
                 to.peers
             );
             self.warn(text, report);
         }
-        if !here
-            .own
-            .iter()
-            .any(|own| own.global && scope.reaches(own.address))
-        {
+        let mut own = here.own.iter();
+        if !own.any(|own| own.global && scope.reaches(own.address)) {
             let to = &scope.to;
             let text = format!("--to {to}: this host has no such address, and diverts nothing");
             self.warn(text, report);
@@ -58,17 +78,6 @@ impl Before<'_> {
             let text = format!("the peer is not asked about {deserted}: nobody listens there now");
             self.warn(text, report);
         }
-        let addressed = self.plan.standby_scope().is_some();
-        let questions = questions(&served, addressed, scope, &diversion, &here);
-        let route_mtu = |hop: &NextHop| {
-            let route = routing.to(hop.address, Some(hop.device.index));
-            route.ok().flatten().and_then(|route| route.mtu)
-        };
-        let joins = |link: &Link| crate::sys::joins_received(&link.device.to_string());
-        for remark in remarks(&questions, &here, route_mtu, joins) {
-            self.warn(format!("--syn divert: {remark}"), report);
-        }
-        self.put(to, &questions, &mut routing, &report.run)
     }
 
     /// Who listens for the gated ports.
@@ -84,7 +93,7 @@ impl Before<'_> {
     }
 
     /// Does the peer take a connection to each address and port that is served here?
-    fn put(
+    fn ask_each(
         &self,
         to: &ToPeer,
         questions: &[Question],
