@@ -116,7 +116,7 @@ TESTS := backends check commands contract divert edges guarantees hold life redi
 CORE := guarantees::a_panic guarantees::foreign guarantees::hung guarantees::killed_with \
   guarantees::stopped rules contract::a_caller_without hold::clients hold::the_queue hold::killed_while \
   redirect::new_connections redirect::established redirect::killed \
-  divert::new_connections divert::established divert::killed_at divert::a_peer divert::long
+  divert::new_connections divert::established divert::killed_at
 test-kernels: test-packages
 	@scripts/install-packages $(KERNEL_PACKAGES)
 	$(CARGO) build --workspace --tests

@@ -78,8 +78,7 @@ pub fn questions(
 /// From the link on which clients come in, so that the peer's own rules for sources (rp_filter) treat
 /// it as they treat clients; else from the one to the peer.
 fn source(to: IpAddr, neighbour: &NextHop, shared: &[IpAddr], here: &Here) -> Option<IpAddr> {
-    let link_of = |address: IpAddr| here.own.iter().find(|own| own.address == address);
-    let clients = link_of(to).map_or(0, |own| own.device);
+    let clients = here.device_of(to);
     let usable = |own: &&Own| {
         Family::of(own.address) == Family::of(to)
             && !shared.contains(&own.address)
@@ -164,11 +163,18 @@ impl Here {
         self.link(index).is_some_and(|link| link.loopback)
     }
 
+    /// The number of the interface that has the address; of two, the one that is not the loopback, where
+    /// the other host of a pair has it all the time.
+    fn device_of(&self, address: IpAddr) -> u32 {
+        let own = self.own.iter().filter(|own| own.address == address);
+        let outer = own.max_by_key(|own| !self.is_loopback(own.device));
+        outer.map_or(0, |own| own.device)
+    }
+
     /// The links by which packets to the address come in: that which has it, or, if that is the
     /// loopback, any.
     fn links_of(&self, address: IpAddr) -> impl Iterator<Item = &Link> {
-        let own = self.own.iter().find(|own| own.address == address);
-        let device = own.map_or(0, |own| own.device);
+        let device = self.device_of(address);
         let any = self.is_loopback(device);
         self.links
             .iter()
@@ -354,6 +360,25 @@ mod tests {
             Some([10, 0, 0, 1].into()),
             "as the kernel does"
         );
+    }
+
+    #[test]
+    fn a_shared_address_may_be_on_the_loopback_as_well() {
+        let mut both = here();
+        let vip = both.own[2].clone();
+        both.own.insert(0, Own { device: 1, ..vip });
+        let across = to(hop("10.9.0.2", 3), None);
+        let served = [served("10.0.0.100", &[80])];
+        let all = questions(&served, true, &Scope::default(), &across, &both);
+        let [question] = &all[..] else {
+            panic!("{all:?}")
+        };
+        assert_eq!(
+            question.from,
+            Some([10, 0, 0, 1].into()),
+            "as clients come in"
+        );
+        assert!(remarks(&all, &both, |_| None, |_| false)[0].contains("eth0"));
     }
 
     #[test]
