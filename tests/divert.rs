@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use harness::instance::{Instance, ask};
 use harness::latch::Latch;
 use harness::{
-    Backend, Call, Outcome, SOON, call, gated, has_taken_its_signals, shut, wait_shut, words,
+    Backend, Call, Outcome, SOON, all_refused, call, gated, has_taken_its_signals, shut, words,
 };
 use killing::Moment;
 use nix::sys::signal::Signal;
@@ -49,6 +49,38 @@ fn divert<'a>(trio: &'a Trio, options: &str) -> Call<'a> {
     divert_to(trio, &format!("{NODE_B},{NODE_B6}"), options)
 }
 
+/// A run whose COMMAND waits, the gate closed.
+struct Closed<'a> {
+    latch: Latch,
+    call: Call<'a>,
+    run: Running,
+}
+
+impl<'a> Closed<'a> {
+    fn by(trio: &'a Trio, call: Call<'a>) -> Closed<'a> {
+        let latch = Latch::new(&trio.a, "down");
+        let run = call.start(["sh", "-c", &latch.hold()]);
+        latch.wait();
+        wait_until(SOON, "a closed gate", || !shut(&trio.a).is_empty()).unwrap();
+        Closed { latch, call, run }
+    }
+
+    /// COMMAND goes on.
+    fn release(&mut self) {
+        self.latch.release();
+    }
+
+    /// COMMAND goes on, and the gate opens.
+    fn open(&mut self, trio: &Trio) {
+        self.release();
+        wait_until(SOON, "an open gate", || shut(&trio.a).is_empty()).unwrap();
+    }
+
+    fn end(self) -> Outcome {
+        self.call.end(self.run)
+    }
+}
+
 fn figure(outcome: &Outcome, name: &str) -> u64 {
     let divert = &outcome.report["divert"];
     divert[name]
@@ -85,11 +117,7 @@ fn new_connections_go_to_the_peer() {
     let trio = Trio::new().unwrap();
     let [at_a, at_b] = both(&trio);
     let before = trio.a.ruleset();
-    let mut latch = Latch::new(&trio.a, "down");
-    let call = divert(&trio, "--allow-local --allow-from 10.79.0.8");
-    let run = call.start(["sh", "-c", &latch.hold()]);
-    latch.wait();
-    wait_shut(&trio.a, &[80]);
+    let mut closed = Closed::by(&trio, divert(&trio, "--allow-local --allow-from 10.79.0.8"));
     let vips = [format!("{VIP}:80"), format!("[{VIP6}]:80")];
     for to in &vips {
         ask(&trio.client, to);
@@ -114,8 +142,8 @@ fn new_connections_go_to_the_peer() {
     assert!(at_a.count() > of_others);
     assert_eq!(at_b.count_from(&CLIENTS), diverted);
 
-    latch.release();
-    let outcome = call.end(run);
+    closed.release();
+    let outcome = closed.end();
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert_eq!(outcome.report["action"], "divert");
     assert_eq!(figure(&outcome, "diverted"), diverted as u64, "{outcome:?}");
@@ -140,18 +168,14 @@ fn connections_to_other_hosts_are_let_be() {
     // The client reaches the other node's end of the cross cable by way of the first node.
     trio.client
         .must(["ip", "route", "add", "10.80.0.0/24", "via", NODE_A]);
-    let mut latch = Latch::new(&trio.a, "down");
-    let call = call(&trio.a, words(&format!("--port 80 --syn divert={NODE_B}")));
-    let call = call.args(words(
-        "--to 10.79.0.0/16,10.80.0.0/16 --no-peer-check --drain 0s",
-    ));
-    let run = call.on(Backend::Nft);
-    let started = run.start(["sh", "-c", &latch.hold()]);
-    latch.wait();
+    let options = format!("--port 80 --syn divert={NODE_B} --no-peer-check --drain 0s");
+    let call = call(&trio.a, words(&options)).on(Backend::Nft);
+    let call = call.args(words("--to 10.79.0.0/16,10.80.0.0/16"));
+    let mut closed = Closed::by(&trio, call);
     ask(&trio.client, &format!("{CROSS_B}:80"));
     assert!(at_b.count_from(&CLIENTS) > 0);
-    latch.release();
-    let outcome = run.end(started);
+    closed.release();
+    let outcome = closed.end();
     assert_eq!(
         (outcome.code, figure(&outcome, "diverted")),
         (0, 0),
@@ -165,16 +189,11 @@ fn established_connections_stay_and_diverted_ones_finish() {
     let _echo = both_echo(&trio);
     let vips = [format!("{VIP}:80"), format!("[{VIP6}]:80")];
     let at_a: Vec<Hold> = vips.iter().map(|to| flowing(&trio.client, to)).collect();
-    let mut latch = Latch::new(&trio.a, "down");
-    let call = divert(&trio, "");
-    let run = call.start(["sh", "-c", &latch.hold()]);
-    latch.wait();
-    wait_shut(&trio.a, &[80]);
+    let mut closed = Closed::by(&trio, divert(&trio, ""));
     let at_b: Vec<Hold> = vips.iter().map(|to| flowing(&trio.client, to)).collect();
     assert_eq!((established(&trio.a), established(&trio.b)), (2, 2));
 
-    latch.release();
-    wait_until(SOON, "an open gate", || shut(&trio.a).is_empty()).unwrap();
+    closed.open(&trio);
     let late = flowing(&trio.client, &vips[0]);
     assert_eq!((established(&trio.a), established(&trio.b)), (3, 2));
     assert!(gated(&trio.a), "the rules stay for the linger");
@@ -185,7 +204,7 @@ fn established_connections_stay_and_diverted_ones_finish() {
         "{status}"
     );
     at_b.into_iter().for_each(whole);
-    let outcome = call.end(run);
+    let outcome = closed.end();
     assert_eq!(outcome.code, 0, "{outcome:?}");
     let figures = ["diverted", "finished", "cut"].map(|name| figure(&outcome, name));
     assert_eq!(figures, [2, 2, 0]);
@@ -216,19 +235,15 @@ s.send(b'?'); assert s.recv(1) == b'?'"
     };
     let mut clients = [connect(VIP), connect(VIP6)];
     wait_until(SOON, "half-open connections", || half_open() == 2).unwrap();
-    let mut latch = Latch::new(&trio.a, "down");
-    let call = divert(&trio, "");
-    let run = call.start(["sh", "-c", &latch.hold()]);
-    latch.wait();
-    wait_shut(&trio.a, &[80]);
+    let mut closed = Closed::by(&trio, divert(&trio, ""));
     let again = || harness::stopped_syns(&trio.a) >= 2;
     wait_until(SOON, "SYNs sent again", again).unwrap();
     trio.client.must(words("nft delete table inet deaf"));
     for client in &mut clients {
         assert!(client.wait().unwrap().success());
     }
-    latch.release();
-    let outcome = call.end(run);
+    closed.release();
+    let outcome = closed.end();
     assert_eq!(
         (outcome.code, figure(&outcome, "diverted")),
         (0, 0),
@@ -254,23 +269,18 @@ s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); s.cl
         );
         trio.client.must(["python3", "-c", &script]);
     };
-    let mut latch = Latch::new(&trio.a, "down");
-    let call = divert(&trio, "--port 90");
-    let run = call.start(["sh", "-c", &latch.hold()]);
-    latch.wait();
-    wait_shut(&trio.a, &[80, 90]);
+    let mut closed = Closed::by(&trio, divert(&trio, "--port 90"));
     let lingers = flowing(&trio.client, &format!("{VIP}:90"));
     ask_from(40_001);
     ask_from(40_001);
     assert_eq!((at_a.count(), at_b.count_from(&CLIENTS)), (0, 2));
-    latch.release();
-    wait_until(SOON, "an open gate", || shut(&trio.a).is_empty()).unwrap();
+    closed.open(&trio);
     ask_from(40_001);
     ask_from(40_001);
     assert_eq!((at_a.count(), at_b.count_from(&CLIENTS)), (2, 2));
     assert!(gated(&trio.a), "the rules stay for the linger");
     whole(lingers);
-    let outcome = call.end(run);
+    let outcome = closed.end();
     assert_eq!(
         (outcome.code, figure(&outcome, "cut")),
         (0, 0),
@@ -328,20 +338,15 @@ assert sent.digest() == received.digest()",
     };
     let _ = std::fs::remove_file(&go);
     let at_a = transfer("at_a");
-    let mut latch = Latch::new(&trio.a, "down");
-    let call = divert_to(trio, peer, "");
-    let run = call.start(["sh", "-c", &latch.hold()]);
-    latch.wait();
-    wait_shut(&trio.a, &[80]);
+    let mut closed = Closed::by(&trio, divert_to(trio, peer, ""));
     let at_b = transfer("at_b");
     assert_eq!((established(&trio.a), established(&trio.b)), (1, 1));
-    latch.release();
-    wait_until(SOON, "an open gate", || shut(&trio.a).is_empty()).unwrap();
+    closed.open(&trio);
     std::fs::write(&go, "").unwrap();
     for mut transfer in [at_a, at_b] {
         assert!(transfer.wait().unwrap().success(), "byte for byte");
     }
-    let outcome = call.end(run);
+    let outcome = closed.end();
     assert_eq!(outcome.code, 0, "{outcome:?}");
     let figures = ["diverted", "finished", "cut"].map(|name| figure(&outcome, name));
     assert_eq!(figures, [1, 1, 0], "{outcome:?}");
@@ -399,10 +404,7 @@ fn long_transfers_are_whole_over_a_narrow_way_to_the_client() {
         };
         Nginx::new(host, &config).unwrap().start().unwrap();
     });
-    let mut latch = Latch::new(&trio.a, "down");
-    let call = divert(&trio, "");
-    let run = call.start(["sh", "-c", &latch.hold()]);
-    latch.wait();
+    let mut closed = Closed::by(&trio, divert(&trio, ""));
     for to in [VIP.to_owned(), format!("[{VIP6}]")] {
         let url = format!("http://{to}/data");
         let got = far.must([
@@ -418,8 +420,8 @@ fn long_transfers_are_whole_over_a_narrow_way_to_the_client() {
         ]);
         assert_eq!(got, (1 << 20).to_string());
     }
-    latch.release();
-    let outcome = call.end(run);
+    closed.release();
+    let outcome = closed.end();
     assert_eq!(
         (outcome.code, figure(&outcome, "diverted")),
         (0, 2),
@@ -499,18 +501,17 @@ fn who_has_finished_is_not_cut() {
     let trio = Trio::new().unwrap();
     let [_at_a, at_b] = both(&trio);
     for linger in ["0s", "1m"] {
-        let mut latch = Latch::new(&trio.a, "down");
-        let call = divert(&trio, &format!("--max-closed 8s --linger {linger}"));
-        let run = call.start(["sh", "-c", &latch.hold()]);
-        latch.wait();
-        wait_shut(&trio.a, &[80]);
+        let mut closed = Closed::by(
+            &trio,
+            divert(&trio, &format!("--max-closed 8s --linger {linger}")),
+        );
         let before = at_b.count_from(&CLIENTS);
         for _ in 0..3 {
             ask(&trio.client, &format!("{VIP}:80"));
         }
         let diverted = (at_b.count_from(&CLIENTS) - before) as u64;
-        latch.release();
-        let outcome = call.end(run);
+        closed.release();
+        let outcome = closed.end();
         assert_eq!(outcome.code, 0, "{outcome:?}");
         let figures = ["diverted", "finished", "cut"].map(|name| figure(&outcome, name));
         assert_eq!(figures, [diverted, diverted, 0], "{outcome:?}");
@@ -532,10 +533,7 @@ c.close()";
     let mut server = trio.b.command("python3");
     let _server = trio.b.spawn(server.args(["-c", slow])).unwrap();
     trio.b.wait_listen(80).unwrap();
-    let mut latch = Latch::new(&trio.a, "down");
-    let call = divert(&trio, "--no-peer-check");
-    let run = call.start(["sh", "-c", &latch.hold()]);
-    latch.wait();
+    let mut closed = Closed::by(&trio, divert(&trio, "--no-peer-check"));
     let client = "import socket
 s = socket.create_connection(('10.79.0.100', 80), 10); s.send(b'?')
 s.shutdown(socket.SHUT_WR); got = b''
@@ -544,8 +542,8 @@ assert got == b'x' * 3, got";
     let mut command = trio.client.command("python3");
     let mut client = trio.client.spawn(command.args(["-c", client])).unwrap();
     wait_until(SOON, "a connection", || harness::stopped_syns(&trio.a) > 0).unwrap();
-    latch.release();
-    let outcome = call.end(run);
+    closed.release();
+    let outcome = closed.end();
     assert_eq!(
         (outcome.code, figure(&outcome, "cut")),
         (0, 0),
@@ -562,8 +560,7 @@ fn bad_input() {
     let host = &trio.a;
     let _servers = both(&trio);
     host.must(["ip", "route", "add", "10.99.0.0/16", "via", NODE_B]);
-    let before = host.ruleset();
-    for (options, reason, says) in [
+    let cases = [
         ("--syn divert", "", "--syn: 'divert': where to?"),
         ("--syn divert=", "", "'' is not an IP address"),
         ("--syn divert=lb2", "", "names are not looked up"),
@@ -619,20 +616,8 @@ fn bad_input() {
             "peer",
             "is not the address of one host",
         ),
-    ] {
-        let call = call(host, words("--port 80")).args(words(options));
-        let mark = host.dir().join("ran");
-        let outcome = call.run([OsStr::new("touch"), mark.as_os_str()]);
-        assert_eq!(outcome.code, 125, "{options}: {outcome:?}");
-        assert!(outcome.stderr.contains(says), "{options}: {outcome:?}");
-        let error = outcome.stderr.lines().last().unwrap();
-        assert!(error.starts_with("syngate: "), "{options}: {error}");
-        if !reason.is_empty() {
-            assert_eq!(outcome.report["reason"], reason, "{options}: {outcome:?}");
-        }
-        assert!(!mark.exists(), "{options}");
-        assert_eq!(host.ruleset(), before, "{options}");
-    }
+    ];
+    all_refused(host, &cases);
     // The plan knows what the routes say, too.
     let far = call(host, words("--port 80 --syn divert=10.99.0.2 -n")).run(["true"]);
     assert_eq!(far.code, 125, "{far:?}");
@@ -874,10 +859,7 @@ fn asking_passes_a_firewall_with_a_state() {
 fn an_ip_version_without_a_peer_is_dropped_and_said() {
     let trio = Trio::new().unwrap();
     let [at_a, at_b] = both(&trio);
-    let mut latch = Latch::new(&trio.a, "down");
-    let call = divert_to(&trio, NODE_B, "");
-    let run = call.start(["sh", "-c", &latch.hold()]);
-    latch.wait();
+    let mut closed = Closed::by(&trio, divert_to(&trio, NODE_B, ""));
     let load = Load::to(format!("[{VIP6}]:80")).rate(20).timeout(LONG);
     let load = load
         .duration(Duration::from_millis(50))
@@ -886,8 +868,8 @@ fn an_ip_version_without_a_peer_is_dropped_and_said() {
     wait_until(SOON, "SYNs", || harness::stopped_syns(&trio.a) > 0).unwrap();
     ask(&trio.client, &format!("{VIP}:80"));
     assert_eq!((at_a.count(), at_b.count_from(&[CLIENTS[1]])), (0, 0));
-    latch.release();
-    let outcome = call.end(run);
+    closed.release();
+    let outcome = closed.end();
     assert_eq!(outcome.code, 0, "{outcome:?}");
     let told = "that is no IPv6 address: SYNs of IPv6 are dropped";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
@@ -898,10 +880,7 @@ fn an_ip_version_without_a_peer_is_dropped_and_said() {
 fn there_is_room_for_so_many() {
     let trio = Trio::new().unwrap();
     let _echo = both_echo(&trio);
-    let mut latch = Latch::new(&trio.a, "down");
-    let call = divert(&trio, "--max-diverted 2");
-    let run = call.start(["sh", "-c", &latch.hold()]);
-    latch.wait();
+    let mut closed = Closed::by(&trio, divert(&trio, "--max-diverted 2"));
     let to = format!("{VIP}:80");
     let held = [flowing(&trio.client, &to), flowing(&trio.client, &to)];
     let load = Load::to(&to).rate(20).timeout(LONG);
@@ -910,10 +889,9 @@ fn there_is_room_for_so_many() {
         .start(&trio.client)
         .unwrap();
     wait_until(SOON, "SYNs", || harness::stopped_syns(&trio.a) > 2).unwrap();
-    latch.release();
-    wait_until(SOON, "an open gate", || shut(&trio.a).is_empty()).unwrap();
+    closed.open(&trio);
     held.into_iter().for_each(whole);
-    let outcome = call.end(run);
+    let outcome = closed.end();
     assert_eq!(
         (outcome.code, figure(&outcome, "diverted")),
         (0, 2),
@@ -930,10 +908,7 @@ fn there_is_room_for_so_many() {
 fn ended_connections_take_no_room() {
     let trio = Trio::new().unwrap();
     let [_at_a, at_b] = both(&trio);
-    let mut latch = Latch::new(&trio.a, "down");
-    let call = divert(&trio, "--max-diverted 2 --linger 9s");
-    let run = call.start(["sh", "-c", &latch.hold()]);
-    latch.wait();
+    let mut closed = Closed::by(&trio, divert(&trio, "--max-diverted 2 --linger 9s"));
     let began = Instant::now();
     for n in 1..=8 {
         ask(&trio.client, &format!("{VIP}:80"));
@@ -942,8 +917,8 @@ fn ended_connections_take_no_room() {
         wait_until(SOON, "the next one", room).unwrap();
     }
     tell(&format!("8 one after another took {:?}", began.elapsed()));
-    latch.release();
-    let outcome = call.end(run);
+    closed.release();
+    let outcome = closed.end();
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert_eq!(figure(&outcome, "cut"), 0, "{outcome:?}");
     assert_eq!(outcome.report["divert"]["linger_timed_out"], false);
@@ -954,10 +929,7 @@ fn ended_connections_take_no_room() {
 fn a_peer_that_dies_holds_nobody() {
     let trio = Trio::new().unwrap();
     let [at_a, _at_b] = both(&trio);
-    let mut latch = Latch::new(&trio.a, "down");
-    let call = divert(&trio, "");
-    let run = call.start(["sh", "-c", &latch.hold()]);
-    latch.wait();
+    let mut closed = Closed::by(&trio, divert(&trio, ""));
     trio.b.must(words("ip link set eth0 down"));
     let load = Load::to(format!("{VIP}:80")).rate(20).timeout(LONG);
     let load = load
@@ -965,13 +937,13 @@ fn a_peer_that_dies_holds_nobody() {
         .start(&trio.client)
         .unwrap();
     wait_until(SOON, "SYNs", || harness::stopped_syns(&trio.a) > 0).unwrap();
-    latch.release();
+    closed.release();
     let report = load.finish().unwrap();
     assert_eq!(report.failed(), 0, "{report}");
     // Its third SYN, 3 s after the first where the kernel doubles the time.
     assert!(report.connect.max_ms < 3_500.0, "{report}");
     assert!(at_a.count() > 0);
-    let outcome = call.end(run);
+    let outcome = closed.end();
     let told = "got further than its SYN: does nobody listen there";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
 }
@@ -986,18 +958,15 @@ fn who_gets_no_further_than_the_syn_is_told_of() {
          add rule ip fw out ip daddr {VIP} oifname eth0 drop"
     );
     trio.a.must(["nft", &rules]);
-    let mut latch = Latch::new(&trio.a, "down");
-    let call = divert(&trio, "--no-peer-check");
-    let run = call.start(["sh", "-c", &latch.hold()]);
-    latch.wait();
+    let mut closed = Closed::by(&trio, divert(&trio, "--no-peer-check"));
     let load = Load::to(format!("{VIP}:80")).rate(20).timeout(LONG);
     let load = load
         .duration(Duration::from_millis(50))
         .start(&trio.client)
         .unwrap();
     wait_until(SOON, "SYNs", || harness::stopped_syns(&trio.a) > 0).unwrap();
-    latch.release();
-    let outcome = call.end(run);
+    closed.release();
+    let outcome = closed.end();
     let told = "got further than its SYN: does nobody listen there, does a firewall";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
     drop(load);

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use harness::instance::{Instance, ask};
 use harness::latch::Latch;
 use harness::{
-    Backend, Call, Outcome, SOON, call, gated, has_taken_its_signals, ms, shut, wait_shut, words,
+    Backend, Call, Outcome, SOON, all_refused, call, gated, has_taken_its_signals, ms, shut,
+    wait_shut, words,
 };
 use killing::Moment;
 use nix::sys::signal::Signal;
@@ -539,8 +540,8 @@ fn bad_input_and_a_standby_that_is_not_there() {
         .and_on("[::]:8081")
         .start(host)
         .unwrap();
-    let before = rules_before(host);
-    for (options, reason, says) in [
+    Backend::of_the_suite().prime(host);
+    let cases = [
         ("--syn redirect", "", "as in redirect=8080"),
         ("--syn redirect=", "", "--syn: 'redirect='"),
         ("--syn redirect=0", "", "--syn: 'redirect=0'"),
@@ -597,24 +598,8 @@ fn bad_input_and_a_standby_that_is_not_there() {
             "standby_check",
             "did not succeed within --standby-timeout 100ms (at last: status 1)",
         ),
-    ] {
-        let call = call(host, words("--port 80")).args(words(options));
-        let mark = host.dir().join("ran");
-        let outcome = call.run([OsStr::new("touch"), mark.as_os_str()]);
-        assert_eq!(outcome.code, 125, "{options}: {outcome:?}");
-        assert!(
-            outcome.stderr.contains(says),
-            "{options}: {}",
-            outcome.stderr
-        );
-        let error = outcome.stderr.lines().last().unwrap();
-        assert!(error.starts_with("syngate: "), "{options}: {error}");
-        if !reason.is_empty() {
-            assert_eq!(outcome.report["reason"], reason, "{options}: {outcome:?}");
-        }
-        assert!(!mark.exists(), "{options}");
-        assert_eq!(host.ruleset(), before, "{options}");
-    }
+    ];
+    all_refused(host, &cases);
     let several = call(
         host,
         words("--port 80,443 --to 0.0.0.0/0 --syn redirect=8080"),

@@ -5,7 +5,7 @@
 pub mod instance;
 pub mod latch;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -302,6 +302,27 @@ fn read_report(file: &std::path::Path) -> Value {
         .collect();
     assert_eq!(errors, Vec::<String>::new(), "{report:#}");
     report
+}
+
+/// Each of these options (with the reason in the report, if one is written, and a part of the line on
+/// stderr) is refused, before anything was changed.
+#[track_caller]
+pub fn all_refused(host: &Host, cases: &[(&str, &str, &str)]) {
+    let before = host.ruleset();
+    let mark = host.dir().join("ran");
+    for (options, reason, says) in cases {
+        let call = call(host, words("--port 80")).args(words(options));
+        let outcome = call.run([OsStr::new("touch"), mark.as_os_str()]);
+        assert_eq!(outcome.code, 125, "{options}: {outcome:?}");
+        assert!(outcome.stderr.contains(says), "{options}: {outcome:?}");
+        let error = outcome.stderr.lines().last().unwrap();
+        assert!(error.starts_with("syngate: "), "{options}: {error}");
+        if !reason.is_empty() {
+            assert_eq!(outcome.report["reason"], *reason, "{options}: {outcome:?}");
+        }
+        assert!(!mark.exists(), "{options}");
+        assert_eq!(host.ruleset(), before, "{options}");
+    }
 }
 
 /// The ports that are shut on the host, for IPv4 and for IPv6 alike.
