@@ -338,10 +338,10 @@ assert sent.digest() == received.digest()",
     };
     let _ = std::fs::remove_file(&go);
     let at_a = transfer("at_a");
-    let mut closed = Closed::by(&trio, divert_to(trio, peer, ""));
+    let mut closed = Closed::by(trio, divert_to(trio, peer, ""));
     let at_b = transfer("at_b");
     assert_eq!((established(&trio.a), established(&trio.b)), (1, 1));
-    closed.open(&trio);
+    closed.open(trio);
     std::fs::write(&go, "").unwrap();
     for mut transfer in [at_a, at_b] {
         assert!(transfer.wait().unwrap().success(), "byte for byte");
