@@ -16,6 +16,8 @@ use nix::sys::socket::{
 /// How long an answer of the kernel is waited for. The kernel answers within the request's own
 /// system call, so this is met only by a kernel in trouble.
 const ANSWER_TIMEOUT_MS: u16 = 5_000;
+/// A dump is torn when anybody changes meanwhile what it tells: how often to try again.
+const DUMP_TRIES: usize = 20;
 /// The kernel fills dumps up to 32 KiB at a time (netlink_dump(), net/netlink/af_netlink.c).
 const RECEIVE_BUFFER: usize = 64 * 1024;
 /// The length of `struct nlmsghdr`.
@@ -214,6 +216,30 @@ impl Netlink {
                     };
                 }
                 each(message.kind, message.payload);
+            }
+        }
+    }
+
+    /// Dumps rows, again and again until nobody changes them meanwhile.
+    ///
+    /// # Errors
+    /// What the kernel refuses with; EINTR if that never was so.
+    pub fn dump<T>(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        read: impl Fn(&[u8]) -> Vec<T>,
+    ) -> Result<Vec<T>, Refusal> {
+        let mut tries = 0;
+        loop {
+            let mut rows = Vec::new();
+            let dumped = self.request(kind, libc::NLM_F_DUMP as u16, body, |_, row| {
+                rows.extend(read(row));
+            });
+            match dumped {
+                Err(refusal) if refusal.errno == Errno::EINTR && tries < DUMP_TRIES => tries += 1,
+                Err(refusal) => return Err(refusal),
+                Ok(()) => return Ok(rows),
             }
         }
     }

@@ -648,10 +648,9 @@ pub struct DivertRow {
 impl DivertRow {
     /// From what was counted and decided: they went to `to`. Without a linger nothing was counted.
     pub fn new(to: &Diversion, flows: &Flows, lingered: Option<Lingered>) -> DivertRow {
-        let peers = [to.v4, to.v6].into_iter().flatten();
         let cut = lingered.and_then(|lingered| lingered.left.map(|_| flows.open));
         DivertRow {
-            peers: peers.map(|peer| peer.to_string()).collect(),
+            peers: to.peers().map(|peer| peer.to_string()).collect(),
             diverted: lingered.map(|_| flows.all),
             finished: cut.map(|cut| flows.all.saturating_sub(cut as u64)),
             cut,

@@ -5,14 +5,11 @@ use std::fmt;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::SockProtocol;
 
 use crate::netlink::{Netlink, Refusal, attribute, attributes, get, put_attribute};
 
-/// A dump is torn when something changes meanwhile: how often to try.
-const DUMP_TRIES: usize = 20;
 /// An interface's name has room for so many bytes, a NUL among them (linux/if.h, IFNAMSIZ).
 const NAME_LENGTH: usize = 16;
 
@@ -205,21 +202,10 @@ impl Routing {
     }
 
     fn dump<T>(&mut self, kind: u16, read: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Refusal> {
-        let flags = libc::NLM_F_DUMP as u16;
         // Room for the longest header of them, struct ifinfomsg; all families.
         let body = [libc::AF_UNSPEC as u8; 16];
-        for tries in 1.. {
-            let mut rows = Vec::new();
-            let dumped = self
-                .socket
-                .request(kind, flags, &body, |_, row| rows.extend(read(row)));
-            match dumped {
-                // It has changed meanwhile.
-                Err(refusal) if refusal.errno == Errno::EINTR && tries < DUMP_TRIES => (),
-                dumped => return dumped.map(|()| rows),
-            }
-        }
-        unreachable!("the last try returns")
+        let rows = |row: &[u8]| read(row).into_iter().collect();
+        self.socket.dump(kind, &body, rows)
     }
 }
 

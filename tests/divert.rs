@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use harness::instance::{Instance, ask};
 use harness::latch::Latch;
 use harness::{
-    Backend, Call, Outcome, SOON, all_refused, call, gated, has_taken_its_signals, shut, words,
+    Backend, Call, Outcome, SOON, all_refused, call, gated, has_taken_its_signals, shut, tell,
+    words,
 };
 use killing::Moment;
 use nix::sys::signal::Signal;
@@ -79,6 +80,12 @@ impl<'a> Closed<'a> {
     fn end(self) -> Outcome {
         self.call.end(self.run)
     }
+
+    /// COMMAND goes on, up to the end of the run.
+    fn finish(mut self) -> Outcome {
+        self.release();
+        self.end()
+    }
 }
 
 fn figure(outcome: &Outcome, name: &str) -> u64 {
@@ -105,11 +112,6 @@ fn established(host: &Host) -> usize {
     host.must(rows).lines().count()
 }
 
-#[allow(clippy::disallowed_macros)] // figures for whoever runs the tests by hand
-fn tell(figures: &str) {
-    eprintln!("{figures}");
-}
-
 // Who goes where ----------------------------------------------------------------------------------
 
 #[test]
@@ -117,7 +119,7 @@ fn new_connections_go_to_the_peer() {
     let trio = Trio::new().unwrap();
     let [at_a, at_b] = both(&trio);
     let before = trio.a.ruleset();
-    let mut closed = Closed::by(&trio, divert(&trio, "--allow-local --allow-from 10.79.0.8"));
+    let closed = Closed::by(&trio, divert(&trio, "--allow-local --allow-from 10.79.0.8"));
     let vips = [format!("{VIP}:80"), format!("[{VIP6}]:80")];
     for to in &vips {
         ask(&trio.client, to);
@@ -142,8 +144,7 @@ fn new_connections_go_to_the_peer() {
     assert!(at_a.count() > of_others);
     assert_eq!(at_b.count_from(&CLIENTS), diverted);
 
-    closed.release();
-    let outcome = closed.end();
+    let outcome = closed.finish();
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert_eq!(outcome.report["action"], "divert");
     assert_eq!(figure(&outcome, "diverted"), diverted as u64, "{outcome:?}");
@@ -171,11 +172,10 @@ fn connections_to_other_hosts_are_let_be() {
     let options = format!("--port 80 --syn divert={NODE_B} --no-peer-check --drain 0s");
     let call = call(&trio.a, words(&options)).on(Backend::Nft);
     let call = call.args(words("--to 10.79.0.0/16,10.80.0.0/16"));
-    let mut closed = Closed::by(&trio, call);
+    let closed = Closed::by(&trio, call);
     ask(&trio.client, &format!("{CROSS_B}:80"));
     assert!(at_b.count_from(&CLIENTS) > 0);
-    closed.release();
-    let outcome = closed.end();
+    let outcome = closed.finish();
     assert_eq!(
         (outcome.code, figure(&outcome, "diverted")),
         (0, 0),
@@ -235,15 +235,14 @@ s.send(b'?'); assert s.recv(1) == b'?'"
     };
     let mut clients = [connect(VIP), connect(VIP6)];
     wait_until(SOON, "half-open connections", || half_open() == 2).unwrap();
-    let mut closed = Closed::by(&trio, divert(&trio, ""));
+    let closed = Closed::by(&trio, divert(&trio, ""));
     let again = || harness::stopped_syns(&trio.a) >= 2;
     wait_until(SOON, "SYNs sent again", again).unwrap();
     trio.client.must(words("nft delete table inet deaf"));
     for client in &mut clients {
         assert!(client.wait().unwrap().success());
     }
-    closed.release();
-    let outcome = closed.end();
+    let outcome = closed.finish();
     assert_eq!(
         (outcome.code, figure(&outcome, "diverted")),
         (0, 0),
@@ -404,7 +403,7 @@ fn long_transfers_are_whole_over_a_narrow_way_to_the_client() {
         };
         Nginx::new(host, &config).unwrap().start().unwrap();
     });
-    let mut closed = Closed::by(&trio, divert(&trio, ""));
+    let closed = Closed::by(&trio, divert(&trio, ""));
     for to in [VIP.to_owned(), format!("[{VIP6}]")] {
         let url = format!("http://{to}/data");
         let got = far.must([
@@ -420,8 +419,7 @@ fn long_transfers_are_whole_over_a_narrow_way_to_the_client() {
         ]);
         assert_eq!(got, (1 << 20).to_string());
     }
-    closed.release();
-    let outcome = closed.end();
+    let outcome = closed.finish();
     assert_eq!(
         (outcome.code, figure(&outcome, "diverted")),
         (0, 2),
@@ -533,7 +531,7 @@ c.close()";
     let mut server = trio.b.command("python3");
     let _server = trio.b.spawn(server.args(["-c", slow])).unwrap();
     trio.b.wait_listen(80).unwrap();
-    let mut closed = Closed::by(&trio, divert(&trio, "--no-peer-check"));
+    let closed = Closed::by(&trio, divert(&trio, "--no-peer-check"));
     let client = "import socket
 s = socket.create_connection(('10.79.0.100', 80), 10); s.send(b'?')
 s.shutdown(socket.SHUT_WR); got = b''
@@ -542,8 +540,7 @@ assert got == b'x' * 3, got";
     let mut command = trio.client.command("python3");
     let mut client = trio.client.spawn(command.args(["-c", client])).unwrap();
     wait_until(SOON, "a connection", || harness::stopped_syns(&trio.a) > 0).unwrap();
-    closed.release();
-    let outcome = closed.end();
+    let outcome = closed.finish();
     assert_eq!(
         (outcome.code, figure(&outcome, "cut")),
         (0, 0),
@@ -859,7 +856,7 @@ fn asking_passes_a_firewall_with_a_state() {
 fn an_ip_version_without_a_peer_is_dropped_and_said() {
     let trio = Trio::new().unwrap();
     let [at_a, at_b] = both(&trio);
-    let mut closed = Closed::by(&trio, divert_to(&trio, NODE_B, ""));
+    let closed = Closed::by(&trio, divert_to(&trio, NODE_B, ""));
     let load = Load::to(format!("[{VIP6}]:80")).rate(20).timeout(LONG);
     let load = load
         .duration(Duration::from_millis(50))
@@ -868,8 +865,7 @@ fn an_ip_version_without_a_peer_is_dropped_and_said() {
     wait_until(SOON, "SYNs", || harness::stopped_syns(&trio.a) > 0).unwrap();
     ask(&trio.client, &format!("{VIP}:80"));
     assert_eq!((at_a.count(), at_b.count_from(&[CLIENTS[1]])), (0, 0));
-    closed.release();
-    let outcome = closed.end();
+    let outcome = closed.finish();
     assert_eq!(outcome.code, 0, "{outcome:?}");
     let told = "that is no IPv6 address: SYNs of IPv6 are dropped";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
@@ -908,7 +904,7 @@ fn there_is_room_for_so_many() {
 fn ended_connections_take_no_room() {
     let trio = Trio::new().unwrap();
     let [_at_a, at_b] = both(&trio);
-    let mut closed = Closed::by(&trio, divert(&trio, "--max-diverted 2 --linger 9s"));
+    let closed = Closed::by(&trio, divert(&trio, "--max-diverted 2 --linger 9s"));
     let began = Instant::now();
     for n in 1..=8 {
         ask(&trio.client, &format!("{VIP}:80"));
@@ -917,8 +913,7 @@ fn ended_connections_take_no_room() {
         wait_until(SOON, "the next one", room).unwrap();
     }
     tell(&format!("8 one after another took {:?}", began.elapsed()));
-    closed.release();
-    let outcome = closed.end();
+    let outcome = closed.finish();
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert_eq!(figure(&outcome, "cut"), 0, "{outcome:?}");
     assert_eq!(outcome.report["divert"]["linger_timed_out"], false);
@@ -958,15 +953,14 @@ fn who_gets_no_further_than_the_syn_is_told_of() {
          add rule ip fw out ip daddr {VIP} oifname eth0 drop"
     );
     trio.a.must(["nft", &rules]);
-    let mut closed = Closed::by(&trio, divert(&trio, "--no-peer-check"));
+    let closed = Closed::by(&trio, divert(&trio, "--no-peer-check"));
     let load = Load::to(format!("{VIP}:80")).rate(20).timeout(LONG);
     let load = load
         .duration(Duration::from_millis(50))
         .start(&trio.client)
         .unwrap();
     wait_until(SOON, "SYNs", || harness::stopped_syns(&trio.a) > 0).unwrap();
-    closed.release();
-    let outcome = closed.end();
+    let outcome = closed.finish();
     let told = "got further than its SYN: does nobody listen there, does a firewall";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
     drop(load);

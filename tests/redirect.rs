@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use harness::instance::{Instance, ask};
 use harness::latch::Latch;
 use harness::{
-    Backend, Call, Outcome, SOON, all_refused, call, gated, has_taken_its_signals, ms, shut,
+    Backend, Call, Outcome, SOON, all_refused, call, gated, has_taken_its_signals, ms, shut, tell,
     wait_shut, words,
 };
 use killing::Moment;
@@ -55,11 +55,6 @@ fn figure(outcome: &Outcome, name: &str) -> u64 {
     redirect[name]
         .as_u64()
         .unwrap_or_else(|| panic!("{outcome:?}"))
-}
-
-#[allow(clippy::disallowed_macros)] // figures for whoever runs the tests by hand
-fn tell(figures: &str) {
-    eprintln!("{figures}");
 }
 
 // Who goes where ----------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ mod harness;
 
 use std::time::{Duration, Instant};
 
-use harness::{Outcome, call, ms, suite_holds, words};
+use harness::{Outcome, call, ms, suite_holds, tell, words};
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
 use testkit::{Gaps, Host, Load, LoadReport, Pair, RunningLoad, SERVER, slow};
 
@@ -55,11 +55,6 @@ fn gated(
 #[allow(clippy::disallowed_macros)] // figures for whoever runs the tests by hand
 fn show(way: &str, report: &LoadReport, closed_ms: f64) {
     eprintln!("{way}: {report}; closed {closed_ms:.0} ms in all");
-}
-
-#[allow(clippy::disallowed_macros)] // as above
-fn tell(figures: &str) {
-    eprintln!("{figures}");
 }
 
 /// Nobody failed, and no more were delayed than the closed gate explains; those that the client

@@ -38,12 +38,8 @@ impl Before<'_> {
         self.warn_of_what_is_not_diverted(to, &diversion, &served, &here, report);
         let addressed = self.plan.standby_scope().is_some();
         let questions = questions(&served, addressed, scope, &diversion, &here);
-        let route_mtu = |hop: &NextHop| {
-            let route = routing.to(hop.address, Some(hop.device.index));
-            route.ok().flatten().and_then(|route| route.mtu)
-        };
         let joins = |link: &Link| crate::sys::joins_received(&link.device.to_string());
-        for remark in remarks(&questions, &here, route_mtu, joins) {
+        for remark in remarks(&questions, &here, joins) {
             self.warn(format!("--syn divert: {remark}"), report);
         }
         self.ask_each(to, &questions, &mut routing, &report.run)
@@ -135,9 +131,9 @@ impl Before<'_> {
                 self.wait_for_news(&asking, until)?;
             }
             self.say.done_waiting();
-            let absent = absent(portion, routing);
             self.let_others_go_first()?;
-            judge(&asking.answers(), &absent, timeout).map_err(|why| refused(to, &why))?;
+            let absent = || absent(portion, routing);
+            judge(&asking.answers(), absent, timeout).map_err(|why| refused(to, &why))?;
         }
         if !questions.is_empty() {
             let all = shown(questions.iter().map(|question| question.to));
@@ -176,14 +172,14 @@ impl Before<'_> {
 /// What is wrong, in words.
 fn judge(
     answers: &[(SocketAddr, Answer)],
-    absent: &[NextHop],
+    absent: impl FnOnce() -> Option<NextHop>,
     timeout: Duration,
 ) -> Result<(), String> {
     let with = |wanted: fn(&Answer) -> bool| {
         let all = answers.iter().filter(|(_, answer)| wanted(answer));
         shown(all.map(|(at, _)| *at))
     };
-    let refused = with(|answer| matches!(answer, Answer::Refused(_)));
+    let refused = with(|answer| *answer == Answer::Refused);
     let silent = with(|answer| *answer == Answer::Silent);
     if !refused.is_empty() {
         return Err(format!(
@@ -191,8 +187,10 @@ fn judge(
              addresses that both hosts have)"
         ));
     }
-    match absent.first() {
-        _ if silent.is_empty() => Ok(()),
+    if silent.is_empty() {
+        return Ok(());
+    }
+    match absent() {
         Some(hop) => Err(format!(
             "no host answers at {} on {}",
             hop.address, hop.device
@@ -206,12 +204,12 @@ fn judge(
     }
 }
 
-/// Those of which the kernel could not find out where they are on their link. What can't be told is
-/// there.
-fn absent(questions: &[Question], routing: &mut Routing) -> Vec<NextHop> {
-    let hops = questions.iter().map(|question| question.neighbour);
-    hops.filter(|hop| routing.is_absent(hop).unwrap_or(false))
-        .collect()
+/// One of which the kernel could not find out where it is on its link. What can't be told is there.
+fn absent(questions: &[Question], routing: &mut Routing) -> Option<NextHop> {
+    let mut hops: Vec<NextHop> = questions.iter().map(|q| q.neighbour).collect();
+    hops.dedup();
+    hops.into_iter()
+        .find(|hop| routing.is_absent(hop).unwrap_or(false))
 }
 
 fn refused(to: &ToPeer, why: &str) -> Ending {
@@ -219,15 +217,15 @@ fn refused(to: &ToPeer, why: &str) -> Ending {
 }
 
 fn here(routing: &mut Routing, to: &Diversion) -> Result<Here, Refusal> {
-    let mut sources = Vec::new();
-    for hop in [to.v4, to.v6].into_iter().flatten() {
+    let mut routes = Vec::new();
+    for hop in to.peers() {
         let route = routing.to(hop.address, Some(hop.device.index))?;
-        sources.extend(route.and_then(|route| route.source));
+        routes.extend(route.map(|route| (hop.address, route)));
     }
     Ok(Here {
         own: routing.addresses()?,
         links: routing.links()?,
-        sources,
+        routes,
     })
 }
 

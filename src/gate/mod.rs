@@ -90,6 +90,11 @@ impl Diversion {
             Family::V6 => self.v6,
         }
     }
+
+    /// Both, as far as there are.
+    pub fn peers(&self) -> impl Iterator<Item = NextHop> {
+        [self.v4, self.v6].into_iter().flatten()
+    }
 }
 
 /// Connections that were steered elsewhere, as far as the rules know of them.
@@ -114,8 +119,7 @@ impl std::fmt::Display for Steer {
         match self {
             Steer::Redirect(port) => write!(f, "={port}"),
             Steer::Divert(to) => {
-                let peers = [to.v4, to.v6].into_iter().flatten();
-                let peers: Vec<String> = peers.map(|peer| peer.to_string()).collect();
+                let peers: Vec<String> = to.peers().map(|peer| peer.to_string()).collect();
                 write!(f, "={}", peers.join(","))
             }
             Steer::Drop | Steer::Queue(_) => Ok(()),

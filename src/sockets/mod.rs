@@ -85,6 +85,26 @@ impl Family {
     }
 }
 
+#[cfg(test)]
+impl Listener {
+    /// One that a test makes up.
+    pub fn made_up(address: &str, port: u16, v6only: bool) -> Listener {
+        Listener {
+            address: address.parse().unwrap(),
+            port,
+            v6only,
+            interface: 0,
+            id: SocketId {
+                netns: 1,
+                cookie: 1,
+            },
+            inode: 1,
+            accept_queue: 0,
+            backlog: 1,
+        }
+    }
+}
+
 impl Listener {
     /// Whether connections over `family` reach it: an IPv6 wildcard socket also takes IPv4, unless
     /// it was told not to (RFC 3493, 3.7 and 5.3).

@@ -167,29 +167,12 @@ fn needed(listener: &Listener, port: u16, scope: &Scope) -> Vec<Listener> {
 mod tests {
     use super::*;
     use crate::gate::scope::{Networks, parse_networks};
-    use crate::sockets::SocketId;
-
-    fn listener(address: &str, port: u16, v6only: bool) -> Listener {
-        Listener {
-            address: address.parse().unwrap(),
-            port,
-            v6only,
-            interface: 0,
-            id: SocketId {
-                netns: 1,
-                cookie: 1,
-            },
-            inode: 1,
-            accept_queue: 0,
-            backlog: 1,
-        }
-    }
 
     #[test]
     fn the_standby_has_to_listen_wherever_the_service_does() {
-        let any = || listener("0.0.0.0", 80, false);
-        let any6 = || listener("::", 80, true);
-        let standby = |address| listener(address, 8080, false);
+        let any = || Listener::made_up("0.0.0.0", 80, false);
+        let any6 = || Listener::made_up("::", 80, true);
+        let standby = |address| Listener::made_up(address, 8080, false);
         for (service, there, lacks) in [
             (vec![any()], vec![standby("0.0.0.0")], ""),
             (vec![any()], vec![standby("::")], ""),
@@ -198,8 +181,8 @@ mod tests {
             (vec![any(), any6()], vec![standby("::")], ""),
             (
                 vec![
-                    listener("10.0.0.1", 80, false),
-                    listener("10.0.0.2", 443, false),
+                    Listener::made_up("10.0.0.1", 80, false),
+                    Listener::made_up("10.0.0.2", 443, false),
                 ],
                 vec![standby("10.0.0.1")],
                 "10.0.0.2:8080",
@@ -215,7 +198,7 @@ mod tests {
         let elsewhere = missing(&[any()], &[standby("127.0.0.1")], 8080, None);
         assert!(elsewhere.is_empty());
 
-        let dual = || listener("::", 80, false);
+        let dual = || Listener::made_up("::", 80, false);
         for (to, service, there, lacks) in [
             ("10.0.0.9", any(), "10.0.0.9", ""),
             ("10.0.0.9", any(), "10.0.0.8", "10.0.0.9:8080"),

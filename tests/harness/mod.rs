@@ -347,8 +347,9 @@ fn shut_by_nft(host: &Host) -> Vec<u64> {
     };
     let rules: Vec<&Value> = objects.iter().map(|o| &o["rule"]).filter(of_ours).collect();
     let sets = objects.iter().map(|o| &o["set"]).filter(of_ours);
-    // A set that no rule looks into stops nobody; the sets of a gate's tables are alike.
-    let looked_into = |set: &&Value| rules.iter().any(|rule| rule["family"] == set["family"]);
+    // A set that no rule of its own table looks into stops nobody.
+    let of = |object: &Value| (object["family"].clone(), object["table"].clone());
+    let looked_into = |set: &&Value| rules.iter().any(|rule| of(rule) == of(set));
     let ports = sets
         .filter(|set| set["name"] == "ports")
         .filter(looked_into);
@@ -464,6 +465,12 @@ pub fn has_taken_its_signals(host: &Host, pid: &str) -> bool {
     let status = host.must(["cat", &format!("/proc/{pid}/status")]);
     let pending = signals(&status, "SigPnd") | signals(&status, "ShdPnd");
     pending == 0 && status.contains("State:\tS")
+}
+
+/// Figures, for whoever runs the tests by hand.
+#[allow(clippy::disallowed_macros)] // it is what they are run for
+pub fn tell(figures: &str) {
+    eprintln!("{figures}");
 }
 
 /// The words of a command line without quotes.

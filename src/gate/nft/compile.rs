@@ -426,11 +426,6 @@ impl Ruleset {
     pub fn diverts(&self) -> bool {
         self.tables.iter().any(|table| !table.flows.is_empty())
     }
-
-    /// Whether some of its rules stay when the gate opens.
-    pub fn stays(&self) -> bool {
-        self.tables.iter().any(|table| table.stays)
-    }
 }
 
 impl Table {

@@ -11,12 +11,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use nftnl::expr::{Cmp, CmpOp, Immediate, Meta, Register, Verdict};
-use nftnl::{Batch, Chain, ChainType, Hook, MsgType, Policy, ProtoFamily, Rule, Table};
+use nftnl::expr::{Cmp, CmpOp, Meta, Verdict};
+use nftnl::{Batch, Chain, ChainType, Hook, MsgType, ProtoFamily, Rule, Table};
 use nix::libc;
 
-use super::compile::{fit_comment, table_name};
-use super::messages::{Transaction, destination_field, source_field};
+use super::compile::{BaseChain, fit_comment, table_name};
+use super::messages::{
+    DESTINATION_PORT, SOURCE_PORT, Transaction, base_chain, copy_to, destination_field,
+    load_address, source_field,
+};
 use super::raw::{self, Field, Load, Store};
 use super::{Kind, Lack, Tables, Watchdog, explain, refuses_owners};
 use crate::route::{NextHop, octets};
@@ -111,15 +114,17 @@ fn create(id: &str, comment: &CStr, all: &[Disguise], owned: bool) -> Transactio
             MsgType::Add,
         );
         let table = Table::new(&*name, family);
-        let chain = |name, hook, priority| {
-            let mut chain = Chain::new(name, &table);
-            chain.set_hook(hook, priority);
-            chain.set_type(ChainType::Filter);
-            chain.set_policy(Policy::Accept);
-            chain
+        let chain = |hook, priority| {
+            let chain = BaseChain {
+                kind: ChainType::Filter,
+                hook,
+                priority,
+                rules: Vec::new(),
+            };
+            base_chain(&table, &chain, true)
         };
-        let sent = chain(c"output", Hook::Out, BEHIND_ALL);
-        let received = chain(c"prerouting", Hook::PreRouting, BEFORE_TRACKING);
+        let sent = chain(Hook::Out, BEHIND_ALL);
+        let received = chain(Hook::PreRouting, BEFORE_TRACKING);
         batch.add(&sent, MsgType::Add);
         batch.add(&received, MsgType::Add);
         for disguise in own {
@@ -139,10 +144,7 @@ impl Disguise {
     fn put_on<'a>(&self, chain: &'a Chain, family: Family) -> Rule<'a> {
         let mut rule = matching(chain, family, self.from, self.neighbour());
         write(&mut rule, destination_field(family), self.to.ip());
-        load_address(&mut rule, self.neighbour.address);
-        let (to, device) = (Register::Reg1, Register::Reg2);
-        rule.add_expr(&Immediate::new(self.neighbour.device.index, device));
-        rule.add_expr(&raw::Copy { to, device });
+        copy_to(&mut rule, &self.neighbour);
         write(&mut rule, destination_field(family), self.neighbour.address);
         rule
     }
@@ -166,16 +168,11 @@ fn matching<'a>(chain: &'a Chain, family: Family, from: SocketAddr, to: SocketAd
     let mut rule = Rule::new(chain);
     rule.add_expr(&Meta::L4Proto);
     rule.add_expr(&Cmp::new(CmpOp::Eq, libc::IPPROTO_TCP as u8));
-    let port = |offset| Field {
-        base: libc::NFT_PAYLOAD_TRANSPORT_HEADER,
-        offset,
-        length: 2,
-    };
     for (field, bytes) in [
         (source_field(family), octets(from.ip())),
         (destination_field(family), octets(to.ip())),
-        (port(0), from.port().to_be_bytes().to_vec()),
-        (port(2), to.port().to_be_bytes().to_vec()),
+        (SOURCE_PORT, from.port().to_be_bytes().to_vec()),
+        (DESTINATION_PORT, to.port().to_be_bytes().to_vec()),
     ] {
         let register = libc::NFT_REG_1 as u32;
         rule.add_expr(&Load { field, register });
@@ -188,11 +185,4 @@ fn write(rule: &mut Rule, field: Field, address: IpAddr) {
     load_address(rule, address);
     let checksum = address.is_ipv4().then_some(IPV4_CHECKSUM);
     rule.add_expr(&Store { field, checksum });
-}
-
-fn load_address(rule: &mut Rule, address: IpAddr) {
-    match address {
-        IpAddr::V4(address) => rule.add_expr(&Immediate::new(address, Register::Reg1)),
-        IpAddr::V6(address) => rule.add_expr(&Immediate::new(address, Register::Reg1)),
-    }
 }

@@ -14,7 +14,7 @@ use super::compile::{
     ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, INTERFACES, PORTS, STOPPED, TO_V4, TO_V6,
 };
 use super::messages::ListedTable;
-use super::{NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE, Tables, messages};
+use super::{Tables, messages};
 use crate::gate::PREFIX;
 use crate::gate::choice::{Kind, Lacking};
 use crate::gate::found::Found;
@@ -76,7 +76,7 @@ impl Tables {
     /// All tables of all families.
     fn all(&mut self) -> Result<Vec<ListedTable>, Refusal> {
         let any = ProtoFamily::Unspec;
-        self.dump_of(any, libc::NFT_MSG_GETTABLE, &[], |row| {
+        self.dump(any, libc::NFT_MSG_GETTABLE, &[], |row| {
             messages::table(row).into_iter().collect()
         })
     }
@@ -142,11 +142,7 @@ impl Tables {
 
     /// What is in a set; nothing, if there is no such set.
     fn keys(&mut self, table: &CStr, set: &CStr) -> Result<Vec<Key>, Refusal> {
-        let names = [
-            (NFTA_SET_ELEM_LIST_TABLE, table),
-            (NFTA_SET_ELEM_LIST_SET, set),
-        ];
-        let keys = self.dump(libc::NFT_MSG_GETSETELEM, &names, |row| {
+        let keys = self.elements(ProtoFamily::Inet, table, set, |row| {
             messages::elements(row)
                 .map(|element| Key {
                     bytes: element.key.to_vec(),

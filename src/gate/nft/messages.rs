@@ -90,7 +90,7 @@ pub fn create(rules: &Ruleset, timeout: Duration) -> Transaction {
     for numbered in numbered(rules) {
         numbered.create(&mut batch, rules, timeout);
     }
-    Transaction(batch.finalize())
+    Transaction::of(batch)
 }
 
 /// Opens every port. Without its rules a chain lets everything pass, and taking them away is by far
@@ -105,7 +105,7 @@ pub fn open(rules: &Ruleset) -> Transaction {
             numbered.flush(&mut batch);
         }
     }
-    Transaction(batch.finalize())
+    Transaction::of(batch)
 }
 
 /// What is to be done with the rules of the chains.
@@ -141,7 +141,7 @@ pub fn replace_ports(
             numbered.add_rules(&mut batch);
         }
     }
-    Transaction(batch.finalize())
+    Transaction::of(batch)
 }
 
 /// Leaves these connections here: what their clients send again is not new.
@@ -160,7 +160,7 @@ pub fn spare(rules: &Ruleset, connections: &[Connection]) -> Transaction {
             }
         }
     }
-    Transaction(batch.finalize())
+    Transaction::of(batch)
 }
 
 fn add_flows<K: SetKey>(
@@ -192,14 +192,14 @@ pub fn delete(rules: &Ruleset) -> Transaction {
     for numbered in numbered(rules) {
         batch.add(&numbered.table, MsgType::Del);
     }
-    Transaction(batch.finalize())
+    Transaction::of(batch)
 }
 
 /// Removes one table of that name.
 pub fn delete_one(name: &CStr, family: ProtoFamily) -> Transaction {
     let mut batch = Batch::new();
     batch.add(&Table::new(name, family), MsgType::Del);
-    Transaction(batch.finalize())
+    Transaction::of(batch)
 }
 
 impl Numbered<'_> {
@@ -298,7 +298,7 @@ impl Numbered<'_> {
     }
 }
 
-fn base_chain<'a>(table: &'a Table, chain: &BaseChain, hooked: bool) -> Chain<'a> {
+pub fn base_chain<'a>(table: &'a Table, chain: &BaseChain, hooked: bool) -> Chain<'a> {
     let mut made = Chain::new(chain.name(), table);
     if hooked {
         made.set_hook(chain.hook, chain.priority);
@@ -422,17 +422,7 @@ fn load(rule: &mut Rule, term: Term) {
         Term::Count => rule.add_expr(&raw::CountInto(STOPPED)),
         Term::CountNoRoom => rule.add_expr(&raw::CountInto(NO_ROOM)),
         Term::CountWentOn => rule.add_expr(&raw::CountInto(WENT_ON)),
-        Term::CopyTo(NextHop {
-            address, device, ..
-        }) => {
-            let (to, by) = (Register::Reg1, Register::Reg2);
-            match address {
-                IpAddr::V4(address) => rule.add_expr(&Immediate::new(address, to)),
-                IpAddr::V6(address) => rule.add_expr(&Immediate::new(address, to)),
-            }
-            rule.add_expr(&Immediate::new(device.index, by));
-            rule.add_expr(&raw::Copy { to, device: by });
-        }
+        Term::CopyTo(hop) => copy_to(rule, &hop),
         Term::Accept => rule.add_expr(&Verdict::Accept),
         Term::Drop => rule.add_expr(&Verdict::Drop),
         Term::Queue(number) => rule.add_expr(&raw::Queue(number)),
@@ -481,20 +471,43 @@ fn load_hops(rule: &mut Rule, family: Family) {
 
 /// Addresses and ports of both ends, one behind the other, from register 1 on.
 fn load_flow(rule: &mut Rule, family: Family) {
-    let port = |offset| Field {
-        base: libc::NFT_PAYLOAD_TRANSPORT_HEADER,
-        offset,
-        length: 2,
-    };
     let mut register = libc::NFT_REG32_00 as u32;
     let addresses = [source_field(family), destination_field(family)];
-    for (address, port) in addresses.into_iter().zip([port(0), port(2)]) {
+    for (address, port) in addresses.into_iter().zip([SOURCE_PORT, DESTINATION_PORT]) {
         for field in [address, port] {
             rule.add_expr(&raw::Load { field, register });
             register += field.length.div_ceil(4);
         }
     }
 }
+
+/// A copy of the packet, as it is then, goes to that neighbour.
+pub fn copy_to(rule: &mut Rule, hop: &NextHop) {
+    let (to, device) = (Register::Reg1, Register::Reg2);
+    load_address(rule, hop.address);
+    rule.add_expr(&Immediate::new(hop.device.index, device));
+    rule.add_expr(&raw::Copy { to, device });
+}
+
+/// Into register 1.
+pub fn load_address(rule: &mut Rule, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => rule.add_expr(&Immediate::new(address, Register::Reg1)),
+        IpAddr::V6(address) => rule.add_expr(&Immediate::new(address, Register::Reg1)),
+    }
+}
+
+/// Where a TCP header has its source port (RFC 9293, 3.1).
+pub const SOURCE_PORT: Field = Field {
+    base: libc::NFT_PAYLOAD_TRANSPORT_HEADER,
+    offset: 0,
+    length: 2,
+};
+/// The destination port follows.
+pub const DESTINATION_PORT: Field = Field {
+    offset: 2,
+    ..SOURCE_PORT
+};
 
 /// Where an IP header has its source (RFC 791, 3.1; RFC 8200, 3).
 pub fn source_field(family: Family) -> Field {

@@ -34,8 +34,6 @@ use crate::sockets::Connection;
 
 pub use self::list::find;
 
-/// A dump is torn when anybody changes the ruleset meanwhile: how often to try again.
-const DUMP_TRIES: usize = 20;
 /// What an skb takes besides the data, and the kernel's doubling, are covered by this factor.
 const SEND_BUFFER_FACTOR: usize = 2;
 /// Up to this size a transaction fits the default send buffer (net.core.wmem_default, 212,992).
@@ -224,49 +222,16 @@ impl Tables {
         self.socket.transact(&pages, transaction.seqs())
     }
 
-    /// Dumps something of the table until nobody changes the ruleset meanwhile.
+    /// Dumps something of the tables of that family.
     fn dump<T>(
-        &mut self,
-        kind: libc::c_int,
-        names: &[(u16, &CStr)],
-        parse: impl Fn(&[u8]) -> Vec<T>,
-    ) -> Result<Vec<T>, Refusal> {
-        self.dump_of(ProtoFamily::Inet, kind, names, parse)
-    }
-
-    fn dump_of<T>(
         &mut self,
         family: ProtoFamily,
         kind: libc::c_int,
         names: &[(u16, &CStr)],
         parse: impl Fn(&[u8]) -> Vec<T>,
     ) -> Result<Vec<T>, Refusal> {
-        self.dump_body(kind, &messages::about(family, names), parse)
-    }
-
-    fn dump_body<T>(
-        &mut self,
-        kind: libc::c_int,
-        body: &[u8],
-        parse: impl Fn(&[u8]) -> Vec<T>,
-    ) -> Result<Vec<T>, Refusal> {
-        let mut tries = 0;
-        loop {
-            let mut rows = Vec::new();
-            let dumped = self.socket.request(
-                nft_message(kind),
-                libc::NLM_F_DUMP as u16,
-                body,
-                |_, row| {
-                    rows.extend(parse(row));
-                },
-            );
-            match dumped {
-                Err(refusal) if refusal.errno == Errno::EINTR && tries < DUMP_TRIES => tries += 1,
-                Err(refusal) => return Err(refusal),
-                Ok(()) => return Ok(rows),
-            }
-        }
+        let body = messages::about(family, names);
+        self.socket.dump(nft_message(kind), &body, parse)
     }
 
     /// Whether each chain has as many rules as it should; `open`: only those that stay are to be there.
@@ -290,7 +255,7 @@ impl Tables {
         chain: &CStr,
     ) -> Result<usize, Refusal> {
         let names = [(NFTA_RULE_TABLE, table), (NFTA_RULE_CHAIN, chain)];
-        let rules = self.dump_of(family, libc::NFT_MSG_GETRULE, &names, |_| vec![()])?;
+        let rules = self.dump(family, libc::NFT_MSG_GETRULE, &names, |_| vec![()])?;
         Ok(rules.len())
     }
 
@@ -316,7 +281,7 @@ impl Tables {
             (NFTA_SET_ELEM_LIST_TABLE, table),
             (NFTA_SET_ELEM_LIST_SET, set),
         ];
-        self.dump_of(family, libc::NFT_MSG_GETSETELEM, &names, parse)
+        self.dump(family, libc::NFT_MSG_GETSETELEM, &names, parse)
     }
 
     /// The counts of all tables.

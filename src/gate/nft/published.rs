@@ -3,6 +3,7 @@
 //! and then the address; and whether there is any such rule.
 
 use anyhow::Result;
+use nftnl::ProtoFamily;
 use nix::libc;
 
 use super::{NFTA_RULE_CHAIN, NFTA_RULE_TABLE, Tables, messages};
@@ -48,12 +49,12 @@ pub struct Redirected {
 /// # Errors
 /// No privilege, no nf_tables.
 pub fn find() -> Result<Vec<Redirected>> {
-    let any_family = [libc::AF_UNSPEC as u8, 0, 0, 0];
+    let any_family = ProtoFamily::Unspec;
     let mut tables = Tables::open()?;
-    let of_output = tables.dump_body(libc::NFT_MSG_GETCHAIN, &any_family, |row| {
+    let of_output = tables.dump(any_family, libc::NFT_MSG_GETCHAIN, &[], |row| {
         output_chain(row).into_iter().collect()
     })?;
-    let rules = tables.dump_body(libc::NFT_MSG_GETRULE, &any_family, |row| {
+    let rules = tables.dump(any_family, libc::NFT_MSG_GETRULE, &[], |row| {
         redirected(row).into_iter().collect()
     })?;
     let incoming = rules.into_iter().filter(|(at, _)| !of_output.contains(at));
@@ -73,8 +74,8 @@ pub fn find() -> Result<Vec<Redirected>> {
 /// # Errors
 /// As for [`find`].
 pub fn nat_families() -> Result<Vec<Family>> {
-    let any_family = [libc::AF_UNSPEC as u8, 0, 0, 0];
-    let rows = Tables::open()?.dump_body(libc::NFT_MSG_GETRULE, &any_family, |row| {
+    let any_family = ProtoFamily::Unspec;
+    let rows = Tables::open()?.dump(any_family, libc::NFT_MSG_GETRULE, &[], |row| {
         nat_rule(row).into_iter().collect()
     })?;
     let of = |family: &Family| {

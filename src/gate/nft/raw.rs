@@ -173,8 +173,7 @@ pub struct CountInto<'a>(pub &'a CStr);
 
 impl Expression for CountInto<'_> {
     fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
-        // SAFETY: the name of the expression is NUL-terminated; null is checked.
-        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"objref".as_ptr()) });
+        let expr = expression(c"objref");
         // SAFETY: `expr` is live and owned by the caller from here on; the name is copied.
         unsafe {
             let e = expr.as_ptr();
@@ -201,8 +200,7 @@ pub struct LookUp<'a> {
 
 impl Expression for LookUp<'_> {
     fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
-        // SAFETY: the name of the expression is NUL-terminated; null is checked.
-        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"lookup".as_ptr()) });
+        let expr = expression(c"lookup");
         // SAFETY: `expr` is live and owned by the caller from here on; the name is copied.
         unsafe {
             let e = expr.as_ptr();
@@ -241,8 +239,7 @@ pub struct Load {
 
 impl Expression for Load {
     fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
-        // SAFETY: the name of the expression is NUL-terminated; null is checked.
-        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"payload".as_ptr()) });
+        let expr = expression(c"payload");
         // SAFETY: `expr` is live and owned by the caller from here on; all four are u32.
         unsafe {
             let e = expr.as_ptr();
@@ -267,8 +264,7 @@ impl Expression for Store {
         // linux/netfilter/nf_tables.h
         const NFT_PAYLOAD_CSUM_INET: u32 = 1;
         const NFT_PAYLOAD_L4CSUM_PSEUDOHDR: u32 = 1;
-        // SAFETY: the name of the expression is NUL-terminated; null is checked.
-        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"payload".as_ptr()) });
+        let expr = expression(c"payload");
         // SAFETY: `expr` is live and owned by the caller from here on; all are u32.
         unsafe {
             let e = expr.as_ptr();
@@ -314,8 +310,7 @@ impl Expression for Change<'_> {
         // linux/netfilter/nf_tables.h, enum nft_dynset_ops; deletion since Linux 5.4
         const NFT_DYNSET_OP_UPDATE: u32 = 1;
         const NFT_DYNSET_OP_DELETE: u32 = 2;
-        // SAFETY: the name of the expression is NUL-terminated; null is checked.
-        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"dynset".as_ptr()) });
+        let expr = expression(c"dynset");
         // SAFETY: `expr` is live and owned by the caller from here on; the name is copied, the timeout
         // is a u64, in milliseconds, the others are u32.
         unsafe {
@@ -349,8 +344,7 @@ pub struct Copy {
 
 impl Expression for Copy {
     fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
-        // SAFETY: the name of the expression is NUL-terminated; null is checked.
-        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"dup".as_ptr()) });
+        let expr = expression(c"dup");
         // SAFETY: `expr` is live and owned by the caller from here on; both are u32.
         unsafe {
             let e = expr.as_ptr();
@@ -371,8 +365,7 @@ impl Expression for DestinationType {
         // linux/netfilter/nf_tables.h
         const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
         const NFTA_FIB_F_DADDR: u32 = 2;
-        // SAFETY: the name of the expression is NUL-terminated; null is checked.
-        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"fib".as_ptr()) });
+        let expr = expression(c"fib");
         // SAFETY: `expr` is live and owned by the caller from here on.
         unsafe {
             let e = expr.as_ptr();
@@ -395,8 +388,7 @@ pub struct Queue(pub u16);
 
 impl Expression for Queue {
     fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
-        // SAFETY: the name of the expression is NUL-terminated; null is checked.
-        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"queue".as_ptr()) });
+        let expr = expression(c"queue");
         // SAFETY: `expr` is live and owned by the caller from here on; all three are u16.
         unsafe {
             let e = expr.as_ptr();
@@ -424,8 +416,7 @@ impl QueueTarget {
 impl Expression for QueueTarget {
     fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
         let bytes: Vec<u8> = self.info().into_iter().flat_map(u16::to_ne_bytes).collect();
-        // SAFETY: the name of the expression is NUL-terminated; null is checked.
-        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"target".as_ptr()) });
+        let expr = expression(c"target");
         // SAFETY: takes a size; null is checked.
         let info = allocated(unsafe { libc::malloc(bytes.len()) });
         // SAFETY: `expr` is live and owned by the caller from here on, the name is copied. `info`
@@ -454,8 +445,7 @@ impl Expression for ToPort {
     fn to_expr(&self, _: &Rule) -> NonNull<sys::nftnl_expr> {
         // linux/netfilter/nf_nat.h
         const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;
-        // SAFETY: the name of the expression is NUL-terminated; null is checked.
-        let expr = allocated(unsafe { sys::nftnl_expr_alloc(c"nat".as_ptr()) });
+        let expr = expression(c"nat");
         // SAFETY: `expr` is live and owned by the caller from here on; all four are u32.
         unsafe {
             let e = expr.as_ptr();
@@ -618,6 +608,12 @@ unsafe fn header(
             seq,
         )
     }
+}
+
+/// An expression of that name, without any of its attributes.
+fn expression(name: &CStr) -> NonNull<sys::nftnl_expr> {
+    // SAFETY: the name is NUL-terminated; null is checked.
+    allocated(unsafe { sys::nftnl_expr_alloc(name.as_ptr()) })
 }
 
 /// The C library gives null only when memory is out; Rust's own allocations end the process then.

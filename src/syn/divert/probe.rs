@@ -26,7 +26,7 @@ pub enum Answer {
     /// It takes it.
     Accepted,
     /// It does not; or this host can't send to it.
-    Refused(Errno),
+    Refused,
     /// Nothing.
     Silent,
 }
@@ -89,7 +89,7 @@ impl Asking {
         let answer = match connect(socket.as_raw_fd(), &SockaddrStorage::from(neighbour)) {
             Ok(()) => Answer::Accepted,
             Err(Errno::EINPROGRESS) => Answer::Silent,
-            Err(errno) => Answer::Refused(errno),
+            Err(_) => Answer::Refused,
         };
         if answer == Answer::Silent {
             let when = EpollEvent::new(EpollFlags::EPOLLOUT, self.asked.len() as u64);
@@ -121,7 +121,7 @@ impl Asking {
             };
             asked.answer = match getsockopt(&asked.socket, sockopt::SocketError)? {
                 0 => Answer::Accepted,
-                errno => Answer::Refused(Errno::from_raw(errno)),
+                _ => Answer::Refused,
             };
             self.epoll.delete(&asked.socket)?;
         }

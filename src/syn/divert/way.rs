@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::gate::Diversion;
 use crate::gate::scope::Scope;
 use crate::ports::PortSet;
-use crate::route::{Link, NextHop, Own};
+use crate::route::{Link, NextHop, Own, Route};
 use crate::sockets::{Family, Listener};
 
 /// A port that is listened on, as clients know it.
@@ -36,8 +36,8 @@ pub struct Here {
     pub own: Vec<Own>,
     /// Its links.
     pub links: Vec<Link>,
-    /// The source addresses that it takes by itself towards its peer.
-    pub sources: Vec<IpAddr>,
+    /// Its routes to the peer's addresses.
+    pub routes: Vec<(IpAddr, Route)>,
 }
 
 /// All of them. `addressed`: the addresses of the listeners are those that clients connect to.
@@ -92,7 +92,7 @@ fn source(to: IpAddr, neighbour: &NextHop, shared: &[IpAddr], here: &Here) -> Op
             .iter()
             .filter(usable)
             .filter(|o| o.device == device);
-        all.max_by_key(|own| (here.sources.contains(&own.address), own.has_network))
+        all.max_by_key(|own| (here.takes_by_itself(own.address), own.has_network))
     };
     let found = on(clients).or_else(|| on(neighbour.device.index));
     found.map(|own| own.address)
@@ -114,24 +114,29 @@ pub fn without_peer(served: &[Served], scope: &Scope, to: &Diversion, here: &Her
     Family::ALL.into_iter().filter(lacks).collect()
 }
 
-/// What of the links would make it fail. `route_mtu`: what the route to the peer knows of it.
+/// What of the links would make it fail.
 pub fn remarks(
     questions: &[Question],
     here: &Here,
-    mut route_mtu: impl FnMut(&NextHop) -> Option<u32>,
     joins_received: impl Fn(&Link) -> bool,
 ) -> Vec<String> {
     let mut remarks = Vec::new();
-    for Question { to, neighbour, .. } in questions {
+    // In order of their addresses: each once, whatever its ports.
+    let mut ways: Vec<(IpAddr, NextHop)> =
+        questions.iter().map(|q| (q.to.ip(), q.neighbour)).collect();
+    ways.dedup();
+    for (to, neighbour) in ways {
         let Some(way) = here.link(neighbour.device.index) else {
             continue;
         };
-        let fits = route_mtu(neighbour).map_or(way.mtu, |mtu| mtu.min(way.mtu));
+        let fits = here
+            .mtu_to(&neighbour)
+            .map_or(way.mtu, |mtu| mtu.min(way.mtu));
         let peer = neighbour.address;
         if !way.up {
             remarks.push(format!("the way to {peer}, {}, is down", way.device));
         }
-        for link in here.links_of(to.ip()) {
+        for link in here.links_of(to) {
             if fits < link.mtu {
                 remarks.push(format!(
                     "packets to {peer} have room for {fits} bytes ({0}), and clients come in by {1} with \
@@ -155,6 +160,19 @@ pub fn remarks(
 }
 
 impl Here {
+    /// Whether it is the source of what this host sends to its peer.
+    fn takes_by_itself(&self, address: IpAddr) -> bool {
+        let mut routes = self.routes.iter();
+        routes.any(|(_, route)| route.source == Some(address))
+    }
+
+    /// What the route there knows of it.
+    fn mtu_to(&self, hop: &NextHop) -> Option<u32> {
+        let mut routes = self.routes.iter();
+        let (_, route) = routes.find(|(to, _)| *to == hop.address)?;
+        route.mtu
+    }
+
     fn link(&self, index: u32) -> Option<&Link> {
         self.links.iter().find(|link| link.device.index == index)
     }
@@ -187,7 +205,6 @@ mod tests {
     use super::*;
     use crate::gate::scope::{Networks, parse_networks};
     use crate::route::Device;
-    use crate::sockets::SocketId;
     use std::time::Duration;
 
     fn here() -> Here {
@@ -218,7 +235,7 @@ mod tests {
                 link(2, "eth0", 1500),
                 link(3, "x", 1400),
             ],
-            sources: Vec::new(),
+            routes: Vec::new(),
         }
     }
 
@@ -228,6 +245,17 @@ mod tests {
             device: Device::new(index, "any"),
             ether: None,
         })
+    }
+
+    fn route(to: &str, source: Option<[u8; 4]>, mtu: Option<u32>) -> (IpAddr, Route) {
+        let route = Route {
+            kind: nix::libc::RTN_UNICAST,
+            device: 2,
+            gateway: None,
+            source: source.map(IpAddr::from),
+            mtu,
+        };
+        (to.parse().unwrap(), route)
     }
 
     fn to(v4: Option<NextHop>, v6: Option<NextHop>) -> Diversion {
@@ -242,19 +270,7 @@ mod tests {
     fn served(address: &str, ports: &[u16]) -> Served {
         Served {
             ports: ports.iter().copied().collect(),
-            listener: Listener {
-                address: address.parse().unwrap(),
-                port: ports[0],
-                v6only: true,
-                interface: 0,
-                id: SocketId {
-                    netns: 1,
-                    cookie: 1,
-                },
-                inode: 1,
-                accept_queue: 0,
-                backlog: 1,
-            },
+            listener: Listener::made_up(address, ports[0], true),
         }
     }
 
@@ -354,7 +370,7 @@ mod tests {
         many.own.push(other("10.0.0.102", false));
         assert_eq!(from(&many), Some([10, 0, 0, 1].into()), "others are shared");
         many.own.push(other("10.0.0.7", true));
-        many.sources = vec![[10, 0, 0, 1].into()];
+        many.routes = vec![route("10.0.0.2", Some([10, 0, 0, 1]), None)];
         assert_eq!(
             from(&many),
             Some([10, 0, 0, 1].into()),
@@ -378,7 +394,7 @@ mod tests {
             Some([10, 0, 0, 1].into()),
             "as clients come in"
         );
-        assert!(remarks(&all, &both, |_| None, |_| false)[0].contains("eth0"));
+        assert!(remarks(&all, &both, |_| false)[0].contains("eth0"));
     }
 
     #[test]
@@ -394,10 +410,14 @@ mod tests {
 
     #[test]
     fn tells_what_would_make_it_fail() {
-        let said = |to: &Diversion, route_mtu, lro| {
+        let said = |to: &Diversion, mtu, lro| {
             let vip = served("10.0.0.100", &[80]);
             let all = questions(&[vip], true, &Scope::default(), to, &here());
-            remarks(&all, &here(), |_| route_mtu, |_| lro)
+            let here = Here {
+                routes: vec![route("10.0.0.2", None, mtu)],
+                ..here()
+            };
+            remarks(&all, &here, |_| lro)
         };
         let near = to(hop("10.0.0.2", 2), None);
         assert_eq!(said(&near, None, false), Vec::<String>::new());
