@@ -9,8 +9,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, sendmsg, setsockopt, socket,
-    sockopt,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockProtocol, SockType, recv, sendmsg,
+    setsockopt, socket, socketpair, sockopt,
 };
 
 /// How long an answer of the kernel is waited for. The kernel answers within the request's own
@@ -61,6 +61,8 @@ impl From<Errno> for Refusal {
 /// socket open would keep an owner table, and so the gate, alive.
 pub struct Netlink {
     fd: OwnedFd,
+    /// Closed after it: see [`Netlink::close_in_background`].
+    unreachable: Option<[OwnedFd; 2]>,
     seq: u32,
     buffer: Vec<u8>,
 }
@@ -82,6 +84,7 @@ impl Netlink {
         let _ = crate::sys::netlink_option_on(fd.as_fd(), NETLINK_CAP_ACK);
         Ok(Netlink {
             fd,
+            unreachable: None,
             seq: 0,
             buffer: vec![0; RECEIVE_BUFFER],
         })
@@ -242,6 +245,29 @@ impl Netlink {
                 Ok(()) => return Ok(rows),
             }
         }
+    }
+
+    /// From now on a thread of the kernel's does what is to be waited for when the socket is closed:
+    /// for what was removed from nf_tables to be freed, some 20 ms later (nft_rcv_nl_event(),
+    /// net/netfilter/nf_tables_api.c).
+    ///
+    /// A file that is held only by a message to a socket that nobody can reach is closed by the
+    /// collector of such sockets, which has a thread of its own since Linux 6.10
+    /// (net/unix/garbage.c). On older kernels it is as with any close().
+    ///
+    /// # Errors
+    /// What socketpair(2) and sendmsg(2) say; then it is as with any close().
+    pub fn close_in_background(&mut self) -> io::Result<()> {
+        let unix = AddressFamily::Unix;
+        let (from, to) = socketpair(unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+        // With itself in its own queue it can be reached from there alone, once we have closed it.
+        let files = [self.fd.as_raw_fd(), to.as_raw_fd()];
+        let message = [ControlMessage::ScmRights(&files)];
+        let (bytes, at_once) = ([IoSlice::new(b"f")], MsgFlags::MSG_DONTWAIT);
+        sendmsg::<()>(from.as_raw_fd(), &bytes, &message, at_once, None)?;
+        // Whoever is closed last makes the collector look.
+        self.unreachable = Some([to, from]);
+        Ok(())
     }
 
     fn send(&self, pages: &[IoSlice]) -> Result<(), Refusal> {
@@ -437,6 +463,27 @@ mod tests {
             refusal.to_string(),
             "Invalid argument (Invalid prefix for given prefix length)"
         );
+    }
+
+    #[test]
+    fn closed_in_the_background_it_is_closed_soon() {
+        let mut socket = Netlink::open(SockProtocol::NetlinkNetFilter).unwrap();
+        let inode = nix::sys::stat::fstat(&socket).unwrap().st_ino.to_string();
+        // It is listed from its first message on.
+        socket.tell(&message_bytes(0, 0, 1, &[])).unwrap();
+        // The last column (netlink_native_seq_show(), net/netlink/af_netlink.c).
+        let is_open = || {
+            let all = std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
+            all.lines().any(|row| row.trim_end().ends_with(&inode))
+        };
+        socket.close_in_background().unwrap();
+        assert!(is_open(), "before it is dropped");
+        drop(socket);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while is_open() {
+            assert!(std::time::Instant::now() < end, "it stays open");
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -919,6 +919,9 @@ impl State {
         if !self.facts.left.is_nothing() {
             *quiet_since = None;
             self.next_look = now + pause(cost, DRAIN_PAUSE);
+        } else if sample.listeners.is_empty() {
+            // Whatever the old rules may still let in is refused.
+            return self.end_drain(now);
         } else if let Some(since) = *quiet_since
             && now >= since + QUIET
         {

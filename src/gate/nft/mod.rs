@@ -501,6 +501,8 @@ impl Backend for Nft {
         if let Some(watchdog) = self.watchdog.take() {
             watchdog.dismiss();
         }
+        // Nothing of ours is left that would go only with the socket: nobody need wait for its close.
+        let _ = self.table.socket.close_in_background();
         Ok(())
     }
 }
