@@ -155,12 +155,14 @@ pub struct Failure {
     pub detail: String,
 }
 
-/// What the clients saw. Times count from when a connection was due, not from
+/// What the clients saw. Times count from when a request was due, not from
 /// when it was made.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LoadReport {
-    /// Connections begun.
+    /// Requests begun.
     pub sent: u64,
+    /// Connections begun, whatever became of them: one for each request, unless they are kept alive.
+    pub connects: u64,
     /// Answered in full, with status 200.
     pub ok: u64,
     /// See [`Fate::Refused`].
@@ -178,6 +180,12 @@ pub struct LoadReport {
     /// Begun more than 20 ms after they were due: the client itself (or its
     /// machine) was too slow, and the latencies say little.
     pub late: u64,
+    /// From the first due time until all was over, in ms.
+    pub elapsed_ms: f64,
+    /// Processor time that the client used meanwhile, user's and system's, in ms: near `elapsed_ms`,
+    /// it was too slow even if none was `late`. Over a veth, part of the server's TCP is in it: what
+    /// the client sends is received in the same system call.
+    pub cpu_ms: f64,
     /// Time until connected, of those that were.
     pub connect: Latency,
     /// Time until the whole answer was in, of those that are `ok`.
@@ -208,6 +216,8 @@ impl fmt::Display for LoadReport {
             other,
             delayed,
             late,
+            elapsed_ms,
+            cpu_ms,
             connect,
             total,
             ..
@@ -216,7 +226,8 @@ impl fmt::Display for LoadReport {
             f,
             "{sent} sent, {ok} ok, {refused} refused, {reset} reset, {cut} cut, \
              {timed_out} timed out, {other} other, {delayed} delayed, {late} late; \
-             connect p50 {:.2} p99 {:.2} max {:.1} ms; total max {:.1} ms",
+             connect p50 {:.2} p99 {:.2} max {:.1} ms; total max {:.1} ms; \
+             client's CPU {cpu_ms:.0} of {elapsed_ms:.0} ms",
             connect.p50_ms, connect.p99_ms, connect.max_ms, total.max_ms
         )?;
         let first = self.failures.first();

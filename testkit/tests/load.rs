@@ -42,6 +42,7 @@ fn answered() -> Result<()> {
     load.wait_flowing()?;
     let report = load.finish()?;
     assert_eq!((report.sent, report.ok, report.failed()), (COUNT, COUNT, 0));
+    assert_eq!(report.connects, COUNT);
     assert_eq!(report.delayed, 0, "{report}");
     assert!(report.connect.min_ms > 0.0, "{report}");
     assert!(report.connect.max_ms <= report.total.max_ms, "{report}");
@@ -147,6 +148,38 @@ fn delayed() -> Result<()> {
     assert_eq!((report.ok, report.delayed), (COUNT, COUNT), "{report}");
     assert!(report.connect.max_ms < 900.0, "{report}");
     Ok(())
+}
+
+#[test]
+fn too_slow_a_client_is_reported() -> Result<()> {
+    let pair = Pair::new()?;
+    let _server = Serve::on("0.0.0.0:80").start(&pair.server)?;
+    // No thread makes a million connections a second. `times` tells what it has cost.
+    let words = format!("load --to {SERVER}:80 --rate 1000000 --for 10ms");
+    let ran = pair
+        .client
+        .sh(&format!("{} {words} && times", testkit::bin()?.display()))?;
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    let [.., report, _, times] = lines[..] else {
+        panic!("{ran:?}");
+    };
+    let report: LoadReport = serde_json::from_str(report)?;
+    assert_eq!((report.sent, report.connects), (10_000, 10_000), "{report}");
+    assert!(report.late > report.sent / 2, "{report}");
+
+    let used: f64 = times.split_whitespace().map(times_ms).sum();
+    // It has ended only after its report.
+    assert!(report.cpu_ms > 0.5 * used, "{used} {report}");
+    assert!(report.cpu_ms <= used + 10.0, "{used} {report}");
+    assert!(report.elapsed_ms >= 10.0, "{report}");
+    Ok(())
+}
+
+/// Of the shell's `1m2.34s`.
+fn times_ms(text: &str) -> f64 {
+    let (minutes, seconds) = text.split_once('m').unwrap();
+    let seconds: f64 = seconds.trim_end_matches('s').parse().unwrap();
+    (minutes.parse::<f64>().unwrap() * 60.0 + seconds) * 1e3
 }
 
 #[test]

@@ -23,8 +23,16 @@ pub struct Connection {
     pub due: Instant,
     /// How long it took to connect, once it has.
     pub connected: Option<Duration>,
+    manner: Manner,
     stage: Stage,
     answer: Answer,
+}
+
+/// How to talk to the server.
+#[derive(Clone, Copy)]
+pub struct Manner {
+    /// It has to say something first.
+    pub greeting: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -48,6 +56,7 @@ impl Connection {
         token: Token,
         to: SocketAddr,
         source: Option<IpAddr>,
+        manner: Manner,
         due: Instant,
     ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None)?;
@@ -68,6 +77,7 @@ impl Connection {
             stream,
             due,
             connected: None,
+            manner,
             stage: Stage::Connecting,
             answer: Answer::default(),
         })
@@ -84,10 +94,10 @@ impl Connection {
 
     /// Goes on as far as it can. Events are edges: whatever can be done now
     /// has to be done now.
-    pub fn advance(&mut self, event: &Event, greeting: bool) -> Progress {
+    pub fn advance(&mut self, event: &Event) -> Progress {
         if self.stage == Stage::Connecting {
             match self.connect(event) {
-                Ok(true) if greeting => self.stage = Stage::Greeting,
+                Ok(true) if self.manner.greeting => self.stage = Stage::Greeting,
                 Ok(true) => return self.ask(),
                 Ok(false) => return Progress::Waiting,
                 Err(error) => return self.failure(&error),

@@ -7,9 +7,9 @@ use std::{
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
 
-use super::{Load, Plan};
+use super::{Fresh, Plan};
 
-/// A thread with a table of files of its own, which waits to go on with a [`Load`] when the table
+/// A thread with a table of files of its own, which waits to go on with a [`Fresh`] when the table
 /// of the thread before it is full: not even root may always have a longer one.
 pub struct Standby<'s> {
     thread: ScopedJoinHandle<'s, Result<()>>,
@@ -50,7 +50,7 @@ fn wait_and_go_on<'s, 'e>(
     word: &Receiver<u64>,
 ) -> Result<()> {
     match word.recv() {
-        Ok(issued) => Load::new(plan, scope, issued)?.run(),
+        Ok(issued) => Fresh::new(plan, scope, issued)?.run(),
         Err(_) => Ok(()),
     }
 }

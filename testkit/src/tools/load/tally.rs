@@ -1,5 +1,10 @@
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike,
+};
 use testkit::{Failure, Fate, Latency, LoadReport};
 
 use super::connection::Connection;
@@ -10,7 +15,7 @@ const DELAYED: Duration = Duration::from_millis(900);
 const BUCKET_MS: u128 = 10;
 const FAILURES: usize = 1000;
 
-/// Adds up what becomes of the connections.
+/// Adds up what becomes of the requests.
 pub struct Tally {
     start: Instant,
     /// How many answers make a flow.
@@ -31,14 +36,19 @@ impl Tally {
         }
     }
 
-    /// A connection is begun that was due then.
+    /// A request is begun that was due then.
     pub fn sent(&mut self, due: Instant) {
         self.report.sent += 1;
         self.report.late += u64::from(due.elapsed() > LATE);
     }
 
-    /// A connection is over: takes down how it connected, if it did.
-    pub fn connected(&mut self, connection: &Connection) {
+    /// One more connection was begun.
+    pub fn connects(&mut self) {
+        self.report.connects += 1;
+    }
+
+    /// A request is over: takes down how it connected, if it did.
+    fn connected(&mut self, connection: &Connection) {
         let Some(took) = connection.connected.map(ms) else {
             return;
         };
@@ -60,6 +70,17 @@ impl Tally {
         self.report.ok == self.flow
     }
 
+    /// A request has failed on this connection.
+    pub fn broken(&mut self, connection: &Connection, kind: Fate, detail: String) {
+        self.connected(connection);
+        self.failed(connection.due, kind, detail);
+    }
+
+    /// A request on this connection has waited too long.
+    pub fn timed_out(&mut self, connection: &Connection) {
+        self.broken(connection, Fate::TimedOut, connection.stage().to_owned());
+    }
+
     /// A request that was due then has failed.
     pub fn failed(&mut self, due: Instant, kind: Fate, detail: String) {
         *match kind {
@@ -79,11 +100,15 @@ impl Tally {
         }
     }
 
-    pub fn report(self) -> LoadReport {
-        LoadReport {
+    pub fn report(self) -> Result<LoadReport> {
+        let used = getrusage(UsageWho::RUSAGE_SELF)?;
+        let cpu = used.user_time() + used.system_time();
+        Ok(LoadReport {
+            elapsed_ms: ms(self.start.elapsed()),
+            cpu_ms: cpu.num_microseconds() as f64 / 1e3,
             connect: Latency::of(self.connect),
             total: Latency::of(self.total),
             ..self.report
-        }
+        })
     }
 }
