@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Host, Running, bin, slow};
 
-/// A stream of fresh connections at a steady rate, one request each: `testkit
-/// load`. On a [`slow`] machine they come so many times slower, for as many times longer.
+/// A stream of requests at a steady rate, each on a fresh connection unless they are [kept
+/// alive](Self::keep_alive): `testkit load`. On a [`slow`] machine they come so many times slower, for as many times longer.
 #[derive(Debug, Clone)]
 pub struct Load {
     arguments: Vec<String>,
@@ -30,12 +30,12 @@ impl Load {
         Self { arguments, sources }.with("--to", address)
     }
 
-    /// Connections a second.
+    /// Requests a second.
     pub fn rate(self, per_second: u32) -> Self {
         self.with("--rate", (per_second / slow()).max(1).to_string())
     }
 
-    /// How long connections are made, at most: see [`RunningLoad::stop`].
+    /// How long requests are made, at most: see [`RunningLoad::stop`].
     pub fn duration(self, duration: Duration) -> Self {
         self.with("--for", format!("{}us", (duration * slow()).as_micros()))
     }
@@ -50,6 +50,16 @@ impl Load {
     pub fn greeting(mut self) -> Self {
         self.arguments.push("--greeting".to_owned());
         self
+    }
+
+    /// Makes the requests over so many connections, at least one: each over the one that has been idle
+    /// longest, or, when none is, later, while its time counts. HTTP/1.1; an answer has to tell its
+    /// length by Content-Length.
+    ///
+    /// A connection that the server has closed while it was idle, or after an answer, has failed
+    /// nobody: it is made anew when the next request needs it.
+    pub fn keep_alive(self, connections: u32) -> Self {
+        self.with("--keep-alive", connections.to_string())
     }
 
     /// Comes from these addresses in turn. One has some 45,000 ports, the last of which the kernel
@@ -116,7 +126,7 @@ impl RunningLoad {
         parse(&line)
     }
 
-    /// Makes no more connections, waits for what the open ones come to, and
+    /// Makes no more requests, waits for what the open ones come to, and
     /// reports.
     pub fn stop(mut self) -> Result<LoadReport> {
         // It may have come to its end by itself in this moment.

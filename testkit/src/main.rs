@@ -18,7 +18,7 @@ struct Cli {
 enum Tool {
     /// Be pid 1 of a host; not to be called by hand
     Init(init::Args),
-    /// Make fresh connections at a steady rate, one request each, and report
+    /// Make requests at a steady rate, and report
     Load(load::Args),
     /// Answer plain HTTP
     Serve(serve::Args),

@@ -71,6 +71,11 @@ impl Serve {
         self.flag("--echo")
     }
 
+    /// Answers more than one request on a connection, for clients of HTTP/1.1 that don't ask to close.
+    pub fn keep_alive(self) -> Self {
+        self.flag("--keep-alive")
+    }
+
     /// Breaks off in the middle of each answer.
     pub fn cut(self) -> Self {
         self.flag("--cut")

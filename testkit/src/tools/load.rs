@@ -5,6 +5,8 @@
 mod answer;
 mod connection;
 mod fresh;
+mod keep_alive;
+mod line;
 mod schedule;
 mod standby;
 mod tally;
@@ -12,6 +14,7 @@ mod tally;
 use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
     thread,
@@ -25,6 +28,7 @@ use nix::sys::{signal::Signal, signalfd::SignalFd};
 use super::{interval, raise_file_limit, say, signals};
 use connection::{Connection, Manner};
 use fresh::Fresh;
+use keep_alive::KeepAlive;
 use tally::Tally;
 
 #[derive(clap::Args)]
@@ -45,6 +49,10 @@ pub struct Args {
     /// Wait for a byte from the server before the request
     #[arg(long)]
     greeting: bool,
+    /// Make requests over so many connections, which are kept, instead of one for each. A request for
+    /// which none is idle waits in line. Answers need a Content-Length
+    #[arg(long, value_name = "CONNECTIONS")]
+    keep_alive: Option<NonZeroU32>,
     /// File of addresses to come from, in turn; one on each line
     #[arg(long)]
     sources: Option<PathBuf>,
@@ -53,7 +61,10 @@ pub struct Args {
 /// Prints `flowing` once some requests have been answered, at last the report.
 pub fn run(args: &Args) -> Result<()> {
     let plan = Plan::new(args)?;
-    thread::scope(|scope| Fresh::new(&plan, scope, 0)?.run())?;
+    match args.keep_alive {
+        Some(connections) => KeepAlive::new(&plan, connections)?.run()?,
+        None => thread::scope(|scope| Fresh::new(&plan, scope, 0)?.run())?,
+    }
     let tally = plan.tally.into_inner().expect("nobody has panicked");
     say(&serde_json::to_string(&tally.report()?)?)
 }
@@ -105,6 +116,7 @@ impl<'a> Plan<'a> {
     fn open(&self, poll: &Poll, token: Token, n: usize, due: Instant) -> io::Result<Connection> {
         let manner = Manner {
             greeting: self.args.greeting,
+            keep_alive: self.args.keep_alive.is_some(),
         };
         Connection::open(poll, token, self.args.to, self.source(n), manner, due)
     }

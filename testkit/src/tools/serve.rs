@@ -2,6 +2,7 @@
 //! Signals have their default effect: SIGTERM ends it at once.
 
 mod daemon;
+mod request;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -21,9 +22,11 @@ use mio::{
 use nix::libc::{EADDRINUSE, EMFILE};
 use socket2::{Domain, Socket, Type};
 
+use self::request::Request;
 use super::{interval, raise_file_limit, say};
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n";
+const ONE_OF_MANY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
 /// As much of it as `--cut` sends.
 const CUT: usize = ANSWER.len() - 2;
 const GREETING: &[u8] = b"S";
@@ -57,6 +60,9 @@ pub struct Args {
     /// Send back whatever comes, instead of HTTP
     #[arg(long, conflicts_with = "delay")]
     echo: bool,
+    /// Answer more than one request on a connection, for clients of HTTP/1.1 that don't ask to close
+    #[arg(long, conflicts_with_all = ["cut", "echo"])]
+    keep_alive: bool,
     /// Break off in the middle of each answer
     #[arg(long)]
     cut: bool,
@@ -75,7 +81,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     raise_file_limit()?;
     thread::sleep(args.start_delay);
-    let mut server = Server::new(args)?;
+    let mut server = Server::new(args, listeners(args)?)?;
     if let Some(path) = &args.pidfile {
         let pid = format!("{}\n", std::process::id());
         std::fs::write(path, pid).with_context(|| path.display().to_string())?;
@@ -106,19 +112,16 @@ struct Server<'a> {
 
 struct Client {
     stream: TcpStream,
-    request: Vec<u8>,
+    request: Request,
     asked: bool,
 }
 
 impl<'a> Server<'a> {
-    fn new(args: &'a Args) -> Result<Self> {
+    fn new(args: &'a Args, mut listeners: Vec<TcpListener>) -> Result<Self> {
         let poll = Poll::new()?;
-        let mut listeners = Vec::new();
-        for (id, address) in args.listen.iter().enumerate() {
-            let mut listener = listen(*address, args).with_context(|| address.to_string())?;
+        for (id, listener) in listeners.iter_mut().enumerate() {
             poll.registry()
-                .register(&mut listener, Token(id), Interest::READABLE)?;
-            listeners.push(listener);
+                .register(listener, Token(id), Interest::READABLE)?;
         }
         let rate = args.accept_rate.map(interval).transpose()?;
         Ok(Self {
@@ -218,7 +221,7 @@ impl<'a> Server<'a> {
             .register(&mut stream, Token(id), Interest::READABLE)?;
         let client = Client {
             stream,
-            request: Vec::new(),
+            request: Request::default(),
             asked: false,
         };
         self.open.insert(id, client);
@@ -239,8 +242,8 @@ impl<'a> Server<'a> {
         match more {
             Ok(true) if !client.asked => {
                 client.asked = true;
-                self.answers
-                    .push_back((Instant::now() + self.args.delay, id));
+                let due = Instant::now() + self.args.delay;
+                self.answers.push_back((due, id));
             }
             Ok(_) => {}
             Err(_) => drop(self.take(id)),
@@ -256,7 +259,11 @@ impl<'a> Server<'a> {
     fn answer_due(&mut self) {
         let now = Instant::now();
         while let Some((_, id)) = self.answers.pop_front_if(|(due, _)| *due <= now) {
-            if let Some(mut client) = self.take(id) {
+            let keep_alive = self.args.keep_alive;
+            let stays = |client: &mut Client| keep_alive && client.request.keeps_alive();
+            if self.open.get_mut(&id).is_some_and(stays) {
+                self.answer_and_stay(id);
+            } else if let Some(mut client) = self.take(id) {
                 let answer = if self.args.cut {
                     &ANSWER[..CUT]
                 } else {
@@ -267,6 +274,20 @@ impl<'a> Server<'a> {
             }
         }
     }
+
+    fn answer_and_stay(&mut self, id: usize) {
+        let Some(client) = self.open.get_mut(&id) else {
+            return;
+        };
+        if client.stream.write_all(ONE_OF_MANY).is_err() {
+            drop(self.take(id));
+            return;
+        }
+        client.asked = false;
+        client.request.answered();
+        // The next may have come meanwhile.
+        self.read(id);
+    }
 }
 
 impl Client {
@@ -276,12 +297,12 @@ impl Client {
         loop {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(n) => self.request.extend_from_slice(&buffer[..n]),
+                Ok(n) => self.request.push(&buffer[..n]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
         }
-        Ok(self.request.ends_with(b"\r\n\r\n"))
+        Ok(self.request.is_whole())
     }
 
     /// Never asks for an answer; an error when the client is gone.
@@ -302,6 +323,12 @@ impl Client {
 fn log(path: &Path) -> Result<File> {
     let file = File::options().create(true).append(true).open(path);
     file.with_context(|| path.display().to_string())
+}
+
+fn listeners(args: &Args) -> Result<Vec<TcpListener>> {
+    let all = args.listen.iter();
+    all.map(|address| listen(*address, args).with_context(|| address.to_string()))
+        .collect()
 }
 
 fn listen(address: SocketAddr, args: &Args) -> Result<TcpListener> {

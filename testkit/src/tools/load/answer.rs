@@ -11,7 +11,7 @@ pub enum Verdict {
     Good,
     /// It ends too early.
     Short,
-    /// Whole, but not what was asked for.
+    /// Not what was asked for.
     Bad(String),
 }
 
@@ -31,12 +31,34 @@ impl Answer {
             return Verdict::Short;
         };
         let head = String::from_utf8_lossy(head);
-        let whole = content_length(&head).map_or(closed, |length| body.len() >= length);
+        if !head.starts_with("HTTP/1.") {
+            return Verdict::Bad("no HTTP".to_owned());
+        }
+        // Without a length, it is as long as what came until the close.
+        let length = content_length(&head);
+        let length = length.or(closed.then_some(body.len()));
         match head.split_whitespace().nth(1) {
-            _ if !whole => Verdict::Short,
+            _ if length.is_none_or(|length| body.len() < length) => Verdict::Short,
+            _ if length.is_some_and(|length| body.len() > length) => {
+                Verdict::Bad("longer than it said".to_owned())
+            }
             Some("200") => Verdict::Good,
             status => Verdict::Bad(format!("status {}", status.unwrap_or("missing"))),
         }
+    }
+
+    /// Whether the connection is for more answers, by RFC 9112, 9.3.
+    pub fn keeps_alive(&self) -> bool {
+        let Some((head, _)) = self.split() else {
+            return false;
+        };
+        let head = String::from_utf8_lossy(head);
+        let says = |option| {
+            let words = header(&head, "connection").unwrap_or_default().split(',');
+            let mut words = words.map(str::trim);
+            words.any(|word| word.eq_ignore_ascii_case(option))
+        };
+        !says("close") && (head.starts_with("HTTP/1.1") || says("keep-alive"))
     }
 
     fn split(&self) -> Option<(&[u8], &[u8])> {
@@ -47,10 +69,14 @@ impl Answer {
 }
 
 fn content_length(head: &str) -> Option<usize> {
+    header(head, "content-length")?.parse().ok()
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines()
         .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, value)| value.trim().parse().ok())
+        .find(|(found, _)| found.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
 }
 
 #[cfg(test)]
@@ -78,9 +104,46 @@ mod tests {
     }
 
     #[test]
+    fn more_than_told_is_bad() {
+        let text = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\nH";
+        let bad = Verdict::Bad("longer than it said".into());
+        assert_eq!(verdict(text, false), bad);
+        assert_eq!(verdict(text, true), bad);
+    }
+
+    #[test]
+    fn whole_at_the_last_byte() {
+        let text = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
+        let short = (0..text.len()).map(|n| verdict(&text[..n], false));
+        assert!(short.into_iter().all(|v| v == Verdict::Short));
+        assert_eq!(verdict(text, false), Verdict::Good);
+    }
+
+    #[test]
+    fn some_connections_stay() {
+        let keeps_alive = |head: &str| {
+            let mut answer = Answer::default();
+            answer.push(format!("{head}\r\n\r\n").as_bytes());
+            answer.keeps_alive()
+        };
+        assert!(keeps_alive("HTTP/1.1 200 OK"));
+        assert!(keeps_alive("HTTP/1.1 200 OK\r\nConnection: keep-alive"));
+        assert!(keeps_alive("HTTP/1.0 200 OK\r\nconnection: Keep-Alive"));
+        assert!(!keeps_alive("HTTP/1.0 200 OK"));
+        assert!(!keeps_alive("HTTP/1.1 200 OK\r\nconnection: close"));
+        assert!(!keeps_alive("HTTP/1.1 200 OK\r\nConnection: x, Close"));
+    }
+
+    #[test]
     fn a_head_is_needed() {
         assert_eq!(verdict("", true), Verdict::Short);
         assert_eq!(verdict("HTTP/1.0 200 OK\r\n", true), Verdict::Short);
+    }
+
+    #[test]
+    fn nothing_may_be_before_the_head() {
+        let text = "SHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(verdict(text, false), Verdict::Bad("no HTTP".into()));
     }
 
     #[test]

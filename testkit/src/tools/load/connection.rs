@@ -14,14 +14,15 @@ use testkit::Fate;
 
 use super::answer::{Answer, Verdict};
 
-const REQUEST: &[u8] = b"GET / HTTP/1.0\r\nHost: x\r\nConnection: close\r\n\r\n";
+const LAST: &[u8] = b"GET / HTTP/1.0\r\nHost: x\r\nConnection: close\r\n\r\n";
+const ONE_OF_MANY: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// One client: connects, asks, reads the answer.
+/// One client: connects, asks, reads the answer; asks again, if the connection is kept alive.
 pub struct Connection {
     stream: TcpStream,
-    /// When it ought to begin. All times count from here.
+    /// When its request ought to begin. All times count from here.
     pub due: Instant,
-    /// How long it took to connect, once it has.
+    /// How long it took to connect, once it has for this request.
     pub connected: Option<Duration>,
     manner: Manner,
     stage: Stage,
@@ -33,6 +34,8 @@ pub struct Connection {
 pub struct Manner {
     /// It has to say something first.
     pub greeting: bool,
+    /// The connection is for more than one request.
+    pub keep_alive: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -40,6 +43,7 @@ enum Stage {
     Connecting,
     Greeting,
     Asked,
+    Idle,
 }
 
 /// What an event has led to.
@@ -89,6 +93,21 @@ impl Connection {
             Stage::Connecting => "connecting",
             Stage::Greeting => "waiting for the greeting",
             Stage::Asked => "waiting for the answer",
+            Stage::Idle => "idle",
+        }
+    }
+
+    /// Whether it can be asked again.
+    pub fn is_idle(&self) -> bool {
+        self.stage == Stage::Idle
+    }
+
+    /// Asks once more. It can have broken while it was idle: then this fails with [`Fate::Reset`].
+    pub fn again(&mut self, due: Instant) -> Progress {
+        (self.due, self.connected) = (due, None);
+        match self.answer.len() {
+            0 => self.ask(),
+            n => Progress::Failed(Fate::Other, format!("{n} bytes came unasked")),
         }
     }
 
@@ -133,7 +152,12 @@ impl Connection {
 
     fn ask(&mut self) -> Progress {
         // So short a request goes into the empty buffer as a whole.
-        match self.stream.write_all(REQUEST) {
+        let request = if self.manner.keep_alive {
+            ONE_OF_MANY
+        } else {
+            LAST
+        };
+        match self.stream.write_all(request) {
             Ok(()) => {
                 self.stage = Stage::Asked;
                 Progress::Waiting
@@ -148,15 +172,29 @@ impl Connection {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return self.judge(true, &ErrorKind::UnexpectedEof.into()),
                 Ok(n) => self.answer.push(&buffer[..n]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Waiting,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return self.pause(&error),
                 Err(error) => return self.judge(false, &error),
             }
         }
     }
 
+    /// Nothing more has come yet. Only who keeps the connection needn't wait for its end.
+    fn pause(&mut self, end: &io::Error) -> Progress {
+        if !self.manner.keep_alive || self.stage != Stage::Asked {
+            return Progress::Waiting;
+        }
+        let progress = self.judge(false, end);
+        if matches!(progress, Progress::Answered) && self.answer.keeps_alive() {
+            self.stage = Stage::Idle;
+            self.answer = Answer::default();
+        }
+        progress
+    }
+
     /// Nothing more will come: was that an answer?
     fn judge(&self, closed: bool, end: &io::Error) -> Progress {
         match self.answer.verdict(closed) {
+            _ if self.is_idle() => self.failure(end),
             Verdict::Good => Progress::Answered,
             Verdict::Bad(why) => Progress::Failed(Fate::Other, why),
             Verdict::Short => self.failure(end),
