@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use nix::sys::signal::Signal;
 use testkit::{
-    Fate, Flood, Hold, Load, LoadReport, Pair, SERVER, Scan,
+    Fate, Flood, Hold, Load, LoadReport, Pair, Running, SERVER, Scan,
     services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve},
     wait_until,
 };
@@ -401,6 +401,57 @@ fn nobody_waits_in_line_for_longer_than_the_timeout() -> Result<()> {
         .iter()
         .filter(|f| f.detail == "waiting for a connection");
     assert!(in_line.count() > 0, "{report}");
+    Ok(())
+}
+
+/// Starts it behind systemd-socket-activate, which listens on port 80.
+fn activated(pair: &Pair, serve: &Serve) -> Result<Running> {
+    let mut command = pair.server.command("systemd-socket-activate");
+    command.args(["--listen", "0.0.0.0:80"]).args(serve.argv()?);
+    let server = pair.server.spawn(command.stdout(Stdio::null()))?;
+    pair.server.wait_listen(80)?;
+    Ok(server)
+}
+
+#[test]
+fn a_server_inherits_its_sockets() -> Result<()> {
+    let pair = Pair::new()?;
+    let log = pair.server.dir().join("accepts");
+    let serve = Serve::inherited().log_accepts(&log);
+    let listener = || pair.server.must(["ss", "-Htlne"]);
+    let cookie = |row: String| {
+        let mut words = row.split_whitespace().map(str::to_owned);
+        words.find(|word| word.starts_with("sk:")).unwrap()
+    };
+    let mut server = activated(&pair, &serve)?;
+    // It is started by the first connection, and the socket is still the same.
+    let before = cookie(listener());
+    let report = load().start(&pair.client)?.finish()?;
+    assert_eq!((report.ok, report.failed()), (COUNT, 0), "{report}");
+    assert_eq!(accepts(&log), COUNT);
+    assert_eq!(cookie(listener()), before);
+    let name = fs::read_to_string(format!("/proc/{}/comm", server.pid()?))?;
+    assert_eq!(name, "testkit\n");
+    Ok(())
+}
+
+#[test]
+fn sockets_for_someone_else_are_not_inherited() -> Result<()> {
+    let pair = Pair::new()?;
+    let serve = Serve::inherited().argv()?.join(" ");
+    let said = |environment: &str| {
+        let ran = pair.server.sh(&format!("{environment} exec {serve}"));
+        let ran = ran.unwrap();
+        assert!(!ran.ok(), "{ran:?}");
+        ran.stderr
+    };
+    assert!(said("").contains("LISTEN_PID"));
+    assert!(said("LISTEN_PID=1 LISTEN_FDS=1").contains("LISTEN_PID is 1, not us"));
+    assert!(said("LISTEN_PID=$$ LISTEN_FDS=0").contains("LISTEN_FDS is 0"));
+    let closed = said("LISTEN_PID=$$ LISTEN_FDS=1");
+    assert!(closed.contains("descriptor 3 of LISTEN_FDS"), "{closed}");
+    let file = said("LISTEN_PID=$$ LISTEN_FDS=1 3</dev/null");
+    assert!(file.contains("no socket"), "{file}");
     Ok(())
 }
 

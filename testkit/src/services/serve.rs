@@ -24,6 +24,13 @@ impl Serve {
         Self { arguments }.and_on(address)
     }
 
+    /// Listens on the sockets that it is started with, by the protocol of sd_listen_fds(3): behind
+    /// `systemd-socket-activate`, for one.
+    pub fn inherited() -> Self {
+        let arguments = Vec::new();
+        Self { arguments }.flag("--inherit")
+    }
+
     /// Listens on one more `address:port`.
     pub fn and_on(self, address: impl Into<String>) -> Self {
         self.with("--listen", address)

@@ -2,6 +2,7 @@
 //! Signals have their default effect: SIGTERM ends it at once.
 
 mod daemon;
+mod inherit;
 mod request;
 
 use std::{
@@ -34,8 +35,11 @@ const GREETING: &[u8] = b"S";
 #[derive(clap::Args)]
 pub struct Args {
     /// Address to listen on, as ADDRESS:PORT; repeatable
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "inherit")]
     listen: Vec<SocketAddr>,
+    /// Listen on the sockets that LISTEN_FDS tells of, see sd_listen_fds(3)
+    #[arg(long, conflicts_with_all = ["listen", "daemon"])]
+    inherit: bool,
     /// Length of the accept queue
     #[arg(long, default_value_t = 4096)]
     backlog: i32,
@@ -81,7 +85,12 @@ pub fn run(args: &Args) -> Result<()> {
     }
     raise_file_limit()?;
     thread::sleep(args.start_delay);
-    let mut server = Server::new(args, listeners(args)?)?;
+    let listeners = if args.inherit {
+        inherit::listeners()?
+    } else {
+        listeners(args)?
+    };
+    let mut server = Server::new(args, listeners)?;
     if let Some(path) = &args.pidfile {
         let pid = format!("{}\n", std::process::id());
         std::fs::write(path, pid).with_context(|| path.display().to_string())?;
