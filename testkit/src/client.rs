@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -111,7 +111,10 @@ impl RunningLoad {
     /// Waits until the first requests have been answered.
     pub fn wait_flowing(&mut self) -> Result<()> {
         let line = next_line(&mut self.lines)?;
-        ensure!(line == "flowing", "no request was answered: {line}");
+        if line != "flowing" {
+            let report: LoadReport = parse(&line)?;
+            bail!("no request was answered: {report}");
+        }
         self.flowing = true;
         Ok(())
     }
@@ -190,6 +193,8 @@ pub struct LoadReport {
     /// Begun more than 20 ms after they were due: the client itself (or its
     /// machine) was too slow, and the latencies say little.
     pub late: u64,
+    /// The first due time, in ms of CLOCK_MONOTONIC.
+    pub started_ms: f64,
     /// From the first due time until all was over, in ms.
     pub elapsed_ms: f64,
     /// Processor time that the client used meanwhile, user's and system's, in ms: near `elapsed_ms`,

@@ -49,7 +49,7 @@ impl HaproxyConfig {
     }
 
     /// The configuration file.
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let mut lines = vec!["global".to_owned(), "maxconn 8000".to_owned()];
         if !rootless() {
             // As Debian has it; rootless, there is no uid to change to.

@@ -5,6 +5,8 @@ use anyhow::Result;
 use super::argv;
 use crate::Host;
 
+const NGINX: &str = "/usr/sbin/nginx";
+
 /// What nginx shall do: answer `ok` on a port, IPv4 and IPv6.
 #[derive(Debug, Clone)]
 pub struct NginxConfig {
@@ -102,7 +104,8 @@ impl<'a> Nginx<'a> {
 
     fn nginx(&self, arguments: &[&str]) -> Vec<String> {
         let dir = self.dir.to_string_lossy();
-        let mut words = argv(["nginx", "-p", &dir, "-c", "nginx.conf", "-e", "error.log"]);
+        // By its path: it executes that again to be upgraded.
+        let mut words = argv([NGINX, "-p", &dir, "-c", "nginx.conf", "-e", "error.log"]);
         words.extend(argv(arguments.iter().copied()));
         words
     }

@@ -1,9 +1,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use nix::sys::{
-    resource::{UsageWho, getrusage},
-    time::TimeValLike,
+use nix::{
+    sys::{
+        resource::{UsageWho, getrusage},
+        time::TimeValLike,
+    },
+    time::{ClockId, clock_gettime},
 };
 use testkit::{Failure, Fate, Latency, LoadReport};
 
@@ -103,7 +106,9 @@ impl Tally {
     pub fn report(self) -> Result<LoadReport> {
         let used = getrusage(UsageWho::RUSAGE_SELF)?;
         let cpu = used.user_time() + used.system_time();
+        let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
         Ok(LoadReport {
+            started_ms: ms(now.saturating_sub(self.start.elapsed())),
             elapsed_ms: ms(self.start.elapsed()),
             cpu_ms: cpu.num_microseconds() as f64 / 1e3,
             connect: Latency::of(self.connect),

@@ -1,0 +1,323 @@
+//! The bench: how services are restarted today, and by syngate, side by side in one run.
+
+mod costs;
+mod inside;
+mod machine;
+mod restart;
+mod results;
+mod sample;
+mod subjects;
+mod tables;
+mod ways;
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use restart::{Clients, Net, Stage};
+use results::{MANY, RESTARTS, Results};
+use sample::{Family, Mode, Sample};
+use subjects::{SUBJECTS, Subject};
+use ways::Way;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Restart every service in every way that fits it, round by round
+    Restarts(Restarts),
+    /// Restart haproxy again and again with SYNs held
+    Many(Many),
+    /// What syngate itself costs
+    Costs(Costs),
+    /// Write the tables, into the folder of results and between the markers of a README
+    Render {
+        /// The folder of results
+        #[arg(long)]
+        results: PathBuf,
+        /// The README
+        #[arg(long)]
+        readme: Option<PathBuf>,
+        /// Change nothing: fail if anything would change
+        #[arg(long)]
+        check: bool,
+    },
+    /// Time the commands of a file; for inside a host
+    #[command(hide = true)]
+    Inside { tasks: String },
+    /// Keep connections to a port of this host; for inside a host
+    #[command(hide = true)]
+    Crowd { count: u32, port: u16 },
+}
+
+#[derive(clap::Args)]
+struct Common {
+    /// The folder of results; rounds that it has are not repeated
+    #[arg(long)]
+    results: PathBuf,
+    /// The syngate to measure
+    #[arg(long)]
+    syngate: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct Restarts {
+    #[command(flatten)]
+    common: Common,
+    /// How many of each
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Requests a second
+    #[arg(long, default_value_t = 1_000)]
+    rate: u32,
+    /// How many addresses the clients come from
+    #[arg(long, default_value_t = 1)]
+    sources: u32,
+    /// Only these services
+    #[arg(long, value_parser = subject)]
+    subject: Vec<&'static Subject>,
+    /// Only these ways
+    #[arg(long)]
+    way: Vec<Way>,
+    /// Only clients that do this
+    #[arg(long)]
+    mode: Option<Mode>,
+    /// Only this version of IP
+    #[arg(long)]
+    family: Option<Family>,
+}
+
+#[derive(clap::Args)]
+struct Many {
+    #[command(flatten)]
+    common: Common,
+    /// How many restarts
+    #[arg(long, default_value_t = 200)]
+    rounds: u32,
+    /// Connections a second
+    #[arg(long, default_value_t = 2_500)]
+    rate: u32,
+    /// Connections in all: each restart has its part
+    #[arg(long, default_value_t = 1_000_000)]
+    connections: u32,
+}
+
+#[derive(clap::Args)]
+struct Costs {
+    #[command(flatten)]
+    common: Common,
+    /// How many runs of each, in turn
+    #[arg(long, default_value_t = 200)]
+    runs: u32,
+    /// Smaller sizes
+    #[arg(long)]
+    quick: bool,
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().what {
+        What::Restarts(args) => restarts(&args),
+        What::Many(args) => many(&args),
+        What::Costs(args) => {
+            let (results, syngate) = args.common.open()?;
+            costs::all(&results, &syngate, args.runs, args.quick)
+        }
+        What::Render {
+            results,
+            readme,
+            check,
+        } => tables::render(&Results::at(&results)?, readme.as_deref(), check),
+        What::Inside { tasks } => inside::run(&tasks),
+        What::Crowd { count, port } => inside::crowd(count, port),
+    }
+}
+
+fn subject(name: &str) -> Result<&'static Subject, String> {
+    let names: Vec<&str> = SUBJECTS.iter().map(|subject| subject.name).collect();
+    subjects::named(name).ok_or_else(|| format!("there are: {}", names.join(", ")))
+}
+
+impl Common {
+    /// The results must be of the same machine and versions, or there must be none.
+    fn open(&self) -> Result<(Results, PathBuf)> {
+        let syngate = self.syngate.canonicalize();
+        let syngate = syngate.with_context(|| self.syngate.display().to_string())?;
+        let results = Results::at(&self.results)?;
+        machine::note(&results, &syngate)?;
+        Ok((results, syngate))
+    }
+}
+
+// Restarts ----------------------------------------------------------------------------------------
+
+fn restarts(args: &Restarts) -> Result<()> {
+    let (results, syngate) = args.common.open()?;
+    let there: Vec<Sample> = results.read(RESTARTS)?;
+    for round in 1..=args.rounds {
+        for subject in SUBJECTS {
+            if !args.subject.is_empty() && !args.subject.iter().any(|s| s.name == subject.name) {
+                continue;
+            }
+            for clients in args.clients(subject) {
+                let ways = args.ways(subject, &clients);
+                let missing = ways.into_iter().filter(|way| {
+                    !there.iter().any(|sample| {
+                        (sample.round, sample.way) == (round, *way)
+                            && sample.subject == subject.name
+                            && clients.are_of(sample)
+                    })
+                });
+                round_of(
+                    &results,
+                    &syngate,
+                    subject,
+                    &clients,
+                    round,
+                    missing.collect(),
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Restarts {
+    /// Who connects: fresh over IPv4 to all, and to some also in the other ways.
+    fn clients(&self, subject: &Subject) -> Vec<Clients> {
+        let clients = |(mode, family)| Clients {
+            rate: self.rate,
+            mode,
+            family,
+            sources: self.sources,
+            tail: Duration::ZERO,
+        };
+        let mut kinds = vec![(Mode::Fresh, Family::Ipv4)];
+        if subject.keep_alive {
+            kinds.extend([(Mode::KeepAlive, Family::Ipv4), (Mode::Fresh, Family::Ipv6)]);
+        }
+        kinds.retain(|(mode, family)| {
+            self.mode.is_none_or(|m| m == *mode) && self.family.is_none_or(|f| f == *family)
+        });
+        kinds.into_iter().map(clients).collect()
+    }
+
+    fn ways(&self, subject: &Subject, clients: &Clients) -> Vec<Way> {
+        let fits = |way: &Way| match (clients.mode, clients.family) {
+            (Mode::Fresh, Family::Ipv4) => true,
+            (Mode::Fresh, Family::Ipv6) => {
+                !matches!(way, Way::Divert | Way::Plug | Way::FolkNoSleep)
+            }
+            // Connections that are kept would keep a second instance for as long as it may linger.
+            (Mode::KeepAlive, _) => matches!(way, Way::Bare | Way::Folk | Way::Drop | Way::Hold),
+        };
+        let asked = |way: &Way| self.way.is_empty() || self.way.contains(way);
+        let ways = subject.ways.iter().copied();
+        ways.filter(fits).filter(asked).collect()
+    }
+}
+
+/// All ways in turn, on hosts that are made for this round.
+fn round_of(
+    results: &Results,
+    syngate: &Path,
+    subject: &'static Subject,
+    clients: &Clients,
+    round: u32,
+    ways: Vec<Way>,
+) -> Result<()> {
+    let (apart, together): (Vec<Way>, Vec<Way>) = ways
+        .into_iter()
+        .partition(|way| matches!(way, Way::Divert | Way::Plug));
+    for ways in apart.into_iter().map(|way| vec![way]).chain([together]) {
+        let Some(first) = ways.first() else {
+            continue;
+        };
+        if *first == Way::Plug {
+            continue;
+        }
+        let net = Net::for_way(*first)?;
+        let mut stage = Stage::new(&net, subject, clients, syngate)?;
+        for way in ways {
+            let mut sample = stage.restart(way, clients)?;
+            sample.round = round;
+            say(&line(&sample))?;
+            // Only one picture shows it.
+            if subject.name != SUBJECTS[0].name {
+                sample.timeline_ms.clear();
+            }
+            results.append(RESTARTS, &sample)?;
+        }
+    }
+    Ok(())
+}
+
+/// So many restarts, so many connections in all.
+fn many(args: &Many) -> Result<()> {
+    let (results, syngate) = args.common.open()?;
+    let there: Vec<Sample> = results.read(MANY)?;
+    let subject = &SUBJECTS[0];
+    let each = f64::from(args.connections) / f64::from(args.rounds) / f64::from(args.rate);
+    let clients = Clients {
+        rate: args.rate,
+        mode: Mode::Fresh,
+        family: Family::Ipv4,
+        sources: 16,
+        tail: Duration::from_secs_f64(each),
+    };
+    let net = Net::for_way(Way::Hold)?;
+    let mut stage = Stage::new(&net, subject, &clients, &syngate)?;
+    for round in there.len() as u32 + 1..=args.rounds {
+        let mut sample = stage.restart(Way::Hold, &clients)?;
+        sample.round = round;
+        sample.timeline_ms.clear();
+        say(&line(&sample))?;
+        results.append(MANY, &sample)?;
+    }
+    Ok(())
+}
+
+impl Clients {
+    fn are_of(&self, sample: &Sample) -> bool {
+        (self.mode, self.family) == (sample.mode, sample.family)
+            && (self.rate, self.sources) == (sample.rate, sample.sources)
+    }
+}
+
+fn line(sample: &Sample) -> String {
+    format!(
+        "{:>3}  {:24} {:30} {:?} {:?}: {} of {} failed, {} delayed, worst connect {:.1} ms, \
+         gap {:.1} ms, closed {:.1} ms{}",
+        sample.round,
+        sample.subject,
+        sample.way.title(),
+        sample.mode,
+        sample.family,
+        sample.failed(),
+        sample.sent,
+        sample.delayed,
+        sample.connect.max_ms,
+        sample.gap_ms,
+        sample.closed_ms.unwrap_or(0.0),
+        if sample.late > 0 {
+            format!(", {} late", sample.late)
+        } else {
+            String::new()
+        },
+    )
+}
+
+/// Prints a line, at once.
+pub fn say(line: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    Ok(stdout.flush()?)
+}

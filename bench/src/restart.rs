@@ -1,0 +1,261 @@
+//! One restart under load: what its clients saw.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::time::{ClockId, clock_gettime};
+use serde_json::Value;
+use testkit::{Gaps, Host, Load, LoadReport, Pair, SERVER, SERVER6, Trio, VIP, VIP6};
+
+use crate::{
+    sample::{Family, Mode, Sample},
+    subjects::{Service, Subject},
+    ways::{Parts, Way},
+};
+
+/// How long the clients come before the restart begins.
+const BEFORE: Duration = Duration::from_millis(300);
+/// Longer than any restart here: the load is told to stop.
+const LONGEST: Duration = Duration::from_secs(120);
+/// How many connections clients keep, if they do.
+const KEPT: u32 = 200;
+
+/// The clients.
+#[derive(Debug, Clone, Copy)]
+pub struct Clients {
+    /// Requests a second.
+    pub rate: u32,
+    /// A connection for each, or connections that are kept.
+    pub mode: Mode,
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// How many addresses they come from.
+    pub sources: u32,
+    /// How long they go on coming, besides what the subject wants.
+    pub tail: Duration,
+}
+
+/// A subject that runs, and whoever connects to it.
+pub struct Stage<'a> {
+    subject: &'a Subject,
+    service: Box<dyn Service + 'a>,
+    server: &'a Host,
+    client: &'a Host,
+    address: &'static str,
+    sources: Vec<String>,
+    standby: bool,
+    syngate: &'a Path,
+}
+
+/// The hosts that a stage is built on.
+pub enum Net {
+    /// A server and a client.
+    Two(Pair),
+    /// A pair of servers that share an address, and a client.
+    Three(Trio),
+}
+
+impl Net {
+    /// As the way needs them. All packets of a connection are on one CPU, as network cards have it.
+    pub fn for_way(way: Way) -> Result<Net> {
+        Ok(match way {
+            Way::Divert => Net::Three(Trio::steered_by_flow()?),
+            _ => Net::Two(Pair::steered_by_flow()?),
+        })
+    }
+}
+
+impl<'a> Stage<'a> {
+    /// Starts the subject; on both hosts of a pair.
+    pub fn new(
+        net: &'a Net,
+        subject: &'a Subject,
+        clients: &Clients,
+        syngate: &'a Path,
+    ) -> Result<Stage<'a>> {
+        let v4 = clients.family == Family::Ipv4;
+        let (server, client, address, sources) = match net {
+            Net::Two(pair) => {
+                let sources = match (clients.sources, v4) {
+                    (1, _) => Vec::new(),
+                    (n, true) => pair.client_addresses(n)?,
+                    (n, false) => pair.client_addresses6(n)?,
+                };
+                let address = if v4 { SERVER } else { SERVER6 };
+                (&pair.server, &pair.client, address, sources)
+            }
+            Net::Three(trio) => {
+                // The other host's service is nobody's to restart.
+                drop((subject.start)(&trio.b)?);
+                let address = if v4 { VIP } else { VIP6 };
+                (&trio.a, &trio.client, address, Vec::new())
+            }
+        };
+        let service = (subject.start)(server)?;
+        server.wait_listen(80)?;
+        Ok(Stage {
+            subject,
+            service,
+            server,
+            client,
+            address,
+            sources,
+            standby: false,
+            syngate,
+        })
+    }
+
+    /// Restarts it once, in one way.
+    pub fn restart(&mut self, way: Way, clients: &Clients) -> Result<Sample> {
+        if way.needs_standby() && !self.standby {
+            self.service.start_standby()?;
+            self.standby = true;
+        }
+        self.service.prepare()?;
+        let files = Files::new(self.server);
+        let parts = Parts {
+            syngate: self.syngate,
+            options: self.subject.options,
+            report: &files.report,
+            clock: &files.clock,
+        };
+        let script = way.script(&self.service.restart(), &parts);
+        let gaps = Gaps::start(self.server, 80)?;
+        let mut load = self.load(clients).start(self.client)?;
+        load.wait_flowing()?;
+        thread::sleep(BEFORE);
+        let began = now_ms()?;
+        self.run(&script)?;
+        let returned = now_ms()?;
+        thread::sleep(self.subject.tail + clients.tail);
+        let seen = load.stop()?;
+        let gap_ms = gaps.stop()?.gaps_ms.into_iter().fold(0.0, f64::max);
+        let closed = files.read(way)?;
+        // A linger is no part of the restart.
+        let ended = closed
+            .opened_after_ms
+            .map_or(returned, |after| began + after);
+        Ok(Sample {
+            round: 0,
+            subject: self.subject.name.to_owned(),
+            way,
+            mode: clients.mode,
+            family: clients.family,
+            rate: clients.rate,
+            sources: clients.sources,
+            began_ms: began - seen.started_ms,
+            ended_ms: ended - seen.started_ms,
+            gap_ms,
+            closed_ms: closed.closed_ms,
+            drain_ms: closed.drain_ms,
+            ..Sample::of(seen)
+        })
+    }
+
+    fn load(&self, clients: &Clients) -> Load {
+        let to = match clients.family {
+            Family::Ipv4 => format!("{}:80", self.address),
+            Family::Ipv6 => format!("[{}]:80", self.address),
+        };
+        let load = Load::to(to).rate(clients.rate).duration(LONGEST);
+        let load = load.sources(self.sources.iter().cloned());
+        match clients.mode {
+            Mode::Fresh => load,
+            Mode::KeepAlive => load.keep_alive(KEPT),
+        }
+    }
+
+    fn run(&self, script: &str) -> Result<()> {
+        let log = self.server.dir().join("restart.log");
+        let mut shell = self.server.command("sh");
+        shell.args(["-ec", script]).stdin(Stdio::null());
+        shell
+            .stdout(fs::File::create(&log)?)
+            .stderr(fs::File::options().append(true).open(&log)?);
+        let status = shell.status()?;
+        let said = || fs::read_to_string(&log).unwrap_or_default();
+        ensure!(status.success(), "{script}: {status}: {}", said());
+        Ok(())
+    }
+}
+
+/// Milliseconds of CLOCK_MONOTONIC, which is the same for all hosts here.
+fn now_ms() -> Result<f64> {
+    let now: Duration = clock_gettime(ClockId::CLOCK_MONOTONIC)?.into();
+    Ok(now.as_secs_f64() * 1e3)
+}
+
+/// What a way writes down about when it was closed.
+struct Files {
+    report: PathBuf,
+    clock: PathBuf,
+}
+
+#[derive(Default)]
+struct ClosedTimes {
+    closed_ms: Option<f64>,
+    drain_ms: Option<f64>,
+    /// After syngate's start.
+    opened_after_ms: Option<f64>,
+}
+
+impl Files {
+    fn new(host: &Host) -> Files {
+        let [report, clock] = ["report.json", "clock"].map(|name| host.dir().join(name));
+        for old in [&report, &clock] {
+            let _ = fs::remove_file(old);
+        }
+        Files { report, clock }
+    }
+
+    fn read(&self, way: Way) -> Result<ClosedTimes> {
+        if way.is_syngate() {
+            let report: Value = serde_json::from_str(&fs::read_to_string(&self.report)?)?;
+            let [after, closed] = ["closed_after_ms", "closed_ms"].map(|n| report[n].as_f64());
+            return Ok(ClosedTimes {
+                closed_ms: closed,
+                opened_after_ms: after.zip(closed).map(|(after, closed)| after + closed),
+                drain_ms: report["phases"]["drain_ms"].as_f64(),
+            });
+        }
+        let Ok(clock) = fs::read_to_string(&self.clock) else {
+            return Ok(ClosedTimes::default());
+        };
+        let times: Vec<f64> = clock.lines().map(str::parse).collect::<Result<_, _>>()?;
+        let [closed, opened] = times[..] else {
+            return Err(anyhow::anyhow!("{clock:?}")).context("times of a recipe");
+        };
+        Ok(ClosedTimes {
+            closed_ms: Some((opened - closed) / 1e6),
+            ..ClosedTimes::default()
+        })
+    }
+}
+
+impl Sample {
+    /// What the clients saw; the rest is for the caller to fill in.
+    fn of(seen: LoadReport) -> Sample {
+        Sample {
+            sent: seen.sent,
+            ok: seen.ok,
+            refused: seen.refused,
+            reset: seen.reset,
+            cut: seen.cut,
+            timed_out: seen.timed_out,
+            other: seen.other,
+            delayed: seen.delayed,
+            late: seen.late,
+            connect: seen.connect,
+            total: seen.total,
+            failed_at_ms: seen.failures.iter().map(|failure| failure.due_ms).collect(),
+            timeline_ms: seen.timeline_ms,
+            ..Sample::default()
+        }
+    }
+}
