@@ -62,6 +62,11 @@ impl Load {
         self.with("--keep-alive", connections.to_string())
     }
 
+    /// Shares the work among so many threads; one unless told. Not for connections that are kept alive.
+    pub fn threads(self, threads: u32) -> Self {
+        self.with("--threads", threads.to_string())
+    }
+
     /// Comes from these addresses in turn. One has some 45,000 ports, the last of which the kernel
     /// finds slowly.
     pub fn sources<S: Into<String>>(mut self, addresses: impl IntoIterator<Item = S>) -> Self {
@@ -190,16 +195,17 @@ pub struct LoadReport {
     pub other: u64,
     /// Among `ok`: the answer took 0.9 s or more, as after a lost SYN.
     pub delayed: u64,
-    /// Begun more than 20 ms after they were due: the client itself (or its
-    /// machine) was too slow, and the latencies say little.
+    /// Begun, or lined up for a kept connection, more than 20 ms after they were due: the client
+    /// itself (or its machine) was too slow, and the latencies say little.
     pub late: u64,
     /// The first due time, in ms of CLOCK_MONOTONIC.
     pub started_ms: f64,
     /// From the first due time until all was over, in ms.
     pub elapsed_ms: f64,
-    /// Processor time that the client used meanwhile, user's and system's, in ms: near `elapsed_ms`,
-    /// it was too slow even if none was `late`. Over a veth, part of the server's TCP is in it: what
-    /// the client sends is received in the same system call.
+    /// Processor time of the client, user's and system's, all threads', in ms. Near `elapsed_ms` for
+    /// each thread, it was too slow even if none was `late`: above all with kept connections, where
+    /// requests then wait in line as if the server were slow. Over a veth, part of the server's TCP
+    /// is in it: what the client sends is received in the same system call.
     pub cpu_ms: f64,
     /// Time until connected, of those that were.
     pub connect: Latency,

@@ -469,6 +469,24 @@ fn stops_when_asked() -> Result<()> {
 }
 
 #[test]
+fn threads_share_the_work() -> Result<()> {
+    let pair = Pair::new()?;
+    let _server = Serve::on("0.0.0.0:80").start(&pair.server)?;
+    let report = load().threads(3).start(&pair.client)?.finish()?;
+    assert_eq!((report.sent, report.ok), (COUNT, COUNT), "{report}");
+    assert_eq!(pair.client.tcp_counter("ActiveOpens")?, COUNT);
+    // The last is due after 195 ms, in whosever share that is.
+    assert!(report.elapsed_ms >= 195.0, "{report}");
+
+    let endless = Load::to(format!("{SERVER}:80")).duration(Duration::from_secs(3600));
+    let mut load = endless.threads(3).start(&pair.client)?;
+    load.wait_flowing()?;
+    let report = load.stop()?;
+    assert_eq!((report.ok, report.failed()), (report.sent, 0), "{report}");
+    Ok(())
+}
+
+#[test]
 fn comes_from_several_addresses() -> Result<()> {
     let pair = Pair::new()?;
     pair.client

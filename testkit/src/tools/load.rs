@@ -1,6 +1,6 @@
 //! An open loop: requests are due at fixed times, whatever became of the
-//! earlier ones. One thread, one epoll; more of both only if there are more
-//! connections at a time than a thread can have files.
+//! earlier ones. A thread is an epoll; there are more of both if told, or if
+//! there are more connections at a time than a thread can have files.
 
 mod answer;
 mod connection;
@@ -15,9 +15,10 @@ use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
     num::NonZeroU32,
+    panic::resume_unwind,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
-    thread,
+    thread::{self, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
@@ -53,6 +54,9 @@ pub struct Args {
     /// which none is idle waits in line. Answers need a Content-Length
     #[arg(long, value_name = "CONNECTIONS")]
     keep_alive: Option<NonZeroU32>,
+    /// Share the work among so many threads
+    #[arg(long, default_value = "1", conflicts_with = "keep_alive")]
+    threads: NonZeroU32,
     /// File of addresses to come from, in turn; one on each line
     #[arg(long)]
     sources: Option<PathBuf>,
@@ -63,10 +67,29 @@ pub fn run(args: &Args) -> Result<()> {
     let plan = Plan::new(args)?;
     match args.keep_alive {
         Some(connections) => KeepAlive::new(&plan, connections)?.run()?,
-        None => thread::scope(|scope| Fresh::new(&plan, scope, 0)?.run())?,
+        None => run_fresh(&plan)?,
     }
     let tally = plan.tally.into_inner().expect("nobody has panicked");
     say(&serde_json::to_string(&tally.report()?)?)
+}
+
+fn run_fresh(plan: &Plan) -> Result<()> {
+    thread::scope(|scope| {
+        // All of them, before one makes a connection: their standbys keep open what is open now.
+        let threads: Result<Vec<_>> = (0..plan.threads())
+            .map(|first| Fresh::new(plan, scope, first))
+            .collect();
+        let threads = threads?
+            .into_iter()
+            .map(|fresh| scope.spawn(move || fresh.run()));
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().try_for_each(join)
+    })
+}
+
+/// Waits for a thread's end.
+fn join(thread: ScopedJoinHandle<Result<()>>) -> Result<()> {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// What is the same for all threads.
@@ -124,6 +147,10 @@ impl<'a> Plan<'a> {
     /// Why that was not even possible, with so many open.
     fn not_opened(&self, error: &io::Error, open: usize) -> String {
         format!("{error} ({open} open, at most {} files)", self.files)
+    }
+
+    fn threads(&self) -> u64 {
+        self.args.threads.get().into()
     }
 
     fn due(&self, id: u64) -> Instant {

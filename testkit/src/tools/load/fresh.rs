@@ -18,7 +18,7 @@ use super::{
 };
 
 /// A connection for each request. One thread's part: it makes them until it can't open any more
-/// files, when the next thread goes on with that, and sees to its own until they are over.
+/// files, when its standby goes on with that, and sees to its own until they are over.
 pub struct Fresh<'s, 'e> {
     plan: &'e Plan<'e>,
     next: Standby<'s>,
@@ -29,12 +29,12 @@ pub struct Fresh<'s, 'e> {
 }
 
 impl<'s, 'e> Fresh<'s, 'e> {
-    pub fn new(plan: &'e Plan<'e>, scope: &'s Scope<'s, 'e>, issued: u64) -> Result<Self> {
+    pub fn new(plan: &'e Plan<'e>, scope: &'s Scope<'s, 'e>, next: u64) -> Result<Self> {
         Ok(Self {
             plan,
             // First, so that it doesn't keep our files open with its own.
             next: Standby::new(plan, scope)?,
-            schedule: Schedule::new(plan, issued)?,
+            schedule: Schedule::new(plan, next)?,
             open: HashMap::new(),
             timeouts: VecDeque::new(),
         })
@@ -63,7 +63,7 @@ impl<'s, 'e> Fresh<'s, 'e> {
         let now = Instant::now();
         while let Some(due) = self.schedule.due(now) {
             if !self.issue(due)? {
-                self.schedule.leave()?;
+                self.schedule.stop()?;
                 return self.next.begin(self.schedule.next());
             }
         }

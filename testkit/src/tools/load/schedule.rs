@@ -22,26 +22,27 @@ pub struct Schedule<'e> {
     pub poll: Poll,
     /// Fires at each due time.
     timer: TimerFd,
-    /// How many were issued, by this thread and those before it.
-    issued: u64,
-    /// How many will have been when this thread issues no more.
-    planned: u64,
+    /// The number of the next one of this thread's.
+    next: u64,
+    /// From this number on, it issues none.
+    end: u64,
 }
 
 impl<'e> Schedule<'e> {
-    pub fn new(plan: &'e Plan<'e>, issued: u64) -> Result<Self> {
+    pub fn new(plan: &'e Plan<'e>, next: u64) -> Result<Self> {
         let timer = TimerFd::new(
             ClockId::CLOCK_MONOTONIC,
             TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
         )?;
-        let every = Expiration::Interval(TimeSpec::from_duration(plan.interval));
-        timer.set(every, TimerSetTimeFlags::empty())?;
+        let wait = plan.due(next).saturating_duration_since(Instant::now());
+        let period = plan.interval * plan.args.threads.get();
+        timer.set(every(period, wait), TimerSetTimeFlags::empty())?;
         let schedule = Self {
             plan,
             poll: Poll::new()?,
             timer,
-            issued,
-            planned: plan.requests,
+            next,
+            end: plan.requests,
         };
         schedule.watch()?;
         Ok(schedule)
@@ -72,45 +73,37 @@ impl<'e> Schedule<'e> {
 
     /// When the next one is due, if it is.
     pub fn due(&self, now: Instant) -> Option<Instant> {
-        let due = self.plan.due(self.issued);
+        let due = self.plan.due(self.next);
         (!self.is_over() && due <= now).then_some(due)
     }
 
-    /// The number of the next one: how many came before it.
+    /// The number of the next one, among those of all threads.
     pub fn next(&self) -> u64 {
-        self.issued
+        self.next
     }
 
     /// The one that was due is taken care of.
     pub fn issued(&mut self) -> Result<()> {
-        self.issued += 1;
-        if self.is_over() {
-            // Let the wait be for answers only.
-            self.timer.unset()?;
-        }
-        Ok(())
+        self.next += self.plan.threads();
+        // Let the wait be for answers only.
+        if self.is_over() { self.stop() } else { Ok(()) }
     }
 
     /// Whether this thread issues no more.
     pub fn is_over(&self) -> bool {
-        self.issued >= self.planned
+        self.next >= self.end
     }
 
-    /// We were told to stop.
+    /// Issues no more. If a signal says so, it isn't read: each thread sees it once.
     pub fn stop(&mut self) -> Result<()> {
-        self.plan.stop.read_signal()?;
-        self.end()
-    }
-
-    /// Another thread goes on, and is the one to be told to stop.
-    pub fn leave(&mut self) -> Result<()> {
-        let stop = self.plan.stop.as_raw_fd();
-        self.poll.registry().deregister(&mut SourceFd(&stop))?;
-        self.end()
-    }
-
-    fn end(&mut self) -> Result<()> {
-        self.planned = self.issued;
+        self.end = self.next;
         Ok(self.timer.unset()?)
     }
+}
+
+fn every(period: Duration, wait: Duration) -> Expiration {
+    // To wait for no time at all would mean: never.
+    let wait = wait.max(Duration::from_nanos(1));
+    let [wait, period] = [wait, period].map(TimeSpec::from_duration);
+    Expiration::IntervalDelayed(wait, period)
 }

@@ -1,5 +1,4 @@
 use std::{
-    panic::resume_unwind,
     sync::mpsc::{Receiver, Sender, channel},
     thread::{Scope, ScopedJoinHandle},
 };
@@ -7,40 +6,38 @@ use std::{
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
 
-use super::{Fresh, Plan};
+use super::{Fresh, Plan, join};
 
 /// A thread with a table of files of its own, which waits to go on with a [`Fresh`] when the table
 /// of the thread before it is full: not even root may always have a longer one.
 pub struct Standby<'s> {
     thread: ScopedJoinHandle<'s, Result<()>>,
-    issued: Sender<u64>,
+    next: Sender<u64>,
 }
 
 impl<'s> Standby<'s> {
     /// Returns when the thread has its table. What was open then is in both.
     pub fn new<'e>(plan: &'e Plan<'e>, scope: &'s Scope<'s, 'e>) -> Result<Self> {
         let (ready, is_ready) = channel();
-        let (issued, word) = channel();
+        let (next, word) = channel();
         let thread = scope.spawn(move || {
             let unshared = unshare(CloneFlags::CLONE_FILES);
             ready.send(unshared)?;
             wait_and_go_on(plan, scope, &word)
         });
         is_ready.recv()?.context("a table of files for a thread")?;
-        Ok(Self { thread, issued })
+        Ok(Self { thread, next })
     }
 
-    /// Lets it go on after so many connections.
-    pub fn begin(&self, issued: u64) -> Result<()> {
-        Ok(self.issued.send(issued)?)
+    /// Lets it go on with the request of that number.
+    pub fn begin(&self, next: u64) -> Result<()> {
+        Ok(self.next.send(next)?)
     }
 
     /// Waits for its end. If it never began, that is now.
     pub fn join(self) -> Result<()> {
-        drop(self.issued);
-        self.thread
-            .join()
-            .unwrap_or_else(|panic| resume_unwind(panic))
+        drop(self.next);
+        join(self.thread)
     }
 }
 
@@ -50,7 +47,7 @@ fn wait_and_go_on<'s, 'e>(
     word: &Receiver<u64>,
 ) -> Result<()> {
     match word.recv() {
-        Ok(issued) => Fresh::new(plan, scope, issued)?.run(),
+        Ok(next) => Fresh::new(plan, scope, next)?.run(),
         Err(_) => Ok(()),
     }
 }
