@@ -390,7 +390,10 @@ impl State {
             watches,
             closed_at,
             deadline: deadline.unwrap_or(closed_at),
-            phase: Phase::Draining { quiet_since: None },
+            // Where nobody listens, whatever the old rules still let in is refused.
+            phase: Phase::Draining {
+                quiet_since: before.listeners.is_empty().then(|| closed_at - QUIET),
+            },
             opened: deadline.is_none(),
             removed: deadline.is_none(),
             others: None,
@@ -554,7 +557,7 @@ impl State {
         match event {
             Event::Closed if self.opened => Some(self.start_command()),
             Event::Closed if self.config.drain.is_zero() => self.end_drain(now),
-            Event::Closed => Some(self.look()),
+            Event::Closed => Some(self.look(now)),
             Event::Saw(sample, cost) => self.saw(&sample, cost, now),
             Event::Blind => self.blind(now),
             Event::Stands(stands) => {
@@ -630,7 +633,7 @@ impl State {
             Phase::Readying { .. } if self.config.ready_timeout.is_zero() => {
                 self.open_what_is_ready(Duration::ZERO, now)
             }
-            _ if self.looks_at().is_some_and(|at| at <= now) => Some(self.look()),
+            _ if self.looks_at().is_some_and(|at| at <= now) => Some(self.look(now)),
             _ => None,
         }
     }
@@ -713,8 +716,8 @@ impl State {
 
     fn look_again(&mut self, wanted: bool, now: Instant) -> Option<Action> {
         match self.phase {
-            Phase::Readying { .. } if wanted => Some(self.look()),
-            Phase::Running if wanted && self.follows() => Some(self.look()),
+            Phase::Readying { .. } if wanted => Some(self.look(now)),
+            Phase::Running if wanted && self.follows() => Some(self.look(now)),
             _ => self.go_on(now),
         }
     }
@@ -907,6 +910,16 @@ impl State {
         Some(Action::Check)
     }
 
+    /// Connections, dear to look at where there are many, are not before all that were let in are
+    /// among them; and at the very end, to say what is left.
+    fn looks_at_connections(&self, now: Instant) -> bool {
+        let Phase::Draining { quiet_since } = self.phase else {
+            return false;
+        };
+        let complete = quiet_since.is_some_and(|since| now >= since + QUIET);
+        self.config.drain_until >= DrainUntil::Requests && (complete || now >= self.drain_end())
+    }
+
     fn drain_saw(&mut self, sample: &Sample, cost: Duration, now: Instant) -> Option<Action> {
         self.facts.left = left(sample, self.config.drain_until);
         self.facts.stale_half_open = self.facts.stale_half_open.max(sample.half_open.stale);
@@ -916,23 +929,23 @@ impl State {
         let Phase::Draining { quiet_since } = &mut self.phase else {
             return None;
         };
-        if !self.facts.left.is_nothing() {
+        if self.facts.left.has_handshakes() {
             *quiet_since = None;
             self.next_look = now + pause(cost, DRAIN_PAUSE);
-        } else if sample.listeners.is_empty() {
-            // Whatever the old rules may still let in is refused.
+            return self.go_on(now);
+        }
+        let quiet_until = *quiet_since.get_or_insert(now) + QUIET;
+        let cookies_until = self.closed_at + COOKIE_GRACE;
+        let seen = sample.connections.is_some() || self.config.drain_until < DrainUntil::Requests;
+        if now < quiet_until || !seen {
+            self.next_look = quiet_until;
+        } else if sample.cookies_sent && now < cookies_until {
+            // They may still come back as handshakes.
+            self.next_look = cookies_until;
+        } else if self.facts.left.is_nothing() {
             return self.end_drain(now);
-        } else if let Some(since) = *quiet_since
-            && now >= since + QUIET
-        {
-            // Quiet for long enough, unless cookies may still come back as handshakes.
-            let cookies = self.closed_at + COOKIE_GRACE;
-            if !sample.cookies_sent || now >= cookies {
-                return self.end_drain(now);
-            }
-            self.next_look = cookies;
         } else {
-            self.next_look = *quiet_since.get_or_insert(now) + QUIET;
+            self.next_look = now + pause(cost, DRAIN_PAUSE);
         }
         self.go_on(now)
     }
@@ -1003,14 +1016,13 @@ impl State {
         if self.config.ready_timeout.is_zero() {
             return self.open_what_is_ready(Duration::ZERO, now);
         }
-        Some(self.look())
+        Some(self.look(now))
     }
 
-    fn look(&self) -> Action {
-        let draining = matches!(self.phase, Phase::Draining { .. });
+    fn look(&self, now: Instant) -> Action {
         Action::Look(Want {
-            half_open: draining,
-            connections: draining && self.config.drain_until >= DrainUntil::Requests,
+            half_open: matches!(self.phase, Phase::Draining { .. }),
+            connections: self.looks_at_connections(now),
             holders: matches!(self.phase, Phase::Readying { .. })
                 && self.config.settle == Settle::Auto
                 && self.watches.values().any(Watch::has_group),

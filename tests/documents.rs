@@ -22,7 +22,7 @@ use syngate::commands::clear;
 use syngate::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT, NOT_RUN};
 use syngate::gate::nft::divert;
 use syngate::gate::{iptables, watchdog};
-use syngate::sockets::diag::YOUNG;
+use syngate::sockets::{diag::YOUNG, holders};
 use syngate::syn::divert::probe;
 use syngate::syn::hold::{self, pace, packet, queue};
 use syngate::{child, lock, standby, step};
@@ -364,6 +364,7 @@ fn man_has_the_constants_of_the_program() {
         ("Diverted", MAX_DIVERTED.to_string()),
         ("Diverted", LARGEST_DIVERTED.to_string()),
         ("Peer", probe::AT_A_TIME.to_string()),
+        ("Holders", holders::FILES.to_string()),
         ("Held", MAX_HELD.to_string()),
         ("Held", LARGEST_HELD.to_string()),
         ("Held, reading", format!("{} bytes", packet::COPIED)),

@@ -287,7 +287,8 @@ impl View {
                 }
             })?;
         }
-        (sample.half_open, sample.connections) = (half_open, connections);
+        sample.half_open = half_open;
+        sample.connections = all.then_some(connections);
         Ok(())
     }
 

@@ -27,6 +27,11 @@ pub struct Left {
 }
 
 impl Left {
+    /// Whether somebody may still become a connection.
+    pub fn has_handshakes(&self) -> bool {
+        self.accept_queue > 0 || self.handshakes > 0
+    }
+
     /// Whether there is nothing to wait for.
     pub fn is_nothing(&self) -> bool {
         *self == Left::default()
@@ -40,11 +45,12 @@ pub fn left(sample: &Sample, until: DrainUntil) -> Left {
         handshakes: sample.half_open.young,
         ..Left::default()
     };
+    let connections = sample.connections.unwrap_or_default();
     if until >= DrainUntil::Requests {
-        left.busy = sample.connections.busy;
+        left.busy = connections.busy;
     }
     if until >= DrainUntil::Connections {
-        left.established = sample.connections.established;
+        left.established = connections.established;
     }
     left
 }

@@ -2,7 +2,14 @@
 //! cookies alone cannot tell whether a reload is over (SO_REUSEPORT groups), and to name names.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+
+use nix::fcntl::readlinkat;
+
+/// Of the open files of a process, that many are looked at, from the lowest descriptor on: servers
+/// open their listeners first, and may have many thousand connections, each of which costs some µs.
+pub const FILES: u32 = 64;
 
 /// A process that holds listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +25,8 @@ pub struct Holder {
 /// The holders by pid. Empty where /proc does not tell (other users' processes without root).
 pub type Holders = BTreeMap<i32, Holder>;
 
-/// Finds the processes that hold one of `inodes`. Costs a readlink(2) for each open file of each
-/// process on the host: some milliseconds on a busy one.
+/// Finds the processes that hold one of `inodes` among their first [`FILES`] open files. Costs a
+/// readlink(2) for each of those, of each process on the host: some milliseconds on a busy one.
 pub fn find(inodes: &[u32]) -> Holders {
     if inodes.is_empty() {
         return Holders::new();
@@ -35,10 +42,8 @@ pub fn find(inodes: &[u32]) -> Holders {
 }
 
 fn holder(pid: i32, inodes: &[u32]) -> Option<Holder> {
-    let mut held: Vec<u32> = fs::read_dir(format!("/proc/{pid}/fd"))
-        .ok()?
-        .flatten()
-        .filter_map(|entry| socket_inode(fs::read_link(entry.path()).ok()?.to_str()?))
+    let mut held: Vec<u32> = sockets(pid)?
+        .into_iter()
         .filter(|inode| inodes.contains(inode))
         .collect();
     if held.is_empty() {
@@ -52,6 +57,29 @@ fn holder(pid: i32, inodes: &[u32]) -> Option<Holder> {
         started,
         inodes: held,
     })
+}
+
+/// The inodes of the sockets among the first [`FILES`] open files of a process.
+fn sockets(pid: i32) -> Option<Vec<u32>> {
+    let directory = fs::File::open(format!("/proc/{pid}/fd")).ok()?;
+    // How many there are, since Linux 6.2 (proc_readfd_count(), fs/proc/fd.c); before, 0.
+    let count = directory.metadata().ok()?.len();
+    let names: Vec<OsString> = if count > u64::from(FILES) {
+        // Even to list them takes some µs for each.
+        (0..FILES).map(|fd| fd.to_string().into()).collect()
+    } else {
+        let listed = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+        let names = listed.flatten().map(|entry| entry.file_name());
+        names.take(FILES as usize).collect()
+    };
+    let inode = |name: &OsStr| socket_inode(readlinkat(&directory, name).ok()?.to_str()?);
+    Some(
+        names
+            .iter()
+            .map(OsString::as_os_str)
+            .filter_map(inode)
+            .collect(),
+    )
 }
 
 /// When a process was started, in clock ticks since boot. `None`: there is none, or /proc does not
@@ -113,6 +141,22 @@ mod tests {
         assert_eq!(socket_inode("socket:[77]"), Some(77));
         assert_eq!(socket_inode("pipe:[77]"), None);
         assert_eq!(socket_inode("/dev/null"), None);
+    }
+
+    /// As with a load balancer's connections.
+    #[test]
+    fn many_files_are_not_all_looked_at() {
+        let first = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&first) as u32;
+        assert!(fd < FILES, "{fd}");
+        let many: Vec<_> = (0..FILES + 200)
+            .map_while(|_| first.try_clone().ok())
+            .collect();
+        assert!(many.len() > FILES as usize, "{}", many.len());
+        let mine = sockets(std::process::id() as i32).unwrap();
+        assert!(mine.len() <= FILES as usize, "{}", mine.len());
+        let inode = nix::sys::stat::fstat(&first).unwrap().st_ino as u32;
+        assert!(mine.contains(&inode), "the first of them");
     }
 
     #[test]

@@ -184,8 +184,8 @@ pub struct Sample {
     pub half_open: HalfOpen,
     /// The same by the local address and port.
     pub handshakes: HashMap<(IpAddr, u16), HalfOpen>,
-    /// Connections.
-    pub connections: Connections,
+    /// Connections; `None`: they were not looked at.
+    pub connections: Option<Connections>,
     /// Whether the kernel answered SYNs with SYN cookies (SyncookiesSent) since the first look:
     /// such handshakes leave no trace until they are complete.
     pub cookies_sent: bool,

@@ -51,8 +51,24 @@ fn listener(port: u16, cookie: u64) -> Listener {
 fn on_80(cookies: &[u64]) -> Sample {
     Sample {
         listeners: cookies.iter().map(|c| listener(80, *c)).collect(),
+        connections: Some(Connections::default()),
         ..Sample::default()
     }
+}
+
+/// The same, as a look that did not ask for connections.
+fn no_connections_seen(cookies: &[u64]) -> Sample {
+    Sample {
+        connections: None,
+        ..on_80(cookies)
+    }
+}
+
+fn busy(connections: u32) -> Option<Connections> {
+    Some(Connections {
+        established: connections,
+        busy: connections,
+    })
 }
 
 fn held_by(mut sample: Sample, pids: &[i32]) -> Sample {
@@ -96,10 +112,14 @@ impl Tale {
             assert_eq!(tale.at(0, Event::Closed), Some(Action::Check));
         } else {
             assert!(matches!(tale.at(0, Event::Closed), Some(Action::Look(_))));
+            let quiet = Sample {
+                connections: busy(0),
+                ..before.clone()
+            };
             if !before.listeners.is_empty() {
-                assert_eq!(tale.saw(1, before.clone()), None);
+                assert_eq!(tale.saw(1, quiet.clone()), None);
             }
-            assert_eq!(tale.saw(8, before.clone()), Some(Action::Check));
+            assert_eq!(tale.saw(8, quiet), Some(Action::Check));
         }
         assert_eq!(tale.at(9, Event::Stands(true)), Some(Action::Start));
         assert_eq!(tale.at(10, Event::Started(true)), None);
@@ -211,14 +231,55 @@ fn an_idle_service_is_drained_when_quiet_is_seen_twice() {
     let mut tale = Tale::new(config(), &on_80(&[1]));
     let want = Want {
         half_open: true,
-        connections: true,
         ..Want::default()
     };
     assert_eq!(tale.at(0, Event::Closed), Some(Action::Look(want)));
-    assert_eq!(tale.saw(1, on_80(&[1])), None);
+    assert_eq!(tale.saw(1, no_connections_seen(&[1])), None);
     assert_eq!(tale.wakes_at(), Some(6), "5 ms later");
+    // All that were let in are connections by now.
+    let want = Want {
+        connections: true,
+        ..want
+    };
     assert_eq!(tale.at(6, Event::Time), Some(Action::Look(want)));
-    assert_eq!(tale.saw(6, on_80(&[1])), Some(Action::Check));
+    assert_eq!(tale.saw(7, on_80(&[1])), Some(Action::Check));
+}
+
+/// With many connections a look at them takes long: one is enough, when all are there.
+#[test]
+fn connections_are_looked_at_once_all_are_there() {
+    let wants = |action| match action {
+        Some(Action::Look(want)) => want.connections,
+        other => panic!("{other:?}"),
+    };
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    assert!(!wants(tale.at(0, Event::Closed)));
+    let mut shaking = no_connections_seen(&[1]);
+    shaking.half_open.young = 1;
+    assert_eq!(tale.saw(1, shaking), None);
+    assert!(!wants(tale.at(3, Event::Time)), "one will join them");
+    assert_eq!(tale.saw(3, no_connections_seen(&[1])), None);
+    assert!(wants(tale.at(8, Event::Time)));
+    let mut sample = on_80(&[1]);
+    sample.connections = busy(2);
+    assert_eq!(tale.saw(9, sample), None);
+    assert!(wants(tale.at(10, Event::Time)), "until none is busy");
+    assert_eq!(tale.saw(10, on_80(&[1])), Some(Action::Check));
+}
+
+/// What a look found that asked for no connections is no end of a drain, however late it comes.
+#[test]
+fn a_look_that_began_early_does_not_end_the_drain() {
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    assert_eq!(tale.saw(1, no_connections_seen(&[1])), None);
+    let again = tale.saw(20, no_connections_seen(&[1]));
+    let want = Want {
+        half_open: true,
+        connections: true,
+        ..Want::default()
+    };
+    assert_eq!(again, Some(Action::Look(want)));
 }
 
 /// As what the old rules still let in is refused.
@@ -226,10 +287,10 @@ fn an_idle_service_is_drained_when_quiet_is_seen_twice() {
 fn where_nobody_listens_it_is_drained_at_the_first_look() {
     let mut tale = Tale::new(config(), &Sample::default());
     tale.at(0, Event::Closed);
-    let mut busy = on_80(&[]);
-    busy.connections.busy = 1;
+    let mut last = on_80(&[]);
+    last.connections = busy(1);
     assert_eq!(
-        tale.saw(1, busy),
+        tale.saw(1, last),
         None,
         "its listener is gone, the connection is not"
     );
@@ -254,10 +315,10 @@ fn the_drain_is_bounded_and_says_what_is_left() {
     let mut tale = Tale::new(config(), &on_80(&[1]));
     tale.at(0, Event::Closed);
     let mut busy = on_80(&[1]);
-    busy.connections = Connections {
+    busy.connections = Some(Connections {
         established: 9,
         busy: 4,
-    };
+    });
     assert_eq!(tale.saw(1, on_80(&[1])), None);
     assert_eq!(tale.saw(6, busy.clone()), None);
     assert_eq!(tale.saw(999, busy.clone()), None);
@@ -295,9 +356,10 @@ fn syn_cookies_prolong_the_drain() {
 fn dear_looks_are_rarer() {
     let mut tale = Tale::new(config(), &on_80(&[1]));
     tale.at(0, Event::Closed);
-    let mut busy = on_80(&[1]);
-    busy.connections.busy = 1;
-    tale.at(10, Event::Saw(busy, Duration::from_millis(10)));
+    assert_eq!(tale.saw(1, on_80(&[1])), None);
+    let mut sample = on_80(&[1]);
+    sample.connections = busy(1);
+    tale.at(10, Event::Saw(sample, Duration::from_millis(10)));
     assert_eq!(tale.wakes_at(), Some(20), "at most half of the time");
 
     let mut tale = Tale::running(config(), &on_80(&[1]));
@@ -327,9 +389,10 @@ fn without_eyes_it_tries_again_within_its_bounds() {
 fn the_last_look_of_a_drain_is_at_its_end() {
     let mut tale = Tale::new(config(), &on_80(&[1]));
     tale.at(0, Event::Closed);
-    let mut busy = on_80(&[1]);
-    busy.connections.busy = 1;
-    tale.at(990, Event::Saw(busy, Duration::from_millis(300)));
+    assert_eq!(tale.saw(1, on_80(&[1])), None);
+    let mut sample = on_80(&[1]);
+    sample.connections = busy(1);
+    tale.at(990, Event::Saw(sample, Duration::from_millis(300)));
     assert_eq!(tale.wakes_at(), Some(1000));
     assert!(matches!(tale.at(1000, Event::Time), Some(Action::Look(_))));
     assert_eq!(tale.saw(1_001, on_80(&[1])), Some(Action::Check));
@@ -1417,7 +1480,7 @@ mod any_course {
         )
             .prop_map(|(cookies, busy, pids)| {
                 let mut sample = held_by(on_80(&cookies), &pids);
-                sample.connections.busy = busy;
+                sample.connections = super::busy(busy);
                 sample
             })
     }
