@@ -4,6 +4,9 @@
 # make test-long   repetitions: kills at 200 random moments; figures in target/long
 # make test-kernels   the integration tests under other kernels, in VMs; KERNELS=, TESTS= select
 # make test-kernel    a core of them under one kernel
+# make bench       beside everything that people use today; QUICK=1 within 3 minutes; see bench/README.md
+# make bench-many  1,000,000 connections over 200 restarts, SYNs held
+# make bench-render   tables and pictures from what was measured
 # make figures     what it costs to hold SYNs, with the optimised build
 # make install     honours DESTDIR and PREFIX
 
@@ -13,10 +16,11 @@ CARGO ?= cargo
 # What the build, the demo and the tests need of Debian; see scripts/install-packages.
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
 DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
-TEST_PACKAGES := bsdutils ethtool fish mandoc nginx-light procps python3 strace zsh
+TEST_PACKAGES := bsdutils ethtool fonts-dejavu-core fish mandoc nginx-light procps python3-matplotlib strace systemd time zsh
+BENCH_PACKAGES := fonts-dejavu-core nginx-light procps python3-matplotlib systemd time
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo test test-all test-long figures test-kernels test-kernel lint install uninstall clean \
+.PHONY: all demo bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel lint install uninstall clean \
   build-packages demo-packages test-packages
 
 all: build-packages
@@ -104,6 +108,43 @@ test-long: test-packages
 	  $(CARGO) test --package syngate --test divert -- --nocapture --test-threads 1 2>&1 | tee $(LONG)/divert.txt
 	SYNGATE_RESTARTS=20 \
 	  $(CARGO) test --package syngate --test services a_held -- --nocapture 2>&1 | tee $(LONG)/hold-restarts.txt
+
+# Rounds that are there are not repeated: a run that was broken off goes on where it was, and a larger
+# ROUNDS adds to them.
+ifdef QUICK
+RESULTS ?= target/bench-quick
+ROUNDS ?= 2
+RUNS_OF_COSTS ?= 20
+BENCH_RESTARTS := --family ipv4 --mode fresh --subject 'haproxy restart' --subject 'nginx restart' --subject 'plain server'
+BENCH_COSTS := --quick
+BENCH_RENDER :=
+else
+RESULTS ?= bench/results
+ROUNDS ?= 5
+RUNS_OF_COSTS ?= 200
+BENCH_RENDER := --readme README.md
+endif
+BENCH := target/release/bench
+MEASURED := --results $(RESULTS) --syngate target/release/syngate
+
+bench-packages:
+	@scripts/install-packages $(BUILD_PACKAGES) $(DEMO_PACKAGES) $(BENCH_PACKAGES)
+
+bench: bench-packages
+	$(CARGO) build --release --workspace
+	$(BENCH) costs $(MEASURED) --runs $(RUNS_OF_COSTS) $(BENCH_COSTS)
+	$(BENCH) restarts $(MEASURED) --rounds $(ROUNDS) $(BENCH_RESTARTS)
+	$(MAKE) bench-render
+
+bench-many: bench-packages
+	$(CARGO) build --release --workspace
+	$(BENCH) many $(MEASURED)
+	$(MAKE) bench-render
+
+bench-render:
+	bench/plot.py $(RESULTS)
+	$(BENCH) render --results $(RESULTS) $(BENCH_RENDER)
+	@echo "see $(RESULTS)/README.md"
 
 figures: test-packages
 	$(CARGO) build --release

@@ -13,7 +13,8 @@ use serde_json::Value;
 use testkit::{Host, Load, Pair, Running, SERVER, services::Serve, wait_until};
 
 use crate::{
-    inside::{Task, Took},
+    Costs,
+    inside::{CROWD, Task, Took},
     results::{COSTS, Results},
     sample::Cost,
     say,
@@ -29,21 +30,49 @@ struct Case {
     _kept: Vec<Running>,
 }
 
-/// Runs all series, `runs` times in turn, but for those of which the file has so many already.
-pub fn all(results: &Results, syngate: &Path, runs: u32, quick: bool) -> Result<()> {
-    for series in [pair, rules, legacy_rules, ports, odd_ports, connections] {
-        let cases = series(syngate, quick)?;
-        say(&format!("cost: {}, {runs} runs", cases[0].series))?;
-        series_of(results, &cases, runs)?;
+/// What grows, each by itself.
+pub const SERIES: [&str; 7] = [
+    "pair",
+    "rules",
+    "legacy rules",
+    "ports",
+    "odd ports",
+    "connections",
+    "held",
+];
+
+/// Runs the series, but for those runs that the file has already.
+pub fn all(results: &Results, syngate: &Path, args: &Costs) -> Result<()> {
+    for series in SERIES {
+        if !args.series.is_empty() && !args.series.iter().any(|name| name == series) {
+            continue;
+        }
+        say(&format!("cost: {series}"))?;
+        let cases = match series {
+            "pair" => pair(syngate)?,
+            "rules" => rules(syngate, args.quick)?,
+            "legacy rules" => legacy_rules(syngate, args.quick)?,
+            "ports" => ports(syngate)?,
+            "odd ports" => odd_ports(syngate, args.quick)?,
+            "connections" => connections(syngate, args.quick)?,
+            _ => {
+                held(results, syngate, args)?;
+                continue;
+            }
+        };
+        series_of(results, &cases, args.runs)?;
     }
-    for held in if quick {
-        vec![1_000]
-    } else {
-        vec![1_000, 10_000, 50_000]
-    } {
-        say(&format!("cost: {held} held SYNs"))?;
-        for round in done(results, "held", held)?..=if quick { 1 } else { 5 } {
-            results.append(COSTS, &held_syns(syngate, round, held)?)?;
+    Ok(())
+}
+
+fn held(results: &Results, syngate: &Path, args: &Costs) -> Result<()> {
+    const LARGE: [u64; 3] = [1_000, 10_000, 50_000];
+    let sizes = if args.quick { &LARGE[..1] } else { &LARGE };
+    // Each takes some seconds.
+    let rounds = args.runs.div_ceil(40);
+    for size in sizes {
+        for round in done(results, "held", *size)?..=rounds {
+            results.append(COSTS, &held_syns(syngate, round, *size)?)?;
         }
     }
     Ok(())
@@ -141,15 +170,12 @@ fn syngate_true(syngate: &Path, host: &Host, options: &[&str]) -> Vec<Task> {
             report: None,
         },
         Task {
-            way: WATCHED.to_owned(),
+            way: "syngate".to_owned(),
             commands: run(&["-v", "--report-file", &report]),
             report: Some(report.clone()),
         },
     ]
 }
-
-/// The way of the rows that tell when it was closed and opened.
-pub const WATCHED: &str = "syngate, watched";
 
 /// The rule in and out.
 fn iptables_pair(program: &str) -> Task {
@@ -182,7 +208,7 @@ fn nft_pair() -> Task {
 
 // Series ------------------------------------------------------------------------------------------
 
-fn pair(syngate: &Path, _: bool) -> Result<Vec<Case>> {
+fn pair(syngate: &Path) -> Result<Vec<Case>> {
     let host = Host::new()?;
     let mut tasks = syngate_true(syngate, &host, &["--port", "80"]);
     tasks.extend([
@@ -235,7 +261,7 @@ fn legacy_rules(syngate: &Path, quick: bool) -> Result<Vec<Case>> {
         .collect()
 }
 
-fn ports(syngate: &Path, _: bool) -> Result<Vec<Case>> {
+fn ports(syngate: &Path) -> Result<Vec<Case>> {
     [1, 1_000, 65_535]
         .map(|size| {
             let range = format!("1-{size}");
@@ -268,19 +294,15 @@ fn gating(syngate: &Path, series: &'static str, size: u64, ports: &str) -> Resul
 fn connections(syngate: &Path, quick: bool) -> Result<Vec<Case>> {
     let case = |size: u32| {
         let host = Host::new()?;
-        let server = Serve::on("0.0.0.0:80").echo().start(&host)?;
-        let mut crowd = host.command(env::current_exe()?);
-        crowd.args(["crowd", &size.to_string(), "80"]);
-        let mut crowd = host.spawn(crowd.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-        let mut up = String::new();
-        let said = crowd.stdout().context("stdout was piped")?;
-        BufReader::new(said).read_line(&mut up)?;
-        ensure!(up == "up\n", "a crowd of {size}");
+        let crowds = (0..size).step_by(CROWD as usize);
+        let crowd = |first: u32| crowd(&host, CROWD.min(size - first), first / CROWD);
+        let mut kept = crowds.map(crowd).collect::<Result<Vec<_>>>()?;
+        kept.push(Serve::on("0.0.0.0:80").start(&host)?);
         let options = ["--port", "80", "--settle", "0s"];
         let tasks = syngate_true(syngate, &host, &options);
         let case = Case::new(host, "connections", size.into(), tasks);
         Ok(Case {
-            _kept: vec![server, crowd],
+            _kept: kept,
             ..case
         })
     };
@@ -288,6 +310,18 @@ fn connections(syngate: &Path, quick: bool) -> Result<Vec<Case>> {
         .map(case)
         .into_iter()
         .collect()
+}
+
+fn crowd(host: &Host, size: u32, nth: u32) -> Result<Running> {
+    let on = format!("127.0.1.{}:80", nth + 1);
+    let mut crowd = host.command(env::current_exe()?);
+    crowd.args(["crowd", &size.to_string(), &on]);
+    let mut crowd = host.spawn(crowd.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+    let mut up = String::new();
+    let said = crowd.stdout().context("stdout was piped")?;
+    BufReader::new(said).read_line(&mut up)?;
+    ensure!(up == "up\n", "no crowd of {size} on {on}");
+    Ok(crowd)
 }
 
 /// So many SYNs are held and let go: the "wall" is how long that took, from the first to the last.
@@ -347,7 +381,7 @@ fn held_syns(syngate: &Path, round: u32, held: u64) -> Result<Cost> {
         series: "held".to_owned(),
         size: held,
         way: "syngate".to_owned(),
-        wall_ms: release_ms.context("no release_ms in the report")?,
+        wall_ms: Some(release_ms.context("no release_ms in the report")?),
         close_ms: None,
         open_ms: report["open_took_ms"].as_f64(),
         peak_kib: fs::read_to_string(memory)?.trim().parse()?,

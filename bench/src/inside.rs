@@ -3,15 +3,20 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use wait4::Wait4;
+
+/// By then the kernel has freed what the task before removed: whoever changes nf_tables meanwhile
+/// waits for that.
+const FREED: Duration = Duration::from_millis(50);
 
 /// Commands that are timed as one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,7 +33,7 @@ pub struct Task {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Took {
     /// See [`crate::sample::Cost`].
-    pub wall_ms: f64,
+    pub wall_ms: Option<f64>,
     /// See there.
     pub close_ms: Option<f64>,
     /// See there.
@@ -41,6 +46,7 @@ pub struct Took {
 pub fn run(tasks: &str) -> Result<()> {
     let tasks: Vec<Task> = serde_json::from_str(&fs::read_to_string(tasks)?)?;
     for task in &tasks {
+        thread::sleep(FREED);
         let took = timed(task).with_context(|| format!("{:?}", task.commands))?;
         say(&serde_json::to_string(&took)?)?;
     }
@@ -49,7 +55,7 @@ pub fn run(tasks: &str) -> Result<()> {
 
 fn timed(task: &Task) -> Result<Took> {
     let mut took = Took {
-        wall_ms: 0.0,
+        wall_ms: None,
         close_ms: None,
         open_ms: None,
         peak_kib: 0,
@@ -82,28 +88,30 @@ fn timed(task: &Task) -> Result<Took> {
         ensure!(ended.status.success(), "{argv:?}: {}", ended.status);
         took.peak_kib = took.peak_kib.max(ended.rusage.maxrss / 1024);
     }
-    took.wall_ms = ms(began);
+    let wall_ms = ms(began);
     if let Some(report) = &task.report {
         let report: serde_json::Value = serde_json::from_str(&fs::read_to_string(report)?)?;
         took.open_ms = report["open_took_ms"].as_f64();
+    } else {
+        took.wall_ms = Some(wall_ms);
     }
     Ok(took)
 }
 
-/// Keeps so many connections to the port of this host; says `up` when they stand.
-pub fn crowd(count: u32, port: u16) -> Result<()> {
-    // From one address to another there are some 28,000 ports.
-    const TO_EACH: u32 = 20_000;
-    let files = u64::from(count) + 100;
-    setrlimit(Resource::RLIMIT_NOFILE, files, files)?;
-    let mut kept = Vec::new();
-    for n in 0..count {
-        let address = [127, 0, 0, 1 + (n / TO_EACH) as u8];
-        kept.push(TcpStream::connect(SocketAddr::from((address, port)))?);
-    }
+/// A crowd has both ends of its connections, and a process may have no more than some 20,000 files.
+pub const CROWD: u32 = 8_000;
+
+/// Keeps so many connections within this host, accepted on an address and port that are nobody's
+/// afterwards; says `up` when they stand.
+pub fn crowd(count: u32, on: SocketAddr) -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    let listener = TcpListener::bind(on)?;
+    let pair = || Ok((TcpStream::connect(on)?, listener.accept()?));
+    let kept = (0..count).map(|_| pair()).collect::<Result<Vec<_>>>()?;
+    drop(listener);
     say("up")?;
-    let mut nothing = String::new();
-    std::io::stdin().read_line(&mut nothing)?;
+    std::io::stdin().read_line(&mut String::new())?;
     drop(kept);
     Ok(())
 }

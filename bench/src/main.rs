@@ -12,6 +12,7 @@ mod ways;
 
 use std::{
     io::Write,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -54,9 +55,9 @@ enum What {
     /// Time the commands of a file; for inside a host
     #[command(hide = true)]
     Inside { tasks: String },
-    /// Keep connections to a port of this host; for inside a host
+    /// Keep connections within this host; for inside a host
     #[command(hide = true)]
-    Crowd { count: u32, port: u16 },
+    Crowd { count: u32, on: SocketAddr },
 }
 
 #[derive(clap::Args)]
@@ -111,16 +112,20 @@ struct Many {
     connections: u32,
 }
 
+/// What `bench costs` takes.
 #[derive(clap::Args)]
-struct Costs {
+pub struct Costs {
     #[command(flatten)]
     common: Common,
     /// How many runs of each, in turn
     #[arg(long, default_value_t = 200)]
-    runs: u32,
+    pub runs: u32,
     /// Smaller sizes
     #[arg(long)]
-    quick: bool,
+    pub quick: bool,
+    /// Only these series, by the names in costs.jsonl
+    #[arg(long, value_parser = costs::SERIES)]
+    pub series: Vec<String>,
 }
 
 fn main() -> Result<()> {
@@ -129,7 +134,7 @@ fn main() -> Result<()> {
         What::Many(args) => many(&args),
         What::Costs(args) => {
             let (results, syngate) = args.common.open()?;
-            costs::all(&results, &syngate, args.runs, args.quick)
+            costs::all(&results, &syngate, &args)
         }
         What::Render {
             results,
@@ -137,7 +142,7 @@ fn main() -> Result<()> {
             check,
         } => tables::render(&Results::at(&results)?, readme.as_deref(), check),
         What::Inside { tasks } => inside::run(&tasks),
-        What::Crowd { count, port } => inside::crowd(count, port),
+        What::Crowd { count, on } => inside::crowd(count, on),
     }
 }
 
@@ -250,8 +255,9 @@ fn round_of(
             let mut sample = stage.restart(way, clients)?;
             sample.round = round;
             say(&line(&sample))?;
-            // Only one picture shows it.
-            if subject.name != SUBJECTS[0].name {
+            // One picture shows it.
+            let shown = (subject.name, Mode::Fresh, Family::Ipv4);
+            if (SUBJECTS[0].name, clients.mode, clients.family) != shown {
                 sample.timeline_ms.clear();
             }
             results.append(RESTARTS, &sample)?;

@@ -157,8 +157,9 @@ pub struct Cost {
     pub size: u64,
     /// `syngate`, or what does as much.
     pub way: String,
-    /// From the start of its process(es) to the end.
-    pub wall_ms: f64,
+    /// From the start of its process(es) to the end; not of a run that was watched for what follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall_ms: Option<f64>,
     /// From its start until it says that the gate is closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub close_ms: Option<f64>,

@@ -415,9 +415,7 @@ impl Activated {
         );
         let keeper = host.write("keeper.sh", keeper);
         let mut activator = host.command("systemd-socket-activate");
-        activator
-            .args(["-l", "0.0.0.0:80", "-l", "[::]:80", "sh"])
-            .arg(keeper);
+        activator.args(["-l", "0.0.0.0:80", "sh"]).arg(keeper);
         activator.stderr(fs::File::create(host.dir().join("activator.log"))?);
         let activator = host.spawn(&mut activator)?;
         host.wait_listen(80)?;

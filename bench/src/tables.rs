@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    costs::WATCHED,
     machine::{self, Machine},
     results::{COSTS, MANY, RESTARTS, Results, grouped, median},
     sample::{Cost, Family, Mode, Sample},
@@ -189,7 +188,7 @@ fn row(way: Way, mode: Mode, samples: &[&Sample]) -> String {
         ms(of(&|s| latency(s).p999_ms)),
         ms(of(&|s| latency(s).max_ms)),
         if gap > 0.0 { ms(gap) } else { "–".to_owned() },
-        closed.map_or("–".to_owned(), ms),
+        shown(closed),
         ratio
             .filter(|_| gap > 0.0)
             .map_or("–".to_owned(), |ratio| format!("{ratio:.1}")),
@@ -235,6 +234,10 @@ fn ms(ms: f64) -> String {
     }
 }
 
+fn shown(time: Option<f64>) -> String {
+    time.map_or("–".to_owned(), ms)
+}
+
 fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
@@ -252,7 +255,7 @@ fn thousands(n: u64) -> String {
 /// The medians of one size.
 struct Medians {
     runs: usize,
-    wall_ms: f64,
+    wall_ms: Option<f64>,
     close_ms: Option<f64>,
     open_ms: Option<f64>,
     peak_kib: u64,
@@ -268,8 +271,8 @@ impl Measured {
         let by_way = grouped(of_it.collect(), |cost| cost.way.as_str());
         let medians = by_way.into_iter().map(|(way, costs)| {
             let medians = Medians {
-                runs: costs.len(),
-                wall_ms: median(costs.iter().map(|c| c.wall_ms)).unwrap_or_default(),
+                runs: costs.iter().filter(|c| c.wall_ms.is_some()).count(),
+                wall_ms: median(costs.iter().filter_map(|c| c.wall_ms)),
                 close_ms: median(costs.iter().filter_map(|c| c.close_ms)),
                 open_ms: median(costs.iter().filter_map(|c| c.open_ms)),
                 peak_kib: costs.iter().map(|c| c.peak_kib).max().unwrap_or_default(),
@@ -292,7 +295,7 @@ impl Measured {
         let pair = self.medians("pair", 0);
         if !pair.is_empty() {
             text += PAIR_HEAD;
-            for (way, costs) in pair.iter().filter(|(way, _)| **way != WATCHED) {
+            for (way, costs) in &pair {
                 let _ = writeln!(
                     text,
                     "| {} | {} | {} | {:.1} MiB |",
@@ -301,7 +304,7 @@ impl Measured {
                         .find(|(name, _)| name == way)
                         .map_or(*way, |(_, n)| n),
                     costs.runs,
-                    ms(costs.wall_ms),
+                    shown(costs.wall_ms),
                     costs.peak_kib as f64 / 1024.0
                 );
             }
@@ -329,8 +332,12 @@ impl Measured {
                 "| {} | {} | {} | {} | {:.1} MiB |",
                 thousands(size),
                 costs.runs,
-                ms(costs.wall_ms),
-                thousands((size as f64 / costs.wall_ms * 1e3) as u64),
+                shown(costs.wall_ms),
+                thousands(
+                    costs
+                        .wall_ms
+                        .map_or(0, |ms| (size as f64 / ms * 1e3) as u64)
+                ),
                 costs.peak_kib as f64 / 1024.0
             );
         }
@@ -339,23 +346,21 @@ impl Measured {
 
     fn growth_row(&self, series: &str, what: &str, size: u64) -> String {
         let medians = self.medians(series, size);
-        let (Some(plain), Some(watched)) = (medians.get("syngate"), medians.get(WATCHED)) else {
+        let Some(ours) = medians.get("syngate") else {
             return String::new();
         };
-        let others = medians
-            .iter()
-            .filter(|(way, _)| !way.starts_with("syngate"));
+        let others = medians.iter().filter(|(way, _)| **way != "syngate");
         let others: Vec<String> = others
-            .map(|(way, costs)| format!("{way} -I, -D: {}", ms(costs.wall_ms)))
+            .map(|(way, costs)| format!("{way} -I, -D: {}", shown(costs.wall_ms)))
             .collect();
         format!(
             "| {} {what} | {} | {} | {} | {} | {:.1} MiB | {} |\n",
             thousands(size),
-            plain.runs,
-            watched.close_ms.map_or("–".to_owned(), ms),
-            watched.open_ms.map_or("–".to_owned(), ms),
-            ms(plain.wall_ms),
-            plain.peak_kib as f64 / 1024.0,
+            ours.runs,
+            shown(ours.close_ms),
+            shown(ours.open_ms),
+            shown(ours.wall_ms),
+            ours.peak_kib as f64 / 1024.0,
             others.join(", ")
         )
     }
@@ -461,7 +466,10 @@ impl Measured {
 
     fn pair_promise(&self) -> Option<String> {
         let pair = self.medians("pair", 0);
-        let (ours, theirs) = (pair.get("syngate")?.wall_ms, pair.get("iptables")?.wall_ms);
+        let (ours, theirs) = (
+            pair.get("syngate")?.wall_ms?,
+            pair.get("iptables")?.wall_ms?,
+        );
         let measured = format!("{} against {}: {:.2}", ms(ours), ms(theirs), ours / theirs);
         Some(promise(
             "`syngate -- true` takes at most half as long as `iptables -I` and `-D`",
@@ -475,8 +483,8 @@ impl Measured {
         let (first, last) = (*sizes.first()?, *sizes.last()?);
         let of = |size| {
             let medians = self.medians(series, size);
-            let watched = medians.get(WATCHED)?;
-            Some((watched.close_ms?, watched.open_ms?))
+            let ours = medians.get("syngate")?;
+            Some((ours.close_ms?, ours.open_ms?))
         };
         let ((close, open), (close_large, open_large)) = (of(first)?, of(last)?);
         let what = SERIES
