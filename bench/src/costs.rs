@@ -89,12 +89,16 @@ fn done(results: &Results, series: &str, size: u64) -> Result<u32> {
 
 /// Round by round, all cases in turn.
 fn series_of(results: &Results, cases: &[Case], runs: u32) -> Result<()> {
-    let mut first = u32::MAX;
-    for case in cases {
-        first = first.min(done(results, case.series, case.size)?);
-    }
-    for round in first..=runs {
-        for case in cases {
+    let first = cases
+        .iter()
+        .map(|case| done(results, case.series, case.size));
+    let first = first.collect::<Result<Vec<u32>>>()?;
+    for round in 1..=runs {
+        let missing = cases
+            .iter()
+            .zip(&first)
+            .filter(|(_, first)| round >= **first);
+        for (case, _) in missing {
             for (task, took) in case.tasks.iter().zip(case.run()?) {
                 results.append(COSTS, &case.row(round, &task.way, took))?;
             }

@@ -39,7 +39,7 @@ pub struct Machine {
 }
 
 /// Writes down what is measured on; results of anything else are not added to.
-pub fn note(results: &Results, syngate: &Path) -> Result<()> {
+pub fn note(results: &Results, syngate: &Path) -> Result<Machine> {
     let here = Machine::here(syngate)?;
     match read(results)? {
         Some(there) => ensure!(
@@ -53,7 +53,7 @@ pub fn note(results: &Results, syngate: &Path) -> Result<()> {
             fs::write(results.folder.join(FILE), text)?;
         }
     }
-    Ok(())
+    Ok(here)
 }
 
 /// As it was noted.

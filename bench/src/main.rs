@@ -20,6 +20,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
+use machine::Machine;
 use restart::{Clients, Net, Stage};
 use results::{MANY, RESTARTS, Results};
 use sample::{Family, Mode, Sample};
@@ -133,7 +134,7 @@ fn main() -> Result<()> {
         What::Restarts(args) => restarts(&args),
         What::Many(args) => many(&args),
         What::Costs(args) => {
-            let (results, syngate) = args.common.open()?;
+            let (results, syngate, _) = args.common.open()?;
             costs::all(&results, &syngate, &args)
         }
         What::Render {
@@ -153,19 +154,19 @@ fn subject(name: &str) -> Result<&'static Subject, String> {
 
 impl Common {
     /// The results must be of the same machine and versions, or there must be none.
-    fn open(&self) -> Result<(Results, PathBuf)> {
+    fn open(&self) -> Result<(Results, PathBuf, Machine)> {
         let syngate = self.syngate.canonicalize();
         let syngate = syngate.with_context(|| self.syngate.display().to_string())?;
         let results = Results::at(&self.results)?;
-        machine::note(&results, &syngate)?;
-        Ok((results, syngate))
+        let machine = machine::note(&results, &syngate)?;
+        Ok((results, syngate, machine))
     }
 }
 
 // Restarts ----------------------------------------------------------------------------------------
 
 fn restarts(args: &Restarts) -> Result<()> {
-    let (results, syngate) = args.common.open()?;
+    let (results, syngate, machine) = args.common.open()?;
     let there: Vec<Sample> = results.read(RESTARTS)?;
     for round in 1..=args.rounds {
         for subject in SUBJECTS {
@@ -174,7 +175,9 @@ fn restarts(args: &Restarts) -> Result<()> {
             }
             for clients in args.clients(subject) {
                 let ways = args.ways(subject, &clients);
-                let missing = ways.into_iter().filter(|way| {
+                let can = ways.into_iter();
+                let can = can.filter(|way| *way != Way::Plug || machine.sch_plug);
+                let missing = can.filter(|way| {
                     !there.iter().any(|sample| {
                         (sample.round, sample.way) == (round, *way)
                             && sample.subject == subject.name
@@ -246,9 +249,6 @@ fn round_of(
         let Some(first) = ways.first() else {
             continue;
         };
-        if *first == Way::Plug {
-            continue;
-        }
         let net = Net::for_way(*first)?;
         let mut stage = Stage::new(&net, subject, clients, syngate)?;
         for way in ways {
@@ -268,7 +268,7 @@ fn round_of(
 
 /// So many restarts, so many connections in all.
 fn many(args: &Many) -> Result<()> {
-    let (results, syngate) = args.common.open()?;
+    let (results, syngate, _) = args.common.open()?;
     let there: Vec<Sample> = results.read(MANY)?;
     let subject = &SUBJECTS[0];
     let each = f64::from(args.connections) / f64::from(args.rounds) / f64::from(args.rate);

@@ -16,7 +16,7 @@ use testkit::{Gaps, Host, Load, LoadReport, Pair, SERVER, SERVER6, Trio, VIP, VI
 use crate::{
     sample::{Family, Mode, Sample},
     subjects::{Service, Subject},
-    ways::{Parts, Way},
+    ways::{MAKE_PLUG, Parts, Way},
 };
 
 /// How long the clients come before the restart begins.
@@ -55,6 +55,8 @@ pub struct Stage<'a> {
 
 /// The hosts that a stage is built on.
 pub enum Net {
+    /// A server that is its own client: the plug qdisc holds nobody else.
+    One(Host),
     /// A server and a client.
     Two(Pair),
     /// A pair of servers that share an address, and a client.
@@ -65,6 +67,11 @@ impl Net {
     /// As the way needs them. All packets of a connection are on one CPU, as network cards have it.
     pub fn for_way(way: Way) -> Result<Net> {
         Ok(match way {
+            Way::Plug => {
+                let host = Host::new()?;
+                host.run(["sh", "-ec", MAKE_PLUG])?;
+                Net::One(host)
+            }
             Way::Divert => Net::Three(Trio::steered_by_flow()?),
             _ => Net::Two(Pair::steered_by_flow()?),
         })
@@ -81,6 +88,7 @@ impl<'a> Stage<'a> {
     ) -> Result<Stage<'a>> {
         let v4 = clients.family == Family::Ipv4;
         let (server, client, address, sources) = match net {
+            Net::One(host) => (host, host, "127.0.0.1", Vec::new()),
             Net::Two(pair) => {
                 let sources = match (clients.sources, v4) {
                     (1, _) => Vec::new(),

@@ -68,7 +68,7 @@ impl Way {
             Way::Folk => "folk recipe",
             Way::FolkNoSleep => "folk recipe without sleep",
             Way::Flip => "two instances, flipped by hand",
-            Way::Plug => "plug qdisc",
+            Way::Plug => "plug qdisc (local clients)",
             Way::Drop => "syngate, drop",
             Way::Hold => "syngate, hold",
             Way::Redirect => "syngate, redirect",
@@ -120,7 +120,15 @@ fn recipe(rule: &str, command: &str, parts: &Parts) -> String {
     )
 }
 
-/// Yelp's: the SYNs of clients on the host itself wait in a qdisc of `lo`.
+/// Makes the qdisc, open: as Yelp does, whose clients connect to a proxy on their own host.
+pub const MAKE_PLUG: &str = "\
+tc qdisc add dev lo root handle 1: prio bands 4
+nl-qdisc-add --dev=lo --parent=1:4 --id=40: plug --limit=1048576
+nl-qdisc-add --dev=lo --parent=1:4 --id=40: --update plug --release-indefinite
+tc filter add dev lo protocol ip parent 1:0 prio 1 handle 1 fw classid 1:4
+iptables -t mangle -I OUTPUT -p tcp -o lo --dport 80 --syn -j MARK --set-mark 1";
+
+/// The SYNs wait in it meanwhile.
 fn plug(command: &str, parts: &Parts) -> String {
     let clock = parts.clock.display();
     let plug = "nl-qdisc-add --dev=lo --parent=1:4 --id=40: --update plug";

@@ -1,0 +1,160 @@
+//! What syngate costs.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use super::{Measured, shown, thousands};
+use crate::results::{grouped, median};
+
+/// The medians of one size.
+pub struct Medians {
+    runs: usize,
+    /// See [`crate::sample::Cost`].
+    pub wall_ms: Option<f64>,
+    /// See there.
+    pub close_ms: Option<f64>,
+    /// See there.
+    pub open_ms: Option<f64>,
+    peak_kib: u64,
+}
+
+impl Measured {
+    /// Medians by way, of one series and size.
+    pub fn medians(&self, series: &str, size: u64) -> BTreeMap<&str, Medians> {
+        let of_it = self
+            .costs
+            .iter()
+            .filter(|cost| cost.series == series && cost.size == size);
+        let by_way = grouped(of_it.collect(), |cost| cost.way.as_str());
+        let medians = by_way.into_iter().map(|(way, costs)| {
+            let medians = Medians {
+                runs: costs.iter().filter(|c| c.wall_ms.is_some()).count(),
+                wall_ms: median(costs.iter().filter_map(|c| c.wall_ms)),
+                close_ms: median(costs.iter().filter_map(|c| c.close_ms)),
+                open_ms: median(costs.iter().filter_map(|c| c.open_ms)),
+                peak_kib: costs.iter().map(|c| c.peak_kib).max().unwrap_or_default(),
+            };
+            (way, medians)
+        });
+        medians.collect()
+    }
+
+    pub fn sizes(&self, series: &str) -> Vec<u64> {
+        let of_it = self.costs.iter().filter(|cost| cost.series == series);
+        let mut sizes: Vec<u64> = of_it.map(|cost| cost.size).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes
+    }
+
+    pub fn cost_tables(&self) -> String {
+        let mut text = String::new();
+        let pair = self.medians("pair", 0);
+        if !pair.is_empty() {
+            text += PAIR_HEAD;
+            for (way, costs) in &pair {
+                let _ = writeln!(
+                    text,
+                    "| {} | {} | {} | {:.1} MiB |",
+                    PAIR_NAMES
+                        .iter()
+                        .find(|(name, _)| name == way)
+                        .map_or(*way, |(_, n)| n),
+                    costs.runs,
+                    shown(costs.wall_ms),
+                    costs.peak_kib as f64 / 1024.0
+                );
+            }
+        }
+        if SERIES
+            .iter()
+            .any(|(series, _)| !self.sizes(series).is_empty())
+        {
+            text += GROWTH_HEAD;
+        }
+        for (series, what) in SERIES {
+            for size in self.sizes(series) {
+                text += &self.growth_row(series, what, size);
+            }
+        }
+        let held = self.sizes("held");
+        if !held.is_empty() {
+            text += HELD_HEAD;
+        }
+        for size in held {
+            let medians = self.medians("held", size);
+            let costs = &medians["syngate"];
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {:.1} MiB |",
+                thousands(size),
+                costs.runs,
+                shown(costs.wall_ms),
+                thousands(
+                    costs
+                        .wall_ms
+                        .map_or(0, |ms| (size as f64 / ms * 1e3) as u64)
+                ),
+                costs.peak_kib as f64 / 1024.0
+            );
+        }
+        text
+    }
+
+    fn growth_row(&self, series: &str, what: &str, size: u64) -> String {
+        let medians = self.medians(series, size);
+        let Some(ours) = medians.get("syngate") else {
+            return String::new();
+        };
+        let others = medians.iter().filter(|(way, _)| **way != "syngate");
+        let others: Vec<String> = others
+            .map(|(way, costs)| format!("{way} -I, -D: {}", shown(costs.wall_ms)))
+            .collect();
+        format!(
+            "| {} {what} | {} | {} | {} | {} | {:.1} MiB | {} |\n",
+            thousands(size),
+            ours.runs,
+            shown(ours.close_ms),
+            shown(ours.open_ms),
+            shown(ours.wall_ms),
+            ours.peak_kib as f64 / 1024.0,
+            others.join(", ")
+        )
+    }
+}
+
+/// What grows, and what it is called in the tables.
+pub const SERIES: [(&str, &str); 5] = [
+    ("rules", "other nft rules"),
+    ("legacy rules", "iptables-legacy rules"),
+    ("ports", "ports, one range"),
+    ("odd ports", "separate ports"),
+    ("connections", "established connections"),
+];
+const PAIR_NAMES: [(&str, &str); 4] = [
+    ("syngate", "`syngate --port 80 -- true`"),
+    ("iptables", "`iptables -I`, `iptables -D` (on nf_tables)"),
+    ("iptables-legacy", "`iptables-legacy -I`, `-D`"),
+    ("nft", "`nft 'add …'`, `nft delete table`"),
+];
+
+const PAIR_HEAD: &str = "
+## What it costs
+
+A gate closed and opened, around nothing; medians of whole processes, in turn.
+
+| | runs | takes | peak memory |
+|---|--:|--:|--:|
+";
+const GROWTH_HEAD: &str = "
+How that grows: from the start of its process to the closed gate, from the decision to open to the
+open gate, and all of `syngate -- true`.
+
+| on a host with | runs | to closed | to open | whole run | peak memory | beside it |
+|---|--:|--:|--:|--:|--:|---|
+";
+const HELD_HEAD: &str = "
+SYNs that are held, and let go to a service that accepts as fast as it can:
+
+| held | runs | let go within | a second | peak memory |
+|--:|--:|--:|--:|--:|
+";
