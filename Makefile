@@ -117,11 +117,13 @@ ROUNDS ?= 2
 RUNS_OF_COSTS ?= 20
 BENCH_RESTARTS := --family ipv4 --mode fresh --subject 'haproxy restart' --subject 'nginx restart' --subject 'plain server'
 BENCH_COSTS := --quick
-BENCH_RENDER :=
 else
-RESULTS ?= bench/results
+RESULTS ?= target/bench
 ROUNDS ?= 5
 RUNS_OF_COSTS ?= 200
+endif
+# What the repository shows: make bench bench-many RESULTS=bench/results, after removing what is there.
+ifeq ($(RESULTS),bench/results)
 BENCH_RENDER := --readme README.md
 endif
 BENCH := target/release/bench
@@ -141,8 +143,9 @@ bench-many: bench-packages
 	$(BENCH) many $(MEASURED)
 	$(MAKE) bench-render
 
-bench-render:
-	bench/plot.py $(RESULTS)
+bench-render: bench-packages
+	$(CARGO) build --release --package bench
+	if ls $(RESULTS)/restarts.jsonl $(RESULTS)/costs.jsonl >/dev/null 2>&1; then bench/plot.py $(RESULTS); fi
 	$(BENCH) render --results $(RESULTS) $(BENCH_RENDER)
 	@echo "see $(RESULTS)/README.md"
 

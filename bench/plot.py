@@ -97,7 +97,8 @@ def representative(rounds):
 
 def chosen(rows):
     """A round for each way, in the order of WAYS, and out of how many at most it was chosen."""
-    rows = [r for r in rows if (r["subject"], r["mode"]) == (SUBJECT, MODE) and r["way"] in WAYS]
+    rows = [r for r in rows if (r["subject"], r["mode"]) == (SUBJECT, MODE) and r["way"] in WAYS
+            and "timeline_ms" in r]
     loads = Counter((r.get("rate"), r.get("family")) for r in rows)
     if len(loads) > 1:  # loads that differ are not to be compared
         load = loads.most_common(1)[0][0]
@@ -360,7 +361,7 @@ def main(folder):
     matplotlib.rcdefaults()  # whatever the user's own settings are
     matplotlib.rcParams.update(STYLE)
     restarts = read(os.path.join(folder, "restarts.jsonl"), (
-        "subject", "way", "mode", "sent", "connect", "timeline_ms", "began_ms", "ended_ms"))
+        "subject", "way", "mode", "sent", "connect", "began_ms", "ended_ms"))
     costs = read(os.path.join(folder, "costs.jsonl"), ("series", "way", "size"))
     drawn = 0
     for name, draw, rows in (("restart", restart_picture, restarts), ("cost", cost_picture, costs)):

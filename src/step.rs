@@ -302,6 +302,8 @@ pub struct State {
     closed_at: Instant,
     deadline: Instant,
     phase: Phase,
+    /// Nobody has been seen to listen.
+    deserted: bool,
     shut: PortSet,
     /// The gate was opened for good, or never closed.
     opened: bool,
@@ -390,10 +392,8 @@ impl State {
             watches,
             closed_at,
             deadline: deadline.unwrap_or(closed_at),
-            // Where nobody listens, whatever the old rules still let in is refused.
-            phase: Phase::Draining {
-                quiet_since: before.listeners.is_empty().then(|| closed_at - QUIET),
-            },
+            phase: Phase::Draining { quiet_since: None },
+            deserted: before.listeners.is_empty(),
             opened: deadline.is_none(),
             removed: deadline.is_none(),
             others: None,
@@ -916,14 +916,15 @@ impl State {
         let Phase::Draining { quiet_since } = self.phase else {
             return false;
         };
-        let complete = quiet_since.is_some_and(|since| now >= since + QUIET);
+        let complete = self.deserted || quiet_since.is_some_and(|since| now >= since + QUIET);
         self.config.drain_until >= DrainUntil::Requests && (complete || now >= self.drain_end())
     }
 
     fn drain_saw(&mut self, sample: &Sample, cost: Duration, now: Instant) -> Option<Action> {
         self.facts.left = left(sample, self.config.drain_until);
         self.facts.stale_half_open = self.facts.stale_half_open.max(sample.half_open.stale);
-        if now >= self.drain_end() {
+        let seen = sample.connections.is_some() || self.config.drain_until < DrainUntil::Requests;
+        if now >= self.drain_end() && seen {
             return self.end_drain(now);
         }
         let Phase::Draining { quiet_since } = &mut self.phase else {
@@ -934,14 +935,17 @@ impl State {
             self.next_look = now + pause(cost, DRAIN_PAUSE);
             return self.go_on(now);
         }
-        let quiet_until = *quiet_since.get_or_insert(now) + QUIET;
-        let cookies_until = self.closed_at + COOKIE_GRACE;
-        let seen = sample.connections.is_some() || self.config.drain_until < DrainUntil::Requests;
+        self.deserted &= sample.listeners.is_empty();
+        let mut quiet_until = *quiet_since.get_or_insert(now - cost) + QUIET;
+        if self.deserted {
+            // Whatever the old rules still let in is refused.
+            quiet_until = now;
+        } else if sample.cookies_sent {
+            // Some may still come back as handshakes.
+            quiet_until = quiet_until.max(self.closed_at + COOKIE_GRACE);
+        }
         if now < quiet_until || !seen {
             self.next_look = quiet_until;
-        } else if sample.cookies_sent && now < cookies_until {
-            // They may still come back as handshakes.
-            self.next_look = cookies_until;
         } else if self.facts.left.is_nothing() {
             return self.end_drain(now);
         } else {

@@ -364,6 +364,7 @@ fn man_has_the_constants_of_the_program() {
         ("Diverted", MAX_DIVERTED.to_string()),
         ("Diverted", LARGEST_DIVERTED.to_string()),
         ("Peer", probe::AT_A_TIME.to_string()),
+        ("Holders", holders::FIRST_FILES.to_string()),
         ("Holders", holders::FILES.to_string()),
         ("Held", MAX_HELD.to_string()),
         ("Held", LARGEST_HELD.to_string()),

@@ -3,14 +3,14 @@
 use std::{
     env, fs,
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use testkit::{Host, Load, Pair, Running, SERVER, services::Serve, wait_until};
+use testkit::{Flood, Host, Load, Pair, Running, SERVER, services::Serve, wait_until};
 
 use crate::{
     Costs,
@@ -31,13 +31,14 @@ struct Case {
 }
 
 /// What grows, each by itself.
-pub const SERIES: [&str; 7] = [
+pub const SERIES: [&str; 8] = [
     "pair",
     "rules",
     "legacy rules",
     "ports",
     "odd ports",
     "connections",
+    "arrive",
     "held",
 ];
 
@@ -55,8 +56,26 @@ pub fn all(results: &Results, syngate: &Path, args: &Costs) -> Result<()> {
             "ports" => ports(syngate)?,
             "odd ports" => odd_ports(syngate, args.quick)?,
             "connections" => connections(syngate, args.quick)?,
+            "arrive" => {
+                let rates: &[u64] = if args.quick {
+                    &[10_000]
+                } else {
+                    &[10_000, 50_000, 100_000]
+                };
+                by_size(results, series, rates, args, |round, rate| {
+                    arriving(syngate, round, rate)
+                })?;
+                continue;
+            }
             _ => {
-                held(results, syngate, args)?;
+                let sizes: &[u64] = if args.quick {
+                    &[1_000]
+                } else {
+                    &[1_000, 10_000, 50_000]
+                };
+                by_size(results, series, sizes, args, |round, n| {
+                    held_syns(syngate, round, n)
+                })?;
                 continue;
             }
         };
@@ -65,14 +84,18 @@ pub fn all(results: &Results, syngate: &Path, args: &Costs) -> Result<()> {
     Ok(())
 }
 
-fn held(results: &Results, syngate: &Path, args: &Costs) -> Result<()> {
-    const LARGE: [u64; 3] = [1_000, 10_000, 50_000];
-    let sizes = if args.quick { &LARGE[..1] } else { &LARGE };
-    // Each takes some seconds.
+/// Each takes some seconds, so there are fewer of them.
+fn by_size(
+    results: &Results,
+    series: &str,
+    sizes: &[u64],
+    args: &Costs,
+    measure: impl Fn(u32, u64) -> Result<Cost>,
+) -> Result<()> {
     let rounds = args.runs.div_ceil(40);
     for size in sizes {
-        for round in done(results, "held", *size)?..=rounds {
-            results.append(COSTS, &held_syns(syngate, round, *size)?)?;
+        for round in done(results, series, *size)?..=rounds {
+            results.append(COSTS, &measure(round, *size)?)?;
         }
     }
     Ok(())
@@ -266,16 +289,20 @@ fn legacy_rules(syngate: &Path, quick: bool) -> Result<Vec<Case>> {
 }
 
 fn ports(syngate: &Path) -> Result<Vec<Case>> {
-    [1, 1_000, 65_535]
-        .map(|size| {
-            let range = format!("1-{size}");
-            gating(syngate, "ports", size, if size == 1 { "1" } else { &range })
-        })
-        .into_iter()
-        .collect()
+    let case = |size: u64| {
+        let range = if size == 1 {
+            "1".to_owned()
+        } else {
+            format!("1-{size}")
+        };
+        gating(syngate, "ports", size, &["--port", &range])
+    };
+    [1, 1_000, 65_535].map(case).into_iter().collect()
 }
 
 fn odd_ports(syngate: &Path, quick: bool) -> Result<Vec<Case>> {
+    /// An argument has at most 128 KiB (MAX_ARG_STRLEN, linux/binfmts.h).
+    const TOGETHER: usize = 10_000;
     let sizes: &[u64] = if quick {
         &[1, 1_000]
     } else {
@@ -283,14 +310,16 @@ fn odd_ports(syngate: &Path, quick: bool) -> Result<Vec<Case>> {
     };
     let case = |size: &u64| {
         let ports: Vec<String> = (0..*size).map(|n| (2 * n + 1).to_string()).collect();
-        gating(syngate, "odd ports", *size, &ports.join(","))
+        let lists: Vec<String> = ports.chunks(TOGETHER).map(|some| some.join(",")).collect();
+        let options: Vec<&str> = lists.iter().flat_map(|list| ["--port", list]).collect();
+        gating(syngate, "odd ports", *size, &options)
     };
     sizes.iter().map(case).collect()
 }
 
-fn gating(syngate: &Path, series: &'static str, size: u64, ports: &str) -> Result<Case> {
+fn gating(syngate: &Path, series: &'static str, size: u64, options: &[&str]) -> Result<Case> {
     let host = Host::new()?;
-    let tasks = syngate_true(syngate, &host, &["--port", ports]);
+    let tasks = syngate_true(syngate, &host, options);
     Ok(Case::new(host, series, size, tasks))
 }
 
@@ -328,66 +357,104 @@ fn crowd(host: &Host, size: u32, nth: u32) -> Result<Running> {
     Ok(crowd)
 }
 
+// Holding -----------------------------------------------------------------------------------------
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A run that holds SYNs until it is told to go on.
+struct Holding<'a> {
+    host: &'a Host,
+    run: Running,
+    report: PathBuf,
+    go: PathBuf,
+    memory: PathBuf,
+}
+
+impl<'a> Holding<'a> {
+    fn start(host: &'a Host, syngate: &Path, release: &str) -> Result<Holding<'a>> {
+        let [report, go, memory] = ["report.json", "go", "memory"].map(|n| host.dir().join(n));
+        let wait = format!("until [ -e {} ]; do sleep 0.01; done", go.display());
+        let mut run = host.command("/usr/bin/time");
+        run.args(["-f", "%M", "-o"]).arg(&memory).arg(syngate);
+        run.args(["-q", "--port", "80", "--syn", "hold", "--settle", "0s"]);
+        run.args(["--max-closed", "2m", "--max-held-per-source", "65536"]);
+        run.args(["--release-timeout", release, "--report-file"]);
+        run.arg(&report).args(["--", "sh", "-c", &wait]);
+        let run = host.spawn(run.stdin(Stdio::null()))?;
+        let holding = Holding {
+            host,
+            run,
+            report,
+            go,
+            memory,
+        };
+        wait_until(PATIENCE, "a queue", || holding.waiting().is_some())?;
+        Ok(holding)
+    }
+
+    /// How many SYNs wait; `None`: there is no queue yet.
+    fn waiting(&self) -> Option<u64> {
+        let queues = format!("/proc/{}/net/netfilter/nfnetlink_queue", self.host.pid());
+        let rows = fs::read_to_string(queues).ok()?;
+        rows.split_ascii_whitespace().nth(2)?.parse().ok()
+    }
+
+    fn wait_held(&self, count: u64) -> Result<()> {
+        let held = || self.waiting().is_some_and(|waiting| waiting >= count);
+        wait_until(PATIENCE, "so many SYNs held", held)
+    }
+
+    /// Lets it go on: its report, and how much memory it took, in KiB.
+    fn finish(mut self) -> Result<(Value, u64)> {
+        fs::write(&self.go, "")?;
+        ensure!(self.run.wait()?.success(), "a run that holds SYNs");
+        let report = serde_json::from_str(&fs::read_to_string(&self.report)?)?;
+        Ok((report, fs::read_to_string(&self.memory)?.trim().parse()?))
+    }
+}
+
+/// Forged SYNs at that rate: the "wall" is how long it took until half a second's were held.
+fn arriving(syngate: &Path, round: u32, rate: u64) -> Result<Cost> {
+    let pair = Pair::new()?;
+    let _server = Serve::on("0.0.0.0:80").start(&pair.server)?;
+    let holding = Holding::start(&pair.server, syngate, "10ms")?;
+    let flood = Flood::to(format!("{SERVER}:80")).per_second(rate as u32);
+    let began = Instant::now();
+    let flood = flood.start(&pair.client)?;
+    holding.wait_held(rate / 2)?;
+    let wall_ms = began.elapsed().as_secs_f64() * 1e3;
+    drop(flood);
+    let (_, peak_kib) = holding.finish()?;
+    Ok(cost("arrive", rate, round, wall_ms, peak_kib))
+}
+
 /// So many SYNs are held and let go: the "wall" is how long that took, from the first to the last.
 fn held_syns(syngate: &Path, round: u32, held: u64) -> Result<Cost> {
-    const PATIENCE: Duration = Duration::from_secs(60);
     let pair = Pair::steered_by_flow()?;
-    let host = &pair.server;
-    let _server = Serve::on("0.0.0.0:80").start(host)?;
-    let [report, go, memory] = ["report.json", "go", "memory"].map(|name| host.dir().join(name));
-    let wait = format!("until [ -e {} ]; do sleep 0.01; done", go.display());
-    let mut run = host.command("/usr/bin/time");
-    run.args(["-f", "%M", "-o"]).arg(&memory).arg(syngate);
-    run.args([
-        "-q",
-        "--port",
-        "80",
-        "--syn",
-        "hold",
-        "--settle",
-        "0s",
-        "--max-closed",
-        "2m",
-    ]);
-    run.args(["--release-timeout", "29s"]);
-    run.arg("--report-file")
-        .arg(&report)
-        .args(["--", "sh", "-c", &wait]);
-    let mut run = run.stdin(Stdio::null()).spawn()?;
-    let queue = || {
-        fs::read_to_string(format!(
-            "/proc/{}/net/netfilter/nfnetlink_queue",
-            host.pid()
-        ))
-    };
-    wait_until(PATIENCE, "a queue", || {
-        queue().is_ok_and(|rows| !rows.is_empty())
-    })?;
-    let load = Load::to(format!("{SERVER}:80"))
-        .rate(held as u32)
-        .timeout(PATIENCE);
+    let _server = Serve::on("0.0.0.0:80").start(&pair.server)?;
+    let holding = Holding::start(&pair.server, syngate, "29s")?;
+    let load = Load::to(format!("{SERVER}:80")).rate(held as u32);
+    let load = load.timeout(PATIENCE).duration(Duration::from_secs(1));
     let load = load.sources(pair.client_addresses(held as u32)?);
-    let load = load.duration(Duration::from_secs(1)).start(&pair.client)?;
-    let waiting = || {
-        let rows = queue().unwrap_or_default();
-        let count = rows.split_ascii_whitespace().nth(2);
-        count.and_then(|count| count.parse().ok()).unwrap_or(0)
-    };
-    wait_until(PATIENCE, "all of them held", || waiting() >= held)?;
-    fs::write(go, "")?;
-    ensure!(run.wait()?.success(), "a run that holds {held}");
+    let load = load.start(&pair.client)?;
+    holding.wait_held(held)?;
+    let (report, peak_kib) = holding.finish()?;
     let seen = load.finish()?;
     ensure!(seen.ok == held, "not all of {held} were served: {seen}");
-    let report: Value = serde_json::from_str(&fs::read_to_string(report)?)?;
     let release_ms = report["hold"]["release_ms"].as_f64();
-    Ok(Cost {
+    let wall_ms = release_ms.context("no release_ms in the report")?;
+    Ok(cost("held", held, round, wall_ms, peak_kib))
+}
+
+fn cost(series: &str, size: u64, round: u32, wall_ms: f64, peak_kib: u64) -> Cost {
+    Cost {
         round,
-        series: "held".to_owned(),
-        size: held,
+        series: series.to_owned(),
+        size,
         way: "syngate".to_owned(),
-        wall_ms: Some(release_ms.context("no release_ms in the report")?),
+        wall_ms: Some(wall_ms),
         close_ms: None,
-        open_ms: report["open_took_ms"].as_f64(),
-        peak_kib: fs::read_to_string(memory)?.trim().parse()?,
-    })
+        open_ms: None,
+        peak_kib,
+    }
 }

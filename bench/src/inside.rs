@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
     thread,
@@ -13,6 +13,8 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use wait4::Wait4;
+
+use crate::say;
 
 /// By then the kernel has freed what the task before removed: whoever changes nf_tables meanwhile
 /// waits for that.
@@ -98,7 +100,8 @@ fn timed(task: &Task) -> Result<Took> {
     Ok(took)
 }
 
-/// A crowd has both ends of its connections, and a process may have no more than some 20,000 files.
+/// A crowd has both ends of its connections, and a process may have only so many files: 20,000 on some
+/// machines, for root, too.
 pub const CROWD: u32 = 8_000;
 
 /// Keeps so many connections within this host, accepted on an address and port that are nobody's
@@ -118,10 +121,4 @@ pub fn crowd(count: u32, on: SocketAddr) -> Result<()> {
 
 fn ms(since: Instant) -> f64 {
     (since.elapsed().as_secs_f64() * 1e6).round() / 1e3
-}
-
-fn say(line: &str) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}")?;
-    Ok(stdout.flush()?)
 }

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
 use machine::Machine;
@@ -155,6 +155,10 @@ fn subject(name: &str) -> Result<&'static Subject, String> {
 impl Common {
     /// The results must be of the same machine and versions, or there must be none.
     fn open(&self) -> Result<(Results, PathBuf, Machine)> {
+        ensure!(
+            !testkit::rootless(),
+            "it measures as root only: hosts of anybody else are others (a user namespace)"
+        );
         let syngate = self.syngate.canonicalize();
         let syngate = syngate.with_context(|| self.syngate.display().to_string())?;
         let results = Results::at(&self.results)?;
@@ -168,6 +172,12 @@ impl Common {
 fn restarts(args: &Restarts) -> Result<()> {
     let (results, syngate, machine) = args.common.open()?;
     let there: Vec<Sample> = results.read(RESTARTS)?;
+    let same = |s: &Sample| (s.rate, s.sources) == (args.rate, args.sources);
+    ensure!(
+        there.iter().all(same),
+        "{}: these results are of another --rate or --sources: choose another folder",
+        results.folder.display()
+    );
     for round in 1..=args.rounds {
         for subject in SUBJECTS {
             if !args.subject.is_empty() && !args.subject.iter().any(|s| s.name == subject.name) {
@@ -233,7 +243,8 @@ impl Restarts {
     }
 }
 
-/// All ways in turn, on hosts that are made for this round.
+/// All ways in turn, on hosts that are made for this round. Each round begins with another way: what
+/// one leaves (a second instance, NAT's connection tracking) is there for those after it.
 fn round_of(
     results: &Results,
     syngate: &Path,
@@ -242,9 +253,11 @@ fn round_of(
     round: u32,
     ways: Vec<Way>,
 ) -> Result<()> {
-    let (apart, together): (Vec<Way>, Vec<Way>) = ways
+    let (apart, mut together): (Vec<Way>, Vec<Way>) = ways
         .into_iter()
         .partition(|way| matches!(way, Way::Divert | Way::Plug));
+    let first = round as usize % together.len().max(1);
+    together.rotate_left(first);
     for ways in apart.into_iter().map(|way| vec![way]).chain([together]) {
         let Some(first) = ways.first() else {
             continue;
@@ -270,6 +283,11 @@ fn round_of(
 fn many(args: &Many) -> Result<()> {
     let (results, syngate, _) = args.common.open()?;
     let there: Vec<Sample> = results.read(MANY)?;
+    ensure!(
+        there.iter().all(|sample| sample.rate == args.rate),
+        "{}: these results are of another --rate: choose another folder",
+        results.folder.display()
+    );
     let subject = &SUBJECTS[0];
     let each = f64::from(args.connections) / f64::from(args.rounds) / f64::from(args.rate);
     let clients = Clients {
@@ -294,7 +312,6 @@ fn many(args: &Many) -> Result<()> {
 impl Clients {
     fn are_of(&self, sample: &Sample) -> bool {
         (self.mode, self.family) == (sample.mode, sample.family)
-            && (self.rate, self.sources) == (sample.rate, sample.sources)
     }
 }
 

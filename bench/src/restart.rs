@@ -144,7 +144,7 @@ impl<'a> Stage<'a> {
         thread::sleep(self.subject.tail + clients.tail);
         let seen = load.stop()?;
         let gap_ms = gaps.stop()?.gaps_ms.into_iter().fold(0.0, f64::max);
-        let closed = files.read(way)?;
+        let closed = files.read(way, clients.family)?;
         // A linger is no part of the restart.
         let ended = closed
             .opened_after_ms
@@ -222,7 +222,8 @@ impl Files {
         Files { report, clock }
     }
 
-    fn read(&self, way: Way) -> Result<ClosedTimes> {
+    /// What recipes do, they do to IPv4 only.
+    fn read(&self, way: Way, family: Family) -> Result<ClosedTimes> {
         if way.is_syngate() {
             let report: Value = serde_json::from_str(&fs::read_to_string(&self.report)?)?;
             let [after, closed] = ["closed_after_ms", "closed_ms"].map(|n| report[n].as_f64());
@@ -232,9 +233,10 @@ impl Files {
                 drain_ms: report["phases"]["drain_ms"].as_f64(),
             });
         }
-        let Ok(clock) = fs::read_to_string(&self.clock) else {
+        if way == Way::Bare || family == Family::Ipv6 {
             return Ok(ClosedTimes::default());
-        };
+        }
+        let clock = fs::read_to_string(&self.clock)?;
         let times: Vec<f64> = clock.lines().map(str::parse).collect::<Result<_, _>>()?;
         let [closed, opened] = times[..] else {
             return Err(anyhow::anyhow!("{clock:?}")).context("times of a recipe");

@@ -28,25 +28,26 @@ impl Results {
     /// Opens it, makes it if need be.
     pub fn at(folder: &Path) -> Result<Results> {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        for file in [RESTARTS, MANY, COSTS] {
+            mend(&folder.join(file))?;
+        }
         let folder = folder.to_owned();
         Ok(Results { folder })
     }
 
-    /// All rows of a file; none if there is none. A last line that was broken off is left out.
+    /// All rows of a file; none if there is none.
     pub fn read<T: DeserializeOwned>(&self, file: &str) -> Result<Vec<T>> {
         let path = self.folder.join(file);
         let text = fs::read_to_string(&path).unwrap_or_default();
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         let row = |line: &str| {
             serde_json::from_str(line).with_context(|| format!("{}: {line:.60}", path.display()))
         };
-        whole.lines().map(row).collect()
+        text.lines().map(row).collect()
     }
 
     /// Adds a row.
     pub fn append(&self, file: &str, row: &impl Serialize) -> Result<()> {
         let path = self.folder.join(file);
-        mend(&path)?;
         let mut file = File::options().create(true).append(true).open(&path)?;
         let line = format!("{}\n", serde_json::to_string(row)?);
         Ok(file.write_all(line.as_bytes())?)
@@ -100,12 +101,12 @@ mod tests {
     #[test]
     fn a_line_that_was_broken_off_is_no_row_and_in_nobodys_way() {
         let folder = std::env::temp_dir().join(format!("bench-results-{}", std::process::id()));
+        Results::at(&folder).unwrap().append(COSTS, &1).unwrap();
+        fs::write(folder.join(COSTS), "1\n2").unwrap();
         let results = Results::at(&folder).unwrap();
-        results.append("n", &1).unwrap();
-        fs::write(folder.join("n"), "1\n2").unwrap();
-        assert_eq!(results.read::<u32>("n").unwrap(), [1]);
-        results.append("n", &3).unwrap();
-        assert_eq!(results.read::<u32>("n").unwrap(), [1, 3]);
+        assert_eq!(results.read::<u32>(COSTS).unwrap(), [1]);
+        results.append(COSTS, &3).unwrap();
+        assert_eq!(results.read::<u32>(COSTS).unwrap(), [1, 3]);
         assert!(results.read::<u32>("none").unwrap().is_empty());
         fs::remove_dir_all(folder).unwrap();
     }

@@ -77,7 +77,7 @@ pub const SUBJECTS: &[Subject] = &[
     Subject {
         name: "haproxy reload (-sf)",
         about: "`service haproxy reload`: the old process hands its sockets on and finishes",
-        ways: &[Bare, FolkNoSleep, Drop, Hold],
+        ways: &[Bare, FolkNoSleep, Plug, Drop, Hold],
         keep_alive: true,
         options: RELOAD,
         tail: SHORT,
@@ -130,7 +130,7 @@ pub const SUBJECTS: &[Subject] = &[
     },
     Subject {
         name: "nginx reload, reuseport",
-        about: "`nginx -s reload` from 4 workers to 2, or 2 to 4, a socket each",
+        about: "`nginx -s reload` from 4 workers to 2, with a socket each",
         ways: &[Bare, FolkNoSleep, Drop, Hold],
         keep_alive: false,
         options: RELOAD,
@@ -326,13 +326,27 @@ impl<'a> NginxService<'a> {
 }
 
 impl Service for NginxService<'_> {
-    /// With a socket for each worker, their number changes each time.
+    /// With a socket for each worker there are four, of which the reload will close two.
     fn prepare(&mut self) -> Result<()> {
-        if self.config.reuseport {
-            self.config.workers = 6 - self.config.workers;
-            self.nginx.configure(&self.config)?;
+        if !self.config.reuseport {
+            return Ok(());
         }
-        Ok(())
+        self.config.workers = 4;
+        self.nginx.configure(&self.config)?;
+        self.nginx.reload()?;
+        let listeners = || {
+            let listed = self.host.run(["ss", "-Hltn4", "sport = :80"]);
+            listed.map_or(0, |listed| listed.lines().count())
+        };
+        wait_until(SOON, "four listeners", || listeners() == 4)?;
+        // The old workers go a moment after they have closed their listeners.
+        let workers = || {
+            let listed = self.host.run(["pgrep", "-cf", "nginx: worker process"]);
+            listed.is_ok_and(|count| count.trim() == "4")
+        };
+        wait_until(SOON, "four workers", workers)?;
+        self.config.workers = 2;
+        self.nginx.configure(&self.config)
     }
 
     fn restart(&self) -> String {
@@ -354,9 +368,9 @@ fn upgrade_argv(nginx: &Nginx) -> Vec<String> {
     let pid = pid.display();
     let script = format!(
         "old=$(cat {pid}); kill -USR2 $old
-         until [ -s {pid}.oldbin ] && [ -s {pid} ]; do sleep 0.01; done
+         timeout 10 sh -c 'until [ -s {pid}.oldbin ] && [ -s {pid} ]; do sleep 0.01; done'
          kill -WINCH $old; kill -QUIT $old
-         while [ -e {pid}.oldbin ]; do sleep 0.01; done"
+         timeout 10 sh -c 'while [ -e {pid}.oldbin ]; do sleep 0.01; done'"
     );
     ["sh", "-c", &script].map(str::to_owned).to_vec()
 }
@@ -431,7 +445,8 @@ impl Service for Activated {
     fn restart(&self) -> String {
         let pid = self.pid.display();
         format!(
-            "old=$(cat {pid}); kill $old; until [ \"$(cat {pid})\" != $old ]; do sleep 0.01; done"
+            "old=$(cat {pid}); kill $old; export old
+             timeout 10 sh -c 'until [ $(cat {pid}) != $old ]; do sleep 0.01; done'"
         )
     }
 

@@ -4,12 +4,15 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::ops::Range;
 
 use nix::fcntl::readlinkat;
 
-/// Of the open files of a process, that many are looked at, from the lowest descriptor on: servers
-/// open their listeners first, and may have many thousand connections, each of which costs some µs.
-pub const FILES: u32 = 64;
+/// Who holds the listeners is looked for among the first so many open files of each process: servers
+/// open their listeners early, and may have many thousand connections, each of which costs some µs.
+pub const FIRST_FILES: u32 = 64;
+/// Among so many, if a listener has no holder yet: some have opened their logs before.
+pub const FILES: u32 = 1_024;
 
 /// A process that holds listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,9 +28,18 @@ pub struct Holder {
 /// The holders by pid. Empty where /proc does not tell (other users' processes without root).
 pub type Holders = BTreeMap<i32, Holder>;
 
-/// Finds the processes that hold one of `inodes` among their first [`FILES`] open files. Costs a
-/// readlink(2) for each of those, of each process on the host: some milliseconds on a busy one.
+/// Finds the processes that hold one of `inodes`; see [`FILES`]. Costs a readlink(2) for each of those
+/// files, of each process on the host: some milliseconds on a busy one.
 pub fn find(inodes: &[u32]) -> Holders {
+    let first = find_among(0..FIRST_FILES, inodes);
+    let held = |inode: &u32| first.values().any(|holder| holder.inodes.contains(inode));
+    if inodes.iter().all(held) {
+        return first;
+    }
+    find_among(0..FILES, inodes)
+}
+
+fn find_among(files: Range<u32>, inodes: &[u32]) -> Holders {
     if inodes.is_empty() {
         return Holders::new();
     }
@@ -37,12 +49,12 @@ pub fn find(inodes: &[u32]) -> Holders {
     processes
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| Some((pid, holder(pid, inodes)?)))
+        .filter_map(|pid| Some((pid, holder(pid, files.clone(), inodes)?)))
         .collect()
 }
 
-fn holder(pid: i32, inodes: &[u32]) -> Option<Holder> {
-    let mut held: Vec<u32> = sockets(pid)?
+fn holder(pid: i32, files: Range<u32>, inodes: &[u32]) -> Option<Holder> {
+    let mut held: Vec<u32> = sockets(pid, files)?
         .into_iter()
         .filter(|inode| inodes.contains(inode))
         .collect();
@@ -59,18 +71,18 @@ fn holder(pid: i32, inodes: &[u32]) -> Option<Holder> {
     })
 }
 
-/// The inodes of the sockets among the first [`FILES`] open files of a process.
-fn sockets(pid: i32) -> Option<Vec<u32>> {
+/// The inodes of the sockets among these files of a process.
+fn sockets(pid: i32, files: Range<u32>) -> Option<Vec<u32>> {
     let directory = fs::File::open(format!("/proc/{pid}/fd")).ok()?;
     // How many there are, since Linux 6.2 (proc_readfd_count(), fs/proc/fd.c); before, 0.
     let count = directory.metadata().ok()?.len();
-    let names: Vec<OsString> = if count > u64::from(FILES) {
+    let names: Vec<OsString> = if count > u64::from(files.end) {
         // Even to list them takes some µs for each.
-        (0..FILES).map(|fd| fd.to_string().into()).collect()
+        files.map(|fd| fd.to_string().into()).collect()
     } else {
         let listed = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
         let names = listed.flatten().map(|entry| entry.file_name());
-        names.take(FILES as usize).collect()
+        names.take(files.len()).collect()
     };
     let inode = |name: &OsStr| socket_inode(readlinkat(&directory, name).ok()?.to_str()?);
     Some(
@@ -147,16 +159,30 @@ mod tests {
     #[test]
     fn many_files_are_not_all_looked_at() {
         let first = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&first) as u32;
-        assert!(fd < FILES, "{fd}");
-        let many: Vec<_> = (0..FILES + 200)
-            .map_while(|_| first.try_clone().ok())
-            .collect();
-        assert!(many.len() > FILES as usize, "{}", many.len());
-        let mine = sockets(std::process::id() as i32).unwrap();
-        assert!(mine.len() <= FILES as usize, "{}", mine.len());
+        let many: Vec<_> = (0..200).map(|_| first.try_clone().unwrap()).collect();
+        let me = std::process::id() as i32;
+        assert!(sockets(me, 0..100).unwrap().len() <= 100);
+        assert!(sockets(me, 0..FILES).unwrap().len() > many.len());
         let inode = nix::sys::stat::fstat(&first).unwrap().st_ino as u32;
-        assert!(mine.contains(&inode), "the first of them");
+        assert!(
+            sockets(me, 0..100).unwrap().contains(&inode),
+            "the first of them"
+        );
+    }
+
+    /// As with a server that opens its logs first.
+    #[test]
+    fn a_listener_behind_many_files_is_found() {
+        let logs: Vec<_> = (0..FIRST_FILES + 200)
+            .map(|_| fs::File::open("/dev/null").unwrap())
+            .collect();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = nix::sys::stat::fstat(&listener).unwrap().st_ino as u32;
+        drop(logs);
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&listener) as u32;
+        assert!((FIRST_FILES..FILES).contains(&fd), "{fd}");
+        let me = std::process::id() as i32;
+        assert_eq!(find(&[inode])[&me].inodes, [inode]);
     }
 
     #[test]

@@ -287,14 +287,38 @@ fn a_look_that_began_early_does_not_end_the_drain() {
 fn where_nobody_listens_it_is_drained_at_the_first_look() {
     let mut tale = Tale::new(config(), &Sample::default());
     tale.at(0, Event::Closed);
-    let mut last = on_80(&[]);
-    last.connections = busy(1);
-    assert_eq!(
-        tale.saw(1, last),
-        None,
-        "its listener is gone, the connection is not"
-    );
-    assert_eq!(tale.saw(2, on_80(&[])), Some(Action::Check));
+    assert_eq!(tale.saw(1, on_80(&[])), Some(Action::Check));
+}
+
+/// It was a container that was just being replaced.
+#[test]
+fn a_listener_that_was_not_seen_at_first_is_drained_all_the_same() {
+    let mut tale = Tale::new(config(), &Sample::default());
+    tale.at(0, Event::Closed);
+    assert_eq!(tale.saw(1, on_80(&[1])), None);
+    assert_eq!(tale.wakes_at(), Some(6), "5 ms after that look began");
+    assert!(matches!(tale.at(6, Event::Time), Some(Action::Look(_))));
+    assert_eq!(tale.saw(6, on_80(&[1])), Some(Action::Check));
+}
+
+/// What is left is told, and connections are part of that.
+#[test]
+fn a_drain_too_short_for_connections_looks_at_them_in_the_end() {
+    let mut config = config();
+    config.drain = Duration::from_millis(1);
+    let mut tale = Tale::new(config, &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    let want = Want {
+        half_open: true,
+        connections: true,
+        ..Want::default()
+    };
+    let again = tale.saw(2, no_connections_seen(&[1]));
+    assert_eq!(again, Some(Action::Look(want)));
+    let mut sample = on_80(&[1]);
+    sample.connections = busy(3);
+    assert_eq!(tale.saw(3, sample), Some(Action::Check));
+    assert_eq!(tale.state.facts.left.busy, 3);
 }
 
 #[test]

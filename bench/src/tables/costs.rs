@@ -54,14 +54,13 @@ impl Measured {
             for (way, costs) in &pair {
                 let _ = writeln!(
                     text,
-                    "| {} | {} | {} | {:.1} MiB |",
+                    "| {} | {} | {} |",
                     PAIR_NAMES
                         .iter()
                         .find(|(name, _)| name == way)
                         .map_or(*way, |(_, n)| n),
                     costs.runs,
                     shown(costs.wall_ms),
-                    costs.peak_kib as f64 / 1024.0
                 );
             }
         }
@@ -76,6 +75,7 @@ impl Measured {
                 text += &self.growth_row(series, what, size);
             }
         }
+        text += &self.arrivals();
         let held = self.sizes("held");
         if !held.is_empty() {
             text += HELD_HEAD;
@@ -98,6 +98,29 @@ impl Measured {
             );
         }
         text
+    }
+
+    /// How fast SYNs can be held.
+    fn arrivals(&self) -> String {
+        let rates = self.sizes("arrive");
+        if rates.is_empty() {
+            return String::new();
+        }
+        let row = |rate: &u64| {
+            let costs = &self.medians("arrive", *rate)["syngate"];
+            // Half a second's SYNs were waited for.
+            let a_second = costs
+                .wall_ms
+                .map_or(0.0, |ms| *rate as f64 / 2.0 / ms * 1e3);
+            format!(
+                "| {} | {} | {} |\n",
+                thousands(*rate),
+                costs.runs,
+                thousands(a_second as u64)
+            )
+        };
+        let rows: String = rates.iter().map(row).collect();
+        format!("{ARRIVE_HEAD}{rows}")
     }
 
     fn growth_row(&self, series: &str, what: &str, size: u64) -> String {
@@ -142,8 +165,8 @@ const PAIR_HEAD: &str = "
 
 A gate closed and opened, around nothing; medians of whole processes, in turn.
 
-| | runs | takes | peak memory |
-|---|--:|--:|--:|
+| | runs | takes |
+|---|--:|--:|
 ";
 const GROWTH_HEAD: &str = "
 How that grows: from the start of its process to the closed gate, from the decision to open to the
@@ -151,6 +174,12 @@ open gate, and all of `syngate -- true`.
 
 | on a host with | runs | to closed | to open | whole run | peak memory | beside it |
 |---|--:|--:|--:|--:|--:|---|
+";
+const ARRIVE_HEAD: &str = "
+SYNs that arrive, from forged addresses, and are held:
+
+| sent a second | runs | held a second |
+|--:|--:|--:|
 ";
 const HELD_HEAD: &str = "
 SYNs that are held, and let go to a service that accepts as fast as it can:

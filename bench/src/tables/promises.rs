@@ -152,9 +152,9 @@ impl Measured {
         let most = closed(*sizes.last()?)?;
         let measured = format!("closed after {}; {} a port", ms(most), each.join(", "));
         Some(promise(
-            "closing takes time in proportion to the number of separate ports, and no more than 200 ms",
+            "closing takes time in proportion to the number of separate ports, and no more than half a second",
             &measured,
-            last <= 1.5 * first && most <= 200.0,
+            last <= 1.5 * first && most <= 500.0,
         ))
     }
 }
