@@ -255,6 +255,10 @@ impl Netlink {
     /// collector of such sockets, which has a thread of its own since Linux 6.10
     /// (net/unix/garbage.c). On older kernels it is as with any close().
     ///
+    /// Only for the last socket that a process makes tables with: the kernel gives its port id (the
+    /// process's) to the next one before it destroys what belongs to that id, and so would destroy
+    /// the next one's table (seen on Linux 6.18; netlink_release(), net/netlink/af_netlink.c).
+    ///
     /// # Errors
     /// What socketpair(2) and sendmsg(2) say; then it is as with any close().
     pub fn close_in_background(&mut self) -> io::Result<()> {
@@ -474,7 +478,8 @@ mod tests {
         // The last column (netlink_native_seq_show(), net/netlink/af_netlink.c).
         let is_open = || {
             let all = std::fs::read_to_string("/proc/thread-self/net/netlink").unwrap();
-            all.lines().any(|row| row.trim_end().ends_with(&inode))
+            all.lines()
+                .any(|row| row.split_whitespace().next_back() == Some(&inode))
         };
         socket.close_in_background().unwrap();
         assert!(is_open(), "before it is dropped");

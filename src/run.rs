@@ -31,7 +31,7 @@ use crate::sockets::ready::uncovered;
 use crate::sockets::{Sample, SynLimits, Want};
 use crate::standby::Standby;
 use crate::step::{Action, CommandExit, Cut, Event, STALL, Sender, Settle, State, Waiting};
-use crate::syn::hold::pace::{Pace, Translation};
+use crate::syn::hold::pace::{self, Pace, Translation};
 use crate::syn::hold::{Hold, queue};
 use crate::syn::redirect::Redirect;
 use crate::syn::{SynAction, Work};
@@ -409,17 +409,15 @@ impl Run<'_> {
     /// One round: those go for whom there is room.
     fn release(&mut self, ports: &PortSet, finally: bool) -> Event {
         let began = Instant::now();
-        let want = Want {
-            handshakes: true,
-            ..Want::default()
-        };
         let Some(hold) = self.work.hold() else {
             return Event::Released(Waiting::default(), Duration::ZERO);
         };
         hold.read_all();
+        // All who have gone may still be in their handshakes.
+        let comers = hold.gone() + hold.waiting_for(ports) as u64;
         // What can't be looked at is tried again in the next round.
         if !hold.waited_for(ports).is_empty()
-            && let Ok(sample) = self.sockets.look(want)
+            && let Ok(sample) = look_for_room(&mut self.sockets, self.syn_limits, comers)
         {
             let mut pace = Pace::new(&sample, self.syn_limits, &self.translation, finally);
             let gone = hold.release_all(ports, &mut pace);
@@ -888,6 +886,18 @@ fn not_spawned(plan: &Plan, error: Errno) -> Ending {
         error.desc()
     );
     Ending::not_run_with(status, "spawn_failed", message)
+}
+
+/// The listeners, and, unless they have plenty of room anyway, how many are in their handshakes.
+fn look_for_room(sockets: &mut Sockets, limits: SynLimits, comers: u64) -> anyhow::Result<Sample> {
+    let listeners = sockets.look(Want::default())?;
+    if pace::has_plenty(&listeners, limits, comers) {
+        return Ok(listeners);
+    }
+    sockets.look(Want {
+        handshakes: true,
+        ..Want::default()
+    })
 }
 
 fn refusal(refused: Refused) -> Ending {

@@ -25,8 +25,8 @@ use crate::sockets::holders::Holders;
 use crate::sockets::ready::{Readiness, has_group, readiness, uncovered};
 use crate::sockets::{Listener, Sample, SocketId, Want};
 
-/// Nothing under way must be seen twice, this far apart: a CPU may still run the old rules for a
-/// moment after the new ones stand.
+/// Whether anything is under way is not looked at before: a CPU may still run the old rules for a
+/// moment after the new ones stand. Afterwards nobody joins those who are, and one look tells.
 pub const QUIET: Duration = Duration::from_millis(5);
 /// A handshake answered with a SYN cookie leaves no trace; its last ACK is given this long.
 pub const COOKIE_GRACE: Duration = Duration::from_millis(300);
@@ -335,7 +335,10 @@ pub struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Gate closed, the old service finishes what is under way.
-    Draining { quiet_since: Option<Instant> },
+    Draining {
+        /// Some were seen at the last look.
+        handshakes: bool,
+    },
     /// The last look before COMMAND is run.
     Checking { rearmed: bool },
     /// COMMAND runs.
@@ -392,13 +395,17 @@ impl State {
             watches,
             closed_at,
             deadline: deadline.unwrap_or(closed_at),
-            phase: Phase::Draining { quiet_since: None },
-            deserted: before.listeners.is_empty(),
+            phase: Phase::Draining { handshakes: false },
             opened: deadline.is_none(),
             removed: deadline.is_none(),
             others: None,
             remove_anyway: false,
-            next_look: closed_at,
+            // Where nobody listens, whatever the old rules still let in is refused.
+            deserted: before.listeners.is_empty(),
+            next_look: match before.listeners.is_empty() {
+                true => closed_at,
+                false => closed_at + QUIET,
+            },
             next_guard: None,
             fallen: false,
             release: None,
@@ -557,7 +564,7 @@ impl State {
         match event {
             Event::Closed if self.opened => Some(self.start_command()),
             Event::Closed if self.config.drain.is_zero() => self.end_drain(now),
-            Event::Closed => Some(self.look(now)),
+            Event::Closed => self.go_on(now),
             Event::Saw(sample, cost) => self.saw(&sample, cost, now),
             Event::Blind => self.blind(now),
             Event::Stands(stands) => {
@@ -910,42 +917,36 @@ impl State {
         Some(Action::Check)
     }
 
-    /// Connections, dear to look at where there are many, are not before all that were let in are
-    /// among them; and at the very end, to say what is left.
+    /// Connections are dear to look at where there are many: while there are handshakes still, it is
+    /// not done, but at the very end, to say what is left.
     fn looks_at_connections(&self, now: Instant) -> bool {
-        let Phase::Draining { quiet_since } = self.phase else {
+        let Phase::Draining { handshakes } = self.phase else {
             return false;
         };
-        let complete = self.deserted || quiet_since.is_some_and(|since| now >= since + QUIET);
-        self.config.drain_until >= DrainUntil::Requests && (complete || now >= self.drain_end())
+        self.config.drain_until >= DrainUntil::Requests && (!handshakes || now >= self.drain_end())
     }
 
     fn drain_saw(&mut self, sample: &Sample, cost: Duration, now: Instant) -> Option<Action> {
         self.facts.left = left(sample, self.config.drain_until);
         self.facts.stale_half_open = self.facts.stale_half_open.max(sample.half_open.stale);
+        let handshakes = self.facts.left.has_handshakes();
         let seen = sample.connections.is_some() || self.config.drain_until < DrainUntil::Requests;
-        if now >= self.drain_end() && seen {
+        let (quiet_at, cookies_until) = (self.closed_at + QUIET, self.closed_at + COOKIE_GRACE);
+        // Looked at too early, as nobody was to be seen before.
+        let early = self.deserted && !sample.listeners.is_empty();
+        self.deserted &= !early;
+        self.phase = Phase::Draining { handshakes };
+        if seen && now >= self.drain_end() {
             return self.end_drain(now);
-        }
-        let Phase::Draining { quiet_since } = &mut self.phase else {
-            return None;
-        };
-        if self.facts.left.has_handshakes() {
-            *quiet_since = None;
+        } else if handshakes {
             self.next_look = now + pause(cost, DRAIN_PAUSE);
-            return self.go_on(now);
-        }
-        self.deserted &= sample.listeners.is_empty();
-        let mut quiet_until = *quiet_since.get_or_insert(now - cost) + QUIET;
-        if self.deserted {
-            // Whatever the old rules still let in is refused.
-            quiet_until = now;
-        } else if sample.cookies_sent {
+        } else if early {
+            self.next_look = quiet_at;
+        } else if sample.cookies_sent && now < cookies_until {
             // Some may still come back as handshakes.
-            quiet_until = quiet_until.max(self.closed_at + COOKIE_GRACE);
-        }
-        if now < quiet_until || !seen {
-            self.next_look = quiet_until;
+            self.next_look = cookies_until;
+        } else if !seen {
+            self.next_look = now;
         } else if self.facts.left.is_nothing() {
             return self.end_drain(now);
         } else {

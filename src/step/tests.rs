@@ -111,19 +111,25 @@ impl Tale {
         if drain.is_zero() {
             assert_eq!(tale.at(0, Event::Closed), Some(Action::Check));
         } else {
-            assert!(matches!(tale.at(0, Event::Closed), Some(Action::Look(_))));
+            tale.closes();
             let quiet = Sample {
                 connections: busy(0),
                 ..before.clone()
             };
-            if !before.listeners.is_empty() {
-                assert_eq!(tale.saw(1, quiet.clone()), None);
-            }
             assert_eq!(tale.saw(8, quiet), Some(Action::Check));
         }
         assert_eq!(tale.at(9, Event::Stands(true)), Some(Action::Start));
         assert_eq!(tale.at(10, Event::Started(true)), None);
         tale
+    }
+
+    /// The gate is closed; the first look is 5 ms later.
+    fn closes(&mut self) {
+        let first = self.at(0, Event::Closed);
+        if first.is_none() {
+            assert_eq!(self.wakes_at(), Some(5));
+            assert!(matches!(self.at(5, Event::Time), Some(Action::Look(_))));
+        }
     }
 
     fn saw(&mut self, ms: u64, sample: Sample) -> Option<Action> {
@@ -226,67 +232,55 @@ fn what_could_not_be_changed_is_tried_again() {
     assert_eq!(tale.saw(60, half), opens);
 }
 
+const ALL_CONNECTIONS: Want = Want {
+    handshakes: false,
+    half_open: true,
+    connections: true,
+    holders: false,
+};
+
+/// A CPU may still run the old rules for a moment.
 #[test]
-fn an_idle_service_is_drained_when_quiet_is_seen_twice() {
+fn an_idle_service_is_drained_at_one_look_5_ms_later() {
     let mut tale = Tale::new(config(), &on_80(&[1]));
-    let want = Want {
-        half_open: true,
-        ..Want::default()
-    };
-    assert_eq!(tale.at(0, Event::Closed), Some(Action::Look(want)));
-    assert_eq!(tale.saw(1, no_connections_seen(&[1])), None);
-    assert_eq!(tale.wakes_at(), Some(6), "5 ms later");
-    // All that were let in are connections by now.
-    let want = Want {
-        connections: true,
-        ..want
-    };
-    assert_eq!(tale.at(6, Event::Time), Some(Action::Look(want)));
-    assert_eq!(tale.saw(7, on_80(&[1])), Some(Action::Check));
+    assert_eq!(tale.at(0, Event::Closed), None);
+    assert_eq!(tale.wakes_at(), Some(5));
+    let look = Some(Action::Look(ALL_CONNECTIONS));
+    assert_eq!(tale.at(5, Event::Time), look);
+    assert_eq!(tale.saw(6, on_80(&[1])), Some(Action::Check));
 }
 
-/// With many connections a look at them takes long: one is enough, when all are there.
+/// With many connections a look at them takes long: not while somebody will join them.
 #[test]
-fn connections_are_looked_at_once_all_are_there() {
-    let wants = |action| match action {
-        Some(Action::Look(want)) => want.connections,
-        other => panic!("{other:?}"),
-    };
+fn connections_are_looked_at_when_all_are_there() {
     let mut tale = Tale::new(config(), &on_80(&[1]));
-    assert!(!wants(tale.at(0, Event::Closed)));
-    let mut shaking = no_connections_seen(&[1]);
+    tale.closes();
+    let mut shaking = on_80(&[1]);
     shaking.half_open.young = 1;
-    assert_eq!(tale.saw(1, shaking), None);
-    assert!(!wants(tale.at(3, Event::Time)), "one will join them");
-    assert_eq!(tale.saw(3, no_connections_seen(&[1])), None);
-    assert!(wants(tale.at(8, Event::Time)));
+    assert_eq!(tale.saw(6, shaking.clone()), None);
+    let want = Want {
+        connections: false,
+        ..ALL_CONNECTIONS
+    };
+    assert_eq!(tale.at(8, Event::Time), Some(Action::Look(want)));
+    shaking.connections = None;
+    assert_eq!(tale.saw(8, shaking), None);
+    assert_eq!(tale.at(10, Event::Time), Some(Action::Look(want)));
+    let look = Some(Action::Look(ALL_CONNECTIONS));
+    assert_eq!(tale.saw(10, no_connections_seen(&[1])), look, "at once");
     let mut sample = on_80(&[1]);
     sample.connections = busy(2);
-    assert_eq!(tale.saw(9, sample), None);
-    assert!(wants(tale.at(10, Event::Time)), "until none is busy");
-    assert_eq!(tale.saw(10, on_80(&[1])), Some(Action::Check));
-}
-
-/// What a look found that asked for no connections is no end of a drain, however late it comes.
-#[test]
-fn a_look_that_began_early_does_not_end_the_drain() {
-    let mut tale = Tale::new(config(), &on_80(&[1]));
-    tale.at(0, Event::Closed);
-    assert_eq!(tale.saw(1, no_connections_seen(&[1])), None);
-    let again = tale.saw(20, no_connections_seen(&[1]));
-    let want = Want {
-        half_open: true,
-        connections: true,
-        ..Want::default()
-    };
-    assert_eq!(again, Some(Action::Look(want)));
+    assert_eq!(tale.saw(11, sample), None);
+    assert_eq!(tale.at(12, Event::Time), look, "until none is busy");
+    assert_eq!(tale.saw(12, on_80(&[1])), Some(Action::Check));
 }
 
 /// As what the old rules still let in is refused.
 #[test]
 fn where_nobody_listens_it_is_drained_at_the_first_look() {
     let mut tale = Tale::new(config(), &Sample::default());
-    tale.at(0, Event::Closed);
+    let look = Some(Action::Look(ALL_CONNECTIONS));
+    assert_eq!(tale.at(0, Event::Closed), look);
     assert_eq!(tale.saw(1, on_80(&[])), Some(Action::Check));
 }
 
@@ -296,42 +290,28 @@ fn a_listener_that_was_not_seen_at_first_is_drained_all_the_same() {
     let mut tale = Tale::new(config(), &Sample::default());
     tale.at(0, Event::Closed);
     assert_eq!(tale.saw(1, on_80(&[1])), None);
-    assert_eq!(tale.wakes_at(), Some(6), "5 ms after that look began");
-    assert!(matches!(tale.at(6, Event::Time), Some(Action::Look(_))));
+    assert_eq!(tale.wakes_at(), Some(5));
+    assert!(matches!(tale.at(5, Event::Time), Some(Action::Look(_))));
     assert_eq!(tale.saw(6, on_80(&[1])), Some(Action::Check));
 }
 
 /// What is left is told, and connections are part of that.
 #[test]
-fn a_drain_too_short_for_connections_looks_at_them_in_the_end() {
+fn a_drain_too_short_for_all_looks_at_connections_in_the_end() {
     let mut config = config();
-    config.drain = Duration::from_millis(1);
+    config.drain = Duration::from_millis(10);
     let mut tale = Tale::new(config, &on_80(&[1]));
-    tale.at(0, Event::Closed);
-    let want = Want {
-        half_open: true,
-        connections: true,
-        ..Want::default()
-    };
-    let again = tale.saw(2, no_connections_seen(&[1]));
-    assert_eq!(again, Some(Action::Look(want)));
-    let mut sample = on_80(&[1]);
-    sample.connections = busy(3);
-    assert_eq!(tale.saw(3, sample), Some(Action::Check));
+    tale.closes();
+    let mut shaking = on_80(&[1]);
+    shaking.half_open.young = 1;
+    assert_eq!(tale.saw(6, shaking.clone()), None);
+    assert!(matches!(tale.at(9, Event::Time), Some(Action::Look(_))));
+    shaking.connections = None;
+    let look = Some(Action::Look(ALL_CONNECTIONS));
+    assert_eq!(tale.saw(12, shaking.clone()), look);
+    shaking.connections = busy(3);
+    assert_eq!(tale.saw(15, shaking), Some(Action::Check));
     assert_eq!(tale.state.facts.left.busy, 3);
-}
-
-#[test]
-fn quiet_counts_anew_after_something_was_seen() {
-    let mut tale = Tale::new(config(), &on_80(&[1]));
-    tale.at(0, Event::Closed);
-    assert_eq!(tale.saw(1, on_80(&[1])), None);
-    let mut queued = on_80(&[1]);
-    queued.listeners[0].accept_queue = 3;
-    assert_eq!(tale.saw(6, queued), None);
-    assert_eq!(tale.saw(8, on_80(&[1])), None);
-    assert_eq!(tale.wakes_at(), Some(13));
-    assert_eq!(tale.saw(13, on_80(&[1])), Some(Action::Check));
 }
 
 #[test]
@@ -343,7 +323,6 @@ fn the_drain_is_bounded_and_says_what_is_left() {
         established: 9,
         busy: 4,
     });
-    assert_eq!(tale.saw(1, on_80(&[1])), None);
     assert_eq!(tale.saw(6, busy.clone()), None);
     assert_eq!(tale.saw(999, busy.clone()), None);
     assert_eq!(tale.wakes_at(), Some(1000));
@@ -359,7 +338,6 @@ fn scanners_are_counted_and_not_waited_for() {
     tale.at(0, Event::Closed);
     let mut scanned = on_80(&[1]);
     scanned.half_open = HalfOpen { young: 0, stale: 7 };
-    assert_eq!(tale.saw(1, scanned.clone()), None);
     assert_eq!(tale.saw(6, scanned), Some(Action::Check));
     assert_eq!(tale.state.facts.stale_half_open, 7);
 }
@@ -370,7 +348,6 @@ fn syn_cookies_prolong_the_drain() {
     tale.at(0, Event::Closed);
     let mut cookies = on_80(&[1]);
     cookies.cookies_sent = true;
-    assert_eq!(tale.saw(1, cookies.clone()), None);
     assert_eq!(tale.saw(6, cookies.clone()), None);
     assert_eq!(tale.wakes_at(), Some(300));
     assert_eq!(tale.saw(300, cookies), Some(Action::Check));
@@ -380,7 +357,6 @@ fn syn_cookies_prolong_the_drain() {
 fn dear_looks_are_rarer() {
     let mut tale = Tale::new(config(), &on_80(&[1]));
     tale.at(0, Event::Closed);
-    assert_eq!(tale.saw(1, on_80(&[1])), None);
     let mut sample = on_80(&[1]);
     sample.connections = busy(1);
     tale.at(10, Event::Saw(sample, Duration::from_millis(10)));
@@ -413,7 +389,6 @@ fn without_eyes_it_tries_again_within_its_bounds() {
 fn the_last_look_of_a_drain_is_at_its_end() {
     let mut tale = Tale::new(config(), &on_80(&[1]));
     tale.at(0, Event::Closed);
-    assert_eq!(tale.saw(1, on_80(&[1])), None);
     let mut sample = on_80(&[1]);
     sample.connections = busy(1);
     tale.at(990, Event::Saw(sample, Duration::from_millis(300)));

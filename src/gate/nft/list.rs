@@ -35,7 +35,7 @@ struct Key {
 /// # Errors
 /// No privilege, no nf_tables.
 pub fn find() -> Result<Vec<Found>> {
-    let mut tables = Tables::to_look()?;
+    let mut tables = Tables::open()?;
     let mut found = Vec::new();
     let listed = tables.all();
     let mut listed = listed.map_err(|refusal| match refusal.errno {

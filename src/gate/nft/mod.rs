@@ -212,13 +212,6 @@ impl Tables {
         Ok(Tables { socket })
     }
 
-    /// To look only: nothing of ours goes when it is closed, and nobody waits for that.
-    fn to_look() -> Result<Tables> {
-        let mut tables = Tables::open()?;
-        let _ = tables.socket.close_in_background();
-        Ok(tables)
-    }
-
     fn commit(&mut self, transaction: &Transaction) -> Result<(), Refusal> {
         let pages = transaction.pages();
         let bytes: usize = pages.iter().map(|page| page.len()).sum();
@@ -508,7 +501,8 @@ impl Backend for Nft {
         if let Some(watchdog) = self.watchdog.take() {
             watchdog.dismiss();
         }
-        // Nothing of ours is left that would go only with the socket: nobody need wait for its close.
+        // Nothing of ours is left that would go only with the socket, and no other table will be made:
+        // nobody need wait for its close.
         let _ = self.table.socket.close_in_background();
         Ok(())
     }

@@ -50,7 +50,7 @@ pub struct Redirected {
 /// No privilege, no nf_tables.
 pub fn find() -> Result<Vec<Redirected>> {
     let any_family = ProtoFamily::Unspec;
-    let mut tables = Tables::to_look()?;
+    let mut tables = Tables::open()?;
     let of_output = tables.dump(any_family, libc::NFT_MSG_GETCHAIN, &[], |row| {
         output_chain(row).into_iter().collect()
     })?;

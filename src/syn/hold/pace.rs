@@ -50,6 +50,17 @@ enum Place {
     Nowhere,
 }
 
+/// Whether each listener has room for so many, twice over. Then handshakes need not be counted, which
+/// takes long where there are many connections (100,000 in TIME_WAIT: 20 ms and more); the other half
+/// is for those who came past the gate.
+pub fn has_plenty(sample: &Sample, limits: SynLimits, comers: u64) -> bool {
+    let plenty = |l: &Listener| u64::from(l.backlog.saturating_sub(l.accept_queue)) / 2 >= comers;
+    // Without cookies there is another limit, and with cookies always handshakes leave no trace.
+    limits.cookies == Cookies::WhenFull
+        && !sample.listeners.is_empty()
+        && sample.listeners.iter().all(plenty)
+}
+
 impl<'a> Pace<'a> {
     /// For what was seen just now; `finally`: the ports open in any case.
     pub fn new(
@@ -224,6 +235,24 @@ mod tests {
             handshakes: handshakes.collect(),
             ..Sample::default()
         }
+    }
+
+    #[test]
+    fn where_there_is_plenty_of_room_nobody_is_counted() {
+        let two = |queue| {
+            sample(
+                vec![listener("::", 80, 100, 0), listener("::", 81, 400, queue)],
+                &[],
+            )
+        };
+        assert!(has_plenty(&two(300), COOKIES, 50));
+        assert!(!has_plenty(&two(301), COOKIES, 50), "in the queue");
+        assert!(!has_plenty(&two(300), COOKIES, 51), "by one");
+        assert!(!has_plenty(&two(300), NO_COOKIES, 1));
+        assert!(
+            !has_plenty(&sample(vec![], &[]), COOKIES, 1),
+            "nobody listens"
+        );
     }
 
     /// How many of these go, of so many that want to go to each in turn.
