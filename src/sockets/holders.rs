@@ -8,11 +8,10 @@ use std::ops::Range;
 
 use nix::fcntl::readlinkat;
 
-/// Who holds the listeners is looked for among the first so many open files of each process: servers
-/// open their listeners early, and may have many thousand connections, each of which costs some µs.
-pub const FIRST_FILES: u32 = 64;
-/// Among so many, if a listener has no holder yet: some have opened their logs before.
-pub const FILES: u32 = 1_024;
+/// Who holds the listeners is looked for among the first so many open files of each process, and among
+/// more of them as long as a listener has no holder: servers open their listeners early, some after
+/// their logs, and may have many thousand connections, each of which costs some µs.
+pub const FILES: [u32; 3] = [16, 128, 1_024];
 
 /// A process that holds listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,15 +27,18 @@ pub struct Holder {
 /// The holders by pid. Empty where /proc does not tell (other users' processes without root).
 pub type Holders = BTreeMap<i32, Holder>;
 
-/// Finds the processes that hold one of `inodes`; see [`FILES`]. Costs a readlink(2) for each of those
-/// files, of each process on the host: some milliseconds on a busy one.
+/// Finds the processes that hold one of `inodes`. Costs a readlink(2) for each of those files
+/// ([`FILES`]), of each process on the host: some milliseconds on a busy one.
 pub fn find(inodes: &[u32]) -> Holders {
-    let first = find_among(0..FIRST_FILES, inodes);
-    let held = |inode: &u32| first.values().any(|holder| holder.inodes.contains(inode));
-    if inodes.iter().all(held) {
-        return first;
+    let mut found = Holders::new();
+    for files in FILES {
+        found = find_among(0..files, inodes);
+        let held = |inode: &u32| found.values().any(|holder| holder.inodes.contains(inode));
+        if inodes.iter().all(held) {
+            break;
+        }
     }
-    find_among(0..FILES, inodes)
+    found
 }
 
 fn find_among(files: Range<u32>, inodes: &[u32]) -> Holders {
@@ -162,7 +164,7 @@ mod tests {
         let many: Vec<_> = (0..200).map(|_| first.try_clone().unwrap()).collect();
         let me = std::process::id() as i32;
         assert!(sockets(me, 0..100).unwrap().len() <= 100);
-        assert!(sockets(me, 0..FILES).unwrap().len() > many.len());
+        assert!(sockets(me, 0..FILES[2]).unwrap().len() > many.len());
         let inode = nix::sys::stat::fstat(&first).unwrap().st_ino as u32;
         assert!(
             sockets(me, 0..100).unwrap().contains(&inode),
@@ -173,14 +175,14 @@ mod tests {
     /// As with a server that opens its logs first.
     #[test]
     fn a_listener_behind_many_files_is_found() {
-        let logs: Vec<_> = (0..FIRST_FILES + 200)
+        let logs: Vec<_> = (0..FILES[1] + 200)
             .map(|_| fs::File::open("/dev/null").unwrap())
             .collect();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = nix::sys::stat::fstat(&listener).unwrap().st_ino as u32;
         drop(logs);
         let fd = std::os::fd::AsRawFd::as_raw_fd(&listener) as u32;
-        assert!((FIRST_FILES..FILES).contains(&fd), "{fd}");
+        assert!((FILES[1]..FILES[2]).contains(&fd), "{fd}");
         let me = std::process::id() as i32;
         assert_eq!(find(&[inode])[&me].inodes, [inode]);
     }
