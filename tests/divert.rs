@@ -43,7 +43,10 @@ fn both_echo(trio: &Trio) -> [Running; 2] {
 
 fn divert_to<'a>(trio: &'a Trio, peer: &str, options: &str) -> Call<'a> {
     let divert = format!("--port 80 --syn divert={peer} --to {VIP},{VIP6} --drain 0s {options}");
-    call(&trio.a, words(&divert)).on(Backend::Nft)
+    // As all that is waited for: on a slow machine the peer needs longer to answer, too.
+    let patience = format!("{}s", 2 * slow());
+    let call = call(&trio.a, words(&divert)).on(Backend::Nft);
+    call.env("SYNGATE_PEER_TIMEOUT", &patience)
 }
 
 fn divert<'a>(trio: &'a Trio, options: &str) -> Call<'a> {
