@@ -335,10 +335,7 @@ pub struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Gate closed, the old service finishes what is under way.
-    Draining {
-        /// Some were seen at the last look.
-        handshakes: bool,
-    },
+    Draining,
     /// The last look before COMMAND is run.
     Checking { rearmed: bool },
     /// COMMAND runs.
@@ -395,7 +392,7 @@ impl State {
             watches,
             closed_at,
             deadline: deadline.unwrap_or(closed_at),
-            phase: Phase::Draining { handshakes: false },
+            phase: Phase::Draining,
             opened: deadline.is_none(),
             removed: deadline.is_none(),
             others: None,
@@ -502,7 +499,7 @@ impl State {
     /// When the sockets are to be looked at.
     fn looks_at(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Draining { .. } => Some(self.next_look.min(self.drain_end())),
+            Phase::Draining => Some(self.next_look.min(self.drain_end())),
             Phase::Readying { .. } => Some(self.next_look),
             Phase::Running if self.follows() => Some(self.next_look),
             Phase::Running | Phase::Checking { .. } | Phase::Over => None,
@@ -539,8 +536,8 @@ impl State {
             return Some(linger.shown());
         }
         match self.phase {
-            Phase::Draining { .. } if self.facts.left.is_nothing() => Some("draining".to_owned()),
-            Phase::Draining { .. } => Some(format!("draining: {}", self.facts.left)),
+            Phase::Draining if self.facts.left.is_nothing() => Some("draining".to_owned()),
+            Phase::Draining => Some(format!("draining: {}", self.facts.left)),
             Phase::Readying { .. } => {
                 let waiting = self.ports_that(|watch| watch.readiness == Readiness::Waiting);
                 Some(if !waiting.is_empty() {
@@ -762,7 +759,7 @@ impl State {
     fn blind(&mut self, now: Instant) -> Option<Action> {
         self.next_look = now + BLIND_RETRY;
         match self.phase {
-            Phase::Draining { .. } if now >= self.drain_end() => self.end_drain(now),
+            Phase::Draining if now >= self.drain_end() => self.end_drain(now),
             Phase::Readying { since } if now >= since + self.config.ready_timeout => {
                 self.facts.unseen = true;
                 self.facts.unchecked = self.checked_at().is_none();
@@ -902,7 +899,7 @@ impl State {
     }
 
     fn command_pending(&self) -> bool {
-        matches!(self.phase, Phase::Draining { .. } | Phase::Checking { .. })
+        matches!(self.phase, Phase::Draining | Phase::Checking { .. })
     }
 
     // Draining and starting ---------------------------------------------------------------------
@@ -920,25 +917,22 @@ impl State {
     /// Connections are dear to look at where there are many: while there are handshakes still, it is
     /// not done, but at the very end, to say what is left.
     fn looks_at_connections(&self, now: Instant) -> bool {
-        let Phase::Draining { handshakes } = self.phase else {
-            return false;
-        };
-        self.config.drain_until >= DrainUntil::Requests && (!handshakes || now >= self.drain_end())
+        self.phase == Phase::Draining
+            && self.config.drain_until >= DrainUntil::Requests
+            && (!self.facts.left.has_handshakes() || now >= self.drain_end())
     }
 
     fn drain_saw(&mut self, sample: &Sample, cost: Duration, now: Instant) -> Option<Action> {
         self.facts.left = left(sample, self.config.drain_until);
         self.facts.stale_half_open = self.facts.stale_half_open.max(sample.half_open.stale);
-        let handshakes = self.facts.left.has_handshakes();
         let seen = sample.connections.is_some() || self.config.drain_until < DrainUntil::Requests;
         let (quiet_at, cookies_until) = (self.closed_at + QUIET, self.closed_at + COOKIE_GRACE);
         // Looked at too early, as nobody was to be seen before.
         let early = self.deserted && !sample.listeners.is_empty();
         self.deserted &= !early;
-        self.phase = Phase::Draining { handshakes };
         if seen && now >= self.drain_end() {
             return self.end_drain(now);
-        } else if handshakes {
+        } else if self.facts.left.has_handshakes() {
             self.next_look = now + pause(cost, DRAIN_PAUSE);
         } else if early {
             self.next_look = quiet_at;
@@ -1026,7 +1020,7 @@ impl State {
 
     fn look(&self, now: Instant) -> Action {
         Action::Look(Want {
-            half_open: matches!(self.phase, Phase::Draining { .. }),
+            half_open: self.phase == Phase::Draining,
             connections: self.looks_at_connections(now),
             holders: matches!(self.phase, Phase::Readying { .. })
                 && self.config.settle == Settle::Auto
@@ -1037,7 +1031,7 @@ impl State {
 
     fn saw(&mut self, sample: &Sample, cost: Duration, now: Instant) -> Option<Action> {
         match self.phase {
-            Phase::Draining { .. } => self.drain_saw(sample, cost, now),
+            Phase::Draining => self.drain_saw(sample, cost, now),
             Phase::Running => {
                 self.next_look = now + pause(cost, WATCH_PAUSE);
                 self.note(sample, now);

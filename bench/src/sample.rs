@@ -52,7 +52,7 @@ pub enum Family {
 }
 
 /// One restart under load. Times on the load's clock are from its start.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Sample {
     /// Which repetition.
     pub round: u32,
@@ -111,38 +111,6 @@ impl Sample {
     /// How many requests weren't answered.
     pub fn failed(&self) -> u64 {
         self.refused + self.reset + self.cut + self.timed_out + self.other
-    }
-}
-
-impl Default for Sample {
-    fn default() -> Sample {
-        Sample {
-            round: 0,
-            subject: String::new(),
-            way: Way::Bare,
-            mode: Mode::default(),
-            family: Family::default(),
-            rate: 0,
-            sources: 1,
-            sent: 0,
-            ok: 0,
-            refused: 0,
-            reset: 0,
-            cut: 0,
-            timed_out: 0,
-            other: 0,
-            delayed: 0,
-            late: 0,
-            connect: Latency::default(),
-            total: Latency::default(),
-            gap_ms: 0.0,
-            closed_ms: None,
-            drain_ms: None,
-            began_ms: 0.0,
-            ended_ms: 0.0,
-            failed_at_ms: Vec::new(),
-            timeline_ms: Vec::new(),
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use testkit::{
     wait_until,
 };
 
-use crate::ways::{STANDBY, Way};
+use crate::ways::{STANDBY, Way, quoted};
 
 /// A service, and how it is restarted.
 pub struct Subject {
@@ -377,13 +377,13 @@ fn upgrade_argv(nginx: &Nginx) -> Vec<String> {
 
 /// As a shell reads them.
 fn in_words(argv: &[String]) -> String {
-    let quoted = argv
+    let words = argv
         .iter()
         .map(|word| match word.contains([' ', '\n', '$']) {
-            true => format!("'{}'", word.replace('\'', r"'\''")),
+            true => quoted(word),
             false => word.clone(),
         });
-    quoted.collect::<Vec<_>>().join(" ")
+    words.collect::<Vec<_>>().join(" ")
 }
 
 // Plain servers -----------------------------------------------------------------------------------

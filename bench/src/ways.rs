@@ -7,11 +7,22 @@ use testkit::{CROSS_B, VIP};
 
 /// How a service is restarted.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
     /// The command, and nothing else
+    #[default]
     Bare,
     /// Drop SYNs by iptables, sleep 1, the command, and undo
     Folk,
@@ -138,6 +149,11 @@ fn plug(command: &str, parts: &Parts) -> String {
     )
 }
 
+/// As one word of a shell's.
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 fn syngate(action: &str, command: &str, parts: &Parts) -> String {
     let Parts {
         syngate,
@@ -146,9 +162,9 @@ fn syngate(action: &str, command: &str, parts: &Parts) -> String {
         ..
     } = parts;
     let (syngate, report) = (syngate.display(), report.display());
-    let command = command.replace('\'', r"'\''");
     format!(
-        "{syngate} -q --port 80 --syn {action} {options} --report-file {report} -- sh -c '{command}'"
+        "{syngate} -q --port 80 --syn {action} {options} --report-file {report} -- sh -c {}",
+        quoted(command)
     )
 }
 
