@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use harness::{Backend, SOON, call, gated, stopped_syns, wait_shut, words};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use testkit::services::Serve;
 use testkit::{Host, Load, Pair, SERVER, SERVER6, wait_until};
@@ -37,6 +38,10 @@ fn strip(value: &mut Value) {
             }
             fields.retain(|name, _| !matches!(name.as_str(), "handle" | "expires" | "comment"));
             fields.values_mut().for_each(strip);
+            if let Some(Value::Array(elements)) = fields.get_mut("elem") {
+                // A hash table has them in any order.
+                elements.sort_by_key(Value::to_string);
+            }
         }
         Value::Array(items) => items.iter_mut().for_each(strip),
         Value::String(text) if text.starts_with("syngate_") => "syngate_".clone_into(text),
@@ -49,7 +54,9 @@ fn strip(value: &mut Value) {
 /// What `--dry-run` prints, loaded by nft(8) on a host of its own, is what the kernel has.
 #[test]
 fn the_kernel_has_what_a_dry_run_prints() {
+    let separate = format!("--port {}", separate_ports());
     for options in [
+        separate.as_str(),
         "--port 80",
         "--port 80,443,8000-8010",
         "--port 1-65535",
@@ -100,6 +107,52 @@ fn the_table_says_whose_it_is() {
     ] {
         assert!(outcome.stdout.contains(part), "{part}: {}", outcome.stdout);
     }
+}
+
+/// So many that they are not kept as intervals.
+fn separate_ports() -> String {
+    let ports: Vec<String> = (0..600).map(|n| (1_001 + 2 * n).to_string()).collect();
+    ports.join(",")
+}
+
+/// What is shut are these ports and none between them; anybody can see which; and the kernel opens them
+/// in time.
+#[test]
+fn many_separate_ports_are_a_hash_table() {
+    let host = Host::new().unwrap();
+    let (gated, between) = (1_001, 1_002);
+    let _services =
+        [gated, between].map(|port| Serve::on(&format!("0.0.0.0:{port}")).start(&host).unwrap());
+    let connects = |port: u16| {
+        let connect = format!("exec 3<>/dev/tcp/127.0.0.1/{port}");
+        host.run(["timeout", "0.3", "bash", "-c", &connect]).is_ok()
+    };
+    let ports = separate_ports();
+    let options = ["--port", &ports, "--max-closed", "3s"];
+    let mut run = call(&host, options)
+        .on(Backend::Nft)
+        .start(["sleep", "1000"]);
+    wait_until(SOON, "the gate is closed", || !connects(gated)).unwrap();
+    assert!(connects(between));
+
+    // In brief: the first of them, and how many they are.
+    let status = host.sh(&format!("{} status", harness::SYNGATE)).unwrap();
+    let status = status.stdout;
+    assert!(
+        status.starts_with("1001,1003,1005,1007,1009,1011,1013,1015,… (600 ports) is shut"),
+        "{status}"
+    );
+    let set = host.must(["nft", "-j", "list", "sets"]);
+    let set: Value = serde_json::from_str(&set).unwrap();
+    let mut sets = set["nftables"].as_array().unwrap().iter();
+    let set = sets.find_map(|object| object.get("set")).unwrap();
+    assert_eq!(set["flags"], serde_json::json!(["timeout"]), "no intervals");
+
+    run.signal(Signal::SIGSTOP).unwrap();
+    wait_until(SOON, "the kernel opens it", || connects(gated)).unwrap();
+    run.signal(Signal::SIGCONT).unwrap();
+    run.signal(Signal::SIGTERM).unwrap();
+    run.wait().unwrap();
 }
 
 /// All ports, and every other one: the gate closes and opens, and stops what it should.

@@ -16,6 +16,8 @@ use crate::route::{Ether, NextHop};
 use crate::sockets::Family;
 use crate::syn::hold::queue::QueueNum;
 
+/// More separate ports than these are not kept as intervals.
+const MANY_PORTS: usize = 500;
 /// The set of gated ports.
 pub const PORTS: &CStr = c"ports";
 /// The counter of stopped SYNs.
@@ -65,6 +67,30 @@ pub struct Ruleset {
     pub ports: PortSet,
     /// The gate itself, and then what takes SYNs before they come to it.
     pub tables: Vec<Table>,
+}
+
+/// What a set of ports is made as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortsKind {
+    /// A tree of intervals: a range takes no longer than a port.
+    Intervals,
+    /// A hash table, for a great many separate ports: a tree would have two elements for each, and
+    /// takes ever longer to fill and to list. Its size is given, because while it grows a dump may
+    /// miss some.
+    Hash {
+        /// How many elements it takes.
+        most: u32,
+    },
+}
+
+impl fmt::Display for PortsKind {
+    /// The flags and the size in nft(8)'s syntax.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PortsKind::Intervals => f.write_str("flags interval,timeout"),
+            PortsKind::Hash { most } => write!(f, "size {most}\n\t\tflags timeout"),
+        }
+    }
 }
 
 /// A table. Each has its own set of gated ports, and its own counter.
@@ -367,7 +393,7 @@ impl Ruleset {
              {counters}\
              \tset {ports} {{\n\
              \t\ttype inet_service\n\
-             \t\tflags interval,timeout\n\
+             \t\t{kind}\n\
              \t\telements = {{ {elements} }}\n\
              \t}}\n\n\
              {flows}\
@@ -384,10 +410,20 @@ impl Ruleset {
             owner = if self.owned { "\tflags owner\n" } else { "" },
             counters = counters.concat(),
             ports = shown(PORTS),
+            kind = self.ports_kind(),
             flows = flows.concat(),
             sets = sets.concat(),
             chains = chains.join("\n"),
         )
+    }
+
+    /// What the sets of gated ports are made as.
+    pub fn ports_kind(&self) -> PortsKind {
+        if self.ports.len() > MANY_PORTS && self.ports.are_separate() {
+            let most = self.ports.len() as u32;
+            return PortsKind::Hash { most };
+        }
+        PortsKind::Intervals
     }
 
     /// To ask whether the kernel can do that: nothing of it sees packets, or outlives us. Not for

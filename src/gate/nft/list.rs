@@ -97,7 +97,8 @@ impl Tables {
             gate.opens_in = elements.iter().filter_map(|e| e.expires).max();
             let port = |e: &Key| Some((u16::from_be_bytes(get(&e.bytes, 0)?), e.end));
             let bounds = elements.iter().filter_map(port).collect();
-            gate.ports = messages::ports_between(bounds);
+            let intervals = self.has_intervals(ProtoFamily::Inet, table)?;
+            gate.ports = messages::ports(bounds, intervals);
         }
         // The gate's own, and, where SYNs are diverted, of each IP version.
         for family in [ProtoFamily::Inet, ProtoFamily::Ipv4, ProtoFamily::Ipv6] {

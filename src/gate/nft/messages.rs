@@ -15,8 +15,8 @@ use nftnl::{Batch, Chain, FinalizedBatch, MsgType, Policy, ProtoFamily, Rule, Ta
 use nix::libc;
 
 use super::compile::{
-    BaseChain, Elements, NO_ROOM, NamedSet, PORTS, Ruleset, STOPPED, Table as Rules, Term, WENT_ON,
-    Way,
+    BaseChain, Elements, NO_ROOM, NamedSet, PORTS, PortsKind, Ruleset, STOPPED, Table as Rules,
+    Term, WENT_ON, Way,
 };
 use super::divert::{FlowSet, HALF_OPEN};
 use super::raw::{self, Field, FlowV4, FlowV6, Interface, Port};
@@ -44,6 +44,7 @@ const NFTA_SET_ELEM_EXPIRATION: u16 = 5;
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_TABLE_FLAGS: u16 = 2;
 const NFTA_TABLE_USERDATA: u16 = 6;
+const NFTA_SET_FLAGS: u16 = 3;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_OBJ_DATA: u16 = 4;
 const NFTA_COUNTER_PACKETS: u16 = 2;
@@ -72,6 +73,7 @@ impl Transaction {
 struct Numbered<'a> {
     table: Table,
     rules: &'a Rules,
+    ports_kind: PortsKind,
     /// The first one.
     ids: u32,
 }
@@ -80,6 +82,7 @@ fn numbered(rules: &Ruleset) -> impl Iterator<Item = Numbered<'_>> {
     rules.tables.iter().zip(0..).map(|(of, n)| Numbered {
         table: Table::new(&*rules.name, of.family),
         rules: of,
+        ports_kind: rules.ports_kind(),
         ids: 1 + n * IDS_OF_A_TABLE,
     })
 }
@@ -241,8 +244,15 @@ impl Numbered<'_> {
     }
 
     fn timed_ports(&self) -> Set<'_, Port> {
-        let flags = libc::NFT_SET_INTERVAL | libc::NFT_SET_TIMEOUT;
-        raw::named_set(&self.table, PORTS, self.id(PORTS), flags)
+        let of = |flags| raw::named_set(&self.table, PORTS, self.id(PORTS), flags);
+        match self.ports_kind {
+            PortsKind::Intervals => of(libc::NFT_SET_INTERVAL | libc::NFT_SET_TIMEOUT),
+            PortsKind::Hash { most } => {
+                let set = of(libc::NFT_SET_TIMEOUT);
+                raw::limit(&set, most);
+                set
+            }
+        }
     }
 
     /// Adds elements for all ranges, in as many messages as they need. In portions, because an element
@@ -254,10 +264,20 @@ impl Numbered<'_> {
         for portion in ranges.chunks(PORTION) {
             let set = self.timed_ports();
             for range in portion {
-                let after = range.end().checked_add(1).map(Port);
-                raw::put_interval(&set, &Port(*range.start()), after.as_ref(), Some(timeout));
+                self.put_ports(&set, range, timeout);
             }
             batch.add_iter(set.elems_iter(), MsgType::Add);
+        }
+    }
+
+    fn put_ports(&self, set: &Set<'_, Port>, range: &RangeInclusive<u16>, timeout: Duration) {
+        let first = Port(*range.start());
+        match self.ports_kind {
+            PortsKind::Hash { .. } => raw::put(set, &first, Some(timeout)),
+            PortsKind::Intervals => {
+                let after = range.end().checked_add(1).map(Port);
+                raw::put_interval(set, &first, after.as_ref(), Some(timeout));
+            }
         }
     }
 
@@ -594,11 +614,25 @@ fn element(attributes: &[u8]) -> Option<Element<'_>> {
     })
 }
 
-/// The interval bounds in one message of a dump of ports: port, and whether the interval ends there.
+/// The ports in one message of a dump, each with whether an interval ends there.
 pub fn bounds(payload: &[u8]) -> Vec<(u16, bool)> {
     elements(payload)
         .filter_map(|element| Some((u16::from_be_bytes(get(element.key, 0)?), element.end)))
         .collect()
+}
+
+/// Whether the set that the kernel describes is one of intervals.
+pub fn has_intervals(payload: &[u8]) -> Option<bool> {
+    let flags = get(attribute(payload.get(4..)?, NFTA_SET_FLAGS)?, 0)?;
+    Some(u32::from_be_bytes(flags) & libc::NFT_SET_INTERVAL as u32 != 0)
+}
+
+/// The ports of all messages of a dump.
+pub fn ports(bounds: Vec<(u16, bool)>, intervals: bool) -> PortSet {
+    match intervals {
+        true => ports_between(bounds),
+        false => bounds.into_iter().map(|(port, _)| port).collect(),
+    }
 }
 
 /// A table, as the kernel lists it.
@@ -629,9 +663,9 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-/// The ports between the bounds of all messages of a dump. The kernel lists them from the largest
+/// The ports between the bounds of intervals. The kernel lists them from the largest
 /// to the smallest; expired elements are not listed, while their end may be.
-pub fn ports_between(mut bounds: Vec<(u16, bool)>) -> PortSet {
+fn ports_between(mut bounds: Vec<(u16, bool)>) -> PortSet {
     // An end before a beginning at the same port: that is where one interval ends and the next begins.
     bounds.sort_unstable_by_key(|(port, end)| (*port, !*end));
     let mut ranges = Vec::new();
@@ -699,7 +733,8 @@ mod tests {
     fn reads_the_ports_that_the_kernel_lists() {
         let bounds = bounds(ELEMENTS);
         assert_eq!(bounds, [(443, false), (81, true), (80, false)]);
-        assert_eq!(ports_between(bounds).to_string(), "80,443-65535");
+        assert_eq!(ports_between(bounds.clone()).to_string(), "80,443-65535");
+        assert_eq!(ports(bounds, false).to_string(), "80-81,443");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::SockProtocol;
 
-use self::compile::{NO_ROOM, PORTS, Ruleset, STOPPED, WENT_ON, compile, table_name};
+use self::compile::{NO_ROOM, PORTS, PortsKind, Ruleset, STOPPED, WENT_ON, compile, table_name};
 use self::divert::{CLOSING, Element, FLOWS};
 use self::messages::{ChainRules, Transaction};
 use super::choice::{Kind, Lacking};
@@ -42,6 +42,8 @@ const SEND_BUFFER_ENOUGH: usize = 64 * 1024;
 // linux/netfilter/nf_tables.h
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+const NFTA_SET_TABLE: u16 = 1;
+const NFTA_SET_NAME: u16 = 2;
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_OBJ_TABLE: u16 = 1;
@@ -259,12 +261,27 @@ impl Tables {
         Ok(rules.len())
     }
 
-    /// The ports that are in the sets of all tables.
+    /// The ports that are in the sets of all tables. When a hash table grows or shrinks between two
+    /// messages of a dump, the dump misses some (nft_rhash_walk() counts where it was): so it is looked
+    /// again where some are missing.
+    fn shut_ports(&mut self, rules: &Ruleset) -> Result<PortSet, Refusal> {
+        const LOOKS: usize = 3;
+        let mut shut = self.ports_in_sets(rules)?;
+        for _ in 1..LOOKS {
+            if rules.ports_kind() == PortsKind::Intervals || shut == rules.ports {
+                break;
+            }
+            shut = self.ports_in_sets(rules)?;
+        }
+        Ok(shut)
+    }
+
     fn ports_in_sets(&mut self, rules: &Ruleset) -> Result<PortSet, Refusal> {
         let mut shut: Option<PortSet> = None;
         for table in &rules.tables {
             let bounds = self.elements(table.family, &rules.name, PORTS, messages::bounds)?;
-            let ports = messages::ports_between(bounds);
+            let intervals = rules.ports_kind() == PortsKind::Intervals;
+            let ports = messages::ports(bounds, intervals);
             shut = Some(shut.map_or(ports.clone(), |others| others.intersection(&ports)));
         }
         Ok(shut.unwrap_or_default())
@@ -309,13 +326,30 @@ impl Tables {
             NFTA_OBJ_TYPE,
             &raw::NFT_OBJECT_COUNTER.to_be_bytes(),
         );
-        let mut packets = None;
+        self.get_one(libc::NFT_MSG_GETOBJ, &body, messages::packets)
+    }
+
+    /// Whether the ports of that table are a set of intervals.
+    fn has_intervals(&mut self, family: ProtoFamily, table: &CStr) -> Result<bool, Refusal> {
+        let names = [(NFTA_SET_TABLE, table), (NFTA_SET_NAME, PORTS)];
+        let body = messages::about(family, &names);
+        self.get_one(libc::NFT_MSG_GETSET, &body, messages::has_intervals)
+    }
+
+    /// What the kernel says of one thing.
+    fn get_one<T>(
+        &mut self,
+        kind: libc::c_int,
+        body: &[u8],
+        parse: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<T, Refusal> {
+        let mut answer = None;
         let flags = libc::NLM_F_ACK as u16;
         self.socket
-            .request(nft_message(libc::NFT_MSG_GETOBJ), flags, &body, |_, row| {
-                packets = packets.or(messages::packets(row));
+            .request(nft_message(kind), flags, body, |_, row| {
+                answer = answer.take().or(parse(row));
             })?;
-        packets.ok_or(Errno::EBADMSG.into())
+        answer.ok_or(Errno::EBADMSG.into())
     }
 }
 
@@ -404,7 +438,7 @@ impl Backend for Nft {
             return Ok(PortSet::EMPTY);
         };
         match self.table.has_rules(rules, false) {
-            Ok(true) => Ok(self.table.ports_in_sets(rules)?),
+            Ok(true) => Ok(self.table.shut_ports(rules)?),
             Ok(false) => Ok(PortSet::EMPTY),
             // Somebody has removed it all.
             Err(refusal) if refusal.errno == Errno::ENOENT && !rules.owned => Ok(PortSet::EMPTY),

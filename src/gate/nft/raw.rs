@@ -490,13 +490,24 @@ pub fn flow_set<'a, K: SetKey>(
     idle: Duration,
 ) -> Set<'a, K> {
     let set = named_set(table, name, id, libc::NFT_SET_TIMEOUT | libc::NFT_SET_EVAL);
-    // SAFETY: the set is live; the size is a u32, the timeout a u64, in milliseconds.
+    limit(&set, most);
+    // SAFETY: the set is live; the timeout is a u64, in milliseconds.
     unsafe {
-        let s = set.as_ptr().as_ptr();
-        sys::nftnl_set_set_u32(s, sys::NFTNL_SET_DESC_SIZE as u16, most);
-        sys::nftnl_set_set_u64(s, sys::NFTNL_SET_TIMEOUT as u16, timeout_ms(idle));
+        sys::nftnl_set_set_u64(
+            set.as_ptr().as_ptr(),
+            sys::NFTNL_SET_TIMEOUT as u16,
+            timeout_ms(idle),
+        );
     }
     set
+}
+
+/// How many elements a set takes.
+pub fn limit<K>(set: &Set<K>, most: u32) {
+    // SAFETY: the set is live, and this attribute is a u32.
+    unsafe {
+        sys::nftnl_set_set_u32(set.as_ptr().as_ptr(), sys::NFTNL_SET_DESC_SIZE as u16, most);
+    }
 }
 
 /// Tells nft(8) that the keys are in the host's byte order, which it can't know of a set of strings:
@@ -517,6 +528,21 @@ pub fn in_host_order<K>(set: &Set<K>) {
     }
 }
 
+/// A key, and for how long it is there.
+pub fn put<K: SetKey>(set: &Set<K>, key: &K, timeout: Option<Duration>) {
+    let element = element(set, key);
+    if let Some(timeout) = timeout {
+        // SAFETY: the element is live (owned by the set), the attribute a u64, in milliseconds.
+        unsafe {
+            sys::nftnl_set_elem_set_u64(
+                element.as_ptr(),
+                sys::NFTNL_SET_ELEM_TIMEOUT as u16,
+                timeout_ms(timeout),
+            );
+        }
+    }
+}
+
 /// An interval is two elements: where it begins, with the timeout, and where it has ended (none if
 /// it reaches the largest key).
 pub fn put_interval<K: SetKey>(
@@ -525,17 +551,7 @@ pub fn put_interval<K: SetKey>(
     after: Option<&K>,
     timeout: Option<Duration>,
 ) {
-    let begin = element(set, begin);
-    if let Some(timeout) = timeout {
-        // SAFETY: `begin` is live (owned by the set) and this attribute is a u64, in milliseconds.
-        unsafe {
-            sys::nftnl_set_elem_set_u64(
-                begin.as_ptr(),
-                sys::NFTNL_SET_ELEM_TIMEOUT as u16,
-                timeout_ms(timeout),
-            );
-        }
-    }
+    put(set, begin, timeout);
     if let Some(after) = after {
         let end = element(set, after);
         // SAFETY: `end` is live (owned by the set) and this attribute is a u32.
