@@ -122,7 +122,7 @@ fn many_separate_ports_are_a_hash_table() {
     let host = Host::new().unwrap();
     let (gated, between) = (1_001, 1_002);
     let _services =
-        [gated, between].map(|port| Serve::on(&format!("0.0.0.0:{port}")).start(&host).unwrap());
+        [gated, between].map(|port| Serve::on(format!("0.0.0.0:{port}")).start(&host).unwrap());
     let connects = |port: u16| {
         let connect = format!("exec 3<>/dev/tcp/127.0.0.1/{port}");
         host.run(["timeout", "0.3", "bash", "-c", &connect]).is_ok()
