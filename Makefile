@@ -17,7 +17,7 @@ CARGO ?= cargo
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
 DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
 TEST_PACKAGES := bsdutils ethtool fonts-dejavu-core fish mandoc nginx-light procps python3-matplotlib strace systemd time zsh
-BENCH_PACKAGES := fonts-dejavu-core libnl-utils nginx-light procps python3-matplotlib systemd time
+BENCH_PACKAGES := fonts-dejavu-core nginx-light procps python3-matplotlib systemd time
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
 .PHONY: all demo bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel lint install uninstall clean \

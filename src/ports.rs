@@ -72,11 +72,6 @@ impl PortSet {
         self.ranges.iter().map(ExactSizeIterator::len).sum()
     }
 
-    /// Whether no two of them are neighbours.
-    pub fn are_separate(&self) -> bool {
-        self.ranges.iter().all(|range| range.len() == 1)
-    }
-
     /// Whether there is no port in it.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()

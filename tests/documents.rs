@@ -20,7 +20,7 @@ use syngate::cli::{
 };
 use syngate::commands::clear;
 use syngate::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT, NOT_RUN};
-use syngate::gate::nft::divert;
+use syngate::gate::nft::{compile, divert};
 use syngate::gate::{iptables, watchdog};
 use syngate::sockets::{diag::YOUNG, holders};
 use syngate::syn::divert::probe;
@@ -364,6 +364,7 @@ fn man_has_the_constants_of_the_program() {
         ("Diverted", MAX_DIVERTED.to_string()),
         ("Diverted", LARGEST_DIVERTED.to_string()),
         ("Peer", probe::AT_A_TIME.to_string()),
+        ("Port sets", compile::MANY_RANGES.to_string()),
         ("Holders", holders::FILES[0].to_string()),
         ("Holders", holders::FILES[1].to_string()),
         ("Holders", holders::FILES[2].to_string()),

@@ -55,8 +55,10 @@ fn strip(value: &mut Value) {
 #[test]
 fn the_kernel_has_what_a_dry_run_prints() {
     let separate = format!("--port {}", separate_ports());
+    let nearly = format!("{separate},80-83");
     for options in [
-        separate.as_str(),
+        &separate,
+        &nearly,
         "--port 80",
         "--port 80,443,8000-8010",
         "--port 1-65535",

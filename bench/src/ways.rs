@@ -131,21 +131,21 @@ fn recipe(rule: &str, command: &str, parts: &Parts) -> String {
     )
 }
 
-/// Makes the qdisc, open: as Yelp does, whose clients connect to a proxy on their own host.
+/// Makes the qdisc, which begins blocked, and opens it: as Yelp does, whose clients connect to a proxy on their own host.
 pub const MAKE_PLUG: &str = "\
 tc qdisc add dev lo root handle 1: prio bands 4
-nl-qdisc-add --dev=lo --parent=1:4 --id=40: plug --limit=1048576
-nl-qdisc-add --dev=lo --parent=1:4 --id=40: --update plug --release-indefinite
+tc qdisc add dev lo parent 1:4 handle 40: plug limit 1048576
+tc qdisc change dev lo parent 1:4 handle 40: plug release_indefinite
 tc filter add dev lo protocol ip parent 1:0 prio 1 handle 1 fw classid 1:4
 iptables -t mangle -I OUTPUT -p tcp -o lo --dport 80 --syn -j MARK --set-mark 1";
 
 /// The SYNs wait in it meanwhile.
 fn plug(command: &str, parts: &Parts) -> String {
     let clock = parts.clock.display();
-    let plug = "nl-qdisc-add --dev=lo --parent=1:4 --id=40: --update plug";
+    let plug = "tc qdisc change dev lo parent 1:4 handle 40: plug";
     format!(
-        "{plug} --buffer\ndate +%s%N >{clock}\n{command}\n\
-         {plug} --release-indefinite\ndate +%s%N >>{clock}\n"
+        "{plug} block\ndate +%s%N >{clock}\n{command}\n\
+         {plug} release_indefinite\ndate +%s%N >>{clock}\n"
     )
 }
 

@@ -16,8 +16,9 @@ use crate::route::{Ether, NextHop};
 use crate::sockets::Family;
 use crate::syn::hold::queue::QueueNum;
 
-/// More separate ports than these are not kept as intervals.
-const MANY_PORTS: usize = 500;
+/// With more ranges of ports than these, most of them single ports, the set is a hash table. With fewer,
+/// closing takes some ms in either, and nft(8) lists intervals as they were asked for.
+pub const MANY_RANGES: usize = 500;
 /// The set of gated ports.
 pub const PORTS: &CStr = c"ports";
 /// The counter of stopped SYNs.
@@ -74,9 +75,8 @@ pub struct Ruleset {
 pub enum PortsKind {
     /// A tree of intervals: a range takes no longer than a port.
     Intervals,
-    /// A hash table, for a great many separate ports: a tree would have two elements for each, and
-    /// takes ever longer to fill and to list. Its size is given, because while it grows a dump may
-    /// miss some.
+    /// A hash table, an element for each port: where there are a great many, a tree takes ever longer
+    /// to fill and to list. Its size is given, because while it grows a dump may miss some.
     Hash {
         /// How many elements it takes.
         most: u32,
@@ -362,13 +362,17 @@ impl Ruleset {
     /// leaves the set `timeout` after the gate has closed.
     pub fn script(&self, timeout: Duration) -> String {
         let timeout = NftTime(timeout);
-        let elements: Vec<String> = self
-            .ports
-            .to_string()
-            .split(',')
-            .map(|range| format!("{range} timeout {timeout}"))
-            .collect();
-        let elements = elements.join(", ");
+        let elements: Vec<String> = match self.ports_kind() {
+            PortsKind::Intervals => self
+                .ports
+                .to_string()
+                .split(',')
+                .map(str::to_owned)
+                .collect(),
+            PortsKind::Hash { .. } => self.ports.iter().map(|port| port.to_string()).collect(),
+        };
+        let elements = elements.iter().map(|e| format!("{e} timeout {timeout}"));
+        let elements = elements.collect::<Vec<_>>().join(", ");
         let tables: Vec<String> = self
             .tables
             .iter()
@@ -419,9 +423,10 @@ impl Ruleset {
 
     /// What the sets of gated ports are made as.
     pub fn ports_kind(&self) -> PortsKind {
-        if self.ports.len() > MANY_PORTS && self.ports.are_separate() {
-            let most = self.ports.len() as u32;
-            return PortsKind::Hash { most };
+        let (ranges, ports) = (self.ports.ranges().len(), self.ports.len());
+        // An interval is two elements.
+        if ranges > MANY_RANGES && ports <= 2 * ranges {
+            return PortsKind::Hash { most: ports as u32 };
         }
         PortsKind::Intervals
     }

@@ -20,7 +20,7 @@ use crate::gate::choice::{Kind, Lacking};
 use crate::gate::found::Found;
 use crate::gate::scope::{Networks, Scope, Where};
 use crate::gate::who::Who;
-use crate::netlink::{Refusal, get};
+use crate::netlink::Refusal;
 use crate::ports::PortSet;
 
 /// An element without what only the dump's bytes have.
@@ -95,10 +95,10 @@ impl Tables {
         if input || prerouting {
             let elements = self.keys(table, PORTS)?;
             gate.opens_in = elements.iter().filter_map(|e| e.expires).max();
-            let port = |e: &Key| Some((u16::from_be_bytes(get(&e.bytes, 0)?), e.end));
-            let bounds = elements.iter().filter_map(port).collect();
-            let intervals = self.has_intervals(ProtoFamily::Inet, table)?;
-            gate.ports = messages::ports(bounds, intervals);
+            if !elements.is_empty() {
+                let intervals = self.has_intervals(ProtoFamily::Inet, table)?;
+                gate.ports = self.ports_in_set(ProtoFamily::Inet, table, intervals, None)?;
+            }
         }
         // The gate's own, and, where SYNs are diverted, of each IP version.
         for family in [ProtoFamily::Inet, ProtoFamily::Ipv4, ProtoFamily::Ipv6] {

@@ -271,12 +271,15 @@ impl Numbered<'_> {
     }
 
     fn put_ports(&self, set: &Set<'_, Port>, range: &RangeInclusive<u16>, timeout: Duration) {
-        let first = Port(*range.start());
+        let timeout = Some(timeout);
         match self.ports_kind {
-            PortsKind::Hash { .. } => raw::put(set, &first, Some(timeout)),
+            PortsKind::Hash { .. } => {
+                let ports = range.clone().map(Port);
+                ports.for_each(|port| raw::put(set, &port, timeout));
+            }
             PortsKind::Intervals => {
                 let after = range.end().checked_add(1).map(Port);
-                raw::put_interval(set, &first, after.as_ref(), Some(timeout));
+                raw::put_interval(set, &Port(*range.start()), after.as_ref(), timeout);
             }
         }
     }
@@ -621,10 +624,11 @@ pub fn bounds(payload: &[u8]) -> Vec<(u16, bool)> {
         .collect()
 }
 
-/// Whether the set that the kernel describes is one of intervals.
+/// Whether the set that the kernel describes is one of intervals. Without any flag it names none
+/// (nf_tables_fill_set()).
 pub fn has_intervals(payload: &[u8]) -> Option<bool> {
-    let flags = get(attribute(payload.get(4..)?, NFTA_SET_FLAGS)?, 0)?;
-    Some(u32::from_be_bytes(flags) & libc::NFT_SET_INTERVAL as u32 != 0)
+    let flags = attribute(payload.get(4..)?, NFTA_SET_FLAGS).and_then(|flags| get(flags, 0));
+    Some(flags.map_or(0, u32::from_be_bytes) & libc::NFT_SET_INTERVAL as u32 != 0)
 }
 
 /// The ports of all messages of a dump.

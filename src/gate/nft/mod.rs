@@ -261,30 +261,30 @@ impl Tables {
         Ok(rules.len())
     }
 
-    /// The ports that are in the sets of all tables. When a hash table grows or shrinks between two
-    /// messages of a dump, the dump misses some (nft_rhash_walk() counts where it was): so it is looked
-    /// again where some are missing.
-    fn shut_ports(&mut self, rules: &Ruleset) -> Result<PortSet, Refusal> {
-        const LOOKS: usize = 3;
-        let mut shut = self.ports_in_sets(rules)?;
-        for _ in 1..LOOKS {
-            if rules.ports_kind() == PortsKind::Intervals || shut == rules.ports {
-                break;
-            }
-            shut = self.ports_in_sets(rules)?;
-        }
-        Ok(shut)
-    }
-
     fn ports_in_sets(&mut self, rules: &Ruleset) -> Result<PortSet, Refusal> {
         let mut shut: Option<PortSet> = None;
         for table in &rules.tables {
-            let bounds = self.elements(table.family, &rules.name, PORTS, messages::bounds)?;
             let intervals = rules.ports_kind() == PortsKind::Intervals;
-            let ports = messages::ports(bounds, intervals);
+            let most = Some(&rules.ports);
+            let ports = self.ports_in_set(table.family, &rules.name, intervals, most)?;
             shut = Some(shut.map_or(ports.clone(), |others| others.intersection(&ports)));
         }
         Ok(shut.unwrap_or_default())
+    }
+
+    /// The ports that are in the set of one table; `most`: all that there can be, if that is known.
+    fn ports_in_set(
+        &mut self,
+        family: ProtoFamily,
+        table: &CStr,
+        intervals: bool,
+        most: Option<&PortSet>,
+    ) -> Result<PortSet, Refusal> {
+        let mut look = || {
+            let bounds = self.elements(family, table, PORTS, messages::bounds)?;
+            Ok(messages::ports(bounds, intervals))
+        };
+        if intervals { look() } else { seen(look, most) }
     }
 
     fn elements<T>(
@@ -351,6 +351,27 @@ impl Tables {
             })?;
         answer.ok_or(Errno::EBADMSG.into())
     }
+}
+
+/// What several looks at a hash table have seen. When it grows or shrinks between two messages of a
+/// dump, the dump misses some (nft_rhash_walk() goes on behind as many as it has told); it invents none.
+fn seen(
+    mut look: impl FnMut() -> Result<PortSet, Refusal>,
+    most: Option<&PortSet>,
+) -> Result<PortSet, Refusal> {
+    const LOOKS: usize = 5;
+    let mut ports = look()?;
+    for _ in 1..LOOKS {
+        if most == Some(&ports) {
+            break;
+        }
+        let more = ports.union(&look()?);
+        if more == ports {
+            break;
+        }
+        ports = more;
+    }
+    Ok(ports)
 }
 
 /// The number of an nf_tables message on the wire: the subsystem in the upper byte.
@@ -438,7 +459,7 @@ impl Backend for Nft {
             return Ok(PortSet::EMPTY);
         };
         match self.table.has_rules(rules, false) {
-            Ok(true) => Ok(self.table.shut_ports(rules)?),
+            Ok(true) => Ok(self.table.ports_in_sets(rules)?),
             Ok(false) => Ok(PortSet::EMPTY),
             // Somebody has removed it all.
             Err(refusal) if refusal.errno == Errno::ENOENT && !rules.owned => Ok(PortSet::EMPTY),
@@ -612,6 +633,28 @@ mod tests {
         let no_nat = explain(&Errno::ENOENT.into(), Lack::Nat);
         assert!(no_nat.is::<Lacking>());
         assert!(no_nat.to_string().contains("nf_nat"), "{no_nat}");
+    }
+
+    #[test]
+    fn what_one_look_misses_another_sees() {
+        let all: PortSet = [1, 3, 5, 7].into_iter().collect();
+        let looks = [&[1, 3][..], &[3, 7], &[1, 3, 5], &[1]];
+        let looked = |most: Option<&PortSet>| {
+            let mut times = 0;
+            let look = || {
+                times += 1;
+                Ok(looks[times - 1].iter().copied().collect())
+            };
+            (seen(look, most).unwrap().to_string(), times)
+        };
+        assert_eq!(looked(Some(&all)), ("1,3,5,7".to_owned(), 3));
+        assert_eq!(
+            looked(None),
+            ("1,3,5,7".to_owned(), 4),
+            "until nothing is new"
+        );
+        let some = [1, 3].into_iter().collect();
+        assert_eq!(looked(Some(&some)), ("1,3".to_owned(), 1));
     }
 
     #[test]
