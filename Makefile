@@ -78,7 +78,7 @@ test: test-packages
 test-all: test-packages
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
-	TESTKIT_ROOTLESS=1 $(CARGO) test --workspace --tests
+	TESTKIT_ROOTLESS=1 $(CARGO) test --workspace --tests --exclude bench
 	set -e; for backend in $(BACKENDS); do \
 	  echo "on $$backend"; export SYNGATE_TEST_BACKEND=$$backend; \
 	  $(CARGO) test --package syngate $(ALL_RUNS); \
@@ -144,8 +144,8 @@ bench-many: bench-packages
 	$(MAKE) bench-render
 
 bench-render: bench-packages
-	$(CARGO) build --release --package bench
-	if ls $(RESULTS)/restarts.jsonl $(RESULTS)/costs.jsonl >/dev/null 2>&1; then bench/plot.py $(RESULTS); fi
+	$(CARGO) build --release --workspace
+	bench/plot.py $(RESULTS) || [ -e $(RESULTS)/many.jsonl ]
 	$(BENCH) render --results $(RESULTS) $(BENCH_RENDER)
 	@echo "see $(RESULTS)/README.md"
 

@@ -10,6 +10,7 @@ has nothing to draw, is left out with a line on stderr; the exit status is 1 if 
 The same input gives the same bytes. Needs Debian's python3-matplotlib and fonts-dejavu-core.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -27,6 +28,7 @@ WAYS = {
     "folk": "folk recipe: DROP, sleep 1, restart",
     "folk-no-sleep": "the same without the sleep",
     "flip": "two instances, flipped by hand",
+    "plug": "plug qdisc (local clients)",
     "drop": "syngate: drop",
     "hold": "syngate: hold",
     "redirect": "syngate: redirect to a standby",
@@ -43,6 +45,7 @@ SERIES = {
     "ports": "by gated ports, in one range",
     "odd ports": "by gated ports, each by itself",
     "connections": "by connections established on the port",
+    "held": "by SYNs held: until all are let go",
 }
 METRICS = {"wall_ms": "whole run", "close_ms": "to closed", "open_ms": "to open"}
 PAIR_WAYS = ("syngate", "nft", "iptables", "iptables-legacy")
@@ -286,19 +289,21 @@ def cost_picture(rows, theme):
         return None
     fig, axes = panels(len(mine) + bool(pairs), theme, 0.82, 0.3, 1.6, 0.36, 0.02, 0.74)
     headline(fig, theme, "What syngate itself takes", [
-        "Medians over the rounds; bands: the middle half.  Whole run: COMMAND is true.",
+        "Medians over the rounds; bands and whiskers: the middle half.  Sizes: a log scale, after 0.  "
+        "Whole run: COMMAND is true.",
         "To closed: from the start until the gate is closed.  "
         "To open: from the decision until it is open."])
     values = [v for of in mine.values() for m in METRICS for vs in spread(of, m)[1] for v in vs]
     for ax, (name, of) in zip(axes, mine.items()):
         caption(ax, theme, SERIES[name], None, theme["ink"])
-        cost_panel(ax, of, decades(values), theme)
+        names = {"wall_ms": "let go"} if name == "held" else METRICS
+        cost_panel(ax, of, decades(values), theme, names)
     if pairs:
         pair_panel(axes[-1], pairs, theme)
     return fig
 
 
-def cost_panel(ax, rows, limits, theme):
+def cost_panel(ax, rows, limits, theme, names):
     """A line, its band and its name at the right end, for each metric over the sizes."""
     sizes = sorted({row["size"] for row in rows})
     smallest = next((size for size in sizes if size), 1)
@@ -315,7 +320,7 @@ def cost_panel(ax, rows, limits, theme):
                     linewidth=1.6, clip_on=False)
             ends[metric] = math.log10(middle[-1] / limits[0]) / math.log10(limits[1] / limits[0])
     for metric, height in zip(ends, apart(ends.values(), 0.11)):
-        ax.annotate(METRICS[metric], (last, height), (10, 0), textcoords="offset points",
+        ax.annotate(names[metric], (last, height), (10, 0), textcoords="offset points",
                     xycoords=("data", "axes fraction"), va="center", size=TEXT,
                     color=theme[metric])
     ax.set_xlim(first - 0.05 * wide, first + 1.325 * wide)
@@ -349,10 +354,19 @@ def pair_panel(ax, rows, theme):
     ax.spines["bottom"].set_visible(False)
 
 
-def save(fig, path, theme, title):
+def digest(path):
+    """Of the file that a picture is of; nothing, if there is none."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def save(fig, path, theme, title, of):
     """As SVG with nothing behind it, and as PNG on the page's colour; no dates, no versions."""
     fig.savefig(f"{path}.svg", transparent=True,
-                metadata={"Date": None, "Creator": None, "Title": title})
+                metadata={"Date": None, "Creator": None, "Title": title, "Description": of})
     fig.savefig(f"{path}.png", dpi=200, facecolor=theme["page"],
                 metadata={"Software": None, "Title": title})
 
@@ -364,13 +378,16 @@ def main(folder):
         "subject", "way", "mode", "sent", "connect", "began_ms", "ended_ms"))
     costs = read(os.path.join(folder, "costs.jsonl"), ("series", "way", "size"))
     drawn = 0
-    for name, draw, rows in (("restart", restart_picture, restarts), ("cost", cost_picture, costs)):
+    for name, draw, rows, file in (("restart", restart_picture, restarts, "restarts.jsonl"),
+                                   ("cost", cost_picture, costs, "costs.jsonl")):
+        of = digest(os.path.join(folder, file))
         for kind, theme in THEMES.items():
             fig = draw(rows, theme)
             if fig is None:
                 say(f"nothing to draw for {name}: left out")
                 break
-            save(fig, os.path.join(folder, f"{name}-{kind}"), theme, f"syngate: {name}")
+            save(fig, os.path.join(folder, f"{name}-{kind}"), theme, f"syngate: {name}",
+                 f"{file}, sha256 {of}")
             drawn += 1
     return 0 if drawn else 1
 

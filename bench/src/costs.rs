@@ -399,9 +399,14 @@ impl<'a> Holding<'a> {
         rows.split_ascii_whitespace().nth(2)?.parse().ok()
     }
 
-    fn wait_held(&self, count: u64) -> Result<()> {
-        let held = || self.waiting().is_some_and(|waiting| waiting >= count);
-        wait_until(PATIENCE, "so many SYNs held", held)
+    /// Waits until so many wait, at least; how many they are.
+    fn wait_held(&self, count: u64) -> Result<u64> {
+        let mut waiting = 0;
+        wait_until(PATIENCE, "so many SYNs held", || {
+            waiting = self.waiting().unwrap_or_default();
+            waiting >= count
+        })?;
+        Ok(waiting)
     }
 
     /// Lets it go on: its report, and how much memory it took, in KiB.
@@ -413,16 +418,17 @@ impl<'a> Holding<'a> {
     }
 }
 
-/// Forged SYNs at that rate: the "wall" is how long it took until half a second's were held.
+/// Forged SYNs at that rate: the "wall" is how long half a second's took to be held, once they came.
 fn arriving(syngate: &Path, round: u32, rate: u64) -> Result<Cost> {
     let pair = Pair::new()?;
     let _server = Serve::on("0.0.0.0:80").start(&pair.server)?;
     let holding = Holding::start(&pair.server, syngate, "10ms")?;
     let flood = Flood::to(format!("{SERVER}:80")).per_second(rate as u32);
-    let began = Instant::now();
     let flood = flood.start(&pair.client)?;
-    holding.wait_held(rate / 2)?;
-    let wall_ms = began.elapsed().as_secs_f64() * 1e3;
+    let first = holding.wait_held(1)?;
+    let began = Instant::now();
+    let held = holding.wait_held(first + rate / 2)? - first;
+    let wall_ms = began.elapsed().as_secs_f64() * 1e3 * (rate / 2) as f64 / held as f64;
     drop(flood);
     let (_, peak_kib) = holding.finish()?;
     Ok(cost("arrive", rate, round, wall_ms, peak_kib))

@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::results::Results;
+use crate::{results::Results, ways::MAKE_PLUG};
 
 const FILE: &str = "machine.json";
 
@@ -42,14 +42,19 @@ pub struct Machine {
 pub fn note(results: &Results, syngate: &Path) -> Result<Machine> {
     let here = Machine::here(syngate)?;
     match read(results)? {
-        Some(there) => ensure!(
-            there == here,
-            "{}: these results are of another machine, or of other versions: remove them, or choose \
-             another folder (there: {there:?}; here: {here:?})",
-            results.folder.display()
-        ),
+        Some(there) => {
+            let differences = there.differences(&here)?;
+            ensure!(
+                differences.is_empty(),
+                "{}: these results are of another machine, or of other versions: remove them, or \
+                 choose another folder ({})",
+                results.folder.display(),
+                differences.join("; ")
+            );
+        }
         None => {
             let text = serde_json::to_string_pretty(&here)? + "\n";
+            results.make()?;
             fs::write(results.folder.join(FILE), text)?;
         }
     }
@@ -66,6 +71,17 @@ pub fn read(results: &Results) -> Result<Option<Machine>> {
 }
 
 impl Machine {
+    /// In words.
+    fn differences(&self, here: &Machine) -> Result<Vec<String>> {
+        let [there, here] = [self, here].map(serde_json::to_value);
+        let (there, here) = (there?, here?);
+        let fields = there.as_object().into_iter().flatten();
+        let differing = fields.filter(|(field, value)| here[*field] != **value);
+        let words =
+            differing.map(|(field, value)| format!("{field}: {value}, here {}", here[field]));
+        Ok(words.collect())
+    }
+
     fn here(syngate: &Path) -> Result<Machine> {
         let syngate = syngate.to_string_lossy();
         let field = |file: &str, key: &str| {
@@ -105,8 +121,5 @@ fn first_line(program: &str, arguments: &[&str]) -> Result<String> {
 
 /// Tried on a host that is thrown away.
 fn has_plug() -> Result<bool> {
-    let host = testkit::Host::new()?;
-    let tried = host.sh("tc qdisc add dev lo root plug 2>&1")?;
-    // tc(8) itself does not know it, and says so otherwise.
-    Ok(!tried.stdout.contains("kind is unknown"))
+    Ok(testkit::Host::new()?.sh(MAKE_PLUG)?.ok())
 }

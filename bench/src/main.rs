@@ -76,13 +76,14 @@ struct Restarts {
     #[command(flatten)]
     common: Common,
     /// How many of each
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Requests a second
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// How many addresses the clients come from
-    #[arg(long, default_value_t = 1)]
+    /// How many addresses the clients come from; from several, not to a pair of hosts, nor through a
+    /// plug qdisc
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     sources: u32,
     /// Only these services
     #[arg(long, value_parser = subject)]
@@ -141,14 +142,15 @@ fn main() -> Result<()> {
             results,
             readme,
             check,
-        } => tables::render(&Results::at(&results)?, readme.as_deref(), check),
+        } => tables::render(&Results::at(&results), readme.as_deref(), check),
         What::Inside { tasks } => inside::run(&tasks),
         What::Crowd { count, on } => inside::crowd(count, on),
     }
 }
 
 fn subject(name: &str) -> Result<&'static Subject, String> {
-    let names: Vec<&str> = SUBJECTS.iter().map(|subject| subject.name).collect();
+    let names = SUBJECTS.iter().map(|subject| format!("'{}'", subject.name));
+    let names: Vec<String> = names.collect();
     subjects::named(name).ok_or_else(|| format!("there are: {}", names.join(", ")))
 }
 
@@ -157,12 +159,13 @@ impl Common {
     fn open(&self) -> Result<(Results, PathBuf, Machine)> {
         ensure!(
             !testkit::rootless(),
-            "it measures as root only: hosts of anybody else are others (a user namespace)"
+            "only root can measure: in the network namespaces of others everything costs more"
         );
         let syngate = self.syngate.canonicalize();
         let syngate = syngate.with_context(|| self.syngate.display().to_string())?;
-        let results = Results::at(&self.results)?;
+        let results = Results::at(&self.results);
         let machine = machine::note(&results, &syngate)?;
+        results.make()?;
         Ok((results, syngate, machine))
     }
 }
@@ -178,37 +181,56 @@ fn restarts(args: &Restarts) -> Result<()> {
         "{}: these results are of another --rate or --sources: choose another folder",
         results.folder.display()
     );
+    let kinds = args.kinds(&machine);
+    ensure!(
+        !kinds.is_empty(),
+        "no way to measure: the services asked for have none of these ways, or this machine cannot"
+    );
     for round in 1..=args.rounds {
-        for subject in SUBJECTS {
-            if !args.subject.is_empty() && !args.subject.iter().any(|s| s.name == subject.name) {
-                continue;
-            }
-            for clients in args.clients(subject) {
-                let ways = args.ways(subject, &clients);
-                let can = ways.into_iter();
-                let can = can.filter(|way| *way != Way::Plug || machine.sch_plug);
-                let missing = can.filter(|way| {
-                    !there.iter().any(|sample| {
-                        (sample.round, sample.way) == (round, *way)
-                            && sample.subject == subject.name
-                            && clients.are_of(sample)
-                    })
-                });
-                round_of(
-                    &results,
-                    &syngate,
-                    subject,
-                    &clients,
-                    round,
-                    missing.collect(),
-                )?;
-            }
+        for (subject, clients, ways) in &kinds {
+            let is_there = |way: &Way| {
+                there.iter().any(|sample| {
+                    (sample.round, sample.way) == (round, *way)
+                        && sample.subject == subject.name
+                        && clients.are_of(sample)
+                })
+            };
+            let missing = ways.iter().copied().filter(|way| !is_there(way));
+            let missing = missing.collect();
+            round_of(&results, &syngate, subject, clients, round, missing)?;
         }
     }
-    Ok(())
+    say(&format!(
+        "{} rounds are there: {}",
+        args.rounds,
+        results.folder.display()
+    ))
 }
 
 impl Restarts {
+    /// Everything that is asked for, and can be measured here.
+    fn kinds(&self, machine: &Machine) -> Vec<(&'static Subject, Clients, Vec<Way>)> {
+        let asked = |subject: &&Subject| {
+            self.subject.is_empty() || self.subject.iter().any(|s| s.name == subject.name)
+        };
+        let subjects = SUBJECTS.iter().filter(asked);
+        let kinds = subjects.flat_map(|subject| {
+            let clients = self.clients(subject).into_iter();
+            clients.map(move |clients| (subject, clients, self.ways(subject, &clients)))
+        });
+        let can = |way: &Way| *way != Way::Plug || machine.sch_plug;
+        kinds
+            .map(|(subject, clients, ways)| {
+                (
+                    subject,
+                    clients,
+                    ways.into_iter().filter(can).collect::<Vec<_>>(),
+                )
+            })
+            .filter(|(_, _, ways)| !ways.is_empty())
+            .collect()
+    }
+
     /// Who connects: fresh over IPv4 to all, and to some also in the other ways.
     fn clients(&self, subject: &Subject) -> Vec<Clients> {
         let clients = |(mode, family)| Clients {
@@ -238,13 +260,16 @@ impl Restarts {
             (Mode::KeepAlive, _) => matches!(way, Way::Bare | Way::Folk | Way::Drop | Way::Hold),
         };
         let asked = |way: &Way| self.way.is_empty() || self.way.contains(way);
+        // Those have one client.
+        let comes = |way: &Way| self.sources == 1 || !way.has_its_own_net();
         let ways = subject.ways.iter().copied();
-        ways.filter(fits).filter(asked).collect()
+        ways.filter(fits).filter(asked).filter(comes).collect()
     }
 }
 
 /// All ways in turn, on hosts that are made for this round. Each round begins with another way: what
-/// one leaves (a second instance, NAT's connection tracking) is there for those after it.
+/// one leaves (a second instance, NAT's connection tracking) is there for those after it. Those that
+/// have hosts of their own leave nothing, and are first.
 fn round_of(
     results: &Results,
     syngate: &Path,
@@ -253,9 +278,8 @@ fn round_of(
     round: u32,
     ways: Vec<Way>,
 ) -> Result<()> {
-    let (apart, mut together): (Vec<Way>, Vec<Way>) = ways
-        .into_iter()
-        .partition(|way| matches!(way, Way::Divert | Way::Plug));
+    let (apart, mut together): (Vec<Way>, Vec<Way>) =
+        ways.into_iter().partition(|way| way.has_its_own_net());
     let first = round as usize % together.len().max(1);
     together.rotate_left(first);
     for ways in apart.into_iter().map(|way| vec![way]).chain([together]) {
@@ -316,25 +340,26 @@ impl Clients {
 }
 
 fn line(sample: &Sample) -> String {
+    let clients = match (sample.mode, sample.family) {
+        (Mode::Fresh, Family::Ipv4) => "",
+        (Mode::Fresh, Family::Ipv6) => ", IPv6",
+        (Mode::KeepAlive, _) => ", connections kept",
+    };
+    let closed = sample.closed_ms.map(|ms| format!(", closed {ms:.1} ms"));
+    let late = (sample.late > 0).then(|| format!(", {} late", sample.late));
     format!(
-        "{:>3}  {:24} {:30} {:?} {:?}: {} of {} failed, {} delayed, worst connect {:.1} ms, \
-         gap {:.1} ms, closed {:.1} ms{}",
+        "{:>3}  {:24} {:30} {} of {} failed, {} delayed, worst connect {:.1} ms, no listener \
+         {:.1} ms{}{}{clients}",
         sample.round,
         sample.subject,
         sample.way.title(),
-        sample.mode,
-        sample.family,
         sample.failed(),
         sample.sent,
         sample.delayed,
         sample.connect.max_ms,
         sample.gap_ms,
-        sample.closed_ms.unwrap_or(0.0),
-        if sample.late > 0 {
-            format!(", {} late", sample.late)
-        } else {
-            String::new()
-        },
+        closed.unwrap_or_default(),
+        late.unwrap_or_default(),
     )
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use testkit::{Gaps, Host, Load, LoadReport, Pair, SERVER, SERVER6, Trio, VIP, VIP6};
@@ -146,9 +146,7 @@ impl<'a> Stage<'a> {
         let gap_ms = gaps.stop()?.gaps_ms.into_iter().fold(0.0, f64::max);
         let closed = files.read(way, clients.family)?;
         // A linger is no part of the restart.
-        let ended = closed
-            .opened_after_ms
-            .map_or(returned, |after| began + after);
+        let ended = closed.opened_at_ms.unwrap_or(returned);
         Ok(Sample {
             round: 0,
             subject: self.subject.name.to_owned(),
@@ -195,7 +193,11 @@ impl<'a> Stage<'a> {
 
 /// Milliseconds of CLOCK_MONOTONIC, which is the same for all hosts here.
 fn now_ms() -> Result<f64> {
-    let now: Duration = clock_gettime(ClockId::CLOCK_MONOTONIC)?.into();
+    clock_ms(ClockId::CLOCK_MONOTONIC)
+}
+
+fn clock_ms(clock: ClockId) -> Result<f64> {
+    let now: Duration = clock_gettime(clock)?.into();
     Ok(now.as_secs_f64() * 1e3)
 }
 
@@ -209,8 +211,8 @@ struct Files {
 struct ClosedTimes {
     closed_ms: Option<f64>,
     drain_ms: Option<f64>,
-    /// After syngate's start.
-    opened_after_ms: Option<f64>,
+    /// On the clock of [`now_ms`].
+    opened_at_ms: Option<f64>,
 }
 
 impl Files {
@@ -222,24 +224,32 @@ impl Files {
         Files { report, clock }
     }
 
+    fn clock(&self) -> Result<Vec<f64>> {
+        let text = fs::read_to_string(&self.clock)?;
+        Ok(text.lines().map(str::parse).collect::<Result<_, _>>()?)
+    }
+
     /// What recipes do, they do to IPv4 only.
     fn read(&self, way: Way, family: Family) -> Result<ClosedTimes> {
         if way.is_syngate() {
             let report: Value = serde_json::from_str(&fs::read_to_string(&self.report)?)?;
             let [after, closed] = ["closed_after_ms", "closed_ms"].map(|n| report[n].as_f64());
+            let began = self.clock()?.first().context("when syngate began")? / 1e6;
+            let began = began - clock_ms(ClockId::CLOCK_REALTIME)? + now_ms()?;
             return Ok(ClosedTimes {
                 closed_ms: closed,
-                opened_after_ms: after.zip(closed).map(|(after, closed)| after + closed),
+                opened_at_ms: after
+                    .zip(closed)
+                    .map(|(after, closed)| began + after + closed),
                 drain_ms: report["phases"]["drain_ms"].as_f64(),
             });
         }
         if way == Way::Bare || family == Family::Ipv6 {
             return Ok(ClosedTimes::default());
         }
-        let clock = fs::read_to_string(&self.clock)?;
-        let times: Vec<f64> = clock.lines().map(str::parse).collect::<Result<_, _>>()?;
+        let times = self.clock()?;
         let [closed, opened] = times[..] else {
-            return Err(anyhow::anyhow!("{clock:?}")).context("times of a recipe");
+            bail!("times of a recipe: {times:?}");
         };
         Ok(ClosedTimes {
             closed_ms: Some((opened - closed) / 1e6),
@@ -253,6 +263,7 @@ impl Sample {
     fn of(seen: LoadReport) -> Sample {
         Sample {
             sent: seen.sent,
+            resent: seen.resent,
             ok: seen.ok,
             refused: seen.refused,
             reset: seen.reset,
@@ -261,6 +272,7 @@ impl Sample {
             other: seen.other,
             delayed: seen.delayed,
             late: seen.late,
+            cpu_ms: seen.cpu_ms,
             connect: seen.connect,
             total: seen.total,
             failed_at_ms: seen.failures.iter().map(|failure| failure.due_ms).collect(),

@@ -25,14 +25,20 @@ pub struct Results {
 }
 
 impl Results {
-    /// Opens it, makes it if need be.
-    pub fn at(folder: &Path) -> Result<Results> {
+    /// There may be none yet.
+    pub fn at(folder: &Path) -> Results {
+        let folder = folder.to_owned();
+        Results { folder }
+    }
+
+    /// Makes the folder, or mends what a run that was broken off has left in it.
+    pub fn make(&self) -> Result<()> {
+        let folder = &self.folder;
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         for file in [RESTARTS, MANY, COSTS] {
             mend(&folder.join(file))?;
         }
-        let folder = folder.to_owned();
-        Ok(Results { folder })
+        Ok(())
     }
 
     /// All rows of a file; none if there is none.
@@ -101,9 +107,11 @@ mod tests {
     #[test]
     fn a_line_that_was_broken_off_is_no_row_and_in_nobodys_way() {
         let folder = std::env::temp_dir().join(format!("bench-results-{}", std::process::id()));
-        Results::at(&folder).unwrap().append(COSTS, &1).unwrap();
+        let results = Results::at(&folder);
+        results.make().unwrap();
+        results.append(COSTS, &1).unwrap();
         fs::write(folder.join(COSTS), "1\n2").unwrap();
-        let results = Results::at(&folder).unwrap();
+        results.make().unwrap();
         assert_eq!(results.read::<u32>(COSTS).unwrap(), [1]);
         results.append(COSTS, &3).unwrap();
         assert_eq!(results.read::<u32>(COSTS).unwrap(), [1, 3]);

@@ -70,6 +70,8 @@ pub struct Sample {
     pub sources: u32,
     /// Requests that were due.
     pub sent: u64,
+    /// Sent once more, because a kept connection was closed meanwhile.
+    pub resent: u64,
     /// Answered in full.
     pub ok: u64,
     /// Connections refused.
@@ -86,6 +88,8 @@ pub struct Sample {
     pub delayed: u64,
     /// Begun more than 20 ms after they were due, by the client's fault.
     pub late: u64,
+    /// The clients' processor time.
+    pub cpu_ms: f64,
     /// Time until connected.
     pub connect: Latency,
     /// Time until answered.

@@ -20,7 +20,7 @@ const END: &str = "<!-- bench: end -->\n";
 
 /// All that was measured.
 pub struct Measured {
-    machine: Option<Machine>,
+    machine: Machine,
     restarts: Vec<Sample>,
     many: Vec<Sample>,
     costs: Vec<Cost>,
@@ -29,7 +29,8 @@ pub struct Measured {
 /// Writes what follows from the results, or with `check` finds out whether all is as it would be.
 pub fn render(results: &Results, readme: Option<&Path>, check: bool) -> Result<()> {
     let measured = Measured {
-        machine: machine::read(results)?,
+        machine: machine::read(results)?
+            .with_context(|| format!("{}: nothing was measured", results.folder.display()))?,
         restarts: results.read(RESTARTS)?,
         many: results.read(MANY)?,
         costs: results.read(COSTS)?,
@@ -69,24 +70,30 @@ impl Measured {
     fn in_brief(&self) -> String {
         let table = self.restarts(&SUBJECTS[0], restarts::USUAL, true);
         let mut text = table.unwrap_or_default();
-        if let (Some(machine), Some(sample)) = (&self.machine, self.restarts.first()) {
-            let rounds = self.restarts.iter().map(|sample| sample.round).max();
+        let shown = self
+            .restarts
+            .iter()
+            .filter(|s| s.subject == SUBJECTS[0].name);
+        if let Some(last) = shown.max_by_key(|sample| sample.round) {
             let _ = writeln!(
                 text,
-                "\n({} restarts in each way, in turn, at {} new connections a second; failures of all, \
-                 else medians. {})",
-                rounds.unwrap_or_default(),
-                thousands(sample.rate.into()),
-                machine.in_brief()
+                "\n({}, in turn, at {} new connections a second; failures of all, else medians. {})",
+                match last.round {
+                    1 => "One restart in each way".to_owned(),
+                    n => format!("{n} restarts in each way"),
+                },
+                thousands(last.rate.into()),
+                self.machine.in_brief()
             );
         }
         if !self.many.is_empty() {
             let (sent, failed) = (sum(&self.many, |s| s.sent), sum(&self.many, Sample::failed));
             let _ = writeln!(
                 text,
-                "\nWith SYNs held, {failed} of {} connections failed in {} restarts.",
+                "\nWith SYNs held, {failed} of {} connections failed in {} restarts, at {} a second.",
                 thousands(sent),
-                self.many.len()
+                self.many.len(),
+                thousands(self.many[0].rate.into())
             );
         }
         text
@@ -95,11 +102,12 @@ impl Measured {
     /// The whole report.
     fn report(&self) -> String {
         let mut text = String::from(HEAD);
-        if let Some(machine) = &self.machine {
-            text += &machine.table();
-        }
+        text += &self.machine.table();
+        text += &self.amount();
         text += &self.promises();
-        text += "\n## Restarts and reloads\n";
+        if !self.restarts.is_empty() {
+            text += RESTARTS_HEAD;
+        }
         for subject in SUBJECTS {
             let kinds = [
                 (Mode::Fresh, Family::Ipv4),
@@ -127,6 +135,20 @@ impl Measured {
             }
         }
         text + &self.cost_tables()
+    }
+}
+
+impl Measured {
+    /// How often all was done.
+    fn amount(&self) -> String {
+        let most = |rounds: &mut dyn Iterator<Item = u32>| rounds.max().unwrap_or_default();
+        format!(
+            "\nRounds of restarts: {}. Runs of costs: {}. Restarts with SYNs held, one after the other: \
+             {}.\n",
+            most(&mut self.restarts.iter().map(|sample| sample.round)),
+            most(&mut self.costs.iter().map(|cost| cost.round)),
+            self.many.len()
+        )
     }
 }
 
@@ -210,8 +232,17 @@ impl Machine {
 const HEAD: &str = "\
 # Results of the bench
 
-Made by `make bench` from the files beside it; what it measures, and how, is in
-[its own README](../README.md).
+Made from the files beside it by `make bench-render`; what was measured, and how, is in the
+README of the folder `bench`.
+";
+const RESTARTS_HEAD: &str = "
+## Restarts and reloads
+
+<picture>
+  <source media=\"(prefers-color-scheme: dark)\" srcset=\"restart-dark.svg\">
+  <img alt=\"How long clients took to connect around one restart of haproxy, a panel for each way\"
+       src=\"restart-light.svg\">
+</picture>
 ";
 #[cfg(test)]
 mod tests {

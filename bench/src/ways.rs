@@ -51,7 +51,8 @@ pub struct Parts<'a> {
     pub options: &'a str,
     /// Where its report goes.
     pub report: &'a Path,
-    /// Where recipes write down when they have closed and opened, in ns.
+    /// Where recipes write down when they have closed and opened, and the others when syngate began;
+    /// in ns.
     pub clock: &'a Path,
 }
 
@@ -90,6 +91,11 @@ impl Way {
     /// Whether syngate does it, and so writes a report.
     pub fn is_syngate(self) -> bool {
         matches!(self, Way::Drop | Way::Hold | Way::Redirect | Way::Divert)
+    }
+
+    /// Whether it is measured on hosts that are made for it alone: see [`crate::restart::Net`].
+    pub fn has_its_own_net(self) -> bool {
+        matches!(self, Way::Divert | Way::Plug)
     }
 
     /// Whether it needs the second instance.
@@ -159,11 +165,11 @@ fn syngate(action: &str, command: &str, parts: &Parts) -> String {
         syngate,
         options,
         report,
-        ..
+        clock,
     } = parts;
-    let (syngate, report) = (syngate.display(), report.display());
+    let (syngate, report, clock) = (syngate.display(), report.display(), clock.display());
     format!(
-        "{syngate} -q --port 80 --syn {action} {options} --report-file {report} -- sh -c {}",
+        "date +%s%N >{clock}\n{syngate} -q --port 80 --syn {action} {options} --report-file {report} -- sh -c {}",
         quoted(command)
     )
 }
@@ -197,7 +203,7 @@ mod tests {
             syngate: Path::new("echo"),
             options: "",
             report: Path::new("/r"),
-            clock: Path::new("/c"),
+            clock: Path::new("/dev/null"),
         };
         let script = Way::Drop.script("kill '1'", &parts);
         let ran = std::process::Command::new("sh")

@@ -26,12 +26,16 @@ impl Folder {
         rows.collect::<Result<_, _>>().unwrap()
     }
 
-    fn measure(&self, what: &str, options: &[&str]) {
+    fn bench(&self, what: &str, options: &[&str]) -> Command {
         let syngate = Path::new(BENCH).with_file_name("syngate");
         let mut bench = Command::new(BENCH);
         bench.arg(what).arg("--results").arg(&self.0);
         bench.arg("--syngate").arg(syngate).args(options);
-        succeeds(&mut bench);
+        bench
+    }
+
+    fn measure(&self, what: &str, options: &[&str]) {
+        succeeds(&mut self.bench(what, options));
     }
 }
 
@@ -176,6 +180,32 @@ fn costs_are_measured() {
     );
 }
 
+/// Nor by those who are not root.
+#[test]
+fn what_cannot_be_measured_is_refused() {
+    let folder = Folder::new("refused");
+    let refused = |options: &[&str], says: &str, rootless: bool| {
+        let mut bench = folder.bench("restarts", options);
+        if rootless {
+            bench.env("TESTKIT_ROOTLESS", "1");
+        }
+        let said = bench.output().unwrap();
+        let error = String::from_utf8_lossy(&said.stderr);
+        assert!(!said.status.success() && error.contains(says), "{error}");
+    };
+    refused(
+        &["--subject", "nonsense"],
+        "'haproxy, 50 ms backend'",
+        false,
+    );
+    refused(&["--rounds", "0"], "--rounds", false);
+    refused(&["--rate", "0"], "--rate", false);
+    let none = ["--subject", "socket activation", "--way", "hold"];
+    refused(&none, "no way to measure", false);
+    refused(&[], "only root", true);
+    assert!(!folder.0.join("restarts.jsonl").exists());
+}
+
 /// Results of other versions are not added to.
 #[test]
 fn results_of_another_machine_are_left_alone() {
@@ -186,16 +216,12 @@ fn results_of_another_machine_are_left_alone() {
         .unwrap()
         .replacen("\"cpus\": ", "\"cpus\": 1000", 1);
     fs::write(folder.0.join("machine.json"), other).unwrap();
-    let mut bench = Command::new(BENCH);
-    bench
-        .args(["costs", "--runs", "1", "--series", "pair", "--results"])
-        .arg(&folder.0);
-    bench
-        .arg("--syngate")
-        .arg(Path::new(BENCH).with_file_name("syngate"));
-    let said = bench.output().unwrap();
+    let said = folder.bench("costs", &["--runs", "1", "--series", "pair"]);
+    let said = { said }.output().unwrap();
     assert!(!said.status.success());
-    assert!(String::from_utf8_lossy(&said.stderr).contains("of another machine"));
+    let error = String::from_utf8_lossy(&said.stderr);
+    assert!(error.contains("of another machine"), "{error}");
+    assert!(error.contains("cpus: 1000"), "{error}");
     assert!(!folder.0.join("costs.jsonl").exists());
 }
 
@@ -209,22 +235,26 @@ fn tables_are_what_follows_from_the_results() {
     succeeds(render.arg("--readme").arg(root.join("README.md")));
 }
 
-/// The tests of the pictures; and the picture that the README shows is there, as a picture.
+/// The tests of the pictures; and those that the documents show are of the results.
 #[test]
 fn pictures() {
     let root = root();
     let mut tests = Command::new("/usr/bin/python3");
     tests.args(["-B", "-m", "unittest", "bench/test_plot.py"]);
     succeeds(tests.current_dir(&root));
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    for theme in ["light", "dark"] {
-        let picture = format!("bench/results/restart-{theme}.svg");
-        assert!(readme.contains(&picture), "{picture}");
-        assert!(
-            fs::read_to_string(root.join(&picture))
-                .unwrap()
-                .contains("<svg"),
-            "{picture}"
-        );
+    let results = root.join("bench/results");
+    let [readme, report] = [root.join("README.md"), results.join("README.md")]
+        .map(|page| fs::read_to_string(page).unwrap());
+    for (name, file) in [("restart", "restarts.jsonl"), ("cost", "costs.jsonl")] {
+        let digest = succeeds(Command::new("sha256sum").arg(results.join(file))).stdout;
+        let digest = String::from_utf8(digest).unwrap();
+        let digest = digest.split_whitespace().next().unwrap();
+        for theme in ["light", "dark"] {
+            let picture = format!("{name}-{theme}.svg");
+            assert!(report.contains(&format!("\"{picture}\"")), "{picture}");
+            let drawn = fs::read_to_string(results.join(&picture)).unwrap();
+            assert!(drawn.contains(digest), "{picture}: make bench-render");
+        }
     }
+    assert!(readme.contains("bench/results/restart-light.svg"));
 }

@@ -181,6 +181,9 @@ pub struct LoadReport {
     pub sent: u64,
     /// Connections begun, whatever became of them: one for each request, unless they are kept alive.
     pub connects: u64,
+    /// Sent once more on a connection of their own, because the kept one was closed, or reset, before
+    /// any of the answer came, as browsers and proxies do; each counts once in `sent`.
+    pub resent: u64,
     /// Answered in full, with status 200.
     pub ok: u64,
     /// See [`Fate::Refused`].
@@ -229,6 +232,7 @@ impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             sent,
+            resent,
             ok,
             refused,
             reset,
@@ -245,7 +249,7 @@ impl fmt::Display for LoadReport {
         } = self;
         write!(
             f,
-            "{sent} sent, {ok} ok, {refused} refused, {reset} reset, {cut} cut, \
+            "{sent} sent, {resent} of them twice, {ok} ok, {refused} refused, {reset} reset, {cut} cut, \
              {timed_out} timed out, {other} other, {delayed} delayed, {late} late; \
              connect p50 {:.2} p99 {:.2} max {:.1} ms; total max {:.1} ms; \
              client's CPU {cpu_ms:.0} of {elapsed_ms:.0} ms",

@@ -64,10 +64,8 @@ impl Measured {
                 );
             }
         }
-        if SERIES
-            .iter()
-            .any(|(series, _)| !self.sizes(series).is_empty())
-        {
+        let grows = |(series, _): &(&str, &str)| !self.sizes(series).is_empty();
+        if SERIES.iter().any(grows) {
             text += GROWTH_HEAD;
         }
         for (series, what) in SERIES {
@@ -170,7 +168,14 @@ A gate closed and opened, around nothing; medians of whole processes, in turn.
 ";
 const GROWTH_HEAD: &str = "
 How that grows: from the start of its process to the closed gate, from the decision to open to the
-open gate, and all of `syngate -- true`.
+open gate, and all of `syngate -- true`. (Where somebody listens, who it is is looked for among the open
+files of all processes, in a whole run twice.)
+
+<picture>
+  <source media=\"(prefers-color-scheme: dark)\" srcset=\"cost-dark.svg\">
+  <img alt=\"What syngate's own steps take as the host grows, a panel for each thing that grows\"
+       src=\"cost-light.svg\">
+</picture>
 
 | on a host with | runs | to closed | to open | whole run | peak memory | beside it |
 |---|--:|--:|--:|--:|--:|---|

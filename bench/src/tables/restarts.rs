@@ -12,9 +12,14 @@ use crate::{
 /// A column: its head, whether it is in brief tables too, and what is in it.
 type Column = (&'static str, bool, fn(&Row) -> String);
 
-const COLUMNS: [Column; 10] = [
+const SENT_AGAIN: &str = "sent again";
+const COLUMNS: [Column; 11] = [
     ("way", true, |row| row.way.title().to_owned()),
     ("failed", true, |row| row.failures()),
+    (SENT_AGAIN, false, |row| {
+        let resent: u64 = row.samples.iter().map(|s| s.resent).sum();
+        thousands(resent)
+    }),
     ("delayed ≥ 0.9 s", true, |row| {
         format!("{:.0}", row.median(|s| s.delayed as f64))
     }),
@@ -51,13 +56,12 @@ impl Measured {
             sample.subject == subject.name && (sample.mode, sample.family) == kind
         });
         let of_it: Vec<&Sample> = of_it.collect();
-        let late = of_it.iter().filter(|sample| sample.late > 0).count();
-        let all = of_it.len();
+        let late = late(&of_it);
         let by_way = grouped(of_it, |sample| sample.way);
         if by_way.is_empty() {
             return None;
         }
-        let (mode, columns) = (kind.0, columns(brief));
+        let (mode, columns) = (kind.0, columns(brief, kind.0));
         let mut text = head(mode, &columns);
         for way in Way::ALL {
             match by_way.get(&way) {
@@ -68,15 +72,12 @@ impl Measured {
                 None => (),
             }
         }
-        if late > 0 {
-            text += &format!("\nThe clients themselves were late in {late} of {all} restarts.\n");
-        }
-        Some(text)
+        Some(text + &late)
     }
 
     fn no_plug(&self, columns: usize) -> String {
         let why = match &self.machine {
-            Some(Machine { sch_plug: true, .. }) => "not measured",
+            Machine { sch_plug: true, .. } => "not measured",
             _ => "not measured: this kernel has no sch_plug",
         };
         format!(
@@ -87,12 +88,32 @@ impl Measured {
     }
 }
 
+/// In which ways, and how often, the clients themselves were slow.
+fn late(samples: &[&Sample]) -> String {
+    let ways = Way::ALL.into_iter().filter_map(|way| {
+        let rounds: Vec<&&Sample> = samples.iter().filter(|s| s.way == way).collect();
+        let late = rounds.iter().filter(|sample| sample.late > 0).count();
+        (late > 0).then(|| format!("{late} of {} ({})", rounds.len(), way.title()))
+    });
+    let ways: Vec<String> = ways.collect();
+    match ways.is_empty() {
+        true => String::new(),
+        false => format!(
+            "\nThe clients themselves were late in {}.\n",
+            ways.join(", ")
+        ),
+    }
+}
+
 /// The load that all subjects have.
 pub const USUAL: (Mode, Family) = (Mode::Fresh, Family::Ipv4);
 
-fn columns(brief: bool) -> Vec<Column> {
+fn columns(brief: bool, mode: Mode) -> Vec<Column> {
     let columns = COLUMNS.into_iter();
-    columns.filter(|(_, always, _)| *always || !brief).collect()
+    let columns = columns.filter(|(_, always, _)| *always || !brief);
+    // Only on connections that are kept does that happen.
+    let says = |name: &str| name != SENT_AGAIN || mode == Mode::KeepAlive;
+    columns.filter(|(name, ..)| says(name)).collect()
 }
 
 fn head(mode: Mode, columns: &[Column]) -> String {
@@ -135,10 +156,12 @@ impl Row<'_> {
         Some(self.median(|s| s.gap_ms)).filter(|gap| *gap > 0.0)
     }
 
+    /// Of gaps of a few ms, which are seen to the ms, it would say nothing.
     fn ratio(&self) -> String {
-        let with_gap = self.samples.iter().filter(|s| s.gap_ms > 0.0);
+        const TOLD: f64 = 10.0;
+        let with_gap = self.samples.iter().filter(|s| s.gap_ms >= TOLD);
         let ratio = median(with_gap.map(|s| self.latency(s).max_ms / s.gap_ms));
-        let ratio = self.gap().and(ratio);
+        let ratio = self.gap().filter(|gap| *gap >= TOLD).and(ratio);
         ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.1}"))
     }
 
@@ -193,11 +216,15 @@ mod tests {
 
     #[test]
     fn each_row_has_a_cell_for_each_column() {
-        for brief in [false, true] {
-            let columns = columns(brief);
+        for (brief, mode) in [
+            (false, Mode::Fresh),
+            (true, Mode::Fresh),
+            (false, Mode::KeepAlive),
+        ] {
+            let columns = columns(brief, mode);
             let sample = Sample::default();
             let bars = |text: &str| text.lines().next().unwrap().matches('|').count();
-            assert_eq!(bars(&head(Mode::Fresh, &columns)), columns.len() + 1);
+            assert_eq!(bars(&head(mode, &columns)), columns.len() + 1);
             assert_eq!(bars(&row(&[&sample]).text(&columns)), columns.len() + 1);
         }
     }

@@ -52,6 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
             _ => (),
         }
     }
+    report.gaps_ms.extend(gone.map(|since| ms(since.elapsed())));
     say(&serde_json::to_string(&report)?)
 }
 

@@ -102,6 +102,13 @@ impl Connection {
         self.stage == Stage::Idle
     }
 
+    /// Whether it was asked again, and not a byte of that answer has come: the server may have closed it
+    /// while it was idle. Whoever keeps connections then sends the request on another one, unless that
+    /// could do harm (RFC 9110, 9.2.2).
+    pub fn was_stale(&self) -> bool {
+        self.stage == Stage::Asked && self.connected.is_none() && self.answer.len() == 0
+    }
+
     /// Asks once more. It can have broken while it was idle: then this fails with [`Fate::Reset`].
     pub fn again(&mut self, due: Instant) -> Progress {
         (self.due, self.connected) = (due, None);

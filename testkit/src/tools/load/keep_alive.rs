@@ -119,6 +119,12 @@ impl<'e> KeepAlive<'e> {
                 self.plan.answered(connection)?;
                 connection.is_idle()
             }
+            Progress::Failed(..) if connection.was_stale() => {
+                let due = connection.due;
+                self.plan.tally().resent();
+                self.connect(id, due);
+                return Ok(());
+            }
             Progress::Failed(kind, detail) => {
                 self.plan.tally().broken(connection, kind, detail);
                 false

@@ -50,6 +50,11 @@ impl Tally {
         self.report.connects += 1;
     }
 
+    /// A request goes out once more: see [`Connection::was_stale`].
+    pub fn resent(&mut self) {
+        self.report.resent += 1;
+    }
+
     /// A request is over: takes down how it connected, if it did.
     fn connected(&mut self, connection: &Connection) {
         let Some(took) = connection.connected.map(ms) else {
