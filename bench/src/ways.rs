@@ -168,9 +168,13 @@ fn syngate(action: &str, command: &str, parts: &Parts) -> String {
         clock,
     } = parts;
     let (syngate, report, clock) = (syngate.display(), report.display(), clock.display());
+    // As people call it: a shell of its own only for what needs one.
+    let command = match command.contains([';', '&', '|', '\n']) {
+        true => format!("sh -c {}", quoted(command)),
+        false => command.to_owned(),
+    };
     format!(
-        "date +%s%N >{clock}\n{syngate} -q --port 80 --syn {action} {options} --report-file {report} -- sh -c {}",
-        quoted(command)
+        "date +%s%N >{clock}\n{syngate} -q --port 80 --syn {action} {options} --report-file {report} -- {command}"
     )
 }
 
@@ -205,11 +209,16 @@ mod tests {
             report: Path::new("/r"),
             clock: Path::new("/dev/null"),
         };
-        let script = Way::Drop.script("kill '1'", &parts);
-        let ran = std::process::Command::new("sh")
-            .args(["-c", &script])
-            .output();
-        let said = String::from_utf8(ran.unwrap().stdout).unwrap();
-        assert!(said.ends_with("-- sh -c kill '1'\n"), "{said}");
+        for (command, called) in [
+            ("kill '1'", "kill 1"),
+            ("kill '1'; start", "sh -c kill '1'; start"),
+        ] {
+            let script = Way::Drop.script(command, &parts);
+            let ran = std::process::Command::new("sh")
+                .args(["-c", &script])
+                .output();
+            let said = String::from_utf8(ran.unwrap().stdout).unwrap();
+            assert!(said.ends_with(&format!("-- {called}\n")), "{said}");
+        }
     }
 }
