@@ -92,8 +92,11 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let mut server = Server::new(args, listeners)?;
     if let Some(path) = &args.pidfile {
+        // Whoever waits for the file reads it at once.
+        let part = path.with_extension("part");
         let pid = format!("{}\n", std::process::id());
-        std::fs::write(path, pid).with_context(|| path.display().to_string())?;
+        std::fs::write(&part, pid).with_context(|| part.display().to_string())?;
+        std::fs::rename(&part, path).with_context(|| path.display().to_string())?;
     }
     say("listening")?;
     if args.daemon {
