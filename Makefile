@@ -7,6 +7,7 @@
 # make bench       beside everything that people use today; QUICK=1 within 3 minutes; see bench/README.md
 # make bench-many  1,000,000 connections over 200 restarts, SYNs held
 # make bench-render   tables and pictures from what was measured
+# make faults      kills it, and fails its system calls, at every point of a run
 # make figures     what it costs to hold SYNs, with the optimised build
 # make install     honours DESTDIR and PREFIX
 
@@ -20,7 +21,7 @@ TEST_PACKAGES := bsdutils ethtool fonts-dejavu-core fish mandoc nginx-light proc
 BENCH_PACKAGES := fonts-dejavu-core nginx-light procps python3-matplotlib systemd time
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel lint install uninstall clean \
+.PHONY: all demo faults bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel lint install uninstall clean \
   build-packages demo-packages test-packages
 
 all: build-packages
@@ -78,7 +79,7 @@ test: test-packages
 test-all: test-packages
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) test --workspace
-	TESTKIT_ROOTLESS=1 $(CARGO) test --workspace --tests --exclude bench
+	TESTKIT_ROOTLESS=1 $(CARGO) test --workspace --tests --exclude bench --exclude faults
 	set -e; for backend in $(BACKENDS); do \
 	  echo "on $$backend"; export SYNGATE_TEST_BACKEND=$$backend; \
 	  $(CARGO) test --package syngate $(ALL_RUNS); \
@@ -148,6 +149,14 @@ bench-render: bench-packages
 	bench/plot.py $(RESULTS) || [ -e $(RESULTS)/many.jsonl ]
 	$(BENCH) render --results $(RESULTS) $(BENCH_RENDER)
 	@echo "see $(RESULTS)/README.md"
+
+# Some hours; trials that are there are not repeated, and SHARD=1/4 does the first of four parts.
+FAULTS := target/faults
+SHARD ?= 1/1
+faults: test-packages
+	$(CARGO) build --workspace
+	mkdir -p $(FAULTS)
+	target/debug/faults matrix --results $(FAULTS)/matrix.jsonl --syngate target/debug/syngate --shard $(SHARD)
 
 figures: test-packages
 	$(CARGO) build --release

@@ -139,7 +139,7 @@ impl Before<'_> {
     ) -> Result<CommandExit, Ending> {
         let mut stopped: Option<(i32, Sender)> = None;
         loop {
-            match self.wait(None)? {
+            match self.signals.wait(None) {
                 Some(Caught::Stop(signal, sender)) => {
                     if stopped.replace((signal, sender)).is_some() {
                         return Err(Ending::interrupted_before(signal, sender));
@@ -260,7 +260,7 @@ impl Before<'_> {
         while standby.stopped().is_none() {
             self.say.waiting("waiting for the standby to end");
             let caught = self.signals.wait_beside(self.say.due(), standby.news());
-            if matches!(caught, Ok(Some(Caught::Stop(..))) | Err(_)) {
+            if matches!(caught, Some(Caught::Stop(..))) {
                 break;
             }
         }
@@ -304,7 +304,7 @@ impl Before<'_> {
             if exit.is_some() || Instant::now() >= until {
                 return Ok(exit);
             }
-            if let Some(Caught::Stop(signal, sender)) = self.wait(Some(until))? {
+            if let Some(Caught::Stop(signal, sender)) = self.signals.wait(Some(until)) {
                 return Err(Ending::interrupted_before(signal, sender));
             }
         }
@@ -389,18 +389,12 @@ impl Before<'_> {
 
     /// Waits until then, or for the signal that ends the run. There is no gate to open early.
     fn wait_until(&self, until: Instant) -> Result<(), Ending> {
-        while let Some(caught) = self.wait(Some(until))? {
+        while let Some(caught) = self.signals.wait(Some(until)) {
             if let Caught::Stop(signal, sender) = caught {
                 return Err(Ending::interrupted_before(signal, sender));
             }
         }
         Ok(())
-    }
-
-    fn wait(&self, until: Option<Instant>) -> Result<Option<Caught>, Ending> {
-        self.signals
-            .wait(until)
-            .map_err(|error| Ending::not_run("signals", format!("waiting for signals: {error}")))
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Refusal {
     pub errno: Errno,
     /// The kernel's own words, where it has some (NETLINK_EXT_ACK).
     pub text: Option<String>,
+    /// Whether the kernel has answered so: then it has done nothing. Else nobody knows what it has done.
+    pub answered: bool,
 }
 
 impl std::fmt::Display for Refusal {
@@ -53,7 +55,11 @@ impl std::error::Error for Refusal {}
 
 impl From<Errno> for Refusal {
     fn from(errno: Errno) -> Refusal {
-        Refusal { errno, text: None }
+        Refusal {
+            errno,
+            text: None,
+            answered: false,
+        }
     }
 }
 
@@ -358,6 +364,7 @@ impl Message<'_> {
         // Both carry a negated errno, NLMSG_DONE since 4.x only.
         let code = get(self.payload, 0).map_or(0, i32::from_ne_bytes);
         let refusal = (code < 0).then(|| Refusal {
+            answered: true,
             errno: Errno::from_raw(code.saturating_neg()),
             text: self.refusal_text(),
         });

@@ -30,7 +30,7 @@ use crate::sockets::diag::Sockets;
 use crate::sockets::ready::uncovered;
 use crate::sockets::{Sample, SynLimits, Want};
 use crate::standby::Standby;
-use crate::step::{Action, CommandExit, Cut, Event, STALL, Sender, Settle, State, Waiting};
+use crate::step::{Action, CommandExit, Cut, Event, STALL, Settle, State, Waiting};
 use crate::syn::hold::pace::{self, Pace, Translation};
 use crate::syn::hold::{Hold, queue};
 use crate::syn::redirect::Redirect;
@@ -500,7 +500,7 @@ impl Run<'_> {
 
     /// Starts COMMAND, unless a signal has come in the meantime.
     fn start(&mut self, report: &mut Report) -> Event {
-        if let Ok(Some(Caught::Stop(signal, sender))) = self.signals.wait(Some(Instant::now())) {
+        if let Some(Caught::Stop(signal, sender)) = self.signals.wait(Some(Instant::now())) {
             return Event::Signal(signal, sender);
         }
         self.say.done_waiting();
@@ -630,30 +630,28 @@ impl Run<'_> {
             let wake = state.wake();
             let until = [wake, self.say.due()].into_iter().flatten().min();
             match self.wait_for_packets(until) {
-                Ok(Some(Caught::Readable)) => {
+                Some(Caught::Readable) => {
                     let _ = self.work.hold().map(Hold::read);
                 }
-                Ok(Some(Caught::Stop(signal, sender))) => {
+                Some(Caught::Stop(signal, sender)) => {
                     let child = self.child.as_ref();
                     let sender = child.map_or(sender, |child| child.hears_of(signal, sender));
                     return Event::Signal(signal, sender);
                 }
-                Ok(Some(Caught::OpenNow)) => return Event::OpenNow,
-                Ok(Some(Caught::Child)) => {
+                Some(Caught::OpenNow) => return Event::OpenNow,
+                Some(Caught::Child) => {
                     if let Some(exit) = self.child.as_ref().and_then(Child::ended) {
                         return Event::Exited(exit);
                     }
                 }
-                Ok(None) if wake.is_some_and(|at| at <= Instant::now()) => return Event::Time,
-                Ok(None) => (),
-                // Without signals there is no run: open, and leave COMMAND alone.
-                Err(_) => return Event::Signal(nix::libc::SIGTERM, Sender::Process),
+                None if wake.is_some_and(|at| at <= Instant::now()) => return Event::Time,
+                None => (),
             }
         }
     }
 
     /// Or for a signal. Packets are not read one by one.
-    fn wait_for_packets(&mut self, until: Option<Instant>) -> std::io::Result<Option<Caught>> {
+    fn wait_for_packets(&mut self, until: Option<Instant>) -> Option<Caught> {
         let Some(hold) = self.work.hold() else {
             let stopping = self.standby.as_ref().filter(|_| self.stopping.is_some());
             let news = stopping.and_then(Standby::news);

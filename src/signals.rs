@@ -78,20 +78,27 @@ impl Signals {
 
     /// Waits for a signal until `until` (`None`: as long as it takes). `None` comes back when the
     /// time is over.
-    ///
-    /// # Errors
-    /// What poll(2) and read(2) say.
-    pub fn wait(&self, until: Option<Instant>) -> io::Result<Option<Caught>> {
+    pub fn wait(&self, until: Option<Instant>) -> Option<Caught> {
         self.wait_beside(until, None)
     }
 
     /// The same, or until `other` can be read.
     ///
-    /// # Errors
-    /// As [`Signals::wait`].
-    pub fn wait_beside(
+    /// A wait that fails, since the kernel is out of memory, says nothing of anybody's wishes: it is
+    /// begun anew after a moment. Meanwhile a child may have ended.
+    pub fn wait_beside(&self, until: Option<Instant>, other: Option<BorrowedFd>) -> Option<Caught> {
+        const MOMENT: Duration = Duration::from_millis(10);
+        let left = || until.map(|at| at.saturating_duration_since(Instant::now()));
+        self.try_wait(&left, other).unwrap_or_else(|_| {
+            let moment = left().map_or(MOMENT, |left| left.min(MOMENT));
+            std::thread::sleep(moment);
+            Some(Caught::Child)
+        })
+    }
+
+    fn try_wait(
         &self,
-        until: Option<Instant>,
+        left: &dyn Fn() -> Option<Duration>,
         other: Option<BorrowedFd>,
     ) -> io::Result<Option<Caught>> {
         loop {
@@ -99,7 +106,7 @@ impl Signals {
             if let Some(caught) = self.read()? {
                 return Ok(Some(caught));
             }
-            let left = until.map(|at| at.saturating_duration_since(Instant::now()));
+            let left = left();
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(None);
             }

@@ -107,22 +107,27 @@ impl Standby {
         };
         let doing = "the guard of the standby can't be started";
         let (guard, stream) = guard::start(&call).context(doing)?;
-        let mut line = Line::from(stream);
-        let pid = match line.news().context(doing)? {
-            News::Started(pid) => pid,
-            News::NotStarted(error) => bail!("sh can't be started: {}", error.desc()),
-            other => bail!("{doing}: it says {other:?}"),
-        };
-        line.stream.set_nonblocking(true).context(doing)?;
-        Ok(Standby {
+        let mut standby = Standby {
             guard,
-            line,
-            pid,
+            line: Line::from(stream),
+            pid: 0,
             ended: None,
             stop: None,
             unguarded: false,
             kept: false,
-        })
+        };
+        standby.begin().context(doing)?;
+        Ok(standby)
+    }
+
+    /// A guard that dies before it has told of the standby may have started it.
+    fn begin(&mut self) -> Result<()> {
+        self.pid = match self.line.news().inspect_err(|_| self.lose_guard())? {
+            News::Started(pid) => pid,
+            News::NotStarted(error) => bail!("sh can't be started: {}", error.desc()),
+            other => bail!("it says {other:?}"),
+        };
+        Ok(self.line.stream.set_nonblocking(true)?)
     }
 
     /// The process id of its shell.

@@ -45,11 +45,22 @@ pub fn any_ended() -> nix::Result<Option<(Pid, libc::c_int)>> {
     reap(ANY)
 }
 
+/// A signal tells of a child's end once: if it can't be heard then how that was, it is asked again.
 fn reap(child: Pid) -> nix::Result<Option<(Pid, libc::c_int)>> {
+    const TRIES: usize = 10;
     let mut status = 0;
-    // SAFETY: `status` is a live int.
-    let result = unsafe { libc::waitpid(child.as_raw(), &mut status, libc::WNOHANG) };
-    let pid = nix::errno::Errno::result(result)?;
+    let mut wait = || {
+        // SAFETY: `status` is a live int.
+        let result = unsafe { libc::waitpid(child.as_raw(), &mut status, libc::WNOHANG) };
+        nix::errno::Errno::result(result)
+    };
+    let mut tries = 1..TRIES;
+    let pid = loop {
+        match wait() {
+            Err(error) if error != nix::errno::Errno::ECHILD && tries.next().is_some() => (),
+            waited => break waited?,
+        }
+    };
     Ok((pid > 0).then_some((Pid::from_raw(pid), status)))
 }
 

@@ -110,7 +110,7 @@ impl Nft {
             counted: 0,
         });
         let created = self.table.commit(&transaction);
-        self.changed |= created.is_ok();
+        self.changed |= !matches!(&created, Err(refusal) if refusal.answered);
         created.map_err(|refusal| {
             if owned && refuses_owners(&refusal) {
                 anyhow!(OwnerRefused)

@@ -1,0 +1,194 @@
+//! Whether what a hit has left is as promised. Pure.
+
+use serde_json::Value;
+
+use crate::point::{Fault, Trial};
+
+/// What there was when a run was over, one way or the other.
+#[derive(Debug, Clone, Default)]
+pub struct Left {
+    /// Whether the point was reached.
+    pub hit: bool,
+    /// Its exit status.
+    pub code: i32,
+    /// How often COMMAND has begun.
+    pub ran: usize,
+    /// The report, if one was written.
+    pub report: Option<Result<Value, String>>,
+    /// Of all of its processes, those that would not go; its standby is one.
+    pub processes: Vec<String>,
+    /// Lines of the ruleset that were not there before.
+    pub rules: Vec<String>,
+    /// Queues that somebody reads.
+    pub queues: String,
+    /// What the service did when it was asked at last; nothing, if it answered.
+    pub service: Option<String>,
+    /// Which locks are held, in words of `syngate status`; nothing, if none is.
+    pub locks: Option<String>,
+}
+
+/// What is not as promised, in words.
+pub fn violations(trial: &Trial, left: &Left) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut is_so = |so: bool, what: String| {
+        if !so {
+            wrong.push(what);
+        }
+    };
+    let Left { code, ran, .. } = left;
+    is_so(
+        left.rules.is_empty(),
+        format!("rules are left: {:?}", left.rules),
+    );
+    is_so(
+        left.queues.is_empty(),
+        format!("a queue is left: {}", left.queues),
+    );
+    is_so(
+        left.processes.is_empty(),
+        format!("processes are left: {:?}", left.processes),
+    );
+    is_so(
+        left.locks.is_none(),
+        format!("locks are left: {:?}", left.locks),
+    );
+    is_so(
+        left.service.is_none(),
+        format!("the service: {:?}", left.service),
+    );
+    is_so(
+        left.hit || *code == 0,
+        "it was not hit, and failed".to_owned(),
+    );
+    is_so(*ran <= 1, format!("COMMAND ran {ran} times"));
+    // A child that is killed is COMMAND, for syngate, which ends as COMMAND does.
+    let killed = trial.fault.errno().is_none();
+    is_so(
+        killed || *code != 137,
+        "it ended by a signal that nobody sent".to_owned(),
+    );
+    match &left.report {
+        Some(Ok(report)) => wrong.extend(untrue(trial, left, report)),
+        Some(Err(error)) => wrong.push(format!("the report is no JSON: {error}")),
+        None => wrong.extend(untold(*code, *ran)),
+    }
+    wrong
+}
+
+/// Exit statuses speak for themselves.
+fn untold(code: i32, ran: usize) -> Option<String> {
+    match code {
+        0 | 124 if ran == 0 => Some(format!("status {code}, and COMMAND did not run")),
+        125..=127 if ran > 0 => Some(format!("status {code}, and COMMAND ran")),
+        _ => None,
+    }
+}
+
+fn untrue(trial: &Trial, left: &Left, report: &Value) -> Vec<String> {
+    let outcome = report["outcome"].as_str().unwrap_or_default();
+    // The child that is to become COMMAND may be killed before it is that.
+    let child = trial.point.process == "child";
+    let expected = match outcome {
+        "ok" => left.ran == 1 && left.code == 0,
+        "not_run" => left.ran == 0 && (125..=127).contains(&left.code),
+        "not_ready" | "deadline" | "open_failed" => left.ran == 1 && left.code == 124,
+        "command_failed" | "command_signalled" => left.ran == 1 || child,
+        "interrupted" => true,
+        _ => false,
+    };
+    let killed = matches!(trial.fault, Fault::KillBefore | Fault::KillAfter) && left.code == 137;
+    (!expected && !killed)
+        .then(|| {
+            format!(
+                "the report says {outcome} ({}), the status is {}, COMMAND ran {} times",
+                report["reason"], left.code, left.ran
+            )
+        })
+        .into_iter()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::point::Point;
+
+    fn trial(process: &str, fault: Fault) -> Trial {
+        Trial {
+            setting: "nft, drop".to_owned(),
+            point: Point {
+                phase: "closed".to_owned(),
+                process: process.to_owned(),
+                call: "sendmsg".to_owned(),
+            },
+            fault,
+        }
+    }
+
+    fn left(code: i32, ran: usize, outcome: &str) -> Left {
+        Left {
+            hit: true,
+            code,
+            ran,
+            report: Some(Ok(json!({ "outcome": outcome }))),
+            ..Left::default()
+        }
+    }
+
+    #[test]
+    fn statuses_and_reports_have_to_be_true() {
+        let eperm = trial("syngate", Fault::Eperm);
+        for (code, ran, outcome, fine) in [
+            (0, 1, "ok", true),
+            (0, 0, "ok", false),
+            (124, 1, "not_ready", true),
+            (125, 0, "not_run", true),
+            (125, 1, "not_run", false),
+            (0, 2, "ok", false),
+            (0, 1, "nonsense", false),
+            (137, 1, "ok", false),
+        ] {
+            let wrong = violations(&eperm, &left(code, ran, outcome));
+            assert_eq!(wrong.is_empty(), fine, "{code} {ran} {outcome}: {wrong:?}");
+        }
+        let killed = trial("syngate", Fault::KillAfter);
+        assert!(violations(&killed, &left(137, 1, "ok")).is_empty());
+        let unreported = Left {
+            report: None,
+            ..left(0, 0, "")
+        };
+        assert_eq!(violations(&eperm, &unreported).len(), 1);
+    }
+
+    #[test]
+    fn nothing_may_be_left() {
+        let fine = left(0, 1, "ok");
+        let trial = trial("syngate", Fault::Eperm);
+        for wrong in [
+            Left {
+                rules: vec!["table".to_owned()],
+                ..fine.clone()
+            },
+            Left {
+                queues: "1".to_owned(),
+                ..fine.clone()
+            },
+            Left {
+                processes: vec!["1".to_owned()],
+                ..fine.clone()
+            },
+            Left {
+                locks: Some("80".to_owned()),
+                ..fine.clone()
+            },
+            Left {
+                service: Some("refused".to_owned()),
+                ..fine.clone()
+            },
+        ] {
+            assert_eq!(violations(&trial, &wrong).len(), 1, "{wrong:?}");
+        }
+    }
+}
