@@ -1,0 +1,725 @@
+//! What is in contrib for where people already work, run as it is there: by cron, as certbot and lego
+//! call their hooks, by logrotate, and read by promtool.
+
+mod harness;
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use harness::{SOON, SYNGATE, call, ms};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use testkit::services::{HaproxyConfig, Nginx, NginxConfig, Serve};
+use testkit::{Host, Load, Pair, Ran, Running, RunningLoad, SERVER, rootless, wait_until};
+
+const LONG: Duration = Duration::from_secs(100);
+
+fn contrib(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("contrib")
+        .join(file)
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn load(pair: &Pair) -> RunningLoad {
+    let load = Load::to(format!("{SERVER}:80")).rate(300).duration(LONG);
+    let mut load = load.start(&pair.client).unwrap();
+    load.wait_flowing().unwrap();
+    load
+}
+
+#[track_caller]
+fn unnoticed(load: RunningLoad) {
+    let report = load.stop().unwrap();
+    assert_eq!(report.failed(), 0, "{report}");
+}
+
+/// What a host with haproxy has in `/etc/haproxy`, `/etc/default` and `/usr/local/sbin`, with contrib
+/// and syngate installed; the load is to port 80.
+struct Site {
+    pair: Pair,
+}
+
+impl Site {
+    fn new() -> Site {
+        let pair = Pair::steered_by_flow().unwrap();
+        let site = Site { pair };
+        for (name, place) in [
+            ("haproxy", "/etc/haproxy"),
+            ("default", "/etc/default"),
+            ("sbin", "/usr/local/sbin"),
+        ] {
+            fs::create_dir(site.path(name)).unwrap();
+            site.host().bind(site.path(name), place).unwrap();
+        }
+        symlink(SYNGATE, site.path("sbin/syngate")).unwrap();
+        for script in ["cron/syngate-push", "hooks/haproxy-certificate"] {
+            let name = Path::new(script).file_name().unwrap();
+            symlink(contrib(script), site.path("sbin").join(name)).unwrap();
+        }
+        site
+    }
+
+    /// With haproxy running, and the settings of contrib, which fetch the file `source`.
+    fn pushing() -> Site {
+        let site = Site::new();
+        site.write("haproxy/haproxy.cfg", &config("one").text());
+        site.host().must(["service", "haproxy", "start"]);
+        site.settings("", "");
+        site.source(&config("one").text());
+        site
+    }
+
+    fn host(&self) -> &Host {
+        &self.pair.server
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.host().dir().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        self.host().write(name, text);
+    }
+
+    /// contrib's settings with another of one name, which has to be there.
+    fn settings(&self, name: &str, value: &str) {
+        let source = self.path("source");
+        let mut text = read(contrib("cron/syngate-push.default"))
+            .replace("--port 80,443", "--port 80")
+            .replace(
+                "curl -fsS --max-time 20 https://config.example.org/haproxy.cfg",
+                &format!("cat {}", source.display()),
+            );
+        assert!(
+            text.contains("--port 80 ") && text.contains("cat "),
+            "{text}"
+        );
+        if !name.is_empty() {
+            assert!(text.contains(&format!("{name}=")), "{text}");
+            text += &format!("{name}={value}\n");
+        }
+        self.write("default/syngate-push", &text);
+    }
+
+    fn source(&self, text: &str) {
+        self.write("source", text);
+    }
+
+    fn installed(&self) -> String {
+        read(self.path("haproxy/haproxy.cfg"))
+    }
+
+    fn push(&self) -> Ran {
+        self.host().sh("exec syngate-push").unwrap()
+    }
+
+    fn start_push(&self) -> Running {
+        let mut push = self.host().command("syngate-push");
+        push.stdin(Stdio::null()).stdout(Stdio::piped());
+        self.host().spawn(push.stderr(Stdio::piped())).unwrap()
+    }
+
+    /// Which generation serves: each has a name that it tells on a port of its own.
+    fn serves(&self, name: &str) -> bool {
+        self.host().listens(port_of(name))
+    }
+
+    /// Nothing is left beside the configuration.
+    #[track_caller]
+    fn tidy(&self) {
+        let files = fs::read_dir(self.path("haproxy")).unwrap();
+        let hidden = files
+            .map(|f| f.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with('.'));
+        assert_eq!(hidden.collect::<Vec<_>>(), Vec::<String>::new());
+    }
+}
+
+fn config(name: &str) -> HaproxyConfig {
+    HaproxyConfig::port(80).and_bind(format!("ipv4@:{}", port_of(name)))
+}
+
+fn port_of(name: &str) -> u16 {
+    match name {
+        "one" => 8101,
+        "two" => 8102,
+        "three" => 8103,
+        _ => panic!("{name}"),
+    }
+}
+
+/// It said this one line, which has these words.
+#[track_caller]
+fn one_line(text: &str, words: &[&str]) {
+    assert_eq!(text.lines().count(), 1, "{text}");
+    for word in words {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}
+
+#[track_caller]
+fn refused(ran: &Ran, code: i32, words: &[&str]) {
+    assert_eq!((ran.code(), ran.stdout.as_str()), (code, ""), "{ran:?}");
+    one_line(&ran.stderr, words);
+}
+
+#[test]
+fn scripts_are_for_any_sh() {
+    for script in ["cron/syngate-push", "hooks/haproxy-certificate"] {
+        for checker in [&["shellcheck"][..], &["dash", "-n"]] {
+            let ran = Command::new(checker[0])
+                .args(&checker[1..])
+                .arg(contrib(script))
+                .output();
+            let ran = ran.unwrap_or_else(|e| panic!("{checker:?}: {e}"));
+            assert!(ran.status.success(), "{script}: {ran:?}");
+        }
+    }
+}
+
+// Pushes -----------------------------------------------------------------------------------------
+
+#[test]
+fn a_push_installs_and_reloads_or_says_nothing() {
+    let site = Site::pushing();
+    let file = site.path("haproxy/haproxy.cfg");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    let owner = if rootless() { 0 } else { 123 };
+    std::os::unix::fs::chown(&file, Some(owner), Some(owner)).unwrap();
+    let load = load(&site.pair);
+
+    let ran = site.push();
+    assert_eq!(
+        (ran.code(), ran.stdout.as_str(), ran.stderr.as_str()),
+        (0, "", "")
+    );
+    let same = fs::metadata(&file).unwrap();
+
+    site.source(&config("two").text());
+    let ran = site.push();
+    assert_eq!((ran.code(), ran.stderr.as_str()), (0, ""), "{ran:?}");
+    one_line(&ran.stdout, &["haproxy.cfg", "installed", "80 was closed"]);
+    assert_eq!(site.installed(), config("two").text());
+    assert!(site.serves("two"));
+    let new = fs::metadata(&file).unwrap();
+    assert_ne!(same.ino(), new.ino(), "renamed, not written into");
+    assert_eq!(
+        (new.mode() & 0o7777, new.uid(), new.gid()),
+        (0o640, owner, owner)
+    );
+    // haproxy, which it has started, has not inherited the lock.
+    site.settings("LOCK_TIMEOUT", "0");
+    let ran = site.push();
+    assert_eq!((ran.code(), ran.stdout.as_str()), (0, ""), "{ran:?}");
+    site.tidy();
+    unnoticed(load);
+}
+
+#[test]
+fn a_push_that_can_t_be_made_changes_nothing() {
+    let site = Site::pushing();
+    let load = load(&site.pair);
+    let before = fs::metadata(site.path("haproxy/haproxy.cfg")).unwrap();
+    let unchanged = || {
+        let now = fs::metadata(site.path("haproxy/haproxy.cfg")).unwrap();
+        assert_eq!((before.ino(), before.mtime()), (now.ino(), now.mtime()));
+        site.tidy();
+    };
+
+    site.source(&config("two").text().replace("maxconn", "maxcorn"));
+    refused(
+        &site.push(),
+        1,
+        &["VALIDATE", "maxcorn", "nothing was changed"],
+    );
+    unchanged();
+    site.source("");
+    refused(&site.push(), 1, &["RENDER printed nothing"]);
+    unchanged();
+    fs::remove_file(site.path("source")).unwrap();
+    refused(&site.push(), 1, &["RENDER failed with status 1", "source"]);
+    unchanged();
+    site.settings("RENDER", "'echo half; exit 7'");
+    refused(&site.push(), 1, &["RENDER failed with status 7"]);
+    unchanged();
+    site.settings("RELOAD", "");
+    refused(&site.push(), 1, &["RELOAD is not set"]);
+    fs::remove_file(site.path("default/syngate-push")).unwrap();
+    refused(&site.push(), 1, &["no such settings file"]);
+    unchanged();
+    unnoticed(load);
+}
+
+/// `haproxy -c` does not see that somebody else has the port.
+#[test]
+fn a_reload_that_fails_is_rolled_back() {
+    let site = Site::pushing();
+    let taken = Serve::on(format!("0.0.0.0:{}", port_of("two")));
+    let _other = taken.start(site.host()).unwrap();
+    let before = fs::metadata(site.path("haproxy/haproxy.cfg")).unwrap();
+    let load = load(&site.pair);
+    site.source(&config("two").text());
+    refused(
+        &site.push(),
+        2,
+        &["RELOAD failed", "cannot bind", "is back"],
+    );
+    let now = fs::metadata(site.path("haproxy/haproxy.cfg")).unwrap();
+    assert_eq!(before.ino(), now.ino(), "the very file that was there");
+    assert!(site.serves("one"));
+    site.tidy();
+
+    // The next one is not in the way of that.
+    site.source(&config("three").text());
+    assert_eq!(site.push().code(), 0);
+    assert!(site.serves("three"));
+    unnoticed(load);
+}
+
+/// syngate says by 125 that nothing was run: there is nothing to reload, and the next push tries again.
+#[test]
+fn a_reload_that_was_not_run_is_not_repeated() {
+    let site = Site::pushing();
+    let calls = site.path("calls");
+    let count = format!("echo >>{}; syngate --port nowhere -- true", calls.display());
+    site.settings("RELOAD", &format!("'{count}'"));
+    site.source(&config("two").text());
+    refused(&site.push(), 2, &["status 125", "nowhere", "is back"]);
+    assert_eq!(site.installed(), config("one").text());
+    assert_eq!(read(&calls).lines().count(), 1);
+    site.settings("", "");
+    assert_eq!(site.push().code(), 0);
+    assert!(site.serves("two"));
+}
+
+#[test]
+fn two_pushes_at_once_take_turns() {
+    let site = Site::pushing();
+    let go = site.path("go");
+    let wait = format!(
+        "'until [ -e {0} ]; do sleep 0.01; done; cat {1}'",
+        go.display(),
+        site.path("source").display()
+    );
+    site.settings("RENDER", &wait);
+    site.source(&config("two").text());
+    let load = load(&site.pair);
+    let first = site.start_push();
+    let said = site.path("haproxy/.haproxy.cfg.push-said");
+    wait_until(SOON, "the first push", || said.exists()).unwrap();
+
+    site.settings("LOCK_TIMEOUT", "0");
+    refused(&site.push(), 1, &["another push", "nothing was changed"]);
+    site.settings("", "");
+    let second = site.start_push();
+    fs::write(&go, "").unwrap();
+    let [first, second] = [first, second].map(|push| Ran::from(push.output().unwrap()));
+    assert_eq!(
+        (first.code(), second.code()),
+        (0, 0),
+        "{first:?} {second:?}"
+    );
+    one_line(&first.stdout, &["installed"]);
+    assert_eq!(second.stdout, "", "nothing was left to do");
+    assert!(site.serves("two"));
+    site.tidy();
+    unnoticed(load);
+}
+
+#[test]
+fn a_push_that_was_killed_is_finished_by_the_next() {
+    let site = Site::pushing();
+    let load = load(&site.pair);
+    let mark = site.path("mark");
+    let kill_at_mark = || {
+        let mut push = site.start_push();
+        wait_until(SOON, "the moment", || mark.exists()).unwrap();
+        push.signal(Signal::SIGKILL).unwrap();
+        push.wait().unwrap();
+        fs::remove_file(&mark).unwrap();
+    };
+    let hang = format!("touch {}; exec sleep 60", mark.display());
+
+    // With half of the new one there.
+    site.source(&config("two").text());
+    site.settings("RENDER", &format!("'echo global; {hang}'"));
+    kill_at_mark();
+    assert_eq!(site.installed(), config("one").text());
+    site.settings("", "");
+    let ran = site.push();
+    one_line(&ran.stdout, &["a new configuration is installed"]);
+    assert!(site.serves("two"));
+    site.tidy();
+
+    // With the new one installed, and the service not reloaded: nothing is new to the next push.
+    site.source(&config("three").text());
+    site.settings("RELOAD", &format!("'{hang}'"));
+    kill_at_mark();
+    assert_eq!(site.installed(), config("three").text());
+    assert!(!site.serves("three"));
+    site.settings("", "");
+    let ran = site.push();
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    one_line(&ran.stdout, &["finished a push that was broken off"]);
+    assert!(site.serves("three"));
+    site.tidy();
+    unnoticed(load);
+}
+
+/// With cron's PATH and environment, from contrib's own line; cron wakes once a minute.
+#[test]
+fn cron_makes_a_push() {
+    let site = Site::pushing();
+    let host = site.host();
+    for dir in ["cron.d", "crontabs"] {
+        fs::create_dir(site.path(dir)).unwrap();
+    }
+    site.write("crontab", "");
+    // The machine's own jobs must not be run here.
+    host.bind(site.path("crontab"), "/etc/crontab").unwrap();
+    host.bind(site.path("cron.d"), "/etc/cron.d").unwrap();
+    host.bind(site.path("crontabs"), "/var/spool/cron/crontabs")
+        .unwrap();
+    site.write(
+        "cron.d/syngate-push",
+        &read(contrib("cron/syngate-push.cron")),
+    );
+    site.source(&config("two").text());
+    let load = load(&site.pair);
+    let mut cron = host.command("/usr/sbin/cron");
+    cron.arg("-f").env_clear().env("PATH", "/usr/bin:/bin");
+    let _cron = host.spawn(cron.stdin(Stdio::null())).unwrap();
+    let patience = Duration::from_secs(80);
+    wait_until(patience, "cron's push", || site.serves("two")).unwrap();
+    wait_until(SOON, "its end", || {
+        !site.path("haproxy/.haproxy.cfg.push-old").exists()
+    })
+    .unwrap();
+    assert_eq!(site.installed(), config("two").text());
+    unnoticed(load);
+}
+
+// Hooks ------------------------------------------------------------------------------------------
+
+/// Certificate and key, new ones, in these files.
+fn certificate(host: &Host, chain: &Path, key: &Path) {
+    let [chain, key] = [chain, key].map(|path| path.to_str().unwrap());
+    let made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=web";
+    let words = ["openssl"].into_iter().chain(made.split(' '));
+    host.must(words.chain(["-out", chain, "-keyout", key]));
+}
+
+fn fingerprint(host: &Host, certificate: &Path) -> String {
+    let file = certificate.to_str().unwrap();
+    host.must([
+        "openssl",
+        "x509",
+        "-noout",
+        "-fingerprint",
+        "-sha256",
+        "-in",
+        file,
+    ])
+}
+
+/// Of the certificate that clients get.
+fn served(host: &Host) -> String {
+    let ask = "openssl s_client -connect 127.0.0.1:443 </dev/null 2>/dev/null |
+               openssl x509 -noout -fingerprint -sha256";
+    host.must(["sh", "-c", ask])
+}
+
+#[test]
+fn deploy_hooks_of_certbot_and_lego() {
+    let site = Site::new();
+    let host = site.host();
+    for dir in ["haproxy/certs", "live", "live/web", "lego"] {
+        fs::create_dir(site.path(dir)).unwrap();
+    }
+    let settings = read(contrib("hooks/syngate-certificate.default"));
+    let settings = settings.replace("--port 443", "--port 80,443");
+    site.write("default/syngate-certificate", &settings);
+    let (chain, key) = (
+        site.path("live/web/fullchain.pem"),
+        site.path("live/web/privkey.pem"),
+    );
+    let pem = site.path("haproxy/certs/web.pem");
+    certificate(host, &chain, &key);
+    fs::write(&pem, read(&chain) + &read(&key)).unwrap();
+    fs::set_permissions(&pem, fs::Permissions::from_mode(0o600)).unwrap();
+    let config = HaproxyConfig::port(80).and_bind("ipv4@:443 ssl crt /etc/haproxy/certs/");
+    site.write("haproxy/haproxy.cfg", &config.text());
+    host.must(["service", "haproxy", "start"]);
+    assert_eq!(served(host), fingerprint(host, &chain));
+    let load = load(&site.pair);
+    let hook = |name: &str, value: &Path| {
+        let mut hook = host.command("/usr/local/sbin/haproxy-certificate");
+        hook.env(name, value).env("RENEWED_DOMAINS", "web");
+        Ran::from(hook.stdin(Stdio::null()).output().unwrap())
+    };
+
+    // certbot: one folder, with links to the newest files.
+    certificate(host, &chain, &key);
+    let ran = hook("RENEWED_LINEAGE", &site.path("live/web"));
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    one_line(&ran.stdout, &["web.pem", "installed"]);
+    assert_eq!(served(host), fingerprint(host, &chain));
+    assert_eq!(fs::metadata(&pem).unwrap().mode() & 0o7777, 0o600);
+
+    // lego: two files side by side. A key that is not the certificate's changes nothing.
+    let (chain, key) = (site.path("lego/web.crt"), site.path("lego/web.key"));
+    certificate(host, &chain, &key);
+    let right = read(&key);
+    certificate(host, &site.path("other.crt"), &key);
+    let before = read(&pem);
+    let ran = hook("LEGO_CERT_PATH", &chain);
+    refused(&ran, 2, &["web.pem", "status 125", "is back"]);
+    assert_eq!(read(&pem), before);
+    fs::write(&key, right.trim_end()).unwrap();
+    let ran = hook("LEGO_CERT_PATH", &chain);
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    assert_eq!(served(host), fingerprint(host, &chain));
+
+    // A certificate that haproxy has not got yet, and no caller at all.
+    fs::rename(&chain, site.path("lego/new.crt")).unwrap();
+    fs::rename(&key, site.path("lego/new.key")).unwrap();
+    let ran = hook("LEGO_CERT_PATH", &site.path("lego/new.crt"));
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    let new = fs::metadata(site.path("haproxy/certs/new.pem")).unwrap();
+    assert_eq!(new.mode() & 0o7777, 0o600);
+    refused(
+        &hook("NOBODY", &chain),
+        1,
+        &["RENEWED_LINEAGE", "LEGO_CERT_PATH"],
+    );
+    unnoticed(load);
+}
+
+#[test]
+fn logrotate_restarts_what_has_its_logs_open() {
+    let pair = Pair::steered_by_flow().unwrap();
+    let host = &pair.server;
+    let logs = host.dir().join("logs");
+    fs::create_dir(&logs).unwrap();
+    fs::set_permissions(&logs, fs::Permissions::from_mode(0o755)).unwrap();
+    let (log, rotated) = (logs.join("app.log"), logs.join("app.log.1"));
+    let config = NginxConfig {
+        port: 8080,
+        http: format!(
+            "server {{ listen 80; access_log {}; location / {{ return 200 ok; }} }}",
+            log.display()
+        ),
+        ..NginxConfig::default()
+    };
+    let nginx = Nginx::new(host, &config).unwrap();
+    nginx.start().unwrap();
+    let load = load(&pair);
+
+    let restart = host.write(
+        "restart",
+        format!("#!/bin/sh\n{}\n", nginx.restart_argv()[2]),
+    );
+    let snippet = read(contrib("hooks/logrotate"))
+        .replace("/var/log/app", logs.to_str().unwrap())
+        .replace("--port 8080", "--port 80,8080")
+        .replace("syngate --quiet", &format!("{SYNGATE} --quiet"))
+        .replace("service app restart", &format!("sh {}", restart.display()));
+    let snippet = host.write("rotate.conf", snippet);
+    fs::set_permissions(&snippet, fs::Permissions::from_mode(0o644)).unwrap();
+    let state = host.dir().join("rotate.state");
+    let rotate = format!("logrotate -f -s {} {}", state.display(), snippet.display());
+    let ran = host.sh(&rotate).unwrap();
+    assert_eq!(
+        (ran.code(), ran.stdout.as_str(), ran.stderr.as_str()),
+        (0, "", "")
+    );
+    // Who was answered since is in the new one, and nobody writes to the old one.
+    let written = || fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    wait_until(SOON, "a line in the new log", written).unwrap();
+    let holders = host.sh("ls -l /proc/[0-9]*/fd 2>/dev/null").unwrap();
+    assert!(holders.stdout.contains(log.to_str().unwrap()));
+    assert!(!holders.stdout.contains(rotated.to_str().unwrap()));
+    unnoticed(load);
+}
+
+// Metrics ----------------------------------------------------------------------------------------
+
+/// The metrics of these reports; what went wrong; whether all went well.
+fn metrics(arguments: &[&Path]) -> (String, String, bool) {
+    let ran = Command::new(contrib("prometheus/syngate-metrics"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(ran.stdout), text(ran.stderr), ran.status.success())
+}
+
+#[track_caller]
+fn promtool(arguments: &[&str], input: &str) {
+    let mut promtool = Command::new("promtool");
+    let promtool = promtool.args(arguments).stdin(Stdio::piped());
+    let mut promtool = promtool
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("promtool is needed (Debian: prometheus): {e}"));
+    let mut stdin = promtool.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    let ran = Ran::from(promtool.wait_with_output().unwrap());
+    assert!(ran.ok(), "{ran:?}\n{input}");
+    assert!(
+        input.is_empty() || ran.stderr.is_empty(),
+        "{ran:?}\n{input}"
+    );
+}
+
+/// The value of the one sample that begins so.
+#[track_caller]
+fn sample(metrics: &str, begins: &str) -> f64 {
+    let values: Vec<&str> = metrics
+        .lines()
+        .filter_map(|l| l.strip_prefix(begins))
+        .collect();
+    assert_eq!(values.len(), 1, "{begins}: {metrics}");
+    values[0].trim().parse().unwrap()
+}
+
+/// A report of a run that went well, and one of a COMMAND that failed.
+fn reports(host: &Host) -> (PathBuf, PathBuf, Value) {
+    let _server = Serve::on("0.0.0.0:80").start(host).unwrap();
+    let [web, app] = ["web.json", "app.json"].map(|name| host.dir().join(name));
+    let held = call(host, ["--port", "80", "--syn", "auto", "--settle", "10ms"]);
+    let good = held.report_to(web.clone()).run(["true"]);
+    assert_eq!(good.code, 0, "{good:?}");
+    let bad = call(host, ["--port", "443,8000-8010"]).report_to(app.clone());
+    assert_eq!(bad.run(["sh", "-c", "exit 7"]).code, 7);
+    (web, app, good.report)
+}
+
+#[test]
+fn metrics_are_what_the_reports_say() {
+    let host = Host::new().unwrap();
+    let (web, app, good) = reports(&host);
+    let (text, said, ok) = metrics(&[&web, &app]);
+    assert!(ok && said.is_empty(), "{said}");
+    promtool(&["check", "metrics"], &text);
+
+    let of_web = "{report=\"web\",ports=\"80\"";
+    let last = |metric: &str, more: &str| {
+        let begins = format!("syngate_last_run_{metric}{of_web}{more}}}");
+        sample(&text, &begins)
+    };
+    assert!((last("closed_seconds", "") * 1e3 - ms(&good, "closed_ms")).abs() < 1e-6);
+    assert_eq!(last("outcome", ",outcome=\"ok\""), 1.0);
+    assert_eq!(last("outcome", ",outcome=\"not_ready\""), 0.0);
+    let action = format!(",action=\"{}\"", good["action"].as_str().unwrap());
+    assert_eq!(last("stopped_syns", &action), ms(&good, "syns_stopped"));
+    let started = good["started_at"].as_str().unwrap();
+    let date = host.must(["date", "-d", started, "+%s.%3N"]);
+    let off = last("timestamp_seconds", "") - date.trim().parse::<f64>().unwrap();
+    assert!(off.abs() < 0.002, "{off}");
+
+    let of_app = "{report=\"app\",ports=\"443,8000-8010\"";
+    let status = format!("syngate_last_run_exit_status{of_app}}}");
+    assert_eq!(sample(&text, &status), 7.0);
+    let failed = format!("syngate_last_run_outcome{of_app},outcome=\"command_failed\"}}");
+    assert_eq!(sample(&text, &failed), 1.0);
+
+    // A folder is its reports; the file is there in one step, for all to read, and alone.
+    let dir = host.dir().join("reports");
+    fs::create_dir(&dir).unwrap();
+    for name in ["web.json", "app.json"] {
+        fs::copy(host.dir().join(name), dir.join(name)).unwrap();
+    }
+    let prom = dir.join("syngate.prom");
+    let (printed, said, ok) = metrics(&[Path::new("--output"), &prom, &dir]);
+    assert!(ok && said.is_empty() && printed.is_empty(), "{said}");
+    assert_eq!(fs::metadata(&prom).unwrap().mode() & 0o7777, 0o644);
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&read(&prom)), sorted(&text));
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 3);
+}
+
+#[test]
+fn a_broken_report_takes_nothing_from_the_others() {
+    let host = Host::new().unwrap();
+    let (web, _, good) = reports(&host);
+    let (alone, ..) = metrics(&[&web]);
+    let of_web: Vec<&str> = alone.lines().filter(|l| l.contains("\"web\"")).collect();
+    let broken = host.dir().join("new\"line\n.json");
+    let check = || {
+        let (text, said, ok) = metrics(&[&broken, &web]);
+        assert!(!ok, "{text}");
+        one_line(&said, &["syngate-metrics: ", "line"]);
+        promtool(&["check", "metrics"], &text);
+        let name = r#"syngate_report_readable{report="new\"line\n"}"#;
+        assert_eq!(sample(&text, name), 0.0);
+        for line in &of_web {
+            assert!(text.lines().any(|l| l == *line), "{line}: {text}");
+        }
+        let others = text.lines().filter(|l| l.contains("new\\\"line"));
+        assert_eq!(others.count(), 1, "{text}");
+    };
+
+    check(); // not there
+    let whole = read(&web);
+    for part in [0, 1, whole.len() / 2, whole.trim_end().len() - 1] {
+        fs::write(&broken, &whole[..part]).unwrap();
+        check();
+    }
+    let deep = "[".repeat(200_000);
+    for text in [b"\xff\xfe", &b"null"[..], b"[]", b"{}", deep.as_bytes()] {
+        fs::write(&broken, text).unwrap();
+        check();
+    }
+    for (field, value) in [
+        ("version", "2"),
+        ("exit_status", "\"0\""),
+        ("exit_status", "true"),
+        ("closed_ms", "NaN"),
+        ("closed_ms", "1e999"),
+        ("closed_ms", "[]"),
+        ("syns_stopped", "{}"),
+        ("outcome", "\"o\\\"k\""),
+        ("outcome", "null"),
+        ("started_at", "\"yesterday\""),
+        ("started_at", "7"),
+        ("ports", "[80]"),
+        ("ports", "\"80\""),
+        ("phases", "[1]"),
+        ("hold", "\"\""),
+        ("warnings", "null"),
+        ("reclosed", "null"),
+    ] {
+        let mut report = good.clone();
+        report[field] = "the value".into();
+        let text = report.to_string().replace("\"the value\"", value);
+        fs::write(&broken, text).unwrap();
+        check();
+    }
+    fs::remove_file(&broken).unwrap();
+    nix::unistd::mkfifo(&broken, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    check(); // and does not wait for somebody to write
+}
+
+#[test]
+fn alert_rules_are_rules_and_fire() {
+    let rules = contrib("prometheus/syngate.rules.yml");
+    promtool(&["check", "rules", rules.to_str().unwrap()], "");
+    let tests = contrib("prometheus/syngate.rules.test.yml");
+    promtool(&["test", "rules", tests.to_str().unwrap()], "");
+}
