@@ -1,0 +1,192 @@
+//! All that reads bytes or text from elsewhere, as fuzz targets: see fuzz/README.md. Each takes any bytes
+//! at all, and panics where a parser does, or where what was read breaks a promise. Beside each parser
+//! is a function `withstand` that says what holds; the tests here give each the seeds below fuzz/corpus,
+//! bent ones, and noise.
+
+macro_rules! targets {
+    ($($(#[$what:meta])* $name:ident: $($parser:path),+;)*) => {
+        $($(#[$what])* pub fn $name(bytes: &[u8]) { $($parser(bytes);)+ })*
+
+        #[cfg(test)]
+        const TARGETS: &[(&str, fn(&[u8]))] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+targets! {
+    /// `--to`, `--allow-from`, `--interface`, the peer of `--syn divert`.
+    addresses: crate::gate::scope::withstand, crate::syn::divert::peer::withstand;
+    /// The command line.
+    arguments: crate::cli::withstand;
+    /// Replies about tracked connections.
+    conntrack: crate::sockets::conntrack::withstand;
+    /// Durations and numbers of options.
+    durations: crate::cli::withstand_duration;
+    /// Variables: those of this process.
+    environment: inherited;
+    /// What iptables-save prints, and what its sisters complain of.
+    iptables: saved, crate::gate::iptables::variant::withstand;
+    /// `--listen-port`.
+    listen_ports: crate::listen_port::withstand;
+    /// Datagrams, messages, attributes, refusals.
+    netlink: crate::netlink::withstand;
+    /// `--listen-netns`, and what the command of `--listen-netns-from` answers.
+    netns: crate::sockets::netns::withstand, answered;
+    /// Rows of all nf_tables dumps.
+    nft: crate::gate::nft::messages::withstand, crate::gate::nft::list::withstand,
+        crate::gate::nft::published::withstand;
+    /// IP packets.
+    packet: crate::syn::hold::packet::withstand_packet;
+    /// `--port`.
+    ports: crate::ports::withstand;
+    /// What the kernel tells in files.
+    proc: listed, crate::sockets::holders::withstand;
+    /// Messages about packets in a queue.
+    queue: crate::syn::hold::packet::withstand;
+    /// The report.
+    report: crate::report::withstand;
+    /// Rows about routes, links, addresses, neighbours.
+    route: crate::route::withstand;
+    /// Names of services.
+    services: named;
+    /// Rows about sockets.
+    sock_diag: crate::sockets::diag::withstand;
+    /// What a standby's guard tells, and the processes that it looks at.
+    standby: crate::standby::withstand;
+    /// The userdata of a table.
+    userdata: crate::gate::nft::raw::withstand;
+    /// The comment of a gate.
+    who: crate::gate::who::withstand, standing;
+}
+
+fn inherited(_: &[u8]) {
+    crate::cli::withstand(b"--\0true");
+    crate::child::withstand_environment();
+}
+
+fn saved(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    crate::gate::iptables::withstand(&text);
+    crate::gate::iptables::save::withstand(&text);
+    crate::gate::iptables::save::withstand_comment(&text);
+    crate::gate::iptables::census::withstand(&text);
+}
+
+/// A gate of the iptables kind: there, too, all that is known of who made it is in the comment.
+fn standing(bytes: &[u8]) {
+    const JUMP: &str = "*filter\n[0:0] -A INPUT -m recent --seconds 30 -m comment --comment";
+    let comment = String::from_utf8_lossy(bytes).replace(['"', '\\', '\n'], "?");
+    let saved = format!("{JUMP} \"{comment}\" -j syngate_0123456789abcdef\n");
+    crate::gate::iptables::withstand(&saved);
+}
+
+fn answered(bytes: &[u8]) {
+    let answer = crate::child::withstand_answer(bytes);
+    crate::sockets::netns::withstand(answer.as_bytes());
+}
+
+fn listed(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    crate::caps::withstand(&text);
+    crate::commands::check::host::withstand(&text);
+    crate::commands::check::service::withstand(&text);
+    crate::lock::withstand(&text);
+    crate::sockets::diag::withstand_netstat(&text);
+    crate::syn::hold::queue::withstand(&text);
+}
+
+fn named(bytes: &[u8]) {
+    if let Some(port) = crate::sys::service_port(&String::from_utf8_lossy(bytes)) {
+        assert_ne!(port, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+    use std::sync::LazyLock;
+
+    fn folder(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fuzz")
+            .join(name)
+    }
+
+    fn names_in(folder: &Path) -> BTreeSet<String> {
+        let files = fs::read_dir(folder)
+            .unwrap()
+            .map(|file| file.unwrap().path());
+        files
+            .map(|file| file.file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect()
+    }
+
+    fn seeds(target: &str) -> Vec<Vec<u8>> {
+        let files = fs::read_dir(folder("corpus").join(target)).unwrap();
+        files
+            .map(|file| fs::read(file.unwrap().path()).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn each_target_has_its_program_and_its_seeds() {
+        let targets: BTreeSet<String> =
+            TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(names_in(&folder("fuzz_targets")), targets);
+        assert_eq!(names_in(&folder("corpus")), targets);
+        let manifest = fs::read_to_string(folder("Cargo.toml")).unwrap();
+        for target in targets {
+            assert!(
+                manifest.contains(&format!("name = \"{target}\"\n")),
+                "{target}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_seeds_are_withstood() {
+        for (target, withstand) in TARGETS {
+            let seeds = seeds(target);
+            assert!(
+                !seeds.is_empty() && seeds.iter().all(|seed| !seed.is_empty()),
+                "{target}"
+            );
+            seeds.iter().for_each(|seed| withstand(seed));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn noise_is_withstood(bytes in prop::collection::vec(any::<u8>(), 0..200), text in "\\PC{0,80}") {
+            for (_, withstand) in TARGETS {
+                withstand(&bytes);
+                withstand(text.as_bytes());
+            }
+        }
+
+        #[test]
+        fn bent_seeds_are_withstood(
+            seed: Index,
+            flips in prop::collection::vec((any::<Index>(), any::<u8>()), 0..4),
+            cut: Option<Index>,
+        ) {
+            for ((_, withstand), seeds) in TARGETS.iter().zip(&*SEEDS) {
+                // No seed is empty.
+                let mut bytes = seed.get(seeds).clone();
+                for (at, flip) in &flips {
+                    *at.get_mut(&mut bytes) ^= flip;
+                }
+                bytes.truncate(cut.map_or(bytes.len(), |cut| cut.index(bytes.len() + 1)));
+                withstand(&bytes);
+            }
+        }
+    }
+
+    /// Those of each target.
+    static SEEDS: LazyLock<Vec<Vec<Vec<u8>>>> =
+        LazyLock::new(|| TARGETS.iter().map(|(target, _)| seeds(target)).collect());
+}
