@@ -271,8 +271,7 @@ impl Beside {
             let read = file.rewind();
             let _ = read.and_then(|()| file.take(ANSWER_MAX).read_to_end(&mut bytes));
         }
-        let text = String::from_utf8_lossy(&bytes);
-        text.lines().next().unwrap_or_default().trim().to_owned()
+        first_line(&bytes)
     }
 
     /// The process that was started.
@@ -288,6 +287,11 @@ impl Drop for Beside {
             let _ = killpg(self.child.pid, Signal::SIGKILL);
         }
     }
+}
+
+fn first_line(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.lines().next().unwrap_or_default().trim().to_owned()
 }
 
 /// Whether the file is not text: shells look for a NUL byte in its beginning.
@@ -334,4 +338,34 @@ fn runs(run: &str) -> String {
     let mut ids: Vec<&str> = outer.split(':').filter(|id| !id.is_empty()).collect();
     ids.push(run);
     ids[ids.len().saturating_sub(KEPT)..].join(":")
+}
+
+/// What holds in any environment: a run's COMMAND has its id, and nothing else that is ours but the
+/// lock directory.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand_environment() {
+    let environment = environment("0123456789abcdef");
+    let all = environment.iter().map(|pair| pair.as_bytes());
+    let (mut runs, mut locks) = (0, 0);
+    for pair in all.filter(|pair| pair.starts_with(ENV_PREFIX.as_bytes())) {
+        match pair.strip_prefix(b"SYNGATE_RUN=") {
+            Some(ids) => {
+                assert!(ids.ends_with(b"0123456789abcdef"));
+                runs += 1;
+            }
+            None => {
+                assert!(pair.starts_with(b"SYNGATE_LOCK_DIR=/"));
+                locks += 1;
+            }
+        }
+    }
+    assert!(runs == 1 && locks <= 1);
+}
+
+/// What holds for whatever a command answers.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand_answer(bytes: &[u8]) -> String {
+    let answer = first_line(bytes);
+    assert!(answer.lines().count() <= 1 && answer.trim() == answer);
+    answer
 }

@@ -752,6 +752,47 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// What holds for any text as a duration, or a number.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand_duration(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(taken) = duration(&text) {
+        assert!(taken <= LONGEST && taken.subsec_nanos() % 1_000_000 == 0);
+        let shown = humantime::format_duration(taken).to_string();
+        assert_eq!(duration(&shown), Ok(taken), "{shown}");
+        assert_eq!(settle(&text), Ok(Settle::Fixed(taken)));
+    }
+    for (taken, largest) in [
+        (held(&text), LARGEST_HELD),
+        (diverted(&text), LARGEST_DIVERTED),
+        (
+            queue_number(&text).map(|n| u32::from(n).max(1)),
+            u16::MAX.into(),
+        ),
+    ] {
+        assert!(taken.is_err() || taken.is_ok_and(|n| (1..=largest).contains(&n)));
+    }
+}
+
+/// What holds for any arguments, with a NUL behind each.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    use std::os::unix::ffi::OsStrExt;
+    let words = bytes.split(|byte| *byte == 0).map(OsStr::from_bytes);
+    let words = [OsStr::new("syngate")].into_iter().chain(words);
+    match parse(words.map(OsStr::to_owned)) {
+        Parsed::Run(args) => {
+            assert!(!args.ports.is_empty() && !args.command.is_empty());
+            assert!(args.ports.iter().all(|ports| !ports.is_empty()));
+            if crate::plan::make_sense(&args).is_ok() {
+                assert!(args.drain < args.max_closed && args.max_closed <= LONGEST);
+            }
+        }
+        Parsed::Print(text) | Parsed::Wrong(text) => assert!(!text.trim().is_empty()),
+        Parsed::Other(_) | Parsed::Guard(_) => (),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,6 +26,9 @@ pub mod cli;
 pub mod commands;
 pub mod exit;
 pub mod fault;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod gate;
 pub mod guard;
 pub mod listen_port;

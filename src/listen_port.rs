@@ -120,6 +120,33 @@ fn one_port(item: &str, service: &impl Fn(&str) -> Option<u16>) -> Result<u16, S
     }
 }
 
+/// What holds for any text: a value of the option and, behind a semicolon, gated ports.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    const MANY: usize = 64;
+    let text = String::from_utf8_lossy(bytes);
+    let (text, gated) = text.split_once(';').unwrap_or((&text, "80,443"));
+    let Ok(ports) = ListenPorts::parse(text, |_| None) else {
+        return;
+    };
+    assert_eq!(
+        ListenPorts::parse(&ports.to_string(), |_| None).as_ref(),
+        Ok(&ports)
+    );
+    let Some(gated) = PortSet::parse(gated, |_| None)
+        .ok()
+        .filter(|g| g.len() <= MANY)
+    else {
+        return;
+    };
+    // Each gated port has a listener's, and each of those serves some.
+    let listeners = ports.listeners_of(&gated);
+    let served = |port| ports.served_by(port, &gated);
+    assert!(listeners.iter().all(|port| !served(port).is_empty()));
+    let union = |all: PortSet, port| all.union(&served(port));
+    assert_eq!(listeners.iter().fold(PortSet::EMPTY, union), gated);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

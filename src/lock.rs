@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
 use nix::libc;
+use nix::sys::stat::Mode;
+use nix::unistd::{Uid, geteuid};
 
 use crate::ports::PortSet;
 
@@ -185,7 +187,13 @@ pub struct Living {
 /// The lock file can't be looked at.
 pub fn roll(directory: &Path) -> io::Result<Roll> {
     let path = directory.join(file_name()?);
-    match File::open(&path) {
+    // Whatever stands there instead is not waited for.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    match OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(&path)
+    {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Roll::default()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Roll {
             file: Some(FileId::of(&std::fs::metadata(&path)?)),
@@ -362,19 +370,82 @@ fn file_name() -> io::Result<String> {
     Ok(format!("net-{namespace}.lock"))
 }
 
+/// Opens the lock file, and makes what is missing. Whoever else could write to the directory could put
+/// another file into its place: runs would no longer take turns, and take each other for dead.
 fn open_in(directory: &Path) -> io::Result<File> {
     match std::fs::DirBuilder::new().mode(0o755).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => (),
     }
-    OpenOptions::new()
+    let directory = OpenOptions::new()
         .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(directory.join(file_name()?))
+        .custom_flags(libc::O_DIRECTORY)
+        .open(directory)?;
+    ours_alone(&directory.metadata()?).map_err(io::Error::other)?;
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    let name = file_name()?;
+    let wrong = |why: &str| io::Error::other(format!("{name} {why}"));
+    let file = match openat(&directory, &*name, flags | OFlag::O_CLOEXEC, mode) {
+        Err(Errno::ELOOP) => return Err(wrong("is a symbolic link")),
+        opened => File::from(opened?),
+    };
+    a_lock_file(&file.metadata()?).map_err(|why| wrong(&why))?;
+    Ok(file)
+}
+
+/// Whether nobody but root and we can change it.
+///
+/// # Errors
+/// Who can, and what helps.
+fn ours_alone(directory: &Metadata) -> Result<(), String> {
+    let (owner, mode) = (directory.uid(), directory.mode() & 0o7777);
+    if !trusted(owner) {
+        return Err(format!(
+            "it belongs to user {owner}, who could replace what is in it"
+        ));
+    }
+    if mode & 0o022 != 0 {
+        return Err(format!(
+            "others may write to it (mode {mode:o}): chmod go-w"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether it can be what a run has made: we are about to write to it.
+///
+/// # Errors
+/// What it is instead.
+fn a_lock_file(file: &Metadata) -> Result<(), String> {
+    let owner = file.uid();
+    if !file.is_file() {
+        return Err("is no regular file".to_owned());
+    }
+    if !trusted(owner) {
+        return Err(format!("belongs to user {owner}"));
+    }
+    if file.nlink() > 1 {
+        return Err("has another name, too (a hard link)".to_owned());
+    }
+    Ok(())
+}
+
+fn trusted(owner: u32) -> bool {
+    owner == geteuid().as_raw() || Uid::from_raw(owner).is_root()
+}
+
+/// What holds for any text as the kernel's list of locks, or the name of a file.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(text: &str) {
+    const INODE: u64 = 2517;
+    for line in text.lines() {
+        let held: Vec<_> = listed_lock(line, INODE).into_iter().collect();
+        assert!(by_run(held, Path::new(LOCK_DIR)).len() <= 1);
+        if let Some(file) = FileId::parse(line) {
+            assert_eq!(FileId::parse(&file.to_string()), Some(file));
+        }
+    }
 }
 
 #[cfg(test)]

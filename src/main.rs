@@ -12,6 +12,11 @@ use syngate::standby;
 
 fn main() -> ExitCode {
     let started = Instant::now();
+    // Before anything that a stranger has written is looked at.
+    if let Some(how) = syngate::caps::gained_by_file() {
+        Say::new(Level::Errors, started).error(how);
+        return Exit::Status(NOT_RUN).leave();
+    }
     let exit = match parse(std::env::args_os()) {
         // The run itself survives bugs; this is for what is around it. A bug must not look like
         // COMMAND's exit status.

@@ -432,7 +432,7 @@ fn scope(args: &Args) -> Scope {
 }
 
 /// Each option by itself is fine: are they together?
-fn make_sense(args: &Args) -> Result<(), String> {
+pub(crate) fn make_sense(args: &Args) -> Result<(), String> {
     let settle = match args.settle {
         Settle::Auto => Duration::ZERO,
         Settle::Fixed(settle) => settle,

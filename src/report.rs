@@ -1,14 +1,16 @@
 //! What came of a run: the verdict, the line that says it, and the JSON report. The verdict is
 //! pure; only `write` touches the file system.
 
+use std::fs::Metadata;
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::libc;
 use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
 use serde::Serialize;
 
 use crate::exit::{Exit, NOT_KEPT, NOT_RUN};
@@ -801,40 +803,71 @@ impl Report {
     }
 
     /// Writes it to `file`: a regular file is replaced in one step, so that no reader finds half a
-    /// report; through a symbolic link it is its target that is replaced. A pipe, a terminal, or an
-    /// open file by its number (/dev/stderr) is written to.
+    /// report; through a symbolic link it is its target that is replaced, unless a stranger has made
+    /// the link. A pipe, a terminal, or an open file by its number (/dev/stderr) is written to.
     ///
     /// # Errors
     /// What the file system says.
     pub fn write(&self, file: &Path) -> io::Result<()> {
         let mut json = serde_json::to_vec_pretty(self)?;
         json.push(b'\n');
+        if is_descriptor(file) {
+            return match file.to_str() {
+                // Opened anew, a regular file would have an offset of its own.
+                Some("/dev/stdout") => io::stdout().write_all(&json),
+                Some("/dev/stderr") => io::stderr().write_all(&json),
+                _ => write_to(file, &json, 0),
+            };
+        }
+        match std::fs::symlink_metadata(file) {
+            Ok(link) if link.is_symlink() => self.write_through(file, &link, &json),
+            Ok(meta) if !meta.is_file() => write_to(file, &json, libc::O_NOFOLLOW),
+            _ => self.replace(file, &json),
+        }
+    }
+
+    fn write_through(&self, file: &Path, link: &Metadata, json: &[u8]) -> io::Result<()> {
+        let folder = file
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let folder = std::fs::metadata(folder.unwrap_or(Path::new(".")))?;
+        if may_mislead(link, &folder) {
+            let (owner, why) = (link.uid(), "in a folder that everybody may write to");
+            return Err(io::Error::other(format!(
+                "a symbolic link of user {owner}'s {why} is not followed"
+            )));
+        }
         match std::fs::metadata(file) {
-            // Opened anew, a regular file would have an offset of its own.
-            Ok(_) if file == Path::new("/dev/stdout") => io::stdout().write_all(&json),
-            Ok(_) if file == Path::new("/dev/stderr") => io::stderr().write_all(&json),
-            Ok(meta) if is_descriptor(file) || !meta.is_file() => write_to(file, &json),
-            Ok(_) => self.replace(&file.canonicalize()?, &json),
-            // A symbolic link to a file that is still to be made.
-            Err(_) if file.is_symlink() => std::fs::write(file, &json),
-            Err(_) => self.replace(file, &json),
+            Ok(meta) if meta.is_file() => self.replace(&file.canonicalize()?, json),
+            Ok(_) => write_to(file, json, 0),
+            // A file that is still to be made.
+            Err(_) => std::fs::write(file, json),
         }
     }
 
     fn replace(&self, file: &Path, json: &[u8]) -> io::Result<()> {
         let draft = file.with_file_name(format!(".syngate-{}", self.run));
-        let written = std::fs::OpenOptions::new()
+        let mut opened = std::fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o644)
-            .open(&draft)
-            .and_then(|mut f| f.write_all(json))
+            .open(&draft)?;
+        let written = opened
+            .write_all(json)
             .and_then(|()| std::fs::rename(&draft, file));
         if written.is_err() {
             let _ = std::fs::remove_file(&draft);
         }
         written
     }
+}
+
+/// Whether a stranger has made the link where anybody can: the rule of fs.protected_symlinks
+/// (proc(5)), which is not in force everywhere.
+fn may_mislead(link: &Metadata, folder: &Metadata) -> bool {
+    const FOR_ALL: u32 = libc::S_ISVTX | libc::S_IWOTH;
+    let trusted = link.uid() == geteuid().as_raw() || link.uid() == folder.uid();
+    folder.mode() & FOR_ALL == FOR_ALL && !trusted
 }
 
 /// Whether the path is another name for an open file of ours: it belongs to whoever opened it.
@@ -851,9 +884,9 @@ fn is_descriptor(file: &Path) -> bool {
 }
 
 /// Without waiting for a reader of a pipe: nobody may ever come.
-fn write_to(file: &Path, json: &[u8]) -> io::Result<()> {
+fn write_to(file: &Path, json: &[u8], flags: libc::c_int) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
-    options.append(true).custom_flags(libc::O_NONBLOCK);
+    options.append(true).custom_flags(libc::O_NONBLOCK | flags);
     options.open(file)?.write_all(json)
 }
 
@@ -876,6 +909,45 @@ fn rows(listeners: &[Listener], holders: &Holders) -> Vec<ListenerRow> {
             }
         })
         .collect()
+}
+
+/// What holds for any bytes as COMMAND, with a NUL behind each of its words: whoever reads the JSON gets
+/// what was written, in all the fields that are described.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    use std::os::unix::ffi::OsStrExt;
+    const SCHEMA: &str = include_str!("../contrib/report.schema.json");
+    static FIELDS: std::sync::LazyLock<Vec<String>> = std::sync::LazyLock::new(|| {
+        let schema: serde_json::Value = serde_json::from_str(SCHEMA).expect("it is JSON");
+        let fields = schema["properties"].as_object().expect("it has properties");
+        fields.keys().cloned().collect()
+    });
+    let words = bytes.split(|byte| *byte == 0);
+    let words: Vec<&std::ffi::OsStr> = words.map(OsStrExt::from_bytes).collect();
+    let command: Vec<std::ffi::OsString> = words.iter().map(|word| word.into()).collect();
+    let shown: Vec<String> = words
+        .iter()
+        .map(|w| w.to_string_lossy().into_owned())
+        .collect();
+    let ports: PortSet = bytes.iter().map(|byte| u16::from(*byte) + 1).collect();
+    let line = crate::plan::command_line(&command);
+    let mut report = Report::new("0123456789abcdef".to_owned(), &command, &ports);
+    report.ending(&Ending::not_run("lock", line.as_str()));
+    report.warnings.clone_from(&shown);
+    report.closed_ms = Some(Duration::from_micros(bytes.len() as u64).into());
+    let json = serde_json::to_vec_pretty(&report).expect("it can be told");
+    let read: serde_json::Value = serde_json::from_slice(&json).expect("it is JSON");
+    assert!(
+        read.as_object()
+            .is_some_and(|read| read.keys().eq(FIELDS.iter()))
+    );
+    assert_eq!(read["message"], line.as_str());
+    assert_eq!(read["warnings"], serde_json::json!(shown));
+    assert_eq!(read["command"], serde_json::json!(shown));
+    assert_eq!(
+        read["ports"].as_array().map(Vec::len),
+        Some(ports.ranges().len())
+    );
 }
 
 #[cfg(test)]

@@ -225,7 +225,8 @@ fn close_with(
     say: &Say,
     report: &mut Report,
 ) -> Result<(Gate, Work)> {
-    let work = action.begin(&plan.config.ports, &plan.listener_scope())?;
+    let mut work = action.begin(&plan.config.ports, &plan.listener_scope())?;
+    forget_ended(&mut work, say);
     let rules = plan.rules(work.steer());
     let settings = plan.settings(&report.run, work.steer());
     let (gate, lacking) = gate::close(plan.backend, &settings, &rules, until)?;
@@ -247,6 +248,19 @@ fn close_with(
         gate.backend()
     ));
     Ok((gate, work))
+}
+
+/// What can't be told, or forgotten, is as rare as a kernel without nf_conntrack_netlink.
+fn forget_ended(work: &mut Work, say: &Say) {
+    match work.redirect().map(Redirect::forget_ended) {
+        None | Some(Ok(0)) => (),
+        Some(Ok(count)) => say.phase(&format!(
+            "forgot {count} connections that were over, and still tracked"
+        )),
+        Some(Err(error)) => say.phase(&format!(
+            "connections that are over may still be tracked: {error:#}"
+        )),
+    }
 }
 
 fn note_remarks(gate: &Gate, say: &Say, warnings: &mut Vec<String>) {

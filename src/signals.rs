@@ -64,10 +64,11 @@ impl Signals {
         Ok(Signals { fd, inherited })
     }
 
-    /// Lets signals have their default effect again.
+    /// Lets those that ask to stop have their default effect again. One that nobody has read came too
+    /// late, and is forgotten; USR1 is too late for ever: there is no gate any more.
     pub fn unblock() {
-        let mut ours = SigSet::from(Signal::SIGUSR1);
-        ours.extend(STOPPING);
+        STOPPING.into_iter().for_each(crate::sys::forget_pending);
+        let ours: SigSet = STOPPING.into_iter().collect();
         let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&ours), None);
     }
 

@@ -6,6 +6,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use nix::libc;
 use nix::unistd::Pid;
@@ -14,9 +15,10 @@ use nix::unistd::Pid;
 /// names) has for `name`.
 pub fn service_port(name: &str) -> Option<u16> {
     let name = CString::new(name).ok()?;
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: both arguments are NUL-terminated strings that outlive the call. The entry that
-    // comes back lives in static memory of the C library: it is read at once, and no other thread
-    // exists that could call getservbyname meanwhile.
+    // comes back lives in static memory of the C library: it is read before the next call.
     unsafe {
         let entry = libc::getservbyname(name.as_ptr(), c"tcp".as_ptr());
         if entry.is_null() {
@@ -133,6 +135,13 @@ pub fn joins_received(name: &str) -> bool {
     asked == 0 && value[1] & ETH_FLAG_LRO != 0
 }
 
+/// Whether this process was started with other rights than its caller had, as the kernel sees it
+/// (AT_SECURE); some security modules say so when nothing was gained.
+pub fn started_with_other_rights() -> bool {
+    // SAFETY: it reads a value that the kernel has left on the stack, and takes any number.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 /// Whether `signal` was ignored when this process was started (`nohup` and `trap '' HUP` do that).
 pub fn ignored_at_exec(signal: nix::sys::signal::Signal) -> bool {
     if signal == nix::sys::signal::Signal::SIGPIPE {
@@ -171,6 +180,17 @@ static BEFORE_MAIN: extern "C" fn() = note_sigpipe;
 pub fn set_default(signal: nix::sys::signal::Signal) {
     // SAFETY: SIG_DFL runs no code of ours.
     let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
+}
+
+/// Takes a blocked signal back that has come and was not read: POSIX has it that one which is ignored is
+/// not kept (sigaction(2)). One that our caller ignores stays ignored.
+pub fn forget_pending(signal: nix::sys::signal::Signal) {
+    if is_ignored(signal as libc::c_int) {
+        return;
+    }
+    // SAFETY: SIG_IGN runs no code of ours.
+    let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) };
+    set_default(signal);
 }
 
 #[cfg(test)]

@@ -694,6 +694,27 @@ fn shadow(host: &Host, program: &str, script: &str) -> String {
     format!("{}:{}", directory.display(), std::env::var("PATH").unwrap())
 }
 
+/// Where it takes iptables seconds to make rules, since many are there, the gate closes all the same, and
+/// the kernel would open it in time.
+#[test]
+fn slow_programs_are_reckoned_with() {
+    for backend in [Backend::IptablesLegacy, Backend::IptablesNft] {
+        let host = Host::new().unwrap();
+        let program = format!("iptables-{}-restore", &backend.name()["iptables-".len()..]);
+        let real = host.sh(&format!("command -v {program}")).unwrap().stdout;
+        let path = shadow(
+            &host,
+            &program,
+            &format!("sleep 2; exec {} \"$@\"", real.trim()),
+        );
+        let call = call(&host, words("--port 80 --max-closed 30s"))
+            .on(backend)
+            .env("PATH", &path);
+        let outcome = call.run(["true"]);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+    }
+}
+
 /// IPv6 is refused: what was made for IPv4 is undone.
 #[test]
 fn what_the_second_family_refuses_the_first_does_not_keep() {

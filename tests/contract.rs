@@ -1065,6 +1065,8 @@ fn command_starts_as_it_would_without_us() {
         words("env --block-signal=USR2,TERM,CHLD"),
         words("env --ignore-signal=INT,USR1,QUIT"),
         words("setpriv --no-new-privs"),
+        // What a unit's AmbientCapabilities= hands on.
+        words("setpriv --inh-caps +net_admin --ambient-caps +net_admin"),
         words("nice -n 5"),
         through("trap '' PIPE; exec \"$@\""),
         through("trap '' HUP TERM; exec \"$@\""),
@@ -1188,6 +1190,99 @@ fn the_environment_is_passed_on_without_what_is_ours() {
     expected.sort();
     seen.sort();
     assert_eq!(seen, expected);
+}
+
+/// Shell script: notes its open files and its environment in NAME.files and NAME.environ.
+fn notes_what_it_gets(host: &Host, name: &str) -> String {
+    let to = host.dir().join(name).display().to_string();
+    format!("ls -l /proc/self/fd >{to}.files; tr '\\0' '\\n' </proc/self/environ >{to}.environ")
+}
+
+/// The files that it had noted, without the directory that ls itself was reading.
+fn noted_files(host: &Host, name: &str) -> Vec<(u32, String)> {
+    let listing = fs::read_to_string(host.dir().join(format!("{name}.files"))).unwrap();
+    let links = listing.lines().filter_map(|line| line.split_once(" -> "));
+    let files = links.map(|(entry, target)| {
+        let number = entry.rsplit(' ').next().unwrap();
+        (number.parse().unwrap(), target.to_owned())
+    });
+    let mut files: Vec<(u32, String)> = files.filter(|(_, to)| !to.starts_with("/proc/")).collect();
+    files.sort_unstable();
+    files
+}
+
+#[test]
+fn whatever_is_run_gets_nothing_that_is_ours() {
+    let host = Host::new().unwrap();
+    serve(&host);
+    let locks = host.dir().join("locks").display().to_string();
+    let path = std::env::var("PATH").unwrap();
+    let standby = Serve::on("0.0.0.0:8080").argv().unwrap().join(" ");
+    let notes = |name: &str| notes_what_it_gets(&host, name);
+    let numbers = |name: &str| -> Vec<u32> {
+        let files = noted_files(&host, name);
+        files.iter().map(|(number, _)| *number).collect()
+    };
+    host.must(sh(format!("exec 7</dev/zero; {}", notes("plain"))));
+    let plain = numbers("plain");
+    assert!(
+        plain.starts_with(&[0, 1, 2]) && plain.contains(&7),
+        "{plain:?}"
+    );
+    for syn in ["drop", "hold", "redirect=8080"] {
+        let by = format!(
+            "exec env -i PATH={path} KEPT=1 SYNGATE_DRAIN=0 SYNGATE_LOCK_DIR={locks} \"$@\" \
+             7</dev/zero"
+        );
+        let mut names = vec!["precheck", "ready-check", "listen-netns-from"];
+        let from = format!("{}; echo 1", notes("listen-netns-from"));
+        let mut call = call(&host, ["--port", "80", "--syn", syn]).by(through(by));
+        call = call
+            .args(["--listen-netns-from", &from])
+            .args(["--precheck", &notes("precheck")])
+            .args(["--ready-check", &notes("ready-check")]);
+        if syn.starts_with("redirect") {
+            names.extend(["standby", "standby-check"]);
+            call = call
+                .args([
+                    "--standby",
+                    &format!("{}; exec {standby}", notes("standby")),
+                ])
+                .args(["--standby-check", &notes("standby-check")]);
+        }
+        names.push("COMMAND");
+        let outcome = call.run(sh(notes("COMMAND")));
+        assert_eq!(outcome.code, 0, "{syn}: {outcome:?}");
+
+        let run = outcome.report["run"].as_str().unwrap();
+        let mut expected = [
+            format!("PATH={path}"),
+            "KEPT=1".to_owned(),
+            format!("SYNGATE_LOCK_DIR={locks}"),
+            format!("SYNGATE_RUN={run}"),
+        ];
+        expected.sort();
+        for name in names {
+            let files = noted_files(&host, name);
+            // The standby's guard keeps no file of anybody's.
+            let handed_on = if name == "standby" {
+                &plain[..3]
+            } else {
+                &plain
+            };
+            assert_eq!(numbers(name), handed_on, "{syn}: {name}: {files:?}");
+            let of = |number| &files.iter().find(|(n, _)| *n == number).unwrap().1;
+            assert!(name == "standby" || of(7) == "/dev/zero", "{syn}: {name}");
+            assert_eq!(of(0), "/dev/null", "{syn}: {name}");
+            assert!(of(2).starts_with("pipe:"), "{syn}: {name}: {files:?}");
+
+            let environ = fs::read_to_string(host.dir().join(format!("{name}.environ"))).unwrap();
+            // The shell's own.
+            let mut seen: Vec<&str> = environ.lines().filter(|v| !v.starts_with("PWD=")).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, expected, "{syn}: {name}");
+        }
+    }
 }
 
 #[test]
@@ -1410,6 +1505,19 @@ fn usr1_opens_now_and_command_is_waited_for() {
             warnings.contains("SIGUSR1") && outcome.stderr.contains("SIGUSR1"),
             "{outcome:?}"
         );
+    }
+}
+
+/// A signal that comes when all is done neither changes the status nor takes the report away.
+#[test]
+fn usr1_to_the_end_changes_nothing() {
+    let host = Host::new().unwrap();
+    serve(&host);
+    let until_gone = "(while kill -USR1 $PPID; do :; done) 2>/dev/null >&2 & exit 0";
+    for _ in 0..10 {
+        let outcome = quick(&host).run(["sh", "-c", until_gone]);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(outcome.report["outcome"], "ok", "{outcome:?}");
     }
 }
 
@@ -1874,8 +1982,10 @@ fn a_report_goes_to_pipes_as_well() {
     let host = Host::new().unwrap();
     let dir = host.dir().display();
     let ran = host.sh(&format!(
-        "mkfifo {dir}/fifo; cat {dir}/fifo >{dir}/copy &
-         {SYNGATE} -q {QUICK} --report-file {dir}/fifo -- sh -c 'exit 9'; code=$?; wait; exit $code"
+        // The shell's own opening waits for the reader.
+        "mkfifo {dir}/fifo; cat {dir}/fifo >{dir}/copy & exec 3>{dir}/fifo
+         {SYNGATE} -q {QUICK} --report-file {dir}/fifo -- sh -c 'exit 9'; code=$?
+         exec 3>&-; wait; exit $code"
     ));
     assert_eq!(ran.unwrap().code(), 9);
     assert_eq!(report_of(&host, "copy")["exit_status"], 9);

@@ -659,3 +659,65 @@ fn changelog_begins_with_this_version() {
         .collect();
     assert_eq!(shape, "9999-99-99", "{date}");
 }
+
+/// dpkg reads it without a complaint, and no word of ours is missing.
+#[test]
+fn the_package_s_changelog_is_this_one() {
+    let convert = "awk -f contrib/debian/changelog -v version=9.9 -v date=\"$(date -R)\" \
+                   -v maintainer='Some Body <some@body.org>' CHANGELOG.md |
+                   dpkg-parsechangelog --all --format rfc822 -l -";
+    let output = Command::new("bash")
+        .args(["-o", "pipefail", "-c", convert])
+        .current_dir(path("."))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+
+    let debian = String::from_utf8(output.stdout).unwrap();
+    let newest = debian.lines().find_map(|l| l.strip_prefix("Version: "));
+    assert_eq!(newest, Some("9.9"));
+    let items = debian
+        .lines()
+        .filter(|l| l.starts_with("   ") && !l.starts_with("   [ "))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let told = words(&items).into_iter().filter(|w| w != "*");
+
+    let changelog = read("CHANGELOG.md");
+    let (_, entries) = changelog.split_once("\n## ").expect("an entry");
+    let ours = entries
+        .lines()
+        .skip(1)
+        .filter(|l| !l.starts_with('#'))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let ours = words(&ours).into_iter().filter(|w| w != "-");
+    assert_eq!(told.collect::<Vec<_>>(), ours.collect::<Vec<_>>());
+}
+
+// What was done to break it ------------------------------------------------------------------------
+
+/// The tests that docs/faults.md names: `file: name`, or of the campaign, `faults: name`.
+#[test]
+fn what_was_found_has_its_test() {
+    let page = read("docs/faults.md");
+    let named: Vec<(&str, &str)> = page
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|code| code.split_once(": "))
+        .collect();
+    assert!(named.len() > 5, "{named:?}");
+    for (place, test) in named {
+        let file = match place {
+            "faults" => "faults/tests/campaign.rs".to_owned(),
+            "status" => "src/commands/status.rs".to_owned(),
+            file => format!("tests/{file}.rs"),
+        };
+        assert!(
+            read(&file).contains(&format!("fn {test}()")),
+            "{file}: {test}"
+        );
+    }
+}

@@ -267,7 +267,11 @@ fn a_failure_that_leaves_nobody_listening_is_said() {
     let host = Host::new().unwrap();
     Serve::on("0.0.0.0:80").start_daemon(&host).unwrap();
     let pid = host.dir().join("serve.pid");
-    let script = format!("kill $(cat {}); exit 3", pid.display());
+    // A signal is not an end: it takes the server a moment to be gone.
+    let script = format!(
+        "kill $(cat {}); until [ -z \"$(ss -Hltn sport = :80)\" ]; do :; done; exit 3",
+        pid.display()
+    );
     let outcome = call(&host, words("--port 80")).run(["sh", "-c", &script]);
     assert_eq!(outcome.code, 3, "{outcome:?}");
     let said = "warning: nobody listens any more on 0.0.0.0:80";

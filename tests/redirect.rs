@@ -17,7 +17,7 @@ use harness::{
 use killing::Moment;
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
-use testkit::{Hold, Host, Load, Pair, Running, SERVER, SERVER6, slow, wait_until};
+use testkit::{CLIENT, Hold, Host, Load, Pair, Running, SERVER, SERVER6, slow, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
 const STANDBY: u16 = 8080;
@@ -189,6 +189,118 @@ fn established_connections_stay_and_redirected_ones_finish() {
     );
     assert_eq!(outcome.report["redirect"]["linger_timed_out"], false);
     at_main.into_iter().chain([late]).for_each(whole);
+}
+
+/// Sends a byte forth and back over the same port each time, until there is a file of that name; then it
+/// ends with a reset, so that nothing of it is left in TIME_WAIT.
+struct FromOnePort<'a> {
+    pair: &'a Pair,
+    name: &'static str,
+    client: Running,
+}
+
+impl<'a> FromOnePort<'a> {
+    /// Returns when its only connection to the port is there.
+    fn start(pair: &'a Pair, name: &'static str, port: u16) -> FromOnePort<'a> {
+        let script = format!(
+            "import os, socket, struct, time
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.settimeout(30)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+s.bind(('{CLIENT}', 40001)); s.connect(('{SERVER}', 80))
+while not os.path.exists('{end}'):
+    s.send(b'?'); assert s.recv(1) == b'?'; time.sleep(0.005)
+s.close()",
+            end = pair.client.dir().join(name).display()
+        );
+        let mut python = pair.client.command("python3");
+        let client = pair.client.spawn(python.args(["-c", &script])).unwrap();
+        let connected = || FromOnePort::established(pair, port) == 1;
+        wait_until(SOON, name, connected).unwrap();
+        FromOnePort { pair, name, client }
+    }
+
+    fn established(pair: &Pair, port: u16) -> usize {
+        let filter = format!("( sport = :{port} )");
+        let rows = ["ss", "-Htn", "state", "established", &filter];
+        pair.server.must(rows).lines().count()
+    }
+
+    /// It has gone on to its end.
+    fn end(mut self) {
+        self.pair.client.write(self.name, "");
+        assert!(self.client.wait().unwrap().success(), "{}", self.name);
+    }
+}
+
+/// The rules of one run go while a connection is open: the kernel no longer sees its packets, and keeps it
+/// as established for days. In the next run a new connection has the same addresses and ports.
+#[test]
+fn what_was_open_at_the_end_of_a_run_keeps_nobody_from_the_standby() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _echo = both_echo(host);
+    rules_before(host);
+    let before = FromOnePort::start(&pair, "before", 80);
+    assert_eq!(redirect(host, "").run(["true"]).code, 0);
+    before.end();
+    let gone = || FromOnePort::established(&pair, 80) == 0;
+    wait_until(SOON, "its end", gone).unwrap();
+
+    let mut latch = Latch::new(host, "down");
+    let call = redirect(host, "");
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    wait_shut(host, &[80]);
+    let during = FromOnePort::start(&pair, "during", STANDBY);
+    during.end();
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!((outcome.code, figure(&outcome, "redirected")), (0, 1));
+}
+
+/// The kernel remembers who was redirected, also when the rules have gone: for two minutes, or for days if
+/// it has not seen the end. A connection to the service has the same addresses and ports when the next
+/// run has connections tracked again.
+#[test]
+fn who_was_redirected_before_takes_no_connection_of_the_service_along() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let main = Serve::on("0.0.0.0:80").echo();
+    let _main = main.start(host).unwrap();
+    rules_before(host);
+    // On a standby that is stopped with the run, and on one that goes on, and does not hear of the end.
+    for goes_on in [false, true] {
+        let standby = Serve::on(format!("0.0.0.0:{STANDBY}")).echo();
+        let by_hand = goes_on.then(|| standby.start(host).unwrap());
+        let started = format!("exec {}", standby.argv().unwrap().join(" "));
+        let options = match goes_on {
+            true => vec![],
+            false => vec!["--standby".to_owned(), started],
+        };
+        let begin = |name: &str| {
+            let latch = Latch::new(host, &format!("{name}{goes_on}"));
+            let call = redirect(host, "--linger 0s").args(&options);
+            let run = call.start(["sh", "-c", &latch.hold()]);
+            latch.wait();
+            wait_shut(host, &[80]);
+            (latch, call, run)
+        };
+        let (mut latch, call, run) = begin("first");
+        let cut = FromOnePort::start(&pair, "cut", STANDBY);
+        latch.release();
+        let outcome = call.end(run);
+        assert_eq!(figure(&outcome, "cut"), 1, "{outcome:?}");
+        let _ = std::fs::remove_file(pair.client.dir().join("cut"));
+        drop(cut);
+
+        let goes_through = FromOnePort::start(&pair, "goes_through", 80);
+        let (mut latch, call, run) = begin("second");
+        latch.release();
+        assert_eq!(call.end(run).code, 0);
+        goes_through.end();
+        std::fs::remove_file(pair.client.dir().join("goes_through")).unwrap();
+        drop(by_hand);
+    }
 }
 
 /// A download through all of the restart and out the other side.
@@ -712,8 +824,7 @@ fn killed_at_random_moments() {
     let established = Hold::start(&pair.client, &to, Duration::from_millis(2), LONG * 10).unwrap();
     let (mut closed, mut slowest) = (0, Duration::ZERO);
     let mut kills = 0;
-    // Some more, if all of them came too early: a slow machine takes its time until the gate is closed.
-    while kills < times || closed == 0 && kills < 10 * times {
+    while killing::go_on(kills, closed, times) {
         kills += 1;
         let mut run = call.start(["sleep", "10"]);
         let Moment::After(pause) = Moment::random(Duration::from_millis(300) * slow()) else {

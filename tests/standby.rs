@@ -124,6 +124,15 @@ fn lives(pid: i32) -> bool {
     stat(pid).is_some_and(|fields| fields[0] != "Z")
 }
 
+/// How many live in a session.
+fn in_session(session: i32) -> usize {
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(stat)
+        .filter(|fields| fields[0] != "Z" && fields[3] == session.to_string())
+        .count()
+}
+
 fn guard_of(pid: i32) -> i32 {
     let guard: i32 = stat(pid).unwrap()[1].parse().unwrap();
     let name = fs::read_to_string(format!("/proc/{guard}/comm")).unwrap();
@@ -347,6 +356,20 @@ fn without_a_guard_the_run_stops_what_it_can() {
     standby.begin_stop();
     wait_gone(&[shell, guard]);
     assert_eq!(standby.stopped(), Some(lost));
+}
+
+/// Who starts others all the time has started one while the rest were being killed.
+#[test]
+fn without_a_guard_nobody_escapes_who_is_started_meanwhile() {
+    for _ in 0..20 {
+        let place = Place::of("unguarded-many");
+        let mut standby = place.start("while :; do sleep 1000 & sleep 0.001; done", LONG);
+        let guard = guard_of(standby.pid());
+        kill(Pid::from_raw(guard), Signal::SIGKILL).unwrap();
+        wait_ended(&mut standby);
+        standby.begin_stop();
+        wait_until(SOON, "all to be gone", || in_session(guard) == 0).unwrap();
+    }
 }
 
 #[test]

@@ -10,14 +10,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use testkit::{Flood, Host, Load, Pair, Running, SERVER, services::Serve, wait_until};
+use testkit::{Flood, Host, Load, Pair, Running, SERVER, say, services::Serve, wait_until};
 
 use crate::{
     Costs,
     inside::{CROWD, Task, Took},
     results::{COSTS, Results},
     sample::Cost,
-    say,
 };
 
 /// One host of a series, on which something is large.

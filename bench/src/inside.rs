@@ -14,7 +14,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use wait4::Wait4;
 
-use crate::say;
+use testkit::say;
 
 /// By then the kernel has freed what the task before removed: whoever changes nf_tables meanwhile
 /// waits for that.

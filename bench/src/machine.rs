@@ -4,6 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
+use testkit::digest;
 
 use crate::{results::Results, ways::MAKE_PLUG};
 
@@ -41,22 +42,21 @@ pub struct Machine {
 /// Writes down what is measured on; results of anything else are not added to.
 pub fn note(results: &Results, syngate: &Path) -> Result<Machine> {
     let here = Machine::here(syngate)?;
-    match read(results)? {
-        Some(there) => {
-            let differences = there.differences(&here)?;
-            ensure!(
-                differences.is_empty(),
-                "{}: these results are of another machine, or of other versions: remove them, or \
-                 choose another folder ({})",
-                results.folder.display(),
-                differences.join("; ")
-            );
-        }
-        None => {
-            let text = serde_json::to_string_pretty(&here)? + "\n";
-            results.make()?;
-            fs::write(results.folder.join(FILE), text)?;
-        }
+    let there = read(results)?;
+    if let Some(there) = &there {
+        let differences = there.differences(&here)?;
+        ensure!(
+            differences.is_empty(),
+            "{}: these results are of another machine, or of other versions: remove them, or choose \
+             another folder ({})",
+            results.folder.display(),
+            differences.join("; ")
+        );
+    }
+    results.make()?;
+    if there.is_none() {
+        let text = serde_json::to_string_pretty(&here)? + "\n";
+        fs::write(results.folder.join(FILE), text)?;
     }
     Ok(here)
 }
@@ -83,7 +83,6 @@ impl Machine {
     }
 
     fn here(syngate: &Path) -> Result<Machine> {
-        let syngate = syngate.to_string_lossy();
         let field = |file: &str, key: &str| {
             let text = fs::read_to_string(file).unwrap_or_default();
             let row = text.lines().find_map(|line| line.strip_prefix(key));
@@ -93,7 +92,6 @@ impl Machine {
         };
         let memory = field("/proc/meminfo", "MemTotal:");
         let kib: u64 = memory.split(' ').next().unwrap_or("").parse().unwrap_or(0);
-        let sha = first_line("sha256sum", &[&syngate])?;
         Ok(Machine {
             kernel: first_line("uname", &["-r"])?,
             cpu: field("/proc/cpuinfo", "model name"),
@@ -101,8 +99,8 @@ impl Machine {
             memory_mib: kib / 1024,
             system: field("/etc/os-release", "PRETTY_NAME"),
             sch_plug: has_plug()?,
-            syngate: first_line(&syngate, &["--version"])?,
-            syngate_sha256: sha.chars().take(12).collect(),
+            syngate: first_line(&syngate.to_string_lossy(), &["--version"])?,
+            syngate_sha256: digest(syngate)?,
             haproxy: first_line("haproxy", &["-v"])?,
             nginx: first_line("nginx", &["-v"])?,
             nft: first_line("nft", &["--version"])?,

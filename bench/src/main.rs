@@ -11,7 +11,6 @@ mod tables;
 mod ways;
 
 use std::{
-    io::Write,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -19,6 +18,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+
+use testkit::say;
 
 use machine::Machine;
 use restart::{Clients, Net, Stage};
@@ -165,7 +166,6 @@ impl Common {
         let syngate = syngate.with_context(|| self.syngate.display().to_string())?;
         let results = Results::at(&self.results);
         let machine = machine::note(&results, &syngate)?;
-        results.make()?;
         Ok((results, syngate, machine))
     }
 }
@@ -361,11 +361,4 @@ fn line(sample: &Sample) -> String {
         closed.unwrap_or_default(),
         late.unwrap_or_default(),
     )
-}
-
-/// Prints a line, at once.
-pub fn say(line: &str) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}")?;
-    Ok(stdout.flush()?)
 }

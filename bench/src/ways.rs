@@ -137,7 +137,8 @@ fn recipe(rule: &str, command: &str, parts: &Parts) -> String {
     )
 }
 
-/// Makes the qdisc, which begins blocked, and opens it: as Yelp does, whose clients connect to a proxy on their own host.
+/// Makes the qdisc, which begins blocked, and opens it: as Yelp does, whose clients connect to a proxy
+/// on their own host.
 pub const MAKE_PLUG: &str = "\
 tc qdisc add dev lo root handle 1: prio bands 4
 tc qdisc add dev lo parent 1:4 handle 40: plug limit 1048576
@@ -174,7 +175,8 @@ fn syngate(action: &str, command: &str, parts: &Parts) -> String {
         false => command.to_owned(),
     };
     format!(
-        "date +%s%N >{clock}\n{syngate} -q --port 80 --syn {action} {options} --report-file {report} -- {command}"
+        "date +%s%N >{clock}\n\
+         {syngate} -q --port 80 --syn {action} {options} --report-file {report} -- {command}"
     )
 }
 

@@ -216,8 +216,8 @@ fn results_of_another_machine_are_left_alone() {
         .unwrap()
         .replacen("\"cpus\": ", "\"cpus\": 1000", 1);
     fs::write(folder.0.join("machine.json"), other).unwrap();
-    let said = folder.bench("costs", &["--runs", "1", "--series", "pair"]);
-    let said = { said }.output().unwrap();
+    let options = ["--runs", "1", "--series", "pair"];
+    let said = folder.bench("costs", &options).output().unwrap();
     assert!(!said.status.success());
     let error = String::from_utf8_lossy(&said.stderr);
     assert!(error.contains("of another machine"), "{error}");

@@ -125,7 +125,7 @@ impl Gate {
             run: Some(gate.run.clone()),
             pid: pid.map(i32::unsigned_abs).or(who.map(|who| who.pid)),
             command: pid.and_then(call_of).or(who.map(|who| who.command.clone())),
-            since: since_unix.map(date),
+            since: since_unix.and_then(date),
             since_unix,
             backend: Some(gate.kind.name()),
             owned: Some(gate.owned),
@@ -165,9 +165,11 @@ impl Gate {
     }
 }
 
-fn date(unix: u64) -> String {
-    let at = UNIX_EPOCH + Duration::from_secs(unix);
-    humantime::format_rfc3339_seconds(at).to_string()
+/// `None`: a comment may say anything, and no year of four digits has that second.
+fn date(unix: u64) -> Option<String> {
+    const LAST: u64 = 253_402_300_799;
+    let at = (unix <= LAST).then(|| UNIX_EPOCH + Duration::from_secs(unix))?;
+    Some(humantime::format_rfc3339_seconds(at).to_string())
 }
 
 impl From<&Scope> for ScopeRow {
@@ -289,5 +291,29 @@ impl Gate {
     fn opens(&self) -> Option<String> {
         let seconds = self.opens_in_ms? as f64 / 1e3;
         Some(format!("in {seconds:.1} s at the latest, by the kernel"))
+    }
+}
+
+/// What holds for any gate that is found: it is shown.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(gate: &Found) {
+    let gate = Gate::standing(gate, None, None);
+    assert!(!gate.headline().is_empty() && !gate.paragraph().is_empty());
+    assert!(serde_json::to_string(&gate).is_ok());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_have_years_of_four_digits() {
+        assert_eq!(date(0).as_deref(), Some("1970-01-01T00:00:00Z"));
+        assert_eq!(
+            date(253_402_300_799).as_deref(),
+            Some("9999-12-31T23:59:59Z")
+        );
+        assert_eq!(date(253_402_300_800), None);
+        assert_eq!(date(u64::MAX), None);
     }
 }

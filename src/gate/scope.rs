@@ -215,6 +215,24 @@ fn interface(name: &str) -> Result<String, String> {
     }
 }
 
+/// What holds for any text as addresses, or names.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(networks) = parse_networks(&text).map(Networks::new) {
+        assert!(!networks.is_empty());
+        let again = parse_networks(&networks.to_string()).map(Networks::new);
+        assert_eq!(again.as_ref(), Ok(&networks), "{networks}");
+        let mut all = networks.all().into_iter();
+        assert!(all.all(|network| networks.contain(network.addr())));
+    }
+    if let Ok(names) = parse_interfaces(&text) {
+        let fits = |name: &String| (1..=INTERFACE_NAME_MAX).contains(&name.len());
+        assert!(names.iter().all(fits));
+        assert_eq!(parse_interfaces(&names.join(",")), Ok(names));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -55,7 +55,7 @@ impl Who {
     /// Reads a comment back; `None` if it is none of ours.
     pub fn parse(comment: &str) -> Option<Who> {
         let rest = comment.strip_prefix("syngate ")?;
-        let (facts, command) = rest.split_once("command=")?;
+        let (facts, command) = rest.split_once(" command=")?;
         let fact = |name: &str| {
             facts
                 .split(' ')
@@ -110,6 +110,29 @@ impl fmt::Display for Who {
     }
 }
 
+/// What holds for any text: as a comment, and as a command behind a directory's line.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let printed = Who::parse(&text).map(|who| who.to_string());
+    if let Some(printed) = printed {
+        let again = Who::parse(&printed).map(|who| who.to_string());
+        assert_eq!(again, Some(printed));
+    }
+    let (locks, command) = text.split_once('\n').unwrap_or(("", &text));
+    let plain = !locks.is_empty() && !locks.contains(char::is_whitespace);
+    let who = Who {
+        pid: bytes.len() as u32,
+        since: 1,
+        up: 2,
+        action: "divert=fe80::1%eth0".to_owned(),
+        lock: FileId::parse("1:2"),
+        locks: plain.then(|| locks.into()),
+        command: command.to_owned(),
+    };
+    assert_eq!(Who::parse(&who.to_string()), Some(who));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +148,13 @@ mod tests {
             locks: Some("/tmp/locks".into()),
             command: "sh -c 'command=x; exit'".to_owned(),
         };
-        assert_eq!(Who::parse(&who.to_string()), Some(who));
+        let elsewhere = Who {
+            locks: Some("/tmp/command=x/locks".into()),
+            ..who.clone()
+        };
+        for who in [who, elsewhere] {
+            assert_eq!(Who::parse(&who.to_string()), Some(who));
+        }
         assert_eq!(Who::parse("something else"), None);
         assert_eq!(Who::parse("syngate pid=x since=1 command="), None);
     }

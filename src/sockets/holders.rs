@@ -65,7 +65,7 @@ fn holder(pid: i32, files: Range<u32>, inodes: &[u32]) -> Option<Holder> {
     }
     held.sort_unstable();
     held.dedup();
-    let (name, started) = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    let (name, started) = parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)?;
     Some(Holder {
         name,
         started,
@@ -99,7 +99,7 @@ fn sockets(pid: i32, files: Range<u32>) -> Option<Vec<u32>> {
 /// When a process was started, in clock ticks since boot. `None`: there is none, or /proc does not
 /// tell.
 pub fn started(pid: i32) -> Option<u64> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?).map(|(_, started)| started)
+    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?).map(|(_, started)| started)
 }
 
 /// `socket:[12345]`.
@@ -110,8 +110,9 @@ fn socket_inode(link: &str) -> Option<u32> {
         .ok()
 }
 
-/// comm (2nd field, in parentheses that it may itself contain) and starttime (22nd), proc(5).
-fn parse_stat(stat: &str) -> Option<(String, u64)> {
+/// comm (2nd field, in parentheses; any bytes, parentheses too) and starttime (22nd), proc(5).
+fn parse_stat(stat: &[u8]) -> Option<(String, u64)> {
+    let stat = String::from_utf8_lossy(stat);
     let (before, after) = stat.rsplit_once(')')?;
     let (_, name) = before.split_once('(')?;
     let started = after.split_whitespace().nth(19)?.parse().ok()?;
@@ -139,15 +140,31 @@ pub fn names(holders: &Holders, inodes: &[u32]) -> String {
     parts.join(" and ")
 }
 
+/// What holds for any text as a process's stat, or a link to a socket.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    if let Some((name, _)) = parse_stat(bytes) {
+        assert!(String::from_utf8_lossy(bytes).contains(&name));
+    }
+    let text = String::from_utf8_lossy(bytes);
+    for line in text.lines() {
+        if let Some(inode) = socket_inode(line) {
+            assert_eq!(socket_inode(&format!("socket:[{inode}]")), Some(inode));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn stat_with_a_hostile_name() {
-        let stat = "42 (a) (b) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 1 1";
+        let stat = b"42 (a) (b) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 1 1";
         assert_eq!(parse_stat(stat), Some(("a) (b".to_owned(), 98765)));
-        assert_eq!(parse_stat("nonsense"), None);
+        let bytes = b"42 (a\xff) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 1 1";
+        assert_eq!(parse_stat(bytes), Some(("a\u{fffd}".to_owned(), 98765)));
+        assert_eq!(parse_stat(b"nonsense"), None);
     }
 
     #[test]

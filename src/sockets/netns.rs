@@ -160,10 +160,14 @@ impl fmt::Display for Netns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Netns::Process { pid, .. } => write!(f, "{pid}"),
-            Netns::File(path) => match path.strip_prefix(NAMED) {
-                Ok(name) if name.components().count() == 1 => write!(f, "{}", name.display()),
-                _ => write!(f, "{}", path.display()),
-            },
+            Netns::File(path) => {
+                let name = path.strip_prefix(NAMED).ok().and_then(Path::to_str);
+                // One of digits only would be a process's id.
+                match name.filter(|name| Netns::parse(name).as_ref() == Ok(self)) {
+                    Some(name) => f.write_str(name),
+                    None => write!(f, "{}", path.display()),
+                }
+            }
         }
     }
 }
@@ -182,6 +186,18 @@ pub fn identity() -> u64 {
     .and_then(|socket| crate::sys::netns_cookie(socket.as_fd()).ok());
     let inode = || std::fs::metadata("/proc/thread-self/ns/net").map(|file| file.ino());
     cookie.unwrap_or_else(|| inode().unwrap_or(0))
+}
+
+/// What holds for any text as a network namespace.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    if let Ok(netns) = Netns::parse(&String::from_utf8_lossy(bytes)) {
+        assert_eq!(
+            Netns::parse(&netns.to_string()).as_ref(),
+            Ok(&netns),
+            "{netns}"
+        );
+    }
 }
 
 #[cfg(test)]
@@ -203,6 +219,10 @@ mod tests {
             assert_eq!(netns, expected);
             assert_eq!(netns.to_string(), text);
         }
+        // Shown by its name it would be a process.
+        let digits = Netns::parse("/run/netns/4711").unwrap();
+        assert_eq!(digits.to_string(), "/run/netns/4711");
+        assert_eq!(Netns::parse("/run/netns/web").unwrap().to_string(), "web");
         for text in ["", "0", "99999999999", "a/b", "..", "."] {
             let error = Netns::parse(text).unwrap_err();
             assert!(error.contains("expected a name"), "{text}: {error}");

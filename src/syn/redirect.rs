@@ -2,7 +2,7 @@
 //! is closed, and stay there until they end. The kernel does it, by destination NAT; here it is looked
 //! whether the standby can take them, and how many it still has.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use nix::errno::Errno;
 
 use crate::gate::scope::Scope;
 use crate::ports::PortSet;
-use crate::sockets::conntrack::Conntrack;
+use crate::route::Routing;
+use crate::sockets::conntrack::{Conntrack, canonical};
 use crate::sockets::diag::Sockets;
 use crate::sockets::ready::uncovered;
 use crate::sockets::{Connection, Family, Listener, Want};
@@ -49,6 +50,44 @@ impl Redirect {
             conntrack: Conntrack::open().ok(),
             known: HashMap::new(),
         })
+    }
+
+    /// Has the kernel forget connections to the service that are over, but that it does not know to be:
+    /// it has not seen their ends if the rules of a run before had gone, and nothing else needed
+    /// connection tracking. Open ones are kept for days, those that were redirected for two minutes even
+    /// if they had ended. When connections are tracked again, a new one with the same addresses and
+    /// ports would pass as such a one, and not be redirected; one that exists would be sent elsewhere.
+    /// To be called before that. How many they were.
+    ///
+    /// # Errors
+    /// It can't be told, or the kernel won't forget.
+    pub fn forget_ended(&mut self) -> Result<usize> {
+        let Some(conntrack) = &mut self.conntrack else {
+            return Ok(0);
+        };
+        let tracked = conntrack.in_the_way(&self.gated)?;
+        if tracked.is_empty() {
+            return Ok(0);
+        }
+        let ends = tracked.iter().flat_map(|c| [c.service, c.server]);
+        let ports: PortSet = ends.map(|end| end.port()).collect();
+        // All of the host's, whatever the scope.
+        let alive = Sockets::new(&ports, &Scope::default())?.connections_left()?;
+        let alive: HashSet<_> = alive
+            .iter()
+            .map(|c| (canonical(c.local), canonical(c.peer)))
+            .collect();
+        let (mut routing, mut known) = (Routing::open()?, HashMap::new());
+        // What this host forwards, or has begun itself, has no socket of the service's either.
+        let mut is_here = |ip| *known.entry(ip).or_insert_with(|| routing.is_here(ip));
+        let mut forgotten = 0;
+        for connection in tracked.iter().filter(|c| c.is_over(&alive)) {
+            if is_here(connection.service.ip()) && is_here(connection.server.ip()) {
+                conntrack.forget(connection)?;
+                forgotten += 1;
+            }
+        }
+        Ok(forgotten)
     }
 
     /// Where they go.

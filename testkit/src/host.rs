@@ -175,6 +175,25 @@ impl Host {
         }
     }
 
+    /// Gives it a firewall of its own by that variant of iptables (`nft`, `legacy`), as there is one
+    /// wherever iptables is in use: the first rule makes tables and chains that stay.
+    pub fn has_firewall(&self, variant: &str) -> Result<()> {
+        let chains = [
+            ("filter", "INPUT"),
+            ("raw", "PREROUTING"),
+            ("nat", "PREROUTING"),
+            ("nat", "OUTPUT"),
+        ];
+        for family in ["iptables", "ip6tables"] {
+            for (table, chain) in chains {
+                let program = format!("{family}-{variant}");
+                let rule = ["-A", chain, "-p", "udp", "-j", "ACCEPT"];
+                self.run([&program, "-t", table].into_iter().chain(rule))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The ruleset as `nft -j list ruleset` prints it.
     #[track_caller]
     pub fn nft_json(&self) -> Value {
@@ -306,12 +325,17 @@ impl Drop for Host {
     }
 }
 
+/// The exit code; 128 + n if signal n ended it, as a shell would say.
+pub fn code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    let signalled = || 128 + status.signal().unwrap_or_default();
+    status.code().unwrap_or_else(signalled)
+}
+
 impl Ran {
-    /// The exit code; 128 + n if signal n ended it, as a shell would say.
+    /// See [`code`].
     pub fn code(&self) -> i32 {
-        use std::os::unix::process::ExitStatusExt;
-        let signalled = || 128 + self.status.signal().unwrap_or_default();
-        self.status.code().unwrap_or_else(signalled)
+        code(self.status)
     }
 
     /// Whether it exited 0.

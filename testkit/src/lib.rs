@@ -19,7 +19,9 @@ mod bin;
 mod client;
 mod host;
 mod pair;
+mod rows;
 mod running;
+mod say;
 pub mod services;
 mod slow;
 mod trio;
@@ -30,9 +32,11 @@ pub use client::{
     Delay, DelayReport, Failure, Fate, Flood, GapReport, Gaps, Hold, HoldReport, Latency, Load,
     LoadReport, RunningFlood, RunningLoad, Scan,
 };
-pub use host::{Host, Ran, rootless};
+pub use host::{Host, Ran, code, rootless};
 pub use pair::{CLIENT, CLIENT6, CLIENTS, CLIENTS6, Pair, SCANNERS, SERVER, SERVER6};
+pub use rows::{append_row, digest, median, mend_rows, read_rows};
 pub use running::Running;
+pub use say::say;
 pub use slow::slow;
 pub use trio::{CROSS_B, CROSS_B6, NODE_A, NODE_A6, NODE_B, NODE_B6, Trio, VIP, VIP6};
 pub use wait::wait_until;

@@ -9,10 +9,7 @@ pub mod load;
 pub mod scan;
 pub mod serve;
 
-use std::{
-    io::{self, Write},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::{
@@ -23,13 +20,7 @@ use nix::{
     },
     unistd::geteuid,
 };
-
-/// Prints a line for whoever reads our stdout, at once.
-fn say(line: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}")?;
-    Ok(stdout.flush()?)
-}
+use testkit::say;
 
 /// From now on these signals can be read, and do nothing else.
 fn signals<const N: usize>(which: [Signal; N]) -> Result<SignalFd> {

@@ -134,19 +134,7 @@ impl Backend {
         if marker.exists() {
             return;
         }
-        let chains = [
-            ("filter", "INPUT"),
-            ("raw", "PREROUTING"),
-            ("nat", "PREROUTING"),
-            ("nat", "OUTPUT"),
-        ];
-        for family in ["iptables", "ip6tables"] {
-            for (table, chain) in chains {
-                let program = format!("{family}-{suffix}");
-                let rule = ["-A", chain, "-p", "udp", "-j", "ACCEPT"];
-                host.must([&program, "-t", table].into_iter().chain(rule));
-            }
-        }
+        host.has_firewall(suffix).unwrap();
         std::fs::write(marker, "").unwrap();
     }
 }

@@ -36,6 +36,12 @@ impl Moment {
     }
 }
 
+/// Whether another kill is due: after so many `times` only if all came too early, since a slow machine
+/// takes its time until the gate is closed.
+pub fn go_on(kills: usize, closed: u64, times: usize) -> bool {
+    kills < times || closed == 0 && kills < 10 * times
+}
+
 /// What was seen after a kill.
 #[derive(Debug, Clone)]
 pub struct Killed {

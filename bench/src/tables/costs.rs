@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
+use testkit::median;
+
 use super::{Measured, shown, thousands};
-use crate::results::{grouped, median};
+use crate::results::grouped;
 
 /// The medians of one size.
 pub struct Medians {

@@ -1,8 +1,9 @@
 //! What the results are to show, and whether they do.
 
+use testkit::median;
+
 use super::{Measured, costs::SERIES, ms, sum, thousands};
 use crate::{
-    results::median,
     sample::{Family, Mode, Sample},
     ways::Way,
 };

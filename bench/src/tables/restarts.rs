@@ -1,9 +1,11 @@
 //! Tables of restarts: a row for each way.
 
+use testkit::median;
+
 use super::{Measured, ms, shown, thousands};
 use crate::{
     machine::Machine,
-    results::{grouped, median},
+    results::grouped,
     sample::{Family, Mode, Sample},
     subjects::Subject,
     ways::Way,

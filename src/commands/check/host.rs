@@ -479,6 +479,14 @@ fn virtual_services(table: &str) -> Vec<String> {
     table.lines().filter_map(place).collect()
 }
 
+/// What holds for any text as the kernel's list of virtual services.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(text: &str) {
+    for service in virtual_services(text) {
+        assert!(service.parse::<std::net::SocketAddr>().is_ok(), "{service}");
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;

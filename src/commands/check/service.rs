@@ -158,6 +158,12 @@ fn unit(cgroup: &str) -> Option<String> {
     Some(unit.to_owned())
 }
 
+/// What holds for any text as a process's cgroups.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(text: &str) {
+    assert!(unit(text).is_none_or(|unit| text.contains(&format!("{unit}.service"))));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -148,6 +148,14 @@ fn redirected(rule: &str) -> Vec<(u16, String)> {
     ports.iter().map(|port| (port, by.clone())).collect()
 }
 
+/// What holds for any text of iptables-save's.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(text: &str) {
+    let holding = read(text);
+    assert!(holding.rules <= text.lines().count());
+    assert!(holding.redirected.iter().all(|(port, _)| *port > 0));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

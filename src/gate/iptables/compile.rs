@@ -232,7 +232,7 @@ fn portions(ports: &PortSet) -> Vec<String> {
 
 /// Between double quotes a backslash and a quote are special; iptables-save writes single quotes
 /// with a backslash, which not every version reads back.
-fn fit_comment(text: &str) -> String {
+pub(super) fn fit_comment(text: &str) -> String {
     let mut clean: String = text
         .chars()
         .map(|c| {

@@ -8,7 +8,7 @@
 pub mod census;
 pub mod compile;
 mod recent;
-mod save;
+pub(crate) mod save;
 pub mod variant;
 
 use std::path::Path;
@@ -33,7 +33,8 @@ use crate::sockets::Family;
 pub const LIST_EVERY: Duration = Duration::from_millis(250);
 /// How much later than `--max-closed` the kernel may open by itself.
 const LATEST: Duration = Duration::from_secs(1);
-/// How often the rules are made anew because the lock of iptables took too long.
+/// How often the rules are made anew because it took too long: the lock of iptables was busy, or many
+/// rules are there.
 const MAKE_TRIES: usize = 3;
 /// How long the kernel may take to let go of a removed rule's list, and how often that is looked at.
 const GONE_WITHIN: Duration = Duration::from_millis(500);
@@ -144,20 +145,22 @@ impl Iptables {
         if self.by_date {
             return self.make_by_date(rules, &families, until);
         }
-        let mut tries = 0;
+        let (mut tries, mut late) = (0, Duration::ZERO);
         let refused = loop {
             tries += 1;
-            let left = time_left(until)?;
-            let armed_for = Clock::Recent(left.as_secs_f64().ceil() as u64);
-            match self.make_with(rules, &families, armed_for, until) {
-                // The lock of iptables took time that the rules' seconds had counted on.
-                Err(error) if error.is::<TooLate>() && tries < MAKE_TRIES => (),
-                Err(error) if error.is::<LockHeld>() || error.is::<Lacking>() => return Err(error),
-                Err(error) if error.is::<TooLate>() || error.is::<NotUndone>() => {
-                    return Err(error);
-                }
-                Err(error) => break error,
-                Ok(()) => return Ok(()),
+            // The seconds count from when the rules are armed: as late as the last time, probably, or half
+            // as much later again, since where programs are slow they are not so evenly.
+            let left = time_left(until)?.saturating_sub(late + late / 2);
+            let armed_for = Clock::Recent(left.as_secs_f64().ceil().max(1.0) as u64);
+            let Err(error) = self.make_with(rules, &families, armed_for, until) else {
+                return Ok(());
+            };
+            match error.downcast_ref::<TooLate>() {
+                Some(TooLate(by)) if tries < MAKE_TRIES => late += *by,
+                Some(_) => return Err(error),
+                None if error.is::<LockHeld>() || error.is::<Lacking>() => return Err(error),
+                None if error.is::<NotUndone>() => return Err(error),
+                None => break error,
             }
         };
         self.make_by_date(rules, &families, until)?;
@@ -234,7 +237,10 @@ impl Iptables {
             listed.brief()
         );
         let opens = Instant::now() + Duration::from_secs(seconds);
-        anyhow::ensure!(opens <= until + LATEST, TooLate);
+        anyhow::ensure!(
+            opens <= until + LATEST,
+            TooLate(opens.saturating_duration_since(until))
+        );
         for family in families {
             recent::arm(&self.id, *family).context("arming xt_recent")?;
         }
@@ -501,15 +507,17 @@ impl std::fmt::Display for NotUndone {
     }
 }
 
-/// The kernel would open too late: its seconds count from the arming.
+/// The kernel would open so much later than it may: its seconds count from the arming.
 #[derive(Debug)]
-struct TooLate;
+struct TooLate(Duration);
 
 impl std::error::Error for TooLate {}
 
 impl std::fmt::Display for TooLate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the lock of iptables was busy for too long")
+        f.write_str(
+            "iptables took too long: its lock was busy, or it has many rules to look through",
+        )
     }
 }
 
@@ -606,7 +614,9 @@ fn add_part(family: Family, part: Part, gate: &mut Found) {
         false => (who.up, super::who::up()),
         true => (who.since, super::who::now()),
     };
-    let until = part.closes_for.map(|time| since + time.as_secs());
+    let until = part
+        .closes_for
+        .map(|time| since.saturating_add(time.as_secs()));
     let left = until.map(|until| until.saturating_sub(now));
     let over = left == Some(0);
     let disarmed = recent::exists(&gate.run, family) && !recent::is_armed(&gate.run, family);
@@ -614,7 +624,8 @@ fn add_part(family: Family, part: Part, gate: &mut Found) {
         gate.ports = gate.ports.union(&part.ports);
         gate.opens_in = gate.opens_in.max(left.map(Duration::from_secs));
     }
-    gate.syns_stopped = Some(gate.syns_stopped.unwrap_or(0) + part.syns_stopped);
+    let counted = gate.syns_stopped.unwrap_or(0);
+    gate.syns_stopped = Some(counted.saturating_add(part.syns_stopped));
     gate.scope.hook = part.scope.hook;
     gate.scope.allow_local |= part.scope.allow_local;
     let join = |a: &Networks, b: &Networks| Networks::new([a.all(), b.all()].concat());
@@ -622,6 +633,16 @@ fn add_part(family: Family, part: Part, gate: &mut Found) {
     gate.scope.allow_from = join(&gate.scope.allow_from, &part.scope.allow_from);
     gate.scope.interfaces = part.scope.interfaces;
     gate.who = gate.who.take().or(part.who);
+}
+
+/// What holds for any text of iptables-save's, of both IP versions: what is found there is shown.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(text: &str) {
+    let mut found = Vec::new();
+    for family in Family::ALL {
+        add_parts(Variant::Nft, family, text, &mut found);
+    }
+    found.iter().for_each(crate::commands::status::withstand);
 }
 
 /// The variants that are installed, each once.

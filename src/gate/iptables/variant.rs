@@ -162,7 +162,8 @@ impl Programs {
             ))
             .into());
         }
-        Err(anyhow!("{name}: {said} ({})", output.status))
+        let needs = self.lacks_rights();
+        Err(anyhow!("{name}: {said} ({}){needs}", output.status))
     }
 
     /// All rules, with their counters, as the program saves them.
@@ -174,12 +175,21 @@ impl Programs {
         let output = run(&tools.save, &["-c"], "")?;
         anyhow::ensure!(
             output.status.success(),
-            "{}: {} ({})",
+            "{}: {} ({}){}",
             tools.save.display(),
             one_line(&output.stderr),
-            output.status
+            output.status,
+            self.lacks_rights()
         );
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// To be said of a failure: the programs of the legacy variant do not tell which rights they lack.
+    fn lacks_rights(&self) -> &'static str {
+        match crate::caps::iptables_legacy() || self.truly() != Variant::Legacy {
+            true => "",
+            false => "; iptables-legacy needs root, and the capability CAP_NET_RAW",
+        }
     }
 }
 
@@ -212,6 +222,13 @@ fn one_line(stderr: &[u8]) -> String {
 
 fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|part| part == word)
+}
+
+/// What holds for whatever a program says.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    let line = one_line(bytes);
+    assert!(!line.is_empty() && line.lines().count() == 1);
 }
 
 #[cfg(test)]

@@ -104,7 +104,10 @@ impl Tables {
         for family in [ProtoFamily::Inet, ProtoFamily::Ipv4, ProtoFamily::Ipv6] {
             match self.count(family, table, STOPPED) {
                 Err(refusal) if refusal.errno == Errno::ENOENT => (),
-                counted => *gate.syns_stopped.get_or_insert(0) += counted?,
+                counted => {
+                    let all = gate.syns_stopped.unwrap_or(0);
+                    gate.syns_stopped = Some(all.saturating_add(counted?));
+                }
             }
         }
         if gate.syns_stopped.is_none() && !self.has(table)? {
@@ -129,34 +132,41 @@ impl Tables {
     }
 
     fn networks(&mut self, table: &CStr, v4: &CStr, v6: &CStr) -> Result<Networks, Refusal> {
-        let mut networks = Vec::new();
-        for (begin, end) in intervals(self.keys(table, v4)?, Ipv4Addr::BITS) {
-            let (begin, end) = (Ipv4Addr::from(begin as u32), Ipv4Addr::from(end as u32));
-            networks.extend(Ipv4Subnets::new(begin, end, 0).map(IpNet::V4));
-        }
-        for (begin, end) in intervals(self.keys(table, v6)?, Ipv6Addr::BITS) {
-            let (begin, end) = (Ipv6Addr::from(begin), Ipv6Addr::from(end));
-            networks.extend(Ipv6Subnets::new(begin, end, 0).map(IpNet::V6));
-        }
-        Ok(Networks::new(networks))
+        Ok(networks(self.keys(table, v4)?, self.keys(table, v6)?))
     }
 
     /// What is in a set; nothing, if there is no such set.
     fn keys(&mut self, table: &CStr, set: &CStr) -> Result<Vec<Key>, Refusal> {
-        let keys = self.elements(ProtoFamily::Inet, table, set, |row| {
-            messages::elements(row)
-                .map(|element| Key {
-                    bytes: element.key.to_vec(),
-                    end: element.end,
-                    expires: element.expires,
-                })
-                .collect()
-        });
-        match keys {
+        match self.elements(ProtoFamily::Inet, table, set, keys_in) {
             Err(refusal) if refusal.errno == Errno::ENOENT => Ok(Vec::new()),
             keys => keys,
         }
     }
+}
+
+/// Those of one message of a dump.
+fn keys_in(row: &[u8]) -> Vec<Key> {
+    messages::elements(row)
+        .map(|element| Key {
+            bytes: element.key.to_vec(),
+            end: element.end,
+            expires: element.expires,
+        })
+        .collect()
+}
+
+/// The networks that are in a set of IPv4 addresses and in one of IPv6.
+fn networks(v4: Vec<Key>, v6: Vec<Key>) -> Networks {
+    let mut networks = Vec::new();
+    for (begin, end) in intervals(v4, Ipv4Addr::BITS) {
+        let (begin, end) = (Ipv4Addr::from(begin as u32), Ipv4Addr::from(end as u32));
+        networks.extend(Ipv4Subnets::new(begin, end, 0).map(IpNet::V4));
+    }
+    for (begin, end) in intervals(v6, Ipv6Addr::BITS) {
+        let (begin, end) = (Ipv6Addr::from(begin), Ipv6Addr::from(end));
+        networks.extend(Ipv6Subnets::new(begin, end, 0).map(IpNet::V6));
+    }
+    Networks::new(networks)
 }
 
 /// First and last address of each interval of a set, as numbers of so many bits.
@@ -187,6 +197,16 @@ fn intervals(keys: Vec<Key>, bits: u32) -> Vec<(u128, u128)> {
         ));
     }
     intervals
+}
+
+/// What holds for any message of a dump of a set of addresses.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    let begun = |keys: &[Key]| keys.iter().filter(|key| !key.end).count();
+    let all = networks(keys_in(bytes), keys_in(bytes)).all();
+    // An interval is two networks for each of its bits at most.
+    let most = begun(&keys_in(bytes)) * 2 * (Ipv4Addr::BITS + Ipv6Addr::BITS) as usize;
+    assert!(all.len() <= most, "{} of {most}", all.len());
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@
 pub mod compile;
 pub mod disguise;
 pub mod divert;
-mod list;
-mod messages;
+pub(crate) mod list;
+pub(crate) mod messages;
 pub mod probe;
 pub mod published;
-mod raw;
+pub(crate) mod raw;
 
 use std::ffi::CStr;
 use std::time::{Duration, Instant};

@@ -172,3 +172,17 @@ fn port_sent_elsewhere(expressions: &[u8]) -> Option<u16> {
     }
     None
 }
+
+/// What holds for any message of a dump of rules, or chains.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    if let Some((_, port)) = redirected(bytes) {
+        assert!(bytes.windows(2).any(|part| part == port.to_be_bytes()));
+    }
+    for family in [
+        nat_rule(bytes),
+        output_chain(bytes).map(|chain| chain.family),
+    ] {
+        assert!(family.is_none_or(|family| family == bytes[0]));
+    }
+}

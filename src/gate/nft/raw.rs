@@ -637,6 +637,19 @@ fn allocated<T>(pointer: *mut T) -> NonNull<T> {
     NonNull::new(pointer).expect("out of memory")
 }
 
+/// What holds for any userdata; and any text comes back as the comment that it was.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    let comment = comment_in(bytes);
+    assert!(comment.is_empty() || comment.len() + 2 <= bytes.len());
+    let text = String::from_utf8_lossy(bytes);
+    let comment = super::compile::fit_comment(&text);
+    let userdata = comment_userdata(&comment);
+    assert_eq!(comment_in(&userdata), comment.to_bytes_with_nul());
+    let behind = [&[1, 2, 0, 0][..], &userdata, bytes].concat();
+    assert_eq!(comment_in(&behind), comment.to_bytes_with_nul());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

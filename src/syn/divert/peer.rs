@@ -170,6 +170,15 @@ impl PeerAddress {
     }
 }
 
+/// What holds for any text as a peer.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    if let Ok(peers) = Peers::parse(&String::from_utf8_lossy(bytes)) {
+        assert_eq!(Peers::parse(&peers.to_string()).as_ref(), Ok(&peers));
+        assert!(peers.all().all(|peer| !peer.address.is_unspecified()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

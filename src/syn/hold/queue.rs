@@ -222,7 +222,7 @@ fn listed(queues: &str) -> impl Iterator<Item = Row> {
         Some(Row {
             number: number.parse().ok()?,
             waiting: waiting.parse().ok()?,
-            dropped: full.parse::<u64>().ok()? + slow.parse::<u64>().ok()?,
+            dropped: full.parse::<u64>().ok()?.saturating_add(slow.parse().ok()?),
         })
     })
 }
@@ -256,6 +256,12 @@ fn explain(refusal: &Refusal) -> anyhow::Error {
     }
 }
 
+/// What holds for any text as the kernel's list.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(text: &str) {
+    assert!(listed(text).count() <= text.lines().count());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,14 +270,18 @@ mod tests {
     fn reads_the_kernels_list() {
         let queues = "    0   1234     0 2    64     9     9        0  1\n\
                       49152  -4195     5 2   128     7     2       14  1\n\
-                      49153 1\n";
+                      49153 1\n\
+                      49154 1 0 2 128 18446744073709551615 1 0 1\n";
         let rows: Vec<Row> = listed(queues).collect();
         let row = |number, waiting, dropped| Row {
             number,
             waiting,
             dropped,
         };
-        assert_eq!(rows, [row(0, 0, 18), row(49_152, 5, 9)]);
+        assert_eq!(
+            rows,
+            [row(0, 0, 18), row(49_152, 5, 9), row(49_154, 0, u64::MAX)]
+        );
         assert_eq!(listed("").next(), None);
     }
 }

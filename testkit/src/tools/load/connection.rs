@@ -13,6 +13,7 @@ use socket2::{Domain, Socket, Type};
 use testkit::Fate;
 
 use super::answer::{Answer, Verdict};
+use crate::tools::ms;
 
 const LAST: &[u8] = b"GET / HTTP/1.0\r\nHost: x\r\nConnection: close\r\n\r\n";
 const ONE_OF_MANY: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -22,6 +23,8 @@ pub struct Connection {
     stream: TcpStream,
     /// When its request ought to begin. All times count from here.
     pub due: Instant,
+    /// When it began to connect.
+    begun: Instant,
     /// How long it took to connect, once it has for this request.
     pub connected: Option<Duration>,
     manner: Manner,
@@ -80,6 +83,7 @@ impl Connection {
         Ok(Self {
             stream,
             due,
+            begun: Instant::now(),
             connected: None,
             manner,
             stage: Stage::Connecting,
@@ -88,7 +92,12 @@ impl Connection {
     }
 
     /// How far it has come, in words.
-    pub fn stage(&self) -> &'static str {
+    pub fn came(&self) -> String {
+        let bytes = self.answer.len();
+        format!("{}, {bytes} bytes; {}", self.stage(), self.course())
+    }
+
+    fn stage(&self) -> &'static str {
         match self.stage {
             Stage::Connecting => "connecting",
             Stage::Greeting => "waiting for the greeting",
@@ -223,7 +232,18 @@ impl Connection {
             (ErrorKind::TimedOut, _) => Fate::TimedOut,
             _ => Fate::Other,
         };
-        let bytes = self.answer.len();
-        Progress::Failed(broken, format!("{error}, {}, {bytes} bytes", self.stage()))
+        Progress::Failed(broken, format!("{error}, {}", self.came()))
+    }
+
+    /// From where it came and when, for whoever looks for the reason.
+    fn course(&self) -> String {
+        let from = self.stream.local_addr().map(|from| from.to_string());
+        let begun = ms(self.begun.saturating_duration_since(self.due));
+        let connected = self.connected.map(ms);
+        let connected = connected.map_or("never".to_owned(), |ms| format!("after {ms} ms"));
+        format!(
+            "from {}, begun after {begun} ms, connected {connected}",
+            from.unwrap_or_default()
+        )
     }
 }

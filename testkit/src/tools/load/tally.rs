@@ -86,7 +86,7 @@ impl Tally {
 
     /// A request on this connection has waited too long.
     pub fn timed_out(&mut self, connection: &Connection) {
-        self.broken(connection, Fate::TimedOut, connection.stage().to_owned());
+        self.broken(connection, Fate::TimedOut, connection.came());
     }
 
     /// A request that was due then has failed.

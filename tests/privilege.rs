@@ -1,0 +1,567 @@
+//! The least that syngate needs, and that it has no more than its caller; with the unit in
+//! contrib/systemd, which gives it just that.
+
+mod harness;
+
+/// Each host has several users: these tests need root.
+mod of_several_users {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
+
+    use testkit::services::Serve;
+    use testkit::{
+        Host, Load, NODE_B, NODE_B6, Pair, Ran, SERVER, Trio, VIP, VIP6, slow, wait_until,
+    };
+
+    use crate::harness::instance::ask;
+    use crate::harness::latch::Latch;
+    use crate::harness::{
+        Backend, Call, Outcome, SOON, SYNGATE, call, gated, queues, stopped_syns, wait_shut, words,
+    };
+
+    /// An ordinary user.
+    const USER: &str = "setpriv --reuid 4711 --regid 4711 --clear-groups --no-new-privs";
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// As that user, with these capabilities handed on, and none but these within reach.
+    fn user_with(capabilities: &str) -> Vec<String> {
+        let sets = ["--inh-caps", "--ambient-caps", "--bounding-set"];
+        let sets = sets.map(|set| format!("{set} -all{capabilities}"));
+        words(&format!("{USER} {}", sets.join(" ")))
+    }
+
+    /// As root with these capabilities.
+    fn root_with(capabilities: &str) -> Vec<String> {
+        words(&format!(
+            "setpriv --inh-caps -all --bounding-set -all{capabilities} --no-new-privs"
+        ))
+    }
+
+    /// The host's directory is the user's, with a place for its locks.
+    fn of_user(host: &Host) -> String {
+        host.must(["chown", "4711:4711", host.dir().to_str().unwrap()]);
+        host.dir().join("locks").display().to_string()
+    }
+
+    /// Neither was anything changed, nor COMMAND run; the line that says why.
+    #[track_caller]
+    fn not_run(host: &Host, outcome: &Outcome) -> String {
+        assert_eq!(outcome.code, 125, "{outcome:?}");
+        assert!(!gated(host), "{outcome:?}");
+        assert!(!host.dir().join("ran").exists(), "{outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+        outcome.stderr.clone()
+    }
+
+    fn touch(host: &Host) -> [PathBuf; 2] {
+        ["touch".into(), host.dir().join("ran")]
+    }
+
+    // The least ----------------------------------------------------------------------------------
+
+    /// A service of the user's own, restarted by the user while a client comes.
+    fn restarted_by_user(backend: Backend, syn: &str) {
+        let pair = Pair::new().unwrap();
+        let host = &pair.server;
+        let locks = of_user(host);
+        let pid = host.dir().join("server.pid");
+        let start = Serve::on("0.0.0.0:8080").daemon_argv(&pid).unwrap();
+        host.must(user_with("").iter().chain(&start));
+        let mut latch = Latch::new(host, "down");
+        let command = format!(
+            "kill $(cat {}); {}; exec {}",
+            pid.display(),
+            latch.hold(),
+            start.join(" ")
+        );
+        let standby = Serve::on("0.0.0.0:8081").argv().unwrap().join(" ");
+        let mut call = call(host, ["--port", "8080", "--max-closed", "2m", "--syn", syn])
+            .on(backend)
+            .env("SYNGATE_LOCK_DIR", &locks)
+            .by(user_with(",+net_admin"));
+        if syn.starts_with("redirect") {
+            call = call.args(["--standby", &standby]);
+        }
+        let run = call.start(["sh", "-c", &command]);
+        latch.wait();
+        wait_shut(host, &[8080]);
+
+        let to = format!("{SERVER}:8080");
+        let client = Load::to(&to).rate(1_000).timeout(LONG);
+        let client = client.duration(Duration::from_millis(1));
+        let client = client.start(&pair.client).unwrap();
+        // The fourth column: how many wait.
+        let waits = || match syn {
+            "drop" => stopped_syns(host) > 0,
+            "hold" => {
+                let queues = queues(host);
+                let row: Vec<&str> = queues.split_whitespace().collect();
+                row.get(2).is_some_and(|n| *n != "0")
+            }
+            _ => true,
+        };
+        wait_until(SOON, "a SYN at the gate", waits).unwrap();
+        latch.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(outcome.report["backend"], backend.reported());
+        assert_eq!(outcome.report["action"], syn.split('=').next().unwrap());
+        let served = client.finish().unwrap();
+        assert_eq!((served.failed(), served.ok), (0, served.sent), "{served}");
+        ask(&pair.client, &to);
+    }
+
+    #[test]
+    fn cap_net_admin_is_all_that_nft_needs() {
+        for backend in [Backend::Nft, Backend::NftPlain] {
+            restarted_by_user(backend, "drop");
+            restarted_by_user(backend, "hold");
+        }
+        restarted_by_user(Backend::Nft, "redirect=8081");
+    }
+
+    #[test]
+    fn cap_net_admin_is_all_that_diverting_needs() {
+        let trio = Trio::new().unwrap();
+        let serve = || Serve::on("0.0.0.0:80").and_on("[::]:80");
+        let _both = [&trio.a, &trio.b].map(|host| serve().start(host).unwrap());
+        let locks = of_user(&trio.a);
+        let options = format!(
+            "--port 80 --syn divert={NODE_B},{NODE_B6} --to {VIP},{VIP6} --drain 0s --settle 0s \
+             --peer-timeout {}s",
+            2 * slow()
+        );
+        let call = call(&trio.a, words(&options)).on(Backend::Nft);
+        let call = call
+            .env("SYNGATE_LOCK_DIR", &locks)
+            .by(user_with(",+net_admin"));
+        let mut latch = Latch::new(&trio.a, "down");
+        let run = call.start(["sh", "-c", &latch.hold()]);
+        latch.wait();
+        ask(&trio.client, &format!("{VIP}:80"));
+        latch.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        let diverted = outcome.report["divert"]["diverted"].as_u64();
+        assert!(diverted.is_some_and(|n| n > 0), "{outcome:?}");
+    }
+
+    #[test]
+    fn cap_net_admin_is_all_that_iptables_nft_needs() {
+        for syn in ["drop", "hold", "redirect=8081"] {
+            restarted_by_user(Backend::IptablesNft, syn);
+        }
+    }
+
+    /// /proc/net/ip_tables_names and /run/xtables.lock are root's, and it uses a raw socket.
+    #[test]
+    fn iptables_legacy_needs_root_and_cap_net_raw() {
+        let host = Host::new().unwrap();
+        let locks = of_user(&host);
+        let run = |by: Vec<String>| {
+            let call = call(&host, words("-q --port 80 --drain 0 --ready-timeout 0"));
+            let call = call.on(Backend::IptablesLegacy).by(by);
+            call.env("SYNGATE_LOCK_DIR", &locks).run(touch(&host))
+        };
+        let dir = host.dir().to_str().unwrap();
+        for (owner, by) in [
+            ("4711", user_with(",+net_admin,+net_raw")),
+            ("0", root_with(",+net_admin")),
+        ] {
+            // Root does not take its locks among the user's.
+            let _ = fs::remove_dir_all(&locks);
+            host.must(["chown", owner, dir]);
+            let why = not_run(&host, &run(by));
+            assert!(
+                why.contains("needs root") && why.contains("CAP_NET_RAW"),
+                "{why}"
+            );
+        }
+        let outcome = run(root_with(",+net_admin,+net_raw"));
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(outcome.report["backend"], "iptables-legacy");
+    }
+
+    #[test]
+    fn a_user_without_a_place_for_locks_is_told() {
+        let host = Host::new().unwrap();
+        of_user(&host);
+        let call = call(&host, words("--port 80")).by(user_with(",+net_admin"));
+        let why = not_run(&host, &call.run(touch(&host)));
+        for word in ["/run/syngate", "SYNGATE_LOCK_DIR", "Permission denied"] {
+            assert!(why.contains(word), "{word}: {why}");
+        }
+        // The folder that root's runs have made is no place either.
+        let mut of_root = host.command(SYNGATE);
+        of_root.args(words("-q --port 80 --drain 0 --ready-timeout 0 -- true"));
+        assert!(of_root.status().unwrap().success());
+        let why = not_run(&host, &call.run(touch(&host)));
+        assert!(why.contains("SYNGATE_LOCK_DIR"), "{why}");
+    }
+
+    /// Processes of others can't be looked into; what is known of their sockets remains.
+    #[test]
+    fn without_cap_sys_ptrace_holders_of_others_have_no_name() {
+        let host = Host::new().unwrap();
+        let locks = of_user(&host);
+        let _server = Serve::on("0.0.0.0:80").start(&host).unwrap();
+        let holder = |by: Vec<String>| {
+            let _ = fs::remove_dir_all(&locks);
+            let call = call(&host, words("--port 80 --settle 0s --ready-timeout 1s"));
+            let outcome = call.env("SYNGATE_LOCK_DIR", &locks).by(by).run(["true"]);
+            assert_eq!(outcome.code, 0, "{outcome:?}");
+            let listeners = &outcome.report["listeners_before"];
+            assert_eq!(listeners.as_array().unwrap().len(), 1, "{listeners}");
+            listeners[0].clone()
+        };
+        let unseen = holder(user_with(",+net_admin"));
+        host.must(["chown", "0", host.dir().to_str().unwrap()]);
+        assert_eq!(unseen, holder(root_with(",+net_admin")), "root or not");
+        let seen = holder(root_with(",+net_admin,+sys_ptrace"));
+        assert_ne!(unseen, seen, "{unseen}");
+        assert!(seen.to_string().contains("testkit"), "{seen}");
+        assert!(!unseen.to_string().contains("testkit"), "{unseen}");
+    }
+
+    // No more than the caller --------------------------------------------------------------------
+
+    /// A copy whose owner, mode and capabilities are the test's to choose.
+    fn copy(host: &Host) -> String {
+        let dir = host.dir().join("sbin");
+        let script = format!(
+            "mkdir {0} && mount -t tmpfs -o mode=755 none {0} && cp {SYNGATE} {0}/syngate",
+            dir.display()
+        );
+        host.must(["sh", "-c", &script]);
+        dir.join("syngate").display().to_string()
+    }
+
+    fn by(host: &Host, caller: &[String], program: &str, arguments: &str) -> Ran {
+        let mut call = host.command("env");
+        call.arg(format!(
+            "SYNGATE_LOCK_DIR={}",
+            host.dir().join("locks").display()
+        ));
+        call.args(caller).arg(program).args(words(arguments));
+        call.output().unwrap().into()
+    }
+
+    /// The user, whom files may give rights.
+    const PLAIN_USER: &str = "setpriv --reuid 4711 --regid 4711 --clear-groups";
+
+    /// What makes a file give more than its caller has, and what undoes it.
+    const GIVEN: [(&str, &str, &str); 6] = [
+        ("chmod u+s", "chmod u-s", "ug-s"),
+        ("chmod g+s", "chmod g-s", "ug-s"),
+        ("chmod ug+s", "chmod ug-s", "ug-s"),
+        ("setcap cap_net_admin+ep", "setcap -r", "setcap -r"),
+        ("setcap cap_net_admin+p", "setcap -r", "setcap -r"),
+        (
+            "setcap cap_net_admin,cap_sys_admin+ep",
+            "setcap -r",
+            "setcap -r",
+        ),
+    ];
+
+    #[test]
+    fn it_refuses_to_have_more_rights_than_its_caller() {
+        let host = Host::new().unwrap();
+        of_user(&host);
+        let program = copy(&host);
+        let before = host.ruleset();
+        let (ran, report) = (host.dir().join("ran"), host.dir().join("report"));
+        let run = format!(
+            "--port 80 --drain 0 --ready-timeout 0 --report-file {} -- touch {}",
+            report.display(),
+            ran.display()
+        );
+        let change = |how: &str| host.must(words(&format!("{how} {program}")));
+        let nobody = words(PLAIN_USER);
+        let admin = words("--inh-caps +net_admin --ambient-caps +net_admin");
+        let admin = [nobody.clone(), admin].concat();
+        for (give, take, cure) in GIVEN {
+            change(give);
+            // The one with CAP_NET_ADMIN has what it takes, but not what a set-user-ID file gives.
+            let gains = give != "setcap cap_net_admin+p" && give != "setcap cap_net_admin+ep";
+            let callers: &[_] = if gains {
+                &[&nobody, &admin]
+            } else {
+                &[&nobody]
+            };
+            for caller in callers {
+                for arguments in [
+                    &run,
+                    "--help",
+                    "--no-such",
+                    "check",
+                    "status",
+                    "clear",
+                    "watchdog",
+                ] {
+                    let told = by(&host, caller, &program, arguments);
+                    assert_eq!(told.code(), 125, "{give}: {arguments}: {told:?}");
+                    assert_eq!(told.stdout, "", "{give}: {arguments}");
+                    assert_eq!(told.stderr.lines().count(), 1, "{give}: {told:?}");
+                    assert!(told.stderr.contains(cure), "{give}: {told:?}");
+                    assert!(told.stderr.starts_with("syngate: "), "{give}: {told:?}");
+                }
+            }
+            assert_eq!(host.ruleset(), before, "{give}");
+            for file in [&ran, &report, &host.dir().join("locks")] {
+                assert!(!file.exists(), "{give}: {}", file.display());
+            }
+            // Root gains nothing by it.
+            let told = by(&host, &[], &program, "--version");
+            assert_eq!(told.code(), 0, "{give}: {told:?}");
+            change(take);
+        }
+        // And what the caller hands on is the caller's.
+        let told = by(&host, &admin, &program, &run);
+        assert_eq!(told.code(), 0, "{told:?}");
+        assert!(ran.exists() && report.exists());
+    }
+
+    /// Where a file can give nothing, there is nothing to refuse.
+    #[test]
+    fn a_caller_that_gains_nothing_is_not_refused() {
+        let host = Host::new().unwrap();
+        of_user(&host);
+        let program = copy(&host);
+        host.must(["chmod", "ug+s", &program]);
+        let told = by(&host, &words(USER), &program, "--version");
+        assert_eq!(told.code(), 0, "no_new_privs: {told:?}");
+        // Its own: it is who it was.
+        host.must(["chown", "4711:4711", &program]);
+        host.must(["chmod", "ug+s", &program]);
+        let plain = words(PLAIN_USER);
+        let told = by(&host, &plain, &program, "--version");
+        assert_eq!(told.code(), 0, "the owner: {told:?}");
+        // Root of a user namespace, with a network of its own.
+        let inside = words("unshare --user --map-root-user --net");
+        let caller = [plain, inside].concat();
+        let run = "--port 80 --drain 0 --ready-timeout 0 -- true";
+        let told = by(&host, &caller, SYNGATE, run);
+        assert_eq!(told.code(), 0, "{told:?}");
+    }
+
+    // The unit -----------------------------------------------------------------------------------
+
+    const UNIT: &str = "contrib/systemd/syngate-restart@.service";
+
+    fn read(file: &str) -> String {
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
+    }
+
+    /// The settings of the unit for the instance `app`, in their order.
+    fn settings() -> Vec<(String, String)> {
+        let unit = read(UNIT).replace("%i", "app");
+        let settings = unit.lines().filter(|line| !line.starts_with('#'));
+        settings
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    fn setting(name: &str) -> String {
+        let values = settings().into_iter().filter(|(n, _)| n == name);
+        let values: Vec<String> = values.map(|(_, value)| value).collect();
+        assert_eq!(values.len(), 1, "{name}: {values:?}");
+        values.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn systemd_finds_no_fault_with_the_unit() {
+        let host = Host::new().unwrap();
+        // Where systemd looks for programs without a path.
+        let script = format!(
+            "mount -t tmpfs none /usr/local/sbin && ln -s {SYNGATE} /usr/local/sbin/syngate"
+        );
+        host.must(["sh", "-c", &script]);
+        let unit = host.write("syngate-restart@.service", read(UNIT));
+        let unit = unit.to_str().unwrap();
+        for command in [
+            words("systemd-analyze verify --man=no"),
+            words("systemd-analyze security --no-pager --offline=true --threshold=25"),
+        ] {
+            let words: Vec<&str> = command.iter().map(String::as_str).chain([unit]).collect();
+            let ran = Ran::from(host.command(words[0]).args(&words[1..]).output().unwrap());
+            assert!(ran.ok(), "{ran:?}");
+            if command[1] == "verify" {
+                assert_eq!((ran.stdout, ran.stderr), (String::new(), String::new()));
+            }
+        }
+    }
+
+    /// The call of the unit's, with what it may do there: root with its bounding set.
+    fn as_the_unit<'a>(host: &'a Host, systemctl: &str, variables: &[&str]) -> Call<'a> {
+        let bin = host.dir().join("bin");
+        fs::create_dir_all(&bin).unwrap();
+        let systemctl = format!("#!/bin/sh\n{systemctl}\n");
+        fs::write(bin.join("systemctl"), systemctl).unwrap();
+        fs::set_permissions(bin.join("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(setting("NoNewPrivileges"), "yes");
+        let capabilities = setting("CapabilityBoundingSet");
+        let capabilities = capabilities.strip_prefix("CAP_").unwrap().to_lowercase();
+        let mut by = root_with(&format!(",+{capabilities}"));
+        by.extend(words("env -i"));
+        by.push(format!(
+            "PATH={}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            bin.display()
+        ));
+        by.extend(variables.iter().map(|&variable| variable.to_owned()));
+        let directory = format!("/run/{}", setting("RuntimeDirectory"));
+        host.must(["install", "-d", "-m", "0755", &directory]);
+        let call = call(host, Vec::<String>::new()).by(by);
+        call.on(Backend::Nft)
+    }
+
+    /// What it runs after its `--`.
+    fn command_of_the_unit() -> Vec<String> {
+        let line = words(&setting("ExecStart"));
+        let (syngate, rest) = line.split_first().unwrap();
+        assert_eq!(syngate, "syngate");
+        let (separator, command) = rest.split_first().unwrap();
+        assert_eq!(separator, "--", "the options are the environment's");
+        command.to_vec()
+    }
+
+    #[test]
+    fn the_unit_may_do_all_that_it_has_to() {
+        assert_eq!(setting("EnvironmentFile"), "/etc/default/syngate-app");
+        for (syn, backend) in [
+            ("drop", Backend::Nft),
+            ("hold", Backend::Nft),
+            ("auto", Backend::IptablesNft),
+        ] {
+            let pair = Pair::new().unwrap();
+            let host = &pair.server;
+            let pid = host.dir().join("server.pid");
+            let serve = Serve::on("0.0.0.0:80");
+            host.must(serve.daemon_argv(&pid).unwrap());
+            let asked = host.dir().join("asked");
+            let mut latch = Latch::new(host, "down");
+            let systemctl = format!(
+                "echo \"$@\" >{0}; grep ^Cap /proc/self/status >>{0}; {1}",
+                asked.display(),
+                latch.hold()
+            );
+            backend.prime(host);
+            let variables = [
+                "SYNGATE_PORT=80",
+                &format!("SYNGATE_SYN={syn}"),
+                &format!("SYNGATE_BACKEND={}", backend.reported()),
+            ];
+            let call = as_the_unit(host, &systemctl, &variables);
+            let run = call.start(command_of_the_unit());
+            latch.wait();
+            wait_shut(host, &[80]);
+            // The test is systemd, with all rights of its own.
+            host.must(serve.restart_argv(&pid).unwrap());
+            latch.release();
+            let outcome = call.end(run);
+            assert_eq!(outcome.code, 0, "{outcome:?}");
+            assert_eq!(outcome.report["backend"], backend.reported());
+            let asked = fs::read_to_string(asked).unwrap();
+            assert!(asked.starts_with("restart app.service\n"), "{asked}");
+            for set in ["CapBnd", "CapPrm", "CapEff"] {
+                let only = format!("{set}:\t{:016x}\n", 1 << 12);
+                assert!(asked.contains(&only), "{asked}");
+            }
+            ask(&pair.client, &format!("{SERVER}:80"));
+        }
+    }
+
+    /// The sets of system calls, as systemd has them.
+    fn call_sets() -> BTreeMap<String, Vec<String>> {
+        let listed = std::process::Command::new("systemd-analyze")
+            .args(["--no-pager", "syscall-filter"])
+            .output()
+            .unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        let mut sets = BTreeMap::new();
+        let mut name = String::new();
+        for line in listed.lines() {
+            match line.strip_prefix("    ") {
+                None if line.starts_with('@') => name = line.to_owned(),
+                Some(call) if !call.starts_with('#') => {
+                    let set: &mut Vec<String> = sets.entry(name.clone()).or_default();
+                    set.push(call.to_owned());
+                }
+                _ => (),
+            }
+        }
+        sets
+    }
+
+    fn calls_in(set: &str, sets: &BTreeMap<String, Vec<String>>) -> BTreeSet<String> {
+        match sets.get(set) {
+            Some(members) => members.iter().flat_map(|m| calls_in(m, sets)).collect(),
+            None => [set.to_owned()].into(),
+        }
+    }
+
+    /// What its system call filter lets through; the rest fails with EPERM.
+    fn calls_allowed() -> BTreeSet<String> {
+        let sets = call_sets();
+        let mut allowed = BTreeSet::new();
+        for (_, value) in settings().iter().filter(|(n, _)| n == "SystemCallFilter") {
+            match value.strip_prefix('~') {
+                Some(set) => allowed = &allowed - &calls_in(set, &sets),
+                None => allowed.extend(calls_in(value, &sets)),
+            }
+        }
+        allowed
+    }
+
+    /// There is no systemd here that would enforce it: seen from outside, nothing else is asked for.
+    #[test]
+    fn the_unit_asks_for_nothing_that_it_may_not() {
+        let allowed = calls_allowed();
+        assert!(
+            allowed.contains("execve") && !allowed.contains("mount"),
+            "{allowed:?}"
+        );
+        let families = setting("RestrictAddressFamilies");
+        let families: Vec<&str> = families.split(' ').collect();
+        let host = Host::new().unwrap();
+        let pid = host.dir().join("server.pid");
+        let serve = Serve::on("0.0.0.0:80");
+        host.must(serve.daemon_argv(&pid).unwrap());
+        let log = host.dir().join("strace").display().to_string();
+        for syn in ["drop", "hold"] {
+            let variables = [
+                "SYNGATE_PORT=80",
+                "SYNGATE_SETTLE=10ms",
+                &format!("SYNGATE_SYN={syn}"),
+                "strace",
+                "-qq",
+                "-f",
+                "-o",
+                &log,
+            ];
+            let outcome = as_the_unit(&host, "true", &variables).run(command_of_the_unit());
+            assert_eq!(outcome.code, 0, "{outcome:?}");
+            let traced = fs::read_to_string(&log).unwrap();
+            for line in traced.lines() {
+                let Some((call, arguments)) = line
+                    .split_once(' ')
+                    .and_then(|(_, rest)| rest.trim_start().split_once('('))
+                else {
+                    continue;
+                };
+                if !call.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+                    continue;
+                }
+                assert!(allowed.contains(call), "{syn}: {line}");
+                if call == "socket" {
+                    let family = arguments.split(',').next().unwrap();
+                    assert!(families.contains(&family), "{line}");
+                }
+            }
+            assert!(traced.contains("AF_NETLINK"), "it was traced");
+        }
+    }
+}
