@@ -1,10 +1,12 @@
 //! What runs inside a host: a service, clients, and one trial after the other.
 
 use std::{
+    cell::RefCell,
     collections::BTreeSet,
     fs::{self, File},
     io::{BufRead, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
+    os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -13,23 +15,31 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use nix::{pty::openpty, unistd::Pid};
 use serde::{Deserialize, Serialize};
-use testkit::wait_until;
+use testkit::{code, say, slow, wait_until};
 
 use crate::{
-    point::{Fault, Point, Trial},
-    say,
-    setting::{Place, Setting},
-    trace::{self, Traced},
+    leftovers::{locks, processes, queues, ruleset},
+    neighbour::{self, Neighbour},
+    point::{Course, Deed, Point, Trial},
+    setting::{Place, Setting, max_closed},
+    trace::{self, Blow, Target, Traced},
     verdict::{Left, violations},
 };
 
-/// A run takes less than --max-closed and all other timeouts together.
-const LONGEST: Duration = Duration::from_secs(25);
+/// A run takes less than --max-closed and all other timeouts together; but if somebody has 100,000
+/// rules, iptables is slow before and after that, too.
+fn longest() -> Duration {
+    Duration::from_secs(40) * slow()
+}
+
 /// How long what was killed may leave its rules, and its guards may live: they have more to wait for
 /// than the machine's load, once a standby has to end.
-const SOON: Duration = Duration::from_secs(5);
-const SERVICE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
+fn soon() -> Duration {
+    Duration::from_secs(5) * slow()
+}
+
 /// As long as a client waits that is not to hang for ever.
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -39,14 +49,21 @@ pub struct Shown {
     /// What was tried.
     #[serde(flatten)]
     pub trial: Trial,
+    /// Under which kernel.
+    pub kernel: String,
     /// Whether the point was reached: runs differ a little.
     pub hit: bool,
     /// The exit status.
     pub code: i32,
+    /// The report's word for why it ended so.
+    pub reason: Option<String>,
     /// How often COMMAND ran.
     pub ran: usize,
     /// How long after the end of syngate nothing was left of it, in ms: guards have their work.
     pub gone_after_ms: f64,
+    /// How many SYNs a second came in beside, in a flood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syns_per_second: Option<u64>,
     /// What was not as promised.
     pub violations: Vec<String>,
     /// What it said, where something was wrong.
@@ -61,7 +78,7 @@ pub fn run(place: &Place, setting: &Setting) -> Result<()> {
     thread::scope(|scope| {
         let bench = Bench::new(place, setting)?;
         for _ in 0..2 {
-            scope.spawn(|| come_again(&clients));
+            scope.spawn(|| come_again(Place::service(setting), &clients));
         }
         let done = bench.serve();
         clients.store(false, Ordering::Relaxed);
@@ -70,16 +87,16 @@ pub fn run(place: &Place, setting: &Setting) -> Result<()> {
 }
 
 /// A client that connects again and again, whatever becomes of that.
-fn come_again(wanted: &AtomicBool) {
+fn come_again(service: SocketAddr, wanted: &AtomicBool) {
     const PAUSE: Duration = Duration::from_millis(5);
     while wanted.load(Ordering::Relaxed) {
-        let _ = ask();
+        let _ = ask(service);
         thread::sleep(PAUSE);
     }
 }
 
-fn ask() -> Result<()> {
-    let mut stream = TcpStream::connect_timeout(&SERVICE, PATIENCE)?;
+fn ask(service: SocketAddr) -> Result<()> {
+    let mut stream = TcpStream::connect_timeout(&service, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
@@ -91,35 +108,40 @@ fn ask() -> Result<()> {
 struct Bench<'a> {
     place: &'a Place,
     setting: &'a Setting,
+    service: SocketAddr,
+    /// As long as nobody runs.
     rules: BTreeSet<String>,
+    /// The other end of a run's terminal, if it has one.
+    terminal: RefCell<Option<OwnedFd>>,
 }
 
 impl<'a> Bench<'a> {
     fn new(place: &'a Place, setting: &'a Setting) -> Result<Bench<'a>> {
+        fs::create_dir(place.file("report"))?;
         fs::write(place.file("restart"), place.restart())?;
-        start_anew(place)?;
-        // What the first run of a backend makes for good (base chains of iptables) is no rule of a run.
-        let rules = BTreeSet::new();
         let mut bench = Bench {
             place,
             setting,
-            rules,
+            service: Place::service(setting),
+            rules: BTreeSet::new(),
+            terminal: RefCell::default(),
         };
-        bench.trace(None)?;
+        bench.start_anew()?;
+        // What the first use of a backend makes for good (base chains of iptables) is no rule of a run.
+        bench.sh(Neighbour::FlushesIptables.visit(), None)?;
+        bench.sh(neighbour::BYSTANDER, None)?;
+        bench.trace(None, None)?;
         bench.settle()?;
         bench.rules = ruleset()?;
         Ok(bench)
     }
 
     fn serve(&self) -> Result<()> {
-        let survey = self.trace(None)?;
+        let survey = self.trace(None, None)?;
         self.settle()?;
         ensure!(survey.code == 0, "a run that is not hit: {}", self.said());
-        ensure!(
-            self.processes()?.is_empty(),
-            "left by a run that was not hit: {:?}",
-            self.processes()
-        );
+        let left = processes(self.place)?;
+        ensure!(left.is_empty(), "left by a run that was not hit: {left:?}");
         let points: Vec<&Point> = survey.course.passed.keys().collect();
         say(&serde_json::to_string(&points)?)?;
         for line in std::io::stdin().lock().lines() {
@@ -131,11 +153,10 @@ impl<'a> Bench<'a> {
     }
 
     fn try_out(&self, trial: Trial) -> Result<Shown> {
-        for file in ["report.json", "ran", "through"] {
+        for file in ["report/report.json", "ran", "through"] {
             let _ = fs::remove_file(self.place.file(file));
         }
-        let target = (trial.point.clone(), trial.fault);
-        let traced = self.trace(Some(&target));
+        let traced = self.hit(&trial);
         let (code, hit) = match &traced {
             Ok(traced) => (traced.code, traced.hit),
             Err(_) => (-1, true),
@@ -145,34 +166,142 @@ impl<'a> Bench<'a> {
         let gone_after_ms = (ended.elapsed().as_secs_f64() * 1e4).round() / 10.0;
         let mut violations = violations(&trial, &left);
         violations.extend(traced.err().map(|error| format!("{error:#}")));
-        let stderr = match violations.is_empty() {
-            true => String::new(),
-            false => self.said(),
-        };
-        // The next trial begins as this one did.
-        self.clean()?;
+        let mut stderr = String::new();
+        if !violations.is_empty() {
+            stderr = self.said();
+            self.clean()?;
+        }
         Ok(Shown {
             trial,
+            kernel: kernel()?,
             hit,
             code,
+            reason: left.reason(),
             ran: left.ran,
             gone_after_ms,
+            syns_per_second: None,
             violations,
             stderr,
         })
     }
 
-    fn trace(&self, target: Option<&(Point, Fault)>) -> Result<Traced> {
-        let mut command = trace::stopping(&self.place.call(self.setting));
+    fn hit(&self, trial: &Trial) -> Result<Traced> {
+        let target = |blow| {
+            Some(Target {
+                point: &trial.point,
+                blow,
+            })
+        };
+        match trial.deed {
+            Deed::Fault(fault) => self.trace(None, target(Blow::Fault(fault))),
+            Deed::Neighbour(by) => {
+                self.sh(by.prepare(), None).context("preparing")?;
+                let visit = |pid| self.visit(by, pid);
+                let traced = match by.lasts() {
+                    true => self.run_under(by),
+                    false => self.trace(Some(by), target(Blow::Visit(&visit))),
+                };
+                let undone = self.sh(by.undo(), None).context("undoing");
+                let traced = traced?;
+                match traced.hit {
+                    true => undone.map(|()| traced),
+                    false => Ok(traced),
+                }
+            }
+        }
+    }
+
+    /// A run that is watched all the time.
+    fn trace(&self, by: Option<Neighbour>, target: Option<Target>) -> Result<Traced> {
+        let mut command = trace::stopping(&self.words(by));
+        self.prepare(&mut command, by)?;
+        let program = Path::new(&self.place.syngate);
+        trace::run(&mut command, program, target.as_ref(), longest())
+    }
+
+    /// A run that nobody watches.
+    fn run_under(&self, by: Neighbour) -> Result<Traced> {
+        let words = self.words(Some(by));
+        let mut command = Command::new(&words[0]);
+        self.prepare(command.args(&words[1..]), Some(by))?;
+        let mut run = command.spawn()?;
+        let mut ended = None;
+        let over = wait_until(longest(), "the end of a run", || {
+            ended = run.try_wait().ok().flatten();
+            ended.is_some()
+        });
+        if over.is_err() {
+            run.kill()?;
+            run.wait()?;
+        }
+        over?;
+        Ok(Traced {
+            code: code(ended.context("it has ended")?),
+            hit: true,
+            course: Course::new(),
+        })
+    }
+
+    fn words(&self, by: Option<Neighbour>) -> Vec<String> {
+        let options = by.map_or(&[][..], Neighbour::options);
+        let call = self.place.call(self.setting, options);
+        let wrapper = by.and_then(Neighbour::wrapper);
+        let wrapped = wrapper.map(|text| ["sh", "-c", text, "sh"].map(str::to_owned));
+        wrapped.into_iter().flatten().chain(call).collect()
+    }
+
+    fn prepare(&self, command: &mut Command, by: Option<Neighbour>) -> Result<()> {
+        command.env("DIR", &self.place.folder);
+        command.env(
+            "AFTERWARDS",
+            by.map_or_else(String::new, Neighbour::afterwards),
+        );
+        command.envs(self.setting.lacking.map(|what| ("SYNGATE_FAULT", what)));
+        if by.is_some_and(Neighbour::has_terminal) {
+            let terminal = openpty(None, None)?;
+            command.stdin(terminal.slave.try_clone()?);
+            command.stdout(terminal.slave.try_clone()?);
+            command.stderr(terminal.slave);
+            self.terminal.replace(Some(terminal.master));
+            return Ok(());
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(File::create(self.place.file("stderr"))?);
-        command.envs(self.setting.lacking.map(|what| ("SYNGATE_FAULT", what)));
-        trace::run(
-            &mut command,
-            Path::new(&self.place.syngate),
-            target,
-            LONGEST,
-        )
+        command.process_group(0);
+        Ok(())
+    }
+
+    fn visit(&self, by: Neighbour, pid: Pid) -> Result<()> {
+        self.terminal.replace(None);
+        if by == Neighbour::Stops {
+            let patience = max_closed() + 2 * PATIENCE;
+            wait_until(patience, "an open port", || ask(self.service).is_ok())?;
+        }
+        self.sh(by.visit(), Some(pid))
+    }
+
+    /// A script of a neighbour's.
+    fn sh(&self, script: impl Into<Option<&'static str>>, pid: Option<Pid>) -> Result<()> {
+        let Some(script) = script.into() else {
+            return Ok(());
+        };
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg([neighbour::PRELUDE, script].concat());
+        shell
+            .env("DIR", &self.place.folder)
+            .env("SYNGATE", &self.place.syngate)
+            .env("BACKEND", self.setting.backend)
+            .env("SYN", self.setting.syn)
+            .env("IPTABLES", self.setting.iptables())
+            .envs(pid.map(|pid| ("PID", pid.to_string())));
+        let output = shell.stdin(Stdio::null()).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "{script}\n{}: {said}",
+            output.status
+        );
+        Ok(())
     }
 
     fn said(&self) -> String {
@@ -181,10 +310,10 @@ impl<'a> Bench<'a> {
 
     /// COMMAND goes on when syngate was killed: until it is through.
     fn settle(&self) -> Result<()> {
-        wait_until(SOON, "COMMAND", || {
+        wait_until(soon(), "COMMAND", || {
             self.lines("ran") == self.lines("through")
         })?;
-        wait_until(SOON, "the service", || ask().is_ok())
+        wait_until(soon(), "the service", || ask(self.service).is_ok())
     }
 
     fn lines(&self, file: &str) -> usize {
@@ -192,21 +321,32 @@ impl<'a> Bench<'a> {
         text.lines().count()
     }
 
+    fn start_anew(&self) -> Result<()> {
+        Command::new("sh")
+            .arg(self.place.file("restart"))
+            .stderr(Stdio::null())
+            .status()?;
+        let answers = || ask(self.service).is_ok();
+        wait_until(soon(), "the service", answers).context("even started anew")
+    }
+
     /// What is left once everything has had the time that it may take.
     fn look(&self, hit: bool, code: i32) -> Result<Left> {
         let service = self.settle().err().map(|error| format!("{error:#}"));
-        let until = Instant::now() + SOON;
+        let until = Instant::now() + soon();
         loop {
+            let rules = ruleset()?;
             let left = Left {
                 hit,
                 code,
                 ran: self.lines("ran"),
                 report: self.report(),
-                processes: self.processes()?,
-                rules: ruleset()?.difference(&self.rules).cloned().collect(),
+                processes: processes(self.place)?,
+                rules: rules.difference(&self.rules).cloned().collect(),
+                lost: self.lost(&rules),
                 queues: queues(),
                 service: service.clone(),
-                locks: self.locks()?,
+                locks: locks(self.place)?,
             };
             let clean = left.processes.is_empty()
                 && left.rules.is_empty()
@@ -219,100 +359,34 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// All of syngate's, and the standby, which runs the server's program on another port.
-    fn processes(&self) -> Result<Vec<String>> {
-        let mut left = processes(&self.place.syngate)?;
-        let servers = processes(&self.place.testkit)?;
-        left.extend(servers.into_iter().filter(|words| words.contains(":8080")));
-        Ok(left)
+    /// What is somebody else's, and was there before.
+    fn lost(&self, rules: &BTreeSet<String>) -> Vec<String> {
+        let lost = self.rules.difference(rules);
+        let of_others = lost.filter(|rule| rule.contains("bystander"));
+        of_others.cloned().collect()
     }
 
     fn report(&self) -> Option<Result<serde_json::Value, String>> {
-        let text = fs::read_to_string(self.place.file("report.json")).ok()?;
+        let text = fs::read_to_string(self.place.report()).ok()?;
         Some(serde_json::from_str(&text).map_err(|error| error.to_string()))
-    }
-
-    fn locks(&self) -> Result<Option<String>> {
-        let status = Command::new(&self.place.syngate).arg("status").output()?;
-        let said = String::from_utf8_lossy(&status.stdout).into_owned();
-        Ok((said != "nothing is shut\n").then_some(said))
     }
 
     /// What a violation has left is not the next trial's.
     fn clean(&self) -> Result<()> {
-        for pid in self.processes()? {
+        for pid in processes(self.place)? {
             let pid = pid.split(' ').next().unwrap_or_default().to_owned();
             let _ = Command::new("kill").args(["-9", &pid]).status();
         }
-        let cleared = Command::new(&self.place.syngate).arg("clear").output()?;
-        drop(cleared);
-        match ask() {
+        Command::new(&self.place.syngate).arg("clear").output()?;
+        match ask(self.service) {
             Ok(()) => Ok(()),
-            Err(_) => start_anew(self.place),
+            Err(_) => self.start_anew(),
         }
     }
 }
 
-fn start_anew(place: &Place) -> Result<()> {
-    Command::new("sh")
-        .arg(place.file("restart"))
-        .stderr(Stdio::null())
-        .status()?;
-    wait_until(SOON, "the service", || ask().is_ok()).context("even started anew")
-}
-
-/// All that run this file, with their arguments.
-fn processes(program: &str) -> Result<Vec<String>> {
-    let program = Path::new(program).canonicalize()?;
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let path = entry?.path();
-        if fs::read_link(path.join("exe")).is_ok_and(|exe| exe == program) {
-            let pid = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let words = fs::read(path.join("cmdline")).unwrap_or_default();
-            let words = String::from_utf8_lossy(&words).replace('\0', " ");
-            found.push(format!("{pid} {words}"));
-        }
-    }
-    Ok(found)
-}
-
-fn queues() -> String {
-    fs::read_to_string("/proc/net/netfilter/nfnetlink_queue").unwrap_or_default()
-}
-
-/// The lines of all rulesets, without counts.
-fn ruleset() -> Result<BTreeSet<String>> {
-    let mut lines = BTreeSet::new();
-    let mut lists = vec!["nft list ruleset"];
-    // Asking makes the tables where there are none.
-    for (names, save) in [
-        ("/proc/net/ip_tables_names", "iptables-legacy-save"),
-        ("/proc/net/ip6_tables_names", "ip6tables-legacy-save"),
-    ] {
-        if fs::read_to_string(names).is_ok_and(|names| !names.is_empty()) {
-            lists.push(save);
-        }
-    }
-    for list in lists {
-        let words: Vec<&str> = list.split(' ').collect();
-        let listed = Command::new(words[0]).args(&words[1..]).output()?;
-        let text = String::from_utf8_lossy(&listed.stdout).into_owned();
-        let text = text.lines().filter(|line| !line.starts_with('#'));
-        lines.extend(text.map(without_counts));
-    }
-    Ok(lines)
-}
-
-fn without_counts(line: &str) -> String {
-    let counts = line.split(' ').map(|word| match word.parse::<u64>() {
-        Ok(_) => "N",
-        Err(_) if word.starts_with('[') => "",
-        Err(_) => word,
-    });
-    counts.collect::<Vec<_>>().join(" ")
+/// The release of the kernel.
+fn kernel() -> Result<String> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    Ok(release.trim_end().to_owned())
 }

@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use nix::errno::Errno;
+use nix::{errno::Errno, libc};
 use serde::{Deserialize, Serialize};
+
+use crate::{neighbour::Neighbour, setting::Setting};
 
 /// A system call of a run: the first of its kind, by one of its processes, since the run last said
 /// what it does.
@@ -17,20 +19,31 @@ pub struct Point {
     pub call: String,
 }
 
+impl Point {
+    /// No point, but the whole run.
+    pub fn whole_run() -> Point {
+        let all = || "all".to_owned();
+        Point {
+            phase: all(),
+            process: all(),
+            call: all(),
+        }
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Point {
+            phase,
+            process,
+            call,
+        } = self;
+        write!(f, "{call} of {process} after '{phase}'")
+    }
+}
+
 /// What happens there.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    clap::ValueEnum,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// SIGKILL instead of the call.
@@ -64,16 +77,22 @@ impl Fault {
         Fault::Emfile,
     ];
 
-    /// Whether a call can end so: some never end, and some cannot fail when their arguments are good
-    /// (sigprocmask(2)), so that the C library does not look.
+    /// Whether a call can end so. Some never end. Some cannot fail when their arguments are good
+    /// (sigprocmask(2), uname(2), a futex(2) that wakes, as ours all do): libraries do not look, or abort.
+    /// And brk(2) says where the heap ends, whether it has failed or not.
     pub fn fits(self, call: &str) -> bool {
         let endless = ["exit", "exit_group", "rt_sigreturn"].contains(&call);
-        let sure = call == "rt_sigprocmask";
+        let sure = ["rt_sigprocmask", "brk", "uname", "futex"].contains(&call);
         match self {
             Fault::KillBefore => true,
             Fault::KillAfter => !endless,
             _ => !endless && !sure,
         }
+    }
+
+    /// Whether it is the process that ends, and not the call that fails.
+    pub fn kills(self) -> bool {
+        self.errno().is_none()
     }
 
     /// What the call says, if it is not the process that ends.
@@ -90,7 +109,42 @@ impl Fault {
     }
 }
 
-/// One thing to try: a fault, a point, and what syngate is told to do.
+/// What is done to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Deed {
+    /// At a system call.
+    Fault(Fault),
+    /// By somebody else, meanwhile or all the time.
+    Neighbour(Neighbour),
+}
+
+impl Deed {
+    /// The signal that syngate may be ended by, or COMMAND, which looks the same to a shell.
+    pub fn signal(self) -> Option<i32> {
+        match self {
+            Deed::Fault(fault) => fault.kills().then_some(libc::SIGKILL),
+            Deed::Neighbour(neighbour) => neighbour.signal(),
+        }
+    }
+
+    /// Whether there may be no report: what fails may be what would have written it.
+    pub fn may_lose_report(self) -> bool {
+        match self {
+            Deed::Fault(_) => true,
+            Deed::Neighbour(neighbour) => neighbour.may_lose_report(),
+        }
+    }
+}
+
+impl fmt::Display for Deed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = serde_json::to_value(self).map_err(|_| fmt::Error)?;
+        f.write_str(name.as_str().unwrap_or_default())
+    }
+}
+
+/// One thing to try: a deed, a point, and what syngate is told to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Trial {
     /// See [`crate::setting::Setting`].
@@ -99,7 +153,18 @@ pub struct Trial {
     #[serde(flatten)]
     pub point: Point,
     /// What.
-    pub fault: Fault,
+    pub deed: Deed,
+}
+
+impl Trial {
+    /// This deed, at this point of a run of this setting.
+    pub fn new(setting: &Setting, point: &Point, deed: Deed) -> Trial {
+        Trial {
+            setting: setting.name.to_owned(),
+            point: point.clone(),
+            deed,
+        }
+    }
 }
 
 impl fmt::Display for Trial {
@@ -107,18 +172,22 @@ impl fmt::Display for Trial {
         let Trial {
             setting,
             point,
-            fault,
+            deed,
         } = self;
-        let Point {
-            phase,
-            process,
-            call,
-        } = point;
-        write!(
-            f,
-            "{setting}: {fault:?} at {call} of {process} after '{phase}'"
-        )
+        write!(f, "{setting}: {deed} at {point}")
     }
+}
+
+/// All faults at all points.
+pub fn all_faults(setting: &Setting, points: &[Point]) -> Vec<Trial> {
+    let of = |point: &Point| {
+        let faults = Fault::ALL
+            .into_iter()
+            .filter(|fault| fault.fits(&point.call));
+        let trial = |fault| Trial::new(setting, point, Deed::Fault(fault));
+        faults.map(trial).collect::<Vec<_>>()
+    };
+    points.iter().flat_map(of).collect()
 }
 
 /// Counts the calls of a run, and so tells which point each is.

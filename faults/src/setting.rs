@@ -1,6 +1,14 @@
 //! What syngate is told to do while it is hit.
 
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use testkit::{Host, VIP, slow};
 
 /// A backend, and what happens to SYNs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +25,13 @@ pub struct Setting {
     pub lacking: Option<&'static str>,
 }
 
+/// `--max-closed`: more than a run needs on a busy machine.
+pub fn max_closed() -> Duration {
+    Duration::from_secs(5) * slow()
+}
+
 /// The options that have to do with a standby.
-const STANDBY: &[&str] = &["--linger", "300ms", "--standby-timeout", "2s"];
+const STANDBY: &[&str] = &["--linger", "300ms", "--standby-timeout", "10s"];
 const NO_OWNER: Option<&str> = Some("no-owner-tables");
 
 const fn setting(name: &'static str, backend: &'static str, syn: &'static str) -> Setting {
@@ -38,6 +51,13 @@ const fn redirecting(name: &'static str, backend: &'static str) -> Setting {
     }
 }
 
+const fn diverting(name: &'static str) -> Setting {
+    Setting {
+        options: &["--to", VIP, "--linger", "300ms"],
+        ..setting(name, "nft", "divert=10.79.0.2")
+    }
+}
+
 const fn plain(setting: Setting) -> Setting {
     Setting {
         lacking: NO_OWNER,
@@ -45,14 +65,31 @@ const fn plain(setting: Setting) -> Setting {
     }
 }
 
+impl Setting {
+    /// Whether new connections go to the other host of a pair.
+    pub fn diverts(&self) -> bool {
+        self.syn.starts_with("divert")
+    }
+
+    /// The variant of iptables that the host has rules of, and syngate too, if it uses any.
+    pub fn iptables(&self) -> &'static str {
+        match self.backend.starts_with("iptables") {
+            true => self.backend,
+            false => "iptables-nft",
+        }
+    }
+}
+
 /// All of them.
-pub const SETTINGS: [Setting; 12] = [
+pub const SETTINGS: [Setting; 14] = [
     setting("nft, drop", "nft", "drop"),
     setting("nft, hold", "nft", "hold"),
     redirecting("nft, redirect", "nft"),
+    diverting("nft, divert"),
     plain(setting("nft without owner, drop", "nft", "drop")),
     plain(setting("nft without owner, hold", "nft", "hold")),
     plain(redirecting("nft without owner, redirect", "nft")),
+    plain(diverting("nft without owner, divert")),
     setting("iptables-nft, drop", "iptables-nft", "drop"),
     setting("iptables-nft, hold", "iptables-nft", "hold"),
     redirecting("iptables-nft, redirect", "iptables-nft"),
@@ -78,14 +115,44 @@ pub struct Place {
 }
 
 impl Place {
+    /// The address of the service, for clients on its host.
+    pub fn service(setting: &Setting) -> SocketAddr {
+        let address = match setting.diverts() {
+            true => VIP.parse().expect("it is one"),
+            false => Ipv4Addr::LOCALHOST,
+        };
+        SocketAddr::new(address.into(), 80)
+    }
+
+    /// With the files and programs of that host.
+    ///
+    /// # Errors
+    /// A program is not there.
+    pub fn on(host: &Host, syngate: &Path) -> Result<Place> {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let syngate = syngate.canonicalize().with_context(|| text(syngate))?;
+        Ok(Place {
+            folder: text(host.dir()),
+            syngate: text(&syngate),
+            testkit: text(&testkit::bin()?),
+        })
+    }
+
     /// A file of that name.
     pub fn file(&self, name: &str) -> String {
         format!("{}/{name}", self.folder)
     }
 
+    /// Where the report goes: into a folder of its own.
+    pub fn report(&self) -> String {
+        self.file("report/report.json")
+    }
+
     /// The whole call.
-    pub fn call(&self, setting: &Setting) -> Vec<String> {
-        let report = self.file("report.json");
+    pub fn call(&self, setting: &Setting, more: &[&str]) -> Vec<String> {
+        let report = self.report();
+        let max_closed = format!("{}s", max_closed().as_secs());
+        let moment = format!("{}s", 2 * slow());
         let standby = format!("{} serve --listen 0.0.0.0:8080", self.testkit);
         let mut words = vec![
             self.syngate.as_str(),
@@ -97,15 +164,16 @@ impl Place {
             "--syn",
             setting.syn,
             "--max-closed",
-            "3s",
+            &max_closed,
             "--drain",
             "300ms",
             "--ready-timeout",
-            "2s",
+            &moment,
             "--report-file",
             &report,
         ];
         words.extend(setting.options);
+        words.extend(more);
         if setting.syn.starts_with("redirect") {
             words.extend(["--standby", &standby]);
         }
@@ -114,18 +182,21 @@ impl Place {
         words.into_iter().map(str::to_owned).collect()
     }
 
-    /// COMMAND: it writes down that it runs, replaces the server, and writes down that it is through.
+    /// COMMAND: it writes down that it runs, replaces the server, writes down that it is through, and does
+    /// what `AFTERWARDS` says. No signal stops it in the middle.
     pub fn restart(&self) -> String {
         let Place {
             folder, testkit, ..
         } = self;
         format!(
-            "echo ran >>{folder}/ran\n\
+            "trap : HUP INT QUIT TERM\n\
+             echo ran >>{folder}/ran\n\
              kill \"$(cat {folder}/pid)\"\n\
              while kill -0 \"$(cat {folder}/pid)\" 2>/dev/null; do sleep 0.001; done\n\
              setsid {testkit} serve --listen 0.0.0.0:80 </dev/null >/dev/null 2>&1 &\n\
              echo $! >{folder}/pid\n\
-             echo through >>{folder}/through\n"
+             echo through >>{folder}/through\n\
+             eval \"$AFTERWARDS\"\n"
         )
     }
 }

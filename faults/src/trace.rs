@@ -7,7 +7,6 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io::{Read, Seek, SeekFrom},
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -28,6 +27,24 @@ use nix::{
 use syscalls::Sysno;
 
 use crate::point::{Course, Fault, Point};
+
+/// What is to happen at a point of the run.
+pub struct Target<'a> {
+    /// Where.
+    pub point: &'a Point,
+    /// What.
+    pub blow: Blow<'a>,
+}
+
+/// What comes over the program.
+#[derive(Clone, Copy)]
+pub enum Blow<'a> {
+    /// It is killed, or its call fails.
+    Fault(Fault),
+    /// This is done while the program is stopped (SIGSTOP), and nobody is traced any more: its guards
+    /// go on. It is told the program's pid.
+    Visit(&'a dyn Fn(Pid) -> Result<()>),
+}
 
 /// How the program ended, and what it did until then.
 pub struct Traced {
@@ -60,7 +77,7 @@ struct Tracer<'a> {
     /// It has become the program.
     begun: bool,
     processes: HashMap<Pid, Process>,
-    target: Option<&'a (Point, Fault)>,
+    target: Option<&'a Target<'a>>,
     traced: Traced,
 }
 
@@ -70,7 +87,6 @@ pub fn stopping(words: &[String]) -> Command {
     shell
         .args(["-c", "kill -STOP $$; exec \"$@\"", "sh"])
         .args(words);
-    shell.process_group(0);
     shell
 }
 
@@ -79,7 +95,7 @@ pub fn stopping(words: &[String]) -> Command {
 pub fn run(
     command: &mut Command,
     program: &Path,
-    target: Option<&(Point, Fault)>,
+    target: Option<&Target>,
     limit: Duration,
 ) -> Result<Traced> {
     let main = start(command)?;
@@ -128,7 +144,7 @@ fn start(command: &mut Command) -> Result<Pid> {
     Ok(pid)
 }
 
-impl Tracer<'_> {
+impl<'a> Tracer<'a> {
     fn follow(&mut self) -> Result<()> {
         self.add(self.main, "syngate");
         loop {
@@ -137,18 +153,18 @@ impl Tracer<'_> {
                 status => status?,
             };
             match status {
-                WaitStatus::Exited(pid, code) if pid == self.main => {
-                    self.traced.code = code;
-                    return self.let_go();
-                }
-                WaitStatus::Signaled(pid, signal, _) if pid == self.main => {
-                    self.traced.code = 128 + signal as i32;
+                WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) if pid == self.main => {
+                    self.traced.code = code(status)?;
                     return self.let_go();
                 }
                 WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) => {
                     self.processes.remove(&pid);
                 }
-                WaitStatus::PtraceSyscall(pid) => self.syscall(pid),
+                WaitStatus::PtraceSyscall(pid) => {
+                    if let Some(visit) = self.syscall(pid) {
+                        return self.receive(visit);
+                    }
+                }
                 WaitStatus::PtraceEvent(pid, signal, event) => self.event(pid, signal, event)?,
                 WaitStatus::Stopped(pid, signal) => go_on(pid, Some(signal)),
                 other => bail!("{other:?}"),
@@ -156,7 +172,20 @@ impl Tracer<'_> {
         }
     }
 
-    /// The main process is over; its guards are to do their work without us.
+    /// Lets a visitor in, and waits for the end of the program.
+    fn receive(&mut self, visit: &dyn Fn(Pid) -> Result<()>) -> Result<()> {
+        // It stops as soon as it is let go.
+        kill(self.main, Signal::SIGSTOP)?;
+        ptrace::detach(self.main, None)?;
+        self.let_go()?;
+        waitpid(self.main, Some(WaitPidFlag::WUNTRACED))?;
+        let visited = visit(self.main);
+        let _ = kill(self.main, Signal::SIGCONT);
+        self.traced.code = code(waitpid(self.main, None)?)?;
+        visited
+    }
+
+    /// The main process needs us no more; its guards are to do their work without us.
     fn let_go(&mut self) -> Result<()> {
         self.processes.remove(&self.main);
         for pid in self.processes.keys() {
@@ -205,6 +234,11 @@ impl Tracer<'_> {
     fn exec(&mut self, pid: Pid) {
         let is_program =
             fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == self.program);
+        // What sets limits first, and then becomes the program.
+        let before = pid == self.main && !self.begun && !is_program;
+        if before {
+            return go_on(pid, None);
+        }
         if !is_program {
             self.processes.remove(&pid);
             let _ = ptrace::detach(pid, None);
@@ -219,21 +253,28 @@ impl Tracer<'_> {
         go_on(pid, None);
     }
 
-    fn syscall(&mut self, pid: Pid) {
+    /// At the entry or exit of a call; a visit, if it is time for one.
+    fn syscall(&mut self, pid: Pid) -> Option<&'a dyn Fn(Pid) -> Result<()>> {
         // Whoever is killed meanwhile has no registers.
         if let Ok(registers) = ptrace::getregs(pid) {
             let within = self.processes.get(&pid).and_then(|process| process.within);
-            match within {
-                None => self.entry(pid, registers),
-                Some(within) => self.exit(pid, registers, within),
+            let blow = match within {
+                None if self.begun => self.blow(pid, &registers),
+                _ => None,
+            };
+            match (within, blow) {
+                (_, Some(Blow::Visit(visit))) => return Some(visit),
+                (None, Some(Blow::Fault(fault))) => self.entry(pid, registers, Some(fault)),
+                (None, None) => self.entry(pid, registers, None),
+                (Some(within), _) => self.exit(pid, registers, within),
             }
         }
         go_on(pid, None);
+        None
     }
 
-    fn entry(&mut self, pid: Pid, mut registers: libc::user_regs_struct) {
+    fn entry(&mut self, pid: Pid, mut registers: libc::user_regs_struct, fault: Option<Fault>) {
         let number = registers.orig_rax;
-        let fault = self.begun.then(|| self.fault(pid, &registers)).flatten();
         match fault {
             Some(Fault::KillBefore) => {
                 let _ = kill(pid, Signal::SIGKILL);
@@ -272,17 +313,26 @@ impl Tracer<'_> {
     }
 
     /// Counts the call; what is to happen to it, if it is the one.
-    fn fault(&mut self, pid: Pid, registers: &libc::user_regs_struct) -> Option<Fault> {
+    fn blow(&mut self, pid: Pid, registers: &libc::user_regs_struct) -> Option<Blow<'a>> {
         let name = &self.processes.get(&pid)?.name;
         let number = usize::try_from(registers.orig_rax).ok()?;
         let call = Sysno::new(number).map_or("unknown", |call| call.name());
         let point = self.traced.course.call(name, call)?;
-        let (wanted, fault) = self.target?;
-        if point != *wanted {
+        let target = self.target?;
+        if point != *target.point {
             return None;
         }
         self.traced.hit = true;
-        Some(*fault)
+        Some(target.blow)
+    }
+}
+
+/// How it has ended, as a shell has it.
+fn code(status: WaitStatus) -> Result<i32> {
+    match status {
+        WaitStatus::Exited(_, code) => Ok(code),
+        WaitStatus::Signaled(_, signal, _) => Ok(128 + signal as i32),
+        other => bail!("{other:?}"),
     }
 }
 

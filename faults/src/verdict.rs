@@ -1,8 +1,9 @@
 //! Whether what a hit has left is as promised. Pure.
 
+use nix::libc;
 use serde_json::Value;
 
-use crate::point::{Fault, Trial};
+use crate::point::{Deed, Trial};
 
 /// What there was when a run was over, one way or the other.
 #[derive(Debug, Clone, Default)]
@@ -19,12 +20,22 @@ pub struct Left {
     pub processes: Vec<String>,
     /// Lines of the ruleset that were not there before.
     pub rules: Vec<String>,
+    /// Lines of somebody else's rules that are not there any more.
+    pub lost: Vec<String>,
     /// Queues that somebody reads.
     pub queues: String,
     /// What the service did when it was asked at last; nothing, if it answered.
     pub service: Option<String>,
     /// Which locks are held, in words of `syngate status`; nothing, if none is.
     pub locks: Option<String>,
+}
+
+impl Left {
+    /// The report's word for how it ended.
+    pub fn reason(&self) -> Option<String> {
+        let report = self.report.as_ref()?.as_ref().ok()?;
+        Some(report["reason"].as_str()?.to_owned())
+    }
 }
 
 /// What is not as promised, in words.
@@ -36,17 +47,16 @@ pub fn violations(trial: &Trial, left: &Left) -> Vec<String> {
         }
     };
     let Left { code, ran, .. } = left;
-    is_so(
-        left.rules.is_empty(),
-        format!("rules are left: {:?}", left.rules),
-    );
+    for (what, lines) in [
+        ("rules are left", &left.rules),
+        ("rules of others are gone", &left.lost),
+        ("processes are left", &left.processes),
+    ] {
+        is_so(lines.is_empty(), format!("{what}: {lines:?}"));
+    }
     is_so(
         left.queues.is_empty(),
         format!("a queue is left: {}", left.queues),
-    );
-    is_so(
-        left.processes.is_empty(),
-        format!("processes are left: {:?}", left.processes),
     );
     is_so(
         left.locks.is_none(),
@@ -62,10 +72,15 @@ pub fn violations(trial: &Trial, left: &Left) -> Vec<String> {
     );
     is_so(*ran <= 1, format!("COMMAND ran {ran} times"));
     // A child that is killed is COMMAND, for syngate, which ends as COMMAND does.
-    let killed = trial.fault.errno().is_none();
+    let by_its_signal = trial.deed.signal() == Some(*code - 128);
     is_so(
-        killed || *code != 137,
-        "it ended by a signal that nobody sent".to_owned(),
+        *code <= 128 || by_its_signal || before_main(trial, left),
+        format!("it ended by a signal that nobody sent: {code}"),
+    );
+    is_so(
+        // A signal that comes while the report is being written ends that.
+        left.report.is_some() || trial.deed.may_lose_report() || by_its_signal,
+        "there is no report".to_owned(),
     );
     match &left.report {
         Some(Ok(report)) => wrong.extend(untrue(trial, left, report)),
@@ -73,6 +88,13 @@ pub fn violations(trial: &Trial, left: &Left) -> Vec<String> {
         None => wrong.extend(untold(*code, *ran)),
     }
     wrong
+}
+
+/// Without the memory for it, the loader and Rust's runtime end the process by SIGSEGV or SIGABRT, before
+/// there is anything of syngate's that could.
+fn before_main(trial: &Trial, left: &Left) -> bool {
+    let by = [128 + libc::SIGSEGV, 128 + libc::SIGABRT];
+    trial.point.phase == "start" && left.ran == 0 && by.contains(&left.code)
 }
 
 /// Exit statuses speak for themselves.
@@ -88,15 +110,17 @@ fn untrue(trial: &Trial, left: &Left, report: &Value) -> Vec<String> {
     let outcome = report["outcome"].as_str().unwrap_or_default();
     // The child that is to become COMMAND may be killed before it is that.
     let child = trial.point.process == "child";
+    // What it cannot open or is told to leave may be its first line.
+    let hindered = matches!(trial.deed, Deed::Neighbour(_));
     let expected = match outcome {
         "ok" => left.ran == 1 && left.code == 0,
         "not_run" => left.ran == 0 && (125..=127).contains(&left.code),
         "not_ready" | "deadline" | "open_failed" => left.ran == 1 && left.code == 124,
-        "command_failed" | "command_signalled" => left.ran == 1 || child,
+        "command_failed" | "command_signalled" => left.ran == 1 || child || hindered,
         "interrupted" => true,
         _ => false,
     };
-    let killed = matches!(trial.fault, Fault::KillBefore | Fault::KillAfter) && left.code == 137;
+    let killed = trial.deed.signal() == Some(9) && left.code == 137;
     (!expected && !killed)
         .then(|| {
             format!(
@@ -113,7 +137,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::point::Point;
+    use crate::point::{Fault, Point};
 
     fn trial(process: &str, fault: Fault) -> Trial {
         Trial {
@@ -123,7 +147,7 @@ mod tests {
                 process: process.to_owned(),
                 call: "sendmsg".to_owned(),
             },
-            fault,
+            deed: Deed::Fault(fault),
         }
     }
 
@@ -169,6 +193,10 @@ mod tests {
         for wrong in [
             Left {
                 rules: vec!["table".to_owned()],
+                ..fine.clone()
+            },
+            Left {
+                lost: vec!["table".to_owned()],
                 ..fine.clone()
             },
             Left {

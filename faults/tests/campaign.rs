@@ -1,0 +1,103 @@
+//! A sample of all, and what was found before.
+
+mod tried;
+
+use tried::tried;
+
+/// All of it takes hours; but in a minute much is seen of what has become wrong.
+#[test]
+fn a_sample() {
+    assert!(matrix("sample", &["--seconds", "60"]) >= 14);
+}
+
+fn matrix(name: &str, options: &[&str]) -> usize {
+    campaign("matrix", name, options)
+}
+
+/// It finds nothing. How many trials there were.
+fn campaign(what: &str, name: &str, options: &[&str]) -> usize {
+    let (output, rows) = tried(name, &[&[what], options].concat());
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    rows.len()
+}
+
+/// A wait for signals that failed was taken for a SIGTERM, which COMMAND then got; and COMMAND's end was
+/// never noticed when waitpid(2) was interrupted.
+#[test]
+fn a_wait_that_fails_ends_nothing() {
+    let only = [
+        "--setting",
+        "nft, drop",
+        "--deed",
+        "enomem",
+        "--deed",
+        "eintr",
+    ];
+    let calls = ["--call", "ppoll", "--call", "wait4", "--call", "read"];
+    assert!(matrix("waits", &[&only[..], &calls].concat()) >= 6);
+}
+
+/// What others do to the host, at each moment of a run: those that have the most to take away.
+#[test]
+fn neighbours_do_no_harm() {
+    let settings = ["nft without owner, hold", "iptables-legacy, drop"];
+    let deeds = [
+        "flushes-ruleset",
+        "reloads-firewall",
+        "kills-guards",
+        "keeps-run-read-only",
+    ];
+    let options = settings
+        .into_iter()
+        .flat_map(|setting| ["--setting", setting]);
+    let options = options.chain(deeds.into_iter().flat_map(|deed| ["--deed", deed]));
+    let options: Vec<&str> = options.collect();
+    assert!(campaign("neighbours", "neighbours", &options) >= 2 * (3 * 8 + 1));
+}
+
+/// Where nobody heard the kernel's answer, rules that it had taken were left.
+#[test]
+fn an_answer_that_is_not_heard_leaves_no_rules() {
+    let only = [
+        "--setting",
+        "nft without owner, drop",
+        "--call",
+        "poll",
+        "--deed",
+        "enomem",
+    ];
+    assert!(matrix("answers", &only) >= 1);
+}
+
+/// Where the guard could not be told to stop the standby, the run waited for that for ever.
+#[test]
+fn an_order_that_does_not_arrive_stops_the_standby_all_the_same() {
+    let only = [
+        "--setting",
+        "nft, redirect",
+        "--call",
+        "sendto",
+        "--deed",
+        "eperm",
+    ];
+    assert!(matrix("order", &only) >= 2);
+}
+
+/// The guard was killed when it had started the standby, and before it could tell: the standby lived on.
+#[test]
+fn a_guard_that_dies_early_leaves_no_standby() {
+    let only = [
+        "--setting",
+        "nft, redirect",
+        "--call",
+        "chdir",
+        "--deed",
+        "kill-after",
+    ];
+    assert!(matrix("standby", &only) >= 1);
+}
