@@ -134,6 +134,11 @@ impl Closed {
         }
     }
 
+    /// The kernel opens everything at `deadline`.
+    pub fn opens_by(&mut self, deadline: Instant) {
+        self.deadline = Some(deadline);
+    }
+
     /// From now on some port is shut, or none is.
     pub fn now_shut(&mut self, shut: bool, now: Instant) {
         // We may have been stopped: what the kernel has opened is open.

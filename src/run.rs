@@ -120,9 +120,9 @@ fn carry_out(
                 warnings.push(text);
             }
         }
-        Ok((before, until, gate, work))
+        Ok((before, gate, work))
     })();
-    let (before, until, gate, work) = match closed {
+    let (before, gate, work) = match closed {
         Ok(closed) => closed,
         Err(ending) => {
             on_the_way.dismiss(standby);
@@ -130,7 +130,7 @@ fn carry_out(
         }
     };
     let closed_at = gate.as_ref().map_or_else(Instant::now, Gate::closed_at);
-    let deadline = gate.as_ref().map(|_| until);
+    let deadline = gate.as_ref().map(Gate::deadline);
     report.closed_after_ms = deadline.map(|_| (closed_at - started).into());
     let mut run = Run {
         plan,
@@ -338,6 +338,11 @@ impl Run<'_> {
                 Some(action) => self.perform(action, report),
                 None => self.wait(state),
             };
+            if let Some(gate) = &self.gate {
+                // Closed again, it may open earlier.
+                self.closed.opens_by(gate.deadline());
+                state.opens_by(gate.deadline());
+            }
             self.warn_of_deadline(state);
         }
         self.say.done_waiting();

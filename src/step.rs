@@ -418,6 +418,11 @@ impl State {
         }
     }
 
+    /// The kernel opens the gate at `deadline`.
+    pub fn opens_by(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+    }
+
     /// Others can remove the gate's rules: from now on it is looked at whether they are there.
     pub fn guard(&mut self) {
         self.next_guard = Some(self.closed_at + GUARD_EVERY);

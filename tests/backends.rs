@@ -715,6 +715,35 @@ fn slow_programs_are_reckoned_with() {
     }
 }
 
+/// Where they were slow only once, the kernel opens earlier than it would have to, and the run knows.
+#[test]
+fn programs_that_were_slow_once_open_the_gate_earlier() {
+    for backend in [Backend::IptablesLegacy, Backend::IptablesNft] {
+        let host = Host::new().unwrap();
+        let program = format!("iptables-{}-restore", &backend.name()["iptables-".len()..]);
+        let real = host.sh(&format!("command -v {program}")).unwrap().stdout;
+        let once = host.dir().join("once");
+        let path = shadow(
+            &host,
+            &program,
+            &format!(
+                "mkdir {} 2>/dev/null && sleep 3; exec {} \"$@\"",
+                once.display(),
+                real.trim()
+            ),
+        );
+        let call = call(&host, words("--port 80 --max-closed 6s"))
+            .on(backend)
+            .env("PATH", &path);
+        // All of the three seconds that were left would be told.
+        let outcome = call.run(["sleep", "4"]);
+        assert_eq!(outcome.code, 124, "{outcome:?}");
+        assert_eq!(outcome.report["outcome"], "deadline", "{outcome:?}");
+        let closed_ms = ms(&outcome.report, "closed_ms");
+        assert!(closed_ms < 2_500.0, "{outcome:?}");
+    }
+}
+
 /// IPv6 is refused: what was made for IPv4 is undone.
 #[test]
 fn what_the_second_family_refuses_the_first_does_not_keep() {

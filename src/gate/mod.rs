@@ -173,6 +173,11 @@ pub trait Backend {
     /// Nothing was changed; but rules that others have harmed may be gone.
     fn set_ports(&mut self, ports: &PortSet, until: Deadline) -> Result<()>;
 
+    /// When the kernel opens the gate, where that may be before the deadline that it was given.
+    fn opens(&self) -> Option<Deadline> {
+        None
+    }
+
     /// The ports to which new SYNs are stopped now: read back from the kernel.
     ///
     /// # Errors
@@ -298,6 +303,7 @@ impl Gate {
             removed: false,
         };
         gate.backend.install(rules, until)?;
+        gate.note_deadline();
         gate.closed_at = Instant::now();
         let shut = gate.backend.shut().context("the gate can't be read back")?;
         anyhow::ensure!(
@@ -359,6 +365,16 @@ impl Gate {
         self.closed_at
     }
 
+    /// When the kernel opens it by itself, or somewhat later: not after the deadline that was asked for.
+    pub fn deadline(&self) -> Deadline {
+        self.until
+    }
+
+    fn note_deadline(&mut self) {
+        let opens = self.backend.opens();
+        self.until = opens.map_or(self.until, |opens| opens.min(self.until));
+    }
+
     /// The ports that are shut, as far as we made them so (the kernel opens all at the deadline).
     pub fn shut(&self) -> &PortSet {
         &self.shut
@@ -378,6 +394,7 @@ impl Gate {
     /// What was shut still is.
     pub fn shut_only(&mut self, ports: PortSet) -> Result<()> {
         self.backend.set_ports(&ports, self.until)?;
+        self.note_deadline();
         self.shut = ports;
         Ok(())
     }

@@ -72,6 +72,8 @@ struct Installed {
     rules: Rules,
     families: Vec<Family>,
     clock: Clock,
+    /// When the kernel opens, if that counts from when the rules were armed.
+    opens: Option<Deadline>,
     /// Whether new SYNs are stopped at all.
     armed: bool,
 }
@@ -212,24 +214,33 @@ impl Iptables {
             }
         }
         anyhow::ensure!(!made.is_empty(), Lacking(self.remarks.join("; ")));
-        if let Clock::Recent(seconds) = clock
-            && let Err(error) = self.arm(&made, rules, seconds, until)
-        {
-            return Err(self.undo(error));
-        }
+        let opens = match clock {
+            Clock::Recent(seconds) => match self.arm(&made, rules, seconds, until) {
+                Ok(opens) => Some(opens),
+                Err(error) => return Err(self.undo(error)),
+            },
+            Clock::Until(_) => None,
+        };
         self.listed_at = Instant::now();
         self.found_intact = true;
         self.installed = Some(Installed {
             rules: rules.clone(),
             families: made,
             clock,
+            opens,
             armed: true,
         });
         Ok(())
     }
 
-    /// Closes, once it is seen that the rules stand.
-    fn arm(&self, families: &[Family], rules: &Rules, seconds: u64, until: Deadline) -> Result<()> {
+    /// Closes, once it is seen that the rules stand. When the kernel will open.
+    fn arm(
+        &self,
+        families: &[Family],
+        rules: &Rules,
+        seconds: u64,
+        until: Deadline,
+    ) -> Result<Deadline> {
         let listed = common_ports(&self.listed(families)?, rules);
         anyhow::ensure!(
             listed == rules.ports,
@@ -244,7 +255,7 @@ impl Iptables {
         for family in families {
             recent::arm(&self.id, *family).context("arming xt_recent")?;
         }
-        Ok(())
+        Ok(opens)
     }
 
     /// One change, which the watchdog waits for as well.
@@ -386,6 +397,12 @@ impl Backend for Iptables {
             return self.replace_ports(ports, true);
         }
         self.make_again(ports, until)
+    }
+
+    fn opens(&self) -> Option<Deadline> {
+        self.installed
+            .as_ref()
+            .and_then(|installed| installed.opens)
     }
 
     fn shut(&mut self) -> Result<PortSet> {
