@@ -306,13 +306,21 @@ fn is_binary(file: &Path) -> bool {
 /// Our environment without what is meant for us alone, and with the run's id. The lock directory
 /// is kept: a run inside this one has to find the same locks, also from another directory.
 pub fn environment(run: &str) -> Vec<CString> {
-    let lock_directory = std::env::var_os(LOCK_DIR_VARIABLE)
-        .filter(|directory| !directory.is_empty())
-        .and_then(|directory| std::path::absolute(directory).ok())
+    handed_on(std::env::vars_os().collect(), run)
+}
+
+fn handed_on(ours: Vec<(OsString, OsString)>, run: &str) -> Vec<CString> {
+    let named = |wanted: &str| ours.iter().find(|(name, _)| name == wanted);
+    let outer = named(RUN_VARIABLE).map_or("", |(_, runs)| runs.to_str().unwrap_or_default());
+    let runs = runs(outer, run);
+    let lock_directory = named(LOCK_DIR_VARIABLE)
+        .filter(|(_, directory)| !directory.is_empty())
+        .and_then(|(_, directory)| std::path::absolute(directory).ok())
         .map(|directory| (LOCK_DIR_VARIABLE.into(), directory.into()));
-    let variables = std::env::vars_os()
+    let variables = ours
+        .into_iter()
         .filter(|(name, _)| !name.as_bytes().starts_with(ENV_PREFIX.as_bytes()))
-        .chain([(RUN_VARIABLE.into(), runs(run).into())])
+        .chain([(RUN_VARIABLE.into(), runs.into())])
         .chain(lock_directory);
     as_exec_takes(variables)
 }
@@ -332,19 +340,25 @@ pub(crate) fn as_exec_takes(
 
 /// The runs that this one is inside, outermost first, and itself. A service that restarts itself
 /// through syngate inherits its own past: only the last ones can still be there.
-fn runs(run: &str) -> String {
+fn runs(outer: &str, run: &str) -> String {
     const KEPT: usize = 8;
-    let outer = std::env::var(RUN_VARIABLE).unwrap_or_default();
     let mut ids: Vec<&str> = outer.split(':').filter(|id| !id.is_empty()).collect();
     ids.push(run);
     ids[ids.len().saturating_sub(KEPT)..].join(":")
 }
 
-/// What holds in any environment: a run's COMMAND has its id, and nothing else that is ours but the
-/// lock directory.
+/// What holds in any environment (names and values, with a NUL behind each variable): a run's COMMAND has
+/// its id, and nothing else that is ours but the lock directory.
 #[cfg(any(fuzzing, test))]
-pub(crate) fn withstand_environment() {
-    let environment = environment("0123456789abcdef");
+pub(crate) fn withstand_environment(bytes: &[u8]) {
+    let variables = bytes.split(|byte| *byte == 0);
+    let variables = variables.filter_map(|variable| {
+        let at = variable.iter().position(|byte| *byte == b'=')?;
+        let name = [ENV_PREFIX.as_bytes(), &variable[..at]].concat();
+        let value = variable[at + 1..].to_vec();
+        Some((OsString::from_vec(name), OsString::from_vec(value)))
+    });
+    let environment = handed_on(variables.collect(), "0123456789abcdef");
     let all = environment.iter().map(|pair| pair.as_bytes());
     let (mut runs, mut locks) = (0, 0);
     for pair in all.filter(|pair| pair.starts_with(ENV_PREFIX.as_bytes())) {

@@ -58,9 +58,10 @@ targets! {
     who: crate::gate::who::withstand, standing;
 }
 
-fn inherited(_: &[u8]) {
+/// What options make of it, the fuzzer has put into the real one.
+fn inherited(bytes: &[u8]) {
     crate::cli::withstand(b"--\0true");
-    crate::child::withstand_environment();
+    crate::child::withstand_environment(bytes);
 }
 
 fn saved(bytes: &[u8]) {

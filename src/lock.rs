@@ -377,6 +377,14 @@ fn open_in(directory: &Path) -> io::Result<File> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => (),
     }
+    // Whoever has made a link could have it lead elsewhere by the next run.
+    let link = std::fs::symlink_metadata(directory)?;
+    if link.is_symlink() && !trusted(link.uid()) {
+        let owner = link.uid();
+        return Err(io::Error::other(format!(
+            "it is a symbolic link that belongs to user {owner}"
+        )));
+    }
     let directory = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_DIRECTORY)

@@ -108,7 +108,14 @@ mod of_several_users {
         let outcome = call(&host, words(QUICK)).run(mark(&host));
         refused(&host, &outcome, "/run/syngate", &["belongs to user 4711"]);
 
+        // A link that leads to a good one today.
         let dir = locks(&host, "755", "0");
+        let link = host.dir().join("link");
+        host.must(["chown", "-h", OTHER, link.to_str().unwrap()]);
+        let outcome = locked_in(&host, &link).run(mark(&host));
+        refused(&host, &outcome, "a link", &["belongs to user 4711"]);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+
         let outcome = locked_in(&host, &dir).run(mark(&host));
         assert_eq!(outcome.code, 0, "{outcome:?}");
         // Only its owner can lock it.

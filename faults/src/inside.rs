@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use nix::{pty::openpty, unistd::Pid};
 use serde::{Deserialize, Serialize};
-use testkit::{code, say, slow, wait_until};
+use testkit::{code, digest, say, slow, wait_until};
 
 use crate::{
     leftovers::{locks, processes, queues, ruleset},
@@ -51,6 +51,8 @@ pub struct Shown {
     pub trial: Trial,
     /// Under which kernel.
     pub kernel: String,
+    /// Which build of syngate: the beginning of its SHA-256.
+    pub syngate: String,
     /// Whether the point was reached: runs differ a little.
     pub hit: bool,
     /// The exit status.
@@ -88,10 +90,11 @@ pub fn run(place: &Place, setting: &Setting) -> Result<()> {
 
 /// A client that connects again and again, whatever becomes of that.
 fn come_again(service: SocketAddr, wanted: &AtomicBool) {
-    const PAUSE: Duration = Duration::from_millis(5);
+    // What is emulated has but one CPU, which is not the clients' alone.
+    let pause = Duration::from_millis(10) * slow();
     while wanted.load(Ordering::Relaxed) {
         let _ = ask(service);
-        thread::sleep(PAUSE);
+        thread::sleep(pause);
     }
 }
 
@@ -111,6 +114,8 @@ struct Bench<'a> {
     service: SocketAddr,
     /// As long as nobody runs.
     rules: BTreeSet<String>,
+    kernel: String,
+    build: String,
     /// The other end of a run's terminal, if it has one.
     terminal: RefCell<Option<OwnedFd>>,
 }
@@ -124,6 +129,8 @@ impl<'a> Bench<'a> {
             setting,
             service: Place::service(setting),
             rules: BTreeSet::new(),
+            kernel: kernel()?,
+            build: digest(Path::new(&place.syngate))?,
             terminal: RefCell::default(),
         };
         bench.start_anew()?;
@@ -153,7 +160,7 @@ impl<'a> Bench<'a> {
     }
 
     fn try_out(&self, trial: Trial) -> Result<Shown> {
-        for file in ["report/report.json", "ran", "through"] {
+        for file in ["report/report.json", "ran", "through", "stderr"] {
             let _ = fs::remove_file(self.place.file(file));
         }
         let traced = self.hit(&trial);
@@ -166,14 +173,18 @@ impl<'a> Bench<'a> {
         let gone_after_ms = (ended.elapsed().as_secs_f64() * 1e4).round() / 10.0;
         let mut violations = violations(&trial, &left);
         violations.extend(traced.err().map(|error| format!("{error:#}")));
+        if let Deed::Neighbour(by) = trial.deed {
+            self.sh(by.tidy(), None).context("tidying up")?;
+        }
         let mut stderr = String::new();
         if !violations.is_empty() {
-            stderr = self.said();
+            stderr = left.said.clone();
             self.clean()?;
         }
         Ok(Shown {
             trial,
-            kernel: kernel()?,
+            kernel: self.kernel.clone(),
+            syngate: self.build.clone(),
             hit,
             code,
             reason: left.reason(),
@@ -243,8 +254,9 @@ impl<'a> Bench<'a> {
     }
 
     fn words(&self, by: Option<Neighbour>) -> Vec<String> {
-        let options = by.map_or(&[][..], Neighbour::options);
-        let call = self.place.call(self.setting, options);
+        let options = by.map_or(&[][..], |by| by.options(self.setting));
+        let stops = by == Some(Neighbour::Stops);
+        let call = self.place.call(self.setting, max_closed(stops), options);
         let wrapper = by.and_then(Neighbour::wrapper);
         let wrapped = wrapper.map(|text| ["sh", "-c", text, "sh"].map(str::to_owned));
         wrapped.into_iter().flatten().chain(call).collect()
@@ -274,8 +286,9 @@ impl<'a> Bench<'a> {
     fn visit(&self, by: Neighbour, pid: Pid) -> Result<()> {
         self.terminal.replace(None);
         if by == Neighbour::Stops {
-            let patience = max_closed() + 2 * PATIENCE;
-            wait_until(patience, "an open port", || ask(self.service).is_ok())?;
+            // Where new connections go elsewhere, nobody sees from outside that it is over.
+            thread::sleep(max_closed(true) + Duration::from_secs(2));
+            ask(self.service).context("long after --max-closed")?;
         }
         self.sh(by.visit(), Some(pid))
     }
@@ -293,6 +306,7 @@ impl<'a> Bench<'a> {
             .env("BACKEND", self.setting.backend)
             .env("SYN", self.setting.syn)
             .env("IPTABLES", self.setting.iptables())
+            .env("SERVICE", self.service.ip().to_string())
             .envs(pid.map(|pid| ("PID", pid.to_string())));
         let output = shell.stdin(Stdio::null()).output()?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -346,12 +360,13 @@ impl<'a> Bench<'a> {
                 lost: self.lost(&rules),
                 queues: queues(),
                 service: service.clone(),
-                locks: locks(self.place)?,
+                locks: locks()?,
+                said: self.said(),
             };
             let clean = left.processes.is_empty()
                 && left.rules.is_empty()
                 && left.queues.is_empty()
-                && left.locks.is_none();
+                && left.locks.is_empty();
             if clean || Instant::now() >= until {
                 return Ok(left);
             }

@@ -1,6 +1,6 @@
 //! What a run could leave on its host, and shall not. For inside a host.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
 use anyhow::Result;
 
@@ -39,11 +39,18 @@ pub fn queues() -> String {
     fs::read_to_string("/proc/net/netfilter/nfnetlink_queue").unwrap_or_default()
 }
 
-/// Which locks are held, in words of `syngate status`; nothing, if none is.
-pub fn locks(place: &Place) -> Result<Option<String>> {
-    let status = Command::new(&place.syngate).arg("status").output()?;
-    let said = String::from_utf8_lossy(&status.stdout).into_owned();
-    Ok((said != "nothing is shut\n").then_some(said))
+/// The locks that are held on what is in `/run/syngate`, as /proc/locks lists them.
+pub fn locks() -> Result<Vec<String>> {
+    let mut inodes = Vec::new();
+    for entry in fs::read_dir("/run/syngate").into_iter().flatten() {
+        inodes.push(format!(":{}", entry?.metadata()?.ino()));
+    }
+    let held = fs::read_to_string("/proc/locks")?;
+    let is_ours = |line: &&str| {
+        let mut words = line.split_whitespace();
+        words.any(|word| inodes.iter().any(|inode| word.ends_with(inode.as_str())))
+    };
+    Ok(held.lines().filter(is_ours).map(str::to_owned).collect())
 }
 
 /// The lines of all rulesets, without counts, and without what the first use of iptables makes for good.
@@ -79,7 +86,8 @@ fn is_frame(line: &str) -> bool {
     let words: Vec<&str> = line.split(' ').collect();
     match words[..] {
         ["" | "}" | "COMMIT"] => true,
-        ["#", ..] | ["table", "ip" | "ip6", ..] | ["type", .., "accept;"] => true,
+        ["#", ..] | ["type", .., "accept;"] => true,
+        ["table", "ip" | "ip6", name, "{"] => ["filter", "nat", "raw"].contains(&name),
         ["chain", name, "{"] | [name, "ACCEPT", _] => {
             let name = name.trim_start_matches(':');
             !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase())

@@ -128,6 +128,9 @@ impl Neighbour {
         let harmful = if own_kernel { &Self::HARMFUL[..] } else { &[] };
         let visitors = || Self::VISITORS.iter().chain(harmful);
         let visits = moments.flat_map(|point| visitors().map(move |who| trial(point, *who)));
+        // Nobody else needs a queue.
+        let visits = visits
+            .filter(|trial| trial.deed != Deed::Neighbour(WantsQueue) || setting.syn == "hold");
         let whole_run = Point::whole_run();
         let hardships = Self::HARDSHIPS.iter().map(|what| trial(&whole_run, *what));
         visits.chain(hardships).collect()
@@ -151,7 +154,7 @@ impl Neighbour {
             ClosesTerminal => "its terminal is closed",
             KillsGuards => "SIGKILL for all other processes of syngate's",
             Stops => "SIGSTOP until long after `--max-closed`",
-            WantsQueue => "another program binds the number of our queue, or tries to",
+            WantsQueue => "another program binds the number of our queue, or tries to (SYNs held)",
             LeavesNoProcesses => "no process can be started any more: EAGAIN, by a cgroup",
             SetsClockAhead => "the clock jumps a day ahead",
             SetsClockBack => "the clock jumps a day back",
@@ -210,9 +213,10 @@ impl Neighbour {
                  nft -f $DIR/rules.nft
                  $IPTABLES-restore -w 5 <$DIR/rules.v4"
             }
+            // It may come first, or has to wait.
             RunsToo => {
-                "timeout 15 $SYNGATE --port 80 --backend $BACKEND --lock-timeout 100ms -- true ||
-                     [ $? = 125 ]"
+                "setsid $SYNGATE --port 80 --backend $BACKEND -- sleep 0.2 >/dev/null 2>&1 &
+                 echo $! >$DIR/beside"
             }
             RunsBeside => {
                 "[ $SYN = hold ] || SYN=drop
@@ -231,8 +235,18 @@ impl Neighbour {
                  done"
             }
             WantsQueue => {
-                "timeout 15 $SYNGATE --port 81 --backend $BACKEND --syn hold --queue-num 49152 -- true ||
-                     [ $? = 125 ]"
+                "setsid python3 -c '
+import socket, struct, time
+netfilter = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+bind = struct.pack(\"=HHBBH\", 8, 1, 1, 0, 0)
+message = struct.pack(\"=BBH\", 0, 0, socket.htons(49152)) + bind
+netfilter.send(struct.pack(\"=IHHII\", 16 + len(message), 3 << 8 | 2, 1 | 4, 1, 0) + message)
+error, = struct.unpack(\"=i\", netfilter.recv(4096)[16:20])
+print(error, flush=True)
+time.sleep(0 if error else 1000)' >$DIR/bound 2>&1 &
+                 echo $! >$DIR/beside
+                 until [ -s $DIR/bound ]; do sleep 0.01; done
+                 grep -qE '^(0|-1|-16)$' $DIR/bound"
             }
             LeavesNoProcesses => "echo $PID >$(cgroup pids 1)/cgroup.procs",
             SetsClockAhead => "date -s @$(($(date +%s) + 86400))",
@@ -261,14 +275,15 @@ impl Neighbour {
             KeepsManyConnections => {
                 "setsid python3 -c '
 import os, socket, time
+address = os.environ[\"SERVICE\"], 82
+server = socket.socket(); server.bind(address); server.listen(4096)
 # Each of them within what a process may open.
 up = os.pipe()
 for n in range(1, 12):
     if os.fork() == 0:
-        server = socket.socket(); server.bind((f\"127.0.1.{n}\", 82)); server.listen(64)
         kept = []
         for _ in range(9200):
-            client = socket.create_connection((f\"127.0.1.{n}\", 82))
+            client = socket.create_connection(address, source_address=(f\"127.0.1.{n}\", 0))
             kept.append((client, server.accept()[0]))
         os.write(up[1], b\"u\")
         time.sleep(1000)
@@ -288,7 +303,16 @@ if sum(len(os.read(up[0], 1)) for _ in range(11)) == 11:
     pub fn undo(self) -> Option<&'static str> {
         Some(match self {
             LeavesNoProcesses | TakesMemory => "no_cgroup",
-            KeepsFiles => "pkill -x sleep",
+            RunsToo => {
+                "[ -e $DIR/beside ] || exit 0
+                 while kill -0 $(cat $DIR/beside) 2>/dev/null; do sleep 0.01; done
+                 rm $DIR/beside"
+            }
+            WantsQueue => {
+                "[ -e $DIR/beside ] || exit 0
+                 while kill $(cat $DIR/beside) 2>/dev/null; do sleep 0.01; done
+                 rm $DIR/beside $DIR/bound"
+            }
             HasManyRules => {
                 "if [ $BACKEND = nft ]; then
                      nft delete table inet many
@@ -303,6 +327,23 @@ if sum(len(os.read(up[0], 1)) for _ in range(11)) == 11:
                  rm $DIR/connected"
             }
             FlushesRuleset | FlushesIptables => BYSTANDER,
+            _ => return None,
+        })
+    }
+
+    /// What has to be done once it was looked at what is left.
+    pub fn tidy(self) -> Option<&'static str> {
+        (self == KeepsFiles).then_some("pkill -x sleep || [ $? = 1 ]")
+    }
+
+    /// The exit statuses that a run under it may have; nothing: any that is told truly.
+    pub fn statuses(self) -> Option<&'static [i32]> {
+        Some(match self {
+            KillsItsGroup | TakesMemory => &[137],
+            // There is no place for locks, and that is said.
+            KeepsRunReadOnly => &[125],
+            LeavesFewFiles => &[0, 125],
+            lasting if lasting.lasts() => &[0],
             _ => return None,
         })
     }
@@ -326,8 +367,10 @@ if sum(len(os.read(up[0], 1)) for _ in range(11)) == 11:
     }
 
     /// More options for syngate.
-    pub fn options(self) -> &'static [&'static str] {
+    pub fn options(self, setting: &Setting) -> &'static [&'static str] {
         match self {
+            // A gated port can't be the standby's.
+            GatesAllPorts if setting.redirects() => &["--port", "1-8079,8081-65535"],
             GatesAllPorts => &["--port", "1-65535"],
             KeepsManyConnections => &["--port", "82"],
             _ => &[],

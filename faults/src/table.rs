@@ -72,8 +72,9 @@ impl Rows {
             let what = row.to_string();
             if row.get("deed").is_some() {
                 let shown: Shown = serde_json::from_value(row).context(what)?;
-                // Files of results may overlap.
-                if !seen.insert((shown.kernel.clone(), shown.trial.clone())) {
+                // Files of results may overlap; what was wrong once is not forgotten.
+                let what = (shown.kernel.clone(), shown.trial.clone());
+                if !seen.insert(what) && shown.violations.is_empty() {
                     continue;
                 }
                 match shown.trial.deed {
@@ -112,6 +113,7 @@ impl Rows {
                 self.neighbours.iter(),
                 neighbour,
             ),
+            &floods(&self.neighbours),
             "### Kernels\n",
             &table("kernel", &kernels, all, |shown| shown.kernel.clone()),
             "### Fuzzed parsers\n",
@@ -158,7 +160,7 @@ const NEIGHBOURS: Column = ("neighbours", |tally| tally.neighbours);
 const VIOLATIONS: Column = ("violations", |tally| tally.violations);
 const MATRIX: [Column; 5] = [POINTS, CALLS, KILLS, FAILED, VIOLATIONS];
 
-/// A table of the trials that reached their point: a row for each name, and one for all.
+/// A table of the trials that reached their point, or showed what they should not: a row for each name, and one for all.
 fn table<'a>(
     head: &str,
     columns: &[Column],
@@ -167,7 +169,7 @@ fn table<'a>(
 ) -> String {
     let mut rows: BTreeMap<String, Tally> = BTreeMap::new();
     let mut total = Tally::default();
-    for shown in all.filter(|shown| shown.hit) {
+    for shown in all.filter(|shown| shown.hit || !shown.violations.is_empty()) {
         rows.entry(name(shown)).or_default().add(shown);
         total.add(shown);
     }
@@ -188,6 +190,16 @@ fn table<'a>(
     table + "\n"
 }
 
+/// How fast they were.
+fn floods(all: &[Shown]) -> String {
+    let rates = all.iter().filter_map(|shown| shown.syns_per_second);
+    let (least, most) = (rates.clone().min(), rates.max());
+    let (Some(least), Some(most)) = (least, most) else {
+        return String::new();
+    };
+    format!("The floods were of {least} to {most} SYNs a second.\n")
+}
+
 fn soaked(totals: &Totals) -> String {
     let mut text = format!(
         "{} connections in {} s: {} failed, {} delayed by 0.9 s or more; {} violations.\n\n",
@@ -197,12 +209,15 @@ fn soaked(totals: &Totals) -> String {
         totals.delayed,
         totals.violations.len()
     );
-    text += "| setting | restarts | with status 0, nothing left | closed for, median | at most |\n|---|--:|--:|--:|--:|\n";
+    text += "| setting | restarts | with status 0, nothing left | not run, nothing left | closed for, median | at most |\n|---|--:|--:|--:|--:|--:|\n";
     let ms = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
     for (setting, of_it) in &totals.restarts {
         let (median, most) = (ms(of_it.closed_ms), ms(of_it.longest_closed_ms));
-        let (runs, clean) = (of_it.runs, of_it.clean);
-        let _ = writeln!(text, "| {setting} | {runs} | {clean} | {median} | {most} |");
+        let (runs, clean, not_run) = (of_it.runs, of_it.clean, of_it.not_run);
+        let _ = writeln!(
+            text,
+            "| {setting} | {runs} | {clean} | {not_run} | {median} | {most} |"
+        );
     }
     text += "\n| what is counted between rounds | first quarter | last quarter |\n|---|--:|--:|\n";
     for (gauge, first) in &totals.first {

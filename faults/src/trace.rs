@@ -240,7 +240,13 @@ impl<'a> Tracer<'a> {
             return go_on(pid, None);
         }
         if !is_program {
-            self.processes.remove(&pid);
+            let within = self
+                .processes
+                .remove(&pid)
+                .and_then(|process| process.within);
+            if within.is_some_and(|within| within.fault == Some(Fault::KillAfter)) {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
             let _ = ptrace::detach(pid, None);
             return;
         }

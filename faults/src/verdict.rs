@@ -26,8 +26,10 @@ pub struct Left {
     pub queues: String,
     /// What the service did when it was asked at last; nothing, if it answered.
     pub service: Option<String>,
-    /// Which locks are held, in words of `syngate status`; nothing, if none is.
-    pub locks: Option<String>,
+    /// Which of its locks are held.
+    pub locks: Vec<String>,
+    /// What it has said.
+    pub said: String,
 }
 
 impl Left {
@@ -51,16 +53,13 @@ pub fn violations(trial: &Trial, left: &Left) -> Vec<String> {
         ("rules are left", &left.rules),
         ("rules of others are gone", &left.lost),
         ("processes are left", &left.processes),
+        ("locks are left", &left.locks),
     ] {
         is_so(lines.is_empty(), format!("{what}: {lines:?}"));
     }
     is_so(
         left.queues.is_empty(),
         format!("a queue is left: {}", left.queues),
-    );
-    is_so(
-        left.locks.is_none(),
-        format!("locks are left: {:?}", left.locks),
     );
     is_so(
         left.service.is_none(),
@@ -70,7 +69,18 @@ pub fn violations(trial: &Trial, left: &Left) -> Vec<String> {
         left.hit || *code == 0,
         "it was not hit, and failed".to_owned(),
     );
+    if let Deed::Neighbour(by) = trial.deed
+        && let Some(statuses) = by.statuses()
+    {
+        let expected = statuses.contains(code);
+        is_so(
+            expected,
+            format!("status {code}, and not one of {statuses:?}"),
+        );
+    }
     is_so(*ran <= 1, format!("COMMAND ran {ran} times"));
+    let panicked = left.said.contains("panicked at") || left.reason().as_deref() == Some("bug");
+    is_so(!panicked, "it panicked".to_owned());
     // A child that is killed is COMMAND, for syngate, which ends as COMMAND does.
     let by_its_signal = trial.deed.signal() == Some(*code - 128);
     is_so(
@@ -90,11 +100,20 @@ pub fn violations(trial: &Trial, left: &Left) -> Vec<String> {
     wrong
 }
 
-/// Without the memory for it, the loader and Rust's runtime end the process by SIGSEGV or SIGABRT, before
-/// there is anything of syngate's that could.
+/// Without memory, or what else they need, the loader and Rust's runtime end the process by SIGSEGV or
+/// SIGABRT, before there is anything of syngate's that could.
 fn before_main(trial: &Trial, left: &Left) -> bool {
+    const NEEDED: [&str; 6] = [
+        "mmap",
+        "mprotect",
+        "munmap",
+        "poll",
+        "rt_sigaction",
+        "sigaltstack",
+    ];
     let by = [128 + libc::SIGSEGV, 128 + libc::SIGABRT];
-    trial.point.phase == "start" && left.ran == 0 && by.contains(&left.code)
+    let early = trial.point.phase == "start" && NEEDED.contains(&trial.point.call.as_str());
+    early && left.ran == 0 && by.contains(&left.code)
 }
 
 /// Exit statuses speak for themselves.
@@ -120,12 +139,13 @@ fn untrue(trial: &Trial, left: &Left, report: &Value) -> Vec<String> {
         "interrupted" => true,
         _ => false,
     };
+    let told = report["exit_status"] == left.code;
     let killed = trial.deed.signal() == Some(9) && left.code == 137;
-    (!expected && !killed)
+    (!(expected && told) && !killed)
         .then(|| {
             format!(
-                "the report says {outcome} ({}), the status is {}, COMMAND ran {} times",
-                report["reason"], left.code, left.ran
+                "the report says {outcome} ({}, {}), the status is {}, COMMAND ran {} times",
+                report["reason"], report["exit_status"], left.code, left.ran
             )
         })
         .into_iter()
@@ -156,7 +176,7 @@ mod tests {
             hit: true,
             code,
             ran,
-            report: Some(Ok(json!({ "outcome": outcome }))),
+            report: Some(Ok(json!({ "outcome": outcome, "exit_status": code }))),
             ..Left::default()
         }
     }
@@ -208,7 +228,15 @@ mod tests {
                 ..fine.clone()
             },
             Left {
-                locks: Some("80".to_owned()),
+                locks: vec!["1: POSIX".to_owned()],
+                ..fine.clone()
+            },
+            Left {
+                said: "panicked at src/run.rs".to_owned(),
+                ..fine.clone()
+            },
+            Left {
+                report: Some(Ok(json!({ "outcome": "ok", "exit_status": 1 }))),
                 ..fine.clone()
             },
             Left {

@@ -133,7 +133,7 @@ fn call(place: &Place, setting: &Setting, port: u16, command: &[String]) -> Vec<
     } else {
         option("--syn", setting.syn);
     }
-    if setting.syn.starts_with("redirect") {
+    if setting.redirects() {
         let standby = "serve --listen 0.0.0.0:8080 --listen [::]:8080";
         option("--standby", &format!("{} {standby}", place.testkit));
     }
@@ -150,7 +150,7 @@ fn look(place: &Place, before: &BTreeSet<String>) -> Result<(Vec<String>, f64)> 
         let mut left: Vec<String> = rules.symmetric_difference(before).cloned().collect();
         left.extend(processes(place)?);
         left.extend(Some(queues()).filter(|queues| !queues.is_empty()));
-        left.extend(locks(place)?);
+        left.extend(locks()?);
         if left.is_empty() || began.elapsed() > SOON {
             let ms = began.elapsed().as_secs_f64() * 1e3;
             return Ok((left, ms));
