@@ -78,14 +78,16 @@ impl Fault {
     ];
 
     /// Whether a call can end so. Some never end. Some cannot fail when their arguments are good
-    /// (sigprocmask(2), uname(2), a futex(2) that wakes, as ours all do): libraries do not look, or abort.
-    /// And brk(2) says where the heap ends, whether it has failed or not.
+    /// (sigprocmask(2), uname(2), a futex(2) that wakes, as ours all do; clock_nanosleep(2), unless a signal
+    /// interrupts it): libraries do not look, or abort. And brk(2) says where the heap ends, whether it has
+    /// failed or not.
     pub fn fits(self, call: &str) -> bool {
         let endless = ["exit", "exit_group", "rt_sigreturn"].contains(&call);
-        let sure = ["rt_sigprocmask", "brk", "uname", "futex"].contains(&call);
+        let sure = ["rt_sigprocmask", "brk", "uname", "futex", "clock_nanosleep"].contains(&call);
         match self {
             Fault::KillBefore => true,
             Fault::KillAfter => !endless,
+            Fault::Eintr if call == "clock_nanosleep" => true,
             _ => !endless && !sure,
         }
     }
