@@ -24,7 +24,7 @@ CARGO ?= cargo
 # What the build, the demo and the tests need of Debian; see scripts/install-packages.
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
 DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
-TEST_PACKAGES := bsdutils cron dpkg-dev ethtool fonts-dejavu-core fish libcap2-bin logrotate mandoc nginx-light openssl procps prometheus python3 python3-matplotlib shellcheck strace systemd time zsh
+TEST_PACKAGES := bash-completion bsdutils cron dpkg-dev ethtool fonts-dejavu-core fish libcap2-bin logrotate mandoc nginx-light openssl procps prometheus python3 python3-matplotlib shellcheck strace systemd time zsh
 BENCH_PACKAGES := fonts-dejavu-core nginx-light procps python3-matplotlib systemd time
 DEB_PACKAGES := debhelper git
 DEB_TEST_PACKAGES := debootstrap lintian util-linux

@@ -1,24 +1,30 @@
 //! The command line as given. What it means is worked out in `plan.rs`.
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, PossibleValue, TypedValueParser};
-use clap::error::{ContextKind, ErrorKind};
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::builder::{BoolishValueParser, PossibleValue, StyledStr, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::child::RUN_VARIABLE;
 use crate::gate::choice::{Choice, Kind};
 use crate::gate::scope::{Where, parse_interfaces, parse_networks};
 use crate::gate::watchdog;
 use crate::listen_port::ListenPorts;
+use crate::lock::LOCK_DIR_VARIABLE;
+use crate::meant::{meant, question};
 use crate::ports::PortSet;
 use crate::sockets::drained::DrainUntil;
 use crate::sockets::netns::Netns;
 use crate::standby;
 use crate::step::{OpenOn, Settle};
 use crate::syn::divert::peer::Peers;
+use crate::sys::{service_names, service_port};
 
 /// The longest duration that an option takes.
 pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -34,6 +40,27 @@ pub const PART_OF_SOURCE: u32 = 4;
 pub const MAX_DIVERTED: u32 = 65_536;
 /// The largest `--max-diverted`: some 200 bytes of the kernel's memory each.
 pub const LARGEST_DIVERTED: u32 = 4_194_304;
+
+/// Colours of the help; see colour.rs for where there are any.
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Yellow.on_default().bold())
+    .usage(AnsiColor::Yellow.on_default().bold())
+    .literal(AnsiColor::Green.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// The word that completions ask with: `syngate listening-ports`.
+const LISTENING: &str = "listening-ports";
+
+/// What the help groups the options under, in the order of a run.
+const GATED: &str = "What is gated";
+const MEANWHILE: &str = "What happens to new connections meanwhile";
+const WHEN: &str = "How long, and when it goes on";
+const CHECKS: &str = "Checks around COMMAND, by sh -c";
+const MADE: &str = "How the gate is made";
+const TOLD: &str = "What is told";
+
+/// Help is at most this wide: the terminal of an emergency may be.
+const HELP_WIDTH: usize = 80;
 
 /// Options are also read from variables of this prefix; COMMAND does not get to see them.
 pub const ENV_PREFIX: &str = "SYNGATE_";
@@ -57,12 +84,23 @@ pub const ENV_PREFIX: &str = "SYNGATE_";
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
     subcommand_help_heading = "Other commands",
-    after_help = "Exit status: COMMAND's own, 128+n if a signal ended it; 124 if nobody listens \
-                  afterwards or --max-closed was hit; 125, 126, 127 if COMMAND was not run.\n\
-                  The manual: man syngate"
+    disable_help_flag = true,
+    disable_version_flag = true,
+    max_term_width = HELP_WIDTH,
+    styles = STYLES,
+    after_help = "Exit status: COMMAND's own; 124: nobody listens; 125-127: COMMAND was not run.\n\
+                  --help tells all; so does man syngate.",
+    after_long_help = "Durations have a unit: 500ms, 2s, 1m30s. Options also come from the \
+                       environment, as [env] says; the command line wins.\n\n\
+                       Exit status: COMMAND's own, 128+n if a signal ended it; 124 if nobody \
+                       listens afterwards or --max-closed was hit; 125, 126, 127 if COMMAND was \
+                       not run.\n\
+                       The manual: man syngate"
 )]
 pub struct Args {
-    /// TCP ports to gate: numbers, ranges (8000-8010), service names; may be repeated
+    /// TCP ports to gate: 80,443, 8000-8010, https
+    ///
+    /// Numbers, ranges, and names from the services database, separated by commas; may be repeated.
     #[arg(
         short,
         long = "port",
@@ -72,195 +110,268 @@ pub struct Args {
         action = ArgAction::Append,
         value_parser = ports,
         allow_hyphen_values = true,
+        help_heading = GATED,
     )]
     pub ports: Vec<PortSet>,
 
-    /// What happens to new SYNs while the gate is closed
-    #[arg(
-        long,
-        value_name = "ACTION",
-        env = "SYNGATE_SYN",
-        default_value = "drop",
-        value_parser = SynParser,
-        allow_hyphen_values = true
-    )]
-    pub syn: Syn,
+    /// Only connections to these addresses, prefixes
+    ///
+    /// Separated by commas; may be repeated. Connections to other addresses are let through.
+    #[arg(long, value_name = "ADDRS", env = "SYNGATE_TO", action = ArgAction::Append, value_parser = networks, help_heading = GATED)]
+    pub to: Vec<Nets>,
 
-    /// --syn hold: how many SYNs may wait at a time; what comes then is dropped
-    #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD", default_value_t = MAX_HELD, value_parser = held, allow_hyphen_values = true)]
-    pub max_held: u32,
+    /// Let these addresses, prefixes through
+    ///
+    /// Connections from there, as of health checks, are not gated. Separated by commas; may be repeated.
+    #[arg(long, value_name = "ADDRS", env = "SYNGATE_ALLOW_FROM", action = ArgAction::Append, value_parser = networks, help_heading = GATED)]
+    pub allow_from: Vec<Nets>,
 
-    /// --syn hold: how many of them from one source, an IPv4 address or an IPv6 /64 [default: a
-    /// quarter of --max-held]
-    #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD_PER_SOURCE", value_parser = held, allow_hyphen_values = true)]
-    pub max_held_per_source: Option<u32>,
+    /// Let local clients through
+    ///
+    /// Connections that come in over the loopback interface are not gated: for a COMMAND that asks
+    /// its own service.
+    #[arg(long, env = "SYNGATE_ALLOW_LOCAL", value_parser = BoolishValueParser::new(), help_heading = GATED)]
+    pub allow_local: bool,
 
-    /// --syn hold: how long letting them go may take; then the gate opens all the same
-    #[arg(long, value_name = "DUR", env = "SYNGATE_RELEASE_TIMEOUT", default_value = "2s", value_parser = duration, allow_hyphen_values = true)]
-    pub release_timeout: Duration,
-
-    /// --syn hold: number of the queue (NFQUEUE) that they wait in [default: one that is free]
-    #[arg(long, value_name = "NUM", env = "SYNGATE_QUEUE_NUM", value_parser = queue_number, allow_hyphen_values = true)]
-    pub queue_num: Option<u16>,
-
-    /// --syn redirect: run this (by sh -c) as the standby, for as long as connections go to it
-    #[arg(long, value_name = "CMD")]
-    pub standby: Option<OsString>,
-
-    /// --syn redirect: go on only once this (by sh -c) has succeeded; nothing is gated before
-    #[arg(long, value_name = "CMD")]
-    pub standby_check: Option<OsString>,
-
-    /// --syn redirect: how long the standby may take to listen, and its check to succeed
-    #[arg(long, value_name = "DUR", env = "SYNGATE_STANDBY_TIMEOUT", default_value = "10s", value_parser = duration, allow_hyphen_values = true)]
-    pub standby_timeout: Duration,
-
-    /// --syn redirect: how long the --standby has to end after SIGTERM; then SIGKILL
-    #[arg(long, value_name = "DUR", env = "SYNGATE_STANDBY_GRACE", default_value = "10s", value_parser = duration, allow_hyphen_values = true)]
-    pub standby_grace: Duration,
-
-    /// --syn redirect: leave the --standby running
-    #[arg(long, env = "SYNGATE_KEEP_STANDBY", value_parser = BoolishValueParser::new())]
-    pub keep_standby: bool,
-
-    /// --syn divert: how many connections may be the peer's at a time, of each IP version; the SYNs of
-    /// more are dropped
-    #[arg(long, value_name = "N", env = "SYNGATE_MAX_DIVERTED", default_value_t = MAX_DIVERTED, value_parser = diverted, allow_hyphen_values = true)]
-    pub max_diverted: u32,
-
-    /// --syn divert: how long the peer may take to accept a connection to each address and port;
-    /// nothing is gated before
-    #[arg(long, value_name = "DUR", env = "SYNGATE_PEER_TIMEOUT", default_value = "2s", value_parser = duration, allow_hyphen_values = true)]
-    pub peer_timeout: Duration,
-
-    /// --syn divert: don't ask the peer
-    #[arg(long, env = "SYNGATE_NO_PEER_CHECK", value_parser = BoolishValueParser::new())]
-    pub no_peer_check: bool,
-
-    /// --syn redirect, divert: how long connections to the standby, or the peer, may take to finish
-    /// once the gate is open
-    #[arg(long, value_name = "DUR", env = "SYNGATE_LINGER", default_value = "1m", value_parser = duration, allow_hyphen_values = true)]
-    pub linger: Duration,
-
-    /// How long to wait at most, gate closed, for what is under way to finish; 0s: not at all
-    #[arg(long, value_name = "DUR", env = "SYNGATE_DRAIN", default_value = "1s", value_parser = duration, allow_hyphen_values = true)]
-    pub drain: Duration,
-
-    /// What the drain waits for
-    #[arg(
-        long,
-        value_name = "WHAT",
-        env = "SYNGATE_DRAIN_UNTIL",
-        default_value = "requests"
-    )]
-    pub drain_until: DrainUntil,
-
-    /// Extra time closed once the service listens; auto: as long as its sockets still change
-    #[arg(long, value_name = "DUR", env = "SYNGATE_SETTLE", default_value = "auto", value_parser = settle, allow_hyphen_values = true)]
-    pub settle: Settle,
-
-    /// How long to wait, after COMMAND, for the service to listen; 0s: don't watch listeners
-    #[arg(long, value_name = "DUR", env = "SYNGATE_READY_TIMEOUT", default_value = "10s", value_parser = duration, allow_hyphen_values = true)]
-    pub ready_timeout: Duration,
-
-    /// When a port opens whose service was replaced
-    #[arg(
-        long,
-        value_name = "WHEN",
-        env = "SYNGATE_OPEN_ON",
-        default_value = "exit"
-    )]
-    pub open_on: OpenOn,
-
-    /// The kernel opens the gate after this time, whatever happens
-    #[arg(long, value_name = "DUR", env = "SYNGATE_MAX_CLOSED", default_value = "30s", value_parser = duration, allow_hyphen_values = true)]
-    pub max_closed: Duration,
-
-    /// How the gate is made; auto: nft where it works, else iptables
-    #[arg(
-        long,
-        value_name = "BACKEND",
-        env = "SYNGATE_BACKEND",
-        default_value = "auto",
-        hide_possible_values = true
-    )]
-    pub backend: Choice,
+    /// Only what comes in over these interfaces
+    ///
+    /// Names, separated by commas; may be repeated.
+    #[arg(long, value_name = "NAMES", env = "SYNGATE_INTERFACE", action = ArgAction::Append, value_parser = interfaces, hide_short_help = true, help_heading = GATED)]
+    pub interface: Vec<Names>,
 
     /// Where packets are stopped
     #[arg(
         long,
         value_name = "HOOK",
         env = "SYNGATE_HOOK",
-        default_value = "input"
+        default_value = "input",
+        hide_short_help = true,
+        help_heading = GATED
     )]
     pub hook: Where,
 
-    /// Gate connections to these addresses or prefixes only; may be repeated
-    #[arg(long, value_name = "ADDRS", env = "SYNGATE_TO", action = ArgAction::Append, value_parser = networks)]
-    pub to: Vec<Nets>,
-
-    /// Let connections from these addresses or prefixes through; may be repeated
-    #[arg(long, value_name = "ADDRS", env = "SYNGATE_ALLOW_FROM", action = ArgAction::Append, value_parser = networks)]
-    pub allow_from: Vec<Nets>,
-
-    /// Let connections through that come in over the loopback interface
-    #[arg(long, env = "SYNGATE_ALLOW_LOCAL", value_parser = BoolishValueParser::new())]
-    pub allow_local: bool,
-
-    /// Gate connections that come in over these interfaces only; may be repeated
-    #[arg(long, value_name = "NAMES", env = "SYNGATE_INTERFACE", action = ArgAction::Append, value_parser = interfaces)]
-    pub interface: Vec<Names>,
-
-    /// Ports of the listeners, where they are not the gated ones: 8080, or 80=8080,443=8443
-    #[arg(long, value_name = "PORTS", env = "SYNGATE_LISTEN_PORT", value_parser = listen_ports, allow_hyphen_values = true)]
+    /// The listeners' ports, if others: 80=8080
+    ///
+    /// Where the listeners' ports are not the gated ones, behind REDIRECT, TPROXY, or the published
+    /// port of a container: 8080, or 80=8080,443=8443.
+    #[arg(long, value_name = "PORTS", env = "SYNGATE_LISTEN_PORT", value_parser = listen_ports, allow_hyphen_values = true, help_heading = GATED)]
     pub listen_port: Option<ListenPorts>,
 
-    /// Network namespace of the listeners: a name, a process id, or a path
-    #[arg(long, value_name = "NETNS", env = "SYNGATE_LISTEN_NETNS", value_parser = Netns::parse)]
+    /// Network namespace of the listeners
+    ///
+    /// A name, a process id, or a path: where a container has the listeners.
+    #[arg(long, value_name = "NETNS", env = "SYNGATE_LISTEN_NETNS", value_parser = Netns::parse, help_heading = GATED)]
     pub listen_netns: Option<Netns>,
 
-    /// Run this (by sh -c) to learn --listen-netns; again after COMMAND, while nobody listens
-    #[arg(long, value_name = "CMD")]
+    /// Run this to learn --listen-netns
+    ///
+    /// By sh -c; again after COMMAND, while nobody listens: for a container that is replaced.
+    #[arg(long, value_name = "CMD", hide_short_help = true, help_heading = GATED)]
     pub listen_netns_from: Option<OsString>,
 
-    /// How long to wait for the lock of iptables
-    #[arg(long, value_name = "DUR", env = "SYNGATE_XTABLES_WAIT", default_value = "5s", value_parser = duration, allow_hyphen_values = true)]
-    pub xtables_wait: Duration,
+    /// What becomes of them: drop, hold, auto, redirect=PORT or divert=ADDR
+    ///
+    /// It is their SYNs, the first packets, that the gate stops.
+    #[arg(
+        long,
+        value_name = "ACTION",
+        env = "SYNGATE_SYN",
+        default_value = "drop",
+        value_parser = SynParser,
+        allow_hyphen_values = true,
+        help_heading = MEANWHILE,
+    )]
+    pub syn: Syn,
 
-    /// Run this first (by sh -c), gate open; if it fails, nothing is gated and COMMAND is not run
-    #[arg(long, value_name = "CMD")]
-    pub precheck: Option<OsString>,
+    /// hold: how many may wait
+    ///
+    /// SYNs that come when so many wait are dropped, and sent again by their clients.
+    #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD", default_value_t = MAX_HELD, value_parser = held, allow_hyphen_values = true, hide_short_help = true, help_heading = MEANWHILE)]
+    pub max_held: u32,
 
-    /// Run this (by sh -c) after COMMAND, again and again, and open only once it has succeeded
-    #[arg(long, value_name = "CMD")]
-    pub ready_check: Option<OsString>,
+    /// hold: how many of them from one source [default: a quarter of --max-held]
+    ///
+    /// A source is an IPv4 address, or an IPv6 /64.
+    #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD_PER_SOURCE", value_parser = held, allow_hyphen_values = true, hide_short_help = true, help_heading = MEANWHILE)]
+    pub max_held_per_source: Option<u32>,
 
-    /// How long to wait for another run on the same ports
-    #[arg(long, value_name = "DUR", env = "SYNGATE_LOCK_TIMEOUT", default_value = "1m", value_parser = duration, allow_hyphen_values = true)]
+    /// hold: how long letting them go may take; then the gate opens all the same
+    #[arg(long, value_name = "DUR", env = "SYNGATE_RELEASE_TIMEOUT", default_value = "2s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = MEANWHILE)]
+    pub release_timeout: Duration,
+
+    /// hold: number of the queue (NFQUEUE) that they wait in [default: one that is free]
+    #[arg(long, value_name = "NUM", env = "SYNGATE_QUEUE_NUM", value_parser = queue_number, allow_hyphen_values = true, hide_short_help = true, help_heading = MEANWHILE)]
+    pub queue_num: Option<u16>,
+
+    /// redirect: run this as the standby
+    ///
+    /// By sh -c, before the gate is closed. It is stopped when the run ends, in whatever way.
+    #[arg(long, value_name = "CMD", help_heading = MEANWHILE)]
+    pub standby: Option<OsString>,
+
+    /// redirect: your own test of the standby
+    ///
+    /// By sh -c, until it succeeds; nothing is gated before.
+    #[arg(long, value_name = "CMD", help_heading = MEANWHILE)]
+    pub standby_check: Option<OsString>,
+
+    /// redirect: how long the standby may take to listen, and its check to succeed
+    #[arg(long, value_name = "DUR", env = "SYNGATE_STANDBY_TIMEOUT", default_value = "10s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = MEANWHILE)]
+    pub standby_timeout: Duration,
+
+    /// redirect: how long the --standby has to end after SIGTERM; then SIGKILL
+    #[arg(long, value_name = "DUR", env = "SYNGATE_STANDBY_GRACE", default_value = "10s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = MEANWHILE)]
+    pub standby_grace: Duration,
+
+    /// redirect: leave the --standby running
+    #[arg(long, env = "SYNGATE_KEEP_STANDBY", value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = MEANWHILE)]
+    pub keep_standby: bool,
+
+    /// divert: how many connections may be the peer's at a time
+    ///
+    /// Of each IP version; the SYNs of more are dropped, and sent again by their clients.
+    #[arg(long, value_name = "N", env = "SYNGATE_MAX_DIVERTED", default_value_t = MAX_DIVERTED, value_parser = diverted, allow_hyphen_values = true, hide_short_help = true, help_heading = MEANWHILE)]
+    pub max_diverted: u32,
+
+    /// divert: how long the peer may take to answer
+    ///
+    /// To accept a connection to each address and port; nothing is gated before.
+    #[arg(long, value_name = "DUR", env = "SYNGATE_PEER_TIMEOUT", default_value = "2s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = MEANWHILE)]
+    pub peer_timeout: Duration,
+
+    /// divert: don't ask the peer
+    #[arg(long, env = "SYNGATE_NO_PEER_CHECK", value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = MEANWHILE)]
+    pub no_peer_check: bool,
+
+    /// redirect, divert: time to finish
+    ///
+    /// How long connections to the standby, or the peer, may take to finish once the gate is open.
+    #[arg(long, value_name = "DUR", env = "SYNGATE_LINGER", default_value = "1m", value_parser = duration, allow_hyphen_values = true, help_heading = MEANWHILE)]
+    pub linger: Duration,
+
+    /// At most, for what is under way
+    ///
+    /// How long to wait at most, gate closed, for what is under way to finish before COMMAND runs; 0s:
+    /// not at all.
+    #[arg(long, value_name = "DUR", env = "SYNGATE_DRAIN", default_value = "1s", value_parser = duration, allow_hyphen_values = true, help_heading = WHEN)]
+    pub drain: Duration,
+
+    /// handshakes, requests or connections
+    ///
+    /// What the drain waits for.
+    #[arg(
+        long,
+        value_name = "WHAT",
+        env = "SYNGATE_DRAIN_UNTIL",
+        default_value = "requests",
+        help_heading = WHEN
+    )]
+    pub drain_until: DrainUntil,
+
+    /// At most, for the service to listen
+    ///
+    /// How long to wait, after COMMAND, until each port is listened on again; 0s: don't watch
+    /// listeners, as for an intended stop.
+    #[arg(long, value_name = "DUR", env = "SYNGATE_READY_TIMEOUT", default_value = "10s", value_parser = duration, allow_hyphen_values = true, help_heading = WHEN)]
+    pub ready_timeout: Duration,
+
+    /// Extra time once it listens
+    ///
+    /// auto: as long as its sockets still change.
+    #[arg(long, value_name = "DUR", env = "SYNGATE_SETTLE", default_value = "auto", value_parser = settle, allow_hyphen_values = true, hide_short_help = true, help_heading = WHEN)]
+    pub settle: Settle,
+
+    /// ready: while COMMAND still runs
+    ///
+    /// When a port opens whose service was replaced: ready is for a COMMAND that stays in the
+    /// foreground.
+    #[arg(
+        long,
+        value_name = "WHEN",
+        env = "SYNGATE_OPEN_ON",
+        default_value = "exit",
+        help_heading = WHEN
+    )]
+    pub open_on: OpenOn,
+
+    /// The kernel opens the gate after this
+    ///
+    /// Whatever happens, even if syngate hangs.
+    #[arg(long, value_name = "DUR", env = "SYNGATE_MAX_CLOSED", default_value = "30s", value_parser = duration, allow_hyphen_values = true, help_heading = WHEN)]
+    pub max_closed: Duration,
+
+    /// At most, for another run on the ports
+    ///
+    /// Two runs that share a port take turns.
+    #[arg(long, value_name = "DUR", env = "SYNGATE_LOCK_TIMEOUT", default_value = "1m", value_parser = duration, allow_hyphen_values = true, help_heading = WHEN)]
     pub lock_timeout: Duration,
 
-    /// Run COMMAND even if the gate could not be closed, and say so
-    #[arg(long, env = "SYNGATE_BEST_EFFORT", value_parser = BoolishValueParser::new())]
+    /// First, gate open; if it fails, nothing is done
+    ///
+    /// By sh -c, say haproxy -c -f FILE. If it fails, nothing is gated and COMMAND is not run.
+    #[arg(long, value_name = "CMD", help_heading = CHECKS)]
+    pub precheck: Option<OsString>,
+
+    /// After COMMAND; opens once it succeeds
+    ///
+    /// By sh -c, again and again within --ready-timeout.
+    #[arg(long, value_name = "CMD", help_heading = CHECKS)]
+    pub ready_check: Option<OsString>,
+
+    /// How it is made; auto: nft where it works, else iptables
+    #[arg(
+        long,
+        value_name = "BACKEND",
+        env = "SYNGATE_BACKEND",
+        default_value = "auto",
+        hide_short_help = true,
+        help_heading = MADE
+    )]
+    pub backend: Choice,
+
+    /// How long to wait for the lock of iptables
+    #[arg(long, value_name = "DUR", env = "SYNGATE_XTABLES_WAIT", default_value = "5s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = MADE)]
+    pub xtables_wait: Duration,
+
+    /// Run COMMAND even if the gate could not be closed
+    ///
+    /// And say so. Clients may be refused then.
+    #[arg(long, env = "SYNGATE_BEST_EFFORT", value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = MADE)]
     pub best_effort: bool,
 
-    /// Write a report of the run, in JSON, to this file
-    #[arg(long, value_name = "PATH", env = "SYNGATE_REPORT_FILE")]
+    /// Write a report, in JSON
+    ///
+    /// It replaces the last one in one step; contrib/report.schema.json describes it.
+    #[arg(long, value_name = "PATH", env = "SYNGATE_REPORT_FILE", help_heading = TOLD)]
     pub report_file: Option<PathBuf>,
 
-    /// Print the plan and the rules, and do nothing
-    #[arg(short = 'n', long, env = "SYNGATE_DRY_RUN", value_parser = BoolishValueParser::new())]
+    /// Print the plan and the rules, do nothing
+    #[arg(short = 'n', long, env = "SYNGATE_DRY_RUN", value_parser = BoolishValueParser::new(), help_heading = TOLD)]
     pub dry_run: bool,
 
     /// Tell each phase
-    #[arg(short, long, env = "SYNGATE_VERBOSE", value_parser = BoolishValueParser::new())]
+    #[arg(short, long, env = "SYNGATE_VERBOSE", value_parser = BoolishValueParser::new(), help_heading = TOLD)]
     pub verbose: bool,
 
     /// Tell errors only
-    #[arg(short, long, env = "SYNGATE_QUIET", value_parser = BoolishValueParser::new())]
+    #[arg(short, long, env = "SYNGATE_QUIET", value_parser = BoolishValueParser::new(), help_heading = TOLD)]
     pub quiet: bool,
 
+    /// This; --help: all of it
+    #[arg(short, long, action = ArgAction::Help, global = true, help_heading = TOLD)]
+    help: Option<bool>,
+
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = TOLD, hide_short_help = true)]
+    version: Option<bool>,
+
     /// What to run, with its arguments; as it is, not by a shell
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(
+        last = true,
+        required = true,
+        value_name = "COMMAND",
+        hide_short_help = true
+    )]
     pub command: Vec<OsString>,
 
     /// Something else than a run.
@@ -271,7 +382,7 @@ pub struct Args {
 /// What else syngate does.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Other {
-    /// Show which gates stand in this network namespace; exit status 3 if something is shut
+    /// Show which gates stand here; exit status 3 if something is shut
     Status(StatusArgs),
     /// Open gates: those of dead runs are removed, living runs open theirs
     Clear(ClearArgs),
@@ -283,7 +394,7 @@ pub enum Other {
 #[derive(Debug, Clone, clap::Args)]
 pub struct StatusArgs {
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, help_heading = TOLD)]
     pub json: bool,
 }
 
@@ -311,7 +422,7 @@ pub struct CheckArgs {
     pub ports: Vec<PortSet>,
 
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, help_heading = TOLD)]
     pub json: bool,
 }
 
@@ -394,6 +505,8 @@ pub enum Syn {
 struct SynParser;
 
 impl Syn {
+    const NAMES: [&str; 5] = ["drop", "hold", "auto", "redirect", "divert"];
+
     fn parse(text: &str) -> Result<Syn, String> {
         let (action, to) = match text.split_once('=') {
             Some((action, to)) => (action, Some(to)),
@@ -412,7 +525,10 @@ impl Syn {
             ("divert", None) => {
                 Err("where to? expected the address of the peer, as in divert=10.0.0.2".to_owned())
             }
-            _ => Err("expected drop, hold, auto, redirect=PORT or divert=ADDR".to_owned()),
+            _ => Err(format!(
+                "expected drop, hold, auto, redirect=PORT or divert=ADDR{}",
+                question(meant(action, Syn::NAMES))
+            )),
         }
     }
 }
@@ -463,8 +579,10 @@ pub enum Parsed {
     Other(Other),
     /// To be a guard of a run.
     Guard(Orders),
-    /// `--help` or `--version`: text for stdout.
-    Print(String),
+    /// `-h`, `--help` or `--version`: text for stdout, in colours where it may have them.
+    Print(StyledStr),
+    /// The ports that are listened on now: what completions offer for `--port`.
+    Listening,
     /// One line that says what is wrong.
     Wrong(String),
 }
@@ -475,8 +593,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
     if let Some(orders) = Orders::parse(&args) {
         return Parsed::Guard(orders);
     }
+    if args.get(1..).is_some_and(|words| words == [LISTENING]) {
+        return Parsed::Listening;
+    }
+    let other = args.get(1).is_some_and(is_other);
+    let long = args.iter().any(|word| word == "--help");
     // What runs read from the environment is nothing to those who ask, and must not stop them.
-    let command = match args.get(1).is_some_and(is_other) {
+    let command = match other {
         true => Args::command().mut_args(|arg| arg.env(None)),
         false => Args::command(),
     };
@@ -495,12 +618,19 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
             Err(why) => Parsed::Wrong(why),
         },
         Err(error) => match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                Parsed::Print(error.render().to_string())
-            }
+            ErrorKind::DisplayHelp if !other && !long => Parsed::Print(brief().render_help()),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Print(error.render()),
             _ => Parsed::Wrong(one_line(&error)),
         },
     }
+}
+
+/// `-h`: one line for an option. What else sets it, and what it takes besides, is `--help`'s.
+fn brief() -> clap::Command {
+    Args::command().mut_args(|arg| {
+        let has_value = arg.get_action().takes_values();
+        arg.hide_env(true).hide_possible_values(has_value)
+    })
 }
 
 /// The command line wins over the environment: `-q` over SYNGATE_VERBOSE and the other way round.
@@ -522,38 +652,96 @@ fn one_line(error: &clap::Error) -> String {
     let context = |kind| error.get(kind).map(ToString::to_string);
     let value = context(ContextKind::InvalidValue).unwrap_or_default();
     let arg = context(ContextKind::InvalidArg).unwrap_or_default();
+    if let Some(word) = one_dash() {
+        return format!("'{word}': a long option has two dashes: -{word}");
+    }
     match error.kind() {
         ErrorKind::ValueValidation => {
             let why = std::error::Error::source(error).map_or_else(String::new, |e| e.to_string());
             let why = why.replace("value was not a boolean", "expected yes or no");
-            format!("{}: '{value}': {why}", origin(&arg))
+            match why.starts_with(&format!("'{value}'")) {
+                true => format!("{}: {why}", origin(&arg)),
+                false => format!("{}: '{value}': {why}", origin(&arg)),
+            }
         }
         ErrorKind::InvalidValue if value.is_empty() => {
             format!("{} needs a value{}", origin(&arg), choices(error))
         }
         ErrorKind::InvalidValue => {
             format!(
-                "{}: '{value}' is not one of its values{}",
+                "{}: '{value}' is not one of its values{}{}",
                 origin(&arg),
-                choices(error)
+                choices(error),
+                question(meant(&value, valid_values(error)))
             )
         }
-        ErrorKind::MissingRequiredArgument => missing(error),
-        ErrorKind::UnknownArgument if !arg.starts_with('-') => misplaced(&arg),
-        ErrorKind::UnknownArgument => {
-            let suggested = context(ContextKind::SuggestedArg)
-                .map(|s| format!("; is {s} meant?"))
-                .unwrap_or_default();
-            format!("unknown option '{arg}'{suggested} (see syngate --help)")
+        ErrorKind::TooManyValues => {
+            format!("{arg} takes no value; leave out '={value}'")
         }
+        ErrorKind::MissingRequiredArgument => missing(error),
+        ErrorKind::UnknownArgument if !arg.starts_with('-') || arg == "-" => misplaced(&arg),
+        ErrorKind::UnknownArgument => unknown_option(&arg),
         ErrorKind::InvalidUtf8 => not_utf8(),
-        ErrorKind::ArgumentConflict => format!("{} is given twice", long_name(&arg)),
+        ErrorKind::ArgumentConflict => {
+            format!("{} is given twice; leave one of them out", long_name(&arg))
+        }
         _ => {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
             first.trim_start_matches("error: ").to_owned()
         }
     }
+}
+
+/// The words before COMMAND.
+fn own_words() -> impl Iterator<Item = String> {
+    let words = std::env::args_os().skip(1).take_while(|word| word != "--");
+    words.map(|word| word.to_string_lossy().into_owned())
+}
+
+/// What else than a run this call is, by its first word; and that command.
+fn called() -> (Option<String>, clap::Command) {
+    let mut program = Args::command();
+    program.build();
+    let first = own_words().next();
+    match first.and_then(|word| program.find_subcommand(word).cloned()) {
+        Some(other) => (Some(other.get_name().to_owned()), other),
+        None => (None, program),
+    }
+}
+
+/// `--port`, `--syn`, ...
+fn long_options(command: &clap::Command) -> Vec<String> {
+    let long = command.get_arguments().filter_map(|arg| arg.get_long());
+    long.map(|name| format!("--{name}")).collect()
+}
+
+/// `-port` is `-p ort` to clap.
+fn one_dash() -> Option<String> {
+    let (_, command) = called();
+    let options = long_options(&command);
+    own_words().find(|word| options.contains(&format!("-{}", long_name(word))))
+}
+
+fn unknown_option(word: &str) -> String {
+    let (other, command) = called();
+    let short = |letter: char| format!("-{}", letter.to_ascii_lowercase());
+    let suggested = match word
+        .strip_prefix('-')
+        .map(|w| w.chars().collect::<Vec<_>>())
+    {
+        Some(letter) if letter.len() == 1 => command
+            .get_arguments()
+            .filter_map(|arg| arg.get_short().map(short))
+            .find(|name| *name == short(letter[0])),
+        // `'--drain 2s'` in quotes is an option and its value.
+        _ => meant(long_name(word), long_options(&command)),
+    };
+    let help = other.map_or_else(String::new, |name| format!(" {name}"));
+    format!(
+        "unknown option '{word}'{} (see syngate{help} --help)",
+        question(suggested)
+    )
 }
 
 /// `--drain` of `--drain <DUR>`.
@@ -600,31 +788,44 @@ fn misplaced(word: &str) -> String {
         .iter()
         .position(|word| word == "--")
         .map(|at| words[at - 1].to_string_lossy());
-    match before {
-        Some(option) if option.starts_with('-') => format!("{option} needs a value"),
-        Some(_) => format!("unexpected argument '{word}': only options come before --"),
-        None if words
-            .get(1)
-            .is_some_and(|first| first != word && is_other(first)) =>
+    let unexpected = format!("unexpected argument '{word}'");
+    match (before, called().0) {
+        (Some(option), _) if option.starts_with('-') => format!("{option} needs a value"),
+        _ if word
+            .bytes()
+            .all(|b| b.is_ascii_digit() || b",-".contains(&b))
+            && word != "-" =>
         {
-            format!(
-                "unexpected argument '{word}' (see syngate {} --help)",
-                words[1].to_string_lossy()
-            )
+            format!("{unexpected}: ports come behind --port, with commas between: --port 80,443")
         }
-        None => format!(
-            "unexpected argument '{word}': put -- before COMMAND, as in \
-             syngate --port 80 -- service haproxy restart"
-        ),
+        (_, Some(other)) => format!("{unexpected} (see syngate {other} --help)"),
+        (_, None) if is_other(&word.into()) => {
+            format!("{unexpected}: it comes first, and has options of its own: syngate {word}")
+        }
+        (Some(_), None) => format!("{unexpected}: only options come before --"),
+        (None, None) if word == "help" => format!("{unexpected}; is --help meant?"),
+        (None, None) => {
+            let first = own_words().next().is_some_and(|first| first == word);
+            match meant(word, others()).filter(|_| first) {
+                Some(name) => format!("{unexpected}; is {name} meant? (COMMAND comes behind --)"),
+                None => format!(
+                    "{unexpected}: put -- before COMMAND, as in \
+                     syngate --port 80 -- service haproxy restart"
+                ),
+            }
+        }
     }
 }
 
 /// Whether it is the name of something else to do than a run.
 fn is_other(word: &OsString) -> bool {
-    let word = word.to_str().unwrap_or_default();
-    Args::command()
-        .get_subcommands()
-        .any(|c| c.get_name() == word)
+    others().iter().any(|name| word == name.as_str())
+}
+
+fn others() -> Vec<String> {
+    let program = Args::command();
+    let names = program.get_subcommands().map(|c| c.get_name().to_owned());
+    names.collect()
 }
 
 /// clap does not say which one it is.
@@ -649,9 +850,16 @@ fn not_utf8() -> String {
 }
 
 fn choices(error: &clap::Error) -> String {
-    match error.get(ContextKind::ValidValue).map(ToString::to_string) {
-        Some(values) if !values.is_empty() => format!("; expected {values}"),
-        _ => String::new(),
+    match valid_values(error) {
+        values if values.is_empty() => String::new(),
+        values => format!("; expected {}", values.join(", ")),
+    }
+}
+
+fn valid_values(error: &clap::Error) -> Vec<String> {
+    match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(values)) => values.clone(),
+        _ => Vec::new(),
     }
 }
 
@@ -661,9 +869,12 @@ fn missing(error: &clap::Error) -> String {
         .map(ToString::to_string)
         .unwrap_or_default();
     if missing.contains("--port") {
-        "--port is missing: which ports to gate, as in \
-         syngate --port 80,443 -- service haproxy restart"
-            .to_owned()
+        let mistaken = mistaken_variables().into_iter();
+        let mistaken: String = mistaken.map(|what| format!("; {what}")).collect();
+        format!(
+            "--port is missing: which ports to gate, as in \
+             syngate --port 80,443 -- service haproxy restart{mistaken}"
+        )
     } else {
         "COMMAND is missing: put it behind --, as in \
          syngate --port 80 -- service haproxy restart"
@@ -671,12 +882,64 @@ fn missing(error: &clap::Error) -> String {
     }
 }
 
+/// Variables of our prefix that are not read, though somebody seems to think that they are: misspelt
+/// ones, and those of options that are code.
+pub fn mistaken_variables() -> Vec<String> {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    names.filter_map(|name| mistaken(&name)).collect()
+}
+
+fn mistaken(name: &str) -> Option<String> {
+    let rest = name.strip_prefix(ENV_PREFIX)?;
+    let program = Args::command();
+    let read = program.get_arguments().filter_map(|arg| arg.get_env());
+    let mut read: Vec<&str> = read.filter_map(OsStr::to_str).collect();
+    read.extend([LOCK_DIR_VARIABLE, RUN_VARIABLE]);
+    if read.contains(&name) {
+        return None;
+    }
+    let long = rest.to_ascii_lowercase().replace('_', "-");
+    let options = program
+        .get_arguments()
+        .filter(|arg| arg.get_action().takes_values());
+    let code = options
+        .filter_map(|arg| arg.get_long())
+        .any(|option| option == long);
+    if code {
+        return Some(format!(
+            "{name} is not read: --{long} is code, which comes from the command line only"
+        ));
+    }
+    let read = read.iter().filter_map(|name| name.strip_prefix(ENV_PREFIX));
+    meant(rest, read).map(|meant| format!("{name} is not read; is {ENV_PREFIX}{meant} meant?"))
+}
+
+/// Parses what may have names of services in it; tells which one a misspelt name was meant to be.
+fn with_services<T>(
+    parse: impl FnOnce(&dyn Fn(&str) -> Option<u16>) -> Result<T, String>,
+) -> Result<T, String> {
+    let unknown = RefCell::new(None);
+    let port = |name: &str| {
+        let port = service_port(name);
+        if port.is_none() {
+            unknown.replace(Some(name.to_owned()));
+        }
+        port
+    };
+    let parsed = parse(&port);
+    parsed.map_err(|why| {
+        let unknown = unknown.take();
+        let meant = unknown.and_then(|name| meant(&name, service_names()));
+        format!("{why}{}", question(meant))
+    })
+}
+
 fn ports(text: &str) -> Result<PortSet, String> {
-    PortSet::parse(text, crate::sys::service_port)
+    with_services(|service| PortSet::parse(text, service))
 }
 
 fn standby_port(text: &str) -> Result<u16, String> {
-    let ports = PortSet::parse(text, crate::sys::service_port)?;
+    let ports = ports(text)?;
     let mut ports = ports.iter();
     match (ports.next(), ports.next()) {
         (Some(port), None) => Ok(port),
@@ -685,7 +948,7 @@ fn standby_port(text: &str) -> Result<u16, String> {
 }
 
 fn listen_ports(text: &str) -> Result<ListenPorts, String> {
-    ListenPorts::parse(text, crate::sys::service_port)
+    with_services(|service| ListenPorts::parse(text, service))
 }
 
 fn networks(text: &str) -> Result<Nets, String> {
@@ -788,8 +1051,9 @@ pub(crate) fn withstand(bytes: &[u8]) {
                 assert!(args.drain < args.max_closed && args.max_closed <= LONGEST);
             }
         }
-        Parsed::Print(text) | Parsed::Wrong(text) => assert!(!text.trim().is_empty()),
-        Parsed::Other(_) | Parsed::Guard(_) => (),
+        Parsed::Print(text) => assert!(!text.to_string().trim().is_empty()),
+        Parsed::Wrong(text) => assert!(!text.trim().is_empty()),
+        Parsed::Other(_) | Parsed::Guard(_) | Parsed::Listening => (),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use syngate::cli::{Orders, Parsed, parse};
 use syngate::exit::{Exit, NOT_KEPT, NOT_RUN};
 use syngate::gate::watchdog::watch;
-use syngate::say::{Level, Say, print};
+use syngate::say::{Level, Say, print_styled};
 use syngate::standby;
 
 fn main() -> ExitCode {
@@ -33,8 +33,11 @@ fn main() -> ExitCode {
             Exit::Status(0)
         }
         Parsed::Print(text) => {
-            print(&text);
+            print_styled(&text);
             Exit::Status(0)
+        }
+        Parsed::Listening => {
+            catch_unwind(syngate::commands::tell_listening).unwrap_or(Exit::Status(NOT_RUN))
         }
         Parsed::Wrong(why) => {
             Say::new(Level::Errors, started).error(&why);

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use crate::before::{Before, answered, unseen};
 use crate::child::{self, Beside, Child};
-use crate::cli::Args;
+use crate::cli::{Args, mistaken_variables};
 use crate::exit::{Exit, NOT_EXECUTABLE, NOT_FOUND, NOT_RUN};
 use crate::gate::choice::{Choice, Kind};
 use crate::gate::{self, Deadline, Gate, Steer};
@@ -44,6 +44,8 @@ pub fn run(args: &Args, started: Instant) -> Exit {
     let say = Say::new(level(args), started);
     let path = std::env::var_os("PATH");
     let planned = Plan::new(args, path.as_deref());
+    let mistaken = mistaken_variables();
+    mistaken.iter().for_each(|what| say.warning(what));
     if args.dry_run {
         return dry_run(planned, &say);
     }
@@ -52,6 +54,7 @@ pub fn run(args: &Args, started: Instant) -> Exit {
         .iter()
         .fold(PortSet::EMPTY, |all, p| all.union(p));
     let mut report = Report::new(new_id(), &args.command, &ports);
+    report.warnings = mistaken;
     let ending = match planned {
         Ok(plan) => surviving_bugs(&plan, &say, &mut report, started),
         Err(refused) => refusal(refused),

@@ -7,7 +7,10 @@ use std::io::{IsTerminal, Write, stderr};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use clap::builder::StyledStr;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::colour::{self, PLAIN, RED, YELLOW};
 
 /// A wait shows a live line when it has taken this long.
 const LIVE_AFTER: Duration = Duration::from_millis(300);
@@ -28,11 +31,21 @@ pub enum Level {
     Phases,
 }
 
+/// What kind of thing a line tells.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Error,
+    Warning,
+    Result,
+    Phase,
+}
+
 /// Tells people.
 pub struct Say {
     level: Level,
     started: Instant,
     live: bool,
+    colours: bool,
     /// When the live line is due again; while one is shown it has to be wiped before other lines.
     live_due: Cell<Option<Instant>>,
     shown: Cell<bool>,
@@ -48,6 +61,7 @@ impl Say {
             level,
             started,
             live: level > Level::Errors && stderr().is_terminal(),
+            colours: colour::may_have(&stderr()),
             live_due: Cell::new(None),
             shown: Cell::new(false),
             in_haste: Cell::new(false),
@@ -57,20 +71,20 @@ impl Say {
 
     /// What went wrong.
     pub fn error(&self, text: &str) {
-        self.line(text);
+        self.line(Kind::Error, text);
     }
 
     /// What is not as it should be.
     pub fn warning(&self, text: &str) {
         if self.level > Level::Errors {
-            self.line(&format!("warning: {text}"));
+            self.line(Kind::Warning, text);
         }
     }
 
     /// How the run went.
     pub fn result(&self, text: &str) {
         if self.level > Level::Errors {
-            self.line(text);
+            self.line(Kind::Result, text);
         }
     }
 
@@ -78,7 +92,7 @@ impl Say {
     pub fn phase(&self, text: &str) {
         if self.level == Level::Phases {
             let at = self.started.elapsed().as_secs_f64();
-            self.line(&format!("+{at:.4}s {text}"));
+            self.line(Kind::Phase, &format!("+{at:.4}s {text}"));
         }
     }
 
@@ -128,9 +142,10 @@ impl Say {
         self.in_haste.set(false);
     }
 
-    fn line(&self, text: &str) {
+    fn line(&self, kind: Kind, text: &str) {
         self.wipe();
-        self.write(&format!("syngate: {}\n", one_line(text)));
+        let head = head(kind, self.colours);
+        self.write(&format!("{head} {}\n", one_line(text)));
     }
 
     /// In one write(2), so that lines of several processes do not mix.
@@ -141,6 +156,16 @@ impl Say {
             let _ = stderr().write_all(kept.as_bytes());
             kept.clear();
         }
+    }
+}
+
+/// What a line begins with.
+fn head(kind: Kind, colours: bool) -> String {
+    match (kind, colours) {
+        (Kind::Error, true) => format!("{RED}syngate:{PLAIN}"),
+        (Kind::Warning, true) => format!("syngate: {YELLOW}warning:{PLAIN}"),
+        (Kind::Warning, false) => "syngate: warning:".to_owned(),
+        _ => "syngate:".to_owned(),
     }
 }
 
@@ -165,7 +190,15 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// Writes to stdout what was asked for there (help, version, a dry run's plan).
+/// Writes help to stdout, in colours where it may have them.
+pub fn print_styled(text: &StyledStr) {
+    match colour::may_have(&std::io::stdout()) {
+        true => print(&text.ansi().to_string()),
+        false => print(&text.to_string()),
+    }
+}
+
+/// Writes to stdout what was asked for there (version, a dry run's plan).
 pub fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }

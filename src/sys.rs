@@ -2,7 +2,7 @@
 //! `gate/nft/raw.rs` is `unsafe`.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,12 +11,14 @@ use std::sync::{Mutex, PoisonError};
 use nix::libc;
 use nix::unistd::Pid;
 
+/// Who asks the services database: the C library keeps its answer, and its place in it, in static memory.
+static SERVICES: Mutex<()> = Mutex::new(());
+
 /// The TCP port that the services database (`/etc/services` and whatever else nsswitch.conf
 /// names) has for `name`.
 pub fn service_port(name: &str) -> Option<u16> {
     let name = CString::new(name).ok()?;
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = SERVICES.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: both arguments are NUL-terminated strings that outlive the call. The entry that
     // comes back lives in static memory of the C library: it is read before the next call.
     unsafe {
@@ -27,6 +29,24 @@ pub fn service_port(name: &str) -> Option<u16> {
         // s_port is an int that holds the port in network byte order (getservbyname(3)).
         Some(u16::from_be((*entry).s_port as u16))
     }
+}
+
+/// The names of all TCP services in that database, but for aliases.
+pub fn service_names() -> Vec<String> {
+    let _alone = SERVICES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut names = Vec::new();
+    // SAFETY: none takes an argument but an int. The entry that comes back lives in static memory of the
+    // C library: it is read before the next call, and its strings are NUL-terminated.
+    unsafe {
+        libc::setservent(0);
+        while let Some(entry) = libc::getservent().as_ref() {
+            if CStr::from_ptr(entry.s_proto) == c"tcp" {
+                names.push(CStr::from_ptr(entry.s_name).to_string_lossy().into_owned());
+            }
+        }
+        libc::endservent();
+    }
+    names
 }
 
 /// How a child has ended: the status that wait(2) describes, or `None` while it has not. The nix
@@ -203,5 +223,8 @@ mod tests {
         assert_eq!(service_port("no such service"), None);
         assert_eq!(service_port("nul\0nul"), None);
         assert_eq!(service_port("tftp"), None, "a UDP service");
+        let names = service_names();
+        assert!(names.contains(&"https".to_owned()) && !names.contains(&"tftp".to_owned()));
+        assert!(names.iter().all(|name| service_port(name).is_some()));
     }
 }

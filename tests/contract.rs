@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use clap::CommandFactory;
 use harness::latch::Latch;
 use harness::{
     Call, Outcome, SOON, SYNGATE, call, gated, has_taken_its_signals, ms, signals, wait_gated,
@@ -426,6 +427,45 @@ fn bad_input_is_one_line_and_touches_nothing() {
             &["--report-file", dir, "directory"],
         ),
         (&["-p80", "--report-file", ""], &["--report-file", "value"]),
+        // Each names what would be right.
+        (&["-p80", "443"], &["'443'", "--port 80,443"]),
+        (&["80"], &["'80'", "--port 80,443"]),
+        (&["-port", "80"], &["'-port'", "two dashes", " --port"]),
+        (&["-p80", "-drain=2s"], &["two dashes", " --drain=2s"]),
+        (&["--port", "htpp"], &["--port", "'htpp'", "is http meant?"]),
+        (&["-p", "80,domian"], &["'domian'", "is domain meant?"]),
+        (
+            &["-p80", "--listen-port", "80=htpp"],
+            &["--listen-port", "is http meant?"],
+        ),
+        (
+            &["-p80", "--syn", "redirect=htpp"],
+            &["--syn", "is http meant?"],
+        ),
+        (&["-p80", "--syn", "hodl"], &["--syn", "is hold meant?"]),
+        (&["-p80", "--syn", "redirct=81"], &["is redirect meant?"]),
+        (&["-p80", "--syn", "redirect"], &["redirect=8080"]),
+        (
+            &["-p80", "--drain-until", "request"],
+            &["--drain-until", "is requests meant?"],
+        ),
+        (
+            &["-p80", "--backend", "nftables"],
+            &["--backend", "is nft meant?"],
+        ),
+        (&["-p80", "--hook", "forward"], &["input, prerouting"]),
+        (&["-P", "80"], &["'-P'", "is -p meant?"]),
+        (&["-p80", "--drain 2s"], &["is --drain meant?"]),
+        (
+            &["-p80", "--quiet=1"],
+            &["--quiet", "no value", "leave out '=1'"],
+        ),
+        (
+            &["-p80", "-v", "-v"],
+            &["--verbose", "leave one of them out"],
+        ),
+        (&["-p80", "status"], &["'status'", "comes first"]),
+        (&["-p80", "--report"], &["is --report-file meant?"]),
     ];
     let mut complaints = Complaints::default();
     for (arguments, says) in rows {
@@ -440,6 +480,12 @@ fn bad_input_is_one_line_and_touches_nothing() {
         (&["--port", "80"][..], ["COMMAND", "--"]),
         (&["--port", "80", "--"], ["COMMAND", "--"]),
         (&["--port", "80", "true"], ["'true'", "--"]),
+        (&["--port", "80", "-", "true"], ["'-'", "--"]),
+        (&["help"], ["'help'", "--help"]),
+        (&["statsu"], ["'statsu'", "is status meant?"]),
+        (&["status", "--jsno"], ["is --json meant?", "status --help"]),
+        (&["clear", "80"], ["'80'", "--port 80"]),
+        (&["clear", "-P", "80"], ["is -p meant?", "clear --help"]),
     ] {
         let ran = host
             .command(SYNGATE)
@@ -516,6 +562,72 @@ fn bad_variables_are_named_as_such() {
             .push(format!("both: names the variable: {:?}", ran.stderr));
     }
     complaints.none();
+}
+
+/// Each option, with two letters of its name swapped; of --to not enough would be left.
+#[test]
+fn a_misspelt_option_is_recognised() {
+    let program = syngate::cli::Args::command();
+    let mut wrong = Vec::new();
+    let names = program.get_arguments().filter_map(|arg| arg.get_long());
+    for name in names.filter(|name| *name != "to") {
+        let mut letters: Vec<char> = name.chars().collect();
+        let at = (1..letters.len()).find(|at| letters[*at] != letters[*at - 1]);
+        letters.swap(at.unwrap(), at.unwrap() - 1);
+        let misspelt = format!("--{}", String::from_iter(letters));
+        let call = std::process::Command::new(SYNGATE)
+            .args(["-p80", &misspelt, "--", "true"])
+            .output();
+        let ran: Ran = call.unwrap().into();
+        let question = format!("unknown option '{misspelt}'; is --{name} meant?");
+        if ran.code() != 125 || !ran.stderr.contains(&question) {
+            wrong.push(ran.stderr);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A warning, as the run may do without; and no error is without it where that may be the reason.
+#[test]
+fn variables_that_are_not_read_are_warned_of() {
+    let host = Host::new().unwrap();
+    serve(&host);
+    for (name, says) in [
+        ("SYNGATE_DRIAN", "is SYNGATE_DRAIN meant?"),
+        ("SYNGATE_PORTS", "is SYNGATE_PORT meant?"),
+        ("SYNGATE_PRECHECK", "command line only"),
+        ("SYNGATE_READY_CHECK", "command line only"),
+    ] {
+        let outcome = quick(&host).env(name, "1").run(["true"]);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        let first = outcome.stderr.lines().next().unwrap();
+        let warning = first.strip_prefix("syngate: warning: ").expect(first);
+        assert!(
+            warning.starts_with(&format!("{name} is not read")),
+            "{first}"
+        );
+        assert!(warning.contains(says), "{first}");
+        assert_eq!(outcome.stderr.lines().count(), 2, "{outcome:?}");
+        assert_eq!(outcome.report["warnings"], json!([warning]));
+        let quiet = quick(&host).arg("-q").env(name, "1").run(["true"]);
+        assert_eq!(quiet.stderr, "");
+    }
+    // Whose they are is not known.
+    for name in [
+        "SYNGATE_TEST_ANYTHING",
+        "SYNGATE_",
+        "SYNGATES",
+        "SYNGATE_RUN",
+    ] {
+        let outcome = quick(&host).env(name, "1").run(["true"]);
+        assert_eq!(outcome.report["warnings"], json!([]), "{name}");
+    }
+    let ran = called_with::<&str>(&host, &[("SYNGATE_PROT", OsStr::new("80"))], &[]);
+    assert_eq!(ran.code(), 125);
+    assert_one_line(
+        &ran.stderr,
+        &["--port is missing", "is SYNGATE_PORT meant?"],
+    );
 }
 
 #[test]
@@ -1731,6 +1843,54 @@ fn a_terminal_shows_what_is_waited_for_and_is_left_clean() {
             terminal.raw()
         );
     }
+}
+
+/// And only there; NO_COLOR is any value but an empty one.
+#[test]
+fn colours_are_for_terminals() {
+    const RED: &str = "\x1b[1;31msyngate:\x1b[0m unknown option";
+    const YELLOW: &str = "syngate: \x1b[1;33mwarning:\x1b[0m";
+    let host = Host::new().unwrap();
+    let call = |name: &str, variables: &str, rest: &str| {
+        let text = format!("unset NO_COLOR; export {variables}\n{SYNGATE} {rest}\n");
+        let mut terminal = Terminal::run(&host, name, &text);
+        let _keyboard = terminal.script.stdin();
+        terminal.end();
+        terminal.raw()
+    };
+    let misspelt = format!(
+        "SYNGATE_DRIAN=1 SYNGATE_REPORT_FILE={}/r",
+        host.dir().display()
+    );
+    let misspelt = format!("TERM=xterm {misspelt}");
+    for (variables, coloured) in [
+        ("TERM=xterm", true),
+        ("TERM=xterm NO_COLOR=", true),
+        ("TERM=xterm NO_COLOR=1", false),
+        ("TERM=dumb", false),
+        ("TERM=", false),
+    ] {
+        for rest in ["-h", "--help", "-x", "status --help"] {
+            let raw = call("colours", variables, rest);
+            assert!(raw.len() > 20, "{raw:?}");
+            assert_eq!(
+                raw.contains('\x1b'),
+                coloured,
+                "{variables} {rest}: {raw:?}"
+            );
+        }
+    }
+    assert!(call("error", "TERM=xterm", "-x").contains(RED));
+    assert!(call("warning", &misspelt, &format!("{QUICK} -- true")).contains(YELLOW));
+    // Each stream by itself.
+    let to_file = format!("-h >{}/help", host.dir().display());
+    call("stdout", "TERM=xterm", &to_file);
+    let help = fs::read_to_string(host.dir().join("help")).unwrap();
+    assert!(help.contains("--port") && !help.contains('\x1b'), "{help}");
+    let to_file = format!("-x 2>{}/error", host.dir().display());
+    call("stderr", "TERM=xterm", &to_file);
+    let error = fs::read_to_string(host.dir().join("error")).unwrap();
+    assert_one_line(&error, &["unknown option"]);
 }
 
 // What it says ------------------------------------------------------------------------------------

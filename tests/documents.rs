@@ -205,12 +205,103 @@ fn assert_calls_parse(document: &str, text: &str, at_least: usize) {
 
 #[test]
 fn help_has_every_option() {
-    for arg in ["-h", "--help"] {
-        let text = words(&syngate(arg));
-        for option in options() {
-            for name in &option.names {
-                assert!(text.contains(name), "syngate {arg} lacks {name}");
-            }
+    let text = words(&syngate("--help"));
+    for option in options() {
+        for name in &option.names {
+            assert!(text.contains(name), "syngate --help lacks {name}");
+        }
+    }
+}
+
+/// An emergency's screen may be a small one; each line is for something that is often used.
+#[test]
+fn short_help_is_one_screen() {
+    let text = syngate("-h");
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.len() <= 48, "{} lines:\n{text}", lines.len());
+    let wide = lines.iter().find(|line| line.chars().count() > 80);
+    assert_eq!(wide, None);
+    let last = lines.last().unwrap();
+    assert!(last.contains("--help") && last.contains("man syngate"));
+
+    let told = words(&text);
+    let program = program();
+    let shown = program
+        .get_arguments()
+        .filter(|a| !a.is_hide_short_help_set());
+    let shown: BTreeSet<String> = shown
+        .filter_map(|a| a.get_long())
+        .map(|l| format!("--{l}"))
+        .collect();
+    let named = told.iter().filter(|w| w.starts_with("--") && *w != "--");
+    assert_same("syngate -h", &named.cloned().collect(), "cli.rs", &shown);
+    for often in [
+        "--port",
+        "--syn",
+        "--drain",
+        "--precheck",
+        "--dry-run",
+        "--help",
+    ] {
+        assert!(shown.contains(often), "{often}");
+    }
+    for variable in options().into_iter().filter_map(|o| o.variable) {
+        assert!(!text.contains(&variable), "-h is no place for {variable}");
+    }
+}
+
+/// The same groups, in the same order; and no option is in none.
+#[test]
+fn help_is_grouped() {
+    let program = program();
+    let mut groups: Vec<&str> = Vec::new();
+    for arg in program.get_arguments().filter(|a| !a.is_positional()) {
+        let group = arg.get_help_heading();
+        let group = group.unwrap_or_else(|| panic!("{} is in no group", arg.get_id()));
+        if groups.last() != Some(&group) {
+            groups.push(group);
+        }
+    }
+    let once: BTreeSet<&str> = groups.iter().copied().collect();
+    assert_eq!(
+        once.len(),
+        groups.len(),
+        "a group is in one place: {groups:?}"
+    );
+    let long = syngate("--help");
+    let places: Vec<usize> = groups
+        .iter()
+        .map(|group| long.find(&format!("\n{group}:\n")).expect(group))
+        .collect();
+    assert!(places.is_sorted(), "{groups:?}");
+    let short = syngate("-h");
+    let headings: Vec<&str> = short.lines().filter_map(|l| l.strip_suffix(':')).collect();
+    let known = headings.iter().filter(|h| groups.contains(h));
+    let in_order: Vec<&&str> = groups.iter().filter(|g| headings.contains(g)).collect();
+    assert_eq!(known.collect::<Vec<_>>(), in_order);
+    assert!(in_order.len() >= 5, "{short}");
+}
+
+/// What else sets it, what it is without, and what it takes.
+#[test]
+fn long_help_tells_all() {
+    let text = words(&syngate("--help"));
+    for option in options() {
+        if let Some(variable) = &option.variable {
+            let phrase = format!("[env: {variable}=]");
+            assert!(says(&text, &phrase), "--help lacks {phrase}");
+        }
+        let values = option.values.iter().map(|value| format!("- {value}:"));
+        for value in values.filter(|_| option.long() != "--syn") {
+            assert!(
+                says(&text, &value),
+                "--help lacks '{value}', of {}",
+                option.long()
+            );
+        }
+        if let Some(default) = &option.default {
+            let phrase = format!("[default: {default}]");
+            assert!(says(&text, &phrase), "--help lacks {phrase}");
         }
     }
 }
@@ -276,7 +367,13 @@ fn man_documents_each_variable_and_no_other() {
     let section = man().section("ENVIRONMENT");
     let options = options();
     let variables: BTreeSet<String> = options.iter().filter_map(|o| o.variable.clone()).collect();
-    let besides = [lock::LOCK_DIR_VARIABLE, child::RUN_VARIABLE, "PATH"];
+    let besides = [
+        lock::LOCK_DIR_VARIABLE,
+        child::RUN_VARIABLE,
+        "PATH",
+        "NO_COLOR",
+        "TERM",
+    ];
     let all = variables.into_iter().chain(besides.map(str::to_owned));
     assert_same(
         "man, ENVIRONMENT,",
@@ -294,6 +391,9 @@ fn man_documents_each_variable_and_no_other() {
     }
 }
 
+/// The man page's example of such a one.
+const MISSPELT: &str = "SYNGATE_PROT";
+
 #[test]
 fn man_and_readme_name_no_variable_that_does_not_exist() {
     let real: BTreeSet<String> = options()
@@ -306,7 +406,7 @@ fn man_and_readme_name_no_variable_that_does_not_exist() {
         let named = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         for name in named.filter(|n| n.len() > ENV_PREFIX.len() && n.starts_with(ENV_PREFIX)) {
             assert!(
-                real.contains(name),
+                real.contains(name) || name == MISSPELT,
                 "{file} names {name}: syngate does not read it"
             );
         }
@@ -533,9 +633,9 @@ fn readme_has_no_option_and_no_call_that_syngate_does_not_take() {
 
 #[test]
 fn completions_are_as_generated() {
-    for (shell, file, epilogue) in completions::FILES {
+    for (shell, file) in completions::FILES {
         let file = format!("contrib/completions/{file}");
-        let generated = String::from_utf8(completions::render(shell, epilogue)).unwrap();
+        let generated = String::from_utf8(completions::render(shell)).unwrap();
         assert!(
             generated == read(&file),
             "{file} is not up to date: cargo run --example completions"

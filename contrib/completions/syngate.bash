@@ -32,7 +32,7 @@ _syngate() {
 
     case "${cmd}" in
         syngate)
-            opts="-p -n -v -q -h -V --port --syn --max-held --max-held-per-source --release-timeout --queue-num --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-until --settle --ready-timeout --open-on --max-closed --backend --hook --to --allow-from --allow-local --interface --listen-port --listen-netns --listen-netns-from --xtables-wait --precheck --ready-check --lock-timeout --best-effort --report-file --dry-run --verbose --quiet --help --version status clear check"
+            opts="-p -n -v -q -h -V --port --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --queue-num --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet --help --version status clear check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -50,6 +50,49 @@ _syngate() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --to)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --allow-from)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --interface)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --hook)
+                    COMPREPLY=($(compgen -W "input prerouting" -- "${cur}"))
+                    return 0
+                    ;;
+                --listen-port)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --listen-netns)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --listen-netns-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --syn)
@@ -138,14 +181,14 @@ _syngate() {
                     COMPREPLY=($(compgen -W "handshakes requests connections" -- "${cur}"))
                     return 0
                     ;;
-                --settle)
+                --ready-timeout)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
                     return 0
                     ;;
-                --ready-timeout)
+                --settle)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -163,54 +206,7 @@ _syngate() {
                     fi
                     return 0
                     ;;
-                --backend)
-                    COMPREPLY=($(compgen -W "auto nft iptables iptables-nft iptables-legacy" -- "${cur}"))
-                    return 0
-                    ;;
-                --hook)
-                    COMPREPLY=($(compgen -W "input prerouting" -- "${cur}"))
-                    return 0
-                    ;;
-                --to)
-                    COMPREPLY=("${cur}")
-                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
-                        compopt -o nospace
-                    fi
-                    return 0
-                    ;;
-                --allow-from)
-                    COMPREPLY=("${cur}")
-                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
-                        compopt -o nospace
-                    fi
-                    return 0
-                    ;;
-                --interface)
-                    COMPREPLY=("${cur}")
-                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
-                        compopt -o nospace
-                    fi
-                    return 0
-                    ;;
-                --listen-port)
-                    COMPREPLY=("${cur}")
-                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
-                        compopt -o nospace
-                    fi
-                    return 0
-                    ;;
-                --listen-netns)
-                    COMPREPLY=("${cur}")
-                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
-                        compopt -o nospace
-                    fi
-                    return 0
-                    ;;
-                --listen-netns-from)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --xtables-wait)
+                --lock-timeout)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -225,7 +221,11 @@ _syngate() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --lock-timeout)
+                --backend)
+                    COMPREPLY=($(compgen -W "auto nft iptables iptables-nft iptables-legacy" -- "${cur}"))
+                    return 0
+                    ;;
+                --xtables-wait)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -262,11 +262,17 @@ _syngate() {
             fi
             case "${prev}" in
                 --port)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
                     return 0
                     ;;
                 -p)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
                     return 0
                     ;;
                 *)
@@ -284,15 +290,24 @@ _syngate() {
             fi
             case "${prev}" in
                 --port)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
                     return 0
                     ;;
                 -p)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
                     return 0
                     ;;
                 --timeout)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
                     return 0
                     ;;
                 *)
@@ -325,9 +340,19 @@ else
     complete -F _syngate -o bashdefault -o default syngate
 fi
 
+# The ports that are listened on now; of a list, the last one.
+_syngate_ports() {
+    local before=
+    [[ $1 == *,* ]] && before=${1%,*},
+    COMPREPLY=($(compgen -P "$before" -W "$(
+        PATH=$PATH:/usr/local/sbin:/usr/sbin syngate listening-ports 2>/dev/null
+    )" -- "${1##*,}"))
+    compopt -o nospace 2>/dev/null
+}
+
 # Behind -- comes COMMAND: its line is completed as if it stood alone.
 _syngate_or_command() {
-    local i
+    local i cur=$2 option=$3
     for ((i = 1; i < COMP_CWORD; i++)); do
         if [[ ${COMP_WORDS[i]} == -- ]]; then
             if declare -F _command_offset >/dev/null; then
@@ -340,6 +365,12 @@ _syngate_or_command() {
             return
         fi
     done
-    _syngate "$@"
+    # --port=80 is three words.
+    [[ $option == = ]] && option=${COMP_WORDS[COMP_CWORD - 2]}
+    [[ $cur == = ]] && cur=
+    case $option in
+        -p | --port) _syngate_ports "$cur" ;;
+        *) _syngate "$@" ;;
+    esac
 }
 complete -F _syngate_or_command -o bashdefault -o default syngate

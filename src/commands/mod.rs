@@ -4,11 +4,16 @@ pub mod check;
 pub mod clear;
 pub mod status;
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::cli::Other;
 use crate::exit::Exit;
-use crate::say::{Level, Say};
+use crate::gate::scope::Scope;
+use crate::ports::PortSet;
+use crate::say::{Level, Say, print};
+use crate::sockets::Want;
+use crate::sockets::diag::Sockets;
 
 /// Carries one out.
 pub fn carry_out(other: &Other, started: Instant) -> Exit {
@@ -18,4 +23,16 @@ pub fn carry_out(other: &Other, started: Instant) -> Exit {
         Other::Clear(args) => clear::run(args, &say),
         Other::Check(args) => check::run(args, &say),
     }
+}
+
+/// Prints the TCP ports that are listened on now, a line for each: for the completion of `--port`. What
+/// can't be told is not offered.
+pub fn tell_listening() -> Exit {
+    let all = PortSet::from_ranges([1..=u16::MAX]);
+    let looked = Sockets::new(&all, &Scope::default()).and_then(|mut s| s.look(Want::default()));
+    let listeners = looked.map(|sample| sample.listeners).unwrap_or_default();
+    let ports: BTreeSet<u16> = listeners.iter().map(|listener| listener.port).collect();
+    let lines: String = ports.iter().map(|port| format!("{port}\n")).collect();
+    print(&lines);
+    Exit::Status(0)
 }

@@ -1,0 +1,132 @@
+//! What a misspelt word was meant to be. Pure.
+
+/// The candidate that `word` is a misspelling of: one that is a single slip away; else the only one that
+/// begins as it does; else the nearest, if it is near.
+pub fn meant<S: AsRef<str>>(word: &str, candidates: impl IntoIterator<Item = S>) -> Option<S> {
+    let mut nearest: Option<(usize, S)> = None;
+    let mut begin = Vec::new();
+    for candidate in candidates {
+        let distance = distance(word, candidate.as_ref());
+        if begins_alike(word, candidate.as_ref()) && distance > 1 {
+            begin.push(candidate);
+        } else if nearest.as_ref().is_none_or(|(least, _)| distance < *least) {
+            nearest = Some((distance, candidate));
+        }
+    }
+    let near = nearest.filter(|(distance, _)| *distance <= tolerated(word));
+    match (near, begin.len()) {
+        (Some((0 | 1, name)), _) => Some(name),
+        (_, 1) => begin.pop(),
+        (near, _) => near.map(|(_, name)| name),
+    }
+}
+
+/// Whether one of them is cut short.
+fn begins_alike(word: &str, name: &str) -> bool {
+    const ENOUGH: usize = 3;
+    let enough = letters(word).min(letters(name)) >= ENOUGH;
+    enough && (word.starts_with(name) || name.starts_with(word))
+}
+
+/// `; is NAME meant?`, or nothing.
+pub fn question(name: Option<impl AsRef<str>>) -> String {
+    name.map_or_else(String::new, |name| format!("; is {} meant?", name.as_ref()))
+}
+
+/// One slip in three letters; in a shorter word there is nothing to recognise.
+fn tolerated(word: &str) -> usize {
+    letters(word) / 3
+}
+
+fn letters(word: &str) -> usize {
+    word.trim_start_matches('-').chars().count()
+}
+
+/// How many letters were left out, put in, changed, or swapped with the next one.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before_last: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let same = a[i - 1] == b[j - 1];
+            let changed = last[j - 1] + usize::from(!same);
+            let mut least = changed.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(before_last[j - 2] + 1);
+            }
+            row.push(least);
+        }
+        before_last = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn slips_are_counted() {
+        for (a, b, slips) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("http", "http", 0),
+            ("htpp", "http", 1),
+            ("htttp", "http", 1),
+            ("htp", "http", 1),
+            ("hodl", "hold", 1),
+            ("--prot", "--port", 1),
+            ("statsu", "status", 1),
+            ("drop", "hold", 4),
+            ("ä", "a", 1),
+        ] {
+            assert_eq!(distance(a, b), slips, "{a} {b}");
+            assert_eq!(distance(b, a), slips, "{b} {a}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_is_meant_if_it_is_near() {
+        let options = [
+            "--port",
+            "--precheck",
+            "--dry-run",
+            "--drain",
+            "--drain-until",
+        ];
+        for (word, expected) in [
+            ("--prot", Some("--port")),
+            ("--Port", Some("--port")),
+            ("--dryrun", Some("--dry-run")),
+            ("--drian", Some("--drain")),
+            ("--drain", Some("--drain")),
+            ("--drain-utnil", Some("--drain-until")),
+            ("--pre", Some("--precheck")),
+            ("--p", None),
+            ("--json", None),
+            ("--", None),
+            ("", None),
+        ] {
+            assert_eq!(meant(word, options), expected, "{word}");
+        }
+        let backends = ["nft", "iptables", "iptables-nft", "iptables-legacy"];
+        assert_eq!(meant("nftables", backends), Some("nft"));
+        assert_eq!(meant("iptable", backends), Some("iptables"));
+        assert_eq!(meant("ipt", backends), None, "three begin so");
+        assert_eq!(meant("x", ["y"]), None, "of a letter nothing is left");
+        assert_eq!(meant("", ["abc"]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_two_words_have_a_distance(a in ".{0,12}", b in ".{0,12}") {
+            let slips = distance(&a, &b);
+            prop_assert_eq!(slips == 0, a == b);
+            prop_assert_eq!(slips, distance(&b, &a));
+            prop_assert!(slips <= a.chars().count().max(b.chars().count()));
+        }
+    }
+}
