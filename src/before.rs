@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::child::{Beside, Child, RUN_VARIABLE};
 use crate::gate::found;
 use crate::lock::{self, Holder, Lock};
+use crate::own_unit;
 use crate::plan::{Listeners, Plan};
 use crate::ports::PortSet;
 use crate::report::{Ending, Report, exit_words, signal_name};
@@ -57,10 +58,11 @@ impl Before<'_> {
         Ok(lock)
     }
 
+    /// Inside another one by its environment, or, from there by way of systemd, by what that one waits for.
     fn refuse_nested(&self, holder: &Holder) -> Result<(), Ending> {
         let inside = std::env::var(RUN_VARIABLE)
             .is_ok_and(|runs| runs.split(':').any(|id| id == holder.run));
-        if !inside {
+        if !inside && !own_unit::is_waited_for_by(holder.pid) {
             return Ok(());
         }
         let ports = self.plan.config.ports.brief();

@@ -90,6 +90,7 @@ fn listed(bytes: &[u8]) {
     crate::caps::withstand(&text);
     crate::commands::check::host::withstand(&text);
     crate::commands::check::service::withstand(&text);
+    crate::own_unit::withstand(&text);
     crate::lock::withstand(&text);
     crate::sockets::diag::withstand_netstat(&text);
     crate::syn::hold::queue::withstand(&text);

@@ -18,6 +18,7 @@ use crate::cli::{Args, mistaken_variables};
 use crate::exit::{Exit, NOT_EXECUTABLE, NOT_FOUND, NOT_RUN};
 use crate::gate::choice::{Choice, Kind};
 use crate::gate::{self, Deadline, Gate, Steer};
+use crate::own_unit;
 use crate::plan::{Listeners, Plan, Refused};
 use crate::ports::PortSet;
 use crate::report::{
@@ -81,6 +82,9 @@ fn carry_out(
     started: Instant,
 ) -> Result<Ending, Ending> {
     report.plan(plan);
+    if let Some(why) = own_unit::refusal_here(&plan.command) {
+        return Err(Ending::not_run("own_unit", why));
+    }
     if !plan.config.best_effort && !crate::caps::net_admin() {
         return Err(Ending::not_run("privilege", crate::caps::NEEDED));
     }

@@ -11,6 +11,7 @@ use clap::builder::StyledStr;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::colour::{self, PLAIN, RED, YELLOW};
+use crate::journal;
 
 /// A wait shows a live line when it has taken this long.
 const LIVE_AFTER: Duration = Duration::from_millis(300);
@@ -46,6 +47,7 @@ pub struct Say {
     started: Instant,
     live: bool,
     colours: bool,
+    to_journal: bool,
     /// When the live line is due again; while one is shown it has to be wiped before other lines.
     live_due: Cell<Option<Instant>>,
     shown: Cell<bool>,
@@ -62,6 +64,7 @@ impl Say {
             started,
             live: level > Level::Errors && stderr().is_terminal(),
             colours: colour::may_have(&stderr()),
+            to_journal: journal::is(&stderr()),
             live_due: Cell::new(None),
             shown: Cell::new(false),
             in_haste: Cell::new(false),
@@ -144,8 +147,9 @@ impl Say {
 
     fn line(&self, kind: Kind, text: &str) {
         self.wipe();
+        let priority = if self.to_journal { priority(kind) } else { "" };
         let head = head(kind, self.colours);
-        self.write(&format!("{head} {}\n", one_line(text)));
+        self.write(&format!("{priority}{head} {}\n", one_line(text)));
     }
 
     /// In one write(2), so that lines of several processes do not mix.
@@ -156,6 +160,15 @@ impl Say {
             let _ = stderr().write_all(kept.as_bytes());
             kept.clear();
         }
+    }
+}
+
+fn priority(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Error => journal::ERROR,
+        Kind::Warning => journal::WARNING,
+        Kind::Result => journal::NOTICE,
+        Kind::Phase => journal::INFO,
     }
 }
 

@@ -1895,6 +1895,55 @@ fn colours_are_for_terminals() {
 
 // What it says ------------------------------------------------------------------------------------
 
+/// systemd names the stream that is its journal's; a stderr that was redirected since is none.
+#[test]
+fn lines_for_the_journal_have_their_priorities() {
+    let host = Host::new().unwrap();
+    let stderr = "$(stat -Lc %d:%i /proc/self/fd/2)";
+    let call = |stream: &str, options: &str| {
+        let by = format!("JOURNAL_STREAM={stream} exec \"$@\"");
+        quick(&host).by(through(by)).args(words(options))
+    };
+    let command = || sh("echo plain >&2; echo $JOURNAL_STREAM; exit ${STATUS-0}");
+    let outcome = call(stderr, "-v").run(command());
+    let lines: Vec<&str> = outcome.stderr.lines().collect();
+    assert!(lines.contains(&"plain"), "COMMAND's are its own: {lines:?}");
+    for line in lines.iter().filter(|line| **line != "plain") {
+        let expected = match line {
+            _ if line.contains(": warning: nobody listens on 80") => "<4>syngate: ",
+            _ if line.contains("exited with status 0;") => "<5>syngate: ",
+            _ => "<6>syngate: +",
+        };
+        assert!(line.starts_with(expected), "{expected}: {line}");
+    }
+    let warnings = lines.iter().filter(|line| line.starts_with("<4>"));
+    assert_eq!(warnings.count(), 1, "{lines:?}");
+    assert!(lines.last().unwrap().starts_with("<5>"), "{lines:?}");
+    assert!(
+        outcome.stdout.contains(':'),
+        "COMMAND inherits it: {outcome:?}"
+    );
+
+    let failed = call(stderr, "-q").env("STATUS", "7").run(command());
+    let lines: Vec<&str> = failed.stderr.lines().collect();
+    assert!(
+        lines.len() == 2 && lines[1].starts_with("<3>syngate: "),
+        "{lines:?}"
+    );
+    let misspelt = host.sh(&format!("JOURNAL_STREAM={stderr} {SYNGATE} --prot 80"));
+    let misspelt = misspelt.unwrap().stderr;
+    assert!(
+        misspelt.starts_with("<3>syngate: unknown option"),
+        "{misspelt}"
+    );
+
+    for other in ["1:1", "''", "8", "$(stat -Lc %d:%i /dev/null)"] {
+        let outcome = call(other, "-v").run(command());
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert!(!outcome.stderr.contains('<'), "{other}: {outcome:?}");
+    }
+}
+
 #[test]
 fn success_is_one_line() {
     let host = Host::new().unwrap();

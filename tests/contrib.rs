@@ -723,3 +723,182 @@ fn alert_rules_are_rules_and_fire() {
     let tests = contrib("prometheus/syngate.rules.test.yml");
     promtool(&["test", "rules", tests.to_str().unwrap()], "");
 }
+
+// Drop-ins of systemd ----------------------------------------------------------------------------
+
+/// A unit of Debian's with our drop-in.
+struct Unit {
+    name: &'static str,
+}
+
+impl Unit {
+    fn of_debian(&self) -> PathBuf {
+        PathBuf::from(format!("/lib/systemd/system/{}.service", self.name))
+    }
+
+    fn drop_in(&self) -> PathBuf {
+        contrib(&format!("systemd/{}.service.d/syngate.conf", self.name))
+    }
+
+    /// The values of a setting, in their order; an empty one takes back those before it.
+    fn values(&self, setting: &str) -> Vec<String> {
+        let text = read(self.of_debian()) + &read(self.drop_in());
+        let mut values = Vec::new();
+        for line in text.lines() {
+            match line.strip_prefix(setting).and_then(|l| l.strip_prefix('=')) {
+                Some("") => values.clear(),
+                Some(value) => values.push(value.to_owned()),
+                None => (),
+            }
+        }
+        values
+    }
+
+    /// A call of the unit's, for sh: it takes quotes and variables as systemd does, as they are there.
+    fn script(&self, call: &str, main_pid: &str) -> String {
+        let mut script =
+            "set -a; PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin\n".to_owned();
+        for values in self.values("Environment") {
+            script += &format!("export {values}\n");
+        }
+        for file in self.values("EnvironmentFile") {
+            let file = file
+                .strip_prefix('-')
+                .expect("the service starts without it");
+            script += &format!("[ ! -e {file} ] || . {file}\n");
+        }
+        let call = call.trim_start_matches(['+', '-']);
+        script + &format!("MAINPID={main_pid}\nexec {call}\n")
+    }
+
+    /// `systemctl reload`.
+    #[track_caller]
+    fn reload(&self, host: &Host, main_pid: &str) {
+        let calls = self.values("ExecReload");
+        assert!(calls.len() == 2, "a test, and the reload: {calls:?}");
+        for call in calls {
+            let ran = host.sh(&self.script(&call, main_pid)).unwrap();
+            assert!(ran.ok(), "{call}: {ran:?}");
+        }
+    }
+}
+
+const HAPROXY: Unit = Unit { name: "haproxy" };
+const NGINX: Unit = Unit { name: "nginx" };
+
+/// Together with Debian's own units; and it would say so if there were any.
+#[test]
+fn systemd_finds_no_fault_with_the_drop_ins() {
+    let site = Site::new();
+    for unit in [HAPROXY, NGINX] {
+        let name = format!("{}.service", unit.name);
+        fs::copy(unit.of_debian(), site.path(&name)).unwrap();
+        let drop_ins = site.path(&format!("{name}.d"));
+        fs::create_dir(&drop_ins).unwrap();
+        fs::copy(unit.drop_in(), drop_ins.join("syngate.conf")).unwrap();
+        let verify = || {
+            let file = site.path(&name);
+            let mut verify = site.host().command("systemd-analyze");
+            verify.args(["verify", "--man=no"]).arg(file);
+            let ran = Ran::from(verify.output().unwrap());
+            (ran.ok(), ran.stdout + &ran.stderr)
+        };
+        assert_eq!(verify(), (true, String::new()), "{name}");
+        fs::write(drop_ins.join("z.conf"), "[Service]\nNoSuchSetting=1\n").unwrap();
+        let (_, said) = verify();
+        assert!(said.contains("NoSuchSetting"), "{said}");
+        fs::remove_file(drop_ins.join("z.conf")).unwrap();
+    }
+}
+
+/// As systemd would call them: nobody notices, and the gate was closed each time.
+fn reloaded_by(unit: &Unit, site: &Site, configure: impl Fn(&str), main_pid: &str) {
+    let report = site.path("report.json");
+    let settings = format!(
+        "SYNGATE_PORT=80\nSYNGATE_REPORT_FILE={}\n",
+        report.display()
+    );
+    site.write(&format!("default/syngate-{}", unit.name), &settings);
+    let load = load(&site.pair);
+    for name in ["two", "three", "one"] {
+        configure(name);
+        unit.reload(site.host(), main_pid);
+        wait_until(SOON, name, || site.serves(name)).unwrap();
+        let report: Value = serde_json::from_str(&read(&report)).unwrap();
+        assert_eq!(report["outcome"], "ok", "{report:#}");
+        assert!(ms(&report, "closed_ms") > 0.0, "{report:#}");
+        fs::remove_file(site.path("report.json")).unwrap();
+    }
+    unnoticed(load);
+}
+
+/// Starts what the unit starts; its main process, as the host knows it.
+fn started(unit: &Unit, site: &Site, pid_file: &str) -> (Running, String) {
+    let calls = unit.values("ExecStart");
+    let [call] = &calls[..] else {
+        panic!("{calls:?}");
+    };
+    let mut start = site.host().command("sh");
+    start
+        .args(["-c", &unit.script(call, "")])
+        .stdin(Stdio::null());
+    let running = site.host().spawn(start.stderr(Stdio::null())).unwrap();
+    let cat = || site.host().sh(&format!("cat {pid_file}")).unwrap();
+    wait_until(SOON, pid_file, || cat().stdout.ends_with('\n')).unwrap();
+    site.host().wait_listen(80).unwrap();
+    (running, cat().stdout.trim().to_owned())
+}
+
+#[test]
+fn haproxy_s_drop_in_reloads_it() {
+    let site = Site::new();
+    let configure = |name: &str| site.write("haproxy/haproxy.cfg", &config(name).text());
+    configure("one");
+    let (_haproxy, pid) = started(&HAPROXY, &site, "/run/haproxy.pid");
+    reloaded_by(&HAPROXY, &site, configure, &pid);
+}
+
+#[test]
+fn nginx_s_drop_in_reloads_it() {
+    let site = Site::new();
+    for (name, place) in [("nginx", "/etc/nginx"), ("log", "/var/log/nginx")] {
+        fs::create_dir(site.path(name)).unwrap();
+        site.host().bind(site.path(name), place).unwrap();
+    }
+    let configure = |name: &str| {
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|of| {
+                format!(
+                    "{of}_temp_path {}/nginx-temp;\n",
+                    site.host().dir().display()
+                )
+            })
+            .concat();
+        let text = format!(
+            "user root root; worker_processes 2; pid /run/nginx.pid;
+             events {{ worker_connections 4000; }}
+             http {{
+                 access_log off; {temporary}
+                 server {{ listen 80 reuseport; listen {}; return 200 ok; }}
+             }}",
+            port_of(name)
+        );
+        site.write("nginx/nginx.conf", &text);
+    };
+    configure("one");
+    let (_nginx, pid) = started(&NGINX, &site, "/run/nginx.pid");
+    reloaded_by(&NGINX, &site, configure, &pid);
+}
+
+/// What a drop-in must not do, the unit's name in the place of another.
+#[test]
+fn no_drop_in_asks_systemd_for_its_own_unit() {
+    for unit in [HAPROXY, NGINX] {
+        for call in unit.values("ExecReload") {
+            assert!(
+                !call.contains("systemctl") && !call.contains("service "),
+                "{call}"
+            );
+        }
+    }
+}

@@ -25,7 +25,7 @@ use syngate::gate::{iptables, watchdog};
 use syngate::sockets::{diag::YOUNG, holders};
 use syngate::syn::divert::probe;
 use syngate::syn::hold::{self, pace, packet, queue};
-use syngate::{child, lock, standby, step};
+use syngate::{child, journal, lock, standby, step};
 
 // The program ------------------------------------------------------------------------------------
 
@@ -370,6 +370,7 @@ fn man_documents_each_variable_and_no_other() {
     let besides = [
         lock::LOCK_DIR_VARIABLE,
         child::RUN_VARIABLE,
+        journal::VARIABLE,
         "PATH",
         "NO_COLOR",
         "TERM",

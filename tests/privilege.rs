@@ -564,4 +564,140 @@ mod of_several_users {
             assert!(traced.contains("AF_NETLINK"), "it was traced");
         }
     }
+
+    // The unit that it is a part of ----------------------------------------------------------------
+
+    /// A control group as systemd would make one for a unit: a real one, in the kernel's only hierarchy
+    /// of version 2, with a name of our own.
+    struct OwnUnit<'a> {
+        host: &'a Host,
+        name: String,
+        directory: PathBuf,
+    }
+
+    impl OwnUnit<'_> {
+        fn new(host: &Host) -> OwnUnit<'_> {
+            let hierarchy = host.dir().join("cgroup");
+            fs::create_dir(&hierarchy).unwrap();
+            host.must([
+                "mount",
+                "-t",
+                "cgroup2",
+                "none",
+                hierarchy.to_str().unwrap(),
+            ]);
+            let name = format!("syngate-test-{}", host.pid());
+            let directory = hierarchy.join(format!("{name}.service"));
+            host.must(["mkdir", directory.to_str().unwrap()]);
+            OwnUnit {
+                host,
+                name,
+                directory,
+            }
+        }
+
+        /// The words before a call that is to be a part of it.
+        fn enter(&self) -> Vec<String> {
+            let script = format!(
+                "echo $$ >{}/cgroup.procs && exec \"$@\"",
+                self.directory.display()
+            );
+            ["sh", "-c", &script, "sh"].map(str::to_owned).to_vec()
+        }
+    }
+
+    impl Drop for OwnUnit<'_> {
+        fn drop(&mut self) {
+            let removed = self.host.run(["rmdir", self.directory.to_str().unwrap()]);
+            if !std::thread::panicking() {
+                removed.unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_unit_can_not_restart_or_reload_itself() {
+        let host = Host::new().unwrap();
+        let own = OwnUnit::new(&host);
+        let bin = host.dir().join("bin");
+        fs::create_dir(&bin).unwrap();
+        for name in ["systemctl", "service"] {
+            let script = format!("#!/bin/sh\nexec touch {}/ran\n", host.dir().display());
+            fs::write(bin.join(name), script).unwrap();
+            fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let quick = "-q --port 80 --drain 0 --ready-timeout 0";
+        let run = |by: &[String], options: &str, command: &str| {
+            let _ = fs::remove_file(host.dir().join("ran"));
+            let call = call(&host, words(options)).env("PATH", &path);
+            call.by(by.to_vec()).run(words(command))
+        };
+        let refused = |options: &str, command: &str| {
+            let outcome = run(&own.enter(), options, command);
+            let why = not_run(&host, &outcome);
+            assert_eq!(outcome.report["reason"], "own_unit", "{why}");
+            for word in [&*format!("{}.service", own.name), "ExecReload=", "$MAINPID"] {
+                assert!(why.contains(word), "{word}: {why}");
+            }
+        };
+        let done = |by: &[String], command: &str| {
+            let outcome = run(by, quick, command);
+            assert_eq!(outcome.code, 0, "{command}: {outcome:?}");
+            assert!(host.dir().join("ran").exists(), "{command}");
+        };
+        let name = &own.name;
+        let restart = format!("systemctl restart {name}");
+        refused(quick, &restart);
+        refused(
+            quick,
+            &format!("systemctl reload --no-block {name}.service"),
+        );
+        // Nothing makes it right, and no precheck is run before.
+        refused(&format!("{quick} --best-effort"), &restart);
+        refused(&format!("{quick} --precheck=exit"), &restart);
+        done(&own.enter(), "systemctl restart another");
+        done(&own.enter(), &format!("systemctl -M box restart {name}"));
+        done(&[], &restart);
+
+        // By service(8), where systemd is the init.
+        let service = format!("service {name} restart");
+        done(&own.enter(), &service);
+        let booted = host.dir().join("booted");
+        fs::create_dir_all(booted.join("systemd/system")).unwrap();
+        host.bind(&booted, "/run").unwrap();
+        refused(quick, &service);
+        done(&[], &service);
+    }
+
+    /// `syngate -- systemctl reload x`, where ExecReload= of x calls syngate as well: the one would wait
+    /// for the other's lock, gate closed.
+    #[test]
+    fn a_reload_that_is_gated_already_is_not_gated_once_more() {
+        let host = Host::new().unwrap();
+        let own = OwnUnit::new(&host);
+        let mut latch = Latch::new(&host, "reloading");
+        let bin = host.dir().join("bin");
+        fs::create_dir(&bin).unwrap();
+        fs::write(
+            bin.join("systemctl"),
+            format!("#!/bin/sh\n{}\n", latch.hold()),
+        )
+        .unwrap();
+        fs::set_permissions(bin.join("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let outer = call(&host, words("--port 80 --drain 0 --ready-timeout 0")).env("PATH", &path);
+        let run = outer.start(["systemctl", "reload", &own.name]);
+        latch.wait();
+        let inner = call(&host, words("-q --port 80 --lock-timeout 1s"));
+        let inner = inner.report_to(host.dir().join("inner.json"));
+        for (by, reason) in [(own.enter(), "nested"), (Vec::new(), "lock_timeout")] {
+            let outcome = inner.clone().by(by).run(touch(&host));
+            assert_eq!(outcome.code, 125, "{outcome:?}");
+            assert_eq!(outcome.report["reason"], reason, "{outcome:?}");
+            assert!(!host.dir().join("ran").exists());
+        }
+        latch.release();
+        assert_eq!(outer.end(run).code, 0);
+    }
 }
