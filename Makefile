@@ -4,6 +4,7 @@
 # make test-long   repetitions: kills at 200 random moments; figures in target/long
 # make test-kernels   the integration tests under other kernels, in VMs; KERNELS=, TESTS= select
 # make test-kernel    a core of them under one kernel
+# make test-systemd   contrib/systemd under a real systemd, in a VM
 # make bench       beside everything that people use today; QUICK=1 within 3 minutes; see bench/README.md
 # make bench-many  1,000,000 connections over 200 restarts, SYNs held
 # make bench-render   tables and pictures from what was measured
@@ -31,7 +32,7 @@ DEB_TEST_PACKAGES := debootstrap lintian util-linux
 FUZZ_PACKAGES := g++ git
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo faults faults-kernels faults-render soak fuzz bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel lint install uninstall deb test-deb dist clean \
+.PHONY: all demo faults faults-kernels faults-render soak fuzz bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd lint install uninstall deb test-deb dist clean \
   build-packages demo-packages test-packages
 
 all: build-packages
@@ -217,6 +218,12 @@ test-kernels: test-packages
 
 test-kernel:
 	@$(MAKE) --no-print-directory test-kernels KERNELS=6.1 TESTS="$(CORE)"
+
+test-systemd: test-packages
+	@scripts/install-packages $(KERNEL_PACKAGES)
+	$(CARGO) build
+	scripts/kernel-fetch 6.1
+	scripts/test-systemd target/kernels/6.1
 
 lint:
 	$(CARGO) fmt --all -- --check
