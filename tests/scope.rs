@@ -1208,12 +1208,12 @@ fn bad_input_is_one_line_that_says_what_would_be_right() {
     let host = Host::new().unwrap();
     let ran = host.dir().join("ran");
     let expected: BTreeMap<&str, &str> = [
-        ("--to example.org", "--to: 'example.org': 'example.org' is not an IP address (names are not looked up); expected"),
-        ("--to 10.0.0.0/33", "--to: '10.0.0.0/33': '10.0.0.0/33': '33' is not a prefix length; for 10.0.0.0 it is a number from 0 to 32"),
+        ("--to example.org", "--to: 'example.org' is not an IP address (names are not looked up); expected"),
+        ("--to 10.0.0.0/33", "--to: '10.0.0.0/33': '33' is not a prefix length; for 10.0.0.0 it is a number from 0 to 32"),
         ("--to fd00::/x", "from 0 to 128"),
         ("--to 10.0.0.5/24", "write 10.0.0.0/24 for the network, or 10.0.0.5 for the address"),
         ("--allow-from localhost", "--allow-from: 'localhost'"),
-        ("--interface eth+", "--interface: 'eth+': 'eth+' is not an interface's name"),
+        ("--interface eth+", "--interface: 'eth+' is not an interface's name"),
         ("--hook output", "--hook: 'output' is not one of its values; expected input, prerouting"),
         ("--listen-netns ../web", "--listen-netns: '../web': not a network namespace; expected a name that 'ip netns' lists, a process id, or the path"),
         ("--listen-netns 0", "--listen-netns: '0': not a process id; expected"),
