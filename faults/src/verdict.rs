@@ -125,7 +125,7 @@ fn untold(code: i32, ran: usize) -> Option<String> {
     }
 }
 
-fn untrue(trial: &Trial, left: &Left, report: &Value) -> Vec<String> {
+fn untrue(trial: &Trial, left: &Left, report: &Value) -> Option<String> {
     let outcome = report["outcome"].as_str().unwrap_or_default();
     // The child that is to become COMMAND may be killed before it is that.
     let child = trial.point.process == "child";
@@ -141,15 +141,13 @@ fn untrue(trial: &Trial, left: &Left, report: &Value) -> Vec<String> {
     };
     let told = report["exit_status"] == left.code;
     let killed = trial.deed.signal() == Some(9) && left.code == 137;
-    (!(expected && told) && !killed)
-        .then(|| {
-            format!(
-                "the report says {outcome} ({}, {}), the status is {}, COMMAND ran {} times",
-                report["reason"], report["exit_status"], left.code, left.ran
-            )
-        })
-        .into_iter()
-        .collect()
+    if killed || (expected && told) {
+        return None;
+    }
+    Some(format!(
+        "the report says {outcome} ({}, {}), the status is {}, COMMAND ran {} times",
+        report["reason"], report["exit_status"], left.code, left.ran
+    ))
 }
 
 #[cfg(test)]
