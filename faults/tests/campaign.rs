@@ -42,6 +42,24 @@ fn a_wait_that_fails_ends_nothing() {
     assert!(matrix("waits", &[&only[..], &calls].concat()) >= 6);
 }
 
+/// syngate panicked where a wait for what a program of iptables prints failed.
+#[test]
+fn programs_that_can_t_be_listened_to_are_no_bug() {
+    let only = ["--setting", "iptables-nft, drop", "--deed", "enomem"];
+    let calls = [
+        "poll",
+        "ioctl",
+        "read",
+        "wait4",
+        "waitid",
+        "memfd_create",
+        "lseek",
+    ];
+    let calls = calls.into_iter().flat_map(|call| ["--call", call]);
+    let options: Vec<&str> = only.into_iter().chain(calls).collect();
+    assert!(matrix("programs", &options) >= 6);
+}
+
 /// What others do to the host, at each moment of a run: those that have the most to take away.
 #[test]
 fn neighbours_do_no_harm() {

@@ -1,13 +1,15 @@
 //! The programs of a variant of iptables, and calling them.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{AccessFlags, access};
 
 use crate::sockets::Family;
@@ -195,20 +197,37 @@ impl Programs {
 
 /// Runs it to its end. It inherits our blocked signals, so that a Ctrl-C does not end it half way.
 fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Output> {
-    let doing = || format!("{} can't be run", program.display());
-    let mut child = Command::new(program)
-        .args(arguments)
-        .envs([("LC_ALL", OsString::from("C"))])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(doing)?;
-    let mut stdin = child.stdin.take().with_context(doing)?;
-    // It reads all its input before it prints more than a pipe holds. If it ends early, it says why.
-    let _ = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    child.wait_with_output().with_context(doing)
+    let run = || -> io::Result<Output> {
+        let (mut stdin, mut stdout, mut stderr) = (in_memory()?, in_memory()?, in_memory()?);
+        stdin.write_all(input.as_bytes())?;
+        stdin.rewind()?;
+        let status = Command::new(program)
+            .args(arguments)
+            .envs([("LC_ALL", OsString::from("C"))])
+            .stdin(stdin)
+            .stdout(stdout.try_clone()?)
+            .stderr(stderr.try_clone()?)
+            .status()?;
+        Ok(Output {
+            status,
+            stdout: all_of(&mut stdout)?,
+            stderr: all_of(&mut stderr)?,
+        })
+    };
+    run().with_context(|| format!("{} can't be run", program.display()))
+}
+
+/// Instead of a pipe: nobody has to read what the other writes before it can go on, and nothing but the
+/// program's end has to be waited for (`Command::output` panics where that fails).
+fn in_memory() -> io::Result<File> {
+    Ok(File::from(memfd_create("iptables", MFdFlags::MFD_CLOEXEC)?))
+}
+
+fn all_of(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The last line that says something.
