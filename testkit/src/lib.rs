@@ -17,6 +17,7 @@
 
 mod bin;
 mod client;
+mod fleet;
 mod host;
 mod pair;
 mod rows;
@@ -32,6 +33,7 @@ pub use client::{
     Delay, DelayReport, Failure, Fate, Flood, GapReport, Gaps, Hold, HoldReport, Latency, Load,
     LoadReport, RunningFlood, RunningLoad, Scan,
 };
+pub use fleet::Fleet;
 pub use host::{Host, Ran, code, rootless};
 pub use pair::{CLIENT, CLIENT6, CLIENTS, CLIENTS6, Pair, SCANNERS, SERVER, SERVER6};
 pub use rows::{append_row, digest, median, mend_rows, read_rows};

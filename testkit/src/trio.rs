@@ -54,32 +54,12 @@ impl Trio {
             switch.neighbour()?,
             switch.neighbour()?,
         ];
-        for host in [&client, &a, &b] {
-            // Duplicate address detection would hold link-local addresses back, and so whoever looks for
-            // a neighbour, for up to two seconds.
-            host.run(["sysctl", "-q", "net.ipv6.conf.default.accept_dad=0"])?;
-        }
-        switch.run([
-            "ip",
-            "link",
-            "add",
-            "lan",
-            "type",
-            "bridge",
-            "stp_state",
-            "0",
-        ])?;
-        switch.run(["ip", "link", "set", "lan", "up"])?;
-        for (n, host, v4, v6) in [
-            (1, &client, "10.79.0.9", "fd79::9"),
-            (2, &a, NODE_A, NODE_A6),
-            (3, &b, NODE_B, NODE_B6),
-        ] {
-            let port = format!("port{n}");
-            switch.plug(&port, host, "eth0")?;
-            switch.run(["ip", "link", "set", &port, "master", "lan", "up"])?;
-            up(host, "eth0", v4, v6)?;
-        }
+        let hosts = [
+            (&client, "10.79.0.9", "fd79::9"),
+            (&a, NODE_A, NODE_A6),
+            (&b, NODE_B, NODE_B6),
+        ];
+        lan(&switch, hosts)?;
         a.plug("cross", &b, "cross")?;
         up(&a, "cross", "10.80.0.1", "fd80::1")?;
         up(&b, "cross", CROSS_B, CROSS_B6)?;
@@ -117,6 +97,26 @@ impl Trio {
         }
         Ok(())
     }
+}
+
+/// Plugs hosts, by their `eth0`, with these addresses, into a switch of theirs.
+pub(crate) fn lan<'a>(
+    switch: &Host,
+    hosts: impl IntoIterator<Item = (&'a Host, &'a str, &'a str)>,
+) -> Result<()> {
+    let bridge = ["ip", "link", "add", "lan", "type", "bridge"];
+    switch.run(bridge.iter().chain(&["stp_state", "0"]))?;
+    switch.run(["ip", "link", "set", "lan", "up"])?;
+    for (n, (host, v4, v6)) in hosts.into_iter().enumerate() {
+        // Duplicate address detection would hold link-local addresses back, and so whoever looks for
+        // a neighbour, for up to two seconds.
+        host.run(["sysctl", "-q", "net.ipv6.conf.default.accept_dad=0"])?;
+        let port = format!("port{}", n + 1);
+        switch.plug(&port, host, "eth0")?;
+        switch.run(["ip", "link", "set", &port, "master", "lan", "up"])?;
+        up(host, "eth0", v4, v6)?;
+    }
+    Ok(())
 }
 
 fn up(host: &Host, port: &str, v4: &str, v6: &str) -> Result<()> {

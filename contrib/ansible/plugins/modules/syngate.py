@@ -1,0 +1,514 @@
+#!/usr/bin/python
+
+# Copyright: the authors of syngate
+# SPDX-License-Identifier: MIT OR Apache-2.0
+
+"""The module: options for syngate, and the report of its run for Ansible."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: syngate
+short_description: Restart or reload a TCP service without a client noticing
+description:
+  - Runs a command behind a closed gate, an nftables or iptables rule that stops the SYNs of new
+    connections to some TCP ports and nothing else, and opens it the moment the new process listens.
+  - It calls C(syngate), which must be on the host; the role P(syngate.syngate.syngate#role) puts it there.
+  - What an option does is said in full by C(man syngate). One that is not given is left to syngate, which
+    also reads it from the environment, as E(SYNGATE_DRAIN).
+version_added: 0.1.0
+author:
+  - The authors of syngate
+attributes:
+  check_mode:
+    support: full
+    description: With C(--dry-run), syngate tests all options, and does nothing. O(precheck) is not run.
+  diff_mode:
+    support: partial
+    description: In check mode, the rules that would stand while the gate is closed. After a run there are none.
+  platform:
+    support: full
+    description: Linux with nf_tables or iptables.
+    platforms: linux
+options:
+  cmd:
+    description:
+      - The command to run, as for M(ansible.builtin.command), split into words as by a shell, and run without one.
+      - One of O(cmd), O(argv) and O(service) is required.
+    type: str
+  argv:
+    description: The command to run, as a list of words.
+    type: list
+    elements: str
+  service:
+    description:
+      - The service to restart or to reload, as O(state) says.
+      - By C(systemctl) where systemd runs the host, else by C(service).
+    type: str
+  state:
+    description: What to do with O(service).
+    type: str
+    choices: [restarted, reloaded]
+  executable:
+    description:
+      - The program, a name or a path.
+      - As the command, it is looked for in E(PATH), then in F(/usr/local/sbin), F(/usr/sbin) and F(/sbin).
+    type: str
+    default: syngate
+  port:
+    description:
+      - TCP ports to gate, numbers, ranges (V(8000-8010)) and names from the services database.
+      - Required, unless E(SYNGATE_PORT) has them.
+    type: list
+    elements: str
+  syn:
+    description:
+      - What happens to new SYNs while the gate is closed.
+      - V(drop), they are dropped, and their clients send them again.
+      - V(hold), they wait in a queue of the kernel's, and go on when the gate opens.
+      - V(auto), V(hold) where that can be done, else V(drop).
+      - V(redirect=PORT), they go to a standby on that port.
+      - V(divert=ADDR), they go to the other host of a pair.
+      - syngate's default is V(drop).
+    type: str
+  max_held:
+    description:
+      - With O(syn=hold), how many SYNs may wait at a time. What comes then is dropped.
+      - syngate's default is V(65536).
+    type: int
+  max_held_per_source:
+    description:
+      - With O(syn=hold), how many of them may come from one source, an IPv4 address or an IPv6 /64.
+      - syngate's default is a quarter of O(max_held).
+    type: int
+  release_timeout:
+    description:
+      - With O(syn=hold), how long letting them go may take. Then the gate opens all the same.
+      - syngate's default is V(2s).
+    type: str
+  queue_num:
+    description:
+      - With O(syn=hold), number of the queue (NFQUEUE) that they wait in.
+      - syngate's default is one that is free.
+    type: int
+  standby:
+    description: With O(syn=redirect=PORT), run this (by C(sh -c)) as the standby, for as long as connections go to it.
+    type: str
+  standby_check:
+    description: With O(syn=redirect=PORT), go on only once this (by C(sh -c)) has succeeded. Nothing is gated before.
+    type: str
+  standby_timeout:
+    description:
+      - With O(syn=redirect=PORT), how long the standby may take to listen, and its check to succeed.
+      - syngate's default is V(10s).
+    type: str
+  standby_grace:
+    description:
+      - With O(syn=redirect=PORT), how long the standby has to end after SIGTERM. Then it gets SIGKILL.
+      - syngate's default is V(10s).
+    type: str
+  keep_standby:
+    description: With O(syn=redirect=PORT), leave the O(standby) running.
+    type: bool
+  max_diverted:
+    description:
+      - With O(syn=divert=ADDR), how many connections may be the peer's at a time, of each IP version.
+      - syngate's default is V(65536).
+    type: int
+  peer_timeout:
+    description:
+      - With O(syn=divert=ADDR), how long the peer may take to accept a connection to each address and port.
+      - syngate's default is V(2s).
+    type: str
+  no_peer_check:
+    description: With O(syn=divert=ADDR), don't ask the peer.
+    type: bool
+  linger:
+    description:
+      - How long connections to the standby, or the peer, may take to finish once the gate is open.
+      - syngate's default is V(1m).
+    type: str
+  drain:
+    description:
+      - How long to wait at most, gate closed, for what is under way to finish. V(0s) is not at all.
+      - syngate's default is V(1s).
+    type: str
+  drain_until:
+    description:
+      - What the drain waits for.
+      - V(handshakes), handshakes are over and accept queues are empty, which is enough for reloads.
+      - V(requests), also, no connection is in the middle of a request or an answer.
+      - V(connections), also, every established connection has ended.
+      - syngate's default is V(requests).
+    type: str
+    choices: [handshakes, requests, connections]
+  settle:
+    description:
+      - Extra time closed once the service listens. V(auto) is as long as its sockets still change.
+      - syngate's default is V(auto).
+    type: str
+  ready_timeout:
+    description:
+      - How long to wait, after the command, for the service to listen. V(0s) is not to watch listeners.
+      - syngate's default is V(10s).
+    type: str
+  open_on:
+    description:
+      - When a port opens whose service was replaced.
+      - V(exit), once the command has exited with status 0.
+      - V(ready), as soon as the new process listens, also while the command runs.
+      - syngate's default is V(exit).
+    type: str
+    choices: [exit, ready]
+  max_closed:
+    description:
+      - The kernel opens the gate after this time, whatever happens.
+      - syngate's default is V(30s).
+    type: str
+  backend:
+    description:
+      - How the gate is made. V(auto) is nft where it works, else iptables.
+      - syngate's default is V(auto).
+    type: str
+    choices: [auto, nft, iptables, iptables-nft, iptables-legacy]
+  hook:
+    description:
+      - Where packets are stopped.
+      - V(input), before sockets of the host.
+      - V(prerouting), before NAT, also for ports that are published by containers.
+      - syngate's default is V(input).
+    type: str
+    choices: [input, prerouting]
+  to:
+    description: Gate connections to these addresses or prefixes only.
+    type: list
+    elements: str
+  allow_from:
+    description: Let connections from these addresses or prefixes through, as those of health checks.
+    type: list
+    elements: str
+  allow_local:
+    description: Let connections through that come in over the loopback interface.
+    type: bool
+  interface:
+    description: Gate connections that come in over these interfaces only.
+    type: list
+    elements: str
+  listen_port:
+    description: Ports of the listeners, where they are not the gated ones, as V(8080) or V(80=8080,443=8443).
+    type: str
+  listen_netns:
+    description: Network namespace of the listeners, a name, a process id, or a path.
+    type: str
+  listen_netns_from:
+    description: Run this (by C(sh -c)) to learn O(listen_netns), and again after the command, while nobody listens.
+    type: str
+  xtables_wait:
+    description:
+      - How long to wait for the lock of iptables.
+      - syngate's default is V(5s).
+    type: str
+  precheck:
+    description:
+      - Run this first (by C(sh -c)), gate open. If it fails, nothing is gated and the command is not run.
+    type: str
+  ready_check:
+    description: Run this (by C(sh -c)) after the command, again and again, and open only once it has succeeded.
+    type: str
+  lock_timeout:
+    description:
+      - How long to wait for another run on the same ports.
+      - syngate's default is V(1m).
+    type: str
+  best_effort:
+    description: Run the command even if the gate could not be closed, and say so.
+    type: bool
+  report_file:
+    description: Leave the report in this file on the host, say for metrics. It is RV(report) in any case.
+    type: path
+  verbose:
+    description: Tell each phase, in RV(stderr).
+    type: bool
+  quiet:
+    description: Tell errors only, in RV(stderr). RV(report.warnings) has the warnings all the same.
+    type: bool
+notes:
+  - Durations need a unit, as V(500ms), V(2s), V(1m30s).
+  - It needs root, or the capability CAP_NET_ADMIN and the right to run the command.
+seealso:
+  - module: ansible.builtin.service
+"""
+
+EXAMPLES = r"""
+- name: Reload haproxy, if its configuration is one that it takes
+  syngate.syngate.syngate:
+    port: [80, 443]
+    precheck: haproxy -c -f /etc/haproxy/haproxy.cfg
+    drain_until: handshakes
+    service: haproxy
+    state: reloaded
+
+- name: Restart an application, its clients' SYNs held meanwhile where that can be done
+  syngate.syngate.syngate:
+    port: 8080
+    syn: auto
+    ready_check: curl -fso /dev/null http://localhost:8080/health
+    allow_local: true
+    cmd: systemctl restart app
+
+- name: Restart the host of a pair that is behind the VIP just now
+  syngate.syngate.syngate:
+    port: https
+    to: 10.0.0.100
+    syn: divert=10.0.0.2
+    argv: [service, haproxy, restart]
+"""
+
+RETURN = r"""
+msg:
+  description: How the run ended, in one line.
+  returned: always
+  type: str
+  sample: service haproxy reload exited with status 0; 80 was closed for 128 ms, 39 SYNs dropped
+changed:
+  description: Whether the command was run; in check mode, whether it would be.
+  returned: always
+  type: bool
+cmd:
+  description: The call of syngate.
+  returned: always
+  type: list
+  elements: str
+rc:
+  description: Exit status of syngate, the command's own, or 124 to 127, see C(man syngate).
+  returned: always
+  type: int
+stdout:
+  description: What the command has printed; in check mode, the plan and the rules.
+  returned: always
+  type: str
+stderr:
+  description: What syngate and the command have said.
+  returned: always
+  type: str
+report:
+  description:
+    - The JSON report, as syngate's C(contrib/report.schema.json) describes it.
+    - Null, if there is none, as in check mode, or when the options make no sense.
+  returned: always
+  type: dict
+  sample:
+    outcome: ok
+    reason: done
+    closed_ms: 128.31
+    syns_stopped: 39
+"""
+
+import json
+import os
+import shlex
+
+from ansible.module_utils.basic import AnsibleModule
+
+TEXT = {"type": "str"}
+NUMBER = {"type": "int"}
+FLAG = {"type": "bool"}
+WORDS = {"type": "list", "elements": "str"}
+
+
+def one_of(*words):
+    return {"type": "str", "choices": list(words)}
+
+
+# syngate's own, with underscores.
+OPTIONS = {
+    "port": WORDS,
+    "syn": TEXT,
+    "max_held": NUMBER,
+    "max_held_per_source": NUMBER,
+    "release_timeout": TEXT,
+    "queue_num": NUMBER,
+    "standby": TEXT,
+    "standby_check": TEXT,
+    "standby_timeout": TEXT,
+    "standby_grace": TEXT,
+    "keep_standby": FLAG,
+    "max_diverted": NUMBER,
+    "peer_timeout": TEXT,
+    "no_peer_check": FLAG,
+    "linger": TEXT,
+    "drain": TEXT,
+    "drain_until": one_of("handshakes", "requests", "connections"),
+    "settle": TEXT,
+    "ready_timeout": TEXT,
+    "open_on": one_of("exit", "ready"),
+    "max_closed": TEXT,
+    "backend": one_of("auto", "nft", "iptables", "iptables-nft", "iptables-legacy"),
+    "hook": one_of("input", "prerouting"),
+    "to": WORDS,
+    "allow_from": WORDS,
+    "allow_local": FLAG,
+    "interface": WORDS,
+    "listen_port": TEXT,
+    "listen_netns": TEXT,
+    "listen_netns_from": TEXT,
+    "xtables_wait": TEXT,
+    "precheck": TEXT,
+    "ready_check": TEXT,
+    "lock_timeout": TEXT,
+    "best_effort": FLAG,
+    "report_file": {"type": "path"},
+    "verbose": FLAG,
+    "quiet": FLAG,
+}
+
+ARGUMENTS = dict(
+    OPTIONS,
+    cmd=TEXT,
+    argv=WORDS,
+    service=TEXT,
+    state=one_of("restarted", "reloaded"),
+    executable={"type": "str", "default": "syngate"},
+)
+
+VERBS = {"restarted": "restart", "reloaded": "reload"}
+
+# Of what a login of root's has, an SSH session may lack these.
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+# By syngate's contract: the command was not run, and no gate is left.
+NOT_RUN = (125, 126, 127)
+
+
+def command_of(params):
+    """The command that is run behind the gate."""
+    if params["argv"] is not None:
+        return params["argv"]
+    if params["cmd"] is not None:
+        return shlex.split(params["cmd"])
+    service, verb = params["service"], VERBS[params["state"]]
+    # As sd_booted(3) has it.
+    if os.path.isdir("/run/systemd/system"):
+        return ["systemctl", verb, service]
+    return ["service", service, verb]
+
+
+def options_of(params):
+    """syngate's options, each with its value in one word."""
+    words = []
+    for name, kind in OPTIONS.items():
+        value, option = params[name], "--" + name.replace("_", "-")
+        if value is None or value is False or name == "report_file":
+            continue  # the report is needed in any case: see main
+        if kind is FLAG:
+            words.append(option)
+        elif kind is WORDS:
+            words.extend("%s=%s" % (option, word) for word in value)
+        else:
+            words.append("%s=%s" % (option, value))
+    return words
+
+
+def extend_path():
+    dirs = os.environ.get("PATH", "/usr/bin:/bin").split(":")
+    os.environ["PATH"] = ":".join(dirs + [sbin for sbin in SBIN if sbin not in dirs])
+
+
+def read_report(path):
+    """The report in that file; None if there is no whole one."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            report = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return report if isinstance(report, dict) else None
+
+
+def last_line(stderr):
+    """syngate's verdict is the last of its lines."""
+    prefix = "syngate: "
+    lines = [line for line in stderr.splitlines() if line.startswith(prefix)]
+    return lines[-1][len(prefix):] if lines else stderr.strip()
+
+
+def was_run(report, status):
+    """Whether the command was run."""
+    if report is None:
+        return status not in NOT_RUN
+    end = (report.get("outcome"), report.get("reason"))
+    return end[0] != "not_run" and end != ("interrupted", "before_command")
+
+
+def dry_run(module, syngate, words):
+    """Check mode: the rules that would be there, as a diff."""
+    call = [syngate, "--dry-run"] + words
+    status, stdout, stderr = module.run_command(call)
+    result = {"cmd": call, "rc": status, "stdout": stdout, "stderr": stderr, "report": None}
+    if status != 0:
+        module.fail_json(msg=last_line(stderr), changed=False, **result)
+    # The plan comes first, then an empty line.
+    rules = stdout.partition("\n\n")[2]
+    diff = {
+        "before_header": "rules",
+        "after_header": "rules, while the gate is closed",
+        "before": "",
+        "after": rules,
+    }
+    command = " ".join(words[words.index("--") + 1:])
+    msg = "%s would be run behind a closed gate" % command
+    module.exit_json(msg=msg, changed=True, diff=diff, **result)
+
+
+def run(module, syngate, words, report_file):
+    """A run; what it was is told by its report."""
+    call = [syngate, "--report-file=" + report_file] + words
+    # A command line that makes no sense leaves an older report where it is.
+    older = read_report(report_file)
+    status, stdout, stderr = module.run_command(call)
+    report = read_report(report_file)
+    if report == older:
+        report = None
+    for warning in (report or {}).get("warnings", []):
+        module.warn("syngate: %s" % warning)
+    result = {"cmd": call, "rc": status, "stdout": stdout, "stderr": stderr, "report": report}
+    if report is not None:
+        msg = report["message"]
+    elif status < 0:
+        msg = "signal %d ended syngate: the gate is gone, and the command, if it was started, runs on" % -status
+    elif status == 0:
+        msg = "syngate has written no report: is SYNGATE_DRY_RUN set on the host? Here it is check mode"
+        module.fail_json(msg=msg, changed=False, **result)
+    else:
+        msg = last_line(stderr)
+    end = module.exit_json if status == 0 else module.fail_json
+    end(msg=msg, changed=was_run(report, status), **result)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec=ARGUMENTS,
+        mutually_exclusive=[("cmd", "argv", "service"), ("verbose", "quiet")],
+        required_one_of=[("cmd", "argv", "service")],
+        required_together=[("service", "state")],
+        supports_check_mode=True,
+    )
+    params = module.params
+    extend_path()
+    syngate = module.get_bin_path(params["executable"])
+    if syngate is None:
+        hint = "the role syngate.syngate.syngate puts it there"
+        module.fail_json(msg="no program %s on the host: %s" % (params["executable"], hint))
+    try:
+        command = command_of(params)
+    except ValueError as error:
+        module.fail_json(msg="cmd: %s: %s" % (params["cmd"], error))
+    words = options_of(params) + ["--"] + command
+    if module.check_mode:
+        dry_run(module, syngate, words)
+    own = os.path.join(module.tmpdir, "report.json")
+    report_file = params["report_file"] or os.environ.get("SYNGATE_REPORT_FILE") or own
+    run(module, syngate, words, report_file)
+
+
+if __name__ == "__main__":
+    main()

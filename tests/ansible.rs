@@ -1,0 +1,805 @@
+//! contrib/ansible as its users have it: built and installed by ansible-galaxy, run by the real Ansible,
+//! over SSH, on hosts with Debian's sshd and haproxy. `make test` installs that Ansible
+//! (scripts/ansible-venv).
+
+mod harness;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use clap::CommandFactory;
+use harness::{SYNGATE, gated, words};
+use serde_json::{Value, json};
+use syngate::cli::Args;
+use testkit::services::HaproxyConfig;
+use testkit::{Fleet, Host, Load, LoadReport, Ran, Running, RunningLoad, rootless};
+
+const LONG: Duration = Duration::from_secs(200);
+const MODULE: &str = "syngate.syngate.syngate";
+
+fn source(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
+}
+
+fn contrib(file: &str) -> PathBuf {
+    source("contrib/ansible").join(file)
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+// Whoever has Ansible ------------------------------------------------------------------------------
+
+/// A program of Ansible's on that host, in its folder.
+fn ansible(host: &Host, program: &str) -> Command {
+    ansible_in(host.dir(), host, program)
+}
+
+/// With nothing of the machine's or of ours in its environment.
+fn ansible_in(folder: &Path, host: &Host, program: &str) -> Command {
+    let bin = source("target/ansible-venv/bin");
+    let path = bin.join(program);
+    assert!(path.exists(), "scripts/ansible-venv has not been called");
+    let dir = host.dir();
+    // What runs on a host begins in the host's working directory.
+    let mut command = host.command("env");
+    command.arg("-C").args([folder, &path]);
+    command.env_clear().stdin(Stdio::null());
+    command
+        .env("PATH", format!("{}:/usr/bin:/bin", bin.display()))
+        .env("LANG", "C.UTF-8")
+        .env("HOME", dir)
+        .env("ANSIBLE_HOME", dir.join("ansible"))
+        .env("ANSIBLE_CONFIG", dir.join("ansible.cfg"));
+    command
+}
+
+fn run(command: &mut Command) -> Ran {
+    Ran::from(command.output().unwrap())
+}
+
+#[track_caller]
+fn must(command: &mut Command) -> String {
+    let ran = run(command);
+    assert!(ran.ok(), "{command:?}: {}\n{}", ran.stdout, ran.stderr);
+    ran.stdout
+}
+
+/// The collection, built and installed as its README says; the host has no network to help it.
+fn install_collection(host: &Host) {
+    static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
+    host.write("ansible.cfg", config(host));
+    let tarball = format!("syngate-syngate-{}.tar.gz", env!("CARGO_PKG_VERSION"));
+    let built = BUILT.get_or_init(|| {
+        let build = ["collection", "build", "--output-path", "built"];
+        must(ansible(host, "ansible-galaxy").args(build).arg(contrib("")));
+        fs::read(host.dir().join("built").join(&tarball)).unwrap()
+    });
+    host.write(&tarball, built);
+    let install = ["collection", "install", &tarball];
+    must(ansible(host, "ansible-galaxy").args(install));
+}
+
+fn config(host: &Host) -> String {
+    let dir = host.dir().display();
+    format!(
+        "[defaults]\n\
+         inventory = inventory.ini\n\
+         collections_path = {dir}/collections\n\
+         interpreter_python = /usr/bin/python3\n\
+         remote_tmp = /run/ansible\n\
+         nocolor = true\n\
+         [ssh_connection]\n\
+         pipelining = true\n\
+         ssh_args = -F {dir}/ssh_config -o ControlMaster=auto -o ControlPersist=60s\n"
+    )
+}
+
+// Whom it is for -----------------------------------------------------------------------------------
+
+/// A control node, with the collection, and some load balancers, each with haproxy on port 80.
+struct Site {
+    fleet: Fleet,
+    _sshd: Vec<Running>,
+}
+
+impl Site {
+    fn new(hosts: usize) -> Site {
+        assert!(!rootless(), "sshd takes a real root");
+        let fleet = Fleet::steered_by_flow(hosts).unwrap();
+        let control = &fleet.client;
+        let key = new_key(control, "id");
+        let sshd = fleet.servers.iter().enumerate();
+        let sshd = sshd.map(|(n, host)| start_sshd(host, &Fleet::address(n), &key));
+        let site = Site {
+            _sshd: sshd.collect(),
+            fleet,
+        };
+        site.trust();
+        for host in &site.fleet.servers {
+            furnish(host);
+        }
+        install_collection(site.control());
+        for entry in fs::read_dir(contrib("examples")).unwrap() {
+            let file = entry.unwrap().path();
+            fs::copy(&file, site.control().dir().join(file.file_name().unwrap())).unwrap();
+        }
+        site.inventory(&BTreeMap::new());
+        site
+    }
+
+    fn control(&self) -> &Host {
+        &self.fleet.client
+    }
+
+    fn hosts(&self) -> &[Host] {
+        &self.fleet.servers
+    }
+
+    /// The hosts' keys are known, and our own SSH configuration is the only one.
+    fn trust(&self) {
+        let known = self.hosts().iter().enumerate().map(|(n, host)| {
+            let key = read(host.dir().join("host_key.pub"));
+            format!("{} {key}", Fleet::address(n))
+        });
+        let (control, dir) = (self.control(), self.control().dir().display());
+        control.write("known_hosts", known.collect::<String>());
+        let config = format!(
+            "User root\nIdentityFile {dir}/id\nIdentitiesOnly yes\nBatchMode yes\n\
+             UserKnownHostsFile {dir}/known_hosts\nGlobalKnownHostsFile /dev/null\n\
+             StrictHostKeyChecking yes\n"
+        );
+        control.write("ssh_config", config);
+    }
+
+    /// The hosts as lb1, lb2, …, some with variables of their own.
+    fn inventory(&self, variables: &BTreeMap<usize, &str>) {
+        let mut text = "[loadbalancers]\n".to_owned();
+        for n in 0..self.hosts().len() {
+            let own = variables.get(&n).unwrap_or(&"");
+            text += &format!("lb{} ansible_host={} {own}\n", n + 1, Fleet::address(n));
+        }
+        self.control().write("inventory.ini", text);
+    }
+
+    fn playbook(&self, arguments: &str) -> Ran {
+        run(ansible(self.control(), "ansible-playbook").args(words(arguments)))
+    }
+
+    /// What the module makes of each of these, as tasks of a playbook with what else is said of them, on
+    /// the first host; and what Ansible has printed.
+    fn tasks(&self, keywords: &Value, arguments: &[Value]) -> (Vec<Value>, Ran) {
+        let task = |(n, arguments): (usize, &Value)| {
+            let mut task = keywords.clone();
+            task[MODULE] = arguments.clone();
+            task["register"] = format!("result{n}").into();
+            task["ignore_errors"] = true.into();
+            task
+        };
+        let mut tasks: Vec<Value> = arguments.iter().enumerate().map(task).collect();
+        let names = (0..tasks.len()).map(|n| format!("result{n}"));
+        let all = format!(
+            "{{{{ [{}] | to_json }}}}",
+            names.collect::<Vec<_>>().join(", ")
+        );
+        let file = self.control().dir().join("results");
+        let keep = json!({"content": all, "dest": file, "mode": "0600"});
+        tasks.push(json!({"ansible.builtin.copy": keep, "delegate_to": "localhost"}));
+        let play = json!([{"hosts": "lb1", "gather_facts": false, "tasks": tasks}]);
+        self.control().write("tasks.yml", play.to_string());
+        let ran = self.playbook("tasks.yml");
+        assert!(ran.ok(), "{ran:?}");
+        let results: Vec<Value> = serde_json::from_str(&read(file)).unwrap();
+        assert_eq!(results.len(), arguments.len());
+        (results, ran)
+    }
+
+    fn load(&self) -> Vec<RunningLoad> {
+        let hosts = 0..self.hosts().len();
+        hosts
+            .map(|n| {
+                let load = Load::to(format!("{}:80", Fleet::address(n)));
+                let mut load = load.rate(100).duration(LONG).start(self.control()).unwrap();
+                load.wait_flowing().unwrap();
+                load
+            })
+            .collect()
+    }
+
+    /// What its clients get.
+    fn greeting(&self, n: usize) -> String {
+        let address = format!("http://{}/", Fleet::address(n));
+        self.control().must(["curl", "-fsS", &address])
+    }
+
+    fn states(&self) -> Vec<State> {
+        self.hosts().iter().map(State::of).collect()
+    }
+}
+
+/// What a roll-out changes on a host.
+#[derive(Debug, PartialEq)]
+struct State {
+    config: String,
+    pid: String,
+}
+
+impl State {
+    fn of(host: &Host) -> State {
+        State {
+            config: read(host.dir().join("haproxy/haproxy.cfg")),
+            pid: host.must(["cat", "/run/haproxy.pid"]),
+        }
+    }
+}
+
+fn new_key(host: &Host, name: &str) -> String {
+    let file = host.dir().join(name);
+    let make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f"];
+    host.must(make.into_iter().chain(file.to_str()));
+    read(file.with_extension("pub"))
+}
+
+/// Debian's, on that address alone, with a key and a configuration of its own.
+fn start_sshd(host: &Host, address: &str, authorized: &str) -> Running {
+    new_key(host, "host_key");
+    host.write("authorized_keys", authorized);
+    let dir = host.dir().display();
+    let config = format!(
+        "ListenAddress {address}\nHostKey {dir}/host_key\nAuthorizedKeysFile {dir}/authorized_keys\n\
+         StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n\
+         PidFile none\nSubsystem sftp internal-sftp\n"
+    );
+    let config = host.write("sshd_config", config);
+    host.must(["mkdir", "-m", "755", "/run/sshd"]);
+    let log = File::create(host.dir().join("sshd.log")).unwrap();
+    let mut sshd = host.command("/usr/sbin/sshd");
+    sshd.args(["-D", "-e", "-f"]).arg(config);
+    let sshd = host.spawn(sshd.stdin(Stdio::null()).stderr(log)).unwrap();
+    host.wait_listen(22).unwrap();
+    sshd
+}
+
+/// Its own `/etc/haproxy` and `/usr/local`, with syngate, and haproxy running.
+fn furnish(host: &Host) {
+    for (name, place) in [("haproxy", "/etc/haproxy"), ("local", "/usr/local")] {
+        let own = host.dir().join(name);
+        fs::create_dir(&own).unwrap();
+        host.bind(own, place).unwrap();
+    }
+    for dir in ["local/sbin", "local/share"] {
+        fs::create_dir(host.dir().join(dir)).unwrap();
+    }
+    symlink(SYNGATE, host.dir().join("local/sbin/syngate")).unwrap();
+    host.write("haproxy/haproxy.cfg", HaproxyConfig::port(80).text());
+    host.must(["service", "haproxy", "start"]);
+    host.wait_listen(80).unwrap();
+}
+
+#[track_caller]
+fn unnoticed(load: Vec<RunningLoad>) -> Vec<LoadReport> {
+    let reports: Vec<_> = load.into_iter().map(|load| load.stop().unwrap()).collect();
+    for report in &reports {
+        assert_eq!(report.failed(), 0, "{report}");
+    }
+    reports
+}
+
+/// What the kernels of some hosts tell of gates: which host, and whether it is there or gone.
+struct Gates {
+    events: Receiver<(usize, bool)>,
+    _monitors: Vec<Running>,
+}
+
+impl Gates {
+    fn watch(hosts: &[Host]) -> Gates {
+        let (tell, events) = channel();
+        let monitors = hosts.iter().enumerate().map(|(n, host)| {
+            let mut monitor = host.command("nft");
+            monitor.arg("monitor").stdin(Stdio::null());
+            let mut monitor = host.spawn(monitor.stdout(Stdio::piped())).unwrap();
+            let lines = BufReader::new(monitor.stdout().unwrap()).lines();
+            let tell = tell.clone();
+            thread::spawn(move || {
+                for line in lines.map_while(Result::ok) {
+                    let there = line.starts_with("create table inet syngate_")
+                        || line.starts_with("add table inet syngate_");
+                    if there || line.starts_with("delete table inet syngate_") {
+                        let _ = tell.send((n, there));
+                    }
+                }
+            });
+            monitor
+        });
+        let monitors: Vec<Running> = monitors.collect();
+        let gates = Gates {
+            events,
+            _monitors: monitors,
+        };
+        gates.wait_listening(hosts);
+        gates
+    }
+
+    /// Each tells of a table that is made for it.
+    fn wait_listening(&self, hosts: &[Host]) {
+        for (n, host) in hosts.iter().enumerate() {
+            let mark = "until nft add table inet syngate_mark && nft delete table inet syngate_mark; \
+                        do :; done";
+            let told = || {
+                host.must(["sh", "-c", mark]);
+                self.events.recv_timeout(Duration::from_millis(100)).is_ok()
+            };
+            testkit::wait_until(harness::SOON, "nft monitor", told).unwrap();
+            assert!(!gated(host), "{n}");
+        }
+        while self.events.recv_timeout(Duration::from_millis(200)).is_ok() {}
+    }
+
+    /// Since the last time.
+    fn told(&self) -> Vec<(usize, bool)> {
+        self.events.try_iter().collect()
+    }
+}
+
+// A fleet ------------------------------------------------------------------------------------------
+
+#[test]
+fn a_roll_out_over_ssh_goes_through_a_fleet_unnoticed() {
+    let site = Site::new(3);
+    let gates = Gates::watch(site.hosts());
+    let before = site.states();
+    let load = site.load();
+
+    let call = "rollout.yml -e greeting=hello";
+    let first = site.playbook(call);
+    assert!(first.ok(), "{first:?}");
+    let in_turn = (0..3).flat_map(|n| [(n, true), (n, false)]);
+    assert_eq!(gates.told(), in_turn.collect::<Vec<_>>());
+    let after = site.states();
+    for n in 0..3 {
+        assert_eq!(site.greeting(n), "hello");
+        assert!(after[n].config.contains("string hello"), "{after:?}");
+        assert_ne!(after[n].pid, before[n].pid);
+    }
+
+    let second = site.playbook(call);
+    assert!(second.ok(), "{second:?}");
+    assert_eq!(
+        second.stdout.matches(" changed=0 ").count(),
+        3,
+        "{second:?}"
+    );
+    assert_eq!((gates.told(), site.states()), (Vec::new(), after));
+
+    let mut text = format!("$ ansible-playbook {call}\n{}", first.stdout);
+    text += "# meanwhile, at 100 new connections a second to each:\n";
+    for (n, load) in unnoticed(load).iter().enumerate() {
+        let (sent, failed) = (load.sent, load.failed());
+        text += &format!("# lb{}: {sent} connections, {failed} failed\n", n + 1);
+    }
+    text += &format!("\n$ ansible-playbook {call}\n[…]\n{}", recap(&second));
+    transcript("rollout", &text);
+}
+
+/// What a host is told of its own configuration is invalid; that of the others is not.
+#[test]
+fn an_invalid_configuration_stops_a_roll_out_over_ssh() {
+    let site = Site::new(3);
+    let gates = Gates::watch(site.hosts());
+    let before = site.states();
+    let load = site.load();
+    site.inventory(&BTreeMap::from([(1, "client_timeout=50x")]));
+
+    // All are tested before any is touched.
+    let call = "rollout.yml -e greeting=hello";
+    let ran = site.playbook(call);
+    assert_eq!(ran.code(), 2, "{ran:?}");
+    assert!(ran.stdout.contains("unexpected character 'x'"), "{ran:?}");
+    assert!(!ran.stdout.contains("[Roll it out]"), "{ran:?}");
+    assert_eq!((gates.told(), site.states()), (Vec::new(), before));
+    let said = format!("$ ansible-playbook {call}\n[…]\n{}", recap(&ran));
+    transcript("invalid", &said);
+
+    // Without that test, --precheck stops it at that host, before anything is gated there.
+    let before = site.states();
+    let ran = site.playbook(&format!("{call} --skip-tags test"));
+    assert_eq!(ran.code(), 2, "{ran:?}");
+    assert!(ran.stdout.contains("--precheck"), "{ran:?}");
+    assert_eq!(gates.told(), [(0, true), (0, false)]);
+    let after = site.states();
+    assert_ne!(after[0], before[0]);
+    assert_eq!(after[1..], before[1..]);
+
+    // Once it is mended, the next run does the rest.
+    site.inventory(&BTreeMap::new());
+    let ran = site.playbook(call);
+    assert!(ran.ok(), "{ran:?}");
+    let rest = [(1, true), (1, false), (2, true), (2, false)];
+    assert_eq!(gates.told(), rest);
+    unnoticed(load);
+}
+
+#[test]
+fn a_plain_handler_over_ssh_reloads_behind_a_gate() {
+    let site = Site::new(1);
+    let gates = Gates::watch(site.hosts());
+    let load = site.load();
+    for (changed, told) in [(2, vec![(0, true), (0, false)]), (0, vec![])] {
+        let ran = site.playbook("handler.yml -e greeting=hello");
+        assert!(ran.ok(), "{ran:?}");
+        assert!(
+            ran.stdout.contains(&format!(" changed={changed} ")),
+            "{ran:?}"
+        );
+        assert_eq!(gates.told(), told, "{ran:?}");
+        assert_eq!(site.greeting(0), "hello");
+    }
+    unnoticed(load);
+    let call = "ansible.builtin.command: syngate --port 80,443 -- service haproxy reload";
+    for file in ["README.md", "examples/handler.yml"] {
+        assert!(read(contrib(file)).contains(call), "{file}");
+    }
+}
+
+// Transcripts ------------------------------------------------------------------------------------
+
+fn recap(ran: &Ran) -> &str {
+    &ran.stdout[ran.stdout.find("PLAY RECAP").unwrap()..]
+}
+
+/// What README shows between the marks of that name is what was said, but for the figures.
+/// SYNGATE_TRANSCRIPT=write makes it so.
+fn transcript(name: &str, text: &str) {
+    let [begin, end] = ["begin", "end"].map(|mark| format!("<!-- {name}: {mark} -->\n"));
+    let lines = text.trim_end().lines().map(|line| match line.trim_end() {
+        "" => "\n".to_owned(),
+        line => format!("    {line}\n"),
+    });
+    let block = format!("\n{}\n", lines.collect::<String>());
+
+    // Tests run side by side.
+    static FILE: Mutex<()> = Mutex::new(());
+    let _turn = FILE.lock().unwrap_or_else(PoisonError::into_inner);
+    let file = contrib("README.md");
+    let readme = read(&file);
+    let (head, rest) = readme.split_once(&begin).expect("where it begins");
+    let (shown, tail) = rest.split_once(&end).expect("where it ends");
+    if std::env::var("SYNGATE_TRANSCRIPT").is_ok_and(|v| v == "write") {
+        fs::write(&file, format!("{head}{begin}{block}{end}{tail}")).unwrap();
+        return;
+    }
+    let hint = "SYNGATE_TRANSCRIPT=write writes it";
+    assert_eq!(masked(shown), masked(&block), "{hint}");
+}
+
+/// Without figures, and the order of what hosts do side by side, which differ from run to run; the
+/// recap's figures are exact.
+fn masked(text: &str) -> String {
+    let word = |word: &str| match word.trim_end_matches([',', ';']) {
+        "SYN" | "SYNs" => "SYNs".to_owned(),
+        "s" | "ms" => "ms".to_owned(),
+        number if number.parse::<f64>().is_ok() => "0".to_owned(),
+        _ => word.to_owned(),
+    };
+    let line = |line: &str| line.split(' ').map(word).collect::<Vec<_>>().join(" ");
+    let mut lines: Vec<String> = text.lines().map(line).collect();
+    lines
+        .chunk_by_mut(|a, b| is_host(a) && is_host(b))
+        .for_each(<[String]>::sort);
+    lines.join("\n")
+}
+
+/// `changed: [lb1]`.
+fn is_host(line: &str) -> bool {
+    let line = line.trim();
+    line.starts_with("ok: [") || line.starts_with("changed: [")
+}
+
+// The module ---------------------------------------------------------------------------------------
+
+#[test]
+fn the_module_over_ssh_tells_what_the_report_tells() {
+    let site = Site::new(1);
+    let host = &site.hosts()[0];
+    let [mark, kept] = ["ran", "kept.json"].map(|name| host.dir().join(name));
+    let (rules, pid) = (host.ruleset(), State::of(host).pid);
+    let touch = format!("touch '{}'", mark.display());
+    let command = json!({"port": 80, "cmd": touch, "settle": "10ms", "report_file": kept});
+    let service = json!({"port": ["80"], "service": "haproxy", "state": "restarted", "syn": "drop",
+        "drain_until": "handshakes", "best_effort": false, "verbose": true});
+    let warned = json!({"port": "80,8443", "argv": ["true"], "settle": "10ms"});
+    let (results, ran) = site.tasks(&json!({}), &[command, service, warned]);
+    for result in &results {
+        assert_eq!(result["changed"], true, "{result:#}");
+        assert_eq!(
+            (&result["failed"], &result["rc"]),
+            (&json!(false), &json!(0))
+        );
+        assert_eq!(result["msg"], result["report"]["message"]);
+    }
+
+    // A command, and a report that stays.
+    let report: Value = serde_json::from_str(&read(&kept)).unwrap();
+    assert_eq!(results[0]["report"], report);
+    assert_eq!(report["command"], json!(["touch", mark]));
+    assert!(mark.exists());
+    // A service, whose new process serves.
+    let command = &results[1]["report"]["command"];
+    assert_eq!(*command, json!(["service", "haproxy", "restart"]));
+    assert!(results[1]["stderr"].as_str().unwrap().contains("drained"));
+    assert_ne!(State::of(host).pid, pid);
+    assert_eq!(site.greeting(0), "ok");
+    // syngate's warnings are Ansible's.
+    assert!(ran.stderr.contains("nobody listens on 8443"), "{ran:?}");
+    assert_eq!(host.ruleset(), rules);
+}
+
+#[test]
+fn the_module_over_ssh_fails_as_syngate_does() {
+    let site = Site::new(1);
+    let host = &site.hosts()[0];
+    let mark = host.dir().join("ran");
+    let older = host.write(
+        "older.json",
+        r#"{"message": "of another run", "outcome": "ok"}"#,
+    );
+    let touch = json!(["touch", mark]);
+    let mut cases = [
+        // It ran, and failed.
+        (json!({"cmd": "sh -c 'exit 7'"}), 7, "exited with status 7"),
+        // It was not run.
+        (
+            json!({"argv": touch, "precheck": "echo maxcorn; false"}),
+            125,
+            "--precheck",
+        ),
+        (json!({"argv": touch, "drain": "5"}), 125, "--drain: '5'"),
+        (
+            json!({"argv": touch, "drain": "5", "report_file": older}),
+            125,
+            "--drain: '5'",
+        ),
+        (json!({"argv": ["nosuch"]}), 127, "nosuch is not in PATH"),
+        (json!({"argv": []}), 125, "COMMAND"),
+        // syngate was not even called.
+        (json!({"argv": touch, "hook": "output"}), 0, "hook"),
+        (
+            json!({"argv": touch, "cmd": "true"}),
+            0,
+            "mutually exclusive",
+        ),
+        (json!({"cmd": "echo 'half"}), 0, "quotation"),
+        (json!({"service": "haproxy"}), 0, "state"),
+        (json!({}), 0, "service"),
+        (
+            json!({"argv": touch, "executable": "nosuch"}),
+            0,
+            "no program nosuch",
+        ),
+    ];
+    cases
+        .iter_mut()
+        .for_each(|(task, ..)| task["port"] = 80.into());
+    let tasks = cases.each_ref().map(|(task, ..)| task.clone());
+    let (results, _) = site.tasks(&json!({}), &tasks);
+    for ((task, status, says), result) in cases.iter().zip(results) {
+        assert_eq!(result["failed"], true, "{task}: {result:#}");
+        assert_eq!(result["changed"], *status == 7, "{task}: {result:#}");
+        assert_eq!(
+            result["rc"].as_i64().unwrap_or(0),
+            *status,
+            "{task}: {result:#}"
+        );
+        let message = result["msg"].as_str().unwrap();
+        assert!(message.contains(says), "{task}: {result:#}");
+    }
+    assert!(!mark.exists() && !gated(host));
+
+    // Nothing was run, so that is no success.
+    let dry = json!({"environment": {"SYNGATE_DRY_RUN": "1"}});
+    let (results, _) = site.tasks(&dry, &[json!({"port": 80, "argv": touch})]);
+    assert_eq!(results[0]["failed"], true, "{results:#?}");
+    assert_eq!(results[0]["changed"], false, "{results:#?}");
+    assert!(!mark.exists());
+}
+
+#[test]
+fn check_mode_over_ssh_shows_the_rules_and_does_nothing() {
+    let site = Site::new(1);
+    let host = &site.hosts()[0];
+    let [mark, checked] = ["ran", "checked"].map(|name| host.dir().join(name));
+    let gates = Gates::watch(site.hosts());
+    let touch = json!(["touch", mark]);
+    let good = json!({"port": "80", "argv": touch, "allow_from": ["192.0.2.7", "2001:db8::/64"],
+        "precheck": format!("touch {}", checked.display())});
+    let bad = json!({"port": "80", "argv": touch, "drain": "5"});
+    let (results, ran) = site.tasks(&json!({"check_mode": true, "diff": true}), &[good, bad]);
+    assert!(!mark.exists() && !checked.exists());
+    assert_eq!(gates.told(), []);
+
+    assert_eq!(results[0]["changed"], true, "{results:#?}");
+    assert_eq!(results[0]["failed"], false, "{results:#?}");
+    assert_eq!(results[0]["report"], Value::Null);
+    let plan = results[0]["stdout"].as_str().unwrap();
+    assert!(plan.contains("# drain at most"), "{plan}");
+    // The rules are lines that would be added; of the plan there is none.
+    for line in [
+        "+table inet syngate_",
+        "elements = { 80 timeout 30s }",
+        "192.0.2.7",
+    ] {
+        assert!(ran.stdout.contains(line), "{line}: {ran:?}");
+    }
+    assert!(!ran.stdout.contains("drain at most"), "{ran:?}");
+
+    assert_eq!(results[1]["changed"], false, "{results:#?}");
+    assert_eq!(results[1]["failed"], true, "{results:#?}");
+    let message = results[1]["msg"].as_str().unwrap();
+    assert!(message.contains("--drain: '5'"), "{message}");
+}
+
+// The role -----------------------------------------------------------------------------------------
+
+#[test]
+fn the_role_over_ssh_installs_what_make_installs() {
+    let site = Site::new(1);
+    let (control, host) = (site.control(), &site.hosts()[0]);
+    let local = host.dir().join("local");
+    fs::remove_file(local.join("sbin/syngate")).unwrap();
+    let [binary, dist] = ["syngate", "dist"].map(|name| control.dir().join(name));
+    // Without what debuggers want, as a release.
+    must(Command::new("strip").arg("-o").arg(&binary).arg(SYNGATE));
+    let mut make = Command::new("make");
+    make.args(["--silent", "install", "PREFIX="])
+        .current_dir(source(""));
+    make.arg(format!("BUILT={}", binary.display()));
+    must(make.arg(format!("DESTDIR={}", dist.display())));
+
+    let call = format!("install.yml -e syngate_from={}", dist.display());
+    let check = site.playbook(&format!("{call} --check --diff"));
+    assert!(check.stdout.contains(" changed=2 "), "{check:?}");
+    assert!(!local.join("sbin/syngate").exists());
+    for changed in [2, 0] {
+        let ran = site.playbook(&call);
+        assert!(ran.ok(), "{ran:?}");
+        assert!(
+            ran.stdout.contains(&format!(" changed={changed} ")),
+            "{ran:?}"
+        );
+    }
+    must(Command::new("diff").arg("-r").args([&dist, &local]));
+    let mode = "stat -c '%a %U' /usr/local/sbin/syngate /usr/local/share/man/man8/syngate.8";
+    assert_eq!(host.sh(mode).unwrap().stdout, "755 root\n644 root\n");
+
+    // Nowhere to install from.
+    let ran = site.playbook("install.yml");
+    assert!(!ran.ok() && ran.stdout.contains("syngate_from"), "{ran:?}");
+}
+
+// Documents ----------------------------------------------------------------------------------------
+
+/// Its documentation has syngate's options of a run, as clap has them, where check mode is Ansible's
+/// word for --dry-run; and it takes what it documents.
+#[test]
+fn the_module_has_each_option_of_syngate_and_no_other() {
+    let host = Host::new().unwrap();
+    install_collection(&host);
+    let doc = must(ansible(&host, "ansible-doc").args(["--json", MODULE]));
+    let doc: Value = serde_json::from_str(&doc).unwrap();
+    let options = doc[MODULE]["doc"]["options"].as_object().unwrap();
+
+    let script = "import json, sys; sys.path.insert(0, sys.argv[1]); import syngate; \
+                  print(json.dumps(syngate.ARGUMENTS))";
+    let mut python = ansible(&host, "python");
+    python
+        .args(["-B", "-c", script])
+        .arg(contrib("plugins/modules"));
+    let taken: Value = serde_json::from_str(&must(&mut python)).unwrap();
+    let spec = options.iter().map(|(name, option)| {
+        let mut option = option.as_object().unwrap().clone();
+        option.remove("description").unwrap();
+        (name.clone(), Value::from(option))
+    });
+    assert_eq!(taken, Value::Object(spec.collect()));
+
+    let mut program = Args::command();
+    program.build();
+    let of_runs = program.get_arguments().filter(|arg| {
+        let not_ours = ["help", "version", "dry_run"];
+        !arg.is_positional() && !not_ours.contains(&arg.get_id().as_str())
+    });
+    let mut real =
+        BTreeSet::from(["cmd", "argv", "service", "state", "executable"].map(str::to_owned));
+    for arg in of_runs {
+        let name = arg.get_long().unwrap().replace('-', "_");
+        let option = options.get(&name).unwrap_or_else(|| panic!("no {name}"));
+        assert_told(arg, &name, option);
+        real.insert(name);
+    }
+    assert_eq!(options.keys().cloned().collect::<BTreeSet<_>>(), real);
+}
+
+/// Type, words and default are those of the option of syngate's.
+#[track_caller]
+fn assert_told(arg: &clap::Arg, name: &str, option: &Value) {
+    let takes_value = arg.get_action().takes_values();
+    let kind = match arg.get_value_names().map(|names| names[0].as_str()) {
+        _ if !takes_value => "bool",
+        _ if matches!(arg.get_action(), clap::ArgAction::Append) => "list",
+        Some("N" | "NUM") => "int",
+        Some("PATH") => "path",
+        _ => "str",
+    };
+    assert_eq!(option["type"], kind, "{name}");
+    if !takes_value {
+        return;
+    }
+    let told = option["description"].to_string();
+    let values = arg.get_possible_values();
+    let values: Vec<&str> = values.iter().map(|value| value.get_name()).collect();
+    for value in &values {
+        assert!(
+            told.contains(&format!("V({value})")) || name == "backend",
+            "{name}: {value}"
+        );
+    }
+    // One of --syn's has an argument of its own.
+    if !values.is_empty() && name != "syn" {
+        assert_eq!(option["choices"], json!(values), "{name}");
+    }
+    if let Some(default) = arg.get_default_values().first() {
+        let phrase = format!("default is V({})", default.to_str().unwrap());
+        assert!(told.contains(&phrase), "{name}: {phrase}");
+    }
+}
+
+#[test]
+fn ansible_doc_and_ansible_lint_have_no_complaint() {
+    let host = Host::new().unwrap();
+    install_collection(&host);
+    let page = run(ansible(&host, "ansible-doc").arg(MODULE));
+    assert!(page.ok() && page.stderr.is_empty(), "{page:?}");
+    for part in [
+        "OPTIONS",
+        "precheck",
+        "EXAMPLES",
+        "RETURN VALUES",
+        "ATTRIBUTES",
+    ] {
+        assert!(page.stdout.contains(part), "{part}: {}", page.stdout);
+    }
+    let role = run(ansible(&host, "ansible-doc").args(["--type", "role", MODULE]));
+    assert!(role.ok() && role.stderr.is_empty(), "{role:?}");
+    assert!(role.stdout.contains("syngate_from"), "{role:?}");
+
+    // In a copy, since it leaves things about.
+    let copy = host.dir().join("copy");
+    must(Command::new("cp").arg("-rL").arg(contrib("")).arg(&copy));
+    let mut lint = ansible_in(&copy, &host, "ansible-lint");
+    lint.args(["--nocolor", "-c", "ansible-lint.yml"]);
+    let ran = run(&mut lint);
+    assert!(ran.ok(), "{ran:?}");
+    assert!(
+        ran.stderr.contains("Passed: 0 failure(s), 0 warning(s)"),
+        "{ran:?}"
+    );
+    assert!(
+        ran.stderr
+            .contains("Profile 'production' was required, and it passed"),
+        "{ran:?}"
+    );
+
+    let galaxy = read(contrib("galaxy.yml"));
+    let version = format!("version: {}\n", env!("CARGO_PKG_VERSION"));
+    assert!(galaxy.contains(&version), "{galaxy}");
+}
