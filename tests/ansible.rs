@@ -361,6 +361,14 @@ fn a_roll_out_over_ssh_goes_through_a_fleet_unnoticed() {
     let load = site.load();
 
     let call = "rollout.yml -e greeting=hello";
+    let check = site.playbook(&format!("{call} --check --diff"));
+    assert!(check.ok(), "{check:?}");
+    for line in ["string ok\n", "string hello\n", "+table inet syngate_"] {
+        assert!(check.stdout.contains(line), "{line}: {check:?}");
+    }
+    assert_eq!((gates.told(), site.states()), (Vec::new(), before));
+
+    let before = site.states();
     let first = site.playbook(call);
     assert!(first.ok(), "{first:?}");
     let in_turn = (0..3).flat_map(|n| [(n, true), (n, false)]);
