@@ -4,6 +4,7 @@
 
 mod harness;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -16,11 +17,11 @@ use std::thread;
 use std::time::Duration;
 
 use clap::CommandFactory;
-use harness::{SYNGATE, gated, words};
+use harness::{SOON, SYNGATE, gated, words};
 use serde_json::{Value, json};
 use syngate::cli::Args;
 use testkit::services::HaproxyConfig;
-use testkit::{Fleet, Host, Load, LoadReport, Ran, Running, RunningLoad, rootless};
+use testkit::{Fleet, Host, Load, LoadReport, Ran, Running, RunningLoad, rootless, wait_until};
 
 const LONG: Duration = Duration::from_secs(200);
 const MODULE: &str = "syngate.syngate.syngate";
@@ -295,14 +296,17 @@ fn unnoticed(load: Vec<RunningLoad>) -> Vec<LoadReport> {
     reports
 }
 
-/// What the kernels of some hosts tell of gates: which host, and whether it is there or gone.
-struct Gates {
-    events: Receiver<(usize, bool)>,
+/// What the kernels of some hosts tell of tables that come and go.
+struct Gates<'a> {
+    hosts: &'a [Host],
+    /// On which host; which one; whether it has come.
+    events: Receiver<(usize, String, bool)>,
+    marks: Cell<u32>,
     _monitors: Vec<Running>,
 }
 
-impl Gates {
-    fn watch(hosts: &[Host]) -> Gates {
+impl Gates<'_> {
+    fn watch(hosts: &[Host]) -> Gates<'_> {
         let (tell, events) = channel();
         let monitors = hosts.iter().enumerate().map(|(n, host)| {
             let mut monitor = host.command("nft");
@@ -311,43 +315,64 @@ impl Gates {
             let lines = BufReader::new(monitor.stdout().unwrap()).lines();
             let tell = tell.clone();
             thread::spawn(move || {
-                for line in lines.map_while(Result::ok) {
-                    let there = line.starts_with("create table inet syngate_")
-                        || line.starts_with("add table inet syngate_");
-                    if there || line.starts_with("delete table inet syngate_") {
-                        let _ = tell.send((n, there));
-                    }
+                for (table, comes) in lines.map_while(Result::ok).filter_map(|l| table(&l)) {
+                    let _ = tell.send((n, table, comes));
                 }
             });
             monitor
         });
-        let monitors: Vec<Running> = monitors.collect();
         let gates = Gates {
+            hosts,
+            _monitors: monitors.collect(),
             events,
-            _monitors: monitors,
+            marks: Cell::new(0),
         };
-        gates.wait_listening(hosts);
+        for host in hosts {
+            let heard = || {
+                gates.mark(host);
+                let soon = Duration::from_millis(100);
+                gates.events.recv_timeout(soon).is_ok()
+            };
+            wait_until(SOON, "nft monitor", heard).unwrap();
+        }
+        gates.told();
         gates
     }
 
-    /// Each tells of a table that is made for it.
-    fn wait_listening(&self, hosts: &[Host]) {
-        for (n, host) in hosts.iter().enumerate() {
-            let mark = "until nft add table inet syngate_mark && nft delete table inet syngate_mark; \
-                        do :; done";
-            let told = || {
-                host.must(["sh", "-c", mark]);
-                self.events.recv_timeout(Duration::from_millis(100)).is_ok()
-            };
-            testkit::wait_until(harness::SOON, "nft monitor", told).unwrap();
-            assert!(!gated(host), "{n}");
-        }
-        while self.events.recv_timeout(Duration::from_millis(200)).is_ok() {}
+    /// A table of a new name, which is gone again.
+    fn mark(&self, host: &Host) -> String {
+        self.marks.set(self.marks.get() + 1);
+        let mark = format!("mark_{}", self.marks.get());
+        let both = format!("add table inet {mark}; delete table inet {mark}");
+        host.must(["nft", &both]);
+        mark
     }
 
-    /// Since the last time.
+    /// Which hosts' gates have come and gone since the last time.
     fn told(&self) -> Vec<(usize, bool)> {
-        self.events.try_iter().collect()
+        let mut told = Vec::new();
+        for (n, host) in self.hosts.iter().enumerate() {
+            let last = (n, self.mark(host), false);
+            loop {
+                let event = self.events.recv_timeout(SOON).unwrap();
+                if event == last {
+                    break;
+                }
+                told.push(event);
+            }
+        }
+        told.retain(|(_, table, _)| table.starts_with("syngate_"));
+        told.into_iter().map(|(n, _, comes)| (n, comes)).collect()
+    }
+}
+
+/// `create table inet NAME`, of nft monitor.
+fn table(line: &str) -> Option<(String, bool)> {
+    let words: Vec<&str> = line.split(' ').collect();
+    match words[..] {
+        ["add" | "create", "table", _, name, ..] => Some((name.to_owned(), true)),
+        ["delete", "table", _, name, ..] => Some((name.to_owned(), false)),
+        _ => None,
     }
 }
 

@@ -230,7 +230,7 @@ options:
     description: Tell each phase, in RV(stderr).
     type: bool
   quiet:
-    description: Tell errors only, in RV(stderr). RV(report.warnings) has the warnings all the same.
+    description: Tell errors only, in RV(stderr). RV(report) has the warnings all the same.
     type: bool
 notes:
   - Durations need a unit, as V(500ms), V(2s), V(1m30s).
