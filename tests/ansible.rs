@@ -23,7 +23,7 @@ use syngate::cli::Args;
 use testkit::services::HaproxyConfig;
 use testkit::{Fleet, Host, Load, LoadReport, Ran, Running, RunningLoad, rootless, wait_until};
 
-const LONG: Duration = Duration::from_secs(200);
+const LONG: Duration = Duration::from_secs(500);
 const MODULE: &str = "syngate.syngate.syngate";
 
 fn source(file: &str) -> PathBuf {
