@@ -36,6 +36,9 @@ pub struct Campaign {
     /// Only these deeds: faults or neighbours, as the results name them
     #[arg(long)]
     deed: Vec<String>,
+    /// Not these deeds
+    #[arg(long)]
+    except: Vec<String>,
     /// End after so many seconds, with what was tried by then
     #[arg(long)]
     seconds: Option<u64>,
@@ -138,8 +141,10 @@ impl Campaign {
     }
 
     fn wants(&self, trial: &Trial) -> bool {
+        let deed = trial.deed.to_string();
         (self.call.is_empty() || self.call.contains(&trial.point.call))
-            && (self.deed.is_empty() || self.deed.contains(&trial.deed.to_string()))
+            && (self.deed.is_empty() || self.deed.contains(&deed))
+            && !self.except.contains(&deed)
             && self.shard.has(trial)
     }
 }
