@@ -52,7 +52,7 @@ _syngate_or_command() {
     [[ $cur == = ]] && cur=
     case $option in
         -p | --port) _syngate_ports "$cur" ;;
-        *) _syngate "$@" ;;
+        *) _syngate "$1" "$cur" "$option" ;;
     esac
 }
 complete -F _syngate_or_command -o bashdefault -o default syngate

@@ -6,15 +6,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// What systemctl does to a unit by stopping all of its processes, the caller's among them.
-const STOPS: [&str; 7] = [
+const STOPS: [&str; 10] = [
     "stop",
     "restart",
     "try-restart",
     "condrestart",
     "reload-or-restart",
     "try-reload-or-restart",
+    "reload-or-try-restart",
+    "condreload",
     "force-reload",
+    "--full-restart",
 ];
+/// systemctl ends at once, and what was asked for is done later.
+const UNAWAITED: &str = "--no-block";
 
 /// Where systemd is the host's init (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
@@ -43,14 +48,14 @@ fn waits(cgroups: &str, booted: bool, call: &[u8]) -> bool {
     let words = call.split(|byte| *byte == 0);
     let words = words.map(|word| OsStr::from_bytes(word).to_owned());
     let command: Vec<OsString> = words.skip_while(|word| word != "--").skip(1).collect();
-    let waits = !command.iter().any(|word| word == "--no-block");
-    waits && of_own_unit(cgroups, booted, &command).is_some()
+    !is_unawaited(&command) && of_own_unit(cgroups, booted, &command).is_some()
 }
 
 /// What to say in a process of these cgroups (proc(5)), where systemd is the init or not.
 fn refusal(cgroups: &str, booted: bool, command: &[OsString]) -> Option<String> {
     let (verb, own) = of_own_unit(cgroups, booted, command)?;
     let why = match verb {
+        "reload" if is_unawaited(command) => "the gate would open before the reload is done",
         "reload" => "the reload would wait for itself",
         _ => "it would be killed with the unit, and the gate with it",
     };
@@ -73,6 +78,10 @@ fn of_own_unit<'a>(
     let (verb, units) = asked(&words, booted)?;
     let itself = units.iter().any(|name| full_name(name) == own);
     (itself && matters(verb)).then_some((verb, own))
+}
+
+fn is_unawaited(command: &[OsString]) -> bool {
+    command.iter().any(|word| word == UNAWAITED)
 }
 
 fn matters(verb: &str) -> bool {
@@ -117,7 +126,8 @@ fn asked<'a>(command: &[&'a str], booted: bool) -> Option<(&'a str, Vec<&'a str>
         // These hand it on to systemctl, if that is the init.
         "service" | "invoke-rc.d" if booted => {
             let unit = plain.next()?;
-            Some((plain.next()?, vec![unit]))
+            let verb = words.iter().copied().find(|word| matters(word))?;
+            Some((verb, vec![unit]))
         }
         _ if booted && path.parent() == Some(Path::new("/etc/init.d")) => {
             Some((plain.next()?, vec![name]))
@@ -201,6 +211,7 @@ mod tests {
             "systemctl restart --no-block haproxy",
             "systemctl -q --job-mode replace restart haproxy",
             "systemctl reload --no-block haproxy",
+            "systemctl condreload haproxy",
         ] {
             assert!(says(V2, false, command).is_some(), "{command}");
         }
@@ -239,6 +250,7 @@ mod tests {
         for command in [
             "service haproxy restart",
             "/usr/sbin/service haproxy reload",
+            "service haproxy --full-restart",
             "invoke-rc.d haproxy force-reload",
             "/etc/init.d/haproxy restart",
         ] {
@@ -284,6 +296,8 @@ mod tests {
         ] {
             assert!(line.contains(word), "{word}: {line}");
         }
+        let line = says(V2, false, "systemctl --no-block reload haproxy").unwrap();
+        assert!(line.contains("before the reload is done"), "{line}");
         let line = says(V2, false, "systemctl restart haproxy").unwrap();
         assert!(line.contains("killed"), "{line}");
         assert!(

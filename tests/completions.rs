@@ -128,6 +128,8 @@ fn completes(name: &'static str) {
     let mut wrong = Vec::new();
     for (line, expected) in [
         ("syngate --dry", "syngate --dry-run"),
+        ("syngate --hook in", "syngate --hook input"),
+        ("syngate --hook=in", "syngate --hook=input"),
         ("syngate --port 543", "syngate --port 54321"),
         ("syngate --port 8", "syngate --port 80"),
         ("syngate --port=543", "syngate --port=54321"),
