@@ -17,7 +17,7 @@ use crate::child::{self, Beside, Child};
 use crate::cli::{Args, mistaken_variables};
 use crate::exit::{Exit, NOT_EXECUTABLE, NOT_FOUND, NOT_RUN};
 use crate::gate::choice::{Choice, Kind};
-use crate::gate::{self, Deadline, Gate, Steer};
+use crate::gate::{self, Gate, Steer};
 use crate::own_unit;
 use crate::plan::{Listeners, Plan, Refused};
 use crate::ports::PortSet;
@@ -117,8 +117,7 @@ fn carry_out(
         let before = on_the_way.look(&mut sockets, report)?;
         on_the_way.warn_of_interfaces(report);
         on_the_way.go_ahead()?;
-        let until = Instant::now() + plan.max_closed;
-        let (mut gate, work) = close(plan, until, say, report, &mut warnings)?;
+        let (mut gate, work) = close(plan, say, report, &mut warnings)?;
         if let (Some(gate), Work::Divert(_)) = (&mut gate, &work) {
             let spared = sockets.half_open().and_then(|all| gate.spare(&all));
             if let Err(error) = spared {
@@ -191,12 +190,11 @@ fn carry_out(
 /// Closes the gate. `None`: it can't be closed, and `--best-effort` was given.
 fn close(
     plan: &Plan,
-    until: Deadline,
     say: &Say,
     report: &mut Report,
     warnings: &mut Vec<String>,
 ) -> Result<(Option<Gate>, Work), Ending> {
-    let closed = close_with(&plan.syn, plan, until, say, report).or_else(|error| {
+    let closed = close_with(&plan.syn, plan, say, report).or_else(|error| {
         if !plan.syn.or_drop() {
             return Err(error);
         }
@@ -204,7 +202,7 @@ fn close(
             format!("--syn auto: SYNs are dropped, since they can't be held here: {error:#}");
         say.warning(&text);
         warnings.push(text);
-        close_with(&SynAction::Drop, plan, until, say, report)
+        close_with(&SynAction::Drop, plan, say, report)
     });
     match closed {
         Ok((gate, work)) => {
@@ -228,7 +226,6 @@ fn close(
 fn close_with(
     action: &SynAction,
     plan: &Plan,
-    until: Deadline,
     say: &Say,
     report: &mut Report,
 ) -> Result<(Gate, Work)> {
@@ -236,6 +233,7 @@ fn close_with(
     forget_ended(&mut work, say);
     let rules = plan.rules(work.steer());
     let settings = plan.settings(&report.run, work.steer());
+    let until = Instant::now() + plan.max_closed;
     let (gate, lacking) = gate::close(plan.backend, &settings, &rules, until)?;
     say.must_not_block();
     report.backend = Some(gate.backend());
