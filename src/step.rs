@@ -30,7 +30,7 @@ use crate::sockets::{Listener, Sample, SocketId, Want};
 pub const QUIET: Duration = Duration::from_millis(5);
 /// A handshake answered with a SYN cookie leaves no trace; its last ACK is given this long.
 pub const COOKIE_GRACE: Duration = Duration::from_millis(300);
-/// The sockets are looked at this often, or less often where a look is dear: see `pace`.
+/// The sockets are looked at this often, or less often where a look is dear: see `pause`.
 pub const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// How much longer than a look the pause after it is: while the service is watched, which may be
 /// for long, and while it drains, when the gate is closed and each moment counts.
@@ -312,8 +312,8 @@ pub struct State {
     others: Option<(Instant, Instant)>,
     remove_anyway: bool,
     next_look: Instant,
-    /// When the rules are looked at, where others can remove them.
-    next_guard: Option<Instant>,
+    /// Whether the rules are there, where others can remove them.
+    guard: Option<Regular>,
     /// `--ready-check`.
     check: Again,
     /// `--listen-netns-from`.
@@ -324,8 +324,8 @@ pub struct State {
     release: Option<Release>,
     /// Where they are steered elsewhere.
     linger: Option<Linger>,
-    /// When it is looked whether anybody listens there.
-    next_standby: Option<Instant>,
+    /// Whether anybody listens there.
+    standby: Option<Regular>,
     /// At the last look nobody did.
     standby_missed: bool,
     /// What came of it.
@@ -403,11 +403,11 @@ impl State {
                 true => closed_at,
                 false => closed_at + QUIET,
             },
-            next_guard: None,
+            guard: None,
             fallen: false,
             release: None,
             linger: None,
-            next_standby: None,
+            standby: None,
             standby_missed: false,
             check: Again::default(),
             search: Again::default(),
@@ -425,7 +425,7 @@ impl State {
 
     /// Others can remove the gate's rules: from now on it is looked at whether they are there.
     pub fn guard(&mut self) {
-        self.next_guard = Some(self.closed_at + GUARD_EVERY);
+        self.guard = Some(Regular::new(GUARD_EVERY, self.closed_at));
     }
 
     /// SYNs are held: from now on they are let go before their ports open, within `timeout`.
@@ -438,7 +438,7 @@ impl State {
     pub fn lingers_on_standby(&mut self, timeout: Duration, then_stop: bool) {
         let linger = Linger::new("standby", timeout, then_stop, self.closed_at);
         self.linger = Some(linger);
-        self.next_standby = Some(self.closed_at + STANDBY_EVERY);
+        self.standby = Some(Regular::new(STANDBY_EVERY, self.closed_at));
     }
 
     /// SYNs are steered to `place`: once the gate is open, their connections have `timeout` to finish
@@ -513,7 +513,12 @@ impl State {
 
     /// When the rules are to be looked at.
     fn guards_at(&self) -> Option<Instant> {
-        self.next_guard.filter(|_| self.is_shut())
+        self.looks_regularly_at(&self.guard)
+    }
+
+    fn looks_regularly_at(&self, regular: &Option<Regular>) -> Option<Instant> {
+        let regular = regular.as_ref().filter(|_| self.is_shut());
+        regular.map(|regular| regular.next)
     }
 
     /// Whether a port is shut, and something is left to decide.
@@ -523,7 +528,7 @@ impl State {
 
     /// When it is to be looked whether the standby is there, as long as connections go to it.
     fn watches_standby_at(&self) -> Option<Instant> {
-        self.next_standby.filter(|_| self.is_shut())
+        self.looks_regularly_at(&self.standby)
     }
 
     /// What is being waited for, for the people who watch. COMMAND speaks for itself.
@@ -577,8 +582,7 @@ impl State {
                 self.shut = ports;
                 self.go_on(now)
             }
-            Event::Intact(true) => self.go_on(now),
-            Event::Intact(false) => Some(self.close_again()),
+            Event::Intact(intact) => self.guarded(intact, now),
             Event::Started(started) => self.started(started, now),
             Event::Exited(exit) => self.exited(exit, now),
             Event::ReadyChecked(exit) => self.ready_checked(exit, now),
@@ -628,11 +632,11 @@ impl State {
             return Some(self.open_early(NotRun::Deadline));
         }
         if self.guards_at().is_some_and(|at| at <= now) {
-            self.next_guard = Some(now + GUARD_EVERY);
+            self.guard.iter_mut().for_each(|guard| guard.asked = now);
             return Some(Action::Guard);
         }
         if self.watches_standby_at().is_some_and(|at| at <= now) {
-            self.next_standby = Some(now + STANDBY_EVERY);
+            self.standby.iter_mut().for_each(|look| look.asked = now);
             return Some(Action::WatchStandby);
         }
         if let Some(action) = self.start_beside(now) {
@@ -740,10 +744,14 @@ impl State {
         }
     }
 
-    /// Somebody has removed the rules.
-    fn close_again(&mut self) -> Action {
+    /// Whether nobody has removed the rules.
+    fn guarded(&mut self, intact: bool, now: Instant) -> Option<Action> {
+        self.guard.iter_mut().for_each(|guard| guard.answered(now));
+        if intact {
+            return self.go_on(now);
+        }
         self.fallen = true;
-        Action::Rearm(self.shut.clone())
+        Some(Action::Rearm(self.shut.clone()))
     }
 
     /// The rules were put back, or could not be: then the next look tries again.
@@ -822,6 +830,7 @@ impl State {
     /// An open gate serves clients no worse than a port where nobody listens; but one that is just
     /// being handed on may be missed once.
     fn watched_standby(&mut self, listens: bool, now: Instant) -> Option<Action> {
+        self.standby.iter_mut().for_each(|look| look.answered(now));
         let gone = !listens && self.standby_missed;
         self.standby_missed = !listens;
         if self.opened || !gone {
@@ -1361,6 +1370,30 @@ fn by_port(listeners: &[Listener]) -> BTreeMap<u16, Vec<Listener>> {
             .push(listener.clone());
     }
     ports
+}
+
+/// Something that is looked at again and again while a port is shut: so often, or less often where
+/// a look is dear, since the rest has to get its turn.
+#[derive(Debug)]
+struct Regular {
+    every: Duration,
+    next: Instant,
+    asked: Instant,
+}
+
+impl Regular {
+    fn new(every: Duration, now: Instant) -> Regular {
+        Regular {
+            every,
+            next: now + every,
+            asked: now,
+        }
+    }
+
+    fn answered(&mut self, now: Instant) {
+        let cost = now.saturating_duration_since(self.asked);
+        self.next = now + self.every.max(pause(cost, WATCH_PAUSE));
+    }
 }
 
 /// How long to wait after a look that took `cost`: not long, but so many times as long as that.

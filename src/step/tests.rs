@@ -160,6 +160,43 @@ impl Tale {
 
 // Drain -------------------------------------------------------------------------------------------
 
+/// On a slow machine a look at the rules, or at the standby, takes longer than the pause between two:
+/// the drain still comes to its end, and so does the run.
+#[test]
+fn looks_that_are_dear_leave_time_for_the_rest() {
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    tale.state.guard();
+    tale.state.lingers_on_standby(Duration::from_secs(1), false);
+    let mut action = tale.at(0, Event::Closed);
+    let mut dear = 0;
+    let started = loop {
+        let now = tale.now_ms;
+        action = match action {
+            None => {
+                let next = tale.wakes_at().unwrap().max(now);
+                tale.at(next, Event::Time)
+            }
+            Some(Action::Guard) => tale.at(now + 30, Event::Intact(true)),
+            Some(Action::WatchStandby) => tale.at(now + 30, Event::StandbyListens(true)),
+            Some(Action::Look(_)) => {
+                // Somebody is in the middle of a handshake for the first 100 ms.
+                let mut sample = Sample {
+                    connections: busy(0),
+                    ..on_80(&[1])
+                };
+                sample.half_open.young = u32::from(now < 100);
+                tale.saw(now + 1, sample)
+            }
+            Some(Action::Check) => break tale.at(now, Event::Stands(true)),
+            Some(other) => panic!("{other:?} at {now} ms"),
+        };
+        dear += 1;
+        assert!(dear < 1_000, "nothing but looks");
+    };
+    assert_eq!(started, Some(Action::Start));
+    assert!(tale.now_ms < 300, "{} ms", tale.now_ms);
+}
+
 /// Where others can remove the rules: closed again with what is shut then, and told how often.
 #[test]
 fn closes_again_what_somebody_has_opened() {
