@@ -26,7 +26,7 @@ enum Ground {
     /// A second node, with its service, and clients of both.
     Trio {
         trio: Box<Trio>,
-        _peer: Running,
+        _services: Vec<Running>,
         _clients: RunningLoad,
     },
 }
@@ -37,13 +37,14 @@ impl Ground {
             return Ok(Ground::Pair(Pair::new()?));
         }
         let trio = Box::new(Trio::new()?);
-        let peer = Serve::on("0.0.0.0:80").start(&trio.b)?;
+        // 82 is where [`Neighbour::KeepsManyConnections`] listens on the host that is tried.
+        let services = ["0.0.0.0:80", "0.0.0.0:82"].map(|place| Serve::on(place).start(&trio.b));
         let clients = Load::to(format!("{VIP}:80")).rate(50);
         let clients = clients.duration(Duration::from_secs(86_400));
         let clients = clients.start(&trio.client)?;
         Ok(Ground::Trio {
             trio,
-            _peer: peer,
+            _services: services.into_iter().collect::<Result<_>>()?,
             _clients: clients,
         })
     }
