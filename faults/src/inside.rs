@@ -237,7 +237,8 @@ impl<'a> Bench<'a> {
         self.prepare(command.args(&words[1..]), Some(by))?;
         let mut run = command.spawn()?;
         let mut ended = None;
-        let over = wait_until(longest(), "the end of a run", || {
+        // Each program of iptables may take many seconds here, on a busy machine.
+        let over = wait_until(longest() * 3, "the end of a run", || {
             ended = run.try_wait().ok().flatten();
             ended.is_some()
         });
