@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::iter;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use harness::{SOON, SYNGATE, gated, words};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use syngate::cli::Args;
 use testkit::services::HaproxyConfig;
@@ -251,7 +253,8 @@ fn new_key(host: &Host, name: &str) -> String {
     read(file.with_extension("pub"))
 }
 
-/// Debian's, on that address alone, with a key and a configuration of its own.
+/// Debian's, on that address alone, with a key and a configuration of its own; and a root that is not
+/// locked, as the machine's may be.
 fn start_sshd(host: &Host, address: &str, authorized: &str) -> Running {
     new_key(host, "host_key");
     host.write("authorized_keys", authorized);
@@ -262,6 +265,8 @@ fn start_sshd(host: &Host, address: &str, authorized: &str) -> Running {
          PidFile none\nSubsystem sftp internal-sftp\n"
     );
     let config = host.write("sshd_config", config);
+    let shadow = host.write("shadow", "root:*:::::::\n");
+    host.bind(shadow, "/etc/shadow").unwrap();
     host.must(["mkdir", "-m", "755", "/run/sshd"]);
     let log = File::create(host.dir().join("sshd.log")).unwrap();
     let mut sshd = host.command("/usr/sbin/sshd");
@@ -327,11 +332,13 @@ impl Gates<'_> {
             events,
             marks: Cell::new(0),
         };
-        for host in hosts {
+        for (n, host) in hosts.iter().enumerate() {
             let heard = || {
                 gates.mark(host);
                 let soon = Duration::from_millis(100);
-                gates.events.recv_timeout(soon).is_ok()
+                let next = || gates.events.recv_timeout(soon).ok();
+                // Of its own: the marks of those before it may still come.
+                iter::from_fn(next).any(|(host, ..)| host == n)
             };
             wait_until(SOON, "nft monitor", heard).unwrap();
         }
@@ -416,12 +423,39 @@ fn a_roll_out_over_ssh_goes_through_a_fleet_unnoticed() {
 
     let mut text = format!("$ ansible-playbook {call}\n{}", first.stdout);
     text += "# meanwhile, at 100 new connections a second to each:\n";
-    for (n, load) in unnoticed(load).iter().enumerate() {
+    let reports = unnoticed(load);
+    for (n, load) in reports.iter().enumerate() {
         let (sent, failed) = (load.sent, load.failed());
         text += &format!("# lb{}: {sent} connections, {failed} failed\n", n + 1);
     }
+    // The gates stood in the load's way, by syngate's account and by that of its clients.
+    assert!(stopped(&first) > 0, "{first:?}");
+    let delayed: u64 = reports.iter().map(|report| report.delayed).sum();
+    assert!(delayed > 0, "{reports:?}");
     text += &format!("\n$ ansible-playbook {call}\n[…]\n{}", recap(&second));
     transcript("rollout", &text);
+}
+
+/// A reload refuses nobody even without a gate; a restart does.
+#[test]
+fn a_restart_over_ssh_is_unnoticed_where_a_bare_one_is_not() {
+    let site = Site::new(1);
+    let gates = Gates::watch(site.hosts());
+    let bare = site.load();
+    site.hosts()[0].must(["service", "haproxy", "restart"]);
+    let [bare] = <[_; 1]>::try_from(bare).unwrap();
+    let bare = bare.stop().unwrap();
+    assert!(bare.refused > 0, "{bare}");
+    assert_eq!(gates.told(), []);
+
+    let load = site.load();
+    let task = json!({"port": 80, "service": "haproxy", "state": "restarted"});
+    let (results, _) = site.tasks(&json!({}), &[task]);
+    assert_eq!(results[0]["failed"], false, "{results:#?}");
+    assert_eq!(gates.told(), [(0, true), (0, false)]);
+    unnoticed(load);
+    let stopped = &results[0]["report"]["syns_stopped"];
+    assert!(stopped.as_u64() > Some(0), "{results:#?}");
 }
 
 /// What a host is told of its own configuration is invalid; that of the others is not.
@@ -460,6 +494,104 @@ fn an_invalid_configuration_stops_a_roll_out_over_ssh() {
     let rest = [(1, true), (1, false), (2, true), (2, false)];
     assert_eq!(gates.told(), rest);
     unnoticed(load);
+}
+
+/// With a configuration that is valid, but serves elsewhere, nobody listens after the reload.
+#[test]
+fn a_reload_over_ssh_that_ran_and_failed_is_taken_back() {
+    let site = Site::new(2);
+    let template = site.control().dir().join("haproxy.cfg.j2");
+    let elsewhere = read(&template).replace(":80", ":{{ web | default(80) }}");
+    fs::write(template, elsewhere).unwrap();
+    let gates = Gates::watch(site.hosts());
+    let [before, other] = <[State; 2]>::try_from(site.states()).unwrap();
+    let call = "rollout.yml -e greeting=hello";
+    site.inventory(&BTreeMap::from([(0, "web=81")]));
+    let ran = site.playbook(call);
+    assert_eq!(ran.code(), 2, "{ran:?}");
+    assert!(ran.stdout.contains("\"rc\": 124"), "{ran:?}");
+    let twice = [(0, true), (0, false), (0, true), (0, false)];
+    assert_eq!(gates.told(), twice, "{ran:?}");
+    let host = &site.hosts()[0];
+    let after = State::of(host);
+    assert_eq!(after.config, before.config);
+    assert_ne!(after.pid, before.pid);
+    assert_eq!(site.greeting(0), "ok");
+    assert_eq!(State::of(&site.hosts()[1]), other);
+    assert!(!pending(host));
+
+    // Where there was none, none is left; haproxy runs on.
+    site.inventory(&BTreeMap::from([(0, "client_timeout=50x")]));
+    let config = host.dir().join("haproxy/haproxy.cfg");
+    fs::remove_file(&config).unwrap();
+    let ran = site.playbook(&format!("{call} --skip-tags test"));
+    assert_eq!(ran.code(), 2, "{ran:?}");
+    assert!(ran.stdout.contains("--precheck"), "{ran:?}");
+    assert_eq!(gates.told(), []);
+    assert!(!config.exists() && !pending(host));
+    assert_eq!(site.greeting(0), "ok");
+
+    site.inventory(&BTreeMap::new());
+    let ran = site.playbook(call);
+    assert!(ran.ok(), "{ran:?}");
+    assert_eq!(
+        (site.greeting(0), site.greeting(1)),
+        ("hello".into(), "hello".into())
+    );
+}
+
+/// Whoever rolls out is killed when the new configuration is installed, and not yet in use.
+#[test]
+fn a_roll_out_over_ssh_that_is_broken_off_goes_on_where_it_was() {
+    let site = Site::new(3);
+    let gates = Gates::watch(site.hosts());
+    let call = "rollout.yml -e greeting=hello";
+    let host = &site.hosts()[1];
+    let (program, reached) = (
+        host.dir().join("local/sbin/syngate"),
+        host.dir().join("reached"),
+    );
+    fs::remove_file(&program).unwrap();
+    let hangs = format!("#!/bin/sh\n: >'{}'\nexec sleep 1000\n", reached.display());
+    host.write("local/sbin/syngate", hangs);
+    host.must(["chmod".as_ref(), "755".as_ref(), program.as_os_str()]);
+    let mut playbook = ansible(site.control(), "ansible-playbook");
+    let playbook = playbook.args(words(call)).stdout(Stdio::null());
+    let mut playbook = site.control().spawn(playbook).unwrap();
+    wait_until(LONG, "the second host", || reached.exists()).unwrap();
+    playbook.signal(Signal::SIGKILL).unwrap();
+    playbook.wait().unwrap();
+    assert_eq!(gates.told(), [(0, true), (0, false)]);
+    assert!(State::of(host).config.contains("string hello") && pending(host));
+    assert_eq!(site.greeting(1), "ok");
+
+    fs::remove_file(&program).unwrap();
+    symlink(SYNGATE, &program).unwrap();
+    let ran = site.playbook(call);
+    assert!(ran.ok(), "{ran:?}");
+    assert_eq!(gates.told(), [(1, true), (1, false), (2, true), (2, false)]);
+    for n in 0..3 {
+        assert_eq!(site.greeting(n), "hello");
+        assert!(!pending(&site.hosts()[n]));
+    }
+    let ran = site.playbook(call);
+    assert_eq!(ran.stdout.matches(" changed=0 ").count(), 3, "{ran:?}");
+    assert_eq!(gates.told(), []);
+}
+
+/// Whether a roll-out has left there what it would put back.
+fn pending(host: &Host) -> bool {
+    host.dir().join("haproxy/haproxy.cfg.old").exists()
+}
+
+/// How many SYNs a roll-out says that its gates have dropped.
+fn stopped(ran: &Ran) -> u64 {
+    let lines = ran
+        .stdout
+        .lines()
+        .filter_map(|line| line.split_once(" SYN"));
+    let count = |(before, _): (&str, &str)| before.rsplit(' ').next()?.parse::<u64>().ok();
+    lines.filter_map(count).sum()
 }
 
 #[test]
@@ -687,6 +819,24 @@ fn check_mode_over_ssh_shows_the_rules_and_does_nothing() {
     assert!(message.contains("systemctl reload haproxy"), "{message}");
 }
 
+/// What is given counts, `false` and `[]` too, whatever the environment has.
+#[test]
+fn options_over_ssh_that_are_given_are_not_the_environments() {
+    let site = Site::new(1);
+    let given = json!({"port": "80", "argv": ["true"], "allow_local": false, "allow_from": []});
+    let left = json!({"port": "80", "argv": ["true"]});
+    let keywords = json!({"check_mode": true, "environment":
+        {"SYNGATE_ALLOW_LOCAL": "1", "SYNGATE_ALLOW_FROM": "192.0.2.7"}});
+    let (results, _) = site.tasks(&keywords, &[given, left]);
+    for (result, theirs) in results.iter().zip([false, true]) {
+        assert_eq!(result["failed"], false, "{result:#}");
+        let rules = result["stdout"].as_str().unwrap();
+        for rule in ["\"lo\"", "192.0.2.7"] {
+            assert_eq!(rules.contains(rule), theirs, "{rule}: {rules}");
+        }
+    }
+}
+
 // The role -----------------------------------------------------------------------------------------
 
 #[test]
@@ -800,6 +950,18 @@ fn assert_told(arg: &clap::Arg, name: &str, option: &Value) {
         let phrase = format!("default is V({})", default.to_str().unwrap());
         assert!(told.contains(&phrase), "{name}: {phrase}");
     }
+}
+
+/// README names the oldest Python that it needs; one that is older than ours can but read it.
+#[test]
+fn the_module_is_written_in_the_python_that_its_readme_names() {
+    let host = Host::new().unwrap();
+    let script = "import ast, pathlib, sys; \
+                  ast.parse(pathlib.Path(sys.argv[1]).read_text(), feature_version=(3, 8))";
+    let mut python = ansible(&host, "python");
+    python.args(["-c", script]);
+    must(python.arg(contrib("plugins/modules/syngate.py")));
+    assert!(read(contrib("README.md")).contains("Python 3.8 or newer"));
 }
 
 #[test]

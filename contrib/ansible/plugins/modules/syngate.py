@@ -15,7 +15,7 @@ description:
     connections to some TCP ports and nothing else, and opens it the moment the new process listens.
   - It calls C(syngate), which must be on the host; the role P(syngate.syngate.syngate#role) puts it there.
   - What an option does is said in full by C(man syngate). One that is not given is left to syngate, which
-    also reads it from the environment, as E(SYNGATE_DRAIN).
+    also reads it from the environment, as E(SYNGATE_DRAIN). V(false) and V([]) are given.
 version_added: 0.1.0
 author:
   - The authors of syngate
@@ -409,6 +409,13 @@ def options_of(params):
     return words
 
 
+def settle_environment(params):
+    """What is given is not asked of the environment, `false` and `[]` least of all: they add no word."""
+    for name in OPTIONS:
+        if params[name] is not None:
+            os.environ.pop("SYNGATE_" + name.upper(), None)
+
+
 def extend_path():
     dirs = os.environ.get("PATH", "/usr/bin:/bin").split(":")
     os.environ["PATH"] = ":".join(dirs + [sbin for sbin in SBIN if sbin not in dirs])
@@ -503,6 +510,7 @@ def main():
     except ValueError as error:
         module.fail_json(msg="cmd: %s: %s" % (params["cmd"], error))
     words = options_of(params) + ["--"] + command
+    settle_environment(params)
     if module.check_mode:
         dry_run(module, syngate, words)
     own = os.path.join(module.tmpdir, "report.json")
