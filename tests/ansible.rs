@@ -839,10 +839,40 @@ fn options_over_ssh_that_are_given_are_not_the_environments() {
 
 // The role -----------------------------------------------------------------------------------------
 
+/// Nothing is installed, by its own dpkg and apt, whose lists are yet to be fetched; and nftables can be
+/// had from a folder, where it is an empty package.
+fn has_no_packages(host: &Host) {
+    let built = r#"
+        mkdir -p dpkg/info dpkg/updates lists/lists/partial cache/archives/partial etc/apt.conf.d log
+        mkdir -p offer/nftables/DEBIAN
+        printf '%s\n' 'Package: nftables' 'Version: 1' 'Architecture: all' \
+            'Maintainer: nobody <nobody@localhost>' 'Description: empty' >offer/nftables/DEBIAN/control
+        dpkg-deb --root-owner-group --build offer/nftables offer
+        (cd offer && dpkg-scanpackages . >Packages)
+        : >dpkg/status
+        echo "deb [trusted=yes] file:$PWD/offer ./" >etc/sources.list
+        echo 'APT::Sandbox::User "root";' >etc/apt.conf
+        touch -d @0 lists/lists
+    "#;
+    let apt = host.dir().join("apt");
+    fs::create_dir(&apt).unwrap();
+    must(Command::new("sh").args(["-ec", built]).current_dir(&apt));
+    for (own, place) in [
+        ("dpkg", "/var/lib/dpkg"),
+        ("lists", "/var/lib/apt"),
+        ("cache", "/var/cache/apt"),
+        ("etc", "/etc/apt"),
+        ("log", "/var/log"),
+    ] {
+        host.bind(apt.join(own), place).unwrap();
+    }
+}
+
 #[test]
 fn the_role_over_ssh_installs_what_make_installs() {
     let site = Site::new(1);
     let (control, host) = (site.control(), &site.hosts()[0]);
+    has_no_packages(host);
     let local = host.dir().join("local");
     fs::remove_file(local.join("sbin/syngate")).unwrap();
     let [binary, dist] = ["syngate", "dist"].map(|name| control.dir().join(name));
@@ -858,7 +888,7 @@ fn the_role_over_ssh_installs_what_make_installs() {
     let check = site.playbook(&format!("{call} --check --diff"));
     assert!(check.stdout.contains(" changed=2 "), "{check:?}");
     assert!(!local.join("sbin/syngate").exists());
-    for changed in [2, 0] {
+    for changed in [3, 0] {
         let ran = site.playbook(&call);
         assert!(ran.ok(), "{ran:?}");
         assert!(
@@ -867,6 +897,9 @@ fn the_role_over_ssh_installs_what_make_installs() {
         );
     }
     must(Command::new("diff").arg("-r").args([&dist, &local]));
+    let query = "dpkg-query -W -f '${Package} ${Status}'";
+    let installed = host.sh(query).unwrap().stdout;
+    assert_eq!(installed, "nftables install ok installed");
     let mode = "stat -c '%a %U' /usr/local/sbin/syngate /usr/local/share/man/man8/syngate.8";
     assert_eq!(host.sh(mode).unwrap().stdout, "755 root\n644 root\n");
 
