@@ -998,6 +998,15 @@ fn the_module_is_written_in_the_python_that_its_readme_names() {
 }
 
 #[test]
+fn the_readme_names_the_ansible_that_is_tested() {
+    let pinned = read(contrib("requirements-test.txt"));
+    let mut pinned = pinned.lines();
+    let version = pinned.find_map(|line| line.strip_prefix("ansible-core=="));
+    let tested = format!("ansible-core {} ", version.unwrap());
+    assert!(read(contrib("README.md")).contains(&tested), "{tested}");
+}
+
+#[test]
 fn ansible_doc_and_ansible_lint_have_no_complaint() {
     let host = Host::new().unwrap();
     install_collection(&host);
