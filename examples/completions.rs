@@ -68,7 +68,6 @@ function __syngate_ports
         echo "$before$port"
     end
 end
-complete -c syngate -s p -l port -x -a '(__syngate_ports)'
 
 # Behind -- comes COMMAND: its line is completed as if it stood alone.
 function __syngate_command
@@ -106,6 +105,10 @@ const ZSH_COMMAND: &str = r#"    # Behind -- comes COMMAND: its line is complete
 
 "#;
 
+/// Only a subcommand can stand before `--`. As another word that can, COMMAND would end in a recursion.
+const ZSH_COMMAND_ARG: &str =
+    "':command -- What to run, with its arguments; as it is, not by a shell:_cmdambivalent' \\\n";
+
 /// The options, with what kind of thing each value is: file names are of no use for durations.
 fn command() -> Command {
     let program = Args::command().mut_args(with_hint);
@@ -134,25 +137,35 @@ pub fn render(shell: Shell) -> Vec<u8> {
         Shell::Fish => {
             let [fails, does_not] = FISH_ARGPARSE_FAILS;
             text = replaced(&text, fails, does_not);
+            text = with_ports(
+                &text,
+                "-s p -l port ",
+                " -r -f",
+                " -x -a '(__syngate_ports)'",
+            );
             text.push_str(FISH_EPILOGUE);
         }
         _ => {
             let begins = format!("{ZSH_PORTS}{ZSH_BEGINS}{ZSH_COMMAND}");
             text = replaced(&text, ZSH_BEGINS, &begins);
-            text = with_ports(&text);
+            text = replaced(&text, ZSH_COMMAND_ARG, "");
+            text = text.replace("$line[2]", "$line[1]");
+            for option in ["'*-p+[", "'*--port=["] {
+                text = with_ports(&text, option, ":PORTS:", ":PORTS:_syngate_ports");
+            }
         }
     }
     text.into_bytes()
 }
 
-/// The values of `--port`, in zsh.
-fn with_ports(text: &str) -> String {
-    let lines = text.split_inclusive('\n').map(|line| {
-        match line.starts_with("'*-p+[") || line.starts_with("'*--port=[") {
-            true => replaced(line, ":PORTS:", ":PORTS:_syngate_ports"),
+/// In the lines of an option that takes ports, how its values are told.
+fn with_ports(text: &str, option: &str, values: &str, ports: &str) -> String {
+    let lines = text
+        .split_inclusive('\n')
+        .map(|line| match line.contains(option) {
+            true => replaced(line, values, ports),
             false => line.to_owned(),
-        }
-    });
+        });
     lines.collect()
 }
 

@@ -358,7 +358,7 @@ pub struct Args {
     pub quiet: bool,
 
     /// This; --help: all of it
-    #[arg(short, long, action = ArgAction::Help, global = true, help_heading = TOLD)]
+    #[arg(short, long, action = ArgAction::Help, help_heading = TOLD)]
     help: Option<bool>,
 
     /// Print the version
@@ -390,12 +390,23 @@ pub enum Other {
     Check(CheckArgs),
 }
 
+/// A subcommand's help is on one screen.
+#[derive(Debug, Clone, clap::Args)]
+pub struct HelpArgs {
+    /// Print this help
+    #[arg(short, long, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
 /// `syngate status`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct StatusArgs {
     /// Print JSON
-    #[arg(long, help_heading = TOLD)]
+    #[arg(long)]
     pub json: bool,
+
+    #[command(flatten)]
+    help: HelpArgs,
 }
 
 /// `syngate clear`.
@@ -412,6 +423,9 @@ pub struct ClearArgs {
     /// How long to wait for a run to answer
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = duration, allow_hyphen_values = true)]
     pub timeout: Duration,
+
+    #[command(flatten)]
+    help: HelpArgs,
 }
 
 /// `syngate check`.
@@ -422,8 +436,11 @@ pub struct CheckArgs {
     pub ports: Vec<PortSet>,
 
     /// Print JSON
-    #[arg(long, help_heading = TOLD)]
+    #[arg(long)]
     pub json: bool,
+
+    #[command(flatten)]
+    help: HelpArgs,
 }
 
 /// A guard's orders: the call that a run makes of itself, for nobody else.

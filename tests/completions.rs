@@ -142,6 +142,11 @@ fn completes(name: &'static str) {
         ("syngate -p 99", "syngate -p 99"),
         ("syngate clear --port 543", "syngate clear --port 54321"),
         ("syngate check -p 543", "syngate check -p 54321"),
+        ("syngate stat", "syngate status"),
+        ("syngate status --js", "syngate status --json"),
+        ("syngate status --dry", "syngate status --dry"),
+        ("syngate status --po", "syngate status --po"),
+        ("syngate clear --fo", "syngate clear --force"),
         ("syngate --port 80 -- mkfif", "syngate --port 80 -- mkfifo"),
         (
             "syngate --port 80 -v -- greeter --fl",
@@ -159,6 +164,7 @@ fn completes(name: &'static str) {
         }
     }
     assert!(wrong.is_empty(), "{name}: {wrong:#?}");
+    assert!(!shell.screen().contains("nesting"), "{}", shell.screen());
 }
 
 #[test]

@@ -253,6 +253,17 @@ fn a_push_that_can_t_be_made_changes_nothing() {
     unchanged();
     site.settings("RELOAD", "");
     refused(&site.push(), 1, &["RELOAD is not set"]);
+    for (name, value, word) in [
+        ("LOCK_TIMEOUT", "soon", "LOCK_TIMEOUT=soon"),
+        ("RELOAD", "'no end", "quote"),
+        ("RELOAD", "$NOT_SET", "NOT_SET"),
+    ] {
+        site.settings(name, value);
+        refused(&site.push(), 1, &[word]);
+        unchanged();
+    }
+    let ran = site.host().sh("exec syngate-push --timeout=5").unwrap();
+    refused(&ran, 1, &["--timeout=5", "settings file"]);
     fs::remove_file(site.path("default/syngate-push")).unwrap();
     refused(&site.push(), 1, &["no such settings file"]);
     unchanged();
@@ -277,6 +288,20 @@ fn a_reload_that_fails_is_rolled_back() {
     assert_eq!(before.ino(), now.ino(), "the very file that was there");
     assert!(site.serves("one"));
     site.tidy();
+
+    // Neither does the old one load any more: so it says, each time.
+    site.settings("RELOAD", "'echo sorry; exit 4'");
+    for _ in 0..2 {
+        let ran = site.push();
+        refused(&ran, 3, &["status 4", "sorry", "is back", "failed again"]);
+        assert_eq!(
+            before.ino(),
+            fs::metadata(site.path("haproxy/haproxy.cfg"))
+                .unwrap()
+                .ino()
+        );
+    }
+    site.settings("", "");
 
     // The next one is not in the way of that.
     site.source(&config("three").text());
@@ -469,7 +494,7 @@ fn deploy_hooks_of_certbot_and_lego() {
 
     // certbot: one folder, with links to the newest files.
     certificate(host, &chain, &key);
-    let ran = hook("RENEWED_LINEAGE", &site.path("live/web"));
+    let ran = hook("RENEWED_LINEAGE", &site.path("live/web/"));
     assert_eq!(ran.code(), 0, "{ran:?}");
     one_line(&ran.stdout, &["web.pem", "installed"]);
     assert_eq!(served(host), fingerprint(host, &chain));
@@ -652,6 +677,14 @@ fn metrics_are_what_the_reports_say() {
     };
     assert_eq!(sorted(&read(&prom)), sorted(&text));
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 3);
+
+    // One that is not there yet has none; one for the output has to be there.
+    let nowhere = host.dir().join("nowhere");
+    let none = metrics(&[&nowhere]);
+    assert_eq!(none, (String::new(), String::new(), true));
+    let (_, said, ok) = metrics(&[Path::new("--output"), &nowhere.join("x.prom"), &dir]);
+    assert!(!ok);
+    one_line(&said, &["No such file", "/nowhere'"]);
 }
 
 #[test]
@@ -690,6 +723,7 @@ fn a_broken_report_takes_nothing_from_the_others() {
         ("version", "2"),
         ("exit_status", "\"0\""),
         ("exit_status", "true"),
+        ("exit_status", &"9".repeat(400)),
         ("closed_ms", "NaN"),
         ("closed_ms", "1e999"),
         ("closed_ms", "[]"),

@@ -24,7 +24,7 @@ function __fish_syngate_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c syngate -n "__fish_syngate_needs_command" -s p -l port -d 'TCP ports to gate: 80,443, 8000-8010, https' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -s p -l port -d 'TCP ports to gate: 80,443, 8000-8010, https' -x -a '(__syngate_ports)'
 complete -c syngate -n "__fish_syngate_needs_command" -l to -d 'Only connections to these addresses, prefixes' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l allow-from -d 'Let these addresses, prefixes through' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l interface -d 'Only what comes in over these interfaces' -r -f
@@ -81,14 +81,14 @@ complete -c syngate -n "__fish_syngate_needs_command" -a "status" -d 'Show which
 complete -c syngate -n "__fish_syngate_needs_command" -a "clear" -d 'Open gates: those of dead runs are removed, living runs open theirs'
 complete -c syngate -n "__fish_syngate_needs_command" -a "check" -d 'Tell what this host can do, and what a service on the ports needs'
 complete -c syngate -n "__fish_syngate_using_subcommand status" -l json -d 'Print JSON'
-complete -c syngate -n "__fish_syngate_using_subcommand status" -s h -l help -d 'This; --help: all of it'
-complete -c syngate -n "__fish_syngate_using_subcommand clear" -s p -l port -d 'Only gates of these TCP ports; may be repeated' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand status" -s h -l help -d 'Print this help'
+complete -c syngate -n "__fish_syngate_using_subcommand clear" -s p -l port -d 'Only gates of these TCP ports; may be repeated' -x -a '(__syngate_ports)'
 complete -c syngate -n "__fish_syngate_using_subcommand clear" -l timeout -d 'How long to wait for a run to answer' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand clear" -l force -d 'End living runs, with their COMMAND, if asking them to open is not enough or not wanted'
-complete -c syngate -n "__fish_syngate_using_subcommand clear" -s h -l help -d 'This; --help: all of it'
-complete -c syngate -n "__fish_syngate_using_subcommand check" -s p -l port -d 'The TCP ports of the service to look at; may be repeated' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand clear" -s h -l help -d 'Print this help'
+complete -c syngate -n "__fish_syngate_using_subcommand check" -s p -l port -d 'The TCP ports of the service to look at; may be repeated' -x -a '(__syngate_ports)'
 complete -c syngate -n "__fish_syngate_using_subcommand check" -l json -d 'Print JSON'
-complete -c syngate -n "__fish_syngate_using_subcommand check" -s h -l help -d 'This; --help: all of it'
+complete -c syngate -n "__fish_syngate_using_subcommand check" -s h -l help -d 'Print this help'
 
 # The ports that are listened on now; of a list, the last one.
 function __syngate_ports
@@ -99,7 +99,6 @@ function __syngate_ports
         echo "$before$port"
     end
 end
-complete -c syngate -s p -l port -x -a '(__syngate_ports)'
 
 # Behind -- comes COMMAND: its line is completed as if it stood alone.
 function __syngate_command
