@@ -798,6 +798,13 @@ fn is_option(word: &str, long: &str, short: Option<char>) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
 }
 
+const AS_IN: &str = ", as in syngate --port 80 -- service haproxy restart";
+/// What a text that is set for reading has in place of a hyphen, or of two: HYPHEN to HORIZONTAL BAR, and
+/// MINUS SIGN, of Unicode.
+const NO_HYPHENS: [char; 7] = [
+    '\u{2010}', '\u{2011}', '\u{2012}', '\u{2013}', '\u{2014}', '\u{2015}', '\u{2212}',
+];
+
 /// A word where an option was expected: there is no `--`, or an option has taken it for its value.
 fn misplaced(word: &str) -> String {
     let words: Vec<OsString> = std::env::args_os().collect();
@@ -807,6 +814,9 @@ fn misplaced(word: &str) -> String {
         .map(|at| words[at - 1].to_string_lossy());
     let unexpected = format!("unexpected argument '{word}'");
     match (before, called().0) {
+        _ if word.starts_with(NO_HYPHENS) => {
+            format!("{unexpected}: it begins with a dash as books have it; - is wanted, or --")
+        }
         (Some(option), _) if option.starts_with('-') => format!("{option} needs a value"),
         _ if word
             .bytes()
@@ -819,16 +829,13 @@ fn misplaced(word: &str) -> String {
         (_, None) if is_other(&word.into()) => {
             format!("{unexpected}: it comes first, and has options of its own: syngate {word}")
         }
-        (Some(_), None) => format!("{unexpected}: only options come before --"),
+        (Some(_), None) => format!("{unexpected}: only options come before --{AS_IN}"),
         (None, None) if word == "help" => format!("{unexpected}; is --help meant?"),
         (None, None) => {
             let first = own_words().next().is_some_and(|first| first == word);
             match meant(word, others()).filter(|_| first) {
                 Some(name) => format!("{unexpected}; is {name} meant? (COMMAND comes behind --)"),
-                None => format!(
-                    "{unexpected}: put -- before COMMAND, as in \
-                     syngate --port 80 -- service haproxy restart"
-                ),
+                None => format!("{unexpected}: put -- before COMMAND{AS_IN}"),
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::gate::choice::{Choice, Kind};
 use crate::gate::scope::{Networks, Scope, Where};
 use crate::gate::who::Who;
 use crate::gate::{Rules, Settings, Steer};
+use crate::lock::directory_in_use;
 use crate::ports::PortSet;
 use crate::sockets::Family;
 use crate::sockets::netns::Netns;
@@ -565,9 +566,14 @@ fn too_long(args: &Args) -> String {
         Settle::Auto => format!("{drain} is"),
         Settle::Fixed(settle) => format!("{drain} and --settle {} together are", shown(settle)),
     };
+    let or = if args.drain.is_zero() {
+        ""
+    } else {
+        " or shorten the drain"
+    };
     format!(
         "{both} not less than --max-closed {}: COMMAND would run behind a gate that opens; raise \
-         --max-closed or shorten the drain",
+         --max-closed{or}",
         shown(args.max_closed)
     )
 }
@@ -608,7 +614,11 @@ fn check_report_file(file: &Path) -> Result<(), String> {
         None => return wrong("not a file"),
     };
     if !directory.is_dir() {
-        return wrong("its directory does not exist");
+        // The one under /run is gone when the machine starts, and comes with the run's locks.
+        return match directory == directory_in_use() {
+            true => Ok(()),
+            false => wrong("its directory does not exist; make it first"),
+        };
     }
     let written = if replaced { directory } else { &target };
     match faccessat(AT_FDCWD, written, AccessFlags::W_OK, AtFlags::AT_EACCESS) {

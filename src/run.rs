@@ -769,15 +769,17 @@ impl Run<'_> {
 
     fn only_settled(&self, ports: &PortSet) -> String {
         let config = &self.plan.config;
-        let settle = match config.settle {
-            Settle::Auto => Duration::ZERO,
-            Settle::Fixed(settle) => settle,
+        let waited = match config.settle {
+            Settle::Fixed(settle) if !settle.is_zero() => {
+                let settle = humantime::format_duration(settle);
+                format!("only the settle time ({settle}) was waited for")
+            }
+            _ => "nothing was waited for".to_owned(),
         };
         format!(
-            "no listener of {} was seen before or after COMMAND: only the settle time ({}) was \
-             waited for (--listen-netns, --listen-port?)",
+            "no listener of {} was seen before or after COMMAND: {waited} (--listen-netns, \
+             --listen-port?)",
             config.listen_ports.shown(ports),
-            humantime::format_duration(settle)
         )
     }
 

@@ -417,7 +417,13 @@ fn bad_input_is_one_line_and_touches_nothing() {
             &["--drain", "twice"],
         ),
         (&[], &["--port", "missing"]),
-        (&["-p80", "stray"], &["'stray'", "--"]),
+        (&["-p80", "stray"], &["'stray'", "--", "as in"]),
+        (&["–port", "80"], &["'–port'", "dash"]),
+        (&["-p80", "—"], &["'—'", "dash"]),
+        (
+            &["-p80", "--max-closed", "0s", "--drain", "0s"],
+            &["raise --max-closed\n"],
+        ),
         (
             &["-p80", "--report-file", &in_missing],
             &["--report-file", &in_missing],
@@ -1970,8 +1976,8 @@ fn each_warning_is_one_more_line() {
     let lines: Vec<&str> = outcome.stderr.lines().collect();
     let warnings = [
         "nobody listens on 81,443",
-        "no listener of 81,443 was seen before or after COMMAND: only the settle time (0s) was waited \
-         for (--listen-netns, --listen-port?)",
+        "no listener of 81,443 was seen before or after COMMAND: nothing was waited for \
+         (--listen-netns, --listen-port?)",
     ];
     assert_eq!(lines.len(), 3, "{lines:#?}");
     for (line, warning) in lines.iter().zip(warnings) {
@@ -2235,6 +2241,27 @@ fn a_report_that_cannot_be_written_changes_nothing_else() {
             .filter(|l| l.starts_with("syngate: ") && l.contains("--report-file"));
         assert_eq!(lost.count(), 1, "{lines:#?}");
     }
+    // The directory of the locks, which is gone when the machine starts, comes with the run.
+    let fresh = format!(
+        "mount -t tmpfs none /run
+         {SYNGATE} -q --port 80 --report-file /run/syngate/web.json -- true
+         cat /run/syngate/web.json
+         {SYNGATE} -q --port 80 --report-file /run/other/web.json -- true"
+    );
+    let ran = host
+        .command("unshare")
+        .args(["-m", "sh", "-c", &fresh])
+        .output()
+        .unwrap();
+    let ran = Ran::from(ran);
+    assert_eq!(ran.code(), 125, "{ran:?}");
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(report["outcome"], "ok");
+    assert!(
+        ran.stderr
+            .contains("'/run/other/web.json': its directory does not exist"),
+        "{ran:?}"
+    );
     let full = format!("{SYNGATE} -q --port 80 --report-file /dev/full -- sh -c 'exit 7'");
     let ran = host.sh(&full).unwrap();
     assert_eq!(ran.code(), 7, "{ran:?}");
