@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use testkit::{code, digest, say, slow, wait_until};
 
 use crate::{
-    leftovers::{locks, processes, queues, ruleset},
+    leftovers::{commands, locks, processes, queues, ruleset},
     neighbour::{self, Neighbour},
     point::{Course, Deed, Point, Trial},
     setting::{Place, Setting, max_closed},
@@ -169,8 +169,8 @@ impl<'a> Bench<'a> {
             Err(_) => (-1, true),
         };
         let ended = Instant::now();
-        let left = self.look(hit, code)?;
-        let gone_after_ms = (ended.elapsed().as_secs_f64() * 1e4).round() / 10.0;
+        let (left, gone) = self.look(hit, code)?;
+        let gone_after_ms = (gone.duration_since(ended).as_secs_f64() * 1e4).round() / 10.0;
         let mut violations = violations(&trial, &left);
         violations.extend(traced.err().map(|error| format!("{error:#}")));
         if let Deed::Neighbour(by) = trial.deed {
@@ -326,7 +326,8 @@ impl<'a> Bench<'a> {
     /// COMMAND goes on when syngate was killed: until it is through.
     fn settle(&self) -> Result<()> {
         wait_until(soon(), "COMMAND", || {
-            self.lines("ran") == self.lines("through")
+            let ends = commands(self.place).is_ok_and(|running| running.is_empty());
+            ends && self.lines("ran") == self.lines("through")
         })?;
         wait_until(soon(), "the service", || ask(self.service).is_ok())
     }
@@ -345,34 +346,38 @@ impl<'a> Bench<'a> {
         wait_until(soon(), "the service", answers).context("even started anew")
     }
 
-    /// What is left once everything has had the time that it may take.
-    fn look(&self, hit: bool, code: i32) -> Result<Left> {
-        let service = self.settle().err().map(|error| format!("{error:#}"));
+    /// What is left once everything has had the time that it may take, and when that was found.
+    fn look(&self, hit: bool, code: i32) -> Result<(Left, Instant)> {
         let until = Instant::now() + soon();
-        loop {
-            let rules = ruleset()?;
-            let left = Left {
-                hit,
-                code,
-                ran: self.lines("ran"),
-                report: self.report(),
-                processes: processes(self.place)?,
-                rules: rules.difference(&self.rules).cloned().collect(),
-                lost: self.lost(&rules),
-                queues: queues(),
-                service: service.clone(),
-                locks: locks()?,
-                said: self.said(),
-            };
-            let clean = left.processes.is_empty()
-                && left.rules.is_empty()
-                && left.queues.is_empty()
-                && left.locks.is_empty();
+        let (processes, rules, queues, locks) = loop {
+            let left = (processes(self.place)?, ruleset()?, queues(), locks()?);
+            let (processes, rules, queues, locks) = &left;
+            let clean = processes.is_empty()
+                && rules.is_subset(&self.rules)
+                && queues.is_empty()
+                && locks.is_empty();
             if clean || Instant::now() >= until {
-                return Ok(left);
+                break left;
             }
             thread::sleep(Duration::from_millis(10));
-        }
+        };
+        let gone = Instant::now();
+        // Nobody who could yet become COMMAND is there any more.
+        let service = self.settle().err().map(|error| format!("{error:#}"));
+        let left = Left {
+            hit,
+            code,
+            ran: self.lines("ran"),
+            report: self.report(),
+            processes,
+            rules: rules.difference(&self.rules).cloned().collect(),
+            lost: self.lost(&rules),
+            queues,
+            service,
+            locks,
+            said: self.said(),
+        };
+        Ok((left, gone))
     }
 
     /// What is somebody else's, and was there before.
