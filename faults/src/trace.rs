@@ -25,8 +25,19 @@ use nix::{
     unistd::Pid,
 };
 use syscalls::Sysno;
+use testkit::wait_until;
 
 use crate::point::{Course, Fault, Point};
+
+/// Each process comes to a standstill within this time.
+const STANDSTILL: Duration = Duration::from_secs(10);
+
+/// Where a process has started another one.
+const BIRTHS: [i32; 3] = [
+    libc::PTRACE_EVENT_FORK,
+    libc::PTRACE_EVENT_VFORK,
+    libc::PTRACE_EVENT_CLONE,
+];
 
 /// What is to happen at a point of the run.
 pub struct Target<'a> {
@@ -185,16 +196,38 @@ impl<'a> Tracer<'a> {
         visited
     }
 
-    /// The main process needs us no more; its guards are to do their work without us.
+    /// The main process needs us no more; its guards are to do their work without us. Only who stands
+    /// still can be let go, and who has called vfork(2) does not before its child is let go.
     fn let_go(&mut self) -> Result<()> {
         self.processes.remove(&self.main);
         for pid in self.processes.keys() {
-            // Only who stands still can be let go.
-            if ptrace::interrupt(*pid).is_ok() && waitpid(*pid, Some(WaitPidFlag::__WALL)).is_ok() {
-                let _ = ptrace::detach(*pid, None);
-            }
+            let _ = ptrace::interrupt(*pid);
         }
-        Ok(())
+        wait_until(STANDSTILL, "processes that stand still", || {
+            let pids: Vec<Pid> = self.processes.keys().copied().collect();
+            pids.into_iter().for_each(|pid| self.let_go_of(pid));
+            self.processes.is_empty()
+        })
+    }
+
+    fn let_go_of(&mut self, pid: Pid) {
+        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
+        let signal = match waitpid(pid, Some(flags)) {
+            Ok(WaitStatus::StillAlive) => return,
+            Ok(WaitStatus::PtraceEvent(_, _, event)) => {
+                // Whom it has started is ours as well.
+                if let Ok(new) = ptrace::getevent(pid)
+                    && BIRTHS.contains(&event)
+                {
+                    self.add(Pid::from_raw(new as i32), "child");
+                }
+                None
+            }
+            Ok(WaitStatus::Stopped(_, signal)) => Some(signal),
+            _ => None,
+        };
+        let _ = ptrace::detach(pid, signal);
+        self.processes.remove(&pid);
     }
 
     fn add(&mut self, pid: Pid, name: &str) {
@@ -206,7 +239,7 @@ impl<'a> Tracer<'a> {
 
     fn event(&mut self, pid: Pid, signal: Signal, event: i32) -> Result<()> {
         match event {
-            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => {
+            _ if BIRTHS.contains(&event) => {
                 let new = ptrace::getevent(pid).context("whom it has started")?;
                 let thread = event == libc::PTRACE_EVENT_CLONE;
                 let name = match thread {
