@@ -28,6 +28,9 @@ use testkit::{Fleet, Host, Load, LoadReport, Ran, Running, RunningLoad, rootless
 const LONG: Duration = Duration::from_secs(500);
 const MODULE: &str = "syngate.syngate.syngate";
 
+/// What the module returns only where it has called syngate.
+const OF_A_CALL: [&str; 5] = ["cmd", "rc", "stdout", "stderr", "report"];
+
 fn source(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
 }
@@ -683,7 +686,9 @@ fn the_module_over_ssh_tells_what_the_report_tells() {
     let service = json!({"port": ["80"], "service": "haproxy", "state": "restarted", "syn": "drop",
         "drain_until": "handshakes", "best_effort": false, "verbose": true});
     let warned = json!({"port": "80,8443", "argv": ["true"], "settle": "10ms"});
-    let (results, ran) = site.tasks(&json!({}), &[command, service, warned]);
+    let latin1 = r"printf 'caf\351\n'; printf 'caf\351\n' >&2";
+    let latin1 = json!({"port": 80, "argv": ["sh", "-c", latin1], "settle": "10ms"});
+    let (results, ran) = site.tasks(&json!({}), &[command, service, warned, latin1]);
     for result in &results {
         assert_eq!(result["changed"], true, "{result:#}");
         assert_eq!(
@@ -764,6 +769,10 @@ fn the_module_over_ssh_fails_as_syngate_does() {
             result["rc"].as_i64().unwrap_or(0),
             *status,
             "{task}: {result:#}"
+    // What is not UTF-8 is no part of a result, and no reason to have none.
+    assert_eq!(results[3]["stdout"], "caf\u{fffd}\n");
+    let said = results[3]["stderr"].as_str().unwrap();
+    assert!(said.contains("caf\u{fffd}\n"), "{said}");
         );
         let message = result["msg"].as_str().unwrap();
         assert!(message.contains(says), "{task}: {result:#}");
@@ -825,6 +834,10 @@ fn options_over_ssh_that_are_given_are_not_the_environments() {
     let site = Site::new(1);
     let given = json!({"port": "80", "argv": ["true"], "allow_local": false, "allow_from": []});
     let left = json!({"port": "80", "argv": ["true"]});
+        for name in OF_A_CALL {
+            let is = result.get(name).is_some();
+            assert_eq!(is, *status != 0, "{name}: {task}: {result:#}");
+        }
     let keywords = json!({"check_mode": true, "environment":
         {"SYNGATE_ALLOW_LOCAL": "1", "SYNGATE_ALLOW_FROM": "192.0.2.7"}});
     let (results, _) = site.tasks(&keywords, &[given, left]);
@@ -1028,6 +1041,11 @@ fn ansible_doc_and_ansible_lint_have_no_complaint() {
     // In a copy, since it leaves things about.
     let copy = host.dir().join("copy");
     must(Command::new("cp").arg("-rL").arg(contrib("")).arg(&copy));
+
+    for (name, value) in doc[MODULE]["return"].as_object().unwrap() {
+        let always = !OF_A_CALL.contains(&name.as_str());
+        assert_eq!(value["returned"] == "always", always, "{name}");
+    }
     let mut lint = ansible_in(&copy, &host, "ansible-lint");
     lint.args(["--nocolor", "-c", "ansible-lint.yml"]);
     let ran = run(&mut lint);
@@ -1046,3 +1064,13 @@ fn ansible_doc_and_ansible_lint_have_no_complaint() {
     let version = format!("version: {}\n", env!("CARGO_PKG_VERSION"));
     assert!(galaxy.contains(&version), "{galaxy}");
 }
+/// No markup is left, as `C(true)`.
+#[track_caller]
+fn assert_rendered(page: &str) {
+    let bytes = page.as_bytes().windows(2);
+    let markup = |two: &[u8]| two[0].is_ascii_uppercase() && two[1] == b'(';
+    assert!(!bytes.into_iter().any(markup), "{page}");
+}
+
+    assert_rendered(&page.stdout);
+    assert_rendered(&role.stdout);

@@ -34,7 +34,7 @@ options:
   cmd:
     description:
       - The command to run, as for M(ansible.builtin.command), split into words as by a shell, and run without one.
-      - One of O(cmd), O(argv) and O(service) is required.
+      - One of O(cmd), O(argv) and O(service) is required; they exclude each other.
     type: str
   argv:
     description: The command to run, as a list of words.
@@ -42,17 +42,17 @@ options:
     elements: str
   service:
     description:
-      - The service to restart or to reload, as O(state) says.
+      - The service to restart or to reload, as O(state) says, which is required with it.
       - By C(systemctl) where systemd runs the host, else by C(service).
     type: str
   state:
-    description: What to do with O(service).
+    description: What to do with O(service), which is required with it.
     type: str
     choices: [restarted, reloaded]
   executable:
     description:
       - The program, a name or a path.
-      - As the command, it is looked for in E(PATH), then in F(/usr/local/sbin), F(/usr/sbin) and F(/sbin).
+      - As the command, it is looked for in E(PATH), then in C(/usr/local/sbin), C(/usr/sbin) and C(/sbin).
     type: str
     default: syngate
   port:
@@ -276,26 +276,28 @@ changed:
   type: bool
 cmd:
   description: The call of syngate.
-  returned: always
+  returned: when syngate was called
   type: list
   elements: str
 rc:
   description: Exit status of syngate, the command's own, or 124 to 127, see C(man syngate).
-  returned: always
+  returned: when syngate was called
   type: int
 stdout:
-  description: What the command has printed; in check mode, the plan and the rules.
-  returned: always
+  description:
+    - What the command has printed; in check mode, the plan and the rules.
+    - In this and in RV(stderr), what is not UTF-8 is replaced by U+FFFD.
+  returned: when syngate was called
   type: str
 stderr:
   description: What syngate and the command have said.
-  returned: always
+  returned: when syngate was called
   type: str
 report:
   description:
     - The JSON report, as syngate's C(contrib/report.schema.json) describes it.
     - Null, if there is none, as in check mode, or when the options make no sense.
-  returned: always
+  returned: when syngate was called
   type: dict
   sample:
     outcome: ok
@@ -421,6 +423,11 @@ def extend_path():
     os.environ["PATH"] = ":".join(dirs + [sbin for sbin in SBIN if sbin not in dirs])
 
 
+def call_program(module, call):
+    """What a command prints need not be UTF-8, which is all that a result can have."""
+    return module.run_command(call, errors="replace")
+
+
 def read_report(path):
     """The report in that file; None if there is no whole one."""
     try:
@@ -449,7 +456,7 @@ def was_run(report, status):
 def dry_run(module, syngate, words):
     """Check mode: the rules that would be there, as a diff."""
     call = [syngate, "--dry-run"] + words
-    status, stdout, stderr = module.run_command(call)
+    status, stdout, stderr = call_program(module, call)
     result = {"cmd": call, "rc": status, "stdout": stdout, "stderr": stderr, "report": None}
     if status != 0:
         module.fail_json(msg=last_line(stderr), changed=False, **result)
@@ -471,7 +478,7 @@ def run(module, syngate, words, report_file):
     call = [syngate, "--report-file=" + report_file] + words
     # A command line that makes no sense leaves an older report where it is.
     older = read_report(report_file)
-    status, stdout, stderr = module.run_command(call)
+    status, stdout, stderr = call_program(module, call)
     report = read_report(report_file)
     if report == older:
         report = None
