@@ -976,6 +976,25 @@ fn the_module_has_each_option_of_syngate_and_no_other() {
 #[track_caller]
 fn assert_told(arg: &clap::Arg, name: &str, option: &Value) {
     let takes_value = arg.get_action().takes_values();
+    // With no archive in reach, and lists that are old; folders that are not there are made.
+    let gone = "rm -r offer lists/periodic; touch -d @0 lists/lists";
+    must(
+        Command::new("sh")
+            .args(["-c", gone])
+            .current_dir(host.dir().join("apt")),
+    );
+    host.must(["mkdir", "-m", "750", "/usr/local/own"]);
+    let ran = site.playbook(&format!("{call} -e syngate_prefix=/usr/local/own"));
+    assert!(ran.ok() && ran.stdout.contains(" changed=2 "), "{ran:?}");
+    must(
+        Command::new("diff")
+            .arg("-r")
+            .arg(&dist)
+            .arg(local.join("own")),
+    );
+    let mode = "cd /usr/local/own && stat -c %a . sbin share";
+    assert_eq!(host.sh(mode).unwrap().stdout, "750\n755\n755\n");
+
     let kind = match arg.get_value_names().map(|names| names[0].as_str()) {
         _ if !takes_value => "bool",
         _ if matches!(arg.get_action(), clap::ArgAction::Append) => "list",
