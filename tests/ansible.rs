@@ -90,7 +90,7 @@ fn install_collection(host: &Host) {
     let built = BUILT.get_or_init(|| {
         let copy = copy_of_contrib(host, "alone");
         let build = ["collection", "build", "--output-path", "built"];
-        must(ansible(host, "ansible-galaxy").args(build).arg(contrib("")));
+        must(ansible(host, "ansible-galaxy").args(build).arg(copy));
         fs::read(host.dir().join("built").join(&tarball)).unwrap()
     });
     host.write(&tarball, built);
@@ -241,10 +241,14 @@ impl Site {
     }
 }
 
-/// What a roll-out changes on a host.
+const CONFIG: &str = "/etc/haproxy/haproxy.cfg";
+
+/// What a roll-out changes on a host, and what it must not.
 #[derive(Debug, PartialEq)]
 struct State {
     config: String,
+    /// Mode, owner and group of the configuration.
+    access: String,
     pid: String,
 }
 
@@ -252,6 +256,7 @@ impl State {
     fn of(host: &Host) -> State {
         State {
             config: read(host.dir().join("haproxy/haproxy.cfg")),
+            access: host.must(["stat", "-c", "%a %U:%G", CONFIG]),
             pid: host.must(["cat", "/run/haproxy.pid"]),
         }
     }
@@ -299,6 +304,9 @@ fn furnish(host: &Host) {
     }
     symlink(SYNGATE, host.dir().join("local/sbin/syngate")).unwrap();
     host.write("haproxy/haproxy.cfg", HaproxyConfig::port(80).text());
+    // Not for everybody to read.
+    host.must(["chown", "root:haproxy", CONFIG]);
+    host.must(["chmod", "640", CONFIG]);
     host.must(["service", "haproxy", "start"]);
     host.wait_listen(80).unwrap();
 }
@@ -403,15 +411,15 @@ fn a_roll_out_over_ssh_goes_through_a_fleet_unnoticed() {
     let before = site.states();
     let load = site.load();
 
-    let call = "rollout.yml -e greeting=hello";
-    let check = site.playbook(&format!("{call} --check --diff"));
+    let check = site.playbook("rollout.yml -e greeting=hey --check --diff");
     assert!(check.ok(), "{check:?}");
-    for line in ["string ok\n", "string hello\n", "+table inet syngate_"] {
+    for line in ["string ok\n", "string hey\n", "+table inet syngate_"] {
         assert!(check.stdout.contains(line), "{line}: {check:?}");
     }
     assert_eq!((gates.told(), site.states()), (Vec::new(), before));
 
     let before = site.states();
+    let call = "rollout.yml -e greeting=hello";
     let first = site.playbook(call);
     assert!(first.ok(), "{first:?}");
     let in_turn = (0..3).flat_map(|n| [(n, true), (n, false)]);
@@ -421,8 +429,14 @@ fn a_roll_out_over_ssh_goes_through_a_fleet_unnoticed() {
         assert_eq!(site.greeting(n), "hello");
         assert!(after[n].config.contains("string hello"), "{after:?}");
         assert_ne!(after[n].pid, before[n].pid);
+        assert_eq!(after[n].access, before[n].access);
     }
+    let new = site.hosts()[0].must(["stat", "-c", "%a", "/etc/haproxy/haproxy.cfg.new"]);
+    assert_eq!(new, "600\n");
 
+    // Nor is its mode a reason to reload.
+    site.hosts()[0].must(["chmod", "600", CONFIG]);
+    let after = site.states();
     let second = site.playbook(call);
     assert!(second.ok(), "{second:?}");
     assert_eq!(
@@ -478,6 +492,11 @@ fn an_invalid_configuration_stops_a_roll_out_over_ssh() {
     let load = site.load();
     site.inventory(&BTreeMap::from([(1, "client_timeout=50x")]));
 
+    // Check mode tests them too.
+    let ran = site.playbook("rollout.yml -e greeting=hey --check");
+    assert_eq!(ran.code(), 2, "{ran:?}");
+    assert!(ran.stdout.contains("unexpected character 'x'"), "{ran:?}");
+
     // All are tested before any is touched.
     let call = "rollout.yml -e greeting=hello";
     let ran = site.playbook(call);
@@ -525,10 +544,29 @@ fn a_reload_over_ssh_that_ran_and_failed_is_taken_back() {
     assert_eq!(gates.told(), twice, "{ran:?}");
     let host = &site.hosts()[0];
     let after = State::of(host);
-    assert_eq!(after.config, before.config);
+    assert_eq!(
+        (&after.config, &after.access),
+        (&before.config, &before.access)
+    );
     assert_ne!(after.pid, before.pid);
     assert_eq!(site.greeting(0), "ok");
     assert_eq!(State::of(&site.hosts()[1]), other);
+    assert!(!pending(host));
+
+    // It may have seen the new one, where nobody knows.
+    site.inventory(&BTreeMap::new());
+    replace_syngate(host, &lost_at_first());
+    let before = after;
+    let ran = site.playbook(&format!("{call} --limit lb1"));
+    assert_eq!(ran.code(), 2, "{ran:?}");
+    assert!(ran.stdout.contains("\"msg\": \"lost\""), "{ran:?}");
+    assert_eq!(gates.told(), twice, "{ran:?}");
+    let after = State::of(host);
+    assert_eq!(
+        (&after.config, &after.access),
+        (&before.config, &before.access)
+    );
+    assert_eq!(site.greeting(0), "ok");
     assert!(!pending(host));
 
     // Where there was none, none is left; haproxy runs on.
@@ -558,14 +596,9 @@ fn a_roll_out_over_ssh_that_is_broken_off_goes_on_where_it_was() {
     let gates = Gates::watch(site.hosts());
     let call = "rollout.yml -e greeting=hello";
     let host = &site.hosts()[1];
-    let (program, reached) = (
-        host.dir().join("local/sbin/syngate"),
-        host.dir().join("reached"),
-    );
-    fs::remove_file(&program).unwrap();
+    let reached = host.dir().join("reached");
     let hangs = format!("#!/bin/sh\n: >'{}'\nexec sleep 1000\n", reached.display());
-    host.write("local/sbin/syngate", hangs);
-    host.must(["chmod".as_ref(), "755".as_ref(), program.as_os_str()]);
+    replace_syngate(host, &hangs);
     let mut playbook = ansible(site.control(), "ansible-playbook");
     let playbook = playbook.args(words(call)).stdout(Stdio::null());
     let mut playbook = site.control().spawn(playbook).unwrap();
@@ -576,8 +609,7 @@ fn a_roll_out_over_ssh_that_is_broken_off_goes_on_where_it_was() {
     assert!(State::of(host).config.contains("string hello") && pending(host));
     assert_eq!(site.greeting(1), "ok");
 
-    fs::remove_file(&program).unwrap();
-    symlink(SYNGATE, &program).unwrap();
+    replace_syngate(host, &format!("#!/bin/sh\nexec {SYNGATE} \"$@\"\n"));
     let ran = site.playbook(call);
     assert!(ran.ok(), "{ran:?}");
     assert_eq!(gates.told(), [(1, true), (1, false), (2, true), (2, false)]);
@@ -588,6 +620,26 @@ fn a_roll_out_over_ssh_that_is_broken_off_goes_on_where_it_was() {
     let ran = site.playbook(call);
     assert_eq!(ran.stdout.matches(" changed=0 ").count(), 3, "{ran:?}");
     assert_eq!(gates.told(), []);
+}
+
+/// A syngate whose module does not live to tell that it was run; that of the second run does.
+fn lost_at_first() -> String {
+    format!(
+        "#!/bin/sh\n\
+         lost=/usr/local/lost\n\
+         [ ! -e $lost ] || exec {SYNGATE} \"$@\"\n\
+         : >$lost\n\
+         {SYNGATE} \"$@\"\n\
+         echo '{{\"failed\": true, \"msg\": \"lost\"}}' >/proc/$PPID/fd/1\n\
+         kill -KILL $PPID\n"
+    )
+}
+
+fn replace_syngate(host: &Host, script: &str) {
+    let place = "/usr/local/sbin/syngate";
+    host.must(["rm", place]);
+    host.write("local/sbin/syngate", script);
+    host.must(["chmod", "755", place]);
 }
 
 /// Whether a roll-out has left there what it would put back.
@@ -717,6 +769,10 @@ fn the_module_over_ssh_tells_what_the_report_tells() {
     assert!(results[1]["stderr"].as_str().unwrap().contains("drained"));
     assert_ne!(State::of(host).pid, pid);
     assert_eq!(site.greeting(0), "ok");
+    // What is not UTF-8 is no part of a result, and no reason to have none.
+    assert_eq!(results[3]["stdout"], "caf\u{fffd}\n");
+    let said = results[3]["stderr"].as_str().unwrap();
+    assert!(said.contains("caf\u{fffd}\n"), "{said}");
     // syngate's warnings are Ansible's.
     assert!(ran.stderr.contains("nobody listens on 8443"), "{ran:?}");
     assert_eq!(host.ruleset(), rules);
@@ -777,11 +833,11 @@ fn the_module_over_ssh_fails_as_syngate_does() {
             result["rc"].as_i64().unwrap_or(0),
             *status,
             "{task}: {result:#}"
-    // What is not UTF-8 is no part of a result, and no reason to have none.
-    assert_eq!(results[3]["stdout"], "caf\u{fffd}\n");
-    let said = results[3]["stderr"].as_str().unwrap();
-    assert!(said.contains("caf\u{fffd}\n"), "{said}");
         );
+        for name in OF_A_CALL {
+            let is = result.get(name).is_some();
+            assert_eq!(is, *status != 0, "{name}: {task}: {result:#}");
+        }
         let message = result["msg"].as_str().unwrap();
         assert!(message.contains(says), "{task}: {result:#}");
     }
@@ -842,10 +898,6 @@ fn options_over_ssh_that_are_given_are_not_the_environments() {
     let site = Site::new(1);
     let given = json!({"port": "80", "argv": ["true"], "allow_local": false, "allow_from": []});
     let left = json!({"port": "80", "argv": ["true"]});
-        for name in OF_A_CALL {
-            let is = result.get(name).is_some();
-            assert_eq!(is, *status != 0, "{name}: {task}: {result:#}");
-        }
     let keywords = json!({"check_mode": true, "environment":
         {"SYNGATE_ALLOW_LOCAL": "1", "SYNGATE_ALLOW_FROM": "192.0.2.7"}});
     let (results, _) = site.tasks(&keywords, &[given, left]);
@@ -924,6 +976,25 @@ fn the_role_over_ssh_installs_what_make_installs() {
     let mode = "stat -c '%a %U' /usr/local/sbin/syngate /usr/local/share/man/man8/syngate.8";
     assert_eq!(host.sh(mode).unwrap().stdout, "755 root\n644 root\n");
 
+    // With no archive in reach, and lists that are old; folders that are not there are made.
+    let gone = "rm -r offer lists/periodic; touch -d @0 lists/lists";
+    must(
+        Command::new("sh")
+            .args(["-c", gone])
+            .current_dir(host.dir().join("apt")),
+    );
+    host.must(["mkdir", "-m", "750", "/usr/local/own"]);
+    let ran = site.playbook(&format!("{call} -e syngate_prefix=/usr/local/own"));
+    assert!(ran.ok() && ran.stdout.contains(" changed=2 "), "{ran:?}");
+    must(
+        Command::new("diff")
+            .arg("-r")
+            .arg(&dist)
+            .arg(local.join("own")),
+    );
+    let mode = "cd /usr/local/own && stat -c %a . sbin share";
+    assert_eq!(host.sh(mode).unwrap().stdout, "750\n755\n755\n");
+
     // Nowhere to install from.
     let ran = site.playbook("install.yml");
     assert!(!ran.ok() && ran.stdout.contains("syngate_from"), "{ran:?}");
@@ -970,31 +1041,17 @@ fn the_module_has_each_option_of_syngate_and_no_other() {
         real.insert(name);
     }
     assert_eq!(options.keys().cloned().collect::<BTreeSet<_>>(), real);
+
+    for (name, value) in doc[MODULE]["return"].as_object().unwrap() {
+        let always = !OF_A_CALL.contains(&name.as_str());
+        assert_eq!(value["returned"] == "always", always, "{name}");
+    }
 }
 
 /// Type, words and default are those of the option of syngate's.
 #[track_caller]
 fn assert_told(arg: &clap::Arg, name: &str, option: &Value) {
     let takes_value = arg.get_action().takes_values();
-    // With no archive in reach, and lists that are old; folders that are not there are made.
-    let gone = "rm -r offer lists/periodic; touch -d @0 lists/lists";
-    must(
-        Command::new("sh")
-            .args(["-c", gone])
-            .current_dir(host.dir().join("apt")),
-    );
-    host.must(["mkdir", "-m", "750", "/usr/local/own"]);
-    let ran = site.playbook(&format!("{call} -e syngate_prefix=/usr/local/own"));
-    assert!(ran.ok() && ran.stdout.contains(" changed=2 "), "{ran:?}");
-    must(
-        Command::new("diff")
-            .arg("-r")
-            .arg(&dist)
-            .arg(local.join("own")),
-    );
-    let mode = "cd /usr/local/own && stat -c %a . sbin share";
-    assert_eq!(host.sh(mode).unwrap().stdout, "750\n755\n755\n");
-
     let kind = match arg.get_value_names().map(|names| names[0].as_str()) {
         _ if !takes_value => "bool",
         _ if matches!(arg.get_action(), clap::ArgAction::Append) => "list",
@@ -1046,6 +1103,14 @@ fn the_readme_names_the_ansible_that_is_tested() {
     assert!(read(contrib("README.md")).contains(&tested), "{tested}");
 }
 
+/// No markup is left, as `C(true)`.
+#[track_caller]
+fn assert_rendered(page: &str) {
+    let bytes = page.as_bytes().windows(2);
+    let markup = |two: &[u8]| two[0].is_ascii_uppercase() && two[1] == b'(';
+    assert!(!bytes.into_iter().any(markup), "{page}");
+}
+
 #[test]
 fn ansible_doc_and_ansible_lint_have_no_complaint() {
     let host = Host::new().unwrap();
@@ -1061,9 +1126,11 @@ fn ansible_doc_and_ansible_lint_have_no_complaint() {
     ] {
         assert!(page.stdout.contains(part), "{part}: {}", page.stdout);
     }
+    assert_rendered(&page.stdout);
     let role = run(ansible(&host, "ansible-doc").args(["--type", "role", MODULE]));
     assert!(role.ok() && role.stderr.is_empty(), "{role:?}");
     assert!(role.stdout.contains("syngate_from"), "{role:?}");
+    assert_rendered(&role.stdout);
 
     // In a copy, since it leaves things about.
     let copy = copy_of_contrib(&host, "copy");
@@ -1085,13 +1152,3 @@ fn ansible_doc_and_ansible_lint_have_no_complaint() {
     let version = format!("version: {}\n", env!("CARGO_PKG_VERSION"));
     assert!(galaxy.contains(&version), "{galaxy}");
 }
-/// No markup is left, as `C(true)`.
-#[track_caller]
-fn assert_rendered(page: &str) {
-    let bytes = page.as_bytes().windows(2);
-    let markup = |two: &[u8]| two[0].is_ascii_uppercase() && two[1] == b'(';
-    assert!(!bytes.into_iter().any(markup), "{page}");
-}
-
-    assert_rendered(&page.stdout);
-    assert_rendered(&role.stdout);
