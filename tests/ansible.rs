@@ -748,7 +748,8 @@ fn the_module_over_ssh_tells_what_the_report_tells() {
     let warned = json!({"port": "80,8443", "argv": ["true"], "settle": "10ms"});
     let latin1 = r"printf 'caf\351\n'; printf 'caf\351\n' >&2";
     let latin1 = json!({"port": 80, "argv": ["sh", "-c", latin1], "settle": "10ms"});
-    let (results, ran) = site.tasks(&json!({}), &[command, service, warned, latin1]);
+    let words = json!({"port": 80, "argv": ["echo", "$HOME", "~"], "settle": "10ms"});
+    let (results, ran) = site.tasks(&json!({}), &[command, service, warned, latin1, words]);
     for result in &results {
         assert_eq!(result["changed"], true, "{result:#}");
         assert_eq!(
@@ -773,6 +774,8 @@ fn the_module_over_ssh_tells_what_the_report_tells() {
     assert_eq!(results[3]["stdout"], "caf\u{fffd}\n");
     let said = results[3]["stderr"].as_str().unwrap();
     assert!(said.contains("caf\u{fffd}\n"), "{said}");
+    // No shell is in between.
+    assert_eq!(results[4]["stdout"], "$HOME ~\n");
     // syngate's warnings are Ansible's.
     assert!(ran.stderr.contains("nobody listens on 8443"), "{ran:?}");
     assert_eq!(host.ruleset(), rules);
@@ -817,7 +820,7 @@ fn the_module_over_ssh_fails_as_syngate_does() {
         (json!({}), 0, "service"),
         (
             json!({"argv": touch, "executable": "nosuch"}),
-            0,
+            127,
             "no program nosuch",
         ),
     ];
@@ -835,8 +838,9 @@ fn the_module_over_ssh_fails_as_syngate_does() {
             "{task}: {result:#}"
         );
         for name in OF_A_CALL {
+            let called = task.get("executable").is_none() || name == "rc";
             let is = result.get(name).is_some();
-            assert_eq!(is, *status != 0, "{name}: {task}: {result:#}");
+            assert_eq!(is, *status != 0 && called, "{name}: {task}: {result:#}");
         }
         let message = result["msg"].as_str().unwrap();
         assert!(message.contains(says), "{task}: {result:#}");

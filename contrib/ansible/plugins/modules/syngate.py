@@ -280,8 +280,8 @@ cmd:
   type: list
   elements: str
 rc:
-  description: Exit status of syngate, the command's own, or 124 to 127, see C(man syngate).
-  returned: when syngate was called
+  description: Exit status of syngate, the command's own, or 124 to 127, see C(man syngate); 127 without syngate.
+  returned: when syngate was called, or was not there
   type: int
 stdout:
   description:
@@ -424,8 +424,9 @@ def extend_path():
 
 
 def call_program(module, call):
-    """What a command prints need not be UTF-8, which is all that a result can have."""
-    return module.run_command(call, errors="replace")
+    """The words as they are: no `$HOME`, no `~`. What a command prints need not be UTF-8, which is all
+    that a result can have."""
+    return module.run_command(call, errors="replace", expand_user_and_vars=False)
 
 
 def read_report(path):
@@ -511,7 +512,8 @@ def main():
     syngate = module.get_bin_path(params["executable"])
     if syngate is None:
         hint = "the role syngate.syngate.syngate puts it there"
-        module.fail_json(msg="no program %s on the host: %s" % (params["executable"], hint))
+        msg = "no program %s on the host: %s" % (params["executable"], hint)
+        module.fail_json(msg=msg, rc=127)
     try:
         command = command_of(params)
     except ValueError as error:
