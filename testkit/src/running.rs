@@ -105,8 +105,13 @@ impl Drop for Running {
         if self.nsenter.is_none() {
             return;
         }
-        let _ = self.signal(Signal::SIGKILL);
-        let _ = self.child().kill();
+        // `nsenter` ends with its child, and reaps it. Whoever inherited that might take its time, and no
+        // host is gone before all of its processes are reaped.
+        let killed = self.signal(Signal::SIGKILL);
+        let _ = match (killed, self.nsenter_pid()) {
+            (Ok(()), Ok(nsenter)) => signal::kill(nsenter, Signal::SIGCONT).is_ok(),
+            _ => self.child().kill().is_ok(),
+        };
         let _ = self.child().wait();
     }
 }
