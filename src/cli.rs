@@ -843,7 +843,7 @@ fn misplaced(word: &str) -> String {
 
 /// Whether it is the name of something else to do than a run.
 fn is_other(word: &OsString) -> bool {
-    others().iter().any(|name| word == name.as_str())
+    word.to_str().is_some_and(Other::has_subcommand)
 }
 
 fn others() -> Vec<String> {

@@ -2,9 +2,11 @@
 //! that all runs in a network namespace share: the kernel drops it when its holder ends, in
 //! whatever way; it tells the holder's pid; and no child inherits it.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -314,13 +316,14 @@ impl std::fmt::Display for Holder {
 
 /// The command line of a living process.
 pub fn call_of(pid: i32) -> Option<String> {
+    words_of(pid).map(|words| crate::plan::command_line(&words))
+}
+
+/// Its words, but for empty ones.
+pub fn words_of(pid: i32) -> Option<Vec<OsString>> {
     let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let args: Vec<std::ffi::OsString> = cmdline
-        .split(|b| *b == 0)
-        .filter(|arg| !arg.is_empty())
-        .map(|arg| std::os::unix::ffi::OsStringExt::from_vec(arg.to_vec()))
-        .collect();
-    Some(crate::plan::command_line(&args))
+    let words = cmdline.split(|b| *b == 0).filter(|word| !word.is_empty());
+    Some(words.map(|w| OsStr::from_bytes(w).to_owned()).collect())
 }
 
 /// The bytes of a run's id.

@@ -2,8 +2,9 @@
 //! the very call that asks, or kill it, and the gate with it. What is decided is pure.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+use crate::lock::words_of;
 
 /// What systemctl does to a unit by stopping all of its processes, the caller's among them.
 const STOPS: [&str; 10] = [
@@ -31,8 +32,7 @@ pub fn refusal_here(command: &[OsString]) -> Option<String> {
 
 /// Whether another run, by its pid, has asked for our unit, and waits for us.
 pub fn is_waited_for_by(pid: i32) -> bool {
-    let call = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    waits(&cgroups(), booted(), &call)
+    words_of(pid).is_some_and(|call| waits(&cgroups(), booted(), &call))
 }
 
 fn cgroups() -> String {
@@ -43,12 +43,11 @@ fn booted() -> bool {
     Path::new(BOOTED).is_dir()
 }
 
-/// Whether the call, with a NUL behind each word, waits for what it asks of the unit of these cgroups.
-fn waits(cgroups: &str, booted: bool, call: &[u8]) -> bool {
-    let words = call.split(|byte| *byte == 0);
-    let words = words.map(|word| OsStr::from_bytes(word).to_owned());
-    let command: Vec<OsString> = words.skip_while(|word| word != "--").skip(1).collect();
-    !is_unawaited(&command) && of_own_unit(cgroups, booted, &command).is_some()
+/// Whether the call waits for what it asks of the unit of these cgroups.
+fn waits(cgroups: &str, booted: bool, call: &[OsString]) -> bool {
+    let behind = call.iter().position(|word| word == "--");
+    let command = behind.map_or(&[][..], |at| &call[at + 1..]);
+    !is_unawaited(command) && of_own_unit(cgroups, booted, command).is_some()
 }
 
 /// What to say in a process of these cgroups (proc(5)), where systemd is the init or not.
@@ -270,7 +269,10 @@ mod tests {
 
     #[test]
     fn a_run_that_has_asked_for_us_waits_for_us() {
-        let waits = |call: &str| waits(V2, true, call.replace(' ', "\0").as_bytes());
+        let waits = |call: &str| {
+            let words: Vec<OsString> = call.split(' ').map(OsString::from).collect();
+            waits(V2, true, &words)
+        };
         assert!(waits("syngate --port 80 -- systemctl reload haproxy "));
         assert!(waits("syngate -- service haproxy reload "));
         for call in [

@@ -377,7 +377,11 @@ impl Run<'_> {
                 Event::Stands(self.gate_stands())
             }
             Action::Rearm(ports) => Event::Stands(self.close_again(ports)),
-            Action::Guard => Event::Intact(self.gate.as_mut().is_none_or(Gate::intact)),
+            Action::Guard => {
+                let began = Instant::now();
+                let intact = self.gate.as_mut().is_none_or(Gate::intact);
+                Event::Intact(intact, began.elapsed())
+            }
             Action::Start => self.start(report),
             Action::Release { ports, finally } => self.release(&ports, finally),
             Action::ShutOnly(ports) => {
@@ -392,8 +396,10 @@ impl Run<'_> {
                 Event::Done
             }
             Action::WatchStandby => {
-                let redirect = self.work.redirect();
-                Event::StandbyListens(redirect.is_none_or(Redirect::standby_listens))
+                let began = Instant::now();
+                let listens = self.work.redirect();
+                let listens = listens.is_none_or(Redirect::standby_listens);
+                Event::StandbyListens(listens, began.elapsed())
             }
             Action::Linger => self.linger(),
             Action::StopStandby => self.stop_standby(),

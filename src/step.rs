@@ -121,8 +121,8 @@ pub enum Event {
     Stands(bool),
     /// The answer to [`Action::ShutOnly`]: what is shut now, whether it is what was asked for or not.
     Shut(PortSet),
-    /// The answer to [`Action::Guard`].
-    Intact(bool),
+    /// The answer to [`Action::Guard`], and how long the look took.
+    Intact(bool, Duration),
     /// The answer to [`Action::Start`].
     Started(bool),
     /// COMMAND ended.
@@ -138,8 +138,8 @@ pub enum Event {
     /// The answer to [`Action::Linger`]: how many are left, if that can be seen, and how long the look
     /// took.
     Lingers(Option<usize>, Duration),
-    /// The answer to [`Action::WatchStandby`].
-    StandbyListens(bool),
+    /// The answer to [`Action::WatchStandby`], and how long the look took.
+    StandbyListens(bool, Duration),
     /// The standby of the run's own has been stopped.
     StandbyStopped,
     /// The other answer to [`Action::Remove`]: another run holds SYNs.
@@ -582,14 +582,14 @@ impl State {
                 self.shut = ports;
                 self.go_on(now)
             }
-            Event::Intact(intact) => self.guarded(intact, now),
+            Event::Intact(intact, cost) => self.guarded(intact, cost, now),
             Event::Started(started) => self.started(started, now),
             Event::Exited(exit) => self.exited(exit, now),
             Event::ReadyChecked(exit) => self.ready_checked(exit, now),
             Event::Searched(found) => self.searched(found, now),
             Event::Signal(signal, sender) => self.signalled(signal, sender, now),
             Event::Lingers(left, cost) => self.lingered(left, cost, now),
-            Event::StandbyListens(listens) => self.watched_standby(listens, now),
+            Event::StandbyListens(listens, cost) => self.watched_standby(listens, cost, now),
             Event::StandbyStopped => {
                 self.linger.iter_mut().for_each(Linger::standby_gone);
                 self.go_on(now)
@@ -632,11 +632,9 @@ impl State {
             return Some(self.open_early(NotRun::Deadline));
         }
         if self.guards_at().is_some_and(|at| at <= now) {
-            self.guard.iter_mut().for_each(|guard| guard.asked = now);
             return Some(Action::Guard);
         }
         if self.watches_standby_at().is_some_and(|at| at <= now) {
-            self.standby.iter_mut().for_each(|look| look.asked = now);
             return Some(Action::WatchStandby);
         }
         if let Some(action) = self.start_beside(now) {
@@ -745,8 +743,10 @@ impl State {
     }
 
     /// Whether nobody has removed the rules.
-    fn guarded(&mut self, intact: bool, now: Instant) -> Option<Action> {
-        self.guard.iter_mut().for_each(|guard| guard.answered(now));
+    fn guarded(&mut self, intact: bool, cost: Duration, now: Instant) -> Option<Action> {
+        if let Some(guard) = &mut self.guard {
+            guard.looked(cost, now);
+        }
         if intact {
             return self.go_on(now);
         }
@@ -829,8 +829,10 @@ impl State {
 
     /// An open gate serves clients no worse than a port where nobody listens; but one that is just
     /// being handed on may be missed once.
-    fn watched_standby(&mut self, listens: bool, now: Instant) -> Option<Action> {
-        self.standby.iter_mut().for_each(|look| look.answered(now));
+    fn watched_standby(&mut self, listens: bool, cost: Duration, now: Instant) -> Option<Action> {
+        if let Some(standby) = &mut self.standby {
+            standby.looked(cost, now);
+        }
         let gone = !listens && self.standby_missed;
         self.standby_missed = !listens;
         if self.opened || !gone {
@@ -1378,7 +1380,6 @@ fn by_port(listeners: &[Listener]) -> BTreeMap<u16, Vec<Listener>> {
 struct Regular {
     every: Duration,
     next: Instant,
-    asked: Instant,
 }
 
 impl Regular {
@@ -1386,12 +1387,10 @@ impl Regular {
         Regular {
             every,
             next: now + every,
-            asked: now,
         }
     }
 
-    fn answered(&mut self, now: Instant) {
-        let cost = now.saturating_duration_since(self.asked);
+    fn looked(&mut self, cost: Duration, now: Instant) {
         self.next = now + self.every.max(pause(cost, WATCH_PAUSE));
     }
 }

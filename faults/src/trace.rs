@@ -32,13 +32,6 @@ use crate::point::{Course, Fault, Point};
 /// Each process comes to a standstill within this time.
 const STANDSTILL: Duration = Duration::from_secs(10);
 
-/// Where a process has started another one.
-const BIRTHS: [i32; 3] = [
-    libc::PTRACE_EVENT_FORK,
-    libc::PTRACE_EVENT_VFORK,
-    libc::PTRACE_EVENT_CLONE,
-];
-
 /// What is to happen at a point of the run.
 pub struct Target<'a> {
     /// Where.
@@ -216,11 +209,7 @@ impl<'a> Tracer<'a> {
             Ok(WaitStatus::StillAlive) => return,
             Ok(WaitStatus::PtraceEvent(_, _, event)) => {
                 // Whom it has started is ours as well.
-                if let Ok(new) = ptrace::getevent(pid)
-                    && BIRTHS.contains(&event)
-                {
-                    self.add(Pid::from_raw(new as i32), "child");
-                }
+                let _ = self.born(pid, event);
                 None
             }
             Ok(WaitStatus::Stopped(_, signal)) => Some(signal),
@@ -237,20 +226,24 @@ impl<'a> Tracer<'a> {
             .or_insert(Process { name, within: None });
     }
 
+    /// Whoever a process has started, if that is what the event tells of.
+    fn born(&mut self, by: Pid, event: i32) -> Result<()> {
+        let named = match event {
+            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK => None,
+            // A thread.
+            libc::PTRACE_EVENT_CLONE => self.processes.get(&by),
+            _ => return Ok(()),
+        };
+        let name = named.map_or("child", |p| &p.name).to_owned();
+        let new = ptrace::getevent(by).context("whom it has started")?;
+        self.add(Pid::from_raw(new as i32), &name);
+        Ok(())
+    }
+
     fn event(&mut self, pid: Pid, signal: Signal, event: i32) -> Result<()> {
         match event {
-            _ if BIRTHS.contains(&event) => {
-                let new = ptrace::getevent(pid).context("whom it has started")?;
-                let thread = event == libc::PTRACE_EVENT_CLONE;
-                let name = match thread {
-                    true => self
-                        .processes
-                        .get(&pid)
-                        .map_or("child", |p| &p.name)
-                        .to_owned(),
-                    false => "child".to_owned(),
-                };
-                self.add(Pid::from_raw(new as i32), &name);
+            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => {
+                self.born(pid, event)?;
                 go_on(pid, None);
             }
             libc::PTRACE_EVENT_EXEC => self.exec(pid),

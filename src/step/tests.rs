@@ -168,7 +168,8 @@ fn looks_that_are_dear_leave_time_for_the_rest() {
     tale.state.guard();
     tale.state.lingers_on_standby(Duration::from_secs(1), false);
     let mut action = tale.at(0, Event::Closed);
-    let mut dear = 0;
+    let dear = Duration::from_millis(30);
+    let mut steps = 0;
     let started = loop {
         let now = tale.now_ms;
         action = match action {
@@ -176,8 +177,8 @@ fn looks_that_are_dear_leave_time_for_the_rest() {
                 let next = tale.wakes_at().unwrap().max(now);
                 tale.at(next, Event::Time)
             }
-            Some(Action::Guard) => tale.at(now + 30, Event::Intact(true)),
-            Some(Action::WatchStandby) => tale.at(now + 30, Event::StandbyListens(true)),
+            Some(Action::Guard) => tale.at(now + 30, Event::Intact(true, dear)),
+            Some(Action::WatchStandby) => tale.at(now + 30, Event::StandbyListens(true, dear)),
             Some(Action::Look(_)) => {
                 // Somebody is in the middle of a handshake for the first 100 ms.
                 let mut sample = Sample {
@@ -190,8 +191,8 @@ fn looks_that_are_dear_leave_time_for_the_rest() {
             Some(Action::Check) => break tale.at(now, Event::Stands(true)),
             Some(other) => panic!("{other:?} at {now} ms"),
         };
-        dear += 1;
-        assert!(dear < 1_000, "nothing but looks");
+        steps += 1;
+        assert!(steps < 1_000, "nothing but looks");
     };
     assert_eq!(started, Some(Action::Start));
     assert!(tale.now_ms < 300, "{} ms", tale.now_ms);
@@ -212,9 +213,9 @@ fn closes_again_what_somebody_has_opened() {
     tale.state.guard();
     let next = tale.wakes_at().unwrap();
     assert_eq!(tale.at(next.max(10), Event::Time), Some(Action::Guard));
-    assert_eq!(tale.at(11, Event::Intact(true)), None);
+    assert_eq!(tale.at(11, Event::Intact(true, COST)), None);
     assert_eq!(tale.at(31, Event::Time), Some(Action::Guard));
-    let again = tale.at(31, Event::Intact(false));
+    let again = tale.at(31, Event::Intact(false, COST));
     assert_eq!(again, Some(Action::Rearm(ports("80,443"))));
     assert_eq!(tale.at(40, Event::Stands(true)), None);
     // 443 is ready first.
@@ -229,7 +230,7 @@ fn closes_again_what_somebody_has_opened() {
         Some(Action::ShutOnly(ports("80")))
     );
     assert_eq!(tale.at(52, Event::Done), Some(Action::Guard));
-    let again = tale.at(52, Event::Intact(false));
+    let again = tale.at(52, Event::Intact(false, COST));
     assert_eq!(again, Some(Action::Rearm(ports("80"))));
     // It could not be: tried again, and not counted until it is.
     let mut action = tale.at(53, Event::Stands(false));
@@ -244,7 +245,7 @@ fn closes_again_what_somebody_has_opened() {
     assert_eq!(action, Some(Action::Guard));
     let now = tale.now_ms;
     assert_eq!(
-        tale.at(now, Event::Intact(false)),
+        tale.at(now, Event::Intact(false, COST)),
         Some(Action::Rearm(ports("80")))
     );
     tale.at(now, Event::Stands(true));
@@ -1310,11 +1311,11 @@ fn nobody_is_sent_where_nobody_listens() {
     tale.state.lingers_on_standby(Duration::from_secs(1), false);
     for (at, listens) in [(20, true), (30, false), (40, true), (50, false)] {
         assert_eq!(tale.at(at, Event::Time), Some(Action::WatchStandby));
-        assert_eq!(tale.at(at, Event::StandbyListens(listens)), None);
+        assert_eq!(tale.at(at, Event::StandbyListens(listens, COST)), None);
         assert_eq!(tale.wakes_at(), Some(at + 10));
     }
     assert_eq!(tale.at(60, Event::Time), Some(Action::WatchStandby));
-    let opens = tale.at(60, Event::StandbyListens(false));
+    let opens = tale.at(60, Event::StandbyListens(false, COST));
     assert_eq!(opens, Some(Action::Open));
     assert!(tale.state.facts.standby_gone);
 }
@@ -1636,7 +1637,7 @@ mod any_course {
                         checks += 1;
                         let listens = stands[checks % 2];
                         hurried |= !listens;
-                        Event::StandbyListens(listens)
+                        Event::StandbyListens(listens, COST)
                     }
                     Some(Action::StopStandby) => {
                         prop_assert!(stops && !stopping && opened == 1 && removed == 0);
@@ -1668,7 +1669,7 @@ mod any_course {
                     Some(Action::Guard) => {
                         prop_assert!(exposed && opened == 0);
                         checks += 1;
-                        Event::Intact(stands[checks % 2])
+                        Event::Intact(stands[checks % 2], COST)
                     }
                     Some(Action::Check | Action::Rearm(_)) => {
                         prop_assert_eq!(opened, 0);

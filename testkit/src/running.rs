@@ -49,10 +49,12 @@ impl Running {
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(self.pid()?.try_into()?);
         signal::kill(pid, signal).with_context(|| format!("{signal} to {pid}"))?;
-        // `nsenter` stops when its child does, and has to go on with it.
+        // `nsenter` stops when its child does, and has to go on with it, or to see its end.
         match signal {
             Signal::SIGSTOP => self.wait_stopped(),
-            Signal::SIGCONT => Ok(signal::kill(self.nsenter_pid()?, signal)?),
+            Signal::SIGCONT | Signal::SIGKILL => {
+                Ok(signal::kill(self.nsenter_pid()?, Signal::SIGCONT)?)
+            }
             _ => Ok(()),
         }
     }
@@ -107,11 +109,9 @@ impl Drop for Running {
         }
         // `nsenter` ends with its child, and reaps it. Whoever inherited that might take its time, and no
         // host is gone before all of its processes are reaped.
-        let killed = self.signal(Signal::SIGKILL);
-        let _ = match (killed, self.nsenter_pid()) {
-            (Ok(()), Ok(nsenter)) => signal::kill(nsenter, Signal::SIGCONT).is_ok(),
-            _ => self.child().kill().is_ok(),
-        };
+        if self.signal(Signal::SIGKILL).is_err() {
+            let _ = self.child().kill();
+        }
         let _ = self.child().wait();
     }
 }
