@@ -14,11 +14,11 @@ macro_rules! targets {
 
 targets! {
     /// `--to`, `--allow-from`, `--interface`, the peer of `--syn divert`.
-    addresses: crate::gate::scope::withstand, crate::syn::divert::peer::withstand;
+    addresses: crate::words::scope::withstand, crate::action::divert::peer::withstand;
     /// The command line.
     arguments: crate::cli::withstand;
     /// Replies about tracked connections.
-    conntrack: crate::sockets::conntrack::withstand;
+    conntrack: crate::kernel::conntrack::withstand;
     /// Durations and numbers of options.
     durations: crate::cli::withstand_duration;
     /// Variables: those of this process.
@@ -26,32 +26,32 @@ targets! {
     /// What iptables-save prints, and what its sisters complain of.
     iptables: saved, crate::gate::iptables::variant::withstand;
     /// `--listen-port`.
-    listen_ports: crate::listen_port::withstand;
+    listen_ports: crate::words::listen_ports::withstand;
     /// Datagrams, messages, attributes, refusals.
-    netlink: crate::netlink::withstand;
+    netlink: crate::kernel::netlink::withstand;
     /// `--listen-netns`, and what the command of `--listen-netns-from` answers.
-    netns: crate::sockets::netns::withstand, answered;
+    netns: crate::kernel::sockets::netns::withstand, answered;
     /// Rows of all nf_tables dumps.
     nft: crate::gate::nft::messages::withstand, crate::gate::nft::list::withstand,
         crate::gate::nft::published::withstand;
     /// IP packets.
-    packet: crate::syn::hold::packet::withstand_packet;
+    packet: crate::kernel::nfqueue::packet::withstand_packet;
     /// `--port`.
-    ports: crate::ports::withstand;
+    ports: crate::words::ports::withstand;
     /// What the kernel tells in files.
-    proc: listed, crate::sockets::holders::withstand;
+    proc: listed, crate::kernel::sockets::holders::withstand;
     /// Messages about packets in a queue.
-    queue: crate::syn::hold::packet::withstand;
+    queue: crate::kernel::nfqueue::packet::withstand;
     /// The report.
-    report: crate::report::withstand;
+    report: crate::run::report::withstand;
     /// Rows about routes, links, addresses, neighbours.
-    route: crate::route::withstand;
+    route: crate::kernel::route::withstand;
     /// Names of services.
     services: named;
     /// Rows about sockets.
-    sock_diag: crate::sockets::diag::withstand;
+    sock_diag: crate::kernel::sockets::diag::withstand;
     /// What a standby's guard tells, and the processes that it looks at.
-    standby: crate::standby::withstand;
+    standby: crate::action::redirect::standby::withstand;
     /// The userdata of a table.
     userdata: crate::gate::nft::raw::withstand;
     /// The comment of a gate.
@@ -61,7 +61,7 @@ targets! {
 /// What options make of it, the fuzzer has put into the real one.
 fn inherited(bytes: &[u8]) {
     crate::cli::withstand(b"--\0true");
-    crate::child::withstand_environment(bytes);
+    crate::process::child::withstand_environment(bytes);
 }
 
 fn saved(bytes: &[u8]) {
@@ -81,23 +81,23 @@ fn standing(bytes: &[u8]) {
 }
 
 fn answered(bytes: &[u8]) {
-    let answer = crate::child::withstand_answer(bytes);
-    crate::sockets::netns::withstand(answer.as_bytes());
+    let answer = crate::process::child::withstand_answer(bytes);
+    crate::kernel::sockets::netns::withstand(answer.as_bytes());
 }
 
 fn listed(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    crate::caps::withstand(&text);
+    crate::kernel::caps::withstand(&text);
     crate::commands::check::host::withstand(&text);
     crate::commands::check::service::withstand(&text);
-    crate::own_unit::withstand(&text);
-    crate::lock::withstand(&text);
-    crate::sockets::diag::withstand_netstat(&text);
-    crate::syn::hold::queue::withstand(&text);
+    crate::process::own_unit::withstand(&text);
+    crate::process::lock::withstand(&text);
+    crate::kernel::sockets::diag::withstand_netstat(&text);
+    crate::kernel::nfqueue::withstand(&text);
 }
 
 fn named(bytes: &[u8]) {
-    if let Some(port) = crate::sys::service_port(&String::from_utf8_lossy(bytes)) {
+    if let Some(port) = crate::kernel::sys::service_port(&String::from_utf8_lossy(bytes)) {
         assert_ne!(port, 0);
     }
 }

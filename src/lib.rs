@@ -19,34 +19,16 @@
 //! kernel. The gate is gone when the process is gone: the kernel sees to it (`gate::nft`), or a
 //! watchdog (`gate::watchdog`).
 
-pub mod before;
-pub mod caps;
-pub mod child;
+pub mod action;
 pub mod cli;
-pub mod colour;
 pub mod commands;
-pub mod exit;
-pub mod fault;
+pub mod decide;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzz;
 pub mod gate;
-pub mod guard;
-pub mod journal;
-pub mod listen_port;
-pub mod lock;
-pub mod meant;
-pub mod netlink;
-pub mod own_unit;
-pub mod plan;
-pub mod ports;
-pub mod report;
-pub mod route;
+pub mod kernel;
+pub mod process;
 pub mod run;
-pub mod say;
-pub mod signals;
-pub mod sockets;
-pub mod standby;
-pub mod step;
-pub mod syn;
-pub mod sys;
+pub mod tell;
+pub mod words;

@@ -4,16 +4,16 @@ use std::panic::catch_unwind;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use syngate::action::redirect::standby;
 use syngate::cli::{Orders, Parsed, parse};
-use syngate::exit::{Exit, NOT_KEPT, NOT_RUN};
 use syngate::gate::watchdog::watch;
-use syngate::say::{Level, Say, print_styled};
-use syngate::standby;
+use syngate::tell::say::{Level, Say, print_styled};
+use syngate::words::exit::{Exit, NOT_KEPT, NOT_RUN};
 
 fn main() -> ExitCode {
     let started = Instant::now();
     // Before anything that a stranger has written is looked at.
-    if let Some(how) = syngate::caps::gained_by_file() {
+    if let Some(how) = syngate::kernel::caps::gained_by_file() {
         Say::new(Level::Errors, started).error(how);
         return Exit::Status(NOT_RUN).leave();
     }

@@ -15,16 +15,16 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use documents_parts::{Block, Man, calls, code_blocks, code_spans, option_table, words};
 use serde_json::Value;
+use syngate::action::divert::probe;
+use syngate::action::hold::{self, pace, packet, queue};
 use syngate::cli::{
     Args, ENV_PREFIX, LARGEST_DIVERTED, LARGEST_HELD, LONGEST, MAX_DIVERTED, MAX_HELD,
 };
 use syngate::commands::clear;
-use syngate::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT, NOT_RUN};
 use syngate::gate::nft::{compile, divert};
 use syngate::gate::{iptables, watchdog};
-use syngate::sockets::{diag::YOUNG, holders};
-use syngate::syn::divert::probe;
-use syngate::syn::hold::{self, pace, packet, queue};
+use syngate::kernel::sockets::{diag::YOUNG, holders};
+use syngate::words::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT, NOT_RUN};
 use syngate::{child, journal, lock, standby, step};
 
 // The program ------------------------------------------------------------------------------------

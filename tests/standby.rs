@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
-use syngate::standby::{Standby, Stop};
-use syngate::step::CommandExit;
+use syngate::action::redirect::standby::{Standby, Stop};
+use syngate::decide::CommandExit;
 use testkit::wait_until;
 
 const SOON: Duration = Duration::from_secs(10);

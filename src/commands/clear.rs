@@ -6,11 +6,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cli::ClearArgs;
-use crate::exit::{Exit, NOT_RUN};
 use crate::gate::found::{Census, Found, erase, find};
-use crate::lock::{self, Living};
-use crate::ports::PortSet;
-use crate::say::Say;
+use crate::process::lock::{self, Living};
+use crate::tell::say::Say;
+use crate::words::exit::{Exit, NOT_RUN};
+use crate::words::ports::PortSet;
 
 /// Something is still shut.
 const NOT_CLEARED: u8 = 1;
@@ -19,8 +19,8 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Carries it out.
 pub fn run(args: &ClearArgs, say: &Say) -> Exit {
-    if !crate::caps::net_admin() {
-        say.error(crate::caps::NEEDED_TO_OPEN);
+    if !crate::kernel::caps::net_admin() {
+        say.error(crate::kernel::caps::NEEDED_TO_OPEN);
         return Exit::Status(NOT_RUN);
     }
     let clearing = Clearing {

@@ -8,12 +8,12 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::cli::Other;
-use crate::exit::Exit;
-use crate::gate::scope::Scope;
-use crate::ports::PortSet;
-use crate::say::{Level, Say, print};
-use crate::sockets::Want;
-use crate::sockets::diag::Sockets;
+use crate::kernel::sockets::Want;
+use crate::kernel::sockets::diag::Sockets;
+use crate::tell::say::{Level, Say, print};
+use crate::words::exit::Exit;
+use crate::words::ports::PortSet;
+use crate::words::scope::Scope;
 
 /// Carries one out.
 pub fn carry_out(other: &Other, started: Instant) -> Exit {

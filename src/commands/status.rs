@@ -6,14 +6,14 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::cli::StatusArgs;
-use crate::exit::Exit;
 use crate::gate::found::{Census, Found, Sight, find};
-use crate::gate::scope::{Scope, Where, short};
 use crate::gate::who::now;
-use crate::lock::{Living, call_of};
-use crate::ports::PortSet;
-use crate::report::as_ranges;
-use crate::say::{Say, print};
+use crate::process::lock::{Living, call_of};
+use crate::run::report::as_ranges;
+use crate::tell::say::{Say, print};
+use crate::words::exit::Exit;
+use crate::words::ports::PortSet;
+use crate::words::scope::{Scope, Where, short};
 
 /// Something is shut.
 const SHUT: u8 = 3;

@@ -8,11 +8,11 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::choice::{Choice, Kind, Lacking};
-use super::scope::Scope;
 use super::who::Who;
 use super::{iptables, nft};
-use crate::lock::{self, LOCK_DIR, Living, Lock, Roll, directory_in_use};
-use crate::ports::PortSet;
+use crate::process::lock::{self, LOCK_DIR, Living, Lock, Roll, directory_in_use};
+use crate::words::ports::PortSet;
+use crate::words::scope::Scope;
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub struct Sight {
 /// Looks for gates of all kinds, without leaving a trace.
 pub fn find() -> Sight {
     let mut sight = Sight::default();
-    if !crate::caps::net_admin() {
+    if !crate::kernel::caps::net_admin() {
         sight
             .unseen
             .push("the rules: that needs the capability CAP_NET_ADMIN (root)".to_owned());

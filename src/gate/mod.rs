@@ -5,7 +5,6 @@ pub mod choice;
 pub mod found;
 pub mod iptables;
 pub mod nft;
-pub mod scope;
 pub mod watchdog;
 pub mod who;
 
@@ -14,12 +13,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 
 use self::choice::{Choice, Kind, Lacking};
-use self::scope::Scope;
 use self::who::Who;
-use crate::ports::PortSet;
-use crate::route::NextHop;
-use crate::sockets::{Connection, Family};
-use crate::syn::hold::queue::QueueNum;
+use crate::kernel::nfqueue::QueueNum;
+use crate::kernel::route::NextHop;
+use crate::kernel::sockets::{Connection, Family};
+use crate::words::ports::PortSet;
+use crate::words::scope::Scope;
 
 /// The names of what we put into the kernel begin with this; a run's id follows.
 pub const PREFIX: &str = "syngate_";
@@ -145,7 +144,7 @@ impl Steer {
 
     /// As on a host that has no NAT, if a test wants it.
     fn fail_on_demand(self) -> Result<()> {
-        let fails = self.translates() && crate::fault::is("no-nat");
+        let fails = self.translates() && crate::words::fault::is("no-nat");
         anyhow::ensure!(!fails, Lacking::nat("not here, for a test"));
         Ok(())
     }

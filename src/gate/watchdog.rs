@@ -19,10 +19,10 @@ use nix::sys::signal::SigSet;
 
 use super::Deadline;
 use super::choice::Kind;
-use crate::child::as_exec_takes;
-use crate::guard::{self, Process};
+use crate::process::child::as_exec_takes;
+use crate::process::guard::{self, Process};
 
-pub use crate::guard::{DISMISS_TIMEOUT, START_TIMEOUT};
+pub use crate::process::guard::{DISMISS_TIMEOUT, START_TIMEOUT};
 /// How long after the deadline it steps in even though the run lives: it may hang, or be stopped.
 pub const GRACE: Duration = Duration::from_millis(200);
 /// When the rules can't be removed (somebody holds the lock of iptables), it is tried again this

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::lock::{FileId, unusual_directory};
+use crate::process::lock::{FileId, unusual_directory};
 
 /// The comment of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

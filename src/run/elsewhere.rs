@@ -6,13 +6,13 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::Run;
+use crate::action::Work;
+use crate::action::redirect::Redirect;
+use crate::action::redirect::standby::Standby;
+use crate::decide::{Event, LingerEnd, Lingered, State};
 use crate::gate::Gate;
-use crate::report::{StandbyEnd, StandbyRow};
-use crate::sockets::conntrack;
-use crate::standby::Standby;
-use crate::step::{Event, LingerEnd, Lingered, State};
-use crate::syn::Work;
-use crate::syn::redirect::Redirect;
+use crate::kernel::conntrack;
+use crate::run::report::{StandbyEnd, StandbyRow};
 
 impl Run<'_> {
     /// How many connections are left elsewhere?

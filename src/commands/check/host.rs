@@ -8,15 +8,15 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 use serde::Serialize;
 
-use crate::caps;
 use crate::gate::choice::{Choice, Kind, Lacking};
 use crate::gate::iptables::census;
 use crate::gate::iptables::variant::Variant;
 use crate::gate::nft::{probe, published};
-use crate::netlink::Refusal;
+use crate::kernel::caps;
+use crate::kernel::netlink::Refusal;
+use crate::kernel::sockets::Family;
+use crate::kernel::sockets::diag::netstat;
 use crate::run::new_id;
-use crate::sockets::Family;
-use crate::sockets::diag::netstat;
 
 /// The settings of this network namespace that matter, below /proc/sys.
 const SYSCTLS: [&str; 7] = [

@@ -12,9 +12,9 @@ use self::advice::{Advice, advise};
 use self::host::{Answer, Backend, Host};
 use self::service::Place;
 use crate::cli::CheckArgs;
-use crate::exit::Exit;
-use crate::ports::PortSet;
-use crate::say::{Say, print};
+use crate::tell::say::{Say, print};
+use crate::words::exit::Exit;
+use crate::words::ports::PortSet;
 
 /// What a host where no gate can be closed exits with.
 const NO_GATE: u8 = 1;

@@ -10,11 +10,11 @@ use anyhow::Result;
 use nix::net::if_::if_indextoname;
 use serde::Serialize;
 
-use crate::gate::scope::Scope;
-use crate::ports::PortSet;
-use crate::sockets::diag::Sockets;
-use crate::sockets::holders::Holders;
-use crate::sockets::{Listener, Want};
+use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::holders::Holders;
+use crate::kernel::sockets::{Listener, Want};
+use crate::words::ports::PortSet;
+use crate::words::scope::Scope;
 
 /// A place that is listened on: one socket, or a SO_REUSEPORT group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -167,8 +167,8 @@ pub(crate) fn withstand(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sockets::SocketId;
-    use crate::sockets::holders::Holder;
+    use crate::kernel::sockets::SocketId;
+    use crate::kernel::sockets::holders::Holder;
 
     #[test]
     fn units_are_read_from_cgroups() {

@@ -11,8 +11,8 @@ use super::save::words;
 use super::variant::{Programs, Variant};
 use super::{has_ipv6, installed_variants};
 use crate::gate::PREFIX;
-use crate::ports::PortSet;
-use crate::sockets::Family;
+use crate::kernel::sockets::Family;
+use crate::words::ports::PortSet;
 
 /// A variant that is installed.
 #[derive(Debug, Clone, PartialEq, Eq)]

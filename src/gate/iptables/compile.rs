@@ -10,10 +10,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::save::Part;
-use crate::gate::scope::Where;
 use crate::gate::{PREFIX, Rules, Steer};
-use crate::ports::PortSet;
-use crate::sockets::Family;
+use crate::kernel::sockets::Family;
+use crate::words::ports::PortSet;
+use crate::words::scope::Where;
 
 /// multiport takes so many ports; a range counts as two (xt_multiport.h, XT_MULTI_PORTS).
 const MULTIPORT_MAX: usize = 15;
@@ -260,7 +260,7 @@ pub fn date_stop(since_1970: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::scope::{Networks, Scope, parse_networks};
+    use crate::words::scope::{Networks, Scope, parse_networks};
 
     fn rules(ports: &str, scope: Scope) -> Rules {
         Rules {

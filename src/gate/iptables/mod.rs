@@ -21,12 +21,12 @@ use self::save::{Part, parts};
 use self::variant::{LockHeld, Programs, Variant};
 use super::choice::{Kind, Lacking};
 use super::found::Found;
-use super::scope::{Networks, Scope};
 use super::watchdog::Watchdog;
 use super::who::Who;
 use super::{Backend, Deadline, Rules, Settings, Steer};
-use crate::ports::PortSet;
-use crate::sockets::Family;
+use crate::kernel::sockets::Family;
+use crate::words::ports::PortSet;
+use crate::words::scope::{Networks, Scope};
 
 /// Where the kernel's deadline follows the wall clock, or several jumps have one list, only the
 /// rules themselves tell whether somebody has removed them: they are listed this often.

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::compile::recent_name;
-use crate::sockets::Family;
+use crate::kernel::sockets::Family;
 
 /// Where the lists are, as files (net/netfilter/xt_recent.c, recent_proc_net_init()).
 const LISTS: &str = "/proc/net/xt_recent";
@@ -21,7 +21,7 @@ fn file(id: &str, family: Family) -> PathBuf {
 /// # Errors
 /// There is no such rule; or this is not the host's root (the files belong to it).
 pub fn arm(id: &str, family: Family) -> io::Result<()> {
-    if crate::fault::is("no-xt-recent") {
+    if crate::words::fault::is("no-xt-recent") {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     write(

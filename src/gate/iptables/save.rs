@@ -6,10 +6,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::gate::PREFIX;
-use crate::gate::scope::{Networks, Scope, Where};
 use crate::gate::who::{Who, now};
-use crate::ports::PortSet;
 use crate::run::ID_LENGTH;
+use crate::words::ports::PortSet;
+use crate::words::scope::{Networks, Scope, Where};
 
 /// One run's part of one IP version's rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

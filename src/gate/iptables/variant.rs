@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{AccessFlags, access};
 
-use crate::sockets::Family;
+use crate::kernel::sockets::Family;
 
 /// Looked at after PATH: cron's has no sbin.
 const USUAL_PLACES: &str = "/usr/sbin:/sbin:/usr/local/sbin";
@@ -188,7 +188,7 @@ impl Programs {
 
     /// To be said of a failure: the programs of the legacy variant do not tell which rights they lack.
     fn lacks_rights(&self) -> &'static str {
-        match crate::caps::iptables_legacy() || self.truly() != Variant::Legacy {
+        match crate::kernel::caps::iptables_legacy() || self.truly() != Variant::Legacy {
             true => "",
             false => "; iptables-legacy needs root, and the capability CAP_NET_RAW",
         }

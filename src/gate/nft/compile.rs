@@ -9,12 +9,12 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use nftnl::{ChainType, Hook, Priority, ProtoFamily};
 
 use super::divert::{FlowSet, diverting};
-use crate::gate::scope::{Scope, Where, short};
 use crate::gate::{Rules, Steer};
-use crate::ports::PortSet;
-use crate::route::{Ether, NextHop};
-use crate::sockets::Family;
-use crate::syn::hold::queue::QueueNum;
+use crate::kernel::nfqueue::QueueNum;
+use crate::kernel::route::{Ether, NextHop};
+use crate::kernel::sockets::Family;
+use crate::words::ports::PortSet;
+use crate::words::scope::{Scope, Where, short};
 
 /// With more ranges of ports than these, most of them single ports, the set is a hash table. With fewer,
 /// closing takes some ms in either, and nft(8) lists intervals as they were asked for.

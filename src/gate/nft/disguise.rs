@@ -22,8 +22,8 @@ use super::messages::{
 };
 use super::raw::{self, Field, Load, Store};
 use super::{Kind, Lack, Tables, Watchdog, explain, refuses_owners};
-use crate::route::{NextHop, octets};
-use crate::sockets::Family;
+use crate::kernel::route::{NextHop, octets};
+use crate::kernel::sockets::Family;
 
 /// Before connection tracking (-200), for which the answer comes from whom was asked.
 const BEFORE_TRACKING: i32 = -311;
@@ -62,7 +62,7 @@ impl Disguised {
             id: id.to_owned(),
             watchdog: None,
         };
-        let refused = match crate::fault::is("no-owner-tables") {
+        let refused = match crate::words::fault::is("no-owner-tables") {
             true => Err(nix::errno::Errno::EOPNOTSUPP.into()),
             false => worn.tables.commit(&create(id, &comment, all, true)),
         };

@@ -12,9 +12,9 @@ use super::compile::{
     BEFORE_ALL, BaseChain, NftTime, Table, Term, addresses, new_syn, sets, shown,
 };
 use crate::gate::Diversion;
-use crate::gate::scope::Scope;
-use crate::route::NextHop;
-use crate::sockets::Family;
+use crate::kernel::route::NextHop;
+use crate::kernel::sockets::Family;
+use crate::words::scope::Scope;
 
 /// The connections that are the peer's: addresses and ports of both ends.
 pub const FLOWS: &CStr = c"flows";
@@ -222,8 +222,8 @@ mod tests {
     use super::*;
     use crate::gate::nft::compile::compile;
     use crate::gate::{Rules, Steer};
-    use crate::ports::PortSet;
-    use crate::route::{Device, Ether};
+    use crate::kernel::route::{Device, Ether};
+    use crate::words::ports::PortSet;
 
     #[test]
     fn each_packet_has_its_rule() {

@@ -18,10 +18,10 @@ use super::{Tables, messages};
 use crate::gate::PREFIX;
 use crate::gate::choice::{Kind, Lacking};
 use crate::gate::found::Found;
-use crate::gate::scope::{Networks, Scope, Where};
 use crate::gate::who::Who;
-use crate::netlink::Refusal;
-use crate::ports::PortSet;
+use crate::kernel::netlink::Refusal;
+use crate::words::ports::PortSet;
+use crate::words::scope::{Networks, Scope, Where};
 
 /// An element without what only the dump's bytes have.
 struct Key {

@@ -20,10 +20,10 @@ use super::compile::{
 };
 use super::divert::{FlowSet, HALF_OPEN};
 use super::raw::{self, Field, FlowV4, FlowV6, Interface, Port};
-use crate::netlink::{attribute, attributes, get, put_attribute};
-use crate::ports::PortSet;
-use crate::route::{NextHop, octets};
-use crate::sockets::{Connection, Family};
+use crate::kernel::netlink::{attribute, attributes, get, put_attribute};
+use crate::kernel::route::{NextHop, octets};
+use crate::kernel::sockets::{Connection, Family};
+use crate::words::ports::PortSet;
 
 /// FIN, SYN, RST and ACK among the flags of a TCP header (RFC 9293, 3.1), which are byte 13.
 const NEW_SYN_MASK: u8 = FIN | SYN | RST | 0x10;

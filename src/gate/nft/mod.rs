@@ -28,9 +28,9 @@ use self::messages::{ChainRules, Transaction};
 use super::choice::{Kind, Lacking};
 use super::watchdog::Watchdog;
 use super::{Backend, Deadline, Flows, Rules, Settings};
-use crate::netlink::{Netlink, Refusal, put_attribute};
-use crate::ports::PortSet;
-use crate::sockets::Connection;
+use crate::kernel::netlink::{Netlink, Refusal, put_attribute};
+use crate::kernel::sockets::Connection;
+use crate::words::ports::PortSet;
 
 pub use self::list::find;
 
@@ -121,7 +121,7 @@ impl Nft {
     }
 
     fn create_owned(&mut self, rules: &Ruleset, until: Deadline) -> Result<()> {
-        if crate::fault::is("no-owner-tables") {
+        if crate::words::fault::is("no-owner-tables") {
             bail!(OwnerRefused);
         }
         self.create(rules.clone(), until)
@@ -202,7 +202,7 @@ impl std::fmt::Display for OwnerRefused {
 
 impl Tables {
     fn open() -> Result<Tables> {
-        if crate::fault::is("no-nf-tables") {
+        if crate::words::fault::is("no-nf-tables") {
             bail!(Lacking("not here, for a test".to_owned()));
         }
         let socket = Netlink::open(SockProtocol::NetlinkNetFilter).map_err(|error| {
@@ -590,7 +590,7 @@ impl Lack {
 /// What a refusal to create the tables means, in words that say what to do.
 fn explain(refusal: &Refusal, lacks: Lack) -> anyhow::Error {
     match refusal.errno {
-        Errno::EPERM | Errno::EACCES => anyhow!(crate::caps::NEEDED),
+        Errno::EPERM | Errno::EACCES => anyhow!(crate::kernel::caps::NEEDED),
         Errno::EMSGSIZE => anyhow!(
             "--port: too many separate ranges for this user namespace, whose netlink messages are \
              bounded by net.core.wmem_default; join ranges, or run it as the host's root"

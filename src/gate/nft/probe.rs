@@ -14,11 +14,11 @@ use nix::libc;
 use super::Tables;
 use super::compile::{Ruleset, compile};
 use super::messages::{self, Transaction};
-use crate::gate::scope::{Scope, Where};
 use crate::gate::{Diversion, Rules, Steer};
-use crate::netlink::{HEADER, Refusal, messages, put_attribute};
-use crate::ports::PortSet;
-use crate::route::{Device, NextHop};
+use crate::kernel::netlink::{HEADER, Refusal, messages, put_attribute};
+use crate::kernel::route::{Device, NextHop};
+use crate::words::ports::PortSet;
+use crate::words::scope::{Scope, Where};
 
 // linux/netfilter/nfnetlink.h
 const NFNL_MSG_BATCH_END: u16 = 0x11;
@@ -118,7 +118,7 @@ pub fn has_queue_expression(id: &str) -> Result<bool> {
 /// What is refused here may be refused for another reason than the owner: then a gate without one
 /// is refused as well.
 fn owned(id: &str) -> Result<Result<(), Refusal>> {
-    if crate::fault::is("no-owner-tables") {
+    if crate::words::fault::is("no-owner-tables") {
         return Ok(Err(Errno::EOPNOTSUPP.into()));
     }
     let rules = Ruleset {

@@ -1,0 +1,375 @@
+//! How many SYNs may go at once, so that not one of them is lost: a listener whose queues are full
+//! drops what comes. Pure.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::kernel::nfqueue::packet::Destination;
+use crate::kernel::sockets::{Cookies, Family, HalfOpen, Listener, Sample, SynLimits};
+use crate::words::listen_ports::ListenPorts;
+use crate::words::ports::PortSet;
+
+/// So many SYNs go at once to a port whose listeners can't be seen (another network namespace).
+pub const BLIND: u32 = 16;
+
+/// What is known of the listeners, at one moment.
+pub struct Pace<'a> {
+    sample: &'a Sample,
+    limits: SynLimits,
+    translation: &'a Translation,
+    finally: bool,
+    /// What is left of each group's room.
+    rooms: HashMap<Group, u32>,
+}
+
+/// What stands between the gate and the listeners.
+#[derive(Debug, Clone, Default)]
+pub struct Translation {
+    /// `--listen-port`.
+    pub listen_ports: ListenPorts,
+    /// Addresses too may be others than those that the SYNs are sent to.
+    pub of_addresses: bool,
+    /// Ports on which listeners could be seen before.
+    pub seen: PortSet,
+}
+
+/// The listeners that share what comes for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Group {
+    place: Place,
+    port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Place {
+    /// Those that are bound to this address, a wildcard perhaps.
+    At(IpAddr),
+    /// All of the port: which of them is meant can't be told.
+    Any,
+    /// Nobody listens there.
+    Nowhere,
+}
+
+/// Whether each listener has room for so many, twice over. Then handshakes need not be counted, which
+/// takes long where there are many connections (100,000 in TIME_WAIT: 20 ms and more); the other half
+/// is for those who came past the gate.
+pub fn has_plenty(sample: &Sample, limits: SynLimits, comers: u64) -> bool {
+    let plenty = |l: &Listener| u64::from(l.backlog.saturating_sub(l.accept_queue)) / 2 >= comers;
+    // Without cookies there is another limit, and with cookies always handshakes leave no trace.
+    limits.cookies == Cookies::WhenFull
+        && !sample.listeners.is_empty()
+        && sample.listeners.iter().all(plenty)
+}
+
+impl<'a> Pace<'a> {
+    /// For what was seen just now; `finally`: the ports open in any case.
+    pub fn new(
+        sample: &'a Sample,
+        limits: SynLimits,
+        translation: &'a Translation,
+        finally: bool,
+    ) -> Pace<'a> {
+        Pace {
+            sample,
+            limits,
+            translation,
+            finally,
+            rooms: HashMap::new(),
+        }
+    }
+
+    /// Whether handshakes that are under way leave no trace, and have to be given their time.
+    pub fn is_blind(&self) -> bool {
+        self.limits.cookies == Cookies::Always
+    }
+
+    /// Takes one place for a SYN to there, if there is one.
+    pub fn take(&mut self, to: Destination) -> bool {
+        let gated: PortSet = [to.port].into_iter().collect();
+        let listened = self.translation.listen_ports.listeners_of(&gated);
+        let group = self.group(to.address, listened.iter().next().unwrap_or(to.port));
+        if !self.rooms.contains_key(&group) {
+            let room = self.room(group);
+            self.rooms.insert(group, room);
+        }
+        let Some(room) = self.rooms.get_mut(&group).filter(|room| **room > 0) else {
+            return false;
+        };
+        *room -= 1;
+        true
+    }
+
+    /// A listener of that very address comes before one of all addresses, and one of its own IP
+    /// version before one of both (compute_score(), net/ipv4/inet_hashtables.c).
+    fn group(&self, address: IpAddr, port: u16) -> Group {
+        let place = match self.translation.of_addresses {
+            true => Place::Any,
+            false => self.place(address.to_canonical(), port),
+        };
+        Group { place, port }
+    }
+
+    fn place(&self, address: IpAddr, port: u16) -> Place {
+        let any_v4 = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+        let any_v6 = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+        let candidates = match address {
+            IpAddr::V4(_) => [address, any_v4, any_v6],
+            IpAddr::V6(_) => [address, any_v6, any_v6],
+        };
+        let family = Family::of(address);
+        let listens = |at: &IpAddr| {
+            let mut listeners = self.sample.listeners.iter();
+            listeners.any(|l| l.port == port && bound_to(l) == *at && l.serves(family))
+        };
+        candidates
+            .into_iter()
+            .find(listens)
+            .map_or(Place::Nowhere, Place::At)
+    }
+
+    /// What the fullest of a group has room for: which of them the kernel chooses is not known. A
+    /// handshake takes a place in the accept queue when it is complete.
+    fn room(&self, group: Group) -> u32 {
+        let handshakes = self.handshakes(group);
+        // Who does not answer for so long is a scanner, or one of a flood, but without cookies takes
+        // a place all the same.
+        let stale = match self.limits.cookies {
+            Cookies::Never => handshakes.stale,
+            _ => 0,
+        };
+        let under_way = handshakes.young + stale;
+        let free = |l: &Listener| {
+            // listen(fd, 0) takes one connection all the same.
+            l.backlog.max(1).saturating_sub(l.accept_queue + under_way)
+        };
+        let members = self.sample.listeners.iter().filter(|l| group.has(l));
+        let Some(free) = members.map(free).min() else {
+            return self.room_of_nobody(group.port);
+        };
+        if self.limits.cookies != Cookies::Never {
+            return free;
+        }
+        // Without cookies the kernel keeps the last quarter for clients that it knows
+        // (tcp_conn_request(), net/ipv4/tcp_input.c).
+        let most = self.limits.max_syn_backlog - self.limits.max_syn_backlog / 4;
+        free.min(most.saturating_sub(under_way))
+    }
+
+    /// Nobody listens there.
+    fn room_of_nobody(&self, port: u16) -> u32 {
+        let listened = self.sample.listeners.iter().any(|l| l.port == port);
+        if listened || (self.finally && self.translation.seen.contains(port)) {
+            return u32::MAX; // an open gate would not serve them better
+        }
+        match self.translation.seen.contains(port) {
+            true => 0, // it has gone, and may come back
+            false => BLIND,
+        }
+    }
+
+    fn handshakes(&self, group: Group) -> HalfOpen {
+        let mut sum = HalfOpen::default();
+        for ((address, port), some) in &self.sample.handshakes {
+            if *port == group.port && self.group(*address, *port) == group {
+                sum.young += some.young;
+                sum.stale += some.stale;
+            }
+        }
+        sum
+    }
+}
+
+impl Group {
+    fn has(&self, listener: &Listener) -> bool {
+        listener.port == self.port
+            && match self.place {
+                Place::At(address) => bound_to(listener) == address,
+                Place::Any => true,
+                Place::Nowhere => false,
+            }
+    }
+}
+
+fn bound_to(listener: &Listener) -> IpAddr {
+    listener.address.to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::sockets::SocketId;
+
+    const COOKIES: SynLimits = SynLimits {
+        cookies: Cookies::WhenFull,
+        max_syn_backlog: 256,
+    };
+    const NO_COOKIES: SynLimits = SynLimits {
+        cookies: Cookies::Never,
+        max_syn_backlog: 256,
+    };
+
+    fn listener(address: &str, port: u16, backlog: u32, accept_queue: u32) -> Listener {
+        Listener {
+            address: address.parse().unwrap(),
+            port,
+            v6only: false,
+            interface: 0,
+            id: SocketId {
+                netns: 1,
+                cookie: 1,
+            },
+            inode: 1,
+            accept_queue,
+            backlog,
+        }
+    }
+
+    fn sample(listeners: Vec<Listener>, handshakes: &[(&str, u16, u32, u32)]) -> Sample {
+        let handshakes = handshakes.iter().map(|(address, port, young, stale)| {
+            let (young, stale) = (*young, *stale);
+            let at = (address.parse().unwrap(), *port);
+            (at, HalfOpen { young, stale })
+        });
+        Sample {
+            listeners,
+            handshakes: handshakes.collect(),
+            ..Sample::default()
+        }
+    }
+
+    #[test]
+    fn where_there_is_plenty_of_room_nobody_is_counted() {
+        let two = |queue| {
+            sample(
+                vec![listener("::", 80, 100, 0), listener("::", 81, 400, queue)],
+                &[],
+            )
+        };
+        assert!(has_plenty(&two(300), COOKIES, 50));
+        assert!(!has_plenty(&two(301), COOKIES, 50), "in the queue");
+        assert!(!has_plenty(&two(300), COOKIES, 51), "by one");
+        assert!(!has_plenty(&two(300), NO_COOKIES, 1));
+        assert!(
+            !has_plenty(&sample(vec![], &[]), COOKIES, 1),
+            "nobody listens"
+        );
+    }
+
+    /// How many of these go, of so many that want to go to each in turn.
+    fn go(sample: &Sample, limits: SynLimits, each: &Translation, to: &[(&str, u16)]) -> Vec<u32> {
+        let mut pace = Pace::new(sample, limits, each, false);
+        let mut gone = vec![0; to.len()];
+        for _ in 0..1_000 {
+            for (n, (address, port)) in to.iter().enumerate() {
+                let address = address.parse().unwrap();
+                let to = Destination {
+                    address,
+                    port: *port,
+                };
+                gone[n] += u32::from(pace.take(to));
+            }
+        }
+        gone
+    }
+
+    fn plainly(sample: &Sample, limits: SynLimits, to: &[(&str, u16)]) -> Vec<u32> {
+        go(sample, limits, &Translation::default(), to)
+    }
+
+    #[test]
+    fn what_waits_and_what_is_under_way_takes_places() {
+        let seen = sample(
+            vec![listener("0.0.0.0", 80, 16, 3)],
+            &[("10.0.0.1", 80, 4, 5), ("10.0.0.1", 81, 9, 0)],
+        );
+        assert_eq!(plainly(&seen, COOKIES, &[("10.0.0.1", 80)]), [9]);
+        assert_eq!(plainly(&seen, NO_COOKIES, &[("10.0.0.1", 80)]), [4]);
+        let full = sample(vec![listener("0.0.0.0", 80, 16, 17)], &[]);
+        assert_eq!(plainly(&full, COOKIES, &[("10.0.0.1", 80)]), [0]);
+        let least = sample(vec![listener("0.0.0.0", 80, 0, 0)], &[]);
+        assert_eq!(plainly(&least, COOKIES, &[("10.0.0.1", 80)]), [1]);
+    }
+
+    #[test]
+    fn a_quarter_is_kept_where_there_are_no_cookies() {
+        let seen = sample(
+            vec![listener("0.0.0.0", 80, 4096, 0)],
+            &[("10.0.0.1", 80, 2, 0)],
+        );
+        assert_eq!(plainly(&seen, NO_COOKIES, &[("10.0.0.1", 80)]), [190]);
+        assert_eq!(plainly(&seen, COOKIES, &[("10.0.0.1", 80)]), [1_000]);
+    }
+
+    #[test]
+    fn the_fullest_of_a_group_counts() {
+        let group = vec![
+            listener("::", 80, 16, 1),
+            listener("::", 80, 16, 9),
+            listener("::", 80, 16, 0),
+        ];
+        let seen = sample(group, &[("::ffff:10.0.0.1", 80, 2, 0)]);
+        assert_eq!(plainly(&seen, COOKIES, &[("fd00::1", 80)]), [5]);
+        // They are the same for both IP versions.
+        let both = [("10.0.0.1", 80), ("fd00::1", 80)];
+        assert_eq!(plainly(&seen, COOKIES, &both), [3, 2]);
+    }
+
+    #[test]
+    fn each_address_has_its_own_room() {
+        let seen = sample(
+            vec![
+                listener("10.0.0.1", 80, 8, 0),
+                listener("0.0.0.0", 80, 4, 0),
+                listener("::", 80, 2, 0),
+            ],
+            &[("10.0.0.1", 80, 3, 0), ("10.0.0.2", 80, 1, 0)],
+        );
+        let all = [("10.0.0.1", 80), ("10.0.0.2", 80), ("fd00::1", 80)];
+        assert_eq!(plainly(&seen, COOKIES, &all), [5, 3, 2]);
+        let wildcards = [("10.0.0.2", 80), ("10.0.0.3", 80)];
+        assert_eq!(plainly(&seen, COOKIES, &wildcards), [2, 1], "shared");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_goes_slowly() {
+        let elsewhere = sample(vec![listener("10.0.0.9", 81, 4096, 0)], &[]);
+        assert_eq!(plainly(&elsewhere, COOKIES, &[("10.0.0.1", 80)]), [BLIND]);
+    }
+
+    #[test]
+    fn nobody_goes_to_a_listener_that_has_gone() {
+        let gone = sample(Vec::new(), &[]);
+        let each = Translation {
+            seen: [80].into_iter().collect(),
+            ..Translation::default()
+        };
+        let to = [("10.0.0.1", 80)];
+        assert_eq!(go(&gone, COOKIES, &each, &to), [0]);
+        let port = to[0].1;
+        let mut finally = Pace::new(&gone, COOKIES, &each, true);
+        let address = to[0].0.parse().unwrap();
+        assert!((0..1_000).all(|_| finally.take(Destination { address, port })));
+        // Where one address of several is lost, an open gate refuses as well.
+        let v6only = Listener {
+            v6only: true,
+            ..listener("::", 80, 4096, 0)
+        };
+        let other = sample(vec![v6only], &[]);
+        assert_eq!(go(&other, COOKIES, &each, &to), [1_000]);
+    }
+
+    #[test]
+    fn translated_ports_and_addresses() {
+        let seen = sample(
+            vec![listener("172.17.0.2", 8080, 10, 0)],
+            &[("172.17.0.2", 8080, 3, 0)],
+        );
+        let each = Translation {
+            listen_ports: ListenPorts::parse("8080", |_| None).unwrap(),
+            of_addresses: true,
+            seen: PortSet::EMPTY,
+        };
+        let to = [("10.0.0.1", 80), ("10.0.0.2", 443)];
+        assert_eq!(go(&seen, COOKIES, &each, &to), [4, 3]);
+    }
+}

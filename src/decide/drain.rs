@@ -1,0 +1,73 @@
+//! Is the old service drained? Pure.
+
+use crate::kernel::sockets::Sample;
+
+/// `--drain-until`: what the drain waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum DrainUntil {
+    /// Handshakes are over and accept queues are empty: enough for reloads
+    Handshakes,
+    /// Also, no connection is in the middle of a request or an answer
+    Requests,
+    /// Also, every established connection has ended
+    Connections,
+}
+
+/// What is still under way, by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Left {
+    /// Connections that wait in the accept queues.
+    pub accept_queue: u32,
+    /// Handshakes whose last ACK is to be expected any moment.
+    pub handshakes: u32,
+    /// Connections in the middle of a request or an answer.
+    pub busy: u32,
+    /// Established connections (waited for with `connections` only, else 0).
+    pub established: u32,
+}
+
+impl Left {
+    /// Whether somebody may still become a connection.
+    pub fn has_handshakes(&self) -> bool {
+        self.accept_queue > 0 || self.handshakes > 0
+    }
+
+    /// Whether there is nothing to wait for.
+    pub fn is_nothing(&self) -> bool {
+        *self == Left::default()
+    }
+}
+
+/// What of the sample the drain waits for.
+pub fn left(sample: &Sample, until: DrainUntil) -> Left {
+    let mut left = Left {
+        accept_queue: sample.listeners.iter().map(|l| l.accept_queue).sum(),
+        handshakes: sample.half_open.young,
+        ..Left::default()
+    };
+    let connections = sample.connections.unwrap_or_default();
+    if until >= DrainUntil::Requests {
+        left.busy = connections.busy;
+    }
+    if until >= DrainUntil::Connections {
+        left.established = connections.established;
+    }
+    left
+}
+
+impl std::fmt::Display for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kinds = [
+            (self.accept_queue, "waiting to be accepted"),
+            (self.handshakes, "in the handshake"),
+            (self.busy, "busy"),
+            (self.established, "established"),
+        ];
+        let parts: Vec<String> = kinds
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        f.write_str(&parts.join(", "))
+    }
+}

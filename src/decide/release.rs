@@ -1,0 +1,278 @@
+//! Letting go of held SYNs: before their ports open, in as many rounds as their listeners need. Pure.
+
+use std::time::{Duration, Instant};
+
+use crate::words::ports::PortSet;
+
+/// When those who wait have not become fewer for so long, though some go, more come than go, in a
+/// flood perhaps: then they are better off with the gate open. When nobody goes the service does not
+/// accept yet, and has its time.
+pub const STALL: Duration = Duration::from_millis(500);
+
+/// How far it has come. Only where SYNs are held.
+#[derive(Debug)]
+pub struct Release {
+    /// `--release-timeout`.
+    timeout: Duration,
+    /// The ports that are about to open.
+    ports: PortSet,
+    /// All of them are, for good.
+    all: bool,
+    /// When the first round began.
+    began_at: Option<Instant>,
+    /// When the fewest still waited after a round, and how many had gone by then.
+    fewest: Option<(Waiting, Instant)>,
+    next_round: Instant,
+}
+
+/// Who waits after a round.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// For these ports somebody does.
+    pub ports: PortSet,
+    /// So many do.
+    pub count: usize,
+    /// So many have gone since the gate was closed.
+    pub gone: u64,
+}
+
+/// What a round has led to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Round {
+    /// These ports may open now.
+    pub done: PortSet,
+    /// How long it took, if that was the last.
+    pub took: Option<Duration>,
+    /// Not everybody has gone, and this is why no more rounds are made.
+    pub cut: Option<Cut>,
+}
+
+/// Why a release ends before everybody has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// `--release-timeout` is over.
+    TimedOut,
+    /// More come than go: [`STALL`].
+    Stalled,
+}
+
+impl Release {
+    /// Nothing is released yet.
+    pub fn new(timeout: Duration, now: Instant) -> Release {
+        Release {
+            timeout,
+            ports: PortSet::EMPTY,
+            all: false,
+            began_at: None,
+            fewest: None,
+            next_round: now,
+        }
+    }
+
+    /// These ports are to open, and no others. Once all are, that is for good.
+    pub fn aim(&mut self, ports: PortSet) {
+        if self.all {
+            return;
+        }
+        // Ports that come in have all of the time.
+        if ports.is_empty() || !ports.minus(&self.ports).is_empty() {
+            self.began_at = None;
+            self.fewest = None;
+        }
+        self.ports = ports;
+    }
+
+    /// All ports are to open, for good.
+    pub fn aim_at_all(&mut self, ports: PortSet) {
+        if !self.all {
+            self.aim(ports);
+            self.all = true;
+        }
+    }
+
+    /// Whether all ports are to open.
+    pub fn is_of_all(&self) -> bool {
+        self.all
+    }
+
+    /// Whose SYNs are to be let go, and when.
+    pub fn due(&self) -> Option<(Instant, &PortSet)> {
+        (!self.ports.is_empty()).then_some((self.next_round, &self.ports))
+    }
+
+    /// A round is over, after which some still wait. The next one comes after a pause; none after
+    /// `deadline`.
+    pub fn round(
+        &mut self,
+        after: Waiting,
+        [cost, pause]: [Duration; 2],
+        deadline: Instant,
+        now: Instant,
+    ) -> Round {
+        let began = *self.began_at.get_or_insert(now - cost);
+        self.next_round = now + pause;
+        let waiting = self.ports.intersection(&after.ports);
+        let cut = if now >= deadline.min(began + self.timeout) {
+            Some(Cut::TimedOut)
+        } else if self.stalls(after, now) {
+            Some(Cut::Stalled)
+        } else {
+            None
+        };
+        let cut = cut.filter(|_| !waiting.is_empty());
+        let done = match cut.is_some() {
+            true => std::mem::take(&mut self.ports),
+            // All open together.
+            false if self.all && !waiting.is_empty() => PortSet::EMPTY,
+            false => self.ports.minus(&waiting),
+        };
+        self.ports = self.ports.minus(&done);
+        let took = self.ports.is_empty().then(|| now - began);
+        if took.is_some() {
+            self.began_at = None;
+            self.fewest = None;
+        }
+        Round { done, took, cut }
+    }
+
+    fn stalls(&mut self, after: Waiting, now: Instant) -> bool {
+        match &self.fewest {
+            Some((fewest, since)) if after.count >= fewest.count => {
+                after.gone > fewest.gone && now >= *since + STALL
+            }
+            _ => {
+                self.fewest = Some((after, now));
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn ports(text: &str) -> PortSet {
+        PortSet::parse(text, |_| None).unwrap()
+    }
+
+    /// A release, told in milliseconds.
+    struct Tale {
+        release: Release,
+        start: Instant,
+        gone: u64,
+    }
+
+    impl Tale {
+        fn new(timeout: u32) -> Tale {
+            let start = Instant::now();
+            Tale {
+                release: Release::new(MS * timeout, start),
+                start,
+                gone: 0,
+            }
+        }
+
+        /// So many wait for these ports after a round that has taken 1 ms; the pause is 2 ms.
+        fn round(&mut self, ms: u32, waiting: &str, count: usize, gone: u64) -> Round {
+            self.gone += gone;
+            let ports = match waiting {
+                "" => PortSet::EMPTY,
+                text => ports(text),
+            };
+            let after = Waiting {
+                ports,
+                count,
+                gone: self.gone,
+            };
+            let (deadline, now) = (self.start + MS * 30_000, self.start + MS * ms);
+            self.release.round(after, [MS, MS * 2], deadline, now)
+        }
+
+        fn due(&self) -> Option<(u128, String)> {
+            let (at, ports) = self.release.due()?;
+            Some(((at - self.start).as_millis(), ports.to_string()))
+        }
+    }
+
+    #[test]
+    fn each_port_opens_when_nobody_waits_for_it() {
+        let mut tale = Tale::new(100);
+        assert_eq!(tale.due(), None);
+        tale.release.aim(ports("80,443"));
+        assert_eq!(tale.due(), Some((0, "80,443".to_owned())));
+        let round = tale.round(1, "443", 5, 1);
+        assert_eq!((round.done, round.took), (ports("80"), None));
+        assert_eq!(tale.due(), Some((3, "443".to_owned())));
+        let round = tale.round(9, "", 0, 5);
+        assert_eq!((round.done, round.took), (ports("443"), Some(MS * 9)));
+        assert_eq!(tale.due(), None);
+    }
+
+    #[test]
+    fn all_open_together() {
+        let mut tale = Tale::new(100);
+        tale.release.aim_at_all(ports("80,443"));
+        assert_eq!(tale.round(1, "443", 5, 1).done, PortSet::EMPTY);
+        tale.release.aim(ports("80"));
+        assert_eq!(tale.due().unwrap().1, "80,443", "for good");
+        assert_eq!(tale.round(2, "", 0, 1).done, ports("80,443"));
+    }
+
+    #[test]
+    fn its_time_is_bounded() {
+        let mut tale = Tale::new(100);
+        tale.release.aim(ports("80"));
+        assert_eq!(tale.round(1, "80", 5, 1).cut, None);
+        assert_eq!(tale.round(99, "80", 4, 1).cut, None);
+        let round = tale.round(100, "80", 3, 1);
+        assert_eq!(round.cut, Some(Cut::TimedOut));
+        assert_eq!((round.done, round.took), (ports("80"), Some(MS * 100)));
+        // The next port has all of it again, also if it comes in before the last has gone.
+        tale.release.aim(ports("443"));
+        assert_eq!(tale.round(150, "443", 5, 0).cut, None);
+        tale.release.aim(ports("443,8080"));
+        assert_eq!(tale.round(260, "443,8080", 500, 0).cut, None);
+        assert_eq!(tale.round(359, "443,8080", 400, 9).cut, Some(Cut::TimedOut));
+    }
+
+    #[test]
+    fn the_kernels_deadline_bounds_it_too() {
+        let mut tale = Tale::new(60_000);
+        tale.release.aim_at_all(ports("80"));
+        assert_eq!(tale.round(29_999, "80", 5, 1).cut, None);
+        assert_eq!(tale.round(30_000, "80", 4, 1).cut, Some(Cut::TimedOut));
+    }
+
+    #[test]
+    fn when_more_come_than_go_it_ends() {
+        let mut tale = Tale::new(10_000);
+        tale.release.aim(ports("80"));
+        assert_eq!(tale.round(1, "80", 100, 16).cut, None);
+        assert_eq!(tale.round(400, "80", 120, 16).cut, None);
+        assert_eq!(tale.round(499, "80", 99, 16).cut, None, "fewer");
+        assert_eq!(tale.round(998, "80", 99, 16).cut, None);
+        assert_eq!(tale.round(999, "80", 99, 16).cut, Some(Cut::Stalled));
+    }
+
+    #[test]
+    fn a_service_that_does_not_accept_yet_has_its_time() {
+        let mut tale = Tale::new(10_000);
+        tale.release.aim(ports("80"));
+        assert_eq!(tale.round(1, "80", 100, 16).cut, None);
+        for ms in [500, 1_000, 9_000] {
+            assert_eq!(tale.round(ms, "80", 100 + ms as usize, 0).cut, None, "{ms}");
+        }
+    }
+
+    #[test]
+    fn what_shall_stay_shut_is_not_released() {
+        let mut tale = Tale::new(100);
+        tale.release.aim(ports("80,443"));
+        tale.round(1, "80,443", 9, 1);
+        tale.release.aim(ports("80"));
+        assert_eq!(tale.round(2, "443", 5, 4).done, ports("80"));
+    }
+}

@@ -1,0 +1,113 @@
+//! The one privilege that syngate needs, and must have from its caller.
+
+use nix::unistd::{getegid, geteuid, getgid, getuid};
+
+/// linux/capability.h
+const CAP_NET_ADMIN: u32 = 12;
+const CAP_NET_RAW: u32 = 13;
+const CAP_SYS_PTRACE: u32 = 19;
+
+/// What to tell whoever lacks it.
+pub const NEEDED: &str = "closing the gate needs the capability CAP_NET_ADMIN over this network \
+                          namespace: run it as root (sudo), or give it to the caller \
+                          (AmbientCapabilities=CAP_NET_ADMIN in a systemd unit)";
+
+/// The same for whoever wants to open one.
+pub const NEEDED_TO_OPEN: &str = "opening gates of others needs the capability CAP_NET_ADMIN over \
+                                  this network namespace: run it as root (sudo)";
+
+/// Whether this process has CAP_NET_ADMIN. It may still be one of a user namespace that does not
+/// own the network namespace: then the kernel refuses later.
+pub fn net_admin() -> bool {
+    has(CAP_NET_ADMIN)
+}
+
+/// Whether this process may see which sockets other users' processes hold.
+pub fn sys_ptrace() -> bool {
+    has(CAP_SYS_PTRACE)
+}
+
+/// Whether this process may use x_tables by the programs of iptables: they read a file of root's in
+/// /proc, lock one in /run, and talk to the kernel through a raw socket.
+pub fn iptables_legacy() -> bool {
+    geteuid().is_root() && has(CAP_NET_RAW)
+}
+
+/// What this process may do that its caller may not, because of its file: then anybody could shut a
+/// port, or run a command as somebody else. Where it comes from, and how to do without.
+///
+/// A security module, too, can make the kernel speak of other rights (AT_SECURE): SELinux where it
+/// changes the domain, as of a unit's processes, AppArmor where it clears the environment. That gains
+/// nothing, and is let pass.
+pub fn gained_by_file() -> Option<&'static str> {
+    const BY_ID: &str = "it is set-user-ID or set-group-ID, so that anybody could shut ports and run \
+                         commands by it: take that away (chmod ug-s), and use sudo";
+    const BY_CAPABILITY: &str = "its file has capabilities, so that anybody could shut ports by it: \
+                                 take them away (setcap -r), and give them to the caller \
+                                 (AmbientCapabilities=CAP_NET_ADMIN in a systemd unit)";
+    if getuid() != geteuid() || getgid() != getegid() {
+        return Some(BY_ID);
+    }
+    let gained = crate::kernel::sys::started_with_other_rights()
+        && !getuid().is_root()
+        && exceeds_ambient(&status());
+    gained.then_some(BY_CAPABILITY)
+}
+
+/// Whoever is not root has, after execve(2), the ambient capabilities of its caller, and those of the
+/// file (capabilities(7)).
+fn exceeds_ambient(status: &str) -> bool {
+    match (mask(status, "CapPrm:"), mask(status, "CapAmb:")) {
+        (Some(permitted), Some(ambient)) => permitted & !ambient != 0,
+        // Without /proc the kernel's word is all there is.
+        _ => true,
+    }
+}
+
+fn has(capability: u32) -> bool {
+    // Without /proc the kernel has to tell.
+    mask(&status(), "CapEff:").is_none_or(|caps| caps & (1 << capability) != 0)
+}
+
+fn status() -> String {
+    std::fs::read_to_string("/proc/self/status").unwrap_or_default()
+}
+
+/// One of the sets, a hexadecimal mask (proc(5)).
+fn mask(status: &str, name: &str) -> Option<u64> {
+    let mask = status.lines().find_map(|l| l.strip_prefix(name))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+/// What holds for any text as a process's status.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(text: &str) {
+    let _ = (exceeds_ambient(text), mask(text, "CapEff:"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_sets() {
+        let status = "Name:\tx\nCapEff:\t0000000000001000\n";
+        assert_eq!(mask(status, "CapEff:"), Some(1 << 12));
+        assert_eq!(mask(status, "CapPrm:"), None);
+    }
+
+    #[test]
+    fn what_the_caller_has_handed_on_was_not_gained() {
+        let sets = |permitted: u32, ambient: u32| {
+            exceeds_ambient(&format!(
+                "CapPrm:\t{permitted:016x}\nCapAmb:\t{ambient:016x}\n"
+            ))
+        };
+        assert!(!sets(0, 0));
+        assert!(!sets(0x1000, 0x1000));
+        assert!(!sets(0x1000, 0x3000));
+        assert!(sets(0x1000, 0));
+        assert!(sets(0x3000, 0x1000));
+        assert!(exceeds_ambient(""));
+    }
+}

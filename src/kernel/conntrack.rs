@@ -1,0 +1,442 @@
+//! Asks the kernel's connection tracking where a connection was first sent to
+//! (linux/netfilter/nfnetlink_conntrack.h).
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::SockProtocol;
+
+use super::sockets::Connection;
+use crate::kernel::netlink::{Netlink, Refusal, attribute, get, put_attribute};
+use crate::words::ports::PortSet;
+
+const IPCTNL_MSG_CT_GET: libc::c_int = 1;
+const IPCTNL_MSG_CT_DELETE: libc::c_int = 2;
+/// The subsystem in the upper byte.
+const GET: u16 = (libc::NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET) as u16;
+const DELETE: u16 = (libc::NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE) as u16;
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_STATUS: u16 = 3;
+const CTA_PROTOINFO: u16 = 4;
+const CTA_ID: u16 = 12;
+const CTA_ZONE: u16 = 18;
+const CTA_PROTOINFO_TCP: u16 = 1;
+const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+/// Established, FIN_WAIT, CLOSE_WAIT, LAST_ACK (linux/netfilter/nf_conntrack_tcp.h): a SYN with the same
+/// addresses and ports passes as a part of it (`tcp_conntracks`: sIG; or sIV, if the server was seen to
+/// send first). In those that follow, it begins a new connection.
+const OPEN: RangeInclusive<u8> = 3..=6;
+/// Those, TIME_WAIT and CLOSE: all packets but such a SYN are sent where the connection was sent.
+const BEGUN: RangeInclusive<u8> = 3..=8;
+/// linux/netfilter/nf_conntrack_common.h
+const IPS_SEEN_REPLY: u32 = 2;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
+const CTA_PROTO_DST_PORT: u16 = 3;
+
+/// The shortest time for which the kernel keeps a connection that is over
+/// (nf_conntrack_tcp_timeout_close).
+pub const KEPT: Duration = Duration::from_secs(10);
+
+/// A way to ask.
+pub struct Conntrack {
+    socket: Netlink,
+}
+
+impl Conntrack {
+    /// Asks nothing yet.
+    ///
+    /// # Errors
+    /// The kernel has no netfilter netlink.
+    pub fn open() -> std::io::Result<Conntrack> {
+        Ok(Conntrack {
+            socket: Netlink::open(SockProtocol::NetlinkNetFilter)?,
+        })
+    }
+
+    /// The port that the client of a connection of this host's has sent its SYN to; `None`: the
+    /// connection is not tracked.
+    ///
+    /// # Errors
+    /// The kernel can't tell (EINVAL: it lacks nf_conntrack_netlink).
+    pub fn first_sent_to(&mut self, connection: &Connection) -> Result<Option<u16>, Refusal> {
+        let body = request(connection);
+        let mut port = None;
+        let asked = self
+            .socket
+            .request(GET, libc::NLM_F_ACK as u16, &body, |_, row| {
+                port = port.or(original_port(row));
+            });
+        match asked {
+            Err(refusal) if refusal.errno == Errno::ENOENT => Ok(None),
+            asked => asked.map(|()| port),
+        }
+    }
+
+    /// How many connections that were sent from one of the ports `from` to the port `to` have had an
+    /// answer, of those that are not over for longer than [`KEPT`].
+    ///
+    /// # Errors
+    /// As for [`Conntrack::first_sent_to`].
+    pub fn answered(&mut self, from: &PortSet, to: u16) -> Result<u32, Refusal> {
+        let mut answered = 0;
+        self.dump(|row| {
+            let ours = original_port(row).is_some_and(|port| from.contains(port));
+            let ours = ours && answering_port(row) == Some(to);
+            answered += u32::from(ours && is_answered(row));
+        })?;
+        Ok(answered)
+    }
+}
+
+/// A connection to a service, as it is tracked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tracked {
+    /// To whom the client sends.
+    pub service: SocketAddr,
+    /// The client.
+    pub client: SocketAddr,
+    /// Who answers: the service, or where it was sent to instead.
+    pub server: SocketAddr,
+    /// What names it to the kernel.
+    name: Vec<u8>,
+}
+
+impl Conntrack {
+    /// The connections to one of these ports that matter to others with the same addresses and ports:
+    /// their packets, or their SYNs, pass as a part of it.
+    ///
+    /// # Errors
+    /// As for [`Conntrack::first_sent_to`].
+    pub fn in_the_way(&mut self, ports: &PortSet) -> Result<Vec<Tracked>, Refusal> {
+        let mut found = Vec::new();
+        match self.dump(|row| found.extend(tracked(row, ports))) {
+            // Others come and go meanwhile.
+            Err(refusal) if refusal.errno == Errno::EINTR => Ok(found),
+            dumped => dumped.map(|()| found),
+        }
+    }
+
+    fn dump(&mut self, mut each: impl FnMut(&[u8])) -> Result<(), Refusal> {
+        let any_family = [libc::AF_UNSPEC as u8, 0, 0, 0];
+        let flags = libc::NLM_F_DUMP as u16;
+        self.socket
+            .request(GET, flags, &any_family, |_, row| each(row))
+    }
+
+    /// It is not tracked any more.
+    ///
+    /// # Errors
+    /// As for [`Conntrack::first_sent_to`].
+    pub fn forget(&mut self, tracked: &Tracked) -> Result<(), Refusal> {
+        let ack = libc::NLM_F_ACK as u16;
+        match self.socket.request(DELETE, ack, &tracked.name, |_, _| {}) {
+            Err(refusal) if refusal.errno == Errno::ENOENT => Ok(()),
+            forgotten => forgotten,
+        }
+    }
+}
+
+impl Tracked {
+    /// Whether it is over, where these connections (our end, the client's) exist: nobody sees its end
+    /// while tracking is off. Somebody who talks to the service itself is not elsewhere.
+    pub fn is_over(&self, alive: &HashSet<(SocketAddr, SocketAddr)>) -> bool {
+        let at = |here| alive.contains(&(here, self.client));
+        !at(self.server) || self.server != self.service && at(self.service)
+    }
+}
+
+/// The row's connection, if it is one to these ports that matters.
+fn tracked(row: &[u8], ports: &PortSet) -> Option<Tracked> {
+    let body = row.get(4..)?;
+    let original = attribute(body, CTA_TUPLE_ORIG)?;
+    let (source, destination) = ends(original)?;
+    let answer = ends(attribute(body, CTA_TUPLE_REPLY)?)?;
+    // Who was seen to send first.
+    let (client, service, server) = if ports.contains(destination.port()) {
+        (source, destination, answer.0)
+    } else {
+        (destination, source, answer.1)
+    };
+    let same_client = [answer.0, answer.1].contains(&client);
+    let which = match server == service {
+        true => OPEN,
+        false => BEGUN,
+    };
+    let state = tcp_state(body)?;
+    if !same_client || !ports.contains(service.port()) || !which.contains(&state) {
+        return None;
+    }
+    // Without the first, all of them would be meant.
+    let mut name = vec![*row.first()?, 0, 0, 0]; // struct nfgenmsg
+    put_nested(&mut name, CTA_TUPLE_ORIG, original);
+    for kind in [CTA_ID, CTA_ZONE] {
+        if let Some(value) = attribute(body, kind) {
+            put_attribute(&mut name, kind, value);
+        }
+    }
+    Some(Tracked {
+        service,
+        client,
+        server,
+        name,
+    })
+}
+
+fn tcp_state(body: &[u8]) -> Option<u8> {
+    let info = attribute(attribute(body, CTA_PROTOINFO)?, CTA_PROTOINFO_TCP)?;
+    attribute(info, CTA_PROTOINFO_TCP_STATE)?.first().copied()
+}
+
+/// Source and destination.
+fn ends(tuple: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+    let (ip, protocol) = (
+        attribute(tuple, CTA_TUPLE_IP)?,
+        attribute(tuple, CTA_TUPLE_PROTO)?,
+    );
+    let end = |v4, v6, port| {
+        let v4 = attribute(ip, v4).and_then(|bytes| Some(IpAddr::from(get::<4>(bytes, 0)?)));
+        let v6 = || attribute(ip, v6).and_then(|bytes| Some(IpAddr::from(get::<16>(bytes, 0)?)));
+        Some(SocketAddr::new(v4.or_else(v6)?, port_of(protocol, port)?))
+    };
+    Some((
+        end(CTA_IP_V4_SRC, CTA_IP_V6_SRC, CTA_PROTO_SRC_PORT)?,
+        end(CTA_IP_V4_DST, CTA_IP_V6_DST, CTA_PROTO_DST_PORT)?,
+    ))
+}
+
+/// By what this host answers with: that is known here, and is not what the client has sent.
+fn request(Connection { local, peer, .. }: &Connection) -> Vec<u8> {
+    let (local, peer) = (canonical(*local), canonical(*peer));
+    let family = match local.ip() {
+        IpAddr::V4(_) => libc::AF_INET,
+        IpAddr::V6(_) => libc::AF_INET6,
+    };
+    let mut addresses = Vec::new();
+    put_address(&mut addresses, [CTA_IP_V4_SRC, CTA_IP_V6_SRC], local.ip());
+    put_address(&mut addresses, [CTA_IP_V4_DST, CTA_IP_V6_DST], peer.ip());
+    let mut protocol = Vec::new();
+    put_attribute(&mut protocol, CTA_PROTO_NUM, &[libc::IPPROTO_TCP as u8]);
+    let ports = [(CTA_PROTO_SRC_PORT, local), (CTA_PROTO_DST_PORT, peer)];
+    for (kind, end) in ports {
+        put_attribute(&mut protocol, kind, &end.port().to_be_bytes());
+    }
+    let mut tuple = Vec::new();
+    put_nested(&mut tuple, CTA_TUPLE_IP, &addresses);
+    put_nested(&mut tuple, CTA_TUPLE_PROTO, &protocol);
+    let mut body = vec![family as u8, 0, 0, 0]; // struct nfgenmsg
+    put_nested(&mut body, CTA_TUPLE_REPLY, &tuple);
+    body
+}
+
+fn put_nested(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    put_attribute(bytes, kind | libc::NLA_F_NESTED as u16, value);
+}
+
+fn put_address(bytes: &mut Vec<u8>, [v4, v6]: [u16; 2], address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => put_attribute(bytes, v4, &address.octets()),
+        IpAddr::V6(address) => put_attribute(bytes, v6, &address.octets()),
+    }
+}
+
+/// An IPv4 connection of an IPv6 socket is one of IPv4.
+pub fn canonical(end: SocketAddr) -> SocketAddr {
+    SocketAddr::new(end.ip().to_canonical(), end.port())
+}
+
+/// The destination port of the first packet.
+fn original_port(row: &[u8]) -> Option<u16> {
+    port(row, CTA_TUPLE_ORIG, CTA_PROTO_DST_PORT)
+}
+
+/// The source port of what answers it.
+fn answering_port(row: &[u8]) -> Option<u16> {
+    port(row, CTA_TUPLE_REPLY, CTA_PROTO_SRC_PORT)
+}
+
+fn port(row: &[u8], tuple: u16, kind: u16) -> Option<u16> {
+    let tuple = attribute(row.get(4..)?, tuple)?;
+    port_of(attribute(tuple, CTA_TUPLE_PROTO)?, kind)
+}
+
+fn port_of(protocol: &[u8], kind: u16) -> Option<u16> {
+    Some(u16::from_be_bytes(get(attribute(protocol, kind)?, 0)?))
+}
+
+fn is_answered(row: &[u8]) -> bool {
+    let status = row.get(4..).and_then(|body| attribute(body, CTA_STATUS));
+    let status = status.and_then(|status| get(status, 0));
+    status.map_or(0, u32::from_be_bytes) & IPS_SEEN_REPLY != 0
+}
+
+/// What holds for any row: a port that is read is there.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    for port in [original_port(bytes), answering_port(bytes)]
+        .into_iter()
+        .flatten()
+    {
+        assert!(bytes.windows(2).any(|part| part == port.to_be_bytes()));
+    }
+    is_answered(bytes);
+    // Without a tuple in the name, all connections would be forgotten.
+    let all = PortSet::from_ranges([1..=u16::MAX]);
+    let name = tracked(bytes, &all).map(|tracked| tracked.name);
+    assert!(name.is_none_or(|name| name[0] == bytes[0]
+        && attribute(&name[4..], CTA_TUPLE_ORIG).is_some_and(|tuple| ends(tuple).is_some())));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(local: &str, peer: &str) -> Connection {
+        Connection {
+            local: local.parse().unwrap(),
+            peer: peer.parse().unwrap(),
+            cookie: 1,
+        }
+    }
+
+    #[test]
+    fn asks_by_what_the_host_answers_with() {
+        let expected = [
+            2, 0, 0, 0, // AF_INET
+            0x34, 0, 2, 0x80, // CTA_TUPLE_REPLY
+            0x14, 0, 1, 0x80, // CTA_TUPLE_IP
+            8, 0, 1, 0, 10, 0, 0, 1, // source
+            8, 0, 2, 0, 10, 0, 0, 2, // destination
+            0x1c, 0, 2, 0x80, // CTA_TUPLE_PROTO
+            5, 0, 1, 0, 6, 0, 0, 0, // TCP
+            6, 0, 2, 0, 0x1f, 0x90, 0, 0, // 8080
+            6, 0, 3, 0, 0x9c, 0x40, 0, 0, // 40000
+        ];
+        let plain = connection("10.0.0.1:8080", "10.0.0.2:40000");
+        assert_eq!(request(&plain), expected);
+        let mapped = connection("[::ffff:10.0.0.1]:8080", "[::ffff:10.0.0.2]:40000");
+        assert_eq!(request(&mapped), expected);
+        let v6 = request(&connection("[::1]:8080", "[::1]:40000"));
+        assert_eq!((v6[0], v6[4]), (10, 0x4c));
+    }
+
+    /// As Linux 6.18 lists a connection to port 81 that was redirected to 8080, and has ended.
+    const REDIRECTED: [u8; 148] = [
+        2, 0, 0, 0, // struct nfgenmsg: AF_INET
+        0x34, 0, 1, 0x80, // CTA_TUPLE_ORIG
+        0x14, 0, 1, 0x80, // CTA_TUPLE_IP
+        8, 0, 1, 0, 10, 79, 0, 23, // source
+        8, 0, 2, 0, 10, 79, 0, 100, // destination
+        0x1c, 0, 2, 0x80, // CTA_TUPLE_PROTO
+        5, 0, 1, 0, 6, 0, 0, 0, // TCP
+        6, 0, 2, 0, 0xc2, 0xd6, 0, 0, // 49878
+        6, 0, 3, 0, 0, 0x51, 0, 0, // 81
+        0x34, 0, 2, 0x80, // CTA_TUPLE_REPLY
+        0x14, 0, 1, 0x80, //
+        8, 0, 1, 0, 10, 79, 0, 100, //
+        8, 0, 2, 0, 10, 79, 0, 23, //
+        0x1c, 0, 2, 0x80, //
+        5, 0, 1, 0, 6, 0, 0, 0, //
+        6, 0, 2, 0, 0x1f, 0x90, 0, 0, // 8080
+        6, 0, 3, 0, 0xc2, 0xd6, 0, 0, //
+        8, 0, 3, 0, 0, 0, 1, 0xae, // CTA_STATUS
+        8, 0, 8, 0, 0, 0, 0, 0, // CTA_MARK
+        8, 0, 12, 0, 0xf1, 0x3b, 3, 0x2d, // CTA_ID
+        0x10, 0, 4, 0x80, // CTA_PROTOINFO
+        0x0c, 0, 1, 0x80, // CTA_PROTOINFO_TCP
+        5, 0, 1, 0, 7, 0, 0, 0, // TIME_WAIT
+    ];
+    const REPLY_PORT: usize = 96;
+    const STATE: usize = 144;
+
+    fn ports(ports: &[u16]) -> PortSet {
+        ports.iter().copied().collect()
+    }
+
+    #[test]
+    fn what_was_redirected_is_named_to_the_kernel_as_it_named_it() {
+        let redirected = tracked(&REDIRECTED, &ports(&[80, 81])).unwrap();
+        let ends = [redirected.client, redirected.service, redirected.server];
+        let ends = ends.map(|end| end.to_string());
+        assert_eq!(
+            ends,
+            ["10.79.0.23:49878", "10.79.0.100:81", "10.79.0.100:8080"]
+        );
+        // The family, the first tuple and the id, or all connections would be meant.
+        let name = [&REDIRECTED[..56], &REDIRECTED[124..132]].concat();
+        assert_eq!(redirected.name, name);
+        assert_eq!(tracked(&REDIRECTED, &ports(&[80])), None);
+    }
+
+    #[test]
+    fn what_a_syn_renews_is_not_in_the_way_unless_it_was_redirected() {
+        let in_the_way = |state: u8, server: u16| {
+            let mut row = REDIRECTED;
+            row[STATE] = state;
+            row[REPLY_PORT..REPLY_PORT + 2].copy_from_slice(&server.to_be_bytes());
+            tracked(&row, &ports(&[81])).is_some()
+        };
+        let states = |server| (1..=9).filter(|state| in_the_way(*state, server)).collect();
+        let (elsewhere, here): (Vec<u8>, Vec<u8>) = (states(8080), states(81));
+        assert_eq!(elsewhere, [3, 4, 5, 6, 7, 8], "handshakes are let be");
+        assert_eq!(here, [3, 4, 5, 6]);
+    }
+
+    /// The first packet that was seen was the server's.
+    #[test]
+    fn who_sends_first_makes_no_difference() {
+        let mut row = REDIRECTED;
+        row[STATE] = 3;
+        row[REPLY_PORT..REPLY_PORT + 2].copy_from_slice(&81u16.to_be_bytes());
+        let client_first = tracked(&row, &ports(&[81])).unwrap();
+        let (original, reply) = (row[8..56].to_vec(), row[60..108].to_vec());
+        row[8..56].copy_from_slice(&reply);
+        row[60..108].copy_from_slice(&original);
+        let server_first = tracked(&row, &ports(&[81])).unwrap();
+        assert_eq!(server_first.client, client_first.client);
+        assert_eq!(server_first.service, client_first.service);
+        assert_eq!(server_first.server, client_first.server);
+    }
+
+    #[test]
+    fn it_is_over_when_nobody_is_there_or_the_service_is() {
+        let redirected = tracked(&REDIRECTED, &ports(&[81])).unwrap();
+        let Tracked {
+            client,
+            service,
+            server,
+            ..
+        } = redirected;
+        let direct = Tracked {
+            server: service,
+            ..redirected.clone()
+        };
+        let someone_else = SocketAddr::new(client.ip(), 1);
+        for (alive, redirected_is_over, direct_is_over) in [
+            (vec![], true, true),
+            (vec![(server, client)], false, true),
+            (vec![(service, client)], true, false),
+            (vec![(server, client), (service, client)], true, false),
+            (
+                vec![(server, someone_else), (service, someone_else)],
+                true,
+                true,
+            ),
+        ] {
+            let alive = alive.into_iter().collect();
+            assert_eq!(redirected.is_over(&alive), redirected_is_over, "{alive:?}");
+            assert_eq!(direct.is_over(&alive), direct_is_over, "{alive:?}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! What the kernel is asked, and answers.
+
+pub mod caps;
+pub mod conntrack;
+pub mod netlink;
+pub mod nfqueue;
+pub mod route;
+pub mod sockets;
+pub mod sys;

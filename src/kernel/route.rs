@@ -1,0 +1,429 @@
+//! Asks the kernel's routing where packets to an address go, and which links and addresses this host
+//! has (linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h).
+
+use std::fmt;
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use nix::libc;
+use nix::sys::socket::SockProtocol;
+
+use crate::kernel::netlink::{Netlink, Refusal, attribute, attributes, get, put_attribute};
+
+/// An interface's name has room for so many bytes, a NUL among them (linux/if.h, IFNAMSIZ).
+const NAME_LENGTH: usize = 16;
+
+/// An interface.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// Its number.
+    pub index: u32,
+    name: [u8; NAME_LENGTH],
+}
+
+/// A neighbour, and the interface that it is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextHop {
+    /// Its address.
+    pub address: IpAddr,
+    /// The interface.
+    pub device: Device,
+    /// Its Ethernet address, if it has one, and the kernel knows it just now.
+    pub ether: Option<Ether>,
+}
+
+/// An Ethernet address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ether(pub [u8; 6]);
+
+/// What the kernel does with a packet to an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// It goes to this host itself, to one other, or nowhere (`RTN_LOCAL`, `RTN_UNICAST`, …).
+    pub kind: u8,
+    /// The number of the interface that it leaves by.
+    pub device: u32,
+    /// The router that it goes to first, if there is one on the way.
+    pub gateway: Option<IpAddr>,
+    /// Its source address, unless its sender chooses one.
+    pub source: Option<IpAddr>,
+    /// The largest packet that fits, where the route knows better than its interface.
+    pub mtu: Option<u32>,
+}
+
+/// An interface, as the kernel lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its number and its name.
+    pub device: Device,
+    /// The largest packet that fits.
+    pub mtu: u32,
+    /// It is up.
+    pub up: bool,
+    /// It leads back to this host.
+    pub loopback: bool,
+}
+
+/// An address of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Own {
+    /// It.
+    pub address: IpAddr,
+    /// The number of the interface that has it.
+    pub device: u32,
+    /// It has a network, and not just itself (/32, /128), as addresses have that several hosts share.
+    pub has_network: bool,
+    /// It means something on other hosts of other links as well (RT_SCOPE_UNIVERSE, RT_SCOPE_SITE).
+    pub global: bool,
+}
+
+/// A way to ask.
+pub struct Routing {
+    socket: Netlink,
+}
+
+impl Device {
+    /// An interface of that number and name; a name that is too long is cut.
+    pub fn new(index: u32, name: &str) -> Device {
+        let mut bytes = [0; NAME_LENGTH];
+        let length = name.len().min(NAME_LENGTH - 1);
+        bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+        Device { index, name: bytes }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.name.iter().position(|b| *b == 0);
+        let name = &self.name[..end.unwrap_or(NAME_LENGTH)];
+        f.write_str(&String::from_utf8_lossy(name))
+    }
+}
+
+/// As the option takes it: a link-local address with its interface.
+impl fmt::Display for NextHop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)?;
+        match self.address {
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => write!(f, "%{}", self.device),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Ether {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}({})", self.index)
+    }
+}
+
+impl Routing {
+    /// Asks nothing yet.
+    ///
+    /// # Errors
+    /// The system has no routing netlink.
+    pub fn open() -> Result<Routing> {
+        let socket = Netlink::open(SockProtocol::NetlinkRoute);
+        Ok(Routing {
+            socket: socket.context("this kernel does not tell its routes")?,
+        })
+    }
+
+    /// What becomes of a packet to `address`, by that interface if one is named. `None`: the answer
+    /// makes no sense.
+    ///
+    /// # Errors
+    /// What the kernel refuses with: ENETUNREACH, EHOSTUNREACH, …
+    pub fn to(&mut self, address: IpAddr, by: Option<u32>) -> Result<Option<Route>, Refusal> {
+        const RTA_DST: u16 = 1;
+        const RTA_OIF: u16 = 4;
+        let bytes = octets(address);
+        // struct rtmsg: family and how many bits of the destination are given.
+        let mut body = vec![family(address), (bytes.len() * 8) as u8];
+        body.resize(12, 0);
+        put_attribute(&mut body, RTA_DST, &bytes);
+        if let Some(index) = by {
+            put_attribute(&mut body, RTA_OIF, &index.to_ne_bytes());
+        }
+        let mut found = None;
+        let acknowledged = libc::NLM_F_ACK as u16;
+        self.socket
+            .request(libc::RTM_GETROUTE, acknowledged, &body, |_, row| {
+                found = found.take().or_else(|| route(row));
+            })?;
+        Ok(found)
+    }
+
+    /// Whether packets to `address` are for this host itself, as far as that can be told.
+    pub fn is_here(&mut self, address: IpAddr) -> bool {
+        matches!(self.to(address, None), Ok(Some(route)) if route.kind == libc::RTN_LOCAL)
+    }
+
+    /// All links.
+    ///
+    /// # Errors
+    /// What the kernel refuses with.
+    pub fn links(&mut self) -> Result<Vec<Link>, Refusal> {
+        self.dump(libc::RTM_GETLINK, link)
+    }
+
+    /// All addresses of this host.
+    ///
+    /// # Errors
+    /// What the kernel refuses with.
+    pub fn addresses(&mut self) -> Result<Vec<Own>, Refusal> {
+        self.dump(libc::RTM_GETADDR, own)
+    }
+
+    /// The Ethernet address of a neighbour, if the kernel knows it just now.
+    ///
+    /// # Errors
+    /// What the kernel refuses with.
+    pub fn ether(&mut self, address: IpAddr, device: Device) -> Result<Option<Ether>, Refusal> {
+        let known = self.neighbours(address, device)?;
+        Ok(known.into_iter().find_map(|neighbour| neighbour.ether))
+    }
+
+    /// Whether the kernel has asked for a neighbour, and had no answer.
+    ///
+    /// # Errors
+    /// What the kernel refuses with.
+    pub fn is_absent(&mut self, hop: &NextHop) -> Result<bool, Refusal> {
+        let known = self.neighbours(hop.address, hop.device)?;
+        Ok(known.iter().any(|neighbour| neighbour.silent))
+    }
+
+    fn neighbours(&mut self, address: IpAddr, on: Device) -> Result<Vec<Neighbour>, Refusal> {
+        let mut known = self.dump(libc::RTM_GETNEIGH, neighbour)?;
+        known.retain(|n| (n.address, n.device) == (address, on.index));
+        Ok(known)
+    }
+
+    fn dump<T>(&mut self, kind: u16, read: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Refusal> {
+        // Room for the longest header of them, struct ifinfomsg; all families.
+        let body = [libc::AF_UNSPEC as u8; 16];
+        let rows = |row: &[u8]| read(row).into_iter().collect();
+        self.socket.dump(kind, &body, rows)
+    }
+}
+
+fn family(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => libc::AF_INET as u8,
+        IpAddr::V6(_) => libc::AF_INET6 as u8,
+    }
+}
+
+/// As it is in packets.
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => get::<4>(bytes, 0).map(IpAddr::from),
+        16 => get::<16>(bytes, 0).map(IpAddr::from),
+        _ => None,
+    }
+}
+
+fn number(bytes: &[u8]) -> Option<u32> {
+    get(bytes, 0).map(u32::from_ne_bytes)
+}
+
+/// A `struct rtmsg` and its attributes.
+fn route(row: &[u8]) -> Option<Route> {
+    const RTA_OIF: u16 = 4;
+    const RTA_GATEWAY: u16 = 5;
+    const RTA_PREFSRC: u16 = 7;
+    const RTA_METRICS: u16 = 8;
+    const RTA_VIA: u16 = 18;
+    const RTAX_MTU: u16 = 2;
+    let (kind, rest) = (*row.get(7)?, row.get(12..)?);
+    let via = attribute(rest, RTA_VIA).and_then(|via| address(via.get(2..)?));
+    let metrics = attribute(rest, RTA_METRICS).unwrap_or_default();
+    Some(Route {
+        kind,
+        device: attribute(rest, RTA_OIF).and_then(number).unwrap_or(0),
+        gateway: attribute(rest, RTA_GATEWAY).and_then(address).or(via),
+        source: attribute(rest, RTA_PREFSRC).and_then(address),
+        mtu: attribute(metrics, RTAX_MTU).and_then(number),
+    })
+}
+
+/// A `struct ifinfomsg` and its attributes.
+fn link(row: &[u8]) -> Option<Link> {
+    const IFLA_IFNAME: u16 = 3;
+    const IFLA_MTU: u16 = 4;
+    let index = number(row.get(4..)?)?;
+    let flags = number(row.get(8..)?)? as libc::c_int;
+    let rest = row.get(16..)?;
+    let name = attribute(rest, IFLA_IFNAME)?;
+    let name = String::from_utf8_lossy(name.strip_suffix(&[0]).unwrap_or(name));
+    Some(Link {
+        device: Device::new(index, &name),
+        mtu: attribute(rest, IFLA_MTU).and_then(number)?,
+        up: flags & libc::IFF_UP != 0,
+        loopback: flags & libc::IFF_LOOPBACK != 0,
+    })
+}
+
+/// A `struct ifaddrmsg` and its attributes. Of a cable with two ends, IFA_ADDRESS is the other one.
+fn own(row: &[u8]) -> Option<Own> {
+    const IFA_ADDRESS: u16 = 1;
+    const IFA_LOCAL: u16 = 2;
+    let (prefix, scope) = (*row.get(1)?, *row.get(3)?);
+    let (device, rest) = (number(row.get(4..)?)?, row.get(8..)?);
+    let mut all: Vec<(u16, &[u8])> = attributes(rest).collect();
+    all.retain(|(kind, _)| [IFA_ADDRESS, IFA_LOCAL].contains(kind));
+    let local = all.iter().max_by_key(|(kind, _)| *kind)?;
+    Some(Own {
+        address: address(local.1)?,
+        device,
+        has_network: u32::from(prefix) < local.1.len() as u32 * 8,
+        global: scope < libc::RT_SCOPE_LINK,
+    })
+}
+
+/// Who is on a link, as far as the kernel knows.
+#[derive(Debug, PartialEq, Eq)]
+struct Neighbour {
+    address: IpAddr,
+    device: u32,
+    ether: Option<Ether>,
+    /// It was asked for, and has not answered.
+    silent: bool,
+}
+
+/// A `struct ndmsg` and its attributes.
+fn neighbour(row: &[u8]) -> Option<Neighbour> {
+    // linux/neighbour.h
+    const NDA_DST: u16 = 1;
+    const NDA_LLADDR: u16 = 2;
+    const NUD_INCOMPLETE: u16 = 0x01;
+    const NUD_FAILED: u16 = 0x20;
+    let state = get(row, 8).map(u16::from_ne_bytes)?;
+    let rest = row.get(12..)?;
+    let ether = attribute(rest, NDA_LLADDR).and_then(|ether| ether.try_into().ok());
+    Some(Neighbour {
+        address: attribute(rest, NDA_DST).and_then(address)?,
+        device: number(row.get(4..)?)?,
+        ether: ether.map(Ether),
+        silent: state & (NUD_INCOMPLETE | NUD_FAILED) != 0,
+    })
+}
+
+/// What holds for any row, of whichever table.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    if let Some(link) = link(bytes) {
+        let name = link.device.to_string();
+        assert!(!name.contains('\0') && name.chars().count() < NAME_LENGTH);
+    }
+    let addresses = [
+        route(bytes).and_then(|route| route.gateway),
+        own(bytes).map(|own| own.address),
+        neighbour(bytes).map(|neighbour| neighbour.address),
+    ];
+    for address in addresses.into_iter().flatten() {
+        let octets = octets(address);
+        assert!(bytes.windows(octets.len()).any(|part| part == octets));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(header: &[u8], attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut row = header.to_vec();
+        for (kind, value) in attributes {
+            put_attribute(&mut row, *kind, value);
+        }
+        row
+    }
+
+    #[test]
+    fn loopback_is_there_and_local() {
+        let mut routing = Routing::open().unwrap();
+        let links = routing.links().unwrap();
+        let lo = links.iter().find(|link| link.loopback).unwrap();
+        assert_eq!(lo.device.to_string(), "lo");
+        let here = routing.to([127, 0, 0, 1].into(), None).unwrap().unwrap();
+        assert_eq!((here.kind, here.device), (libc::RTN_LOCAL, lo.device.index));
+        assert_eq!(here.gateway, None);
+        let own = routing.addresses().unwrap();
+        let ours = own.iter().find(|own| own.address.is_loopback()).unwrap();
+        assert_eq!(ours.device, lo.device.index);
+        assert!(!ours.global);
+    }
+
+    #[test]
+    fn reads_what_a_route_has() {
+        let header = [2, 32, 0, 0, 254, 0, 0, 1, 0, 2, 0, 0];
+        let metrics = row(&[], &[(2, &1400u32.to_ne_bytes())]);
+        let bytes = row(
+            &header,
+            &[
+                (1, &[10, 0, 0, 2]),
+                (4, &7u32.to_ne_bytes()),
+                (5, &[10, 0, 0, 254]),
+                (7, &[10, 0, 0, 1]),
+                (8, &metrics),
+            ],
+        );
+        let expected = Route {
+            kind: libc::RTN_UNICAST,
+            device: 7,
+            gateway: Some([10, 0, 0, 254].into()),
+            source: Some([10, 0, 0, 1].into()),
+            mtu: Some(1400),
+        };
+        assert_eq!(route(&bytes), Some(expected));
+        // A router of the other IP version: its family, and its address.
+        let mut via = vec![10, 0];
+        via.extend([0xfd; 16]);
+        let bytes = row(&header, &[(4, &7u32.to_ne_bytes()), (18, &via)]);
+        assert_eq!(route(&bytes).unwrap().gateway, Some([0xfd; 16].into()));
+    }
+
+    #[test]
+    fn an_own_address_is_not_the_other_ends() {
+        let header = [2, 32, 0, 0, 3, 0, 0, 0];
+        let bytes = row(&header, &[(1, &[10, 0, 0, 9]), (2, &[10, 0, 0, 1])]);
+        let own = own(&bytes).unwrap();
+        assert_eq!(own.address, IpAddr::from([10, 0, 0, 1]));
+        assert!(own.global && own.device == 3 && !own.has_network);
+    }
+
+    #[test]
+    fn a_neighbour_has_an_ethernet_address_or_none() {
+        let header = [2, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 1];
+        let ether = [0x02, 0xa, 0, 0, 0, 0xff];
+        let bytes = row(&header, &[(1, &[10, 0, 0, 2]), (2, &ether)]);
+        let known = neighbour(&bytes).unwrap();
+        assert_eq!((known.address, known.device), ([10, 0, 0, 2].into(), 3));
+        assert_eq!(known.ether.unwrap().to_string(), "02:0a:00:00:00:ff");
+        assert!(!known.silent);
+        let asked_for = [2, 0, 0, 0, 3, 0, 0, 0, 0x20, 0, 0, 1];
+        let unknown = neighbour(&row(&asked_for, &[(1, &[10, 0, 0, 2])])).unwrap();
+        assert!(unknown.silent && unknown.ether.is_none());
+    }
+
+    #[test]
+    fn names_fit() {
+        assert_eq!(Device::new(1, "eth0").to_string(), "eth0");
+        let long = Device::new(1, "a-name-that-is-too-long");
+        assert_eq!(long.to_string(), "a-name-that-is-");
+    }
+}

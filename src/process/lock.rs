@@ -1,0 +1,497 @@
+//! Two runs for one port take turns. The lock is a POSIX record lock on the port's byte of a file
+//! that all runs in a network namespace share: the kernel drops it when its holder ends, in
+//! whatever way; it tells the holder's pid; and no child inherits it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
+use nix::libc;
+use nix::sys::stat::Mode;
+use nix::unistd::{Uid, geteuid};
+
+use crate::words::ports::PortSet;
+
+/// Where the lock file is, on hosts without `/run` or where it is read-only.
+pub const LOCK_DIR_VARIABLE: &str = "SYNGATE_LOCK_DIR";
+/// Where the lock file is, if nothing else is said.
+pub const LOCK_DIR: &str = "/run/syngate";
+/// With more ranges than this all ports between the first and the last are locked: one lock takes
+/// time in proportion to those that are held.
+const MAX_RANGES: usize = 64;
+/// How often a lock that another run holds is tried again.
+pub const RETRY: Duration = Duration::from_millis(10);
+
+/// The locks of one run. Dropping it sets them free.
+pub struct Lock {
+    file: File,
+    ranges: Vec<RangeInclusive<u16>>,
+    /// How many of the ranges are ours, in their order: two runs never wait for each other.
+    held: usize,
+}
+
+/// Who is in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its pid; 0 if it lives in another pid namespace.
+    pub pid: i32,
+    /// The id of its run.
+    pub run: String,
+}
+
+impl Lock {
+    /// Opens the lock file of this network namespace; nothing is locked yet.
+    ///
+    /// # Errors
+    /// The directory can't be made or used.
+    pub fn open(ports: &PortSet) -> Result<Lock> {
+        let directory = directory_in_use();
+        // Runs in different directories would each have their own.
+        anyhow::ensure!(
+            directory.is_absolute(),
+            "{LOCK_DIR_VARIABLE}: '{}' is not an absolute path; expected one such as /run/gates",
+            directory.display()
+        );
+        let file = open_in(&directory).with_context(|| {
+            format!(
+                "the lock directory {} can't be used (set {LOCK_DIR_VARIABLE} to another)",
+                directory.display()
+            )
+        })?;
+        Ok(Lock {
+            file,
+            ranges: coarse(ports),
+            held: 0,
+        })
+    }
+
+    /// Takes the next locks, in ascending order. `None`: all are held.
+    ///
+    /// # Errors
+    /// The file system has no locks.
+    pub fn try_take(&mut self, run: &str) -> Result<Option<Holder>> {
+        while let Some(range) = self.ranges.get(self.held) {
+            match fcntl(&self.file, FcntlArg::F_SETLK(&record(range, libc::F_WRLCK))) {
+                Ok(_) => {
+                    // Readable for whoever finds this range locked.
+                    self.file
+                        .write_all_at(run.as_bytes(), note_at(*range.start()))?;
+                    self.held += 1;
+                }
+                Err(Errno::EAGAIN | Errno::EACCES) => {
+                    if let Some(holder) = self.holder(range)? {
+                        return Ok(Some(holder));
+                    }
+                }
+                Err(Errno::EINTR) => (),
+                Err(error) => return Err(error).context("the lock file can't be locked"),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Who holds any of the ports now.
+    ///
+    /// # Errors
+    /// The file system has no locks.
+    pub fn holders(&self) -> Result<Vec<Holder>> {
+        let holders = self.ranges.iter().map(|range| self.holder(range));
+        holders.filter_map(Result::transpose).collect()
+    }
+
+    /// The other runs that hold ports in the same file.
+    ///
+    /// # Errors
+    /// The file system has no locks.
+    pub fn roll(&self) -> io::Result<Roll> {
+        roll_of(&self.file, &directory_in_use())
+    }
+
+    /// Who holds a part of the range; `None` if it has just been set free.
+    fn holder(&self, range: &RangeInclusive<u16>) -> Result<Option<Holder>> {
+        let (first, last) = (i64::from(*range.start()), i64::from(*range.end()));
+        let lock = lock_in(&self.file, first, last)?;
+        Ok(lock.map(|(holder, _, _)| holder))
+    }
+}
+
+/// Which lock file: the same path can be another file, in another mount namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(file: &Metadata) -> FileId {
+        FileId {
+            device: file.dev(),
+            inode: file.ino(),
+        }
+    }
+
+    /// That of the lock file that is in use here. It is not opened: closing it would set this
+    /// process's locks free (fcntl(2)).
+    pub fn in_use() -> Option<FileId> {
+        let file = directory_in_use().join(file_name().ok()?);
+        Some(FileId::of(&std::fs::metadata(file).ok()?))
+    }
+
+    /// Reads what was printed.
+    pub fn parse(text: &str) -> Option<FileId> {
+        let (device, inode) = text.split_once(':')?;
+        Some(FileId {
+            device: device.parse().ok()?,
+            inode: inode.parse().ok()?,
+        })
+    }
+}
+
+impl std::fmt::Display for FileId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.device, self.inode)
+    }
+}
+
+/// The runs that were seen to hold locks in a file.
+#[derive(Debug, Clone, Default)]
+pub struct Roll {
+    /// Which file; `None`: there is none.
+    pub file: Option<FileId>,
+    /// The runs.
+    pub living: Vec<Living>,
+}
+
+/// A run that holds ports now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Living {
+    /// Who it is; the run's id is empty if it can't be read.
+    pub holder: Holder,
+    /// The ports that it has locked: all of its own, and perhaps those between.
+    pub ports: PortSet,
+    /// Where it keeps its locks.
+    pub directory: PathBuf,
+}
+
+/// The runs that hold ports in this network namespace and keep their locks in `directory`. Whoever
+/// may not open the lock file sees them without their ids. Not for a process that holds locks
+/// itself: it would lose them.
+///
+/// # Errors
+/// The lock file can't be looked at.
+pub fn roll(directory: &Path) -> io::Result<Roll> {
+    let path = directory.join(file_name()?);
+    // Whatever stands there instead is not waited for.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    match OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(&path)
+    {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Roll::default()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Roll {
+            file: Some(FileId::of(&std::fs::metadata(&path)?)),
+            living: by_run(listed_locks(&path)?, directory),
+        }),
+        opened => roll_of(&opened?, directory),
+    }
+}
+
+fn roll_of(file: &File, directory: &Path) -> io::Result<Roll> {
+    let mut held = Vec::new();
+    locks_between(file, 0, i64::from(u16::MAX), &mut held)?;
+    Ok(Roll {
+        file: Some(FileId::of(&file.metadata()?)),
+        living: by_run(held, directory),
+    })
+}
+
+/// One run's locks together.
+fn by_run(held: Vec<(Holder, RangeInclusive<u16>)>, directory: &Path) -> Vec<Living> {
+    let mut living: Vec<Living> = Vec::new();
+    for (holder, range) in held {
+        let ports = PortSet::from_ranges([range]);
+        match living.iter_mut().find(|run| run.holder == holder) {
+            Some(run) => run.ports = run.ports.union(&ports),
+            None => living.push(Living {
+                holder,
+                ports,
+                directory: directory.to_owned(),
+            }),
+        }
+    }
+    living
+}
+
+/// The kernel names one of the locks in a range, not the first: what is left and right of it is
+/// asked for in turn.
+fn locks_between(
+    file: &File,
+    first: i64,
+    last: i64,
+    held: &mut Vec<(Holder, RangeInclusive<u16>)>,
+) -> io::Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    let Some((holder, start, end)) = lock_in(file, first, last)? else {
+        return Ok(());
+    };
+    held.push((holder, start.max(first) as u16..=end.min(last) as u16));
+    locks_between(file, first, start - 1, held)?;
+    locks_between(file, end + 1, last, held)
+}
+
+/// Some lock of another process in the range: its holder, where it begins and ends.
+fn lock_in(file: &File, first: i64, last: i64) -> io::Result<Option<(Holder, i64, i64)>> {
+    let mut asked = libc::flock {
+        l_type: libc::F_WRLCK as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: first,
+        l_len: last - first + 1,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_GETLK(&mut asked))?;
+    if i32::from(asked.l_type) == libc::F_UNLCK {
+        return Ok(None);
+    }
+    let mut run = [0; RUN_ID_LENGTH];
+    let _ = file.read_exact_at(&mut run, note_at(asked.l_start as u16));
+    let holder = Holder {
+        pid: asked.l_pid,
+        run: String::from_utf8_lossy(&run).into_owned(),
+    };
+    let end = match asked.l_len {
+        0 => i64::MAX - 1, // to the end of the file, however long it becomes
+        length => asked.l_start + length - 1,
+    };
+    Ok(Some((holder, asked.l_start, end)))
+}
+
+/// The locks of a file as /proc/locks lists them for everybody: `1: POSIX ADVISORY WRITE 4711
+/// 00:1a:25 80 80`.
+fn listed_locks(path: &Path) -> io::Result<Vec<(Holder, RangeInclusive<u16>)>> {
+    let inode = std::fs::metadata(path)?.ino();
+    let locks = std::fs::read_to_string("/proc/locks")?;
+    Ok(locks
+        .lines()
+        .filter_map(|line| listed_lock(line, inode))
+        .collect())
+}
+
+fn listed_lock(line: &str, inode: u64) -> Option<(Holder, RangeInclusive<u16>)> {
+    // One that waits has an arrow in front.
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [_, "POSIX", _, "WRITE", pid, file, first, last] = fields[..] else {
+        return None;
+    };
+    let same = file.rsplit(':').next()?.parse() == Ok(inode);
+    let holder = Holder {
+        pid: pid.parse().ok()?,
+        run: String::new(),
+    };
+    same.then_some((holder, first.parse().ok()?..=last.parse().ok()?))
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.pid <= 0 {
+            return write!(f, "a run in another pid namespace");
+        }
+        write!(f, "pid {}", self.pid)?;
+        match call_of(self.pid) {
+            Some(call) => write!(f, " ({call})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The command line of a living process.
+pub fn call_of(pid: i32) -> Option<String> {
+    words_of(pid).map(|words| crate::run::plan::command_line(&words))
+}
+
+/// Its words, but for empty ones.
+pub fn words_of(pid: i32) -> Option<Vec<OsString>> {
+    let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words = cmdline.split(|b| *b == 0).filter(|word| !word.is_empty());
+    Some(words.map(|w| OsStr::from_bytes(w).to_owned()).collect())
+}
+
+/// The bytes of a run's id.
+const RUN_ID_LENGTH: usize = crate::run::ID_LENGTH;
+
+/// Behind the bytes that are locked, each port has room for the id of the run that locked a range
+/// that begins with it.
+fn note_at(port: u16) -> u64 {
+    0x1_0000 + u64::from(port) * RUN_ID_LENGTH as u64
+}
+
+fn coarse(ports: &PortSet) -> Vec<RangeInclusive<u16>> {
+    match ports.ranges() {
+        [first, .., last] if ports.ranges().len() > MAX_RANGES => {
+            vec![*first.start()..=*last.end()]
+        }
+        ranges => ranges.to_vec(),
+    }
+}
+
+fn record(range: &RangeInclusive<u16>, kind: i32) -> libc::flock {
+    libc::flock {
+        l_type: kind as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: i64::from(*range.start()),
+        l_len: range.len() as i64,
+        l_pid: 0,
+    }
+}
+
+/// Where the locks are: the default, or what the environment names.
+pub fn directory_in_use() -> PathBuf {
+    std::env::var_os(LOCK_DIR_VARIABLE)
+        .filter(|dir| !dir.is_empty())
+        .map_or_else(|| PathBuf::from(LOCK_DIR), PathBuf::from)
+}
+
+/// The directory, if it is another than the default: whoever finds our rules has to know.
+pub fn unusual_directory() -> Option<PathBuf> {
+    let directory = std::path::absolute(directory_in_use()).ok()?;
+    (directory != Path::new(LOCK_DIR)).then_some(directory)
+}
+
+/// The file is named after the network namespace, because the directory may be shared by several.
+fn file_name() -> io::Result<String> {
+    let namespace = std::fs::metadata("/proc/self/ns/net")?.ino();
+    Ok(format!("net-{namespace}.lock"))
+}
+
+/// Opens the lock file, and makes what is missing. Whoever else could write to the directory could put
+/// another file into its place: runs would no longer take turns, and take each other for dead.
+fn open_in(directory: &Path) -> io::Result<File> {
+    match std::fs::DirBuilder::new().mode(0o755).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => (),
+    }
+    // Whoever has made a link could have it lead elsewhere by the next run.
+    let link = std::fs::symlink_metadata(directory)?;
+    if link.is_symlink() && !trusted(link.uid()) {
+        let owner = link.uid();
+        return Err(io::Error::other(format!(
+            "it is a symbolic link that belongs to user {owner}"
+        )));
+    }
+    let directory = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(directory)?;
+    ours_alone(&directory.metadata()?).map_err(io::Error::other)?;
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    let name = file_name()?;
+    let wrong = |why: &str| io::Error::other(format!("{name} {why}"));
+    let file = match openat(&directory, &*name, flags | OFlag::O_CLOEXEC, mode) {
+        Err(Errno::ELOOP) => return Err(wrong("is a symbolic link")),
+        opened => File::from(opened?),
+    };
+    a_lock_file(&file.metadata()?).map_err(|why| wrong(&why))?;
+    Ok(file)
+}
+
+/// Whether nobody but root and we can change it.
+///
+/// # Errors
+/// Who can, and what helps.
+fn ours_alone(directory: &Metadata) -> Result<(), String> {
+    let (owner, mode) = (directory.uid(), directory.mode() & 0o7777);
+    if !trusted(owner) {
+        return Err(format!(
+            "it belongs to user {owner}, who could replace what is in it"
+        ));
+    }
+    if mode & 0o022 != 0 {
+        return Err(format!(
+            "others may write to it (mode {mode:o}): chmod go-w"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether it can be what a run has made: we are about to write to it.
+///
+/// # Errors
+/// What it is instead.
+fn a_lock_file(file: &Metadata) -> Result<(), String> {
+    let owner = file.uid();
+    if !file.is_file() {
+        return Err("is no regular file".to_owned());
+    }
+    if !trusted(owner) {
+        return Err(format!("belongs to user {owner}"));
+    }
+    if file.nlink() > 1 {
+        return Err("has another name, too (a hard link)".to_owned());
+    }
+    Ok(())
+}
+
+fn trusted(owner: u32) -> bool {
+    owner == geteuid().as_raw() || Uid::from_raw(owner).is_root()
+}
+
+/// What holds for any text as the kernel's list of locks, or the name of a file.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(text: &str) {
+    const INODE: u64 = 2517;
+    for line in text.lines() {
+        let held: Vec<_> = listed_lock(line, INODE).into_iter().collect();
+        assert!(by_run(held, Path::new(LOCK_DIR)).len() <= 1);
+        if let Some(file) = FileId::parse(line) {
+            assert_eq!(FileId::parse(&file.to_string()), Some(file));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_locks_that_everybody_sees() {
+        let line = "3: POSIX  ADVISORY  WRITE 4711 00:1a:2517 80 443";
+        let (holder, range) = listed_lock(line, 2517).unwrap();
+        assert_eq!((holder.pid, range), (4711, 80..=443));
+        for other in [
+            "3: POSIX  ADVISORY  WRITE 4711 00:1a:2518 80 443",
+            "3: POSIX  ADVISORY  READ 4711 00:1a:2517 80 443",
+            "3: -> POSIX  ADVISORY  WRITE 4711 00:1a:2517 80 443",
+            "4: FLOCK  ADVISORY  WRITE 4711 00:1a:2517 0 EOF",
+            "",
+        ] {
+            assert_eq!(listed_lock(other, 2517), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_run_s_locks_are_shown_together() {
+        let holder = |pid| Holder {
+            pid,
+            run: String::new(),
+        };
+        let held = vec![
+            (holder(1), 443..=443),
+            (holder(2), 22..=22),
+            (holder(1), 80..=80),
+        ];
+        let living = by_run(held, Path::new("/run/syngate"));
+        let shown: Vec<String> = living.iter().map(|l| l.ports.to_string()).collect();
+        assert_eq!(shown, ["80,443", "22"]);
+    }
+}

@@ -1,0 +1,310 @@
+//! A unit of systemd's can't stop, restart or reload itself through us: what is asked for would wait for
+//! the very call that asks, or kill it, and the gate with it. What is decided is pure.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use crate::process::lock::words_of;
+
+/// What systemctl does to a unit by stopping all of its processes, the caller's among them.
+const STOPS: [&str; 10] = [
+    "stop",
+    "restart",
+    "try-restart",
+    "condrestart",
+    "reload-or-restart",
+    "try-reload-or-restart",
+    "reload-or-try-restart",
+    "condreload",
+    "force-reload",
+    "--full-restart",
+];
+/// systemctl ends at once, and what was asked for is done later.
+const UNAWAITED: &str = "--no-block";
+
+/// Where systemd is the host's init (sd_booted(3)).
+const BOOTED: &str = "/run/systemd/system";
+
+/// What to say if COMMAND must not be run from here.
+pub fn refusal_here(command: &[OsString]) -> Option<String> {
+    refusal(&cgroups(), booted(), command)
+}
+
+/// Whether another run, by its pid, has asked for our unit, and waits for us.
+pub fn is_waited_for_by(pid: i32) -> bool {
+    words_of(pid).is_some_and(|call| waits(&cgroups(), booted(), &call))
+}
+
+fn cgroups() -> String {
+    std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default()
+}
+
+fn booted() -> bool {
+    Path::new(BOOTED).is_dir()
+}
+
+/// Whether the call waits for what it asks of the unit of these cgroups.
+fn waits(cgroups: &str, booted: bool, call: &[OsString]) -> bool {
+    let behind = call.iter().position(|word| word == "--");
+    let command = behind.map_or(&[][..], |at| &call[at + 1..]);
+    !is_unawaited(command) && of_own_unit(cgroups, booted, command).is_some()
+}
+
+/// What to say in a process of these cgroups (proc(5)), where systemd is the init or not.
+fn refusal(cgroups: &str, booted: bool, command: &[OsString]) -> Option<String> {
+    let (verb, own) = of_own_unit(cgroups, booted, command)?;
+    let why = match verb {
+        "reload" if is_unawaited(command) => "the gate would open before the reload is done",
+        "reload" => "the reload would wait for itself",
+        _ => "it would be killed with the unit, and the gate with it",
+    };
+    let short = own.strip_suffix(".service").unwrap_or(own);
+    Some(format!(
+        "COMMAND is to {verb} {own}, which this run is a part of: {why}; in ExecReload= wrap the signal \
+         (syngate ... -- kill -HUP $MAINPID), or call systemctl start syngate-restart@{short} from \
+         elsewhere"
+    ))
+}
+
+/// What is asked for, and the unit, if that is the one of these cgroups.
+fn of_own_unit<'a>(
+    cgroups: &'a str,
+    booted: bool,
+    command: &'a [OsString],
+) -> Option<(&'a str, &'a str)> {
+    let own = unit(cgroups)?;
+    let words: Vec<&str> = command.iter().filter_map(|word| word.to_str()).collect();
+    let (verb, units) = asked(&words, booted)?;
+    let itself = units.iter().any(|name| full_name(name) == own);
+    (itself && matters(verb)).then_some((verb, own))
+}
+
+fn is_unawaited(command: &[OsString]) -> bool {
+    command.iter().any(|word| word == UNAWAITED)
+}
+
+fn matters(verb: &str) -> bool {
+    verb == "reload" || STOPS.contains(&verb)
+}
+
+/// The system's unit that the process is a part of: the first one on the way to its cgroup, since those
+/// further down are of another manager, a user's.
+fn unit(cgroups: &str) -> Option<&str> {
+    let paths = cgroups.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let systemd_s = matches!(fields.next()?, "" | "name=systemd");
+        fields.next().filter(|_| systemd_s)
+    });
+    let is_unit = |part: &&str| part.ends_with(".service") || part.ends_with(".scope");
+    paths
+        .into_iter()
+        .find_map(|path| path.split('/').find(is_unit))
+}
+
+/// `haproxy` is haproxy.service.
+fn full_name(name: &str) -> String {
+    match name.contains('.') {
+        true => name.to_owned(),
+        false => format!("{name}.service"),
+    }
+}
+
+/// What is asked of systemd, and for which units.
+fn asked<'a>(command: &[&'a str], booted: bool) -> Option<(&'a str, Vec<&'a str>)> {
+    let (program, words) = command.split_first()?;
+    let path = Path::new(*program);
+    let name = path.file_name().and_then(OsStr::to_str)?;
+    let mut plain = words.iter().copied().filter(|word| !word.starts_with('-'));
+    match name {
+        "systemctl" if words.iter().any(|word| is_elsewhere(word)) => None,
+        // Options may come before the verb, and their values.
+        "systemctl" => {
+            let verb = plain.find(|word| matters(word))?;
+            Some((verb, plain.collect()))
+        }
+        // These hand it on to systemctl, if that is the init.
+        "service" | "invoke-rc.d" if booted => {
+            let unit = plain.next()?;
+            let verb = words.iter().copied().find(|word| matters(word))?;
+            Some((verb, vec![unit]))
+        }
+        _ if booted && path.parent() == Some(Path::new("/etc/init.d")) => {
+            Some((plain.next()?, vec![name]))
+        }
+        _ => None,
+    }
+}
+
+/// An option by which another manager is asked: of another host, a container, a user.
+fn is_elsewhere(word: &str) -> bool {
+    ["-H", "-M", "--host", "--machine", "--user"]
+        .iter()
+        .any(|option| word.starts_with(option))
+}
+
+/// What holds for any text as a process's cgroups.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(text: &str) {
+    let own = unit(text);
+    assert!(own.is_none_or(|unit| text.contains(unit) && !unit.contains('/')));
+    let command = ["systemctl", "restart", own.unwrap_or("none")].map(OsString::from);
+    let recognised = own.is_some_and(|unit| !unit.starts_with('-'));
+    assert_eq!(refusal(text, false, &command).is_some(), recognised);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V2: &str = "0::/system.slice/haproxy.service\n";
+
+    fn says(cgroups: &str, booted: bool, command: &str) -> Option<String> {
+        let words: Vec<OsString> = command.split(' ').map(OsString::from).collect();
+        refusal(cgroups, booted, &words)
+    }
+
+    #[test]
+    fn a_unit_is_read_from_cgroups() {
+        for (cgroups, expected) in [
+            (V2, Some("haproxy.service")),
+            (
+                "0::/system.slice/haproxy.service/control\n",
+                Some("haproxy.service"),
+            ),
+            (
+                "12:pids:/system.slice/other.service\n1:name=systemd:/system.slice/ssh.service\n0::/\n",
+                Some("ssh.service"),
+            ),
+            (
+                "0::/system.slice/system-app.slice/app@1.service\n",
+                Some("app@1.service"),
+            ),
+            (
+                "0::/user.slice/user-7.slice/user@7.service/app.slice/x.service\n",
+                Some("user@7.service"),
+            ),
+            (
+                "0::/user.slice/user-7.slice/session-3.scope\n",
+                Some("session-3.scope"),
+            ),
+            ("12:pids:/system.slice/other.service\n0::/\n", None),
+            ("0::/\n", None),
+            ("0\n:\n::\n", None),
+            ("", None),
+        ] {
+            assert_eq!(unit(cgroups), expected, "{cgroups}");
+        }
+    }
+
+    #[test]
+    fn a_unit_does_not_ask_for_itself() {
+        for command in [
+            "systemctl restart haproxy",
+            "/bin/systemctl restart haproxy.service",
+            "systemctl reload haproxy",
+            "systemctl stop haproxy",
+            "systemctl try-restart haproxy",
+            "systemctl reload-or-restart haproxy",
+            "systemctl force-reload nginx haproxy",
+            "systemctl --no-block restart haproxy",
+            "systemctl restart --no-block haproxy",
+            "systemctl -q --job-mode replace restart haproxy",
+            "systemctl reload --no-block haproxy",
+            "systemctl condreload haproxy",
+        ] {
+            assert!(says(V2, false, command).is_some(), "{command}");
+        }
+        let template = "0::/system.slice/system-app.slice/app@1.service";
+        assert!(says(template, false, "systemctl restart app@1").is_some());
+        assert!(says(template, false, "systemctl restart app@2").is_none());
+    }
+
+    #[test]
+    fn whatever_else_is_asked_for_is_fine() {
+        for command in [
+            "systemctl restart nginx",
+            "systemctl restart haproxy.socket",
+            "systemctl status haproxy",
+            "systemctl daemon-reload",
+            "systemctl --user restart haproxy",
+            "systemctl -H other restart haproxy",
+            "systemctl --host=other restart haproxy",
+            "systemctl -Mbox restart haproxy",
+            "systemctl restart",
+            "systemctl",
+            "kill -USR2 17",
+            "sh -c systemctl",
+            "echo systemctl restart haproxy",
+            "",
+        ] {
+            assert_eq!(says(V2, true, command), None, "{command}");
+        }
+        let elsewhere = "0::/system.slice/syngate-restart@haproxy.service";
+        assert_eq!(says(elsewhere, true, "systemctl restart haproxy"), None);
+        assert_eq!(says("0::/\n", true, "systemctl restart haproxy"), None);
+    }
+
+    #[test]
+    fn what_calls_systemctl_does_so_where_systemd_is_the_init() {
+        for command in [
+            "service haproxy restart",
+            "/usr/sbin/service haproxy reload",
+            "service haproxy --full-restart",
+            "invoke-rc.d haproxy force-reload",
+            "/etc/init.d/haproxy restart",
+        ] {
+            assert!(says(V2, true, command).is_some(), "{command}");
+            assert_eq!(says(V2, false, command), None, "{command}");
+        }
+        for command in [
+            "service nginx restart",
+            "service haproxy status",
+            "service haproxy",
+            "/opt/init.d/haproxy restart",
+            "/etc/init.d/haproxy",
+        ] {
+            assert_eq!(says(V2, true, command), None, "{command}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_has_asked_for_us_waits_for_us() {
+        let waits = |call: &str| {
+            let words: Vec<OsString> = call.split(' ').map(OsString::from).collect();
+            waits(V2, true, &words)
+        };
+        assert!(waits("syngate --port 80 -- systemctl reload haproxy "));
+        assert!(waits("syngate -- service haproxy reload "));
+        for call in [
+            "syngate -- systemctl --no-block reload haproxy ",
+            "syngate -- systemctl reload nginx ",
+            "syngate -- kill -HUP 17 ",
+            "systemctl reload haproxy ",
+            "syngate --",
+            "",
+        ] {
+            assert!(!waits(call), "{call}");
+        }
+    }
+
+    #[test]
+    fn the_line_says_why_and_what_would_be_right() {
+        let line = says(V2, false, "systemctl reload haproxy").unwrap();
+        for word in [
+            "reload haproxy.service",
+            "wait for itself",
+            "ExecReload=",
+            "$MAINPID",
+        ] {
+            assert!(line.contains(word), "{word}: {line}");
+        }
+        let line = says(V2, false, "systemctl --no-block reload haproxy").unwrap();
+        assert!(line.contains("before the reload is done"), "{line}");
+        let line = says(V2, false, "systemctl restart haproxy").unwrap();
+        assert!(line.contains("killed"), "{line}");
+        assert!(
+            line.contains("systemctl start syngate-restart@haproxy from"),
+            "{line}"
+        );
+    }
+}

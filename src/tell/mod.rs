@@ -1,0 +1,5 @@
+//! What people are told, and where.
+
+pub mod colour;
+pub mod journal;
+pub mod say;

@@ -1,0 +1,29 @@
+//! Faults on demand, so that tests can see what becomes of the gate. In debug builds only: a
+//! release build has none of it.
+
+use crate::decide::Action;
+
+/// Whether this fault, of no particular action, was asked for.
+pub fn is(fault: &str) -> bool {
+    let wanted = |all: String| all.split(',').any(|wanted| wanted == fault);
+    cfg!(debug_assertions) && std::env::var("SYNGATE_FAULT").is_ok_and(wanted)
+}
+
+/// `SYNGATE_FAULT=panic:Start` panics before the action of that name is done, `hang:Start` never
+/// comes back from there.
+pub fn before(action: &Action) {
+    #[cfg(debug_assertions)]
+    if let Ok(wanted) = std::env::var("SYNGATE_FAULT")
+        && let Some((fault, name)) = wanted.split_once(':')
+        && format!("{action:?}").starts_with(name)
+    {
+        match fault {
+            "panic" => panic!("as a bug would, before {action:?}"),
+            "hang" => loop {
+                std::thread::park();
+            },
+            _ => (),
+        }
+    }
+    let _ = action;
+}
