@@ -7,6 +7,7 @@ use std::time::Instant;
 use syngate::action::redirect::standby;
 use syngate::cli::{Orders, Parsed, parse};
 use syngate::gate::watchdog::watch;
+use syngate::process::leave::leave;
 use syngate::tell::say::{Level, Say, print_styled};
 use syngate::words::exit::{Exit, NOT_KEPT, NOT_RUN};
 
@@ -15,7 +16,7 @@ fn main() -> ExitCode {
     // Before anything that a stranger has written is looked at.
     if let Some(how) = syngate::kernel::caps::gained_by_file() {
         Say::new(Level::Errors, started).error(how);
-        return Exit::Status(NOT_RUN).leave();
+        return leave(Exit::Status(NOT_RUN));
     }
     let exit = match parse(std::env::args_os()) {
         // The run itself survives bugs; this is for what is around it. A bug must not look like
@@ -44,5 +45,5 @@ fn main() -> ExitCode {
             Exit::Status(NOT_RUN)
         }
     };
-    exit.leave()
+    leave(exit)
 }

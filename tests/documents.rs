@@ -16,16 +16,20 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use documents_parts::{Block, Man, calls, code_blocks, code_spans, option_table, words};
 use serde_json::Value;
 use syngate::action::divert::probe;
-use syngate::action::hold::{self, pace, packet, queue};
-use syngate::cli::{
-    Args, ENV_PREFIX, LARGEST_DIVERTED, LARGEST_HELD, LONGEST, MAX_DIVERTED, MAX_HELD,
-};
+use syngate::action::hold::{self, pace};
+use syngate::action::redirect::standby;
+use syngate::cli::{Args, LARGEST_DIVERTED, LARGEST_HELD, MAX_DIVERTED, MAX_HELD};
 use syngate::commands::clear;
+use syngate::decide as step;
 use syngate::gate::nft::{compile, divert};
 use syngate::gate::{iptables, watchdog};
+use syngate::kernel::nfqueue::{self as queue, packet};
 use syngate::kernel::sockets::{diag::YOUNG, holders};
+use syngate::process::lock;
+use syngate::tell::journal;
+use syngate::words::duration::LONGEST;
+use syngate::words::env::{ENV_PREFIX, LOCK_DIR_VARIABLE, RUN_VARIABLE};
 use syngate::words::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT, NOT_RUN};
-use syngate::{child, journal, lock, standby, step};
 
 // The program ------------------------------------------------------------------------------------
 
@@ -368,8 +372,8 @@ fn man_documents_each_variable_and_no_other() {
     let options = options();
     let variables: BTreeSet<String> = options.iter().filter_map(|o| o.variable.clone()).collect();
     let besides = [
-        lock::LOCK_DIR_VARIABLE,
-        child::RUN_VARIABLE,
+        LOCK_DIR_VARIABLE,
+        RUN_VARIABLE,
         journal::VARIABLE,
         "PATH",
         "NO_COLOR",
@@ -400,7 +404,7 @@ fn man_and_readme_name_no_variable_that_does_not_exist() {
     let real: BTreeSet<String> = options()
         .into_iter()
         .filter_map(|o| o.variable)
-        .chain([lock::LOCK_DIR_VARIABLE, child::RUN_VARIABLE].map(str::to_owned))
+        .chain([LOCK_DIR_VARIABLE, RUN_VARIABLE].map(str::to_owned))
         .collect();
     for file in ["man/syngate.8", "README.md"] {
         let text = read(file);

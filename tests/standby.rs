@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use syngate::action::redirect::standby::{Standby, Stop};
-use syngate::decide::CommandExit;
+use syngate::words::ended::CommandExit;
 use testkit::wait_until;
 
 const SOON: Duration = Duration::from_secs(10);

@@ -16,10 +16,11 @@ use anyhow::Result;
 use self::divert::{Divert, ToPeer};
 use self::hold::{Hold, Limits};
 use self::redirect::{Redirect, ToStandby};
-use crate::gate::Steer;
-use crate::kernel::nfqueue::{FIRST_NUMBER, QueueNum};
+use crate::kernel::nfqueue::FIRST_NUMBER;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
+use crate::words::steer::QueueNum;
+use crate::words::steer::Steer;
 
 /// `--syn`.
 #[derive(Debug, Clone, PartialEq, Eq)]

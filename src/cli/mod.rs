@@ -19,15 +19,14 @@ use crate::gate::choice::{Choice, Kind};
 use crate::gate::watchdog;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sys::{service_names, service_port};
-use crate::process::child::RUN_VARIABLE;
-use crate::process::lock::LOCK_DIR_VARIABLE;
+use crate::words::duration::duration;
+use crate::words::env::ENV_PREFIX;
+use crate::words::env::LOCK_DIR_VARIABLE;
+use crate::words::env::RUN_VARIABLE;
 use crate::words::listen_ports::ListenPorts;
 use crate::words::meant::{meant, question};
 use crate::words::ports::PortSet;
 use crate::words::scope::{Where, parse_interfaces, parse_networks};
-
-/// The longest duration that an option takes.
-pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// `--max-held`, unless given.
 pub const MAX_HELD: u32 = 65_536;
@@ -61,9 +60,6 @@ const TOLD: &str = "What is told";
 
 /// Help is at most this wide: the terminal of an emergency may be.
 const HELP_WIDTH: usize = 80;
-
-/// Options are also read from variables of this prefix; COMMAND does not get to see them.
-pub const ENV_PREFIX: &str = "SYNGATE_";
 
 /// The arguments of one call.
 #[derive(Debug, Clone, Parser)]
@@ -1010,33 +1006,6 @@ fn number_to(largest: u32, text: &str) -> Result<u32, String> {
 fn queue_number(text: &str) -> Result<u16, String> {
     let number = text.trim().parse();
     number.map_err(|_| format!("expected a number from 0 to {}", u16::MAX))
-}
-
-/// A duration as humantime reads it, up to [`LONGEST`]. A bare number is refused, unless it is 0:
-/// seconds and milliseconds are too easily mistaken for each other.
-fn duration(text: &str) -> Result<Duration, String> {
-    const EXAMPLES: &str = "expected a duration with its unit, such as 500ms, 2s or 1m30s";
-    let text = text.trim();
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-        return Err(format!("a number without a unit; {EXAMPLES}"));
-    }
-    // humantime reads M as months; whoever writes it means minutes.
-    if text.contains('M') {
-        return Err(format!("M would be months (minutes are m); {EXAMPLES}"));
-    }
-    match humantime::parse_duration(text) {
-        Ok(duration) if duration > LONGEST => Err(format!(
-            "more than 24h, the longest that is allowed; {EXAMPLES}"
-        )),
-        Ok(duration) if duration.subsec_nanos() % 1_000_000 != 0 => {
-            Err(format!("finer than a millisecond; {EXAMPLES}"))
-        }
-        Ok(duration) => Ok(duration),
-        Err(_) => Err(EXAMPLES.to_owned()),
-    }
 }
 
 /// What holds for any text as a duration, or a number.

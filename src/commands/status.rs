@@ -9,10 +9,10 @@ use crate::cli::StatusArgs;
 use crate::gate::found::{Census, Found, Sight, find};
 use crate::gate::who::now;
 use crate::process::lock::{Living, call_of};
-use crate::run::report::as_ranges;
 use crate::tell::say::{Say, print};
 use crate::words::exit::Exit;
 use crate::words::ports::PortSet;
+use crate::words::ports::as_ranges;
 use crate::words::scope::{Scope, Where, short};
 
 /// Something is shut.

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 use self::again::Again;
 use self::linger::{Linger, Next};
 use self::release::Release;
+use crate::words::ended::CommandExit;
+use crate::words::ended::Sender;
 
 pub use self::linger::{LINGER_LOOK, LINGER_QUIET, LingerEnd, Lingered};
 pub use self::release::{Cut, STALL, Waiting};
@@ -88,26 +90,6 @@ pub enum Settle {
     Auto,
     /// This long after the port was ready.
     Fixed(Duration),
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommandExit {
-    /// It exited with this status.
-    Code(u8),
-    /// A signal of this number ended it.
-    Signal(i32),
-}
-
-/// Who sent a signal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sender {
-    /// The terminal, and COMMAND, in the same process group, has received it as well.
-    Terminal,
-    /// The terminal, and COMMAND has not received it.
-    TerminalToUs,
-    /// A process.
-    Process,
 }
 
 /// What happened.

@@ -1,7 +1,9 @@
 //! Does the service listen again? Decided for each port and IP version from the listeners before
 //! and now, known by their cookies. Pure.
 
-use crate::kernel::sockets::{Family, Listener};
+use crate::kernel::sockets::Listener;
+
+use crate::words::family::Family;
 
 /// What became of one port's listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::choice::{Choice, Kind, Lacking};
+use super::choice::{Choice, Kind};
+
 use super::who::Who;
 use super::{iptables, nft};
 use crate::process::lock::{self, LOCK_DIR, Living, Lock, Roll, directory_in_use};
+use crate::words::lacking::Lacking;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 

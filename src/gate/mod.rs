@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 
-use self::choice::{Choice, Kind, Lacking};
+use self::choice::{Choice, Kind};
+
 use self::who::Who;
-use crate::kernel::nfqueue::QueueNum;
-use crate::kernel::route::NextHop;
-use crate::kernel::sockets::{Connection, Family};
+use crate::kernel::sockets::Connection;
+use crate::words::lacking::Lacking;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
+use crate::words::steer::Steer;
 
 /// The names of what we put into the kernel begin with this; a run's id follows.
 pub const PREFIX: &str = "syngate_";
@@ -51,51 +52,6 @@ pub struct Rules {
     pub steer: Steer,
 }
 
-/// Where the kernel sends a new SYN to a gated port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Steer {
-    /// Nowhere: its client sends it again.
-    Drop,
-    /// Into this queue, NFQUEUE, where it waits for a verdict; on, if nobody reads the queue.
-    Queue(QueueNum),
-    /// To this port of the same address (NAT), where a standby listens. In prerouting and output,
-    /// whatever the scope's hook is. What was redirected goes on after the gate has opened, until
-    /// its rules are removed. What is counted are connections: NAT sees only their first SYN.
-    Redirect(u16),
-    /// To a peer, another host that has the same address: before connection tracking, whatever the
-    /// scope's hook is. What was diverted goes on after the gate has opened, until its rules are
-    /// removed. What has no peer, or no room, is dropped.
-    Divert(Diversion),
-}
-
-/// Who takes the connections that are diverted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Diversion {
-    /// Those of IPv4.
-    pub v4: Option<NextHop>,
-    /// Those of IPv6.
-    pub v6: Option<NextHop>,
-    /// So many at a time, of each IP version.
-    pub most: u32,
-    /// A connection that says nothing for so long is forgotten.
-    pub idle: Duration,
-}
-
-impl Diversion {
-    /// Who takes those of that IP version.
-    pub fn of(&self, family: Family) -> Option<NextHop> {
-        match family {
-            Family::V4 => self.v4,
-            Family::V6 => self.v6,
-        }
-    }
-
-    /// Both, as far as there are.
-    pub fn peers(&self) -> impl Iterator<Item = NextHop> {
-        [self.v4, self.v6].into_iter().flatten()
-    }
-}
-
 /// Connections that were steered elsewhere, as far as the rules know of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flows {
@@ -111,43 +67,11 @@ pub struct Flows {
     pub no_room: u64,
 }
 
-/// As the action is given, `--syn`.
-impl std::fmt::Display for Steer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.action())?;
-        match self {
-            Steer::Redirect(port) => write!(f, "={port}"),
-            Steer::Divert(to) => {
-                let peers: Vec<String> = to.peers().map(|peer| peer.to_string()).collect();
-                write!(f, "={}", peers.join(","))
-            }
-            Steer::Drop | Steer::Queue(_) => Ok(()),
-        }
-    }
-}
-
-impl Steer {
-    /// The name of the action that steers there, as the report has it.
-    pub fn action(self) -> &'static str {
-        match self {
-            Steer::Drop => "drop",
-            Steer::Queue(_) => "hold",
-            Steer::Redirect(_) => "redirect",
-            Steer::Divert(_) => "divert",
-        }
-    }
-
-    /// Whether it translates addresses (NAT).
-    pub fn translates(self) -> bool {
-        matches!(self, Steer::Redirect(_))
-    }
-
-    /// As on a host that has no NAT, if a test wants it.
-    fn fail_on_demand(self) -> Result<()> {
-        let fails = self.translates() && crate::words::fault::is("no-nat");
-        anyhow::ensure!(!fails, Lacking::nat("not here, for a test"));
-        Ok(())
-    }
+/// As on a host that has no NAT, if a test wants it.
+fn fail_on_demand(steer: Steer) -> Result<()> {
+    let fails = steer.translates() && crate::words::fault::is("no-nat");
+    anyhow::ensure!(!fails, Lacking::nat("not here, for a test"));
+    Ok(())
 }
 
 /// The moment at which the kernel opens the gate by itself.

@@ -1,7 +1,6 @@
 //! Asks the kernel's routing where packets to an address go, and which links and addresses this host
 //! has (linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h).
 
-use std::fmt;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
@@ -9,32 +8,7 @@ use nix::libc;
 use nix::sys::socket::SockProtocol;
 
 use crate::kernel::netlink::{Netlink, Refusal, attribute, attributes, get, put_attribute};
-
-/// An interface's name has room for so many bytes, a NUL among them (linux/if.h, IFNAMSIZ).
-const NAME_LENGTH: usize = 16;
-
-/// An interface.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Device {
-    /// Its number.
-    pub index: u32,
-    name: [u8; NAME_LENGTH],
-}
-
-/// A neighbour, and the interface that it is behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NextHop {
-    /// Its address.
-    pub address: IpAddr,
-    /// The interface.
-    pub device: Device,
-    /// Its Ethernet address, if it has one, and the kernel knows it just now.
-    pub ether: Option<Ether>,
-}
-
-/// An Ethernet address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ether(pub [u8; 6]);
+use crate::words::hop::{Device, Ether, NextHop};
 
 /// What the kernel does with a packet to an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,48 +54,6 @@ pub struct Own {
 /// A way to ask.
 pub struct Routing {
     socket: Netlink,
-}
-
-impl Device {
-    /// An interface of that number and name; a name that is too long is cut.
-    pub fn new(index: u32, name: &str) -> Device {
-        let mut bytes = [0; NAME_LENGTH];
-        let length = name.len().min(NAME_LENGTH - 1);
-        bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
-        Device { index, name: bytes }
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = self.name.iter().position(|b| *b == 0);
-        let name = &self.name[..end.unwrap_or(NAME_LENGTH)];
-        f.write_str(&String::from_utf8_lossy(name))
-    }
-}
-
-/// As the option takes it: a link-local address with its interface.
-impl fmt::Display for NextHop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.address)?;
-        match self.address {
-            IpAddr::V6(v6) if v6.is_unicast_link_local() => write!(f, "%{}", self.device),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl fmt::Display for Ether {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-impl fmt::Debug for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}({})", self.index)
-    }
 }
 
 impl Routing {
@@ -328,7 +260,7 @@ fn neighbour(row: &[u8]) -> Option<Neighbour> {
 pub(crate) fn withstand(bytes: &[u8]) {
     if let Some(link) = link(bytes) {
         let name = link.device.to_string();
-        assert!(!name.contains('\0') && name.chars().count() < NAME_LENGTH);
+        assert!(!name.contains('\0') && name.chars().count() < crate::words::hop::NAME_LENGTH);
     }
     let addresses = [
         route(bytes).and_then(|route| route.gateway),

@@ -16,12 +16,10 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid};
 
-use crate::cli::ENV_PREFIX;
-use crate::decide::{CommandExit, Sender};
-use crate::process::lock::LOCK_DIR_VARIABLE;
-
-/// The run that COMMAND is part of; runs inside runs are listed outermost first.
-pub const RUN_VARIABLE: &str = "SYNGATE_RUN";
+use crate::words::ended::{CommandExit, Sender};
+use crate::words::env::ENV_PREFIX;
+use crate::words::env::LOCK_DIR_VARIABLE;
+use crate::words::env::RUN_VARIABLE;
 
 const SH: &str = "/bin/sh";
 /// Of what `--listen-netns-from` prints so much is read.

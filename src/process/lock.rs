@@ -18,10 +18,10 @@ use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, geteuid};
 
+use crate::words::env::LOCK_DIR_VARIABLE;
 use crate::words::ports::PortSet;
+use crate::words::run_id::ID_LENGTH as RUN_ID_LENGTH;
 
-/// Where the lock file is, on hosts without `/run` or where it is read-only.
-pub const LOCK_DIR_VARIABLE: &str = "SYNGATE_LOCK_DIR";
 /// Where the lock file is, if nothing else is said.
 pub const LOCK_DIR: &str = "/run/syngate";
 /// With more ranges than this all ports between the first and the last are locked: one lock takes
@@ -316,7 +316,7 @@ impl std::fmt::Display for Holder {
 
 /// The command line of a living process.
 pub fn call_of(pid: i32) -> Option<String> {
-    words_of(pid).map(|words| crate::run::plan::command_line(&words))
+    words_of(pid).map(|words| crate::words::command_line::command_line(&words))
 }
 
 /// Its words, but for empty ones.
@@ -325,9 +325,6 @@ pub fn words_of(pid: i32) -> Option<Vec<OsString>> {
     let words = cmdline.split(|b| *b == 0).filter(|word| !word.is_empty());
     Some(words.map(|w| OsStr::from_bytes(w).to_owned()).collect())
 }
-
-/// The bytes of a run's id.
-const RUN_ID_LENGTH: usize = crate::run::ID_LENGTH;
 
 /// Behind the bytes that are locked, each port has room for the id of the run that locked a range
 /// that begins with it.

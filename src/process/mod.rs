@@ -2,6 +2,7 @@
 
 pub mod child;
 pub mod guard;
+pub mod leave;
 pub mod lock;
 pub mod own_unit;
 pub mod signals;

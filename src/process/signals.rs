@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
 
-use crate::decide::Sender;
+use crate::words::ended::Sender;
 
 /// The signals that ask a run to stop.
 const STOPPING: [Signal; 4] = [

@@ -7,7 +7,6 @@ pub mod prepare;
 pub mod report;
 
 use std::ffi::CString;
-use std::hash::{BuildHasher, Hasher};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -22,9 +21,9 @@ use crate::action::redirect::standby::Standby;
 use crate::action::{SynAction, Work};
 use crate::cli::{Args, mistaken_variables};
 use crate::decide::service::uncovered;
-use crate::decide::{Action, CommandExit, Cut, Event, STALL, Settle, State, Waiting};
+use crate::decide::{Action, Cut, Event, STALL, Settle, State, Waiting};
 use crate::gate::choice::{Choice, Kind};
-use crate::gate::{self, Gate, Steer};
+use crate::gate::{self, Gate};
 use crate::kernel::nfqueue;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Sample, SynLimits, Want};
@@ -34,15 +33,16 @@ use crate::process::signals::{Caught, Signals};
 use crate::run::plan::{Listeners, Plan, Refused};
 use crate::run::prepare::{Before, answered, unseen};
 use crate::run::report::{
-    Closed, DivertRow, Ending, Evidence, HoldRow, Outcome, RedirectRow, Report, StandbyRow,
-    conclude, exit_words, signal_name,
+    Closed, DivertRow, Evidence, HoldRow, RedirectRow, Report, StandbyRow, conclude,
 };
 use crate::tell::say::{Level, Say};
+use crate::words::ended::CommandExit;
+use crate::words::ended::{exit_words, signal_name};
+use crate::words::ending::{Ending, Outcome};
 use crate::words::exit::{Exit, NOT_EXECUTABLE, NOT_FOUND, NOT_RUN};
 use crate::words::ports::PortSet;
-
-/// The length of a run's id, in hexadecimal digits.
-pub const ID_LENGTH: usize = 16;
+use crate::words::run_id::new_id;
+use crate::words::steer::Steer;
 
 /// Carries out one call. `started` is when syngate was.
 pub fn run(args: &Args, started: Instant) -> Exit {
@@ -995,10 +995,4 @@ fn level(args: &Args) -> Level {
         (_, true) => Level::Phases,
         _ => Level::Normal,
     }
-}
-
-/// A random number in hexadecimal. The standard library seeds its hashers from getrandom(2).
-pub fn new_id() -> String {
-    let hasher = std::collections::hash_map::RandomState::new().build_hasher();
-    format!("{:0width$x}", hasher.finish(), width = ID_LENGTH)
 }

@@ -19,13 +19,15 @@ use crate::cli::{Args, PART_OF_SOURCE, Syn};
 use crate::decide::{Config, OTHERS_PATIENCE, OpenOn, Settle};
 use crate::gate::choice::{Choice, Kind};
 use crate::gate::who::Who;
-use crate::gate::{Rules, Settings, Steer};
-use crate::kernel::sockets::Family;
+use crate::gate::{Rules, Settings};
 use crate::kernel::sockets::netns::Netns;
 use crate::process::lock::directory_in_use;
+use crate::words::command_line::command_line;
 use crate::words::exit::NotRunnable;
+use crate::words::family::Family;
 use crate::words::ports::PortSet;
 use crate::words::scope::{Networks, Scope, Where};
+use crate::words::steer::Steer;
 
 /// Where programs are looked for when PATH is not set (confstr(3), _CS_PATH), and where else they
 /// may be, to tell whoever has a short PATH (cron's is /usr/bin:/bin).
@@ -576,27 +578,6 @@ fn too_long(args: &Args) -> String {
          --max-closed{or}",
         shown(args.max_closed)
     )
-}
-
-/// The arguments, quoted where a shell would need it, on one line.
-pub fn command_line(command: &[OsString]) -> String {
-    let quoted: Vec<String> = command
-        .iter()
-        .map(|arg| {
-            let text: String = arg
-                .to_string_lossy()
-                .chars()
-                .map(|c| if c.is_control() { '?' } else { c })
-                .collect();
-            let plain = |c: char| c.is_alphanumeric() || "-_./=:,@%+".contains(c);
-            if !text.is_empty() && text.chars().all(plain) {
-                text
-            } else {
-                format!("'{}'", text.replace('\'', "'\\''"))
-            }
-        })
-        .collect();
-    quoted.join(" ")
 }
 
 /// The report is written when all is over: see now whether it can be.

@@ -10,19 +10,23 @@ use crate::action::SynAction;
 use crate::action::redirect::missing;
 use crate::action::redirect::standby::Standby;
 use crate::decide::service::places;
-use crate::decide::{CHECK_PAUSE, COOKIE_GRACE, CommandExit, STANDBY_EVERY, Sender};
+use crate::decide::{CHECK_PAUSE, COOKIE_GRACE, STANDBY_EVERY};
 use crate::gate::found;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::holders::names;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Sample, Want};
-use crate::process::child::{Beside, Child, RUN_VARIABLE};
+use crate::process::child::{Beside, Child};
 use crate::process::lock::{self, Holder, Lock};
 use crate::process::own_unit;
 use crate::process::signals::{Caught, Signals};
 use crate::run::plan::{Listeners, Plan};
-use crate::run::report::{Ending, Report, exit_words, signal_name};
+use crate::run::report::Report;
 use crate::tell::say::Say;
+use crate::words::ended::{CommandExit, Sender};
+use crate::words::ended::{exit_words, signal_name};
+use crate::words::ending::Ending;
+use crate::words::env::RUN_VARIABLE;
 use crate::words::ports::PortSet;
 
 /// A run on its way to the gate.

@@ -3,102 +3,34 @@
 
 use std::fs::Metadata;
 use std::io::{self, Write};
-use std::ops::RangeInclusive;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::libc;
-use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use serde::Serialize;
 
 use crate::action::hold::Figures;
 use crate::decide::drain::Left;
-use crate::decide::{CommandExit, Cut, Facts, LingerEnd, Lingered, NotRun, Sender};
-use crate::gate::{Diversion, Flows};
+use crate::decide::{Cut, Facts, LingerEnd, Lingered, NotRun};
+use crate::gate::Flows;
 use crate::kernel::sockets::holders::{Holders, names};
 use crate::kernel::sockets::{Listener, Sample};
 use crate::run::plan::Plan;
+use crate::words::ended::exit_words;
+use crate::words::ended::signal_name;
+use crate::words::ended::{CommandExit, Sender};
+use crate::words::ending::Ending;
+use crate::words::ending::Outcome;
+use crate::words::ending::interrupt_exit;
 use crate::words::exit::{Exit, NOT_KEPT, NOT_RUN};
 use crate::words::listen_ports::ListenPorts;
+use crate::words::ms::Ms;
+use crate::words::ms::ms_words;
 use crate::words::ports::PortSet;
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// COMMAND exited with 0, and the service listens.
-    Ok,
-    /// COMMAND exited with another status.
-    CommandFailed,
-    /// A signal ended COMMAND.
-    CommandSignalled,
-    /// COMMAND was not run.
-    NotRun,
-    /// COMMAND exited with 0, and nobody listens.
-    NotReady,
-    /// `--max-closed` was hit.
-    Deadline,
-    /// The gate did not open as it should.
-    OpenFailed,
-    /// A signal ended the run.
-    Interrupted,
-}
-
-/// The end of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ending {
-    /// How.
-    pub outcome: Outcome,
-    /// A word for machines.
-    pub reason: &'static str,
-    /// The line for people.
-    pub message: String,
-    /// How syngate ends.
-    pub exit: Exit,
-}
-
-impl Ending {
-    /// COMMAND was not run, and no gate is left.
-    pub fn not_run(reason: &'static str, message: impl Into<String>) -> Ending {
-        Ending::not_run_with(NOT_RUN, reason, message)
-    }
-
-    /// The same, with a status of its own.
-    pub fn not_run_with(status: u8, reason: &'static str, message: impl Into<String>) -> Ending {
-        Ending {
-            outcome: Outcome::NotRun,
-            reason,
-            message: message.into(),
-            exit: Exit::Status(status),
-        }
-    }
-
-    /// A bug of ours.
-    pub fn bug(command_was_run: bool) -> Ending {
-        let message = "this is a bug in syngate: it panicked, which opened the gate";
-        if !command_was_run {
-            return Ending::not_run("bug", format!("{message}; COMMAND was not run"));
-        }
-        Ending {
-            outcome: Outcome::OpenFailed,
-            reason: "bug",
-            message: format!("{message}; COMMAND was left alone"),
-            exit: Exit::Status(NOT_KEPT),
-        }
-    }
-
-    /// A signal came before COMMAND was run.
-    pub fn interrupted_before(signal: i32, sender: Sender) -> Ending {
-        Ending {
-            outcome: Outcome::Interrupted,
-            reason: "before_command",
-            message: format!("{}: COMMAND was not run", signal_name(signal)),
-            exit: interrupt_exit(signal, sender),
-        }
-    }
-}
+use crate::words::ports::as_ranges;
+use crate::words::steer::Diversion;
 
 /// The account of how long some gated port was closed. Pure.
 #[derive(Debug, Clone)]
@@ -390,28 +322,6 @@ fn not_run(e: &Evidence, why: NotRun) -> Ending {
     Ending::not_run(reason, message)
 }
 
-/// Ctrl-C from the terminal ends us as it would have ended COMMAND.
-fn interrupt_exit(signal: i32, sender: Sender) -> Exit {
-    if signal == libc::SIGINT && sender != Sender::Process {
-        Exit::Interrupt
-    } else {
-        Exit::signalled(signal)
-    }
-}
-
-/// `status 1`, or the signal that ended it.
-pub fn exit_words(exit: CommandExit) -> String {
-    match exit {
-        CommandExit::Code(status) => format!("status {status}"),
-        CommandExit::Signal(signal) => signal_name(signal),
-    }
-}
-
-/// `SIGTERM`.
-pub fn signal_name(signal: i32) -> String {
-    Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |s| s.to_string())
-}
-
 fn closed_words(e: &Evidence) -> String {
     let ports = e.ports.brief();
     let Some(time) = e.closed.time().map(ms_words) else {
@@ -485,17 +395,6 @@ fn held_words(held: &Figures) -> String {
         }
     }
     words
-}
-
-fn ms_words(time: Duration) -> String {
-    let ms = time.as_secs_f64() * 1e3;
-    if ms < 10.0 {
-        format!("{ms:.1} ms")
-    } else if ms < 10_000.0 {
-        format!("{ms:.0} ms")
-    } else {
-        format!("{:.1} s", ms / 1e3)
-    }
 }
 
 /// The JSON report. Fields are only ever added; contrib/report.schema.json describes them.
@@ -574,16 +473,6 @@ pub struct Phases {
     pub ready_ms: Option<Ms>,
     /// `--ready-check`, from its first run to its success.
     pub ready_check_ms: Option<Ms>,
-}
-
-/// Milliseconds, to the microsecond.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Ms(f64);
-
-impl From<Duration> for Ms {
-    fn from(duration: Duration) -> Ms {
-        Ms(duration.as_micros() as f64 / 1e3)
-    }
 }
 
 /// What became of the SYNs that were held.
@@ -895,12 +784,6 @@ fn write_to(file: &Path, json: &[u8], flags: libc::c_int) -> io::Result<()> {
     options.open(file)?.write_all(json)
 }
 
-/// As a list of what `--port` takes: `["80", "8000-8010"]`.
-pub fn as_ranges<S: serde::Serializer>(ports: &PortSet, serializer: S) -> Result<S::Ok, S::Error> {
-    let range = |range: &RangeInclusive<u16>| PortSet::from_ranges([range.clone()]).to_string();
-    serializer.collect_seq(ports.ranges().iter().map(range))
-}
-
 fn rows(listeners: &[Listener], holders: &Holders) -> Vec<ListenerRow> {
     listeners
         .iter()
@@ -921,7 +804,7 @@ fn rows(listeners: &[Listener], holders: &Holders) -> Vec<ListenerRow> {
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     use std::os::unix::ffi::OsStrExt;
-    const SCHEMA: &str = include_str!("../contrib/report.schema.json");
+    const SCHEMA: &str = include_str!("../../contrib/report.schema.json");
     static FIELDS: std::sync::LazyLock<Vec<String>> = std::sync::LazyLock::new(|| {
         let schema: serde_json::Value = serde_json::from_str(SCHEMA).expect("it is JSON");
         let fields = schema["properties"].as_object().expect("it has properties");
@@ -935,7 +818,7 @@ pub(crate) fn withstand(bytes: &[u8]) {
         .map(|w| w.to_string_lossy().into_owned())
         .collect();
     let ports: PortSet = bytes.iter().map(|byte| u16::from(*byte) + 1).collect();
-    let line = crate::run::plan::command_line(&command);
+    let line = crate::words::command_line::command_line(&command);
     let mut report = Report::new("0123456789abcdef".to_owned(), &command, &ports);
     report.ending(&Ending::not_run("lock", line.as_str()));
     report.warnings.clone_from(&shown);

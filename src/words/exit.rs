@@ -1,9 +1,5 @@
 //! How syngate itself ends.
 
-use std::process::ExitCode;
-
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask};
-
 /// COMMAND exited with 0, and the promise was not kept.
 pub const NOT_KEPT: u8 = 124;
 /// COMMAND was not run.
@@ -35,21 +31,6 @@ impl Exit {
             Exit::Status(status) => status,
             Exit::Interrupt => 130,
         }
-    }
-
-    /// Ends the process by the signal, if it is to be one; else gives the status to return from
-    /// `main`. Nothing may be left to clean up.
-    pub fn leave(self) -> ExitCode {
-        if self == Exit::Interrupt {
-            crate::kernel::sys::set_default(Signal::SIGINT);
-            let _ = sigprocmask(
-                SigmaskHow::SIG_UNBLOCK,
-                Some(&SigSet::from(Signal::SIGINT)),
-                None,
-            );
-            let _ = raise(Signal::SIGINT);
-        }
-        ExitCode::from(self.status())
     }
 }
 

@@ -188,6 +188,12 @@ fn number(digits: &str) -> Result<u16, String> {
     }
 }
 
+/// As a list of what `--port` takes: `["80", "8000-8010"]`.
+pub fn as_ranges<S: serde::Serializer>(ports: &PortSet, serializer: S) -> Result<S::Ok, S::Error> {
+    let range = |range: &RangeInclusive<u16>| PortSet::from_ranges([range.clone()]).to_string();
+    serializer.collect_seq(ports.ranges().iter().map(range))
+}
+
 /// What holds for any text. Of two values, with a semicolon between, how they go together.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {

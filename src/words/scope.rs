@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::kernel::sockets::Family;
+use crate::words::family::Family;
 
 /// An interface's name has room for this many bytes and a NUL (linux/if.h, IFNAMSIZ).
 const INTERFACE_NAME_MAX: usize = 15;

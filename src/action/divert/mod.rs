@@ -11,8 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 
 use self::peer::{PeerAddress, Peers};
-use crate::gate::{Diversion, Flows};
-use crate::kernel::route::{NextHop, Routing};
+use crate::gate::Flows;
+use crate::kernel::route::Routing;
+use crate::words::hop::NextHop;
+use crate::words::steer::Diversion;
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,8 +6,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use nix::libc;
 
-use crate::kernel::route::{Link, NextHop, Route};
-use crate::kernel::sockets::Family;
+use crate::kernel::route::{Link, Route};
+
+use crate::words::family::Family;
+use crate::words::hop::NextHop;
 
 /// `ADDR` or `ADDR%IFACE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,7 +184,7 @@ pub(crate) fn withstand(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::route::Device;
+    use crate::words::hop::Device;
 
     #[test]
     fn what_people_write() {

@@ -3,11 +3,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::gate::Diversion;
-use crate::kernel::route::{Link, NextHop, Own, Route};
-use crate::kernel::sockets::{Family, Listener};
+use crate::kernel::route::{Link, Own, Route};
+use crate::kernel::sockets::Listener;
+use crate::words::family::Family;
+use crate::words::hop::NextHop;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
+use crate::words::steer::Diversion;
 
 /// A port that is listened on, as clients know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,7 +205,7 @@ impl Here {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::route::Device;
+    use crate::words::hop::Device;
     use crate::words::scope::{Networks, parse_networks};
     use std::time::Duration;
 

@@ -16,9 +16,10 @@ use anyhow::Result;
 use self::line::{Arrival, Line};
 use self::pace::Pace;
 use crate::kernel::nfqueue::packet::Destination;
-use crate::kernel::nfqueue::{self, Queue, QueueNum, Verdict};
+use crate::kernel::nfqueue::{self, Queue, Verdict};
 use crate::kernel::sockets::diag::YOUNG;
 use crate::words::ports::PortSet;
+use crate::words::steer::QueueNum;
 
 pub use self::line::Limits;
 

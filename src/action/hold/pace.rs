@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::kernel::nfqueue::packet::Destination;
-use crate::kernel::sockets::{Cookies, Family, HalfOpen, Listener, Sample, SynLimits};
+use crate::kernel::sockets::{Cookies, HalfOpen, Listener, Sample, SynLimits};
+use crate::words::family::Family;
 use crate::words::listen_ports::ListenPorts;
 use crate::words::ports::PortSet;
 

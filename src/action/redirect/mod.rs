@@ -15,7 +15,8 @@ use crate::decide::service::uncovered;
 use crate::kernel::conntrack::{Conntrack, canonical};
 use crate::kernel::route::Routing;
 use crate::kernel::sockets::diag::Sockets;
-use crate::kernel::sockets::{Connection, Family, Listener, Want};
+use crate::kernel::sockets::{Connection, Listener, Want};
+use crate::words::family::Family;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 

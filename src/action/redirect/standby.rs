@@ -29,9 +29,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Pid, getpid};
 
-use crate::decide::CommandExit;
 use crate::process::child::{Child, Place, as_exec_takes, exit};
 use crate::process::guard::{self, Process};
+use crate::words::ended::CommandExit;
 
 /// The hidden command that is the guard of a standby.
 pub const COMMAND: &str = "standby-guard";

@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::host::{Answer, Host};
 use super::service::Place;
 use crate::gate::iptables::variant::Variant;
-use crate::kernel::sockets::Family;
-use crate::run::plan::command_line;
-use crate::run::report::as_ranges;
+use crate::words::command_line::command_line;
+use crate::words::family::Family;
 use crate::words::ports::PortSet;
+use crate::words::ports::as_ranges;
 
 /// A backlog that holds less connections is told.
 const SMALL_BACKLOG: u32 = 256;

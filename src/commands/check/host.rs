@@ -8,15 +8,17 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 use serde::Serialize;
 
-use crate::gate::choice::{Choice, Kind, Lacking};
+use crate::gate::choice::{Choice, Kind};
+
 use crate::gate::iptables::census;
 use crate::gate::iptables::variant::Variant;
 use crate::gate::nft::{probe, published};
 use crate::kernel::caps;
 use crate::kernel::netlink::Refusal;
-use crate::kernel::sockets::Family;
 use crate::kernel::sockets::diag::netstat;
-use crate::run::new_id;
+use crate::words::family::Family;
+use crate::words::lacking::Lacking;
+use crate::words::run_id::new_id;
 
 /// The settings of this network namespace that matter, below /proc/sys.
 const SYSCTLS: [&str; 7] = [

@@ -11,7 +11,7 @@ use super::save::words;
 use super::variant::{Programs, Variant};
 use super::{has_ipv6, installed_variants};
 use crate::gate::PREFIX;
-use crate::kernel::sockets::Family;
+use crate::words::family::Family;
 use crate::words::ports::PortSet;
 
 /// A variant that is installed.

@@ -10,10 +10,11 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::save::Part;
-use crate::gate::{PREFIX, Rules, Steer};
-use crate::kernel::sockets::Family;
+use crate::gate::{PREFIX, Rules};
+use crate::words::family::Family;
 use crate::words::ports::PortSet;
 use crate::words::scope::Where;
+use crate::words::steer::Steer;
 
 /// multiport takes so many ports; a range counts as two (xt_multiport.h, XT_MULTI_PORTS).
 const MULTIPORT_MAX: usize = 15;

@@ -19,14 +19,16 @@ use anyhow::{Context, Result, bail};
 use self::compile::{Clock, Script, date_stop, place};
 use self::save::{Part, parts};
 use self::variant::{LockHeld, Programs, Variant};
-use super::choice::{Kind, Lacking};
+use super::choice::Kind;
 use super::found::Found;
 use super::watchdog::Watchdog;
 use super::who::Who;
-use super::{Backend, Deadline, Rules, Settings, Steer};
-use crate::kernel::sockets::Family;
+use super::{Backend, Deadline, Rules, Settings};
+use crate::words::family::Family;
+use crate::words::lacking::Lacking;
 use crate::words::ports::PortSet;
 use crate::words::scope::{Networks, Scope};
+use crate::words::steer::Steer;
 
 /// Where the kernel's deadline follows the wall clock, or several jumps have one list, only the
 /// rules themselves tell whether somebody has removed them: they are listed this often.
@@ -382,7 +384,7 @@ impl Backend for Iptables {
                     .to_owned()
             )
         );
-        rules.steer.fail_on_demand()?;
+        super::fail_on_demand(rules.steer)?;
         self.make(rules, until)?;
         self.rules = Some(rules.clone());
         Ok(())

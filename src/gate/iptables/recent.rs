@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::compile::recent_name;
-use crate::kernel::sockets::Family;
+use crate::words::family::Family;
 
 /// Where the lists are, as files (net/netfilter/xt_recent.c, recent_proc_net_init()).
 const LISTS: &str = "/proc/net/xt_recent";

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::gate::PREFIX;
 use crate::gate::who::{Who, now};
-use crate::run::ID_LENGTH;
 use crate::words::ports::PortSet;
+use crate::words::run_id::ID_LENGTH;
 use crate::words::scope::{Networks, Scope, Where};
 
 /// One run's part of one IP version's rules.

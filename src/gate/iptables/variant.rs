@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{AccessFlags, access};
 
-use crate::kernel::sockets::Family;
+use crate::words::family::Family;
 
 /// Looked at after PATH: cron's has no sbin.
 const USUAL_PLACES: &str = "/usr/sbin:/sbin:/usr/local/sbin";

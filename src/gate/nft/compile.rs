@@ -9,12 +9,13 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use nftnl::{ChainType, Hook, Priority, ProtoFamily};
 
 use super::divert::{FlowSet, diverting};
-use crate::gate::{Rules, Steer};
-use crate::kernel::nfqueue::QueueNum;
-use crate::kernel::route::{Ether, NextHop};
-use crate::kernel::sockets::Family;
+use crate::gate::Rules;
+use crate::words::family::Family;
+use crate::words::hop::{Ether, NextHop};
 use crate::words::ports::PortSet;
 use crate::words::scope::{Scope, Where, short};
+use crate::words::steer::QueueNum;
+use crate::words::steer::Steer;
 
 /// With more ranges of ports than these, most of them single ports, the set is a hash table. With fewer,
 /// closing takes some ms in either, and nft(8) lists intervals as they were asked for.

@@ -22,8 +22,9 @@ use super::messages::{
 };
 use super::raw::{self, Field, Load, Store};
 use super::{Kind, Lack, Tables, Watchdog, explain, refuses_owners};
-use crate::kernel::route::{NextHop, octets};
-use crate::kernel::sockets::Family;
+use crate::kernel::route::octets;
+use crate::words::family::Family;
+use crate::words::hop::NextHop;
 
 /// Before connection tracking (-200), for which the answer comes from whom was asked.
 const BEFORE_TRACKING: i32 = -311;

@@ -11,10 +11,10 @@ use nftnl::{ChainType, Hook, Priority, ProtoFamily};
 use super::compile::{
     BEFORE_ALL, BaseChain, NftTime, Table, Term, addresses, new_syn, sets, shown,
 };
-use crate::gate::Diversion;
-use crate::kernel::route::NextHop;
-use crate::kernel::sockets::Family;
+use crate::words::family::Family;
+use crate::words::hop::NextHop;
 use crate::words::scope::Scope;
+use crate::words::steer::Diversion;
 
 /// The connections that are the peer's: addresses and ports of both ends.
 pub const FLOWS: &CStr = c"flows";
@@ -220,10 +220,11 @@ impl FlowSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::Rules;
     use crate::gate::nft::compile::compile;
-    use crate::gate::{Rules, Steer};
-    use crate::kernel::route::{Device, Ether};
+    use crate::words::hop::{Device, Ether};
     use crate::words::ports::PortSet;
+    use crate::words::steer::Steer;
 
     #[test]
     fn each_packet_has_its_rule() {

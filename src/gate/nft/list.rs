@@ -16,10 +16,11 @@ use super::compile::{
 use super::messages::ListedTable;
 use super::{Tables, messages};
 use crate::gate::PREFIX;
-use crate::gate::choice::{Kind, Lacking};
+use crate::gate::choice::Kind;
 use crate::gate::found::Found;
 use crate::gate::who::Who;
 use crate::kernel::netlink::Refusal;
+use crate::words::lacking::Lacking;
 use crate::words::ports::PortSet;
 use crate::words::scope::{Networks, Scope, Where};
 

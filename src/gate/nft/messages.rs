@@ -21,8 +21,10 @@ use super::compile::{
 use super::divert::{FlowSet, HALF_OPEN};
 use super::raw::{self, Field, FlowV4, FlowV6, Interface, Port};
 use crate::kernel::netlink::{attribute, attributes, get, put_attribute};
-use crate::kernel::route::{NextHop, octets};
-use crate::kernel::sockets::{Connection, Family};
+use crate::kernel::route::octets;
+use crate::kernel::sockets::Connection;
+use crate::words::family::Family;
+use crate::words::hop::NextHop;
 use crate::words::ports::PortSet;
 
 /// FIN, SYN, RST and ACK among the flags of a TCP header (RFC 9293, 3.1), which are byte 13.

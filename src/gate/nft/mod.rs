@@ -25,11 +25,12 @@ use nix::sys::socket::SockProtocol;
 use self::compile::{NO_ROOM, PORTS, PortsKind, Ruleset, STOPPED, WENT_ON, compile, table_name};
 use self::divert::{CLOSING, Element, FLOWS};
 use self::messages::{ChainRules, Transaction};
-use super::choice::{Kind, Lacking};
+use super::choice::Kind;
 use super::watchdog::Watchdog;
 use super::{Backend, Deadline, Flows, Rules, Settings};
 use crate::kernel::netlink::{Netlink, Refusal, put_attribute};
 use crate::kernel::sockets::Connection;
+use crate::words::lacking::Lacking;
 use crate::words::ports::PortSet;
 
 pub use self::list::find;
@@ -401,7 +402,7 @@ impl Backend for Nft {
     }
 
     fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
-        rules.steer.fail_on_demand()?;
+        super::fail_on_demand(rules.steer)?;
         let mut rules = compile(rules, &self.id, &self.comment);
         // Of two ways into a queue a kernel may have either.
         if let Some(by_target) = rules.with_target()

@@ -14,11 +14,12 @@ use nix::libc;
 use super::Tables;
 use super::compile::{Ruleset, compile};
 use super::messages::{self, Transaction};
-use crate::gate::{Diversion, Rules, Steer};
+use crate::gate::Rules;
 use crate::kernel::netlink::{HEADER, Refusal, messages, put_attribute};
-use crate::kernel::route::{Device, NextHop};
+use crate::words::hop::{Device, NextHop};
 use crate::words::ports::PortSet;
 use crate::words::scope::{Scope, Where};
+use crate::words::steer::{Diversion, Steer};
 
 // linux/netfilter/nfnetlink.h
 const NFNL_MSG_BATCH_END: u16 = 0x11;

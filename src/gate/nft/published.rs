@@ -10,7 +10,7 @@ use super::{NFTA_RULE_CHAIN, NFTA_RULE_TABLE, Tables, messages};
 use crate::gate::PREFIX;
 use crate::gate::iptables::census::NAT_TARGETS;
 use crate::kernel::netlink::{attribute, attributes, get};
-use crate::kernel::sockets::Family;
+use crate::words::family::Family;
 
 // linux/netfilter/nf_tables.h
 const NFTA_RULE_EXPRESSIONS: u16 = 4;

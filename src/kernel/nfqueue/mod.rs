@@ -12,11 +12,9 @@ use nix::libc;
 use nix::sys::socket::SockProtocol;
 
 use self::packet::{COPIED, Packet};
-use crate::gate::choice::Lacking;
 use crate::kernel::netlink::{Netlink, Refusal, message_bytes, put_attribute};
-
-/// The number of a queue.
-pub type QueueNum = u16;
+use crate::words::lacking::Lacking;
+use crate::words::steer::QueueNum;
 
 /// The first number that is tried, and how many more: far from what others use (0 and up).
 pub const FIRST_NUMBER: QueueNum = 49_152;

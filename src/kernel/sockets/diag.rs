@@ -9,10 +9,11 @@ use nix::sys::socket::SockProtocol;
 
 use super::netns::{self, Netns, NoEntry};
 use super::{
-    Connection, Connections, Cookies, Family, HalfOpen, Listener, Sample, SocketId, SynLimits,
-    Want, holders,
+    Connection, Connections, Cookies, HalfOpen, Listener, Sample, SocketId, SynLimits, Want,
+    holders,
 };
 use crate::kernel::netlink::{Netlink, attribute, get, put_attribute};
+use crate::words::family::Family;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 

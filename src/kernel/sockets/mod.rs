@@ -5,6 +5,7 @@ pub mod diag;
 pub mod holders;
 pub mod netns;
 
+use crate::words::family::Family;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -47,39 +48,6 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// Which socket it is.
     pub cookie: u64,
-}
-
-/// An IP version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub enum Family {
-    /// IPv4.
-    #[serde(rename = "ipv4")]
-    V4,
-    /// IPv6.
-    #[serde(rename = "ipv6")]
-    V6,
-}
-
-impl std::fmt::Display for Family {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Family::V4 => "IPv4",
-            Family::V6 => "IPv6",
-        })
-    }
-}
-
-impl Family {
-    /// Both.
-    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
-
-    /// That of an address.
-    pub fn of(address: IpAddr) -> Family {
-        match address {
-            IpAddr::V4(_) => Family::V4,
-            IpAddr::V6(_) => Family::V6,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,16 +10,18 @@ use crate::action::divert::ToPeer;
 use crate::action::divert::probe::{AT_A_TIME, Answer, Asking};
 use crate::action::divert::way::{Here, Question, Served, questions, remarks, without_peer};
 use crate::decide::{OTHERS_LOOK, OTHERS_PATIENCE};
-use crate::gate::Diversion;
 use crate::gate::who::Who;
 use crate::kernel::netlink::Refusal;
 use crate::kernel::nfqueue;
-use crate::kernel::route::{Link, NextHop, Routing};
+use crate::kernel::route::{Link, Routing};
 use crate::kernel::sockets::Want;
 use crate::kernel::sockets::diag::Sockets;
 use crate::process::signals::Caught;
-use crate::run::report::{Ending, Report};
+use crate::run::report::Report;
+use crate::words::ending::Ending;
+use crate::words::hop::NextHop;
 use crate::words::ports::PortSet;
+use crate::words::steer::Diversion;
 
 impl Before<'_> {
     /// Sees to it that connections can be handed to the peer.

@@ -1,0 +1,23 @@
+//! How syngate itself ends.
+
+use std::process::ExitCode;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask};
+
+use crate::kernel::sys;
+use crate::words::exit::Exit;
+
+/// Ends the process by the signal, if it is to be one; else gives the status to return from
+/// `main`. Nothing may be left to clean up.
+pub fn leave(exit: Exit) -> ExitCode {
+    if exit == Exit::Interrupt {
+        sys::set_default(Signal::SIGINT);
+        let _ = sigprocmask(
+            SigmaskHow::SIG_UNBLOCK,
+            Some(&SigSet::from(Signal::SIGINT)),
+            None,
+        );
+        let _ = raise(Signal::SIGINT);
+    }
+    ExitCode::from(exit.status())
+}
