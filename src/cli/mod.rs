@@ -19,6 +19,8 @@ use crate::gate::choice::{Choice, Kind};
 use crate::gate::watchdog;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sys::{service_names, service_port};
+#[cfg(any(fuzzing, test))]
+use crate::words::duration::LONGEST;
 use crate::words::duration::duration;
 use crate::words::env::ENV_PREFIX;
 use crate::words::env::LOCK_DIR_VARIABLE;
