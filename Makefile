@@ -5,13 +5,14 @@
 # make test-kernels   the integration tests under other kernels, in VMs; KERNELS=, TESTS= select
 # make test-kernel    a core of them under one kernel
 # make test-systemd   contrib/systemd under a real systemd, in a VM
-# make bench       beside everything that people use today; QUICK=1 within 3 minutes; see bench/README.md
+# make bench       beside everything that people use today; QUICK=1 within 3 minutes; see tests/bench/README.md
 # make bench-many  1,000,000 connections over 200 restarts, SYNs held
 # make bench-render   tables and pictures from what was measured
 # make faults      kills it, fails its system calls, disturbs it, at every point of a run; see docs/faults.md
 # make faults-kernels   samples of that under other kernels, in VMs
 # make soak        restarts under load for half an hour, every backend and action in turn
 # make fuzz        all that reads bytes or text, given anything; TARGET=, RUNS=, SECONDS= for each
+# make completions  writes contrib/completions anew, when options have changed
 # make figures     what it costs to hold SYNs, with the optimised build
 # make install     honours DESTDIR and PREFIX
 # make deb         a Debian package, in target/deb
@@ -24,7 +25,7 @@ CARGO ?= cargo
 # What `make install` installs.
 BUILT ?= target/release/syngate
 
-# What the build, the demo and the tests need of Debian; see scripts/install-packages.
+# What the build, the demo and the tests need of Debian; see tests/ci/install-packages.
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
 DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
 TEST_PACKAGES := bash-completion binutils bsdutils cron curl dpkg-dev ethtool fonts-dejavu-core fish libcap2-bin logrotate mandoc nginx-light openssh-client openssh-server openssl procps prometheus python3 python3-apt python3-matplotlib python3-venv shellcheck strace systemd time zsh
@@ -34,21 +35,21 @@ DEB_TEST_PACKAGES := debootstrap lintian util-linux
 FUZZ_PACKAGES := g++ git
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo faults faults-kernels faults-render soak fuzz bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd lint install uninstall deb test-deb dist clean \
+.PHONY: all demo faults faults-kernels faults-render soak fuzz bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
   build-packages demo-packages test-packages
 
 all: build-packages
 	$(CARGO) build --release
 
 build-packages:
-	@scripts/install-packages $(BUILD_PACKAGES)
+	@tests/ci/install-packages $(BUILD_PACKAGES)
 
 demo-packages:
-	@scripts/install-packages $(BUILD_PACKAGES) $(DEMO_PACKAGES)
+	@tests/ci/install-packages $(BUILD_PACKAGES) $(DEMO_PACKAGES)
 
 test-packages:
-	@scripts/install-packages $(BUILD_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES)
-	@scripts/ansible-venv
+	@tests/ci/install-packages $(BUILD_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES)
+	@tests/ci/ansible-venv
 
 demo: demo-packages
 	$(CARGO) build --release --workspace
@@ -137,15 +138,15 @@ RESULTS ?= target/bench
 ROUNDS ?= 5
 RUNS_OF_COSTS ?= 200
 endif
-# What the repository shows: make bench bench-many RESULTS=bench/results, after removing what is there.
-ifeq ($(RESULTS),bench/results)
+# What the repository shows: make bench bench-many RESULTS=tests/bench/results, after removing what is there.
+ifeq ($(RESULTS),tests/bench/results)
 BENCH_RENDER := --readme README.md
 endif
 BENCH := target/release/bench
 MEASURED := --results $(RESULTS) --syngate target/release/syngate
 
 bench-packages:
-	@scripts/install-packages $(BUILD_PACKAGES) $(DEMO_PACKAGES) $(BENCH_PACKAGES)
+	@tests/ci/install-packages $(BUILD_PACKAGES) $(DEMO_PACKAGES) $(BENCH_PACKAGES)
 
 bench: bench-packages
 	$(CARGO) build --release --workspace
@@ -160,7 +161,7 @@ bench-many: bench-packages
 
 bench-render: bench-packages
 	$(CARGO) build --release --workspace
-	bench/plot.py $(RESULTS) || [ -e $(RESULTS)/many.jsonl ]
+	tests/bench/plot.py $(RESULTS) || [ -e $(RESULTS)/many.jsonl ]
 	$(BENCH) render --results $(RESULTS) $(BENCH_RENDER)
 	@echo "see $(RESULTS)/README.md"
 
@@ -175,10 +176,10 @@ faults: test-packages
 	target/debug/faults neighbours $(TRIED)
 
 faults-kernels: test-packages
-	@scripts/install-packages $(KERNEL_PACKAGES)
+	@tests/ci/install-packages $(KERNEL_PACKAGES)
 	$(CARGO) build --workspace
 	mkdir -p $(FAULTS)
-	scripts/kernel-faults $(FAULTS)/kernels.jsonl $(KERNELS)
+	tests/ci/kernel-faults $(FAULTS)/kernels.jsonl $(KERNELS)
 
 # What was tried, into the page that tells of it.
 faults-render:
@@ -194,19 +195,19 @@ soak: test-packages
 	mkdir -p $(SOAK)
 	chrt --rr 2 target/debug/faults soak --results $(SOAK)/soak.jsonl --syngate target/debug/syngate --seconds $(SOAK_SECONDS)
 
-# As many executions, or as much time, whatever is over first; 0 is no bound. See fuzz/README.md.
+# As many executions, or as much time, whatever is over first; 0 is no bound. See tests/fuzz/README.md.
 RUNS ?= 1000000
 SECONDS ?= 60
 fuzz:
-	@scripts/install-packages $(BUILD_PACKAGES) $(FUZZ_PACKAGES)
-	RUNS=$(RUNS) MAX_SECONDS=$(SECONDS) scripts/fuzz $(TARGET)
+	@tests/ci/install-packages $(BUILD_PACKAGES) $(FUZZ_PACKAGES)
+	RUNS=$(RUNS) MAX_SECONDS=$(SECONDS) tests/ci/fuzz $(TARGET)
 
 figures: test-packages
 	$(CARGO) build --release
 	SYNGATE_TEST_BINARY=$(CURDIR)/target/release/syngate SYNGATE_FLOOD=100000 \
 	  $(CARGO) test --package syngate --test hold -- costs fifty backlog --include-ignored --nocapture --test-threads 1
 
-# See scripts/kernel-fetch for what these are, scripts/kernel-tests for how TESTS are named.
+# See tests/ci/kernel-fetch for what these are, tests/ci/kernel-tests for how TESTS are named.
 KERNELS := 5.10 6.1 6.12 newest
 TESTS := backends check commands contract divert edges guarantees hold life \
   privilege::it_refuses privilege::a_caller privilege::a_user redirect rules services standby
@@ -215,18 +216,21 @@ CORE := guarantees::a_panic guarantees::foreign guarantees::hung guarantees::kil
   redirect::new_connections redirect::established redirect::killed \
   divert::new_connections divert::established divert::killed_at
 test-kernels: test-packages
-	@scripts/install-packages $(KERNEL_PACKAGES)
+	@tests/ci/install-packages $(KERNEL_PACKAGES)
 	$(CARGO) build --workspace --tests
-	TESTS="$(TESTS)" scripts/kernel-tests $(KERNELS)
+	TESTS="$(TESTS)" tests/ci/kernel-tests $(KERNELS)
 
 test-kernel:
 	@$(MAKE) --no-print-directory test-kernels KERNELS=6.1 TESTS="$(CORE)"
 
 test-systemd: test-packages
-	@scripts/install-packages $(KERNEL_PACKAGES)
+	@tests/ci/install-packages $(KERNEL_PACKAGES)
 	$(CARGO) build
-	scripts/kernel-fetch 6.1
-	scripts/test-systemd target/kernels/6.1
+	tests/ci/kernel-fetch 6.1
+	tests/ci/test-systemd target/kernels/6.1
+
+completions:
+	SYNGATE_COMPLETIONS=write $(CARGO) test --package syngate --test completions as_generated
 
 lint:
 	$(CARGO) fmt --all -- --check
@@ -249,16 +253,16 @@ uninstall:
 
 # See contrib/debian. Only `all` needs cargo, and whoever calls it; root is needed for none of this.
 deb: all
-	@scripts/install-packages $(DEB_PACKAGES)
+	@tests/ci/install-packages $(DEB_PACKAGES)
 	contrib/debian/build
 
 # Some minutes, as root; nothing of this machine is changed but for the packages that it needs.
 test-deb: deb
-	@scripts/install-packages $(DEB_TEST_PACKAGES)
-	scripts/test-deb
+	@tests/ci/install-packages $(DEB_TEST_PACKAGES)
+	tests/ci/test-deb
 
 dist: all
-	scripts/dist
+	tests/ci/dist
 
 clean:
 	$(CARGO) clean

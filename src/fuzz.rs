@@ -1,6 +1,6 @@
-//! All that reads bytes or text from elsewhere, as fuzz targets: see fuzz/README.md. Each takes any bytes
+//! All that reads bytes or text from elsewhere, as fuzz targets: see tests/fuzz/README.md. Each takes any bytes
 //! at all, and panics where a parser does, or where what was read breaks a promise. Beside each parser
-//! is a function `withstand` that says what holds; the tests here give each the seeds below fuzz/corpus,
+//! is a function `withstand` that says what holds; the tests here give each the seeds below tests/fuzz/corpus,
 //! bent ones, and noise.
 
 macro_rules! targets {
@@ -114,7 +114,7 @@ mod tests {
 
     fn folder(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("fuzz")
+            .join("tests/fuzz")
             .join(name)
     }
 

@@ -1,6 +1,6 @@
 //! contrib/ansible as its users have it: built and installed by ansible-galaxy, run by the real Ansible,
 //! over SSH, on hosts with Debian's sshd and haproxy. `make test` installs that Ansible
-//! (scripts/ansible-venv).
+//! (tests/ci/ansible-venv).
 
 mod harness;
 
@@ -55,7 +55,7 @@ fn ansible(host: &Host, program: &str) -> Command {
 fn ansible_in(folder: &Path, host: &Host, program: &str) -> Command {
     let bin = source("target/ansible-venv/bin");
     let path = bin.join(program);
-    assert!(path.exists(), "scripts/ansible-venv has not been called");
+    assert!(path.exists(), "tests/ci/ansible-venv has not been called");
     let dir = host.dir();
     // What runs on a host begins in the host's working directory.
     let mut command = host.command("env");

@@ -43,7 +43,7 @@ fn everything(host: &Host) -> (String, String) {
 #[track_caller]
 fn findings(ran: &Ran) -> Value {
     let found: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran:?}"));
-    let schema = serde_json::from_str(include_str!("../contrib/check.schema.json")).unwrap();
+    let schema = serde_json::from_str(include_str!("../contrib/schema/check.schema.json")).unwrap();
     let validator = jsonschema::validator_for(&schema).expect("the schema is one");
     let errors: Vec<String> = validator
         .iter_errors(&found)

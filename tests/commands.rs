@@ -27,7 +27,7 @@ fn syngate(host: &Host, arguments: &str) -> Ran {
 fn status(host: &Host) -> (Vec<Value>, i32) {
     let ran = syngate(host, "status --json");
     let json: Value = serde_json::from_str(&ran.stdout).unwrap();
-    let schema = include_str!("../contrib/status.schema.json");
+    let schema = include_str!("../contrib/schema/status.schema.json");
     let schema = serde_json::from_str(schema).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let errors: Vec<String> = validator

@@ -1,4 +1,8 @@
-//! Completions as people meet them: a real bash, zsh and fish on a terminal, a line, and TAB.
+//! Completions are as generated, and as people meet them: a real bash, zsh and fish on a terminal, a line,
+//! and TAB.
+
+#[path = "completions_parts/generated.rs"]
+mod generated;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -19,6 +23,10 @@ const WIPE: &str = "\x15";
 
 const PROMPT: &str = "tell-me>";
 
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/completions")
+}
+
 /// An interactive shell on a terminal of its own.
 struct Shell {
     name: &'static str,
@@ -32,7 +40,7 @@ impl Shell {
     /// With our completions, and `greeter`, a command that has completions of its own.
     fn start(host: &Host, name: &'static str) -> Shell {
         let noted = host.dir().join("noted");
-        let completions = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/completions");
+        let completions = folder();
         let (ours, note) = (completions.display(), noted.display());
         let binaries = Path::new(env!("CARGO_BIN_EXE_syngate")).parent().unwrap();
         let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
@@ -165,6 +173,23 @@ fn completes(name: &'static str) {
     }
     assert!(wrong.is_empty(), "{name}: {wrong:#?}");
     assert!(!shell.screen().contains("nesting"), "{}", shell.screen());
+}
+
+/// `make completions` writes them anew.
+#[test]
+fn completions_are_as_generated() {
+    let write = std::env::var_os("SYNGATE_COMPLETIONS").is_some_and(|what| what == "write");
+    for (shell, file) in generated::FILES {
+        let path = folder().join(file);
+        let generated = generated::render(shell);
+        if write {
+            fs::write(&path, &generated).unwrap();
+        }
+        assert!(
+            fs::read(&path).unwrap() == generated,
+            "{file} is not up to date: make completions"
+        );
+    }
 }
 
 #[test]

@@ -339,7 +339,7 @@ pub struct Args {
 
     /// Write a report, in JSON
     ///
-    /// It replaces the last one in one step; contrib/report.schema.json describes it.
+    /// It replaces the last one in one step; contrib/schema/report.schema.json describes it.
     #[arg(long, value_name = "PATH", env = "SYNGATE_REPORT_FILE", help_heading = TOLD)]
     pub report_file: Option<PathBuf>,
 

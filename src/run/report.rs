@@ -397,7 +397,7 @@ fn held_words(held: &Figures) -> String {
     words
 }
 
-/// The JSON report. Fields are only ever added; contrib/report.schema.json describes them.
+/// The JSON report. Fields are only ever added; contrib/schema/report.schema.json describes them.
 #[derive(Debug, Serialize)]
 pub struct Report {
     version: u32,
@@ -804,7 +804,7 @@ fn rows(listeners: &[Listener], holders: &Holders) -> Vec<ListenerRow> {
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     use std::os::unix::ffi::OsStrExt;
-    const SCHEMA: &str = include_str!("../../contrib/report.schema.json");
+    const SCHEMA: &str = include_str!("../../contrib/schema/report.schema.json");
     static FIELDS: std::sync::LazyLock<Vec<String>> = std::sync::LazyLock::new(|| {
         let schema: serde_json::Value = serde_json::from_str(SCHEMA).expect("it is JSON");
         let fields = schema["properties"].as_object().expect("it has properties");

@@ -281,7 +281,7 @@ fn read_report(file: &std::path::Path) -> Value {
         return Value::Null;
     };
     let report: Value = serde_json::from_slice(&json).expect("a report is JSON");
-    let schema = include_str!("../../contrib/report.schema.json");
+    let schema = include_str!("../../contrib/schema/report.schema.json");
     let schema = serde_json::from_str(schema).expect("the schema is JSON");
     let errors: Vec<String> = jsonschema::validator_for(&schema)
         .expect("the schema is one")

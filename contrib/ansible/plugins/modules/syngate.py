@@ -295,7 +295,7 @@ stderr:
   type: str
 report:
   description:
-    - The JSON report, as syngate's C(contrib/report.schema.json) describes it.
+    - The JSON report, as syngate's C(contrib/schema/report.schema.json) describes it.
     - Null, if there is none, as in check mode, or when the options make no sense.
   returned: when syngate was called
   type: dict

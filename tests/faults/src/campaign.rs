@@ -1,0 +1,157 @@
+//! Which trials there are, in which order, and which of them are done already.
+
+use std::{
+    collections::HashSet,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Result, ensure};
+use testkit::{append_row, digest, mend_rows, read_rows, say};
+
+use crate::{
+    point::Point,
+    setting::{self, SETTINGS, Setting},
+    stage::Stage,
+    table,
+    trial::{Shown, Trial},
+};
+
+/// What is to be tried.
+#[derive(clap::Args)]
+pub struct Campaign {
+    /// The file of results, a line of JSON for each trial; those that it has are not repeated
+    #[arg(long)]
+    results: PathBuf,
+    /// The syngate to hit: a debug build can also lack what old kernels lack
+    #[arg(long)]
+    syngate: PathBuf,
+    /// Only these settings
+    #[arg(long, value_parser = setting::asked)]
+    setting: Vec<Setting>,
+    /// Only these system calls
+    #[arg(long)]
+    call: Vec<String>,
+    /// Only these deeds: faults or neighbours, as the results name them
+    #[arg(long)]
+    deed: Vec<String>,
+    /// Not these deeds
+    #[arg(long)]
+    except: Vec<String>,
+    /// End after so many seconds, with what was tried by then
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// In which order; printed, for a sample to be repeated
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only this part of all: `2/3` is the second of three
+    #[arg(long, default_value = "1/1", value_parser = shard)]
+    shard: Shard,
+}
+
+/// A part of all trials. Which one a trial is in depends on nothing but itself, so that a part that was
+/// broken off goes on as the same part.
+#[derive(Debug, Clone, Copy)]
+struct Shard {
+    which: u64,
+    of: u64,
+}
+
+impl Shard {
+    fn has(self, trial: &Trial) -> bool {
+        let mut hasher = DefaultHasher::new();
+        trial.hash(&mut hasher);
+        hasher.finish() % self.of == self.which - 1
+    }
+}
+
+fn shard(text: &str) -> Result<Shard, String> {
+    let parts = text.split_once('/').and_then(|(which, of)| {
+        let (which, of) = (which.parse().ok()?, of.parse().ok()?);
+        (1..=of).contains(&which).then_some(Shard { which, of })
+    });
+    parts.ok_or_else(|| format!("'{text}': 2/3 is the second of three"))
+}
+
+impl Campaign {
+    /// Tries all that `deeds` makes of the points of a run.
+    ///
+    /// # Errors
+    /// Something was not as promised, or could not be tried.
+    pub fn run(&self, deeds: impl Fn(&Setting, &[Point]) -> Vec<Trial>) -> Result<()> {
+        ensure!(
+            !testkit::rootless(),
+            "only root can trace what root's gates are made by"
+        );
+        let seed = self.seed.unwrap_or_else(|| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            now.map_or(0, |now| u64::from(now.subsec_nanos()))
+        });
+        say(&format!("seed {seed}"))?;
+        mend_rows(&self.results)?;
+        let build = digest(&self.syngate)?;
+        let done: Vec<Shown> = read_rows(&self.results)?;
+        // What was wrong is tried again, as is all that another build was tried with.
+        let clean = |shown: &Shown| shown.syngate == build && shown.violations.is_empty();
+        let done = done.into_iter().filter(clean);
+        let done: HashSet<Trial> = done.map(|shown| shown.trial).collect();
+        let wanted = |setting: &&Setting| self.setting.is_empty() || self.setting.contains(setting);
+        let settings: Vec<&Setting> = SETTINGS.iter().filter(wanted).collect();
+        let each = self
+            .seconds
+            .map(|all| Duration::from_secs(all) / settings.len() as u32);
+        let mut violations = 0;
+        for setting in settings {
+            let mut stage = Stage::new(setting, &self.syngate)?;
+            let until = each.map(|each| Instant::now() + each);
+            let mut trials = deeds(setting, stage.points());
+            trials.retain(|trial| self.wants(trial) && !done.contains(trial));
+            shuffle(&mut trials, seed);
+            say(&format!("{}: {} trials", setting.name, trials.len()))?;
+            for trial in trials {
+                if until.is_some_and(|until| Instant::now() >= until) {
+                    break;
+                }
+                violations += self.try_out(&mut stage, &trial)?;
+            }
+        }
+        table::count(&read_rows(&self.results)?)?;
+        ensure!(violations == 0, "{violations} violations; seed {seed}");
+        Ok(())
+    }
+
+    /// How many violations it has shown.
+    fn try_out(&self, stage: &mut Stage, trial: &Trial) -> Result<usize> {
+        let shown = stage.try_out(trial)?;
+        for violation in &shown.violations {
+            say(&format!(
+                "VIOLATION: {trial}: {violation}\n{}",
+                shown.stderr
+            ))?;
+        }
+        append_row(&self.results, &shown)?;
+        Ok(shown.violations.len())
+    }
+
+    fn wants(&self, trial: &Trial) -> bool {
+        let deed = trial.deed.to_string();
+        (self.call.is_empty() || self.call.contains(&trial.point.call))
+            && (self.deed.is_empty() || self.deed.contains(&deed))
+            && !self.except.contains(&deed)
+            && self.shard.has(trial)
+    }
+}
+
+/// Fisher and Yates, by a generator that needs no more than to differ from seed to seed
+/// (splitmix64).
+fn shuffle<T>(items: &mut [T], seed: u64) {
+    let mut state = seed;
+    for last in (1..items.len()).rev() {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        items.swap(last, ((z ^ (z >> 31)) % (last as u64 + 1)) as usize);
+    }
+}

@@ -1,0 +1,214 @@
+//! What syngate is told to do while it is hit.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use testkit::{Host, VIP, slow};
+
+/// A backend, and what happens to SYNs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name in the results.
+    pub name: &'static str,
+    /// `--backend`.
+    pub backend: &'static str,
+    /// `--syn`.
+    pub syn: &'static str,
+    /// More options.
+    pub options: &'static [&'static str],
+    /// A fault that debug builds have on demand: what this kernel is to lack.
+    pub lacking: Option<&'static str>,
+}
+
+/// `--max-closed`: more than a run needs on a busy machine, and longer than what is left of one is waited
+/// for; it is short for a run that will be kept from ending before.
+pub fn max_closed(is_met: bool) -> Duration {
+    Duration::from_secs(if is_met { 5 } else { 30 }) * slow()
+}
+
+/// The options that have to do with a standby.
+const STANDBY: &[&str] = &["--linger", "300ms", "--standby-timeout", "10s"];
+const NO_OWNER: Option<&str> = Some("no-owner-tables");
+
+const fn setting(name: &'static str, backend: &'static str, syn: &'static str) -> Setting {
+    Setting {
+        name,
+        backend,
+        syn,
+        options: &[],
+        lacking: None,
+    }
+}
+
+const fn redirecting(name: &'static str, backend: &'static str) -> Setting {
+    Setting {
+        options: STANDBY,
+        ..setting(name, backend, "redirect=8080")
+    }
+}
+
+const fn diverting(name: &'static str) -> Setting {
+    Setting {
+        options: &["--to", VIP, "--linger", "300ms"],
+        ..setting(name, "nft", "divert=10.79.0.2")
+    }
+}
+
+const fn plain(setting: Setting) -> Setting {
+    Setting {
+        lacking: NO_OWNER,
+        ..setting
+    }
+}
+
+impl Setting {
+    /// Whether new connections go to a standby.
+    pub fn redirects(&self) -> bool {
+        self.syn.starts_with("redirect")
+    }
+
+    /// Whether new connections go to the other host of a pair.
+    pub fn diverts(&self) -> bool {
+        self.syn.starts_with("divert")
+    }
+
+    /// The variant of iptables that the host has rules of, and syngate too, if it uses any.
+    pub fn iptables(&self) -> &'static str {
+        match self.backend.starts_with("iptables") {
+            true => self.backend,
+            false => "iptables-nft",
+        }
+    }
+}
+
+/// All of them.
+pub const SETTINGS: [Setting; 14] = [
+    setting("nft, drop", "nft", "drop"),
+    setting("nft, hold", "nft", "hold"),
+    redirecting("nft, redirect", "nft"),
+    diverting("nft, divert"),
+    plain(setting("nft without owner, drop", "nft", "drop")),
+    plain(setting("nft without owner, hold", "nft", "hold")),
+    plain(redirecting("nft without owner, redirect", "nft")),
+    plain(diverting("nft without owner, divert")),
+    setting("iptables-nft, drop", "iptables-nft", "drop"),
+    setting("iptables-nft, hold", "iptables-nft", "hold"),
+    redirecting("iptables-nft, redirect", "iptables-nft"),
+    setting("iptables-legacy, drop", "iptables-legacy", "drop"),
+    setting("iptables-legacy, hold", "iptables-legacy", "hold"),
+    redirecting("iptables-legacy, redirect", "iptables-legacy"),
+];
+
+/// The setting of that name.
+pub fn named(name: &str) -> Option<Setting> {
+    SETTINGS.into_iter().find(|setting| setting.name == name)
+}
+
+/// The setting of that name, for the command line.
+pub fn asked(name: &str) -> Result<Setting, String> {
+    let names: Vec<String> = SETTINGS.iter().map(|s| format!("'{}'", s.name)).collect();
+    named(name).ok_or_else(|| format!("there are: {}", names.join(", ")))
+}
+
+/// Files and programs of one host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Place {
+    /// A folder for all files.
+    pub folder: String,
+    /// The syngate that is hit.
+    pub syngate: String,
+    /// The server that it restarts.
+    pub testkit: String,
+}
+
+impl Place {
+    /// The address of the service, for clients on its host.
+    pub fn service(setting: &Setting) -> SocketAddr {
+        let address = match setting.diverts() {
+            true => VIP.parse().expect("it is one"),
+            false => Ipv4Addr::LOCALHOST,
+        };
+        SocketAddr::new(address.into(), 80)
+    }
+
+    /// With the files and programs of that host.
+    ///
+    /// # Errors
+    /// A program is not there.
+    pub fn on(host: &Host, syngate: &Path) -> Result<Place> {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let syngate = syngate.canonicalize().with_context(|| text(syngate))?;
+        Ok(Place {
+            folder: text(host.dir()),
+            syngate: text(&syngate),
+            testkit: text(&testkit::bin()?),
+        })
+    }
+
+    /// A file of that name.
+    pub fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.folder)
+    }
+
+    /// Where the report goes: into a folder of its own.
+    pub fn report(&self) -> String {
+        self.file("report/report.json")
+    }
+
+    /// The whole call.
+    pub fn call(&self, setting: &Setting, max_closed: Duration, more: &[&str]) -> Vec<String> {
+        let report = self.report();
+        let max_closed = format!("{}s", max_closed.as_secs());
+        let moment = format!("{}s", 2 * slow());
+        let standby = format!("{} serve --listen 0.0.0.0:8080", self.testkit);
+        let mut words = vec![
+            self.syngate.as_str(),
+            "-v",
+            "--port",
+            "80",
+            "--backend",
+            setting.backend,
+            "--syn",
+            setting.syn,
+            "--max-closed",
+            &max_closed,
+            "--drain",
+            "300ms",
+            "--ready-timeout",
+            &moment,
+            "--report-file",
+            &report,
+        ];
+        words.extend(setting.options);
+        words.extend(more);
+        if setting.redirects() {
+            words.extend(["--standby", &standby]);
+        }
+        let restart = self.file("restart");
+        words.extend(["--", "sh", &restart]);
+        words.into_iter().map(str::to_owned).collect()
+    }
+
+    /// COMMAND: it writes down that it runs, replaces the server, writes down that it is through, and does
+    /// what `AFTERWARDS` says. No signal stops it in the middle.
+    pub fn restart(&self) -> String {
+        let Place {
+            folder, testkit, ..
+        } = self;
+        format!(
+            "trap : HUP INT QUIT TERM\n\
+             echo ran >>{folder}/ran\n\
+             kill \"$(cat {folder}/pid)\"\n\
+             while kill -0 \"$(cat {folder}/pid)\" 2>/dev/null; do sleep 0.001; done\n\
+             setsid {testkit} serve --listen 0.0.0.0:80 </dev/null >/dev/null 2>&1 &\n\
+             echo $! >{folder}/pid\n\
+             echo through >>{folder}/through\n\
+             eval \"$AFTERWARDS\"\n"
+        )
+    }
+}

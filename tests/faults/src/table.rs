@@ -1,0 +1,244 @@
+//! What was tried and how often, in tables.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use serde_json::Value;
+use testkit::{read_rows, say};
+
+use crate::{
+    point::Point,
+    soak::Totals,
+    trial::{Deed, Shown},
+};
+
+/// Between these lines of a page is what was measured.
+const MARKS: [&str; 2] = ["<!-- what was tried -->\n", "<!-- so far -->\n"];
+
+/// A line for each setting.
+pub fn count(all: &[Shown]) -> Result<()> {
+    let columns = [POINTS, CALLS, KILLS, FAILED, NEIGHBOURS, VIOLATIONS];
+    let setting = |shown: &Shown| shown.trial.setting.clone();
+    say(&table("setting", &columns, all.iter(), setting))
+}
+
+/// Puts what these files of results tell into a page.
+///
+/// # Errors
+/// A row that no campaign has written; a page without its marks.
+pub fn render(files: &[PathBuf], page: &Path) -> Result<()> {
+    let rows = files.iter().map(|file| read_rows(file));
+    let rows: Vec<Vec<Value>> = rows.collect::<Result<_>>()?;
+    let tables = Rows::sorted(rows.into_iter().flatten())?.tables();
+    let text = fs::read_to_string(page)?;
+    let (before, rest) = text.split_once(MARKS[0]).context(MARKS[0])?;
+    let (_, after) = rest.split_once(MARKS[1]).context(MARKS[1])?;
+    let [begin, end] = MARKS;
+    fs::write(
+        page,
+        [before, begin, "\n", &tables, "\n", end, after].concat(),
+    )?;
+    Ok(())
+}
+
+/// Of a target of the fuzzer, as `tests/ci/fuzz` writes it.
+#[derive(Debug, Deserialize)]
+struct Fuzzed {
+    target: String,
+    executions: u64,
+    crashes: u64,
+}
+
+/// All that was tried, each kind for itself.
+#[derive(Default)]
+struct Rows {
+    faults: Vec<Shown>,
+    neighbours: Vec<Shown>,
+    fuzzed: Vec<Fuzzed>,
+    soaks: Vec<Totals>,
+}
+
+impl Rows {
+    fn sorted(rows: impl Iterator<Item = Value>) -> Result<Rows> {
+        let mut sorted = Rows::default();
+        let mut seen = HashSet::new();
+        for row in rows {
+            let what = row.to_string();
+            if row.get("deed").is_some() {
+                let shown: Shown = serde_json::from_value(row).context(what)?;
+                // Files of results may overlap; what was wrong once is not forgotten.
+                let what = (shown.kernel.clone(), shown.trial.clone());
+                if !seen.insert(what) && shown.violations.is_empty() {
+                    continue;
+                }
+                match shown.trial.deed {
+                    Deed::Fault(_) => sorted.faults.push(shown),
+                    Deed::Neighbour(_) => sorted.neighbours.push(shown),
+                }
+            } else if let Some(totals) = row.get("totals") {
+                let totals = Totals::deserialize(totals).context(what)?;
+                sorted.soaks.push(totals);
+            } else if row.get("target").is_some() {
+                sorted
+                    .fuzzed
+                    .push(serde_json::from_value(row).context(what)?);
+            }
+        }
+        Ok(sorted)
+    }
+
+    fn tables(&self) -> String {
+        let faults = || self.faults.iter();
+        let setting = |shown: &Shown| shown.trial.setting.clone();
+        let neighbour = |shown: &Shown| match shown.trial.deed {
+            Deed::Neighbour(neighbour) => neighbour.words().to_owned(),
+            Deed::Fault(fault) => Deed::Fault(fault).to_string(),
+        };
+        let kernels = [KILLS, FAILED, NEIGHBOURS, VIOLATIONS];
+        let all = faults().chain(&self.neighbours);
+        [
+            "### Kills, and system calls that fail\n",
+            &table("setting", &MATRIX, faults(), setting),
+            &table("what happens at a call", &MATRIX, faults(), neighbour),
+            "### Neighbours\n",
+            &table(
+                "what they do",
+                &[NEIGHBOURS, VIOLATIONS],
+                self.neighbours.iter(),
+                neighbour,
+            ),
+            &floods(&self.neighbours),
+            "### Kernels\n",
+            &table("kernel", &kernels, all, |shown| shown.kernel.clone()),
+            "### Fuzzed parsers\n",
+            &fuzzed(&self.fuzzed),
+            "### Soak\n",
+            &self.soaks.iter().map(soaked).collect::<Vec<_>>().join("\n"),
+        ]
+        .join("\n")
+    }
+}
+
+/// Of some trials.
+#[derive(Default)]
+struct Tally<'a> {
+    points: BTreeSet<(&'a str, &'a Point)>,
+    calls: BTreeSet<&'a str>,
+    kills: usize,
+    failed: usize,
+    neighbours: usize,
+    violations: usize,
+}
+
+impl<'a> Tally<'a> {
+    fn add(&mut self, shown: &'a Shown) {
+        let trial = &shown.trial;
+        self.points.insert((&trial.setting, &trial.point));
+        self.calls.insert(&trial.point.call);
+        match trial.deed {
+            Deed::Neighbour(_) => self.neighbours += 1,
+            Deed::Fault(fault) if fault.kills() => self.kills += 1,
+            Deed::Fault(_) => self.failed += 1,
+        }
+        self.violations += usize::from(!shown.violations.is_empty());
+    }
+}
+
+/// A column: its head, and what is in it.
+type Column = (&'static str, fn(&Tally) -> usize);
+const POINTS: Column = ("points", |tally| tally.points.len());
+const CALLS: Column = ("system calls", |tally| tally.calls.len());
+const KILLS: Column = ("kills", |tally| tally.kills);
+const FAILED: Column = ("failed calls", |tally| tally.failed);
+const NEIGHBOURS: Column = ("neighbours", |tally| tally.neighbours);
+const VIOLATIONS: Column = ("violations", |tally| tally.violations);
+const MATRIX: [Column; 5] = [POINTS, CALLS, KILLS, FAILED, VIOLATIONS];
+
+/// A table of the trials that reached their point, or showed what they should not: a row for each name, and one for all.
+fn table<'a>(
+    head: &str,
+    columns: &[Column],
+    all: impl Iterator<Item = &'a Shown>,
+    name: impl Fn(&Shown) -> String,
+) -> String {
+    let mut rows: BTreeMap<String, Tally> = BTreeMap::new();
+    let mut total = Tally::default();
+    for shown in all.filter(|shown| shown.hit || !shown.violations.is_empty()) {
+        rows.entry(name(shown)).or_default().add(shown);
+        total.add(shown);
+    }
+    let heads: Vec<&str> = columns.iter().map(|column| column.0).collect();
+    let mut table = format!("| {head} | {} |\n|---|", heads.join(" | "));
+    table.push_str(&"--:|".repeat(columns.len()));
+    for (name, tally) in rows
+        .iter()
+        .map(|(name, t)| (name.as_str(), t))
+        .chain([("all", &total)])
+    {
+        let cells: Vec<String> = columns
+            .iter()
+            .map(|column| column.1(tally).to_string())
+            .collect();
+        let _ = write!(table, "\n| {name} | {} |", cells.join(" | "));
+    }
+    table + "\n"
+}
+
+/// How fast they were.
+fn floods(all: &[Shown]) -> String {
+    let rates = all.iter().filter_map(|shown| shown.syns_per_second);
+    let (least, most) = (rates.clone().min(), rates.max());
+    let (Some(least), Some(most)) = (least, most) else {
+        return String::new();
+    };
+    format!("The floods were of {least} to {most} SYNs a second.\n")
+}
+
+fn soaked(totals: &Totals) -> String {
+    let mut text = format!(
+        "{} connections in {} s: {} failed, {} delayed by 0.9 s or more; {} violations.\n\n",
+        totals.connections,
+        totals.seconds,
+        totals.failed,
+        totals.delayed,
+        totals.violations.len()
+    );
+    text += "| setting | restarts | with status 0, nothing left | not run, nothing left | closed for, median | at most |\n|---|--:|--:|--:|--:|--:|\n";
+    let ms = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
+    for (setting, of_it) in &totals.restarts {
+        let (median, most) = (ms(of_it.closed_ms), ms(of_it.longest_closed_ms));
+        let (runs, clean, not_run) = (of_it.runs, of_it.clean, of_it.not_run);
+        let _ = writeln!(
+            text,
+            "| {setting} | {runs} | {clean} | {not_run} | {median} | {most} |"
+        );
+    }
+    text += "\n| what is counted between rounds | first quarter | last quarter |\n|---|--:|--:|\n";
+    for (gauge, first) in &totals.first {
+        let last = totals.last.get(gauge).copied().unwrap_or_default();
+        let _ = writeln!(text, "| {gauge} | {first:.0} | {last:.0} |");
+    }
+    text
+}
+
+fn fuzzed(all: &[Fuzzed]) -> String {
+    let mut rows: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    let mut total = (0, 0);
+    for row in all {
+        for sums in [rows.entry(&row.target).or_default(), &mut total] {
+            sums.0 += row.executions;
+            sums.1 += row.crashes;
+        }
+    }
+    let mut table = "| parser | executions | crashes |\n|---|--:|--:|\n".to_owned();
+    for (target, (executions, crashes)) in rows.into_iter().chain([("all", total)]) {
+        let _ = writeln!(table, "| {target} | {executions} | {crashes} |");
+    }
+    table
+}
