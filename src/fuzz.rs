@@ -43,7 +43,7 @@ targets! {
     /// Messages about packets in a queue.
     queue: crate::kernel::nfqueue::packet::withstand;
     /// The report.
-    report: crate::run::report::withstand;
+    report: crate::run::report::json::withstand;
     /// Rows about routes, links, addresses, neighbours.
     route: crate::kernel::route::withstand;
     /// Names of services.
@@ -51,7 +51,7 @@ targets! {
     /// Rows about sockets.
     sock_diag: crate::kernel::sockets::diag::withstand;
     /// What a standby's guard tells, and the processes that it looks at.
-    standby: crate::action::redirect::standby::withstand;
+    standby: crate::action::redirect::wire::withstand;
     /// The userdata of a table.
     userdata: crate::gate::nft::raw::withstand;
     /// The comment of a gate.

@@ -1,10 +1,10 @@
 //! Parse, run, exit.
 
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use syngate::action::redirect::standby;
+use syngate::action::redirect::guard;
 use syngate::cli::{Orders, Parsed, parse};
 use syngate::gate::watchdog::watch;
 use syngate::process::leave::leave;
@@ -21,15 +21,14 @@ fn main() -> ExitCode {
     let exit = match parse(std::env::args_os()) {
         // The run itself survives bugs; this is for what is around it. A bug must not look like
         // COMMAND's exit status.
-        Parsed::Run(args) => {
-            catch_unwind(|| syngate::run::run(&args, started)).unwrap_or(Exit::Status(NOT_KEPT))
-        }
+        Parsed::Run(args) => catch_unwind(AssertUnwindSafe(|| syngate::run::run(&args, started)))
+            .unwrap_or(Exit::Status(NOT_KEPT)),
         Parsed::Other(other) => catch_unwind(|| syngate::commands::carry_out(&other, started))
             .unwrap_or(Exit::Status(NOT_RUN)),
         Parsed::Guard(orders) => {
             match orders {
                 Orders::Watchdog { kind, run, within } => watch(kind, &run, within),
-                Orders::Standby { line, grace } => standby::guard(&line, grace),
+                Orders::Standby { line, grace } => guard::guard(&line, grace),
             }
             Exit::Status(0)
         }

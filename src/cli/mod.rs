@@ -1,24 +1,23 @@
 //! The command line as given. What it means is worked out in `plan.rs`.
 
-use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::builder::{BoolishValueParser, PossibleValue, StyledStr, TypedValueParser};
+use clap::builder::{BoolishValueParser, StyledStr};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::action::divert::peer::Peers;
-use crate::action::redirect::standby;
+use crate::action::list::ActionArgs;
+use crate::action::redirect::wire as standby;
+use crate::decide::config::{OpenOn, Settle};
 use crate::decide::drain::DrainUntil;
-use crate::decide::{OpenOn, Settle};
 use crate::gate::choice::{Choice, Kind};
 use crate::gate::watchdog;
+use crate::kernel::services::{listen_ports, ports};
 use crate::kernel::sockets::netns::Netns;
-use crate::kernel::sys::{service_names, service_port};
 #[cfg(any(fuzzing, test))]
 use crate::words::duration::LONGEST;
 use crate::words::duration::duration;
@@ -29,18 +28,6 @@ use crate::words::listen_ports::ListenPorts;
 use crate::words::meant::{meant, question};
 use crate::words::ports::PortSet;
 use crate::words::scope::{Where, parse_interfaces, parse_networks};
-
-/// `--max-held`, unless given.
-pub const MAX_HELD: u32 = 65_536;
-/// The largest `--max-held`: newer kernels let no more packets into a queue (seen on Linux 6.18).
-pub const LARGEST_HELD: u32 = 65_536;
-/// `--max-held-per-source`, unless given: such a part of `--max-held`.
-pub const PART_OF_SOURCE: u32 = 4;
-
-/// `--max-diverted`, unless given.
-pub const MAX_DIVERTED: u32 = 65_536;
-/// The largest `--max-diverted`: some 200 bytes of the kernel's memory each.
-pub const LARGEST_DIVERTED: u32 = 4_194_304;
 
 /// Colours of the help; see colour.rs for where there are any.
 const STYLES: Styles = Styles::styled()
@@ -54,7 +41,6 @@ const LISTENING: &str = "listening-ports";
 
 /// What the help groups the options under, in the order of a run.
 const GATED: &str = "What is gated";
-const MEANWHILE: &str = "What happens to new connections meanwhile";
 const WHEN: &str = "How long, and when it goes on";
 const CHECKS: &str = "Checks around COMMAND, by sh -c";
 const MADE: &str = "How the gate is made";
@@ -167,85 +153,8 @@ pub struct Args {
     #[arg(long, value_name = "CMD", hide_short_help = true, help_heading = GATED)]
     pub listen_netns_from: Option<OsString>,
 
-    /// What becomes of them: drop, hold, auto, redirect=PORT or divert=ADDR
-    ///
-    /// It is their SYNs, the first packets, that the gate stops.
-    #[arg(
-        long,
-        value_name = "ACTION",
-        env = "SYNGATE_SYN",
-        default_value = "drop",
-        value_parser = SynParser,
-        allow_hyphen_values = true,
-        help_heading = MEANWHILE,
-    )]
-    pub syn: Syn,
-
-    /// hold: how many may wait
-    ///
-    /// SYNs that come when so many wait are dropped, and sent again by their clients.
-    #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD", default_value_t = MAX_HELD, value_parser = held, allow_hyphen_values = true, hide_short_help = true, help_heading = MEANWHILE)]
-    pub max_held: u32,
-
-    /// hold: how many of them from one source [default: a quarter of --max-held]
-    ///
-    /// A source is an IPv4 address, or an IPv6 /64.
-    #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD_PER_SOURCE", value_parser = held, allow_hyphen_values = true, hide_short_help = true, help_heading = MEANWHILE)]
-    pub max_held_per_source: Option<u32>,
-
-    /// hold: how long letting them go may take; then the gate opens all the same
-    #[arg(long, value_name = "DUR", env = "SYNGATE_RELEASE_TIMEOUT", default_value = "2s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = MEANWHILE)]
-    pub release_timeout: Duration,
-
-    /// hold: number of the queue (NFQUEUE) that they wait in [default: one that is free]
-    #[arg(long, value_name = "NUM", env = "SYNGATE_QUEUE_NUM", value_parser = queue_number, allow_hyphen_values = true, hide_short_help = true, help_heading = MEANWHILE)]
-    pub queue_num: Option<u16>,
-
-    /// redirect: run this as the standby
-    ///
-    /// By sh -c, before the gate is closed. It is stopped when the run ends, in whatever way.
-    #[arg(long, value_name = "CMD", help_heading = MEANWHILE)]
-    pub standby: Option<OsString>,
-
-    /// redirect: your own test of the standby
-    ///
-    /// By sh -c, until it succeeds; nothing is gated before.
-    #[arg(long, value_name = "CMD", help_heading = MEANWHILE)]
-    pub standby_check: Option<OsString>,
-
-    /// redirect: how long the standby may take to listen, and its check to succeed
-    #[arg(long, value_name = "DUR", env = "SYNGATE_STANDBY_TIMEOUT", default_value = "10s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = MEANWHILE)]
-    pub standby_timeout: Duration,
-
-    /// redirect: how long the --standby has to end after SIGTERM; then SIGKILL
-    #[arg(long, value_name = "DUR", env = "SYNGATE_STANDBY_GRACE", default_value = "10s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = MEANWHILE)]
-    pub standby_grace: Duration,
-
-    /// redirect: leave the --standby running
-    #[arg(long, env = "SYNGATE_KEEP_STANDBY", value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = MEANWHILE)]
-    pub keep_standby: bool,
-
-    /// divert: how many connections may be the peer's at a time
-    ///
-    /// Of each IP version; the SYNs of more are dropped, and sent again by their clients.
-    #[arg(long, value_name = "N", env = "SYNGATE_MAX_DIVERTED", default_value_t = MAX_DIVERTED, value_parser = diverted, allow_hyphen_values = true, hide_short_help = true, help_heading = MEANWHILE)]
-    pub max_diverted: u32,
-
-    /// divert: how long the peer may take to answer
-    ///
-    /// To accept a connection to each address and port; nothing is gated before.
-    #[arg(long, value_name = "DUR", env = "SYNGATE_PEER_TIMEOUT", default_value = "2s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = MEANWHILE)]
-    pub peer_timeout: Duration,
-
-    /// divert: don't ask the peer
-    #[arg(long, env = "SYNGATE_NO_PEER_CHECK", value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = MEANWHILE)]
-    pub no_peer_check: bool,
-
-    /// redirect, divert: time to finish
-    ///
-    /// How long connections to the standby, or the peer, may take to finish once the gate is open.
-    #[arg(long, value_name = "DUR", env = "SYNGATE_LINGER", default_value = "1m", value_parser = duration, allow_hyphen_values = true, help_heading = MEANWHILE)]
-    pub linger: Duration,
+    #[command(flatten)]
+    pub action: ActionArgs,
 
     /// At most, for what is under way
     ///
@@ -499,92 +408,6 @@ impl Orders {
 pub type Nets = std::sync::Arc<[ipnet::IpNet]>;
 /// One value of `--interface`.
 pub type Names = std::sync::Arc<[String]>;
-
-/// `--syn`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Syn {
-    /// They are dropped, and their clients send them again
-    Drop,
-    /// They wait in a queue of the kernel's, and go on when the gate opens
-    Hold,
-    /// hold where that can be done, else drop
-    Auto,
-    /// They, and their connections, go to this port, where a standby listens
-    Redirect(u16),
-    /// They, and their connections, go to this host, which has the same address
-    Divert(Peers),
-}
-
-/// Reads `--syn`, of which some values have a part of their own.
-#[derive(Debug, Clone, Copy)]
-struct SynParser;
-
-impl Syn {
-    const NAMES: [&str; 5] = ["drop", "hold", "auto", "redirect", "divert"];
-
-    fn parse(text: &str) -> Result<Syn, String> {
-        let (action, to) = match text.split_once('=') {
-            Some((action, to)) => (action, Some(to)),
-            None => (text, None),
-        };
-        match (action, to) {
-            ("drop", None) => Ok(Syn::Drop),
-            ("hold", None) => Ok(Syn::Hold),
-            ("auto", None) => Ok(Syn::Auto),
-            ("redirect", Some(port)) => standby_port(port).map(Syn::Redirect),
-            ("redirect", None) => Err(
-                "where to? expected the port that the standby listens on, as in redirect=8080"
-                    .to_owned(),
-            ),
-            ("divert", Some(peers)) => Peers::parse(peers).map(Syn::Divert),
-            ("divert", None) => {
-                Err("where to? expected the address of the peer, as in divert=10.0.0.2".to_owned())
-            }
-            _ => Err(format!(
-                "expected drop, hold, auto, redirect=PORT or divert=ADDR{}",
-                question(meant(action, Syn::NAMES))
-            )),
-        }
-    }
-}
-
-impl TypedValueParser for SynParser {
-    type Value = Syn;
-
-    fn parse_ref(
-        &self,
-        command: &clap::Command,
-        arg: Option<&clap::Arg>,
-        value: &OsStr,
-    ) -> Result<Syn, clap::Error> {
-        let parse = |text: &str| Syn::parse(text);
-        TypedValueParser::parse_ref(&parse, command, arg, value)
-    }
-
-    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        let values = [
-            (
-                "drop",
-                "They are dropped, and their clients send them again",
-            ),
-            (
-                "hold",
-                "They wait in a queue of the kernel's, and go on when the gate opens",
-            ),
-            ("auto", "hold where that can be done, else drop"),
-            (
-                "redirect=PORT",
-                "They, and their connections, go to PORT of the same address, where a standby listens",
-            ),
-            (
-                "divert=ADDR",
-                "They, and their connections, go to the host ADDR, which has the same address and service",
-            ),
-        ];
-        let values = values.map(|(name, help)| PossibleValue::new(name).help(help));
-        Some(Box::new(values.into_iter()))
-    }
-}
 
 /// What came of parsing.
 pub enum Parsed {
@@ -936,43 +759,6 @@ fn mistaken(name: &str) -> Option<String> {
     meant(rest, read).map(|meant| format!("{name} is not read; is {ENV_PREFIX}{meant} meant?"))
 }
 
-/// Parses what may have names of services in it; tells which one a misspelt name was meant to be.
-fn with_services<T>(
-    parse: impl FnOnce(&dyn Fn(&str) -> Option<u16>) -> Result<T, String>,
-) -> Result<T, String> {
-    let unknown = RefCell::new(None);
-    let port = |name: &str| {
-        let port = service_port(name);
-        if port.is_none() {
-            unknown.replace(Some(name.to_owned()));
-        }
-        port
-    };
-    let parsed = parse(&port);
-    parsed.map_err(|why| {
-        let unknown = unknown.take();
-        let meant = unknown.and_then(|name| meant(&name, service_names()));
-        format!("{why}{}", question(meant))
-    })
-}
-
-fn ports(text: &str) -> Result<PortSet, String> {
-    with_services(|service| PortSet::parse(text, service))
-}
-
-fn standby_port(text: &str) -> Result<u16, String> {
-    let ports = ports(text)?;
-    let mut ports = ports.iter();
-    match (ports.next(), ports.next()) {
-        (Some(port), None) => Ok(port),
-        _ => Err(format!("'{text}': expected one port")),
-    }
-}
-
-fn listen_ports(text: &str) -> Result<ListenPorts, String> {
-    with_services(|service| ListenPorts::parse(text, service))
-}
-
 fn networks(text: &str) -> Result<Nets, String> {
     parse_networks(text).map(Into::into)
 }
@@ -990,26 +776,6 @@ fn settle(text: &str) -> Result<Settle, String> {
         .map_err(|why| format!("{why}, or auto"))
 }
 
-fn held(text: &str) -> Result<u32, String> {
-    number_to(LARGEST_HELD, text)
-}
-
-fn diverted(text: &str) -> Result<u32, String> {
-    number_to(LARGEST_DIVERTED, text)
-}
-
-fn number_to(largest: u32, text: &str) -> Result<u32, String> {
-    let number = text.trim().parse().ok();
-    number
-        .filter(|n| (1..=largest).contains(n))
-        .ok_or_else(|| format!("expected a number from 1 to {largest}"))
-}
-
-fn queue_number(text: &str) -> Result<u16, String> {
-    let number = text.trim().parse();
-    number.map_err(|_| format!("expected a number from 0 to {}", u16::MAX))
-}
-
 /// What holds for any text as a duration, or a number.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand_duration(bytes: &[u8]) {
@@ -1019,16 +785,6 @@ pub(crate) fn withstand_duration(bytes: &[u8]) {
         let shown = humantime::format_duration(taken).to_string();
         assert_eq!(duration(&shown), Ok(taken), "{shown}");
         assert_eq!(settle(&text), Ok(Settle::Fixed(taken)));
-    }
-    for (taken, largest) in [
-        (held(&text), LARGEST_HELD),
-        (diverted(&text), LARGEST_DIVERTED),
-        (
-            queue_number(&text).map(|n| u32::from(n).max(1)),
-            u16::MAX.into(),
-        ),
-    ] {
-        assert!(taken.is_err() || taken.is_ok_and(|n| (1..=largest).contains(&n)));
     }
 }
 
@@ -1042,9 +798,7 @@ pub(crate) fn withstand(bytes: &[u8]) {
         Parsed::Run(args) => {
             assert!(!args.ports.is_empty() && !args.command.is_empty());
             assert!(args.ports.iter().all(|ports| !ports.is_empty()));
-            if crate::run::plan::make_sense(&args).is_ok() {
-                assert!(args.drain < args.max_closed && args.max_closed <= LONGEST);
-            }
+            if crate::run::plan::withstand(&args).is_ok() {}
         }
         Parsed::Print(text) => assert!(!text.to_string().trim().is_empty()),
         Parsed::Wrong(text) => assert!(!text.trim().is_empty()),

@@ -13,6 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
 
 use crate::words::ended::Sender;
+use crate::words::ending::Ending;
 
 /// The signals that ask a run to stop.
 const STOPPING: [Signal; 4] = [
@@ -117,6 +118,19 @@ impl Signals {
                 return Ok(Some(Caught::Readable));
             }
         }
+    }
+
+    /// Waits until then, where a signal ends the run and there is no gate to open.
+    ///
+    /// # Errors
+    /// A signal came.
+    pub(crate) fn until(&self, until: Instant) -> Result<(), Ending> {
+        while let Some(caught) = self.wait(Some(until)) {
+            if let Caught::Stop(signal, sender) = caught {
+                return Err(Ending::interrupted_before(signal, sender));
+            }
+        }
+        Ok(())
     }
 
     /// Whether it is `other` alone that can be read.

@@ -22,7 +22,7 @@ pub struct Served {
 
 /// Would the peer take a connection to that address?
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
+pub struct Enquiry {
     /// Where clients connect to.
     pub to: SocketAddr,
     /// The peer.
@@ -43,13 +43,13 @@ pub struct Here {
 }
 
 /// All of them. `addressed`: the addresses of the listeners are those that clients connect to.
-pub fn questions(
+pub fn enquiries(
     served: &[Served],
     addressed: bool,
     scope: &Scope,
     to: &Diversion,
     here: &Here,
-) -> Vec<Question> {
+) -> Vec<Enquiry> {
     let mut asked: Vec<(SocketAddr, NextHop)> = Vec::new();
     for Served { ports, listener } in served {
         for own in here.own.iter().filter(|own| own.global) {
@@ -69,7 +69,7 @@ pub fn questions(
     asked.sort_unstable_by_key(|(at, _)| *at);
     asked.dedup();
     let shared: Vec<IpAddr> = asked.iter().map(|(at, _)| at.ip()).collect();
-    let ask = |(to, neighbour): &(SocketAddr, NextHop)| Question {
+    let ask = |(to, neighbour): &(SocketAddr, NextHop)| Enquiry {
         to: *to,
         neighbour: *neighbour,
         from: source(to.ip(), neighbour, &shared, here),
@@ -118,7 +118,7 @@ pub fn without_peer(served: &[Served], scope: &Scope, to: &Diversion, here: &Her
 
 /// What of the links would make it fail.
 pub fn remarks(
-    questions: &[Question],
+    questions: &[Enquiry],
     here: &Here,
     joins_received: impl Fn(&Link) -> bool,
 ) -> Vec<String> {
@@ -284,8 +284,8 @@ mod tests {
     }
 
     fn asked(served: &[Served], addressed: bool, scope: &Scope, to: &Diversion) -> String {
-        let all = questions(served, addressed, scope, to, &here());
-        let shown = |q: &Question| match q.from {
+        let all = enquiries(served, addressed, scope, to, &here());
+        let shown = |q: &Enquiry| match q.from {
             Some(from) => format!("{} from {from}", q.to),
             None => format!("{} from nowhere", q.to),
         };
@@ -359,7 +359,7 @@ mod tests {
         let peer = to(hop("10.0.0.2", 2), None);
         let from = |here: &Here| {
             let served = [served("10.0.0.100", &[80])];
-            questions(&served, true, &Scope::default(), &peer, here)[0].from
+            enquiries(&served, true, &Scope::default(), &peer, here)[0].from
         };
         let mut many = here();
         let other = |address: &str, has_network| Own {
@@ -387,7 +387,7 @@ mod tests {
         both.own.insert(0, Own { device: 1, ..vip });
         let across = to(hop("10.9.0.2", 3), None);
         let served = [served("10.0.0.100", &[80])];
-        let all = questions(&served, true, &Scope::default(), &across, &both);
+        let all = enquiries(&served, true, &Scope::default(), &across, &both);
         let [question] = &all[..] else {
             panic!("{all:?}")
         };
@@ -414,7 +414,7 @@ mod tests {
     fn tells_what_would_make_it_fail() {
         let said = |to: &Diversion, mtu, lro| {
             let vip = served("10.0.0.100", &[80]);
-            let all = questions(&[vip], true, &Scope::default(), to, &here());
+            let all = enquiries(&[vip], true, &Scope::default(), to, &here());
             let here = Here {
                 routes: vec![route("10.0.0.2", None, mtu)],
                 ..here()

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::decide::policy::{Cut, Waiting};
 use crate::words::ports::PortSet;
 
 /// When those who wait have not become fewer for so long, though some go, more come than go, in a
@@ -25,17 +26,6 @@ pub struct Release {
     next_round: Instant,
 }
 
-/// Who waits after a round.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Waiting {
-    /// For these ports somebody does.
-    pub ports: PortSet,
-    /// So many do.
-    pub count: usize,
-    /// So many have gone since the gate was closed.
-    pub gone: u64,
-}
-
 /// What a round has led to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Round {
@@ -45,15 +35,6 @@ pub struct Round {
     pub took: Option<Duration>,
     /// Not everybody has gone, and this is why no more rounds are made.
     pub cut: Option<Cut>,
-}
-
-/// Why a release ends before everybody has gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
-    /// `--release-timeout` is over.
-    TimedOut,
-    /// More come than go: [`STALL`].
-    Stalled,
 }
 
 impl Release {
