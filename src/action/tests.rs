@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::hold::policy::HoldPolicy;
 use super::redirect::policy::RedirectPolicy;
-use crate::decide::config::OpenOn;
-use crate::decide::event::{Event, NotRun, Task};
+use crate::decide::config::{Config, OpenOn};
+use crate::decide::event::{Event, Task};
 use crate::decide::policy::{Answer, LingerEnd, Question, Waiting};
 use crate::decide::tale::*;
-use crate::kernel::sockets::{Connections, HalfOpen, Sample};
+use crate::kernel::sockets::Sample;
 use crate::words::ended::{CommandExit, Sender};
 use crate::words::ports::PortSet;
 
@@ -356,6 +356,8 @@ mod any_course {
                 search,
                 ..config()
             };
+            // A run has one action.
+            let left = left.filter(|_| waits.is_none());
             let mut tale = Tale::new(config, &samples[0]);
             if exposed {
                 tale.state.guard();
@@ -435,7 +437,7 @@ mod any_course {
                     Some(Task::Ask(Question::Stop)) => {
                         prop_assert!(stops && !stopping && opened == 1 && removed == 0);
                         stopping = true;
-                        Event::Done
+                        Event::Answered(Answer::Stopping, COST)
                     }
                     Some(Task::Ask(Question::Left)) => {
                         prop_assert_eq!((opened, removed), (1, 0));

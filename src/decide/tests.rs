@@ -2,19 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::beside::*;
 use super::config::*;
-use super::drain::*;
-use super::draining::*;
 use super::event::*;
-use super::looks::*;
-use super::opening::*;
 use super::policy::NoPolicy;
-use super::readiness::*;
-use super::service::*;
 use super::state::State;
 use super::tale::*;
-use crate::kernel::sockets::{Connections, HalfOpen, Sample, Want};
+use crate::kernel::sockets::{Connections, HalfOpen, Listener, Sample, Want};
 use crate::words::ended::{CommandExit, Sender};
 use crate::words::gated::Gated;
 use crate::words::listen_ports::ListenPorts;
