@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::SockProtocol;
 
 use super::sockets::Connection;
-use crate::kernel::netlink::{Netlink, Refusal, attribute, get, put_attribute};
+use crate::kernel::netlink::{Bus, Netlink, Refusal, attribute, get, put_attribute};
 use crate::words::ports::PortSet;
 
 const IPCTNL_MSG_CT_GET: libc::c_int = 1;
@@ -61,7 +60,7 @@ impl Conntrack {
     /// The kernel has no netfilter netlink.
     pub fn open() -> std::io::Result<Conntrack> {
         Ok(Conntrack {
-            socket: Netlink::open(SockProtocol::NetlinkNetFilter)?,
+            socket: Netlink::open(Bus::Netfilter)?,
         })
     }
 

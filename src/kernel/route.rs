@@ -5,9 +5,8 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use nix::libc;
-use nix::sys::socket::SockProtocol;
 
-use crate::kernel::netlink::{Netlink, Refusal, attribute, attributes, get, put_attribute};
+use crate::kernel::netlink::{Bus, Netlink, Refusal, attribute, attributes, get, put_attribute};
 use crate::words::hop::{Device, Ether, NextHop};
 
 /// What the kernel does with a packet to an address.
@@ -62,7 +61,7 @@ impl Routing {
     /// # Errors
     /// The system has no routing netlink.
     pub fn open() -> Result<Routing> {
-        let socket = Netlink::open(SockProtocol::NetlinkRoute);
+        let socket = Netlink::open(Bus::Route);
         Ok(Routing {
             socket: socket.context("this kernel does not tell its routes")?,
         })

@@ -86,6 +86,12 @@ fn reap(child: Pid) -> nix::Result<Option<(Pid, libc::c_int)>> {
     Ok((pid > 0).then_some((Pid::from_raw(pid), status)))
 }
 
+/// The descriptor of a netlink socket, which the mnl crate gives as a bare number.
+pub fn descriptor(socket: &mnl::Socket) -> BorrowedFd<'_> {
+    // SAFETY: the socket keeps its descriptor open for as long as it is borrowed.
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+}
+
 /// Switches a netlink socket option on (linux/netlink.h: NETLINK_EXT_ACK = 11 for error texts,
 /// NETLINK_CAP_ACK = 10 for acknowledgements that do not repeat the request).
 ///

@@ -381,3 +381,35 @@ pub(crate) fn withstand_answer(bytes: &[u8]) -> String {
     assert!(answer.lines().count() <= 1 && answer.trim() == answer);
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::netlink::{Bus, Netlink};
+
+    /// By inode: other tests, which run meanwhile, have sockets of their own.
+    #[test]
+    fn a_program_inherits_no_netlink_socket() {
+        let buses = [Bus::SockDiag, Bus::Netfilter, Bus::Route];
+        let sockets = buses.map(|bus| Netlink::open(bus).unwrap());
+        let answer = memfd_create(c"answer", MFdFlags::MFD_CLOEXEC).unwrap();
+        let mut answer = File::from(answer);
+        let (mask, environment) = (SigSet::empty(), environment("0123456789abcdef"));
+        let with = With {
+            files: &[(answer.as_raw_fd(), libc::STDOUT_FILENO)],
+            ..With::no_files(&environment, &mask, Place::Ours)
+        };
+        let words = shell_words("", OsStr::new("ls -l /proc/self/fd"));
+        let child = Child::spawn_file(Path::new(SH), &words, &with).unwrap();
+        let status = nix::sys::wait::waitpid(child.pid, None).unwrap();
+        assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child.pid, 0));
+        let mut files = String::new();
+        answer.rewind().unwrap();
+        answer.read_to_string(&mut files).unwrap();
+        assert!(files.contains("/memfd:answer"), "{files}");
+        for socket in sockets {
+            let inode = nix::sys::stat::fstat(&socket).unwrap().st_ino;
+            assert!(!files.contains(&format!("socket:[{inode}]")), "{files}");
+        }
+    }
+}

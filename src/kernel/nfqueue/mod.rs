@@ -9,10 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use anyhow::{Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::SockProtocol;
 
 use self::packet::{COPIED, Packet};
-use crate::kernel::netlink::{Netlink, Refusal, message_bytes, put_attribute};
+use crate::kernel::netlink::{Bus, Netlink, Refusal, message_bytes, put_attribute};
 use crate::words::lacking::Lacking;
 use crate::words::steer::QueueNum;
 
@@ -81,7 +80,7 @@ impl Queue {
         if crate::words::fault::is("no-nfqueue") {
             bail!(Lacking("no NFQUEUE here, for a test".to_owned()));
         }
-        let mut netlink = Netlink::open(SockProtocol::NetlinkNetFilter)
+        let mut netlink = Netlink::open(Bus::Netfilter)
             .map_err(|error| Lacking(format!("this kernel has no netfilter netlink: {error}")))?;
         let candidates = match wanted {
             Some(number) => number..=number,

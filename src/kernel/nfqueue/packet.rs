@@ -144,7 +144,7 @@ pub(crate) fn withstand_packet(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::netlink::put_attribute;
+    use crate::kernel::netlink::{message_bytes, messages, put_attribute};
     use proptest::prelude::*;
 
     fn tcp(flags: u8) -> Vec<u8> {
@@ -188,6 +188,29 @@ mod tests {
         let syn = syn.unwrap();
         assert_eq!(syn.from, ("fd77::2".parse().unwrap(), 40_000));
         assert_eq!(syn.to.port, 80);
+    }
+
+    /// As nfnetlink_queue sends a SYN with one byte of data: the kernel copies it behind the last
+    /// attribute, and pads neither that nor the message (nfqnl_build_packet_message()).
+    #[test]
+    fn a_last_message_need_not_be_padded() {
+        const KIND: u16 = 3 << 8; // NFNL_SUBSYS_QUEUE, NFQNL_MSG_PACKET
+        let packet = [v4(&tcp(SYN)), vec![b'!']].concat();
+        let mut payload = message(&packet);
+        payload.truncate(payload.len() - 3);
+        assert!(payload.ends_with(b"!"));
+        // One message before it: padded, as those between others are.
+        let mut datagram = message_bytes(KIND, 0, 0, &message(&packet));
+        datagram.extend(message_bytes(KIND, 0, 0, &payload));
+        assert_eq!(datagram.len() % 4, 1);
+        let read: Vec<_> = messages(&datagram)
+            .map(|message| Packet::parse(message.unwrap().payload).unwrap())
+            .collect();
+        assert_eq!(read.len(), 2);
+        for packet in read {
+            assert_eq!(packet.id, 0x102);
+            assert_eq!(packet.syn.unwrap().to.port, 80);
+        }
     }
 
     #[test]

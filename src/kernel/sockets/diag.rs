@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::libc;
-use nix::sys::socket::SockProtocol;
 
 use super::netns::{self, Netns, NoEntry};
 use super::{
     Connection, Connections, Cookies, HalfOpen, Listener, Sample, SocketId, SynLimits, Want,
     holders,
 };
-use crate::kernel::netlink::{Netlink, attribute, get, put_attribute};
+use crate::kernel::netlink::{Bus, Netlink, attribute, get, put_attribute};
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
@@ -147,23 +146,16 @@ impl Sockets {
     /// # Errors
     /// The kernel refuses, or has no tcp_diag; the listeners' network namespace can't be entered.
     pub fn look(&mut self, want: Want) -> Result<Sample> {
-        let mut sample = Sample::default();
-        let mut other;
-        let view = match &self.netns {
-            None => &mut self.own,
-            Some(netns) => match netns.within(View::open) {
-                Ok(view) => {
-                    other = view?;
-                    &mut other
-                }
-                Err(NoEntry::Missing(_)) => return Ok(sample),
+        let (watched, families) = (&self.watched, self.families);
+        let mut sample = match &self.netns {
+            None => self.own.look(watched, families, want)?,
+            // The socket lives and dies on the thread that is in the namespace.
+            Some(netns) => match netns.within(|| View::open()?.look(watched, families, want)) {
+                Ok(sample) => sample?,
+                Err(NoEntry::Missing(_)) => return Ok(Sample::default()),
                 Err(refused) => return Err(refused.into()),
             },
         };
-        if want.half_open || want.handshakes {
-            view.count_connections(&self.watched, self.families, want.connections, &mut sample)?;
-        }
-        sample.listeners = view.listeners(&self.watched)?;
         for listener in &sample.listeners {
             match listener.address {
                 IpAddr::V4(_) => self.families.0 = true,
@@ -240,10 +232,19 @@ impl View {
     /// On the namespace that this thread is in; it stays on it.
     fn open() -> Result<View> {
         Ok(View {
-            socket: Netlink::open(SockProtocol::NetlinkSockDiag)
+            socket: Netlink::open(Bus::SockDiag)
                 .context("the kernel's sock_diag is needed to see listeners")?,
             netns: netns::identity(),
         })
+    }
+
+    fn look(&mut self, watched: &Watched, families: (bool, bool), want: Want) -> Result<Sample> {
+        let mut sample = Sample::default();
+        if want.half_open || want.handshakes {
+            self.count_connections(watched, families, want.connections, &mut sample)?;
+        }
+        sample.listeners = self.listeners(watched)?;
+        Ok(sample)
     }
 
     fn listeners(&mut self, watched: &Watched) -> Result<Vec<Listener>> {
