@@ -5,5 +5,6 @@ pub mod conntrack;
 pub mod netlink;
 pub mod nfqueue;
 pub mod route;
+pub(crate) mod services;
 pub mod sockets;
 pub mod sys;

@@ -13,6 +13,7 @@ pub mod lacking;
 pub mod listen_ports;
 pub mod meant;
 pub mod ms;
+pub mod number;
 pub mod ports;
 pub mod run_id;
 pub mod scope;

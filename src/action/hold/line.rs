@@ -119,6 +119,7 @@ impl Line {
     }
 
     /// Whether anybody waits.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
