@@ -8,28 +8,28 @@ const CAP_NET_RAW: u32 = 13;
 const CAP_SYS_PTRACE: u32 = 19;
 
 /// What to tell whoever lacks it.
-pub const NEEDED: &str = "closing the gate needs the capability CAP_NET_ADMIN over this network \
+pub(crate) const NEEDED: &str = "closing the gate needs the capability CAP_NET_ADMIN over this network \
                           namespace: run it as root (sudo), or give it to the caller \
                           (AmbientCapabilities=CAP_NET_ADMIN in a systemd unit)";
 
 /// The same for whoever wants to open one.
-pub const NEEDED_TO_OPEN: &str = "opening gates of others needs the capability CAP_NET_ADMIN over \
+pub(crate) const NEEDED_TO_OPEN: &str = "opening gates of others needs the capability CAP_NET_ADMIN over \
                                   this network namespace: run it as root (sudo)";
 
 /// Whether this process has CAP_NET_ADMIN. It may still be one of a user namespace that does not
 /// own the network namespace: then the kernel refuses later.
-pub fn net_admin() -> bool {
+pub(crate) fn net_admin() -> bool {
     has(CAP_NET_ADMIN)
 }
 
 /// Whether this process may see which sockets other users' processes hold.
-pub fn sys_ptrace() -> bool {
+pub(crate) fn sys_ptrace() -> bool {
     has(CAP_SYS_PTRACE)
 }
 
 /// Whether this process may use x_tables by the programs of iptables: they read a file of root's in
 /// /proc, lock one in /run, and talk to the kernel through a raw socket.
-pub fn iptables_legacy() -> bool {
+pub(crate) fn iptables_legacy() -> bool {
     geteuid().is_root() && has(CAP_NET_RAW)
 }
 
@@ -39,7 +39,7 @@ pub fn iptables_legacy() -> bool {
 /// A security module, too, can make the kernel speak of other rights (AT_SECURE): SELinux where it
 /// changes the domain, as of a unit's processes, AppArmor where it clears the environment. That gains
 /// nothing, and is let pass.
-pub fn gained_by_file() -> Option<&'static str> {
+pub(crate) fn gained_by_file() -> Option<&'static str> {
     const BY_ID: &str = "it is set-user-ID or set-group-ID, so that anybody could shut ports and run \
                          commands by it: take that away (chmod ug-s), and use sudo";
     const BY_CAPABILITY: &str = "its file has capabilities, so that anybody could shut ports by it: \

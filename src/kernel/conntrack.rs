@@ -46,10 +46,10 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 
 /// The shortest time for which the kernel keeps a connection that is over
 /// (nf_conntrack_tcp_timeout_close).
-pub const KEPT: Duration = Duration::from_secs(10);
+pub(crate) const KEPT: Duration = Duration::from_secs(10);
 
 /// A way to ask.
-pub struct Conntrack {
+pub(crate) struct Conntrack {
     socket: Netlink,
 }
 
@@ -58,7 +58,7 @@ impl Conntrack {
     ///
     /// # Errors
     /// The kernel has no netfilter netlink.
-    pub fn open() -> std::io::Result<Conntrack> {
+    pub(crate) fn open() -> std::io::Result<Conntrack> {
         Ok(Conntrack {
             socket: Netlink::open(Bus::Netfilter)?,
         })
@@ -69,7 +69,7 @@ impl Conntrack {
     ///
     /// # Errors
     /// The kernel can't tell (EINVAL: it lacks nf_conntrack_netlink).
-    pub fn first_sent_to(&mut self, connection: &Connection) -> Result<Option<u16>, Refusal> {
+    pub(crate) fn first_sent_to(&mut self, connection: &Connection) -> Result<Option<u16>, Refusal> {
         let body = request(connection);
         let mut port = None;
         let asked = self
@@ -88,7 +88,7 @@ impl Conntrack {
     ///
     /// # Errors
     /// As for [`Conntrack::first_sent_to`].
-    pub fn answered(&mut self, from: &PortSet, to: u16) -> Result<u32, Refusal> {
+    pub(crate) fn answered(&mut self, from: &PortSet, to: u16) -> Result<u32, Refusal> {
         let mut answered = 0;
         self.dump(|row| {
             let ours = original_port(row).is_some_and(|port| from.contains(port));
@@ -101,13 +101,13 @@ impl Conntrack {
 
 /// A connection to a service, as it is tracked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tracked {
+pub(crate) struct Tracked {
     /// To whom the client sends.
-    pub service: SocketAddr,
+    pub(crate) service: SocketAddr,
     /// The client.
-    pub client: SocketAddr,
+    pub(crate) client: SocketAddr,
     /// Who answers: the service, or where it was sent to instead.
-    pub server: SocketAddr,
+    pub(crate) server: SocketAddr,
     /// What names it to the kernel.
     name: Vec<u8>,
 }
@@ -118,7 +118,7 @@ impl Conntrack {
     ///
     /// # Errors
     /// As for [`Conntrack::first_sent_to`].
-    pub fn in_the_way(&mut self, ports: &PortSet) -> Result<Vec<Tracked>, Refusal> {
+    pub(crate) fn in_the_way(&mut self, ports: &PortSet) -> Result<Vec<Tracked>, Refusal> {
         let mut found = Vec::new();
         match self.dump(|row| found.extend(tracked(row, ports))) {
             // Others come and go meanwhile.
@@ -138,7 +138,7 @@ impl Conntrack {
     ///
     /// # Errors
     /// As for [`Conntrack::first_sent_to`].
-    pub fn forget(&mut self, tracked: &Tracked) -> Result<(), Refusal> {
+    pub(crate) fn forget(&mut self, tracked: &Tracked) -> Result<(), Refusal> {
         let ack = libc::NLM_F_ACK as u16;
         match self.socket.request(DELETE, ack, &tracked.name, |_, _| {}) {
             Err(refusal) if refusal.errno == Errno::ENOENT => Ok(()),
@@ -150,7 +150,7 @@ impl Conntrack {
 impl Tracked {
     /// Whether it is over, where these connections (our end, the client's) exist: nobody sees its end
     /// while tracking is off. Somebody who talks to the service itself is not elsewhere.
-    pub fn is_over(&self, alive: &HashSet<(SocketAddr, SocketAddr)>) -> bool {
+    pub(crate) fn is_over(&self, alive: &HashSet<(SocketAddr, SocketAddr)>) -> bool {
         let at = |here| alive.contains(&(here, self.client));
         !at(self.server) || self.server != self.service && at(self.service)
     }
@@ -251,7 +251,7 @@ fn put_address(bytes: &mut Vec<u8>, [v4, v6]: [u16; 2], address: IpAddr) {
 }
 
 /// An IPv4 connection of an IPv6 socket is one of IPv4.
-pub fn canonical(end: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical(end: SocketAddr) -> SocketAddr {
     SocketAddr::new(end.ip().to_canonical(), end.port())
 }
 

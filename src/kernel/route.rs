@@ -11,47 +11,47 @@ use crate::words::hop::{Device, Ether, NextHop};
 
 /// What the kernel does with a packet to an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
+pub(crate) struct Route {
     /// It goes to this host itself, to one other, or nowhere (`RTN_LOCAL`, `RTN_UNICAST`, …).
-    pub kind: u8,
+    pub(crate) kind: u8,
     /// The number of the interface that it leaves by.
-    pub device: u32,
+    pub(crate) device: u32,
     /// The router that it goes to first, if there is one on the way.
-    pub gateway: Option<IpAddr>,
+    pub(crate) gateway: Option<IpAddr>,
     /// Its source address, unless its sender chooses one.
-    pub source: Option<IpAddr>,
+    pub(crate) source: Option<IpAddr>,
     /// The largest packet that fits, where the route knows better than its interface.
-    pub mtu: Option<u32>,
+    pub(crate) mtu: Option<u32>,
 }
 
 /// An interface, as the kernel lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
+pub(crate) struct Link {
     /// Its number and its name.
-    pub device: Device,
+    pub(crate) device: Device,
     /// The largest packet that fits.
-    pub mtu: u32,
+    pub(crate) mtu: u32,
     /// It is up.
-    pub up: bool,
+    pub(crate) up: bool,
     /// It leads back to this host.
-    pub loopback: bool,
+    pub(crate) loopback: bool,
 }
 
 /// An address of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Own {
+pub(crate) struct Own {
     /// It.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// The number of the interface that has it.
-    pub device: u32,
+    pub(crate) device: u32,
     /// It has a network, and not just itself (/32, /128), as addresses have that several hosts share.
-    pub has_network: bool,
+    pub(crate) has_network: bool,
     /// It means something on other hosts of other links as well (RT_SCOPE_UNIVERSE, RT_SCOPE_SITE).
-    pub global: bool,
+    pub(crate) global: bool,
 }
 
 /// A way to ask.
-pub struct Routing {
+pub(crate) struct Routing {
     socket: Netlink,
 }
 
@@ -60,7 +60,7 @@ impl Routing {
     ///
     /// # Errors
     /// The system has no routing netlink.
-    pub fn open() -> Result<Routing> {
+    pub(crate) fn open() -> Result<Routing> {
         let socket = Netlink::open(Bus::Route);
         Ok(Routing {
             socket: socket.context("this kernel does not tell its routes")?,
@@ -72,7 +72,7 @@ impl Routing {
     ///
     /// # Errors
     /// What the kernel refuses with: ENETUNREACH, EHOSTUNREACH, …
-    pub fn to(&mut self, address: IpAddr, by: Option<u32>) -> Result<Option<Route>, Refusal> {
+    pub(crate) fn to(&mut self, address: IpAddr, by: Option<u32>) -> Result<Option<Route>, Refusal> {
         const RTA_DST: u16 = 1;
         const RTA_OIF: u16 = 4;
         let bytes = octets(address);
@@ -93,7 +93,7 @@ impl Routing {
     }
 
     /// Whether packets to `address` are for this host itself, as far as that can be told.
-    pub fn is_here(&mut self, address: IpAddr) -> bool {
+    pub(crate) fn is_here(&mut self, address: IpAddr) -> bool {
         matches!(self.to(address, None), Ok(Some(route)) if route.kind == libc::RTN_LOCAL)
     }
 
@@ -101,7 +101,7 @@ impl Routing {
     ///
     /// # Errors
     /// What the kernel refuses with.
-    pub fn links(&mut self) -> Result<Vec<Link>, Refusal> {
+    pub(crate) fn links(&mut self) -> Result<Vec<Link>, Refusal> {
         self.dump(libc::RTM_GETLINK, link)
     }
 
@@ -109,7 +109,7 @@ impl Routing {
     ///
     /// # Errors
     /// What the kernel refuses with.
-    pub fn addresses(&mut self) -> Result<Vec<Own>, Refusal> {
+    pub(crate) fn addresses(&mut self) -> Result<Vec<Own>, Refusal> {
         self.dump(libc::RTM_GETADDR, own)
     }
 
@@ -117,7 +117,7 @@ impl Routing {
     ///
     /// # Errors
     /// What the kernel refuses with.
-    pub fn ether(&mut self, address: IpAddr, device: Device) -> Result<Option<Ether>, Refusal> {
+    pub(crate) fn ether(&mut self, address: IpAddr, device: Device) -> Result<Option<Ether>, Refusal> {
         let known = self.neighbours(address, device)?;
         Ok(known.into_iter().find_map(|neighbour| neighbour.ether))
     }
@@ -126,7 +126,7 @@ impl Routing {
     ///
     /// # Errors
     /// What the kernel refuses with.
-    pub fn is_absent(&mut self, hop: &NextHop) -> Result<bool, Refusal> {
+    pub(crate) fn is_absent(&mut self, hop: &NextHop) -> Result<bool, Refusal> {
         let known = self.neighbours(hop.address, hop.device)?;
         Ok(known.iter().any(|neighbour| neighbour.silent))
     }
@@ -153,7 +153,7 @@ fn family(address: IpAddr) -> u8 {
 }
 
 /// As it is in packets.
-pub fn octets(address: IpAddr) -> Vec<u8> {
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),

@@ -16,7 +16,7 @@ static SERVICES: Mutex<()> = Mutex::new(());
 
 /// The TCP port that the services database (`/etc/services` and whatever else nsswitch.conf
 /// names) has for `name`.
-pub fn service_port(name: &str) -> Option<u16> {
+pub(crate) fn service_port(name: &str) -> Option<u16> {
     let name = CString::new(name).ok()?;
     let _alone = SERVICES.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: both arguments are NUL-terminated strings that outlive the call. The entry that
@@ -32,7 +32,7 @@ pub fn service_port(name: &str) -> Option<u16> {
 }
 
 /// The names of all TCP services in that database, but for aliases.
-pub fn service_names() -> Vec<String> {
+pub(crate) fn service_names() -> Vec<String> {
     let _alone = SERVICES.lock().unwrap_or_else(PoisonError::into_inner);
     let mut names = Vec::new();
     // SAFETY: none takes an argument but an int. The entry that comes back lives in static memory of the
@@ -54,7 +54,7 @@ pub fn service_names() -> Vec<String> {
 ///
 /// # Errors
 /// ECHILD: it is no child of ours, or was waited for already.
-pub fn ended(child: Pid) -> nix::Result<Option<libc::c_int>> {
+pub(crate) fn ended(child: Pid) -> nix::Result<Option<libc::c_int>> {
     Ok(reap(child)?.map(|(_, status)| status))
 }
 
@@ -62,7 +62,7 @@ pub fn ended(child: Pid) -> nix::Result<Option<libc::c_int>> {
 ///
 /// # Errors
 /// ECHILD: there is none left.
-pub fn any_ended() -> nix::Result<Option<(Pid, libc::c_int)>> {
+pub(crate) fn any_ended() -> nix::Result<Option<(Pid, libc::c_int)>> {
     const ANY: Pid = Pid::from_raw(-1);
     reap(ANY)
 }
@@ -87,7 +87,7 @@ fn reap(child: Pid) -> nix::Result<Option<(Pid, libc::c_int)>> {
 }
 
 /// The descriptor of a netlink socket, which the mnl crate gives as a bare number.
-pub fn descriptor(socket: &mnl::Socket) -> BorrowedFd<'_> {
+pub(crate) fn descriptor(socket: &mnl::Socket) -> BorrowedFd<'_> {
     // SAFETY: the socket keeps its descriptor open for as long as it is borrowed.
     unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
 }
@@ -97,7 +97,7 @@ pub fn descriptor(socket: &mnl::Socket) -> BorrowedFd<'_> {
 ///
 /// # Errors
 /// What setsockopt(2) says.
-pub fn netlink_option_on(fd: BorrowedFd, option: libc::c_int) -> io::Result<()> {
+pub(crate) fn netlink_option_on(fd: BorrowedFd, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: `on` is a live int and its size is given.
     let result = unsafe {
@@ -117,7 +117,7 @@ pub fn netlink_option_on(fd: BorrowedFd, option: libc::c_int) -> io::Result<()> 
 ///
 /// # Errors
 /// ENOPROTOOPT on older kernels.
-pub fn netns_cookie(fd: BorrowedFd) -> nix::Result<u64> {
+pub(crate) fn netns_cookie(fd: BorrowedFd) -> nix::Result<u64> {
     let mut cookie = 0u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: `cookie` is a live u64, and its size is given.
@@ -135,7 +135,7 @@ pub fn netns_cookie(fd: BorrowedFd) -> nix::Result<u64> {
 
 /// Whether the interface of that name joins the packets that it receives into larger ones that can't be
 /// sent on as they came (large receive offload); also `false` if that can't be told.
-pub fn joins_received(name: &str) -> bool {
+pub(crate) fn joins_received(name: &str) -> bool {
     // linux/ethtool.h
     const ETHTOOL_GFLAGS: u32 = 0x25;
     const ETH_FLAG_LRO: u32 = 1 << 15;
@@ -163,13 +163,13 @@ pub fn joins_received(name: &str) -> bool {
 
 /// Whether this process was started with other rights than its caller had, as the kernel sees it
 /// (AT_SECURE); some security modules say so when nothing was gained.
-pub fn started_with_other_rights() -> bool {
+pub(crate) fn started_with_other_rights() -> bool {
     // SAFETY: it reads a value that the kernel has left on the stack, and takes any number.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
 /// Whether `signal` was ignored when this process was started (`nohup` and `trap '' HUP` do that).
-pub fn ignored_at_exec(signal: nix::sys::signal::Signal) -> bool {
+pub(crate) fn ignored_at_exec(signal: nix::sys::signal::Signal) -> bool {
     if signal == nix::sys::signal::Signal::SIGPIPE {
         return SIGPIPE_IGNORED_AT_EXEC.load(Ordering::Relaxed);
     }
@@ -203,14 +203,14 @@ static BEFORE_MAIN: extern "C" fn() = note_sigpipe;
 
 /// Gives `signal` its default action back (SIGCHLD may be ignored by the caller, and then no exit
 /// status can be waited for).
-pub fn set_default(signal: nix::sys::signal::Signal) {
+pub(crate) fn set_default(signal: nix::sys::signal::Signal) {
     // SAFETY: SIG_DFL runs no code of ours.
     let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
 }
 
 /// Takes a blocked signal back that has come and was not read: POSIX has it that one which is ignored is
 /// not kept (sigaction(2)). One that our caller ignores stays ignored.
-pub fn forget_pending(signal: nix::sys::signal::Signal) {
+pub(crate) fn forget_pending(signal: nix::sys::signal::Signal) {
     if is_ignored(signal as libc::c_int) {
         return;
     }

@@ -8,7 +8,7 @@ pub(crate) use mnl::Bus;
 pub(crate) use self::socket::Netlink;
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::wire::withstand;
-pub use self::wire::{
-    HEADER, Malformed, Message, Refusal, attribute, attributes, get, message_bytes, messages,
+pub(crate) use self::wire::{
+    HEADER, Refusal, attribute, attributes, get, message_bytes, messages,
     put_attribute,
 };

@@ -5,7 +5,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 /// The length of `struct nlmsghdr`.
-pub const HEADER: usize = 16;
+pub(crate) const HEADER: usize = 16;
 // linux/netlink.h; not in the libc crate.
 const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_ACK_TLVS: u16 = 0x200;
@@ -13,13 +13,13 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// An error that the kernel answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// What kind of error.
-    pub errno: Errno,
+    pub(crate) errno: Errno,
     /// The kernel's own words, where it has some (NETLINK_EXT_ACK).
-    pub text: Option<String>,
+    pub(crate) text: Option<String>,
     /// Whether the kernel has answered so: then it has done nothing. Else nobody knows what it has done.
-    pub answered: bool,
+    pub(crate) answered: bool,
 }
 
 impl std::fmt::Display for Refusal {
@@ -45,7 +45,7 @@ impl From<Errno> for Refusal {
 }
 
 /// The bytes of one message.
-pub fn message_bytes(kind: u16, flags: u16, seq: u32, body: &[u8]) -> Vec<u8> {
+pub(crate) fn message_bytes(kind: u16, flags: u16, seq: u32, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + body.len());
     bytes.extend((((HEADER + body.len()) as u32).to_ne_bytes()).iter());
     bytes.extend(kind.to_ne_bytes());
@@ -57,7 +57,7 @@ pub fn message_bytes(kind: u16, flags: u16, seq: u32, body: &[u8]) -> Vec<u8> {
 }
 
 /// Appends an attribute: length, kind, value, padding to four bytes.
-pub fn put_attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(crate) fn put_attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     bytes.extend(((4 + value.len()) as u16).to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(value);
@@ -66,15 +66,15 @@ pub fn put_attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
 
 /// One message of a datagram that the kernel sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Message<'a> {
+pub(crate) struct Message<'a> {
     /// `nlmsg_type`.
-    pub kind: u16,
+    pub(crate) kind: u16,
     /// `nlmsg_flags`.
-    pub flags: u16,
+    pub(crate) flags: u16,
     /// The sequence number of the request that it answers.
-    pub seq: u32,
+    pub(crate) seq: u32,
     /// What follows the header.
-    pub payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
 }
 
 /// The end of an answer: an acknowledgement, a refusal, or the end of a dump.
@@ -85,7 +85,7 @@ pub(super) struct Ack {
 
 impl Message<'_> {
     /// What the kernel refuses a request with.
-    pub fn refusal(&self) -> Option<Refusal> {
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
         self.ack()?.refusal
     }
 
@@ -127,10 +127,10 @@ impl Message<'_> {
 
 /// A datagram that is not made of whole netlink messages.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Malformed;
+pub(crate) struct Malformed;
 
 /// The messages of one datagram.
-pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Result<Message<'_>, Malformed>> {
+pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Result<Message<'_>, Malformed>> {
     std::iter::from_fn(move || {
         if datagram.is_empty() {
             return None;
@@ -159,7 +159,7 @@ fn split_message(datagram: &[u8]) -> Option<(Message<'_>, &[u8])> {
 
 /// The attributes in `bytes`: kind without its flag bits, and value. Ends at the first one that is
 /// cut short: what the kernel sends is whole.
-pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(get(bytes, 0)?));
         let kind = u16::from_ne_bytes(get(bytes, 2)?) & libc::NLA_TYPE_MASK as u16;
@@ -170,12 +170,12 @@ pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// The value of the first attribute of that kind.
-pub fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find_map(|(k, value)| (k == kind).then_some(value))
 }
 
 /// The `N` bytes at `at`, if there are so many.
-pub fn get<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+pub(crate) fn get<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at.checked_add(N)?)?.try_into().ok()
 }
 

@@ -2,7 +2,7 @@
 //! (linux/netfilter/nfnetlink_queue.h). When this process ends, however it does, the kernel drops
 //! what is in it, and the rules, which bypass a queue that nobody reads, let new packets through.
 
-pub mod packet;
+pub(crate) mod packet;
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -16,16 +16,16 @@ use crate::words::lacking::Lacking;
 use crate::words::steer::QueueNum;
 
 /// The first number that is tried, and how many more: far from what others use (0 and up).
-pub const FIRST_NUMBER: QueueNum = 49_152;
+pub(crate) const FIRST_NUMBER: QueueNum = 49_152;
 /// See [`FIRST_NUMBER`].
-pub const NUMBERS: u16 = 256;
+pub(crate) const NUMBERS: u16 = 256;
 /// Room for what the kernel has told and we have not read, in bytes; the kernel doubles it. While
 /// the sockets of a busy host are looked at, nothing is read for some 100 ms.
-pub const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
+pub(crate) const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 /// The queues that somebody reads, in this network namespace.
 const QUEUES: &str = "/proc/thread-self/net/netfilter/nfnetlink_queue";
 /// So many packets are read before anything else is looked after.
-pub const READ_AT_ONCE: usize = 4_096;
+pub(crate) const READ_AT_ONCE: usize = 4_096;
 /// So many verdicts go into one datagram.
 const VERDICTS_AT_ONCE: usize = 512;
 
@@ -44,7 +44,7 @@ const NFQA_VERDICT_HDR: u16 = 2;
 /// What becomes of a packet (linux/netfilter.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It is gone.
     Drop = 0,
     /// It goes on its way, behind our rule.
@@ -55,7 +55,7 @@ pub enum Verdict {
 const ACCEPTED: u32 = Verdict::Accept as u32;
 
 /// A queue of ours.
-pub struct Queue {
+pub(crate) struct Queue {
     netlink: Netlink,
     number: QueueNum,
     lost: Lost,
@@ -64,11 +64,11 @@ pub struct Queue {
 /// Packets that were gone when their verdict came: the kernel empties all queues of a network
 /// namespace when any base chain in it goes (nf_queue_nf_hook_drop()).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Lost {
+pub(crate) struct Lost {
     /// They were to go on.
-    pub accepted: u64,
+    pub(crate) accepted: u64,
     /// They were to be dropped.
-    pub dropped: u64,
+    pub(crate) dropped: u64,
 }
 
 impl Queue {
@@ -76,7 +76,7 @@ impl Queue {
     ///
     /// # Errors
     /// It is taken; [`Lacking`]: this kernel has no such queues.
-    pub fn bind(wanted: Option<QueueNum>, length: u32) -> Result<Queue> {
+    pub(crate) fn bind(wanted: Option<QueueNum>, length: u32) -> Result<Queue> {
         if crate::words::fault::is("no-nfqueue") {
             bail!(Lacking("no NFQUEUE here, for a test".to_owned()));
         }
@@ -126,12 +126,12 @@ impl Queue {
     }
 
     /// Which one it is.
-    pub fn number(&self) -> QueueNum {
+    pub(crate) fn number(&self) -> QueueNum {
         self.number
     }
 
     /// Calls `each` with packets that have come, without waiting; whether that were all.
-    pub fn read(&mut self, mut each: impl FnMut(Packet)) -> bool {
+    pub(crate) fn read(&mut self, mut each: impl FnMut(Packet)) -> bool {
         let lost = &mut self.lost;
         let read = self.netlink.each_waiting(READ_AT_ONCE, |message| {
             if message.kind == NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_PACKET {
@@ -149,7 +149,7 @@ impl Queue {
     }
 
     /// Says what becomes of packets. They have gone on their way when this returns.
-    pub fn judge(&self, ids: &[u32], verdict: Verdict) {
+    pub(crate) fn judge(&self, ids: &[u32], verdict: Verdict) {
         for ids in ids.chunks(VERDICTS_AT_ONCE) {
             let mut verdicts = Vec::new();
             for id in ids {
@@ -166,12 +166,12 @@ impl Queue {
     }
 
     /// What had gone otherwise.
-    pub fn lost(&self) -> Lost {
+    pub(crate) fn lost(&self) -> Lost {
         self.lost
     }
 
     /// How many packets are in it.
-    pub fn length(&self) -> Option<u32> {
+    pub(crate) fn length(&self) -> Option<u32> {
         let queues = std::fs::read_to_string(QUEUES).ok()?;
         listed(&queues)
             .find(|row| row.number == self.number)
@@ -179,7 +179,7 @@ impl Queue {
     }
 
     /// Packets that found no room: the queue was full, or what the kernel told of it not read.
-    pub fn overflowed(&self) -> Option<u64> {
+    pub(crate) fn overflowed(&self) -> Option<u64> {
         let queues = std::fs::read_to_string(QUEUES).ok()?;
         listed(&queues)
             .find(|row| row.number == self.number)
@@ -194,7 +194,7 @@ impl AsFd for Queue {
 }
 
 /// Whether another run, with a queue that it has found by itself, holds SYNs just now.
-pub fn others_hold(own: Option<QueueNum>) -> bool {
+pub(crate) fn others_hold(own: Option<QueueNum>) -> bool {
     let queues = std::fs::read_to_string(QUEUES).unwrap_or_default();
     let ours = FIRST_NUMBER..FIRST_NUMBER + NUMBERS;
     listed(&queues)

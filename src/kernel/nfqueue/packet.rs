@@ -6,7 +6,7 @@ use crate::kernel::netlink::{attribute, get};
 
 /// So much of a packet is asked for, in bytes: enough for the ports behind an IPv6 header and some
 /// extension headers.
-pub const COPIED: u32 = 128;
+pub(crate) const COPIED: u32 = 128;
 
 // linux/netfilter/nfnetlink_queue.h
 const NFQA_PACKET_HDR: u16 = 1;
@@ -30,36 +30,36 @@ const SYN: u8 = 0x02;
 
 /// A packet in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packet {
+pub(crate) struct Packet {
     /// The kernel's number for it, which the verdict names.
-    pub id: u32,
+    pub(crate) id: u32,
     /// The connection that it asks for, if it is a new SYN.
-    pub syn: Option<Syn>,
+    pub(crate) syn: Option<Syn>,
 }
 
 /// The SYN of a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Syn {
+pub(crate) struct Syn {
     /// Who sent it.
-    pub from: (IpAddr, u16),
+    pub(crate) from: (IpAddr, u16),
     /// Where to.
-    pub to: Destination,
+    pub(crate) to: Destination,
     /// Its sequence number: a copy has the same, a new connection another.
-    pub sequence: u32,
+    pub(crate) sequence: u32,
 }
 
 /// Where a SYN goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Destination {
+pub(crate) struct Destination {
     /// The address.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// The gated port.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 impl Packet {
     /// Reads the payload of a message NFQNL_MSG_PACKET.
-    pub fn parse(payload: &[u8]) -> Option<Packet> {
+    pub(crate) fn parse(payload: &[u8]) -> Option<Packet> {
         let attributes = payload.get(GENERIC..)?;
         let header = attribute(attributes, NFQA_PACKET_HDR)?;
         Some(Packet {

@@ -18,7 +18,7 @@ use crate::words::scope::Scope;
 
 /// Half-open connections are young up to this age: then the client's ACK may be under way. The
 /// SYN-ACK is sent again after a second (RFC 6298, 2.1).
-pub const YOUNG: Duration = Duration::from_millis(300);
+pub(crate) const YOUNG: Duration = Duration::from_millis(300);
 const SYNACK_TIMEOUT_MS: u32 = 1_000;
 /// Timers are rounded up to jiffies, of 10 ms at the most (CONFIG_HZ=100).
 const LONGEST_JIFFY_MS: u32 = 10;
@@ -57,7 +57,7 @@ const UNFINISHED: [u8; 7] = [
 ];
 
 /// A look at the sockets on the watched ports, as often as needed.
-pub struct Sockets {
+pub(crate) struct Sockets {
     /// Where the listeners live; `None`: in our own network namespace, over `own`.
     netns: Option<Netns>,
     own: View,
@@ -87,7 +87,7 @@ impl Sockets {
     ///
     /// # Errors
     /// The kernel has no sock_diag.
-    pub fn new(ports: &PortSet, scope: &Scope) -> Result<Sockets> {
+    pub(crate) fn new(ports: &PortSet, scope: &Scope) -> Result<Sockets> {
         Ok(Sockets {
             netns: None,
             own: View::open()?,
@@ -105,7 +105,7 @@ impl Sockets {
     ///
     /// # Errors
     /// It can't be entered. It stays as it was.
-    pub fn look_in(&mut self, netns: &Netns) -> Result<(), NoEntry> {
+    pub(crate) fn look_in(&mut self, netns: &Netns) -> Result<(), NoEntry> {
         let netns = netns.settled()?;
         self.cookies_at_start = netns.within(syncookies_sent)?;
         self.netns = Some(netns);
@@ -113,17 +113,17 @@ impl Sockets {
     }
 
     /// Where the listeners live, if not in our own network namespace.
-    pub fn netns(&self) -> Option<&Netns> {
+    pub(crate) fn netns(&self) -> Option<&Netns> {
         self.netns.as_ref()
     }
 
     /// Whether the listeners' network namespace has ever answered with SYN cookies.
-    pub fn ever_sent_cookies(&self) -> bool {
+    pub(crate) fn ever_sent_cookies(&self) -> bool {
         self.cookies_at_start.is_some_and(|sent| sent > 0)
     }
 
     /// Whether it has since [`Sockets::new`] or [`Sockets::look_in`].
-    pub fn sent_cookies_meanwhile(&self) -> bool {
+    pub(crate) fn sent_cookies_meanwhile(&self) -> bool {
         let now = match &self.netns {
             None => syncookies_sent(),
             Some(netns) => netns.within(syncookies_sent).unwrap_or_default(),
@@ -132,7 +132,7 @@ impl Sockets {
     }
 
     /// How the listeners' network namespace keeps half-open connections.
-    pub fn syn_limits(&self) -> SynLimits {
+    pub(crate) fn syn_limits(&self) -> SynLimits {
         match &self.netns {
             None => syn_limits(),
             Some(netns) => netns.within(syn_limits).unwrap_or(SYN_LIMITS),
@@ -145,7 +145,7 @@ impl Sockets {
     ///
     /// # Errors
     /// The kernel refuses, or has no tcp_diag; the listeners' network namespace can't be entered.
-    pub fn look(&mut self, want: Want) -> Result<Sample> {
+    pub(crate) fn look(&mut self, want: Want) -> Result<Sample> {
         let (watched, families) = (&self.watched, self.families);
         let mut sample = match &self.netns {
             None => self.own.look(watched, families, want)?,
@@ -178,7 +178,7 @@ impl Sockets {
     ///
     /// # Errors
     /// As for [`Sockets::look`].
-    pub fn half_open(&mut self) -> Result<Vec<Connection>> {
+    pub(crate) fn half_open(&mut self) -> Result<Vec<Connection>> {
         self.connections(1 << SYN_RECV, |row| Some(row.connection()))
     }
 
@@ -186,7 +186,7 @@ impl Sockets {
     ///
     /// # Errors
     /// As for [`Sockets::look`].
-    pub fn unfinished(&mut self) -> Result<Vec<Connection>> {
+    pub(crate) fn unfinished(&mut self) -> Result<Vec<Connection>> {
         let states = UNFINISHED.iter().fold(0, |all, state| all | 1u32 << state);
         self.connections(states, |row| row.unfinished())
     }
@@ -196,7 +196,7 @@ impl Sockets {
     ///
     /// # Errors
     /// As for [`Sockets::look`].
-    pub fn connections_left(&mut self) -> Result<Vec<Connection>> {
+    pub(crate) fn connections_left(&mut self) -> Result<Vec<Connection>> {
         let states = UNFINISHED.iter().fold(0, |all, state| all | 1u32 << state);
         self.connections(states, |row| Some(row.connection()))
     }
@@ -538,7 +538,7 @@ fn syncookies_sent() -> Option<u64> {
 
 /// A count of TCP in this thread's network namespace since that was made (a column of netstat;
 /// /proc/net is that of the process).
-pub fn netstat(name: &str) -> Option<u64> {
+pub(crate) fn netstat(name: &str) -> Option<u64> {
     netstat_value(
         &std::fs::read_to_string("/proc/thread-self/net/netstat").ok()?,
         name,

@@ -11,25 +11,25 @@ use nix::fcntl::readlinkat;
 /// Who holds the listeners is looked for among the first so many open files of each process, and among
 /// more of them as long as a listener has no holder: servers open their listeners early, some after
 /// their logs, and may have many thousand connections, each of which costs some µs.
-pub const FILES: [u32; 3] = [16, 128, 1_024];
+pub(crate) const FILES: [u32; 3] = [16, 128, 1_024];
 
 /// A process that holds listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// `comm`, as `ps` shows it.
-    pub name: String,
+    pub(crate) name: String,
     /// When it was started, in clock ticks since boot: pids are used again.
-    pub started: u64,
+    pub(crate) started: u64,
     /// The inodes of the listeners.
-    pub inodes: Vec<u32>,
+    pub(crate) inodes: Vec<u32>,
 }
 
 /// The holders by pid. Empty where /proc does not tell (other users' processes without root).
-pub type Holders = BTreeMap<i32, Holder>;
+pub(crate) type Holders = BTreeMap<i32, Holder>;
 
 /// Finds the processes that hold one of `inodes`. Costs a readlink(2) for each of those files
 /// ([`FILES`]), of each process on the host: some milliseconds on a busy one.
-pub fn find(inodes: &[u32]) -> Holders {
+pub(crate) fn find(inodes: &[u32]) -> Holders {
     let mut found = Holders::new();
     for files in FILES {
         found = find_among(0..files, inodes);
@@ -98,7 +98,7 @@ fn sockets(pid: i32, files: Range<u32>) -> Option<Vec<u32>> {
 
 /// When a process was started, in clock ticks since boot. `None`: there is none, or /proc does not
 /// tell.
-pub fn started(pid: i32) -> Option<u64> {
+pub(crate) fn started(pid: i32) -> Option<u64> {
     parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?).map(|(_, started)| started)
 }
 
@@ -120,7 +120,7 @@ fn parse_stat(stat: &[u8]) -> Option<(String, u64)> {
 }
 
 /// `haproxy (pid 123)` or `nginx (pids 12, 13)`: who held the listener with that inode.
-pub fn names(holders: &Holders, inodes: &[u32]) -> String {
+pub(crate) fn names(holders: &Holders, inodes: &[u32]) -> String {
     let mut by_name: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (pid, holder) in holders {
         if holder.inodes.iter().any(|inode| inodes.contains(inode)) {

@@ -1,9 +1,9 @@
 //! What the kernel says of the TCP sockets on the gated ports (sock_diag), and the two decisions
 //! that rest on it: is the old service drained, is the new one ready.
 
-pub mod diag;
-pub mod holders;
-pub mod netns;
+pub(crate) mod diag;
+pub(crate) mod holders;
+pub(crate) mod netns;
 
 use crate::words::family::Family;
 use std::collections::HashMap;
@@ -11,49 +11,49 @@ use std::net::{IpAddr, SocketAddr};
 
 /// A TCP socket in LISTEN.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// The local address.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// The local port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// An IPv6 socket that takes no IPv4 connections (IPV6_V6ONLY).
-    pub v6only: bool,
+    pub(crate) v6only: bool,
     /// The device that it is bound to (SO_BINDTODEVICE); 0 is none.
-    pub interface: u32,
+    pub(crate) interface: u32,
     /// Which socket it is.
-    pub id: SocketId,
+    pub(crate) id: SocketId,
     /// The inode, by which /proc/PID/fd tells who holds it.
-    pub inode: u32,
+    pub(crate) inode: u32,
     /// Connections that wait to be accepted.
-    pub accept_queue: u32,
+    pub(crate) accept_queue: u32,
     /// How many may wait.
-    pub backlog: u32,
+    pub(crate) backlog: u32,
 }
 
 /// Which socket it is, for as long as the host is up. Compared by equality only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SocketId {
+pub(crate) struct SocketId {
     /// Its network namespace: before Linux 5.10 each of them numbers its sockets by itself.
-    pub netns: u64,
+    pub(crate) netns: u64,
     /// The kernel's name for the socket (linux/inet_diag.h).
-    pub cookie: u64,
+    pub(crate) cookie: u64,
 }
 
 /// A connection to a listener that was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// Our end.
-    pub local: SocketAddr,
+    pub(crate) local: SocketAddr,
     /// The client's.
-    pub peer: SocketAddr,
+    pub(crate) peer: SocketAddr,
     /// Which socket it is.
-    pub cookie: u64,
+    pub(crate) cookie: u64,
 }
 
 #[cfg(test)]
 impl Listener {
     /// One that a test makes up.
-    pub fn made_up(address: &str, port: u16, v6only: bool) -> Listener {
+    pub(crate) fn made_up(address: &str, port: u16, v6only: bool) -> Listener {
         Listener {
             address: address.parse().unwrap(),
             port,
@@ -73,7 +73,7 @@ impl Listener {
 impl Listener {
     /// Whether connections over `family` reach it: an IPv6 wildcard socket also takes IPv4, unless
     /// it was told not to (RFC 3493, 3.7 and 5.3).
-    pub fn serves(&self, family: Family) -> bool {
+    pub(crate) fn serves(&self, family: Family) -> bool {
         match (self.address, family) {
             (IpAddr::V4(_), Family::V4) => true,
             (IpAddr::V4(_), Family::V6) => false,
@@ -86,7 +86,7 @@ impl Listener {
 
     /// Whether a connection over `family` that would have reached `other` finds this one: the same
     /// address and device, or a wildcard.
-    pub fn covers(&self, other: &Listener, family: Family) -> bool {
+    pub(crate) fn covers(&self, other: &Listener, family: Family) -> bool {
         self.port == other.port
             && self.serves(family)
             && (self.interface == 0 || self.interface == other.interface)
@@ -96,23 +96,23 @@ impl Listener {
 
     /// Whether the two are members of one SO_REUSEPORT group, or of two that stand side by side
     /// while a service hands over: same address, port and device.
-    pub fn same_place(&self, other: &Listener) -> bool {
+    pub(crate) fn same_place(&self, other: &Listener) -> bool {
         (self.address, self.port, self.interface) == (other.address, other.port, other.interface)
     }
 }
 
 /// Half-open connections (SYN_RECV) on the gated ports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HalfOpen {
+pub(crate) struct HalfOpen {
     /// A handshake that is under way: its last ACK is to be expected any moment.
-    pub young: u32,
+    pub(crate) young: u32,
     /// Older: a scanner, a dead client, or a service with TCP_DEFER_ACCEPT. Not waited for.
-    pub stale: u32,
+    pub(crate) stale: u32,
 }
 
 /// When the kernel answers with a SYN cookie, and keeps nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cookies {
+pub(crate) enum Cookies {
     /// 0: what finds no place is dropped.
     Never,
     /// 1: what finds no place.
@@ -123,50 +123,50 @@ pub enum Cookies {
 
 /// How the kernel keeps half-open connections (ip-sysctl).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SynLimits {
+pub(crate) struct SynLimits {
     /// `tcp_syncookies`.
-    pub cookies: Cookies,
+    pub(crate) cookies: Cookies,
     /// `tcp_max_syn_backlog`.
-    pub max_syn_backlog: u32,
+    pub(crate) max_syn_backlog: u32,
 }
 
 /// Accepted or acceptable connections on the gated ports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Connections {
+pub(crate) struct Connections {
     /// All that are established.
-    pub established: u32,
+    pub(crate) established: u32,
     /// Those of them that are in the middle of something: unread, unsent or unacknowledged data,
     /// or a request without its answer.
-    pub busy: u32,
+    pub(crate) busy: u32,
 }
 
 /// What one look at the kernel's sockets showed; only what was asked for is filled in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// All listeners on the gated ports.
-    pub listeners: Vec<Listener>,
+    pub(crate) listeners: Vec<Listener>,
     /// Handshakes.
-    pub half_open: HalfOpen,
+    pub(crate) half_open: HalfOpen,
     /// The same by the local address and port.
-    pub handshakes: HashMap<(IpAddr, u16), HalfOpen>,
+    pub(crate) handshakes: HashMap<(IpAddr, u16), HalfOpen>,
     /// Connections; `None`: they were not looked at.
-    pub connections: Option<Connections>,
+    pub(crate) connections: Option<Connections>,
     /// Whether the kernel answered SYNs with SYN cookies (SyncookiesSent) since the first look:
     /// such handshakes leave no trace until they are complete.
-    pub cookies_sent: bool,
+    pub(crate) cookies_sent: bool,
     /// Who holds the listeners, by process.
-    pub holders: holders::Holders,
+    pub(crate) holders: holders::Holders,
 }
 
 /// What to look at: each costs more than the one before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Want {
+pub(crate) struct Want {
     /// `half_open` and `handshakes`.
-    pub handshakes: bool,
+    pub(crate) handshakes: bool,
     /// The same, and `cookies_sent`.
-    pub half_open: bool,
+    pub(crate) half_open: bool,
     /// `connections`.
-    pub connections: bool,
+    pub(crate) connections: bool,
     /// `holders`.
-    pub holders: bool,
+    pub(crate) holders: bool,
 }

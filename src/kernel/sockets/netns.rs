@@ -17,12 +17,12 @@ use super::holders;
 /// Where ip-netns(8) keeps namespaces that have a name.
 const NAMED: &str = "/run/netns";
 /// What can be given.
-pub const EXPECTED: &str = "expected a name that 'ip netns' lists, a process id, or the path of a \
+pub(crate) const EXPECTED: &str = "expected a name that 'ip netns' lists, a process id, or the path of a \
                             namespace file";
 
 /// A network namespace, as people name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Netns {
+pub(crate) enum Netns {
     /// The file that has it: what it stands for is found out at each look.
     File(PathBuf),
     /// That of a process.
@@ -37,7 +37,7 @@ pub enum Netns {
 
 /// Why a namespace can't be entered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoEntry {
+pub(crate) enum NoEntry {
     /// There is none of that name, or none any more, or not yet.
     Missing(String),
     /// There may be one.
@@ -61,7 +61,7 @@ impl Netns {
     ///
     /// # Errors
     /// A sentence that says what would be right.
-    pub fn parse(text: &str) -> Result<Netns, String> {
+    pub(crate) fn parse(text: &str) -> Result<Netns, String> {
         if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
             return match text.parse() {
                 Ok(pid) if pid > 0 => Ok(Netns::Process { pid, started: None }),
@@ -82,7 +82,7 @@ impl Netns {
     ///
     /// # Errors
     /// It can't be entered.
-    pub fn settled(&self) -> Result<Netns, NoEntry> {
+    pub(crate) fn settled(&self) -> Result<Netns, NoEntry> {
         let netns = match self {
             Netns::Process { pid, .. } => Netns::Process {
                 pid: *pid,
@@ -99,7 +99,7 @@ impl Netns {
     ///
     /// # Errors
     /// It can't be entered.
-    pub fn within<T: Send>(&self, look: impl FnOnce() -> T + Send) -> Result<T, NoEntry> {
+    pub(crate) fn within<T: Send>(&self, look: impl FnOnce() -> T + Send) -> Result<T, NoEntry> {
         let file = self.open()?;
         let entered = std::thread::scope(|threads| {
             let enter = || setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map(|()| look());
@@ -175,7 +175,7 @@ impl fmt::Display for Netns {
 /// The identity of the namespace that this thread is in: the kernel's cookie for it, which is never
 /// used again (SO_NETNS_COOKIE, Linux 5.14). Older kernels tell its inode only, which another one
 /// may get later; from 5.10 on, at least no two sockets have one cookie.
-pub fn identity() -> u64 {
+pub(crate) fn identity() -> u64 {
     let cookie = nix::sys::socket::socket(
         nix::sys::socket::AddressFamily::Unix,
         nix::sys::socket::SockType::Datagram,
