@@ -69,7 +69,10 @@ impl Conntrack {
     ///
     /// # Errors
     /// The kernel can't tell (EINVAL: it lacks nf_conntrack_netlink).
-    pub(crate) fn first_sent_to(&mut self, connection: &Connection) -> Result<Option<u16>, Refusal> {
+    pub(crate) fn first_sent_to(
+        &mut self,
+        connection: &Connection,
+    ) -> Result<Option<u16>, Refusal> {
         let body = request(connection);
         let mut port = None;
         let asked = self

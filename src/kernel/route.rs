@@ -72,7 +72,11 @@ impl Routing {
     ///
     /// # Errors
     /// What the kernel refuses with: ENETUNREACH, EHOSTUNREACH, …
-    pub(crate) fn to(&mut self, address: IpAddr, by: Option<u32>) -> Result<Option<Route>, Refusal> {
+    pub(crate) fn to(
+        &mut self,
+        address: IpAddr,
+        by: Option<u32>,
+    ) -> Result<Option<Route>, Refusal> {
         const RTA_DST: u16 = 1;
         const RTA_OIF: u16 = 4;
         let bytes = octets(address);
@@ -117,7 +121,11 @@ impl Routing {
     ///
     /// # Errors
     /// What the kernel refuses with.
-    pub(crate) fn ether(&mut self, address: IpAddr, device: Device) -> Result<Option<Ether>, Refusal> {
+    pub(crate) fn ether(
+        &mut self,
+        address: IpAddr,
+        device: Device,
+    ) -> Result<Option<Ether>, Refusal> {
         let known = self.neighbours(address, device)?;
         Ok(known.into_iter().find_map(|neighbour| neighbour.ether))
     }

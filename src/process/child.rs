@@ -103,7 +103,11 @@ impl Child {
     ///
     /// # Errors
     /// As for [`Child::spawn`].
-    pub(crate) fn shell(line: &OsStr, environment: &[CString], mask: &SigSet) -> Result<Child, Errno> {
+    pub(crate) fn shell(
+        line: &OsStr,
+        environment: &[CString],
+        mask: &SigSet,
+    ) -> Result<Child, Errno> {
         Child::shell_in(Place::Ours, line, environment, mask)
     }
 
@@ -218,7 +222,11 @@ impl Beside {
     ///
     /// # Errors
     /// As for [`Child::spawn`].
-    pub(crate) fn check(line: &OsStr, environment: &[CString], mask: &SigSet) -> Result<Beside, Errno> {
+    pub(crate) fn check(
+        line: &OsStr,
+        environment: &[CString],
+        mask: &SigSet,
+    ) -> Result<Beside, Errno> {
         let words = shell_words("exec </dev/null >&2\n", line);
         Beside::start(&words, environment, mask, None)
     }
@@ -227,7 +235,11 @@ impl Beside {
     ///
     /// # Errors
     /// As for [`Child::spawn`].
-    pub(crate) fn ask(line: &OsStr, environment: &[CString], mask: &SigSet) -> Result<Beside, Errno> {
+    pub(crate) fn ask(
+        line: &OsStr,
+        environment: &[CString],
+        mask: &SigSet,
+    ) -> Result<Beside, Errno> {
         let words = shell_words("exec </dev/null\n", line);
         let answer = memfd_create(c"answer", MFdFlags::MFD_CLOEXEC)?;
         Beside::start(&words, environment, mask, Some(answer.into()))

@@ -89,7 +89,11 @@ impl Signals {
     ///
     /// A wait that fails, since the kernel is out of memory, says nothing of anybody's wishes: it is
     /// begun anew after a moment. Meanwhile a child may have ended.
-    pub(crate) fn wait_beside(&self, until: Option<Instant>, other: Option<BorrowedFd>) -> Option<Caught> {
+    pub(crate) fn wait_beside(
+        &self,
+        until: Option<Instant>,
+        other: Option<BorrowedFd>,
+    ) -> Option<Caught> {
         const MOMENT: Duration = Duration::from_millis(10);
         let left = || until.map(|at| at.saturating_duration_since(Instant::now()));
         self.try_wait(&left, other).unwrap_or_else(|_| {

@@ -9,6 +9,5 @@ pub(crate) use self::socket::Netlink;
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::wire::withstand;
 pub(crate) use self::wire::{
-    HEADER, Refusal, attribute, attributes, get, message_bytes, messages,
-    put_attribute,
+    HEADER, Refusal, attribute, attributes, get, message_bytes, messages, put_attribute,
 };

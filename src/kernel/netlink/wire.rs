@@ -130,7 +130,9 @@ impl Message<'_> {
 pub(crate) struct Malformed;
 
 /// The messages of one datagram.
-pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Result<Message<'_>, Malformed>> {
+pub(crate) fn messages(
+    mut datagram: &[u8],
+) -> impl Iterator<Item = Result<Message<'_>, Malformed>> {
     std::iter::from_fn(move || {
         if datagram.is_empty() {
             return None;
