@@ -11,14 +11,14 @@ const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
-/// An error that the kernel answered with.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// What kind of error.
     pub(crate) errno: Errno,
     /// The kernel's own words, where it has some (NETLINK_EXT_ACK).
     pub(crate) text: Option<String>,
-    /// Whether the kernel has answered so: then it has done nothing. Else nobody knows what it has done.
+    /// Whether the errno is the kernel's answer: then the kernel has done nothing. Otherwise nobody
+    /// knows what it has done.
     pub(crate) answered: bool,
 }
 
@@ -44,19 +44,18 @@ impl From<Errno> for Refusal {
     }
 }
 
-/// The bytes of one message.
 pub(crate) fn message_bytes(kind: u16, flags: u16, seq: u32, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + body.len());
     bytes.extend((((HEADER + body.len()) as u32).to_ne_bytes()).iter());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
     bytes.extend(seq.to_ne_bytes());
-    bytes.extend([0; 4]); // the kernel fills in who sends
+    bytes.extend([0; 4]); // The kernel fills in the sender's port id.
     bytes.extend(body);
     bytes
 }
 
-/// Appends an attribute: length, kind, value, padding to four bytes.
+/// Appends an attribute: its length, kind and value, and padding to four bytes.
 pub(crate) fn put_attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     bytes.extend(((4 + value.len()) as u16).to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
@@ -71,9 +70,8 @@ pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
     /// `nlmsg_flags`.
     pub(crate) flags: u16,
-    /// The sequence number of the request that it answers.
+    /// The sequence number of the request that the message answers.
     pub(crate) seq: u32,
-    /// What follows the header.
     pub(crate) payload: &'a [u8],
 }
 
@@ -84,7 +82,6 @@ pub(super) struct Ack {
 }
 
 impl Message<'_> {
-    /// What the kernel refuses a request with.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         self.ack()?.refusal
     }
@@ -94,7 +91,7 @@ impl Message<'_> {
         if kind != libc::NLMSG_ERROR && kind != libc::NLMSG_DONE {
             return None;
         }
-        // Both carry a negated errno, NLMSG_DONE since 4.x only.
+        // Both carry a negated errno, NLMSG_DONE only since Linux 4.x.
         let code = get(self.payload, 0).map_or(0, i32::from_ne_bytes);
         let refusal = (code < 0).then(|| Refusal {
             answered: true,
@@ -125,11 +122,10 @@ impl Message<'_> {
     }
 }
 
-/// A datagram that is not made of whole netlink messages.
+/// The datagram is not made of whole netlink messages.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
-/// The messages of one datagram.
 pub(crate) fn messages(
     mut datagram: &[u8],
 ) -> impl Iterator<Item = Result<Message<'_>, Malformed>> {
@@ -155,12 +151,12 @@ fn split_message(datagram: &[u8]) -> Option<(Message<'_>, &[u8])> {
         payload: datagram.get(HEADER..length)?,
     };
     let next = length.checked_next_multiple_of(4)?;
-    // The last message of a datagram need not be padded.
+    // The last message of a datagram need not be padded: those of nfnetlink_queue are not.
     Some((message, datagram.get(next..).unwrap_or_default()))
 }
 
-/// The attributes in `bytes`: kind without its flag bits, and value. Ends at the first one that is
-/// cut short: what the kernel sends is whole.
+/// The attributes in `bytes`: the kind without its flag bits, and the value. Ends at an attribute that
+/// is cut short: the kernel sends whole ones.
 pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(get(bytes, 0)?));

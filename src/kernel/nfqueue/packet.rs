@@ -1,10 +1,10 @@
-//! What nfnetlink_queue says of a packet that it holds, and what is read of the packet itself. Pure.
+//! A message of nfnetlink_queue about a packet that it holds, and the SYN in that packet. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::kernel::netlink::{attribute, get};
 
-/// So much of a packet is asked for, in bytes: enough for the ports behind an IPv6 header and some
+/// How many bytes of a packet the kernel copies: enough for the ports behind an IPv6 header and some
 /// extension headers.
 pub(crate) const COPIED: u32 = 128;
 
@@ -21,39 +21,33 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
-/// More extension headers than anybody sends.
+/// More extension headers than packets have.
 const MOST_EXTENSIONS: usize = 8;
 
-/// FIN, SYN, RST and ACK among the flags of a TCP header, which are byte 13 (RFC 9293, 3.1).
+/// FIN, SYN, RST and ACK among the flags, which are byte 13 of a TCP header (RFC 9293, 3.1).
 const NEW_SYN_MASK: u8 = 0x17;
 const SYN: u8 = 0x02;
 
-/// A packet in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Packet {
-    /// The kernel's number for it, which the verdict names.
+    /// The kernel's number for the packet, which the verdict names.
     pub(crate) id: u32,
-    /// The connection that it asks for, if it is a new SYN.
+    /// `None`: the packet is not a new SYN.
     pub(crate) syn: Option<Syn>,
 }
 
 /// The SYN of a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Syn {
-    /// Who sent it.
     pub(crate) from: (IpAddr, u16),
-    /// Where to.
     pub(crate) to: Destination,
-    /// Its sequence number: a copy has the same, a new connection another.
+    /// A copy has the same sequence number, a new connection another.
     pub(crate) sequence: u32,
 }
 
-/// Where a SYN goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Destination {
-    /// The address.
     pub(crate) address: IpAddr,
-    /// The gated port.
     pub(crate) port: u16,
 }
 
@@ -101,7 +95,7 @@ fn ipv4(packet: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
     Some((address(12)?, address(16)?, tcp))
 }
 
-/// The same (RFC 8200, 3 and 4).
+/// Source, destination, and what follows the extension headers (RFC 8200, 3 and 4).
 fn ipv6(packet: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
     const HEADER: usize = 40;
     let address = |at| Some(IpAddr::from(Ipv6Addr::from(get::<16>(packet, at)?)));
@@ -112,7 +106,7 @@ fn ipv6(packet: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
             TCP => return Some((address(8)?, address(24)?, packet.get(at..)?)),
             HOP_BY_HOP | ROUTING | DESTINATION => length(8)? + 8,
             AUTHENTICATION => length(4)? + 8,
-            // Of a packet in pieces, only the first has the ports.
+            // Only the first fragment has the ports.
             FRAGMENT if u16::from_be_bytes(get(packet, at + 2)?) & 0xfff8 == 0 => 8,
             _ => return None,
         };
@@ -130,7 +124,7 @@ pub(crate) fn withstand(bytes: &[u8]) {
     }
 }
 
-/// What holds for any packet: nothing behind the part that is asked for changes what was read of it.
+/// What holds for any packet: nothing behind the part that the kernel copies changes what is read.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand_packet(bytes: &[u8]) {
     let (all, begun) = (syn(bytes), syn(&bytes[..bytes.len().min(COPIED as usize)]));
@@ -190,8 +184,8 @@ mod tests {
         assert_eq!(syn.to.port, 80);
     }
 
-    /// As nfnetlink_queue sends a SYN with one byte of data: the kernel copies it behind the last
-    /// attribute, and pads neither that nor the message (nfqnl_build_packet_message()).
+    /// nfnetlink_queue sends a SYN with one byte of data so: it pads neither the packet, which is the
+    /// last attribute, nor the message (nfqnl_build_packet_message()).
     #[test]
     fn a_last_message_need_not_be_padded() {
         const KIND: u16 = 3 << 8; // NFNL_SUBSYS_QUEUE, NFQNL_MSG_PACKET
@@ -199,7 +193,7 @@ mod tests {
         let mut payload = message(&packet);
         payload.truncate(payload.len() - 3);
         assert!(payload.ends_with(b"!"));
-        // One message before it: padded, as those between others are.
+        // A padded message comes first, as messages do that others follow.
         let mut datagram = message_bytes(KIND, 0, 0, &message(&packet));
         datagram.extend(message_bytes(KIND, 0, 0, &payload));
         assert_eq!(datagram.len() % 4, 1);
