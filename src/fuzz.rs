@@ -55,7 +55,7 @@ targets! {
     /// Names of services.
     services: named;
     /// Rows about sockets.
-    sock_diag: crate::kernel::sockets::diag::withstand;
+    sock_diag: crate::kernel::sockets::row::withstand;
     /// What a standby's guard tells, and the processes that it looks at.
     standby: crate::action::redirect::wire::withstand;
     /// The userdata of a table.
@@ -116,7 +116,7 @@ fn listed(bytes: &[u8]) {
     crate::commands::check::service::withstand(&text);
     crate::process::own_unit::withstand(&text);
     crate::process::lock::withstand(&text);
-    crate::kernel::sockets::diag::withstand_netstat(&text);
+    crate::kernel::sockets::withstand(&text);
     crate::kernel::nfqueue::withstand(&text);
 }
 

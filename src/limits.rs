@@ -13,7 +13,7 @@ use crate::gate::nft::{compile, divert};
 use crate::gate::{iptables, watchdog};
 use crate::kernel::nfqueue;
 use crate::kernel::nfqueue::packet;
-use crate::kernel::sockets::{diag, holders};
+use crate::kernel::sockets::{holders, row};
 use crate::process::lock;
 use crate::words::duration;
 
@@ -24,7 +24,7 @@ pub fn limits() -> Vec<(&'static str, String)> {
         ("Lock retry", time(lock::RETRY)),
         ("Look", time(looks::LOOK_EVERY)),
         ("Quiet", time(looks::QUIET)),
-        ("Young half-open", time(diag::YOUNG)),
+        ("Young half-open", time(row::YOUNG)),
         ("Cookie grace", time(draining::COOKIE_GRACE)),
         ("Ready check", time(beside::CHECK_PAUSE)),
         ("Search", time(beside::SEARCH_PAUSE)),

@@ -22,7 +22,7 @@ use super::choice::Kind;
 use crate::process::child::as_exec_takes;
 use crate::process::guard::{self, Process};
 
-pub use crate::process::guard::{DISMISS_TIMEOUT, START_TIMEOUT};
+pub(crate) use crate::process::guard::{DISMISS_TIMEOUT, START_TIMEOUT};
 /// How long after the deadline it steps in even though the run lives: it may hang, or be stopped.
 pub const GRACE: Duration = Duration::from_millis(200);
 /// When the rules can't be removed (somebody holds the lock of iptables), it is tried again this

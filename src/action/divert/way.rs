@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::kernel::route::{Link, Own, Route};
+use crate::kernel::route::{HostAddress, Link, Route};
 use crate::kernel::sockets::Listener;
 use crate::words::family::Family;
 use crate::words::hop::NextHop;
@@ -35,7 +35,7 @@ pub struct Enquiry {
 #[derive(Debug, Clone, Default)]
 pub struct Here {
     /// Its addresses.
-    pub own: Vec<Own>,
+    pub own: Vec<HostAddress>,
     /// Its links.
     pub links: Vec<Link>,
     /// Its routes to the peer's addresses.
@@ -81,7 +81,7 @@ pub fn enquiries(
 /// it as they treat clients; else from the one to the peer.
 fn source(to: IpAddr, neighbour: &NextHop, shared: &[IpAddr], here: &Here) -> Option<IpAddr> {
     let clients = here.device_of(to);
-    let usable = |own: &&Own| {
+    let usable = |own: &&HostAddress| {
         Family::of(own.address) == Family::of(to)
             && !shared.contains(&own.address)
             && own.global
@@ -103,7 +103,7 @@ fn source(to: IpAddr, neighbour: &NextHop, shared: &[IpAddr], here: &Here) -> Op
 /// The IP versions that the service has and the peer, as it was named, has not.
 pub fn without_peer(served: &[Served], scope: &Scope, to: &Diversion, here: &Here) -> Vec<Family> {
     let lacks = |family: &Family| {
-        let has = |own: &Own| own.global && Family::of(own.address) == *family;
+        let has = |own: &HostAddress| own.global && Family::of(own.address) == *family;
         let reached = here
             .own
             .iter()
@@ -216,7 +216,7 @@ mod tests {
             up: true,
             loopback: index == 1,
         };
-        let own = |address: &str, device, global| Own {
+        let own = |address: &str, device, global| HostAddress {
             address: address.parse().unwrap(),
             device,
             has_network: !address.ends_with("100"),
@@ -362,7 +362,7 @@ mod tests {
             enquiries(&served, true, &Scope::default(), &peer, here)[0].from
         };
         let mut many = here();
-        let other = |address: &str, has_network| Own {
+        let other = |address: &str, has_network| HostAddress {
             address: address.parse().unwrap(),
             device: 2,
             has_network,
@@ -384,7 +384,7 @@ mod tests {
     fn a_shared_address_may_be_on_the_loopback_as_well() {
         let mut both = here();
         let vip = both.own[2].clone();
-        both.own.insert(0, Own { device: 1, ..vip });
+        both.own.insert(0, HostAddress { device: 1, ..vip });
         let across = to(hop("10.9.0.2", 3), None);
         let served = [served("10.0.0.100", &[80])];
         let all = enquiries(&served, true, &Scope::default(), &across, &both);

@@ -9,7 +9,7 @@ use super::line::{Arrival, Limits, Line};
 use super::pace::Pace;
 use crate::kernel::nfqueue::packet::Destination;
 use crate::kernel::nfqueue::{self, Queue, Verdict};
-use crate::kernel::sockets::diag::YOUNG;
+use crate::kernel::sockets::row::YOUNG;
 use crate::words::ports::PortSet;
 use crate::words::steer::QueueNum;
 

@@ -20,7 +20,6 @@ use anyhow::{Result, anyhow, bail};
 use nftnl::ProtoFamily;
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::SockProtocol;
 
 use self::compile::{NO_ROOM, PORTS, PortsKind, Ruleset, STOPPED, WENT_ON, compile, table_name};
 use self::divert::{CLOSING, Element, FLOWS};
@@ -28,7 +27,7 @@ use self::messages::{ChainRules, Transaction};
 use super::choice::Kind;
 use super::watchdog::Watchdog;
 use super::{Backend, Deadline, Flows, Rules, Settings};
-use crate::kernel::netlink::{Netlink, Refusal, put_attribute};
+use crate::kernel::netlink::{Bus, Netlink, Refusal, put_attribute};
 use crate::kernel::sockets::Connection;
 use crate::words::lacking::Lacking;
 use crate::words::ports::PortSet;
@@ -206,7 +205,7 @@ impl Tables {
         if crate::words::fault::is("no-nf-tables") {
             bail!(Lacking("not here, for a test".to_owned()));
         }
-        let socket = Netlink::open(SockProtocol::NetlinkNetFilter).map_err(|error| {
+        let socket = Netlink::open(Bus::Netfilter).map_err(|error| {
             Lacking(format!(
                 "this kernel has no nf_tables (CONFIG_NF_TABLES; is the nf_tables module \
                  missing?): {error}"
