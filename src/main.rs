@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use syngate::action::redirect::standby;
 use syngate::cli::{Orders, Parsed, parse};
-use syngate::gate::watchdog::watch;
+use syngate::gate::backends::watch;
 use syngate::process::leave::leave;
 use syngate::tell::say::{Level, Say, print_styled};
 use syngate::words::exit::{Exit, NOT_KEPT, NOT_RUN};
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             .unwrap_or(Exit::Status(NOT_RUN)),
         Parsed::Guard(orders) => {
             match orders {
-                Orders::Watchdog { kind, run, within } => watch(kind, &run, within),
+                Orders::Watchdog(orders) => watch(&orders),
                 Orders::Standby { line, grace } => standby::guard(&line, grace),
             }
             Exit::Status(0)

@@ -15,7 +15,7 @@ use crate::action::divert::peer::Peers;
 use crate::action::redirect::standby;
 use crate::decide::drain::DrainUntil;
 use crate::decide::{OpenOn, Settle};
-use crate::gate::choice::{Choice, Kind};
+use crate::gate::kinds::Choice;
 use crate::gate::watchdog;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sys::{service_names, service_port};
@@ -445,14 +445,7 @@ pub struct CheckArgs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Orders {
     /// To be a watchdog.
-    Watchdog {
-        /// The kind of backend.
-        kind: Kind,
-        /// The run's id.
-        run: String,
-        /// How long to watch.
-        within: Duration,
-    },
+    Watchdog(watchdog::Orders),
     /// To be the guard of a standby.
     Standby {
         /// The command line that starts it.
@@ -464,20 +457,8 @@ pub enum Orders {
 
 impl Orders {
     fn parse(words: &[OsString]) -> Option<Orders> {
-        Orders::watchdog(words).or_else(|| Orders::standby(words))
-    }
-
-    /// `syngate watchdog KIND RUN MILLISECONDS`.
-    fn watchdog(words: &[OsString]) -> Option<Orders> {
-        let words: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
-        let [_, watchdog::COMMAND, kind, run, ms] = words?[..] else {
-            return None;
-        };
-        Some(Orders::Watchdog {
-            kind: Kind::named(kind)?,
-            run: run.to_owned(),
-            within: Duration::from_millis(ms.parse().ok()?),
-        })
+        let watchdog = watchdog::Orders::parse(words).map(Orders::Watchdog);
+        watchdog.or_else(|| Orders::standby(words))
     }
 
     /// `syngate standby-guard MILLISECONDS LINE`.

@@ -10,7 +10,7 @@ use crate::action::Work;
 use crate::action::redirect::Redirect;
 use crate::action::redirect::standby::Standby;
 use crate::decide::{Event, LingerEnd, Lingered, State};
-use crate::gate::Gate;
+use crate::gate::gate::Gate;
 use crate::kernel::conntrack;
 use crate::run::report::{StandbyEnd, StandbyRow};
 

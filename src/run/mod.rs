@@ -22,8 +22,9 @@ use crate::action::{SynAction, Work};
 use crate::cli::{Args, mistaken_variables};
 use crate::decide::service::uncovered;
 use crate::decide::{Action, Cut, Event, STALL, Settle, State, Waiting};
-use crate::gate::choice::{Choice, Kind};
-use crate::gate::{self, Gate};
+use crate::gate::backends;
+use crate::gate::gate::Gate;
+use crate::gate::kinds::{Choice, Kind};
 use crate::kernel::nfqueue;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Sample, SynLimits, Want};
@@ -238,7 +239,7 @@ fn close_with(
     let rules = plan.rules(work.steer());
     let settings = plan.settings(&report.run, work.steer());
     let until = Instant::now() + plan.max_closed;
-    let (gate, lacking) = gate::close(plan.backend, &settings, &rules, until)?;
+    let (gate, lacking) = backends::close(plan.backend, &settings, &rules, until)?;
     say.must_not_block();
     report.backend = Some(gate.backend());
     report.action = work.steer().action();
@@ -977,7 +978,7 @@ fn dry_run(planned: Result<Plan, Refused>, say: &Say) -> Exit {
             let kind = plan.backend.kinds().first().copied().unwrap_or(Kind::Nft);
             let settings = plan.settings(&new_id(), steer);
             let rules = plan.rules(steer);
-            let rules = gate::script(kind, &rules, &settings, plan.max_closed);
+            let rules = backends::script(kind, &rules, &settings, plan.max_closed);
             crate::tell::say::print(&format!("{}\n{rules}", plan.describe()));
             Exit::Status(0)
         }

@@ -17,9 +17,10 @@ use crate::action::hold::pace::Translation;
 use crate::action::redirect::ToStandby;
 use crate::cli::{Args, PART_OF_SOURCE, Syn};
 use crate::decide::{Config, OTHERS_PATIENCE, OpenOn, Settle};
-use crate::gate::choice::{Choice, Kind};
+use crate::gate::backends;
+use crate::gate::kinds::{Choice, Kind};
+use crate::gate::rules::{Rules, Settings};
 use crate::gate::who::Who;
-use crate::gate::{Rules, Settings};
 use crate::kernel::sockets::netns::Netns;
 use crate::process::lock::directory_in_use;
 use crate::words::command_line::command_line;
@@ -111,7 +112,7 @@ impl Plan {
     /// One line that names the option, its value and what would be right.
     pub fn new(args: &Args, path: Option<&OsStr>) -> Result<Plan, Refused> {
         make_sense(args).map_err(Refused::Options)?;
-        let installed = args.backend.installed(path);
+        let installed = backends::installed(args.backend, path);
         installed.map_err(|why| Refused::Options(format!("--backend {why}")))?;
         if let Some(file) = &args.report_file {
             check_report_file(file).map_err(Refused::ReportFile)?;

@@ -11,7 +11,7 @@ use crate::action::redirect::missing;
 use crate::action::redirect::standby::Standby;
 use crate::decide::service::places;
 use crate::decide::{CHECK_PAUSE, COOKIE_GRACE, STANDBY_EVERY};
-use crate::gate::found;
+use crate::gate::standing;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::holders::names;
 use crate::kernel::sockets::netns::Netns;
@@ -96,7 +96,7 @@ impl Before<'_> {
 
     /// Removes what runs that are dead have left in the kernel: nothing of this run's stands yet.
     pub fn sweep(&self, lock: &Lock, report: &mut Report) {
-        for (gate, erased) in found::sweep(self.plan.backend, lock) {
+        for (gate, erased) in standing::sweep(self.plan.backend, lock) {
             let whose = gate.whose();
             let text = match erased {
                 Ok(()) => format!("removed the gate that a dead run had left: {whose}"),

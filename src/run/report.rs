@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::action::hold::Figures;
 use crate::decide::drain::Left;
 use crate::decide::{Cut, Facts, LingerEnd, Lingered, NotRun};
-use crate::gate::Flows;
+use crate::gate::backend::Flows;
 use crate::kernel::sockets::holders::{Holders, names};
 use crate::kernel::sockets::{Listener, Sample};
 use crate::run::plan::Plan;

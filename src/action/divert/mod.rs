@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 
 use self::peer::{PeerAddress, Peers};
-use crate::gate::Flows;
+use crate::gate::backend::Flows;
 use crate::kernel::route::Routing;
 use crate::words::hop::NextHop;
 use crate::words::steer::Diversion;

@@ -8,9 +8,10 @@ use std::io::{self, ErrorKind};
 use nix::errno::Errno;
 
 use super::save::words;
-use super::variant::{Programs, Variant};
+use super::variant::Programs;
 use super::{has_ipv6, installed_variants};
-use crate::gate::PREFIX;
+use crate::gate::kinds::Variant;
+use crate::gate::rules::PREFIX;
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
 

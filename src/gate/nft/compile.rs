@@ -9,7 +9,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use nftnl::{ChainType, Hook, Priority, ProtoFamily};
 
 use super::divert::{FlowSet, diverting};
-use crate::gate::Rules;
+use crate::gate::rules::Rules;
 use crate::words::family::Family;
 use crate::words::hop::{Ether, NextHop};
 use crate::words::ports::PortSet;
@@ -228,7 +228,7 @@ pub fn compile(rules: &Rules, id: &str, comment: &str) -> Ruleset {
 
 /// The name of run `id`'s table.
 pub fn table_name(id: &str) -> CString {
-    CString::new(format!("{}{id}", crate::gate::PREFIX)).expect("an id is hexadecimal")
+    CString::new(format!("{}{id}", crate::gate::rules::PREFIX)).expect("an id is hexadecimal")
 }
 
 fn tables(rules: &Rules) -> Vec<Table> {

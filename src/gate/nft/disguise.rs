@@ -91,7 +91,7 @@ impl Drop for Disguised {
     }
 }
 
-fn create(id: &str, comment: &CStr, all: &[Disguise], owned: bool) -> Transaction {
+pub(super) fn create(id: &str, comment: &CStr, all: &[Disguise], owned: bool) -> Transaction {
     let mut batch = Batch::new();
     for (family, of) in [
         (ProtoFamily::Ipv4, Family::V4),

@@ -220,8 +220,8 @@ impl FlowSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::Rules;
     use crate::gate::nft::compile::compile;
+    use crate::gate::rules::Rules;
     use crate::words::hop::{Device, Ether};
     use crate::words::ports::PortSet;
     use crate::words::steer::Steer;

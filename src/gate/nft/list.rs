@@ -15,9 +15,9 @@ use super::compile::{
 };
 use super::messages::ListedTable;
 use super::{Tables, messages};
-use crate::gate::PREFIX;
-use crate::gate::choice::Kind;
 use crate::gate::found::Found;
+use crate::gate::kinds::Kind;
+use crate::gate::rules::PREFIX;
 use crate::gate::who::Who;
 use crate::kernel::netlink::Refusal;
 use crate::words::lacking::Lacking;

@@ -25,9 +25,10 @@ use nix::sys::socket::SockProtocol;
 use self::compile::{NO_ROOM, PORTS, PortsKind, Ruleset, STOPPED, WENT_ON, compile, table_name};
 use self::divert::{CLOSING, Element, FLOWS};
 use self::messages::{ChainRules, Transaction};
-use super::choice::Kind;
+use super::backend::{Backend, Deadline, Flows};
+use super::kinds::Kind;
+use super::rules::{Rules, Settings};
 use super::watchdog::Watchdog;
-use super::{Backend, Deadline, Flows, Rules, Settings};
 use crate::kernel::netlink::{Netlink, Refusal, put_attribute};
 use crate::kernel::sockets::Connection;
 use crate::words::lacking::Lacking;
@@ -402,7 +403,7 @@ impl Backend for Nft {
     }
 
     fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
-        super::fail_on_demand(rules.steer)?;
+        super::backend::fail_on_demand(rules.steer)?;
         let mut rules = compile(rules, &self.id, &self.comment);
         // Of two ways into a queue a kernel may have either.
         if let Some(by_target) = rules.with_target()

@@ -14,7 +14,7 @@ use nix::libc;
 use super::Tables;
 use super::compile::{Ruleset, compile};
 use super::messages::{self, Transaction};
-use crate::gate::Rules;
+use crate::gate::rules::Rules;
 use crate::kernel::netlink::{HEADER, Refusal, messages, put_attribute};
 use crate::words::hop::{Device, NextHop};
 use crate::words::ports::PortSet;

@@ -7,8 +7,8 @@ use nftnl::ProtoFamily;
 use nix::libc;
 
 use super::{NFTA_RULE_CHAIN, NFTA_RULE_TABLE, Tables, messages};
-use crate::gate::PREFIX;
 use crate::gate::iptables::census::NAT_TARGETS;
+use crate::gate::rules::PREFIX;
 use crate::kernel::netlink::{attribute, attributes, get};
 use crate::words::family::Family;
 
