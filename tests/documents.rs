@@ -19,7 +19,7 @@ use syngate::action::redirect::standby;
 use syngate::cli::{Args, LARGEST_DIVERTED, LARGEST_HELD, MAX_DIVERTED, MAX_HELD};
 use syngate::commands::clear;
 use syngate::decide as step;
-use syngate::gate::nft::{compile, divert};
+use syngate::gate::nft::{divert, ruleset};
 use syngate::gate::{iptables, watchdog};
 use syngate::kernel::nfqueue::{self as queue, packet};
 use syngate::kernel::sockets::{diag::YOUNG, holders};
@@ -467,7 +467,7 @@ fn man_has_the_constants_of_the_program() {
         ("Diverted", MAX_DIVERTED.to_string()),
         ("Diverted", LARGEST_DIVERTED.to_string()),
         ("Peer", probe::AT_A_TIME.to_string()),
-        ("Port sets", compile::MANY_RANGES.to_string()),
+        ("Port sets", ruleset::MANY_RANGES.to_string()),
         ("Holders", holders::FILES[0].to_string()),
         ("Holders", holders::FILES[1].to_string()),
         ("Holders", holders::FILES[2].to_string()),

@@ -9,7 +9,8 @@ use super::backend::{Backend, Deadline};
 use super::gate::Gate;
 use super::iptables::{self, Iptables};
 use super::kinds::{Choice, Kind};
-use super::nft::{self, Nft};
+use super::nft::backend::Nft;
+use super::nft::{self, compile};
 use super::rules::{Rules, Settings};
 use super::watchdog::{self, Orders};
 use crate::words::lacking::Lacking;
@@ -66,7 +67,7 @@ fn open(kind: Kind, settings: &Settings) -> Result<Box<dyn Backend>> {
 /// Rules may be left.
 pub fn erase(kind: Kind, id: &str) -> Result<()> {
     match kind {
-        Kind::Nft => nft::erase(id),
+        Kind::Nft => nft::backend::erase(id),
         Kind::Iptables(variant) => iptables::erase(variant, id),
     }
 }
@@ -76,7 +77,7 @@ pub fn script(kind: Kind, rules: &Rules, settings: &Settings, max_closed: Durati
     let comment = settings.who.to_string();
     match kind {
         Kind::Nft => {
-            let compiled = nft::compile::compile(rules, &settings.run, &comment);
+            let compiled = compile::compile(rules, &settings.run, &comment);
             let script = compiled.script(max_closed);
             match compiled.with_target() {
                 None => script,

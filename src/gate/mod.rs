@@ -12,6 +12,7 @@ pub mod found;
 pub mod gate;
 pub mod iptables;
 pub mod kinds;
+mod nat;
 pub mod nft;
 pub mod rules;
 pub mod standing;

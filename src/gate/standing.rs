@@ -31,7 +31,7 @@ pub fn find() -> Sight {
         return sight;
     }
     let mut has_nft = true;
-    match nft::find() {
+    match nft::list::find() {
         Ok(gates) => sight.gates.extend(gates),
         // A kernel without nf_tables has no gates in it.
         Err(error) if error.is::<Lacking>() => has_nft = false,
@@ -46,7 +46,7 @@ pub fn find() -> Sight {
 /// Looks for gates that a run with these backends may find. Asks iptables only where gates of it are
 /// likely, because that takes long.
 fn find_cheaply(choice: Choice) -> Vec<Found> {
-    let by_nft = nft::find();
+    let by_nft = nft::list::find();
     let has_nft = by_nft.is_ok();
     let mut gates = by_nft.unwrap_or_default();
     if !has_nft || !choice.kinds().contains(&Kind::Nft) || iptables::has_signs() {
