@@ -38,7 +38,7 @@ targets! {
     /// `--listen-netns`, and what the command of `--listen-netns-from` answers.
     netns: crate::kernel::sockets::netns::withstand, answered;
     /// Rows of all nf_tables dumps.
-    nft: crate::gate::nft::messages::withstand, crate::gate::nft::list::withstand,
+    nft: crate::gate::nft::answers::withstand, crate::gate::nft::list::withstand,
         crate::gate::nft::published::withstand;
     /// IP packets.
     packet: crate::kernel::nfqueue::packet::withstand_packet;
@@ -59,7 +59,7 @@ targets! {
     /// What a standby's guard tells, and the processes that it looks at.
     standby: crate::action::redirect::wire::withstand;
     /// The userdata of a table.
-    userdata: crate::gate::nft::raw::withstand;
+    userdata: crate::gate::nft::userdata::withstand;
     /// The comment of a gate.
     who: crate::gate::who::withstand, standing;
 }

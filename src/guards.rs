@@ -5,37 +5,24 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::action::redirect::{guard, wire};
-use crate::gate::choice::Kind;
+use crate::gate::backends;
 use crate::gate::watchdog;
 
 /// What such a command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Orders {
-    /// `syngate watchdog KIND RUN MILLISECONDS`.
-    Watchdog {
-        kind: Kind,
-        run: String,
-        within: Duration,
-    },
+    Watchdog(watchdog::Orders),
     /// `syngate standby-guard MILLISECONDS LINE`.
-    Standby { line: OsString, grace: Duration },
+    Standby {
+        line: OsString,
+        grace: Duration,
+    },
 }
 
 impl Orders {
     pub(crate) fn parse(words: &[OsString]) -> Option<Orders> {
-        Orders::watchdog(words).or_else(|| Orders::standby(words))
-    }
-
-    fn watchdog(words: &[OsString]) -> Option<Orders> {
-        let words: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
-        let [_, watchdog::COMMAND, kind, run, ms] = words?[..] else {
-            return None;
-        };
-        Some(Orders::Watchdog {
-            kind: Kind::named(kind)?,
-            run: run.to_owned(),
-            within: Duration::from_millis(ms.parse().ok()?),
-        })
+        let watchdog = watchdog::Orders::parse(words).map(Orders::Watchdog);
+        watchdog.or_else(|| Orders::standby(words))
     }
 
     fn standby(words: &[OsString]) -> Option<Orders> {
@@ -54,7 +41,7 @@ impl Orders {
     /// Returns when there is nothing left to guard.
     pub(crate) fn carry_out(&self) {
         match self {
-            Orders::Watchdog { kind, run, within } => watchdog::watch(*kind, run, *within),
+            Orders::Watchdog(orders) => backends::watch(orders),
             Orders::Standby { line, grace } => guard::guard(line, *grace),
         }
     }
@@ -63,6 +50,7 @@ impl Orders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::kinds::Kind;
 
     fn parse(call: &[&str]) -> Option<Orders> {
         let words: Vec<OsString> = call.iter().map(OsString::from).collect();
@@ -71,11 +59,11 @@ mod tests {
 
     #[test]
     fn guards_are_called_in_one_way_each() {
-        let watchdog = Orders::Watchdog {
+        let watchdog = Orders::Watchdog(watchdog::Orders {
             kind: Kind::Nft,
             run: "0123456789abcdef".to_owned(),
             within: Duration::from_millis(1_500),
-        };
+        });
         let call = ["syngate", "watchdog", "nft", "0123456789abcdef", "1500"];
         assert_eq!(parse(&call), Some(watchdog));
         let standby = Orders::Standby {

@@ -9,7 +9,7 @@ use crate::action::linger;
 use crate::action::redirect::{guard, policy as standby, wire};
 use crate::commands::clear;
 use crate::decide::{beside, draining, looks, opening, service};
-use crate::gate::nft::{compile, divert};
+use crate::gate::nft::{divert, ruleset};
 use crate::gate::{iptables, watchdog};
 use crate::kernel::nfqueue;
 use crate::kernel::nfqueue::packet;
@@ -73,7 +73,7 @@ pub fn limits() -> Vec<(&'static str, String)> {
         ("Held, lost", time(held::COUNT_EVERY)),
         ("Others", time(opening::OTHERS_PATIENCE)),
         ("Others", time(opening::OTHERS_LOOK)),
-        ("Port sets", compile::MANY_RANGES.to_string()),
+        ("Port sets", ruleset::MANY_RANGES.to_string()),
         ("Holders", holders::FILES[0].to_string()),
         ("Holders", holders::FILES[1].to_string()),
         ("Holders", holders::FILES[2].to_string()),

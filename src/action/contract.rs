@@ -14,8 +14,8 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::decide::policy::{Answer, NoPolicy, Noted, Policy, Question};
-use crate::gate::Gate;
-use crate::gate::choice::Choice;
+use crate::gate::gate::Gate;
+use crate::gate::kinds::Choice;
 use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::diag::Sockets;
 use crate::process::signals::{Caught, Signals};

@@ -13,7 +13,7 @@ use super::values::{Names, Nets, interfaces, networks, settle};
 use crate::action::list::ActionArgs;
 use crate::decide::config::{OpenOn, Settle};
 use crate::decide::drain::DrainUntil;
-use crate::gate::choice::Choice;
+use crate::gate::kinds::Choice;
 use crate::kernel::services::{listen_ports, ports};
 use crate::kernel::sockets::netns::Netns;
 use crate::words::duration::duration;

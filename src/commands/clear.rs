@@ -6,7 +6,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cli::ClearArgs;
-use crate::gate::found::{Census, Found, erase, find};
+use crate::gate::found::Found;
+use crate::gate::standing::{Census, erase, find};
 use crate::process::lock::{self, Living};
 use crate::tell::say::Say;
 use crate::words::exit::{Exit, NOT_RUN};

@@ -6,7 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::cli::StatusArgs;
-use crate::gate::found::{Census, Found, Sight, find};
+use crate::gate::found::Found;
+use crate::gate::standing::{Census, Sight, find};
 use crate::gate::who::now;
 use crate::process::lock::{Living, call_of};
 use crate::tell::say::{Say, print};

@@ -1,21 +1,23 @@
-//! The guard, over a backend that fails on demand: for each close there is an open, whatever the
-//! order of what goes wrong.
+//! The gate, over a backend that fails on demand: each gate that was closed is open in the end, in
+//! whatever order calls fail.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
+use crate::words::scope::Scope;
+use crate::words::steer::Steer;
 use proptest::prelude::*;
 
-/// A kernel of paper: what stands in it, and which calls are to fail.
+/// A pretended kernel: the ports that it shuts, and which calls fail.
 #[derive(Debug, Default)]
 struct Kernel {
     standing: Option<PortSet>,
     owner_alive: bool,
     calls: Vec<&'static str>,
     fail: Vec<&'static str>,
-    /// The kernel lists other ports than it was told.
+    /// It lists other ports than it was told.
     lies: bool,
 }
 
@@ -26,7 +28,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// What clients meet. As on nft, rules go with their owner.
+    /// The ports that are shut for clients. As with nft, the rules go with their owner.
     fn shut(&self) -> PortSet {
         match &self.standing {
             Some(ports) if self.owner_alive => ports.clone(),

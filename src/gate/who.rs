@@ -1,5 +1,5 @@
-//! Who made a gate: the comment that stands in the kernel with it, for whoever lists the rules, and
-//! for `syngate status`. Pure.
+//! The run that made a gate, as the comment of its rules tells it to admins who list the rules, and to
+//! `syngate status`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,15 +16,15 @@ pub struct Who {
     pub pid: u32,
     /// When the gate was closed, in seconds since 1970.
     pub since: u64,
-    /// The same by a clock that nobody sets: seconds of CLOCK_MONOTONIC.
+    /// The same in seconds of CLOCK_MONOTONIC, which nobody can set.
     pub up: u64,
-    /// What becomes of SYNs.
+    /// `--syn`.
     pub action: String,
-    /// Which file its locks are in.
+    /// The file that has the run's locks.
     pub lock: Option<FileId>,
-    /// The directory of that file, if it is not the default.
+    /// That file's directory, if it is not the default.
     pub locks: Option<PathBuf>,
-    /// COMMAND, perhaps cut.
+    /// COMMAND; a backend with little room for comments cuts it.
     pub command: String,
 }
 
@@ -52,7 +52,7 @@ impl Who {
         }
     }
 
-    /// Reads a comment back; `None` if it is none of ours.
+    /// Reads a comment back; `None` if syngate did not write it.
     pub fn parse(comment: &str) -> Option<Who> {
         let rest = comment.strip_prefix("syngate ")?;
         let (facts, command) = rest.split_once(" command=")?;
@@ -73,7 +73,7 @@ impl Who {
     }
 }
 
-/// Seconds of a clock that nobody sets.
+/// Seconds of a clock that nobody can set.
 pub fn up() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
     now.map_or(0, |now| now.tv_sec().unsigned_abs())
@@ -86,7 +86,7 @@ pub fn now() -> u64 {
 }
 
 impl fmt::Display for Who {
-    /// The command last: it is what may be cut.
+    /// The command comes last, because a backend cuts the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Who {
             pid,
@@ -102,7 +102,7 @@ impl fmt::Display for Who {
             write!(f, "lock={lock} ")?;
         }
         if let Some(locks) = locks {
-            // A blank would end it. Such a directory is not found again.
+            // A blank would end the word. Nobody finds such a directory by the comment.
             let locks = locks.to_string_lossy().replace(char::is_whitespace, "?");
             write!(f, "locks={locks} ")?;
         }
@@ -110,7 +110,7 @@ impl fmt::Display for Who {
     }
 }
 
-/// What holds for any text: as a comment, and as a command behind a directory's line.
+/// What holds for any text, as a comment, and as a directory's line followed by a command.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);

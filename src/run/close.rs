@@ -6,8 +6,9 @@ use anyhow::Result;
 
 use crate::action::contract::{Action, Prepared};
 use crate::action::drop::Drop;
-use crate::gate::choice::Choice;
-use crate::gate::{self, Gate};
+use crate::gate::backends;
+use crate::gate::gate::Gate;
+use crate::gate::kinds::Choice;
 use crate::run::call::Call;
 use crate::run::record::Record;
 use crate::words::ending::Ending;
@@ -61,7 +62,7 @@ fn close_with(
     let rules = plan.rules(steer);
     let settings = plan.settings(&record.run, steer);
     let until = Instant::now() + plan.max_closed;
-    let (gate, lacking) = gate::close(plan.backend, &settings, &rules, until)?;
+    let (gate, lacking) = backends::close(plan.backend, &settings, &rules, until)?;
     say.must_not_block();
     record.backend = Some(gate.backend());
     record.action = steer.action();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::action::contract::{Action, Now, Prepared};
 use crate::decide::event::{Event, Task};
 use crate::decide::state::State;
-use crate::gate::Gate;
+use crate::gate::gate::Gate;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Sample, Want};
 use crate::process::child::Child;

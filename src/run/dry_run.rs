@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::action::contract::Description;
 use crate::decide::config::{OpenOn, Settle};
-use crate::gate::choice::Kind;
-use crate::gate::script;
+use crate::gate::backends::script;
+use crate::gate::kinds::Kind;
 use crate::run::plan::{Listeners, Plan, Refused};
 use crate::words::run_id::new_id;
 

@@ -28,7 +28,7 @@ use self::report::json::Report;
 use crate::action::contract::{Before, Prepared};
 use crate::cli::{Args, mistaken_variables};
 use crate::decide::state::State;
-use crate::gate::Gate;
+use crate::gate::gate::Gate;
 use crate::kernel::caps;
 use crate::kernel::sockets::diag::Sockets;
 use crate::process::signals::Signals;

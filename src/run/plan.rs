@@ -8,9 +8,10 @@ use std::time::Duration;
 use crate::action::contract::{Planned, Request};
 use crate::cli::Args;
 use crate::decide::config::{Config, OpenOn, Settle};
-use crate::gate::choice::Choice;
+use crate::gate::backends;
+use crate::gate::kinds::Choice;
+use crate::gate::rules::{Rules, Settings};
 use crate::gate::who::Who;
-use crate::gate::{Rules, Settings};
 use crate::kernel::sockets::netns::Netns;
 use crate::run::program::resolve;
 use crate::run::report::file::check_report_file;
@@ -77,7 +78,7 @@ impl Plan {
     pub(crate) fn new(args: &Args, path: Option<&OsStr>) -> Result<Plan, Refused> {
         let gated = gated(args);
         let action = make_sense(args, &gated).map_err(Refused::Options)?;
-        let installed = args.backend.installed(path);
+        let installed = backends::installed(args.backend, path);
         installed.map_err(|why| Refused::Options(format!("--backend {why}")))?;
         if let Some(file) = &args.report_file {
             check_report_file(file).map_err(Refused::ReportFile)?;

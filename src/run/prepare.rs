@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::decide::draining::COOKIE_GRACE;
 use crate::decide::readiness::places;
-use crate::gate::found;
+use crate::gate::standing;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Sample, Want};
@@ -78,7 +78,7 @@ impl Call<'_> {
 
     /// Removes what runs that are dead have left in the kernel: nothing of this run's stands yet.
     pub(crate) fn sweep(&self, lock: &Lock, record: &mut Record) {
-        for (gate, erased) in found::sweep(self.plan.backend, lock) {
+        for (gate, erased) in standing::sweep(self.plan.backend, lock) {
             let whose = gate.whose();
             let text = match erased {
                 Ok(()) => format!("removed the gate that a dead run had left: {whose}"),

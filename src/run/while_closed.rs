@@ -5,7 +5,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use crate::decide::event::Event;
-use crate::gate::Gate;
+use crate::gate::gate::Gate;
 use crate::kernel::nfqueue;
 use crate::process::child::Child;
 use crate::process::signals::Caught;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::action::contract::Now;
 use crate::action::linger::went;
 use crate::decide::policy::{LingerEnd, Lingered};
-use crate::gate::Flows;
+use crate::gate::backend::Flows;
 use crate::words::ms::Ms;
 use crate::words::steer::Diversion;
 

@@ -8,7 +8,7 @@ use super::account::{DivertRow, diverted_words, warn_of_what_went_wrong};
 use crate::action::contract::{Account, Action, Now};
 use crate::action::linger::{Linger, warn_if_fallen, warn_of_cut};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
-use crate::gate::Flows;
+use crate::gate::backend::Flows;
 use crate::kernel::sockets::Sample;
 use crate::words::steer::{Diversion, Steer};
 

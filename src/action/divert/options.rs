@@ -14,7 +14,7 @@ use crate::action::contract::{
 };
 use crate::action::linger::LingerOptions;
 use crate::decide::opening::OTHERS_PATIENCE;
-use crate::gate::choice::Kind as BackendKind;
+use crate::gate::kinds::Kind as BackendKind;
 use crate::kernel::route::Routing;
 use crate::words::duration::duration;
 use crate::words::ending::Ending;

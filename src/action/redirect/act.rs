@@ -12,7 +12,7 @@ use super::wire::Stop;
 use crate::action::contract::{Account, Action, Now};
 use crate::action::linger::{warn_if_fallen, warn_of_cut};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
-use crate::gate::Gate;
+use crate::gate::gate::Gate;
 use crate::kernel::conntrack;
 use crate::kernel::sockets::Sample;
 use crate::process::signals::{Caught, Signals};

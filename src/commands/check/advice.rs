@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::host::{Answer, Host};
 use super::service::Place;
-use crate::gate::iptables::variant::Variant;
+use crate::gate::kinds::Variant;
 use crate::words::command_line::command_line;
 use crate::words::family::Family;
 use crate::words::ports::PortSet;

@@ -8,10 +8,8 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 use serde::Serialize;
 
-use crate::gate::choice::{Choice, Kind};
-
 use crate::gate::iptables::census;
-use crate::gate::iptables::variant::Variant;
+use crate::gate::kinds::{Choice, Kind, Variant};
 use crate::gate::nft::{probe, published};
 use crate::kernel::caps;
 use crate::kernel::netlink::Refusal;

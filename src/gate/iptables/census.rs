@@ -8,9 +8,11 @@ use std::io::{self, ErrorKind};
 use nix::errno::Errno;
 
 use super::save::words;
-use super::variant::{Programs, Variant};
+use super::variant::Programs;
 use super::{has_ipv6, installed_variants};
-use crate::gate::PREFIX;
+use crate::gate::kinds::Variant;
+use crate::gate::nat::NAT_TARGETS;
+use crate::gate::rules::PREFIX;
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
 
@@ -33,9 +35,6 @@ pub struct Holding {
     /// A rule that is not ours does NAT.
     pub nat: bool,
 }
-
-/// The targets of x_tables that do NAT.
-pub const NAT_TARGETS: [&str; 5] = ["DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"];
 
 /// Which variant plain `iptables` is.
 pub fn default_variant() -> Option<Variant> {

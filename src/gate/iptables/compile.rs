@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::save::Part;
-use crate::gate::{PREFIX, Rules};
+use crate::gate::rules::{PREFIX, Rules};
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
 use crate::words::scope::Where;
@@ -178,7 +178,7 @@ impl Script<'_> {
 
 /// What both programs would read, for `--dry-run`.
 pub fn script(
-    variant: super::variant::Variant,
+    variant: crate::gate::kinds::Variant,
     rules: &Rules,
     id: &str,
     comment: &str,

@@ -18,12 +18,13 @@ use anyhow::{Context, Result, bail};
 
 use self::compile::{Clock, Script, date_stop, place};
 use self::save::{Part, parts};
-use self::variant::{LockHeld, Programs, Variant};
-use super::choice::Kind;
+use self::variant::{LockHeld, Programs};
+use super::backend::{Backend, Deadline};
 use super::found::Found;
+use super::kinds::{Kind, Variant};
+use super::rules::{Rules, Settings};
 use super::watchdog::Watchdog;
 use super::who::Who;
-use super::{Backend, Deadline, Rules, Settings};
 use crate::words::family::Family;
 use crate::words::lacking::Lacking;
 use crate::words::ports::PortSet;
@@ -384,7 +385,7 @@ impl Backend for Iptables {
                     .to_owned()
             )
         );
-        super::fail_on_demand(rules.steer)?;
+        super::backend::fail_on_demand(rules.steer)?;
         self.make(rules, until)?;
         self.rules = Some(rules.clone());
         Ok(())
@@ -511,7 +512,7 @@ fn common_ports(parts: &[Part], rules: &Rules) -> PortSet {
 pub fn erase(variant: Variant, id: &str) -> Result<()> {
     let path = std::env::var_os("PATH");
     let programs = variant.programs(path.as_deref()).map_err(Lacking)?;
-    erase_with(&programs, id, super::XTABLES_WAIT)
+    erase_with(&programs, id, super::rules::XTABLES_WAIT)
 }
 
 /// Something was made, and could neither be completed nor removed: the watchdog goes on trying.

@@ -65,5 +65,5 @@ pub fn any() -> bool {
     let lists = std::fs::read_dir(LISTS).into_iter().flatten().flatten();
     lists
         .filter_map(|list| list.file_name().into_string().ok())
-        .any(|name| name.starts_with(crate::gate::PREFIX))
+        .any(|name| name.starts_with(crate::gate::rules::PREFIX))
 }

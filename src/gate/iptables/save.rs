@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::gate::PREFIX;
+use crate::gate::rules::PREFIX;
 use crate::gate::who::{Who, now};
 use crate::words::ports::PortSet;
 use crate::words::run_id::ID_LENGTH;

@@ -12,23 +12,13 @@ use anyhow::{Context, Result, anyhow};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{AccessFlags, access};
 
+use crate::gate::kinds::Variant;
 use crate::words::family::Family;
 
 /// Looked at after PATH: cron's has no sbin.
 const USUAL_PLACES: &str = "/usr/sbin:/sbin:/usr/local/sbin";
 /// What iptables exits with when another holds its lock, among others (xtables.h).
 const RESOURCE_PROBLEM: i32 = 4;
-
-/// Which iptables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Variant {
-    /// Whatever `iptables` is on this host.
-    Default,
-    /// On x_tables.
-    Legacy,
-    /// On nf_tables.
-    Nft,
-}
 
 /// The programs of one variant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,15 +47,6 @@ impl std::fmt::Display for LockHeld {
 }
 
 impl Variant {
-    /// Its name, as `--backend` takes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Variant::Default => "iptables",
-            Variant::Legacy => "iptables-legacy",
-            Variant::Nft => "iptables-nft",
-        }
-    }
-
     /// Its programs.
     ///
     /// # Errors

@@ -1,10 +1,10 @@
-//! Connections of our own that look, to a neighbour, as if they went to another address, which is one
-//! of this host's as well: how a peer is asked whether it would take what is to be diverted to it.
+//! Disguised connections of syngate's own. To a neighbour they look as if they went to another address, one
+//! that this host has as well. With them a run asks a peer whether it would take diverted connections.
 //!
-//! A copy of each packet goes to the neighbour with the other destination, by the same `dup` that
-//! diverts; what it answers gets its source back. The packet itself goes on, so that connection
-//! tracking, and the host's own firewall with it, sees a connection like any other; what the neighbour
-//! answers to that one is dropped. No other packet is touched.
+//! The kernel sends the neighbour a copy of each packet with the other destination, by the same `dup` that
+//! diverts, and puts the neighbour's own address back into its answers. The packet itself goes on, so that
+//! connection tracking, and with it the host's firewall, sees an ordinary connection; rules drop what the
+//! neighbour answers to that one. They touch no other packets.
 
 use std::ffi::CStr;
 use std::net::{IpAddr, SocketAddr};
@@ -15,20 +15,23 @@ use nftnl::expr::{Cmp, CmpOp, Meta, Verdict};
 use nftnl::{Batch, Chain, ChainType, Hook, MsgType, ProtoFamily, Rule, Table};
 use nix::libc;
 
-use super::compile::{BaseChain, fit_comment, table_name};
-use super::messages::{
-    DESTINATION_PORT, SOURCE_PORT, Transaction, base_chain, copy_to, destination_field,
-    load_address, source_field,
-};
-use super::raw::{self, Field, Load, Store};
-use super::{Kind, Lack, Tables, Watchdog, explain, refuses_owners};
+use super::expressions::{Field, LoadField, StoreField};
+use super::names::{fit_comment, table_name};
+use super::raw::CommentedTable;
+use super::refused::{Lack, explain, refuses_owners};
+use super::ruleset::BaseChain;
+use super::tables::Tables;
+use super::terms::{copy_to, load_address};
+use super::transaction::{Transaction, base_chain};
+use crate::gate::kinds::Kind;
+use crate::gate::watchdog::Watchdog;
 use crate::kernel::route::octets;
 use crate::words::family::Family;
 use crate::words::hop::NextHop;
 
-/// Before connection tracking (-200), for which the answer comes from whom was asked.
+/// Before connection tracking (-200), which must see answers that come from the neighbour's own address.
 const BEFORE_TRACKING: i32 = -311;
-/// Behind whoever filters and translates: they see the connection as it is.
+/// Behind all filters and translations, which must see the connection as it is.
 const BEHIND_ALL: i32 = 350;
 /// Where an IPv4 header has its checksum (RFC 791, 3.1).
 const IPV4_CHECKSUM: u32 = 10;
@@ -36,15 +39,15 @@ const IPV4_CHECKSUM: u32 = 10;
 /// One connection, from this host to `neighbour`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disguise {
-    /// Its own end.
+    /// This host's end.
     pub from: SocketAddr,
-    /// Who is asked.
+    /// The peer.
     pub neighbour: NextHop,
-    /// What it is to look like that it goes to; its port is the true one, too.
+    /// The destination that the neighbour sees. Its port is the true one, too.
     pub to: SocketAddr,
 }
 
-/// The rules that do it. They go when this is dropped.
+/// The rules that disguise connections. Dropping this removes them.
 pub struct Disguised {
     tables: Tables,
     id: String,
@@ -52,7 +55,8 @@ pub struct Disguised {
 }
 
 impl Disguised {
-    /// For run `id`; `comment` says who it is. Should this process be killed, they are gone after `within` at the latest.
+    /// Makes the rules for run `id`; `comment` tells which run it is. If this process is killed, the rules
+    /// are gone after `within` at the latest.
     ///
     /// # Errors
     /// The kernel can't do that; nothing was changed.
@@ -82,7 +86,7 @@ impl Disguised {
 
 impl Drop for Disguised {
     fn drop(&mut self) {
-        // What can't be removed goes with the socket, or by the watchdog.
+        // If this fails, the kernel or the watchdog removes them.
         if self.tables.delete_all(&table_name(&self.id)).is_ok()
             && let Some(watchdog) = self.watchdog.take()
         {
@@ -91,7 +95,7 @@ impl Drop for Disguised {
     }
 }
 
-fn create(id: &str, comment: &CStr, all: &[Disguise], owned: bool) -> Transaction {
+pub(super) fn create(id: &str, comment: &CStr, all: &[Disguise], owned: bool) -> Transaction {
     let mut batch = Batch::new();
     for (family, of) in [
         (ProtoFamily::Ipv4, Family::V4),
@@ -106,7 +110,7 @@ fn create(id: &str, comment: &CStr, all: &[Disguise], owned: bool) -> Transactio
         }
         let name = table_name(id);
         batch.add(
-            &raw::CommentedTable {
+            &CommentedTable {
                 family,
                 name: &name,
                 comment,
@@ -144,13 +148,17 @@ impl Disguise {
 
     fn put_on<'a>(&self, chain: &'a Chain, family: Family) -> Rule<'a> {
         let mut rule = matching(chain, family, self.from, self.neighbour());
-        write(&mut rule, destination_field(family), self.to.ip());
+        write(&mut rule, Field::destination(family), self.to.ip());
         copy_to(&mut rule, &self.neighbour);
-        write(&mut rule, destination_field(family), self.neighbour.address);
+        write(
+            &mut rule,
+            Field::destination(family),
+            self.neighbour.address,
+        );
         rule
     }
 
-    /// What the neighbour says to the packet that went on.
+    /// Drops what the neighbour answers to the packet that went on.
     fn drop_answer<'a>(&self, chain: &'a Chain, family: Family) -> Rule<'a> {
         let mut rule = matching(chain, family, self.neighbour(), self.from);
         rule.add_expr(&Verdict::Drop);
@@ -159,24 +167,24 @@ impl Disguise {
 
     fn take_off<'a>(&self, chain: &'a Chain, family: Family) -> Rule<'a> {
         let mut rule = matching(chain, family, self.to, self.from);
-        write(&mut rule, source_field(family), self.neighbour.address);
+        write(&mut rule, Field::source(family), self.neighbour.address);
         rule
     }
 }
 
-/// A rule for packets of one direction of one connection.
+/// A rule for one direction of one connection.
 fn matching<'a>(chain: &'a Chain, family: Family, from: SocketAddr, to: SocketAddr) -> Rule<'a> {
     let mut rule = Rule::new(chain);
     rule.add_expr(&Meta::L4Proto);
     rule.add_expr(&Cmp::new(CmpOp::Eq, libc::IPPROTO_TCP as u8));
     for (field, bytes) in [
-        (source_field(family), octets(from.ip())),
-        (destination_field(family), octets(to.ip())),
-        (SOURCE_PORT, from.port().to_be_bytes().to_vec()),
-        (DESTINATION_PORT, to.port().to_be_bytes().to_vec()),
+        (Field::source(family), octets(from.ip())),
+        (Field::destination(family), octets(to.ip())),
+        (Field::SOURCE_PORT, from.port().to_be_bytes().to_vec()),
+        (Field::DESTINATION_PORT, to.port().to_be_bytes().to_vec()),
     ] {
         let register = libc::NFT_REG_1 as u32;
-        rule.add_expr(&Load { field, register });
+        rule.add_expr(&LoadField { field, register });
         rule.add_expr(&Cmp::new(CmpOp::Eq, &bytes[..]));
     }
     rule
@@ -185,5 +193,5 @@ fn matching<'a>(chain: &'a Chain, family: Family, from: SocketAddr, to: SocketAd
 fn write(rule: &mut Rule, field: Field, address: IpAddr) {
     load_address(rule, address);
     let checksum = address.is_ipv4().then_some(IPV4_CHECKSUM);
-    rule.add_expr(&Store { field, checksum });
+    rule.add_expr(&StoreField { field, checksum });
 }

@@ -1,4 +1,4 @@
-//! Which gates stand in nf_tables: ours and those of other runs, living and dead.
+//! The gates that stand in nf_tables, of this run and others, living and dead.
 
 use std::ffi::{CStr, CString};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -8,45 +8,44 @@ use anyhow::Result;
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use nftnl::ProtoFamily;
 use nix::errno::Errno;
-use nix::libc;
 
-use super::compile::{
+use super::answers;
+use super::names::{
     ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, INTERFACES, PORTS, STOPPED, TO_V4, TO_V6,
 };
-use super::messages::ListedTable;
-use super::{Tables, messages};
-use crate::gate::PREFIX;
-use crate::gate::choice::Kind;
+use super::tables::Tables;
 use crate::gate::found::Found;
+use crate::gate::kinds::Kind;
+use crate::gate::rules::PREFIX;
 use crate::gate::who::Who;
 use crate::kernel::netlink::Refusal;
 use crate::words::lacking::Lacking;
 use crate::words::ports::PortSet;
 use crate::words::scope::{Networks, Scope, Where};
 
-/// An element without what only the dump's bytes have.
+/// An element of a set, copied from a dump.
 struct Key {
     bytes: Vec<u8>,
     end: bool,
     expires: Option<Duration>,
 }
 
-/// All of them.
+/// All gates in nf_tables.
 ///
 /// # Errors
 /// No privilege, no nf_tables.
-pub fn find() -> Result<Vec<Found>> {
+pub(crate) fn find() -> Result<Vec<Found>> {
     let mut tables = Tables::open()?;
     let mut found = Vec::new();
-    let listed = tables.all();
+    let listed = tables.listed(ProtoFamily::Unspec);
     let mut listed = listed.map_err(|refusal| match refusal.errno {
-        // As a kernel without nf_tables answers (nfnetlink_rcv_msg()).
+        // A kernel without nf_tables answers so (nfnetlink_rcv_msg()).
         Errno::EINVAL | Errno::EOPNOTSUPP => {
             Lacking(format!("this kernel has no nf_tables: {refusal}")).into()
         }
         _ => anyhow::Error::from(refusal),
     })?;
-    // A run may have one of each family.
+    // A run may have a table of each family.
     listed.sort_by(|a, b| a.name.cmp(&b.name));
     listed.dedup_by(|a, b| a.name == b.name);
     for table in listed {
@@ -63,7 +62,7 @@ pub fn find() -> Result<Vec<Found>> {
             syns_stopped: None,
             opens_in: None,
         };
-        // It may go while it is looked at.
+        // The table may go during the look.
         match CString::new(table.name).map(|name| tables.look(&name, gate)) {
             Ok(Err(refusal)) if refusal.errno != Errno::ENOENT => return Err(refusal.into()),
             Ok(Ok(gate)) => found.push(gate),
@@ -74,14 +73,6 @@ pub fn find() -> Result<Vec<Found>> {
 }
 
 impl Tables {
-    /// All tables of all families.
-    fn all(&mut self) -> Result<Vec<ListedTable>, Refusal> {
-        let any = ProtoFamily::Unspec;
-        self.dump(any, libc::NFT_MSG_GETTABLE, &[], |row| {
-            messages::table(row).into_iter().collect()
-        })
-    }
-
     fn look(&mut self, table: &CStr, mut gate: Found) -> Result<Found, Refusal> {
         let [input, prerouting, output] = [c"input", c"prerouting", c"output"].map(|chain| {
             !matches!(
@@ -89,7 +80,7 @@ impl Tables {
                 Ok(0) | Err(_)
             )
         });
-        // Both are where NAT is, which nobody has chosen.
+        // NAT needs both chains; with one, the user has chosen the hook.
         if prerouting && !output {
             gate.scope.hook = Where::Prerouting;
         }
@@ -101,7 +92,7 @@ impl Tables {
                 gate.ports = self.ports_in_set(ProtoFamily::Inet, table, intervals, None)?;
             }
         }
-        // The gate's own, and, where SYNs are diverted, of each IP version.
+        // The gate's own counter, and, where rules divert SYNs, one for each IP version.
         for family in [ProtoFamily::Inet, ProtoFamily::Ipv4, ProtoFamily::Ipv6] {
             match self.count(family, table, STOPPED) {
                 Err(refusal) if refusal.errno == Errno::ENOENT => (),
@@ -118,25 +109,25 @@ impl Tables {
         gate.scope.allow_from = self.networks(table, ALLOWED_V4, ALLOWED_V6)?;
         gate.scope.allow_local = !self.keys(table, ALLOWED_INTERFACES)?.is_empty();
         let interfaces = self.keys(table, INTERFACES)?;
-        // In no order, as hashes are.
-        gate.scope.interfaces = interfaces
-            .iter()
-            .map(|e| messages::text(&e.bytes))
-            .collect();
+        gate.scope.interfaces = interfaces.iter().map(|e| answers::text(&e.bytes)).collect();
+        // The kernel lists a hash table in no order.
         gate.scope.interfaces.sort();
         Ok(gate)
     }
 
     fn has(&mut self, table: &CStr) -> Result<bool, Refusal> {
         let name = table.to_string_lossy();
-        Ok(self.all()?.iter().any(|listed| listed.name == name))
+        Ok(self
+            .listed(ProtoFamily::Unspec)?
+            .iter()
+            .any(|listed| listed.name == name))
     }
 
     fn networks(&mut self, table: &CStr, v4: &CStr, v6: &CStr) -> Result<Networks, Refusal> {
         Ok(networks(self.keys(table, v4)?, self.keys(table, v6)?))
     }
 
-    /// What is in a set; nothing, if there is no such set.
+    /// The elements of a set; none, if there is no such set.
     fn keys(&mut self, table: &CStr, set: &CStr) -> Result<Vec<Key>, Refusal> {
         match self.elements(ProtoFamily::Inet, table, set, keys_in) {
             Err(refusal) if refusal.errno == Errno::ENOENT => Ok(Vec::new()),
@@ -145,9 +136,9 @@ impl Tables {
     }
 }
 
-/// Those of one message of a dump.
+/// The elements in one message of a dump.
 fn keys_in(row: &[u8]) -> Vec<Key> {
-    messages::elements(row)
+    answers::elements(row)
         .map(|element| Key {
             bytes: element.key.to_vec(),
             end: element.end,
@@ -156,7 +147,7 @@ fn keys_in(row: &[u8]) -> Vec<Key> {
         .collect()
 }
 
-/// The networks that are in a set of IPv4 addresses and in one of IPv6.
+/// The networks in a set of IPv4 addresses and in one of IPv6.
 fn networks(v4: Vec<Key>, v6: Vec<Key>) -> Networks {
     let mut networks = Vec::new();
     for (begin, end) in intervals(v4, Ipv4Addr::BITS) {
@@ -170,7 +161,7 @@ fn networks(v4: Vec<Key>, v6: Vec<Key>) -> Networks {
     Networks::new(networks)
 }
 
-/// First and last address of each interval of a set, as numbers of so many bits.
+/// The first and last address of each interval of a set, as numbers of that many bits.
 fn intervals(keys: Vec<Key>, bits: u32) -> Vec<(u128, u128)> {
     let largest = u128::MAX >> (128 - bits);
     let mut bounds: Vec<(u128, bool)> = keys
@@ -183,7 +174,7 @@ fn intervals(keys: Vec<Key>, bits: u32) -> Vec<(u128, u128)> {
             (number, key.end)
         })
         .collect();
-    // As for ports: an end before a beginning at the same address.
+    // At the same address the end comes first: there one interval ends and the next begins.
     bounds.sort_unstable_by_key(|(address, end)| (*address, !*end));
     let mut bounds = bounds.into_iter().peekable();
     let mut intervals = Vec::new();
@@ -205,7 +196,7 @@ fn intervals(keys: Vec<Key>, bits: u32) -> Vec<(u128, u128)> {
 pub(crate) fn withstand(bytes: &[u8]) {
     let begun = |keys: &[Key]| keys.iter().filter(|key| !key.end).count();
     let all = networks(keys_in(bytes), keys_in(bytes)).all();
-    // An interval is two networks for each of its bits at most.
+    // An interval is at most two networks for each bit of its addresses.
     let most = begun(&keys_in(bytes)) * 2 * (Ipv4Addr::BITS + Ipv6Addr::BITS) as usize;
     assert!(all.len() <= most, "{} of {most}", all.len());
 }

@@ -1,6 +1,6 @@
-//! What nf_tables can do here, found out without a trace: a transaction that lacks its end is
-//! checked message by message, answered, and then undone by the kernel (nfnetlink_rcv_batch();
-//! `nft -c` does the same). Nothing that it would make is ever active or seen by others.
+//! Finds out what nf_tables can do on this host, without a trace. The kernel checks a transaction that lacks
+//! its end message by message, answers, and then undoes it (nfnetlink_rcv_batch(); `nft -c` does the same).
+//! Nothing in the transaction ever becomes active, and no other process sees it.
 
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -11,10 +11,11 @@ use anyhow::Result;
 use nix::errno::Errno;
 use nix::libc;
 
-use super::Tables;
-use super::compile::{Ruleset, compile};
-use super::messages::{self, Transaction};
-use crate::gate::Rules;
+use super::compile::compile;
+use super::ruleset::Ruleset;
+use super::tables::Tables;
+use super::transaction::{self, Transaction};
+use crate::gate::rules::Rules;
 use crate::kernel::netlink::{HEADER, Refusal, messages, put_attribute};
 use crate::words::hop::{Device, NextHop};
 use crate::words::ports::PortSet;
@@ -34,21 +35,21 @@ const NFNL_MSG_COMPAT_GET: u16 = 0;
 const NFTA_COMPAT_NAME: u16 = 1;
 const NFTA_COMPAT_REV: u16 = 2;
 const NFTA_COMPAT_TYPE: u16 = 3;
-/// Some queue: nothing is ever sent there.
+/// Any queue: the kernel never sends a packet there.
 const QUEUE: u16 = 0;
 /// The number of the loopback interface in any network namespace (linux/netdevice.h).
 const LOOPBACK: u32 = 1;
 
 /// What the kernel answered.
-pub struct Probed {
-    /// A table.
+pub(crate) struct Probed {
+    /// Tables.
     pub table: Result<(), Refusal>,
-    /// The whole of a gate: table, timed set, counter, chain, rule. Without an owner, if there are
-    /// no tables with one.
+    /// A whole gate: table, timed set, counter, chain, rule. In a kernel without owner tables, one without
+    /// an owner.
     pub gate: Result<(), Refusal>,
-    /// A table with an owner.
+    /// Owner tables.
     pub owner: Result<(), Refusal>,
-    /// The whole of a gate in the prerouting hook.
+    /// A whole gate in the prerouting hook.
     pub prerouting: Result<(), Refusal>,
     /// What `--syn divert` needs, for both IP versions.
     pub dup: Result<(), Refusal>,
@@ -56,17 +57,17 @@ pub struct Probed {
     pub queue: Result<(), Refusal>,
     /// The target NFQUEUE of x_tables, in an nft rule.
     pub nfqueue_target: Result<(), Refusal>,
-    /// Whether a queue can be read by a program at all.
+    /// Queues that a program can read.
     pub nfnetlink_queue: Result<(), Refusal>,
     /// The match `recent` of x_tables.
     pub recent: Result<(), Refusal>,
 }
 
-/// Asks. `id` names the table that is never made.
+/// Asks. `id` names a table that the kernel never makes.
 ///
 /// # Errors
 /// There is no netfilter netlink in this kernel.
-pub fn probe(id: &str) -> Result<Probed> {
+pub(crate) fn probe(id: &str) -> Result<Probed> {
     let plain = ruleset(id, Where::Input, Steer::Drop);
     let owner = owned(id)?;
     let (table, gate) = match &owner {
@@ -91,7 +92,7 @@ pub fn probe(id: &str) -> Result<Probed> {
     })
 }
 
-/// To the loopback: no packet is ever sent there.
+/// To the loopback interface: the kernel never sends a packet there.
 fn diverting() -> Steer {
     let hop = |address| NextHop {
         address,
@@ -110,14 +111,14 @@ fn diverting() -> Steer {
 ///
 /// # Errors
 /// There is no netfilter netlink in this kernel.
-pub fn has_queue_expression(id: &str) -> Result<bool> {
+pub(super) fn has_queue_expression(id: &str) -> Result<bool> {
     let rules = ruleset(id, Where::Input, Steer::Queue(QUEUE));
     let refused = rehearse(Rehearsal::of(&rules)?)?;
     Ok(!matches!(refused, Err(refusal) if refusal.errno == Errno::ENOENT))
 }
 
-/// What is refused here may be refused for another reason than the owner: then a gate without one
-/// is refused as well.
+/// The kernel may refuse this for another reason than the owner. It then refuses a gate without an owner as
+/// well.
 fn owned(id: &str) -> Result<Result<(), Refusal>> {
     if crate::words::fault::is("no-owner-tables") {
         return Ok(Err(Errno::EOPNOTSUPP.into()));
@@ -129,13 +130,13 @@ fn owned(id: &str) -> Result<Result<(), Refusal>> {
     rehearse(Rehearsal::of(&rules)?)
 }
 
-/// Over a socket of its own, so that no answer can be taken for another's.
+/// Uses a socket of its own, so that no late answer of another rehearsal comes here.
 fn rehearse(rehearsal: Rehearsal) -> Result<Result<(), Refusal>> {
     let pages = [IoSlice::new(&rehearsal.bytes)];
     Ok(Tables::open()?.socket.transact(&pages, rehearsal.seqs))
 }
 
-/// The gate that a run would make, for one port, but for the owner and the hook.
+/// The gate that a run would make for one port, without the owner and the hook.
 fn ruleset(id: &str, hook: Where, steer: Steer) -> Ruleset {
     let rules = Rules {
         ports: PortSet::from_iter([1]),
@@ -149,8 +150,8 @@ fn ruleset(id: &str, hook: Where, steer: Steer) -> Ruleset {
 }
 
 impl Tables {
-    /// Binding a family to the queues is a command that has done nothing since Linux 3.8
-    /// (nfqnl_recv_config()), and is refused where nobody takes such commands.
+    /// The command to bind a family to the queues has done nothing since Linux 3.8 (nfqnl_recv_config()). A
+    /// kernel that has no queues refuses it.
     fn has_queues(&mut self) -> Result<(), Refusal> {
         let mut body = vec![libc::AF_UNSPEC as u8, 0, 0, 0];
         let family = (libc::AF_INET as u16).to_be_bytes();
@@ -159,7 +160,7 @@ impl Tables {
         self.ask(NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG, &body)
     }
 
-    /// As iptables asks for the revisions of a match.
+    /// iptables asks for the revisions of a match like this.
     fn has_recent(&mut self) -> Result<(), Refusal> {
         const MATCH: u32 = 0;
         const REVISION: u32 = 1;
@@ -186,10 +187,11 @@ struct Rehearsal {
 impl Rehearsal {
     fn of(rules: &Ruleset) -> Result<Rehearsal, Refusal> {
         const LONG_ENOUGH: Duration = Duration::from_secs(1);
-        Rehearsal::cut(&messages::create(rules, LONG_ENOUGH))
+        Rehearsal::cut(&transaction::create(rules, LONG_ENOUGH))
     }
 
-    /// With its end it would be carried out: better no answer than that.
+    /// Cuts the end off. If it is not found, there is an error: with its end the kernel would carry the
+    /// transaction out.
     fn cut(transaction: &Transaction) -> Result<Rehearsal, Refusal> {
         let mut bytes: Vec<u8> = transaction
             .pages()
@@ -217,7 +219,7 @@ impl Rehearsal {
         }
     }
 
-    /// Only the begin of the transaction and its first message, which makes the table.
+    /// Keeps the beginning of the transaction and its first message, which makes the table.
     fn only_table(mut self) -> Rehearsal {
         let mut at = 0;
         for message in messages(&self.bytes).flatten().take(2) {
@@ -242,7 +244,7 @@ mod tests {
     fn a_rehearsal_has_no_end() {
         for hook in [Where::Input, Where::Prerouting] {
             let rules = ruleset("0123456789abcdef", hook, Steer::Drop);
-            let whole = messages::create(&rules, Duration::from_secs(1));
+            let whole = transaction::create(&rules, Duration::from_secs(1));
             let rehearsal = Rehearsal::cut(&whole).unwrap();
             let length: usize = whole.pages().iter().map(|page| page.len()).sum();
             assert_eq!(rehearsal.bytes.len(), length - 20, "the end is 20 bytes");

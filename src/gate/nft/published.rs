@@ -1,54 +1,33 @@
-//! What of nf_tables changes addresses and ports (NAT): ports that are sent elsewhere before they
-//! reach the input hook, published by a container, say, of which only plain rules are read, a port,
-//! and then the address; and whether there is any such rule.
+//! Rules of nf_tables that change addresses and ports (NAT). Which ports do they send elsewhere before the
+//! input hook, as for a container's published port? Only plain rules tell: those that compare the port, and
+//! then change the address. And for which IP versions is there any rule that does NAT?
 
 use anyhow::Result;
 use nftnl::ProtoFamily;
 use nix::libc;
 
-use super::{NFTA_RULE_CHAIN, NFTA_RULE_TABLE, Tables, messages};
-use crate::gate::PREFIX;
-use crate::gate::iptables::census::NAT_TARGETS;
+use super::answers;
+use super::tables::Tables;
+use super::uapi::{
+    NFT_CMP_EQ, NFT_NAT_DNAT, NFT_PAYLOAD_TRANSPORT_HEADER, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME,
+    NFTA_CHAIN_TABLE, NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_DATA_VALUE, NFTA_EXPR_DATA, NFTA_EXPR_NAME,
+    NFTA_HOOK_HOOKNUM, NFTA_NAT_TYPE, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET,
+    NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE, NFTA_TARGET_NAME,
+};
+use crate::gate::nat::{NAT_TARGETS, Redirected};
+use crate::gate::rules::PREFIX;
 use crate::kernel::netlink::{attribute, attributes, get};
 use crate::words::family::Family;
 
-// linux/netfilter/nf_tables.h
-const NFTA_RULE_EXPRESSIONS: u16 = 4;
-const NFTA_CHAIN_TABLE: u16 = 1;
-const NFTA_CHAIN_NAME: u16 = 3;
-const NFTA_CHAIN_HOOK: u16 = 4;
-const NFTA_HOOK_HOOKNUM: u16 = 1;
-const NFTA_EXPR_NAME: u16 = 1;
-const NFTA_EXPR_DATA: u16 = 2;
-const NFTA_PAYLOAD_BASE: u16 = 2;
-const NFTA_PAYLOAD_OFFSET: u16 = 3;
-const NFTA_PAYLOAD_LEN: u16 = 4;
-const NFTA_CMP_OP: u16 = 2;
-const NFTA_CMP_DATA: u16 = 3;
-const NFTA_DATA_VALUE: u16 = 1;
-const NFTA_NAT_TYPE: u16 = 1;
-const NFTA_TARGET_NAME: u16 = 1;
-const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
-const NFT_CMP_EQ: u32 = 0;
-const NFT_NAT_DNAT: u32 = 1;
 /// Where a TCP header has its destination port, and how long it is (RFC 9293, 3.1).
 const PORT_OFFSET: u32 = 2;
 const PORT_LENGTH: u32 = 2;
 
-/// A port that a rule sends elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Redirected {
-    /// The port.
-    pub port: u16,
-    /// The table and the chain.
-    pub by: String,
-}
-
-/// All that plain rules tell.
+/// The ports that plain rules send elsewhere.
 ///
 /// # Errors
 /// No privilege, no nf_tables.
-pub fn find() -> Result<Vec<Redirected>> {
+pub(crate) fn find() -> Result<Vec<Redirected>> {
     let any_family = ProtoFamily::Unspec;
     let mut tables = Tables::open()?;
     let of_output = tables.dump(any_family, libc::NFT_MSG_GETCHAIN, &[], |row| {
@@ -69,11 +48,11 @@ pub fn find() -> Result<Vec<Redirected>> {
     Ok(found)
 }
 
-/// The IP versions for which somebody else's rule does NAT.
+/// The IP versions for which a rule that is not syngate's does NAT.
 ///
 /// # Errors
 /// As for [`find`].
-pub fn nat_families() -> Result<Vec<Family>> {
+pub(crate) fn nat_families() -> Result<Vec<Family>> {
     let any_family = ProtoFamily::Unspec;
     let rows = Tables::open()?.dump(any_family, libc::NFT_MSG_GETRULE, &[], |row| {
         nat_rule(row).into_iter().collect()
@@ -92,17 +71,17 @@ pub fn nat_families() -> Result<Vec<Family>> {
 /// The family of a rule that does NAT, in one message of a dump of rules.
 fn nat_rule(payload: &[u8]) -> Option<u8> {
     let body = payload.get(4..)?;
-    let table = messages::text(attribute(body, NFTA_RULE_TABLE)?);
+    let table = answers::text(attribute(body, NFTA_RULE_TABLE)?);
     let expressions = attribute(body, NFTA_RULE_EXPRESSIONS)?;
     let does_nat = attributes(expressions).any(|(_, expression)| {
         let name = attribute(expression, NFTA_EXPR_NAME).unwrap_or_default();
-        match messages::text(name).as_str() {
+        match answers::text(name).as_str() {
             "nat" | "masq" | "redir" => true,
-            // Those of x_tables, as iptables-nft uses them.
+            // The targets of x_tables, which iptables-nft uses.
             "target" => {
                 let data = attribute(expression, NFTA_EXPR_DATA).unwrap_or_default();
                 let target = attribute(data, NFTA_TARGET_NAME).unwrap_or_default();
-                NAT_TARGETS.contains(&messages::text(target).as_str())
+                NAT_TARGETS.contains(&answers::text(target).as_str())
             }
             _ => false,
         }
@@ -110,7 +89,6 @@ fn nat_rule(payload: &[u8]) -> Option<u8> {
     (does_nat && !table.starts_with(PREFIX)).then_some(*payload.first()?)
 }
 
-/// A chain.
 #[derive(PartialEq, Eq)]
 struct At {
     family: u8,
@@ -118,31 +96,31 @@ struct At {
     chain: String,
 }
 
-/// A chain of what this host's own clients send, in one message of a dump of chains.
+/// A chain that sees packets of this host's own clients, in one message of a dump of chains.
 fn output_chain(payload: &[u8]) -> Option<At> {
     let body = payload.get(4..)?;
     let hook = attribute(body, NFTA_CHAIN_HOOK)?;
     let number = u32::from_be_bytes(get(attribute(hook, NFTA_HOOK_HOOKNUM)?, 0)?);
     (number == libc::NF_INET_LOCAL_OUT as u32).then_some(At {
         family: *payload.first()?,
-        table: messages::text(attribute(body, NFTA_CHAIN_TABLE)?),
-        chain: messages::text(attribute(body, NFTA_CHAIN_NAME)?),
+        table: answers::text(attribute(body, NFTA_CHAIN_TABLE)?),
+        chain: answers::text(attribute(body, NFTA_CHAIN_NAME)?),
     })
 }
 
-/// A port, and by which chain, in one message of a dump of rules.
+/// The port that a rule sends elsewhere, and the rule's chain, in one message of a dump of rules.
 fn redirected(payload: &[u8]) -> Option<(At, u16)> {
     let body = payload.get(4..)?;
     let port = port_sent_elsewhere(attribute(body, NFTA_RULE_EXPRESSIONS)?)?;
     let at = At {
         family: *payload.first()?,
-        table: messages::text(attribute(body, NFTA_RULE_TABLE)?),
-        chain: messages::text(attribute(body, NFTA_RULE_CHAIN)?),
+        table: answers::text(attribute(body, NFTA_RULE_TABLE)?),
+        chain: answers::text(attribute(body, NFTA_RULE_CHAIN)?),
     };
     Some((at, port))
 }
 
-/// `tcp dport PORT … dnat to …`: the port that is loaded and compared before the address changes.
+/// `tcp dport PORT … dnat to …`: the port that a rule loads and compares before it changes the address.
 fn port_sent_elsewhere(expressions: &[u8]) -> Option<u16> {
     let (mut loaded, mut port) = (false, None);
     for (_, expression) in attributes(expressions) {
@@ -152,7 +130,7 @@ fn port_sent_elsewhere(expressions: &[u8]) -> Option<u16> {
                 .and_then(|v| get(v, 0))
                 .map(u32::from_be_bytes)
         };
-        match messages::text(attribute(expression, NFTA_EXPR_NAME)?).as_str() {
+        match answers::text(attribute(expression, NFTA_EXPR_NAME)?).as_str() {
             "payload" => {
                 loaded = word(NFTA_PAYLOAD_BASE) == Some(NFT_PAYLOAD_TRANSPORT_HEADER)
                     && word(NFTA_PAYLOAD_OFFSET) == Some(PORT_OFFSET)
@@ -166,14 +144,14 @@ fn port_sent_elsewhere(expressions: &[u8]) -> Option<u16> {
                 return port.map(u16::from_be_bytes);
             }
             "redir" => return port.map(u16::from_be_bytes),
-            // It may load something else.
+            // This expression may load something else.
             _ => loaded = false,
         }
     }
     None
 }
 
-/// What holds for any message of a dump of rules, or chains.
+/// What holds for any message of a dump of rules or chains.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     if let Some((_, port)) = redirected(bytes) {

@@ -1,13 +1,4 @@
-//! Which backend: what was asked for, or the first one that works here.
-
-use std::ffi::OsStr;
-
-use anyhow::Result;
-
-use super::iptables::variant::Variant;
-use super::iptables::{self, Iptables};
-use super::nft::{self, Nft};
-use super::{Backend, Settings};
+//! The kinds of backends, and their names.
 
 /// `--backend`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -29,8 +20,19 @@ pub enum Choice {
 pub enum Kind {
     /// nf_tables.
     Nft,
-    /// A variant of iptables.
+    /// iptables.
     Iptables(Variant),
+}
+
+/// A variant of iptables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variant {
+    /// The one that this host calls `iptables`.
+    Default,
+    /// On x_tables.
+    Legacy,
+    /// On nf_tables.
+    Nft,
 }
 
 impl Choice {
@@ -48,22 +50,10 @@ impl Choice {
             Choice::IptablesLegacy => vec![Kind::Iptables(Variant::Legacy)],
         }
     }
-
-    /// Whether its programs are installed, if it needs any.
-    ///
-    /// # Errors
-    /// One line that says what is missing.
-    pub fn installed(self, path: Option<&OsStr>) -> Result<(), String> {
-        match self.kinds()[..] {
-            [Kind::Iptables(variant)] => variant.programs(path).map(drop),
-            _ => Ok(()),
-        }
-    }
 }
 
 impl Kind {
-    /// All of them.
-    pub const ALL: [Kind; 4] = [
+    const ALL: [Kind; 4] = [
         Kind::Nft,
         Kind::Iptables(Variant::Default),
         Kind::Iptables(Variant::Legacy),
@@ -82,26 +72,15 @@ impl Kind {
     pub fn named(name: &str) -> Option<Kind> {
         Kind::ALL.into_iter().find(|kind| kind.name() == name)
     }
+}
 
-    /// A backend of that kind. Changes nothing.
-    ///
-    /// # Errors
-    /// [`Lacking`], or what the system says.
-    pub fn backend(self, settings: &Settings) -> Result<Box<dyn Backend>> {
-        Ok(match self {
-            Kind::Nft => Box::new(Nft::new(settings)?),
-            Kind::Iptables(variant) => Box::new(Iptables::new(variant, settings)?),
-        })
-    }
-
-    /// Removes what run `id` has made with that kind of backend; nothing there is no error.
-    ///
-    /// # Errors
-    /// Something may still stand.
-    pub fn erase(self, id: &str) -> Result<()> {
+impl Variant {
+    /// Its name, as `--backend` takes it.
+    pub fn name(self) -> &'static str {
         match self {
-            Kind::Nft => nft::erase(id),
-            Kind::Iptables(variant) => iptables::erase(variant, id),
+            Variant::Default => "iptables",
+            Variant::Legacy => "iptables-legacy",
+            Variant::Nft => "iptables-nft",
         }
     }
 }

@@ -1,0 +1,111 @@
+//! The interface between a gate and the ways to put its rules into the kernel.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::rules::Rules;
+use crate::kernel::sockets::Connection;
+use crate::words::lacking::Lacking;
+use crate::words::ports::PortSet;
+use crate::words::steer::Steer;
+
+/// The moment at which the kernel opens the gate by itself.
+pub type Deadline = Instant;
+
+/// Counts of the connections that the rules have steered elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flows {
+    /// All of them.
+    pub all: u64,
+    /// Those that syngate waits for.
+    pub left: usize,
+    /// Of `left`, those whose clients have not closed their side.
+    pub open: usize,
+    /// Packets of these connections that were not SYNs.
+    pub went_on: u64,
+    /// SYNs that found the set of connections full.
+    pub no_room: u64,
+}
+
+/// A way to put rules into the kernel. The kernel, or a watchdog, removes these rules when the backend
+/// is dropped and when this process ends, in whatever way it ends.
+pub trait Backend {
+    /// Its name in the report.
+    fn name(&self) -> &'static str;
+
+    /// Puts the rules into the kernel in one atomic change. Called once.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()>;
+
+    /// Changes the gated ports in one atomic change; the empty set opens the gate. If somebody has
+    /// removed the rules, the backend makes them again.
+    ///
+    /// # Errors
+    /// Nothing was changed; but rules that somebody else has changed may be gone.
+    fn set_ports(&mut self, ports: &PortSet, until: Deadline) -> Result<()>;
+
+    /// When the kernel opens the gate, if that may be before the deadline that the backend was given.
+    fn opens(&self) -> Option<Deadline> {
+        None
+    }
+
+    /// The ports to which the kernel stops new SYNs now, read back from the kernel.
+    ///
+    /// # Errors
+    /// They can't be read.
+    fn shut(&mut self) -> Result<PortSet>;
+
+    /// How many SYNs the rules have stopped so far.
+    ///
+    /// # Errors
+    /// The count can't be read.
+    fn syns_stopped(&mut self) -> Result<u64>;
+
+    /// Excepts these half-open connections from being steered elsewhere: their clients may send the
+    /// SYN again.
+    ///
+    /// # Errors
+    /// The rules may steer them elsewhere.
+    fn spare(&mut self, _: &[Connection]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Counts of the connections that the rules have steered elsewhere.
+    ///
+    /// # Errors
+    /// They can't be read.
+    fn flows(&mut self) -> Result<Flows> {
+        Ok(Flows::default())
+    }
+
+    /// Whether other programs can remove the rules. If so, the run must ask again and again whether
+    /// they are [intact](Backend::intact).
+    fn exposed(&self) -> bool;
+
+    /// Whether the rules are there, as far as a cheap look tells.
+    fn intact(&mut self) -> bool;
+
+    /// Whether [`Backend::remove`] removes hooks, a base chain's or those of connection tracking. When
+    /// a hook goes, the kernel drops the packets in all queues of the network namespace
+    /// (nf_queue_nf_hook_drop()).
+    fn empties_queues(&self) -> bool;
+
+    /// What the user should know of how this backend closed the gate.
+    fn remarks(&self) -> &[String];
+
+    /// Removes all rules. Calling it again is no error.
+    ///
+    /// # Errors
+    /// Rules may be left.
+    fn remove(&mut self) -> Result<()>;
+}
+
+/// Lets a test have a host without NAT.
+pub(super) fn fail_on_demand(steer: Steer) -> Result<()> {
+    let fails = steer.translates() && crate::words::fault::is("no-nat");
+    anyhow::ensure!(!fails, Lacking::nat("not here, for a test"));
+    Ok(())
+}

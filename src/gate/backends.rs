@@ -1,0 +1,98 @@
+//! All kinds of backends: what can be done with any of them.
+
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+
+use super::backend::{Backend, Deadline};
+use super::gate::Gate;
+use super::iptables::{self, Iptables};
+use super::kinds::{Choice, Kind};
+use super::nft::backend::Nft;
+use super::nft::{self, compile};
+use super::rules::{Rules, Settings};
+use super::watchdog::{self, Orders};
+use crate::words::lacking::Lacking;
+
+/// Whether the programs that the chosen backend needs are installed.
+///
+/// # Errors
+/// One line that says what is missing.
+pub fn installed(choice: Choice, path: Option<&OsStr>) -> Result<(), String> {
+    match choice.kinds()[..] {
+        [Kind::Iptables(variant)] => variant.programs(path).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// Closes the gate with the first backend that can: the gate, and why others could not.
+///
+/// # Errors
+/// The gate is open, as it was.
+pub fn close(
+    choice: Choice,
+    settings: &Settings,
+    rules: &Rules,
+    until: Deadline,
+) -> Result<(Gate, Vec<String>)> {
+    let kinds = choice.kinds();
+    let mut lacking = Vec::new();
+    for kind in &kinds {
+        let closed = open(*kind, settings).and_then(|backend| Gate::close(backend, rules, until));
+        match closed {
+            Ok(gate) => return Ok((gate, lacking)),
+            // The host lacks something that only this backend needs: try the next one.
+            Err(error) if error.is::<Lacking>() && kinds.len() > 1 => {
+                lacking.push(format!("{}: {error:#}", kind.name()));
+            }
+            Err(error) if lacking.is_empty() => return Err(error),
+            Err(error) => lacking.push(format!("{}: {error:#}", kind.name())),
+        }
+    }
+    Err(anyhow!("{}", lacking.join("; ")))
+}
+
+/// A backend of that kind. Changes nothing.
+fn open(kind: Kind, settings: &Settings) -> Result<Box<dyn Backend>> {
+    Ok(match kind {
+        Kind::Nft => Box::new(Nft::new(settings)?),
+        Kind::Iptables(variant) => Box::new(Iptables::new(variant, settings)?),
+    })
+}
+
+/// Removes the rules that run `id` has made with that kind of backend. That there are none is no error.
+///
+/// # Errors
+/// Rules may be left.
+pub fn erase(kind: Kind, id: &str) -> Result<()> {
+    match kind {
+        Kind::Nft => nft::backend::erase(id),
+        Kind::Iptables(variant) => iptables::erase(variant, id),
+    }
+}
+
+/// The rules in the admin's own syntax, as a backend of that kind would make them.
+pub fn script(kind: Kind, rules: &Rules, settings: &Settings, max_closed: Duration) -> String {
+    let comment = settings.who.to_string();
+    match kind {
+        Kind::Nft => {
+            let compiled = compile::compile(rules, &settings.run, &comment);
+            let script = compiled.script(max_closed);
+            match compiled.with_target() {
+                None => script,
+                Some(_) => format!(
+                    "{script}# in a kernel without nft's queue, by the target NFQUEUE of x_tables\n"
+                ),
+            }
+        }
+        Kind::Iptables(variant) => {
+            iptables::compile::script(variant, rules, &settings.run, &comment, max_closed)
+        }
+    }
+}
+
+/// The watchdog's process, until the run is over.
+pub fn watch(orders: &Orders) {
+    watchdog::watch(orders.within, || erase(orders.kind, &orders.run));
+}

@@ -1,0 +1,212 @@
+//! The kernel's answers, read: elements, ports, tables and counts.
+
+use std::time::Duration;
+
+use nix::libc;
+
+use super::uapi::{
+    NFT_TABLE_F_OWNER, NFTA_COUNTER_PACKETS, NFTA_DATA_VALUE, NFTA_OBJ_DATA,
+    NFTA_SET_ELEM_EXPIRATION, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS,
+    NFTA_SET_FLAGS, NFTA_TABLE_FLAGS, NFTA_TABLE_NAME, NFTA_TABLE_USERDATA,
+};
+use super::userdata::comment_in;
+use crate::kernel::netlink::{attribute, attributes, get};
+use crate::words::ports::PortSet;
+
+/// An element of a set, as the kernel lists it.
+pub(super) struct Element<'a> {
+    /// Of an interval: where it begins or, with `end`, the first key behind it.
+    pub(super) key: &'a [u8],
+    pub(super) end: bool,
+    /// When the kernel removes it.
+    pub(super) expires: Option<Duration>,
+}
+
+/// The elements in one message of a dump of a set.
+pub(super) fn elements(payload: &[u8]) -> impl Iterator<Item = Element<'_>> {
+    let list = payload
+        .get(4..)
+        .and_then(|body| attribute(body, NFTA_SET_ELEM_LIST_ELEMENTS))
+        .unwrap_or_default();
+    attributes(list).filter_map(|(_, attributes)| element(attributes))
+}
+
+fn element(attributes: &[u8]) -> Option<Element<'_>> {
+    let key = attribute(attributes, NFTA_SET_ELEM_KEY)?;
+    let flags = attribute(attributes, NFTA_SET_ELEM_FLAGS)
+        .and_then(|f| get(f, 0))
+        .map_or(0, u32::from_be_bytes);
+    let expires = attribute(attributes, NFTA_SET_ELEM_EXPIRATION).and_then(|e| get(e, 0));
+    Some(Element {
+        key: attribute(key, NFTA_DATA_VALUE)?,
+        end: flags & libc::NFT_SET_ELEM_INTERVAL_END as u32 != 0,
+        expires: expires.map(u64::from_be_bytes).map(Duration::from_millis),
+    })
+}
+
+/// The ports in one message of a dump of a set, each with whether an interval ends there.
+pub(super) fn bounds(payload: &[u8]) -> Vec<(u16, bool)> {
+    elements(payload)
+        .filter_map(|element| Some((u16::from_be_bytes(get(element.key, 0)?), element.end)))
+        .collect()
+}
+
+/// Whether the set that the kernel describes is one of intervals. For a set without flags the kernel
+/// leaves the attribute out (nf_tables_fill_set()).
+pub(super) fn has_intervals(payload: &[u8]) -> Option<bool> {
+    let flags = attribute(payload.get(4..)?, NFTA_SET_FLAGS).and_then(|flags| get(flags, 0));
+    Some(flags.map_or(0, u32::from_be_bytes) & libc::NFT_SET_INTERVAL as u32 != 0)
+}
+
+/// The ports in all messages of a dump.
+pub(super) fn ports(bounds: Vec<(u16, bool)>, intervals: bool) -> PortSet {
+    match intervals {
+        true => ports_between(bounds),
+        false => bounds.into_iter().map(|(port, _)| port).collect(),
+    }
+}
+
+/// A table, as the kernel lists it.
+pub(super) struct ListedTable {
+    pub(super) name: String,
+    /// Empty if there is none.
+    pub(super) comment: String,
+    /// The kernel destroys it with the socket that made it.
+    pub(super) owned: bool,
+}
+
+/// The table in one message of a dump of tables.
+pub(super) fn table(payload: &[u8]) -> Option<ListedTable> {
+    let body = payload.get(4..)?;
+    let flags = attribute(body, NFTA_TABLE_FLAGS).and_then(|f| get(f, 0));
+    let userdata = attribute(body, NFTA_TABLE_USERDATA).unwrap_or_default();
+    Some(ListedTable {
+        name: text(attribute(body, NFTA_TABLE_NAME)?),
+        comment: text(comment_in(userdata)),
+        owned: flags.map_or(0, u32::from_be_bytes) & NFT_TABLE_F_OWNER != 0,
+    })
+}
+
+/// Text up to its NUL.
+pub(super) fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// The ports between the bounds of intervals. The kernel lists bounds from the largest to the smallest.
+/// It does not list expired elements, but may list the ends of their intervals.
+fn ports_between(mut bounds: Vec<(u16, bool)>) -> PortSet {
+    // At the same port the end comes first: there one interval ends and the next begins.
+    bounds.sort_unstable_by_key(|(port, end)| (*port, !*end));
+    let mut ranges = Vec::new();
+    let mut begun: Option<u16> = None;
+    for (port, end) in bounds {
+        if let Some(from) = begun.take()
+            && end
+            && port > from
+        {
+            ranges.push(from..=port - 1);
+        }
+        if !end {
+            begun = Some(port);
+        }
+    }
+    if let Some(from) = begun {
+        ranges.push(from..=u16::MAX);
+    }
+    PortSet::from_ranges(ranges)
+}
+
+/// The packets that a named counter has counted.
+pub(super) fn packets(payload: &[u8]) -> Option<u64> {
+    let data = attribute(payload.get(4..)?, NFTA_OBJ_DATA)?;
+    Some(u64::from_be_bytes(get(
+        attribute(data, NFTA_COUNTER_PACKETS)?,
+        0,
+    )?))
+}
+
+/// What holds for any message of a dump.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    let bounds = bounds(bytes);
+    let mut reversed = bounds.clone();
+    reversed.reverse();
+    assert!(ports(bounds.clone(), false).len() <= bounds.len());
+    assert_eq!(ports(bounds, true), ports(reversed, true), "in any order");
+    if let Some(table) = table(bytes) {
+        assert!(!table.name.contains('\0') && !table.comment.contains('\0'));
+    }
+    has_intervals(bytes);
+    packets(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The set {80, 443-65535} as a 6.18 kernel listed it: from the largest to the smallest, and no
+    /// end for the range that reaches the end of all ports.
+    const ELEMENTS: &[u8] = &[
+        1, 0, 0, 2, // inet, version 0, resource id
+        10, 0, 2, 0, b'p', b'o', b'r', b't', b's', 0, 0, 0, // NFTA_SET_ELEM_LIST_SET
+        108, 0, 3, 0, // NFTA_SET_ELEM_LIST_ELEMENTS
+        0x28, 0, 1, 0, // an element
+        0x0c, 0, 1, 0, 6, 0, 1, 0, 0x01, 0xbb, 0, 0, // key: 443
+        0x0c, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0x75, 0x2c, // timeout: 29,996 ms
+        0x0c, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0x75, 0x28, // expires in 29,992 ms
+        0x18, 0, 1, 0, // an element
+        0x0c, 0, 1, 0, 6, 0, 1, 0, 0x00, 0x51, 0, 0, // key: 81
+        0x08, 0, 3, 0, 0, 0, 0, 1, // flags: the end of an interval
+        0x28, 0, 1, 0, // an element
+        0x0c, 0, 1, 0, 6, 0, 1, 0, 0x00, 0x50, 0, 0, // key: 80
+        0x0c, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0x75, 0x2c, // timeout
+        0x0c, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0x75, 0x28, // expires
+    ];
+
+    const COUNTER: &[u8] = &[
+        1, 0, 0, 2, // inet
+        17, 0, 2, 0, b's', b'y', b'n', b's', b'_', b's', b't', b'o', b'p', b'p', b'e', b'd', 0, 0,
+        0, 0, 8, 0, 3, 0, 0, 0, 0, 1, // NFTA_OBJ_TYPE: counter
+        28, 0, 4, 0, // NFTA_OBJ_DATA
+        12, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 60, // bytes
+        12, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 1, // packets: 257
+    ];
+
+    #[test]
+    fn reads_the_ports_that_the_kernel_lists() {
+        let bounds = bounds(ELEMENTS);
+        assert_eq!(bounds, [(443, false), (81, true), (80, false)]);
+        assert_eq!(ports_between(bounds.clone()).to_string(), "80,443-65535");
+        assert_eq!(ports(bounds, false).to_string(), "80-81,443");
+    }
+
+    #[test]
+    fn an_end_without_a_beginning_is_no_port() {
+        // The beginning, which has the timeout, has expired.
+        assert_eq!(ports_between(vec![(81, true)]), PortSet::EMPTY);
+        // Ranges that touch.
+        let touching = vec![(80, false), (90, true), (90, false), (91, true)];
+        assert_eq!(ports_between(touching).to_string(), "80-90");
+    }
+
+    #[test]
+    fn reads_the_count() {
+        assert_eq!(packets(COUNTER), Some(257));
+        assert_eq!(packets(&COUNTER[..COUNTER.len() - 12]), None);
+        assert_eq!(packets(&[]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_replies_never_panic(
+            at in 0..ELEMENTS.len(),
+            flip in any::<u8>(),
+        ) {
+            let mut bent = ELEMENTS.to_vec();
+            bent[at] ^= flip;
+            withstand(&bent);
+        }
+    }
+}

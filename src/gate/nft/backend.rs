@@ -1,0 +1,342 @@
+//! The nf_tables backend.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, bail};
+use nix::errno::Errno;
+
+use super::answers;
+use super::compile::compile;
+use super::divert::{self, Flow};
+use super::names::{CLOSING, FLOWS, NO_ROOM, STOPPED, WENT_ON, table_name};
+use super::probe;
+use super::refused::{Lack, OwnerRefused, explain, refuses_owners};
+use super::ruleset::Ruleset;
+use super::tables::{Tables, gone};
+use super::transaction::{self, ChainRules};
+use crate::gate::backend::{Backend, Deadline, Flows, fail_on_demand};
+use crate::gate::kinds::Kind;
+use crate::gate::rules::{Rules, Settings};
+use crate::gate::watchdog::Watchdog;
+use crate::kernel::sockets::Connection;
+use crate::words::ports::PortSet;
+
+/// The nf_tables backend of one run.
+pub(crate) struct Nft {
+    tables: Tables,
+    id: String,
+    comment: String,
+    lingers: Duration,
+    installed: Option<Installed>,
+    /// For kernels without owner tables.
+    watchdog: Option<Watchdog>,
+    /// SYNs that were counted in tables which somebody has removed since.
+    counted_before: u64,
+    remarks: Vec<String>,
+    /// Whether the kernel may have taken a change.
+    changed: bool,
+}
+
+struct Installed {
+    rules: Ruleset,
+    /// Whether all rules are in their chains. Opening removes those that need not stay.
+    rules_up: bool,
+    /// The last count that was read.
+    counted: u64,
+}
+
+impl Nft {
+    /// A backend for a run. Opens a socket and changes nothing.
+    ///
+    /// # Errors
+    /// The kernel has no netfilter netlink.
+    pub(crate) fn new(settings: &Settings) -> Result<Nft> {
+        Ok(Nft {
+            tables: Tables::open()?,
+            id: settings.run.clone(),
+            comment: settings.who.to_string(),
+            lingers: settings.lingers,
+            installed: None,
+            watchdog: None,
+            counted_before: 0,
+            remarks: Vec::new(),
+            changed: false,
+        })
+    }
+
+    /// Creates the tables.
+    fn create(&mut self, rules: Ruleset, until: Deadline) -> Result<()> {
+        let transaction = transaction::create(&rules, time_left(until)?);
+        let (owned, lacks) = (rules.owned, Lack::of(&rules));
+        // Before the change, so that remove() tries to undo it however the change ends.
+        self.installed = Some(Installed {
+            rules,
+            rules_up: true,
+            counted: 0,
+        });
+        let created = self.tables.commit(&transaction);
+        self.changed |= !matches!(&created, Err(refusal) if refusal.answered);
+        created.map_err(|refusal| {
+            if owned && refuses_owners(&refusal) {
+                anyhow!(OwnerRefused)
+            } else {
+                explain(&refusal, lacks)
+            }
+        })
+    }
+
+    fn create_owned(&mut self, rules: &Ruleset, until: Deadline) -> Result<()> {
+        if crate::words::fault::is("no-owner-tables") {
+            bail!(OwnerRefused);
+        }
+        self.create(rules.clone(), until)
+    }
+
+    fn create_plain(&mut self, rules: Ruleset, until: Deadline) -> Result<()> {
+        self.watch(until)?;
+        self.remarks.push(
+            "this kernel has no tables with an owner (Linux 5.12): a watchdog process removes the \
+             rules should syngate be killed"
+                .to_owned(),
+        );
+        self.create(
+            Ruleset {
+                owned: false,
+                ..rules
+            },
+            until,
+        )
+    }
+
+    fn watch(&mut self, until: Deadline) -> Result<()> {
+        let watchdog = Watchdog::start(Kind::Nft, &self.id, until + self.lingers)?;
+        self.watchdog = Some(watchdog);
+        Ok(())
+    }
+
+    /// Opens table by table, when somebody has removed some of them.
+    fn open_each(&mut self) -> Result<()> {
+        let Some(Installed { rules, .. }) = &self.installed else {
+            return Ok(());
+        };
+        for table in &rules.tables {
+            let one = Ruleset {
+                tables: vec![table.clone()],
+                ..rules.clone()
+            };
+            gone(self.tables.commit(&transaction::open(&one)))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the tables once more, when somebody has removed them.
+    fn create_again(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
+        if !self.watchdog.as_mut().is_some_and(Watchdog::lives) {
+            self.watch(until)?;
+        }
+        let Some(installed) = &mut self.installed else {
+            bail!("no gate was closed");
+        };
+        self.counted_before += std::mem::take(&mut installed.counted);
+        // Some of the old tables may be left.
+        self.tables.delete_all(&installed.rules.name)?;
+        let rules = Ruleset {
+            ports: ports.clone(),
+            ..installed.rules.clone()
+        };
+        self.create(rules, until)
+    }
+}
+
+/// Removes the tables of run `id`. That there are none is no error.
+///
+/// # Errors
+/// The kernel refuses it.
+pub(crate) fn erase(id: &str) -> Result<()> {
+    Tables::open()?.delete_all(&table_name(id))
+}
+
+impl Backend for Nft {
+    fn name(&self) -> &'static str {
+        "nft"
+    }
+
+    fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
+        fail_on_demand(rules.steer)?;
+        let mut rules = compile(rules, &self.id, &self.comment);
+        // A kernel may have only one of the two ways into a queue.
+        if let Some(by_target) = rules.with_target()
+            && !probe::has_queue_expression(&self.id)?
+        {
+            rules = by_target;
+        }
+        match self.create_owned(&rules, until) {
+            Err(error) if error.is::<OwnerRefused>() => self.create_plain(rules, until),
+            done => done,
+        }
+    }
+
+    fn set_ports(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
+        let Some(Installed {
+            rules, rules_up, ..
+        }) = &self.installed
+        else {
+            bail!("no gate was closed");
+        };
+        let transaction = if ports.is_empty() {
+            transaction::open(rules)
+        } else {
+            let chain_rules = match (rules.owned, *rules_up) {
+                (true, true) => ChainRules::Keep,
+                (true, false) => ChainRules::Add,
+                // Somebody may have removed some.
+                (false, _) => ChainRules::Renew,
+            };
+            transaction::replace_ports(rules, ports, time_left(until)?, chain_rules)
+        };
+        let owned = rules.owned;
+        match self.tables.commit(&transaction) {
+            Err(refusal) if refusal.errno == Errno::ENOENT && !owned && ports.is_empty() => {
+                self.open_each()?;
+            }
+            Err(refusal) if refusal.errno == Errno::ENOENT && !owned => {
+                self.create_again(ports, until)?;
+            }
+            done => done?,
+        }
+        if let Some(installed) = &mut self.installed {
+            installed.rules_up = !ports.is_empty();
+        }
+        Ok(())
+    }
+
+    fn shut(&mut self) -> Result<PortSet> {
+        let Some(Installed {
+            rules,
+            rules_up: true,
+            ..
+        }) = &self.installed
+        else {
+            return Ok(PortSet::EMPTY);
+        };
+        match self.tables.has_rules(rules, false) {
+            Ok(true) => Ok(self.tables.ports_in_sets(rules)?),
+            Ok(false) => Ok(PortSet::EMPTY),
+            // Somebody has removed all of it.
+            Err(refusal) if refusal.errno == Errno::ENOENT && !rules.owned => Ok(PortSet::EMPTY),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    fn syns_stopped(&mut self) -> Result<u64> {
+        let Some(installed) = &mut self.installed else {
+            return Ok(self.counted_before);
+        };
+        match self.tables.all_stopped(&installed.rules) {
+            Err(refusal) if refusal.errno == Errno::ENOENT && !installed.rules.owned => (),
+            counted => installed.counted = counted?,
+        }
+        Ok(self.counted_before + installed.counted)
+    }
+
+    fn spare(&mut self, connections: &[Connection]) -> Result<()> {
+        match &self.installed {
+            Some(Installed { rules, .. }) if rules.diverts() && !connections.is_empty() => Ok(self
+                .tables
+                .commit(&transaction::spare(rules, connections))?),
+            _ => Ok(()),
+        }
+    }
+
+    fn flows(&mut self) -> Result<Flows> {
+        let mut flows = Flows::default();
+        let Some(Installed { rules, .. }) = &self.installed else {
+            return Ok(flows);
+        };
+        for table in rules.tables.iter().filter(|table| !table.flows.is_empty()) {
+            let (family, name) = (table.family, &rules.name);
+            flows.all += self.tables.count(family, name, STOPPED)?;
+            flows.no_room += self.tables.count(family, name, NO_ROOM)?;
+            flows.went_on += self.tables.count(family, name, WENT_ON)?;
+            let read = |row: &[u8]| {
+                let elements = answers::elements(row);
+                let timed = elements.filter_map(|e| Some((e.key.to_vec(), e.expires?)));
+                timed.collect()
+            };
+            let going: Vec<Flow> = self.tables.elements(family, name, FLOWS, read)?;
+            let closing = self.tables.elements(family, name, CLOSING, read)?;
+            let (left, open) = divert::left(&going, &closing);
+            flows.left += left;
+            flows.open += open;
+        }
+        Ok(flows)
+    }
+
+    fn exposed(&self) -> bool {
+        let installed = self.installed.as_ref();
+        installed.is_some_and(|installed| !installed.rules.owned)
+    }
+
+    fn intact(&mut self) -> bool {
+        let Some(installed) = &mut self.installed else {
+            return true;
+        };
+        let rules = &installed.rules;
+        let has_rules = self.tables.has_rules(rules, !installed.rules_up);
+        // In case somebody removes the tables.
+        if let Ok(counted) = self.tables.all_stopped(rules) {
+            installed.counted = counted;
+        }
+        // Rules that can't be read (a torn dump) may still be there.
+        has_rules.unwrap_or_else(|r| r.errno != Errno::ENOENT)
+    }
+
+    fn empties_queues(&self) -> bool {
+        true
+    }
+
+    fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    fn remove(&mut self) -> Result<()> {
+        let Some(Installed { rules, .. }) = &self.installed else {
+            return Ok(());
+        };
+        if self.changed {
+            match self.tables.commit(&transaction::delete(rules)) {
+                // Somebody may have removed some of the tables.
+                Err(refusal) if refusal.errno == Errno::ENOENT => {
+                    let name = rules.name.clone();
+                    self.tables.delete_all(&name)?;
+                }
+                done => done?,
+            }
+        }
+        self.installed = None;
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.dismiss();
+        }
+        // No table is left that would go only with the socket, and this backend makes no other: the run
+        // need not wait until the socket is closed.
+        let _ = self.tables.socket.close_in_background();
+        Ok(())
+    }
+}
+
+fn time_left(until: Deadline) -> Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    anyhow::ensure!(!left.is_zero(), "the deadline (--max-closed) has passed");
+    Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_gate_is_closed_after_its_deadline() {
+        assert!(time_left(Instant::now() - Duration::from_secs(1)).is_err());
+        assert!(time_left(Instant::now() + Duration::from_secs(9)).is_ok());
+    }
+}

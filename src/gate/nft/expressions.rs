@@ -1,0 +1,252 @@
+//! The expressions of rules that the `nftnl` crate lacks, or can't make as syngate needs them.
+
+use std::ffi::CStr;
+use std::ptr::NonNull;
+use std::time::Duration;
+
+use nftnl::Rule;
+use nftnl::expr::{Expression, Register};
+use nftnl::nftnl_sys::nftnl_expr;
+use nix::libc;
+
+use super::raw::{
+    CounterExpr, DupExpr, DynsetExpr, FibExpr, LookupExpr, NatExpr, Owned, PayloadExpr, QueueExpr,
+    TargetExpr,
+};
+use super::sets::timeout_ms;
+use super::uapi::{
+    NFT_DYNSET_OP_DELETE, NFT_DYNSET_OP_UPDATE, NFT_FIB_RESULT_ADDRTYPE, NFT_OBJECT_COUNTER,
+    NFT_PAYLOAD_CSUM_INET, NFT_PAYLOAD_L4CSUM_PSEUDOHDR, NFTA_FIB_F_DADDR,
+};
+use crate::words::family::Family;
+
+/// The register that holds what an expression works on, unless it says otherwise.
+const REGISTER: u32 = libc::NFT_REG_1 as u32;
+/// Packets go on if no program reads the queue: NFT_QUEUE_FLAG_BYPASS (linux/netfilter/nf_tables.h) and
+/// NFQ_FLAG_BYPASS (linux/netfilter/xt_NFQUEUE.h).
+const BYPASS: u16 = 1;
+
+/// `counter name "…"`.
+pub(super) struct CountInto<'a>(pub(super) &'a CStr);
+
+impl Expression for CountInto<'_> {
+    fn to_expr(&self, _: &Rule) -> NonNull<nftnl_expr> {
+        Owned::new()
+            .with(CounterExpr::TYPE, &NFT_OBJECT_COUNTER)
+            .with(CounterExpr::NAME, self.0)
+            .into_raw()
+    }
+}
+
+/// Looks the key in register 1 up in a set.
+pub(super) struct LookUp<'a> {
+    pub(super) set: &'a CStr,
+    /// The set's number, for when the same transaction makes it.
+    pub(super) id: u32,
+    /// The rule goes on if the key is not there.
+    pub(super) negated: bool,
+}
+
+impl Expression for LookUp<'_> {
+    fn to_expr(&self, _: &Rule) -> NonNull<nftnl_expr> {
+        let mut look_up = Owned::new()
+            .with(LookupExpr::KEY, &REGISTER)
+            .with(LookupExpr::SET, self.set)
+            .with(LookupExpr::SET_ID, &self.id);
+        if self.negated {
+            look_up = look_up.with(LookupExpr::FLAGS, &(libc::NFT_LOOKUP_F_INV as u32));
+        }
+        look_up.into_raw()
+    }
+}
+
+/// Puts the key that begins in register 1 into a set, or takes it out:
+/// `update @SET { … timeout … }`, `delete @SET { … }`.
+pub(super) struct UpdateSet<'a> {
+    pub(super) set: &'a CStr,
+    /// The set's number, for when the same transaction makes it.
+    pub(super) id: u32,
+    /// How long the key stays from now on; `None`: the kernel removes it.
+    pub(super) life: Option<Duration>,
+}
+
+impl Expression for UpdateSet<'_> {
+    fn to_expr(&self, _: &Rule) -> NonNull<nftnl_expr> {
+        let update = Owned::new()
+            .with(DynsetExpr::KEY, &REGISTER)
+            .with(DynsetExpr::SET, self.set)
+            .with(DynsetExpr::SET_ID, &self.id);
+        let update = match self.life {
+            Some(life) => update
+                .with(DynsetExpr::OPERATION, &NFT_DYNSET_OP_UPDATE)
+                .with(DynsetExpr::TIMEOUT, &timeout_ms(life)),
+            None => update.with(DynsetExpr::OPERATION, &NFT_DYNSET_OP_DELETE),
+        };
+        update.into_raw()
+    }
+}
+
+/// A field of a packet's headers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Field {
+    /// Which header: `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
+    pub(super) base: libc::c_int,
+    /// In bytes.
+    pub(super) offset: u32,
+    /// In bytes.
+    pub(super) length: u32,
+}
+
+impl Field {
+    /// RFC 9293, 3.1.
+    pub(super) const SOURCE_PORT: Field = Field {
+        base: libc::NFT_PAYLOAD_TRANSPORT_HEADER,
+        offset: 0,
+        length: 2,
+    };
+    pub(super) const DESTINATION_PORT: Field = Field {
+        offset: 2,
+        ..Field::SOURCE_PORT
+    };
+
+    /// The source address (RFC 791, 3.1; RFC 8200, 3).
+    pub(super) fn source(family: Family) -> Field {
+        let (offset, length) = match family {
+            Family::V4 => (12, 4),
+            Family::V6 => (8, 16),
+        };
+        Field {
+            base: libc::NFT_PAYLOAD_NETWORK_HEADER,
+            offset,
+            length,
+        }
+    }
+
+    /// The destination address, which follows the source address.
+    pub(super) fn destination(family: Family) -> Field {
+        let source = Field::source(family);
+        Field {
+            offset: source.offset + source.length,
+            ..source
+        }
+    }
+
+    fn of(self, payload: Owned<PayloadExpr>) -> Owned<PayloadExpr> {
+        payload
+            .with(PayloadExpr::BASE, &(self.base as u32))
+            .with(PayloadExpr::OFFSET, &self.offset)
+            .with(PayloadExpr::LENGTH, &self.length)
+    }
+}
+
+/// Loads a field into any register: four bytes from `NFT_REG32_00` on, of which `NFT_REG_1` is another
+/// name.
+pub(super) struct LoadField {
+    pub(super) field: Field,
+    pub(super) register: u32,
+}
+
+impl Expression for LoadField {
+    fn to_expr(&self, _: &Rule) -> NonNull<nftnl_expr> {
+        let load = Owned::new().with(PayloadExpr::INTO, &self.register);
+        self.field.of(load).into_raw()
+    }
+}
+
+/// Writes register 1 to a field: `ip daddr set ADDRESS`. The kernel corrects TCP's checksum, and that of
+/// an IPv4 header.
+pub(super) struct StoreField {
+    /// An address.
+    pub(super) field: Field,
+    /// Where that header has its checksum, if it has one.
+    pub(super) checksum: Option<u32>,
+}
+
+impl Expression for StoreField {
+    fn to_expr(&self, _: &Rule) -> NonNull<nftnl_expr> {
+        let store = Owned::new().with(PayloadExpr::FROM, &REGISTER);
+        let mut store = self.field.of(store);
+        if let Some(offset) = self.checksum {
+            store = store
+                .with(PayloadExpr::CHECKSUM_TYPE, &NFT_PAYLOAD_CSUM_INET)
+                .with(PayloadExpr::CHECKSUM_OFFSET, &offset);
+        }
+        store
+            .with(PayloadExpr::FLAGS, &NFT_PAYLOAD_L4CSUM_PSEUDOHDR)
+            .into_raw()
+    }
+}
+
+/// `dup to ADDRESS device INTERFACE`, with the address and the interface's number in registers.
+pub(super) struct Duplicate {
+    pub(super) to: Register,
+    pub(super) device: Register,
+}
+
+impl Expression for Duplicate {
+    fn to_expr(&self, _: &Rule) -> NonNull<nftnl_expr> {
+        Owned::new()
+            .with(DupExpr::ADDRESS, &self.to.to_raw())
+            .with(DupExpr::DEVICE, &self.device.to_raw())
+            .into_raw()
+    }
+}
+
+/// Loads the type of the destination address (`RTN_LOCAL`, …) into register 1: `fib daddr type`.
+pub(super) struct DestinationType;
+
+impl Expression for DestinationType {
+    fn to_expr(&self, _: &Rule) -> NonNull<nftnl_expr> {
+        Owned::new()
+            .with(FibExpr::INTO, &REGISTER)
+            .with(FibExpr::RESULT, &NFT_FIB_RESULT_ADDRTYPE)
+            .with(FibExpr::FLAGS, &NFTA_FIB_F_DADDR)
+            .into_raw()
+    }
+}
+
+/// `queue flags bypass to NUMBER`.
+pub(super) struct ToQueue(pub(super) u16);
+
+impl Expression for ToQueue {
+    fn to_expr(&self, _: &Rule) -> NonNull<nftnl_expr> {
+        Owned::new()
+            .with(QueueExpr::NUMBER, &self.0)
+            .with(QueueExpr::TOTAL, &1)
+            .with(QueueExpr::FLAGS, &BYPASS)
+            .into_raw()
+    }
+}
+
+/// The target NFQUEUE of x_tables, revision 3: `-j NFQUEUE --queue-num NUMBER --queue-bypass`.
+pub(super) struct ToQueueByTarget(pub(super) u16);
+
+impl Expression for ToQueueByTarget {
+    fn to_expr(&self, _: &Rule) -> NonNull<nftnl_expr> {
+        /// Since Linux 3.10.
+        const REVISION: u32 = 3;
+        // `struct xt_NFQ_info_v3`: number, how many queues, flags (linux/netfilter/xt_NFQUEUE.h).
+        let information = [self.0, 1, BYPASS, 0].map(u16::to_ne_bytes);
+        Owned::new()
+            .with(TargetExpr::NAME, c"NFQUEUE")
+            .with(TargetExpr::REVISION, &REVISION)
+            .with_information(information.as_flattened())
+            .into_raw()
+    }
+}
+
+/// `dnat to :PORT`, with the port in a register. The address stays.
+pub(super) struct ToPort(pub(super) Register);
+
+impl Expression for ToPort {
+    fn to_expr(&self, _: &Rule) -> NonNull<nftnl_expr> {
+        // linux/netfilter/nf_nat.h
+        const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 2;
+        Owned::new()
+            .with(NatExpr::TYPE, &(libc::NFT_NAT_DNAT as u32))
+            .with(NatExpr::FAMILY, &(libc::NFPROTO_INET as u32))
+            .with(NatExpr::PORT, &self.0.to_raw())
+            .with(NatExpr::FLAGS, &NF_NAT_RANGE_PROTO_SPECIFIED)
+            .into_raw()
+    }
+}

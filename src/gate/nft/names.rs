@@ -1,0 +1,70 @@
+//! The names of what syngate makes in nf_tables, and the comment that it writes there.
+
+use std::ffi::{CStr, CString};
+
+use crate::gate::rules::PREFIX;
+
+/// The set of gated ports.
+pub(super) const PORTS: &CStr = c"ports";
+/// The counter of stopped SYNs.
+pub(super) const STOPPED: &CStr = c"syns_stopped";
+/// The counter of SYNs that found the set of diverted connections full.
+pub(super) const NO_ROOM: &CStr = c"no_room";
+/// The counter of packets of diverted connections that are no SYNs.
+pub(super) const WENT_ON: &CStr = c"went_on";
+
+// The sets to which the gate is narrowed.
+pub(super) const TO_V4: &CStr = c"to4";
+pub(super) const TO_V6: &CStr = c"to6";
+pub(super) const INTERFACES: &CStr = c"interfaces";
+
+// The sets of what the gate lets through.
+pub(super) const ALLOWED_V4: &CStr = c"allowed4";
+pub(super) const ALLOWED_V6: &CStr = c"allowed6";
+pub(super) const ALLOWED_INTERFACES: &CStr = c"allowed_interfaces";
+
+/// The set of the peer's connections: addresses and ports of both ends.
+pub(super) const FLOWS: &CStr = c"flows";
+/// The set of the peer's connections whose clients have closed their side or given up.
+pub(super) const CLOSING: &CStr = c"closing";
+/// The set of connections that are half open on this host: a SYN that their client sends again does not
+/// go to the peer.
+pub(super) const HALF_OPEN: &CStr = c"half_open";
+
+/// A table's userdata holds a comment of at most 128 bytes, its NUL included (libnftnl/udata.h,
+/// NFTNL_UDATA_COMMENT_MAXLEN).
+const COMMENT_MAX: usize = 127;
+
+/// The name of run `id`'s tables.
+pub(super) fn table_name(id: &str) -> CString {
+    CString::new(format!("{PREFIX}{id}")).expect("an id is hexadecimal")
+}
+
+/// Makes a text fit for a comment. nft prints comments between quotes as they are, so this replaces
+/// characters that would end or garble them.
+pub(super) fn fit_comment(text: &str) -> CString {
+    let mut clean: String = text
+        .chars()
+        .map(|c| if c == '"' { '\'' } else { c })
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect();
+    while clean.len() > COMMENT_MAX {
+        clean.pop();
+    }
+    CString::new(clean).expect("control characters, NUL among them, are replaced")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_fit_and_end_no_quotes() {
+        let comment = fit_comment("a \"quoted\"\nword\0");
+        assert_eq!(comment.as_c_str(), c"a 'quoted'?word?");
+        let long = "é".repeat(100);
+        let comment = fit_comment(&long);
+        assert!(comment.as_bytes().len() <= COMMENT_MAX);
+        assert!(comment.to_str().is_ok(), "not cut within a character");
+    }
+}

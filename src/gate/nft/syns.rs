@@ -1,0 +1,63 @@
+//! Which SYNs a scope means: the terms of a rule, and the sets that they look into.
+
+use nftnl::Hook;
+
+use super::names::{ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, INTERFACES, TO_V4, TO_V6};
+use super::ruleset::{Elements, NamedSet, Term, Way};
+use crate::words::family::Family;
+use crate::words::scope::Scope;
+
+/// The loopback interface. It can be renamed, but nobody does.
+const LOOPBACK: &str = "lo";
+
+pub(super) fn sets(scope: &Scope) -> Vec<NamedSet> {
+    let allowed = if scope.allow_local {
+        vec![LOOPBACK.to_owned()]
+    } else {
+        Vec::new()
+    };
+    [
+        (TO_V4, Elements::V4(scope.to.v4.clone())),
+        (TO_V6, Elements::V6(scope.to.v6.clone())),
+        (INTERFACES, Elements::Interfaces(scope.interfaces.clone())),
+        (ALLOWED_V4, Elements::V4(scope.allow_from.v4.clone())),
+        (ALLOWED_V6, Elements::V6(scope.allow_from.v6.clone())),
+        (ALLOWED_INTERFACES, Elements::Interfaces(allowed)),
+    ]
+    .into_iter()
+    .filter(|(_, elements)| !elements.is_empty())
+    .map(|(name, elements)| NamedSet { name, elements })
+    .collect()
+}
+
+pub(super) fn addresses(scope: &Scope, family: Family) -> Vec<Term> {
+    let mut terms = Vec::new();
+    if !scope.to.is_empty() {
+        terms.push(Term::To(family));
+    }
+    if !scope.allow_from.of(family).is_empty() {
+        terms.push(Term::NotFrom(family));
+    }
+    terms
+}
+
+/// New SYNs to gated ports, as far as the scope means them.
+pub(super) fn new_syn(addresses: Vec<Term>, scope: &Scope, hook: Hook) -> Vec<Term> {
+    let way = match hook {
+        Hook::Out => Way::Out,
+        _ => Way::In,
+    };
+    let mut terms = vec![Term::Tcp, Term::NewSyn, Term::ToGatedPort];
+    terms.extend(addresses);
+    if !scope.interfaces.is_empty() {
+        terms.push(Term::Via(way));
+    }
+    if scope.allow_local {
+        terms.push(Term::NotVia(way));
+    }
+    // In the input hook all packets are to this host.
+    if hook != Hook::In {
+        terms.push(Term::ToThisHost);
+    }
+    terms
+}

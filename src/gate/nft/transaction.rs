@@ -1,0 +1,388 @@
+//! From a [`Ruleset`] to netlink messages.
+
+use std::ffi::CStr;
+use std::io::IoSlice;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use nftnl::set::{Set, SetKey};
+use nftnl::{Batch, Chain, FinalizedBatch, MsgType, Policy, ProtoFamily, Rule, Table};
+use nix::libc;
+
+use super::expressions::{LookUp, UpdateSet};
+use super::names::{HALF_OPEN, PORTS};
+use super::raw::{CommentedTable, FlushSet, NewCounter};
+use super::ruleset::{
+    BaseChain, Elements, FlowSet, NamedSet, PortsKind, Ruleset, TableRules, Term,
+};
+use super::sets::{self, FlowV4, FlowV6, Interface, Port};
+use super::terms::add_expressions;
+use crate::kernel::route::octets;
+use crate::kernel::sockets::Connection;
+use crate::words::family::Family;
+use crate::words::ports::PortSet;
+
+/// Sets are numbered within a transaction, and no two may have the same number. Each table has this many
+/// numbers for its sets; the first is its set of ports.
+const IDS_OF_A_TABLE: u32 = 100;
+
+/// A transaction, ready to be sent.
+pub(super) struct Transaction(FinalizedBatch);
+
+impl Transaction {
+    pub(super) fn of(batch: Batch) -> Transaction {
+        Transaction(batch.finalize())
+    }
+
+    /// Its pages, which the caller sends in one datagram.
+    pub(super) fn pages(&self) -> Vec<IoSlice<'_>> {
+        self.0.iter().map(IoSlice::new).collect()
+    }
+
+    /// The sequence numbers that the kernel acknowledges.
+    pub(super) fn seqs(&self) -> std::ops::Range<u32> {
+        self.0.sequence_numbers()
+    }
+}
+
+/// A table whose sets are numbered.
+struct Numbered<'a> {
+    table: Table,
+    rules: &'a TableRules,
+    ports_kind: PortsKind,
+    /// The first number.
+    ids: u32,
+}
+
+fn numbered(rules: &Ruleset) -> impl Iterator<Item = Numbered<'_>> {
+    rules.tables.iter().zip(0..).map(|(of, n)| Numbered {
+        table: Table::new(&*rules.name, of.family),
+        rules: of,
+        ports_kind: rules.ports_kind(),
+        ids: 1 + n * IDS_OF_A_TABLE,
+    })
+}
+
+/// Makes the whole ruleset.
+pub(super) fn create(rules: &Ruleset, timeout: Duration) -> Transaction {
+    let mut batch = Batch::new();
+    for numbered in numbered(rules) {
+        numbered.create(&mut batch, rules, timeout);
+    }
+    Transaction::of(batch)
+}
+
+/// Opens every port. A chain without rules lets everything pass, and removing the rules is by far the
+/// quickest way, as quick with 32,000 ports as with one. Where rules have to stay, for connections that
+/// they have steered elsewhere, this empties only the set: NAT may end with its last rule, too.
+pub(super) fn open(rules: &Ruleset) -> Transaction {
+    let mut batch = Batch::new();
+    for numbered in numbered(rules) {
+        if numbered.rules.stays {
+            batch.add(&FlushSet(&numbered.timed_ports()), MsgType::Del);
+        } else {
+            numbered.flush(&mut batch);
+        }
+    }
+    Transaction::of(batch)
+}
+
+/// What a transaction does with the rules of the chains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChainRules {
+    /// All are there: leave them.
+    Keep,
+    /// None are there: add them.
+    Add,
+    /// Somebody may have changed them: remove all, and add them. In one transaction, so that NAT goes on.
+    Renew,
+}
+
+/// Gates `ports` and no others. Empties and fills the set in one transaction, because before Linux 6.12
+/// an element that is added again keeps its old timeout.
+pub(super) fn replace_ports(
+    rules: &Ruleset,
+    ports: &PortSet,
+    timeout: Duration,
+    chain_rules: ChainRules,
+) -> Transaction {
+    let mut batch = Batch::new();
+    for numbered in numbered(rules) {
+        batch.add(&FlushSet(&numbered.timed_ports()), MsgType::Del);
+        numbered.add_ports(&mut batch, ports.ranges(), timeout);
+        if chain_rules == ChainRules::Renew {
+            numbered.flush(&mut batch);
+        }
+        // Opening does not remove rules that stay.
+        let there = chain_rules == ChainRules::Keep
+            || chain_rules == ChainRules::Add && numbered.rules.stays;
+        if !there {
+            numbered.add_rules(&mut batch);
+        }
+    }
+    Transaction::of(batch)
+}
+
+/// Excepts these connections from being diverted: a SYN that their clients send again is not new.
+pub(super) fn spare(rules: &Ruleset, connections: &[Connection]) -> Transaction {
+    let mut batch = Batch::new();
+    for numbered in numbered(rules) {
+        let flow_sets = numbered.rules.flows.iter();
+        for set in flow_sets.filter(|set| set.name == HALF_OPEN) {
+            let id = numbered.id(set.name);
+            let of = |c: &&Connection| Family::of(c.local.ip().to_canonical()) == set.family;
+            let keys = connections.iter().filter(of).map(flow_key);
+            let keys = keys.take(set.most as usize);
+            match set.family {
+                Family::V4 => add_flows(&mut batch, &numbered.table, set, id, keys.map(FlowV4)),
+                Family::V6 => add_flows(&mut batch, &numbered.table, set, id, keys.map(FlowV6)),
+            }
+        }
+    }
+    Transaction::of(batch)
+}
+
+fn add_flows<K: SetKey>(
+    batch: &mut Batch,
+    table: &Table,
+    set: &FlowSet,
+    id: u32,
+    keys: impl Iterator<Item = K>,
+) {
+    let mut all = sets::flow_set::<K>(table, set.name, id, set.most, set.idle);
+    keys.for_each(|key| all.add(&key));
+    batch.add_iter(all.elems_iter(), MsgType::Add);
+}
+
+/// The key as a rule loads it from a packet of the client's: each part fills whole registers.
+fn flow_key(Connection { local, peer, .. }: &Connection) -> Box<[u8]> {
+    let end = |end: &SocketAddr| {
+        let mut bytes = octets(end.ip().to_canonical());
+        bytes.extend(end.port().to_be_bytes());
+        bytes.extend([0; 2]);
+        bytes
+    };
+    [end(peer), end(local)].concat().into()
+}
+
+/// Removes all tables of the ruleset.
+pub(super) fn delete(rules: &Ruleset) -> Transaction {
+    let mut batch = Batch::new();
+    for numbered in numbered(rules) {
+        batch.add(&numbered.table, MsgType::Del);
+    }
+    Transaction::of(batch)
+}
+
+/// Removes one table of that name.
+pub(super) fn delete_one(name: &CStr, family: ProtoFamily) -> Transaction {
+    let mut batch = Batch::new();
+    batch.add(&Table::new(name, family), MsgType::Del);
+    Transaction::of(batch)
+}
+
+impl Numbered<'_> {
+    fn create(&self, batch: &mut Batch, all: &Ruleset, timeout: Duration) {
+        let table = &self.table;
+        batch.add(
+            &CommentedTable {
+                family: self.rules.family,
+                name: &all.name,
+                comment: &all.comment,
+                owned: all.owned,
+            },
+            MsgType::Add,
+        );
+        for name in self.rules.counters() {
+            batch.add(&NewCounter { table, name }, MsgType::Add);
+        }
+        batch.add(&self.timed_ports(), MsgType::Add);
+        self.add_ports(batch, all.ports.ranges(), timeout);
+        for flows in &self.rules.flows {
+            add_flow_set(batch, table, flows, self.id(flows.name));
+        }
+        for set in &self.rules.sets {
+            add_set(batch, table, set, self.id(set.name));
+        }
+        for chain in &self.rules.chains {
+            batch.add(&base_chain(table, chain, all.hooked), MsgType::Add);
+        }
+        self.add_rules(batch);
+    }
+
+    fn id(&self, name: &CStr) -> u32 {
+        let flows = self.rules.flows.iter().map(|set| set.name);
+        let sets = self.rules.sets.iter().map(|set| set.name);
+        let mut names = [PORTS].into_iter().chain(flows).chain(sets);
+        let place = names.position(|other| other == name);
+        self.ids + place.map_or(0, |place| place as u32)
+    }
+
+    fn timed_ports(&self) -> Set<'_, Port> {
+        let of = |flags| sets::named_set(&self.table, PORTS, self.id(PORTS), flags);
+        match self.ports_kind {
+            PortsKind::Intervals => of(libc::NFT_SET_INTERVAL | libc::NFT_SET_TIMEOUT),
+            PortsKind::Hash { most } => {
+                let set = of(libc::NFT_SET_TIMEOUT);
+                sets::limit(&set, most);
+                set
+            }
+        }
+    }
+
+    /// Adds elements for all ranges, in as many messages as they need. In portions, because an element
+    /// takes some hundred bytes in user space until its message is made. In large portions, because the
+    /// kernel acknowledges each message, and the acknowledgements have to fit the socket's receive buffer
+    /// (330 do not, by default).
+    fn add_ports(&self, batch: &mut Batch, ranges: &[RangeInclusive<u16>], timeout: Duration) {
+        const PORTION: usize = 500;
+        for portion in ranges.chunks(PORTION) {
+            let set = self.timed_ports();
+            for range in portion {
+                self.put_ports(&set, range, timeout);
+            }
+            batch.add_iter(set.elems_iter(), MsgType::Add);
+        }
+    }
+
+    fn put_ports(&self, set: &Set<'_, Port>, range: &RangeInclusive<u16>, timeout: Duration) {
+        let timeout = Some(timeout);
+        match self.ports_kind {
+            PortsKind::Hash { .. } => {
+                let ports = range.clone().map(Port);
+                ports.for_each(|port| sets::put(set, &port, timeout));
+            }
+            PortsKind::Intervals => {
+                let after = range.end().checked_add(1).map(Port);
+                sets::put_interval(set, &Port(*range.start()), after.as_ref(), timeout);
+            }
+        }
+    }
+
+    /// For the kernel a rule without a handle means all rules of the chain (nf_tables_delrule()).
+    fn flush(&self, batch: &mut Batch) {
+        for chain in &self.rules.chains {
+            let chain = Chain::new(chain.name(), &self.table);
+            batch.add(&Rule::new(&chain), MsgType::Del);
+        }
+    }
+
+    fn add_rules(&self, batch: &mut Batch) {
+        for chain in &self.rules.chains {
+            let into = Chain::new(chain.name(), &self.table);
+            for terms in &chain.rules {
+                let mut rule = Rule::new(&into);
+                terms
+                    .iter()
+                    .for_each(|term| self.add_term(&mut rule, *term));
+                batch.add(&rule, MsgType::Add);
+            }
+        }
+    }
+
+    fn add_term(&self, rule: &mut Rule, term: Term) {
+        add_expressions(rule, term);
+        if let Some((set, negated)) = term.set() {
+            let id = self.id(set);
+            rule.add_expr(&LookUp { set, id, negated });
+        }
+        let (flows, life) = match term {
+            Term::Remember(flows, life) => (flows, Some(life)),
+            Term::Forget(flows) => (flows, None),
+            _ => return,
+        };
+        let (set, id) = (flows.name, self.id(flows.name));
+        rule.add_expr(&UpdateSet { set, id, life });
+    }
+}
+
+/// A chain, without its rules.
+pub(super) fn base_chain<'a>(table: &'a Table, chain: &BaseChain, hooked: bool) -> Chain<'a> {
+    let mut made = Chain::new(chain.name(), table);
+    if hooked {
+        made.set_hook(chain.hook, chain.priority);
+        made.set_type(chain.kind);
+        made.set_policy(Policy::Accept);
+    }
+    made
+}
+
+fn add_flow_set(batch: &mut Batch, table: &Table, flows: &FlowSet, id: u32) {
+    let FlowSet {
+        name, most, idle, ..
+    } = *flows;
+    match flows.family {
+        Family::V4 => batch.add(
+            &sets::flow_set::<FlowV4>(table, name, id, most, idle),
+            MsgType::Add,
+        ),
+        Family::V6 => batch.add(
+            &sets::flow_set::<FlowV6>(table, name, id, most, idle),
+            MsgType::Add,
+        ),
+    }
+}
+
+fn add_set(batch: &mut Batch, table: &Table, set: &NamedSet, id: u32) {
+    match &set.elements {
+        Elements::V4(networks) => {
+            let after = |last: Ipv4Addr| u32::from(last).checked_add(1).map(Ipv4Addr::from);
+            let bounds = networks.iter().map(|n| (n.network(), after(n.broadcast())));
+            add_intervals(batch, table, set.name, id, bounds);
+        }
+        Elements::V6(networks) => {
+            let after = |last: Ipv6Addr| u128::from(last).checked_add(1).map(Ipv6Addr::from);
+            let bounds = networks.iter().map(|n| (n.network(), after(n.broadcast())));
+            add_intervals(batch, table, set.name, id, bounds);
+        }
+        Elements::Interfaces(names) => {
+            let mut all = sets::named_set::<Interface>(table, set.name, id, 0);
+            sets::in_host_order(&all);
+            batch.add(&all, MsgType::Add);
+            for name in names {
+                all.add(&Interface(name.clone()));
+            }
+            batch.add_iter(all.elems_iter(), MsgType::Add);
+        }
+    }
+}
+
+/// A set of intervals. Each has a first key and, unless it reaches the largest one, a first key behind it.
+fn add_intervals<K: SetKey>(
+    batch: &mut Batch,
+    table: &Table,
+    name: &CStr,
+    id: u32,
+    bounds: impl Iterator<Item = (K, Option<K>)>,
+) {
+    let all = sets::named_set::<K>(table, name, id, libc::NFT_SET_INTERVAL);
+    batch.add(&all, MsgType::Add);
+    for (first, after) in bounds {
+        sets::put_interval(&all, &first, after.as_ref(), None);
+    }
+    batch.add_iter(all.elems_iter(), MsgType::Add);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_a_key_as_packets_have_it() {
+        let connection = |local: &str, peer: &str| Connection {
+            local: local.parse().unwrap(),
+            peer: peer.parse().unwrap(),
+            cookie: 1,
+        };
+        let v4 = [10, 0, 0, 9, 0xc3, 0x50, 0, 0, 10, 0, 0, 1, 0, 80, 0, 0];
+        let of = connection("10.0.0.1:80", "10.0.0.9:50000");
+        assert_eq!(*flow_key(&of), v4);
+        let mapped = connection("[::ffff:10.0.0.1]:80", "[::ffff:10.0.0.9]:50000");
+        assert_eq!(*flow_key(&mapped), v4);
+        assert_eq!(v4.len(), FlowV4::LEN as usize);
+        let v6 = flow_key(&connection("[fd00::1]:80", "[fd00::9]:50000"));
+        assert_eq!(v6.len(), FlowV6::LEN as usize);
+        assert_eq!(v6[16..24], [0xc3, 0x50, 0, 0, 0xfd, 0, 0, 0]);
+    }
+}

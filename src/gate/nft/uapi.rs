@@ -1,0 +1,58 @@
+//! Numbers of linux/netfilter/nf_tables.h that the libc crate lacks.
+
+/// Since Linux 5.12.
+pub(super) const NFT_TABLE_F_OWNER: u32 = 0x2;
+pub(super) const NFT_OBJECT_COUNTER: u32 = 1;
+
+// Attributes, by what they belong to.
+pub(super) const NFTA_TABLE_NAME: u16 = 1;
+pub(super) const NFTA_TABLE_FLAGS: u16 = 2;
+pub(super) const NFTA_TABLE_USERDATA: u16 = 6;
+
+pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
+pub(super) const NFTA_CHAIN_NAME: u16 = 3;
+pub(super) const NFTA_CHAIN_HOOK: u16 = 4;
+pub(super) const NFTA_HOOK_HOOKNUM: u16 = 1;
+
+pub(super) const NFTA_RULE_TABLE: u16 = 1;
+pub(super) const NFTA_RULE_CHAIN: u16 = 2;
+pub(super) const NFTA_RULE_EXPRESSIONS: u16 = 4;
+
+pub(super) const NFTA_EXPR_NAME: u16 = 1;
+pub(super) const NFTA_EXPR_DATA: u16 = 2;
+pub(super) const NFTA_PAYLOAD_BASE: u16 = 2;
+pub(super) const NFTA_PAYLOAD_OFFSET: u16 = 3;
+pub(super) const NFTA_PAYLOAD_LEN: u16 = 4;
+pub(super) const NFTA_CMP_OP: u16 = 2;
+pub(super) const NFTA_CMP_DATA: u16 = 3;
+pub(super) const NFTA_NAT_TYPE: u16 = 1;
+pub(super) const NFTA_TARGET_NAME: u16 = 1;
+pub(super) const NFTA_DATA_VALUE: u16 = 1;
+
+pub(super) const NFTA_SET_TABLE: u16 = 1;
+pub(super) const NFTA_SET_NAME: u16 = 2;
+pub(super) const NFTA_SET_FLAGS: u16 = 3;
+pub(super) const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+pub(super) const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+pub(super) const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+pub(super) const NFTA_SET_ELEM_KEY: u16 = 1;
+pub(super) const NFTA_SET_ELEM_FLAGS: u16 = 3;
+pub(super) const NFTA_SET_ELEM_EXPIRATION: u16 = 5;
+
+pub(super) const NFTA_OBJ_TABLE: u16 = 1;
+pub(super) const NFTA_OBJ_NAME: u16 = 2;
+pub(super) const NFTA_OBJ_TYPE: u16 = 3;
+pub(super) const NFTA_OBJ_DATA: u16 = 4;
+pub(super) const NFTA_COUNTER_PACKETS: u16 = 2;
+
+// Values.
+pub(super) const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+pub(super) const NFT_CMP_EQ: u32 = 0;
+pub(super) const NFT_NAT_DNAT: u32 = 1;
+pub(super) const NFT_PAYLOAD_CSUM_INET: u32 = 1;
+pub(super) const NFT_PAYLOAD_L4CSUM_PSEUDOHDR: u32 = 1;
+pub(super) const NFT_DYNSET_OP_UPDATE: u32 = 1;
+/// Since Linux 5.4.
+pub(super) const NFT_DYNSET_OP_DELETE: u32 = 2;
+pub(super) const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+pub(super) const NFTA_FIB_F_DADDR: u32 = 2;

@@ -1,0 +1,63 @@
+//! Userdata: what nft(8) stores with tables and sets for its own use, as type, length and value.
+
+use std::ffi::CStr;
+
+/// NFTNL_UDATA_TABLE_COMMENT.
+const COMMENT: u8 = 0;
+
+/// A comment as nft(8) writes it: its text ends with a NUL.
+pub(super) fn with_comment(comment: &CStr) -> Vec<u8> {
+    let text = comment.to_bytes_with_nul();
+    let length = u8::try_from(text.len()).expect("comments are cut to fit, in names.rs");
+    [&[COMMENT, length], text].concat()
+}
+
+/// The comment in a table's userdata, with its NUL; empty if there is none.
+pub(super) fn comment_in(mut userdata: &[u8]) -> &[u8] {
+    while let [kind, length, rest @ ..] = userdata {
+        let Some((value, others)) = rest.split_at_checked(usize::from(*length)) else {
+            break;
+        };
+        if *kind == COMMENT {
+            return value;
+        }
+        userdata = others;
+    }
+    &[]
+}
+
+/// Tells nft(8) that the keys of a set are in the host's byte order. nft(8) can't know this of a set of
+/// strings, and would list them as empty.
+pub(super) fn with_host_byte_order() -> [u8; 6] {
+    const NFTNL_UDATA_SET_KEYBYTEORDER: u8 = 0;
+    const BYTEORDER_HOST_ENDIAN: u32 = 1;
+    let [a, b, c, d] = BYTEORDER_HOST_ENDIAN.to_ne_bytes();
+    [NFTNL_UDATA_SET_KEYBYTEORDER, 4, a, b, c, d]
+}
+
+/// What holds for any userdata. And any text comes back as the comment that it was.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    let comment = comment_in(bytes);
+    assert!(comment.is_empty() || comment.len() + 2 <= bytes.len());
+    let text = String::from_utf8_lossy(bytes);
+    let comment = super::names::fit_comment(&text);
+    let userdata = with_comment(&comment);
+    assert_eq!(comment_in(&userdata), comment.to_bytes_with_nul());
+    let behind = [&[1, 2, 0, 0][..], &userdata, bytes].concat();
+    assert_eq!(comment_in(&behind), comment.to_bytes_with_nul());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_are_found_again() {
+        assert_eq!(comment_in(&with_comment(c"a gate")), b"a gate\0");
+        assert_eq!(comment_in(&[7, 1, 9, 0, 2, b'x', 0]), b"x\0");
+        for cut in [&[][..], &[0], &[0, 3, 1], &[7, 0]] {
+            assert_eq!(comment_in(cut), b"", "{cut:?}");
+        }
+    }
+}
