@@ -17,46 +17,56 @@ use crate::kernel::sockets::{diag, holders};
 use crate::process::lock;
 use crate::words::duration;
 
-/// Each limit: the item that it stands under in the manual, and its value as the manual has it.
+/// Times, each with the item that it stands under in the manual.
+const TIMES: &[(&str, Duration)] = &[
+    ("Longest duration", duration::LONGEST),
+    ("Lock retry", lock::RETRY),
+    ("Look", decide::LOOK_EVERY),
+    ("Quiet", decide::QUIET),
+    ("Young half-open", diag::YOUNG),
+    ("Cookie grace", decide::COOKIE_GRACE),
+    ("Ready check", decide::CHECK_PAUSE),
+    ("Search", decide::SEARCH_PAUSE),
+    ("Settle, one socket", decide::SETTLE_ONE),
+    ("Settle, group", decide::SETTLE_GROUP),
+    ("Settle, first change", decide::SETTLE_PATIENCE),
+    ("Settle, addresses", decide::SETTLE_PLACES),
+    ("Guard", decide::GUARD_EVERY),
+    ("Guard", iptables::LIST_EVERY),
+    ("Watchdog's start", watchdog::START_TIMEOUT),
+    ("Watchdog's grace", watchdog::GRACE),
+    ("Watchdog's end", watchdog::DISMISS_TIMEOUT),
+    ("Watchdog's patience", watchdog::RETRY_FOR),
+    ("Watchdog's patience", watchdog::RETRY_EVERY),
+    ("Clear's look", clear::LOOK_EVERY),
+    ("Linger's look", decide::LINGER_LOOK),
+    ("Linger's look", decide::LINGER_QUIET),
+    ("Diverted", divert::SYN_LIFE),
+    ("Diverted", divert::CLOSING_LIFE),
+    ("Diverted", divert::ENDED_AFTER),
+    ("Diverted", divert::OVER_LIFE),
+    ("Standby's look", decide::STANDBY_EVERY),
+    ("Standby's end", standby::DESERTED),
+    ("Standby's end", standby::KILL_EVERY),
+    ("Standby's end", standby::KILL_FOR),
+    ("Held, reading", hold::READ_EVERY),
+    ("Release", decide::RELEASE_EVERY),
+    ("Release, stall", decide::STALL),
+    ("Held, lost", hold::COUNT_EVERY),
+    ("Others", decide::OTHERS_PATIENCE),
+    ("Others", decide::OTHERS_LOOK),
+];
+
+/// All limits, as the manual has them.
 pub fn limits() -> Vec<(&'static str, String)> {
-    vec![
-        ("Longest duration", time(duration::LONGEST)),
-        ("Lock retry", time(lock::RETRY)),
-        ("Look", time(decide::LOOK_EVERY)),
-        ("Quiet", time(decide::QUIET)),
-        ("Young half-open", time(diag::YOUNG)),
-        ("Cookie grace", time(decide::COOKIE_GRACE)),
-        ("Ready check", time(decide::CHECK_PAUSE)),
-        ("Search", time(decide::SEARCH_PAUSE)),
-        ("Settle, one socket", time(decide::SETTLE_ONE)),
-        ("Settle, group", time(decide::SETTLE_GROUP)),
-        ("Settle, first change", time(decide::SETTLE_PATIENCE)),
-        ("Settle, addresses", time(decide::SETTLE_PLACES)),
-        ("Guard", time(decide::GUARD_EVERY)),
-        ("Guard", time(iptables::LIST_EVERY)),
-        ("Watchdog's start", time(watchdog::START_TIMEOUT)),
-        ("Watchdog's grace", time(watchdog::GRACE)),
-        ("Watchdog's end", time(watchdog::DISMISS_TIMEOUT)),
-        ("Watchdog's patience", time(watchdog::RETRY_FOR)),
-        ("Watchdog's patience", time(watchdog::RETRY_EVERY)),
-        ("Clear's look", time(clear::LOOK_EVERY)),
-        ("Linger's look", time(decide::LINGER_LOOK)),
-        ("Linger's look", time(decide::LINGER_QUIET)),
-        ("Diverted", time(divert::SYN_LIFE)),
-        ("Diverted", time(divert::CLOSING_LIFE)),
-        ("Diverted", time(divert::ENDED_AFTER)),
-        ("Diverted", time(divert::OVER_LIFE)),
+    let times = TIMES.iter().map(|(item, time)| (*item, in_words(*time)));
+    let numbers = [
         ("Diverted", divert::CLOSING_ROOM.to_string()),
         ("Diverted", cli::MAX_DIVERTED.to_string()),
         ("Diverted", cli::LARGEST_DIVERTED.to_string()),
         ("Peer", probe::AT_A_TIME.to_string()),
-        ("Standby's look", time(decide::STANDBY_EVERY)),
-        ("Standby's end", time(standby::DESERTED)),
-        ("Standby's end", time(standby::KILL_EVERY)),
-        ("Standby's end", time(standby::KILL_FOR)),
         ("Held", cli::MAX_HELD.to_string()),
         ("Held", cli::LARGEST_HELD.to_string()),
-        ("Held, reading", time(hold::READ_EVERY)),
         ("Held, reading", format!("{} bytes", packet::COPIED)),
         ("Held, queue", nfqueue::FIRST_NUMBER.to_string()),
         (
@@ -67,20 +77,16 @@ pub fn limits() -> Vec<(&'static str, String)> {
             "Held, buffer",
             format!("{} MiB", nfqueue::RECEIVE_BUFFER >> 20),
         ),
-        ("Release", time(decide::RELEASE_EVERY)),
-        ("Release, stall", time(decide::STALL)),
         ("Release, unseen", pace::BLIND.to_string()),
-        ("Held, lost", time(hold::COUNT_EVERY)),
-        ("Others", time(decide::OTHERS_PATIENCE)),
-        ("Others", time(decide::OTHERS_LOOK)),
         ("Port sets", compile::MANY_RANGES.to_string()),
         ("Holders", holders::FILES[0].to_string()),
         ("Holders", holders::FILES[1].to_string()),
         ("Holders", holders::FILES[2].to_string()),
-    ]
+    ];
+    times.chain(numbers).collect()
 }
 
-fn time(limit: Duration) -> String {
+fn in_words(limit: Duration) -> String {
     match limit.as_millis() {
         0 => format!("{} ms", limit.as_micros() as f64 / 1e3),
         ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
