@@ -90,7 +90,8 @@ fn inherited(bytes: &[u8]) {
 
 fn saved(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    crate::gate::iptables::withstand(&text);
+    let found = crate::gate::iptables::withstand(&text);
+    found.iter().for_each(crate::commands::status::withstand);
     crate::gate::iptables::save::withstand(&text);
     crate::gate::iptables::save::withstand_comment(&text);
     crate::gate::iptables::census::withstand(&text);
@@ -101,7 +102,8 @@ fn standing(bytes: &[u8]) {
     const JUMP: &str = "*filter\n[0:0] -A INPUT -m recent --seconds 30 -m comment --comment";
     let comment = String::from_utf8_lossy(bytes).replace(['"', '\\', '\n'], "?");
     let saved = format!("{JUMP} \"{comment}\" -j syngate_0123456789abcdef\n");
-    crate::gate::iptables::withstand(&saved);
+    let found = crate::gate::iptables::withstand(&saved);
+    found.iter().for_each(crate::commands::status::withstand);
 }
 
 fn answered(bytes: &[u8]) {

@@ -17,46 +17,56 @@ use crate::kernel::sockets::{holders, row};
 use crate::process::lock;
 use crate::words::duration;
 
-/// Each limit: the item that it stands under in the manual, and its value as the manual has it.
+/// Times, each with the item that it stands under in the manual.
+const TIMES: &[(&str, Duration)] = &[
+    ("Longest duration", duration::LONGEST),
+    ("Lock retry", lock::RETRY),
+    ("Look", looks::LOOK_EVERY),
+    ("Quiet", looks::QUIET),
+    ("Young half-open", row::YOUNG),
+    ("Cookie grace", draining::COOKIE_GRACE),
+    ("Ready check", beside::CHECK_PAUSE),
+    ("Search", beside::SEARCH_PAUSE),
+    ("Settle, one socket", service::SETTLE_ONE),
+    ("Settle, group", service::SETTLE_GROUP),
+    ("Settle, first change", service::SETTLE_PATIENCE),
+    ("Settle, addresses", service::SETTLE_PLACES),
+    ("Guard", looks::GUARD_EVERY),
+    ("Guard", iptables::LIST_EVERY),
+    ("Watchdog's start", watchdog::START_TIMEOUT),
+    ("Watchdog's grace", watchdog::GRACE),
+    ("Watchdog's end", watchdog::DISMISS_TIMEOUT),
+    ("Watchdog's patience", watchdog::RETRY_FOR),
+    ("Watchdog's patience", watchdog::RETRY_EVERY),
+    ("Clear's look", clear::LOOK_EVERY),
+    ("Linger's look", linger::LINGER_LOOK),
+    ("Linger's look", linger::LINGER_QUIET),
+    ("Diverted", divert::SYN_LIFE),
+    ("Diverted", divert::CLOSING_LIFE),
+    ("Diverted", divert::ENDED_AFTER),
+    ("Diverted", divert::OVER_LIFE),
+    ("Standby's look", standby::STANDBY_EVERY),
+    ("Standby's end", guard::DESERTED),
+    ("Standby's end", wire::KILL_EVERY),
+    ("Standby's end", wire::KILL_FOR),
+    ("Held, reading", held::READ_EVERY),
+    ("Release", releasing::RELEASE_EVERY),
+    ("Release, stall", release::STALL),
+    ("Held, lost", held::COUNT_EVERY),
+    ("Others", opening::OTHERS_PATIENCE),
+    ("Others", opening::OTHERS_LOOK),
+];
+
+/// All limits, as the manual has them.
 pub fn limits() -> Vec<(&'static str, String)> {
-    vec![
-        ("Longest duration", time(duration::LONGEST)),
-        ("Lock retry", time(lock::RETRY)),
-        ("Look", time(looks::LOOK_EVERY)),
-        ("Quiet", time(looks::QUIET)),
-        ("Young half-open", time(row::YOUNG)),
-        ("Cookie grace", time(draining::COOKIE_GRACE)),
-        ("Ready check", time(beside::CHECK_PAUSE)),
-        ("Search", time(beside::SEARCH_PAUSE)),
-        ("Settle, one socket", time(service::SETTLE_ONE)),
-        ("Settle, group", time(service::SETTLE_GROUP)),
-        ("Settle, first change", time(service::SETTLE_PATIENCE)),
-        ("Settle, addresses", time(service::SETTLE_PLACES)),
-        ("Guard", time(looks::GUARD_EVERY)),
-        ("Guard", time(iptables::LIST_EVERY)),
-        ("Watchdog's start", time(watchdog::START_TIMEOUT)),
-        ("Watchdog's grace", time(watchdog::GRACE)),
-        ("Watchdog's end", time(watchdog::DISMISS_TIMEOUT)),
-        ("Watchdog's patience", time(watchdog::RETRY_FOR)),
-        ("Watchdog's patience", time(watchdog::RETRY_EVERY)),
-        ("Clear's look", time(clear::LOOK_EVERY)),
-        ("Linger's look", time(linger::LINGER_LOOK)),
-        ("Linger's look", time(linger::LINGER_QUIET)),
-        ("Diverted", time(divert::SYN_LIFE)),
-        ("Diverted", time(divert::CLOSING_LIFE)),
-        ("Diverted", time(divert::ENDED_AFTER)),
-        ("Diverted", time(divert::OVER_LIFE)),
+    let times = TIMES.iter().map(|(item, time)| (*item, in_words(*time)));
+    let numbers = [
         ("Diverted", divert::CLOSING_ROOM.to_string()),
         ("Diverted", peers::MAX_DIVERTED.to_string()),
         ("Diverted", peers::LARGEST_DIVERTED.to_string()),
         ("Peer", probe::AT_A_TIME.to_string()),
-        ("Standby's look", time(standby::STANDBY_EVERY)),
-        ("Standby's end", time(guard::DESERTED)),
-        ("Standby's end", time(wire::KILL_EVERY)),
-        ("Standby's end", time(wire::KILL_FOR)),
         ("Held", holding::MAX_HELD.to_string()),
         ("Held", holding::LARGEST_HELD.to_string()),
-        ("Held, reading", time(held::READ_EVERY)),
         ("Held, reading", format!("{} bytes", packet::COPIED)),
         ("Held, queue", nfqueue::FIRST_NUMBER.to_string()),
         (
@@ -67,20 +77,16 @@ pub fn limits() -> Vec<(&'static str, String)> {
             "Held, buffer",
             format!("{} MiB", nfqueue::RECEIVE_BUFFER >> 20),
         ),
-        ("Release", time(releasing::RELEASE_EVERY)),
-        ("Release, stall", time(release::STALL)),
         ("Release, unseen", pace::BLIND.to_string()),
-        ("Held, lost", time(held::COUNT_EVERY)),
-        ("Others", time(opening::OTHERS_PATIENCE)),
-        ("Others", time(opening::OTHERS_LOOK)),
         ("Port sets", ruleset::MANY_RANGES.to_string()),
         ("Holders", holders::FILES[0].to_string()),
         ("Holders", holders::FILES[1].to_string()),
         ("Holders", holders::FILES[2].to_string()),
-    ]
+    ];
+    times.chain(numbers).collect()
 }
 
-fn time(limit: Duration) -> String {
+fn in_words(limit: Duration) -> String {
     match limit.as_millis() {
         0 => format!("{} ms", limit.as_micros() as f64 / 1e3),
         ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),

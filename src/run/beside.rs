@@ -8,16 +8,6 @@ use crate::run::prepare::answered;
 use crate::words::ended::{CommandExit, exit_words};
 use crate::words::exit::NOT_EXECUTABLE;
 
-#[derive(Default)]
-pub(super) struct RunsBeside {
-    /// `--ready-check`, while it runs.
-    check: Option<Beside>,
-    /// `--listen-netns-from`, while it runs.
-    search: Option<Beside>,
-    /// Why it has named no network namespace, the last time that it was asked.
-    pub search_trouble: Option<String>,
-}
-
 impl Run<'_> {
     pub(super) fn start_check(&mut self) -> Event {
         let call = self.call;

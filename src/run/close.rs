@@ -9,20 +9,42 @@ use crate::action::drop::Drop;
 use crate::gate::backends;
 use crate::gate::gate::Gate;
 use crate::gate::kinds::Choice;
+use crate::kernel::sockets::Sample;
+use crate::kernel::sockets::diag::Sockets;
 use crate::run::call::Call;
 use crate::run::record::Record;
 use crate::words::ending::Ending;
 
-/// `None`: the gate can't be closed, and `--best-effort` was given.
-pub(super) type Closed = (Option<Gate>, Box<dyn Action>);
+impl Call<'_> {
+    /// Looks a last time, and closes the gate. What listened just before; the gate, unless
+    /// `--best-effort` was given and it can't be closed; and the action.
+    ///
+    /// # Errors
+    /// The gate is open, as it was.
+    pub(super) fn close(
+        &self,
+        prepared: &dyn Prepared,
+        sockets: &mut Sockets,
+        looking_since: Instant,
+        record: &mut Record,
+    ) -> Result<(Sample, Option<Gate>, Box<dyn Action>), Ending> {
+        if !self.plan.config.drain.is_zero() {
+            self.watch_for_cookies(sockets, looking_since)?;
+        }
+        let before = self.look(sockets, record)?;
+        self.warn_of_interfaces(record);
+        // A last look for a signal before something is changed.
+        self.signals.until(Instant::now())?;
+        let (gate, action) = close(self, prepared, record)?;
+        Ok((before, gate, action))
+    }
+}
 
-/// # Errors
-/// The gate is open, as it was.
-pub(super) fn close(
+fn close(
     call: &Call,
     prepared: &dyn Prepared,
     record: &mut Record,
-) -> Result<Closed, Ending> {
+) -> Result<(Option<Gate>, Box<dyn Action>), Ending> {
     let closed = close_with(prepared, call, record).or_else(|error| {
         let Some((other, words)) = call.plan.action.otherwise() else {
             return Err(error);

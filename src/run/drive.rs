@@ -8,9 +8,8 @@ use crate::decide::state::State;
 use crate::gate::gate::Gate;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Sample, Want};
-use crate::process::child::Child;
+use crate::process::child::{Beside, Child};
 use crate::process::signals::Caught;
-use crate::run::beside::RunsBeside;
 use crate::run::call::Call;
 use crate::run::record::Record;
 use crate::run::report::time::Closed;
@@ -33,6 +32,16 @@ pub(super) struct Run<'a> {
     pub closed: Closed,
     pub trouble: Trouble,
     told: Told,
+}
+
+#[derive(Default)]
+pub(super) struct RunsBeside {
+    /// `--ready-check`, while it runs.
+    pub check: Option<Beside>,
+    /// `--listen-netns-from`, while it runs.
+    pub search: Option<Beside>,
+    /// Why it has named no network namespace, the last time that it was asked.
+    pub search_trouble: Option<String>,
 }
 
 /// What went wrong, for the verdict.

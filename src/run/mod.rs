@@ -14,28 +14,29 @@ mod prepare;
 mod program;
 mod record;
 pub(crate) mod report;
+mod tell;
 mod while_closed;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use self::call::Call;
-use self::close::close;
 use self::drive::Run;
-use self::plan::{Plan, Refused};
+use self::plan::Plan;
 use self::record::Record;
-use self::report::json::Report;
-use crate::action::contract::{Before, Prepared};
+use self::tell::{level, refusal, tell, tell_plan};
+use crate::action::contract::Action;
 use crate::cli::{Args, mistaken_variables};
 use crate::decide::state::State;
 use crate::gate::gate::Gate;
 use crate::kernel::caps;
+use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::diag::Sockets;
 use crate::process::signals::Signals;
 use crate::process::{child, own_unit};
-use crate::tell::say::{Level, Say, print};
-use crate::words::ending::{Ending, Outcome};
-use crate::words::exit::{Exit, NOT_FOUND};
+use crate::tell::say::Say;
+use crate::words::ending::Ending;
+use crate::words::exit::Exit;
 
 /// Carries out one call. `started` is when syngate was.
 pub fn run(args: &Args, started: Instant) -> Exit {
@@ -47,7 +48,7 @@ pub fn run(args: &Args, started: Instant) -> Exit {
         record.warnings.warn(&say, mistaken);
     }
     if args.dry_run {
-        return dry_run(planned, &say);
+        return tell_plan(planned, &say);
     }
     let (plan, ending) = match planned {
         Ok(plan) => {
@@ -105,109 +106,25 @@ fn carry_out(
     if call.ask_for_netns(&mut sockets)? {
         looking_since = Instant::now();
     }
-    let prepared = prepare(&call, &mut sockets, record)?;
-    let closed = (|| {
-        if !plan.config.drain.is_zero() {
-            call.watch_for_cookies(&sockets, looking_since)?;
-        }
-        let before = call.look(&mut sockets, record)?;
-        call.warn_of_interfaces(record);
-        // A last look for a signal before something is changed.
-        signals.until(Instant::now())?;
-        Ok((before, close(&call, &*prepared, record)?))
-    })();
-    let (before, (gate, action)) = closed.inspect_err(|_| prepared.dismiss(say, &signals))?;
-
-    let deadline = gate.as_ref().map(Gate::deadline);
-    let closed_at = gate.as_ref().map_or_else(Instant::now, Gate::closed_at);
-    record.closed_after = deadline.map(|_| closed_at - started);
-    let exposed = gate.as_ref().is_some_and(Gate::exposed);
-    let policy = action.policy(closed_at);
-    let mut state = State::new(plan.config.clone(), &before, closed_at, deadline, policy);
-    if exposed {
-        state.guard();
-    }
+    let prepared = call.prepare_action(&mut sockets, record)?;
+    let closed = call.close(&*prepared, &mut sockets, looking_since, record);
+    let (before, gate, action) = closed.inspect_err(|_| prepared.dismiss(say, &signals))?;
+    record.closed_after = gate.as_ref().map(|gate| gate.closed_at() - started);
+    let mut state = state(plan, &before, gate.as_ref(), &*action);
     let mut run = Run::new(&call, record, sockets, (gate, action), prepared);
     run.closed(&before);
     run.drive(&mut state);
     Ok(run.conclude(&state, &before))
 }
 
-/// Gets the action ready while nothing is gated yet.
-fn prepare(
-    call: &Call,
-    sockets: &mut Sockets,
-    record: &mut Record,
-) -> Result<Box<dyn Prepared>, Ending> {
-    let plan = call.plan;
-    plan.action.prepare(&mut Before {
-        gated: plan.gated(),
-        say: call.say,
-        signals: call.signals,
-        sockets,
-        warnings: &mut record.warnings,
-        environment: call.environment,
-        run: &record.run,
-        command: &plan.command_line(),
-        best_effort: plan.config.best_effort,
-        ready_check: plan.ready_check.is_some(),
-    })
-}
-
-fn refusal(refused: Refused) -> Ending {
-    match refused {
-        Refused::Options(why) => Ending::not_run("options", why),
-        // It could not be written: once is enough to say so.
-        Refused::ReportFile(why) => Ending::not_run("report_file", why),
-        Refused::Command(why) => {
-            let reason = match why.status() {
-                NOT_FOUND => "not_found",
-                _ => "not_executable",
-            };
-            Ending::not_run_with(why.status(), reason, why.to_string())
-        }
+/// What there is to decide from now on.
+fn state(plan: &Plan, before: &Sample, gate: Option<&Gate>, action: &dyn Action) -> State {
+    let closed_at = gate.map_or_else(Instant::now, Gate::closed_at);
+    let deadline = gate.map(Gate::deadline);
+    let policy = action.policy(closed_at);
+    let mut state = State::new(plan.config.clone(), before, closed_at, deadline, policy);
+    if gate.is_some_and(Gate::exposed) {
+        state.guard();
     }
-}
-
-/// The line for people and the report for machines. The gate is gone; what is slow now, or blocks,
-/// may be ended by a signal.
-fn tell(ending: &Ending, args: &Args, plan: Option<&Plan>, say: &Say, record: &Record) {
-    Signals::unblock();
-    if let Some(file) = &args.report_file
-        && ending.reason != "report_file"
-    {
-        let report = Report::new(&args.command, plan::ports(args), plan, record, ending);
-        let json = report.to_json().map_err(Into::into);
-        let written = json.and_then(|json| report::file::write(&json, &record.run, file));
-        if let Err(error) = written {
-            say.error(&format!("--report-file: {}: {error}", file.display()));
-        }
-    }
-    say.may_block();
-    match ending.outcome {
-        Outcome::Ok => say.result(&ending.message),
-        _ => say.error(&ending.message),
-    }
-}
-
-fn dry_run(planned: Result<Plan, Refused>, say: &Say) -> Exit {
-    match planned.and_then(|plan| dry_run::dry_run(&plan)) {
-        Ok(text) => {
-            print(&text);
-            Exit::Status(0)
-        }
-        Err(refused) => {
-            let ending = refusal(refused);
-            say.error(&ending.message);
-            ending.exit
-        }
-    }
-}
-
-fn level(args: &Args) -> Level {
-    match (args.quiet, args.verbose) {
-        (true, _) => Level::Errors,
-        (_, true) => Level::Phases,
-        _ => Level::Normal,
-    }
+    state
 }

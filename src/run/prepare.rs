@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
+use crate::action::contract::{Before, Prepared};
 use crate::decide::draining::COOKIE_GRACE;
 use crate::decide::readiness::places;
 use crate::gate::standing;
@@ -188,6 +189,27 @@ impl Call<'_> {
         };
         let exit = self.wait_for_child(asked.child(), || asked.ended())?;
         Ok(answered(exit, &asked.answer()))
+    }
+
+    /// Gets the action ready while nothing is gated yet.
+    pub(crate) fn prepare_action(
+        &self,
+        sockets: &mut Sockets,
+        record: &mut Record,
+    ) -> Result<Box<dyn Prepared>, Ending> {
+        let plan = self.plan;
+        plan.action.prepare(&mut Before {
+            gated: plan.gated(),
+            say: self.say,
+            signals: self.signals,
+            sockets,
+            warnings: &mut record.warnings,
+            environment: self.environment,
+            run: &record.run,
+            command: &plan.command_line(),
+            best_effort: plan.config.best_effort,
+            ready_check: plan.ready_check.is_some(),
+        })
     }
 
     /// Interfaces that are not there may come: only then are they gated.

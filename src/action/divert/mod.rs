@@ -7,6 +7,7 @@ pub mod options;
 pub mod peer;
 pub mod prepare;
 pub mod probe;
+pub mod to_peer;
 pub mod way;
 
 pub(crate) use options::KIND;

@@ -3,26 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::Result;
 use clap::builder::BoolishValueParser;
 use clap::{Args, FromArgMatches};
 
-use super::peer::{PeerAddress, Peers};
+use super::peer::Peers;
 use super::prepare::{Ready, ask_peer};
+use super::to_peer::ToPeer;
 use crate::action::contract::{
     Before, Description, Given, HEADING, Kind, Planned, Prepared, Request, Wanted,
 };
 use crate::action::linger::LingerOptions;
 use crate::decide::opening::OTHERS_PATIENCE;
 use crate::gate::kinds::Kind as BackendKind;
-use crate::kernel::route::Routing;
 use crate::words::duration::duration;
 use crate::words::ending::Ending;
 use crate::words::family::Family;
 use crate::words::gated::Gated;
-use crate::words::hop::NextHop;
 use crate::words::number::number_in;
-use crate::words::steer::{Diversion, Steer};
+use crate::words::steer::Steer;
 
 /// `--max-diverted`, unless given.
 pub const MAX_DIVERTED: u32 = 65_536;
@@ -124,40 +123,6 @@ impl Wanted for Peers {
     }
 }
 
-/// What was asked for.
-#[derive(Debug, Clone)]
-pub(crate) struct ToPeer {
-    pub peers: Peers,
-    /// `--linger`.
-    pub linger: Duration,
-    /// `--max-diverted`.
-    pub most: u32,
-    /// How long the rules may stand: no connection is forgotten before.
-    pub idle: Duration,
-    /// How long the peer may take to answer, if it is to be asked.
-    pub ask: Option<Duration>,
-}
-
-impl ToPeer {
-    /// Where packets to the peer go.
-    ///
-    /// # Errors
-    /// It is no neighbour of this host's: one line that names the option.
-    pub(crate) fn diversion(&self) -> Result<Diversion> {
-        let mut routing = Routing::open()?;
-        let mut find = |peer: &Option<PeerAddress>| {
-            let peer = peer.as_ref();
-            peer.map(|peer| next_hop(&mut routing, peer)).transpose()
-        };
-        Ok(Diversion {
-            v4: find(&self.peers.v4)?,
-            v6: find(&self.peers.v6)?,
-            most: self.most,
-            idle: self.idle,
-        })
-    }
-}
-
 impl Planned for ToPeer {
     fn name(&self) -> &'static str {
         KIND.name
@@ -203,22 +168,4 @@ impl Planned for ToPeer {
         ask_peer(self, before)?;
         Ok(Box::new(Ready(self.clone())))
     }
-}
-
-fn next_hop(routing: &mut Routing, peer: &PeerAddress) -> Result<NextHop> {
-    let option = || format!("--syn divert={peer}");
-    let links = routing.links().with_context(option)?;
-    let named = peer.named(&links);
-    let named = named.map_err(|why| anyhow!("{}: {why}", option()))?;
-    let route = routing.to(peer.address, named);
-    let route = route.map_err(|refusal| anyhow!("{}: no way there: {refusal}", option()))?;
-    let route =
-        route.with_context(|| format!("{}: the kernel's answer can't be read", option()))?;
-    let found = peer.neighbour(&route, &links);
-    let found = found.map_err(|why| anyhow!("{}: {why}", option()))?;
-    let ether = routing.ether(found.address, found.device);
-    Ok(NextHop {
-        ether: ether.with_context(option)?,
-        ..found
-    })
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::act::Diverting;
-use super::options::ToPeer;
 use super::probe::{AT_A_TIME, Asking, Reply};
+use super::to_peer::ToPeer;
 use super::way::{Enquiry, Here, Served, enquiries, remarks, without_peer};
 use crate::action::contract::{Action, Before, Prepared};
 use crate::decide::opening::{OTHERS_LOOK, OTHERS_PATIENCE};

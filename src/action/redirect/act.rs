@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::account::{RedirectRow, StandbyEnd, StandbyRow, redirected_words};
-use super::options::ToStandby;
 use super::policy::RedirectPolicy;
-use super::prepare::Own;
 use super::redirected::Redirected;
 use super::standby::Standby;
+use super::to_standby::{Own, ToStandby};
 use super::wire::Stop;
 use crate::action::contract::{Account, Action, Now};
 use crate::action::linger::{warn_if_fallen, warn_of_cut};

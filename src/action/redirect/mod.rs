@@ -10,6 +10,7 @@ pub mod policy;
 pub mod prepare;
 pub mod redirected;
 pub mod standby;
+pub mod to_standby;
 pub mod tree;
 pub mod wire;
 

@@ -9,6 +9,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, FromArgMatches};
 
 use super::prepare::Ready;
+use super::to_standby::ToStandby;
 use crate::action::contract::{
     Before, Description, Given, HEADING, Kind, Planned, Prepared, Request, Wanted,
 };
@@ -115,24 +116,6 @@ impl Wanted for ToPort {
             keep: options.keep_standby,
         }))
     }
-}
-
-/// What is done for, and with, the standby.
-#[derive(Debug, Clone)]
-pub(crate) struct ToStandby {
-    pub port: u16,
-    /// `--linger`.
-    pub linger: Duration,
-    /// `--standby`: what starts it; else somebody has.
-    pub line: Option<OsString>,
-    /// `--standby-check`.
-    pub check: Option<OsString>,
-    /// `--standby-timeout`.
-    pub timeout: Duration,
-    /// `--standby-grace`.
-    pub grace: Duration,
-    /// `--keep-standby`.
-    pub keep: bool,
 }
 
 impl ToStandby {

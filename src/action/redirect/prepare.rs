@@ -7,11 +7,11 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::act::Redirecting;
-use super::options::ToStandby;
 use super::places::missing;
 use super::policy::STANDBY_EVERY;
 use super::redirected::Redirected;
 use super::standby::Standby;
+use super::to_standby::{Own, ToStandby};
 use crate::action::contract::{Action, Before, Prepared};
 use crate::decide::beside::CHECK_PAUSE;
 use crate::kernel::sockets::Want;
@@ -23,9 +23,6 @@ use crate::tell::say::Say;
 use crate::words::ended::{CommandExit, exit_words};
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
-
-/// A standby that the run has started; `None`: somebody else has, or it has been dealt with.
-pub(crate) type Own = Rc<RefCell<Option<Standby>>>;
 
 /// A standby that listens.
 pub(crate) struct Ready {
