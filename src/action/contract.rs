@@ -30,7 +30,7 @@ use crate::words::steer::Steer;
 pub(crate) const HEADING: &str = "What happens to new connections meanwhile";
 
 /// An action as the command line knows it: one value of `--syn`.
-pub(crate) struct Kind {
+pub(crate) struct Entry {
     pub name: &'static str,
     /// How it is given: `NAME`, or `NAME=WHAT`.
     pub value: &'static str,

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::contract::{
-    Account, Action, Before, Description, Given, Kind, Now, Planned, Prepared, Request, Wanted,
+    Account, Action, Before, Description, Entry, Given, Now, Planned, Prepared, Request, Wanted,
 };
 use crate::decide::policy::{Answer, Noted, Question, Waiting};
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
 use crate::words::steer::Steer;
 
-pub(crate) const KIND: Kind = Kind {
+pub(crate) const ENTRY: Entry = Entry {
     name: "drop",
     value: "drop",
     help: "They are dropped, and their clients send them again",
@@ -29,7 +29,7 @@ pub(crate) struct Drop;
 
 impl Wanted for Drop {
     fn name(&self) -> &'static str {
-        KIND.name
+        ENTRY.name
     }
 
     fn plan(&self, _: &Request) -> Result<Box<dyn Planned>, String> {
@@ -39,7 +39,7 @@ impl Wanted for Drop {
 
 impl Planned for Drop {
     fn name(&self) -> &'static str {
-        KIND.name
+        ENTRY.name
     }
 
     fn describe(&self, _: &Gated) -> Description {

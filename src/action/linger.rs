@@ -5,7 +5,9 @@
 use std::time::{Duration, Instant};
 
 use super::contract::{HEADING, Now};
-use crate::decide::policy::{Answer, Due, LingerEnd, Lingered, Noted, Policy, Question, Verdict};
+use crate::decide::policy::{
+    Answer, Conclusion, Due, LingerEnd, Lingered, Noted, Policy, Question,
+};
 use crate::words::duration::duration;
 
 /// How often the run looks how many are left.
@@ -38,14 +40,14 @@ pub(crate) struct Linger {
     quiet: bool,
     /// Nobody is waited for any more.
     cut: bool,
-    stage: Stage,
+    progress: Progress,
     /// So many were left at the last look.
     left: Option<usize>,
     lingered: Option<Lingered>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum Progress {
     /// Connections finish; `then_stop`: a standby is to be stopped afterwards.
     Waiting {
         then_stop: bool,
@@ -71,7 +73,7 @@ impl Linger {
             next_look: now,
             quiet: false,
             cut: false,
-            stage: Stage::Waiting { then_stop },
+            progress: Progress::Waiting { then_stop },
             left: None,
             lingered: None,
         }
@@ -79,7 +81,7 @@ impl Linger {
 
     /// So many were left just now; the look took `cost`.
     fn saw(&mut self, left: Option<usize>, cost: Duration, now: Instant) {
-        let (Some(since), Stage::Waiting { then_stop }) = (self.since, self.stage) else {
+        let (Some(since), Progress::Waiting { then_stop }) = (self.since, self.progress) else {
             return;
         };
         self.left = left;
@@ -99,9 +101,9 @@ impl Linger {
             self.quiet = none;
             return;
         };
-        self.stage = match then_stop {
-            true => Stage::ToStop,
-            false => Stage::Over,
+        self.progress = match then_stop {
+            true => Progress::ToStop,
+            false => Progress::Over,
         };
         let took = now - since;
         self.lingered = Some(Lingered { took, left, end });
@@ -118,41 +120,45 @@ impl Policy for Linger {
 
     fn after_open(&self) -> Due {
         let since = self.since?;
-        match self.stage {
-            Stage::Waiting { .. } if self.cut => Some((since, Question::Left)),
-            Stage::Waiting { .. } => {
+        match self.progress {
+            Progress::Waiting { .. } if self.cut => Some((since, Question::Left)),
+            Progress::Waiting { .. } => {
                 let at = self.next_look.min(since + self.timeout);
                 Some((at, Question::Left))
             }
-            Stage::ToStop => Some((since, Question::Stop)),
-            Stage::Stopping | Stage::Over => None,
+            Progress::ToStop => Some((since, Question::Stop)),
+            Progress::Stopping | Progress::Over => None,
         }
     }
 
     fn lingers(&self) -> bool {
-        self.stage != Stage::Over
+        self.progress != Progress::Over
     }
 
-    fn answered(&mut self, answer: Answer, cost: Duration, _: Instant, now: Instant) -> Verdict {
-        match (answer, self.stage) {
+    fn answered(&mut self, answer: Answer, cost: Duration, _: Instant, now: Instant) -> Conclusion {
+        match (answer, self.progress) {
             (Answer::Left(left), _) => self.saw(left, cost, now),
-            (Answer::Stopping, Stage::ToStop) => self.stage = Stage::Stopping,
-            (Answer::Stopped, Stage::ToStop | Stage::Stopping) => self.stage = Stage::Over,
+            (Answer::Stopping, Progress::ToStop) => self.progress = Progress::Stopping,
+            (Answer::Stopped, Progress::ToStop | Progress::Stopping) => {
+                self.progress = Progress::Over
+            }
             _ => (),
         }
-        Verdict::GoOn
+        Conclusion::GoOn
     }
 
     fn cut(&mut self) {
         self.cut = true;
-        if self.stage == Stage::Stopping {
-            self.stage = Stage::Over;
+        if self.progress == Progress::Stopping {
+            self.progress = Progress::Over;
         }
     }
 
     fn waits_for(&self) -> Option<String> {
-        Some(match (self.stage, self.left) {
-            (Stage::ToStop | Stage::Stopping, _) => "open; the standby is being stopped".to_owned(),
+        Some(match (self.progress, self.left) {
+            (Progress::ToStop | Progress::Stopping, _) => {
+                "open; the standby is being stopped".to_owned()
+            }
             (_, Some(n)) => format!("open; connections to the {} finish: {n} left", self.place),
             (_, None) => format!("open; connections to the {} finish", self.place),
         })

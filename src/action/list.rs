@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use clap::builder::{PossibleValue, TypedValueParser};
 
-use super::contract::{Given, HEADING, Kind, Planned, Request, Wanted};
+use super::contract::{Entry, Given, HEADING, Planned, Request, Wanted};
 use super::linger::LingerOptions;
 use super::{divert, drop, hold, redirect};
 use crate::words::meant::{meant, question};
 
-const KINDS: [Kind; 5] = [
-    drop::KIND,
-    hold::KIND,
+const ENTRIES: [Entry; 5] = [
+    drop::ENTRY,
+    hold::ENTRY,
     hold::AUTO,
-    redirect::KIND,
-    divert::KIND,
+    redirect::ENTRY,
+    divert::ENTRY,
 ];
 
 /// The part of the command line that is about actions.
@@ -52,7 +52,9 @@ impl ActionArgs {
     /// # Errors
     /// One line that names the option, its value and what would be right.
     pub(crate) fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
-        let others = KINDS.iter().filter(|kind| kind.name != self.action.name());
+        let others = ENTRIES
+            .iter()
+            .filter(|kind| kind.name != self.action.name());
         for kind in others {
             (kind.unwanted)(request.given)?;
         }
@@ -64,11 +66,11 @@ impl ActionArgs {
 /// comes behind the first ones of all.
 pub(crate) fn rows() -> Vec<&'static str> {
     let nth = |n| {
-        KINDS
+        ENTRIES
             .iter()
             .filter_map(move |kind| kind.rows.get(n).copied())
     };
-    let most = KINDS.iter().map(|kind| kind.rows.len()).max();
+    let most = ENTRIES.iter().map(|kind| kind.rows.len()).max();
     (0..most.unwrap_or(0)).flat_map(nth).collect()
 }
 
@@ -78,7 +80,7 @@ struct Options(Given);
 
 impl clap::Args for Options {
     fn augment_args(command: clap::Command) -> clap::Command {
-        let command = KINDS
+        let command = ENTRIES
             .iter()
             .fold(command, |command, kind| (kind.options)(command));
         LingerOptions::augment_args(command)
@@ -109,20 +111,20 @@ fn parse(text: &str) -> Result<Arc<dyn Wanted>, String> {
         Some((name, to)) => (name, Some(to)),
         None => (text, None),
     };
-    let kind = KINDS.iter().find(|kind| kind.name == name);
+    let kind = ENTRIES.iter().find(|kind| kind.name == name);
     match kind.filter(|kind| to.is_none() || kind.value.contains('=')) {
         Some(kind) => (kind.parse)(to),
         None => Err(format!(
             "expected {}{}",
             expected(),
-            question(meant(name, KINDS.map(|kind| kind.name)))
+            question(meant(name, ENTRIES.map(|kind| kind.name)))
         )),
     }
 }
 
 /// `drop, hold or divert=ADDR`.
 fn expected() -> String {
-    let values = KINDS.map(|kind| kind.value);
+    let values = ENTRIES.map(|kind| kind.value);
     let (last, rest) = values.split_last().expect("there are actions");
     format!("{} or {last}", rest.join(", "))
 }
@@ -141,7 +143,7 @@ impl TypedValueParser for SynParser {
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        let values = KINDS.map(|kind| PossibleValue::new(kind.value).help(kind.help));
+        let values = ENTRIES.map(|kind| PossibleValue::new(kind.value).help(kind.help));
         Some(Box::new(values.into_iter()))
     }
 }

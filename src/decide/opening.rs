@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::decide::event::{NotRun, Task};
-use crate::decide::policy::{Answer, Question, Verdict};
+use crate::decide::policy::{Answer, Conclusion, Question};
 use crate::decide::state::{Phase, State};
 use crate::words::ports::PortSet;
 
@@ -87,18 +87,18 @@ impl State {
         now: Instant,
     ) -> Option<Task> {
         match self.policy.answered(answer, cost, self.deadline, now) {
-            Verdict::MayOpen(ports) if ports.is_empty() => self.go_on(now),
-            Verdict::MayOpen(_) if self.policy.holds_all_back() => Some(self.open()),
-            Verdict::MayOpen(ports) => {
+            Conclusion::MayOpen(ports) if ports.is_empty() => self.go_on(now),
+            Conclusion::MayOpen(_) if self.policy.holds_all_back() => Some(self.open()),
+            Conclusion::MayOpen(ports) => {
                 self.shut = self.shut.minus(&ports);
                 Some(Task::ShutOnly(self.shut.clone()))
             }
             // An open gate serves clients no worse than a port where nobody listens.
-            Verdict::Abandon(why) if !self.opened => {
+            Conclusion::Abandon(why) if !self.opened => {
                 self.facts.abandoned = Some(why);
                 Some(self.open_early(NotRun::Abandoned(why)))
             }
-            Verdict::GoOn | Verdict::Abandon(_) => self.go_on(now),
+            Conclusion::GoOn | Conclusion::Abandon(_) => self.go_on(now),
         }
     }
 

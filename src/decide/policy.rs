@@ -53,7 +53,7 @@ pub(crate) struct Waiting {
 
 /// What follows from an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Conclusion {
     GoOn,
     /// These ports may open; those that are not named still wait.
     MayOpen(PortSet),
@@ -154,8 +154,8 @@ pub(crate) trait Policy: Debug {
         _cost: Duration,
         _deadline: Instant,
         _now: Instant,
-    ) -> Verdict {
-        Verdict::GoOn
+    ) -> Conclusion {
+        Conclusion::GoOn
     }
 
     /// Somebody wants the run to end now: nobody is waited for any more.

@@ -12,16 +12,16 @@ use crate::gate::backend::Flows;
 use crate::kernel::sockets::Sample;
 use crate::words::steer::{Diversion, Steer};
 
-pub(crate) struct Diverting {
+pub(crate) struct DivertAction {
     to: Diversion,
     linger: Duration,
     /// As they were seen last.
     flows: Flows,
 }
 
-impl Diverting {
-    pub(crate) fn new(to: Diversion, linger: Duration) -> Diverting {
-        Diverting {
+impl DivertAction {
+    pub(crate) fn new(to: Diversion, linger: Duration) -> DivertAction {
+        DivertAction {
             to,
             linger,
             flows: Flows::default(),
@@ -38,7 +38,7 @@ impl Diverting {
     }
 }
 
-impl Action for Diverting {
+impl Action for DivertAction {
     fn steer(&self) -> Steer {
         Steer::Divert(self.to)
     }

@@ -10,4 +10,4 @@ pub mod probe;
 pub mod to_peer;
 pub mod way;
 
-pub(crate) use options::KIND;
+pub(crate) use options::ENTRY;

@@ -8,14 +8,14 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, FromArgMatches};
 
 use super::peer::Peers;
-use super::prepare::{Ready, ask_peer};
+use super::prepare::{PeerReady, ask_peer};
 use super::to_peer::ToPeer;
 use crate::action::contract::{
-    Before, Description, Given, HEADING, Kind, Planned, Prepared, Request, Wanted,
+    Before, Description, Entry, Given, HEADING, Planned, Prepared, Request, Wanted,
 };
 use crate::action::linger::LingerOptions;
 use crate::decide::opening::OTHERS_PATIENCE;
-use crate::gate::kinds::Kind as BackendKind;
+use crate::gate::kinds::Kind;
 use crate::words::duration::duration;
 use crate::words::ending::Ending;
 use crate::words::family::Family;
@@ -28,7 +28,7 @@ pub const MAX_DIVERTED: u32 = 65_536;
 /// The largest `--max-diverted`: some 200 bytes of the kernel's memory each.
 pub const LARGEST_DIVERTED: u32 = 4_194_304;
 
-pub(crate) const KIND: Kind = Kind {
+pub(crate) const ENTRY: Entry = Entry {
     name: "divert",
     value: "divert=ADDR",
     help: "They, and their connections, go to the host ADDR, which has the same address and service",
@@ -82,13 +82,13 @@ fn unwanted(given: &Given) -> Result<(), String> {
 
 impl Wanted for Peers {
     fn name(&self) -> &'static str {
-        KIND.name
+        ENTRY.name
     }
 
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
         let (options, linger) = read(request.given)?;
         let kinds = request.backend.kinds();
-        if !kinds.contains(&BackendKind::Nft) {
+        if !kinds.contains(&Kind::Nft) {
             return Err(format!(
                 "--syn divert={self}: not with --backend {}: iptables can't remember connections by \
                  the packets that it sees; nft can",
@@ -125,7 +125,7 @@ impl Wanted for Peers {
 
 impl Planned for ToPeer {
     fn name(&self) -> &'static str {
-        KIND.name
+        ENTRY.name
     }
 
     fn describe(&self, gated: &Gated) -> Description {
@@ -166,6 +166,6 @@ impl Planned for ToPeer {
 
     fn prepare(&self, before: &mut Before) -> Result<Box<dyn Prepared>, Ending> {
         ask_peer(self, before)?;
-        Ok(Box::new(Ready(self.clone())))
+        Ok(Box::new(PeerReady(self.clone())))
     }
 }

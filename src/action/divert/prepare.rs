@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::act::Diverting;
+use super::act::DivertAction;
 use super::probe::{AT_A_TIME, Asking, Reply};
 use super::to_peer::ToPeer;
 use super::way::{Enquiry, Here, Served, enquiries, remarks, without_peer};
@@ -25,12 +25,12 @@ use crate::words::ports::PortSet;
 use crate::words::steer::Diversion;
 
 /// The peer takes connections, or was not asked.
-pub(crate) struct Ready(pub ToPeer);
+pub(crate) struct PeerReady(pub ToPeer);
 
-impl Prepared for Ready {
+impl Prepared for PeerReady {
     fn begin(&self, _: &Gated) -> Result<Box<dyn Action>> {
         let to = self.0.diversion()?;
-        Ok(Box::new(Diverting::new(to, self.0.linger)))
+        Ok(Box::new(DivertAction::new(to, self.0.linger)))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
 use crate::words::steer::Steer;
 
-pub(crate) struct Holding {
+pub(crate) struct HoldAction {
     hold: Hold,
     release_timeout: Duration,
     translation: Translation,
@@ -30,9 +30,9 @@ pub(crate) struct Holding {
     figures: Option<Figures>,
 }
 
-impl Holding {
-    pub(crate) fn new(hold: Hold, release_timeout: Duration, gated: &Gated) -> Holding {
-        Holding {
+impl HoldAction {
+    pub(crate) fn new(hold: Hold, release_timeout: Duration, gated: &Gated) -> HoldAction {
+        HoldAction {
             hold,
             release_timeout,
             translation: Translation {
@@ -78,7 +78,7 @@ impl Holding {
     }
 }
 
-impl Action for Holding {
+impl Action for HoldAction {
     fn steer(&self) -> Steer {
         Steer::Queue(self.hold.queue())
     }

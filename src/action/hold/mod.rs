@@ -11,4 +11,4 @@ pub mod pace;
 pub mod policy;
 pub mod release;
 
-pub(crate) use options::{AUTO, KIND};
+pub(crate) use options::{AUTO, ENTRY};

@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, FromArgMatches};
 
-use super::act::Holding;
+use super::act::HoldAction;
 use super::held::Hold;
 use super::line::Limits;
 use crate::action::contract::{
-    Action, Before, Description, HEADING, Kind, Planned, Prepared, Request, Wanted,
+    Action, Before, Description, Entry, HEADING, Planned, Prepared, Request, Wanted,
 };
 use crate::action::drop::Drop;
 use crate::kernel::nfqueue::FIRST_NUMBER;
@@ -27,22 +27,22 @@ pub const LARGEST_HELD: u32 = 65_536;
 /// `--max-held-per-source`, unless given: such a part of `--max-held`.
 pub const PART_OF_SOURCE: u32 = 4;
 
-pub(crate) const KIND: Kind = Kind {
+pub(crate) const ENTRY: Entry = Entry {
     name: "hold",
     value: "hold",
     help: "They wait in a queue of the kernel's, and go on when the gate opens",
     options: HoldOptions::augment_args,
-    parse: |_| Ok(Arc::new(Asked { or_drop: false })),
+    parse: |_| Ok(Arc::new(HoldWanted { or_drop: false })),
     unwanted: |_| Ok(()),
     rows: &["hold"],
 };
 
-pub(crate) const AUTO: Kind = Kind {
+pub(crate) const AUTO: Entry = Entry {
     name: "auto",
     value: "auto",
     help: "hold where that can be done, else drop",
     options: |command| command,
-    parse: |_| Ok(Arc::new(Asked { or_drop: true })),
+    parse: |_| Ok(Arc::new(HoldWanted { or_drop: true })),
     unwanted: |_| Ok(()),
     rows: &[],
 };
@@ -80,15 +80,15 @@ fn queue_number(text: &str) -> Result<QueueNum, String> {
 
 /// `--syn hold`, or `--syn auto`.
 #[derive(Debug)]
-struct Asked {
+struct HoldWanted {
     or_drop: bool,
 }
 
-impl Wanted for Asked {
+impl Wanted for HoldWanted {
     fn name(&self) -> &'static str {
         match self.or_drop {
             true => AUTO.name,
-            false => KIND.name,
+            false => ENTRY.name,
         }
     }
 
@@ -120,7 +120,7 @@ struct ToHold {
 
 impl Planned for ToHold {
     fn name(&self) -> &'static str {
-        KIND.name
+        ENTRY.name
     }
 
     fn describe(&self, _: &Gated) -> Description {
@@ -153,6 +153,6 @@ impl Planned for ToHold {
 impl Prepared for ToHold {
     fn begin(&self, gated: &Gated) -> Result<Box<dyn Action>> {
         let hold = Hold::begin(self.queue, self.limits, &gated.ports)?;
-        Ok(Box::new(Holding::new(hold, self.release_timeout, gated)))
+        Ok(Box::new(HoldAction::new(hold, self.release_timeout, gated)))
     }
 }

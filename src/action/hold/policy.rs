@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::release::Release;
-use crate::decide::policy::{Answer, Noted, Policy, Verdict};
+use crate::decide::policy::{Answer, Conclusion, Noted, Policy};
 use crate::words::ports::PortSet;
 
 /// Held SYNs are let go in rounds, this far apart, or as far as a round took: what has gone takes
@@ -58,9 +58,9 @@ impl Policy for HoldPolicy {
         cost: Duration,
         deadline: Instant,
         now: Instant,
-    ) -> Verdict {
+    ) -> Conclusion {
         let (Answer::Waiting(after), Some(release)) = (answer, &mut self.release) else {
-            return Verdict::GoOn;
+            return Conclusion::GoOn;
         };
         let pause = RELEASE_EVERY.max(cost * RELEASE_PAUSE);
         let round = release.round(after, [cost, pause], deadline, now);
@@ -68,7 +68,7 @@ impl Policy for HoldPolicy {
         if let Some(took) = round.took {
             *self.noted.released_in.get_or_insert_default() += took;
         }
-        Verdict::MayOpen(round.done)
+        Conclusion::MayOpen(round.done)
     }
 
     fn cut(&mut self) {

@@ -18,7 +18,7 @@ use crate::process::signals::{Caught, Signals};
 use crate::tell::say::Say;
 use crate::words::steer::Steer;
 
-pub(crate) struct Redirecting {
+pub(crate) struct RedirectAction {
     linger: Duration,
     grace: Duration,
     keep: bool,
@@ -33,9 +33,9 @@ pub(crate) struct Redirecting {
     row: Option<StandbyRow>,
 }
 
-impl Redirecting {
-    pub(crate) fn new(to: &ToStandby, redirected: Redirected, standby: Own) -> Redirecting {
-        Redirecting {
+impl RedirectAction {
+    pub(crate) fn new(to: &ToStandby, redirected: Redirected, standby: Own) -> RedirectAction {
+        RedirectAction {
             linger: to.linger,
             grace: to.grace,
             keep: to.keep,
@@ -103,7 +103,7 @@ impl Redirecting {
     }
 }
 
-impl Action for Redirecting {
+impl Action for RedirectAction {
     fn steer(&self) -> Steer {
         Steer::Redirect(self.redirected.port())
     }

@@ -14,4 +14,4 @@ pub mod to_standby;
 pub mod tree;
 pub mod wire;
 
-pub(crate) use options::KIND;
+pub(crate) use options::ENTRY;

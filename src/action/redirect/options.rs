@@ -8,10 +8,10 @@ use anyhow::Result;
 use clap::builder::BoolishValueParser;
 use clap::{Args, FromArgMatches};
 
-use super::prepare::Ready;
+use super::prepare::StandbyReady;
 use super::to_standby::ToStandby;
 use crate::action::contract::{
-    Before, Description, Given, HEADING, Kind, Planned, Prepared, Request, Wanted,
+    Before, Description, Entry, Given, HEADING, Planned, Prepared, Request, Wanted,
 };
 use crate::action::linger::LingerOptions;
 use crate::decide::opening::OTHERS_PATIENCE;
@@ -22,7 +22,7 @@ use crate::words::ending::Ending;
 use crate::words::gated::Gated;
 use crate::words::steer::Steer;
 
-pub(crate) const KIND: Kind = Kind {
+pub(crate) const ENTRY: Entry = Entry {
     name: "redirect",
     value: "redirect=PORT",
     help: "They, and their connections, go to PORT of the same address, where a standby listens",
@@ -69,7 +69,7 @@ fn read(given: &Given) -> Result<(StandbyOptions, LingerOptions), String> {
 fn parse(to: Option<&str>) -> Result<Arc<dyn Wanted>, String> {
     let to =
         to.ok_or("where to? expected the port that the standby listens on, as in redirect=8080")?;
-    Ok(Arc::new(ToPort(services::one_port(to)?)))
+    Ok(Arc::new(StandbyPort(services::one_port(to)?)))
 }
 
 fn unwanted(given: &Given) -> Result<(), String> {
@@ -88,11 +88,11 @@ fn unwanted(given: &Given) -> Result<(), String> {
 
 /// The port that the standby listens on.
 #[derive(Debug)]
-struct ToPort(u16);
+struct StandbyPort(u16);
 
-impl Wanted for ToPort {
+impl Wanted for StandbyPort {
     fn name(&self) -> &'static str {
-        KIND.name
+        ENTRY.name
     }
 
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
@@ -156,7 +156,7 @@ impl ToStandby {
 
 impl Planned for ToStandby {
     fn name(&self) -> &'static str {
-        KIND.name
+        ENTRY.name
     }
 
     fn describe(&self, gated: &Gated) -> Description {
@@ -177,6 +177,6 @@ impl Planned for ToStandby {
     }
 
     fn prepare(&self, before: &mut Before) -> Result<Box<dyn Prepared>, Ending> {
-        Ok(Box::new(Ready::prepare(self, before)?))
+        Ok(Box::new(StandbyReady::prepare(self, before)?))
     }
 }

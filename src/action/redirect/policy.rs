@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::action::linger::Linger;
 use crate::decide::looks::Regular;
-use crate::decide::policy::{Abandoned, Answer, Due, Noted, Policy, Question, Verdict};
+use crate::decide::policy::{Abandoned, Answer, Conclusion, Due, Noted, Policy, Question};
 
 /// Whether the standby listens, to which new connections are steered, is looked at this often.
 pub const STANDBY_EVERY: Duration = Duration::from_millis(10);
@@ -34,12 +34,12 @@ impl RedirectPolicy {
     }
 
     /// A standby that is just being handed on may be missed once.
-    fn saw_standby(&mut self, listens: bool) -> Verdict {
+    fn saw_standby(&mut self, listens: bool) -> Conclusion {
         let gone = !listens && self.missed;
         self.missed = !listens;
         match gone {
-            true => Verdict::Abandon(GONE),
-            false => Verdict::GoOn,
+            true => Conclusion::Abandon(GONE),
+            false => Conclusion::GoOn,
         }
     }
 }
@@ -67,7 +67,7 @@ impl Policy for RedirectPolicy {
         cost: Duration,
         deadline: Instant,
         now: Instant,
-    ) -> Verdict {
+    ) -> Conclusion {
         match answer {
             Answer::Taken(listens) => {
                 self.look.looked(cost, now);

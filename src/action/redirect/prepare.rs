@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::act::Redirecting;
+use super::act::RedirectAction;
 use super::places::missing;
 use super::policy::STANDBY_EVERY;
 use super::redirected::Redirected;
@@ -25,15 +25,15 @@ use crate::words::ending::Ending;
 use crate::words::gated::Gated;
 
 /// A standby that listens.
-pub(crate) struct Ready {
+pub(crate) struct StandbyReady {
     to: ToStandby,
     standby: Own,
 }
 
-impl Ready {
+impl StandbyReady {
     /// # Errors
     /// There is no standby, or its check fails.
-    pub(crate) fn prepare(to: &ToStandby, before: &mut Before) -> Result<Ready, Ending> {
+    pub(crate) fn prepare(to: &ToStandby, before: &mut Before) -> Result<StandbyReady, Ending> {
         if before.gated.ports.iter().nth(1).is_some() {
             let (ports, port) = (before.gated.ports.brief(), to.port);
             before.warn(format!(
@@ -64,18 +64,18 @@ impl Ready {
                         --allow-local it meets the service";
             before.warn(text.to_owned());
         }
-        Ok(Ready {
+        Ok(StandbyReady {
             to: to.clone(),
             standby: Rc::new(RefCell::new(standby)),
         })
     }
 }
 
-impl Prepared for Ready {
+impl Prepared for StandbyReady {
     fn begin(&self, gated: &Gated) -> Result<Box<dyn Action>> {
         let redirected = Redirected::begin(self.to.port, &gated.ports, &gated.listener_scope())?;
         let standby = Rc::clone(&self.standby);
-        Ok(Box::new(Redirecting::new(&self.to, redirected, standby)))
+        Ok(Box::new(RedirectAction::new(&self.to, redirected, standby)))
     }
 
     fn dismiss(&self, say: &Say, signals: &Signals) {

@@ -53,10 +53,10 @@ pub(super) enum News {
 }
 
 /// A letter and a number in this machine's order of bytes.
-pub(super) type Message = [u8; 5];
+pub(super) type NewsBytes = [u8; 5];
 
 impl News {
-    pub(super) fn encode(self) -> Message {
+    pub(super) fn encode(self) -> NewsBytes {
         let (letter, number) = match self {
             News::Started(pid) => (b'p', pid),
             News::NotStarted(error) => (b'e', error as i32),
@@ -68,7 +68,7 @@ impl News {
         [letter, a, b, c, d]
     }
 
-    pub(super) fn decode([letter, a, b, c, d]: Message) -> Option<News> {
+    pub(super) fn decode([letter, a, b, c, d]: NewsBytes) -> Option<News> {
         let number = i32::from_ne_bytes([a, b, c, d]);
         Some(match (letter, number) {
             (b'p', 1..) => News::Started(number),
@@ -104,11 +104,11 @@ impl Wire {
     /// The next message. Its end, and nonsense, are errors.
     pub(super) fn news(&mut self) -> io::Result<News> {
         loop {
-            if let Ok(message) = Message::try_from(self.came.as_slice()) {
+            if let Ok(message) = NewsBytes::try_from(self.came.as_slice()) {
                 self.came.clear();
                 return News::decode(message).ok_or(io::ErrorKind::InvalidData.into());
             }
-            let mut bytes = Message::default();
+            let mut bytes = NewsBytes::default();
             let missing = bytes.len() - self.came.len();
             match self.stream.read(&mut bytes[..missing]) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -135,7 +135,7 @@ pub(super) fn order(mut run: &UnixStream) -> Option<Order> {
 /// What holds for whatever comes over the line, and for any text as a process's stat.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
-    for message in bytes.chunks_exact(size_of::<Message>()) {
+    for message in bytes.chunks_exact(size_of::<NewsBytes>()) {
         let message = message.try_into().expect("they are so long");
         if let Some(news) = News::decode(message)
             && !matches!(news, News::NotStarted(_))
@@ -272,7 +272,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_news_is_said_in_one_way(message: Message) {
+        fn whatever_is_news_is_said_in_one_way(message: NewsBytes) {
             withstand(&message);
         }
     }
