@@ -30,7 +30,7 @@ targets! {
     /// Variables: those of this process.
     environment: inherited;
     /// What iptables-save prints, and what its sisters complain of.
-    iptables: saved, crate::gate::iptables::variant::withstand;
+    iptables: saved, crate::gate::iptables::programs::withstand;
     /// `--listen-port`.
     listen_ports: crate::words::listen_ports::withstand;
     /// Datagrams, messages, attributes, refusals.
@@ -90,11 +90,10 @@ fn inherited(bytes: &[u8]) {
 
 fn saved(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let found = crate::gate::iptables::withstand(&text);
-    found.iter().for_each(crate::commands::status::withstand);
+    shown(&text);
     crate::gate::iptables::save::withstand(&text);
     crate::gate::iptables::save::withstand_comment(&text);
-    crate::gate::iptables::census::withstand(&text);
+    crate::gate::iptables::holdings::withstand(&text);
 }
 
 /// A gate of the iptables kind: there, too, all that is known of who made it is in the comment.
@@ -102,7 +101,12 @@ fn standing(bytes: &[u8]) {
     const JUMP: &str = "*filter\n[0:0] -A INPUT -m recent --seconds 30 -m comment --comment";
     let comment = String::from_utf8_lossy(bytes).replace(['"', '\\', '\n'], "?");
     let saved = format!("{JUMP} \"{comment}\" -j syngate_0123456789abcdef\n");
-    let found = crate::gate::iptables::withstand(&saved);
+    shown(&saved);
+}
+
+/// `status` shows whatever gates it finds in a text of iptables-save's.
+fn shown(saved: &str) {
+    let found = crate::gate::iptables::list::found_in(saved);
     found.iter().for_each(crate::commands::status::withstand);
 }
 

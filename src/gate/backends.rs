@@ -7,10 +7,12 @@ use anyhow::{Result, anyhow};
 
 use super::backend::{Backend, Deadline};
 use super::gate::Gate;
-use super::iptables::{self, Iptables};
+use super::iptables;
+use super::iptables::backend::Iptables;
+use super::iptables::programs::Programs;
 use super::kinds::{Choice, Kind};
+use super::nft;
 use super::nft::backend::Nft;
-use super::nft::{self, compile};
 use super::rules::{Rules, Settings};
 use super::watchdog::{self, Orders};
 use crate::words::lacking::Lacking;
@@ -21,7 +23,7 @@ use crate::words::lacking::Lacking;
 /// One line that says what is missing.
 pub fn installed(choice: Choice, path: Option<&OsStr>) -> Result<(), String> {
     match choice.kinds()[..] {
-        [Kind::Iptables(variant)] => variant.programs(path).map(drop),
+        [Kind::Iptables(variant)] => Programs::of(variant, path).map(drop),
         _ => Ok(()),
     }
 }
@@ -68,7 +70,7 @@ fn open(kind: Kind, settings: &Settings) -> Result<Box<dyn Backend>> {
 pub fn erase(kind: Kind, id: &str) -> Result<()> {
     match kind {
         Kind::Nft => nft::backend::erase(id),
-        Kind::Iptables(variant) => iptables::erase(variant, id),
+        Kind::Iptables(variant) => iptables::erase::erase(variant, id),
     }
 }
 
@@ -77,7 +79,7 @@ pub fn script(kind: Kind, rules: &Rules, settings: &Settings, max_closed: Durati
     let comment = settings.who.to_string();
     match kind {
         Kind::Nft => {
-            let compiled = compile::compile(rules, &settings.run, &comment);
+            let compiled = nft::compile::compile(rules, &settings.run, &comment);
             let script = compiled.script(max_closed);
             match compiled.with_target() {
                 None => script,

@@ -37,7 +37,7 @@ pub fn find() -> Sight {
         Err(error) if error.is::<Lacking>() => has_nft = false,
         Err(error) => sight.unseen.push(format!("nf_tables: {error:#}")),
     }
-    let (gates, unseen) = iptables::find(has_nft);
+    let (gates, unseen) = iptables::list::find(has_nft);
     sight.gates.extend(gates);
     sight.unseen.extend(unseen);
     sight
@@ -49,8 +49,8 @@ fn find_cheaply(choice: Choice) -> Vec<Found> {
     let by_nft = nft::list::find();
     let has_nft = by_nft.is_ok();
     let mut gates = by_nft.unwrap_or_default();
-    if !has_nft || !choice.kinds().contains(&Kind::Nft) || iptables::has_signs() {
-        gates.extend(iptables::find(has_nft).0);
+    if !has_nft || !choice.kinds().contains(&Kind::Nft) || iptables::list::has_signs() {
+        gates.extend(iptables::list::find(has_nft).0);
     }
     gates
 }

@@ -8,7 +8,8 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 use serde::Serialize;
 
-use crate::gate::iptables::census;
+use crate::gate::iptables::holdings::{self, VariantHoldings};
+use crate::gate::iptables::present::default_variant;
 use crate::gate::kinds::{Choice, Kind, Variant};
 use crate::gate::nft::{probe, published};
 use crate::kernel::caps;
@@ -172,9 +173,9 @@ impl Host {
     /// Looks. `sock_diag` was tried by whoever listed the sockets.
     pub fn look(sock_diag: Answer) -> Host {
         let asked = NfTables::ask();
-        let census = census::take(caps::net_admin());
-        let default = census::default_variant();
-        let (published, published_unseen) = published(&census);
+        let holdings = holdings::take(caps::net_admin());
+        let default = default_variant();
+        let (published, published_unseen) = published(&holdings);
         Host {
             kernel: kernel(),
             privileges: Privileges::mine(),
@@ -186,7 +187,7 @@ impl Host {
             nfqueue: asked.nfqueue,
             nft_queue: asked.queue,
             nft_nfqueue_target: asked.nfqueue_target,
-            iptables: census
+            iptables: holdings
                 .iter()
                 .map(|i| Iptables::counted(i, default))
                 .collect(),
@@ -204,7 +205,7 @@ impl Host {
                 .collect(),
             published,
             published_unseen,
-            nat: nat(&census),
+            nat: nat(&holdings),
         }
     }
 
@@ -368,7 +369,7 @@ impl Privileges {
 }
 
 impl Iptables {
-    fn counted(installed: &census::Installed, default: Option<Variant>) -> Iptables {
+    fn counted(installed: &VariantHoldings, default: Option<Variant>) -> Iptables {
         let holdings = installed.holdings.iter();
         let refused = holdings
             .clone()
@@ -388,27 +389,30 @@ impl Iptables {
 }
 
 /// From nf_tables, and from iptables, whose own rules nf_tables may show in another form.
-fn published(census: &[census::Installed]) -> (Vec<Published>, Option<String>) {
+fn published(holdings: &[VariantHoldings]) -> (Vec<Published>, Option<String>) {
     let mut found = Vec::new();
     let mut unseen = None;
-    for (_, holding) in census.iter().flat_map(|installed| &installed.holdings) {
+    for (_, holding) in holdings.iter().flat_map(|of| &of.holdings) {
         match holding {
             Ok(holding) => found.extend(holding.redirected.iter().cloned()),
             Err(why) => unseen = Some(why.clone()),
         }
     }
     match published::find() {
-        Ok(redirected) => found.extend(redirected.into_iter().map(|r| (r.port, r.by))),
+        Ok(redirected) => found.extend(redirected),
         Err(error) => unseen = Some(format!("{error:#}")),
     }
     found.sort();
-    found.dedup_by_key(|(port, _)| *port);
-    let published = found.into_iter().map(|(port, by)| Published { port, by });
+    found.dedup_by_key(|redirected| redirected.port);
+    let published = found.into_iter().map(|redirected| Published {
+        port: redirected.port,
+        by: redirected.by,
+    });
     (published.collect(), unseen)
 }
 
 /// From iptables and from nf_tables; a host without nf_tables has none there.
-fn nat(census: &[census::Installed]) -> Option<Vec<Family>> {
+fn nat(holdings: &[VariantHoldings]) -> Option<Vec<Family>> {
     if !caps::net_admin() {
         return None;
     }
@@ -417,7 +421,7 @@ fn nat(census: &[census::Installed]) -> Option<Vec<Family>> {
         Err(error) if error.is::<Lacking>() => Vec::new(),
         Err(_) => return None,
     };
-    let holdings = census.iter().flat_map(|installed| &installed.holdings);
+    let holdings = holdings.iter().flat_map(|of| &of.holdings);
     let by_iptables = |family: &Family| {
         let mut holdings = holdings.clone();
         holdings.any(|(of, holding)| of == family && holding.as_ref().is_ok_and(|h| h.nat))

@@ -36,7 +36,7 @@ pub(super) unsafe trait Object {
 }
 
 /// An attribute of an `O`, whose value is a `V`.
-pub(super) struct Attribute<O, V: ?Sized>(u16, PhantomData<(fn() -> O, *const V)>);
+pub(super) struct Attribute<O, V: ?Sized>(u16, PhantomData<O>, PhantomData<V>);
 
 /// The value of an attribute: a number, a text with its NUL, or bytes.
 pub(super) trait Value {
@@ -153,7 +153,7 @@ macro_rules! attributes {
     ($($object:ident { $($(#[$doc:meta])* $name:ident: $value:ty = $number:ident;)* })*) => { $(
         impl $object {
             $($(#[$doc])* pub(super) const $name: Attribute<$object, $value> =
-                Attribute(sys::$number as u16, PhantomData);)*
+                Attribute(sys::$number as u16, PhantomData, PhantomData);)*
         }
     )* };
 }
@@ -250,7 +250,7 @@ impl<O: Object> Owned<O> {
     #[must_use]
     pub(super) fn with<V: Value + ?Sized>(
         self,
-        Attribute(number, _): Attribute<O, V>,
+        Attribute(number, ..): Attribute<O, V>,
         value: &V,
     ) -> Owned<O> {
         let (bytes, length) = value.bytes();
@@ -296,7 +296,7 @@ impl Owned<TargetExpr> {
 /// Sets an attribute of a set of the crate's.
 pub(super) fn set_attribute<K, V: Value + ?Sized>(
     set: &Set<K>,
-    Attribute(number, _): Attribute<SetObject, V>,
+    Attribute(number, ..): Attribute<SetObject, V>,
     value: &V,
 ) {
     let (bytes, length) = value.bytes();

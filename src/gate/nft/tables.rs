@@ -242,6 +242,15 @@ pub(super) fn gone(deleted: Result<(), Refusal>) -> Result<()> {
     }
 }
 
+/// The names of the tables of that family.
+///
+/// # Errors
+/// No privilege, no nf_tables.
+pub(in crate::gate) fn names(family: ProtoFamily) -> Result<Vec<String>> {
+    let listed = Tables::open()?.listed(family)?;
+    Ok(listed.into_iter().map(|table| table.name).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

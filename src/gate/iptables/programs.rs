@@ -1,4 +1,4 @@
-//! The programs of a variant of iptables, and calling them.
+//! The programs of a variant of iptables.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -12,19 +12,21 @@ use anyhow::{Context, Result, anyhow};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{AccessFlags, access};
 
+use super::failures::LockHeld;
+use super::look;
 use crate::gate::kinds::Variant;
 use crate::words::family::Family;
 
-/// Looked at after PATH: cron's has no sbin.
+/// Searched after PATH, because cron's PATH has no sbin.
 const USUAL_PLACES: &str = "/usr/sbin:/sbin:/usr/local/sbin";
 /// What iptables exits with when another holds its lock, among others (xtables.h).
 const RESOURCE_PROBLEM: i32 = 4;
 
 /// The programs of one variant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Programs {
+pub(crate) struct Programs {
     v4: Tools,
-    /// Not everybody has installed them.
+    /// Some hosts lack them.
     v6: Option<Tools>,
 }
 
@@ -34,33 +36,21 @@ struct Tools {
     save: PathBuf,
 }
 
-/// Another process holds the lock of iptables for longer than we wait.
-#[derive(Debug)]
-pub struct LockHeld(String);
-
-impl std::error::Error for LockHeld {}
-
-impl std::fmt::Display for LockHeld {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Variant {
-    /// Its programs.
+impl Programs {
+    /// The programs of a variant.
     ///
     /// # Errors
     /// One line that says what is not installed.
-    pub fn programs(self, path: Option<&OsStr>) -> Result<Programs, String> {
-        let suffix = match self {
+    pub(crate) fn of(variant: Variant, path: Option<&OsStr>) -> Result<Programs, String> {
+        let suffix = match variant {
             Variant::Default => "",
             Variant::Legacy => "-legacy",
             Variant::Nft => "-nft",
         };
-        self.programs_named(suffix, path).or_else(|why| {
+        Programs::named(variant, suffix, path).or_else(|why| {
             // Before iptables 1.8 there was one variant, and no name for it.
-            let plain = self.programs_named("", path).map_err(|_| why.clone())?;
-            if plain.truly() == self {
+            let plain = Programs::named(variant, "", path).map_err(|_| why.clone())?;
+            if plain.truly() == variant {
                 Ok(plain)
             } else {
                 Err(why)
@@ -68,14 +58,14 @@ impl Variant {
         })
     }
 
-    fn programs_named(self, suffix: &str, path: Option<&OsStr>) -> Result<Programs, String> {
+    fn named(variant: Variant, suffix: &str, path: Option<&OsStr>) -> Result<Programs, String> {
         let tools = |family: &str| {
             let find = |what| {
                 let name = format!("{family}{suffix}-{what}");
                 find(&name, path).ok_or_else(|| {
                     format!(
                         "{}: {name} is neither in PATH nor in {USUAL_PLACES}: is iptables installed?",
-                        self.name()
+                        variant.name()
                     )
                 })
             };
@@ -89,46 +79,31 @@ impl Variant {
             v6: tools("ip6tables").ok(),
         })
     }
-}
 
-fn find(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
-    [path.unwrap_or_default(), OsStr::new(USUAL_PLACES)]
-        .into_iter()
-        .flat_map(|places| places.as_bytes().split(|b| *b == b':'))
-        .filter(|place| !place.is_empty())
-        .map(|place| Path::new(OsStr::from_bytes(place)).join(name))
-        .find(|file| file.is_file() && access(file, AccessFlags::X_OK).is_ok())
-}
-
-impl Programs {
-    fn of(&self, family: Family) -> Result<&Tools> {
+    fn tools(&self, family: Family) -> Result<&Tools> {
         match family {
             Family::V4 => Ok(&self.v4),
             Family::V6 => self.v6.as_ref().context("ip6tables is not installed"),
         }
     }
 
-    /// Whether there are any for that IP version.
-    pub fn has(&self, family: Family) -> bool {
-        self.of(family).is_ok()
+    /// Whether there are programs for that IP version.
+    pub(super) fn has(&self, family: Family) -> bool {
+        self.tools(family).is_ok()
     }
 
-    /// Which variant it is in truth: `Default` may be either. Old versions print none: legacy.
-    pub fn truly(&self) -> Variant {
-        let version = run(&self.v4.restore, &["--version"], "");
-        match version {
-            Ok(output) if contains(&output.stdout, b"nf_tables") => Variant::Nft,
-            _ => Variant::Legacy,
-        }
+    /// The variant that the programs are: those of `Default` may be either.
+    pub(super) fn truly(&self) -> Variant {
+        look::variant(&self.v4.save)
     }
 
-    /// Makes a change, all of it or nothing, after waiting at most so long for the lock.
+    /// Makes a change, all of it or nothing. Waits at most for `wait` for the lock.
     ///
     /// # Errors
     /// What the program says; nothing was changed.
-    pub fn restore(&self, family: Family, script: &str, wait: Duration) -> Result<()> {
-        let tools = self.of(family)?;
-        // Whole seconds, and 0 would be for ever.
+    pub(super) fn restore(&self, family: Family, script: &str, wait: Duration) -> Result<()> {
+        let tools = self.tools(family)?;
+        // In whole seconds. For the program, 0 means for ever.
         let seconds = wait.as_secs_f64().ceil().max(1.0).to_string();
         let output = run(&tools.restore, &["--noflush", "-w", &seconds], script)?;
         if output.status.success() {
@@ -137,7 +112,7 @@ impl Programs {
         let name = tools.restore.file_name().unwrap_or_default();
         let name = name.to_string_lossy();
         let said = one_line(&output.stderr);
-        // Other troubles have the same status.
+        // Other failures have the same status.
         if output.status.code() == Some(RESOURCE_PROBLEM) && said.contains("xtables lock") {
             let wait = humantime::format_duration(wait);
             return Err(LockHeld(format!(
@@ -149,13 +124,25 @@ impl Programs {
         Err(anyhow!("{name}: {said} ({}){needs}", output.status))
     }
 
-    /// All rules, with their counters, as the program saves them.
+    /// The rules of all tables, with their counters, as the program saves them.
     ///
     /// # Errors
-    /// What it says.
-    pub fn save(&self, family: Family) -> Result<String> {
-        let tools = self.of(family)?;
-        let output = run(&tools.save, &["-c"], "")?;
+    /// What the program says.
+    pub(super) fn save(&self, family: Family) -> Result<String> {
+        let tools = self.tools(family)?;
+        self.saved(tools, run(&tools.save, &["-c"], "")?)
+    }
+
+    /// The rules of one table, which must be there.
+    ///
+    /// # Errors
+    /// What the program says.
+    pub(super) fn save_table(&self, family: Family, table: &str) -> Result<String> {
+        let tools = self.tools(family)?;
+        self.saved(tools, look::table(&tools.save, table)?)
+    }
+
+    fn saved(&self, tools: &Tools, output: Output) -> Result<String> {
         anyhow::ensure!(
             output.status.success(),
             "{}: {} ({}){}",
@@ -167,7 +154,7 @@ impl Programs {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// To be said of a failure: the programs of the legacy variant do not tell which rights they lack.
+    /// What to say after a failure: the programs of the legacy variant do not tell which rights they lack.
     fn lacks_rights(&self) -> &'static str {
         match crate::kernel::caps::iptables_legacy() || self.truly() != Variant::Legacy {
             true => "",
@@ -176,7 +163,16 @@ impl Programs {
     }
 }
 
-/// Runs it to its end. It inherits our blocked signals, so that a Ctrl-C does not end it half way.
+fn find(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
+    [path.unwrap_or_default(), OsStr::new(USUAL_PLACES)]
+        .into_iter()
+        .flat_map(|places| places.as_bytes().split(|b| *b == b':'))
+        .filter(|place| !place.is_empty())
+        .map(|place| Path::new(OsStr::from_bytes(place)).join(name))
+        .find(|file| file.is_file() && access(file, AccessFlags::X_OK).is_ok())
+}
+
+/// Runs a program to its end. It inherits syngate's signal mask, so that a Ctrl-C does not end it half way.
 fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Output> {
     let run = || -> io::Result<Output> {
         let (mut stdin, mut stdout, mut stderr) = (in_memory()?, in_memory()?, in_memory()?);
@@ -198,8 +194,8 @@ fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Output> {
     run().with_context(|| format!("{} can't be run", program.display()))
 }
 
-/// Instead of a pipe: nobody has to read what the other writes before it can go on, and nothing but the
-/// program's end has to be waited for (`Command::output` panics where that fails).
+/// A file in memory, instead of a pipe: neither process has to read before the other can go on, and syngate
+/// waits only for the program's end (`Command::output` panics where reading from a pipe fails).
 fn in_memory() -> io::Result<File> {
     Ok(File::from(memfd_create("iptables", MFdFlags::MFD_CLOEXEC)?))
 }
@@ -211,7 +207,7 @@ fn all_of(file: &mut File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The last line that says something.
+/// The last line that tells what went wrong.
 fn one_line(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -220,11 +216,7 @@ fn one_line(stderr: &[u8]) -> String {
     telling.next_back().unwrap_or("it failed").to_owned()
 }
 
-fn contains(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len()).any(|part| part == word)
-}
-
-/// What holds for whatever a program says.
+/// What holds for anything that a program says.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     let line = one_line(bytes);

@@ -1,53 +1,40 @@
-//! Which variants of iptables are here, and which of them hold rules: what a firewall is made of
-//! decides what else may touch it. Leaves no trace: iptables-legacy makes its tables when it is
-//! asked for them, so it is asked only for those that are there.
+//! What the installed variants of iptables hold. What a firewall consists of decides what else may touch
+//! it.
 
-use std::fs;
-use std::io::{self, ErrorKind};
-
-use nix::errno::Errno;
-
+use super::present::{has_ipv6, installed_variants, tables_of};
+use super::programs::Programs;
 use super::save::words;
-use super::variant::Programs;
-use super::{has_ipv6, installed_variants};
 use crate::gate::kinds::Variant;
-use crate::gate::nat::NAT_TARGETS;
+use crate::gate::nat::{NAT_TARGETS, Redirected};
 use crate::gate::rules::PREFIX;
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
 
-/// A variant that is installed.
+/// What an installed variant holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Installed {
-    /// Which.
-    pub variant: Variant,
-    /// What holds for each IP version that it is installed for.
-    pub holdings: Vec<(Family, Result<Holding, String>)>,
+pub(crate) struct VariantHoldings {
+    pub(crate) variant: Variant,
+    /// For each IP version for which it is installed.
+    pub(crate) holdings: Vec<(Family, Result<Holding, String>)>,
 }
 
-/// What one IP version of it holds.
+/// What a variant holds for one IP version.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Holding {
-    /// The rules, and the built-in chains that do not accept.
-    pub rules: usize,
-    /// Ports sent elsewhere before the input hook: the port, and by which chain.
-    pub redirected: Vec<(u16, String)>,
-    /// A rule that is not ours does NAT.
-    pub nat: bool,
+pub(crate) struct Holding {
+    /// How many rules there are, and built-in chains that do not accept.
+    pub(crate) rules: usize,
+    /// Ports that rules send elsewhere before the input hook.
+    pub(crate) redirected: Vec<Redirected>,
+    /// Whether a rule that is not syngate's does NAT.
+    pub(crate) nat: bool,
 }
 
-/// Which variant plain `iptables` is.
-pub fn default_variant() -> Option<Variant> {
-    let path = std::env::var_os("PATH");
-    let programs = Variant::Default.programs(path.as_deref()).ok()?;
-    Some(programs.truly())
-}
-
-/// All that are installed. Without privilege they are not asked what they hold.
-pub fn take(privileged: bool) -> Vec<Installed> {
+/// What all installed variants hold, found out without a trace. Without privilege their programs can't
+/// tell, and this does not ask them.
+pub(crate) fn take(privileged: bool) -> Vec<VariantHoldings> {
     installed_variants()
         .into_iter()
-        .map(|(variant, programs)| Installed {
+        .map(|(variant, programs)| VariantHoldings {
             variant,
             holdings: Family::ALL
                 .into_iter()
@@ -65,40 +52,15 @@ pub fn take(privileged: bool) -> Vec<Installed> {
 }
 
 fn holding(variant: Variant, programs: &Programs, family: Family) -> Result<Holding, String> {
-    if variant == Variant::Legacy {
-        let tables = legacy_tables(family).map_err(unreadable)?;
-        if tables.is_empty() {
-            return Ok(Holding::default());
-        }
+    let mut saved = String::new();
+    for table in tables_of(variant, family)? {
+        let table = programs.save_table(family, &table);
+        saved.push_str(&table.map_err(|error| format!("{error:#}"))?);
     }
-    match programs.save(family) {
-        Ok(saved) => Ok(read(&saved)),
-        Err(error) => Err(format!("{error:#}")),
-    }
+    Ok(read(&saved))
 }
 
-/// The tables of x_tables in this network namespace.
-///
-/// # Errors
-/// The file, and why it can't be read: it is for root only.
-pub fn legacy_tables(family: Family) -> Result<Vec<String>, (&'static str, io::Error)> {
-    let file = match family {
-        Family::V4 => "/proc/net/ip_tables_names",
-        Family::V6 => "/proc/net/ip6_tables_names",
-    };
-    match fs::read_to_string(file) {
-        Ok(names) => Ok(names.lines().map(str::to_owned).collect()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err((file, error)),
-    }
-}
-
-fn unreadable((file, error): (&str, io::Error)) -> String {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    format!("{file}: {}", errno.unwrap_or(Errno::EIO).desc())
-}
-
-/// What iptables-save(8) prints. Pure.
+/// Reads what iptables-save(8) prints.
 fn read(saved: &str) -> Holding {
     let mut holding = Holding::default();
     let mut table = "";
@@ -127,11 +89,11 @@ fn does_nat(rule: &str) -> bool {
 }
 
 /// `-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80`.
-fn redirected(rule: &str) -> Vec<(u16, String)> {
+fn redirected(rule: &str) -> Vec<Redirected> {
     let words = words(rule);
     let value = |name: &str| {
         let at = words.iter().position(|word| word == name)?;
-        // "! --dport 80" is all the others.
+        // "! --dport 80" means all other ports.
         let negated = at > 0 && words[at - 1] == "!";
         words.get(at + 1).filter(|_| !negated).map(String::as_str)
     };
@@ -144,7 +106,11 @@ fn redirected(rule: &str) -> Vec<(u16, String)> {
     let ports = value("--dport").or(value("--dports")).unwrap_or_default();
     let ports = PortSet::parse(&ports.replace(':', "-"), |_| None).unwrap_or_default();
     let by = format!("iptables table nat, chain {chain}");
-    ports.iter().map(|port| (port, by.clone())).collect()
+    let redirected = |port| Redirected {
+        port,
+        by: by.clone(),
+    };
+    ports.iter().map(redirected).collect()
 }
 
 /// What holds for any text of iptables-save's.
@@ -152,7 +118,7 @@ fn redirected(rule: &str) -> Vec<(u16, String)> {
 pub(crate) fn withstand(text: &str) {
     let holding = read(text);
     assert!(holding.rules <= text.lines().count());
-    assert!(holding.redirected.iter().all(|(port, _)| *port > 0));
+    assert!(holding.redirected.iter().all(|to| to.port > 0));
 }
 
 #[cfg(test)]
@@ -180,9 +146,9 @@ COMMIT
 ";
         let holding = read(saved);
         assert_eq!(holding.rules, 8);
-        let ports: Vec<u16> = holding.redirected.iter().map(|(port, _)| *port).collect();
+        let ports: Vec<u16> = holding.redirected.iter().map(|to| to.port).collect();
         assert_eq!(ports, [8080, 90, 91, 92]);
-        assert_eq!(holding.redirected[0].1, "iptables table nat, chain DOCKER");
+        assert_eq!(holding.redirected[0].by, "iptables table nat, chain DOCKER");
         assert_eq!(read(""), Holding::default());
     }
 }

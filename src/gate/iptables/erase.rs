@@ -1,0 +1,69 @@
+//! Removing a run's rules from iptables.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use super::failures::LockHeld;
+use super::present::has_ipv6;
+use super::programs::Programs;
+use super::recent;
+use super::save::parts;
+use crate::gate::kinds::Variant;
+use crate::gate::rules::XTABLES_WAIT;
+use crate::words::family::Family;
+use crate::words::lacking::Lacking;
+
+/// How long the kernel may take to let go of a removed rule's list, and how often syngate looks.
+const GONE_WITHIN: Duration = Duration::from_millis(500);
+const GONE_LOOK: Duration = Duration::from_millis(1);
+/// How often syngate tries again, because somebody may change the rules between its look and its change.
+const ERASE_TRIES: usize = 5;
+
+/// Removes the rules of run `id`. That there are none is no error.
+///
+/// # Errors
+/// What the programs say; rules may be left.
+pub(crate) fn erase(variant: Variant, id: &str) -> Result<()> {
+    let path = std::env::var_os("PATH");
+    let programs = Programs::of(variant, path.as_deref()).map_err(Lacking)?;
+    erase_with(&programs, id, XTABLES_WAIT)
+}
+
+/// Lists the rules, deletes those that it finds, and looks again whether they are gone.
+pub(super) fn erase_with(programs: &Programs, id: &str, wait: Duration) -> Result<()> {
+    // This opens the gate at once. The rest may take longer.
+    for family in Family::ALL {
+        let _ = recent::disarm(id, family);
+    }
+    for family in Family::ALL {
+        if !programs.has(family) || (family == Family::V6 && !has_ipv6()) {
+            continue;
+        }
+        let mut tries = 0;
+        let mut listed = parts(&programs.save(family)?).remove(id);
+        while let Some(part) = listed {
+            tries += 1;
+            match programs.restore(family, &part.delete(), wait) {
+                Err(error) if error.is::<LockHeld>() || tries >= ERASE_TRIES => return Err(error),
+                Ok(()) if tries >= ERASE_TRIES => bail!("the rules of run {id} come back"),
+                _ => (),
+            }
+            // The table itself may be gone as well.
+            let left = programs.save_table(family, &part.table);
+            let left = left.or_else(|_| programs.save(family))?;
+            listed = parts(&left).remove(id);
+        }
+        // A program that no longer understands the table lists no rules, and has removed none either.
+        // nf_tables takes a moment to let go of a match.
+        let until = Instant::now() + GONE_WITHIN;
+        while recent::exists(id, family) {
+            anyhow::ensure!(
+                Instant::now() < until,
+                "a rule of run {id} is not listed, and still there"
+            );
+            std::thread::sleep(GONE_LOOK);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! Failures to change iptables' rules that callers treat each in their own way.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Another process has held the lock of iptables for longer than syngate waits.
+#[derive(Debug)]
+pub(super) struct LockHeld(pub(super) String);
+
+/// The rules could be neither completed nor removed: the watchdog goes on trying.
+#[derive(Debug)]
+pub(super) struct NotUndone(pub(super) String);
+
+/// The kernel would open the gate this much later than it may, because its seconds count from the arming.
+#[derive(Debug)]
+pub(super) struct TooLate(pub(super) Duration);
+
+impl std::error::Error for LockHeld {}
+impl std::error::Error for NotUndone {}
+impl std::error::Error for TooLate {}
+
+impl fmt::Display for LockHeld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for NotUndone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for TooLate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "iptables took too long: its lock was busy, or it has many rules to look through",
+        )
+    }
+}
+
+/// Whether a program says that the kernel, or this container, has no such table.
+pub(super) fn no_such_table(error: &anyhow::Error) -> bool {
+    let said = error.to_string();
+    [
+        "unable to initialize table",
+        "Table does not exist",
+        "can't initialize",
+    ]
+    .iter()
+    .any(|what| said.contains(what))
+}

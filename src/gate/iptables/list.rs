@@ -1,0 +1,104 @@
+//! The gates that stand in iptables.
+
+use std::time::Duration;
+
+use super::present::{has_ipv6, has_legacy_tables, installed_variants};
+use super::recent;
+use super::save::{Part, parts};
+use crate::gate::found::Found;
+use crate::gate::kinds::{Kind, Variant};
+use crate::gate::who;
+use crate::words::family::Family;
+use crate::words::ports::PortSet;
+use crate::words::scope::{Networks, Scope};
+
+/// The gates that stand in iptables of any variant, and why some may be missing. Leaves no trace, because
+/// it asks iptables-legacy only if x_tables has tables.
+pub(crate) fn find(has_nft: bool) -> (Vec<Found>, Vec<String>) {
+    let (mut found, mut unseen) = (Vec::new(), Vec::new());
+    for (variant, programs) in installed_variants() {
+        let has_tables = match variant {
+            Variant::Legacy => has_legacy_tables(),
+            _ => has_nft,
+        };
+        if !has_tables {
+            continue;
+        }
+        for family in Family::ALL {
+            if !programs.has(family) || (family == Family::V6 && !has_ipv6()) {
+                continue;
+            }
+            match programs.save(family) {
+                Ok(saved) => add_parts(variant, family, &saved, &mut found),
+                Err(error) => unseen.push(format!("{}: {error:#}", variant.name())),
+            }
+        }
+    }
+    (found, unseen)
+}
+
+/// Whether there is any list of a run in xt_recent. A list stays as long as its rule. Cheap.
+pub(crate) fn has_signs() -> bool {
+    recent::any()
+}
+
+fn add_parts(variant: Variant, family: Family, saved: &str, found: &mut Vec<Found>) {
+    for (run, part) in parts(saved) {
+        let kind = Kind::Iptables(variant);
+        let at = found
+            .iter()
+            .position(|gate| gate.kind == kind && gate.run == run);
+        let at = at.unwrap_or_else(|| {
+            found.push(Found {
+                kind,
+                run: run.clone(),
+                owned: false,
+                who: None,
+                ports: PortSet::EMPTY,
+                scope: Scope::default(),
+                syns_stopped: None,
+                opens_in: None,
+            });
+            found.len() - 1
+        });
+        add_part(family, part, &mut found[at]);
+    }
+}
+
+fn add_part(family: Family, part: Part, gate: &mut Found) {
+    let made_by = part.who.clone().unwrap_or_default();
+    // xt_recent counts by a clock that nobody can set, a date is by the wall clock.
+    let (since, now) = match part.by_date {
+        false => (made_by.up, who::up()),
+        true => (made_by.since, who::now()),
+    };
+    let until = part
+        .closes_for
+        .map(|time| since.saturating_add(time.as_secs()));
+    let left = until.map(|until| until.saturating_sub(now));
+    let over = left == Some(0);
+    let disarmed = recent::exists(&gate.run, family) && !recent::is_armed(&gate.run, family);
+    if !part.jumps.is_empty() && !disarmed && !over {
+        gate.ports = gate.ports.union(&part.ports);
+        gate.opens_in = gate.opens_in.max(left.map(Duration::from_secs));
+    }
+    let counted = gate.syns_stopped.unwrap_or(0);
+    gate.syns_stopped = Some(counted.saturating_add(part.syns_stopped));
+    gate.scope.hook = part.scope.hook;
+    gate.scope.allow_local |= part.scope.allow_local;
+    let join = |a: &Networks, b: &Networks| Networks::new([a.all(), b.all()].concat());
+    gate.scope.to = join(&gate.scope.to, &part.scope.to);
+    gate.scope.allow_from = join(&gate.scope.allow_from, &part.scope.allow_from);
+    gate.scope.interfaces = part.scope.interfaces;
+    gate.who = gate.who.take().or(part.who);
+}
+
+/// The gates in any text of iptables-save's, taken for that of both IP versions.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn found_in(text: &str) -> Vec<Found> {
+    let mut found = Vec::new();
+    for family in Family::ALL {
+        add_parts(Variant::Nft, family, text, &mut found);
+    }
+    found
+}

@@ -1,0 +1,108 @@
+//! Looking at what iptables has, by the crate `iptables`. It calls a program as `PROGRAM -t TABLE WORDS`.
+//!
+//! The program is iptables-save(8) here. Unlike iptables(8) it takes no lock, so a look neither waits nor
+//! makes a lock file, and it can't change anything. It makes tables of x_tables, though, when it is asked
+//! for them: ask only for tables that are there.
+
+use std::collections::BTreeSet;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::process::Output;
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, anyhow};
+use iptables::IPTables;
+
+use crate::gate::kinds::Variant;
+
+/// The variant that a program is, which may have any name. Programs before 1.8 tell none: they are legacy.
+pub(super) fn variant(save: &Path) -> Variant {
+    // Some old versions of iptables-save(8) do not know this option, while iptables(8) always did.
+    let sibling = save.to_str().and_then(|path| path.strip_suffix("-save"));
+    let sibling = sibling.map(Path::new).filter(|file| file.is_file());
+    // The table does not matter: the program does not look at it.
+    match ask(sibling.unwrap_or(save), "filter", "--version") {
+        Ok(output) if String::from_utf8_lossy(&output.stdout).contains("nf_tables") => Variant::Nft,
+        _ => Variant::Legacy,
+    }
+}
+
+/// What a table contains, with counters, as iptables-save(8) prints it.
+pub(super) fn table(save: &Path, table: &str) -> Result<Output> {
+    ask(save, table, "-c")
+}
+
+fn ask(program: &Path, table: &str, words: &str) -> Result<Output> {
+    let asked = || {
+        let iptables = IPTables {
+            cmd: for_ever(program)?,
+            has_check: false,
+            // It would add `--wait`, which waits without a bound.
+            has_wait: false,
+            is_numeric: true,
+        };
+        contained(|| {
+            let output = iptables.execute(table, words);
+            output.map_err(|error| anyhow!("{error}"))
+        })?
+    };
+    asked().with_context(|| format!("{} can't be run", program.display()))
+}
+
+/// The crate wants the program's path to live for ever.
+fn for_ever(program: &Path) -> Result<&'static str> {
+    static PATHS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let path = program.to_str().context("its path is not UTF-8")?;
+    let mut paths = PATHS
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(known) = paths.get(path) {
+        return Ok(known);
+    }
+    let path: &'static str = path.to_owned().leak();
+    paths.insert(path);
+    Ok(path)
+}
+
+/// The crate uses `Command::output`, which panics where reading from the program fails. Here that is an
+/// error like any other.
+fn contained<T>(work: impl FnOnce() -> T) -> Result<T> {
+    // A panic that removes its gate must not touch the hook.
+    let hook = (!std::thread::panicking()).then(|| {
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(|_| ()));
+        hook
+    });
+    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    if let Some(hook) = hook {
+        panic::set_hook(hook);
+    }
+    done.map_err(|_| anyhow!("what it says can't be read"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_crate_is_an_error() {
+        let error = contained(|| panic!("as Command::output would")).unwrap_err();
+        assert!(error.to_string().contains("can't be read"));
+        assert_eq!(contained(|| 7).unwrap(), 7);
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let error = table(Path::new("/no/such-save"), "filter").unwrap_err();
+        let said = format!("{error:#}");
+        assert!(said.starts_with("/no/such-save can't be run: "), "{said}");
+        assert_eq!(variant(Path::new("/no/such-save")), Variant::Legacy);
+    }
+
+    #[test]
+    fn a_path_is_kept_once() {
+        let one = for_ever(Path::new("/sbin/iptables-save")).unwrap();
+        let other = for_ever(Path::new("/sbin/iptables-save")).unwrap();
+        assert!(std::ptr::eq(one, other));
+    }
+}

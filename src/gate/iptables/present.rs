@@ -1,0 +1,97 @@
+//! What of iptables this host has: the variants that are installed, and the tables that are there.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use nftnl::ProtoFamily;
+use nix::errno::Errno;
+
+use super::programs::Programs;
+use crate::gate::kinds::Variant;
+use crate::gate::nft::tables;
+use crate::words::family::Family;
+
+/// The tables that iptables-nft knows.
+const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
+
+/// The variant that this host calls `iptables`.
+pub(crate) fn default_variant() -> Option<Variant> {
+    let path = std::env::var_os("PATH");
+    let programs = Programs::of(Variant::Default, path.as_deref()).ok()?;
+    Some(programs.truly())
+}
+
+/// The variants that are installed, each once.
+pub(super) fn installed_variants() -> Vec<(Variant, Programs)> {
+    let path = std::env::var_os("PATH");
+    let programs = |variant| Programs::of(variant, path.as_deref());
+    let mut variants: Vec<(Variant, Programs)> = [Variant::Legacy, Variant::Nft]
+        .into_iter()
+        .filter_map(|variant| Some((variant, programs(variant).ok()?)))
+        .collect();
+    if let Ok(programs) = programs(Variant::Default) {
+        let truly = programs.truly();
+        if !variants.iter().any(|(variant, _)| *variant == truly) {
+            variants.push((truly, programs));
+        }
+    }
+    variants
+}
+
+/// Whether the kernel has IPv6 at all.
+pub(super) fn has_ipv6() -> bool {
+    Path::new("/proc/net/if_inet6").exists()
+}
+
+/// Whether x_tables has any table in this network namespace.
+pub(super) fn has_legacy_tables() -> bool {
+    let tables = |family| legacy_tables(family).unwrap_or_default();
+    Family::ALL
+        .into_iter()
+        .any(|family| !tables(family).is_empty())
+}
+
+/// The tables of a variant in this network namespace. To ask a variant's programs for any other table may
+/// make it.
+///
+/// # Errors
+/// They can't be told, and why.
+pub(super) fn tables_of(variant: Variant, family: Family) -> Result<Vec<String>, String> {
+    match variant {
+        Variant::Legacy => legacy_tables(family).map_err(|(file, error)| {
+            let errno = error.raw_os_error().map(Errno::from_raw);
+            format!("{file}: {}", errno.unwrap_or(Errno::EIO).desc())
+        }),
+        _ => Ok(nft_tables(family)),
+    }
+}
+
+/// The file, and why it can't be read: it is for root only.
+fn legacy_tables(family: Family) -> Result<Vec<String>, (&'static str, io::Error)> {
+    let file = match family {
+        Family::V4 => "/proc/net/ip_tables_names",
+        Family::V6 => "/proc/net/ip6_tables_names",
+    };
+    match fs::read_to_string(file) {
+        Ok(names) => Ok(names.lines().map(str::to_owned).collect()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err((file, error)),
+    }
+}
+
+fn nft_tables(family: Family) -> Vec<String> {
+    let family = match family {
+        Family::V4 => ProtoFamily::Ipv4,
+        Family::V6 => ProtoFamily::Ipv6,
+    };
+    let known = TABLES.map(str::to_owned);
+    match tables::names(family) {
+        Ok(names) => known
+            .into_iter()
+            .filter(|name| names.contains(name))
+            .collect(),
+        // The program says why it can't.
+        Err(_) => known.into(),
+    }
+}
