@@ -118,7 +118,7 @@ fn answered(bytes: &[u8]) {
 fn listed(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     crate::kernel::caps::withstand(&text);
-    crate::commands::check::host::withstand(&text);
+    crate::commands::check::proc::withstand(&text);
     crate::commands::check::service::withstand(&text);
     crate::process::own_unit::withstand(&text);
     crate::process::lock::withstand(&text);

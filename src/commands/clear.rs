@@ -1,4 +1,4 @@
-//! `syngate clear`: what dead runs have left is removed; living runs open their gates.
+//! `syngate clear` removes what dead runs have left, and has living runs open their gates.
 
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,12 @@ use crate::tell::say::Say;
 use crate::words::exit::{Exit, NOT_RUN};
 use crate::words::ports::PortSet;
 
-/// Something is still shut.
+/// The exit status if something is still shut.
 const NOT_CLEARED: u8 = 1;
-/// How often it is looked whether a run has answered.
-pub const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often clear looks whether a run has done what it was asked for.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Carries it out.
-pub fn run(args: &ClearArgs, say: &Say) -> Exit {
+pub(crate) fn run(args: &ClearArgs, say: &Say) -> Exit {
     if !crate::kernel::caps::net_admin() {
         say.error(crate::kernel::caps::NEEDED_TO_OPEN);
         return Exit::Status(NOT_RUN);
@@ -44,7 +43,7 @@ pub fn run(args: &ClearArgs, say: &Say) -> Exit {
     let mut runs = census.living().to_vec();
     for gate in &sight.gates {
         let run = census.run_of(gate);
-        // A run with many ranges holds all ports between.
+        // A run with many ranges has locked all ports between them too.
         let ports = match &run {
             Some(run) if gate.ports.is_empty() => &run.ports,
             _ => &gate.ports,
@@ -52,7 +51,7 @@ pub fn run(args: &ClearArgs, say: &Say) -> Exit {
         if !concerns(ports) {
             continue;
         }
-        // It may keep its locks elsewhere.
+        // A run that keeps its locks in another directory is not among them yet.
         let elsewhere = run.iter().filter(|run| !runs.contains(run));
         let elsewhere: Vec<Living> = elsewhere.cloned().collect();
         runs.extend(elsewhere);
@@ -76,7 +75,7 @@ struct Clearing<'a> {
 }
 
 impl Clearing<'_> {
-    /// What a dead run has left.
+    /// Removes what a dead run has left.
     fn remove(&self, gate: &Found) -> bool {
         let (ports, whose) = (gate.ports.brief(), gate.whose());
         match erase(gate) {
@@ -99,7 +98,7 @@ impl Clearing<'_> {
         }
     }
 
-    /// A living run opens its gate, and goes on with its command.
+    /// Has a living run open its gate. The run goes on with its COMMAND.
     fn open(&self, gate: &Found, run: &Living) -> bool {
         if gate.ports.is_empty() {
             return true;
@@ -112,7 +111,7 @@ impl Clearing<'_> {
         let opened = self.wait_until(|| {
             let sight = find();
             let shut = |g: &Found| g.run == *id && !g.ports.is_empty();
-            // What can't be seen may be shut.
+            // Where clear can't look, something may be shut.
             sight.unseen.is_empty() && !sight.gates.iter().any(shut)
         });
         if opened {
@@ -127,11 +126,11 @@ impl Clearing<'_> {
         opened || self.force
     }
 
-    /// TERM twice, as a user would: the first one is passed on to COMMAND, the second one is not
-    /// waited for. Then KILL; what is left in the kernel then goes by itself, or is removed.
+    /// Sends TERM twice, as a user would: a run passes the first one on to COMMAND, and stops waiting
+    /// for COMMAND at the second one. Then sends KILL, and removes rules that the kernel leaves.
     fn end(&self, run: &Living) -> bool {
         let holder = &run.holder;
-        // As long as it lives.
+        // The name comes from /proc, so it is gone once the run is.
         let name = holder.to_string();
         let gone = || {
             let roll = lock::roll(&run.directory);
@@ -157,7 +156,6 @@ impl Clearing<'_> {
             .all(|gate| erase(gate).is_ok())
     }
 
-    /// Whose it is can't be told, or it can't be reached.
     fn leave(&self, gate: &Found) -> bool {
         if gate.ports.is_empty() {
             return true;
@@ -173,7 +171,8 @@ impl Clearing<'_> {
 
     fn signal(&self, run: &Living, signal: Signal) -> bool {
         let holder = &run.holder;
-        // 0 is one in another pid namespace; to kill(2) it would be our own process group.
+        // The kernel shows 0 for a process in another pid namespace. To kill(2), 0 is our own process
+        // group.
         if holder.pid <= 0 {
             self.say.error(&format!(
                 "{}: its run is in another pid namespace: clear it from there, or from the host",
@@ -191,7 +190,7 @@ impl Clearing<'_> {
         }
     }
 
-    /// There is no event for it, so it is looked at again and again.
+    /// Polls, since no event tells of it.
     fn wait_until(&self, done: impl Fn() -> bool) -> bool {
         let until = Instant::now() + self.timeout;
         loop {

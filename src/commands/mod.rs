@@ -1,8 +1,8 @@
-//! What syngate does besides runs: telling what is shut, opening it, telling what can be done here.
+//! The commands besides runs: they show which gates stand, open gates, and tell what this host can do.
 
-pub mod check;
-pub mod clear;
-pub mod status;
+pub(crate) mod check;
+pub(crate) mod clear;
+pub(crate) mod status;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -15,8 +15,7 @@ use crate::words::exit::Exit;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
-/// Carries one out.
-pub fn carry_out(other: &Other, started: Instant) -> Exit {
+pub(crate) fn carry_out(other: &Other, started: Instant) -> Exit {
     let say = Say::new(Level::Normal, started);
     match other {
         Other::Status(args) => status::run(args, &say),
@@ -25,9 +24,9 @@ pub fn carry_out(other: &Other, started: Instant) -> Exit {
     }
 }
 
-/// Prints the TCP ports that are listened on now, a line for each: for the completion of `--port`. What
-/// can't be told is not offered.
-pub fn tell_listening() -> Exit {
+/// Prints the TCP ports that are listened on now, one a line, for the completion of `--port`. Prints
+/// nothing if the kernel does not list its sockets: a completion has no place for an error.
+pub(crate) fn tell_listening() -> Exit {
     let all = PortSet::from_ranges([1..=u16::MAX]);
     let looked = Sockets::new(&all, &Scope::default()).and_then(|mut s| s.look(Want::default()));
     let listeners = looked.map(|sample| sample.listeners).unwrap_or_default();

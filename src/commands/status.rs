@@ -16,11 +16,10 @@ use crate::words::ports::PortSet;
 use crate::words::ports::as_ranges;
 use crate::words::scope::{Scope, Where, short};
 
-/// Something is shut.
+/// The exit status if something is shut.
 const SHUT: u8 = 3;
 
-/// Carries it out.
-pub fn run(args: &StatusArgs, say: &Say) -> Exit {
+pub(crate) fn run(args: &StatusArgs, say: &Say) -> Exit {
     let status = look();
     for what in &status.unseen {
         say.warning(&format!("not seen: {what}"));
@@ -34,19 +33,19 @@ pub fn run(args: &StatusArgs, say: &Say) -> Exit {
     Exit::Status(if status.shut() { SHUT } else { 0 })
 }
 
-/// What there is to tell.
+/// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Status {
     version: u32,
-    gates: Vec<Gate>,
+    gates: Vec<Entry>,
     unseen: Vec<String>,
 }
 
-/// A gate, or a run whose gate is open or can't be seen.
+/// A gate that stands, or a run that has none or whose gate can't be seen.
 #[derive(Debug, Serialize)]
-struct Gate {
-    state: State,
-    /// Its run is dead; null if that can't be told.
+struct Entry {
+    state: Position,
+    /// Whether its run is dead; null if that can't be told.
     stale: Option<bool>,
     #[serde(serialize_with = "as_ranges")]
     ports: PortSet,
@@ -57,7 +56,7 @@ struct Gate {
     #[serde(skip)]
     since_unix: Option<u64>,
     backend: Option<&'static str>,
-    /// The kernel removes it when its run ends.
+    /// Whether the kernel removes it when its run ends.
     owned: Option<bool>,
     action: Option<String>,
     scope: Option<ScopeRow>,
@@ -69,10 +68,10 @@ struct Gate {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum State {
+enum Position {
     Shut,
     Open,
-    /// There is a run; its rules can't be seen.
+    /// There is a run, and its rules can't be seen.
     Unknown,
 }
 
@@ -85,22 +84,22 @@ struct ScopeRow {
     interfaces: Vec<String>,
 }
 
-/// The rules tell what is shut, the locks who lives.
+/// Learns from the rules what is shut, and from the locks which runs live.
 fn look() -> Status {
     let Sight { gates, unseen } = find();
     let mut census = Census::default();
     let blind = !unseen.is_empty();
-    let mut rows: Vec<Gate> = Vec::new();
+    let mut rows: Vec<Entry> = Vec::new();
     for gate in &gates {
         let living = census.run_of(gate);
         let stale = census.is_stale(gate);
-        rows.push(Gate::standing(gate, living.as_ref(), stale));
+        rows.push(Entry::standing(gate, living.as_ref(), stale));
     }
     let runs = census.living();
     for run in runs {
         let known = |gate: &Found| gate.run == run.holder.run;
         if !gates.iter().any(known) {
-            rows.push(Gate::of_run(run, blind));
+            rows.push(Entry::of_run(run, blind));
         }
     }
     Status {
@@ -110,14 +109,14 @@ fn look() -> Status {
     }
 }
 
-impl Gate {
-    fn standing(gate: &Found, living: Option<&Living>, stale: Option<bool>) -> Gate {
+impl Entry {
+    fn standing(gate: &Found, living: Option<&Living>, stale: Option<bool>) -> Entry {
         let who = gate.who.as_ref();
         let pid = living.map(|run| run.holder.pid).filter(|pid| *pid > 0);
         let shut = !gate.ports.is_empty();
         let since_unix = who.map(|who| who.since);
-        Gate {
-            state: if shut { State::Shut } else { State::Open },
+        Entry {
+            state: if shut { Position::Shut } else { Position::Open },
             stale,
             ports: match living {
                 Some(run) if !shut => run.ports.clone(),
@@ -138,11 +137,15 @@ impl Gate {
         }
     }
 
-    /// A run that has no rules in the kernel, or none that can be seen.
-    fn of_run(run: &Living, blind: bool) -> Gate {
+    /// For a run without rules that can be seen. `blind`: there may be some that can't be seen.
+    fn of_run(run: &Living, blind: bool) -> Entry {
         let pid = Some(run.holder.pid).filter(|pid| *pid > 0);
-        Gate {
-            state: if blind { State::Unknown } else { State::Open },
+        Entry {
+            state: if blind {
+                Position::Unknown
+            } else {
+                Position::Open
+            },
             stale: Some(false),
             ports: run.ports.clone(),
             run: Some(run.holder.run.clone()).filter(|run| !run.is_empty()),
@@ -160,13 +163,13 @@ impl Gate {
         }
     }
 
-    /// A run whose rules can't be seen is likely to have some.
+    /// A run whose rules can't be seen probably has some.
     fn may_be_shut(&self) -> bool {
-        self.state != State::Open
+        self.state != Position::Open
     }
 }
 
-/// `None`: a comment may say anything, and no year of four digits has that second.
+/// `None` for years of five digits: the second comes from a rule's comment, which may say anything.
 fn date(unix: u64) -> Option<String> {
     const LAST: u64 = 253_402_300_799;
     let at = (unix <= LAST).then(|| UNIX_EPOCH + Duration::from_secs(unix))?;
@@ -190,7 +193,7 @@ impl From<&Scope> for ScopeRow {
 
 impl Status {
     fn shut(&self) -> bool {
-        self.gates.iter().any(Gate::may_be_shut)
+        self.gates.iter().any(Entry::may_be_shut)
     }
 }
 
@@ -206,7 +209,7 @@ impl std::fmt::Display for Status {
     }
 }
 
-impl Gate {
+impl Entry {
     fn paragraph(&self) -> String {
         let mut text = format!("{}\n", self.headline());
         let mut line = |name: &str, value: Option<String>| {
@@ -234,27 +237,27 @@ impl Gate {
             self.ports.brief()
         };
         match (self.state, self.stale) {
-            (State::Shut, Some(true)) => {
+            (Position::Shut, Some(true)) => {
                 format!("{ports} is shut by a run that is dead: stale (syngate clear removes it)")
             }
-            (State::Shut, _) => match (self.standby(), self.peer()) {
+            (Position::Shut, _) => match (self.standby(), self.peer()) {
                 (Some(port), _) => format!("{ports} is redirected to port {port}"),
                 (_, Some(peer)) => format!("{ports} is diverted to {peer}"),
                 _ => format!("{ports} is shut"),
             },
-            (State::Open, Some(true)) => {
+            (Position::Open, Some(true)) => {
                 format!(
                     "{ports} is open; a dead run has left rules: stale (syngate clear removes them)"
                 )
             }
-            (State::Open, _) if self.standby().is_some() => format!(
+            (Position::Open, _) if self.standby().is_some() => format!(
                 "{ports} is open; connections to its standby finish, and a run has locked it"
             ),
-            (State::Open, _) if self.peer().is_some() => {
+            (Position::Open, _) if self.peer().is_some() => {
                 format!("{ports} is open; connections to its peer finish, and a run has locked it")
             }
-            (State::Open, _) => format!("{ports} is open; a run has locked it"),
-            (State::Unknown, _) => format!("{ports} is held by a run, and shut, or about to be"),
+            (Position::Open, _) => format!("{ports} is open; a run has locked it"),
+            (Position::Unknown, _) => format!("{ports} is held by a run, and shut, or about to be"),
         }
     }
 
@@ -279,12 +282,12 @@ impl Gate {
         })
     }
 
-    /// The port that new connections are redirected to.
+    /// The port to which the gate redirects new connections.
     fn standby(&self) -> Option<&str> {
         self.action.as_deref()?.strip_prefix("redirect=")
     }
 
-    /// The peer that new connections are diverted to.
+    /// The peer to which the gate diverts new connections.
     fn peer(&self) -> Option<&str> {
         self.action.as_deref()?.strip_prefix("divert=")
     }
@@ -295,10 +298,10 @@ impl Gate {
     }
 }
 
-/// What holds for any gate that is found: it is shown.
+/// What holds for any gate that is found.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(gate: &Found) {
-    let gate = Gate::standing(gate, None, None);
+    let gate = Entry::standing(gate, None, None);
     assert!(!gate.headline().is_empty() && !gate.paragraph().is_empty());
     assert!(serde_json::to_string(&gate).is_ok());
 }

@@ -1,22 +1,20 @@
-//! Colours: on a terminal only, and not for whoever wants none.
+//! Colours: only on a terminal, and only if the user wants them.
 
 use std::env::var_os;
 use std::ffi::OsStr;
 use std::io::IsTerminal;
 
-/// For errors.
-pub const RED: &str = "\x1b[1;31m";
-/// For warnings.
-pub const YELLOW: &str = "\x1b[1;33m";
-/// What ends either.
-pub const PLAIN: &str = "\x1b[0m";
+pub(crate) const RED: &str = "\x1b[1;31m";
+pub(crate) const YELLOW: &str = "\x1b[1;33m";
+/// Ends a colour.
+pub(crate) const PLAIN: &str = "\x1b[0m";
 
-/// Whether what is written there may have colours.
-pub fn may_have(stream: &impl IsTerminal) -> bool {
+/// Whether text for this stream may have colours.
+pub(crate) fn may_have(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && wanted(var_os("NO_COLOR").as_deref(), var_os("TERM").as_deref())
 }
 
-/// By NO_COLOR, as <https://no-color.org> has it: any value but an empty one; and by TERM.
+/// As <https://no-color.org> defines it: any value of NO_COLOR but an empty one forbids colours.
 fn wanted(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
     no_color.is_none_or(OsStr::is_empty)
         && term.is_some_and(|term| !term.is_empty() && term != "dumb")

@@ -1,6 +1,6 @@
-//! What people are told, and where.
+//! What syngate tells people: on stderr, on stdout, in the journal.
 
-pub mod colour;
-pub mod journal;
-pub mod say;
-pub mod warnings;
+pub(crate) mod colour;
+pub(crate) mod journal;
+pub(crate) mod say;
+pub(crate) mod warnings;

@@ -1,6 +1,6 @@
-//! What people see on stderr: whole lines, prefixed with our name; on a terminal, while we wait, a
-//! live line that is gone when the wait is over. stdout belongs to COMMAND. That stderr can't be
-//! written is never an error.
+//! What people see on stderr: whole lines that begin with the program's name. On a terminal, a live line
+//! shows what a run waits for; it disappears with the wait. stdout belongs to COMMAND. A stderr that
+//! can't be written is not an error.
 
 use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, Write, stderr};
@@ -13,52 +13,50 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::tell::colour::{self, PLAIN, RED, YELLOW};
 use crate::tell::journal;
 
-/// A wait shows a live line when it has taken this long.
+/// Shorter waits show no live line.
 const LIVE_AFTER: Duration = Duration::from_millis(300);
-/// How often the live line is written again.
 const LIVE_EVERY: Duration = Duration::from_millis(100);
 
-/// Lines are cut at this many characters: command lines can be endless.
+/// In characters. Longer lines are cut: they may contain a command line of any length.
 const LONGEST_LINE: usize = 1_000;
 
-/// How much is told.
+/// How much a run tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub(crate) enum Level {
     /// `-q`.
     Errors,
-    /// One line, and one for each thing that is not as it should be.
+    /// The result, and warnings.
     Normal,
     /// `-v`.
     Phases,
 }
 
-/// What kind of thing a line tells.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum Severity {
     Error,
     Warning,
     Result,
     Phase,
 }
 
-/// Tells people.
-pub struct Say {
+pub(crate) struct Say {
     level: Level,
     started: Instant,
     live: bool,
     colours: bool,
     to_journal: bool,
-    /// When the live line is due again; while one is shown it has to be wiped before other lines.
+    /// When the live line is to be written again.
     live_due: Cell<Option<Instant>>,
+    /// The live line is on the screen, and must be wiped before another line.
     shown: Cell<bool>,
     in_haste: Cell<bool>,
-    /// What stderr did not take.
+    /// Lines that stderr has not taken yet.
     kept: RefCell<String>,
 }
 
 impl Say {
-    /// `started`: what the phases' times count from.
-    pub fn new(level: Level, started: Instant) -> Say {
+    /// The times of phases count from `started`.
+    pub(crate) fn new(level: Level, started: Instant) -> Say {
         Say {
             level,
             started,
@@ -72,40 +70,36 @@ impl Say {
         }
     }
 
-    /// What went wrong.
-    pub fn error(&self, text: &str) {
-        self.line(Kind::Error, text);
+    pub(crate) fn error(&self, text: &str) {
+        self.line(Severity::Error, text);
     }
 
-    /// What is not as it should be.
-    pub fn warning(&self, text: &str) {
+    pub(crate) fn warning(&self, text: &str) {
         if self.level > Level::Errors {
-            self.line(Kind::Warning, text);
+            self.line(Severity::Warning, text);
         }
     }
 
-    /// How the run went.
-    pub fn result(&self, text: &str) {
+    pub(crate) fn result(&self, text: &str) {
         if self.level > Level::Errors {
-            self.line(Kind::Result, text);
+            self.line(Severity::Result, text);
         }
     }
 
-    /// What is done now.
-    pub fn phase(&self, text: &str) {
+    pub(crate) fn phase(&self, text: &str) {
         if self.level == Level::Phases {
             let at = self.started.elapsed().as_secs_f64();
-            self.line(Kind::Phase, &format!("+{at:.4}s {text}"));
+            self.line(Severity::Phase, &format!("+{at:.4}s {text}"));
         }
     }
 
-    /// When [`Say::waiting`] wants to be called during a wait, if at all.
-    pub fn due(&self) -> Option<Instant> {
+    /// When [`Say::waiting`] has to be called again during a wait, if at all.
+    pub(crate) fn due(&self) -> Option<Instant> {
         self.live_due.get()
     }
 
-    /// Shows, or refreshes, the live line, once the wait is long enough.
-    pub fn waiting(&self, for_what: &str) {
+    /// Shows the live line, or writes it again, once the wait is long enough.
+    pub(crate) fn waiting(&self, for_what: &str) {
         if !self.live {
             return;
         }
@@ -122,8 +116,7 @@ impl Say {
         }
     }
 
-    /// The wait is over.
-    pub fn done_waiting(&self) {
+    pub(crate) fn done_waiting(&self) {
         self.live_due.set(None);
         self.wipe();
     }
@@ -134,25 +127,28 @@ impl Say {
         }
     }
 
-    /// From now on, while a gate is closed, nothing that is said may hold us up, least of all a full
-    /// pipe or a terminal stopped with Ctrl-S: what stderr does not take is kept.
-    pub fn must_not_block(&self) {
+    /// For the time that the gate is closed: a full pipe, or a terminal that was stopped with Ctrl-S,
+    /// must not delay the run. Lines that stderr does not take at once are kept.
+    pub(crate) fn must_not_block(&self) {
         self.in_haste.set(true);
     }
 
-    /// There is time again.
-    pub fn may_block(&self) {
+    pub(crate) fn may_block(&self) {
         self.in_haste.set(false);
     }
 
-    fn line(&self, kind: Kind, text: &str) {
+    fn line(&self, severity: Severity, text: &str) {
         self.wipe();
-        let priority = if self.to_journal { priority(kind) } else { "" };
-        let head = head(kind, self.colours);
+        let priority = if self.to_journal {
+            priority(severity)
+        } else {
+            ""
+        };
+        let head = head(severity, self.colours);
         self.write(&format!("{priority}{head} {}\n", one_line(text)));
     }
 
-    /// In one write(2), so that lines of several processes do not mix.
+    /// Uses one write(2) for each line, so that lines of several processes do not mix.
     fn write(&self, text: &str) {
         let mut kept = self.kept.borrow_mut();
         kept.push_str(text);
@@ -163,34 +159,33 @@ impl Say {
     }
 }
 
-fn priority(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Error => journal::ERROR,
-        Kind::Warning => journal::WARNING,
-        Kind::Result => journal::NOTICE,
-        Kind::Phase => journal::INFO,
+fn priority(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Error => journal::ERROR,
+        Severity::Warning => journal::WARNING,
+        Severity::Result => journal::NOTICE,
+        Severity::Phase => journal::INFO,
     }
 }
 
-/// What a line begins with.
-fn head(kind: Kind, colours: bool) -> String {
-    match (kind, colours) {
-        (Kind::Error, true) => format!("{RED}syngate:{PLAIN}"),
-        (Kind::Warning, true) => format!("syngate: {YELLOW}warning:{PLAIN}"),
-        (Kind::Warning, false) => "syngate: warning:".to_owned(),
+fn head(severity: Severity, colours: bool) -> String {
+    match (severity, colours) {
+        (Severity::Error, true) => format!("{RED}syngate:{PLAIN}"),
+        (Severity::Warning, true) => format!("syngate: {YELLOW}warning:{PLAIN}"),
+        (Severity::Warning, false) => "syngate: warning:".to_owned(),
         _ => "syngate:".to_owned(),
     }
 }
 
-/// Whether stderr takes a line without blocking: poll(2) says so of a pipe when there is room for
-/// PIPE_BUF bytes (pipe(7)), which is more than any line.
+/// Whether stderr takes a line without blocking. poll(2) says so of a pipe if it has room for PIPE_BUF
+/// bytes (pipe(7)), and no line is longer.
 fn takes_a_line() -> bool {
     let stderr = stderr();
     let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-/// One line, without anything that could steer a terminal, and not endless.
+/// Control characters become `?`, since they could steer a terminal.
 fn one_line(text: &str) -> String {
     let mut line: String = text
         .chars()
@@ -203,16 +198,15 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// Writes help to stdout, in colours where it may have them.
-pub fn print_styled(text: &StyledStr) {
+pub(crate) fn print_styled(text: &StyledStr) {
     match colour::may_have(&std::io::stdout()) {
         true => print(&text.ansi().to_string()),
         false => print(&text.to_string()),
     }
 }
 
-/// Writes to stdout what was asked for there (version, a dry run's plan).
-pub fn print(text: &str) {
+/// Writes what the user has asked for (help, a dry run's plan) to stdout.
+pub(crate) fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 

@@ -1,10 +1,10 @@
-//! A command line in words that a shell would read back.
+//! Command lines as text.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-/// The arguments, quoted where a shell would need it, on one line.
-pub fn command_line(command: &[OsString]) -> String {
+/// The arguments on one line, quoted where a shell would need it. Control characters become `?`.
+pub(crate) fn command_line(command: &[OsString]) -> String {
     let quoted: Vec<String> = command
         .iter()
         .map(|arg| {

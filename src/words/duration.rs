@@ -5,8 +5,8 @@ use std::time::Duration;
 /// The longest duration that an option takes.
 pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A duration as humantime reads it, up to [`LONGEST`]. A bare number is refused, unless it is 0:
-/// seconds and milliseconds are too easily mistaken for each other.
+/// Parses a duration as humantime does, up to [`LONGEST`]. Refuses a number without a unit, unless it
+/// is 0: seconds and milliseconds are too easily confused.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     const EXAMPLES: &str = "expected a duration with its unit, such as 500ms, 2s or 1m30s";
     let text = text.trim();

@@ -6,49 +6,44 @@ use serde::Serialize;
 use crate::words::ended::{Sender, signal_name};
 use crate::words::exit::{Exit, NOT_KEPT, NOT_RUN};
 
-/// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// COMMAND exited with 0, and the service listens.
     Ok,
-    /// COMMAND exited with another status.
     CommandFailed,
-    /// A signal ended COMMAND.
     CommandSignalled,
-    /// COMMAND was not run.
     NotRun,
-    /// COMMAND exited with 0, and nobody listens.
+    /// COMMAND exited with 0, but nobody listens.
     NotReady,
     /// `--max-closed` was hit.
     Deadline,
     /// The gate did not open as it should.
     OpenFailed,
-    /// A signal ended the run.
     Interrupted,
 }
 
-/// The end of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ending {
-    /// How.
-    pub outcome: Outcome,
+pub(crate) struct Ending {
+    pub(crate) outcome: Outcome,
     /// A word for machines.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
     /// The line for people.
-    pub message: String,
-    /// How syngate ends.
-    pub exit: Exit,
+    pub(crate) message: String,
+    pub(crate) exit: Exit,
 }
 
 impl Ending {
     /// COMMAND was not run, and no gate is left.
-    pub fn not_run(reason: &'static str, message: impl Into<String>) -> Ending {
+    pub(crate) fn not_run(reason: &'static str, message: impl Into<String>) -> Ending {
         Ending::not_run_with(NOT_RUN, reason, message)
     }
 
-    /// The same, with a status of its own.
-    pub fn not_run_with(status: u8, reason: &'static str, message: impl Into<String>) -> Ending {
+    pub(crate) fn not_run_with(
+        status: u8,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Ending {
         Ending {
             outcome: Outcome::NotRun,
             reason,
@@ -68,8 +63,8 @@ impl Ending {
         Ending::not_run("sockets", format!("{error:#}"))
     }
 
-    /// A bug of ours.
-    pub fn bug(command_was_run: bool) -> Ending {
+    /// The end of a run that has panicked.
+    pub(crate) fn bug(command_was_run: bool) -> Ending {
         let message = "this is a bug in syngate: it panicked, which opened the gate";
         if !command_was_run {
             return Ending::not_run("bug", format!("{message}; COMMAND was not run"));
@@ -82,8 +77,7 @@ impl Ending {
         }
     }
 
-    /// A signal came before COMMAND was run.
-    pub fn interrupted_before(signal: i32, sender: Sender) -> Ending {
+    pub(crate) fn interrupted_before(signal: i32, sender: Sender) -> Ending {
         Ending {
             outcome: Outcome::Interrupted,
             reason: "before_command",
@@ -93,8 +87,8 @@ impl Ending {
     }
 }
 
-/// Ctrl-C from the terminal ends us as it would have ended COMMAND.
-pub fn interrupt_exit(signal: i32, sender: Sender) -> Exit {
+/// Ctrl-C from the terminal ends syngate as it would have ended COMMAND: by the signal.
+pub(crate) fn interrupt_exit(signal: i32, sender: Sender) -> Exit {
     if signal == libc::SIGINT && sender != Sender::Process {
         Exit::Interrupt
     } else {

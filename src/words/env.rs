@@ -1,10 +1,10 @@
 //! The names of environment variables.
 
-/// Options are also read from variables of this prefix; COMMAND does not get to see them.
+/// The prefix of variables that set options. COMMAND does not inherit these variables.
 pub const ENV_PREFIX: &str = "SYNGATE_";
 
-/// The run that COMMAND is part of; runs inside runs are listed outermost first.
+/// Tells COMMAND which run it is part of. Of runs inside runs, the outermost comes first.
 pub const RUN_VARIABLE: &str = "SYNGATE_RUN";
 
-/// Where the lock file is, on hosts without `/run` or where it is read-only.
+/// The directory of the lock file, for hosts where `/run` is missing or read-only.
 pub const LOCK_DIR_VARIABLE: &str = "SYNGATE_LOCK_DIR";

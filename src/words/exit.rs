@@ -1,32 +1,31 @@
-//! How syngate itself ends.
+//! The exit statuses of syngate.
 
-/// COMMAND exited with 0, and the promise was not kept.
+/// COMMAND exited with 0, but nobody listens, or `--max-closed` was hit.
 pub const NOT_KEPT: u8 = 124;
 /// COMMAND was not run.
 pub const NOT_RUN: u8 = 125;
-/// COMMAND was not run: its file is there and can't be executed.
+/// COMMAND was not run: its file exists, but can't be executed.
 pub const NOT_EXECUTABLE: u8 = 126;
 /// COMMAND was not run: it was not found.
 pub const NOT_FOUND: u8 = 127;
 
-/// The exit status of this process, or the signal that it ends itself by.
+/// How this process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// A status.
+pub(crate) enum Exit {
     Status(u8),
-    /// SIGINT: so that a shell that runs us in a loop stops the loop on Ctrl-C, it must see that
-    /// the signal ended us (a status of 130 would not do).
+    /// By SIGINT. A shell that runs syngate in a loop stops the loop on Ctrl-C only if the signal has
+    /// ended syngate; a status of 130 is not enough.
     Interrupt,
 }
 
 impl Exit {
     /// The status for a process that a signal ended, as shells count it.
-    pub fn signalled(signal: i32) -> Exit {
+    pub(crate) fn signalled(signal: i32) -> Exit {
         Exit::Status(128u8.saturating_add(signal.clamp(0, 127) as u8))
     }
 
     /// What a shell would show in `$?`.
-    pub fn status(self) -> u8 {
+    pub(crate) fn status(self) -> u8 {
         match self {
             Exit::Status(status) => status,
             Exit::Interrupt => 130,
@@ -36,16 +35,13 @@ impl Exit {
 
 /// Why a program can't be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotRunnable {
-    /// 127.
+pub(crate) enum NotRunnable {
     NotFound(String),
-    /// 126.
     NotExecutable(String),
 }
 
 impl NotRunnable {
-    /// The exit status that says so.
-    pub fn status(&self) -> u8 {
+    pub(crate) fn status(&self) -> u8 {
         match self {
             NotRunnable::NotFound(_) => NOT_FOUND,
             NotRunnable::NotExecutable(_) => NOT_EXECUTABLE,

@@ -2,13 +2,10 @@
 
 use std::net::IpAddr;
 
-/// An IP version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub enum Family {
-    /// IPv4.
+pub(crate) enum Family {
     #[serde(rename = "ipv4")]
     V4,
-    /// IPv6.
     #[serde(rename = "ipv6")]
     V6,
 }
@@ -23,11 +20,9 @@ impl std::fmt::Display for Family {
 }
 
 impl Family {
-    /// Both.
-    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+    pub(crate) const ALL: [Family; 2] = [Family::V4, Family::V6];
 
-    /// That of an address.
-    pub fn of(address: IpAddr) -> Family {
+    pub(crate) fn of(address: IpAddr) -> Family {
         match address {
             IpAddr::V4(_) => Family::V4,
             IpAddr::V6(_) => Family::V6,

@@ -3,35 +3,31 @@
 use std::fmt;
 use std::net::IpAddr;
 
-/// An interface's name has room for so many bytes, a NUL among them (linux/if.h, IFNAMSIZ).
-pub const NAME_LENGTH: usize = 16;
+/// The size of an interface's name, with the NUL at its end (linux/if.h, IFNAMSIZ).
+pub(crate) const NAME_LENGTH: usize = 16;
 
-/// An interface.
+/// A network interface.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Device {
-    /// Its number.
-    pub index: u32,
+pub(crate) struct Device {
+    pub(crate) index: u32,
     name: [u8; NAME_LENGTH],
 }
 
 /// A neighbour, and the interface that it is behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NextHop {
-    /// Its address.
-    pub address: IpAddr,
-    /// The interface.
-    pub device: Device,
-    /// Its Ethernet address, if it has one, and the kernel knows it just now.
-    pub ether: Option<Ether>,
+pub(crate) struct NextHop {
+    pub(crate) address: IpAddr,
+    pub(crate) device: Device,
+    /// Its Ethernet address, if it has one and the kernel knows it at the moment.
+    pub(crate) ether: Option<Ether>,
 }
 
-/// An Ethernet address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ether(pub [u8; 6]);
+pub(crate) struct Ether(pub(crate) [u8; 6]);
 
 impl Device {
-    /// An interface of that number and name; a name that is too long is cut.
-    pub fn new(index: u32, name: &str) -> Device {
+    /// Cuts a name that is too long.
+    pub(crate) fn new(index: u32, name: &str) -> Device {
         let mut bytes = [0; NAME_LENGTH];
         let length = name.len().min(NAME_LENGTH - 1);
         bytes[..length].copy_from_slice(&name.as_bytes()[..length]);

@@ -1,12 +1,12 @@
-//! This host lacks what a way to close the gate needs.
+//! The error of a host that lacks something.
 
-/// This host lacks what the backend needs: another one may work.
+/// This host lacks something that a backend needs. Another backend may work.
 #[derive(Debug)]
-pub struct Lacking(pub String);
+pub(crate) struct Lacking(pub(crate) String);
 
 impl Lacking {
-    /// NAT, as far as the backend can use it.
-    pub fn nat(why: impl std::fmt::Display) -> Lacking {
+    /// The backend can't make NAT rules here.
+    pub(crate) fn nat(why: impl std::fmt::Display) -> Lacking {
         Lacking(format!(
             "--syn redirect needs NAT and connection tracking (are the modules nf_nat and \
              nf_conntrack missing?): {why}"

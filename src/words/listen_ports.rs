@@ -1,13 +1,13 @@
-//! `--listen-port`: which listeners serve which gated port, where something between the gate and
-//! the listener (REDIRECT, TPROXY, a container's published port) changes the port. Pure.
+//! `--listen-port`: which listeners serve which gated port, for hosts where something between the gate
+//! and the listener (REDIRECT, TPROXY, a container's published port) changes the port. Pure.
 
 use std::collections::BTreeMap;
 
 use crate::words::ports::PortSet;
 
-/// The port on which the listeners of a gated port listen: its own, unless told otherwise.
+/// Maps gated ports to the ports of their listeners. By default both are the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ListenPorts {
+pub(crate) struct ListenPorts {
     /// One for all gated ports.
     all: Option<u16>,
     /// By gated port.
@@ -22,7 +22,10 @@ impl ListenPorts {
     ///
     /// # Errors
     /// A sentence that says which item is wrong and what would be right.
-    pub fn parse(text: &str, service: impl Fn(&str) -> Option<u16>) -> Result<ListenPorts, String> {
+    pub(crate) fn parse(
+        text: &str,
+        service: impl Fn(&str) -> Option<u16>,
+    ) -> Result<ListenPorts, String> {
         let one = |item: &str| one_port(item.trim(), &service);
         if !text.contains(['=', ',']) {
             return Ok(ListenPorts {
@@ -43,21 +46,21 @@ impl ListenPorts {
         Ok(ListenPorts { all: None, each })
     }
 
-    /// Whether each port is its listener's own.
-    pub fn is_plain(&self) -> bool {
+    /// Whether each gated port is also its listeners' port.
+    pub(crate) fn is_plain(&self) -> bool {
         *self == ListenPorts::default()
     }
 
-    /// The first port that has a listener's port and is not gated.
-    pub fn not_gated(&self, gated: &PortSet) -> Option<u16> {
+    /// The first port that the option names though it is not gated.
+    pub(crate) fn not_gated(&self, gated: &PortSet) -> Option<u16> {
         self.each
             .keys()
             .copied()
             .find(|port| !gated.contains(*port))
     }
 
-    /// Where all these gated ports are listened for.
-    pub fn listeners_of(&self, gated: &PortSet) -> PortSet {
+    /// The ports of the listeners that serve these gated ports.
+    pub(crate) fn listeners_of(&self, gated: &PortSet) -> PortSet {
         match self.all {
             Some(port) if !gated.is_empty() => [port].into_iter().collect(),
             Some(_) => PortSet::EMPTY,
@@ -70,8 +73,8 @@ impl ListenPorts {
         }
     }
 
-    /// Which of the gated ports a listener on that port serves.
-    pub fn served_by(&self, listener: u16, gated: &PortSet) -> PortSet {
+    /// The gated ports that a listener on this port serves.
+    pub(crate) fn served_by(&self, listener: u16, gated: &PortSet) -> PortSet {
         match self.all {
             Some(port) if port == listener => gated.clone(),
             Some(_) => PortSet::EMPTY,
@@ -87,9 +90,8 @@ impl ListenPorts {
         }
     }
 
-    /// Gated ports for messages, with those of their listeners where they are others: `80 (listener
-    /// 8080)`.
-    pub fn shown(&self, gated: &PortSet) -> String {
+    /// Gated ports for messages, with the ports of their listeners if these differ: `80 (listener 8080)`.
+    pub(crate) fn shown(&self, gated: &PortSet) -> String {
         let listeners = self.listeners_of(gated);
         if listeners == *gated {
             return gated.brief();
@@ -139,7 +141,7 @@ pub(crate) fn withstand(bytes: &[u8]) {
     else {
         return;
     };
-    // Each gated port has a listener's, and each of those serves some.
+    // Each gated port has a listener's port, and each of these serves a gated port.
     let listeners = ports.listeners_of(&gated);
     let served = |port| ports.served_by(port, &gated);
     assert!(listeners.iter().all(|port| !served(port).is_empty()));

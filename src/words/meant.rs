@@ -1,8 +1,11 @@
 //! What a misspelt word was meant to be. Pure.
 
-/// The candidate that `word` is a misspelling of: one that is a single slip away; else the only one that
-/// begins as it does; else the nearest, if it is near.
-pub fn meant<S: AsRef<str>>(word: &str, candidates: impl IntoIterator<Item = S>) -> Option<S> {
+/// The candidate that `word` is probably a misspelling of: one that is a single slip away; else the only
+/// one that begins with `word`, or that `word` begins with; else the nearest, if it is near enough.
+pub(crate) fn meant<S: AsRef<str>>(
+    word: &str,
+    candidates: impl IntoIterator<Item = S>,
+) -> Option<S> {
     let mut nearest: Option<(usize, S)> = None;
     let mut begin = Vec::new();
     for candidate in candidates {
@@ -21,7 +24,7 @@ pub fn meant<S: AsRef<str>>(word: &str, candidates: impl IntoIterator<Item = S>)
     }
 }
 
-/// Whether one of them is cut short.
+/// Whether one is the beginning of the other.
 fn begins_alike(word: &str, name: &str) -> bool {
     const ENOUGH: usize = 3;
     let enough = letters(word).min(letters(name)) >= ENOUGH;
@@ -29,11 +32,11 @@ fn begins_alike(word: &str, name: &str) -> bool {
 }
 
 /// `; is NAME meant?`, or nothing.
-pub fn question(name: Option<impl AsRef<str>>) -> String {
+pub(crate) fn question(name: Option<impl AsRef<str>>) -> String {
     name.map_or_else(String::new, |name| format!("; is {} meant?", name.as_ref()))
 }
 
-/// One slip in three letters; in a shorter word there is nothing to recognise.
+/// How many slips a word may have: one in three letters.
 fn tolerated(word: &str) -> usize {
     letters(word) / 3
 }
@@ -42,7 +45,7 @@ fn letters(word: &str) -> usize {
     word.trim_start_matches('-').chars().count()
 }
 
-/// How many letters were left out, put in, changed, or swapped with the next one.
+/// The number of letters that were left out, put in, changed, or swapped with the next one.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut before_last: Vec<usize> = Vec::new();

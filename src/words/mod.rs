@@ -1,21 +1,21 @@
-//! Values: what the layers above speak of.
+//! Values that the layers above share.
 
-pub mod command_line;
-pub mod duration;
-pub mod ended;
-pub mod ending;
-pub mod env;
-pub mod exit;
-pub mod family;
-pub mod fault;
-pub mod gated;
-pub mod hop;
-pub mod lacking;
-pub mod listen_ports;
-pub mod meant;
-pub mod ms;
-pub mod number;
-pub mod ports;
-pub mod run_id;
-pub mod scope;
-pub mod steer;
+pub(crate) mod command_line;
+pub(crate) mod duration;
+pub(crate) mod ended;
+pub(crate) mod ending;
+pub(crate) mod env;
+pub(crate) mod exit;
+pub(crate) mod family;
+pub(crate) mod fault;
+pub(crate) mod gated;
+pub(crate) mod hop;
+pub(crate) mod lacking;
+pub(crate) mod listen_ports;
+pub(crate) mod meant;
+pub(crate) mod ms;
+pub(crate) mod number;
+pub(crate) mod ports;
+pub(crate) mod run_id;
+pub(crate) mod scope;
+pub(crate) mod steer;

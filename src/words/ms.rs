@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// Milliseconds, to the microsecond.
+/// Milliseconds in JSON, to the microsecond.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Ms(f64);
+pub(crate) struct Ms(f64);
 
 impl From<Duration> for Ms {
     fn from(duration: Duration) -> Ms {
@@ -15,7 +15,7 @@ impl From<Duration> for Ms {
 }
 
 /// `83 ms`, `1.2 ms`, `12.0 s`.
-pub fn ms_words(time: Duration) -> String {
+pub(crate) fn ms_words(time: Duration) -> String {
     let ms = time.as_secs_f64() * 1e3;
     if ms < 10.0 {
         format!("{ms:.1} ms")

@@ -6,16 +6,15 @@ use std::ops::RangeInclusive;
 
 /// A set of TCP ports, kept as disjoint ranges in ascending order that do not touch each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PortSet {
+pub(crate) struct PortSet {
     ranges: Vec<RangeInclusive<u16>>,
 }
 
 impl PortSet {
-    /// The empty set: the gate that stops nothing.
-    pub const EMPTY: PortSet = PortSet { ranges: Vec::new() };
+    pub(crate) const EMPTY: PortSet = PortSet { ranges: Vec::new() };
 
-    /// The set of all ports in `ranges`, which may overlap and come in any order.
-    pub fn from_ranges(ranges: impl IntoIterator<Item = RangeInclusive<u16>>) -> PortSet {
+    /// The ranges may overlap and come in any order.
+    pub(crate) fn from_ranges(ranges: impl IntoIterator<Item = RangeInclusive<u16>>) -> PortSet {
         let mut sorted: Vec<_> = ranges.into_iter().filter(|r| !r.is_empty()).collect();
         sorted.sort_by_key(|r| *r.start());
         let mut merged: Vec<RangeInclusive<u16>> = Vec::with_capacity(sorted.len());
@@ -34,7 +33,10 @@ impl PortSet {
     ///
     /// # Errors
     /// A sentence that says which item is wrong and what would be right.
-    pub fn parse(text: &str, service: impl Fn(&str) -> Option<u16>) -> Result<PortSet, String> {
+    pub(crate) fn parse(
+        text: &str,
+        service: impl Fn(&str) -> Option<u16>,
+    ) -> Result<PortSet, String> {
         if text.trim().is_empty() {
             return Err(format!("no port given; {EXPECTED}"));
         }
@@ -45,8 +47,8 @@ impl PortSet {
         Ok(PortSet::from_ranges(ranges))
     }
 
-    /// For messages: all of it if it is short, else its beginning and how many there are.
-    pub fn brief(&self) -> String {
+    /// For messages: the whole set if it is short, else its beginning and the number of ports.
+    pub(crate) fn brief(&self) -> String {
         const SHOWN: usize = 8;
         if self.ranges.len() <= SHOWN {
             return self.to_string();
@@ -57,41 +59,35 @@ impl PortSet {
         format!("{some},… ({} ports)", self.len())
     }
 
-    /// The disjoint ranges, in ascending order.
-    pub fn ranges(&self) -> &[RangeInclusive<u16>] {
+    pub(crate) fn ranges(&self) -> &[RangeInclusive<u16>] {
         &self.ranges
     }
 
     /// Each port, in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u16> + '_ {
         self.ranges.iter().cloned().flatten()
     }
 
-    /// How many ports there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.ranges.iter().map(ExactSizeIterator::len).sum()
     }
 
-    /// Whether there is no port in it.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// Whether `port` is one of them.
-    pub fn contains(&self, port: u16) -> bool {
+    pub(crate) fn contains(&self, port: u16) -> bool {
         let after = self.ranges.partition_point(|r| *r.start() <= port);
         after > 0 && self.ranges[after - 1].contains(&port)
     }
 
-    /// The ports that are in one of the two.
     #[must_use]
-    pub fn union(&self, other: &PortSet) -> PortSet {
+    pub(crate) fn union(&self, other: &PortSet) -> PortSet {
         PortSet::from_ranges(self.ranges.iter().chain(&other.ranges).cloned())
     }
 
-    /// The ports of `self` that are not in `other`.
     #[must_use]
-    pub fn minus(&self, other: &PortSet) -> PortSet {
+    pub(crate) fn minus(&self, other: &PortSet) -> PortSet {
         let mut left = Vec::new();
         let mut cuts = other.ranges.iter().peekable();
         for range in &self.ranges {
@@ -117,9 +113,8 @@ impl PortSet {
         PortSet { ranges: left }
     }
 
-    /// The ports that are in both.
     #[must_use]
-    pub fn intersection(&self, other: &PortSet) -> PortSet {
+    pub(crate) fn intersection(&self, other: &PortSet) -> PortSet {
         self.minus(&self.minus(other))
     }
 }
@@ -189,12 +184,15 @@ fn number(digits: &str) -> Result<u16, String> {
 }
 
 /// As a list of what `--port` takes: `["80", "8000-8010"]`.
-pub fn as_ranges<S: serde::Serializer>(ports: &PortSet, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_ranges<S: serde::Serializer>(
+    ports: &PortSet,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     let range = |range: &RangeInclusive<u16>| PortSet::from_ranges([range.clone()]).to_string();
     serializer.collect_seq(ports.ranges().iter().map(range))
 }
 
-/// What holds for any text. Of two values, with a semicolon between, how they go together.
+/// What holds for any text. Two values have a semicolon between them.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
@@ -285,7 +283,7 @@ mod tests {
         }
     }
 
-    /// A set of ports of the plainest kind: the oracle.
+    /// The same set in the standard library's type, as an oracle.
     fn plain(set: &PortSet) -> std::collections::BTreeSet<u16> {
         set.iter().collect()
     }

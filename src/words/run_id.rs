@@ -3,10 +3,10 @@
 use std::hash::{BuildHasher, Hasher};
 
 /// The length of a run's id, in hexadecimal digits.
-pub const ID_LENGTH: usize = 16;
+pub(crate) const ID_LENGTH: usize = 16;
 
 /// A random number in hexadecimal. The standard library seeds its hashers from getrandom(2).
-pub fn new_id() -> String {
+pub(crate) fn new_id() -> String {
     let hasher = std::collections::hash_map::RandomState::new().build_hasher();
     format!("{:0width$x}", hasher.finish(), width = ID_LENGTH)
 }

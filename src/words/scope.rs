@@ -1,5 +1,4 @@
-//! Which packets to the gated ports are meant: where the gate looks, and what it lets through. As
-//! given on the command line, and as every backend makes it. Pure.
+//! The scope of a gate: where it looks at packets to the gated ports, and which it lets through. Pure.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,12 +8,12 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::words::family::Family;
 
-/// An interface's name has room for this many bytes and a NUL (linux/if.h, IFNAMSIZ).
+/// The longest name of an interface (linux/if.h, IFNAMSIZ without the NUL).
 const INTERFACE_NAME_MAX: usize = 15;
 
-/// Where in a packet's way the gate stands.
+/// The hook in which the gate stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Where {
+pub(crate) enum Where {
     /// Before sockets of this host
     #[default]
     Input,
@@ -22,46 +21,43 @@ pub enum Where {
     Prerouting,
 }
 
-/// Which packets to the gated ports are meant. Empty lists restrict nothing.
+/// Which packets to the gated ports the gate stops. An empty list restricts nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Scope {
-    /// `--hook`.
-    pub hook: Where,
-    /// `--to`: the destination addresses that are gated.
-    pub to: Networks,
-    /// `--allow-from`: the sources that are let through.
-    pub allow_from: Networks,
-    /// `--allow-local`: what comes in over the loopback interface is let through.
-    pub allow_local: bool,
-    /// `--interface`: the interfaces that are gated.
-    pub interfaces: Vec<String>,
+pub(crate) struct Scope {
+    pub(crate) hook: Where,
+    /// The destination addresses that are gated.
+    pub(crate) to: Networks,
+    /// The sources that the gate lets through.
+    pub(crate) allow_from: Networks,
+    /// The gate lets through what comes in over the loopback interface.
+    pub(crate) allow_local: bool,
+    /// The interfaces that are gated.
+    pub(crate) interfaces: Vec<String>,
 }
 
 /// Networks of both IP versions, none of them inside another.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Networks {
-    /// IPv4.
-    pub v4: Vec<Ipv4Net>,
-    /// IPv6.
-    pub v6: Vec<Ipv6Net>,
+pub(crate) struct Networks {
+    pub(crate) v4: Vec<Ipv4Net>,
+    pub(crate) v6: Vec<Ipv6Net>,
 }
 
 impl Scope {
-    /// Whether packets of that IP version can be stopped at all: `--to` may name only the other.
-    pub fn gates(&self, family: Family) -> bool {
+    /// Whether the gate stops packets of this IP version: `--to` may name addresses of the other one only.
+    pub(crate) fn gates(&self, family: Family) -> bool {
         self.to.is_empty() || !self.to.of(family).is_empty()
     }
 
-    /// Whether connections to a listener on that address are in scope. A wildcard always is.
-    pub fn reaches(&self, address: IpAddr) -> bool {
+    /// Whether the gate stops connections to a listener on this address. A wildcard address always counts.
+    pub(crate) fn reaches(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.to.is_empty() || address.is_unspecified() || self.to.contain(address)
     }
 }
 
 impl Networks {
-    /// Both IP versions, overlaps merged.
-    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Networks {
+    /// Merges overlaps.
+    pub(crate) fn new(networks: impl IntoIterator<Item = IpNet>) -> Networks {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for network in networks {
             match network {
@@ -75,21 +71,18 @@ impl Networks {
         }
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
-    /// Those of one IP version.
-    pub fn of(&self, family: Family) -> Vec<IpNet> {
+    pub(crate) fn of(&self, family: Family) -> Vec<IpNet> {
         match family {
             Family::V4 => self.v4.iter().copied().map(IpNet::V4).collect(),
             Family::V6 => self.v6.iter().copied().map(IpNet::V6).collect(),
         }
     }
 
-    /// All of them.
-    pub fn all(&self) -> Vec<IpNet> {
+    pub(crate) fn all(&self) -> Vec<IpNet> {
         Family::ALL.into_iter().flat_map(|f| self.of(f)).collect()
     }
 
@@ -99,15 +92,15 @@ impl Networks {
 }
 
 impl fmt::Display for Networks {
-    /// As the options take them: single addresses without their length.
+    /// As the options take them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all: Vec<String> = self.all().iter().map(short).collect();
         f.write_str(&all.join(","))
     }
 }
 
-/// A network of one address without its length, as people write it.
-pub fn short(network: &IpNet) -> String {
+/// As people write it: a network of a single address has no prefix length.
+pub(crate) fn short(network: &IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() {
         network.addr().to_string()
     } else {
@@ -141,7 +134,7 @@ impl fmt::Display for Scope {
 ///
 /// # Errors
 /// A sentence that says which item is wrong and what would be right.
-pub fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
+pub(crate) fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
     text.split(',').map(|item| network(item.trim())).collect()
 }
 
@@ -184,7 +177,7 @@ fn bad_prefix(item: &str, address: &str, length: &str) -> String {
 ///
 /// # Errors
 /// A sentence that says which one is wrong.
-pub fn parse_interfaces(text: &str) -> Result<Vec<String>, String> {
+pub(crate) fn parse_interfaces(text: &str) -> Result<Vec<String>, String> {
     text.split(',').map(|item| interface(item.trim())).collect()
 }
 

@@ -6,54 +6,49 @@ use crate::words::family::Family;
 use crate::words::hop::NextHop;
 
 /// The number of an NFQUEUE.
-pub type QueueNum = u16;
+pub(crate) type QueueNum = u16;
 
-/// Where the kernel sends a new SYN to a gated port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Steer {
-    /// Nowhere: its client sends it again.
+pub(crate) enum Steer {
+    /// Nowhere: the client sends it again.
     Drop,
-    /// Into this queue, NFQUEUE, where it waits for a verdict; on, if nobody reads the queue.
+    /// Into this NFQUEUE, where it waits for a verdict. If nobody reads the queue, the kernel accepts it.
     Queue(QueueNum),
-    /// To this port of the same address (NAT), where a standby listens. In prerouting and output,
-    /// whatever the scope's hook is. What was redirected goes on after the gate has opened, until
-    /// its rules are removed. What is counted are connections: NAT sees only their first SYN.
+    /// To this port of the same address, by NAT, where a standby listens. The rules stand in prerouting
+    /// and output, regardless of the scope's hook. After the gate has opened, redirected connections
+    /// go on until the rules are removed. The rules count connections: NAT sees only their first SYN.
     Redirect(u16),
-    /// To a peer, another host that has the same address: before connection tracking, whatever the
-    /// scope's hook is. What was diverted goes on after the gate has opened, until its rules are
-    /// removed. What has no peer, or no room, is dropped.
+    /// To a peer, another host that has the same address. The rules stand before connection tracking,
+    /// regardless of the scope's hook. After the gate has opened, diverted connections go on until the
+    /// rules are removed. A SYN is dropped if its IP version has no peer, or the table is full.
     Divert(Diversion),
 }
 
-/// Who takes the connections that are diverted.
+/// The peers that diverted connections go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Diversion {
-    /// Those of IPv4.
-    pub v4: Option<NextHop>,
-    /// Those of IPv6.
-    pub v6: Option<NextHop>,
-    /// So many at a time, of each IP version.
-    pub most: u32,
-    /// A connection that says nothing for so long is forgotten.
-    pub idle: Duration,
+pub(crate) struct Diversion {
+    pub(crate) v4: Option<NextHop>,
+    pub(crate) v6: Option<NextHop>,
+    /// How many connections of each IP version may be diverted at a time.
+    pub(crate) most: u32,
+    /// A connection without packets for so long is forgotten.
+    pub(crate) idle: Duration,
 }
 
 impl Diversion {
-    /// Who takes those of that IP version.
-    pub fn of(&self, family: Family) -> Option<NextHop> {
+    pub(crate) fn of(&self, family: Family) -> Option<NextHop> {
         match family {
             Family::V4 => self.v4,
             Family::V6 => self.v6,
         }
     }
 
-    /// Both, as far as there are.
-    pub fn peers(&self) -> impl Iterator<Item = NextHop> {
+    pub(crate) fn peers(&self) -> impl Iterator<Item = NextHop> {
         [self.v4, self.v6].into_iter().flatten()
     }
 }
 
-/// As the action is given, `--syn`.
+/// As `--syn` takes it.
 impl std::fmt::Display for Steer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.action())?;
@@ -69,8 +64,8 @@ impl std::fmt::Display for Steer {
 }
 
 impl Steer {
-    /// The name of the action that steers there, as the report has it.
-    pub fn action(self) -> &'static str {
+    /// The name of the action, as the report has it.
+    pub(crate) fn action(self) -> &'static str {
         match self {
             Steer::Drop => "drop",
             Steer::Queue(_) => "hold",
@@ -79,8 +74,8 @@ impl Steer {
         }
     }
 
-    /// Whether it translates addresses (NAT).
-    pub fn translates(self) -> bool {
+    /// Whether it is NAT.
+    pub(crate) fn translates(self) -> bool {
         matches!(self, Steer::Redirect(_))
     }
 }

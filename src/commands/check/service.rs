@@ -1,4 +1,4 @@
-//! The listeners that are to be gated, by place, and who holds them.
+//! Where the service listens, and which processes hold its listeners.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,40 +16,36 @@ use crate::kernel::sockets::{Listener, Want};
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
-/// A place that is listened on: one socket, or a SO_REUSEPORT group.
+/// An address and port that is listened on, by one socket or by a SO_REUSEPORT group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Place {
-    /// The address.
-    pub address: IpAddr,
-    /// The port.
-    pub port: u16,
+pub(crate) struct Endpoint {
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
     /// The interface that it is bound to.
-    pub interface: Option<String>,
+    pub(crate) interface: Option<String>,
     /// How many sockets.
-    pub sockets: usize,
+    pub(crate) sockets: usize,
     /// The shortest of their backlogs.
-    pub backlog: u32,
+    pub(crate) backlog: u32,
     /// The connections that wait to be accepted, in the fullest of their queues.
-    pub accept_queue: u32,
+    pub(crate) accept_queue: u32,
     /// The processes that hold them, as far as they can be seen.
-    pub processes: Vec<Process>,
+    pub(crate) processes: Vec<ListeningProcess>,
 }
 
-/// A process that holds a listener.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Process {
-    /// Its name.
-    pub name: String,
-    /// Its pid, as it is seen here.
-    pub pid: i32,
-    /// What restarts it, as far as that can be told: `systemctl … nginx`.
-    pub control: Option<Control>,
+pub(crate) struct ListeningProcess {
+    pub(crate) name: String,
+    /// As seen in this pid namespace.
+    pub(crate) pid: i32,
+    /// What restarts it, as far as that can be told.
+    pub(crate) control: Option<Control>,
 }
 
-/// What a service is restarted by.
+/// What restarts a service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "by", content = "name", rename_all = "snake_case")]
-pub enum Control {
+pub(crate) enum Control {
     /// A unit of the system's systemd.
     Systemd(String),
     /// A script in /etc/init.d.
@@ -58,7 +54,7 @@ pub enum Control {
 
 impl Control {
     /// The command for `restart` or `reload`.
-    pub fn command(&self, verb: &str) -> Vec<OsString> {
+    pub(crate) fn command(&self, verb: &str) -> Vec<OsString> {
         let words = match self {
             Control::Systemd(unit) => ["systemctl", verb, unit],
             Control::Init(script) => ["service", script, verb],
@@ -67,18 +63,17 @@ impl Control {
     }
 }
 
-impl Place {
+impl Endpoint {
     /// Address and port, as `ss` shows them.
-    pub fn shown(&self) -> String {
-        let place = SocketAddr::new(self.address, self.port);
+    pub(crate) fn shown(&self) -> String {
+        let address = SocketAddr::new(self.address, self.port);
         match &self.interface {
-            Some(interface) => format!("{place}%{interface}"),
-            None => place.to_string(),
+            Some(interface) => format!("{address}%{interface}"),
+            None => address.to_string(),
         }
     }
 
-    /// Whether it is a SO_REUSEPORT group.
-    pub fn is_group(&self) -> bool {
+    pub(crate) fn is_group(&self) -> bool {
         self.sockets > 1
     }
 }
@@ -87,31 +82,36 @@ impl Place {
 ///
 /// # Errors
 /// The kernel does not list its sockets.
-pub fn look(ports: &PortSet) -> Result<Vec<Place>> {
+pub(crate) fn look(ports: &PortSet) -> Result<Vec<Endpoint>> {
     let want = Want {
         holders: true,
         ..Want::default()
     };
     let sample = Sockets::new(ports, &Scope::default())?.look(want)?;
-    Ok(places(&sample.listeners, &sample.holders, control, name_of))
+    Ok(endpoints(
+        &sample.listeners,
+        &sample.holders,
+        control,
+        name_of,
+    ))
 }
 
-/// What stands in the same place is one. Pure.
-fn places(
+/// Sockets with the same address, port and interface are one endpoint. Pure.
+fn endpoints(
     listeners: &[Listener],
     holders: &Holders,
     control: impl Fn(i32, &str) -> Option<Control>,
     name_of: impl Fn(u32) -> Option<String>,
-) -> Vec<Place> {
+) -> Vec<Endpoint> {
     let mut groups: BTreeMap<_, Vec<&Listener>> = BTreeMap::new();
     for listener in listeners {
-        let place = (listener.port, listener.address, listener.interface);
-        groups.entry(place).or_default().push(listener);
+        let bound_to = (listener.port, listener.address, listener.interface);
+        groups.entry(bound_to).or_default().push(listener);
     }
-    let place = |((port, address, interface), group): (_, Vec<&Listener>)| {
+    let endpoint = |((port, address, interface), group): (_, Vec<&Listener>)| {
         let held = |inodes: &[u32]| group.iter().any(|l| inodes.contains(&l.inode));
         let holding = holders.iter().filter(|(_, holder)| held(&holder.inodes));
-        Place {
+        Endpoint {
             address,
             port,
             interface: name_of(interface),
@@ -119,7 +119,7 @@ fn places(
             backlog: group.iter().map(|l| l.backlog).min().unwrap_or(0),
             accept_queue: group.iter().map(|l| l.accept_queue).max().unwrap_or(0),
             processes: holding
-                .map(|(pid, holder)| Process {
+                .map(|(pid, holder)| ListeningProcess {
                     name: holder.name.clone(),
                     pid: *pid,
                     control: control(*pid, &holder.name),
@@ -127,7 +127,7 @@ fn places(
                 .collect(),
         }
     };
-    groups.into_iter().map(place).collect()
+    groups.into_iter().map(endpoint).collect()
 }
 
 fn name_of(interface: u32) -> Option<String> {
@@ -146,7 +146,7 @@ fn control(pid: i32, name: &str) -> Option<Control> {
         .or_else(|| script().then(|| Control::Init(name.to_owned())))
 }
 
-/// systemd's unit: the last part of the cgroup's path, without its `.service`. Pure.
+/// systemd's unit: the last part of the cgroup's path that ends in `.service`, without that. Pure.
 fn unit(cgroup: &str) -> Option<String> {
     let path = cgroup.lines().find_map(|line| {
         let path = line.splitn(3, ':').nth(2)?;
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_the_same_place_is_one() {
+    fn sockets_of_one_address_are_one_endpoint() {
         let listener = |address: &str, inode, accept_queue| Listener {
             address: address.parse().unwrap(),
             port: 80,
@@ -224,14 +224,14 @@ mod tests {
             (11, holder(&[2])),
             (12, holder(&[9])),
         ]);
-        let places = places(&listeners, &holders, |_, _| None, |_| None);
-        assert_eq!(places.len(), 2);
-        let group = &places[0];
+        let endpoints = endpoints(&listeners, &holders, |_, _| None, |_| None);
+        assert_eq!(endpoints.len(), 2);
+        let group = &endpoints[0];
         assert_eq!(group.shown(), "0.0.0.0:80");
         assert!(group.is_group());
         assert_eq!((group.backlog, group.accept_queue), (101, 7));
         let pids: Vec<i32> = group.processes.iter().map(|p| p.pid).collect();
         assert_eq!(pids, [10, 11]);
-        assert!(!places[1].is_group() && places[1].processes.is_empty());
+        assert!(!endpoints[1].is_group() && endpoints[1].processes.is_empty());
     }
 }

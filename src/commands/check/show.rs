@@ -1,20 +1,21 @@
-//! The findings as a page that is read at night. Pure.
+//! The findings as a page for people. Pure.
 
-use super::Check;
-use super::host::{Answer, Host, Iptables};
-use super::service::{Place, Process};
+use super::findings::Findings;
+use super::host::Host;
+use super::rules::VariantSummary;
+use super::service::{Endpoint, ListeningProcess};
+use super::support::Support;
 
-/// No line is longer, but for words that are.
+/// The longest line, unless a single word is longer.
 const WIDTH: usize = 100;
 /// Where the second column of "this host" begins.
 const SECOND: usize = 18;
-/// So many pids are named.
+/// How many pids of a program are shown.
 const PIDS: usize = 4;
 
-/// All of it.
-pub fn page(check: &Check) -> String {
+pub(crate) fn page(findings: &Findings) -> String {
     let mut page = String::from("this host\n");
-    for (label, text) in host_rows(check) {
+    for (label, text) in host_rows(findings) {
         page += &wrapped(
             &format!("  {label:<width$}", width = SECOND - 2),
             &text,
@@ -22,12 +23,12 @@ pub fn page(check: &Check) -> String {
         );
     }
     page += "\nthe service\n";
-    page += &listeners(check);
+    page += &listeners(findings);
     page += "\nwhat follows\n";
-    for advice in &check.advice {
+    for advice in &findings.advice {
         match &advice.command {
             None => page += &wrapped("  - ", &advice.text, 4),
-            // On a line of its own, whole: to be copied.
+            // On a line of its own, not wrapped, so that people can copy it.
             Some(command) => {
                 page += &wrapped("  - ", &format!("{}:", advice.text), 4);
                 page += &format!("      {command}\n");
@@ -37,8 +38,8 @@ pub fn page(check: &Check) -> String {
     page
 }
 
-fn host_rows(check: &Check) -> Vec<(&'static str, String)> {
-    let host = &check.host;
+fn host_rows(findings: &Findings) -> Vec<(&'static str, String)> {
+    let host = &findings.host;
     let mut rows = vec![
         ("kernel", host.kernel.clone()),
         ("privileges", privileges(host)),
@@ -68,7 +69,7 @@ fn host_rows(check: &Check) -> Vec<(&'static str, String)> {
         ("NFQUEUE", nfqueue(host)),
         ("iptables", iptables(host)),
         ("xt_recent", yes_or(&host.xt_recent, "")),
-        ("backend", backend(check)),
+        ("backend", backend(findings)),
         ("sock_diag", yes_or(&host.sock_diag, "")),
         ("IPVS", ipvs(host)),
         ("conntrack", conntrack(host)),
@@ -83,12 +84,12 @@ fn host_rows(check: &Check) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// `meaning` is told with a yes only.
-fn yes_or(answer: &Answer, meaning: &str) -> String {
+/// `meaning` follows a yes only.
+fn yes_or(answer: &Support, meaning: &str) -> String {
     match answer {
-        Answer::Yes => format!("yes{meaning}"),
-        Answer::No(why) => format!("no: {why}"),
-        Answer::Unknown(why) => format!("not known: {why}"),
+        Support::Yes => format!("yes{meaning}"),
+        Support::No(why) => format!("no: {why}"),
+        Support::Unknown(why) => format!("not known: {why}"),
     }
 }
 
@@ -112,18 +113,18 @@ fn privileges(host: &Host) -> String {
     format!("{who}, {admin}{processes}")
 }
 
-/// The queues, and what sends packets there.
+/// Whether there are queues, and which rule sends packets there.
 fn nfqueue(host: &Host) -> String {
     if !host.nfqueue.is_yes() {
         return yes_or(&host.nfqueue, "");
     }
     match (&host.nft_queue, &host.nft_nfqueue_target) {
-        (Answer::Yes, _) => "yes, by nft's queue".to_owned(),
-        (queue, Answer::Yes) => format!(
+        (Support::Yes, _) => "yes, by nft's queue".to_owned(),
+        (queue, Support::Yes) => format!(
             "yes, by the target of x_tables in an nft rule (nft's own queue: {})",
             yes_or(queue, "")
         ),
-        (Answer::Unknown(why), _) => format!("yes; by which way is not known: {why}"),
+        (Support::Unknown(why), _) => format!("yes; by which way is not known: {why}"),
         (queue, _) => format!("not from nf_tables (nft's queue: {})", yes_or(queue, "")),
     }
 }
@@ -136,7 +137,7 @@ fn iptables(host: &Host) -> String {
     all.join("; ")
 }
 
-fn variant(installed: &Iptables) -> String {
+fn variant(installed: &VariantSummary) -> String {
     let holds = match (&installed.rules, &installed.unseen) {
         (Some(0), _) => "no rules".to_owned(),
         (Some(1), _) => "1 rule".to_owned(),
@@ -152,8 +153,8 @@ fn variant(installed: &Iptables) -> String {
     format!("{}{default}: {holds}{ipv6}", installed.variant)
 }
 
-fn backend(check: &Check) -> String {
-    match (&check.backend, &check.refusal) {
+fn backend(findings: &Findings) -> String {
+    match (&findings.backend, &findings.refusal) {
         (Some(backend), _) => match &backend.because {
             Some(why) => format!("{}: {why}", backend.name),
             None => backend.name.to_owned(),
@@ -200,14 +201,14 @@ fn counts(host: &Host) -> String {
     known.join(", ")
 }
 
-fn listeners(check: &Check) -> String {
-    let Some(places) = &check.listeners else {
+fn listeners(findings: &Findings) -> String {
+    let Some(endpoints) = &findings.listeners else {
         return "  not known: the kernel does not list its sockets\n".to_owned();
     };
-    if places.is_empty() {
+    if endpoints.is_empty() {
         return "  nobody listens\n".to_owned();
     }
-    let shown: Vec<String> = places.iter().map(Place::shown).collect();
+    let shown: Vec<String> = endpoints.iter().map(Endpoint::shown).collect();
     let longest = shown
         .iter()
         .map(String::len)
@@ -216,18 +217,18 @@ fn listeners(check: &Check) -> String {
         .max("address".len());
     let head = format!("  {:<longest$}  sockets  backlog  waiting  ", "address");
     let mut table = format!("{head}held by\n");
-    for (place, address) in places.iter().zip(shown) {
-        let backlog = capped(place.backlog, check.host.sysctl("net.core.somaxconn"));
+    for (endpoint, address) in endpoints.iter().zip(shown) {
+        let backlog = capped(endpoint.backlog, findings.host.sysctl("net.core.somaxconn"));
         let numbers = format!(
             "{:>7}  {backlog:>7}  {:>7}",
-            place.sockets, place.accept_queue
+            endpoint.sockets, endpoint.accept_queue
         );
         let start = format!("  {address:<longest$}  {numbers}  ");
-        table += &wrapped(&start, &held_by(&place.processes), head.len());
+        table += &wrapped(&start, &held_by(&endpoint.processes), head.len());
     }
-    if places
+    if endpoints
         .iter()
-        .any(|p| Some(u64::from(p.backlog)) == check.host.sysctl("net.core.somaxconn"))
+        .any(|p| Some(u64::from(p.backlog)) == findings.host.sysctl("net.core.somaxconn"))
     {
         table += "  * all that net.core.somaxconn allows: the service may have asked for more\n";
     }
@@ -244,7 +245,7 @@ fn capped(backlog: u32, somaxconn: Option<u64>) -> String {
 }
 
 /// `nginx (pids 12, 13, 14, 15, … 9 in all)`.
-fn held_by(processes: &[Process]) -> String {
+fn held_by(processes: &[ListeningProcess]) -> String {
     let mut names: Vec<&str> = processes.iter().map(|p| p.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
@@ -268,7 +269,7 @@ fn held_by(processes: &[Process]) -> String {
     }
 }
 
-/// `start` and the words behind it, in lines that go on at column `indent`.
+/// `start` and `text` in lines; the second and later ones begin at column `indent`.
 fn wrapped(start: &str, text: &str, indent: usize) -> String {
     let (mut lines, mut line) = (String::new(), start.to_owned());
     let mut first = true;
@@ -288,7 +289,7 @@ fn wrapped(start: &str, text: &str, indent: usize) -> String {
     lines + line.trim_end() + "\n"
 }
 
-/// A process can name itself with whatever steers a terminal.
+/// The name of a process may contain characters that control a terminal.
 fn clean(word: &str) -> String {
     word.chars()
         .map(|c| if c.is_control() { '?' } else { c })
@@ -314,12 +315,12 @@ mod tests {
 
     #[test]
     fn many_pids_are_counted() {
-        let process = |pid| Process {
+        let process = |pid| ListeningProcess {
             name: "web".to_owned(),
             pid,
             control: None,
         };
-        let some: Vec<Process> = (1..=6).map(process).collect();
+        let some: Vec<ListeningProcess> = (1..=6).map(process).collect();
         assert_eq!(held_by(&some), "web (pids 1, 2, 3, 4, … 6 in all)");
         assert_eq!(held_by(&some[..1]), "web (pid 1)");
         assert_eq!(held_by(&[]), "can't be seen");

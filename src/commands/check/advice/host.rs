@@ -1,0 +1,302 @@
+//! What follows from the host.
+
+use std::collections::BTreeMap;
+
+use super::item::{Advice, shown};
+use crate::commands::check::host::Host;
+use crate::commands::check::support::Support;
+use crate::gate::kinds::Variant;
+use crate::words::family::Family;
+use crate::words::ports::PortSet;
+
+/// A connection tracking that is fuller than this is worth advice.
+const NEARLY_FULL: (u64, u64) = (9, 10);
+/// How many of a client's SYNs are listed.
+const RETRIES: usize = 4;
+
+/// About the ports that were asked for, or else all that are listened on.
+pub(crate) fn advise_ports(
+    host: &Host,
+    wanted: Option<&PortSet>,
+    listening: &PortSet,
+) -> Vec<Advice> {
+    let mut all = published(host, wanted.unwrap_or(listening));
+    all.extend(wanted.and_then(|wanted| deserted(host, &wanted.minus(listening))));
+    all
+}
+
+/// About the host as a whole.
+pub(crate) fn advise(host: &Host) -> Vec<Advice> {
+    let mut all = Vec::new();
+    all.extend(director(host));
+    all.extend(backend(host));
+    all.extend(kernel(host));
+    all.push(retries(host));
+    all.extend(standby(host));
+    all
+}
+
+/// A gate in the input hook does not stop packets whose address was changed before.
+fn published(host: &Host, ports: &PortSet) -> Vec<Advice> {
+    let mut by_rule: BTreeMap<&str, Vec<u16>> = BTreeMap::new();
+    for published in host.published.iter().filter(|p| ports.contains(p.port)) {
+        by_rule
+            .entry(&published.by)
+            .or_default()
+            .push(published.port);
+    }
+    let works = match &host.prerouting {
+        Support::Yes => "",
+        Support::No(_) => " (not in this kernel: it lacks a part of that)",
+        Support::Unknown(_) => " (whether this kernel can is not known)",
+    };
+    let advice = |(by, ports): (&str, Vec<u16>)| {
+        let ports: PortSet = ports.into_iter().collect();
+        let text = format!(
+            "sent elsewhere before the input hook ({by}), as for a container: gate it with --hook \
+             prerouting{works}"
+        );
+        Advice::about("published", ports, &text)
+    };
+    by_rule.into_iter().map(advice).collect()
+}
+
+fn deserted(host: &Host, deserted: &PortSet) -> Option<Advice> {
+    let published: PortSet = host.published.iter().map(|p| p.port).collect();
+    let ports = deserted.minus(&published);
+    let text = "nobody listens: nothing to wait for after COMMAND; a typo, or a first start?";
+    (!ports.is_empty()).then(|| Advice::about("no_listener", ports, text))
+}
+
+fn director(host: &Host) -> Option<Advice> {
+    let services = host.ipvs.as_ref().filter(|services| !services.is_empty())?;
+    let ports = services
+        .iter()
+        .filter_map(|s| s.rsplit_once(':')?.1.parse().ok());
+    let text = format!(
+        "an IPVS director ({}): SYNs to these meet the gate before IPVS sends them on (the gate is \
+         at priority 10 of the input hook, IPVS at 98): name the service's own addresses with --to",
+        services.join(", ")
+    );
+    Some(Advice::about("ipvs_director", ports.collect(), &text))
+}
+
+fn backend(host: &Host) -> Vec<Advice> {
+    let mut all = Vec::new();
+    let Ok(backend) = host.backend() else {
+        return all;
+    };
+    if backend.name != "nft" {
+        all.push(Advice::on_host(
+            "iptables_backend",
+            format!(
+                "the gate is made with {} (whether it works is not tried here: that would leave \
+                 its tables behind); a watchdog process removes the rules should syngate be \
+                 killed, and should that be killed too, {}",
+                backend.name,
+                match &host.xt_recent {
+                    Support::Yes => "the kernel does, by xt_recent",
+                    _ => "the kernel opens it by the wall clock",
+                }
+            ),
+        ));
+    } else if let Support::No(_) = host.owner_tables {
+        all.push(Advice::on_host(
+            "no_owner_tables",
+            "the gate is a table without an owner: a watchdog process removes it should syngate be \
+             killed, and nft flush ruleset by others opens it (syngate closes it again)",
+        ));
+    }
+    let legacy = Variant::Legacy.name();
+    let holds = |variant: &str| {
+        let of = host.iptables.iter().filter(move |i| i.variant == variant);
+        of.filter_map(|i| i.rules).any(|rules| rules > 0)
+    };
+    if backend.name == "nft" && holds(legacy) {
+        all.push(Advice::on_host(
+            "legacy_rules",
+            "the host's own rules are in iptables-legacy; the gate is in nf_tables, and both see \
+             each packet: that is no conflict",
+        ));
+    }
+    all
+}
+
+fn kernel(host: &Host) -> Vec<Advice> {
+    let mut all = Vec::new();
+    let (overflows, cookies) = (host.count("ListenOverflows"), host.count("SyncookiesSent"));
+    if overflows > 0 {
+        all.push(Advice::on_host(
+            "listen_overflows",
+            format!("connections have met a full accept queue {overflows} times so far: see `nstat -az TcpExtListenOverflows`"),
+        ));
+    }
+    if cookies > 0 {
+        all.push(Advice::on_host(
+            "syncookies_sent",
+            format!(
+                "{cookies} SYN cookies were sent so far: each run first watches for new ones for up \
+                 to 300 ms, gate open; if there are any, its drain lasts at least 300 ms"
+            ),
+        ));
+    }
+    if host.sysctl("net.ipv4.tcp_syncookies") == Some(0) {
+        all.push(Advice::on_host(
+            "syncookies_off",
+            format!(
+                "tcp_syncookies is 0: a listener takes no more half-open connections than \
+                 tcp_max_syn_backlog ({}) and its backlog allow",
+                shown(host.sysctl("net.ipv4.tcp_max_syn_backlog"))
+            ),
+        ));
+    }
+    if let Some(tracked) = host.conntrack
+        && tracked.count * NEARLY_FULL.1 >= tracked.max * NEARLY_FULL.0
+    {
+        all.push(Advice::on_host(
+            "conntrack_full",
+            format!(
+                "connection tracking has {} of {} entries: when it is full the kernel drops new \
+                 connections, gate or no gate",
+                tracked.count, tracked.max
+            ),
+        ));
+    }
+    all
+}
+
+/// When clients send a SYN again that the gate has dropped.
+fn retries(host: &Host) -> Advice {
+    let linear = host.sysctl("net.ipv4.tcp_syn_linear_timeouts");
+    let times: Vec<String> = retry_times(linear.unwrap_or(0))
+        .iter()
+        .map(u32::to_string)
+        .collect();
+    Advice::on_host(
+        "syn_retries",
+        format!(
+            "a client whose SYN is dropped sends it again a second later at the earliest; one like \
+             this host after {} s{}",
+            times.join(", "),
+            match holds(host) {
+                true => "; SYNs can be held here: with --syn hold they wait for the new listener",
+                false => "",
+            }
+        ),
+    )
+}
+
+/// What becomes of connections to a standby when the rules that redirect them go.
+fn standby(host: &Host) -> Option<Advice> {
+    let families = host.nat.as_ref()?;
+    let fate = match families[..] {
+        [Family::V4, Family::V6] => "they go on, since NAT rules of your own stand here".to_owned(),
+        [] => "they are cut, since no NAT rule of your own stands here".to_owned(),
+        [one, ..] => {
+            let (has, lacks) = match one {
+                Family::V4 => ("IPv4", "IPv6"),
+                Family::V6 => ("IPv6", "IPv4"),
+            };
+            format!(
+                "those over {has} go on, since NAT rules of your own stand here; those over {lacks} are cut"
+            )
+        }
+    };
+    Some(Advice::on_host(
+        "redirected_left",
+        format!(
+            "--syn redirect: what becomes of connections that are still on the standby when --linger is \
+             over, or syngate is killed: {fate}"
+        ),
+    ))
+}
+
+/// Whether `--syn hold` can be expected to work: there are queues, and rules that send SYNs there.
+/// iptables uses the target of x_tables too.
+fn holds(host: &Host) -> bool {
+    let by_rule = match host.backend() {
+        Ok(backend) if backend.name == "nft" => [&host.nft_queue, &host.nft_nfqueue_target],
+        Ok(_) => [&host.nft_nfqueue_target; 2],
+        Err(_) => return false,
+    };
+    host.nfqueue.is_yes() && by_rule.into_iter().any(Support::is_yes)
+}
+
+/// When a SYN is sent again, in seconds after the first one. Each of the first `linear` waits takes one
+/// second, then each wait is twice as long as the last (tcp_retransmit_timer()).
+fn retry_times(linear: u64) -> [u32; RETRIES] {
+    let (mut at, mut wait) = (0, 1);
+    std::array::from_fn(|n| {
+        if n as u64 > linear {
+            wait *= 2;
+        }
+        at += wait;
+        at
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::check::host::tests::{no, usual};
+
+    #[test]
+    fn hold_is_advised_where_it_can_be_done() {
+        type Change = fn(&mut Host);
+        let cases: [(Change, bool); 6] = [
+            (|_| (), true),
+            (|h| h.nft_queue = no(), true),
+            (|h| h.nft_nfqueue_target = no(), true),
+            (
+                |h| (h.nft_queue, h.nft_nfqueue_target) = (no(), no()),
+                false,
+            ),
+            (|h| h.nfqueue = no(), false),
+            (
+                |h| (h.nf_tables, h.nft_nfqueue_target) = (no(), no()),
+                false,
+            ),
+        ];
+        for (n, (change, can)) in cases.into_iter().enumerate() {
+            let mut host = usual();
+            change(&mut host);
+            assert_eq!(retries(&host).text.contains("--syn hold"), can, "case {n}");
+        }
+    }
+
+    #[test]
+    fn who_is_left_on_a_standby() {
+        let (v4, v6) = (Family::V4, Family::V6);
+        for (families, fate) in [
+            (Some(vec![]), "they are cut"),
+            (Some(vec![v4, v6]), "they go on"),
+            (Some(vec![v4]), "those over IPv4 go on"),
+            (Some(vec![v6]), "those over IPv4 are cut"),
+        ] {
+            let mut host = usual();
+            host.nat = families;
+            let text = standby(&host).unwrap().text;
+            assert!(text.contains(fate), "{text}");
+        }
+        let mut host = usual();
+        host.nat = None;
+        assert!(standby(&host).is_none());
+    }
+
+    /// As measured: a SYN that is dropped each time it is sent.
+    #[test]
+    fn syns_are_sent_again() {
+        for (linear, times) in [
+            (0, [1, 3, 7, 15]),
+            (1, [1, 2, 4, 8]),
+            (2, [1, 2, 3, 5]),
+            (4, [1, 2, 3, 4]),
+        ] {
+            assert_eq!(
+                retry_times(linear),
+                times,
+                "tcp_syn_linear_timeouts {linear}"
+            );
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! All that `syngate check` finds.
+
+use serde::Serialize;
+
+use super::advice::{Advice, advise};
+use super::backend::AutoBackend;
+use super::host::Host;
+use super::service::{self, Endpoint};
+use super::support::Support;
+use crate::words::ports::PortSet;
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+pub(crate) struct Findings {
+    pub(crate) version: u32,
+    pub(crate) syngate: &'static str,
+    /// What `--backend auto` takes; null if no gate can be closed.
+    pub(crate) backend: Option<AutoBackend>,
+    /// Why no gate can be closed.
+    pub(crate) refusal: Option<String>,
+    pub(crate) host: Host,
+    /// Null if they can't be listed.
+    pub(crate) listeners: Option<Vec<Endpoint>>,
+    pub(crate) advice: Vec<Advice>,
+}
+
+impl Findings {
+    /// `wanted`: the ports to look at; `None`: all that are listened on.
+    pub(crate) fn look(wanted: Option<&PortSet>) -> Findings {
+        let every = PortSet::from_ranges([1..=u16::MAX]);
+        let (listeners, sock_diag) = match service::look(wanted.unwrap_or(&every)) {
+            Ok(endpoints) => (Some(endpoints), Support::Yes),
+            Err(error) => (None, Support::No(format!("{error:#}"))),
+        };
+        let host = Host::look(sock_diag);
+        let (backend, refusal) = match host.backend() {
+            Ok(backend) => (Some(backend), None),
+            Err(why) => (None, Some(why)),
+        };
+        Findings {
+            version: 1,
+            syngate: env!("CARGO_PKG_VERSION"),
+            advice: advise(&host, listeners.as_deref().unwrap_or_default(), wanted),
+            backend,
+            refusal,
+            host,
+            listeners,
+        }
+    }
+}

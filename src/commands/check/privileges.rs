@@ -1,0 +1,36 @@
+//! The privileges of this process.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use nix::unistd::geteuid;
+use serde::Serialize;
+
+use crate::kernel::caps;
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Privileges {
+    pub(crate) uid: u32,
+    pub(crate) net_admin: bool,
+    /// Other users' processes can be looked into.
+    pub(crate) sys_ptrace: bool,
+    /// It is the root of the host, not of a user namespace.
+    pub(crate) host_root: bool,
+}
+
+impl Privileges {
+    pub(crate) fn mine() -> Privileges {
+        Privileges {
+            uid: geteuid().as_raw(),
+            net_admin: caps::net_admin(),
+            sys_ptrace: caps::sys_ptrace(),
+            host_root: host_root(),
+        }
+    }
+}
+
+/// The root of the host owns /proc/sys; a user namespace that does not have this root shows the owner
+/// as nobody.
+pub(crate) fn host_root() -> bool {
+    geteuid().is_root() && fs::metadata("/proc/sys/kernel").is_ok_and(|m| m.uid() == 0)
+}

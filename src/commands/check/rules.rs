@@ -1,0 +1,97 @@
+//! The rules of others in iptables and nf_tables, as far as they matter to a gate.
+
+use serde::Serialize;
+
+use crate::gate::iptables::holdings::VariantHoldings;
+use crate::gate::kinds::Variant;
+use crate::gate::nft::published;
+use crate::kernel::caps;
+use crate::words::family::Family;
+use crate::words::lacking::Lacking;
+
+/// A variant of iptables that is installed.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct VariantSummary {
+    /// `iptables-nft`, `iptables-legacy`.
+    pub(crate) variant: &'static str,
+    /// Plain `iptables` is this one.
+    pub(crate) default: bool,
+    /// ip6tables is installed, too.
+    pub(crate) ipv6: bool,
+    /// How many rules it holds; null if the rules can't be read.
+    pub(crate) rules: Option<usize>,
+    /// Why the rules can't be read.
+    pub(crate) unseen: Option<String>,
+}
+
+/// A port whose packets a rule sends elsewhere before the input hook.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Published {
+    pub(crate) port: u16,
+    /// Table and chain of the rule.
+    pub(crate) by: String,
+}
+
+impl VariantSummary {
+    pub(crate) fn counted(installed: &VariantHoldings, default: Option<Variant>) -> VariantSummary {
+        let holdings = installed.holdings.iter();
+        let refused = holdings
+            .clone()
+            .find_map(|(_, holding)| holding.as_ref().err());
+        let rules = holdings.map(|(_, holding)| Some(holding.as_ref().ok()?.rules));
+        VariantSummary {
+            variant: installed.variant.name(),
+            default: default == Some(installed.variant),
+            ipv6: installed
+                .holdings
+                .iter()
+                .any(|(family, _)| *family == Family::V6),
+            rules: rules.sum(),
+            unseen: refused.cloned(),
+        }
+    }
+}
+
+/// The published ports, and why some may be missing. nf_tables may show rules that iptables made in
+/// another form, so both are asked.
+pub(crate) fn published(holdings: &[VariantHoldings]) -> (Vec<Published>, Option<String>) {
+    let mut found = Vec::new();
+    let mut unseen = None;
+    for (_, holding) in holdings.iter().flat_map(|of| &of.holdings) {
+        match holding {
+            Ok(holding) => found.extend(holding.redirected.iter().cloned()),
+            Err(why) => unseen = Some(why.clone()),
+        }
+    }
+    match published::find() {
+        Ok(redirected) => found.extend(redirected),
+        Err(error) => unseen = Some(format!("{error:#}")),
+    }
+    found.sort();
+    found.dedup_by_key(|redirected| redirected.port);
+    let published = found.into_iter().map(|redirected| Published {
+        port: redirected.port,
+        by: redirected.by,
+    });
+    (published.collect(), unseen)
+}
+
+/// The IP versions for which rules of others do NAT, by iptables or nf_tables. A host without nf_tables
+/// has no such rules there.
+pub(crate) fn nat(holdings: &[VariantHoldings]) -> Option<Vec<Family>> {
+    if !caps::net_admin() {
+        return None;
+    }
+    let by_nft = match published::nat_families() {
+        Ok(families) => families,
+        Err(error) if error.is::<Lacking>() => Vec::new(),
+        Err(_) => return None,
+    };
+    let holdings = holdings.iter().flat_map(|of| &of.holdings);
+    let by_iptables = |family: &Family| {
+        let mut holdings = holdings.clone();
+        holdings.any(|(of, holding)| of == family && holding.as_ref().is_ok_and(|h| h.nat))
+    };
+    let does = |family: &Family| by_nft.contains(family) || by_iptables(family);
+    Some(Family::ALL.into_iter().filter(does).collect())
+}
