@@ -247,7 +247,7 @@ pub(super) fn gone(deleted: Result<(), Refusal>) -> Result<()> {
 ///
 /// # Errors
 /// No privilege, no nf_tables.
-pub(in crate::gate) fn names(family: ProtoFamily) -> Result<Vec<String>> {
+pub(crate) fn names(family: ProtoFamily) -> Result<Vec<String>> {
     let listed = Tables::open()?.listed(family)?;
     Ok(listed.into_iter().map(|table| table.name).collect())
 }
