@@ -181,7 +181,6 @@ impl Tables {
         self.get_one(libc::NFT_MSG_GETSET, &body, answers::has_intervals)
     }
 
-    /// Asks about one thing.
     fn get_one<T>(
         &mut self,
         kind: libc::c_int,
