@@ -3,6 +3,11 @@
 //! is a function `withstand` that says what holds; the tests here give each the seeds below tests/fuzz/corpus,
 //! bent ones, and noise.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::cli::{Parsed, parse};
+
 macro_rules! targets {
     ($($(#[$what:meta])* $name:ident: $($parser:path),+;)*) => {
         $($(#[$what])* pub fn $name(bytes: &[u8]) { $($parser(bytes);)+ })*
@@ -16,11 +21,12 @@ targets! {
     /// `--to`, `--allow-from`, `--interface`, the peer of `--syn divert`.
     addresses: crate::words::scope::withstand, crate::action::divert::peer::withstand;
     /// The command line.
-    arguments: crate::cli::withstand;
+    arguments: given;
     /// Replies about tracked connections.
     conntrack: crate::kernel::conntrack::withstand;
     /// Durations and numbers of options.
-    durations: crate::cli::withstand_duration;
+    durations: crate::words::duration::withstand, crate::words::number::withstand,
+        crate::cli::withstand_settle;
     /// Variables: those of this process.
     environment: inherited;
     /// What iptables-save prints, and what its sisters complain of.
@@ -43,24 +49,42 @@ targets! {
     /// Messages about packets in a queue.
     queue: crate::kernel::nfqueue::packet::withstand;
     /// The report.
-    report: crate::run::report::withstand;
+    report: crate::run::report::json::withstand;
     /// Rows about routes, links, addresses, neighbours.
     route: crate::kernel::route::withstand;
     /// Names of services.
     services: named;
     /// Rows about sockets.
-    sock_diag: crate::kernel::sockets::diag::withstand;
+    sock_diag: crate::kernel::sockets::row::withstand;
     /// What a standby's guard tells, and the processes that it looks at.
-    standby: crate::action::redirect::standby::withstand;
+    standby: crate::action::redirect::wire::withstand;
     /// The userdata of a table.
     userdata: crate::gate::nft::userdata::withstand;
     /// The comment of a gate.
     who: crate::gate::who::withstand, standing;
 }
 
-/// What options make of it, the fuzzer has put into the real one.
+/// Arguments, each with a NUL behind it.
+fn given(bytes: &[u8]) {
+    let words = bytes.split(|byte| *byte == 0).map(OsStr::from_bytes);
+    let words = [OsStr::new("syngate")].into_iter().chain(words);
+    let words: Vec<OsString> = words.map(OsStr::to_owned).collect();
+    let _ = crate::guards::Orders::parse(&words);
+    match parse(words) {
+        Parsed::Run(args) => {
+            assert!(!args.ports.is_empty() && !args.command.is_empty());
+            assert!(args.ports.iter().all(|ports| !ports.is_empty()));
+            crate::run::plan::withstand(&args);
+        }
+        Parsed::Print(text) => assert!(!text.to_string().trim().is_empty()),
+        Parsed::Wrong(text) => assert!(!text.trim().is_empty()),
+        Parsed::Other(_) | Parsed::Listening => (),
+    }
+}
+
+/// The fuzz target has put the same bytes into variables of this process, which options read.
 fn inherited(bytes: &[u8]) {
-    crate::cli::withstand(b"--\0true");
+    given(b"--\0true");
     crate::process::child::withstand_environment(bytes);
 }
 
@@ -98,7 +122,7 @@ fn listed(bytes: &[u8]) {
     crate::commands::check::service::withstand(&text);
     crate::process::own_unit::withstand(&text);
     crate::process::lock::withstand(&text);
-    crate::kernel::sockets::diag::withstand_netstat(&text);
+    crate::kernel::sockets::withstand(&text);
     crate::kernel::nfqueue::withstand(&text);
 }
 

@@ -2,33 +2,96 @@
 //!
 //! syngate runs a command that restarts a TCP service, behind a closed gate:
 //!
-//! 1. **Plan** (`plan`): everything is validated, COMMAND is found. Nothing has been touched.
-//! 2. **Lock** (`lock`): two runs for one port take turns.
+//! 1. **Plan** (`run::plan`): validates everything and finds COMMAND. Nothing has been touched.
+//! 2. **Lock** (`process::lock`): two runs for one port take turns.
 //! 3. **Precheck**: the user's own test, gate open.
-//! 4. **Snapshot** (`sockets`): which listeners do the gated ports have?
-//! 5. **Close** (`gate`): one atomic change stops new SYNs, and it is read back that it stands.
-//! 6. **Drain** (`sockets::drained`): handshakes, accept queues and requests are let finish.
-//! 7. **Run** (`child`): COMMAND.
-//! 8. **Ready** (`sockets::ready`): which listeners are there now?
+//! 4. **Snapshot** (`kernel::sockets`): which listeners do the gated ports have?
+//! 5. **Close** (`gate`): one atomic change stops new SYNs; syngate reads it back.
+//! 6. **Drain** (`decide::drain`): handshakes, accept queues and requests finish.
+//! 7. **Run** (`process::child`): COMMAND.
+//! 8. **Ready** (`decide::service`): which listeners are there now?
 //! 9. **Settle**: until they no longer change.
 //! 10. **Open**: the very next thing after the decision.
-//! 11. **Linger** (`step::linger`): where new connections went to a standby or a peer meanwhile, they
-//!     finish there. Then report (`report`).
+//! 11. **Linger** (`decide::linger`): connections that went to a standby or a peer meanwhile finish
+//!     there. Then report (`run::report`).
 //!
-//! `run` tells this story, `before` its beginning; `step` holds its decisions, without a clock or a
-//! kernel. The gate is gone when the process is gone: the kernel sees to it (`gate::nft`), or a
-//! watchdog (`gate::watchdog`).
+//! `run` tells this story; `decide` holds its decisions, without a clock or a kernel. The gate is gone
+//! when the process is gone: the kernel sees to it (`gate::nft`), or a watchdog (`gate::watchdog`).
+//!
+//! What is public here, the program and the tests need. It is no interface for others.
 
-pub mod action;
-pub mod cli;
-pub mod commands;
-pub mod decide;
+pub(crate) mod action;
+pub(crate) mod cli;
+pub(crate) mod commands;
+pub(crate) mod decide;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzz;
-pub mod gate;
-pub mod kernel;
-pub mod process;
-pub mod run;
-pub mod tell;
-pub mod words;
+pub(crate) mod gate;
+pub(crate) mod guards;
+pub(crate) mod kernel;
+mod limits;
+pub(crate) mod process;
+pub(crate) mod run;
+pub(crate) mod tell;
+pub(crate) mod words;
+
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+pub use crate::action::redirect::standby::Standby;
+pub use crate::action::redirect::wire::Stop;
+pub use crate::cli::Args;
+pub use crate::limits::limits;
+pub use crate::tell::journal::VARIABLE as JOURNAL_VARIABLE;
+pub use crate::words::ended::CommandExit;
+pub use crate::words::env::{ENV_PREFIX, LOCK_DIR_VARIABLE, RUN_VARIABLE};
+pub use crate::words::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT, NOT_RUN};
+
+use crate::cli::Parsed;
+use crate::guards::Orders;
+use crate::tell::say::{Level, Say, print_styled};
+use crate::words::exit::Exit;
+
+/// The whole program: parses the arguments, does what they ask for, and gives the exit status.
+pub fn main() -> ExitCode {
+    let started = Instant::now();
+    // Before anything that a stranger has written is looked at.
+    if let Some(how) = kernel::caps::gained_by_file() {
+        Say::new(Level::Errors, started).error(how);
+        return process::leave::leave(Exit::Status(NOT_RUN));
+    }
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some(orders) = Orders::parse(&args) {
+        orders.carry_out();
+        return ExitCode::SUCCESS;
+    }
+    process::leave::leave(carry_out(cli::parse(args), started))
+}
+
+/// A bug must not look like COMMAND's exit status, so panics are caught. A run survives its own bugs;
+/// what is caught here are those around it.
+fn carry_out(parsed: Parsed, started: Instant) -> Exit {
+    match parsed {
+        Parsed::Run(args) => {
+            let run = AssertUnwindSafe(|| run::run(&args, started));
+            catch_unwind(run).unwrap_or(Exit::Status(NOT_KEPT))
+        }
+        Parsed::Other(other) => {
+            catch_unwind(|| commands::carry_out(&other, started)).unwrap_or(Exit::Status(NOT_RUN))
+        }
+        Parsed::Print(text) => {
+            print_styled(&text);
+            Exit::Status(0)
+        }
+        Parsed::Listening => {
+            catch_unwind(commands::tell_listening).unwrap_or(Exit::Status(NOT_RUN))
+        }
+        Parsed::Wrong(why) => {
+            Say::new(Level::Errors, started).error(&why);
+            Exit::Status(NOT_RUN)
+        }
+    }
+}

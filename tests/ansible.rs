@@ -21,7 +21,7 @@ use clap::CommandFactory;
 use harness::{SOON, SYNGATE, gated, words};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use syngate::cli::Args;
+use syngate::Args;
 use testkit::services::HaproxyConfig;
 use testkit::{Fleet, Host, Load, LoadReport, Ran, Running, RunningLoad, rootless, wait_until};
 

@@ -573,7 +573,7 @@ fn bad_variables_are_named_as_such() {
 /// Each option, with two letters of its name swapped; of --to not enough would be left.
 #[test]
 fn a_misspelt_option_is_recognised() {
-    let program = syngate::cli::Args::command();
+    let program = syngate::Args::command();
     let mut wrong = Vec::new();
     let names = program.get_arguments().filter_map(|arg| arg.get_long());
     for name in names.filter(|name| *name != "to") {

@@ -8,27 +8,14 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use documents_parts::{Block, Man, calls, code_blocks, code_spans, option_table, words};
 use serde_json::Value;
-use syngate::action::divert::probe;
-use syngate::action::hold::{self, pace};
-use syngate::action::redirect::standby;
-use syngate::cli::{Args, LARGEST_DIVERTED, LARGEST_HELD, MAX_DIVERTED, MAX_HELD};
-use syngate::commands::clear;
-use syngate::decide as step;
-use syngate::gate::iptables::backend as iptables;
-use syngate::gate::nft::{divert, ruleset};
-use syngate::gate::watchdog;
-use syngate::kernel::nfqueue::{self as queue, packet};
-use syngate::kernel::sockets::{diag::YOUNG, holders};
-use syngate::process::lock;
-use syngate::tell::journal;
-use syngate::words::duration::LONGEST;
-use syngate::words::env::{ENV_PREFIX, LOCK_DIR_VARIABLE, RUN_VARIABLE};
-use syngate::words::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT, NOT_RUN};
+use syngate::{
+    Args, ENV_PREFIX, JOURNAL_VARIABLE, LOCK_DIR_VARIABLE, NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT,
+    NOT_RUN, RUN_VARIABLE, limits,
+};
 
 // The program ------------------------------------------------------------------------------------
 
@@ -237,7 +224,12 @@ fn short_help_is_one_screen() {
         .map(|l| format!("--{l}"))
         .collect();
     let named = told.iter().filter(|w| w.starts_with("--") && *w != "--");
-    assert_same("syngate -h", &named.cloned().collect(), "cli.rs", &shown);
+    assert_same(
+        "syngate -h",
+        &named.cloned().collect(),
+        "src/cli/args.rs",
+        &shown,
+    );
     for often in [
         "--port",
         "--syn",
@@ -373,7 +365,7 @@ fn man_documents_each_variable_and_no_other() {
     let besides = [
         LOCK_DIR_VARIABLE,
         RUN_VARIABLE,
-        journal::VARIABLE,
+        JOURNAL_VARIABLE,
         "PATH",
         "NO_COLOR",
         "TERM",
@@ -418,77 +410,9 @@ fn man_and_readme_name_no_variable_that_does_not_exist() {
 }
 
 #[test]
-fn man_has_the_constants_of_the_program() {
-    let in_words = |d: Duration| match d.as_millis() {
-        0 => format!("{} ms", d.as_micros() as f64 / 1e3),
-        ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
-        ms if ms % 1_000 == 0 => format!("{} s", ms / 1_000),
-        ms => format!("{ms} ms"),
-    };
-    let times = [
-        ("Longest duration", LONGEST),
-        ("Lock retry", lock::RETRY),
-        ("Look", step::LOOK_EVERY),
-        ("Quiet", step::QUIET),
-        ("Young half-open", YOUNG),
-        ("Cookie grace", step::COOKIE_GRACE),
-        ("Ready check", step::CHECK_PAUSE),
-        ("Search", step::SEARCH_PAUSE),
-        ("Settle, one socket", step::SETTLE_ONE),
-        ("Settle, group", step::SETTLE_GROUP),
-        ("Settle, first change", step::SETTLE_PATIENCE),
-        ("Settle, addresses", step::SETTLE_PLACES),
-        ("Guard", step::GUARD_EVERY),
-        ("Guard", iptables::LIST_EVERY),
-        ("Watchdog's start", watchdog::START_TIMEOUT),
-        ("Watchdog's grace", watchdog::GRACE),
-        ("Watchdog's end", watchdog::DISMISS_TIMEOUT),
-        ("Watchdog's patience", watchdog::RETRY_FOR),
-        ("Watchdog's patience", watchdog::RETRY_EVERY),
-        ("Clear's look", clear::LOOK_EVERY),
-        ("Linger's look", step::LINGER_LOOK),
-        ("Linger's look", step::LINGER_QUIET),
-        ("Diverted", divert::SYN_LIFE),
-        ("Diverted", divert::CLOSING_LIFE),
-        ("Diverted", divert::ENDED_AFTER),
-        ("Diverted", divert::OVER_LIFE),
-        ("Standby's look", step::STANDBY_EVERY),
-        ("Standby's end", standby::DESERTED),
-        ("Standby's end", standby::KILL_EVERY),
-        ("Standby's end", standby::KILL_FOR),
-        ("Held, reading", hold::READ_EVERY),
-        ("Release", step::RELEASE_EVERY),
-        ("Release, stall", step::STALL),
-        ("Held, lost", hold::COUNT_EVERY),
-        ("Others", step::OTHERS_PATIENCE),
-        ("Others", step::OTHERS_LOOK),
-    ];
-    let numbers = [
-        ("Diverted", divert::CLOSING_ROOM.to_string()),
-        ("Diverted", MAX_DIVERTED.to_string()),
-        ("Diverted", LARGEST_DIVERTED.to_string()),
-        ("Peer", probe::AT_A_TIME.to_string()),
-        ("Port sets", ruleset::MANY_RANGES.to_string()),
-        ("Holders", holders::FILES[0].to_string()),
-        ("Holders", holders::FILES[1].to_string()),
-        ("Holders", holders::FILES[2].to_string()),
-        ("Held", MAX_HELD.to_string()),
-        ("Held", LARGEST_HELD.to_string()),
-        ("Held, reading", format!("{} bytes", packet::COPIED)),
-        ("Held, queue", queue::FIRST_NUMBER.to_string()),
-        (
-            "Held, queue",
-            (queue::FIRST_NUMBER + queue::NUMBERS - 1).to_string(),
-        ),
-        (
-            "Held, buffer",
-            format!("{} MiB", queue::RECEIVE_BUFFER >> 20),
-        ),
-        ("Release, unseen", pace::BLIND.to_string()),
-    ];
-    let times = times.map(|(item, time)| (item, in_words(time)));
+fn man_has_the_limits_of_the_program() {
     let items = man().section("OPTIONS").items("");
-    for (item, value) in times.into_iter().chain(numbers) {
+    for (item, value) in limits() {
         let block = items.iter().find(|b| b.head() == item);
         let block = block.unwrap_or_else(|| panic!("man, Times and limits: no '{item}'"));
         assert!(
@@ -805,7 +729,7 @@ fn what_was_found_has_its_test() {
         let file = match place {
             "faults" => "tests/faults/tests/campaign.rs".to_owned(),
             "status" => "src/commands/status.rs".to_owned(),
-            "step" => "src/step/tests.rs".to_owned(),
+            "step" => "src/decide/tests.rs".to_owned(),
             file => format!("tests/{file}.rs"),
         };
         assert!(

@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
-use syngate::action::redirect::standby::{Standby, Stop};
-use syngate::words::ended::CommandExit;
+use syngate::{CommandExit, Standby, Stop};
 use testkit::wait_until;
 
 const SOON: Duration = Duration::from_secs(10);

@@ -1,197 +1,265 @@
-//! Does the service listen again? Decided for each port and IP version from the listeners before
-//! and now, known by their cookies. Pure.
+//! COMMAND runs or has run: which ports does the service listen on again?
 
-use crate::kernel::sockets::Listener;
+use std::time::{Duration, Instant};
 
-use crate::words::family::Family;
+use crate::decide::config::{OpenOn, Settle};
+use crate::decide::event::Task;
+use crate::decide::looks::{WATCH_PAUSE, pause};
+use crate::decide::readiness::Readiness;
+use crate::decide::state::{Phase, State};
+use crate::decide::watch::{Watch, by_port};
+use crate::kernel::sockets::holders::Holders;
+use crate::kernel::sockets::{Sample, Want};
+use crate::words::ended::CommandExit;
+use crate::words::ports::PortSet;
 
-/// What became of one port's listeners.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Readiness {
-    /// There were none to wait for.
-    Unwatched,
-    /// Every old listener is gone and a new one is there: the new process listens.
-    Replaced,
-    /// An old listener is still there: handed on to the new process, or not given up yet.
-    Inherited {
-        /// It is one of several in the same place (SO_REUSEPORT): the others may still go away.
-        group: bool,
-    },
-    /// There were some, and there is none.
-    Waiting,
-}
+/// When the sockets can't be looked at, it is tried again this often.
+const BLIND_RETRY: Duration = Duration::from_millis(10);
+/// `--settle auto`: an inherited socket is settled when it has not changed for this long.
+pub const SETTLE_ONE: Duration = Duration::from_millis(100);
+/// `--settle auto`: a SO_REUSEPORT group is settled when, after a change, neither its listeners nor
+/// their processes have changed for this long (nginx gives its old workers 100 ms).
+pub const SETTLE_GROUP: Duration = Duration::from_millis(300);
+/// `--settle auto`: how long the first change of such a group is waited for: a service reads its
+/// configuration before it does anything that can be seen.
+pub const SETTLE_PATIENCE: Duration = Duration::from_secs(3);
+/// `--settle auto`: how long an address that had a listener is waited for when its port has others.
+pub const SETTLE_PLACES: Duration = Duration::from_secs(1);
 
-/// What became of a port, from its listeners before and now: the worst of its IP versions.
-pub fn readiness(before: &[Listener], now: &[Listener]) -> Readiness {
-    let over = |family| {
-        let of = |all: &[Listener]| -> Vec<Listener> {
-            all.iter().filter(|l| l.serves(family)).cloned().collect()
+impl State {
+    pub(super) fn exited(&mut self, exit: CommandExit, now: Instant) -> Option<Task> {
+        self.facts.exited = Some((now, exit));
+        // Without a gate there is nothing that a listener could open.
+        if exit != CommandExit::Code(0) || self.facts.deadline_hit || self.facts.ran_open {
+            return self.finish();
+        }
+        self.phase = Phase::Readying { since: now };
+        for watch in self.watches.values_mut() {
+            watch.changed_at = now;
+        }
+        self.search.expire();
+        if self.config.ready_timeout.is_zero() {
+            return self.open_what_is_ready(Duration::ZERO, now);
+        }
+        Some(self.look(now))
+    }
+
+    pub(super) fn look(&self, now: Instant) -> Task {
+        Task::Look(Want {
+            half_open: self.phase == Phase::Draining,
+            connections: self.looks_at_connections(now),
+            holders: matches!(self.phase, Phase::Readying { .. })
+                && self.config.settle == Settle::Auto
+                && self.watches.values().any(Watch::has_group),
+            ..Want::default()
+        })
+    }
+
+    pub(super) fn saw(&mut self, sample: &Sample, cost: Duration, now: Instant) -> Option<Task> {
+        match self.phase {
+            Phase::Draining => self.drain_saw(sample, cost, now),
+            Phase::Running => {
+                self.next_look = now + pause(cost, WATCH_PAUSE);
+                self.note(sample, now);
+                self.follow_the_service(now)
+            }
+            Phase::Readying { .. } => {
+                self.note(sample, now);
+                self.open_what_is_ready(cost, now)
+            }
+            Phase::Checking { .. } | Phase::Over => self.go_on(now),
+        }
+    }
+
+    /// The sockets could not be looked at: try again, within the bounds of the phase.
+    pub(super) fn blind(&mut self, now: Instant) -> Option<Task> {
+        self.next_look = now + BLIND_RETRY;
+        match self.phase {
+            Phase::Draining if now >= self.drain_end() => self.end_drain(now),
+            Phase::Readying { since } if now >= since + self.config.ready_timeout => {
+                self.facts.unseen = true;
+                self.facts.unchecked = self.checked_at().is_none();
+                self.finish()
+            }
+            _ => self.go_on(now),
+        }
+    }
+
+    /// Whether the listeners are looked at while COMMAND runs.
+    pub(super) fn follows(&self) -> bool {
+        let wanted = self.config.open_on == OpenOn::Ready && !self.config.ready_timeout.is_zero();
+        wanted && !self.opened && !self.opening()
+    }
+
+    /// Compares what is seen with what was there before.
+    pub(super) fn note(&mut self, sample: &Sample, now: Instant) {
+        let mut seen = by_port(&sample.listeners);
+        for port in seen.keys() {
+            self.watches.entry(*port).or_insert_with(|| {
+                let ports = self
+                    .config
+                    .gated
+                    .listen_ports
+                    .served_by(*port, &self.config.gated.ports);
+                Watch::new(ports, Vec::new(), &Holders::new(), now)
+            });
+        }
+        let mut changed = false;
+        for (port, watch) in &mut self.watches {
+            let listeners = seen.remove(port).unwrap_or_default();
+            changed |= watch.compare(listeners, &sample.holders, now);
+        }
+        // Another process may be there now: what the old one has passed says nothing of it.
+        if changed {
+            self.check.expire();
+        }
+    }
+
+    /// `--open-on ready`, while COMMAND runs: a port opens when a new process listens, and closes
+    /// again when nobody does.
+    pub(super) fn follow_the_service(&mut self, now: Instant) -> Option<Task> {
+        let checked = self.checked_at();
+        let opens = |w: &Watch| {
+            Some(w.up_since?.max(checked?) + self.settle_places(w) + self.fixed_settle())
         };
-        one_family(&of(before), &of(now))
-    };
-    over(Family::V4).max(over(Family::V6))
-}
-
-fn one_family(before: &[Listener], now: &[Listener]) -> Readiness {
-    let survives = |old: &Listener| now.iter().any(|new| new.id == old.id);
-    if before.is_empty() {
-        Readiness::Unwatched
-    } else if now.is_empty() {
-        Readiness::Waiting
-    } else if before.iter().any(survives) {
-        let group = has_group(before) || has_group(now);
-        Readiness::Inherited { group }
-    } else {
-        Readiness::Replaced
+        let up = self.ports_that(|w| opens(w).is_some_and(|at| now >= at));
+        let down = self.ports_that(|w| w.now.is_empty());
+        let fallen = self
+            .config
+            .gated
+            .ports
+            .minus(&self.shut)
+            .intersection(&down);
+        let shut = self.shut.minus(&up).union(&fallen);
+        self.shut_only(shut, now).or_else(|| self.go_on(now))
     }
-}
 
-/// Whether several listeners stand in the same place: a SO_REUSEPORT group.
-pub fn has_group(listeners: &[Listener]) -> bool {
-    listeners
-        .iter()
-        .enumerate()
-        .any(|(n, one)| listeners[..n].iter().any(|other| one.same_place(other)))
-}
+    /// After COMMAND's exit with 0: each port opens as soon as it is ready and settled.
+    pub(super) fn open_what_is_ready(&mut self, cost: Duration, now: Instant) -> Option<Task> {
+        let Phase::Readying { since } = self.phase else {
+            return self.go_on(now);
+        };
+        let give_up = since + self.config.ready_timeout;
+        let others_open = self.cleared_at(since).map(|at| self.settled_at(at));
+        let others_open = others_open.unwrap_or(give_up);
+        let mut next = if self.config.ready_timeout.is_zero() {
+            others_open
+        } else {
+            now + pause(cost, WATCH_PAUSE)
+        };
+        let mut pending = Vec::new();
+        for watch in self.watches.values() {
+            let opens = self.opens_at(watch, since).unwrap_or(give_up);
+            if opens > now {
+                pending.extend(watch.ports.ranges().iter().cloned());
+                next = next.min(opens);
+            }
+        }
+        let mut pending = PortSet::from_ranges(pending);
+        if others_open > now {
+            let watched = self.ports_that(|_| true);
+            pending = pending.union(&self.config.gated.ports.minus(&watched));
+            next = next.min(others_open);
+        }
+        if pending.is_empty() {
+            self.facts.not_ready = self.deserted_ports();
+            self.facts.unchanged = self.unchanged_groups();
+            self.facts.unchecked = self.checked_at().is_none();
+            self.facts.unseen = self.searching();
+            self.facts.never_seen = self.never_seen();
+            return self.finish();
+        }
+        self.next_look = next;
+        // What is open already (--open-on ready) stays open.
+        let shut = self.shut.intersection(&pending);
+        self.shut_only(shut, now)
+    }
 
-/// The places of `before` that nothing in `now` covers any more, each once, in order.
-pub fn uncovered<'a>(
-    before: impl IntoIterator<Item = &'a Listener>,
-    now: &[Listener],
-) -> Vec<String> {
-    let covered = |old: &&Listener| {
-        Family::ALL
-            .into_iter()
-            .filter(|family| old.serves(*family))
-            .all(|family| now.iter().any(|new| new.covers(old, family)))
-    };
-    places(before.into_iter().filter(|old| !covered(old)))
-}
+    /// When the port may open; `None` while its listener is waited for.
+    pub(super) fn opens_at(&self, watch: &Watch, since: Instant) -> Option<Instant> {
+        let cleared = self.cleared_at(since)?;
+        let at_once = self.settled_at(cleared);
+        if self.config.ready_timeout.is_zero() {
+            return Some(at_once);
+        }
+        if self.opened && watch.readiness != Readiness::Waiting {
+            return Some(cleared);
+        }
+        let opens = match (watch.readiness, self.config.settle) {
+            (Readiness::Waiting, _) => return None,
+            (Readiness::Unwatched, _) => at_once,
+            (Readiness::Replaced, _) => {
+                self.settled_at(watch.up_since.unwrap_or(since).max(cleared))
+            }
+            (Readiness::Inherited { .. }, Settle::Fixed(_)) => at_once,
+            (Readiness::Inherited { group: false }, Settle::Auto) => watch.changed_at + SETTLE_ONE,
+            (Readiness::Inherited { group: true }, Settle::Auto) if watch.ever_changed => {
+                watch.changed_at + SETTLE_GROUP
+            }
+            (Readiness::Inherited { group: true }, Settle::Auto) => since + SETTLE_PATIENCE,
+        };
+        Some(opens.max(cleared).max(since + self.settle_places(watch)))
+    }
 
-/// The places, each once, in order.
-pub fn places<'a>(listeners: impl IntoIterator<Item = &'a Listener>) -> Vec<String> {
-    let mut sorted: Vec<_> = listeners.into_iter().map(|l| (l.port, l.address)).collect();
-    sorted.sort_unstable();
-    sorted.dedup();
-    sorted
-        .into_iter()
-        .map(|(port, address)| std::net::SocketAddr::new(address, port).to_string())
-        .collect()
-}
+    /// When nothing but the listeners kept the ports shut any more; `None` while something does.
+    pub(super) fn cleared_at(&self, since: Instant) -> Option<Instant> {
+        if self.searching() {
+            return None;
+        }
+        self.checked_at().map(|at| at.max(since))
+    }
 
-#[cfg(test)]
-mod tests {
-    use std::slice::from_ref;
+    /// Gated ports that were opened without a look at who listens.
+    pub(super) fn never_seen(&self) -> PortSet {
+        if self.config.ready_timeout.is_zero() {
+            return PortSet::EMPTY;
+        }
+        self.config.gated.ports.minus(&self.ports_that(|_| true))
+    }
 
-    use super::*;
-    use crate::kernel::sockets::SocketId;
-
-    fn at(address: &str, cookie: u64) -> Listener {
-        Listener {
-            address: address.parse().unwrap(),
-            port: 80,
-            v6only: false,
-            interface: 0,
-            id: SocketId { netns: 1, cookie },
-            inode: 1,
-            accept_queue: 0,
-            backlog: 1,
+    /// What is granted to the addresses that are still missing on a port that has a listener.
+    pub(super) fn settle_places(&self, watch: &Watch) -> Duration {
+        if self.config.settle == Settle::Auto && watch.misses_places {
+            SETTLE_PLACES
+        } else {
+            Duration::ZERO
         }
     }
 
-    fn v6only(mut listener: Listener) -> Listener {
-        listener.v6only = true;
-        listener
+    /// SO_REUSEPORT groups that were watched for [`SETTLE_PATIENCE`] in vain.
+    pub(super) fn unchanged_groups(&self) -> PortSet {
+        let group = Readiness::Inherited { group: true };
+        let waited = !self.opened && self.config.settle == Settle::Auto;
+        self.ports_that(|watch| waited && watch.readiness == group && !watch.ever_changed)
     }
 
-    #[test]
-    fn each_ip_version_counts() {
-        use Readiness::*;
-        let (v4, v6) = (at("0.0.0.0", 1), v6only(at("::", 2)));
-        let (new4, new6) = (at("0.0.0.0", 3), v6only(at("::", 4)));
-        let both = [v4.clone(), v6.clone()];
-        for (before, now, expected) in [
-            (&both[..], vec![], Waiting),
-            (&both, vec![new4.clone()], Waiting),
-            (&both, vec![new4.clone(), new6.clone()], Replaced),
-            (
-                &both,
-                vec![v4.clone(), new6.clone()],
-                Inherited { group: false },
-            ),
-            (&both, vec![at("::", 5)], Replaced),
-            (&both[..1], vec![at("::", 5)], Replaced),
-            (&both[..1], vec![new6.clone()], Waiting),
-            (&[], vec![new4.clone()], Unwatched),
-            (&[], vec![], Unwatched),
-            (&[at("::", 1)], vec![new4.clone()], Waiting),
-            (&[at("::", 1)], vec![new4, new6], Replaced),
-            (
-                &[at("::ffff:10.0.0.1", 1)],
-                vec![at("10.0.0.1", 2)],
-                Replaced,
-            ),
-        ] {
-            assert_eq!(readiness(before, &now), expected, "{before:?} {now:?}");
+    /// When a port that is ready at `ready` has settled; there is no point in it once all is open.
+    pub(super) fn settled_at(&self, ready: Instant) -> Instant {
+        if self.opened {
+            ready
+        } else {
+            ready + self.fixed_settle()
         }
     }
 
-    #[test]
-    fn a_new_namespace_has_new_listeners() {
-        let old = at("0.0.0.0", 7);
-        let mut new = old.clone();
-        let readiness = |now: &Listener| readiness(from_ref(&old), from_ref(now));
-        let inherited = Readiness::Inherited { group: false };
-        assert_eq!(readiness(&new), inherited);
-        new.id.netns = 2;
-        assert_eq!(readiness(&new), Readiness::Replaced);
+    /// Ports that had a listener and have none.
+    pub(super) fn deserted_ports(&self) -> PortSet {
+        if self.config.ready_timeout.is_zero() {
+            return PortSet::EMPTY;
+        }
+        self.ports_that(|watch| !watch.before.is_empty() && watch.now.is_empty())
     }
 
-    #[test]
-    fn groups_are_several_in_one_place() {
-        let one = at("0.0.0.0", 1);
-        assert!(!has_group(&[one.clone(), at("10.0.0.1", 2)]));
-        assert!(has_group(&[
-            one.clone(),
-            at("10.0.0.1", 2),
-            at("0.0.0.0", 3)
-        ]));
-        let mut bound = at("0.0.0.0", 4);
-        bound.interface = 2;
-        assert!(!has_group(&[one, bound]));
-    }
-
-    #[test]
-    fn what_covers_what() {
-        for (now, old, covered) in [
-            (vec![at("0.0.0.0", 1)], at("10.0.0.1", 2), true),
-            (vec![at("10.0.0.1", 1)], at("0.0.0.0", 2), false),
-            (vec![at("10.0.0.1", 1)], at("10.0.0.1", 2), true),
-            (vec![at("10.0.0.1", 1)], at("::ffff:10.0.0.1", 2), true),
-            (vec![at("::", 1)], at("10.0.0.1", 2), true),
-            (vec![at("::", 1)], at("0.0.0.0", 2), true),
-            (vec![at("::", 1)], at("2001:db8::1", 2), true),
-            (vec![v6only(at("::", 1))], at("10.0.0.1", 2), false),
-            (vec![v6only(at("::", 1))], at("2001:db8::1", 2), true),
-            (vec![v6only(at("::", 1))], at("::", 2), false),
-            (vec![v6only(at("::", 1))], v6only(at("::", 2)), true),
-            (vec![at("::", 1)], v6only(at("::", 2)), true),
-            (vec![at("0.0.0.0", 1)], at("::", 2), false),
-            (
-                vec![at("0.0.0.0", 1), v6only(at("::", 2))],
-                at("::", 3),
-                true,
-            ),
-        ] {
-            let lost = uncovered([&old], &now);
-            assert_eq!(lost.is_empty(), covered, "{now:?} for {old:?}");
+    pub(super) fn fixed_settle(&self) -> Duration {
+        match self.config.settle {
+            Settle::Auto => Duration::ZERO,
+            Settle::Fixed(settle) => settle,
         }
     }
 
-    #[test]
-    fn names_what_is_lost() {
-        let before = [at("10.0.0.1", 1), at("10.0.0.2", 2), at("10.0.0.2", 3)];
-        assert_eq!(uncovered(&before, &[at("10.0.0.1", 4)]), ["10.0.0.2:80"]);
-        assert_eq!(places(&[at("::", 1)]), ["[::]:80"]);
+    /// The gated ports whose listeners are so.
+    pub(super) fn ports_that(&self, condition: impl Fn(&Watch) -> bool) -> PortSet {
+        let those = self.watches.values().filter(|watch| condition(watch));
+        PortSet::from_ranges(those.flat_map(|watch| watch.ports.ranges().iter().cloned()))
     }
 }

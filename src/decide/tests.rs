@@ -1,208 +1,25 @@
 //! Courses of events, told with their times.
 
-use super::*;
-use crate::kernel::sockets::holders::Holder;
-use crate::kernel::sockets::{Connections, HalfOpen, SocketId};
+use std::time::{Duration, Instant};
 
-const COST: Duration = Duration::from_micros(50);
-const INT: i32 = 2;
-const TERM: i32 = 15;
-
-/// A run, event by event; times are milliseconds since the gate was closed.
-struct Tale {
-    state: State,
-    closed_at: Instant,
-    now_ms: u64,
-}
-
-fn config() -> Config {
-    Config {
-        ports: ports("80"),
-        drain: Duration::from_secs(1),
-        drain_until: DrainUntil::Requests,
-        settle: Settle::Auto,
-        ready_timeout: Duration::from_secs(10),
-        open_on: OpenOn::Exit,
-        best_effort: false,
-        listen_ports: ListenPorts::default(),
-        ready_check: false,
-        search: false,
-    }
-}
-
-fn ports(text: &str) -> PortSet {
-    PortSet::parse(text, |_| None).unwrap()
-}
-
-fn listener(port: u16, cookie: u64) -> Listener {
-    Listener {
-        address: "0.0.0.0".parse().unwrap(),
-        port,
-        v6only: false,
-        interface: 0,
-        id: SocketId { netns: 1, cookie },
-        inode: cookie as u32,
-        accept_queue: 0,
-        backlog: 128,
-    }
-}
-
-/// Listeners on port 80 by cookie.
-fn on_80(cookies: &[u64]) -> Sample {
-    Sample {
-        listeners: cookies.iter().map(|c| listener(80, *c)).collect(),
-        connections: Some(Connections::default()),
-        ..Sample::default()
-    }
-}
-
-/// The same, as a look that did not ask for connections.
-fn no_connections_seen(cookies: &[u64]) -> Sample {
-    Sample {
-        connections: None,
-        ..on_80(cookies)
-    }
-}
-
-fn busy(connections: u32) -> Option<Connections> {
-    Some(Connections {
-        established: connections,
-        busy: connections,
-    })
-}
-
-fn held_by(mut sample: Sample, pids: &[i32]) -> Sample {
-    let holder = Holder {
-        name: "nginx".to_owned(),
-        started: 1,
-        inodes: sample.listeners.iter().map(|l| l.inode).collect(),
-    };
-    sample.holders = pids.iter().map(|pid| (*pid, holder.clone())).collect();
-    sample
-}
-
-impl Tale {
-    fn new(config: Config, before: &Sample) -> Tale {
-        let closed_at = Instant::now();
-        let deadline = closed_at + Duration::from_secs(30);
-        Tale {
-            state: State::new(config, before, closed_at, Some(deadline)),
-            closed_at,
-            now_ms: 0,
-        }
-    }
-
-    fn at(&mut self, ms: u64, event: Event) -> Option<Action> {
-        assert!(ms >= self.now_ms, "time goes on");
-        self.now_ms = ms;
-        self.state
-            .step(event, self.closed_at + Duration::from_millis(ms))
-    }
-
-    fn wakes_at(&self) -> Option<u64> {
-        let at = self.state.wake()?;
-        Some((at - self.closed_at).as_micros().div_ceil(1_000) as u64)
-    }
-
-    /// From the closed gate to the running COMMAND, quickly: it starts at 10.
-    fn running(config: Config, before: &Sample) -> Tale {
-        let drain = config.drain;
-        let mut tale = Tale::new(config, before);
-        if drain.is_zero() {
-            assert_eq!(tale.at(0, Event::Closed), Some(Action::Check));
-        } else {
-            tale.closes();
-            let quiet = Sample {
-                connections: busy(0),
-                ..before.clone()
-            };
-            assert_eq!(tale.saw(8, quiet), Some(Action::Check));
-        }
-        assert_eq!(tale.at(9, Event::Stands(true)), Some(Action::Start));
-        assert_eq!(tale.at(10, Event::Started(true)), None);
-        tale
-    }
-
-    /// The gate is closed; the first look is 5 ms later.
-    fn closes(&mut self) {
-        let first = self.at(0, Event::Closed);
-        if first.is_none() {
-            assert_eq!(self.wakes_at(), Some(5));
-            assert!(matches!(self.at(5, Event::Time), Some(Action::Look(_))));
-        }
-    }
-
-    fn saw(&mut self, ms: u64, sample: Sample) -> Option<Action> {
-        self.at(ms, Event::Saw(sample, COST))
-    }
-
-    fn exits(&mut self, ms: u64, status: u8) -> Option<Action> {
-        self.at(ms, Event::Exited(CommandExit::Code(status)))
-    }
-
-    #[track_caller]
-    fn removes(&mut self) {
-        let now = self.now_ms;
-        assert_eq!(
-            self.at(now, Event::Done),
-            Some(Action::Remove { anyway: false })
-        );
-    }
-
-    #[track_caller]
-    fn opens_and_ends(&mut self, action: Option<Action>) {
-        assert_eq!(action, Some(Action::Open));
-        self.removes();
-        let now = self.now_ms;
-        assert_eq!(self.at(now, Event::Done), Some(Action::End));
-    }
-}
+use super::config::*;
+use super::event::*;
+use super::policy::NoPolicy;
+use super::state::State;
+use super::tale::*;
+use crate::kernel::sockets::{Connections, HalfOpen, Listener, Sample, Want};
+use crate::words::ended::{CommandExit, Sender};
+use crate::words::gated::Gated;
+use crate::words::listen_ports::ListenPorts;
+use crate::words::ports::PortSet;
 
 // Drain -------------------------------------------------------------------------------------------
-
-/// On a slow machine a look at the rules, or at the standby, takes longer than the pause between two:
-/// the drain still comes to its end, and so does the run.
-#[test]
-fn looks_that_are_dear_leave_time_for_the_rest() {
-    let mut tale = Tale::new(config(), &on_80(&[1]));
-    tale.state.guard();
-    tale.state.lingers_on_standby(Duration::from_secs(1), false);
-    let mut action = tale.at(0, Event::Closed);
-    let dear = Duration::from_millis(30);
-    let mut steps = 0;
-    let started = loop {
-        let now = tale.now_ms;
-        action = match action {
-            None => {
-                let next = tale.wakes_at().unwrap().max(now);
-                tale.at(next, Event::Time)
-            }
-            Some(Action::Guard) => tale.at(now + 30, Event::Intact(true, dear)),
-            Some(Action::WatchStandby) => tale.at(now + 30, Event::StandbyListens(true, dear)),
-            Some(Action::Look(_)) => {
-                // Somebody is in the middle of a handshake for the first 100 ms.
-                let mut sample = Sample {
-                    connections: busy(0),
-                    ..on_80(&[1])
-                };
-                sample.half_open.young = u32::from(now < 100);
-                tale.saw(now + 1, sample)
-            }
-            Some(Action::Check) => break tale.at(now, Event::Stands(true)),
-            Some(other) => panic!("{other:?} at {now} ms"),
-        };
-        steps += 1;
-        assert!(steps < 1_000, "nothing but looks");
-    };
-    assert_eq!(started, Some(Action::Start));
-    assert!(tale.now_ms < 300, "{} ms", tale.now_ms);
-}
 
 /// Where others can remove the rules: closed again with what is shut then, and told how often.
 #[test]
 fn closes_again_what_somebody_has_opened() {
     let mut config = config();
-    config.ports = ports("80,443");
+    config.gated.ports = ports("80,443");
     let mut both = on_80(&[1]);
     both.listeners.push(listener(443, 2));
     let mut tale = Tale::running(config, &both);
@@ -212,41 +29,41 @@ fn closes_again_what_somebody_has_opened() {
     );
     tale.state.guard();
     let next = tale.wakes_at().unwrap();
-    assert_eq!(tale.at(next.max(10), Event::Time), Some(Action::Guard));
+    assert_eq!(tale.at(next.max(10), Event::Time), Some(Task::Guard));
     assert_eq!(tale.at(11, Event::Intact(true, COST)), None);
-    assert_eq!(tale.at(31, Event::Time), Some(Action::Guard));
+    assert_eq!(tale.at(31, Event::Time), Some(Task::Guard));
     let again = tale.at(31, Event::Intact(false, COST));
-    assert_eq!(again, Some(Action::Rearm(ports("80,443"))));
+    assert_eq!(again, Some(Task::Rearm(ports("80,443"))));
     assert_eq!(tale.at(40, Event::Stands(true)), None);
     // 443 is ready first.
     assert!(matches!(
         tale.at(50, Event::Exited(CommandExit::Code(0))),
-        Some(Action::Look(_))
+        Some(Task::Look(_))
     ));
     let mut half = on_80(&[]);
     half.listeners.push(listener(443, 3));
     assert_eq!(
         tale.saw(51, half.clone()),
-        Some(Action::ShutOnly(ports("80")))
+        Some(Task::ShutOnly(ports("80")))
     );
-    assert_eq!(tale.at(52, Event::Done), Some(Action::Guard));
+    assert_eq!(tale.at(52, Event::Done), Some(Task::Guard));
     let again = tale.at(52, Event::Intact(false, COST));
-    assert_eq!(again, Some(Action::Rearm(ports("80"))));
+    assert_eq!(again, Some(Task::Rearm(ports("80"))));
     // It could not be: tried again, and not counted until it is.
     let mut action = tale.at(53, Event::Stands(false));
     assert_eq!(tale.state.facts.reclosed, 1);
-    while let Some(Action::Look(_)) = action {
+    while let Some(Task::Look(_)) = action {
         action = tale.saw(tale.now_ms, half.clone());
         if action.is_none() {
             let next = tale.wakes_at().unwrap();
             action = tale.at(next, Event::Time);
         }
     }
-    assert_eq!(action, Some(Action::Guard));
+    assert_eq!(action, Some(Task::Guard));
     let now = tale.now_ms;
     assert_eq!(
         tale.at(now, Event::Intact(false, COST)),
-        Some(Action::Rearm(ports("80")))
+        Some(Task::Rearm(ports("80")))
     );
     tale.at(now, Event::Stands(true));
     assert_eq!(tale.state.facts.reclosed, 2);
@@ -256,17 +73,17 @@ fn closes_again_what_somebody_has_opened() {
 #[test]
 fn what_could_not_be_changed_is_tried_again() {
     let mut config = config();
-    config.ports = ports("80,443");
+    config.gated.ports = ports("80,443");
     let mut both = on_80(&[1]);
     both.listeners.push(listener(443, 2));
     let mut tale = Tale::running(config, &both);
     tale.at(50, Event::Exited(CommandExit::Code(0)));
     let mut half = on_80(&[]);
     half.listeners.push(listener(443, 3));
-    let opens = Some(Action::ShutOnly(ports("80")));
+    let opens = Some(Task::ShutOnly(ports("80")));
     assert_eq!(tale.saw(51, half.clone()), opens);
     let next = tale.at(52, Event::Shut(ports("80,443")));
-    assert!(matches!(next, None | Some(Action::Look(_))), "{next:?}");
+    assert!(matches!(next, None | Some(Task::Look(_))), "{next:?}");
     assert_eq!(tale.saw(60, half), opens);
 }
 
@@ -283,9 +100,9 @@ fn an_idle_service_is_drained_at_one_look_5_ms_later() {
     let mut tale = Tale::new(config(), &on_80(&[1]));
     assert_eq!(tale.at(0, Event::Closed), None);
     assert_eq!(tale.wakes_at(), Some(5));
-    let look = Some(Action::Look(ALL_CONNECTIONS));
+    let look = Some(Task::Look(ALL_CONNECTIONS));
     assert_eq!(tale.at(5, Event::Time), look);
-    assert_eq!(tale.saw(6, on_80(&[1])), Some(Action::Check));
+    assert_eq!(tale.saw(6, on_80(&[1])), Some(Task::Check));
 }
 
 /// With many connections a look at them takes long: not while somebody will join them.
@@ -300,26 +117,26 @@ fn connections_are_looked_at_when_all_are_there() {
         connections: false,
         ..ALL_CONNECTIONS
     };
-    assert_eq!(tale.at(8, Event::Time), Some(Action::Look(want)));
+    assert_eq!(tale.at(8, Event::Time), Some(Task::Look(want)));
     shaking.connections = None;
     assert_eq!(tale.saw(8, shaking), None);
-    assert_eq!(tale.at(10, Event::Time), Some(Action::Look(want)));
-    let look = Some(Action::Look(ALL_CONNECTIONS));
+    assert_eq!(tale.at(10, Event::Time), Some(Task::Look(want)));
+    let look = Some(Task::Look(ALL_CONNECTIONS));
     assert_eq!(tale.saw(10, no_connections_seen(&[1])), look, "at once");
     let mut sample = on_80(&[1]);
     sample.connections = busy(2);
     assert_eq!(tale.saw(11, sample), None);
     assert_eq!(tale.at(12, Event::Time), look, "until none is busy");
-    assert_eq!(tale.saw(12, on_80(&[1])), Some(Action::Check));
+    assert_eq!(tale.saw(12, on_80(&[1])), Some(Task::Check));
 }
 
 /// As what the old rules still let in is refused.
 #[test]
 fn where_nobody_listens_it_is_drained_at_the_first_look() {
     let mut tale = Tale::new(config(), &Sample::default());
-    let look = Some(Action::Look(ALL_CONNECTIONS));
+    let look = Some(Task::Look(ALL_CONNECTIONS));
     assert_eq!(tale.at(0, Event::Closed), look);
-    assert_eq!(tale.saw(1, on_80(&[])), Some(Action::Check));
+    assert_eq!(tale.saw(1, on_80(&[])), Some(Task::Check));
 }
 
 /// It was a container that was just being replaced.
@@ -329,8 +146,8 @@ fn a_listener_that_was_not_seen_at_first_is_drained_all_the_same() {
     tale.at(0, Event::Closed);
     assert_eq!(tale.saw(1, on_80(&[1])), None);
     assert_eq!(tale.wakes_at(), Some(5));
-    assert!(matches!(tale.at(5, Event::Time), Some(Action::Look(_))));
-    assert_eq!(tale.saw(6, on_80(&[1])), Some(Action::Check));
+    assert!(matches!(tale.at(5, Event::Time), Some(Task::Look(_))));
+    assert_eq!(tale.saw(6, on_80(&[1])), Some(Task::Check));
 }
 
 /// What is left is told, and connections are part of that.
@@ -343,12 +160,12 @@ fn a_drain_too_short_for_all_looks_at_connections_in_the_end() {
     let mut shaking = on_80(&[1]);
     shaking.half_open.young = 1;
     assert_eq!(tale.saw(6, shaking.clone()), None);
-    assert!(matches!(tale.at(9, Event::Time), Some(Action::Look(_))));
+    assert!(matches!(tale.at(9, Event::Time), Some(Task::Look(_))));
     shaking.connections = None;
-    let look = Some(Action::Look(ALL_CONNECTIONS));
+    let look = Some(Task::Look(ALL_CONNECTIONS));
     assert_eq!(tale.saw(12, shaking.clone()), look);
     shaking.connections = busy(3);
-    assert_eq!(tale.saw(15, shaking), Some(Action::Check));
+    assert_eq!(tale.saw(15, shaking), Some(Task::Check));
     assert_eq!(tale.state.facts.left.busy, 3);
 }
 
@@ -364,8 +181,8 @@ fn the_drain_is_bounded_and_says_what_is_left() {
     assert_eq!(tale.saw(6, busy.clone()), None);
     assert_eq!(tale.saw(999, busy.clone()), None);
     assert_eq!(tale.wakes_at(), Some(1000));
-    assert!(matches!(tale.at(1000, Event::Time), Some(Action::Look(_))));
-    assert_eq!(tale.saw(1000, busy), Some(Action::Check));
+    assert!(matches!(tale.at(1000, Event::Time), Some(Task::Look(_))));
+    assert_eq!(tale.saw(1000, busy), Some(Task::Check));
     assert_eq!(tale.state.facts.left.busy, 4);
     assert_eq!(tale.state.facts.left.established, 0, "not waited for");
 }
@@ -376,7 +193,7 @@ fn scanners_are_counted_and_not_waited_for() {
     tale.at(0, Event::Closed);
     let mut scanned = on_80(&[1]);
     scanned.half_open = HalfOpen { young: 0, stale: 7 };
-    assert_eq!(tale.saw(6, scanned), Some(Action::Check));
+    assert_eq!(tale.saw(6, scanned), Some(Task::Check));
     assert_eq!(tale.state.facts.stale_half_open, 7);
 }
 
@@ -388,7 +205,7 @@ fn syn_cookies_prolong_the_drain() {
     cookies.cookies_sent = true;
     assert_eq!(tale.saw(6, cookies.clone()), None);
     assert_eq!(tale.wakes_at(), Some(300));
-    assert_eq!(tale.saw(300, cookies), Some(Action::Check));
+    assert_eq!(tale.saw(300, cookies), Some(Task::Check));
 }
 
 #[test]
@@ -412,9 +229,9 @@ fn without_eyes_it_tries_again_within_its_bounds() {
     tale.at(0, Event::Closed);
     assert_eq!(tale.at(1, Event::Blind), None);
     assert_eq!(tale.wakes_at(), Some(11));
-    assert!(matches!(tale.at(11, Event::Time), Some(Action::Look(_))));
-    assert_eq!(tale.at(1000, Event::Blind), Some(Action::Check));
-    assert_eq!(tale.at(1001, Event::Stands(true)), Some(Action::Start));
+    assert!(matches!(tale.at(11, Event::Time), Some(Task::Look(_))));
+    assert_eq!(tale.at(1000, Event::Blind), Some(Task::Check));
+    assert_eq!(tale.at(1001, Event::Stands(true)), Some(Task::Start));
     tale.at(1002, Event::Started(true));
     tale.exits(1_100, 0);
     assert_eq!(tale.at(1_100, Event::Blind), None);
@@ -431,8 +248,8 @@ fn the_last_look_of_a_drain_is_at_its_end() {
     sample.connections = busy(1);
     tale.at(990, Event::Saw(sample, Duration::from_millis(300)));
     assert_eq!(tale.wakes_at(), Some(1000));
-    assert!(matches!(tale.at(1000, Event::Time), Some(Action::Look(_))));
-    assert_eq!(tale.saw(1_001, on_80(&[1])), Some(Action::Check));
+    assert!(matches!(tale.at(1000, Event::Time), Some(Task::Look(_))));
+    assert_eq!(tale.saw(1_001, on_80(&[1])), Some(Task::Check));
     assert!(tale.state.facts.left.is_nothing(), "it was over in time");
 }
 
@@ -443,12 +260,12 @@ fn a_fallen_gate_is_closed_again_once() {
     let mut config = config();
     config.drain = Duration::ZERO;
     let mut tale = Tale::new(config.clone(), &on_80(&[1]));
-    assert_eq!(tale.at(0, Event::Closed), Some(Action::Check));
+    assert_eq!(tale.at(0, Event::Closed), Some(Task::Check));
     assert_eq!(
         tale.at(1, Event::Stands(false)),
-        Some(Action::Rearm(ports("80")))
+        Some(Task::Rearm(ports("80")))
     );
-    assert_eq!(tale.at(2, Event::Stands(true)), Some(Action::Start));
+    assert_eq!(tale.at(2, Event::Stands(true)), Some(Task::Start));
 
     let mut tale = Tale::new(config, &on_80(&[1]));
     tale.at(0, Event::Closed);
@@ -463,7 +280,7 @@ fn command_is_not_run_when_time_is_over() {
     // Stopped by Ctrl-Z during the drain, and continued too late.
     let mut tale = Tale::new(config(), &on_80(&[1]));
     tale.at(0, Event::Closed);
-    assert_eq!(tale.saw(30_000, on_80(&[1])), Some(Action::Check));
+    assert_eq!(tale.saw(30_000, on_80(&[1])), Some(Task::Check));
     let action = tale.at(30_000, Event::Stands(false));
     assert_eq!(tale.state.facts.not_run, Some(NotRun::Deadline));
     assert!(tale.state.facts.deadline_hit);
@@ -478,7 +295,7 @@ fn command_is_not_run_when_time_is_over() {
         tale.saw(ms, on_80(&[1]));
         let action = tale.at(ms, Event::Stands(true));
         if runs {
-            assert_eq!(action, Some(Action::Start));
+            assert_eq!(action, Some(Task::Start));
         } else {
             assert_eq!(tale.state.facts.not_run, Some(NotRun::Deadline));
             tale.opens_and_ends(action);
@@ -494,7 +311,7 @@ fn best_effort_runs_command_all_the_same() {
     let mut tale = Tale::new(config, &on_80(&[1]));
     tale.at(0, Event::Closed);
     tale.at(1, Event::Stands(false));
-    assert_eq!(tale.at(2, Event::Stands(false)), Some(Action::Start));
+    assert_eq!(tale.at(2, Event::Stands(false)), Some(Task::Start));
     assert!(tale.state.facts.ran_open);
 }
 
@@ -502,14 +319,14 @@ fn best_effort_runs_command_all_the_same() {
 fn without_a_gate_command_just_runs() {
     let closed_at = Instant::now();
     let mut tale = Tale {
-        state: State::new(config(), &on_80(&[1]), closed_at, None),
+        state: State::new(config(), &on_80(&[1]), closed_at, None, Box::new(NoPolicy)),
         closed_at,
         now_ms: 0,
     };
-    assert_eq!(tale.at(0, Event::Closed), Some(Action::Start));
+    assert_eq!(tale.at(0, Event::Closed), Some(Task::Start));
     assert_eq!(tale.at(1, Event::Started(true)), None);
     assert_eq!(tale.wakes_at(), None, "there is no deadline");
-    assert_eq!(tale.exits(90_000, 0), Some(Action::End));
+    assert_eq!(tale.exits(90_000, 0), Some(Task::End));
     assert!(tale.state.facts.ran_open);
     assert!(!tale.state.facts.deadline_hit);
 }
@@ -536,7 +353,7 @@ fn a_restart_opens_when_the_new_process_listens() {
         Some(30_000),
         "nothing to look at while COMMAND runs"
     );
-    assert!(matches!(tale.exits(60, 0), Some(Action::Look(_))));
+    assert!(matches!(tale.exits(60, 0), Some(Task::Look(_))));
     assert_eq!(tale.saw(60, on_80(&[])), None);
     assert_eq!(tale.wakes_at(), Some(61));
     let action = tale.saw(75, on_80(&[2]));
@@ -570,7 +387,7 @@ fn a_group_settles_after_its_last_change() {
     // nginx, 4 workers to 2: the processes change first, the sockets 107 ms later.
     let old = held_by(on_80(&[1, 2, 3, 4]), &[10, 11]);
     let mut tale = Tale::running(config(), &old);
-    let want = Action::Look(Want {
+    let want = Task::Look(Want {
         holders: true,
         ..Want::default()
     });
@@ -633,7 +450,7 @@ fn a_fixed_settle_time_replaces_auto() {
 #[test]
 fn a_port_that_stays_down_keeps_only_itself_shut() {
     let config = Config {
-        ports: ports("80,81,90"),
+        gated: gated("80,81,90"),
         ..config()
     };
     let both = Sample {
@@ -645,14 +462,11 @@ fn a_port_that_stays_down_keeps_only_itself_shut() {
     let action = tale.saw(60, Sample::default());
     assert_eq!(
         action,
-        Some(Action::ShutOnly(ports("80,81"))),
+        Some(Task::ShutOnly(ports("80,81"))),
         "90 had no listener"
     );
     tale.at(60, Event::Done);
-    assert_eq!(
-        tale.saw(70, on_80(&[3])),
-        Some(Action::ShutOnly(ports("81")))
-    );
+    assert_eq!(tale.saw(70, on_80(&[3])), Some(Task::ShutOnly(ports("81"))));
     assert_eq!(tale.saw(10_059, on_80(&[3])), None);
     assert_eq!(tale.wakes_at(), Some(10_060));
     let action = tale.saw(10_060, on_80(&[3]));
@@ -779,17 +593,17 @@ fn open_on_ready_follows_the_service_while_command_runs() {
     assert_eq!(tale.saw(20, on_80(&[])), None);
     assert_eq!(
         tale.saw(30, on_80(&[2])),
-        Some(Action::ShutOnly(PortSet::EMPTY))
+        Some(Task::ShutOnly(PortSet::EMPTY))
     );
     assert_eq!(tale.at(30, Event::Done), None);
     assert_eq!(
         tale.saw(40, on_80(&[])),
-        Some(Action::ShutOnly(ports("80"))),
+        Some(Task::ShutOnly(ports("80"))),
         "it crashed"
     );
     assert_eq!(
         tale.saw(50, on_80(&[3])),
-        Some(Action::ShutOnly(PortSet::EMPTY))
+        Some(Task::ShutOnly(PortSet::EMPTY))
     );
     tale.exits(60, 0);
     let action = tale.saw(60, on_80(&[3]));
@@ -800,7 +614,7 @@ fn open_on_ready_follows_the_service_while_command_runs() {
     assert_eq!(tale.saw(20, on_80(&[])), None);
     assert_eq!(
         tale.saw(30, on_80(&[1])),
-        Some(Action::ShutOnly(PortSet::EMPTY))
+        Some(Task::ShutOnly(PortSet::EMPTY))
     );
 }
 
@@ -813,19 +627,19 @@ fn a_foreground_command_may_outlive_the_deadline() {
     let mut tale = Tale::running(follow, &on_80(&[1]));
     assert_eq!(
         tale.saw(30, on_80(&[2])),
-        Some(Action::ShutOnly(PortSet::EMPTY))
+        Some(Task::ShutOnly(PortSet::EMPTY))
     );
     assert_eq!(tale.at(30, Event::Done), None);
     assert_eq!(
         tale.at(30_000, Event::Time),
-        Some(Action::Open),
+        Some(Task::Open),
         "never shut again"
     );
     tale.removes();
     assert_eq!(tale.at(30_000, Event::Done), None);
     assert!(!tale.state.facts.deadline_hit, "it had opened long before");
-    assert!(matches!(tale.exits(90_000, 0), Some(Action::Look(_))));
-    assert_eq!(tale.saw(90_000, on_80(&[2])), Some(Action::End));
+    assert!(matches!(tale.exits(90_000, 0), Some(Task::Look(_))));
+    assert_eq!(tale.saw(90_000, on_80(&[2])), Some(Task::End));
 }
 
 #[test]
@@ -861,16 +675,16 @@ fn nothing_opens_before_the_check_has_passed() {
     tale.exits(60, 0);
     assert_eq!(tale.saw(60, on_80(&[])), None, "nobody to check");
     assert_eq!(tale.saw(70, on_80(&[2])), None, "it listens");
-    assert_eq!(tale.at(70, Event::Time), Some(Action::ReadyCheck));
+    assert_eq!(tale.at(70, Event::Time), Some(Task::ReadyCheck));
     assert_eq!(tale.at(70, Event::Done), None);
     assert_eq!(tale.saw(80, on_80(&[2])), None, "one at a time");
-    assert!(matches!(tale.at(90, FAILED), Some(Action::Look(_))));
+    assert!(matches!(tale.at(90, FAILED), Some(Task::Look(_))));
     assert_eq!(tale.saw(91, on_80(&[2])), None);
-    assert!(matches!(tale.at(189, Event::Time), Some(Action::Look(_))));
+    assert!(matches!(tale.at(189, Event::Time), Some(Task::Look(_))));
     assert_eq!(tale.saw(189, on_80(&[2])), None, "100 ms later");
-    assert_eq!(tale.at(190, Event::Time), Some(Action::ReadyCheck));
+    assert_eq!(tale.at(190, Event::Time), Some(Task::ReadyCheck));
     tale.at(190, Event::Done);
-    assert!(matches!(tale.at(200, PASSED), Some(Action::Look(_))));
+    assert!(matches!(tale.at(200, PASSED), Some(Task::Look(_))));
     let action = tale.saw(200, on_80(&[2]));
     assert_eq!(
         tale.state.facts.checked_in,
@@ -886,7 +700,7 @@ fn a_check_that_never_passes_ends_with_the_ready_timeout() {
         let mut tale = Tale::running(with_check(), &on_80(&[1]));
         tale.exits(60, 0);
         tale.saw(60, on_80(&[2]));
-        assert_eq!(tale.at(60, Event::Time), Some(Action::ReadyCheck));
+        assert_eq!(tale.at(60, Event::Time), Some(Task::ReadyCheck));
         tale.at(60, Event::Done);
         if let Some(failed) = how.clone() {
             tale.at(70, failed);
@@ -905,9 +719,9 @@ fn a_check_needs_no_listener_that_can_be_seen() {
     let mut tale = Tale::running(with_check(), &Sample::default());
     tale.exits(60, 0);
     assert_eq!(tale.saw(60, Sample::default()), None);
-    assert_eq!(tale.at(60, Event::Time), Some(Action::ReadyCheck));
+    assert_eq!(tale.at(60, Event::Time), Some(Task::ReadyCheck));
     tale.at(60, Event::Done);
-    assert!(matches!(tale.at(500, PASSED), Some(Action::Look(_))));
+    assert!(matches!(tale.at(500, PASSED), Some(Task::Look(_))));
     let action = tale.saw(500, Sample::default());
     assert_eq!(tale.state.facts.never_seen, ports("80"));
     tale.opens_and_ends(action);
@@ -936,19 +750,19 @@ fn what_the_old_process_passes_does_not_count() {
     let mut tale = Tale::running(with_check(), &on_80(&[1]));
     tale.exits(60, 0);
     tale.saw(60, on_80(&[1]));
-    assert_eq!(tale.at(60, Event::Time), Some(Action::ReadyCheck));
+    assert_eq!(tale.at(60, Event::Time), Some(Task::ReadyCheck));
     tale.at(60, Event::Done);
     tale.at(70, PASSED);
     assert_eq!(tale.saw(70, on_80(&[1])), None, "settles");
     assert_eq!(tale.saw(100, on_80(&[2])), None, "another one");
-    assert_eq!(tale.at(170, Event::Time), Some(Action::ReadyCheck));
+    assert_eq!(tale.at(170, Event::Time), Some(Task::ReadyCheck));
     tale.at(170, Event::Done);
     // And what was begun before the next one: the same.
     assert_eq!(tale.saw(180, on_80(&[3])), None);
     tale.at(190, PASSED);
     assert_eq!(tale.saw(191, on_80(&[3])), None);
     assert!(!tale.state.facts.unchecked);
-    assert_eq!(tale.at(290, Event::Time), Some(Action::ReadyCheck));
+    assert_eq!(tale.at(290, Event::Time), Some(Task::ReadyCheck));
     tale.at(290, Event::Done);
     tale.at(300, PASSED);
     let action = tale.saw(300, on_80(&[3]));
@@ -964,13 +778,13 @@ fn open_on_ready_checks_while_command_runs() {
     let mut tale = Tale::running(follow, &on_80(&[1]));
     assert_eq!(tale.saw(12, on_80(&[1])), None);
     assert_eq!(tale.wakes_at(), Some(13), "nobody to check");
-    assert_eq!(tale.saw(30, on_80(&[2])), Some(Action::ReadyCheck));
+    assert_eq!(tale.saw(30, on_80(&[2])), Some(Task::ReadyCheck));
     assert_eq!(tale.at(30, Event::Done), None);
     assert_eq!(tale.saw(31, on_80(&[2])), None, "shut");
-    assert!(matches!(tale.at(40, PASSED), Some(Action::Look(_))));
+    assert!(matches!(tale.at(40, PASSED), Some(Task::Look(_))));
     assert_eq!(
         tale.saw(40, on_80(&[2])),
-        Some(Action::ShutOnly(PortSet::EMPTY))
+        Some(Task::ShutOnly(PortSet::EMPTY))
     );
     // What has passed need not pass again.
     tale.exits(60, 0);
@@ -1000,18 +814,18 @@ fn the_new_container_is_searched_for_until_it_listens() {
     let mut tale = Tale::running(with_search(), &on_80(&[1]));
     tale.exits(60, 0);
     assert_eq!(tale.saw(60, on_80(&[])), None, "the old one is gone");
-    assert_eq!(tale.at(60, Event::Time), Some(Action::Search));
+    assert_eq!(tale.at(60, Event::Time), Some(Task::Search));
     tale.at(60, Event::Done);
     assert!(matches!(
         tale.at(80, Event::Searched(false)),
-        Some(Action::Look(_))
+        Some(Task::Look(_))
     ));
     assert_eq!(tale.saw(80, on_80(&[])), None);
-    assert_eq!(tale.at(180, Event::Time), Some(Action::Search));
+    assert_eq!(tale.at(180, Event::Time), Some(Task::Search));
     tale.at(180, Event::Done);
     assert!(matches!(
         tale.at(200, Event::Searched(true)),
-        Some(Action::Look(_))
+        Some(Task::Look(_))
     ));
     assert_eq!(tale.saw(200, on_80(&[])), None, "it does not listen yet");
     let action = tale.saw(210, on_80(&[2]));
@@ -1025,7 +839,7 @@ fn it_is_searched_for_once_though_somebody_listens() {
     let mut tale = Tale::running(with_search(), &on_80(&[1]));
     tale.exits(60, 0);
     tale.saw(60, on_80(&[1]));
-    assert_eq!(tale.at(60, Event::Time), Some(Action::Search));
+    assert_eq!(tale.at(60, Event::Time), Some(Task::Search));
     tale.at(60, Event::Done);
     assert_eq!(tale.saw(500, on_80(&[1])), None, "the answer is waited for");
     tale.at(510, Event::Searched(true));
@@ -1050,7 +864,7 @@ fn a_search_without_an_answer_ends_with_the_ready_timeout() {
     let mut tale = Tale::running(with_search(), &on_80(&[1]));
     tale.exits(60, 0);
     tale.saw(60, on_80(&[]));
-    assert_eq!(tale.at(60, Event::Time), Some(Action::Search));
+    assert_eq!(tale.at(60, Event::Time), Some(Task::Search));
     tale.at(60, Event::Done);
     assert_eq!(tale.saw(10_059, on_80(&[])), None);
     let action = tale.saw(10_060, on_80(&[]));
@@ -1062,11 +876,11 @@ fn a_search_without_an_answer_ends_with_the_ready_timeout() {
     let mut tale = Tale::running(with_search(), &on_80(&[1]));
     tale.exits(60, 0);
     tale.saw(60, on_80(&[1]));
-    assert_eq!(tale.at(60, Event::Time), Some(Action::Search));
+    assert_eq!(tale.at(60, Event::Time), Some(Task::Search));
     tale.at(60, Event::Done);
     tale.at(70, Event::Searched(false));
     assert_eq!(tale.saw(169, on_80(&[1])), None);
-    assert_eq!(tale.at(170, Event::Time), Some(Action::Search));
+    assert_eq!(tale.at(170, Event::Time), Some(Task::Search));
     tale.at(170, Event::Done);
     tale.at(180, Event::Searched(false));
     assert_eq!(tale.saw(180, on_80(&[1])), None);
@@ -1091,8 +905,10 @@ fn who_watches_no_listeners_searches_for_none() {
 #[test]
 fn gated_ports_open_when_their_listeners_are_ready() {
     let config = Config {
-        ports: ports("80,443,90"),
-        listen_ports: ListenPorts::parse("80=8080,443=8443", |_| None).unwrap(),
+        gated: Gated {
+            listen_ports: ListenPorts::parse("80=8080,443=8443", |_| None).unwrap(),
+            ..gated("80,443,90")
+        },
         ..config()
     };
     let on = |all: &[(u16, u64)]| Sample {
@@ -1108,11 +924,11 @@ fn gated_ports_open_when_their_listeners_are_ready() {
     );
     assert_eq!(
         tale.saw(70, on(&[(8080, 4)])),
-        Some(Action::ShutOnly(ports("90,443")))
+        Some(Task::ShutOnly(ports("90,443")))
     );
     assert_eq!(
         tale.saw(80, on(&[(8080, 4), (90, 5)])),
-        Some(Action::ShutOnly(ports("443")))
+        Some(Task::ShutOnly(ports("443")))
     );
     let action = tale.saw(10_060, on(&[(8080, 4), (90, 5)]));
     assert_eq!(tale.state.facts.not_ready, ports("443"));
@@ -1122,8 +938,10 @@ fn gated_ports_open_when_their_listeners_are_ready() {
 #[test]
 fn one_listener_may_serve_all_ports() {
     let config = Config {
-        ports: ports("80,443,9000-9010"),
-        listen_ports: ListenPorts::parse("8080", |_| None).unwrap(),
+        gated: Gated {
+            listen_ports: ListenPorts::parse("8080", |_| None).unwrap(),
+            ..gated("80,443,9000-9010")
+        },
         ..config()
     };
     let on = |cookies: &[u64]| Sample {
@@ -1139,14 +957,14 @@ fn one_listener_may_serve_all_ports() {
     let mut tale = Tale::running(config.clone(), &on(&[1]));
     tale.exits(60, 0);
     let action = tale.saw(10_060, on(&[]));
-    assert_eq!(tale.state.facts.not_ready, config.ports);
+    assert_eq!(tale.state.facts.not_ready, config.gated.ports);
     tale.opens_and_ends(action);
 }
 
 #[test]
 fn what_no_listener_was_seen_of_is_told() {
     let config = Config {
-        ports: ports("80,81"),
+        gated: gated("80,81"),
         ..config()
     };
     let mut tale = Tale::running(config, &on_80(&[1]));
@@ -1161,12 +979,12 @@ fn what_no_listener_was_seen_of_is_told() {
 #[test]
 fn the_deadline_opens_and_command_is_still_waited_for() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
-    assert_eq!(tale.at(30_000, Event::Time), Some(Action::Open));
+    assert_eq!(tale.at(30_000, Event::Time), Some(Task::Open));
     tale.removes();
     assert_eq!(tale.at(30_000, Event::Done), None);
     assert_eq!(tale.wakes_at(), None, "only COMMAND is waited for");
     assert!(tale.state.facts.deadline_hit);
-    assert_eq!(tale.exits(40_000, 0), Some(Action::End));
+    assert_eq!(tale.exits(40_000, 0), Some(Task::End));
 }
 
 #[test]
@@ -1198,7 +1016,7 @@ fn a_signal_during_the_drain_opens_and_does_not_run_command() {
 fn the_first_signal_is_passed_on_and_the_second_ends_the_run() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
     let first = tale.at(20, Event::Signal(TERM, Sender::Process));
-    assert_eq!(first, Some(Action::Pass(TERM)));
+    assert_eq!(first, Some(Task::Pass(TERM)));
     assert_eq!(tale.at(20, Event::Done), None);
     assert_eq!(tale.state.facts.interrupted, None);
     let action = tale.at(30, Event::Signal(TERM, Sender::Process));
@@ -1220,7 +1038,7 @@ fn a_terminal_that_command_does_not_hear_is_passed_on() {
     // COMMAND in a process group of its own, or a hang-up of which only the session leader is told.
     let mut tale = Tale::running(config(), &on_80(&[1]));
     let first = tale.at(20, Event::Signal(INT, Sender::TerminalToUs));
-    assert_eq!(first, Some(Action::Pass(INT)));
+    assert_eq!(first, Some(Task::Pass(INT)));
 }
 
 #[test]
@@ -1233,115 +1051,28 @@ fn a_signal_while_waiting_for_the_listener_opens_now() {
     assert_eq!(tale.state.facts.interrupted, Some((INT, Sender::Terminal)));
 }
 
-/// A run whose COMMAND has exited and whose gate has opened, with two connections left elsewhere.
-fn lingering() -> Tale {
-    let mut tale = Tale::running(config(), &on_80(&[1]));
-    tale.state.lingers_on_standby(Duration::from_secs(1), true);
-    tale.exits(60, 0);
-    assert_eq!(tale.saw(60, on_80(&[2])), Some(Action::Open));
-    assert_eq!(tale.at(60, Event::Done), Some(Action::Linger));
-    assert_eq!(tale.at(61, Event::Lingers(Some(2), COST)), None);
-    assert_eq!(tale.wakes_at(), Some(111));
-    tale
-}
-
-#[test]
-fn rules_stay_until_nobody_is_left_elsewhere() {
-    let mut tale = lingering();
-    assert_eq!(tale.at(111, Event::Time), Some(Action::Linger));
-    assert_eq!(tale.at(111, Event::Lingers(Some(0), COST)), None);
-    assert_eq!(tale.at(411, Event::Time), Some(Action::Linger));
-    let stops = Some(Action::StopStandby);
-    assert_eq!(tale.at(411, Event::Lingers(Some(0), COST)), stops);
-    assert_eq!(tale.at(411, Event::Done), None);
-    assert_eq!(tale.wakes_at(), None, "the standby has its time");
-    let removes = Some(Action::Remove { anyway: false });
-    assert_eq!(tale.at(450, Event::StandbyStopped), removes);
-    assert_eq!(tale.at(451, Event::Done), Some(Action::End));
-    let lingered = tale.state.facts.lingered.unwrap();
-    assert_eq!(
-        (lingered.left, lingered.end),
-        (Some(0), LingerEnd::Finished)
-    );
-}
-
-#[test]
-fn the_second_signal_cuts_who_is_left_elsewhere() {
-    let mut tale = lingering();
-    assert_eq!(tale.state.lingers_in_spite_of_a_signal(), None);
-    assert_eq!(tale.at(70, Event::Signal(INT, Sender::Terminal)), None);
-    assert_eq!(tale.state.facts.interrupted, None);
-    assert_eq!(tale.state.lingers_in_spite_of_a_signal(), Some("standby"));
-    let second = tale.at(80, Event::Signal(INT, Sender::Terminal));
-    assert_eq!(second, Some(Action::Linger), "to count who is cut");
-    let stops = Some(Action::StopStandby);
-    assert_eq!(tale.at(80, Event::Lingers(Some(2), COST)), stops);
-    assert_eq!(tale.at(80, Event::Done), None);
-    let third = tale.at(90, Event::Signal(INT, Sender::Terminal));
-    let removes = Some(Action::Remove { anyway: false });
-    assert_eq!(third, removes, "it is not waited for");
-    let facts = &tale.state.facts;
-    assert_eq!(facts.interrupted, Some((INT, Sender::Terminal)));
-    assert_eq!(facts.lingered.unwrap().end, LingerEnd::Stopped);
-    assert!(facts.linger_cut);
-}
-
-/// The gate was opened early: the linger begins, and does not end the run.
-#[test]
-fn a_linger_beside_a_command_that_still_runs() {
-    let mut tale = Tale::running(config(), &on_80(&[1]));
-    tale.state.lingers_on_standby(Duration::from_secs(1), false);
-    assert_eq!(tale.at(20, Event::OpenNow), Some(Action::Open));
-    assert_eq!(tale.at(20, Event::Done), Some(Action::Linger));
-    assert_eq!(tale.at(20, Event::Lingers(Some(1), COST)), None);
-    assert_eq!(tale.wakes_at(), Some(70));
-    let over = tale.at(1_020, Event::Time);
-    assert_eq!(over, Some(Action::Linger));
-    let removes = Some(Action::Remove { anyway: false });
-    assert_eq!(tale.at(1_020, Event::Lingers(Some(1), COST)), removes);
-    assert_eq!(tale.at(1_021, Event::Done), None, "COMMAND is waited for");
-    assert!(matches!(tale.exits(1_030, 0), Some(Action::Look(_))));
-    assert_eq!(tale.saw(1_031, on_80(&[2])), Some(Action::End));
-}
-
-/// A standby that is missed once may be handing on; missed twice, nobody is served there.
-#[test]
-fn nobody_is_sent_where_nobody_listens() {
-    let mut tale = Tale::running(config(), &on_80(&[1]));
-    tale.state.lingers_on_standby(Duration::from_secs(1), false);
-    for (at, listens) in [(20, true), (30, false), (40, true), (50, false)] {
-        assert_eq!(tale.at(at, Event::Time), Some(Action::WatchStandby));
-        assert_eq!(tale.at(at, Event::StandbyListens(listens, COST)), None);
-        assert_eq!(tale.wakes_at(), Some(at + 10));
-    }
-    assert_eq!(tale.at(60, Event::Time), Some(Action::WatchStandby));
-    let opens = tale.at(60, Event::StandbyListens(false, COST));
-    assert_eq!(opens, Some(Action::Open));
-    assert!(tale.state.facts.standby_gone);
-}
-
 #[test]
 fn usr1_opens_and_waits_on() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
-    assert_eq!(tale.at(20, Event::OpenNow), Some(Action::Open));
+    assert_eq!(tale.at(20, Event::OpenNow), Some(Task::Open));
     tale.removes();
     assert_eq!(tale.at(20, Event::Done), None);
     assert_eq!(tale.at(21, Event::OpenNow), None, "it is open");
     // What came of it is still looked at, without a settle time.
-    assert!(matches!(tale.exits(60, 0), Some(Action::Look(_))));
+    assert!(matches!(tale.exits(60, 0), Some(Task::Look(_))));
     assert_eq!(tale.saw(60, on_80(&[])), None);
-    assert_eq!(tale.saw(70, on_80(&[2])), Some(Action::End));
+    assert_eq!(tale.saw(70, on_80(&[2])), Some(Task::End));
     assert!(tale.state.facts.opened_early);
 
     // While the listener is waited for: the same.
     let mut tale = Tale::running(config(), &on_80(&[1]));
     tale.exits(60, 0);
     tale.saw(60, on_80(&[]));
-    assert_eq!(tale.at(70, Event::OpenNow), Some(Action::Open));
+    assert_eq!(tale.at(70, Event::OpenNow), Some(Task::Open));
     tale.removes();
-    assert!(matches!(tale.at(70, Event::Done), Some(Action::Look(_))));
+    assert!(matches!(tale.at(70, Event::Done), Some(Task::Look(_))));
     assert_eq!(tale.saw(70, on_80(&[])), None);
-    assert_eq!(tale.saw(10_060, on_80(&[])), Some(Action::End));
+    assert_eq!(tale.saw(10_060, on_80(&[])), Some(Task::End));
     assert_eq!(tale.state.facts.not_ready, ports("80"));
 
     // Before COMMAND: it is never run behind an open gate.
@@ -1362,365 +1093,31 @@ fn the_deadline_is_noted_however_late_we_wake() {
     assert!(tale.state.facts.deadline_hit);
 }
 
-// Held SYNs ---------------------------------------------------------------------------------------
-
-/// COMMAND has replaced the service, and runs no more: the port is about to open.
-fn held(config: Config) -> Tale {
-    let mut tale = Tale::running(config, &on_80(&[1]));
-    tale.state.holds(Duration::from_secs(2));
-    tale.exits(60, 0);
-    tale
-}
-
-/// That many ports are let go, for good or not.
-fn releases(text: &str, finally: bool) -> Option<Action> {
-    Some(Action::Release {
-        ports: ports(text),
-        finally,
-    })
-}
-
-/// So many wait for these ports.
-fn after(text: &str, count: usize) -> Event {
-    let waiting = match text {
-        "" => PortSet::EMPTY,
-        text => ports(text),
-    };
-    let waiting = Waiting {
-        ports: waiting,
-        count,
-        gone: 0,
-    };
-    Event::Released(waiting, COST)
-}
-
-fn waiting(text: &str) -> Event {
-    after(text, 9)
-}
-
-#[test]
-fn the_gate_opens_when_nobody_waits_any_more() {
-    let mut tale = held(config());
-    let release = releases("80", true);
-    assert_eq!(tale.saw(60, on_80(&[2])), release);
-    assert_eq!(tale.at(60, waiting("80")), None, "listeners need a moment");
-    assert_eq!(tale.wakes_at(), Some(61));
-    assert_eq!(tale.at(61, Event::Time), release);
-    let action = tale.at(61, after("", 0));
-    tale.opens_and_ends(action);
-    let took = tale.state.facts.released_in.unwrap();
-    assert!(took >= Duration::from_millis(1), "{took:?}");
-    assert!(tale.state.facts.release_cut.is_none());
-}
-
-#[test]
-fn the_release_is_bounded() {
-    let mut tale = held(config());
-    assert!(tale.saw(60, on_80(&[2])).is_some());
-    assert_eq!(tale.at(60, waiting("80")), None);
-    let fewer = |left| after("80", left);
-    for (ms, left) in [(500, 8), (900, 7), (1_300, 6), (1_700, 5), (2_059, 4)] {
-        assert!(tale.at(ms, Event::Time).is_some(), "{ms}");
-        assert_eq!(tale.at(ms, fewer(left)), None, "{ms}");
-    }
-    let action = tale.at(2_060, fewer(3));
-    tale.opens_and_ends(action);
-    assert!(tale.state.facts.release_cut.is_some());
-}
-
-#[test]
-fn a_signal_during_the_release_opens_now() {
-    let mut tale = held(config());
-    assert!(tale.saw(60, on_80(&[2])).is_some());
-    assert_eq!(tale.at(60, waiting("80")), None);
-    let action = tale.at(61, Event::Signal(INT, Sender::Process));
-    tale.opens_and_ends(action);
-}
-
-#[test]
-fn each_port_opens_when_its_own_have_gone() {
-    let mut two = config();
-    two.ports = ports("80,443");
-    let mut both = on_80(&[1]);
-    both.listeners.push(listener(443, 2));
-    let mut tale = Tale::running(two, &both);
-    tale.state.holds(Duration::from_secs(2));
-    tale.exits(60, 0);
-    // 443 is not there yet.
-    assert_eq!(tale.saw(60, on_80(&[3])), releases("80", false));
-    assert_eq!(tale.at(60, waiting("80,443")), None);
-    assert_eq!(tale.saw(61, on_80(&[3])), releases("80", false));
-    let opens = tale.at(61, waiting("443"));
-    assert_eq!(opens, Some(Action::ShutOnly(ports("443"))));
-    assert!(matches!(
-        tale.at(61, Event::Shut(ports("443"))),
-        None | Some(Action::Look(_))
-    ));
-    let mut all = on_80(&[3]);
-    all.listeners.push(listener(443, 4));
-    let last = tale.saw(70, all);
-    assert_eq!(last, releases("80,443", true), "late ones of 80 too");
-    let action = tale.at(70, after("", 0));
-    tale.opens_and_ends(action);
-}
+// Other runs -------------------------------------------------------------------------------------
 
 /// Another run holds SYNs, which the removal would cost it: a while, not for ever.
 #[test]
 fn what_is_left_stays_while_another_run_holds() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
     tale.exits(60, 0);
-    assert_eq!(tale.saw(60, on_80(&[2])), Some(Action::Open));
-    let remove = |anyway| Some(Action::Remove { anyway });
+    assert_eq!(tale.saw(60, on_80(&[2])), Some(Task::Open));
+    let remove = |anyway| Some(Task::Remove { anyway });
     assert_eq!(tale.at(60, Event::Done), remove(false));
     assert_eq!(tale.at(60, Event::OthersHold), None);
     assert_eq!(tale.wakes_at(), Some(70));
     assert_eq!(tale.at(70, Event::Time), remove(false));
     assert_eq!(tale.at(70, Event::OthersHold), None);
     assert_eq!(tale.at(5_060, Event::Time), remove(true));
-    assert_eq!(tale.at(5_060, Event::Done), Some(Action::End));
+    assert_eq!(tale.at(5_060, Event::Done), Some(Task::End));
 
     // A signal ends that.
     let mut tale = Tale::running(config(), &on_80(&[1]));
     tale.exits(60, 0);
-    assert_eq!(tale.saw(60, on_80(&[2])), Some(Action::Open));
+    assert_eq!(tale.saw(60, on_80(&[2])), Some(Task::Open));
     assert_eq!(tale.at(60, Event::Done), remove(false));
     assert_eq!(tale.at(60, Event::OthersHold), None);
     assert_eq!(
         tale.at(61, Event::Signal(INT, Sender::Process)),
         remove(true)
     );
-}
-
-#[test]
-fn who_waits_goes_before_an_early_opening_too() {
-    let mut tale = Tale::running(config(), &on_80(&[1]));
-    tale.state.holds(Duration::from_secs(2));
-    assert_eq!(tale.at(20, Event::OpenNow), releases("80", true));
-    assert_eq!(tale.at(20, waiting("80")), None);
-    assert_eq!(tale.at(21, Event::Time), releases("80", true));
-    assert_eq!(tale.at(21, waiting("443")), Some(Action::Open));
-    tale.removes();
-    assert_eq!(tale.at(21, Event::Done), None, "COMMAND runs on");
-}
-
-// Any course --------------------------------------------------------------------------------------
-
-mod any_course {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn any_sample() -> impl Strategy<Value = Sample> {
-        (
-            prop::collection::vec(1u64..6, 0..4),
-            0u32..3,
-            prop::collection::vec(1i32..4, 0..3),
-        )
-            .prop_map(|(cookies, busy, pids)| {
-                let mut sample = held_by(on_80(&cookies), &pids);
-                sample.connections = super::busy(busy);
-                sample
-            })
-    }
-
-    /// An event from outside: what comes back for an action is made up by the world below.
-    fn any_event() -> impl Strategy<Value = Option<Event>> {
-        prop_oneof![
-            6 => Just(None),
-            1 => Just(Some(Event::OpenNow)),
-            1 => Just(Some(Event::Signal(TERM, Sender::Process))),
-            1 => Just(Some(Event::Signal(INT, Sender::Terminal))),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
-
-        /// Whatever happens, in whatever order: the gate is opened exactly once for good, before
-        /// the end; COMMAND is started at most once, never behind an open gate; and no port is shut
-        /// after the gate was opened for good.
-        #[test]
-        fn ends_open(
-            follow in any::<bool>(),
-            exposed in any::<bool>(),
-            others in 0i32..1_000,
-            waits in prop::option::of(prop::collection::vec(any::<bool>(), 1..6)),
-            left in prop::option::of(prop::collection::vec(prop::option::of(0usize..2), 1..6)),
-            stops in any::<bool>(),
-            (ready_check, search) in any::<(bool, bool)>(),
-            beside in prop::collection::vec(prop::option::of(any::<bool>()), 1..6),
-            best_effort in any::<bool>(),
-            samples in prop::collection::vec(any_sample(), 1..8),
-            events in prop::collection::vec((any_event(), 0u64..4_000), 0..60),
-            stands in prop::collection::vec(any::<bool>(), 2),
-            starts in any::<bool>(),
-            exits in 0u8..2,
-            runs_for in 0usize..30,
-        ) {
-            let config = Config {
-                open_on: if follow { OpenOn::Ready } else { OpenOn::Exit },
-                best_effort,
-                ready_check,
-                search,
-                ..config()
-            };
-            let mut tale = Tale::new(config, &samples[0]);
-            if exposed {
-                tale.state.guard();
-            }
-            if waits.is_some() {
-                tale.state.holds(Duration::from_millis(5));
-            }
-            if left.is_some() {
-                tale.state.lingers_on_standby(Duration::from_millis(500), stops);
-            }
-            let (mut removed, mut rounds, mut counts) = (0, 0, 0usize);
-            let mut stopping = false;
-            let (mut others, mut hurried) = (others, false);
-            // For which ports nobody waits any more.
-            let mut released = waits.is_none();
-            let (mut opened, mut started, mut looks, mut checks) = (0, 0, 0usize, 0usize);
-            // What runs beside; each may end in some way, or never.
-            let (mut checking, mut searching, mut passed, mut nth) = (false, false, false, 0usize);
-            let mut until_exit = None;
-            let mut events = events.into_iter();
-            let mut event = Event::Closed;
-            let mut now = 0;
-            let mut ended = false;
-            for _ in 0..60_000 {
-                let action = tale.at(now, event.clone());
-                event = match action {
-                    Some(Action::End) => { ended = true; break }
-                    Some(Action::Open) => {
-                        let facts = &tale.state.facts;
-                        let cut = facts.interrupted.is_some() || facts.release_cut.is_some();
-                        let hurried = hurried || cut;
-                        prop_assert!(released || hurried);
-                        opened += 1;
-                        Event::Done
-                    }
-                    Some(Action::Release { ports, .. }) => {
-                        prop_assert!(opened == 0 && !ports.is_empty());
-                        let waits = waits.as_ref().expect("nothing is held");
-                        rounds += 1;
-                        let waiting = match waits[rounds % waits.len()] {
-                            true => ports,
-                            false => PortSet::EMPTY,
-                        };
-                        released = waiting.is_empty();
-                        now += 1;
-                        Event::Released(
-                            Waiting {
-                                count: usize::from(!waiting.is_empty()),
-                                ports: waiting,
-                                gone: rounds as u64,
-                            },
-                            COST,
-                        )
-                    }
-                    Some(Action::ShutOnly(shut)) => {
-                        prop_assert_eq!(opened, 0);
-                        prop_assert!(passed || !ready_check || !shut.is_empty());
-                        Event::Done
-                    }
-                    Some(Action::ReadyCheck) => {
-                        prop_assert!(ready_check && !checking && started == 1);
-                        checking = true;
-                        Event::Done
-                    }
-                    Some(Action::Search) => {
-                        prop_assert!(search && !searching && started == 1);
-                        searching = true;
-                        Event::Done
-                    }
-                    Some(Action::WatchStandby) => {
-                        prop_assert_eq!(opened, 0);
-                        checks += 1;
-                        let listens = stands[checks % 2];
-                        hurried |= !listens;
-                        Event::StandbyListens(listens, COST)
-                    }
-                    Some(Action::StopStandby) => {
-                        prop_assert!(stops && !stopping && opened == 1 && removed == 0);
-                        stopping = true;
-                        Event::Done
-                    }
-                    Some(Action::Linger) => {
-                        prop_assert_eq!((opened, removed), (1, 0));
-                        let left = left.as_ref().expect("nobody is elsewhere");
-                        counts += 1;
-                        Event::Lingers(left[counts % left.len()], COST)
-                    }
-                    Some(Action::Remove { anyway }) => {
-                        prop_assert_eq!(opened, 1);
-                        prop_assert!(left.is_none() || tale.state.facts.lingered.is_some());
-                        others -= i32::from(others > 0);
-                        if others > 0 && !anyway {
-                            Event::OthersHold
-                        } else {
-                            removed += 1;
-                            Event::Done
-                        }
-                    }
-                    Some(Action::Pass(_)) => Event::Done,
-                    Some(Action::Look(_)) => {
-                        looks += 1;
-                        Event::Saw(samples[looks % samples.len()].clone(), 100 * COST)
-                    }
-                    Some(Action::Guard) => {
-                        prop_assert!(exposed && opened == 0);
-                        checks += 1;
-                        Event::Intact(stands[checks % 2], COST)
-                    }
-                    Some(Action::Check | Action::Rearm(_)) => {
-                        prop_assert_eq!(opened, 0);
-                        checks += 1;
-                        Event::Stands(stands[(checks - 1).min(1)])
-                    }
-                    Some(Action::Start) => {
-                        started += 1;
-                        prop_assert_eq!(opened, 0);
-                        if starts { until_exit = Some(runs_for) }
-                        Event::Started(starts)
-                    }
-                    None => {
-                        // COMMAND may end, something may come from outside, or time goes on.
-                        let (outside, pause) = events.next().unwrap_or((None, 4_000));
-                        nth += 1;
-                        let ends = beside[nth % beside.len()];
-                        if let Some(found) = ends.filter(|_| checking || searching) {
-                            event = if checking {
-                                checking = false;
-                                passed |= found;
-                                Event::ReadyChecked(CommandExit::Code(u8::from(!found)))
-                            } else {
-                                searching = false;
-                                Event::Searched(found)
-                            };
-                            continue;
-                        }
-                        match (&mut until_exit, outside) {
-                            (None, None) if std::mem::take(&mut stopping) => Event::StandbyStopped,
-                            (Some(0), _) => {
-                                until_exit = None;
-                                Event::Exited(CommandExit::Code(exits))
-                            }
-                            (_, Some(outside)) => {
-                                now += pause;
-                                hurried |= outside == Event::OpenNow;
-                                outside
-                            }
-                            (left, None) => {
-                                if let Some(left) = left { *left -= 1 }
-                                now = tale.wakes_at().unwrap_or(now + pause).max(now);
-                                Event::Time
-                            }
-                        }
-                    }
-                };
-            }
-            prop_assert!(ended, "the run comes to its end");
-            prop_assert_eq!((opened, removed), (1, 1));
-            prop_assert!(started <= 1);
-        }
-    }
 }

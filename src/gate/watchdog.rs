@@ -23,7 +23,7 @@ use super::kinds::Kind;
 use crate::process::child::as_exec_takes;
 use crate::process::guard::{self, Process};
 
-pub use crate::process::guard::{DISMISS_TIMEOUT, START_TIMEOUT};
+pub(crate) use crate::process::guard::{DISMISS_TIMEOUT, START_TIMEOUT};
 /// How long after the deadline the watchdog removes the rules although the run lives: the run may hang,
 /// or somebody may have stopped it.
 pub const GRACE: Duration = Duration::from_millis(200);

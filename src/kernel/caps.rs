@@ -2,44 +2,43 @@
 
 use nix::unistd::{getegid, geteuid, getgid, getuid};
 
+use crate::kernel::sys::started_with_other_rights;
+
 /// linux/capability.h
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;
 const CAP_SYS_PTRACE: u32 = 19;
 
-/// What to tell whoever lacks it.
-pub const NEEDED: &str = "closing the gate needs the capability CAP_NET_ADMIN over this network \
+pub(crate) const NEEDED: &str = "closing the gate needs the capability CAP_NET_ADMIN over this network \
                           namespace: run it as root (sudo), or give it to the caller \
                           (AmbientCapabilities=CAP_NET_ADMIN in a systemd unit)";
 
-/// The same for whoever wants to open one.
-pub const NEEDED_TO_OPEN: &str = "opening gates of others needs the capability CAP_NET_ADMIN over \
+pub(crate) const NEEDED_TO_OPEN: &str = "opening gates of others needs the capability CAP_NET_ADMIN over \
                                   this network namespace: run it as root (sudo)";
 
-/// Whether this process has CAP_NET_ADMIN. It may still be one of a user namespace that does not
-/// own the network namespace: then the kernel refuses later.
-pub fn net_admin() -> bool {
+/// Whether this process has CAP_NET_ADMIN. If that is over a user namespace that does not own the
+/// network namespace, the kernel refuses later.
+pub(crate) fn net_admin() -> bool {
     has(CAP_NET_ADMIN)
 }
 
-/// Whether this process may see which sockets other users' processes hold.
-pub fn sys_ptrace() -> bool {
+/// Whether this process may see which sockets the processes of other users hold.
+pub(crate) fn sys_ptrace() -> bool {
     has(CAP_SYS_PTRACE)
 }
 
-/// Whether this process may use x_tables by the programs of iptables: they read a file of root's in
-/// /proc, lock one in /run, and talk to the kernel through a raw socket.
-pub fn iptables_legacy() -> bool {
+/// Whether this process may use the programs of iptables-legacy: they read a file in /proc that only
+/// root may read, lock one in /run, and talk to the kernel through a raw socket.
+pub(crate) fn iptables_legacy() -> bool {
     geteuid().is_root() && has(CAP_NET_RAW)
 }
 
-/// What this process may do that its caller may not, because of its file: then anybody could shut a
-/// port, or run a command as somebody else. Where it comes from, and how to do without.
+/// Tells why this process has rights that its caller has not, and what to do instead. With rights from
+/// its file, anybody could shut a port, or run a command as another user.
 ///
-/// A security module, too, can make the kernel speak of other rights (AT_SECURE): SELinux where it
-/// changes the domain, as of a unit's processes, AppArmor where it clears the environment. That gains
-/// nothing, and is let pass.
-pub fn gained_by_file() -> Option<&'static str> {
+/// AT_SECURE alone proves nothing: security modules set it too, SELinux when it changes the domain, as
+/// for a unit's processes, and AppArmor when it clears the environment.
+pub(crate) fn gained_by_file() -> Option<&'static str> {
     const BY_ID: &str = "it is set-user-ID or set-group-ID, so that anybody could shut ports and run \
                          commands by it: take that away (chmod ug-s), and use sudo";
     const BY_CAPABILITY: &str = "its file has capabilities, so that anybody could shut ports by it: \
@@ -48,24 +47,22 @@ pub fn gained_by_file() -> Option<&'static str> {
     if getuid() != geteuid() || getgid() != getegid() {
         return Some(BY_ID);
     }
-    let gained = crate::kernel::sys::started_with_other_rights()
-        && !getuid().is_root()
-        && exceeds_ambient(&status());
+    let gained = started_with_other_rights() && !getuid().is_root() && exceeds_ambient(&status());
     gained.then_some(BY_CAPABILITY)
 }
 
-/// Whoever is not root has, after execve(2), the ambient capabilities of its caller, and those of the
-/// file (capabilities(7)).
+/// After execve(2) a process that is not root has the ambient capabilities of its caller, and those of
+/// the file (capabilities(7)).
 fn exceeds_ambient(status: &str) -> bool {
     match (mask(status, "CapPrm:"), mask(status, "CapAmb:")) {
         (Some(permitted), Some(ambient)) => permitted & !ambient != 0,
-        // Without /proc the kernel's word is all there is.
+        // Without /proc there is only AT_SECURE.
         _ => true,
     }
 }
 
 fn has(capability: u32) -> bool {
-    // Without /proc the kernel has to tell.
+    // Without /proc: try, and let the kernel refuse.
     mask(&status(), "CapEff:").is_none_or(|caps| caps & (1 << capability) != 0)
 }
 

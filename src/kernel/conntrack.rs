@@ -1,5 +1,5 @@
-//! Asks the kernel's connection tracking where a connection was first sent to
-//! (linux/netfilter/nfnetlink_conntrack.h).
+//! The kernel's connection tracking: where a client has sent its connection, who answers, and
+//! forgetting a connection (linux/netfilter/nfnetlink_conntrack.h).
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -8,15 +8,14 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::SockProtocol;
 
 use super::sockets::Connection;
-use crate::kernel::netlink::{Netlink, Refusal, attribute, get, put_attribute};
+use crate::kernel::netlink::{Bus, Netlink, Refusal, attribute, get, put_attribute};
 use crate::words::ports::PortSet;
 
 const IPCTNL_MSG_CT_GET: libc::c_int = 1;
 const IPCTNL_MSG_CT_DELETE: libc::c_int = 2;
-/// The subsystem in the upper byte.
+// The subsystem is in the upper byte.
 const GET: u16 = (libc::NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET) as u16;
 const DELETE: u16 = (libc::NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE) as u16;
 const CTA_TUPLE_ORIG: u16 = 1;
@@ -27,11 +26,11 @@ const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 const CTA_PROTOINFO_TCP: u16 = 1;
 const CTA_PROTOINFO_TCP_STATE: u16 = 1;
-/// Established, FIN_WAIT, CLOSE_WAIT, LAST_ACK (linux/netfilter/nf_conntrack_tcp.h): a SYN with the same
-/// addresses and ports passes as a part of it (`tcp_conntracks`: sIG; or sIV, if the server was seen to
-/// send first). In those that follow, it begins a new connection.
+/// Established, FIN_WAIT, CLOSE_WAIT, LAST_ACK (linux/netfilter/nf_conntrack_tcp.h): the kernel lets a
+/// SYN with the same addresses and ports pass as a part of the connection (`tcp_conntracks`: sIG; or
+/// sIV, if it saw the server send first). In later states such a SYN begins a new connection.
 const OPEN: RangeInclusive<u8> = 3..=6;
-/// Those, TIME_WAIT and CLOSE: all packets but such a SYN are sent where the connection was sent.
+/// Those, TIME_WAIT and CLOSE: all packets but such a SYN go where the connection went.
 const BEGUN: RangeInclusive<u8> = 3..=8;
 /// linux/netfilter/nf_conntrack_common.h
 const IPS_SEEN_REPLY: u32 = 2;
@@ -47,30 +46,28 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 
 /// The shortest time for which the kernel keeps a connection that is over
 /// (nf_conntrack_tcp_timeout_close).
-pub const KEPT: Duration = Duration::from_secs(10);
+pub(crate) const KEPT: Duration = Duration::from_secs(10);
 
-/// A way to ask.
-pub struct Conntrack {
+pub(crate) struct Conntrack {
     socket: Netlink,
 }
 
 impl Conntrack {
-    /// Asks nothing yet.
-    ///
-    /// # Errors
-    /// The kernel has no netfilter netlink.
-    pub fn open() -> std::io::Result<Conntrack> {
+    pub(crate) fn open() -> std::io::Result<Conntrack> {
         Ok(Conntrack {
-            socket: Netlink::open(SockProtocol::NetlinkNetFilter)?,
+            socket: Netlink::open(Bus::Netfilter)?,
         })
     }
 
-    /// The port that the client of a connection of this host's has sent its SYN to; `None`: the
-    /// connection is not tracked.
+    /// The port to which the client of a connection on this host has sent its SYN. `None`: the kernel
+    /// does not track the connection.
     ///
     /// # Errors
     /// The kernel can't tell (EINVAL: it lacks nf_conntrack_netlink).
-    pub fn first_sent_to(&mut self, connection: &Connection) -> Result<Option<u16>, Refusal> {
+    pub(crate) fn first_sent_to(
+        &mut self,
+        connection: &Connection,
+    ) -> Result<Option<u16>, Refusal> {
         let body = request(connection);
         let mut port = None;
         let asked = self
@@ -85,11 +82,8 @@ impl Conntrack {
     }
 
     /// How many connections that were sent from one of the ports `from` to the port `to` have had an
-    /// answer, of those that are not over for longer than [`KEPT`].
-    ///
-    /// # Errors
-    /// As for [`Conntrack::first_sent_to`].
-    pub fn answered(&mut self, from: &PortSet, to: u16) -> Result<u32, Refusal> {
+    /// answer, without those that have been over for longer than [`KEPT`].
+    pub(crate) fn answered(&mut self, from: &PortSet, to: u16) -> Result<u32, Refusal> {
         let mut answered = 0;
         self.dump(|row| {
             let ours = original_port(row).is_some_and(|port| from.contains(port));
@@ -98,31 +92,13 @@ impl Conntrack {
         })?;
         Ok(answered)
     }
-}
 
-/// A connection to a service, as it is tracked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tracked {
-    /// To whom the client sends.
-    pub service: SocketAddr,
-    /// The client.
-    pub client: SocketAddr,
-    /// Who answers: the service, or where it was sent to instead.
-    pub server: SocketAddr,
-    /// What names it to the kernel.
-    name: Vec<u8>,
-}
-
-impl Conntrack {
-    /// The connections to one of these ports that matter to others with the same addresses and ports:
-    /// their packets, or their SYNs, pass as a part of it.
-    ///
-    /// # Errors
-    /// As for [`Conntrack::first_sent_to`].
-    pub fn in_the_way(&mut self, ports: &PortSet) -> Result<Vec<Tracked>, Refusal> {
+    /// The connections to one of these ports that matter to new ones with the same addresses and ports:
+    /// packets of a new one, or its SYN, pass as a part of the old one.
+    pub(crate) fn in_the_way(&mut self, ports: &PortSet) -> Result<Vec<Tracked>, Refusal> {
         let mut found = Vec::new();
         match self.dump(|row| found.extend(tracked(row, ports))) {
-            // Others come and go meanwhile.
+            // A torn dump is enough: connections come and go all the time.
             Err(refusal) if refusal.errno == Errno::EINTR => Ok(found),
             dumped => dumped.map(|()| found),
         }
@@ -135,11 +111,8 @@ impl Conntrack {
             .request(GET, flags, &any_family, |_, row| each(row))
     }
 
-    /// It is not tracked any more.
-    ///
-    /// # Errors
-    /// As for [`Conntrack::first_sent_to`].
-    pub fn forget(&mut self, tracked: &Tracked) -> Result<(), Refusal> {
+    /// Makes the kernel forget the connection. That it already has is no error.
+    pub(crate) fn forget(&mut self, tracked: &Tracked) -> Result<(), Refusal> {
         let ack = libc::NLM_F_ACK as u16;
         match self.socket.request(DELETE, ack, &tracked.name, |_, _| {}) {
             Err(refusal) if refusal.errno == Errno::ENOENT => Ok(()),
@@ -148,22 +121,35 @@ impl Conntrack {
     }
 }
 
+/// A connection to a service, as the kernel tracks it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tracked {
+    /// The address to which the client sends.
+    pub(crate) service: SocketAddr,
+    pub(crate) client: SocketAddr,
+    /// Who answers: the service, or the socket to which a rule has sent the connection instead.
+    pub(crate) server: SocketAddr,
+    /// The attributes by which the kernel finds the connection.
+    name: Vec<u8>,
+}
+
 impl Tracked {
-    /// Whether it is over, where these connections (our end, the client's) exist: nobody sees its end
-    /// while tracking is off. Somebody who talks to the service itself is not elsewhere.
-    pub fn is_over(&self, alive: &HashSet<(SocketAddr, SocketAddr)>) -> bool {
+    /// Whether it is over, if only the connections `alive` (this host's end, the client's) exist: while
+    /// tracking is off, the kernel does not see a connection end. A client that talks to the service
+    /// itself is not elsewhere.
+    pub(crate) fn is_over(&self, alive: &HashSet<(SocketAddr, SocketAddr)>) -> bool {
         let at = |here| alive.contains(&(here, self.client));
         !at(self.server) || self.server != self.service && at(self.service)
     }
 }
 
-/// The row's connection, if it is one to these ports that matters.
+/// The row's connection, if it goes to one of these ports and matters to new ones.
 fn tracked(row: &[u8], ports: &PortSet) -> Option<Tracked> {
     let body = row.get(4..)?;
     let original = attribute(body, CTA_TUPLE_ORIG)?;
     let (source, destination) = ends(original)?;
     let answer = ends(attribute(body, CTA_TUPLE_REPLY)?)?;
-    // Who was seen to send first.
+    // The original direction is that of the first packet that the kernel saw, perhaps the server's.
     let (client, service, server) = if ports.contains(destination.port()) {
         (source, destination, answer.0)
     } else {
@@ -178,7 +164,7 @@ fn tracked(row: &[u8], ports: &PortSet) -> Option<Tracked> {
     if !same_client || !ports.contains(service.port()) || !which.contains(&state) {
         return None;
     }
-    // Without the first, all of them would be meant.
+    // Without the first tuple the kernel would take all connections to be meant.
     let mut name = vec![*row.first()?, 0, 0, 0]; // struct nfgenmsg
     put_nested(&mut name, CTA_TUPLE_ORIG, original);
     for kind in [CTA_ID, CTA_ZONE] {
@@ -199,7 +185,6 @@ fn tcp_state(body: &[u8]) -> Option<u8> {
     attribute(info, CTA_PROTOINFO_TCP_STATE)?.first().copied()
 }
 
-/// Source and destination.
 fn ends(tuple: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     let (ip, protocol) = (
         attribute(tuple, CTA_TUPLE_IP)?,
@@ -216,7 +201,8 @@ fn ends(tuple: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     ))
 }
 
-/// By what this host answers with: that is known here, and is not what the client has sent.
+/// Names the connection by its reply tuple: this host knows what it answers with, but not what the
+/// client has sent.
 fn request(Connection { local, peer, .. }: &Connection) -> Vec<u8> {
     let (local, peer) = (canonical(*local), canonical(*peer));
     let family = match local.ip() {
@@ -251,8 +237,8 @@ fn put_address(bytes: &mut Vec<u8>, [v4, v6]: [u16; 2], address: IpAddr) {
     }
 }
 
-/// An IPv4 connection of an IPv6 socket is one of IPv4.
-pub fn canonical(end: SocketAddr) -> SocketAddr {
+/// An IPv4 connection of an IPv6 socket becomes one of IPv4.
+pub(crate) fn canonical(end: SocketAddr) -> SocketAddr {
     SocketAddr::new(end.ip().to_canonical(), end.port())
 }
 
@@ -261,7 +247,7 @@ fn original_port(row: &[u8]) -> Option<u16> {
     port(row, CTA_TUPLE_ORIG, CTA_PROTO_DST_PORT)
 }
 
-/// The source port of what answers it.
+/// The source port of the answers.
 fn answering_port(row: &[u8]) -> Option<u16> {
     port(row, CTA_TUPLE_REPLY, CTA_PROTO_SRC_PORT)
 }
@@ -291,7 +277,7 @@ pub(crate) fn withstand(bytes: &[u8]) {
         assert!(bytes.windows(2).any(|part| part == port.to_be_bytes()));
     }
     is_answered(bytes);
-    // Without a tuple in the name, all connections would be forgotten.
+    // Without a tuple in the name the kernel would forget all connections.
     let all = PortSet::from_ranges([1..=u16::MAX]);
     let name = tracked(bytes, &all).map(|tracked| tracked.name);
     assert!(name.is_none_or(|name| name[0] == bytes[0]
@@ -373,7 +359,7 @@ mod tests {
             ends,
             ["10.79.0.23:49878", "10.79.0.100:81", "10.79.0.100:8080"]
         );
-        // The family, the first tuple and the id, or all connections would be meant.
+        // The family, the first tuple and the id: with less, all connections would be meant.
         let name = [&REDIRECTED[..56], &REDIRECTED[124..132]].concat();
         assert_eq!(redirected.name, name);
         assert_eq!(tracked(&REDIRECTED, &ports(&[80])), None);
@@ -393,7 +379,7 @@ mod tests {
         assert_eq!(here, [3, 4, 5, 6]);
     }
 
-    /// The first packet that was seen was the server's.
+    /// The first packet that the kernel saw was the server's.
     #[test]
     fn who_sends_first_makes_no_difference() {
         let mut row = REDIRECTED;

@@ -1,9 +1,10 @@
 //! What the kernel is asked, and answers.
 
-pub mod caps;
-pub mod conntrack;
-pub mod netlink;
-pub mod nfqueue;
-pub mod route;
-pub mod sockets;
-pub mod sys;
+pub(crate) mod caps;
+pub(crate) mod conntrack;
+pub(crate) mod netlink;
+pub(crate) mod nfqueue;
+pub(crate) mod route;
+pub(crate) mod services;
+pub(crate) mod sockets;
+pub(crate) mod sys;

@@ -1,79 +1,70 @@
-//! Asks the kernel's routing where packets to an address go, and which links and addresses this host
+//! Where the kernel sends packets to an address, and which links, addresses and neighbours this host
 //! has (linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h).
 
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use nix::libc;
-use nix::sys::socket::SockProtocol;
 
-use crate::kernel::netlink::{Netlink, Refusal, attribute, attributes, get, put_attribute};
+use crate::kernel::netlink::{Bus, Netlink, Refusal, attribute, attributes, get, put_attribute};
 use crate::words::hop::{Device, Ether, NextHop};
 
 /// What the kernel does with a packet to an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// It goes to this host itself, to one other, or nowhere (`RTN_LOCAL`, `RTN_UNICAST`, …).
-    pub kind: u8,
-    /// The number of the interface that it leaves by.
-    pub device: u32,
-    /// The router that it goes to first, if there is one on the way.
-    pub gateway: Option<IpAddr>,
-    /// Its source address, unless its sender chooses one.
-    pub source: Option<IpAddr>,
-    /// The largest packet that fits, where the route knows better than its interface.
-    pub mtu: Option<u32>,
+pub(crate) struct Route {
+    /// Whether the packet goes to this host, to another one, or nowhere (`RTN_LOCAL`, `RTN_UNICAST`, …).
+    pub(crate) kind: u8,
+    /// The number of the interface by which the packet leaves.
+    pub(crate) device: u32,
+    /// The first router on the way, if there is one.
+    pub(crate) gateway: Option<IpAddr>,
+    /// The packet's source address, unless the sender chooses one.
+    pub(crate) source: Option<IpAddr>,
+    /// The largest packet that fits, where the route has a value of its own.
+    pub(crate) mtu: Option<u32>,
 }
 
-/// An interface, as the kernel lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
-    /// Its number and its name.
-    pub device: Device,
-    /// The largest packet that fits.
-    pub mtu: u32,
-    /// It is up.
-    pub up: bool,
-    /// It leads back to this host.
-    pub loopback: bool,
+pub(crate) struct Link {
+    pub(crate) device: Device,
+    pub(crate) mtu: u32,
+    pub(crate) up: bool,
+    pub(crate) loopback: bool,
 }
 
-/// An address of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Own {
-    /// It.
-    pub address: IpAddr,
+pub(crate) struct HostAddress {
+    pub(crate) address: IpAddr,
     /// The number of the interface that has it.
-    pub device: u32,
-    /// It has a network, and not just itself (/32, /128), as addresses have that several hosts share.
-    pub has_network: bool,
-    /// It means something on other hosts of other links as well (RT_SCOPE_UNIVERSE, RT_SCOPE_SITE).
-    pub global: bool,
+    pub(crate) device: u32,
+    /// The prefix is shorter than the address. Addresses that several hosts share have /32 or /128.
+    pub(crate) has_network: bool,
+    /// The address is valid beyond the link (RT_SCOPE_UNIVERSE, RT_SCOPE_SITE).
+    pub(crate) global: bool,
 }
 
-/// A way to ask.
-pub struct Routing {
+pub(crate) struct Routing {
     socket: Netlink,
 }
 
 impl Routing {
-    /// Asks nothing yet.
-    ///
-    /// # Errors
-    /// The system has no routing netlink.
-    pub fn open() -> Result<Routing> {
-        let socket = Netlink::open(SockProtocol::NetlinkRoute);
+    pub(crate) fn open() -> Result<Routing> {
+        let socket = Netlink::open(Bus::Route);
         Ok(Routing {
             socket: socket.context("this kernel does not tell its routes")?,
         })
     }
 
-    /// What becomes of a packet to `address`, by that interface if one is named. `None`: the answer
-    /// makes no sense.
+    /// What the kernel does with a packet to `address`, by the interface `by` if one is named. `None`:
+    /// its answer makes no sense.
     ///
     /// # Errors
     /// What the kernel refuses with: ENETUNREACH, EHOSTUNREACH, …
-    pub fn to(&mut self, address: IpAddr, by: Option<u32>) -> Result<Option<Route>, Refusal> {
+    pub(crate) fn to(
+        &mut self,
+        address: IpAddr,
+        by: Option<u32>,
+    ) -> Result<Option<Route>, Refusal> {
         const RTA_DST: u16 = 1;
         const RTA_OIF: u16 = 4;
         let bytes = octets(address);
@@ -93,41 +84,31 @@ impl Routing {
         Ok(found)
     }
 
-    /// Whether packets to `address` are for this host itself, as far as that can be told.
-    pub fn is_here(&mut self, address: IpAddr) -> bool {
+    /// Whether packets to `address` are for this host itself. `false` also if the kernel can't tell.
+    pub(crate) fn is_here(&mut self, address: IpAddr) -> bool {
         matches!(self.to(address, None), Ok(Some(route)) if route.kind == libc::RTN_LOCAL)
     }
 
-    /// All links.
-    ///
-    /// # Errors
-    /// What the kernel refuses with.
-    pub fn links(&mut self) -> Result<Vec<Link>, Refusal> {
+    pub(crate) fn links(&mut self) -> Result<Vec<Link>, Refusal> {
         self.dump(libc::RTM_GETLINK, link)
     }
 
-    /// All addresses of this host.
-    ///
-    /// # Errors
-    /// What the kernel refuses with.
-    pub fn addresses(&mut self) -> Result<Vec<Own>, Refusal> {
+    pub(crate) fn addresses(&mut self) -> Result<Vec<HostAddress>, Refusal> {
         self.dump(libc::RTM_GETADDR, own)
     }
 
-    /// The Ethernet address of a neighbour, if the kernel knows it just now.
-    ///
-    /// # Errors
-    /// What the kernel refuses with.
-    pub fn ether(&mut self, address: IpAddr, device: Device) -> Result<Option<Ether>, Refusal> {
+    /// The Ethernet address of a neighbour, if the kernel knows it now.
+    pub(crate) fn ether(
+        &mut self,
+        address: IpAddr,
+        device: Device,
+    ) -> Result<Option<Ether>, Refusal> {
         let known = self.neighbours(address, device)?;
         Ok(known.into_iter().find_map(|neighbour| neighbour.ether))
     }
 
-    /// Whether the kernel has asked for a neighbour, and had no answer.
-    ///
-    /// # Errors
-    /// What the kernel refuses with.
-    pub fn is_absent(&mut self, hop: &NextHop) -> Result<bool, Refusal> {
+    /// Whether the kernel has asked for a neighbour, and has had no answer.
+    pub(crate) fn is_absent(&mut self, hop: &NextHop) -> Result<bool, Refusal> {
         let known = self.neighbours(hop.address, hop.device)?;
         Ok(known.iter().any(|neighbour| neighbour.silent))
     }
@@ -139,7 +120,7 @@ impl Routing {
     }
 
     fn dump<T>(&mut self, kind: u16, read: impl Fn(&[u8]) -> Option<T>) -> Result<Vec<T>, Refusal> {
-        // Room for the longest header of them, struct ifinfomsg; all families.
+        // All families; as long as the longest header, struct ifinfomsg.
         let body = [libc::AF_UNSPEC as u8; 16];
         let rows = |row: &[u8]| read(row).into_iter().collect();
         self.socket.dump(kind, &body, rows)
@@ -153,8 +134,8 @@ fn family(address: IpAddr) -> u8 {
     }
 }
 
-/// As it is in packets.
-pub fn octets(address: IpAddr) -> Vec<u8> {
+/// The address as it is in packets.
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
@@ -210,8 +191,8 @@ fn link(row: &[u8]) -> Option<Link> {
     })
 }
 
-/// A `struct ifaddrmsg` and its attributes. Of a cable with two ends, IFA_ADDRESS is the other one.
-fn own(row: &[u8]) -> Option<Own> {
+/// A `struct ifaddrmsg` and its attributes. On a point-to-point link IFA_ADDRESS is the other end's.
+fn own(row: &[u8]) -> Option<HostAddress> {
     const IFA_ADDRESS: u16 = 1;
     const IFA_LOCAL: u16 = 2;
     let (prefix, scope) = (*row.get(1)?, *row.get(3)?);
@@ -219,7 +200,7 @@ fn own(row: &[u8]) -> Option<Own> {
     let mut all: Vec<(u16, &[u8])> = attributes(rest).collect();
     all.retain(|(kind, _)| [IFA_ADDRESS, IFA_LOCAL].contains(kind));
     let local = all.iter().max_by_key(|(kind, _)| *kind)?;
-    Some(Own {
+    Some(HostAddress {
         address: address(local.1)?,
         device,
         has_network: u32::from(prefix) < local.1.len() as u32 * 8,
@@ -227,13 +208,12 @@ fn own(row: &[u8]) -> Option<Own> {
     })
 }
 
-/// Who is on a link, as far as the kernel knows.
 #[derive(Debug, PartialEq, Eq)]
 struct Neighbour {
     address: IpAddr,
     device: u32,
     ether: Option<Ether>,
-    /// It was asked for, and has not answered.
+    /// The kernel has asked for it, and has had no answer.
     silent: bool,
 }
 
@@ -255,7 +235,7 @@ fn neighbour(row: &[u8]) -> Option<Neighbour> {
     })
 }
 
-/// What holds for any row, of whichever table.
+/// What holds for any row of any table.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     if let Some(link) = link(bytes) {
@@ -322,7 +302,7 @@ mod tests {
             mtu: Some(1400),
         };
         assert_eq!(route(&bytes), Some(expected));
-        // A router of the other IP version: its family, and its address.
+        // RTA_VIA, a router of the other IP version: its family, and its address.
         let mut via = vec![10, 0];
         via.extend([0xfd; 16]);
         let bytes = row(&header, &[(4, &7u32.to_ne_bytes()), (18, &via)]);

@@ -1,5 +1,5 @@
-//! The few things that only the C library offers, each made safe here. Nothing else outside
-//! `gate/nft/raw.rs` is `unsafe`.
+//! What only the C library offers, each function made safe. Besides this file only `gate/nft/raw.rs`
+//! has `unsafe` code.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -11,12 +11,13 @@ use std::sync::{Mutex, PoisonError};
 use nix::libc;
 use nix::unistd::Pid;
 
-/// Who asks the services database: the C library keeps its answer, and its place in it, in static memory.
+/// The C library keeps an answer of the services database, and its place in it, in static memory: one
+/// thread at a time may ask.
 static SERVICES: Mutex<()> = Mutex::new(());
 
-/// The TCP port that the services database (`/etc/services` and whatever else nsswitch.conf
-/// names) has for `name`.
-pub fn service_port(name: &str) -> Option<u16> {
+/// The TCP port that the services database (`/etc/services`, and what else nsswitch.conf names) has for
+/// `name`.
+pub(crate) fn service_port(name: &str) -> Option<u16> {
     let name = CString::new(name).ok()?;
     let _alone = SERVICES.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: both arguments are NUL-terminated strings that outlive the call. The entry that
@@ -31,8 +32,8 @@ pub fn service_port(name: &str) -> Option<u16> {
     }
 }
 
-/// The names of all TCP services in that database, but for aliases.
-pub fn service_names() -> Vec<String> {
+/// The names of all TCP services in that database, without aliases.
+pub(crate) fn service_names() -> Vec<String> {
     let _alone = SERVICES.lock().unwrap_or_else(PoisonError::into_inner);
     let mut names = Vec::new();
     // SAFETY: none takes an argument but an int. The entry that comes back lives in static memory of the
@@ -49,25 +50,25 @@ pub fn service_names() -> Vec<String> {
     names
 }
 
-/// How a child has ended: the status that wait(2) describes, or `None` while it has not. The nix
-/// crate has no names for real-time signals, and loses the status of whom one has ended.
+/// How a child has ended, as wait(2) describes the status; `None` while it has not. Not by the nix
+/// crate: it has no names for real-time signals, and loses the status of a child that one has ended.
 ///
 /// # Errors
-/// ECHILD: it is no child of ours, or was waited for already.
-pub fn ended(child: Pid) -> nix::Result<Option<libc::c_int>> {
+/// ECHILD: this process has no such child, or has waited for it already.
+pub(crate) fn ended(child: Pid) -> nix::Result<Option<libc::c_int>> {
     Ok(reap(child)?.map(|(_, status)| status))
 }
 
-/// The same for any child: which one has ended, and how.
+/// Which child has ended, and how.
 ///
 /// # Errors
-/// ECHILD: there is none left.
-pub fn any_ended() -> nix::Result<Option<(Pid, libc::c_int)>> {
+/// ECHILD: there is no child left.
+pub(crate) fn any_ended() -> nix::Result<Option<(Pid, libc::c_int)>> {
     const ANY: Pid = Pid::from_raw(-1);
     reap(ANY)
 }
 
-/// A signal tells of a child's end once: if it can't be heard then how that was, it is asked again.
+/// Tries again after an error, because the signal that tells of a child's end comes only once.
 fn reap(child: Pid) -> nix::Result<Option<(Pid, libc::c_int)>> {
     const TRIES: usize = 10;
     let mut status = 0;
@@ -86,12 +87,14 @@ fn reap(child: Pid) -> nix::Result<Option<(Pid, libc::c_int)>> {
     Ok((pid > 0).then_some((Pid::from_raw(pid), status)))
 }
 
-/// Switches a netlink socket option on (linux/netlink.h: NETLINK_EXT_ACK = 11 for error texts,
-/// NETLINK_CAP_ACK = 10 for acknowledgements that do not repeat the request).
-///
-/// # Errors
-/// What setsockopt(2) says.
-pub fn netlink_option_on(fd: BorrowedFd, option: libc::c_int) -> io::Result<()> {
+/// The descriptor of a netlink socket, which the mnl crate gives as a bare number.
+pub(crate) fn descriptor(socket: &mnl::Socket) -> BorrowedFd<'_> {
+    // SAFETY: the socket keeps its descriptor open for as long as it is borrowed.
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+}
+
+/// Switches an option of linux/netlink.h on, of those that take a flag.
+pub(crate) fn netlink_option_on(fd: BorrowedFd, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: `on` is a live int and its size is given.
     let result = unsafe {
@@ -107,11 +110,11 @@ pub fn netlink_option_on(fd: BorrowedFd, option: libc::c_int) -> io::Result<()> 
     Ok(())
 }
 
-/// The cookie of the network namespace that a socket was made in: SO_NETNS_COOKIE, Linux 5.14.
+/// The cookie of the network namespace of a socket (SO_NETNS_COOKIE).
 ///
 /// # Errors
-/// ENOPROTOOPT on older kernels.
-pub fn netns_cookie(fd: BorrowedFd) -> nix::Result<u64> {
+/// ENOPROTOOPT before Linux 5.14.
+pub(crate) fn netns_cookie(fd: BorrowedFd) -> nix::Result<u64> {
     let mut cookie = 0u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: `cookie` is a live u64, and its size is given.
@@ -127,9 +130,9 @@ pub fn netns_cookie(fd: BorrowedFd) -> nix::Result<u64> {
     nix::errno::Errno::result(result).map(|_| cookie)
 }
 
-/// Whether the interface of that name joins the packets that it receives into larger ones that can't be
-/// sent on as they came (large receive offload); also `false` if that can't be told.
-pub fn joins_received(name: &str) -> bool {
+/// Whether the interface of that name joins received packets into larger ones, which can't be sent on as
+/// they came (large receive offload). `false` also if the kernel can't tell.
+pub(crate) fn joins_received(name: &str) -> bool {
     // linux/ethtool.h
     const ETHTOOL_GFLAGS: u32 = 0x25;
     const ETH_FLAG_LRO: u32 = 1 << 15;
@@ -155,15 +158,15 @@ pub fn joins_received(name: &str) -> bool {
     asked == 0 && value[1] & ETH_FLAG_LRO != 0
 }
 
-/// Whether this process was started with other rights than its caller had, as the kernel sees it
-/// (AT_SECURE); some security modules say so when nothing was gained.
-pub fn started_with_other_rights() -> bool {
-    // SAFETY: it reads a value that the kernel has left on the stack, and takes any number.
+/// Whether the kernel has started this process with other rights than its caller had (AT_SECURE). Some
+/// security modules say so too when the process has gained none.
+pub(crate) fn started_with_other_rights() -> bool {
+    // SAFETY: getauxval takes any number, and reads a value that the kernel has left on the stack.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
 /// Whether `signal` was ignored when this process was started (`nohup` and `trap '' HUP` do that).
-pub fn ignored_at_exec(signal: nix::sys::signal::Signal) -> bool {
+pub(crate) fn ignored_at_exec(signal: nix::sys::signal::Signal) -> bool {
     if signal == nix::sys::signal::Signal::SIGPIPE {
         return SIGPIPE_IGNORED_AT_EXEC.load(Ordering::Relaxed);
     }
@@ -180,8 +183,8 @@ fn is_ignored(signal: libc::c_int) -> bool {
     }
 }
 
-/// Rust's runtime ignores SIGPIPE before `main`, so what the caller had wished for SIGPIPE must be
-/// read before the runtime starts: COMMAND inherits it.
+/// COMMAND inherits what the caller has set for SIGPIPE. Rust's runtime ignores SIGPIPE before `main`,
+/// so that setting must be read before the runtime starts.
 static SIGPIPE_IGNORED_AT_EXEC: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn note_sigpipe() {
@@ -195,20 +198,20 @@ extern "C" fn note_sigpipe() {
 #[unsafe(link_section = ".init_array")]
 static BEFORE_MAIN: extern "C" fn() = note_sigpipe;
 
-/// Gives `signal` its default action back (SIGCHLD may be ignored by the caller, and then no exit
-/// status can be waited for).
-pub fn set_default(signal: nix::sys::signal::Signal) {
-    // SAFETY: SIG_DFL runs no code of ours.
+/// Gives `signal` its default action back. The caller may have had SIGCHLD ignored, and then there is no
+/// exit status to wait for.
+pub(crate) fn set_default(signal: nix::sys::signal::Signal) {
+    // SAFETY: SIG_DFL runs no code of this process.
     let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
 }
 
-/// Takes a blocked signal back that has come and was not read: POSIX has it that one which is ignored is
-/// not kept (sigaction(2)). One that our caller ignores stays ignored.
-pub fn forget_pending(signal: nix::sys::signal::Signal) {
+/// Discards a blocked signal that has come and that nobody has read: a signal that is ignored is not kept
+/// (sigaction(2)). A signal that the caller has had ignored stays so.
+pub(crate) fn forget_pending(signal: nix::sys::signal::Signal) {
     if is_ignored(signal as libc::c_int) {
         return;
     }
-    // SAFETY: SIG_IGN runs no code of ours.
+    // SAFETY: SIG_IGN runs no code of this process.
     let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) };
     set_default(signal);
 }

@@ -27,7 +27,7 @@ const ANSWER_MAX: u64 = 4096;
 
 /// A process that was started and not yet waited for.
 #[derive(Debug)]
-pub struct Child {
+pub(crate) struct Child {
     pid: Pid,
 }
 
@@ -37,7 +37,7 @@ impl Child {
     ///
     /// # Errors
     /// What execve(2) or fork(2) says.
-    pub fn spawn(
+    pub(crate) fn spawn(
         program: &Path,
         argv: &[OsString],
         environment: &[CString],
@@ -103,7 +103,11 @@ impl Child {
     ///
     /// # Errors
     /// As for [`Child::spawn`].
-    pub fn shell(line: &OsStr, environment: &[CString], mask: &SigSet) -> Result<Child, Errno> {
+    pub(crate) fn shell(
+        line: &OsStr,
+        environment: &[CString],
+        mask: &SigSet,
+    ) -> Result<Child, Errno> {
         Child::shell_in(Place::Ours, line, environment, mask)
     }
 
@@ -123,7 +127,7 @@ impl Child {
     }
 
     /// How it ended, if it has.
-    pub fn ended(&self) -> Option<CommandExit> {
+    pub(crate) fn ended(&self) -> Option<CommandExit> {
         crate::kernel::sys::ended(self.pid).ok().flatten().map(exit)
     }
 
@@ -135,7 +139,7 @@ impl Child {
     /// Who has heard of a signal of ours. What the terminal sends goes to its foreground process
     /// group, so to the child as well, unless it has left our group; but when the terminal hangs up,
     /// only the session's leader is told (kernel: `disassociate_ctty()`, `__tty_hangup()`).
-    pub fn hears_of(&self, signal: i32, sender: Sender) -> Sender {
+    pub(crate) fn hears_of(&self, signal: i32, sender: Sender) -> Sender {
         let own_group = getpgid(Some(self.pid)).is_ok_and(|group| group != getpgrp());
         let leader_only = signal == libc::SIGHUP && getsid(None).is_ok_and(|s| s == getpid());
         match sender {
@@ -145,14 +149,14 @@ impl Child {
     }
 
     /// Sends it a signal. It has not been waited for, so the pid is still its own.
-    pub fn signal(&self, signal: i32) {
+    pub(crate) fn signal(&self, signal: i32) {
         if let Ok(signal) = Signal::try_from(signal) {
             let _ = kill(self.pid, signal);
         }
     }
 
     /// Its process id.
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.pid.as_raw()
     }
 }
@@ -168,11 +172,11 @@ pub(crate) fn exit(status: libc::c_int) -> CommandExit {
 
 /// How a child is started.
 pub(crate) struct With<'a> {
-    pub environment: &'a [CString],
-    pub mask: &'a SigSet,
-    pub place: Place,
+    pub(crate) environment: &'a [CString],
+    pub(crate) mask: &'a SigSet,
+    pub(crate) place: Place,
     /// Which of our files it has as which of its own, besides those that are inherited.
-    pub files: &'a [(RawFd, RawFd)],
+    pub(crate) files: &'a [(RawFd, RawFd)],
 }
 
 impl<'a> With<'a> {
@@ -207,7 +211,7 @@ fn shell_words(redirections: &str, line: &OsStr) -> [OsString; 3] {
 /// A command line of the user's that runs beside everything else, in a process group of its own. If
 /// it has not ended when this is dropped, all of the group is killed.
 #[derive(Debug)]
-pub struct Beside {
+pub(crate) struct Beside {
     child: Child,
     ended: Cell<bool>,
     answer: Option<File>,
@@ -218,7 +222,11 @@ impl Beside {
     ///
     /// # Errors
     /// As for [`Child::spawn`].
-    pub fn check(line: &OsStr, environment: &[CString], mask: &SigSet) -> Result<Beside, Errno> {
+    pub(crate) fn check(
+        line: &OsStr,
+        environment: &[CString],
+        mask: &SigSet,
+    ) -> Result<Beside, Errno> {
         let words = shell_words("exec </dev/null >&2\n", line);
         Beside::start(&words, environment, mask, None)
     }
@@ -227,7 +235,11 @@ impl Beside {
     ///
     /// # Errors
     /// As for [`Child::spawn`].
-    pub fn ask(line: &OsStr, environment: &[CString], mask: &SigSet) -> Result<Beside, Errno> {
+    pub(crate) fn ask(
+        line: &OsStr,
+        environment: &[CString],
+        mask: &SigSet,
+    ) -> Result<Beside, Errno> {
         let words = shell_words("exec </dev/null\n", line);
         let answer = memfd_create(c"answer", MFdFlags::MFD_CLOEXEC)?;
         Beside::start(&words, environment, mask, Some(answer.into()))
@@ -256,14 +268,14 @@ impl Beside {
     }
 
     /// How it ended, if it has: told once.
-    pub fn ended(&self) -> Option<CommandExit> {
+    pub(crate) fn ended(&self) -> Option<CommandExit> {
         let exit = self.child.ended()?;
         self.ended.set(true);
         Some(exit)
     }
 
     /// The first line of what it has printed, without blanks around.
-    pub fn answer(&mut self) -> String {
+    pub(crate) fn answer(&mut self) -> String {
         let mut bytes = Vec::new();
         if let Some(file) = &mut self.answer {
             let read = file.rewind();
@@ -273,7 +285,7 @@ impl Beside {
     }
 
     /// The process that was started.
-    pub fn child(&self) -> &Child {
+    pub(crate) fn child(&self) -> &Child {
         &self.child
     }
 }
@@ -303,7 +315,7 @@ fn is_binary(file: &Path) -> bool {
 
 /// Our environment without what is meant for us alone, and with the run's id. The lock directory
 /// is kept: a run inside this one has to find the same locks, also from another directory.
-pub fn environment(run: &str) -> Vec<CString> {
+pub(crate) fn environment(run: &str) -> Vec<CString> {
     handed_on(std::env::vars_os().collect(), run)
 }
 
@@ -380,4 +392,36 @@ pub(crate) fn withstand_answer(bytes: &[u8]) -> String {
     let answer = first_line(bytes);
     assert!(answer.lines().count() <= 1 && answer.trim() == answer);
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::netlink::{Bus, Netlink};
+
+    /// By inode: other tests, which run meanwhile, have sockets of their own.
+    #[test]
+    fn a_program_inherits_no_netlink_socket() {
+        let buses = [Bus::SockDiag, Bus::Netfilter, Bus::Route];
+        let sockets = buses.map(|bus| Netlink::open(bus).unwrap());
+        let answer = memfd_create(c"answer", MFdFlags::MFD_CLOEXEC).unwrap();
+        let mut answer = File::from(answer);
+        let (mask, environment) = (SigSet::empty(), environment("0123456789abcdef"));
+        let with = With {
+            files: &[(answer.as_raw_fd(), libc::STDOUT_FILENO)],
+            ..With::no_files(&environment, &mask, Place::Ours)
+        };
+        let words = shell_words("", OsStr::new("ls -l /proc/self/fd"));
+        let child = Child::spawn_file(Path::new(SH), &words, &with).unwrap();
+        let status = nix::sys::wait::waitpid(child.pid, None).unwrap();
+        assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child.pid, 0));
+        let mut files = String::new();
+        answer.rewind().unwrap();
+        answer.read_to_string(&mut files).unwrap();
+        assert!(files.contains("/memfd:answer"), "{files}");
+        for socket in sockets {
+            let inode = nix::sys::stat::fstat(&socket).unwrap().st_ino;
+            assert!(!files.contains(&format!("socket:[{inode}]")), "{files}");
+        }
+    }
 }

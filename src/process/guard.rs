@@ -21,46 +21,46 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use crate::process::child::{Child, Place, With};
 
 /// The program that this process runs, also when its file was replaced meanwhile.
-pub const OURSELVES: &str = "/proc/self/exe";
+pub(crate) const OURSELVES: &str = "/proc/self/exe";
 
 /// How long a guard may take to be there.
-pub const START_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a guard whose work is done may take to be gone, before it is killed; and how often that
 /// is looked at.
-pub const DISMISS_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const DISMISS_TIMEOUT: Duration = Duration::from_secs(1);
 const DISMISS_LOOK: Duration = Duration::from_millis(1);
 
 /// How a guard is called.
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     /// The file of syngate.
-    pub program: &'a Path,
+    pub(crate) program: &'a Path,
     /// As ps(1) shows it: not as what `pkill -9 syngate` would find.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
     /// The hidden command and its arguments.
-    pub words: &'a [&'a OsStr],
+    pub(crate) words: &'a [&'a OsStr],
     /// Its environment.
-    pub environment: &'a [CString],
+    pub(crate) environment: &'a [CString],
     /// The signal mask that it is started with, and learns from [`begin`].
-    pub mask: &'a SigSet,
+    pub(crate) mask: &'a SigSet,
 }
 
 /// A guard's process, as the run sees it.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     over: bool,
 }
 
 impl Process {
     /// Whether it is still there.
-    pub fn lives(&mut self) -> bool {
+    pub(crate) fn lives(&mut self) -> bool {
         // Asked no more once it was waited for: the pid may be another child's.
         self.over = self.over || !self.child.lives();
         !self.over
     }
 
     /// Waits until it is gone: its work is done.
-    pub fn see_end(&mut self) {
+    pub(crate) fn see_end(&mut self) {
         let until = Instant::now() + DISMISS_TIMEOUT;
         while self.lives() {
             // Somebody may have stopped it.
@@ -72,7 +72,7 @@ impl Process {
     }
 
     /// Its process id, and that of its session.
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.child.pid()
     }
 }
@@ -81,7 +81,7 @@ impl Process {
 ///
 /// # Errors
 /// It can't be started.
-pub fn start(call: &Call) -> io::Result<(Process, UnixStream)> {
+pub(crate) fn start(call: &Call) -> io::Result<(Process, UnixStream)> {
     let (line, its_end) = UnixStream::pair()?;
     let argv: Vec<_> = [OsStr::new(call.name)]
         .iter()
@@ -104,7 +104,7 @@ pub fn start(call: &Call) -> io::Result<(Process, UnixStream)> {
 ///
 /// # Errors
 /// The system has no file descriptor left.
-pub fn begin(name: &CStr) -> io::Result<(UnixStream, SigSet)> {
+pub(crate) fn begin(name: &CStr) -> io::Result<(UnixStream, SigSet)> {
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     let _ = nix::sys::prctl::set_name(name);
     close_what_is_not_ours();
@@ -116,7 +116,7 @@ pub fn begin(name: &CStr) -> io::Result<(UnixStream, SigSet)> {
 }
 
 /// The second: whatever it is not to pass on to processes that it has started before.
-pub fn stay() {
+pub(crate) fn stay() {
     // Whose terminal it is, whose pipe: they may wait for its end.
     let _ = null().map(dup2_stderr);
     // No file system is kept busy.

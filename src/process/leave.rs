@@ -9,7 +9,7 @@ use crate::words::exit::Exit;
 
 /// Ends the process by the signal, if it is to be one; else gives the status to return from
 /// `main`. Nothing may be left to clean up.
-pub fn leave(exit: Exit) -> ExitCode {
+pub(crate) fn leave(exit: Exit) -> ExitCode {
     if exit == Exit::Interrupt {
         sys::set_default(Signal::SIGINT);
         let _ = sigprocmask(

@@ -23,15 +23,15 @@ use crate::words::ports::PortSet;
 use crate::words::run_id::ID_LENGTH as RUN_ID_LENGTH;
 
 /// Where the lock file is, if nothing else is said.
-pub const LOCK_DIR: &str = "/run/syngate";
+pub(crate) const LOCK_DIR: &str = "/run/syngate";
 /// With more ranges than this all ports between the first and the last are locked: one lock takes
 /// time in proportion to those that are held.
 const MAX_RANGES: usize = 64;
 /// How often a lock that another run holds is tried again.
-pub const RETRY: Duration = Duration::from_millis(10);
+pub(crate) const RETRY: Duration = Duration::from_millis(10);
 
 /// The locks of one run. Dropping it sets them free.
-pub struct Lock {
+pub(crate) struct Lock {
     file: File,
     ranges: Vec<RangeInclusive<u16>>,
     /// How many of the ranges are ours, in their order: two runs never wait for each other.
@@ -40,11 +40,11 @@ pub struct Lock {
 
 /// Who is in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// Its pid; 0 if it lives in another pid namespace.
-    pub pid: i32,
+    pub(crate) pid: i32,
     /// The id of its run.
-    pub run: String,
+    pub(crate) run: String,
 }
 
 impl Lock {
@@ -52,7 +52,7 @@ impl Lock {
     ///
     /// # Errors
     /// The directory can't be made or used.
-    pub fn open(ports: &PortSet) -> Result<Lock> {
+    pub(crate) fn open(ports: &PortSet) -> Result<Lock> {
         let directory = directory_in_use();
         // Runs in different directories would each have their own.
         anyhow::ensure!(
@@ -77,7 +77,7 @@ impl Lock {
     ///
     /// # Errors
     /// The file system has no locks.
-    pub fn try_take(&mut self, run: &str) -> Result<Option<Holder>> {
+    pub(crate) fn try_take(&mut self, run: &str) -> Result<Option<Holder>> {
         while let Some(range) = self.ranges.get(self.held) {
             match fcntl(&self.file, FcntlArg::F_SETLK(&record(range, libc::F_WRLCK))) {
                 Ok(_) => {
@@ -102,7 +102,7 @@ impl Lock {
     ///
     /// # Errors
     /// The file system has no locks.
-    pub fn holders(&self) -> Result<Vec<Holder>> {
+    pub(crate) fn holders(&self) -> Result<Vec<Holder>> {
         let holders = self.ranges.iter().map(|range| self.holder(range));
         holders.filter_map(Result::transpose).collect()
     }
@@ -111,7 +111,7 @@ impl Lock {
     ///
     /// # Errors
     /// The file system has no locks.
-    pub fn roll(&self) -> io::Result<Roll> {
+    pub(crate) fn roll(&self) -> io::Result<Roll> {
         roll_of(&self.file, &directory_in_use())
     }
 
@@ -125,7 +125,7 @@ impl Lock {
 
 /// Which lock file: the same path can be another file, in another mount namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileId {
+pub(crate) struct FileId {
     device: u64,
     inode: u64,
 }
@@ -140,13 +140,13 @@ impl FileId {
 
     /// That of the lock file that is in use here. It is not opened: closing it would set this
     /// process's locks free (fcntl(2)).
-    pub fn in_use() -> Option<FileId> {
+    pub(crate) fn in_use() -> Option<FileId> {
         let file = directory_in_use().join(file_name().ok()?);
         Some(FileId::of(&std::fs::metadata(file).ok()?))
     }
 
     /// Reads what was printed.
-    pub fn parse(text: &str) -> Option<FileId> {
+    pub(crate) fn parse(text: &str) -> Option<FileId> {
         let (device, inode) = text.split_once(':')?;
         Some(FileId {
             device: device.parse().ok()?,
@@ -163,22 +163,22 @@ impl std::fmt::Display for FileId {
 
 /// The runs that were seen to hold locks in a file.
 #[derive(Debug, Clone, Default)]
-pub struct Roll {
+pub(crate) struct Roll {
     /// Which file; `None`: there is none.
-    pub file: Option<FileId>,
+    pub(crate) file: Option<FileId>,
     /// The runs.
-    pub living: Vec<Living>,
+    pub(crate) living: Vec<Living>,
 }
 
 /// A run that holds ports now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Living {
+pub(crate) struct Living {
     /// Who it is; the run's id is empty if it can't be read.
-    pub holder: Holder,
+    pub(crate) holder: Holder,
     /// The ports that it has locked: all of its own, and perhaps those between.
-    pub ports: PortSet,
+    pub(crate) ports: PortSet,
     /// Where it keeps its locks.
-    pub directory: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
 /// The runs that hold ports in this network namespace and keep their locks in `directory`. Whoever
@@ -187,7 +187,7 @@ pub struct Living {
 ///
 /// # Errors
 /// The lock file can't be looked at.
-pub fn roll(directory: &Path) -> io::Result<Roll> {
+pub(crate) fn roll(directory: &Path) -> io::Result<Roll> {
     let path = directory.join(file_name()?);
     // Whatever stands there instead is not waited for.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
@@ -315,12 +315,12 @@ impl std::fmt::Display for Holder {
 }
 
 /// The command line of a living process.
-pub fn call_of(pid: i32) -> Option<String> {
+pub(crate) fn call_of(pid: i32) -> Option<String> {
     words_of(pid).map(|words| crate::words::command_line::command_line(&words))
 }
 
 /// Its words, but for empty ones.
-pub fn words_of(pid: i32) -> Option<Vec<OsString>> {
+pub(crate) fn words_of(pid: i32) -> Option<Vec<OsString>> {
     let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let words = cmdline.split(|b| *b == 0).filter(|word| !word.is_empty());
     Some(words.map(|w| OsStr::from_bytes(w).to_owned()).collect())
@@ -352,14 +352,14 @@ fn record(range: &RangeInclusive<u16>, kind: i32) -> libc::flock {
 }
 
 /// Where the locks are: the default, or what the environment names.
-pub fn directory_in_use() -> PathBuf {
+pub(crate) fn directory_in_use() -> PathBuf {
     std::env::var_os(LOCK_DIR_VARIABLE)
         .filter(|dir| !dir.is_empty())
         .map_or_else(|| PathBuf::from(LOCK_DIR), PathBuf::from)
 }
 
 /// The directory, if it is another than the default: whoever finds our rules has to know.
-pub fn unusual_directory() -> Option<PathBuf> {
+pub(crate) fn unusual_directory() -> Option<PathBuf> {
     let directory = std::path::absolute(directory_in_use()).ok()?;
     (directory != Path::new(LOCK_DIR)).then_some(directory)
 }

@@ -1,8 +1,8 @@
 //! Processes: COMMAND and what runs beside it, guards, signals, locks.
 
-pub mod child;
-pub mod guard;
-pub mod leave;
-pub mod lock;
-pub mod own_unit;
-pub mod signals;
+pub(crate) mod child;
+pub(crate) mod guard;
+pub(crate) mod leave;
+pub(crate) mod lock;
+pub(crate) mod own_unit;
+pub(crate) mod signals;

@@ -26,12 +26,12 @@ const UNAWAITED: &str = "--no-block";
 const BOOTED: &str = "/run/systemd/system";
 
 /// What to say if COMMAND must not be run from here.
-pub fn refusal_here(command: &[OsString]) -> Option<String> {
+pub(crate) fn refusal_here(command: &[OsString]) -> Option<String> {
     refusal(&cgroups(), booted(), command)
 }
 
 /// Whether another run, by its pid, has asked for our unit, and waits for us.
-pub fn is_waited_for_by(pid: i32) -> bool {
+pub(crate) fn is_waited_for_by(pid: i32) -> bool {
     words_of(pid).is_some_and(|call| waits(&cgroups(), booted(), &call))
 }
 

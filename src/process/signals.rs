@@ -13,6 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
 
 use crate::words::ended::Sender;
+use crate::words::ending::Ending;
 
 /// The signals that ask a run to stop.
 const STOPPING: [Signal; 4] = [
@@ -24,7 +25,7 @@ const STOPPING: [Signal; 4] = [
 
 /// What came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Caught {
+pub(crate) enum Caught {
     /// INT, TERM, HUP or QUIT.
     Stop(i32, Sender),
     /// USR1.
@@ -37,7 +38,7 @@ pub enum Caught {
 
 /// All signals that we care for, blocked from here to the end of the process: one that comes too
 /// late to matter must not change how we end.
-pub struct Signals {
+pub(crate) struct Signals {
     fd: SignalFd,
     inherited: SigSet,
 }
@@ -48,7 +49,7 @@ impl Signals {
     ///
     /// # Errors
     /// The system has no file descriptor left.
-    pub fn block() -> io::Result<Signals> {
+    pub(crate) fn block() -> io::Result<Signals> {
         // An ignored SIGCHLD would take COMMAND's exit status away.
         crate::kernel::sys::set_default(Signal::SIGCHLD);
         let mut caught = SigSet::from(Signal::SIGCHLD);
@@ -66,7 +67,7 @@ impl Signals {
 
     /// Lets those that ask to stop have their default effect again. One that nobody has read came too
     /// late, and is forgotten; USR1 is too late for ever: there is no gate any more.
-    pub fn unblock() {
+    pub(crate) fn unblock() {
         STOPPING
             .into_iter()
             .for_each(crate::kernel::sys::forget_pending);
@@ -75,13 +76,13 @@ impl Signals {
     }
 
     /// The mask that we were started with: COMMAND's.
-    pub fn inherited(&self) -> &SigSet {
+    pub(crate) fn inherited(&self) -> &SigSet {
         &self.inherited
     }
 
     /// Waits for a signal until `until` (`None`: as long as it takes). `None` comes back when the
     /// time is over.
-    pub fn wait(&self, until: Option<Instant>) -> Option<Caught> {
+    pub(crate) fn wait(&self, until: Option<Instant>) -> Option<Caught> {
         self.wait_beside(until, None)
     }
 
@@ -89,7 +90,11 @@ impl Signals {
     ///
     /// A wait that fails, since the kernel is out of memory, says nothing of anybody's wishes: it is
     /// begun anew after a moment. Meanwhile a child may have ended.
-    pub fn wait_beside(&self, until: Option<Instant>, other: Option<BorrowedFd>) -> Option<Caught> {
+    pub(crate) fn wait_beside(
+        &self,
+        until: Option<Instant>,
+        other: Option<BorrowedFd>,
+    ) -> Option<Caught> {
         const MOMENT: Duration = Duration::from_millis(10);
         let left = || until.map(|at| at.saturating_duration_since(Instant::now()));
         self.try_wait(&left, other).unwrap_or_else(|_| {
@@ -117,6 +122,19 @@ impl Signals {
                 return Ok(Some(Caught::Readable));
             }
         }
+    }
+
+    /// Waits until then, where a signal ends the run and there is no gate to open.
+    ///
+    /// # Errors
+    /// A signal came.
+    pub(crate) fn until(&self, until: Instant) -> Result<(), Ending> {
+        while let Some(caught) = self.wait(Some(until)) {
+            if let Caught::Stop(signal, sender) = caught {
+                return Err(Ending::interrupted_before(signal, sender));
+            }
+        }
+        Ok(())
     }
 
     /// Whether it is `other` alone that can be read.

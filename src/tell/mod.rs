@@ -3,3 +3,4 @@
 pub mod colour;
 pub mod journal;
 pub mod say;
+pub mod warnings;

@@ -1,6 +1,7 @@
 //! A command line in words that a shell would read back.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 
 /// The arguments, quoted where a shell would need it, on one line.
 pub fn command_line(command: &[OsString]) -> String {
@@ -21,4 +22,15 @@ pub fn command_line(command: &[OsString]) -> String {
         })
         .collect();
     quoted.join(" ")
+}
+
+/// Refuses an empty command line.
+///
+/// # Errors
+/// One line that names the option.
+pub(crate) fn not_empty(option: &str, line: Option<&OsString>) -> Result<(), String> {
+    match line.is_some_and(|line| line.as_bytes().trim_ascii().is_empty()) {
+        true => Err(format!("{option}: '' is empty; expected a command line")),
+        false => Ok(()),
+    }
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 /// The longest duration that an option takes.
-pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A duration as humantime reads it, up to [`LONGEST`]. A bare number is refused, unless it is 0:
 /// seconds and milliseconds are too easily mistaken for each other.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     const EXAMPLES: &str = "expected a duration with its unit, such as 500ms, 2s or 1m30s";
     let text = text.trim();
     if text == "0" {
@@ -16,7 +16,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return Err(format!("a number without a unit; {EXAMPLES}"));
     }
-    // humantime reads M as months; whoever writes it means minutes.
+    // humantime reads M as months; people who write it mean minutes.
     if text.contains('M') {
         return Err(format!("M would be months (minutes are m); {EXAMPLES}"));
     }
@@ -29,5 +29,61 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         }
         Ok(duration) => Ok(duration),
         Err(_) => Err(EXAMPLES.to_owned()),
+    }
+}
+
+/// What holds for any text.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(taken) = duration(&text) {
+        assert!(taken <= LONGEST && taken.subsec_nanos() % 1_000_000 == 0);
+        let shown = humantime::format_duration(taken).to_string();
+        assert_eq!(duration(&shown), Ok(taken), "{shown}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn durations() {
+        for (text, ms) in [
+            ("0", 0),
+            ("0s", 0),
+            ("500ms", 500),
+            ("2s", 2_000),
+            ("1m30s", 90_000),
+            ("1m 30s", 90_000),
+            ("24h", 86_400_000),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for (text, says) in [
+            ("1", "without a unit"),
+            ("1.5", "without a unit"),
+            ("", "expected a duration"),
+            ("-1s", "expected a duration"),
+            ("1M", "M would be months"),
+            ("25h", "more than 24h"),
+            ("18446744073709551615s", "more than 24h"),
+            ("99999999999999999999s", "expected a duration"),
+            ("1us", "finer than a millisecond"),
+            ("soon", "expected a duration"),
+        ] {
+            let error = duration(text).unwrap_err();
+            assert!(error.contains(says), "{text:?}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn durations_are_bounded_and_never_panic(text in "[-0-9a-zA-Z. ]{0,24}") {
+            if let Ok(duration) = duration(&text) {
+                prop_assert!(duration <= LONGEST);
+            }
+        }
     }
 }

@@ -57,6 +57,17 @@ impl Ending {
         }
     }
 
+    /// What had to be so before anything is changed is not.
+    pub(crate) fn not_gated(reason: &'static str, why: &str) -> Ending {
+        let message = format!("{why}: nothing was gated, COMMAND was not run");
+        Ending::not_run(reason, message)
+    }
+
+    /// The kernel does not list its sockets.
+    pub(crate) fn unseen(error: anyhow::Error) -> Ending {
+        Ending::not_run("sockets", format!("{error:#}"))
+    }
+
     /// A bug of ours.
     pub fn bug(command_was_run: bool) -> Ending {
         let message = "this is a bug in syngate: it panicked, which opened the gate";

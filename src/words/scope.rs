@@ -57,11 +57,6 @@ impl Scope {
         let address = address.to_canonical();
         self.to.is_empty() || address.is_unspecified() || self.to.contain(address)
     }
-
-    /// Whether it is anything but every packet to this host.
-    pub fn is_narrow(&self) -> bool {
-        *self != Scope::default()
-    }
 }
 
 impl Networks {

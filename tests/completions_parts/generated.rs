@@ -3,7 +3,7 @@
 
 use clap::{Arg, Command, CommandFactory, ValueHint};
 use clap_complete::{Shell, generate};
-use syngate::cli::Args;
+use syngate::Args;
 
 /// For which shell, and in which file.
 pub const FILES: [(Shell, &str); 3] = [

@@ -14,7 +14,7 @@ use nix::sys::socket::{
     setsockopt, socket, sockopt,
 };
 
-use super::way::Question;
+use super::way::Enquiry;
 use crate::gate::nft::disguise::{Disguise, Disguised};
 
 /// How many connections are made at a time.
@@ -22,7 +22,7 @@ pub const AT_A_TIME: usize = 64;
 
 /// What the peer has to say to one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum Reply {
     /// It takes it.
     Accepted,
     /// It does not; or this host can't send to it.
@@ -31,7 +31,7 @@ pub enum Answer {
     Silent,
 }
 
-/// Questions that are under way.
+/// Enquirys that are under way.
 pub struct Asking {
     epoll: Epoll,
     asked: Vec<Asked>,
@@ -42,7 +42,7 @@ pub struct Asking {
 struct Asked {
     socket: OwnedFd,
     to: SocketAddr,
-    answer: Answer,
+    answer: Reply,
 }
 
 impl Asking {
@@ -54,7 +54,7 @@ impl Asking {
     pub fn begin(
         id: &str,
         comment: &str,
-        questions: &[Question],
+        questions: &[Enquiry],
         within: Duration,
     ) -> Result<Asking> {
         let mut bound = Vec::new();
@@ -83,15 +83,15 @@ impl Asking {
         Ok(asking)
     }
 
-    fn ask(&mut self, socket: OwnedFd, question: &Question) -> Result<()> {
+    fn ask(&mut self, socket: OwnedFd, question: &Enquiry) -> Result<()> {
         let neighbour = SocketAddr::new(question.neighbour.address, question.to.port());
         let neighbour = with_scope(neighbour, question.neighbour.device.index);
         let answer = match connect(socket.as_raw_fd(), &SockaddrStorage::from(neighbour)) {
-            Ok(()) => Answer::Accepted,
-            Err(Errno::EINPROGRESS) => Answer::Silent,
-            Err(_) => Answer::Refused,
+            Ok(()) => Reply::Accepted,
+            Err(Errno::EINPROGRESS) => Reply::Silent,
+            Err(_) => Reply::Refused,
         };
-        if answer == Answer::Silent {
+        if answer == Reply::Silent {
             let when = EpollEvent::new(EpollFlags::EPOLLOUT, self.asked.len() as u64);
             self.epoll.add(&socket, when)?;
         }
@@ -120,16 +120,16 @@ impl Asking {
                 continue;
             };
             asked.answer = match getsockopt(&asked.socket, sockopt::SocketError)? {
-                0 => Answer::Accepted,
-                _ => Answer::Refused,
+                0 => Reply::Accepted,
+                _ => Reply::Refused,
             };
             self.epoll.delete(&asked.socket)?;
         }
-        Ok(!self.asked.iter().any(|a| a.answer == Answer::Silent))
+        Ok(!self.asked.iter().any(|a| a.answer == Reply::Silent))
     }
 
     /// What has been answered so far.
-    pub fn answers(&self) -> Vec<(SocketAddr, Answer)> {
+    pub fn replies(&self) -> Vec<(SocketAddr, Reply)> {
         let answers = self.asked.iter();
         answers.map(|asked| (asked.to, asked.answer)).collect()
     }

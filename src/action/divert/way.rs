@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::kernel::route::{Link, Own, Route};
+use crate::kernel::route::{HostAddress, Link, Route};
 use crate::kernel::sockets::Listener;
 use crate::words::family::Family;
 use crate::words::hop::NextHop;
@@ -22,7 +22,7 @@ pub struct Served {
 
 /// Would the peer take a connection to that address?
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
+pub struct Enquiry {
     /// Where clients connect to.
     pub to: SocketAddr,
     /// The peer.
@@ -35,7 +35,7 @@ pub struct Question {
 #[derive(Debug, Clone, Default)]
 pub struct Here {
     /// Its addresses.
-    pub own: Vec<Own>,
+    pub own: Vec<HostAddress>,
     /// Its links.
     pub links: Vec<Link>,
     /// Its routes to the peer's addresses.
@@ -43,13 +43,13 @@ pub struct Here {
 }
 
 /// All of them. `addressed`: the addresses of the listeners are those that clients connect to.
-pub fn questions(
+pub fn enquiries(
     served: &[Served],
     addressed: bool,
     scope: &Scope,
     to: &Diversion,
     here: &Here,
-) -> Vec<Question> {
+) -> Vec<Enquiry> {
     let mut asked: Vec<(SocketAddr, NextHop)> = Vec::new();
     for Served { ports, listener } in served {
         for own in here.own.iter().filter(|own| own.global) {
@@ -69,7 +69,7 @@ pub fn questions(
     asked.sort_unstable_by_key(|(at, _)| *at);
     asked.dedup();
     let shared: Vec<IpAddr> = asked.iter().map(|(at, _)| at.ip()).collect();
-    let ask = |(to, neighbour): &(SocketAddr, NextHop)| Question {
+    let ask = |(to, neighbour): &(SocketAddr, NextHop)| Enquiry {
         to: *to,
         neighbour: *neighbour,
         from: source(to.ip(), neighbour, &shared, here),
@@ -81,7 +81,7 @@ pub fn questions(
 /// it as they treat clients; else from the one to the peer.
 fn source(to: IpAddr, neighbour: &NextHop, shared: &[IpAddr], here: &Here) -> Option<IpAddr> {
     let clients = here.device_of(to);
-    let usable = |own: &&Own| {
+    let usable = |own: &&HostAddress| {
         Family::of(own.address) == Family::of(to)
             && !shared.contains(&own.address)
             && own.global
@@ -103,7 +103,7 @@ fn source(to: IpAddr, neighbour: &NextHop, shared: &[IpAddr], here: &Here) -> Op
 /// The IP versions that the service has and the peer, as it was named, has not.
 pub fn without_peer(served: &[Served], scope: &Scope, to: &Diversion, here: &Here) -> Vec<Family> {
     let lacks = |family: &Family| {
-        let has = |own: &Own| own.global && Family::of(own.address) == *family;
+        let has = |own: &HostAddress| own.global && Family::of(own.address) == *family;
         let reached = here
             .own
             .iter()
@@ -118,7 +118,7 @@ pub fn without_peer(served: &[Served], scope: &Scope, to: &Diversion, here: &Her
 
 /// What of the links would make it fail.
 pub fn remarks(
-    questions: &[Question],
+    questions: &[Enquiry],
     here: &Here,
     joins_received: impl Fn(&Link) -> bool,
 ) -> Vec<String> {
@@ -216,7 +216,7 @@ mod tests {
             up: true,
             loopback: index == 1,
         };
-        let own = |address: &str, device, global| Own {
+        let own = |address: &str, device, global| HostAddress {
             address: address.parse().unwrap(),
             device,
             has_network: !address.ends_with("100"),
@@ -284,8 +284,8 @@ mod tests {
     }
 
     fn asked(served: &[Served], addressed: bool, scope: &Scope, to: &Diversion) -> String {
-        let all = questions(served, addressed, scope, to, &here());
-        let shown = |q: &Question| match q.from {
+        let all = enquiries(served, addressed, scope, to, &here());
+        let shown = |q: &Enquiry| match q.from {
             Some(from) => format!("{} from {from}", q.to),
             None => format!("{} from nowhere", q.to),
         };
@@ -359,10 +359,10 @@ mod tests {
         let peer = to(hop("10.0.0.2", 2), None);
         let from = |here: &Here| {
             let served = [served("10.0.0.100", &[80])];
-            questions(&served, true, &Scope::default(), &peer, here)[0].from
+            enquiries(&served, true, &Scope::default(), &peer, here)[0].from
         };
         let mut many = here();
-        let other = |address: &str, has_network| Own {
+        let other = |address: &str, has_network| HostAddress {
             address: address.parse().unwrap(),
             device: 2,
             has_network,
@@ -384,10 +384,10 @@ mod tests {
     fn a_shared_address_may_be_on_the_loopback_as_well() {
         let mut both = here();
         let vip = both.own[2].clone();
-        both.own.insert(0, Own { device: 1, ..vip });
+        both.own.insert(0, HostAddress { device: 1, ..vip });
         let across = to(hop("10.9.0.2", 3), None);
         let served = [served("10.0.0.100", &[80])];
-        let all = questions(&served, true, &Scope::default(), &across, &both);
+        let all = enquiries(&served, true, &Scope::default(), &across, &both);
         let [question] = &all[..] else {
             panic!("{all:?}")
         };
@@ -414,7 +414,7 @@ mod tests {
     fn tells_what_would_make_it_fail() {
         let said = |to: &Diversion, mtu, lro| {
             let vip = served("10.0.0.100", &[80]);
-            let all = questions(&[vip], true, &Scope::default(), to, &here());
+            let all = enquiries(&[vip], true, &Scope::default(), to, &here());
             let here = Here {
                 routes: vec![route("10.0.0.2", None, mtu)],
                 ..here()

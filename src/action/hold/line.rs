@@ -61,17 +61,17 @@ pub struct Line {
     began: Instant,
     hasher: RandomState,
     destinations: HashMap<Destination, usize>,
-    waiting: Vec<Waiting>,
+    waiting: Vec<Waiters>,
     /// Where a connection's SYN is, or was, by a keyed hash of its addresses and ports: 64 bits that
     /// nobody can aim at.
-    places: HashMap<u64, Place>,
+    places: HashMap<u64, Slot>,
     len: usize,
     per_source: HashMap<u64, u32>,
     counts: Counts,
 }
 
 /// Those who wait for one destination.
-struct Waiting {
+struct Waiters {
     destination: Destination,
     /// How many there are, without those who are lost.
     len: usize,
@@ -89,7 +89,7 @@ struct Held {
 }
 
 #[derive(Clone, Copy)]
-struct Place {
+struct Slot {
     destination: u32,
     sequence: u32,
     /// Counted from the first who has ever waited there.
@@ -119,6 +119,7 @@ impl Line {
     }
 
     /// Whether anybody waits.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -180,7 +181,7 @@ impl Line {
         let next = self.waiting.len();
         let destination = *self.destinations.entry(syn.to).or_insert(next);
         if destination == next {
-            self.waiting.push(Waiting {
+            self.waiting.push(Waiters {
                 destination: syn.to,
                 len: 0,
                 held: VecDeque::new(),
@@ -193,7 +194,7 @@ impl Line {
             self.forget_who_has_gone();
         }
         let waiting = &mut self.waiting[destination];
-        let place = Place {
+        let place = Slot {
             destination: destination as u32,
             sequence: syn.sequence,
             nth: waiting.gone.wrapping_add(waiting.held.len() as u32),
@@ -300,9 +301,9 @@ impl Line {
     }
 }
 
-impl Waiting {
+impl Waiters {
     /// Who is at that place; `None`: gone.
-    fn at(&mut self, place: Place) -> Option<&mut Held> {
+    fn at(&mut self, place: Slot) -> Option<&mut Held> {
         let index = place.nth.wrapping_sub(self.gone) as usize;
         self.held.get_mut(index)
     }

@@ -37,12 +37,12 @@ pub struct Translation {
 /// The listeners that share what comes for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Group {
-    place: Place,
+    bound: Bound,
     port: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Place {
+enum Bound {
     /// Those that are bound to this address, a wildcard perhaps.
     At(IpAddr),
     /// All of the port: which of them is meant can't be told.
@@ -103,14 +103,14 @@ impl<'a> Pace<'a> {
     /// A listener of that very address comes before one of all addresses, and one of its own IP
     /// version before one of both (compute_score(), net/ipv4/inet_hashtables.c).
     fn group(&self, address: IpAddr, port: u16) -> Group {
-        let place = match self.translation.of_addresses {
-            true => Place::Any,
-            false => self.place(address.to_canonical(), port),
+        let bound = match self.translation.of_addresses {
+            true => Bound::Any,
+            false => self.bound(address.to_canonical(), port),
         };
-        Group { place, port }
+        Group { bound, port }
     }
 
-    fn place(&self, address: IpAddr, port: u16) -> Place {
+    fn bound(&self, address: IpAddr, port: u16) -> Bound {
         let any_v4 = IpAddr::from(Ipv4Addr::UNSPECIFIED);
         let any_v6 = IpAddr::from(Ipv6Addr::UNSPECIFIED);
         let candidates = match address {
@@ -125,7 +125,7 @@ impl<'a> Pace<'a> {
         candidates
             .into_iter()
             .find(listens)
-            .map_or(Place::Nowhere, Place::At)
+            .map_or(Bound::Nowhere, Bound::At)
     }
 
     /// What the fullest of a group has room for: which of them the kernel chooses is not known. A
@@ -183,10 +183,10 @@ impl<'a> Pace<'a> {
 impl Group {
     fn has(&self, listener: &Listener) -> bool {
         listener.port == self.port
-            && match self.place {
-                Place::At(address) => bound_to(listener) == address,
-                Place::Any => true,
-                Place::Nowhere => false,
+            && match self.bound {
+                Bound::At(address) => bound_to(listener) == address,
+                Bound::Any => true,
+                Bound::Nowhere => false,
             }
     }
 }

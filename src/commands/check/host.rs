@@ -14,7 +14,7 @@ use crate::gate::kinds::{Choice, Kind, Variant};
 use crate::gate::nft::{probe, published};
 use crate::kernel::caps;
 use crate::kernel::netlink::Refusal;
-use crate::kernel::sockets::diag::netstat;
+use crate::kernel::sockets::netstat;
 use crate::words::family::Family;
 use crate::words::lacking::Lacking;
 use crate::words::run_id::new_id;

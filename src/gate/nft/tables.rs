@@ -6,7 +6,6 @@ use anyhow::{Result, bail};
 use nftnl::ProtoFamily;
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::SockProtocol;
 
 use super::answers::{self, ListedTable};
 use super::names::{PORTS, STOPPED};
@@ -17,7 +16,7 @@ use super::uapi::{
     NFTA_RULE_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_NAME,
     NFTA_SET_TABLE,
 };
-use crate::kernel::netlink::{Netlink, Refusal, put_attribute};
+use crate::kernel::netlink::{Bus, Netlink, Refusal, put_attribute};
 use crate::words::lacking::Lacking;
 use crate::words::ports::PortSet;
 
@@ -37,7 +36,7 @@ impl Tables {
         if crate::words::fault::is("no-nf-tables") {
             bail!(Lacking("not here, for a test".to_owned()));
         }
-        let socket = Netlink::open(SockProtocol::NetlinkNetFilter).map_err(|error| {
+        let socket = Netlink::open(Bus::Netfilter).map_err(|error| {
             Lacking(format!(
                 "this kernel has no nf_tables (CONFIG_NF_TABLES; is the nf_tables module \
                  missing?): {error}"

@@ -1,12 +1,12 @@
-//! What nfnetlink_queue says of a packet that it holds, and what is read of the packet itself. Pure.
+//! A message of nfnetlink_queue about a packet that it holds, and the SYN in that packet. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::kernel::netlink::{attribute, get};
 
-/// So much of a packet is asked for, in bytes: enough for the ports behind an IPv6 header and some
+/// How many bytes of a packet the kernel copies: enough for the ports behind an IPv6 header and some
 /// extension headers.
-pub const COPIED: u32 = 128;
+pub(crate) const COPIED: u32 = 128;
 
 // linux/netfilter/nfnetlink_queue.h
 const NFQA_PACKET_HDR: u16 = 1;
@@ -21,45 +21,39 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
-/// More extension headers than anybody sends.
+/// More extension headers than packets have.
 const MOST_EXTENSIONS: usize = 8;
 
-/// FIN, SYN, RST and ACK among the flags of a TCP header, which are byte 13 (RFC 9293, 3.1).
+/// FIN, SYN, RST and ACK among the flags, which are byte 13 of a TCP header (RFC 9293, 3.1).
 const NEW_SYN_MASK: u8 = 0x17;
 const SYN: u8 = 0x02;
 
-/// A packet in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packet {
-    /// The kernel's number for it, which the verdict names.
-    pub id: u32,
-    /// The connection that it asks for, if it is a new SYN.
-    pub syn: Option<Syn>,
+pub(crate) struct Packet {
+    /// The kernel's number for the packet, which the verdict names.
+    pub(crate) id: u32,
+    /// `None`: the packet is not a new SYN.
+    pub(crate) syn: Option<Syn>,
 }
 
 /// The SYN of a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Syn {
-    /// Who sent it.
-    pub from: (IpAddr, u16),
-    /// Where to.
-    pub to: Destination,
-    /// Its sequence number: a copy has the same, a new connection another.
-    pub sequence: u32,
+pub(crate) struct Syn {
+    pub(crate) from: (IpAddr, u16),
+    pub(crate) to: Destination,
+    /// A copy has the same sequence number, a new connection another.
+    pub(crate) sequence: u32,
 }
 
-/// Where a SYN goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Destination {
-    /// The address.
-    pub address: IpAddr,
-    /// The gated port.
-    pub port: u16,
+pub(crate) struct Destination {
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
 }
 
 impl Packet {
     /// Reads the payload of a message NFQNL_MSG_PACKET.
-    pub fn parse(payload: &[u8]) -> Option<Packet> {
+    pub(crate) fn parse(payload: &[u8]) -> Option<Packet> {
         let attributes = payload.get(GENERIC..)?;
         let header = attribute(attributes, NFQA_PACKET_HDR)?;
         Some(Packet {
@@ -101,7 +95,7 @@ fn ipv4(packet: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
     Some((address(12)?, address(16)?, tcp))
 }
 
-/// The same (RFC 8200, 3 and 4).
+/// Source, destination, and what follows the extension headers (RFC 8200, 3 and 4).
 fn ipv6(packet: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
     const HEADER: usize = 40;
     let address = |at| Some(IpAddr::from(Ipv6Addr::from(get::<16>(packet, at)?)));
@@ -112,7 +106,7 @@ fn ipv6(packet: &[u8]) -> Option<(IpAddr, IpAddr, &[u8])> {
             TCP => return Some((address(8)?, address(24)?, packet.get(at..)?)),
             HOP_BY_HOP | ROUTING | DESTINATION => length(8)? + 8,
             AUTHENTICATION => length(4)? + 8,
-            // Of a packet in pieces, only the first has the ports.
+            // Only the first fragment has the ports.
             FRAGMENT if u16::from_be_bytes(get(packet, at + 2)?) & 0xfff8 == 0 => 8,
             _ => return None,
         };
@@ -130,7 +124,7 @@ pub(crate) fn withstand(bytes: &[u8]) {
     }
 }
 
-/// What holds for any packet: nothing behind the part that is asked for changes what was read of it.
+/// What holds for any packet: nothing behind the part that the kernel copies changes what is read.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand_packet(bytes: &[u8]) {
     let (all, begun) = (syn(bytes), syn(&bytes[..bytes.len().min(COPIED as usize)]));
@@ -144,7 +138,7 @@ pub(crate) fn withstand_packet(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::netlink::put_attribute;
+    use crate::kernel::netlink::{message_bytes, messages, put_attribute};
     use proptest::prelude::*;
 
     fn tcp(flags: u8) -> Vec<u8> {
@@ -188,6 +182,29 @@ mod tests {
         let syn = syn.unwrap();
         assert_eq!(syn.from, ("fd77::2".parse().unwrap(), 40_000));
         assert_eq!(syn.to.port, 80);
+    }
+
+    /// nfnetlink_queue sends a SYN with one byte of data so: it pads neither the packet, which is the
+    /// last attribute, nor the message (nfqnl_build_packet_message()).
+    #[test]
+    fn a_last_message_need_not_be_padded() {
+        const KIND: u16 = 3 << 8; // NFNL_SUBSYS_QUEUE, NFQNL_MSG_PACKET
+        let packet = [v4(&tcp(SYN)), vec![b'!']].concat();
+        let mut payload = message(&packet);
+        payload.truncate(payload.len() - 3);
+        assert!(payload.ends_with(b"!"));
+        // A padded message comes first, as messages do that others follow.
+        let mut datagram = message_bytes(KIND, 0, 0, &message(&packet));
+        datagram.extend(message_bytes(KIND, 0, 0, &payload));
+        assert_eq!(datagram.len() % 4, 1);
+        let read: Vec<_> = messages(&datagram)
+            .map(|message| Packet::parse(message.unwrap().payload).unwrap())
+            .collect();
+        assert_eq!(read.len(), 2);
+        for packet in read {
+            assert_eq!(packet.id, 0x102);
+            assert_eq!(packet.syn.unwrap().to.port, 80);
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Which processes hold which listeners: /proc/PID/fd names sockets by their inode. Needed where
-//! cookies alone cannot tell whether a reload is over (SO_REUSEPORT groups), and to name names.
+//! Which processes hold which listeners: /proc/PID/fd names sockets by their inode. Cookies alone can't
+//! tell whether a reload is over (SO_REUSEPORT groups), and messages name the processes.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -8,28 +8,26 @@ use std::ops::Range;
 
 use nix::fcntl::readlinkat;
 
-/// Who holds the listeners is looked for among the first so many open files of each process, and among
-/// more of them as long as a listener has no holder: servers open their listeners early, some after
-/// their logs, and may have many thousand connections, each of which costs some µs.
-pub const FILES: [u32; 3] = [16, 128, 1_024];
+/// How many open files of each process to look at: the first few, and more as long as a listener has no
+/// holder. Servers open their listeners early, some after their logs. They may have many thousand
+/// connections, and to look at one costs some µs.
+pub(crate) const FILES: [u32; 3] = [16, 128, 1_024];
 
-/// A process that holds listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
-    /// `comm`, as `ps` shows it.
-    pub name: String,
-    /// When it was started, in clock ticks since boot: pids are used again.
-    pub started: u64,
-    /// The inodes of the listeners.
-    pub inodes: Vec<u32>,
+pub(crate) struct Holder {
+    /// `comm`, as ps(1) shows it.
+    pub(crate) name: String,
+    /// The start time of the process, in clock ticks since boot: pids are used again.
+    pub(crate) started: u64,
+    pub(crate) inodes: Vec<u32>,
 }
 
-/// The holders by pid. Empty where /proc does not tell (other users' processes without root).
-pub type Holders = BTreeMap<i32, Holder>;
+/// The holders by pid. /proc does not tell of other users' processes without root.
+pub(crate) type Holders = BTreeMap<i32, Holder>;
 
-/// Finds the processes that hold one of `inodes`. Costs a readlink(2) for each of those files
-/// ([`FILES`]), of each process on the host: some milliseconds on a busy one.
-pub fn find(inodes: &[u32]) -> Holders {
+/// Finds the processes that hold one of `inodes`. That costs a readlink(2) for each file of each process
+/// on the host, up to [`FILES`]: some milliseconds on a busy host.
+pub(crate) fn find(inodes: &[u32]) -> Holders {
     let mut found = Holders::new();
     for files in FILES {
         found = find_among(0..files, inodes);
@@ -76,10 +74,10 @@ fn holder(pid: i32, files: Range<u32>, inodes: &[u32]) -> Option<Holder> {
 /// The inodes of the sockets among these files of a process.
 fn sockets(pid: i32, files: Range<u32>) -> Option<Vec<u32>> {
     let directory = fs::File::open(format!("/proc/{pid}/fd")).ok()?;
-    // How many there are, since Linux 6.2 (proc_readfd_count(), fs/proc/fd.c); before, 0.
+    // The number of files since Linux 6.2 (proc_readfd_count(), fs/proc/fd.c); 0 before.
     let count = directory.metadata().ok()?.len();
     let names: Vec<OsString> = if count > u64::from(files.end) {
-        // Even to list them takes some µs for each.
+        // Even a listing takes some µs for each file.
         files.map(|fd| fd.to_string().into()).collect()
     } else {
         let listed = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
@@ -96,9 +94,9 @@ fn sockets(pid: i32, files: Range<u32>) -> Option<Vec<u32>> {
     )
 }
 
-/// When a process was started, in clock ticks since boot. `None`: there is none, or /proc does not
-/// tell.
-pub fn started(pid: i32) -> Option<u64> {
+/// The start time of a process, in clock ticks since boot. `None`: there is no such process, or /proc
+/// does not tell.
+pub(crate) fn started(pid: i32) -> Option<u64> {
     parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?).map(|(_, started)| started)
 }
 
@@ -119,8 +117,8 @@ fn parse_stat(stat: &[u8]) -> Option<(String, u64)> {
     Some((name.to_owned(), started))
 }
 
-/// `haproxy (pid 123)` or `nginx (pids 12, 13)`: who held the listener with that inode.
-pub fn names(holders: &Holders, inodes: &[u32]) -> String {
+/// The holders of these inodes: `haproxy (pid 123)` or `nginx (pids 12, 13)`.
+pub(crate) fn names(holders: &Holders, inodes: &[u32]) -> String {
     let mut by_name: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (pid, holder) in holders {
         if holder.inodes.iter().any(|inode| inodes.contains(inode)) {
@@ -174,7 +172,7 @@ mod tests {
         assert_eq!(socket_inode("/dev/null"), None);
     }
 
-    /// As with a load balancer's connections.
+    /// As a load balancer has them.
     #[test]
     fn many_files_are_not_all_looked_at() {
         let first = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -189,7 +187,7 @@ mod tests {
         );
     }
 
-    /// As with a server that opens its logs first.
+    /// Some servers open their logs first.
     #[test]
     fn a_listener_behind_many_files_is_found() {
         let logs: Vec<_> = (0..FILES[1] + 200)

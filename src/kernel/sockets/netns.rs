@@ -1,4 +1,4 @@
-//! `--listen-netns`: the network namespace in which the listeners live, where that is not our own,
+//! `--listen-netns`: the network namespace of the listeners, where that is another than this process's,
 //! as behind ports that a container publishes.
 
 use std::fmt;
@@ -11,36 +11,35 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::holders;
+use crate::kernel::sys::netns_cookie;
 
-/// Where ip-netns(8) keeps namespaces that have a name.
+/// Where ip-netns(8) keeps namespaces by name.
 const NAMED: &str = "/run/netns";
-/// What can be given.
-pub const EXPECTED: &str = "expected a name that 'ip netns' lists, a process id, or the path of a \
+pub(crate) const EXPECTED: &str = "expected a name that 'ip netns' lists, a process id, or the path of a \
                             namespace file";
 
 /// A network namespace, as people name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Netns {
-    /// The file that has it: what it stands for is found out at each look.
+pub(crate) enum Netns {
+    /// A namespace file. Each look opens it anew, since it may stand for another namespace then.
     File(PathBuf),
-    /// That of a process.
     Process {
-        /// Its id.
         pid: i32,
-        /// When it was started, in clock ticks since boot: ids are used again. `None`: not known
-        /// yet.
+        /// The start time of the process, in clock ticks since boot: pids are used again. `None`: not
+        /// known yet.
         started: Option<u64>,
     },
 }
 
 /// Why a namespace can't be entered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoEntry {
-    /// There is none of that name, or none any more, or not yet.
+pub(crate) enum NoEntry {
+    /// There is no namespace of that name, perhaps not yet or no longer.
     Missing(String),
-    /// There may be one.
+    /// There may be one, but it can't be entered.
     Refused(String),
 }
 
@@ -56,12 +55,11 @@ impl fmt::Display for NoEntry {
 impl std::error::Error for NoEntry {}
 
 impl Netns {
-    /// Digits are a process id, what begins with a slash is a path, all else is a name. Looks at
-    /// nothing.
+    /// Digits are a process id, a text that begins with a slash is a path, and any other is a name.
     ///
     /// # Errors
-    /// A sentence that says what would be right.
-    pub fn parse(text: &str) -> Result<Netns, String> {
+    /// A sentence that says what is expected.
+    pub(crate) fn parse(text: &str) -> Result<Netns, String> {
         if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
             return match text.parse() {
                 Ok(pid) if pid > 0 => Ok(Netns::Process { pid, started: None }),
@@ -78,11 +76,8 @@ impl Netns {
         Ok(Netns::File(Path::new(NAMED).join(text)))
     }
 
-    /// The same, knowing which process is meant: not another one that gets its id later.
-    ///
-    /// # Errors
-    /// It can't be entered.
-    pub fn settled(&self) -> Result<Netns, NoEntry> {
+    /// Notes the start time of the process, so that another process that gets the pid later is not meant.
+    pub(crate) fn settled(&self) -> Result<Netns, NoEntry> {
         let netns = match self {
             Netns::Process { pid, .. } => Netns::Process {
                 pid: *pid,
@@ -93,13 +88,10 @@ impl Netns {
         netns.within(|| ()).map(|()| netns)
     }
 
-    /// Runs `look` inside the namespace: on a thread of its own, which enters it and ends there. So
-    /// nothing has to come back, and nothing of ours can be left in the wrong namespace. It is left
-    /// behind after each look: held on to, it would outlive its container, addresses and all.
-    ///
-    /// # Errors
-    /// It can't be entered.
-    pub fn within<T: Send>(&self, look: impl FnOnce() -> T + Send) -> Result<T, NoEntry> {
+    /// Runs `look` inside the namespace, on a thread of its own that enters it and ends there. So no
+    /// thread has to come back, and none can be left in the wrong namespace. No reference to the namespace
+    /// stays: it would keep the namespace and its addresses alive after the end of the container.
+    pub(crate) fn within<T: Send>(&self, look: impl FnOnce() -> T + Send) -> Result<T, NoEntry> {
         let file = self.open()?;
         let entered = std::thread::scope(|threads| {
             let enter = || setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map(|()| look());
@@ -132,7 +124,7 @@ impl Netns {
             return Err(NoEntry::Missing(format!("process {pid} has ended")));
         }
         let path = self.file();
-        // Somebody may name a pipe.
+        // The path may be that of a pipe, which would block.
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NONBLOCK);
         options.open(&path).map_err(|error| {
@@ -156,13 +148,13 @@ impl Netns {
 }
 
 impl fmt::Display for Netns {
-    /// As it can be given.
+    /// As the command line takes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Netns::Process { pid, .. } => write!(f, "{pid}"),
             Netns::File(path) => {
                 let name = path.strip_prefix(NAMED).ok().and_then(Path::to_str);
-                // One of digits only would be a process's id.
+                // A name of digits would be read as a process id.
                 match name.filter(|name| Netns::parse(name).as_ref() == Ok(self)) {
                     Some(name) => f.write_str(name),
                     None => write!(f, "{}", path.display()),
@@ -172,18 +164,13 @@ impl fmt::Display for Netns {
     }
 }
 
-/// The identity of the namespace that this thread is in: the kernel's cookie for it, which is never
-/// used again (SO_NETNS_COOKIE, Linux 5.14). Older kernels tell its inode only, which another one
-/// may get later; from 5.10 on, at least no two sockets have one cookie.
-pub fn identity() -> u64 {
-    let cookie = nix::sys::socket::socket(
-        nix::sys::socket::AddressFamily::Unix,
-        nix::sys::socket::SockType::Datagram,
-        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
-        None,
-    )
-    .ok()
-    .and_then(|socket| crate::kernel::sys::netns_cookie(socket.as_fd()).ok());
+/// The identity of this thread's network namespace: the kernel's cookie for it, which the kernel never
+/// uses again (SO_NETNS_COOKIE, Linux 5.14). Older kernels have only its inode, which another namespace
+/// may get later; from 5.10 on, at least no two sockets have the same cookie.
+pub(crate) fn identity() -> u64 {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None);
+    let cookie = socket.and_then(|socket| netns_cookie(socket.as_fd())).ok();
     let inode = || std::fs::metadata("/proc/thread-self/ns/net").map(|file| file.ino());
     cookie.unwrap_or_else(|| inode().unwrap_or(0))
 }
@@ -219,7 +206,7 @@ mod tests {
             assert_eq!(netns, expected);
             assert_eq!(netns.to_string(), text);
         }
-        // Shown by its name it would be a process.
+        // Its name alone would be read as a process id.
         let digits = Netns::parse("/run/netns/4711").unwrap();
         assert_eq!(digits.to_string(), "/run/netns/4711");
         assert_eq!(Netns::parse("/run/netns/web").unwrap().to_string(), "web");
@@ -235,7 +222,7 @@ mod tests {
             let error = Netns::parse(netns).unwrap().within(|| ()).unwrap_err();
             let root = nix::unistd::geteuid().is_root();
             if netns == "/dev/null" && !root {
-                continue; // who may not enter is told no more
+                continue; // Without the right to enter, the kernel tells no more.
             }
             assert!(matches!(error, NoEntry::Missing(_)), "{netns}: {error}");
         }

@@ -13,7 +13,10 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Host, Running, bin, slow};
+use crate::bin::bin;
+use crate::host::Host;
+use crate::running::Running;
+use crate::slow::slow;
 
 /// A stream of requests at a steady rate, each on a fresh connection unless they are [kept
 /// alive](Self::keep_alive): `testkit load`. On a [`slow`] machine they come so many times slower, for as many times longer.

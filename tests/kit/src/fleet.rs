@@ -1,6 +1,8 @@
 use anyhow::Result;
 
-use crate::{Host, pair::steer_by_flow, trio::lan};
+use crate::host::Host;
+use crate::pair::steer_by_flow;
+use crate::trio::lan;
 
 /// Some servers, and a client that reaches all of them.
 ///

@@ -13,7 +13,9 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::unistd::{Pid, geteuid};
 use serde_json::{Value, json};
 
-use crate::{Running, bin, wait_until};
+use crate::bin::bin;
+use crate::running::Running;
+use crate::wait::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -2,7 +2,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, ensure};
 
-use crate::{Host, host::rootless};
+use crate::host::{Host, rootless};
 
 /// The server's IPv4 address.
 pub const SERVER: &str = "10.77.0.1";

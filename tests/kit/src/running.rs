@@ -10,7 +10,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::wait_until;
+use crate::wait::wait_until;
 
 const SOON: Duration = Duration::from_secs(5);
 

@@ -1,6 +1,7 @@
 use anyhow::Result;
 
-use crate::{Host, pair::steer_by_flow};
+use crate::host::Host;
+use crate::pair::steer_by_flow;
 
 /// The address that both nodes have, IPv4.
 pub const VIP: &str = "10.79.0.100";

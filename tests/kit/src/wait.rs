@@ -5,7 +5,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::slow;
+use crate::slow::slow;
 
 const POLL: Duration = Duration::from_millis(2);
 

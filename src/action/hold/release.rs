@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::decide::policy::{Cut, Waiting};
 use crate::words::ports::PortSet;
 
 /// When those who wait have not become fewer for so long, though some go, more come than go, in a
@@ -25,17 +26,6 @@ pub struct Release {
     next_round: Instant,
 }
 
-/// Who waits after a round.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Waiting {
-    /// For these ports somebody does.
-    pub ports: PortSet,
-    /// So many do.
-    pub count: usize,
-    /// So many have gone since the gate was closed.
-    pub gone: u64,
-}
-
 /// What a round has led to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Round {
@@ -45,15 +35,6 @@ pub struct Round {
     pub took: Option<Duration>,
     /// Not everybody has gone, and this is why no more rounds are made.
     pub cut: Option<Cut>,
-}
-
-/// Why a release ends before everybody has gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
-    /// `--release-timeout` is over.
-    TimedOut,
-    /// More come than go: [`STALL`].
-    Stalled,
 }
 
 impl Release {
@@ -159,16 +140,16 @@ mod tests {
     }
 
     /// A release, told in milliseconds.
-    struct Tale {
+    struct ReleaseTale {
         release: Release,
         start: Instant,
         gone: u64,
     }
 
-    impl Tale {
-        fn new(timeout: u32) -> Tale {
+    impl ReleaseTale {
+        fn new(timeout: u32) -> ReleaseTale {
             let start = Instant::now();
-            Tale {
+            ReleaseTale {
                 release: Release::new(MS * timeout, start),
                 start,
                 gone: 0,
@@ -199,7 +180,7 @@ mod tests {
 
     #[test]
     fn each_port_opens_when_nobody_waits_for_it() {
-        let mut tale = Tale::new(100);
+        let mut tale = ReleaseTale::new(100);
         assert_eq!(tale.due(), None);
         tale.release.aim(ports("80,443"));
         assert_eq!(tale.due(), Some((0, "80,443".to_owned())));
@@ -213,7 +194,7 @@ mod tests {
 
     #[test]
     fn all_open_together() {
-        let mut tale = Tale::new(100);
+        let mut tale = ReleaseTale::new(100);
         tale.release.aim_at_all(ports("80,443"));
         assert_eq!(tale.round(1, "443", 5, 1).done, PortSet::EMPTY);
         tale.release.aim(ports("80"));
@@ -223,7 +204,7 @@ mod tests {
 
     #[test]
     fn its_time_is_bounded() {
-        let mut tale = Tale::new(100);
+        let mut tale = ReleaseTale::new(100);
         tale.release.aim(ports("80"));
         assert_eq!(tale.round(1, "80", 5, 1).cut, None);
         assert_eq!(tale.round(99, "80", 4, 1).cut, None);
@@ -240,7 +221,7 @@ mod tests {
 
     #[test]
     fn the_kernels_deadline_bounds_it_too() {
-        let mut tale = Tale::new(60_000);
+        let mut tale = ReleaseTale::new(60_000);
         tale.release.aim_at_all(ports("80"));
         assert_eq!(tale.round(29_999, "80", 5, 1).cut, None);
         assert_eq!(tale.round(30_000, "80", 4, 1).cut, Some(Cut::TimedOut));
@@ -248,7 +229,7 @@ mod tests {
 
     #[test]
     fn when_more_come_than_go_it_ends() {
-        let mut tale = Tale::new(10_000);
+        let mut tale = ReleaseTale::new(10_000);
         tale.release.aim(ports("80"));
         assert_eq!(tale.round(1, "80", 100, 16).cut, None);
         assert_eq!(tale.round(400, "80", 120, 16).cut, None);
@@ -259,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_service_that_does_not_accept_yet_has_its_time() {
-        let mut tale = Tale::new(10_000);
+        let mut tale = ReleaseTale::new(10_000);
         tale.release.aim(ports("80"));
         assert_eq!(tale.round(1, "80", 100, 16).cut, None);
         for ms in [500, 1_000, 9_000] {
@@ -269,7 +250,7 @@ mod tests {
 
     #[test]
     fn what_shall_stay_shut_is_not_released() {
-        let mut tale = Tale::new(100);
+        let mut tale = ReleaseTale::new(100);
         tale.release.aim(ports("80,443"));
         tale.round(1, "80,443", 9, 1);
         tale.release.aim(ports("80"));

@@ -1,0 +1,171 @@
+//! The options of `--syn divert=ADDR`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::builder::BoolishValueParser;
+use clap::{Args, FromArgMatches};
+
+use super::peer::Peers;
+use super::prepare::{PeerReady, ask_peer};
+use super::to_peer::ToPeer;
+use crate::action::contract::{
+    Before, Description, Entry, Given, HEADING, Planned, Prepared, Request, Wanted,
+};
+use crate::action::linger::LingerOptions;
+use crate::decide::opening::OTHERS_PATIENCE;
+use crate::gate::kinds::Kind;
+use crate::words::duration::duration;
+use crate::words::ending::Ending;
+use crate::words::family::Family;
+use crate::words::gated::Gated;
+use crate::words::number::number_in;
+use crate::words::steer::Steer;
+
+/// `--max-diverted`, unless given.
+pub const MAX_DIVERTED: u32 = 65_536;
+/// The largest `--max-diverted`: some 200 bytes of the kernel's memory each.
+pub const LARGEST_DIVERTED: u32 = 4_194_304;
+
+pub(crate) const ENTRY: Entry = Entry {
+    name: "divert",
+    value: "divert=ADDR",
+    help: "They, and their connections, go to the host ADDR, which has the same address and service",
+    options: PeerOptions::augment_args,
+    parse,
+    unwanted,
+    rows: &["divert"],
+};
+
+#[derive(Debug, Clone, Args)]
+struct PeerOptions {
+    /// divert: how many connections may be the peer's at a time
+    ///
+    /// Of each IP version; the SYNs of more are dropped, and sent again by their clients.
+    #[arg(long, value_name = "N", env = "SYNGATE_MAX_DIVERTED", default_value_t = MAX_DIVERTED, value_parser = diverted, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
+    max_diverted: u32,
+
+    /// divert: how long the peer may take to answer
+    ///
+    /// To accept a connection to each address and port; nothing is gated before.
+    #[arg(long, value_name = "DUR", env = "SYNGATE_PEER_TIMEOUT", default_value = "2s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
+    peer_timeout: Duration,
+
+    /// divert: don't ask the peer
+    #[arg(long, env = "SYNGATE_NO_PEER_CHECK", value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = HEADING)]
+    no_peer_check: bool,
+}
+
+fn diverted(text: &str) -> Result<u32, String> {
+    number_in(1..=LARGEST_DIVERTED, text)
+}
+
+fn read(given: &Given) -> Result<(PeerOptions, LingerOptions), String> {
+    let wrong = |error: clap::Error| error.to_string();
+    let options = PeerOptions::from_arg_matches(given).map_err(wrong)?;
+    let linger = LingerOptions::from_arg_matches(given).map_err(wrong)?;
+    Ok((options, linger))
+}
+
+fn parse(to: Option<&str>) -> Result<Arc<dyn Wanted>, String> {
+    let to = to.ok_or("where to? expected the address of the peer, as in divert=10.0.0.2")?;
+    Ok(Arc::new(Peers::parse(to)?))
+}
+
+fn unwanted(given: &Given) -> Result<(), String> {
+    match read(given)?.0.no_peer_check {
+        true => Err("--no-peer-check: there is no peer without --syn divert=ADDR".to_owned()),
+        false => Ok(()),
+    }
+}
+
+impl Wanted for Peers {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
+        let (options, linger) = read(request.given)?;
+        let kinds = request.backend.kinds();
+        if !kinds.contains(&Kind::Nft) {
+            return Err(format!(
+                "--syn divert={self}: not with --backend {}: iptables can't remember connections by \
+                 the packets that it sees; nft can",
+                kinds.first().map_or("", |kind| kind.name())
+            ));
+        }
+        if !request
+            .gated
+            .families()
+            .any(|family| self.of(family).is_some())
+        {
+            return Err(format!(
+                "--syn divert={self}: --to {} has no address of that IP version: nothing would be \
+                 diverted",
+                request.gated.scope.to
+            ));
+        }
+        if options.peer_timeout.is_zero() && !options.no_peer_check {
+            return Err(
+                "--peer-timeout 0s: the peer would have no time to answer; --no-peer-check does not \
+                 ask it"
+                    .to_owned(),
+            );
+        }
+        Ok(Box::new(ToPeer {
+            peers: self.clone(),
+            linger: linger.linger,
+            most: options.max_diverted,
+            idle: request.max_closed + linger.linger,
+            ask: (!options.no_peer_check).then_some(options.peer_timeout),
+        }))
+    }
+}
+
+impl Planned for ToPeer {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn describe(&self, gated: &Gated) -> Description {
+        let mut before = vec![match self.ask {
+            Some(timeout) => format!(
+                "see that {} accepts connections to {} within {}",
+                self.peers,
+                gated.ports.brief(),
+                humantime::format_duration(timeout)
+            ),
+            None => format!("{} is not asked whether it accepts connections", self.peers),
+        }];
+        let dropped = |family: &Family| self.peers.of(*family).is_none();
+        before.extend(
+            gated
+                .families()
+                .filter(dropped)
+                .map(|family| format!("SYNs of {family} are dropped: no peer for them")),
+        );
+        let linger = humantime::format_duration(self.linger);
+        Description {
+            before,
+            close: ", which go to the peer",
+            after: vec![format!(
+                "let connections to the peer finish within {linger}"
+            )],
+            ..Description::default()
+        }
+    }
+
+    fn steer(&self) -> Result<Steer> {
+        Ok(Steer::Divert(self.diversion()?))
+    }
+
+    fn lingers(&self) -> Duration {
+        self.linger + OTHERS_PATIENCE
+    }
+
+    fn prepare(&self, before: &mut Before) -> Result<Box<dyn Prepared>, Ending> {
+        ask_peer(self, before)?;
+        Ok(Box::new(PeerReady(self.clone())))
+    }
+}

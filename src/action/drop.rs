@@ -1,0 +1,84 @@
+//! `--syn drop`: the kernel drops the SYNs of new connections, and does all of it. A client's kernel
+//! sends its SYN again: after 1 s, and then, on Linux 6.5 and newer, each second three times more
+//! (tcp_syn_linear_timeouts); on others after 3, 7, 15 s (RFC 6298, 5.7).
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::contract::{
+    Account, Action, Before, Description, Entry, Given, Now, Planned, Prepared, Request, Wanted,
+};
+use crate::decide::policy::{Answer, Noted, Question, Waiting};
+use crate::words::ending::Ending;
+use crate::words::gated::Gated;
+use crate::words::steer::Steer;
+
+pub(crate) const ENTRY: Entry = Entry {
+    name: "drop",
+    value: "drop",
+    help: "They are dropped, and their clients send them again",
+    options: |command| command,
+    parse: |_| Ok(Arc::new(Drop)),
+    unwanted: |_: &Given| Ok(()),
+    rows: &[],
+};
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drop;
+
+impl Wanted for Drop {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn plan(&self, _: &Request) -> Result<Box<dyn Planned>, String> {
+        Ok(Box::new(Drop))
+    }
+}
+
+impl Planned for Drop {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn describe(&self, _: &Gated) -> Description {
+        Description::default()
+    }
+
+    fn steer(&self) -> Result<Steer> {
+        Ok(Steer::Drop)
+    }
+
+    fn prepare(&self, _: &mut Before) -> Result<Box<dyn Prepared>, Ending> {
+        Ok(Box::new(Drop))
+    }
+}
+
+impl Prepared for Drop {
+    fn begin(&self, _: &Gated) -> Result<Box<dyn Action>> {
+        Ok(Box::new(Drop))
+    }
+}
+
+impl Action for Drop {
+    fn steer(&self) -> Steer {
+        Steer::Drop
+    }
+
+    /// Its policy asks nothing.
+    fn ask(&mut self, _: Question, _: &mut Now) -> Answer {
+        Answer::Waiting(Waiting::default())
+    }
+
+    fn account(&mut self, _: &Noted, stopped: Option<u64>, _: &mut Now) -> Account {
+        Account {
+            rows: Vec::new(),
+            verb: "closed",
+            words: stopped.map(|count| match count {
+                1 => "1 SYN dropped".to_owned(),
+                n => format!("{n} SYNs dropped"),
+            }),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What became of held SYNs, in the report and in words.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::held::Figures;
+use super::release::STALL;
+use crate::action::contract::Now;
+use crate::decide::policy::{Cut, Noted};
+use crate::words::ms::{Ms, ms_words};
+
+#[derive(Debug, Serialize)]
+pub(crate) struct HoldRow {
+    held: u64,
+    released: u64,
+    duplicates: u64,
+    overflow: u64,
+    lost: u64,
+    longest_ms: Ms,
+    release_ms: Option<Ms>,
+    release_timed_out: bool,
+    release_stalled: bool,
+}
+
+impl HoldRow {
+    pub(crate) fn new(held: Figures, noted: &Noted) -> HoldRow {
+        HoldRow {
+            held: held.held,
+            released: held.released,
+            duplicates: held.duplicates,
+            overflow: held.overflow,
+            lost: held.lost,
+            longest_ms: held.longest.into(),
+            release_ms: noted.released_in.map(Into::into),
+            release_timed_out: noted.release_cut == Some(Cut::TimedOut),
+            release_stalled: noted.release_cut == Some(Cut::Stalled),
+        }
+    }
+
+    pub(crate) fn named(&self) -> (&'static str, Value) {
+        ("hold", serde_json::json!(self))
+    }
+}
+
+pub(crate) fn held_words(held: &Figures) -> String {
+    let longest = ms_words(held.longest);
+    let mut words = match held.held {
+        0 => "no SYN held".to_owned(),
+        1 => format!("1 SYN held (for {longest})"),
+        n => format!("{n} SYNs held (the longest for {longest})"),
+    };
+    for (count, what) in [(held.overflow, "dropped"), (held.lost, "lost")] {
+        if count > 0 {
+            words.push_str(&format!(", {count} {what}"));
+        }
+    }
+    words
+}
+
+/// What became of held SYNs otherwise than it should.
+pub(crate) fn warn_of_what_went_wrong(
+    cut: Option<Cut>,
+    timeout: Duration,
+    figures: Option<Figures>,
+    to_nobody: usize,
+    now: &mut Now,
+) {
+    if let Some(why) = cut.and_then(|cut| cut_words(cut, timeout)) {
+        now.warn(format!(
+            "not all held SYNs could go in their turn {why}: the rest was let go at once"
+        ));
+    }
+    let Some(held) = figures else {
+        return;
+    };
+    if held.lost > 0 {
+        now.warn(format!(
+            "{} held SYNs were lost, since somebody removed a chain of the firewall: their clients \
+             send them again, after a second at the earliest",
+            held.lost
+        ));
+    }
+    if held.overflow > 0 {
+        let option = match held.of_one_source > 0 {
+            true => "--max-held-per-source",
+            false => "--max-held",
+        };
+        now.warn(format!(
+            "there was no room for {} SYNs ({option}): they were dropped, and their clients send \
+             them again",
+            held.overflow
+        ));
+    }
+    if to_nobody > 0 {
+        now.warn(format!(
+            "nobody listened when {to_nobody} held SYNs were let go: they were refused"
+        ));
+    }
+}
+
+/// Why the release ended; `None`: the user asked for none.
+fn cut_words(cut: Cut, timeout: Duration) -> Option<String> {
+    match cut {
+        Cut::TimedOut if timeout.is_zero() => None,
+        Cut::TimedOut => Some(format!(
+            "within --release-timeout {}",
+            humantime::format_duration(timeout)
+        )),
+        Cut::Stalled => Some(format!(
+            "since more came than the service took for {}",
+            humantime::format_duration(STALL)
+        )),
+    }
+}

@@ -1,0 +1,163 @@
+//! What a run does for the SYNs that it holds.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::account::{HoldRow, held_words, warn_of_what_went_wrong};
+use super::held::{Figures, Hold};
+use super::pace::{self, Pace, Translation};
+use super::policy::HoldPolicy;
+use crate::action::contract::{Account, Action, Now};
+use crate::decide::policy::{Answer, Noted, Policy, Question, Waiting};
+use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::{Sample, SynLimits, Want};
+use crate::process::signals::{Caught, Signals};
+use crate::words::gated::Gated;
+use crate::words::ports::PortSet;
+use crate::words::steer::Steer;
+
+pub(crate) struct HoldAction {
+    hold: Hold,
+    release_timeout: Duration,
+    translation: Translation,
+    /// How the kernel keeps half-open connections where the listeners are.
+    limits: Option<SynLimits>,
+    /// How many were let go when no listener could be seen any more.
+    to_nobody: usize,
+    /// What came of it, once the rules are gone.
+    figures: Option<Figures>,
+}
+
+impl HoldAction {
+    pub(crate) fn new(hold: Hold, release_timeout: Duration, gated: &Gated) -> HoldAction {
+        HoldAction {
+            hold,
+            release_timeout,
+            translation: Translation {
+                listen_ports: gated.listen_ports.clone(),
+                of_addresses: !gated.listeners_are_addressed(),
+                seen: PortSet::EMPTY,
+            },
+            limits: None,
+            to_nobody: 0,
+            figures: None,
+        }
+    }
+
+    /// One round: those go for whom there is room. What can't be looked at is tried again in the next
+    /// round.
+    fn release(&mut self, ports: &PortSet, finally: bool, sockets: &mut Sockets) -> Result<()> {
+        self.hold.read_all();
+        if self.hold.waited_for(ports).is_empty() {
+            return Ok(());
+        }
+        // All who have gone may still be in their handshakes.
+        let comers = self.hold.gone() + self.hold.waiting_for(ports) as u64;
+        let limits = *self.limits.get_or_insert_with(|| sockets.syn_limits());
+        let sample = look_for_room(sockets, limits, comers)?;
+        let mut pace = Pace::new(&sample, limits, &self.translation, finally);
+        let gone = self.hold.release_all(ports, &mut pace);
+        let nobody = sample.listeners.is_empty();
+        if nobody && finally && !self.translation.seen.is_empty() {
+            self.to_nobody += gone;
+        } else if nobody {
+            // Clients that went to listeners that are no more may come again.
+            self.hold.forget_who_has_gone();
+        }
+        Ok(())
+    }
+
+    fn waiting(&self, ports: &PortSet) -> Waiting {
+        Waiting {
+            ports: self.hold.waited_for(ports),
+            count: self.hold.waiting_for(ports),
+            gone: self.hold.gone(),
+        }
+    }
+}
+
+impl Action for HoldAction {
+    fn steer(&self) -> Steer {
+        Steer::Queue(self.hold.queue())
+    }
+
+    fn closed_words(&self) -> String {
+        format!(", SYNs wait in queue {}", self.hold.queue())
+    }
+
+    fn policy(&self, closed_at: Instant) -> Box<dyn Policy> {
+        Box::new(HoldPolicy::new(self.release_timeout, closed_at))
+    }
+
+    fn closed(&mut self, before: &Sample, now: &mut Now) {
+        self.translation.seen = before.listeners.iter().map(|l| l.port).collect();
+        self.limits = Some(now.sockets.syn_limits());
+    }
+
+    fn ask(&mut self, question: Question, now: &mut Now) -> Answer {
+        let Question::LetGo { ports, finally } = question else {
+            return Answer::Waiting(Waiting::default());
+        };
+        let _ = self.release(&ports, finally, now.sockets);
+        Answer::Waiting(self.waiting(&ports))
+    }
+
+    /// Who came in the moment of opening, or had to wait for longer than `--release-timeout`, goes on.
+    fn opened(&mut self, open: &PortSet) {
+        self.hold.let_go(open);
+    }
+
+    fn closed_again(&mut self) {
+        self.hold.forget_who_has_gone();
+    }
+
+    fn listeners_moved(&mut self, sockets: &Sockets) {
+        self.limits = Some(sockets.syn_limits());
+    }
+
+    /// Packets are not read one by one.
+    fn wait(&self, signals: &Signals, until: Option<Instant>) -> Option<Caught> {
+        match self.hold.not_before().filter(|at| *at > Instant::now()) {
+            Some(at) => signals.wait(Some(until.map_or(at, |until| until.min(at)))),
+            None => signals.wait_beside(until, Some(self.hold.as_fd())),
+        }
+    }
+
+    fn read(&mut self) {
+        self.hold.read();
+    }
+
+    fn removed(&mut self) {
+        self.figures = Some(self.hold.figures());
+    }
+
+    fn account(&mut self, noted: &Noted, _: Option<u64>, now: &mut Now) -> Account {
+        let row = self.figures.map(|figures| HoldRow::new(figures, noted));
+        warn_of_what_went_wrong(
+            noted.release_cut,
+            self.release_timeout,
+            self.figures,
+            self.to_nobody,
+            now,
+        );
+        Account {
+            rows: row.map(|row| row.named()).into_iter().collect(),
+            verb: "closed",
+            words: self.figures.map(|figures| held_words(&figures)),
+        }
+    }
+}
+
+/// The listeners, and, unless they have plenty of room anyway, how many are in their handshakes.
+fn look_for_room(sockets: &mut Sockets, limits: SynLimits, comers: u64) -> Result<Sample> {
+    let listeners = sockets.look(Want::default())?;
+    if pace::has_plenty(&listeners, limits, comers) {
+        return Ok(listeners);
+    }
+    sockets.look(Want {
+        handshakes: true,
+        ..Want::default()
+    })
+}

@@ -1,0 +1,158 @@
+//! The options of `--syn hold` and `--syn auto`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, FromArgMatches};
+
+use super::act::HoldAction;
+use super::held::Hold;
+use super::line::Limits;
+use crate::action::contract::{
+    Action, Before, Description, Entry, HEADING, Planned, Prepared, Request, Wanted,
+};
+use crate::action::drop::Drop;
+use crate::kernel::nfqueue::FIRST_NUMBER;
+use crate::words::duration::duration;
+use crate::words::ending::Ending;
+use crate::words::gated::Gated;
+use crate::words::number::number_in;
+use crate::words::steer::{QueueNum, Steer};
+
+/// `--max-held`, unless given.
+pub const MAX_HELD: u32 = 65_536;
+/// The largest `--max-held`: newer kernels let no more packets into a queue (seen on Linux 6.18).
+pub const LARGEST_HELD: u32 = 65_536;
+/// `--max-held-per-source`, unless given: such a part of `--max-held`.
+pub const PART_OF_SOURCE: u32 = 4;
+
+pub(crate) const ENTRY: Entry = Entry {
+    name: "hold",
+    value: "hold",
+    help: "They wait in a queue of the kernel's, and go on when the gate opens",
+    options: HoldOptions::augment_args,
+    parse: |_| Ok(Arc::new(HoldWanted { or_drop: false })),
+    unwanted: |_| Ok(()),
+    rows: &["hold"],
+};
+
+pub(crate) const AUTO: Entry = Entry {
+    name: "auto",
+    value: "auto",
+    help: "hold where that can be done, else drop",
+    options: |command| command,
+    parse: |_| Ok(Arc::new(HoldWanted { or_drop: true })),
+    unwanted: |_| Ok(()),
+    rows: &[],
+};
+
+#[derive(Debug, Clone, Args)]
+struct HoldOptions {
+    /// hold: how many may wait
+    ///
+    /// SYNs that come when so many wait are dropped, and sent again by their clients.
+    #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD", default_value_t = MAX_HELD, value_parser = held, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
+    max_held: u32,
+
+    /// hold: how many of them from one source [default: a quarter of --max-held]
+    ///
+    /// A source is an IPv4 address, or an IPv6 /64.
+    #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD_PER_SOURCE", value_parser = held, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
+    max_held_per_source: Option<u32>,
+
+    /// hold: how long letting them go may take; then the gate opens all the same
+    #[arg(long, value_name = "DUR", env = "SYNGATE_RELEASE_TIMEOUT", default_value = "2s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
+    release_timeout: Duration,
+
+    /// hold: number of the queue (NFQUEUE) that they wait in [default: one that is free]
+    #[arg(long, value_name = "NUM", env = "SYNGATE_QUEUE_NUM", value_parser = queue_number, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
+    queue_num: Option<QueueNum>,
+}
+
+fn held(text: &str) -> Result<u32, String> {
+    number_in(1..=LARGEST_HELD, text)
+}
+
+fn queue_number(text: &str) -> Result<QueueNum, String> {
+    number_in(0..=QueueNum::MAX, text)
+}
+
+/// `--syn hold`, or `--syn auto`.
+#[derive(Debug)]
+struct HoldWanted {
+    or_drop: bool,
+}
+
+impl Wanted for HoldWanted {
+    fn name(&self) -> &'static str {
+        match self.or_drop {
+            true => AUTO.name,
+            false => ENTRY.name,
+        }
+    }
+
+    fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
+        let options = HoldOptions::from_arg_matches(request.given);
+        let options = options.map_err(|error| error.to_string())?;
+        let shared = options.max_held.div_ceil(PART_OF_SOURCE);
+        Ok(Box::new(ToHold {
+            queue: options.queue_num,
+            limits: Limits {
+                held: options.max_held,
+                per_source: options.max_held_per_source.unwrap_or(shared),
+            },
+            release_timeout: options.release_timeout,
+            or_drop: self.or_drop,
+        }))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct ToHold {
+    /// `--queue-num`: which queue; else one that is free.
+    queue: Option<QueueNum>,
+    limits: Limits,
+    release_timeout: Duration,
+    /// `--syn auto`: where that can't be done, SYNs are dropped.
+    or_drop: bool,
+}
+
+impl Planned for ToHold {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn describe(&self, _: &Gated) -> Description {
+        let timeout = humantime::format_duration(self.release_timeout);
+        Description {
+            close: match (self.queue, self.or_drop) {
+                (None, false) => ", hold their SYNs in this queue or the next that is free",
+                (Some(_), false) => ", hold their SYNs",
+                (_, true) => ", hold their SYNs or else drop them",
+            },
+            open: format!("let the held SYNs go within {timeout}, and open"),
+            ..Description::default()
+        }
+    }
+
+    fn steer(&self) -> Result<Steer> {
+        Ok(Steer::Queue(self.queue.unwrap_or(FIRST_NUMBER)))
+    }
+
+    fn otherwise(&self) -> Option<(Box<dyn Prepared>, &'static str)> {
+        const WORDS: &str = "--syn auto: SYNs are dropped, since they can't be held here";
+        self.or_drop.then(|| (Box::new(Drop) as Box<_>, WORDS))
+    }
+
+    fn prepare(&self, _: &mut Before) -> Result<Box<dyn Prepared>, Ending> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Prepared for ToHold {
+    fn begin(&self, gated: &Gated) -> Result<Box<dyn Action>> {
+        let hold = Hold::begin(self.queue, self.limits, &gated.ports)?;
+        Ok(Box::new(HoldAction::new(hold, self.release_timeout, gated)))
+    }
+}

@@ -1,0 +1,85 @@
+//! When held SYNs are let go: before their ports open, in rounds. Pure.
+
+use std::time::{Duration, Instant};
+
+use super::release::Release;
+use crate::decide::policy::{Answer, Conclusion, Noted, Policy};
+use crate::words::ports::PortSet;
+
+/// Held SYNs are let go in rounds, this far apart, or as far as a round took: what has gone takes
+/// places until the service has accepted it.
+pub const RELEASE_EVERY: Duration = Duration::from_micros(200);
+const RELEASE_PAUSE: u32 = 1;
+
+#[derive(Debug)]
+pub(crate) struct HoldPolicy {
+    /// `None`: everybody is let go at once.
+    release: Option<Release>,
+    noted: Noted,
+}
+
+impl HoldPolicy {
+    /// `timeout`: `--release-timeout`.
+    pub(crate) fn new(timeout: Duration, closed_at: Instant) -> HoldPolicy {
+        HoldPolicy {
+            release: Some(Release::new(timeout, closed_at)),
+            noted: Noted::default(),
+        }
+    }
+}
+
+impl Policy for HoldPolicy {
+    fn aim(&mut self, ports: PortSet) -> bool {
+        let Some(release) = &mut self.release else {
+            return false;
+        };
+        release.aim(ports);
+        true
+    }
+
+    fn aim_at_all(&mut self, ports: PortSet) {
+        if let Some(release) = &mut self.release {
+            release.aim_at_all(ports);
+        }
+    }
+
+    fn holds_all_back(&self) -> bool {
+        self.release.as_ref().is_some_and(Release::is_of_all)
+    }
+
+    fn before_open(&self) -> Option<(Instant, &PortSet)> {
+        self.release.as_ref()?.due()
+    }
+
+    /// A port opens once nobody waits for it: who comes meanwhile lines up behind those who do.
+    fn answered(
+        &mut self,
+        answer: Answer,
+        cost: Duration,
+        deadline: Instant,
+        now: Instant,
+    ) -> Conclusion {
+        let (Answer::Waiting(after), Some(release)) = (answer, &mut self.release) else {
+            return Conclusion::GoOn;
+        };
+        let pause = RELEASE_EVERY.max(cost * RELEASE_PAUSE);
+        let round = release.round(after, [cost, pause], deadline, now);
+        self.noted.release_cut = round.cut.or(self.noted.release_cut);
+        if let Some(took) = round.took {
+            *self.noted.released_in.get_or_insert_default() += took;
+        }
+        Conclusion::MayOpen(round.done)
+    }
+
+    fn cut(&mut self) {
+        self.release = None;
+    }
+
+    fn waits_for(&self) -> Option<String> {
+        Some("letting the held SYNs go".to_owned())
+    }
+
+    fn noted(&self) -> Noted {
+        self.noted
+    }
+}

@@ -1,0 +1,210 @@
+//! What a run does for the connections that it redirects, and with its standby.
+
+use std::time::{Duration, Instant};
+
+use super::account::{RedirectRow, StandbyEnd, StandbyRow, redirected_words};
+use super::policy::RedirectPolicy;
+use super::redirected::Redirected;
+use super::standby::Standby;
+use super::to_standby::{Own, ToStandby};
+use super::wire::Stop;
+use crate::action::contract::{Account, Action, Now};
+use crate::action::linger::{warn_if_fallen, warn_of_cut};
+use crate::decide::policy::{Answer, Noted, Policy, Question};
+use crate::gate::gate::Gate;
+use crate::kernel::conntrack;
+use crate::kernel::sockets::Sample;
+use crate::process::signals::{Caught, Signals};
+use crate::tell::say::Say;
+use crate::words::steer::Steer;
+
+pub(crate) struct RedirectAction {
+    linger: Duration,
+    grace: Duration,
+    keep: bool,
+    redirected: Redirected,
+    standby: Own,
+    closed_at: Option<Instant>,
+    /// Whether it was looked if any of the SYNs was answered.
+    looked_for_answers: bool,
+    /// Since when the standby is being stopped.
+    stopping: Option<Instant>,
+    /// What became of the standby.
+    row: Option<StandbyRow>,
+}
+
+impl RedirectAction {
+    pub(crate) fn new(to: &ToStandby, redirected: Redirected, standby: Own) -> RedirectAction {
+        RedirectAction {
+            linger: to.linger,
+            grace: to.grace,
+            keep: to.keep,
+            redirected,
+            standby,
+            closed_at: None,
+            looked_for_answers: false,
+            stopping: None,
+            row: None,
+        }
+    }
+
+    /// How many connections are left on the standby.
+    fn left(&mut self, now: &mut Now) -> Option<usize> {
+        self.warn_if_unanswered(now);
+        let left = self.redirected.unfinished();
+        left.inspect_err(|error| now.warn(format!("{error:#}")))
+            .ok()
+    }
+
+    /// At the first look only: later there may be no trace of connections that are over.
+    fn warn_if_unanswered(&mut self, now: &mut Now) {
+        let first_look = !std::mem::replace(&mut self.looked_for_answers, true);
+        let since_closed = self.closed_at.map_or(Duration::ZERO, |at| at.elapsed());
+        let gate = now.gate.as_deref_mut();
+        if first_look
+            && since_closed < conntrack::KEPT
+            && gate.and_then(Gate::syns_stopped).is_some_and(|n| n > 0)
+            && self.redirected.nobody_was_answered()
+        {
+            let port = self.redirected.port();
+            now.warn(format!(
+                "none of the SYNs that went to port {port} was answered: does a firewall of this host \
+                 drop them? (ct status dnat accept lets them in)"
+            ));
+        }
+    }
+
+    /// While the rules stand, so that those who are cut hear of it.
+    fn stop(&mut self, now: &Now) -> Answer {
+        let mut standby = self.standby.borrow_mut();
+        let Some(standby) = standby.as_mut() else {
+            return Answer::Stopped;
+        };
+        if standby.stopped().is_some() {
+            self.row = Some(StandbyRow::new(standby.pid(), StandbyEnd::Ended, None));
+            return Answer::Stopped;
+        }
+        now.say.phase("stopping the standby");
+        self.stopping = Some(Instant::now());
+        standby.begin_stop();
+        Answer::Stopping
+    }
+
+    fn warn_of_stop(&self, stop: Stop, now: &mut Now) {
+        if stop.left {
+            now.warn("some of --standby may still be there".to_owned());
+        }
+        if stop.killed {
+            let grace = humantime::format_duration(self.grace);
+            now.warn(format!(
+                "--standby did not end within --standby-grace {grace}: killed"
+            ));
+        }
+    }
+}
+
+impl Action for RedirectAction {
+    fn steer(&self) -> Steer {
+        Steer::Redirect(self.redirected.port())
+    }
+
+    fn closed_words(&self) -> String {
+        format!(", new connections go to port {}", self.redirected.port())
+    }
+
+    fn policy(&self, closed_at: Instant) -> Box<dyn Policy> {
+        let then_stop = self.standby.borrow().is_some() && !self.keep;
+        Box::new(RedirectPolicy::new(self.linger, then_stop, closed_at))
+    }
+
+    /// What can't be told, or forgotten, is as rare as a kernel without nf_conntrack_netlink.
+    fn closing(&mut self, say: &Say) {
+        match self.redirected.forget_ended() {
+            Ok(0) => (),
+            Ok(count) => say.phase(&format!(
+                "forgot {count} connections that were over, and still tracked"
+            )),
+            Err(error) => say.phase(&format!(
+                "connections that are over may still be tracked: {error:#}"
+            )),
+        }
+    }
+
+    fn closed(&mut self, _: &Sample, now: &mut Now) {
+        self.closed_at = now.gate.as_deref().map(Gate::closed_at);
+    }
+
+    fn ask(&mut self, question: Question, now: &mut Now) -> Answer {
+        match question {
+            Question::Taken => Answer::Taken(self.redirected.standby_listens()),
+            Question::Stop => self.stop(now),
+            Question::Left | Question::LetGo { .. } => {
+                let left = self.left(now);
+                warn_if_fallen(now);
+                Answer::Left(left)
+            }
+        }
+    }
+
+    fn wait(&self, signals: &Signals, until: Option<Instant>) -> Option<Caught> {
+        let standby = self.standby.borrow();
+        let stopping = standby.as_ref().filter(|_| self.stopping.is_some());
+        signals.wait_beside(until, stopping.and_then(Standby::news))
+    }
+
+    /// Whether the standby that is being stopped has gone.
+    fn news(&mut self, now: &mut Now) -> Option<Answer> {
+        let since = self.stopping.filter(|_| self.row.is_none())?;
+        let (pid, stop) = {
+            let mut standby = self.standby.borrow_mut();
+            let standby = standby.as_mut()?;
+            (standby.pid(), standby.stopped()?)
+        };
+        self.warn_of_stop(stop, now);
+        let end = match stop.killed {
+            true => StandbyEnd::Killed,
+            false => StandbyEnd::Terminated,
+        };
+        self.row = Some(StandbyRow::new(pid, end, Some(since.elapsed())));
+        Some(Answer::Stopped)
+    }
+
+    /// It was stopped, or is to be kept, or nobody waits for its end.
+    fn end(&mut self) {
+        let Some(mut standby) = self.standby.take() else {
+            return;
+        };
+        if self.row.is_some() {
+            return;
+        }
+        let end = match (standby.stopped(), self.keep) {
+            (Some(_), _) => StandbyEnd::Ended,
+            (None, true) => StandbyEnd::Kept,
+            (None, false) => StandbyEnd::Stopping,
+        };
+        self.row = Some(StandbyRow::new(standby.pid(), end, None));
+        if end == StandbyEnd::Kept {
+            standby.keep();
+        }
+    }
+
+    fn account(&mut self, noted: &Noted, stopped: Option<u64>, now: &mut Now) -> Account {
+        let apart = match self.redirected.tells_apart() {
+            true => "",
+            false => {
+                " (among them those that went there by themselves: without nf_conntrack_netlink \
+                 they can't be told apart)"
+            }
+        };
+        let left = noted.lingered.and_then(|lingered| lingered.left);
+        warn_of_cut("standby", left, noted, self.linger, apart, now);
+        let row = RedirectRow::new(self.redirected.port(), stopped, noted.lingered);
+        let mut rows = vec![row.named()];
+        rows.extend(self.row.map(|standby| standby.named()));
+        Account {
+            rows,
+            verb: "redirected",
+            words: Some(redirected_words(&row)),
+        }
+    }
+}

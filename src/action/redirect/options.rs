@@ -1,0 +1,182 @@
+//! The options of `--syn redirect=PORT`.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::builder::BoolishValueParser;
+use clap::{Args, FromArgMatches};
+
+use super::prepare::StandbyReady;
+use super::to_standby::ToStandby;
+use crate::action::contract::{
+    Before, Description, Entry, Given, HEADING, Planned, Prepared, Request, Wanted,
+};
+use crate::action::linger::LingerOptions;
+use crate::decide::opening::OTHERS_PATIENCE;
+use crate::kernel::services;
+use crate::words::command_line::not_empty;
+use crate::words::duration::duration;
+use crate::words::ending::Ending;
+use crate::words::gated::Gated;
+use crate::words::steer::Steer;
+
+pub(crate) const ENTRY: Entry = Entry {
+    name: "redirect",
+    value: "redirect=PORT",
+    help: "They, and their connections, go to PORT of the same address, where a standby listens",
+    options: StandbyOptions::augment_args,
+    parse,
+    unwanted,
+    rows: &["redirect", "standby"],
+};
+
+#[derive(Debug, Clone, Args)]
+struct StandbyOptions {
+    /// redirect: run this as the standby
+    ///
+    /// By sh -c, before the gate is closed. It is stopped when the run ends, in whatever way.
+    #[arg(long, value_name = "CMD", help_heading = HEADING)]
+    standby: Option<OsString>,
+
+    /// redirect: your own test of the standby
+    ///
+    /// By sh -c, until it succeeds; nothing is gated before.
+    #[arg(long, value_name = "CMD", help_heading = HEADING)]
+    standby_check: Option<OsString>,
+
+    /// redirect: how long the standby may take to listen, and its check to succeed
+    #[arg(long, value_name = "DUR", env = "SYNGATE_STANDBY_TIMEOUT", default_value = "10s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
+    standby_timeout: Duration,
+
+    /// redirect: how long the --standby has to end after SIGTERM; then SIGKILL
+    #[arg(long, value_name = "DUR", env = "SYNGATE_STANDBY_GRACE", default_value = "10s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
+    standby_grace: Duration,
+
+    /// redirect: leave the --standby running
+    #[arg(long, env = "SYNGATE_KEEP_STANDBY", value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = HEADING)]
+    keep_standby: bool,
+}
+
+fn read(given: &Given) -> Result<(StandbyOptions, LingerOptions), String> {
+    let wrong = |error: clap::Error| error.to_string();
+    let options = StandbyOptions::from_arg_matches(given).map_err(wrong)?;
+    let linger = LingerOptions::from_arg_matches(given).map_err(wrong)?;
+    Ok((options, linger))
+}
+
+fn parse(to: Option<&str>) -> Result<Arc<dyn Wanted>, String> {
+    let to =
+        to.ok_or("where to? expected the port that the standby listens on, as in redirect=8080")?;
+    Ok(Arc::new(StandbyPort(services::one_port(to)?)))
+}
+
+fn unwanted(given: &Given) -> Result<(), String> {
+    let (options, _) = read(given)?;
+    let given = [
+        ("--standby", options.standby.is_some()),
+        ("--standby-check", options.standby_check.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(format!(
+            "{option}: there is no standby without --syn redirect=PORT"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The port that the standby listens on.
+#[derive(Debug)]
+struct StandbyPort(u16);
+
+impl Wanted for StandbyPort {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
+        let (options, linger) = read(request.given)?;
+        not_empty("--standby", options.standby.as_ref())?;
+        not_empty("--standby-check", options.standby_check.as_ref())?;
+        let port = self.0;
+        if request.gated.ports.contains(port) {
+            return Err(format!(
+                "--syn redirect={port}: {port} is gated itself; name the port that the standby \
+                 listens on"
+            ));
+        }
+        Ok(Box::new(ToStandby {
+            port,
+            linger: linger.linger,
+            line: options.standby,
+            check: options.standby_check,
+            timeout: options.standby_timeout,
+            grace: options.standby_grace,
+            keep: options.keep_standby,
+        }))
+    }
+}
+
+impl ToStandby {
+    fn describe_before(&self, gated: &Gated) -> Vec<String> {
+        let (port, ports) = (self.port, gated.ports.brief());
+        let mut lines = Vec::new();
+        if let Some(start) = &self.line {
+            let start = start.to_string_lossy();
+            lines.push(format!("start the standby: sh -c '{start}'"));
+        }
+        lines.push(match self.line {
+            Some(_) => format!(
+                "wait at most {} until it listens on port {port} wherever {ports} is served",
+                humantime::format_duration(self.timeout)
+            ),
+            None => format!("see that a standby listens on port {port} wherever {ports} is served"),
+        });
+        if let Some(check) = &self.check {
+            let check = check.to_string_lossy();
+            lines.push(format!("and until this succeeds: sh -c '{check}'"));
+        }
+        lines
+    }
+
+    fn describe_after(&self) -> String {
+        let then = match (&self.line, self.keep) {
+            (Some(_), false) => format!(
+                ", and stop it: SIGTERM, SIGKILL after {}",
+                humantime::format_duration(self.grace)
+            ),
+            (Some(_), true) => ", and leave it running".to_owned(),
+            (None, _) => String::new(),
+        };
+        let linger = humantime::format_duration(self.linger);
+        format!("let connections to the standby finish within {linger}{then}")
+    }
+}
+
+impl Planned for ToStandby {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn describe(&self, gated: &Gated) -> Description {
+        Description {
+            before: self.describe_before(gated),
+            close: ", which go to the standby",
+            after: vec![self.describe_after()],
+            ..Description::default()
+        }
+    }
+
+    fn steer(&self) -> Result<Steer> {
+        Ok(Steer::Redirect(self.port))
+    }
+
+    fn lingers(&self) -> Duration {
+        self.linger + self.grace + OTHERS_PATIENCE
+    }
+
+    fn prepare(&self, before: &mut Before) -> Result<Box<dyn Prepared>, Ending> {
+        Ok(Box::new(StandbyReady::prepare(self, before)?))
+    }
+}

@@ -1,0 +1,95 @@
+//! While the gate is closed, whether anybody takes the redirected connections; afterwards, how long
+//! they have to finish. Pure.
+
+use std::time::{Duration, Instant};
+
+use crate::action::linger::Linger;
+use crate::decide::looks::Regular;
+use crate::decide::policy::{Abandoned, Answer, Conclusion, Due, Noted, Policy, Question};
+
+/// Whether the standby listens, to which new connections are steered, is looked at this often.
+pub const STANDBY_EVERY: Duration = Duration::from_millis(10);
+
+const GONE: Abandoned = Abandoned {
+    reason: "standby_gone",
+    why: "nobody listened on the standby's port any more",
+};
+
+#[derive(Debug)]
+pub(crate) struct RedirectPolicy {
+    linger: Linger,
+    look: Regular,
+    /// At the last look nobody listened.
+    missed: bool,
+}
+
+impl RedirectPolicy {
+    /// `then_stop`: in the end the standby is stopped.
+    pub(crate) fn new(linger: Duration, then_stop: bool, closed_at: Instant) -> RedirectPolicy {
+        RedirectPolicy {
+            linger: Linger::new("standby", linger, then_stop, closed_at),
+            look: Regular::new(STANDBY_EVERY, closed_at),
+            missed: false,
+        }
+    }
+
+    /// A standby that is just being handed on may be missed once.
+    fn saw_standby(&mut self, listens: bool) -> Conclusion {
+        let gone = !listens && self.missed;
+        self.missed = !listens;
+        match gone {
+            true => Conclusion::Abandon(GONE),
+            false => Conclusion::GoOn,
+        }
+    }
+}
+
+impl Policy for RedirectPolicy {
+    fn while_shut(&self) -> Due {
+        Some((self.look.next, Question::Taken))
+    }
+
+    fn opened(&mut self, now: Instant) {
+        self.linger.opened(now);
+    }
+
+    fn after_open(&self) -> Due {
+        self.linger.after_open()
+    }
+
+    fn lingers(&self) -> bool {
+        self.linger.lingers()
+    }
+
+    fn answered(
+        &mut self,
+        answer: Answer,
+        cost: Duration,
+        deadline: Instant,
+        now: Instant,
+    ) -> Conclusion {
+        match answer {
+            Answer::Taken(listens) => {
+                self.look.looked(cost, now);
+                self.saw_standby(listens)
+            }
+            answer => self.linger.answered(answer, cost, deadline, now),
+        }
+    }
+
+    fn cut(&mut self) {
+        self.linger.cut();
+    }
+
+    fn waits_for(&self) -> Option<String> {
+        self.linger.waits_for()
+    }
+
+    fn in_spite_of_a_signal(&self) -> Option<String> {
+        self.linger.in_spite_of_a_signal()
+    }
+
+    fn noted(&self) -> Noted {
+        self.linger.noted()
+    }
+}

@@ -1,0 +1,274 @@
+//! One line for each mistake on the command line, which says what would be right. clap's own
+//! explanations take several lines.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::CommandFactory;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::args::{Args, Other};
+use crate::words::env::{ENV_PREFIX, LOCK_DIR_VARIABLE, RUN_VARIABLE};
+use crate::words::meant::{meant, question};
+
+/// What is wrong, and what would be right.
+pub(crate) fn one_line(error: &clap::Error) -> String {
+    let context = |kind| error.get(kind).map(ToString::to_string);
+    let value = context(ContextKind::InvalidValue).unwrap_or_default();
+    let arg = context(ContextKind::InvalidArg).unwrap_or_default();
+    if let Some(word) = one_dash() {
+        return format!("'{word}': a long option has two dashes: -{word}");
+    }
+    match error.kind() {
+        ErrorKind::ValueValidation => {
+            let why = std::error::Error::source(error).map_or_else(String::new, |e| e.to_string());
+            let why = why.replace("value was not a boolean", "expected yes or no");
+            match why.starts_with(&format!("'{value}'")) {
+                true => format!("{}: {why}", origin(&arg)),
+                false => format!("{}: '{value}': {why}", origin(&arg)),
+            }
+        }
+        ErrorKind::InvalidValue if value.is_empty() => {
+            format!("{} needs a value{}", origin(&arg), choices(error))
+        }
+        ErrorKind::InvalidValue => {
+            format!(
+                "{}: '{value}' is not one of its values{}{}",
+                origin(&arg),
+                choices(error),
+                question(meant(&value, valid_values(error)))
+            )
+        }
+        ErrorKind::TooManyValues => {
+            format!("{arg} takes no value; leave out '={value}'")
+        }
+        ErrorKind::MissingRequiredArgument => missing(error),
+        ErrorKind::UnknownArgument if !arg.starts_with('-') || arg == "-" => misplaced(&arg),
+        ErrorKind::UnknownArgument => unknown_option(&arg),
+        ErrorKind::InvalidUtf8 => not_utf8(),
+        ErrorKind::ArgumentConflict => {
+            format!("{} is given twice; leave one of them out", long_name(&arg))
+        }
+        _ => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            first.trim_start_matches("error: ").to_owned()
+        }
+    }
+}
+
+/// The words before COMMAND.
+fn own_words() -> impl Iterator<Item = String> {
+    let words = std::env::args_os().skip(1).take_while(|word| word != "--");
+    words.map(|word| word.to_string_lossy().into_owned())
+}
+
+/// The command that the first word names, and clap's description of it; else that of a run.
+fn called() -> (Option<String>, clap::Command) {
+    let mut program = Args::command();
+    program.build();
+    let first = own_words().next();
+    match first.and_then(|word| program.find_subcommand(word).cloned()) {
+        Some(other) => (Some(other.get_name().to_owned()), other),
+        None => (None, program),
+    }
+}
+
+/// `--port`, `--syn`, ...
+fn long_options(command: &clap::Command) -> Vec<String> {
+    let long = command.get_arguments().filter_map(|arg| arg.get_long());
+    long.map(|name| format!("--{name}")).collect()
+}
+
+/// `-port` is `-p ort` to clap.
+fn one_dash() -> Option<String> {
+    let (_, command) = called();
+    let options = long_options(&command);
+    own_words().find(|word| options.contains(&format!("-{}", long_name(word))))
+}
+
+fn unknown_option(word: &str) -> String {
+    let (other, command) = called();
+    let short = |letter: char| format!("-{}", letter.to_ascii_lowercase());
+    let suggested = match word
+        .strip_prefix('-')
+        .map(|w| w.chars().collect::<Vec<_>>())
+    {
+        Some(letter) if letter.len() == 1 => command
+            .get_arguments()
+            .filter_map(|arg| arg.get_short().map(short))
+            .find(|name| *name == short(letter[0])),
+        // `'--drain 2s'` in quotes is an option and its value.
+        _ => meant(long_name(word), long_options(&command)),
+    };
+    let help = other.map_or_else(String::new, |name| format!(" {name}"));
+    format!(
+        "unknown option '{word}'{} (see syngate{help} --help)",
+        question(suggested)
+    )
+}
+
+/// `--drain` of `--drain <DUR>`.
+fn long_name(arg: &str) -> &str {
+    arg.split([' ', '=']).next().unwrap_or(arg)
+}
+
+/// The name to blame for a value: the option's, or the variable's if the option was not given.
+fn origin(arg: &str) -> String {
+    let long = long_name(arg);
+    let command = Args::command();
+    let option = command
+        .get_arguments()
+        .find(|a| a.get_long().is_some_and(|name| long == format!("--{name}")));
+    let variable = option.and_then(|option| option.get_env());
+    let given = std::env::args_os()
+        .take_while(|word| word != "--")
+        .any(|word| {
+            is_option(
+                &word.to_string_lossy(),
+                long,
+                option.and_then(|o| o.get_short()),
+            )
+        });
+    match variable {
+        Some(name) if !given => format!("{} (for {long})", name.to_string_lossy()),
+        _ => long.to_owned(),
+    }
+}
+
+/// `--port`, `--port=80`, `-p`, `-p80`.
+fn is_option(word: &str, long: &str, short: Option<char>) -> bool {
+    let short = short.is_some_and(|s| word.strip_prefix('-').is_some_and(|w| w.starts_with(s)));
+    short
+        || word
+            .strip_prefix(long)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+}
+
+const AS_IN: &str = ", as in syngate --port 80 -- service haproxy restart";
+/// Unicode's dashes, from HYPHEN to HORIZONTAL BAR, and MINUS SIGN: web pages and books print them in
+/// place of `-` and `--`, and people copy them.
+const NO_HYPHENS: [char; 7] = [
+    '\u{2010}', '\u{2011}', '\u{2012}', '\u{2013}', '\u{2014}', '\u{2015}', '\u{2212}',
+];
+
+/// A word stands where an option was expected: there is no `--`, or an option took it for its value.
+fn misplaced(word: &str) -> String {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let before = words
+        .iter()
+        .position(|word| word == "--")
+        .map(|at| words[at - 1].to_string_lossy());
+    let unexpected = format!("unexpected argument '{word}'");
+    match (before, called().0) {
+        _ if word.starts_with(NO_HYPHENS) => {
+            format!("{unexpected}: it begins with a dash as books have it; - is wanted, or --")
+        }
+        (Some(option), _) if option.starts_with('-') => format!("{option} needs a value"),
+        _ if word
+            .bytes()
+            .all(|b| b.is_ascii_digit() || b",-".contains(&b))
+            && word != "-" =>
+        {
+            format!("{unexpected}: ports come behind --port, with commas between: --port 80,443")
+        }
+        (_, Some(other)) => format!("{unexpected} (see syngate {other} --help)"),
+        (_, None) if Other::is_named(word.as_ref()) => {
+            format!("{unexpected}: it comes first, and has options of its own: syngate {word}")
+        }
+        (Some(_), None) => format!("{unexpected}: only options come before --{AS_IN}"),
+        (None, None) if word == "help" => format!("{unexpected}; is --help meant?"),
+        (None, None) => {
+            let first = own_words().next().is_some_and(|first| first == word);
+            match meant(word, Other::names()).filter(|_| first) {
+                Some(name) => format!("{unexpected}; is {name} meant? (COMMAND comes behind --)"),
+                None => format!("{unexpected}: put -- before COMMAND{AS_IN}"),
+            }
+        }
+    }
+}
+
+/// clap does not say which word is not UTF-8.
+fn not_utf8() -> String {
+    let shown = |word: &OsString| word.to_string_lossy().into_owned();
+    let mut previous = String::new();
+    for word in std::env::args_os().take_while(|word| word != "--") {
+        if word.to_str().is_none() {
+            return format!("{previous} '{}': not UTF-8", shown(&word))
+                .trim_start()
+                .to_owned();
+        }
+        previous = shown(&word);
+    }
+    let wrong = std::env::vars_os().find(|(name, value)| {
+        name.to_string_lossy().starts_with(ENV_PREFIX) && value.to_str().is_none()
+    });
+    match wrong {
+        Some((name, value)) => format!("{}: '{}': not UTF-8", shown(&name), shown(&value)),
+        None => "an option is not UTF-8".to_owned(),
+    }
+}
+
+fn choices(error: &clap::Error) -> String {
+    match valid_values(error) {
+        values if values.is_empty() => String::new(),
+        values => format!("; expected {}", values.join(", ")),
+    }
+}
+
+fn valid_values(error: &clap::Error) -> Vec<String> {
+    match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(values)) => values.clone(),
+        _ => Vec::new(),
+    }
+}
+
+fn missing(error: &clap::Error) -> String {
+    let missing = error
+        .get(ContextKind::InvalidArg)
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    if missing.contains("--port") {
+        let mistaken = mistaken_variables().into_iter();
+        let mistaken: String = mistaken.map(|what| format!("; {what}")).collect();
+        format!(
+            "--port is missing: which ports to gate, as in \
+             syngate --port 80,443 -- service haproxy restart{mistaken}"
+        )
+    } else {
+        "COMMAND is missing: put it behind --, as in \
+         syngate --port 80 -- service haproxy restart"
+            .to_owned()
+    }
+}
+
+/// A line for each variable with our prefix that syngate does not read: misspelt ones, and those named
+/// after an option whose value is code.
+pub(crate) fn mistaken_variables() -> Vec<String> {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    names.filter_map(|name| mistaken(&name)).collect()
+}
+
+fn mistaken(name: &str) -> Option<String> {
+    let rest = name.strip_prefix(ENV_PREFIX)?;
+    let program = Args::command();
+    let read = program.get_arguments().filter_map(|arg| arg.get_env());
+    let mut read: Vec<&str> = read.filter_map(OsStr::to_str).collect();
+    read.extend([LOCK_DIR_VARIABLE, RUN_VARIABLE]);
+    if read.contains(&name) {
+        return None;
+    }
+    let long = rest.to_ascii_lowercase().replace('_', "-");
+    let options = program
+        .get_arguments()
+        .filter(|arg| arg.get_action().takes_values());
+    let code = options
+        .filter_map(|arg| arg.get_long())
+        .any(|option| option == long);
+    if code {
+        return Some(format!(
+            "{name} is not read: --{long} is code, which comes from the command line only"
+        ));
+    }
+    let read = read.iter().filter_map(|name| name.strip_prefix(ENV_PREFIX));
+    meant(rest, read).map(|meant| format!("{name} is not read; is {ENV_PREFIX}{meant} meant?"))
+}

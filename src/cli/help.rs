@@ -1,0 +1,28 @@
+//! How the help looks: colours, groups of options, and the brief `-h`.
+
+use clap::builder::styling::{AnsiColor, Styles};
+
+/// See tell/colour.rs for when there are colours.
+pub(crate) const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Yellow.on_default().bold())
+    .usage(AnsiColor::Yellow.on_default().bold())
+    .literal(AnsiColor::Green.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Terminals in an emergency may be no wider.
+pub(crate) const HELP_WIDTH: usize = 80;
+
+// The groups of options, in the order of a run.
+pub(crate) const GATED: &str = "What is gated";
+pub(crate) const WHEN: &str = "How long, and when it goes on";
+pub(crate) const CHECKS: &str = "Checks around COMMAND, by sh -c";
+pub(crate) const MADE: &str = "How the gate is made";
+pub(crate) const TOLD: &str = "What is told";
+
+/// `-h` has one line for an option: variables and possible values are left to `--help`.
+pub(crate) fn brief(program: clap::Command) -> clap::Command {
+    program.mut_args(|arg| {
+        let has_value = arg.get_action().takes_values();
+        arg.hide_env(true).hide_possible_values(has_value)
+    })
+}

@@ -1,0 +1,53 @@
+//! Values that only the command line has. The parsers of the others stand beside their types.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::decide::config::Settle;
+use crate::words::duration::duration;
+use crate::words::scope::{parse_interfaces, parse_networks};
+
+/// One value of `--to` or `--allow-from`. For clap, a `Vec` in place of the `Arc` would mean an option
+/// that is repeated.
+pub(crate) type Nets = Arc<[IpNet]>;
+/// One value of `--interface`.
+pub(crate) type Names = Arc<[String]>;
+
+pub(crate) fn networks(text: &str) -> Result<Nets, String> {
+    parse_networks(text).map(Into::into)
+}
+
+pub(crate) fn interfaces(text: &str) -> Result<Names, String> {
+    parse_interfaces(text).map(Into::into)
+}
+
+pub(crate) fn settle(text: &str) -> Result<Settle, String> {
+    if text == "auto" {
+        return Ok(Settle::Auto);
+    }
+    duration(text)
+        .map(Settle::Fixed)
+        .map_err(|why| format!("{why}, or auto"))
+}
+
+/// What holds for any text as `--settle`.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(taken) = duration(&text) {
+        assert_eq!(settle(&text), Ok(Settle::Fixed(taken)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn settle_is_a_duration_or_auto() {
+        assert_eq!(settle("auto"), Ok(Settle::Auto));
+        assert_eq!(settle("1s"), Ok(Settle::Fixed(Duration::from_secs(1))));
+    }
+}

@@ -1,0 +1,61 @@
+//! Signals that end the run, or open the gate.
+
+use std::time::Instant;
+
+use crate::decide::event::{NotRun, Task};
+use crate::decide::state::{Phase, State};
+use crate::words::ended::Sender;
+
+impl State {
+    /// The first one before COMMAND: COMMAND is not run. While it runs: passed on. Any other: the
+    /// run ends here and now, and COMMAND, if it runs, goes on alone.
+    pub(super) fn signalled(&mut self, signal: i32, sender: Sender, now: Instant) -> Option<Task> {
+        if self.phase == Phase::Over && self.is_lingering() {
+            return self.signalled_while_lingering(signal, sender, now);
+        }
+        if self.phase == Phase::Running && self.facts.signals.is_empty() {
+            self.facts.signals.push((signal, sender));
+            return (sender != Sender::Terminal).then_some(Task::Pass(signal));
+        }
+        if self.opening() || !self.facts.signals.is_empty() {
+            self.policy.cut();
+        }
+        self.remove_anyway |= self.opened;
+        if self.command_pending() {
+            self.facts.not_run = Some(NotRun::Signal);
+        }
+        self.facts.signals.push((signal, sender));
+        self.facts.interrupted = Some((signal, sender));
+        self.finish()
+    }
+
+    /// The gate is open and all is decided: the first signal harms nobody, the second cuts who is left.
+    pub(super) fn signalled_while_lingering(
+        &mut self,
+        signal: i32,
+        sender: Sender,
+        now: Instant,
+    ) -> Option<Task> {
+        let first = self.facts.signals.is_empty();
+        self.facts.signals.push((signal, sender));
+        if first {
+            return self.go_on(now);
+        }
+        self.facts.linger_cut |= self.facts.interrupted.is_none();
+        self.facts.interrupted = self.facts.interrupted.or(Some((signal, sender)));
+        self.policy.cut();
+        self.go_on(now)
+    }
+
+    pub(super) fn open_now(&mut self) -> Option<Task> {
+        if self.opened {
+            return None;
+        }
+        if self.opening() {
+            self.policy.cut();
+            return Some(self.open());
+        }
+        self.facts.opened_early = true;
+        Some(self.open_early(NotRun::OpenedEarly))
+    }
+}

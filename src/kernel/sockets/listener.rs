@@ -1,0 +1,81 @@
+//! A TCP socket in LISTEN, and which connections reach it.
+
+use std::net::IpAddr;
+
+use crate::words::family::Family;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listener {
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+    /// It is an IPv6 socket that takes no IPv4 connections (IPV6_V6ONLY).
+    pub(crate) v6only: bool,
+    /// The device that the socket is bound to (SO_BINDTODEVICE); 0 is none.
+    pub(crate) interface: u32,
+    pub(crate) id: SocketId,
+    /// /proc/PID/fd names sockets by their inode.
+    pub(crate) inode: u32,
+    /// How many connections wait to be accepted.
+    pub(crate) accept_queue: u32,
+    /// How many connections may wait.
+    pub(crate) backlog: u32,
+}
+
+/// Identifies a socket for as long as the host is up. Only equality means anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SocketId {
+    /// Before Linux 5.10 each network namespace numbers its sockets by itself.
+    pub(crate) netns: u64,
+    /// The kernel's name for the socket (linux/inet_diag.h).
+    pub(crate) cookie: u64,
+}
+
+impl Listener {
+    /// Whether connections over `family` reach it: an IPv6 wildcard socket also takes IPv4, unless
+    /// it was told not to (RFC 3493, 3.7 and 5.3).
+    pub(crate) fn serves(&self, family: Family) -> bool {
+        match (self.address, family) {
+            (IpAddr::V4(_), Family::V4) => true,
+            (IpAddr::V4(_), Family::V6) => false,
+            (IpAddr::V6(a), Family::V6) => a.to_ipv4_mapped().is_none(),
+            (IpAddr::V6(a), Family::V4) => {
+                a.to_ipv4_mapped().is_some() || (a.is_unspecified() && !self.v6only)
+            }
+        }
+    }
+
+    /// Whether a connection over `family` that would have reached `other` finds this one: it has the
+    /// same address and device, or a wildcard.
+    pub(crate) fn covers(&self, other: &Listener, family: Family) -> bool {
+        self.port == other.port
+            && self.serves(family)
+            && (self.interface == 0 || self.interface == other.interface)
+            && (self.address.is_unspecified()
+                || self.address.to_canonical() == other.address.to_canonical())
+    }
+
+    /// Whether the two are members of one SO_REUSEPORT group, or of two that stand side by side
+    /// while a service hands over: they have the same address, port and device.
+    pub(crate) fn same_place(&self, other: &Listener) -> bool {
+        (self.address, self.port, self.interface) == (other.address, other.port, other.interface)
+    }
+}
+
+#[cfg(test)]
+impl Listener {
+    pub(crate) fn made_up(address: &str, port: u16, v6only: bool) -> Listener {
+        Listener {
+            address: address.parse().unwrap(),
+            port,
+            v6only,
+            interface: 0,
+            id: SocketId {
+                netns: 1,
+                cookie: 1,
+            },
+            inode: 1,
+            accept_queue: 0,
+            backlog: 1,
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! A row of sock_diag's answer: one socket, as `struct inet_diag_msg` and its attributes tell of it
+//! (linux/inet_diag.h). Pure.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use nix::libc;
+
+use super::listener::{Listener, SocketId};
+use super::sample::Connection;
+use crate::kernel::netlink::{attribute, get};
+
+/// Up to this age a half-open connection is young: the client's ACK may be on its way. The kernel
+/// repeats the SYN-ACK after a second (RFC 6298, 2.1).
+pub(crate) const YOUNG: Duration = Duration::from_millis(300);
+const SYNACK_TIMEOUT_MS: u32 = 1_000;
+/// The kernel rounds timers up to jiffies, of 10 ms at most (CONFIG_HZ=100).
+const LONGEST_JIFFY_MS: u32 = 10;
+/// The kernel counts the ages of the last data in and out in jiffies of 1 to 10 ms. When both ages are
+/// the same, it can't be told which was first: up to this age the connection counts as busy.
+const UNDECIDED_MS: u32 = 100;
+/// The length of `struct inet_diag_msg`.
+const HEADER: usize = 72;
+
+// linux/inet_diag.h
+pub(super) const INET_DIAG_INFO: u16 = 2;
+const INET_DIAG_SKV6ONLY: u16 = 11;
+// include/net/tcp_states.h
+pub(super) const ESTABLISHED: u8 = 1;
+pub(super) const SYN_RECV: u8 = 3;
+const FIN_WAIT1: u8 = 4;
+const FIN_WAIT2: u8 = 5;
+pub(super) const CLOSE_WAIT: u8 = 8;
+const LAST_ACK: u8 = 9;
+pub(super) const LISTEN: u8 = 10;
+const CLOSING: u8 = 11;
+/// The states in which something may still have to be delivered, as a mask. TIME_WAIT is none of them.
+pub(super) const UNFINISHED: u32 = 1 << SYN_RECV
+    | 1 << ESTABLISHED
+    | 1 << FIN_WAIT1
+    | 1 << FIN_WAIT2
+    | 1 << CLOSE_WAIT
+    | 1 << LAST_ACK
+    | 1 << CLOSING;
+
+pub(super) struct SocketRow<'a> {
+    pub(super) state: u8,
+    retransmits: u8,
+    pub(super) port: u16,
+    pub(super) address: IpAddr,
+    peer: SocketAddr,
+    interface: u32,
+    cookie: u64,
+    expires_ms: u32,
+    receive_queue: u32,
+    send_queue: u32,
+    inode: u32,
+    attributes: &'a [u8],
+}
+
+impl SocketRow<'_> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<SocketRow<'_>> {
+        let [family, state, _timer, retransmits] = get(bytes, 0)?;
+        let word = |at| get(bytes, at).map(u32::from_ne_bytes);
+        Some(SocketRow {
+            state,
+            retransmits,
+            port: u16::from_be_bytes(get(bytes, 4)?),
+            address: address(family, bytes, 8)?,
+            peer: SocketAddr::new(
+                address(family, bytes, 24)?,
+                u16::from_be_bytes(get(bytes, 6)?),
+            ),
+            interface: word(40)?,
+            cookie: u64::from_ne_bytes(get(bytes, 44)?),
+            expires_ms: word(52)?,
+            receive_queue: word(56)?,
+            send_queue: word(60)?,
+            inode: word(68)?,
+            attributes: bytes.get(HEADER..)?,
+        })
+    }
+
+    /// The connection, if something may still have to be delivered. Not so once the process has closed
+    /// it and only the client's FIN is missing, nor in a handshake that takes long: that is a scanner's.
+    pub(super) fn unfinished(&self) -> Option<Connection> {
+        let finished = match self.state {
+            FIN_WAIT2 => self.inode == 0,
+            SYN_RECV => !self.is_young(),
+            _ => false,
+        };
+        (!finished).then(|| self.connection())
+    }
+
+    pub(super) fn connection(&self) -> Connection {
+        Connection {
+            local: SocketAddr::new(self.address, self.port),
+            peer: self.peer,
+            cookie: self.cookie,
+        }
+    }
+
+    pub(super) fn listener(&self, netns: u64) -> Option<Listener> {
+        (self.state == LISTEN).then(|| Listener {
+            address: self.address,
+            port: self.port,
+            v6only: attribute(self.attributes, INET_DIAG_SKV6ONLY).is_some_and(|v| v != [0]),
+            interface: self.interface,
+            id: SocketId {
+                netns,
+                cookie: self.cookie,
+            },
+            inode: self.inode,
+            accept_queue: self.receive_queue,
+            backlog: self.send_queue,
+        })
+    }
+
+    /// The kernel has sent the SYN-ACK once, at most 300 ms ago: its timer, of one second, has at least
+    /// 700 ms to go. A longer timer is that of TCP_DEFER_ACCEPT: the handshake is over, and the client
+    /// says nothing (inet_csk_reqsk_queue_hash_add(), reqsk_timer_handler()).
+    pub(super) fn is_young(&self) -> bool {
+        let oldest = SYNACK_TIMEOUT_MS - YOUNG.as_millis() as u32;
+        let first_timer = oldest..=SYNACK_TIMEOUT_MS + LONGEST_JIFFY_MS;
+        self.retransmits == 0 && first_timer.contains(&self.expires_ms)
+    }
+
+    /// There is unread, unsent or unacknowledged data, or a request whose answer has not begun
+    /// (`struct tcp_info`, linux/tcp.h: data_segs_in and data_segs_out since Linux 4.6, ages in ms).
+    pub(super) fn is_busy(&self) -> bool {
+        // The client's FIN takes a place in the queue until the process reads it, often never.
+        let unread =
+            self.receive_queue - u32::from(self.state == CLOSE_WAIT).min(self.receive_queue);
+        if unread > 0 || self.send_queue > 0 {
+            return true;
+        }
+        let Some(info) = attribute(self.attributes, INET_DIAG_INFO) else {
+            return false;
+        };
+        let word = |at| get(info, at).map(u32::from_ne_bytes);
+        let (Some(since_sent), Some(since_received)) = (word(44), word(52)) else {
+            return false;
+        };
+        let never_answered = matches!((word(152), word(156)), (Some(1..), Some(0)));
+        never_answered
+            || since_received < since_sent
+            || (since_received == since_sent && since_received < UNDECIDED_MS)
+    }
+}
+
+fn address(family: u8, bytes: &[u8], at: usize) -> Option<IpAddr> {
+    Some(if i32::from(family) == libc::AF_INET {
+        Ipv4Addr::from(get::<4>(bytes, at)?).into()
+    } else {
+        Ipv6Addr::from(get::<16>(bytes, at)?).into()
+    })
+}
+
+/// What holds for any row.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    let Some(row) = SocketRow::parse(bytes) else {
+        assert!(bytes.len() < HEADER);
+        return;
+    };
+    assert_eq!(row.attributes.len(), bytes.len() - HEADER);
+    let listener = row.listener(1);
+    assert_eq!(listener.is_some(), row.state == LISTEN);
+    assert!(listener.is_none_or(|l| (l.address, l.port) == (row.address, row.port)));
+    assert_eq!(row.connection().peer, row.peer);
+    let _ = (row.is_young(), row.is_busy(), row.unfinished());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::netlink::put_attribute;
+
+    /// A listener on [::1]:80 as a 6.18 kernel listed it.
+    const LISTENER: &[u8] = &[
+        10, 10, 0, 0, // AF_INET6, LISTEN, no timer, no retransmits
+        0, 80, 0, 0, // source and destination port, big-endian
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, // source: ::1
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // destination: ::
+        0, 0, 0, 0, // interface
+        57, 0, 0, 0, 0, 0, 0, 0, // cookie
+        0, 0, 0, 0, // expires
+        3, 0, 0, 0, // accept queue
+        7, 0, 0, 0, // backlog
+        0, 0, 0, 0, // uid
+        0xeb, 0x55, 0, 0, // inode: 21995
+        5, 0, 8, 0, 0, 0, 0, 0, // INET_DIAG_SHUTDOWN
+        5, 0, 11, 0, 1, 0, 0, 0, // INET_DIAG_SKV6ONLY: yes
+        8, 0, 15, 0, 0, 0, 0, 0, // INET_DIAG_MARK
+    ];
+
+    #[test]
+    fn reads_a_listener() {
+        let listener = SocketRow::parse(LISTENER).unwrap().listener(3).unwrap();
+        assert_eq!(
+            listener,
+            Listener {
+                address: "::1".parse().unwrap(),
+                port: 80,
+                v6only: true,
+                interface: 0,
+                id: SocketId {
+                    netns: 3,
+                    cookie: 57,
+                },
+                inode: 21995,
+                accept_queue: 3,
+                backlog: 7,
+            }
+        );
+    }
+
+    fn half_open(retransmits: u8, expires_ms: u32) -> bool {
+        let mut bytes = LISTENER.to_vec();
+        bytes[1] = SYN_RECV;
+        bytes[3] = retransmits;
+        bytes[52..56].copy_from_slice(&expires_ms.to_ne_bytes());
+        let row = SocketRow::parse(&bytes).unwrap();
+        assert_eq!(row.listener(1), None);
+        row.is_young()
+    }
+
+    #[test]
+    fn young_is_up_to_300_ms_and_never_sent_again() {
+        assert!(half_open(0, 1_000));
+        assert!(half_open(0, 700));
+        assert!(!half_open(0, 699));
+        assert!(!half_open(0, 0));
+        assert!(!half_open(1, 1_900));
+        assert!(!half_open(1, 900));
+        assert!(!half_open(0, 1_900), "TCP_DEFER_ACCEPT");
+        assert!(half_open(0, 1_004), "rounded up");
+    }
+
+    /// An established connection with queues, the ages of its last data in ms, and how many
+    /// segments of data came in and went out.
+    fn busy(queues: [u32; 2], ages: [u32; 2], segments: [u32; 2]) -> bool {
+        busy_in(ESTABLISHED, queues, ages, segments)
+    }
+
+    fn busy_in(
+        state: u8,
+        [unread, unsent]: [u32; 2],
+        [since_sent, since_received]: [u32; 2],
+        [segments_in, segments_out]: [u32; 2],
+    ) -> bool {
+        let mut bytes = LISTENER[..HEADER].to_vec();
+        bytes[1] = state;
+        bytes[56..60].copy_from_slice(&unread.to_ne_bytes());
+        bytes[60..64].copy_from_slice(&unsent.to_ne_bytes());
+        let mut info = vec![0; 160];
+        info[44..48].copy_from_slice(&since_sent.to_ne_bytes());
+        info[52..56].copy_from_slice(&since_received.to_ne_bytes());
+        info[152..156].copy_from_slice(&segments_in.to_ne_bytes());
+        info[156..160].copy_from_slice(&segments_out.to_ne_bytes());
+        put_attribute(&mut bytes, INET_DIAG_INFO, &info);
+        SocketRow::parse(&bytes).unwrap().is_busy()
+    }
+
+    #[test]
+    fn busy_is_in_the_middle_of_something() {
+        const IDLE: [u32; 2] = [0, 0];
+        assert!(busy([1, 0], [0, 5_000], [3, 3]), "a request to read");
+        assert!(
+            busy([0, 1], [0, 5_000], [3, 3]),
+            "an answer that is not through"
+        );
+        assert!(
+            busy(IDLE, [5_000, 40], [3, 3]),
+            "a request without an answer"
+        );
+        assert!(
+            busy(IDLE, [400, 400], [1, 0]),
+            "the first one, as quick as the handshake"
+        );
+        assert!(busy(IDLE, [50, 50], [3, 3]), "which was first?");
+        assert!(
+            !busy(IDLE, [100, 100], [3, 3]),
+            "an old connection that says nothing"
+        );
+        assert!(
+            !busy(IDLE, [400, 400], [0, 0]),
+            "one that has never said anything"
+        );
+        assert!(!busy(IDLE, [40, 5_000], [3, 3]), "an idle keep-alive");
+        assert!(busy_in(CLOSE_WAIT, [2, 0], [40, 5_000], [3, 3]));
+        assert!(
+            !busy_in(CLOSE_WAIT, [1, 0], [40, 5_000], [3, 3]),
+            "an unread FIN"
+        );
+    }
+}

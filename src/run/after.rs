@@ -1,0 +1,145 @@
+//! When all is over: what came of it, and what was not as it should be.
+
+use crate::decide::config::Settle;
+use crate::decide::readiness::uncovered;
+use crate::decide::service::SETTLE_PATIENCE;
+use crate::decide::state::State;
+use crate::kernel::sockets::{Sample, Want};
+use crate::process::child::Child;
+use crate::run::drive::Run;
+use crate::run::plan::Listeners;
+use crate::run::record::Course;
+use crate::run::report::verdict::{Evidence, conclude};
+use crate::words::ended::CommandExit;
+use crate::words::ending::Ending;
+use crate::words::ports::PortSet;
+
+impl Run<'_> {
+    pub(super) fn conclude(mut self, state: &State, before: &Sample) -> Ending {
+        self.look_after(before, state);
+        self.warn_of_the_gate(state);
+        let (noted, stopped) = (state.noted(), self.closed.syns_stopped);
+        let (action, mut now) = self.action();
+        let account = action.account(&noted, stopped, &mut now);
+        self.warn_of_the_rest(state);
+        self.record.listen_netns = self.sockets.netns().map(ToString::to_string);
+        let plan = self.call.plan;
+        let ending = conclude(&Evidence {
+            facts: &state.facts,
+            gated: plan.gated(),
+            command: &plan.command_line(),
+            pid: self.child.as_ref().map(Child::pid),
+            closed: &self.closed,
+            ready_timeout: plan.config.ready_timeout,
+            before,
+            spawn_error: self.trouble.spawn.as_ref(),
+            open_error: self.trouble.open.as_deref(),
+            account: &account,
+        });
+        self.record.course = Some(Course {
+            facts: state.facts.clone(),
+            closed: self.closed.clone(),
+            rows: account.rows,
+        });
+        ending
+    }
+
+    fn look_after(&mut self, before: &Sample, state: &State) {
+        let want = Want {
+            holders: true,
+            ..Want::default()
+        };
+        let Ok(after) = self.sockets.look(want) else {
+            return;
+        };
+        self.record.after = after.clone();
+        let facts = &state.facts;
+        let config = &self.call.plan.config;
+        if facts.started_at.is_none() || config.ready_timeout.is_zero() {
+            return;
+        }
+        self.record.listeners_lost = uncovered(&before.listeners, &after.listeners);
+        // Ports without any listener are the verdict's business, if it is one on readiness.
+        let gated = &config.gated;
+        let unjudged = before.listeners.iter();
+        let unjudged =
+            unjudged.filter(|l| !gated.served_by(l.port).minus(&facts.not_ready).is_empty());
+        let lost = uncovered(unjudged, &after.listeners);
+        if !lost.is_empty() {
+            self.warn(format!("nobody listens any more on {}", lost.join(" ")));
+        }
+        let appeared = after.listeners.iter().map(|l| l.port).collect();
+        let never_seen = facts.never_seen.minus(&gated.served_by_any(&appeared));
+        if !never_seen.is_empty() && !config.ready_check && !facts.opened_early {
+            self.warn(self.only_settled(&never_seen));
+        }
+    }
+
+    fn only_settled(&self, ports: &PortSet) -> String {
+        let config = &self.call.plan.config;
+        let waited = match config.settle {
+            Settle::Fixed(settle) if !settle.is_zero() => {
+                let settle = humantime::format_duration(settle);
+                format!("only the settle time ({settle}) was waited for")
+            }
+            _ => "nothing was waited for".to_owned(),
+        };
+        format!(
+            "no listener of {} was seen before or after COMMAND: {waited} (--listen-netns, \
+             --listen-port?)",
+            config.gated.listen_ports.shown(ports),
+        )
+    }
+
+    fn warn_of_the_gate(&mut self, state: &State) {
+        let facts = &state.facts;
+        if !facts.left.is_nothing() && facts.started_at.is_some() {
+            let drain = humantime::format_duration(self.call.plan.config.drain);
+            self.warn(format!(
+                "--drain {drain} was over with connections left: {}",
+                facts.left
+            ));
+        }
+        if facts.ran_open && self.closed.time().is_some() {
+            self.warn("COMMAND was run behind an open gate (--best-effort)".to_owned());
+        }
+        if facts.reclosed > 0 {
+            let times = match facts.reclosed {
+                1 => String::new(),
+                n => format!(", {n} times"),
+            };
+            self.warn(format!(
+                "somebody removed the gate's rules while it was closed (a firewall's reload, iptables \
+                 -F?): it was closed again at once{times}"
+            ));
+        }
+    }
+
+    fn warn_of_the_rest(&mut self, state: &State) {
+        let facts = &state.facts;
+        let call = self.call;
+        if let Some(abandoned) = facts.abandoned {
+            self.warn(format!("{}: the gate was opened early", abandoned.why));
+        }
+        if let (Some(why), Listeners::From(line)) =
+            (&self.beside.search_trouble, &call.plan.listeners)
+        {
+            let line = line.to_string_lossy();
+            self.warn(format!("--listen-netns-from '{line}' {why}"));
+        }
+        if facts.opened_early && facts.started_at.is_some() {
+            self.warn("SIGUSR1 (syngate clear) opened the gate early".to_owned());
+        }
+        if !facts.unchanged.is_empty() {
+            self.warn(format!(
+                "nothing changed on {} within {} of COMMAND's exit: did the reload take effect?",
+                facts.unchanged.brief(),
+                humantime::format_duration(SETTLE_PATIENCE)
+            ));
+        }
+        let succeeded = matches!(facts.exited, Some((_, CommandExit::Code(0))));
+        if let Some(error) = self.trouble.open.clone().filter(|_| !succeeded) {
+            self.warn(format!("the gate did not open as it should: {error}"));
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Closes the gate.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::action::contract::{Action, Prepared};
+use crate::action::drop::Drop;
+use crate::gate::backends;
+use crate::gate::gate::Gate;
+use crate::gate::kinds::Choice;
+use crate::kernel::sockets::Sample;
+use crate::kernel::sockets::diag::Sockets;
+use crate::run::call::Call;
+use crate::run::record::Record;
+use crate::words::ending::Ending;
+
+impl Call<'_> {
+    /// Looks a last time, and closes the gate. What listened just before; the gate, unless
+    /// `--best-effort` was given and it can't be closed; and the action.
+    ///
+    /// # Errors
+    /// The gate is open, as it was.
+    pub(super) fn close(
+        &self,
+        prepared: &dyn Prepared,
+        sockets: &mut Sockets,
+        looking_since: Instant,
+        record: &mut Record,
+    ) -> Result<(Sample, Option<Gate>, Box<dyn Action>), Ending> {
+        if !self.plan.config.drain.is_zero() {
+            self.watch_for_cookies(sockets, looking_since)?;
+        }
+        let before = self.look(sockets, record)?;
+        self.warn_of_interfaces(record);
+        // A last look for a signal before something is changed.
+        self.signals.until(Instant::now())?;
+        let (gate, action) = close(self, prepared, record)?;
+        Ok((before, gate, action))
+    }
+}
+
+fn close(
+    call: &Call,
+    prepared: &dyn Prepared,
+    record: &mut Record,
+) -> Result<(Option<Gate>, Box<dyn Action>), Ending> {
+    let closed = close_with(prepared, call, record).or_else(|error| {
+        let Some((other, words)) = call.plan.action.otherwise() else {
+            return Err(error);
+        };
+        let text = format!("{words}: {error:#}");
+        record.warnings.warn(call.say, text);
+        close_with(&*other, call, record)
+    });
+    match closed {
+        Ok((gate, action)) => {
+            note_remarks(&gate, call, record);
+            Ok((Some(gate), action))
+        }
+        Err(error) if call.plan.config.best_effort => {
+            let text = format!("the gate can't be closed, COMMAND runs without: {error:#}");
+            call.say.error(&format!("warning: {text}"));
+            record.warnings.note(text);
+            Ok((None, Box::new(Drop)))
+        }
+        Err(error) => Err(Ending::not_run(
+            "close_failed",
+            format!("the gate can't be closed: {error:#}"),
+        )),
+    }
+}
+
+/// Starts the action first, so that SYNs have a place to wait before the first one is stopped.
+fn close_with(
+    prepared: &dyn Prepared,
+    call: &Call,
+    record: &mut Record,
+) -> Result<(Gate, Box<dyn Action>)> {
+    let (plan, say) = (call.plan, call.say);
+    let mut action = prepared.begin(plan.gated())?;
+    action.closing(say);
+    let steer = action.steer();
+    let rules = plan.rules(steer);
+    let settings = plan.settings(&record.run, steer);
+    let until = Instant::now() + plan.max_closed;
+    let (gate, lacking) = backends::close(plan.backend, &settings, &rules, until)?;
+    say.must_not_block();
+    record.backend = Some(gate.backend());
+    record.action = steer.action();
+    if plan.backend == Choice::Auto {
+        say.phase(&why_taken(gate.backend(), &lacking));
+    }
+    say.phase(&format!(
+        "closed {} ({}{})",
+        rules.ports.brief(),
+        gate.backend(),
+        action.closed_words()
+    ));
+    Ok((gate, action))
+}
+
+fn note_remarks(gate: &Gate, call: &Call, record: &mut Record) {
+    for remark in gate.remarks() {
+        if remark.starts_with("IPv6 is not gated") {
+            record.warnings.warn(call.say, remark.clone());
+        } else {
+            call.say.phase(remark);
+        }
+    }
+}
+
+/// Why `--backend auto` took what it took.
+fn why_taken(backend: &str, lacking: &[String]) -> String {
+    match lacking {
+        [] => format!("--backend auto: {backend}, since it works here"),
+        lacking => format!(
+            "--backend auto: {backend}, since others do not work here: {}",
+            lacking.join("; ")
+        ),
+    }
+}

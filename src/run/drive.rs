@@ -1,0 +1,273 @@
+//! Drives a run whose gate is closed: does what is decided, and waits in between.
+
+use std::time::{Duration, Instant};
+
+use crate::action::contract::{Action, Now, Prepared};
+use crate::decide::event::{Event, Task};
+use crate::decide::state::State;
+use crate::gate::gate::Gate;
+use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::{Sample, Want};
+use crate::process::child::{Beside, Child};
+use crate::process::signals::Caught;
+use crate::run::call::Call;
+use crate::run::record::Record;
+use crate::run::report::time::Closed;
+use crate::words::ended::{exit_words, signal_name};
+use crate::words::ending::Ending;
+use crate::words::fault;
+
+/// A run whose gate is closed, or was.
+pub(super) struct Run<'a> {
+    pub call: &'a Call<'a>,
+    pub record: &'a mut Record,
+    pub sockets: Sockets,
+    /// Before the gate, so that it goes before: who waits goes on, and is not dropped with the gate.
+    pub action: Box<dyn Action>,
+    pub gate: Option<Gate>,
+    /// Behind the gate, so that it goes after: nobody is steered there any more.
+    _prepared: Box<dyn Prepared>,
+    pub child: Option<Child>,
+    pub beside: RunsBeside,
+    pub closed: Closed,
+    pub trouble: Trouble,
+    told: Told,
+}
+
+#[derive(Default)]
+pub(super) struct RunsBeside {
+    /// `--ready-check`, while it runs.
+    pub check: Option<Beside>,
+    /// `--listen-netns-from`, while it runs.
+    pub search: Option<Beside>,
+    /// Why it has named no network namespace, the last time that it was asked.
+    pub search_trouble: Option<String>,
+}
+
+/// What went wrong, for the verdict.
+#[derive(Default)]
+pub(super) struct Trouble {
+    /// Why COMMAND could not be started.
+    pub spawn: Option<Ending>,
+    /// Why the gate did not open as it should.
+    pub open: Option<String>,
+}
+
+/// What people were told already.
+#[derive(Default)]
+struct Told {
+    deadline: bool,
+    linger: bool,
+    /// What `-v` has told last of what is waited for.
+    waiting: String,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        call: &'a Call<'a>,
+        record: &'a mut Record,
+        sockets: Sockets,
+        (gate, action): (Option<Gate>, Box<dyn Action>),
+        prepared: Box<dyn Prepared>,
+    ) -> Run<'a> {
+        let closed_at = gate.as_ref().map_or_else(Instant::now, Gate::closed_at);
+        let deadline = gate.as_ref().map(Gate::deadline);
+        Run {
+            call,
+            record,
+            sockets,
+            action,
+            gate,
+            _prepared: prepared,
+            child: None,
+            beside: RunsBeside::default(),
+            closed: Closed::new(closed_at, deadline),
+            trouble: Trouble::default(),
+            told: Told::default(),
+        }
+    }
+
+    /// The gate is closed; `before`: what listened just before.
+    pub(super) fn closed(&mut self, before: &Sample) {
+        let (action, mut now) = self.action();
+        action.closed(before, &mut now);
+    }
+
+    /// The action, and what it works with.
+    pub(super) fn action(&mut self) -> (&mut dyn Action, Now<'_>) {
+        let now = Now {
+            say: self.call.say,
+            sockets: &mut self.sockets,
+            gate: self.gate.as_mut(),
+            warnings: &mut self.record.warnings,
+        };
+        (&mut *self.action, now)
+    }
+
+    pub(super) fn warn(&mut self, text: String) {
+        self.record.warnings.warn(self.call.say, text);
+    }
+
+    /// Does what is decided, and waits in between, until the run is over.
+    pub(super) fn drive(&mut self, state: &mut State) {
+        let say = self.call.say;
+        let mut event = Event::Closed;
+        loop {
+            if let Event::Exited(exit) = &event {
+                say.phase(&format!("COMMAND ended: {}", exit_words(*exit)));
+            }
+            event = match state.step(event, Instant::now()) {
+                Some(Task::End) => break,
+                Some(task) => self.perform(task),
+                None => self.wait(state),
+            };
+            if let Some(gate) = &self.gate {
+                // Closed again, it may open earlier.
+                self.closed.opens_by(gate.deadline());
+                state.opens_by(gate.deadline());
+            }
+            self.warn_of_deadline(state);
+        }
+        say.done_waiting();
+        self.action.end();
+    }
+
+    fn perform(&mut self, task: Task) -> Event {
+        fault::before(&task);
+        let began = Instant::now();
+        match task {
+            Task::Look(want) => self.look(want),
+            Task::Check => {
+                self.call.say.phase("drained");
+                Event::Stands(self.gate_stands())
+            }
+            Task::Rearm(ports) => Event::Stands(self.close_again(ports)),
+            Task::Guard => {
+                let intact = self.gate.as_mut().is_none_or(Gate::intact);
+                Event::Intact(intact, began.elapsed())
+            }
+            Task::Start => self.start(),
+            Task::ShutOnly(ports) => {
+                self.shut_only(ports);
+                self.let_go();
+                let shut = self.gate.as_ref().map(|gate| gate.shut().clone());
+                Event::Shut(shut.unwrap_or_default())
+            }
+            Task::Open => {
+                self.open();
+                self.let_go();
+                Event::Done
+            }
+            Task::Ask(question) => {
+                let (action, mut now) = self.action();
+                let answer = action.ask(question, &mut now);
+                Event::Answered(answer, began.elapsed())
+            }
+            Task::Remove { anyway } => {
+                self.let_go();
+                if !anyway && self.others_hold() {
+                    return Event::OthersHold;
+                }
+                self.remove();
+                Event::Done
+            }
+            Task::ReadyCheck => self.start_check(),
+            Task::Search => self.start_search(),
+            Task::Pass(signal) => {
+                self.pass(signal);
+                Event::Done
+            }
+            Task::End => Event::Done,
+        }
+    }
+
+    fn look(&mut self, want: Want) -> Event {
+        let began = Instant::now();
+        match self.sockets.look(want) {
+            Ok(sample) => Event::Saw(sample, began.elapsed()),
+            Err(error) => {
+                self.warn(format!("{error:#}"));
+                Event::Blind
+            }
+        }
+    }
+
+    fn pass(&self, signal: i32) {
+        let say = self.call.say;
+        say.phase(&format!("passing {} on", signal_name(signal)));
+        if let Some(child) = &self.child {
+            child.signal(signal);
+        }
+    }
+
+    /// Nothing to do: waits for a signal, COMMAND's exit or the time that was asked for.
+    fn wait(&mut self, state: &State) -> Event {
+        loop {
+            if let Some(event) = self.beside_ended().or_else(|| self.news()) {
+                return event;
+            }
+            self.tell_what_is_waited_for(state);
+            let wake = state.wake();
+            let until = [wake, self.call.say.due()].into_iter().flatten().min();
+            match self.action.wait(self.call.signals, until) {
+                Some(Caught::Readable) => self.action.read(),
+                Some(Caught::Stop(signal, sender)) => {
+                    let child = self.child.as_ref();
+                    let sender = child.map_or(sender, |child| child.hears_of(signal, sender));
+                    return Event::Signal(signal, sender);
+                }
+                Some(Caught::OpenNow) => return Event::OpenNow,
+                Some(Caught::Child) => {
+                    if let Some(exit) = self.child.as_ref().and_then(Child::ended) {
+                        return Event::Exited(exit);
+                    }
+                }
+                None if wake.is_some_and(|at| at <= Instant::now()) => return Event::Time,
+                None => (),
+            }
+        }
+    }
+
+    /// What the action has to tell by itself.
+    fn news(&mut self) -> Option<Event> {
+        let (action, mut now) = self.action();
+        let answer = action.news(&mut now)?;
+        Some(Event::Answered(answer, Duration::ZERO))
+    }
+
+    fn tell_what_is_waited_for(&mut self, state: &State) {
+        let say = self.call.say;
+        // Once: who wanted the run to end sees why it has not.
+        if let Some(why) = state.in_spite_of_a_signal()
+            && !std::mem::replace(&mut self.told.linger, true)
+        {
+            say.result(&why);
+        }
+        let Some(what) = state.waiting_for() else {
+            say.done_waiting();
+            return;
+        };
+        say.waiting(&what);
+        // With `-v`: each kind of wait once, without its changing figures.
+        let kind = what.split(':').next().unwrap_or(&what);
+        if kind != self.told.waiting {
+            say.phase(&what);
+            kind.clone_into(&mut self.told.waiting);
+        }
+    }
+
+    /// At once, and not when COMMAND ends: that may be in weeks.
+    fn warn_of_deadline(&mut self, state: &State) {
+        let facts = &state.facts;
+        let runs = facts.started_at.is_some() && facts.exited.is_none();
+        if !facts.deadline_hit || !runs || std::mem::replace(&mut self.told.deadline, true) {
+            return;
+        }
+        let limit = humantime::format_duration(self.call.plan.max_closed);
+        let pid = self.child.as_ref().map_or(0, Child::pid);
+        self.warn(format!(
+            "--max-closed {limit} is over, the gate is open; COMMAND (pid {pid}) still runs: if it \
+             stays in the foreground, use --open-on ready"
+        ));
+    }
+}

@@ -1,0 +1,112 @@
+//! `--dry-run`: the plan in words, and the rules.
+
+use std::fmt::Write as _;
+
+use crate::action::contract::Description;
+use crate::decide::config::{OpenOn, Settle};
+use crate::gate::backends::script;
+use crate::gate::kinds::Kind;
+use crate::run::plan::{Listeners, Plan, Refused};
+use crate::words::run_id::new_id;
+
+/// What a run would do, in its order, and the rules that it would make.
+///
+/// # Errors
+/// It could not do that here.
+pub(crate) fn dry_run(plan: &Plan) -> Result<String, Refused> {
+    let steer = plan.action.steer();
+    let steer = steer.map_err(|error| Refused::Options(format!("{error:#}")))?;
+    let kind = plan.backend.kinds().first().copied().unwrap_or(Kind::Nft);
+    let settings = plan.settings(&new_id(), steer);
+    let rules = script(kind, &plan.rules(steer), &settings, plan.max_closed);
+    Ok(format!("{}\n{rules}", describe(plan)))
+}
+
+fn describe(plan: &Plan) -> String {
+    let action = plan.action.describe(plan.gated());
+    let lines = [
+        before(plan),
+        action.before.clone(),
+        closed(plan, &action),
+        opening(plan, &action),
+        action.after,
+    ];
+    let mut text = String::new();
+    for line in lines.iter().flatten() {
+        let _ = writeln!(text, "# {line}");
+    }
+    text
+}
+
+fn before(plan: &Plan) -> Vec<String> {
+    let mut lines = vec![format!(
+        "lock {} (wait for another run at most {})",
+        plan.gated().ports.brief(),
+        humantime::format_duration(plan.lock_timeout)
+    )];
+    if let Some(check) = &plan.precheck {
+        let check = check.to_string_lossy();
+        lines.push(format!("precheck, gate open: sh -c '{check}'"));
+    }
+    lines
+}
+
+fn closed(plan: &Plan, action: &Description) -> Vec<String> {
+    let config = &plan.config;
+    let narrowed = match plan.gated().scope.to_string() {
+        all if all.is_empty() => all,
+        options => format!(", {options}"),
+    };
+    let mut lines = vec![format!(
+        "close {} to new connections{narrowed}{} (opened by the kernel after {})",
+        plan.gated().ports.brief(),
+        action.close,
+        humantime::format_duration(plan.max_closed)
+    )];
+    if !config.drain.is_zero() {
+        let until = clap::ValueEnum::to_possible_value(&config.drain_until);
+        let until = until.as_ref().map_or("", |v| v.get_name());
+        let drain = humantime::format_duration(config.drain);
+        lines.push(format!("drain at most {drain} until {until} are over"));
+    }
+    lines.push(format!("run {}", plan.command_line()));
+    match &plan.listeners {
+        Listeners::Here => (),
+        Listeners::In(netns) => lines.push(format!("look for listeners in the namespace {netns}")),
+        Listeners::From(from) => lines.push(format!(
+            "look for listeners in the namespace that sh -c '{}' names",
+            from.to_string_lossy()
+        )),
+    }
+    lines
+}
+
+fn opening(plan: &Plan, action: &Description) -> Vec<String> {
+    let config = &plan.config;
+    let gated = plan.gated();
+    let mut lines = Vec::new();
+    if config.open_on == OpenOn::Ready {
+        lines.push("meanwhile open each port that a new process listens on".to_owned());
+    }
+    if !config.ready_timeout.is_zero() {
+        let of = match gated.listen_ports.is_plain() {
+            true => String::new(),
+            false => format!(" of {}", gated.listen_ports.shown(&gated.ports)),
+        };
+        let timeout = humantime::format_duration(config.ready_timeout);
+        lines.push(format!("wait at most {timeout} for listeners{of}"));
+    }
+    if let Some(check) = &plan.ready_check {
+        let check = check.to_string_lossy();
+        lines.push(format!("and until this succeeds: sh -c '{check}'"));
+    }
+    let open = &action.open;
+    lines.push(match config.settle {
+        Settle::Auto => format!("settle as long as the sockets still change, {open}"),
+        Settle::Fixed(settle) => {
+            let settle = humantime::format_duration(settle);
+            format!("settle for {settle}, {open}")
+        }
+    });
+    lines
+}

@@ -1,0 +1,84 @@
+//! Finds COMMAND's file, as a shell would.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, access};
+
+use crate::words::exit::NotRunnable;
+
+/// Where programs are looked for when PATH is not set (confstr(3), _CS_PATH), and where else they
+/// may be, to tell whoever has a short PATH (cron's is /usr/bin:/bin).
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+const USUAL_PLACES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The file that `name` stands for, as execvp(3) would find it.
+pub(crate) fn resolve(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, NotRunnable> {
+    if name.is_empty() {
+        return Err(NotRunnable::NotFound(
+            "'' is no COMMAND: an empty word".to_owned(),
+        ));
+    }
+    if name.as_bytes().contains(&b'/') {
+        return runnable(Path::new(name)).map(|()| PathBuf::from(name));
+    }
+    let mut refused = None;
+    for directory in directories(path.unwrap_or(OsStr::new(DEFAULT_PATH))) {
+        let file = directory.join(name);
+        match runnable(&file) {
+            Ok(()) => return Ok(file),
+            Err(NotRunnable::NotFound(_)) => (),
+            Err(why) => refused = refused.or(Some(why)),
+        }
+    }
+    Err(refused.unwrap_or_else(|| not_in_path(name)))
+}
+
+fn directories(path: &OsStr) -> impl Iterator<Item = PathBuf> + '_ {
+    // An empty item is the current directory (execvp(3)); an absolute path is what COMMAND gets.
+    path.as_bytes().split(|b| *b == b':').map(|item| {
+        if item.is_empty() {
+            PathBuf::from(".")
+        } else {
+            PathBuf::from(OsStr::from_bytes(item))
+        }
+    })
+}
+
+fn runnable(file: &Path) -> Result<(), NotRunnable> {
+    let shown = file.display();
+    match file.metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(
+            NotRunnable::NotExecutable(format!("{shown}: may not be looked at")),
+        ),
+        Err(_) => Err(NotRunnable::NotFound(format!(
+            "{shown}: no such file to run as COMMAND"
+        ))),
+        Ok(meta) if meta.is_dir() => Err(NotRunnable::NotExecutable(format!(
+            "{shown} is a directory"
+        ))),
+        Ok(_) if access(file, AccessFlags::X_OK).is_err() => Err(NotRunnable::NotExecutable(
+            format!("{shown} is not executable"),
+        )),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn not_in_path(name: &OsStr) -> NotRunnable {
+    let elsewhere = directories(OsStr::new(USUAL_PLACES))
+        .map(|directory| directory.join(name))
+        .find(|file| !name.is_empty() && runnable(file).is_ok());
+    let name = name.to_string_lossy();
+    NotRunnable::NotFound(match elsewhere {
+        Some(file) => format!(
+            "{name} is not in PATH, but {} exists: give the full path or set PATH",
+            file.display()
+        ),
+        None if name.contains(char::is_whitespace) => format!(
+            "'{name}' is not in PATH: COMMAND is not run by a shell; leave out the quotes, or use \
+             sh -c '...'"
+        ),
+        None => format!("{name} is not in PATH"),
+    })
+}

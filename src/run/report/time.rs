@@ -1,0 +1,89 @@
+//! The account of how long some gated port was closed. Pure.
+
+use std::time::{Duration, Instant};
+
+use crate::words::ended::CommandExit;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Closed {
+    pub(super) closed_at: Instant,
+    /// When the kernel opens everything; `None`: nothing was ever closed.
+    deadline: Option<Instant>,
+    shut_since: Option<Instant>,
+    before: Duration,
+    pub(super) opened_at: Option<Instant>,
+    /// How many SYNs were stopped, if it could be read.
+    pub syns_stopped: Option<u64>,
+}
+
+impl Closed {
+    /// Closed at `closed_at`, until `deadline` at the latest.
+    pub(crate) fn new(closed_at: Instant, deadline: Option<Instant>) -> Closed {
+        Closed {
+            closed_at,
+            deadline,
+            shut_since: deadline.map(|_| closed_at),
+            before: Duration::ZERO,
+            opened_at: None,
+            syns_stopped: None,
+        }
+    }
+
+    /// The kernel opens everything at `deadline`.
+    pub(crate) fn opens_by(&mut self, deadline: Instant) {
+        self.deadline = Some(deadline);
+    }
+
+    /// From now on some port is shut, or none is.
+    pub(crate) fn now_shut(&mut self, shut: bool, now: Instant) {
+        // We may have been stopped: what the kernel has opened is open.
+        let now = self.deadline.map_or(now, |deadline| now.min(deadline));
+        if shut {
+            self.shut_since.get_or_insert(now);
+        } else if let Some(since) = self.shut_since.take() {
+            self.before += now.saturating_duration_since(since);
+            self.opened_at = Some(now);
+        }
+    }
+
+    /// Whether it was open before that happened.
+    pub(crate) fn opened_before(&self, exited: Option<(Instant, CommandExit)>) -> bool {
+        matches!((self.opened_at, exited), (Some(opened), Some((exited, _))) if opened < exited)
+    }
+
+    /// How long some port was closed, once none is.
+    pub(crate) fn time(&self) -> Option<Duration> {
+        (self.deadline.is_some() && self.shut_since.is_none()).then_some(self.before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed_for(ms: u64) -> Closed {
+        let closed_at = Instant::now();
+        let at = |ms| closed_at + Duration::from_millis(ms);
+        let mut closed = Closed::new(closed_at, Some(at(30_000)));
+        assert_eq!(closed.time(), None, "it still is");
+        closed.now_shut(false, at(ms));
+        closed.syns_stopped = Some(12);
+        closed
+    }
+
+    #[test]
+    fn closed_time_is_what_clients_met() {
+        let mut closed = closed_for(80);
+        let at = |ms| closed.closed_at + Duration::from_millis(ms);
+        let [again, opened, late] = [at(100), at(103), at(40_000)];
+        closed.now_shut(true, again);
+        closed.now_shut(true, opened);
+        closed.now_shut(false, opened);
+        assert_eq!(closed.time(), Some(Duration::from_millis(83)));
+        // Stopped for longer than the gate could be closed.
+        closed.now_shut(true, opened);
+        closed.now_shut(false, late);
+        assert_eq!(closed.time(), Some(Duration::from_millis(80 + 3 + 29_897)));
+        assert_eq!(Closed::new(again, None).time(), None, "never closed");
+    }
+}

@@ -1,0 +1,418 @@
+//! The verdict on a run whose gate was closed, and the line that tells it. Pure.
+
+use std::time::Duration;
+
+use crate::action::contract::Account;
+use crate::decide::event::NotRun;
+use crate::decide::facts::Facts;
+use crate::decide::policy::Abandoned;
+use crate::kernel::sockets::Sample;
+use crate::kernel::sockets::holders::names;
+use crate::run::report::time::Closed;
+use crate::words::ended::{CommandExit, Sender, exit_words, signal_name};
+use crate::words::ending::{Ending, Outcome, interrupt_exit};
+use crate::words::exit::{Exit, NOT_KEPT};
+use crate::words::gated::Gated;
+use crate::words::ms::ms_words;
+
+/// What the verdict rests on.
+pub(crate) struct Evidence<'a> {
+    /// What was decided and seen.
+    pub facts: &'a Facts,
+    pub gated: &'a Gated,
+    /// COMMAND as one line.
+    pub command: &'a str,
+    /// COMMAND's pid.
+    pub pid: Option<i32>,
+    /// The gate's times.
+    pub closed: &'a Closed,
+    /// `--ready-timeout`.
+    pub ready_timeout: Duration,
+    /// What was there before.
+    pub before: &'a Sample,
+    /// Why COMMAND could not be started.
+    pub spawn_error: Option<&'a Ending>,
+    /// What went wrong when the gate was opened.
+    pub open_error: Option<&'a str>,
+    /// What came of the action.
+    pub account: &'a Account,
+}
+
+/// The verdict on a run whose gate was closed.
+pub(crate) fn conclude(e: &Evidence) -> Ending {
+    if let Some((signal, sender)) = e.facts.interrupted {
+        return interrupted(e, signal, sender);
+    }
+    if let Some(why) = e.facts.not_run {
+        return not_run(e, why);
+    }
+    match e.facts.exited {
+        Some((_, CommandExit::Signal(signal))) => signalled(e, signal),
+        Some((_, CommandExit::Code(0))) => kept_or_not(e),
+        Some((_, CommandExit::Code(status))) => Ending {
+            outcome: Outcome::CommandFailed,
+            reason: "exit_status",
+            message: format!(
+                "{} exited with status {status}; {}",
+                e.command,
+                closed_words(e)
+            ),
+            exit: Exit::Status(status),
+        },
+        // Not reached: a run ends by one of the above.
+        None => Ending::not_run("unknown", "COMMAND did not run"),
+    }
+}
+
+fn kept_or_not(e: &Evidence) -> Ending {
+    let broken = |outcome, reason, message| Ending {
+        outcome,
+        reason,
+        message,
+        exit: Exit::Status(NOT_KEPT),
+    };
+    if let Some(error) = e.open_error {
+        let message = format!("the gate did not open as it should: {error}");
+        return broken(Outcome::OpenFailed, "open_failed", message);
+    }
+    if e.facts.deadline_hit {
+        let message = format!(
+            "--max-closed opened the gate {}: {} exited with status 0; {}",
+            if e.closed.opened_before(e.facts.exited) {
+                "while COMMAND still ran (if it stays in the foreground, use --open-on ready)"
+            } else {
+                "before the service was ready"
+            },
+            e.command,
+            closed_words(e)
+        );
+        return broken(Outcome::Deadline, "max_closed", message);
+    }
+    if let Some(Abandoned { reason, why }) = e.facts.abandoned {
+        let message = format!(
+            "{why}, so the gate opened early: {} exited with status 0; {}",
+            e.command,
+            closed_words(e)
+        );
+        return broken(Outcome::OpenFailed, reason, message);
+    }
+    if !e.facts.not_ready.is_empty() {
+        return broken(Outcome::NotReady, "no_listener", nobody_listens(e));
+    }
+    if e.facts.unseen {
+        let message = format!(
+            "whether anybody listens could not be seen: {} exited with status 0; {}",
+            e.command,
+            closed_words(e)
+        );
+        return broken(Outcome::NotReady, "unseen", message);
+    }
+    if e.facts.unchecked {
+        return broken(Outcome::NotReady, "ready_check", check_failed(e));
+    }
+    Ending {
+        outcome: Outcome::Ok,
+        reason: if e.facts.ran_open { "ungated" } else { "done" },
+        message: format!("{} exited with status 0; {}", e.command, closed_words(e)),
+        exit: Exit::Status(0),
+    }
+}
+
+fn nobody_listens(e: &Evidence) -> String {
+    let not_ready = &e.facts.not_ready;
+    let inodes: Vec<u32> = e
+        .before
+        .listeners
+        .iter()
+        .filter(|l| {
+            let served = e.gated.served_by(l.port);
+            !served.intersection(not_ready).is_empty()
+        })
+        .map(|l| l.inode)
+        .collect();
+    let who = names(&e.before.holders, &inodes);
+    let before = if who.is_empty() {
+        "somebody did before".to_owned()
+    } else {
+        format!("before, {who} did")
+    };
+    format!(
+        "nobody listens on {} {} after {} exited with status 0; {before}; \
+         if it was meant to stop, use --ready-timeout 0; {}",
+        e.gated.listen_ports.shown(not_ready),
+        humantime::format_duration(e.ready_timeout),
+        e.command,
+        closed_words(e)
+    )
+}
+
+fn check_failed(e: &Evidence) -> String {
+    let last = match e.facts.check_exit {
+        None => "it did not end".to_owned(),
+        Some(CommandExit::Code(status)) => format!("its last exit status was {status}"),
+        Some(CommandExit::Signal(signal)) => format!("at last {} ended it", signal_name(signal)),
+    };
+    format!(
+        "--ready-check did not succeed within {} after {} exited with status 0 ({last}); {}",
+        humantime::format_duration(e.ready_timeout),
+        e.command,
+        closed_words(e)
+    )
+}
+
+fn signalled(e: &Evidence, signal: i32) -> Ending {
+    let mut signals = e.facts.signals.iter();
+    let by_terminal = signals.any(|(n, sender)| *n == signal && *sender != Sender::Process);
+    Ending {
+        outcome: Outcome::CommandSignalled,
+        reason: "signal",
+        message: format!(
+            "{} ended {}; {}",
+            signal_name(signal),
+            e.command,
+            closed_words(e)
+        ),
+        exit: if by_terminal {
+            interrupt_exit(signal, Sender::Terminal)
+        } else {
+            Exit::signalled(signal)
+        },
+    }
+}
+
+fn interrupted(e: &Evidence, signal: i32, sender: Sender) -> Ending {
+    let name = signal_name(signal);
+    let (reason, what) = match (e.facts.started_at, e.facts.exited, e.pid) {
+        (None, _, _) => ("before_command", "COMMAND was not run".to_owned()),
+        (Some(_), None, pid) => (
+            "left_running",
+            format!("{} (pid {}) is left running", e.command, pid.unwrap_or(0)),
+        ),
+        (Some(_), Some((_, exit)), _) if e.facts.linger_cut => (
+            "linger",
+            format!(
+                "{} had exited with {}, the linger was cut short",
+                e.command,
+                exit_words(exit)
+            ),
+        ),
+        (Some(_), Some(_), _) => (
+            "before_ready",
+            format!("{} had exited, its listener was not waited for", e.command),
+        ),
+    };
+    Ending {
+        outcome: Outcome::Interrupted,
+        reason,
+        message: format!("{name}: {what}; {}", closed_words(e)),
+        exit: interrupt_exit(signal, sender),
+    }
+}
+
+fn not_run(e: &Evidence, why: NotRun) -> Ending {
+    let (reason, message) = match why {
+        NotRun::Spawn => {
+            return e.spawn_error.cloned().unwrap_or_else(|| {
+                Ending::not_run("spawn_failed", "COMMAND could not be started")
+            });
+        }
+        NotRun::OpenedEarly => (
+            "opened_early",
+            "SIGUSR1 opened the gate: COMMAND was not run",
+        ),
+        NotRun::Deadline => (
+            "max_closed",
+            "--max-closed was over before COMMAND could be run: it was not run",
+        ),
+        NotRun::Fallen => (
+            "gate_fallen",
+            "the gate no longer stood and could not be closed again: COMMAND was not run",
+        ),
+        NotRun::Abandoned(Abandoned { reason, why }) => {
+            return Ending::not_run(reason, format!("{why}: COMMAND was not run"));
+        }
+        NotRun::Signal => ("signal", "COMMAND was not run"),
+    };
+    Ending::not_run(reason, message)
+}
+
+fn closed_words(e: &Evidence) -> String {
+    let ports = e.gated.ports.brief();
+    let Some(time) = e.closed.time().map(ms_words) else {
+        return format!("{ports} was never closed");
+    };
+    let verb = e.account.verb;
+    let words = e.account.words.as_ref();
+    let words = words.map_or_else(String::new, |words| format!(", {words}"));
+    format!("{ports} was {verb} for {time}{words}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn facts(exit: CommandExit) -> Facts {
+        let now = Instant::now();
+        Facts {
+            started_at: Some(now),
+            exited: Some((now, exit)),
+            ..Facts::default()
+        }
+    }
+
+    fn closed_for(ms: u64) -> Closed {
+        let closed_at = Instant::now();
+        let at = |ms| closed_at + Duration::from_millis(ms);
+        let mut closed = Closed::new(closed_at, Some(at(30_000)));
+        assert_eq!(closed.time(), None, "it still is");
+        closed.now_shut(false, at(ms));
+        closed.syns_stopped = Some(12);
+        closed
+    }
+
+    fn verdict(facts: &Facts, open_error: Option<&str>) -> Ending {
+        conclude(&Evidence {
+            facts,
+            gated: &Gated {
+                ports: [80].into_iter().collect(),
+                ..Gated::default()
+            },
+            command: "service haproxy restart",
+            pid: Some(4711),
+            closed: &closed_for(83),
+            ready_timeout: Duration::from_secs(10),
+            before: &Sample::default(),
+            spawn_error: None,
+            account: &Account {
+                rows: Vec::new(),
+                verb: "closed",
+                words: Some("12 SYNs dropped".to_owned()),
+            },
+            open_error,
+        })
+    }
+
+    #[track_caller]
+    fn expect(facts: &Facts, outcome: Outcome, exit: Exit, says: &str) {
+        let ending = verdict(facts, None);
+        assert_eq!((ending.outcome, ending.exit), (outcome, exit), "{ending:?}");
+        assert!(ending.message.contains(says), "{ending:?}");
+        assert!(!ending.message.contains('\n'), "{ending:?}");
+    }
+
+    const ZERO: CommandExit = CommandExit::Code(0);
+
+    #[test]
+    fn commands_own_status_passes() {
+        let closed = "80 was closed for 83 ms, 12 SYNs dropped";
+        expect(&facts(ZERO), Outcome::Ok, Exit::Status(0), closed);
+        for status in 1..=255 {
+            let facts = facts(CommandExit::Code(status));
+            expect(&facts, Outcome::CommandFailed, Exit::Status(status), closed);
+        }
+        let facts = facts(CommandExit::Signal(9));
+        expect(
+            &facts,
+            Outcome::CommandSignalled,
+            Exit::Status(137),
+            "SIGKILL ended",
+        );
+    }
+
+    #[test]
+    fn a_broken_promise_is_124() {
+        let mut late = facts(ZERO);
+        late.deadline_hit = true;
+        expect(&late, Outcome::Deadline, Exit::Status(124), "--max-closed");
+
+        let mut deserted = facts(ZERO);
+        deserted.not_ready = [80].into_iter().collect();
+        expect(
+            &deserted,
+            Outcome::NotReady,
+            Exit::Status(124),
+            "--ready-timeout 0",
+        );
+
+        let ending = verdict(&facts(ZERO), Some("EPERM"));
+        assert_eq!(ending.outcome, Outcome::OpenFailed);
+        assert_eq!(ending.exit, Exit::Status(124));
+    }
+
+    #[test]
+    fn commands_failure_comes_before_ours() {
+        let mut late = facts(CommandExit::Code(3));
+        late.deadline_hit = true;
+        expect(
+            &late,
+            Outcome::CommandFailed,
+            Exit::Status(3),
+            "exited with status 3",
+        );
+    }
+
+    #[test]
+    fn interrupted_says_what_became_of_command() {
+        let term = Some((15, Sender::Process));
+        let before = Facts {
+            interrupted: term,
+            not_run: Some(NotRun::Signal),
+            ..Facts::default()
+        };
+        expect(
+            &before,
+            Outcome::Interrupted,
+            Exit::Status(143),
+            "was not run",
+        );
+        let mut left = facts(ZERO);
+        left.exited = None;
+        left.interrupted = term;
+        expect(
+            &left,
+            Outcome::Interrupted,
+            Exit::Status(143),
+            "(pid 4711) is left running",
+        );
+        let mut after = facts(ZERO);
+        after.interrupted = Some((2, Sender::Terminal));
+        expect(
+            &after,
+            Outcome::Interrupted,
+            Exit::Interrupt,
+            "not waited for",
+        );
+    }
+
+    #[test]
+    fn ctrl_c_that_ended_command_ends_us() {
+        let mut both = facts(CommandExit::Signal(2));
+        both.signals = vec![(2, Sender::Terminal)];
+        expect(&both, Outcome::CommandSignalled, Exit::Interrupt, "SIGINT");
+        let mut killed = facts(CommandExit::Signal(2));
+        killed.signals = vec![(2, Sender::Process)];
+        expect(
+            &killed,
+            Outcome::CommandSignalled,
+            Exit::Status(130),
+            "SIGINT",
+        );
+    }
+
+    #[test]
+    fn what_was_not_run_is_125() {
+        for (why, says) in [
+            (NotRun::Deadline, "--max-closed"),
+            (NotRun::Fallen, "no longer stood"),
+            (NotRun::OpenedEarly, "SIGUSR1"),
+        ] {
+            let facts = Facts {
+                not_run: Some(why),
+                ..Facts::default()
+            };
+            expect(&facts, Outcome::NotRun, Exit::Status(125), says);
+        }
+    }
+}

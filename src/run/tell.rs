@@ -1,0 +1,70 @@
+//! What people and machines are told when a run is over, or was only planned.
+
+use crate::cli::Args;
+use crate::process::signals::Signals;
+use crate::run::dry_run::dry_run;
+use crate::run::plan::{Plan, Refused, ports};
+use crate::run::record::Record;
+use crate::run::report::file;
+use crate::run::report::json::Report;
+use crate::tell::say::{Level, Say, print};
+use crate::words::ending::{Ending, Outcome};
+use crate::words::exit::{Exit, NOT_FOUND};
+
+pub(super) fn refusal(refused: Refused) -> Ending {
+    match refused {
+        Refused::Options(why) => Ending::not_run("options", why),
+        // It could not be written: once is enough to say so.
+        Refused::ReportFile(why) => Ending::not_run("report_file", why),
+        Refused::Command(why) => {
+            let reason = match why.status() {
+                NOT_FOUND => "not_found",
+                _ => "not_executable",
+            };
+            Ending::not_run_with(why.status(), reason, why.to_string())
+        }
+    }
+}
+
+/// The line for people and the report for machines. The gate is gone; what is slow now, or blocks,
+/// may be ended by a signal.
+pub(super) fn tell(ending: &Ending, args: &Args, plan: Option<&Plan>, say: &Say, record: &Record) {
+    Signals::unblock();
+    if let Some(file) = &args.report_file
+        && ending.reason != "report_file"
+    {
+        let report = Report::new(&args.command, ports(args), plan, record, ending);
+        let json = report.to_json().map_err(Into::into);
+        let written = json.and_then(|json| file::write(&json, &record.run, file));
+        if let Err(error) = written {
+            say.error(&format!("--report-file: {}: {error}", file.display()));
+        }
+    }
+    say.may_block();
+    match ending.outcome {
+        Outcome::Ok => say.result(&ending.message),
+        _ => say.error(&ending.message),
+    }
+}
+
+pub(super) fn tell_plan(planned: Result<Plan, Refused>, say: &Say) -> Exit {
+    match planned.and_then(|plan| dry_run(&plan)) {
+        Ok(text) => {
+            print(&text);
+            Exit::Status(0)
+        }
+        Err(refused) => {
+            let ending = refusal(refused);
+            say.error(&ending.message);
+            ending.exit
+        }
+    }
+}
+
+pub(super) fn level(args: &Args) -> Level {
+    match (args.quiet, args.verbose) {
+        (true, _) => Level::Errors,
+        (_, true) => Level::Phases,
+        _ => Level::Normal,
+    }
+}

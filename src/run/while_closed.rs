@@ -1,0 +1,160 @@
+//! What a run does with its gate, and with COMMAND.
+
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use crate::decide::event::Event;
+use crate::gate::gate::Gate;
+use crate::kernel::nfqueue;
+use crate::process::child::Child;
+use crate::process::signals::Caught;
+use crate::run::drive::Run;
+use crate::run::plan::Plan;
+use crate::words::ending::Ending;
+use crate::words::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_RUN};
+use crate::words::ports::PortSet;
+use crate::words::steer::Steer;
+
+impl Run<'_> {
+    /// Those who wait for what is open now go on.
+    pub(super) fn let_go(&mut self) {
+        let shut = self.gate.as_ref().map(|gate| gate.shut().clone());
+        let ports = &self.call.plan.gated().ports;
+        self.action.opened(&ports.minus(&shut.unwrap_or_default()));
+    }
+
+    pub(super) fn gate_stands(&mut self) -> bool {
+        let Some(gate) = &mut self.gate else {
+            return false;
+        };
+        gate.stands().unwrap_or_else(|error| {
+            self.warn(format!("the gate can't be read back: {error:#}"));
+            false
+        })
+    }
+
+    pub(super) fn shut_only(&mut self, ports: PortSet) {
+        let Some(gate) = &mut self.gate else {
+            return;
+        };
+        let was = gate.shut().clone();
+        match gate.shut_only(ports) {
+            Ok(()) => {
+                let is = gate.shut().clone();
+                if !is.minus(&was).is_empty() {
+                    self.action.closed_again();
+                }
+                self.note_shut(&was, &is);
+            }
+            Err(error) => self.warn(format!("the gated ports could not be changed: {error:#}")),
+        }
+    }
+
+    /// Somebody has removed the rules, or the kernel's time was over. What has been open meanwhile was
+    /// not closed.
+    pub(super) fn close_again(&mut self, ports: PortSet) -> bool {
+        let remarks = |gate: &Option<Gate>| gate.as_ref().map_or(0, |gate| gate.remarks().len());
+        let known = remarks(&self.gate);
+        self.closed.now_shut(false, Instant::now());
+        self.shut_only(ports);
+        let stands = self.gate_stands();
+        self.closed.now_shut(stands, Instant::now());
+        let gate = self.gate.as_ref();
+        let new = gate.map_or_else(Vec::new, |gate| gate.remarks()[known..].to_vec());
+        new.into_iter().for_each(|remark| self.warn(remark));
+        stands
+    }
+
+    fn note_shut(&mut self, was: &PortSet, is: &PortSet) {
+        self.closed.now_shut(!is.is_empty(), Instant::now());
+        for (what, ports) in [("opened", was.minus(is)), ("closed", is.minus(was))] {
+            if !ports.is_empty() {
+                let say = self.call.say;
+                say.phase(&format!("{what} {}", ports.brief()));
+            }
+        }
+    }
+
+    /// Starts COMMAND, unless a signal has come in the meantime.
+    pub(super) fn start(&mut self) -> Event {
+        let (plan, say) = (self.call.plan, self.call.say);
+        if let Some(Caught::Stop(signal, sender)) = self.call.signals.wait(Some(Instant::now())) {
+            return Event::Signal(signal, sender);
+        }
+        say.done_waiting();
+        say.phase(&format!("running {}", plan.command_line()));
+        let spawned = Child::spawn(
+            &plan.program,
+            &plan.command,
+            self.call.environment,
+            self.call.signals.inherited(),
+        );
+        match spawned {
+            Ok(child) => self.child = Some(child),
+            Err(error) => self.trouble.spawn = Some(not_spawned(plan, error)),
+        }
+        self.record.command_was_run = self.child.is_some();
+        Event::Started(self.record.command_was_run)
+    }
+
+    pub(super) fn open(&mut self) {
+        let Some(gate) = &mut self.gate else {
+            return;
+        };
+        let was = gate.shut().clone();
+        let decided = Instant::now();
+        let opened = gate.open();
+        self.record.open_took = Some(decided.elapsed());
+        if let Err(error) = opened {
+            self.trouble.open = Some(format!("{error:#}"));
+        }
+        self.note_shut(&was, &PortSet::EMPTY);
+    }
+
+    /// Whether what is left of the gate can't go without taking SYNs from another run.
+    pub(super) fn others_hold(&mut self) -> bool {
+        let own = match self.action.steer() {
+            Steer::Queue(number) => Some(number),
+            _ => None,
+        };
+        let gate = self.gate.as_ref();
+        gate.is_some_and(Gate::empties_queues) && nfqueue::others_hold(own)
+    }
+
+    /// Counts, and clears away. A backend that can't do it by itself goes with its `Gate` here.
+    pub(super) fn remove(&mut self) {
+        if let Some(mut gate) = self.gate.take() {
+            match gate.remove() {
+                Ok(counted) => {
+                    self.closed.syns_stopped = counted;
+                    self.action.removed();
+                }
+                // It is open, or `open` has told otherwise.
+                Err(error) => self.warn(format!(
+                    "the gate's rules could not be removed ({error:#}): syngate clear does"
+                )),
+            }
+        }
+    }
+}
+
+/// As a shell would say it: 127 for a missing interpreter too, 126 for what the kernel won't run.
+fn not_spawned(plan: &Plan, error: Errno) -> Ending {
+    let status = match error {
+        Errno::ENOENT => NOT_FOUND,
+        Errno::EAGAIN | Errno::ENOMEM => NOT_RUN,
+        _ => NOT_EXECUTABLE,
+    };
+    let hint = if error == Errno::ENOENT {
+        " (a missing interpreter?)"
+    } else {
+        ""
+    };
+    let message = format!(
+        "{} can't be run: {}{hint}",
+        plan.program.display(),
+        error.desc()
+    );
+    Ending::not_run_with(status, "spawn_failed", message)
+}

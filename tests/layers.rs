@@ -1,0 +1,225 @@
+//! The shape of the code: a folder of src imports only folders below it, files do not import each other
+//! in circles, and files and functions stay short.
+
+mod layers_parts;
+
+use std::collections::BTreeSet;
+
+use layers_parts::Sources;
+
+/// The folders of src, from the top to the bottom. The files beside them are on top.
+const LAYERS: [&str; 10] = [
+    "commands", "run", "cli", "action", "gate", "decide", "process", "kernel", "tell", "words",
+];
+
+/// A file of production code has no more lines.
+const LONGEST_FILE: usize = 500;
+/// A function has no more lines.
+const LONGEST_FUNCTION: usize = 59;
+
+fn rank(file: &str) -> Option<usize> {
+    let Some((folder, _)) = file.split_once('/') else {
+        return Some(0);
+    };
+    let layer = LAYERS.iter().position(|layer| *layer == folder)?;
+    Some(layer + 1)
+}
+
+fn climbs(sources: &Sources) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (file, targets) in sources.imports(true) {
+        if rank(file).is_none() {
+            wrong.push(format!("{file} is in no layer"));
+        }
+        let above = targets.iter().filter(|target| rank(target) < rank(file));
+        wrong.extend(above.map(|target| format!("{file} climbs to {target}")));
+    }
+    wrong
+}
+
+fn circles(sources: &Sources) -> Vec<String> {
+    let imports = sources.imports(false);
+    let reached_from = |file: &str| {
+        let (mut reached, mut next) = (BTreeSet::new(), vec![file.to_owned()]);
+        while let Some(file) = next.pop() {
+            let targets = imports[file.as_str()].iter();
+            let new = targets.filter(|target| reached.insert(target.to_string()));
+            next.extend(new.map(|target| target.to_string()));
+        }
+        reached
+    };
+    let (mut told, mut wrong) = (BTreeSet::new(), Vec::new());
+    for file in imports.keys() {
+        let reached = reached_from(file).into_iter();
+        let circle: BTreeSet<String> = reached
+            .filter(|f| reached_from(f).contains(*file))
+            .collect();
+        for file in circle.iter().filter(|file| told.insert(file.to_string())) {
+            let targets = imports[file.as_str()].iter().copied();
+            let targets: Vec<&str> = targets.filter(|t| circle.contains(*t)).collect();
+            wrong.push(format!("in a circle: {file} -> {}", targets.join(", ")));
+        }
+    }
+    wrong
+}
+
+fn too_long(sources: &Sources) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for file in &sources.files {
+        if file.lines > LONGEST_FILE {
+            wrong.push(format!("{}: {} lines without tests", file.name, file.lines));
+        }
+        let functions = file.functions.iter();
+        let long = functions.filter(|(_, lines)| *lines > LONGEST_FUNCTION);
+        wrong.extend(long.map(|(name, lines)| format!("{}: fn {name}: {lines} lines", file.name)));
+    }
+    wrong
+}
+
+#[track_caller]
+fn nothing(wrong: &[String]) {
+    assert!(
+        wrong.is_empty(),
+        "{}:
+{}",
+        wrong.len(),
+        wrong.join(
+            "
+"
+        )
+    );
+}
+
+#[test]
+fn no_folder_of_src_imports_one_above_it() {
+    nothing(&climbs(&Sources::read("syngate", ".")));
+}
+
+#[test]
+fn no_files_of_src_import_each_other_in_a_circle() {
+    nothing(&circles(&Sources::read("syngate", ".")));
+}
+
+#[test]
+fn files_and_functions_of_src_are_short() {
+    nothing(&too_long(&Sources::read("syngate", ".")));
+}
+
+#[test]
+fn no_files_of_the_tests_tools_import_each_other_in_a_circle() {
+    for (name, folder) in [
+        ("testkit", "tests/kit"),
+        ("faults", "tests/faults"),
+        ("bench", "tests/bench"),
+    ] {
+        nothing(&circles(&Sources::read(name, folder)));
+    }
+}
+
+#[test]
+fn climbing_imports_are_found() {
+    let of = |text| {
+        climbs(&Sources::made_up(&[
+            ("lib.rs", "mod kernel; mod run; mod words;"),
+            ("run/mod.rs", "mod plan;"),
+            ("run/plan.rs", ""),
+            ("kernel/mod.rs", ""),
+            ("kernel/netlink.rs", text),
+            ("words/mod.rs", ""),
+        ]))
+    };
+    const CLIMB: &str = "kernel/netlink.rs climbs to run/plan.rs";
+    for text in [
+        "use crate::run::plan::Plan;",
+        "use crate::{words, run::{self as story, plan::{Plan}}};",
+        "fn f() -> u8 { g(&[crate::run::plan::ANSWER]) }",
+        "use super::super::run::plan::*;",
+        "mod inner { use super::super::super::run::plan; }",
+        "#[cfg(test)] mod tests { use crate::run::plan::Plan; }",
+        "targets! { plan: crate::run::plan::withstand; }",
+    ] {
+        assert!(of(text).contains(&CLIMB.to_owned()), "{text}");
+    }
+    assert_eq!(
+        of("use crate::main;"),
+        ["kernel/netlink.rs climbs to lib.rs"]
+    );
+    for text in [
+        "use crate::words::Word; use super::conntrack; mod inner { use super::*; }",
+        "/// [`crate::run::plan`]\nconst TEXT: &str = \"crate::run::plan\"; // crate::run::plan",
+        "use std::{run::plan, words::run}; use run::plan; fn f() { x.run::<u8>(); std::run::plan() }",
+    ] {
+        assert_eq!(of(text), [""; 0], "{text}");
+    }
+    let unknown = climbs(&Sources::made_up(&[("attic/mod.rs", "")]));
+    assert_eq!(unknown, ["attic/mod.rs is in no layer"]);
+}
+
+#[test]
+fn circles_are_found() {
+    let of = |root: &str, one: &str, two: &str| {
+        circles(&Sources::made_up(&[
+            ("gate/mod.rs", root),
+            ("gate/one.rs", one),
+            ("gate/two.rs", two),
+        ]))
+    };
+    for (root, one, two, files) in [
+        ("", "use super::two::X;", "use super::one::Y;", 2),
+        (
+            "",
+            "use crate::gate::two;",
+            "fn f() { crate::gate::one::y() }",
+            2,
+        ),
+        ("pub use one::Y;", "use super::X;", "", 2),
+        ("use self::one::Y;", "use super::*;", "", 2),
+        (
+            "fn f() { one::y() }",
+            "use super::two::X;",
+            "use crate::gate::X;",
+            3,
+        ),
+    ] {
+        assert_eq!(of(root, one, two).len(), files, "{root} {one} {two}");
+    }
+    for (root, one, two) in [
+        (
+            "mod one; mod two; pub use two::X;",
+            "use super::two::X;",
+            "",
+        ),
+        (
+            "pub use one::Y;",
+            "",
+            "#[cfg(test)] mod tests { use super::super::Y; use super::*; }",
+        ),
+        (
+            "",
+            "use super::two::X;",
+            "#[cfg(test)] mod tests { use super::super::one::Y; }",
+        ),
+    ] {
+        assert_eq!(of(root, one, two), [""; 0], "{root} {one} {two}");
+    }
+}
+
+#[test]
+fn long_files_and_functions_are_found() {
+    let of = |text: &str| too_long(&Sources::made_up(&[("words/long.rs", text)]));
+    let lines = |n: usize| "x();\n".repeat(n);
+    let function = |n: usize| format!("fn long() {{\n{}}}\n", lines(n - 2));
+    assert_eq!(of(&function(60)), ["words/long.rs: fn long: 60 lines"]);
+    assert_eq!(of(&function(59)), [""; 0]);
+    assert_eq!(of(&format!("impl X {{ {} }}", function(60))).len(), 1);
+    assert_eq!(
+        of(&format!("#[cfg(test)]\nmod tests {{\n{}}}", function(70))),
+        [""; 0]
+    );
+    let file = |n: usize, tests: usize| {
+        let tests = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", lines(tests));
+        of(&(lines(n) + &tests))
+    };
+    assert_eq!(file(501, 1), ["words/long.rs: 501 lines without tests"]);
+    assert_eq!(file(500, 300), [""; 0]);
+}
