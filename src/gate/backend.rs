@@ -16,7 +16,6 @@ pub type Deadline = Instant;
 /// Counts of the connections that the rules have steered elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flows {
-    /// All of them.
     pub all: u64,
     /// Those that syngate waits for.
     pub left: usize,

@@ -1,4 +1,4 @@
-//! A gate that stands in the kernel, made by this run or another one.
+//! A gate that stands in the kernel, made by any run.
 
 use std::time::Duration;
 
@@ -7,12 +7,10 @@ use super::who::Who;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
-/// A gate that stands in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// The kind of backend that made it, and can erase it.
     pub kind: Kind,
-    /// The run's id.
     pub run: String,
     /// The kernel removes it when its run ends.
     pub owned: bool,
@@ -22,7 +20,6 @@ pub struct Found {
     pub ports: PortSet,
     /// Which packets to these ports it stops.
     pub scope: Scope,
-    /// How many SYNs it has stopped.
     pub syns_stopped: Option<u64>,
     /// When the kernel opens it by itself.
     pub opens_in: Option<Duration>,

@@ -18,9 +18,7 @@ pub enum Choice {
 /// A kind of backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// nf_tables.
     Nft,
-    /// iptables.
     Iptables(Variant),
 }
 
@@ -68,7 +66,6 @@ impl Kind {
         }
     }
 
-    /// The kind of that name.
     pub fn named(name: &str) -> Option<Kind> {
         Kind::ALL.into_iter().find(|kind| kind.name() == name)
     }

@@ -2,19 +2,19 @@
 //! (`backend`, with `nft` and `iptables`), and the value that opens the gate again on each way out of
 //! a run (`gate`).
 
-pub mod backend;
+pub(crate) mod backend;
 pub mod backends;
-pub mod found;
+pub(crate) mod found;
 #[expect(
     clippy::module_inception,
     reason = "the folder is about the gate, this file is it"
 )]
-pub mod gate;
+pub(crate) mod gate;
 pub mod iptables;
-pub mod kinds;
+pub(crate) mod kinds;
 mod nat;
 pub mod nft;
-pub mod rules;
-pub mod standing;
+pub(crate) mod rules;
+pub(crate) mod standing;
 pub mod watchdog;
-pub mod who;
+pub(crate) mod who;

@@ -6,7 +6,6 @@ pub(super) const NAT_TARGETS: [&str; 5] = ["DNAT", "SNAT", "MASQUERADE", "REDIRE
 /// A port that a rule sends elsewhere before the input hook.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Redirected {
-    /// The port.
     pub port: u16,
     /// The rule's table and chain.
     pub by: String,

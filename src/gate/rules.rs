@@ -16,7 +16,6 @@ pub const XTABLES_WAIT: Duration = Duration::from_secs(5);
 /// What a backend needs to know of the run.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The run's id.
     pub run: String,
     /// The comment that the kernel lists with the rules.
     pub who: Who,
@@ -30,7 +29,6 @@ pub struct Settings {
 /// A closed gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// The gated ports.
     pub ports: PortSet,
     /// Which packets to these ports the gate stops.
     pub scope: Scope,

@@ -9,7 +9,6 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::process::lock::{FileId, unusual_directory};
 
-/// The comment of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Who {
     /// The run's pid, in its own pid namespace.

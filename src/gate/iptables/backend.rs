@@ -71,7 +71,7 @@ impl Iptables {
     ///
     /// # Errors
     /// [`Lacking`]: it is not installed.
-    pub fn new(variant: Variant, settings: &Settings) -> Result<Iptables> {
+    pub(crate) fn new(variant: Variant, settings: &Settings) -> Result<Iptables> {
         let path = std::env::var_os("PATH");
         let programs = Programs::of(variant, path.as_deref()).map_err(Lacking)?;
         let variant = match variant {

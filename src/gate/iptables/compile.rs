@@ -1,10 +1,9 @@
 //! From [`Rules`] to what iptables-restore(8) reads. Pure.
 //!
-//! A run has a chain of its own, which the built-in chain jumps to: its packets are new SYNs, and
-//! they get there only until the kernel's deadline. It lets through what the scope excludes, and
-//! sends what is gated to a second chain, of one rule, which counts and drops (or whatever becomes of
-//! a stopped SYN). Opening and closing single ports replaces the first chain's rules; the count is
-//! not lost by that.
+//! A run has a chain of its own. The built-in chain jumps to it with new SYNs, until the kernel's deadline.
+//! The run's chain lets through what the scope excludes, and sends gated SYNs to a second chain. That has
+//! one rule, which counts a SYN and drops it or steers it elsewhere. To open and close single ports,
+//! syngate replaces the rules of the first chain, so the second keeps its count.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -16,53 +15,51 @@ use crate::words::ports::PortSet;
 use crate::words::scope::Where;
 use crate::words::steer::Steer;
 
-/// multiport takes so many ports; a range counts as two (xt_multiport.h, XT_MULTI_PORTS).
+/// How many ports multiport takes; a range counts as two (xt_multiport.h, XT_MULTI_PORTS).
 const MULTIPORT_MAX: usize = 15;
 /// A comment has room for 256 bytes with its NUL (xt_comment.h, XT_MAX_COMMENT_LEN).
 const COMMENT_MAX: usize = 255;
 
-/// What the kernel itself opens the gate by.
+/// The clock by which the kernel opens the gate by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Clock {
-    /// So many seconds after the gate was armed, through a file of xt_recent's. It counts jiffies:
-    /// nobody can set it.
+pub(super) enum Clock {
+    /// The kernel opens it this many seconds after syngate has armed it through a file of xt_recent's. It
+    /// counts jiffies, which nobody can set.
     Recent(u64),
-    /// At that time, in UTC: xt_time. It follows the wall clock.
+    /// The kernel opens it at that time, in UTC, by the wall clock (xt_time).
     Until(String),
 }
 
-/// What a family's iptables gets for one run.
-pub struct Script<'a> {
+/// What iptables-restore(8) of one IP version reads for a run.
+pub(super) struct Script<'a> {
     /// The run's id.
-    pub id: &'a str,
-    /// IPv4 or IPv6.
-    pub family: Family,
-    /// Which packets.
-    pub rules: &'a Rules,
+    pub(super) id: &'a str,
+    pub(super) family: Family,
+    pub(super) rules: &'a Rules,
 }
 
 /// The run's chain.
-pub fn chain(id: &str) -> String {
+fn chain(id: &str) -> String {
     format!("{PREFIX}{id}")
 }
 
-/// The chain that counts and drops, or sends elsewhere.
-pub fn stop_chain(id: &str) -> String {
+/// The run's second chain, which counts and steers.
+fn stop_chain(id: &str) -> String {
     format!("{PREFIX}{id}_s")
 }
 
 /// The name of xt_recent's list for an IP version.
-pub fn recent_name(id: &str, family: Family) -> String {
+pub(super) fn recent_name(id: &str, family: Family) -> String {
     match family {
         Family::V4 => format!("{PREFIX}{id}_4"),
         Family::V6 => format!("{PREFIX}{id}_6"),
     }
 }
 
-/// The table and the built-in chains.
-pub fn place(rules: &Rules) -> (&'static str, &'static [&'static str]) {
+/// The table, and the built-in chains that jump to the run's chain.
+pub(super) fn place(rules: &Rules) -> (&'static str, &'static [&'static str]) {
     match (rules.steer, rules.scope.hook) {
-        // What comes in, and what this host sends to itself.
+        // Packets that come in, and packets that this host sends to itself.
         (Steer::Redirect(_), _) => ("nat", &["PREROUTING", "OUTPUT"]),
         (_, Where::Input) => ("filter", &["INPUT"]),
         // Before connection tracking and NAT.
@@ -71,20 +68,20 @@ pub fn place(rules: &Rules) -> (&'static str, &'static [&'static str]) {
 }
 
 impl Script<'_> {
-    /// Makes both chains, and the jumps to them, before all other rules: an ACCEPT would end the
-    /// packet's way through the chain. What stands of this run is replaced in the same change: NAT
-    /// may end with its last rule, and with it the connections that were redirected.
-    pub fn install(&self, comment: &str, clock: &Clock, standing: &Part) -> String {
+    /// Makes both chains, and jumps to the first one. The jumps come before all other rules, because an ACCEPT
+    /// would end the packet's way through the chain. The same change replaces the run's old rules: NAT may
+    /// end with its last rule, and with it the connections that were redirected.
+    pub(super) fn install(&self, comment: &str, clock: &Clock, standing: &Part) -> String {
         let (table, built_in) = place(self.rules);
         let (chain, stop) = (chain(self.id), stop_chain(self.id));
         let verdict = match self.rules.steer {
-            // Nothing is diverted here: `install` refuses that.
+            // The backend refuses to divert before it comes here.
             Steer::Drop | Steer::Divert(_) => "-j DROP".to_owned(),
             Steer::Queue(number) => format!("-j NFQUEUE --queue-num {number} --queue-bypass"),
-            // Without an address: it stays.
+            // Without an address, so that the packet keeps its own.
             Steer::Redirect(port) => format!("-p tcp -j DNAT --to-destination :{port}"),
         };
-        // A chain that is declared is emptied (iptables-restore(8), --noflush).
+        // To declare a chain empties it (iptables-restore(8), --noflush).
         let mut script = format!("*{table}\n:{chain} - [0:0]\n:{stop} - [0:0]\n");
         for jump in standing.jumps_deleted() {
             let _ = writeln!(script, "{jump}");
@@ -109,7 +106,7 @@ impl Script<'_> {
     }
 
     /// Gates `ports` and no others.
-    pub fn replace_ports(&self, ports: &PortSet) -> String {
+    pub(super) fn replace_ports(&self, ports: &PortSet) -> String {
         let (table, _) = place(self.rules);
         let rules = self.chain_rules(ports);
         format!("*{table}\n:{} - [0:0]\n{rules}COMMIT\n", chain(self.id))
@@ -117,7 +114,7 @@ impl Script<'_> {
 
     fn clock(&self, clock: &Clock) -> String {
         match clock {
-            // All sources are one: the list has one entry, and it is there while the gate is armed.
+            // With this mask all sources are the same. The list has one entry, while the gate is armed.
             Clock::Recent(seconds) => format!(
                 " -m recent --name {} --mask {} --rsource --rcheck --seconds {seconds}",
                 recent_name(self.id, self.family),
@@ -166,8 +163,8 @@ impl Script<'_> {
         rules
     }
 
-    /// How an interface is matched. What comes in goes out by none yet, and what this host sends came
-    /// in by none: each packet has one of them.
+    /// The options that match an interface. A packet that comes in goes out by none yet, and a packet that this
+    /// host sends came in by none: each has one of the two.
     fn ways(&self) -> &'static [&'static str] {
         match self.rules.steer {
             Steer::Redirect(_) => &["-i", "-o"],
@@ -176,8 +173,8 @@ impl Script<'_> {
     }
 }
 
-/// What both programs would read, for `--dry-run`.
-pub fn script(
+/// What the programs of both IP versions would read, for `--dry-run`.
+pub(crate) fn script(
     variant: crate::gate::kinds::Variant,
     rules: &Rules,
     id: &str,
@@ -212,7 +209,7 @@ fn or_nothing(words: &[String]) -> Vec<&str> {
     }
 }
 
-/// As many ranges together as multiport takes.
+/// The ports in portions that multiport takes.
 fn portions(ports: &PortSet) -> Vec<String> {
     let mut portions: Vec<(usize, String)> = Vec::new();
     for range in ports.ranges() {
@@ -231,9 +228,9 @@ fn portions(ports: &PortSet) -> Vec<String> {
     portions.into_iter().map(|(_, portion)| portion).collect()
 }
 
-/// Between double quotes a backslash and a quote are special; iptables-save writes single quotes
-/// with a backslash, which not every version reads back.
-pub(super) fn fit_comment(text: &str) -> String {
+/// Makes a text fit for a comment. Between double quotes a backslash and a quote are special, and
+/// iptables-save writes single quotes with a backslash, which some versions can't read back.
+fn fit_comment(text: &str) -> String {
     let mut clean: String = text
         .chars()
         .map(|c| {
@@ -250,12 +247,20 @@ pub(super) fn fit_comment(text: &str) -> String {
     clean
 }
 
-/// The kernel's deadline as xt_time takes it: UTC, whole seconds. That second is included, so the
+/// The kernel's deadline as xt_time takes it: UTC, in whole seconds. The second itself is included, so the
 /// gate opens at most a second later.
-pub fn date_stop(since_1970: Duration) -> String {
+pub(super) fn date_stop(since_1970: Duration) -> String {
     let whole = Duration::from_secs(since_1970.as_secs());
     let time = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + whole).to_string();
     time.trim_end_matches('Z').to_owned()
+}
+
+/// iptables-save(8) gives a comment back as it was written.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(text: &str) {
+    let comment = fit_comment(text);
+    let rule = format!("-A INPUT -m comment --comment \"{comment}\" -j ACCEPT");
+    assert_eq!(super::save::words(&rule)[5], comment);
 }
 
 #[cfg(test)]

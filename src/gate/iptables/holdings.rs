@@ -10,7 +10,6 @@ use crate::gate::rules::PREFIX;
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
 
-/// What an installed variant holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VariantHoldings {
     pub(crate) variant: Variant,

@@ -1,5 +1,5 @@
-//! What stands, read from what iptables-save(8) prints: our own chains and the jumps to them, among
-//! everybody else's. Pure.
+//! Reads from what iptables-save(8) prints which gates stand: syngate's own chains, and the jumps to them,
+//! among the rules of other programs. Pure.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -13,31 +13,28 @@ use crate::words::scope::{Networks, Scope, Where};
 
 /// One run's part of one IP version's rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Part {
-    /// The table that it is in.
-    pub table: String,
-    /// Its chains.
-    pub chains: Vec<String>,
-    /// The rules in other chains that lead to them, as they were saved: `-A INPUT …`.
-    pub jumps: Vec<String>,
+pub(super) struct Part {
+    pub(super) table: String,
+    pub(super) chains: Vec<String>,
+    /// The rules in other chains that lead to its chains, as they were saved: `-A INPUT …`.
+    pub(super) jumps: Vec<String>,
     /// The gated ports.
-    pub ports: PortSet,
-    /// Which packets to them.
-    pub scope: Scope,
-    /// SYNs stopped.
-    pub syns_stopped: u64,
-    /// Who made it.
-    pub who: Option<Who>,
-    /// For how long the kernel keeps it closed, from when it was made.
-    pub closes_for: Option<Duration>,
-    /// That is a date, and follows the wall clock.
-    pub by_date: bool,
+    pub(super) ports: PortSet,
+    /// Which packets to the ports it stops.
+    pub(super) scope: Scope,
+    pub(super) syns_stopped: u64,
+    /// The run that made it.
+    pub(super) who: Option<Who>,
+    /// How long after that the kernel keeps it closed.
+    pub(super) closes_for: Option<Duration>,
+    /// The deadline is a date, by the wall clock.
+    pub(super) by_date: bool,
 }
 
 /// Finds each run's part, by the run's id.
-pub fn parts(saved: &str) -> BTreeMap<String, Part> {
+pub(super) fn parts(saved: &str) -> BTreeMap<String, Part> {
     let mut parts: BTreeMap<String, Part> = BTreeMap::new();
-    // Joined in the end: there may be thousands of rules.
+    // Joined at the end, because there may be thousands of rules.
     let mut ports: BTreeMap<String, Vec<RangeInclusive<u16>>> = BTreeMap::new();
     let mut table = "";
     for line in saved.lines() {
@@ -117,7 +114,7 @@ fn rule(
 fn jump<'a>(rule: &str, value: &impl Fn(&str) -> Option<&'a str>, part: &mut Part) {
     part.jumps.push(rule.to_owned());
     part.who = value("--comment").and_then(Who::parse);
-    // In the table nat it is one of two, and nobody has chosen it.
+    // In the table nat the jump is one of two, and the user has not chosen its hook.
     if part.table == "raw" {
         part.scope.hook = Where::Prerouting;
     }
@@ -129,7 +126,7 @@ fn jump<'a>(rule: &str, value: &impl Fn(&str) -> Option<&'a str>, part: &mut Par
             .ok()
             .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
         let since = part.who.as_ref().map_or_else(now, |who| who.since);
-        // That second is included.
+        // The second itself is included.
         let end = stop.map(|at| at + Duration::from_secs(1));
         part.closes_for = end.map(|at| at.saturating_sub(Duration::from_secs(since)));
         part.by_date = true;
@@ -143,7 +140,7 @@ fn add(networks: &mut Networks, network: Option<&str>) {
 }
 
 /// The words of a rule; some are between quotes, with backslashes.
-pub fn words(rule: &str) -> Vec<String> {
+pub(super) fn words(rule: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;
     let mut chars = rule.chars();
@@ -161,13 +158,13 @@ pub fn words(rule: &str) -> Vec<String> {
 }
 
 impl Part {
-    /// What removes the jumps.
-    pub fn jumps_deleted(&self) -> impl Iterator<Item = String> {
+    /// The commands that remove the jumps.
+    pub(super) fn jumps_deleted(&self) -> impl Iterator<Item = String> {
         self.jumps.iter().map(|rule| rule.replacen("-A ", "-D ", 1))
     }
 
-    /// What removes it, in one change.
-    pub fn delete(&self) -> String {
+    /// The commands that remove it, in one change.
+    pub(super) fn delete(&self) -> String {
         let flushes = self.chains.iter().map(|chain| format!("-F {chain}"));
         let deletes = self.chains.iter().map(|chain| format!("-X {chain}"));
         let lines: Vec<String> = self.jumps_deleted().chain(flushes).chain(deletes).collect();
@@ -175,7 +172,7 @@ impl Part {
     }
 }
 
-/// What holds for any text of iptables-save's: only what is ours by its name is deleted.
+/// What holds for any text of iptables-save's: syngate deletes only what has a name of its own.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(text: &str) {
     for (id, part) in parts(text) {
@@ -187,14 +184,6 @@ pub(crate) fn withstand(text: &str) {
         let script = part.delete();
         assert!(script.starts_with('*') && script.ends_with("COMMIT\n"));
     }
-}
-
-/// A comment comes back as it was written.
-#[cfg(any(fuzzing, test))]
-pub(crate) fn withstand_comment(text: &str) {
-    let comment = super::compile::fit_comment(text);
-    let rule = format!("-A INPUT -m comment --comment \"{comment}\" -j ACCEPT");
-    assert_eq!(words(&rule)[5], comment);
 }
 
 #[cfg(test)]
@@ -238,7 +227,7 @@ COMMIT
         assert_eq!((who.pid, who.command.as_str()), (1, "x 'y' -z"));
     }
 
-    /// As iptables-restore --counters takes them from anybody.
+    /// iptables-restore --counters takes any counters from any program.
     #[test]
     fn counters_may_be_anything() {
         let all = u64::MAX.to_string();

@@ -64,7 +64,6 @@ impl Nft {
         })
     }
 
-    /// Creates the tables.
     fn create(&mut self, rules: Ruleset, until: Deadline) -> Result<()> {
         let transaction = transaction::create(&rules, time_left(until)?);
         let (owned, lacks) = (rules.owned, Lack::of(&rules));

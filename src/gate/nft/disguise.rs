@@ -38,17 +38,17 @@ const IPV4_CHECKSUM: u32 = 10;
 
 /// One connection, from this host to `neighbour`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Disguise {
+pub(crate) struct Disguise {
     /// This host's end.
-    pub from: SocketAddr,
+    pub(crate) from: SocketAddr,
     /// The peer.
-    pub neighbour: NextHop,
+    pub(crate) neighbour: NextHop,
     /// The destination that the neighbour sees. Its port is the true one, too.
-    pub to: SocketAddr,
+    pub(crate) to: SocketAddr,
 }
 
 /// The rules that disguise connections. Dropping this removes them.
-pub struct Disguised {
+pub(crate) struct Disguised {
     tables: Tables,
     id: String,
     watchdog: Option<Watchdog>,
@@ -60,7 +60,12 @@ impl Disguised {
     ///
     /// # Errors
     /// The kernel can't do that; nothing was changed.
-    pub fn wear(id: &str, comment: &str, all: &[Disguise], within: Duration) -> Result<Disguised> {
+    pub(crate) fn wear(
+        id: &str,
+        comment: &str,
+        all: &[Disguise],
+        within: Duration,
+    ) -> Result<Disguised> {
         let comment = fit_comment(comment);
         let mut worn = Disguised {
             tables: Tables::open()?,

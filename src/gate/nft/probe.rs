@@ -43,24 +43,24 @@ const LOOPBACK: u32 = 1;
 /// What the kernel answered.
 pub(crate) struct Probed {
     /// Tables.
-    pub table: Result<(), Refusal>,
+    pub(crate) table: Result<(), Refusal>,
     /// A whole gate: table, timed set, counter, chain, rule. In a kernel without owner tables, one without
     /// an owner.
-    pub gate: Result<(), Refusal>,
+    pub(crate) gate: Result<(), Refusal>,
     /// Owner tables.
-    pub owner: Result<(), Refusal>,
+    pub(crate) owner: Result<(), Refusal>,
     /// A whole gate in the prerouting hook.
-    pub prerouting: Result<(), Refusal>,
+    pub(crate) prerouting: Result<(), Refusal>,
     /// What `--syn divert` needs, for both IP versions.
-    pub dup: Result<(), Refusal>,
+    pub(crate) dup: Result<(), Refusal>,
     /// nft's own `queue` expression.
-    pub queue: Result<(), Refusal>,
+    pub(crate) queue: Result<(), Refusal>,
     /// The target NFQUEUE of x_tables, in an nft rule.
-    pub nfqueue_target: Result<(), Refusal>,
+    pub(crate) nfqueue_target: Result<(), Refusal>,
     /// Queues that a program can read.
-    pub nfnetlink_queue: Result<(), Refusal>,
+    pub(crate) nfnetlink_queue: Result<(), Refusal>,
     /// The match `recent` of x_tables.
-    pub recent: Result<(), Refusal>,
+    pub(crate) recent: Result<(), Refusal>,
 }
 
 /// Asks. `id` names a table that the kernel never makes.

@@ -92,9 +92,7 @@ pub(super) struct NamedSet {
 /// The elements of a [`NamedSet`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Elements {
-    /// IPv4 networks.
     V4(Vec<Ipv4Net>),
-    /// IPv6 networks.
     V6(Vec<Ipv6Net>),
     /// Interfaces, by name.
     Interfaces(Vec<String>),

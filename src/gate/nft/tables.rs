@@ -180,7 +180,6 @@ impl Tables {
         self.get_one(libc::NFT_MSG_GETSET, &body, answers::has_intervals)
     }
 
-    /// Asks about one thing.
     fn get_one<T>(
         &mut self,
         kind: libc::c_int,
@@ -246,7 +245,7 @@ pub(super) fn gone(deleted: Result<(), Refusal>) -> Result<()> {
 ///
 /// # Errors
 /// No privilege, no nf_tables.
-pub(in crate::gate) fn names(family: ProtoFamily) -> Result<Vec<String>> {
+pub(crate) fn names(family: ProtoFamily) -> Result<Vec<String>> {
     let listed = Tables::open()?.listed(family)?;
     Ok(listed.into_iter().map(|table| table.name).collect())
 }

@@ -64,7 +64,6 @@ fn numbered(rules: &Ruleset) -> impl Iterator<Item = Numbered<'_>> {
     })
 }
 
-/// Makes the whole ruleset.
 pub(super) fn create(rules: &Ruleset, timeout: Duration) -> Transaction {
     let mut batch = Batch::new();
     for numbered in numbered(rules) {
