@@ -19,8 +19,8 @@ use nix::sys::signal::SigSet;
 
 use super::Deadline;
 use super::choice::Kind;
-use crate::process::child::as_exec_takes;
-use crate::process::guard::{self, Process};
+use crate::process::environment::as_exec_takes;
+use crate::process::guard::{self, GuardProcess};
 
 pub(crate) use crate::process::guard::{DISMISS_TIMEOUT, START_TIMEOUT};
 /// How long after the deadline it steps in even though the run lives: it may hang, or be stopped.
@@ -43,7 +43,7 @@ pub const COMMAND: &str = "watchdog";
 /// The run's side of it. If it is dropped without [`Watchdog::dismiss`], the watchdog removes the
 /// rules.
 pub struct Watchdog {
-    process: Process,
+    process: GuardProcess,
     line: UnixStream,
 }
 

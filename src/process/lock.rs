@@ -2,11 +2,9 @@
 //! that all runs in a network namespace share: the kernel drops it when its holder ends, in
 //! whatever way; it tells the holder's pid; and no child inherits it.
 
-use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::ops::RangeInclusive;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +16,7 @@ use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, geteuid};
 
+use crate::process::cmdline::call_of;
 use crate::words::env::LOCK_DIR_VARIABLE;
 use crate::words::ports::PortSet;
 use crate::words::run_id::ID_LENGTH as RUN_ID_LENGTH;
@@ -40,7 +39,7 @@ pub(crate) struct Lock {
 
 /// Who is in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Holder {
+pub(crate) struct LockHolder {
     /// Its pid; 0 if it lives in another pid namespace.
     pub(crate) pid: i32,
     /// The id of its run.
@@ -77,7 +76,7 @@ impl Lock {
     ///
     /// # Errors
     /// The file system has no locks.
-    pub(crate) fn try_take(&mut self, run: &str) -> Result<Option<Holder>> {
+    pub(crate) fn try_take(&mut self, run: &str) -> Result<Option<LockHolder>> {
         while let Some(range) = self.ranges.get(self.held) {
             match fcntl(&self.file, FcntlArg::F_SETLK(&record(range, libc::F_WRLCK))) {
                 Ok(_) => {
@@ -102,7 +101,7 @@ impl Lock {
     ///
     /// # Errors
     /// The file system has no locks.
-    pub(crate) fn holders(&self) -> Result<Vec<Holder>> {
+    pub(crate) fn holders(&self) -> Result<Vec<LockHolder>> {
         let holders = self.ranges.iter().map(|range| self.holder(range));
         holders.filter_map(Result::transpose).collect()
     }
@@ -116,7 +115,7 @@ impl Lock {
     }
 
     /// Who holds a part of the range; `None` if it has just been set free.
-    fn holder(&self, range: &RangeInclusive<u16>) -> Result<Option<Holder>> {
+    fn holder(&self, range: &RangeInclusive<u16>) -> Result<Option<LockHolder>> {
         let (first, last) = (i64::from(*range.start()), i64::from(*range.end()));
         let lock = lock_in(&self.file, first, last)?;
         Ok(lock.map(|(holder, _, _)| holder))
@@ -174,7 +173,7 @@ pub(crate) struct Roll {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Living {
     /// Who it is; the run's id is empty if it can't be read.
-    pub(crate) holder: Holder,
+    pub(crate) holder: LockHolder,
     /// The ports that it has locked: all of its own, and perhaps those between.
     pub(crate) ports: PortSet,
     /// Where it keeps its locks.
@@ -215,7 +214,7 @@ fn roll_of(file: &File, directory: &Path) -> io::Result<Roll> {
 }
 
 /// One run's locks together.
-fn by_run(held: Vec<(Holder, RangeInclusive<u16>)>, directory: &Path) -> Vec<Living> {
+fn by_run(held: Vec<(LockHolder, RangeInclusive<u16>)>, directory: &Path) -> Vec<Living> {
     let mut living: Vec<Living> = Vec::new();
     for (holder, range) in held {
         let ports = PortSet::from_ranges([range]);
@@ -237,7 +236,7 @@ fn locks_between(
     file: &File,
     first: i64,
     last: i64,
-    held: &mut Vec<(Holder, RangeInclusive<u16>)>,
+    held: &mut Vec<(LockHolder, RangeInclusive<u16>)>,
 ) -> io::Result<()> {
     if first > last {
         return Ok(());
@@ -251,7 +250,7 @@ fn locks_between(
 }
 
 /// Some lock of another process in the range: its holder, where it begins and ends.
-fn lock_in(file: &File, first: i64, last: i64) -> io::Result<Option<(Holder, i64, i64)>> {
+fn lock_in(file: &File, first: i64, last: i64) -> io::Result<Option<(LockHolder, i64, i64)>> {
     let mut asked = libc::flock {
         l_type: libc::F_WRLCK as i16,
         l_whence: libc::SEEK_SET as i16,
@@ -265,7 +264,7 @@ fn lock_in(file: &File, first: i64, last: i64) -> io::Result<Option<(Holder, i64
     }
     let mut run = [0; RUN_ID_LENGTH];
     let _ = file.read_exact_at(&mut run, note_at(asked.l_start as u16));
-    let holder = Holder {
+    let holder = LockHolder {
         pid: asked.l_pid,
         run: String::from_utf8_lossy(&run).into_owned(),
     };
@@ -278,7 +277,7 @@ fn lock_in(file: &File, first: i64, last: i64) -> io::Result<Option<(Holder, i64
 
 /// The locks of a file as /proc/locks lists them for everybody: `1: POSIX ADVISORY WRITE 4711
 /// 00:1a:25 80 80`.
-fn listed_locks(path: &Path) -> io::Result<Vec<(Holder, RangeInclusive<u16>)>> {
+fn listed_locks(path: &Path) -> io::Result<Vec<(LockHolder, RangeInclusive<u16>)>> {
     let inode = std::fs::metadata(path)?.ino();
     let locks = std::fs::read_to_string("/proc/locks")?;
     Ok(locks
@@ -287,21 +286,21 @@ fn listed_locks(path: &Path) -> io::Result<Vec<(Holder, RangeInclusive<u16>)>> {
         .collect())
 }
 
-fn listed_lock(line: &str, inode: u64) -> Option<(Holder, RangeInclusive<u16>)> {
+fn listed_lock(line: &str, inode: u64) -> Option<(LockHolder, RangeInclusive<u16>)> {
     // One that waits has an arrow in front.
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [_, "POSIX", _, "WRITE", pid, file, first, last] = fields[..] else {
         return None;
     };
     let same = file.rsplit(':').next()?.parse() == Ok(inode);
-    let holder = Holder {
+    let holder = LockHolder {
         pid: pid.parse().ok()?,
         run: String::new(),
     };
     same.then_some((holder, first.parse().ok()?..=last.parse().ok()?))
 }
 
-impl std::fmt::Display for Holder {
+impl std::fmt::Display for LockHolder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.pid <= 0 {
             return write!(f, "a run in another pid namespace");
@@ -312,18 +311,6 @@ impl std::fmt::Display for Holder {
             None => Ok(()),
         }
     }
-}
-
-/// The command line of a living process.
-pub(crate) fn call_of(pid: i32) -> Option<String> {
-    words_of(pid).map(|words| crate::words::command_line::command_line(&words))
-}
-
-/// Its words, but for empty ones.
-pub(crate) fn words_of(pid: i32) -> Option<Vec<OsString>> {
-    let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let words = cmdline.split(|b| *b == 0).filter(|word| !word.is_empty());
-    Some(words.map(|w| OsStr::from_bytes(w).to_owned()).collect())
 }
 
 /// Behind the bytes that are locked, each port has room for the id of the run that locked a range
@@ -478,7 +465,7 @@ mod tests {
 
     #[test]
     fn a_run_s_locks_are_shown_together() {
-        let holder = |pid| Holder {
+        let holder = |pid| LockHolder {
             pid,
             run: String::new(),
         };

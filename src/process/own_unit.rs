@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use crate::process::lock::words_of;
+use crate::process::cmdline::words_of;
 
 /// What systemctl does to a unit by stopping all of its processes, the caller's among them.
 const STOPS: [&str; 10] = [

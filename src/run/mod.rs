@@ -27,7 +27,9 @@ use crate::gate::{self, Gate};
 use crate::kernel::nfqueue;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Sample, SynLimits, Want};
-use crate::process::child::{self, Beside, Child};
+use crate::process::beside::Beside;
+use crate::process::child::Child;
+use crate::process::environment::environment;
 use crate::process::own_unit;
 use crate::process::signals::{Caught, Signals};
 use crate::run::plan::{Listeners, Plan, Refused};
@@ -97,7 +99,7 @@ fn carry_out(
     let mut sockets =
         Sockets::new(&plan.listener_ports(), &plan.listener_scope()).map_err(unseen)?;
     let mut looking_since = Instant::now();
-    let environment = child::environment(&report.run);
+    let environment = environment(&report.run);
 
     let on_the_way = Before {
         plan,

@@ -29,8 +29,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Pid, getpid};
 
-use crate::process::child::{Child, Place, as_exec_takes, exit};
-use crate::process::guard::{self, Process};
+use crate::process::child::{Child, ProcessGroup, exit};
+use crate::process::environment::as_exec_takes;
+use crate::process::guard::{self, GuardProcess};
 use crate::words::ended::CommandExit;
 
 /// The hidden command that is the guard of a standby.
@@ -60,7 +61,7 @@ pub struct Stop {
 /// nobody waits for that.
 #[derive(Debug)]
 pub struct Standby {
-    guard: Process,
+    guard: GuardProcess,
     line: Line,
     pid: i32,
     ended: Option<CommandExit>,
@@ -370,7 +371,7 @@ impl Guard {
         let children = SignalFd::with_flags(&SigSet::from(Signal::SIGCHLD), flags)?;
         // A process group of its own: `kill -9 0` is not meant for us.
         let environment = as_exec_takes(std::env::vars_os());
-        let shell = Child::shell_in(Place::OwnGroup, line, &environment, mask)?;
+        let shell = Child::shell_in(ProcessGroup::Own, line, &environment, mask)?;
         guard::stay();
         Ok(Guard {
             shell,
