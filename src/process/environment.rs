@@ -11,15 +11,15 @@ pub(crate) fn environment(run: &str) -> Vec<CString> {
     handed_on(std::env::vars_os().collect(), run)
 }
 
-fn handed_on(ours: Vec<(OsString, OsString)>, run: &str) -> Vec<CString> {
-    let named = |wanted: &str| ours.iter().find(|(name, _)| name == wanted);
+fn handed_on(inherited: Vec<(OsString, OsString)>, run: &str) -> Vec<CString> {
+    let named = |wanted: &str| inherited.iter().find(|(name, _)| name == wanted);
     let outer = named(RUN_VARIABLE).map_or("", |(_, runs)| runs.to_str().unwrap_or_default());
     let runs = runs(outer, run);
     let lock_directory = named(LOCK_DIR_VARIABLE)
         .filter(|(_, directory)| !directory.is_empty())
         .and_then(|(_, directory)| std::path::absolute(directory).ok())
         .map(|directory| (LOCK_DIR_VARIABLE.into(), directory.into()));
-    let variables = ours
+    let variables = inherited
         .into_iter()
         .filter(|(name, _)| !name.as_bytes().starts_with(ENV_PREFIX.as_bytes()))
         .chain([(RUN_VARIABLE.into(), runs.into())])
