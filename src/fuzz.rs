@@ -85,7 +85,7 @@ fn given(bytes: &[u8]) {
 /// The fuzz target has put the same bytes into variables of this process, which options read.
 fn inherited(bytes: &[u8]) {
     given(b"--\0true");
-    crate::process::child::withstand_environment(bytes);
+    crate::process::environment::withstand(bytes);
 }
 
 fn saved(bytes: &[u8]) {
@@ -111,7 +111,7 @@ fn shown(saved: &str) {
 }
 
 fn answered(bytes: &[u8]) {
-    let answer = crate::process::child::withstand_answer(bytes);
+    let answer = crate::process::beside::withstand(bytes);
     crate::kernel::sockets::netns::withstand(answer.as_bytes());
 }
 

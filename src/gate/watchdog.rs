@@ -20,8 +20,8 @@ use nix::sys::signal::SigSet;
 
 use super::backend::Deadline;
 use super::kinds::Kind;
-use crate::process::child::as_exec_takes;
-use crate::process::guard::{self, Process};
+use crate::process::environment::as_exec_takes;
+use crate::process::guard::{self, GuardProcess};
 
 pub(crate) use crate::process::guard::{DISMISS_TIMEOUT, START_TIMEOUT};
 /// How long after the deadline the watchdog removes the rules although the run lives: the run may hang,
@@ -76,7 +76,7 @@ impl Orders {
 /// The run's side of it. If the run drops it without [`Watchdog::dismiss`], the watchdog removes the
 /// rules.
 pub struct Watchdog {
-    process: Process,
+    process: GuardProcess,
     line: UnixStream,
 }
 
@@ -96,7 +96,7 @@ impl Watchdog {
         let words = orders.words();
         let words = words.each_ref().map(OsStr::new);
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let call = guard::Call {
+        let call = guard::GuardCall {
             program: Path::new(guard::OURSELVES),
             name: NAME,
             words: &words,

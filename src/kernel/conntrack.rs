@@ -86,9 +86,9 @@ impl Conntrack {
     pub(crate) fn answered(&mut self, from: &PortSet, to: u16) -> Result<u32, Refusal> {
         let mut answered = 0;
         self.dump(|row| {
-            let ours = original_port(row).is_some_and(|port| from.contains(port));
-            let ours = ours && answering_port(row) == Some(to);
-            answered += u32::from(ours && is_answered(row));
+            let redirected = original_port(row).is_some_and(|port| from.contains(port))
+                && answering_port(row) == Some(to);
+            answered += u32::from(redirected && is_answered(row));
         })?;
         Ok(answered)
     }

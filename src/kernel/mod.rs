@@ -1,4 +1,4 @@
-//! What the kernel is asked, and answers.
+//! What syngate asks the kernel, and what the kernel answers.
 
 pub(crate) mod caps;
 pub(crate) mod conntrack;

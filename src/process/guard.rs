@@ -1,10 +1,9 @@
-//! Guards: processes of ours that outlive the run by a moment, to do what has to be done should it
-//! be killed. The watchdog is one (`gate::watchdog`), that of a standby another (`standby`); here is
-//! what they have in common.
+//! Guards: processes of syngate that outlive the run by a moment, and tidy up if the run was killed.
+//! This is what the watchdog of a gate and the guard of a standby have in common.
 //!
-//! A guard holds one end of a line (a socket pair) of which the run holds the other: the line's end
-//! without a word means that the run is dead. It has a session of its own and takes no signals, so
-//! that what ends the run does not end the guard, and it keeps no file of anybody's.
+//! A guard holds one end of a line (a socket pair), and the run holds the other. When the line ends
+//! without a word, the run is dead. A guard has a session of its own and takes no signals, so that what
+//! ends the run does not end the guard. It keeps no file that others may wait for.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
@@ -18,52 +17,46 @@ use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use crate::process::child::{Child, Place, With};
+use crate::process::child::{Child, Launch, ProcessGroup};
 
-/// The program that this process runs, also when its file was replaced meanwhile.
+/// The program that this process runs, even if its file has been replaced meanwhile.
 pub(crate) const OURSELVES: &str = "/proc/self/exe";
 
-/// How long a guard may take to be there.
+/// How long a guard may take to start.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a guard whose work is done may take to be gone, before it is killed; and how often that
-/// is looked at.
+/// How long a guard may take to end when its work is done. Then the run kills it.
 pub(crate) const DISMISS_TIMEOUT: Duration = Duration::from_secs(1);
 const DISMISS_LOOK: Duration = Duration::from_millis(1);
 
-/// How a guard is called.
-pub(crate) struct Call<'a> {
-    /// The file of syngate.
+pub(crate) struct GuardCall<'a> {
     pub(crate) program: &'a Path,
-    /// As ps(1) shows it: not as what `pkill -9 syngate` would find.
+    /// What ps(1) shows: another name than that of syngate, so that `pkill -9 syngate` does not find it.
     pub(crate) name: &'a str,
     /// The hidden command and its arguments.
     pub(crate) words: &'a [&'a OsStr],
-    /// Its environment.
     pub(crate) environment: &'a [CString],
-    /// The signal mask that it is started with, and learns from [`begin`].
+    /// The signal mask that the guard is started with. [`begin`] returns it.
     pub(crate) mask: &'a SigSet,
 }
 
-/// A guard's process, as the run sees it.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub(crate) struct GuardProcess {
     child: Child,
     over: bool,
 }
 
-impl Process {
-    /// Whether it is still there.
+impl GuardProcess {
     pub(crate) fn lives(&mut self) -> bool {
-        // Asked no more once it was waited for: the pid may be another child's.
+        // Once the end was seen, the pid may be that of another child.
         self.over = self.over || !self.child.lives();
         !self.over
     }
 
-    /// Waits until it is gone: its work is done.
+    /// Waits for the end of a guard whose work is done.
     pub(crate) fn see_end(&mut self) {
         let until = Instant::now() + DISMISS_TIMEOUT;
         while self.lives() {
-            // Somebody may have stopped it.
+            // It may have been stopped by a signal.
             if Instant::now() >= until {
                 self.child.signal(libc::SIGKILL);
             }
@@ -71,39 +64,34 @@ impl Process {
         }
     }
 
-    /// Its process id, and that of its session.
+    /// Also the id of its session.
     pub(crate) fn pid(&self) -> i32 {
         self.child.pid()
     }
 }
 
-/// Starts a guard. To read from the run's end of the line takes at most [`START_TIMEOUT`].
-///
-/// # Errors
-/// It can't be started.
-pub(crate) fn start(call: &Call) -> io::Result<(Process, UnixStream)> {
-    let (line, its_end) = UnixStream::pair()?;
+/// Starts a guard, and returns the run's end of the line. Reads from that end take [`START_TIMEOUT`] at
+/// most.
+pub(crate) fn start(call: &GuardCall) -> io::Result<(GuardProcess, UnixStream)> {
+    let (line, guards_end) = UnixStream::pair()?;
     let argv: Vec<_> = [OsStr::new(call.name)]
         .iter()
         .chain(call.words)
         .map(Into::into)
         .collect();
-    let with = With {
+    let launch = Launch {
         environment: call.environment,
         mask: call.mask,
-        place: Place::OwnSession,
-        files: &[(its_end.as_raw_fd(), libc::STDIN_FILENO)],
+        group: ProcessGroup::OwnSession,
+        files: &[(guards_end.as_raw_fd(), libc::STDIN_FILENO)],
     };
-    let child = Child::spawn_file(call.program, &argv, &with)?;
+    let child = Child::spawn_file(call.program, &argv, &launch)?;
     line.set_read_timeout(Some(START_TIMEOUT))?;
-    Ok((Process { child, over: false }, line))
+    Ok((GuardProcess { child, over: false }, line))
 }
 
-/// The first that a guard does. Its end of the line comes back, and the signal mask that it was
-/// started with. Of all files it has only stderr yet.
-///
-/// # Errors
-/// The system has no file descriptor left.
+/// The first step of a guard: blocks all signals, and closes all files but stderr and its end of the
+/// line. Returns that end, and the signal mask that the guard was started with.
 pub(crate) fn begin(name: &CStr) -> io::Result<(UnixStream, SigSet)> {
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     let _ = nix::sys::prctl::set_name(name);
@@ -115,13 +103,14 @@ pub(crate) fn begin(name: &CStr) -> io::Result<(UnixStream, SigSet)> {
     Ok((line.into(), mask))
 }
 
-/// The second: whatever it is not to pass on to processes that it has started before.
+/// The second step of a guard. It comes after the guard has started other processes, since these do not
+/// inherit what it changes.
 pub(crate) fn stay() {
-    // Whose terminal it is, whose pipe: they may wait for its end.
+    // Others may wait for the end of the terminal or the pipe.
     let _ = null().map(dup2_stderr);
-    // No file system is kept busy.
+    // A working directory would keep its file system busy.
     let _ = std::env::set_current_dir("/");
-    // As long as anything else can be killed instead; not permitted to everyone.
+    // The kernel kills other processes first when it runs out of memory. Not everyone may ask for that.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
 }
 
@@ -129,7 +118,7 @@ fn null() -> io::Result<File> {
     File::options().read(true).write(true).open("/dev/null")
 }
 
-/// Whoever started the run may wait for the end of a pipe of its own.
+/// The caller of the run may wait for the end of a pipe that this process has inherited.
 fn close_what_is_not_ours() {
     const FIRST: RawFd = 3;
     let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")

@@ -7,8 +7,8 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask};
 use crate::kernel::sys;
 use crate::words::exit::Exit;
 
-/// Ends the process by the signal, if it is to be one; else gives the status to return from
-/// `main`. Nothing may be left to clean up.
+/// Ends the process by SIGINT, if that is how it has to end, or returns the status for `main`. Nothing may
+/// be left to clean up.
 pub(crate) fn leave(exit: Exit) -> ExitCode {
     if exit == Exit::Interrupt {
         sys::set_default(Signal::SIGINT);

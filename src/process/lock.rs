@@ -1,12 +1,10 @@
-//! Two runs for one port take turns. The lock is a POSIX record lock on the port's byte of a file
-//! that all runs in a network namespace share: the kernel drops it when its holder ends, in
-//! whatever way; it tells the holder's pid; and no child inherits it.
+//! Two runs for one port take turns. The lock is a POSIX record lock on the port's byte of a file that
+//! all runs in a network namespace share: the kernel drops it when its holder ends in any way, it tells
+//! the holder's pid, and no child inherits it.
 
-use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::ops::RangeInclusive;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,43 +16,41 @@ use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, geteuid};
 
+use crate::process::cmdline::call_of;
 use crate::words::env::LOCK_DIR_VARIABLE;
 use crate::words::ports::PortSet;
 use crate::words::run_id::ID_LENGTH as RUN_ID_LENGTH;
 
-/// Where the lock file is, if nothing else is said.
+/// The directory of the lock file, unless the environment names another.
 pub(crate) const LOCK_DIR: &str = "/run/syngate";
-/// With more ranges than this all ports between the first and the last are locked: one lock takes
-/// time in proportion to those that are held.
+/// With more ranges than this, a run locks all ports between the first and the last: the kernel needs time
+/// for each lock in proportion to those that are held.
 const MAX_RANGES: usize = 64;
-/// How often a lock that another run holds is tried again.
+/// How long to wait before trying again to take a lock that another run holds.
 pub(crate) const RETRY: Duration = Duration::from_millis(10);
 
-/// The locks of one run. Dropping it sets them free.
+/// The locks of one run. Dropping it releases them.
 pub(crate) struct Lock {
     file: File,
     ranges: Vec<RangeInclusive<u16>>,
-    /// How many of the ranges are ours, in their order: two runs never wait for each other.
+    /// How many of the ranges this run holds. All runs take them in the same order, so that two runs never
+    /// wait for each other.
     held: usize,
 }
 
-/// Who is in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Holder {
-    /// Its pid; 0 if it lives in another pid namespace.
+pub(crate) struct LockHolder {
+    /// 0: the run lives in another pid namespace.
     pub(crate) pid: i32,
-    /// The id of its run.
+    /// The run's id; empty if it can't be read.
     pub(crate) run: String,
 }
 
 impl Lock {
-    /// Opens the lock file of this network namespace; nothing is locked yet.
-    ///
-    /// # Errors
-    /// The directory can't be made or used.
+    /// Opens the lock file of this network namespace, and locks nothing yet.
     pub(crate) fn open(ports: &PortSet) -> Result<Lock> {
         let directory = directory_in_use();
-        // Runs in different directories would each have their own.
+        // With a relative path, runs in different directories would not see each other.
         anyhow::ensure!(
             directory.is_absolute(),
             "{LOCK_DIR_VARIABLE}: '{}' is not an absolute path; expected one such as /run/gates",
@@ -73,15 +69,13 @@ impl Lock {
         })
     }
 
-    /// Takes the next locks, in ascending order. `None`: all are held.
-    ///
-    /// # Errors
-    /// The file system has no locks.
-    pub(crate) fn try_take(&mut self, run: &str) -> Result<Option<Holder>> {
+    /// Takes the next locks, in ascending order. Returns the holder of the first one that is taken;
+    /// `None`: this run holds them all.
+    pub(crate) fn try_take(&mut self, run: &str) -> Result<Option<LockHolder>> {
         while let Some(range) = self.ranges.get(self.held) {
             match fcntl(&self.file, FcntlArg::F_SETLK(&record(range, libc::F_WRLCK))) {
                 Ok(_) => {
-                    // Readable for whoever finds this range locked.
+                    // For other runs, which find the range locked.
                     self.file
                         .write_all_at(run.as_bytes(), note_at(*range.start()))?;
                     self.held += 1;
@@ -98,32 +92,26 @@ impl Lock {
         Ok(None)
     }
 
-    /// Who holds any of the ports now.
-    ///
-    /// # Errors
-    /// The file system has no locks.
-    pub(crate) fn holders(&self) -> Result<Vec<Holder>> {
+    /// The other runs that hold any of these ports.
+    pub(crate) fn holders(&self) -> Result<Vec<LockHolder>> {
         let holders = self.ranges.iter().map(|range| self.holder(range));
         holders.filter_map(Result::transpose).collect()
     }
 
-    /// The other runs that hold ports in the same file.
-    ///
-    /// # Errors
-    /// The file system has no locks.
+    /// The other runs that hold any ports in the same file.
     pub(crate) fn roll(&self) -> io::Result<Roll> {
         roll_of(&self.file, &directory_in_use())
     }
 
-    /// Who holds a part of the range; `None` if it has just been set free.
-    fn holder(&self, range: &RangeInclusive<u16>) -> Result<Option<Holder>> {
+    /// A holder of a part of the range; `None`: the lock has just been released.
+    fn holder(&self, range: &RangeInclusive<u16>) -> Result<Option<LockHolder>> {
         let (first, last) = (i64::from(*range.start()), i64::from(*range.end()));
         let lock = lock_in(&self.file, first, last)?;
         Ok(lock.map(|(holder, _, _)| holder))
     }
 }
 
-/// Which lock file: the same path can be another file, in another mount namespace.
+/// Identifies a lock file: in another mount namespace the same path can be another file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileId {
     device: u64,
@@ -138,14 +126,13 @@ impl FileId {
         }
     }
 
-    /// That of the lock file that is in use here. It is not opened: closing it would set this
-    /// process's locks free (fcntl(2)).
+    /// The lock file that is in use here. It is not opened, since closing it would release the locks of this
+    /// process (fcntl(2)).
     pub(crate) fn in_use() -> Option<FileId> {
         let file = directory_in_use().join(file_name().ok()?);
         Some(FileId::of(&std::fs::metadata(file).ok()?))
     }
 
-    /// Reads what was printed.
     pub(crate) fn parse(text: &str) -> Option<FileId> {
         let (device, inode) = text.split_once(':')?;
         Some(FileId {
@@ -161,35 +148,29 @@ impl std::fmt::Display for FileId {
     }
 }
 
-/// The runs that were seen to hold locks in a file.
+/// The runs that hold locks in a file, at one moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Roll {
-    /// Which file; `None`: there is none.
+    /// `None`: there is no lock file.
     pub(crate) file: Option<FileId>,
-    /// The runs.
     pub(crate) living: Vec<Living>,
 }
 
-/// A run that holds ports now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Living {
-    /// Who it is; the run's id is empty if it can't be read.
-    pub(crate) holder: Holder,
-    /// The ports that it has locked: all of its own, and perhaps those between.
+    pub(crate) holder: LockHolder,
+    /// The ports that it has locked: those that it gates, and perhaps those between.
     pub(crate) ports: PortSet,
-    /// Where it keeps its locks.
+    /// The directory of its lock file.
     pub(crate) directory: PathBuf,
 }
 
-/// The runs that hold ports in this network namespace and keep their locks in `directory`. Whoever
-/// may not open the lock file sees them without their ids. Not for a process that holds locks
-/// itself: it would lose them.
-///
-/// # Errors
-/// The lock file can't be looked at.
+/// The runs that hold ports in this network namespace and keep their locks in `directory`, without their
+/// ids if the caller may not open the lock file. Not for a process that holds locks itself: it would lose
+/// them.
 pub(crate) fn roll(directory: &Path) -> io::Result<Roll> {
     let path = directory.join(file_name()?);
-    // Whatever stands there instead is not waited for.
+    // Another kind of file may stand in its place, and must not block.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     match OpenOptions::new()
         .read(true)
@@ -214,8 +195,8 @@ fn roll_of(file: &File, directory: &Path) -> io::Result<Roll> {
     })
 }
 
-/// One run's locks together.
-fn by_run(held: Vec<(Holder, RangeInclusive<u16>)>, directory: &Path) -> Vec<Living> {
+/// Puts the locks of each run together.
+fn by_run(held: Vec<(LockHolder, RangeInclusive<u16>)>, directory: &Path) -> Vec<Living> {
     let mut living: Vec<Living> = Vec::new();
     for (holder, range) in held {
         let ports = PortSet::from_ranges([range]);
@@ -231,13 +212,13 @@ fn by_run(held: Vec<(Holder, RangeInclusive<u16>)>, directory: &Path) -> Vec<Liv
     living
 }
 
-/// The kernel names one of the locks in a range, not the first: what is left and right of it is
-/// asked for in turn.
+/// The kernel names any one of the locks in a range, so the parts left and right of it are asked for in
+/// turn.
 fn locks_between(
     file: &File,
     first: i64,
     last: i64,
-    held: &mut Vec<(Holder, RangeInclusive<u16>)>,
+    held: &mut Vec<(LockHolder, RangeInclusive<u16>)>,
 ) -> io::Result<()> {
     if first > last {
         return Ok(());
@@ -250,8 +231,8 @@ fn locks_between(
     locks_between(file, end + 1, last, held)
 }
 
-/// Some lock of another process in the range: its holder, where it begins and ends.
-fn lock_in(file: &File, first: i64, last: i64) -> io::Result<Option<(Holder, i64, i64)>> {
+/// Any lock of another process in the range: its holder, its beginning and its end.
+fn lock_in(file: &File, first: i64, last: i64) -> io::Result<Option<(LockHolder, i64, i64)>> {
     let mut asked = libc::flock {
         l_type: libc::F_WRLCK as i16,
         l_whence: libc::SEEK_SET as i16,
@@ -265,20 +246,20 @@ fn lock_in(file: &File, first: i64, last: i64) -> io::Result<Option<(Holder, i64
     }
     let mut run = [0; RUN_ID_LENGTH];
     let _ = file.read_exact_at(&mut run, note_at(asked.l_start as u16));
-    let holder = Holder {
+    let holder = LockHolder {
         pid: asked.l_pid,
         run: String::from_utf8_lossy(&run).into_owned(),
     };
     let end = match asked.l_len {
-        0 => i64::MAX - 1, // to the end of the file, however long it becomes
+        0 => i64::MAX - 1, // Up to the end of the file, even if that grows.
         length => asked.l_start + length - 1,
     };
     Ok(Some((holder, asked.l_start, end)))
 }
 
-/// The locks of a file as /proc/locks lists them for everybody: `1: POSIX ADVISORY WRITE 4711
-/// 00:1a:25 80 80`.
-fn listed_locks(path: &Path) -> io::Result<Vec<(Holder, RangeInclusive<u16>)>> {
+/// The locks of a file as /proc/locks lists them for every user: `1: POSIX ADVISORY WRITE 4711 00:1a:25 80
+/// 80`.
+fn listed_locks(path: &Path) -> io::Result<Vec<(LockHolder, RangeInclusive<u16>)>> {
     let inode = std::fs::metadata(path)?.ino();
     let locks = std::fs::read_to_string("/proc/locks")?;
     Ok(locks
@@ -287,21 +268,21 @@ fn listed_locks(path: &Path) -> io::Result<Vec<(Holder, RangeInclusive<u16>)>> {
         .collect())
 }
 
-fn listed_lock(line: &str, inode: u64) -> Option<(Holder, RangeInclusive<u16>)> {
-    // One that waits has an arrow in front.
+fn listed_lock(line: &str, inode: u64) -> Option<(LockHolder, RangeInclusive<u16>)> {
+    // A process that waits for a lock has a line with an arrow in front.
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [_, "POSIX", _, "WRITE", pid, file, first, last] = fields[..] else {
         return None;
     };
     let same = file.rsplit(':').next()?.parse() == Ok(inode);
-    let holder = Holder {
+    let holder = LockHolder {
         pid: pid.parse().ok()?,
         run: String::new(),
     };
     same.then_some((holder, first.parse().ok()?..=last.parse().ok()?))
 }
 
-impl std::fmt::Display for Holder {
+impl std::fmt::Display for LockHolder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.pid <= 0 {
             return write!(f, "a run in another pid namespace");
@@ -314,20 +295,8 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// The command line of a living process.
-pub(crate) fn call_of(pid: i32) -> Option<String> {
-    words_of(pid).map(|words| crate::words::command_line::command_line(&words))
-}
-
-/// Its words, but for empty ones.
-pub(crate) fn words_of(pid: i32) -> Option<Vec<OsString>> {
-    let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let words = cmdline.split(|b| *b == 0).filter(|word| !word.is_empty());
-    Some(words.map(|w| OsStr::from_bytes(w).to_owned()).collect())
-}
-
-/// Behind the bytes that are locked, each port has room for the id of the run that locked a range
-/// that begins with it.
+/// Behind the bytes that are locked, the file has room for a run's id for each port: for the run that has
+/// locked a range that begins with that port.
 fn note_at(port: u16) -> u64 {
     0x1_0000 + u64::from(port) * RUN_ID_LENGTH as u64
 }
@@ -351,33 +320,33 @@ fn record(range: &RangeInclusive<u16>, kind: i32) -> libc::flock {
     }
 }
 
-/// Where the locks are: the default, or what the environment names.
+/// The directory of the lock file: the default, or the one that the environment names.
 pub(crate) fn directory_in_use() -> PathBuf {
     std::env::var_os(LOCK_DIR_VARIABLE)
         .filter(|dir| !dir.is_empty())
         .map_or_else(|| PathBuf::from(LOCK_DIR), PathBuf::from)
 }
 
-/// The directory, if it is another than the default: whoever finds our rules has to know.
+/// That directory, if it is not the default. A gate's comment names it, so that others can find the locks.
 pub(crate) fn unusual_directory() -> Option<PathBuf> {
     let directory = std::path::absolute(directory_in_use()).ok()?;
     (directory != Path::new(LOCK_DIR)).then_some(directory)
 }
 
-/// The file is named after the network namespace, because the directory may be shared by several.
+/// The file has the name of the network namespace, because several may share the directory.
 fn file_name() -> io::Result<String> {
     let namespace = std::fs::metadata("/proc/self/ns/net")?.ino();
     Ok(format!("net-{namespace}.lock"))
 }
 
-/// Opens the lock file, and makes what is missing. Whoever else could write to the directory could put
-/// another file into its place: runs would no longer take turns, and take each other for dead.
+/// Opens the lock file, and makes what is missing. Refuses a directory that other users can write to: they
+/// could replace the file, and then runs would not take turns, and would take each other for dead.
 fn open_in(directory: &Path) -> io::Result<File> {
     match std::fs::DirBuilder::new().mode(0o755).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => (),
     }
-    // Whoever has made a link could have it lead elsewhere by the next run.
+    // The owner of a link can make it lead elsewhere before the next run.
     let link = std::fs::symlink_metadata(directory)?;
     if link.is_symlink() && !trusted(link.uid()) {
         let owner = link.uid();
@@ -402,10 +371,7 @@ fn open_in(directory: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether nobody but root and we can change it.
-///
-/// # Errors
-/// Who can, and what helps.
+/// Whether only root and this user can change the directory. The error says who else can, and what helps.
 fn ours_alone(directory: &Metadata) -> Result<(), String> {
     let (owner, mode) = (directory.uid(), directory.mode() & 0o7777);
     if !trusted(owner) {
@@ -421,10 +387,8 @@ fn ours_alone(directory: &Metadata) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether it can be what a run has made: we are about to write to it.
-///
-/// # Errors
-/// What it is instead.
+/// Whether a run can have made this file, which is about to be written to. The error says what it is
+/// instead.
 fn a_lock_file(file: &Metadata) -> Result<(), String> {
     let owner = file.uid();
     if !file.is_file() {
@@ -461,7 +425,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_locks_that_everybody_sees() {
+    fn reads_the_locks_that_every_user_sees() {
         let line = "3: POSIX  ADVISORY  WRITE 4711 00:1a:2517 80 443";
         let (holder, range) = listed_lock(line, 2517).unwrap();
         assert_eq!((holder.pid, range), (4711, 80..=443));
@@ -477,8 +441,8 @@ mod tests {
     }
 
     #[test]
-    fn a_run_s_locks_are_shown_together() {
-        let holder = |pid| Holder {
+    fn locks_of_one_run_are_shown_together() {
+        let holder = |pid| LockHolder {
             pid,
             run: String::new(),
         };

@@ -1,6 +1,9 @@
 //! Processes: COMMAND and what runs beside it, guards, signals, locks.
 
+pub(crate) mod beside;
 pub(crate) mod child;
+pub(crate) mod cmdline;
+pub(crate) mod environment;
 pub(crate) mod guard;
 pub(crate) mod leave;
 pub(crate) mod lock;

@@ -1,12 +1,12 @@
-//! A unit of systemd's can't stop, restart or reload itself through us: what is asked for would wait for
-//! the very call that asks, or kill it, and the gate with it. What is decided is pure.
+//! A systemd unit can't stop, restart or reload itself through syngate: the job would wait for the very
+//! call that asks for it, or kill that call, and the gate with it. The decisions are pure.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use crate::process::lock::words_of;
+use crate::process::cmdline::words_of;
 
-/// What systemctl does to a unit by stopping all of its processes, the caller's among them.
+/// The verbs by which systemctl stops all processes of a unit, the caller's among them.
 const STOPS: [&str; 10] = [
     "stop",
     "restart",
@@ -19,18 +19,19 @@ const STOPS: [&str; 10] = [
     "force-reload",
     "--full-restart",
 ];
-/// systemctl ends at once, and what was asked for is done later.
+/// With it systemctl ends at once, and systemd does the job later.
 const UNAWAITED: &str = "--no-block";
 
-/// Where systemd is the host's init (sd_booted(3)).
+/// Exists where systemd is the host's init (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
 
-/// What to say if COMMAND must not be run from here.
+/// Why COMMAND must not run from here, if so.
 pub(crate) fn refusal_here(command: &[OsString]) -> Option<String> {
     refusal(&cgroups(), booted(), command)
 }
 
-/// Whether another run, by its pid, has asked for our unit, and waits for us.
+/// Whether the run with that pid has asked for the unit that this process is a part of, and so waits for
+/// this process.
 pub(crate) fn is_waited_for_by(pid: i32) -> bool {
     words_of(pid).is_some_and(|call| waits(&cgroups(), booted(), &call))
 }
@@ -43,14 +44,14 @@ fn booted() -> bool {
     Path::new(BOOTED).is_dir()
 }
 
-/// Whether the call waits for what it asks of the unit of these cgroups.
+/// Whether the call asks for a job of the unit of these cgroups, and waits for it.
 fn waits(cgroups: &str, booted: bool, call: &[OsString]) -> bool {
     let behind = call.iter().position(|word| word == "--");
     let command = behind.map_or(&[][..], |at| &call[at + 1..]);
     !is_unawaited(command) && of_own_unit(cgroups, booted, command).is_some()
 }
 
-/// What to say in a process of these cgroups (proc(5)), where systemd is the init or not.
+/// Why a process of these cgroups (proc(5)) must not run `command`, if so. `booted`: systemd is the init.
 fn refusal(cgroups: &str, booted: bool, command: &[OsString]) -> Option<String> {
     let (verb, own) = of_own_unit(cgroups, booted, command)?;
     let why = match verb {
@@ -66,7 +67,7 @@ fn refusal(cgroups: &str, booted: bool, command: &[OsString]) -> Option<String> 
     ))
 }
 
-/// What is asked for, and the unit, if that is the one of these cgroups.
+/// The verb and the unit, if `command` asks for a job of the unit of these cgroups.
 fn of_own_unit<'a>(
     cgroups: &'a str,
     booted: bool,
@@ -87,8 +88,8 @@ fn matters(verb: &str) -> bool {
     verb == "reload" || STOPS.contains(&verb)
 }
 
-/// The system's unit that the process is a part of: the first one on the way to its cgroup, since those
-/// further down are of another manager, a user's.
+/// The system unit of the process: the first unit on the path to its cgroup. Units further down belong to
+/// another manager, such as a user's.
 fn unit(cgroups: &str) -> Option<&str> {
     let paths = cgroups.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -109,7 +110,7 @@ fn full_name(name: &str) -> String {
     }
 }
 
-/// What is asked of systemd, and for which units.
+/// The verb and the units that `command` asks systemd for.
 fn asked<'a>(command: &[&'a str], booted: bool) -> Option<(&'a str, Vec<&'a str>)> {
     let (program, words) = command.split_first()?;
     let path = Path::new(*program);
@@ -117,12 +118,12 @@ fn asked<'a>(command: &[&'a str], booted: bool) -> Option<(&'a str, Vec<&'a str>
     let mut plain = words.iter().copied().filter(|word| !word.starts_with('-'));
     match name {
         "systemctl" if words.iter().any(|word| is_elsewhere(word)) => None,
-        // Options may come before the verb, and their values.
+        // Options and their values may come before the verb.
         "systemctl" => {
             let verb = plain.find(|word| matters(word))?;
             Some((verb, plain.collect()))
         }
-        // These hand it on to systemctl, if that is the init.
+        // These call systemctl, if systemd is the init.
         "service" | "invoke-rc.d" if booted => {
             let unit = plain.next()?;
             let verb = words.iter().copied().find(|word| matters(word))?;
@@ -135,7 +136,7 @@ fn asked<'a>(command: &[&'a str], booted: bool) -> Option<(&'a str, Vec<&'a str>
     }
 }
 
-/// An option by which another manager is asked: of another host, a container, a user.
+/// An option that names another manager: that of another host, a container, or a user.
 fn is_elsewhere(word: &str) -> bool {
     ["-H", "-M", "--host", "--machine", "--user"]
         .iter()

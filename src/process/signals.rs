@@ -1,5 +1,5 @@
-//! Signals as events. They are blocked and read from a signalfd, so that none interrupts the run
-//! anywhere but where it waits.
+//! Signals as events. The run blocks them and reads them from a signalfd, so that a signal interrupts the
+//! run only where it waits.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,6 +12,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
 
+use crate::kernel::sys;
 use crate::words::ended::Sender;
 use crate::words::ending::Ending;
 
@@ -23,7 +24,6 @@ const STOPPING: [Signal; 4] = [
     Signal::SIGQUIT,
 ];
 
-/// What came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Caught {
     /// INT, TERM, HUP or QUIT.
@@ -32,29 +32,26 @@ pub(crate) enum Caught {
     OpenNow,
     /// A child has ended, perhaps.
     Child,
-    /// There is something to read where else was waited.
+    /// The other file that the run waits for has something to read.
     Readable,
 }
 
-/// All signals that we care for, blocked from here to the end of the process: one that comes too
-/// late to matter must not change how we end.
+/// The signals that matter to a run, blocked up to the end of the process: a signal that comes too late
+/// must not change how the process ends.
 pub(crate) struct Signals {
     fd: SignalFd,
     inherited: SigSet,
 }
 
 impl Signals {
-    /// Blocks them. Those that were ignored when we were started stay ignored: a blocked one would
-    /// arrive all the same (`nohup`).
-    ///
-    /// # Errors
-    /// The system has no file descriptor left.
+    /// Blocks them. Those that the caller has had ignored (`nohup`) stay ignored: if they were blocked, they
+    /// would arrive.
     pub(crate) fn block() -> io::Result<Signals> {
-        // An ignored SIGCHLD would take COMMAND's exit status away.
-        crate::kernel::sys::set_default(Signal::SIGCHLD);
+        // With SIGCHLD ignored, the kernel keeps no exit status of COMMAND.
+        sys::set_default(Signal::SIGCHLD);
         let mut caught = SigSet::from(Signal::SIGCHLD);
         for signal in STOPPING.into_iter().chain([Signal::SIGUSR1]) {
-            if !crate::kernel::sys::ignored_at_exec(signal) {
+            if !sys::ignored_at_exec(signal) {
                 caught.add(signal);
             }
         }
@@ -65,31 +62,28 @@ impl Signals {
         Ok(Signals { fd, inherited })
     }
 
-    /// Lets those that ask to stop have their default effect again. One that nobody has read came too
-    /// late, and is forgotten; USR1 is too late for ever: there is no gate any more.
+    /// Lets the signals that ask to stop have their default effect again. One that nobody has read came too
+    /// late, and is discarded. USR1 stays blocked: there is no gate any more.
     pub(crate) fn unblock() {
-        STOPPING
-            .into_iter()
-            .for_each(crate::kernel::sys::forget_pending);
-        let ours: SigSet = STOPPING.into_iter().collect();
-        let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&ours), None);
+        STOPPING.into_iter().for_each(sys::forget_pending);
+        let stopping: SigSet = STOPPING.into_iter().collect();
+        let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&stopping), None);
     }
 
-    /// The mask that we were started with: COMMAND's.
+    /// The signal mask that syngate was started with. COMMAND gets it.
     pub(crate) fn inherited(&self) -> &SigSet {
         &self.inherited
     }
 
-    /// Waits for a signal until `until` (`None`: as long as it takes). `None` comes back when the
-    /// time is over.
+    /// Waits for a signal until `until`, or for ever. Returns `None` when the time is over.
     pub(crate) fn wait(&self, until: Option<Instant>) -> Option<Caught> {
         self.wait_beside(until, None)
     }
 
     /// The same, or until `other` can be read.
     ///
-    /// A wait that fails, since the kernel is out of memory, says nothing of anybody's wishes: it is
-    /// begun anew after a moment. Meanwhile a child may have ended.
+    /// A wait can fail because the kernel is out of memory. That must not end the run, so it returns
+    /// [`Caught::Child`] after a moment: a child may have ended, and the caller looks and waits again.
     pub(crate) fn wait_beside(
         &self,
         until: Option<Instant>,
@@ -110,7 +104,7 @@ impl Signals {
         other: Option<BorrowedFd>,
     ) -> io::Result<Option<Caught>> {
         loop {
-            // What is there already goes first, also when the time is over.
+            // A signal that has come counts, even when the time is over.
             if let Some(caught) = self.read()? {
                 return Ok(Some(caught));
             }
@@ -125,9 +119,6 @@ impl Signals {
     }
 
     /// Waits until then, where a signal ends the run and there is no gate to open.
-    ///
-    /// # Errors
-    /// A signal came.
     pub(crate) fn until(&self, until: Instant) -> Result<(), Ending> {
         while let Some(caught) = self.wait(Some(until)) {
             if let Caught::Stop(signal, sender) = caught {
@@ -137,7 +128,7 @@ impl Signals {
         Ok(())
     }
 
-    /// Whether it is `other` alone that can be read.
+    /// Whether only `other` can be read.
     fn poll(&self, timeout: Option<Duration>, other: Option<BorrowedFd>) -> io::Result<bool> {
         let all = [Some(self.fd.as_fd()), other].into_iter().flatten();
         let mut fds: Vec<PollFd> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -161,8 +152,8 @@ impl Signals {
     }
 }
 
-/// The terminal driver sends its signals in the kernel's name (SI_KERNEL), to the whole foreground
-/// process group; kill(2) and its kin say so (SI_USER and others, all of them 0 or less).
+/// The terminal driver sends signals as the kernel (SI_KERNEL) to the whole foreground process group.
+/// kill(2) and the like have codes of 0 or less (SI_USER and others).
 fn sender(code: i32) -> Sender {
     if code == libc::SI_KERNEL {
         Sender::Terminal

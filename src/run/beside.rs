@@ -1,7 +1,7 @@
 //! What runs beside COMMAND: `--ready-check` and `--listen-netns-from`.
 
 use crate::decide::event::Event;
-use crate::process::child::Beside;
+use crate::process::beside::Beside;
 use crate::run::drive::Run;
 use crate::run::plan::Listeners;
 use crate::run::prepare::answered;

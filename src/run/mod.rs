@@ -33,7 +33,7 @@ use crate::kernel::caps;
 use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::diag::Sockets;
 use crate::process::signals::Signals;
-use crate::process::{child, own_unit};
+use crate::process::{environment, own_unit};
 use crate::tell::say::Say;
 use crate::words::ending::Ending;
 use crate::words::exit::Exit;
@@ -91,7 +91,7 @@ fn carry_out(
     let sockets = Sockets::new(&gated.listener_ports(), &gated.listener_scope());
     let mut sockets = sockets.map_err(Ending::unseen)?;
     let mut looking_since = Instant::now();
-    let environment = child::environment(&record.run);
+    let environment = environment::environment(&record.run);
     let call = Call {
         plan,
         say,

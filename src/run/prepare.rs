@@ -11,8 +11,9 @@ use crate::gate::standing;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Sample, Want};
-use crate::process::child::{Beside, Child};
-use crate::process::lock::{self, Holder, Lock};
+use crate::process::beside::Beside;
+use crate::process::child::Child;
+use crate::process::lock::{self, Lock, LockHolder};
 use crate::process::own_unit;
 use crate::process::signals::Caught;
 use crate::run::call::Call;
@@ -46,7 +47,7 @@ impl Call<'_> {
     }
 
     /// Inside another one by its environment, or, from there by way of systemd, by what that one waits for.
-    fn refuse_nested(&self, holder: &Holder) -> Result<(), Ending> {
+    fn refuse_nested(&self, holder: &LockHolder) -> Result<(), Ending> {
         let inside = std::env::var(RUN_VARIABLE)
             .is_ok_and(|runs| runs.split(':').any(|id| id == holder.run));
         if !inside && !own_unit::is_waited_for_by(holder.pid) {
@@ -59,7 +60,7 @@ impl Call<'_> {
         ))
     }
 
-    fn wait_for(&self, holder: &Holder, until: Instant, told: &mut bool) -> Result<(), Ending> {
+    fn wait_for(&self, holder: &LockHolder, until: Instant, told: &mut bool) -> Result<(), Ending> {
         self.refuse_nested(holder)?;
         if Instant::now() >= until {
             let waited = humantime::format_duration(self.plan.lock_timeout);

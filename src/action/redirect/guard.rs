@@ -18,7 +18,8 @@ use nix::unistd::{Pid, getpid};
 
 use super::tree::{below, processes, signal_all};
 use super::wire::{KILL_EVERY, KILL_FOR, News, Order, Stop, order, tell};
-use crate::process::child::{Child, Place, as_exec_takes, exit};
+use crate::process::child::{Child, ProcessGroup, exit};
+use crate::process::environment::as_exec_takes;
 use crate::process::guard;
 
 const NAME_FOR_KERNEL: &CStr = c"gate-standby";
@@ -65,7 +66,7 @@ impl Guard {
         let children = SignalFd::with_flags(&SigSet::from(Signal::SIGCHLD), flags)?;
         // A process group of its own: `kill -9 0` is not meant for us.
         let environment = as_exec_takes(std::env::vars_os());
-        let shell = Child::shell_in(Place::OwnGroup, line, &environment, mask)?;
+        let shell = Child::shell_in(ProcessGroup::Own, line, &environment, mask)?;
         guard::stay();
         Ok(Guard {
             shell,

@@ -17,7 +17,7 @@ use crate::decide::beside::CHECK_PAUSE;
 use crate::kernel::sockets::Want;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::holders::names;
-use crate::process::child::Beside;
+use crate::process::beside::Beside;
 use crate::process::signals::{Caught, Signals};
 use crate::tell::say::Say;
 use crate::words::ended::{CommandExit, exit_words};

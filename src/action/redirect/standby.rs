@@ -24,7 +24,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::tree::{processes, signal_all};
 use super::wire::{COMMAND, KILL_FOR, News, Order, Stop, Wire};
-use crate::process::guard::{self, Process};
+use crate::process::guard::{self, GuardProcess};
 use crate::words::ended::CommandExit;
 
 const NAME: &str = "gate-standby";
@@ -33,7 +33,7 @@ const NAME: &str = "gate-standby";
 /// nobody waits for that.
 #[derive(Debug)]
 pub struct Standby {
-    guard: Process,
+    guard: GuardProcess,
     wire: Wire,
     pid: i32,
     ended: Option<CommandExit>,
@@ -72,7 +72,7 @@ impl Standby {
     ) -> Result<Standby> {
         let ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let ms = ms.to_string();
-        let call = guard::Call {
+        let call = guard::GuardCall {
             program,
             name: NAME,
             words: &[COMMAND.as_ref(), ms.as_ref(), line],

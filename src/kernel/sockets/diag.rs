@@ -37,7 +37,7 @@ pub(crate) struct Sockets {
 struct Watched {
     ports: PortSet,
     filter: Vec<u8>,
-    /// Local addresses that are not in scope belong to somebody else.
+    /// Other local addresses belong to other services.
     scope: Scope,
 }
 
@@ -162,7 +162,7 @@ impl Watched {
         self.ports.contains(row.port) && self.scope.reaches(row.address)
     }
 
-    /// A wildcard of an IP version that is not gated is somebody else's as well.
+    /// A wildcard listener of an IP version that is not gated belongs to another service, too.
     fn means_listener(&self, listener: &Listener) -> bool {
         let mut gated = Family::ALL.into_iter().filter(|f| self.scope.gates(*f));
         gated.any(|family| listener.serves(family))
