@@ -1,7 +1,7 @@
-//! All that reads bytes or text from elsewhere, as fuzz targets: see tests/fuzz/README.md. Each takes any bytes
-//! at all, and panics where a parser does, or where what was read breaks a promise. Beside each parser
-//! is a function `withstand` that says what holds; the tests here give each the seeds below tests/fuzz/corpus,
-//! bent ones, and noise.
+//! Fuzz targets, see tests/fuzz/README.md: one for each source of bytes or text that others write. A
+//! target takes any bytes. It panics where a parser panics, or where a parser's result breaks a promise;
+//! the function `withstand` beside each parser has these promises. The tests here give each target its
+//! seeds below tests/fuzz/corpus, the same seeds with changes, and noise.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -27,9 +27,9 @@ targets! {
     /// Durations and numbers of options.
     durations: crate::words::duration::withstand, crate::words::number::withstand,
         crate::cli::withstand_settle;
-    /// Variables: those of this process.
+    /// The variables of this process.
     environment: inherited;
-    /// What iptables-save prints, and what its sisters complain of.
+    /// What iptables-save prints, and the errors of the other programs of iptables.
     iptables: saved, crate::gate::iptables::programs::withstand;
     /// `--listen-port`.
     listen_ports: crate::words::listen_ports::withstand;
@@ -44,7 +44,7 @@ targets! {
     packet: crate::kernel::nfqueue::packet::withstand_packet;
     /// `--port`.
     ports: crate::words::ports::withstand;
-    /// What the kernel tells in files.
+    /// Files below /proc.
     proc: listed, crate::kernel::sockets::holders::withstand;
     /// Messages about packets in a queue.
     queue: crate::kernel::nfqueue::packet::withstand;
@@ -56,7 +56,7 @@ targets! {
     services: named;
     /// Rows about sockets.
     sock_diag: crate::kernel::sockets::row::withstand;
-    /// What a standby's guard tells, and the processes that it looks at.
+    /// Messages between a run and its standby's guard, and /proc/PID/stat.
     standby: crate::action::redirect::wire::withstand;
     /// The userdata of a table.
     userdata: crate::gate::nft::userdata::withstand;
@@ -96,7 +96,7 @@ fn saved(bytes: &[u8]) {
     crate::gate::iptables::holdings::withstand(&text);
 }
 
-/// A gate of the iptables kind: there, too, all that is known of who made it is in the comment.
+/// As the comment of an iptables gate: the comment is all that such a gate tells of its run.
 fn standing(bytes: &[u8]) {
     const JUMP: &str = "*filter\n[0:0] -A INPUT -m recent --seconds 30 -m comment --comment";
     let comment = String::from_utf8_lossy(bytes).replace(['"', '\\', '\n'], "?");
@@ -207,7 +207,6 @@ mod tests {
             cut: Option<Index>,
         ) {
             for ((_, withstand), seeds) in TARGETS.iter().zip(&*SEEDS) {
-                // No seed is empty.
                 let mut bytes = seed.get(seeds).clone();
                 for (at, flip) in &flips {
                     *at.get_mut(&mut bytes) ^= flip;
@@ -218,7 +217,6 @@ mod tests {
         }
     }
 
-    /// Those of each target.
     static SEEDS: LazyLock<Vec<Vec<Vec<u8>>>> =
         LazyLock::new(|| TARGETS.iter().map(|(target, _)| seeds(target)).collect());
 }

@@ -11,7 +11,7 @@ use crate::gate::watchdog;
 /// What such a command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Orders {
-    Watchdog(watchdog::Orders),
+    Watchdog(watchdog::WatchOrders),
     /// `syngate standby-guard MILLISECONDS LINE`.
     Standby {
         line: OsString,
@@ -21,7 +21,7 @@ pub(crate) enum Orders {
 
 impl Orders {
     pub(crate) fn parse(words: &[OsString]) -> Option<Orders> {
-        let watchdog = watchdog::Orders::parse(words).map(Orders::Watchdog);
+        let watchdog = watchdog::WatchOrders::parse(words).map(Orders::Watchdog);
         watchdog.or_else(|| Orders::standby(words))
     }
 
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn guards_are_called_in_one_way_each() {
-        let watchdog = Orders::Watchdog(watchdog::Orders {
+        let watchdog = Orders::Watchdog(watchdog::WatchOrders {
             kind: Kind::Nft,
             run: "0123456789abcdef".to_owned(),
             within: Duration::from_millis(1_500),

@@ -14,7 +14,7 @@ use super::kinds::{Choice, Kind};
 use super::nft;
 use super::nft::backend::Nft;
 use super::rules::{Rules, Settings};
-use super::watchdog::{self, Orders};
+use super::watchdog::{self, WatchOrders};
 use crate::words::lacking::Lacking;
 
 /// Whether the programs that the chosen backend needs are installed.
@@ -95,6 +95,6 @@ pub fn script(kind: Kind, rules: &Rules, settings: &Settings, max_closed: Durati
 }
 
 /// The watchdog's process, until the run is over.
-pub fn watch(orders: &Orders) {
+pub fn watch(orders: &WatchOrders) {
     watchdog::watch(orders.within, || erase(orders.kind, &orders.run));
 }

@@ -44,7 +44,7 @@ const COMMAND: &str = "watchdog";
 
 /// What a run tells its watchdog, on its command line: `syngate watchdog KIND RUN MILLISECONDS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Orders {
+pub struct WatchOrders {
     /// The kind of backend that makes the rules.
     pub kind: Kind,
     /// The run's id.
@@ -53,19 +53,19 @@ pub struct Orders {
     pub within: Duration,
 }
 
-impl Orders {
+impl WatchOrders {
     fn words(&self) -> [String; 4] {
         let ms = self.within.as_millis().to_string();
         [COMMAND, self.kind.name(), &self.run, &ms].map(str::to_owned)
     }
 
     /// Reads a command line, from the program's name on.
-    pub fn parse(words: &[OsString]) -> Option<Orders> {
+    pub fn parse(words: &[OsString]) -> Option<WatchOrders> {
         let words: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
         let [_, COMMAND, kind, run, ms] = words?[..] else {
             return None;
         };
-        Some(Orders {
+        Some(WatchOrders {
             kind: Kind::named(kind)?,
             run: run.to_owned(),
             within: Duration::from_millis(ms.parse().ok()?),
@@ -88,7 +88,7 @@ impl Watchdog {
     pub fn start(kind: Kind, id: &str, until: Deadline) -> Result<Watchdog> {
         let doing =
             "the watchdog, which removes the rules should this process be killed, can't be started";
-        let orders = Orders {
+        let orders = WatchOrders {
             kind,
             run: id.to_owned(),
             within: until.saturating_duration_since(Instant::now()) + GRACE,

@@ -60,8 +60,8 @@ impl Sources {
 
     /// The file that has what a path names; `None` if another crate has it.
     fn target(&self, file: &File, path: &Path) -> Option<&File> {
-        let whole = self.from_root(path);
-        let whole = whole.or_else(|| self.from_import(file, path))?;
+        let whole = self.rooted(path);
+        let whole = whole.or_else(|| self.imported(file, path))?;
         let mut modules = (0..=whole.len()).rev();
         modules.find_map(|n| self.of_module(&whole[..n]))
     }
@@ -70,7 +70,7 @@ impl Sources {
         self.files.iter().find(|file| file.module == module)
     }
 
-    fn from_root(&self, path: &Path) -> Option<Module> {
+    fn rooted(&self, path: &Path) -> Option<Module> {
         let mut whole = path.module.clone();
         let first = path.words[0].as_str();
         if first == "crate" || first == self.of_crate {
@@ -87,10 +87,10 @@ impl Sources {
     }
 
     /// Where a path leads to that begins with a module that the file has imported.
-    fn from_import(&self, file: &File, path: &Path) -> Option<Module> {
+    fn imported(&self, file: &File, path: &Path) -> Option<Module> {
         let imports = file.paths.iter();
         let imports = imports.filter(|import| import.words.last() == path.words.first());
-        let mut modules = imports.filter_map(|import| self.from_root(import));
+        let mut modules = imports.filter_map(|import| self.rooted(import));
         let module = modules.find(|module| self.of_module(module).is_some())?;
         Some([&module[..], &path.words[1..]].concat())
     }

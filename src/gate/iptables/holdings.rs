@@ -5,7 +5,7 @@ use super::present::{has_ipv6, installed_variants, tables_of};
 use super::programs::Programs;
 use super::save::words;
 use crate::gate::kinds::Variant;
-use crate::gate::nat::{NAT_TARGETS, Redirected};
+use crate::gate::nat::{NAT_TARGETS, RedirectedPort};
 use crate::gate::rules::PREFIX;
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
@@ -23,7 +23,7 @@ pub(crate) struct Holding {
     /// How many rules there are, and built-in chains that do not accept.
     pub(crate) rules: usize,
     /// Ports that rules send elsewhere before the input hook.
-    pub(crate) redirected: Vec<Redirected>,
+    pub(crate) redirected: Vec<RedirectedPort>,
     /// Whether a rule that is not syngate's does NAT.
     pub(crate) nat: bool,
 }
@@ -88,7 +88,7 @@ fn does_nat(rule: &str) -> bool {
 }
 
 /// `-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80`.
-fn redirected(rule: &str) -> Vec<Redirected> {
+fn redirected(rule: &str) -> Vec<RedirectedPort> {
     let words = words(rule);
     let value = |name: &str| {
         let at = words.iter().position(|word| word == name)?;
@@ -105,7 +105,7 @@ fn redirected(rule: &str) -> Vec<Redirected> {
     let ports = value("--dport").or(value("--dports")).unwrap_or_default();
     let ports = PortSet::parse(&ports.replace(':', "-"), |_| None).unwrap_or_default();
     let by = format!("iptables table nat, chain {chain}");
-    let redirected = |port| Redirected {
+    let redirected = |port| RedirectedPort {
         port,
         by: by.clone(),
     };

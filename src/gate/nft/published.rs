@@ -14,7 +14,7 @@ use super::uapi::{
     NFTA_HOOK_HOOKNUM, NFTA_NAT_TYPE, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET,
     NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE, NFTA_TARGET_NAME,
 };
-use crate::gate::nat::{NAT_TARGETS, Redirected};
+use crate::gate::nat::{NAT_TARGETS, RedirectedPort};
 use crate::gate::rules::PREFIX;
 use crate::kernel::netlink::{attribute, attributes, get};
 use crate::words::family::Family;
@@ -27,7 +27,7 @@ const PORT_LENGTH: u32 = 2;
 ///
 /// # Errors
 /// No privilege, no nf_tables.
-pub(crate) fn find() -> Result<Vec<Redirected>> {
+pub(crate) fn find() -> Result<Vec<RedirectedPort>> {
     let any_family = ProtoFamily::Unspec;
     let mut tables = Tables::open()?;
     let of_output = tables.dump(any_family, libc::NFT_MSG_GETCHAIN, &[], |row| {
@@ -37,8 +37,8 @@ pub(crate) fn find() -> Result<Vec<Redirected>> {
         redirected(row).into_iter().collect()
     })?;
     let incoming = rules.into_iter().filter(|(at, _)| !of_output.contains(at));
-    let mut found: Vec<Redirected> = incoming
-        .map(|(at, port)| Redirected {
+    let mut found: Vec<RedirectedPort> = incoming
+        .map(|(at, port)| RedirectedPort {
             port,
             by: format!("nft table {}, chain {}", at.table, at.chain),
         })

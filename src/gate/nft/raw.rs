@@ -39,14 +39,14 @@ pub(super) unsafe trait Object {
 pub(super) struct Attribute<O, V: ?Sized>(u16, PhantomData<O>, PhantomData<V>);
 
 /// The value of an attribute: a number, a text with its NUL, or bytes.
-pub(super) trait Value {
+pub(super) trait AttributeValue {
     /// Where its bytes are.
     fn bytes(&self) -> (*const c_void, u32);
 }
 
 macro_rules! numbers {
     ($($number:ty),*) => {
-        $(impl Value for $number {
+        $(impl AttributeValue for $number {
             fn bytes(&self) -> (*const c_void, u32) {
                 (std::ptr::from_ref(self).cast(), size_of::<$number>() as u32)
             }
@@ -56,13 +56,13 @@ macro_rules! numbers {
 
 numbers!(u16, u32, u64);
 
-impl Value for CStr {
+impl AttributeValue for CStr {
     fn bytes(&self) -> (*const c_void, u32) {
         self.to_bytes_with_nul().bytes()
     }
 }
 
-impl Value for [u8] {
+impl AttributeValue for [u8] {
     fn bytes(&self) -> (*const c_void, u32) {
         (self.as_ptr().cast(), self.len() as u32)
     }
@@ -248,7 +248,7 @@ impl<O: Object> Owned<O> {
     }
 
     #[must_use]
-    pub(super) fn with<V: Value + ?Sized>(
+    pub(super) fn with<V: AttributeValue + ?Sized>(
         self,
         Attribute(number, ..): Attribute<O, V>,
         value: &V,
@@ -294,7 +294,7 @@ impl Owned<TargetExpr> {
 }
 
 /// Sets an attribute of a set of the crate's.
-pub(super) fn set_attribute<K, V: Value + ?Sized>(
+pub(super) fn set_attribute<K, V: AttributeValue + ?Sized>(
     set: &Set<K>,
     Attribute(number, ..): Attribute<SetObject, V>,
     value: &V,
