@@ -131,6 +131,12 @@ pub(crate) trait Prepared {
     /// That can't be done here.
     fn begin(&self, gated: &Gated) -> Result<Box<dyn Action>>;
 
+    /// What stands in for the action if the gate can't be closed and COMMAND runs all the same
+    /// (`--best-effort`); `None`: there is nothing to do.
+    fn ungated(&self) -> Option<Box<dyn Action>> {
+        None
+    }
+
     /// The run ends before the gate was closed.
     fn dismiss(&self, _say: &Say, _signals: &Signals) {}
 }

@@ -62,7 +62,8 @@ fn close(
             let text = format!("the gate can't be closed, COMMAND runs without: {error:#}");
             call.say.error(&format!("warning: {text}"));
             record.warnings.note(text);
-            Ok((None, Box::new(Drop)))
+            let action = prepared.ungated();
+            Ok((None, action.unwrap_or_else(|| Box::new(Drop))))
         }
         Err(error) => Err(Ending::not_run(
             "close_failed",

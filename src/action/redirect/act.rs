@@ -169,23 +169,9 @@ impl Action for RedirectAction {
         Some(Answer::Stopped)
     }
 
-    /// It was stopped, or is to be kept, or nobody waits for its end.
     fn end(&mut self) {
-        let Some(mut standby) = self.standby.take() else {
-            return;
-        };
-        if self.row.is_some() {
-            return;
-        }
-        let end = match (standby.stopped(), self.keep) {
-            (Some(_), _) => StandbyEnd::Ended,
-            (None, true) => StandbyEnd::Kept,
-            (None, false) => StandbyEnd::Stopping,
-        };
-        self.row = Some(StandbyRow::new(standby.pid(), end, None));
-        if end == StandbyEnd::Kept {
-            standby.keep();
-        }
+        let standby = self.standby.take();
+        self.row = self.row.or_else(|| leave(standby?, self.keep));
     }
 
     fn account(&mut self, noted: &Noted, stopped: Option<u64>, now: &mut Now) -> Account {
@@ -205,6 +191,61 @@ impl Action for RedirectAction {
             rows,
             verb: "redirected",
             words: Some(redirected_words(&row)),
+        }
+    }
+}
+
+/// The run is over, and nobody has stopped the standby: it is kept, or its guard stops it.
+fn leave(mut standby: Standby, keep: bool) -> Option<StandbyRow> {
+    let end = match (standby.stopped(), keep) {
+        (Some(_), _) => StandbyEnd::Ended,
+        (None, true) => StandbyEnd::Kept,
+        (None, false) => StandbyEnd::Stopping,
+    };
+    let row = StandbyRow::new(standby.pid(), end, None);
+    if end == StandbyEnd::Kept {
+        standby.keep();
+    }
+    Some(row)
+}
+
+/// The gate could not be closed: the standby serves nobody, and goes when the run is over.
+pub(crate) struct IdleStandby {
+    standby: Own,
+    keep: bool,
+    row: Option<StandbyRow>,
+}
+
+impl IdleStandby {
+    pub(crate) fn new(to: &ToStandby, standby: Own) -> IdleStandby {
+        IdleStandby {
+            standby,
+            keep: to.keep,
+            row: None,
+        }
+    }
+}
+
+impl Action for IdleStandby {
+    fn steer(&self) -> Steer {
+        Steer::Drop
+    }
+
+    /// Its policy asks nothing.
+    fn ask(&mut self, _: Question, _: &mut Now) -> Answer {
+        Answer::Stopped
+    }
+
+    fn end(&mut self) {
+        let standby = self.standby.take();
+        self.row = standby.and_then(|standby| leave(standby, self.keep));
+    }
+
+    fn account(&mut self, _: &Noted, _: Option<u64>, _: &mut Now) -> Account {
+        Account {
+            rows: self.row.map(|row| row.named()).into_iter().collect(),
+            verb: "closed",
+            words: None,
         }
     }
 }

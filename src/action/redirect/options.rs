@@ -72,8 +72,14 @@ fn parse(to: Option<&str>) -> Result<Arc<dyn Wanted>, String> {
     Ok(Arc::new(StandbyPort(services::one_port(to)?)))
 }
 
+fn lines_make_sense(options: &StandbyOptions) -> Result<(), String> {
+    not_empty("--standby", options.standby.as_ref())?;
+    not_empty("--standby-check", options.standby_check.as_ref())
+}
+
 fn unwanted(given: &Given) -> Result<(), String> {
     let (options, _) = read(given)?;
+    lines_make_sense(&options)?;
     let given = [
         ("--standby", options.standby.is_some()),
         ("--standby-check", options.standby_check.is_some()),
@@ -97,8 +103,7 @@ impl Wanted for StandbyPort {
 
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
         let (options, linger) = read(request.given)?;
-        not_empty("--standby", options.standby.as_ref())?;
-        not_empty("--standby-check", options.standby_check.as_ref())?;
+        lines_make_sense(&options)?;
         let port = self.0;
         if request.gated.ports.contains(port) {
             return Err(format!(

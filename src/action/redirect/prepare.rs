@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::act::RedirectAction;
+use super::act::{IdleStandby, RedirectAction};
 use super::places::missing;
 use super::policy::STANDBY_EVERY;
 use super::redirected::Redirected;
@@ -76,6 +76,11 @@ impl Prepared for StandbyReady {
         let redirected = Redirected::begin(self.to.port, &gated.ports, &gated.listener_scope())?;
         let standby = Rc::clone(&self.standby);
         Ok(Box::new(RedirectAction::new(&self.to, redirected, standby)))
+    }
+
+    fn ungated(&self) -> Option<Box<dyn Action>> {
+        let standby = Rc::clone(&self.standby);
+        Some(Box::new(IdleStandby::new(&self.to, standby)))
     }
 
     fn dismiss(&self, say: &Say, signals: &Signals) {
