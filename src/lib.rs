@@ -20,6 +20,8 @@
 //!
 //! What is public here, the program and the tests need. It is no interface for others.
 
+#![warn(unreachable_pub)]
+
 pub(crate) mod action;
 pub(crate) mod cli;
 pub(crate) mod commands;

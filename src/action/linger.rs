@@ -11,10 +11,10 @@ use crate::decide::policy::{
 use crate::words::duration::duration;
 
 /// How often the run looks how many are left.
-pub const LINGER_LOOK: Duration = Duration::from_millis(50);
+pub(crate) const LINGER_LOOK: Duration = Duration::from_millis(50);
 /// The run has to see twice, so far apart, that none is left: a handshake that was answered with a SYN
 /// cookie leaves no trace.
-pub const LINGER_QUIET: Duration = Duration::from_millis(300);
+pub(crate) const LINGER_QUIET: Duration = Duration::from_millis(300);
 
 /// Options of the actions that steer connections elsewhere.
 #[derive(Debug, Clone, clap::Args)]

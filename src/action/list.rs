@@ -20,7 +20,7 @@ const ENTRIES: [Entry; 5] = [
 
 /// The part of the command line that is about actions.
 #[derive(Debug, Clone, clap::Args)]
-pub struct ActionArgs {
+pub(crate) struct ActionArgs {
     #[arg(
         long = "syn",
         help = format!("What becomes of them: {}", expected()),

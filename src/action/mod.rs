@@ -4,13 +4,13 @@
 //! `--dry-run`, what it prepares, decides and does, its rows in the report, its warnings. `list.rs`
 //! names them all; `contract.rs` says what they have in common.
 
-pub mod contract;
-pub mod divert;
-pub mod drop;
-pub mod hold;
-pub mod linger;
-pub mod list;
-pub mod redirect;
+pub(crate) mod contract;
+pub(crate) mod divert;
+pub(crate) mod drop;
+pub(crate) mod hold;
+pub(crate) mod linger;
+pub(crate) mod list;
+pub(crate) mod redirect;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// How far it has come.
 #[derive(Debug, Default)]
-pub struct Again {
+pub(crate) struct Again {
     running: bool,
     /// What it may find out is out of date already.
     stale: bool,
@@ -19,19 +19,19 @@ pub struct Again {
 
 impl Again {
     /// When it is to be run, unless it runs; at once is `at_once`.
-    pub fn due(&self, at_once: Instant) -> Option<Instant> {
+    pub(crate) fn due(&self, at_once: Instant) -> Option<Instant> {
         (!self.running).then(|| self.not_before.unwrap_or(at_once))
     }
 
     /// It is being run.
-    pub fn begin(&mut self, now: Instant) {
+    pub(crate) fn begin(&mut self, now: Instant) {
         self.running = true;
         self.stale = false;
         self.began_at.get_or_insert(now);
     }
 
     /// It has ended; whether to run it once more is for others to say, but not before a pause.
-    pub fn end(&mut self, passed: bool, pause: Duration, now: Instant) {
+    pub(crate) fn end(&mut self, passed: bool, pause: Duration, now: Instant) {
         self.running = false;
         self.not_before = Some(now + pause);
         if passed && !std::mem::take(&mut self.stale) {
@@ -40,7 +40,7 @@ impl Again {
     }
 
     /// What it has found out, or is finding out, no longer counts.
-    pub fn expire(&mut self) {
+    pub(crate) fn expire(&mut self) {
         self.stale = self.running;
         self.passed_at = None;
     }

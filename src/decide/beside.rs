@@ -9,9 +9,9 @@ use crate::decide::state::{Phase, State};
 use crate::words::ended::CommandExit;
 
 /// `--ready-check` is run again so long after it has failed.
-pub const CHECK_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const CHECK_PAUSE: Duration = Duration::from_millis(100);
 /// `--listen-netns-from` is run again so long after it has ended, while no listener is seen.
-pub const SEARCH_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const SEARCH_PAUSE: Duration = Duration::from_millis(100);
 
 impl State {
     /// What is to be started beside, and when.

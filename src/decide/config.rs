@@ -7,7 +7,7 @@ use crate::words::gated::Gated;
 
 /// `--open-on`: when a port whose service was replaced opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum OpenOn {
+pub(crate) enum OpenOn {
     /// Once COMMAND has exited with status 0
     Exit,
     /// As soon as the new process listens, also while COMMAND runs
@@ -16,7 +16,7 @@ pub enum OpenOn {
 
 /// `--settle`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settle {
+pub(crate) enum Settle {
     /// By what is seen: 0 for a replaced socket, and see the constants above.
     Auto,
     /// This long after the port was ready.
@@ -25,7 +25,7 @@ pub enum Settle {
 
 /// What was asked for; constant during the run.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     pub gated: Gated,
     /// `--drain`.
     pub drain: Duration,

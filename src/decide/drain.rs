@@ -4,7 +4,7 @@ use crate::kernel::sockets::Sample;
 
 /// `--drain-until`: what the drain waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub enum DrainUntil {
+pub(crate) enum DrainUntil {
     /// Handshakes are over and accept queues are empty: enough for reloads
     Handshakes,
     /// Also, no connection is in the middle of a request or an answer
@@ -15,7 +15,7 @@ pub enum DrainUntil {
 
 /// What is still under way, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Left {
+pub(crate) struct Left {
     /// Connections that wait in the accept queues.
     pub accept_queue: u32,
     /// Handshakes whose last ACK is to be expected any moment.
@@ -28,18 +28,18 @@ pub struct Left {
 
 impl Left {
     /// Whether somebody may still become a connection.
-    pub fn has_handshakes(&self) -> bool {
+    pub(crate) fn has_handshakes(&self) -> bool {
         self.accept_queue > 0 || self.handshakes > 0
     }
 
     /// Whether there is nothing to wait for.
-    pub fn is_nothing(&self) -> bool {
+    pub(crate) fn is_nothing(&self) -> bool {
         *self == Left::default()
     }
 }
 
 /// What of the sample the drain waits for.
-pub fn left(sample: &Sample, until: DrainUntil) -> Left {
+pub(crate) fn left(sample: &Sample, until: DrainUntil) -> Left {
     let mut left = Left {
         accept_queue: sample.listeners.iter().map(|l| l.accept_queue).sum(),
         handshakes: sample.half_open.young,

@@ -9,7 +9,7 @@ use crate::decide::state::{Phase, State};
 use crate::kernel::sockets::Sample;
 
 /// A handshake answered with a SYN cookie leaves no trace; its last ACK is given this long.
-pub const COOKIE_GRACE: Duration = Duration::from_millis(300);
+pub(crate) const COOKIE_GRACE: Duration = Duration::from_millis(300);
 
 impl State {
     pub(super) fn drain_end(&self) -> Instant {

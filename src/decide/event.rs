@@ -9,7 +9,7 @@ use crate::words::ports::PortSet;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub(crate) enum Event {
     /// The gate has just been closed.
     Closed,
     /// The answer to [`Task::Look`], and how long the look took.
@@ -46,7 +46,7 @@ pub enum Event {
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Task {
+pub(crate) enum Task {
     /// Look at the sockets.
     Look(Want),
     /// See whether the gate stands.
@@ -81,7 +81,7 @@ pub enum Task {
 
 /// Why COMMAND was not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotRun {
+pub(crate) enum NotRun {
     /// A signal came before.
     Signal,
     /// USR1 came before.

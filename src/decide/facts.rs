@@ -10,7 +10,7 @@ use crate::words::ports::PortSet;
 
 /// What came of the run so far: read by the report.
 #[derive(Debug, Clone, Default)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// What was still under way when the drain's time was over.
     pub left: Left,
     /// The largest number of stale half-open connections seen.

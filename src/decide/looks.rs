@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// The sockets are looked at this often, or less often where a look is dear: see `pause`.
-pub const LOOK_EVERY: Duration = Duration::from_millis(1);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// How much longer than a look the pause after it is: while the service is watched, which may be
 /// for long, and while it drains, when the gate is closed and each moment counts.
@@ -12,9 +12,9 @@ pub(crate) const DRAIN_PAUSE: u32 = 1;
 
 /// Whether anything is under way is not looked at before: a CPU may still run the old rules for a
 /// moment after the new ones stand. Afterwards nobody joins those who are, and one look tells.
-pub const QUIET: Duration = Duration::from_millis(5);
+pub(crate) const QUIET: Duration = Duration::from_millis(5);
 /// Where others can remove the gate's rules, it is looked at this often whether they have.
-pub const GUARD_EVERY: Duration = Duration::from_millis(10);
+pub(crate) const GUARD_EVERY: Duration = Duration::from_millis(10);
 
 /// Something that is looked at again and again while a port is shut: so often, or less often where
 /// a look is dear, since the rest has to get its turn.

@@ -5,21 +5,21 @@
 //! `run/drive.rs` does what it is told and comes back with the event that answers it. When there is
 //! nothing to do it waits for a signal, for COMMAND's exit, or for [`state::State::wake`].
 
-pub mod again;
-pub mod beside;
-pub mod config;
-pub mod drain;
-pub mod draining;
-pub mod event;
-pub mod facts;
-pub mod looks;
-pub mod opening;
-pub mod policy;
-pub mod readiness;
-pub mod service;
-pub mod signals;
-pub mod state;
-pub mod watch;
+pub(crate) mod again;
+pub(crate) mod beside;
+pub(crate) mod config;
+pub(crate) mod drain;
+pub(crate) mod draining;
+pub(crate) mod event;
+pub(crate) mod facts;
+pub(crate) mod looks;
+pub(crate) mod opening;
+pub(crate) mod policy;
+pub(crate) mod readiness;
+pub(crate) mod service;
+pub(crate) mod signals;
+pub(crate) mod state;
+pub(crate) mod watch;
 
 #[cfg(test)]
 pub(crate) mod tale;

@@ -9,9 +9,9 @@ use crate::words::ports::PortSet;
 
 /// The kernel drops what is in any queue when a chain goes. So what is left of an open gate stays for
 /// a while if another run holds SYNs, and that is looked at again and again.
-pub const OTHERS_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const OTHERS_PATIENCE: Duration = Duration::from_secs(5);
 /// See [`OTHERS_PATIENCE`].
-pub const OTHERS_LOOK: Duration = Duration::from_millis(10);
+pub(crate) const OTHERS_LOOK: Duration = Duration::from_millis(10);
 
 impl State {
     /// Everything is to open as soon as the held SYNs have gone.
@@ -75,7 +75,7 @@ impl State {
     }
 
     /// The gate is open, and its rules stay for those whom they have steered elsewhere.
-    pub fn is_lingering(&self) -> bool {
+    pub(crate) fn is_lingering(&self) -> bool {
         self.opened && !self.removed && self.policy.lingers()
     }
 
@@ -103,7 +103,7 @@ impl State {
     }
 
     /// Why the run goes on although a signal came, when nothing else is left to do.
-    pub fn in_spite_of_a_signal(&self) -> Option<String> {
+    pub(crate) fn in_spite_of_a_signal(&self) -> Option<String> {
         let signalled = !self.facts.signals.is_empty();
         let waits = self.phase == Phase::Over && self.is_lingering() && signalled;
         self.policy.in_spite_of_a_signal().filter(|_| waits)

@@ -7,7 +7,7 @@ use crate::words::family::Family;
 
 /// What became of one port's listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Readiness {
+pub(crate) enum Readiness {
     /// There were none to wait for.
     Unwatched,
     /// Every old listener is gone and a new one is there: the new process listens.
@@ -22,7 +22,7 @@ pub enum Readiness {
 }
 
 /// What became of a port, from its listeners before and now: the worst of its IP versions.
-pub fn readiness(before: &[Listener], now: &[Listener]) -> Readiness {
+pub(crate) fn readiness(before: &[Listener], now: &[Listener]) -> Readiness {
     let over = |family| {
         let of = |all: &[Listener]| -> Vec<Listener> {
             all.iter().filter(|l| l.serves(family)).cloned().collect()
@@ -47,7 +47,7 @@ fn one_family(before: &[Listener], now: &[Listener]) -> Readiness {
 }
 
 /// Whether several listeners stand in the same place: a SO_REUSEPORT group.
-pub fn has_group(listeners: &[Listener]) -> bool {
+pub(crate) fn has_group(listeners: &[Listener]) -> bool {
     listeners
         .iter()
         .enumerate()
@@ -55,7 +55,7 @@ pub fn has_group(listeners: &[Listener]) -> bool {
 }
 
 /// The places of `before` that nothing in `now` covers any more, each once, in order.
-pub fn uncovered<'a>(
+pub(crate) fn uncovered<'a>(
     before: impl IntoIterator<Item = &'a Listener>,
     now: &[Listener],
 ) -> Vec<String> {
@@ -69,7 +69,7 @@ pub fn uncovered<'a>(
 }
 
 /// The places, each once, in order.
-pub fn places<'a>(listeners: impl IntoIterator<Item = &'a Listener>) -> Vec<String> {
+pub(crate) fn places<'a>(listeners: impl IntoIterator<Item = &'a Listener>) -> Vec<String> {
     let mut sorted: Vec<_> = listeners.into_iter().map(|l| (l.port, l.address)).collect();
     sorted.sort_unstable();
     sorted.dedup();

@@ -16,15 +16,15 @@ use crate::words::ports::PortSet;
 /// When the sockets can't be looked at, it is tried again this often.
 const BLIND_RETRY: Duration = Duration::from_millis(10);
 /// `--settle auto`: an inherited socket is settled when it has not changed for this long.
-pub const SETTLE_ONE: Duration = Duration::from_millis(100);
+pub(crate) const SETTLE_ONE: Duration = Duration::from_millis(100);
 /// `--settle auto`: a SO_REUSEPORT group is settled when, after a change, neither its listeners nor
 /// their processes have changed for this long (nginx gives its old workers 100 ms).
-pub const SETTLE_GROUP: Duration = Duration::from_millis(300);
+pub(crate) const SETTLE_GROUP: Duration = Duration::from_millis(300);
 /// `--settle auto`: how long the first change of such a group is waited for: a service reads its
 /// configuration before it does anything that can be seen.
-pub const SETTLE_PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const SETTLE_PATIENCE: Duration = Duration::from_secs(3);
 /// `--settle auto`: how long an address that had a listener is waited for when its port has others.
-pub const SETTLE_PLACES: Duration = Duration::from_secs(1);
+pub(crate) const SETTLE_PLACES: Duration = Duration::from_secs(1);
 
 impl State {
     pub(super) fn exited(&mut self, exit: CommandExit, now: Instant) -> Option<Task> {

@@ -16,7 +16,7 @@ use crate::words::ports::PortSet;
 
 /// The state of a run.
 #[derive(Debug)]
-pub struct State {
+pub(crate) struct State {
     pub(super) config: Config,
     /// The listeners' ports that had, or have by now, a listener.
     pub(super) watches: BTreeMap<u16, Watch>,
@@ -64,7 +64,7 @@ pub(super) enum Phase {
 impl State {
     /// The state of a run whose gate was closed at `closed_at`; `before` was seen just before.
     /// Without a deadline there is no gate (`--best-effort`): COMMAND just runs.
-    pub fn new(
+    pub(crate) fn new(
         config: Config,
         before: &Sample,
         closed_at: Instant,
@@ -115,17 +115,17 @@ impl State {
     }
 
     /// The kernel opens the gate at `deadline`.
-    pub fn opens_by(&mut self, deadline: Instant) {
+    pub(crate) fn opens_by(&mut self, deadline: Instant) {
         self.deadline = deadline;
     }
 
     /// Others can remove the gate's rules: from now on it is looked at whether they are there.
-    pub fn guard(&mut self) {
+    pub(crate) fn guard(&mut self) {
         self.guard = Some(Regular::new(GUARD_EVERY, self.closed_at));
     }
 
     /// When [`Event::Time`] is wanted at the latest, if at all.
-    pub fn wake(&self) -> Option<Instant> {
+    pub(crate) fn wake(&self) -> Option<Instant> {
         let releases = self.policy.before_open().map(|(at, _)| at);
         if self.opening() {
             return releases;
@@ -149,12 +149,12 @@ impl State {
     }
 
     /// What the policy has noted.
-    pub fn noted(&self) -> Noted {
+    pub(crate) fn noted(&self) -> Noted {
         self.policy.noted()
     }
 
     /// Takes an event in and says what to do now; `None` is to wait.
-    pub fn step(&mut self, event: Event, now: Instant) -> Option<Task> {
+    pub(crate) fn step(&mut self, event: Event, now: Instant) -> Option<Task> {
         self.note_deadline(now);
         match event {
             Event::Closed if self.opened => Some(self.start_command()),
@@ -267,7 +267,7 @@ impl State {
     }
 
     /// What is being waited for, for the people who watch. COMMAND speaks for itself.
-    pub fn waiting_for(&self) -> Option<String> {
+    pub(crate) fn waiting_for(&self) -> Option<String> {
         if self.opening() {
             return self.policy.waits_for();
         }

@@ -11,11 +11,11 @@ use crate::words::ports::PortSet;
 use crate::words::steer::Steer;
 
 /// The moment at which the kernel opens the gate by itself.
-pub type Deadline = Instant;
+pub(crate) type Deadline = Instant;
 
 /// Counts of the connections that the rules have steered elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Flows {
+pub(crate) struct Flows {
     pub all: u64,
     /// Those that syngate waits for.
     pub left: usize,
@@ -29,7 +29,7 @@ pub struct Flows {
 
 /// A way to put rules into the kernel. The kernel, or a watchdog, removes these rules when the backend
 /// is dropped and when this process ends, in whatever way it ends.
-pub trait Backend {
+pub(crate) trait Backend {
     /// Its name in the report.
     fn name(&self) -> &'static str;
 

@@ -21,7 +21,7 @@ use crate::words::lacking::Lacking;
 ///
 /// # Errors
 /// One line that says what is missing.
-pub fn installed(choice: Choice, path: Option<&OsStr>) -> Result<(), String> {
+pub(crate) fn installed(choice: Choice, path: Option<&OsStr>) -> Result<(), String> {
     match choice.kinds()[..] {
         [Kind::Iptables(variant)] => Programs::of(variant, path).map(drop),
         _ => Ok(()),
@@ -32,7 +32,7 @@ pub fn installed(choice: Choice, path: Option<&OsStr>) -> Result<(), String> {
 ///
 /// # Errors
 /// The gate is open, as it was.
-pub fn close(
+pub(crate) fn close(
     choice: Choice,
     settings: &Settings,
     rules: &Rules,
@@ -67,7 +67,7 @@ fn open(kind: Kind, settings: &Settings) -> Result<Box<dyn Backend>> {
 ///
 /// # Errors
 /// Rules may be left.
-pub fn erase(kind: Kind, id: &str) -> Result<()> {
+pub(crate) fn erase(kind: Kind, id: &str) -> Result<()> {
     match kind {
         Kind::Nft => nft::backend::erase(id),
         Kind::Iptables(variant) => iptables::erase::erase(variant, id),
@@ -75,7 +75,7 @@ pub fn erase(kind: Kind, id: &str) -> Result<()> {
 }
 
 /// The rules in the admin's own syntax, as a backend of that kind would make them.
-pub fn script(kind: Kind, rules: &Rules, settings: &Settings, max_closed: Duration) -> String {
+pub(crate) fn script(kind: Kind, rules: &Rules, settings: &Settings, max_closed: Duration) -> String {
     let comment = settings.who.to_string();
     match kind {
         Kind::Nft => {
@@ -95,6 +95,6 @@ pub fn script(kind: Kind, rules: &Rules, settings: &Settings, max_closed: Durati
 }
 
 /// The watchdog's process, until the run is over.
-pub fn watch(orders: &WatchOrders) {
+pub(crate) fn watch(orders: &WatchOrders) {
     watchdog::watch(orders.within, || erase(orders.kind, &orders.run));
 }

@@ -8,7 +8,7 @@ use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// The kind of backend that made it, and can erase it.
     pub kind: Kind,
     pub run: String,
@@ -27,7 +27,7 @@ pub struct Found {
 
 impl Found {
     /// The run that made it, in words.
-    pub fn whose(&self) -> String {
+    pub(crate) fn whose(&self) -> String {
         match &self.who {
             Some(who) => format!("pid {} ({})", who.pid, who.command),
             None => format!("run {}", self.run),

@@ -11,7 +11,7 @@ use crate::words::ports::PortSet;
 
 /// A closed gate. Dropping it opens it, so it opens on each way out of a run, also when the run panics.
 /// A run that goes well opens it by a call, so that the user sees an error.
-pub struct Gate {
+pub(crate) struct Gate {
     backend: Box<dyn Backend>,
     shut: PortSet,
     closed_at: Instant,
@@ -24,7 +24,7 @@ impl Gate {
     ///
     /// # Errors
     /// The gate is open, as it was.
-    pub fn close(backend: Box<dyn Backend>, rules: &Rules, until: Deadline) -> Result<Gate> {
+    pub(crate) fn close(backend: Box<dyn Backend>, rules: &Rules, until: Deadline) -> Result<Gate> {
         // The value exists before the first change: from here on each way out removes the rules.
         let mut gate = Gate {
             backend,
@@ -46,32 +46,32 @@ impl Gate {
     }
 
     /// Its backend's name.
-    pub fn backend(&self) -> &'static str {
+    pub(crate) fn backend(&self) -> &'static str {
         self.backend.name()
     }
 
     /// What the user should know of how its backend closed it.
-    pub fn remarks(&self) -> &[String] {
+    pub(crate) fn remarks(&self) -> &[String] {
         self.backend.remarks()
     }
 
     /// Whether other programs can remove its rules.
-    pub fn exposed(&self) -> bool {
+    pub(crate) fn exposed(&self) -> bool {
         self.backend.exposed()
     }
 
     /// Whether its rules are there, as far as a cheap look tells.
-    pub fn intact(&mut self) -> bool {
+    pub(crate) fn intact(&mut self) -> bool {
         self.backend.intact()
     }
 
     /// Whether removing it makes the kernel drop the packets in other runs' queues.
-    pub fn empties_queues(&self) -> bool {
+    pub(crate) fn empties_queues(&self) -> bool {
         self.backend.empties_queues()
     }
 
     /// How many SYNs it has stopped so far, if the count can be read.
-    pub fn syns_stopped(&mut self) -> Option<u64> {
+    pub(crate) fn syns_stopped(&mut self) -> Option<u64> {
         self.backend.syns_stopped().ok()
     }
 
@@ -79,7 +79,7 @@ impl Gate {
     ///
     /// # Errors
     /// The rules may steer them elsewhere.
-    pub fn spare(&mut self, connections: &[Connection]) -> Result<()> {
+    pub(crate) fn spare(&mut self, connections: &[Connection]) -> Result<()> {
         self.backend.spare(connections)
     }
 
@@ -87,18 +87,18 @@ impl Gate {
     ///
     /// # Errors
     /// They can't be read.
-    pub fn flows(&mut self) -> Result<Flows> {
+    pub(crate) fn flows(&mut self) -> Result<Flows> {
         self.backend.flows()
     }
 
     /// When the backend had put the rules into the kernel.
-    pub fn closed_at(&self) -> Instant {
+    pub(crate) fn closed_at(&self) -> Instant {
         self.closed_at
     }
 
     /// When the kernel opens it by itself, or somewhat later; never later than the deadline that was
     /// asked for.
-    pub fn deadline(&self) -> Deadline {
+    pub(crate) fn deadline(&self) -> Deadline {
         self.until
     }
 
@@ -108,7 +108,7 @@ impl Gate {
     }
 
     /// The ports that this process has shut. The kernel opens them all at the deadline.
-    pub fn shut(&self) -> &PortSet {
+    pub(crate) fn shut(&self) -> &PortSet {
         &self.shut
     }
 
@@ -116,7 +116,7 @@ impl Gate {
     ///
     /// # Errors
     /// That can't be read.
-    pub fn stands(&mut self) -> Result<bool> {
+    pub(crate) fn stands(&mut self) -> Result<bool> {
         Ok(self.backend.shut()? == self.shut)
     }
 
@@ -124,7 +124,7 @@ impl Gate {
     ///
     /// # Errors
     /// The ports that were shut still are.
-    pub fn shut_only(&mut self, ports: PortSet) -> Result<()> {
+    pub(crate) fn shut_only(&mut self, ports: PortSet) -> Result<()> {
         self.backend.set_ports(&ports, self.until)?;
         self.note_deadline();
         self.shut = ports;
@@ -135,7 +135,7 @@ impl Gate {
     ///
     /// # Errors
     /// The gate may stay shut until this is dropped, or until the deadline.
-    pub fn open(&mut self) -> Result<()> {
+    pub(crate) fn open(&mut self) -> Result<()> {
         let opened = self.backend.set_ports(&PortSet::EMPTY, self.until);
         // If that fails, removing all rules opens the gate as well.
         if opened.is_err() {
@@ -149,7 +149,7 @@ impl Gate {
     ///
     /// # Errors
     /// Rules may be left until this is dropped.
-    pub fn remove(&mut self) -> Result<Option<u64>> {
+    pub(crate) fn remove(&mut self) -> Result<Option<u64>> {
         if self.removed {
             return Ok(None);
         }

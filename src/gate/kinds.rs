@@ -2,7 +2,7 @@
 
 /// `--backend`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Choice {
+pub(crate) enum Choice {
     /// nft where it works, else iptables
     Auto,
     /// nf_tables
@@ -17,14 +17,14 @@ pub enum Choice {
 
 /// A kind of backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Nft,
     Iptables(Variant),
 }
 
 /// A variant of iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Variant {
+pub(crate) enum Variant {
     /// The one that this host calls `iptables`.
     Default,
     /// On x_tables.
@@ -35,7 +35,7 @@ pub enum Variant {
 
 impl Choice {
     /// The kinds to try, in this order.
-    pub fn kinds(self) -> Vec<Kind> {
+    pub(crate) fn kinds(self) -> Vec<Kind> {
         match self {
             Choice::Auto => vec![
                 Kind::Nft,
@@ -59,21 +59,21 @@ impl Kind {
     ];
 
     /// Its name, as `--backend` takes it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Nft => "nft",
             Kind::Iptables(variant) => variant.name(),
         }
     }
 
-    pub fn named(name: &str) -> Option<Kind> {
+    pub(crate) fn named(name: &str) -> Option<Kind> {
         Kind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
 impl Variant {
     /// Its name, as `--backend` takes it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Variant::Default => "iptables",
             Variant::Legacy => "iptables-legacy",

@@ -3,18 +3,18 @@
 //! a run (`gate`).
 
 pub(crate) mod backend;
-pub mod backends;
+pub(crate) mod backends;
 pub(crate) mod found;
 #[expect(
     clippy::module_inception,
     reason = "the folder is about the gate, this file is it"
 )]
 pub(crate) mod gate;
-pub mod iptables;
+pub(crate) mod iptables;
 pub(crate) mod kinds;
 mod nat;
-pub mod nft;
+pub(crate) mod nft;
 pub(crate) mod rules;
 pub(crate) mod standing;
-pub mod watchdog;
+pub(crate) mod watchdog;
 pub(crate) mod who;

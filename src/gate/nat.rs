@@ -5,7 +5,7 @@ pub(super) const NAT_TARGETS: [&str; 5] = ["DNAT", "SNAT", "MASQUERADE", "REDIRE
 
 /// A port that a rule sends elsewhere before the input hook.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RedirectedPort {
+pub(crate) struct RedirectedPort {
     pub port: u16,
     /// The rule's table and chain.
     pub by: String,

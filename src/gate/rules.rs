@@ -8,14 +8,14 @@ use crate::words::scope::Scope;
 use crate::words::steer::Steer;
 
 /// Each name that syngate gives to something in the kernel begins with this; the run's id follows.
-pub const PREFIX: &str = "syngate_";
+pub(crate) const PREFIX: &str = "syngate_";
 
 /// How long syngate waits for the lock of iptables, unless the user sets it.
-pub const XTABLES_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const XTABLES_WAIT: Duration = Duration::from_secs(5);
 
 /// What a backend needs to know of the run.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     pub run: String,
     /// The comment that the kernel lists with the rules.
     pub who: Who,
@@ -28,7 +28,7 @@ pub struct Settings {
 
 /// A closed gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rules {
+pub(crate) struct Rules {
     pub ports: PortSet,
     /// Which packets to these ports the gate stops.
     pub scope: Scope,

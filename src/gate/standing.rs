@@ -14,7 +14,7 @@ use crate::words::lacking::Lacking;
 
 /// What was found, and what could not be looked at.
 #[derive(Debug, Default)]
-pub struct Sight {
+pub(crate) struct Sight {
     /// The gates.
     pub gates: Vec<Found>,
     /// Why `gates` may lack some.
@@ -22,7 +22,7 @@ pub struct Sight {
 }
 
 /// Looks for gates of all kinds, without leaving a trace.
-pub fn find() -> Sight {
+pub(crate) fn find() -> Sight {
     let mut sight = Sight::default();
     if !crate::kernel::caps::net_admin() {
         sight
@@ -59,12 +59,12 @@ fn find_cheaply(choice: Choice) -> Vec<Found> {
 ///
 /// # Errors
 /// Rules may be left.
-pub fn erase(gate: &Found) -> Result<()> {
+pub(crate) fn erase(gate: &Found) -> Result<()> {
     backends::erase(gate.kind, &gate.run)
 }
 
 /// Removes the gates of dead runs, for a run that holds its locks. Each gate, and whether it is gone.
-pub fn sweep(choice: Choice, lock: &Lock) -> Vec<(Found, Result<()>)> {
+pub(crate) fn sweep(choice: Choice, lock: &Lock) -> Vec<(Found, Result<()>)> {
     let gates = find_cheaply(choice);
     let Ok(roll) = lock.roll() else {
         return Vec::new();
@@ -97,24 +97,24 @@ fn is_stale(gate: &Found, roll: &Roll) -> Option<bool> {
 /// Which runs live, for a process that holds no locks itself. A dead run holds no lock. Pids are no
 /// evidence: the kernel uses them again, and they differ between pid namespaces.
 #[derive(Debug, Default)]
-pub struct Census {
+pub(crate) struct Census {
     rolls: HashMap<PathBuf, Roll>,
 }
 
 impl Census {
     /// The runs that hold locks in the directory that this process would use.
-    pub fn living(&mut self) -> &[Living] {
+    pub(crate) fn living(&mut self) -> &[Living] {
         &self.roll(directory_in_use()).living
     }
 
     /// The run that has made the gate, if it lives.
-    pub fn run_of(&mut self, gate: &Found) -> Option<Living> {
+    pub(crate) fn run_of(&mut self, gate: &Found) -> Option<Living> {
         let living = &self.roll_for(gate).living;
         living.iter().find(|l| l.holder.run == gate.run).cloned()
     }
 
     /// Whether the gate's run is dead; `None` if that can't be told.
-    pub fn is_stale(&mut self, gate: &Found) -> Option<bool> {
+    pub(crate) fn is_stale(&mut self, gate: &Found) -> Option<bool> {
         is_stale(gate, self.roll_for(gate))
     }
 

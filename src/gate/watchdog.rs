@@ -26,12 +26,12 @@ use crate::process::guard::{self, GuardProcess};
 pub(crate) use crate::process::guard::{DISMISS_TIMEOUT, START_TIMEOUT};
 /// How long after the deadline the watchdog removes the rules although the run lives: the run may hang,
 /// or somebody may have stopped it.
-pub const GRACE: Duration = Duration::from_millis(200);
+pub(crate) const GRACE: Duration = Duration::from_millis(200);
 /// If it can't remove the rules (somebody holds the lock of iptables), the watchdog tries again after
 /// this time. The kernel has opened the gate by then.
-pub const RETRY_EVERY: Duration = Duration::from_millis(100);
+pub(crate) const RETRY_EVERY: Duration = Duration::from_millis(100);
 /// How long it goes on trying.
-pub const RETRY_FOR: Duration = Duration::from_secs(300);
+pub(crate) const RETRY_FOR: Duration = Duration::from_secs(300);
 const READY: u8 = b'r';
 const DISMISSED: u8 = b'd';
 
@@ -44,7 +44,7 @@ const COMMAND: &str = "watchdog";
 
 /// What a run tells its watchdog, on its command line: `syngate watchdog KIND RUN MILLISECONDS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WatchOrders {
+pub(crate) struct WatchOrders {
     /// The kind of backend that makes the rules.
     pub kind: Kind,
     /// The run's id.
@@ -60,7 +60,7 @@ impl WatchOrders {
     }
 
     /// Reads a command line, from the program's name on.
-    pub fn parse(words: &[OsString]) -> Option<WatchOrders> {
+    pub(crate) fn parse(words: &[OsString]) -> Option<WatchOrders> {
         let words: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
         let [_, COMMAND, kind, run, ms] = words?[..] else {
             return None;
@@ -75,7 +75,7 @@ impl WatchOrders {
 
 /// The run's side of it. If the run drops it without [`Watchdog::dismiss`], the watchdog removes the
 /// rules.
-pub struct Watchdog {
+pub(crate) struct Watchdog {
     process: GuardProcess,
     line: UnixStream,
 }
@@ -85,7 +85,7 @@ impl Watchdog {
     ///
     /// # Errors
     /// It can't be started; nothing was changed.
-    pub fn start(kind: Kind, id: &str, until: Deadline) -> Result<Watchdog> {
+    pub(crate) fn start(kind: Kind, id: &str, until: Deadline) -> Result<Watchdog> {
         let doing =
             "the watchdog, which removes the rules should this process be killed, can't be started";
         let orders = WatchOrders {
@@ -119,13 +119,13 @@ impl Watchdog {
     }
 
     /// Whether it still watches.
-    pub fn lives(&mut self) -> bool {
+    pub(crate) fn lives(&mut self) -> bool {
         self.process.lives()
     }
 
     /// Does some work in other processes. If the run is killed meanwhile, the watchdog waits until these
     /// processes have ended: they hold the line too, and the watchdog must remove their rules as well.
-    pub fn waits_for<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn waits_for<T>(&self, work: impl FnOnce() -> T) -> T {
         let inherited = |flags| fcntl(&self.line, FcntlArg::F_SETFD(flags));
         let _ = inherited(FdFlag::empty());
         let done = work();
@@ -134,7 +134,7 @@ impl Watchdog {
     }
 
     /// Ends the watchdog, once the rules are gone.
-    pub fn dismiss(mut self) {
+    pub(crate) fn dismiss(mut self) {
         let _ = self.line.write_all(&[DISMISSED]);
         drop(self.line);
         self.process.see_end();

@@ -10,7 +10,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::process::lock::{FileId, unusual_directory};
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Who {
+pub(crate) struct Who {
     /// The run's pid, in its own pid namespace.
     pub pid: u32,
     /// When the gate was closed, in seconds since 1970.
@@ -29,7 +29,7 @@ pub struct Who {
 
 impl Who {
     /// This process, now.
-    pub fn me(action: &str, command: &str) -> Who {
+    pub(crate) fn me(action: &str, command: &str) -> Who {
         Who {
             pid: std::process::id(),
             since: now(),
@@ -43,7 +43,7 @@ impl Who {
 
     /// The same run, closing its gate once more.
     #[must_use]
-    pub fn again(&self) -> Who {
+    pub(crate) fn again(&self) -> Who {
         Who {
             since: now(),
             up: up(),
@@ -52,7 +52,7 @@ impl Who {
     }
 
     /// Reads a comment back; `None` if syngate did not write it.
-    pub fn parse(comment: &str) -> Option<Who> {
+    pub(crate) fn parse(comment: &str) -> Option<Who> {
         let rest = comment.strip_prefix("syngate ")?;
         let (facts, command) = rest.split_once(" command=")?;
         let fact = |name: &str| {
@@ -73,13 +73,13 @@ impl Who {
 }
 
 /// Seconds of a clock that nobody can set.
-pub fn up() -> u64 {
+pub(crate) fn up() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
     now.map_or(0, |now| now.tv_sec().unsigned_abs())
 }
 
 /// Seconds since 1970.
-pub fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.unwrap_or(Duration::ZERO).as_secs()
 }

@@ -39,7 +39,7 @@ use crate::words::ending::Ending;
 use crate::words::exit::Exit;
 
 /// Carries out one call. `started` is when syngate was.
-pub fn run(args: &Args, started: Instant) -> Exit {
+pub(crate) fn run(args: &Args, started: Instant) -> Exit {
     let say = Say::new(level(args), started);
     let path = std::env::var_os("PATH");
     let planned = Plan::new(args, path.as_deref());

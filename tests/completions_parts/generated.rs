@@ -6,7 +6,7 @@ use clap_complete::{Shell, generate};
 use syngate::Args;
 
 /// For which shell, and in which file.
-pub const FILES: [(Shell, &str); 3] = [
+pub(crate) const FILES: [(Shell, &str); 3] = [
     (Shell::Bash, "syngate.bash"),
     (Shell::Zsh, "_syngate"),
     (Shell::Fish, "syngate.fish"),
@@ -121,7 +121,7 @@ fn with_hint(arg: Arg) -> Arg {
 }
 
 /// The text for one shell.
-pub fn render(shell: Shell) -> Vec<u8> {
+pub(crate) fn render(shell: Shell) -> Vec<u8> {
     let mut text = Vec::new();
     generate(shell, &mut command(), "syngate", &mut text);
     let mut text = String::from_utf8(text).expect("completions are text");

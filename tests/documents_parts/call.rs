@@ -5,7 +5,7 @@ const OTHERS: [&str; 3] = ["status", "clear", "check"];
 
 /// Each call as its arguments, `syngate` first: by itself, behind a prompt or another command
 /// (sudo, cron's columns, nsenter), and within a quoted argument.
-pub fn calls(text: &str) -> Vec<Vec<String>> {
+pub(crate) fn calls(text: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for line in text.replace("\\\n", " ").lines() {
         let prompt = ["# syngate ", "$ syngate "]

@@ -5,37 +5,37 @@ use std::collections::BTreeSet;
 use super::words;
 
 /// A page, or a section of it.
-pub struct Man {
+pub(crate) struct Man {
     lines: Vec<String>,
 }
 
 /// An item of a list: its head and what follows, up to the next item of that list.
-pub struct Block {
+pub(crate) struct Block {
     head: String,
     body: Man,
 }
 
 impl Man {
-    pub fn parse(source: &str) -> Man {
+    pub(crate) fn parse(source: &str) -> Man {
         let lines = source.lines().filter(|l| !l.starts_with(".\\\""));
         Man {
             lines: lines.map(str::to_owned).collect(),
         }
     }
 
-    pub fn whole(&self) -> Man {
+    pub(crate) fn whole(&self) -> Man {
         Man {
             lines: self.lines.clone(),
         }
     }
 
     /// From `.Sh NAME` to the next section.
-    pub fn section(&self, name: &str) -> Man {
+    pub(crate) fn section(&self, name: &str) -> Man {
         self.between(&format!(".Sh {name}"), ".Sh ")
     }
 
     /// From `.Ss NAME` to the next one.
-    pub fn subsection(&self, name: &str) -> Man {
+    pub(crate) fn subsection(&self, name: &str) -> Man {
         self.between(&format!(".Ss {name}"), ".Ss ")
     }
 
@@ -51,7 +51,7 @@ impl Man {
 
     /// The items whose head begins with `macro_name`, `Fl` say, at whatever depth; the empty name
     /// stands for heads of plain text.
-    pub fn items(&self, macro_name: &str) -> Vec<Block> {
+    pub(crate) fn items(&self, macro_name: &str) -> Vec<Block> {
         let starts = self.lines.iter().enumerate().filter_map(|(n, line)| {
             let head = line.strip_prefix(".It ")?;
             let first = head.split(' ').next().unwrap_or_default();
@@ -73,19 +73,19 @@ impl Man {
     }
 
     /// `-p` and `--port` for each `Fl p` and `Fl -port`.
-    pub fn flags(&self) -> BTreeSet<String> {
+    pub(crate) fn flags(&self) -> BTreeSet<String> {
         let flags = self.lines.iter().flat_map(|l| flags_in(l));
         flags.collect()
     }
 
     /// The words that stand behind a macro, in heads and in the text.
-    pub fn arguments_of(&self, macro_name: &str) -> BTreeSet<String> {
+    pub(crate) fn arguments_of(&self, macro_name: &str) -> BTreeSet<String> {
         let lines = self.lines.iter().flat_map(|l| arguments_in(l, macro_name));
         lines.collect()
     }
 
     /// What is in literal displays, unescaped.
-    pub fn literal(&self) -> String {
+    pub(crate) fn literal(&self) -> String {
         let mut text = String::new();
         let mut inside = false;
         for line in &self.lines {
@@ -118,35 +118,35 @@ impl Man {
 }
 
 impl Block {
-    pub fn head(&self) -> &str {
+    pub(crate) fn head(&self) -> &str {
         &self.head
     }
 
-    pub fn head_has(&self, word: &str) -> bool {
+    pub(crate) fn head_has(&self, word: &str) -> bool {
         self.head.split(' ').any(|w| w == word)
     }
 
-    pub fn head_flags(&self) -> BTreeSet<String> {
+    pub(crate) fn head_flags(&self) -> BTreeSet<String> {
         flags_in(&format!(".{}", self.head)).into_iter().collect()
     }
 
-    pub fn flags(&self) -> BTreeSet<String> {
+    pub(crate) fn flags(&self) -> BTreeSet<String> {
         self.body.flags()
     }
 
-    pub fn words(&self) -> Vec<String> {
+    pub(crate) fn words(&self) -> Vec<String> {
         self.body.words()
     }
 
     /// What the items in it are called.
-    pub fn items_of(&self, macro_name: &str) -> BTreeSet<String> {
+    pub(crate) fn items_of(&self, macro_name: &str) -> BTreeSet<String> {
         self.body.items_of(macro_name)
     }
 }
 
 impl Man {
     /// What the items of a kind are called: `drop` for `.It Cm drop`.
-    pub fn items_of(&self, macro_name: &str) -> BTreeSet<String> {
+    pub(crate) fn items_of(&self, macro_name: &str) -> BTreeSet<String> {
         let items = self.items(macro_name);
         let names = items
             .iter()

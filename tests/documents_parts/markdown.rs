@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// A row of a table of options.
-pub struct Row {
+pub(crate) struct Row {
     /// What its first cell names: `-p`, `--port`.
     pub names: BTreeSet<String>,
     /// What stands in backticks in it.
@@ -11,13 +11,13 @@ pub struct Row {
 }
 
 /// Its lines of code: between fences, or indented by four spaces.
-pub fn code_blocks(text: &str) -> String {
+pub(crate) fn code_blocks(text: &str) -> String {
     let code = lines(text).filter(|(is_code, _)| *is_code);
     code.map(|(_, line)| format!("{line}\n")).collect()
 }
 
 /// What stands in backticks in the other lines.
-pub fn code_spans(text: &str) -> Vec<String> {
+pub(crate) fn code_spans(text: &str) -> Vec<String> {
     let prose = lines(text).filter(|(is_code, _)| !is_code);
     prose
         .flat_map(|(_, line)| line.split('`').skip(1).step_by(2))
@@ -38,7 +38,7 @@ fn lines(text: &str) -> impl Iterator<Item = (bool, &str)> {
 }
 
 /// The rows of tables whose first cell begins with an option in backticks.
-pub fn option_table(text: &str) -> Vec<Row> {
+pub(crate) fn option_table(text: &str) -> Vec<Row> {
     let rows = text.lines().filter_map(|l| l.trim().strip_prefix('|'));
     let mut found = Vec::new();
     for row in rows.filter(|r| r.trim().starts_with("`-")) {

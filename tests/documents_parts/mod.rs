@@ -4,12 +4,12 @@ mod call;
 mod man;
 mod markdown;
 
-pub use call::calls;
-pub use man::{Block, Man};
-pub use markdown::{code_blocks, code_spans, option_table};
+pub(crate) use call::calls;
+pub(crate) use man::{Block, Man};
+pub(crate) use markdown::{code_blocks, code_spans, option_table};
 
 /// The words of a text, without the punctuation around them.
-pub fn words(text: &str) -> Vec<String> {
+pub(crate) fn words(text: &str) -> Vec<String> {
     text.split_whitespace()
         .map(|w| {
             w.trim_matches([

@@ -12,14 +12,14 @@ use testkit::{Host, Load, Running};
 const LONG: Duration = Duration::from_secs(60);
 
 /// An instance that notes whom it has accepted.
-pub struct Instance {
+pub(crate) struct Instance {
     _process: Running,
     accepted: PathBuf,
 }
 
 impl Instance {
     /// Starts one; `name` is its own on the host.
-    pub fn start(host: &Host, name: &str, server: Serve) -> Instance {
+    pub(crate) fn start(host: &Host, name: &str, server: Serve) -> Instance {
         let accepted = host.dir().join(name);
         std::fs::write(&accepted, "").unwrap();
         let process = server.log_accepts(&accepted).start(host).unwrap();
@@ -30,25 +30,25 @@ impl Instance {
     }
 
     /// Whom.
-    pub fn accepted(&self) -> Vec<SocketAddr> {
+    pub(crate) fn accepted(&self) -> Vec<SocketAddr> {
         let log = std::fs::read_to_string(&self.accepted).unwrap();
         log.lines().map(|line| line.parse().unwrap()).collect()
     }
 
     /// How many.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.accepted().len()
     }
 
     /// How many from these addresses.
-    pub fn count_from(&self, addresses: &[&str]) -> usize {
+    pub(crate) fn count_from(&self, addresses: &[&str]) -> usize {
         let from = |a: &SocketAddr| addresses.contains(&&*a.ip().to_string());
         self.accepted().into_iter().filter(from).count()
     }
 }
 
 /// One request and its answer.
-pub fn ask(from: &Host, to: &str) {
+pub(crate) fn ask(from: &Host, to: &str) {
     let load = Load::to(to).rate(1_000).timeout(LONG);
     let load = load.duration(Duration::from_millis(1));
     let report = load.start(from).unwrap().finish().unwrap();

@@ -2,8 +2,8 @@
 //! after each call, and its report read.
 #![allow(dead_code)] // each test file uses a part of it
 
-pub mod instance;
-pub mod latch;
+pub(crate) mod instance;
+pub(crate) mod latch;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -14,14 +14,14 @@ use serde_json::Value;
 use testkit::{Host, Ran, Running, wait_until};
 
 /// A wait for a state that is sure to come.
-pub const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// The binary under test.
-pub const SYNGATE: &str = env!("CARGO_BIN_EXE_syngate");
+pub(crate) const SYNGATE: &str = env!("CARGO_BIN_EXE_syngate");
 
 /// A call of syngate on a host.
 #[derive(Clone)]
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     host: &'a Host,
     by: Vec<OsString>,
     arguments: Vec<OsString>,
@@ -31,7 +31,7 @@ pub struct Call<'a> {
 
 /// What came of it.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The exit code, as a shell would say.
     pub code: i32,
     /// What COMMAND said.
@@ -44,7 +44,7 @@ pub struct Outcome {
 
 /// A call with its options: `call(&host, ["--port", "80"])`. With the backend that the whole suite is
 /// run on, if one was chosen.
-pub fn call<'a, S: Into<OsString>>(
+pub(crate) fn call<'a, S: Into<OsString>>(
     host: &'a Host,
     options: impl IntoIterator<Item = S>,
 ) -> Call<'a> {
@@ -59,13 +59,13 @@ pub fn call<'a, S: Into<OsString>>(
 }
 
 /// Whether SYNs are held in every test that is not about what becomes of them: SYNGATE_TEST_SYN.
-pub fn suite_holds() -> bool {
+pub(crate) fn suite_holds() -> bool {
     std::env::var("SYNGATE_TEST_SYN").is_ok_and(|action| action == "hold")
 }
 
 /// A way to make the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backend {
+pub(crate) enum Backend {
     /// Whatever syngate takes by itself: nf_tables, with a table that has an owner.
     Nft,
     /// As on kernels before 5.12.
@@ -78,7 +78,7 @@ pub enum Backend {
 
 impl Backend {
     /// All of them.
-    pub const ALL: [Backend; 4] = [
+    pub(crate) const ALL: [Backend; 4] = [
         Backend::Nft,
         Backend::NftPlain,
         Backend::IptablesNft,
@@ -86,7 +86,7 @@ impl Backend {
     ];
 
     /// Those whose gate others can flush.
-    pub const EXPOSED: [Backend; 3] = [
+    pub(crate) const EXPOSED: [Backend; 3] = [
         Backend::NftPlain,
         Backend::IptablesNft,
         Backend::IptablesLegacy,
@@ -94,7 +94,7 @@ impl Backend {
 
     /// As SYNGATE_TEST_BACKEND names it: the backend that every test is to use which is not about
     /// one of its own.
-    pub fn of_the_suite() -> Backend {
+    pub(crate) fn of_the_suite() -> Backend {
         let wanted = std::env::var("SYNGATE_TEST_BACKEND").unwrap_or_default();
         let named = Backend::ALL.into_iter().find(|b| b.name() == wanted);
         assert!(
@@ -105,7 +105,7 @@ impl Backend {
     }
 
     /// Its name in the tests.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Backend::Nft => "nft",
             Backend::NftPlain => "nft-plain",
@@ -115,7 +115,7 @@ impl Backend {
     }
 
     /// Its name in a report.
-    pub fn reported(self) -> &'static str {
+    pub(crate) fn reported(self) -> &'static str {
         match self {
             Backend::NftPlain => "nft",
             other => other.name(),
@@ -124,7 +124,7 @@ impl Backend {
 
     /// A firewall of the host's own, as there is one wherever iptables is in use: its first rule
     /// makes tables and chains that stay, and none of it may be harmed.
-    pub fn prime(self, host: &Host) {
+    pub(crate) fn prime(self, host: &Host) {
         let suffix = match self {
             Backend::Nft | Backend::NftPlain => return,
             Backend::IptablesNft => "nft",
@@ -141,7 +141,7 @@ impl Backend {
 
 impl Call<'_> {
     /// On that backend.
-    pub fn on(mut self, backend: Backend) -> Self {
+    pub(crate) fn on(mut self, backend: Backend) -> Self {
         self.environment
             .retain(|(name, _)| name != "SYNGATE_BACKEND" && name != "SYNGATE_FAULT");
         backend.prime(self.host);
@@ -160,7 +160,7 @@ impl Call<'_> {
     }
 
     /// With one more fault.
-    pub fn fault(mut self, fault: &str) -> Self {
+    pub(crate) fn fault(mut self, fault: &str) -> Self {
         let mut faults = vec![fault.to_owned()];
         for (_, value) in self
             .environment
@@ -172,37 +172,37 @@ impl Call<'_> {
     }
 
     /// One more variable in its environment.
-    pub fn env(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
         self
     }
 
     /// By way of another program: `env -i PATH=/bin`, `setpriv ...`.
-    pub fn by<S: Into<OsString>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+    pub(crate) fn by<S: Into<OsString>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         self.by = words.into_iter().map(Into::into).collect();
         self
     }
 
     /// One more option.
-    pub fn arg(self, option: impl Into<OsString>) -> Self {
+    pub(crate) fn arg(self, option: impl Into<OsString>) -> Self {
         self.args([option])
     }
 
     /// More options.
-    pub fn args<S: Into<OsString>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
+    pub(crate) fn args<S: Into<OsString>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
         self.arguments.extend(options.into_iter().map(Into::into));
         self
     }
 
     /// With its report in another file.
-    pub fn report_to(mut self, file: PathBuf) -> Self {
+    pub(crate) fn report_to(mut self, file: PathBuf) -> Self {
         self.report = file;
         self
     }
 
     /// Runs it with COMMAND to its end, and sees that the ruleset is what it was.
     #[track_caller]
-    pub fn run<S: Into<OsString>>(&self, command: impl IntoIterator<Item = S>) -> Outcome {
+    pub(crate) fn run<S: Into<OsString>>(&self, command: impl IntoIterator<Item = S>) -> Outcome {
         let before = self.host.ruleset();
         let ran = self.command(command).stdin(Stdio::null()).output().unwrap();
         assert_eq!(self.host.ruleset(), before, "the ruleset is what it was");
@@ -211,7 +211,7 @@ impl Call<'_> {
 
     /// Starts it with COMMAND in the background.
     #[track_caller]
-    pub fn start<S: Into<OsString>>(&self, command: impl IntoIterator<Item = S>) -> Running {
+    pub(crate) fn start<S: Into<OsString>>(&self, command: impl IntoIterator<Item = S>) -> Running {
         let mut words = self.command(command);
         words.stdin(Stdio::null()).stderr(Stdio::piped());
         self.host.spawn(&mut words).unwrap()
@@ -219,7 +219,7 @@ impl Call<'_> {
 
     /// What came of one that was started, once it has ended: no gate is left.
     #[track_caller]
-    pub fn end(&self, mut running: Running) -> Outcome {
+    pub(crate) fn end(&self, mut running: Running) -> Outcome {
         wait_until(SOON * 2, "the end of the run", || !running.is_running()).unwrap();
         let outcome = self.outcome(running.output().unwrap().into());
         assert!(!gated(self.host), "no gate is left: {outcome:?}");
@@ -227,7 +227,7 @@ impl Call<'_> {
     }
 
     /// The words of the call, to be run in some other way.
-    pub fn argv<S: Into<OsString>>(&self, command: impl IntoIterator<Item = S>) -> Vec<OsString> {
+    pub(crate) fn argv<S: Into<OsString>>(&self, command: impl IntoIterator<Item = S>) -> Vec<OsString> {
         let mut words = self.by.clone();
         // Figures are those of another build: the optimised one.
         let binary = std::env::var_os("SYNGATE_TEST_BINARY");
@@ -243,17 +243,17 @@ impl Call<'_> {
     }
 
     /// Its own variables, for a call that is run in some other way.
-    pub fn variables(&self) -> Vec<(OsString, OsString)> {
+    pub(crate) fn variables(&self) -> Vec<(OsString, OsString)> {
         self.environment.clone()
     }
 
     /// The report that it has written.
-    pub fn report(&self) -> Value {
+    pub(crate) fn report(&self) -> Value {
         read_report(&self.report)
     }
 
     /// What came of a call that was run in some other way.
-    pub fn outcome(&self, ran: Ran) -> Outcome {
+    pub(crate) fn outcome(&self, ran: Ran) -> Outcome {
         Outcome {
             code: ran.code(),
             report: read_report(&self.report),
@@ -295,7 +295,7 @@ fn read_report(file: &std::path::Path) -> Value {
 /// Each of these options (with the reason in the report, if one is written, and a part of the line on
 /// stderr) is refused, before anything was changed.
 #[track_caller]
-pub fn all_refused(host: &Host, cases: &[(&str, &str, &str)]) {
+pub(crate) fn all_refused(host: &Host, cases: &[(&str, &str, &str)]) {
     let before = host.ruleset();
     let mark = host.dir().join("ran");
     for (options, reason, says) in cases {
@@ -314,7 +314,7 @@ pub fn all_refused(host: &Host, cases: &[(&str, &str, &str)]) {
 }
 
 /// The ports that are shut on the host, for IPv4 and for IPv6 alike.
-pub fn shut(host: &Host) -> Vec<u64> {
+pub(crate) fn shut(host: &Host) -> Vec<u64> {
     let mut shut = shut_by_nft(host);
     for variant in ["legacy", "nft"] {
         let v4 = shut_by_iptables(host, &format!("iptables-{variant}"), "4");
@@ -373,19 +373,19 @@ fn shut_by_iptables(host: &Host, program: &str, family: &str) -> Vec<u64> {
 
 /// Waits until these ports are shut, and a gate stands.
 #[track_caller]
-pub fn wait_shut(host: &Host, ports: &[u64]) {
+pub(crate) fn wait_shut(host: &Host, ports: &[u64]) {
     let what = format!("ports {ports:?} shut");
     wait_until(SOON, &what, || gated(host) && shut(host) == ports).unwrap();
 }
 
 /// The queues of NFQUEUE that somebody reads; none where the kernel has not loaded it.
-pub fn queues(host: &Host) -> String {
+pub(crate) fn queues(host: &Host) -> String {
     let list = "cat /proc/net/netfilter/nfnetlink_queue 2>/dev/null";
     host.sh(list).unwrap().stdout
 }
 
 /// How many SYNs were stopped so far.
-pub fn stopped_syns(host: &Host) -> u64 {
+pub(crate) fn stopped_syns(host: &Host) -> u64 {
     let json = host.nft_json();
     let objects = json["nftables"].as_array().unwrap().iter();
     let by_nft: u64 = objects
@@ -414,25 +414,25 @@ fn is_stop_chain(name: &str) -> bool {
 }
 
 /// Whether a table of ours stands on the host.
-pub fn gated(host: &Host) -> bool {
+pub(crate) fn gated(host: &Host) -> bool {
     host.ruleset().contains("syngate_")
 }
 
 /// Waits until the gate stands.
 #[track_caller]
-pub fn wait_gated(host: &Host) {
+pub(crate) fn wait_gated(host: &Host) {
     wait_until(SOON, "a closed gate", || gated(host)).unwrap();
 }
 
 /// Waits until the gate is gone.
 #[track_caller]
-pub fn wait_open(host: &Host, within: Duration) {
+pub(crate) fn wait_open(host: &Host, within: Duration) {
     wait_until(within, "an open gate", || !gated(host)).unwrap();
 }
 
 /// A figure of a report, in ms.
 #[track_caller]
-pub fn ms(report: &Value, field: &str) -> f64 {
+pub(crate) fn ms(report: &Value, field: &str) -> f64 {
     let value = &report[field];
     value
         .as_f64()
@@ -441,7 +441,7 @@ pub fn ms(report: &Value, field: &str) -> f64 {
 
 /// A set of signals from /proc/PID/status.
 #[track_caller]
-pub fn signals(status: &str, name: &str) -> u64 {
+pub(crate) fn signals(status: &str, name: &str) -> u64 {
     let line = status
         .lines()
         .find_map(|l| l.strip_prefix(name)?.strip_prefix(":\t"));
@@ -449,7 +449,7 @@ pub fn signals(status: &str, name: &str) -> u64 {
 }
 
 /// None is pending, and it sleeps: whatever it does about them is done.
-pub fn has_taken_its_signals(host: &Host, pid: &str) -> bool {
+pub(crate) fn has_taken_its_signals(host: &Host, pid: &str) -> bool {
     let status = host.must(["cat", &format!("/proc/{pid}/status")]);
     let pending = signals(&status, "SigPnd") | signals(&status, "ShdPnd");
     pending == 0 && status.contains("State:\tS")
@@ -457,11 +457,11 @@ pub fn has_taken_its_signals(host: &Host, pid: &str) -> bool {
 
 /// Figures, for whoever runs the tests by hand.
 #[allow(clippy::disallowed_macros)] // it is what they are run for
-pub fn tell(figures: &str) {
+pub(crate) fn tell(figures: &str) {
     eprintln!("{figures}");
 }
 
 /// The words of a command line without quotes.
-pub fn words(line: &str) -> Vec<String> {
+pub(crate) fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }

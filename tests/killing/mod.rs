@@ -14,7 +14,7 @@ use crate::harness::{Call, queues};
 
 /// When a run is killed.
 #[derive(Debug, Clone)]
-pub enum Moment {
+pub(crate) enum Moment {
     /// So long after its start.
     After(Duration),
     /// When it makes the n-th system call of that name.
@@ -28,7 +28,7 @@ pub enum Moment {
 
 impl Moment {
     /// A random moment of a run that takes `span`.
-    pub fn random(span: Duration) -> Moment {
+    pub(crate) fn random(span: Duration) -> Moment {
         use std::hash::{BuildHasher, Hasher};
         let random = std::collections::hash_map::RandomState::new();
         let share = (random.build_hasher().finish() >> 11) as f64 / (1u64 << 53) as f64;
@@ -38,13 +38,13 @@ impl Moment {
 
 /// Whether another kill is due: after so many `times` only if all came too early, since a slow machine
 /// takes its time until the gate is closed.
-pub fn go_on(kills: usize, closed: u64, times: usize) -> bool {
+pub(crate) fn go_on(kills: usize, closed: u64, times: usize) -> bool {
     kills < times || closed == 0 && kills < 10 * times
 }
 
 /// What was seen after a kill.
 #[derive(Debug, Clone)]
-pub struct Killed {
+pub(crate) struct Killed {
     /// It was killed before it had come to its end.
     pub in_time: bool,
     /// Its gate was closed then.
@@ -55,7 +55,7 @@ pub struct Killed {
 
 /// A run to be killed again and again. Call it with `-v`: its phases tell whether the gate was
 /// closed.
-pub struct Killing<'a> {
+pub(crate) struct Killing<'a> {
     /// Where.
     pub host: &'a Host,
     /// How syngate is called.
@@ -68,7 +68,7 @@ pub struct Killing<'a> {
 
 impl Killing<'_> {
     /// How long a run takes that is not killed.
-    pub fn span(&self) -> Duration {
+    pub(crate) fn span(&self) -> Duration {
         let began = Instant::now();
         let mut run = self.call.start(self.command.clone());
         assert_eq!(run.wait().unwrap().code(), Some(0));
@@ -77,7 +77,7 @@ impl Killing<'_> {
 
     /// Kills one and waits until no rule is left.
     #[track_caller]
-    pub fn kill(&self, moment: &Moment) -> Killed {
+    pub(crate) fn kill(&self, moment: &Moment) -> Killed {
         let before = self.host.ruleset();
         let (status, said) = match moment {
             Moment::After(pause) => self.kill_after(*pause),
@@ -125,7 +125,7 @@ fn said(output: Output) -> (ExitStatus, String) {
 }
 
 /// Appends a line to the file that SYNGATE_KILL_LOG names, if it does: the distribution.
-pub fn record(what: &str, moment: &Moment, killed: &Killed) {
+pub(crate) fn record(what: &str, moment: &Moment, killed: &Killed) {
     let Some(file) = std::env::var_os("SYNGATE_KILL_LOG") else {
         return;
     };

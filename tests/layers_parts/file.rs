@@ -6,17 +6,17 @@ use std::str::FromStr;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// The names of the modules from the root of the crate down.
-pub type Module = Vec<String>;
+pub(super) type Module = Vec<String>;
 
 /// A path of more than one word: `crate::gate::Gate`, `super::*`.
-pub struct Path {
+pub(crate) struct Path {
     pub words: Vec<String>,
     /// The module that it stands in: the file's, or one inside that.
     pub module: Module,
     pub is_for_tests: bool,
 }
 
-pub struct File {
+pub(crate) struct File {
     /// Below the root of the crate: `gate/nft/mod.rs`.
     pub name: String,
     pub module: Module,
@@ -28,7 +28,7 @@ pub struct File {
 }
 
 impl File {
-    pub fn parse(name: &str, text: &str) -> File {
+    pub(crate) fn parse(name: &str, text: &str) -> File {
         let words = name.trim_end_matches(".rs").split('/');
         let mut module: Module = words.map(str::to_owned).collect();
         if ["mod", "lib", "main"].contains(&module.last().unwrap().as_str()) {

@@ -3,4 +3,4 @@
 mod file;
 mod sources;
 
-pub use sources::Sources;
+pub(crate) use sources::Sources;

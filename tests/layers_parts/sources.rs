@@ -6,17 +6,17 @@ use std::path::Path as Folder;
 
 use super::file::{File, Module, Path};
 
-pub struct Sources {
+pub(crate) struct Sources {
     of_crate: &'static str,
     pub files: Vec<File>,
 }
 
 /// The names of files.
-pub type Names<'a> = BTreeSet<&'a str>;
+pub(super) type Names<'a> = BTreeSet<&'a str>;
 
 impl Sources {
     /// `folder`: the crate's, below that of the repository.
-    pub fn read(of_crate: &'static str, folder: &str) -> Sources {
+    pub(crate) fn read(of_crate: &'static str, folder: &str) -> Sources {
         let root = Folder::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         let root = root.join("src");
         let (mut files, mut folders) = (Vec::new(), vec![root.clone()]);
@@ -37,7 +37,7 @@ impl Sources {
     }
 
     /// A crate that does not exist: the name and the text of each of its files.
-    pub fn made_up(files: &[(&str, &str)]) -> Sources {
+    pub(crate) fn made_up(files: &[(&str, &str)]) -> Sources {
         let files = files.iter().map(|(name, text)| File::parse(name, text));
         Sources {
             of_crate: "syngate",
@@ -46,7 +46,7 @@ impl Sources {
     }
 
     /// Each file, and the others that it imports.
-    pub fn imports(&self, with_tests: bool) -> BTreeMap<&str, Names<'_>> {
+    pub(crate) fn imports(&self, with_tests: bool) -> BTreeMap<&str, Names<'_>> {
         let of = |file: &File| {
             let paths = file.paths.iter();
             let paths = paths.filter(|path| with_tests || !path.is_for_tests);

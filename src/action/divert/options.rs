@@ -24,9 +24,9 @@ use crate::words::number::number_in;
 use crate::words::steer::Steer;
 
 /// `--max-diverted`, unless given.
-pub const MAX_DIVERTED: u32 = 65_536;
+pub(crate) const MAX_DIVERTED: u32 = 65_536;
 /// The largest `--max-diverted`: some 200 bytes of the kernel's memory each.
-pub const LARGEST_DIVERTED: u32 = 4_194_304;
+pub(crate) const LARGEST_DIVERTED: u32 = 4_194_304;
 
 pub(crate) const ENTRY: Entry = Entry {
     name: "divert",

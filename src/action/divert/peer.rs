@@ -13,7 +13,7 @@ use crate::words::hop::NextHop;
 
 /// `ADDR` or `ADDR%IFACE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerAddress {
+pub(crate) struct PeerAddress {
     /// The peer's own address: not the one that both have.
     pub address: IpAddr,
     /// The interface that it is behind, if the routes are not to say.
@@ -22,7 +22,7 @@ pub struct PeerAddress {
 
 /// The peer, by one address of each IP version that is diverted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Peers {
+pub(crate) struct Peers {
     /// For IPv4.
     pub v4: Option<PeerAddress>,
     /// For IPv6.
@@ -37,7 +37,7 @@ impl Peers {
     ///
     /// # Errors
     /// A sentence that says what is wrong and what would be right.
-    pub fn parse(text: &str) -> Result<Peers, String> {
+    pub(crate) fn parse(text: &str) -> Result<Peers, String> {
         let mut peers = Peers::default();
         for item in text.split(',') {
             let peer = PeerAddress::parse(item.trim())?;
@@ -53,7 +53,7 @@ impl Peers {
     }
 
     /// The one of that IP version.
-    pub fn of(&self, family: Family) -> Option<&PeerAddress> {
+    pub(crate) fn of(&self, family: Family) -> Option<&PeerAddress> {
         match family {
             Family::V4 => self.v4.as_ref(),
             Family::V6 => self.v6.as_ref(),
@@ -61,7 +61,7 @@ impl Peers {
     }
 
     /// Both, as far as they are given.
-    pub fn all(&self) -> impl Iterator<Item = &PeerAddress> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &PeerAddress> {
         [&self.v4, &self.v6].into_iter().flatten()
     }
 }
@@ -127,7 +127,7 @@ impl PeerAddress {
     ///
     /// # Errors
     /// There is none of that name.
-    pub fn named(&self, links: &[Link]) -> Result<Option<u32>, String> {
+    pub(crate) fn named(&self, links: &[Link]) -> Result<Option<u32>, String> {
         let Some(name) = &self.interface else {
             return Ok(None);
         };
@@ -142,7 +142,7 @@ impl PeerAddress {
     ///
     /// # Errors
     /// It is none: why.
-    pub fn neighbour(&self, route: &Route, links: &[Link]) -> Result<NextHop, String> {
+    pub(crate) fn neighbour(&self, route: &Route, links: &[Link]) -> Result<NextHop, String> {
         let PeerAddress { address, .. } = self;
         match (route.kind, route.gateway) {
             (libc::RTN_LOCAL, _) => {

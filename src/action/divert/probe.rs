@@ -18,11 +18,11 @@ use super::way::Enquiry;
 use crate::gate::nft::disguise::{Disguise, Disguised};
 
 /// How many connections are made at a time.
-pub const AT_A_TIME: usize = 64;
+pub(crate) const AT_A_TIME: usize = 64;
 
 /// What the peer has to say to one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// It takes it.
     Accepted,
     /// It does not; or this host can't send to it.
@@ -32,7 +32,7 @@ pub enum Reply {
 }
 
 /// Enquirys that are under way.
-pub struct Asking {
+pub(crate) struct Asking {
     epoll: Epoll,
     asked: Vec<Asked>,
     /// Last, so that it goes last: aborts are disguised as well.
@@ -51,7 +51,7 @@ impl Asking {
     ///
     /// # Errors
     /// This host can't ask; nothing was changed.
-    pub fn begin(
+    pub(crate) fn begin(
         id: &str,
         comment: &str,
         questions: &[Enquiry],
@@ -104,7 +104,7 @@ impl Asking {
     }
 
     /// Readable when there is an answer.
-    pub fn news(&self) -> BorrowedFd<'_> {
+    pub(crate) fn news(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
     }
 
@@ -112,7 +112,7 @@ impl Asking {
     ///
     /// # Errors
     /// What epoll(7) says.
-    pub fn take(&mut self) -> Result<bool> {
+    pub(crate) fn take(&mut self) -> Result<bool> {
         let mut events = [EpollEvent::empty(); AT_A_TIME];
         let ready = self.epoll.wait(&mut events, EpollTimeout::ZERO)?;
         for event in &events[..ready] {
@@ -129,7 +129,7 @@ impl Asking {
     }
 
     /// What has been answered so far.
-    pub fn replies(&self) -> Vec<(SocketAddr, Reply)> {
+    pub(crate) fn replies(&self) -> Vec<(SocketAddr, Reply)> {
         let answers = self.asked.iter();
         answers.map(|asked| (asked.to, asked.answer)).collect()
     }

@@ -13,7 +13,7 @@ use crate::words::steer::Diversion;
 
 /// A port that is listened on, as clients know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Served {
+pub(crate) struct Served {
     /// The gated ports.
     pub ports: PortSet,
     /// The listener.
@@ -22,7 +22,7 @@ pub struct Served {
 
 /// Would the peer take a connection to that address?
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Enquiry {
+pub(crate) struct Enquiry {
     /// Where clients connect to.
     pub to: SocketAddr,
     /// The peer.
@@ -33,7 +33,7 @@ pub struct Enquiry {
 
 /// This host, as far as it matters.
 #[derive(Debug, Clone, Default)]
-pub struct Here {
+pub(crate) struct Here {
     /// Its addresses.
     pub own: Vec<HostAddress>,
     /// Its links.
@@ -43,7 +43,7 @@ pub struct Here {
 }
 
 /// All of them. `addressed`: the addresses of the listeners are those that clients connect to.
-pub fn enquiries(
+pub(crate) fn enquiries(
     served: &[Served],
     addressed: bool,
     scope: &Scope,
@@ -101,7 +101,7 @@ fn source(to: IpAddr, neighbour: &NextHop, shared: &[IpAddr], here: &Here) -> Op
 }
 
 /// The IP versions that the service has and the peer, as it was named, has not.
-pub fn without_peer(served: &[Served], scope: &Scope, to: &Diversion, here: &Here) -> Vec<Family> {
+pub(crate) fn without_peer(served: &[Served], scope: &Scope, to: &Diversion, here: &Here) -> Vec<Family> {
     let lacks = |family: &Family| {
         let has = |own: &HostAddress| own.global && Family::of(own.address) == *family;
         let reached = here
@@ -117,7 +117,7 @@ pub fn without_peer(served: &[Served], scope: &Scope, to: &Diversion, here: &Her
 }
 
 /// What of the links would make it fail.
-pub fn remarks(
+pub(crate) fn remarks(
     questions: &[Enquiry],
     here: &Here,
     joins_received: impl Fn(&Link) -> bool,

@@ -15,19 +15,19 @@ use crate::words::steer::QueueNum;
 
 /// While the gate is closed, packets that have come are read this often at most: each time costs as
 /// much as many packets do.
-pub const READ_EVERY: Duration = Duration::from_millis(1);
+pub(crate) const READ_EVERY: Duration = Duration::from_millis(1);
 
 /// Who comes while others are let go is let go as well, so often before the next look at the sockets.
 const MOST_TURNS: usize = 16;
 
 /// How many are in the queue is looked at this often at most, while there is no room.
-pub const COUNT_EVERY: Duration = Duration::from_millis(100);
+pub(crate) const COUNT_EVERY: Duration = Duration::from_millis(100);
 
 /// When, where to, how many.
 type OnTheWay = (Instant, Destination, u32);
 
 /// Those who wait, and their queue.
-pub struct Hold {
+pub(crate) struct Hold {
     queue: Queue,
     line: Line,
     read_at: Option<Instant>,
@@ -43,7 +43,7 @@ pub struct Hold {
 
 /// What the report tells.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Figures {
+pub(crate) struct Figures {
     /// SYNs that waited.
     pub held: u64,
     /// Those of them that went on.
@@ -65,7 +65,7 @@ impl Hold {
     ///
     /// # Errors
     /// It is taken, or there are no queues in this kernel (`Lacking`). Nothing was changed.
-    pub fn begin(queue: Option<QueueNum>, limits: Limits, gated: &PortSet) -> Result<Hold> {
+    pub(crate) fn begin(queue: Option<QueueNum>, limits: Limits, gated: &PortSet) -> Result<Hold> {
         Ok(Hold {
             queue: Queue::bind(queue, limits.held)?,
             line: Line::new(limits, gated.clone(), Instant::now()),
@@ -78,25 +78,25 @@ impl Hold {
     }
 
     /// Where the rules shall send SYNs.
-    pub fn queue(&self) -> QueueNum {
+    pub(crate) fn queue(&self) -> QueueNum {
         self.queue.number()
     }
 
     /// When packets may be read again: whether there are any is for poll(2) to say then.
-    pub fn not_before(&self) -> Option<Instant> {
+    pub(crate) fn not_before(&self) -> Option<Instant> {
         self.read_at.map(|at| at + READ_EVERY)
     }
 
     /// Takes in all packets that have come; but no more than there is room for: in a flood there are
     /// always some.
-    pub fn read_all(&mut self) {
+    pub(crate) fn read_all(&mut self) {
         let batches = self.line.limits().held as usize / nfqueue::READ_AT_ONCE + 1;
         let _ = (0..batches).find(|_| self.read());
     }
 
     /// Takes in packets that have come, as many as one turn is for; whether that were all. Verdicts
     /// on copies and strangers are given at once: else they would take the room of others.
-    pub fn read(&mut self) -> bool {
+    pub(crate) fn read(&mut self) -> bool {
         let now = Instant::now();
         let refused = self.line.counts().no_room;
         let (mut drop, mut accept) = (Vec::new(), Vec::new());
@@ -130,7 +130,7 @@ impl Hold {
 
     /// Lets go who waits for one of `ports`, and who comes meanwhile, as far as there is room; tells how
     /// many those were. Else there would always be somebody where many come.
-    pub fn release_all(&mut self, ports: &PortSet, pace: &mut Pace) -> usize {
+    pub(crate) fn release_all(&mut self, ports: &PortSet, pace: &mut Pace) -> usize {
         self.take_places_of_who_is_on_the_way(pace);
         let mut all = 0;
         for _ in 0..MOST_TURNS {
@@ -171,7 +171,7 @@ impl Hold {
     }
 
     /// Lets go everyone who waits for one of `ports`; tells how many those were.
-    pub fn let_go(&mut self, ports: &PortSet) -> usize {
+    pub(crate) fn let_go(&mut self, ports: &PortSet) -> usize {
         self.read_all();
         let ids = self.line.release(ports, Instant::now(), |_| true);
         self.queue.judge(&ids, Verdict::Accept);
@@ -180,27 +180,27 @@ impl Hold {
 
     /// Ports that were open are shut again, or the listeners have gone: whoever has gone to them may
     /// come again.
-    pub fn forget_who_has_gone(&mut self) {
+    pub(crate) fn forget_who_has_gone(&mut self) {
         self.line.forget_who_has_gone();
     }
 
     /// How many have gone so far.
-    pub fn gone(&self) -> u64 {
+    pub(crate) fn gone(&self) -> u64 {
         self.line.counts().released
     }
 
     /// For which of these ports somebody waits.
-    pub fn waited_for(&self, ports: &PortSet) -> PortSet {
+    pub(crate) fn waited_for(&self, ports: &PortSet) -> PortSet {
         self.line.waited_for(ports)
     }
 
     /// How many wait for these ports.
-    pub fn waiting_for(&self, ports: &PortSet) -> usize {
+    pub(crate) fn waiting_for(&self, ports: &PortSet) -> usize {
         self.line.waiting_for(ports)
     }
 
     /// What came of it.
-    pub fn figures(&mut self) -> Figures {
+    pub(crate) fn figures(&mut self) -> Figures {
         // Refused verdicts are among what is to be read.
         self.read_all();
         self.overflowed = self.queue.overflowed().unwrap_or(self.overflowed);

@@ -12,7 +12,7 @@ use crate::words::ports::PortSet;
 
 /// How many SYNs may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// `--max-held`: in all.
     pub held: u32,
     /// `--max-held-per-source`: from one address, or from one /64 of IPv6.
@@ -21,7 +21,7 @@ pub struct Limits {
 
 /// What becomes of a packet that has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrival {
+pub(crate) enum Arrival {
     /// It waits.
     Held,
     /// It is a copy: it waits in the place of an older one, which is dropped. The client's newest
@@ -39,7 +39,7 @@ pub enum Arrival {
 
 /// What the report tells.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// SYNs that waited; copies are not counted again.
     pub held: u64,
     /// Those of them that went on.
@@ -55,7 +55,7 @@ pub struct Counts {
 }
 
 /// Everyone who waits.
-pub struct Line {
+pub(crate) struct Line {
     limits: Limits,
     gated: PortSet,
     began: Instant,
@@ -98,7 +98,7 @@ struct Slot {
 
 impl Line {
     /// Nobody waits.
-    pub fn new(limits: Limits, gated: PortSet, now: Instant) -> Line {
+    pub(crate) fn new(limits: Limits, gated: PortSet, now: Instant) -> Line {
         Line {
             limits,
             gated,
@@ -114,28 +114,28 @@ impl Line {
     }
 
     /// How many may wait.
-    pub fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> Limits {
         self.limits
     }
 
     /// Whether anybody waits.
     #[cfg(test)]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// What came of it so far.
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.counts
     }
 
     /// A packet has come.
-    pub fn arrive(&mut self, packet: &Packet, now: Instant) -> Arrival {
+    pub(crate) fn arrive(&mut self, packet: &Packet, now: Instant) -> Arrival {
         let ours = packet.syn.filter(|syn| self.gated.contains(syn.to.port));
         let Some(syn) = &ours else {
             return Arrival::NotOurs;
@@ -212,7 +212,7 @@ impl Line {
 
     /// From now on those who have gone are not known any more: the next SYN of the same client asks
     /// for a new connection.
-    pub fn forget_who_has_gone(&mut self) {
+    pub(crate) fn forget_who_has_gone(&mut self) {
         let waiting = &mut self.waiting;
         self.places
             .retain(|_, place| waiting[place.destination as usize].at(*place).is_some());
@@ -220,7 +220,7 @@ impl Line {
 
     /// Takes out, in order of arrival, who waits for one of `ports` and may go: each asks `may_go`,
     /// and once it says no, those behind for the same destination wait on. Gives the ids.
-    pub fn release(
+    pub(crate) fn release(
         &mut self,
         ports: &PortSet,
         now: Instant,
@@ -265,7 +265,7 @@ impl Line {
 
     /// So many of the oldest packets are lost: there is room for others again. Tells how many of those
     /// who wait these were.
-    pub fn lose_oldest(&mut self, count: usize) -> u64 {
+    pub(crate) fn lose_oldest(&mut self, count: usize) -> u64 {
         let all = self.waiting.iter().flat_map(|w| &w.held);
         let mut ids: Vec<u32> = all.filter_map(|held| held.id).collect();
         if count == 0 || count > ids.len() {
@@ -286,14 +286,14 @@ impl Line {
     }
 
     /// For which of these ports somebody waits.
-    pub fn waited_for(&self, ports: &PortSet) -> PortSet {
+    pub(crate) fn waited_for(&self, ports: &PortSet) -> PortSet {
         let waiting = self.waiting.iter().filter(|w| w.len > 0);
         let awaited: PortSet = waiting.map(|w| w.destination.port).collect();
         awaited.intersection(ports)
     }
 
     /// How many wait for these ports.
-    pub fn waiting_for(&self, ports: &PortSet) -> usize {
+    pub(crate) fn waiting_for(&self, ports: &PortSet) -> usize {
         let all = self.waiting.iter();
         all.filter(|w| ports.contains(w.destination.port))
             .map(|w| w.len)

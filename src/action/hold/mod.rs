@@ -2,13 +2,13 @@
 //! new listener the moment it is there. Their clients wait for as long as the gate is closed, and not
 //! for the second after which they would send again.
 
-pub mod account;
-pub mod act;
-pub mod held;
-pub mod line;
-pub mod options;
-pub mod pace;
-pub mod policy;
-pub mod release;
+pub(crate) mod account;
+pub(crate) mod act;
+pub(crate) mod held;
+pub(crate) mod line;
+pub(crate) mod options;
+pub(crate) mod pace;
+pub(crate) mod policy;
+pub(crate) mod release;
 
 pub(crate) use options::{AUTO, ENTRY};

@@ -21,11 +21,11 @@ use crate::words::number::number_in;
 use crate::words::steer::{QueueNum, Steer};
 
 /// `--max-held`, unless given.
-pub const MAX_HELD: u32 = 65_536;
+pub(crate) const MAX_HELD: u32 = 65_536;
 /// The largest `--max-held`: newer kernels let no more packets into a queue (seen on Linux 6.18).
-pub const LARGEST_HELD: u32 = 65_536;
+pub(crate) const LARGEST_HELD: u32 = 65_536;
 /// `--max-held-per-source`, unless given: such a part of `--max-held`.
-pub const PART_OF_SOURCE: u32 = 4;
+pub(crate) const PART_OF_SOURCE: u32 = 4;
 
 pub(crate) const ENTRY: Entry = Entry {
     name: "hold",

@@ -11,10 +11,10 @@ use crate::words::listen_ports::ListenPorts;
 use crate::words::ports::PortSet;
 
 /// So many SYNs go at once to a port whose listeners can't be seen (another network namespace).
-pub const BLIND: u32 = 16;
+pub(crate) const BLIND: u32 = 16;
 
 /// What is known of the listeners, at one moment.
-pub struct Pace<'a> {
+pub(crate) struct Pace<'a> {
     sample: &'a Sample,
     limits: SynLimits,
     translation: &'a Translation,
@@ -25,7 +25,7 @@ pub struct Pace<'a> {
 
 /// What stands between the gate and the listeners.
 #[derive(Debug, Clone, Default)]
-pub struct Translation {
+pub(crate) struct Translation {
     /// `--listen-port`.
     pub listen_ports: ListenPorts,
     /// Addresses too may be others than those that the SYNs are sent to.
@@ -54,7 +54,7 @@ enum Bound {
 /// Whether each listener has room for so many, twice over. Then handshakes need not be counted, which
 /// takes long where there are many connections (100,000 in TIME_WAIT: 20 ms and more); the other half
 /// is for those who came past the gate.
-pub fn has_plenty(sample: &Sample, limits: SynLimits, comers: u64) -> bool {
+pub(crate) fn has_plenty(sample: &Sample, limits: SynLimits, comers: u64) -> bool {
     let plenty = |l: &Listener| u64::from(l.backlog.saturating_sub(l.accept_queue)) / 2 >= comers;
     // Without cookies there is another limit, and with cookies always handshakes leave no trace.
     limits.cookies == Cookies::WhenFull
@@ -64,7 +64,7 @@ pub fn has_plenty(sample: &Sample, limits: SynLimits, comers: u64) -> bool {
 
 impl<'a> Pace<'a> {
     /// For what was seen just now; `finally`: the ports open in any case.
-    pub fn new(
+    pub(crate) fn new(
         sample: &'a Sample,
         limits: SynLimits,
         translation: &'a Translation,
@@ -80,12 +80,12 @@ impl<'a> Pace<'a> {
     }
 
     /// Whether handshakes that are under way leave no trace, and have to be given their time.
-    pub fn is_blind(&self) -> bool {
+    pub(crate) fn is_blind(&self) -> bool {
         self.limits.cookies == Cookies::Always
     }
 
     /// Takes one place for a SYN to there, if there is one.
-    pub fn take(&mut self, to: Destination) -> bool {
+    pub(crate) fn take(&mut self, to: Destination) -> bool {
         let gated: PortSet = [to.port].into_iter().collect();
         let listened = self.translation.listen_ports.listeners_of(&gated);
         let group = self.group(to.address, listened.iter().next().unwrap_or(to.port));

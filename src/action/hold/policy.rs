@@ -8,7 +8,7 @@ use crate::words::ports::PortSet;
 
 /// Held SYNs are let go in rounds, this far apart, or as far as a round took: what has gone takes
 /// places until the service has accepted it.
-pub const RELEASE_EVERY: Duration = Duration::from_micros(200);
+pub(crate) const RELEASE_EVERY: Duration = Duration::from_micros(200);
 const RELEASE_PAUSE: u32 = 1;
 
 #[derive(Debug)]

@@ -8,11 +8,11 @@ use crate::words::ports::PortSet;
 /// When those who wait have not become fewer for so long, though some go, more come than go, in a
 /// flood perhaps: then they are better off with the gate open. When nobody goes the service does not
 /// accept yet, and has its time.
-pub const STALL: Duration = Duration::from_millis(500);
+pub(crate) const STALL: Duration = Duration::from_millis(500);
 
 /// How far it has come. Only where SYNs are held.
 #[derive(Debug)]
-pub struct Release {
+pub(crate) struct Release {
     /// `--release-timeout`.
     timeout: Duration,
     /// The ports that are about to open.
@@ -28,7 +28,7 @@ pub struct Release {
 
 /// What a round has led to.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Round {
+pub(crate) struct Round {
     /// These ports may open now.
     pub done: PortSet,
     /// How long it took, if that was the last.
@@ -39,7 +39,7 @@ pub struct Round {
 
 impl Release {
     /// Nothing is released yet.
-    pub fn new(timeout: Duration, now: Instant) -> Release {
+    pub(crate) fn new(timeout: Duration, now: Instant) -> Release {
         Release {
             timeout,
             ports: PortSet::EMPTY,
@@ -51,7 +51,7 @@ impl Release {
     }
 
     /// These ports are to open, and no others. Once all are, that is for good.
-    pub fn aim(&mut self, ports: PortSet) {
+    pub(crate) fn aim(&mut self, ports: PortSet) {
         if self.all {
             return;
         }
@@ -64,7 +64,7 @@ impl Release {
     }
 
     /// All ports are to open, for good.
-    pub fn aim_at_all(&mut self, ports: PortSet) {
+    pub(crate) fn aim_at_all(&mut self, ports: PortSet) {
         if !self.all {
             self.aim(ports);
             self.all = true;
@@ -72,18 +72,18 @@ impl Release {
     }
 
     /// Whether all ports are to open.
-    pub fn is_of_all(&self) -> bool {
+    pub(crate) fn is_of_all(&self) -> bool {
         self.all
     }
 
     /// Whose SYNs are to be let go, and when.
-    pub fn due(&self) -> Option<(Instant, &PortSet)> {
+    pub(crate) fn due(&self) -> Option<(Instant, &PortSet)> {
         (!self.ports.is_empty()).then_some((self.next_round, &self.ports))
     }
 
     /// A round is over, after which some still wait. The next one comes after a pause; none after
     /// `deadline`.
-    pub fn round(
+    pub(crate) fn round(
         &mut self,
         after: Waiting,
         [cost, pause]: [Duration; 2],

@@ -25,10 +25,10 @@ use crate::process::guard;
 const NAME_FOR_KERNEL: &CStr = c"gate-standby";
 /// When the run has died, its watchdog takes this long, and mostly less, to open the gate: until then
 /// new connections still come to the standby, which is stopped so much later.
-pub const DESERTED: Duration = Duration::from_secs(1);
+pub(crate) const DESERTED: Duration = Duration::from_secs(1);
 
 /// The guard itself, until nothing is left to guard, or it is told to leave it.
-pub fn guard(line: &OsStr, grace: Duration) {
+pub(crate) fn guard(line: &OsStr, grace: Duration) {
     if let Ok((run, mask)) = guard::begin(NAME_FOR_KERNEL) {
         match Guard::start(line, &mask, grace) {
             Ok(guard) => guard.serve(run),

@@ -1,17 +1,17 @@
 //! `--syn redirect=PORT`: new connections go to a standby on another port of this host while the gate
 //! is closed, and stay there until they end. The kernel does it, by destination NAT.
 
-pub mod account;
-pub mod act;
-pub mod guard;
-pub mod options;
-pub mod places;
-pub mod policy;
-pub mod prepare;
-pub mod redirected;
-pub mod standby;
-pub mod to_standby;
-pub mod tree;
-pub mod wire;
+pub(crate) mod account;
+pub(crate) mod act;
+pub(crate) mod guard;
+pub(crate) mod options;
+pub(crate) mod places;
+pub(crate) mod policy;
+pub(crate) mod prepare;
+pub(crate) mod redirected;
+pub(crate) mod standby;
+pub(crate) mod to_standby;
+pub(crate) mod tree;
+pub(crate) mod wire;
 
 pub(crate) use options::ENTRY;

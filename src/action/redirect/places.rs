@@ -10,7 +10,7 @@ use crate::words::scope::Scope;
 /// Where the service listens, within `scope`, and the standby does not: the addresses that are
 /// missing. Where the service's addresses are not known here (no scope), or it does not listen, any
 /// listener will do.
-pub fn missing(
+pub(crate) fn missing(
     service: &[Listener],
     standby: &[Listener],
     port: u16,

@@ -8,7 +8,7 @@ use crate::decide::looks::Regular;
 use crate::decide::policy::{Abandoned, Answer, Conclusion, Due, Noted, Policy, Question};
 
 /// Whether the standby listens, to which new connections are steered, is looked at this often.
-pub const STANDBY_EVERY: Duration = Duration::from_millis(10);
+pub(crate) const STANDBY_EVERY: Duration = Duration::from_millis(10);
 
 const GONE: Abandoned = Abandoned {
     reason: "standby_gone",

@@ -13,7 +13,7 @@ use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
 /// The connections that were redirected.
-pub struct Redirected {
+pub(crate) struct Redirected {
     port: u16,
     gated: PortSet,
     sockets: Sockets,
@@ -28,7 +28,7 @@ impl Redirected {
     ///
     /// # Errors
     /// The kernel has no sock_diag.
-    pub fn begin(port: u16, gated: &PortSet, scope: &Scope) -> Result<Redirected> {
+    pub(crate) fn begin(port: u16, gated: &PortSet, scope: &Scope) -> Result<Redirected> {
         Ok(Redirected {
             port,
             gated: gated.clone(),
@@ -47,7 +47,7 @@ impl Redirected {
     ///
     /// # Errors
     /// It can't be told, or the kernel won't forget.
-    pub fn forget_ended(&mut self) -> Result<usize> {
+    pub(crate) fn forget_ended(&mut self) -> Result<usize> {
         let Some(conntrack) = &mut self.conntrack else {
             return Ok(0);
         };
@@ -77,7 +77,7 @@ impl Redirected {
     }
 
     /// Where they go.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
@@ -85,7 +85,7 @@ impl Redirected {
     ///
     /// # Errors
     /// The sockets can't be looked at.
-    pub fn unfinished(&mut self) -> Result<usize> {
+    pub(crate) fn unfinished(&mut self) -> Result<usize> {
         let connections = self.sockets.unfinished()?;
         let mut known = HashMap::with_capacity(connections.len());
         for connection in &connections {
@@ -104,20 +104,20 @@ impl Redirected {
     }
 
     /// Whether not one of the SYNs that were sent there was answered, as far as that can be told.
-    pub fn nobody_was_answered(&mut self) -> bool {
+    pub(crate) fn nobody_was_answered(&mut self) -> bool {
         let conntrack = self.conntrack.as_mut();
         let answered = conntrack.map(|c| c.answered(&self.gated, self.port));
         matches!(answered, Some(Ok(0)))
     }
 
     /// Whether anybody listens there. What can't be looked at may be there.
-    pub fn standby_listens(&mut self) -> bool {
+    pub(crate) fn standby_listens(&mut self) -> bool {
         let seen = self.sockets.look(Want::default());
         seen.map_or(true, |sample| !sample.listeners.is_empty())
     }
 
     /// Whether connections that went to the standby by themselves can be told from them.
-    pub fn tells_apart(&self) -> bool {
+    pub(crate) fn tells_apart(&self) -> bool {
         self.conntrack.is_some()
     }
 

@@ -9,12 +9,12 @@ use nix::errno::Errno;
 use crate::words::ended::CommandExit;
 
 /// The hidden command that is the guard of a standby.
-pub const COMMAND: &str = "standby-guard";
+pub(crate) const COMMAND: &str = "standby-guard";
 /// What does not end when it is killed (it waits in the kernel, or is not ours to kill) is killed
 /// again this often, and for so long; then it is left.
-pub const KILL_EVERY: Duration = Duration::from_millis(50);
+pub(crate) const KILL_EVERY: Duration = Duration::from_millis(50);
 /// See [`KILL_EVERY`].
-pub const KILL_FOR: Duration = Duration::from_secs(5);
+pub(crate) const KILL_FOR: Duration = Duration::from_secs(5);
 
 /// How a standby has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,7 +24,7 @@ use crate::words::steer::Steer;
 
 /// How often syngate lists its rules where only that tells whether somebody has removed them: where the
 /// kernel's deadline is by the wall clock, or several jumps have one list.
-pub const LIST_EVERY: Duration = Duration::from_millis(250);
+pub(crate) const LIST_EVERY: Duration = Duration::from_millis(250);
 /// How much later than `--max-closed` the kernel may open the gate by itself.
 const LATEST: Duration = Duration::from_secs(1);
 /// How often the backend tries to make the rules if that takes too long, because the lock of iptables is

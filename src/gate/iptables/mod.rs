@@ -6,7 +6,7 @@
 //! The gate closes when syngate arms the rules, and opens when it disarms them, through xt_recent: at once,
 //! and without the lock of iptables. Where that can't be used, syngate adds and removes rules instead.
 
-pub mod backend;
+pub(crate) mod backend;
 pub(crate) mod compile;
 pub(crate) mod erase;
 mod failures;

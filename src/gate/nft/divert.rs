@@ -19,17 +19,17 @@ const BEFORE_GATE: Priority = BEFORE_ALL - 1;
 /// How long the kernel remembers a connection that sends only SYNs. The second SYN, 1 s after the first,
 /// goes the same way, because the peer's answer may be under way. The third one, 2 or 3 s after the first,
 /// counts as a new connection: if the peer does not answer, SYNs must not go there for ever.
-pub const SYN_LIFE: Duration = Duration::from_millis(1_900);
+pub(crate) const SYN_LIFE: Duration = Duration::from_millis(1_900);
 /// How long the kernel remembers a connection after its client's FIN or RST, and after each packet that
 /// follows: the client may still receive, and acknowledge.
-pub const CLOSING_LIFE: Duration = Duration::from_secs(30);
+pub(crate) const CLOSING_LIFE: Duration = Duration::from_secs(30);
 /// How long such a connection stays in the set of those that go on, where no rule looks for it any more.
-pub const OVER_LIFE: Duration = Duration::from_secs(1);
+pub(crate) const OVER_LIFE: Duration = Duration::from_secs(1);
 /// How many times more room there is for connections that close.
-pub const CLOSING_ROOM: u32 = 4;
+pub(crate) const CLOSING_ROOM: u32 = 4;
 /// A connection that closes counts as over when its client has sent nothing for this long: a client
 /// acknowledges what it still receives.
-pub const ENDED_AFTER: Duration = Duration::from_secs(2);
+pub(crate) const ENDED_AFTER: Duration = Duration::from_secs(2);
 
 /// The table for one IP version. Only tables of one IP version know `dup`.
 pub(super) fn diverting(

@@ -18,7 +18,7 @@ use crate::words::steer::QueueNum;
 
 /// With more ranges of ports than these, most of them single ports, the set is a hash table. With fewer,
 /// closing takes some ms in either, and nft(8) lists intervals as the user wrote them.
-pub const MANY_RANGES: usize = 500;
+pub(crate) const MANY_RANGES: usize = 500;
 /// Before raw (-300), connection tracking (-200) and NAT (-100): the packet is as it came in.
 pub(super) const BEFORE_ALL: Priority = -310;
 
