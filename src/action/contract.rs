@@ -38,12 +38,15 @@ pub(crate) struct Entry {
     /// Adds the action's options to the command line.
     pub options: fn(clap::Command) -> clap::Command,
     /// Reads the value of `--syn`, given what stands behind `=`.
-    pub parse: fn(Option<&str>) -> Result<Arc<dyn Wanted>, String>,
+    pub parse: fn(Option<&str>) -> Result<Syn, String>,
     /// Refuses options that make no sense with another action.
     pub unwanted: fn(&Given) -> Result<(), String>,
     /// The objects that it has in the report.
     pub rows: &'static [&'static str],
 }
+
+/// The value of `--syn`.
+pub(crate) type Syn = Arc<dyn Wanted>;
 
 /// The options of all actions, as clap has read them. Each action takes its own out of it.
 pub(crate) type Given = clap::ArgMatches;
@@ -160,7 +163,7 @@ pub(crate) trait Action {
     fn closing(&mut self, _say: &Say) {}
 
     /// The gate is closed. `before`: what listened just before.
-    fn closed(&mut self, _before: &Sample, _now: &mut Now) {}
+    fn closed(&mut self, _before: &Sample, _now: Now) {}
 
     /// Does what its policy asked for.
     fn ask(&mut self, question: Question, now: &mut Now) -> Answer;

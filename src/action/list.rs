@@ -1,11 +1,10 @@
 //! The list of all actions. A new one needs its folder, and a line here.
 
 use std::ffi::OsStr;
-use std::sync::Arc;
 
 use clap::builder::{PossibleValue, TypedValueParser};
 
-use super::contract::{Entry, Given, HEADING, Planned, Request, Wanted};
+use super::contract::{Entry, Given, HEADING, Planned, Request, Syn};
 use super::linger::LingerOptions;
 use super::{divert, drop, hold, redirect};
 use crate::words::meant::{meant, question};
@@ -35,7 +34,7 @@ pub(crate) struct ActionArgs {
         allow_hyphen_values = true,
         help_heading = HEADING,
     )]
-    action: Arc<dyn Wanted>,
+    action: Syn,
 
     #[command(flatten)]
     options: Options,
@@ -106,7 +105,7 @@ impl clap::FromArgMatches for Options {
 #[derive(Debug, Clone, Copy)]
 struct SynParser;
 
-fn parse(text: &str) -> Result<Arc<dyn Wanted>, String> {
+fn parse(text: &str) -> Result<Syn, String> {
     let (name, to) = match text.split_once('=') {
         Some((name, to)) => (name, Some(to)),
         None => (text, None),
@@ -130,14 +129,14 @@ fn expected() -> String {
 }
 
 impl TypedValueParser for SynParser {
-    type Value = Arc<dyn Wanted>;
+    type Value = Syn;
 
     fn parse_ref(
         &self,
         command: &clap::Command,
         arg: Option<&clap::Arg>,
         value: &OsStr,
-    ) -> Result<Arc<dyn Wanted>, clap::Error> {
+    ) -> Result<Syn, clap::Error> {
         let parse = |text: &str| parse(text);
         TypedValueParser::parse_ref(&parse, command, arg, value)
     }

@@ -75,7 +75,12 @@ pub(crate) fn erase(kind: Kind, id: &str) -> Result<()> {
 }
 
 /// The rules in the admin's own syntax, as a backend of that kind would make them.
-pub(crate) fn script(kind: Kind, rules: &Rules, settings: &Settings, max_closed: Duration) -> String {
+pub(crate) fn script(
+    kind: Kind,
+    rules: &Rules,
+    settings: &Settings,
+    max_closed: Duration,
+) -> String {
     let comment = settings.who.to_string();
     match kind {
         Kind::Nft => {

@@ -4,7 +4,7 @@ use crate::decide::config::Settle;
 use crate::decide::readiness::uncovered;
 use crate::decide::service::SETTLE_PATIENCE;
 use crate::decide::state::State;
-use crate::kernel::sockets::{Sample, Want};
+use crate::kernel::sockets::Want;
 use crate::process::child::Child;
 use crate::run::drive::Run;
 use crate::run::plan::Listeners;
@@ -15,8 +15,8 @@ use crate::words::ending::Ending;
 use crate::words::ports::PortSet;
 
 impl Run<'_> {
-    pub(super) fn conclude(mut self, state: &State, before: &Sample) -> Ending {
-        self.look_after(before, state);
+    pub(super) fn conclude(mut self, state: &State) -> Ending {
+        self.look_after(state);
         self.warn_of_the_gate(state);
         let (noted, stopped) = (state.noted(), self.closed.syns_stopped);
         let (action, mut now) = self.action();
@@ -31,7 +31,7 @@ impl Run<'_> {
             pid: self.child.as_ref().map(Child::pid),
             closed: &self.closed,
             ready_timeout: plan.config.ready_timeout,
-            before,
+            before: &self.before,
             spawn_error: self.trouble.spawn.as_ref(),
             open_error: self.trouble.open.as_deref(),
             account: &account,
@@ -44,7 +44,7 @@ impl Run<'_> {
         ending
     }
 
-    fn look_after(&mut self, before: &Sample, state: &State) {
+    fn look_after(&mut self, state: &State) {
         let want = Want {
             holders: true,
             ..Want::default()
@@ -58,10 +58,10 @@ impl Run<'_> {
         if facts.started_at.is_none() || config.ready_timeout.is_zero() {
             return;
         }
-        self.record.listeners_lost = uncovered(&before.listeners, &after.listeners);
+        self.record.listeners_lost = uncovered(&self.before.listeners, &after.listeners);
         // Ports without any listener are the verdict's business, if it is one on readiness.
         let gated = &config.gated;
-        let unjudged = before.listeners.iter();
+        let unjudged = self.before.listeners.iter();
         let unjudged =
             unjudged.filter(|l| !gated.served_by(l.port).minus(&facts.not_ready).is_empty());
         let lost = uncovered(unjudged, &after.listeners);

@@ -15,9 +15,18 @@ use crate::run::call::Call;
 use crate::run::record::Record;
 use crate::words::ending::Ending;
 
+/// A gate that was just closed.
+pub(super) struct Closing {
+    /// Before the gate, so that it goes before.
+    pub action: Box<dyn Action>,
+    /// `None`: it can't be closed, and `--best-effort` was given.
+    pub gate: Option<Gate>,
+    /// What listened just before.
+    pub before: Sample,
+}
+
 impl Call<'_> {
-    /// Looks a last time, and closes the gate. What listened just before; the gate, unless
-    /// `--best-effort` was given and it can't be closed; and the action.
+    /// Looks a last time, and closes the gate.
     ///
     /// # Errors
     /// The gate is open, as it was.
@@ -27,7 +36,7 @@ impl Call<'_> {
         sockets: &mut Sockets,
         looking_since: Instant,
         record: &mut Record,
-    ) -> Result<(Sample, Option<Gate>, Box<dyn Action>), Ending> {
+    ) -> Result<Closing, Ending> {
         if !self.plan.config.drain.is_zero() {
             self.watch_for_cookies(sockets, looking_since)?;
         }
@@ -36,7 +45,11 @@ impl Call<'_> {
         // A last look for a signal before something is changed.
         self.signals.until(Instant::now())?;
         let (gate, action) = close(self, prepared, record)?;
-        Ok((before, gate, action))
+        Ok(Closing {
+            action,
+            gate,
+            before,
+        })
     }
 }
 

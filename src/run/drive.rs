@@ -12,6 +12,7 @@ use crate::process::beside::Beside;
 use crate::process::child::Child;
 use crate::process::signals::Caught;
 use crate::run::call::Call;
+use crate::run::close::Closing;
 use crate::run::record::Record;
 use crate::run::report::time::Closed;
 use crate::words::ended::{exit_words, signal_name};
@@ -22,6 +23,8 @@ use crate::words::fault;
 pub(super) struct Run<'a> {
     pub call: &'a Call<'a>,
     pub record: &'a mut Record,
+    /// What listened just before the gate was closed.
+    pub before: Sample,
     pub sockets: Sockets,
     /// Before the gate, so that it goes before: who waits goes on, and is not dropped with the gate.
     pub action: Box<dyn Action>,
@@ -68,13 +71,19 @@ impl<'a> Run<'a> {
         call: &'a Call<'a>,
         record: &'a mut Record,
         sockets: Sockets,
-        (gate, action): (Option<Gate>, Box<dyn Action>),
+        closed: Closing,
         prepared: Box<dyn Prepared>,
     ) -> Run<'a> {
+        let Closing {
+            action,
+            gate,
+            before,
+        } = closed;
         let closed_at = gate.as_ref().map_or_else(Instant::now, Gate::closed_at);
         let deadline = gate.as_ref().map(Gate::deadline);
-        Run {
+        let mut run = Run {
             call,
+            before,
             record,
             sockets,
             action,
@@ -85,13 +94,15 @@ impl<'a> Run<'a> {
             closed: Closed::new(closed_at, deadline),
             trouble: Trouble::default(),
             told: Told::default(),
-        }
-    }
-
-    /// The gate is closed; `before`: what listened just before.
-    pub(super) fn closed(&mut self, before: &Sample) {
-        let (action, mut now) = self.action();
-        action.closed(before, &mut now);
+        };
+        let now = Now {
+            say: call.say,
+            sockets: &mut run.sockets,
+            gate: run.gate.as_mut(),
+            warnings: &mut run.record.warnings,
+        };
+        run.action.closed(&run.before, now);
+        run
     }
 
     /// The action, and what it works with.

@@ -21,16 +21,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use self::call::Call;
+use self::close::Closing;
 use self::drive::Run;
 use self::plan::Plan;
 use self::record::Record;
 use self::tell::{level, refusal, tell, tell_plan};
-use crate::action::contract::Action;
 use crate::cli::{Args, mistaken_variables};
 use crate::decide::state::State;
 use crate::gate::gate::Gate;
 use crate::kernel::caps;
-use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::diag::Sockets;
 use crate::process::signals::Signals;
 use crate::process::{environment, own_unit};
@@ -108,21 +107,27 @@ fn carry_out(
     }
     let prepared = call.prepare_action(&mut sockets, record)?;
     let closed = call.close(&*prepared, &mut sockets, looking_since, record);
-    let (before, gate, action) = closed.inspect_err(|_| prepared.dismiss(say, &signals))?;
-    record.closed_after = gate.as_ref().map(|gate| gate.closed_at() - started);
-    let mut state = state(plan, &before, gate.as_ref(), &*action);
-    let mut run = Run::new(&call, record, sockets, (gate, action), prepared);
-    run.closed(&before);
+    let closed = closed.inspect_err(|_| prepared.dismiss(say, &signals))?;
+    record.closed_after = closed.gate.as_ref().map(|gate| gate.closed_at() - started);
+    let mut state = state(plan, &closed);
+    let mut run = Run::new(&call, record, sockets, closed, prepared);
     run.drive(&mut state);
-    Ok(run.conclude(&state, &before))
+    Ok(run.conclude(&state))
 }
 
 /// What there is to decide from now on.
-fn state(plan: &Plan, before: &Sample, gate: Option<&Gate>, action: &dyn Action) -> State {
+fn state(plan: &Plan, closed: &Closing) -> State {
+    let gate = closed.gate.as_ref();
     let closed_at = gate.map_or_else(Instant::now, Gate::closed_at);
     let deadline = gate.map(Gate::deadline);
-    let policy = action.policy(closed_at);
-    let mut state = State::new(plan.config.clone(), before, closed_at, deadline, policy);
+    let policy = closed.action.policy(closed_at);
+    let mut state = State::new(
+        plan.config.clone(),
+        &closed.before,
+        closed_at,
+        deadline,
+        policy,
+    );
     if gate.is_some_and(Gate::exposed) {
         state.guard();
     }

@@ -227,7 +227,10 @@ impl Call<'_> {
     }
 
     /// The words of the call, to be run in some other way.
-    pub(crate) fn argv<S: Into<OsString>>(&self, command: impl IntoIterator<Item = S>) -> Vec<OsString> {
+    pub(crate) fn argv<S: Into<OsString>>(
+        &self,
+        command: impl IntoIterator<Item = S>,
+    ) -> Vec<OsString> {
         let mut words = self.by.clone();
         // Figures are those of another build: the optimised one.
         let binary = std::env::var_os("SYNGATE_TEST_BINARY");

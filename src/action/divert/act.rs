@@ -51,7 +51,7 @@ impl Action for DivertAction {
         Box::new(Linger::new("peer", self.linger, false, closed_at))
     }
 
-    fn closed(&mut self, _: &Sample, now: &mut Now) {
+    fn closed(&mut self, _: &Sample, mut now: Now) {
         let Some(gate) = now.gate.as_deref_mut() else {
             return;
         };

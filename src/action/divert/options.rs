@@ -11,7 +11,7 @@ use super::peer::Peers;
 use super::prepare::{PeerReady, ask_peer};
 use super::to_peer::ToPeer;
 use crate::action::contract::{
-    Before, Description, Entry, Given, HEADING, Planned, Prepared, Request, Wanted,
+    Before, Description, Entry, Given, HEADING, Planned, Prepared, Request, Syn, Wanted,
 };
 use crate::action::linger::LingerOptions;
 use crate::decide::opening::OTHERS_PATIENCE;
@@ -68,7 +68,7 @@ fn read(given: &Given) -> Result<(PeerOptions, LingerOptions), String> {
     Ok((options, linger))
 }
 
-fn parse(to: Option<&str>) -> Result<Arc<dyn Wanted>, String> {
+fn parse(to: Option<&str>) -> Result<Syn, String> {
     let to = to.ok_or("where to? expected the address of the peer, as in divert=10.0.0.2")?;
     Ok(Arc::new(Peers::parse(to)?))
 }

@@ -101,7 +101,12 @@ fn source(to: IpAddr, neighbour: &NextHop, shared: &[IpAddr], here: &Here) -> Op
 }
 
 /// The IP versions that the service has and the peer, as it was named, has not.
-pub(crate) fn without_peer(served: &[Served], scope: &Scope, to: &Diversion, here: &Here) -> Vec<Family> {
+pub(crate) fn without_peer(
+    served: &[Served],
+    scope: &Scope,
+    to: &Diversion,
+    here: &Here,
+) -> Vec<Family> {
     let lacks = |family: &Family| {
         let has = |own: &HostAddress| own.global && Family::of(own.address) == *family;
         let reached = here

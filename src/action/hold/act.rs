@@ -91,7 +91,7 @@ impl Action for HoldAction {
         Box::new(HoldPolicy::new(self.release_timeout, closed_at))
     }
 
-    fn closed(&mut self, before: &Sample, now: &mut Now) {
+    fn closed(&mut self, before: &Sample, now: Now) {
         self.translation.seen = before.listeners.iter().map(|l| l.port).collect();
         self.limits = Some(now.sockets.syn_limits());
     }

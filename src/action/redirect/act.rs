@@ -130,7 +130,7 @@ impl Action for RedirectAction {
         }
     }
 
-    fn closed(&mut self, _: &Sample, now: &mut Now) {
+    fn closed(&mut self, _: &Sample, now: Now) {
         self.closed_at = now.gate.as_deref().map(Gate::closed_at);
     }
 

@@ -11,7 +11,7 @@ use clap::{Args, FromArgMatches};
 use super::prepare::StandbyReady;
 use super::to_standby::ToStandby;
 use crate::action::contract::{
-    Before, Description, Entry, Given, HEADING, Planned, Prepared, Request, Wanted,
+    Before, Description, Entry, Given, HEADING, Planned, Prepared, Request, Syn, Wanted,
 };
 use crate::action::linger::LingerOptions;
 use crate::decide::opening::OTHERS_PATIENCE;
@@ -66,7 +66,7 @@ fn read(given: &Given) -> Result<(StandbyOptions, LingerOptions), String> {
     Ok((options, linger))
 }
 
-fn parse(to: Option<&str>) -> Result<Arc<dyn Wanted>, String> {
+fn parse(to: Option<&str>) -> Result<Syn, String> {
     let to =
         to.ok_or("where to? expected the port that the standby listens on, as in redirect=8080")?;
     Ok(Arc::new(StandbyPort(services::one_port(to)?)))
