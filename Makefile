@@ -57,50 +57,36 @@ demo: demo-packages
 
 # The backends besides nft's own choice; see tests/harness.
 BACKENDS := nft-plain iptables-nft iptables-legacy
-RUNS := --test guarantees --test rules
-ALL_RUNS := $(RUNS) --test services --test hold --test redirect --test life --test edges --test scope
+PROMISED := guarantees rules
+ALL_PROMISED := $(PROMISED) services hold redirect life edges scope
 # What a user namespace makes a difference to.
-ROOTLESS := --test backends --test contract --test edges --test guarantees --test life --test rules \
-  --test services
+ROOTLESS := backends contract edges guarantees life rules services
 # Of held SYNs, what a backend or a user namespace makes a difference to; and what the guarantees are
 # worth when SYNs are held.
-HOLDS := clients copies deadline killed queue way_out
+HOLDS := $(addprefix hold::,clients copies deadline killed queue way_out)
 # The same of redirected connections.
-REDIRECTS := new_connections established killed left_when linger
+REDIRECTS := $(addprefix redirect::,new_connections established killed left_when linger)
 # And of diverted ones, a user namespace; they are nft's alone.
-DIVERTS := new_connections established killed a_peer
-HELD := --test guarantees --test life --test services
-HELD_CORE := --test guarantees -- killed foreign panic
+DIVERTS := $(addprefix divert::,new_connections established killed a_peer)
+HELD := guarantees life services
+HELD_CORE := $(addprefix guarantees::,killed foreign panic)
 
 # Once as root, most of it once more as somebody who is not, in a user namespace, and what runs
 # promise on each of the other backends, and services whose SYNs are held. All of it in each way:
-# make test-all.
+# make test-all. See tests/ci/run-tests for how these are named.
 test: test-packages
-	$(CARGO) build --workspace --all-targets
-	$(CARGO) test --workspace
-	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate $(ROOTLESS)
-	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate --test hold -- $(HOLDS)
-	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate --test redirect -- $(REDIRECTS)
-	TESTKIT_ROOTLESS=1 $(CARGO) test --package syngate --test divert -- $(DIVERTS)
-	set -e; for backend in $(BACKENDS); do \
-	  echo "on $$backend"; export SYNGATE_TEST_BACKEND=$$backend; \
-	  $(CARGO) test --package syngate $(RUNS); \
-	  $(CARGO) test --package syngate --test hold -- $(HOLDS); \
-	  $(CARGO) test --package syngate --test redirect -- $(REDIRECTS); \
-	done
-	SYNGATE_TEST_SYN=hold SYNGATE_TEST_BACKEND=iptables-nft $(CARGO) test --package syngate --test services
-	SYNGATE_TEST_SYN=hold $(CARGO) test --package syngate $(HELD_CORE)
+	tests/ci/run-tests '*' \
+	  -- TESTKIT_ROOTLESS=1 $(ROOTLESS) $(HOLDS) $(REDIRECTS) $(DIVERTS) \
+	  $(foreach backend,$(BACKENDS),-- SYNGATE_TEST_BACKEND=$(backend) $(PROMISED) $(HOLDS) $(REDIRECTS)) \
+	  -- SYNGATE_TEST_SYN=hold SYNGATE_TEST_BACKEND=iptables-nft services \
+	  -- SYNGATE_TEST_SYN=hold $(HELD_CORE)
 
 test-all: test-packages
-	$(CARGO) build --workspace --all-targets
-	$(CARGO) test --workspace
-	TESTKIT_ROOTLESS=1 $(CARGO) test --workspace --tests --exclude bench --exclude faults -- --skip of_several_users --skip cron_makes_a_push --skip over_ssh
-	set -e; for backend in $(BACKENDS); do \
-	  echo "on $$backend"; export SYNGATE_TEST_BACKEND=$$backend; \
-	  $(CARGO) test --package syngate $(ALL_RUNS); \
-	  SYNGATE_TEST_SYN=hold $(CARGO) test --package syngate $(HELD); \
-	done
-	SYNGATE_TEST_SYN=hold $(CARGO) test --package syngate $(HELD)
+	tests/ci/run-tests '*' \
+	  -- TESTKIT_ROOTLESS=1 '*' '-bench/*' '-faults/*' '-*::of_several_users' '-*::cron_makes_a_push' '-*::over_ssh' \
+	  $(foreach backend,$(BACKENDS),-- SYNGATE_TEST_BACKEND=$(backend) $(ALL_PROMISED)) \
+	  $(foreach backend,$(BACKENDS),-- SYNGATE_TEST_SYN=hold SYNGATE_TEST_BACKEND=$(backend) $(HELD)) \
+	  -- SYNGATE_TEST_SYN=hold $(HELD)
 
 LONG := target/long
 # Each round appends to the log; a round that was broken off can be repeated by itself.

@@ -424,12 +424,14 @@ fn cron_makes_a_push() {
     cron.arg("-f").env_clear().env("PATH", "/usr/bin:/bin");
     let _cron = host.spawn(cron.stdin(Stdio::null())).unwrap();
     let patience = Duration::from_secs(80);
-    wait_until(patience, "cron's push", || site.serves("two")).unwrap();
+    let two = config("two").text();
+    wait_until(patience, "cron's push", || site.installed() == two).unwrap();
+    wait_until(SOON, "a reload", || site.serves("two")).unwrap();
     wait_until(SOON, "its end", || {
         !site.path("haproxy/.haproxy.cfg.push-old").exists()
     })
     .unwrap();
-    assert_eq!(site.installed(), config("two").text());
+    assert_eq!(site.installed(), two);
     unnoticed(load);
 }
 
