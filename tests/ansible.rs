@@ -270,7 +270,7 @@ fn new_key(host: &Host, name: &str) -> String {
 }
 
 /// Debian's, on that address alone, with a key and a configuration of its own; and a root that is not
-/// locked, as the machine's may be.
+/// locked, as the machine's may be, and whose shell reads nothing of the machine's root.
 fn start_sshd(host: &Host, address: &str, authorized: &str) -> Running {
     new_key(host, "host_key");
     host.write("authorized_keys", authorized);
@@ -283,6 +283,12 @@ fn start_sshd(host: &Host, address: &str, authorized: &str) -> Running {
     let config = host.write("sshd_config", config);
     let shadow = host.write("shadow", "root:*:::::::\n");
     host.bind(shadow, "/etc/shadow").unwrap();
+    let others = read("/etc/passwd");
+    let others = others.lines().filter(|user| !user.starts_with("root:"));
+    let users = iter::once(format!("root:x:0:0:root:{dir}:/bin/sh"));
+    let users = users.chain(others.map(str::to_owned));
+    let passwd = host.write("passwd", users.map(|user| user + "\n").collect::<String>());
+    host.bind(passwd, "/etc/passwd").unwrap();
     host.must(["mkdir", "-m", "755", "/run/sshd"]);
     let log = File::create(host.dir().join("sshd.log")).unwrap();
     let mut sshd = host.command("/usr/sbin/sshd");
