@@ -134,7 +134,15 @@ fn killed_at_each_system_call_that_matters() {
     let pair = Pair::new().unwrap();
     let killing = killing(&pair);
     let mut closed = 0;
-    for name in ["sendto", "recvmsg", "ppoll", "wait4", "fcntl", "signalfd4"] {
+    for name in [
+        "sendto",
+        "sendmsg",
+        "recvmsg",
+        "ppoll",
+        "wait4",
+        "fcntl",
+        "signalfd4",
+    ] {
         for nth in 1..=AT_MOST {
             let moment = Moment::Call { name, nth };
             let killed = kill(&pair, &killing, &moment);

@@ -17,14 +17,23 @@ use crate::gate::kinds::Variant;
 
 /// The variant that a program is, which may have any name. Programs before 1.8 tell none: they are legacy.
 pub(super) fn variant(save: &Path) -> Variant {
-    // Some old versions of iptables-save(8) do not know this option, while iptables(8) always did.
+    // iptables(8) always knew this option, and some old versions of iptables-save(8) do not. But where the
+    // kernel lacks nf_tables, only the latter answers.
     let sibling = save.to_str().and_then(|path| path.strip_suffix("-save"));
-    let sibling = sibling.map(Path::new).filter(|file| file.is_file());
-    // The table does not matter: the program does not look at it.
-    match ask(sibling.unwrap_or(save), "filter", "--version") {
-        Ok(output) if String::from_utf8_lossy(&output.stdout).contains("nf_tables") => Variant::Nft,
-        _ => Variant::Legacy,
+    let mut programs = [Some(save), sibling.map(Path::new)].into_iter().flatten();
+    match programs.any(|program| version(program).contains("nf_tables")) {
+        true => Variant::Nft,
+        false => Variant::Legacy,
     }
+}
+
+/// What a program prints as its version. It looks at no table.
+fn version(program: &Path) -> String {
+    let output = ask(program, "filter", "--version");
+    output.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
 }
 
 /// What a table contains, with counters, as iptables-save(8) prints it.
@@ -67,6 +76,9 @@ fn for_ever(program: &Path) -> Result<&'static str> {
 /// The crate uses `Command::output`, which panics where reading from the program fails. Here that is an
 /// error like any other.
 fn contained<T>(work: impl FnOnce() -> T) -> Result<T> {
+    // The hook is the whole process's.
+    static HOOK: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = HOOK.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     // A panic that removes its gate must not touch the hook.
     let hook = (!std::thread::panicking()).then(|| {
         let hook = panic::take_hook();
@@ -97,6 +109,32 @@ mod tests {
         let said = format!("{error:#}");
         assert!(said.starts_with("/no/such-save can't be run: "), "{said}");
         assert_eq!(variant(Path::new("/no/such-save")), Variant::Legacy);
+    }
+
+    /// As where the kernel lacks nf_tables: iptables(8) fails, and iptables-save(8) still tells its version.
+    #[test]
+    fn one_program_that_answers_is_enough() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = std::env::temp_dir().join(format!("syngate-look-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let program = |name: &str, script: &str| {
+            let file = folder.join(name);
+            std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+            file
+        };
+        let nft = "echo 'iptables v1.8.9 (nf_tables)'";
+        for (plain, save, variant_is) in [
+            ("exit 1", nft, Variant::Nft),
+            (nft, "exit 2", Variant::Nft),
+            ("exit 1", "exit 2", Variant::Legacy),
+            ("exit 1", "echo 'iptables-save v1.8.9 (legacy)'", Variant::Legacy),
+        ] {
+            program("iptables", plain);
+            let save = program("iptables-save", save);
+            assert_eq!(variant(&save), variant_is, "{plain}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
