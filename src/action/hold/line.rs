@@ -251,7 +251,7 @@ impl Line {
     }
 
     /// Marks the `count` oldest packets as lost, so that there is room for others. Returns how many
-    /// of them were held SYNs.
+    /// were marked.
     pub(crate) fn lose_oldest(&mut self, count: usize) -> u64 {
         let all = self.waiting.iter().flat_map(|w| &w.held);
         let mut ids: Vec<u32> = all.filter_map(|held| held.id).collect();
