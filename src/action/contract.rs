@@ -162,6 +162,7 @@ pub(crate) trait Action {
     /// Carries out the question of the action's policy.
     fn ask(&mut self, question: Question, now: &mut Now) -> Answer;
 
+    /// SYNs to these ports reach the service again.
     fn opened(&mut self, _open: &PortSet) {}
 
     /// Some ports were open for a while and are shut again.

@@ -30,6 +30,7 @@ pub(crate) struct Facts {
     pub opened_early: bool,
     /// The action gave up the gate.
     pub abandoned: Option<Abandoned>,
+    /// COMMAND ran although no gate stood (`--best-effort`).
     pub ran_open: bool,
     /// Ports without a listener at the end of `--ready-timeout`.
     pub not_ready: PortSet,

@@ -28,7 +28,7 @@ pub(crate) struct Flows {
 }
 
 /// A way to put rules into the kernel. The kernel, or a watchdog, removes these rules when the backend
-/// is dropped and when this process ends, in whatever way it ends.
+/// is dropped and when this process ends, also when it is killed.
 pub(crate) trait Backend {
     /// The name in the report.
     fn name(&self) -> &'static str;

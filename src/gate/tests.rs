@@ -1,5 +1,5 @@
-//! The gate over a backend that fails on demand: each closed gate is open in the end, in whatever
-//! order calls fail.
+//! The gate over a backend that fails on demand: each closed gate is open in the end, in any order
+//! of failing calls.
 
 use std::cell::RefCell;
 use std::rc::Rc;

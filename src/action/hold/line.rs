@@ -26,6 +26,7 @@ pub(crate) enum Arrival {
     /// The newest copy has the timestamps that the client expects back. The kernel searches packets
     /// from the oldest on, so it finds the older one at once.
     Replaces(u32),
+    /// The limit is reached: it is dropped.
     NoRoom,
     /// A copy of a released SYN: it is dropped. The listener would answer with another SYN-ACK, and
     /// the handshake would look like a scanner's.

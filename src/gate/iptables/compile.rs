@@ -164,7 +164,6 @@ impl Script<'_> {
 
     /// The options that match an interface. An incoming packet has no output interface yet, and a
     /// packet from this host has no input interface.
-    /// host sends came in by none: each has one of the two.
     fn ways(&self) -> &'static [&'static str] {
         match self.rules.steer {
             Steer::Redirect(_) => &["-i", "-o"],

@@ -3,7 +3,6 @@
 //! change it (`NFT_TABLE_F_OWNER`, Linux 5.12). On older kernels it is a plain table, and a
 //! watchdog removes it. The gated ports are set elements with a timeout, so the kernel opens the
 //! gate at the deadline even if syngate hangs.
-//! deadline even if syngate hangs.
 
 pub(crate) mod answers;
 pub(crate) mod backend;

@@ -197,7 +197,6 @@ impl Tables {
 /// Dumps a hash table several times and joins the results. When the table grows or shrinks between
 /// two messages of a dump, the dump lacks some elements: nft_rhash_walk() counts the elements that
 /// it has listed, and skips as many. It never lists an element that is not there.
-/// that it has told, and goes on after as many. It never tells an element that is not there.
 fn seen(
     mut look: impl FnMut() -> Result<PortSet, Refusal>,
     most: Option<&PortSet>,
