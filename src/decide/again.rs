@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Default)]
 pub(crate) struct Again {
     running: bool,
-    /// A run that has started before the listeners changed: its result does not count.
+    /// The listeners have changed during the run, so its result does not count.
     stale: bool,
     /// Earliest time of the next run.
     not_before: Option<Instant>,

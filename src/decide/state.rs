@@ -259,7 +259,7 @@ impl State {
         due.map(|(at, _)| at)
     }
 
-    /// The text for people about what the run waits for. None while COMMAND runs, which speaks for
+    /// The text for people about what the run waits for. `None` while COMMAND runs, which speaks for
     /// itself.
     pub(crate) fn waiting_for(&self) -> Option<String> {
         if self.opening() {

@@ -13,7 +13,7 @@ pub(crate) const COMMAND: &str = "standby-guard";
 /// Interval between SIGKILLs to a process that does not end (it waits in the kernel, or belongs to
 /// another user).
 pub(crate) const KILL_EVERY: Duration = Duration::from_millis(50);
-/// How long that is tried.
+/// How long the guard keeps sending SIGKILL.
 pub(crate) const KILL_FOR: Duration = Duration::from_secs(5);
 
 /// How a standby has ended.

@@ -37,7 +37,7 @@ fn ask(program: &Path, table: &str, words: &str) -> Result<Output> {
         let iptables = IPTables {
             cmd: for_ever(program)?,
             has_check: false,
-            // With this, the crate would add `--wait`, which has no time limit.
+            // `true` makes the crate add `--wait`, which has no time limit.
             has_wait: false,
             is_numeric: true,
         };
