@@ -2,23 +2,24 @@
 //!
 //! syngate runs a command that restarts a TCP service, behind a closed gate:
 //!
-//! 1. **Plan** (`run::plan`): validates everything and finds COMMAND. Nothing has been touched.
-//! 2. **Lock** (`process::lock`): two runs for one port take turns.
-//! 3. **Precheck**: the user's own test, gate open.
-//! 4. **Snapshot** (`kernel::sockets`): which listeners do the gated ports have?
-//! 5. **Close** (`gate`): one atomic change stops new SYNs; syngate reads it back.
+//! 1. **Plan** (`run::plan`): checks the arguments and finds COMMAND. Nothing has been changed.
+//! 2. **Lock** (`process::lock`): runs for the same port take turns.
+//! 3. **Precheck** (`run::prepare`): runs the user's own test, with the gate open.
+//! 4. **Snapshot** (`kernel::sockets`): lists the listeners of the gated ports.
+//! 5. **Close** (`gate`): one atomic change stops new SYNs, and syngate reads it back.
 //! 6. **Drain** (`decide::drain`): handshakes, accept queues and requests finish.
-//! 7. **Run** (`process::child`): COMMAND.
-//! 8. **Ready** (`decide::service`): which listeners are there now?
-//! 9. **Settle**: until they no longer change.
+//! 7. **Run** (`process::child`): runs COMMAND.
+//! 8. **Ready** (`decide::service`): waits until the service listens again.
+//! 9. **Settle** (`decide::service`): waits until its listeners no longer change.
 //! 10. **Open**: the very next thing after the decision.
-//! 11. **Linger** (`decide::linger`): connections that went to a standby or a peer meanwhile finish
-//!     there. Then report (`run::report`).
+//! 11. **Linger** (`action::linger`): connections to a standby or a peer finish there. Then comes the
+//!     report (`run::report`).
 //!
-//! `run` tells this story; `decide` holds its decisions, without a clock or a kernel. The gate is gone
-//! when the process is gone: the kernel sees to it (`gate::nft`), or a watchdog (`gate::watchdog`).
+//! `run` carries out these steps. `decide` holds the decisions, without a clock or a kernel. The gate is
+//! gone when the process is gone: the kernel removes it (`gate::nft`), or a watchdog
+//! (`gate::watchdog`).
 //!
-//! What is public here, the program and the tests need. It is no interface for others.
+//! The program and the tests need what is public here. It is not an interface for other crates.
 
 #![warn(unreachable_pub)]
 
@@ -57,10 +58,10 @@ use crate::guards::Orders;
 use crate::tell::say::{Level, Say, print_styled};
 use crate::words::exit::Exit;
 
-/// The whole program: parses the arguments, does what they ask for, and gives the exit status.
+/// The whole program: parses the arguments, carries them out, and returns the exit status.
 pub fn main() -> ExitCode {
     let started = Instant::now();
-    // Before anything that a stranger has written is looked at.
+    // Comes before syngate reads its arguments, which an untrusted user may have written.
     if let Some(how) = kernel::caps::gained_by_file() {
         Say::new(Level::Errors, started).error(how);
         return process::leave::leave(Exit::Status(NOT_RUN));
@@ -73,8 +74,8 @@ pub fn main() -> ExitCode {
     process::leave::leave(carry_out(cli::parse(args), started))
 }
 
-/// A bug must not look like COMMAND's exit status, so panics are caught. A run survives its own bugs;
-/// what is caught here are those around it.
+/// A bug must not look like COMMAND's exit status, so panics are caught. A run catches its own panics;
+/// this catches those outside of it.
 fn carry_out(parsed: Parsed, started: Instant) -> Exit {
     match parsed {
         Parsed::Run(args) => {

@@ -1,8 +1,7 @@
-//! What an action is, to everybody else: the steps of a run call these traits and know no action by
-//! its name.
+//! The interface of an action. The steps of a run call these traits and know no action by name.
 //!
-//! `--syn` gives a [`Wanted`]; with its options it becomes a [`Planned`]; before the gate closes that
-//! is [`Prepared`]; while it is closed there is an [`Action`], which decides by its
+//! `--syn` gives a [`Wanted`], which becomes a [`Planned`] with its options. Before the gate closes
+//! it becomes a [`Prepared`]. While the gate is closed there is an [`Action`], which decides by its
 //! [`Policy`](crate::decide::policy::Policy).
 
 use std::ffi::CString;
@@ -26,41 +25,37 @@ use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
 use crate::words::steer::Steer;
 
-/// The heading of the actions' options in the help.
+/// The heading of the actions' options in `--help`.
 pub(crate) const HEADING: &str = "What happens to new connections meanwhile";
 
-/// An action as the command line knows it: one value of `--syn`.
+/// An action as the command line knows it.
 pub(crate) struct Entry {
     pub name: &'static str,
-    /// How it is given: `NAME`, or `NAME=WHAT`.
+    /// The value of `--syn` in the help: `NAME` or `NAME=WHAT`.
     pub value: &'static str,
     pub help: &'static str,
-    /// Adds the action's options to the command line.
     pub options: fn(clap::Command) -> clap::Command,
-    /// Reads the value of `--syn`, given what stands behind `=`.
+    /// Parses the value of `--syn`; gets the part after `=`.
     pub parse: fn(Option<&str>) -> Result<Syn, String>,
-    /// Refuses options that make no sense with another action.
+    /// Refuses this action's options when `--syn` names another one.
     pub unwanted: fn(&Given) -> Result<(), String>,
-    /// The objects that it has in the report.
+    /// The names of the action's objects in the report.
     pub rows: &'static [&'static str],
 }
 
-/// The value of `--syn`.
 pub(crate) type Syn = Arc<dyn Wanted>;
 
-/// The options of all actions, as clap has read them. Each action takes its own out of it.
+/// The options of all actions, as clap has read them. Each action reads its own.
 pub(crate) type Given = clap::ArgMatches;
 
-/// What a plan rests on.
+/// What the check of an action's options needs from the other options.
 pub(crate) struct Request<'a> {
     pub gated: &'a Gated,
     pub backend: Choice,
-    /// `--max-closed`.
     pub max_closed: Duration,
     pub given: &'a Given,
 }
 
-/// An action that `--syn` named.
 pub(crate) trait Wanted: Debug + Send + Sync {
     fn name(&self) -> &'static str;
 
@@ -71,47 +66,46 @@ pub(crate) trait Wanted: Debug + Send + Sync {
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String>;
 }
 
-/// An action whose options make sense. Nothing has been done.
+/// An action with valid options. Nothing has been done yet.
 pub(crate) trait Planned: Debug {
-    /// As the report has it.
+    /// The name in the report.
     fn name(&self) -> &'static str;
 
-    /// The action's part of what `--dry-run` tells.
+    /// The action's part of `--dry-run`.
     fn describe(&self, gated: &Gated) -> Description;
 
     /// Where the kernel would steer SYNs, for a dry run.
     ///
     /// # Errors
-    /// They can't be steered there.
+    /// The kernel can't steer them there.
     fn steer(&self) -> Result<Steer>;
 
-    /// How long the rules may stay, at most, once the gate is open.
+    /// How long the rules may stay once the gate is open.
     fn lingers(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// What to do instead where this can't be done, and the words for it.
+    /// The fallback where the action is not possible, and the text for it.
     fn otherwise(&self) -> Option<(Box<dyn Prepared>, &'static str)> {
         None
     }
 
-    /// Gets ready while nothing is gated yet.
+    /// Prepares before any port is gated.
     ///
     /// # Errors
-    /// The action can't be done. Nothing is left of what was prepared.
+    /// The action is not possible. Everything that was prepared is undone.
     fn prepare(&self, before: &mut Before) -> Result<Box<dyn Prepared>, Ending>;
 }
 
-/// The action's part of what `--dry-run` tells, in the order of a run.
+/// The action's part of `--dry-run`, in the order of a run.
 #[derive(Debug)]
 pub(crate) struct Description {
-    /// Lines of what is done before the gate closes.
+    /// Lines for the time before the gate closes.
     pub before: Vec<String>,
-    /// What is added to the line that closes the gate.
+    /// Added to the line that closes the gate.
     pub close: &'static str,
-    /// How the gate opens.
     pub open: String,
-    /// Lines of what is done once the gate is open.
+    /// Lines for the time after the gate has opened.
     pub after: Vec<String>,
 }
 
@@ -126,46 +120,46 @@ impl Default for Description {
     }
 }
 
-/// What stands ready before the gate closes. It goes after the gate: nobody is steered to it any more.
+/// What is ready before the gate closes, such as a standby. Dropped after the gate, because the
+/// gate's rules steer connections to it.
 pub(crate) trait Prepared {
-    /// Gets ready for the SYNs that the gate will stop, before it stops the first one.
+    /// Starts the action. The caller does this before the gate stops the first SYN.
     ///
     /// # Errors
-    /// That can't be done here.
+    /// This host can't do the action.
     fn begin(&self, gated: &Gated) -> Result<Box<dyn Action>>;
 
-    /// What stands in for the action if the gate can't be closed and COMMAND runs all the same
-    /// (`--best-effort`); `None`: there is nothing to do.
+    /// The substitute if the gate can't be closed and COMMAND runs anyway (`--best-effort`).
+    /// `None`: there is nothing to do.
     fn ungated(&self) -> Option<Box<dyn Action>> {
         None
     }
 
-    /// The run ends before the gate was closed.
+    /// Cleans up when the run ends before the gate was closed.
     fn dismiss(&self, _say: &Say, _signals: &Signals) {}
 }
 
-/// An action while the gate is closed. It goes before the gate: who waits goes on, and is not dropped
-/// with it.
+/// An action while the gate is closed. Dropped before the gate, so that held SYNs are released
+/// before their queue goes.
 pub(crate) trait Action {
     fn steer(&self) -> Steer;
 
-    /// What `-v` adds to the line that says the gate is closed.
+    /// What `-v` adds to the line about the closed gate.
     fn closed_words(&self) -> String {
         String::new()
     }
 
-    /// When the action has a say.
     fn policy(&self, _closed_at: Instant) -> Box<dyn Policy> {
         Box::new(NoPolicy)
     }
 
-    /// The last thing before the gate closes.
+    /// Called last before the gate closes.
     fn closing(&mut self, _say: &Say) {}
 
-    /// The gate is closed. `before`: what listened just before.
+    /// The gate is closed. `before` has the listeners seen just before.
     fn closed(&mut self, _before: &Sample, _now: Now) {}
 
-    /// Does what its policy asked for.
+    /// Carries out the question of the action's policy.
     fn ask(&mut self, question: Question, now: &mut Now) -> Answer;
 
     /// SYNs to these ports reach the service again.
@@ -174,58 +168,53 @@ pub(crate) trait Action {
     /// Some ports were open for a while and are shut again.
     fn closed_again(&mut self) {}
 
-    /// The listeners are looked for in another network namespace now.
+    /// Looks at the sockets go to another network namespace from now on.
     fn listeners_moved(&mut self, _sockets: &Sockets) {}
 
-    /// Waits for a signal, or for something to [read](Action::read), until then at the latest.
+    /// Waits for a signal, or for input to [read](Action::read), until `until` at the latest.
     fn wait(&self, signals: &Signals, until: Option<Instant>) -> Option<Caught> {
         signals.wait(until)
     }
 
-    /// What it waited for can be read.
+    /// The file descriptor that the action waits for is readable.
     fn read(&mut self) {}
 
-    /// An answer that came by itself.
+    /// An answer that no question has asked for.
     fn news(&mut self, _now: &mut Now) -> Option<Answer> {
         None
     }
 
-    /// The rules are gone, and what they counted will not change.
+    /// The rules are gone, so their counters are final.
     fn removed(&mut self) {}
 
-    /// The run is over.
     fn end(&mut self) {}
 
-    /// What came of it, for the report; `stopped`: how many SYNs the gate counted.
+    /// The results for the report. `stopped` is the number of SYNs that the gate counted.
     fn account(&mut self, noted: &Noted, stopped: Option<u64>, now: &mut Now) -> Account;
 }
 
-/// What came of an action.
+/// The results of an action.
 #[derive(Debug)]
 pub(crate) struct Account {
-    /// Its objects in the report.
+    /// The action's objects in the report.
     pub rows: Vec<(&'static str, Value)>,
-    /// What became of the ports: "closed".
+    /// The verb for what happened to the ports, such as "closed".
     pub verb: &'static str,
-    /// What became of new connections, for the line that people read.
+    /// The text about new connections for people.
     pub words: Option<String>,
 }
 
-/// A run on its way to the gate.
+/// The context of a run before the gate closes.
 pub(crate) struct Before<'a> {
     pub gated: &'a Gated,
     pub say: &'a Say,
     pub signals: &'a Signals,
     pub sockets: &'a mut Sockets,
     pub warnings: &'a mut Warnings,
-    /// COMMAND's environment.
     pub environment: &'a [CString],
-    /// The run's id.
     pub run: &'a str,
-    /// COMMAND as one line.
     pub command: &'a str,
     pub best_effort: bool,
-    /// There is a `--ready-check`.
     pub ready_check: bool,
 }
 
@@ -235,7 +224,7 @@ impl Before<'_> {
     }
 }
 
-/// A run whose gate is closed, or was.
+/// The context of a run whose gate is closed, or was.
 pub(crate) struct Now<'a> {
     pub say: &'a Say,
     pub sockets: &'a mut Sockets,

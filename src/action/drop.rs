@@ -1,6 +1,6 @@
-//! `--syn drop`: the kernel drops the SYNs of new connections, and does all of it. A client's kernel
-//! sends its SYN again: after 1 s, and then, on Linux 6.5 and newer, each second three times more
-//! (tcp_syn_linear_timeouts); on others after 3, 7, 15 s (RFC 6298, 5.7).
+//! `--syn drop`: the kernel drops the SYNs of new connections. The client's kernel sends its SYN
+//! again after 1 s. Linux 6.5 and newer then sends three times more at intervals of 1 s
+//! (tcp_syn_linear_timeouts); other kernels send after 3, 7 and 15 s (RFC 6298, 5.7).
 
 use std::sync::Arc;
 
@@ -66,7 +66,7 @@ impl Action for Drop {
         Steer::Drop
     }
 
-    /// Its policy asks nothing.
+    /// Never called, because the policy asks nothing.
     fn ask(&mut self, _: Question, _: &mut Now) -> Answer {
         Answer::Waiting(Waiting::default())
     }

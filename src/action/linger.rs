@@ -1,6 +1,6 @@
-//! The linger: connections that were steered elsewhere finish there, the gate open. Then a standby
-//! that the run has started is stopped. Only then the rules that steer go away, so that those who are
-//! cut hear of it. Pure.
+//! The linger: connections that were steered to a standby or a peer finish there, with the gate
+//! open. Then a standby that the run has started is stopped. The steering rules go last, so that
+//! clients of cut connections get the standby's reset. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use crate::decide::policy::{
 };
 use crate::words::duration::duration;
 
-/// How often the run looks how many are left.
+/// Interval between counts of the remaining connections.
 pub(crate) const LINGER_LOOK: Duration = Duration::from_millis(50);
-/// The run has to see twice, so far apart, that none is left: a handshake that was answered with a SYN
-/// cookie leaves no trace.
+/// No connection must be seen in two looks this far apart: a handshake that was answered with a SYN
+/// cookie can't be seen.
 pub(crate) const LINGER_QUIET: Duration = Duration::from_millis(300);
 
 /// Options of the actions that steer connections elsewhere.
@@ -26,35 +26,30 @@ pub(crate) struct LingerOptions {
     pub linger: Duration,
 }
 
-/// How far it has come.
 #[derive(Debug)]
 pub(crate) struct Linger {
-    /// Where the connections are: the standby, the peer.
+    /// The words for the place of the connections: the standby, the peer.
     place: &'static str,
-    /// `--linger`.
     timeout: Duration,
-    /// When the gate opened.
     since: Option<Instant>,
     next_look: Instant,
-    /// At the last look none was left.
+    /// The last look saw no connection.
     quiet: bool,
-    /// Nobody is waited for any more.
+    /// A signal has ended the wait.
     cut: bool,
     progress: Progress,
-    /// So many were left at the last look.
+    /// The number of connections in the last look.
     left: Option<usize>,
     lingered: Option<Lingered>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
-    /// Connections finish; `then_stop`: a standby is to be stopped afterwards.
+    /// Connections finish. `then_stop`: a standby is to be stopped afterwards.
     Waiting {
         then_stop: bool,
     },
-    /// The standby is to be stopped.
     ToStop,
-    /// The standby is being stopped.
     Stopping,
     Over,
 }
@@ -79,7 +74,7 @@ impl Linger {
         }
     }
 
-    /// So many were left just now; the look took `cost`.
+    /// `left`: the connections in a look that took `cost`.
     fn saw(&mut self, left: Option<usize>, cost: Duration, now: Instant) {
         let (Some(since), Progress::Waiting { then_stop }) = (self.since, self.progress) else {
             return;
@@ -180,7 +175,8 @@ impl Policy for Linger {
     }
 }
 
-/// Others may have removed the rules that steer connections elsewhere, while those finish there.
+/// Warns if other programs have removed the rules during the linger: then the steered connections
+/// are broken.
 pub(crate) fn warn_if_fallen(now: &mut Now) {
     let gate = now.gate.as_deref_mut();
     if gate.is_some_and(|gate| gate.exposed() && !gate.intact()) {
@@ -216,7 +212,7 @@ pub(crate) fn warn_of_cut(
     now.warn(format!("{some} still on the {place} {why}{apart}"));
 }
 
-/// How many connections were steered to `place`, and how many of them did not finish.
+/// The text about connections steered to `place`, and about those that did not finish.
 pub(crate) fn went(all: Option<u64>, place: &str, cut: Option<usize>) -> String {
     let connections = match all {
         None => "new connections".to_owned(),
@@ -246,7 +242,7 @@ mod tests {
         (linger, now)
     }
 
-    /// What came of it, if it is over.
+    /// Takes in a look. Returns the result if the linger is over.
     fn saw(linger: &mut Linger, left: Option<usize>, now: Instant) -> Option<Lingered> {
         linger.answered(Answer::Left(left), Duration::ZERO, now, now);
         linger.noted().lingered

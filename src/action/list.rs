@@ -1,4 +1,4 @@
-//! The list of all actions. A new one needs its folder, and a line here.
+//! The list of all actions. A new action needs its folder and a line here.
 
 use std::ffi::OsStr;
 
@@ -17,7 +17,7 @@ const ENTRIES: [Entry; 5] = [
     divert::ENTRY,
 ];
 
-/// The part of the command line that is about actions.
+/// The options of all actions, on the command line.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ActionArgs {
     #[arg(
@@ -41,7 +41,6 @@ pub(crate) struct ActionArgs {
 }
 
 impl ActionArgs {
-    /// What all actions' options say.
     pub(crate) fn given(&self) -> &Given {
         &self.options.0
     }
@@ -61,8 +60,8 @@ impl ActionArgs {
     }
 }
 
-/// The objects that actions have in the report, in their order: what an action adds to its first one
-/// comes behind the first ones of all.
+/// The names of the actions' objects in the report. The first objects of all actions come before
+/// any second one.
 pub(crate) fn rows() -> Vec<&'static str> {
     let nth = |n| {
         ENTRIES
@@ -73,7 +72,6 @@ pub(crate) fn rows() -> Vec<&'static str> {
     (0..most.unwrap_or(0)).flat_map(nth).collect()
 }
 
-/// The options of all actions.
 #[derive(Debug, Clone)]
 struct Options(Given);
 
@@ -101,7 +99,6 @@ impl clap::FromArgMatches for Options {
     }
 }
 
-/// Reads `--syn`, of which some values have a part of their own.
 #[derive(Debug, Clone, Copy)]
 struct SynParser;
 
@@ -121,7 +118,7 @@ fn parse(text: &str) -> Result<Syn, String> {
     }
 }
 
-/// `drop, hold or divert=ADDR`.
+/// The values of `--syn` for error messages, such as `drop, hold or divert=ADDR`.
 fn expected() -> String {
     let values = ENTRIES.map(|kind| kind.value);
     let (last, rest) = values.split_last().expect("there are actions");

@@ -1,8 +1,8 @@
-//! What becomes of new connections while the gate is closed: `--syn ACTION`.
+//! What happens to new connections while the gate is closed: `--syn ACTION`.
 //!
-//! Each action is whole in its own folder or file: its options, their checks, its part of
-//! `--dry-run`, what it prepares, decides and does, its rows in the report, its warnings. `list.rs`
-//! names them all; `contract.rs` says what they have in common.
+//! Each action has its own folder or file, with its options, checks, part of `--dry-run`,
+//! preparation, decisions, effects, report rows and warnings. `list.rs` lists them, and
+//! `contract.rs` has their common interface.
 
 pub(crate) mod contract;
 pub(crate) mod divert;

@@ -1,4 +1,4 @@
-//! Courses of events in which actions have a say, told with their times.
+//! Plays courses of events in which actions take part, with their times.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn looks_that_are_dear_leave_time_for_the_rest() {
                 tale.at(now + 30, Event::Answered(Answer::Taken(true), dear))
             }
             Some(Task::Look(_)) => {
-                // Somebody is in the middle of a handshake for the first 100 ms.
+                // One handshake is in progress for the first 100 ms.
                 let mut sample = Sample {
                     connections: busy(0),
                     ..on_80(&[1])
@@ -54,7 +54,8 @@ fn looks_that_are_dear_leave_time_for_the_rest() {
     assert!(tale.now_ms < 300, "{} ms", tale.now_ms);
 }
 
-/// A run whose COMMAND has exited and whose gate has opened, with two connections left elsewhere.
+/// A run whose COMMAND has exited and whose gate has opened, with two connections on the standby or
+/// the peer.
 fn lingering() -> Tale {
     let mut tale = Tale::running(config(), &on_80(&[1]));
     tale.has(RedirectPolicy::new(
@@ -131,7 +132,7 @@ fn the_second_signal_cuts_who_is_left_elsewhere() {
     assert!(facts.linger_cut);
 }
 
-/// The gate was opened early: the linger begins, and does not end the run.
+/// The gate was opened early: the linger begins and does not end the run.
 #[test]
 fn a_linger_beside_a_command_that_still_runs() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
@@ -159,7 +160,8 @@ fn a_linger_beside_a_command_that_still_runs() {
     assert_eq!(tale.saw(1_031, on_80(&[2])), Some(Task::End));
 }
 
-/// A standby that is missed once may be handing on; missed twice, nobody is served there.
+/// A standby that is missing in one look may be replacing its process. Missing in two, it serves
+/// nobody.
 #[test]
 fn nobody_is_sent_where_nobody_listens() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
@@ -184,7 +186,7 @@ fn nobody_is_sent_where_nobody_listens() {
 
 // Held SYNs ---------------------------------------------------------------------------------------
 
-/// COMMAND has replaced the service, and runs no more: the port is about to open.
+/// COMMAND has replaced the service and exited, so the port is about to open.
 fn held(config: Config) -> Tale {
     let mut tale = Tale::running(config, &on_80(&[1]));
     tale.has(HoldPolicy::new(Duration::from_secs(2), tale.closed_at));
@@ -192,7 +194,6 @@ fn held(config: Config) -> Tale {
     tale
 }
 
-/// That many ports are let go, for good or not.
 fn releases(text: &str, finally: bool) -> Option<Task> {
     Some(Task::Ask(Question::LetGo {
         ports: ports(text),
@@ -200,7 +201,7 @@ fn releases(text: &str, finally: bool) -> Option<Task> {
     }))
 }
 
-/// So many wait for these ports.
+/// `count` SYNs are still held for these ports.
 fn after(text: &str, count: usize) -> Event {
     let waiting = match text {
         "" => PortSet::EMPTY,
@@ -266,7 +267,7 @@ fn each_port_opens_when_its_own_have_gone() {
     let mut tale = Tale::running(two, &both);
     tale.has(HoldPolicy::new(Duration::from_secs(2), tale.closed_at));
     tale.exits(60, 0);
-    // 443 is not there yet.
+    // 443 has no listener yet.
     assert_eq!(tale.saw(60, on_80(&[3])), releases("80", false));
     assert_eq!(tale.at(60, waiting("80,443")), None);
     assert_eq!(tale.saw(61, on_80(&[3])), releases("80", false));
@@ -315,7 +316,7 @@ mod any_course {
             })
     }
 
-    /// An event from outside: what comes back for an action is made up by the world below.
+    /// An event from outside. The action's answers come from the simulation below.
     fn any_event() -> impl Strategy<Value = Option<Event>> {
         prop_oneof![
             6 => Just(None),
@@ -328,8 +329,8 @@ mod any_course {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-        /// Whatever happens, in whatever order: the gate is opened exactly once for good, before
-        /// the end; COMMAND is started at most once, never behind an open gate; and no port is shut
+        /// For any order of events: the gate is opened for good exactly once, before the end;
+        /// COMMAND is started at most once, and never behind an open gate; and no port is shut
         /// after the gate was opened for good.
         #[test]
         fn ends_open(
@@ -371,10 +372,10 @@ mod any_course {
             let (mut removed, mut rounds, mut counts) = (0, 0, 0usize);
             let mut stopping = false;
             let (mut others, mut hurried) = (others, false);
-            // For which ports nobody waits any more.
+            // The ports without held SYNs.
             let mut released = waits.is_none();
             let (mut opened, mut started, mut looks, mut checks) = (0, 0, 0usize, 0usize);
-            // What runs beside; each may end in some way, or never.
+            // The programs that run beside COMMAND. Each may end in some way, or never.
             let (mut checking, mut searching, mut passed, mut nth) = (false, false, false, 0usize);
             let mut until_exit = None;
             let mut events = events.into_iter();
@@ -478,7 +479,7 @@ mod any_course {
                         Event::Started(starts)
                     }
                     None => {
-                        // COMMAND may end, something may come from outside, or time goes on.
+                        // COMMAND ends, an event comes from outside, or time passes.
                         let (outside, pause) = events.next().unwrap_or((None, 4_000));
                         nth += 1;
                         let ends = beside[nth % beside.len()];

@@ -1,36 +1,34 @@
-//! Something that is run again and again, beside everything else, until it has succeeded: the
-//! `--ready-check`, and the search for the new container. Pure.
+//! A program that runs beside COMMAND repeatedly until it succeeds: `--ready-check` or
+//! `--listen-netns-from`. Pure.
 
 use std::time::{Duration, Instant};
 
-/// How far it has come.
 #[derive(Debug, Default)]
 pub(crate) struct Again {
     running: bool,
-    /// What it may find out is out of date already.
+    /// The listeners have changed during the run, so its result does not count.
     stale: bool,
-    /// When it may be run once more.
+    /// Earliest time of the next run.
     not_before: Option<Instant>,
-    /// When it was run first.
+    /// Start of the first run.
     pub began_at: Option<Instant>,
-    /// When it succeeded, if that still counts.
+    /// Time of the success. Reset when the listeners change.
     pub passed_at: Option<Instant>,
 }
 
 impl Again {
-    /// When it is to be run, unless it runs; at once is `at_once`.
+    /// When to start the next run; `None` while one is under way. `at_once` means now.
     pub(crate) fn due(&self, at_once: Instant) -> Option<Instant> {
         (!self.running).then(|| self.not_before.unwrap_or(at_once))
     }
 
-    /// It is being run.
     pub(crate) fn begin(&mut self, now: Instant) {
         self.running = true;
         self.stale = false;
         self.began_at.get_or_insert(now);
     }
 
-    /// It has ended; whether to run it once more is for others to say, but not before a pause.
+    /// Notes the end of a run. The next one starts after `pause` at the earliest.
     pub(crate) fn end(&mut self, passed: bool, pause: Duration, now: Instant) {
         self.running = false;
         self.not_before = Some(now + pause);
@@ -39,7 +37,7 @@ impl Again {
         }
     }
 
-    /// What it has found out, or is finding out, no longer counts.
+    /// Discards the result of the last run, and of the one that is under way.
     pub(crate) fn expire(&mut self) {
         self.stale = self.running;
         self.passed_at = None;

@@ -8,13 +8,12 @@ use crate::decide::readiness::Readiness;
 use crate::decide::state::{Phase, State};
 use crate::words::ended::CommandExit;
 
-/// `--ready-check` is run again so long after it has failed.
+/// Pause before `--ready-check` runs again after a failure.
 pub(crate) const CHECK_PAUSE: Duration = Duration::from_millis(100);
-/// `--listen-netns-from` is run again so long after it has ended, while no listener is seen.
+/// Pause before `--listen-netns-from` runs again while no listener is seen.
 pub(crate) const SEARCH_PAUSE: Duration = Duration::from_millis(100);
 
 impl State {
-    /// What is to be started beside, and when.
     pub(super) fn beside(&self) -> Option<(Instant, Task)> {
         let at = |again: &Again| again.due(self.closed_at);
         let check = self.wants_check().then(|| at(&self.check)).flatten();
@@ -35,7 +34,7 @@ impl State {
         Some(action)
     }
 
-    /// Once there is something that could pass: a port that is not waited for any more.
+    /// `--ready-check` runs once at least one port no longer waits for its listener.
     pub(super) fn wants_check(&self) -> bool {
         if !self.config.ready_check || self.check.passed_at.is_some() {
             return false;
@@ -50,8 +49,8 @@ impl State {
         }
     }
 
-    /// While nobody listens where the listeners lived so far; and once after COMMAND's exit, in case
-    /// the old ones stay for a while.
+    /// `--listen-netns-from` runs while no listener is seen in the last known namespace. It also
+    /// runs once after COMMAND's exit, because the old listeners may stay for a while.
     pub(super) fn wants_search(&self) -> bool {
         if !self.config.search {
             return false;
@@ -65,7 +64,8 @@ impl State {
         looks && (deserted || self.searching())
     }
 
-    /// Where the listeners live now is not known before it was answered after COMMAND's exit.
+    /// Until `--listen-netns-from` has answered after COMMAND's exit, the namespace of the new
+    /// listeners is not known.
     pub(super) fn searching(&self) -> bool {
         let readying = matches!(self.phase, Phase::Readying { .. });
         let watches = self.config.search && !self.config.ready_timeout.is_zero();
@@ -79,7 +79,7 @@ impl State {
         if let (Some(began), Some(passed)) = (self.check.began_at, self.check.passed_at) {
             self.facts.checked_in = Some(passed - began);
         }
-        // What it has kept shut may open.
+        // The ports that waited for this answer may open.
         self.look_again(self.check.passed_at.is_some(), now)
     }
 
@@ -96,7 +96,6 @@ impl State {
         }
     }
 
-    /// When `--ready-check` had succeeded; `None`: it has not.
     pub(super) fn checked_at(&self) -> Option<Instant> {
         if self.config.ready_check {
             self.check.passed_at

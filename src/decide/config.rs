@@ -1,4 +1,4 @@
-//! What a run was asked to do.
+//! The settings of a run that the decisions depend on.
 
 use std::time::Duration;
 
@@ -17,30 +17,22 @@ pub(crate) enum OpenOn {
 /// `--settle`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Settle {
-    /// By what is seen: 0 for a replaced socket, and see the constants above.
+    /// Depends on what was replaced: 0 for a replaced socket, else the `SETTLE_*` constants of
+    /// service.rs.
     Auto,
-    /// This long after the port was ready.
+    /// Counted from the moment when the port was ready.
     Fixed(Duration),
 }
 
-/// What was asked for; constant during the run.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub gated: Gated,
-    /// `--drain`.
     pub drain: Duration,
-    /// `--drain-until`.
     pub drain_until: DrainUntil,
-    /// `--settle`.
     pub settle: Settle,
-    /// `--ready-timeout`.
     pub ready_timeout: Duration,
-    /// `--open-on`.
     pub open_on: OpenOn,
-    /// `--best-effort`.
     pub best_effort: bool,
-    /// Whether there is a `--ready-check`.
     pub ready_check: bool,
-    /// Whether there is a `--listen-netns-from`.
     pub search: bool,
 }

@@ -1,4 +1,4 @@
-//! Is the old service drained? Pure.
+//! Decides whether the old service is drained. Pure.
 
 use crate::kernel::sockets::Sample;
 
@@ -13,32 +13,29 @@ pub(crate) enum DrainUntil {
     Connections,
 }
 
-/// What is still under way, by kind.
+/// What the drain still waits for, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Left {
-    /// Connections that wait in the accept queues.
     pub accept_queue: u32,
-    /// Handshakes whose last ACK is to be expected any moment.
+    /// Handshakes young enough that their last ACK may still come.
     pub handshakes: u32,
     /// Connections in the middle of a request or an answer.
     pub busy: u32,
-    /// Established connections (waited for with `connections` only, else 0).
+    /// 0 unless `--drain-until connections` was given.
     pub established: u32,
 }
 
 impl Left {
-    /// Whether somebody may still become a connection.
+    /// Whether a handshake or the accept queue can still yield a connection.
     pub(crate) fn has_handshakes(&self) -> bool {
         self.accept_queue > 0 || self.handshakes > 0
     }
 
-    /// Whether there is nothing to wait for.
     pub(crate) fn is_nothing(&self) -> bool {
         *self == Left::default()
     }
 }
 
-/// What of the sample the drain waits for.
 pub(crate) fn left(sample: &Sample, until: DrainUntil) -> Left {
     let mut left = Left {
         accept_queue: sample.listeners.iter().map(|l| l.accept_queue).sum(),

@@ -1,4 +1,4 @@
-//! The gate is closed: the old service finishes what is under way, then COMMAND starts.
+//! The drain: the gate is closed, the old service finishes its work, then COMMAND starts.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,8 @@ use crate::decide::looks::{DRAIN_PAUSE, LOOK_EVERY, QUIET, pause};
 use crate::decide::state::{Phase, State};
 use crate::kernel::sockets::Sample;
 
-/// A handshake answered with a SYN cookie leaves no trace; its last ACK is given this long.
+/// How long the drain waits for handshakes that were answered with a SYN cookie: the kernel keeps
+/// no request socket for them, so they can't be seen.
 pub(crate) const COOKIE_GRACE: Duration = Duration::from_millis(300);
 
 impl State {
@@ -22,8 +23,8 @@ impl State {
         Some(Task::Check)
     }
 
-    /// Connections are dear to look at where there are many: while there are handshakes still, it is
-    /// not done, but at the very end, to say what is left.
+    /// A look at connections is slow where there are many. So the drain skips it while there are
+    /// handshakes, except at its end, when the report needs the count.
     pub(super) fn looks_at_connections(&self, now: Instant) -> bool {
         self.phase == Phase::Draining
             && self.config.drain_until >= DrainUntil::Requests
@@ -40,7 +41,8 @@ impl State {
         self.facts.stale_half_open = self.facts.stale_half_open.max(sample.half_open.stale);
         let seen = sample.connections.is_some() || self.config.drain_until < DrainUntil::Requests;
         let (quiet_at, cookies_until) = (self.closed_at + QUIET, self.closed_at + COOKIE_GRACE);
-        // Looked at too early, as nobody was to be seen before.
+        // The service had no listener before, so the first look came before the old rules were out
+        // of use.
         let early = self.deserted && !sample.listeners.is_empty();
         self.deserted &= !early;
         if seen && now >= self.drain_end() {
@@ -50,7 +52,7 @@ impl State {
         } else if early {
             self.next_look = quiet_at;
         } else if sample.cookies_sent && now < cookies_until {
-            // Some may still come back as handshakes.
+            // A cookie handshake may still complete.
             self.next_look = cookies_until;
         } else if !seen {
             self.next_look = now;
@@ -79,8 +81,8 @@ impl State {
         }
     }
 
-    /// When COMMAND may be run at the latest: when half of the time that was left for it, between
-    /// the longest drain and the settle time, is gone.
+    /// Latest time to start COMMAND. At that time half of the span between the longest drain and
+    /// the settle time has passed.
     pub(super) fn latest_start(&self) -> Instant {
         let last = self.deadline - self.fixed_settle();
         let spare = last.saturating_duration_since(self.drain_end());

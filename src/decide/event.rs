@@ -1,4 +1,4 @@
-//! What happens in a run, and what it does next.
+//! The events of a run, and the tasks that follow from them.
 
 use std::time::Duration;
 
@@ -7,91 +7,80 @@ use crate::kernel::sockets::{Sample, Want};
 use crate::words::ended::{CommandExit, Sender};
 use crate::words::ports::PortSet;
 
-/// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Event {
-    /// The gate has just been closed.
     Closed,
-    /// The answer to [`Task::Look`], and how long the look took.
+    /// Answers [`Task::Look`]; the time is the duration of the look.
     Saw(Sample, Duration),
-    /// The other answer to it: the sockets can't be looked at.
+    /// Answers [`Task::Look`] when the sockets can't be read.
     Blind,
-    /// The answer to [`Task::Check`] and [`Task::Rearm`]: whether the gate stands.
+    /// Answers [`Task::Check`] and [`Task::Rearm`]: whether the gate stands.
     Stands(bool),
-    /// The answer to [`Task::ShutOnly`]: what is shut now, whether it is what was asked for or not.
+    /// Answers [`Task::ShutOnly`]: the ports that are shut now. If the change failed, they differ
+    /// from those in the task.
     Shut(PortSet),
-    /// The answer to [`Task::Guard`], and how long the look took.
+    /// Answers [`Task::Guard`]; the time is the duration of the look.
     Intact(bool, Duration),
-    /// The answer to [`Task::Start`].
+    /// Answers [`Task::Start`].
     Started(bool),
-    /// COMMAND ended.
     Exited(CommandExit),
-    /// `--ready-check` ended.
     ReadyChecked(CommandExit),
-    /// `--listen-netns-from` ended: whether it named a network namespace, which is looked into now.
+    /// `--listen-netns-from` ended. True: it named a network namespace, and looks go there now.
     Searched(bool),
     /// INT, TERM, HUP or QUIT.
     Signal(i32, Sender),
-    /// The action's answer to [`Task::Ask`], and how long that took; or its news.
+    /// The action's answer to [`Task::Ask`] with its duration, or news that the action gives by
+    /// itself.
     Answered(Answer, Duration),
-    /// The other answer to [`Task::Remove`]: another run holds SYNs.
+    /// Answers [`Task::Remove`] when another run holds SYNs.
     OthersHold,
-    /// USR1: somebody wants the gate open.
+    /// USR1.
     OpenNow,
-    /// What was asked for is done: shut, open, pass.
+    /// Answers the tasks that have no answer of their own, such as [`Task::Open`] and
+    /// [`Task::Pass`].
     Done,
-    /// The time that [`State::wake`] had asked for.
+    /// The time that [`State::wake`] has returned is reached.
     Time,
 }
 
-/// What to do.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Task {
-    /// Look at the sockets.
     Look(Want),
-    /// See whether the gate stands.
     Check,
-    /// Close it once more, for what is left of its time, and see whether it stands.
+    /// Close the gate again for the rest of its time, and check that it stands.
     Rearm(PortSet),
-    /// See whether somebody has removed the rules.
+    /// Check that nobody has removed the rules.
     Guard,
-    /// Run COMMAND.
     Start,
-    /// Shut exactly these ports.
+    /// Shut exactly these ports, and open all others.
     ShutOnly(PortSet),
-    /// Open everything, for good. The very next thing after the decision.
+    /// Open everything for good. Nothing comes between the decision and this task.
     Open,
-    /// Ask the action.
     Ask(Question),
-    /// Take away what is left of the gate; not yet, unless `anyway`, if that would take SYNs from
-    /// another run that holds some.
+    /// Remove the rest of the gate's rules. Unless `anyway` is set, this is put off while another
+    /// run holds SYNs, because the kernel would drop them.
     Remove {
-        /// Whoever holds some has had its time.
+        /// The other run has had [`OTHERS_PATIENCE`](crate::decide::opening::OTHERS_PATIENCE).
         anyway: bool,
     },
-    /// Start `--ready-check`, and do not wait for it.
+    /// Start `--ready-check` without waiting for it.
     ReadyCheck,
-    /// Start `--listen-netns-from`, and do not wait for it.
+    /// Start `--listen-netns-from` without waiting for it.
     Search,
     /// Pass a signal on to COMMAND.
     Pass(i32),
-    /// The run is over.
     End,
 }
 
-/// Why COMMAND was not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotRun {
-    /// A signal came before.
     Signal,
-    /// USR1 came before.
     OpenedEarly,
-    /// `--max-closed` was over, or nearly, before it could be run.
+    /// `--max-closed` was over, or too little of it was left.
     Deadline,
-    /// The gate did not stand any more.
+    /// Somebody has removed the rules.
     Fallen,
-    /// It could not be started.
     Spawn,
-    /// The action gave the gate up.
+    /// The action gave up the gate.
     Abandoned(Abandoned),
 }

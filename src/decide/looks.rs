@@ -1,23 +1,23 @@
-//! How often something is looked at.
+//! Intervals between looks at the sockets and at the rules.
 
 use std::time::{Duration, Instant};
 
-/// The sockets are looked at this often, or less often where a look is dear: see `pause`.
+/// Interval between looks at the sockets. It is longer where a look is slow: see [`pause`].
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// How much longer than a look the pause after it is: while the service is watched, which may be
-/// for long, and while it drains, when the gate is closed and each moment counts.
+/// While the service is watched, the pause after a look is this many times as long as the look.
+/// During the drain it is shorter, because the gate is closed and each moment counts.
 pub(crate) const WATCH_PAUSE: u32 = 4;
 pub(crate) const DRAIN_PAUSE: u32 = 1;
 
-/// Whether anything is under way is not looked at before: a CPU may still run the old rules for a
-/// moment after the new ones stand. Afterwards nobody joins those who are, and one look tells.
+/// The drain's first look waits this long after the gate was closed. A CPU may apply the old rules
+/// for a moment longer. After that no new connection can arrive, so one look is enough.
 pub(crate) const QUIET: Duration = Duration::from_millis(5);
-/// Where others can remove the gate's rules, it is looked at this often whether they have.
+/// Interval between checks of the rules, where other programs can remove them.
 pub(crate) const GUARD_EVERY: Duration = Duration::from_millis(10);
 
-/// Something that is looked at again and again while a port is shut: so often, or less often where
-/// a look is dear, since the rest has to get its turn.
+/// A look that is repeated while a port is shut. The interval grows where the look is slow, so that
+/// other work gets its turn.
 #[derive(Debug)]
 pub(crate) struct Regular {
     pub(crate) every: Duration,
@@ -37,7 +37,7 @@ impl Regular {
     }
 }
 
-/// How long to wait after a look that took `cost`: not long, but so many times as long as that.
+/// The pause after a look that took `cost`: `times` as long, and at least [`LOOK_EVERY`].
 pub(crate) fn pause(cost: Duration, times: u32) -> Duration {
     LOOK_EVERY.max(cost * times)
 }

@@ -1,9 +1,8 @@
-//! The decisions of a run, from the closing of the gate to its end: `step(event, now)` says what to
-//! do next. Pure: it reads no clock, asks no kernel and touches nothing, so that a test can tell each
-//! course of events.
+//! The decisions of a run, from the closed gate to its end: `step(event, now)` returns the next
+//! task. Pure: no clock and no system call, so that a test can play any course of events.
 //!
-//! `run/drive.rs` does what it is told and comes back with the event that answers it. When there is
-//! nothing to do it waits for a signal, for COMMAND's exit, or for [`state::State::wake`].
+//! `run/drive.rs` carries out the task and returns with the event that answers it. When there is no
+//! task, it waits for a signal, for COMMAND's exit, or for the time from [`state::State::wake`].
 
 pub(crate) mod again;
 pub(crate) mod beside;

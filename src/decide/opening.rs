@@ -1,4 +1,4 @@
-//! The gate: kept closed, opened, removed.
+//! Keeps the gate closed, opens it and removes it.
 
 use std::time::{Duration, Instant};
 
@@ -7,19 +7,18 @@ use crate::decide::policy::{Answer, Conclusion, Question};
 use crate::decide::state::{Phase, State};
 use crate::words::ports::PortSet;
 
-/// The kernel drops what is in any queue when a chain goes. So what is left of an open gate stays for
-/// a while if another run holds SYNs, and that is looked at again and again.
+/// When a chain is removed, the kernel drops the packets in all queues. So the rest of an open gate
+/// stays for up to this long while another run holds SYNs.
 pub(crate) const OTHERS_PATIENCE: Duration = Duration::from_secs(5);
-/// See [`OTHERS_PATIENCE`].
+/// Interval between checks whether another run still holds SYNs.
 pub(crate) const OTHERS_LOOK: Duration = Duration::from_millis(10);
 
 impl State {
-    /// Everything is to open as soon as the held SYNs have gone.
+    /// True while the whole gate is about to open and still releases held SYNs.
     pub(super) fn opening(&self) -> bool {
         !self.opened && self.policy.holds_all_back()
     }
 
-    /// Whether nobody has removed the rules.
     pub(super) fn guarded(&mut self, intact: bool, cost: Duration, now: Instant) -> Option<Task> {
         if let Some(guard) = &mut self.guard {
             guard.looked(cost, now);
@@ -31,7 +30,7 @@ impl State {
         Some(Task::Rearm(self.shut.clone()))
     }
 
-    /// The rules were put back, or could not be: then the next look tries again.
+    /// If the rules could not be put back, the next check of the rules tries again.
     pub(super) fn closed_again(&mut self, stands: bool) {
         if self.fallen && stands {
             self.fallen = false;
@@ -39,7 +38,8 @@ impl State {
         }
     }
 
-    /// What is to open waits for the held SYNs to go.
+    /// Shuts `shut` only. Where SYNs are held, ports that are about to open stay shut until these
+    /// are released.
     pub(super) fn shut_only(&mut self, shut: PortSet, now: Instant) -> Option<Task> {
         let mut shut = shut;
         if self.policy.aim(self.shut.minus(&shut)) {
@@ -53,7 +53,7 @@ impl State {
         Some(Task::ShutOnly(shut))
     }
 
-    /// Opens everything; where SYNs are held, once they have gone.
+    /// Opens everything. Where SYNs are held, they are released first.
     pub(super) fn open(&mut self) -> Task {
         self.policy.aim_at_all(self.config.gated.ports.clone());
         if let Some((_, ports)) = self.policy.before_open() {
@@ -74,12 +74,11 @@ impl State {
         })
     }
 
-    /// The gate is open, and its rules stay for those whom they have steered elsewhere.
+    /// The gate is open, and its rules stay for connections that they steer to a standby or a peer.
     pub(crate) fn is_lingering(&self) -> bool {
         self.opened && !self.removed && self.policy.lingers()
     }
 
-    /// What the action's answer leads to.
     pub(super) fn answered(
         &mut self,
         answer: Answer,
@@ -93,7 +92,7 @@ impl State {
                 self.shut = self.shut.minus(&ports);
                 Some(Task::ShutOnly(self.shut.clone()))
             }
-            // An open gate serves clients no worse than a port where nobody listens.
+            // An open gate serves clients no worse than a port without a listener.
             Conclusion::Abandon(why) if !self.opened => {
                 self.facts.abandoned = Some(why);
                 Some(self.open_early(NotRun::Abandoned(why)))
@@ -102,14 +101,13 @@ impl State {
         }
     }
 
-    /// Why the run goes on although a signal came, when nothing else is left to do.
+    /// Why the run goes on after a signal, when only the linger is left.
     pub(crate) fn in_spite_of_a_signal(&self) -> Option<String> {
         let signalled = !self.facts.signals.is_empty();
         let waits = self.phase == Phase::Over && self.is_lingering() && signalled;
         self.policy.in_spite_of_a_signal().filter(|_| waits)
     }
 
-    /// What to ask the action now that the gate is open.
     pub(super) fn linger_on(&mut self, now: Instant) -> Option<Task> {
         if !self.is_lingering() {
             return None;
@@ -124,12 +122,12 @@ impl State {
         self.close_down()
     }
 
-    /// Opens, removes, ends: in this order, each once.
+    /// Opens, removes and ends, in this order and each once.
     pub(super) fn close_down(&mut self) -> Option<Task> {
         if !self.opened {
             return Some(self.open());
         }
-        // What is left to do for others is done in its time.
+        // The linger removes the rules when it is over.
         if self.is_lingering() {
             let (_, question) = self.policy.after_open()?;
             return Some(Task::Ask(question));
@@ -150,7 +148,7 @@ impl State {
         self.go_on(now)
     }
 
-    /// Whether another run is given time still.
+    /// Whether the removal still waits for another run that holds SYNs.
     pub(super) fn removes_later(&mut self, now: Instant) -> bool {
         let Some((look, give_up)) = self.others.filter(|_| !self.removed) else {
             return false;
@@ -159,8 +157,8 @@ impl State {
         now < look && !self.remove_anyway
     }
 
-    /// Opens before the run has come to its end. COMMAND, if it runs, is still waited for, and after
-    /// USR1 its listeners as well; it is not run behind an open gate.
+    /// Opens before the regular end of the run. COMMAND is not started behind an open gate. If it
+    /// runs already, syngate waits for it, and after USR1 for its listeners as well.
     pub(super) fn open_early(&mut self, why: NotRun) -> Task {
         if self.command_pending() {
             self.facts.not_run = Some(why);

@@ -1,153 +1,142 @@
-//! When an action has a say in a run. An action decides here, purely, and acts elsewhere: its policy
-//! asks a question, the action answers it, and the policy draws its conclusion.
+//! The pure part of an action. Its policy asks a question, the action carries it out and answers,
+//! and the policy draws a conclusion.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use crate::words::ports::PortSet;
 
-/// What a policy wants to know or to have done, and when.
+/// A question, and when to ask it.
 pub(crate) type Due = Option<(Instant, Question)>;
 
-/// What the action is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Question {
-    /// Does anybody take the connections that the gate steers elsewhere?
+    /// Does anybody accept the connections that the gate steers elsewhere?
     Taken,
-    /// Let go of the SYNs that wait for these ports, as far as their listeners have room.
+    /// Release held SYNs for these ports, as many as their listeners have room for.
     LetGo {
         ports: PortSet,
-        /// The ports open in any case, whether anybody listens there or not.
+        /// The ports open even if nobody listens there.
         finally: bool,
     },
-    /// How many connections are left that the gate has steered elsewhere?
+    /// How many of the connections that the gate has steered elsewhere are still open?
     Left,
-    /// Begin to stop what was started for the time of the gate.
+    /// Begin to stop the standby.
     Stop,
 }
 
-/// What the action answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     Taken(bool),
-    /// Who waits still, after [`Question::LetGo`].
+    /// Answers [`Question::LetGo`].
     Waiting(Waiting),
-    /// `None`: that can't be seen.
+    /// `None`: the connections can't be seen.
     Left(Option<usize>),
-    /// It has begun to stop.
+    /// The stop has begun.
     Stopping,
-    /// It is gone. May also come later than the question.
+    /// The standby is gone. This may also come without a question.
     Stopped,
 }
 
-/// Who waits after a round of letting go.
+/// The SYNs that are still held after a round of releases.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Waiting {
-    /// Somebody waits for these ports.
+    /// The ports that they are for.
     pub ports: PortSet,
-    /// How many wait.
     pub count: usize,
-    /// How many have gone since the gate was closed.
+    /// SYNs released since the gate was closed.
     pub gone: u64,
 }
 
-/// What follows from an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Conclusion {
     GoOn,
-    /// These ports may open; those that are not named still wait.
+    /// These ports may open. Ports that are not named still have held SYNs.
     MayOpen(PortSet),
-    /// The gate does more harm than an open port: open it now.
+    /// The gate does more harm than an open port, so it must open now.
     Abandon(Abandoned),
 }
 
-/// Why an action gave the gate up.
+/// Why an action gave up the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Abandoned {
-    /// The word for machines.
+    /// The word in the JSON report.
     pub reason: &'static str,
-    /// What people read: the beginning of a sentence.
+    /// The beginning of a sentence for people.
     pub why: &'static str,
 }
 
-/// What a policy has noted for the report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Noted {
-    /// How long it took to let go of who waited.
+    /// Duration of the release of held SYNs.
     pub released_in: Option<Duration>,
-    /// Why not all of them could go in their turn.
+    /// Why the release ended with SYNs still held.
     pub release_cut: Option<Cut>,
-    /// What became of connections that were steered elsewhere.
     pub lingered: Option<Lingered>,
 }
 
-/// Why a release ends before everybody has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cut {
-    /// `--release-timeout` is over.
     TimedOut,
-    /// More come than go.
+    /// More SYNs arrive than are released.
     Stalled,
 }
 
-/// How the wait for connections elsewhere ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lingered {
     pub took: Duration,
-    /// So many had not finished; `None`: that could not be seen.
+    /// Connections that had not finished. `None`: they could not be seen.
     pub left: Option<usize>,
     pub end: LingerEnd,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LingerEnd {
-    /// Nobody was left.
     Finished,
-    /// `--linger` was over.
     TimedOut,
     /// A second signal came.
     Stopped,
 }
 
-/// When an action has a say. What it leaves out, it has no say in.
+/// When an action takes part in a run. The default of each method is to take no part.
 pub(crate) trait Policy: Debug {
-    /// What to ask while a port is shut.
     fn while_shut(&self) -> Due {
         None
     }
 
-    /// These ports, and no others, are to open. Whether they have to wait until the policy says so.
+    /// Exactly these ports are about to open. Returns whether they must wait for
+    /// [`Conclusion::MayOpen`].
     fn aim(&mut self, _ports: PortSet) -> bool {
         false
     }
 
-    /// All of these ports are to open, for good.
+    /// All of these ports are about to open for good.
     fn aim_at_all(&mut self, _ports: PortSet) {}
 
-    /// All ports are to open, and have to wait until the policy says so.
+    /// Whether all ports are about to open and must wait for [`Conclusion::MayOpen`].
     fn holds_all_back(&self) -> bool {
         false
     }
 
-    /// For which ports to let go who waits, before they open, and when.
+    /// The ports whose held SYNs are to be released before they open, and when.
     fn before_open(&self) -> Option<(Instant, &PortSet)> {
         None
     }
 
-    /// The gate is open for good.
+    /// The gate is open for good. Called again at each step of the linger.
     fn opened(&mut self, _now: Instant) {}
 
-    /// What to ask once the gate is open.
     fn after_open(&self) -> Due {
         None
     }
 
-    /// Whether the rules stay, behind an open gate, for those whom they steer elsewhere.
+    /// Whether the rules stay behind an open gate for the connections that they steer elsewhere.
     fn lingers(&self) -> bool {
         false
     }
 
-    /// The answer to a question, which took `cost`. The kernel opens the gate at `deadline`.
+    /// Takes the answer to a question. `cost` is how long it took; the kernel opens the gate at
+    /// `deadline`.
     fn answered(
         &mut self,
         _answer: Answer,
@@ -158,15 +147,15 @@ pub(crate) trait Policy: Debug {
         Conclusion::GoOn
     }
 
-    /// Somebody wants the run to end now: nobody is waited for any more.
+    /// A signal asks the run to end now, so the policy stops waiting.
     fn cut(&mut self) {}
 
-    /// What is waited for, for the people who watch.
+    /// The text for people about what the policy waits for.
     fn waits_for(&self) -> Option<String> {
         None
     }
 
-    /// Why the run goes on although a signal came, and what one more signal does.
+    /// Why the run goes on after a signal, and what the next signal does.
     fn in_spite_of_a_signal(&self) -> Option<String> {
         None
     }
@@ -176,7 +165,7 @@ pub(crate) trait Policy: Debug {
     }
 }
 
-/// That of an action that has no say in anything.
+/// For actions without decisions.
 #[derive(Debug)]
 pub(crate) struct NoPolicy;
 

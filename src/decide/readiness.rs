@@ -1,27 +1,27 @@
-//! Does the service listen again? Decided for each port and IP version from the listeners before
-//! and now, known by their cookies. Pure.
+//! Decides whether the service listens again, for each port and IP version. It compares the cookies
+//! of the listeners before and now. Pure.
 
 use crate::kernel::sockets::Listener;
 
 use crate::words::family::Family;
 
-/// What became of one port's listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Readiness {
-    /// There were none to wait for.
+    /// No listener before, so there is none to wait for.
     Unwatched,
-    /// Every old listener is gone and a new one is there: the new process listens.
+    /// All old listeners are gone and a new one is there.
     Replaced,
-    /// An old listener is still there: handed on to the new process, or not given up yet.
+    /// An old listener is still there: the new process has inherited it, or the old one has not
+    /// closed it yet.
     Inherited {
-        /// It is one of several in the same place (SO_REUSEPORT): the others may still go away.
+        /// It belongs to a SO_REUSEPORT group, so others of the group may still close.
         group: bool,
     },
-    /// There were some, and there is none.
+    /// There was a listener, and there is none now.
     Waiting,
 }
 
-/// What became of a port, from its listeners before and now: the worst of its IP versions.
+/// Compares the listeners of one port before and now. Returns the least ready of its IP versions.
 pub(crate) fn readiness(before: &[Listener], now: &[Listener]) -> Readiness {
     let over = |family| {
         let of = |all: &[Listener]| -> Vec<Listener> {
@@ -46,7 +46,7 @@ fn one_family(before: &[Listener], now: &[Listener]) -> Readiness {
     }
 }
 
-/// Whether several listeners stand in the same place: a SO_REUSEPORT group.
+/// Whether several listeners share one address: a SO_REUSEPORT group.
 pub(crate) fn has_group(listeners: &[Listener]) -> bool {
     listeners
         .iter()
@@ -54,7 +54,7 @@ pub(crate) fn has_group(listeners: &[Listener]) -> bool {
         .any(|(n, one)| listeners[..n].iter().any(|other| one.same_place(other)))
 }
 
-/// The places of `before` that nothing in `now` covers any more, each once, in order.
+/// The addresses of `before` that no listener in `now` covers, each once and in order.
 pub(crate) fn uncovered<'a>(
     before: impl IntoIterator<Item = &'a Listener>,
     now: &[Listener],
@@ -68,7 +68,7 @@ pub(crate) fn uncovered<'a>(
     places(before.into_iter().filter(|old| !covered(old)))
 }
 
-/// The places, each once, in order.
+/// The addresses of the listeners, each once and in order.
 pub(crate) fn places<'a>(listeners: impl IntoIterator<Item = &'a Listener>) -> Vec<String> {
     let mut sorted: Vec<_> = listeners.into_iter().map(|l| (l.port, l.address)).collect();
     sorted.sort_unstable();

@@ -1,4 +1,4 @@
-//! COMMAND runs or has run: which ports does the service listen on again?
+//! COMMAND runs or has run: decides on which ports the service listens again.
 
 use std::time::{Duration, Instant};
 
@@ -13,23 +13,24 @@ use crate::kernel::sockets::{Sample, Want};
 use crate::words::ended::CommandExit;
 use crate::words::ports::PortSet;
 
-/// When the sockets can't be looked at, it is tried again this often.
+/// Interval between attempts when the sockets can't be read.
 const BLIND_RETRY: Duration = Duration::from_millis(10);
-/// `--settle auto`: an inherited socket is settled when it has not changed for this long.
+/// `--settle auto`: an inherited socket has settled when it has not changed for this long.
 pub(crate) const SETTLE_ONE: Duration = Duration::from_millis(100);
-/// `--settle auto`: a SO_REUSEPORT group is settled when, after a change, neither its listeners nor
-/// their processes have changed for this long (nginx gives its old workers 100 ms).
+/// `--settle auto`: a SO_REUSEPORT group has settled when, after a change, neither its listeners
+/// nor their processes have changed for this long (nginx gives its old workers 100 ms).
 pub(crate) const SETTLE_GROUP: Duration = Duration::from_millis(300);
-/// `--settle auto`: how long the first change of such a group is waited for: a service reads its
-/// configuration before it does anything that can be seen.
+/// `--settle auto`: how long to wait for the first change of a SO_REUSEPORT group. A service reads
+/// its configuration before anything changes that can be seen.
 pub(crate) const SETTLE_PATIENCE: Duration = Duration::from_secs(3);
-/// `--settle auto`: how long an address that had a listener is waited for when its port has others.
+/// `--settle auto`: how long to wait for an address that had a listener when the port has one on
+/// another address.
 pub(crate) const SETTLE_PLACES: Duration = Duration::from_secs(1);
 
 impl State {
     pub(super) fn exited(&mut self, exit: CommandExit, now: Instant) -> Option<Task> {
         self.facts.exited = Some((now, exit));
-        // Without a gate there is nothing that a listener could open.
+        // Without a closed gate there is nothing to open.
         if exit != CommandExit::Code(0) || self.facts.deadline_hit || self.facts.ran_open {
             return self.finish();
         }
@@ -71,7 +72,7 @@ impl State {
         }
     }
 
-    /// The sockets could not be looked at: try again, within the bounds of the phase.
+    /// The sockets could not be read: tries again, as long as the phase lasts.
     pub(super) fn blind(&mut self, now: Instant) -> Option<Task> {
         self.next_look = now + BLIND_RETRY;
         match self.phase {
@@ -85,13 +86,12 @@ impl State {
         }
     }
 
-    /// Whether the listeners are looked at while COMMAND runs.
+    /// Whether to look at the listeners while COMMAND runs.
     pub(super) fn follows(&self) -> bool {
         let wanted = self.config.open_on == OpenOn::Ready && !self.config.ready_timeout.is_zero();
         wanted && !self.opened && !self.opening()
     }
 
-    /// Compares what is seen with what was there before.
     pub(super) fn note(&mut self, sample: &Sample, now: Instant) {
         let mut seen = by_port(&sample.listeners);
         for port in seen.keys() {
@@ -109,13 +109,13 @@ impl State {
             let listeners = seen.remove(port).unwrap_or_default();
             changed |= watch.compare(listeners, &sample.holders, now);
         }
-        // Another process may be there now: what the old one has passed says nothing of it.
+        // A new process may listen now. What the old one has passed says nothing about it.
         if changed {
             self.check.expire();
         }
     }
 
-    /// `--open-on ready`, while COMMAND runs: a port opens when a new process listens, and closes
+    /// `--open-on ready` while COMMAND runs: a port opens when a new process listens, and closes
     /// again when nobody does.
     pub(super) fn follow_the_service(&mut self, now: Instant) -> Option<Task> {
         let checked = self.checked_at();
@@ -170,12 +170,12 @@ impl State {
             return self.finish();
         }
         self.next_look = next;
-        // What is open already (--open-on ready) stays open.
+        // A port that `--open-on ready` has opened stays open.
         let shut = self.shut.intersection(&pending);
         self.shut_only(shut, now)
     }
 
-    /// When the port may open; `None` while its listener is waited for.
+    /// `None` while the listener is missing.
     pub(super) fn opens_at(&self, watch: &Watch, since: Instant) -> Option<Instant> {
         let cleared = self.cleared_at(since)?;
         let at_once = self.settled_at(cleared);
@@ -201,7 +201,8 @@ impl State {
         Some(opens.max(cleared).max(since + self.settle_places(watch)))
     }
 
-    /// When nothing but the listeners kept the ports shut any more; `None` while something does.
+    /// When `--ready-check` and `--listen-netns-from` stopped keeping the ports shut. `None` while
+    /// one of them still does.
     pub(super) fn cleared_at(&self, since: Instant) -> Option<Instant> {
         if self.searching() {
             return None;
@@ -209,7 +210,7 @@ impl State {
         self.checked_at().map(|at| at.max(since))
     }
 
-    /// Gated ports that were opened without a look at who listens.
+    /// Gated ports that opened although no listener was ever seen on them.
     pub(super) fn never_seen(&self) -> PortSet {
         if self.config.ready_timeout.is_zero() {
             return PortSet::EMPTY;
@@ -217,7 +218,7 @@ impl State {
         self.config.gated.ports.minus(&self.ports_that(|_| true))
     }
 
-    /// What is granted to the addresses that are still missing on a port that has a listener.
+    /// How long to wait for the missing addresses of a port that has a listener.
     pub(super) fn settle_places(&self, watch: &Watch) -> Duration {
         if self.config.settle == Settle::Auto && watch.misses_places {
             SETTLE_PLACES
@@ -226,14 +227,15 @@ impl State {
         }
     }
 
-    /// SO_REUSEPORT groups that were watched for [`SETTLE_PATIENCE`] in vain.
+    /// SO_REUSEPORT groups that did not change within [`SETTLE_PATIENCE`].
     pub(super) fn unchanged_groups(&self) -> PortSet {
         let group = Readiness::Inherited { group: true };
         let waited = !self.opened && self.config.settle == Settle::Auto;
         self.ports_that(|watch| waited && watch.readiness == group && !watch.ever_changed)
     }
 
-    /// When a port that is ready at `ready` has settled; there is no point in it once all is open.
+    /// When a port that was ready at `ready` has settled. Once everything is open there is no
+    /// settle time.
     pub(super) fn settled_at(&self, ready: Instant) -> Instant {
         if self.opened {
             ready
@@ -242,7 +244,6 @@ impl State {
         }
     }
 
-    /// Ports that had a listener and have none.
     pub(super) fn deserted_ports(&self) -> PortSet {
         if self.config.ready_timeout.is_zero() {
             return PortSet::EMPTY;
@@ -257,7 +258,6 @@ impl State {
         }
     }
 
-    /// The gated ports whose listeners are so.
     pub(super) fn ports_that(&self, condition: impl Fn(&Watch) -> bool) -> PortSet {
         let those = self.watches.values().filter(|watch| condition(watch));
         PortSet::from_ranges(those.flat_map(|watch| watch.ports.ranges().iter().cloned()))

@@ -1,4 +1,4 @@
-//! Signals that end the run, or open the gate.
+//! Signals that end the run or open the gate.
 
 use std::time::Instant;
 
@@ -7,8 +7,8 @@ use crate::decide::state::{Phase, State};
 use crate::words::ended::Sender;
 
 impl State {
-    /// The first one before COMMAND: COMMAND is not run. While it runs: passed on. Any other: the
-    /// run ends here and now, and COMMAND, if it runs, goes on alone.
+    /// The first signal before COMMAND: COMMAND is not run. The first signal while COMMAND runs is
+    /// passed on to it. Any further signal ends the run at once, and COMMAND goes on alone.
     pub(super) fn signalled(&mut self, signal: i32, sender: Sender, now: Instant) -> Option<Task> {
         if self.phase == Phase::Over && self.is_lingering() {
             return self.signalled_while_lingering(signal, sender, now);
@@ -29,7 +29,8 @@ impl State {
         self.finish()
     }
 
-    /// The gate is open and all is decided: the first signal harms nobody, the second cuts who is left.
+    /// During the linger the first signal changes nothing; the second one cuts the remaining
+    /// connections.
     pub(super) fn signalled_while_lingering(
         &mut self,
         signal: i32,

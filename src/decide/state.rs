@@ -1,4 +1,4 @@
-//! The state of a run.
+//! The state of a run whose gate is closed, and the step from an event to the next task.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,56 +14,51 @@ use crate::decide::watch::{Watch, by_port};
 use crate::kernel::sockets::Sample;
 use crate::words::ports::PortSet;
 
-/// The state of a run.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(super) config: Config,
-    /// The listeners' ports that had, or have by now, a listener.
+    /// By port of the listener, not the gated port. A port is here once it has had a listener.
     pub(super) watches: BTreeMap<u16, Watch>,
     pub(super) closed_at: Instant,
     pub(super) deadline: Instant,
     pub(super) phase: Phase,
-    /// Nobody has been seen to listen.
+    /// No look has shown a listener.
     pub(super) deserted: bool,
     pub(super) shut: PortSet,
     /// The gate was opened for good, or never closed.
     pub(super) opened: bool,
     pub(super) removed: bool,
-    /// Another run holds SYNs: when that is looked at again, and what is left is removed anyway.
+    /// Another run holds SYNs. The times: when to check again, and when to remove the rest anyway.
     pub(super) others: Option<(Instant, Instant)>,
     pub(super) remove_anyway: bool,
     pub(super) next_look: Instant,
-    /// Whether the rules are there, where others can remove them.
+    /// Set where other programs can remove the rules.
     pub(super) guard: Option<Regular>,
-    /// `--ready-check`.
     pub(super) check: Again,
-    /// `--listen-netns-from`.
     pub(super) search: Again,
     /// Somebody has removed the rules, and they are not back yet.
     pub(super) fallen: bool,
-    /// When the action has a say.
     pub(super) policy: Box<dyn Policy>,
-    /// What came of it.
     pub facts: Facts,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Gate closed, the old service finishes what is under way.
+    /// The gate is closed and the old service finishes its work.
     Draining,
-    /// The last look before COMMAND is run.
+    /// The last check of the gate before COMMAND starts.
     Checking { rearmed: bool },
     /// COMMAND runs.
     Running,
-    /// COMMAND has exited with 0: each port opens when it is ready and settled.
+    /// COMMAND has exited with 0. Each port opens when it is ready and settled.
     Readying { since: Instant },
     /// Nothing is left to decide.
     Over,
 }
 
 impl State {
-    /// The state of a run whose gate was closed at `closed_at`; `before` was seen just before.
-    /// Without a deadline there is no gate (`--best-effort`): COMMAND just runs.
+    /// `before` was seen just before the gate closed at `closed_at`. Without a deadline there is no
+    /// gate (`--best-effort`), and COMMAND just runs.
     pub(crate) fn new(
         config: Config,
         before: &Sample,
@@ -96,7 +91,8 @@ impl State {
             removed: deadline.is_none(),
             others: None,
             remove_anyway: false,
-            // Where nobody listens, whatever the old rules still let in is refused.
+            // Without a listener the service refuses the SYNs that the old rules still let in, so
+            // the drain need not wait.
             deserted: before.listeners.is_empty(),
             next_look: match before.listeners.is_empty() {
                 true => closed_at,
@@ -119,12 +115,12 @@ impl State {
         self.deadline = deadline;
     }
 
-    /// Others can remove the gate's rules: from now on it is looked at whether they are there.
+    /// Other programs can remove the gate's rules, so they are checked regularly from now on.
     pub(crate) fn guard(&mut self) {
         self.guard = Some(Regular::new(GUARD_EVERY, self.closed_at));
     }
 
-    /// When [`Event::Time`] is wanted at the latest, if at all.
+    /// The time of the next [`Event::Time`]. `None`: only another event is awaited.
     pub(crate) fn wake(&self) -> Option<Instant> {
         let releases = self.policy.before_open().map(|(at, _)| at);
         if self.opening() {
@@ -148,12 +144,11 @@ impl State {
         .min()
     }
 
-    /// What the policy has noted.
     pub(crate) fn noted(&self) -> Noted {
         self.policy.noted()
     }
 
-    /// Takes an event in and says what to do now; `None` is to wait.
+    /// Takes in an event and returns the next task. `None`: wait.
     pub(crate) fn step(&mut self, event: Event, now: Instant) -> Option<Task> {
         self.note_deadline(now);
         match event {
@@ -183,11 +178,12 @@ impl State {
         }
     }
 
-    /// The kernel has opened the gate, whatever has happened since (we may have been stopped).
+    /// The kernel opens the gate at the deadline, even if syngate was stopped (SIGSTOP) meanwhile.
     fn note_deadline(&mut self, now: Instant) {
         let shut = !self.opened && !self.shut.is_empty();
         let undecided = !self.opening() && self.phase != Phase::Over;
-        // With --open-on ready all ports may be open already: nothing was cut short then.
+        // With `--open-on ready` all ports may be open already: then the deadline has cut nothing
+        // short.
         self.facts.deadline_hit |= shut && undecided && now >= self.deadline;
     }
 
@@ -231,12 +227,11 @@ impl State {
         }
     }
 
-    /// Whether a port is shut, and something is left to decide.
+    /// Whether a port is shut and the run is not over.
     pub(super) fn is_shut(&self) -> bool {
         !self.opened && !self.shut.is_empty() && self.phase != Phase::Over
     }
 
-    /// When the sockets are to be looked at.
     pub(super) fn looks_at(&self) -> Option<Instant> {
         match self.phase {
             Phase::Draining => Some(self.next_look.min(self.drain_end())),
@@ -246,13 +241,11 @@ impl State {
         }
     }
 
-    /// When the rules are to be looked at.
     pub(super) fn guards_at(&self) -> Option<Instant> {
         let guard = self.guard.as_ref().filter(|_| self.is_shut());
         guard.map(|guard| guard.next)
     }
 
-    /// What the action is asked while a port is shut.
     fn asks(&self) -> Due {
         self.policy.while_shut().filter(|_| self.is_shut())
     }
@@ -266,7 +259,8 @@ impl State {
         due.map(|(at, _)| at)
     }
 
-    /// What is being waited for, for the people who watch. COMMAND speaks for itself.
+    /// The text for people about what the run waits for. `None` while COMMAND runs, which speaks for
+    /// itself.
     pub(crate) fn waiting_for(&self) -> Option<String> {
         if self.opening() {
             return self.policy.waits_for();

@@ -1,4 +1,4 @@
-//! A run told event by event, for tests.
+//! Plays a run event by event, for tests.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ pub(crate) const COST: Duration = Duration::from_micros(50);
 pub(crate) const INT: i32 = 2;
 pub(crate) const TERM: i32 = 15;
 
-/// A run, event by event; times are milliseconds since the gate was closed.
+/// Times are milliseconds since the gate was closed.
 pub(crate) struct Tale {
     pub(crate) state: State,
     pub(crate) closed_at: Instant,
@@ -62,7 +62,6 @@ pub(crate) fn listener(port: u16, cookie: u64) -> Listener {
     }
 }
 
-/// Listeners on port 80 by cookie.
 pub(crate) fn on_80(cookies: &[u64]) -> Sample {
     Sample {
         listeners: cookies.iter().map(|c| listener(80, *c)).collect(),
@@ -71,7 +70,7 @@ pub(crate) fn on_80(cookies: &[u64]) -> Sample {
     }
 }
 
-/// The same, as a look that did not ask for connections.
+/// The same listeners, in a look that did not ask for connections.
 pub(crate) fn no_connections_seen(cookies: &[u64]) -> Sample {
     Sample {
         connections: None,
@@ -113,7 +112,7 @@ impl Tale {
         }
     }
 
-    /// From now on an action has a say, as if it had from the beginning.
+    /// Sets the policy, as if the run had started with it.
     pub(crate) fn has(&mut self, policy: impl Policy + 'static) {
         self.state.policy = Box::new(policy);
     }
@@ -130,7 +129,7 @@ impl Tale {
         Some((at - self.closed_at).as_micros().div_ceil(1_000) as u64)
     }
 
-    /// From the closed gate to the running COMMAND, quickly: it starts at 10.
+    /// A run from the closed gate to the running COMMAND, which starts at 10 ms.
     pub(crate) fn running(config: Config, before: &Sample) -> Tale {
         let drain = config.drain;
         let mut tale = Tale::new(config, before);
@@ -149,7 +148,7 @@ impl Tale {
         tale
     }
 
-    /// The gate is closed; the first look is 5 ms later.
+    /// Closes the gate. The first look comes 5 ms later.
     pub(crate) fn closes(&mut self) {
         let first = self.at(0, Event::Closed);
         if first.is_none() {

@@ -1,4 +1,4 @@
-//! Courses of events, told with their times.
+//! Plays courses of events with their times.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::words::ports::PortSet;
 
 // Drain -------------------------------------------------------------------------------------------
 
-/// Where others can remove the rules: closed again with what is shut then, and told how often.
+/// Where others can remove the rules, the gate closes again with the ports that are shut then.
 #[test]
 fn closes_again_what_somebody_has_opened() {
     let mut config = config();
@@ -49,7 +49,7 @@ fn closes_again_what_somebody_has_opened() {
     assert_eq!(tale.at(52, Event::Done), Some(Task::Guard));
     let again = tale.at(52, Event::Intact(false, COST));
     assert_eq!(again, Some(Task::Rearm(ports("80"))));
-    // It could not be: tried again, and not counted until it is.
+    // The gate could not be closed: the next check tries again, and only a success counts.
     let mut action = tale.at(53, Event::Stands(false));
     assert_eq!(tale.state.facts.reclosed, 1);
     while let Some(Task::Look(_)) = action {
@@ -69,7 +69,7 @@ fn closes_again_what_somebody_has_opened() {
     assert_eq!(tale.state.facts.reclosed, 2);
 }
 
-/// Ports that could not be opened, since somebody holds a lock, say, are tried again.
+/// For example when another program holds the xtables lock.
 #[test]
 fn what_could_not_be_changed_is_tried_again() {
     let mut config = config();
@@ -94,7 +94,7 @@ const ALL_CONNECTIONS: Want = Want {
     holders: false,
 };
 
-/// A CPU may still run the old rules for a moment.
+/// A CPU may apply the old rules for a moment longer.
 #[test]
 fn an_idle_service_is_drained_at_one_look_5_ms_later() {
     let mut tale = Tale::new(config(), &on_80(&[1]));
@@ -105,7 +105,7 @@ fn an_idle_service_is_drained_at_one_look_5_ms_later() {
     assert_eq!(tale.saw(6, on_80(&[1])), Some(Task::Check));
 }
 
-/// With many connections a look at them takes long: not while somebody will join them.
+/// A look at many connections takes long, so it waits until handshakes are over.
 #[test]
 fn connections_are_looked_at_when_all_are_there() {
     let mut tale = Tale::new(config(), &on_80(&[1]));
@@ -130,7 +130,7 @@ fn connections_are_looked_at_when_all_are_there() {
     assert_eq!(tale.saw(12, on_80(&[1])), Some(Task::Check));
 }
 
-/// As what the old rules still let in is refused.
+/// The service's kernel refuses what the old rules still let in.
 #[test]
 fn where_nobody_listens_it_is_drained_at_the_first_look() {
     let mut tale = Tale::new(config(), &Sample::default());
@@ -139,7 +139,7 @@ fn where_nobody_listens_it_is_drained_at_the_first_look() {
     assert_eq!(tale.saw(1, on_80(&[])), Some(Task::Check));
 }
 
-/// It was a container that was just being replaced.
+/// For example a container that was just being replaced.
 #[test]
 fn a_listener_that_was_not_seen_at_first_is_drained_all_the_same() {
     let mut tale = Tale::new(config(), &Sample::default());
@@ -150,7 +150,7 @@ fn a_listener_that_was_not_seen_at_first_is_drained_all_the_same() {
     assert_eq!(tale.saw(6, on_80(&[1])), Some(Task::Check));
 }
 
-/// What is left is told, and connections are part of that.
+/// The drain reports what it still waited for, connections included.
 #[test]
 fn a_drain_too_short_for_all_looks_at_connections_in_the_end() {
     let mut config = config();
@@ -277,7 +277,7 @@ fn a_fallen_gate_is_closed_again_once() {
 
 #[test]
 fn command_is_not_run_when_time_is_over() {
-    // Stopped by Ctrl-Z during the drain, and continued too late.
+    // syngate was stopped by Ctrl-Z during the drain and continued too late.
     let mut tale = Tale::new(config(), &on_80(&[1]));
     tale.at(0, Event::Closed);
     assert_eq!(tale.saw(30_000, on_80(&[1])), Some(Task::Check));
@@ -286,7 +286,7 @@ fn command_is_not_run_when_time_is_over() {
     assert!(tale.state.facts.deadline_hit);
     tale.opens_and_ends(action);
 
-    // In time, but of the time between the drain (1 s) and the settle time (25 s) half is gone.
+    // In time; but half of the span between the drain (1 s) and the settle time (25 s) has passed.
     for (ms, runs) in [(13_000, true), (13_001, false)] {
         let mut config = config();
         config.settle = Settle::Fixed(Duration::from_secs(5));
@@ -393,7 +393,7 @@ fn a_group_settles_after_its_last_change() {
     });
     assert_eq!(tale.exits(60, 0), Some(want));
     assert_eq!(tale.saw(60, old.clone()), None);
-    // A large configuration: nothing to see for 1.3 s.
+    // A large configuration: no change is seen for 1.3 s.
     assert_eq!(tale.saw(1_300, old.clone()), None);
     assert_eq!(
         tale.saw(1_360, held_by(on_80(&[1, 2, 3, 4]), &[10, 11, 12])),
@@ -418,7 +418,7 @@ fn a_group_that_never_changes_opens_when_patience_is_over() {
 
 #[test]
 fn a_group_whose_processes_cannot_be_seen() {
-    // No holders to compare: a look that misses them is not a change.
+    // Without holders to compare, a look is not a change.
     let mut tale = Tale::running(config(), &held_by(on_80(&[1, 2]), &[10]));
     tale.exits(60, 0);
     assert_eq!(tale.saw(60, on_80(&[1, 2])), None);
@@ -440,7 +440,7 @@ fn a_fixed_settle_time_replaces_auto() {
     let action = tale.saw(580, on_80(&[2]));
     tale.opens_and_ends(action);
 
-    // An inherited one, and none at all to cut short.
+    // An inherited socket; and no listener at all, where the timeout cuts the wait short.
     let mut tale = Tale::running(fixed(0), &on_80(&[1]));
     tale.exits(60, 0);
     let action = tale.saw(60, on_80(&[1]));
@@ -490,7 +490,7 @@ fn an_ip_version_that_is_gone_is_waited_for_but_no_failure() {
     tale.opens_and_ends(action);
 }
 
-/// Listeners on two addresses, by cookie; 0 is none.
+/// Listeners on two addresses, by cookie. 0: no listener.
 fn on_two(one: u64, other: u64) -> Sample {
     let mut sample = on_80(&[one, other]);
     sample.listeners[0].address = "10.0.0.1".parse().unwrap();
@@ -501,14 +501,14 @@ fn on_two(one: u64, other: u64) -> Sample {
 
 #[test]
 fn a_second_address_is_waited_for_a_moment() {
-    // COMMAND has returned before the service listened everywhere.
+    // COMMAND has returned before the service listened on both addresses.
     let mut tale = Tale::running(config(), &on_two(1, 2));
     tale.exits(60, 0);
     assert_eq!(tale.saw(60, on_two(3, 0)), None);
     let action = tale.saw(260, on_two(3, 4));
     tale.opens_and_ends(action);
 
-    // Another service lives on the first address: its socket proves nothing.
+    // Another service has the first address, so its socket proves nothing.
     let mut tale = Tale::running(config(), &on_two(1, 2));
     tale.exits(60, 0);
     assert_eq!(tale.saw(60, on_two(1, 0)), None);
@@ -520,7 +520,7 @@ fn a_second_address_is_waited_for_a_moment() {
     let action = tale.saw(600, on_two(1, 4));
     tale.opens_and_ends(action);
 
-    // Taken out of the configuration: it is no failure.
+    // The address was removed from the configuration, which is no failure.
     let mut tale = Tale::running(config(), &on_two(1, 2));
     tale.exits(60, 0);
     assert_eq!(tale.saw(1_059, on_two(3, 0)), None);
@@ -609,7 +609,7 @@ fn open_on_ready_follows_the_service_while_command_runs() {
     let action = tale.saw(60, on_80(&[3]));
     tale.opens_and_ends(action);
 
-    // A COMMAND in the foreground that was not there before.
+    // A COMMAND that stays in the foreground and was not there before.
     let mut tale = Tale::running(follow, &on_80(&[]));
     assert_eq!(tale.saw(20, on_80(&[])), None);
     assert_eq!(
@@ -744,7 +744,7 @@ fn settling_counts_from_the_later_of_ready_and_check() {
     tale.opens_and_ends(action);
 }
 
-/// The old process answers the check, and is gone a moment later.
+/// The old process answers the check and exits a moment later.
 #[test]
 fn what_the_old_process_passes_does_not_count() {
     let mut tale = Tale::running(with_check(), &on_80(&[1]));
@@ -757,7 +757,7 @@ fn what_the_old_process_passes_does_not_count() {
     assert_eq!(tale.saw(100, on_80(&[2])), None, "another one");
     assert_eq!(tale.at(170, Event::Time), Some(Task::ReadyCheck));
     tale.at(170, Event::Done);
-    // And what was begun before the next one: the same.
+    // A check that has begun before the next listener does not count either.
     assert_eq!(tale.saw(180, on_80(&[3])), None);
     tale.at(190, PASSED);
     assert_eq!(tale.saw(191, on_80(&[3])), None);
@@ -786,7 +786,7 @@ fn open_on_ready_checks_while_command_runs() {
         tale.saw(40, on_80(&[2])),
         Some(Task::ShutOnly(PortSet::EMPTY))
     );
-    // What has passed need not pass again.
+    // A check that has succeeded need not succeed again.
     tale.exits(60, 0);
     let action = tale.saw(60, on_80(&[2]));
     tale.opens_and_ends(action);
@@ -832,7 +832,7 @@ fn the_new_container_is_searched_for_until_it_listens() {
     tale.opens_and_ends(action);
 }
 
-/// The old container still listens: what it does says nothing before it is known where the new one
+/// The old container still listens. Its listeners say nothing until it is known where the new one
 /// is.
 #[test]
 fn it_is_searched_for_once_though_somebody_listens() {
@@ -847,7 +847,7 @@ fn it_is_searched_for_once_though_somebody_listens() {
     let action = tale.saw(520, on_80(&[2]));
     tale.opens_and_ends(action);
 
-    // The same place: it settles, and is not searched for again.
+    // The same namespace: the port settles, and the search does not run again.
     let mut tale = Tale::running(with_search(), &on_80(&[1]));
     tale.exits(60, 0);
     tale.saw(60, on_80(&[1]));
@@ -872,7 +872,7 @@ fn a_search_without_an_answer_ends_with_the_ready_timeout() {
     assert!(tale.state.facts.unseen);
     tale.opens_and_ends(action);
 
-    // The old one still listens: nobody knows of the new one.
+    // The old container still listens, and the new one is not known.
     let mut tale = Tale::running(with_search(), &on_80(&[1]));
     tale.exits(60, 0);
     tale.saw(60, on_80(&[1]));
@@ -901,7 +901,7 @@ fn who_watches_no_listeners_searches_for_none() {
 
 // --listen-port -----------------------------------------------------------------------------------
 
-/// Gated ports are spoken of, their listeners' ports are looked at.
+/// Messages name gated ports; looks go to their listeners' ports.
 #[test]
 fn gated_ports_open_when_their_listeners_are_ready() {
     let config = Config {
@@ -1035,7 +1035,7 @@ fn a_terminal_has_told_command_itself() {
 
 #[test]
 fn a_terminal_that_command_does_not_hear_is_passed_on() {
-    // COMMAND in a process group of its own, or a hang-up of which only the session leader is told.
+    // COMMAND in a process group of its own, or a hang-up that only the session leader receives.
     let mut tale = Tale::running(config(), &on_80(&[1]));
     let first = tale.at(20, Event::Signal(INT, Sender::TerminalToUs));
     assert_eq!(first, Some(Task::Pass(INT)));
@@ -1058,13 +1058,13 @@ fn usr1_opens_and_waits_on() {
     tale.removes();
     assert_eq!(tale.at(20, Event::Done), None);
     assert_eq!(tale.at(21, Event::OpenNow), None, "it is open");
-    // What came of it is still looked at, without a settle time.
+    // The listeners are still checked, without a settle time.
     assert!(matches!(tale.exits(60, 0), Some(Task::Look(_))));
     assert_eq!(tale.saw(60, on_80(&[])), None);
     assert_eq!(tale.saw(70, on_80(&[2])), Some(Task::End));
     assert!(tale.state.facts.opened_early);
 
-    // While the listener is waited for: the same.
+    // The same while the listener is awaited.
     let mut tale = Tale::running(config(), &on_80(&[1]));
     tale.exits(60, 0);
     tale.saw(60, on_80(&[]));
@@ -1075,7 +1075,7 @@ fn usr1_opens_and_waits_on() {
     assert_eq!(tale.saw(10_060, on_80(&[])), Some(Task::End));
     assert_eq!(tale.state.facts.not_ready, ports("80"));
 
-    // Before COMMAND: it is never run behind an open gate.
+    // Before COMMAND: it is never started behind an open gate.
     let mut tale = Tale::new(config(), &on_80(&[1]));
     tale.at(0, Event::Closed);
     let action = tale.at(5, Event::OpenNow);
@@ -1083,8 +1083,8 @@ fn usr1_opens_and_waits_on() {
     tale.opens_and_ends(action);
 }
 
-/// We were stopped for longer than the gate may be closed: that it was open meanwhile is told, however
-/// well COMMAND has done.
+/// syngate was stopped for longer than `--max-closed`. The report says that the gate was open, even
+/// if COMMAND has succeeded.
 #[test]
 fn the_deadline_is_noted_however_late_we_wake() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
@@ -1095,7 +1095,7 @@ fn the_deadline_is_noted_however_late_we_wake() {
 
 // Other runs -------------------------------------------------------------------------------------
 
-/// Another run holds SYNs, which the removal would cost it: a while, not for ever.
+/// Another run holds SYNs, which the removal would drop: the rules stay for a limited time.
 #[test]
 fn what_is_left_stays_while_another_run_holds() {
     let mut tale = Tale::running(config(), &on_80(&[1]));
@@ -1110,7 +1110,7 @@ fn what_is_left_stays_while_another_run_holds() {
     assert_eq!(tale.at(5_060, Event::Time), remove(true));
     assert_eq!(tale.at(5_060, Event::Done), Some(Task::End));
 
-    // A signal ends that.
+    // A signal ends the wait.
     let mut tale = Tale::running(config(), &on_80(&[1]));
     tale.exits(60, 0);
     assert_eq!(tale.saw(60, on_80(&[2])), Some(Task::Open));

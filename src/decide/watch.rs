@@ -1,4 +1,4 @@
-//! What becomes of the listeners on one port.
+//! What has become of the listeners on one port.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -8,24 +8,23 @@ use crate::kernel::sockets::holders::Holders;
 use crate::kernel::sockets::{Listener, SocketId};
 use crate::words::ports::PortSet;
 
-/// What became of the listeners on one port.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// The gated ports that its listeners serve.
+    /// The gated ports that these listeners serve.
     pub(super) ports: PortSet,
     pub(super) before: Vec<Listener>,
     pub(super) now: Vec<Listener>,
     pub(super) readiness: Readiness,
-    /// An address that had a listener has none any more.
+    /// An address that had a listener has none now.
     pub(super) misses_places: bool,
-    /// Since when a new process listens there.
+    /// When a new process began to listen.
     pub(super) up_since: Option<Instant>,
     pub(super) seen: Fingerprint,
     pub(super) changed_at: Instant,
     pub(super) ever_changed: bool,
 }
 
-/// Sockets; processes by pid and start.
+/// The sockets, and their processes by pid and start time.
 type Fingerprint = (Vec<SocketId>, Vec<(i32, u64)>);
 
 impl Watch {
@@ -48,7 +47,7 @@ impl Watch {
         }
     }
 
-    /// Takes in what listens now, and tells whether that is something else than before.
+    /// Takes in the current listeners. Returns whether they differ from those seen before.
     pub(super) fn compare(
         &mut self,
         now_listening: Vec<Listener>,
@@ -56,7 +55,7 @@ impl Watch {
         now: Instant,
     ) -> bool {
         let seen = fingerprint(&now_listening, holders);
-        // Holders are not always asked for: then only the sockets are compared.
+        // Not every look asks for holders. Without them only the sockets are compared.
         let same_processes = holders.is_empty() || seen.1 == self.seen.1;
         let changed = seen.0 != self.seen.0 || !same_processes;
         if changed {

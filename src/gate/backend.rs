@@ -10,7 +10,7 @@ use crate::words::lacking::Lacking;
 use crate::words::ports::PortSet;
 use crate::words::steer::Steer;
 
-/// The moment at which the kernel opens the gate by itself.
+/// When the kernel opens the gate by itself.
 pub(crate) type Deadline = Instant;
 
 /// Counts of the connections that the rules have steered elsewhere.
@@ -28,9 +28,9 @@ pub(crate) struct Flows {
 }
 
 /// A way to put rules into the kernel. The kernel, or a watchdog, removes these rules when the backend
-/// is dropped and when this process ends, in whatever way it ends.
+/// is dropped and when this process ends, also when it is killed.
 pub(crate) trait Backend {
-    /// Its name in the report.
+    /// The name in the report.
     fn name(&self) -> &'static str;
 
     /// Puts the rules into the kernel in one atomic change. Called once.
@@ -72,10 +72,6 @@ pub(crate) trait Backend {
         Ok(())
     }
 
-    /// Counts of the connections that the rules have steered elsewhere.
-    ///
-    /// # Errors
-    /// They can't be read.
     fn flows(&mut self) -> Result<Flows> {
         Ok(Flows::default())
     }
@@ -84,7 +80,7 @@ pub(crate) trait Backend {
     /// they are [intact](Backend::intact).
     fn exposed(&self) -> bool;
 
-    /// Whether the rules are there, as far as a cheap look tells.
+    /// Whether the rules are there, as far as a cheap check tells.
     fn intact(&mut self) -> bool;
 
     /// Whether [`Backend::remove`] removes hooks, a base chain's or those of connection tracking. When
@@ -92,7 +88,7 @@ pub(crate) trait Backend {
     /// (nf_queue_nf_hook_drop()).
     fn empties_queues(&self) -> bool;
 
-    /// What the user should know of how this backend closed the gate.
+    /// Remarks for the user about how this backend closed the gate.
     fn remarks(&self) -> &[String];
 
     /// Removes all rules. Calling it again is no error.
@@ -102,7 +98,7 @@ pub(crate) trait Backend {
     fn remove(&mut self) -> Result<()>;
 }
 
-/// Lets a test have a host without NAT.
+/// Lets a test simulate a host without NAT.
 pub(super) fn fail_on_demand(steer: Steer) -> Result<()> {
     let fails = steer.translates() && crate::words::fault::is("no-nat");
     anyhow::ensure!(!fails, Lacking::nat("not here, for a test"));

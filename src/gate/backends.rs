@@ -1,4 +1,4 @@
-//! All kinds of backends: what can be done with any of them.
+//! The functions that need to know all kinds of backends.
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -28,10 +28,11 @@ pub(crate) fn installed(choice: Choice, path: Option<&OsStr>) -> Result<(), Stri
     }
 }
 
-/// Closes the gate with the first backend that can: the gate, and why others could not.
+/// Closes the gate with the first backend that works here. Returns the gate, and why the backends
+/// before it did not work.
 ///
 /// # Errors
-/// The gate is open, as it was.
+/// The gate is still open.
 pub(crate) fn close(
     choice: Choice,
     settings: &Settings,
@@ -55,7 +56,7 @@ pub(crate) fn close(
     Err(anyhow!("{}", lacking.join("; ")))
 }
 
-/// A backend of that kind. Changes nothing.
+/// Changes nothing in the kernel.
 fn open(kind: Kind, settings: &Settings) -> Result<Box<dyn Backend>> {
     Ok(match kind {
         Kind::Nft => Box::new(Nft::new(settings)?),
@@ -63,7 +64,8 @@ fn open(kind: Kind, settings: &Settings) -> Result<Box<dyn Backend>> {
     })
 }
 
-/// Removes the rules that run `id` has made with that kind of backend. That there are none is no error.
+/// Removes the rules that run `id` has made with this kind of backend. It is no error if there are
+/// none.
 ///
 /// # Errors
 /// Rules may be left.
@@ -74,7 +76,8 @@ pub(crate) fn erase(kind: Kind, id: &str) -> Result<()> {
     }
 }
 
-/// The rules in the admin's own syntax, as a backend of that kind would make them.
+/// The rules as this kind of backend would make them, in the syntax of nft(8) or
+/// iptables-restore(8).
 pub(crate) fn script(
     kind: Kind,
     rules: &Rules,
@@ -99,7 +102,7 @@ pub(crate) fn script(
     }
 }
 
-/// The watchdog's process, until the run is over.
+/// Runs the watchdog process until the run is over.
 pub(crate) fn watch(orders: &WatchOrders) {
     watchdog::watch(orders.within, || erase(orders.kind, &orders.run));
 }

@@ -1,4 +1,4 @@
-//! A gate that stands in the kernel, made by any run.
+//! A gate found in the kernel, made by any run.
 
 use std::time::Duration;
 
@@ -9,24 +9,20 @@ use crate::words::scope::Scope;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// The kind of backend that made it, and can erase it.
+    /// The kind of backend that can erase it.
     pub kind: Kind,
     pub run: String,
     /// The kernel removes it when its run ends.
     pub owned: bool,
-    /// The run that made it, as far as the comment tells.
+    /// The run that made it, from the rules' comment.
     pub who: Option<Who>,
-    /// The ports that are shut now.
     pub ports: PortSet,
-    /// Which packets to these ports it stops.
     pub scope: Scope,
     pub syns_stopped: Option<u64>,
-    /// When the kernel opens it by itself.
     pub opens_in: Option<Duration>,
 }
 
 impl Found {
-    /// The run that made it, in words.
     pub(crate) fn whose(&self) -> String {
         match &self.who {
             Some(who) => format!("pid {} ({})", who.pid, who.command),

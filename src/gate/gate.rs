@@ -1,4 +1,4 @@
-//! A closed gate, as a value: it opens when it is dropped.
+//! A closed gate as a value, which opens when it is dropped.
 
 use std::time::Instant;
 
@@ -9,8 +9,8 @@ use super::rules::Rules;
 use crate::kernel::sockets::Connection;
 use crate::words::ports::PortSet;
 
-/// A closed gate. Dropping it opens it, so it opens on each way out of a run, also when the run panics.
-/// A run that goes well opens it by a call, so that the user sees an error.
+/// Dropping it opens the gate, so it opens on each way out of a run, also on a panic. A run without
+/// failures opens it by [`Gate::open`], so that the user sees an error.
 pub(crate) struct Gate {
     backend: Box<dyn Backend>,
     shut: PortSet,
@@ -23,7 +23,7 @@ impl Gate {
     /// Closes the gate in one change and reads back that it stands.
     ///
     /// # Errors
-    /// The gate is open, as it was.
+    /// The gate is still open.
     pub(crate) fn close(backend: Box<dyn Backend>, rules: &Rules, until: Deadline) -> Result<Gate> {
         // The value exists before the first change: from here on each way out removes the rules.
         let mut gate = Gate {
@@ -45,22 +45,21 @@ impl Gate {
         Ok(gate)
     }
 
-    /// Its backend's name.
     pub(crate) fn backend(&self) -> &'static str {
         self.backend.name()
     }
 
-    /// What the user should know of how its backend closed it.
+    /// Remarks for the user about how the backend closed the gate.
     pub(crate) fn remarks(&self) -> &[String] {
         self.backend.remarks()
     }
 
-    /// Whether other programs can remove its rules.
+    /// Whether other programs can remove the rules.
     pub(crate) fn exposed(&self) -> bool {
         self.backend.exposed()
     }
 
-    /// Whether its rules are there, as far as a cheap look tells.
+    /// Whether the rules are there, as far as a cheap check tells.
     pub(crate) fn intact(&mut self) -> bool {
         self.backend.intact()
     }
@@ -70,7 +69,7 @@ impl Gate {
         self.backend.empties_queues()
     }
 
-    /// How many SYNs it has stopped so far, if the count can be read.
+    /// `None`: the count can't be read.
     pub(crate) fn syns_stopped(&mut self) -> Option<u64> {
         self.backend.syns_stopped().ok()
     }
@@ -83,21 +82,17 @@ impl Gate {
         self.backend.spare(connections)
     }
 
-    /// Counts of the connections that the rules have steered elsewhere.
-    ///
-    /// # Errors
-    /// They can't be read.
     pub(crate) fn flows(&mut self) -> Result<Flows> {
         self.backend.flows()
     }
 
-    /// When the backend had put the rules into the kernel.
+    /// When the backend had finished the change.
     pub(crate) fn closed_at(&self) -> Instant {
         self.closed_at
     }
 
-    /// When the kernel opens it by itself, or somewhat later; never later than the deadline that was
-    /// asked for.
+    /// When the kernel opens the gate at the latest. Never later than the deadline that was asked
+    /// for.
     pub(crate) fn deadline(&self) -> Deadline {
         self.until
     }
@@ -107,7 +102,8 @@ impl Gate {
         self.until = opens.map_or(self.until, |opens| opens.min(self.until));
     }
 
-    /// The ports that this process has shut. The kernel opens them all at the deadline.
+    /// The ports that this process has shut. It does not ask the kernel, which opens them all at
+    /// the deadline.
     pub(crate) fn shut(&self) -> &PortSet {
         &self.shut
     }
@@ -115,7 +111,7 @@ impl Gate {
     /// Whether the kernel shuts exactly the ports that it should.
     ///
     /// # Errors
-    /// That can't be read.
+    /// The ports can't be read.
     pub(crate) fn stands(&mut self) -> Result<bool> {
         Ok(self.backend.shut()? == self.shut)
     }
@@ -131,7 +127,7 @@ impl Gate {
         Ok(())
     }
 
-    /// Opens every port, at once and for good. [`Gate::remove`] then counts and clears away.
+    /// Opens all ports for good. [`Gate::remove`] then removes the rules.
     ///
     /// # Errors
     /// The gate may stay shut until this is dropped, or until the deadline.
@@ -145,7 +141,7 @@ impl Gate {
         Ok(())
     }
 
-    /// Removes the rules of an open gate. How many SYNs the gate has stopped.
+    /// Removes the rules of an open gate. Returns how many SYNs the gate has stopped.
     ///
     /// # Errors
     /// Rules may be left until this is dropped.
@@ -163,7 +159,8 @@ impl Gate {
 impl Drop for Gate {
     fn drop(&mut self) {
         if !self.removed {
-            // An error can't be told here. Dropping the backend makes the kernel or a watchdog do it.
+            // A drop can't return an error. Dropping the backend makes the kernel or a watchdog
+            // remove the rules.
             let _ = self.backend.remove();
         }
     }

@@ -15,17 +15,15 @@ pub(crate) enum Choice {
     IptablesLegacy,
 }
 
-/// A kind of backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Nft,
     Iptables(Variant),
 }
 
-/// A variant of iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Variant {
-    /// The one that this host calls `iptables`.
+    /// The variant of the host's `iptables`.
     Default,
     /// On x_tables.
     Legacy,
@@ -58,7 +56,7 @@ impl Kind {
         Kind::Iptables(Variant::Nft),
     ];
 
-    /// Its name, as `--backend` takes it.
+    /// The name in `--backend`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Nft => "nft",
@@ -72,7 +70,6 @@ impl Kind {
 }
 
 impl Variant {
-    /// Its name, as `--backend` takes it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Variant::Default => "iptables",

@@ -1,6 +1,5 @@
-//! The gate: what the kernel shall contain while it is closed (`rules`), how that gets there
-//! (`backend`, with `nft` and `iptables`), and the value that opens the gate again on each way out of
-//! a run (`gate`).
+//! The gate: its contents in the kernel (`rules`), the backends that put them there (`backend`,
+//! `nft`, `iptables`), and the value that opens it on each way out of a run (`gate`).
 
 pub(crate) mod backend;
 pub(crate) mod backends;

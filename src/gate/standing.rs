@@ -1,4 +1,4 @@
-//! The gates that stand in the kernel: what `status` shows, `clear` opens and the next run sweeps.
+//! Finds the gates in the kernel, which `status` shows, `clear` opens and the next run sweeps.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -12,16 +12,14 @@ use super::{iptables, nft};
 use crate::process::lock::{self, LOCK_DIR, Living, Lock, Roll, directory_in_use};
 use crate::words::lacking::Lacking;
 
-/// What was found, and what could not be looked at.
 #[derive(Debug, Default)]
 pub(crate) struct Sight {
-    /// The gates.
     pub gates: Vec<Found>,
-    /// Why `gates` may lack some.
+    /// Why `gates` may be incomplete.
     pub unseen: Vec<String>,
 }
 
-/// Looks for gates of all kinds, without leaving a trace.
+/// Looks for gates of all kinds without leaving a trace.
 pub(crate) fn find() -> Sight {
     let mut sight = Sight::default();
     if !crate::kernel::caps::net_admin() {
@@ -43,7 +41,7 @@ pub(crate) fn find() -> Sight {
     sight
 }
 
-/// Looks for gates that a run with these backends may find. Asks iptables only where gates of it are
+/// Looks for gates that a run with these backends may meet. Asks iptables only where its gates are
 /// likely, because that takes long.
 fn find_cheaply(choice: Choice) -> Vec<Found> {
     let by_nft = nft::list::find();
@@ -55,15 +53,12 @@ fn find_cheaply(choice: Choice) -> Vec<Found> {
     gates
 }
 
-/// Removes a gate.
-///
-/// # Errors
-/// Rules may be left.
 pub(crate) fn erase(gate: &Found) -> Result<()> {
     backends::erase(gate.kind, &gate.run)
 }
 
-/// Removes the gates of dead runs, for a run that holds its locks. Each gate, and whether it is gone.
+/// Removes the gates of dead runs, for a run that holds its locks. Returns each gate, and whether
+/// it is gone.
 pub(crate) fn sweep(choice: Choice, lock: &Lock) -> Vec<(Found, Result<()>)> {
     let gates = find_cheaply(choice);
     let Ok(roll) = lock.roll() else {
@@ -79,14 +74,14 @@ pub(crate) fn sweep(choice: Choice, lock: &Lock) -> Vec<(Found, Result<()>)> {
         .collect()
 }
 
-/// Whether the gate's run is dead: whether it holds no lock in the lock file that its comment names.
-/// `None` if that can't be told, because the roll is of another file.
+/// Whether the gate's run is dead: it holds no lock in the lock file that the gate's comment names.
+/// `None`: the roll is of another file, so nobody can tell.
 fn is_stale(gate: &Found, roll: &Roll) -> Option<bool> {
     if gate.owned {
         return Some(false);
     }
     let file = gate.who.as_ref()?.lock?;
-    // A holder without a name may be the gate's run.
+    // A lock holder without a run id may be the gate's run.
     let nameless = roll.living.iter().any(|l| l.holder.run.is_empty());
     if roll.file != Some(file) || nameless {
         return None;
@@ -94,26 +89,26 @@ fn is_stale(gate: &Found, roll: &Roll) -> Option<bool> {
     Some(!roll.living.iter().any(|l| l.holder.run == gate.run))
 }
 
-/// Which runs live, for a process that holds no locks itself. A dead run holds no lock. Pids are no
-/// evidence: the kernel uses them again, and they differ between pid namespaces.
+/// The living runs, for a process that holds no locks itself. A dead run holds no lock. Pids prove
+/// nothing: the kernel reuses them, and they differ between pid namespaces.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
     rolls: HashMap<PathBuf, Roll>,
 }
 
 impl Census {
-    /// The runs that hold locks in the directory that this process would use.
+    /// The runs that hold locks in the default directory of this process.
     pub(crate) fn living(&mut self) -> &[Living] {
         &self.roll(directory_in_use()).living
     }
 
-    /// The run that has made the gate, if it lives.
+    /// The gate's run, if it is alive.
     pub(crate) fn run_of(&mut self, gate: &Found) -> Option<Living> {
         let living = &self.roll_for(gate).living;
         living.iter().find(|l| l.holder.run == gate.run).cloned()
     }
 
-    /// Whether the gate's run is dead; `None` if that can't be told.
+    /// `None`: nobody can tell.
     pub(crate) fn is_stale(&mut self, gate: &Found) -> Option<bool> {
         is_stale(gate, self.roll_for(gate))
     }

@@ -1,5 +1,5 @@
-//! The gate, over a backend that fails on demand: each gate that was closed is open in the end, in
-//! whatever order calls fail.
+//! The gate over a backend that fails on demand: each closed gate is open in the end, in any order
+//! of failing calls.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,14 +10,14 @@ use crate::words::scope::Scope;
 use crate::words::steer::Steer;
 use proptest::prelude::*;
 
-/// A pretended kernel: the ports that it shuts, and which calls fail.
+/// A simulated kernel: the ports that it shuts, and the calls that fail.
 #[derive(Debug, Default)]
 struct Kernel {
     standing: Option<PortSet>,
     owner_alive: bool,
     calls: Vec<&'static str>,
     fail: Vec<&'static str>,
-    /// It lists other ports than it was told.
+    /// It lists other ports than it was told to shut.
     lies: bool,
 }
 
@@ -28,7 +28,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// The ports that are shut for clients. As with nft, the rules go with their owner.
+    /// The ports that clients find shut. As with nft, the rules go with their owner.
     fn shut(&self) -> PortSet {
         match &self.standing {
             Some(ports) if self.owner_alive => ports.clone(),

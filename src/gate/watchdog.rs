@@ -1,12 +1,12 @@
-//! The watchdog: a process that outlives the run by a moment. If the run is killed, it removes the rules
-//! that the run has put into the kernel. A run needs one where the kernel does not remove the rules by
-//! itself, and starts it before the first change.
+//! The watchdog process, which outlives the run by a moment. If the run is killed, the watchdog
+//! removes the run's rules from the kernel. A run needs one where the kernel does not remove the
+//! rules by itself, and starts it before the first change.
 //!
-//! It holds one end of a line (a socket pair); the run holds the other. A byte from the run dismisses it.
-//! The line's end without a byte means that the run is dead. The watchdog has a session of its own and
-//! blocks all signals, so that a signal to the run's group does not end it, and it keeps no file of other
-//! programs open. If something kills both (`kill -9` of the whole cgroup), the kernel still opens the gate
-//! at the deadline.
+//! The watchdog holds one end of a socket pair, and the run the other. A byte from the run
+//! dismisses it. The end of the stream without a byte means that the run is dead. The watchdog has
+//! its own session and blocks all signals, so that a signal to the run's group does not end it. It
+//! keeps no inherited file open. If something kills both (`kill -9` of the whole cgroup), the
+//! kernel still opens the gate at the deadline.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -24,32 +24,31 @@ use crate::process::environment::as_exec_takes;
 use crate::process::guard::{self, GuardProcess};
 
 pub(crate) use crate::process::guard::{DISMISS_TIMEOUT, START_TIMEOUT};
-/// How long after the deadline the watchdog removes the rules although the run lives: the run may hang,
-/// or somebody may have stopped it.
+/// How long after the deadline the watchdog removes the rules although the run lives: the run may
+/// hang, or somebody may have stopped it.
 pub(crate) const GRACE: Duration = Duration::from_millis(200);
-/// If it can't remove the rules (somebody holds the lock of iptables), the watchdog tries again after
-/// this time. The kernel has opened the gate by then.
+/// Interval between attempts to remove the rules (another process may hold the xtables lock). The
+/// kernel has opened the gate by then.
 pub(crate) const RETRY_EVERY: Duration = Duration::from_millis(100);
-/// How long it goes on trying.
+/// How long it keeps trying.
 pub(crate) const RETRY_FOR: Duration = Duration::from_secs(300);
 const READY: u8 = b'r';
 const DISMISSED: u8 = b'd';
 
-/// As ps(1) shows it. `pkill -9 syngate` must not find it.
+/// The name in ps(1), so that `pkill -9 syngate` does not find it.
 const NAME: &str = "gate-watchdog";
 const NAME_FOR_KERNEL: &CStr = c"gate-watchdog";
 
-/// The hidden command of syngate that is a watchdog.
+/// The hidden command of the watchdog process.
 const COMMAND: &str = "watchdog";
 
-/// What a run tells its watchdog, on its command line: `syngate watchdog KIND RUN MILLISECONDS`.
+/// The orders of a run to its watchdog, on the command line: `syngate watchdog KIND RUN
+/// MILLISECONDS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WatchOrders {
-    /// The kind of backend that makes the rules.
     pub kind: Kind,
-    /// The run's id.
     pub run: String,
-    /// How long the watchdog waits for a word of the run.
+    /// How long the watchdog waits for a byte from the run.
     pub within: Duration,
 }
 
@@ -59,7 +58,7 @@ impl WatchOrders {
         [COMMAND, self.kind.name(), &self.run, &ms].map(str::to_owned)
     }
 
-    /// Reads a command line, from the program's name on.
+    /// Parses a command line that begins with the program's name.
     pub(crate) fn parse(words: &[OsString]) -> Option<WatchOrders> {
         let words: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
         let [_, COMMAND, kind, run, ms] = words?[..] else {
@@ -73,7 +72,7 @@ impl WatchOrders {
     }
 }
 
-/// The run's side of it. If the run drops it without [`Watchdog::dismiss`], the watchdog removes the
+/// The run's side. If the run drops it without [`Watchdog::dismiss`], the watchdog removes the
 /// rules.
 pub(crate) struct Watchdog {
     process: GuardProcess,
@@ -81,7 +80,7 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts a watchdog that will erase run `id`'s rules, and waits until it watches.
+    /// Starts a watchdog for the rules of run `id`, and waits until it is ready.
     ///
     /// # Errors
     /// It can't be started; nothing was changed.
@@ -118,13 +117,13 @@ impl Watchdog {
         Ok(())
     }
 
-    /// Whether it still watches.
     pub(crate) fn lives(&mut self) -> bool {
         self.process.lives()
     }
 
-    /// Does some work in other processes. If the run is killed meanwhile, the watchdog waits until these
-    /// processes have ended: they hold the line too, and the watchdog must remove their rules as well.
+    /// Does `work` in other processes. If the run is killed meanwhile, the watchdog waits until
+    /// these processes have ended, and then removes their rules as well. They hold the run's end of
+    /// the socket pair too.
     pub(crate) fn waits_for<T>(&self, work: impl FnOnce() -> T) -> T {
         let inherited = |flags| fcntl(&self.line, FcntlArg::F_SETFD(flags));
         let _ = inherited(FdFlag::empty());
@@ -133,7 +132,7 @@ impl Watchdog {
         done
     }
 
-    /// Ends the watchdog, once the rules are gone.
+    /// Ends the watchdog after the rules were removed.
     pub(crate) fn dismiss(mut self) {
         let _ = self.line.write_all(&[DISMISSED]);
         drop(self.line);
@@ -141,7 +140,7 @@ impl Watchdog {
     }
 }
 
-/// The watchdog's process, until the run is over. `erase` removes the run's rules.
+/// Runs the watchdog until the run is over. `erase` removes the run's rules.
 pub(super) fn watch(within: Duration, mut erase: impl FnMut() -> Result<()>) {
     let Ok((mut line, _)) = guard::begin(NAME_FOR_KERNEL) else {
         return;
@@ -157,10 +156,10 @@ pub(super) fn watch(within: Duration, mut erase: impl FnMut() -> Result<()>) {
     }
 }
 
-/// Waits for the run's word. `false` if the run has ended without one, or says nothing in time.
+/// Waits for the run's byte. `false`: the stream ended without one, or none came in time.
 fn dismissed(line: &mut UnixStream, within: Duration) -> bool {
     let mut byte = [0];
-    // A timeout of zero would mean none.
+    // A timeout of zero would mean no timeout.
     let timeout = within.max(Duration::from_millis(1));
     line.set_read_timeout(Some(timeout)).is_ok()
         && line.read_exact(&mut byte).is_ok()

@@ -1,5 +1,5 @@
-//! The run that made a gate, as the comment of its rules tells it to admins who list the rules, and to
-//! `syngate status`.
+//! The run that made a gate, as written in the comment of its rules. Admins see it in the rules,
+//! and `syngate status` reads it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,24 +11,22 @@ use crate::process::lock::{FileId, unusual_directory};
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Who {
-    /// The run's pid, in its own pid namespace.
+    /// In the run's own pid namespace.
     pub pid: u32,
     /// When the gate was closed, in seconds since 1970.
     pub since: u64,
     /// The same in seconds of CLOCK_MONOTONIC, which nobody can set.
     pub up: u64,
-    /// `--syn`.
     pub action: String,
-    /// The file that has the run's locks.
+    /// The run's lock file.
     pub lock: Option<FileId>,
-    /// That file's directory, if it is not the default.
+    /// The lock file's directory, if it is not the default.
     pub locks: Option<PathBuf>,
-    /// COMMAND; a backend with little room for comments cuts it.
+    /// COMMAND. A backend with little room for comments cuts it.
     pub command: String,
 }
 
 impl Who {
-    /// This process, now.
     pub(crate) fn me(action: &str, command: &str) -> Who {
         Who {
             pid: std::process::id(),
@@ -41,7 +39,7 @@ impl Who {
         }
     }
 
-    /// The same run, closing its gate once more.
+    /// The same run, at the time of a new closing.
     #[must_use]
     pub(crate) fn again(&self) -> Who {
         Who {
@@ -51,7 +49,7 @@ impl Who {
         }
     }
 
-    /// Reads a comment back; `None` if syngate did not write it.
+    /// `None`: syngate did not write the comment.
     pub(crate) fn parse(comment: &str) -> Option<Who> {
         let rest = comment.strip_prefix("syngate ")?;
         let (facts, command) = rest.split_once(" command=")?;
@@ -72,20 +70,19 @@ impl Who {
     }
 }
 
-/// Seconds of a clock that nobody can set.
+/// Seconds of CLOCK_MONOTONIC.
 pub(crate) fn up() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
     now.map_or(0, |now| now.tv_sec().unsigned_abs())
 }
 
-/// Seconds since 1970.
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.unwrap_or(Duration::ZERO).as_secs()
 }
 
 impl fmt::Display for Who {
-    /// The command comes last, because a backend cuts the end.
+    /// The command comes last, because backends cut the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Who {
             pid,
@@ -101,7 +98,7 @@ impl fmt::Display for Who {
             write!(f, "lock={lock} ")?;
         }
         if let Some(locks) = locks {
-            // A blank would end the word. Nobody finds such a directory by the comment.
+            // A blank would end the word. A directory with a blank can't be found from the comment.
             let locks = locks.to_string_lossy().replace(char::is_whitespace, "?");
             write!(f, "locks={locks} ")?;
         }
@@ -109,7 +106,8 @@ impl fmt::Display for Who {
     }
 }
 
-/// What holds for any text, as a comment, and as a directory's line followed by a command.
+/// Checks the properties of the parser for any text, as a comment, and as a directory's line
+/// followed by a command.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);

@@ -1,4 +1,4 @@
-//! When all is over: what came of it, and what was not as it should be.
+//! After the gate has opened: completes the record and warns of what went wrong.
 
 use crate::decide::config::Settle;
 use crate::decide::readiness::uncovered;
@@ -59,7 +59,7 @@ impl Run<'_> {
             return;
         }
         self.record.listeners_lost = uncovered(&self.before.listeners, &after.listeners);
-        // Ports without any listener are the verdict's business, if it is one on readiness.
+        // Ports without any listener belong to the verdict, if it is about readiness.
         let gated = &config.gated;
         let unjudged = self.before.listeners.iter();
         let unjudged =

@@ -43,7 +43,6 @@ impl Run<'_> {
         }
     }
 
-    /// Whether something that runs beside has ended.
     pub(super) fn beside_ended(&mut self) -> Option<Event> {
         let say = self.call.say;
         if let Some(exit) = self.beside.check.as_ref().and_then(Beside::ended) {

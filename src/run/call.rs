@@ -1,4 +1,4 @@
-//! One call: what it asks for, and what all of its run needs.
+//! What the steps of one run share.
 
 use std::ffi::CString;
 
@@ -7,12 +7,9 @@ use crate::run::plan::Plan;
 use crate::tell::say::Say;
 
 pub(crate) struct Call<'a> {
-    /// What will be done.
     pub plan: &'a Plan,
-    /// Where it is told.
     pub say: &'a Say,
-    /// What may end it.
+    /// Signals that may end the run.
     pub signals: &'a Signals,
-    /// COMMAND's environment.
     pub environment: &'a [CString],
 }

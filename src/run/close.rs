@@ -15,21 +15,20 @@ use crate::run::call::Call;
 use crate::run::record::Record;
 use crate::words::ending::Ending;
 
-/// A gate that was just closed.
 pub(super) struct Closing {
-    /// Before the gate, so that it goes before.
+    /// Declared before the gate, so that it is dropped first.
     pub action: Box<dyn Action>,
-    /// `None`: it can't be closed, and `--best-effort` was given.
+    /// `None`: the gate can't be closed, and `--best-effort` was given.
     pub gate: Option<Gate>,
-    /// What listened just before.
+    /// The listeners seen just before.
     pub before: Sample,
 }
 
 impl Call<'_> {
-    /// Looks a last time, and closes the gate.
+    /// Looks at the listeners a last time and closes the gate.
     ///
     /// # Errors
-    /// The gate is open, as it was.
+    /// The gate is still open.
     pub(super) fn close(
         &self,
         prepared: &dyn Prepared,
@@ -42,7 +41,7 @@ impl Call<'_> {
         }
         let before = self.look(sockets, record)?;
         self.warn_of_interfaces(record);
-        // A last look for a signal before something is changed.
+        // The last check for a signal before anything is changed.
         self.signals.until(Instant::now())?;
         let (gate, action) = close(self, prepared, record)?;
         Ok(Closing {
@@ -85,7 +84,7 @@ fn close(
     }
 }
 
-/// Starts the action first, so that SYNs have a place to wait before the first one is stopped.
+/// Starts the action first, so that the queue exists when the first SYN arrives.
 fn close_with(
     prepared: &dyn Prepared,
     call: &Call,
@@ -124,7 +123,7 @@ fn note_remarks(gate: &Gate, call: &Call, record: &mut Record) {
     }
 }
 
-/// Why `--backend auto` took what it took.
+/// The reason for the choice of `--backend auto`, for `-v`.
 fn why_taken(backend: &str, lacking: &[String]) -> String {
     match lacking {
         [] => format!("--backend auto: {backend}, since it works here"),

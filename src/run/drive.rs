@@ -1,4 +1,5 @@
-//! Drives a run whose gate is closed: does what is decided, and waits in between.
+//! Drives a run whose gate is closed: carries out the tasks that `decide` returns, and waits
+//! between them.
 
 use std::time::{Duration, Instant};
 
@@ -19,17 +20,18 @@ use crate::words::ended::{exit_words, signal_name};
 use crate::words::ending::Ending;
 use crate::words::fault;
 
-/// A run whose gate is closed, or was.
 pub(super) struct Run<'a> {
     pub call: &'a Call<'a>,
     pub record: &'a mut Record,
-    /// What listened just before the gate was closed.
+    /// The listeners seen just before the gate closed.
     pub before: Sample,
     pub sockets: Sockets,
-    /// Before the gate, so that it goes before: who waits goes on, and is not dropped with the gate.
+    /// Declared before the gate, so that it is dropped first: held SYNs are released before their
+    /// queue goes.
     pub action: Box<dyn Action>,
     pub gate: Option<Gate>,
-    /// Behind the gate, so that it goes after: nobody is steered there any more.
+    /// Declared after the gate, so that it is dropped later: the gate's rules steer connections to
+    /// it.
     _prepared: Box<dyn Prepared>,
     pub child: Option<Child>,
     pub beside: RunsBeside,
@@ -40,29 +42,28 @@ pub(super) struct Run<'a> {
 
 #[derive(Default)]
 pub(super) struct RunsBeside {
-    /// `--ready-check`, while it runs.
+    /// Set while `--ready-check` runs.
     pub check: Option<Beside>,
-    /// `--listen-netns-from`, while it runs.
+    /// Set while `--listen-netns-from` runs.
     pub search: Option<Beside>,
-    /// Why it has named no network namespace, the last time that it was asked.
+    /// Why its last answer named no network namespace.
     pub search_trouble: Option<String>,
 }
 
-/// What went wrong, for the verdict.
+/// Failures that the verdict needs.
 #[derive(Default)]
 pub(super) struct Trouble {
-    /// Why COMMAND could not be started.
     pub spawn: Option<Ending>,
-    /// Why the gate did not open as it should.
+    /// Why the gate did not open properly.
     pub open: Option<String>,
 }
 
-/// What people were told already.
+/// What was already said, so that it is said once.
 #[derive(Default)]
 struct Told {
     deadline: bool,
     linger: bool,
-    /// What `-v` has told last of what is waited for.
+    /// The kind of wait that `-v` has printed last.
     waiting: String,
 }
 
@@ -105,7 +106,6 @@ impl<'a> Run<'a> {
         run
     }
 
-    /// The action, and what it works with.
     pub(super) fn action(&mut self) -> (&mut dyn Action, Now<'_>) {
         let now = Now {
             say: self.call.say,
@@ -120,7 +120,7 @@ impl<'a> Run<'a> {
         self.record.warnings.warn(self.call.say, text);
     }
 
-    /// Does what is decided, and waits in between, until the run is over.
+    /// Carries out tasks until the run is over.
     pub(super) fn drive(&mut self, state: &mut State) {
         let say = self.call.say;
         let mut event = Event::Closed;
@@ -134,7 +134,7 @@ impl<'a> Run<'a> {
                 None => self.wait(state),
             };
             if let Some(gate) = &self.gate {
-                // Closed again, it may open earlier.
+                // After a new closing the gate may open earlier.
                 self.closed.opens_by(gate.deadline());
                 state.opens_by(gate.deadline());
             }
@@ -212,7 +212,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Nothing to do: waits for a signal, COMMAND's exit or the time that was asked for.
+    /// Waits for a signal, for COMMAND's exit or for the time that `decide` asked for.
     fn wait(&mut self, state: &State) -> Event {
         loop {
             if let Some(event) = self.beside_ended().or_else(|| self.news()) {
@@ -240,7 +240,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What the action has to tell by itself.
+    /// An answer that the action gives without a question.
     fn news(&mut self) -> Option<Event> {
         let (action, mut now) = self.action();
         let answer = action.news(&mut now)?;
@@ -249,7 +249,7 @@ impl<'a> Run<'a> {
 
     fn tell_what_is_waited_for(&mut self, state: &State) {
         let say = self.call.say;
-        // Once: who wanted the run to end sees why it has not.
+        // Once: the user who sent the signal reads why the run goes on.
         if let Some(why) = state.in_spite_of_a_signal()
             && !std::mem::replace(&mut self.told.linger, true)
         {
@@ -260,7 +260,7 @@ impl<'a> Run<'a> {
             return;
         };
         say.waiting(&what);
-        // With `-v`: each kind of wait once, without its changing figures.
+        // `-v` prints each kind of wait once, without the figures that change.
         let kind = what.split(':').next().unwrap_or(&what);
         if kind != self.told.waiting {
             say.phase(&what);
@@ -268,7 +268,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// At once, and not when COMMAND ends: that may be in weeks.
+    /// Warns at once, because COMMAND may run for weeks.
     fn warn_of_deadline(&mut self, state: &State) {
         let facts = &state.facts;
         let runs = facts.started_at.is_some() && facts.exited.is_none();

@@ -1,4 +1,4 @@
-//! `--dry-run`: the plan in words, and the rules.
+//! `--dry-run`: the plan as text, and the rules.
 
 use std::fmt::Write as _;
 
@@ -9,10 +9,10 @@ use crate::gate::kinds::Kind;
 use crate::run::plan::{Listeners, Plan, Refused};
 use crate::words::run_id::new_id;
 
-/// What a run would do, in its order, and the rules that it would make.
+/// The steps of the run in order, and its rules.
 ///
 /// # Errors
-/// It could not do that here.
+/// The run is not possible on this host.
 pub(crate) fn dry_run(plan: &Plan) -> Result<String, Refused> {
     let steer = plan.action.steer();
     let steer = steer.map_err(|error| Refused::Options(format!("{error:#}")))?;

@@ -1,7 +1,7 @@
-//! The story of a run, from the top to the bottom.
+//! One run, told in its order.
 //!
-//! Up to the closed gate an early end is an `Err(Ending)`, and nothing was changed. From there on
-//! `decide` says what to do next, and `drive.rs` does it.
+//! Until the gate is closed, an early end is an `Err(Ending)` and nothing was changed. From then on
+//! `decide` returns the next task, and `drive.rs` carries it out.
 
 mod after;
 mod beside;
@@ -37,7 +37,7 @@ use crate::tell::say::Say;
 use crate::words::ending::Ending;
 use crate::words::exit::Exit;
 
-/// Carries out one call. `started` is when syngate was.
+/// `started` is the start time of syngate.
 pub(crate) fn run(args: &Args, started: Instant) -> Exit {
     let say = Say::new(level(args), started);
     let path = std::env::var_os("PATH");
@@ -60,8 +60,8 @@ pub(crate) fn run(args: &Args, started: Instant) -> Exit {
     ending.exit
 }
 
-/// A bug must not look like COMMAND's exit status: a panic ends as an ending of ours, after it has
-/// dropped the guard, and so opened the gate, on its way here.
+/// A bug must not look like COMMAND's exit status. A panic drops the guard on its way here, which
+/// opens the gate, and becomes an ending of syngate's.
 fn surviving_bugs(plan: &Plan, say: &Say, record: &mut Record, started: Instant) -> Ending {
     let carried_out = catch_unwind(AssertUnwindSafe(|| carry_out(plan, say, record, started)));
     match carried_out {
@@ -70,7 +70,7 @@ fn surviving_bugs(plan: &Plan, say: &Say, record: &mut Record, started: Instant)
     }
 }
 
-/// Everything from the lock to the verdict. An early end is an error here: the gate was not closed.
+/// All steps from the lock to the verdict. An early end is an error: the gate was not closed.
 fn carry_out(
     plan: &Plan,
     say: &Say,
@@ -115,7 +115,6 @@ fn carry_out(
     Ok(run.conclude(&state))
 }
 
-/// What there is to decide from now on.
 fn state(plan: &Plan, closed: &Closing) -> State {
     let gate = closed.gate.as_ref();
     let closed_at = gate.map_or_else(Instant::now, Gate::closed_at);

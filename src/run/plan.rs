@@ -1,5 +1,4 @@
-//! From arguments to a validated plan: what will be done, all of it checked before anything is
-//! touched.
+//! From the arguments to a checked plan, before anything is changed.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -22,56 +21,43 @@ use crate::words::ports::PortSet;
 use crate::words::scope::{Networks, Scope};
 use crate::words::steer::Steer;
 
-/// A run that makes sense.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// What the decisions need.
     pub config: Config,
-    /// `--syn`.
     pub action: Box<dyn Planned>,
-    /// `--backend`.
     pub backend: Choice,
-    /// `--xtables-wait`.
     pub xtables_wait: Duration,
-    /// `--max-closed`.
     pub max_closed: Duration,
-    /// `--precheck`.
     pub precheck: Option<OsString>,
-    /// `--ready-check`.
     pub ready_check: Option<OsString>,
     pub listeners: Listeners,
-    /// `--lock-timeout`.
     pub lock_timeout: Duration,
-    /// COMMAND's file.
+    /// COMMAND's executable file.
     pub program: PathBuf,
     /// COMMAND and its arguments as given.
     pub command: Vec<OsString>,
 }
 
-/// In which network namespace the listeners live.
+/// The network namespace of the listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Listeners {
-    /// In our own.
+    /// syngate's own.
     Here,
-    /// `--listen-netns`.
     In(Netns),
-    /// `--listen-netns-from`: the command line that tells.
+    /// `--listen-netns-from`: a command line that prints the namespace.
     From(OsString),
 }
 
-/// Why a plan can't be carried out.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// The options contradict each other.
+    /// The options are invalid together.
     Options(String),
-    /// The report can't be written.
     ReportFile(String),
-    /// COMMAND can't be run.
     Command(NotRunnable),
 }
 
 impl Plan {
-    /// Validates the arguments. Looks into the file system for programs, and nowhere else.
+    /// Checks the arguments. Reads the file system only to find programs.
     ///
     /// # Errors
     /// One line that names the option, its value and what would be right.
@@ -114,7 +100,7 @@ impl Plan {
         &self.config.gated
     }
 
-    /// What the kernel shall contain while the gate is closed.
+    /// What the kernel contains while the gate is closed.
     pub(crate) fn rules(&self, steer: Steer) -> Rules {
         Rules {
             ports: self.gated().ports.clone(),
@@ -123,7 +109,6 @@ impl Plan {
         }
     }
 
-    /// What the backend of run `id` has to know.
     pub(crate) fn settings(&self, id: &str, steer: Steer) -> Settings {
         Settings {
             run: id.to_owned(),
@@ -133,7 +118,6 @@ impl Plan {
         }
     }
 
-    /// COMMAND as one line.
     pub(crate) fn command_line(&self) -> String {
         command_line(&self.command)
     }
@@ -179,7 +163,7 @@ fn scope(args: &Args) -> Scope {
     }
 }
 
-/// Each option by itself is fine: are they together?
+/// Checks the options that are valid by themselves, but may contradict each other.
 fn make_sense(args: &Args, gated: &Gated) -> Result<Box<dyn Planned>, String> {
     times_make_sense(args)?;
     for (option, line) in [
@@ -241,7 +225,7 @@ fn too_long(args: &Args) -> String {
     )
 }
 
-/// The options about where the listeners are, and how it is seen that they are ready.
+/// Checks the options about the place of the listeners and about readiness.
 fn where_listeners_make_sense(args: &Args, gated: &Gated) -> Result<(), String> {
     if args.ready_check.is_some() && args.ready_timeout.is_zero() {
         return Err(
@@ -266,7 +250,7 @@ fn where_listeners_make_sense(args: &Args, gated: &Gated) -> Result<(), String> 
     }
 }
 
-/// What holds for any arguments.
+/// Checks the properties of a plan for any arguments.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(args: &Args) {
     use crate::words::duration::LONGEST;

@@ -1,5 +1,5 @@
-//! What comes before the gate is closed: the lock, the precheck, a look at the listeners. Nothing has
-//! been changed yet, so an early end needs nothing undone: it is an `Err(Ending)`.
+//! The steps before the gate is closed: the lock, the precheck, a look at the listeners. Nothing
+//! has been changed yet, so an early end needs no undo: it is an `Err(Ending)`.
 
 use std::ffi::OsStr;
 use std::time::{Duration, Instant};
@@ -24,10 +24,10 @@ use crate::words::ending::Ending;
 use crate::words::env::RUN_VARIABLE;
 
 impl Call<'_> {
-    /// Two runs for one port take turns; a run inside another would wait for itself.
+    /// Runs for the same port take turns. A run inside another would wait for itself.
     ///
     /// # Errors
-    /// The ports can't be locked, in time.
+    /// The lock was not free in time, or can't be taken.
     pub(crate) fn lock(&self, record: &mut Record) -> Result<Lock, Ending> {
         let since = Instant::now();
         let failed = |error: anyhow::Error| Ending::not_run("lock", format!("{error:#}"));
@@ -46,7 +46,8 @@ impl Call<'_> {
         Ok(lock)
     }
 
-    /// Inside another one by its environment, or, from there by way of systemd, by what that one waits for.
+    /// The environment shows that this run is inside the other. If systemd has started it from
+    /// there, the job that the other run waits for shows it.
     fn refuse_nested(&self, holder: &LockHolder) -> Result<(), Ending> {
         let inside = std::env::var(RUN_VARIABLE)
             .is_ok_and(|runs| runs.split(':').any(|id| id == holder.run));
@@ -78,7 +79,7 @@ impl Call<'_> {
         self.signals.until(until.min(Instant::now() + lock::RETRY))
     }
 
-    /// Removes what runs that are dead have left in the kernel: nothing of this run's stands yet.
+    /// Removes rules of dead runs. This run has no rules yet.
     pub(crate) fn sweep(&self, lock: &Lock, record: &mut Record) {
         for (gate, erased) in standing::sweep(self.plan.backend, lock) {
             let whose = gate.whose();
@@ -94,10 +95,6 @@ impl Call<'_> {
         }
     }
 
-    /// Runs `--precheck`, gate open.
-    ///
-    /// # Errors
-    /// It failed.
     pub(crate) fn precheck(&self, record: &mut Record) -> Result<(), Ending> {
         let Some(line) = &self.plan.precheck else {
             return Ok(());
@@ -121,8 +118,8 @@ impl Call<'_> {
         }
     }
 
-    /// The first signal is passed on, and the run ends when the child does; a second one leaves it
-    /// behind.
+    /// Passes the first signal on to the child, and the run ends with it. A second signal ends the
+    /// run without the child.
     fn wait_for_child(
         &self,
         child: &Child,
@@ -150,10 +147,10 @@ impl Call<'_> {
         }
     }
 
-    /// `--listen-netns`: from now on, the sockets are looked at there.
+    /// `--listen-netns`: from now on looks at the sockets go to that namespace.
     ///
     /// # Errors
-    /// It is none, or can't be entered.
+    /// It is no network namespace, or can't be entered.
     pub(crate) fn look_in_netns(&self, sockets: &mut Sockets) -> Result<(), Ending> {
         let Listeners::In(netns) = &self.plan.listeners else {
             return Ok(());
@@ -163,10 +160,11 @@ impl Call<'_> {
         })
     }
 
-    /// `--listen-netns-from`: asks where the listeners live. Tells whether there was a question.
+    /// `--listen-netns-from`: asks for the listeners' namespace. Returns whether the option was
+    /// given.
     ///
     /// # Errors
-    /// There is no answer, or no sense in it.
+    /// The answer is missing or invalid.
     pub(crate) fn ask_for_netns(&self, sockets: &mut Sockets) -> Result<bool, Ending> {
         let Listeners::From(line) = &self.plan.listeners else {
             return Ok(false);
@@ -192,7 +190,6 @@ impl Call<'_> {
         Ok(answered(exit, &asked.answer()))
     }
 
-    /// Gets the action ready while nothing is gated yet.
     pub(crate) fn prepare_action(
         &self,
         sockets: &mut Sockets,
@@ -213,7 +210,7 @@ impl Call<'_> {
         })
     }
 
-    /// Interfaces that are not there may come: only then are they gated.
+    /// An interface that does not exist yet may appear later. It is gated from then on.
     pub(crate) fn warn_of_interfaces(&self, record: &mut Record) {
         let Ok(present) = nix::net::if_::if_nameindex() else {
             return;
@@ -230,8 +227,8 @@ impl Call<'_> {
         }
     }
 
-    /// Where the kernel has ever answered with SYN cookies, it is watched for a moment, gate open:
-    /// if it does so now, the drain has to last longer, since such handshakes can't be seen.
+    /// Where the kernel has ever sent SYN cookies, watches for a moment with the gate open. If it
+    /// sends them now, the drain has to last longer, because such handshakes can't be seen.
     ///
     /// # Errors
     /// A signal came.
@@ -251,10 +248,10 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Which listeners do the gated ports have, and who holds them?
+    /// Finds the listeners of the gated ports, and the processes that hold them.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// The kernel does not list its sockets.
     pub(crate) fn look(
         &self,
         sockets: &mut Sockets,
@@ -282,10 +279,10 @@ impl Call<'_> {
     }
 }
 
-/// What `--listen-netns-from` has told.
+/// Reads the answer of `--listen-netns-from`.
 ///
 /// # Errors
-/// What is wrong with it, to be read after its command line.
+/// What is wrong with it; the message follows the command line.
 pub(crate) fn answered(exit: CommandExit, answer: &str) -> Result<Netns, String> {
     match exit {
         CommandExit::Code(0) => {

@@ -1,4 +1,4 @@
-//! Finds COMMAND's file, as a shell would.
+//! Finds COMMAND's executable file, as a shell would.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,12 +8,12 @@ use nix::unistd::{AccessFlags, access};
 
 use crate::words::exit::NotRunnable;
 
-/// Where programs are looked for when PATH is not set (confstr(3), _CS_PATH), and where else they
-/// may be, to tell whoever has a short PATH (cron's is /usr/bin:/bin).
+/// The search path when PATH is not set (confstr(3), _CS_PATH). An error also names a program that
+/// is here and not on PATH (cron's is /usr/bin:/bin).
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 const USUAL_PLACES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The file that `name` stands for, as execvp(3) would find it.
+/// The file for `name`, as execvp(3) would find it.
 pub(crate) fn resolve(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, NotRunnable> {
     if name.is_empty() {
         return Err(NotRunnable::NotFound(
@@ -36,7 +36,7 @@ pub(crate) fn resolve(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, Not
 }
 
 fn directories(path: &OsStr) -> impl Iterator<Item = PathBuf> + '_ {
-    // An empty item is the current directory (execvp(3)); an absolute path is what COMMAND gets.
+    // An empty item means the current directory (execvp(3)). COMMAND gets an absolute path.
     path.as_bytes().split(|b| *b == b':').map(|item| {
         if item.is_empty() {
             PathBuf::from(".")

@@ -1,4 +1,4 @@
-//! What a run has met so far, as the report will tell it.
+//! What the report needs of a run.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,37 +12,36 @@ use crate::words::run_id::new_id;
 
 #[derive(Debug)]
 pub(crate) struct Record {
-    /// The run's id.
     pub run: String,
     pub started: SystemTime,
-    /// What becomes of SYNs.
+    /// The name of the action.
     pub action: &'static str,
-    /// Which backend closed the gate, if it was closed.
+    /// `None`: the gate was not closed.
     pub backend: Option<&'static str>,
-    /// How long the run waited for its lock.
+    /// Time spent waiting for the lock.
     pub lock: Option<Duration>,
-    /// How long `--precheck` took.
+    /// Duration of `--precheck`.
     pub precheck: Option<Duration>,
     /// From the start of syngate to the closed gate.
     pub closed_after: Option<Duration>,
     /// From the decision to open to the open gate.
     pub open_took: Option<Duration>,
-    /// What listened before, and who held it.
+    /// The listeners before, and their holders.
     pub before: Sample,
-    /// What listened afterwards.
+    /// The listeners after the run.
     pub after: Sample,
-    /// In which network namespace the listeners were looked for at last, if not in our own.
+    /// The last network namespace of the listeners, if not syngate's own.
     pub listen_netns: Option<String>,
-    /// Addresses that had a listener and are not covered by one any more.
+    /// Addresses that had a listener and have none now.
     pub listeners_lost: Vec<String>,
-    /// Whether COMMAND was started, for the ending of a run that panics.
+    /// For the ending of a run that panics.
     pub command_was_run: bool,
     pub warnings: Warnings,
-    /// What came of a gate that was closed.
+    /// `None`: the gate was not closed.
     pub course: Option<Course>,
 }
 
-/// What came of a gate that was closed.
+/// The results of a run whose gate was closed.
 #[derive(Debug)]
 pub(crate) struct Course {
     pub facts: Facts,
@@ -52,7 +51,6 @@ pub(crate) struct Course {
 }
 
 impl Record {
-    /// A run that has just begun.
     pub(crate) fn new() -> Record {
         Record {
             run: new_id(),

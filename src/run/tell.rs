@@ -1,4 +1,4 @@
-//! What people and machines are told when a run is over, or was only planned.
+//! Prints the last line and writes the report.
 
 use crate::cli::Args;
 use crate::process::signals::Signals;
@@ -14,7 +14,7 @@ use crate::words::exit::{Exit, NOT_FOUND};
 pub(super) fn refusal(refused: Refused) -> Ending {
     match refused {
         Refused::Options(why) => Ending::not_run("options", why),
-        // It could not be written: once is enough to say so.
+        // The report file can't be written, and the line for people says so.
         Refused::ReportFile(why) => Ending::not_run("report_file", why),
         Refused::Command(why) => {
             let reason = match why.status() {
@@ -26,8 +26,8 @@ pub(super) fn refusal(refused: Refused) -> Ending {
     }
 }
 
-/// The line for people and the report for machines. The gate is gone; what is slow now, or blocks,
-/// may be ended by a signal.
+/// Prints the line for people and writes the report. The gate is gone, so a signal may end a write
+/// that is slow or blocks.
 pub(super) fn tell(ending: &Ending, args: &Args, plan: Option<&Plan>, say: &Say, record: &Record) {
     Signals::unblock();
     if let Some(file) = &args.report_file

@@ -1,4 +1,4 @@
-//! What a run does with its gate, and with COMMAND.
+//! The tasks of a run that change its gate or concern COMMAND.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::words::ports::PortSet;
 use crate::words::steer::Steer;
 
 impl Run<'_> {
-    /// Those who wait for what is open now go on.
+    /// Releases the SYNs for ports that are open now.
     pub(super) fn let_go(&mut self) {
         let shut = self.gate.as_ref().map(|gate| gate.shut().clone());
         let ports = &self.call.plan.gated().ports;
@@ -51,8 +51,8 @@ impl Run<'_> {
         }
     }
 
-    /// Somebody has removed the rules, or the kernel's time was over. What has been open meanwhile was
-    /// not closed.
+    /// Closes the gate after somebody has removed the rules, or after the kernel's deadline. The
+    /// time in between counts as open.
     pub(super) fn close_again(&mut self, ports: PortSet) -> bool {
         let remarks = |gate: &Option<Gate>| gate.as_ref().map_or(0, |gate| gate.remarks().len());
         let known = remarks(&self.gate);
@@ -112,7 +112,7 @@ impl Run<'_> {
         self.note_shut(&was, &PortSet::EMPTY);
     }
 
-    /// Whether what is left of the gate can't go without taking SYNs from another run.
+    /// Whether removing the rest of the gate would drop SYNs that another run holds.
     pub(super) fn others_hold(&mut self) -> bool {
         let own = match self.action.steer() {
             Steer::Queue(number) => Some(number),
@@ -122,7 +122,7 @@ impl Run<'_> {
         gate.is_some_and(Gate::empties_queues) && nfqueue::others_hold(own)
     }
 
-    /// Counts, and clears away. A backend that can't do it by itself goes with its `Gate` here.
+    /// Reads the counters and removes the rules. If that fails, dropping the `Gate` removes them.
     pub(super) fn remove(&mut self) {
         if let Some(mut gate) = self.gate.take() {
             match gate.remove() {
@@ -130,7 +130,7 @@ impl Run<'_> {
                     self.closed.syns_stopped = counted;
                     self.action.removed();
                 }
-                // It is open, or `open` has told otherwise.
+                // The gate is open, or `open` has reported the failure.
                 Err(error) => self.warn(format!(
                     "the gate's rules could not be removed ({error:#}): syngate clear does"
                 )),
@@ -139,7 +139,8 @@ impl Run<'_> {
     }
 }
 
-/// As a shell would say it: 127 for a missing interpreter too, 126 for what the kernel won't run.
+/// The statuses of a shell: 127 also for a missing interpreter, 126 for a file that the kernel
+/// can't execute.
 fn not_spawned(plan: &Plan, error: Errno) -> Ending {
     let status = match error {
         Errno::ENOENT => NOT_FOUND,

@@ -24,10 +24,8 @@ pub(crate) fn command_line(command: &[OsString]) -> String {
     quoted.join(" ")
 }
 
-/// Refuses an empty command line.
-///
 /// # Errors
-/// One line that names the option.
+/// The command line is empty: one line that names the option.
 pub(crate) fn not_empty(option: &str, line: Option<&OsString>) -> Result<(), String> {
     match line.is_some_and(|line| line.as_bytes().trim_ascii().is_empty()) {
         true => Err(format!("{option}: '' is empty; expected a command line")),

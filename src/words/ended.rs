@@ -1,11 +1,11 @@
-//! How a process ended, and who sent a signal.
+//! The end of a process, and the sender of a signal.
 
 use nix::sys::signal::Signal;
 
-/// How COMMAND, or another process of the run, ended.
+/// The end of COMMAND, or of another process of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandExit {
-    /// Its exit status.
+    /// The exit status.
     Code(u8),
     /// The number of the signal that ended it.
     Signal(i32),
@@ -20,7 +20,7 @@ pub(crate) enum Sender {
     Process,
 }
 
-/// `status 1`, or `SIGTERM`.
+/// `status 1` or `SIGTERM`.
 pub(crate) fn exit_words(exit: CommandExit) -> String {
     match exit {
         CommandExit::Code(status) => format!("status {status}"),

@@ -1,4 +1,4 @@
-//! How a run ended.
+//! The end of a run: its outcome, and the words for it.
 
 use nix::libc;
 use serde::Serialize;
@@ -14,11 +14,11 @@ pub(crate) enum Outcome {
     CommandFailed,
     CommandSignalled,
     NotRun,
-    /// COMMAND exited with 0, but nobody listens.
+    /// COMMAND exited with 0, but the service does not listen.
     NotReady,
-    /// `--max-closed` was hit.
+    /// `--max-closed` was reached.
     Deadline,
-    /// The gate did not open as it should.
+    /// The gate did not open properly.
     OpenFailed,
     Interrupted,
 }
@@ -26,9 +26,8 @@ pub(crate) enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ending {
     pub(crate) outcome: Outcome,
-    /// A word for machines.
+    /// The word in the JSON report.
     pub(crate) reason: &'static str,
-    /// The line for people.
     pub(crate) message: String,
     pub(crate) exit: Exit,
 }
@@ -52,7 +51,7 @@ impl Ending {
         }
     }
 
-    /// What had to be so before anything is changed is not.
+    /// A check before the gate has failed.
     pub(crate) fn not_gated(reason: &'static str, why: &str) -> Ending {
         let message = format!("{why}: nothing was gated, COMMAND was not run");
         Ending::not_run(reason, message)
@@ -87,7 +86,7 @@ impl Ending {
     }
 }
 
-/// Ctrl-C from the terminal ends syngate as it would have ended COMMAND: by the signal.
+/// A Ctrl-C from the terminal ends syngate by SIGINT, as it would have ended COMMAND.
 pub(crate) fn interrupt_exit(signal: i32, sender: Sender) -> Exit {
     if signal == libc::SIGINT && sender != Sender::Process {
         Exit::Interrupt

@@ -9,7 +9,6 @@ pub const NOT_EXECUTABLE: u8 = 126;
 /// COMMAND was not run: it was not found.
 pub const NOT_FOUND: u8 = 127;
 
-/// How this process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Status(u8),
@@ -19,12 +18,11 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    /// The status for a process that a signal ended, as shells count it.
     pub(crate) fn signalled(signal: i32) -> Exit {
         Exit::Status(128u8.saturating_add(signal.clamp(0, 127) as u8))
     }
 
-    /// What a shell would show in `$?`.
+    /// The status that a shell shows in `$?`.
     pub(crate) fn status(self) -> u8 {
         match self {
             Exit::Status(status) => status,
@@ -33,7 +31,6 @@ impl Exit {
     }
 }
 
-/// Why a program can't be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotRunnable {
     NotFound(String),

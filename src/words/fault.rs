@@ -1,6 +1,6 @@
-//! Faults on demand: tests ask for one to see what becomes of the gate. Only debug builds have faults.
+//! Faults on demand: tests ask for one to see what happens to the gate. Only debug builds have
+//! faults.
 
-/// Whether a test has asked for this fault.
 pub(crate) fn is(fault: &str) -> bool {
     let wanted = |all: String| all.split(',').any(|wanted| wanted == fault);
     cfg!(debug_assertions) && std::env::var("SYNGATE_FAULT").is_ok_and(wanted)

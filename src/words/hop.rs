@@ -6,14 +6,13 @@ use std::net::IpAddr;
 /// The size of an interface's name, with the NUL at its end (linux/if.h, IFNAMSIZ).
 pub(crate) const NAME_LENGTH: usize = 16;
 
-/// A network interface.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Device {
     pub(crate) index: u32,
     name: [u8; NAME_LENGTH],
 }
 
-/// A neighbour, and the interface that it is behind.
+/// A neighbour, and the interface that leads to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NextHop {
     pub(crate) address: IpAddr,
@@ -43,7 +42,7 @@ impl fmt::Display for Device {
     }
 }
 
-/// As the option takes it: a link-local address with its interface.
+/// As in the value of `--syn divert`: a link-local address with its interface.
 impl fmt::Display for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.address)?;

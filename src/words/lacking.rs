@@ -5,7 +5,6 @@
 pub(crate) struct Lacking(pub(crate) String);
 
 impl Lacking {
-    /// The backend can't make NAT rules here.
     pub(crate) fn nat(why: impl std::fmt::Display) -> Lacking {
         Lacking(format!(
             "--syn redirect needs NAT and connection tracking (are the modules nf_nat and \

@@ -51,7 +51,7 @@ impl ListenPorts {
         *self == ListenPorts::default()
     }
 
-    /// The first port that the option names though it is not gated.
+    /// The first port in the option that is not gated.
     pub(crate) fn not_gated(&self, gated: &PortSet) -> Option<u16> {
         self.each
             .keys()
@@ -59,7 +59,6 @@ impl ListenPorts {
             .find(|port| !gated.contains(*port))
     }
 
-    /// The ports of the listeners that serve these gated ports.
     pub(crate) fn listeners_of(&self, gated: &PortSet) -> PortSet {
         match self.all {
             Some(port) if !gated.is_empty() => [port].into_iter().collect(),
@@ -73,7 +72,6 @@ impl ListenPorts {
         }
     }
 
-    /// The gated ports that a listener on this port serves.
     pub(crate) fn served_by(&self, listener: u16, gated: &PortSet) -> PortSet {
         match self.all {
             Some(port) if port == listener => gated.clone(),
@@ -102,7 +100,7 @@ impl ListenPorts {
 }
 
 impl std::fmt::Display for ListenPorts {
-    /// As the option takes it.
+    /// In the syntax of the option.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let all = self.all.iter().map(u16::to_string);
         let pair = |(gated, listener): (&u16, &u16)| format!("{gated}={listener}");
@@ -122,7 +120,8 @@ fn one_port(item: &str, service: &impl Fn(&str) -> Option<u16>) -> Result<u16, S
     }
 }
 
-/// What holds for any text: a value of the option and, behind a semicolon, gated ports.
+/// Checks the properties of the parser for any text: a value of the option and, after a semicolon,
+/// gated ports.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     const MANY: usize = 64;

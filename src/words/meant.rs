@@ -1,7 +1,7 @@
-//! What a misspelt word was meant to be. Pure.
+//! Guesses the word for a misspelt one. Pure.
 
-/// The candidate that `word` is probably a misspelling of: one that is a single slip away; else the only
-/// one that begins with `word`, or that `word` begins with; else the nearest, if it is near enough.
+/// The candidate that `word` probably means: one at a distance of 1; else the only one of which one
+/// is a prefix of the other; else the nearest, if it is near enough.
 pub(crate) fn meant<S: AsRef<str>>(
     word: &str,
     candidates: impl IntoIterator<Item = S>,
@@ -24,19 +24,18 @@ pub(crate) fn meant<S: AsRef<str>>(
     }
 }
 
-/// Whether one is the beginning of the other.
 fn begins_alike(word: &str, name: &str) -> bool {
     const ENOUGH: usize = 3;
     let enough = letters(word).min(letters(name)) >= ENOUGH;
     enough && (word.starts_with(name) || name.starts_with(word))
 }
 
-/// `; is NAME meant?`, or nothing.
+/// `; is NAME meant?`, or an empty text.
 pub(crate) fn question(name: Option<impl AsRef<str>>) -> String {
     name.map_or_else(String::new, |name| format!("; is {} meant?", name.as_ref()))
 }
 
-/// How many slips a word may have: one in three letters.
+/// The largest distance: one mistake in three letters.
 fn tolerated(word: &str) -> usize {
     letters(word) / 3
 }
@@ -45,7 +44,7 @@ fn letters(word: &str) -> usize {
     word.trim_start_matches('-').chars().count()
 }
 
-/// The number of letters that were left out, put in, changed, or swapped with the next one.
+/// The number of letters that are missing, added, changed, or swapped with the next one.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut before_last: Vec<usize> = Vec::new();

@@ -1,4 +1,4 @@
-//! Milliseconds, as the report has them and as people read them.
+//! Milliseconds, in JSON and as text.
 
 use std::time::Duration;
 

@@ -1,10 +1,9 @@
-//! Numbers as options take them.
+//! Numbers in options.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// Parses a number that lies in `range`.
 pub(crate) fn number_in<T>(range: RangeInclusive<T>, text: &str) -> Result<T, String>
 where
     T: FromStr + PartialOrd + Display,
@@ -21,7 +20,7 @@ where
         })
 }
 
-/// What holds for any text.
+/// Checks the properties of the parser for any text.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);

@@ -63,7 +63,6 @@ impl PortSet {
         &self.ranges
     }
 
-    /// Each port, in ascending order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u16> + '_ {
         self.ranges.iter().cloned().flatten()
     }
@@ -126,7 +125,7 @@ impl FromIterator<u16> for PortSet {
 }
 
 impl fmt::Display for PortSet {
-    /// As `--port` takes it: `80,443,8000-8010`.
+    /// In the syntax of `--port`: `80,443,8000-8010`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, range) in self.ranges.iter().enumerate() {
             let comma = if n == 0 { "" } else { "," };
@@ -183,7 +182,7 @@ fn number(digits: &str) -> Result<u16, String> {
     }
 }
 
-/// As a list of what `--port` takes: `["80", "8000-8010"]`.
+/// A list of items in the syntax of `--port`: `["80", "8000-8010"]`.
 pub(crate) fn as_ranges<S: serde::Serializer>(
     ports: &PortSet,
     serializer: S,
@@ -192,7 +191,7 @@ pub(crate) fn as_ranges<S: serde::Serializer>(
     serializer.collect_seq(ports.ranges().iter().map(range))
 }
 
-/// What holds for any text. Two values have a semicolon between them.
+/// Checks the properties of sets for any text. A semicolon separates two values.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
@@ -283,7 +282,7 @@ mod tests {
         }
     }
 
-    /// The same set in the standard library's type, as an oracle.
+    /// The same set in a type of the standard library, as an oracle.
     fn plain(set: &PortSet) -> std::collections::BTreeSet<u16> {
         set.iter().collect()
     }

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 
-/// The length of a run's id, in hexadecimal digits.
+/// In hexadecimal digits.
 pub(crate) const ID_LENGTH: usize = 16;
 
 /// A random number in hexadecimal. The standard library seeds its hashers from getrandom(2).

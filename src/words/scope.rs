@@ -1,4 +1,5 @@
-//! The scope of a gate: where it looks at packets to the gated ports, and which it lets through. Pure.
+//! The scope of a gate: its hook, the packets to gated ports that it stops, and those that it lets
+//! through. Pure.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -25,17 +26,14 @@ pub(crate) enum Where {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Scope {
     pub(crate) hook: Where,
-    /// The destination addresses that are gated.
     pub(crate) to: Networks,
-    /// The sources that the gate lets through.
     pub(crate) allow_from: Networks,
-    /// The gate lets through what comes in over the loopback interface.
+    /// The gate lets packets from the loopback interface pass.
     pub(crate) allow_local: bool,
-    /// The interfaces that are gated.
     pub(crate) interfaces: Vec<String>,
 }
 
-/// Networks of both IP versions, none of them inside another.
+/// Networks of both IP versions. None contains another.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Networks {
     pub(crate) v4: Vec<Ipv4Net>,
@@ -92,14 +90,14 @@ impl Networks {
 }
 
 impl fmt::Display for Networks {
-    /// As the options take them.
+    /// In the syntax of the options.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all: Vec<String> = self.all().iter().map(short).collect();
         f.write_str(&all.join(","))
     }
 }
 
-/// As people write it: a network of a single address has no prefix length.
+/// A network of a single address has no prefix length.
 pub(crate) fn short(network: &IpNet) -> String {
     if network.prefix_len() == network.max_prefix_len() {
         network.addr().to_string()
@@ -109,7 +107,7 @@ pub(crate) fn short(network: &IpNet) -> String {
 }
 
 impl fmt::Display for Scope {
-    /// As options: `--hook prerouting --to 10.0.0.1`. Nothing for the default.
+    /// As options, such as `--hook prerouting --to 10.0.0.1`. Empty for the default.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut options = Vec::new();
         if self.hook == Where::Prerouting {
@@ -181,8 +179,8 @@ pub(crate) fn parse_interfaces(text: &str) -> Result<Vec<String>, String> {
     text.split(',').map(|item| interface(item.trim())).collect()
 }
 
-/// What the kernel takes as a name (dev_valid_name()), less what iptables and nft would read as a
-/// pattern or as the end of a string.
+/// A name that the kernel accepts (dev_valid_name()), without the characters that iptables and nft
+/// read as a pattern or as the end of a string.
 fn interface(name: &str) -> Result<String, String> {
     let odd = |c: char| c.is_whitespace() || c.is_control() || "/:+*\"'\\!,".contains(c);
     if name.is_empty() || name == "." || name == ".." {
@@ -203,7 +201,7 @@ fn interface(name: &str) -> Result<String, String> {
     }
 }
 
-/// What holds for any text as addresses, or names.
+/// Checks the properties of both parsers for any text.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);

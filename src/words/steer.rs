@@ -5,12 +5,11 @@ use std::time::Duration;
 use crate::words::family::Family;
 use crate::words::hop::NextHop;
 
-/// The number of an NFQUEUE.
 pub(crate) type QueueNum = u16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Steer {
-    /// Nowhere: the client sends it again.
+    /// Nowhere: the kernel drops it and the client sends it again.
     Drop,
     /// Into this NFQUEUE, where it waits for a verdict. If nobody reads the queue, the kernel accepts it.
     Queue(QueueNum),
@@ -24,14 +23,13 @@ pub(crate) enum Steer {
     Divert(Diversion),
 }
 
-/// The peers that diverted connections go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Diversion {
     pub(crate) v4: Option<NextHop>,
     pub(crate) v6: Option<NextHop>,
-    /// How many connections of each IP version may be diverted at a time.
+    /// The largest number of diverted connections of each IP version at a time.
     pub(crate) most: u32,
-    /// A connection without packets for so long is forgotten.
+    /// The kernel forgets a connection after this time without packets.
     pub(crate) idle: Duration,
 }
 
@@ -48,7 +46,7 @@ impl Diversion {
     }
 }
 
-/// As `--syn` takes it.
+/// In the syntax of `--syn`.
 impl std::fmt::Display for Steer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.action())?;
@@ -64,7 +62,7 @@ impl std::fmt::Display for Steer {
 }
 
 impl Steer {
-    /// The name of the action, as the report has it.
+    /// The name of the action in the report.
     pub(crate) fn action(self) -> &'static str {
         match self {
             Steer::Drop => "drop",
@@ -74,7 +72,6 @@ impl Steer {
         }
     }
 
-    /// Whether it is NAT.
     pub(crate) fn translates(self) -> bool {
         matches!(self, Steer::Redirect(_))
     }

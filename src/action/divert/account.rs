@@ -1,4 +1,4 @@
-//! What became of diverted connections, in the report and in words.
+//! The results of diverted connections, as report rows and as text.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -22,7 +22,7 @@ pub(crate) struct DivertRow {
 }
 
 impl DivertRow {
-    /// Connections went to `to`. Without a linger nothing was counted.
+    /// Without a linger nothing was counted.
     pub(crate) fn new(to: &Diversion, flows: &Flows, lingered: Option<Lingered>) -> DivertRow {
         let cut = lingered.and_then(|lingered| lingered.left.map(|_| flows.open));
         DivertRow {
@@ -51,9 +51,8 @@ pub(crate) fn diverted_words(row: &DivertRow) -> String {
     words
 }
 
-/// What became of diverted connections otherwise than it should.
 pub(crate) fn warn_of_what_went_wrong(flows: &Flows, most: u32, now: &mut Now) {
-    // Those that are left may still be on their way.
+    // Connections that are still open may yet get further than their SYN.
     if flows.all > 0 && flows.went_on == 0 && flows.left == 0 {
         now.warn(
             "none of the connections that went to the peer got further than its SYN: does nobody \

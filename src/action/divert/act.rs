@@ -1,4 +1,4 @@
-//! What a run does for the connections that it diverts.
+//! `--syn divert` while the gate is closed and during the linger.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::words::steer::{Diversion, Steer};
 pub(crate) struct DivertAction {
     to: Diversion,
     linger: Duration,
-    /// As they were seen last.
+    /// The counts of the last look.
     flows: Flows,
 }
 
@@ -28,7 +28,6 @@ impl DivertAction {
         }
     }
 
-    /// How many connections are left on the peer.
     fn left(&mut self, now: &mut Now) -> Result<Option<usize>> {
         let Some(gate) = now.gate.as_deref_mut() else {
             return Ok(None);

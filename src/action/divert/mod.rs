@@ -1,5 +1,5 @@
-//! `--syn divert=ADDR`: new connections go to a peer, another host that has the same address, while
-//! the gate is closed, and stay there until they end. The kernel does it.
+//! `--syn divert=ADDR`: the kernel forwards new connections to a peer while the gate is closed. The
+//! peer is another host with the same address. The connections stay there until they end.
 
 pub(crate) mod account;
 pub(crate) mod act;

@@ -23,9 +23,8 @@ use crate::words::gated::Gated;
 use crate::words::number::number_in;
 use crate::words::steer::Steer;
 
-/// `--max-diverted`, unless given.
 pub(crate) const MAX_DIVERTED: u32 = 65_536;
-/// The largest `--max-diverted`: some 200 bytes of the kernel's memory each.
+/// The largest `--max-diverted`: each takes some 200 bytes of kernel memory.
 pub(crate) const LARGEST_DIVERTED: u32 = 4_194_304;
 
 pub(crate) const ENTRY: Entry = Entry {

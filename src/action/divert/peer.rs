@@ -1,5 +1,5 @@
-//! Who takes the connections that are diverted: as given on the command line, and whether it is a
-//! neighbour, by what the kernel says of the way there. Pure.
+//! The peer that takes the diverted connections: parses its address, and checks by the kernel's
+//! route that it is a neighbour. Pure.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,21 +11,17 @@ use crate::kernel::route::{Link, Route};
 use crate::words::family::Family;
 use crate::words::hop::NextHop;
 
-/// `ADDR` or `ADDR%IFACE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PeerAddress {
-    /// The peer's own address: not the one that both have.
+    /// The peer's own address, not the one that both hosts share.
     pub address: IpAddr,
-    /// The interface that it is behind, if the routes are not to say.
+    /// The interface to the peer. `None`: the route decides.
     pub interface: Option<String>,
 }
 
-/// The peer, by one address of each IP version that is diverted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Peers {
-    /// For IPv4.
     pub v4: Option<PeerAddress>,
-    /// For IPv6.
     pub v6: Option<PeerAddress>,
 }
 
@@ -52,7 +48,6 @@ impl Peers {
         Ok(peers)
     }
 
-    /// The one of that IP version.
     pub(crate) fn of(&self, family: Family) -> Option<&PeerAddress> {
         match family {
             Family::V4 => self.v4.as_ref(),
@@ -60,7 +55,6 @@ impl Peers {
         }
     }
 
-    /// Both, as far as they are given.
     pub(crate) fn all(&self) -> impl Iterator<Item = &PeerAddress> {
         [&self.v4, &self.v6].into_iter().flatten()
     }
@@ -123,10 +117,10 @@ impl PeerAddress {
         }
     }
 
-    /// The number of the interface that is named.
+    /// The index of the named interface.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// There is no interface of that name.
     pub(crate) fn named(&self, links: &[Link]) -> Result<Option<u32>, String> {
         let Some(name) = &self.interface else {
             return Ok(None);
@@ -138,10 +132,10 @@ impl PeerAddress {
         }
     }
 
-    /// The neighbour that it is, by the route there.
+    /// The next hop, if the route to the peer is direct.
     ///
     /// # Errors
-    /// It is none: why.
+    /// Why the peer is not a neighbour.
     pub(crate) fn neighbour(&self, route: &Route, links: &[Link]) -> Result<NextHop, String> {
         let PeerAddress { address, .. } = self;
         match (route.kind, route.gateway) {
@@ -172,7 +166,7 @@ impl PeerAddress {
     }
 }
 
-/// What holds for any text as a peer.
+/// Checks the properties of the parser for any text.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     if let Ok(peers) = Peers::parse(&String::from_utf8_lossy(bytes)) {

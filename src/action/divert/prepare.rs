@@ -1,5 +1,5 @@
-//! Is the peer a neighbour, does it take connections, would anything of this host make it fail? Nothing
-//! is gated before that is known.
+//! Checks the peer before any port is gated: whether it is a neighbour, whether it takes
+//! connections, and whether this host is set up for it.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ use crate::words::hop::NextHop;
 use crate::words::ports::PortSet;
 use crate::words::steer::Diversion;
 
-/// The peer takes connections, or was not asked.
+/// The peer takes connections, or `--no-peer-check` was given.
 pub(crate) struct PeerReady(pub ToPeer);
 
 impl Prepared for PeerReady {
@@ -34,7 +34,7 @@ impl Prepared for PeerReady {
     }
 }
 
-/// Sees to it that connections can be handed to the peer.
+/// Checks that connections can be handed to the peer.
 ///
 /// # Errors
 /// They can't.
@@ -84,7 +84,6 @@ fn warn_of_what_is_not_diverted(
     }
 }
 
-/// Who listens for the gated ports.
 fn served(before: &mut Before) -> Result<Vec<Served>, Ending> {
     let sample = before.sockets.look(Want::default());
     let listeners = sample.map_err(Ending::unseen)?.listeners.into_iter();
@@ -95,7 +94,7 @@ fn served(before: &mut Before) -> Result<Vec<Served>, Ending> {
     Ok(served.collect())
 }
 
-/// Does the peer take a connection to each address and port that is served here?
+/// Asks the peer for a connection to each address and port that is served here.
 fn ask_all(
     to: &ToPeer,
     enquiries: &[Enquiry],
@@ -136,7 +135,7 @@ fn ask_all(
     Ok(())
 }
 
-/// What the peer replies; `None`: it can't be asked, and that may pass.
+/// `None`: this host can't ask at the moment.
 fn ask(
     portion: &[Enquiry],
     timeout: Duration,
@@ -146,7 +145,7 @@ fn ask(
     let comment = Who::me("divert", before.command).to_string();
     let mut asking = match Asking::begin(before.run, &comment, portion, timeout) {
         Ok(asking) => asking,
-        // The gate can't be closed either.
+        // The gate can't be closed either, so this check need not fail the run.
         Err(error) if before.best_effort => {
             let say = before.say;
             say.phase(&format!("the peer can't be asked: {error:#}"));
@@ -172,8 +171,9 @@ fn wait_for_news(asking: &Asking, until: Instant, before: &Before) -> Result<(),
     }
 }
 
-/// When the rules to ask by go, the kernel drops what is in any queue of the network namespace
-/// (nf_queue_nf_hook_drop()): runs that hold SYNs have time to let them go.
+/// When the temporary rules of the check are removed, the kernel drops the packets in all queues of
+/// the network namespace (nf_queue_nf_hook_drop()). So this waits for other runs to release their
+/// held SYNs.
 fn let_others_go_first(before: &Before) -> Result<(), Ending> {
     let until = Instant::now() + OTHERS_PATIENCE;
     while nfqueue::others_hold(None) && Instant::now() < until {
@@ -182,10 +182,10 @@ fn let_others_go_first(before: &Before) -> Result<(), Ending> {
     Ok(())
 }
 
-/// Whether all were accepted.
+/// Passes if the peer has accepted all connections.
 ///
 /// # Errors
-/// What is wrong, in words.
+/// A sentence that says what is wrong.
 fn judge(
     answers: &[(SocketAddr, Reply)],
     absent: impl FnOnce() -> Option<NextHop>,
@@ -220,7 +220,8 @@ fn judge(
     }
 }
 
-/// One of which the kernel could not find out where it is on its link. What can't be told is there.
+/// The next hop whose link-layer address the kernel could not resolve. If that can't be read, it
+/// counts as resolved.
 fn absent(enquiries: &[Enquiry], routing: &mut Routing) -> Option<NextHop> {
     let mut hops: Vec<NextHop> = enquiries.iter().map(|q| q.neighbour).collect();
     hops.dedup();
@@ -249,7 +250,7 @@ fn no_peer(error: anyhow::Error) -> Ending {
     Ending::not_gated("peer", &format!("{error:#}"))
 }
 
-/// Some of them, and how many more.
+/// The first few addresses, and how many more there are.
 fn shown(all: impl Iterator<Item = SocketAddr>) -> String {
     const SHOWN: usize = 4;
     let all: Vec<String> = all.map(|at| at.to_string()).collect();

@@ -1,5 +1,5 @@
-//! Asks the peer whether it takes connections to addresses that both hosts have, by connections of
-//! which a copy looks as if it went there ([`Disguised`]). Each is aborted as soon as it stands.
+//! Asks the peer whether it takes connections to addresses that both hosts have. Each connection is
+//! made to look as if it went there ([`Disguised`]), and is aborted as soon as it is established.
 
 use std::net::{SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -17,25 +17,20 @@ use nix::sys::socket::{
 use super::way::Enquiry;
 use crate::gate::nft::disguise::{Disguise, Disguised};
 
-/// How many connections are made at a time.
 pub(crate) const AT_A_TIME: usize = 64;
 
-/// What the peer has to say to one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// It takes it.
     Accepted,
-    /// It does not; or this host can't send to it.
+    /// The peer refuses, or this host can't send to it.
     Refused,
-    /// Nothing.
     Silent,
 }
 
-/// Enquirys that are under way.
 pub(crate) struct Asking {
     epoll: Epoll,
     asked: Vec<Asked>,
-    /// Last, so that it goes last: aborts are disguised as well.
+    /// Last, so that it is dropped last: the aborts need its rules too.
     _disguised: Disguised,
 }
 
@@ -46,11 +41,11 @@ struct Asked {
 }
 
 impl Asking {
-    /// Asks all that have somewhere to be asked from; `comment` says who does. The rules that it takes are gone after `within`
-    /// at the latest.
+    /// Sends all enquiries that have a source address. `comment` names the run in the rules. The
+    /// rules expire after `within`.
     ///
     /// # Errors
-    /// This host can't ask; nothing was changed.
+    /// This host can't ask. Nothing was changed.
     pub(crate) fn begin(
         id: &str,
         comment: &str,
@@ -103,15 +98,15 @@ impl Asking {
         Ok(())
     }
 
-    /// Readable when there is an answer.
+    /// Readable when the peer has answered.
     pub(crate) fn news(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
     }
 
-    /// Takes in what was answered. Whether all have.
+    /// Takes in the answers. Returns whether all have come.
     ///
     /// # Errors
-    /// What epoll(7) says.
+    /// Those of epoll(7).
     pub(crate) fn take(&mut self) -> Result<bool> {
         let mut events = [EpollEvent::empty(); AT_A_TIME];
         let ready = self.epoll.wait(&mut events, EpollTimeout::ZERO)?;
@@ -128,7 +123,6 @@ impl Asking {
         Ok(!self.asked.iter().any(|a| a.answer == Reply::Silent))
     }
 
-    /// What has been answered so far.
     pub(crate) fn replies(&self) -> Vec<(SocketAddr, Reply)> {
         let answers = self.asked.iter();
         answers.map(|asked| (asked.to, asked.answer)).collect()
@@ -138,7 +132,8 @@ impl Asking {
 impl Drop for Asking {
     fn drop(&mut self) {
         for asked in &self.asked {
-            // A reset, which ends it on both sides: what the peer said to a FIN would find no rule.
+            // Closes with a reset, which ends the connection on both sides at once. The peer's
+            // answer to a FIN would come after the rules are gone.
             let abort = libc::linger {
                 l_onoff: 1,
                 l_linger: 0,
@@ -167,7 +162,7 @@ fn bound_socket(from: std::net::IpAddr) -> nix::Result<(OwnedFd, SocketAddr)> {
     Ok((socket, SocketAddr::new(from, port)))
 }
 
-/// A link-local address is an address of one link.
+/// A link-local address needs the index of its link.
 fn with_scope(address: SocketAddr, device: u32) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => {

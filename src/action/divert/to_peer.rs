@@ -1,4 +1,4 @@
-//! Which peer takes the connections, and how packets get there.
+//! The peer, and the settings of the diversion.
 
 use std::time::Duration;
 
@@ -9,25 +9,22 @@ use crate::kernel::route::Routing;
 use crate::words::hop::NextHop;
 use crate::words::steer::Diversion;
 
-/// What was asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct ToPeer {
     pub peers: Peers,
-    /// `--linger`.
     pub linger: Duration,
-    /// `--max-diverted`.
     pub most: u32,
-    /// How long the rules may stand: no connection is forgotten before.
+    /// How long the rules may stand. The set entries of connections live at least as long.
     pub idle: Duration,
-    /// How long the peer may take to answer, if it is to be asked.
+    /// How long the peer may take to answer. `None`: it is not asked.
     pub ask: Option<Duration>,
 }
 
 impl ToPeer {
-    /// Where packets to the peer go.
+    /// The next hops to the peer.
     ///
     /// # Errors
-    /// It is no neighbour of this host's: one line that names the option.
+    /// The peer is not a neighbour of this host: one line that names the option.
     pub(crate) fn diversion(&self) -> Result<Diversion> {
         let mut routing = Routing::open()?;
         let mut find = |peer: &Option<PeerAddress>| {

@@ -1,5 +1,5 @@
-//! What is to be asked of the peer before anything is changed, and what of this host would make
-//! diverting fail: by the listeners, the addresses and the links that are there. Pure.
+//! What to ask the peer before anything is changed, and what on this host would make diverting
+//! fail. Decided from its listeners, addresses and links. Pure.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,38 +11,32 @@ use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 use crate::words::steer::Diversion;
 
-/// A port that is listened on, as clients know it.
+/// A port that has a listener, by the gated ports that clients use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Served {
-    /// The gated ports.
     pub ports: PortSet,
-    /// The listener.
     pub listener: Listener,
 }
 
-/// Would the peer take a connection to that address?
+/// The question whether the peer would take a connection to this address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Enquiry {
-    /// Where clients connect to.
     pub to: SocketAddr,
-    /// The peer.
     pub neighbour: NextHop,
-    /// An address that only this host has, the likest to a client's; `None`: there is none.
+    /// An address that only this host has, preferably on the clients' link. `None`: there is none.
     pub from: Option<IpAddr>,
 }
 
-/// This host, as far as it matters.
+/// The addresses, links and routes of this host.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Here {
-    /// Its addresses.
     pub own: Vec<HostAddress>,
-    /// Its links.
     pub links: Vec<Link>,
-    /// Its routes to the peer's addresses.
+    /// The routes to the peer's addresses.
     pub routes: Vec<(IpAddr, Route)>,
 }
 
-/// All of them. `addressed`: the addresses of the listeners are those that clients connect to.
+/// `addressed`: clients connect to the addresses of the listeners.
 pub(crate) fn enquiries(
     served: &[Served],
     addressed: bool,
@@ -77,8 +71,8 @@ pub(crate) fn enquiries(
     asked.iter().map(ask).collect()
 }
 
-/// From the link on which clients come in, so that the peer's own rules for sources (rp_filter) treat
-/// it as they treat clients; else from the one to the peer.
+/// An address on the link by which clients come in, so that the peer's source checks (rp_filter)
+/// treat it like a client's. Else one on the link to the peer.
 fn source(to: IpAddr, neighbour: &NextHop, shared: &[IpAddr], here: &Here) -> Option<IpAddr> {
     let clients = here.device_of(to);
     let usable = |own: &&HostAddress| {
@@ -87,7 +81,7 @@ fn source(to: IpAddr, neighbour: &NextHop, shared: &[IpAddr], here: &Here) -> Op
             && own.global
             && !here.is_loopback(own.device)
     };
-    // Of several, the one that is the likeliest to be this host's alone.
+    // Of several, the one most likely to belong to this host alone.
     let on = |device| {
         let all = here
             .own
@@ -100,7 +94,7 @@ fn source(to: IpAddr, neighbour: &NextHop, shared: &[IpAddr], here: &Here) -> Op
     found.map(|own| own.address)
 }
 
-/// The IP versions that the service has and the peer, as it was named, has not.
+/// The IP versions that the service has and for which no peer was given.
 pub(crate) fn without_peer(
     served: &[Served],
     scope: &Scope,
@@ -121,14 +115,14 @@ pub(crate) fn without_peer(
     Family::ALL.into_iter().filter(lacks).collect()
 }
 
-/// What of the links would make it fail.
+/// What on the links would make diverting fail.
 pub(crate) fn remarks(
     questions: &[Enquiry],
     here: &Here,
     joins_received: impl Fn(&Link) -> bool,
 ) -> Vec<String> {
     let mut remarks = Vec::new();
-    // In order of their addresses: each once, whatever its ports.
+    // In the order of their addresses, each once for all ports.
     let mut ways: Vec<(IpAddr, NextHop)> =
         questions.iter().map(|q| (q.to.ip(), q.neighbour)).collect();
     ways.dedup();
@@ -167,13 +161,13 @@ pub(crate) fn remarks(
 }
 
 impl Here {
-    /// Whether it is the source of what this host sends to its peer.
+    /// Whether the kernel uses this address as the source when this host sends to its peer.
     fn takes_by_itself(&self, address: IpAddr) -> bool {
         let mut routes = self.routes.iter();
         routes.any(|(_, route)| route.source == Some(address))
     }
 
-    /// What the route there knows of it.
+    /// The MTU of the route to the next hop.
     fn mtu_to(&self, hop: &NextHop) -> Option<u32> {
         let mut routes = self.routes.iter();
         let (_, route) = routes.find(|(to, _)| *to == hop.address)?;
@@ -188,16 +182,16 @@ impl Here {
         self.link(index).is_some_and(|link| link.loopback)
     }
 
-    /// The number of the interface that has the address; of two, the one that is not the loopback, where
-    /// the other host of a pair has it all the time.
+    /// The index of the interface that has the address. If two have it, the one that is not the
+    /// loopback: on the other host of a pair the loopback has it all the time.
     fn device_of(&self, address: IpAddr) -> u32 {
         let own = self.own.iter().filter(|own| own.address == address);
         let outer = own.max_by_key(|own| !self.is_loopback(own.device));
         outer.map_or(0, |own| own.device)
     }
 
-    /// The links by which packets to the address come in: that which has it, or, if that is the
-    /// loopback, any.
+    /// The links by which packets to the address come in: the link that has it, or any link if that
+    /// is the loopback.
     fn links_of(&self, address: IpAddr) -> impl Iterator<Item = &Link> {
         let device = self.device_of(address);
         let any = self.is_loopback(device);
@@ -305,7 +299,7 @@ mod tests {
             asked(std::slice::from_ref(&vip), true, &Scope::default(), &peer),
             "10.0.0.100:80 from 10.0.0.1"
         );
-        // The same one twice, as SO_REUSEPORT has it.
+        // The same listener twice, as in a SO_REUSEPORT group.
         let twice = [vip.clone(), vip.clone()];
         assert_eq!(
             asked(&twice, true, &Scope::default(), &peer),
@@ -321,7 +315,7 @@ mod tests {
             ),
             "10.0.0.100:80 from 10.0.0.1"
         );
-        // Everywhere: then there is no address left that only this host has, on that link.
+        // A wildcard listener: then this host has no address of its own left on that link.
         assert_eq!(
             asked(std::slice::from_ref(&any), true, &Scope::default(), &peer),
             "10.0.0.1:80 from nowhere, 10.0.0.100:80 from nowhere, 10.9.0.1:80 from nowhere"
@@ -335,7 +329,7 @@ mod tests {
             ),
             ""
         );
-        // Published by a container: its address is not the one that clients know.
+        // Published by a container: clients use another address.
         let published = served("172.17.0.2", &[80, 81]);
         assert_eq!(
             asked(&[published], false, &scope("10.0.0.100"), &peer),
@@ -351,7 +345,7 @@ mod tests {
             asked(&[six], true, &scope("fd00::100"), &both),
             "[fd00::100]:80 from fd00::1"
         );
-        // By another link: from where clients come from, all the same.
+        // The peer is behind another link. The source is still on the clients' link.
         let across = to(hop("10.9.0.2", 3), None);
         assert_eq!(
             asked(&[vip], true, &Scope::default(), &across),

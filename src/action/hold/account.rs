@@ -1,4 +1,4 @@
-//! What became of held SYNs, in the report and in words.
+//! The results of held SYNs, as report rows and as text.
 
 use std::time::Duration;
 
@@ -59,7 +59,6 @@ pub(crate) fn held_words(held: &Figures) -> String {
     words
 }
 
-/// What became of held SYNs otherwise than it should.
 pub(crate) fn warn_of_what_went_wrong(
     cut: Option<Cut>,
     timeout: Duration,
@@ -100,7 +99,7 @@ pub(crate) fn warn_of_what_went_wrong(
     }
 }
 
-/// Why the release ended; `None`: the user asked for none.
+/// `None`: `--release-timeout 0` was given, so there was no release to end.
 fn cut_words(cut: Cut, timeout: Duration) -> Option<String> {
     match cut {
         Cut::TimedOut if timeout.is_zero() => None,

@@ -1,4 +1,4 @@
-//! What a run does for the SYNs that it holds.
+//! `--syn hold` while the gate is closed, and the release of the held SYNs.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -22,11 +22,11 @@ pub(crate) struct HoldAction {
     hold: Hold,
     release_timeout: Duration,
     translation: Translation,
-    /// How the kernel keeps half-open connections where the listeners are.
+    /// The limits of half-open connections in the listeners' network namespace.
     limits: Option<SynLimits>,
-    /// How many were let go when no listener could be seen any more.
+    /// SYNs that were released when no listener could be seen any more.
     to_nobody: usize,
-    /// What came of it, once the rules are gone.
+    /// Set once the rules are gone.
     figures: Option<Figures>,
 }
 
@@ -46,14 +46,14 @@ impl HoldAction {
         }
     }
 
-    /// One round: those go for whom there is room. What can't be looked at is tried again in the next
-    /// round.
+    /// One round: releases as many SYNs as the listeners have room for. If the sockets can't be
+    /// read, the next round tries again.
     fn release(&mut self, ports: &PortSet, finally: bool, sockets: &mut Sockets) -> Result<()> {
         self.hold.read_all();
         if self.hold.waited_for(ports).is_empty() {
             return Ok(());
         }
-        // All who have gone may still be in their handshakes.
+        // All SYNs released so far may still be in their handshakes.
         let comers = self.hold.gone() + self.hold.waiting_for(ports) as u64;
         let limits = *self.limits.get_or_insert_with(|| sockets.syn_limits());
         let sample = look_for_room(sockets, limits, comers)?;
@@ -63,7 +63,7 @@ impl HoldAction {
         if nobody && finally && !self.translation.seen.is_empty() {
             self.to_nobody += gone;
         } else if nobody {
-            // Clients that went to listeners that are no more may come again.
+            // Clients whose listener has gone may send a new SYN.
             self.hold.forget_who_has_gone();
         }
         Ok(())
@@ -104,7 +104,8 @@ impl Action for HoldAction {
         Answer::Waiting(self.waiting(&ports))
     }
 
-    /// Who came in the moment of opening, or had to wait for longer than `--release-timeout`, goes on.
+    /// Releases the SYNs that arrived while the gate opened, and those left after
+    /// `--release-timeout`.
     fn opened(&mut self, open: &PortSet) {
         self.hold.let_go(open);
     }
@@ -117,7 +118,7 @@ impl Action for HoldAction {
         self.limits = Some(sockets.syn_limits());
     }
 
-    /// Packets are not read one by one.
+    /// Waits between reads, so that packets are read in batches.
     fn wait(&self, signals: &Signals, until: Option<Instant>) -> Option<Caught> {
         match self.hold.not_before().filter(|at| *at > Instant::now()) {
             Some(at) => signals.wait(Some(until.map_or(at, |until| until.min(at)))),
@@ -150,7 +151,7 @@ impl Action for HoldAction {
     }
 }
 
-/// The listeners, and, unless they have plenty of room anyway, how many are in their handshakes.
+/// Looks at the listeners. Handshakes are counted only where the listeners might lack room.
 fn look_for_room(sockets: &mut Sockets, limits: SynLimits, comers: u64) -> Result<Sample> {
     let listeners = sockets.look(Want::default())?;
     if pace::has_plenty(&listeners, limits, comers) {

@@ -1,4 +1,4 @@
-//! The SYNs that wait, and their queue.
+//! The held SYNs and their NFQUEUE.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -13,58 +13,55 @@ use crate::kernel::sockets::row::YOUNG;
 use crate::words::ports::PortSet;
 use crate::words::steer::QueueNum;
 
-/// While the gate is closed, packets that have come are read this often at most: each time costs as
-/// much as many packets do.
+/// The interval between reads while the gate is closed: a read costs as much as many packets do.
 pub(crate) const READ_EVERY: Duration = Duration::from_millis(1);
 
-/// Who comes while others are let go is let go as well, so often before the next look at the sockets.
+/// SYNs that arrive during a release are released too, in up to this many turns before the next
+/// look at the sockets.
 const MOST_TURNS: usize = 16;
 
-/// How many are in the queue is looked at this often at most, while there is no room.
+/// The interval between reads of the queue's length while there is no room.
 pub(crate) const COUNT_EVERY: Duration = Duration::from_millis(100);
 
-/// When, where to, how many.
+/// Time of the release, destination, number of SYNs.
 type OnTheWay = (Instant, Destination, u32);
 
-/// Those who wait, and their queue.
 pub(crate) struct Hold {
     queue: Queue,
     line: Line,
     read_at: Option<Instant>,
-    /// Who has gone of late, where that leaves no trace.
+    /// Recently released SYNs, where SYN cookies hide their handshakes.
     on_their_way: Vec<OnTheWay>,
-    /// When it was looked how many are in the queue.
     counted_at: Option<Instant>,
-    /// SYNs that the kernel had dropped, as was seen by that.
+    /// SYNs that the kernel has dropped, found by comparing the queue's length.
     forgotten: u64,
-    /// The last that was read of it, once the queue is gone.
+    /// The queue's overflow counter as it was read last.
     overflowed: u64,
 }
 
-/// What the report tells.
+/// The figures in the report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Figures {
-    /// SYNs that waited.
     pub held: u64,
-    /// Those of them that went on.
+    /// Held SYNs that went on to a listener.
     pub released: u64,
-    /// Copies of them: a client sends its SYN again.
+    /// SYNs that a client sent again while the first one was held.
     pub duplicates: u64,
-    /// SYNs for which there was no room, so that they were dropped.
+    /// SYNs dropped for lack of room.
     pub overflow: u64,
-    /// Those of them that found no room because their source had more than its part already.
+    /// The part of `overflow` whose source had reached its own limit.
     pub of_one_source: u64,
-    /// Held SYNs that the kernel dropped because somebody removed a chain, ours or any other.
+    /// Held SYNs that the kernel dropped because somebody removed a netfilter chain.
     pub lost: u64,
-    /// How long the one that waited longest has waited.
+    /// The longest time that a SYN was held.
     pub longest: Duration,
 }
 
 impl Hold {
-    /// Takes a queue: packets that a rule sends there wait from now on.
+    /// Binds the queue. From now on, packets that a rule sends there are held.
     ///
     /// # Errors
-    /// It is taken, or there are no queues in this kernel (`Lacking`). Nothing was changed.
+    /// The queue is taken, or the kernel has no queues (`Lacking`). Nothing was changed.
     pub(crate) fn begin(queue: Option<QueueNum>, limits: Limits, gated: &PortSet) -> Result<Hold> {
         Ok(Hold {
             queue: Queue::bind(queue, limits.held)?,
@@ -77,25 +74,25 @@ impl Hold {
         })
     }
 
-    /// Where the rules shall send SYNs.
+    /// The queue for the gate's rules.
     pub(crate) fn queue(&self) -> QueueNum {
         self.queue.number()
     }
 
-    /// When packets may be read again: whether there are any is for poll(2) to say then.
+    /// The earliest time of the next read. Whether there are packets is then for poll(2) to say.
     pub(crate) fn not_before(&self) -> Option<Instant> {
         self.read_at.map(|at| at + READ_EVERY)
     }
 
-    /// Takes in all packets that have come; but no more than there is room for: in a flood there are
-    /// always some.
+    /// Reads all packets that have arrived. The number of reads is limited, because in a flood
+    /// there is always one more packet.
     pub(crate) fn read_all(&mut self) {
         let batches = self.line.limits().held as usize / nfqueue::READ_AT_ONCE + 1;
         let _ = (0..batches).find(|_| self.read());
     }
 
-    /// Takes in packets that have come, as many as one turn is for; whether that were all. Verdicts
-    /// on copies and strangers are given at once: else they would take the room of others.
+    /// Reads one batch of packets. Returns whether these were all. Copies and packets that are no
+    /// new SYNs get their verdict at once, because they would take the room of others.
     pub(crate) fn read(&mut self) -> bool {
         let now = Instant::now();
         let refused = self.line.counts().no_room;
@@ -116,7 +113,7 @@ impl Hold {
         all
     }
 
-    /// The line is full: of those whom the kernel has dropped meanwhile, perhaps.
+    /// The limit is reached. Forgets held SYNs that the kernel has dropped meanwhile.
     fn forget_who_is_lost(&mut self, now: Instant) {
         if self.counted_at.is_some_and(|at| now < at + COUNT_EVERY) {
             return;
@@ -128,8 +125,8 @@ impl Hold {
         }
     }
 
-    /// Lets go who waits for one of `ports`, and who comes meanwhile, as far as there is room; tells how
-    /// many those were. Else there would always be somebody where many come.
+    /// Releases the SYNs for `ports`, and those that arrive meanwhile, as far as there is room.
+    /// Returns how many. Without the second part a busy port would never be free of held SYNs.
     pub(crate) fn release_all(&mut self, ports: &PortSet, pace: &mut Pace) -> usize {
         self.take_places_of_who_is_on_the_way(pace);
         let mut all = 0;
@@ -159,18 +156,19 @@ impl Hold {
         ids.len()
     }
 
-    /// Handshakes that leave no trace take a place for as long as a handshake is young.
+    /// With SYN cookies, a released SYN counts against the listener's room for as long as a
+    /// handshake is young.
     fn take_places_of_who_is_on_the_way(&mut self, pace: &mut Pace) {
         let now = Instant::now();
         let young = |(at, ..): &OnTheWay| now < *at + YOUNG;
         self.on_their_way.retain(young);
         for (_, to, count) in &self.on_their_way {
-            // None may be left.
+            // There may be no room left.
             let _ = (0..*count).take_while(|_| pace.take(*to)).count();
         }
     }
 
-    /// Lets go everyone who waits for one of `ports`; tells how many those were.
+    /// Releases all SYNs for `ports`. Returns how many.
     pub(crate) fn let_go(&mut self, ports: &PortSet) -> usize {
         self.read_all();
         let ids = self.line.release(ports, Instant::now(), |_| true);
@@ -178,30 +176,26 @@ impl Hold {
         ids.len()
     }
 
-    /// Ports that were open are shut again, or the listeners have gone: whoever has gone to them may
-    /// come again.
+    /// Ports are shut again, or the listeners have gone: clients whose SYN was released may send a
+    /// new one.
     pub(crate) fn forget_who_has_gone(&mut self) {
         self.line.forget_who_has_gone();
     }
 
-    /// How many have gone so far.
     pub(crate) fn gone(&self) -> u64 {
         self.line.counts().released
     }
 
-    /// For which of these ports somebody waits.
     pub(crate) fn waited_for(&self, ports: &PortSet) -> PortSet {
         self.line.waited_for(ports)
     }
 
-    /// How many wait for these ports.
     pub(crate) fn waiting_for(&self, ports: &PortSet) -> usize {
         self.line.waiting_for(ports)
     }
 
-    /// What came of it.
     pub(crate) fn figures(&mut self) -> Figures {
-        // Refused verdicts are among what is to be read.
+        // Verdicts that the kernel refused come back as messages in the queue.
         self.read_all();
         self.overflowed = self.queue.overflowed().unwrap_or(self.overflowed);
         let (counts, lost) = (self.line.counts(), self.queue.lost());
@@ -217,7 +211,7 @@ impl Hold {
     }
 }
 
-/// One more has gone. Many go to one place at a time.
+/// Adds to the last entry where it has the same time and destination, which is the usual case.
 fn note(on_their_way: &mut Vec<OnTheWay>, now: Instant, to: Destination) {
     match on_their_way.last_mut() {
         Some((at, same, count)) if *at == now && *same == to => *count += 1,
@@ -232,7 +226,8 @@ impl AsFd for Hold {
 }
 
 impl Drop for Hold {
-    /// On each way out of a run, a panic's included: nobody is dropped who can go on.
+    /// Runs on each way out, also in a panic: without a verdict the kernel would drop the held
+    /// SYNs.
     fn drop(&mut self) {
         self.let_go(&PortSet::from_ranges([1..=u16::MAX]));
     }

@@ -1,5 +1,5 @@
-//! Who waits: the SYNs that are held, in order of arrival, by destination. Pure: it decides what
-//! becomes of packets, and `mod.rs` tells the kernel.
+//! The held SYNs in order of arrival, by destination. Pure: it decides what becomes of a packet,
+//! and `held.rs` gives the verdict to the kernel.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -10,51 +10,45 @@ use std::time::{Duration, Instant};
 use crate::kernel::nfqueue::packet::{Destination, Packet, Syn};
 use crate::words::ports::PortSet;
 
-/// How many SYNs may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// `--max-held`: in all.
+    /// `--max-held`: in total.
     pub held: u32,
-    /// `--max-held-per-source`: from one address, or from one /64 of IPv6.
+    /// `--max-held-per-source`: from one IPv4 address or one IPv6 /64.
     pub per_source: u32,
 }
 
-/// What becomes of a packet that has come.
+/// What becomes of a packet that has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// It waits.
     Held,
-    /// It is a copy: it waits in the place of an older one, which is dropped. The client's newest
-    /// copy is the one that its timestamps fit; and the kernel, which looks verdicts up from the
-    /// oldest packet on, finds the older one at once.
+    /// A copy of a held SYN: it takes the place of the older packet with this id, which is dropped.
+    /// The newest copy has the timestamps that the client expects back. The kernel searches packets
+    /// from the oldest on, so it finds the older one at once.
     Replaces(u32),
-    /// There is no room for it: it is dropped.
+    /// The limit is reached: it is dropped.
     NoRoom,
-    /// It is a copy of one that has gone on already: it is dropped. The listener would send its
-    /// SYN-ACK once more, and it could not be told apart from a scanner's any more.
+    /// A copy of a released SYN: it is dropped. The listener would answer with another SYN-ACK, and
+    /// the handshake would look like a scanner's.
     HadItsTurn,
-    /// It is no new SYN to a gated port. Somebody else's rule has sent it here: it goes on.
+    /// Not a new SYN to a gated port: another rule has sent it to this queue. It is accepted.
     NotOurs,
 }
 
-/// What the report tells.
+/// The counts for the report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// SYNs that waited; copies are not counted again.
+    /// Copies are not counted.
     pub held: u64,
-    /// Those of them that went on.
     pub released: u64,
-    /// Copies.
     pub duplicates: u64,
-    /// SYNs for which there was no room.
     pub no_room: u64,
-    /// Those of them whose source had more than its part already.
+    /// The part of `no_room` whose source had reached its own limit.
     pub of_one_source: u64,
-    /// How long the one that waited longest has waited.
+    /// The longest time that a SYN was held.
     pub longest: Duration,
 }
 
-/// Everyone who waits.
 pub(crate) struct Line {
     limits: Limits,
     gated: PortSet,
@@ -62,29 +56,29 @@ pub(crate) struct Line {
     hasher: RandomState,
     destinations: HashMap<Destination, usize>,
     waiting: Vec<Waiters>,
-    /// Where a connection's SYN is, or was, by a keyed hash of its addresses and ports: 64 bits that
-    /// nobody can aim at.
+    /// Where a connection's SYN is, or was. The key is a keyed hash of its addresses and ports, so
+    /// that nobody can provoke collisions.
     places: HashMap<u64, Slot>,
     len: usize,
     per_source: HashMap<u64, u32>,
     counts: Counts,
 }
 
-/// Those who wait for one destination.
+/// The held SYNs for one destination.
 struct Waiters {
     destination: Destination,
-    /// How many there are, without those who are lost.
+    /// Without those that are lost.
     len: usize,
     held: VecDeque<Held>,
-    /// How many have gone from the front.
+    /// How many have left the front of the queue.
     gone: u32,
 }
 
 struct Held {
     source: u64,
-    /// In nanoseconds since the line began.
+    /// Nanoseconds since the line was created.
     arrived: u64,
-    /// The packet; `None`: the kernel has dropped it, and the place is kept for a copy.
+    /// The packet id. `None`: the kernel has dropped the packet, and the place is kept for a copy.
     id: Option<u32>,
 }
 
@@ -92,12 +86,11 @@ struct Held {
 struct Slot {
     destination: u32,
     sequence: u32,
-    /// Counted from the first who has ever waited there.
+    /// Counted from the first SYN ever held for this destination.
     nth: u32,
 }
 
 impl Line {
-    /// Nobody waits.
     pub(crate) fn new(limits: Limits, gated: PortSet, now: Instant) -> Line {
         Line {
             limits,
@@ -113,28 +106,23 @@ impl Line {
         }
     }
 
-    /// How many may wait.
     pub(crate) fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// Whether anybody waits.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many wait.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// What came of it so far.
     pub(crate) fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// A packet has come.
     pub(crate) fn arrive(&mut self, packet: &Packet, now: Instant) -> Arrival {
         let ours = packet.syn.filter(|syn| self.gated.contains(syn.to.port));
         let Some(syn) = &ours else {
@@ -158,7 +146,8 @@ impl Line {
         Arrival::Held
     }
 
-    /// What becomes of it if the connection is known; a client that has given up may have begun anew.
+    /// What becomes of a packet of a known connection. `None`: the client has given up and begins a
+    /// new connection.
     fn copy(&mut self, connection: u64, sequence: u32, id: u32) -> Option<Arrival> {
         let place = self.places.get_mut(&connection)?;
         let waiting = &mut self.waiting[place.destination as usize];
@@ -188,7 +177,7 @@ impl Line {
                 gone: 0,
             });
         }
-        // Those who have gone are known for a while: for half as many there is room.
+        // Released SYNs are remembered too, up to half of the limit.
         let most = self.limits.held as usize;
         if self.places.len() > most + most / 2 {
             self.forget_who_has_gone();
@@ -210,16 +199,15 @@ impl Line {
         self.counts.held += 1;
     }
 
-    /// From now on those who have gone are not known any more: the next SYN of the same client asks
-    /// for a new connection.
+    /// Forgets released SYNs: the next SYN of the same client asks for a new connection.
     pub(crate) fn forget_who_has_gone(&mut self) {
         let waiting = &mut self.waiting;
         self.places
             .retain(|_, place| waiting[place.destination as usize].at(*place).is_some());
     }
 
-    /// Takes out, in order of arrival, who waits for one of `ports` and may go: each asks `may_go`,
-    /// and once it says no, those behind for the same destination wait on. Gives the ids.
+    /// Removes, in order of arrival, the SYNs for `ports` that `may_go` lets pass. Once `may_go`
+    /// refuses one, all others for its destination stay. Returns the packet ids.
     pub(crate) fn release(
         &mut self,
         ports: &PortSet,
@@ -263,8 +251,8 @@ impl Line {
         self.counts.released += 1;
     }
 
-    /// So many of the oldest packets are lost: there is room for others again. Tells how many of those
-    /// who wait these were.
+    /// Marks the `count` oldest packets as lost, so that there is room for others. Returns how many
+    /// were marked.
     pub(crate) fn lose_oldest(&mut self, count: usize) -> u64 {
         let all = self.waiting.iter().flat_map(|w| &w.held);
         let mut ids: Vec<u32> = all.filter_map(|held| held.id).collect();
@@ -285,14 +273,12 @@ impl Line {
         count as u64
     }
 
-    /// For which of these ports somebody waits.
     pub(crate) fn waited_for(&self, ports: &PortSet) -> PortSet {
         let waiting = self.waiting.iter().filter(|w| w.len > 0);
         let awaited: PortSet = waiting.map(|w| w.destination.port).collect();
         awaited.intersection(ports)
     }
 
-    /// How many wait for these ports.
     pub(crate) fn waiting_for(&self, ports: &PortSet) -> usize {
         let all = self.waiting.iter();
         all.filter(|w| ports.contains(w.destination.port))
@@ -302,7 +288,7 @@ impl Line {
 }
 
 impl Waiters {
-    /// Who is at that place; `None`: gone.
+    /// `None`: it was released.
     fn at(&mut self, place: Slot) -> Option<&mut Held> {
         let index = place.nth.wrapping_sub(self.gone) as usize;
         self.held.get_mut(index)
@@ -330,8 +316,8 @@ fn one_less(counts: &mut HashMap<u64, u32>, of: u64) {
     }
 }
 
-/// What counts as one source: an IPv4 address; of IPv6 the /64, since one host has as many addresses
-/// of it as it likes (RFC 4291, 2.5.4).
+/// What counts as one source: an IPv4 address, or an IPv6 /64, because one host can use all
+/// addresses of a /64 (RFC 4291, 2.5.4).
 fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -425,7 +411,7 @@ mod tests {
         let copy = line.arrive(&syn(3, "10.1.0.1:1000", A), now + MS * 1000);
         assert_eq!(copy, Arrival::Replaces(1));
         assert_eq!(line.counts().duplicates, 1);
-        // Also once somebody before it has gone.
+        // Also after an earlier SYN has left the queue.
         let mut once = true;
         let one = |_| std::mem::replace(&mut once, false);
         assert_eq!(line.release(&ports("80"), now + MS * 1001, one), [3]);
@@ -540,7 +526,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes and goes: everyone is released or replaced once, in order of arrival.
+        /// For any sequence of events, each SYN is released or replaced once, in order of arrival.
         #[test]
         fn everyone_goes_once(
             steps in prop::collection::vec((0u16..20, 0u8..3, 0usize..4), 1..200),

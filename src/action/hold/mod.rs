@@ -1,6 +1,5 @@
-//! `--syn hold`: new SYNs wait in a queue of the kernel's while the gate is closed, and go on to the
-//! new listener the moment it is there. Their clients wait for as long as the gate is closed, and not
-//! for the second after which they would send again.
+//! `--syn hold`: new SYNs wait in an NFQUEUE while the gate is closed, and go to the new listener
+//! as soon as it is ready. So their clients do not have to wait until they send the SYN again.
 
 pub(crate) mod account;
 pub(crate) mod act;

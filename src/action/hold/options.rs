@@ -20,11 +20,10 @@ use crate::words::gated::Gated;
 use crate::words::number::number_in;
 use crate::words::steer::{QueueNum, Steer};
 
-/// `--max-held`, unless given.
 pub(crate) const MAX_HELD: u32 = 65_536;
 /// The largest `--max-held`: newer kernels let no more packets into a queue (seen on Linux 6.18).
 pub(crate) const LARGEST_HELD: u32 = 65_536;
-/// `--max-held-per-source`, unless given: such a part of `--max-held`.
+/// The default of `--max-held-per-source` is `--max-held` divided by this.
 pub(crate) const PART_OF_SOURCE: u32 = 4;
 
 pub(crate) const ENTRY: Entry = Entry {
@@ -78,7 +77,6 @@ fn queue_number(text: &str) -> Result<QueueNum, String> {
     number_in(0..=QueueNum::MAX, text)
 }
 
-/// `--syn hold`, or `--syn auto`.
 #[derive(Debug)]
 struct HoldWanted {
     or_drop: bool,
@@ -110,11 +108,11 @@ impl Wanted for HoldWanted {
 
 #[derive(Debug, Clone)]
 struct ToHold {
-    /// `--queue-num`: which queue; else one that is free.
+    /// `--queue-num`. `None`: any free queue.
     queue: Option<QueueNum>,
     limits: Limits,
     release_timeout: Duration,
-    /// `--syn auto`: where that can't be done, SYNs are dropped.
+    /// `--syn auto`: SYNs are dropped where holding is not possible.
     or_drop: bool,
 }
 

@@ -1,5 +1,5 @@
-//! How many SYNs may go at once, so that not one of them is lost: a listener whose queues are full
-//! drops what comes. Pure.
+//! How many held SYNs may be released at once: a listener with full queues would drop the rest.
+//! Pure.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,31 +10,31 @@ use crate::words::family::Family;
 use crate::words::listen_ports::ListenPorts;
 use crate::words::ports::PortSet;
 
-/// So many SYNs go at once to a port whose listeners can't be seen (another network namespace).
+/// The number of SYNs that a round releases to a port whose listeners can't be seen (another
+/// network namespace).
 pub(crate) const BLIND: u32 = 16;
 
-/// What is known of the listeners, at one moment.
+/// What is known of the listeners at one moment.
 pub(crate) struct Pace<'a> {
     sample: &'a Sample,
     limits: SynLimits,
     translation: &'a Translation,
     finally: bool,
-    /// What is left of each group's room.
+    /// The remaining room of each group.
     rooms: HashMap<Group, u32>,
 }
 
-/// What stands between the gate and the listeners.
+/// How the gate's addresses and ports relate to those of the listeners.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Translation {
-    /// `--listen-port`.
     pub listen_ports: ListenPorts,
-    /// Addresses too may be others than those that the SYNs are sent to.
+    /// The listeners may have other addresses than the SYNs.
     pub of_addresses: bool,
-    /// Ports on which listeners could be seen before.
+    /// Ports on which a listener was seen before.
     pub seen: PortSet,
 }
 
-/// The listeners that share what comes for them.
+/// The listeners that share the connections to one destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Group {
     bound: Bound,
@@ -43,27 +43,28 @@ struct Group {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Bound {
-    /// Those that are bound to this address, a wildcard perhaps.
+    /// Bound to this address, which may be a wildcard.
     At(IpAddr),
-    /// All of the port: which of them is meant can't be told.
+    /// All listeners of the port: the SYN's address does not tell which one.
     Any,
-    /// Nobody listens there.
+    /// No listener.
     Nowhere,
 }
 
-/// Whether each listener has room for so many, twice over. Then handshakes need not be counted, which
-/// takes long where there are many connections (100,000 in TIME_WAIT: 20 ms and more); the other half
-/// is for those who came past the gate.
+/// Whether each listener has room for twice as many SYNs. Then handshakes need not be counted,
+/// which is slow where there are many connections (20 ms and more with 100,000 in TIME_WAIT). The
+/// other half is for connections that were not held.
 pub(crate) fn has_plenty(sample: &Sample, limits: SynLimits, comers: u64) -> bool {
     let plenty = |l: &Listener| u64::from(l.backlog.saturating_sub(l.accept_queue)) / 2 >= comers;
-    // Without cookies there is another limit, and with cookies always handshakes leave no trace.
+    // With cookies off the SYN backlog is a further limit. With cookies always on, handshakes can't
+    // be seen.
     limits.cookies == Cookies::WhenFull
         && !sample.listeners.is_empty()
         && sample.listeners.iter().all(plenty)
 }
 
 impl<'a> Pace<'a> {
-    /// For what was seen just now; `finally`: the ports open in any case.
+    /// `finally`: the ports open in any case.
     pub(crate) fn new(
         sample: &'a Sample,
         limits: SynLimits,
@@ -79,12 +80,12 @@ impl<'a> Pace<'a> {
         }
     }
 
-    /// Whether handshakes that are under way leave no trace, and have to be given their time.
+    /// Whether SYN cookies hide the handshakes in progress.
     pub(crate) fn is_blind(&self) -> bool {
         self.limits.cookies == Cookies::Always
     }
 
-    /// Takes one place for a SYN to there, if there is one.
+    /// Takes one place for a SYN, if there is one.
     pub(crate) fn take(&mut self, to: Destination) -> bool {
         let gated: PortSet = [to.port].into_iter().collect();
         let listened = self.translation.listen_ports.listeners_of(&gated);
@@ -100,8 +101,8 @@ impl<'a> Pace<'a> {
         true
     }
 
-    /// A listener of that very address comes before one of all addresses, and one of its own IP
-    /// version before one of both (compute_score(), net/ipv4/inet_hashtables.c).
+    /// The kernel prefers a listener bound to the exact address, and then one of its own IP version
+    /// to a dual-stack one (compute_score(), net/ipv4/inet_hashtables.c).
     fn group(&self, address: IpAddr, port: u16) -> Group {
         let bound = match self.translation.of_addresses {
             true => Bound::Any,
@@ -128,19 +129,19 @@ impl<'a> Pace<'a> {
             .map_or(Bound::Nowhere, Bound::At)
     }
 
-    /// What the fullest of a group has room for: which of them the kernel chooses is not known. A
-    /// handshake takes a place in the accept queue when it is complete.
+    /// The room of the fullest listener of a group, because nobody knows which one the kernel will
+    /// choose. A handshake takes a place in the accept queue when it completes.
     fn room(&self, group: Group) -> u32 {
         let handshakes = self.handshakes(group);
-        // Who does not answer for so long is a scanner, or one of a flood, but without cookies takes
-        // a place all the same.
+        // An old handshake is a scanner's or part of a flood, and will not complete. With cookies
+        // off it still takes a place in the SYN backlog.
         let stale = match self.limits.cookies {
             Cookies::Never => handshakes.stale,
             _ => 0,
         };
         let under_way = handshakes.young + stale;
         let free = |l: &Listener| {
-            // listen(fd, 0) takes one connection all the same.
+            // listen(fd, 0) still accepts one connection.
             l.backlog.max(1).saturating_sub(l.accept_queue + under_way)
         };
         let members = self.sample.listeners.iter().filter(|l| group.has(l));
@@ -150,13 +151,12 @@ impl<'a> Pace<'a> {
         if self.limits.cookies != Cookies::Never {
             return free;
         }
-        // Without cookies the kernel keeps the last quarter for clients that it knows
+        // With cookies off the kernel reserves the last quarter of the backlog for known clients
         // (tcp_conn_request(), net/ipv4/tcp_input.c).
         let most = self.limits.max_syn_backlog - self.limits.max_syn_backlog / 4;
         free.min(most.saturating_sub(under_way))
     }
 
-    /// Nobody listens there.
     fn room_of_nobody(&self, port: u16) -> u32 {
         let listened = self.sample.listeners.iter().any(|l| l.port == port);
         if listened || (self.finally && self.translation.seen.contains(port)) {
@@ -256,7 +256,7 @@ mod tests {
         );
     }
 
-    /// How many of these go, of so many that want to go to each in turn.
+    /// How many of `each` SYNs go to each destination.
     fn go(sample: &Sample, limits: SynLimits, each: &Translation, to: &[(&str, u16)]) -> Vec<u32> {
         let mut pace = Pace::new(sample, limits, each, false);
         let mut gone = vec![0; to.len()];
@@ -310,7 +310,7 @@ mod tests {
         ];
         let seen = sample(group, &[("::ffff:10.0.0.1", 80, 2, 0)]);
         assert_eq!(plainly(&seen, COOKIES, &[("fd00::1", 80)]), [5]);
-        // They are the same for both IP versions.
+        // Both IP versions share these listeners.
         let both = [("10.0.0.1", 80), ("fd00::1", 80)];
         assert_eq!(plainly(&seen, COOKIES, &both), [3, 2]);
     }
@@ -350,7 +350,7 @@ mod tests {
         let mut finally = Pace::new(&gone, COOKIES, &each, true);
         let address = to[0].0.parse().unwrap();
         assert!((0..1_000).all(|_| finally.take(Destination { address, port })));
-        // Where one address of several is lost, an open gate refuses as well.
+        // One address of several has lost its listener: an open gate would refuse there too.
         let v6only = Listener {
             v6only: true,
             ..listener("::", 80, 4096, 0)

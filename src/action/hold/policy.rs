@@ -1,4 +1,4 @@
-//! When held SYNs are let go: before their ports open, in rounds. Pure.
+//! When held SYNs are released: before their ports open, in rounds. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -6,20 +6,19 @@ use super::release::Release;
 use crate::decide::policy::{Answer, Conclusion, Noted, Policy};
 use crate::words::ports::PortSet;
 
-/// Held SYNs are let go in rounds, this far apart, or as far as a round took: what has gone takes
-/// places until the service has accepted it.
+/// The pause between rounds, or the duration of the last round if that was longer. A released SYN
+/// takes a place until the service has accepted it.
 pub(crate) const RELEASE_EVERY: Duration = Duration::from_micros(200);
 const RELEASE_PAUSE: u32 = 1;
 
 #[derive(Debug)]
 pub(crate) struct HoldPolicy {
-    /// `None`: everybody is let go at once.
+    /// `None`: all held SYNs are released at once.
     release: Option<Release>,
     noted: Noted,
 }
 
 impl HoldPolicy {
-    /// `timeout`: `--release-timeout`.
     pub(crate) fn new(timeout: Duration, closed_at: Instant) -> HoldPolicy {
         HoldPolicy {
             release: Some(Release::new(timeout, closed_at)),
@@ -51,7 +50,8 @@ impl Policy for HoldPolicy {
         self.release.as_ref()?.due()
     }
 
-    /// A port opens once nobody waits for it: who comes meanwhile lines up behind those who do.
+    /// A port opens once no SYN for it is held. SYNs that arrive meanwhile are queued behind the
+    /// held ones.
     fn answered(
         &mut self,
         answer: Answer,

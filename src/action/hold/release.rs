@@ -1,44 +1,40 @@
-//! Letting go of held SYNs: before their ports open, in as many rounds as their listeners need. Pure.
+//! The release of held SYNs, before their ports open and in as many rounds as the listeners need.
+//! Pure.
 
 use std::time::{Duration, Instant};
 
 use crate::decide::policy::{Cut, Waiting};
 use crate::words::ports::PortSet;
 
-/// When those who wait have not become fewer for so long, though some go, more come than go, in a
-/// flood perhaps: then they are better off with the gate open. When nobody goes the service does not
-/// accept yet, and has its time.
+/// If the number of held SYNs has not shrunk for this long although some are released, more arrive
+/// than go, as in a flood: an open gate serves clients better. If none can be released, the service
+/// does not accept yet and gets its time.
 pub(crate) const STALL: Duration = Duration::from_millis(500);
 
-/// How far it has come. Only where SYNs are held.
 #[derive(Debug)]
 pub(crate) struct Release {
-    /// `--release-timeout`.
     timeout: Duration,
     /// The ports that are about to open.
     ports: PortSet,
-    /// All of them are, for good.
+    /// All ports are about to open, for good.
     all: bool,
-    /// When the first round began.
     began_at: Option<Instant>,
-    /// When the fewest still waited after a round, and how many had gone by then.
+    /// The smallest number of held SYNs after a round, and when that was.
     fewest: Option<(Waiting, Instant)>,
     next_round: Instant,
 }
 
-/// What a round has led to.
+/// The result of a round.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Round {
-    /// These ports may open now.
     pub done: PortSet,
-    /// How long it took, if that was the last.
+    /// The duration of the whole release, if this was its last round.
     pub took: Option<Duration>,
-    /// Not everybody has gone, and this is why no more rounds are made.
+    /// Why the release ends with SYNs still held.
     pub cut: Option<Cut>,
 }
 
 impl Release {
-    /// Nothing is released yet.
     pub(crate) fn new(timeout: Duration, now: Instant) -> Release {
         Release {
             timeout,
@@ -50,12 +46,12 @@ impl Release {
         }
     }
 
-    /// These ports are to open, and no others. Once all are, that is for good.
+    /// Sets the ports that are about to open. Has no effect once all are.
     pub(crate) fn aim(&mut self, ports: PortSet) {
         if self.all {
             return;
         }
-        // Ports that come in have all of the time.
+        // A port that is added gets the full timeout.
         if ports.is_empty() || !ports.minus(&self.ports).is_empty() {
             self.began_at = None;
             self.fewest = None;
@@ -63,7 +59,6 @@ impl Release {
         self.ports = ports;
     }
 
-    /// All ports are to open, for good.
     pub(crate) fn aim_at_all(&mut self, ports: PortSet) {
         if !self.all {
             self.aim(ports);
@@ -71,18 +66,17 @@ impl Release {
         }
     }
 
-    /// Whether all ports are to open.
     pub(crate) fn is_of_all(&self) -> bool {
         self.all
     }
 
-    /// Whose SYNs are to be let go, and when.
+    /// The ports whose held SYNs are to be released, and when.
     pub(crate) fn due(&self) -> Option<(Instant, &PortSet)> {
         (!self.ports.is_empty()).then_some((self.next_round, &self.ports))
     }
 
-    /// A round is over, after which some still wait. The next one comes after a pause; none after
-    /// `deadline`.
+    /// Takes in the result of a round. If SYNs are still held, the next round comes after `pause`,
+    /// but none comes after `deadline`.
     pub(crate) fn round(
         &mut self,
         after: Waiting,
@@ -103,7 +97,7 @@ impl Release {
         let cut = cut.filter(|_| !waiting.is_empty());
         let done = match cut.is_some() {
             true => std::mem::take(&mut self.ports),
-            // All open together.
+            // All ports open together.
             false if self.all && !waiting.is_empty() => PortSet::EMPTY,
             false => self.ports.minus(&waiting),
         };
@@ -139,7 +133,7 @@ mod tests {
         PortSet::parse(text, |_| None).unwrap()
     }
 
-    /// A release, told in milliseconds.
+    /// Times in milliseconds.
     struct ReleaseTale {
         release: Release,
         start: Instant,
@@ -156,7 +150,7 @@ mod tests {
             }
         }
 
-        /// So many wait for these ports after a round that has taken 1 ms; the pause is 2 ms.
+        /// A round of 1 ms left `count` SYNs held for these ports. The pause is 2 ms.
         fn round(&mut self, ms: u32, waiting: &str, count: usize, gone: u64) -> Round {
             self.gone += gone;
             let ports = match waiting {
@@ -211,7 +205,7 @@ mod tests {
         let round = tale.round(100, "80", 3, 1);
         assert_eq!(round.cut, Some(Cut::TimedOut));
         assert_eq!((round.done, round.took), (ports("80"), Some(MS * 100)));
-        // The next port has all of it again, also if it comes in before the last has gone.
+        // A port that is added during a release gets the full timeout.
         tale.release.aim(ports("443"));
         assert_eq!(tale.round(150, "443", 5, 0).cut, None);
         tale.release.aim(ports("443,8080"));

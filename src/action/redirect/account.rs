@@ -1,4 +1,4 @@
-//! What became of redirected connections and of the standby, in the report and in words.
+//! The results of redirected connections and of the standby, as report rows and as text.
 
 use std::time::Duration;
 
@@ -19,7 +19,6 @@ pub(crate) struct RedirectRow {
 }
 
 impl RedirectRow {
-    /// So many connections went to `port`.
     pub(crate) fn new(
         port: u16,
         redirected: Option<u64>,
@@ -50,24 +49,24 @@ pub(crate) struct StandbyRow {
     stop_ms: Option<Ms>,
 }
 
-/// What became of a standby.
+/// How the standby ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum StandbyEnd {
     /// SIGTERM was enough.
     Terminated,
-    /// It took SIGKILL.
+    /// SIGKILL was needed.
     Killed,
-    /// It was left running, as was asked for.
+    /// `--keep-standby`: it still runs.
     Kept,
-    /// Its processes were gone before they were stopped.
+    /// It had ended before the run stopped it.
     Ended,
-    /// It is being stopped: a signal ended the wait for it.
+    /// The stop is in progress, and a signal has ended the wait for it.
     Stopping,
 }
 
 impl StandbyRow {
-    /// `took`: from the order to stop to its end.
+    /// `took`: from the order to stop until the end.
     pub(crate) fn new(pid: i32, end: StandbyEnd, took: Option<Duration>) -> StandbyRow {
         StandbyRow {
             pid,

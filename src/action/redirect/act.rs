@@ -1,4 +1,4 @@
-//! What a run does for the connections that it redirects, and with its standby.
+//! `--syn redirect` while the gate is closed and during the linger.
 
 use std::time::{Duration, Instant};
 
@@ -25,11 +25,10 @@ pub(crate) struct RedirectAction {
     redirected: Redirected,
     standby: Own,
     closed_at: Option<Instant>,
-    /// Whether it was looked if any of the SYNs was answered.
+    /// The run has checked whether any SYN was answered.
     looked_for_answers: bool,
-    /// Since when the standby is being stopped.
+    /// When the stop of the standby began.
     stopping: Option<Instant>,
-    /// What became of the standby.
     row: Option<StandbyRow>,
 }
 
@@ -48,7 +47,6 @@ impl RedirectAction {
         }
     }
 
-    /// How many connections are left on the standby.
     fn left(&mut self, now: &mut Now) -> Option<usize> {
         self.warn_if_unanswered(now);
         let left = self.redirected.unfinished();
@@ -56,7 +54,7 @@ impl RedirectAction {
             .ok()
     }
 
-    /// At the first look only: later there may be no trace of connections that are over.
+    /// Runs at the first look only: later there may be no trace of connections that have ended.
     fn warn_if_unanswered(&mut self, now: &mut Now) {
         let first_look = !std::mem::replace(&mut self.looked_for_answers, true);
         let since_closed = self.closed_at.map_or(Duration::ZERO, |at| at.elapsed());
@@ -74,7 +72,7 @@ impl RedirectAction {
         }
     }
 
-    /// While the rules stand, so that those who are cut hear of it.
+    /// Runs while the rules stand, so that clients of cut connections get the standby's reset.
     fn stop(&mut self, now: &Now) -> Answer {
         let mut standby = self.standby.borrow_mut();
         let Some(standby) = standby.as_mut() else {
@@ -117,7 +115,7 @@ impl Action for RedirectAction {
         Box::new(RedirectPolicy::new(self.linger, then_stop, closed_at))
     }
 
-    /// What can't be told, or forgotten, is as rare as a kernel without nf_conntrack_netlink.
+    /// Errors are ignored: they are as rare as a kernel without nf_conntrack_netlink.
     fn closing(&mut self, say: &Say) {
         match self.redirected.forget_ended() {
             Ok(0) => (),
@@ -152,7 +150,7 @@ impl Action for RedirectAction {
         signals.wait_beside(until, stopping.and_then(Standby::news))
     }
 
-    /// Whether the standby that is being stopped has gone.
+    /// Whether the standby has gone since the stop began.
     fn news(&mut self, now: &mut Now) -> Option<Answer> {
         let since = self.stopping.filter(|_| self.row.is_none())?;
         let (pid, stop) = {
@@ -195,7 +193,7 @@ impl Action for RedirectAction {
     }
 }
 
-/// The run is over, and nobody has stopped the standby: it is kept, or its guard stops it.
+/// The run is over and the standby still runs: either it is kept, or its guard stops it.
 fn leave(mut standby: Standby, keep: bool) -> Option<StandbyRow> {
     let end = match (standby.stopped(), keep) {
         (Some(_), _) => StandbyEnd::Ended,
@@ -209,7 +207,8 @@ fn leave(mut standby: Standby, keep: bool) -> Option<StandbyRow> {
     Some(row)
 }
 
-/// The gate could not be closed: the standby serves nobody, and goes when the run is over.
+/// The gate could not be closed: the standby gets no connection, and is stopped when the run is
+/// over.
 pub(crate) struct IdleStandby {
     standby: Own,
     keep: bool,
@@ -231,7 +230,7 @@ impl Action for IdleStandby {
         Steer::Drop
     }
 
-    /// Its policy asks nothing.
+    /// Never called, because the policy asks nothing.
     fn ask(&mut self, _: Question, _: &mut Now) -> Answer {
         Answer::Stopped
     }

@@ -1,7 +1,9 @@
-//! The guard of a standby: it starts the standby, and stops it when the line to the run ends.
+//! The guard process of a standby. It starts the standby, and stops it when its socket to the run
+//! closes.
 //!
-//! The guard is a subreaper (prctl(2)): a daemon whose parent has gone becomes its child, so that all
-//! that the command line has started stays below it in the tree of processes, and is waited for.
+//! The guard is a subreaper (prctl(2)): a daemon whose parent has exited becomes its child. So
+//! everything that the command line has started stays below the guard in the process tree, and the
+//! guard waits for all of it.
 
 use std::ffi::{CStr, OsStr};
 use std::os::fd::AsFd;
@@ -23,11 +25,11 @@ use crate::process::environment::as_exec_takes;
 use crate::process::guard;
 
 const NAME_FOR_KERNEL: &CStr = c"gate-standby";
-/// When the run has died, its watchdog takes this long, and mostly less, to open the gate: until then
-/// new connections still come to the standby, which is stopped so much later.
+/// How long the standby stays after the run has died. The run's watchdog opens the gate within this
+/// time, and new connections go to the standby until then.
 pub(crate) const DESERTED: Duration = Duration::from_secs(1);
 
-/// The guard itself, until nothing is left to guard, or it is told to leave it.
+/// Runs the guard until no process is left, or until the run tells it to leave the standby running.
 pub(crate) fn guard(line: &OsStr, grace: Duration) {
     if let Ok((run, mask)) = guard::begin(NAME_FOR_KERNEL) {
         match Guard::start(line, &mask, grace) {
@@ -40,7 +42,6 @@ pub(crate) fn guard(line: &OsStr, grace: Duration) {
 struct Guard {
     shell: Child,
     shell_ended: bool,
-    /// Readable when a child has ended.
     children: SignalFd,
     grace: Duration,
     stage: Stage,
@@ -49,22 +50,23 @@ struct Guard {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Guarding,
-    /// The run has died: to be stopped then.
+    /// The run has died. The standby is stopped at this time.
     Deserted(Instant),
-    /// All were asked to end; to be killed then. `None`: never, in the times that an [`Instant`] has.
+    /// SIGTERM was sent. SIGKILL follows at this time; `None`: never, because the time is beyond
+    /// the range of [`Instant`].
     Asked(Option<Instant>),
-    /// They are killed; to be left then.
+    /// SIGKILL was sent. The guard gives up at this time.
     Killing(Instant),
 }
 
 impl Guard {
     fn start(line: &OsStr, mask: &SigSet, grace: Duration) -> Result<Guard, Errno> {
-        // An ignored SIGCHLD would take the exit statuses away.
+        // With an ignored SIGCHLD the kernel would discard the exit statuses.
         crate::kernel::sys::set_default(Signal::SIGCHLD);
         set_child_subreaper(true)?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let children = SignalFd::with_flags(&SigSet::from(Signal::SIGCHLD), flags)?;
-        // A process group of its own: `kill -9 0` is not meant for us.
+        // A process group of its own, because the standby's `kill -9 0` must not hit the guard.
         let environment = as_exec_takes(std::env::vars_os());
         let shell = Child::shell_in(ProcessGroup::Own, line, &environment, mask)?;
         guard::stay();
@@ -104,8 +106,8 @@ impl Guard {
         }
     }
 
-    /// Waits for those that have ended. Whether any is left is what the kernel says: whoever is left
-    /// has an ancestor that is our child.
+    /// Reaps children that have ended. Returns whether any process is left: the kernel says so,
+    /// because each one has an ancestor that is a child of the guard.
     fn reap(&mut self, run: &UnixStream) -> bool {
         while let Ok(Some(_)) = self.children.read_signal() {}
         loop {
@@ -121,7 +123,7 @@ impl Guard {
         }
     }
 
-    /// Its pid may be another's once it has ended.
+    /// Its pid may be reused after its end.
     fn is_shell(&self, pid: Pid) -> bool {
         !self.shell_ended && pid.as_raw() == self.shell.pid()
     }
@@ -131,7 +133,7 @@ impl Guard {
         News::Gone(Stop { killed, left })
     }
 
-    /// Kills whoever is there, if it is time; new ones may have come since the last time.
+    /// Kills all processes if it is time. New ones may have started since the last time.
     fn advance(&mut self, now: Instant) {
         if matches!(self.stage, Stage::Deserted(at) if now >= at) {
             self.ask();
@@ -144,8 +146,8 @@ impl Guard {
         }
     }
 
-    /// Asks all who are there now to end; those who come later may be part of that. One that is
-    /// stopped has to go on in order to hear of it.
+    /// Sends SIGTERM to all processes that exist now, but not to later ones, which may belong to
+    /// the shutdown. A stopped process also gets SIGCONT, so that it can handle the signal.
     fn ask(&mut self) {
         if matches!(self.stage, Stage::Guarding | Stage::Deserted(_)) {
             let all = self.all();
@@ -155,7 +157,8 @@ impl Guard {
         }
     }
 
-    /// Waits for a child, the run, or the next time to do something. Whether it is the run.
+    /// Waits for a child, for the run, or for the next step. Returns whether the run has sent
+    /// something.
     fn wait(&self, now: Instant, run: Option<&UnixStream>) -> bool {
         let timeout = match self.stage {
             Stage::Guarding | Stage::Asked(None) => None,
@@ -169,8 +172,8 @@ impl Guard {
         fds.get(1).is_some_and(|fd| fd.any().unwrap_or(false))
     }
 
-    /// All that the shell has started, itself included, parents first. Where /proc does not tell,
-    /// the shell alone.
+    /// All processes that the shell has started, and the shell, parents first. Where /proc can't be
+    /// read, the shell alone.
     fn all(&self) -> Vec<i32> {
         let mut all = below(getpid().as_raw(), &processes());
         if !self.shell_ended && !all.contains(&self.shell.pid()) {

@@ -1,5 +1,5 @@
-//! `--syn redirect=PORT`: new connections go to a standby on another port of this host while the gate
-//! is closed, and stay there until they end. The kernel does it, by destination NAT.
+//! `--syn redirect=PORT`: the kernel redirects new connections to a standby on another port of this
+//! host while the gate is closed (destination NAT). The connections stay there until they end.
 
 pub(crate) mod account;
 pub(crate) mod act;

@@ -92,7 +92,6 @@ fn unwanted(given: &Given) -> Result<(), String> {
     }
 }
 
-/// The port that the standby listens on.
 #[derive(Debug)]
 struct StandbyPort(u16);
 

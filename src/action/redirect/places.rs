@@ -1,4 +1,4 @@
-//! Where a standby has to listen.
+//! The addresses on which a standby has to listen.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,9 +7,9 @@ use crate::kernel::sockets::Listener;
 use crate::words::family::Family;
 use crate::words::scope::Scope;
 
-/// Where the service listens, within `scope`, and the standby does not: the addresses that are
-/// missing. Where the service's addresses are not known here (no scope), or it does not listen, any
-/// listener will do.
+/// The addresses within `scope` on which the service listens and the standby does not. Without a
+/// scope the service's addresses are not known here. In that case, and where the service does not
+/// listen, any listener of the standby is enough.
 pub(crate) fn missing(
     service: &[Listener],
     standby: &[Listener],
@@ -29,8 +29,8 @@ pub(crate) fn missing(
     uncovered(&needed, standby)
 }
 
-/// The listeners that would take over from one of the service's: for each IP version that is gated and
-/// that it serves, where it is, or, if that is everywhere, the addresses that the gate is narrowed to.
+/// The listeners that the standby needs to replace one of the service's, one for each gated IP
+/// version. A wildcard listener is narrowed to the addresses of the gate.
 fn needed(listener: &Listener, port: u16, scope: &Scope) -> Vec<Listener> {
     let families = Family::ALL.into_iter();
     let served = families.filter(|family| scope.gates(*family) && listener.serves(*family));

@@ -1,5 +1,5 @@
-//! While the gate is closed, whether anybody takes the redirected connections; afterwards, how long
-//! they have to finish. Pure.
+//! Watches the standby while the gate is closed, and decides how long redirected connections may
+//! take to finish. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::action::linger::Linger;
 use crate::decide::looks::Regular;
 use crate::decide::policy::{Abandoned, Answer, Conclusion, Due, Noted, Policy, Question};
 
-/// Whether the standby listens, to which new connections are steered, is looked at this often.
+/// Interval between checks that the standby listens.
 pub(crate) const STANDBY_EVERY: Duration = Duration::from_millis(10);
 
 const GONE: Abandoned = Abandoned {
@@ -19,12 +19,12 @@ const GONE: Abandoned = Abandoned {
 pub(crate) struct RedirectPolicy {
     linger: Linger,
     look: Regular,
-    /// At the last look nobody listened.
+    /// The last look saw no listener.
     missed: bool,
 }
 
 impl RedirectPolicy {
-    /// `then_stop`: in the end the standby is stopped.
+    /// `then_stop`: the standby is stopped after the linger.
     pub(crate) fn new(linger: Duration, then_stop: bool, closed_at: Instant) -> RedirectPolicy {
         RedirectPolicy {
             linger: Linger::new("standby", linger, then_stop, closed_at),
@@ -33,7 +33,7 @@ impl RedirectPolicy {
         }
     }
 
-    /// A standby that is just being handed on may be missed once.
+    /// A standby that replaces its own process may be missing in one look, so two are needed.
     fn saw_standby(&mut self, listens: bool) -> Conclusion {
         let gone = !listens && self.missed;
         self.missed = !listens;

@@ -1,4 +1,4 @@
-//! Sees to it that there is a standby to redirect to, before anything is gated.
+//! Starts or finds the standby before any port is gated.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -24,7 +24,6 @@ use crate::words::ended::{CommandExit, exit_words};
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
 
-/// A standby that listens.
 pub(crate) struct StandbyReady {
     to: ToStandby,
     standby: Own,
@@ -88,8 +87,8 @@ impl Prepared for StandbyReady {
     }
 }
 
-/// The run ends before the gate was closed: so does the standby, and the next run finds its port free.
-/// A signal ends the wait, not the standby.
+/// The run ends before the gate was closed. The standby is stopped, so that the next run finds its
+/// port free. A signal ends the wait for that, not the stop.
 fn dismiss(standby: Option<Standby>, say: &Say, signals: &Signals) {
     let Some(mut standby) = standby else {
         return;
@@ -105,7 +104,7 @@ fn dismiss(standby: Option<Standby>, say: &Say, signals: &Signals) {
     say.done_waiting();
 }
 
-/// A standby on its way.
+/// A standby that does not listen yet.
 struct Coming<'a, 'b> {
     to: &'a ToStandby,
     before: &'a mut Before<'b>,
@@ -114,7 +113,7 @@ struct Coming<'a, 'b> {
 }
 
 impl Coming<'_, '_> {
-    /// `--standby`, unless somebody has its port already.
+    /// Starts `--standby`, unless another process has its port already.
     fn start(&mut self) -> Result<Option<Standby>, Ending> {
         let Some(line) = &self.to.line else {
             return Ok(None);
@@ -149,7 +148,7 @@ impl Coming<'_, '_> {
         Ok((!inodes.is_empty()).then_some(who))
     }
 
-    /// Until it listens wherever the service does.
+    /// Waits until it listens on every address that the service uses.
     fn wait(&mut self, mut standby: Option<&mut Standby>) -> Result<(), Ending> {
         loop {
             let missing = self.missing()?;
@@ -169,10 +168,10 @@ impl Coming<'_, '_> {
         }
     }
 
-    /// Whether the standby may still come to listen.
+    /// Fails if the standby has ended without listening.
     fn comes_still(&self, standby: &mut Standby, missing: &str) -> Result<(), Ending> {
         match standby.ended() {
-            // What it has started may live on, as a daemon.
+            // The command line may have left a daemon behind.
             None | Some(CommandExit::Code(0)) => (),
             Some(exit) => {
                 let how = exit_words(exit);
@@ -194,7 +193,7 @@ impl Coming<'_, '_> {
         )))
     }
 
-    /// Where it is needed and does not listen.
+    /// The addresses that still lack a listener.
     fn missing(&mut self) -> Result<String, Ending> {
         let gated = self.before.gated;
         let service = self.before.sockets.look(Want::default());
@@ -205,7 +204,6 @@ impl Coming<'_, '_> {
         Ok(missing.join(" "))
     }
 
-    /// Runs `--standby-check` until it succeeds.
     fn check(&self) -> Result<(), Ending> {
         let Some(line) = &self.to.check else {
             return Ok(());
@@ -238,7 +236,7 @@ impl Coming<'_, '_> {
     }
 }
 
-/// How it has ended, if it has by then.
+/// The exit status, if it has ended by then.
 fn ended_by(
     check: &Beside,
     until: Instant,

@@ -12,19 +12,18 @@ use crate::kernel::sockets::{Connection, Want};
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
-/// The connections that were redirected.
 pub(crate) struct Redirected {
     port: u16,
     gated: PortSet,
     sockets: Sockets,
-    /// `None`: the kernel can't tell them from others of the standby.
+    /// `None`: the kernel can't tell redirected connections from the standby's others.
     conntrack: Option<Conntrack>,
-    /// By the socket's cookie: whether its connection was redirected.
+    /// Whether the connection was redirected, by socket cookie.
     known: HashMap<u64, bool>,
 }
 
 impl Redirected {
-    /// None yet. `scope`: which local addresses they may have.
+    /// `scope` limits the local addresses.
     ///
     /// # Errors
     /// The kernel has no sock_diag.
@@ -38,15 +37,15 @@ impl Redirected {
         })
     }
 
-    /// Has the kernel forget connections to the service that are over, but that it does not know to be:
-    /// it has not seen their ends if the rules of a run before had gone, and nothing else needed
-    /// connection tracking. Open ones are kept for days, those that were redirected for two minutes even
-    /// if they had ended. When connections are tracked again, a new one with the same addresses and
-    /// ports would pass as such a one, and not be redirected; one that exists would be sent elsewhere.
-    /// To be called before that. How many they were.
+    /// Deletes conntrack entries of connections to the service that are over. The kernel does not
+    /// know their end if the rules of an earlier run had gone and nothing else used connection
+    /// tracking. It keeps entries of open connections for days, and those of redirected ones for
+    /// two minutes even after their end. A new connection with the same addresses and ports would
+    /// match such an entry and not be redirected; an existing connection would be sent elsewhere.
+    /// So this runs before connections are tracked again. Returns how many entries were deleted.
     ///
     /// # Errors
-    /// It can't be told, or the kernel won't forget.
+    /// The kernel does not list the entries, or does not delete them.
     pub(crate) fn forget_ended(&mut self) -> Result<usize> {
         let Some(conntrack) = &mut self.conntrack else {
             return Ok(0);
@@ -57,14 +56,15 @@ impl Redirected {
         }
         let ends = tracked.iter().flat_map(|c| [c.service, c.server]);
         let ports: PortSet = ends.map(|end| end.port()).collect();
-        // All of the host's, whatever the scope.
+        // Those of the whole host, regardless of the scope.
         let alive = Sockets::new(&ports, &Scope::default())?.connections_left()?;
         let alive: HashSet<_> = alive
             .iter()
             .map(|c| (canonical(c.local), canonical(c.peer)))
             .collect();
         let (mut routing, mut known) = (Routing::open()?, HashMap::new());
-        // What this host forwards, or has begun itself, has no socket of the service's either.
+        // Forwarded connections and those that this host has begun have no socket of the service
+        // either.
         let mut is_here = |ip| *known.entry(ip).or_insert_with(|| routing.is_here(ip));
         let mut forgotten = 0;
         for connection in tracked.iter().filter(|c| c.is_over(&alive)) {
@@ -76,15 +76,14 @@ impl Redirected {
         Ok(forgotten)
     }
 
-    /// Where they go.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// How many of them have not finished.
+    /// How many redirected connections have not finished.
     ///
     /// # Errors
-    /// The sockets can't be looked at.
+    /// The sockets can't be read.
     pub(crate) fn unfinished(&mut self) -> Result<usize> {
         let connections = self.sockets.unfinished()?;
         let mut known = HashMap::with_capacity(connections.len());
@@ -103,25 +102,25 @@ impl Redirected {
             .count())
     }
 
-    /// Whether not one of the SYNs that were sent there was answered, as far as that can be told.
+    /// Whether none of the redirected SYNs was answered, as far as the kernel can tell.
     pub(crate) fn nobody_was_answered(&mut self) -> bool {
         let conntrack = self.conntrack.as_mut();
         let answered = conntrack.map(|c| c.answered(&self.gated, self.port));
         matches!(answered, Some(Ok(0)))
     }
 
-    /// Whether anybody listens there. What can't be looked at may be there.
+    /// Whether the standby listens. True if the sockets can't be read.
     pub(crate) fn standby_listens(&mut self) -> bool {
         let seen = self.sockets.look(Want::default());
         seen.map_or(true, |sample| !sample.listeners.is_empty())
     }
 
-    /// Whether connections that went to the standby by themselves can be told from them.
+    /// Whether connections made directly to the standby can be told from redirected ones.
     pub(crate) fn tells_apart(&self) -> bool {
         self.conntrack.is_some()
     }
 
-    /// Where it can't be told, each may be.
+    /// True where the kernel can't tell.
     fn was_redirected(&mut self, connection: &Connection) -> bool {
         let Some(conntrack) = &mut self.conntrack else {
             return true;

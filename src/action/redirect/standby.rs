@@ -1,14 +1,13 @@
-//! A standby: another instance of the service that is there for the duration of a run, and must
-//! never outlive it.
+//! A standby: another instance of the service for the duration of a run. It must never outlive the
+//! run.
 //!
-//! Its guard (`guard.rs`) starts it, and stops it when the line to the run ends: however the run
-//! has come to its end, the kernel closes the line. The guard is a subreaper (prctl(2)): a daemon
-//! whose parent has gone becomes its child, so that all that the command line has started stays
-//! below it in the tree of processes, and is waited for. What others start on its behalf
-//! (`systemctl start`, a container's daemon) is not in that tree: neither seen nor stopped.
+//! Its guard process (`guard.rs`) starts it, and stops it when its socket to the run closes. The
+//! kernel closes that socket however the run ends. Processes that others start on its behalf
+//! (`systemctl start`, a container's daemon) are outside the guard's process tree, so the guard
+//! neither sees nor stops them.
 //!
-//! Should the guard itself be killed, the run stops what is left of its session; a daemon has left
-//! that. Who kills both leaves the standby behind.
+//! If the guard is killed, the run stops the processes of its session. A daemon has left that
+//! session. If both are killed, the standby stays.
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
@@ -29,7 +28,7 @@ use crate::words::ended::CommandExit;
 
 const NAME: &str = "gate-standby";
 
-/// The run's side. If it is dropped without [`Standby::keep`], the guard stops the standby, and
+/// The run's side. If it is dropped without [`Standby::keep`], the guard stops the standby and
 /// nobody waits for that.
 #[derive(Debug)]
 pub struct Standby {
@@ -43,12 +42,12 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// Starts a command line of the user's by `sh -c` under a guard, in this environment, with the
-    /// signal mask that we were started with. It reads nothing and prints to stderr. `grace` is the
-    /// time between SIGTERM and SIGKILL, should it have to be stopped; in whole milliseconds.
+    /// Starts the user's command line by `sh -c` under a guard, with this environment and with the
+    /// signal mask that syngate was started with. Its stdin is empty, and its output goes to
+    /// stderr. `grace` is the time between SIGTERM and SIGKILL, in whole milliseconds.
     ///
     /// # Errors
-    /// It, or its guard, can't be started; then nothing is left of it.
+    /// The standby or its guard can't be started. Nothing of it is left.
     pub fn start(
         line: &OsStr,
         environment: &[CString],
@@ -59,7 +58,8 @@ impl Standby {
         Standby::start_by(program, line, environment, mask, grace)
     }
 
-    /// The same, with the guard's program: for tests, which are not syngate.
+    /// As [`Standby::start`], with the path of the guard's program: for tests, which are not
+    /// syngate.
     ///
     /// # Errors
     /// As for [`Standby::start`].
@@ -94,7 +94,7 @@ impl Standby {
         Ok(standby)
     }
 
-    /// A guard that dies before it has told of the standby may have started it.
+    /// A guard that dies before it has reported may have started the standby.
     fn begin(&mut self) -> Result<()> {
         self.pid = match self.wire.news().inspect_err(|_| self.lose_guard())? {
             News::Started(pid) => pid,
@@ -104,45 +104,46 @@ impl Standby {
         Ok(self.wire.stream.set_nonblocking(true)?)
     }
 
-    /// The process id of its shell.
+    /// The process id of the shell.
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// What can be read when there is news of it; `None` once there will be none.
+    /// A descriptor that is readable when there is news; `None` once there will be none.
     pub fn news(&self) -> Option<BorrowedFd<'_>> {
         self.stop.is_none().then(|| self.wire.stream.as_fd())
     }
 
-    /// How its shell has ended, if it has; does not wait. A command line that leaves daemons behind
-    /// ends with status 0. Of a guard that was killed it is not known: as if SIGKILL had ended both.
+    /// The exit of the shell, if it has ended; does not wait. A command line that leaves daemons
+    /// behind ends with status 0. If the guard was killed, the exit is not known and reads as
+    /// SIGKILL.
     pub fn ended(&mut self) -> Option<CommandExit> {
         self.listen();
         self.ended
     }
 
-    /// Whether all of it is gone, be it by itself or because it was stopped; does not wait.
+    /// Whether all of its processes are gone; does not wait.
     pub fn stopped(&mut self) -> Option<Stop> {
         self.listen();
         self.stop
     }
 
-    /// Begins to stop it: SIGTERM to all of its processes, and after the time of grace SIGKILL. Does
-    /// not wait: [`Standby::stopped`] tells.
+    /// Begins to stop it: SIGTERM to all of its processes, and SIGKILL after the grace time. Does
+    /// not wait: [`Standby::stopped`] tells the end.
     pub fn begin_stop(&mut self) {
         self.listen();
         self.order(Order::Stop);
         self.stop_unguarded();
     }
 
-    /// It goes on without us, or whatever is left of it: the guard ends, which takes a moment.
+    /// Leaves its processes running. The guard ends shortly after.
     pub fn keep(mut self) {
         self.kept = true;
         self.order(Order::Keep);
     }
 
-    /// A guard that cannot be told, whatever the reason, finds that we have hung up, and stops what it
-    /// guards. If it is dead, `listen` hears of it.
+    /// If the order can't be sent, the socket closes and the guard stops the standby. If the guard
+    /// is dead, `listen` notices it.
     fn order(&mut self, order: Order) {
         let stream = &mut self.wire.stream;
         let told = (0..2).any(|_| stream.write_all(&[order as u8]).is_ok());
@@ -171,14 +172,15 @@ impl Standby {
         });
     }
 
-    /// The guard has not been waited for, so the session is still its own.
+    /// Nobody has waited for the guard yet, so its session id can't be reused.
     fn stop_unguarded(&self) {
         if !self.unguarded {
             return;
         }
         let session = self.guard.pid();
         let mut killed = BTreeSet::new();
-        // Whoever was killed may have started another one just before: the next look finds that.
+        // A process that was killed may have started another one just before. The next look finds
+        // that.
         let until = Instant::now() + KILL_FOR;
         while Instant::now() < until {
             let all = processes().into_iter();

@@ -1,4 +1,4 @@
-//! Which standby takes the connections.
+//! The standby, and the settings of the redirection.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -7,23 +7,18 @@ use std::time::Duration;
 
 use super::standby::Standby;
 
-/// What is done for, and with, the standby.
 #[derive(Debug, Clone)]
 pub(crate) struct ToStandby {
     pub port: u16,
-    /// `--linger`.
     pub linger: Duration,
-    /// `--standby`: what starts it; else somebody has.
+    /// `--standby`. `None`: the standby runs already.
     pub line: Option<OsString>,
-    /// `--standby-check`.
     pub check: Option<OsString>,
-    /// `--standby-timeout`.
     pub timeout: Duration,
-    /// `--standby-grace`.
     pub grace: Duration,
-    /// `--keep-standby`.
     pub keep: bool,
 }
 
-/// A standby that the run has started; `None`: somebody else has, or it has been dealt with.
+/// A standby that the run has started. `None`: it was already running, or it has been stopped or
+/// kept.
 pub(crate) type Own = Rc<RefCell<Option<Standby>>>;

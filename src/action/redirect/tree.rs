@@ -1,4 +1,4 @@
-//! The tree of processes, as /proc shows it.
+//! The process tree from /proc.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -13,7 +13,7 @@ pub(super) struct OfProc {
     pub(super) session: i32,
 }
 
-/// The processes that /proc shows, if it is that of our pid namespace: else its numbers mean others.
+/// Empty if /proc belongs to another pid namespace, because its pids mean other processes.
 pub(super) fn processes() -> Vec<OfProc> {
     let own = std::fs::read_link("/proc/self");
     if !own.is_ok_and(|own| own.as_os_str() == OsStr::new(&getpid().to_string())) {
@@ -27,7 +27,8 @@ pub(super) fn processes() -> Vec<OfProc> {
         .collect()
 }
 
-/// `pid (comm) state ppid pgrp session …`, proc(5). comm may contain anything, parentheses too.
+/// `pid (comm) state ppid pgrp session …`, proc(5). comm may contain any character, also
+/// parentheses.
 pub(super) fn parse_stat(stat: &[u8]) -> Option<OfProc> {
     let stat = String::from_utf8_lossy(stat);
     let (pid, _) = stat.split_once(" (")?;
@@ -41,13 +42,13 @@ pub(super) fn parse_stat(stat: &[u8]) -> Option<OfProc> {
     })
 }
 
-/// Who is below `root` in the tree, parents first.
+/// The processes below `root`, parents first.
 pub(super) fn below(root: i32, all: &[OfProc]) -> Vec<i32> {
     let mut seen = BTreeSet::from([root]);
     let mut found = vec![root];
     let mut at = 0;
     while let Some(&parent) = found.get(at) {
-        // They were not looked at all at once: what is not a tree must not be gone round for ever.
+        // /proc is not read atomically, so the data may contain a loop.
         let children = all.iter().filter(|p| p.parent == parent);
         found.extend(children.map(|p| p.pid).filter(|pid| seen.insert(*pid)));
         at += 1;

@@ -1,4 +1,4 @@
-//! What the run and the guard of its standby tell each other.
+//! The messages between the run and the guard of its standby.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,24 +8,24 @@ use nix::errno::Errno;
 
 use crate::words::ended::CommandExit;
 
-/// The hidden command that is the guard of a standby.
+/// The hidden command of the guard process.
 pub(crate) const COMMAND: &str = "standby-guard";
-/// What does not end when it is killed (it waits in the kernel, or is not ours to kill) is killed
-/// again this often, and for so long; then it is left.
+/// Interval between SIGKILLs to a process that does not end (it waits in the kernel, or belongs to
+/// another user).
 pub(crate) const KILL_EVERY: Duration = Duration::from_millis(50);
-/// See [`KILL_EVERY`].
+/// How long the guard keeps sending SIGKILL.
 pub(crate) const KILL_FOR: Duration = Duration::from_secs(5);
 
-/// How a standby has gone.
+/// How a standby has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stop {
     /// SIGKILL was needed.
     pub killed: bool,
-    /// Some of it may still be there: it could not be killed, or its guard was.
+    /// Some processes may still be there: they could not be killed, or the guard was killed.
     pub left: bool,
 }
 
-/// What the run tells the guard: a byte.
+/// One byte from the run to the guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     Stop = b's' as isize,
@@ -40,19 +40,16 @@ impl Order {
     }
 }
 
-/// What the guard tells the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum News {
-    /// The shell's process id.
     Started(i32),
     NotStarted(Errno),
-    /// How the shell has ended.
     Ended(CommandExit),
-    /// The last word.
+    /// The last message.
     Gone(Stop),
 }
 
-/// A letter and a number in this machine's order of bytes.
+/// A letter and a number in native byte order.
 pub(super) type NewsBytes = [u8; 5];
 
 impl News {
@@ -84,7 +81,7 @@ impl News {
     }
 }
 
-/// The run's end of the line, and what has come of a message so far.
+/// The run's end of the socket, and the bytes of a message that is not complete yet.
 #[derive(Debug)]
 pub(super) struct Wire {
     pub(super) stream: UnixStream,
@@ -101,7 +98,7 @@ impl From<UnixStream> for Wire {
 }
 
 impl Wire {
-    /// The next message. Its end, and nonsense, are errors.
+    /// The next message. The end of the stream and an invalid message are errors.
     pub(super) fn news(&mut self) -> io::Result<News> {
         loop {
             if let Ok(message) = NewsBytes::try_from(self.came.as_slice()) {
@@ -120,19 +117,19 @@ impl Wire {
     }
 }
 
-/// If the run is dead, that shows when it is listened to.
+/// Errors are ignored: the guard sees the run's death when it reads.
 pub(super) fn tell(mut run: &UnixStream, news: News) {
     let _ = run.write_all(&news.encode());
 }
 
-/// What the run wants. Its end, and nonsense, are `None`.
+/// `None`: the end of the stream, or an invalid order.
 pub(super) fn order(mut run: &UnixStream) -> Option<Order> {
     let mut byte = [0];
     run.read_exact(&mut byte).ok()?;
     Order::decode(byte[0])
 }
 
-/// What holds for whatever comes over the line, and for any text as a process's stat.
+/// Checks the properties of both parsers, of messages and of /proc stat lines, for any bytes.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     for message in bytes.chunks_exact(size_of::<NewsBytes>()) {

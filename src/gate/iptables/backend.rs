@@ -22,15 +22,14 @@ use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 use crate::words::steer::Steer;
 
-/// How often syngate lists its rules where only that tells whether somebody has removed them: where the
-/// kernel's deadline is by the wall clock, or several jumps have one list.
+/// Interval between listings of the rules where only a listing shows whether somebody has removed
+/// them: with a wall-clock deadline, or when several jumps share one list.
 pub(crate) const LIST_EVERY: Duration = Duration::from_millis(250);
 /// How much later than `--max-closed` the kernel may open the gate by itself.
 const LATEST: Duration = Duration::from_secs(1);
-/// How often the backend tries to make the rules if that takes too long, because the lock of iptables is
+/// How often the backend tries to make the rules when that takes too long: the xtables lock is
 /// busy, or there are many rules.
 const MAKE_TRIES: usize = 3;
-/// The iptables backend of one run.
 pub(crate) struct Iptables {
     variant: Variant,
     programs: Programs,
@@ -38,20 +37,21 @@ pub(crate) struct Iptables {
     who: Who,
     wait: Duration,
     lingers: Duration,
-    /// The rules that shall stand, until they are removed.
+    /// The rules that should stand, until they are removed.
     rules: Option<Rules>,
-    /// The rules that do stand.
+    /// The rules that the backend has made.
     standing: Option<Standing>,
     watchdog: Option<Watchdog>,
     remarks: Vec<String>,
-    /// SYNs that were counted in rules which somebody has removed since.
+    /// SYNs counted by rules that somebody has removed since.
     counted_before: u64,
     listed_at: Instant,
-    /// What the backend saw then.
+    /// The result of the last check.
     found_intact: bool,
-    /// Whether the kernel may have taken a change.
+    /// The kernel may have taken a change, so there may be rules to remove.
     changed: bool,
-    /// Whether xt_recent can't be used. The backend does not try it again, because undoing that may end NAT.
+    /// xt_recent can't be used. The backend does not try it again, because undoing the attempt may
+    /// end NAT.
     by_date: bool,
 }
 
@@ -62,15 +62,14 @@ struct Standing {
     clock: Clock,
     /// When the kernel opens the gate, if its time counts from the arming.
     opens: Option<Deadline>,
-    /// Whether the rules stop new SYNs at all.
     armed: bool,
 }
 
 impl Iptables {
-    /// A backend for a run. Changes nothing.
+    /// Changes nothing in the kernel.
     ///
     /// # Errors
-    /// [`Lacking`]: it is not installed.
+    /// [`Lacking`]: the variant is not installed.
     pub(crate) fn new(variant: Variant, settings: &Settings) -> Result<Iptables> {
         let path = std::env::var_os("PATH");
         let programs = Programs::of(variant, path.as_deref()).map_err(Lacking)?;
@@ -97,7 +96,7 @@ impl Iptables {
         })
     }
 
-    /// The IP versions to gate: those that the scope means and that this host has.
+    /// The IP versions to gate: those in the scope that this host has.
     fn families(&mut self, scope: &Scope) -> Result<Vec<Family>> {
         let mut families = Vec::new();
         for family in Family::ALL {
@@ -122,7 +121,7 @@ impl Iptables {
         }
     }
 
-    /// Makes the rules, with the first of the kernel's clocks that works here.
+    /// Makes the rules with the first of the kernel's clocks that works here.
     fn make(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
         let families = self.families(&rules.scope)?;
         // A process that may not list rules could not remove them either.
@@ -221,7 +220,7 @@ impl Iptables {
         Ok(())
     }
 
-    /// Closes the gate, after a look whether the rules stand. When the kernel will open it.
+    /// Checks that the rules stand, and closes the gate. Returns when the kernel will open it.
     fn arm(
         &self,
         families: &[Family],
@@ -246,7 +245,8 @@ impl Iptables {
         Ok(opens)
     }
 
-    /// Makes a change. If the run is killed meanwhile, the watchdog waits for the change.
+    /// Makes a change. If the run is killed meanwhile, the watchdog waits for the end of the
+    /// change.
     fn restore(&self, family: Family, script: &str) -> Result<()> {
         let restore = || self.programs.restore(family, script, self.wait);
         match &self.watchdog {
@@ -263,7 +263,6 @@ impl Iptables {
         }
     }
 
-    /// Removes what was made before the error.
     fn undo(&self, error: anyhow::Error) -> anyhow::Error {
         if !self.changed {
             return error;

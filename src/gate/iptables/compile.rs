@@ -1,9 +1,10 @@
-//! From [`Rules`] to what iptables-restore(8) reads. Pure.
+//! Compiles [`Rules`] to the input of iptables-restore(8). Pure.
 //!
-//! A run has a chain of its own. The built-in chain jumps to it with new SYNs, until the kernel's deadline.
-//! The run's chain lets through what the scope excludes, and sends gated SYNs to a second chain. That has
-//! one rule, which counts a SYN and drops it or steers it elsewhere. To open and close single ports,
-//! syngate replaces the rules of the first chain, so the second keeps its count.
+//! A run has a chain of its own. The built-in chain jumps to it with new SYNs, until the kernel's
+//! deadline. The run's chain lets through what the scope excludes, and sends gated SYNs to a second
+//! chain. That has one rule, which counts a SYN and drops it or steers it elsewhere. To open and
+//! close single ports, syngate replaces the rules of the first chain, so the second keeps its
+//! count.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -20,35 +21,31 @@ const MULTIPORT_MAX: usize = 15;
 /// A comment has room for 256 bytes with its NUL (xt_comment.h, XT_MAX_COMMENT_LEN).
 const COMMENT_MAX: usize = 255;
 
-/// The clock by which the kernel opens the gate by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Clock {
-    /// The kernel opens it this many seconds after syngate has armed it through a file of xt_recent's. It
-    /// counts jiffies, which nobody can set.
+    /// The kernel opens the gate this many seconds after syngate has armed it through a file of
+    /// xt_recent. The kernel counts jiffies, which nobody can set.
     Recent(u64),
-    /// The kernel opens it at that time, in UTC, by the wall clock (xt_time).
+    /// The kernel opens the gate at this time, in UTC, by the wall clock (xt_time).
     Until(String),
 }
 
-/// What iptables-restore(8) of one IP version reads for a run.
+/// The input of iptables-restore(8) for one run and one IP version.
 pub(super) struct Script<'a> {
-    /// The run's id.
     pub(super) id: &'a str,
     pub(super) family: Family,
     pub(super) rules: &'a Rules,
 }
 
-/// The run's chain.
 fn chain(id: &str) -> String {
     format!("{PREFIX}{id}")
 }
 
-/// The run's second chain, which counts and steers.
+/// The second chain, which counts and steers.
 fn stop_chain(id: &str) -> String {
     format!("{PREFIX}{id}_s")
 }
 
-/// The name of xt_recent's list for an IP version.
 pub(super) fn recent_name(id: &str, family: Family) -> String {
     match family {
         Family::V4 => format!("{PREFIX}{id}_4"),
@@ -68,14 +65,15 @@ pub(super) fn place(rules: &Rules) -> (&'static str, &'static [&'static str]) {
 }
 
 impl Script<'_> {
-    /// Makes both chains, and jumps to the first one. The jumps come before all other rules, because an ACCEPT
-    /// would end the packet's way through the chain. The same change replaces the run's old rules: NAT may
-    /// end with its last rule, and with it the connections that were redirected.
+    /// Makes both chains and the jumps to the first one. The jumps come first in their chains,
+    /// because an ACCEPT before them would end the packet's way through the chain. The same change
+    /// replaces the run's old rules, because NAT of redirected connections may end with its last
+    /// rule.
     pub(super) fn install(&self, comment: &str, clock: &Clock, standing: &Part) -> String {
         let (table, built_in) = place(self.rules);
         let (chain, stop) = (chain(self.id), stop_chain(self.id));
         let verdict = match self.rules.steer {
-            // The backend refuses to divert before it comes here.
+            // The backend refuses to divert, so a divert never comes here.
             Steer::Drop | Steer::Divert(_) => "-j DROP".to_owned(),
             Steer::Queue(number) => format!("-j NFQUEUE --queue-num {number} --queue-bypass"),
             // Without an address, so that the packet keeps its own.
@@ -105,7 +103,7 @@ impl Script<'_> {
         script
     }
 
-    /// Gates `ports` and no others.
+    /// Gates exactly `ports`.
     pub(super) fn replace_ports(&self, ports: &PortSet) -> String {
         let (table, _) = place(self.rules);
         let rules = self.chain_rules(ports);
@@ -114,7 +112,8 @@ impl Script<'_> {
 
     fn clock(&self, clock: &Clock) -> String {
         match clock {
-            // With this mask all sources are the same. The list has one entry, while the gate is armed.
+            // With this mask all sources are equal, so the list has one entry while the gate is
+            // armed.
             Clock::Recent(seconds) => format!(
                 " -m recent --name {} --mask {} --rsource --rcheck --seconds {seconds}",
                 recent_name(self.id, self.family),
@@ -163,8 +162,8 @@ impl Script<'_> {
         rules
     }
 
-    /// The options that match an interface. A packet that comes in goes out by none yet, and a packet that this
-    /// host sends came in by none: each has one of the two.
+    /// The options that match an interface. An incoming packet has no output interface yet, and a
+    /// packet from this host has no input interface.
     fn ways(&self) -> &'static [&'static str] {
         match self.rules.steer {
             Steer::Redirect(_) => &["-i", "-o"],
@@ -173,7 +172,7 @@ impl Script<'_> {
     }
 }
 
-/// What the programs of both IP versions would read, for `--dry-run`.
+/// The input of the programs of both IP versions, for `--dry-run`.
 pub(crate) fn script(
     variant: crate::gate::kinds::Variant,
     rules: &Rules,
@@ -201,7 +200,7 @@ pub(crate) fn script(
     text
 }
 
-/// The words, or one empty one.
+/// The words, or a single empty one.
 fn or_nothing(words: &[String]) -> Vec<&str> {
     match words {
         [] => vec![""],
@@ -209,7 +208,7 @@ fn or_nothing(words: &[String]) -> Vec<&str> {
     }
 }
 
-/// The ports in portions that multiport takes.
+/// Splits the ports into portions that multiport accepts.
 fn portions(ports: &PortSet) -> Vec<String> {
     let mut portions: Vec<(usize, String)> = Vec::new();
     for range in ports.ranges() {
@@ -228,8 +227,8 @@ fn portions(ports: &PortSet) -> Vec<String> {
     portions.into_iter().map(|(_, portion)| portion).collect()
 }
 
-/// Makes a text fit for a comment. Between double quotes a backslash and a quote are special, and
-/// iptables-save writes single quotes with a backslash, which some versions can't read back.
+/// Makes a text fit for a comment. Between double quotes a backslash and a quote are special.
+/// iptables-save escapes single quotes with a backslash, which some versions can't read back.
 fn fit_comment(text: &str) -> String {
     let mut clean: String = text
         .chars()
@@ -247,8 +246,8 @@ fn fit_comment(text: &str) -> String {
     clean
 }
 
-/// The kernel's deadline as xt_time takes it: UTC, in whole seconds. The second itself is included, so the
-/// gate opens at most a second later.
+/// The kernel's deadline for xt_time: UTC, in whole seconds. xt_time includes the second itself, so
+/// the gate opens at most a second later.
 pub(super) fn date_stop(since_1970: Duration) -> String {
     let whole = Duration::from_secs(since_1970.as_secs());
     let time = humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + whole).to_string();

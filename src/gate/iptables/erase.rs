@@ -1,4 +1,4 @@
-//! Removing a run's rules from iptables.
+//! Removes a run's rules from iptables.
 
 use std::time::{Duration, Instant};
 
@@ -14,23 +14,24 @@ use crate::gate::rules::XTABLES_WAIT;
 use crate::words::family::Family;
 use crate::words::lacking::Lacking;
 
-/// How long the kernel may take to let go of a removed rule's list, and how often syngate looks.
+/// How long the kernel may take to release the list of a removed rule.
 const GONE_WITHIN: Duration = Duration::from_millis(500);
 const GONE_LOOK: Duration = Duration::from_millis(1);
-/// How often syngate tries again, because somebody may change the rules between its look and its change.
+/// How often syngate tries again, because somebody may change the rules between its look and its
+/// change.
 const ERASE_TRIES: usize = 5;
 
-/// Removes the rules of run `id`. That there are none is no error.
+/// Removes the rules of run `id`. It is no error if there are none.
 ///
 /// # Errors
-/// What the programs say; rules may be left.
+/// The error of the program; rules may be left.
 pub(crate) fn erase(variant: Variant, id: &str) -> Result<()> {
     let path = std::env::var_os("PATH");
     let programs = Programs::of(variant, path.as_deref()).map_err(Lacking)?;
     erase_with(&programs, id, XTABLES_WAIT)
 }
 
-/// Lists the rules, deletes those that it finds, and looks again whether they are gone.
+/// Lists the rules, deletes those of the run, and lists again to check that they are gone.
 pub(super) fn erase_with(programs: &Programs, id: &str, wait: Duration) -> Result<()> {
     // This opens the gate at once. The rest may take longer.
     for family in Family::ALL {
@@ -49,13 +50,13 @@ pub(super) fn erase_with(programs: &Programs, id: &str, wait: Duration) -> Resul
                 Ok(()) if tries >= ERASE_TRIES => bail!("the rules of run {id} come back"),
                 _ => (),
             }
-            // The table itself may be gone as well.
+            // The table may be gone as well.
             let left = programs.save_table(family, &part.table);
             let left = left.or_else(|_| programs.save(family))?;
             listed = parts(&left).remove(id);
         }
-        // A program that no longer understands the table lists no rules, and has removed none either.
-        // nf_tables takes a moment to let go of a match.
+        // A program that no longer understands the table lists no rules and has removed none
+        // either. nf_tables takes a moment to release a match.
         let until = Instant::now() + GONE_WITHIN;
         while recent::exists(id, family) {
             anyhow::ensure!(

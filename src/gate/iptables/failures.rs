@@ -1,9 +1,9 @@
-//! Failures to change iptables' rules that callers treat each in their own way.
+//! Failures to change iptables rules that callers treat differently.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Another process has held the lock of iptables for longer than syngate waits.
+/// Another process has held the xtables lock for longer than syngate waits.
 #[derive(Debug)]
 pub(super) struct LockHeld(pub(super) String);
 
@@ -11,7 +11,8 @@ pub(super) struct LockHeld(pub(super) String);
 #[derive(Debug)]
 pub(super) struct NotUndone(pub(super) String);
 
-/// The kernel would open the gate this much later than it may, because its seconds count from the arming.
+/// The kernel would open the gate this much after the deadline, because its seconds count from the
+/// arming.
 #[derive(Debug)]
 pub(super) struct TooLate(pub(super) Duration);
 
@@ -39,7 +40,7 @@ impl fmt::Display for TooLate {
     }
 }
 
-/// Whether a program says that the kernel, or this container, has no such table.
+/// Whether a program reports that the kernel, or this container, lacks the table.
 pub(super) fn no_such_table(error: &anyhow::Error) -> bool {
     let said = error.to_string();
     [

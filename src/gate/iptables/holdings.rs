@@ -1,5 +1,5 @@
-//! What the installed variants of iptables hold. What a firewall consists of decides what else may touch
-//! it.
+//! The rules in the installed variants of iptables. `check` uses them to tell which firewall the
+//! host has, and what could interfere with a gate.
 
 use super::present::{has_ipv6, installed_variants, tables_of};
 use super::programs::Programs;
@@ -13,23 +13,21 @@ use crate::words::ports::PortSet;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VariantHoldings {
     pub(crate) variant: Variant,
-    /// For each IP version for which it is installed.
+    /// One entry for each IP version that is installed.
     pub(crate) holdings: Vec<(Family, Result<Holding, String>)>,
 }
 
-/// What a variant holds for one IP version.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Holding {
-    /// How many rules there are, and built-in chains that do not accept.
+    /// The number of rules, plus the built-in chains whose policy is not ACCEPT.
     pub(crate) rules: usize,
-    /// Ports that rules send elsewhere before the input hook.
     pub(crate) redirected: Vec<RedirectedPort>,
-    /// Whether a rule that is not syngate's does NAT.
+    /// A rule that is not syngate's does NAT.
     pub(crate) nat: bool,
 }
 
-/// What all installed variants hold, found out without a trace. Without privilege their programs can't
-/// tell, and this does not ask them.
+/// Reads all installed variants without leaving a trace. Without privilege the programs can't list
+/// rules, so they are not asked.
 pub(crate) fn take(privileged: bool) -> Vec<VariantHoldings> {
     installed_variants()
         .into_iter()
@@ -59,7 +57,7 @@ fn holding(variant: Variant, programs: &Programs, family: Family) -> Result<Hold
     Ok(read(&saved))
 }
 
-/// Reads what iptables-save(8) prints.
+/// Parses the output of iptables-save(8).
 fn read(saved: &str) -> Holding {
     let mut holding = Holding::default();
     let mut table = "";
@@ -112,7 +110,7 @@ fn redirected(rule: &str) -> Vec<RedirectedPort> {
     ports.iter().map(redirected).collect()
 }
 
-/// What holds for any text of iptables-save's.
+/// Checks the properties of the parser for any text.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(text: &str) {
     let holding = read(text);

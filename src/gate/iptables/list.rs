@@ -12,8 +12,8 @@ use crate::words::family::Family;
 use crate::words::ports::PortSet;
 use crate::words::scope::{Networks, Scope};
 
-/// The gates that stand in iptables of any variant, and why some may be missing. Leaves no trace, because
-/// it asks iptables-legacy only if x_tables has tables.
+/// The gates in all variants of iptables, and why some may be missing. Leaves no trace, because it
+/// asks iptables-legacy only if x_tables has tables.
 pub(crate) fn find(has_nft: bool) -> (Vec<Found>, Vec<String>) {
     let (mut found, mut unseen) = (Vec::new(), Vec::new());
     for (variant, programs) in installed_variants() {
@@ -37,7 +37,7 @@ pub(crate) fn find(has_nft: bool) -> (Vec<Found>, Vec<String>) {
     (found, unseen)
 }
 
-/// Whether there is any list of a run in xt_recent. A list stays as long as its rule. Cheap.
+/// Whether xt_recent has a list of any run. A list stays as long as its rule. Cheap.
 pub(crate) fn has_signs() -> bool {
     recent::any()
 }
@@ -67,7 +67,7 @@ fn add_parts(variant: Variant, family: Family, saved: &str, found: &mut Vec<Foun
 
 fn add_part(family: Family, part: Part, gate: &mut Found) {
     let made_by = part.who.clone().unwrap_or_default();
-    // xt_recent counts by a clock that nobody can set, a date is by the wall clock.
+    // xt_recent counts by a clock that nobody can set; a date is by the wall clock.
     let (since, now) = match part.by_date {
         false => (made_by.up, who::up()),
         true => (made_by.since, who::now()),
@@ -93,7 +93,7 @@ fn add_part(family: Family, part: Part, gate: &mut Found) {
     gate.who = gate.who.take().or(part.who);
 }
 
-/// The gates in any text of iptables-save's, taken for that of both IP versions.
+/// The gates in any text, read as the rules of both IP versions.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn found_in(text: &str) -> Vec<Found> {
     let mut found = Vec::new();

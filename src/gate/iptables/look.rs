@@ -1,8 +1,8 @@
-//! Looking at what iptables has, by the crate `iptables`. It calls a program as `PROGRAM -t TABLE WORDS`.
+//! Lists rules through the crate `iptables`, which calls a program as `PROGRAM -t TABLE WORDS`.
 //!
-//! The program is iptables-save(8) here. Unlike iptables(8) it takes no lock, so a look neither waits nor
-//! makes a lock file, and it can't change anything. It makes tables of x_tables, though, when it is asked
-//! for them: ask only for tables that are there.
+//! The program is iptables-save(8) here. Unlike iptables(8) it takes no lock, so a look neither waits
+//! nor creates a lock file, and it can't change rules. But it creates the x_tables table that it is
+//! asked for, so callers ask only for tables that exist.
 
 use std::collections::BTreeSet;
 use std::panic::{self, AssertUnwindSafe};
@@ -15,7 +15,7 @@ use iptables::IPTables;
 
 use crate::gate::kinds::Variant;
 
-/// The variant that a program is, which may have any name. Programs before 1.8 tell none: they are legacy.
+/// The variant of a program of any name. Programs before 1.8 do not print it: they are legacy.
 pub(super) fn variant(save: &Path) -> Variant {
     // iptables(8) always knew this option, and some old versions of iptables-save(8) do not. But where the
     // kernel lacks nf_tables, only the latter answers.
@@ -36,7 +36,7 @@ fn version(program: &Path) -> String {
     )
 }
 
-/// What a table contains, with counters, as iptables-save(8) prints it.
+/// The rules of a table with their counters.
 pub(super) fn table(save: &Path, table: &str) -> Result<Output> {
     ask(save, table, "-c")
 }
@@ -46,7 +46,7 @@ fn ask(program: &Path, table: &str, words: &str) -> Result<Output> {
         let iptables = IPTables {
             cmd: for_ever(program)?,
             has_check: false,
-            // It would add `--wait`, which waits without a bound.
+            // `true` makes the crate add `--wait`, which has no time limit.
             has_wait: false,
             is_numeric: true,
         };
@@ -58,7 +58,7 @@ fn ask(program: &Path, table: &str, words: &str) -> Result<Output> {
     asked().with_context(|| format!("{} can't be run", program.display()))
 }
 
-/// The crate wants the program's path to live for ever.
+/// The crate wants a `'static` path.
 fn for_ever(program: &Path) -> Result<&'static str> {
     static PATHS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let path = program.to_str().context("its path is not UTF-8")?;
@@ -73,13 +73,13 @@ fn for_ever(program: &Path) -> Result<&'static str> {
     Ok(path)
 }
 
-/// The crate uses `Command::output`, which panics where reading from the program fails. Here that is an
-/// error like any other.
+/// The crate calls `Command::output`, which panics if reading from the program fails. This turns
+/// the panic into an error.
 fn contained<T>(work: impl FnOnce() -> T) -> Result<T> {
     // The hook is the whole process's.
     static HOOK: Mutex<()> = Mutex::new(());
     let _one_at_a_time = HOOK.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    // A panic that removes its gate must not touch the hook.
+    // A panic may be under way, and drop its gate here: then the hook must stay.
     let hook = (!std::thread::panicking()).then(|| {
         let hook = panic::take_hook();
         panic::set_hook(Box::new(|_| ()));

@@ -1,4 +1,4 @@
-//! What of iptables this host has: the variants that are installed, and the tables that are there.
+//! The installed variants of iptables, and the tables that exist.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -12,17 +12,16 @@ use crate::gate::kinds::Variant;
 use crate::gate::nft::tables;
 use crate::words::family::Family;
 
-/// The tables that iptables-nft knows.
 const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
-/// The variant that this host calls `iptables`.
+/// The variant of the host's `iptables`.
 pub(crate) fn default_variant() -> Option<Variant> {
     let path = std::env::var_os("PATH");
     let programs = Programs::of(Variant::Default, path.as_deref()).ok()?;
     Some(programs.truly())
 }
 
-/// The variants that are installed, each once.
+/// Each variant once, even if several names lead to it.
 pub(super) fn installed_variants() -> Vec<(Variant, Programs)> {
     let path = std::env::var_os("PATH");
     let programs = |variant| Programs::of(variant, path.as_deref());
@@ -39,12 +38,10 @@ pub(super) fn installed_variants() -> Vec<(Variant, Programs)> {
     variants
 }
 
-/// Whether the kernel has IPv6 at all.
 pub(super) fn has_ipv6() -> bool {
     Path::new("/proc/net/if_inet6").exists()
 }
 
-/// Whether x_tables has any table in this network namespace.
 pub(super) fn has_legacy_tables() -> bool {
     let tables = |family| legacy_tables(family).unwrap_or_default();
     Family::ALL
@@ -52,11 +49,11 @@ pub(super) fn has_legacy_tables() -> bool {
         .any(|family| !tables(family).is_empty())
 }
 
-/// The tables of a variant in this network namespace. To ask a variant's programs for any other table may
-/// make it.
+/// The tables of a variant in this network namespace. A program that is asked for another table may
+/// create it.
 ///
 /// # Errors
-/// They can't be told, and why.
+/// Why they can't be listed.
 pub(super) fn tables_of(variant: Variant, family: Family) -> Result<Vec<String>, String> {
     match variant {
         Variant::Legacy => legacy_tables(family).map_err(|(file, error)| {
@@ -67,7 +64,7 @@ pub(super) fn tables_of(variant: Variant, family: Family) -> Result<Vec<String>,
     }
 }
 
-/// The file, and why it can't be read: it is for root only.
+/// On failure the path too: only root can read it.
 fn legacy_tables(family: Family) -> Result<Vec<String>, (&'static str, io::Error)> {
     let file = match family {
         Family::V4 => "/proc/net/ip_tables_names",
@@ -91,7 +88,7 @@ fn nft_tables(family: Family) -> Vec<String> {
             .into_iter()
             .filter(|name| names.contains(name))
             .collect(),
-        // The program says why it can't.
+        // The program's error will say why.
         Err(_) => known.into(),
     }
 }

@@ -19,14 +19,14 @@ use crate::words::family::Family;
 
 /// Searched after PATH, because cron's PATH has no sbin.
 const USUAL_PLACES: &str = "/usr/sbin:/sbin:/usr/local/sbin";
-/// What iptables exits with when another holds its lock, among others (xtables.h).
+/// The exit status of iptables when another process holds the lock, and for some other failures
+/// (xtables.h).
 const RESOURCE_PROBLEM: i32 = 4;
 
-/// The programs of one variant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Programs {
     v4: Tools,
-    /// Some hosts lack them.
+    /// Missing on some hosts.
     v6: Option<Tools>,
 }
 
@@ -37,8 +37,6 @@ struct Tools {
 }
 
 impl Programs {
-    /// The programs of a variant.
-    ///
     /// # Errors
     /// One line that says what is not installed.
     pub(crate) fn of(variant: Variant, path: Option<&OsStr>) -> Result<Programs, String> {
@@ -48,7 +46,7 @@ impl Programs {
             Variant::Nft => "-nft",
         };
         Programs::named(variant, suffix, path).or_else(|why| {
-            // Before iptables 1.8 there was one variant, and no name for it.
+            // Before iptables 1.8 there was one variant, without a name.
             let plain = Programs::named(variant, "", path).map_err(|_| why.clone())?;
             if plain.truly() == variant {
                 Ok(plain)
@@ -87,23 +85,22 @@ impl Programs {
         }
     }
 
-    /// Whether there are programs for that IP version.
     pub(super) fn has(&self, family: Family) -> bool {
         self.tools(family).is_ok()
     }
 
-    /// The variant that the programs are: those of `Default` may be either.
+    /// The real variant: that of `Default` may be either.
     pub(super) fn truly(&self) -> Variant {
         look::variant(&self.v4.save)
     }
 
-    /// Makes a change, all of it or nothing. Waits at most for `wait` for the lock.
+    /// Makes a change as a whole. Waits for the lock for at most `wait`.
     ///
     /// # Errors
-    /// What the program says; nothing was changed.
+    /// The error of the program; nothing was changed.
     pub(super) fn restore(&self, family: Family, script: &str, wait: Duration) -> Result<()> {
         let tools = self.tools(family)?;
-        // In whole seconds. For the program, 0 means for ever.
+        // In whole seconds. The program takes 0 as no time limit.
         let seconds = wait.as_secs_f64().ceil().max(1.0).to_string();
         let output = run(&tools.restore, &["--noflush", "-w", &seconds], script)?;
         if output.status.success() {
@@ -124,19 +121,13 @@ impl Programs {
         Err(anyhow!("{name}: {said} ({}){needs}", output.status))
     }
 
-    /// The rules of all tables, with their counters, as the program saves them.
-    ///
-    /// # Errors
-    /// What the program says.
+    /// The rules of all tables with their counters.
     pub(super) fn save(&self, family: Family) -> Result<String> {
         let tools = self.tools(family)?;
         self.saved(tools, run(&tools.save, &["-c"], "")?)
     }
 
-    /// The rules of one table, which must be there.
-    ///
-    /// # Errors
-    /// What the program says.
+    /// The rules of one table, which must exist.
     pub(super) fn save_table(&self, family: Family, table: &str) -> Result<String> {
         let tools = self.tools(family)?;
         self.saved(tools, look::table(&tools.save, table)?)
@@ -154,7 +145,7 @@ impl Programs {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// What to say after a failure: the programs of the legacy variant do not tell which rights they lack.
+    /// A hint for failures: the legacy programs do not say which privilege they lack.
     fn lacks_rights(&self) -> &'static str {
         match crate::kernel::caps::iptables_legacy() || self.truly() != Variant::Legacy {
             true => "",
@@ -172,7 +163,8 @@ fn find(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
         .find(|file| file.is_file() && access(file, AccessFlags::X_OK).is_ok())
 }
 
-/// Runs a program to its end. It inherits syngate's signal mask, so that a Ctrl-C does not end it half way.
+/// Runs a program to its end. It inherits syngate's signal mask, so that Ctrl-C does not interrupt
+/// the change.
 fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Output> {
     let run = || -> io::Result<Output> {
         let (mut stdin, mut stdout, mut stderr) = (in_memory()?, in_memory()?, in_memory()?);
@@ -194,8 +186,9 @@ fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Output> {
     run().with_context(|| format!("{} can't be run", program.display()))
 }
 
-/// A file in memory, instead of a pipe: neither process has to read before the other can go on, and syngate
-/// waits only for the program's end (`Command::output` panics where reading from a pipe fails).
+/// A file in memory instead of a pipe: neither process has to read before the other can continue,
+/// and syngate only waits for the program's end (`Command::output` panics if reading from a pipe
+/// fails).
 fn in_memory() -> io::Result<File> {
     Ok(File::from(memfd_create("iptables", MFdFlags::MFD_CLOEXEC)?))
 }
@@ -207,7 +200,7 @@ fn all_of(file: &mut File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The last line that tells what went wrong.
+/// The last line that says what went wrong.
 fn one_line(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -216,7 +209,7 @@ fn one_line(stderr: &[u8]) -> String {
     telling.next_back().unwrap_or("it failed").to_owned()
 }
 
-/// What holds for anything that a program says.
+/// Checks the properties of the parser for any output of a program.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     let line = one_line(bytes);

@@ -1,6 +1,6 @@
-//! Arms and disarms the gate through xt_recent, in which a rule looks for the only entry of a list. To write
-//! the list's file takes an instant and needs no lock. The rule's seconds after that, by a clock that nobody
-//! can set, the kernel takes the entry for stale.
+//! Arms and disarms the gate through xt_recent. The rule looks for the single entry of a list.
+//! Writing the list's file takes no lock and little time. The kernel treats the entry as stale
+//! after the rule's seconds, by a clock that nobody can set.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ fn file(id: &str, family: Family) -> PathBuf {
 /// Makes the rule match from now on.
 ///
 /// # Errors
-/// There is no such rule; or this process is not the host's root, who owns the files.
+/// There is no such rule, or this process is not the host's root, which owns the files.
 pub(super) fn arm(id: &str, family: Family) -> io::Result<()> {
     if crate::words::fault::is("no-xt-recent") {
         return Err(io::ErrorKind::PermissionDenied.into());
@@ -34,20 +34,17 @@ pub(super) fn arm(id: &str, family: Family) -> io::Result<()> {
     )
 }
 
-/// Makes the rule match no more.
-///
-/// # Errors
-/// As for [`arm`].
+/// Stops the rule from matching.
 pub(super) fn disarm(id: &str, family: Family) -> io::Result<()> {
     write(id, family, "/")
 }
 
-/// Whether the list is there. It stays as long as the rule.
+/// The list stays as long as the rule.
 pub(super) fn exists(id: &str, family: Family) -> bool {
     file(id, family).exists()
 }
 
-/// In one write(2), because each is a command (recent_mt_proc_write()).
+/// Uses one write(2), because each is a command (recent_mt_proc_write()).
 fn write(id: &str, family: Family, command: &str) -> io::Result<()> {
     OpenOptions::new()
         .write(true)
@@ -55,12 +52,11 @@ fn write(id: &str, family: Family, command: &str) -> io::Result<()> {
         .write_all(command.as_bytes())
 }
 
-/// Whether the list is there and has its entry, which may be too old.
+/// Whether the list has its entry, which may be stale.
 pub(super) fn is_armed(id: &str, family: Family) -> bool {
     std::fs::read_to_string(file(id, family)).is_ok_and(|list| !list.trim().is_empty())
 }
 
-/// Whether there is a list of any run.
 pub(super) fn any() -> bool {
     let lists = std::fs::read_dir(LISTS).into_iter().flatten().flatten();
     lists

@@ -1,4 +1,4 @@
-//! Reads from what iptables-save(8) prints which gates stand: syngate's own chains, and the jumps to them,
+//! Finds gates in the output of iptables-save(8): syngate's own chains, and the jumps to them,
 //! among the rules of other programs. Pure.
 
 use std::collections::BTreeMap;
@@ -11,27 +11,23 @@ use crate::words::ports::PortSet;
 use crate::words::run_id::ID_LENGTH;
 use crate::words::scope::{Networks, Scope, Where};
 
-/// One run's part of one IP version's rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) table: String,
     pub(super) chains: Vec<String>,
-    /// The rules in other chains that lead to its chains, as they were saved: `-A INPUT …`.
+    /// The rules in other chains that jump to the run's chains, as they were saved: `-A INPUT …`.
     pub(super) jumps: Vec<String>,
-    /// The gated ports.
     pub(super) ports: PortSet,
-    /// Which packets to the ports it stops.
     pub(super) scope: Scope,
     pub(super) syns_stopped: u64,
-    /// The run that made it.
     pub(super) who: Option<Who>,
-    /// How long after that the kernel keeps it closed.
+    /// How long the kernel keeps the gate closed after the arming.
     pub(super) closes_for: Option<Duration>,
-    /// The deadline is a date, by the wall clock.
+    /// The deadline is a wall-clock date.
     pub(super) by_date: bool,
 }
 
-/// Finds each run's part, by the run's id.
+/// The part of each run, by run id.
 pub(super) fn parts(saved: &str) -> BTreeMap<String, Part> {
     let mut parts: BTreeMap<String, Part> = BTreeMap::new();
     // Joined at the end, because there may be thousands of rules.
@@ -59,7 +55,6 @@ pub(super) fn parts(saved: &str) -> BTreeMap<String, Part> {
     parts
 }
 
-/// The run's id in a chain's name.
 fn id_of(chain: &str) -> Option<&str> {
     let id = chain.strip_prefix(PREFIX)?;
     let id = id.strip_suffix("_s").unwrap_or(id);
@@ -139,7 +134,7 @@ fn add(networks: &mut Networks, network: Option<&str>) {
     }
 }
 
-/// The words of a rule; some are between quotes, with backslashes.
+/// The words of a rule. Quotes and backslashes are resolved.
 pub(super) fn words(rule: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;
@@ -158,12 +153,10 @@ pub(super) fn words(rule: &str) -> Vec<String> {
 }
 
 impl Part {
-    /// The commands that remove the jumps.
     pub(super) fn jumps_deleted(&self) -> impl Iterator<Item = String> {
         self.jumps.iter().map(|rule| rule.replacen("-A ", "-D ", 1))
     }
 
-    /// The commands that remove it, in one change.
     pub(super) fn delete(&self) -> String {
         let flushes = self.chains.iter().map(|chain| format!("-F {chain}"));
         let deletes = self.chains.iter().map(|chain| format!("-X {chain}"));
@@ -172,7 +165,7 @@ impl Part {
     }
 }
 
-/// What holds for any text of iptables-save's: syngate deletes only what has a name of its own.
+/// Checks for any text that syngate deletes only chains with a name of its own.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(text: &str) {
     for (id, part) in parts(text) {

@@ -1,4 +1,4 @@
-//! The kernel's answers, read: elements, ports, tables and counts.
+//! Parses the kernel's answers: elements, ports, tables and counters.
 
 use std::time::Duration;
 
@@ -13,16 +13,14 @@ use super::userdata::comment_in;
 use crate::kernel::netlink::{attribute, attributes, get};
 use crate::words::ports::PortSet;
 
-/// An element of a set, as the kernel lists it.
 pub(super) struct Element<'a> {
-    /// Of an interval: where it begins or, with `end`, the first key behind it.
+    /// In an interval set: the first key or, with `end`, the first key after the interval.
     pub(super) key: &'a [u8],
     pub(super) end: bool,
     /// When the kernel removes it.
     pub(super) expires: Option<Duration>,
 }
 
-/// The elements in one message of a dump of a set.
 pub(super) fn elements(payload: &[u8]) -> impl Iterator<Item = Element<'_>> {
     let list = payload
         .get(4..)
@@ -44,7 +42,7 @@ fn element(attributes: &[u8]) -> Option<Element<'_>> {
     })
 }
 
-/// The ports in one message of a dump of a set, each with whether an interval ends there.
+/// The ports in one message of a dump. The flag marks the end of an interval.
 pub(super) fn bounds(payload: &[u8]) -> Vec<(u16, bool)> {
     elements(payload)
         .filter_map(|element| Some((u16::from_be_bytes(get(element.key, 0)?), element.end)))
@@ -58,7 +56,6 @@ pub(super) fn has_intervals(payload: &[u8]) -> Option<bool> {
     Some(flags.map_or(0, u32::from_be_bytes) & libc::NFT_SET_INTERVAL as u32 != 0)
 }
 
-/// The ports in all messages of a dump.
 pub(super) fn ports(bounds: Vec<(u16, bool)>, intervals: bool) -> PortSet {
     match intervals {
         true => ports_between(bounds),
@@ -66,16 +63,13 @@ pub(super) fn ports(bounds: Vec<(u16, bool)>, intervals: bool) -> PortSet {
     }
 }
 
-/// A table, as the kernel lists it.
 pub(super) struct ListedTable {
     pub(super) name: String,
-    /// Empty if there is none.
     pub(super) comment: String,
     /// The kernel destroys it with the socket that made it.
     pub(super) owned: bool,
 }
 
-/// The table in one message of a dump of tables.
 pub(super) fn table(payload: &[u8]) -> Option<ListedTable> {
     let body = payload.get(4..)?;
     let flags = attribute(body, NFTA_TABLE_FLAGS).and_then(|f| get(f, 0));
@@ -93,8 +87,8 @@ pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-/// The ports between the bounds of intervals. The kernel lists bounds from the largest to the smallest.
-/// It does not list expired elements, but may list the ends of their intervals.
+/// The ports between interval bounds. The kernel lists bounds from the largest to the smallest. It
+/// does not list expired elements, but may list the ends of their intervals.
 fn ports_between(mut bounds: Vec<(u16, bool)>) -> PortSet {
     // At the same port the end comes first: there one interval ends and the next begins.
     bounds.sort_unstable_by_key(|(port, end)| (*port, !*end));
@@ -117,7 +111,6 @@ fn ports_between(mut bounds: Vec<(u16, bool)>) -> PortSet {
     PortSet::from_ranges(ranges)
 }
 
-/// The packets that a named counter has counted.
 pub(super) fn packets(payload: &[u8]) -> Option<u64> {
     let data = attribute(payload.get(4..)?, NFTA_OBJ_DATA)?;
     Some(u64::from_be_bytes(get(
@@ -126,7 +119,7 @@ pub(super) fn packets(payload: &[u8]) -> Option<u64> {
     )?))
 }
 
-/// What holds for any message of a dump.
+/// Checks the properties of all parsers for any message.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     let bounds = bounds(bytes);
@@ -184,7 +177,7 @@ mod tests {
 
     #[test]
     fn an_end_without_a_beginning_is_no_port() {
-        // The beginning, which has the timeout, has expired.
+        // The interval's first element, which has the timeout, has expired.
         assert_eq!(ports_between(vec![(81, true)]), PortSet::EMPTY);
         // Ranges that touch.
         let touching = vec![(80, false), (90, true), (90, false), (91, true)];

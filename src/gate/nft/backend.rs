@@ -21,7 +21,6 @@ use crate::gate::watchdog::Watchdog;
 use crate::kernel::sockets::Connection;
 use crate::words::ports::PortSet;
 
-/// The nf_tables backend of one run.
 pub(crate) struct Nft {
     tables: Tables,
     id: String,
@@ -30,23 +29,23 @@ pub(crate) struct Nft {
     installed: Option<Installed>,
     /// For kernels without owner tables.
     watchdog: Option<Watchdog>,
-    /// SYNs that were counted in tables which somebody has removed since.
+    /// SYNs counted in tables that somebody has removed since.
     counted_before: u64,
     remarks: Vec<String>,
-    /// Whether the kernel may have taken a change.
+    /// The kernel may have taken a change, so there may be tables to remove.
     changed: bool,
 }
 
 struct Installed {
     rules: Ruleset,
-    /// Whether all rules are in their chains. Opening removes those that need not stay.
+    /// All rules are in their chains. Opening removes those that need not stay.
     rules_up: bool,
-    /// The last count that was read.
+    /// The count that was read last.
     counted: u64,
 }
 
 impl Nft {
-    /// A backend for a run. Opens a socket and changes nothing.
+    /// Opens a socket and changes nothing.
     ///
     /// # Errors
     /// The kernel has no netfilter netlink.
@@ -113,7 +112,7 @@ impl Nft {
         Ok(())
     }
 
-    /// Opens table by table, when somebody has removed some of them.
+    /// Opens each table by itself, when somebody has removed some of them.
     fn open_each(&mut self) -> Result<()> {
         let Some(Installed { rules, .. }) = &self.installed else {
             return Ok(());
@@ -128,7 +127,7 @@ impl Nft {
         Ok(())
     }
 
-    /// Makes the tables once more, when somebody has removed them.
+    /// Makes the tables again after somebody has removed them.
     fn create_again(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
         if !self.watchdog.as_mut().is_some_and(Watchdog::lives) {
             self.watch(until)?;
@@ -147,10 +146,7 @@ impl Nft {
     }
 }
 
-/// Removes the tables of run `id`. That there are none is no error.
-///
-/// # Errors
-/// The kernel refuses it.
+/// Removes the tables of run `id`. It is no error if there are none.
 pub(crate) fn erase(id: &str) -> Result<()> {
     Tables::open()?.delete_all(&table_name(id))
 }
@@ -188,7 +184,7 @@ impl Backend for Nft {
             let chain_rules = match (rules.owned, *rules_up) {
                 (true, true) => ChainRules::Keep,
                 (true, false) => ChainRules::Add,
-                // Somebody may have removed some.
+                // Somebody may have removed some rules.
                 (false, _) => ChainRules::Renew,
             };
             transaction::replace_ports(rules, ports, time_left(until)?, chain_rules)
@@ -221,7 +217,7 @@ impl Backend for Nft {
         match self.tables.has_rules(rules, false) {
             Ok(true) => Ok(self.tables.ports_in_sets(rules)?),
             Ok(false) => Ok(PortSet::EMPTY),
-            // Somebody has removed all of it.
+            // Somebody has removed the tables.
             Err(refusal) if refusal.errno == Errno::ENOENT && !rules.owned => Ok(PortSet::EMPTY),
             Err(refusal) => Err(refusal.into()),
         }
@@ -316,8 +312,8 @@ impl Backend for Nft {
         if let Some(watchdog) = self.watchdog.take() {
             watchdog.dismiss();
         }
-        // No table is left that would go only with the socket, and this backend makes no other: the run
-        // need not wait until the socket is closed.
+        // The remaining tables do not depend on the socket, and this backend makes no more. So the
+        // run need not wait until the socket is closed.
         let _ = self.tables.socket.close_in_background();
         Ok(())
     }

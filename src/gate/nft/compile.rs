@@ -1,4 +1,4 @@
-//! From [`Rules`] to nf_tables: which tables, sets and rules. Pure.
+//! Compiles [`Rules`] to the tables, sets and rules of nf_tables. Pure.
 
 use nftnl::{ChainType, Hook, Priority, ProtoFamily};
 
@@ -11,13 +11,13 @@ use crate::words::family::Family;
 use crate::words::scope::{Scope, Where};
 use crate::words::steer::Steer;
 
-/// Behind the host's own input filter (priority 0): SYNs that the host refuses are not to be stopped or
-/// counted here.
+/// After the host's own input filter (priority 0): the gate must not stop or count SYNs that the
+/// host refuses.
 const BEHIND_FILTER: Priority = 10;
-/// Before other programs' address translation (dstnat, -100): of two translations the first one counts.
+/// Before other programs' NAT (dstnat, -100): the first translation of a packet wins.
 const BEFORE_NAT: Priority = -110;
 
-/// Compiles the rules of run `id`; `comment` tells which run made them.
+/// Compiles the rules of run `id`. `comment` names the run.
 pub(crate) fn compile(rules: &Rules, id: &str, comment: &str) -> Ruleset {
     Ruleset {
         name: table_name(id),
@@ -46,7 +46,7 @@ fn tables(rules: &Rules) -> Vec<TableRules> {
     tables
 }
 
-/// For NAT one chain for packets that come in, and one for packets that this host sends to itself.
+/// NAT needs one chain for incoming packets and one for packets from this host.
 fn chains(rules: &Rules) -> Vec<BaseChain> {
     let chain = |kind, hook, priority| BaseChain {
         kind,
@@ -63,7 +63,7 @@ fn chains(rules: &Rules) -> Vec<BaseChain> {
     }
 }
 
-/// One rule, or one for each IP version if addresses matter.
+/// One rule, or one for each IP version if the scope has addresses.
 fn compile_rules(scope: &Scope, steer: Steer, hook: Hook) -> Vec<Vec<Term>> {
     if scope.to.is_empty() && scope.allow_from.is_empty() {
         return vec![rule(Vec::new(), scope, steer, hook)];
@@ -83,7 +83,7 @@ fn rule(addresses: Vec<Term>, scope: &Scope, steer: Steer, hook: Hook) -> Vec<Te
     let mut terms = new_syn(addresses, scope, hook);
     terms.push(Term::Count);
     terms.push(match steer {
-        // The rules before the gate have not diverted this SYN.
+        // A SYN comes here if the rules before the gate did not divert it.
         Steer::Drop | Steer::Divert(_) => Term::Drop,
         Steer::Queue(number) => Term::Queue(number),
         Steer::Redirect(port) => Term::Redirect(port),

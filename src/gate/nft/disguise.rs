@@ -1,10 +1,10 @@
-//! Disguised connections of syngate's own. To a neighbour they look as if they went to another address, one
-//! that this host has as well. With them a run asks a peer whether it would take diverted connections.
+//! Disguised connections, by which a run asks a peer whether it would take diverted connections. To
+//! the peer they look as if they went to another address, which this host has as well.
 //!
-//! The kernel sends the neighbour a copy of each packet with the other destination, by the same `dup` that
-//! diverts, and puts the neighbour's own address back into its answers. The packet itself goes on, so that
-//! connection tracking, and with it the host's firewall, sees an ordinary connection; rules drop what the
-//! neighbour answers to that one. They touch no other packets.
+//! The kernel sends the peer a copy of each packet with the other destination, by the same `dup`
+//! that diverts. It puts the peer's own address back into the answers. The original packet goes on,
+//! so that connection tracking and the host's firewall see an ordinary connection. Rules drop the
+//! peer's answers to the original. No other packets are touched.
 
 use std::ffi::CStr;
 use std::net::{IpAddr, SocketAddr};
@@ -29,25 +29,23 @@ use crate::kernel::route::octets;
 use crate::words::family::Family;
 use crate::words::hop::NextHop;
 
-/// Before connection tracking (-200), which must see answers that come from the neighbour's own address.
+/// Before connection tracking (-200), which must see answers from the neighbour's own address.
 const BEFORE_TRACKING: i32 = -311;
-/// Behind all filters and translations, which must see the connection as it is.
+/// After all filters and NAT, which must see the connection as it is.
 const BEHIND_ALL: i32 = 350;
-/// Where an IPv4 header has its checksum (RFC 791, 3.1).
+/// Offset of the checksum in an IPv4 header (RFC 791, 3.1).
 const IPV4_CHECKSUM: u32 = 10;
 
-/// One connection, from this host to `neighbour`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Disguise {
     /// This host's end.
     pub(crate) from: SocketAddr,
-    /// The peer.
     pub(crate) neighbour: NextHop,
-    /// The destination that the neighbour sees. Its port is the true one, too.
+    /// The destination that the neighbour sees. The port is the real one.
     pub(crate) to: SocketAddr,
 }
 
-/// The rules that disguise connections. Dropping this removes them.
+/// The rules exist until this is dropped.
 pub(crate) struct Disguised {
     tables: Tables,
     id: String,
@@ -55,8 +53,8 @@ pub(crate) struct Disguised {
 }
 
 impl Disguised {
-    /// Makes the rules for run `id`; `comment` tells which run it is. If this process is killed, the rules
-    /// are gone after `within` at the latest.
+    /// Makes the rules of run `id`; `comment` names the run. If this process is killed, the rules
+    /// expire after `within`.
     ///
     /// # Errors
     /// The kernel can't do that; nothing was changed.
@@ -163,7 +161,7 @@ impl Disguise {
         rule
     }
 
-    /// Drops what the neighbour answers to the packet that went on.
+    /// Drops the neighbour's answer to the original packet.
     fn drop_answer<'a>(&self, chain: &'a Chain, family: Family) -> Rule<'a> {
         let mut rule = matching(chain, family, self.neighbour(), self.from);
         rule.add_expr(&Verdict::Drop);
@@ -177,7 +175,6 @@ impl Disguise {
     }
 }
 
-/// A rule for one direction of one connection.
 fn matching<'a>(chain: &'a Chain, family: Family, from: SocketAddr, to: SocketAddr) -> Rule<'a> {
     let mut rule = Rule::new(chain);
     rule.add_expr(&Meta::L4Proto);

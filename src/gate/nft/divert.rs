@@ -1,5 +1,5 @@
-//! The tables that divert: their rules see SYNs before the gate does, and hand them and all further
-//! packets of their connections to the peer. Pure.
+//! The tables that divert. Their rules see SYNs before the gate does, and hand the packets of these
+//! connections to the peer. Pure.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,22 +16,24 @@ use crate::words::steer::Diversion;
 
 /// Before the gate, which must not see diverted packets.
 const BEFORE_GATE: Priority = BEFORE_ALL - 1;
-/// How long the kernel remembers a connection that sends only SYNs. The second SYN, 1 s after the first,
-/// goes the same way, because the peer's answer may be under way. The third one, 2 or 3 s after the first,
-/// counts as a new connection: if the peer does not answer, SYNs must not go there for ever.
+/// How long the kernel remembers a connection that sends only SYNs. The second SYN, 1 s after the
+/// first, goes the same way, because the peer's answer may be on its way. The third one, 2 or 3 s
+/// after the first, counts as a new connection: if the peer does not answer, SYNs must not go there
+/// for ever.
 pub(crate) const SYN_LIFE: Duration = Duration::from_millis(1_900);
 /// How long the kernel remembers a connection after its client's FIN or RST, and after each packet that
 /// follows: the client may still receive, and acknowledge.
 pub(crate) const CLOSING_LIFE: Duration = Duration::from_secs(30);
-/// How long such a connection stays in the set of those that go on, where no rule looks for it any more.
+/// How long a closing connection stays in the set of open ones, where no rule looks for it any
+/// more.
 pub(crate) const OVER_LIFE: Duration = Duration::from_secs(1);
-/// How many times more room there is for connections that close.
+/// The set of closing connections is larger than that of open ones by this factor.
 pub(crate) const CLOSING_ROOM: u32 = 4;
-/// A connection that closes counts as over when its client has sent nothing for this long: a client
+/// A closing connection counts as over after this time without a packet from its client: a client
 /// acknowledges what it still receives.
 pub(crate) const ENDED_AFTER: Duration = Duration::from_secs(2);
 
-/// The table for one IP version. Only tables of one IP version know `dup`.
+/// The table for one IP version, because `dup` works only in tables of one IP version.
 pub(super) fn diverting(
     scope: &Scope,
     to: &Diversion,
@@ -49,7 +51,7 @@ pub(super) fn diverting(
         closing: set(CLOSING, to.most.saturating_mul(CLOSING_ROOM), CLOSING_LIFE),
         half_open: set(HALF_OPEN, to.most, to.idle),
     };
-    // Not packets that this host sends itself: this host has the peer's address as well.
+    // Excludes packets from this host itself, which has the peer's address as well.
     let scope = Scope {
         allow_local: true,
         ..scope.clone()
@@ -74,15 +76,14 @@ pub(super) fn diverting(
     }
 }
 
-/// The sets of a table that diverts.
 struct FlowSets {
     going: FlowSet,
     closing: FlowSet,
     half_open: FlowSet,
 }
 
-/// In this order: packets that do not concern the peer; packets of diverted connections, which go the same
-/// way; new SYNs. If a set is full, the SYN comes to the gate, which drops it.
+/// The order matters: packets that do not concern the peer; packets of diverted connections; new
+/// SYNs. If a set is full, the SYN goes on to the gate, which drops it.
 fn divert_rules(scope: &Scope, family: Family, sets: &FlowSets, peer: NextHop) -> Vec<Vec<Term>> {
     // A packet from the peer must not go back to it. If the peer diverts as well, the gate drops its SYNs.
     let from_peer = peer.ether.map(Term::FromEther);
@@ -108,7 +109,7 @@ fn icmp_error(scope: &Scope, family: Family, peer: NextHop) -> Vec<Term> {
     terms
 }
 
-/// Packets of the peer's connections. The rules look among those that close first.
+/// Packets of diverted connections. The rules look at closing connections first.
 fn known(family: Family, sets: &FlowSets, peer: NextHop) -> [Vec<Term>; 8] {
     let FlowSets { going, closing, .. } = *sets;
     let tcp = |terms: &[Term]| [&[Term::Tcp], terms].concat();
@@ -122,30 +123,30 @@ fn known(family: Family, sets: &FlowSets, peer: NextHop) -> [Vec<Term>; 8] {
         Term::Forget(going),
     ];
     [
-        // The kernel would give the copy of a packet without further hops 255 more.
+        // A packet with no hop left is dropped: the kernel would give its copy 255 more.
         tcp(&[Term::NoHopLeft(family), Term::In(going), Term::Drop]),
         tcp(&from_where_one_ended),
         hand_on(&[Term::NotNewSyn, Term::In(closing), closes]),
         hand_on(&[Term::Ending, Term::In(going), closes, is_over]),
-        // The set of those that close is full.
+        // The set of closing connections is full.
         hand_on(&[
             Term::Ending,
             Term::In(going),
             Term::Remember(going, CLOSING_LIFE.min(going.idle)),
         ]),
-        // A SYN that the client sends again, or that comes late, changes no lifetime.
+        // A repeated or late SYN changes no lifetime.
         hand_on(&[Term::NewSyn, Term::In(going)]),
         hand_on(&[
             Term::In(going),
             Term::Remember(going, going.idle),
             Term::CountWentOn,
         ]),
-        // Half open on this host.
+        // The connection is half open on this host.
         tcp(&[Term::NewSyn, Term::In(sets.half_open), Term::Accept]),
     ]
 }
 
-/// SYNs of new connections: the peer gets them, or the set is full.
+/// A new SYN goes to the peer. If the set is full, it is counted.
 fn new(scope: &Scope, family: Family, sets: &FlowSets, peer: NextHop) -> [Vec<Term>; 2] {
     let mut syn = new_syn(addresses(scope, family), scope, Hook::PreRouting);
     syn.push(Term::HopsLeft(family));
@@ -157,11 +158,11 @@ fn new(scope: &Scope, family: Family, sets: &FlowSets, peer: NextHop) -> [Vec<Te
     ]
 }
 
-/// A connection in a set: its key, and how long it has to live yet.
+/// The key of a connection in a set, and its remaining lifetime.
 pub(super) type Flow = (Vec<u8>, Duration);
 
-/// How many connections of one IP version are left, by the elements of both sets: those that the run waits
-/// for, and those of them that opening would cut.
+/// The number of connections of one IP version that the run waits for, and how many of them opening
+/// would cut.
 pub(super) fn left(going: &[Flow], closing: &[Flow]) -> (usize, usize) {
     let ended: HashSet<&[u8]> = closing.iter().map(|(key, _)| &key[..]).collect();
     let goes_on = |(key, life): &&Flow| *life > OVER_LIFE && !ended.contains(&key[..]);
@@ -181,7 +182,7 @@ mod tests {
             all.iter().map(element).collect()
         };
         assert_eq!(left(&all(&[(1, 90), (2, 3)]), &[]), (2, 2));
-        // Of those whose clients have closed their side, one was heard of a second ago, one five.
+        // Of the closing ones, one had a packet a second ago, and one five.
         let going = all(&[(1, 1), (2, 60), (3, 60)]);
         assert_eq!(left(&going, &all(&[(2, 29), (3, 25)])), (1, 0));
     }

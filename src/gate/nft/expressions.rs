@@ -1,4 +1,4 @@
-//! The expressions of rules that the `nftnl` crate lacks, or can't make as syngate needs them.
+//! Expressions that the `nftnl` crate lacks, or can't make as syngate needs them.
 
 use std::ffi::CStr;
 use std::ptr::NonNull;
@@ -20,10 +20,10 @@ use super::uapi::{
 };
 use crate::words::family::Family;
 
-/// The register that holds what an expression works on, unless it says otherwise.
+/// The register that expressions use unless they say otherwise.
 const REGISTER: u32 = libc::NFT_REG_1 as u32;
-/// Packets go on if no program reads the queue: NFT_QUEUE_FLAG_BYPASS (linux/netfilter/nf_tables.h) and
-/// NFQ_FLAG_BYPASS (linux/netfilter/xt_NFQUEUE.h).
+/// Packets go on if no program reads the queue: NFT_QUEUE_FLAG_BYPASS (linux/netfilter/nf_tables.h)
+/// and NFQ_FLAG_BYPASS (linux/netfilter/xt_NFQUEUE.h).
 const BYPASS: u16 = 1;
 
 /// `counter name "…"`.
@@ -38,12 +38,12 @@ impl Expression for CountInto<'_> {
     }
 }
 
-/// Looks the key in register 1 up in a set.
+/// Looks up the key in register 1.
 pub(super) struct LookUp<'a> {
     pub(super) set: &'a CStr,
-    /// The set's number, for when the same transaction makes it.
+    /// The set's number, for a set made by the same transaction.
     pub(super) id: u32,
-    /// The rule goes on if the key is not there.
+    /// The rule continues if the key is not found.
     pub(super) negated: bool,
 }
 
@@ -60,13 +60,13 @@ impl Expression for LookUp<'_> {
     }
 }
 
-/// Puts the key that begins in register 1 into a set, or takes it out:
-/// `update @SET { … timeout … }`, `delete @SET { … }`.
+/// Adds the key that begins in register 1 to a set, or deletes it: `update @SET { … timeout … }`,
+/// `delete @SET { … }`.
 pub(super) struct UpdateSet<'a> {
     pub(super) set: &'a CStr,
-    /// The set's number, for when the same transaction makes it.
+    /// The set's number, for a set made by the same transaction.
     pub(super) id: u32,
-    /// How long the key stays from now on; `None`: the kernel removes it.
+    /// The new lifetime of the key; `None`: the kernel deletes it.
     pub(super) life: Option<Duration>,
 }
 
@@ -86,10 +86,9 @@ impl Expression for UpdateSet<'_> {
     }
 }
 
-/// A field of a packet's headers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Field {
-    /// Which header: `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
+    /// `NFT_PAYLOAD_NETWORK_HEADER` or `NFT_PAYLOAD_TRANSPORT_HEADER`.
     pub(super) base: libc::c_int,
     /// In bytes.
     pub(super) offset: u32,
@@ -109,7 +108,7 @@ impl Field {
         ..Field::SOURCE_PORT
     };
 
-    /// The source address (RFC 791, 3.1; RFC 8200, 3).
+    /// RFC 791, 3.1; RFC 8200, 3.
     pub(super) fn source(family: Family) -> Field {
         let (offset, length) = match family {
             Family::V4 => (12, 4),
@@ -122,7 +121,7 @@ impl Field {
         }
     }
 
-    /// The destination address, which follows the source address.
+    /// The destination address follows the source address.
     pub(super) fn destination(family: Family) -> Field {
         let source = Field::source(family);
         Field {
@@ -139,8 +138,8 @@ impl Field {
     }
 }
 
-/// Loads a field into any register: four bytes from `NFT_REG32_00` on, of which `NFT_REG_1` is another
-/// name.
+/// Loads a field into any register: four bytes from `NFT_REG32_00` on. `NFT_REG_1` is another name
+/// for the first four of these.
 pub(super) struct LoadField {
     pub(super) field: Field,
     pub(super) register: u32,
@@ -153,12 +152,11 @@ impl Expression for LoadField {
     }
 }
 
-/// Writes register 1 to a field: `ip daddr set ADDRESS`. The kernel corrects TCP's checksum, and that of
-/// an IPv4 header.
+/// Writes register 1 to a field: `ip daddr set ADDRESS`. The kernel updates the checksums of TCP
+/// and of an IPv4 header.
 pub(super) struct StoreField {
-    /// An address.
     pub(super) field: Field,
-    /// Where that header has its checksum, if it has one.
+    /// The offset of that header's checksum, if it has one.
     pub(super) checksum: Option<u32>,
 }
 
@@ -177,7 +175,7 @@ impl Expression for StoreField {
     }
 }
 
-/// `dup to ADDRESS device INTERFACE`, with the address and the interface's number in registers.
+/// `dup to ADDRESS device INTERFACE`, with the address and the interface index in registers.
 pub(super) struct Duplicate {
     pub(super) to: Register,
     pub(super) device: Register,
@@ -225,7 +223,7 @@ impl Expression for ToQueueByTarget {
     fn to_expr(&self, _: &Rule) -> NonNull<nftnl_expr> {
         /// Since Linux 3.10.
         const REVISION: u32 = 3;
-        // `struct xt_NFQ_info_v3`: number, how many queues, flags (linux/netfilter/xt_NFQUEUE.h).
+        // `struct xt_NFQ_info_v3`: number, count of queues, flags (linux/netfilter/xt_NFQUEUE.h).
         let information = [self.0, 1, BYPASS, 0].map(u16::to_ne_bytes);
         Owned::new()
             .with(TargetExpr::NAME, c"NFQUEUE")

@@ -1,4 +1,4 @@
-//! The gates that stand in nf_tables, of this run and others, living and dead.
+//! Finds the gates in nf_tables, of this run and others.
 
 use std::ffi::{CStr, CString};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -30,22 +30,20 @@ struct Key {
     expires: Option<Duration>,
 }
 
-/// All gates in nf_tables.
-///
 /// # Errors
-/// No privilege, no nf_tables.
+/// No privilege, or no nf_tables.
 pub(crate) fn find() -> Result<Vec<Found>> {
     let mut tables = Tables::open()?;
     let mut found = Vec::new();
     let listed = tables.listed(ProtoFamily::Unspec);
     let mut listed = listed.map_err(|refusal| match refusal.errno {
-        // A kernel without nf_tables answers so (nfnetlink_rcv_msg()).
+        // The answer of a kernel without nf_tables (nfnetlink_rcv_msg()).
         Errno::EINVAL | Errno::EOPNOTSUPP => {
             Lacking(format!("this kernel has no nf_tables: {refusal}")).into()
         }
         _ => anyhow::Error::from(refusal),
     })?;
-    // A run may have a table of each family.
+    // A run may have tables of several families.
     listed.sort_by(|a, b| a.name.cmp(&b.name));
     listed.dedup_by(|a, b| a.name == b.name);
     for table in listed {
@@ -62,7 +60,7 @@ pub(crate) fn find() -> Result<Vec<Found>> {
             syns_stopped: None,
             opens_in: None,
         };
-        // The table may go during the look.
+        // The table may disappear during the look.
         match CString::new(table.name).map(|name| tables.look(&name, gate)) {
             Ok(Err(refusal)) if refusal.errno != Errno::ENOENT => return Err(refusal.into()),
             Ok(Ok(gate)) => found.push(gate),
@@ -92,7 +90,7 @@ impl Tables {
                 gate.ports = self.ports_in_set(ProtoFamily::Inet, table, intervals, None)?;
             }
         }
-        // The gate's own counter, and, where rules divert SYNs, one for each IP version.
+        // The gate's own counter, and one for each IP version where rules divert SYNs.
         for family in [ProtoFamily::Inet, ProtoFamily::Ipv4, ProtoFamily::Ipv6] {
             match self.count(family, table, STOPPED) {
                 Err(refusal) if refusal.errno == Errno::ENOENT => (),
@@ -110,7 +108,7 @@ impl Tables {
         gate.scope.allow_local = !self.keys(table, ALLOWED_INTERFACES)?.is_empty();
         let interfaces = self.keys(table, INTERFACES)?;
         gate.scope.interfaces = interfaces.iter().map(|e| answers::text(&e.bytes)).collect();
-        // The kernel lists a hash table in no order.
+        // The kernel lists a hash table in no particular order.
         gate.scope.interfaces.sort();
         Ok(gate)
     }
@@ -127,7 +125,7 @@ impl Tables {
         Ok(networks(self.keys(table, v4)?, self.keys(table, v6)?))
     }
 
-    /// The elements of a set; none, if there is no such set.
+    /// Empty if there is no such set.
     fn keys(&mut self, table: &CStr, set: &CStr) -> Result<Vec<Key>, Refusal> {
         match self.elements(ProtoFamily::Inet, table, set, keys_in) {
             Err(refusal) if refusal.errno == Errno::ENOENT => Ok(Vec::new()),
@@ -136,7 +134,6 @@ impl Tables {
     }
 }
 
-/// The elements in one message of a dump.
 fn keys_in(row: &[u8]) -> Vec<Key> {
     answers::elements(row)
         .map(|element| Key {
@@ -147,7 +144,7 @@ fn keys_in(row: &[u8]) -> Vec<Key> {
         .collect()
 }
 
-/// The networks in a set of IPv4 addresses and in one of IPv6.
+/// Joins the networks of an IPv4 set and an IPv6 set.
 fn networks(v4: Vec<Key>, v6: Vec<Key>) -> Networks {
     let mut networks = Vec::new();
     for (begin, end) in intervals(v4, Ipv4Addr::BITS) {
@@ -161,7 +158,7 @@ fn networks(v4: Vec<Key>, v6: Vec<Key>) -> Networks {
     Networks::new(networks)
 }
 
-/// The first and last address of each interval of a set, as numbers of that many bits.
+/// The first and last address of each interval, as numbers of `bits` bits.
 fn intervals(keys: Vec<Key>, bits: u32) -> Vec<(u128, u128)> {
     let largest = u128::MAX >> (128 - bits);
     let mut bounds: Vec<(u128, bool)> = keys
@@ -191,7 +188,7 @@ fn intervals(keys: Vec<Key>, bits: u32) -> Vec<(u128, u128)> {
     intervals
 }
 
-/// What holds for any message of a dump of a set of addresses.
+/// Checks the properties of the parsers for any message.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     let begun = |keys: &[Key]| keys.iter().filter(|key| !key.end).count();

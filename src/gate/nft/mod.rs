@@ -1,8 +1,8 @@
-//! The gate in nf_tables. It is one table that belongs to syngate's netlink socket. The kernel destroys
-//! such a table when the socket is closed, so also when syngate is killed (`NFT_TABLE_F_OWNER`, Linux
-//! 5.12), and no other process can change it. On older kernels it is a plain table, and a watchdog removes
-//! it. The gated ports are elements of a set that expire one by one, so the kernel opens the gate at the
-//! deadline even if syngate hangs.
+//! The gate in nf_tables: one table that belongs to syngate's netlink socket. When the socket is
+//! closed, also because syngate was killed, the kernel destroys the table, and no other process can
+//! change it (`NFT_TABLE_F_OWNER`, Linux 5.12). On older kernels it is a plain table, and a
+//! watchdog removes it. The gated ports are set elements with a timeout, so the kernel opens the
+//! gate at the deadline even if syngate hangs.
 
 pub(crate) mod answers;
 pub(crate) mod backend;

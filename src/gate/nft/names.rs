@@ -1,16 +1,14 @@
-//! The names of what syngate makes in nf_tables, and the comment that it writes there.
+//! The names of syngate's tables, sets and counters, and the comment on its tables.
 
 use std::ffi::{CStr, CString};
 
 use crate::gate::rules::PREFIX;
 
-/// The set of gated ports.
 pub(super) const PORTS: &CStr = c"ports";
-/// The counter of stopped SYNs.
 pub(super) const STOPPED: &CStr = c"syns_stopped";
-/// The counter of SYNs that found the set of diverted connections full.
+/// SYNs that found the set of diverted connections full.
 pub(super) const NO_ROOM: &CStr = c"no_room";
-/// The counter of packets of diverted connections that are no SYNs.
+/// Packets of diverted connections that are not SYNs.
 pub(super) const WENT_ON: &CStr = c"went_on";
 
 // The sets to which the gate is narrowed.
@@ -23,19 +21,17 @@ pub(super) const ALLOWED_V4: &CStr = c"allowed4";
 pub(super) const ALLOWED_V6: &CStr = c"allowed6";
 pub(super) const ALLOWED_INTERFACES: &CStr = c"allowed_interfaces";
 
-/// The set of the peer's connections: addresses and ports of both ends.
+/// Diverted connections, by addresses and ports of both ends.
 pub(super) const FLOWS: &CStr = c"flows";
-/// The set of the peer's connections whose clients have closed their side or given up.
+/// Diverted connections whose clients have closed their side or given up.
 pub(super) const CLOSING: &CStr = c"closing";
-/// The set of connections that are half open on this host: a SYN that their client sends again does not
-/// go to the peer.
+/// Connections that are half open on this host. A repeated SYN of such a client is not diverted.
 pub(super) const HALF_OPEN: &CStr = c"half_open";
 
 /// A table's userdata holds a comment of at most 128 bytes, its NUL included (libnftnl/udata.h,
 /// NFTNL_UDATA_COMMENT_MAXLEN).
 const COMMENT_MAX: usize = 127;
 
-/// The name of run `id`'s tables.
 pub(super) fn table_name(id: &str) -> CString {
     CString::new(format!("{PREFIX}{id}")).expect("an id is hexadecimal")
 }

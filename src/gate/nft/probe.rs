@@ -1,6 +1,6 @@
-//! Finds out what nf_tables can do on this host, without a trace. The kernel checks a transaction that lacks
-//! its end message by message, answers, and then undoes it (nfnetlink_rcv_batch(); `nft -c` does the same).
-//! Nothing in the transaction ever becomes active, and no other process sees it.
+//! Finds out what nf_tables can do on this host, without a trace. The kernel checks each message of
+//! a transaction without an end, answers, and then undoes it (nfnetlink_rcv_batch(); `nft -c` does
+//! the same). No part of the transaction becomes active, and no other process sees it.
 
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -35,38 +35,32 @@ const NFNL_MSG_COMPAT_GET: u16 = 0;
 const NFTA_COMPAT_NAME: u16 = 1;
 const NFTA_COMPAT_REV: u16 = 2;
 const NFTA_COMPAT_TYPE: u16 = 3;
-/// Any queue: the kernel never sends a packet there.
+/// Any number: the kernel never sends a packet there.
 const QUEUE: u16 = 0;
-/// The number of the loopback interface in any network namespace (linux/netdevice.h).
+/// The index of the loopback interface in any network namespace (linux/netdevice.h).
 const LOOPBACK: u32 = 1;
 
-/// What the kernel answered.
 pub(crate) struct Probed {
-    /// Tables.
     pub(crate) table: Result<(), Refusal>,
-    /// A whole gate: table, timed set, counter, chain, rule. In a kernel without owner tables, one without
-    /// an owner.
+    /// A whole gate: table, set with timeouts, counter, chain, rule. Without an owner on kernels
+    /// without owner tables.
     pub(crate) gate: Result<(), Refusal>,
-    /// Owner tables.
     pub(crate) owner: Result<(), Refusal>,
-    /// A whole gate in the prerouting hook.
     pub(crate) prerouting: Result<(), Refusal>,
-    /// What `--syn divert` needs, for both IP versions.
+    /// The expressions for `--syn divert`, for both IP versions.
     pub(crate) dup: Result<(), Refusal>,
-    /// nft's own `queue` expression.
     pub(crate) queue: Result<(), Refusal>,
-    /// The target NFQUEUE of x_tables, in an nft rule.
+    /// The x_tables target NFQUEUE in an nft rule.
     pub(crate) nfqueue_target: Result<(), Refusal>,
-    /// Queues that a program can read.
+    /// NFQUEUE for programs.
     pub(crate) nfnetlink_queue: Result<(), Refusal>,
-    /// The match `recent` of x_tables.
     pub(crate) recent: Result<(), Refusal>,
 }
 
-/// Asks. `id` names a table that the kernel never makes.
+/// `id` names a table that the kernel never makes.
 ///
 /// # Errors
-/// There is no netfilter netlink in this kernel.
+/// The kernel has no netfilter netlink.
 pub(crate) fn probe(id: &str) -> Result<Probed> {
     let plain = ruleset(id, Where::Input, Steer::Drop);
     let owner = owned(id)?;
@@ -92,7 +86,7 @@ pub(crate) fn probe(id: &str) -> Result<Probed> {
     })
 }
 
-/// To the loopback interface: the kernel never sends a packet there.
+/// Diverts to the loopback interface, but the kernel never sends a packet there.
 fn diverting() -> Steer {
     let hop = |address| NextHop {
         address,
@@ -107,18 +101,16 @@ fn diverting() -> Steer {
     })
 }
 
-/// Whether the kernel has nft's own `queue`.
-///
 /// # Errors
-/// There is no netfilter netlink in this kernel.
+/// The kernel has no netfilter netlink.
 pub(super) fn has_queue_expression(id: &str) -> Result<bool> {
     let rules = ruleset(id, Where::Input, Steer::Queue(QUEUE));
     let refused = rehearse(Rehearsal::of(&rules)?)?;
     Ok(!matches!(refused, Err(refusal) if refusal.errno == Errno::ENOENT))
 }
 
-/// The kernel may refuse this for another reason than the owner. It then refuses a gate without an owner as
-/// well.
+/// Whether the kernel accepts an owner. If it refuses for another reason, it refuses a gate without
+/// an owner as well.
 fn owned(id: &str) -> Result<Result<(), Refusal>> {
     if crate::words::fault::is("no-owner-tables") {
         return Ok(Err(Errno::EOPNOTSUPP.into()));
@@ -130,13 +122,13 @@ fn owned(id: &str) -> Result<Result<(), Refusal>> {
     rehearse(Rehearsal::of(&rules)?)
 }
 
-/// Uses a socket of its own, so that no late answer of another rehearsal comes here.
+/// Uses its own socket, so that no late answer to another rehearsal arrives here.
 fn rehearse(rehearsal: Rehearsal) -> Result<Result<(), Refusal>> {
     let pages = [IoSlice::new(&rehearsal.bytes)];
     Ok(Tables::open()?.socket.transact(&pages, rehearsal.seqs))
 }
 
-/// The gate that a run would make for one port, without the owner and the hook.
+/// The gate of a run for one port, without owner and hook.
 fn ruleset(id: &str, hook: Where, steer: Steer) -> Ruleset {
     let rules = Rules {
         ports: PortSet::from_iter([1]),
@@ -150,8 +142,8 @@ fn ruleset(id: &str, hook: Where, steer: Steer) -> Ruleset {
 }
 
 impl Tables {
-    /// The command to bind a family to the queues has done nothing since Linux 3.8 (nfqnl_recv_config()). A
-    /// kernel that has no queues refuses it.
+    /// Binding a family to the queues has done nothing since Linux 3.8 (nfqnl_recv_config()). A
+    /// kernel without queues refuses the command.
     fn has_queues(&mut self) -> Result<(), Refusal> {
         let mut body = vec![libc::AF_UNSPEC as u8, 0, 0, 0];
         let family = (libc::AF_INET as u16).to_be_bytes();
@@ -160,7 +152,7 @@ impl Tables {
         self.ask(NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG, &body)
     }
 
-    /// iptables asks for the revisions of a match like this.
+    /// Asks for the revisions of a match, as iptables does.
     fn has_recent(&mut self) -> Result<(), Refusal> {
         const MATCH: u32 = 0;
         const REVISION: u32 = 1;
@@ -190,8 +182,8 @@ impl Rehearsal {
         Rehearsal::cut(&transaction::create(rules, LONG_ENOUGH))
     }
 
-    /// Cuts the end off. If it is not found, there is an error: with its end the kernel would carry the
-    /// transaction out.
+    /// Cuts the end off. It is an error if the end is not found, because the kernel would then
+    /// carry out the transaction.
     fn cut(transaction: &Transaction) -> Result<Rehearsal, Refusal> {
         let mut bytes: Vec<u8> = transaction
             .pages()
@@ -219,7 +211,7 @@ impl Rehearsal {
         }
     }
 
-    /// Keeps the beginning of the transaction and its first message, which makes the table.
+    /// Keeps the begin message and the first message after it, which makes the table.
     fn only_table(mut self) -> Rehearsal {
         let mut at = 0;
         for message in messages(&self.bytes).flatten().take(2) {

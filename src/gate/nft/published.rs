@@ -1,6 +1,6 @@
-//! Rules of nf_tables that change addresses and ports (NAT). Which ports do they send elsewhere before the
-//! input hook, as for a container's published port? Only plain rules tell: those that compare the port, and
-//! then change the address. And for which IP versions is there any rule that does NAT?
+//! Finds NAT rules in nf_tables: the ports that they redirect before the input hook, such as a
+//! container's published port, and the IP versions that have any. Only plain rules show a port:
+//! those that compare it and then change the address.
 
 use anyhow::Result;
 use nftnl::ProtoFamily;
@@ -19,14 +19,14 @@ use crate::gate::rules::PREFIX;
 use crate::kernel::netlink::{attribute, attributes, get};
 use crate::words::family::Family;
 
-/// Where a TCP header has its destination port, and how long it is (RFC 9293, 3.1).
+/// The offset and length of the destination port in a TCP header (RFC 9293, 3.1).
 const PORT_OFFSET: u32 = 2;
 const PORT_LENGTH: u32 = 2;
 
-/// The ports that plain rules send elsewhere.
+/// The ports that plain rules redirect.
 ///
 /// # Errors
-/// No privilege, no nf_tables.
+/// No privilege, or no nf_tables.
 pub(crate) fn find() -> Result<Vec<RedirectedPort>> {
     let any_family = ProtoFamily::Unspec;
     let mut tables = Tables::open()?;
@@ -49,9 +49,6 @@ pub(crate) fn find() -> Result<Vec<RedirectedPort>> {
 }
 
 /// The IP versions for which a rule that is not syngate's does NAT.
-///
-/// # Errors
-/// As for [`find`].
 pub(crate) fn nat_families() -> Result<Vec<Family>> {
     let any_family = ProtoFamily::Unspec;
     let rows = Tables::open()?.dump(any_family, libc::NFT_MSG_GETRULE, &[], |row| {
@@ -68,7 +65,7 @@ pub(crate) fn nat_families() -> Result<Vec<Family>> {
     Ok(Family::ALL.into_iter().filter(of).collect())
 }
 
-/// The family of a rule that does NAT, in one message of a dump of rules.
+/// The family of a NAT rule in one message of a dump.
 fn nat_rule(payload: &[u8]) -> Option<u8> {
     let body = payload.get(4..)?;
     let table = answers::text(attribute(body, NFTA_RULE_TABLE)?);
@@ -77,7 +74,7 @@ fn nat_rule(payload: &[u8]) -> Option<u8> {
         let name = attribute(expression, NFTA_EXPR_NAME).unwrap_or_default();
         match answers::text(name).as_str() {
             "nat" | "masq" | "redir" => true,
-            // The targets of x_tables, which iptables-nft uses.
+            // iptables-nft uses targets of x_tables.
             "target" => {
                 let data = attribute(expression, NFTA_EXPR_DATA).unwrap_or_default();
                 let target = attribute(data, NFTA_TARGET_NAME).unwrap_or_default();
@@ -96,7 +93,7 @@ struct At {
     chain: String,
 }
 
-/// A chain that sees packets of this host's own clients, in one message of a dump of chains.
+/// A chain in one message of a dump, if it sees packets of this host's own clients.
 fn output_chain(payload: &[u8]) -> Option<At> {
     let body = payload.get(4..)?;
     let hook = attribute(body, NFTA_CHAIN_HOOK)?;
@@ -108,7 +105,7 @@ fn output_chain(payload: &[u8]) -> Option<At> {
     })
 }
 
-/// The port that a rule sends elsewhere, and the rule's chain, in one message of a dump of rules.
+/// A rule in one message of a dump: its chain, and the port that it redirects.
 fn redirected(payload: &[u8]) -> Option<(At, u16)> {
     let body = payload.get(4..)?;
     let port = port_sent_elsewhere(attribute(body, NFTA_RULE_EXPRESSIONS)?)?;
@@ -120,7 +117,8 @@ fn redirected(payload: &[u8]) -> Option<(At, u16)> {
     Some((at, port))
 }
 
-/// `tcp dport PORT … dnat to …`: the port that a rule loads and compares before it changes the address.
+/// Matches `tcp dport PORT … dnat to …`: a port that a rule loads and compares before it changes
+/// the address.
 fn port_sent_elsewhere(expressions: &[u8]) -> Option<u16> {
     let (mut loaded, mut port) = (false, None);
     for (_, expression) in attributes(expressions) {
@@ -144,14 +142,14 @@ fn port_sent_elsewhere(expressions: &[u8]) -> Option<u16> {
                 return port.map(u16::from_be_bytes);
             }
             "redir" => return port.map(u16::from_be_bytes),
-            // This expression may load something else.
+            // Another expression may have loaded something else.
             _ => loaded = false,
         }
     }
     None
 }
 
-/// What holds for any message of a dump of rules or chains.
+/// Checks the properties of the parsers for any message.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     if let Some((_, port)) = redirected(bytes) {

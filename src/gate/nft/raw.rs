@@ -1,6 +1,7 @@
-//! The unsafe layer over libnftnl: objects with typed attributes, and the messages that the `nftnl` crate
-//! lacks. What the crate lacks are owner tables, named counters, flushing a set, and several expressions
-//! and attributes of sets; `expressions` and `sets` build these from here without unsafe code.
+//! The unsafe layer over libnftnl: objects with typed attributes, and messages that the `nftnl`
+//! crate lacks. The crate lacks owner tables, named counters, flushing a set, and several
+//! expressions and set attributes. `expressions` and `sets` build these on this module without
+//! unsafe code.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_void};
@@ -15,12 +16,11 @@ use nftnl::{MsgType, NlMsg, ProtoFamily, Table};
 use super::uapi::{NFT_OBJECT_COUNTER, NFT_TABLE_F_OWNER};
 use super::userdata;
 
-/// Something that libnftnl allocates, sets attributes of, and frees.
+/// An object that libnftnl allocates and frees, and whose attributes it sets.
 ///
 /// # Safety
 /// `set` copies the value, and the attributes below have the types that libnftnl expects.
 pub(super) unsafe trait Object {
-    /// Its type in libnftnl.
     type Raw;
 
     /// Null if there is no memory.
@@ -35,12 +35,10 @@ pub(super) unsafe trait Object {
     unsafe fn set(object: *mut Self::Raw, attribute: u16, value: *const c_void, length: u32);
 }
 
-/// An attribute of an `O`, whose value is a `V`.
 pub(super) struct Attribute<O, V: ?Sized>(u16, PhantomData<O>, PhantomData<V>);
 
-/// The value of an attribute: a number, a text with its NUL, or bytes.
+/// A number, a text with its NUL, or bytes.
 pub(super) trait AttributeValue {
-    /// Where its bytes are.
     fn bytes(&self) -> (*const c_void, u32);
 }
 
@@ -101,7 +99,7 @@ objects! {
     ElementObject: nftnl_set_elem, nftnl_set_elem_alloc, nftnl_set_elem_free, nftnl_set_elem_set;
 }
 
-/// An expression, which libnftnl knows by its name.
+/// An expression; libnftnl knows it by name.
 pub(super) trait Named {
     const NAME: &'static CStr;
 }
@@ -239,7 +237,7 @@ attributes! {
     }
 }
 
-/// An object of our own, until libnftnl takes it over.
+/// An object that this process owns until libnftnl takes it over.
 pub(super) struct Owned<O: Object>(NonNull<O::Raw>);
 
 impl<O: Object> Owned<O> {
@@ -259,7 +257,7 @@ impl<O: Object> Owned<O> {
         self
     }
 
-    /// For a function of libnftnl that takes the object over.
+    /// For functions of libnftnl that take the object over.
     pub(super) fn into_raw(self) -> NonNull<O::Raw> {
         ManuallyDrop::new(self).0
     }
@@ -273,7 +271,7 @@ impl<O: Object> Drop for Owned<O> {
 }
 
 impl Owned<TargetExpr> {
-    /// Sets the information of a target of x_tables, which libnftnl takes over instead of copying it.
+    /// Sets the information of an x_tables target, which libnftnl takes over instead of copying it.
     #[must_use]
     pub(super) fn with_information(self, bytes: &[u8]) -> Owned<TargetExpr> {
         // SAFETY: takes a size; null is checked.
@@ -293,7 +291,6 @@ impl Owned<TargetExpr> {
     }
 }
 
-/// Sets an attribute of a set of the crate's.
 pub(super) fn set_attribute<K, V: AttributeValue + ?Sized>(
     set: &Set<K>,
     Attribute(number, ..): Attribute<SetObject, V>,
@@ -304,19 +301,18 @@ pub(super) fn set_attribute<K, V: AttributeValue + ?Sized>(
     unsafe { SetObject::set(set.as_ptr().as_ptr(), number, bytes, length) };
 }
 
-/// Puts an element into a set.
 pub(super) fn add_element<K>(set: &Set<K>, element: Owned<ElementObject>) {
     let element = element.into_raw();
     // SAFETY: both are live; the set takes the element over and frees it.
     unsafe { sys::nftnl_set_elem_add(set.as_ptr().as_ptr(), element.as_ptr()) };
 }
 
-/// Makes a table with a comment, which nft(8) lists.
+/// A table with a comment, which nft(8) lists.
 pub(super) struct CommentedTable<'a> {
     pub(super) family: ProtoFamily,
     pub(super) name: &'a CStr,
     pub(super) comment: &'a CStr,
-    /// The kernel destroys it when the socket that made it is closed.
+    /// The kernel destroys the table when the socket that made it is closed.
     pub(super) owned: bool,
 }
 
@@ -341,8 +337,8 @@ unsafe impl NlMsg for CommentedTable<'_> {
     }
 }
 
-/// Makes a named counter. It outlives the rules that count into it, so syngate can read it when the gate
-/// is open.
+/// A named counter. It outlives the rules that use it, so syngate can read it when the gate is
+/// open.
 pub(super) struct NewCounter<'a> {
     pub(super) table: &'a Table,
     pub(super) name: &'a CStr,
@@ -365,7 +361,6 @@ unsafe impl NlMsg for NewCounter<'_> {
     }
 }
 
-/// Deletes all elements of a set.
 pub(super) struct FlushSet<'a, K>(pub(super) &'a Set<'a, K>);
 
 // SAFETY: the message names the table and the set, nothing else.
@@ -379,7 +374,7 @@ unsafe impl<K> NlMsg for FlushSet<'_, K> {
     }
 }
 
-/// The flags of a message that makes something new.
+/// For messages that create something.
 const NEW: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
 
 /// Writes the start of an acknowledged message.
@@ -405,7 +400,8 @@ unsafe fn header(
     }
 }
 
-/// libnftnl gives null only when memory is out. Rust's own allocations end the process then.
+/// libnftnl returns null only when it is out of memory. Rust's own allocations abort the process
+/// then.
 fn allocated<T>(pointer: *mut T) -> NonNull<T> {
     NonNull::new(pointer).expect("out of memory")
 }

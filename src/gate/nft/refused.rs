@@ -1,4 +1,4 @@
-//! The kernel's refusals, and what they mean to the user.
+//! Explains the kernel's refusals to the user.
 
 use anyhow::anyhow;
 use nix::errno::Errno;
@@ -7,12 +7,12 @@ use super::ruleset::Ruleset;
 use crate::kernel::netlink::Refusal;
 use crate::words::lacking::Lacking;
 
-/// Whether the kernel refuses the flag of an owner table, which it does not know.
+/// Whether the kernel refuses the owner flag because it does not know it.
 pub(super) fn refuses_owners(refusal: &Refusal) -> bool {
     matches!(refusal.errno, Errno::EINVAL | Errno::EOPNOTSUPP)
 }
 
-/// The kernel refuses tables with an owner.
+/// The kernel refuses owner tables.
 #[derive(Debug)]
 pub(super) struct OwnerRefused;
 
@@ -24,7 +24,7 @@ impl std::fmt::Display for OwnerRefused {
     }
 }
 
-/// What a kernel may lack, by what the rules need.
+/// A kernel feature that the rules need and the kernel may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lack {
     Nat,
@@ -42,7 +42,7 @@ impl Lack {
     }
 }
 
-/// What a refusal to create the tables means, in words that say what to do.
+/// Explains a refusal to create the tables, and says what to do.
 pub(super) fn explain(refusal: &Refusal, lacks: Lack) -> anyhow::Error {
     match refusal.errno {
         Errno::EPERM | Errno::EACCES => anyhow!(crate::kernel::caps::NEEDED),
@@ -50,7 +50,7 @@ pub(super) fn explain(refusal: &Refusal, lacks: Lack) -> anyhow::Error {
             "--port: too many separate ranges for this user namespace, whose netlink messages are \
              bounded by net.core.wmem_default; join ranges, or run it as the host's root"
         ),
-        // EOPNOTSUPP: it lacks nf_tables as a whole (nfnetlink_rcv_batch()).
+        // EOPNOTSUPP: the kernel lacks nf_tables as a whole (nfnetlink_rcv_batch()).
         Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT => {
             match lacks {
                 Lack::Nat => Lacking::nat(refusal),

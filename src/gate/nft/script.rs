@@ -1,4 +1,5 @@
-//! A [`Ruleset`] in nft(8)'s own syntax: what `nft -f` reads, and what `nft list table` shows.
+//! Prints a [`Ruleset`] in the syntax of nft(8), as `nft -f` reads it and `nft list table` shows
+//! it.
 
 use std::borrow::Cow;
 use std::ffi::CStr;
@@ -80,7 +81,6 @@ impl Ruleset {
 }
 
 impl fmt::Display for PortsKind {
-    /// The flags and the size.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PortsKind::Intervals => f.write_str("flags interval,timeout"),
@@ -182,7 +182,7 @@ impl fmt::Display for Term {
             Term::Accept => write!(f, "accept"),
             Term::Drop => write!(f, "drop"),
             Term::Queue(number) => write!(f, "queue flags bypass to {number}"),
-            // As nft(8) lists it. nft(8) can't read this back.
+            // As nft(8) lists it; nft(8) can't read it back.
             Term::QueueByTarget(_) => write!(f, "xt target \"NFQUEUE\""),
             Term::Redirect(port) => write!(f, "dnat to :{port}"),
         }?;
@@ -216,7 +216,7 @@ impl fmt::Display for FlowSet {
 }
 
 impl FlowSet {
-    /// The fields of a packet that name its connection.
+    /// The packet fields that identify a connection.
     fn key(&self) -> &'static str {
         match self.family {
             Family::V4 => "ip saddr . tcp sport . ip daddr . tcp dport",

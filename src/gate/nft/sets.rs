@@ -1,4 +1,5 @@
-//! Sets as the `nftnl` crate can't make them: timed, of intervals, of a fixed size, filled by packets.
+//! Sets that the `nftnl` crate can't make: with timeouts, intervals or a fixed size, and filled by
+//! packets.
 
 use std::ffi::CStr;
 use std::time::Duration;
@@ -36,9 +37,10 @@ impl SetKey for Interface {
     }
 }
 
-/// The addresses and ports of both ends of a connection as a set key: nft's `ipv4_addr . inet_service .
-/// ipv4_addr . inet_service`. The number of a type of several parts is their numbers (7, 13 and, for
-/// IPv6, 8), six bits each. Each part fills whole registers of four bytes.
+/// The addresses and ports of both ends of a connection as a set key: nft's `ipv4_addr .
+/// inet_service . ipv4_addr . inet_service`. The number of a concatenated type consists of the
+/// numbers of its parts (7, 13 and, for IPv6, 8), six bits each. Each part fills whole registers of
+/// four bytes.
 pub(super) struct FlowV4(pub(super) Box<[u8]>);
 
 impl SetKey for FlowV4 {
@@ -74,8 +76,8 @@ pub(super) fn named_set<'a, K: SetKey>(
     set
 }
 
-/// A set that packets fill, of at most that many elements. An element stays for `idle`, unless the packet's
-/// rule says otherwise.
+/// A set that packets fill, of at most `most` elements. An element stays for `idle`, unless the
+/// packet's rule says otherwise.
 pub(super) fn flow_set<'a, K: SetKey>(
     table: &'a Table,
     name: &CStr,
@@ -89,7 +91,6 @@ pub(super) fn flow_set<'a, K: SetKey>(
     set
 }
 
-/// Sets how many elements a set takes.
 pub(super) fn limit<K>(set: &Set<K>, most: u32) {
     set_attribute(set, SetObject::SIZE, &most);
 }
@@ -103,7 +104,7 @@ pub(super) fn in_host_order<K>(set: &Set<K>) {
     );
 }
 
-/// Puts a key into a set; the kernel removes it after `timeout`.
+/// Adds a key, which the kernel removes after `timeout`.
 pub(super) fn put<K: SetKey>(set: &Set<K>, key: &K, timeout: Option<Duration>) {
     let mut element = element(key);
     if let Some(timeout) = timeout {
@@ -112,8 +113,8 @@ pub(super) fn put<K: SetKey>(set: &Set<K>, key: &K, timeout: Option<Duration>) {
     add_element(set, element);
 }
 
-/// Puts an interval into a set. It is two elements: its first key, with the timeout, and the first key behind
-/// it; none if it reaches the largest key.
+/// Adds an interval as two elements: its first key, with the timeout, and the first key after it,
+/// unless it reaches the largest key.
 pub(super) fn put_interval<K: SetKey>(
     set: &Set<K>,
     begin: &K,
@@ -131,8 +132,9 @@ fn element<K: SetKey>(key: &K) -> Owned<ElementObject> {
     Owned::new().with(ElementObject::KEY, &key.data()[..])
 }
 
-/// For the kernel a timeout of 0 means none, and a gate without one would not open by itself. The kernel
-/// counts in jiffies, of 10 ms at most, and takes less than one for 0 (nf_msecs_to_jiffies64()).
+/// The kernel takes a timeout of 0 as none, and a gate without a timeout would not open by itself.
+/// The kernel counts in jiffies, of 10 ms at most, and rounds less than one down to 0
+/// (nf_msecs_to_jiffies64()).
 pub(super) fn timeout_ms(timeout: Duration) -> u64 {
     const LONGEST_JIFFY: u64 = 10;
     (timeout.as_millis() as u64).max(LONGEST_JIFFY)

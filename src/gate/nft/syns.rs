@@ -1,4 +1,4 @@
-//! Which SYNs a scope means: the terms of a rule, and the sets that they look into.
+//! The SYNs in a scope: the terms of a rule, and the sets that they look into.
 
 use nftnl::Hook;
 
@@ -7,7 +7,7 @@ use super::ruleset::{Elements, NamedSet, Term, Way};
 use crate::words::family::Family;
 use crate::words::scope::Scope;
 
-/// The loopback interface. It can be renamed, but nobody does.
+/// The loopback interface can be renamed, but nobody does.
 const LOOPBACK: &str = "lo";
 
 pub(super) fn sets(scope: &Scope) -> Vec<NamedSet> {
@@ -41,7 +41,6 @@ pub(super) fn addresses(scope: &Scope, family: Family) -> Vec<Term> {
     terms
 }
 
-/// New SYNs to gated ports, as far as the scope means them.
 pub(super) fn new_syn(addresses: Vec<Term>, scope: &Scope, hook: Hook) -> Vec<Term> {
     let way = match hook {
         Hook::Out => Way::Out,
@@ -55,7 +54,7 @@ pub(super) fn new_syn(addresses: Vec<Term>, scope: &Scope, hook: Hook) -> Vec<Te
     if scope.allow_local {
         terms.push(Term::NotVia(way));
     }
-    // In the input hook all packets are to this host.
+    // In the input hook all packets are for this host.
     if hook != Hook::In {
         terms.push(Term::ToThisHost);
     }

@@ -1,4 +1,4 @@
-//! A connection to nf_tables: changes, and looks.
+//! A connection to nf_tables that changes and lists tables.
 
 use std::ffi::CStr;
 
@@ -20,13 +20,13 @@ use crate::kernel::netlink::{Bus, Netlink, Refusal, put_attribute};
 use crate::words::lacking::Lacking;
 use crate::words::ports::PortSet;
 
-/// Covers what an skb takes besides the data, and that the kernel doubles it.
+/// Accounts for what an skb takes besides the data, and for the doubling by the kernel.
 const SEND_BUFFER_FACTOR: usize = 2;
 /// Up to this size a transaction fits the default send buffer (net.core.wmem_default, 212,992).
 const SEND_BUFFER_ENOUGH: usize = 64 * 1024;
 
-/// A connection to nf_tables. It owns the tables that it has made: it must make all changes of them, and
-/// live as long as they are needed.
+/// It owns the tables that it has made. So it must make all changes to them, and must live as long
+/// as they are needed.
 pub(super) struct Tables {
     pub(super) socket: Netlink,
 }
@@ -49,14 +49,13 @@ impl Tables {
         let pages = transaction.pages();
         let bytes: usize = pages.iter().map(|page| page.len()).sum();
         if bytes > SEND_BUFFER_ENOUGH {
-            // Without CAP_NET_ADMIN the kernel refuses this. It then refuses the transaction too, and the
-            // transaction's error says it better.
+            // Without CAP_NET_ADMIN the kernel refuses this. It then refuses the transaction too,
+            // with a better error.
             let _ = self.socket.reserve_send_buffer(bytes * SEND_BUFFER_FACTOR);
         }
         self.socket.transact(&pages, transaction.seqs())
     }
 
-    /// Dumps things of one kind, of tables of that family.
     pub(super) fn dump<T>(
         &mut self,
         family: ProtoFamily,
@@ -68,15 +67,15 @@ impl Tables {
         self.socket.dump(nft_message(kind), &body, parse)
     }
 
-    /// The tables of that family; `Unspec` is all families.
+    /// The tables of a family; `Unspec` means all families.
     pub(super) fn listed(&mut self, family: ProtoFamily) -> Result<Vec<ListedTable>, Refusal> {
         self.dump(family, libc::NFT_MSG_GETTABLE, &[], |row| {
             answers::table(row).into_iter().collect()
         })
     }
 
-    /// Whether each chain has as many rules as it should. If the gate is `open`, that goes for tables whose
-    /// rules stay.
+    /// Whether each chain has all of its rules. If the gate is `open`, only tables whose rules stay
+    /// are checked.
     pub(super) fn has_rules(&mut self, rules: &Ruleset, open: bool) -> Result<bool, Refusal> {
         for table in rules.tables.iter().filter(|table| table.stays || !open) {
             for chain in &table.chains {
@@ -111,7 +110,7 @@ impl Tables {
         Ok(shut.unwrap_or_default())
     }
 
-    /// The ports that are in the set of one table. `most`: all that can be there, if that is known.
+    /// The ports in the set of one table. `most` is the largest possible result, if known.
     pub(super) fn ports_in_set(
         &mut self,
         family: ProtoFamily,
@@ -140,7 +139,7 @@ impl Tables {
         self.dump(family, libc::NFT_MSG_GETSETELEM, &names, parse)
     }
 
-    /// How many SYNs the rules of all tables have stopped.
+    /// The SYNs that the rules of all tables have stopped.
     pub(super) fn all_stopped(&mut self, rules: &Ruleset) -> Result<u64, Refusal> {
         let mut stopped = 0;
         for table in &rules.tables {
@@ -149,7 +148,7 @@ impl Tables {
         Ok(stopped)
     }
 
-    /// Removes the tables of that name, of all families. That there are none is no error.
+    /// Removes the tables of that name in all families. It is no error if there are none.
     pub(super) fn delete_all(&mut self, name: &CStr) -> Result<()> {
         for family in [ProtoFamily::Inet, ProtoFamily::Ipv4, ProtoFamily::Ipv6] {
             gone(self.commit(&transaction::delete_one(name, family)))?;
@@ -169,7 +168,6 @@ impl Tables {
         self.get_one(libc::NFT_MSG_GETOBJ, &body, answers::packets)
     }
 
-    /// Whether the set of ports of that table is one of intervals.
     pub(super) fn has_intervals(
         &mut self,
         family: ProtoFamily,
@@ -196,9 +194,9 @@ impl Tables {
     }
 }
 
-/// Looks at a hash table several times, and joins what the looks have seen. When the table grows or
-/// shrinks between two messages of a dump, the dump lacks some elements: nft_rhash_walk() counts those
-/// that it has told, and goes on after as many. It never tells an element that is not there.
+/// Dumps a hash table several times and joins the results. When the table grows or shrinks between
+/// two messages of a dump, the dump lacks some elements: nft_rhash_walk() counts the elements that
+/// it has listed, and skips as many. It never lists an element that is not there.
 fn seen(
     mut look: impl FnMut() -> Result<PortSet, Refusal>,
     most: Option<&PortSet>,
@@ -218,12 +216,12 @@ fn seen(
     Ok(ports)
 }
 
-/// The number of an nf_tables message on the wire: the subsystem in the upper byte.
+/// The message type on the wire, with the subsystem in the upper byte.
 fn nft_message(kind: libc::c_int) -> u16 {
     (libc::NFNL_SUBSYS_NFTABLES << 8 | kind) as u16
 }
 
-/// The body of a request about something in a table: its family, version 0, resource 0, and
+/// The body of a request about an object in a table: family, version 0, resource 0, and
 /// NUL-terminated names.
 fn about(family: ProtoFamily, names: &[(u16, &CStr)]) -> Vec<u8> {
     let mut body = vec![family as u8, 0, 0, 0];
@@ -233,7 +231,7 @@ fn about(family: ProtoFamily, names: &[(u16, &CStr)]) -> Vec<u8> {
     body
 }
 
-/// Takes for done what was not there.
+/// Treats a missing object as deleted.
 pub(super) fn gone(deleted: Result<(), Refusal>) -> Result<()> {
     match deleted {
         Err(refusal) if refusal.errno == Errno::ENOENT => Ok(()),
@@ -241,10 +239,8 @@ pub(super) fn gone(deleted: Result<(), Refusal>) -> Result<()> {
     }
 }
 
-/// The names of the tables of that family.
-///
 /// # Errors
-/// No privilege, no nf_tables.
+/// No privilege, or no nf_tables.
 pub(crate) fn names(family: ProtoFamily) -> Result<Vec<String>> {
     let listed = Tables::open()?.listed(family)?;
     Ok(listed.into_iter().map(|table| table.name).collect())

@@ -1,4 +1,4 @@
-//! From the terms of a rule to the kernel's expressions.
+//! Translates the terms of a rule to the kernel's expressions.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ use super::ruleset::{Term, Way};
 use crate::words::family::Family;
 use crate::words::hop::{Ether, NextHop};
 
-/// FIN, SYN, RST and ACK among the flags of a TCP header (RFC 9293, 3.1), which are byte 13.
+/// FIN, SYN, RST and ACK in byte 13 of a TCP header (RFC 9293, 3.1).
 const NEW_SYN_MASK: u8 = FIN | SYN | RST | 0x10;
 const SYN: u8 = 0x02;
 const FIN: u8 = 0x01;
@@ -25,7 +25,7 @@ const RST: u8 = 0x04;
 /// An address of this host (linux/rtnetlink.h, RTN_LOCAL).
 const LOCAL: u32 = 2;
 
-/// Adds a term's expressions to a rule, except those that look into a set or change one.
+/// Adds the expressions of a term, except those that use a set.
 pub(super) fn add_expressions(rule: &mut Rule, term: Term) {
     match term {
         Term::Tcp => {
@@ -75,9 +75,9 @@ pub(super) fn add_expressions(rule: &mut Rule, term: Term) {
     }
 }
 
-/// Compares the TCP flags that are in the mask.
+/// Compares the TCP flags in the mask.
 fn compare_flags(rule: &mut Rule, mask: u8, compare: CmpOp, flags: u8) {
-    // The crate says bits here, and means bytes.
+    // The crate says bits here but means bytes.
     rule.add_expr(&Payload::Transport(TransportHeaderField::Raw {
         offset_bits: 13,
         length_bits: 1,
@@ -110,7 +110,7 @@ fn compare_icmp_type(rule: &mut Rule, family: Family) {
     rule.add_expr(&Cmp::new(compare, kind));
 }
 
-/// Compares how many hops a packet may still make.
+/// Compares the hop limit (TTL) of a packet.
 fn compare_hops(rule: &mut Rule, family: Family, compare: CmpOp, hops: u8) {
     rule.add_expr(&Payload::Network(match family {
         Family::V4 => NetworkHeaderField::Ipv4(Ipv4HeaderField::Ttl),
@@ -119,7 +119,7 @@ fn compare_hops(rule: &mut Rule, family: Family, compare: CmpOp, hops: u8) {
     rule.add_expr(&Cmp::new(compare, hops));
 }
 
-/// Loads addresses and ports of both ends, one behind the other, from register 1 on.
+/// Loads the addresses and ports of both ends into consecutive registers, from register 1 on.
 fn load_flow(rule: &mut Rule, family: Family) {
     let mut register = libc::NFT_REG32_00 as u32;
     for field in [
@@ -133,7 +133,7 @@ fn load_flow(rule: &mut Rule, family: Family) {
     }
 }
 
-/// Sends a copy of the packet, as it is at this term, to that neighbour.
+/// Sends a copy of the packet to that neighbour, as the packet is at this term.
 pub(super) fn copy_to(rule: &mut Rule, hop: &NextHop) {
     let (to, device) = (Register::Reg1, Register::Reg2);
     load_address(rule, hop.address);
@@ -141,7 +141,6 @@ pub(super) fn copy_to(rule: &mut Rule, hop: &NextHop) {
     rule.add_expr(&Duplicate { to, device });
 }
 
-/// Loads an address into register 1.
 pub(super) fn load_address(rule: &mut Rule, address: IpAddr) {
     match address {
         IpAddr::V4(address) => rule.add_expr(&Immediate::new(address, Register::Reg1)),

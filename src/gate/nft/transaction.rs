@@ -1,4 +1,4 @@
-//! From a [`Ruleset`] to netlink messages.
+//! Makes netlink messages from a [`Ruleset`].
 
 use std::ffi::CStr;
 use std::io::IoSlice;
@@ -23,11 +23,10 @@ use crate::kernel::sockets::Connection;
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
 
-/// Sets are numbered within a transaction, and no two may have the same number. Each table has this many
-/// numbers for its sets; the first is its set of ports.
+/// Sets are numbered within a transaction, and no two may share a number. Each table has a block of
+/// this many numbers; the first one is for its set of ports.
 const IDS_OF_A_TABLE: u32 = 100;
 
-/// A transaction, ready to be sent.
 pub(super) struct Transaction(FinalizedBatch);
 
 impl Transaction {
@@ -35,23 +34,21 @@ impl Transaction {
         Transaction(batch.finalize())
     }
 
-    /// Its pages, which the caller sends in one datagram.
+    /// The pages, which the caller sends in one datagram.
     pub(super) fn pages(&self) -> Vec<IoSlice<'_>> {
         self.0.iter().map(IoSlice::new).collect()
     }
 
-    /// The sequence numbers that the kernel acknowledges.
     pub(super) fn seqs(&self) -> std::ops::Range<u32> {
         self.0.sequence_numbers()
     }
 }
 
-/// A table whose sets are numbered.
 struct Numbered<'a> {
     table: Table,
     rules: &'a TableRules,
     ports_kind: PortsKind,
-    /// The first number.
+    /// The first number of the table's sets.
     ids: u32,
 }
 
@@ -72,9 +69,9 @@ pub(super) fn create(rules: &Ruleset, timeout: Duration) -> Transaction {
     Transaction::of(batch)
 }
 
-/// Opens every port. A chain without rules lets everything pass, and removing the rules is by far the
-/// quickest way, as quick with 32,000 ports as with one. Where rules have to stay, for connections that
-/// they have steered elsewhere, this empties only the set: NAT may end with its last rule, too.
+/// Opens every port. A chain without rules lets everything pass, and removing the rules is the
+/// quickest way: as quick with 32,000 ports as with one. Where rules must stay for connections that
+/// they have steered elsewhere, only the set is emptied: NAT too may end with its last rule.
 pub(super) fn open(rules: &Ruleset) -> Transaction {
     let mut batch = Batch::new();
     for numbered in numbered(rules) {
@@ -87,18 +84,19 @@ pub(super) fn open(rules: &Ruleset) -> Transaction {
     Transaction::of(batch)
 }
 
-/// What a transaction does with the rules of the chains.
+/// What a transaction does with the chains' rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChainRules {
-    /// All are there: leave them.
+    /// All rules are there.
     Keep,
-    /// None are there: add them.
+    /// No rules are there.
     Add,
-    /// Somebody may have changed them: remove all, and add them. In one transaction, so that NAT goes on.
+    /// Somebody may have changed the rules: removes and adds them in one transaction, so that NAT
+    /// goes on.
     Renew,
 }
 
-/// Gates `ports` and no others. Empties and fills the set in one transaction, because before Linux 6.12
+/// Gates exactly `ports`. Empties and fills the set in one transaction, because before Linux 6.12
 /// an element that is added again keeps its old timeout.
 pub(super) fn replace_ports(
     rules: &Ruleset,
@@ -123,7 +121,7 @@ pub(super) fn replace_ports(
     Transaction::of(batch)
 }
 
-/// Excepts these connections from being diverted: a SYN that their clients send again is not new.
+/// Excepts these connections from being diverted: a repeated SYN of their clients is not new.
 pub(super) fn spare(rules: &Ruleset, connections: &[Connection]) -> Transaction {
     let mut batch = Batch::new();
     for numbered in numbered(rules) {
@@ -154,7 +152,7 @@ fn add_flows<K: SetKey>(
     batch.add_iter(all.elems_iter(), MsgType::Add);
 }
 
-/// The key as a rule loads it from a packet of the client's: each part fills whole registers.
+/// The key as a rule loads it from a client's packet: each part fills whole registers.
 fn flow_key(Connection { local, peer, .. }: &Connection) -> Box<[u8]> {
     let end = |end: &SocketAddr| {
         let mut bytes = octets(end.ip().to_canonical());
@@ -165,7 +163,6 @@ fn flow_key(Connection { local, peer, .. }: &Connection) -> Box<[u8]> {
     [end(peer), end(local)].concat().into()
 }
 
-/// Removes all tables of the ruleset.
 pub(super) fn delete(rules: &Ruleset) -> Transaction {
     let mut batch = Batch::new();
     for numbered in numbered(rules) {
@@ -174,7 +171,6 @@ pub(super) fn delete(rules: &Ruleset) -> Transaction {
     Transaction::of(batch)
 }
 
-/// Removes one table of that name.
 pub(super) fn delete_one(name: &CStr, family: ProtoFamily) -> Transaction {
     let mut batch = Batch::new();
     batch.add(&Table::new(name, family), MsgType::Del);
@@ -230,10 +226,10 @@ impl Numbered<'_> {
         }
     }
 
-    /// Adds elements for all ranges, in as many messages as they need. In portions, because an element
-    /// takes some hundred bytes in user space until its message is made. In large portions, because the
-    /// kernel acknowledges each message, and the acknowledgements have to fit the socket's receive buffer
-    /// (330 do not, by default).
+    /// Adds elements for all ranges in several messages. Not in one, because an element takes some
+    /// hundred bytes in user space until its message is made. Not in many, because the kernel
+    /// acknowledges each message, and the acknowledgements have to fit the receive buffer (330 do
+    /// not, by default).
     fn add_ports(&self, batch: &mut Batch, ranges: &[RangeInclusive<u16>], timeout: Duration) {
         const PORTION: usize = 500;
         for portion in ranges.chunks(PORTION) {
@@ -259,7 +255,7 @@ impl Numbered<'_> {
         }
     }
 
-    /// For the kernel a rule without a handle means all rules of the chain (nf_tables_delrule()).
+    /// The kernel takes a rule without a handle as all rules of the chain (nf_tables_delrule()).
     fn flush(&self, batch: &mut Batch) {
         for chain in &self.rules.chains {
             let chain = Chain::new(chain.name(), &self.table);
@@ -296,7 +292,6 @@ impl Numbered<'_> {
     }
 }
 
-/// A chain, without its rules.
 pub(super) fn base_chain<'a>(table: &'a Table, chain: &BaseChain, hooked: bool) -> Chain<'a> {
     let mut made = Chain::new(chain.name(), table);
     if hooked {
@@ -347,7 +342,7 @@ fn add_set(batch: &mut Batch, table: &Table, set: &NamedSet, id: u32) {
     }
 }
 
-/// A set of intervals. Each has a first key and, unless it reaches the largest one, a first key behind it.
+/// Each interval has a first key and, unless it reaches the largest key, a first key after it.
 fn add_intervals<K: SetKey>(
     batch: &mut Batch,
     table: &Table,

@@ -1,4 +1,4 @@
-//! Numbers of linux/netfilter/nf_tables.h that the libc crate lacks.
+//! Constants of linux/netfilter/nf_tables.h that the libc crate lacks.
 
 /// Since Linux 5.12.
 pub(super) const NFT_TABLE_F_OWNER: u32 = 0x2;

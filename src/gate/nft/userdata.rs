@@ -1,18 +1,19 @@
-//! Userdata: what nft(8) stores with tables and sets for its own use, as type, length and value.
+//! Userdata: data that nft(8) stores with tables and sets for its own use, as type, length and
+//! value.
 
 use std::ffi::CStr;
 
 /// NFTNL_UDATA_TABLE_COMMENT.
 const COMMENT: u8 = 0;
 
-/// A comment as nft(8) writes it: its text ends with a NUL.
+/// A comment as nft(8) writes it, with a NUL at the end.
 pub(super) fn with_comment(comment: &CStr) -> Vec<u8> {
     let text = comment.to_bytes_with_nul();
     let length = u8::try_from(text.len()).expect("comments are cut to fit, in names.rs");
     [&[COMMENT, length], text].concat()
 }
 
-/// The comment in a table's userdata, with its NUL; empty if there is none.
+/// The comment with its NUL; empty if there is none.
 pub(super) fn comment_in(mut userdata: &[u8]) -> &[u8] {
     while let [kind, length, rest @ ..] = userdata {
         let Some((value, others)) = rest.split_at_checked(usize::from(*length)) else {
@@ -26,8 +27,8 @@ pub(super) fn comment_in(mut userdata: &[u8]) -> &[u8] {
     &[]
 }
 
-/// Tells nft(8) that the keys of a set are in the host's byte order. nft(8) can't know this of a set of
-/// strings, and would list them as empty.
+/// Tells nft(8) that a set's keys are in host byte order. For a set of strings nft(8) can't know
+/// this, and would list the keys as empty.
 pub(super) fn with_host_byte_order() -> [u8; 6] {
     const NFTNL_UDATA_SET_KEYBYTEORDER: u8 = 0;
     const BYTEORDER_HOST_ENDIAN: u32 = 1;
@@ -35,7 +36,7 @@ pub(super) fn with_host_byte_order() -> [u8; 6] {
     [NFTNL_UDATA_SET_KEYBYTEORDER, 4, a, b, c, d]
 }
 
-/// What holds for any userdata. And any text comes back as the comment that it was.
+/// Checks the parser for any userdata, and that any comment reads back as it was.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     let comment = comment_in(bytes);

@@ -1,4 +1,4 @@
-//! Where the report goes.
+//! The report's file.
 
 use std::fs::Metadata;
 use std::io::{self, Write};
@@ -11,13 +11,14 @@ use nix::unistd::{AccessFlags, faccessat, geteuid};
 
 use crate::process::lock::directory_in_use;
 
-/// The report is written when all is over: see now whether it can be.
+/// The report is written at the end of the run, so this checks at the beginning whether that is
+/// possible.
 pub(crate) fn check_report_file(file: &Path) -> Result<(), String> {
     let wrong = |why: &str| Err(format!("--report-file: '{}': {why}", file.display()));
     if file.is_dir() {
         return wrong("a directory; name a file");
     }
-    // A regular file is replaced, so it is its directory that has to be writable.
+    // Writing replaces a regular file, so the directory has to be writable.
     let replaced = !file.exists() || file.is_file();
     let target = file.canonicalize().unwrap_or_else(|_| file.to_owned());
     let directory = match target.parent() {
@@ -26,7 +27,7 @@ pub(crate) fn check_report_file(file: &Path) -> Result<(), String> {
         None => return wrong("not a file"),
     };
     if !directory.is_dir() {
-        // The one under /run is gone when the machine starts, and comes with the run's locks.
+        // The directory under /run disappears at a reboot. The lock creates it again.
         return match directory == directory_in_use() {
             true => Ok(()),
             false => wrong("its directory does not exist; make it first"),
@@ -43,16 +44,17 @@ pub(crate) fn check_report_file(file: &Path) -> Result<(), String> {
     }
 }
 
-/// Writes the report of run `run` to `file`: a regular file is replaced in one step, so that no reader finds half a
-/// report; through a symbolic link it is its target that is replaced, unless a stranger has made
-/// the link. A pipe, a terminal, or an open file by its number (/dev/stderr) is written to.
+/// Writes the report of run `run` to `file`. A regular file is replaced in one step, so that no
+/// reader finds half a report. Through a symbolic link the target is replaced, unless another user
+/// has made the link. A pipe, a terminal, or an open file by its number (/dev/stderr) is written
+/// to.
 ///
 /// # Errors
-/// What the file system says.
+/// Those of the file system.
 pub(crate) fn write(json: &[u8], run: &str, file: &Path) -> io::Result<()> {
     if is_descriptor(file) {
         return match file.to_str() {
-            // Opened anew, a regular file would have an offset of its own.
+            // Opening a regular file again would give it an offset of its own.
             Some("/dev/stdout") => io::stdout().write_all(json),
             Some("/dev/stderr") => io::stderr().write_all(json),
             _ => write_to(file, json, 0),
@@ -79,7 +81,7 @@ fn write_through(file: &Path, link: &Metadata, json: &[u8], run: &str) -> io::Re
     match std::fs::metadata(file) {
         Ok(meta) if meta.is_file() => replace(&file.canonicalize()?, json, run),
         Ok(_) => write_to(file, json, 0),
-        // A file that is still to be made.
+        // The file does not exist yet.
         Err(_) => std::fs::write(file, json),
     }
 }
@@ -100,15 +102,16 @@ fn replace(file: &Path, json: &[u8], run: &str) -> io::Result<()> {
     written
 }
 
-/// Whether a stranger has made the link where anybody can: the rule of fs.protected_symlinks
-/// (proc(5)), which is not in force everywhere.
+/// Whether another user has made the link in a world-writable directory: the rule of
+/// fs.protected_symlinks (proc(5)), which is not in force everywhere.
 fn may_mislead(link: &Metadata, folder: &Metadata) -> bool {
     const FOR_ALL: u32 = libc::S_ISVTX | libc::S_IWOTH;
     let trusted = link.uid() == geteuid().as_raw() || link.uid() == folder.uid();
     folder.mode() & FOR_ALL == FOR_ALL && !trusted
 }
 
-/// Whether the path is another name for an open file of ours: it belongs to whoever opened it.
+/// Whether the path names an open file descriptor of this process. The file belongs to the process
+/// that opened it.
 fn is_descriptor(file: &Path) -> bool {
     [
         "/dev/fd",
@@ -121,7 +124,7 @@ fn is_descriptor(file: &Path) -> bool {
     .any(|place| file.starts_with(place))
 }
 
-/// Without waiting for a reader of a pipe: nobody may ever come.
+/// Does not wait for a reader of a pipe, which may never come.
 fn write_to(file: &Path, json: &[u8], flags: libc::c_int) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.append(true).custom_flags(libc::O_NONBLOCK | flags);

@@ -19,7 +19,7 @@ use crate::words::exit::Exit;
 use crate::words::ms::Ms;
 use crate::words::ports::{PortSet, as_ranges};
 
-/// The JSON report. Fields are only ever added; contrib/schema/report.schema.json describes them.
+/// Fields are only ever added. contrib/schema/report.schema.json describes them.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report<'a> {
     version: u32,
@@ -46,7 +46,7 @@ pub(crate) struct Report<'a> {
     open_took_ms: Option<Ms>,
     phases: Phases,
     syns_stopped: Option<u64>,
-    /// An object for each action, null where the run took another.
+    /// An object for each action; null for all but the run's.
     #[serde(flatten)]
     actions: Map<String, Value>,
     listeners_before: Vec<ListenerRow>,
@@ -60,7 +60,7 @@ pub(crate) struct Report<'a> {
     warnings: &'a [String],
 }
 
-/// The times of a run's phases; those that it did not come to are null.
+/// The durations of a run's phases; null for phases that it did not reach.
 #[derive(Debug, Default, Serialize)]
 struct Phases {
     lock_ms: Option<Ms>,
@@ -70,7 +70,7 @@ struct Phases {
     command_ms: Option<Ms>,
     /// From COMMAND's exit to the open gate.
     ready_ms: Option<Ms>,
-    /// From the first run of `--ready-check` to its success.
+    /// From the first start of `--ready-check` to its success.
     ready_check_ms: Option<Ms>,
 }
 
@@ -83,7 +83,7 @@ struct ListenerRow {
 }
 
 impl<'a> Report<'a> {
-    /// `plan`: `None` if what was asked for makes no sense.
+    /// `plan` is `None` if the options are invalid.
     pub(crate) fn new(
         command: &[OsString],
         ports: PortSet,
@@ -210,8 +210,8 @@ fn rows(sample: &Sample) -> Vec<ListenerRow> {
     sample.listeners.iter().map(row).collect()
 }
 
-/// What holds for any bytes as COMMAND, with a NUL behind each of its words: who reads the JSON gets
-/// what was written, in all the fields that are described.
+/// For any bytes as COMMAND, with a NUL after each word: the JSON reads back as it was written,
+/// with all fields of the schema.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! What came of a run: the verdict and its line, the account of times, the JSON, and its file.
+//! The result of a run: the verdict and its line, the time account, the JSON and its file.
 
 pub(crate) mod file;
 pub(crate) mod json;

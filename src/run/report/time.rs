@@ -1,4 +1,4 @@
-//! The account of how long some gated port was closed. Pure.
+//! Measures how long any gated port was closed. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -7,17 +7,17 @@ use crate::words::ended::CommandExit;
 #[derive(Debug, Clone)]
 pub(crate) struct Closed {
     pub(super) closed_at: Instant,
-    /// When the kernel opens everything; `None`: nothing was ever closed.
+    /// When the kernel opens the gate. `None`: no gate was closed.
     deadline: Option<Instant>,
     shut_since: Option<Instant>,
     before: Duration,
     pub(super) opened_at: Option<Instant>,
-    /// How many SYNs were stopped, if it could be read.
+    /// `None`: the counter could not be read.
     pub syns_stopped: Option<u64>,
 }
 
 impl Closed {
-    /// Closed at `closed_at`, until `deadline` at the latest.
+    /// The gate closed at `closed_at`; the kernel opens it at `deadline`.
     pub(crate) fn new(closed_at: Instant, deadline: Option<Instant>) -> Closed {
         Closed {
             closed_at,
@@ -29,14 +29,14 @@ impl Closed {
         }
     }
 
-    /// The kernel opens everything at `deadline`.
+    /// The kernel opens the gate at `deadline`.
     pub(crate) fn opens_by(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);
     }
 
-    /// From now on some port is shut, or none is.
+    /// Notes whether any port is shut from now on.
     pub(crate) fn now_shut(&mut self, shut: bool, now: Instant) {
-        // We may have been stopped: what the kernel has opened is open.
+        // syngate may have been stopped (SIGSTOP): after the deadline the ports were open.
         let now = self.deadline.map_or(now, |deadline| now.min(deadline));
         if shut {
             self.shut_since.get_or_insert(now);
@@ -46,12 +46,12 @@ impl Closed {
         }
     }
 
-    /// Whether it was open before that happened.
+    /// Whether the gate was open before COMMAND exited.
     pub(crate) fn opened_before(&self, exited: Option<(Instant, CommandExit)>) -> bool {
         matches!((self.opened_at, exited), (Some(opened), Some((exited, _))) if opened < exited)
     }
 
-    /// How long some port was closed, once none is.
+    /// `None` while any port is closed.
     pub(crate) fn time(&self) -> Option<Duration> {
         (self.deadline.is_some() && self.shut_since.is_none()).then_some(self.before)
     }
@@ -80,7 +80,7 @@ mod tests {
         closed.now_shut(true, opened);
         closed.now_shut(false, opened);
         assert_eq!(closed.time(), Some(Duration::from_millis(83)));
-        // Stopped for longer than the gate could be closed.
+        // syngate was stopped for longer than the gate could be closed.
         closed.now_shut(true, opened);
         closed.now_shut(false, late);
         assert_eq!(closed.time(), Some(Duration::from_millis(80 + 3 + 29_897)));

@@ -1,4 +1,4 @@
-//! The verdict on a run whose gate was closed, and the line that tells it. Pure.
+//! The verdict on a run whose gate was closed, and the line for people. Pure.
 
 use std::time::Duration;
 
@@ -15,30 +15,20 @@ use crate::words::exit::{Exit, NOT_KEPT};
 use crate::words::gated::Gated;
 use crate::words::ms::ms_words;
 
-/// What the verdict rests on.
 pub(crate) struct Evidence<'a> {
-    /// What was decided and seen.
     pub facts: &'a Facts,
     pub gated: &'a Gated,
-    /// COMMAND as one line.
     pub command: &'a str,
-    /// COMMAND's pid.
     pub pid: Option<i32>,
-    /// The gate's times.
     pub closed: &'a Closed,
-    /// `--ready-timeout`.
     pub ready_timeout: Duration,
-    /// What was there before.
+    /// The listeners before the gate closed.
     pub before: &'a Sample,
-    /// Why COMMAND could not be started.
     pub spawn_error: Option<&'a Ending>,
-    /// What went wrong when the gate was opened.
     pub open_error: Option<&'a str>,
-    /// What came of the action.
     pub account: &'a Account,
 }
 
-/// The verdict on a run whose gate was closed.
 pub(crate) fn conclude(e: &Evidence) -> Ending {
     if let Some((signal, sender)) = e.facts.interrupted {
         return interrupted(e, signal, sender);
@@ -59,7 +49,7 @@ pub(crate) fn conclude(e: &Evidence) -> Ending {
             ),
             exit: Exit::Status(status),
         },
-        // Not reached: a run ends by one of the above.
+        // Unreachable: a run ends in one of the ways above.
         None => Ending::not_run("unknown", "COMMAND did not run"),
     }
 }
