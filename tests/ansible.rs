@@ -113,6 +113,7 @@ fn config(host: &Host) -> String {
          interpreter_python = /usr/bin/python3\n\
          remote_tmp = /run/ansible\n\
          nocolor = true\n\
+         internal_poll_interval = 0.02\n\
          [ssh_connection]\n\
          pipelining = true\n\
          ssh_args = -F {dir}/ssh_config -o ControlMaster=auto -o ControlPersist=60s\n"

@@ -729,7 +729,7 @@ fn what_was_found_has_its_test() {
         let file = match place {
             "faults" => "tests/faults/tests/campaign.rs".to_owned(),
             "status" => "src/commands/status.rs".to_owned(),
-            "step" => "src/decide/tests.rs".to_owned(),
+            "action" => "src/action/tests.rs".to_owned(),
             file => format!("tests/{file}.rs"),
         };
         assert!(

@@ -306,11 +306,12 @@ fn wait_for_listeners(host: &Host, count: u32) {
     testkit::wait_until(harness::SOON, "listeners", || listeners() == count as usize).unwrap();
 }
 
-/// haproxy before a backend that takes 50 ms: a hard restart cuts what is in flight.
+/// haproxy before a backend that takes 250 ms: a hard restart cuts what is in flight, also where it takes a
+/// while to begin.
 #[test]
 fn requests_in_flight_are_let_finish() {
     let pair = Pair::steered_by_flow().unwrap();
-    let slow = Serve::on("127.0.0.1:8080").delay(Duration::from_millis(50));
+    let slow = Serve::on("127.0.0.1:8080").delay(Duration::from_millis(250));
     let _backend = slow.start(&pair.server).unwrap();
     let config = HaproxyConfig::port(80).backend("127.0.0.1:8080");
     let haproxy = Haproxy::debian_init(&pair.server, &config).unwrap();
