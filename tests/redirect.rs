@@ -741,6 +741,31 @@ fn where_there_is_no_nat() {
     assert_eq!(host.ruleset(), before);
 }
 
+/// COMMAND runs without a gate; the standby that was started for it goes with the run, and is told of.
+#[test]
+fn a_standby_goes_also_where_the_gate_could_not_be_closed() {
+    let host = Host::new().unwrap();
+    let _server = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    let pid = host.dir().join("standby.pid");
+    let standby = Serve::on(format!("0.0.0.0:{STANDBY}")).argv().unwrap();
+    let standby = format!("echo $$ > {}; exec {}", pid.display(), standby.join(" "));
+    let call = redirect(&host, "--best-effort --standby").arg(standby);
+    let outcome = call.fault("no-nat").run(["true"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(outcome.report["backend"].is_null(), "{outcome:?}");
+    assert!(outcome.report["redirect"].is_null(), "{outcome:?}");
+    let pid: i64 = std::fs::read_to_string(pid)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    assert_eq!(outcome.report["standby"]["pid"], pid, "{outcome:?}");
+    assert_eq!(outcome.report["standby"]["end"], "stopping", "{outcome:?}");
+    let warned = outcome.report["warnings"].to_string();
+    assert!(warned.contains("COMMAND runs without"), "{warned}");
+    wait_until(SOON, "the end of the standby", || !host.listens(STANDBY)).unwrap();
+}
+
 // Real services, and kills --------------------------------------------------------------------------
 
 /// Restarts under load, beside the same load without any.

@@ -29,21 +29,41 @@ use crate::words::steer::Steer;
 pub(crate) const HEADING: &str = "What happens to new connections meanwhile";
 
 /// An action as the command line knows it.
-pub(crate) struct Entry {
+pub(crate) struct ActionEntry {
     pub name: &'static str,
     /// The value of `--syn` in the help: `NAME` or `NAME=WHAT`.
     pub value: &'static str,
     pub help: &'static str,
     pub options: fn(clap::Command) -> clap::Command,
     /// Parses the value of `--syn`; gets the part after `=`.
-    pub parse: fn(Option<&str>) -> Result<Syn, String>,
+    pub parse: fn(Option<&str>) -> Result<SynValue, String>,
     /// Refuses this action's options when `--syn` names another one.
     pub unwanted: fn(&Given) -> Result<(), String>,
     /// The names of the action's objects in the report.
     pub rows: &'static [&'static str],
+    /// What `status` says of a gate that stands.
+    pub standing: Standing,
 }
 
-pub(crate) type Syn = Arc<dyn Wanted>;
+/// Words about a gate that stands.
+pub(crate) struct Standing {
+    /// It is shut; where it steers to comes behind.
+    pub shut: &'static str,
+    /// What goes on while it is open and a run has locked its ports, if anything does.
+    pub open: Option<&'static str>,
+    /// What it has done with the SYNs that it counted.
+    pub done: &'static str,
+}
+
+impl Standing {
+    pub(crate) const STOPS: Standing = Standing {
+        shut: "is shut",
+        open: None,
+        done: "stopped",
+    };
+}
+
+pub(crate) type SynValue = Arc<dyn Wanted>;
 
 /// The options of all actions, as clap has read them. Each action reads its own.
 pub(crate) type Given = clap::ArgMatches;

@@ -7,37 +7,39 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::contract::{
-    Account, Action, Before, Description, Entry, Given, Now, Planned, Prepared, Request, Wanted,
+    Account, Action, ActionEntry, Before, Description, Given, Now, Planned, Prepared, Request,
+    Standing, Wanted,
 };
 use crate::decide::policy::{Answer, Noted, Question, Waiting};
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
 use crate::words::steer::Steer;
 
-pub(crate) const ENTRY: Entry = Entry {
+pub(crate) const ENTRY: ActionEntry = ActionEntry {
     name: "drop",
     value: "drop",
     help: "They are dropped, and their clients send them again",
     options: |command| command,
-    parse: |_| Ok(Arc::new(Drop)),
+    parse: |_| Ok(Arc::new(Dropping)),
     unwanted: |_: &Given| Ok(()),
     rows: &[],
+    standing: Standing::STOPS,
 };
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Drop;
+pub(crate) struct Dropping;
 
-impl Wanted for Drop {
+impl Wanted for Dropping {
     fn name(&self) -> &'static str {
         ENTRY.name
     }
 
     fn plan(&self, _: &Request) -> Result<Box<dyn Planned>, String> {
-        Ok(Box::new(Drop))
+        Ok(Box::new(Dropping))
     }
 }
 
-impl Planned for Drop {
+impl Planned for Dropping {
     fn name(&self) -> &'static str {
         ENTRY.name
     }
@@ -51,17 +53,17 @@ impl Planned for Drop {
     }
 
     fn prepare(&self, _: &mut Before) -> Result<Box<dyn Prepared>, Ending> {
-        Ok(Box::new(Drop))
+        Ok(Box::new(Dropping))
     }
 }
 
-impl Prepared for Drop {
+impl Prepared for Dropping {
     fn begin(&self, _: &Gated) -> Result<Box<dyn Action>> {
-        Ok(Box::new(Drop))
+        Ok(Box::new(Dropping))
     }
 }
 
-impl Action for Drop {
+impl Action for Dropping {
     fn steer(&self) -> Steer {
         Steer::Drop
     }

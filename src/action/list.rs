@@ -4,12 +4,12 @@ use std::ffi::OsStr;
 
 use clap::builder::{PossibleValue, TypedValueParser};
 
-use super::contract::{Entry, Given, HEADING, Planned, Request, Syn};
+use super::contract::{ActionEntry, Given, HEADING, Planned, Request, Standing, SynValue};
 use super::linger::LingerOptions;
 use super::{divert, drop, hold, redirect};
 use crate::words::meant::{meant, question};
 
-const ENTRIES: [Entry; 5] = [
+const ENTRIES: &[ActionEntry] = &[
     drop::ENTRY,
     hold::ENTRY,
     hold::AUTO,
@@ -34,7 +34,7 @@ pub(crate) struct ActionArgs {
         allow_hyphen_values = true,
         help_heading = HEADING,
     )]
-    action: Syn,
+    action: SynValue,
 
     #[command(flatten)]
     options: Options,
@@ -52,9 +52,9 @@ impl ActionArgs {
     pub(crate) fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
         let others = ENTRIES
             .iter()
-            .filter(|kind| kind.name != self.action.name());
-        for kind in others {
-            (kind.unwanted)(request.given)?;
+            .filter(|entry| entry.name != self.action.name());
+        for entry in others {
+            (entry.unwanted)(request.given)?;
         }
         self.action.plan(request)
     }
@@ -66,10 +66,19 @@ pub(crate) fn rows() -> Vec<&'static str> {
     let nth = |n| {
         ENTRIES
             .iter()
-            .filter_map(move |kind| kind.rows.get(n).copied())
+            .filter_map(move |entry| entry.rows.get(n).copied())
     };
-    let most = ENTRIES.iter().map(|kind| kind.rows.len()).max();
+    let most = ENTRIES.iter().map(|entry| entry.rows.len()).max();
     (0..most.unwrap_or(0)).flat_map(nth).collect()
+}
+
+/// What to say of a gate that stands, by its action as the run gave it, and where it steers to. An action
+/// that this version does not know is told of as one that stops SYNs.
+pub(crate) fn standing(action: &str) -> (&'static Standing, &str) {
+    let (name, to) = action.split_once('=').unwrap_or((action, ""));
+    let entry = ENTRIES.iter().find(|entry| entry.name == name);
+    let words = entry.map_or(&Standing::STOPS, |entry| &entry.standing);
+    (words, to)
 }
 
 #[derive(Debug, Clone)]
@@ -79,7 +88,7 @@ impl clap::Args for Options {
     fn augment_args(command: clap::Command) -> clap::Command {
         let command = ENTRIES
             .iter()
-            .fold(command, |command, kind| (kind.options)(command));
+            .fold(command, |command, entry| (entry.options)(command));
         LingerOptions::augment_args(command)
     }
 
@@ -102,44 +111,46 @@ impl clap::FromArgMatches for Options {
 #[derive(Debug, Clone, Copy)]
 struct SynParser;
 
-fn parse(text: &str) -> Result<Syn, String> {
+fn parse(text: &str) -> Result<SynValue, String> {
     let (name, to) = match text.split_once('=') {
         Some((name, to)) => (name, Some(to)),
         None => (text, None),
     };
-    let kind = ENTRIES.iter().find(|kind| kind.name == name);
-    match kind.filter(|kind| to.is_none() || kind.value.contains('=')) {
-        Some(kind) => (kind.parse)(to),
+    let entry = ENTRIES.iter().find(|entry| entry.name == name);
+    match entry.filter(|entry| to.is_none() || entry.value.contains('=')) {
+        Some(entry) => (entry.parse)(to),
         None => Err(format!(
             "expected {}{}",
             expected(),
-            question(meant(name, ENTRIES.map(|kind| kind.name)))
+            question(meant(name, ENTRIES.iter().map(|entry| entry.name)))
         )),
     }
 }
 
 /// The values of `--syn` for error messages, such as `drop, hold or divert=ADDR`.
 fn expected() -> String {
-    let values = ENTRIES.map(|kind| kind.value);
+    let values = ENTRIES.iter().map(|entry| entry.value).collect::<Vec<_>>();
     let (last, rest) = values.split_last().expect("there are actions");
     format!("{} or {last}", rest.join(", "))
 }
 
 impl TypedValueParser for SynParser {
-    type Value = Syn;
+    type Value = SynValue;
 
     fn parse_ref(
         &self,
         command: &clap::Command,
         arg: Option<&clap::Arg>,
         value: &OsStr,
-    ) -> Result<Syn, clap::Error> {
+    ) -> Result<SynValue, clap::Error> {
         let parse = |text: &str| parse(text);
         TypedValueParser::parse_ref(&parse, command, arg, value)
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        let values = ENTRIES.map(|kind| PossibleValue::new(kind.value).help(kind.help));
-        Some(Box::new(values.into_iter()))
+        let values = ENTRIES
+            .iter()
+            .map(|entry| PossibleValue::new(entry.value).help(entry.help));
+        Some(Box::new(values))
     }
 }

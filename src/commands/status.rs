@@ -5,6 +5,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::action::contract::Standing;
+use crate::action::list;
 use crate::cli::StatusArgs;
 use crate::gate::found::Found;
 use crate::gate::standing::{Census, Sight, find};
@@ -237,27 +239,24 @@ impl Entry {
         } else {
             self.ports.brief()
         };
+        let (standing, to) = self.action_words();
         match (self.state, self.stale) {
             (Position::Shut, Some(true)) => {
                 format!("{ports} is shut by a run that is dead: stale (syngate clear removes it)")
             }
-            (Position::Shut, _) => match (self.standby(), self.peer()) {
-                (Some(port), _) => format!("{ports} is redirected to port {port}"),
-                (_, Some(peer)) => format!("{ports} is diverted to {peer}"),
-                _ => format!("{ports} is shut"),
-            },
+            (Position::Shut, _) => format!("{ports} {} {to}", standing.shut)
+                .trim_end()
+                .to_owned(),
             (Position::Open, Some(true)) => {
                 format!(
                     "{ports} is open; a dead run has left rules: stale (syngate clear removes them)"
                 )
             }
-            (Position::Open, _) if self.standby().is_some() => format!(
-                "{ports} is open; connections to its standby finish, and a run has locked it"
-            ),
-            (Position::Open, _) if self.peer().is_some() => {
-                format!("{ports} is open; connections to its peer finish, and a run has locked it")
+            (Position::Open, _) => {
+                let goes_on = standing.open.map(|what| format!("{what}, and "));
+                let goes_on = goes_on.unwrap_or_default();
+                format!("{ports} is open; {goes_on}a run has locked it")
             }
-            (Position::Open, _) => format!("{ports} is open; a run has locked it"),
             (Position::Unknown, _) => format!("{ports} is held by a run, and shut, or about to be"),
         }
     }
@@ -271,11 +270,7 @@ impl Entry {
     fn how(&self) -> Option<String> {
         let backend = self.backend?;
         let action = self.action.as_deref().unwrap_or("drop");
-        let done = match (self.standby(), self.peer()) {
-            (Some(_), _) => "redirected",
-            (_, Some(_)) => "diverted or dropped",
-            _ => "stopped",
-        };
+        let done = self.action_words().0.done;
         Some(match self.syns_stopped {
             Some(1) => format!("{backend}, {action}: 1 SYN {done}"),
             Some(n) => format!("{backend}, {action}: {n} SYNs {done}"),
@@ -283,14 +278,9 @@ impl Entry {
         })
     }
 
-    /// The port to which the gate redirects new connections.
-    fn standby(&self) -> Option<&str> {
-        self.action.as_deref()?.strip_prefix("redirect=")
-    }
-
-    /// The peer to which the gate diverts new connections.
-    fn peer(&self) -> Option<&str> {
-        self.action.as_deref()?.strip_prefix("divert=")
+    /// What to say of the action, and where it steers to.
+    fn action_words(&self) -> (&'static Standing, &str) {
+        list::standing(self.action.as_deref().unwrap_or("drop"))
     }
 
     fn opens(&self) -> Option<String> {

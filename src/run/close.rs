@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::action::contract::{Action, Prepared};
-use crate::action::drop::Drop;
+use crate::action::drop::Dropping;
 use crate::gate::backends;
 use crate::gate::gate::Gate;
 use crate::gate::kinds::Choice;
@@ -75,7 +75,7 @@ fn close(
             call.say.error(&format!("warning: {text}"));
             record.warnings.note(text);
             let action = prepared.ungated();
-            Ok((None, action.unwrap_or_else(|| Box::new(Drop))))
+            Ok((None, action.unwrap_or_else(|| Box::new(Dropping))))
         }
         Err(error) => Err(Ending::not_run(
             "close_failed",

@@ -11,7 +11,8 @@ use super::peer::Peers;
 use super::prepare::{PeerReady, ask_peer};
 use super::to_peer::ToPeer;
 use crate::action::contract::{
-    Before, Description, Entry, Given, HEADING, Planned, Prepared, Request, Syn, Wanted,
+    ActionEntry, Before, Description, Given, HEADING, Planned, Prepared, Request, Standing,
+    SynValue, Wanted,
 };
 use crate::action::linger::LingerOptions;
 use crate::decide::opening::OTHERS_PATIENCE;
@@ -27,7 +28,7 @@ pub(crate) const MAX_DIVERTED: u32 = 65_536;
 /// The largest `--max-diverted`: each takes some 200 bytes of kernel memory.
 pub(crate) const LARGEST_DIVERTED: u32 = 4_194_304;
 
-pub(crate) const ENTRY: Entry = Entry {
+pub(crate) const ENTRY: ActionEntry = ActionEntry {
     name: "divert",
     value: "divert=ADDR",
     help: "They, and their connections, go to the host ADDR, which has the same address and service",
@@ -35,6 +36,11 @@ pub(crate) const ENTRY: Entry = Entry {
     parse,
     unwanted,
     rows: &["divert"],
+    standing: Standing {
+        shut: "is diverted to",
+        open: Some("connections to its peer finish"),
+        done: "diverted or dropped",
+    },
 };
 
 #[derive(Debug, Clone, Args)]
@@ -67,7 +73,7 @@ fn read(given: &Given) -> Result<(PeerOptions, LingerOptions), String> {
     Ok((options, linger))
 }
 
-fn parse(to: Option<&str>) -> Result<Syn, String> {
+fn parse(to: Option<&str>) -> Result<SynValue, String> {
     let to = to.ok_or("where to? expected the address of the peer, as in divert=10.0.0.2")?;
     Ok(Arc::new(Peers::parse(to)?))
 }

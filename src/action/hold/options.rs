@@ -10,9 +10,9 @@ use super::act::HoldAction;
 use super::held::Hold;
 use super::line::Limits;
 use crate::action::contract::{
-    Action, Before, Description, Entry, HEADING, Planned, Prepared, Request, Wanted,
+    Action, ActionEntry, Before, Description, HEADING, Planned, Prepared, Request, Standing, Wanted,
 };
-use crate::action::drop::Drop;
+use crate::action::drop::Dropping;
 use crate::kernel::nfqueue::FIRST_NUMBER;
 use crate::words::duration::duration;
 use crate::words::ending::Ending;
@@ -26,7 +26,7 @@ pub(crate) const LARGEST_HELD: u32 = 65_536;
 /// The default of `--max-held-per-source` is `--max-held` divided by this.
 pub(crate) const PART_OF_SOURCE: u32 = 4;
 
-pub(crate) const ENTRY: Entry = Entry {
+pub(crate) const ENTRY: ActionEntry = ActionEntry {
     name: "hold",
     value: "hold",
     help: "They wait in a queue of the kernel's, and go on when the gate opens",
@@ -34,9 +34,10 @@ pub(crate) const ENTRY: Entry = Entry {
     parse: |_| Ok(Arc::new(HoldWanted { or_drop: false })),
     unwanted: |_| Ok(()),
     rows: &["hold"],
+    standing: Standing::STOPS,
 };
 
-pub(crate) const AUTO: Entry = Entry {
+pub(crate) const AUTO: ActionEntry = ActionEntry {
     name: "auto",
     value: "auto",
     help: "hold where that can be done, else drop",
@@ -44,6 +45,7 @@ pub(crate) const AUTO: Entry = Entry {
     parse: |_| Ok(Arc::new(HoldWanted { or_drop: true })),
     unwanted: |_| Ok(()),
     rows: &[],
+    standing: Standing::STOPS,
 };
 
 #[derive(Debug, Clone, Args)]
@@ -140,7 +142,7 @@ impl Planned for ToHold {
 
     fn otherwise(&self) -> Option<(Box<dyn Prepared>, &'static str)> {
         const WORDS: &str = "--syn auto: SYNs are dropped, since they can't be held here";
-        self.or_drop.then(|| (Box::new(Drop) as Box<_>, WORDS))
+        self.or_drop.then(|| (Box::new(Dropping) as Box<_>, WORDS))
     }
 
     fn prepare(&self, _: &mut Before) -> Result<Box<dyn Prepared>, Ending> {

@@ -6,7 +6,7 @@ use super::account::{RedirectRow, StandbyEnd, StandbyRow, redirected_words};
 use super::policy::RedirectPolicy;
 use super::redirected::Redirected;
 use super::standby::Standby;
-use super::to_standby::{Own, ToStandby};
+use super::to_standby::{SharedStandby, ToStandby};
 use super::wire::Stop;
 use crate::action::contract::{Account, Action, Now};
 use crate::action::linger::{warn_if_fallen, warn_of_cut};
@@ -23,7 +23,7 @@ pub(crate) struct RedirectAction {
     grace: Duration,
     keep: bool,
     redirected: Redirected,
-    standby: Own,
+    standby: SharedStandby,
     closed_at: Option<Instant>,
     /// The run has checked whether any SYN was answered.
     looked_for_answers: bool,
@@ -33,7 +33,11 @@ pub(crate) struct RedirectAction {
 }
 
 impl RedirectAction {
-    pub(crate) fn new(to: &ToStandby, redirected: Redirected, standby: Own) -> RedirectAction {
+    pub(crate) fn new(
+        to: &ToStandby,
+        redirected: Redirected,
+        standby: SharedStandby,
+    ) -> RedirectAction {
         RedirectAction {
             linger: to.linger,
             grace: to.grace,
@@ -210,13 +214,13 @@ fn leave(mut standby: Standby, keep: bool) -> Option<StandbyRow> {
 /// The gate could not be closed: the standby gets no connection, and is stopped when the run is
 /// over.
 pub(crate) struct IdleStandby {
-    standby: Own,
+    standby: SharedStandby,
     keep: bool,
     row: Option<StandbyRow>,
 }
 
 impl IdleStandby {
-    pub(crate) fn new(to: &ToStandby, standby: Own) -> IdleStandby {
+    pub(crate) fn new(to: &ToStandby, standby: SharedStandby) -> IdleStandby {
         IdleStandby {
             standby,
             keep: to.keep,

@@ -11,7 +11,8 @@ use clap::{Args, FromArgMatches};
 use super::prepare::StandbyReady;
 use super::to_standby::ToStandby;
 use crate::action::contract::{
-    Before, Description, Entry, Given, HEADING, Planned, Prepared, Request, Syn, Wanted,
+    ActionEntry, Before, Description, Given, HEADING, Planned, Prepared, Request, Standing,
+    SynValue, Wanted,
 };
 use crate::action::linger::LingerOptions;
 use crate::decide::opening::OTHERS_PATIENCE;
@@ -22,7 +23,7 @@ use crate::words::ending::Ending;
 use crate::words::gated::Gated;
 use crate::words::steer::Steer;
 
-pub(crate) const ENTRY: Entry = Entry {
+pub(crate) const ENTRY: ActionEntry = ActionEntry {
     name: "redirect",
     value: "redirect=PORT",
     help: "They, and their connections, go to PORT of the same address, where a standby listens",
@@ -30,6 +31,11 @@ pub(crate) const ENTRY: Entry = Entry {
     parse,
     unwanted,
     rows: &["redirect", "standby"],
+    standing: Standing {
+        shut: "is redirected to port",
+        open: Some("connections to its standby finish"),
+        done: "redirected",
+    },
 };
 
 #[derive(Debug, Clone, Args)]
@@ -66,7 +72,7 @@ fn read(given: &Given) -> Result<(StandbyOptions, LingerOptions), String> {
     Ok((options, linger))
 }
 
-fn parse(to: Option<&str>) -> Result<Syn, String> {
+fn parse(to: Option<&str>) -> Result<SynValue, String> {
     let to =
         to.ok_or("where to? expected the port that the standby listens on, as in redirect=8080")?;
     Ok(Arc::new(StandbyPort(services::one_port(to)?)))

@@ -11,7 +11,7 @@ use super::places::missing;
 use super::policy::STANDBY_EVERY;
 use super::redirected::Redirected;
 use super::standby::Standby;
-use super::to_standby::{Own, ToStandby};
+use super::to_standby::{SharedStandby, ToStandby};
 use crate::action::contract::{Action, Before, Prepared};
 use crate::decide::beside::CHECK_PAUSE;
 use crate::kernel::sockets::Want;
@@ -26,7 +26,7 @@ use crate::words::gated::Gated;
 
 pub(crate) struct StandbyReady {
     to: ToStandby,
-    standby: Own,
+    standby: SharedStandby,
 }
 
 impl StandbyReady {

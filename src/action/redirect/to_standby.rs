@@ -21,4 +21,4 @@ pub(crate) struct ToStandby {
 
 /// A standby that the run has started. `None`: it was already running, or it has been stopped or
 /// kept.
-pub(crate) type Own = Rc<RefCell<Option<Standby>>>;
+pub(crate) type SharedStandby = Rc<RefCell<Option<Standby>>>;

@@ -128,7 +128,11 @@ mod tests {
             ("exit 1", nft, Variant::Nft),
             (nft, "exit 2", Variant::Nft),
             ("exit 1", "exit 2", Variant::Legacy),
-            ("exit 1", "echo 'iptables-save v1.8.9 (legacy)'", Variant::Legacy),
+            (
+                "exit 1",
+                "echo 'iptables-save v1.8.9 (legacy)'",
+                Variant::Legacy,
+            ),
         ] {
             program("iptables", plain);
             let save = program("iptables-save", save);
