@@ -331,99 +331,19 @@ fn bad_input_is_one_line_and_touches_nothing() {
     let monitor = Monitor::start(&host);
     let dir = host.dir().to_str().unwrap();
     let in_missing = format!("{dir}/missing/report.json");
+    // One row of each kind; the others are beside the code, in run/bad_input.rs.
     let rows: &[(&[&str], &[&str])] = &[
-        (&["--port", ""], &["--port", "''"]),
-        (&["--port="], &["--port", "''"]),
-        (&["--port", " "], &["--port", "' '"]),
-        (&["--port", "0"], &["--port", "'0'", "65535"]),
-        (&["--port", "65536"], &["--port", "'65536'", "65535"]),
         (&["--port", "80-70"], &["--port", "'80-70'", "70-80"]),
-        (&["--port", ","], &["--port", "','"]),
-        (&["--port", "80,"], &["--port", "'80,'"]),
-        (&["--port", "80,,443"], &["--port", "'80,,443'"]),
-        (&["--port", "http s"], &["--port", "'http s'"]),
-        (&["--port", "gopherish"], &["--port", "'gopherish'"]),
-        (&["--port", "tftp"], &["--port", "'tftp'", "TCP"]),
-        (&["--port", "8o"], &["--port", "'8o'"]),
         (&["--port", "80\n443"], &["--port"]),
-        (&["--port", "-80"], &["--port", "-80"]),
-        (&["--port", "80", "--port", "0"], &["--port", "'0'"]),
-        (&["-p", "x y"], &["--port", "'x y'"]),
-        (&["-p80", "--settle", "1"], &["--settle", "'1'", "unit"]),
-        (&["-p80", "--settle", "-1s"], &["--settle", "-1s"]),
-        (&["-p80", "--settle=-1s"], &["--settle", "'-1s'"]),
-        (
-            &["-p80", "--settle", "1M"],
-            &["--settle", "'1M'", "minutes"],
-        ),
-        (
-            &["-p80", "--settle", "soon"],
-            &["--settle", "'soon'", "auto"],
-        ),
-        (
-            &["-p80", "--settle", "18446744073709551615s"],
-            &["--settle", "'18446744073709551615s'", "24h"],
-        ),
-        (
-            &["-p80", "--settle", "86401s"],
-            &["--settle", "'86401s'", "24h"],
-        ),
-        (&["-p80", "--drain", "2"], &["--drain", "'2'", "unit"]),
-        (&["-p80", "--drain", "25h"], &["--drain", "'25h'", "24h"]),
-        (
-            &["-p80", "--ready-timeout", "3"],
-            &["--ready-timeout", "'3'", "unit"],
-        ),
-        (
-            &["-p80", "--max-closed", "9"],
-            &["--max-closed", "'9'", "unit"],
-        ),
-        (
-            &["-p80", "--lock-timeout", "1h 60"],
-            &["--lock-timeout", "'1h 60'"],
-        ),
+        (&["--port", "htpp"], &["--port", "'htpp'", "is http meant?"]),
+        (&["-p80", "--drian", "1s"], &["'--drian'", "--drain"]),
+        (&["-p80", "--syn", "reject"], &["--syn", "'reject'", "drop"]),
         (
             &["-p80", "--drain", "20s", "--settle", "10s"],
             &["--drain 20s", "--settle 10s", "--max-closed 30s"],
         ),
-        (
-            &["-p80", "--drain", "30s"],
-            &["--drain 30s", "--max-closed 30s"],
-        ),
-        (&["-p80", "--max-closed", "0"], &["--max-closed 0s"]),
-        (&["-p80", "--drian", "1s"], &["'--drian'", "--drain"]),
-        (&["-p80", "--potr", "1"], &["'--potr'", "--port"]),
-        (&["-p80", "-x"], &["'-x'", "--help"]),
-        (
-            &["-p80", "--drain-until", "never"],
-            &["--drain-until", "'never'", "handshakes"],
-        ),
-        (
-            &["-p80", "--open-on", "Ready"],
-            &["--open-on", "'Ready'", "ready"],
-        ),
-        (&["-p80", "--syn", "reject"], &["--syn", "'reject'", "drop"]),
-        (
-            &["-p80", "--drain-until", ""],
-            &["--drain-until", "value", "requests"],
-        ),
-        (&["-p80", "--drain"], &["--drain", "value"]),
-        (&["-p80", "--precheck"], &["--precheck", "value"]),
-        (&["-p80", "--report-file"], &["--report-file", "value"]),
-        (&["-p80", "--quiet=maybe"], &["--quiet", "maybe"]),
-        (&["-q", "-p80", "-v"], &["--quiet", "--verbose"]),
-        (
-            &["-p80", "--drain", "1s", "--drain", "2s"],
-            &["--drain", "twice"],
-        ),
+        (&["-p80", "--syn", "redirect=80"], &["80 is gated itself"]),
         (&[], &["--port", "missing"]),
-        (&["-p80", "stray"], &["'stray'", "--", "as in"]),
-        (&["–port", "80"], &["'–port'", "dash"]),
-        (&["-p80", "—"], &["'—'", "dash"]),
-        (
-            &["-p80", "--max-closed", "0s", "--drain", "0s"],
-            &["raise --max-closed\n"],
-        ),
         (
             &["-p80", "--report-file", &in_missing],
             &["--report-file", &in_missing],
@@ -432,46 +352,6 @@ fn bad_input_is_one_line_and_touches_nothing() {
             &["-p80", "--report-file", dir],
             &["--report-file", dir, "directory"],
         ),
-        (&["-p80", "--report-file", ""], &["--report-file", "value"]),
-        // Each names what would be right.
-        (&["-p80", "443"], &["'443'", "--port 80,443"]),
-        (&["80"], &["'80'", "--port 80,443"]),
-        (&["-port", "80"], &["'-port'", "two dashes", " --port"]),
-        (&["-p80", "-drain=2s"], &["two dashes", " --drain=2s"]),
-        (&["--port", "htpp"], &["--port", "'htpp'", "is http meant?"]),
-        (&["-p", "80,domian"], &["'domian'", "is domain meant?"]),
-        (
-            &["-p80", "--listen-port", "80=htpp"],
-            &["--listen-port", "is http meant?"],
-        ),
-        (
-            &["-p80", "--syn", "redirect=htpp"],
-            &["--syn", "is http meant?"],
-        ),
-        (&["-p80", "--syn", "hodl"], &["--syn", "is hold meant?"]),
-        (&["-p80", "--syn", "redirct=81"], &["is redirect meant?"]),
-        (&["-p80", "--syn", "redirect"], &["redirect=8080"]),
-        (
-            &["-p80", "--drain-until", "request"],
-            &["--drain-until", "is requests meant?"],
-        ),
-        (
-            &["-p80", "--backend", "nftables"],
-            &["--backend", "is nft meant?"],
-        ),
-        (&["-p80", "--hook", "forward"], &["input, prerouting"]),
-        (&["-P", "80"], &["'-P'", "is -p meant?"]),
-        (&["-p80", "--drain 2s"], &["is --drain meant?"]),
-        (
-            &["-p80", "--quiet=1"],
-            &["--quiet", "no value", "leave out '=1'"],
-        ),
-        (
-            &["-p80", "-v", "-v"],
-            &["--verbose", "leave one of them out"],
-        ),
-        (&["-p80", "status"], &["'status'", "comes first"]),
-        (&["-p80", "--report"], &["is --report-file meant?"]),
     ];
     let mut complaints = Complaints::default();
     for (arguments, says) in rows {

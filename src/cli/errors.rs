@@ -10,12 +10,12 @@ use super::args::{Args, Other};
 use crate::words::env::{ENV_PREFIX, LOCK_DIR_VARIABLE, RUN_VARIABLE};
 use crate::words::meant::{meant, question};
 
-/// What is wrong, and what would be right.
-pub(crate) fn one_line(error: &clap::Error) -> String {
+/// What is wrong, and what would be right. `words`: the call, from the program's name on.
+pub(crate) fn one_line(error: &clap::Error, words: &[OsString]) -> String {
     let context = |kind| error.get(kind).map(ToString::to_string);
     let value = context(ContextKind::InvalidValue).unwrap_or_default();
     let arg = context(ContextKind::InvalidArg).unwrap_or_default();
-    if let Some(word) = one_dash() {
+    if let Some(word) = one_dash(words) {
         return format!("'{word}': a long option has two dashes: -{word}");
     }
     match error.kind() {
@@ -23,17 +23,17 @@ pub(crate) fn one_line(error: &clap::Error) -> String {
             let why = std::error::Error::source(error).map_or_else(String::new, |e| e.to_string());
             let why = why.replace("value was not a boolean", "expected yes or no");
             match why.starts_with(&format!("'{value}'")) {
-                true => format!("{}: {why}", origin(&arg)),
-                false => format!("{}: '{value}': {why}", origin(&arg)),
+                true => format!("{}: {why}", origin(&arg, words)),
+                false => format!("{}: '{value}': {why}", origin(&arg, words)),
             }
         }
         ErrorKind::InvalidValue if value.is_empty() => {
-            format!("{} needs a value{}", origin(&arg), choices(error))
+            format!("{} needs a value{}", origin(&arg, words), choices(error))
         }
         ErrorKind::InvalidValue => {
             format!(
                 "{}: '{value}' is not one of its values{}{}",
-                origin(&arg),
+                origin(&arg, words),
                 choices(error),
                 question(meant(&value, valid_values(error)))
             )
@@ -42,9 +42,9 @@ pub(crate) fn one_line(error: &clap::Error) -> String {
             format!("{arg} takes no value; leave out '={value}'")
         }
         ErrorKind::MissingRequiredArgument => missing(error),
-        ErrorKind::UnknownArgument if !arg.starts_with('-') || arg == "-" => misplaced(&arg),
-        ErrorKind::UnknownArgument => unknown_option(&arg),
-        ErrorKind::InvalidUtf8 => not_utf8(),
+        ErrorKind::UnknownArgument if !arg.starts_with('-') || arg == "-" => misplaced(&arg, words),
+        ErrorKind::UnknownArgument => unknown_option(&arg, words),
+        ErrorKind::InvalidUtf8 => not_utf8(words),
         ErrorKind::ArgumentConflict => {
             format!("{} is given twice; leave one of them out", long_name(&arg))
         }
@@ -57,16 +57,16 @@ pub(crate) fn one_line(error: &clap::Error) -> String {
 }
 
 /// The words before COMMAND.
-fn own_words() -> impl Iterator<Item = String> {
-    let words = std::env::args_os().skip(1).take_while(|word| word != "--");
-    words.map(|word| word.to_string_lossy().into_owned())
+fn own_words(words: &[OsString]) -> impl Iterator<Item = String> {
+    let own = words.iter().skip(1).take_while(|word| *word != "--");
+    own.map(|word| word.to_string_lossy().into_owned())
 }
 
 /// The command that the first word names, and clap's description of it; else that of a run.
-fn called() -> (Option<String>, clap::Command) {
+fn called(words: &[OsString]) -> (Option<String>, clap::Command) {
     let mut program = Args::command();
     program.build();
-    let first = own_words().next();
+    let first = own_words(words).next();
     match first.and_then(|word| program.find_subcommand(word).cloned()) {
         Some(other) => (Some(other.get_name().to_owned()), other),
         None => (None, program),
@@ -80,14 +80,14 @@ fn long_options(command: &clap::Command) -> Vec<String> {
 }
 
 /// `-port` is `-p ort` to clap.
-fn one_dash() -> Option<String> {
-    let (_, command) = called();
+fn one_dash(words: &[OsString]) -> Option<String> {
+    let (_, command) = called(words);
     let options = long_options(&command);
-    own_words().find(|word| options.contains(&format!("-{}", long_name(word))))
+    own_words(words).find(|word| options.contains(&format!("-{}", long_name(word))))
 }
 
-fn unknown_option(word: &str) -> String {
-    let (other, command) = called();
+fn unknown_option(word: &str, words: &[OsString]) -> String {
+    let (other, command) = called(words);
     let short = |letter: char| format!("-{}", letter.to_ascii_lowercase());
     let suggested = match word
         .strip_prefix('-')
@@ -113,22 +113,20 @@ fn long_name(arg: &str) -> &str {
 }
 
 /// The name to blame for a value: the option's, or the variable's if the option was not given.
-fn origin(arg: &str) -> String {
+fn origin(arg: &str, words: &[OsString]) -> String {
     let long = long_name(arg);
     let command = Args::command();
     let option = command
         .get_arguments()
         .find(|a| a.get_long().is_some_and(|name| long == format!("--{name}")));
     let variable = option.and_then(|option| option.get_env());
-    let given = std::env::args_os()
-        .take_while(|word| word != "--")
-        .any(|word| {
-            is_option(
-                &word.to_string_lossy(),
-                long,
-                option.and_then(|o| o.get_short()),
-            )
-        });
+    let given = words.iter().take_while(|word| *word != "--").any(|word| {
+        is_option(
+            &word.to_string_lossy(),
+            long,
+            option.and_then(|o| o.get_short()),
+        )
+    });
     match variable {
         Some(name) if !given => format!("{} (for {long})", name.to_string_lossy()),
         _ => long.to_owned(),
@@ -152,14 +150,13 @@ const NO_HYPHENS: [char; 7] = [
 ];
 
 /// A word stands where an option was expected: there is no `--`, or an option took it for its value.
-fn misplaced(word: &str) -> String {
-    let words: Vec<OsString> = std::env::args_os().collect();
+fn misplaced(word: &str, words: &[OsString]) -> String {
     let before = words
         .iter()
         .position(|word| word == "--")
-        .map(|at| words[at - 1].to_string_lossy());
+        .and_then(|at| Some(words[..at].last()?.to_string_lossy()));
     let unexpected = format!("unexpected argument '{word}'");
-    match (before, called().0) {
+    match (before, called(words).0) {
         _ if word.starts_with(NO_HYPHENS) => {
             format!("{unexpected}: it begins with a dash as books have it; - is wanted, or --")
         }
@@ -178,7 +175,7 @@ fn misplaced(word: &str) -> String {
         (Some(_), None) => format!("{unexpected}: only options come before --{AS_IN}"),
         (None, None) if word == "help" => format!("{unexpected}; is --help meant?"),
         (None, None) => {
-            let first = own_words().next().is_some_and(|first| first == word);
+            let first = own_words(words).next().is_some_and(|first| first == word);
             match meant(word, Other::names()).filter(|_| first) {
                 Some(name) => format!("{unexpected}; is {name} meant? (COMMAND comes behind --)"),
                 None => format!("{unexpected}: put -- before COMMAND{AS_IN}"),
@@ -188,16 +185,16 @@ fn misplaced(word: &str) -> String {
 }
 
 /// clap does not say which word is not UTF-8.
-fn not_utf8() -> String {
+fn not_utf8(words: &[OsString]) -> String {
     let shown = |word: &OsString| word.to_string_lossy().into_owned();
     let mut previous = String::new();
-    for word in std::env::args_os().take_while(|word| word != "--") {
+    for word in words.iter().take_while(|word| *word != "--") {
         if word.to_str().is_none() {
-            return format!("{previous} '{}': not UTF-8", shown(&word))
+            return format!("{previous} '{}': not UTF-8", shown(word))
                 .trim_start()
                 .to_owned();
         }
-        previous = shown(&word);
+        previous = shown(word);
     }
     let wrong = std::env::vars_os().find(|(name, value)| {
         name.to_string_lossy().starts_with(ENV_PREFIX) && value.to_str().is_none()

@@ -48,7 +48,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
         false => Args::command(),
     };
     let parsed = command
-        .try_get_matches_from(args)
+        .try_get_matches_from(&args)
         .and_then(|matches| Ok((Args::from_arg_matches(&matches)?, matches)));
     match parsed {
         Ok((
@@ -57,7 +57,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
             },
             _,
         )) => Parsed::Other(other),
-        Ok((args, matches)) => match loudness(args, &matches) {
+        Ok((run, matches)) => match loudness(run, &matches) {
             Ok(args) => Parsed::Run(Box::new(args)),
             Err(why) => Parsed::Wrong(why),
         },
@@ -66,7 +66,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
                 Parsed::Print(help::brief(Args::command()).render_help())
             }
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Parsed::Print(error.render()),
-            _ => Parsed::Wrong(errors::one_line(&error)),
+            _ => Parsed::Wrong(errors::one_line(&error, &args)),
         },
     }
 }

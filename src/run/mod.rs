@@ -4,6 +4,8 @@
 //! `decide` returns the next task, and `drive.rs` carries it out.
 
 mod after;
+#[cfg(test)]
+mod bad_input;
 mod beside;
 mod call;
 mod close;
