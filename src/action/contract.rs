@@ -176,8 +176,8 @@ pub(crate) trait Action {
     /// Called last before the gate closes.
     fn closing(&mut self, _say: &Say) {}
 
-    /// The gate is closed. `before` has the listeners seen just before.
-    fn closed(&mut self, _before: &Sample, _now: Now) {}
+    /// The gate is closed.
+    fn closed(&mut self, _now: &mut Now) {}
 
     /// Carries out the question of the action's policy.
     fn ask(&mut self, question: Question, now: &mut Now) -> Answer;
@@ -247,6 +247,8 @@ impl Before<'_> {
 /// The context of a run whose gate is closed, or was.
 pub(crate) struct Now<'a> {
     pub say: &'a Say,
+    /// The listeners seen just before the gate closed.
+    pub before: &'a Sample,
     pub sockets: &'a mut Sockets,
     pub gate: Option<&'a mut Gate>,
     pub warnings: &'a mut Warnings,

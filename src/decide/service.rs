@@ -96,11 +96,7 @@ impl State {
         let mut seen = by_port(&sample.listeners);
         for port in seen.keys() {
             self.watches.entry(*port).or_insert_with(|| {
-                let ports = self
-                    .config
-                    .gated
-                    .listen_ports
-                    .served_by(*port, &self.config.gated.ports);
+                let ports = self.config.gated.served_by(*port);
                 Watch::new(ports, Vec::new(), &Holders::new(), now)
             });
         }

@@ -69,10 +69,7 @@ impl State {
         let watches = by_port(&before.listeners)
             .into_iter()
             .map(|(port, listeners)| {
-                let ports = config
-                    .gated
-                    .listen_ports
-                    .served_by(port, &config.gated.ports);
+                let ports = config.gated.served_by(port);
                 let watch = Watch::new(ports, listeners, &before.holders, closed_at);
                 (port, watch)
             })
@@ -196,8 +193,8 @@ impl State {
                 return None;
             }
         }
-        if let Some(action) = self.linger_on(now) {
-            return Some(action);
+        if let Some(task) = self.linger_on(now) {
+            return Some(task);
         }
         let later = self.removes_later(now) || self.is_lingering();
         if later && self.phase == Phase::Over {
@@ -215,8 +212,8 @@ impl State {
         if let Some((_, question)) = self.asks().filter(|(at, _)| *at <= now) {
             return Some(Task::Ask(question));
         }
-        if let Some(action) = self.start_beside(now) {
-            return Some(action);
+        if let Some(task) = self.start_beside(now) {
+            return Some(task);
         }
         match self.phase {
             Phase::Readying { .. } if self.config.ready_timeout.is_zero() => {

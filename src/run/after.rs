@@ -4,7 +4,7 @@ use crate::decide::config::Settle;
 use crate::decide::readiness::uncovered;
 use crate::decide::service::SETTLE_PATIENCE;
 use crate::decide::state::State;
-use crate::kernel::sockets::Want;
+use crate::kernel::sockets::{Listener, Want};
 use crate::process::child::Child;
 use crate::run::drive::Run;
 use crate::run::plan::Listeners;
@@ -15,13 +15,13 @@ use crate::words::ending::Ending;
 use crate::words::ports::PortSet;
 
 impl Run<'_> {
-    pub(super) fn conclude(mut self, state: &State) -> Ending {
-        self.look_after(state);
-        self.warn_of_the_gate(state);
+    pub(super) fn conclude(mut self, state: State) -> Ending {
+        self.look_after(&state);
+        self.warn_of_the_gate(&state);
         let (noted, stopped) = (state.noted(), self.closed.syns_stopped);
         let (action, mut now) = self.action();
         let account = action.account(&noted, stopped, &mut now);
-        self.warn_of_the_rest(state);
+        self.warn_of_the_rest(&state);
         self.record.listen_netns = self.sockets.netns().map(ToString::to_string);
         let plan = self.call.plan;
         let ending = conclude(&Evidence {
@@ -31,14 +31,14 @@ impl Run<'_> {
             pid: self.child.as_ref().map(Child::pid),
             closed: &self.closed,
             ready_timeout: plan.config.ready_timeout,
-            before: &self.before,
+            before: &self.record.before,
             spawn_error: self.trouble.spawn.as_ref(),
             open_error: self.trouble.open.as_deref(),
             account: &account,
         });
         self.record.course = Some(Course {
-            facts: state.facts.clone(),
-            closed: self.closed.clone(),
+            facts: state.facts,
+            closed: self.closed,
             rows: account.rows,
         });
         ending
@@ -52,24 +52,24 @@ impl Run<'_> {
         let Ok(after) = self.sockets.look(want) else {
             return;
         };
-        self.record.after = after.clone();
+        let record = &mut *self.record;
+        record.after = after;
         let facts = &state.facts;
         let config = &self.call.plan.config;
         if facts.started_at.is_none() || config.ready_timeout.is_zero() {
             return;
         }
-        self.record.listeners_lost = uncovered(&self.before.listeners, &after.listeners);
+        let (before, after) = (&record.before.listeners, &record.after.listeners);
+        record.listeners_lost = uncovered(before, after);
         // Ports without any listener belong to the verdict, if it is about readiness.
         let gated = &config.gated;
-        let unjudged = self.before.listeners.iter();
-        let unjudged =
-            unjudged.filter(|l| !gated.served_by(l.port).minus(&facts.not_ready).is_empty());
-        let lost = uncovered(unjudged, &after.listeners);
+        let judged = |l: &&Listener| gated.served_by(l.port).minus(&facts.not_ready).is_empty();
+        let lost = uncovered(before.iter().filter(|l| !judged(l)), after);
+        let appeared = after.iter().map(|l| l.port).collect();
+        let never_seen = facts.never_seen.minus(&gated.served_by_any(&appeared));
         if !lost.is_empty() {
             self.warn(format!("nobody listens any more on {}", lost.join(" ")));
         }
-        let appeared = after.listeners.iter().map(|l| l.port).collect();
-        let never_seen = facts.never_seen.minus(&gated.served_by_any(&appeared));
         if !never_seen.is_empty() && !config.ready_check && !facts.opened_early {
             self.warn(self.only_settled(&never_seen));
         }

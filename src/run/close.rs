@@ -9,7 +9,6 @@ use crate::action::drop::Dropping;
 use crate::gate::backends;
 use crate::gate::gate::Gate;
 use crate::gate::kinds::Choice;
-use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::diag::Sockets;
 use crate::run::call::Call;
 use crate::run::record::Record;
@@ -20,8 +19,8 @@ pub(super) struct Closing {
     pub action: Box<dyn Action>,
     /// `None`: the gate can't be closed, and `--best-effort` was given.
     pub gate: Option<Gate>,
-    /// The listeners seen just before.
-    pub before: Sample,
+    /// Without a gate, the time when it would have closed.
+    pub closed_at: Instant,
 }
 
 impl Call<'_> {
@@ -39,15 +38,16 @@ impl Call<'_> {
         if !self.plan.config.drain.is_zero() {
             self.watch_for_cookies(sockets, looking_since)?;
         }
-        let before = self.look(sockets, record)?;
+        self.look(sockets, record)?;
         self.warn_of_interfaces(record);
         // The last check for a signal before anything is changed.
         self.signals.until(Instant::now())?;
         let (gate, action) = close(self, prepared, record)?;
+        let closed_at = gate.as_ref().map_or_else(Instant::now, Gate::closed_at);
         Ok(Closing {
             action,
             gate,
-            before,
+            closed_at,
         })
     }
 }

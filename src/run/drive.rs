@@ -7,8 +7,8 @@ use crate::action::contract::{Action, Now, Prepared};
 use crate::decide::event::{Event, Task};
 use crate::decide::state::State;
 use crate::gate::gate::Gate;
+use crate::kernel::sockets::Want;
 use crate::kernel::sockets::diag::Sockets;
-use crate::kernel::sockets::{Sample, Want};
 use crate::process::beside::Beside;
 use crate::process::child::Child;
 use crate::process::signals::Caught;
@@ -23,8 +23,6 @@ use crate::words::fault;
 pub(super) struct Run<'a> {
     pub call: &'a Call<'a>,
     pub record: &'a mut Record,
-    /// The listeners seen just before the gate closed.
-    pub before: Sample,
     pub sockets: Sockets,
     /// Declared before the gate, so that it is dropped first: held SYNs are released before their
     /// queue goes.
@@ -78,13 +76,11 @@ impl<'a> Run<'a> {
         let Closing {
             action,
             gate,
-            before,
+            closed_at,
         } = closed;
-        let closed_at = gate.as_ref().map_or_else(Instant::now, Gate::closed_at);
         let deadline = gate.as_ref().map(Gate::deadline);
         let mut run = Run {
             call,
-            before,
             record,
             sockets,
             action,
@@ -96,19 +92,15 @@ impl<'a> Run<'a> {
             trouble: Trouble::default(),
             told: Told::default(),
         };
-        let now = Now {
-            say: call.say,
-            sockets: &mut run.sockets,
-            gate: run.gate.as_mut(),
-            warnings: &mut run.record.warnings,
-        };
-        run.action.closed(&run.before, now);
+        let (action, mut now) = run.action();
+        action.closed(&mut now);
         run
     }
 
     pub(super) fn action(&mut self) -> (&mut dyn Action, Now<'_>) {
         let now = Now {
             say: self.call.say,
+            before: &self.record.before,
             sockets: &mut self.sockets,
             gate: self.gate.as_mut(),
             warnings: &mut self.record.warnings,

@@ -24,13 +24,8 @@ pub(crate) fn dry_run(plan: &Plan) -> Result<String, Refused> {
 
 fn describe(plan: &Plan) -> String {
     let action = plan.action.describe(plan.gated());
-    let lines = [
-        before(plan),
-        action.before.clone(),
-        closed(plan, &action),
-        opening(plan, &action),
-        action.after,
-    ];
+    let (closed, opening) = (closed(plan, &action), opening(plan, &action));
+    let lines = [before(plan), action.before, closed, opening, action.after];
     let mut text = String::new();
     for line in lines.iter().flatten() {
         let _ = writeln!(text, "# {line}");

@@ -32,6 +32,7 @@ use crate::cli::{Args, mistaken_variables};
 use crate::decide::state::State;
 use crate::gate::gate::Gate;
 use crate::kernel::caps;
+use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::diag::Sockets;
 use crate::process::signals::Signals;
 use crate::process::{environment, own_unit};
@@ -111,24 +112,18 @@ fn carry_out(
     let closed = call.close(&*prepared, &mut sockets, looking_since, record);
     let closed = closed.inspect_err(|_| prepared.dismiss(say, &signals))?;
     record.closed_after = closed.gate.as_ref().map(|gate| gate.closed_at() - started);
-    let mut state = state(plan, &closed);
+    let mut state = state(plan, &closed, &record.before);
     let mut run = Run::new(&call, record, sockets, closed, prepared);
     run.drive(&mut state);
-    Ok(run.conclude(&state))
+    Ok(run.conclude(state))
 }
 
-fn state(plan: &Plan, closed: &Closing) -> State {
+fn state(plan: &Plan, closed: &Closing, before: &Sample) -> State {
     let gate = closed.gate.as_ref();
-    let closed_at = gate.map_or_else(Instant::now, Gate::closed_at);
     let deadline = gate.map(Gate::deadline);
+    let closed_at = closed.closed_at;
     let policy = closed.action.policy(closed_at);
-    let mut state = State::new(
-        plan.config.clone(),
-        &closed.before,
-        closed_at,
-        deadline,
-        policy,
-    );
+    let mut state = State::new(plan.config.clone(), before, closed_at, deadline, policy);
     if gate.is_some_and(Gate::exposed) {
         state.guard();
     }

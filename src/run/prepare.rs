@@ -8,9 +8,9 @@ use crate::action::contract::{Before, Prepared};
 use crate::decide::draining::COOKIE_GRACE;
 use crate::decide::readiness::places;
 use crate::gate::standing;
+use crate::kernel::sockets::Want;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
-use crate::kernel::sockets::{Sample, Want};
 use crate::process::beside::Beside;
 use crate::process::child::Child;
 use crate::process::lock::{self, Lock, LockHolder};
@@ -252,30 +252,26 @@ impl Call<'_> {
     ///
     /// # Errors
     /// The kernel does not list its sockets.
-    pub(crate) fn look(
-        &self,
-        sockets: &mut Sockets,
-        record: &mut Record,
-    ) -> Result<Sample, Ending> {
+    pub(crate) fn look(&self, sockets: &mut Sockets, record: &mut Record) -> Result<(), Ending> {
         let want = Want {
             holders: true,
             ..Want::default()
         };
-        let before = sockets.look(want).map_err(Ending::unseen)?;
-        let listeners = match places(&before.listeners) {
+        record.before = sockets.look(want).map_err(Ending::unseen)?;
+        let listeners = &record.before.listeners;
+        let listened = listeners.iter().map(|l| l.port).collect();
+        let shown = match places(listeners) {
             none if none.is_empty() => "none".to_owned(),
             places => places.join(" "),
         };
-        self.say.phase(&format!("listeners: {listeners}"));
+        self.say.phase(&format!("listeners: {shown}"));
         let gated = self.plan.gated();
-        let listened = before.listeners.iter().map(|l| l.port).collect();
         let deserted = gated.ports.minus(&gated.served_by_any(&listened));
         if !deserted.is_empty() {
             let text = format!("nobody listens on {}", gated.listen_ports.shown(&deserted));
             record.warnings.warn(self.say, text);
         }
-        record.before = before.clone();
-        Ok(before)
+        Ok(())
     }
 }
 

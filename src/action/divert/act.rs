@@ -9,7 +9,6 @@ use crate::action::contract::{Account, Action, Now};
 use crate::action::linger::{Linger, warn_if_fallen, warn_of_cut};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::backend::Flows;
-use crate::kernel::sockets::Sample;
 use crate::words::steer::{Diversion, Steer};
 
 pub(crate) struct DivertAction {
@@ -50,7 +49,7 @@ impl Action for DivertAction {
         Box::new(Linger::new("peer", self.linger, false, closed_at))
     }
 
-    fn closed(&mut self, _: &Sample, mut now: Now) {
+    fn closed(&mut self, now: &mut Now) {
         let Some(gate) = now.gate.as_deref_mut() else {
             return;
         };

@@ -91,8 +91,8 @@ impl Action for HoldAction {
         Box::new(HoldPolicy::new(self.release_timeout, closed_at))
     }
 
-    fn closed(&mut self, before: &Sample, now: Now) {
-        self.translation.seen = before.listeners.iter().map(|l| l.port).collect();
+    fn closed(&mut self, now: &mut Now) {
+        self.translation.seen = now.before.listeners.iter().map(|l| l.port).collect();
         self.limits = Some(now.sockets.syn_limits());
     }
 

@@ -13,7 +13,6 @@ use crate::action::linger::{warn_if_fallen, warn_of_cut};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::gate::Gate;
 use crate::kernel::conntrack;
-use crate::kernel::sockets::Sample;
 use crate::process::signals::{Caught, Signals};
 use crate::tell::say::Say;
 use crate::words::steer::Steer;
@@ -132,7 +131,7 @@ impl Action for RedirectAction {
         }
     }
 
-    fn closed(&mut self, _: &Sample, now: Now) {
+    fn closed(&mut self, now: &mut Now) {
         self.closed_at = now.gate.as_deref().map(Gate::closed_at);
     }
 
