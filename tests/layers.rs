@@ -78,16 +78,7 @@ fn too_long(sources: &Sources) -> Vec<String> {
 
 #[track_caller]
 fn nothing(wrong: &[String]) {
-    assert!(
-        wrong.is_empty(),
-        "{}:
-{}",
-        wrong.len(),
-        wrong.join(
-            "
-"
-        )
-    );
+    assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[test]

@@ -68,6 +68,12 @@ pub(crate) type SynValue = Arc<dyn Wanted>;
 /// The options of all actions, as clap has read them. Each action reads its own.
 pub(crate) type Given = clap::ArgMatches;
 
+/// # Errors
+/// The message is clap's.
+pub(crate) fn options<T: clap::FromArgMatches>(given: &Given) -> Result<T, String> {
+    T::from_arg_matches(given).map_err(|error| error.to_string())
+}
+
 /// What the check of an action's options needs from the other options.
 pub(crate) struct Request<'a> {
     pub gated: &'a Gated,

@@ -14,7 +14,6 @@ use crate::run::plan::Plan;
 use crate::words::ending::Ending;
 use crate::words::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_RUN};
 use crate::words::ports::PortSet;
-use crate::words::steer::Steer;
 
 impl Run<'_> {
     /// Releases the SYNs for ports that are open now.
@@ -114,10 +113,7 @@ impl Run<'_> {
 
     /// Whether removing the rest of the gate would drop SYNs that another run holds.
     pub(super) fn others_hold(&mut self) -> bool {
-        let own = match self.action.steer() {
-            Steer::Queue(number) => Some(number),
-            _ => None,
-        };
+        let own = self.action.steer().queue();
         let gate = self.gate.as_ref();
         gate.is_some_and(Gate::empties_queues) && nfqueue::others_hold(own)
     }

@@ -72,6 +72,13 @@ impl Steer {
         }
     }
 
+    pub(crate) fn queue(self) -> Option<QueueNum> {
+        match self {
+            Steer::Queue(number) => Some(number),
+            Steer::Drop | Steer::Redirect(_) | Steer::Divert(_) => None,
+        }
+    }
+
     pub(crate) fn translates(self) -> bool {
         matches!(self, Steer::Redirect(_))
     }

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::Args;
 use clap::builder::BoolishValueParser;
-use clap::{Args, FromArgMatches};
 
 use super::peer::Peers;
 use super::prepare::{PeerReady, ask_peer};
 use super::to_peer::ToPeer;
 use crate::action::contract::{
     ActionEntry, Before, Description, Given, HEADING, Planned, Prepared, Request, Standing,
-    SynValue, Wanted,
+    SynValue, Wanted, options,
 };
 use crate::action::linger::LingerOptions;
 use crate::decide::opening::OTHERS_PATIENCE;
@@ -66,20 +66,13 @@ fn diverted(text: &str) -> Result<u32, String> {
     number_in(1..=LARGEST_DIVERTED, text)
 }
 
-fn read(given: &Given) -> Result<(PeerOptions, LingerOptions), String> {
-    let wrong = |error: clap::Error| error.to_string();
-    let options = PeerOptions::from_arg_matches(given).map_err(wrong)?;
-    let linger = LingerOptions::from_arg_matches(given).map_err(wrong)?;
-    Ok((options, linger))
-}
-
 fn parse(to: Option<&str>) -> Result<SynValue, String> {
     let to = to.ok_or("where to? expected the address of the peer, as in divert=10.0.0.2")?;
     Ok(Arc::new(Peers::parse(to)?))
 }
 
 fn unwanted(given: &Given) -> Result<(), String> {
-    match read(given)?.0.no_peer_check {
+    match options::<PeerOptions>(given)?.no_peer_check {
         true => Err("--no-peer-check: there is no peer without --syn divert=ADDR".to_owned()),
         false => Ok(()),
     }
@@ -91,7 +84,8 @@ impl Wanted for Peers {
     }
 
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
-        let (options, linger) = read(request.given)?;
+        let LingerOptions { linger } = options(request.given)?;
+        let options: PeerOptions = options(request.given)?;
         let kinds = request.backend.kinds();
         if !kinds.contains(&Kind::Nft) {
             return Err(format!(
@@ -120,9 +114,9 @@ impl Wanted for Peers {
         }
         Ok(Box::new(ToPeer {
             peers: self.clone(),
-            linger: linger.linger,
+            linger,
             most: options.max_diverted,
-            idle: request.max_closed + linger.linger,
+            idle: request.max_closed + linger,
             ask: (!options.no_peer_check).then_some(options.peer_timeout),
         }))
     }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, FromArgMatches};
+use clap::Args;
 
 use super::act::HoldAction;
 use super::held::Hold;
 use super::line::Limits;
 use crate::action::contract::{
-    Action, ActionEntry, Before, Description, HEADING, Planned, Prepared, Request, Standing, Wanted,
+    Action, ActionEntry, Before, Description, HEADING, Planned, Prepared, Request, Standing,
+    Wanted, options,
 };
 use crate::action::drop::Dropping;
 use crate::kernel::nfqueue::FIRST_NUMBER;
@@ -93,8 +94,7 @@ impl Wanted for HoldWanted {
     }
 
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
-        let options = HoldOptions::from_arg_matches(request.given);
-        let options = options.map_err(|error| error.to_string())?;
+        let options: HoldOptions = options(request.given)?;
         let shared = options.max_held.div_ceil(PART_OF_SOURCE);
         Ok(Box::new(ToHold {
             queue: options.queue_num,

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::Args;
 use clap::builder::BoolishValueParser;
-use clap::{Args, FromArgMatches};
 
 use super::prepare::StandbyReady;
 use super::to_standby::ToStandby;
 use crate::action::contract::{
     ActionEntry, Before, Description, Given, HEADING, Planned, Prepared, Request, Standing,
-    SynValue, Wanted,
+    SynValue, Wanted, options,
 };
 use crate::action::linger::LingerOptions;
 use crate::decide::opening::OTHERS_PATIENCE;
@@ -65,13 +65,6 @@ struct StandbyOptions {
     keep_standby: bool,
 }
 
-fn read(given: &Given) -> Result<(StandbyOptions, LingerOptions), String> {
-    let wrong = |error: clap::Error| error.to_string();
-    let options = StandbyOptions::from_arg_matches(given).map_err(wrong)?;
-    let linger = LingerOptions::from_arg_matches(given).map_err(wrong)?;
-    Ok((options, linger))
-}
-
 fn parse(to: Option<&str>) -> Result<SynValue, String> {
     let to =
         to.ok_or("where to? expected the port that the standby listens on, as in redirect=8080")?;
@@ -84,7 +77,7 @@ fn lines_make_sense(options: &StandbyOptions) -> Result<(), String> {
 }
 
 fn unwanted(given: &Given) -> Result<(), String> {
-    let (options, _) = read(given)?;
+    let options: StandbyOptions = options(given)?;
     lines_make_sense(&options)?;
     let given = [
         ("--standby", options.standby.is_some()),
@@ -107,7 +100,8 @@ impl Wanted for StandbyPort {
     }
 
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
-        let (options, linger) = read(request.given)?;
+        let LingerOptions { linger } = options(request.given)?;
+        let options: StandbyOptions = options(request.given)?;
         lines_make_sense(&options)?;
         let port = self.0;
         if request.gated.ports.contains(port) {
@@ -118,7 +112,7 @@ impl Wanted for StandbyPort {
         }
         Ok(Box::new(ToStandby {
             port,
-            linger: linger.linger,
+            linger,
             line: options.standby,
             check: options.standby_check,
             timeout: options.standby_timeout,

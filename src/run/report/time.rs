@@ -58,10 +58,10 @@ impl Closed {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn closed_for(ms: u64) -> Closed {
+    pub(crate) fn closed_for(ms: u64) -> Closed {
         let closed_at = Instant::now();
         let at = |ms| closed_at + Duration::from_millis(ms);
         let mut closed = Closed::new(closed_at, Some(at(30_000)));

@@ -242,6 +242,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::run::report::time::tests::closed_for;
 
     fn facts(exit: CommandExit) -> Facts {
         let now = Instant::now();
@@ -250,16 +251,6 @@ mod tests {
             exited: Some((now, exit)),
             ..Facts::default()
         }
-    }
-
-    fn closed_for(ms: u64) -> Closed {
-        let closed_at = Instant::now();
-        let at = |ms| closed_at + Duration::from_millis(ms);
-        let mut closed = Closed::new(closed_at, Some(at(30_000)));
-        assert_eq!(closed.time(), None, "it still is");
-        closed.now_shut(false, at(ms));
-        closed.syns_stopped = Some(12);
-        closed
     }
 
     fn verdict(facts: &Facts, open_error: Option<&str>) -> Ending {
