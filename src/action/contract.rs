@@ -155,14 +155,14 @@ pub(crate) trait Prepared {
     /// This host can't do the action.
     fn begin(&self, gated: &Gated) -> Result<Box<dyn Action>>;
 
-    /// The substitute if the gate can't be closed and COMMAND runs anyway (`--best-effort`).
-    /// `None`: there is nothing to do.
-    fn ungated(&self) -> Option<Box<dyn Action>> {
-        None
-    }
-
     /// Cleans up when the run ends before the gate was closed.
     fn dismiss(&self, _say: &Say, _signals: &Signals) {}
+
+    /// The run is over, also one whose gate could not be closed (`--best-effort`). Returns what was
+    /// prepared, as an object for the report.
+    fn leave(&self) -> Option<(&'static str, Value)> {
+        None
+    }
 }
 
 /// An action while the gate is closed. Dropped before the gate, so that held SYNs are released
@@ -212,8 +212,6 @@ pub(crate) trait Action {
 
     /// The rules are gone, so their counters are final.
     fn removed(&mut self) {}
-
-    fn end(&mut self) {}
 
     /// The results for the report. `stopped` is the number of SYNs that the gate counted.
     fn account(&mut self, noted: &Noted, stopped: Option<u64>, now: &mut Now) -> Account;

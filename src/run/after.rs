@@ -16,6 +16,7 @@ use crate::words::ports::PortSet;
 
 impl Run<'_> {
     pub(super) fn conclude(mut self, state: State) -> Ending {
+        let left = self.prepared.leave();
         self.look_after(&state);
         self.warn_of_the_gate(&state);
         let (noted, stopped) = (state.noted(), self.closed.syns_stopped);
@@ -39,7 +40,7 @@ impl Run<'_> {
         self.record.course = Some(Course {
             facts: state.facts,
             closed: self.closed,
-            rows: account.rows,
+            rows: account.rows.into_iter().chain(left).collect(),
         });
         ending
     }

@@ -74,8 +74,7 @@ fn close(
             let text = format!("the gate can't be closed, COMMAND runs without: {error:#}");
             call.say.error(&format!("warning: {text}"));
             record.warnings.note(text);
-            let action = prepared.ungated();
-            Ok((None, action.unwrap_or_else(|| Box::new(Dropping))))
+            Ok((None, Box::new(Dropping)))
         }
         Err(error) => Err(Ending::not_run(
             "close_failed",

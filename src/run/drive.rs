@@ -30,7 +30,7 @@ pub(super) struct Run<'a> {
     pub gate: Option<Gate>,
     /// Declared after the gate, so that it is dropped later: the gate's rules steer connections to
     /// it.
-    _prepared: Box<dyn Prepared>,
+    pub prepared: Box<dyn Prepared>,
     pub child: Option<Child>,
     pub beside: RunsBeside,
     pub closed: Closed,
@@ -85,7 +85,7 @@ impl<'a> Run<'a> {
             sockets,
             action,
             gate,
-            _prepared: prepared,
+            prepared,
             child: None,
             beside: RunsBeside::default(),
             closed: Closed::new(closed_at, deadline),
@@ -133,7 +133,6 @@ impl<'a> Run<'a> {
             self.warn_of_deadline(state);
         }
         say.done_waiting();
-        self.action.end();
     }
 
     fn perform(&mut self, task: Task) -> Event {

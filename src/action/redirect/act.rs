@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::account::{RedirectRow, StandbyEnd, StandbyRow, redirected_words};
+use super::account::{RedirectRow, StandbyEnd, redirected_words};
 use super::policy::RedirectPolicy;
 use super::redirected::Redirected;
-use super::standby::Standby;
 use super::to_standby::{SharedStandby, ToStandby};
 use super::wire::Stop;
 use crate::action::contract::{Account, Action, Now};
@@ -28,7 +27,6 @@ pub(crate) struct RedirectAction {
     looked_for_answers: bool,
     /// When the stop of the standby began.
     stopping: Option<Instant>,
-    row: Option<StandbyRow>,
 }
 
 impl RedirectAction {
@@ -46,7 +44,6 @@ impl RedirectAction {
             closed_at: None,
             looked_for_answers: false,
             stopping: None,
-            row: None,
         }
     }
 
@@ -77,17 +74,17 @@ impl RedirectAction {
 
     /// Runs while the rules stand, so that clients of cut connections get the standby's reset.
     fn stop(&mut self, now: &Now) -> Answer {
-        let mut standby = self.standby.borrow_mut();
-        let Some(standby) = standby.as_mut() else {
+        let mut own = self.standby.borrow_mut();
+        let Some(own) = own.as_mut() else {
             return Answer::Stopped;
         };
-        if standby.stopped().is_some() {
-            self.row = Some(StandbyRow::new(standby.pid(), StandbyEnd::Ended, None));
+        if own.standby.stopped().is_some() {
+            own.has_ended(StandbyEnd::Ended, None);
             return Answer::Stopped;
         }
         now.say.phase("stopping the standby");
         self.stopping = Some(Instant::now());
-        standby.begin_stop();
+        own.standby.begin_stop();
         Answer::Stopping
     }
 
@@ -148,31 +145,24 @@ impl Action for RedirectAction {
     }
 
     fn wait(&self, signals: &Signals, until: Option<Instant>) -> Option<Caught> {
-        let standby = self.standby.borrow();
-        let stopping = standby.as_ref().filter(|_| self.stopping.is_some());
-        signals.wait_beside(until, stopping.and_then(Standby::news))
+        let own = self.standby.borrow();
+        let stopping = own.as_ref().filter(|_| self.stopping.is_some());
+        signals.wait_beside(until, stopping.and_then(|own| own.standby.news()))
     }
 
     /// Whether the standby has gone since the stop began.
     fn news(&mut self, now: &mut Now) -> Option<Answer> {
-        let since = self.stopping.filter(|_| self.row.is_none())?;
-        let (pid, stop) = {
-            let mut standby = self.standby.borrow_mut();
-            let standby = standby.as_mut()?;
-            (standby.pid(), standby.stopped()?)
-        };
+        let since = self.stopping?;
+        let mut own = self.standby.borrow_mut();
+        let own = own.as_mut().filter(|own| own.row.is_none())?;
+        let stop = own.standby.stopped()?;
         self.warn_of_stop(stop, now);
         let end = match stop.killed {
             true => StandbyEnd::Killed,
             false => StandbyEnd::Terminated,
         };
-        self.row = Some(StandbyRow::new(pid, end, Some(since.elapsed())));
+        own.has_ended(end, Some(since.elapsed()));
         Some(Answer::Stopped)
-    }
-
-    fn end(&mut self) {
-        let standby = self.standby.take();
-        self.row = self.row.or_else(|| leave(standby?, self.keep));
     }
 
     fn account(&mut self, noted: &Noted, stopped: Option<u64>, now: &mut Now) -> Account {
@@ -186,68 +176,10 @@ impl Action for RedirectAction {
         let left = noted.lingered.and_then(|lingered| lingered.left);
         warn_of_cut("standby", left, noted, self.linger, apart, now);
         let row = RedirectRow::new(self.redirected.port(), stopped, noted.lingered);
-        let mut rows = vec![row.named()];
-        rows.extend(self.row.map(|standby| standby.named()));
         Account {
-            rows,
+            rows: vec![row.named()],
             verb: "redirected",
             words: Some(redirected_words(&row)),
-        }
-    }
-}
-
-/// The run is over and the standby still runs: either it is kept, or its guard stops it.
-fn leave(mut standby: Standby, keep: bool) -> Option<StandbyRow> {
-    let end = match (standby.stopped(), keep) {
-        (Some(_), _) => StandbyEnd::Ended,
-        (None, true) => StandbyEnd::Kept,
-        (None, false) => StandbyEnd::Stopping,
-    };
-    let row = StandbyRow::new(standby.pid(), end, None);
-    if end == StandbyEnd::Kept {
-        standby.keep();
-    }
-    Some(row)
-}
-
-/// The gate could not be closed: the standby gets no connection, and is stopped when the run is
-/// over.
-pub(crate) struct IdleStandby {
-    standby: SharedStandby,
-    keep: bool,
-    row: Option<StandbyRow>,
-}
-
-impl IdleStandby {
-    pub(crate) fn new(to: &ToStandby, standby: SharedStandby) -> IdleStandby {
-        IdleStandby {
-            standby,
-            keep: to.keep,
-            row: None,
-        }
-    }
-}
-
-impl Action for IdleStandby {
-    fn steer(&self) -> Steer {
-        Steer::Drop
-    }
-
-    /// Never called, because the policy asks nothing.
-    fn ask(&mut self, _: Question, _: &mut Now) -> Answer {
-        Answer::Stopped
-    }
-
-    fn end(&mut self) {
-        let standby = self.standby.take();
-        self.row = standby.and_then(|standby| leave(standby, self.keep));
-    }
-
-    fn account(&mut self, _: &Noted, _: Option<u64>, _: &mut Now) -> Account {
-        Account {
-            rows: self.row.map(|row| row.named()).into_iter().collect(),
-            verb: "closed",
-            words: None,
         }
     }
 }

@@ -5,13 +5,14 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::Result;
+use serde_json::Value;
 
-use super::act::{IdleStandby, RedirectAction};
+use super::act::RedirectAction;
 use super::places::missing;
 use super::policy::STANDBY_EVERY;
 use super::redirected::Redirected;
 use super::standby::Standby;
-use super::to_standby::{SharedStandby, ToStandby};
+use super::to_standby::{OwnStandby, SharedStandby, ToStandby};
 use crate::action::contract::{Action, Before, Prepared};
 use crate::decide::beside::CHECK_PAUSE;
 use crate::kernel::sockets::Want;
@@ -63,9 +64,10 @@ impl StandbyReady {
                         --allow-local it meets the service";
             before.warn(text.to_owned());
         }
+        let own = standby.map(|standby| OwnStandby { standby, row: None });
         Ok(StandbyReady {
             to: to.clone(),
-            standby: Rc::new(RefCell::new(standby)),
+            standby: Rc::new(RefCell::new(own)),
         })
     }
 }
@@ -77,13 +79,14 @@ impl Prepared for StandbyReady {
         Ok(Box::new(RedirectAction::new(&self.to, redirected, standby)))
     }
 
-    fn ungated(&self) -> Option<Box<dyn Action>> {
-        let standby = Rc::clone(&self.standby);
-        Some(Box::new(IdleStandby::new(&self.to, standby)))
+    fn dismiss(&self, say: &Say, signals: &Signals) {
+        let own = self.standby.take();
+        dismiss(own.map(|own| own.standby), say, signals);
     }
 
-    fn dismiss(&self, say: &Say, signals: &Signals) {
-        dismiss(self.standby.take(), say, signals);
+    fn leave(&self) -> Option<(&'static str, Value)> {
+        let own = self.standby.take()?;
+        Some(own.leave(self.to.keep).named())
     }
 }
 
