@@ -256,11 +256,8 @@ impl Netlink {
     }
 
     fn send(&self, pages: &[IoSlice]) -> Result<(), Refusal> {
-        let sent = match pages {
-            [page] => self.socket.send(page),
-            pages => self.socket.send(&joined(pages)),
-        };
-        sent.map_err(errno)?;
+        let socket = self.socket.as_raw_fd();
+        sendmsg::<()>(socket, pages, &[], MsgFlags::empty(), None)?;
         Ok(())
     }
 
@@ -302,14 +299,6 @@ impl AsFd for Netlink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         sys::descriptor(&self.socket)
     }
-}
-
-fn joined(pages: &[IoSlice]) -> Vec<u8> {
-    let mut datagram = Vec::with_capacity(pages.iter().map(|page| page.len()).sum());
-    for page in pages {
-        datagram.extend_from_slice(page);
-    }
-    datagram
 }
 
 /// libmnl has errors of its own besides the kernel's, each with an errno.
