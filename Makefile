@@ -181,7 +181,8 @@ soak: test-packages
 	mkdir -p $(SOAK)
 	chrt --rr 2 target/debug/faults soak --results $(SOAK)/soak.jsonl --syngate target/debug/syngate --seconds $(SOAK_SECONDS)
 
-# As many executions, or as much time, whatever is over first; 0 is no bound. See tests/fuzz/README.md.
+# A fuzzer ends after RUNS executions or SECONDS, whichever comes first. 0 means no limit. See
+# tests/fuzz/README.md.
 RUNS ?= 1000000
 SECONDS ?= 60
 fuzz:

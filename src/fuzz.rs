@@ -104,7 +104,7 @@ fn standing(bytes: &[u8]) {
     shown(&saved);
 }
 
-/// `status` shows whatever gates it finds in a text of iptables-save's.
+/// Feeds `status` with the gates that it finds in an output of iptables-save.
 fn shown(saved: &str) {
     let found = crate::gate::iptables::list::found_in(saved);
     found.iter().for_each(crate::commands::status::withstand);

@@ -226,7 +226,7 @@ impl<'a> Tracer<'a> {
             .or_insert(Process { name, within: None });
     }
 
-    /// Whoever a process has started, if that is what the event tells of.
+    /// Adds the new process or thread, if the event is about one.
     fn born(&mut self, by: Pid, event: i32) -> Result<()> {
         let named = match event {
             libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK => None,
@@ -235,7 +235,7 @@ impl<'a> Tracer<'a> {
             _ => return Ok(()),
         };
         let name = named.map_or("child", |p| &p.name).to_owned();
-        let new = ptrace::getevent(by).context("whom it has started")?;
+        let new = ptrace::getevent(by).context("the pid of the new process")?;
         self.add(Pid::from_raw(new as i32), &name);
         Ok(())
     }
@@ -287,7 +287,7 @@ impl<'a> Tracer<'a> {
 
     /// At the entry or exit of a call; a visit, if it is time for one.
     fn syscall(&mut self, pid: Pid) -> Option<&'a dyn Fn(Pid) -> Result<()>> {
-        // Whoever is killed meanwhile has no registers.
+        // A process that was killed meanwhile has no registers.
         if let Ok(registers) = ptrace::getregs(pid) {
             let within = self.processes.get(&pid).and_then(|process| process.within);
             let blow = match within {

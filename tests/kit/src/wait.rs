@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::slow::slow;
 
 const POLL: Duration = Duration::from_millis(2);
-/// No longer than this, whatever a look has taken.
+/// The longest pause, even after a slow look.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Waits until `is_so`, looking every two milliseconds, and pausing as long as a look takes where that

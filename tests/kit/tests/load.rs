@@ -257,13 +257,20 @@ fn kept_connections_to_real_servers() -> Result<()> {
     kept(&load(port).start(&pair.client)?.finish()?);
     assert_eq!(opened(&pair)?, before + KEPT);
 
-    // The fifth answer on each connection says `Connection: close`.
+    // The fifth answer on each connection says `Connection: close`. A request goes to whichever
+    // connection is idle, so the last one of each may have answered fewer.
     let http = "keepalive_requests 5;".to_owned();
     nginx.configure(&NginxConfig { http, ..config })?;
     nginx.restart()?;
+    let before = opened(&pair)?;
     let report = load(port).start(&pair.client)?.finish()?;
     assert_eq!((report.ok, report.failed()), (COUNT, 0), "{report}");
-    assert_eq!(report.connects, COUNT / 5, "{report}");
+    let fewest = COUNT / 5;
+    assert!(
+        (fewest..fewest + KEPT).contains(&report.connects),
+        "{report}"
+    );
+    assert_eq!(opened(&pair)?, before + report.connects, "{report}");
     nginx.stop()
 }
 

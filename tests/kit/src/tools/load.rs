@@ -1,5 +1,5 @@
-//! An open loop: requests are due at fixed times, whatever became of the
-//! earlier ones. A thread is an epoll; there are more of both if told, or if
+//! An open loop: requests are due at fixed times, also while earlier ones
+//! have no answer. A thread is an epoll; there are more of both if told, or if
 //! there are more connections at a time than a thread can have files.
 
 mod answer;
