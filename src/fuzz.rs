@@ -69,7 +69,7 @@ fn given(bytes: &[u8]) {
     let words = bytes.split(|byte| *byte == 0).map(OsStr::from_bytes);
     let words = [OsStr::new("syngate")].into_iter().chain(words);
     let words: Vec<OsString> = words.map(OsStr::to_owned).collect();
-    let _ = crate::guards::Orders::parse(&words);
+    let _ = crate::guards::work(&words);
     match parse(words) {
         Parsed::Run(args) => {
             assert!(!args.ports.is_empty() && !args.command.is_empty());

@@ -54,7 +54,6 @@ pub use crate::words::env::{ENV_PREFIX, LOCK_DIR_VARIABLE, RUN_VARIABLE};
 pub use crate::words::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT, NOT_RUN};
 
 use crate::cli::Parsed;
-use crate::guards::Orders;
 use crate::tell::say::{Level, Say, print_styled};
 use crate::words::exit::Exit;
 
@@ -67,8 +66,8 @@ pub fn main() -> ExitCode {
         return process::leave::leave(Exit::Status(NOT_RUN));
     }
     let args: Vec<OsString> = std::env::args_os().collect();
-    if let Some(orders) = Orders::parse(&args) {
-        orders.carry_out();
+    if let Some(guard) = guards::work(&args) {
+        guard();
         return ExitCode::SUCCESS;
     }
     process::leave::leave(carry_out(cli::parse(args), started))

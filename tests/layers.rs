@@ -12,6 +12,17 @@ const LAYERS: [&str; 10] = [
     "commands", "run", "cli", "action", "gate", "decide", "process", "kernel", "tell", "words",
 ];
 
+/// The files of `action` that anybody may know. `drop` is among them: it is what remains where another
+/// action is not possible.
+const SHARED_BY_ACTIONS: [&str; 6] = [
+    "contract.rs",
+    "drop.rs",
+    "linger.rs",
+    "list.rs",
+    "mod.rs",
+    "tests.rs",
+];
+
 /// A file of production code has no more lines.
 const LONGEST_FILE: usize = 500;
 /// A function has no more lines.
@@ -33,6 +44,38 @@ fn climbs(sources: &Sources) -> Vec<String> {
         }
         let above = targets.iter().filter(|target| rank(target) < rank(file));
         wrong.extend(above.map(|target| format!("{file} climbs to {target}")));
+    }
+    wrong
+}
+
+/// The action that a file belongs to.
+fn action(file: &str) -> Option<&str> {
+    let file = file.strip_prefix("action/")?;
+    let name = file.split_once('/').map_or(file, |(folder, _)| folder);
+    (!SHARED_BY_ACTIONS.contains(&name)).then(|| name.trim_end_matches(".rs"))
+}
+
+fn actions_in_actions(sources: &Sources) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (file, targets) in sources.imports(true) {
+        let Some(own) = action(file) else { continue };
+        let others = targets
+            .iter()
+            .filter(|target| action(target).is_some_and(|other| other != own));
+        wrong.extend(others.map(|target| format!("{file} knows {target}")));
+    }
+    wrong
+}
+
+/// Outside of its folder nobody knows an action, except the list, what is public, and the fuzzers.
+fn known_actions(sources: &Sources) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (file, targets) in sources.imports(false) {
+        if action(file).is_some() || ["action/list.rs", "lib.rs", "fuzz.rs"].contains(&file) {
+            continue;
+        }
+        let actions = targets.iter().filter(|target| action(target).is_some());
+        wrong.extend(actions.map(|target| format!("{file} knows {target}")));
     }
     wrong
 }
@@ -84,6 +127,13 @@ fn nothing(wrong: &[String]) {
 #[test]
 fn no_folder_of_src_imports_one_above_it() {
     nothing(&climbs(&Sources::read("syngate", ".")));
+}
+
+#[test]
+fn actions_are_known_to_their_list_alone() {
+    let sources = Sources::read("syngate", ".");
+    nothing(&actions_in_actions(&sources));
+    nothing(&known_actions(&sources));
 }
 
 #[test]
@@ -144,6 +194,34 @@ fn climbing_imports_are_found() {
     }
     let unknown = climbs(&Sources::made_up(&[("attic/mod.rs", "")]));
     assert_eq!(unknown, ["attic/mod.rs is in no layer"]);
+}
+
+#[test]
+fn actions_that_others_know_are_found() {
+    let of = |contract: &str, hold: &str, run: &str| {
+        let sources = Sources::made_up(&[
+            ("action/contract.rs", contract),
+            ("action/drop.rs", ""),
+            ("action/hold/mod.rs", hold),
+            ("action/list.rs", "use super::{drop, hold, room};"),
+            ("action/room/mod.rs", ""),
+            ("run/mod.rs", run),
+        ]);
+        [actions_in_actions(&sources), known_actions(&sources)].concat()
+    };
+    let fine = "use crate::action::contract::X; use crate::action::drop;";
+    assert_eq!(of("", fine, "use crate::action::list;"), [""; 0]);
+    assert_eq!(
+        of("", "use crate::action::room::X;", ""),
+        ["action/hold/mod.rs knows action/room/mod.rs"]
+    );
+    assert_eq!(
+        of("use super::hold::X;", "", "use crate::action::{room};"),
+        [
+            "action/contract.rs knows action/hold/mod.rs",
+            "run/mod.rs knows action/room/mod.rs"
+        ]
+    );
 }
 
 #[test]

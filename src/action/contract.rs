@@ -4,7 +4,7 @@
 //! it becomes a [`Prepared`]. While the gate is closed there is an [`Action`], which decides by its
 //! [`Policy`](crate::decide::policy::Policy).
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ use crate::tell::say::Say;
 use crate::tell::warnings::Warnings;
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
+use crate::words::limit::Limit;
 use crate::words::ports::PortSet;
 use crate::words::steer::Steer;
 
@@ -43,7 +44,14 @@ pub(crate) struct ActionEntry {
     pub rows: &'static [&'static str],
     /// What `status` says of a gate that stands.
     pub standing: Standing,
+    /// Its limits, each with the item that it stands under in the manual.
+    pub limits: &'static [(&'static str, Limit)],
+    /// The command line of its guard process, if it starts one.
+    pub guard: fn(&[OsString]) -> Option<GuardWork>,
 }
+
+/// What a guard process does until there is nothing left to guard.
+pub(crate) type GuardWork = Box<dyn FnOnce()>;
 
 /// Words about a gate that stands.
 pub(crate) struct Standing {

@@ -24,6 +24,8 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     unwanted: |_: &Given| Ok(()),
     rows: &[],
     standing: Standing::STOPS,
+    limits: &[],
+    guard: |_| None,
 };
 
 #[derive(Debug, Clone, Copy)]

@@ -1,12 +1,15 @@
 //! The list of all actions. A new action needs its folder and a line here.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 
 use clap::builder::{PossibleValue, TypedValueParser};
 
-use super::contract::{ActionEntry, Given, HEADING, Planned, Request, Standing, SynValue};
+use super::contract::{
+    ActionEntry, Given, GuardWork, HEADING, Planned, Request, Standing, SynValue,
+};
 use super::linger::LingerOptions;
 use super::{divert, drop, hold, redirect};
+use crate::words::limit::Limit;
 use crate::words::meant::{meant, question};
 
 const ENTRIES: &[ActionEntry] = &[
@@ -70,6 +73,16 @@ pub(crate) fn rows() -> Vec<&'static str> {
     };
     let most = ENTRIES.iter().map(|entry| entry.rows.len()).max();
     (0..most.unwrap_or(0)).flat_map(nth).collect()
+}
+
+/// The limits of all actions.
+pub(crate) fn limits() -> impl Iterator<Item = &'static (&'static str, Limit)> {
+    ENTRIES.iter().flat_map(|entry| entry.limits)
+}
+
+/// What the guard process of an action does that is called with these words.
+pub(crate) fn guard(words: &[OsString]) -> Option<GuardWork> {
+    ENTRIES.iter().find_map(|entry| (entry.guard)(words))
 }
 
 /// What to say of a gate that stands, by its action as the run gave it, and where it steers to. An action

@@ -165,3 +165,32 @@ fn dismissed(line: &mut UnixStream, within: Duration) -> bool {
         && line.read_exact(&mut byte).is_ok()
         && byte == [DISMISSED]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_called_in_one_way() {
+        let parse = |call: &[&str]| {
+            let words: Vec<OsString> = call.iter().map(OsString::from).collect();
+            WatchOrders::parse(&words)
+        };
+        let orders = WatchOrders {
+            kind: Kind::Nft,
+            run: "0123456789abcdef".to_owned(),
+            within: Duration::from_millis(1_500),
+        };
+        let call = ["syngate", "watchdog", "nft", "0123456789abcdef", "1500"];
+        assert_eq!(parse(&call), Some(orders));
+        for call in [
+            &["syngate"][..],
+            &["syngate", "watchdog"],
+            &["syngate", "watchdog", "pf", "0123456789abcdef", "1500"],
+            &["syngate", "watchdog", "nft", "0123456789abcdef", "soon"],
+            &["watchdog", "nft", "0123456789abcdef", "1500"],
+        ] {
+            assert_eq!(parse(call), None, "{call:?}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ pub(crate) mod fault;
 pub(crate) mod gated;
 pub(crate) mod hop;
 pub(crate) mod lacking;
+pub(crate) mod limit;
 pub(crate) mod listen_ports;
 pub(crate) mod meant;
 pub(crate) mod ms;

@@ -9,6 +9,7 @@ use clap::builder::BoolishValueParser;
 
 use super::peer::Peers;
 use super::prepare::{PeerReady, ask_peer};
+use super::probe::AT_A_TIME;
 use super::to_peer::ToPeer;
 use crate::action::contract::{
     ActionEntry, Before, Description, Given, HEADING, Planned, Prepared, Request, Standing,
@@ -21,6 +22,7 @@ use crate::words::duration::duration;
 use crate::words::ending::Ending;
 use crate::words::family::Family;
 use crate::words::gated::Gated;
+use crate::words::limit::Limit::Number;
 use crate::words::number::number_in;
 use crate::words::steer::Steer;
 
@@ -41,6 +43,12 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
         open: Some("connections to its peer finish"),
         done: "diverted or dropped",
     },
+    limits: &[
+        ("Diverted", Number(MAX_DIVERTED as u64)),
+        ("Diverted", Number(LARGEST_DIVERTED as u64)),
+        ("Peer", Number(AT_A_TIME as u64)),
+    ],
+    guard: |_| None,
 };
 
 #[derive(Debug, Clone, Args)]

@@ -7,8 +7,11 @@ use anyhow::Result;
 use clap::Args;
 
 use super::act::HoldAction;
-use super::held::Hold;
+use super::held::{COUNT_EVERY, Hold, READ_EVERY};
 use super::line::Limits;
+use super::pace::BLIND;
+use super::policy::RELEASE_EVERY;
+use super::release::STALL;
 use crate::action::contract::{
     Action, ActionEntry, Before, Description, HEADING, Planned, Prepared, Request, Standing,
     Wanted, options,
@@ -18,6 +21,7 @@ use crate::kernel::nfqueue::FIRST_NUMBER;
 use crate::words::duration::duration;
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
+use crate::words::limit::Limit::{Number, Time};
 use crate::words::number::number_in;
 use crate::words::steer::{QueueNum, Steer};
 
@@ -36,6 +40,16 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     unwanted: |_| Ok(()),
     rows: &["hold"],
     standing: Standing::STOPS,
+    limits: &[
+        ("Held", Number(MAX_HELD as u64)),
+        ("Held", Number(LARGEST_HELD as u64)),
+        ("Held, reading", Time(READ_EVERY)),
+        ("Held, lost", Time(COUNT_EVERY)),
+        ("Release", Time(RELEASE_EVERY)),
+        ("Release, stall", Time(STALL)),
+        ("Release, unseen", Number(BLIND as u64)),
+    ],
+    guard: |_| None,
 };
 
 pub(crate) const AUTO: ActionEntry = ActionEntry {
@@ -47,6 +61,8 @@ pub(crate) const AUTO: ActionEntry = ActionEntry {
     unwanted: |_| Ok(()),
     rows: &[],
     standing: Standing::STOPS,
+    limits: &[],
+    guard: |_| None,
 };
 
 #[derive(Debug, Clone, Args)]

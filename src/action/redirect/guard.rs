@@ -5,7 +5,7 @@
 //! everything that the command line has started stays below the guard in the process tree, and the
 //! guard waits for all of it.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -19,7 +19,8 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Pid, getpid};
 
 use super::tree::{below, processes, signal_all};
-use super::wire::{KILL_EVERY, KILL_FOR, News, Order, Stop, order, tell};
+use super::wire::{COMMAND, KILL_EVERY, KILL_FOR, News, Order, Stop, order, tell};
+use crate::action::contract::GuardWork;
 use crate::process::child::{Child, ProcessGroup, exit};
 use crate::process::environment::as_exec_takes;
 use crate::process::guard;
@@ -29,8 +30,25 @@ const NAME_FOR_KERNEL: &CStr = c"gate-standby";
 /// time, and new connections go to the standby until then.
 pub(crate) const DESERTED: Duration = Duration::from_secs(1);
 
+/// The guard's own command line: `syngate standby-guard MILLISECONDS LINE`.
+pub(super) fn call(words: &[OsString]) -> Option<GuardWork> {
+    let (line, grace) = parse(words)?;
+    Some(Box::new(move || guard(&line, grace)))
+}
+
+fn parse(words: &[OsString]) -> Option<(OsString, Duration)> {
+    let [_, command, ms, line] = words else {
+        return None;
+    };
+    if command != COMMAND {
+        return None;
+    }
+    let ms = ms.to_str()?.parse().ok()?;
+    Some((line.clone(), Duration::from_millis(ms)))
+}
+
 /// Runs the guard until no process is left, or until the run tells it to leave the standby running.
-pub(crate) fn guard(line: &OsStr, grace: Duration) {
+fn guard(line: &OsStr, grace: Duration) {
     if let Ok((run, mask)) = guard::begin(NAME_FOR_KERNEL) {
         match Guard::start(line, &mask, grace) {
             Ok(guard) => guard.serve(run),
@@ -180,5 +198,32 @@ impl Guard {
             all.push(self.shell.pid());
         }
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_called_in_one_way() {
+        let parse = |call: &[&str]| {
+            let words: Vec<OsString> = call.iter().map(OsString::from).collect();
+            parse(&words)
+        };
+        assert_eq!(
+            parse(&["syngate", "standby-guard", "10000", "serve --port 8080"]),
+            Some(("serve --port 8080".into(), Duration::from_secs(10)))
+        );
+        for call in [
+            &["syngate"][..],
+            &["syngate", "standby-guard"],
+            &["syngate", "watchdog", "10000", "serve"],
+            &["syngate", "standby-guard", "soon", "serve"],
+            &["syngate", "standby-guard", "10000", "serve", "--port"],
+            &["standby-guard", "10000", "serve"],
+        ] {
+            assert_eq!(parse(call), None, "{call:?}");
+        }
     }
 }

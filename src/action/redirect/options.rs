@@ -8,8 +8,11 @@ use anyhow::Result;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
+use super::guard::{self, DESERTED};
+use super::policy::STANDBY_EVERY;
 use super::prepare::StandbyReady;
 use super::to_standby::ToStandby;
+use super::wire::{KILL_EVERY, KILL_FOR};
 use crate::action::contract::{
     ActionEntry, Before, Description, Given, HEADING, Planned, Prepared, Request, Standing,
     SynValue, Wanted, options,
@@ -21,6 +24,7 @@ use crate::words::command_line::not_empty;
 use crate::words::duration::duration;
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
+use crate::words::limit::Limit::Time;
 use crate::words::steer::Steer;
 
 pub(crate) const ENTRY: ActionEntry = ActionEntry {
@@ -36,6 +40,13 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
         open: Some("connections to its standby finish"),
         done: "redirected",
     },
+    limits: &[
+        ("Standby's look", Time(STANDBY_EVERY)),
+        ("Standby's end", Time(DESERTED)),
+        ("Standby's end", Time(KILL_EVERY)),
+        ("Standby's end", Time(KILL_FOR)),
+    ],
+    guard: guard::call,
 };
 
 #[derive(Debug, Clone, Args)]
