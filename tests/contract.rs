@@ -1067,6 +1067,8 @@ fn command_starts_as_it_would_without_us() {
         words("setpriv --inh-caps +net_admin --ambient-caps +net_admin"),
         words("nice -n 5"),
         through("trap '' PIPE; exec \"$@\""),
+        through("trap '' XFSZ; exec \"$@\""),
+        through("ulimit -f 2000; exec \"$@\""),
         through("trap '' HUP TERM; exec \"$@\""),
         through("umask 027; ulimit -n 64; cd /usr; exec \"$@\""),
         through("exec \"$@\" 5</dev/null 9>/dev/null"),
@@ -1084,14 +1086,31 @@ fn command_starts_as_it_would_without_us() {
             assert_eq!(ours, plain, "{by:?}: {command}");
         }
     }
-    // By default nothing is blocked, and SIGPIPE, which Rust's runtime ignores, is not ignored.
+    // By default nothing is blocked, and what syngate itself ignores is not ignored.
     let outcome = quick(&host).run(["cat", "/proc/self/status"]);
     assert_eq!(signals(&outcome.stdout, "SigBlk"), 0);
-    assert!(
-        !contains(signals(&outcome.stdout, "SigIgn"), Signal::SIGPIPE),
-        "{}",
-        outcome.stdout
-    );
+    for ours in [Signal::SIGPIPE, Signal::SIGXFSZ] {
+        assert!(
+            !contains(signals(&outcome.stdout, "SigIgn"), ours),
+            "{ours}: {}",
+            outcome.stdout
+        );
+    }
+}
+
+/// The kernel would end syngate by SIGXFSZ, with a status that COMMAND could have had.
+#[test]
+fn a_limit_of_file_sizes_is_an_error_like_others() {
+    let host = Host::new().unwrap();
+    let limited = |size: u32| through(format!("ulimit -f {size}; exec \"$@\""));
+    let outcome = quick(&host).by(limited(100)).run(trace(&host));
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    assert!(outcome.stderr.contains("LimitFSIZE="), "{outcome:?}");
+    assert!(!trace_file(&host).exists());
+    // It is large enough for the lock file and the report.
+    let outcome = quick(&host).by(limited(2000)).run(trace(&host));
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(trace_file(&host).exists());
 }
 
 fn contains(signals: u64, signal: Signal) -> bool {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use nix::libc;
+use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::Pid;
 
 /// The C library keeps an answer of the services database, and its place in it, in static memory: one
@@ -165,12 +166,17 @@ pub(crate) fn started_with_other_rights() -> bool {
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
+/// The signals that this process ignores, so that a system call returns the error instead: EPIPE (Rust's runtime ignores SIGPIPE before `main`), and EFBIG beyond RLIMIT_FSIZE
+/// (setrlimit(2)). Children get the caller's setting.
+pub(crate) const TOLD_BY_ERRORS: [Signal; 2] = [Signal::SIGPIPE, Signal::SIGXFSZ];
+
 /// Whether `signal` was ignored when this process was started (`nohup` and `trap '' HUP` do that).
-pub(crate) fn ignored_at_exec(signal: nix::sys::signal::Signal) -> bool {
-    if signal == nix::sys::signal::Signal::SIGPIPE {
-        return SIGPIPE_IGNORED_AT_EXEC.load(Ordering::Relaxed);
+pub(crate) fn ignored_at_exec(signal: Signal) -> bool {
+    let mut noted = TOLD_BY_ERRORS.iter().zip(&IGNORED_AT_EXEC);
+    match noted.find(|(told, _)| **told == signal) {
+        Some((_, ignored)) => ignored.load(Ordering::Relaxed),
+        None => is_ignored(signal as libc::c_int),
     }
-    is_ignored(signal as libc::c_int)
 }
 
 fn is_ignored(signal: libc::c_int) -> bool {
@@ -183,36 +189,46 @@ fn is_ignored(signal: libc::c_int) -> bool {
     }
 }
 
-/// COMMAND inherits what the caller has set for SIGPIPE. Rust's runtime ignores SIGPIPE before `main`,
-/// so that setting must be read before the runtime starts.
-static SIGPIPE_IGNORED_AT_EXEC: AtomicBool = AtomicBool::new(false);
+/// What the caller has set for each of [`TOLD_BY_ERRORS`]. It must be read before Rust's runtime starts.
+static IGNORED_AT_EXEC: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
 
-extern "C" fn note_sigpipe() {
-    SIGPIPE_IGNORED_AT_EXEC.store(is_ignored(libc::SIGPIPE), Ordering::Relaxed);
+extern "C" fn note_ignored() {
+    for (signal, ignored) in TOLD_BY_ERRORS.into_iter().zip(&IGNORED_AT_EXEC) {
+        ignored.store(is_ignored(signal as libc::c_int), Ordering::Relaxed);
+    }
 }
 
 // SAFETY: functions listed in .init_array are called by the C library's start-up code with the C
-// calling convention, before main, on the only thread; this one makes a system call and stores to
-// an atomic.
+// calling convention, before main, on the only thread; this one makes system calls and stores to
+// atomics.
 #[used]
 #[unsafe(link_section = ".init_array")]
-static BEFORE_MAIN: extern "C" fn() = note_sigpipe;
+static BEFORE_MAIN: extern "C" fn() = note_ignored;
 
 /// Gives `signal` its default action back. The caller may have had SIGCHLD ignored, and then there is no
 /// exit status to wait for.
-pub(crate) fn set_default(signal: nix::sys::signal::Signal) {
+pub(crate) fn set_default(signal: Signal) {
     // SAFETY: SIG_DFL runs no code of this process.
-    let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
+    let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
+}
+
+/// See [`TOLD_BY_ERRORS`].
+pub(crate) fn have_errors_told() {
+    TOLD_BY_ERRORS.into_iter().for_each(ignore);
+}
+
+fn ignore(signal: Signal) {
+    // SAFETY: SIG_IGN runs no code of this process.
+    let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) };
 }
 
 /// Discards a blocked signal that has come and that nobody has read: a signal that is ignored is not kept
 /// (sigaction(2)). A signal that the caller has had ignored stays so.
-pub(crate) fn forget_pending(signal: nix::sys::signal::Signal) {
+pub(crate) fn forget_pending(signal: Signal) {
     if is_ignored(signal as libc::c_int) {
         return;
     }
-    // SAFETY: SIG_IGN runs no code of this process.
-    let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn) };
+    ignore(signal);
     set_default(signal);
 }
 

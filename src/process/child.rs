@@ -26,8 +26,8 @@ pub(crate) struct Child {
 
 impl Child {
     /// Starts `program` with `argv`, in the process group of syngate, with the files that syngate has
-    /// inherited (its own are close-on-exec), with the signal mask `mask`, and with SIGPIPE as it was when
-    /// syngate started.
+    /// inherited (its own are close-on-exec), with the signal mask `mask`, and with SIGPIPE and SIGXFSZ
+    /// as they were when syngate started.
     pub(crate) fn spawn(
         program: &Path,
         argv: &[OsString],
@@ -60,11 +60,11 @@ impl Child {
             .collect::<Result<_, _>>()?;
         let mut attributes = PosixSpawnAttr::init()?;
         attributes.set_sigmask(launch.mask)?;
-        let mut flags = PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK;
-        if !sys::ignored_at_exec(Signal::SIGPIPE) {
-            attributes.set_sigdefault(&SigSet::from(Signal::SIGPIPE))?;
-            flags |= PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF;
-        }
+        let told = sys::TOLD_BY_ERRORS.into_iter();
+        let default: SigSet = told.filter(|s| !sys::ignored_at_exec(*s)).collect();
+        attributes.set_sigdefault(&default)?;
+        let mut flags =
+            PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF;
         match launch.group {
             ProcessGroup::Inherited => (),
             ProcessGroup::Own => {

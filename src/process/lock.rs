@@ -77,7 +77,8 @@ impl Lock {
                 Ok(_) => {
                     // For other runs, which find the range locked.
                     self.file
-                        .write_all_at(run.as_bytes(), note_at(*range.start()))?;
+                        .write_all_at(run.as_bytes(), note_at(*range.start()))
+                        .map_err(not_written)?;
                     self.held += 1;
                 }
                 Err(Errno::EAGAIN | Errno::EACCES) => {
@@ -109,6 +110,16 @@ impl Lock {
         let lock = lock_in(&self.file, first, last)?;
         Ok(lock.map(|(holder, _, _)| holder))
     }
+}
+
+fn not_written(error: io::Error) -> anyhow::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::FileTooLarge => {
+            " (it is up to 1 MiB long: raise the limit of file sizes, ulimit -f or LimitFSIZE=)"
+        }
+        _ => "",
+    };
+    anyhow::anyhow!("the lock file can't be written: {error}{hint}")
 }
 
 /// Identifies a lock file: in another mount namespace the same path can be another file.
