@@ -760,6 +760,44 @@ fn alert_rules_are_rules_and_fire() {
     promtool(&["test", "rules", tests.to_str().unwrap()], "");
 }
 
+/// A crash between the two would otherwise leave an empty file of that name.
+#[test]
+fn what_replaces_a_file_is_on_the_disk_before_it_takes_the_name() {
+    let host = Host::new().unwrap();
+    let dir = host.dir().display().to_string();
+    host.write(
+        "settings",
+        format!("TARGET={dir}/target\nRENDER='echo new'\nVALIDATE=true\nRELOAD=true\n"),
+    );
+    let syngate = format!("{SYNGATE} -q -p80 --drain 0 --report-file {dir}/report -- true");
+    let metrics = contrib("prometheus/syngate-metrics");
+    let metrics = format!("{} --output {dir}/prom /nowhere", metrics.display());
+    let push = format!("{} {dir}/settings", contrib("cron/syngate-push").display());
+    for (call, file) in [(syngate, "report"), (metrics, "prom"), (push, "target")] {
+        let trace = host.dir().join("trace");
+        let calls = "trace=fsync,rename,renameat,renameat2";
+        let strace = format!("strace -f -qq -y -o {} -e {calls} {call}", trace.display());
+        let ran = host.sh(&strace).unwrap();
+        assert!(ran.ok(), "{ran:?}");
+        // `PID fsync(3</…/.syngate-1>) = 0`, `PID renameat(3</…>, ".syngate-1", 3</…>, "report") = 0`
+        let trace = read(&trace);
+        let done: Vec<&str> = trace.lines().filter(|l| l.ends_with(" = 0")).collect();
+        let names_it = format!("{file}\"");
+        let is_rename = |line: &&str| line.contains("rename") && line.contains(&names_it);
+        let renamed = done.iter().position(is_rename).expect(&trace);
+        let draft = done[renamed]
+            .split('"')
+            .nth(1)
+            .unwrap()
+            .rsplit('/')
+            .next()
+            .unwrap();
+        let synced = format!("{draft}>)");
+        let synced = |line: &&str| line.contains("fsync(") && line.contains(&synced);
+        assert!(done[..renamed].iter().any(synced), "{file}: {trace}");
+    }
+}
+
 // Drop-ins of systemd ----------------------------------------------------------------------------
 
 /// A unit of Debian's with our drop-in.

@@ -10,10 +10,10 @@ mod of_several_users {
     use std::path::{Path, PathBuf};
 
     use serde_json::Value;
-    use testkit::Host;
+    use testkit::{Host, Ran, Running, wait_until};
 
     use crate::harness::latch::Latch;
-    use crate::harness::{Call, Outcome, SYNGATE, call, gated, words};
+    use crate::harness::{Call, Outcome, SOON, SYNGATE, call, gated, words};
 
     const QUICK: &str = "-q --port 80 --drain 0 --ready-timeout 0";
     /// Who is in the way.
@@ -339,5 +339,267 @@ mod of_several_users {
             inside("ls -A; cat report.json"),
             "report.json\nrest\nlast\n"
         );
+    }
+
+    // Files that root writes in folders of others ---------------------------------------------------
+
+    /// A file that root alone reads, in a folder where nobody else makes files.
+    struct Secret {
+        folder: PathBuf,
+        was: (u64, u32, u32, u64),
+    }
+
+    impl Secret {
+        fn new(host: &Host) -> Secret {
+            let folder = host.dir().join("private");
+            host.must(sh(format!(
+                "mkdir {0} && echo secret >{0}/file && chmod 600 {0}/file",
+                folder.display()
+            )));
+            let was = Secret::facts(&folder);
+            Secret { folder, was }
+        }
+
+        /// Inode, owner, mode, names.
+        fn facts(folder: &Path) -> (u64, u32, u32, u64) {
+            let file = fs::metadata(folder.join("file")).unwrap();
+            (file.ino(), file.uid(), file.mode(), file.nlink())
+        }
+
+        #[track_caller]
+        fn is_untouched(&self, what: &str) {
+            let content = fs::read_to_string(self.folder.join("file")).unwrap();
+            assert_eq!(content, "secret\n", "{what}");
+            assert_eq!(Secret::facts(&self.folder), self.was, "{what}");
+            let names = fs::read_dir(&self.folder).unwrap().count();
+            assert_eq!(names, 1, "{what}: something was made beside it");
+        }
+    }
+
+    /// Another user who puts links to the secret in the place of files as fast as can be: of those with
+    /// these names, of every draft that appears, and of the folder `door`, whose place is taken by a link
+    /// to the folder of the secret every other time.
+    fn planting(host: &Host, secret: &Secret, folder: &Path, names: &[&str]) -> Running {
+        let began = host.dir().join("planting");
+        let _ = fs::remove_file(&began);
+        host.must(["install", "-m", "666", "/dev/null", began.to_str().unwrap()]);
+        let script = r#"
+import os, sys, time
+began, secret, folder, *names = sys.argv[1:]
+door = os.path.join(folder, "door")
+def attempt(do, *arguments):
+    try: do(*arguments)
+    except OSError: pass
+def plant(name):
+    attempt(os.unlink, name)
+    attempt(os.symlink, secret + "/file", name)
+rounds = 0
+while True:
+    for place in folder, door:
+        for name in names:
+            plant(os.path.join(place, name))
+        try: there = os.listdir(place)
+        except OSError: there = []
+        for name in there:
+            if name.startswith(".") and not os.path.islink(os.path.join(place, name)):
+                plant(os.path.join(place, name))
+    attempt(os.rename, door, door + ".aside")
+    attempt(os.symlink, secret, door)
+    attempt(os.unlink, door)
+    attempt(os.rename, door + ".aside", door)
+    rounds += 1
+    time.sleep(0.001)
+    if rounds == 3: print("began", file=open(began, "w"), flush=True)
+"#;
+        let mut python = host.command("setpriv");
+        python.args(&words(AS_OTHER)[1..]);
+        python.args(["/usr/bin/python3", "-c", script]);
+        python
+            .arg(&began)
+            .arg(&secret.folder)
+            .arg(folder)
+            .args(names);
+        let running = host.spawn(&mut python).unwrap();
+        let has_begun = || fs::metadata(&began).is_ok_and(|file| file.len() > 0);
+        wait_until(SOON, "the other user", has_begun).unwrap();
+        running
+    }
+
+    const DRAFTS: [&str; 3] = [".file.push-new", ".file.push-said", ".file.push-old"];
+    /// How often the other user gets a chance. One is mostly enough where nothing prevents it.
+    const CHANCES: usize = 3;
+
+    /// A push by root of that target, and what it says.
+    fn push(host: &Host, target: &Path) -> Ran {
+        let settings = host.write(
+            "settings",
+            format!(
+                "TARGET={}\nRENDER='sleep 0.02; echo new; date +%N'\nVALIDATE='sleep 0.02'\nRELOAD=true\n",
+                target.display()
+            ),
+        );
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/cron/syngate-push");
+        host.sh(&format!("sh {script} {}", settings.display()))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_push_writes_only_where_nobody_else_leads_it() {
+        let host = Host::new().unwrap();
+        let secret = Secret::new(&host);
+        let at = |name: &str| host.dir().join(name);
+        let make = |script: &str| host.must(sh(format!("cd {} && {script}", host.dir().display())));
+        make(&format!(
+            "mkdir safe theirs && mkdir theirs/door && chown -R {OTHER} theirs && mkdir theirs/ours"
+        ));
+        make(&format!(
+            "for m in 777 1777; do mkdir $m; chmod $m $m; done; mkdir 2775; chgrp {OTHER} 2775; chmod 2775 2775"
+        ));
+        make(&format!(
+            "mkdir theirs/linked; ln -s {}/file theirs/linked/file",
+            secret.folder.display()
+        ));
+        make(&format!(
+            "chown -R -h {OTHER} theirs/linked; ln -s ../theirs/linked/file safe/through"
+        ));
+        for (target, says) in [
+            ("theirs/file", "belongs to user 4711"),
+            ("theirs/door/file", "belongs to user 4711"),
+            ("theirs/ours/file", "belongs to user 4711"),
+            ("theirs/linked/file", "belongs to user 4711"),
+            ("safe/through", "belongs to user 4711"),
+            ("777/file", "(mode 777)"),
+            ("1777/file", "(mode 1777)"),
+            ("2775/file", "(mode 2775)"),
+        ] {
+            let target = at(target);
+            let _other = planting(&host, &secret, target.parent().unwrap(), &DRAFTS);
+            for _ in 0..CHANCES {
+                let ran = push(&host, &target);
+                secret.is_untouched(&format!("{}: {ran:?}", target.display()));
+                assert_eq!((ran.code(), ran.stdout.as_str()), (1, ""), "{ran:?}");
+                assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+                for word in [says, "nothing was changed"] {
+                    assert!(ran.stderr.contains(word), "{word}: {ran:?}");
+                }
+            }
+        }
+        // A link of root's stays one, and the file that it leads to is replaced.
+        make("mkdir safe/other; echo old >safe/other/file; ln -s other/file safe/link");
+        for target in ["safe/file", "safe/link"] {
+            let ran = push(&host, &at(target));
+            assert_eq!((ran.code(), ran.stderr.as_str()), (0, ""), "{ran:?}");
+            assert!(fs::read_to_string(at(target)).unwrap().starts_with("new\n"));
+        }
+        assert!(at("safe/link").is_symlink());
+        // Settings of another user's are code that root would run.
+        push(&host, &at("theirs/file"));
+        make(&format!(
+            "chown {OTHER} settings; echo 'touch {}/ran' >>settings",
+            host.dir().display()
+        ));
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/cron/syngate-push");
+        let ran = host
+            .sh(&format!("sh {script} {}", at("settings").display()))
+            .unwrap();
+        assert!(
+            ran.code() == 1 && ran.stderr.contains("belongs to user 4711"),
+            "{ran:?}"
+        );
+        assert!(!at("ran").exists());
+    }
+
+    #[test]
+    fn a_report_and_metrics_go_only_where_nobody_else_leads_them() {
+        let host = Host::new().unwrap();
+        let secret = Secret::new(&host);
+        let theirs = host.dir().join("theirs");
+        host.must(sh(format!(
+            "mkdir -p {0}/door && chown -R {OTHER} {0}",
+            theirs.display()
+        )));
+        let names = ["report.json", "new", "syngate.prom"];
+        let _other = planting(&host, &secret, &theirs, &names);
+        let metrics = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/contrib/prometheus/syngate-metrics"
+        );
+        for folder in [theirs.clone(), theirs.join("door")] {
+            let at = |name: &str| folder.join(name).display().to_string();
+            for _ in 0..CHANCES {
+                for name in ["report.json", "file"] {
+                    let report = at(name);
+                    let run = format!("{SYNGATE} {QUICK} --report-file {report} -- sh -c 'exit 7'");
+                    let ran = host.sh(&run).unwrap();
+                    // Told before the gate is closed, if the folder is not there at that moment.
+                    assert!([7, 125].contains(&ran.code()), "{ran:?}");
+                    secret.is_untouched(&format!("{report}: {ran:?}"));
+                }
+                for name in ["syngate.prom", "file"] {
+                    let prom = at(name);
+                    let ran = host
+                        .sh(&format!("{metrics} --output {prom} /nowhere"))
+                        .unwrap();
+                    secret.is_untouched(&format!("{prom}: {ran:?}"));
+                }
+            }
+        }
+    }
+
+    /// Where nobody plants links, a folder of another user's is as good as any.
+    #[test]
+    fn reports_and_metrics_get_into_the_folder_of_another_user() {
+        let host = Host::new().unwrap();
+        let theirs = host.dir().join("theirs");
+        host.must(["install", "-d", "-o", OTHER, theirs.to_str().unwrap()]);
+        let [report, prom] = ["report.json", "syngate.prom"].map(|name| theirs.join(name));
+        let call = call(&host, words(QUICK)).report_to(report.clone());
+        let outcome = call.run(["true"]);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert!(outcome.report["outcome"] == "ok", "{outcome:?}");
+        let metrics = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/contrib/prometheus/syngate-metrics"
+        );
+        let (report, prom) = (report.to_str().unwrap(), prom.to_str().unwrap());
+        host.must([metrics, "--output", prom, report]);
+        assert!(
+            fs::read_to_string(prom)
+                .unwrap()
+                .contains("syngate_last_run_outcome")
+        );
+        assert_eq!(
+            fs::read_dir(&theirs).unwrap().count(),
+            2,
+            "no draft is left"
+        );
+    }
+
+    /// In a folder of the other's, or through one, the folder of the locks could be another one tomorrow.
+    #[test]
+    fn a_lock_folder_that_others_can_take_away_is_refused() {
+        let host = Host::new().unwrap();
+        let theirs = host.dir().join("theirs");
+        let script = format!(
+            "mkdir {0} && cd {0} && mkdir ours ../locks ../sticky && ln -s ../locks link && \
+             chown -h {OTHER} . link && ln -s theirs/link ../way && chmod 1777 ../sticky",
+            theirs.display()
+        );
+        host.must(sh(script));
+        for (dir, says) in [
+            ("theirs/ours", "belongs to user 4711"),
+            ("theirs/link", "belongs to user 4711"),
+            ("way", "belongs to user 4711"),
+            ("theirs/new", "belongs to user"),
+        ] {
+            let dir = host.dir().join(dir);
+            let outcome = locked_in(&host, &dir).run(mark(&host));
+            refused(&host, &outcome, says, &[says]);
+        }
+        for dir in ["locks", "sticky/new"] {
+            let outcome = locked_in(&host, &host.dir().join(dir)).run(mark(&host));
+            assert_eq!(outcome.code, 0, "{outcome:?}");
+            fs::remove_file(host.dir().join("ran")).unwrap();
+        }
     }
 }

@@ -5,7 +5,7 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::ops::RangeInclusive;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, openat};
 use nix::libc;
-use nix::sys::stat::Mode;
-use nix::unistd::{Uid, geteuid};
+use nix::sys::stat::{Mode, mkdirat};
 
 use crate::process::cmdline::call_of;
+use crate::process::place::{Place, trusted};
 use crate::words::env::LOCK_DIR_VARIABLE;
 use crate::words::ports::PortSet;
 use crate::words::run_id::ID_LENGTH as RUN_ID_LENGTH;
@@ -350,31 +350,33 @@ fn file_name() -> io::Result<String> {
     Ok(format!("net-{namespace}.lock"))
 }
 
-/// Opens the lock file, and makes what is missing. Refuses a directory that other users can write to: they
-/// could replace the file, and then runs would not take turns, and would take each other for dead.
+/// Opens the lock file, and makes what is missing. Refuses a directory that other users can change, or
+/// lead elsewhere: runs would not take turns then, and would take each other for dead.
 fn open_in(directory: &Path) -> io::Result<File> {
-    match std::fs::DirBuilder::new().mode(0o755).create(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => (),
+    let mut place = Place::find(directory)?;
+    match mkdirat(&place.folder, &*place.name, Mode::from_bits_truncate(0o755)) {
+        // In a sticky folder, as /tmp, nobody else can take its name now.
+        Ok(()) => place = Place::find(directory)?,
+        Err(Errno::EEXIST) => (),
+        Err(error) => return Err(error.into()),
     }
-    // The owner of a link can make it lead elsewhere before the next run.
-    let link = std::fs::symlink_metadata(directory)?;
-    if link.is_symlink() && !trusted(link.uid()) {
-        let owner = link.uid();
-        return Err(io::Error::other(format!(
-            "it is a symbolic link that belongs to user {owner}"
-        )));
-    }
-    let directory = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_DIRECTORY)
-        .open(directory)?;
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let directory = openat(
+        &place.folder,
+        &*place.name,
+        flags | OFlag::O_DIRECTORY,
+        Mode::empty(),
+    )?;
+    let directory = File::from(directory);
     ours_alone(&directory.metadata()?).map_err(io::Error::other)?;
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    if let Some(why) = place.exposed {
+        return Err(io::Error::other(why));
+    }
+    let flags = flags | OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NONBLOCK;
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
     let name = file_name()?;
     let wrong = |why: &str| io::Error::other(format!("{name} {why}"));
-    let file = match openat(&directory, &*name, flags | OFlag::O_CLOEXEC, mode) {
+    let file = match openat(&directory, &*name, flags, mode) {
         Err(Errno::ELOOP) => return Err(wrong("is a symbolic link")),
         opened => File::from(opened?),
     };
@@ -412,10 +414,6 @@ fn a_lock_file(file: &Metadata) -> Result<(), String> {
         return Err("has another name, too (a hard link)".to_owned());
     }
     Ok(())
-}
-
-fn trusted(owner: u32) -> bool {
-    owner == geteuid().as_raw() || Uid::from_raw(owner).is_root()
 }
 
 /// What holds for any text as the kernel's list of locks, or the name of a file.

@@ -8,4 +8,5 @@ pub(crate) mod guard;
 pub(crate) mod leave;
 pub(crate) mod lock;
 pub(crate) mod own_unit;
+pub(crate) mod place;
 pub(crate) mod signals;

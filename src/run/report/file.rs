@@ -1,15 +1,17 @@
 //! The report's file.
 
-use std::fs::Metadata;
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
 use nix::libc;
-use nix::unistd::{AccessFlags, faccessat, geteuid};
+use nix::sys::stat::{Mode, fstat, fstatat};
+use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 
 use crate::process::lock::directory_in_use;
+use crate::process::place::Place;
 
 /// The report is written at the end of the run, so this checks at the beginning whether that is
 /// possible.
@@ -44,89 +46,68 @@ pub(crate) fn check_report_file(file: &Path) -> Result<(), String> {
     }
 }
 
-/// Writes the report of run `run` to `file`. A regular file is replaced in one step, so that no
-/// reader finds half a report. Through a symbolic link the target is replaced, unless another user
-/// has made the link. A pipe, a terminal, or an open file by its number (/dev/stderr) is written
-/// to.
+/// Writes the report of run `run` to `file`. A regular file is replaced in one step, so that a reader
+/// finds the old report or the new one, also after a crash. A symbolic link that another user can have
+/// made is not followed. A pipe, a terminal, or an open file by its number (/dev/stderr) is written to.
 ///
 /// # Errors
 /// Those of the file system.
 pub(crate) fn write(json: &[u8], run: &str, file: &Path) -> io::Result<()> {
-    if is_descriptor(file) {
-        return match file.to_str() {
-            // Opening a regular file again would give it an offset of its own.
-            Some("/dev/stdout") => io::stdout().write_all(json),
-            Some("/dev/stderr") => io::stderr().write_all(json),
-            _ => write_to(file, json, 0),
-        };
+    match file.to_str() {
+        // Opening a regular file again would give it an offset of its own.
+        Some("/dev/stdout") => return io::stdout().write_all(json),
+        Some("/dev/stderr") => return io::stderr().write_all(json),
+        _ => (),
     }
-    match std::fs::symlink_metadata(file) {
-        Ok(link) if link.is_symlink() => write_through(file, &link, json, run),
-        Ok(meta) if !meta.is_file() => write_to(file, json, libc::O_NOFOLLOW),
-        _ => replace(file, json, run),
-    }
-}
-
-fn write_through(file: &Path, link: &Metadata, json: &[u8], run: &str) -> io::Result<()> {
-    let folder = file
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = std::fs::metadata(folder.unwrap_or(Path::new(".")))?;
-    if may_mislead(link, &folder) {
-        let (owner, why) = (link.uid(), "in a folder that everybody may write to");
-        return Err(io::Error::other(format!(
-            "a symbolic link of user {owner}'s {why} is not followed"
-        )));
-    }
-    match std::fs::metadata(file) {
-        Ok(meta) if meta.is_file() => replace(&file.canonicalize()?, json, run),
-        Ok(_) => write_to(file, json, 0),
-        // The file does not exist yet.
-        Err(_) => std::fs::write(file, json),
+    let place = Place::find(file)?;
+    match append(&place) {
+        Ok(Some(mut opened)) => opened.write_all(json),
+        Ok(None) | Err(Errno::ENOENT) => replace(&place, json, run),
+        Err(error) => Err(error.into()),
     }
 }
 
-fn replace(file: &Path, json: &[u8], run: &str) -> io::Result<()> {
-    let draft = file.with_file_name(format!(".syngate-{run}"));
-    let mut opened = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(&draft)?;
-    let written = opened
-        .write_all(json)
-        .and_then(|()| std::fs::rename(&draft, file));
+/// Opens what is written to, without waiting for a reader of a pipe, which may never come. `None`: it is a
+/// regular file, which is replaced.
+fn append(place: &Place) -> Result<Option<File>, Errno> {
+    let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let flags = flags | OFlag::O_NOCTTY;
+    // The file belongs to the process that opened it.
+    if place.open_file {
+        return openat(&place.folder, &*place.name, flags, Mode::empty()).map(|fd| Some(fd.into()));
+    }
+    let kind = fstatat(&place.folder, &*place.name, AtFlags::AT_SYMLINK_NOFOLLOW)?.st_mode;
+    if kind & libc::S_IFMT == libc::S_IFREG {
+        return Ok(None);
+    }
+    let opened = openat(
+        &place.folder,
+        &*place.name,
+        flags | OFlag::O_NOFOLLOW,
+        Mode::empty(),
+    )?;
+    // Another user may have put a name of some other file there.
+    let kind = fstat(&opened)?.st_mode;
+    let regular = kind & libc::S_IFMT == libc::S_IFREG;
+    Ok((!regular).then(|| opened.into()))
+}
+
+fn replace(place: &Place, json: &[u8], run: &str) -> io::Result<()> {
+    let draft = format!(".syngate-{run}");
+    let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let mode = Mode::from_bits_truncate(0o644);
+    let mut opened = File::from(openat(&place.folder, &*draft, new, mode)?);
+    let written = opened.write_all(json).and_then(|()| {
+        opened.sync_all()?; // Before the rename: a crash between the two would leave an empty file.
+        Ok(renameat(
+            &place.folder,
+            &*draft,
+            &place.folder,
+            &*place.name,
+        )?)
+    });
     if written.is_err() {
-        let _ = std::fs::remove_file(&draft);
+        let _ = unlinkat(&place.folder, &*draft, UnlinkatFlags::NoRemoveDir);
     }
     written
-}
-
-/// Whether another user has made the link in a world-writable directory: the rule of
-/// fs.protected_symlinks (proc(5)), which is not in force everywhere.
-fn may_mislead(link: &Metadata, folder: &Metadata) -> bool {
-    const FOR_ALL: u32 = libc::S_ISVTX | libc::S_IWOTH;
-    let trusted = link.uid() == geteuid().as_raw() || link.uid() == folder.uid();
-    folder.mode() & FOR_ALL == FOR_ALL && !trusted
-}
-
-/// Whether the path names an open file descriptor of this process. The file belongs to the process
-/// that opened it.
-fn is_descriptor(file: &Path) -> bool {
-    [
-        "/dev/fd",
-        "/dev/stdin",
-        "/dev/stdout",
-        "/dev/stderr",
-        "/proc",
-    ]
-    .iter()
-    .any(|place| file.starts_with(place))
-}
-
-/// Does not wait for a reader of a pipe, which may never come.
-fn write_to(file: &Path, json: &[u8], flags: libc::c_int) -> io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.append(true).custom_flags(libc::O_NONBLOCK | flags);
-    options.open(file)?.write_all(json)
 }

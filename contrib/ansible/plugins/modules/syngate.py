@@ -309,6 +309,7 @@ report:
 import json
 import os
 import shlex
+import stat
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -432,7 +433,10 @@ def call_program(module, call):
 def read_report(path):
     """The report in that file; None if there is no whole one."""
     try:
-        with open(path, encoding="utf-8") as file:
+        # A named pipe that somebody has put there would keep us waiting.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
             report = json.load(file)
     except (OSError, ValueError):
         return None
