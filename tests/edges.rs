@@ -119,6 +119,60 @@ open({full:?}, 'w')"
     assert_eq!(run.wait().unwrap().code(), None, "ended by the signal");
 }
 
+/// Starts what its arguments say, and fills its stderr while COMMAND runs. When the service is checked, it
+/// reads as little as makes poll(2) say that there is room.
+const READS_LITTLE: &str = r#"
+import fcntl, os, pty, select, subprocess, sys, time
+kind, folder, *call = sys.argv[1:]
+F_SETPIPE_SZ = 1031
+reads, writes = os.pipe() if kind == 'pipe' else pty.openpty()
+if kind == 'pipe':
+    # Two pages. In the second one there is room for what syngate says before it closes the gate.
+    fcntl.fcntl(writes, F_SETPIPE_SZ, 8192)
+    os.write(writes, b'x' * 4096)
+    os.write(writes, b'x')
+run = subprocess.Popen(call, stderr=writes)
+def wait_for(name):
+    while not os.path.exists(f'{folder}/{name}'): time.sleep(.01)
+def make(name): open(f'{folder}/{name}', 'w').close()
+wait_for('runs')
+mine = os.open(f'/proc/self/fd/{writes}', os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+try:
+    while True: os.write(mine, b'x')
+except BlockingIOError: pass
+make('end')
+wait_for('checked')
+# What has been said meanwhile is longer than the room in a terminal.
+while os.stat(f'{folder}/checked').st_size < 12: time.sleep(.01)
+room = select.poll()
+room.register(writes, select.POLLOUT)
+while not room.poll(0): os.read(reads, 64)
+make('good')
+run.wait()
+"#;
+
+/// poll(2) promises 4,096 bytes of a pipe, and a single one of a terminal. The lines are longer.
+#[test]
+fn a_stderr_with_little_room_does_not_keep_the_gate_shut() {
+    for kind in ["terminal", "pipe"] {
+        let host = Host::new().unwrap();
+        let folder = host.dir().to_str().unwrap();
+        let long = "😀".repeat(2_000);
+        let command = format!(
+            ": {long}; touch {folder}/runs; until [ -e {folder}/end ]; do sleep 0.01; done"
+        );
+        let mut python = host.command("python3");
+        python.args(["-c", READS_LITTLE, kind, folder, harness::SYNGATE]);
+        let check = format!("echo >>{folder}/checked; test -e {folder}/good");
+        python.args(["-v", "--port=80", "--max-closed=20s"]);
+        python.args(["--ready-check", &check, "--", "sh", "-c", &command]);
+        let mut python = host.spawn(&mut python).unwrap();
+        wait_until(SOON, "room", || host.dir().join("good").exists()).unwrap();
+        wait_open(&host, SOON); // not by --max-closed
+        assert!(python.is_running(), "{kind}: it has more to say");
+    }
+}
+
 /// A report into a pipe that nobody reads is an error line, not a hang.
 #[test]
 fn a_report_for_nobody() {

@@ -3,11 +3,14 @@
 //! can't be written is not an error.
 
 use std::cell::{Cell, RefCell};
-use std::io::{IsTerminal, Write, stderr};
+use std::fs::File;
+use std::io::{ErrorKind, IsTerminal, Write, stderr};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use clap::builder::StyledStr;
+use nix::libc::{O_NOCTTY, O_NONBLOCK, PIPE_BUF};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::tell::colour::{self, PLAIN, RED, YELLOW};
@@ -50,8 +53,10 @@ pub(crate) struct Say {
     /// The live line is on the screen, and must be wiped before another line.
     shown: Cell<bool>,
     in_haste: Cell<bool>,
+    /// The terminal once more, for writes that must not block.
+    terminal: Option<File>,
     /// Lines that stderr has not taken yet.
-    kept: RefCell<String>,
+    kept: RefCell<Vec<u8>>,
 }
 
 impl Say {
@@ -66,6 +71,7 @@ impl Say {
             live_due: Cell::new(None),
             shown: Cell::new(false),
             in_haste: Cell::new(false),
+            terminal: opened_again(),
             kept: RefCell::default(),
         }
     }
@@ -133,8 +139,10 @@ impl Say {
         self.in_haste.set(true);
     }
 
+    /// Writes the lines that were kept.
     pub(crate) fn may_block(&self) {
         self.in_haste.set(false);
+        self.write("");
     }
 
     fn line(&self, severity: Severity, text: &str) {
@@ -151,12 +159,47 @@ impl Say {
     /// Uses one write(2) for each line, so that lines of several processes do not mix.
     fn write(&self, text: &str) {
         let mut kept = self.kept.borrow_mut();
-        kept.push_str(text);
-        if !self.in_haste.get() || takes_a_line() {
-            let _ = stderr().write_all(kept.as_bytes());
+        kept.extend_from_slice(text.as_bytes());
+        if self.in_haste.get() {
+            self.write_what_fits(&mut kept);
+        } else {
+            let _ = stderr().write_all(&kept);
             kept.clear();
         }
     }
+
+    fn write_what_fits(&self, kept: &mut Vec<u8>) {
+        while !kept.is_empty() && takes_a_piece() {
+            let piece = &kept[..whole_lines(kept)];
+            let written = match self.terminal.as_ref() {
+                Some(mut terminal) => terminal.write(piece),
+                None => stderr().write(piece),
+            };
+            match written {
+                Ok(written) => drop(kept.drain(..written)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => kept.clear(),
+            }
+        }
+    }
+}
+
+/// poll(2) says that a terminal takes something when it takes a single byte. So writes go to a file
+/// description of its own, which does not block: others share that of stderr, and it stays as it is.
+/// `None`: stderr is no terminal, or is that of another user.
+fn opened_again() -> Option<File> {
+    let mut options = File::options();
+    options.write(true).custom_flags(O_NONBLOCK | O_NOCTTY);
+    let is_terminal = stderr().is_terminal();
+    is_terminal.then(|| options.open("/proc/self/fd/2").ok())?
+}
+
+/// How many bytes of `kept` may be written at once: as many lines as fit into PIPE_BUF bytes. No line is
+/// longer.
+fn whole_lines(kept: &[u8]) -> usize {
+    let fits = &kept[..kept.len().min(PIPE_BUF)];
+    let end = fits.iter().rposition(|byte| *byte == b'\n');
+    end.map_or(fits.len(), |at| at + 1)
 }
 
 fn priority(severity: Severity) -> &'static str {
@@ -177,9 +220,8 @@ fn head(severity: Severity, colours: bool) -> String {
     }
 }
 
-/// Whether stderr takes a line without blocking. poll(2) says so of a pipe if it has room for PIPE_BUF
-/// bytes (pipe(7)), and no line is longer.
-fn takes_a_line() -> bool {
+/// Whether stderr takes PIPE_BUF bytes without blocking: poll(2) says that of a pipe (pipe(7)).
+fn takes_a_piece() -> bool {
     let stderr = stderr();
     let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
@@ -213,6 +255,15 @@ pub(crate) fn print(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_piece_is_longer_than_a_pipe_takes_at_once() {
+        let line = one_line(&"😀".repeat(2 * LONGEST_LINE)) + "\n";
+        assert!(head(Severity::Warning, true).len() + line.len() < PIPE_BUF);
+        assert_eq!(whole_lines(line.repeat(3).as_bytes()), line.len());
+        assert_eq!(whole_lines(b"one\ntwo\nthree"), "one\ntwo\n".len());
+        assert_eq!(whole_lines(b"\r\x1b[K"), 4);
+    }
 
     #[test]
     fn a_line_is_one_line() {
