@@ -92,6 +92,7 @@ fn saved(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     shown(&text);
     crate::gate::iptables::save::withstand(&text);
+    crate::gate::iptables::around::withstand(&text);
     crate::gate::iptables::compile::withstand(&text);
     crate::gate::iptables::holdings::withstand(&text);
 }

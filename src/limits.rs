@@ -3,7 +3,7 @@
 use crate::action::{linger, list};
 use crate::commands::clear;
 use crate::decide::{beside, draining, looks, opening, service};
-use crate::gate::iptables::backend as iptables;
+use crate::gate::iptables::standing::LIST_EVERY;
 use crate::gate::nft::{divert, ruleset};
 use crate::gate::watchdog;
 use crate::kernel::nfqueue::{self, packet};
@@ -27,7 +27,7 @@ const SHARED: &[(&str, Limit)] = &[
     ("Settle, first change", Time(service::SETTLE_PATIENCE)),
     ("Settle, addresses", Time(service::SETTLE_PLACES)),
     ("Guard", Time(looks::GUARD_EVERY)),
-    ("Guard", Time(iptables::LIST_EVERY)),
+    ("Guard", Time(LIST_EVERY)),
     ("Watchdog's start", Time(watchdog::START_TIMEOUT)),
     ("Watchdog's grace", Time(watchdog::GRACE)),
     ("Watchdog's end", Time(watchdog::DISMISS_TIMEOUT)),

@@ -461,6 +461,65 @@ fn flushed_in_mid_run_it_is_closed_again() {
     });
 }
 
+/// Somebody puts a rule before the gate's that accepts, or changes the gate's own: it is noticed, and
+/// the gate is as it was.
+#[test]
+fn rules_that_open_the_gate_are_noticed() {
+    const ACCEPT: &str = "-p tcp -m tcp --dport 80 -j ACCEPT";
+    for (backend, hook, table, chain) in [
+        (Backend::IptablesLegacy, "input", "filter", "INPUT"),
+        (Backend::IptablesNft, "prerouting", "raw", "PREROUTING"),
+    ] {
+        let (pair, _server) = served();
+        let host = &pair.server;
+        let tool = format!("{} -t {table}", backend.name());
+        let call = call(host, words("--port 80 --ready-timeout 0 --drain 0"))
+            .args(["--hook", hook])
+            .on(backend);
+        let mut latch = Latch::new(host, "latch");
+        let run = call.start(sh(latch.hold()));
+        latch.wait();
+        let own = &our_names(host)[0];
+        let rules = || host.must(sh(format!("{tool} -S {own}; {tool} -S {own}_s")));
+        let before = rules();
+        let first = format!("{tool} -S {chain} 1 | grep {own}");
+        let moved = format!(
+            "{tool} -S {chain} 1 | sed 's/^-A/{tool} -D/' >jump; . ./jump; \
+                                 {tool} -I {chain} 1 {ACCEPT}; sed 's/ -D / -A /' jump >again; . ./again"
+        );
+        for (tampers, undo) in [
+            (
+                format!("{tool} -I {chain} 1 {ACCEPT}"),
+                format!("{tool} -D {chain} {ACCEPT}"),
+            ),
+            (
+                format!(
+                    "{tool} -N theirs; {tool} -A theirs {ACCEPT}; {tool} -I {chain} 1 -j theirs"
+                ),
+                format!("{tool} -D {chain} -j theirs; {tool} -F theirs; {tool} -X theirs"),
+            ),
+            (format!("{tool} -F {own}"), String::new()),
+            (format!("{tool} -I {own} 1 -j RETURN"), String::new()),
+            (format!("{tool} -R {own}_s 1 -j ACCEPT"), String::new()),
+            // As what saves a rule and restores it at the end.
+            (moved, format!("{tool} -D {chain} {ACCEPT}")),
+        ] {
+            host.must(sh(format!("cd {}; {tampers}", host.dir().display())));
+            let closed = || host.sh(&first).unwrap().ok() && rules() == before;
+            wait_until(SOON, &tampers, closed).unwrap();
+            host.must(sh(undo));
+        }
+        latch.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        let warnings = outcome.report["warnings"].to_string();
+        assert!(warnings.contains("or put others before them"), "{warnings}");
+        let rule = format!("lets SYNs pass: -A {chain} {ACCEPT}");
+        assert!(warnings.contains(&rule), "{warnings}");
+        assert_eq!(outcome.report["reclosed"], 6, "{outcome:?}");
+    }
+}
+
 fn our_names(host: &Host) -> Vec<String> {
     let ruleset = host.ruleset();
     let mut names: Vec<String> = ruleset
@@ -768,6 +827,58 @@ fn what_the_second_family_refuses_the_first_does_not_keep() {
             .filter(|line| !line.contains("warning:"));
         assert_eq!(errors.count(), 1, "{outcome:?}");
     }
+}
+
+/// A kernel without the table security: SYNs are held in the table mangle, which comes before filter, and
+/// meet the host's rules when they are let go.
+#[test]
+fn without_the_table_security_syns_are_held_in_mangle() {
+    let (pair, _server) = served();
+    let host = &pair.server;
+    let [good, refused]: [String; 2] = pair.client_addresses(2).unwrap().try_into().unwrap();
+    let rule = format!("iptables-legacy -A INPUT -p tcp --syn -s {refused} -j DROP");
+    host.must(words(&rule));
+    let mut path = String::new();
+    for family in ["iptables", "ip6tables"] {
+        let program = format!("{family}-legacy-restore");
+        let real = host.sh(&format!("command -v {program}")).unwrap().stdout;
+        let script = format!(
+            "text=$(cat)
+             case $text in '*security'*)
+                 echo \"{program}: unable to initialize table 'security'\" >&2; exit 1;;
+             esac
+             printf '%s\\n' \"$text\" | {} \"$@\"",
+            real.trim()
+        );
+        path = shadow(host, &program, &script);
+    }
+    let call = call(
+        host,
+        words("--port 80 --syn hold --drain 0 --ready-timeout 0"),
+    )
+    .on(Backend::IptablesLegacy)
+    .env("PATH", &path);
+    let mut latch = Latch::new(host, "latch");
+    let run = call.start(sh(latch.hold()));
+    latch.wait();
+    let begin = |source: &String, timeout| {
+        let load = Load::to(format!("{SERVER}:80")).rate(100).timeout(timeout);
+        let load = load.duration(Duration::from_millis(30)).sources([source]);
+        load.start(&pair.client).unwrap()
+    };
+    let (first, second) = (begin(&good, SOON), begin(&refused, SOON / 20));
+    wait_until(SOON, "stopped SYNs", || stopped_syns(host) >= 6).unwrap();
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(
+        outcome.report["warnings"],
+        serde_json::json!([]),
+        "{outcome:?}"
+    );
+    assert_eq!(outcome.report["hold"]["released"], 6, "{outcome:?}");
+    assert_eq!(first.finish().unwrap().ok, 3);
+    assert_eq!(second.finish().unwrap().ok, 0);
 }
 
 /// A kernel without ip6_tables: told, and IPv4 is gated.

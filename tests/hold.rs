@@ -23,6 +23,8 @@ use testkit::{
 };
 
 const LONG: Duration = Duration::from_secs(60);
+/// A client gives up before it sends its SYN again.
+const SHORT: Duration = Duration::from_millis(500);
 /// What a SYN waits for less than this cost no retransmit.
 const RETRANSMIT_MS: f64 = 1_000.0;
 
@@ -232,24 +234,30 @@ fn where_it_can_not_be_done() {
     assert_eq!(auto.report["action"], "hold", "{auto:?}");
 }
 
-/// Packets that somebody else's rule sends into our queue are none of our business.
+/// What a rule of the host's sends into the run's queue is dropped, as it would be without the run:
+/// let go, it would pass the host's other rules.
 #[test]
-fn strangers_in_the_queue_go_on() {
+fn strangers_in_the_queue_do_not_pass() {
     let pair = Pair::new().unwrap();
     let host = &pair.server;
-    let _other = Serve::on("0.0.0.0:81").echo().start(host).unwrap();
+    let _other = Serve::on("0.0.0.0:81").start(host).unwrap();
     let mut service = Restarted::new(host, Serve::on("0.0.0.0:80"));
     let call = hold(host, "--queue-num 7");
     let rule = "-p tcp --dport 81 -j NFQUEUE --queue-num 7";
     let iptables = |how: &str| host.must(words(&format!("iptables-legacy {how} INPUT {rule}")));
     iptables("-A");
     let run = service.start(&call);
-    let every = Duration::from_millis(5);
-    let echo = testkit::Hold::start(&pair.client, &format!("{SERVER}:81"), every, SOON);
-    let echo = echo.unwrap().stop().unwrap();
-    assert_eq!(echo.broken, None);
+    let load = Load::to(format!("{SERVER}:81")).rate(100).timeout(SHORT);
+    let load = load.duration(Duration::from_millis(30));
+    let report = load.start(&pair.client).unwrap().finish().unwrap();
+    assert_eq!((report.sent, report.ok), (3, 0), "{report}");
     let outcome = service.finish(&call, run);
     assert_eq!(outcome.code, 0, "{outcome:?}");
+    let warnings = outcome.report["warnings"].to_string();
+    assert!(
+        warnings.contains("3 packets that other rules had sent"),
+        "{warnings}"
+    );
     iptables("-D");
 }
 
@@ -797,6 +805,160 @@ fn a_slow_start_serves_everybody_in_order() {
                 "{who}: {n} came as {place}"
             );
         }
+    }
+}
+
+// The host's own firewall -------------------------------------------------------------------------
+
+/// One client of two is refused by the host's rules in the hook where SYNs are held.
+struct Firewalled {
+    pair: Pair,
+    good: String,
+    refused: String,
+}
+
+impl Firewalled {
+    fn new(variant: &str, table: &str, chain: &str) -> Firewalled {
+        let pair = Pair::new().unwrap();
+        let addresses = pair.client_addresses(2).unwrap();
+        let [good, refused] = addresses.try_into().unwrap();
+        let rule = format!("{variant} -t {table} -A {chain} -p tcp --syn -s {refused} -j DROP");
+        pair.server.must(words(&rule));
+        Firewalled {
+            pair,
+            good,
+            refused,
+        }
+    }
+
+    fn begin(&self, source: &str, timeout: Duration) -> RunningLoad {
+        let load = burst(&format!("{SERVER}:80"), 5).timeout(timeout);
+        load.sources([source]).start(&self.pair.client).unwrap()
+    }
+
+    fn nobody_is_let_in(report: &LoadReport) {
+        assert_eq!((report.sent, report.ok), (5, 0), "{report}");
+    }
+}
+
+/// Neither the release nor a queue without a reader lets a client in whom the host's own firewall
+/// refuses.
+#[test]
+fn whom_the_firewall_refuses_is_never_let_in() {
+    for (backend, firewall, hook) in [
+        (Backend::IptablesLegacy, "iptables-legacy", "input"),
+        (Backend::IptablesLegacy, "iptables-legacy", "prerouting"),
+        (Backend::IptablesNft, "iptables-nft", "input"),
+        (Backend::IptablesNft, "iptables-nft", "prerouting"),
+        (Backend::Nft, "iptables-nft", "input"),
+    ] {
+        let (table, chain, options) = match hook {
+            "input" => ("filter", "INPUT", ""),
+            _ => ("raw", "PREROUTING", "--release-timeout 0"),
+        };
+        let there = Firewalled::new(firewall, table, chain);
+        let host = &there.pair.server;
+        let mut service = Restarted::new(host, Serve::on("0.0.0.0:80"));
+        let options = format!("--hook {hook} {options}");
+        let call = hold(host, &options).on(backend);
+        let run = service.start(&call);
+        let (good, refused) = (
+            there.begin(&there.good, LONG),
+            there.begin(&there.refused, SHORT),
+        );
+        wait_stopped(host, 5);
+        let outcome = service.finish(&call, run);
+        assert_eq!(figure(&outcome, "held"), 5, "{hook}: {outcome:?}");
+        all_served(&good.finish().unwrap(), 5);
+        Firewalled::nobody_is_let_in(&refused.finish().unwrap());
+        // Nobody reads the queue any more, and the rules stay until the deadline.
+        let latch = Latch::new(host, "killed");
+        let call = hold(host, &format!("--hook {hook} --max-closed 60s")).on(backend);
+        let mut run = call.start(["sh", "-c", &latch.hold()]);
+        latch.wait();
+        host.sh("pkill -KILL -x gate-watchdog").unwrap();
+        run.signal(Signal::SIGKILL).unwrap();
+        run.wait().unwrap();
+        all_served(&there.begin(&there.good, LONG).finish().unwrap(), 5);
+        Firewalled::nobody_is_let_in(&there.begin(&there.refused, SHORT).finish().unwrap());
+    }
+}
+
+/// Where a rule of the host's lets SYNs pass before they come to the queue, they can't be held: they are
+/// dropped before that rule, and that is told.
+#[test]
+fn what_would_pass_the_queue_is_dropped() {
+    for (backend, hook, table, chain) in [
+        (Backend::IptablesLegacy, "input", "security", "INPUT"),
+        (Backend::IptablesNft, "prerouting", "raw", "PREROUTING"),
+    ] {
+        let pair = Pair::new().unwrap();
+        let host = &pair.server;
+        let iptables = |how: &str, rule: &str| {
+            host.must(words(&format!(
+                "{} -t {table} {how} {rule}",
+                backend.name()
+            )));
+        };
+        let mut service = Restarted::new(host, Serve::on("0.0.0.0:80"));
+        let call = hold(host, &format!("--hook {hook}")).on(backend);
+        let accept = &format!("{chain} -p tcp -m tcp --dport 80 -j ACCEPT");
+        for before in [true, false] {
+            if before {
+                iptables("-A", accept);
+            }
+            let run = service.start(&call);
+            if !before {
+                iptables("-I", accept);
+                let jump = format!("{} -t {table} -S {chain} 1 | grep syngate_", backend.name());
+                wait_until(SOON, "the gate before it", || host.sh(&jump).unwrap().ok()).unwrap();
+            }
+            let load = burst(&format!("{SERVER}:80"), 3).start(&pair.client);
+            wait_stopped(host, 3);
+            let outcome = service.finish(&call, run);
+            all_served(&load.unwrap().finish().unwrap(), 3);
+            assert_eq!(figure(&outcome, "held"), 0, "{outcome:?}");
+            let warnings = outcome.report["warnings"].to_string();
+            let rule = format!(
+                "dropped and not held: in the table {table}, a rule before the gate's \
+                                    lets SYNs pass: -A {accept}"
+            );
+            assert!(warnings.contains(&rule), "{warnings}");
+            iptables("-D", accept);
+        }
+    }
+}
+
+/// A rule that somebody puts behind the queue's is put before it, so that held SYNs meet it.
+#[test]
+fn a_new_rule_of_the_hosts_comes_before_the_queue() {
+    for backend in [Backend::IptablesLegacy, Backend::IptablesNft] {
+        let pair = Pair::new().unwrap();
+        let host = &pair.server;
+        let mut service = Restarted::new(host, Serve::on("0.0.0.0:80"));
+        let call = hold(host, "--hook prerouting").on(backend);
+        let run = service.start(&call);
+        let iptables = |how: &str| {
+            let rule = "PREROUTING -s 10.9.9.9/32 -p tcp -j DROP";
+            host.must(words(&format!("{} -t raw {how} {rule}", backend.name())));
+        };
+        iptables("-A");
+        let last = format!(
+            "{} -t raw -S PREROUTING | tail -1 | grep syngate_",
+            backend.name()
+        );
+        wait_until(SOON, "the queue behind it", || host.sh(&last).unwrap().ok()).unwrap();
+        let load = burst(&format!("{SERVER}:80"), 3).start(&pair.client);
+        wait_stopped(host, 3);
+        let outcome = service.finish(&call, run);
+        all_served(&load.unwrap().finish().unwrap(), 3);
+        assert_eq!(figure(&outcome, "released"), 3, "{outcome:?}");
+        let warnings = outcome.report["warnings"].to_string();
+        assert!(
+            warnings.contains("would not meet a rule behind the gate's: -A PREROUTING"),
+            "{warnings}"
+        );
+        iptables("-D");
     }
 }
 

@@ -13,6 +13,23 @@ use crate::words::steer::Steer;
 /// When the kernel opens the gate by itself.
 pub(crate) type Deadline = Instant;
 
+/// A remark for the user about how a backend has closed the gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Remark {
+    /// Told with `-v`.
+    Detail(String),
+    /// The gate is not what the user asked for.
+    Warning(String),
+}
+
+impl Remark {
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Remark::Detail(text) | Remark::Warning(text) => text,
+        }
+    }
+}
+
 /// Counts of the connections that the rules have steered elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Flows {
@@ -89,7 +106,7 @@ pub(crate) trait Backend {
     fn empties_queues(&self) -> bool;
 
     /// Remarks for the user about how this backend closed the gate.
-    fn remarks(&self) -> &[String];
+    fn remarks(&self) -> &[Remark];
 
     /// Removes all rules. Calling it again is no error.
     ///

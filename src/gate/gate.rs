@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use super::backend::{Backend, Deadline, Flows};
+use super::backend::{Backend, Deadline, Flows, Remark};
 use super::rules::Rules;
 use crate::kernel::sockets::Connection;
 use crate::words::ports::PortSet;
@@ -50,7 +50,7 @@ impl Gate {
     }
 
     /// Remarks for the user about how the backend closed the gate.
-    pub(crate) fn remarks(&self) -> &[String] {
+    pub(crate) fn remarks(&self) -> &[Remark] {
         self.backend.remarks()
     }
 

@@ -85,7 +85,7 @@ impl Backend for Fake {
         false
     }
 
-    fn remarks(&self) -> &[String] {
+    fn remarks(&self) -> &[Remark] {
         &[]
     }
 

@@ -110,8 +110,8 @@ impl Run<'_> {
                 n => format!(", {n} times"),
             };
             self.warn(format!(
-                "somebody removed the gate's rules while it was closed (a firewall's reload, iptables \
-                 -F?): it was closed again at once{times}"
+                "somebody removed the gate's rules, or put others before them, while it was closed (a \
+                 firewall's reload, iptables -F, iptables -I?): it was closed again at once{times}"
             ));
         }
     }

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::action::contract::{Action, Prepared};
 use crate::action::drop::Dropping;
+use crate::gate::backend::Remark;
 use crate::gate::backends;
 use crate::gate::gate::Gate;
 use crate::gate::kinds::Choice;
@@ -114,10 +115,9 @@ fn close_with(
 
 fn note_remarks(gate: &Gate, call: &Call, record: &mut Record) {
     for remark in gate.remarks() {
-        if remark.starts_with("IPv6 is not gated") {
-            record.warnings.warn(call.say, remark.clone());
-        } else {
-            call.say.phase(remark);
+        match remark {
+            Remark::Warning(text) => record.warnings.warn(call.say, text.clone()),
+            Remark::Detail(text) => call.say.phase(text),
         }
     }
 }

@@ -61,7 +61,8 @@ impl Run<'_> {
         self.closed.now_shut(stands, Instant::now());
         let gate = self.gate.as_ref();
         let new = gate.map_or_else(Vec::new, |gate| gate.remarks()[known..].to_vec());
-        new.into_iter().for_each(|remark| self.warn(remark));
+        new.iter()
+            .for_each(|remark| self.warn(remark.text().to_owned()));
         stands
     }
 

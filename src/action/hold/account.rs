@@ -92,6 +92,13 @@ pub(crate) fn warn_of_what_went_wrong(
             held.overflow
         ));
     }
+    if held.not_ours > 0 {
+        now.warn(format!(
+            "{} packets that other rules had sent to the queue were dropped: give the queue a number \
+             that no other rule uses (--queue-num)",
+            held.not_ours
+        ));
+    }
     if to_nobody > 0 {
         now.warn(format!(
             "nobody listened when {to_nobody} held SYNs were let go: they were refused"

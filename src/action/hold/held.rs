@@ -53,6 +53,8 @@ pub(crate) struct Figures {
     pub of_one_source: u64,
     /// Held SYNs that the kernel dropped because somebody removed a netfilter chain.
     pub lost: u64,
+    /// Packets that rules of the host's have sent to the queue. They were dropped.
+    pub not_ours: u64,
     /// The longest time that a SYN was held.
     pub longest: Duration,
 }
@@ -96,16 +98,14 @@ impl Hold {
     pub(crate) fn read(&mut self) -> bool {
         let now = Instant::now();
         let refused = self.line.counts().no_room;
-        let (mut drop, mut accept) = (Vec::new(), Vec::new());
+        let mut drop = Vec::new();
         let line = &mut self.line;
         let all = self.queue.read(|packet| match line.arrive(&packet, now) {
             Arrival::Held => (),
             Arrival::Replaces(old) => drop.push(old),
-            Arrival::NoRoom | Arrival::HadItsTurn => drop.push(packet.id),
-            Arrival::NotOurs => accept.push(packet.id),
+            Arrival::NoRoom | Arrival::HadItsTurn | Arrival::NotOurs => drop.push(packet.id),
         });
         self.queue.judge(&drop, Verdict::Drop);
-        self.queue.judge(&accept, Verdict::Accept);
         if self.line.counts().no_room > refused {
             self.forget_who_is_lost(now);
         }
@@ -206,6 +206,7 @@ impl Hold {
             overflow: counts.no_room + self.overflowed,
             of_one_source: counts.of_one_source,
             lost: lost.accepted + lost.dropped + self.forgotten,
+            not_ours: counts.not_ours,
             longest: counts.longest,
         }
     }

@@ -31,7 +31,8 @@ pub(crate) enum Arrival {
     /// A copy of a released SYN: it is dropped. The listener would answer with another SYN-ACK, and
     /// the handshake would look like a scanner's.
     HadItsTurn,
-    /// Not a new SYN to a gated port: another rule has sent it to this queue. It is accepted.
+    /// Not a new SYN to a gated port: a rule of the host's has sent it to this queue. It is dropped, as
+    /// without a reader: with ACCEPT it would pass the host's other rules.
     NotOurs,
 }
 
@@ -45,6 +46,8 @@ pub(crate) struct Counts {
     pub no_room: u64,
     /// The part of `no_room` whose source had reached its own limit.
     pub of_one_source: u64,
+    /// Packets that the gate's rules have not sent.
+    pub not_ours: u64,
     /// The longest time that a SYN was held.
     pub longest: Duration,
 }
@@ -126,6 +129,7 @@ impl Line {
     pub(crate) fn arrive(&mut self, packet: &Packet, now: Instant) -> Arrival {
         let ours = packet.syn.filter(|syn| self.gated.contains(syn.to.port));
         let Some(syn) = &ours else {
+            self.counts.not_ours += 1;
             return Arrival::NotOurs;
         };
         let connection = self.hasher.hash_one((syn.from, syn.to));

@@ -4,14 +4,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
-use super::compile::{Clock, Script, date_stop, place};
+use super::around::{Fault, Table};
+use super::compile::{Clock, End, Place, Script, date_stop, places};
 use super::erase::erase_with;
 use super::failures::{LockHeld, NotUndone, TooLate, no_such_table};
 use super::present::has_ipv6;
 use super::programs::Programs;
 use super::recent;
-use super::save::{Part, parts};
-use crate::gate::backend::{Backend, Deadline, fail_on_demand};
+use super::save::parts;
+use super::standing::{Made, Standing, check};
+use crate::gate::backend::{Backend, Deadline, Remark, fail_on_demand};
 use crate::gate::kinds::{Kind, Variant};
 use crate::gate::rules::{Rules, Settings};
 use crate::gate::watchdog::Watchdog;
@@ -22,9 +24,6 @@ use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 use crate::words::steer::Steer;
 
-/// Interval between listings of the rules where only a listing shows whether somebody has removed
-/// them: with a wall-clock deadline, or when several jumps share one list.
-pub(crate) const LIST_EVERY: Duration = Duration::from_millis(250);
 /// How much later than `--max-closed` the kernel may open the gate by itself.
 const LATEST: Duration = Duration::from_secs(1);
 /// How often the backend tries to make the rules when that takes too long: the xtables lock is
@@ -42,27 +41,14 @@ pub(crate) struct Iptables {
     /// The rules that the backend has made.
     standing: Option<Standing>,
     watchdog: Option<Watchdog>,
-    remarks: Vec<String>,
+    remarks: Vec<Remark>,
     /// SYNs counted by rules that somebody has removed since.
     counted_before: u64,
-    listed_at: Instant,
-    /// The result of the last check.
-    found_intact: bool,
     /// The kernel may have taken a change, so there may be rules to remove.
     changed: bool,
     /// xt_recent can't be used. The backend does not try it again, because undoing the attempt may
     /// end NAT.
     by_date: bool,
-}
-
-struct Standing {
-    /// With the ports that are gated now.
-    rules: Rules,
-    families: Vec<Family>,
-    clock: Clock,
-    /// When the kernel opens the gate, if its time counts from the arming.
-    opens: Option<Deadline>,
-    armed: bool,
 }
 
 impl Iptables {
@@ -89,8 +75,6 @@ impl Iptables {
             watchdog: None,
             remarks: Vec::new(),
             counted_before: 0,
-            listed_at: Instant::now(),
-            found_intact: true,
             changed: false,
             by_date: false,
         })
@@ -105,27 +89,36 @@ impl Iptables {
             }
             match (family, has_ipv6(), self.programs.has(family)) {
                 (Family::V4, _, _) | (Family::V6, true, true) => families.push(family),
-                (Family::V6, false, _) => self.remark("this host has no IPv6"),
+                (Family::V6, false, _) => {
+                    self.remark(Remark::Detail("this host has no IPv6".to_owned()))
+                }
                 (Family::V6, true, false) => {
-                    self.remark("IPv6 is not gated: ip6tables is not installed");
+                    self.remark(Remark::Warning(
+                        "IPv6 is not gated: ip6tables is not installed".to_owned(),
+                    ));
                 }
             }
         }
-        anyhow::ensure!(!families.is_empty(), Lacking(self.remarks.join("; ")));
+        anyhow::ensure!(!families.is_empty(), Lacking(self.remarked()));
         Ok(families)
     }
 
-    fn remark(&mut self, text: &str) {
-        if !self.remarks.iter().any(|remark| remark == text) {
-            self.remarks.push(text.to_owned());
+    fn remark(&mut self, remark: Remark) {
+        if !self.remarks.contains(&remark) {
+            self.remarks.push(remark);
         }
+    }
+
+    fn remarked(&self) -> String {
+        let all: Vec<&str> = self.remarks.iter().map(Remark::text).collect();
+        all.join("; ")
     }
 
     /// Makes the rules with the first of the kernel's clocks that works here.
     fn make(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
         let families = self.families(&rules.scope)?;
         // A process that may not list rules could not remove them either.
-        self.listed(&families)?;
+        let mut saved = Some(self.saved(&families)?);
         if !self.watchdog.as_mut().is_some_and(Watchdog::lives) {
             let kind = Kind::Iptables(self.variant);
             let watchdog = Watchdog::start(kind, &self.id, until + self.lingers)?;
@@ -141,7 +134,8 @@ impl Iptables {
             // half as long again: slow programs do not take the same time each time.
             let left = time_left(until)?.saturating_sub(late + late / 2);
             let armed_for = Clock::Recent(left.as_secs_f64().ceil().max(1.0) as u64);
-            let Err(error) = self.make_with(rules, &families, armed_for, until) else {
+            let Err(error) = self.make_with(rules, &families, saved.take(), armed_for, until)
+            else {
                 return Ok(());
             };
             match error.downcast_ref::<TooLate>() {
@@ -154,45 +148,34 @@ impl Iptables {
         };
         self.make_by_date(rules, &families, until)?;
         self.by_date = true;
-        self.remark(&format!(
+        self.remark(Remark::Detail(format!(
             "the kernel opens the gate by the wall clock, since xt_recent can't be used: {refused:#}"
-        ));
+        )));
         Ok(())
     }
 
     fn make_by_date(&mut self, rules: &Rules, families: &[Family], until: Deadline) -> Result<()> {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let stop = Clock::Until(date_stop(since_1970 + time_left(until)?));
-        self.make_with(rules, families, stop, until)
+        self.make_with(rules, families, None, stop, until)
     }
 
+    /// `saved`: what iptables-save has just printed for each IP version.
     fn make_with(
         &mut self,
         rules: &Rules,
         families: &[Family],
+        saved: Option<Vec<String>>,
         clock: Clock,
         until: Deadline,
     ) -> Result<()> {
-        let comment = self.who.again().to_string();
-        let old = match self.changed {
-            true => self.listed(families)?,
-            false => vec![Part::default(); families.len()],
-        };
+        let saved = saved.map_or_else(|| self.saved(families), Ok)?;
         let mut made = Vec::new();
-        for (family, old) in families.iter().zip(&old) {
-            let script = Script {
-                id: &self.id,
-                family: *family,
-                rules,
-            };
-            let script = script.install(&comment, &clock, old);
-            match self.restore(*family, &script) {
-                Ok(()) => {
-                    self.changed = true;
-                    made.push(*family);
-                }
+        for (family, saved) in families.iter().zip(&saved) {
+            match self.make_one(*family, rules, saved, &clock) {
+                Ok(place) => made.push(Made::new(*family, place)),
                 Err(error) if *family == Family::V6 && no_such_table(&error) => {
-                    self.remark(&format!("IPv6 is not gated: {error:#}"));
+                    self.remark(Remark::Warning(format!("IPv6 is not gated: {error:#}")));
                 }
                 Err(error) if rules.steer.translates() && no_such_table(&error) => {
                     return Err(Lacking::nat(error).into());
@@ -200,49 +183,90 @@ impl Iptables {
                 Err(error) => return Err(self.undo(error)),
             }
         }
-        anyhow::ensure!(!made.is_empty(), Lacking(self.remarks.join("; ")));
-        let opens = match clock {
-            Clock::Recent(seconds) => match self.arm(&made, rules, seconds, until) {
-                Ok(opens) => Some(opens),
-                Err(error) => return Err(self.undo(error)),
-            },
-            Clock::Until(_) => None,
+        anyhow::ensure!(!made.is_empty(), Lacking(self.remarked()));
+        let opens = match self.arm(&mut made, rules, &clock, until) {
+            Ok(opens) => opens,
+            Err(error) => return Err(self.undo(error)),
         };
-        self.listed_at = Instant::now();
-        self.found_intact = true;
-        self.standing = Some(Standing {
-            rules: rules.clone(),
-            families: made,
-            clock,
-            opens,
-            armed: true,
-        });
+        self.standing = Some(Standing::new(rules, made, clock, opens));
         Ok(())
     }
 
-    /// Checks that the rules stand, and closes the gate. Returns when the kernel will open it.
+    /// Makes the rules for one IP version in the first table that the kernel has.
+    fn make_one(
+        &mut self,
+        family: Family,
+        rules: &Rules,
+        saved: &str,
+        clock: &Clock,
+    ) -> Result<Place> {
+        let comment = self.who.again().to_string();
+        let old = parts(saved).remove(&self.id).unwrap_or_default();
+        let mut refused = None;
+        for place in places(rules) {
+            let place = self.fit(place, rules, saved);
+            let script = Script {
+                id: &self.id,
+                family,
+                rules,
+                place,
+            };
+            match self.restore(family, &script.install(&comment, clock, &old)) {
+                Ok(()) => {
+                    self.changed = true;
+                    return Ok(place);
+                }
+                Err(error) if no_such_table(&error) => refused = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refused.context("there is a place for any rules")?)
+    }
+
+    /// SYNs are dropped where they can't be held: if a rule of the host's lets them pass before they
+    /// come to the queue, or one behind the queue would not see them.
+    fn fit(&mut self, place: Place, rules: &Rules, saved: &str) -> Place {
+        if place.end == End::First {
+            return place;
+        }
+        match Table::of(saved, place.table).takes(place, &rules.ports) {
+            Ok(()) => place,
+            Err(fault) => {
+                let table = place.table;
+                self.remark(Remark::Warning(format!(
+                    "SYNs are dropped and not held: {}",
+                    fault.told(table)
+                )));
+                place.first()
+            }
+        }
+    }
+
+    /// Checks that the rules stand, and closes the gate. Returns when the kernel will open it; `None`:
+    /// by the wall clock.
     fn arm(
         &self,
-        families: &[Family],
+        made: &mut [Made],
         rules: &Rules,
-        seconds: u64,
+        clock: &Clock,
         until: Deadline,
-    ) -> Result<Deadline> {
-        let listed = common_ports(&self.listed(families)?, rules);
-        anyhow::ensure!(
-            listed == rules.ports,
-            "iptables took the rules, but lists {} as the gated ports",
-            listed.brief()
-        );
-        let opens = Instant::now() + Duration::from_secs(seconds);
+    ) -> Result<Option<Deadline>> {
+        if let Err(fault) = check(made, &self.programs, &self.id, &rules.ports)? {
+            let table = made.first().map_or("", |made| made.place.table);
+            bail!("iptables took the rules, but {}", fault.told(table));
+        }
+        let Clock::Recent(seconds) = clock else {
+            return Ok(None);
+        };
+        let opens = Instant::now() + Duration::from_secs(*seconds);
         anyhow::ensure!(
             opens <= until + LATEST,
             TooLate(opens.saturating_duration_since(until))
         );
-        for family in families {
-            recent::arm(&self.id, *family).context("arming xt_recent")?;
+        for made in made {
+            recent::arm(&self.id, made.family).context("arming xt_recent")?;
         }
-        Ok(opens)
+        Ok(Some(opens))
     }
 
     /// Makes a change. If the run is killed meanwhile, the watchdog waits for the end of the
@@ -281,8 +305,8 @@ impl Iptables {
             return Ok(());
         };
         if matches!(standing.clock, Clock::Recent(_)) {
-            for family in &standing.families {
-                match recent::disarm(&self.id, *family) {
+            for family in standing.families() {
+                match recent::disarm(&self.id, family) {
                     // The rule is gone, and so is its list.
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
                     done => done.context("disarming xt_recent")?,
@@ -303,28 +327,29 @@ impl Iptables {
         let Some(standing) = &mut self.standing else {
             bail!("no gate was closed");
         };
-        let script = |family: &Family, ports: &PortSet| {
+        let script = |made: &Made, ports: &PortSet| {
             let script = Script {
                 id: &self.id,
-                family: *family,
+                family: made.family,
                 rules: &standing.rules,
+                place: made.place,
             };
             let script = script.replace_ports(ports);
-            let restore = || self.programs.restore(*family, &script, self.wait);
+            let restore = || self.programs.restore(made.family, &script, self.wait);
             match &self.watchdog {
                 Some(watchdog) => watchdog.waits_for(restore),
                 None => restore(),
             }
         };
-        for (n, family) in standing.families.iter().enumerate() {
-            if let Err(error) = script(family, ports) {
-                for done in standing.families[..n].iter().filter(|_| undo) {
+        for (n, made) in standing.made.iter().enumerate() {
+            if let Err(error) = script(made, ports) {
+                for done in standing.made[..n].iter().filter(|_| undo) {
                     let _ = script(done, &standing.rules.ports);
                 }
                 return Err(error);
             }
         }
-        standing.rules.ports = ports.clone();
+        standing.ports_changed(ports);
         Ok(())
     }
 
@@ -339,19 +364,29 @@ impl Iptables {
             ..rules.clone()
         };
         if let Some(standing) = self.standing.take() {
-            self.counted_before += self
-                .listed(&standing.families)
-                .map_or(0, |parts| parts.iter().map(|part| part.syns_stopped).sum());
+            let counted = self.count(&standing.families());
+            self.counted_before += counted.unwrap_or(0);
+            if let Err(fault @ (Fault::Passes(_) | Fault::Behind(_))) = standing.found() {
+                let table = standing.made.first().map_or("", |made| made.place.table);
+                self.remark(Remark::Warning(format!(
+                    "the gate's rules were put in their place again: {}",
+                    fault.told(table)
+                )));
+            }
         }
         self.make(&rules, until)
     }
 
-    fn listed(&self, families: &[Family]) -> Result<Vec<Part>> {
-        let of = |family: &Family| {
-            let saved = self.programs.save(*family)?;
-            Ok(parts(&saved).remove(&self.id).unwrap_or_default())
-        };
+    fn saved(&self, families: &[Family]) -> Result<Vec<String>> {
+        let of = |family: &Family| self.programs.save(*family);
         families.iter().map(of).collect()
+    }
+
+    /// The SYNs that the rules have counted.
+    fn count(&self, families: &[Family]) -> Result<u64> {
+        let saved = self.saved(families)?;
+        let counts = saved.iter().map(|saved| parts(saved).remove(&self.id));
+        Ok(counts.flatten().map(|part| part.syns_stopped).sum())
     }
 }
 
@@ -391,29 +426,17 @@ impl Backend for Iptables {
     }
 
     fn shut(&mut self) -> Result<PortSet> {
-        let Some(standing) = self.standing.as_ref().filter(|standing| standing.armed) else {
-            return Ok(PortSet::EMPTY);
-        };
-        if matches!(standing.clock, Clock::Recent(_)) {
-            // The backend has listed the rules before it armed them, and a list is there as long as its rule.
-            let mut families = standing.families.iter();
-            let armed = families.all(|family| recent::is_armed(&self.id, *family));
-            return Ok(match armed {
-                true => standing.rules.ports.clone(),
-                false => PortSet::EMPTY,
-            });
+        match self.standing.as_mut().filter(|standing| standing.armed) {
+            Some(standing) => standing.shut(&self.programs, &self.id),
+            None => Ok(PortSet::EMPTY),
         }
-        let listed = self.listed(&standing.families)?;
-        Ok(common_ports(&listed, &standing.rules))
     }
 
     fn syns_stopped(&mut self) -> Result<u64> {
         let Some(standing) = &self.standing else {
             return Ok(self.counted_before);
         };
-        let listed = self.listed(&standing.families)?;
-        let counted = listed.iter().map(|part| part.syns_stopped).sum::<u64>();
-        Ok(self.counted_before + counted)
+        Ok(self.counted_before + self.count(&standing.families())?)
     }
 
     fn exposed(&self) -> bool {
@@ -421,28 +444,11 @@ impl Backend for Iptables {
     }
 
     fn intact(&mut self) -> bool {
-        let Some(standing) = &self.standing else {
+        match &mut self.standing {
+            Some(standing) => standing.look(&self.programs, &self.id).is_ok(),
             // The backend could not make the rules once more: the run has to try again.
-            return self.rules.is_none();
-        };
-        if matches!(standing.clock, Clock::Recent(_)) {
-            let mut families = standing.families.iter();
-            let exist = families.all(|family| recent::exists(&self.id, *family));
-            // A list is there as long as any of the jumps.
-            if !exist || jumps(&standing.rules) == 1 {
-                return exist;
-            }
+            None => self.rules.is_none(),
         }
-        if self.listed_at.elapsed() >= LIST_EVERY {
-            let jumps = jumps(&standing.rules);
-            let listed = self.listed(&standing.families);
-            self.listed_at = Instant::now();
-            // Rules that can't be listed may still be there.
-            self.found_intact = listed.map_or(true, |parts| {
-                parts.iter().all(|part| part.jumps.len() >= jumps)
-            });
-        }
-        self.found_intact
     }
 
     fn empties_queues(&self) -> bool {
@@ -451,7 +457,7 @@ impl Backend for Iptables {
         rules.is_some_and(|rules| rules.steer.translates())
     }
 
-    fn remarks(&self) -> &[String] {
+    fn remarks(&self) -> &[Remark] {
         &self.remarks
     }
 
@@ -469,22 +475,6 @@ impl Backend for Iptables {
         }
         Ok(())
     }
-}
-
-/// How many jumps lead to a run's chain.
-fn jumps(rules: &Rules) -> usize {
-    let (_, built_in) = place(rules);
-    built_in.len()
-}
-
-/// The ports that are gated for all IP versions, in parts to which all jumps lead.
-fn common_ports(parts: &[Part], rules: &Rules) -> PortSet {
-    let mut shut = parts.iter().map(|part| match part.jumps.len() {
-        n if n == jumps(rules) => part.ports.clone(),
-        _ => PortSet::EMPTY,
-    });
-    let first = shut.next().unwrap_or_default();
-    shut.fold(first, |all, ports| all.intersection(&ports))
 }
 
 fn time_left(until: Deadline) -> Result<Duration> {

@@ -1,6 +1,6 @@
 //! Compiles [`Rules`] to the input of iptables-restore(8). Pure.
 //!
-//! A run has a chain of its own. The built-in chain jumps to it with new SYNs, until the kernel's
+//! A run has a chain of its own. A built-in chain jumps to it with new SYNs, until the kernel's
 //! deadline. The run's chain lets through what the scope excludes, and sends gated SYNs to a second
 //! chain. That has one rule, which counts a SYN and drops it or steers it elsewhere. To open and
 //! close single ports, syngate replaces the rules of the first chain, so the second keeps its
@@ -14,7 +14,7 @@ use crate::gate::rules::{PREFIX, Rules};
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
 use crate::words::scope::Where;
-use crate::words::steer::Steer;
+use crate::words::steer::{QueueNum, Steer};
 
 /// How many ports multiport takes; a range counts as two (xt_multiport.h, XT_MULTI_PORTS).
 const MULTIPORT_MAX: usize = 15;
@@ -35,6 +35,25 @@ pub(super) struct Script<'a> {
     pub(super) id: &'a str,
     pub(super) family: Family,
     pub(super) rules: &'a Rules,
+    pub(super) place: Place,
+}
+
+/// Where the jumps to the run's chain stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) table: &'static str,
+    /// The built-in chains that jump.
+    pub(super) built_in: &'static [&'static str],
+    pub(super) end: End,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The first rule of its chain: no ACCEPT before it lets a SYN pass.
+    First,
+    /// The last rule of its chain, for SYNs that wait in a queue: the verdict ACCEPT, and the bypass
+    /// of a queue that nobody reads, end the chain. So each rule of the host's comes before them.
+    Last,
 }
 
 fn chain(id: &str) -> String {
@@ -53,31 +72,64 @@ pub(super) fn recent_name(id: &str, family: Family) -> String {
     }
 }
 
-/// The table, and the built-in chains that jump to the run's chain.
-pub(super) fn place(rules: &Rules) -> (&'static str, &'static [&'static str]) {
+/// The places where the rules can stand, the best one first.
+pub(super) fn places(rules: &Rules) -> Vec<Place> {
+    let place = |table, built_in, end| Place {
+        table,
+        built_in,
+        end,
+    };
     match (rules.steer, rules.scope.hook) {
         // Packets that come in, and packets that this host sends to itself.
-        (Steer::Redirect(_), _) => ("nat", &["PREROUTING", "OUTPUT"]),
-        (_, Where::Input) => ("filter", &["INPUT"]),
+        (Steer::Redirect(_), _) => vec![place("nat", &["PREROUTING", "OUTPUT"], End::First)],
+        // A queue in the table filter would let SYNs pass the host's own rules there. The table
+        // security comes after filter: a SYN that the host refuses is never held. Some kernels lack
+        // it. The table mangle comes before filter: a released SYN goes on through filter.
+        (Steer::Queue(_), Where::Input) => ["security", "mangle"]
+            .map(|table| place(table, &["INPUT"], End::Last))
+            .into(),
+        (_, Where::Input) => vec![place("filter", &["INPUT"], End::First)],
         // Before connection tracking and NAT.
-        (_, Where::Prerouting) => ("raw", &["PREROUTING"]),
+        (Steer::Queue(_), Where::Prerouting) => vec![place("raw", &["PREROUTING"], End::Last)],
+        (_, Where::Prerouting) => vec![place("raw", &["PREROUTING"], End::First)],
+    }
+}
+
+impl Place {
+    /// Where SYNs are dropped that can't be held there.
+    pub(super) fn first(self) -> Place {
+        Place {
+            end: End::First,
+            ..self
+        }
+    }
+
+    /// The queue that SYNs go to from here.
+    fn queue(self, steer: Steer) -> Option<QueueNum> {
+        steer.queue().filter(|_| self.end == End::Last)
     }
 }
 
 impl Script<'_> {
-    /// Makes both chains and the jumps to the first one. The jumps come first in their chains,
-    /// because an ACCEPT before them would end the packet's way through the chain. The same change
-    /// replaces the run's old rules, because NAT of redirected connections may end with its last
-    /// rule.
+    /// Makes both chains and the jumps to the first one. The same change replaces the run's old
+    /// rules, because NAT of redirected connections may end with its last rule.
     pub(super) fn install(&self, comment: &str, clock: &Clock, standing: &Part) -> String {
-        let (table, built_in) = place(self.rules);
+        let Place {
+            table,
+            built_in,
+            end,
+        } = self.place;
         let (chain, stop) = (chain(self.id), stop_chain(self.id));
-        let verdict = match self.rules.steer {
-            // The backend refuses to divert, so a divert never comes here.
-            Steer::Drop | Steer::Divert(_) => "-j DROP".to_owned(),
-            Steer::Queue(number) => format!("-j NFQUEUE --queue-num {number} --queue-bypass"),
+        let verdict = match (self.rules.steer, self.place.queue(self.rules.steer)) {
+            (_, Some(number)) => format!("-j NFQUEUE --queue-num {number} --queue-bypass"),
             // Without an address, so that the packet keeps its own.
-            Steer::Redirect(port) => format!("-p tcp -j DNAT --to-destination :{port}"),
+            (Steer::Redirect(port), _) => format!("-p tcp -j DNAT --to-destination :{port}"),
+            // The backend refuses to divert, so a divert never comes here.
+            (Steer::Drop | Steer::Queue(_) | Steer::Divert(_), None) => "-j DROP".to_owned(),
+        };
+        let insert = |built_in: &str| match end {
+            End::First => format!("-I {built_in} 1"),
+            End::Last => format!("-A {built_in}"),
         };
         // To declare a chain empties it (iptables-restore(8), --noflush).
         let mut script = format!("*{table}\n:{chain} - [0:0]\n:{stop} - [0:0]\n");
@@ -89,8 +141,9 @@ impl Script<'_> {
         for built_in in built_in {
             let _ = writeln!(
                 script,
-                "-I {built_in} 1 -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN{local}{clock} -m \
+                "{insert} -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN{local}{clock} -m \
                  comment --comment \"{comment}\" -j {chain}",
+                insert = insert(built_in),
                 local = match *built_in {
                     "INPUT" => "",
                     _ => " -m addrtype --dst-type LOCAL",
@@ -105,7 +158,7 @@ impl Script<'_> {
 
     /// Gates exactly `ports`.
     pub(super) fn replace_ports(&self, ports: &PortSet) -> String {
-        let (table, _) = place(self.rules);
+        let table = self.place.table;
         let rules = self.chain_rules(ports);
         format!("*{table}\n:{} - [0:0]\n{rules}COMMIT\n", chain(self.id))
     }
@@ -188,7 +241,14 @@ pub(crate) fn script(
         (Family::V6, "ip6tables", "::"),
     ] {
         if rules.scope.gates(family) {
-            let script = Script { id, family, rules }.install(comment, &clock, &Part::default());
+            let place = places(rules)[0];
+            let script = Script {
+                id,
+                family,
+                rules,
+                place,
+            };
+            let script = script.install(comment, &clock, &Part::default());
             let _ = write!(
                 text,
                 "# {program}{suffix}-restore --noflush, then echo +{any} \
@@ -280,7 +340,37 @@ mod tests {
             id: "0123456789abcdef",
             family,
             rules,
+            place: places(rules)[0],
         }
+    }
+
+    #[test]
+    fn held_syns_have_met_each_rule_of_the_hosts() {
+        let mut rules = rules("80", Scope::default());
+        rules.steer = Steer::Queue(7);
+        let queue = "-A syngate_0123456789abcdef_s -j NFQUEUE --queue-num 7 --queue-bypass\n";
+        for (hook, first, jump) in [
+            (Where::Input, "*security\n", "\n-A INPUT -p tcp "),
+            (Where::Prerouting, "*raw\n", "\n-A PREROUTING -p tcp "),
+        ] {
+            rules.scope.hook = hook;
+            let mut script = script(&rules, Family::V4);
+            let install =
+                |script: &Script| script.install("who", &Clock::Recent(30), &Part::default());
+            let text = install(&script);
+            assert!(text.starts_with(first) && text.contains(jump), "{text}");
+            assert!(text.contains(queue), "{text}");
+            script.place = script.place.first();
+            let text = install(&script);
+            assert!(
+                text.contains(&jump.replace("-A", "-I").replace(" -p", " 1 -p")),
+                "{text}"
+            );
+            assert!(text.contains("_s -j DROP\n"), "{text}");
+        }
+        rules.scope.hook = Where::Input;
+        let tables: Vec<&str> = places(&rules).iter().map(|place| place.table).collect();
+        assert_eq!(tables, ["security", "mangle"]);
     }
 
     #[test]

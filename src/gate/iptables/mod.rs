@@ -7,6 +7,7 @@
 //! at once, and without the xtables lock. Where xt_recent can't be used, syngate adds and removes
 //! rules instead.
 
+pub(crate) mod around;
 pub(crate) mod backend;
 pub(crate) mod compile;
 pub(crate) mod erase;
@@ -18,3 +19,4 @@ pub(crate) mod present;
 pub(crate) mod programs;
 mod recent;
 pub(crate) mod save;
+pub(crate) mod standing;

@@ -17,6 +17,8 @@ pub(super) struct Part {
     pub(super) chains: Vec<String>,
     /// The rules in other chains that jump to the run's chains, as they were saved: `-A INPUT …`.
     pub(super) jumps: Vec<String>,
+    /// The rules in the run's own chains.
+    pub(super) rules: Vec<String>,
     pub(super) ports: PortSet,
     pub(super) scope: Scope,
     pub(super) syns_stopped: u64,
@@ -55,7 +57,7 @@ pub(super) fn parts(saved: &str) -> BTreeMap<String, Part> {
     parts
 }
 
-fn id_of(chain: &str) -> Option<&str> {
+pub(super) fn id_of(chain: &str) -> Option<&str> {
     let id = chain.strip_prefix(PREFIX)?;
     let id = id.strip_suffix("_s").unwrap_or(id);
     (id.len() == ID_LENGTH && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
@@ -82,10 +84,12 @@ fn rule(
         return;
     };
     let part = parts.entry(id.to_owned()).or_default();
-    let own = id_of(chain).is_some();
-    if !own {
+    if id_of(chain).is_none() {
         jump(rule, &value, part);
-    } else if chain.ends_with("_s") {
+        return;
+    }
+    part.rules.push(rule.to_owned());
+    if chain.ends_with("_s") {
         let packets = counters.trim_start_matches('[').split(':').next();
         let packets = packets.and_then(|n| n.parse().ok()).unwrap_or(0);
         part.syns_stopped = part.syns_stopped.saturating_add(packets);

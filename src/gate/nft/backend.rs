@@ -14,7 +14,7 @@ use super::refused::{Lack, OwnerRefused, explain, refuses_owners};
 use super::ruleset::Ruleset;
 use super::tables::{Tables, gone};
 use super::transaction::{self, ChainRules};
-use crate::gate::backend::{Backend, Deadline, Flows, fail_on_demand};
+use crate::gate::backend::{Backend, Deadline, Flows, Remark, fail_on_demand};
 use crate::gate::kinds::Kind;
 use crate::gate::rules::{Rules, Settings};
 use crate::gate::watchdog::Watchdog;
@@ -31,7 +31,7 @@ pub(crate) struct Nft {
     watchdog: Option<Watchdog>,
     /// SYNs counted in tables that somebody has removed since.
     counted_before: u64,
-    remarks: Vec<String>,
+    remarks: Vec<Remark>,
     /// The kernel may have taken a change, so there may be tables to remove.
     changed: bool,
 }
@@ -92,11 +92,11 @@ impl Nft {
 
     fn create_plain(&mut self, rules: Ruleset, until: Deadline) -> Result<()> {
         self.watch(until)?;
-        self.remarks.push(
+        self.remarks.push(Remark::Detail(
             "this kernel has no tables with an owner (Linux 5.12): a watchdog process removes the \
              rules should syngate be killed"
                 .to_owned(),
-        );
+        ));
         self.create(
             Ruleset {
                 owned: false,
@@ -290,7 +290,7 @@ impl Backend for Nft {
         true
     }
 
-    fn remarks(&self) -> &[String] {
+    fn remarks(&self) -> &[Remark] {
         &self.remarks
     }
 

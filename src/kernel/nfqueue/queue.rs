@@ -44,7 +44,7 @@ const NFQA_VERDICT_HDR: u16 = 2;
 #[repr(u32)]
 pub(crate) enum Verdict {
     Drop = 0,
-    /// The packet goes on its way, behind the rule that queued it.
+    /// The packet goes on to the next hook. It meets no more rules of the base chain that queued it.
     Accept = 1,
 }
 

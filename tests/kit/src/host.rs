@@ -182,6 +182,7 @@ impl Host {
     pub fn has_firewall(&self, variant: &str) -> Result<()> {
         let chains = [
             ("filter", "INPUT"),
+            ("security", "INPUT"),
             ("raw", "PREROUTING"),
             ("nat", "PREROUTING"),
             ("nat", "OUTPUT"),

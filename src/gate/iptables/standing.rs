@@ -1,0 +1,167 @@
+//! The rules that a run has made, and whether they still do what they should.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::around::{Fault, Table};
+use super::compile::{Clock, Place};
+use super::programs::Programs;
+use super::recent;
+use super::save::{Part, parts};
+use crate::gate::backend::Deadline;
+use crate::gate::rules::Rules;
+use crate::words::family::Family;
+use crate::words::ports::PortSet;
+
+/// Interval between listings of the rules: only a listing shows whether somebody has put other rules
+/// before them, or changed them.
+pub(crate) const LIST_EVERY: Duration = Duration::from_millis(250);
+/// A listing that is this old is as good as a new one: the gate has just been closed.
+const FRESH: Duration = Duration::from_millis(20);
+
+pub(super) struct Standing {
+    /// With the ports that are gated now.
+    pub(super) rules: Rules,
+    pub(super) made: Vec<Made>,
+    pub(super) clock: Clock,
+    /// When the kernel opens the gate, if its time counts from the arming.
+    pub(super) opens: Option<Deadline>,
+    pub(super) armed: bool,
+    listed_at: Instant,
+    /// What the last listing has shown.
+    found: Result<(), Fault>,
+}
+
+/// The rules for one IP version.
+pub(super) struct Made {
+    pub(super) family: Family,
+    pub(super) place: Place,
+    /// The rules as iptables lists them. `None`: not listed since their ports were changed.
+    listed: Option<Part>,
+}
+
+impl Made {
+    pub(super) fn new(family: Family, place: Place) -> Made {
+        Made {
+            family,
+            place,
+            listed: None,
+        }
+    }
+
+    fn check(&mut self, saved: &str, id: &str, ports: &PortSet) -> Result<(), Fault> {
+        let part = parts(saved).remove(id).unwrap_or_default();
+        let known = self.listed.as_ref();
+        let same =
+            known.is_none_or(|known| (&known.jumps, &known.rules) == (&part.jumps, &part.rules));
+        if part.ports != *ports || !same {
+            return Err(Fault::Changed);
+        }
+        Table::of(saved, self.place.table).check(self.place, id, ports)?;
+        self.listed = Some(part);
+        Ok(())
+    }
+}
+
+impl Standing {
+    /// `made` was listed at this moment, and is what it should be.
+    pub(super) fn new(
+        rules: &Rules,
+        made: Vec<Made>,
+        clock: Clock,
+        opens: Option<Deadline>,
+    ) -> Standing {
+        Standing {
+            rules: rules.clone(),
+            made,
+            clock,
+            opens,
+            armed: true,
+            listed_at: Instant::now(),
+            found: Ok(()),
+        }
+    }
+
+    pub(super) fn families(&self) -> Vec<Family> {
+        self.made.iter().map(|made| made.family).collect()
+    }
+
+    pub(super) fn found(&self) -> Result<(), Fault> {
+        self.found.clone()
+    }
+
+    pub(super) fn ports_changed(&mut self, ports: &PortSet) {
+        self.rules.ports = ports.clone();
+        self.made.iter_mut().for_each(|made| made.listed = None);
+    }
+
+    /// Whether the rules stand. Lists them only every now and then, unless the kernel shows at once
+    /// that they are gone.
+    pub(super) fn look(&mut self, programs: &Programs, id: &str) -> Result<(), Fault> {
+        let of_recent = matches!(self.clock, Clock::Recent(_));
+        if of_recent
+            && self
+                .made
+                .iter()
+                .any(|made| !recent::exists(id, made.family))
+        {
+            self.found = Err(Fault::Changed);
+        } else if self.listed_at.elapsed() >= LIST_EVERY {
+            // Rules that can't be listed may still be there.
+            let _ = self.list(programs, id);
+        }
+        self.found.clone()
+    }
+
+    /// The ports that are shut now.
+    ///
+    /// # Errors
+    /// The rules can't be listed.
+    pub(super) fn shut(&mut self, programs: &Programs, id: &str) -> Result<PortSet> {
+        let of_recent = matches!(self.clock, Clock::Recent(_));
+        if of_recent
+            && self
+                .made
+                .iter()
+                .any(|made| !recent::is_armed(id, made.family))
+        {
+            return Ok(PortSet::EMPTY);
+        }
+        if self.listed_at.elapsed() >= FRESH {
+            self.list(programs, id)?;
+        }
+        Ok(match self.found {
+            Ok(()) => self.rules.ports.clone(),
+            Err(_) => PortSet::EMPTY,
+        })
+    }
+
+    fn list(&mut self, programs: &Programs, id: &str) -> Result<()> {
+        self.listed_at = Instant::now();
+        self.found = check(&mut self.made, programs, id, &self.rules.ports)?;
+        Ok(())
+    }
+}
+
+/// Lists the rules of run `id`, and compares them with what was listed before.
+///
+/// # Errors
+/// They can't be listed.
+pub(super) fn check(
+    made: &mut [Made],
+    programs: &Programs,
+    id: &str,
+    ports: &PortSet,
+) -> Result<Result<(), Fault>> {
+    for made in made {
+        let table = made.place.table;
+        let saved = programs.save_table(made.family, table);
+        // The table may be gone.
+        let saved = saved.or_else(|_| programs.save(made.family))?;
+        if let Err(fault) = made.check(&saved, id, ports) {
+            return Ok(Err(fault));
+        }
+    }
+    Ok(Ok(()))
+}
