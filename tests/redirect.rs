@@ -4,6 +4,7 @@
 mod harness;
 mod killing;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -636,6 +637,65 @@ fn a_standby_that_dies_opens_the_gate() {
     assert_eq!(outcome.report["reason"], "standby_gone");
     assert!(!mark.exists());
     assert_eq!(host.ruleset(), before);
+}
+
+/// A standby whose configuration is a copy of the service's has its pid file as well.
+#[test]
+fn a_command_that_stops_the_standby_in_place_of_the_service_is_told() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    Backend::of_the_suite().prime(host);
+    let main = Haproxy::debian_init(host, &HaproxyConfig::port(80)).unwrap();
+    main.start().unwrap();
+    let pid_of = |port: u16| {
+        let listeners = host.must(["ss", "-Hltnp", "sport", "=", &format!(":{port}")]);
+        let pids = listeners.split("pid=").skip(1);
+        let pids: BTreeSet<&str> = pids.map(|rest| rest.split(',').next().unwrap()).collect();
+        pids.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let old = pid_of(80);
+    let start = |pid_file: &str| {
+        let standby = HaproxyConfig::port(STANDBY).global(format!("pidfile {pid_file}"));
+        let standby = host.write("standby.cfg", standby.text());
+        format!("haproxy -D -f {}", standby.display())
+    };
+
+    let call = redirect(host, "--linger 2s --standby").arg(start("/run/haproxy.pid"));
+    let outcome = call.run(main.restart_argv());
+    assert_eq!(outcome.code, 124, "{outcome:?}");
+    assert_eq!(outcome.report["outcome"], "open_failed", "{outcome:?}");
+    assert_eq!(outcome.report["reason"], "standby_gone", "{outcome:?}");
+    assert_eq!(outcome.report["standby"]["end"], "ended", "{outcome:?}");
+    for words in [
+        "the standby ended, and syngate had not stopped it",
+        "a pid file and a stats socket of its own",
+    ] {
+        let message = outcome.report["message"].as_str().unwrap();
+        assert!(message.contains(words), "{outcome:?}");
+    }
+    let still = format!(
+        "(pid {}), which listened before COMMAND, still does",
+        old[0]
+    );
+    let warnings = outcome.report["warnings"].to_string();
+    assert!(warnings.contains(&still), "{still}: {outcome:?}");
+    assert!(outcome.stderr.contains(&still), "{outcome:?}");
+    // It is so: two instances.
+    let both = pid_of(80);
+    assert!(both.len() == 2 && both.contains(&old[0]), "{both:?}");
+    assert!(!host.listens(STANDBY));
+
+    // With one of its own, as the documents have it, all is well.
+    host.must(["kill", &old[0]]);
+    let call = redirect(host, "--linger 2s --standby").arg(start("/run/standby.pid"));
+    let outcome = call.run(main.restart_argv());
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(
+        outcome.report["standby"]["end"], "terminated",
+        "{outcome:?}"
+    );
+    assert_eq!(pid_of(80).len(), 1);
+    main.stop().unwrap();
 }
 
 #[test]

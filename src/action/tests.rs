@@ -184,6 +184,27 @@ fn nobody_is_sent_where_nobody_listens() {
     assert_eq!(tale.state.facts.abandoned.unwrap().reason, "standby_gone");
 }
 
+/// One that has ended comes back for nobody. What it does once the gate is open ends no run.
+#[test]
+fn a_standby_that_ends_opens_the_gate_at_once() {
+    let tale = || {
+        let mut tale = Tale::running(config(), &on_80(&[1]));
+        let linger = Duration::from_secs(1);
+        tale.has(RedirectPolicy::new(linger, true, tale.closed_at));
+        tale
+    };
+    let ended = || Event::Answered(Answer::Ended, COST);
+    let mut closed = tale();
+    assert_eq!(closed.at(20, ended()), Some(Task::Open));
+    assert_eq!(closed.state.facts.abandoned.unwrap().reason, "standby_gone");
+
+    let mut open = tale();
+    assert_eq!(open.at(20, Event::OpenNow), Some(Task::Open));
+    assert_eq!(open.at(20, Event::Done), Some(Task::Ask(Question::Left)));
+    assert_eq!(open.at(21, ended()), Some(Task::Ask(Question::Left)));
+    assert!(open.state.facts.abandoned.is_none());
+}
+
 // Held SYNs ---------------------------------------------------------------------------------------
 
 /// COMMAND has replaced the service and exited, so the port is about to open.

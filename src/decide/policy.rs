@@ -28,6 +28,8 @@ pub(crate) enum Question {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     Taken(bool),
+    /// Nobody accepts them any more, for good. Comes without a question.
+    Ended,
     /// Answers [`Question::LetGo`].
     Waiting(Waiting),
     /// `None`: the connections can't be seen.
@@ -64,6 +66,8 @@ pub(crate) struct Abandoned {
     pub reason: &'static str,
     /// The beginning of a sentence for people.
     pub why: &'static str,
+    /// What helps, if COMMAND was run.
+    pub hint: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

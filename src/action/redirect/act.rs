@@ -1,5 +1,6 @@
 //! `--syn redirect` while the gate is closed and during the linger.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::account::{RedirectRow, StandbyEnd, redirected_words};
@@ -12,8 +13,11 @@ use crate::action::linger::{warn_if_fallen, warn_of_cut};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::gate::Gate;
 use crate::kernel::conntrack;
+use crate::kernel::sockets::Want;
+use crate::kernel::sockets::holders::names;
 use crate::process::signals::{Caught, Signals};
 use crate::tell::say::Say;
+use crate::words::ports::PortSet;
 use crate::words::steer::Steer;
 
 pub(crate) struct RedirectAction {
@@ -27,6 +31,10 @@ pub(crate) struct RedirectAction {
     looked_for_answers: bool,
     /// When the stop of the standby began.
     stopping: Option<Instant>,
+    /// The gate has opened, at least for some ports.
+    opened: bool,
+    /// Somebody else has stopped the standby, or it does not listen any more.
+    gone: bool,
 }
 
 impl RedirectAction {
@@ -44,6 +52,8 @@ impl RedirectAction {
             closed_at: None,
             looked_for_answers: false,
             stopping: None,
+            opened: false,
+            gone: false,
         }
     }
 
@@ -73,7 +83,8 @@ impl RedirectAction {
     }
 
     /// Runs while the rules stand, so that clients of cut connections get the standby's reset.
-    fn stop(&mut self, now: &Now) -> Answer {
+    fn stop(&mut self, now: &mut Now) -> Answer {
+        self.ended_unasked(now);
         let mut own = self.standby.borrow_mut();
         let Some(own) = own.as_mut() else {
             return Answer::Stopped;
@@ -86,6 +97,48 @@ impl RedirectAction {
         self.stopping = Some(Instant::now());
         own.standby.begin_stop();
         Answer::Stopping
+    }
+
+    /// The standby has ended, and this run has not asked it to. If its guard was killed, nobody can tell.
+    fn ended_unasked(&mut self, now: &mut Now) -> Option<Answer> {
+        let mut own = self.standby.borrow_mut();
+        let own = own.as_mut().filter(|own| own.row.is_none())?;
+        own.standby.stopped().filter(|stop| !stop.left)?;
+        // While the gate is closed, the run tells why it opens it.
+        if self.opened {
+            now.warn("the standby ended, and syngate had not stopped it".to_owned());
+        }
+        own.has_ended(StandbyEnd::Ended, None);
+        self.gone = true;
+        Some(Answer::Ended)
+    }
+
+    /// COMMAND may have taken the standby for the service, as when both have one pid file. Then the old
+    /// instance listens still, beside the new one.
+    fn warn_of_mistake(&self, now: &mut Now) {
+        let want = Want {
+            holders: true,
+            ..Want::default()
+        };
+        let Some(there) = now.sockets.look(want).ok().filter(|_| self.gone) else {
+            return;
+        };
+        let before: HashSet<u64> = now.before.listeners.iter().map(|l| l.id.cookie).collect();
+        let old = there
+            .listeners
+            .iter()
+            .filter(|l| before.contains(&l.id.cookie));
+        let inodes: Vec<u32> = old.map(|l| l.inode).collect();
+        let who = match names(&there.holders, &inodes) {
+            unknown if unknown.is_empty() => "the old instance".to_owned(),
+            who => who,
+        };
+        if !inodes.is_empty() {
+            now.warn(format!(
+                "the standby is gone, and {who}, which listened before COMMAND, still does: COMMAND \
+                 seems to have stopped the standby in its place"
+            ));
+        }
     }
 
     fn warn_of_stop(&self, stop: Stop, now: &mut Now) {
@@ -134,7 +187,11 @@ impl Action for RedirectAction {
 
     fn ask(&mut self, question: Question, now: &mut Now) -> Answer {
         match question {
-            Question::Taken => Answer::Taken(self.redirected.standby_listens()),
+            Question::Taken => {
+                let listens = self.redirected.standby_listens();
+                self.gone = !listens;
+                Answer::Taken(listens)
+            }
             Question::Stop => self.stop(now),
             Question::Left | Question::LetGo { .. } => {
                 let left = self.left(now);
@@ -146,13 +203,24 @@ impl Action for RedirectAction {
 
     fn wait(&self, signals: &Signals, until: Option<Instant>) -> Option<Caught> {
         let own = self.standby.borrow();
-        let stopping = own.as_ref().filter(|_| self.stopping.is_some());
-        signals.wait_beside(until, stopping.and_then(|own| own.standby.news()))
+        signals.wait_beside(until, own.as_ref().and_then(|own| own.standby.news()))
     }
 
-    /// Whether the standby has gone since the stop began.
+    fn opened(&mut self, _: &PortSet) {
+        self.opened = true;
+    }
+
+    fn read(&mut self) {
+        if let Some(own) = self.standby.borrow_mut().as_mut() {
+            let _ = own.standby.stopped();
+        }
+    }
+
+    /// Whether the standby has ended.
     fn news(&mut self, now: &mut Now) -> Option<Answer> {
-        let since = self.stopping?;
+        let Some(since) = self.stopping else {
+            return self.ended_unasked(now);
+        };
         let mut own = self.standby.borrow_mut();
         let own = own.as_mut().filter(|own| own.row.is_none())?;
         let stop = own.standby.stopped()?;
@@ -175,6 +243,7 @@ impl Action for RedirectAction {
         };
         let left = noted.lingered.and_then(|lingered| lingered.left);
         warn_of_cut("standby", left, noted, self.linger, apart, now);
+        self.warn_of_mistake(now);
         let row = RedirectRow::new(self.redirected.port(), stopped, noted.lingered);
         Account {
             rows: vec![row.named()],

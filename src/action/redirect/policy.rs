@@ -13,7 +13,15 @@ pub(crate) const STANDBY_EVERY: Duration = Duration::from_millis(10);
 const GONE: Abandoned = Abandoned {
     reason: "standby_gone",
     why: "nobody listened on the standby's port any more",
+    hint: OWN_PID_FILE,
 };
+const ENDED: Abandoned = Abandoned {
+    why: "the standby ended, and syngate had not stopped it",
+    ..GONE
+};
+/// A standby with a copy of the service's configuration writes its pid into the service's pid file.
+const OWN_PID_FILE: &str = "if COMMAND stopped it in place of the service, give the standby a pid file \
+                            and a stats socket of its own";
 
 #[derive(Debug)]
 pub(crate) struct RedirectPolicy {
@@ -73,6 +81,7 @@ impl Policy for RedirectPolicy {
                 self.look.looked(cost, now);
                 self.saw_standby(listens)
             }
+            Answer::Ended => Conclusion::Abandon(ENDED),
             answer => self.linger.answered(answer, cost, deadline, now),
         }
     }

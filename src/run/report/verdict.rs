@@ -78,9 +78,9 @@ fn kept_or_not(e: &Evidence) -> Ending {
         );
         return broken(Outcome::Deadline, "max_closed", message);
     }
-    if let Some(Abandoned { reason, why }) = e.facts.abandoned {
+    if let Some(Abandoned { reason, why, hint }) = e.facts.abandoned {
         let message = format!(
-            "{why}, so the gate opened early: {} exited with status 0; {}",
+            "{why}, so the gate opened early ({hint}): {} exited with status 0; {}",
             e.command,
             closed_words(e)
         );
@@ -218,7 +218,7 @@ fn not_run(e: &Evidence, why: NotRun) -> Ending {
             "gate_fallen",
             "the gate no longer stood and could not be closed again: COMMAND was not run",
         ),
-        NotRun::Abandoned(Abandoned { reason, why }) => {
+        NotRun::Abandoned(Abandoned { reason, why, .. }) => {
             return Ending::not_run(reason, format!("{why}: COMMAND was not run"));
         }
         NotRun::Signal => ("signal", "COMMAND was not run"),
