@@ -44,7 +44,7 @@ impl State {
                 let waiting = self.ports_that(|w| w.readiness == Readiness::Waiting);
                 !self.config.gated.ports.minus(&waiting).is_empty()
             }
-            Phase::Running if self.follows() => self.watches.values().any(|w| w.up_since.is_some()),
+            Phase::Running if self.follows() => self.all_watches().any(|w| w.up_since.is_some()),
             _ => false,
         }
     }
@@ -60,7 +60,7 @@ impl State {
             Phase::Running => self.follows(),
             _ => false,
         };
-        let deserted = self.watches.values().all(|w| w.now.is_empty());
+        let deserted = self.all_watches().all(|w| w.now.is_empty());
         looks && (deserted || self.searching())
     }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::decide::drain::Left;
 use crate::decide::event::NotRun;
+use crate::decide::missing::Missing;
 use crate::decide::policy::Abandoned;
 use crate::words::ended::{CommandExit, Sender};
 use crate::words::ports::PortSet;
@@ -32,8 +33,8 @@ pub(crate) struct Facts {
     pub abandoned: Option<Abandoned>,
     /// COMMAND ran although no gate stood (`--best-effort`).
     pub ran_open: bool,
-    /// Ports without a listener at the end of `--ready-timeout`.
-    pub not_ready: PortSet,
+    /// The services that did not listen at the end of `--ready-timeout`.
+    pub missing: Missing,
     /// Ports with a SO_REUSEPORT group that was expected to change and did not.
     pub unchanged: PortSet,
     /// The sockets could not be read at the end of `--ready-timeout`.

@@ -1,5 +1,5 @@
-//! Decides whether the service listens again, for each port and IP version. It compares the cookies
-//! of the listeners before and now. Pure.
+//! Decides whether a service listens again on a port. It compares the cookies, addresses and users of
+//! its listeners before and now. Pure.
 
 use crate::kernel::sockets::Listener;
 
@@ -9,7 +9,7 @@ use crate::words::family::Family;
 pub(crate) enum Readiness {
     /// No listener before, so there is none to wait for.
     Unwatched,
-    /// All old listeners are gone and a new one is there.
+    /// All old listeners are gone and their successors are there.
     Replaced,
     /// An old listener is still there: the new process has inherited it, or the old one has not
     /// closed it yet.
@@ -17,28 +17,23 @@ pub(crate) enum Readiness {
         /// It belongs to a SO_REUSEPORT group, so others of the group may still close.
         group: bool,
     },
-    /// There was a listener, and there is none now.
+    /// There was a listener, and the service has none now.
     Waiting,
 }
 
-/// Compares the listeners of one port before and now. Returns the least ready of its IP versions.
+/// Compares a service's listeners on one port before and now.
+///
+/// Only a listener of the same user can be the service's on another address. What has taken all of
+/// its addresses counts whoever it is: nobody else can bind them any more.
 pub(crate) fn readiness(before: &[Listener], now: &[Listener]) -> Readiness {
-    let over = |family| {
-        let of = |all: &[Listener]| -> Vec<Listener> {
-            all.iter().filter(|l| l.serves(family)).cloned().collect()
-        };
-        one_family(&of(before), &of(now))
-    };
-    over(Family::V4).max(over(Family::V6))
-}
-
-fn one_family(before: &[Listener], now: &[Listener]) -> Readiness {
-    let survives = |old: &Listener| now.iter().any(|new| new.id == old.id);
+    let survives = |new: &Listener| before.iter().any(|old| old.id == new.id);
+    let own = |new: &Listener| survives(new) || before.iter().any(|old| old.uid == new.uid);
+    let none = now.is_empty() || !now.iter().any(own) && !all_covered(before, now);
     if before.is_empty() {
         Readiness::Unwatched
-    } else if now.is_empty() {
+    } else if none {
         Readiness::Waiting
-    } else if before.iter().any(survives) {
+    } else if now.iter().any(survives) {
         let group = has_group(before) || has_group(now);
         Readiness::Inherited { group }
     } else {
@@ -59,24 +54,46 @@ pub(crate) fn uncovered<'a>(
     before: impl IntoIterator<Item = &'a Listener>,
     now: &[Listener],
 ) -> Vec<String> {
-    let covered = |old: &&Listener| {
-        Family::ALL
-            .into_iter()
-            .filter(|family| old.serves(*family))
-            .all(|family| now.iter().any(|new| new.covers(old, family)))
-    };
-    places(before.into_iter().filter(|old| !covered(old)))
+    places(before.into_iter().filter(|old| !is_covered(old, now)))
+}
+
+pub(crate) fn all_covered(before: &[Listener], now: &[Listener]) -> bool {
+    before.iter().all(|old| is_covered(old, now))
+}
+
+fn is_covered(old: &Listener, now: &[Listener]) -> bool {
+    families(old).all(|family| now.iter().any(|new| new.covers(old, family)))
+}
+
+fn families(listener: &Listener) -> impl Iterator<Item = Family> {
+    let families = Family::ALL.into_iter();
+    families.filter(|family| listener.serves(*family))
+}
+
+/// The addresses that were taken by other users than before: the address, the user before, and the
+/// user now.
+pub(crate) fn other_users(before: &[Listener], now: &[Listener]) -> Vec<(String, u32, u32)> {
+    let mut taken: Vec<(String, u32, u32)> = Vec::new();
+    for old in before {
+        let has = |new: &&Listener| families(old).any(|family| new.covers(old, family));
+        let users: Vec<u32> = now.iter().filter(has).map(|new| new.uid).collect();
+        if let Some(user) = users.first()
+            && !users.contains(&old.uid)
+        {
+            taken.push((old.shown(), old.uid, *user));
+        }
+    }
+    taken.sort_unstable();
+    taken.dedup();
+    taken
 }
 
 /// The addresses of the listeners, each once and in order.
 pub(crate) fn places<'a>(listeners: impl IntoIterator<Item = &'a Listener>) -> Vec<String> {
-    let mut sorted: Vec<_> = listeners.into_iter().map(|l| (l.port, l.address)).collect();
-    sorted.sort_unstable();
-    sorted.dedup();
-    sorted
-        .into_iter()
-        .map(|(port, address)| std::net::SocketAddr::new(address, port).to_string())
-        .collect()
+    let mut sorted: Vec<_> = listeners.into_iter().collect();
+    sorted.sort_by_key(|l| (l.port, l.address, &l.device));
+    sorted.dedup_by(|one, other| one.same_place(other));
+    sorted.into_iter().map(Listener::shown).collect()
 }
 
 #[cfg(test)]
@@ -84,19 +101,29 @@ mod tests {
     use std::slice::from_ref;
 
     use super::*;
-    use crate::kernel::sockets::SocketId;
+    use crate::kernel::sockets::{Device, SocketId};
 
     fn at(address: &str, cookie: u64) -> Listener {
         Listener {
             address: address.parse().unwrap(),
             port: 80,
             v6only: false,
-            interface: 0,
+            device: Device::Any,
             id: SocketId { netns: 1, cookie },
+            uid: 0,
+            cgroup: None,
             inode: 1,
             accept_queue: 0,
             backlog: 1,
         }
+    }
+
+    fn of_user(uid: u32, listener: Listener) -> Listener {
+        Listener { uid, ..listener }
+    }
+
+    fn on(device: Device, listener: Listener) -> Listener {
+        Listener { device, ..listener }
     }
 
     fn v6only(mut listener: Listener) -> Listener {
@@ -105,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn each_ip_version_counts() {
+    fn what_becomes_of_the_old_listeners() {
         use Readiness::*;
         let (v4, v6) = (at("0.0.0.0", 1), v6only(at("::", 2)));
         let (new4, new6) = (at("0.0.0.0", 3), v6only(at("::", 4)));
         let both = [v4.clone(), v6.clone()];
         for (before, now, expected) in [
             (&both[..], vec![], Waiting),
-            (&both, vec![new4.clone()], Waiting),
+            (&both, vec![new4.clone()], Replaced), // and its IPv6 address is missing
             (&both, vec![new4.clone(), new6.clone()], Replaced),
             (
                 &both,
@@ -121,10 +148,19 @@ mod tests {
             ),
             (&both, vec![at("::", 5)], Replaced),
             (&both[..1], vec![at("::", 5)], Replaced),
-            (&both[..1], vec![new6.clone()], Waiting),
+            (&both[..1], vec![new6.clone()], Replaced),
+            (&both[..1], vec![of_user(33, new6.clone())], Waiting),
+            (&both[..1], vec![of_user(33, at("10.0.0.1", 5))], Waiting),
+            (&both[..1], vec![at("10.0.0.1", 5)], Replaced),
+            (&both[..1], vec![of_user(33, new4.clone())], Replaced),
+            (
+                &[at("10.0.0.1", 1)],
+                vec![of_user(33, new4.clone())],
+                Replaced,
+            ),
             (&[], vec![new4.clone()], Unwatched),
             (&[], vec![], Unwatched),
-            (&[at("::", 1)], vec![new4.clone()], Waiting),
+            (&[at("::", 1)], vec![new4.clone()], Replaced),
             (&[at("::", 1)], vec![new4, new6], Replaced),
             (
                 &[at("::ffff:10.0.0.1", 1)],
@@ -157,7 +193,7 @@ mod tests {
             at("0.0.0.0", 3)
         ]));
         let mut bound = at("0.0.0.0", 4);
-        bound.interface = 2;
+        bound.device = Device::Named("tun0".to_owned());
         assert!(!has_group(&[one, bound]));
     }
 
@@ -193,5 +229,35 @@ mod tests {
         let before = [at("10.0.0.1", 1), at("10.0.0.2", 2), at("10.0.0.2", 3)];
         assert_eq!(uncovered(&before, &[at("10.0.0.1", 4)]), ["10.0.0.2:80"]);
         assert_eq!(places(&[at("::", 1)]), ["[::]:80"]);
+        let tun = || Device::Named("tun0".to_owned());
+        let bound = [on(tun(), at("::", 1)), on(tun(), at("10.0.0.1", 2))];
+        assert_eq!(places(&bound), ["10.0.0.1%tun0:80", "[::]%tun0:80"]);
+    }
+
+    /// A device that is removed and made anew has another index and the same name.
+    #[test]
+    fn devices_are_compared_by_name() {
+        let tun = |n: u8| Device::Named(format!("tun{n}"));
+        for (old, new, covered) in [
+            (tun(0), tun(0), true),
+            (tun(0), tun(1), false),
+            (tun(0), Device::Any, true),
+            (Device::Any, tun(0), false),
+            (Device::Gone(7), tun(0), true),
+            (tun(0), Device::Gone(7), false),
+        ] {
+            let (old, new) = (on(old, at("0.0.0.0", 1)), on(new, at("0.0.0.0", 2)));
+            let lost = uncovered([&old], from_ref(&new));
+            assert_eq!(lost.is_empty(), covered, "{new:?} for {old:?}");
+        }
+    }
+
+    #[test]
+    fn who_has_taken_an_address_is_told() {
+        let before = [at("10.0.0.1", 1), at("10.0.0.2", 2)];
+        let other = of_user(33, at("10.0.0.1", 3));
+        let told = other_users(&before, &[other.clone(), at("10.0.0.2", 4)]);
+        assert_eq!(told, [("10.0.0.1:80".to_owned(), 0, 33)]);
+        assert!(other_users(&before, &[other, at("0.0.0.0", 4)]).is_empty());
     }
 }

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use crate::decide::config::{OpenOn, Settle};
 use crate::decide::event::Task;
 use crate::decide::looks::{WATCH_PAUSE, pause};
+use crate::decide::missing::Missing;
 use crate::decide::readiness::Readiness;
 use crate::decide::state::{Phase, State};
-use crate::decide::watch::{Watch, by_port};
-use crate::kernel::sockets::holders::Holders;
+use crate::decide::watch::{Watch, take_in};
 use crate::kernel::sockets::{Sample, Want};
 use crate::words::ended::CommandExit;
 use crate::words::ports::PortSet;
@@ -35,7 +35,7 @@ impl State {
             return self.finish();
         }
         self.phase = Phase::Readying { since: now };
-        for watch in self.watches.values_mut() {
+        for watch in self.watches.values_mut().flatten() {
             watch.changed_at = now;
         }
         self.search.expire();
@@ -51,7 +51,7 @@ impl State {
             connections: self.looks_at_connections(now),
             holders: matches!(self.phase, Phase::Readying { .. })
                 && self.config.settle == Settle::Auto
-                && self.watches.values().any(Watch::has_group),
+                && self.all_watches().any(Watch::has_group),
             ..Want::default()
         })
     }
@@ -93,18 +93,7 @@ impl State {
     }
 
     pub(super) fn note(&mut self, sample: &Sample, now: Instant) {
-        let mut seen = by_port(&sample.listeners);
-        for port in seen.keys() {
-            self.watches.entry(*port).or_insert_with(|| {
-                let ports = self.config.gated.served_by(*port);
-                Watch::new(ports, Vec::new(), &Holders::new(), now)
-            });
-        }
-        let mut changed = false;
-        for (port, watch) in &mut self.watches {
-            let listeners = seen.remove(port).unwrap_or_default();
-            changed |= watch.compare(listeners, &sample.holders, now);
-        }
+        let changed = take_in(&mut self.watches, sample, &self.config.gated, now);
         // A new process may listen now. What the old one has passed says nothing about it.
         if changed {
             self.check.expire();
@@ -116,9 +105,11 @@ impl State {
     pub(super) fn follow_the_service(&mut self, now: Instant) -> Option<Task> {
         let checked = self.checked_at();
         let opens = |w: &Watch| {
-            Some(w.up_since?.max(checked?) + self.settle_places(w) + self.fixed_settle())
+            let ready = w.up_since?.max(checked?) + self.fixed_settle();
+            Some(ready.max(self.places_at(w).unwrap_or(ready)))
         };
         let up = self.ports_that(|w| opens(w).is_some_and(|at| now >= at));
+        let up = up.minus(&self.ports_that(|w| w.readiness == Readiness::Waiting));
         let down = self.ports_that(|w| w.now.is_empty());
         let fallen = self
             .config
@@ -144,7 +135,7 @@ impl State {
             now + pause(cost, WATCH_PAUSE)
         };
         let mut pending = Vec::new();
-        for watch in self.watches.values() {
+        for watch in self.all_watches() {
             let opens = self.opens_at(watch, since).unwrap_or(give_up);
             if opens > now {
                 pending.extend(watch.ports.ranges().iter().cloned());
@@ -158,7 +149,10 @@ impl State {
             next = next.min(others_open);
         }
         if pending.is_empty() {
-            self.facts.not_ready = self.deserted_ports();
+            self.facts.missing = match self.config.ready_timeout.is_zero() {
+                true => Missing::default(),
+                false => self.missing(),
+            };
             self.facts.unchanged = self.unchanged_groups();
             self.facts.unchecked = self.checked_at().is_none();
             self.facts.unseen = self.searching();
@@ -184,6 +178,7 @@ impl State {
         let opens = match (watch.readiness, self.config.settle) {
             (Readiness::Waiting, _) => return None,
             (Readiness::Unwatched, _) => at_once,
+            (Readiness::Inherited { .. }, Settle::Auto) if self.is_untouched(watch) => at_once,
             (Readiness::Replaced, _) => {
                 self.settled_at(watch.up_since.unwrap_or(since).max(cleared))
             }
@@ -194,7 +189,9 @@ impl State {
             }
             (Readiness::Inherited { group: true }, Settle::Auto) => since + SETTLE_PATIENCE,
         };
-        Some(opens.max(cleared).max(since + self.settle_places(watch)))
+        let give_up = since + self.config.ready_timeout;
+        let places = self.places_at(watch).map(|at| at.min(give_up));
+        Some(opens.max(cleared).max(places.unwrap_or(cleared)))
     }
 
     /// When `--ready-check` and `--listen-netns-from` stopped keeping the ports shut. `None` while
@@ -214,20 +211,30 @@ impl State {
         self.config.gated.ports.minus(&self.ports_that(|_| true))
     }
 
-    /// How long to wait for the missing addresses of a port that has a listener.
-    pub(super) fn settle_places(&self, watch: &Watch) -> Duration {
-        if self.config.settle == Settle::Auto && watch.misses_places {
-            SETTLE_PLACES
-        } else {
-            Duration::ZERO
-        }
+    /// Until when to wait for addresses that the service had, where it listens without them.
+    pub(super) fn places_at(&self, watch: &Watch) -> Option<Instant> {
+        let waits = self.config.settle == Settle::Auto && watch.misses_places;
+        waits.then(|| watch.changed_at + SETTLE_PLACES)
+    }
+
+    /// Whether nothing has changed about the service, while another one was restarted.
+    fn is_untouched(&self, watch: &Watch) -> bool {
+        let changed = |own: bool| {
+            let services = self.all_watches().filter(|w| w.service.is_some());
+            let mut those = services.filter(|w| (w.service == watch.service) == own);
+            those.any(|w| w.ever_changed)
+        };
+        watch.service.is_some() && !changed(true) && changed(false)
     }
 
     /// SO_REUSEPORT groups that did not change within [`SETTLE_PATIENCE`].
     pub(super) fn unchanged_groups(&self) -> PortSet {
         let group = Readiness::Inherited { group: true };
         let waited = !self.opened && self.config.settle == Settle::Auto;
-        self.ports_that(|watch| waited && watch.readiness == group && !watch.ever_changed)
+        self.ports_that(|watch| {
+            let same = watch.readiness == group && !watch.ever_changed;
+            waited && same && !self.is_untouched(watch)
+        })
     }
 
     /// When a port that was ready at `ready` has settled. Once everything is open there is no
@@ -240,11 +247,19 @@ impl State {
         }
     }
 
-    pub(super) fn deserted_ports(&self) -> PortSet {
-        if self.config.ready_timeout.is_zero() {
-            return PortSet::EMPTY;
+    /// The services that have not come back.
+    pub(super) fn missing(&self) -> Missing {
+        let waits = |watch: &Watch| watch.readiness == Readiness::Waiting;
+        let waiting = self.all_watches().filter(|watch| waits(watch));
+        Missing {
+            ports: self.ports_that(waits),
+            shared: self.ports_that(|watch| watch.port_is_served),
+            listeners: waiting.flat_map(|w| w.before.iter().cloned()).collect(),
         }
-        self.ports_that(|watch| !watch.before.is_empty() && watch.now.is_empty())
+    }
+
+    pub(super) fn all_watches(&self) -> impl Iterator<Item = &Watch> {
+        self.watches.values().flatten()
     }
 
     pub(super) fn fixed_settle(&self) -> Duration {
@@ -255,7 +270,7 @@ impl State {
     }
 
     pub(super) fn ports_that(&self, condition: impl Fn(&Watch) -> bool) -> PortSet {
-        let those = self.watches.values().filter(|watch| condition(watch));
+        let those = self.all_watches().filter(|watch| condition(watch));
         PortSet::from_ranges(those.flat_map(|watch| watch.ports.ranges().iter().cloned()))
     }
 }

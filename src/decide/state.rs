@@ -1,6 +1,5 @@
 //! The state of a run whose gate is closed, and the step from an event to the next task.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::decide::again::Again;
@@ -9,8 +8,7 @@ use crate::decide::event::{Event, NotRun, Task};
 use crate::decide::facts::Facts;
 use crate::decide::looks::{GUARD_EVERY, QUIET, Regular};
 use crate::decide::policy::{Due, Noted, Policy};
-use crate::decide::readiness::Readiness;
-use crate::decide::watch::{Watch, by_port};
+use crate::decide::watch::{Watches, watches};
 use crate::kernel::sockets::Sample;
 use crate::words::ports::PortSet;
 
@@ -18,7 +16,7 @@ use crate::words::ports::PortSet;
 pub(crate) struct State {
     pub(super) config: Config,
     /// By port of the listener, not the gated port. A port is here once it has had a listener.
-    pub(super) watches: BTreeMap<u16, Watch>,
+    pub(super) watches: Watches,
     pub(super) closed_at: Instant,
     pub(super) deadline: Instant,
     pub(super) phase: Phase,
@@ -66,21 +64,13 @@ impl State {
         deadline: Option<Instant>,
         policy: Box<dyn Policy>,
     ) -> State {
-        let watches = by_port(&before.listeners)
-            .into_iter()
-            .map(|(port, listeners)| {
-                let ports = config.gated.served_by(port);
-                let watch = Watch::new(ports, listeners, &before.holders, closed_at);
-                (port, watch)
-            })
-            .collect();
         State {
+            watches: watches(before, &config.gated, closed_at),
             shut: match deadline {
                 Some(_) => config.gated.ports.clone(),
                 None => PortSet::EMPTY,
             },
             config,
-            watches,
             closed_at,
             deadline: deadline.unwrap_or(closed_at),
             phase: Phase::Draining,
@@ -272,10 +262,10 @@ impl State {
             Phase::Draining if self.facts.left.is_nothing() => Some("draining".to_owned()),
             Phase::Draining => Some(format!("draining: {}", self.facts.left)),
             Phase::Readying { .. } => {
-                let waiting = self.ports_that(|watch| watch.readiness == Readiness::Waiting);
-                Some(if !waiting.is_empty() {
-                    let waiting = self.config.gated.listen_ports.shown(&waiting);
-                    format!("waiting for a listener on {waiting}")
+                let missing = self.missing();
+                Some(if !missing.ports.is_empty() {
+                    let places = missing.shown(&self.config.gated);
+                    format!("waiting for a listener on {places}")
                 } else if self.searching() {
                     "waiting for --listen-netns-from".to_owned()
                 } else if self.checked_at().is_none() {

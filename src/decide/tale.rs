@@ -8,7 +8,7 @@ use crate::decide::event::{Event, Task};
 use crate::decide::policy::{NoPolicy, Policy};
 use crate::decide::state::State;
 use crate::kernel::sockets::holders::Holder;
-use crate::kernel::sockets::{Connections, Listener, Sample, SocketId};
+use crate::kernel::sockets::{Connections, Device, Listener, Sample, SocketId};
 use crate::words::ended::CommandExit;
 use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
@@ -54,8 +54,10 @@ pub(crate) fn listener(port: u16, cookie: u64) -> Listener {
         address: "0.0.0.0".parse().unwrap(),
         port,
         v6only: false,
-        interface: 0,
+        device: Device::Any,
         id: SocketId { netns: 1, cookie },
+        uid: 0,
+        cgroup: None,
         inode: cookie as u32,
         accept_queue: 0,
         backlog: 128,

@@ -358,7 +358,7 @@ fn a_restart_opens_when_the_new_process_listens() {
     assert_eq!(tale.wakes_at(), Some(61));
     let action = tale.saw(75, on_80(&[2]));
     tale.opens_and_ends(action);
-    assert!(tale.state.facts.not_ready.is_empty());
+    assert!(tale.state.facts.missing.ports.is_empty());
 }
 
 #[test]
@@ -470,12 +470,12 @@ fn a_port_that_stays_down_keeps_only_itself_shut() {
     assert_eq!(tale.saw(10_059, on_80(&[3])), None);
     assert_eq!(tale.wakes_at(), Some(10_060));
     let action = tale.saw(10_060, on_80(&[3]));
-    assert_eq!(tale.state.facts.not_ready, ports("81"));
+    assert_eq!(tale.state.facts.missing.ports, ports("81"));
     tale.opens_and_ends(action);
 }
 
 #[test]
-fn an_ip_version_that_is_gone_is_waited_for_but_no_failure() {
+fn an_ip_version_that_is_gone_is_waited_for_a_moment() {
     let mut before = on_80(&[1]);
     before.listeners.push(Listener {
         address: "::".parse().unwrap(),
@@ -484,9 +484,10 @@ fn an_ip_version_that_is_gone_is_waited_for_but_no_failure() {
     });
     let mut tale = Tale::running(config(), &before);
     tale.exits(60, 0);
-    assert_eq!(tale.saw(60, on_80(&[3])), None);
-    let action = tale.saw(10_060, on_80(&[3]));
-    assert!(tale.state.facts.not_ready.is_empty());
+    assert_eq!(tale.saw(500, on_80(&[3])), None);
+    assert_eq!(tale.saw(1_499, on_80(&[3])), None);
+    let action = tale.saw(1_500, on_80(&[3]));
+    assert!(tale.state.facts.missing.ports.is_empty());
     tale.opens_and_ends(action);
 }
 
@@ -523,9 +524,101 @@ fn a_second_address_is_waited_for_a_moment() {
     // The address was removed from the configuration, which is no failure.
     let mut tale = Tale::running(config(), &on_two(1, 2));
     tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_two(3, 0)), None);
     assert_eq!(tale.saw(1_059, on_two(3, 0)), None);
     let action = tale.saw(1_060, on_two(3, 0));
-    assert!(tale.state.facts.not_ready.is_empty());
+    assert!(tale.state.facts.missing.ports.is_empty());
+    tale.opens_and_ends(action);
+}
+
+/// Two services on the port, each of its own process. 0: no listener.
+fn on_two_services(one: u64, other: u64) -> Sample {
+    let mut sample = on_two(one, other);
+    for listener in &sample.listeners {
+        let pid = 10 + listener.id.cookie as i32;
+        let only = Sample {
+            listeners: vec![listener.clone()],
+            ..Sample::default()
+        };
+        sample.holders.extend(held_by(only, &[pid]).holders);
+    }
+    sample
+}
+
+#[test]
+fn another_service_on_the_port_vouches_for_nobody() {
+    let before = on_two_services(1, 2);
+    let mut tale = Tale::running(config(), &before);
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_two_services(1, 0)), None);
+    assert_eq!(
+        tale.state.waiting_for().as_deref(),
+        Some("waiting for a listener on 10.0.0.2:80")
+    );
+    assert_eq!(tale.saw(5_000, on_two_services(1, 0)), None);
+    let action = tale.saw(5_001, on_two_services(1, 3));
+    assert!(tale.state.facts.missing.ports.is_empty());
+    tale.opens_and_ends(action);
+
+    let mut tale = Tale::running(config(), &before);
+    tale.exits(60, 0);
+    let action = tale.saw(10_060, on_two_services(1, 0));
+    let missing = &tale.state.facts.missing;
+    assert_eq!(missing.ports, ports("80"));
+    assert_eq!(missing.shown(&gated("80")), "10.0.0.2:80");
+    tale.opens_and_ends(action);
+}
+
+/// It is not even looked at: a SO_REUSEPORT group that was left alone would settle for 3 s.
+#[test]
+fn a_service_that_was_left_alone_delays_nobody() {
+    let before = on_two_services(1, 2);
+    let mut tale = Tale::running(config(), &before);
+    tale.exits(60, 0);
+    let action = tale.saw(60, on_two_services(1, 3));
+    tale.opens_and_ends(action);
+
+    let mut config = config();
+    config.gated.ports = ports("80,443");
+    let with_group = |cookie| {
+        let group = [listener(443, 11), listener(443, 12)];
+        let mut sample = on_two_services(cookie, 0);
+        sample.listeners.extend(group);
+        let of_443 = Sample {
+            listeners: sample.listeners[1..].to_vec(),
+            ..Sample::default()
+        };
+        sample.holders.extend(held_by(of_443, &[99]).holders);
+        sample
+    };
+    let mut tale = Tale::running(config, &with_group(1));
+    tale.exits(60, 0);
+    let action = tale.saw(60, with_group(2));
+    assert!(tale.state.facts.unchanged.is_empty());
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn a_newcomer_of_another_user_is_not_the_service() {
+    let newcomer = |address: &str| {
+        let mut sample = on_80(&[9]);
+        sample.listeners[0].address = address.parse().unwrap();
+        sample.listeners[0].uid = 33;
+        sample
+    };
+    let mut tale = Tale::running(config(), &on_two(1, 0));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, newcomer("127.0.0.1")), None);
+    assert_eq!(tale.saw(5_000, newcomer("127.0.0.1")), None);
+    let mut both = newcomer("127.0.0.1");
+    both.listeners.extend(on_two(3, 0).listeners);
+    let action = tale.saw(5_001, both);
+    tale.opens_and_ends(action);
+
+    // Nobody else can bind the address any more: an update has given the service another user.
+    let mut tale = Tale::running(config(), &on_two(1, 0));
+    tale.exits(60, 0);
+    let action = tale.saw(60, newcomer("0.0.0.0"));
     tale.opens_and_ends(action);
 }
 
@@ -558,7 +651,7 @@ fn an_intended_stop_is_not_waited_for() {
     config.ready_timeout = Duration::ZERO;
     let mut tale = Tale::running(config.clone(), &on_80(&[1]));
     let action = tale.exits(60, 0);
-    assert!(tale.state.facts.not_ready.is_empty());
+    assert!(tale.state.facts.missing.ports.is_empty());
     tale.opens_and_ends(action);
 
     config.settle = Settle::Fixed(Duration::from_millis(200));
@@ -653,7 +746,7 @@ fn a_port_opened_early_and_deserted_at_the_end_is_a_failure() {
     tale.exits(60, 0);
     assert_eq!(tale.saw(60, on_80(&[])), None, "stays open, is waited for");
     let action = tale.saw(10_060, on_80(&[]));
-    assert_eq!(tale.state.facts.not_ready, ports("80"));
+    assert_eq!(tale.state.facts.missing.ports, ports("80"));
     tale.opens_and_ends(action);
 }
 
@@ -709,7 +802,7 @@ fn a_check_that_never_passes_ends_with_the_ready_timeout() {
         let action = tale.saw(10_060, on_80(&[2]));
         assert!(tale.state.facts.unchecked);
         assert_eq!(tale.state.facts.check_exit.is_some(), how.is_some());
-        assert!(tale.state.facts.not_ready.is_empty());
+        assert!(tale.state.facts.missing.ports.is_empty());
         tale.opens_and_ends(action);
     }
 }
@@ -868,7 +961,7 @@ fn a_search_without_an_answer_ends_with_the_ready_timeout() {
     tale.at(60, Event::Done);
     assert_eq!(tale.saw(10_059, on_80(&[])), None);
     let action = tale.saw(10_060, on_80(&[]));
-    assert_eq!(tale.state.facts.not_ready, ports("80"));
+    assert_eq!(tale.state.facts.missing.ports, ports("80"));
     assert!(tale.state.facts.unseen);
     tale.opens_and_ends(action);
 
@@ -931,7 +1024,7 @@ fn gated_ports_open_when_their_listeners_are_ready() {
         Some(Task::ShutOnly(ports("443")))
     );
     let action = tale.saw(10_060, on(&[(8080, 4), (90, 5)]));
-    assert_eq!(tale.state.facts.not_ready, ports("443"));
+    assert_eq!(tale.state.facts.missing.ports, ports("443"));
     tale.opens_and_ends(action);
 }
 
@@ -957,7 +1050,7 @@ fn one_listener_may_serve_all_ports() {
     let mut tale = Tale::running(config.clone(), &on(&[1]));
     tale.exits(60, 0);
     let action = tale.saw(10_060, on(&[]));
-    assert_eq!(tale.state.facts.not_ready, config.gated.ports);
+    assert_eq!(tale.state.facts.missing.ports, config.gated.ports);
     tale.opens_and_ends(action);
 }
 
@@ -1073,7 +1166,7 @@ fn usr1_opens_and_waits_on() {
     assert!(matches!(tale.at(70, Event::Done), Some(Task::Look(_))));
     assert_eq!(tale.saw(70, on_80(&[])), None);
     assert_eq!(tale.saw(10_060, on_80(&[])), Some(Task::End));
-    assert_eq!(tale.state.facts.not_ready, ports("80"));
+    assert_eq!(tale.state.facts.missing.ports, ports("80"));
 
     // Before COMMAND: it is never started behind an open gate.
     let mut tale = Tale::new(config(), &on_80(&[1]));

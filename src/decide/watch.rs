@@ -1,20 +1,26 @@
-//! What has become of the listeners on one port.
+//! What has become of the listeners that one service had on one port.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::decide::readiness::{Readiness, has_group, readiness, uncovered};
+use crate::decide::readiness::{Readiness, all_covered, has_group, readiness};
+use crate::decide::services::{services, shares};
 use crate::kernel::sockets::holders::Holders;
-use crate::kernel::sockets::{Listener, SocketId};
+use crate::kernel::sockets::{Listener, Sample, SocketId};
+use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
 
 #[derive(Debug)]
 pub(super) struct Watch {
     /// The gated ports that these listeners serve.
     pub(super) ports: PortSet,
+    /// The service that listened before. `None`: nobody listened on this port.
+    pub(super) service: Option<usize>,
     pub(super) before: Vec<Listener>,
     pub(super) now: Vec<Listener>,
     pub(super) readiness: Readiness,
+    /// Anybody listens on the port.
+    pub(super) port_is_served: bool,
     /// An address that had a listener has none now.
     pub(super) misses_places: bool,
     /// When a new process began to listen.
@@ -30,18 +36,21 @@ type Fingerprint = (Vec<SocketId>, Vec<(i32, u64)>);
 impl Watch {
     pub(super) fn new(
         ports: PortSet,
+        service: Option<usize>,
         before: Vec<Listener>,
         holders: &Holders,
         now: Instant,
     ) -> Watch {
         Watch {
             ports,
+            service,
             seen: fingerprint(&before, holders),
             now: before.clone(),
             before,
             changed_at: now,
             ever_changed: false,
             readiness: Readiness::Unwatched,
+            port_is_served: false,
             misses_places: false,
             up_since: None,
         }
@@ -67,7 +76,7 @@ impl Watch {
         }
         self.now = now_listening;
         self.readiness = readiness(&self.before, &self.now);
-        self.misses_places = !uncovered(&self.before, &self.now).is_empty();
+        self.misses_places = !all_covered(&self.before, &self.now);
         let new_process = match self.readiness {
             Readiness::Replaced => true,
             Readiness::Unwatched => !self.now.is_empty(),
@@ -98,13 +107,43 @@ pub(super) fn fingerprint(listeners: &[Listener], holders: &Holders) -> Fingerpr
     (sockets, processes)
 }
 
-pub(super) fn by_port(listeners: &[Listener]) -> BTreeMap<u16, Vec<Listener>> {
-    let mut ports: BTreeMap<u16, Vec<Listener>> = BTreeMap::new();
-    for listener in listeners {
-        ports
-            .entry(listener.port)
-            .or_default()
-            .push(listener.clone());
+/// The watches on each port of a listener: one for each service that listened there.
+pub(super) type Watches = BTreeMap<u16, Vec<Watch>>;
+
+pub(super) fn watches(before: &Sample, gated: &Gated, now: Instant) -> Watches {
+    let mut parts: BTreeMap<(u16, usize), Vec<Listener>> = BTreeMap::new();
+    let of = services(&before.listeners, &before.holders);
+    for (listener, service) in before.listeners.iter().zip(of) {
+        let part = parts.entry((listener.port, service)).or_default();
+        part.push(listener.clone());
     }
-    ports
+    let mut watches = Watches::new();
+    for ((port, service), part) in parts {
+        let ports = gated.served_by(port);
+        let watch = Watch::new(ports, Some(service), part, &before.holders, now);
+        watches.entry(port).or_default().push(watch);
+    }
+    watches
+}
+
+/// Takes in the current listeners. Returns whether any differ from those seen before.
+pub(super) fn take_in(watches: &mut Watches, sample: &Sample, gated: &Gated, now: Instant) -> bool {
+    for listener in &sample.listeners {
+        watches.entry(listener.port).or_insert_with(|| {
+            let ports = gated.served_by(listener.port);
+            vec![Watch::new(ports, None, Vec::new(), &Holders::new(), now)]
+        });
+    }
+    let mut changed = false;
+    for (port, those) in watches {
+        let on_port = |l: &&Listener| l.port == *port;
+        let listeners: Vec<Listener> = sample.listeners.iter().filter(on_port).cloned().collect();
+        let before: Vec<&[Listener]> = those.iter().map(|watch| &*watch.before).collect();
+        let shares = shares(&before, &listeners);
+        for (watch, share) in those.iter_mut().zip(shares) {
+            watch.port_is_served = !listeners.is_empty();
+            changed |= watch.compare(share, &sample.holders, now);
+        }
+    }
+    changed
 }

@@ -1,7 +1,7 @@
 //! After the gate has opened: completes the record and warns of what went wrong.
 
 use crate::decide::config::Settle;
-use crate::decide::readiness::uncovered;
+use crate::decide::readiness::{other_users, uncovered};
 use crate::decide::service::SETTLE_PATIENCE;
 use crate::decide::state::State;
 use crate::kernel::sockets::{Listener, Want};
@@ -62,14 +62,20 @@ impl Run<'_> {
         }
         let (before, after) = (&record.before.listeners, &record.after.listeners);
         record.listeners_lost = uncovered(before, after);
-        // Ports without any listener belong to the verdict, if it is about readiness.
+        // Services that have not come back belong to the verdict.
         let gated = &config.gated;
-        let judged = |l: &&Listener| gated.served_by(l.port).minus(&facts.not_ready).is_empty();
+        let judged = |l: &Listener| facts.missing.listeners.iter().any(|old| old.id == l.id);
         let lost = uncovered(before.iter().filter(|l| !judged(l)), after);
+        let others = other_users(before, after);
         let appeared = after.iter().map(|l| l.port).collect();
         let never_seen = facts.never_seen.minus(&gated.served_by_any(&appeared));
         if !lost.is_empty() {
             self.warn(format!("nobody listens any more on {}", lost.join(" ")));
+        }
+        for (place, before, now) in others {
+            self.warn(format!(
+                "another user's process listens on {place} now: uid {now}, before it was uid {before}"
+            ));
         }
         if !never_seen.is_empty() && !config.ready_check && !facts.opened_early {
             self.warn(self.only_settled(&never_seen));

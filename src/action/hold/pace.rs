@@ -198,7 +198,7 @@ fn bound_to(listener: &Listener) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::sockets::SocketId;
+    use crate::kernel::sockets::{Device, SocketId};
 
     const COOKIES: SynLimits = SynLimits {
         cookies: Cookies::WhenFull,
@@ -214,11 +214,13 @@ mod tests {
             address: address.parse().unwrap(),
             port,
             v6only: false,
-            interface: 0,
+            device: Device::Any,
             id: SocketId {
                 netns: 1,
                 cookie: 1,
             },
+            uid: 0,
+            cgroup: None,
             inode: 1,
             accept_queue,
             backlog,

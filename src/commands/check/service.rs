@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::Result;
-use nix::net::if_::if_indextoname;
 use serde::Serialize;
 
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::holders::Holders;
-use crate::kernel::sockets::{Listener, Want};
+use crate::kernel::sockets::{Device, Listener, Want, shown};
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
@@ -66,11 +65,7 @@ impl Control {
 impl Endpoint {
     /// Address and port, as `ss` shows them.
     pub(crate) fn shown(&self) -> String {
-        let address = SocketAddr::new(self.address, self.port);
-        match &self.interface {
-            Some(interface) => format!("{address}%{interface}"),
-            None => address.to_string(),
-        }
+        shown(self.address, self.port, self.interface.as_deref())
     }
 
     pub(crate) fn is_group(&self) -> bool {
@@ -88,12 +83,7 @@ pub(crate) fn look(ports: &PortSet) -> Result<Vec<Endpoint>> {
         ..Want::default()
     };
     let sample = Sockets::new(ports, &Scope::default())?.look(want)?;
-    Ok(endpoints(
-        &sample.listeners,
-        &sample.holders,
-        control,
-        name_of,
-    ))
+    Ok(endpoints(&sample.listeners, &sample.holders, control))
 }
 
 /// Sockets with the same address, port and interface are one endpoint. Pure.
@@ -101,20 +91,19 @@ fn endpoints(
     listeners: &[Listener],
     holders: &Holders,
     control: impl Fn(i32, &str) -> Option<Control>,
-    name_of: impl Fn(u32) -> Option<String>,
 ) -> Vec<Endpoint> {
     let mut groups: BTreeMap<_, Vec<&Listener>> = BTreeMap::new();
     for listener in listeners {
-        let bound_to = (listener.port, listener.address, listener.interface);
+        let bound_to = (listener.port, listener.address, &listener.device);
         groups.entry(bound_to).or_default().push(listener);
     }
-    let endpoint = |((port, address, interface), group): (_, Vec<&Listener>)| {
+    let endpoint = |((port, address, device), group): ((_, _, &Device), Vec<&Listener>)| {
         let held = |inodes: &[u32]| group.iter().any(|l| inodes.contains(&l.inode));
         let holding = holders.iter().filter(|(_, holder)| held(&holder.inodes));
         Endpoint {
             address,
             port,
-            interface: name_of(interface),
+            interface: device.name(),
             sockets: group.len(),
             backlog: group.iter().map(|l| l.backlog).min().unwrap_or(0),
             accept_queue: group.iter().map(|l| l.accept_queue).max().unwrap_or(0),
@@ -128,14 +117,6 @@ fn endpoints(
         }
     };
     groups.into_iter().map(endpoint).collect()
-}
-
-fn name_of(interface: u32) -> Option<String> {
-    if interface == 0 {
-        return None;
-    }
-    let name = if_indextoname(interface).ok();
-    Some(name.map_or(interface.to_string(), |n| n.to_string_lossy().into_owned()))
 }
 
 fn control(pid: i32, name: &str) -> Option<Control> {
@@ -200,11 +181,13 @@ mod tests {
             address: address.parse().unwrap(),
             port: 80,
             v6only: false,
-            interface: 0,
+            device: Device::Any,
             id: SocketId {
                 netns: 1,
                 cookie: u64::from(inode),
             },
+            uid: 0,
+            cgroup: None,
             inode,
             accept_queue,
             backlog: 100 + inode,
@@ -224,7 +207,7 @@ mod tests {
             (11, holder(&[2])),
             (12, holder(&[9])),
         ]);
-        let endpoints = endpoints(&listeners, &holders, |_, _| None, |_| None);
+        let endpoints = endpoints(&listeners, &holders, |_, _| None);
         assert_eq!(endpoints.len(), 2);
         let group = &endpoints[0];
         assert_eq!(group.shown(), "0.0.0.0:80");

@@ -1,7 +1,8 @@
 //! A TCP socket in LISTEN, and which connections reach it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use super::device::Device;
 use crate::words::family::Family;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,9 +11,13 @@ pub(crate) struct Listener {
     pub(crate) port: u16,
     /// It is an IPv6 socket that takes no IPv4 connections (IPV6_V6ONLY).
     pub(crate) v6only: bool,
-    /// The device that the socket is bound to (SO_BINDTODEVICE); 0 is none.
-    pub(crate) interface: u32,
+    pub(crate) device: Device,
     pub(crate) id: SocketId,
+    /// The user that has made the socket. A process that drops its privileges later keeps the socket's.
+    pub(crate) uid: u32,
+    /// The id of the control group that the socket was made in; `None`: the kernel does not tell
+    /// (INET_DIAG_CGROUP_ID, Linux 5.8). A unit that is started again has another one.
+    pub(crate) cgroup: Option<u64>,
     /// /proc/PID/fd names sockets by their inode.
     pub(crate) inode: u32,
     /// How many connections wait to be accepted.
@@ -49,7 +54,7 @@ impl Listener {
     pub(crate) fn covers(&self, other: &Listener, family: Family) -> bool {
         self.port == other.port
             && self.serves(family)
-            && (self.interface == 0 || self.interface == other.interface)
+            && self.device.takes_over(&other.device)
             && (self.address.is_unspecified()
                 || self.address.to_canonical() == other.address.to_canonical())
     }
@@ -57,7 +62,21 @@ impl Listener {
     /// Whether the two are members of one SO_REUSEPORT group, or of two that stand side by side
     /// while a service hands over: they have the same address, port and device.
     pub(crate) fn same_place(&self, other: &Listener) -> bool {
-        (self.address, self.port, self.interface) == (other.address, other.port, other.interface)
+        (self.address, self.port, &self.device) == (other.address, other.port, &other.device)
+    }
+
+    /// Address, device and port, as ss(8) shows them.
+    pub(crate) fn shown(&self) -> String {
+        shown(self.address, self.port, self.device.name().as_deref())
+    }
+}
+
+/// Address, device and port, as ss(8) shows them.
+pub(crate) fn shown(address: IpAddr, port: u16, device: Option<&str>) -> String {
+    match (device, address) {
+        (None, address) => SocketAddr::new(address, port).to_string(),
+        (Some(device), IpAddr::V4(address)) => format!("{address}%{device}:{port}"),
+        (Some(device), IpAddr::V6(address)) => format!("[{address}]%{device}:{port}"),
     }
 }
 
@@ -68,11 +87,13 @@ impl Listener {
             address: address.parse().unwrap(),
             port,
             v6only,
-            interface: 0,
+            device: Device::Any,
             id: SocketId {
                 netns: 1,
                 cookie: 1,
             },
+            uid: 0,
+            cgroup: None,
             inode: 1,
             accept_queue: 0,
             backlog: 1,

@@ -2,6 +2,7 @@
 //! namespace, and which processes hold the listeners (/proc).
 
 mod counters;
+mod device;
 pub(crate) mod diag;
 mod filter;
 pub(crate) mod holders;
@@ -13,7 +14,8 @@ mod sample;
 pub(crate) use self::counters::netstat;
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::counters::withstand;
-pub(crate) use self::listener::{Listener, SocketId};
+pub(crate) use self::device::Device;
+pub(crate) use self::listener::{Listener, SocketId, shown};
 #[cfg(test)]
 pub(crate) use self::sample::Connections;
 pub(crate) use self::sample::{Connection, Cookies, HalfOpen, Sample, SynLimits, Want};

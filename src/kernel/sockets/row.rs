@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::libc;
 
+use super::device::Device;
 use super::listener::{Listener, SocketId};
 use super::sample::Connection;
 use crate::kernel::netlink::{attribute, get};
@@ -25,6 +26,7 @@ const HEADER: usize = 72;
 // linux/inet_diag.h
 pub(super) const INET_DIAG_INFO: u16 = 2;
 const INET_DIAG_SKV6ONLY: u16 = 11;
+const INET_DIAG_CGROUP_ID: u16 = 21;
 // include/net/tcp_states.h
 pub(super) const ESTABLISHED: u8 = 1;
 pub(super) const SYN_RECV: u8 = 3;
@@ -54,6 +56,7 @@ pub(super) struct SocketRow<'a> {
     expires_ms: u32,
     receive_queue: u32,
     send_queue: u32,
+    uid: u32,
     inode: u32,
     attributes: &'a [u8],
 }
@@ -76,6 +79,7 @@ impl SocketRow<'_> {
             expires_ms: word(52)?,
             receive_queue: word(56)?,
             send_queue: word(60)?,
+            uid: word(64)?,
             inode: word(68)?,
             attributes: bytes.get(HEADER..)?,
         })
@@ -105,11 +109,15 @@ impl SocketRow<'_> {
             address: self.address,
             port: self.port,
             v6only: attribute(self.attributes, INET_DIAG_SKV6ONLY).is_some_and(|v| v != [0]),
-            interface: self.interface,
+            device: Device::of_index(self.interface),
             id: SocketId {
                 netns,
                 cookie: self.cookie,
             },
+            uid: self.uid,
+            cgroup: attribute(self.attributes, INET_DIAG_CGROUP_ID)
+                .and_then(|id| get(id, 0))
+                .map(u64::from_ne_bytes),
             inode: self.inode,
             accept_queue: self.receive_queue,
             backlog: self.send_queue,
@@ -187,11 +195,12 @@ mod tests {
         0, 0, 0, 0, // expires
         3, 0, 0, 0, // accept queue
         7, 0, 0, 0, // backlog
-        0, 0, 0, 0, // uid
+        33, 0, 0, 0, // uid
         0xeb, 0x55, 0, 0, // inode: 21995
         5, 0, 8, 0, 0, 0, 0, 0, // INET_DIAG_SHUTDOWN
         5, 0, 11, 0, 1, 0, 0, 0, // INET_DIAG_SKV6ONLY: yes
         8, 0, 15, 0, 0, 0, 0, 0, // INET_DIAG_MARK
+        12, 0, 21, 0, 1, 2, 0, 0, 0, 0, 0, 0, // INET_DIAG_CGROUP_ID
     ];
 
     #[test]
@@ -203,11 +212,13 @@ mod tests {
                 address: "::1".parse().unwrap(),
                 port: 80,
                 v6only: true,
-                interface: 0,
+                device: Device::Any,
                 id: SocketId {
                     netns: 3,
                     cookie: 57,
                 },
+                uid: 33,
+                cgroup: Some(513),
                 inode: 21995,
                 accept_queue: 3,
                 backlog: 7,

@@ -78,6 +78,8 @@ struct Phases {
 struct ListenerRow {
     address: String,
     port: u16,
+    /// The device that the socket is bound to.
+    device: Option<String>,
     backlog: u32,
     process: Option<String>,
 }
@@ -130,7 +132,7 @@ impl<'a> Report<'a> {
             listeners_before: rows(&record.before),
             listeners_after: rows(&record.after),
             listeners_lost: &record.listeners_lost,
-            ports_not_ready: facts.map(|f| f.not_ready.clone()).unwrap_or_default(),
+            ports_not_ready: facts.map(|f| f.missing.ports.clone()).unwrap_or_default(),
             drain_left: facts.map(|facts| facts.left).unwrap_or_default(),
             stale_half_open: facts.map_or(0, |facts| facts.stale_half_open),
             reclosed: facts.map_or(0, |facts| facts.reclosed),
@@ -203,6 +205,7 @@ fn rows(sample: &Sample) -> Vec<ListenerRow> {
         ListenerRow {
             address: l.address.to_string(),
             port: l.port,
+            device: l.device.name(),
             backlog: l.backlog,
             process: (!who.is_empty()).then_some(who),
         }

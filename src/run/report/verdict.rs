@@ -86,7 +86,7 @@ fn kept_or_not(e: &Evidence) -> Ending {
         );
         return broken(Outcome::OpenFailed, reason, message);
     }
-    if !e.facts.not_ready.is_empty() {
+    if !e.facts.missing.ports.is_empty() {
         return broken(Outcome::NotReady, "no_listener", nobody_listens(e));
     }
     if e.facts.unseen {
@@ -109,18 +109,8 @@ fn kept_or_not(e: &Evidence) -> Ending {
 }
 
 fn nobody_listens(e: &Evidence) -> String {
-    let not_ready = &e.facts.not_ready;
-    let inodes: Vec<u32> = e
-        .before
-        .listeners
-        .iter()
-        .filter(|l| {
-            let served = e.gated.served_by(l.port);
-            !served.intersection(not_ready).is_empty()
-        })
-        .map(|l| l.inode)
-        .collect();
-    let who = names(&e.before.holders, &inodes);
+    let missing = &e.facts.missing;
+    let who = names(&e.before.holders, &missing.inodes());
     let before = if who.is_empty() {
         "somebody did before".to_owned()
     } else {
@@ -129,7 +119,7 @@ fn nobody_listens(e: &Evidence) -> String {
     format!(
         "nobody listens on {} {} after {} exited with status 0; {before}; \
          if it was meant to stop, use --ready-timeout 0; {}",
-        e.gated.listen_ports.shown(not_ready),
+        missing.shown(e.gated),
         humantime::format_duration(e.ready_timeout),
         e.command,
         closed_words(e)
@@ -309,7 +299,7 @@ mod tests {
         expect(&late, Outcome::Deadline, Exit::Status(124), "--max-closed");
 
         let mut deserted = facts(ZERO);
-        deserted.not_ready = [80].into_iter().collect();
+        deserted.missing.ports = [80].into_iter().collect();
         expect(
             &deserted,
             Outcome::NotReady,

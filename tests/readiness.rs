@@ -1,0 +1,246 @@
+//! Which listener is the service's own: on a port that several services share, after an update, on
+//! a device that was made anew.
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::{Outcome, SOON, call, ms, words};
+use serde_json::json;
+use testkit::services::Serve;
+use testkit::{Host, Load, Pair, RunningLoad, SERVER, slow, wait_until};
+
+const LONG: Duration = Duration::from_secs(60);
+/// Longer than an address is waited for whose service listens without it.
+const LATE: Duration = Duration::from_millis(1_400);
+/// What it takes to look, decide and open, on a busy machine. Less than any settle time.
+const AT_ONCE_MS: f64 = 80.0;
+
+fn sh(script: impl Into<String>) -> Vec<String> {
+    vec!["sh".to_owned(), "-c".to_owned(), script.into()]
+}
+
+/// A small server in shell scripts, started in the background: the script does not wait for it.
+#[derive(Clone)]
+struct Server {
+    name: &'static str,
+    serve: Serve,
+    by: &'static str,
+}
+
+impl Server {
+    fn on(name: &'static str, address: &str) -> Server {
+        Server {
+            name,
+            serve: Serve::on(address),
+            by: "",
+        }
+    }
+
+    fn and_on(mut self, address: &str) -> Server {
+        self.serve = self.serve.and_on(address);
+        self
+    }
+
+    fn late(mut self) -> Server {
+        self.serve = self.serve.start_delay(LATE);
+        self
+    }
+
+    /// Started by another program, such as setpriv(1).
+    fn by(mut self, program: &'static str) -> Server {
+        self.by = program;
+        self
+    }
+
+    fn pid_file(&self, host: &Host) -> String {
+        let file = host.dir().join(format!("{}.pid", self.name));
+        file.to_str().unwrap().to_owned()
+    }
+
+    fn starts(&self, host: &Host) -> String {
+        let argv = self.serve.argv().unwrap().join(" ");
+        let pid_file = self.pid_file(host);
+        format!("{} {argv} >/dev/null 2>&1 & echo $! >{pid_file}", self.by)
+    }
+
+    fn stops(&self, host: &Host) -> String {
+        format!("kill $(cat {})", self.pid_file(host))
+    }
+
+    fn start(&self, host: &Host) {
+        let before = listeners(host);
+        host.must(sh(self.starts(host)));
+        wait_until(SOON, "its listener", || listeners(host) > before).unwrap();
+    }
+}
+
+fn listeners(host: &Host) -> usize {
+    host.must(["ss", "-Hltn"]).lines().count()
+}
+
+fn load(pair: &Pair) -> RunningLoad {
+    let load = Load::to(format!("{SERVER}:8053")).rate(200).duration(LONG);
+    let mut load = load.start(&pair.client).unwrap();
+    load.wait_flowing().unwrap();
+    load
+}
+
+fn run(pair: &Pair, options: &str, script: String) -> Outcome {
+    let options = format!("--port 8053 {options}");
+    call(&pair.server, words(&options)).run(sh(script))
+}
+
+fn ready_ms(outcome: &Outcome) -> f64 {
+    ms(&outcome.report["phases"], "ready_ms")
+}
+
+fn here() -> String {
+    format!("{SERVER}:8053")
+}
+
+/// A stub resolver and a name server: the one that is left alone says nothing about the other.
+#[test]
+fn another_service_on_the_port_vouches_for_nobody() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    Server::on("stub", "127.0.0.53:8053").start(host);
+    let name = Server::on("name", &here());
+    name.start(host);
+    let running = load(&pair);
+    let script = format!("{}; {}", name.stops(host), name.clone().late().starts(host));
+    let outcome = run(&pair, "", script);
+    let report = running.stop().unwrap();
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(report.failed(), 0, "{report}");
+    assert_eq!(outcome.report["warnings"], json!([]), "{outcome:?}");
+    assert!(ready_ms(&outcome) >= LATE.as_millis() as f64 - 100.0);
+
+    // One that does not come back is no success.
+    let outcome = run(&pair, "--ready-timeout 300ms", name.stops(host));
+    assert_eq!(outcome.code, 124, "{outcome:?}");
+    assert_eq!(outcome.report["reason"], "no_listener", "{outcome:?}");
+    let line = outcome.stderr.lines().last().unwrap();
+    assert!(
+        line.contains(&format!("nobody listens on {} ", here())),
+        "{line}"
+    );
+}
+
+/// Nothing has to settle, since nothing has become of the other one.
+#[test]
+fn another_service_on_the_port_is_not_waited_for() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    Server::on("stub", "127.0.0.53:8053").start(host);
+    let name = Server::on("name", &here());
+    name.start(host);
+    let up = format!("until ss -Hltn src {SERVER} | grep -q .; do sleep 0.01; done");
+    let script = format!("{}; {}; {up}", name.stops(host), name.starts(host));
+    let outcome = run(&pair, "", script);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(outcome.report["warnings"], json!([]), "{outcome:?}");
+    let ready = ready_ms(&outcome);
+    assert!(ready <= AT_ONCE_MS * f64::from(slow()), "{ready} ms");
+}
+
+/// Another user's process begins to listen on the port, on another address, during the restart.
+#[test]
+fn a_newcomer_of_another_user_is_not_the_service() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let name = Server::on("name", &here());
+    name.start(host);
+    let other = Server::on("other", "127.0.0.1:8053").by("setpriv --reuid 65534 --clear-groups");
+    let running = load(&pair);
+    let script = format!(
+        "{}; {}; {}",
+        name.stops(host),
+        other.starts(host),
+        name.clone().late().starts(host)
+    );
+    let outcome = run(&pair, "", script);
+    let report = running.stop().unwrap();
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(report.failed(), 0, "{report}");
+    assert_eq!(outcome.report["warnings"], json!([]), "{outcome:?}");
+}
+
+/// The update has given the service a user of its own: that is told, and nobody waits for it.
+#[test]
+fn a_service_may_come_back_as_another_user() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let name = Server::on("name", &here());
+    name.start(host);
+    let updated = name.clone().by("setpriv --reuid 65534 --clear-groups");
+    let up = format!("until ss -Hltn src {SERVER} | grep -q .; do sleep 0.01; done");
+    let script = format!("{}; {}; {up}", name.stops(host), updated.starts(host));
+    let outcome = run(&pair, "", script);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let told = format!(
+        "another user's process listens on {} now: uid 65534, before it was uid 0",
+        here()
+    );
+    assert_eq!(outcome.report["warnings"], json!([told]), "{outcome:?}");
+    let ready = ready_ms(&outcome);
+    assert!(ready <= AT_ONCE_MS * f64::from(slow()), "{ready} ms");
+}
+
+/// The moment that an address is granted begins when the service is back, not when COMMAND exits.
+#[test]
+fn an_address_may_come_a_moment_after_the_first() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let both = Server::on("name", "127.0.0.53:8053").and_on(&here());
+    both.start(host);
+    let first = Server::on("first", "127.0.0.53:8053").late();
+    let mut second = Server::on("second", &here());
+    second.serve = second.serve.start_delay(LATE + LATE / 4);
+    let running = load(&pair);
+    let script = [both.stops(host), first.starts(host), second.starts(host)].join("; ");
+    let outcome = run(&pair, "", script);
+    let report = running.stop().unwrap();
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(report.failed(), 0, "{report}");
+}
+
+/// A tunnel that was taken down and up again has another index; the listener is bound to the old one
+/// until the restart that mends it.
+#[test]
+fn a_device_that_was_made_anew_is_the_same() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let tunnel = "ip link add tun0 type veth peer name tun1; ip address add 10.88.0.1/24 dev tun0; ip link set tun0 up";
+    host.must(sh(tunnel));
+    let pid_file = host.dir().join("bound.pid");
+    let program = "import socket, time
+l = socket.socket(); l.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+l.setsockopt(socket.SOL_SOCKET, 25, b'tun0'); l.bind(('0.0.0.0', 8053)); l.listen(9); time.sleep(60)";
+    let bound = format!(
+        "python3 -c \"{program}\" >/dev/null 2>&1 & echo $! >{}",
+        pid_file.display()
+    );
+    let up = "until ss -Hltn | grep -q %tun0; do sleep 0.01; done";
+    host.must(sh(format!("{bound}; {up}")));
+    host.must(sh(format!("ip link del tun0; {tunnel}")));
+    let restart = format!("kill $(cat {}); {bound}; {up}", pid_file.display());
+    let outcome = run(&pair, "", restart);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(outcome.report["listeners_lost"], json!([]), "{outcome:?}");
+    assert_eq!(outcome.report["warnings"], json!([]), "{outcome:?}");
+    assert_eq!(outcome.report["listeners_after"][0]["device"], "tun0");
+    let ready = ready_ms(&outcome);
+    assert!(ready <= AT_ONCE_MS * f64::from(slow()), "{ready} ms");
+
+    // Messages name the device.
+    let stop = format!("kill $(cat {})", pid_file.display());
+    let other = Server::on("other", "127.0.0.1:8053");
+    let outcome = run(
+        &pair,
+        "",
+        format!("{stop}; {}; sleep 0.2", other.starts(host)),
+    );
+    let lost = json!(["0.0.0.0%tun0:8053"]);
+    assert_eq!(outcome.report["listeners_lost"], lost, "{outcome:?}");
+}
