@@ -54,7 +54,7 @@ pub use crate::words::env::{ENV_PREFIX, LOCK_DIR_VARIABLE, RUN_VARIABLE};
 pub use crate::words::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT, NOT_RUN};
 
 use crate::cli::Parsed;
-use crate::tell::say::{Level, Say, print_styled};
+use crate::tell::say::{Level, Say, styled};
 use crate::words::exit::Exit;
 
 /// The whole program: parses the arguments, carries them out, and returns the exit status.
@@ -86,11 +86,11 @@ fn carry_out(parsed: Parsed, started: Instant) -> Exit {
             catch_unwind(|| commands::carry_out(&other, started)).unwrap_or(Exit::Status(NOT_RUN))
         }
         Parsed::Print(text) => {
-            print_styled(&text);
-            Exit::Status(0)
+            let say = Say::new(Level::Errors, started);
+            say.print(&styled(&text), Exit::Status(0), NOT_RUN)
         }
         Parsed::Listening => {
-            catch_unwind(commands::tell_listening).unwrap_or(Exit::Status(NOT_RUN))
+            catch_unwind(|| commands::tell_listening(started)).unwrap_or(Exit::Status(NOT_RUN))
         }
         Parsed::Wrong(why) => {
             Say::new(Level::Errors, started).error(&why);

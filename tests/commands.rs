@@ -171,7 +171,8 @@ fn status_without_root_tells_what_it_can() {
     }
     let ask = || host.sh(&format!("{nobody} {SYNGATE} status")).unwrap();
     let ran = ask();
-    assert_eq!(ran.code(), 0, "{ran:?}");
+    assert_eq!(ran.code(), 1, "{ran:?}");
+    assert!(ran.stdout.contains("is not known"), "{ran:?}");
     assert!(ran.stderr.contains("CAP_NET_ADMIN"), "{ran:?}");
     let run = held(&host, Backend::Nft, "--port 80,443");
     let ran = ask();
@@ -181,6 +182,116 @@ fn status_without_root_tells_what_it_can() {
         assert!(ran.stdout.contains(part), "{part}: {ran:?}");
     }
     run.end();
+}
+
+/// Runs a command line after `before`, Python that takes something away from it.
+#[track_caller]
+fn deprived(host: &Host, before: &str, command: &str) -> Ran {
+    let script = host.write(
+        "deprived",
+        format!("import ctypes, os, resource, struct, sys\n{before}\nos.execvp(sys.argv[1], sys.argv[1:])\n"),
+    );
+    host.sh(&format!("python3 {} {command}", script.display()))
+        .unwrap()
+}
+
+/// socket(AF_NETLINK) fails with EAFNOSUPPORT, as by RestrictAddressFamilies= of a unit: a seccomp
+/// filter for this architecture.
+fn no_netlink() -> String {
+    format!(
+        "
+op = lambda code, yes, no, k: struct.pack('HBBI', code, yes, no, k)
+program = b''.join([op(0x20, 0, 0, 0), op(0x15, 0, 3, {}), op(0x20, 0, 0, 16), op(0x15, 0, 1, 16),
+                    op(6, 0, 0, 0x50061), op(6, 0, 0, 0x7fff0000)])
+code = ctypes.create_string_buffer(program)
+class Filter(ctypes.Structure): _fields_ = [('length', ctypes.c_ushort), ('code', ctypes.c_void_p)]
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.byref(Filter(6, ctypes.addressof(code))), 0, 0) == 0",
+        nix::libc::SYS_socket
+    )
+}
+
+/// What could not be asked is not told as "nothing is shut", nor is it cleared.
+#[test]
+fn no_answer_is_not_told_as_open() {
+    let host = Host::new().unwrap();
+    let run = held(&host, Backend::Nft, "--port 80");
+    let few_files = "resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4))";
+    let locks = host.dir().join("locks-of-nobody");
+    std::fs::create_dir(&locks).unwrap();
+    // A link in the lock file's place can't be opened (O_NOFOLLOW): who lives is not known.
+    let namespace = host.must(["stat", "-L", "-c", "%i", "/proc/self/ns/net"]);
+    let lock = locks.join(format!("net-{}.lock", namespace.trim()));
+    std::os::unix::fs::symlink("nowhere", lock).unwrap();
+    for before in [&no_netlink(), few_files] {
+        let ran = deprived(&host, before, &format!("{SYNGATE} status"));
+        // The locks show that there is a run, where they can be read.
+        assert!([1, 3].contains(&ran.code()), "{before}: {ran:?}");
+        assert!(!ran.stderr.is_empty(), "{before}: {ran:?}");
+        assert!(!ran.stdout.contains("nothing is shut"), "{before}: {ran:?}");
+        assert!(!ran.stdout.contains("is open"), "{before}: {ran:?}");
+    }
+    run.end();
+    let elsewhere = format!("SYNGATE_LOCK_DIR={} {SYNGATE}", locks.display());
+    for command in ["status", "clear"] {
+        let ran = host.sh(&format!("{elsewhere} {command}")).unwrap();
+        assert_eq!(ran.code(), 1, "{command}: {ran:?}");
+        assert!(ran.stderr.contains("the locks in"), "{command}: {ran:?}");
+        let ran = deprived(&host, &no_netlink(), &format!("{SYNGATE} {command}"));
+        assert_eq!(ran.code(), 1, "{command}: {ran:?}");
+        assert!(
+            ran.stderr.contains("nf_tables: no netlink"),
+            "{command}: {ran:?}"
+        );
+    }
+}
+
+/// A gate of iptables-nft whose program does not list it: a rule of nft's own is in the table.
+#[test]
+fn a_table_that_iptables_does_not_list_is_not_told_as_open() {
+    let host = Host::new().unwrap();
+    let run = held(&host, Backend::IptablesNft, "--port 80 --to 10.77.0.1");
+    let rule = "add rule ip filter INPUT tcp dport { 1, 2 } fib daddr type unicast counter";
+    host.must(["nft", rule]);
+    let listed = host.must(["iptables-nft-save"]);
+    assert!(!listed.contains("syngate_"), "{listed}");
+    let ran = syngate(&host, "status");
+    assert_eq!(ran.code(), 3, "its run holds the port: {ran:?}");
+    assert!(ran.stdout.contains("is held by a run, and shut"), "{ran:?}");
+    assert!(ran.stderr.contains("iptables-nft: run"), "{ran:?}");
+    run.dies(&host);
+    let ran = syngate(&host, "status");
+    assert_eq!(ran.code(), 1, "{ran:?}");
+    assert!(ran.stdout.contains("is not known"), "{ran:?}");
+}
+
+/// What was asked for and can't be written is an error, not a success.
+#[test]
+fn output_that_is_lost_is_a_failure() {
+    let host = Host::new().unwrap();
+    for (command, status) in [
+        ("status", 1),
+        ("status --json", 1),
+        ("check", 1),
+        ("check --json", 1),
+        ("--help", 125),
+        ("-h", 125),
+        ("--version", 125),
+        ("-n -p 80 -- true", 125),
+        ("listening-ports", 1),
+    ] {
+        let ran = syngate(&host, &format!("{command} >/dev/full"));
+        let nothing_to_write = command == "listening-ports" && ran.code() == 0;
+        assert!(
+            ran.code() == status || nothing_to_write,
+            "{command}: {ran:?}"
+        );
+        let said = ran
+            .stderr
+            .contains("syngate: stdout can't be written: No space left");
+        assert!(said || nothing_to_write, "{command}: {ran:?}");
+    }
 }
 
 /// A thousand tables of others: they are not looked into, and stay as they are.

@@ -65,6 +65,10 @@ pub(crate) fn run(args: &ClearArgs, say: &Say) -> Exit {
     for run in runs.iter().filter(|run| args.force && concerns(&run.ports)) {
         cleared &= clearing.end(run);
     }
+    for what in &census.unseen {
+        say.warning(&format!("not seen: {what}"));
+    }
+    cleared &= census.unseen.is_empty();
     Exit::Status(if cleared { 0 } else { NOT_CLEARED })
 }
 
@@ -150,10 +154,10 @@ impl Clearing<'_> {
     }
 
     fn nothing_left(&self, run: &Living) -> bool {
-        let gates = find().gates;
-        let left = gates.iter().filter(|gate| gate.run == run.holder.run);
-        left.filter(|gate| !gate.owned)
-            .all(|gate| erase(gate).is_ok())
+        let sight = find();
+        let left = sight.gates.iter();
+        let mut left = left.filter(|gate| gate.run == run.holder.run && !gate.owned);
+        left.all(|gate| erase(gate).is_ok()) && sight.unseen.is_empty()
     }
 
     fn leave(&self, gate: &Found) -> bool {

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::cli::Other;
 use crate::kernel::sockets::Want;
 use crate::kernel::sockets::diag::Sockets;
-use crate::tell::say::{Level, Say, print};
+use crate::tell::say::{Level, Say};
 use crate::words::exit::Exit;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
@@ -24,14 +24,16 @@ pub(crate) fn carry_out(other: &Other, started: Instant) -> Exit {
     }
 }
 
+/// The exit status of `status` and `check` if what they tell could not be learnt or told.
+const NOT_TOLD: u8 = 1;
+
 /// Prints the TCP ports that are listened on now, one a line, for the completion of `--port`. Prints
 /// nothing if the kernel does not list its sockets: a completion has no place for an error.
-pub(crate) fn tell_listening() -> Exit {
+pub(crate) fn tell_listening(started: Instant) -> Exit {
     let all = PortSet::from_ranges([1..=u16::MAX]);
     let looked = Sockets::new(&all, &Scope::default()).and_then(|mut s| s.look(Want::default()));
     let listeners = looked.map(|sample| sample.listeners).unwrap_or_default();
     let ports: BTreeSet<u16> = listeners.iter().map(|listener| listener.port).collect();
     let lines: String = ports.iter().map(|port| format!("{port}\n")).collect();
-    print(&lines);
-    Exit::Status(0)
+    Say::new(Level::Errors, started).print(&lines, Exit::Status(0), NOT_TOLD)
 }

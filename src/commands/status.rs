@@ -8,12 +8,13 @@ use serde::Serialize;
 use crate::action::contract::Standing;
 use crate::action::list;
 use crate::cli::StatusArgs;
+use crate::commands::NOT_TOLD;
 use crate::gate::found::Found;
 use crate::gate::standing::{Census, Sight, find};
 use crate::gate::who::now;
 use crate::process::cmdline::call_of;
 use crate::process::lock::Living;
-use crate::tell::say::{Say, print};
+use crate::tell::say::Say;
 use crate::words::exit::Exit;
 use crate::words::ports::PortSet;
 use crate::words::ports::as_ranges;
@@ -27,13 +28,13 @@ pub(crate) fn run(args: &StatusArgs, say: &Say) -> Exit {
     for what in &status.unseen {
         say.warning(&format!("not seen: {what}"));
     }
-    if args.json {
-        let json = serde_json::to_string_pretty(&status).unwrap_or_default();
-        print(&format!("{json}\n"));
+    let text = if args.json {
+        let json = serde_json::to_string_pretty(&status).expect("all of it has a form in JSON");
+        format!("{json}\n")
     } else {
-        print(&status.to_string());
-    }
-    Exit::Status(if status.shut() { SHUT } else { 0 })
+        status.to_string()
+    };
+    say.print(&text, Exit::Status(status.exit()), NOT_TOLD)
 }
 
 /// What `--json` prints.
@@ -89,7 +90,7 @@ struct ScopeRow {
 
 /// Learns from the rules what is shut, and from the locks which runs live.
 fn look() -> Status {
-    let Sight { gates, unseen } = find();
+    let Sight { gates, mut unseen } = find();
     let mut census = Census::default();
     let blind = !unseen.is_empty();
     let mut rows: Vec<Entry> = Vec::new();
@@ -98,13 +99,13 @@ fn look() -> Status {
         let stale = census.is_stale(gate);
         rows.push(Entry::standing(gate, living.as_ref(), stale));
     }
-    let runs = census.living();
-    for run in runs {
+    for run in census.living() {
         let known = |gate: &Found| gate.run == run.holder.run;
         if !gates.iter().any(known) {
             rows.push(Entry::of_run(run, blind));
         }
     }
+    unseen.extend(census.unseen);
     Status {
         version: 1,
         gates: rows,
@@ -195,15 +196,23 @@ impl From<&Scope> for ScopeRow {
 }
 
 impl Status {
-    fn shut(&self) -> bool {
-        self.gates.iter().any(Entry::may_be_shut)
+    /// "Nothing is shut" is said only after every look has had its answer.
+    fn exit(&self) -> u8 {
+        match self.gates.iter().any(Entry::may_be_shut) {
+            true => SHUT,
+            false if self.unseen.is_empty() => 0,
+            false => NOT_TOLD,
+        }
     }
 }
 
 impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.gates.is_empty() {
-            return writeln!(f, "nothing is shut");
+            return f.write_str(match self.unseen.is_empty() {
+                true => "nothing is shut\n",
+                false => "whether something is shut is not known\n",
+            });
         }
         for gate in &self.gates {
             f.write_str(&gate.paragraph())?;

@@ -1,6 +1,6 @@
 //! Finds the gates in the kernel, which `status` shows, `clear` opens and the next run sweeps.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -28,50 +28,98 @@ pub(crate) fn find() -> Sight {
             .push("the rules: that needs the capability CAP_NET_ADMIN (root)".to_owned());
         return sight;
     }
-    let mut has_nft = true;
-    match nft::list::find() {
-        Ok(gates) => sight.gates.extend(gates),
-        // A kernel without nf_tables has no gates in it.
-        Err(error) if error.is::<Lacking>() => has_nft = false,
-        Err(error) => sight.unseen.push(format!("nf_tables: {error:#}")),
-    }
-    let (gates, unseen) = iptables::list::find(has_nft);
-    sight.gates.extend(gates);
-    sight.unseen.extend(unseen);
+    let has_nft = sight.look_in_nft();
+    sight.look_in_iptables(has_nft);
     sight
 }
 
 /// Looks for gates that a run with these backends may meet. Asks iptables only where its gates are
 /// likely, because that takes long.
-fn find_cheaply(choice: Choice) -> Vec<Found> {
-    let by_nft = nft::list::find();
-    let has_nft = by_nft.is_ok();
-    let mut gates = by_nft.unwrap_or_default();
+fn find_cheaply(choice: Choice) -> Sight {
+    let mut sight = Sight::default();
+    let has_nft = sight.look_in_nft();
     if !has_nft || !choice.kinds().contains(&Kind::Nft) || iptables::list::has_signs() {
-        gates.extend(iptables::list::find(has_nft).0);
+        sight.look_in_iptables(has_nft);
     }
-    gates
+    sight
+}
+
+impl Sight {
+    /// Returns whether the kernel has nf_tables, as far as can be told.
+    fn look_in_nft(&mut self) -> bool {
+        match nft::list::find() {
+            Ok(gates) => self.gates.extend(gates),
+            // A kernel without nf_tables has no gates in it.
+            Err(error) if error.is::<Lacking>() => return false,
+            Err(error) => self.unseen.push(format!("nf_tables: {error:#}")),
+        }
+        true
+    }
+
+    /// iptables-nft lists no table that it does not understand, and may not be installed any more:
+    /// nf_tables tells which runs have chains there. A run that comes or goes meanwhile does not count.
+    fn look_in_iptables(&mut self, has_nft: bool) {
+        let runs_before = self.runs_of_iptables(has_nft);
+        let (gates, unseen) = iptables::list::find(has_nft);
+        self.gates.extend(gates);
+        self.unseen.extend(unseen);
+        let listed = |run: &String| self.gates.iter().any(|gate| gate.run == *run);
+        if runs_before.iter().all(listed) {
+            return;
+        }
+        let runs = self.runs_of_iptables(has_nft);
+        for run in runs.intersection(&runs_before) {
+            if !self.gates.iter().any(|gate| gate.run == *run) {
+                self.unseen.push(format!(
+                    "iptables-nft: run {run} has rules there, and iptables-nft-save does not list them"
+                ));
+            }
+        }
+    }
+
+    fn runs_of_iptables(&mut self, has_nft: bool) -> BTreeSet<String> {
+        if !has_nft {
+            return BTreeSet::new();
+        }
+        nft::list::runs_of_iptables().unwrap_or_else(|error| {
+            self.unseen
+                .push(format!("the chains of iptables-nft: {error:#}"));
+            BTreeSet::new()
+        })
+    }
 }
 
 pub(crate) fn erase(gate: &Found) -> Result<()> {
     backends::erase(gate.kind, &gate.run)
 }
 
-/// Removes the gates of dead runs, for a run that holds its locks. Returns each gate, and whether
-/// it is gone.
-pub(crate) fn sweep(choice: Choice, lock: &Lock) -> Vec<(Found, Result<()>)> {
-    let gates = find_cheaply(choice);
-    let Ok(roll) = lock.roll() else {
-        return Vec::new();
+/// The gates of dead runs, and whether each is gone.
+pub(crate) struct Swept {
+    pub(crate) erased: Vec<(Found, Result<()>)>,
+    /// Why there may be others.
+    pub(crate) unseen: Vec<String>,
+}
+
+/// Removes the gates of dead runs, for a run that holds its locks.
+pub(crate) fn sweep(choice: Choice, lock: &Lock) -> Swept {
+    let Sight { gates, mut unseen } = find_cheaply(choice);
+    let roll = match lock.roll() {
+        Ok(roll) => roll,
+        Err(error) => {
+            unseen.push(format!("the locks of other runs: {error}"));
+            Roll::default()
+        }
     };
     let stale = gates.into_iter();
     let stale = stale.filter(|gate| is_stale(gate, &roll) == Some(true));
-    stale
-        .map(|gate| {
-            let erased = erase(&gate);
-            (gate, erased)
-        })
-        .collect()
+    let erased = stale.map(|gate| {
+        let erased = erase(&gate);
+        (gate, erased)
+    });
+    Swept {
+        erased: erased.collect(),
+        unseen,
+    }
 }
 
 /// Whether the gate's run is dead: it holds no lock in the lock file that the gate's comment names.
@@ -94,6 +142,8 @@ fn is_stale(gate: &Found, roll: &Roll) -> Option<bool> {
 #[derive(Debug, Default)]
 pub(crate) struct Census {
     rolls: HashMap<PathBuf, Roll>,
+    /// Why there may be more living runs.
+    pub(crate) unseen: Vec<String>,
 }
 
 impl Census {
@@ -119,7 +169,13 @@ impl Census {
     }
 
     fn roll(&mut self, directory: PathBuf) -> &Roll {
+        let unseen = &mut self.unseen;
         let entry = self.rolls.entry(directory);
-        entry.or_insert_with_key(|directory| lock::roll(directory).unwrap_or_default())
+        entry.or_insert_with_key(|directory| {
+            lock::roll(directory).unwrap_or_else(|error| {
+                unseen.push(format!("the locks in {}: {error}", directory.display()));
+                Roll::default()
+            })
+        })
     }
 }

@@ -255,17 +255,23 @@ fn lock_in(file: &File, first: i64, last: i64) -> io::Result<Option<(LockHolder,
     if i32::from(asked.l_type) == libc::F_UNLCK {
         return Ok(None);
     }
-    let mut run = [0; RUN_ID_LENGTH];
-    let _ = file.read_exact_at(&mut run, note_at(asked.l_start as u16));
     let holder = LockHolder {
         pid: asked.l_pid,
-        run: String::from_utf8_lossy(&run).into_owned(),
+        run: noted_run(file, asked.l_start as u16).unwrap_or_default(),
     };
     let end = match asked.l_len {
         0 => i64::MAX - 1, // Up to the end of the file, even if that grows.
         length => asked.l_start + length - 1,
     };
     Ok(Some((holder, asked.l_start, end)))
+}
+
+/// The id that the holder of the lock at this port has noted. `None`: it can't be read, or is not
+/// there yet. Such a run must not be taken for one with another id.
+fn noted_run(file: &File, port: u16) -> Option<String> {
+    let mut run = [0; RUN_ID_LENGTH];
+    file.read_exact_at(&mut run, note_at(port)).ok()?;
+    (!run.contains(&0)).then(|| String::from_utf8_lossy(&run).into_owned())
 }
 
 /// The locks of a file as /proc/locks lists them for every user: `1: POSIX ADVISORY WRITE 4711 00:1a:25 80

@@ -8,6 +8,7 @@ use crate::action::contract::{Before, Prepared};
 use crate::decide::draining::COOKIE_GRACE;
 use crate::decide::readiness::places;
 use crate::gate::standing;
+use crate::kernel::caps;
 use crate::kernel::sockets::Want;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
@@ -81,7 +82,13 @@ impl Call<'_> {
 
     /// Removes rules of dead runs. This run has no rules yet.
     pub(crate) fn sweep(&self, lock: &Lock, record: &mut Record) {
-        for (gate, erased) in standing::sweep(self.plan.backend, lock) {
+        let swept = standing::sweep(self.plan.backend, lock);
+        // Without the privilege, --best-effort says so as it fails to close the gate.
+        for what in swept.unseen.iter().filter(|_| caps::net_admin()) {
+            let text = format!("a dead run may have left rules that were not seen: {what}");
+            record.warnings.warn(self.say, text);
+        }
+        for (gate, erased) in swept.erased {
             let whose = gate.whose();
             let text = match erased {
                 Ok(()) => format!("removed the gate that a dead run had left: {whose}"),

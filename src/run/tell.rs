@@ -7,9 +7,9 @@ use crate::run::plan::{Plan, Refused, ports};
 use crate::run::record::Record;
 use crate::run::report::file;
 use crate::run::report::json::Report;
-use crate::tell::say::{Level, Say, print};
+use crate::tell::say::{Level, Say};
 use crate::words::ending::{Ending, Outcome};
-use crate::words::exit::{Exit, NOT_FOUND};
+use crate::words::exit::{Exit, NOT_FOUND, NOT_RUN};
 
 pub(super) fn refusal(refused: Refused) -> Ending {
     match refused {
@@ -49,10 +49,7 @@ pub(super) fn tell(ending: &Ending, args: &Args, plan: Option<&Plan>, say: &Say,
 
 pub(super) fn tell_plan(planned: Result<Plan, Refused>, say: &Say) -> Exit {
     match planned.and_then(|plan| dry_run(&plan)) {
-        Ok(text) => {
-            print(&text);
-            Exit::Status(0)
-        }
+        Ok(text) => say.print(&text, Exit::Status(0), NOT_RUN),
         Err(refused) => {
             let ending = refusal(refused);
             say.error(&ending.message);

@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::tell::colour::{self, PLAIN, RED, YELLOW};
 use crate::tell::journal;
+use crate::words::exit::Exit;
 
 /// Shorter waits show no live line.
 const LIVE_AFTER: Duration = Duration::from_millis(300);
@@ -240,16 +241,28 @@ fn one_line(text: &str) -> String {
     line
 }
 
-pub(crate) fn print_styled(text: &StyledStr) {
+/// Help and version, with colours where stdout may have them.
+pub(crate) fn styled(text: &StyledStr) -> String {
     match colour::may_have(&std::io::stdout()) {
-        true => print(&text.ansi().to_string()),
-        false => print(&text.to_string()),
+        true => text.ansi().to_string(),
+        false => text.to_string(),
     }
 }
 
-/// Writes what the user has asked for (help, a dry run's plan) to stdout.
-pub(crate) fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+impl Say {
+    /// Writes what the user has asked for (help, a status, a dry run's plan) to stdout, and returns
+    /// `exit`. If stdout does not take it, as on a full disk, says so and returns `unwritten`.
+    pub(crate) fn print(&self, text: &str, exit: Exit, unwritten: u8) -> Exit {
+        let mut stdout = std::io::stdout();
+        let written = stdout.write_all(text.as_bytes());
+        match written.and_then(|()| stdout.flush()) {
+            Ok(()) => exit,
+            Err(error) => {
+                self.error(&format!("stdout can't be written: {error}"));
+                Exit::Status(unwritten)
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ impl Findings {
         Findings {
             version: 1,
             syngate: env!("CARGO_PKG_VERSION"),
-            advice: advise(&host, listeners.as_deref().unwrap_or_default(), wanted),
+            advice: advise(&host, listeners.as_deref(), wanted),
             backend,
             refusal,
             host,

@@ -15,7 +15,8 @@ mod support;
 
 use self::findings::Findings;
 use crate::cli::CheckArgs;
-use crate::tell::say::{Say, print};
+use crate::commands::NOT_TOLD;
+use crate::tell::say::Say;
 use crate::words::exit::Exit;
 use crate::words::ports::PortSet;
 
@@ -28,14 +29,15 @@ pub(crate) fn run(args: &CheckArgs, say: &Say) -> Exit {
         .iter()
         .fold(PortSet::EMPTY, |all, some| all.union(some));
     let findings = Findings::look((!wanted.is_empty()).then_some(&wanted));
-    if args.json {
+    let text = if args.json {
         let json = serde_json::to_string_pretty(&findings).expect("all of it has a form in JSON");
-        print(&format!("{json}\n"));
+        format!("{json}\n")
     } else {
-        print(&show::page(&findings));
-    }
+        show::page(&findings)
+    };
+    let exit = say.print(&text, Exit::Status(0), NOT_TOLD);
     match &findings.refusal {
-        None => Exit::Status(0),
+        None => exit,
         Some(why) => {
             say.error(&format!("no gate can be closed here: {why}"));
             Exit::Status(NO_GATE)

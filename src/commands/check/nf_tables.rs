@@ -8,6 +8,7 @@ use super::privileges::host_root;
 use super::support::Support;
 use crate::gate::nft::probe;
 use crate::kernel::netlink::Refusal;
+use crate::words::lacking::Lacking;
 use crate::words::run_id::new_id;
 
 pub(crate) struct NfTables {
@@ -37,7 +38,11 @@ impl NfTables {
                 recent: recent(probed.recent.into()),
             },
             Err(error) => {
-                let no = || Support::No(format!("{error:#}"));
+                let why = format!("{error:#}");
+                let no = || match error.is::<Lacking>() {
+                    true => Support::No(why.clone()),
+                    false => Support::Unknown(why.clone()),
+                };
                 NfTables {
                     table: no(),
                     gate: no(),
@@ -47,7 +52,7 @@ impl NfTables {
                     nfqueue: no(),
                     queue: no(),
                     nfqueue_target: no(),
-                    recent: recent(Support::Unknown(format!("{error:#}"))),
+                    recent: recent(Support::Unknown(why.clone())),
                 }
             }
         }

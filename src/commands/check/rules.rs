@@ -87,11 +87,12 @@ pub(crate) fn nat(holdings: &[VariantHoldings]) -> Option<Vec<Family>> {
         Err(error) if error.is::<Lacking>() => Vec::new(),
         Err(_) => return None,
     };
-    let holdings = holdings.iter().flat_map(|of| &of.holdings);
-    let by_iptables = |family: &Family| {
-        let mut holdings = holdings.clone();
-        holdings.any(|(of, holding)| of == family && holding.as_ref().is_ok_and(|h| h.nat))
-    };
-    let does = |family: &Family| by_nft.contains(family) || by_iptables(family);
+    let mut found = by_nft;
+    for (family, holding) in holdings.iter().flat_map(|of| &of.holdings) {
+        if holding.as_ref().ok()?.nat {
+            found.push(*family);
+        }
+    }
+    let does = |family: &Family| found.contains(family);
     Some(Family::ALL.into_iter().filter(does).collect())
 }

@@ -16,9 +16,18 @@ use crate::words::scope::{Networks, Scope};
 /// asks iptables-legacy only if x_tables has tables.
 pub(crate) fn find(has_nft: bool) -> (Vec<Found>, Vec<String>) {
     let (mut found, mut unseen) = (Vec::new(), Vec::new());
-    for (variant, programs) in installed_variants() {
+    let variants = installed_variants();
+    let has_legacy = has_legacy_tables().unwrap_or_else(|why| {
+        unseen.push(format!("iptables-legacy: {why}"));
+        false
+    });
+    if has_legacy && !variants.iter().any(|(v, _)| *v == Variant::Legacy) {
+        let why = "it has tables here, and iptables-legacy-save is not installed";
+        unseen.push(format!("iptables-legacy: {why}"));
+    }
+    for (variant, programs) in variants {
         let has_tables = match variant {
-            Variant::Legacy => has_legacy_tables(),
+            Variant::Legacy => has_legacy,
             _ => has_nft,
         };
         if !has_tables {
@@ -77,7 +86,7 @@ fn add_part(family: Family, part: Part, gate: &mut Found) {
         .map(|time| since.saturating_add(time.as_secs()));
     let left = until.map(|until| until.saturating_sub(now));
     let over = left == Some(0);
-    let disarmed = recent::exists(&gate.run, family) && !recent::is_armed(&gate.run, family);
+    let disarmed = recent::is_disarmed(&gate.run, family);
     if !part.jumps.is_empty() && !disarmed && !over {
         gate.ports = gate.ports.union(&part.ports);
         gate.opens_in = gate.opens_in.max(left.map(Duration::from_secs));

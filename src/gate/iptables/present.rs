@@ -42,11 +42,14 @@ pub(super) fn has_ipv6() -> bool {
     Path::new("/proc/net/if_inet6").exists()
 }
 
-pub(super) fn has_legacy_tables() -> bool {
-    let tables = |family| legacy_tables(family).unwrap_or_default();
-    Family::ALL
-        .into_iter()
-        .any(|family| !tables(family).is_empty())
+/// # Errors
+/// Why that can't be told.
+pub(super) fn has_legacy_tables() -> Result<bool, String> {
+    let mut any = false;
+    for family in Family::ALL {
+        any |= !tables_of(Variant::Legacy, family)?.is_empty();
+    }
+    Ok(any)
 }
 
 /// The tables of a variant in this network namespace. A program that is asked for another table may
@@ -72,7 +75,10 @@ fn legacy_tables(family: Family) -> Result<Vec<String>, (&'static str, io::Error
     };
     match fs::read_to_string(file) {
         Ok(names) => Ok(names.lines().map(str::to_owned).collect()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        // The file is not there before the module is; nor is it if /proc is not mounted.
+        Err(error) if error.kind() == ErrorKind::NotFound && Path::new("/proc/net").exists() => {
+            Ok(Vec::new())
+        }
         Err(error) => Err((file, error)),
     }
 }

@@ -57,8 +57,17 @@ pub(super) fn is_armed(id: &str, family: Family) -> bool {
     std::fs::read_to_string(file(id, family)).is_ok_and(|list| !list.trim().is_empty())
 }
 
+/// Whether the list is there and has no entry. A list that can't be read may have one.
+pub(super) fn is_disarmed(id: &str, family: Family) -> bool {
+    std::fs::read_to_string(file(id, family)).is_ok_and(|list| list.trim().is_empty())
+}
+
+/// Whether any run has a list. True also if that can't be told.
 pub(super) fn any() -> bool {
-    let lists = std::fs::read_dir(LISTS).into_iter().flatten().flatten();
+    let lists = match std::fs::read_dir(LISTS) {
+        Ok(lists) => lists.flatten(),
+        Err(error) => return error.kind() != io::ErrorKind::NotFound,
+    };
     lists
         .filter_map(|list| list.file_name().into_string().ok())
         .any(|name| name.starts_with(crate::gate::rules::PREFIX))

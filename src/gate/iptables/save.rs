@@ -57,7 +57,7 @@ pub(super) fn parts(saved: &str) -> BTreeMap<String, Part> {
     parts
 }
 
-pub(super) fn id_of(chain: &str) -> Option<&str> {
+pub(in crate::gate) fn id_of(chain: &str) -> Option<&str> {
     let id = chain.strip_prefix(PREFIX)?;
     let id = id.strip_suffix("_s").unwrap_or(id);
     (id.len() == ID_LENGTH && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)

@@ -1,5 +1,6 @@
 //! Finds the gates in nf_tables, of this run and others.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -8,17 +9,20 @@ use anyhow::Result;
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 use nftnl::ProtoFamily;
 use nix::errno::Errno;
+use nix::libc;
 
 use super::answers;
 use super::names::{
     ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, INTERFACES, PORTS, STOPPED, TO_V4, TO_V6,
 };
 use super::tables::Tables;
+use super::uapi::{NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE};
 use crate::gate::found::Found;
+use crate::gate::iptables::save::id_of;
 use crate::gate::kinds::Kind;
 use crate::gate::rules::PREFIX;
 use crate::gate::who::Who;
-use crate::kernel::netlink::Refusal;
+use crate::kernel::netlink::{Refusal, attribute};
 use crate::words::lacking::Lacking;
 use crate::words::ports::PortSet;
 use crate::words::scope::{Networks, Scope, Where};
@@ -70,14 +74,34 @@ pub(crate) fn find() -> Result<Vec<Found>> {
     Ok(found)
 }
 
+/// The runs whose gates are chains in tables of iptables-nft.
+///
+/// # Errors
+/// No privilege, or no nf_tables.
+pub(crate) fn runs_of_iptables() -> Result<BTreeSet<String>> {
+    let rows = Tables::open()?.dump(ProtoFamily::Unspec, libc::NFT_MSG_GETCHAIN, &[], |row| {
+        run_of_iptables(row).into_iter().collect()
+    })?;
+    Ok(rows.into_iter().collect())
+}
+
+/// The run of a chain in one message of a dump, if the table is not a run's.
+fn run_of_iptables(payload: &[u8]) -> Option<String> {
+    let body = payload.get(4..)?;
+    let table = answers::text(attribute(body, NFTA_CHAIN_TABLE)?);
+    let chain = answers::text(attribute(body, NFTA_CHAIN_NAME)?);
+    let run = id_of(&chain).filter(|_| !table.starts_with(PREFIX))?;
+    Some(run.to_owned())
+}
+
 impl Tables {
     fn look(&mut self, table: &CStr, mut gate: Found) -> Result<Found, Refusal> {
-        let [input, prerouting, output] = [c"input", c"prerouting", c"output"].map(|chain| {
-            !matches!(
-                self.rules_in(ProtoFamily::Inet, table, chain),
-                Ok(0) | Err(_)
-            )
-        });
+        let mut has_rules = |chain| match self.rules_in(ProtoFamily::Inet, table, chain) {
+            Err(refusal) if refusal.errno == Errno::ENOENT => Ok(false),
+            rules => rules.map(|rules| rules > 0),
+        };
+        let input = has_rules(c"input")?;
+        let (prerouting, output) = (has_rules(c"prerouting")?, has_rules(c"output")?);
         // NAT needs both chains; with one, the user has chosen the hook.
         if prerouting && !output {
             gate.scope.hook = Where::Prerouting;

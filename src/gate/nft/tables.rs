@@ -1,8 +1,9 @@
 //! A connection to nf_tables that changes and lists tables.
 
 use std::ffi::CStr;
+use std::io;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use nftnl::ProtoFamily;
 use nix::errno::Errno;
 use nix::libc;
@@ -25,6 +26,20 @@ const SEND_BUFFER_FACTOR: usize = 2;
 /// Up to this size a transaction fits the default send buffer (net.core.wmem_default, 212,992).
 const SEND_BUFFER_ENOUGH: usize = 64 * 1024;
 
+/// Only EPROTONOSUPPORT says that the kernel has no nf_tables (netlink_create()). This process may
+/// make no such socket (EAFNOSUPPORT: `RestrictAddressFamilies=` of a unit), or have too many files
+/// (EMFILE): then the kernel may have tables all the same.
+fn unopened(error: io::Error) -> anyhow::Error {
+    if error.raw_os_error() == Some(libc::EPROTONOSUPPORT) {
+        return Lacking(format!(
+            "this kernel has no nf_tables (CONFIG_NF_TABLES; is the nf_tables module missing?): \
+             {error}"
+        ))
+        .into();
+    }
+    anyhow!("no netlink socket for nf_tables: {error}")
+}
+
 /// It owns the tables that it has made. So it must make all changes to them, and must live as long
 /// as they are needed.
 pub(super) struct Tables {
@@ -36,13 +51,10 @@ impl Tables {
         if crate::words::fault::is("no-nf-tables") {
             bail!(Lacking("not here, for a test".to_owned()));
         }
-        let socket = Netlink::open(Bus::Netfilter).map_err(|error| {
-            Lacking(format!(
-                "this kernel has no nf_tables (CONFIG_NF_TABLES; is the nf_tables module \
-                 missing?): {error}"
-            ))
-        })?;
-        Ok(Tables { socket })
+        match Netlink::open(Bus::Netfilter) {
+            Ok(socket) => Ok(Tables { socket }),
+            Err(error) => Err(unopened(error)),
+        }
     }
 
     pub(super) fn commit(&mut self, transaction: &Transaction) -> Result<(), Refusal> {

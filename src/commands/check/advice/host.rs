@@ -14,14 +14,20 @@ const NEARLY_FULL: (u64, u64) = (9, 10);
 /// How many of a client's SYNs are listed.
 const RETRIES: usize = 4;
 
-/// About the ports that were asked for, or else all that are listened on.
+/// About the ports that were asked for, or else all that are listened on. `listening` is `None` if
+/// nobody can tell which are.
 pub(crate) fn advise_ports(
     host: &Host,
     wanted: Option<&PortSet>,
-    listening: &PortSet,
+    listening: Option<&PortSet>,
 ) -> Vec<Advice> {
-    let mut all = published(host, wanted.unwrap_or(listening));
-    all.extend(wanted.and_then(|wanted| deserted(host, &wanted.minus(listening))));
+    let mut all = match wanted.or(listening) {
+        Some(ports) => published(host, ports),
+        None => Vec::new(),
+    };
+    if let (Some(wanted), Some(listening)) = (wanted, listening) {
+        all.extend(deserted(host, &wanted.minus(listening)));
+    }
     all
 }
 

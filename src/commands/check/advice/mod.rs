@@ -10,11 +10,16 @@ use super::host::Host;
 use super::service::Endpoint;
 use crate::words::ports::PortSet;
 
-/// Everything that follows. `wanted`: the ports that were asked for, if any were.
-pub(crate) fn advise(host: &Host, endpoints: &[Endpoint], wanted: Option<&PortSet>) -> Vec<Advice> {
-    let listening: PortSet = endpoints.iter().map(|endpoint| endpoint.port).collect();
-    let mut all = host::advise_ports(host, wanted, &listening);
-    all.extend(service::advise(host, endpoints));
+/// Everything that follows. `endpoints`: who listens, if that could be seen. `wanted`: the ports that
+/// were asked for, if any were.
+pub(crate) fn advise(
+    host: &Host,
+    endpoints: Option<&[Endpoint]>,
+    wanted: Option<&PortSet>,
+) -> Vec<Advice> {
+    let listening = endpoints.map(|all| all.iter().map(|endpoint| endpoint.port).collect());
+    let mut all = host::advise_ports(host, wanted, listening.as_ref());
+    all.extend(service::advise(host, endpoints.unwrap_or_default()));
     all.extend(host::advise(host));
     all
 }
@@ -54,7 +59,7 @@ mod tests {
 
     /// Without the advice that each host gets.
     fn said(host: &Host, endpoints: &[Endpoint]) -> Vec<Advice> {
-        let mut all = advise(host, endpoints, None);
+        let mut all = advise(host, Some(endpoints), None);
         let of_each_host = ["syn_retries", "redirected_left"];
         all.retain(|advice| !of_each_host.contains(&advice.code));
         all
@@ -297,9 +302,13 @@ mod tests {
             port: 81,
             by: "somebody".to_owned(),
         }];
-        let all = advise(&host, &[endpoint(1, 1)], Some(&wanted));
+        let all = advise(&host, Some(&[endpoint(1, 1)]), Some(&wanted));
         let none: Vec<_> = all.iter().filter(|a| a.code == "no_listener").collect();
         assert_eq!(none.len(), 1);
         assert_eq!(none[0].ports, ports("82"));
+        // Nobody is said not to listen where the listeners can't be seen.
+        let unseen = advise(&host, None, Some(&wanted));
+        assert!(unseen.iter().all(|a| a.code != "no_listener"), "{unseen:?}");
+        assert!(unseen.iter().any(|a| a.code == "published"), "{unseen:?}");
     }
 }
