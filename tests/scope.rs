@@ -386,6 +386,62 @@ fn an_interface_that_comes_later_is_gated() {
     });
 }
 
+/// Names and addresses as people know them, and rules do not: an alternative name, the IPv4 address of a
+/// dual-stack socket. What no packet can have is refused, or told.
+#[test]
+fn a_gate_is_met_by_packets_or_that_is_told() {
+    let (pair, _service) = two_cables();
+    let (server, client) = (&pair.server, &pair.client);
+    let long = "the-second-cable-by-its-alternative-name";
+    server.must([
+        "ip", "link", "property", "add", "dev", "eth1", "altname", long,
+    ]);
+    server.must([
+        "ip", "link", "property", "add", "dev", "eth1", "altname", "second",
+    ]);
+    let only_back = [((ANY, BACK, 80), Silent), ((ANY, SERVER, 80), Served)];
+    for narrowed in [
+        format!("--interface {long}"),
+        "--interface second".to_owned(),
+        format!("--to ::ffff:{BACK}"),
+    ] {
+        let run = closing(server, Backend::Nft, &narrowed);
+        let fates = &only_back;
+        let outcome = assert_gates(&run, server, &[Expected { client, fates }]);
+        assert_eq!(outcome.report["warnings"], json!([]), "{outcome:?}");
+    }
+    let slip = call(server, words("--port 80 --to 10.79.0.99")).run(["true"]);
+    assert_eq!(slip.code, 0, "{slip:?}");
+    assert!(
+        slip.stderr
+            .contains("--to 10.79.0.99: this host has no such address now")
+    );
+
+    for command in [
+        "ip link add br0 type bridge",
+        "ip link set eth1 master br0",
+        "ip link set br0 up",
+        "ip address flush dev eth1 scope global",
+        "ip address add 10.79.0.1/24 dev br0",
+    ] {
+        server.must(command.split(' '));
+    }
+    for hook in HOOKS {
+        for name in ["eth1", long] {
+            let options = words(&format!("--port 80 --hook {hook} --interface {name}"));
+            let refused = call(server, options).run(["touch", "/tmp/was-run"]);
+            assert_eq!(refused.code, 125, "{refused:?}");
+            let says = "--interface eth1: it is a port of the bridge br0";
+            assert!(refused.stderr.contains(says), "{refused:?}");
+        }
+    }
+    let served = || knock(client, &[(ANY, BACK, 80)]) == [Served];
+    wait_until(SOON, "the bridge forwards", served).unwrap();
+    let run = closing(server, Backend::Nft, "--interface br0");
+    let fates = &only_back;
+    assert_gates(&run, server, &[Expected { client, fates }]);
+}
+
 /// All of it together, of several items each.
 #[test]
 fn options_narrow_together() {

@@ -11,7 +11,7 @@ use crate::cli::Other;
 use crate::kernel::sockets::Want;
 use crate::kernel::sockets::diag::Sockets;
 use crate::tell::say::{Level, Say};
-use crate::words::exit::Exit;
+use crate::words::exit::{Exit, NOT_TOLD};
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
@@ -23,9 +23,6 @@ pub(crate) fn carry_out(other: &Other, started: Instant) -> Exit {
         Other::Check(args) => check::run(args, &say),
     }
 }
-
-/// The exit status of `status` and `check` if what they tell could not be learnt or told.
-const NOT_TOLD: u8 = 1;
 
 /// Prints the TCP ports that are listened on now, one a line, for the completion of `--port`. Prints
 /// nothing if the kernel does not list its sockets: a completion has no place for an error.

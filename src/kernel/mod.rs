@@ -2,6 +2,7 @@
 
 pub(crate) mod caps;
 pub(crate) mod conntrack;
+pub(crate) mod interface;
 pub(crate) mod netlink;
 pub(crate) mod nfqueue;
 pub(crate) mod route;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result};
 use nix::libc;
 
+use crate::kernel::interface::{Interface, interface};
 use crate::kernel::netlink::{Bus, Netlink, Refusal, attribute, attributes, get, put_attribute};
 use crate::words::hop::{Device, Ether, NextHop};
 
@@ -91,6 +92,11 @@ impl Routing {
 
     pub(crate) fn links(&mut self) -> Result<Vec<Link>, Refusal> {
         self.dump(libc::RTM_GETLINK, link)
+    }
+
+    /// The same links: what they are called, and what they belong to.
+    pub(crate) fn interfaces(&mut self) -> Result<Vec<Interface>, Refusal> {
+        self.dump(libc::RTM_GETLINK, interface)
     }
 
     pub(crate) fn addresses(&mut self) -> Result<Vec<HostAddress>, Refusal> {
@@ -238,6 +244,7 @@ fn neighbour(row: &[u8]) -> Option<Neighbour> {
 /// What holds for any row of any table.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
+    crate::kernel::interface::withstand(bytes);
     if let Some(link) = link(bytes) {
         let name = link.device.to_string();
         assert!(!name.contains('\0') && name.chars().count() < crate::words::hop::NAME_LENGTH);

@@ -80,6 +80,16 @@ const BAD: &[(&[&str], &[&str])] = &[
         &["--drain 30s", "--max-closed 30s"],
     ),
     (&["-p80", "--max-closed", "0"], &["--max-closed 0s"]),
+    (&["-p80", "--to", "0.0.0.0"], &["--to 0.0.0.0", "no --to"]),
+    (&["-p80", "--to", "::ffff:224.0.0.1"], &["--to 224.0.0.1"]),
+    (
+        &["-p80", "--allow-local", "--interface", "eth0,lo"],
+        &["--interface lo", "--allow-local"],
+    ),
+    (
+        &["-p80", "--allow-from", "0.0.0.0/0,::/0"],
+        &["--allow-from 0.0.0.0/0,::/0"],
+    ),
     (&["-p80", "--drian", "1s"], &["'--drian'", "--drain"]),
     (&["-p80", "--potr", "1"], &["'--potr'", "--port"]),
     (&["-p80", "-x"], &["'-x'", "--help"]),

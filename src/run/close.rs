@@ -40,7 +40,7 @@ impl Call<'_> {
             self.watch_for_cookies(sockets, looking_since)?;
         }
         self.look(sockets, record)?;
-        self.warn_of_interfaces(record);
+        self.warn_of_what_is_not_here(record);
         // The last check for a signal before anything is changed.
         self.signals.until(Instant::now())?;
         let (gate, action) = close(self, prepared, record)?;

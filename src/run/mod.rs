@@ -11,6 +11,7 @@ mod call;
 mod close;
 mod drive;
 mod dry_run;
+mod met;
 pub(crate) mod plan;
 mod prepare;
 mod program;
@@ -44,7 +45,7 @@ use crate::words::exit::Exit;
 pub(crate) fn run(args: &Args, started: Instant) -> Exit {
     let say = Say::new(level(args), started);
     let path = std::env::var_os("PATH");
-    let planned = Plan::new(args, path.as_deref());
+    let planned = Plan::new(args, path.as_deref()).and_then(Plan::on_this_host);
     let mut record = Record::new();
     for mistaken in mistaken_variables() {
         record.warnings.warn(&say, mistaken);

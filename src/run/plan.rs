@@ -166,6 +166,9 @@ fn scope(args: &Args) -> Scope {
 /// Checks the options that are valid by themselves, but may contradict each other.
 fn make_sense(args: &Args, gated: &Gated) -> Result<Box<dyn Planned>, String> {
     times_make_sense(args)?;
+    if let Some(why) = gated.scope.contradicts() {
+        return Err(why);
+    }
     for (option, line) in [
         ("--precheck", &args.precheck),
         ("--ready-check", &args.ready_check),

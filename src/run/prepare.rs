@@ -8,7 +8,6 @@ use crate::action::contract::{Before, Prepared};
 use crate::decide::draining::COOKIE_GRACE;
 use crate::decide::readiness::places;
 use crate::gate::standing;
-use crate::kernel::caps;
 use crate::kernel::sockets::Want;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
@@ -83,8 +82,9 @@ impl Call<'_> {
     /// Removes rules of dead runs. This run has no rules yet.
     pub(crate) fn sweep(&self, lock: &Lock, record: &mut Record) {
         let swept = standing::sweep(self.plan.backend, lock);
-        // Without the privilege, --best-effort says so as it fails to close the gate.
-        for what in swept.unseen.iter().filter(|_| caps::net_admin()) {
+        // With --best-effort the privilege may be missing, and closing the gate says so.
+        let certain = !self.plan.config.best_effort;
+        for what in swept.unseen.iter().filter(|_| certain) {
             let text = format!("a dead run may have left rules that were not seen: {what}");
             record.warnings.warn(self.say, text);
         }
@@ -215,23 +215,6 @@ impl Call<'_> {
             best_effort: plan.config.best_effort,
             ready_check: plan.ready_check.is_some(),
         })
-    }
-
-    /// An interface that does not exist yet may appear later. It is gated from then on.
-    pub(crate) fn warn_of_interfaces(&self, record: &mut Record) {
-        let Ok(present) = nix::net::if_::if_nameindex() else {
-            return;
-        };
-        let is_there = |name: &str| {
-            present
-                .iter()
-                .any(|i| i.name().to_bytes() == name.as_bytes())
-        };
-        let names = self.plan.gated().scope.interfaces.iter();
-        for name in names.filter(|name| !is_there(name)) {
-            let text = format!("--interface: no interface is named {name} now: it may come");
-            record.warnings.warn(self.say, text);
-        }
     }
 
     /// Where the kernel has ever sent SYN cookies, watches for a moment with the gate open. If it

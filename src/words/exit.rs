@@ -9,6 +9,9 @@ pub const NOT_EXECUTABLE: u8 = 126;
 /// COMMAND was not run: it was not found.
 pub const NOT_FOUND: u8 = 127;
 
+/// `syngate status` or `check` could not learn, or could not print, what it tells.
+pub(crate) const NOT_TOLD: u8 = 1;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Status(u8),

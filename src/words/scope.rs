@@ -10,7 +10,12 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::words::family::Family;
 
 /// The longest name of an interface (linux/if.h, IFNAMSIZ without the NUL).
-const INTERFACE_NAME_MAX: usize = 15;
+pub(crate) const INTERFACE_NAME_MAX: usize = 15;
+/// The longest alternative name (linux/if.h, ALTIFNAMSIZ without the NUL). Rules take the other one.
+const ALTERNATIVE_NAME_MAX: usize = 127;
+
+/// The loopback interface can be renamed, but nobody does.
+pub(crate) const LOOPBACK: &str = "lo";
 
 /// The hook in which the gate stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -44,6 +49,42 @@ impl Scope {
     /// Whether the gate stops packets of this IP version: `--to` may name addresses of the other one only.
     pub(crate) fn gates(&self, family: Family) -> bool {
         self.to.is_empty() || !self.to.of(family).is_empty()
+    }
+
+    /// Why no packet can be one that this gate stops, in the words of the options.
+    pub(crate) fn contradicts(&self) -> Option<String> {
+        let never = |network: &&IpNet| {
+            let address = network.addr();
+            let one = network.prefix_len() == network.max_prefix_len();
+            (one && address.is_unspecified()) || address.is_multicast()
+        };
+        if let Some(network) = self.to.all().iter().find(never) {
+            let network = short(network);
+            return Some(format!(
+                "--to {network}: no connection goes to it; expected addresses of this host, or no --to \
+                 for all of them"
+            ));
+        }
+        let local = self.interfaces.iter().any(|name| name == LOOPBACK);
+        if self.allow_local && local {
+            return Some(format!(
+                "--interface {LOOPBACK} and --allow-local exclude each other: one gates what comes \
+                 over it, the other lets it through"
+            ));
+        }
+        let mut gated = Family::ALL.into_iter().filter(|family| self.gates(*family));
+        let lets_all = |family| {
+            self.allow_from
+                .of(family)
+                .iter()
+                .any(|n| n.prefix_len() == 0)
+        };
+        gated.all(lets_all).then(|| {
+            format!(
+                "--allow-from {}: that lets every connection through",
+                self.allow_from
+            )
+        })
     }
 
     /// Whether the gate stops connections to a listener on this address. A wildcard address always counts.
@@ -143,7 +184,7 @@ fn network(item: &str) -> Result<IpNet, String> {
         return Err(format!("an empty item; {EXPECTED}"));
     }
     if let Ok(address) = IpAddr::from_str(item) {
-        return Ok(address.into());
+        return Ok(address.to_canonical().into());
     }
     let Ok(network) = IpNet::from_str(item) else {
         return Err(match item.split_once('/') {
@@ -158,7 +199,20 @@ fn network(item: &str) -> Result<IpNet, String> {
             network.addr()
         ));
     }
-    Ok(network)
+    Ok(unmapped(network))
+}
+
+/// `ss` shows the IPv4 addresses of a dual-stack socket as `::ffff:10.0.0.1` (RFC 4291, 2.5.5.2). No
+/// packet has such an address: IPv4 is meant.
+fn unmapped(network: IpNet) -> IpNet {
+    const BEFORE_IPV4: u8 = 96;
+    let IpNet::V6(v6) = network else {
+        return network;
+    };
+    let length = v6.prefix_len().checked_sub(BEFORE_IPV4);
+    let v4 = v6.addr().to_ipv4_mapped().zip(length);
+    v4.and_then(|(address, length)| Ipv4Net::new(address, length).ok())
+        .map_or(network, IpNet::V4)
 }
 
 fn bad_prefix(item: &str, address: &str, length: &str) -> String {
@@ -188,9 +242,10 @@ fn interface(name: &str) -> Result<String, String> {
             "'{name}' is not an interface's name; expected names such as eth0, separated by commas"
         ));
     }
-    if name.len() > INTERFACE_NAME_MAX {
+    if name.len() > ALTERNATIVE_NAME_MAX {
         return Err(format!(
-            "'{name}' is not an interface's name: those have at most {INTERFACE_NAME_MAX} bytes"
+            "'{name}' is not an interface's name: those have at most {INTERFACE_NAME_MAX} bytes, and \
+             alternative names {ALTERNATIVE_NAME_MAX}"
         ));
     }
     match name.chars().find(|c| odd(*c)) {
@@ -213,7 +268,7 @@ pub(crate) fn withstand(bytes: &[u8]) {
         assert!(all.all(|network| networks.contain(network.addr())));
     }
     if let Ok(names) = parse_interfaces(&text) {
-        let fits = |name: &String| (1..=INTERFACE_NAME_MAX).contains(&name.len());
+        let fits = |name: &String| (1..=ALTERNATIVE_NAME_MAX).contains(&name.len());
         assert!(names.iter().all(fits));
         assert_eq!(parse_interfaces(&names.join(",")), Ok(names));
     }
@@ -236,6 +291,14 @@ mod tests {
             "one inside another is one"
         );
         assert_eq!(networks("10.0.0.1/32").to_string(), "10.0.0.1");
+        assert_eq!(networks("::ffff:10.0.0.1").to_string(), "10.0.0.1");
+        assert_eq!(networks("::ffff:a00:0/104").to_string(), "10.0.0.0/8");
+        assert_eq!(networks("::ffff:0:0/96").to_string(), "0.0.0.0/0");
+        assert_eq!(networks("::/0").to_string(), "::/0");
+        assert_eq!(
+            networks("::ffff:10.0.0.1,10.0.0.0/8").to_string(),
+            "10.0.0.0/8"
+        );
         assert_eq!(networks("0.0.0.0/0").to_string(), "0.0.0.0/0");
         assert_eq!(parse_interfaces("eth0, br-1.2@x").unwrap().len(), 2);
     }
@@ -262,7 +325,7 @@ mod tests {
             ("eth0,", "not an interface's name"),
             ("eth+", "'+' in it"),
             ("a name", "' ' in it"),
-            ("sixteen-letters-", "at most 15 bytes"),
+            (&"long".repeat(32), "at most 15 bytes"),
         ] {
             let error = parse_interfaces(text).unwrap_err();
             assert!(error.contains(says), "{text:?}: {error}");
@@ -292,6 +355,56 @@ mod tests {
         assert!(scope.gates(Family::V4) && !scope.gates(Family::V6));
         assert!(Scope::default().gates(Family::V6));
         assert!(Scope::default().reaches("fd00::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_gate_that_stops_nothing_is_told() {
+        let scope = |to: &str, from: &str, local: bool, interface: &str| Scope {
+            to: match to {
+                "" => Networks::default(),
+                to => networks(to),
+            },
+            allow_from: match from {
+                "" => Networks::default(),
+                from => networks(from),
+            },
+            allow_local: local,
+            interfaces: vec![interface.to_owned()],
+            ..Scope::default()
+        };
+        for (scope, says) in [
+            (scope("10.0.0.1", "10.0.0.0/8", true, "eth0"), None),
+            (scope("0.0.0.0/0", "", false, "lo"), None),
+            (scope("0.0.0.0", "", false, "eth0"), Some("--to 0.0.0.0:")),
+            (scope("::", "", false, "eth0"), Some("--to :::")),
+            (
+                scope("10.0.0.1,224.0.0.0/4", "", false, "eth0"),
+                Some("--to 224.0.0.0/4:"),
+            ),
+            (
+                scope("", "", true, "lo"),
+                Some("--interface lo and --allow-local"),
+            ),
+            (scope("", "0.0.0.0/0", false, "eth0"), None),
+            (
+                scope("", "0.0.0.0/0,::/0", false, "eth0"),
+                Some("--allow-from 0.0.0.0/0,::/0:"),
+            ),
+            (
+                scope("10.0.0.1", "0.0.0.0/0", false, "eth0"),
+                Some("--allow-from 0.0.0.0/0:"),
+            ),
+        ] {
+            let why = scope.contradicts();
+            let said = why
+                .as_deref()
+                .zip(says)
+                .is_some_and(|(why, says)| why.starts_with(says));
+            assert!(
+                said || (why.is_none() && says.is_none()),
+                "{why:?}, not {says:?}"
+            );
+        }
     }
 
     #[test]

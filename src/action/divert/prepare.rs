@@ -67,13 +67,6 @@ fn warn_of_what_is_not_diverted(
             to.peers
         ));
     }
-    let mut own = here.own.iter();
-    if !own.any(|own| own.global && gated.scope.reaches(own.address)) {
-        let to = &gated.scope.to;
-        before.warn(format!(
-            "--to {to}: this host has no such address, and diverts nothing"
-        ));
-    }
     let asked: PortSet = served.iter().flat_map(|s| s.ports.iter()).collect();
     let deserted = gated.ports.minus(&asked);
     if to.ask.is_some() && !deserted.is_empty() {

@@ -15,9 +15,8 @@ mod support;
 
 use self::findings::Findings;
 use crate::cli::CheckArgs;
-use crate::commands::NOT_TOLD;
 use crate::tell::say::Say;
-use crate::words::exit::Exit;
+use crate::words::exit::{Exit, NOT_TOLD};
 use crate::words::ports::PortSet;
 
 /// The exit status if no gate can be closed here.

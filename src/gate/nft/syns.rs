@@ -5,10 +5,7 @@ use nftnl::Hook;
 use super::names::{ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, INTERFACES, TO_V4, TO_V6};
 use super::ruleset::{Elements, NamedSet, Term, Way};
 use crate::words::family::Family;
-use crate::words::scope::Scope;
-
-/// The loopback interface can be renamed, but nobody does.
-const LOOPBACK: &str = "lo";
+use crate::words::scope::{LOOPBACK, Scope};
 
 pub(super) fn sets(scope: &Scope) -> Vec<NamedSet> {
     let allowed = if scope.allow_local {
