@@ -2,7 +2,7 @@
 
 use crate::action::{linger, list};
 use crate::commands::clear;
-use crate::decide::{beside, draining, looks, opening, service};
+use crate::decide::{beside, draining, looks, opening, service, wishes};
 use crate::gate::iptables::standing::LIST_EVERY;
 use crate::gate::nft::{divert, ruleset};
 use crate::gate::watchdog;
@@ -17,6 +17,7 @@ const SHARED: &[(&str, Limit)] = &[
     ("Longest duration", Time(duration::LONGEST)),
     ("Lock retry", Time(lock::RETRY)),
     ("Look", Time(looks::LOOK_EVERY)),
+    ("Second signal", Time(wishes::SECOND_AFTER)),
     ("Quiet", Time(looks::QUIET)),
     ("Young half-open", Time(row::YOUNG)),
     ("Cookie grace", Time(draining::COOKIE_GRACE)),

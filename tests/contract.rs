@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use clap::CommandFactory;
 use harness::latch::Latch;
 use harness::{
-    Call, Outcome, SOON, SYNGATE, call, gated, has_taken_its_signals, ms, signals, wait_gated,
-    wait_open, words,
+    Call, Outcome, SOON, SYNGATE, call, gated, has_taken_its_signals, ms, signal_again, signals,
+    wait_gated, wait_open, words,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -1453,7 +1453,7 @@ fn a_second_signal_opens_and_leaves_command_running() {
         run.signal(Signal::SIGTERM).unwrap();
         wait_until(SOON, "the first signal", || first_came.exists()).unwrap();
         assert!(run.is_running() && gated(&host), "the first is COMMAND's");
-        run.signal(second).unwrap();
+        signal_again(&mut run, second);
         wait_until(SOON, "the end of the run", || !run.is_running()).unwrap();
         assert_eq!(run.wait().unwrap().code(), Some(128 + second as i32));
         let outcome = call.end(run);

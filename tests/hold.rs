@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use harness::latch::Latch;
 use harness::{
-    Backend, Call, Outcome, SOON, SYNGATE, call, gated, ms, queues, shut, stopped_syns, tell,
-    wait_shut, words,
+    Backend, Call, Outcome, SOON, SYNGATE, call, gated, ms, queues, shut, signal_again,
+    stopped_syns, tell, wait_shut, words,
 };
 use killing::Moment;
 use nix::sys::signal::Signal;
@@ -1091,7 +1091,7 @@ fn on_every_way_out_they_go() {
                 run.signal(Signal::SIGTERM).unwrap();
                 let passed_on = || told.exists();
                 wait_until(SOON, "a signal that is passed on", passed_on).unwrap();
-                run.signal(Signal::SIGINT).unwrap();
+                signal_again(&mut run, Signal::SIGINT);
             }
         }
         let report = load.finish().unwrap();

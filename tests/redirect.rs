@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use harness::instance::{Instance, ask};
 use harness::latch::Latch;
 use harness::{
-    Backend, Call, Outcome, SOON, all_refused, call, gated, has_taken_its_signals, ms, shut, tell,
-    wait_shut, words,
+    Backend, Call, Outcome, SOON, all_refused, call, gated, has_taken_its_signals, ms, shut,
+    signal_again, tell, wait_shut, words,
 };
 use killing::Moment;
 use nix::sys::signal::Signal;
@@ -396,7 +396,7 @@ fn the_linger_is_bounded_and_a_second_signal_ends_it() {
     let taken = || has_taken_its_signals(host, pid.trim());
     wait_until(SOON, "the first signal taken", taken).unwrap();
     assert!(gated(host), "the first harms nobody");
-    run.signal(Signal::SIGINT).unwrap();
+    signal_again(&mut run, Signal::SIGINT);
     let outcome = call.end(run);
     assert_eq!(outcome.code, 130, "{outcome:?}");
     assert_eq!(outcome.report["outcome"], "interrupted");

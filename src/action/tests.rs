@@ -111,7 +111,9 @@ fn the_second_signal_cuts_who_is_left_elsewhere() {
     assert_eq!(tale.state.facts.interrupted, None);
     let why = tale.state.in_spite_of_a_signal().unwrap();
     assert!(why.contains("connections to the standby have"), "{why}");
-    let second = tale.at(80, Event::Signal(INT, Sender::Terminal));
+    let echo = tale.at(80, Event::Signal(INT, Sender::Terminal));
+    assert_eq!(echo, None, "the same wish");
+    let second = tale.at(570, Event::Signal(INT, Sender::Terminal));
     assert_eq!(
         second,
         Some(Task::Ask(Question::Left)),
@@ -119,11 +121,11 @@ fn the_second_signal_cuts_who_is_left_elsewhere() {
     );
     let stops = Some(Task::Ask(Question::Stop));
     assert_eq!(
-        tale.at(80, Event::Answered(Answer::Left(Some(2)), COST)),
+        tale.at(570, Event::Answered(Answer::Left(Some(2)), COST)),
         stops
     );
-    assert_eq!(tale.at(80, Event::Answered(Answer::Stopping, COST)), None);
-    let third = tale.at(90, Event::Signal(INT, Sender::Terminal));
+    assert_eq!(tale.at(570, Event::Answered(Answer::Stopping, COST)), None);
+    let third = tale.at(1_070, Event::Signal(INT, Sender::Terminal));
     let removes = Some(Task::Remove { anyway: false });
     assert_eq!(third, removes, "it is not waited for");
     let facts = &tale.state.facts;

@@ -6,6 +6,7 @@ use crate::decide::drain::Left;
 use crate::decide::event::NotRun;
 use crate::decide::missing::Missing;
 use crate::decide::policy::Abandoned;
+use crate::decide::wishes::Wishes;
 use crate::words::ended::{CommandExit, Sender};
 use crate::words::ports::PortSet;
 
@@ -22,7 +23,7 @@ pub(crate) struct Facts {
     /// The signal that ended the run.
     pub interrupted: Option<(i32, Sender)>,
     /// INT, TERM, HUP and QUIT in order of arrival.
-    pub signals: Vec<(i32, Sender)>,
+    pub signals: Wishes,
     /// How often the gate was closed again after somebody had removed its rules.
     pub reclosed: u32,
     /// `--max-closed` was reached with the gate closed.

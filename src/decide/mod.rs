@@ -21,6 +21,7 @@ pub(crate) mod services;
 pub(crate) mod signals;
 pub(crate) mod state;
 pub(crate) mod watch;
+pub(crate) mod wishes;
 
 #[cfg(test)]
 pub(crate) mod tale;

@@ -103,7 +103,7 @@ impl State {
 
     /// Why the run goes on after a signal, when only the linger is left.
     pub(crate) fn in_spite_of_a_signal(&self) -> Option<String> {
-        let signalled = !self.facts.signals.is_empty();
+        let signalled = !self.facts.signals.all().is_empty();
         let waits = self.phase == Phase::Over && self.is_lingering() && signalled;
         self.policy.in_spite_of_a_signal().filter(|_| waits)
     }

@@ -10,35 +10,36 @@ impl State {
     /// The first signal before COMMAND: COMMAND is not run. The first signal while COMMAND runs is
     /// passed on to it. Any further signal ends the run at once, and COMMAND goes on alone.
     pub(super) fn signalled(&mut self, signal: i32, sender: Sender, now: Instant) -> Option<Task> {
-        if self.phase == Phase::Over && self.is_lingering() {
-            return self.signalled_while_lingering(signal, sender, now);
+        if !self.facts.signals.take(signal, sender, now) {
+            return self.go_on(now);
         }
-        if self.phase == Phase::Running && self.facts.signals.is_empty() {
-            self.facts.signals.push((signal, sender));
+        let first = self.facts.signals.all().len() == 1;
+        if self.phase == Phase::Over && self.is_lingering() {
+            return self.signalled_while_lingering(first, signal, sender, now);
+        }
+        if self.phase == Phase::Running && first {
             return (sender != Sender::Terminal).then_some(Task::Pass(signal));
         }
-        if self.opening() || !self.facts.signals.is_empty() {
+        if self.opening() || !first {
             self.policy.cut();
         }
         self.remove_anyway |= self.opened;
         if self.command_pending() {
             self.facts.not_run = Some(NotRun::Signal);
         }
-        self.facts.signals.push((signal, sender));
         self.facts.interrupted = Some((signal, sender));
         self.finish()
     }
 
     /// During the linger the first signal changes nothing; the second one cuts the remaining
     /// connections.
-    pub(super) fn signalled_while_lingering(
+    fn signalled_while_lingering(
         &mut self,
+        first: bool,
         signal: i32,
         sender: Sender,
         now: Instant,
     ) -> Option<Task> {
-        let first = self.facts.signals.is_empty();
-        self.facts.signals.push((signal, sender));
         if first {
             return self.go_on(now);
         }

@@ -14,6 +14,7 @@ use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
 
 pub(crate) const COST: Duration = Duration::from_micros(50);
+pub(crate) const HUP: i32 = 1;
 pub(crate) const INT: i32 = 2;
 pub(crate) const TERM: i32 = 15;
 

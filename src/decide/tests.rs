@@ -1112,9 +1112,36 @@ fn the_first_signal_is_passed_on_and_the_second_ends_the_run() {
     assert_eq!(first, Some(Task::Pass(TERM)));
     assert_eq!(tale.at(20, Event::Done), None);
     assert_eq!(tale.state.facts.interrupted, None);
-    let action = tale.at(30, Event::Signal(TERM, Sender::Process));
+    let action = tale.at(520, Event::Signal(TERM, Sender::Process));
     tale.opens_and_ends(action);
     assert_eq!(tale.state.facts.exited, None, "left running");
+}
+
+#[test]
+fn what_comes_right_after_a_signal_is_the_same_wish() {
+    for (at, signal, is_new) in [
+        (20, TERM, false),
+        (519, TERM, false),
+        (519, INT, false),
+        (520, INT, true),
+        (520, HUP, false),
+        (5_000, HUP, false),
+    ] {
+        let mut tale = Tale::running(config(), &on_80(&[1]));
+        tale.at(20, Event::Signal(TERM, Sender::Process));
+        tale.at(20, Event::Done);
+        let task = tale.at(at, Event::Signal(signal, Sender::Process));
+        assert_eq!(task.is_some(), is_new, "{at} ms: {signal}");
+        assert_eq!(tale.state.facts.interrupted.is_some(), is_new);
+    }
+    // COMMAND has ended by the first of them.
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.at(20, Event::Signal(HUP, Sender::Process));
+    tale.at(20, Event::Done);
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[]));
+    tale.at(70, Event::Signal(HUP, Sender::Terminal));
+    assert_eq!(tale.state.facts.interrupted, None);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::action::contract::{Before, Prepared};
 use crate::decide::draining::COOKIE_GRACE;
 use crate::decide::readiness::places;
+use crate::decide::wishes::Wishes;
 use crate::gate::standing;
 use crate::kernel::sockets::Want;
 use crate::kernel::sockets::diag::Sockets;
@@ -132,21 +133,24 @@ impl Call<'_> {
         child: &Child,
         ended: impl Fn() -> Option<CommandExit>,
     ) -> Result<CommandExit, Ending> {
-        let mut stopped: Option<(i32, Sender)> = None;
+        let mut wishes = Wishes::default();
         loop {
             match self.signals.wait(None) {
                 Some(Caught::Stop(signal, sender)) => {
-                    if stopped.replace((signal, sender)).is_some() {
+                    if !wishes.take(signal, sender, Instant::now()) {
+                        continue;
+                    }
+                    if wishes.all().len() > 1 {
                         return Err(Ending::interrupted_before(signal, sender));
                     }
                     if child.hears_of(signal, sender) != Sender::Terminal {
                         child.signal(signal);
                     }
                 }
-                _ => match (ended(), stopped) {
+                _ => match (ended(), wishes.all().last()) {
                     (None, _) => (),
                     (Some(exit), None) => return Ok(exit),
-                    (Some(_), Some((signal, sender))) => {
+                    (Some(_), Some(&(signal, sender))) => {
                         return Err(Ending::interrupted_before(signal, sender));
                     }
                 },

@@ -8,8 +8,9 @@ pub(crate) mod latch;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use testkit::{Host, Ran, Running, wait_until};
 
@@ -431,6 +432,16 @@ pub(crate) fn wait_gated(host: &Host) {
 #[track_caller]
 pub(crate) fn wait_open(host: &Host, within: Duration) {
     wait_until(within, "an open gate", || !gated(host)).unwrap();
+}
+
+/// Signals a run that has taken a signal already: a second one counts half a second after that.
+pub(crate) fn signal_again(run: &mut Running, signal: Signal) {
+    let since = Instant::now();
+    run.signal(signal).unwrap();
+    let half_a_second = || since.elapsed() > Duration::from_millis(500);
+    wait_until(SOON, "the time of a second signal", half_a_second).unwrap();
+    assert!(run.is_running(), "the same wish");
+    run.signal(signal).unwrap();
 }
 
 /// A figure of a report, in ms.

@@ -141,7 +141,7 @@ fn check_failed(e: &Evidence) -> String {
 }
 
 fn signalled(e: &Evidence, signal: i32) -> Ending {
-    let mut signals = e.facts.signals.iter();
+    let mut signals = e.facts.signals.all().iter();
     let by_terminal = signals.any(|(n, sender)| *n == signal && *sender != Sender::Process);
     Ending {
         outcome: Outcome::CommandSignalled,
@@ -360,10 +360,10 @@ mod tests {
     #[test]
     fn ctrl_c_that_ended_command_ends_us() {
         let mut both = facts(CommandExit::Signal(2));
-        both.signals = vec![(2, Sender::Terminal)];
+        both.signals.take(2, Sender::Terminal, Instant::now());
         expect(&both, Outcome::CommandSignalled, Exit::Interrupt, "SIGINT");
         let mut killed = facts(CommandExit::Signal(2));
-        killed.signals = vec![(2, Sender::Process)];
+        killed.signals.take(2, Sender::Process, Instant::now());
         expect(
             &killed,
             Outcome::CommandSignalled,
