@@ -20,6 +20,7 @@ const SHARED: &[(&str, Limit)] = &[
     ("Second signal", Time(wishes::SECOND_AFTER)),
     ("Quiet", Time(looks::QUIET)),
     ("Young half-open", Time(row::YOUNG)),
+    ("SYN-ACK timer", Time(row::SYNACK_TIMEOUT)),
     ("Cookie grace", Time(draining::COOKIE_GRACE)),
     ("Ready check", Time(beside::CHECK_PAUSE)),
     ("Search", Time(beside::SEARCH_PAUSE)),

@@ -380,6 +380,35 @@ fn scanners_do_not_hold_the_drain_up() {
     assert!(stale > 0, "they were seen: {:#}", outcome.report);
 }
 
+/// A round trip of 600 ms: nobody is reset, whether there are scanners too or not.
+#[test]
+fn clients_far_away_finish_their_handshakes() {
+    let pair = Pair::steered_by_flow().unwrap();
+    let haproxy = haproxy(&pair);
+    let half_open = || {
+        let rows = pair.server.must(["ss", "-Htn", "state", "syn-recv"]);
+        rows.lines().count()
+    };
+    let far = testkit::Delay::start(&pair.client, Duration::from_millis(600)).unwrap();
+    let running = load(&pair, 100);
+    let outcome = gate(&pair.server, "--port 80 --drain 2s", haproxy.restart_argv());
+    assert_eq!(outcome.report["drain_left"]["handshakes"], 0);
+
+    let _scan = testkit::Scan::start(&pair.client, &format!("{SERVER}:80"), 50).unwrap();
+    testkit::wait_until(harness::SOON, "half-open connections", || {
+        half_open() >= 130
+    })
+    .unwrap();
+    let scanned = gate(&pair.server, "--port 80 --drain 2s", haproxy.restart_argv());
+    let drain_ms = ms(&scanned.report["phases"], "drain_ms");
+    assert!(drain_ms < 1_050.0, "{drain_ms} ms");
+    let stale = scanned.report["stale_half_open"].as_u64().unwrap();
+    assert!(stale > 0, "they were seen: {:#}", scanned.report);
+    let report = running.stop().unwrap();
+    assert_eq!(report.failed(), 0, "{report}");
+    far.stop().unwrap();
+}
+
 /// A handshake that was answered with a SYN cookie leaves no trace until it is complete: while
 /// cookies are sent, the drain waits for them.
 #[test]

@@ -17,7 +17,7 @@ pub(crate) enum DrainUntil {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Left {
     pub accept_queue: u32,
-    /// Handshakes young enough that their last ACK may still come.
+    /// Handshakes whose last ACK may still come.
     pub handshakes: u32,
     /// Connections in the middle of a request or an answer.
     pub busy: u32,
@@ -36,10 +36,11 @@ impl Left {
     }
 }
 
-pub(crate) fn left(sample: &Sample, until: DrainUntil) -> Left {
+/// `handshakes`: how many half-open connections are waited for.
+pub(crate) fn left(sample: &Sample, until: DrainUntil, handshakes: u32) -> Left {
     let mut left = Left {
         accept_queue: sample.listeners.iter().map(|l| l.accept_queue).sum(),
-        handshakes: sample.half_open.young,
+        handshakes,
         ..Left::default()
     };
     let connections = sample.connections.unwrap_or_default();

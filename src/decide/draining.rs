@@ -24,11 +24,12 @@ impl State {
     }
 
     /// A look at connections is slow where there are many. So the drain skips it while there are
-    /// handshakes, except at its end, when the report needs the count.
+    /// handshakes, except at its end, when the report needs the count, and once where connections
+    /// tell how far away clients are.
     pub(super) fn looks_at_connections(&self, now: Instant) -> bool {
-        self.phase == Phase::Draining
-            && self.config.drain_until >= DrainUntil::Requests
-            && (!self.facts.left.has_handshakes() || now >= self.drain_end())
+        let counts = self.config.drain_until >= DrainUntil::Requests
+            && (!self.facts.left.has_handshakes() || now >= self.drain_end());
+        self.phase == Phase::Draining && (counts || self.in_doubt)
     }
 
     pub(super) fn drain_saw(
@@ -37,16 +38,17 @@ impl State {
         cost: Duration,
         now: Instant,
     ) -> Option<Task> {
-        self.facts.left = left(sample, self.config.drain_until);
-        self.facts.stale_half_open = self.facts.stale_half_open.max(sample.half_open.stale);
+        self.count_handshakes(sample, now);
         let seen = sample.connections.is_some() || self.config.drain_until < DrainUntil::Requests;
-        let (quiet_at, cookies_until) = (self.closed_at + QUIET, self.closed_at + COOKIE_GRACE);
+        let (quiet_at, cookies_until) = (self.closed_at + QUIET, self.cookies_until());
         // The service had no listener before, so the first look came before the old rules were out
         // of use.
         let early = self.deserted && !sample.listeners.is_empty();
         self.deserted &= !early;
         if seen && now >= self.drain_end() {
             return self.end_drain(now);
+        } else if self.in_doubt {
+            self.next_look = now;
         } else if self.facts.left.has_handshakes() {
             self.next_look = now + pause(cost, DRAIN_PAUSE);
         } else if early {
@@ -62,6 +64,28 @@ impl State {
             self.next_look = now + pause(cost, DRAIN_PAUSE);
         }
         self.go_on(now)
+    }
+
+    fn count_handshakes(&mut self, sample: &Sample, now: Instant) {
+        self.handshakes.saw(sample);
+        let seen = sample.half_open;
+        let since_closed = now.saturating_duration_since(self.closed_at);
+        let awaited = self.handshakes.awaited(seen, since_closed);
+        self.in_doubt = self.handshakes.in_doubt(sample);
+        self.facts.left = left(sample, self.config.drain_until, awaited);
+        if !self.in_doubt {
+            let not_awaited = seen.young + seen.slow + seen.stale - awaited;
+            self.facts.stale_half_open = self.facts.stale_half_open.max(not_awaited);
+        }
+    }
+
+    /// A handshake that was answered with a SYN cookie is over by then.
+    fn cookies_until(&self) -> Instant {
+        let grace = match self.handshakes.is_far() {
+            true => self.handshakes.patience(),
+            false => COOKIE_GRACE,
+        };
+        self.closed_at + grace
     }
 
     pub(super) fn checked(&mut self, stands: bool, now: Instant) -> Option<Task> {

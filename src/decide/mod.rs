@@ -11,6 +11,7 @@ pub(crate) mod drain;
 pub(crate) mod draining;
 pub(crate) mod event;
 pub(crate) mod facts;
+mod handshakes;
 pub(crate) mod looks;
 pub(crate) mod missing;
 pub(crate) mod opening;

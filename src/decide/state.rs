@@ -6,6 +6,7 @@ use crate::decide::again::Again;
 use crate::decide::config::Config;
 use crate::decide::event::{Event, NotRun, Task};
 use crate::decide::facts::Facts;
+use crate::decide::handshakes::Handshakes;
 use crate::decide::looks::{GUARD_EVERY, QUIET, Regular};
 use crate::decide::policy::{Due, Noted, Policy};
 use crate::decide::watch::{Watches, watches};
@@ -20,6 +21,9 @@ pub(crate) struct State {
     pub(super) closed_at: Instant,
     pub(super) deadline: Instant,
     pub(super) phase: Phase,
+    pub(super) handshakes: Handshakes,
+    /// A look at connections shall tell whose handshakes are slow.
+    pub(super) in_doubt: bool,
     /// No look has shown a listener.
     pub(super) deserted: bool,
     pub(super) shut: PortSet,
@@ -76,6 +80,8 @@ impl State {
             phase: Phase::Draining,
             opened: deadline.is_none(),
             removed: deadline.is_none(),
+            handshakes: Handshakes::default(),
+            in_doubt: false,
             others: None,
             remove_anyway: false,
             // Without a listener the service refuses the SYNs that the old rules still let in, so

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::config::*;
+use super::drain::DrainUntil;
 use super::event::*;
 use super::policy::NoPolicy;
 use super::state::State;
@@ -192,9 +193,57 @@ fn scanners_are_counted_and_not_waited_for() {
     let mut tale = Tale::new(config(), &on_80(&[1]));
     tale.at(0, Event::Closed);
     let mut scanned = on_80(&[1]);
-    scanned.half_open = HalfOpen { young: 0, stale: 7 };
+    scanned.half_open = HalfOpen {
+        stale: 7,
+        ..HalfOpen::default()
+    };
     assert_eq!(tale.saw(6, scanned), Some(Task::Check));
     assert_eq!(tale.state.facts.stale_half_open, 7);
+}
+
+/// Where nobody scans, the last ACK of a slow handshake is awaited until the SYN-ACK is sent again.
+#[test]
+fn slow_handshakes_are_waited_for() {
+    let slow = HalfOpen {
+        slow: 3,
+        ..HalfOpen::default()
+    };
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    let mut sample = on_80(&[1]);
+    sample.half_open = slow;
+    assert_eq!(tale.saw(6, sample.clone()), None);
+    assert_eq!(tale.state.facts.left.handshakes, 3);
+    assert_eq!(tale.saw(590, sample), None);
+    assert_eq!(tale.saw(600, on_80(&[1])), Some(Task::Check));
+    assert_eq!(tale.state.facts.stale_half_open, 0);
+}
+
+/// Connections tell how far away clients are: a reload looks at them once, if there are scanners.
+#[test]
+fn among_scanners_slow_handshakes_are_waited_for_if_clients_are_far_away() {
+    for (farthest_ms, over) in [(40, true), (600, false)] {
+        let config = Config {
+            drain_until: DrainUntil::Handshakes,
+            ..config()
+        };
+        let mut tale = Tale::new(config, &on_80(&[1]));
+        tale.at(0, Event::Closed);
+        let mut sample = no_connections_seen(&[1]);
+        sample.half_open = HalfOpen {
+            slow: 3,
+            stale: 7,
+            ..HalfOpen::default()
+        };
+        let look = Some(Task::Look(ALL_CONNECTIONS));
+        assert_eq!(tale.saw(6, sample.clone()), look);
+        sample.connections = busy(0);
+        sample.farthest = Duration::from_millis(farthest_ms);
+        let next = tale.saw(7, sample);
+        assert_eq!(next, over.then_some(Task::Check), "{farthest_ms} ms");
+        let stale = tale.state.facts.stale_half_open;
+        assert_eq!(stale, if over { 10 } else { 7 }, "{farthest_ms} ms");
+    }
 }
 
 #[test]

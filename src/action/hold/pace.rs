@@ -136,7 +136,7 @@ impl<'a> Pace<'a> {
         // An old handshake is a scanner's or part of a flood, and will not complete. With cookies
         // off it still takes a place in the SYN backlog.
         let stale = match self.limits.cookies {
-            Cookies::Never => handshakes.stale,
+            Cookies::Never => handshakes.slow + handshakes.stale,
             _ => 0,
         };
         let under_way = handshakes.young + stale;
@@ -173,6 +173,7 @@ impl<'a> Pace<'a> {
         for ((address, port), some) in &self.sample.handshakes {
             if *port == group.port && self.group(*address, *port) == group {
                 sum.young += some.young;
+                sum.slow += some.slow;
                 sum.stale += some.stale;
             }
         }
@@ -231,7 +232,8 @@ mod tests {
         let handshakes = handshakes.iter().map(|(address, port, young, stale)| {
             let (young, stale) = (*young, *stale);
             let at = (address.parse().unwrap(), *port);
-            (at, HalfOpen { young, stale })
+            let slow = 0;
+            (at, HalfOpen { young, slow, stale })
         });
         Sample {
             listeners,

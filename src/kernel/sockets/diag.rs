@@ -11,7 +11,7 @@ use super::holders;
 use super::listener::Listener;
 use super::netns::{self, Netns, NoEntry};
 use super::row::{
-    CLOSE_WAIT, ESTABLISHED, INET_DIAG_INFO, LISTEN, SYN_RECV, SocketRow, UNFINISHED,
+    CLOSE_WAIT, ESTABLISHED, Handshake, INET_DIAG_INFO, LISTEN, SYN_RECV, SocketRow, UNFINISHED,
 };
 use super::sample::{Connection, Connections, HalfOpen, Sample, SynLimits, Want};
 use crate::kernel::netlink::{Bus, Netlink, put_attribute};
@@ -211,23 +211,28 @@ impl View {
         all: bool,
         sample: &mut Sample,
     ) -> Result<()> {
-        // In CLOSE_WAIT the client has sent everything, and may still wait for its answer.
+        // In CLOSE_WAIT the client has sent everything, and may still wait for its answer. Those that
+        // are closing tell how far away clients are.
         let (states, extra) = if all {
-            (
-                1 << SYN_RECV | 1 << ESTABLISHED | 1 << CLOSE_WAIT,
-                INET_DIAG_INFO,
-            )
+            (UNFINISHED, INET_DIAG_INFO)
         } else {
             (1 << SYN_RECV, 0)
         };
         let (mut half_open, mut connections) = (HalfOpen::default(), Connections::default());
-        let handshakes = &mut sample.handshakes;
+        let (handshakes, farthest) = (&mut sample.handshakes, &mut sample.farthest);
         for (family, listened) in [(libc::AF_INET, v4), (libc::AF_INET6, v6)] {
             if !listened {
                 continue; // Without a listener of that family there are no connections.
             }
             self.dump(watched, family, states, extra, |row| {
+                if let Some(round_trip) = row.round_trip() {
+                    *farthest = round_trip.max(*farthest);
+                }
                 if row.state != SYN_RECV {
+                    let counts = [ESTABLISHED, CLOSE_WAIT].contains(&row.state);
+                    if !counts {
+                        return;
+                    }
                     connections.established += 1;
                     connections.busy += u32::from(row.is_busy());
                     return;
@@ -235,9 +240,10 @@ impl View {
                 let at = (row.address.to_canonical(), row.port);
                 let here = handshakes.entry(at).or_default();
                 for count in [here, &mut half_open] {
-                    match row.is_young() {
-                        true => count.young += 1,
-                        false => count.stale += 1,
+                    match row.handshake() {
+                        Handshake::Young => count.young += 1,
+                        Handshake::Slow => count.slow += 1,
+                        Handshake::Stale => count.stale += 1,
                     }
                 }
             })?;

@@ -11,10 +11,10 @@ use super::listener::{Listener, SocketId};
 use super::sample::Connection;
 use crate::kernel::netlink::{attribute, get};
 
-/// Up to this age a half-open connection is young: the client's ACK may be on its way. The kernel
-/// repeats the SYN-ACK after a second (RFC 6298, 2.1).
+/// Up to this age a half-open connection is young: the client's ACK may be on its way.
 pub(crate) const YOUNG: Duration = Duration::from_millis(300);
-const SYNACK_TIMEOUT_MS: u32 = 1_000;
+/// The kernel repeats the SYN-ACK after a second (RFC 6298, 2.1).
+pub(crate) const SYNACK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The kernel rounds timers up to jiffies, of 10 ms at most (CONFIG_HZ=100).
 const LONGEST_JIFFY_MS: u32 = 10;
 /// The kernel counts the ages of the last data in and out in jiffies of 1 to 10 ms. When both ages are
@@ -44,6 +44,17 @@ pub(super) const UNFINISHED: u32 = 1 << SYN_RECV
     | 1 << CLOSE_WAIT
     | 1 << LAST_ACK
     | 1 << CLOSING;
+
+/// How far a half-open connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Handshake {
+    /// At most 300 ms old.
+    Young,
+    /// Older, and the SYN-ACK was not sent again.
+    Slow,
+    /// The SYN-ACK was sent again, or the service defers accepting.
+    Stale,
+}
 
 pub(super) struct SocketRow<'a> {
     pub(super) state: u8,
@@ -86,11 +97,11 @@ impl SocketRow<'_> {
     }
 
     /// The connection, if something may still have to be delivered. Not so once the process has closed
-    /// it and only the client's FIN is missing, nor in a handshake that takes long: that is a scanner's.
+    /// it and only the client's FIN is missing, nor in a handshake whose SYN-ACK had to be sent again.
     pub(super) fn unfinished(&self) -> Option<Connection> {
         let finished = match self.state {
             FIN_WAIT2 => self.inode == 0,
-            SYN_RECV => !self.is_young(),
+            SYN_RECV => self.handshake() == Handshake::Stale,
             _ => false,
         };
         (!finished).then(|| self.connection())
@@ -124,13 +135,25 @@ impl SocketRow<'_> {
         })
     }
 
-    /// The kernel has sent the SYN-ACK once, at most 300 ms ago: its timer, of one second, has at least
-    /// 700 ms to go. A longer timer is that of TCP_DEFER_ACCEPT: the handshake is over, and the client
+    /// How far a half-open connection is. While the SYN-ACK was sent once, its timer, of one second,
+    /// tells the age. A longer timer is that of TCP_DEFER_ACCEPT: the handshake is over, and the client
     /// says nothing (inet_csk_reqsk_queue_hash_add(), reqsk_timer_handler()).
-    pub(super) fn is_young(&self) -> bool {
-        let oldest = SYNACK_TIMEOUT_MS - YOUNG.as_millis() as u32;
-        let first_timer = oldest..=SYNACK_TIMEOUT_MS + LONGEST_JIFFY_MS;
-        self.retransmits == 0 && first_timer.contains(&self.expires_ms)
+    pub(super) fn handshake(&self) -> Handshake {
+        let timer = SYNACK_TIMEOUT.as_millis() as u32;
+        let left_when_slow = timer - YOUNG.as_millis() as u32;
+        match self.expires_ms {
+            _ if self.retransmits > 0 => Handshake::Stale,
+            left if left > timer + LONGEST_JIFFY_MS => Handshake::Stale,
+            left if left >= left_when_slow => Handshake::Young,
+            _ => Handshake::Slow,
+        }
+    }
+
+    /// The shortest round trip of the connection (`tcpi_min_rtt`, in microseconds, since Linux 4.6).
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        let info = attribute(self.attributes, INET_DIAG_INFO)?;
+        let micros = get(info, 148).map(u32::from_ne_bytes)?;
+        (micros != u32::MAX).then(|| Duration::from_micros(micros.into()))
     }
 
     /// There is unread, unsent or unacknowledged data, or a request whose answer has not begun
@@ -176,7 +199,8 @@ pub(crate) fn withstand(bytes: &[u8]) {
     assert_eq!(listener.is_some(), row.state == LISTEN);
     assert!(listener.is_none_or(|l| (l.address, l.port) == (row.address, row.port)));
     assert_eq!(row.connection().peer, row.peer);
-    let _ = (row.is_young(), row.is_busy(), row.unfinished());
+    let _ = (row.handshake(), row.round_trip());
+    let _ = (row.is_busy(), row.unfinished());
 }
 
 #[cfg(test)]
@@ -226,26 +250,40 @@ mod tests {
         );
     }
 
-    fn half_open(retransmits: u8, expires_ms: u32) -> bool {
+    fn half_open(retransmits: u8, expires_ms: u32) -> Handshake {
         let mut bytes = LISTENER.to_vec();
         bytes[1] = SYN_RECV;
         bytes[3] = retransmits;
         bytes[52..56].copy_from_slice(&expires_ms.to_ne_bytes());
         let row = SocketRow::parse(&bytes).unwrap();
         assert_eq!(row.listener(1), None);
-        row.is_young()
+        row.handshake()
     }
 
     #[test]
-    fn young_is_up_to_300_ms_and_never_sent_again() {
-        assert!(half_open(0, 1_000));
-        assert!(half_open(0, 700));
-        assert!(!half_open(0, 699));
-        assert!(!half_open(0, 0));
-        assert!(!half_open(1, 1_900));
-        assert!(!half_open(1, 900));
-        assert!(!half_open(0, 1_900), "TCP_DEFER_ACCEPT");
-        assert!(half_open(0, 1_004), "rounded up");
+    fn the_timer_of_the_first_syn_ack_tells_the_age() {
+        use Handshake::{Slow, Stale, Young};
+        assert_eq!(half_open(0, 1_000), Young);
+        assert_eq!(half_open(0, 700), Young);
+        assert_eq!(half_open(0, 1_004), Young, "rounded up");
+        assert_eq!(half_open(0, 699), Slow);
+        assert_eq!(half_open(0, 0), Slow);
+        assert_eq!(half_open(1, 1_900), Stale);
+        assert_eq!(half_open(1, 900), Stale);
+        assert_eq!(half_open(0, 1_900), Stale, "TCP_DEFER_ACCEPT");
+    }
+
+    #[test]
+    fn the_round_trip_is_the_shortest_one() {
+        let round_trip = |micros: u32| {
+            let mut bytes = LISTENER[..HEADER].to_vec();
+            let mut info = vec![0; 160];
+            info[148..152].copy_from_slice(&micros.to_ne_bytes());
+            put_attribute(&mut bytes, INET_DIAG_INFO, &info);
+            SocketRow::parse(&bytes).unwrap().round_trip()
+        };
+        assert_eq!(round_trip(600_000), Some(Duration::from_millis(600)));
+        assert_eq!(round_trip(u32::MAX), None, "not measured");
     }
 
     /// An established connection with queues, the ages of its last data in ms, and how many

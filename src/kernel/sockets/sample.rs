@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::holders::Holders;
 use super::listener::Listener;
@@ -26,6 +27,8 @@ pub(crate) struct Sample {
     /// `half_open` by the local address and port.
     pub(crate) handshakes: HashMap<(IpAddr, u16), HalfOpen>,
     pub(crate) connections: Option<Connections>,
+    /// The longest of the connections' shortest round trips; 0 where none is known.
+    pub(crate) farthest: Duration,
     /// Whether the kernel has answered SYNs with SYN cookies (SyncookiesSent) since the first look:
     /// such handshakes leave no trace until they are complete.
     pub(crate) cookies_sent: bool,
@@ -38,8 +41,9 @@ pub(crate) struct Sample {
 pub(crate) struct HalfOpen {
     /// The last ACK of the handshake is to be expected any moment.
     pub(crate) young: u32,
-    /// Older: a scanner, a dead client, or a service with TCP_DEFER_ACCEPT. The drain does not wait
-    /// for them.
+    /// Older, and the kernel has sent the SYN-ACK only once: a client that is far away, or a scanner.
+    pub(crate) slow: u32,
+    /// Its SYN-ACK was sent again: a scanner, a dead client; or a service with TCP_DEFER_ACCEPT.
     pub(crate) stale: u32,
 }
 
