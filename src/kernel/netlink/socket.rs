@@ -23,6 +23,9 @@ const ANSWER_TIMEOUT_MS: u16 = 5_000;
 /// How often to repeat a dump that the kernel marks as torn, because what it lists has changed
 /// meanwhile.
 const DUMP_TRIES: usize = 20;
+/// The number of the message that begins a batch, before Linux 6.10. It is not acknowledged, and it is
+/// refused where a process may not use nf_tables at all (nfnetlink_rcv_batch()).
+const BEGIN_OF_BATCH: u32 = 0;
 /// The kernel fills dumps up to 32 KiB at a time (netlink_dump(), net/netlink/af_netlink.c).
 const RECEIVE_BUFFER: usize = 64 * 1024;
 // linux/netlink.h; not in the libc crate.
@@ -136,6 +139,7 @@ impl Netlink {
     /// The first refusal. The others are read too, so that the socket stays in step: after an error
     /// nf_tables goes on with the batch and answers each message.
     pub(crate) fn transact(&mut self, pages: &[IoSlice], seqs: Range<u32>) -> Result<(), Refusal> {
+        self.forget_late_answers();
         self.send(pages)?;
         let mut unanswered = seqs.len();
         let mut refused: Option<Refusal> = None;
@@ -153,10 +157,11 @@ impl Netlink {
                 let Some(ack) = message.map_err(|_| Errno::EBADMSG)?.ack() else {
                     continue;
                 };
-                unanswered -= usize::from(seqs.contains(&ack.seq));
-                // A process that may not use nf_tables at all is refused under the number of the
-                // batch's beginning, which is not one of `seqs` before Linux 6.10.
-                refused = refused.or(ack.refusal);
+                let answers_ours = seqs.contains(&ack.seq);
+                unanswered -= usize::from(answers_ours);
+                if answers_ours || ack.seq == BEGIN_OF_BATCH {
+                    refused = refused.or(ack.refusal);
+                }
             }
         }
         match refused {
@@ -253,6 +258,12 @@ impl Netlink {
         // The close of the last of them makes the collector look.
         self.unreachable = Some([to, from]);
         Ok(())
+    }
+
+    /// Throws away what has come in answer to a request that was given up: each transaction has the
+    /// same numbers.
+    fn forget_late_answers(&mut self) {
+        while matches!(self.receive(), Ok(_) | Err(Errno::EINTR)) {}
     }
 
     fn send(&self, pages: &[IoSlice]) -> Result<(), Refusal> {
@@ -354,6 +365,26 @@ mod tests {
         assert_eq!(socket.transact(&pages[..1], 0..0), Ok(()));
         let refused = socket.transact(&pages, 0..0).unwrap_err();
         assert_eq!((refused.errno, refused.answered), (Errno::EMSGSIZE, false));
+    }
+
+    /// Neither an answer that was given up nor one to another number is taken for an answer.
+    #[test]
+    fn answers_to_others_are_not_taken() {
+        const ANSWERED: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+        let taken = |seq| message_bytes(libc::NLMSG_NOOP as u16, ANSWERED, seq, &[]);
+        let refused = |seq| message_bytes(u16::MAX, ANSWERED, seq, &[]);
+        let mut socket = Netlink::open(Bus::Route).unwrap();
+        let mut transact = |late: Option<Vec<u8>>, requests: &[Vec<u8>]| {
+            late.iter().for_each(|late| socket.tell(late).unwrap());
+            let pages = requests.concat();
+            socket.transact(&[IoSlice::new(&pages)], 1..2)
+        };
+        assert_eq!(transact(Some(refused(1)), &[taken(1)]), Ok(()));
+        assert_eq!(transact(None, &[refused(2), taken(1)]), Ok(()));
+        for requests in [&[refused(1)][..], &[refused(BEGIN_OF_BATCH), taken(1)]] {
+            let refusal = transact(Some(taken(1)), requests).unwrap_err();
+            assert!(refusal.answered, "{refusal}");
+        }
     }
 
     /// Three requests on two pages: each is answered, in the order of the bytes.
