@@ -123,6 +123,7 @@ fn listed(bytes: &[u8]) {
     crate::commands::check::service::withstand(&text);
     crate::process::own_unit::withstand(&text);
     crate::process::lock::withstand(&text);
+    crate::process::living::withstand(&text);
     crate::kernel::sockets::withstand(&text);
     crate::kernel::nfqueue::withstand(&text);
 }

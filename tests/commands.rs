@@ -73,6 +73,77 @@ impl Held<'_> {
     }
 }
 
+// Restored rules -----------------------------------------------------------------------------------
+
+/// Rules that were saved while a gate was closed, and are restored at the next boot, are nobody's: they shut
+/// nothing, status says so, and the next run, or clear, removes them.
+#[test]
+fn rules_that_are_restored_at_boot_are_nobodys() {
+    for backend in [Backend::IptablesLegacy, Backend::IptablesNft] {
+        let host = Host::new().unwrap();
+        for options in ["--port 80", "--port 80 --syn hold"] {
+            let run = held(&host, backend, options);
+            let save = format!(
+                "cd {}; {name}-save >saved",
+                host.dir().display(),
+                name = backend.name()
+            );
+            host.must(sh(save));
+            assert_eq!(run.end().code, 0);
+            // The kernel draws another name at each boot.
+            let restore = format!(
+                "cd {}; sed -i 's/ boot=[0-9a-f]*/ boot=00000000/' saved; grep -q boot= saved && {}-restore <saved",
+                host.dir().display(),
+                backend.name()
+            );
+            host.must(sh(restore.clone()));
+            let (gates, code) = status(&host);
+            assert_eq!((gates.len(), code), (1, 0), "{gates:#?}");
+            assert_eq!(gates[0]["state"], "open");
+            assert_eq!(gates[0]["stale"], true);
+            let said = syngate(&host, "status").stdout;
+            assert!(said.contains("a dead run has left rules"), "{said}");
+            let ran = syngate(&host, "clear");
+            assert_eq!(ran.code(), 0, "{ran:?}");
+            assert!(!host.ruleset().contains("syngate_"));
+
+            host.must(sh(restore));
+            let next = held(&host, backend, "--port 81").end();
+            let warnings = next.report["warnings"].to_string();
+            assert!(warnings.contains("a dead run had left"), "{warnings}");
+            assert!(!host.ruleset().contains("syngate_"));
+        }
+    }
+}
+
+/// Where nobody can tell whether a run lives, status and clear say so.
+#[test]
+fn rules_of_a_run_that_may_live_are_told() {
+    let host = Host::new().unwrap();
+    held(
+        &host,
+        Backend::IptablesLegacy,
+        "--port 80 --drain 0 --max-closed 2s",
+    )
+    .dies(&host);
+    // As the lock file of another container.
+    host.must(sh(
+        "cd /run/syngate && for lock in *; do mv $lock before-$lock; done",
+    ));
+    let open = || status(&host).1 == 0;
+    testkit::wait_until(SOON, "the kernel to open", open).unwrap();
+    let said = syngate(&host, "status").stdout;
+    assert!(
+        said.contains("whether their run lives can't be told"),
+        "{said}"
+    );
+    let ran = syngate(&host, "clear");
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    assert!(ran.stderr.contains("are left alone"), "{ran:?}");
+    assert_eq!(syngate(&host, "clear --force").code(), 0);
+    assert_eq!(status(&host), (Vec::new(), 0));
+}
+
 // status -------------------------------------------------------------------------------------------
 
 #[test]

@@ -160,8 +160,14 @@ impl Clearing<'_> {
         left.all(|gate| erase(gate).is_ok()) && sight.unseen.is_empty()
     }
 
+    /// Leaves what may be a living run's. Rules that shut nothing do no harm.
     fn leave(&self, gate: &Found) -> bool {
         if gate.ports.is_empty() {
+            self.say.result(&format!(
+                "rules that shut nothing are left alone, since whether their run lives can't be told \
+                 from here (--force removes them): {}",
+                gate.whose()
+            ));
             return true;
         }
         self.say.error(&format!(

@@ -255,6 +255,11 @@ impl Entry {
             (Position::Shut, _) => format!("{ports} {} {to}", standing.shut)
                 .trim_end()
                 .to_owned(),
+            (Position::Open, None) => {
+                format!(
+                    "{ports} is open; there are rules, and whether their run lives can't be told"
+                )
+            }
             (Position::Open, Some(true)) => {
                 format!(
                     "{ports} is open; a dead run has left rules: stale (syngate clear removes them)"

@@ -9,6 +9,7 @@ use super::backends;
 use super::found::Found;
 use super::kinds::{Choice, Kind};
 use super::{iptables, nft};
+use crate::process::living;
 use crate::process::lock::{self, LOCK_DIR, Living, Lock, Roll, directory_in_use};
 use crate::words::lacking::Lacking;
 
@@ -122,19 +123,23 @@ pub(crate) fn sweep(choice: Choice, lock: &Lock) -> Swept {
     }
 }
 
-/// Whether the gate's run is dead: it holds no lock in the lock file that the gate's comment names.
-/// `None`: the roll is of another file, so nobody can tell.
+/// Whether the gate's run is dead: it was in another boot of the host (somebody has saved the rules
+/// and restored them), or it holds no lock in the lock file that the gate's comment names. `None`:
+/// nobody can tell, since the roll is of another file, and the run may be in another container.
 fn is_stale(gate: &Found, roll: &Roll) -> Option<bool> {
     if gate.owned {
         return Some(false);
     }
-    let file = gate.who.as_ref()?.lock?;
+    let who = gate.who.as_ref()?;
+    if who.of_this_boot() == Some(false) {
+        return Some(true);
+    }
     // A lock holder without a run id may be the gate's run.
     let nameless = roll.living.iter().any(|l| l.holder.run.is_empty());
-    if roll.file != Some(file) || nameless {
-        return None;
+    if roll.file == Some(who.lock?) && !nameless {
+        return Some(!roll.living.iter().any(|l| l.holder.run == gate.run));
     }
-    Some(!roll.living.iter().any(|l| l.holder.run == gate.run))
+    (living::may_live(who.pid) == Some(false)).then_some(true)
 }
 
 /// The living runs, for a process that holds no locks itself. A dead run holds no lock. Pids prove

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
+use crate::process::living;
 use crate::process::lock::{FileId, unusual_directory};
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,6 +18,8 @@ pub(crate) struct Who {
     pub since: u64,
     /// The same in seconds of CLOCK_MONOTONIC, which nobody can set.
     pub up: u64,
+    /// The boot of the host, as [`living::boot`] names it: rules may be saved and restored.
+    pub boot: Option<String>,
     pub action: String,
     /// The run's lock file.
     pub lock: Option<FileId>,
@@ -32,6 +35,7 @@ impl Who {
             pid: std::process::id(),
             since: now(),
             up: up(),
+            boot: living::boot(),
             action: action.to_owned(),
             lock: FileId::in_use(),
             locks: unusual_directory(),
@@ -49,6 +53,11 @@ impl Who {
         }
     }
 
+    /// Whether the run was in this boot of the host. `None`: that can't be told.
+    pub(crate) fn of_this_boot(&self) -> Option<bool> {
+        Some(*self.boot.as_ref()? == living::boot()?)
+    }
+
     /// `None`: syngate did not write the comment.
     pub(crate) fn parse(comment: &str) -> Option<Who> {
         let rest = comment.strip_prefix("syngate ")?;
@@ -62,6 +71,7 @@ impl Who {
             pid: fact("pid")?.parse().ok()?,
             since: fact("since")?.parse().ok()?,
             up: fact("up").and_then(|up| up.parse().ok()).unwrap_or(0),
+            boot: fact("boot").map(str::to_owned),
             action: fact("syn").unwrap_or("drop").to_owned(),
             lock: fact("lock").and_then(FileId::parse),
             locks: fact("locks").map(PathBuf::from),
@@ -88,12 +98,17 @@ impl fmt::Display for Who {
             pid,
             since,
             up,
+            boot,
             action,
             lock,
             locks,
             command,
         } = self;
-        write!(f, "syngate pid={pid} since={since} up={up} syn={action} ")?;
+        write!(f, "syngate pid={pid} since={since} up={up} ")?;
+        if let Some(boot) = boot {
+            write!(f, "boot={boot} ")?;
+        }
+        write!(f, "syn={action} ")?;
         if let Some(lock) = lock {
             write!(f, "lock={lock} ")?;
         }
@@ -122,6 +137,7 @@ pub(crate) fn withstand(bytes: &[u8]) {
         pid: bytes.len() as u32,
         since: 1,
         up: 2,
+        boot: plain.then(|| "0123abcd".to_owned()),
         action: "divert=fe80::1%eth0".to_owned(),
         lock: FileId::parse("1:2"),
         locks: plain.then(|| locks.into()),
@@ -140,12 +156,14 @@ mod tests {
             pid: 4711,
             since: 1_700_000_000,
             up: 4_000,
+            boot: Some("0123abcd".to_owned()),
             action: "drop".to_owned(),
             lock: FileId::parse("26:4711"),
             locks: Some("/tmp/locks".into()),
             command: "sh -c 'command=x; exit'".to_owned(),
         };
         let elsewhere = Who {
+            boot: None,
             locks: Some("/tmp/command=x/locks".into()),
             ..who.clone()
         };

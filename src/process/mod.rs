@@ -6,6 +6,7 @@ pub(crate) mod cmdline;
 pub(crate) mod environment;
 pub(crate) mod guard;
 pub(crate) mod leave;
+pub(crate) mod living;
 pub(crate) mod lock;
 pub(crate) mod own_unit;
 pub(crate) mod place;
