@@ -12,6 +12,7 @@
 # make faults-kernels   samples of that under other kernels, in VMs
 # make soak        restarts under load for half an hour, every backend and action in turn
 # make fuzz        all that reads bytes or text, given anything; TARGET=, RUNS=, SECONDS= for each
+# make simulate    whole runs on a model of the machine, a million seeds; SEEDS=; goes on where it was
 # make completions  writes contrib/completions anew, when options have changed
 # make figures     what it costs to hold SYNs, with the optimised build
 # make install     honours DESTDIR and PREFIX
@@ -35,7 +36,7 @@ DEB_TEST_PACKAGES := debootstrap lintian util-linux
 FUZZ_PACKAGES := g++ git
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo faults faults-kernels faults-render soak fuzz bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
+.PHONY: all demo faults faults-kernels faults-render soak fuzz simulate bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
   build-packages demo-packages test-packages
 
 all: build-packages
@@ -188,6 +189,12 @@ SECONDS ?= 60
 fuzz:
 	@tests/ci/install-packages $(BUILD_PACKAGES) $(FUZZ_PACKAGES)
 	RUNS=$(RUNS) MAX_SECONDS=$(SECONDS) tests/ci/fuzz $(TARGET)
+
+# `make test` plays a few thousand. target/simulate/next has the first seed that was not played.
+SEEDS ?= 1000000
+simulate:
+	@tests/ci/install-packages $(BUILD_PACKAGES)
+	tests/ci/simulate $(SEEDS)
 
 figures: test-packages
 	$(CARGO) build --release

@@ -15,8 +15,8 @@ use serde_json::Value;
 use crate::decide::policy::{Answer, NoPolicy, Noted, Policy, Question};
 use crate::gate::gate::Gate;
 use crate::gate::kinds::Choice;
-use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::{Looks, Sample};
 use crate::process::signals::{Caught, Signals};
 use crate::tell::say::Say;
 use crate::tell::warnings::Warnings;
@@ -203,7 +203,7 @@ pub(crate) trait Action {
     fn closed_again(&mut self) {}
 
     /// Looks at the sockets go to another network namespace from now on.
-    fn listeners_moved(&mut self, _sockets: &Sockets) {}
+    fn listeners_moved(&mut self, _sockets: &dyn Looks) {}
 
     /// Waits for a signal, or for input to [read](Action::read), until `until` at the latest.
     fn wait(&self, signals: &Signals, until: Option<Instant>) -> Option<Caught> {
@@ -261,7 +261,7 @@ pub(crate) struct Now<'a> {
     pub say: &'a Say,
     /// The listeners seen just before the gate closed.
     pub before: &'a Sample,
-    pub sockets: &'a mut Sockets,
+    pub sockets: &'a mut dyn Looks,
     pub gate: Option<&'a mut Gate>,
     pub warnings: &'a mut Warnings,
 }

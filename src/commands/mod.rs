@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use crate::cli::Other;
-use crate::kernel::sockets::Want;
 use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::{Looks, Want};
 use crate::tell::say::{Level, Say};
 use crate::words::exit::{Exit, NOT_TOLD};
 use crate::words::ports::PortSet;

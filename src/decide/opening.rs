@@ -24,6 +24,8 @@ impl State {
             guard.looked(cost, now);
         }
         if intact {
+            // Also after a closing that could not be read back.
+            self.closed_again(true);
             return self.go_on(now);
         }
         self.fallen = true;

@@ -16,6 +16,20 @@ use crate::words::ports::PortSet;
 
 // Drain -------------------------------------------------------------------------------------------
 
+/// The rules were put back, but could not be read: the next check shows that they are there.
+#[test]
+fn a_closing_that_could_not_be_read_back_is_counted_once_it_is_seen() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.state.guard();
+    let again = tale.at(20, Event::Intact(false, COST));
+    assert_eq!(again, Some(Task::Rearm(ports("80"))));
+    tale.at(21, Event::Stands(false));
+    assert_eq!(tale.state.facts.reclosed, 0);
+    tale.at(31, Event::Intact(true, COST));
+    tale.at(41, Event::Intact(true, COST));
+    assert_eq!(tale.state.facts.reclosed, 1);
+}
+
 /// Where others can remove the rules, the gate closes again with the ports that are shut then.
 #[test]
 fn closes_again_what_somebody_has_opened() {

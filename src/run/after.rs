@@ -5,7 +5,6 @@ use crate::decide::readiness::{other_users, uncovered};
 use crate::decide::service::SETTLE_PATIENCE;
 use crate::decide::state::State;
 use crate::kernel::sockets::{Listener, Want};
-use crate::process::child::Child;
 use crate::run::drive::Run;
 use crate::run::plan::Listeners;
 use crate::run::record::Course;
@@ -19,17 +18,18 @@ impl Run<'_> {
         let left = self.prepared.leave();
         self.look_after(&state);
         self.warn_of_the_gate(&state);
+        self.warn_of_a_fall();
         let (noted, stopped) = (state.noted(), self.closed.syns_stopped);
         let (action, mut now) = self.action();
         let account = action.account(&noted, stopped, &mut now);
         self.warn_of_the_rest(&state);
-        self.record.listen_netns = self.sockets.netns().map(ToString::to_string);
-        let plan = self.call.plan;
+        self.record.listen_netns = self.world.sockets().netns().map(ToString::to_string);
+        let plan = self.plan;
         let ending = conclude(&Evidence {
             facts: &state.facts,
             gated: plan.gated(),
             command: &plan.command_line(),
-            pid: self.child.as_ref().map(Child::pid),
+            pid: self.world.pid_of_command(),
             closed: &self.closed,
             ready_timeout: plan.config.ready_timeout,
             before: &self.record.before,
@@ -50,13 +50,13 @@ impl Run<'_> {
             holders: true,
             ..Want::default()
         };
-        let Ok(after) = self.sockets.look(want) else {
+        let Ok(after) = self.world.sockets().look(want) else {
             return;
         };
         let record = &mut *self.record;
         record.after = after;
         let facts = &state.facts;
-        let config = &self.call.plan.config;
+        let config = &self.plan.config;
         if facts.started_at.is_none() || config.ready_timeout.is_zero() {
             return;
         }
@@ -83,7 +83,7 @@ impl Run<'_> {
     }
 
     fn only_settled(&self, ports: &PortSet) -> String {
-        let config = &self.call.plan.config;
+        let config = &self.plan.config;
         let waited = match config.settle {
             Settle::Fixed(settle) if !settle.is_zero() => {
                 let settle = humantime::format_duration(settle);
@@ -101,7 +101,7 @@ impl Run<'_> {
     fn warn_of_the_gate(&mut self, state: &State) {
         let facts = &state.facts;
         if !facts.left.is_nothing() && facts.started_at.is_some() {
-            let drain = humantime::format_duration(self.call.plan.config.drain);
+            let drain = humantime::format_duration(self.plan.config.drain);
             self.warn(format!(
                 "--drain {drain} was over with connections left: {}",
                 facts.left
@@ -122,15 +122,23 @@ impl Run<'_> {
         }
     }
 
+    fn warn_of_a_fall(&mut self) {
+        if self.trouble.fell {
+            self.warn(
+                "somebody removed the gate's rules shortly before a port opened (a firewall's reload, \
+                 iptables -F?): connections to a port without a listener were refused meanwhile"
+                    .to_owned(),
+            );
+        }
+    }
+
     fn warn_of_the_rest(&mut self, state: &State) {
         let facts = &state.facts;
-        let call = self.call;
+        let plan = self.plan;
         if let Some(abandoned) = facts.abandoned {
             self.warn(format!("{}: the gate was opened early", abandoned.why));
         }
-        if let (Some(why), Listeners::From(line)) =
-            (&self.beside.search_trouble, &call.plan.listeners)
-        {
+        if let (Some(why), Listeners::From(line)) = (&self.search_trouble, &plan.listeners) {
             let line = line.to_string_lossy();
             self.warn(format!("--listen-netns-from '{line}' {why}"));
         }

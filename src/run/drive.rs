@@ -1,29 +1,28 @@
 //! Drives a run whose gate is closed: carries out the tasks that `decide` returns, and waits
 //! between them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::action::contract::{Action, Now, Prepared};
 use crate::decide::event::{Event, Task};
 use crate::decide::state::State;
 use crate::gate::gate::Gate;
 use crate::kernel::sockets::Want;
-use crate::kernel::sockets::diag::Sockets;
-use crate::process::beside::Beside;
-use crate::process::child::Child;
 use crate::process::signals::Caught;
-use crate::run::call::Call;
 use crate::run::close::Closing;
+use crate::run::plan::Plan;
 use crate::run::record::Record;
 use crate::run::report::time::Closed;
+use crate::run::world::{Program, World};
+use crate::tell::say::Say;
 use crate::words::ended::{exit_words, signal_name};
 use crate::words::ending::Ending;
 use crate::words::fault;
 
 pub(super) struct Run<'a> {
-    pub call: &'a Call<'a>,
+    pub plan: &'a Plan,
+    pub say: &'a Say,
     pub record: &'a mut Record,
-    pub sockets: Sockets,
     /// Declared before the gate, so that it is dropped first: held SYNs are released before their
     /// queue goes.
     pub action: Box<dyn Action>,
@@ -31,21 +30,12 @@ pub(super) struct Run<'a> {
     /// Declared after the gate, so that it is dropped later: the gate's rules steer connections to
     /// it.
     pub prepared: Box<dyn Prepared>,
-    pub child: Option<Child>,
-    pub beside: RunsBeside,
+    pub world: Box<dyn World + 'a>,
+    /// Why the last answer of `--listen-netns-from` named no network namespace.
+    pub search_trouble: Option<String>,
     pub closed: Closed,
     pub trouble: Trouble,
     told: Told,
-}
-
-#[derive(Default)]
-pub(super) struct RunsBeside {
-    /// Set while `--ready-check` runs.
-    pub check: Option<Beside>,
-    /// Set while `--listen-netns-from` runs.
-    pub search: Option<Beside>,
-    /// Why its last answer named no network namespace.
-    pub search_trouble: Option<String>,
 }
 
 /// Failures that the verdict needs.
@@ -54,6 +44,8 @@ pub(super) struct Trouble {
     pub spawn: Option<Ending>,
     /// Why the gate did not open properly.
     pub open: Option<String>,
+    /// Others had removed the rules, and the next change of the gate found that out.
+    pub fell: bool,
 }
 
 /// What was already said, so that it is said once.
@@ -67,9 +59,9 @@ struct Told {
 
 impl<'a> Run<'a> {
     pub(super) fn new(
-        call: &'a Call<'a>,
+        (plan, say): (&'a Plan, &'a Say),
         record: &'a mut Record,
-        sockets: Sockets,
+        world: Box<dyn World + 'a>,
         closed: Closing,
         prepared: Box<dyn Prepared>,
     ) -> Run<'a> {
@@ -80,14 +72,14 @@ impl<'a> Run<'a> {
         } = closed;
         let deadline = gate.as_ref().map(Gate::deadline);
         let mut run = Run {
-            call,
+            plan,
+            say,
             record,
-            sockets,
             action,
             gate,
             prepared,
-            child: None,
-            beside: RunsBeside::default(),
+            world,
+            search_trouble: None,
             closed: Closed::new(closed_at, deadline),
             trouble: Trouble::default(),
             told: Told::default(),
@@ -99,9 +91,9 @@ impl<'a> Run<'a> {
 
     pub(super) fn action(&mut self) -> (&mut dyn Action, Now<'_>) {
         let now = Now {
-            say: self.call.say,
+            say: self.say,
             before: &self.record.before,
-            sockets: &mut self.sockets,
+            sockets: self.world.sockets(),
             gate: self.gate.as_mut(),
             warnings: &mut self.record.warnings,
         };
@@ -109,18 +101,18 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn warn(&mut self, text: String) {
-        self.record.warnings.warn(self.call.say, text);
+        self.record.warnings.warn(self.say, text);
     }
 
     /// Carries out tasks until the run is over.
     pub(super) fn drive(&mut self, state: &mut State) {
-        let say = self.call.say;
+        let say = self.say;
         let mut event = Event::Closed;
         loop {
             if let Event::Exited(exit) = &event {
                 say.phase(&format!("COMMAND ended: {}", exit_words(*exit)));
             }
-            event = match state.step(event, Instant::now()) {
+            event = match state.step(event, self.world.now()) {
                 Some(Task::End) => break,
                 Some(task) => self.perform(task),
                 None => self.wait(state),
@@ -137,26 +129,28 @@ impl<'a> Run<'a> {
 
     fn perform(&mut self, task: Task) -> Event {
         fault::before(&task);
-        let began = Instant::now();
+        let began = self.world.now();
         match task {
             Task::Look(want) => self.look(want),
             Task::Check => {
-                self.call.say.phase("drained");
+                self.say.phase("drained");
                 Event::Stands(self.gate_stands())
             }
             Task::Rearm(ports) => Event::Stands(self.close_again(ports)),
             Task::Guard => {
-                let intact = self.gate.as_mut().is_none_or(Gate::intact);
-                Event::Intact(intact, began.elapsed())
+                let intact = self.gate_is_intact();
+                Event::Intact(intact, self.world.now() - began)
             }
             Task::Start => self.start(),
             Task::ShutOnly(ports) => {
+                self.note_if_fallen();
                 self.shut_only(ports);
                 self.let_go();
                 let shut = self.gate.as_ref().map(|gate| gate.shut().clone());
                 Event::Shut(shut.unwrap_or_default())
             }
             Task::Open => {
+                self.note_if_fallen();
                 self.open();
                 self.let_go();
                 Event::Done
@@ -164,7 +158,7 @@ impl<'a> Run<'a> {
             Task::Ask(question) => {
                 let (action, mut now) = self.action();
                 let answer = action.ask(question, &mut now);
-                Event::Answered(answer, began.elapsed())
+                Event::Answered(answer, self.world.now() - began)
             }
             Task::Remove { anyway } => {
                 self.let_go();
@@ -185,9 +179,9 @@ impl<'a> Run<'a> {
     }
 
     fn look(&mut self, want: Want) -> Event {
-        let began = Instant::now();
-        match self.sockets.look(want) {
-            Ok(sample) => Event::Saw(sample, began.elapsed()),
+        let began = self.world.now();
+        match self.world.sockets().look(want) {
+            Ok(sample) => Event::Saw(sample, self.world.now() - began),
             Err(error) => {
                 self.warn(format!("{error:#}"));
                 Event::Blind
@@ -195,12 +189,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn pass(&self, signal: i32) {
-        let say = self.call.say;
+    fn pass(&mut self, signal: i32) {
+        let say = self.say;
         say.phase(&format!("passing {} on", signal_name(signal)));
-        if let Some(child) = &self.child {
-            child.signal(signal);
-        }
+        self.world.signal_command(signal);
     }
 
     /// Waits for a signal, for COMMAND's exit or for the time that `decide` asked for.
@@ -211,21 +203,20 @@ impl<'a> Run<'a> {
             }
             self.tell_what_is_waited_for(state);
             let wake = state.wake();
-            let until = [wake, self.call.say.due()].into_iter().flatten().min();
-            match self.action.wait(self.call.signals, until) {
+            let until = [wake, self.say.due()].into_iter().flatten().min();
+            match self.world.wait(&*self.action, until) {
                 Some(Caught::Readable) => self.action.read(),
                 Some(Caught::Stop(signal, sender)) => {
-                    let child = self.child.as_ref();
-                    let sender = child.map_or(sender, |child| child.hears_of(signal, sender));
+                    let sender = self.world.who_sent(signal, sender);
                     return Event::Signal(signal, sender);
                 }
                 Some(Caught::OpenNow) => return Event::OpenNow,
                 Some(Caught::Child) => {
-                    if let Some(exit) = self.child.as_ref().and_then(Child::ended) {
+                    if let Some(exit) = self.world.ended(Program::Command) {
                         return Event::Exited(exit);
                     }
                 }
-                None if wake.is_some_and(|at| at <= Instant::now()) => return Event::Time,
+                None if wake.is_some_and(|at| at <= self.world.now()) => return Event::Time,
                 None => (),
             }
         }
@@ -239,7 +230,7 @@ impl<'a> Run<'a> {
     }
 
     fn tell_what_is_waited_for(&mut self, state: &State) {
-        let say = self.call.say;
+        let say = self.say;
         // Once: the user who sent the signal reads why the run goes on.
         if let Some(why) = state.in_spite_of_a_signal()
             && !std::mem::replace(&mut self.told.linger, true)
@@ -266,8 +257,8 @@ impl<'a> Run<'a> {
         if !facts.deadline_hit || !runs || std::mem::replace(&mut self.told.deadline, true) {
             return;
         }
-        let limit = humantime::format_duration(self.call.plan.max_closed);
-        let pid = self.child.as_ref().map_or(0, Child::pid);
+        let limit = humantime::format_duration(self.plan.max_closed);
+        let pid = self.world.pid_of_command().unwrap_or(0);
         self.warn(format!(
             "--max-closed {limit} is over, the gate is open; COMMAND (pid {pid}) still runs: if it \
              stays in the foreground, use --open-on ready"

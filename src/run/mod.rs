@@ -17,8 +17,11 @@ mod prepare;
 mod program;
 mod record;
 pub(crate) mod report;
+#[cfg(test)]
+mod simulation;
 mod tell;
 mod while_closed;
+mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -29,6 +32,7 @@ use self::drive::Run;
 use self::plan::Plan;
 use self::record::Record;
 use self::tell::{level, refusal, tell, tell_plan};
+use self::world::Machine;
 use crate::cli::{Args, mistaken_variables};
 use crate::decide::state::State;
 use crate::gate::gate::Gate;
@@ -114,7 +118,8 @@ fn carry_out(
     let closed = closed.inspect_err(|_| prepared.dismiss(say, &signals))?;
     record.closed_after = closed.gate.as_ref().map(|gate| gate.closed_at() - started);
     let mut state = state(plan, &closed, &record.before);
-    let mut run = Run::new(&call, record, sockets, closed, prepared);
+    let machine = Machine::new(&call, sockets);
+    let mut run = Run::new((plan, say), record, Box::new(machine), closed, prepared);
     run.drive(&mut state);
     Ok(run.conclude(state))
 }

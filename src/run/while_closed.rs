@@ -1,16 +1,13 @@
 //! The tasks of a run that change its gate or concern COMMAND.
 
-use std::time::Instant;
-
 use nix::errno::Errno;
 
 use crate::decide::event::Event;
 use crate::gate::gate::Gate;
-use crate::kernel::nfqueue;
-use crate::process::child::Child;
 use crate::process::signals::Caught;
 use crate::run::drive::Run;
 use crate::run::plan::Plan;
+use crate::run::world::Program;
 use crate::words::ending::Ending;
 use crate::words::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_RUN};
 use crate::words::ports::PortSet;
@@ -19,7 +16,7 @@ impl Run<'_> {
     /// Releases the SYNs for ports that are open now.
     pub(super) fn let_go(&mut self) {
         let shut = self.gate.as_ref().map(|gate| gate.shut().clone());
-        let ports = &self.call.plan.gated().ports;
+        let ports = &self.plan.gated().ports;
         self.action.opened(&ports.minus(&shut.unwrap_or_default()));
     }
 
@@ -31,6 +28,25 @@ impl Run<'_> {
             self.warn(format!("the gate can't be read back: {error:#}"));
             false
         })
+    }
+
+    /// Rules that are intact count as closed, also after a closing that could not be read back.
+    pub(super) fn gate_is_intact(&mut self) -> bool {
+        let Some(gate) = &mut self.gate else {
+            return true;
+        };
+        let (intact, shut) = (gate.intact(), !gate.shut().is_empty());
+        if intact && shut {
+            self.closed.now_shut(true, self.world.now());
+        }
+        intact
+    }
+
+    /// Others may have removed the rules since the last check. A change of the ports hides that, as it
+    /// puts the rules back or opens the gate, so it is noted before.
+    pub(super) fn note_if_fallen(&mut self) {
+        let closed = self.gate.as_mut().filter(|gate| !gate.shut().is_empty());
+        self.trouble.fell |= closed.is_some_and(|gate| gate.exposed() && !gate.intact());
     }
 
     pub(super) fn shut_only(&mut self, ports: PortSet) {
@@ -55,10 +71,10 @@ impl Run<'_> {
     pub(super) fn close_again(&mut self, ports: PortSet) -> bool {
         let remarks = |gate: &Option<Gate>| gate.as_ref().map_or(0, |gate| gate.remarks().len());
         let known = remarks(&self.gate);
-        self.closed.now_shut(false, Instant::now());
+        self.closed.now_shut(false, self.world.now());
         self.shut_only(ports);
         let stands = self.gate_stands();
-        self.closed.now_shut(stands, Instant::now());
+        self.closed.now_shut(stands, self.world.now());
         let gate = self.gate.as_ref();
         let new = gate.map_or_else(Vec::new, |gate| gate.remarks()[known..].to_vec());
         new.iter()
@@ -67,34 +83,28 @@ impl Run<'_> {
     }
 
     fn note_shut(&mut self, was: &PortSet, is: &PortSet) {
-        self.closed.now_shut(!is.is_empty(), Instant::now());
+        self.closed.now_shut(!is.is_empty(), self.world.now());
         for (what, ports) in [("opened", was.minus(is)), ("closed", is.minus(was))] {
             if !ports.is_empty() {
-                let say = self.call.say;
+                let say = self.say;
                 say.phase(&format!("{what} {}", ports.brief()));
             }
         }
     }
 
-    /// Starts COMMAND, unless a signal has come in the meantime.
+    /// Starts COMMAND, unless a signal has come in the meantime that stops the run or opens the gate.
     pub(super) fn start(&mut self) -> Event {
-        let (plan, say) = (self.call.plan, self.call.say);
-        if let Some(Caught::Stop(signal, sender)) = self.call.signals.wait(Some(Instant::now())) {
-            return Event::Signal(signal, sender);
+        let (plan, say) = (self.plan, self.say);
+        match self.world.caught() {
+            Some(Caught::Stop(signal, sender)) => return Event::Signal(signal, sender),
+            Some(Caught::OpenNow) => return Event::OpenNow,
+            Some(Caught::Child | Caught::Readable) | None => (),
         }
         say.done_waiting();
         say.phase(&format!("running {}", plan.command_line()));
-        let spawned = Child::spawn(
-            &plan.program,
-            &plan.command,
-            self.call.environment,
-            self.call.signals.inherited(),
-        );
-        match spawned {
-            Ok(child) => self.child = Some(child),
-            Err(error) => self.trouble.spawn = Some(not_spawned(plan, error)),
-        }
-        self.record.command_was_run = self.child.is_some();
+        let started = self.world.start(Program::Command);
+        self.record.command_was_run = started.is_ok();
+        self.trouble.spawn = started.err().map(|error| not_spawned(plan, error));
         Event::Started(self.record.command_was_run)
     }
 
@@ -103,9 +113,9 @@ impl Run<'_> {
             return;
         };
         let was = gate.shut().clone();
-        let decided = Instant::now();
+        let decided = self.world.now();
         let opened = gate.open();
-        self.record.open_took = Some(decided.elapsed());
+        self.record.open_took = Some(self.world.now() - decided);
         if let Err(error) = opened {
             self.trouble.open = Some(format!("{error:#}"));
         }
@@ -116,7 +126,7 @@ impl Run<'_> {
     pub(super) fn others_hold(&mut self) -> bool {
         let own = self.action.steer().queue();
         let gate = self.gate.as_ref();
-        gate.is_some_and(Gate::empties_queues) && nfqueue::others_hold(own)
+        gate.is_some_and(Gate::empties_queues) && self.world.others_hold(own)
     }
 
     /// Reads the counters and removes the rules. If that fails, dropping the `Gate` removes them.

@@ -27,6 +27,9 @@ pub(crate) struct File {
     pub lines: usize,
 }
 
+/// Modules that only tests are made of: in a file of that name, or in a folder.
+const FOR_TESTS: [&str; 2] = ["tests", "simulation"];
+
 impl File {
     pub(crate) fn parse(name: &str, text: &str) -> File {
         let words = name.trim_end_matches(".rs").split('/');
@@ -42,7 +45,7 @@ impl File {
             lines: text.lines().count(),
         };
         let tokens = TokenStream::from_str(text).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let is_for_tests = module.last().is_some_and(|last| last == "tests");
+        let is_for_tests = module.iter().any(|name| FOR_TESTS.contains(&name.as_str()));
         if is_for_tests {
             file.lines = 0;
         }

@@ -16,7 +16,7 @@ use crate::gate::who::Who;
 use crate::kernel::netlink::Refusal;
 use crate::kernel::nfqueue;
 use crate::kernel::route::{Link, Routing};
-use crate::kernel::sockets::Want;
+use crate::kernel::sockets::{Looks, Want};
 use crate::process::signals::Caught;
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;

@@ -11,8 +11,7 @@ use super::pace::{self, Pace, Translation};
 use super::policy::HoldPolicy;
 use crate::action::contract::{Account, Action, Now};
 use crate::decide::policy::{Answer, Noted, Policy, Question, Waiting};
-use crate::kernel::sockets::diag::Sockets;
-use crate::kernel::sockets::{Sample, SynLimits, Want};
+use crate::kernel::sockets::{Looks, Sample, SynLimits, Want};
 use crate::process::signals::{Caught, Signals};
 use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
@@ -48,7 +47,7 @@ impl HoldAction {
 
     /// One round: releases as many SYNs as the listeners have room for. If the sockets can't be
     /// read, the next round tries again.
-    fn release(&mut self, ports: &PortSet, finally: bool, sockets: &mut Sockets) -> Result<()> {
+    fn release(&mut self, ports: &PortSet, finally: bool, sockets: &mut dyn Looks) -> Result<()> {
         self.hold.read_all();
         if self.hold.waited_for(ports).is_empty() {
             return Ok(());
@@ -114,7 +113,7 @@ impl Action for HoldAction {
         self.hold.forget_who_has_gone();
     }
 
-    fn listeners_moved(&mut self, sockets: &Sockets) {
+    fn listeners_moved(&mut self, sockets: &dyn Looks) {
         self.limits = Some(sockets.syn_limits());
     }
 
@@ -152,7 +151,7 @@ impl Action for HoldAction {
 }
 
 /// Looks at the listeners. Handshakes are counted only where the listeners might lack room.
-fn look_for_room(sockets: &mut Sockets, limits: SynLimits, comers: u64) -> Result<Sample> {
+fn look_for_room(sockets: &mut dyn Looks, limits: SynLimits, comers: u64) -> Result<Sample> {
     let listeners = sockets.look(Want::default())?;
     if pace::has_plenty(&listeners, limits, comers) {
         return Ok(listeners);

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use crate::kernel::conntrack::{Conntrack, canonical};
 use crate::kernel::route::Routing;
 use crate::kernel::sockets::diag::Sockets;
-use crate::kernel::sockets::{Connection, Want};
+use crate::kernel::sockets::{Connection, Looks, Want};
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::holders::Holders;
-use crate::kernel::sockets::{Device, Listener, Want, shown};
+use crate::kernel::sockets::{Device, Listener, Looks, Want, shown};
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result};
 use nix::libc;
 
+use super::Looks;
 use super::counters::{SYN_LIMITS, syn_limits, syncookies_sent};
 use super::filter::port_filter;
 use super::holders;
@@ -23,7 +24,7 @@ use crate::words::scope::Scope;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const INET_DIAG_REQ_BYTECODE: u16 = 1;
 
-/// The sockets on the watched ports. Each look asks the kernel anew.
+/// Asks the kernel by netlink.
 pub(crate) struct Sockets {
     /// The network namespace of the listeners; `None`: this process's own, which `own` looks into.
     netns: Option<Netns>,
@@ -63,19 +64,6 @@ impl Sockets {
         })
     }
 
-    /// From now on looks into that network namespace. On an error everything stays as it was.
-    pub(crate) fn look_in(&mut self, netns: &Netns) -> Result<(), NoEntry> {
-        let netns = netns.settled()?;
-        self.cookies_at_start = netns.within(syncookies_sent)?;
-        self.netns = Some(netns);
-        Ok(())
-    }
-
-    /// `None`: the listeners live in this process's own network namespace.
-    pub(crate) fn netns(&self) -> Option<&Netns> {
-        self.netns.as_ref()
-    }
-
     /// Whether the listeners' network namespace has ever answered with SYN cookies.
     pub(crate) fn ever_sent_cookies(&self) -> bool {
         self.cookies_at_start.is_some_and(|sent| sent > 0)
@@ -90,16 +78,34 @@ impl Sockets {
         now > self.cookies_at_start
     }
 
-    pub(crate) fn syn_limits(&self) -> SynLimits {
-        match &self.netns {
-            None => syn_limits(),
-            Some(netns) => netns.within(syn_limits).unwrap_or(SYN_LIMITS),
-        }
+    /// Connections that have not finished, in this process's own network namespace.
+    pub(crate) fn unfinished(&mut self) -> Result<Vec<Connection>> {
+        self.connections(UNFINISHED, |row| row.unfinished())
     }
 
-    /// One look. A network namespace that is not there, because its container is just being replaced,
-    /// has no sockets.
-    pub(crate) fn look(&mut self, want: Want) -> Result<Sample> {
+    /// The same, and those whose end may never come: half-open ones of any age, and those that the
+    /// service has closed. Not those in TIME_WAIT.
+    pub(crate) fn connections_left(&mut self) -> Result<Vec<Connection>> {
+        self.connections(UNFINISHED, |row| Some(row.connection()))
+    }
+
+    fn connections(
+        &mut self,
+        states: u32,
+        which: impl Fn(&SocketRow) -> Option<Connection>,
+    ) -> Result<Vec<Connection>> {
+        let mut found = Vec::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            self.own.dump(&self.watched, family, states, 0, |row| {
+                found.extend(which(row));
+            })?;
+        }
+        Ok(found)
+    }
+}
+
+impl Looks for Sockets {
+    fn look(&mut self, want: Want) -> Result<Sample> {
         let (watched, families) = (&self.watched, self.families);
         let mut sample = match &self.netns {
             None => self.own.look(watched, families, want)?,
@@ -126,34 +132,26 @@ impl Sockets {
         Ok(sample)
     }
 
-    /// Half-open connections of any age, in this process's own network namespace.
-    pub(crate) fn half_open(&mut self) -> Result<Vec<Connection>> {
+    fn syn_limits(&self) -> SynLimits {
+        match &self.netns {
+            None => syn_limits(),
+            Some(netns) => netns.within(syn_limits).unwrap_or(SYN_LIMITS),
+        }
+    }
+
+    fn half_open(&mut self) -> Result<Vec<Connection>> {
         self.connections(1 << SYN_RECV, |row| Some(row.connection()))
     }
 
-    /// Connections that have not finished, in this process's own network namespace.
-    pub(crate) fn unfinished(&mut self) -> Result<Vec<Connection>> {
-        self.connections(UNFINISHED, |row| row.unfinished())
+    fn look_in(&mut self, netns: &Netns) -> Result<(), NoEntry> {
+        let netns = netns.settled()?;
+        self.cookies_at_start = netns.within(syncookies_sent)?;
+        self.netns = Some(netns);
+        Ok(())
     }
 
-    /// The same, and those whose end may never come: half-open ones of any age, and those that the
-    /// service has closed. Not those in TIME_WAIT.
-    pub(crate) fn connections_left(&mut self) -> Result<Vec<Connection>> {
-        self.connections(UNFINISHED, |row| Some(row.connection()))
-    }
-
-    fn connections(
-        &mut self,
-        states: u32,
-        which: impl Fn(&SocketRow) -> Option<Connection>,
-    ) -> Result<Vec<Connection>> {
-        let mut found = Vec::new();
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            self.own.dump(&self.watched, family, states, 0, |row| {
-                found.extend(which(row));
-            })?;
-        }
-        Ok(found)
+    fn netns(&self) -> Option<&Netns> {
+        self.netns.as_ref()
     }
 }
 

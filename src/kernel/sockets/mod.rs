@@ -11,11 +11,41 @@ pub(crate) mod netns;
 pub(crate) mod row;
 mod sample;
 
+use anyhow::Result;
+
 pub(crate) use self::counters::netstat;
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::counters::withstand;
 pub(crate) use self::device::Device;
 pub(crate) use self::listener::{Listener, SocketId, shown};
+use self::netns::{Netns, NoEntry};
 #[cfg(test)]
 pub(crate) use self::sample::Connections;
 pub(crate) use self::sample::{Connection, Cookies, HalfOpen, Sample, SynLimits, Want};
+
+/// Looks at the sockets on the watched ports. Each look asks the kernel anew.
+pub(crate) trait Looks {
+    /// One look. A network namespace that is not there, because its container is just being replaced,
+    /// has no sockets.
+    ///
+    /// # Errors
+    /// The kernel does not list its sockets.
+    fn look(&mut self, want: Want) -> Result<Sample>;
+
+    fn syn_limits(&self) -> SynLimits;
+
+    /// Half-open connections of any age, in this process's own network namespace.
+    ///
+    /// # Errors
+    /// The kernel does not list its sockets.
+    fn half_open(&mut self) -> Result<Vec<Connection>>;
+
+    /// From now on looks into that network namespace.
+    ///
+    /// # Errors
+    /// Everything stays as it was.
+    fn look_in(&mut self, netns: &Netns) -> Result<(), NoEntry>;
+
+    /// `None`: the listeners live in this process's own network namespace.
+    fn netns(&self) -> Option<&Netns>;
+}

@@ -1,0 +1,164 @@
+//! The surroundings of a run whose gate is closed: the clock, the sockets, signals, and the programs that
+//! the run starts. `simulation/` has surroundings without a kernel.
+
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use crate::action::contract::Action;
+use crate::kernel::nfqueue;
+use crate::kernel::sockets::Looks;
+use crate::kernel::sockets::diag::Sockets;
+use crate::process::beside::Beside;
+use crate::process::child::Child;
+use crate::process::signals::Caught;
+use crate::run::call::Call;
+use crate::run::plan::Listeners;
+use crate::words::ended::{CommandExit, Sender};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Program {
+    Command,
+    ReadyCheck,
+    /// `--listen-netns-from`.
+    Search,
+}
+
+pub(super) trait World {
+    fn now(&self) -> Instant;
+
+    fn sockets(&mut self) -> &mut dyn Looks;
+
+    /// Waits for a signal, or for input of the action, until `until` at the latest.
+    fn wait(&mut self, action: &dyn Action, until: Option<Instant>) -> Option<Caught>;
+
+    /// The next signal, if one has come.
+    fn caught(&mut self) -> Option<Caught>;
+
+    /// Starts it without waiting for it.
+    ///
+    /// # Errors
+    /// It does not run.
+    fn start(&mut self, program: Program) -> Result<(), Errno>;
+
+    /// How the program ended, if it has. Told once.
+    fn ended(&mut self, program: Program) -> Option<CommandExit>;
+
+    /// What `--listen-netns-from` has printed.
+    fn answer(&mut self) -> String;
+
+    fn pid_of_command(&self) -> Option<i32>;
+
+    /// Passes a signal on to COMMAND.
+    fn signal_command(&mut self, signal: i32);
+
+    /// Whether COMMAND has received the signal as well.
+    fn who_sent(&self, signal: i32, sender: Sender) -> Sender;
+
+    /// Whether another run than that with the queue `own` holds SYNs.
+    fn others_hold(&self, own: Option<u16>) -> bool;
+}
+
+/// The machine that syngate runs on.
+pub(super) struct Machine<'a> {
+    call: &'a Call<'a>,
+    sockets: Sockets,
+    command: Option<Child>,
+    check: Option<Beside>,
+    search: Option<Beside>,
+    answer: String,
+}
+
+impl<'a> Machine<'a> {
+    pub(super) fn new(call: &'a Call<'a>, sockets: Sockets) -> Machine<'a> {
+        Machine {
+            call,
+            sockets,
+            command: None,
+            check: None,
+            search: None,
+            answer: String::new(),
+        }
+    }
+
+    fn start_command(&self) -> Result<Child, Errno> {
+        let Call { plan, signals, .. } = self.call;
+        let mask = signals.inherited();
+        Child::spawn(&plan.program, &plan.command, self.call.environment, mask)
+    }
+}
+
+impl World for Machine<'_> {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn sockets(&mut self) -> &mut dyn Looks {
+        &mut self.sockets
+    }
+
+    fn wait(&mut self, action: &dyn Action, until: Option<Instant>) -> Option<Caught> {
+        action.wait(self.call.signals, until)
+    }
+
+    fn caught(&mut self) -> Option<Caught> {
+        self.call.signals.wait(Some(Instant::now()))
+    }
+
+    fn start(&mut self, program: Program) -> Result<(), Errno> {
+        let Call { plan, signals, .. } = self.call;
+        let (environment, mask) = (self.call.environment, signals.inherited());
+        match (program, &plan.ready_check, &plan.listeners) {
+            (Program::Command, ..) => self.command = Some(self.start_command()?),
+            (Program::ReadyCheck, Some(line), _) => {
+                self.check = Some(Beside::check(line, environment, mask)?);
+            }
+            (Program::Search, _, Listeners::From(line)) => {
+                self.search = Some(Beside::ask(line, environment, mask)?);
+            }
+            // Without the option nobody asks for them.
+            (Program::ReadyCheck | Program::Search, ..) => (),
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, program: Program) -> Option<CommandExit> {
+        match program {
+            Program::Command => self.command.as_ref().and_then(Child::ended),
+            Program::ReadyCheck => {
+                let exit = self.check.as_ref().and_then(Beside::ended)?;
+                self.check = None;
+                Some(exit)
+            }
+            Program::Search => {
+                let exit = self.search.as_ref().and_then(Beside::ended)?;
+                let answer = self.search.take().map(|mut search| search.answer());
+                self.answer = answer.unwrap_or_default();
+                Some(exit)
+            }
+        }
+    }
+
+    fn answer(&mut self) -> String {
+        std::mem::take(&mut self.answer)
+    }
+
+    fn pid_of_command(&self) -> Option<i32> {
+        self.command.as_ref().map(Child::pid)
+    }
+
+    fn signal_command(&mut self, signal: i32) {
+        if let Some(command) = &self.command {
+            command.signal(signal);
+        }
+    }
+
+    fn who_sent(&self, signal: i32, sender: Sender) -> Sender {
+        let command = self.command.as_ref();
+        command.map_or(sender, |command| command.hears_of(signal, sender))
+    }
+
+    fn others_hold(&self, own: Option<u16>) -> bool {
+        nfqueue::others_hold(own)
+    }
+}
