@@ -6,7 +6,8 @@ mod harness;
 use std::process::Stdio;
 use std::time::Duration;
 
-use harness::{SOON, call, gated, ms, shut, wait_open, words};
+use harness::latch::Latch;
+use harness::{SOON, SYNGATE, call, gated, ms, shut, wait_open, words};
 use nix::sys::signal::Signal;
 use testkit::services::Serve;
 use testkit::{Host, Load, Pair, SERVER, slow, wait_until};
@@ -362,4 +363,106 @@ fn max_closed_is_said_when_it_happens() {
     assert!(run.is_running());
     host.must(["pkill", "sleep"]);
     run.wait().unwrap();
+}
+
+// The lock file ---------------------------------------------------------------------------------------
+
+fn lock_files(host: &Host) -> String {
+    host.must(["sh", "-c", "ls -A /run/syngate"])
+}
+
+/// The last run in a network namespace removes its lock file, and no other run does.
+#[test]
+fn the_last_run_removes_the_lock_file() {
+    let host = Host::new().unwrap();
+    let quick = |port: &str| {
+        let options = format!("-q --port {port} --drain 0 --ready-timeout 0");
+        call(&host, words(&options)).report_to(host.dir().join(port))
+    };
+    assert_eq!(quick("80").run(["true"]).code, 0);
+    assert_eq!(lock_files(&host), "");
+    assert_eq!(quick("80").arg("--precheck=false").run(["true"]).code, 125);
+    assert_eq!(lock_files(&host), "", "nothing was gated");
+
+    let mut latch = Latch::new(&host, "long");
+    let long = quick("81");
+    let run = long.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    let file = lock_files(&host);
+    assert!(file.starts_with("net-"), "{file}");
+    assert_eq!(quick("80").run(["true"]).code, 0);
+    assert_eq!(lock_files(&host), file, "another run has it");
+    latch.release();
+    assert_eq!(long.end(run).code, 0);
+    assert_eq!(lock_files(&host), "");
+}
+
+/// Runs that begin while others end, and remove the file: two on one port never run at once.
+#[test]
+fn runs_take_turns_also_while_the_lock_file_comes_and_goes() {
+    let host = Host::new().unwrap();
+    let dir = host.dir().display().to_string();
+    // A folder that only one of them can make at a time.
+    let script = format!(
+        "run() {{
+             {SYNGATE} -q -p $1 --drain 0 --ready-timeout 0 --settle 0 -- sh -c \
+                 'mkdir {dir}/in-'$1' || exit 9; rmdir {dir}/in-'$1
+         }}
+         many() {{ for i in 1 2 3 4 5 6 7 8 9 10; do run $1 || echo failed: $?; done; }}
+         for i in 1 2 3 4; do many 80 & many 81,82 & done
+         wait"
+    );
+    let ran = host.sh(&script).unwrap();
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
+    assert_eq!(lock_files(&host), "");
+}
+
+/// A run that opened the lock file just before another one removed it does not take that file for the one
+/// in use.
+#[test]
+fn a_lock_in_a_file_that_was_removed_is_none() {
+    let host = Host::new().unwrap();
+    let first = call(&host, words("-q --port 80 --drain 0 --ready-timeout 0"));
+    let mut latches = ["first", "third"].map(|name| Latch::new(&host, name));
+    let run = first.start(["sh", "-c", &latches[0].hold()]);
+    latches[0].wait();
+    let file = format!("/run/syngate/{}", lock_files(&host).trim());
+    let opened = || {
+        let open = "ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c 'syngate/net-'";
+        host.sh(open).unwrap().stdout.trim().parse::<u32>().unwrap()
+    };
+    assert_eq!(opened(), 1);
+
+    // The second has it open, and locks nothing for a second.
+    let [said, ran] = ["said", "ran"].map(|name| host.dir().join(name));
+    let slow = "-e trace=fcntl -e inject=fcntl:delay_enter=1s:when=1";
+    let script = format!(
+        "exec strace -qq -o /dev/null -P {file} {slow} {SYNGATE} --port 80 --drain 0 \
+         --ready-timeout 0 -- touch {} 2>{}",
+        ran.display(),
+        said.display()
+    );
+    let mut second = host.command("sh");
+    let mut second = host.spawn(second.args(["-c", &script])).unwrap();
+    wait_until(SOON, "the second to open it", || opened() == 2).unwrap();
+    latches[0].release();
+    assert_eq!(first.end(run).code, 0);
+    assert_eq!(lock_files(&host), "");
+
+    let third = call(&host, words("-q --port 80 --drain 0 --ready-timeout 0"));
+    let mut run = third.start(["sh", "-c", &latches[1].hold()]);
+    latches[1].wait();
+    let waits = || {
+        std::fs::read_to_string(&said)
+            .unwrap()
+            .contains("waiting for pid")
+    };
+    wait_until(SOON, "the second to wait", || waits() || ran.exists()).unwrap();
+    assert!(!ran.exists(), "two runs at once");
+    latches[1].release();
+    // Its gate goes, and the second one's comes.
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+    assert_eq!(second.wait().unwrap().code(), Some(0));
+    assert!(ran.exists());
+    assert_eq!(lock_files(&host), "");
 }

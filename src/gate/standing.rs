@@ -90,6 +90,15 @@ impl Sight {
     }
 }
 
+/// Whether a dead run may have left a gate. True where that can't be seen at little cost.
+pub(crate) fn may_be_left() -> bool {
+    let by_nft = match nft::list::find() {
+        Ok(gates) => gates.iter().any(|gate| !gate.owned),
+        Err(error) => !error.is::<Lacking>(),
+    };
+    by_nft || iptables::list::has_signs()
+}
+
 pub(crate) fn erase(gate: &Found) -> Result<()> {
     backends::erase(gate.kind, &gate.run)
 }

@@ -1,6 +1,10 @@
 //! Two runs for one port take turns. The lock is a POSIX record lock on the port's byte of a file that
 //! all runs in a network namespace share: the kernel drops it when its holder ends in any way, it tells
 //! the holder's pid, and no child inherits it.
+//!
+//! The last run removes the file. Another run may just have opened it, and would lock nothing that counts.
+//! So all runs share a lock on the byte of port 0, which nobody gates: a run removes the file only if it
+//! has that byte alone, and a run that gets the byte looks whether the file is still there.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -26,6 +30,8 @@ pub(crate) const LOCK_DIR: &str = "/run/syngate";
 /// With more ranges than this, a run locks all ports between the first and the last: the kernel needs time
 /// for each lock in proportion to those that are held.
 const MAX_RANGES: usize = 64;
+/// The bytes of the lock that all runs share: port 0.
+const SHARED: RangeInclusive<u16> = 0..=0;
 /// How long to wait before trying again to take a lock that another run holds.
 pub(crate) const RETRY: Duration = Duration::from_millis(10);
 
@@ -33,6 +39,8 @@ pub(crate) const RETRY: Duration = Duration::from_millis(10);
 pub(crate) struct Lock {
     file: File,
     ranges: Vec<RangeInclusive<u16>>,
+    /// It has the shared lock.
+    joined: bool,
     /// How many of the ranges this run holds. All runs take them in the same order, so that two runs never
     /// wait for each other.
     held: usize,
@@ -65,13 +73,60 @@ impl Lock {
         Ok(Lock {
             file,
             ranges: coarse(ports),
+            joined: false,
             held: 0,
         })
+    }
+
+    /// Takes the lock that all runs share. Returns the run that is removing the file just now; `None`: this
+    /// run has it.
+    fn join(&mut self) -> Result<Option<LockHolder>> {
+        while !self.joined {
+            match fcntl(
+                &self.file,
+                FcntlArg::F_SETLK(&record(&SHARED, libc::F_RDLCK)),
+            ) {
+                Ok(_) if self.file.metadata()?.nlink() > 0 => self.joined = true,
+                // Another run has removed it between our opening and our lock.
+                Ok(_) => self.file = open_in(&directory_in_use()).context("the lock file")?,
+                Err(Errno::EAGAIN | Errno::EACCES) => {
+                    if let Some((holder, ..)) = lock_in(&self.file, libc::F_RDLCK, 0, 0)? {
+                        return Ok(Some(holder));
+                    }
+                }
+                Err(Errno::EINTR) => (),
+                Err(error) => return Err(error).context("the lock file can't be locked"),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Removes the file at the end of a run, unless another run uses it, or it is `needed`: a gate that a dead
+    /// run has left names it, and it tells that the run is dead. Where that fails, a small file stays.
+    pub(crate) fn remove(self, needed: impl FnOnce() -> bool) {
+        let alone = fcntl(
+            &self.file,
+            FcntlArg::F_SETLK(&record(&SHARED, libc::F_WRLCK)),
+        )
+        .is_ok();
+        let file = self.file.metadata().ok().map(|file| FileId::of(&file));
+        let living = || self.roll().is_ok_and(|roll| roll.living.is_empty());
+        if alone
+            && file == FileId::in_use()
+            && living()
+            && !needed()
+            && let Ok(name) = file_name()
+        {
+            let _ = std::fs::remove_file(directory_in_use().join(name));
+        }
     }
 
     /// Takes the next locks, in ascending order. Returns the holder of the first one that is taken;
     /// `None`: this run holds them all.
     pub(crate) fn try_take(&mut self, run: &str) -> Result<Option<LockHolder>> {
+        if let Some(holder) = self.join()? {
+            return Ok(Some(holder));
+        }
         while let Some(range) = self.ranges.get(self.held) {
             match fcntl(&self.file, FcntlArg::F_SETLK(&record(range, libc::F_WRLCK))) {
                 Ok(_) => {
@@ -107,7 +162,7 @@ impl Lock {
     /// A holder of a part of the range; `None`: the lock has just been released.
     fn holder(&self, range: &RangeInclusive<u16>) -> Result<Option<LockHolder>> {
         let (first, last) = (i64::from(*range.start()), i64::from(*range.end()));
-        let lock = lock_in(&self.file, first, last)?;
+        let lock = lock_in(&self.file, libc::F_WRLCK, first, last)?;
         Ok(lock.map(|(holder, _, _)| holder))
     }
 }
@@ -199,7 +254,7 @@ pub(crate) fn roll(directory: &Path) -> io::Result<Roll> {
 
 fn roll_of(file: &File, directory: &Path) -> io::Result<Roll> {
     let mut held = Vec::new();
-    locks_between(file, 0, i64::from(u16::MAX), &mut held)?;
+    locks_between(file, 1, i64::from(u16::MAX), &mut held)?;
     Ok(Roll {
         file: Some(FileId::of(&file.metadata()?)),
         living: by_run(held, directory),
@@ -234,7 +289,7 @@ fn locks_between(
     if first > last {
         return Ok(());
     }
-    let Some((holder, start, end)) = lock_in(file, first, last)? else {
+    let Some((holder, start, end)) = lock_in(file, libc::F_WRLCK, first, last)? else {
         return Ok(());
     };
     held.push((holder, start.max(first) as u16..=end.min(last) as u16));
@@ -242,10 +297,16 @@ fn locks_between(
     locks_between(file, end + 1, last, held)
 }
 
-/// Any lock of another process in the range: its holder, its beginning and its end.
-fn lock_in(file: &File, first: i64, last: i64) -> io::Result<Option<(LockHolder, i64, i64)>> {
+/// Any lock of another process in the range that one of this kind has to wait for: its holder, its
+/// beginning and its end.
+fn lock_in(
+    file: &File,
+    kind: i32,
+    first: i64,
+    last: i64,
+) -> io::Result<Option<(LockHolder, i64, i64)>> {
     let mut asked = libc::flock {
-        l_type: libc::F_WRLCK as i16,
+        l_type: kind as i16,
         l_whence: libc::SEEK_SET as i16,
         l_start: first,
         l_len: last - first + 1,
@@ -296,7 +357,8 @@ fn listed_lock(line: &str, inode: u64) -> Option<(LockHolder, RangeInclusive<u16
         pid: pid.parse().ok()?,
         run: String::new(),
     };
-    same.then_some((holder, first.parse().ok()?..=last.parse().ok()?))
+    let range = first.parse().ok()?..=last.parse().ok()?;
+    (same && range != SHARED).then_some((holder, range))
 }
 
 impl std::fmt::Display for LockHolder {

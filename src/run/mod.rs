@@ -36,6 +36,7 @@ use self::world::Machine;
 use crate::cli::{Args, mistaken_variables};
 use crate::decide::state::State;
 use crate::gate::gate::Gate;
+use crate::gate::standing;
 use crate::kernel::caps;
 use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::diag::Sockets;
@@ -97,7 +98,7 @@ fn carry_out(
     let gated = plan.gated();
     let sockets = Sockets::new(&gated.listener_ports(), &gated.listener_scope());
     let mut sockets = sockets.map_err(Ending::unseen)?;
-    let mut looking_since = Instant::now();
+    let looking_since = Instant::now();
     let environment = environment::environment(&record.run);
     let call = Call {
         plan,
@@ -109,17 +110,29 @@ fn carry_out(
     call.look_in_netns(&mut sockets)?;
     let lock = call.lock(record)?;
     call.sweep(&lock, record);
+    let ending = under_lock(&call, sockets, looking_since, record, started);
+    lock.remove(standing::may_be_left);
+    ending
+}
+
+fn under_lock(
+    call: &Call,
+    mut sockets: Sockets,
+    mut looking_since: Instant,
+    record: &mut Record,
+    started: Instant,
+) -> Result<Ending, Ending> {
     call.precheck(record)?;
     if call.ask_for_netns(&mut sockets)? {
         looking_since = Instant::now();
     }
     let prepared = call.prepare_action(&mut sockets, record)?;
     let closed = call.close(&*prepared, &mut sockets, looking_since, record);
-    let closed = closed.inspect_err(|_| prepared.dismiss(say, &signals))?;
+    let closed = closed.inspect_err(|_| prepared.dismiss(call.say, call.signals))?;
     record.closed_after = closed.gate.as_ref().map(|gate| gate.closed_at() - started);
-    let mut state = state(plan, &closed, &record.before);
-    let machine = Machine::new(&call, sockets);
-    let mut run = Run::new((plan, say), record, Box::new(machine), closed, prepared);
+    let mut state = state(call.plan, &closed, &record.before);
+    let machine = Box::new(Machine::new(call, sockets));
+    let mut run = Run::new((call.plan, call.say), record, machine, closed, prepared);
     run.drive(&mut state);
     Ok(run.conclude(state))
 }
