@@ -480,7 +480,9 @@ fn rules_that_open_the_gate_are_noticed() {
         let run = call.start(sh(latch.hold()));
         latch.wait();
         let own = &our_names(host)[0];
-        let rules = || host.must(sh(format!("{tool} -S {own}; {tool} -S {own}_s")));
+        // iptables-nft fails, or prints half of it, when the rules change meanwhile.
+        let listing = format!("{tool} -S {own} && {tool} -S {own}_s");
+        let rules = || host.sh(&listing).unwrap().stdout;
         let before = rules();
         let first = format!("{tool} -S {chain} 1 | grep {own}");
         let moved = format!(
@@ -504,8 +506,13 @@ fn rules_that_open_the_gate_are_noticed() {
             // As what saves a rule and restores it at the end.
             (moved, format!("{tool} -D {chain} {ACCEPT}")),
         ] {
+            // The run arms the rules when it has seen them back; the list has the time of that.
+            let list = format!("cat /proc/net/xt_recent/{own}_6");
+            let armed = || host.sh(&list).unwrap().stdout;
+            let before_it = armed();
             host.must(sh(format!("cd {}; {tampers}", host.dir().display())));
-            let closed = || host.sh(&first).unwrap().ok() && rules() == before;
+            let stands = || host.sh(&first).unwrap().ok() && rules() == before;
+            let closed = || stands() && !armed().is_empty() && armed() != before_it;
             wait_until(SOON, &tampers, closed).unwrap();
             host.must(sh(undo));
         }
@@ -516,7 +523,11 @@ fn rules_that_open_the_gate_are_noticed() {
         assert!(warnings.contains("or put others before them"), "{warnings}");
         let rule = format!("lets SYNs pass: -A {chain} {ACCEPT}");
         assert!(warnings.contains(&rule), "{warnings}");
-        assert_eq!(outcome.report["reclosed"], 6, "{outcome:?}");
+        // A jump that is deleted and restored may be noticed twice.
+        assert!(
+            outcome.report["reclosed"].as_u64().unwrap() >= 6,
+            "{outcome:?}"
+        );
     }
 }
 

@@ -188,7 +188,7 @@ impl Iptables {
             Ok(opens) => opens,
             Err(error) => return Err(self.undo(error)),
         };
-        self.standing = Some(Standing::new(rules, made, clock, opens));
+        self.standing = Some(Standing::new(rules, made, clock, opens, self.variant));
         Ok(())
     }
 

@@ -10,6 +10,8 @@ use super::programs::Programs;
 use super::recent;
 use super::save::{Part, parts};
 use crate::gate::backend::Deadline;
+use crate::gate::kinds::Variant;
+use crate::gate::nft::tables::Changes;
 use crate::gate::rules::Rules;
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
@@ -17,6 +19,9 @@ use crate::words::ports::PortSet;
 /// Interval between listings of the rules: only a listing shows whether somebody has put other rules
 /// before them, or changed them.
 pub(crate) const LIST_EVERY: Duration = Duration::from_millis(250);
+/// The pause after a listing is at least this many times as long as it took: a host with many rules
+/// has other work.
+const LIST_PAUSE: u32 = 10;
 /// A listing that is this old is as good as a new one: the gate has just been closed.
 const FRESH: Duration = Duration::from_millis(20);
 
@@ -29,6 +34,9 @@ pub(super) struct Standing {
     pub(super) opens: Option<Deadline>,
     pub(super) armed: bool,
     listed_at: Instant,
+    listing_took: Duration,
+    /// Shows whether a listing would tell anything new. `None`: on x_tables nothing does.
+    changes: Option<Changes>,
     /// What the last listing has shown.
     found: Result<(), Fault>,
 }
@@ -71,6 +79,7 @@ impl Standing {
         made: Vec<Made>,
         clock: Clock,
         opens: Option<Deadline>,
+        variant: Variant,
     ) -> Standing {
         Standing {
             rules: rules.clone(),
@@ -79,6 +88,11 @@ impl Standing {
             opens,
             armed: true,
             listed_at: Instant::now(),
+            listing_took: Duration::ZERO,
+            changes: match variant {
+                Variant::Nft => Changes::watch().ok(),
+                Variant::Default | Variant::Legacy => None,
+            },
             found: Ok(()),
         }
     }
@@ -107,7 +121,7 @@ impl Standing {
                 .any(|made| !recent::exists(id, made.family))
         {
             self.found = Err(Fault::Changed);
-        } else if self.listed_at.elapsed() >= LIST_EVERY {
+        } else if self.listed_at.elapsed() >= LIST_EVERY.max(self.listing_took * LIST_PAUSE) {
             // Rules that can't be listed may still be there.
             let _ = self.list(programs, id);
         }
@@ -139,7 +153,16 @@ impl Standing {
 
     fn list(&mut self, programs: &Programs, id: &str) -> Result<()> {
         self.listed_at = Instant::now();
-        self.found = check(&mut self.made, programs, id, &self.rules.ports)?;
+        if self.changes.as_mut().is_some_and(|changes| !changes.any()) {
+            return Ok(());
+        }
+        let checked = check(&mut self.made, programs, id, &self.rules.ports);
+        if checked.is_err() {
+            // What was not seen now may not change any more.
+            self.changes = None;
+        }
+        self.found = checked?;
+        self.listing_took = self.listed_at.elapsed();
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::libc;
 
 use super::uapi::{
-    NFT_TABLE_F_OWNER, NFTA_COUNTER_PACKETS, NFTA_DATA_VALUE, NFTA_OBJ_DATA,
+    NFT_TABLE_F_OWNER, NFTA_COUNTER_PACKETS, NFTA_DATA_VALUE, NFTA_GEN_ID, NFTA_OBJ_DATA,
     NFTA_SET_ELEM_EXPIRATION, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS,
     NFTA_SET_FLAGS, NFTA_TABLE_FLAGS, NFTA_TABLE_NAME, NFTA_TABLE_USERDATA,
 };
@@ -51,6 +51,12 @@ pub(super) fn bounds(payload: &[u8]) -> Vec<(u16, bool)> {
 
 /// Whether the set that the kernel describes is one of intervals. For a set without flags the kernel
 /// leaves the attribute out (nf_tables_fill_set()).
+/// The number of the ruleset, which grows with each change.
+pub(super) fn generation(payload: &[u8]) -> Option<u32> {
+    let number = attribute(payload.get(4..)?, NFTA_GEN_ID)?;
+    get(number, 0).map(u32::from_be_bytes)
+}
+
 pub(super) fn has_intervals(payload: &[u8]) -> Option<bool> {
     let flags = attribute(payload.get(4..)?, NFTA_SET_FLAGS).and_then(|flags| get(flags, 0));
     Some(flags.map_or(0, u32::from_be_bytes) & libc::NFT_SET_INTERVAL as u32 != 0)

@@ -206,6 +206,34 @@ impl Tables {
     }
 }
 
+/// Tells cheaply whether anybody has changed nf_tables, iptables-nft included.
+pub(crate) struct Changes {
+    tables: Tables,
+    /// The number of the ruleset when it was looked at.
+    generation: Option<u32>,
+}
+
+impl Changes {
+    /// # Errors
+    /// No nf_tables.
+    pub(crate) fn watch() -> Result<Changes> {
+        Ok(Changes {
+            tables: Tables::open()?,
+            generation: None,
+        })
+    }
+
+    /// Whether the ruleset may have changed since this was asked before.
+    pub(crate) fn any(&mut self) -> bool {
+        let body = about(ProtoFamily::Unspec, &[]);
+        let asked = self
+            .tables
+            .get_one(libc::NFT_MSG_GETGEN, &body, answers::generation);
+        let before = std::mem::replace(&mut self.generation, asked.ok());
+        self.generation.is_none() || self.generation != before
+    }
+}
+
 /// Dumps a hash table several times and joins the results. When the table grows or shrinks between
 /// two messages of a dump, the dump lacks some elements: nft_rhash_walk() counts the elements that
 /// it has listed, and skips as many. It never lists an element that is not there.

@@ -44,6 +44,7 @@ pub(super) const NFTA_OBJ_NAME: u16 = 2;
 pub(super) const NFTA_OBJ_TYPE: u16 = 3;
 pub(super) const NFTA_OBJ_DATA: u16 = 4;
 pub(super) const NFTA_COUNTER_PACKETS: u16 = 2;
+pub(super) const NFTA_GEN_ID: u16 = 1;
 
 // Values.
 pub(super) const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
