@@ -203,7 +203,7 @@ figures: test-packages
 
 # See tests/ci/kernel-fetch for what these are, tests/ci/kernel-tests for how TESTS are named.
 KERNELS := 5.10 6.1 6.12 newest
-TESTS := backends check commands contract divert edges guarantees hold life readiness \
+TESTS := backends check commands contract divert edges firewall guarantees hold life readiness \
   privilege::it_refuses privilege::a_caller privilege::a_user redirect rules services standby
 CORE := guarantees::a_panic guarantees::foreign guarantees::hung guarantees::killed_with \
   guarantees::stopped rules contract::a_caller_without hold::clients hold::the_queue hold::killed_while \

@@ -3,29 +3,13 @@
 
 mod harness;
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use harness::latch::Latch;
-use harness::{SOON, SYNGATE, call, gated, ms, shut, wait_open, words};
+use harness::{SOON, SYNGATE, call, gated, ms, python, shut, wait_open, words};
 use nix::sys::signal::Signal;
 use testkit::services::Serve;
 use testkit::{Host, Load, Pair, SERVER, slow, wait_until};
-
-/// A python program on the host, up when it has said so.
-fn python(host: &Host, program: &str) -> testkit::Running {
-    let mut python = host.command("python3");
-    python
-        .args(["-c", program])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    let mut running = host.spawn(&mut python).unwrap();
-    let mut line = String::new();
-    let mut said = std::io::BufReader::new(running.stdout().unwrap());
-    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
-    assert_eq!(line, "up\n");
-    running
-}
 
 /// COMMAND returns at once, and the new process listens on one address 300 ms after the other;
 /// sooner on a slow machine, where both are late anyway: a second is what syngate grants them.

@@ -1270,7 +1270,7 @@ fn bad_input_is_one_line_that_says_what_would_be_right() {
         ("--to 10.0.0.5/24", "write 10.0.0.0/24 for the network, or 10.0.0.5 for the address"),
         ("--allow-from localhost", "--allow-from: 'localhost'"),
         ("--interface eth+", "--interface: 'eth+' is not an interface's name"),
-        ("--hook output", "--hook: 'output' is not one of its values; expected input, prerouting"),
+        ("--hook output", "--hook: 'output' is not one of its values; expected auto, input, prerouting"),
         ("--listen-netns ../web", "--listen-netns: '../web': not a network namespace; expected a name that 'ip netns' lists, a process id, or the path"),
         ("--listen-netns 0", "--listen-netns: '0': not a process id; expected"),
         ("--listen-netns web --listen-netns-from id", "--listen-netns and --listen-netns-from exclude each other"),

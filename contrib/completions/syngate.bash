@@ -74,7 +74,7 @@ _syngate() {
                     return 0
                     ;;
                 --hook)
-                    COMPREPLY=($(compgen -W "input prerouting" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "auto input prerouting" -- "${cur}"))
                     return 0
                     ;;
                 --listen-port)

@@ -28,7 +28,8 @@ complete -c syngate -n "__fish_syngate_needs_command" -s p -l port -d 'TCP ports
 complete -c syngate -n "__fish_syngate_needs_command" -l to -d 'Only connections to these addresses, prefixes' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l allow-from -d 'Let these addresses, prefixes through' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l interface -d 'Only what comes in over these interfaces' -r -f
-complete -c syngate -n "__fish_syngate_needs_command" -l hook -d 'Where packets are stopped' -r -f -a "input\t'Before sockets of this host'
+complete -c syngate -n "__fish_syngate_needs_command" -l hook -d 'Where packets are stopped' -r -f -a "auto\t'input, or prerouting where your firewall would use dropped SYNs up'
+input\t'Before sockets of this host'
 prerouting\t'Before NAT: also for ports that are published by containers'"
 complete -c syngate -n "__fish_syngate_needs_command" -l listen-port -d 'The listeners\' ports, if others: 80=8080' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l listen-netns -d 'Network namespace of the listeners' -r -f

@@ -19,7 +19,7 @@ use crate::kernel::sockets::netns::Netns;
 use crate::words::duration::duration;
 use crate::words::listen_ports::ListenPorts;
 use crate::words::ports::PortSet;
-use crate::words::scope::Where;
+use crate::words::scope::HookChoice;
 
 /// The command line of a run, or of another command.
 #[derive(Debug, Clone, Parser)]
@@ -100,11 +100,11 @@ pub struct Args {
         long,
         value_name = "HOOK",
         env = "SYNGATE_HOOK",
-        default_value = "input",
+        default_value = "auto",
         hide_short_help = true,
         help_heading = GATED
     )]
-    pub(crate) hook: Where,
+    pub(crate) hook: HookChoice,
 
     /// The listeners' ports, if others: 80=8080
     ///

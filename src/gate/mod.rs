@@ -3,6 +3,8 @@
 
 pub(crate) mod backend;
 pub(crate) mod backends;
+pub(crate) mod consumers;
+pub(crate) mod firewall;
 pub(crate) mod found;
 #[expect(
     clippy::module_inception,

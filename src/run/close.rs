@@ -14,6 +14,7 @@ use crate::kernel::sockets::diag::Sockets;
 use crate::run::call::Call;
 use crate::run::record::Record;
 use crate::words::ending::Ending;
+use crate::words::scope::Where;
 
 pub(super) struct Closing {
     /// Declared before the gate, so that it is dropped first.
@@ -97,7 +98,17 @@ fn close_with(
     let rules = plan.rules(steer);
     let settings = plan.settings(&record.run, steer);
     let until = Instant::now() + plan.max_closed;
-    let (gate, lacking) = backends::close(plan.backend, &settings, &rules, until)?;
+    let closed = backends::close(plan.backend, &settings, &rules, until);
+    let (gate, lacking) = closed.or_else(|error| {
+        if !plan.gated().early {
+            return Err(error);
+        }
+        let text = format!("the gate is in the input hook, since it can't be earlier: {error:#}");
+        record.warnings.warn(say, text);
+        let mut rules = rules.clone();
+        rules.scope.hook = Where::Input;
+        backends::close(plan.backend, &settings, &rules, until)
+    })?;
     say.must_not_block();
     record.backend = Some(gate.backend());
     record.action = steer.action();

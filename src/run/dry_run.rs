@@ -58,6 +58,8 @@ fn closed(plan: &Plan, action: &Description) -> Vec<String> {
         action.close,
         humantime::format_duration(plan.max_closed)
     )];
+    lines.extend(plan.place.why.clone());
+    lines.extend(plan.place.warning.as_ref().map(|w| format!("warning: {w}")));
     if !config.drain.is_zero() {
         let until = clap::ValueEnum::to_possible_value(&config.drain_until);
         let until = until.as_ref().map_or("", |v| v.get_name());

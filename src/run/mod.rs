@@ -12,6 +12,7 @@ mod close;
 mod drive;
 mod dry_run;
 mod met;
+mod place;
 pub(crate) mod plan;
 mod prepare;
 mod program;
@@ -51,6 +52,7 @@ pub(crate) fn run(args: &Args, started: Instant) -> Exit {
     let say = Say::new(level(args), started);
     let path = std::env::var_os("PATH");
     let planned = Plan::new(args, path.as_deref()).and_then(Plan::on_this_host);
+    let planned = planned.map(|plan| plan.place(args.hook));
     let mut record = Record::new();
     for mistaken in mistaken_variables() {
         record.warnings.warn(&say, mistaken);
@@ -107,6 +109,7 @@ fn carry_out(
         environment: &environment,
     };
 
+    call.tell_place(record);
     call.look_in_netns(&mut sockets)?;
     let lock = call.lock(record)?;
     call.sweep(&lock, record);

@@ -8,17 +8,19 @@ use crate::action::contract::{Planned, Request};
 use crate::cli::Args;
 use crate::decide::config::{Config, OpenOn, Settle};
 use crate::gate::backends;
+use crate::gate::firewall::Firewall;
 use crate::gate::kinds::Choice;
 use crate::gate::rules::{Rules, Settings};
 use crate::gate::who::Who;
 use crate::kernel::sockets::netns::Netns;
+use crate::run::place::{Place, place};
 use crate::run::program::resolve;
 use crate::run::report::file::check_report_file;
 use crate::words::command_line::{command_line, not_empty};
 use crate::words::exit::NotRunnable;
 use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
-use crate::words::scope::{Networks, Scope};
+use crate::words::scope::{HookChoice, Networks, Scope};
 use crate::words::steer::Steer;
 
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub(crate) struct Plan {
     pub lock_timeout: Duration,
     /// COMMAND's executable file.
     pub program: PathBuf,
+    /// `--hook`, as decided.
+    pub place: Place,
     /// COMMAND and its arguments as given.
     pub command: Vec<OsString>,
 }
@@ -92,8 +96,18 @@ impl Plan {
             listeners: listeners(args),
             lock_timeout: args.lock_timeout,
             program: resolve(name, path).map_err(Refused::Command)?,
+            place: Place::default(),
             command: args.command.clone(),
         })
+    }
+
+    /// Decides on the hook by a look at the host's firewall.
+    pub(crate) fn place(mut self, choice: HookChoice) -> Plan {
+        let drops = self.action.steer().is_ok_and(|steer| steer == Steer::Drop);
+        self.place = place(choice, drops, Firewall::look);
+        self.config.gated.scope.hook = self.place.hook;
+        self.config.gated.early = self.place.early;
+        self
     }
 
     pub(crate) fn gated(&self) -> &Gated {
@@ -137,6 +151,7 @@ fn gated(args: &Args) -> Gated {
         listen_ports: args.listen_port.clone().unwrap_or_default(),
         scope: scope(args),
         listeners_are_here: listeners(args) == Listeners::Here,
+        early: false,
     }
 }
 
@@ -155,7 +170,7 @@ fn scope(args: &Args) -> Scope {
         }
     }
     Scope {
-        hook: args.hook,
+        hook: args.hook.given(),
         to: all(&args.to),
         allow_from: all(&args.allow_from),
         allow_local: args.allow_local,

@@ -80,6 +80,15 @@ impl Call<'_> {
         self.signals.until(until.min(Instant::now() + lock::RETRY))
     }
 
+    /// Tells where the gate will stand, if that is special.
+    pub(crate) fn tell_place(&self, record: &mut Record) {
+        let place = &self.plan.place;
+        place.why.iter().for_each(|why| self.say.phase(why));
+        if let Some(warning) = &place.warning {
+            record.warnings.warn(self.say, warning.clone());
+        }
+    }
+
     /// Removes rules of dead runs. This run has no rules yet.
     pub(crate) fn sweep(&self, lock: &Lock, record: &mut Record) {
         let swept = standing::sweep(self.plan.backend, lock);

@@ -12,12 +12,14 @@ pub(crate) struct Gated {
     pub scope: Scope,
     /// The listeners are in syngate's own network namespace.
     pub listeners_are_here: bool,
+    /// The gate is in the prerouting hook, but nothing changes addresses behind it.
+    pub early: bool,
 }
 
 impl Gated {
     /// Whether packets reach the listeners with the address and port that the gate sees.
     pub(crate) fn listeners_are_addressed(&self) -> bool {
-        self.scope.hook == Where::Input && self.addresses_are_known()
+        (self.early || self.scope.hook == Where::Input) && self.addresses_are_known()
     }
 
     /// Whether clients connect to the addresses that the listeners have. Other programs' NAT comes

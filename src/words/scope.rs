@@ -17,13 +17,33 @@ const ALTERNATIVE_NAME_MAX: usize = 127;
 /// The loopback interface can be renamed, but nobody does.
 pub(crate) const LOOPBACK: &str = "lo";
 
-/// The hook in which the gate stands.
+/// `--hook`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub(crate) enum Where {
-    /// Before sockets of this host
+pub(crate) enum HookChoice {
+    /// input, or prerouting where your firewall would use dropped SYNs up
     #[default]
+    Auto,
+    /// Before sockets of this host
     Input,
     /// Before NAT: also for ports that are published by containers
+    Prerouting,
+}
+
+impl HookChoice {
+    /// The hook before the firewall was looked at.
+    pub(crate) fn given(self) -> Where {
+        match self {
+            HookChoice::Auto | HookChoice::Input => Where::Input,
+            HookChoice::Prerouting => Where::Prerouting,
+        }
+    }
+}
+
+/// The hook in which the gate stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Where {
+    #[default]
+    Input,
     Prerouting,
 }
 

@@ -479,3 +479,18 @@ pub(crate) fn tell(figures: &str) {
 pub(crate) fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }
+
+/// A python program on the host, up when it has said so.
+pub(crate) fn python(host: &Host, program: &str) -> Running {
+    let mut python = host.command("python3");
+    python
+        .args(["-c", program])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut running = host.spawn(&mut python).unwrap();
+    let mut line = String::new();
+    let mut said = std::io::BufReader::new(running.stdout().unwrap());
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    assert_eq!(line, "up\n");
+    running
+}

@@ -132,7 +132,7 @@ impl Line {
             self.counts.not_ours += 1;
             return Arrival::NotOurs;
         };
-        let connection = self.hasher.hash_one((syn.from, syn.to));
+        let connection = self.hasher.hash_one((syn.from, syn.to, syn.looped));
         if let Some(arrival) = self.copy(connection, syn.sequence, packet.id) {
             self.counts.duplicates += 1;
             return arrival;
@@ -350,6 +350,7 @@ mod tests {
                     port: to.port(),
                 },
                 sequence: 1,
+                looped: false,
             }),
         }
     }

@@ -9,6 +9,7 @@ use super::privileges::Privileges;
 use super::proc::{ConntrackUse, conntrack, ipvs, kernel, sysctl};
 use super::rules::{Published, VariantSummary, nat, published};
 use super::support::Support;
+use crate::gate::firewall::Firewall;
 use crate::gate::iptables::holdings;
 use crate::gate::iptables::present::default_variant;
 use crate::kernel::caps;
@@ -65,6 +66,9 @@ pub(crate) struct Host {
     pub(crate) published: Vec<Published>,
     /// Why some may be missing.
     pub(crate) published_unseen: Option<String>,
+    /// Rules that matter to where the gate stands.
+    #[serde(skip)]
+    pub(crate) firewall: Firewall,
     /// The IP versions for which rules of others do NAT.
     pub(crate) nat: Option<Vec<Family>>,
 }
@@ -105,6 +109,7 @@ impl Host {
                 .collect(),
             published,
             published_unseen,
+            firewall: Firewall::look(),
             nat: nat(&holdings),
         }
     }
@@ -154,6 +159,7 @@ pub(crate) mod tests {
             counts: COUNTS.into_iter().zip([Some(0); 3]).collect(),
             published: Vec::new(),
             published_unseen: None,
+            firewall: Firewall::default(),
             nat: Some(Vec::new()),
         }
     }

@@ -4,6 +4,7 @@
 use super::present::{has_ipv6, installed_variants, tables_of};
 use super::programs::Programs;
 use super::save::words;
+use crate::gate::consumers::{Consuming, Effect, by_match, by_target};
 use crate::gate::kinds::Variant;
 use crate::gate::nat::{NAT_TARGETS, RedirectedPort};
 use crate::gate::rules::PREFIX;
@@ -55,6 +56,52 @@ fn holding(variant: Variant, programs: &Programs, family: Family) -> Result<Hold
         saved.push_str(&table.map_err(|error| format!("{error:#}"))?);
     }
     Ok(read(&saved))
+}
+
+/// The effects of others' rules in iptables-legacy that incoming packets can meet. Without tables of
+/// x_tables no program is asked.
+pub(crate) fn consuming() -> Vec<Consuming> {
+    let has_tables = |family| tables_of(Variant::Legacy, family).is_ok_and(|t| !t.is_empty());
+    let families: Vec<Family> = Family::ALL.into_iter().filter(|f| has_tables(*f)).collect();
+    if families.is_empty() {
+        return Vec::new();
+    }
+    let variants = installed_variants();
+    let legacy = variants.iter().find(|(v, _)| *v == Variant::Legacy);
+    let mut found = Vec::new();
+    for family in families {
+        let Some((variant, programs)) = legacy.filter(|(_, p)| p.has(family)) else {
+            continue;
+        };
+        for table in tables_of(*variant, family).unwrap_or_default() {
+            let saved = programs.save_table(family, &table).unwrap_or_default();
+            found.extend(saved.lines().filter_map(|line| effect_of(&table, line)));
+        }
+    }
+    found
+}
+
+/// The effect of a rule as iptables-save(8) prints it.
+fn effect_of(table: &str, line: &str) -> Option<Consuming> {
+    let words = words(&line[line.find("-A ")?..]);
+    let chain = words.get(1)?;
+    let elsewhere = ["FORWARD", "OUTPUT", "POSTROUTING"].contains(&chain.as_str());
+    if elsewhere || line.contains(PREFIX) {
+        return None;
+    }
+    let helps = words.iter().any(|word| word == "--helper");
+    let mut effect = None;
+    for pair in words.windows(2) {
+        match pair[0].as_str() {
+            // A limit of log messages decides nothing.
+            "-j" if ["LOG", "NFLOG"].contains(&pair[1].as_str()) => return None,
+            "-j" => effect = effect.or(by_target(&pair[1], helps)),
+            "-m" => effect = effect.or(by_match(&pair[1])),
+            _ => (),
+        }
+    }
+    let by = format!("iptables table {table}, chain {chain}");
+    effect.map(|effect: Effect| Consuming { effect, by })
 }
 
 /// Parses the output of iptables-save(8).
@@ -121,6 +168,46 @@ pub(crate) fn withstand(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn finds_what_uses_a_syn_up() {
+        use crate::gate::consumers::Consumes::{Expectation, Rate, Set, SynProxy};
+        for (rule, expected) in [
+            (
+                "-A INPUT -p tcp -m conntrack --ctstate INVALID,UNTRACKED -j SYNPROXY --mss 1460",
+                Some(Effect::Consumes(SynProxy)),
+            ),
+            (
+                "-A PREROUTING -p tcp -m tcp --dport 21 -j CT --helper ftp",
+                Some(Effect::Consumes(Expectation)),
+            ),
+            (
+                "-A PREROUTING -p tcp -m tcp --dport 80 -j CT --notrack",
+                None,
+            ),
+            (
+                "-A INPUT -p tcp -m hashlimit --hashlimit-above 9/sec --hashlimit-name x -j DROP",
+                Some(Effect::Consumes(Rate)),
+            ),
+            ("-A INPUT -m limit --limit 5/min -j LOG", None),
+            (
+                "-A ssh -m recent --update --seconds 60 --name s --rsource -j DROP",
+                Some(Effect::Consumes(Set)),
+            ),
+            ("-A FORWARD -m limit --limit 5/min -j ACCEPT", None),
+            (
+                "-A DOCKER -p tcp -m tcp --dport 80 -j DNAT --to-destination 172.17.0.2:80",
+                Some(Effect::Translates),
+            ),
+            (
+                "-A INPUT -m recent --name syngate_0123456789abcdef_4 -j syngate_0123456789abcdef",
+                None,
+            ),
+        ] {
+            let found = effect_of("t", &format!("[0:0] {rule}"));
+            assert_eq!(found.map(|found| found.effect), expected, "{rule}");
+        }
+    }
 
     #[test]
     fn reads_what_is_saved() {

@@ -7,6 +7,7 @@
 pub(crate) mod answers;
 pub(crate) mod backend;
 pub(crate) mod compile;
+pub(crate) mod consuming;
 pub(crate) mod disguise;
 pub(crate) mod divert;
 mod expressions;

@@ -3,6 +3,10 @@
 /// Since Linux 5.12.
 pub(super) const NFT_TABLE_F_OWNER: u32 = 0x2;
 pub(super) const NFT_OBJECT_COUNTER: u32 = 1;
+pub(super) const NFT_OBJECT_CT_HELPER: u32 = 3;
+pub(super) const NFT_OBJECT_LIMIT: u32 = 4;
+pub(super) const NFT_OBJECT_CT_EXPECT: u32 = 9;
+pub(super) const NFT_OBJECT_SYNPROXY: u32 = 10;
 
 // Attributes, by what they belong to.
 pub(super) const NFTA_TABLE_NAME: u16 = 1;
@@ -26,7 +30,10 @@ pub(super) const NFTA_PAYLOAD_LEN: u16 = 4;
 pub(super) const NFTA_CMP_OP: u16 = 2;
 pub(super) const NFTA_CMP_DATA: u16 = 3;
 pub(super) const NFTA_NAT_TYPE: u16 = 1;
+pub(super) const NFTA_OBJREF_IMM_TYPE: u16 = 1;
+/// NFTA_MATCH_NAME is the same.
 pub(super) const NFTA_TARGET_NAME: u16 = 1;
+pub(super) const NFTA_TARGET_INFO: u16 = 3;
 pub(super) const NFTA_DATA_VALUE: u16 = 1;
 
 pub(super) const NFTA_SET_TABLE: u16 = 1;

@@ -10,7 +10,10 @@ pub(crate) const COPIED: u32 = 128;
 
 // linux/netfilter/nfnetlink_queue.h
 const NFQA_PACKET_HDR: u16 = 1;
+const NFQA_IFINDEX_INDEV: u16 = 5;
 const NFQA_PAYLOAD: u16 = 10;
+/// The loopback interface has this index in each network namespace (LOOPBACK_IFINDEX).
+const LOOPBACK: u32 = 1;
 /// The length of `struct nfgenmsg`, which comes first.
 const GENERIC: usize = 4;
 
@@ -43,6 +46,9 @@ pub(crate) struct Syn {
     pub(crate) to: Destination,
     /// A copy has the same sequence number, a new connection another.
     pub(crate) sequence: u32,
+    /// It came in over the loopback interface. What SYNPROXY sends on has the addresses, ports and
+    /// sequence number of the client's SYN (synproxy_send_server_syn()), and is no copy of that.
+    pub(crate) looped: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,9 +62,13 @@ impl Packet {
     pub(crate) fn parse(payload: &[u8]) -> Option<Packet> {
         let attributes = payload.get(GENERIC..)?;
         let header = attribute(attributes, NFQA_PACKET_HDR)?;
+        let interface = attribute(attributes, NFQA_IFINDEX_INDEV).and_then(|i| get(i, 0));
+        let looped = interface.map(u32::from_be_bytes) == Some(LOOPBACK);
         Some(Packet {
             id: u32::from_be_bytes(get(header, 0)?),
-            syn: attribute(attributes, NFQA_PAYLOAD).and_then(syn),
+            syn: attribute(attributes, NFQA_PAYLOAD)
+                .and_then(syn)
+                .map(|syn| Syn { looped, ..syn }),
         })
     }
 }
@@ -80,6 +90,7 @@ fn syn(packet: &[u8]) -> Option<Syn> {
             port: u16::from_be_bytes(get(tcp, 2)?),
         },
         sequence: u32::from_be_bytes(get(tcp, 4)?),
+        looped: false,
     })
 }
 

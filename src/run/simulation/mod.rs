@@ -28,6 +28,7 @@ use crate::kernel::sockets::Want;
 use crate::process::signals::Caught;
 use crate::run::close::Closing;
 use crate::run::drive::Run;
+use crate::run::place::Place;
 use crate::run::plan::{Listeners, Plan};
 use crate::run::record::Record;
 use crate::run::state;
@@ -56,6 +57,7 @@ fn plan(story: &Story) -> Plan {
         },
         lock_timeout: Duration::ZERO,
         program: "/bin/true".into(),
+        place: Place::default(),
         command: vec!["true".into()],
     }
 }

@@ -174,11 +174,12 @@ options:
   hook:
     description:
       - Where packets are stopped.
+      - V(auto), V(input), or V(prerouting) where the host's firewall would use dropped SYNs up.
       - V(input), before sockets of the host.
       - V(prerouting), before NAT, also for ports that are published by containers.
-      - syngate's default is V(input).
+      - syngate's default is V(auto).
     type: str
-    choices: [input, prerouting]
+    choices: [auto, input, prerouting]
   to:
     description: Gate connections to these addresses or prefixes only.
     type: list
@@ -347,7 +348,7 @@ OPTIONS = {
     "open_on": one_of("exit", "ready"),
     "max_closed": TEXT,
     "backend": one_of("auto", "nft", "iptables", "iptables-nft", "iptables-legacy"),
-    "hook": one_of("input", "prerouting"),
+    "hook": one_of("auto", "input", "prerouting"),
     "to": WORDS,
     "allow_from": WORDS,
     "allow_local": FLAG,

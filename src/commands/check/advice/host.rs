@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::item::{Advice, shown};
 use crate::commands::check::host::Host;
 use crate::commands::check::support::Support;
+use crate::gate::consumers::Consumes;
 use crate::gate::kinds::Variant;
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
@@ -35,6 +36,7 @@ pub(crate) fn advise_ports(
 pub(crate) fn advise(host: &Host) -> Vec<Advice> {
     let mut all = Vec::new();
     all.extend(director(host));
+    all.extend(used_up(host));
     all.extend(backend(host));
     all.extend(kernel(host));
     all.push(retries(host));
@@ -85,6 +87,22 @@ fn director(host: &Host) -> Option<Advice> {
         services.join(", ")
     );
     Some(Advice::about("ipvs_director", ports.collect(), &text))
+}
+
+/// Rules that use a SYN up before a gate in the input hook drops it.
+fn used_up(host: &Host) -> Vec<Advice> {
+    let safe = match &host.firewall.translates {
+        None => "--hook auto, the default, puts the gate before that".to_owned(),
+        Some(by) => format!(
+            "since NAT may send packets elsewhere ({by}), the gate stays in the input hook: use --syn \
+             hold, or --hook prerouting, which gates what is sent elsewhere too"
+        ),
+    };
+    let consumers = host.firewall.consumers.iter();
+    let advice = |(what, by): &(Consumes, String)| {
+        Advice::on_host("syn_used_up", format!("{} ({by}): {safe}", what.harm()))
+    };
+    consumers.map(advice).collect()
 }
 
 fn backend(host: &Host) -> Vec<Advice> {

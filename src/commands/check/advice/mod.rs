@@ -31,6 +31,7 @@ mod tests {
     use crate::commands::check::proc::ConntrackUse;
     use crate::commands::check::rules::Published;
     use crate::commands::check::service::{Control, ListeningProcess};
+    use crate::gate::consumers::Consumes;
 
     fn process(name: &str, pid: i32) -> ListeningProcess {
         ListeningProcess {
@@ -213,8 +214,12 @@ mod tests {
     #[test]
     fn what_follows_from_the_host() {
         type Change = fn(&mut Host);
-        let cases: [(Change, &[&str]); 9] = [
+        let cases: [(Change, &[&str]); 10] = [
             (|_| (), &[]),
+            (
+                |h| h.firewall.consumers = vec![(Consumes::Rate, String::new())],
+                &["syn_used_up"],
+            ),
             (|h| h.iptables[0].rules = Some(3), &["legacy_rules"]),
             (
                 |h| {
