@@ -12,6 +12,7 @@
 # make faults-kernels   samples of that under other kernels, in VMs
 # make soak        restarts under load for half an hour, every backend and action in turn
 # make fuzz        all that reads bytes or text, given anything; TARGET=, RUNS=, SECONDS= for each
+# make valgrind    the messages to nf_tables, which unsafe code makes, under valgrind
 # make simulate    whole runs on a model of the machine, a million seeds; SEEDS=; goes on where it was
 # make completions  writes contrib/completions anew, when options have changed
 # make figures     what it costs to hold SYNs, with the optimised build
@@ -29,14 +30,14 @@ BUILT ?= target/release/syngate
 # What the build, the demo and the tests need of Debian; see tests/ci/install-packages.
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
 DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
-TEST_PACKAGES := bash-completion binutils bsdutils cron curl dpkg-dev ethtool fonts-dejavu-core fish libcap2-bin logrotate mandoc nginx-light openssh-client openssh-server openssl procps prometheus python3 python3-apt python3-matplotlib python3-venv shellcheck strace systemd time zsh
+TEST_PACKAGES := bash-completion binutils bsdutils cron curl dpkg-dev ethtool fonts-dejavu-core fish libcap2-bin logrotate mandoc nginx-light openssh-client openssh-server openssl procps prometheus python3 python3-apt python3-matplotlib python3-venv shellcheck strace systemd time valgrind zsh
 BENCH_PACKAGES := fonts-dejavu-core nginx-light procps python3-matplotlib systemd time
 DEB_PACKAGES := debhelper git
 DEB_TEST_PACKAGES := debootstrap lintian util-linux
 FUZZ_PACKAGES := g++ git
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo faults faults-kernels faults-render soak fuzz simulate bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
+.PHONY: all demo faults faults-kernels faults-render soak fuzz simulate valgrind bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
   build-packages demo-packages test-packages
 
 all: build-packages
@@ -81,6 +82,7 @@ test: test-packages
 	  $(foreach backend,$(BACKENDS),-- SYNGATE_TEST_BACKEND=$(backend) $(PROMISED) $(HOLDS) $(REDIRECTS)) \
 	  -- SYNGATE_TEST_SYN=hold SYNGATE_TEST_BACKEND=iptables-nft services \
 	  -- SYNGATE_TEST_SYN=hold $(HELD_CORE)
+	tests/ci/valgrind
 
 test-all: test-packages
 	tests/ci/run-tests '*' \
@@ -190,7 +192,11 @@ fuzz:
 	@tests/ci/install-packages $(BUILD_PACKAGES) $(FUZZ_PACKAGES)
 	RUNS=$(RUNS) MAX_SECONDS=$(SECONDS) tests/ci/fuzz $(TARGET)
 
-# `make test` plays a few thousand. target/simulate/next has the first seed that was not played.
+valgrind:
+	@tests/ci/install-packages $(BUILD_PACKAGES) valgrind
+	tests/ci/valgrind
+
+# `make test` plays a few thousand. target/seeds/next has the first seed that was not played.
 SEEDS ?= 1000000
 simulate:
 	@tests/ci/install-packages $(BUILD_PACKAGES)

@@ -114,12 +114,20 @@ impl Run<'_> {
         };
         let was = gate.shut().clone();
         let decided = self.world.now();
-        let opened = gate.open();
-        self.record.open_took = Some(self.world.now() - decided);
-        if let Err(error) = opened {
+        if let Err(error) = gate.open() {
             self.trouble.open = Some(format!("{error:#}"));
+            self.drop_gate();
         }
+        self.record.open_took = Some(self.world.now() - decided);
         self.note_shut(&was, &PortSet::EMPTY);
+    }
+
+    /// The last way to open: the kernel removes the rules when their socket is closed, or the watchdog
+    /// does. No linger is worth a gate that stays shut.
+    fn drop_gate(&mut self) {
+        self.action.opened(&self.plan.gated().ports);
+        self.gate = None;
+        self.action.removed();
     }
 
     /// Whether removing the rest of the gate would drop SYNs that another run holds.

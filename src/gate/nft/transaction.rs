@@ -361,6 +361,103 @@ fn add_intervals<K: SetKey>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::nft::compile::compile;
+    use crate::gate::rules::Rules;
+    use crate::words::hop::{Device, Ether, NextHop};
+    use crate::words::scope::{Networks, Scope, parse_networks};
+    use crate::words::steer::{Diversion, Steer};
+
+    /// One ruleset for each way to steer, with every kind of scope.
+    fn rulesets() -> Vec<Ruleset> {
+        let hop = |address: &str| NextHop {
+            address: address.parse().unwrap(),
+            device: Device::new(2, "eth0"),
+            ether: Some(Ether([2, 0, 0, 0, 0, 1])),
+        };
+        let diversion = Diversion {
+            v4: Some(hop("10.0.0.2")),
+            v6: Some(hop("fd00::2")),
+            most: 9,
+            idle: Duration::from_secs(90),
+        };
+        let networks = || Networks::new(parse_networks("10.0.0.0/8,fd00::/64").unwrap());
+        let scope = Scope {
+            to: networks(),
+            allow_from: networks(),
+            interfaces: vec!["eth0".to_owned()],
+            ..Scope::default()
+        };
+        let steers = [
+            Steer::Drop,
+            Steer::Queue(7),
+            Steer::Redirect(81),
+            Steer::Divert(diversion),
+        ];
+        let scopes = [Scope::default(), scope];
+        let each = steers
+            .iter()
+            .flat_map(|steer| scopes.iter().map(move |scope| (steer, scope)));
+        let rules = each.map(|(steer, scope)| Rules {
+            ports: [80, 443, 8080].into_iter().collect(),
+            scope: scope.clone(),
+            steer: *steer,
+        });
+        rules
+            .map(|rules| compile(&rules, "0123456789abcdef", "who"))
+            .collect()
+    }
+
+    /// The lengths of the messages in a transaction. Each begins with its length, aligned to 4 bytes
+    /// (`struct nlmsghdr`, linux/netlink.h).
+    fn messages(transaction: &Transaction) -> Vec<usize> {
+        let bytes = transaction
+            .pages()
+            .iter()
+            .flat_map(|page| page.to_vec())
+            .collect::<Vec<u8>>();
+        let (mut at, mut lengths) = (0, Vec::new());
+        while at < bytes.len() {
+            let length = u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+            assert!(
+                (16..=bytes.len() - at).contains(&length),
+                "{length} of {}",
+                bytes.len()
+            );
+            lengths.push(length);
+            at += length.next_multiple_of(4);
+        }
+        lengths
+    }
+
+    /// `make valgrind` runs this: it makes every object that raw.rs knows.
+    #[test]
+    fn transactions_are_whole_messages() {
+        let second = Duration::from_secs(1);
+        let ports: PortSet = [80].into_iter().collect();
+        let connection = Connection {
+            local: "10.0.0.1:80".parse().unwrap(),
+            peer: "10.0.0.9:50000".parse().unwrap(),
+            cookie: 1,
+        };
+        for rules in rulesets() {
+            for rules in [Some(rules.rehearsed()), rules.with_target(), Some(rules)] {
+                let Some(rules) = rules else { continue };
+                let created = messages(&create(&rules, second));
+                // The batch's begin and end, and for each table itself, a set, its elements, a chain, a
+                // rule.
+                assert!(created.len() >= 2 + 5 * rules.tables.len(), "{created:?}");
+                for with in [ChainRules::Keep, ChainRules::Add, ChainRules::Renew] {
+                    let replaced = messages(&replace_ports(&rules, &ports, second, with));
+                    assert!(replaced.len() >= 2 + 2 * rules.tables.len(), "{replaced:?}");
+                }
+                for transaction in [open(&rules), delete(&rules)] {
+                    assert_eq!(messages(&transaction).len(), 2 + rules.tables.len());
+                }
+                let spared = messages(&spare(&rules, &[connection]));
+                assert_eq!(spared.len() > 2, rules.diverts(), "{spared:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_connection_is_a_key_as_packets_have_it() {

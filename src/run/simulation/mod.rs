@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use self::dice::Dice;
 use self::happening::Happening;
-use self::model::Model;
-use self::story::Story;
+use self::model::{Fate, Model};
+use self::story::{Kind, Story};
 use self::surroundings::{ModelAction, ModelBackend, Nothing, SeenSockets, Shared, Surroundings};
 use crate::action::drop::Dropping;
 use crate::gate::gate::Gate;
@@ -37,7 +37,20 @@ use crate::words::ending::Ending;
 use crate::words::steer::Steer;
 
 /// Seeds whose runs have broken a law, each with what it was.
-const FAILED_ONCE: &[(u64, &str)] = &[];
+const FAILED_ONCE: &[(u64, &str)] = &[
+    (
+        73,
+        "rules that were removed before a port opened were not told of",
+    ),
+    (
+        2_305,
+        "a closing that could not be read back was told as open",
+    ),
+    (
+        6_427,
+        "a gate that could not be opened stayed shut for the linger",
+    ),
+];
 
 /// One clock for all: only differences of times matter.
 static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -139,6 +152,26 @@ fn usr1_just_before_command_opens_the_gate() {
         kept_from_running += u32::from(ending.reason == "opened_early");
     }
     assert!(kept_from_running > 0, "none came in that moment");
+}
+
+/// The kernel refuses every change, so the gate opens by the end of its socket, also where its rules
+/// would stay for a linger.
+#[test]
+fn a_gate_that_can_not_be_opened_goes_at_once() {
+    let mut story = Story::new(&mut Dice::new(1));
+    (story.kind, story.patience) = (Kind::Divert, Duration::from_millis(500));
+    (story.config.drain, story.happenings) = (Duration::ZERO, Vec::new());
+    (story.config.best_effort, story.slow_calls) = (false, 0);
+    story.failing_calls = 1_000;
+    let mut model = Model::new(story, Dice::new(1), *BASE);
+    model.elsewhere = 1_000;
+    let model = Rc::new(RefCell::new(model));
+    play(&model);
+    let model = model.borrow();
+    let stopped = model.spans.iter().filter(|span| span.fate == Fate::Stopped);
+    let opened_at = stopped.map(|span| span.to).max().unwrap();
+    let lingered = model.now - opened_at;
+    assert!(lingered > Duration::from_millis(450), "{lingered:?}");
 }
 
 #[test]
