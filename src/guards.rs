@@ -1,4 +1,5 @@
-//! The processes that a run starts beside itself: the watchdog and the guards of actions. They are
+//! The processes that a run starts beside itself: the one that becomes COMMAND, the watchdog and the
+//! guards of actions. They are
 //! syngate too, called with command lines that no person types and no help shows.
 
 use std::ffi::OsString;
@@ -7,6 +8,13 @@ use crate::action::contract::GuardWork;
 use crate::action::list;
 use crate::gate::backends;
 use crate::gate::watchdog::WatchOrders;
+use crate::process::starter::Become;
+
+/// Becomes COMMAND, if the command line asks for that. Returns the exit status if COMMAND was not to run, or
+/// can't be.
+pub(crate) fn become_command(words: &[OsString]) -> Option<u8> {
+    Become::parse(words).map(|wanted| wanted.carry_out())
+}
 
 /// What such a command line asks for; returns when there is nothing left to guard.
 pub(crate) fn work(words: &[OsString]) -> Option<GuardWork> {

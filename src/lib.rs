@@ -67,6 +67,9 @@ pub fn main() -> ExitCode {
         return process::leave::leave(Exit::Status(NOT_RUN));
     }
     let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some(status) = guards::become_command(&args) {
+        return ExitCode::from(status);
+    }
     if let Some(guard) = guards::work(&args) {
         guard();
         return ExitCode::SUCCESS;

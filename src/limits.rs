@@ -8,7 +8,7 @@ use crate::gate::nft::{divert, ruleset};
 use crate::gate::watchdog;
 use crate::kernel::nfqueue::{self, packet};
 use crate::kernel::sockets::{holders, row};
-use crate::process::lock;
+use crate::process::{lock, starter};
 use crate::words::duration;
 use crate::words::limit::Limit::{self, Bytes, MiB, Number, Time};
 
@@ -33,6 +33,7 @@ const SHARED: &[(&str, Limit)] = &[
     ("Watchdog's start", Time(watchdog::START_TIMEOUT)),
     ("Watchdog's grace", Time(watchdog::GRACE)),
     ("Watchdog's end", Time(watchdog::DISMISS_TIMEOUT)),
+    ("Start of COMMAND", Time(starter::PATIENCE)),
     ("Watchdog's patience", Time(watchdog::RETRY_FOR)),
     ("Watchdog's patience", Time(watchdog::RETRY_EVERY)),
     ("Clear's look", Time(clear::LOOK_EVERY)),

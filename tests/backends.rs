@@ -3,6 +3,7 @@
 
 mod harness;
 
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -293,6 +294,68 @@ fn host_pid(host: &Host, inside: &str) -> i32 {
     .expect("a process of the host")
 }
 
+/// A watchdog that somebody kills is replaced, and that is told. The new one does what the first one had
+/// to do.
+#[test]
+fn a_watchdog_that_is_killed_is_replaced() {
+    each(&Backend::EXPOSED, |backend| {
+        let (pair, _server) = served();
+        let host = &pair.server;
+        let latch = Latch::new(host, "replaced");
+        let mut run = call(host, words("--port 80 --max-closed 5m --drain 0"))
+            .on(backend)
+            .start(sh(latch.hold()));
+        latch.wait();
+        let first = watchdogs(host);
+        host.must(["kill", "-KILL", &first[0]]);
+        let another = || watchdogs(host).len() == 1 && watchdogs(host) != first;
+        wait_until(SOON, "another watchdog", another).unwrap();
+        let mut said = BufReader::new(run.stderr().unwrap()).lines();
+        assert!(said.any(|line| line.unwrap().contains("started another one")));
+        run.signal(Signal::SIGKILL).unwrap();
+        let _ = run.wait();
+        wait_until(GONE_WITHIN, "an open port", || connects(&pair, SERVER)).unwrap();
+    });
+}
+
+/// Nobody can open COMMAND's file (a lease on it, as on a file server that is gone). Signals are heard all
+/// the same, and the gate goes with the run.
+#[test]
+fn a_command_whose_file_hangs() {
+    each(&Backend::ALL, |backend| {
+        let (pair, _server) = served();
+        let host = &pair.server;
+        for (signal, name) in [(Signal::SIGUSR1, "opened"), (Signal::SIGKILL, "killed")] {
+            let file = host.write(name, std::fs::read("/bin/true").unwrap());
+            host.must(["chmod", "755", file.to_str().unwrap()]);
+            let lease = LEASE.replace("FILE", file.to_str().unwrap());
+            let mut lease = host.spawn(host.command("python3").args(["-c", &lease]));
+            let there = |what: &str| host.dir().join(format!("{name}.{what}")).exists();
+            wait_until(SOON, "a lease", || there("leased")).unwrap();
+            let call = call(host, words("--port 80 --max-closed 5m --drain 0")).on(backend);
+            let mut run = call.start([file]);
+            wait_until(SOON, "execve(2) of COMMAND", || there("tried")).unwrap();
+            assert!(!connects(&pair, SERVER), "it is closed");
+            run.signal(signal).unwrap();
+            wait_until(GONE_WITHIN, "an open port", || connects(&pair, SERVER)).unwrap();
+            // Killed already, in the second round.
+            let _ = run.signal(Signal::SIGKILL);
+            let _ = run.wait();
+            lease.as_mut().unwrap().signal(Signal::SIGKILL).unwrap();
+        }
+    });
+}
+
+/// Holds a lease that it never gives back, and notes when somebody wants to open the file.
+const LEASE: &str = r#"
+import fcntl, os, signal, time
+note = lambda what: open("FILE." + what, "w").close()
+signal.signal(signal.SIGIO, lambda *_: note("tried"))
+fcntl.fcntl(os.open("FILE", os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)
+note("leased")
+while True: time.sleep(60)
+"#;
+
 /// Nobody is left to remove the rules: the kernel stops matching, within a second of its clock.
 #[test]
 fn killed_with_its_watchdog() {
@@ -371,8 +434,9 @@ fn connects(pair: &Pair, address: &str) -> bool {
     pair.client.sh(&connect).unwrap().ok()
 }
 
-/// The watchdog first: it would notice the other one's end.
+/// The watchdog first: it would notice the other one's end. The run is stopped, so that it starts no other.
 fn kill_both(host: &Host, run: &mut Running) {
+    run.signal(Signal::SIGSTOP).unwrap();
     for watchdog in watchdogs(host) {
         host.must(["kill", "-KILL", &watchdog]);
     }

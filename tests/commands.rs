@@ -65,8 +65,9 @@ impl Held<'_> {
         self.call.end(self.run)
     }
 
-    /// Dead, its rules left behind: all watchdogs die first.
+    /// Dead, its rules left behind: all watchdogs die first, and it starts no other.
     fn dies(mut self, host: &Host) {
+        self.run.signal(Signal::SIGSTOP).unwrap();
         host.sh("pkill -KILL -x gate-watchdog").unwrap();
         self.run.signal(Signal::SIGKILL).unwrap();
         let _ = self.run.wait();

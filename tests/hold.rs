@@ -876,6 +876,7 @@ fn whom_the_firewall_refuses_is_never_let_in() {
         let call = hold(host, &format!("--hook {hook} --max-closed 60s")).on(backend);
         let mut run = call.start(["sh", "-c", &latch.hold()]);
         latch.wait();
+        run.signal(Signal::SIGSTOP).unwrap();
         host.sh("pkill -KILL -x gate-watchdog").unwrap();
         run.signal(Signal::SIGKILL).unwrap();
         run.wait().unwrap();

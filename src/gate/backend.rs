@@ -105,6 +105,14 @@ pub(crate) trait Backend {
     /// (nf_queue_nf_hook_drop()).
     fn empties_queues(&self) -> bool;
 
+    /// Starts another watchdog if there has to be one and it has ended. Returns whether it did.
+    ///
+    /// # Errors
+    /// There is none now. Told once for each that has ended.
+    fn keep_watched(&mut self, _until: Deadline) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Remarks for the user about how this backend closed the gate.
     fn remarks(&self) -> &[Remark];
 

@@ -64,6 +64,14 @@ impl Gate {
         self.backend.intact()
     }
 
+    /// Starts another watchdog if the gate needs one and it has ended. Returns whether it did.
+    ///
+    /// # Errors
+    /// There is none now. Told once for each that has ended.
+    pub(crate) fn keep_watched(&mut self) -> Result<bool> {
+        self.backend.keep_watched(self.until)
+    }
+
     /// Whether removing it makes the kernel drop the packets in other runs' queues.
     pub(crate) fn empties_queues(&self) -> bool {
         self.backend.empties_queues()

@@ -16,10 +16,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 
 use super::backend::Deadline;
 use super::kinds::Kind;
+use crate::kernel::sys;
 use crate::process::environment::as_exec_takes;
 use crate::process::guard::{self, GuardProcess};
 
@@ -121,6 +122,24 @@ impl Watchdog {
         self.process.lives()
     }
 
+    /// Puts another one in the place of a watchdog that has ended. Returns whether it did.
+    ///
+    /// # Errors
+    /// It can't be started, and `watchdog` is `None`.
+    pub(crate) fn keep(
+        watchdog: &mut Option<Watchdog>,
+        kind: Kind,
+        id: &str,
+        until: Deadline,
+    ) -> Result<bool> {
+        if watchdog.as_mut().is_none_or(Watchdog::lives) {
+            return Ok(false);
+        }
+        *watchdog = None;
+        *watchdog = Some(Watchdog::start(kind, id, until)?);
+        Ok(true)
+    }
+
     /// Does `work` in other processes. If the run is killed meanwhile, the watchdog waits until
     /// these processes have ended, and then removes their rules as well. They hold the run's end of
     /// the socket pair too.
@@ -146,6 +165,8 @@ pub(super) fn watch(within: Duration, mut erase: impl FnMut() -> Result<()>) {
         return;
     };
     guard::stay();
+    // iptables ends its wait for the lock by an alarm, and inherits the signal mask.
+    sys::ignore_but_leave_to_children(Signal::SIGALRM);
     // If the run is dead already, it has changed nothing.
     if line.write_all(&[READY]).is_err() || dismissed(&mut line, within) {
         return;

@@ -4,12 +4,12 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use nix::libc;
-use nix::sys::signal::{SigHandler, Signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal};
 use nix::unistd::Pid;
 
 /// The C library keeps an answer of the services database, and its place in it, in static memory: one
@@ -92,6 +92,21 @@ fn reap(child: Pid) -> nix::Result<Option<(Pid, libc::c_int)>> {
 pub(crate) fn descriptor(socket: &mnl::Socket) -> BorrowedFd<'_> {
     // SAFETY: the socket keeps its descriptor open for as long as it is borrowed.
     unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+}
+
+/// A descriptor that this process was started with, as its own from here on. `None`: there is none.
+pub(crate) fn inherited(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD takes any number as the descriptor, and no further argument.
+    let open = unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
+    // SAFETY: it is open, and the caller has it from the command line, so nothing else owns it.
+    open.then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether exec(2) closes this descriptor. `false` also if it is not open.
+pub(crate) fn closes_on_exec(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD takes any number as the descriptor, and no further argument.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC != 0
 }
 
 /// Switches an option of linux/netlink.h on, of those that take a flag.
@@ -217,9 +232,23 @@ pub(crate) fn have_errors_told() {
     TOLD_BY_ERRORS.into_iter().for_each(ignore);
 }
 
+/// Undoes [`have_errors_told`], before this process becomes another program.
+pub(crate) fn have_callers_dispositions() {
+    let told = TOLD_BY_ERRORS.into_iter();
+    told.filter(|signal| !ignored_at_exec(*signal))
+        .for_each(set_default);
+}
+
 fn ignore(signal: Signal) {
     // SAFETY: SIG_IGN runs no code of this process.
     let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) };
+}
+
+/// Ignores `signal`, and no longer blocks it: a program that this process starts and that handles the
+/// signal gets it.
+pub(crate) fn ignore_but_leave_to_children(signal: Signal) {
+    ignore(signal);
+    let _ = SigSet::from(signal).thread_unblock();
 }
 
 /// Discards a blocked signal that has come and that nobody has read: a signal that is ignored is not kept

@@ -14,6 +14,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid};
 
 use crate::kernel::sys;
+use crate::process::files::open_files;
 use crate::words::ended::{CommandExit, Sender};
 
 pub(super) const SH: &str = "/bin/sh";
@@ -36,10 +37,8 @@ impl Child {
     ) -> Result<Child, Errno> {
         let launch = Launch::without_files(environment, mask, ProcessGroup::Inherited);
         match Child::spawn_file(program, argv, &launch) {
-            // Shells and execvp(3) give a script without `#!` to sh, too.
-            Err(Errno::ENOEXEC) if !is_binary(program) => {
-                let words = ["sh".into(), program.into()];
-                let words: Vec<OsString> = words.into_iter().chain(argv[1..].to_vec()).collect();
+            Err(Errno::ENOEXEC) => {
+                let words = for_sh(program, argv).ok_or(Errno::ENOEXEC)?;
                 Child::spawn_file(Path::new(SH), &words, &launch)
             }
             spawned => spawned,
@@ -52,7 +51,6 @@ impl Child {
         argv: &[OsString],
         launch: &Launch,
     ) -> Result<Child, Errno> {
-        let c_string = |text: &OsStr| CString::new(text.as_bytes()).map_err(|_| Errno::EINVAL);
         let file = c_string(program.as_os_str())?;
         let argv: Vec<CString> = argv
             .iter()
@@ -80,6 +78,14 @@ impl Child {
         let mut files = PosixSpawnFileActions::init()?;
         for (from, to) in launch.files {
             files.add_dup2(*from, *to)?;
+        }
+        // The kernel closes these only once it has opened the program's file. If that hangs, as on a
+        // file server that is gone, the child would keep the gate's socket open although syngate is dead.
+        let own = open_files()
+            .into_iter()
+            .filter(|fd| sys::closes_on_exec(*fd));
+        for fd in own.filter(|fd| launch.files.iter().all(|(_, to)| to != fd)) {
+            files.add_close(fd)?;
         }
         // PATH is not searched, because the path has a slash in it.
         let pid = posix_spawnp(&file, &files, &attributes, &argv, launch.environment)?;
@@ -140,6 +146,20 @@ impl Child {
     pub(crate) fn pid(&self) -> i32 {
         self.pid.as_raw()
     }
+}
+
+/// The words with which sh runs a script without `#!`: shells and execvp(3) give it to sh, too. `None`:
+/// it is no script.
+pub(super) fn for_sh(program: &Path, argv: &[OsString]) -> Option<Vec<OsString>> {
+    if is_binary(program) {
+        return None;
+    }
+    let words = [OsString::from("sh"), program.into()];
+    Some(words.into_iter().chain(argv[1..].to_vec()).collect())
+}
+
+pub(super) fn c_string(text: &OsStr) -> Result<CString, Errno> {
+    CString::new(text.as_bytes()).map_err(|_| Errno::EINVAL)
 }
 
 /// Reads the status that wait(2) gives.

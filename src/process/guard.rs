@@ -8,7 +8,7 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::process::child::{Child, Launch, ProcessGroup};
+use crate::process::files::open_files;
 
 /// The program that this process runs, even if its file has been replaced meanwhile.
 pub(crate) const OURSELVES: &str = "/proc/self/exe";
@@ -52,13 +53,18 @@ impl GuardProcess {
         !self.over
     }
 
-    /// Waits for the end of a guard whose work is done.
+    /// Waits for the end of a guard whose work is done. A guard that SIGKILL does not end hangs in the
+    /// kernel, and is left there.
     pub(crate) fn see_end(&mut self) {
         let until = Instant::now() + DISMISS_TIMEOUT;
         while self.lives() {
+            let now = Instant::now();
             // It may have been stopped by a signal.
-            if Instant::now() >= until {
+            if now >= until {
                 self.child.signal(libc::SIGKILL);
+            }
+            if now >= until + DISMISS_TIMEOUT {
+                return;
             }
             std::thread::sleep(DISMISS_LOOK);
         }
@@ -120,13 +126,7 @@ fn null() -> io::Result<File> {
 
 /// The caller of the run may wait for the end of a pipe that this process has inherited.
 fn close_what_is_not_ours() {
-    const FIRST: RawFd = 3;
-    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    for fd in open.into_iter().filter(|fd| *fd >= FIRST) {
+    for fd in open_files() {
         let _ = nix::unistd::close(fd);
     }
 }

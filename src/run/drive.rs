@@ -201,6 +201,7 @@ impl<'a> Run<'a> {
             if let Some(event) = self.beside_ended().or_else(|| self.news()) {
                 return event;
             }
+            self.keep_watched();
             self.tell_what_is_waited_for(state);
             let wake = state.wake();
             let until = [wake, self.say.due()].into_iter().flatten().min();

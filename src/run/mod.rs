@@ -130,11 +130,14 @@ fn under_lock(
         looking_since = Instant::now();
     }
     let prepared = call.prepare_action(&mut sockets, record)?;
-    let closed = call.close(&*prepared, &mut sockets, looking_since, record);
-    let closed = closed.inspect_err(|_| prepared.dismiss(call.say, call.signals))?;
+    let closed = call.starter().and_then(|starter| {
+        let closed = call.close(&*prepared, &mut sockets, looking_since, record)?;
+        Ok((closed, starter))
+    });
+    let (closed, starter) = closed.inspect_err(|_| prepared.dismiss(call.say, call.signals))?;
     record.closed_after = closed.gate.as_ref().map(|gate| gate.closed_at() - started);
     let mut state = state(call.plan, &closed, &record.before);
-    let machine = Box::new(Machine::new(call, sockets));
+    let machine = Box::new(Machine::new(call, sockets, starter));
     let mut run = Run::new((call.plan, call.say), record, machine, closed, prepared);
     run.drive(&mut state);
     Ok(run.conclude(state))

@@ -4,6 +4,8 @@
 use std::ffi::OsStr;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use crate::action::contract::{Before, Prepared};
 use crate::decide::draining::COOKIE_GRACE;
 use crate::decide::readiness::places;
@@ -17,14 +19,33 @@ use crate::process::child::Child;
 use crate::process::lock::{self, Lock, LockHolder};
 use crate::process::own_unit;
 use crate::process::signals::Caught;
+use crate::process::starter::Starter;
 use crate::run::call::Call;
 use crate::run::plan::Listeners;
 use crate::run::record::Record;
+use crate::run::while_closed::not_spawned;
 use crate::words::ended::{CommandExit, Sender, signal_name};
 use crate::words::ending::Ending;
 use crate::words::env::RUN_VARIABLE;
 
 impl Call<'_> {
+    /// Starts the process that becomes COMMAND. `None`: that can't be had here, and COMMAND is started
+    /// when it is due.
+    ///
+    /// # Errors
+    /// COMMAND could not be started either.
+    pub(super) fn starter(&self) -> Result<Option<Starter>, Ending> {
+        let Call { plan, signals, .. } = self;
+        let (environment, mask) = (self.environment, signals.inherited());
+        match Starter::start(&plan.program, &plan.command, environment, mask) {
+            Ok(starter) => Ok(Some(starter)),
+            Err(refusal @ (Errno::EAGAIN | Errno::ENOMEM | Errno::E2BIG)) => {
+                Err(not_spawned(plan, refusal))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
     /// Runs for the same port take turns. A run inside another would wait for itself.
     ///
     /// # Errors

@@ -42,6 +42,26 @@ impl Run<'_> {
         intact
     }
 
+    /// The out-of-memory killer or an administrator may have killed the watchdog.
+    pub(super) fn keep_watched(&mut self) {
+        let Some(gate) = &mut self.gate else {
+            return;
+        };
+        match gate.keep_watched() {
+            Ok(false) => (),
+            Ok(true) => {
+                self.warn("the watchdog was killed: syngate has started another one".to_owned())
+            }
+            Err(error) => {
+                let limit = humantime::format_duration(self.plan.max_closed);
+                self.warn(format!(
+                    "the watchdog was killed ({error:#}): should syngate be killed now too, the gate \
+                     stays shut until --max-closed {limit} is over, or until syngate clear"
+                ));
+            }
+        }
+    }
+
     /// Others may have removed the rules since the last check. A change of the ports hides that, as it
     /// puts the rules back or opens the gate, so it is noted before.
     pub(super) fn note_if_fallen(&mut self) {
@@ -156,7 +176,7 @@ impl Run<'_> {
 
 /// The statuses of a shell: 127 also for a missing interpreter, 126 for a file that the kernel
 /// can't execute.
-fn not_spawned(plan: &Plan, error: Errno) -> Ending {
+pub(super) fn not_spawned(plan: &Plan, error: Errno) -> Ending {
     let status = match error {
         Errno::ENOENT => NOT_FOUND,
         Errno::EAGAIN | Errno::ENOMEM => NOT_RUN,

@@ -12,6 +12,7 @@ use crate::kernel::sockets::diag::Sockets;
 use crate::process::beside::Beside;
 use crate::process::child::Child;
 use crate::process::signals::Caught;
+use crate::process::starter::{Pending, Started, Starter};
 use crate::run::call::Call;
 use crate::run::plan::Listeners;
 use crate::words::ended::{CommandExit, Sender};
@@ -63,28 +64,54 @@ pub(super) trait World {
 pub(super) struct Machine<'a> {
     call: &'a Call<'a>,
     sockets: Sockets,
+    starter: Option<Starter>,
     command: Option<Child>,
+    /// The kernel may still refuse to execute COMMAND.
+    pending: Option<Pending>,
     check: Option<Beside>,
     search: Option<Beside>,
     answer: String,
 }
 
 impl<'a> Machine<'a> {
-    pub(super) fn new(call: &'a Call<'a>, sockets: Sockets) -> Machine<'a> {
+    pub(super) fn new(
+        call: &'a Call<'a>,
+        sockets: Sockets,
+        starter: Option<Starter>,
+    ) -> Machine<'a> {
         Machine {
             call,
             sockets,
+            starter,
             command: None,
+            pending: None,
             check: None,
             search: None,
             answer: String::new(),
         }
     }
 
-    fn start_command(&self) -> Result<Child, Errno> {
+    fn start_command(&mut self) -> Result<(), Errno> {
         let Call { plan, signals, .. } = self.call;
         let mask = signals.inherited();
-        Child::spawn(&plan.program, &plan.command, self.call.environment, mask)
+        self.command = Some(match self.starter.take().and_then(Starter::go) {
+            Some(started) => {
+                let Started { child, pending } = started?;
+                self.pending = pending;
+                child
+            }
+            None => Child::spawn(&plan.program, &plan.command, self.call.environment, mask)?,
+        });
+        Ok(())
+    }
+
+    /// Tells what the run could not wait for.
+    fn tell_refusal(&mut self) {
+        if let Some(refusal) = self.pending.take().and_then(Pending::refusal) {
+            let (program, why) = (self.call.plan.program.display(), refusal.desc());
+            let text = format!("{program} can't be run: {why}");
+            self.call.say.error(&text);
+        }
     }
 }
 
@@ -109,7 +136,7 @@ impl World for Machine<'_> {
         let Call { plan, signals, .. } = self.call;
         let (environment, mask) = (self.call.environment, signals.inherited());
         match (program, &plan.ready_check, &plan.listeners) {
-            (Program::Command, ..) => self.command = Some(self.start_command()?),
+            (Program::Command, ..) => self.start_command()?,
             (Program::ReadyCheck, Some(line), _) => {
                 self.check = Some(Beside::check(line, environment, mask)?);
             }
@@ -124,7 +151,11 @@ impl World for Machine<'_> {
 
     fn ended(&mut self, program: Program) -> Option<CommandExit> {
         match program {
-            Program::Command => self.command.as_ref().and_then(Child::ended),
+            Program::Command => {
+                let exit = self.command.as_ref().and_then(Child::ended)?;
+                self.tell_refusal();
+                Some(exit)
+            }
             Program::ReadyCheck => {
                 let exit = self.check.as_ref().and_then(Beside::ended)?;
                 self.check = None;

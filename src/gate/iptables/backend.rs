@@ -457,6 +457,11 @@ impl Backend for Iptables {
         rules.is_some_and(|rules| rules.steer.translates())
     }
 
+    fn keep_watched(&mut self, until: Deadline) -> Result<bool> {
+        let kind = Kind::Iptables(self.variant);
+        Watchdog::keep(&mut self.watchdog, kind, &self.id, until + self.lingers)
+    }
+
     fn remarks(&self) -> &[Remark] {
         &self.remarks
     }

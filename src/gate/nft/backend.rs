@@ -290,6 +290,11 @@ impl Backend for Nft {
         true
     }
 
+    fn keep_watched(&mut self, until: Deadline) -> Result<bool> {
+        let kind = Kind::Nft;
+        Watchdog::keep(&mut self.watchdog, kind, &self.id, until + self.lingers)
+    }
+
     fn remarks(&self) -> &[Remark] {
         &self.remarks
     }

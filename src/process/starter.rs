@@ -1,0 +1,216 @@
+//! The process that becomes COMMAND, started before the gate closes.
+//!
+//! execve(2) may hang, as on a file server that is gone. A child that posix_spawn(3) has made would keep
+//! syngate waiting with it, so that no signal opens the gate. This one is asked to become COMMAND, and
+//! syngate goes on. It is syngate, called with a hidden command, until then: a child of the run, with
+//! the files, the environment and the limits that COMMAND gets. It ends if the run ends first.
+
+use std::ffi::{CStr, CString, OsString};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::signal::SigSet;
+use nix::sys::time::TimeSpec;
+use nix::unistd::execv;
+
+use crate::kernel::sys;
+use crate::process::child::{Child, Launch, ProcessGroup, SH, c_string, for_sh};
+use crate::process::guard::OURSELVES;
+use crate::words::exit::{NOT_EXECUTABLE, NOT_FOUND};
+
+/// How long the run waits to learn whether the kernel executes COMMAND. Then COMMAND counts as started,
+/// and the run reads signals again.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The name in ps(1) until it is COMMAND.
+const NAME: &str = "gate-command";
+const NAME_FOR_KERNEL: &CStr = c"gate-command";
+/// The hidden command.
+const COMMAND: &str = "become";
+const GO: u8 = b'g';
+
+#[derive(Debug)]
+pub(crate) struct Starter {
+    child: Child,
+    line: UnixStream,
+}
+
+/// COMMAND, as far as that is known.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) child: Child,
+    /// `Some`: the kernel has not opened COMMAND's file yet.
+    pub(crate) pending: Option<Pending>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Pending(UnixStream);
+
+impl Starter {
+    /// # Errors
+    /// EAGAIN: no further process may be started (RLIMIT_NPROC). ENOENT: no /proc.
+    pub(crate) fn start(
+        program: &Path,
+        argv: &[OsString],
+        environment: &[CString],
+        mask: &SigSet,
+    ) -> Result<Starter, Errno> {
+        let io = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or_default());
+        let (line, theirs) = UnixStream::pair().map_err(io)?;
+        let fd = theirs.as_raw_fd();
+        let mut words: Vec<OsString> = [NAME, COMMAND].map(OsString::from).into();
+        words.extend([fd.to_string().into(), program.into()]);
+        words.extend_from_slice(argv);
+        let launch = Launch {
+            environment,
+            mask,
+            group: ProcessGroup::Inherited,
+            files: &[(fd, fd)],
+        };
+        let child = Child::spawn_file(Path::new(OURSELVES), &words, &launch)?;
+        Ok(Starter { child, line })
+    }
+
+    /// Lets it become COMMAND. `None`: somebody has killed it.
+    ///
+    /// # Errors
+    /// The kernel does not execute COMMAND's file.
+    pub(crate) fn go(mut self) -> Option<Result<Started, Errno>> {
+        if !self.child.lives() || self.line.write_all(&[GO]).is_err() {
+            return None;
+        }
+        let pending = Pending(self.line);
+        if !pending.is_over(Instant::now() + PATIENCE) {
+            let (child, pending) = (self.child, Some(pending));
+            return Some(Ok(Started { child, pending }));
+        }
+        Some(match pending.refusal() {
+            Some(refusal) => Err(refusal),
+            None => Ok(Started {
+                child: self.child,
+                pending: None,
+            }),
+        })
+    }
+}
+
+impl Pending {
+    fn is_over(&self, until: Instant) -> bool {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+            match ppoll(&mut fds, Some(TimeSpec::from(left)), None) {
+                Ok(ready) => return ready > 0,
+                Err(_) if left.is_zero() => return false,
+                Err(_) => (),
+            }
+        }
+    }
+
+    /// Why the kernel did not execute the file, once the process has ended. `None`: it did.
+    pub(crate) fn refusal(mut self) -> Option<Errno> {
+        let mut error = [0; size_of::<i32>()];
+        // The line ends without a word at a successful execve(2).
+        self.0.read_exact(&mut error).ok()?;
+        Some(Errno::from_raw(i32::from_ne_bytes(error)))
+    }
+}
+
+/// What the hidden command line `gate-command become FD PROGRAM ARGV…` asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Become {
+    fd: i32,
+    program: OsString,
+    argv: Vec<OsString>,
+}
+
+impl Become {
+    pub(crate) fn parse(words: &[OsString]) -> Option<Become> {
+        let [_, command, fd, program, argv @ ..] = words else {
+            return None;
+        };
+        if command != COMMAND || argv.is_empty() {
+            return None;
+        }
+        Some(Become {
+            fd: fd.to_str()?.parse().ok()?,
+            program: program.clone(),
+            argv: argv.to_vec(),
+        })
+    }
+
+    /// Waits for the run's word, and becomes COMMAND. Comes back if the run has ended, or returns the
+    /// exit status of a shell if the kernel does not execute the file.
+    pub(crate) fn carry_out(&self) -> u8 {
+        let Some(mut line) = sys::inherited(self.fd).map(UnixStream::from) else {
+            return NOT_EXECUTABLE;
+        };
+        let _ = fcntl(&line, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        let _ = nix::sys::prctl::set_name(NAME_FOR_KERNEL);
+        let mut word = [0];
+        if line.read_exact(&mut word).is_err() || word != [GO] {
+            return NOT_EXECUTABLE;
+        }
+        let refusal = self.execute();
+        let _ = line.write_all(&(refusal as i32).to_ne_bytes());
+        match refusal {
+            Errno::ENOENT => NOT_FOUND,
+            _ => NOT_EXECUTABLE,
+        }
+    }
+
+    fn execute(&self) -> Errno {
+        sys::have_callers_dispositions();
+        let program = Path::new(&self.program);
+        match execute(program, &self.argv) {
+            Errno::ENOEXEC => match for_sh(program, &self.argv) {
+                Some(words) => execute(Path::new(SH), &words),
+                None => Errno::ENOEXEC,
+            },
+            refusal => refusal,
+        }
+    }
+}
+
+/// Comes back with the reason if the kernel refuses.
+fn execute(program: &Path, argv: &[OsString]) -> Errno {
+    let argv: Result<Vec<CString>, Errno> = argv.iter().map(|word| c_string(word)).collect();
+    let executed = c_string(program.as_os_str()).and_then(|file| execv(&file, &argv?));
+    let Err(refusal) = executed;
+    refusal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_called_in_one_way() {
+        let parse = |call: &[&str]| {
+            let words: Vec<OsString> = call.iter().map(OsString::from).collect();
+            Become::parse(&words)
+        };
+        let expected = Become {
+            fd: 7,
+            program: "/bin/sh".into(),
+            argv: ["sh", "-c", ""].map(OsString::from).into(),
+        };
+        let call = ["gate-command", "become", "7", "/bin/sh", "sh", "-c", ""];
+        assert_eq!(parse(&call), Some(expected));
+        for call in [
+            &["gate-command"][..],
+            &["gate-command", "become"],
+            &["gate-command", "become", "7", "/bin/sh"],
+            &["gate-command", "become", "x", "/bin/sh", "sh"],
+            &["syngate", "watchdog", "7", "/bin/sh", "sh"],
+        ] {
+            assert_eq!(parse(call), None, "{call:?}");
+        }
+    }
+}
