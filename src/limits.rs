@@ -28,6 +28,8 @@ const SHARED: &[(&str, Limit)] = &[
     ("Settle, group", Time(service::SETTLE_GROUP)),
     ("Settle, first change", Time(service::SETTLE_PATIENCE)),
     ("Settle, addresses", Time(service::SETTLE_PLACES)),
+    ("Late restart", Time(service::SETTLE_PATIENCE)),
+    ("Late restart", Time(looks::HOLDERS_EVERY)),
     ("Guard", Time(looks::GUARD_EVERY)),
     ("Guard", Time(LIST_EVERY)),
     ("Watchdog's start", Time(watchdog::START_TIMEOUT)),

@@ -6,6 +6,7 @@
 
 use std::ffi::{CString, OsString};
 use std::fmt::Debug;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -205,12 +206,18 @@ pub(crate) trait Action {
     /// Looks at the sockets go to another network namespace from now on.
     fn listeners_moved(&mut self, _sockets: &dyn Looks) {}
 
-    /// Waits for a signal, or for input to [read](Action::read), until `until` at the latest.
-    fn wait(&self, signals: &Signals, until: Option<Instant>) -> Option<Caught> {
-        signals.wait(until)
+    /// Waits for a signal, for input to [read](Action::read), or for input of `beside`, until `until`
+    /// at the latest.
+    fn wait(
+        &self,
+        signals: &Signals,
+        until: Option<Instant>,
+        beside: Option<BorrowedFd>,
+    ) -> Option<Caught> {
+        signals.wait_beside(until, beside)
     }
 
-    /// The file descriptor that the action waits for is readable.
+    /// What the action waits for may be readable.
     fn read(&mut self) {}
 
     /// An answer that no question has asked for.

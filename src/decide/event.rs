@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::decide::policy::{Abandoned, Answer, Question};
-use crate::kernel::sockets::{Sample, Want};
+use crate::kernel::sockets::{Sample, SocketId, Want};
 use crate::words::ended::{CommandExit, Sender};
 use crate::words::ports::PortSet;
 
@@ -14,6 +14,8 @@ pub(crate) enum Event {
     Saw(Sample, Duration),
     /// Answers [`Task::Look`] when the sockets can't be read.
     Blind,
+    /// These sockets have ended: news from the kernel that no task has asked for.
+    Ended(Vec<SocketId>),
     /// Answers [`Task::Check`] and [`Task::Rearm`]: whether the gate stands.
     Stands(bool),
     /// Answers [`Task::ShutOnly`]: the ports that are shut now. If the change failed, they differ

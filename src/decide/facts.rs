@@ -38,6 +38,10 @@ pub(crate) struct Facts {
     pub missing: Missing,
     /// Ports with a SO_REUSEPORT group that was expected to change and did not.
     pub unchanged: PortSet,
+    /// Ports with one inherited socket, of which nothing has changed, nor the processes that hold it.
+    pub same: PortSet,
+    /// Ports that were closed again, because COMMAND had returned before the restart, and when.
+    pub late: Option<(PortSet, Instant)>,
     /// The sockets could not be read at the end of `--ready-timeout`.
     pub unseen: bool,
     /// `--ready-check` had not succeeded at the end of `--ready-timeout`.

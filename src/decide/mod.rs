@@ -12,6 +12,7 @@ pub(crate) mod draining;
 pub(crate) mod event;
 pub(crate) mod facts;
 mod handshakes;
+mod late;
 pub(crate) mod looks;
 pub(crate) mod missing;
 pub(crate) mod opening;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::decide::config::{OpenOn, Settle};
 use crate::decide::event::Task;
-use crate::decide::looks::{WATCH_PAUSE, pause};
+use crate::decide::looks::{HOLDERS_EVERY, WATCH_PAUSE, pause};
 use crate::decide::missing::Missing;
 use crate::decide::readiness::Readiness;
 use crate::decide::state::{Phase, State};
@@ -51,7 +51,7 @@ impl State {
             connections: self.looks_at_connections(now),
             holders: matches!(self.phase, Phase::Readying { .. })
                 && self.config.settle == Settle::Auto
-                && self.all_watches().any(Watch::has_group),
+                && self.looks_at_holders(now),
             ..Want::default()
         })
     }
@@ -65,6 +65,9 @@ impl State {
                 self.follow_the_service(now)
             }
             Phase::Readying { .. } => {
+                if !sample.holders.is_empty() {
+                    self.next_holders = now + HOLDERS_EVERY.max(pause(cost, WATCH_PAUSE));
+                }
                 self.note(sample, now);
                 self.open_what_is_ready(cost, now)
             }
@@ -123,6 +126,7 @@ impl State {
 
     /// After COMMAND's exit with 0: each port opens as soon as it is ready and settled.
     pub(super) fn open_what_is_ready(&mut self, cost: Duration, now: Instant) -> Option<Task> {
+        self.close_what_was_too_early(now);
         let Phase::Readying { since } = self.phase else {
             return self.go_on(now);
         };
@@ -134,34 +138,38 @@ impl State {
         } else {
             now + pause(cost, WATCH_PAUSE)
         };
-        let mut pending = Vec::new();
-        for watch in self.all_watches() {
-            let opens = self.opens_at(watch, since).unwrap_or(give_up);
-            if opens > now {
-                pending.extend(watch.ports.ranges().iter().cloned());
-                next = next.min(opens);
-            }
-        }
-        let mut pending = PortSet::from_ranges(pending);
+        let opens = |watch: &Watch| self.opens_at(watch, since).unwrap_or(give_up);
+        let mut pending = self.ports_that(|watch| opens(watch) > now);
+        let watched = self
+            .all_watches()
+            .filter_map(|w| self.watched_until(w, since));
+        let times = self.all_watches().map(opens).chain(watched);
+        next = times.filter(|at| *at > now).fold(next, Instant::min);
         if others_open > now {
             let watched = self.ports_that(|_| true);
             pending = pending.union(&self.config.gated.ports.minus(&watched));
             next = next.min(others_open);
         }
-        if pending.is_empty() {
+        if pending.is_empty() && !self.all_watches().any(|w| self.is_watched(w, since, now)) {
             self.facts.missing = match self.config.ready_timeout.is_zero() {
                 true => Missing::default(),
                 false => self.missing(),
             };
             self.facts.unchanged = self.unchanged_groups();
+            self.facts.same = self.unchanged_sockets();
             self.facts.unchecked = self.checked_at().is_none();
             self.facts.unseen = self.searching();
             self.facts.never_seen = self.never_seen();
             return self.finish();
         }
         self.next_look = next;
+        self.note_provisional(&pending, since);
         // A port that `--open-on ready` has opened stays open.
-        let shut = self.shut.intersection(&pending);
+        let may_shut = match &self.facts.late {
+            Some((late, _)) => self.shut.union(late),
+            None => self.shut.clone(),
+        };
+        let shut = may_shut.intersection(&pending);
         self.shut_only(shut, now)
     }
 
@@ -218,7 +226,7 @@ impl State {
     }
 
     /// Whether nothing has changed about the service, while another one was restarted.
-    fn is_untouched(&self, watch: &Watch) -> bool {
+    pub(super) fn is_untouched(&self, watch: &Watch) -> bool {
         let changed = |own: bool| {
             let services = self.all_watches().filter(|w| w.service.is_some());
             let mut those = services.filter(|w| (w.service == watch.service) == own);

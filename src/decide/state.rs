@@ -34,6 +34,8 @@ pub(crate) struct State {
     pub(super) others: Option<(Instant, Instant)>,
     pub(super) remove_anyway: bool,
     pub(super) next_look: Instant,
+    /// Before, a single inherited socket is not worth a look at the processes that hold it.
+    pub(super) next_holders: Instant,
     /// Set where other programs can remove the rules.
     pub(super) guard: Option<Regular>,
     pub(super) check: Again,
@@ -91,6 +93,7 @@ impl State {
                 true => closed_at,
                 false => closed_at + QUIET,
             },
+            next_holders: closed_at,
             guard: None,
             fallen: false,
             policy,
@@ -150,6 +153,7 @@ impl State {
             Event::Closed => self.go_on(now),
             Event::Saw(sample, cost) => self.saw(&sample, cost, now),
             Event::Blind => self.blind(now),
+            Event::Ended(sockets) => self.ended(&sockets, now),
             Event::Stands(stands) => {
                 self.closed_again(stands);
                 self.checked(stands, now)
@@ -265,6 +269,8 @@ impl State {
             return self.policy.waits_for();
         }
         match self.phase {
+            // Nobody waits: whether the restart is still to come is watched, gate open.
+            Phase::Readying { .. } if self.shut.is_empty() && !self.opened => None,
             Phase::Draining if self.facts.left.is_nothing() => Some("draining".to_owned()),
             Phase::Draining => Some(format!("draining: {}", self.facts.left)),
             Phase::Readying { .. } => {

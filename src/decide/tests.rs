@@ -431,8 +431,103 @@ fn one_inherited_socket_settles_for_100_ms() {
     assert_eq!(tale.saw(60, on_80(&[1])), None);
     assert_eq!(tale.saw(159, on_80(&[1])), None);
     assert_eq!(tale.wakes_at(), Some(160));
-    let action = tale.saw(160, on_80(&[1]));
+    assert_eq!(tale.saw(160, on_80(&[1])), OPENS_80);
+    tale.at(160, Event::Shut(PortSet::EMPTY));
+    // Whether the restart is still to come is watched for, gate open.
+    assert_eq!(tale.saw(3_059, on_80(&[1])), None);
+    assert_eq!(tale.wakes_at(), Some(3_060));
+    let action = tale.saw(3_060, on_80(&[1]));
     tale.opens_and_ends(action);
+}
+
+const OPENS_80: Option<Task> = Some(Task::ShutOnly(PortSet::EMPTY));
+
+/// Opened after 100 ms, with processes that can be seen.
+fn open_in_doubt() -> Tale {
+    let old = held_by(on_80(&[1]), &[10]);
+    let mut tale = Tale::running(config(), &old);
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_80(&[1])), None);
+    assert_eq!(tale.saw(160, old), OPENS_80);
+    tale.at(160, Event::Shut(PortSet::EMPTY));
+    tale
+}
+
+/// COMMAND has returned before the restart began: systemctl --no-block, a signal to a supervised
+/// process.
+#[test]
+fn a_listener_that_ends_late_closes_its_port_again() {
+    let ended = |cookie| Event::Ended(vec![listener(80, cookie).id]);
+    let shuts = Some(Task::ShutOnly(ports("80")));
+    let mut tale = open_in_doubt();
+    assert!(tale.state.minds_ends());
+    let other = tale.at(500, ended(7));
+    assert!(matches!(other, Some(Task::Look(_))), "somebody else's");
+    assert_eq!(tale.saw(500, on_80(&[1])), None);
+    assert_eq!(tale.at(500, ended(1)), shuts);
+    tale.at(501, Event::Shut(ports("80")));
+    // --ready-timeout counts anew.
+    assert_eq!(tale.saw(10_400, on_80(&[])), None);
+    let action = tale.saw(10_401, on_80(&[2]));
+    let (late, _) = tale.state.facts.late.clone().unwrap();
+    assert_eq!(late, ports("80"));
+    assert!(tale.state.facts.missing.ports.is_empty());
+    tale.opens_and_ends(action);
+
+    // Without news from the kernel a look finds out. What could not be closed is tried again.
+    let mut tale = open_in_doubt();
+    assert_eq!(tale.saw(500, on_80(&[])), shuts);
+    tale.at(501, Event::Shut(PortSet::EMPTY));
+    assert_eq!(tale.saw(510, on_80(&[])), shuts);
+    tale.at(511, Event::Shut(ports("80")));
+    let action = tale.saw(520, on_80(&[2]));
+    tale.opens_and_ends(action);
+
+    // It never comes back.
+    let mut tale = open_in_doubt();
+    assert_eq!(tale.saw(500, on_80(&[])), shuts);
+    tale.at(501, Event::Shut(ports("80")));
+    assert_eq!(tale.saw(10_499, on_80(&[])), None);
+    let action = tale.saw(10_500, on_80(&[]));
+    assert_eq!(tale.state.facts.missing.ports, ports("80"));
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn a_listener_that_stays_is_told_of() {
+    let old = held_by(on_80(&[1]), &[10]);
+    let mut tale = open_in_doubt();
+    let action = tale.saw(3_060, old.clone());
+    assert_eq!(tale.state.facts.same, ports("80"));
+    tale.opens_and_ends(action);
+
+    // A new process has it: the reload is done, and what ends later is none of this run's.
+    let mut tale = open_in_doubt();
+    assert_eq!(tale.saw(1_000, held_by(on_80(&[1]), &[10, 11])), None);
+    assert!(!tale.state.minds_ends());
+    let action = tale.saw(1_100, held_by(on_80(&[1]), &[10, 11]));
+    assert!(tale.state.facts.same.is_empty());
+    tale.opens_and_ends(action);
+
+    // That a process has left it says nothing.
+    let two = held_by(on_80(&[1]), &[10, 11]);
+    let mut tale = Tale::running(config(), &two);
+    tale.exits(60, 0);
+    tale.saw(60, two);
+    assert_eq!(tale.saw(100, old), None);
+    assert!(tale.state.minds_ends());
+}
+
+/// Nothing closes any more once the kernel has opened the gate, or the user.
+#[test]
+fn what_was_opened_for_good_is_never_closed_again() {
+    let mut tale = open_in_doubt();
+    assert_eq!(tale.at(500, Event::OpenNow), Some(Task::Open));
+    tale.removes();
+    tale.at(500, Event::Done);
+    assert_eq!(tale.at(501, Event::Ended(vec![listener(80, 1).id])), None);
+    assert_eq!(tale.saw(502, on_80(&[])), None);
+    assert!(tale.state.facts.late.is_none());
 }
 
 #[test]
@@ -1011,8 +1106,7 @@ fn it_is_searched_for_once_though_somebody_listens() {
     tale.at(60, Event::Done);
     tale.at(80, Event::Searched(true));
     assert_eq!(tale.saw(81, on_80(&[1])), None);
-    let action = tale.saw(160, on_80(&[1]));
-    tale.opens_and_ends(action);
+    assert_eq!(tale.saw(160, on_80(&[1])), OPENS_80);
 }
 
 #[test]

@@ -28,6 +28,12 @@ pub(super) struct Watch {
     pub(super) seen: Fingerprint,
     pub(super) changed_at: Instant,
     pub(super) ever_changed: bool,
+    /// A new process holds a listener, or a new listener is there.
+    pub(super) handed_over: bool,
+    /// The processes that held the listeners before.
+    held_by: Vec<(i32, u64)>,
+    /// It was opened although nothing has shown that COMMAND is done.
+    pub(super) provisional: bool,
 }
 
 /// The sockets, and their processes by pid and start time.
@@ -41,10 +47,14 @@ impl Watch {
         holders: &Holders,
         now: Instant,
     ) -> Watch {
+        let seen = fingerprint(&before, holders);
         Watch {
             ports,
             service,
-            seen: fingerprint(&before, holders),
+            held_by: seen.1.clone(),
+            seen,
+            handed_over: false,
+            provisional: false,
             now: before.clone(),
             before,
             changed_at: now,
@@ -70,6 +80,7 @@ impl Watch {
         if changed {
             self.changed_at = now;
             self.ever_changed = true;
+            self.handed_over |= self.shows_successors(&seen);
         }
         if !holders.is_empty() || seen.0 != self.seen.0 {
             self.seen = seen;
@@ -88,6 +99,25 @@ impl Watch {
             self.up_since.get_or_insert(now);
         }
         changed
+    }
+
+    fn shows_successors(&self, (sockets, processes): &Fingerprint) -> bool {
+        let old = |id: &SocketId| self.before.iter().any(|l| l.id == *id);
+        let known = !self.held_by.is_empty();
+        sockets.iter().any(|id| !old(id))
+            || known && processes.iter().any(|p| !self.held_by.contains(p))
+    }
+
+    /// These sockets have ended. Returns whether any was one of the listeners.
+    pub(super) fn lose(&mut self, ended: &[SocketId], now: Instant) -> bool {
+        let mut left = self.now.clone();
+        left.retain(|listener| !ended.contains(&listener.id));
+        left.len() < self.now.len() && self.compare(left, &Holders::new(), now)
+    }
+
+    /// Whether it is known that nothing has become of the listeners and their processes.
+    pub(super) fn is_the_same(&self) -> bool {
+        !self.ever_changed && !self.held_by.is_empty()
     }
 
     pub(super) fn has_group(&self) -> bool {

@@ -32,7 +32,7 @@ pub(crate) enum Caught {
     OpenNow,
     /// A child has ended, perhaps.
     Child,
-    /// The other file that the run waits for has something to read.
+    /// Another file that the run waits for has something to read.
     Readable,
 }
 
@@ -77,21 +77,22 @@ impl Signals {
 
     /// Waits for a signal until `until`, or for ever. Returns `None` when the time is over.
     pub(crate) fn wait(&self, until: Option<Instant>) -> Option<Caught> {
-        self.wait_beside(until, None)
+        self.wait_beside(until, [])
     }
 
-    /// The same, or until `other` can be read.
+    /// The same, or until one of `others` can be read.
     ///
     /// A wait can fail because the kernel is out of memory. That must not end the run, so it returns
     /// [`Caught::Child`] after a moment: a child may have ended, and the caller looks and waits again.
-    pub(crate) fn wait_beside(
+    pub(crate) fn wait_beside<'a>(
         &self,
         until: Option<Instant>,
-        other: Option<BorrowedFd>,
+        others: impl IntoIterator<Item = BorrowedFd<'a>>,
     ) -> Option<Caught> {
+        let others: Vec<BorrowedFd> = others.into_iter().collect();
         const MOMENT: Duration = Duration::from_millis(10);
         let left = || until.map(|at| at.saturating_duration_since(Instant::now()));
-        self.try_wait(&left, other).unwrap_or_else(|_| {
+        self.try_wait(&left, &others).unwrap_or_else(|_| {
             let moment = left().map_or(MOMENT, |left| left.min(MOMENT));
             std::thread::sleep(moment);
             Some(Caught::Child)
@@ -101,7 +102,7 @@ impl Signals {
     fn try_wait(
         &self,
         left: &dyn Fn() -> Option<Duration>,
-        other: Option<BorrowedFd>,
+        others: &[BorrowedFd],
     ) -> io::Result<Option<Caught>> {
         loop {
             // A signal that has come counts, even when the time is over.
@@ -112,7 +113,7 @@ impl Signals {
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(None);
             }
-            if self.poll(left, other)? {
+            if self.poll(left, others)? {
                 return Ok(Some(Caught::Readable));
             }
         }
@@ -128,16 +129,16 @@ impl Signals {
         Ok(())
     }
 
-    /// Whether only `other` can be read.
-    fn poll(&self, timeout: Option<Duration>, other: Option<BorrowedFd>) -> io::Result<bool> {
-        let all = [Some(self.fd.as_fd()), other].into_iter().flatten();
+    /// Whether one of `others` can be read, and no signal has come.
+    fn poll(&self, timeout: Option<Duration>, others: &[BorrowedFd]) -> io::Result<bool> {
+        let all = [self.fd.as_fd()].into_iter().chain(others.iter().copied());
         let mut fds: Vec<PollFd> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         match ppoll(&mut fds, timeout.map(TimeSpec::from), None) {
             Ok(_) | Err(Errno::EINTR) => (),
             Err(error) => return Err(error.into()),
         }
         let any = |fd: &PollFd| fd.any().unwrap_or(false);
-        Ok(!any(&fds[0]) && fds.get(1).is_some_and(any))
+        Ok(!any(&fds[0]) && fds[1..].iter().any(any))
     }
 
     fn read(&self) -> io::Result<Option<Caught>> {

@@ -11,6 +11,7 @@ use crate::run::record::Course;
 use crate::run::report::verdict::{Evidence, conclude};
 use crate::words::ended::CommandExit;
 use crate::words::ending::Ending;
+use crate::words::ms::ms_words;
 use crate::words::ports::PortSet;
 
 impl Run<'_> {
@@ -150,6 +151,14 @@ impl Run<'_> {
                 "nothing changed on {} within {} of COMMAND's exit: did the reload take effect?",
                 facts.unchanged.brief(),
                 humantime::format_duration(SETTLE_PATIENCE)
+            ));
+        }
+        if let (Some((ports, at)), Some((exited, _))) = (&facts.late, facts.exited) {
+            self.warn(format!(
+                "a listener of {} ended {} after COMMAND had exited, and the gate was closed again: \
+                 COMMAND should return when the restart is done",
+                ports.brief(),
+                ms_words(*at - exited)
             ));
         }
         let succeeded = matches!(facts.exited, Some((_, CommandExit::Code(0))));

@@ -205,8 +205,17 @@ impl<'a> Run<'a> {
             self.tell_what_is_waited_for(state);
             let wake = state.wake();
             let until = [wake, self.say.due()].into_iter().flatten().min();
+            if state.minds_ends() {
+                self.world.hear_of_ends();
+            }
             match self.world.wait(&*self.action, until) {
-                Some(Caught::Readable) => self.action.read(),
+                Some(Caught::Readable) => {
+                    self.action.read();
+                    let ended = self.world.ended_sockets();
+                    if !ended.is_empty() {
+                        return Event::Ended(ended);
+                    }
+                }
                 Some(Caught::Stop(signal, sender)) => {
                     let sender = self.world.who_sent(signal, sender);
                     return Event::Signal(signal, sender);

@@ -1,14 +1,16 @@
 //! The surroundings of a run whose gate is closed: the clock, the sockets, signals, and the programs that
 //! the run starts. `simulation/` has surroundings without a kernel.
 
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use nix::errno::Errno;
 
 use crate::action::contract::Action;
 use crate::kernel::nfqueue;
-use crate::kernel::sockets::Looks;
 use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::ends::Ends;
+use crate::kernel::sockets::{Looks, SocketId};
 use crate::process::beside::Beside;
 use crate::process::child::Child;
 use crate::process::signals::Caught;
@@ -32,6 +34,14 @@ pub(super) trait World {
 
     /// Waits for a signal, or for input of the action, until `until` at the latest.
     fn wait(&mut self, action: &dyn Action, until: Option<Instant>) -> Option<Caught>;
+
+    /// From now on a wait also ends when sockets have ended, where the kernel tells of that.
+    fn hear_of_ends(&mut self) {}
+
+    /// The sockets that have ended since the last call.
+    fn ended_sockets(&mut self) -> Vec<SocketId> {
+        Vec::new()
+    }
 
     /// The next signal, if one has come.
     fn caught(&mut self) -> Option<Caught>;
@@ -65,6 +75,8 @@ pub(super) struct Machine<'a> {
     call: &'a Call<'a>,
     sockets: Sockets,
     starter: Option<Starter>,
+    /// `Some(None)`: there is no such news to be had.
+    ends: Option<Option<Ends>>,
     command: Option<Child>,
     /// The kernel may still refuse to execute COMMAND.
     pending: Option<Pending>,
@@ -83,6 +95,7 @@ impl<'a> Machine<'a> {
             call,
             sockets,
             starter,
+            ends: None,
             command: None,
             pending: None,
             check: None,
@@ -125,7 +138,17 @@ impl World for Machine<'_> {
     }
 
     fn wait(&mut self, action: &dyn Action, until: Option<Instant>) -> Option<Caught> {
-        action.wait(self.call.signals, until)
+        let ends = self.ends.as_ref().and_then(Option::as_ref);
+        action.wait(self.call.signals, until, ends.map(AsFd::as_fd))
+    }
+
+    fn hear_of_ends(&mut self) {
+        self.ends.get_or_insert_with(|| self.sockets.ends());
+    }
+
+    fn ended_sockets(&mut self) -> Vec<SocketId> {
+        let ends = self.ends.as_mut().and_then(Option::as_mut);
+        ends.map_or_else(Vec::new, Ends::read)
     }
 
     fn caught(&mut self) -> Option<Caught> {

@@ -1,6 +1,6 @@
 //! `--syn hold` while the gate is closed, and the release of the held SYNs.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -118,10 +118,18 @@ impl Action for HoldAction {
     }
 
     /// Waits between reads, so that packets are read in batches.
-    fn wait(&self, signals: &Signals, until: Option<Instant>) -> Option<Caught> {
+    fn wait(
+        &self,
+        signals: &Signals,
+        until: Option<Instant>,
+        beside: Option<BorrowedFd>,
+    ) -> Option<Caught> {
         match self.hold.not_before().filter(|at| *at > Instant::now()) {
-            Some(at) => signals.wait(Some(until.map_or(at, |until| until.min(at)))),
-            None => signals.wait_beside(until, Some(self.hold.as_fd())),
+            Some(at) => {
+                let until = until.map_or(at, |until| until.min(at));
+                signals.wait_beside(Some(until), beside)
+            }
+            None => signals.wait_beside(until, beside.into_iter().chain([self.hold.as_fd()])),
         }
     }
 

@@ -1,6 +1,7 @@
 //! `--syn redirect` while the gate is closed and during the linger.
 
 use std::collections::HashSet;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use super::account::{RedirectRow, StandbyEnd, redirected_words};
@@ -201,9 +202,15 @@ impl Action for RedirectAction {
         }
     }
 
-    fn wait(&self, signals: &Signals, until: Option<Instant>) -> Option<Caught> {
+    fn wait(
+        &self,
+        signals: &Signals,
+        until: Option<Instant>,
+        beside: Option<BorrowedFd>,
+    ) -> Option<Caught> {
         let own = self.standby.borrow();
-        signals.wait_beside(until, own.as_ref().and_then(|own| own.standby.news()))
+        let news = own.as_ref().and_then(|own| own.standby.news());
+        signals.wait_beside(until, beside.into_iter().chain(news))
     }
 
     fn opened(&mut self, _: &PortSet) {

@@ -57,6 +57,14 @@ impl Netlink {
     /// # Errors
     /// EPROTONOSUPPORT where the kernel lacks the family.
     pub(crate) fn open(bus: Bus) -> io::Result<Netlink> {
+        Netlink::open_on(bus, &[])
+    }
+
+    /// The same, and the socket receives what the kernel tells these multicast groups (1 to 32).
+    ///
+    /// # Errors
+    /// As above; EPERM where a group needs a capability.
+    pub(crate) fn open_on(bus: Bus, groups: &[u32]) -> io::Result<Netlink> {
         let socket = mnl::Socket::open(bus)?;
         let fd = sys::descriptor(&socket);
         // libmnl makes the socket without flags. No other thread runs meanwhile that could start a
@@ -66,7 +74,8 @@ impl Netlink {
         // Both only make refusals easier to read; a kernel without them (before 4.12) works too.
         let _ = sys::netlink_option_on(fd, NETLINK_EXT_ACK);
         let _ = sys::netlink_option_on(fd, NETLINK_CAP_ACK);
-        socket.bind(0, mnl::mnl_sys::MNL_SOCKET_AUTOPID)?;
+        let groups = groups.iter().fold(0, |mask, group| mask | 1 << (group - 1));
+        socket.bind(groups, mnl::mnl_sys::MNL_SOCKET_AUTOPID)?;
         let buffer = vec![0; RECEIVE_BUFFER + align_of::<libc::nlmsghdr>()];
         Ok(Netlink {
             aligned: buffer.as_ptr().align_offset(align_of::<libc::nlmsghdr>()),

@@ -7,6 +7,7 @@ use nix::libc;
 
 use super::Looks;
 use super::counters::{SYN_LIMITS, syn_limits, syncookies_sent};
+use super::ends::Ends;
 use super::filter::port_filter;
 use super::holders;
 use super::listener::Listener;
@@ -62,6 +63,15 @@ impl Sockets {
             families: (false, false),
             cookies_at_start: syncookies_sent(),
         })
+    }
+
+    /// News of sockets that end. `None`: the kernel does not tell this process, or the listeners are
+    /// in another network namespace, which the news would keep alive.
+    pub(crate) fn ends(&self) -> Option<Ends> {
+        match &self.netns {
+            None => Ends::open(self.own.netns).ok(),
+            Some(_) => None,
+        }
     }
 
     /// Whether the listeners' network namespace has ever answered with SYN cookies.

@@ -4,6 +4,7 @@
 mod counters;
 mod device;
 pub(crate) mod diag;
+pub(crate) mod ends;
 mod filter;
 pub(crate) mod holders;
 mod listener;

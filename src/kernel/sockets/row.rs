@@ -115,16 +115,20 @@ impl SocketRow<'_> {
         }
     }
 
+    pub(super) fn id(&self, netns: u64) -> SocketId {
+        SocketId {
+            netns,
+            cookie: self.cookie,
+        }
+    }
+
     pub(super) fn listener(&self, netns: u64) -> Option<Listener> {
         (self.state == LISTEN).then(|| Listener {
             address: self.address,
             port: self.port,
             v6only: attribute(self.attributes, INET_DIAG_SKV6ONLY).is_some_and(|v| v != [0]),
             device: Device::of_index(self.interface),
-            id: SocketId {
-                netns,
-                cookie: self.cookie,
-            },
+            id: self.id(netns),
             uid: self.uid,
             cgroup: attribute(self.attributes, INET_DIAG_CGROUP_ID)
                 .and_then(|id| get(id, 0))

@@ -54,6 +54,10 @@ pub(crate) struct Report<'a> {
     listeners_lost: &'a [String],
     #[serde(serialize_with = "as_ranges")]
     ports_not_ready: PortSet,
+    #[serde(serialize_with = "as_ranges")]
+    ports_unchanged: PortSet,
+    #[serde(serialize_with = "as_ranges")]
+    ports_closed_again: PortSet,
     drain_left: Left,
     stale_half_open: u32,
     reclosed: u32,
@@ -133,6 +137,12 @@ impl<'a> Report<'a> {
             listeners_after: rows(&record.after),
             listeners_lost: &record.listeners_lost,
             ports_not_ready: facts.map(|f| f.missing.ports.clone()).unwrap_or_default(),
+            ports_unchanged: facts
+                .map(|f| f.unchanged.union(&f.same))
+                .unwrap_or_default(),
+            ports_closed_again: facts
+                .and_then(|f| Some(f.late.clone()?.0))
+                .unwrap_or_default(),
             drain_left: facts.map(|facts| facts.left).unwrap_or_default(),
             stale_half_open: facts.map_or(0, |facts| facts.stale_half_open),
             reclosed: facts.map_or(0, |facts| facts.reclosed),

@@ -6,6 +6,7 @@ use crate::action::contract::Account;
 use crate::decide::event::NotRun;
 use crate::decide::facts::Facts;
 use crate::decide::policy::Abandoned;
+use crate::decide::service::SETTLE_PATIENCE;
 use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::holders::names;
 use crate::run::report::time::Closed;
@@ -103,7 +104,12 @@ fn kept_or_not(e: &Evidence) -> Ending {
     Ending {
         outcome: Outcome::Ok,
         reason: if e.facts.ran_open { "ungated" } else { "done" },
-        message: format!("{} exited with status 0; {}", e.command, closed_words(e)),
+        message: format!(
+            "{} exited with status 0; {}{}",
+            e.command,
+            closed_words(e),
+            same_words(e)
+        ),
         exit: Exit::Status(0),
     }
 }
@@ -214,6 +220,15 @@ fn not_run(e: &Evidence, why: NotRun) -> Ending {
         NotRun::Signal => ("signal", "COMMAND was not run"),
     };
     Ending::not_run(reason, message)
+}
+
+fn same_words(e: &Evidence) -> String {
+    let same = &e.facts.same;
+    if same.is_empty() {
+        return String::new();
+    }
+    let within = humantime::format_duration(SETTLE_PATIENCE);
+    format!("; nothing changed on {} within {within}", same.brief())
 }
 
 fn closed_words(e: &Evidence) -> String {

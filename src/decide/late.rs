@@ -1,0 +1,99 @@
+//! A COMMAND that returns before the restart has begun (`systemctl --no-block`, a signal to a
+//! supervised process). One inherited socket of which nothing has changed may also be a reload that
+//! nothing shows. So the port opens, and closes again if the listener goes after all.
+
+use std::time::{Duration, Instant};
+
+use crate::decide::config::Settle;
+use crate::decide::event::Task;
+use crate::decide::readiness::Readiness;
+use crate::decide::service::SETTLE_PATIENCE;
+use crate::decide::state::{Phase, State};
+use crate::decide::watch::Watch;
+use crate::kernel::sockets::SocketId;
+use crate::words::ports::PortSet;
+
+impl State {
+    /// Whether the end of a listener closes its port again.
+    pub(crate) fn minds_ends(&self) -> bool {
+        match self.phase {
+            Phase::Readying { since } => {
+                let mut watches = self.all_watches();
+                watches.any(|w| self.watched_until(w, since).is_some())
+            }
+            _ => false,
+        }
+    }
+
+    /// Until when a restart may still be to come. `None`: the listeners tell that it is done, or they
+    /// are not watched.
+    pub(super) fn watched_until(&self, watch: &Watch, since: Instant) -> Option<Instant> {
+        let one = watch.readiness == Readiness::Inherited { group: false };
+        let looks = self.config.settle == Settle::Auto && !self.config.ready_timeout.is_zero();
+        let in_doubt = one && !watch.handed_over && !self.is_untouched(watch);
+        (looks && in_doubt && !self.opened).then(|| since + SETTLE_PATIENCE)
+    }
+
+    pub(super) fn is_watched(&self, watch: &Watch, since: Instant, now: Instant) -> bool {
+        self.watched_until(watch, since).is_some_and(|at| at > now)
+    }
+
+    /// A group shows by its processes when a reload is over, so each look asks for them.
+    pub(super) fn looks_at_holders(&self, now: Instant) -> bool {
+        let one = |w: &Watch| w.readiness == Readiness::Inherited { group: false };
+        let due = now >= self.next_holders;
+        let mut watches = self.all_watches();
+        watches.any(|w| w.has_group() || due && one(w) && !w.handed_over)
+    }
+
+    pub(super) fn note_provisional(&mut self, pending: &PortSet, since: Instant) {
+        let watched = self.ports_that(|watch| self.watched_until(watch, since).is_some());
+        let open = watched.minus(pending);
+        for watch in self.watches.values_mut().flatten() {
+            let is_open = watch.ports.minus(&open).is_empty();
+            watch.provisional |= is_open && !watch.before.is_empty();
+            watch.provisional &= !watch.handed_over;
+        }
+    }
+
+    /// A listener has gone whose port was open in doubt: the restart comes only now.
+    pub(super) fn close_what_was_too_early(&mut self, now: Instant) {
+        let gone = self.ports_that(|watch| watch.provisional && watch.misses_places);
+        if gone.is_empty() || self.opened {
+            return;
+        }
+        for watch in self.watches.values_mut().flatten() {
+            watch.provisional &= !watch.misses_places;
+        }
+        let (ports, at) = self.facts.late.take().unwrap_or((PortSet::EMPTY, now));
+        self.facts.late = Some((ports.union(&gone), at));
+        self.phase = Phase::Readying { since: now };
+    }
+
+    pub(super) fn ended(&mut self, sockets: &[SocketId], now: Instant) -> Option<Task> {
+        if !matches!(self.phase, Phase::Readying { .. }) {
+            return self.go_on(now);
+        }
+        let watches = self.watches.values_mut().flatten();
+        if watches
+            .filter_map(|w| w.lose(sockets, now).then_some(()))
+            .count()
+            == 0
+        {
+            return self.go_on(now);
+        }
+        // What the old process has passed says nothing about the new one.
+        self.check.expire();
+        self.open_what_is_ready(Duration::ZERO, now)
+    }
+
+    /// Ports of single sockets of which nothing has changed.
+    pub(super) fn unchanged_sockets(&self) -> PortSet {
+        let one = Readiness::Inherited { group: false };
+        let waited = !self.opened && self.config.settle == Settle::Auto;
+        self.ports_that(|watch| {
+            let same = watch.readiness == one && watch.is_the_same();
+            waited && same && !self.is_untouched(watch)
+        })
+    }
+}
