@@ -15,7 +15,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use harness::latch::Latch;
-use harness::{Backend, Call, Outcome, SOON, call, gated, ms, wait_gated, wait_open, words};
+use harness::{
+    Backend, Call, Outcome, SOON, call, gated, ms, python, wait_gated, wait_open, words,
+};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use testkit::services::{Nginx, NginxConfig, Serve};
@@ -495,7 +497,10 @@ fn to_narrows_whose_listeners_count() {
     let all = call(server, words("--port 80")).run(served.restart_argv());
     let before = all.report["listeners_before"].as_array().unwrap();
     assert_eq!(before.len(), 2, "{all:?}");
-    assert!(ms(&all.report["phases"], "ready_ms") < AT_ONCE_MS, "{all:?}");
+    assert!(
+        ms(&all.report["phases"], "ready_ms") < AT_ONCE_MS,
+        "{all:?}"
+    );
 }
 
 #[test]
@@ -522,6 +527,42 @@ fn to_narrows_whose_requests_are_waited_for() {
     // The control.
     let all = call(server, options).run(["true"]);
     assert_eq!(all.report["drain_left"]["busy"], 1, "{all:?}");
+}
+
+/// An idle connection of the server's own to the client, whose last word was the other side's: a client
+/// that has asked looks like that, too.
+#[test]
+fn the_hosts_own_connections_are_not_waited_for() {
+    let pair = Pair::new().unwrap();
+    let other = format!(
+        "import socket, time; l = socket.socket(); l.bind(('{}', 5432)); l.listen(1); \
+         print('up', flush=True); k = l.accept()[0]; k.recv(9); time.sleep(.2); k.sendall(b'row'); \
+         time.sleep(60)",
+        testkit::CLIENT
+    );
+    let _other = python(&pair.client, &other);
+    let asks = format!(
+        "import socket, time; k = socket.socket(); k.bind(('{SERVER}', 41234)); \
+         k.connect(('{}', 5432)); k.sendall(b'query'); k.recv(9); print('up', flush=True); \
+         time.sleep(60)",
+        testkit::CLIENT
+    );
+    let _asks = python(&pair.server, &asks);
+    let _served = Serve::on(format!("{SERVER}:80"))
+        .start(&pair.server)
+        .unwrap();
+    let options = words("--port 80,41000-42000 --drain 5s --ready-timeout 0");
+    let outcome = call(&pair.server, options).run(["true"]);
+    let left = &outcome.report["drain_left"];
+    assert_eq!(
+        (&left["busy"], &left["established"]),
+        (&json!(0), &json!(0)),
+        "{outcome:?}"
+    );
+    assert!(
+        ms(&outcome.report["phases"], "drain_ms") < 1_000.0,
+        "{outcome:?}"
+    );
 }
 
 // Containers --------------------------------------------------------------------------------------

@@ -237,8 +237,9 @@ impl View {
                     *farthest = round_trip.max(*farthest);
                 }
                 if row.state != SYN_RECV {
+                    // The host's own connections to others may have a gated port here.
                     let counts = [ESTABLISHED, CLOSE_WAIT].contains(&row.state);
-                    if !counts {
+                    if !counts || row.is_outgoing() {
                         return;
                     }
                     connections.established += 1;

@@ -160,6 +160,22 @@ impl SocketRow<'_> {
         (micros != u32::MAX).then(|| Duration::from_micros(micros.into()))
     }
 
+    /// This host has opened the connection. Its SYN counts as a byte that was acknowledged, so one more
+    /// byte is acknowledged than was sent and is not in flight; a SYN-ACK does not count (seen on Linux
+    /// 6.18; tcpi_bytes_sent and tcpi_bytes_retrans since 4.19). `false` also if the kernel does not tell.
+    pub(super) fn is_outgoing(&self) -> bool {
+        let told = || {
+            let info = attribute(self.attributes, INET_DIAG_INFO)?;
+            let long = |at| get(info, at).map(u64::from_ne_bytes);
+            let (acknowledged, sent, sent_again) = (long(120)?, long(200)?, long(208)?);
+            let unsent = get(info, 144).map(u32::from_ne_bytes)?;
+            let in_flight = u64::from(self.send_queue).checked_sub(unsent.into())?;
+            let through = sent.checked_sub(sent_again)?.checked_sub(in_flight)?;
+            acknowledged.checked_sub(through)
+        };
+        told() == Some(1)
+    }
+
     /// There is unread, unsent or unacknowledged data, or a request whose answer has not begun
     /// (`struct tcp_info`, linux/tcp.h: data_segs_in and data_segs_out since Linux 4.6, ages in ms).
     pub(super) fn is_busy(&self) -> bool {
@@ -204,7 +220,7 @@ pub(crate) fn withstand(bytes: &[u8]) {
     assert!(listener.is_none_or(|l| (l.address, l.port) == (row.address, row.port)));
     assert_eq!(row.connection().peer, row.peer);
     let _ = (row.handshake(), row.round_trip());
-    let _ = (row.is_busy(), row.unfinished());
+    let _ = (row.is_busy(), row.is_outgoing(), row.unfinished());
 }
 
 #[cfg(test)]
@@ -288,6 +304,30 @@ mod tests {
         };
         assert_eq!(round_trip(600_000), Some(Duration::from_millis(600)));
         assert_eq!(round_trip(u32::MAX), None, "not measured");
+    }
+
+    #[test]
+    fn who_has_opened_a_connection_has_one_byte_more_acknowledged() {
+        let outgoing = |acknowledged: u64, sent: u64, again: u64, queue: u32, unsent: u32| {
+            let mut bytes = LISTENER[..HEADER].to_vec();
+            bytes[1] = ESTABLISHED;
+            bytes[60..64].copy_from_slice(&queue.to_ne_bytes());
+            let mut info = vec![0; 216];
+            info[120..128].copy_from_slice(&acknowledged.to_ne_bytes());
+            info[144..148].copy_from_slice(&unsent.to_ne_bytes());
+            info[200..208].copy_from_slice(&sent.to_ne_bytes());
+            info[208..216].copy_from_slice(&again.to_ne_bytes());
+            put_attribute(&mut bytes, INET_DIAG_INFO, &info);
+            SocketRow::parse(&bytes).unwrap().is_outgoing()
+        };
+        assert!(outgoing(1, 0, 0, 0, 0), "nothing was sent");
+        assert!(!outgoing(0, 0, 0, 0, 0));
+        assert!(outgoing(101, 100, 0, 0, 0));
+        assert!(!outgoing(100, 100, 0, 0, 0));
+        assert!(outgoing(71, 140, 40, 50, 20), "30 in flight, 20 unsent");
+        assert!(!outgoing(70, 140, 40, 50, 20));
+        let bytes = &LISTENER[..HEADER];
+        assert!(!SocketRow::parse(bytes).unwrap().is_outgoing(), "not told");
     }
 
     /// An established connection with queues, the ages of its last data in ms, and how many
