@@ -9,6 +9,7 @@ use crate::gate::watchdog;
 use crate::kernel::nfqueue::{self, packet};
 use crate::kernel::sockets::{holders, row};
 use crate::process::{lock, starter};
+use crate::run::onlooker;
 use crate::words::duration;
 use crate::words::limit::Limit::{self, Bytes, MiB, Number, Time};
 
@@ -19,6 +20,9 @@ const SHARED: &[(&str, Limit)] = &[
     ("Look", Time(looks::LOOK_EVERY)),
     ("Second signal", Time(wishes::SECOND_AFTER)),
     ("Quiet", Time(looks::QUIET)),
+    ("Onlook", Time(onlooker::ONLOOK_EVERY)),
+    ("Onlook", Time(onlooker::ONLOOK_OVERDUE)),
+    ("Onlook", Number(onlooker::ONLOOK_CONNECTIONS as u64)),
     ("Young half-open", Time(row::YOUNG)),
     ("SYN-ACK timer", Time(row::SYNACK_TIMEOUT)),
     ("Cookie grace", Time(draining::COOKIE_GRACE)),

@@ -1,5 +1,6 @@
 //! Processes: COMMAND and what runs beside it, guards, signals, locks.
 
+pub(crate) mod ancestry;
 pub(crate) mod beside;
 pub(crate) mod child;
 pub(crate) mod cmdline;

@@ -37,6 +37,7 @@ impl Run<'_> {
             spawn_error: self.trouble.spawn.as_ref(),
             open_error: self.trouble.open.as_deref(),
             account: &account,
+            held_up: self.onlooker.held_up,
         });
         self.record.course = Some(Course {
             facts: state.facts,

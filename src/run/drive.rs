@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use crate::action::contract::{Action, Now, Prepared};
 use crate::decide::event::{Event, Task};
+use crate::decide::policy::Question;
 use crate::decide::state::State;
 use crate::gate::gate::Gate;
 use crate::kernel::sockets::Want;
 use crate::process::signals::Caught;
 use crate::run::close::Closing;
+use crate::run::onlooker::{Onlooker, View};
 use crate::run::plan::Plan;
 use crate::run::record::Record;
 use crate::run::report::time::Closed;
@@ -33,8 +35,10 @@ pub(super) struct Run<'a> {
     pub world: Box<dyn World + 'a>,
     /// Why the last answer of `--listen-netns-from` named no network namespace.
     pub search_trouble: Option<String>,
+    command_has_ended: bool,
     pub closed: Closed,
     pub trouble: Trouble,
+    pub onlooker: Onlooker,
     told: Told,
 }
 
@@ -71,6 +75,7 @@ impl<'a> Run<'a> {
             closed_at,
         } = closed;
         let deadline = gate.as_ref().map(Gate::deadline);
+        let stops = gate.is_some() && !action.steer().translates();
         let mut run = Run {
             plan,
             say,
@@ -80,8 +85,10 @@ impl<'a> Run<'a> {
             prepared,
             world,
             search_trouble: None,
+            command_has_ended: false,
             closed: Closed::new(closed_at, deadline),
             trouble: Trouble::default(),
+            onlooker: Onlooker::new(closed_at, stops),
             told: Told::default(),
         };
         let (action, mut now) = run.action();
@@ -110,6 +117,7 @@ impl<'a> Run<'a> {
         let mut event = Event::Closed;
         loop {
             if let Event::Exited(exit) = &event {
+                self.command_has_ended = true;
                 say.phase(&format!("COMMAND ended: {}", exit_words(*exit)));
             }
             event = match state.step(event, self.world.now()) {
@@ -156,6 +164,9 @@ impl<'a> Run<'a> {
                 Event::Done
             }
             Task::Ask(question) => {
+                if matches!(question, Question::LetGo { .. }) {
+                    self.onlooker.ignore_connections();
+                }
                 let (action, mut now) = self.action();
                 let answer = action.ask(question, &mut now);
                 Event::Answered(answer, self.world.now() - began)
@@ -204,7 +215,9 @@ impl<'a> Run<'a> {
             self.keep_watched();
             self.tell_what_is_waited_for(state);
             let wake = state.wake();
-            let until = [wake, self.say.due()].into_iter().flatten().min();
+            let look_on = self.onlooker.due(wake, self.world.now());
+            let dues = [wake, self.say.due(), look_on];
+            let until = dues.into_iter().flatten().min();
             if state.minds_ends() {
                 self.world.hear_of_ends();
             }
@@ -227,8 +240,26 @@ impl<'a> Run<'a> {
                     }
                 }
                 None if wake.is_some_and(|at| at <= self.world.now()) => return Event::Time,
+                None if look_on.is_some_and(|at| at <= self.world.now()) => self.look_on(),
                 None => (),
             }
+        }
+    }
+
+    /// Sees what no decision depends on, and warns of it at once.
+    fn look_on(&mut self) {
+        let now = self.world.now();
+        let Some(gate) = self.gate.as_ref().filter(|gate| now < gate.deadline()) else {
+            return self.onlooker.stop();
+        };
+        let view = View {
+            gated: self.plan.gated(),
+            shut: gate.shut(),
+            before: &self.record.before,
+            command_runs: !self.command_has_ended,
+        };
+        for text in self.world.look_on(&mut self.onlooker, &view) {
+            self.warn(text);
         }
     }
 
@@ -269,9 +300,9 @@ impl<'a> Run<'a> {
         }
         let limit = humantime::format_duration(self.plan.max_closed);
         let pid = self.world.pid_of_command().unwrap_or(0);
+        let advice = self.onlooker.held_up.advice();
         self.warn(format!(
-            "--max-closed {limit} is over, the gate is open; COMMAND (pid {pid}) still runs: if it \
-             stays in the foreground, use --open-on ready"
+            "--max-closed {limit} is over, the gate is open; COMMAND (pid {pid}) still runs: {advice}"
         ));
     }
 }

@@ -12,6 +12,7 @@ mod close;
 mod drive;
 mod dry_run;
 mod met;
+pub(crate) mod onlooker;
 mod place;
 pub(crate) mod plan;
 mod prepare;

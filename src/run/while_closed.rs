@@ -78,6 +78,7 @@ impl Run<'_> {
             Ok(()) => {
                 let is = gate.shut().clone();
                 if !is.minus(&was).is_empty() {
+                    self.onlooker.begin_anew(self.world.now());
                     self.action.closed_again();
                 }
                 self.note_shut(&was, &is);
@@ -94,6 +95,7 @@ impl Run<'_> {
         self.closed.now_shut(false, self.world.now());
         self.shut_only(ports);
         let stands = self.gate_stands();
+        self.onlooker.begin_anew(self.world.now());
         self.closed.now_shut(stands, self.world.now());
         let gate = self.gate.as_ref();
         let new = gate.map_or_else(Vec::new, |gate| gate.remarks()[known..].to_vec());

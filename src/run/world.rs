@@ -16,6 +16,7 @@ use crate::process::child::Child;
 use crate::process::signals::Caught;
 use crate::process::starter::{Pending, Started, Starter};
 use crate::run::call::Call;
+use crate::run::onlooker::{Onlooker, Scene, View};
 use crate::run::plan::Listeners;
 use crate::words::ended::{CommandExit, Sender};
 
@@ -65,6 +66,12 @@ pub(super) trait World {
 
     /// Whether COMMAND has received the signal as well.
     fn who_sent(&self, signal: i32, sender: Sender) -> Sender;
+
+    /// Looks at what no decision depends on, and returns what to warn of.
+    fn look_on(&mut self, onlooker: &mut Onlooker, _: &View) -> Vec<String> {
+        onlooker.stop();
+        Vec::new()
+    }
 
     /// Whether another run than that with the queue `own` holds SYNs.
     fn others_hold(&self, own: Option<u16>) -> bool;
@@ -195,6 +202,17 @@ impl World for Machine<'_> {
 
     fn answer(&mut self) -> String {
         std::mem::take(&mut self.answer)
+    }
+
+    fn look_on(&mut self, onlooker: &mut Onlooker, view: &View) -> Vec<String> {
+        let command = self.command.as_ref().map(Child::pid);
+        let scene = Scene {
+            view,
+            sockets: &self.sockets,
+            command: command.filter(|_| view.command_runs),
+            check: self.check.as_ref().map(|check| check.child().pid()),
+        };
+        onlooker.look(&scene, Instant::now())
     }
 
     fn pid_of_command(&self) -> Option<i32> {

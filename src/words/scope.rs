@@ -145,7 +145,7 @@ impl Networks {
         Family::ALL.into_iter().flat_map(|f| self.of(f)).collect()
     }
 
-    fn contain(&self, address: IpAddr) -> bool {
+    pub(crate) fn contain(&self, address: IpAddr) -> bool {
         self.all().iter().any(|network| network.contains(&address))
     }
 }

@@ -31,11 +31,35 @@ pub(super) fn syncookies_sent() -> Option<u64> {
 pub(crate) fn netstat(name: &str) -> Option<u64> {
     // /proc/net is that of the process, whose first thread may be in another namespace.
     let netstat = std::fs::read_to_string("/proc/thread-self/net/netstat").ok()?;
-    netstat_value(&netstat, name)
+    value(&netstat, "TcpExt:", name)
 }
 
-fn netstat_value(netstat: &str, name: &str) -> Option<u64> {
-    let mut lines = netstat.lines().filter(|line| line.starts_with("TcpExt:"));
+/// How many connections listeners have accepted (tcp_create_openreq_child()).
+pub(super) fn passive_opens() -> Option<u64> {
+    let snmp = std::fs::read_to_string("/proc/thread-self/net/snmp").ok()?;
+    value(&snmp, "Tcp:", "PassiveOpens")
+}
+
+/// The sockets of TCP, and the connections in TIME_WAIT (sockstat_seq_show(), net/ipv4/proc.c). IPv6
+/// has a count of its own for sockets, not for TIME_WAIT.
+pub(super) fn sockets_in_use() -> Option<(usize, usize)> {
+    let read = |file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).ok();
+    let v4 = read("sockstat")?;
+    let v6 = read("sockstat6").unwrap_or_default();
+    let count = |table: &str, group: &str, name: &str| {
+        let line = table.lines().find_map(|line| line.strip_prefix(group))?;
+        let mut words = line.split_whitespace().skip_while(|word| *word != name);
+        words.nth(1)?.parse::<usize>().ok()
+    };
+    let of_v6 = count(&v6, "TCP6:", "inuse").unwrap_or(0);
+    Some((
+        count(&v4, "TCP:", "inuse")? + of_v6,
+        count(&v4, "TCP:", "tw")?,
+    ))
+}
+
+fn value(table: &str, group: &str, name: &str) -> Option<u64> {
+    let mut lines = table.lines().filter(|line| line.starts_with(group));
     let (names, values) = (lines.next()?, lines.next()?);
     let column = names.split_whitespace().position(|n| n == name)?;
     values.split_whitespace().nth(column)?.parse().ok()
@@ -44,7 +68,7 @@ fn netstat_value(netstat: &str, name: &str) -> Option<u64> {
 /// What holds for any text as netstat's.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(text: &str) {
-    let _ = netstat_value(text, "SyncookiesSent");
+    let _ = value(text, "TcpExt:", "SyncookiesSent");
 }
 
 #[cfg(test)]
@@ -54,9 +78,9 @@ mod tests {
     #[test]
     fn reads_the_cookie_count() {
         let netstat = "TcpExt: A SyncookiesSent B\nTcpExt: 1 42 3\nIpExt: C\nIpExt: 9\n";
-        assert_eq!(netstat_value(netstat, "SyncookiesSent"), Some(42));
-        assert_eq!(netstat_value(netstat, "C"), None);
-        assert_eq!(netstat_value("", "SyncookiesSent"), None);
+        assert_eq!(value(netstat, "TcpExt:", "SyncookiesSent"), Some(42));
+        assert_eq!(value(netstat, "TcpExt:", "C"), None);
+        assert_eq!(value("", "TcpExt:", "SyncookiesSent"), None);
         assert!(syncookies_sent().is_some(), "this kernel counts them");
     }
 }

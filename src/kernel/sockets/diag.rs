@@ -22,7 +22,7 @@ use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
 // linux/sock_diag.h, linux/inet_diag.h
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const INET_DIAG_REQ_BYTECODE: u16 = 1;
 
 /// Asks the kernel by netlink.
@@ -285,13 +285,15 @@ impl View {
     }
 }
 
-/// `struct inet_diag_req_v2` and the filter.
-fn request(family: u8, states: u32, extra: u16, filter: &[u8]) -> Vec<u8> {
+/// `struct inet_diag_req_v2` and the filter, if it is not empty.
+pub(super) fn request(family: u8, states: u32, extra: u16, filter: &[u8]) -> Vec<u8> {
     let extensions = if extra == 0 { 0 } else { 1u8 << (extra - 1) };
     let mut body = vec![family, libc::IPPROTO_TCP as u8, extensions, 0];
     body.extend(states.to_ne_bytes());
     body.resize(8 + 48, 0); // struct inet_diag_sockid: any socket
-    put_attribute(&mut body, INET_DIAG_REQ_BYTECODE, filter);
+    if !filter.is_empty() {
+        put_attribute(&mut body, INET_DIAG_REQ_BYTECODE, filter);
+    }
     body
 }
 

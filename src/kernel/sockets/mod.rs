@@ -9,6 +9,7 @@ mod filter;
 pub(crate) mod holders;
 mod listener;
 pub(crate) mod netns;
+pub(crate) mod passing;
 pub(crate) mod row;
 mod sample;
 

@@ -30,6 +30,8 @@ const INET_DIAG_CGROUP_ID: u16 = 21;
 // include/net/tcp_states.h
 pub(super) const ESTABLISHED: u8 = 1;
 pub(super) const SYN_RECV: u8 = 3;
+pub(super) const SYN_SENT: u8 = 2;
+pub(super) const TIME_WAIT: u8 = 6;
 const FIN_WAIT1: u8 = 4;
 const FIN_WAIT2: u8 = 5;
 pub(super) const CLOSE_WAIT: u8 = 8;
@@ -68,7 +70,7 @@ pub(super) struct SocketRow<'a> {
     receive_queue: u32,
     send_queue: u32,
     uid: u32,
-    inode: u32,
+    pub(super) inode: u32,
     attributes: &'a [u8],
 }
 

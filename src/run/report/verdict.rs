@@ -9,6 +9,7 @@ use crate::decide::policy::Abandoned;
 use crate::decide::service::SETTLE_PATIENCE;
 use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::holders::names;
+use crate::run::onlooker::HeldUp;
 use crate::run::report::time::Closed;
 use crate::words::ended::{CommandExit, Sender, exit_words, signal_name};
 use crate::words::ending::{Ending, Outcome, interrupt_exit};
@@ -28,6 +29,7 @@ pub(crate) struct Evidence<'a> {
     pub spawn_error: Option<&'a Ending>,
     pub open_error: Option<&'a str>,
     pub account: &'a Account,
+    pub held_up: HeldUp,
 }
 
 pub(crate) fn conclude(e: &Evidence) -> Ending {
@@ -70,9 +72,9 @@ fn kept_or_not(e: &Evidence) -> Ending {
         let message = format!(
             "--max-closed opened the gate {}: {} exited with status 0; {}",
             if e.closed.opened_before(e.facts.exited) {
-                "while COMMAND still ran (if it stays in the foreground, use --open-on ready)"
+                format!("while COMMAND still ran ({})", e.held_up.advice())
             } else {
-                "before the service was ready"
+                "before the service was ready".to_owned()
             },
             e.command,
             closed_words(e)
@@ -139,9 +141,13 @@ fn check_failed(e: &Evidence) -> String {
         Some(CommandExit::Signal(signal)) => format!("at last {} ended it", signal_name(signal)),
     };
     format!(
-        "--ready-check did not succeed within {} after {} exited with status 0 ({last}); {}",
+        "--ready-check did not succeed within {} after {} exited with status 0 ({last}{}); {}",
         humantime::format_duration(e.ready_timeout),
         e.command,
+        match e.held_up.check {
+            true => "; the gate stopped it: use --allow-local",
+            false => "",
+        },
         closed_words(e)
     )
 }
@@ -271,6 +277,7 @@ mod tests {
             ready_timeout: Duration::from_secs(10),
             before: &Sample::default(),
             spawn_error: None,
+            held_up: HeldUp::default(),
             account: &Account {
                 rows: Vec::new(),
                 verb: "closed",

@@ -1,0 +1,65 @@
+//! What /proc tells of where a process comes from.
+
+use std::fs;
+
+/// Deeper trees are taken for a loop: /proc is not read atomically.
+const DEEPEST: usize = 64;
+
+/// Whether `pid` is `ancestor`, or was started by it or by one of its descendants that still live.
+pub(crate) fn descends_from(pid: i32, ancestor: i32) -> bool {
+    let line = std::iter::successors(Some(pid), |pid| parent(*pid));
+    line.take(DEEPEST).any(|pid| pid == ancestor)
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok().filter(|parent| *parent > 0)
+}
+
+/// The service unit of a process, as the path of its cgroup has it. systemd may put the processes of
+/// `ExecReload=` and the like into a cgroup below the unit's.
+pub(crate) fn unit_of(pid: i32) -> Option<String> {
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    unit(&cgroups)
+}
+
+fn unit(cgroups: &str) -> Option<String> {
+    let mut parts = cgroups.lines().flat_map(|line| line.rsplit('/'));
+    let unit = parts.find(|part| part.ends_with(".service"))?;
+    Some(unit.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_a_process() {
+        let own = std::process::id().cast_signed();
+        let mut child = std::process::Command::new("sleep")
+            .arg("5")
+            .spawn()
+            .unwrap();
+        let pid = child.id().cast_signed();
+        assert!(descends_from(pid, own) && descends_from(own, own));
+        assert!(!descends_from(own, pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn units_are_read_from_cgroups() {
+        for (cgroups, expected) in [
+            ("0::/system.slice/redis.service\n", Some("redis.service")),
+            (
+                "0::/system.slice/redis.service/.control\n",
+                Some("redis.service"),
+            ),
+            ("0::/user.slice/user-0.slice/session-1.scope\n", None),
+            ("", None),
+        ] {
+            assert_eq!(unit(cgroups).as_deref(), expected, "{cgroups}");
+        }
+    }
+}
