@@ -809,7 +809,7 @@ fn asking_takes_no_syns_from_others() {
     let service = Serve::on(format!("{VIP}:80")).and_on("0.0.0.0:90");
     let _service = service.start(host).unwrap();
     let mut latch = Latch::new(host, "held");
-    let holds = call(host, words("--port 90 --syn hold --drain 0s"));
+    let holds = call(host, words("--port 90 --syn hold --drain 0s --settle 0"));
     let holds = holds
         .on(Backend::Nft)
         .report_to(host.dir().join("holds.json"));
