@@ -21,7 +21,7 @@ use nix::unistd::execv;
 
 use crate::kernel::sys;
 use crate::process::child::{Child, Launch, ProcessGroup, SH, c_string, for_sh};
-use crate::process::guard::OURSELVES;
+use crate::process::guard::{OURSELVES, START_TIMEOUT};
 use crate::words::exit::{NOT_EXECUTABLE, NOT_FOUND};
 
 /// How long the run waits to learn whether the kernel executes COMMAND. Then COMMAND counts as started,
@@ -33,6 +33,7 @@ const NAME: &str = "gate-command";
 const NAME_FOR_KERNEL: &CStr = c"gate-command";
 /// The hidden command.
 const COMMAND: &str = "become";
+const READY: u8 = b'r';
 const GO: u8 = b'g';
 
 #[derive(Debug)]
@@ -74,6 +75,15 @@ impl Starter {
             files: &[(fd, fd)],
         };
         let child = Child::spawn_file(Path::new(OURSELVES), &words, &launch)?;
+        // Until then it may still die of its own start, which must not look like COMMAND's end.
+        let mut word = [0];
+        let _ = line.set_read_timeout(Some(START_TIMEOUT));
+        drop(theirs);
+        if (&line).read_exact(&mut word).is_err() || word != [READY] {
+            child.signal(nix::libc::SIGKILL);
+            return Err(Errno::ECHILD);
+        }
+        let _ = line.set_read_timeout(None);
         Ok(Starter { child, line })
     }
 
@@ -154,6 +164,9 @@ impl Become {
         let _ = fcntl(&line, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
         let _ = nix::sys::prctl::set_name(NAME_FOR_KERNEL);
         let mut word = [0];
+        if line.write_all(&[READY]).is_err() {
+            return NOT_EXECUTABLE;
+        }
         if line.read_exact(&mut word).is_err() || word != [GO] {
             return NOT_EXECUTABLE;
         }
