@@ -32,6 +32,11 @@ impl State {
         Some(Task::Rearm(self.shut.clone()))
     }
 
+    /// Somebody has removed the rules, and they were not seen to be back.
+    pub(crate) fn is_fallen(&self) -> bool {
+        self.fallen
+    }
+
     /// If the rules could not be put back, the next check of the rules tries again.
     pub(super) fn closed_again(&mut self, stands: bool) {
         if self.fallen && stands {

@@ -164,10 +164,10 @@ impl State {
         }
         self.next_look = next;
         self.note_provisional(&pending, since);
-        // A port that `--open-on ready` has opened stays open.
+        // A port that `--open-on ready` has opened stays open, and so does a gate that is open for good.
         let may_shut = match &self.facts.late {
-            Some((late, _)) => self.shut.union(late),
-            None => self.shut.clone(),
+            Some((late, _)) if !self.opened => self.shut.union(late),
+            _ => self.shut.clone(),
         };
         let shut = may_shut.intersection(&pending);
         self.shut_only(shut, now)

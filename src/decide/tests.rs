@@ -1360,6 +1360,25 @@ fn usr1_opens_and_waits_on() {
     tale.opens_and_ends(action);
 }
 
+/// COMMAND returned before the restart had begun, and the port was closed again. USR1 opens it for good.
+#[test]
+fn usr1_opens_what_was_closed_again() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_80(&[1])), None);
+    let opens = tale.saw(160, on_80(&[1]));
+    assert_eq!(opens, Some(Task::ShutOnly(PortSet::EMPTY)));
+    tale.at(160, Event::Shut(PortSet::EMPTY));
+    let closes = tale.saw(170, on_80(&[]));
+    assert_eq!(closes, Some(Task::ShutOnly(ports("80"))));
+    tale.at(170, Event::Shut(ports("80")));
+    assert_eq!(tale.at(180, Event::OpenNow), Some(Task::Open));
+    tale.removes();
+    assert!(matches!(tale.at(180, Event::Done), Some(Task::Look(_))));
+    assert_eq!(tale.saw(181, on_80(&[])), None, "it stays open");
+    assert_eq!(tale.saw(190, on_80(&[2])), Some(Task::End));
+}
+
 /// syngate was stopped for longer than `--max-closed`. The report says that the gate was open, even
 /// if COMMAND has succeeded.
 #[test]

@@ -19,7 +19,7 @@ impl Run<'_> {
         let left = self.prepared.leave();
         self.look_after(&state);
         self.warn_of_the_gate(&state);
-        self.warn_of_a_fall();
+        self.warn_of_a_fall(&state);
         let (noted, stopped) = (state.noted(), self.closed.syns_stopped);
         let (action, mut now) = self.action();
         let account = action.account(&noted, stopped, &mut now);
@@ -124,11 +124,12 @@ impl Run<'_> {
         }
     }
 
-    fn warn_of_a_fall(&mut self) {
-        if self.trouble.fell {
+    fn warn_of_a_fall(&mut self, state: &State) {
+        if self.trouble.fell || state.is_fallen() {
             self.warn(
-                "somebody removed the gate's rules shortly before a port opened (a firewall's reload, \
-                 iptables -F?): connections to a port without a listener were refused meanwhile"
+                "somebody removed the gate's rules while it was closed (a firewall's reload, iptables -F?), \
+                 which was noticed at its next change: until then new connections came through, or were \
+                 refused where nobody listened"
                     .to_owned(),
             );
         }

@@ -48,7 +48,7 @@ pub(super) struct Trouble {
     pub spawn: Option<Ending>,
     /// Why the gate did not open properly.
     pub open: Option<String>,
-    /// Others had removed the rules, and the next change of the gate found that out.
+    /// Others had removed the rules, and no regular check of them found that out.
     pub fell: bool,
 }
 
@@ -142,7 +142,7 @@ impl<'a> Run<'a> {
             Task::Look(want) => self.look(want),
             Task::Check => {
                 self.say.phase("drained");
-                Event::Stands(self.gate_stands())
+                Event::Stands(self.check())
             }
             Task::Rearm(ports) => Event::Stands(self.close_again(ports)),
             Task::Guard => {

@@ -20,14 +20,31 @@ impl Run<'_> {
         self.action.opened(&ports.minus(&shut.unwrap_or_default()));
     }
 
-    pub(super) fn gate_stands(&mut self) -> bool {
+    /// The last look before COMMAND starts. Rules that are gone may have been gone for a while.
+    pub(super) fn check(&mut self) -> bool {
+        let stands = self.gate_stands();
+        let now = self.world.now();
+        let gate = self
+            .gate
+            .as_ref()
+            .filter(|gate| gate.exposed() && now < gate.deadline());
+        self.trouble.fell |= gate.is_some() && stands == Some(false);
+        if stands == Some(false) {
+            self.closed.now_shut(false, now);
+        }
+        stands == Some(true)
+    }
+
+    /// `None`: the gate can't be read back.
+    fn gate_stands(&mut self) -> Option<bool> {
         let Some(gate) = &mut self.gate else {
-            return false;
+            return Some(false);
         };
-        gate.stands().unwrap_or_else(|error| {
-            self.warn(format!("the gate can't be read back: {error:#}"));
-            false
-        })
+        let stands = gate.stands();
+        let unread = stands.as_ref().err();
+        let unread = unread.map(|error| format!("the gate can't be read back: {error:#}"));
+        unread.into_iter().for_each(|text| self.warn(text));
+        stands.ok()
     }
 
     /// Rules that are intact count as closed, also after a closing that could not be read back.
@@ -36,8 +53,8 @@ impl Run<'_> {
             return true;
         };
         let (intact, shut) = (gate.intact(), !gate.shut().is_empty());
-        if intact && shut {
-            self.closed.now_shut(true, self.world.now());
+        if shut {
+            self.closed.now_shut(intact, self.world.now());
         }
         intact
     }
@@ -87,21 +104,23 @@ impl Run<'_> {
         }
     }
 
-    /// Closes the gate after somebody has removed the rules, or after the kernel's deadline. The
-    /// time in between counts as open.
+    /// Closes the gate after somebody has removed the rules, or after the kernel's deadline. The time
+    /// since that was seen counts as open.
     pub(super) fn close_again(&mut self, ports: PortSet) -> bool {
         let remarks = |gate: &Option<Gate>| gate.as_ref().map_or(0, |gate| gate.remarks().len());
         let known = remarks(&self.gate);
-        self.closed.now_shut(false, self.world.now());
         self.shut_only(ports);
         let stands = self.gate_stands();
         self.onlooker.begin_anew(self.world.now());
-        self.closed.now_shut(stands, self.world.now());
+        // What the kernel took and could not be read back counts as closed.
+        if let Some(stands) = stands {
+            self.closed.now_shut(stands, self.world.now());
+        }
         let gate = self.gate.as_ref();
         let new = gate.map_or_else(Vec::new, |gate| gate.remarks()[known..].to_vec());
         new.iter()
             .for_each(|remark| self.warn(remark.text().to_owned()));
-        stands
+        stands == Some(true)
     }
 
     fn note_shut(&mut self, was: &PortSet, is: &PortSet) {

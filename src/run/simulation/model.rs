@@ -64,8 +64,8 @@ pub(super) struct Model {
     fates: BTreeMap<u16, (Fate, Instant)>,
     pub spans: Vec<Span>,
     pub last_seen: Option<Sample>,
-    /// The last look before the last port opened.
-    pub seen_at_opening: Option<Sample>,
+    /// The last look before the run was over.
+    pub seen_last: Option<Sample>,
     pub standby_lives: bool,
     pub standby_stops: bool,
     pub standby_told: bool,
@@ -126,7 +126,7 @@ impl Model {
             fates: BTreeMap::new(),
             spans: Vec::new(),
             last_seen: None,
-            seen_at_opening: None,
+            seen_last: None,
             standby_lives: true,
             standby_stops: false,
             standby_told: false,
@@ -338,19 +338,18 @@ impl Model {
     /// From now on the process holds exactly these ports to be shut.
     pub(super) fn holds_shut(&mut self, ports: &PortSet) {
         let now = self.now;
+        // At its deadline the kernel opens the gate, and the run knows that.
+        let ended = self.rules.until.map_or(now, |until| until.min(now));
         let was = std::mem::take(&mut self.held_shut);
         for (port, since) in was {
             if ports.contains(port) {
                 self.held_shut.insert(port, since);
             } else {
-                self.held_shut_before.push((port, since, now));
+                self.held_shut_before.push((port, since, ended));
             }
         }
         for port in ports.iter() {
             self.held_shut.entry(port).or_insert(now);
-        }
-        if ports.is_empty() {
-            self.seen_at_opening = self.last_seen.clone();
         }
     }
 

@@ -206,12 +206,12 @@ impl ModelBackend {
             let latest = model.base + model.story.max_closed;
             assert!(until <= latest, "closed for longer than --max-closed");
             model.fell_unseen |= model.rules.fell_at > Some(model.looked_at_rules);
+            model.holds_shut(ports);
             model.rules = Rules {
                 ports: ports.clone(),
                 until: Some(until),
                 ..Rules::default()
             };
-            model.holds_shut(ports);
             model.note(&format_args!("only {ports:?} is shut"));
         })
     }
@@ -276,8 +276,8 @@ impl Backend for ModelBackend {
 
     fn remove(&mut self) -> Result<()> {
         self.change(|model| {
-            model.rules = Rules::default();
             model.holds_shut(&PortSet::EMPTY);
+            model.rules = Rules::default();
         })
     }
 }
