@@ -13,6 +13,8 @@
 # make soak        restarts under load for half an hour, every backend and action in turn
 # make fuzz        all that reads bytes or text, given anything; TARGET=, RUNS=, SECONDS= for each
 # make valgrind    the messages to nf_tables, which unsafe code makes, under valgrind
+# make mutants     changes in the decisions that no unit test notices: hours; FILES= selects
+# make deny        licences, sources and duplicates of the crates; see deny.toml
 # make simulate    whole runs on a model of the machine, a million seeds; SEEDS=; goes on where it was
 # make completions  writes contrib/completions anew, when options have changed
 # make figures     what it costs to hold SYNs, with the optimised build
@@ -37,7 +39,7 @@ DEB_TEST_PACKAGES := debootstrap lintian util-linux
 FUZZ_PACKAGES := g++ git
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo faults faults-kernels faults-render soak fuzz simulate valgrind bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
+.PHONY: all demo faults faults-kernels faults-render soak fuzz simulate valgrind mutants deny bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
   build-packages demo-packages test-packages
 
 all: build-packages
@@ -195,6 +197,15 @@ fuzz:
 valgrind:
 	@tests/ci/install-packages $(BUILD_PACKAGES) valgrind
 	tests/ci/valgrind
+
+# The pure files.
+FILES ?= src/decide/*.rs src/action/linger.rs src/action/*/policy.rs $(addprefix src/action/hold/,line.rs pace.rs release.rs)
+mutants:
+	@tests/ci/install-packages $(BUILD_PACKAGES)
+	tests/ci/mutants $(FILES)
+
+deny:
+	tests/ci/deny
 
 # `make test` plays a few thousand. target/seeds/next has the first seed that was not played.
 SEEDS ?= 1000000

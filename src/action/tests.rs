@@ -272,6 +272,42 @@ fn the_release_is_bounded() {
     assert!(tale.state.noted().release_cut.is_some());
 }
 
+/// The first signal leaves the held SYNs their rounds; the second one takes them away.
+#[test]
+fn the_second_signal_does_not_wait_for_held_syns() {
+    let signal = || Event::Signal(TERM, Sender::Process);
+    let mut tale = held(config());
+    assert_eq!(tale.saw(60, on_80(&[])), None);
+    assert_eq!(tale.at(70, signal()), releases("80", true));
+
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.has(HoldPolicy::new(Duration::from_secs(2), tale.closed_at));
+    assert_eq!(tale.at(20, signal()), Some(Task::Pass(TERM)));
+    let action = tale.at(2_000, signal());
+    tale.opens_and_ends(action);
+}
+
+/// The service was ready in time, and only the held SYNs were still let go.
+#[test]
+fn a_deadline_during_the_last_release_cuts_nothing_short() {
+    let mut tale = held(config());
+    tale.state
+        .opens_by(tale.closed_at + Duration::from_millis(100));
+    assert_eq!(tale.saw(60, on_80(&[2])), releases("80", true));
+    let action = tale.at(100, waiting("80"));
+    assert!(!tale.state.facts.deadline_hit);
+    tale.opens_and_ends(action);
+
+    // The same where USR1 opens while COMMAND runs.
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.has(HoldPolicy::new(Duration::from_secs(2), tale.closed_at));
+    tale.state
+        .opens_by(tale.closed_at + Duration::from_millis(100));
+    assert_eq!(tale.at(20, Event::OpenNow), releases("80", true));
+    assert_eq!(tale.at(100, waiting("80")), Some(Task::Open));
+    assert!(!tale.state.facts.deadline_hit);
+}
+
 #[test]
 fn a_signal_during_the_release_opens_now() {
     let mut tale = held(config());

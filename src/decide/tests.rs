@@ -30,6 +30,18 @@ fn a_closing_that_could_not_be_read_back_is_counted_once_it_is_seen() {
     assert_eq!(tale.state.facts.reclosed, 1);
 }
 
+/// What the old service has not accepted yet would be reset when it ends.
+#[test]
+fn the_drain_waits_for_the_accept_queue() {
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    tale.closes();
+    let mut queued = on_80(&[1]);
+    queued.listeners[0].accept_queue = 1;
+    assert_eq!(tale.saw(5, queued), None);
+    assert_eq!(tale.state.facts.left.accept_queue, 1);
+    assert_eq!(tale.saw(7, on_80(&[1])), Some(Task::Check));
+}
+
 /// Where others can remove the rules, the gate closes again with the ports that are shut then.
 #[test]
 fn closes_again_what_somebody_has_opened() {
@@ -1235,6 +1247,18 @@ fn the_deadline_opens_and_command_is_still_waited_for() {
     assert_eq!(tale.wakes_at(), None, "only COMMAND is waited for");
     assert!(tale.state.facts.deadline_hit);
     assert_eq!(tale.exits(40_000, 0), Some(Task::End));
+}
+
+/// As with iptables, whose clock may run out a little earlier than asked for.
+#[test]
+fn the_kernels_deadline_may_come_earlier() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.state
+        .opens_by(tale.closed_at + Duration::from_secs(29));
+    assert_eq!(tale.at(20, Event::Time), None);
+    assert_eq!(tale.wakes_at(), Some(29_000));
+    assert_eq!(tale.at(29_000, Event::Time), Some(Task::Open));
+    assert!(tale.state.facts.deadline_hit);
 }
 
 #[test]
