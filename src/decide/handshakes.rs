@@ -28,11 +28,16 @@ impl Handshakes {
 
     /// How long after the gate has closed the last ACK of a handshake may still come.
     pub(super) fn patience(&self) -> Duration {
-        let far = self.farthest + self.farthest / 2;
+        let far = self.far();
         match self.scanned {
             Some(true) => far.max(YOUNG),
             _ => far.max(SYNACK_TIMEOUT),
         }
+    }
+
+    /// The time in which an ACK comes from the client that is farthest away.
+    fn far(&self) -> Duration {
+        self.farthest + self.farthest / 2
     }
 
     /// How many of the half-open connections are waited for, so long after the gate has closed.
@@ -54,7 +59,7 @@ impl Handshakes {
 
     /// Whether a client is known for which [`YOUNG`] is too short.
     pub(super) fn is_far(&self) -> bool {
-        self.farthest + self.farthest / 2 > YOUNG
+        self.far() > YOUNG
     }
 
     /// A look at connections would tell how long handshakes take.

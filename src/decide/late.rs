@@ -74,12 +74,11 @@ impl State {
         if !matches!(self.phase, Phase::Readying { .. }) {
             return self.go_on(now);
         }
-        let watches = self.watches.values_mut().flatten();
-        if watches
-            .filter_map(|w| w.lose(sockets, now).then_some(()))
-            .count()
-            == 0
-        {
+        let mut lost = false;
+        for watch in self.watches.values_mut().flatten() {
+            lost |= watch.lose(sockets, now);
+        }
+        if !lost {
             return self.go_on(now);
         }
         // What the old process has passed says nothing about the new one.

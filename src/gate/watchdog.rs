@@ -190,13 +190,11 @@ fn dismissed(line: &mut UnixStream, within: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::command_line::os_words;
 
     #[test]
     fn it_is_called_in_one_way() {
-        let parse = |call: &[&str]| {
-            let words: Vec<OsString> = call.iter().map(OsString::from).collect();
-            WatchOrders::parse(&words)
-        };
+        let parse = |call: &[&str]| WatchOrders::parse(&os_words(call));
         let orders = WatchOrders {
             kind: Kind::Nft,
             run: "0123456789abcdef".to_owned(),

@@ -181,9 +181,10 @@ pub(crate) fn started_with_other_rights() -> bool {
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
-/// The signals that this process ignores, so that a system call returns the error instead: EPIPE (Rust's runtime ignores SIGPIPE before `main`), and EFBIG beyond RLIMIT_FSIZE
-/// (setrlimit(2)). Children get the caller's setting.
-pub(crate) const TOLD_BY_ERRORS: [Signal; 2] = [Signal::SIGPIPE, Signal::SIGXFSZ];
+/// The signals that this process ignores, so that a system call returns the error instead. SIGPIPE: EPIPE;
+/// Rust's runtime ignores it before `main`. SIGXFSZ: EFBIG, beyond RLIMIT_FSIZE (setrlimit(2)). Children
+/// get the caller's setting.
+const TOLD_BY_ERRORS: [Signal; 2] = [Signal::SIGPIPE, Signal::SIGXFSZ];
 
 /// Whether `signal` was ignored when this process was started (`nohup` and `trap '' HUP` do that).
 pub(crate) fn ignored_at_exec(signal: Signal) -> bool {
@@ -232,11 +233,15 @@ pub(crate) fn have_errors_told() {
     TOLD_BY_ERRORS.into_iter().for_each(ignore);
 }
 
-/// Undoes [`have_errors_told`], before this process becomes another program.
-pub(crate) fn have_callers_dispositions() {
+/// The signals that this process ignores and its caller did not.
+pub(crate) fn ignored_here_alone() -> impl Iterator<Item = Signal> {
     let told = TOLD_BY_ERRORS.into_iter();
     told.filter(|signal| !ignored_at_exec(*signal))
-        .for_each(set_default);
+}
+
+/// Undoes [`have_errors_told`], before this process becomes another program.
+pub(crate) fn have_callers_dispositions() {
+    ignored_here_alone().for_each(set_default);
 }
 
 fn ignore(signal: Signal) {

@@ -58,9 +58,7 @@ impl Child {
             .collect::<Result<_, _>>()?;
         let mut attributes = PosixSpawnAttr::init()?;
         attributes.set_sigmask(launch.mask)?;
-        let told = sys::TOLD_BY_ERRORS.into_iter();
-        let default: SigSet = told.filter(|s| !sys::ignored_at_exec(*s)).collect();
-        attributes.set_sigdefault(&default)?;
+        attributes.set_sigdefault(&sys::ignored_here_alone().collect())?;
         let mut flags =
             PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF;
         match launch.group {

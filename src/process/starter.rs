@@ -55,7 +55,8 @@ pub(crate) struct Pending(UnixStream);
 
 impl Starter {
     /// # Errors
-    /// EAGAIN: no further process may be started (RLIMIT_NPROC). ENOENT: no /proc.
+    /// EAGAIN: no further process may be started (RLIMIT_NPROC). ENOENT: no /proc. ECHILD: it has not
+    /// become ready, and was killed.
     pub(crate) fn start(
         program: &Path,
         argv: &[OsString],
@@ -75,7 +76,7 @@ impl Starter {
             files: &[(fd, fd)],
         };
         let child = Child::spawn_file(Path::new(OURSELVES), &words, &launch)?;
-        // Until then it may still die of its own start, which must not look like COMMAND's end.
+        // Before it is ready it may die in its own start-up. That must not look like COMMAND's end.
         let mut word = [0];
         let _ = line.set_read_timeout(Some(START_TIMEOUT));
         drop(theirs);
@@ -202,13 +203,11 @@ fn execute(program: &Path, argv: &[OsString]) -> Errno {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::command_line::os_words;
 
     #[test]
     fn it_is_called_in_one_way() {
-        let parse = |call: &[&str]| {
-            let words: Vec<OsString> = call.iter().map(OsString::from).collect();
-            Become::parse(&words)
-        };
+        let parse = |call: &[&str]| Become::parse(&os_words(call));
         let expected = Become {
             fd: 7,
             program: "/bin/sh".into(),

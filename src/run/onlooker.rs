@@ -141,13 +141,10 @@ impl Onlooker {
             warnings.extend(self.held_up(scene).unwrap_or_default());
         }
         let now = Instant::now();
-        let cost = now - began;
-        let cost = match std::mem::take(&mut self.looked_further) {
-            true => self.last_cost,
-            false => cost,
-        };
-        self.last_cost = cost;
-        self.next = Some(now + ONLOOK_EVERY.max(cost * ONLOOK_PAUSE));
+        if !std::mem::take(&mut self.looked_further) {
+            self.last_cost = now - began;
+        }
+        self.next = Some(now + ONLOOK_EVERY.max(self.last_cost * ONLOOK_PAUSE));
         warnings
     }
 
@@ -275,9 +272,8 @@ fn of_the_service(pids: &[i32], scene: &Scene) -> bool {
 
 impl Known {
     fn of(seen: &[Passing], over: bool, accepted: Option<u64>) -> Known {
-        let listening = seen.iter().filter(|one| one.state == Progress::Listening);
         Known {
-            listening: listening.map(|one| one.local.port()).collect(),
+            listening: listening(seen),
             connections: seen.iter().map(Passing::ends).collect(),
             over,
             accepted,
@@ -289,8 +285,7 @@ impl Known {
     /// handshake before its end, so those don't count. Where nobody listened, it may be this host that
     /// has connected to another one, from this port.
     fn newcomers<'a>(&self, seen: &'a [Passing], cookies: bool) -> Vec<&'a Passing> {
-        let mut listening = seen.iter().filter(|one| one.state == Progress::Listening);
-        let listening: BTreeSet<u16> = listening.by_ref().map(|one| one.local.port()).collect();
+        let listening = listening(seen);
         let began = |one: &&Passing| {
             let port = one.local.port();
             match one.state {
@@ -306,6 +301,12 @@ impl Known {
             .filter(|one| !self.connections.contains(&one.ends()));
         new.filter(began).collect()
     }
+}
+
+/// The ports of the listeners.
+fn listening(seen: &[Passing]) -> BTreeSet<u16> {
+    let listeners = seen.iter().filter(|one| one.state == Progress::Listening);
+    listeners.map(|one| one.local.port()).collect()
 }
 
 fn tell_of_way_round(one: &Passing, gated: &Gated) -> String {

@@ -24,6 +24,12 @@ pub(crate) fn command_line(command: &[OsString]) -> String {
     quoted.join(" ")
 }
 
+/// The words of a call, as a process gets them.
+#[cfg(test)]
+pub(crate) fn os_words(call: &[&str]) -> Vec<OsString> {
+    call.iter().map(OsString::from).collect()
+}
+
 /// # Errors
 /// The command line is empty: one line that names the option.
 pub(crate) fn not_empty(option: &str, line: Option<&OsString>) -> Result<(), String> {

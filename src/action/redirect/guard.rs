@@ -204,13 +204,11 @@ impl Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::command_line::os_words;
 
     #[test]
     fn it_is_called_in_one_way() {
-        let parse = |call: &[&str]| {
-            let words: Vec<OsString> = call.iter().map(OsString::from).collect();
-            parse(&words)
-        };
+        let parse = |call: &[&str]| parse(&os_words(call));
         assert_eq!(
             parse(&["syngate", "standby-guard", "10000", "serve --port 8080"]),
             Some(("serve --port 8080".into(), Duration::from_secs(10)))

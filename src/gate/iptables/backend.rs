@@ -12,7 +12,7 @@ use super::present::has_ipv6;
 use super::programs::Programs;
 use super::recent;
 use super::save::parts;
-use super::standing::{Made, Standing, check};
+use super::standing::{Made, Standing, check, told};
 use crate::gate::backend::{Backend, Deadline, Remark, fail_on_demand};
 use crate::gate::kinds::{Kind, Variant};
 use crate::gate::rules::{Rules, Settings};
@@ -252,8 +252,7 @@ impl Iptables {
         until: Deadline,
     ) -> Result<Option<Deadline>> {
         if let Err(fault) = check(made, &self.programs, &self.id, &rules.ports)? {
-            let table = made.first().map_or("", |made| made.place.table);
-            bail!("iptables took the rules, but {}", fault.told(table));
+            bail!("iptables took the rules, but {}", told(made, &fault));
         }
         let Clock::Recent(seconds) = clock else {
             return Ok(None);
@@ -367,10 +366,9 @@ impl Iptables {
             let counted = self.count(&standing.families());
             self.counted_before += counted.unwrap_or(0);
             if let Err(fault @ (Fault::Passes(_) | Fault::Behind(_))) = standing.found() {
-                let table = standing.made.first().map_or("", |made| made.place.table);
                 self.remark(Remark::Warning(format!(
                     "the gate's rules were put in their place again: {}",
-                    fault.told(table)
+                    told(&standing.made, &fault)
                 )));
             }
         }

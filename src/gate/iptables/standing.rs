@@ -113,13 +113,7 @@ impl Standing {
     /// Whether the rules stand. Lists them only every now and then, unless the kernel shows at once
     /// that they are gone.
     pub(super) fn look(&mut self, programs: &Programs, id: &str) -> Result<(), Fault> {
-        let of_recent = matches!(self.clock, Clock::Recent(_));
-        if of_recent
-            && self
-                .made
-                .iter()
-                .any(|made| !recent::exists(id, made.family))
-        {
+        if self.misses_list(id, recent::exists) {
             self.found = Err(Fault::Changed);
         } else if self.listed_at.elapsed() >= LIST_EVERY.max(self.listing_took * LIST_PAUSE) {
             // Rules that can't be listed may still be there.
@@ -133,13 +127,7 @@ impl Standing {
     /// # Errors
     /// The rules can't be listed.
     pub(super) fn shut(&mut self, programs: &Programs, id: &str) -> Result<PortSet> {
-        let of_recent = matches!(self.clock, Clock::Recent(_));
-        if of_recent
-            && self
-                .made
-                .iter()
-                .any(|made| !recent::is_armed(id, made.family))
-        {
+        if self.misses_list(id, recent::is_armed) {
             return Ok(PortSet::EMPTY);
         }
         if self.listed_at.elapsed() >= FRESH {
@@ -149,6 +137,12 @@ impl Standing {
             Ok(()) => self.rules.ports.clone(),
             Err(_) => PortSet::EMPTY,
         })
+    }
+
+    /// Whether a list of xt_recent that the rules need is not as it has to be.
+    fn misses_list(&self, id: &str, is_so: fn(&str, Family) -> bool) -> bool {
+        let mut made = self.made.iter();
+        matches!(self.clock, Clock::Recent(_)) && made.any(|made| !is_so(id, made.family))
     }
 
     fn list(&mut self, programs: &Programs, id: &str) -> Result<()> {
@@ -165,6 +159,11 @@ impl Standing {
         self.listing_took = self.listed_at.elapsed();
         Ok(())
     }
+}
+
+/// The fault in the words of a warning.
+pub(super) fn told(made: &[Made], fault: &Fault) -> String {
+    fault.told(made.first().map_or("", |made| made.place.table))
 }
 
 /// Lists the rules of run `id`, and compares them with what was listed before.

@@ -49,14 +49,14 @@ pub(super) fn bounds(payload: &[u8]) -> Vec<(u16, bool)> {
         .collect()
 }
 
-/// Whether the set that the kernel describes is one of intervals. For a set without flags the kernel
-/// leaves the attribute out (nf_tables_fill_set()).
 /// The number of the ruleset, which grows with each change.
 pub(super) fn generation(payload: &[u8]) -> Option<u32> {
     let number = attribute(payload.get(4..)?, NFTA_GEN_ID)?;
     get(number, 0).map(u32::from_be_bytes)
 }
 
+/// Whether the set that the kernel describes is one of intervals. For a set without flags the kernel
+/// leaves the attribute out (nf_tables_fill_set()).
 pub(super) fn has_intervals(payload: &[u8]) -> Option<bool> {
     let flags = attribute(payload.get(4..)?, NFTA_SET_FLAGS).and_then(|flags| get(flags, 0));
     Some(flags.map_or(0, u32::from_be_bytes) & libc::NFT_SET_INTERVAL as u32 != 0)

@@ -13,6 +13,7 @@ pub(crate) mod divert;
 mod expressions;
 pub(crate) mod list;
 mod names;
+mod others;
 pub(crate) mod probe;
 pub(crate) mod published;
 mod raw;

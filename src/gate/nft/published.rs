@@ -6,14 +6,14 @@ use anyhow::Result;
 use nftnl::ProtoFamily;
 use nix::libc;
 
-use super::answers;
 use super::tables::Tables;
 use super::uapi::{
-    NFT_CMP_EQ, NFT_NAT_DNAT, NFT_PAYLOAD_TRANSPORT_HEADER, NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME,
-    NFTA_CHAIN_TABLE, NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_DATA_VALUE, NFTA_EXPR_DATA, NFTA_EXPR_NAME,
-    NFTA_HOOK_HOOKNUM, NFTA_NAT_TYPE, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET,
-    NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE, NFTA_TARGET_NAME,
+    NFT_CMP_EQ, NFT_NAT_DNAT, NFT_PAYLOAD_TRANSPORT_HEADER, NFTA_CMP_DATA, NFTA_CMP_OP,
+    NFTA_DATA_VALUE, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_NAT_TYPE, NFTA_PAYLOAD_BASE,
+    NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE,
+    NFTA_TARGET_NAME,
 };
+use super::{answers, others};
 use crate::gate::nat::{NAT_TARGETS, RedirectedPort};
 use crate::gate::rules::PREFIX;
 use crate::kernel::netlink::{attribute, attributes, get};
@@ -22,25 +22,19 @@ use crate::words::family::Family;
 /// The offset and length of the destination port in a TCP header (RFC 9293, 3.1).
 const PORT_OFFSET: u32 = 2;
 const PORT_LENGTH: u32 = 2;
+/// Base chains at this hook see packets of this host's own clients.
+const OUTPUT: [libc::c_int; 1] = [libc::NF_INET_LOCAL_OUT];
 
 /// The ports that plain rules redirect.
 ///
 /// # Errors
 /// No privilege, or no nf_tables.
 pub(crate) fn find() -> Result<Vec<RedirectedPort>> {
-    let any_family = ProtoFamily::Unspec;
-    let mut tables = Tables::open()?;
-    let of_output = tables.dump(any_family, libc::NFT_MSG_GETCHAIN, &[], |row| {
-        output_chain(row).into_iter().collect()
-    })?;
-    let rules = tables.dump(any_family, libc::NFT_MSG_GETRULE, &[], |row| {
-        redirected(row).into_iter().collect()
-    })?;
-    let incoming = rules.into_iter().filter(|(at, _)| !of_output.contains(at));
-    let mut found: Vec<RedirectedPort> = incoming
+    let mut found: Vec<RedirectedPort> = others::find(&OUTPUT, port_sent_elsewhere)?
+        .into_iter()
         .map(|(at, port)| RedirectedPort {
             port,
-            by: format!("nft table {}, chain {}", at.table, at.chain),
+            by: at.to_string(),
         })
         .collect();
     found.sort_unstable();
@@ -86,37 +80,6 @@ fn nat_rule(payload: &[u8]) -> Option<u8> {
     (does_nat && !table.starts_with(PREFIX)).then_some(*payload.first()?)
 }
 
-#[derive(PartialEq, Eq)]
-struct At {
-    family: u8,
-    table: String,
-    chain: String,
-}
-
-/// A chain in one message of a dump, if it sees packets of this host's own clients.
-fn output_chain(payload: &[u8]) -> Option<At> {
-    let body = payload.get(4..)?;
-    let hook = attribute(body, NFTA_CHAIN_HOOK)?;
-    let number = u32::from_be_bytes(get(attribute(hook, NFTA_HOOK_HOOKNUM)?, 0)?);
-    (number == libc::NF_INET_LOCAL_OUT as u32).then_some(At {
-        family: *payload.first()?,
-        table: answers::text(attribute(body, NFTA_CHAIN_TABLE)?),
-        chain: answers::text(attribute(body, NFTA_CHAIN_NAME)?),
-    })
-}
-
-/// A rule in one message of a dump: its chain, and the port that it redirects.
-fn redirected(payload: &[u8]) -> Option<(At, u16)> {
-    let body = payload.get(4..)?;
-    let port = port_sent_elsewhere(attribute(body, NFTA_RULE_EXPRESSIONS)?)?;
-    let at = At {
-        family: *payload.first()?,
-        table: answers::text(attribute(body, NFTA_RULE_TABLE)?),
-        chain: answers::text(attribute(body, NFTA_RULE_CHAIN)?),
-    };
-    Some((at, port))
-}
-
 /// Matches `tcp dport PORT … dnat to …`: a port that a rule loads and compares before it changes
 /// the address.
 fn port_sent_elsewhere(expressions: &[u8]) -> Option<u16> {
@@ -152,12 +115,12 @@ fn port_sent_elsewhere(expressions: &[u8]) -> Option<u16> {
 /// Checks the properties of the parsers for any message.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
-    if let Some((_, port)) = redirected(bytes) {
+    if let Some((_, port)) = others::rule(bytes, port_sent_elsewhere) {
         assert!(bytes.windows(2).any(|part| part == port.to_be_bytes()));
     }
     for family in [
         nat_rule(bytes),
-        output_chain(bytes).map(|chain| chain.family),
+        others::base_chain(bytes, &OUTPUT).map(|chain| chain.family),
     ] {
         assert!(family.is_none_or(|family| family == bytes[0]));
     }

@@ -22,7 +22,7 @@ use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
 // linux/sock_diag.h, linux/inet_diag.h
-pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const INET_DIAG_REQ_BYTECODE: u16 = 1;
 
 /// Asks the kernel by netlink.
@@ -271,22 +271,38 @@ impl View {
         extra: u16,
         mut each: impl FnMut(&SocketRow),
     ) -> Result<()> {
-        let body = request(family as u8, states, extra, &watched.filter);
-        let dump = libc::NLM_F_DUMP as u16;
-        self.socket
-            .request(SOCK_DIAG_BY_FAMILY, dump, &body, |_, payload| {
-                if let Some(row) = SocketRow::parse(payload)
-                    && watched.means(&row)
-                {
-                    each(&row);
-                }
-            })
-            .context("the kernel does not list its TCP sockets (is tcp_diag missing?)")
+        let filter = &watched.filter;
+        dump(&mut self.socket, family, states, extra, filter, |row| {
+            if watched.means(row) {
+                each(row);
+            }
+        })
     }
 }
 
+/// Calls `each` with every TCP socket of that family in one of `states` (a mask) that the filter lets
+/// through. An empty filter lets all through.
+pub(super) fn dump(
+    socket: &mut Netlink,
+    family: libc::c_int,
+    states: u32,
+    extra: u16,
+    filter: &[u8],
+    mut each: impl FnMut(&SocketRow),
+) -> Result<()> {
+    let body = request(family as u8, states, extra, filter);
+    let dump = libc::NLM_F_DUMP as u16;
+    socket
+        .request(SOCK_DIAG_BY_FAMILY, dump, &body, |_, payload| {
+            if let Some(row) = SocketRow::parse(payload) {
+                each(&row);
+            }
+        })
+        .context("the kernel does not list its TCP sockets (is tcp_diag missing?)")
+}
+
 /// `struct inet_diag_req_v2` and the filter, if it is not empty.
-pub(super) fn request(family: u8, states: u32, extra: u16, filter: &[u8]) -> Vec<u8> {
+fn request(family: u8, states: u32, extra: u16, filter: &[u8]) -> Vec<u8> {
     let extensions = if extra == 0 { 0 } else { 1u8 << (extra - 1) };
     let mut body = vec![family, libc::IPPROTO_TCP as u8, extensions, 0];
     body.extend(states.to_ne_bytes());

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use nix::libc;
 
 use super::counters::{passive_opens, sockets_in_use};
-use super::diag::{SOCK_DIAG_BY_FAMILY, request};
+use super::diag::dump;
 use super::filter::port_filter;
 use super::netns::Netns;
 use super::row::{ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, SocketRow, TIME_WAIT, UNFINISHED};
@@ -84,18 +84,19 @@ pub(crate) fn passing(netns: Option<&Netns>, ports: &PortSet, over: bool) -> Res
 /// How many TCP sockets that network namespace has, and how many connections are in TIME_WAIT.
 /// `None`: that can't be told.
 pub(crate) fn how_many(netns: Option<&Netns>) -> Option<(usize, usize)> {
-    match netns {
-        None => sockets_in_use(),
-        Some(netns) => netns.within(sockets_in_use).ok().flatten(),
-    }
+    count(netns, sockets_in_use)
 }
 
 /// How many connections listeners of that network namespace have accepted (PassiveOpens, RFC 4022).
 /// `None`: that can't be told.
 pub(crate) fn accepted(netns: Option<&Netns>) -> Option<u64> {
+    count(netns, passive_opens)
+}
+
+fn count<T: Send>(netns: Option<&Netns>, count: fn() -> Option<T>) -> Option<T> {
     match netns {
-        None => passive_opens(),
-        Some(netns) => netns.within(passive_opens).ok().flatten(),
+        None => count(),
+        Some(netns) => netns.within(count).ok().flatten(),
     }
 }
 
@@ -121,13 +122,7 @@ pub(crate) fn callers(ports: &PortSet) -> Result<Vec<Caller>> {
 fn rows(states: u32, filter: &[u8], mut each: impl FnMut(&SocketRow)) -> Result<()> {
     let mut socket = Netlink::open(Bus::SockDiag).context("no netlink socket for sock_diag")?;
     for family in [libc::AF_INET, libc::AF_INET6] {
-        let body = request(family as u8, states, 0, filter);
-        let dump = libc::NLM_F_DUMP as u16;
-        socket.request(SOCK_DIAG_BY_FAMILY, dump, &body, |_, payload| {
-            if let Some(row) = SocketRow::parse(payload) {
-                each(&row);
-            }
-        })?;
+        dump(&mut socket, family, states, 0, filter, &mut each)?;
     }
     Ok(())
 }

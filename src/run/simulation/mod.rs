@@ -80,7 +80,7 @@ fn play(model: &Shared) -> Ending {
     let plan = plan(&model.borrow().story);
     let say = Say::new(Level::Errors, *BASE);
     let mut record = Record::new();
-    let mut sockets = SeenSockets {
+    let sockets = SeenSockets {
         model: Rc::clone(model),
         netns: None,
     };
@@ -96,7 +96,6 @@ fn play(model: &Shared) -> Ending {
         closed_at: *BASE,
     };
     let mut state = state(&plan, &closed, &record.before);
-    sockets.netns = None;
     let surroundings = Surroundings {
         model: Rc::clone(model),
         sockets,
