@@ -841,8 +841,8 @@ impl Firewalled {
     }
 }
 
-/// Neither the release nor a queue without a reader lets a client in whom the host's own firewall
-/// refuses.
+/// The host's own firewall refuses a client. The release does not let it in, and neither does a queue
+/// without a reader.
 #[test]
 fn whom_the_firewall_refuses_is_never_let_in() {
     for (backend, firewall, hook) in [

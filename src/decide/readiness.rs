@@ -23,8 +23,8 @@ pub(crate) enum Readiness {
 
 /// Compares a service's listeners on one port before and now.
 ///
-/// Only a listener of the same user can be the service's on another address. What has taken all of
-/// its addresses counts whoever it is: nobody else can bind them any more.
+/// On another address, only a listener of the same user can be the service's. Listeners of any user
+/// count once they have taken all of its addresses: no other process can bind these any more.
 pub(crate) fn readiness(before: &[Listener], now: &[Listener]) -> Readiness {
     let survives = |new: &Listener| before.iter().any(|old| old.id == new.id);
     let own = |new: &Listener| survives(new) || before.iter().any(|old| old.uid == new.uid);
