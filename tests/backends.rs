@@ -738,6 +738,8 @@ fn the_next_run_sweeps_what_a_dead_one_has_left() {
         other.wait();
         let keeps: Vec<String> = watchdogs(&host);
         assert_eq!(keeps.len(), 2);
+        // A run that goes on would start another one.
+        dies.signal(Signal::SIGSTOP).unwrap();
         // Only the dead one's watchdog: the younger one.
         let youngest = host.must(["pgrep", "-n", "-x", "gate-watchdog"]);
         host.must(["kill", "-KILL", youngest.trim()]);
