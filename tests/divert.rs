@@ -468,7 +468,8 @@ fn the_linger_is_bounded_and_a_second_signal_ends_it() {
     let mut begin = |options: &str| {
         n += 1;
         let mut latch = Latch::new(host, &format!("down{n}"));
-        let call = divert(&trio, options);
+        // COMMAND changes nothing, and that is not what this is about.
+        let call = divert(&trio, &format!("--settle 0 {options}"));
         let run = call.start(["sh", "-c", &latch.hold()]);
         latch.wait();
         let hold = flowing(&trio.client, &format!("{VIP}:80"));
