@@ -251,11 +251,17 @@ fn strangers_in_the_queue_do_not_pass() {
     let load = load.duration(Duration::from_millis(30));
     let report = load.start(&pair.client).unwrap().finish().unwrap();
     assert_eq!((report.sent, report.ok), (3, 0), "{report}");
+    let counted = host.must(words("iptables-legacy -t filter -L INPUT -n -v -x"));
+    let queued = counted
+        .lines()
+        .find(|line| line.contains("NFQUEUE"))
+        .unwrap();
+    let queued = queued.split_whitespace().next().unwrap();
     let outcome = service.finish(&call, run);
     assert_eq!(outcome.code, 0, "{outcome:?}");
     let warnings = outcome.report["warnings"].to_string();
     assert!(
-        warnings.contains("3 packets that other rules had sent"),
+        warnings.contains(&format!("{queued} packets that other rules had sent")),
         "{warnings}"
     );
     iptables("-D");
@@ -902,7 +908,7 @@ fn what_would_pass_the_queue_is_dropped() {
             )));
         };
         let mut service = Restarted::new(host, Serve::on("0.0.0.0:80"));
-        let call = hold(host, &format!("--hook {hook}")).on(backend);
+        let call = hold(host, &format!("--hook {hook} --max-closed 5m")).on(backend);
         let accept = &format!("{chain} -p tcp -m tcp --dport 80 -j ACCEPT");
         for before in [true, false] {
             if before {
@@ -937,7 +943,7 @@ fn a_new_rule_of_the_hosts_comes_before_the_queue() {
         let pair = Pair::new().unwrap();
         let host = &pair.server;
         let mut service = Restarted::new(host, Serve::on("0.0.0.0:80"));
-        let call = hold(host, "--hook prerouting").on(backend);
+        let call = hold(host, "--hook prerouting --max-closed 5m").on(backend);
         let run = service.start(&call);
         let iptables = |how: &str| {
             let rule = "PREROUTING -s 10.9.9.9/32 -p tcp -j DROP";

@@ -29,6 +29,7 @@ const LATEST: Duration = Duration::from_secs(1);
 /// How often the backend tries to make the rules when that takes too long: the xtables lock is
 /// busy, or there are many rules.
 const MAKE_TRIES: usize = 3;
+
 pub(crate) struct Iptables {
     variant: Variant,
     programs: Programs,
@@ -49,6 +50,8 @@ pub(crate) struct Iptables {
     /// xt_recent can't be used. The backend does not try it again, because undoing the attempt may
     /// end NAT.
     by_date: bool,
+    /// How much longer than its tries have allowed for the programs have taken.
+    late: Duration,
 }
 
 impl Iptables {
@@ -77,6 +80,7 @@ impl Iptables {
             counted_before: 0,
             changed: false,
             by_date: false,
+            late: Duration::ZERO,
         })
     }
 
@@ -127,20 +131,21 @@ impl Iptables {
         if self.by_date {
             return self.make_by_date(rules, &families, until);
         }
-        let (mut tries, mut late) = (0, Duration::ZERO);
+        let mut tries = 0;
         let refused = loop {
             tries += 1;
             // The seconds count from the arming. The programs will probably take as long as the last time, or
             // half as long again: slow programs do not take the same time each time.
-            let left = time_left(until)?.saturating_sub(late + late / 2);
+            let left = time_left(until)?.saturating_sub(self.late + self.late / 2);
             let armed_for = Clock::Recent(left.as_secs_f64().ceil().max(1.0) as u64);
             let Err(error) = self.make_with(rules, &families, saved.take(), armed_for, until)
             else {
                 return Ok(());
             };
             match error.downcast_ref::<TooLate>() {
-                Some(TooLate(by)) if tries < MAKE_TRIES => late += *by,
-                Some(_) => return Err(error),
+                // A closed gate stays closed meanwhile: the next try puts its rules in the place of these.
+                Some(TooLate(by)) if tries < MAKE_TRIES => self.late += *by,
+                Some(_) => return Err(self.undo(error)),
                 None if error.is::<LockHeld>() || error.is::<Lacking>() => return Err(error),
                 None if error.is::<NotUndone>() => return Err(error),
                 None => break error,
@@ -186,6 +191,7 @@ impl Iptables {
         anyhow::ensure!(!made.is_empty(), Lacking(self.remarked()));
         let opens = match self.arm(&mut made, rules, &clock, until) {
             Ok(opens) => opens,
+            Err(error) if error.is::<TooLate>() => return Err(error),
             Err(error) => return Err(self.undo(error)),
         };
         self.standing = Some(Standing::new(rules, made, clock, opens, self.variant));

@@ -3,14 +3,14 @@ use std::{
     ffi::OsStr,
     fs,
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::{Pid, geteuid, mkdtemp};
 use serde_json::{Value, json};
 
 use crate::bin::bin;
@@ -416,10 +416,9 @@ fn forget_time_left(json: &mut Value) {
 }
 
 fn fresh_dir() -> Result<PathBuf> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let n = COUNT.fetch_add(1, Ordering::Relaxed);
-    let dir = env::temp_dir().join(format!("testkit-{}-{n}", std::process::id()));
-    fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
+    let dir = mkdtemp(&env::temp_dir().join("testkit-XXXXXX"))?;
+    // Services of other users have files in it.
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))?;
     Ok(dir)
 }
 
