@@ -311,7 +311,7 @@ fn a_neighbour_that_never_stops_flushing() {
     let flush = "while :; do nft 'add table inet theirs; flush ruleset'; done";
     let _neighbour = host.spawn(host.command("sh").args(["-c", flush])).unwrap();
     for _ in 0..10 {
-        let call = call(host, words("--port 80")).on(Backend::Nft);
+        let call = call(host, words("--port 80 --settle 0")).on(Backend::Nft);
         let mut run = call.start(["true"]);
         assert_eq!(run.wait().unwrap().code(), Some(0));
         let report = call.report();
