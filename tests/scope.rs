@@ -414,6 +414,8 @@ fn a_client_that_the_run_itself_waits_for_is_told() {
     let outcome = shut("--ready-timeout 1500ms").args(check).run(["true"]);
     let told = "--ready-check waits for the gate: python3";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
+    assert_eq!(outcome.code, 124, "{outcome:?}");
+    assert_eq!(outcome.report["reason"], "ready_check");
     let outcome = shut("--allow-local").args(check).run(sh(ask.clone()));
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert_eq!(outcome.report["warnings"], json!([]), "{outcome:?}");

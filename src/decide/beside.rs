@@ -36,7 +36,8 @@ impl State {
 
     /// `--ready-check` runs once at least one port no longer waits for its listener.
     pub(super) fn wants_check(&self) -> bool {
-        if !self.config.ready_check || self.check.passed_at.is_some() {
+        let too_late = self.facts.unchecked && self.shut.is_empty();
+        if !self.config.ready_check || self.check.passed_at.is_some() || too_late {
             return false;
         }
         match self.phase {
@@ -52,7 +53,8 @@ impl State {
     /// `--listen-netns-from` runs while no listener is seen in the last known namespace. It also
     /// runs once after COMMAND's exit, because the old listeners may stay for a while.
     pub(super) fn wants_search(&self) -> bool {
-        if !self.config.search {
+        let too_late = self.facts.unseen && self.shut.is_empty();
+        if !self.config.search || too_late {
             return false;
         }
         let looks = match self.phase {
@@ -73,11 +75,13 @@ impl State {
     }
 
     pub(super) fn ready_checked(&mut self, exit: CommandExit, now: Instant) -> Option<Task> {
-        self.facts.check_exit = Some(exit);
         self.check
             .end(exit == CommandExit::Code(0), CHECK_PAUSE, now);
-        if let (Some(began), Some(passed)) = (self.check.began_at, self.check.passed_at) {
-            self.facts.checked_in = Some(passed - began);
+        // What comes after the end of `--ready-timeout` says nothing about it.
+        if !self.facts.unchecked {
+            self.facts.check_exit = Some(exit);
+            let times = self.check.began_at.zip(self.check.passed_at);
+            self.facts.checked_in = times.map(|(began, passed)| passed - began);
         }
         // The ports that waited for this answer may open.
         self.look_again(self.check.passed_at.is_some(), now)

@@ -16,6 +16,18 @@ pub(crate) struct Missing {
 }
 
 impl Missing {
+    /// Adds what is missing at another time.
+    pub(crate) fn add(&mut self, other: Missing) {
+        let shared = other.shared.intersection(&other.ports);
+        self.shared = self.shared.union(&shared);
+        self.ports = self.ports.union(&other.ports);
+        for listener in other.listeners {
+            if !self.listeners.iter().any(|known| known.id == listener.id) {
+                self.listeners.push(listener);
+            }
+        }
+    }
+
     /// The ports, and on those where others still listen the addresses.
     pub(crate) fn shown(&self, gated: &Gated) -> String {
         let deserted = self.ports.minus(&self.shared);

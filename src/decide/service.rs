@@ -150,15 +150,14 @@ impl State {
             pending = pending.union(&self.config.gated.ports.minus(&watched));
             next = next.min(others_open);
         }
-        if pending.is_empty() && !self.all_watches().any(|w| self.is_watched(w, since, now)) {
-            self.facts.missing = match self.config.ready_timeout.is_zero() {
-                true => Missing::default(),
-                false => self.missing(),
-            };
+        let done =
+            pending.is_empty() && !self.all_watches().any(|w| self.is_watched(w, since, now));
+        if done || now >= give_up && !self.shut.is_empty() {
+            self.note_what_is_not_ready();
+        }
+        if done {
             self.facts.unchanged = self.unchanged_groups();
             self.facts.same = self.unchanged_sockets();
-            self.facts.unchecked = self.checked_at().is_none();
-            self.facts.unseen = self.searching();
             self.facts.never_seen = self.never_seen();
             return self.finish();
         }
@@ -171,6 +170,18 @@ impl State {
         };
         let shut = may_shut.intersection(&pending);
         self.shut_only(shut, now)
+    }
+
+    /// The gate opens at the end of `--ready-timeout`. What becomes ready behind an open gate was not
+    /// ready in time, so a later look takes nothing back.
+    fn note_what_is_not_ready(&mut self) {
+        if self.config.ready_timeout.is_zero() {
+            return;
+        }
+        let missing = self.missing();
+        self.facts.missing.add(missing);
+        self.facts.unchecked |= self.checked_at().is_none();
+        self.facts.unseen |= self.searching();
     }
 
     /// `None` while the listener is missing.

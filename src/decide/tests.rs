@@ -977,6 +977,85 @@ fn a_check_that_never_passes_ends_with_the_ready_timeout() {
     }
 }
 
+/// The gate stops the check. At the timeout it opens, and the old listener is watched for longer.
+#[test]
+fn a_check_that_passes_by_the_opened_gate_comes_too_late() {
+    let short = Config {
+        ready_timeout: Duration::from_millis(1_500),
+        ..with_check()
+    };
+    let mut tale = Tale::running(short, &on_80(&[1]));
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[1]));
+    assert_eq!(tale.at(60, Event::Time), Some(Task::ReadyCheck));
+    tale.at(60, Event::Done);
+    let opens = Some(Task::ShutOnly(PortSet::EMPTY));
+    assert_eq!(tale.saw(1_560, on_80(&[1])), opens);
+    assert_eq!(tale.at(1_560, Event::Shut(PortSet::EMPTY)), None);
+    assert!(matches!(tale.at(1_570, PASSED), Some(Task::Look(_))));
+    assert_eq!(tale.saw(1_570, on_80(&[1])), None, "watched");
+    let action = tale.saw(3_060, on_80(&[1]));
+    assert!(tale.state.facts.unchecked);
+    assert_eq!(tale.state.facts.check_exit, None);
+    assert_eq!(tale.state.facts.checked_in, None);
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn a_check_is_not_begun_behind_the_opened_gate() {
+    let short = Config {
+        ready_timeout: Duration::from_millis(1_500),
+        ..with_check()
+    };
+    let mut tale = Tale::running(short, &on_80(&[1]));
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[1]));
+    tale.at(60, Event::Time);
+    tale.at(60, Event::Done);
+    assert!(matches!(tale.at(1_550, FAILED), Some(Task::Look(_)) | None));
+    tale.saw(1_560, on_80(&[1]));
+    tale.at(1_560, Event::Shut(PortSet::EMPTY));
+    assert!(matches!(tale.at(1_650, Event::Time), Some(Task::Look(_))));
+    // The restart comes after all: the port is closed again, and waits for the check.
+    let closes = Some(Task::ShutOnly(ports("80")));
+    assert_eq!(tale.saw(1_700, on_80(&[])), closes);
+    tale.at(1_700, Event::Shut(ports("80")));
+    assert_eq!(tale.saw(1_710, on_80(&[2])), None);
+    assert_eq!(tale.at(1_710, Event::Time), Some(Task::ReadyCheck));
+    tale.at(1_710, Event::Done);
+    tale.at(1_720, PASSED);
+    let action = tale.saw(1_720, on_80(&[2]));
+    assert!(tale.state.facts.unchecked, "clients came before");
+    tale.opens_and_ends(action);
+}
+
+#[test]
+fn a_listener_that_comes_after_the_opening_comes_too_late() {
+    let short = Config {
+        gated: gated("80,81"),
+        ready_timeout: Duration::from_millis(1_500),
+        ..config()
+    };
+    let on = |listeners: &[(u16, u64)]| Sample {
+        listeners: listeners.iter().map(|(p, c)| listener(*p, *c)).collect(),
+        connections: Some(Connections::default()),
+        ..Sample::default()
+    };
+    let mut tale = Tale::running(short, &on(&[(80, 1), (81, 2)]));
+    tale.exits(60, 0);
+    tale.saw(60, on(&[(80, 1)]));
+    let opens = |open| Some(Task::ShutOnly(open));
+    tale.saw(160, on(&[(80, 1)]));
+    tale.at(160, Event::Shut(ports("81")));
+    assert_eq!(tale.saw(1_560, on(&[(80, 1)])), opens(PortSet::EMPTY));
+    tale.at(1_560, Event::Shut(PortSet::EMPTY));
+    assert_eq!(tale.saw(1_600, on(&[(80, 1), (81, 3)])), None);
+    let action = tale.saw(3_060, on(&[(80, 1), (81, 3)]));
+    assert_eq!(tale.state.facts.missing.ports, ports("81"));
+    assert_eq!(tale.state.facts.missing.listeners.len(), 1);
+    tale.opens_and_ends(action);
+}
+
 #[test]
 fn a_check_needs_no_listener_that_can_be_seen() {
     let mut tale = Tale::running(with_check(), &Sample::default());
