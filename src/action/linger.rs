@@ -4,27 +4,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::contract::{HEADING, Now};
 use crate::decide::policy::{
     Answer, Conclusion, Due, LingerEnd, Lingered, Noted, Policy, Question,
 };
-use crate::words::duration::duration;
 
 /// Interval between counts of the remaining connections.
 pub(crate) const LINGER_LOOK: Duration = Duration::from_millis(50);
 /// No connection must be seen in two looks this far apart: a handshake that was answered with a SYN
 /// cookie can't be seen.
 pub(crate) const LINGER_QUIET: Duration = Duration::from_millis(300);
-
-/// Options of the actions that steer connections elsewhere.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct LingerOptions {
-    /// redirect, divert: time to finish
-    ///
-    /// How long connections to the standby, or the peer, may take to finish once the gate is open.
-    #[arg(long, value_name = "DUR", env = "SYNGATE_LINGER", default_value = "1m", value_parser = duration, allow_hyphen_values = true, help_heading = HEADING)]
-    pub linger: Duration,
-}
 
 #[derive(Debug)]
 pub(crate) struct Linger {
@@ -173,58 +161,6 @@ impl Policy for Linger {
             ..Noted::default()
         }
     }
-}
-
-/// Warns if other programs have removed the rules during the linger: then the steered connections
-/// are broken.
-pub(crate) fn warn_if_fallen(now: &mut Now) {
-    let gate = now.gate.as_deref_mut();
-    if gate.is_some_and(|gate| gate.exposed() && !gate.intact()) {
-        now.warn(
-            "somebody removed the gate's rules while connections elsewhere finished: they may have \
-             been cut"
-                .to_owned(),
-        );
-    }
-}
-
-/// Warns of connections that were cut; `apart` qualifies the count.
-pub(crate) fn warn_of_cut(
-    place: &str,
-    left: Option<usize>,
-    noted: &Noted,
-    linger: Duration,
-    apart: &str,
-    now: &mut Now,
-) {
-    let (Some(lingered), Some(left @ 1..)) = (noted.lingered, left) else {
-        return;
-    };
-    let linger = humantime::format_duration(linger);
-    let why = match lingered.end {
-        LingerEnd::Stopped => "when a signal ended the linger".to_owned(),
-        _ => format!("when --linger {linger} was over"),
-    };
-    let some = match left {
-        1 => "1 connection was".to_owned(),
-        n => format!("{n} connections were"),
-    };
-    now.warn(format!("{some} still on the {place} {why}{apart}"));
-}
-
-/// The text about connections steered to `place`, and about those that did not finish.
-pub(crate) fn went(all: Option<u64>, place: &str, cut: Option<usize>) -> String {
-    let connections = match all {
-        None => "new connections".to_owned(),
-        Some(0) => "no connection".to_owned(),
-        Some(1) => "1 connection".to_owned(),
-        Some(n) => format!("{n} connections"),
-    };
-    let fate = match cut {
-        Some(n @ 1..) => format!(", {n} of them cut"),
-        _ => String::new(),
-    };
-    format!("{connections} went to {place}{fate}")
 }
 
 #[cfg(test)]

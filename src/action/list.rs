@@ -7,7 +7,7 @@ use clap::builder::{PossibleValue, TypedValueParser};
 use super::contract::{
     ActionEntry, Given, GuardWork, HEADING, Planned, Request, Standing, SynValue,
 };
-use super::linger::LingerOptions;
+use super::elsewhere::LingerOptions;
 use super::{divert, drop, hold, redirect};
 use crate::words::limit::Limit;
 use crate::words::meant::{meant, question};

@@ -28,6 +28,30 @@ pub(crate) struct Consuming {
     pub(crate) by: String,
 }
 
+/// What is known of the host's firewall.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Firewall {
+    /// Of each kind one, the worst first.
+    pub(crate) consumers: Vec<(Consumes, String)>,
+    /// A rule that changes where packets go.
+    pub(crate) translates: Option<String>,
+}
+
+impl Firewall {
+    pub(crate) fn of(found: impl IntoIterator<Item = Consuming>) -> Firewall {
+        let mut firewall = Firewall::default();
+        for Consuming { effect, by } in found {
+            match effect {
+                Effect::Consumes(what) => firewall.consumers.push((what, by)),
+                Effect::Translates => firewall.translates = Some(by),
+            }
+        }
+        firewall.consumers.sort();
+        firewall.consumers.dedup_by_key(|(what, _)| *what);
+        firewall
+    }
+}
+
 impl Consumes {
     /// What becomes of a client whose SYN the gate drops in the input hook.
     pub(crate) fn harm(self) -> &'static str {
@@ -70,4 +94,26 @@ pub(super) fn by_target(name: &str, helps: bool) -> Option<Effect> {
         "DNAT" | "REDIRECT" | "NETMAP" | "TPROXY" => Effect::Translates,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_comes_first_and_each_kind_once() {
+        let found = |effect, by: &str| Consuming {
+            effect,
+            by: by.to_owned(),
+        };
+        let firewall = Firewall::of([
+            found(Effect::Consumes(Consumes::Rate), "a"),
+            found(Effect::Consumes(Consumes::SynProxy), "b"),
+            found(Effect::Consumes(Consumes::Rate), "c"),
+        ]);
+        let expected = [(Consumes::SynProxy, "b"), (Consumes::Rate, "a")];
+        let expected = expected.map(|(what, by)| (what, by.to_owned()));
+        assert_eq!(firewall.consumers, expected);
+        assert_eq!(firewall.translates, None);
+    }
 }

@@ -36,7 +36,8 @@ impl Run<'_> {
             before: &self.record.before,
             spawn_error: self.trouble.spawn.as_ref(),
             open_error: self.trouble.open.as_deref(),
-            account: &account,
+            verb: account.verb,
+            words: account.words.as_deref(),
             held_up: self.onlooker.held_up,
         });
         self.record.course = Some(Course {

@@ -16,6 +16,7 @@ use crate::kernel::sockets::passing::{
 };
 use crate::kernel::sockets::{Cookies, Looks, Sample};
 use crate::process::ancestry::{descends_from, unit_of};
+use crate::run::report::verdict::HeldUp;
 use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
 use crate::words::scope::{LOOPBACK, Where};
@@ -30,23 +31,6 @@ const ONLOOK_PAUSE: u32 = 20;
 /// With more TCP sockets in the network namespace, connections that begin are not told from the others;
 /// with more together with those in TIME_WAIT, those that are over already are not.
 pub(crate) const ONLOOK_CONNECTIONS: usize = 20_000;
-
-/// Who waits for a client that the gate stops.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct HeldUp {
-    pub(crate) command: bool,
-    pub(crate) check: bool,
-}
-
-impl HeldUp {
-    /// For a COMMAND that ran when the kernel opened the gate.
-    pub(crate) fn advice(self) -> &'static str {
-        match self.command {
-            true => "it waited for the gate, use --allow-local",
-            false => "if it stays in the foreground, use --open-on ready",
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Onlooker {

@@ -1,6 +1,6 @@
 //! `--hook auto`: where the gate stands. The decision is pure.
 
-use crate::gate::firewall::Firewall;
+use crate::gate::consumers::Firewall;
 use crate::words::scope::{HookChoice, Where};
 
 /// Where the gate stands, and why.

@@ -8,7 +8,7 @@ use crate::action::contract::{Planned, Request};
 use crate::cli::Args;
 use crate::decide::config::{Config, OpenOn, Settle};
 use crate::gate::backends;
-use crate::gate::firewall::Firewall;
+use crate::gate::firewall;
 use crate::gate::kinds::Choice;
 use crate::gate::rules::{Rules, Settings};
 use crate::gate::who::Who;
@@ -104,7 +104,7 @@ impl Plan {
     /// Decides on the hook by a look at the host's firewall.
     pub(crate) fn place(mut self, choice: HookChoice) -> Plan {
         let drops = self.action.steer().is_ok_and(|steer| steer == Steer::Drop);
-        self.place = place(choice, drops, Firewall::look);
+        self.place = place(choice, drops, firewall::look);
         self.config.gated.scope.hook = self.place.hook;
         self.config.gated.early = self.place.early;
         self

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::action::contract::Now;
-use crate::action::linger::went;
+use crate::action::elsewhere::went;
 use crate::decide::policy::{LingerEnd, Lingered};
 use crate::gate::backend::Flows;
 use crate::words::ms::Ms;

@@ -6,7 +6,8 @@ use anyhow::Result;
 
 use super::account::{DivertRow, diverted_words, warn_of_what_went_wrong};
 use crate::action::contract::{Account, Action, Now};
-use crate::action::linger::{Linger, warn_if_fallen, warn_of_cut};
+use crate::action::elsewhere::{warn_if_fallen, warn_of_cut};
+use crate::action::linger::Linger;
 use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::backend::Flows;
 use crate::words::steer::{Diversion, Steer};

@@ -15,7 +15,7 @@ use crate::action::contract::{
     ActionEntry, Before, Description, Given, HEADING, Planned, Prepared, Request, Standing,
     SynValue, Wanted, options,
 };
-use crate::action::linger::LingerOptions;
+use crate::action::elsewhere::LingerOptions;
 use crate::decide::opening::OTHERS_PATIENCE;
 use crate::gate::kinds::Kind;
 use crate::words::duration::duration;

@@ -452,6 +452,24 @@ mod tests {
         assert!(line.places.len() <= 16, "{}", line.places.len());
     }
 
+    /// The room for held SYNs and half as much: a copy of any of these has had its turn.
+    #[test]
+    fn those_who_have_gone_are_known_for_a_while() {
+        let (mut line, now) = line(10, 10);
+        let nth = |n: u32| syn(n, &format!("10.1.0.1:{n}"), A);
+        for n in 0..15 {
+            line.arrive(&nth(n), now);
+            line.release(&ports("80"), now, |_| true);
+        }
+        assert_eq!(line.arrive(&nth(15), now), Arrival::Held);
+        for n in 0..15 {
+            assert_eq!(line.arrive(&nth(n), now), Arrival::HadItsTurn, "{n}");
+        }
+        assert_eq!(line.arrive(&nth(16), now), Arrival::Held);
+        assert_eq!(line.arrive(&nth(0), now), Arrival::Held, "forgotten");
+        assert_eq!(line.arrive(&nth(15), now), Arrival::Replaces(15));
+    }
+
     #[test]
     fn who_is_refused_leaves_nothing_behind() {
         let (mut line, now) = line(1, 1);
@@ -466,7 +484,7 @@ mod tests {
 
     #[test]
     fn who_is_lost_leaves_room_and_may_come_back() {
-        let (mut line, now) = line(3, 2);
+        let (mut line, now) = line(4, 2);
         for (id, from) in [(1, "10.1.0.1:1"), (2, "10.1.0.1:2"), (3, "10.1.0.2:1")] {
             assert_eq!(line.arrive(&syn(id, from, A), now), Arrival::Held);
         }
@@ -482,9 +500,20 @@ mod tests {
             line.arrive(&syn(6, "10.1.0.1:1", A), now),
             Arrival::Replaces(5)
         );
+        let third = line.arrive(&syn(7, "10.1.0.1:4", A), now);
+        assert_eq!(third, Arrival::NoRoom, "who is back counts");
         assert_eq!(line.release(&ports("80"), now, |_| true), [6, 3, 4]);
         assert!(line.is_empty() && line.per_source.is_empty());
         assert_eq!(line.lose_oldest(1), 0);
+    }
+
+    #[test]
+    fn all_may_be_lost() {
+        let (mut line, now) = line(3, 3);
+        line.arrive(&syn(1, "10.1.0.1:1", A), now);
+        line.arrive(&syn(2, "10.1.0.1:2", B), now);
+        assert_eq!(line.lose_oldest(2), 2);
+        assert!(line.is_empty());
     }
 
     #[test]
@@ -495,7 +524,8 @@ mod tests {
         assert_eq!(line.arrive(&syn(3, "10.1.0.1:3", A), now), Arrival::NoRoom);
         assert_eq!(line.arrive(&syn(4, "10.1.0.2:1", A), now), Arrival::Held);
         assert_eq!(line.arrive(&syn(5, "10.1.0.3:1", A), now), Arrival::NoRoom);
-        assert_eq!(line.counts().no_room, 2);
+        let counts = line.counts();
+        assert_eq!((counts.no_room, counts.of_one_source), (2, 1));
         let copy = line.arrive(&syn(6, "10.1.0.1:1", A), now);
         assert_eq!(copy, Arrival::Replaces(1), "needs no room");
         assert_eq!(line.release(&ports("80"), now, |_| true).len(), 3);
@@ -527,7 +557,7 @@ mod tests {
         assert_eq!(line.arrive(&elsewhere, now), Arrival::Held, "gated");
         let elsewhere = syn(2, "10.1.0.1:1000", "10.0.0.1:90");
         assert_eq!(line.arrive(&elsewhere, now), Arrival::NotOurs);
-        assert_eq!(line.len(), 1);
+        assert_eq!((line.len(), line.counts().not_ours), (1, 2));
     }
 
     proptest! {

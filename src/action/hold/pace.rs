@@ -210,6 +210,11 @@ mod tests {
         max_syn_backlog: 256,
     };
 
+    const ALWAYS_COOKIES: SynLimits = SynLimits {
+        cookies: Cookies::Always,
+        max_syn_backlog: 256,
+    };
+
     fn listener(address: &str, port: u16, backlog: u32, accept_queue: u32) -> Listener {
         Listener {
             address: address.parse().unwrap(),
@@ -254,10 +259,20 @@ mod tests {
         assert!(!has_plenty(&two(301), COOKIES, 50), "in the queue");
         assert!(!has_plenty(&two(300), COOKIES, 51), "by one");
         assert!(!has_plenty(&two(300), NO_COOKIES, 1));
+        assert!(!has_plenty(&two(300), ALWAYS_COOKIES, 1));
         assert!(
             !has_plenty(&sample(vec![], &[]), COOKIES, 1),
             "nobody listens"
         );
+    }
+
+    /// The kernel keeps nothing of a handshake that it has answered with a cookie.
+    #[test]
+    fn handshakes_cannot_be_counted_where_each_gets_a_cookie() {
+        let (seen, each) = (sample(Vec::new(), &[]), Translation::default());
+        let is_blind = |limits| Pace::new(&seen, limits, &each, false).is_blind();
+        assert!(is_blind(ALWAYS_COOKIES));
+        assert!(!is_blind(COOKIES) && !is_blind(NO_COOKIES));
     }
 
     /// How many of `each` SYNs go to each destination.
@@ -289,6 +304,11 @@ mod tests {
         );
         assert_eq!(plainly(&seen, COOKIES, &[("10.0.0.1", 80)]), [9]);
         assert_eq!(plainly(&seen, NO_COOKIES, &[("10.0.0.1", 80)]), [4]);
+        // One more whose last ACK takes long: it may still come, or be a scanner's.
+        let mut slow = seen.clone();
+        slow.handshakes.values_mut().for_each(|some| some.slow = 1);
+        assert_eq!(plainly(&slow, COOKIES, &[("10.0.0.1", 80)]), [9]);
+        assert_eq!(plainly(&slow, NO_COOKIES, &[("10.0.0.1", 80)]), [3]);
         let full = sample(vec![listener("0.0.0.0", 80, 16, 17)], &[]);
         assert_eq!(plainly(&full, COOKIES, &[("10.0.0.1", 80)]), [0]);
         let least = sample(vec![listener("0.0.0.0", 80, 0, 0)], &[]);

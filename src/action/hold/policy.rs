@@ -9,7 +9,6 @@ use crate::words::ports::PortSet;
 /// The pause between rounds, or the duration of the last round if that was longer. A released SYN
 /// takes a place until the service has accepted it.
 pub(crate) const RELEASE_EVERY: Duration = Duration::from_micros(200);
-const RELEASE_PAUSE: u32 = 1;
 
 #[derive(Debug)]
 pub(crate) struct HoldPolicy {
@@ -62,7 +61,7 @@ impl Policy for HoldPolicy {
         let (Answer::Waiting(after), Some(release)) = (answer, &mut self.release) else {
             return Conclusion::GoOn;
         };
-        let pause = RELEASE_EVERY.max(cost * RELEASE_PAUSE);
+        let pause = RELEASE_EVERY.max(cost);
         let round = release.round(after, [cost, pause], deadline, now);
         self.noted.release_cut = round.cut.or(self.noted.release_cut);
         if let Some(took) = round.took {

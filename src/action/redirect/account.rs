@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::action::linger::went;
+use crate::action::elsewhere::went;
 use crate::decide::policy::{LingerEnd, Lingered};
 use crate::words::ms::Ms;
 

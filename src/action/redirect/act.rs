@@ -10,7 +10,7 @@ use super::redirected::Redirected;
 use super::to_standby::{SharedStandby, ToStandby};
 use super::wire::Stop;
 use crate::action::contract::{Account, Action, Now};
-use crate::action::linger::{warn_if_fallen, warn_of_cut};
+use crate::action::elsewhere::{warn_if_fallen, warn_of_cut};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::gate::Gate;
 use crate::kernel::conntrack;

@@ -17,7 +17,7 @@ use crate::action::contract::{
     ActionEntry, Before, Description, Given, HEADING, Planned, Prepared, Request, Standing,
     SynValue, Wanted, options,
 };
-use crate::action::linger::LingerOptions;
+use crate::action::elsewhere::LingerOptions;
 use crate::decide::opening::OTHERS_PATIENCE;
 use crate::kernel::services;
 use crate::words::command_line::not_empty;

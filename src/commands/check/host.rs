@@ -9,7 +9,8 @@ use super::privileges::Privileges;
 use super::proc::{ConntrackUse, conntrack, ipvs, kernel, sysctl};
 use super::rules::{Published, VariantSummary, nat, published};
 use super::support::Support;
-use crate::gate::firewall::Firewall;
+use crate::gate::consumers::Firewall;
+use crate::gate::firewall;
 use crate::gate::iptables::holdings;
 use crate::gate::iptables::present::default_variant;
 use crate::kernel::caps;
@@ -109,7 +110,7 @@ impl Host {
                 .collect(),
             published,
             published_unseen,
-            firewall: Firewall::look(),
+            firewall: firewall::look(),
             nat: nat(&holdings),
         }
     }

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use crate::action::contract::Account;
 use crate::decide::event::NotRun;
 use crate::decide::facts::Facts;
 use crate::decide::policy::Abandoned;
 use crate::decide::service::SETTLE_PATIENCE;
 use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::holders::names;
-use crate::run::onlooker::HeldUp;
 use crate::run::report::time::Closed;
 use crate::words::ended::{CommandExit, Sender, exit_words, signal_name};
 use crate::words::ending::{Ending, Outcome, interrupt_exit};
@@ -28,8 +26,27 @@ pub(crate) struct Evidence<'a> {
     pub before: &'a Sample,
     pub spawn_error: Option<&'a Ending>,
     pub open_error: Option<&'a str>,
-    pub account: &'a Account,
+    /// The action's verb for what happened to the ports, and its words about new connections.
+    pub verb: &'static str,
+    pub words: Option<&'a str>,
     pub held_up: HeldUp,
+}
+
+/// Who waits for a client that the gate stops.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct HeldUp {
+    pub(crate) command: bool,
+    pub(crate) check: bool,
+}
+
+impl HeldUp {
+    /// For a COMMAND that ran when the kernel opened the gate.
+    pub(crate) fn advice(self) -> &'static str {
+        match self.command {
+            true => "it waited for the gate, use --allow-local",
+            false => "if it stays in the foreground, use --open-on ready",
+        }
+    }
 }
 
 pub(crate) fn conclude(e: &Evidence) -> Ending {
@@ -242,10 +259,10 @@ fn closed_words(e: &Evidence) -> String {
     let Some(time) = e.closed.time().map(ms_words) else {
         return format!("{ports} was never closed");
     };
-    let verb = e.account.verb;
-    let words = e.account.words.as_ref();
-    let words = words.map_or_else(String::new, |words| format!(", {words}"));
-    format!("{ports} was {verb} for {time}{words}")
+    let words = e
+        .words
+        .map_or_else(String::new, |words| format!(", {words}"));
+    format!("{ports} was {} for {time}{words}", e.verb)
 }
 
 #[cfg(test)]
@@ -278,11 +295,8 @@ mod tests {
             before: &Sample::default(),
             spawn_error: None,
             held_up: HeldUp::default(),
-            account: &Account {
-                rows: Vec::new(),
-                verb: "closed",
-                words: Some("12 SYNs dropped".to_owned()),
-            },
+            verb: "closed",
+            words: Some("12 SYNs dropped"),
             open_error,
         })
     }
