@@ -366,12 +366,12 @@ fn output_that_is_lost_is_a_failure() {
     }
 }
 
-/// A thousand tables of others: they are not looked into, and stay as they are.
+/// Hundreds of tables of others: they are not looked into, and stay as they are.
 #[test]
-fn status_among_a_thousand_tables() {
+fn status_among_hundreds_of_tables() {
     let host = Host::new().unwrap();
     // In portions, as nobody but the host's root may send all of it at once.
-    for portion in 0..10 {
+    for portion in 0..3 {
         let tables: String = (1..=100)
             .map(|n| {
                 format!(

@@ -1247,7 +1247,7 @@ fn whatever_is_run_gets_nothing_that_is_ours() {
     );
     for syn in ["drop", "hold", "redirect=8080"] {
         let by = format!(
-            "exec env -i PATH={path} KEPT=1 SYNGATE_DRAIN=0 SYNGATE_LOCK_DIR={locks} \"$@\" \
+            "exec env -i PATH={path} KEPT=1 SYNGATE_DRAIN=0 SYNGATE_SETTLE=0 SYNGATE_LOCK_DIR={locks} \"$@\" \
              7</dev/zero"
         );
         let mut names = vec!["precheck", "ready-check", "listen-netns-from"];
@@ -1307,7 +1307,7 @@ fn stdin_and_stdout_are_commands_alone() {
     serve(&host);
     for options in ["--port 80", "--port 80 -v", "--port 80,81 -v"] {
         let piped = call(&host, words(options)).by(through("printf 'in\\nput' | \"$@\""));
-        let outcome = piped.run(["cat"]);
+        let outcome = piped.args(["--settle", "0"]).run(["cat"]);
         assert_eq!(outcome.code, 0, "{options}: {outcome:?}");
         assert_eq!(outcome.stdout, "in\nput", "{options}: {outcome:?}");
     }
@@ -1888,7 +1888,7 @@ fn each_warning_is_one_more_line() {
     let _busy = Busy::new(&busy);
     let outcome = call(
         &busy,
-        words("--port 80 --drain 50ms --drain-until connections"),
+        words("--port 80 --settle 0 --drain 50ms --drain-until connections"),
     )
     .run(["true"]);
     let lines: Vec<&str> = outcome.stderr.lines().collect();

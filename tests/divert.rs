@@ -63,6 +63,8 @@ struct Closed<'a> {
 impl<'a> Closed<'a> {
     fn by(trio: &'a Trio, call: Call<'a>) -> Closed<'a> {
         let latch = Latch::new(&trio.a, "down");
+        // COMMAND changes nothing, and that is not what this is about.
+        let call = call.env("SYNGATE_SETTLE", "0");
         let run = call.start(["sh", "-c", &latch.hold()]);
         latch.wait();
         wait_until(SOON, "a closed gate", || !shut(&trio.a).is_empty()).unwrap();
@@ -450,7 +452,7 @@ fn long_transfers_are_whole_over_a_narrow_way() {
     transfers(&trio, &format!("{CROSS_B},{CROSS_B6}"), VIP6);
     let outcome = {
         let _echo = both_echo(&trio);
-        divert_to(&trio, CROSS_B, "--to 10.79.0.100").run(["true"])
+        divert_to(&trio, CROSS_B, "--to 10.79.0.100 --settle 0").run(["true"])
     };
     let told = "packets to 10.80.0.2 have room for 1400 bytes (cross), and clients come in by eth0 with 1500: let ICMP";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
@@ -749,7 +751,7 @@ fn another_shared_address_is_not_asked_from() {
     for address in [format!("{VIP}/32"), format!("{VIP6}/128")] {
         trio.a.must(["ip", "address", "add", &address, "dev", "lo"]);
     }
-    let outcome = divert(&trio, "").run(["true"]);
+    let outcome = divert(&trio, "--settle 0").run(["true"]);
     assert_eq!(outcome.code, 0, "{outcome:?}");
 }
 
@@ -1002,8 +1004,9 @@ fn two_that_divert_to_each_other_do_no_harm() {
         }
         let mut latches = [&trio.a, &trio.b].map(|host| Latch::new(host, "down"));
         let runs = nodes.map(|(host, peer)| {
-            let options =
-                format!("--port 80 --to {VIP} --no-peer-check --linger 4s --syn divert={peer}");
+            let options = format!(
+                "--port 80 --to {VIP} --no-peer-check --linger 4s --settle 0 --syn divert={peer}"
+            );
             let call = call(host, words(&options)).on(Backend::Nft);
             (
                 call.start(["sh", "-c", &Latch::new(host, "down").hold()]),

@@ -242,7 +242,7 @@ fn what_was_open_at_the_end_of_a_run_keeps_nobody_from_the_standby() {
     let _echo = both_echo(host);
     rules_before(host);
     let before = FromOnePort::start(&pair, "before", 80);
-    assert_eq!(redirect(host, "").run(["true"]).code, 0);
+    assert_eq!(redirect(host, "--settle 0").run(["true"]).code, 0);
     before.end();
     let gone = || FromOnePort::established(&pair, 80) == 0;
     wait_until(SOON, "its end", gone).unwrap();
@@ -280,7 +280,7 @@ fn who_was_redirected_before_takes_no_connection_of_the_service_along() {
         };
         let begin = |name: &str| {
             let latch = Latch::new(host, &format!("{name}{goes_on}"));
-            let call = redirect(host, "--linger 0s").args(&options);
+            let call = redirect(host, "--settle 0 --linger 0s").args(&options);
             let run = call.start(["sh", "-c", &latch.hold()]);
             latch.wait();
             wait_shut(host, &[80]);
@@ -567,7 +567,7 @@ fn a_standby_of_the_run_starts_before_and_ends_after_it() {
         (format!("trap '' TERM; {standby} & wait; wait"), "killed"),
     ] {
         let mut latch = Latch::new(host, end);
-        let call = redirect(host, "--standby-grace 300ms --standby");
+        let call = redirect(host, "--settle 0 --standby-grace 300ms --standby");
         let call = call
             .arg(line)
             .args(["--standby-check", "ss -Hltn sport = :8080 | grep -q 8080"]);
@@ -583,8 +583,8 @@ fn a_standby_of_the_run_starts_before_and_ends_after_it() {
     }
 
     // It keeps what it prints to: else this would be waited for.
-    let call =
-        redirect(host, "--keep-standby --standby").arg(format!("exec {standby} >/dev/null 2>&1"));
+    let call = redirect(host, "--settle 0 --keep-standby --standby")
+        .arg(format!("exec {standby} >/dev/null 2>&1"));
     let outcome = call.run(["true"]);
     assert_eq!(outcome.report["standby"]["end"], "kept", "{outcome:?}");
     assert!(host.listens(STANDBY));
@@ -601,7 +601,7 @@ fn a_standby_that_dies_opens_the_gate() {
     let before = rules_before(host);
     let (standby, _) = standby_argv(host);
     let mut latch = Latch::new(host, "down");
-    let call = redirect(host, "--standby").arg(format!("exec {standby}"));
+    let call = redirect(host, "--settle 0 --standby").arg(format!("exec {standby}"));
     let run = call.start(["sh", "-c", &latch.hold()]);
     latch.wait();
     wait_shut(host, &[80]);

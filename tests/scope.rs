@@ -401,7 +401,7 @@ fn a_client_that_the_run_itself_waits_for_is_told() {
     );
     let shut = |options: &str| call(server, words(&format!("--port 80 --drain 0 {options}")));
     for options in ["", "--open-on ready", "--hook prerouting --to 10.79.0.1"] {
-        let outcome = shut(options).run(sh(format!("{ask}; true")));
+        let outcome = shut(&format!("--settle 0 {options}")).run(sh(format!("{ask}; true")));
         let told = "COMMAND waits for the gate: python3 (pid ";
         let prerouting = options.contains("prerouting");
         assert_eq!(
