@@ -67,14 +67,13 @@ ALL_PROMISED := $(PROMISED) services hold redirect life edges scope
 ROOTLESS := backends contract edges guarantees life rules services
 # Of held SYNs, what a backend or a user namespace makes a difference to; and what the guarantees are
 # worth when SYNs are held.
-HOLDS := $(addprefix hold::,clients copies deadline killed queue way_out)
+HOLDS := $(addprefix hold::,clients copies deadline killed queue strangers way_out)
 # The same of redirected connections.
 REDIRECTS := $(addprefix redirect::,new_connections established killed left_when linger)
 # And of diverted ones, a user namespace; they are nft's alone.
 DIVERTS := $(addprefix divert::,new_connections established killed a_peer)
 # What names its backend itself: on another one it would be the same once more.
-OWN_BACKEND := $(addprefix -,guarantees::foreign guarantees::a_neighbour rules::the_table rules::many \
-  hold::what_would_pass hold::a_new_rule)
+OWN_BACKEND := $(addprefix -,guarantees::foreign guarantees::a_neighbour rules::the_table rules::many)
 HELD := guarantees life services
 HELD_CORE := $(addprefix guarantees::,killed foreign panic)
 
@@ -83,7 +82,7 @@ HELD_CORE := $(addprefix guarantees::,killed foreign panic)
 # make test-all. See tests/ci/run-tests for how these are named.
 test: test-packages
 	tests/ci/run-tests '*' \
-	  -- TESTKIT_ROOTLESS=1 $(ROOTLESS) $(HOLDS) $(REDIRECTS) $(DIVERTS) $(filter -hold::%,$(OWN_BACKEND)) \
+	  -- TESTKIT_ROOTLESS=1 $(ROOTLESS) $(HOLDS) $(REDIRECTS) $(DIVERTS) \
 	  $(foreach backend,$(BACKENDS),-- SYNGATE_TEST_BACKEND=$(backend) $(PROMISED) $(HOLDS) $(REDIRECTS) $(OWN_BACKEND)) \
 	  -- SYNGATE_TEST_SYN=hold SYNGATE_TEST_BACKEND=iptables-nft services \
 	  -- SYNGATE_TEST_SYN=hold $(HELD_CORE)

@@ -237,7 +237,7 @@ fn where_it_can_not_be_done() {
 /// What a rule of the host's sends into the run's queue is dropped, as it would be without the run:
 /// let go, it would pass the host's other rules.
 #[test]
-fn strangers_in_the_queue_do_not_pass() {
+fn strangers_do_not_pass() {
     let pair = Pair::new().unwrap();
     let host = &pair.server;
     let _other = Serve::on("0.0.0.0:81").start(host).unwrap();
@@ -894,7 +894,7 @@ fn whom_the_firewall_refuses_is_never_let_in() {
 /// Where a rule of the host's lets SYNs pass before they come to the queue, they can't be held: they are
 /// dropped before that rule, and that is told.
 #[test]
-fn what_would_pass_the_queue_is_dropped() {
+fn what_a_rule_lets_pass_is_dropped() {
     for (backend, hook, table, chain) in [
         (Backend::IptablesLegacy, "input", "security", "INPUT"),
         (Backend::IptablesNft, "prerouting", "raw", "PREROUTING"),
@@ -938,7 +938,7 @@ fn what_would_pass_the_queue_is_dropped() {
 
 /// A rule that somebody puts behind the queue's is put before it, so that held SYNs meet it.
 #[test]
-fn a_new_rule_of_the_hosts_comes_before_the_queue() {
+fn a_new_rule_of_the_hosts_comes_first() {
     for backend in [Backend::IptablesLegacy, Backend::IptablesNft] {
         let pair = Pair::new().unwrap();
         let host = &pair.server;
