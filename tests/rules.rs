@@ -10,7 +10,7 @@ use harness::{Backend, SOON, call, gated, stopped_syns, wait_shut, words};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use testkit::services::Serve;
-use testkit::{Host, Load, Pair, SERVER, SERVER6, wait_until};
+use testkit::{Host, Load, Pair, SERVER, SERVER6, slow, wait_until};
 
 /// COMMAND that lists the ruleset while the gate is closed.
 const LIST: [&str; 4] = ["nft", "-j", "list", "ruleset"];
@@ -127,10 +127,13 @@ fn many_separate_ports_are_a_hash_table() {
         [gated, between].map(|port| Serve::on(format!("0.0.0.0:{port}")).start(&host).unwrap());
     let connects = |port: u16| {
         let connect = format!("exec 3<>/dev/tcp/127.0.0.1/{port}");
-        host.run(["timeout", "0.3", "bash", "-c", &connect]).is_ok()
+        let patience = format!("{}", 0.3 * f64::from(slow()));
+        host.run(["timeout", &patience, "bash", "-c", &connect])
+            .is_ok()
     };
     let ports = separate_ports();
-    let options = ["--port", &ports, "--max-closed", "3s"];
+    let max_closed = format!("{}s", 3 * slow());
+    let options = ["--port", &ports, "--max-closed", &max_closed];
     let mut run = call(&host, options)
         .on(Backend::Nft)
         .start(["sleep", "1000"]);
