@@ -6,7 +6,7 @@ mod documents_parts;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
@@ -93,12 +93,6 @@ fn options_of(command: &clap::Command) -> Vec<Opt> {
 
 fn names(options: &[Opt]) -> BTreeSet<String> {
     options.iter().flat_map(|o| o.names.clone()).collect()
-}
-
-fn own_names() -> BTreeSet<String> {
-    let mut options = options();
-    options.retain(|o| !o.usual);
-    names(&options)
 }
 
 fn syngate(arg: &str) -> String {
@@ -397,7 +391,7 @@ fn man_and_readme_name_no_variable_that_does_not_exist() {
         .filter_map(|o| o.variable)
         .chain([LOCK_DIR_VARIABLE, RUN_VARIABLE].map(str::to_owned))
         .collect();
-    for file in ["man/syngate.8", "README.md"] {
+    for file in ["man/syngate.8"].iter().chain(PAGES) {
         let text = read(file);
         let named = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         for name in named.filter(|n| n.len() > ENV_PREFIX.len() && n.starts_with(ENV_PREFIX)) {
@@ -496,25 +490,29 @@ fn exit_statuses_are_named_everywhere() {
 
 // The README -------------------------------------------------------------------------------------
 
+/// README and the pages that it leads to.
+const PAGES: &[&str] = &[
+    "README.md",
+    "docs/actions.md",
+    "docs/check.md",
+    "docs/troubleshooting.md",
+];
+
+/// It has the options that most people need; --help and the man page have all.
 #[test]
-fn readme_s_option_table_has_each_option_with_its_default() {
+fn readme_s_option_table_has_the_names_and_defaults_of_options() {
     let readme = read("README.md");
-    let rows = option_table(&readme);
-    let in_table: BTreeSet<String> = rows.iter().flat_map(|r| r.names.clone()).collect();
-    let mut usual = names(&options());
-    usual.retain(|name| !own_names().contains(name));
-    let own = in_table.difference(&usual).cloned().collect();
-    assert_same("README.md, option table,", &own, "syngate", &own_names());
-    for option in options().into_iter().filter(|o| !o.usual) {
-        let row = rows.iter().find(|r| r.names.contains(option.long()));
-        let row = row.expect("it is there, see above");
-        for name in &option.names {
-            assert!(
-                row.names.contains(name),
-                "README.md: {name} is not beside {}",
-                option.long()
-            );
-        }
+    let (_, section) = readme.split_once("\n## Options\n").unwrap();
+    let rows = option_table(section.split("\n## ").next().unwrap());
+    assert!((7..=10).contains(&rows.len()), "{} rows", rows.len());
+    let options = options();
+    for row in rows {
+        let option = options
+            .iter()
+            .find(|o| row.names.contains(o.long()))
+            .unwrap_or_else(|| panic!("README.md: there is no {:?}", row.names));
+        let names = option.names.iter().cloned().collect();
+        assert_same("README.md, option table,", &row.names, "syngate", &names);
         if let Some(default) = &option.default {
             assert!(
                 row.code.contains(default),
@@ -526,35 +524,60 @@ fn readme_s_option_table_has_each_option_with_its_default() {
 }
 
 #[test]
-fn readme_has_no_option_and_no_call_that_syngate_does_not_take() {
-    let readme = read("README.md");
-    let options = options();
+fn the_pages_have_no_option_and_no_call_that_syngate_does_not_take() {
+    for page in PAGES {
+        let text = read(page);
+        let spans = code_spans(&text);
+        spans
+            .iter()
+            .filter(|span| span.starts_with('-'))
+            .for_each(|span| assert_takes(page, span));
+        let calls = format!("{}\n{}", code_blocks(&text), spans.join("\n"));
+        assert_calls_parse(page, &calls, if *page == "README.md" { 3 } else { 0 });
+    }
+}
+
+/// That syngate takes the options of this piece of code, and their values.
+fn assert_takes(page: &str, span: &str) {
     let real = all_names();
-    for span in code_spans(&readme).iter().filter(|s| s.starts_with('-')) {
-        let flags = span
-            .split([' ', ',', '=', '|', '/'])
-            .filter(|w| w.starts_with('-'));
-        for flag in flags.filter(|f| *f != "--") {
-            assert!(
-                real.contains(flag),
-                "README.md: `{span}`: there is no {flag}"
-            );
-        }
-        if let [name, value, ..] = span.split([' ', '=']).collect::<Vec<_>>()[..]
-            && let Some(option) = options.iter().find(|o| o.names.iter().any(|n| n == name))
-            && !option.values.is_empty()
-            && value.chars().all(|c| c.is_ascii_lowercase())
-        {
-            let exists = option.values.iter().any(|v| kind(v) == value);
-            assert!(exists, "README.md: `{span}`: {name} does not take that");
+    let flags = span.split([' ', ',', '=', '|', '/']);
+    for flag in flags.filter(|word| word.starts_with('-') && *word != "--") {
+        assert!(real.contains(flag), "{page}: `{span}`: there is no {flag}");
+    }
+    if let [name, value, ..] = span.split([' ', '=']).collect::<Vec<_>>()[..]
+        && let Some(option) = options().iter().find(|o| o.names.iter().any(|n| n == name))
+        && !option.values.is_empty()
+        && value.chars().all(|c| c.is_ascii_lowercase())
+    {
+        let exists = option.values.iter().any(|v| kind(v) == value);
+        assert!(exists, "{page}: `{span}`: {name} does not take that");
+    }
+}
+
+/// Links to files of ours lead somewhere, and so do those to a heading of the same page.
+#[test]
+fn the_pages_have_no_dead_links() {
+    for page in PAGES {
+        let text = read(page);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+        for link in text.split("](").skip(1) {
+            let link = link.split(')').next().unwrap();
+            if link.contains("://") {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let file = folder.parent().unwrap().join(file);
+            assert!(file.exists(), "{page}: {link} is not there");
+            let of = |line: &str| {
+                line.trim_start_matches('#')
+                    .trim()
+                    .to_lowercase()
+                    .replace(' ', "-")
+            };
+            let there = text.lines().any(|l| l.starts_with('#') && of(l) == heading);
+            assert!(heading.is_empty() || there, "{page}: there is no {link}");
         }
     }
-    let spans = code_spans(&readme).join("\n");
-    assert_calls_parse(
-        "README.md",
-        &format!("{}\n{spans}", code_blocks(&readme)),
-        3,
-    );
 }
 
 // The completions --------------------------------------------------------------------------------
