@@ -44,7 +44,7 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-// Whoever has Ansible ------------------------------------------------------------------------------
+// The host with Ansible ------------------------------------------------------------------------------
 
 /// A program of Ansible's on that host, in its folder.
 fn ansible(host: &Host, program: &str) -> Command {
@@ -596,7 +596,7 @@ fn a_reload_over_ssh_that_ran_and_failed_is_taken_back() {
     );
 }
 
-/// Whoever rolls out is killed when the new configuration is installed, and not yet in use.
+/// The program that rolls out is killed when the new configuration is installed, and not yet in use.
 #[test]
 fn a_roll_out_over_ssh_that_is_broken_off_goes_on_where_it_was() {
     let site = Site::new(3);
@@ -903,7 +903,7 @@ fn check_mode_over_ssh_shows_the_rules_and_does_nothing() {
     assert!(message.contains("systemctl reload haproxy"), "{message}");
 }
 
-/// What is given counts, `false` and `[]` too, whatever the environment has.
+/// What is given counts, `false` and `[]` too, also where the environment has another value.
 #[test]
 fn options_over_ssh_that_are_given_are_not_the_environments() {
     let site = Site::new(1);

@@ -124,7 +124,7 @@ fn figure(outcome: &Outcome, name: &str) -> u64 {
     hold[name].as_u64().unwrap_or_else(|| panic!("{outcome:?}"))
 }
 
-#[allow(clippy::disallowed_macros)] // figures for whoever runs the tests by hand
+#[allow(clippy::disallowed_macros)] // figures, for a run by hand
 fn show(what: &str, report: &LoadReport, outcome: &Outcome) {
     let hold = &outcome.report["hold"];
     eprintln!("{what}: {report}; {hold}; {}", outcome.report["closed_ms"]);

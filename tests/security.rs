@@ -227,7 +227,7 @@ mod of_several_users {
         assert_eq!(told.count(), 1, "{what}: {lines:?}");
     }
 
-    /// Whatever fs.protected_symlinks is here: hosts without it are the ones to be protected.
+    /// Also where fs.protected_symlinks is off: such hosts need the protection.
     #[test]
     fn a_stranger_s_link_is_not_followed() {
         let host = Host::new().unwrap();

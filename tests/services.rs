@@ -52,7 +52,7 @@ fn gated(
     (report, closed_ms)
 }
 
-#[allow(clippy::disallowed_macros)] // figures for whoever runs the tests by hand
+#[allow(clippy::disallowed_macros)] // figures, for a run by hand
 fn show(way: &str, report: &LoadReport, closed_ms: f64) {
     eprintln!("{way}: {report}; closed {closed_ms:.0} ms in all");
 }

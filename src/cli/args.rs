@@ -175,7 +175,7 @@ pub struct Args {
 
     /// The kernel opens the gate after this
     ///
-    /// Whatever happens, even if syngate hangs.
+    /// Even if syngate hangs.
     #[arg(long, value_name = "DUR", env = "SYNGATE_MAX_CLOSED", default_value = "30s", value_parser = duration, allow_hyphen_values = true, help_heading = WHEN)]
     pub(crate) max_closed: Duration,
 

@@ -53,7 +53,7 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
 struct StandbyOptions {
     /// redirect: run this as the standby
     ///
-    /// By sh -c, before the gate is closed. It is stopped when the run ends, in whatever way.
+    /// By sh -c, before the gate is closed. It is stopped when the run ends, by SIGKILL too.
     #[arg(long, value_name = "CMD", help_heading = HEADING)]
     standby: Option<OsString>,
 

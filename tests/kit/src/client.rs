@@ -182,7 +182,7 @@ pub struct Failure {
 pub struct LoadReport {
     /// Requests begun.
     pub sent: u64,
-    /// Connections begun, whatever became of them: one for each request, unless they are kept alive.
+    /// Connections begun, also those that failed: one for each request, unless they are kept alive.
     pub connects: u64,
     /// Sent once more on a connection of their own, because the kept one was closed, or reset, before
     /// any of the answer came, as browsers and proxies do; each counts once in `sent`.

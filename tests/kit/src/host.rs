@@ -155,7 +155,7 @@ impl Host {
         Running::spawn(command)
     }
 
-    /// Runs a shell script to its end, whatever that is.
+    /// Runs a shell script to its end, also if it fails.
     pub fn sh(&self, script: &str) -> Result<Ran> {
         ran(self.command("sh").args(["-c", script]))
     }

@@ -107,7 +107,7 @@ impl Drop for Running {
         if self.nsenter.is_none() {
             return;
         }
-        // `nsenter` ends with its child, and reaps it. Whoever inherited that might take its time, and no
+        // `nsenter` ends with its child, and reaps it. A process that inherited the child might take its time, and no
         // host is gone before all of its processes are reaped.
         if self.signal(Signal::SIGKILL).is_err() {
             let _ = self.child().kill();

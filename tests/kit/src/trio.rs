@@ -33,7 +33,7 @@ pub const CROSS_B6: &str = "fd80::2";
 ///    +---------------------------------------+
 /// ```
 ///
-/// Whoever asks who has the shared addresses is told that `a` has; `b` takes packets to them all the
+/// A host that asks who has the shared addresses is told that `a` has; `b` takes packets to them all the
 /// same.
 #[derive(Debug)]
 pub struct Trio {
@@ -109,7 +109,7 @@ pub(crate) fn lan<'a>(
     switch.run(bridge.iter().chain(&["stp_state", "0"]))?;
     switch.run(["ip", "link", "set", "lan", "up"])?;
     for (n, (host, v4, v6)) in hosts.into_iter().enumerate() {
-        // Duplicate address detection would hold link-local addresses back, and so whoever looks for
+        // Duplicate address detection would hold link-local addresses back, and so a host that looks for
         // a neighbour, for up to two seconds.
         host.run(["sysctl", "-q", "net.ipv6.conf.default.accept_dad=0"])?;
         let port = format!("port{}", n + 1);

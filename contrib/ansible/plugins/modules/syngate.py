@@ -162,7 +162,7 @@ options:
     choices: [exit, ready]
   max_closed:
     description:
-      - The kernel opens the gate after this time, whatever happens.
+      - The kernel opens the gate after this time, even if syngate hangs.
       - syngate's default is V(30s).
     type: str
   backend:

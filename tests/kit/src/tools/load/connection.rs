@@ -112,7 +112,7 @@ impl Connection {
     }
 
     /// Whether it was asked again, and not a byte of that answer has come: the server may have closed it
-    /// while it was idle. Whoever keeps connections then sends the request on another one, unless that
+    /// while it was idle. A client that keeps connections then sends the request on another one, unless that
     /// could do harm (RFC 9110, 9.2.2).
     pub fn was_stale(&self) -> bool {
         self.stage == Stage::Asked && self.connected.is_none() && self.answer.len() == 0
@@ -127,7 +127,7 @@ impl Connection {
         }
     }
 
-    /// Goes on as far as it can. Events are edges: whatever can be done now
+    /// Goes on as far as it can. Events are edges: all that can be done now
     /// has to be done now.
     pub fn advance(&mut self, event: &Event) -> Progress {
         if self.stage == Stage::Connecting {

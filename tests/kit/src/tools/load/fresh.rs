@@ -42,7 +42,7 @@ impl<'s, 'e> Fresh<'s, 'e> {
     }
 
     pub fn run(mut self) -> Result<()> {
-        // Many: as long as all that has come is seen to before the next is issued, whoever is too
+        // Many: as long as all that has come is seen to before the next is issued, a client that is too
         // slow for the answers is late as well.
         let mut events = Events::with_capacity(4096);
         while !self.schedule.is_over() || !self.open.is_empty() {
