@@ -1,0 +1,138 @@
+//! The lock file: where it is, and that nobody else could have put it there.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
+
+use crate::process::place::{Place, trusted};
+use crate::words::env::LOCK_DIR_VARIABLE;
+
+/// The directory of the lock file, unless the environment names another.
+pub(crate) const LOCK_DIR: &str = "/run/syngate";
+
+/// Identifies a lock file: in another mount namespace the same path can be another file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    pub(super) fn of(file: &Metadata) -> FileId {
+        FileId {
+            device: file.dev(),
+            inode: file.ino(),
+        }
+    }
+
+    /// The lock file that is in use here. It is not opened, since closing it would release the locks of this
+    /// process (fcntl(2)).
+    pub(crate) fn in_use() -> Option<FileId> {
+        let file = directory_in_use().join(file_name().ok()?);
+        Some(FileId::of(&std::fs::metadata(file).ok()?))
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<FileId> {
+        let (device, inode) = text.split_once(':')?;
+        Some(FileId {
+            device: device.parse().ok()?,
+            inode: inode.parse().ok()?,
+        })
+    }
+}
+
+impl std::fmt::Display for FileId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.device, self.inode)
+    }
+}
+
+/// The directory of the lock file: the default, or the one that the environment names.
+pub(crate) fn directory_in_use() -> PathBuf {
+    std::env::var_os(LOCK_DIR_VARIABLE)
+        .filter(|dir| !dir.is_empty())
+        .map_or_else(|| PathBuf::from(LOCK_DIR), PathBuf::from)
+}
+
+/// That directory, if it is not the default. A gate's comment names it, so that others can find the locks.
+pub(crate) fn unusual_directory() -> Option<PathBuf> {
+    let directory = std::path::absolute(directory_in_use()).ok()?;
+    (directory != Path::new(LOCK_DIR)).then_some(directory)
+}
+
+/// The file has the name of the network namespace, because several may share the directory.
+pub(super) fn file_name() -> io::Result<String> {
+    let namespace = std::fs::metadata("/proc/self/ns/net")?.ino();
+    Ok(format!("net-{namespace}.lock"))
+}
+
+/// Opens the lock file, and makes what is missing. Refuses a directory that other users can change, or
+/// lead elsewhere: runs would not take turns then, and would take each other for dead.
+pub(super) fn open_in(directory: &Path) -> io::Result<File> {
+    let mut place = Place::find(directory)?;
+    match mkdirat(&place.folder, &*place.name, Mode::from_bits_truncate(0o755)) {
+        // In a sticky folder, as /tmp, nobody else can take its name now.
+        Ok(()) => place = Place::find(directory)?,
+        Err(Errno::EEXIST) => (),
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let directory = openat(
+        &place.folder,
+        &*place.name,
+        flags | OFlag::O_DIRECTORY,
+        Mode::empty(),
+    )?;
+    let directory = File::from(directory);
+    ours_alone(&directory.metadata()?).map_err(io::Error::other)?;
+    if let Some(why) = place.exposed {
+        return Err(io::Error::other(why));
+    }
+    let flags = flags | OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NONBLOCK;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    let name = file_name()?;
+    let wrong = |why: &str| io::Error::other(format!("{name} {why}"));
+    let file = match openat(&directory, &*name, flags, mode) {
+        Err(Errno::ELOOP) => return Err(wrong("is a symbolic link")),
+        opened => File::from(opened?),
+    };
+    a_lock_file(&file.metadata()?).map_err(|why| wrong(&why))?;
+    Ok(file)
+}
+
+/// Whether only root and this user can change the directory. The error says who else can, and what helps.
+fn ours_alone(directory: &Metadata) -> Result<(), String> {
+    let (owner, mode) = (directory.uid(), directory.mode() & 0o7777);
+    if !trusted(owner) {
+        return Err(format!(
+            "it belongs to user {owner}, who could replace what is in it"
+        ));
+    }
+    if mode & 0o022 != 0 {
+        return Err(format!(
+            "others may write to it (mode {mode:o}): chmod go-w"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a run can have made this file, which is about to be written to. The error says what it is
+/// instead.
+fn a_lock_file(file: &Metadata) -> Result<(), String> {
+    let owner = file.uid();
+    if !file.is_file() {
+        return Err("is no regular file".to_owned());
+    }
+    if !trusted(owner) {
+        return Err(format!("belongs to user {owner}"));
+    }
+    if file.nlink() > 1 {
+        return Err("has another name, too (a hard link)".to_owned());
+    }
+    Ok(())
+}
