@@ -60,7 +60,11 @@ use crate::words::exit::Exit;
 /// The whole program: parses the arguments, carries them out, and returns the exit status.
 pub fn main() -> ExitCode {
     let started = Instant::now();
-    kernel::sys::have_errors_told();
+    kernel::sys::ignore_here();
+    if let Some(why) = process::rlimits::too_small() {
+        Say::new(Level::Errors, started).error(&why);
+        return ExitCode::from(NOT_RUN);
+    }
     // Comes before syngate reads its arguments, which an untrusted user may have written.
     if let Some(how) = kernel::caps::gained_by_file() {
         Say::new(Level::Errors, started).error(how);

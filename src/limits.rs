@@ -3,12 +3,13 @@
 use crate::action::{linger, list};
 use crate::commands::clear;
 use crate::decide::{beside, draining, looks, opening, service, wishes};
+use crate::gate::iptables::programs::{LONG, PROGRAM_WITHIN};
 use crate::gate::iptables::standing::LIST_EVERY;
 use crate::gate::nft::{divert, ruleset};
 use crate::gate::watchdog;
 use crate::kernel::nfqueue::{self, packet};
 use crate::kernel::sockets::{holders, row};
-use crate::process::{lock, starter};
+use crate::process::{child, lock, pulse, rlimits};
 use crate::run::onlooker;
 use crate::words::duration;
 use crate::words::limit::Limit::{self, Bytes, MiB, Number, Time};
@@ -39,7 +40,19 @@ const SHARED: &[(&str, Limit)] = &[
     ("Watchdog's start", Time(watchdog::START_TIMEOUT)),
     ("Watchdog's grace", Time(watchdog::GRACE)),
     ("Watchdog's end", Time(watchdog::DISMISS_TIMEOUT)),
-    ("Start of COMMAND", Time(starter::PATIENCE)),
+    ("Start of a program", Time(child::PATIENCE)),
+    ("Guards' pulse", Time(pulse::PULSE_EVERY)),
+    ("Guards' pulse", Time(pulse::PULSE_WITHIN)),
+    ("iptables", Time(PROGRAM_WITHIN)),
+    ("Least stack and memory", MiB(rlimits::LEAST_STACK as usize)),
+    (
+        "Least stack and memory",
+        MiB(rlimits::LEAST_MEMORY as usize),
+    ),
+    ("Least stack and memory", MiB(rlimits::LEAST_DATA as usize)),
+    ("CPU time", Time(rlimits::CPU_LEFT)),
+    ("iptables", Time(LONG)),
+    ("iptables", Time(looks::CHANGE_AGAIN)),
     ("Watchdog's patience", Time(watchdog::RETRY_FOR)),
     ("Watchdog's patience", Time(watchdog::RETRY_EVERY)),
     ("Clear's look", Time(clear::LOOK_EVERY)),

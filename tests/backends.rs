@@ -318,6 +318,27 @@ fn a_watchdog_that_is_killed_is_replaced() {
     });
 }
 
+/// Nor does one that somebody has stopped do anything: it does not answer.
+#[test]
+fn a_watchdog_that_is_stopped_is_replaced() {
+    let (pair, _server) = served();
+    let host = &pair.server;
+    let latch = Latch::new(host, "replaced");
+    let mut run = call(host, words("--port 80 --max-closed 5m --drain 0"))
+        .on(Backend::NftPlain)
+        .start(sh(latch.hold()));
+    latch.wait();
+    let first = watchdogs(host);
+    host.must(["kill", "-STOP", &first[0]]);
+    let mut said = BufReader::new(run.stderr().unwrap()).lines();
+    let warning = said.find_map(|line| line.ok().filter(|line| line.contains("watchdog")));
+    assert!(warning.unwrap().contains("does not answer"));
+    run.signal(Signal::SIGKILL).unwrap();
+    let _ = run.wait();
+    wait_until(GONE_WITHIN, "an open port", || connects(&pair, SERVER)).unwrap();
+    wait_until(SOON, "no watchdog", || watchdogs(host).is_empty()).unwrap();
+}
+
 /// Nobody can open COMMAND's file (a lease on it, as on a file server that is gone). Signals are heard all
 /// the same, and the gate goes with the run.
 #[test]

@@ -2,8 +2,10 @@
 
 mod harness;
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -11,15 +13,16 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use clap::CommandFactory;
+use harness::instance::ask;
 use harness::latch::Latch;
 use harness::{
-    Call, Outcome, SOON, SYNGATE, call, gated, has_taken_its_signals, ms, signal_again, signals,
-    wait_gated, wait_open, words,
+    Call, Outcome, SOON, SYNGATE, call, gated, has_taken_its_signals, ms, shut, signal_again,
+    signals, wait_gated, wait_open, words,
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use testkit::services::Serve;
-use testkit::{Hold, Host, Ran, Running, wait_until};
+use testkit::{Hold, Host, Ran, Running, slow, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -1067,6 +1070,7 @@ fn command_starts_as_it_would_without_us() {
         words("nice -n 5"),
         through("trap '' PIPE; exec \"$@\""),
         through("trap '' XFSZ; exec \"$@\""),
+        through("trap '' XCPU; exec \"$@\""),
         through("ulimit -f 2000; exec \"$@\""),
         through("trap '' HUP TERM; exec \"$@\""),
         through("umask 027; ulimit -n 64; cd /usr; exec \"$@\""),
@@ -1088,7 +1092,7 @@ fn command_starts_as_it_would_without_us() {
     // By default nothing is blocked, and what syngate itself ignores is not ignored.
     let outcome = quick(&host).run(["cat", "/proc/self/status"]);
     assert_eq!(signals(&outcome.stdout, "SigBlk"), 0);
-    for ours in [Signal::SIGPIPE, Signal::SIGXFSZ] {
+    for ours in [Signal::SIGPIPE, Signal::SIGXFSZ, Signal::SIGXCPU] {
         assert!(
             !contains(signals(&outcome.stdout, "SigIgn"), ours),
             "{ours}: {}",
@@ -1110,6 +1114,102 @@ fn a_limit_of_file_sizes_is_an_error_like_others() {
     let outcome = quick(&host).by(limited(2000)).run(trace(&host));
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert!(trace_file(&host).exists());
+}
+
+/// Under any limit of resources the run is whole, or does not begin: one line says why. The kernel would end
+/// it in its middle, with a status that COMMAND could have had.
+#[test]
+fn a_limit_of_resources_ends_no_run_in_its_middle() {
+    let host = Host::new().unwrap();
+    let _server = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    let mut statuses = BTreeSet::new();
+    // The stack and the data, memory (with less the loader fails), open files, locked memory.
+    for (limit, values) in [
+        ("-s", &[16, 64, 128, 256, 512, 1024, 8192][..]),
+        ("-d", &[1_000, 8_000, 16_384, 32_768]),
+        ("-v", &[40_000, 50_000, 65_536, 100_000]),
+        ("-n", &[5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 32]),
+        ("-l", &[0, 64]),
+        ("-t", &[1, 2]),
+    ] {
+        for value in values {
+            let limited = format!("ulimit -c 0; ulimit {limit} {value}; exec \"$@\"");
+            let call = call(&host, words("--port 80 --drain 0 --settle 0")).by(through(limited));
+            let outcome = call.run(["true"]);
+            let what = format!("ulimit {limit} {value}: {outcome:?}");
+            assert!([0, 125].contains(&outcome.code), "{what}");
+            assert_eq!(outcome.stderr.lines().count(), 1, "{what}");
+            assert!(outcome.stderr.starts_with("syngate: "), "{what}");
+            ask(&host, "127.0.0.1:80");
+            statuses.insert((limit, outcome.code));
+        }
+    }
+    for told in [
+        ("-s", 125),
+        ("-s", 0),
+        ("-v", 125),
+        ("-v", 0),
+        ("-n", 125),
+        ("-n", 0),
+    ] {
+        assert!(statuses.contains(&told), "{told:?}: {statuses:?}");
+    }
+}
+
+/// Uses up CPU time, and becomes a run under these limits of it.
+fn after_cpu_time(used: f64, soft: u32, hard: u32) -> Vec<String> {
+    let program = format!(
+        "import os, resource, sys, time
+while time.process_time() < {used}: pass
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_CPU, ({soft}, {hard}))
+os.execvp(sys.argv[1], sys.argv[1:])"
+    );
+    ["python3", "-c", &program].map(str::to_owned).into()
+}
+
+/// Beyond the soft limit of CPU time the run goes on: SIGXCPU would end it with a status that COMMAND could
+/// have had. Before the hard limit, where the kernel kills syngate, the gate opens.
+#[test]
+fn a_limit_of_cpu_time() {
+    let host = Host::new().unwrap();
+    let server = Serve::on("0.0.0.0:80");
+    let pid = host.dir().join("server.pid");
+    let start = || host.must(server.clone().daemon_argv(&pid).unwrap());
+    // The run looks for the listener again and again.
+    let stop = sh(format!("kill $(cat {})", pid.display()));
+    let call = || {
+        call(
+            &host,
+            words("--port 80 --drain 0 --ready-timeout 5m --max-closed 5m"),
+        )
+    };
+    start();
+    let soft = call().by(after_cpu_time(0.95 - 0.1 * f64::from(slow()), 1, 60));
+    let mut run = soft.start(stop.clone());
+    let pid = run.pid().unwrap();
+    let ticks = || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let times = fields.split_whitespace().skip(11).take(2);
+        times.map(|n| n.parse::<u64>().unwrap()).sum::<u64>()
+    };
+    wait_until(SOON * 4, "more CPU time than the soft limit", || {
+        ticks() > 103
+    })
+    .unwrap();
+    start();
+    assert_eq!(soft.end(run).code, 0);
+
+    let hard = call().by(after_cpu_time(1.75 - 0.1 * f64::from(slow()), 2, 2));
+    let mut run = hard.start(stop);
+    let mut said = BufReader::new(run.stderr().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("CPU time")));
+    wait_until(SOON, "an open gate", || shut(&host).is_empty()).unwrap();
+    start();
+    let outcome = hard.end(run);
+    assert_eq!(outcome.code, 124, "{outcome:?}");
+    assert_eq!(outcome.report["reason"], "cpu_time");
 }
 
 fn contains(signals: u64, signal: Signal) -> bool {

@@ -6,6 +6,7 @@ mod killing;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -590,6 +591,27 @@ fn a_standby_of_the_run_starts_before_and_ends_after_it() {
     assert!(host.listens(STANDBY));
     let pid = outcome.report["standby"]["pid"].to_string();
     host.must(["kill", &pid]);
+}
+
+/// The guard of the standby was stopped, or killed: the run says so, and stops the standby all the same.
+#[test]
+fn a_guard_that_is_lost_is_told() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _main = Serve::on("0.0.0.0:80").start(host).unwrap();
+    for (signal, says) in [("STOP", "does not answer"), ("KILL", "was killed")] {
+        let mut latch = Latch::new(host, signal);
+        let call = redirect(host, "--standby").arg(standby_argv(host).0);
+        let mut run = call.start(["sh", "-c", &latch.hold()]);
+        latch.wait();
+        host.must(["pkill", &format!("-{signal}"), "-x", "gate-standby"]);
+        let mut said = BufReader::new(run.stderr().unwrap()).lines();
+        let warning = said.find_map(|line| line.ok().filter(|line| line.contains("the guard of")));
+        assert!(warning.unwrap().contains(says), "{signal}");
+        latch.release();
+        call.end(run);
+        assert!(!host.listens(STANDBY), "it does not outlive the run");
+    }
 }
 
 /// A port where nobody listens serves nobody: the gate opens.

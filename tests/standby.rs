@@ -376,6 +376,36 @@ fn without_a_guard_the_run_stops_what_it_can() {
     assert_eq!(standby.stopped(), Some(lost));
 }
 
+#[test]
+fn a_guard_that_is_stopped_goes_on() {
+    let place = Place::of("stopped-guard");
+    let mut standby = place.start("sleep 1000; true", LONG);
+    let guard = guard_of(standby.pid());
+    let is_stopped = || stat(guard).is_some_and(|stat| stat[0] == "T");
+    let stop = || {
+        kill(Pid::from_raw(guard), Signal::SIGSTOP).unwrap();
+        wait_until(SOON, "a stopped guard", is_stopped).unwrap();
+    };
+    // It does not answer.
+    stop();
+    let goes_on = || standby.stopped().is_none() && !is_stopped();
+    wait_until(SOON, "a guard that goes on", goes_on).unwrap();
+    // Nobody has noticed yet.
+    stop();
+    standby.begin_stop();
+    assert_eq!(wait_stopped(&mut standby), GONE);
+}
+
+#[test]
+fn a_guard_that_is_stopped_leaves_no_standby() {
+    let place = Place::of("stopped-guard-dropped");
+    let standby = place.start("sleep 1000; true", LONG);
+    let guard = guard_of(standby.pid());
+    kill(Pid::from_raw(guard), Signal::SIGSTOP).unwrap();
+    drop(standby);
+    wait_nobody_in(guard);
+}
+
 /// Who starts others all the time has started one while the rest were being killed.
 #[test]
 fn without_a_guard_nobody_escapes_who_is_started_meanwhile() {

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::cli::ClearArgs;
 use crate::gate::found::Found;
 use crate::gate::standing::{Census, erase, find};
 use crate::process::lock::{self, Living};
+use crate::process::send::send;
 use crate::tell::say::Say;
 use crate::words::exit::{Exit, NOT_RUN};
 use crate::words::ports::PortSet;
@@ -62,8 +62,12 @@ pub(crate) fn run(args: &ClearArgs, say: &Say) -> Exit {
             (None, _) => clearing.leave(gate),
         };
     }
-    for run in runs.iter().filter(|run| args.force && concerns(&run.ports)) {
-        cleared &= clearing.end(run);
+    for run in runs.iter().filter(|run| concerns(&run.ports)) {
+        if args.force {
+            cleared &= clearing.end(run);
+        } else if !sight.unseen.is_empty() {
+            clearing.ask(run);
+        }
     }
     for what in &census.unseen {
         say.warning(&format!("not seen: {what}"));
@@ -130,6 +134,17 @@ impl Clearing<'_> {
         opened || self.force
     }
 
+    /// Has a run open whose gate may be among those that can't be seen.
+    fn ask(&self, run: &Living) {
+        if self.signal(run, Signal::SIGUSR1) {
+            let ports = run.ports.brief();
+            self.say.result(&format!(
+                "{ports}: {} was told to open its gate, if it is closed: that can't be seen",
+                run.holder
+            ));
+        }
+    }
+
     /// Sends TERM twice, as a user would: a run passes the first one on to COMMAND, and stops waiting
     /// for COMMAND at the second one. Then sends KILL, and removes rules that the kernel leaves.
     fn end(&self, run: &Living) -> bool {
@@ -190,7 +205,11 @@ impl Clearing<'_> {
             ));
             return false;
         }
-        match kill(Pid::from_raw(holder.pid), signal) {
+        let holds = || {
+            let roll = lock::roll(&run.directory);
+            roll.is_ok_and(|roll| roll.living.iter().any(|r| r.holder == *holder))
+        };
+        match send(signal, holder.pid, holds) {
             Ok(()) => true,
             Err(error) => {
                 self.say

@@ -38,6 +38,8 @@ pub(crate) enum Event {
     OthersHold,
     /// USR1.
     OpenNow,
+    /// The run can't keep the gate closed any longer.
+    GiveUp(Abandoned),
     /// Answers the tasks that have no answer of their own, such as [`Task::Open`] and
     /// [`Task::Pass`].
     Done,

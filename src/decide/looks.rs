@@ -16,6 +16,10 @@ pub(crate) const QUIET: Duration = Duration::from_millis(5);
 /// Interval between checks of the rules, where other programs can remove them.
 pub(crate) const GUARD_EVERY: Duration = Duration::from_millis(10);
 
+/// How long after a change of the gated ports that has failed the next look comes, which tries again. The run
+/// hears signals meanwhile.
+pub(crate) const CHANGE_AGAIN: Duration = Duration::from_millis(100);
+
 /// Interval between looks at the processes that hold a single socket. During such a look the end of
 /// the listener would be noticed late.
 pub(crate) const HOLDERS_EVERY: Duration = Duration::from_millis(100);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::decide::event::{NotRun, Task};
-use crate::decide::policy::{Answer, Conclusion, Question};
+use crate::decide::policy::{Abandoned, Answer, Conclusion, Question};
 use crate::decide::state::{Phase, State};
 use crate::words::ports::PortSet;
 
@@ -100,12 +100,17 @@ impl State {
                 Some(Task::ShutOnly(self.shut.clone()))
             }
             // An open gate serves clients no worse than a port without a listener.
-            Conclusion::Abandon(why) if !self.opened => {
-                self.facts.abandoned = Some(why);
-                Some(self.open_early(NotRun::Abandoned(why)))
-            }
-            Conclusion::GoOn | Conclusion::Abandon(_) => self.go_on(now),
+            Conclusion::Abandon(why) => self.give_up(why, now),
+            Conclusion::GoOn => self.go_on(now),
         }
+    }
+
+    pub(super) fn give_up(&mut self, why: Abandoned, now: Instant) -> Option<Task> {
+        if self.opened {
+            return self.go_on(now);
+        }
+        self.facts.abandoned = Some(why);
+        Some(self.open_early(NotRun::Abandoned(why)))
     }
 
     /// Why the run goes on after a signal, when only the linger is left.

@@ -70,6 +70,12 @@ pub(crate) struct Abandoned {
     pub hint: &'static str,
 }
 
+impl Abandoned {
+    pub(crate) fn warning(&self) -> String {
+        format!("{}: the gate was opened early", self.why)
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Noted {
     /// Duration of the release of held SYNs.

@@ -7,7 +7,7 @@ use crate::decide::config::Config;
 use crate::decide::event::{Event, NotRun, Task};
 use crate::decide::facts::Facts;
 use crate::decide::handshakes::Handshakes;
-use crate::decide::looks::{GUARD_EVERY, QUIET, Regular};
+use crate::decide::looks::{CHANGE_AGAIN, GUARD_EVERY, QUIET, Regular};
 use crate::decide::policy::{Due, Noted, Policy};
 use crate::decide::watch::{Watches, watches};
 use crate::kernel::sockets::Sample;
@@ -159,6 +159,9 @@ impl State {
                 self.checked(stands, now)
             }
             Event::Shut(ports) => {
+                if ports != self.shut {
+                    self.next_look = self.next_look.max(now + CHANGE_AGAIN);
+                }
                 self.shut = ports;
                 self.go_on(now)
             }
@@ -171,6 +174,7 @@ impl State {
             Event::Answered(answer, cost) => self.answered(answer, cost, now),
             Event::OthersHold => self.remove_later(now),
             Event::OpenNow => self.open_now(),
+            Event::GiveUp(why) => self.give_up(why, now),
             Event::Done | Event::Time => self.go_on(now),
         }
     }

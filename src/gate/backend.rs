@@ -30,6 +30,23 @@ impl Remark {
     }
 }
 
+/// Why a watchdog does its work no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lost {
+    Killed,
+    /// Somebody has stopped it, or it hangs.
+    Silent,
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Lost::Killed => "the watchdog was killed",
+            Lost::Silent => "the watchdog does not answer (did somebody stop it?)",
+        })
+    }
+}
+
 /// Counts of the connections that the rules have steered elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Flows {
@@ -105,12 +122,12 @@ pub(crate) trait Backend {
     /// (nf_queue_nf_hook_drop()).
     fn empties_queues(&self) -> bool;
 
-    /// Starts another watchdog if there has to be one and it has ended. Returns whether it did.
+    /// Puts another watchdog in the place of one that is lost. Returns why, once that is there.
     ///
     /// # Errors
-    /// There is none now. Told once for each that has ended.
-    fn keep_watched(&mut self, _until: Deadline) -> Result<bool> {
-        Ok(false)
+    /// There is none now. Told once for each that is lost.
+    fn keep_watched(&mut self, _until: Deadline) -> Result<Option<Lost>> {
+        Ok(None)
     }
 
     /// Remarks for the user about how this backend closed the gate.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use super::backend::{Backend, Deadline, Flows, Remark};
+use super::backend::{Backend, Deadline, Flows, Lost, Remark};
 use super::rules::Rules;
 use crate::kernel::sockets::Connection;
 use crate::words::ports::PortSet;
@@ -64,11 +64,11 @@ impl Gate {
         self.backend.intact()
     }
 
-    /// Starts another watchdog if the gate needs one and it has ended. Returns whether it did.
+    /// Puts another watchdog in the place of one that is lost. Returns why, once that is there.
     ///
     /// # Errors
-    /// There is none now. Told once for each that has ended.
-    pub(crate) fn keep_watched(&mut self) -> Result<bool> {
+    /// There is none now. Told once for each that is lost.
+    pub(crate) fn keep_watched(&mut self) -> Result<Option<Lost>> {
         self.backend.keep_watched(self.until)
     }
 

@@ -2,10 +2,10 @@
 //! removes the run's rules from the kernel. A run needs one where the kernel does not remove the
 //! rules by itself, and starts it before the first change.
 //!
-//! The watchdog holds one end of a socket pair, and the run the other. A byte from the run
-//! dismisses it. The end of the stream without a byte means that the run is dead. The watchdog has
-//! its own session and blocks all signals, so that a signal to the run's group does not end it. It
-//! keeps no inherited file open. If something kills both (`kill -9` of the whole cgroup), the
+//! The watchdog holds one end of a socket pair, and the run the other. By a byte the run asks whether
+//! it is there, or dismisses it. The end of the stream without that means that the run is dead. The
+//! watchdog has its own session and blocks all signals, so that a signal to the run's group does not end
+//! it. It keeps no inherited file open. If something kills both (`kill -9` of the whole cgroup), the
 //! kernel still opens the gate at the deadline.
 
 use std::ffi::{CStr, OsStr, OsString};
@@ -17,12 +17,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Pid, getppid};
 
-use super::backend::Deadline;
+use super::backend::{Deadline, Lost};
 use super::kinds::Kind;
 use crate::kernel::sys;
 use crate::process::environment::as_exec_takes;
 use crate::process::guard::{self, GuardProcess};
+use crate::process::pulse::{Beat, PULSE_EVERY, Pulse};
 
 pub(crate) use crate::process::guard::{DISMISS_TIMEOUT, START_TIMEOUT};
 /// How long after the deadline the watchdog removes the rules although the run lives: the run may
@@ -34,6 +36,8 @@ pub(crate) const RETRY_EVERY: Duration = Duration::from_millis(100);
 /// How long it keeps trying.
 pub(crate) const RETRY_FOR: Duration = Duration::from_secs(300);
 const READY: u8 = b'r';
+const ASKED: u8 = b'a';
+const HERE: u8 = b'h';
 const DISMISSED: u8 = b'd';
 
 /// The name in ps(1), so that `pkill -9 syngate` does not find it.
@@ -78,6 +82,23 @@ impl WatchOrders {
 pub(crate) struct Watchdog {
     process: GuardProcess,
     line: UnixStream,
+    pulse: Pulse,
+    /// It is not ready yet.
+    coming: Option<Coming>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Coming {
+    since: Instant,
+    instead_of: Lost,
+}
+
+/// What the run sees of its watchdog.
+enum Seen {
+    Well,
+    /// It is ready now, in the place of one that is lost.
+    Ready(Lost),
+    Lost(Lost),
 }
 
 impl Watchdog {
@@ -88,6 +109,12 @@ impl Watchdog {
     pub(crate) fn start(kind: Kind, id: &str, until: Deadline) -> Result<Watchdog> {
         let doing =
             "the watchdog, which removes the rules should this process be killed, can't be started";
+        let mut watchdog = Watchdog::launch(kind, id, until).context(doing)?;
+        watchdog.wait_ready().context(doing)?;
+        Ok(watchdog)
+    }
+
+    fn launch(kind: Kind, id: &str, until: Deadline) -> io::Result<Watchdog> {
         let orders = WatchOrders {
             kind,
             run: id.to_owned(),
@@ -103,41 +130,97 @@ impl Watchdog {
             environment: &as_exec_takes([(OsString::from("PATH"), path)]),
             mask: &SigSet::all(),
         };
-        let (process, line) = guard::start(&call).context(doing)?;
-        let mut watchdog = Watchdog { process, line };
-        watchdog.wait_ready().context(doing)?;
-        Ok(watchdog)
+        let (process, line) = guard::start(&call)?;
+        Ok(Watchdog {
+            process,
+            line,
+            pulse: Pulse::new(Instant::now()),
+            coming: None,
+        })
     }
 
     fn wait_ready(&mut self) -> io::Result<()> {
         let mut byte = [0];
+        self.line.set_nonblocking(false)?;
         self.line.read_exact(&mut byte)?;
         if byte != [READY] {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        Ok(())
+        self.coming = None;
+        self.line.set_nonblocking(true)
     }
 
-    pub(crate) fn lives(&mut self) -> bool {
-        self.process.lives()
+    /// Whether it would remove the rules. Waits for one that has just been started.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        let comes = self.coming.is_some();
+        self.process.lives() && (!comes || self.wait_ready().is_ok())
     }
 
-    /// Puts another one in the place of a watchdog that has ended. Returns whether it did.
+    fn see(&mut self, now: Instant) -> Seen {
+        let mut word = [0];
+        let heard = self.line.read_exact(&mut word).is_ok();
+        if let Some(Coming { since, instead_of }) = self.coming {
+            if heard && word == [READY] {
+                self.coming = None;
+                self.pulse = Pulse::new(now);
+                return Seen::Ready(instead_of);
+            }
+            return match self.process.lives() && now < since + START_TIMEOUT {
+                true => Seen::Well,
+                false => Seen::Lost(instead_of),
+            };
+        }
+        if heard && word == [HERE] {
+            self.pulse.answered(now);
+        }
+        if !self.process.lives() {
+            return Seen::Lost(Lost::Killed);
+        }
+        match self.pulse.beat(now) {
+            Beat::Wait => Seen::Well,
+            Beat::Ask => {
+                // Should that fail, it has not answered in time.
+                let _ = self.line.write_all(&[ASKED]);
+                Seen::Well
+            }
+            Beat::Missed => Seen::Lost(Lost::Silent),
+        }
+    }
+
+    /// Puts another one in the place of a watchdog that is lost, and does not wait until that is ready.
+    /// Returns why, once it is.
     ///
     /// # Errors
-    /// It can't be started, and `watchdog` is `None`.
+    /// There is none now, and `watchdog` is `None`.
     pub(crate) fn keep(
         watchdog: &mut Option<Watchdog>,
         kind: Kind,
         id: &str,
         until: Deadline,
-    ) -> Result<bool> {
-        if watchdog.as_mut().is_none_or(Watchdog::lives) {
-            return Ok(false);
-        }
+    ) -> Result<Option<Lost>> {
+        let Some(present) = watchdog else {
+            return Ok(None);
+        };
+        let now = Instant::now();
+        let lost = match present.see(now) {
+            Seen::Well => return Ok(None),
+            Seen::Ready(lost) => return Ok(Some(lost)),
+            Seen::Lost(lost) => lost,
+        };
+        // Before its line ends: it must not remove the rules of a run that lives.
+        present.process.kill();
+        let was_coming = present.coming.is_some();
         *watchdog = None;
-        *watchdog = Some(Watchdog::start(kind, id, until)?);
-        Ok(true)
+        let doing = || format!("{lost}, and no other can be started");
+        anyhow::ensure!(!was_coming, doing());
+        let mut another = Watchdog::launch(kind, id, until).with_context(doing)?;
+        another.line.set_nonblocking(true).with_context(doing)?;
+        another.coming = Some(Coming {
+            since: now,
+            instead_of: lost,
+        });
+        *watchdog = Some(another);
+        Ok(None)
     }
 
     /// Does `work` in other processes. If the run is killed meanwhile, the watchdog waits until
@@ -161,6 +244,7 @@ impl Watchdog {
 
 /// Runs the watchdog until the run is over. `erase` removes the run's rules.
 pub(super) fn watch(within: Duration, mut erase: impl FnMut() -> Result<()>) {
+    let run = getppid();
     let Ok((mut line, _)) = guard::begin(NAME_FOR_KERNEL) else {
         return;
     };
@@ -168,23 +252,57 @@ pub(super) fn watch(within: Duration, mut erase: impl FnMut() -> Result<()>) {
     // iptables ends its wait for the lock by an alarm, and inherits the signal mask.
     sys::ignore_but_leave_to_children(Signal::SIGALRM);
     // If the run is dead already, it has changed nothing.
-    if line.write_all(&[READY]).is_err() || dismissed(&mut line, within) {
+    if line.write_all(&[READY]).is_err() {
         return;
     }
+    let mut end = attend(&mut line, Instant::now() + within, run);
     let give_up = Instant::now() + RETRY_FOR;
+    if end == End::Orphaned {
+        let _ = erase();
+        while end == End::Orphaned && Instant::now() < give_up {
+            end = attend(&mut line, give_up, run);
+        }
+    }
+    if end == End::Dismissed {
+        return;
+    }
     while erase().is_err() && Instant::now() < give_up {
         std::thread::sleep(RETRY_EVERY);
     }
 }
 
-/// Waits for the run's byte. `false`: the stream ended without one, or none came in time.
-fn dismissed(line: &mut UnixStream, within: Duration) -> bool {
-    let mut byte = [0];
-    // A timeout of zero would mean no timeout.
-    let timeout = within.max(Duration::from_millis(1));
-    line.set_read_timeout(Some(timeout)).is_ok()
-        && line.read_exact(&mut byte).is_ok()
-        && byte == [DISMISSED]
+/// How the watchdog's wait has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The run has removed its rules.
+    Dismissed,
+    /// The run is dead, or has not opened in time.
+    Deserted,
+    /// The run is dead, and a program that changes its rules is not.
+    Orphaned,
+}
+
+/// Answers the run until it ends.
+fn attend(line: &mut UnixStream, until: Instant, run: Pid) -> End {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || line.set_read_timeout(Some(left.min(PULSE_EVERY))).is_err() {
+            return End::Deserted;
+        }
+        let mut word = [0];
+        match line.read(&mut word).map_err(|error| error.kind()) {
+            Ok(1) if word == [ASKED] => drop(line.write_all(&[HERE])),
+            Ok(1) if word == [DISMISSED] => return End::Dismissed,
+            Ok(_) => return End::Deserted,
+            Err(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                if getppid() != run {
+                    return End::Orphaned;
+                }
+            }
+            Err(io::ErrorKind::Interrupted) => (),
+            Err(_) => return End::Deserted,
+        }
+    }
 }
 
 #[cfg(test)]

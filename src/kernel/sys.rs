@@ -8,9 +8,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigHandler, SigSet, Signal};
-use nix::unistd::Pid;
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
+
+use crate::words::exit::{NOT_EXECUTABLE, NOT_FOUND};
 
 /// The C library keeps an answer of the services database, and its place in it, in static memory: one
 /// thread at a time may ask.
@@ -86,6 +89,139 @@ fn reap(child: Pid) -> nix::Result<Option<(Pid, libc::c_int)>> {
         }
     };
     Ok((pid > 0).then_some((Pid::from_raw(pid), status)))
+}
+
+/// How a child becomes another program.
+pub(crate) struct Birth<'a> {
+    pub(crate) program: &'a CStr,
+    pub(crate) argv: &'a [CString],
+    pub(crate) environment: &'a [CString],
+    pub(crate) mask: &'a SigSet,
+    /// These get their default action back.
+    pub(crate) defaults: &'a [Signal],
+    pub(crate) own_group: bool,
+    pub(crate) own_session: bool,
+    /// The kernel kills it when the thread that has started it ends.
+    pub(crate) dies_with_parent: bool,
+    /// Descriptors that it gets under other numbers: (here, there).
+    pub(crate) files: &'a [(RawFd, RawFd)],
+    /// Descriptors that it closes before it asks for the program.
+    pub(crate) close: &'a [RawFd],
+    /// Where it writes the error of execve(2), as an int. Close-on-exec, so that it ends without a word
+    /// when the program runs.
+    pub(crate) line: RawFd,
+}
+
+/// Starts a child, and does not wait until the kernel has opened the program's file. posix_spawn(3) does:
+/// it shares the memory of this process until then.
+///
+/// # Errors
+/// Those of fork(2).
+pub(crate) fn give_birth(birth: &Birth) -> nix::Result<Pid> {
+    let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {
+        let texts = texts.iter().map(|text| text.as_ptr());
+        texts.chain([std::ptr::null()]).collect()
+    };
+    let (argv, environment) = (pointers(birth.argv), pointers(birth.environment));
+    let parent = getpid();
+    // SAFETY: another thread may hold a lock at this moment, so the child makes system calls only: it
+    // neither allocates nor panics, and it ends in `become_program`.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => become_program(birth, &argv, &environment, parent),
+    }
+}
+
+/// The child's part of [`give_birth`].
+fn become_program(
+    birth: &Birth,
+    argv: &[*const libc::c_char],
+    environment: &[*const libc::c_char],
+    parent: Pid,
+) -> ! {
+    birth.defaults.iter().copied().for_each(set_default);
+    // SAFETY: all of these take plain numbers, but for execve, write and sigprocmask, whose pointers are to
+    // texts and values that outlive the calls; `argv` and `environment` end with a null pointer.
+    unsafe {
+        if birth.own_group {
+            libc::setpgid(0, 0);
+        }
+        if birth.own_session {
+            libc::setsid();
+        }
+        if birth.dies_with_parent {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            if getppid() != parent {
+                libc::_exit(libc::EXIT_FAILURE);
+            }
+        }
+        for (from, to) in birth.files {
+            if from == to {
+                libc::fcntl(*to, libc::F_SETFD, 0);
+            } else {
+                libc::dup2(*from, *to);
+            }
+        }
+        for fd in birth.close {
+            libc::close(*fd);
+        }
+        libc::sigprocmask(libc::SIG_SETMASK, birth.mask.as_ref(), std::ptr::null_mut());
+        libc::execve(birth.program.as_ptr(), argv.as_ptr(), environment.as_ptr());
+        let refusal = Errno::last_raw();
+        libc::write(
+            birth.line,
+            (&raw const refusal).cast(),
+            size_of::<libc::c_int>(),
+        );
+        libc::_exit(match refusal {
+            libc::ENOENT => NOT_FOUND.into(),
+            _ => NOT_EXECUTABLE.into(),
+        });
+    }
+}
+
+/// A process, so that a signal can't reach another one that has got its pid meanwhile (pidfd_open(2), Linux
+/// 5.3).
+///
+/// # Errors
+/// ESRCH: there is none. ENOSYS: the kernel is older.
+pub(crate) fn pidfd(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: it takes two numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let fd = Errno::result(fd)? as RawFd;
+    // SAFETY: the kernel has just opened it for this process. It is close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a signal to the process of [`pidfd`].
+///
+/// # Errors
+/// Those of kill(2). ESRCH: it has ended.
+pub(crate) fn signal_by(pidfd: BorrowedFd, signal: Signal) -> nix::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: it takes numbers, and a null pointer for what kill(2) would tell.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal as libc::c_int,
+            no_info,
+            0,
+        )
+    };
+    Errno::result(sent).map(drop)
+}
+
+/// The blocked signals that have come for this process, or this thread, and that nobody has read.
+pub(crate) fn pending() -> SigSet {
+    let mut set = SigSet::empty();
+    let mut raw = *set.as_ref();
+    // SAFETY: `raw` is a live sigset_t.
+    if unsafe { libc::sigpending(&mut raw) } == 0 {
+        // SAFETY: the kernel has filled it, and SigSet has no other state.
+        set = unsafe { SigSet::from_sigset_t_unchecked(raw) };
+    }
+    set
 }
 
 /// The descriptor of a netlink socket, which the mnl crate gives as a bare number.
@@ -181,14 +317,15 @@ pub(crate) fn started_with_other_rights() -> bool {
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
-/// The signals that this process ignores, so that a system call returns the error instead. SIGPIPE: EPIPE;
-/// Rust's runtime ignores it before `main`. SIGXFSZ: EFBIG, beyond RLIMIT_FSIZE (setrlimit(2)). Children
-/// get the caller's setting.
-const TOLD_BY_ERRORS: [Signal; 2] = [Signal::SIGPIPE, Signal::SIGXFSZ];
+/// The signals that this process ignores, since they would end it. SIGPIPE and SIGXFSZ: the system call
+/// returns an error instead, EPIPE, or EFBIG beyond RLIMIT_FSIZE (setrlimit(2)). Rust's runtime ignores
+/// SIGPIPE before `main`. SIGXCPU: beyond the soft limit of RLIMIT_CPU the run is carried on. Children get the
+/// caller's setting.
+const IGNORED_HERE: [Signal; 3] = [Signal::SIGPIPE, Signal::SIGXFSZ, Signal::SIGXCPU];
 
 /// Whether `signal` was ignored when this process was started (`nohup` and `trap '' HUP` do that).
 pub(crate) fn ignored_at_exec(signal: Signal) -> bool {
-    let mut noted = TOLD_BY_ERRORS.iter().zip(&IGNORED_AT_EXEC);
+    let mut noted = IGNORED_HERE.iter().zip(&IGNORED_AT_EXEC);
     match noted.find(|(told, _)| **told == signal) {
         Some((_, ignored)) => ignored.load(Ordering::Relaxed),
         None => is_ignored(signal as libc::c_int),
@@ -205,11 +342,11 @@ fn is_ignored(signal: libc::c_int) -> bool {
     }
 }
 
-/// What the caller has set for each of [`TOLD_BY_ERRORS`]. It must be read before Rust's runtime starts.
-static IGNORED_AT_EXEC: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
+/// What the caller has set for each of [`IGNORED_HERE`]. It must be read before Rust's runtime starts.
+static IGNORED_AT_EXEC: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
 
 extern "C" fn note_ignored() {
-    for (signal, ignored) in TOLD_BY_ERRORS.into_iter().zip(&IGNORED_AT_EXEC) {
+    for (signal, ignored) in IGNORED_HERE.into_iter().zip(&IGNORED_AT_EXEC) {
         ignored.store(is_ignored(signal as libc::c_int), Ordering::Relaxed);
     }
 }
@@ -228,18 +365,18 @@ pub(crate) fn set_default(signal: Signal) {
     let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
 }
 
-/// See [`TOLD_BY_ERRORS`].
-pub(crate) fn have_errors_told() {
-    TOLD_BY_ERRORS.into_iter().for_each(ignore);
+/// See [`IGNORED_HERE`].
+pub(crate) fn ignore_here() {
+    IGNORED_HERE.into_iter().for_each(ignore);
 }
 
 /// The signals that this process ignores and its caller did not.
 pub(crate) fn ignored_here_alone() -> impl Iterator<Item = Signal> {
-    let told = TOLD_BY_ERRORS.into_iter();
+    let told = IGNORED_HERE.into_iter();
     told.filter(|signal| !ignored_at_exec(*signal))
 }
 
-/// Undoes [`have_errors_told`], before this process becomes another program.
+/// Undoes [`ignore_here`], before this process becomes another program.
 pub(crate) fn have_callers_dispositions() {
     ignored_here_alone().for_each(set_default);
 }

@@ -1,6 +1,5 @@
 //! A command line of the user's that runs beside the run: `--ready-check`, `--listen-netns-from`.
 
-use std::cell::Cell;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -24,7 +23,6 @@ const ANSWER_MAX: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct Beside {
     child: Child,
-    ended: Cell<bool>,
     answer: Option<File>,
 }
 
@@ -61,23 +59,19 @@ impl Beside {
             .as_ref()
             .map(|file| (file.as_raw_fd(), libc::STDOUT_FILENO));
         let launch = Launch {
-            environment,
-            mask,
             group: ProcessGroup::Own,
             files: stdout.as_slice(),
+            ..Launch::new(environment, mask)
         };
         Ok(Beside {
             child: Child::spawn_file(Path::new(SH), words, &launch)?,
-            ended: Cell::new(false),
             answer,
         })
     }
 
     /// How it ended, if it has. Told once.
     pub(crate) fn ended(&self) -> Option<CommandExit> {
-        let exit = self.child.ended()?;
-        self.ended.set(true);
-        Some(exit)
+        self.child.ended()
     }
 
     /// The first line of its output, trimmed.
@@ -98,7 +92,7 @@ impl Beside {
 impl Drop for Beside {
     fn drop(&mut self) {
         // The group is still its own, because nobody has waited for it.
-        if !self.ended.get() {
+        if !self.child.is_over() {
             let _ = killpg(Pid::from_raw(self.child.pid()), Signal::SIGKILL);
         }
     }

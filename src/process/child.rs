@@ -1,41 +1,54 @@
 //! Child processes: starting COMMAND and others as the caller of syngate would have, and waiting for
 //! them.
 
+use std::cell::{Cell, RefCell};
 use std::ffi::{CString, OsStr, OsString};
 use std::io::Read;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::time::TimeSpec;
+use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid};
 
-use crate::kernel::sys;
+use crate::kernel::sys::{self, Birth};
 use crate::process::files::open_files;
 use crate::words::ended::{CommandExit, Sender};
 
 pub(super) const SH: &str = "/bin/sh";
 
-/// A process that was started and not yet waited for.
+/// How long to wait to learn whether the kernel executes a program. Then the program counts as started:
+/// its file may be on a server that is gone.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(200);
+
+/// A process that was started.
 #[derive(Debug)]
 pub(crate) struct Child {
     pid: Pid,
+    /// It was waited for: its pid may be another process's.
+    over: Cell<bool>,
+    /// The kernel may still refuse to execute the program.
+    pending: RefCell<Option<UnixStream>>,
 }
 
 impl Child {
     /// Starts `program` with `argv`, in the process group of syngate, with the files that syngate has
-    /// inherited (its own are close-on-exec), with the signal mask `mask`, and with SIGPIPE and SIGXFSZ
-    /// as they were when syngate started.
+    /// inherited (its own are close-on-exec), with the signal mask `mask`, and with the signals that syngate
+    /// ignores as they were when it started.
     pub(crate) fn spawn(
         program: &Path,
         argv: &[OsString],
         environment: &[CString],
         mask: &SigSet,
     ) -> Result<Child, Errno> {
-        let launch = Launch::without_files(environment, mask, ProcessGroup::Inherited);
+        let launch = Launch::new(environment, mask);
         match Child::spawn_file(program, argv, &launch) {
             Err(Errno::ENOEXEC) => {
                 let words = for_sh(program, argv).ok_or(Errno::ENOEXEC)?;
@@ -45,49 +58,66 @@ impl Child {
         }
     }
 
-    /// Starts `program`, whose path has a slash in it.
+    /// Starts `program`, whose path has a slash in it. Waits for [`PATIENCE`] to hear whether the kernel
+    /// executes it.
     pub(crate) fn spawn_file(
         program: &Path,
         argv: &[OsString],
         launch: &Launch,
     ) -> Result<Child, Errno> {
-        let file = c_string(program.as_os_str())?;
-        let argv: Vec<CString> = argv
-            .iter()
-            .map(|arg| c_string(arg))
-            .collect::<Result<_, _>>()?;
-        let mut attributes = PosixSpawnAttr::init()?;
-        attributes.set_sigmask(launch.mask)?;
-        attributes.set_sigdefault(&sys::ignored_here_alone().collect())?;
-        let mut flags =
-            PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF;
-        match launch.group {
-            ProcessGroup::Inherited => (),
-            ProcessGroup::Own => {
-                attributes.set_pgroup(Pid::from_raw(0))?;
-                flags |= PosixSpawnFlags::POSIX_SPAWN_SETPGROUP;
-            }
-            // The nix crate has no name for it.
-            ProcessGroup::OwnSession => {
-                flags |= PosixSpawnFlags::from_bits_retain(libc::POSIX_SPAWN_SETSID.into());
-            }
-        }
-        attributes.set_flags(flags)?;
-        let mut files = PosixSpawnFileActions::init()?;
-        for (from, to) in launch.files {
-            files.add_dup2(*from, *to)?;
-        }
-        // The kernel closes these only once it has opened the program's file. If that hangs, as on a
-        // file server that is gone, the child would keep the gate's socket open although syngate is dead.
+        let program = c_string(program.as_os_str())?;
+        let argv: Result<Vec<CString>, Errno> = argv.iter().map(|word| c_string(word)).collect();
+        let (ours, theirs) = line()?;
+        // The kernel closes these only once it has opened the program's file. If that hangs, the child
+        // would keep the gate's socket open although syngate is dead.
         let own = open_files()
             .into_iter()
-            .filter(|fd| sys::closes_on_exec(*fd));
-        for fd in own.filter(|fd| launch.files.iter().all(|(_, to)| to != fd)) {
-            files.add_close(fd)?;
+            .filter(|fd| sys::closes_on_exec(*fd) && *fd != theirs.as_raw_fd());
+        let kept = |fd: &RawFd| launch.files.iter().any(|(_, to)| to == fd);
+        let close: Vec<RawFd> = own.filter(|fd| !kept(fd)).collect();
+        let defaults: Vec<Signal> = sys::ignored_here_alone().collect();
+        let pid = sys::give_birth(&Birth {
+            program: &program,
+            argv: &argv?,
+            environment: launch.environment,
+            mask: launch.mask,
+            defaults: &defaults,
+            own_group: launch.group == ProcessGroup::Own,
+            own_session: launch.group == ProcessGroup::OwnSession,
+            dies_with_parent: launch.dies_with_parent,
+            files: launch.files,
+            close: &close,
+            line: theirs.as_raw_fd(),
+        })?;
+        drop(theirs);
+        let child = Child {
+            pid,
+            over: Cell::new(false),
+            pending: RefCell::default(),
+        };
+        match child.expects(ours) {
+            Some(refusal) => {
+                child.signal(libc::SIGKILL);
+                let _ = waitpid(pid, None);
+                Err(refusal)
+            }
+            None => Ok(child),
         }
-        // PATH is not searched, because the path has a slash in it.
-        let pid = posix_spawnp(&file, &files, &attributes, &argv, launch.environment)?;
-        Ok(Child { pid })
+    }
+
+    /// Waits for [`PATIENCE`] to hear of a refusal, on a line that ends without a word when the kernel
+    /// executes the program.
+    pub(super) fn expects(&self, line: UnixStream) -> Option<Errno> {
+        let heard = can_be_read(&line, Instant::now() + PATIENCE);
+        self.pending.replace(Some(line));
+        heard.then(|| self.refusal()).flatten()
+    }
+
+    /// Why the kernel did not execute the program, once the process has ended. `None`: it did. Told once.
+    pub(crate) fn refusal(&self) -> Option<Errno> {
+        let mut error = [0; size_of::<i32>()];
+        self.pending.take()?.read_exact(&mut error).ok()?;
+        Some(Errno::from_raw(i32::from_ne_bytes(error)))
     }
 
     /// Starts a command line of the user's by `sh -c`. It reads nothing and prints to stderr: stdin
@@ -107,18 +137,50 @@ impl Child {
         environment: &[CString],
         mask: &SigSet,
     ) -> Result<Child, Errno> {
-        let launch = Launch::without_files(environment, mask, group);
+        let launch = Launch {
+            group,
+            ..Launch::new(environment, mask)
+        };
         let words = shell_words("exec </dev/null >&2\n", line);
         Child::spawn_file(Path::new(SH), &words, &launch)
     }
 
     /// `None` while it runs.
     pub(crate) fn ended(&self) -> Option<CommandExit> {
-        sys::ended(self.pid).ok().flatten().map(exit)
+        if self.over.get() {
+            return None;
+        }
+        let status = sys::ended(self.pid);
+        self.over.set(status != Ok(None));
+        status.ok().flatten().map(exit)
     }
 
     pub(crate) fn lives(&self) -> bool {
-        matches!(sys::ended(self.pid), Ok(None))
+        self.ended().is_none() && !self.over.get()
+    }
+
+    /// Its end was seen.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.get()
+    }
+
+    /// How it ended, once it has; `None`: it runs on at `until`, or `stop` says not to wait any longer.
+    pub(crate) fn wait(&self, until: Instant, stop: impl Fn() -> bool) -> Option<CommandExit> {
+        const LOOK_AGAIN: Duration = Duration::from_millis(10);
+        let pidfd = sys::pidfd(self.pid).ok();
+        loop {
+            let exit = self.ended();
+            let now = Instant::now();
+            if exit.is_some() || now >= until || stop() {
+                return exit;
+            }
+            let look = until.min(now + LOOK_AGAIN);
+            match &pidfd {
+                Some(pidfd) => drop(can_be_read(pidfd, look)),
+                // Before Linux 5.3.
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
     }
 
     /// Whether a signal of the terminal's has reached syngate alone. The terminal sends signals to its
@@ -135,8 +197,10 @@ impl Child {
     }
 
     pub(crate) fn signal(&self, signal: i32) {
-        // The pid is still the child's, because nobody has waited for it.
-        if let Ok(signal) = Signal::try_from(signal) {
+        // The pid is the child's for as long as nobody has waited for it.
+        if let Ok(signal) = Signal::try_from(signal)
+            && !self.over.get()
+        {
             let _ = kill(self.pid, signal);
         }
     }
@@ -176,19 +240,37 @@ pub(crate) struct Launch<'a> {
     pub(crate) group: ProcessGroup,
     /// Files that the child gets besides the inherited ones: (descriptor here, descriptor there).
     pub(crate) files: &'a [(RawFd, RawFd)],
+    /// The kernel kills it when syngate ends.
+    pub(crate) dies_with_parent: bool,
 }
 
 impl<'a> Launch<'a> {
-    fn without_files(
-        environment: &'a [CString],
-        mask: &'a SigSet,
-        group: ProcessGroup,
-    ) -> Launch<'a> {
+    /// In the process group of syngate, with the inherited files.
+    pub(crate) fn new(environment: &'a [CString], mask: &'a SigSet) -> Launch<'a> {
         Launch {
             environment,
             mask,
-            group,
+            group: ProcessGroup::Inherited,
             files: &[],
+            dies_with_parent: false,
+        }
+    }
+}
+
+/// The two ends of a line.
+pub(super) fn line() -> Result<(UnixStream, UnixStream), Errno> {
+    let io = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or_default());
+    UnixStream::pair().map_err(io)
+}
+
+fn can_be_read(file: &impl AsFd, until: Instant) -> bool {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+        match ppoll(&mut fds, Some(TimeSpec::from(left)), None) {
+            Ok(ready) => return ready > 0,
+            Err(_) if left.is_zero() => return false,
+            Err(_) => (),
         }
     }
 }
@@ -223,10 +305,9 @@ mod tests {
     use super::*;
     use std::fs::File;
     use std::io::Seek;
-    use std::os::fd::AsRawFd;
 
     use nix::sys::memfd::{MFdFlags, memfd_create};
-    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::sys::wait::WaitStatus;
 
     use crate::kernel::netlink::{Bus, Netlink};
 
@@ -240,7 +321,7 @@ mod tests {
         let (mask, environment) = (SigSet::empty(), [c"PATH=/usr/bin:/bin".into()]);
         let launch = Launch {
             files: &[(answer.as_raw_fd(), libc::STDOUT_FILENO)],
-            ..Launch::without_files(&environment, &mask, ProcessGroup::Inherited)
+            ..Launch::new(&environment, &mask)
         };
         let words = shell_words("", OsStr::new("ls -l /proc/self/fd"));
         let child = Child::spawn_file(Path::new(SH), &words, &launch).unwrap();

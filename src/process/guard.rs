@@ -43,25 +43,32 @@ pub(crate) struct GuardCall<'a> {
 #[derive(Debug)]
 pub(crate) struct GuardProcess {
     child: Child,
-    over: bool,
 }
 
 impl GuardProcess {
-    pub(crate) fn lives(&mut self) -> bool {
-        // Once the end was seen, the pid may be that of another child.
-        self.over = self.over || !self.child.lives();
-        !self.over
+    pub(crate) fn lives(&self) -> bool {
+        self.child.lives()
+    }
+
+    /// Ends one that does nothing any more.
+    pub(crate) fn kill(&self) {
+        self.child.signal(libc::SIGKILL);
+    }
+
+    /// Has one go on that somebody has stopped.
+    pub(crate) fn resume(&self) {
+        self.child.signal(libc::SIGCONT);
     }
 
     /// Waits for the end of a guard whose work is done. A guard that SIGKILL does not end hangs in the
     /// kernel, and is left there.
-    pub(crate) fn see_end(&mut self) {
+    pub(crate) fn see_end(&self) {
         let until = Instant::now() + DISMISS_TIMEOUT;
         while self.lives() {
             let now = Instant::now();
             // It may have been stopped by a signal.
             if now >= until {
-                self.child.signal(libc::SIGKILL);
+                self.kill();
             }
             if now >= until + DISMISS_TIMEOUT {
                 return;
@@ -86,14 +93,13 @@ pub(crate) fn start(call: &GuardCall) -> io::Result<(GuardProcess, UnixStream)> 
         .map(Into::into)
         .collect();
     let launch = Launch {
-        environment: call.environment,
-        mask: call.mask,
         group: ProcessGroup::OwnSession,
         files: &[(guards_end.as_raw_fd(), libc::STDIN_FILENO)],
+        ..Launch::new(call.environment, call.mask)
     };
     let child = Child::spawn_file(call.program, &argv, &launch)?;
     line.set_read_timeout(Some(START_TIMEOUT))?;
-    Ok((GuardProcess { child, over: false }, line))
+    Ok((GuardProcess { child }, line))
 }
 
 /// The first step of a guard: blocks all signals, and closes all files but stderr and its end of the

@@ -12,5 +12,8 @@ pub(crate) mod living;
 pub(crate) mod lock;
 pub(crate) mod own_unit;
 pub(crate) mod place;
+pub(crate) mod pulse;
+pub(crate) mod rlimits;
+pub(crate) mod send;
 pub(crate) mod signals;
 pub(crate) mod starter;

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -43,6 +44,19 @@ pub(crate) struct Signals {
     inherited: SigSet,
 }
 
+/// What [`Signals::block`] has blocked for the run to read.
+static FOR_THE_RUN: OnceLock<SigSet> = OnceLock::new();
+
+/// Whether a signal has come that the run has to read soon. `false` in a process that is no run.
+pub(crate) fn has_come() -> bool {
+    let Some(caught) = FOR_THE_RUN.get() else {
+        return false;
+    };
+    let pending = sys::pending();
+    let mut caught = caught.iter().filter(|signal| *signal != Signal::SIGCHLD);
+    caught.any(|signal| pending.contains(signal))
+}
+
 impl Signals {
     /// Blocks them. Those that the caller has had ignored (`nohup`) stay ignored: if they were blocked, they
     /// would arrive.
@@ -59,6 +73,7 @@ impl Signals {
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&caught), Some(&mut inherited))?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let fd = SignalFd::with_flags(&caught, flags)?;
+        let _ = FOR_THE_RUN.set(caught);
         Ok(Signals { fd, inherited })
     }
 

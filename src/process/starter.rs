@@ -1,32 +1,24 @@
 //! The process that becomes COMMAND, started before the gate closes.
 //!
-//! execve(2) may hang, as on a file server that is gone. A child that posix_spawn(3) has made would keep
-//! syngate waiting with it, so that no signal opens the gate. This one is asked to become COMMAND, and
-//! syngate goes on. It is syngate, called with a hidden command, until then: a child of the run, with
-//! the files, the environment and the limits that COMMAND gets. It ends if the run ends first.
+//! So the run learns whether COMMAND can be started at all (RLIMIT_NPROC) while nothing is gated. Until
+//! then it is syngate, called with a hidden command: a child of the run, with the files, the environment
+//! and the limits that COMMAND gets. It ends if the run ends first.
 
 use std::ffi::{CStr, CString, OsString};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::SigSet;
-use nix::sys::time::TimeSpec;
 use nix::unistd::execv;
 
 use crate::kernel::sys;
-use crate::process::child::{Child, Launch, ProcessGroup, SH, c_string, for_sh};
+use crate::process::child::{Child, Launch, SH, c_string, for_sh, line};
 use crate::process::guard::{OURSELVES, START_TIMEOUT};
 use crate::words::exit::{NOT_EXECUTABLE, NOT_FOUND};
-
-/// How long the run waits to learn whether the kernel executes COMMAND. Then COMMAND counts as started,
-/// and the run reads signals again.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The name in ps(1) until it is COMMAND.
 const NAME: &str = "gate-command";
@@ -42,17 +34,6 @@ pub(crate) struct Starter {
     line: UnixStream,
 }
 
-/// COMMAND, as far as that is known.
-#[derive(Debug)]
-pub(crate) struct Started {
-    pub(crate) child: Child,
-    /// `Some`: the kernel has not opened COMMAND's file yet.
-    pub(crate) pending: Option<Pending>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Pending(UnixStream);
-
 impl Starter {
     /// # Errors
     /// EAGAIN: no further process may be started (RLIMIT_NPROC). ENOENT: no /proc. ECHILD: it has not
@@ -63,17 +44,14 @@ impl Starter {
         environment: &[CString],
         mask: &SigSet,
     ) -> Result<Starter, Errno> {
-        let io = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or_default());
-        let (line, theirs) = UnixStream::pair().map_err(io)?;
+        let (line, theirs) = line()?;
         let fd = theirs.as_raw_fd();
         let mut words: Vec<OsString> = [NAME, COMMAND].map(OsString::from).into();
         words.extend([fd.to_string().into(), program.into()]);
         words.extend_from_slice(argv);
         let launch = Launch {
-            environment,
-            mask,
-            group: ProcessGroup::Inherited,
             files: &[(fd, fd)],
+            ..Launch::new(environment, mask)
         };
         let child = Child::spawn_file(Path::new(OURSELVES), &words, &launch)?;
         // Before it is ready it may die in its own start-up. That must not look like COMMAND's end.
@@ -92,44 +70,14 @@ impl Starter {
     ///
     /// # Errors
     /// The kernel does not execute COMMAND's file.
-    pub(crate) fn go(mut self) -> Option<Result<Started, Errno>> {
+    pub(crate) fn go(mut self) -> Option<Result<Child, Errno>> {
         if !self.child.lives() || self.line.write_all(&[GO]).is_err() {
             return None;
         }
-        let pending = Pending(self.line);
-        if !pending.is_over(Instant::now() + PATIENCE) {
-            let (child, pending) = (self.child, Some(pending));
-            return Some(Ok(Started { child, pending }));
-        }
-        Some(match pending.refusal() {
+        Some(match self.child.expects(self.line) {
             Some(refusal) => Err(refusal),
-            None => Ok(Started {
-                child: self.child,
-                pending: None,
-            }),
+            None => Ok(self.child),
         })
-    }
-}
-
-impl Pending {
-    fn is_over(&self, until: Instant) -> bool {
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-            match ppoll(&mut fds, Some(TimeSpec::from(left)), None) {
-                Ok(ready) => return ready > 0,
-                Err(_) if left.is_zero() => return false,
-                Err(_) => (),
-            }
-        }
-    }
-
-    /// Why the kernel did not execute the file, once the process has ended. `None`: it did.
-    pub(crate) fn refusal(mut self) -> Option<Errno> {
-        let mut error = [0; size_of::<i32>()];
-        // The line ends without a word at a successful execve(2).
-        self.0.read_exact(&mut error).ok()?;
-        Some(Errno::from_raw(i32::from_ne_bytes(error)))
     }
 }
 

@@ -140,7 +140,7 @@ impl Run<'_> {
         let facts = &state.facts;
         let plan = self.plan;
         if let Some(abandoned) = facts.abandoned {
-            self.warn(format!("{}: the gate was opened early", abandoned.why));
+            self.warn(abandoned.warning());
         }
         if let (Some(why), Listeners::From(line)) = (&self.search_trouble, &plan.listeners) {
             let line = line.to_string_lossy();

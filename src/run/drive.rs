@@ -212,6 +212,11 @@ impl<'a> Run<'a> {
             if let Some(event) = self.beside_ended().or_else(|| self.news()) {
                 return event;
             }
+            if let Some(why) = self.world.must_give_up() {
+                // At once: COMMAND may run for weeks.
+                self.warn(why.warning());
+                return Event::GiveUp(why);
+            }
             self.keep_watched();
             self.tell_what_is_waited_for(state);
             let wake = state.wake();

@@ -39,9 +39,13 @@ impl Call<'_> {
         let (environment, mask) = (self.environment, signals.inherited());
         match Starter::start(&plan.program, &plan.command, environment, mask) {
             Ok(starter) => Ok(Some(starter)),
-            Err(refusal @ (Errno::EAGAIN | Errno::ENOMEM | Errno::E2BIG)) => {
-                Err(not_spawned(plan, refusal))
-            }
+            Err(
+                refusal @ (Errno::EAGAIN
+                | Errno::ENOMEM
+                | Errno::E2BIG
+                | Errno::EMFILE
+                | Errno::ENFILE),
+            ) => Err(not_spawned(plan, refusal)),
             Err(_) => Ok(None),
         }
     }

@@ -59,21 +59,19 @@ impl Run<'_> {
         intact
     }
 
-    /// The out-of-memory killer or an administrator may have killed the watchdog.
+    /// The out-of-memory killer or an administrator may have killed the watchdog, or stopped it.
     pub(super) fn keep_watched(&mut self) {
         let Some(gate) = &mut self.gate else {
             return;
         };
         match gate.keep_watched() {
-            Ok(false) => (),
-            Ok(true) => {
-                self.warn("the watchdog was killed: syngate has started another one".to_owned())
-            }
+            Ok(None) => (),
+            Ok(Some(lost)) => self.warn(format!("{lost}: syngate has started another one")),
             Err(error) => {
                 let limit = humantime::format_duration(self.plan.max_closed);
                 self.warn(format!(
-                    "the watchdog was killed ({error:#}): should syngate be killed now too, the gate \
-                     stays shut until --max-closed {limit} is over, or until syngate clear"
+                    "{error:#}: should syngate be killed now too, the gate stays shut until \
+                     --max-closed {limit} is over, or until syngate clear"
                 ));
             }
         }
@@ -200,13 +198,14 @@ impl Run<'_> {
 pub(super) fn not_spawned(plan: &Plan, error: Errno) -> Ending {
     let status = match error {
         Errno::ENOENT => NOT_FOUND,
-        Errno::EAGAIN | Errno::ENOMEM => NOT_RUN,
+        Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE => NOT_RUN,
         _ => NOT_EXECUTABLE,
     };
-    let hint = if error == Errno::ENOENT {
-        " (a missing interpreter?)"
-    } else {
-        ""
+    let hint = match error {
+        Errno::ENOENT => " (a missing interpreter?)",
+        Errno::EMFILE => " (ulimit -n, LimitNOFILE=)",
+        Errno::EAGAIN => " (no further process may be started: ulimit -u, LimitNPROC=, TasksMax=)",
+        _ => "",
     };
     let message = format!(
         "{} can't be run: {}{hint}",

@@ -7,14 +7,16 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use crate::action::contract::Action;
+use crate::decide::policy::Abandoned;
 use crate::kernel::nfqueue;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::ends::Ends;
 use crate::kernel::sockets::{Looks, SocketId};
 use crate::process::beside::Beside;
 use crate::process::child::Child;
+use crate::process::rlimits::CpuTime;
 use crate::process::signals::Caught;
-use crate::process::starter::{Pending, Started, Starter};
+use crate::process::starter::Starter;
 use crate::run::call::Call;
 use crate::run::onlooker::{Onlooker, Scene, View};
 use crate::run::plan::Listeners;
@@ -73,6 +75,11 @@ pub(super) trait World {
         Vec::new()
     }
 
+    /// Why the gate has to open now, if the kernel is about to end syngate. Told once.
+    fn must_give_up(&mut self) -> Option<Abandoned> {
+        None
+    }
+
     /// Whether another run than that with the queue `own` holds SYNs.
     fn others_hold(&self, own: Option<u16>) -> bool;
 }
@@ -85,12 +92,18 @@ pub(super) struct Machine<'a> {
     /// `Some(None)`: there is no such news to be had.
     ends: Option<Option<Ends>>,
     command: Option<Child>,
-    /// The kernel may still refuse to execute COMMAND.
-    pending: Option<Pending>,
     check: Option<Beside>,
     search: Option<Beside>,
     answer: String,
+    /// `None`: it was told that it is nearly over.
+    cpu_time: Option<CpuTime>,
 }
+
+const CPU_TIME: Abandoned = Abandoned {
+    reason: "cpu_time",
+    why: "syngate has nearly used up the CPU time that it may have",
+    hint: "ulimit -t, LimitCPU=",
+};
 
 impl<'a> Machine<'a> {
     pub(super) fn new(
@@ -104,10 +117,10 @@ impl<'a> Machine<'a> {
             starter,
             ends: None,
             command: None,
-            pending: None,
             check: None,
             search: None,
             answer: String::new(),
+            cpu_time: Some(CpuTime::limited()),
         }
     }
 
@@ -115,11 +128,7 @@ impl<'a> Machine<'a> {
         let Call { plan, signals, .. } = self.call;
         let mask = signals.inherited();
         self.command = Some(match self.starter.take().and_then(Starter::go) {
-            Some(started) => {
-                let Started { child, pending } = started?;
-                self.pending = pending;
-                child
-            }
+            Some(started) => started?,
             None => Child::spawn(&plan.program, &plan.command, self.call.environment, mask)?,
         });
         Ok(())
@@ -127,7 +136,7 @@ impl<'a> Machine<'a> {
 
     /// Tells what the run could not wait for.
     fn tell_refusal(&mut self) {
-        if let Some(refusal) = self.pending.take().and_then(Pending::refusal) {
+        if let Some(refusal) = self.command.as_ref().and_then(Child::refusal) {
             let (program, why) = (self.call.plan.program.display(), refusal.desc());
             let text = format!("{program} can't be run: {why}");
             self.call.say.error(&text);
@@ -228,6 +237,11 @@ impl World for Machine<'_> {
     fn who_sent(&self, signal: i32, sender: Sender) -> Sender {
         let command = self.command.as_ref();
         command.map_or(sender, |command| command.hears_of(signal, sender))
+    }
+
+    fn must_give_up(&mut self) -> Option<Abandoned> {
+        let over = |time: &mut CpuTime| time.is_nearly_over();
+        self.cpu_time.take_if(over).map(|_| CPU_TIME)
     }
 
     fn others_hold(&self, own: Option<u16>) -> bool {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::account::{RedirectRow, StandbyEnd, redirected_words};
 use super::policy::RedirectPolicy;
 use super::redirected::Redirected;
+use super::standby::Standby;
 use super::to_standby::{SharedStandby, ToStandby};
 use super::wire::Stop;
 use crate::action::contract::{Account, Action, Now};
@@ -142,6 +143,14 @@ impl RedirectAction {
         }
     }
 
+    fn warn_of_guard(&self, now: &mut Now) {
+        let mut own = self.standby.borrow_mut();
+        let trouble = own.as_mut().and_then(|own| own.standby.trouble());
+        trouble
+            .into_iter()
+            .for_each(|text| now.warn(text.to_owned()));
+    }
+
     fn warn_of_stop(&self, stop: Stop, now: &mut Now) {
         if stop.left {
             now.warn("some of --standby may still be there".to_owned());
@@ -209,7 +218,10 @@ impl Action for RedirectAction {
         beside: Option<BorrowedFd>,
     ) -> Option<Caught> {
         let own = self.standby.borrow();
-        let news = own.as_ref().and_then(|own| own.standby.news());
+        let standby = own.as_ref().map(|own| &own.standby);
+        let due = standby.and_then(Standby::due);
+        let until = until.into_iter().chain(due).min();
+        let news = standby.and_then(Standby::news);
         signals.wait_beside(until, beside.into_iter().chain(news))
     }
 
@@ -225,6 +237,7 @@ impl Action for RedirectAction {
 
     /// Whether the standby has ended.
     fn news(&mut self, now: &mut Now) -> Option<Answer> {
+        self.warn_of_guard(now);
         let Some(since) = self.stopping else {
             return self.ended_unasked(now);
         };

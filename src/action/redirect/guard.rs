@@ -112,6 +112,7 @@ impl Guard {
             if self.wait(now, listening.then_some(&run)) {
                 match order(&run) {
                     Some(Order::Keep) => return,
+                    Some(Order::Answer) => tell(&run, News::Here),
                     Some(Order::Stop) => self.ask(),
                     None => {
                         listening = false;
@@ -160,7 +161,7 @@ impl Guard {
             self.stage = Stage::Killing(now + KILL_FOR);
         }
         if let Stage::Killing(_) = self.stage {
-            signal_all(&self.all(), Signal::SIGKILL);
+            self.signal_all(&[Signal::SIGKILL]);
         }
     }
 
@@ -168,9 +169,7 @@ impl Guard {
     /// the shutdown. A stopped process also gets SIGCONT, so that it can handle the signal.
     fn ask(&mut self) {
         if matches!(self.stage, Stage::Guarding | Stage::Deserted(_)) {
-            let all = self.all();
-            signal_all(&all, Signal::SIGTERM);
-            signal_all(&all, Signal::SIGCONT);
+            self.signal_all(&[Signal::SIGTERM, Signal::SIGCONT]);
             self.stage = Stage::Asked(Instant::now().checked_add(self.grace));
         }
     }
@@ -190,14 +189,17 @@ impl Guard {
         fds.get(1).is_some_and(|fd| fd.any().unwrap_or(false))
     }
 
-    /// All processes that the shell has started, and the shell, parents first. Where /proc can't be
-    /// read, the shell alone.
-    fn all(&self) -> Vec<i32> {
-        let mut all = below(getpid().as_raw(), &processes());
-        if !self.shell_ended && !all.contains(&self.shell.pid()) {
-            all.push(self.shell.pid());
+    /// Sends a signal to all processes that the shell has started, and to the shell, parents first. Where
+    /// /proc can't be read, to the shell alone.
+    fn signal_all(&self, signals: &[Signal]) {
+        let all = below(getpid().as_raw(), &processes());
+        let shell = !self.shell_ended && all.iter().all(|p| p.pid != self.shell.pid());
+        for signal in signals {
+            signal_all(&all, *signal);
+            if shell {
+                self.shell.signal(*signal as i32);
+            }
         }
-        all
     }
 }
 

@@ -99,7 +99,8 @@ fn dismiss(standby: Option<Standby>, say: &Say, signals: &Signals) {
     standby.begin_stop();
     while standby.stopped().is_none() {
         say.waiting("waiting for the standby to end");
-        let caught = signals.wait_beside(say.due(), standby.news());
+        let until = say.due().into_iter().chain(standby.due()).min();
+        let caught = signals.wait_beside(until, standby.news());
         if matches!(caught, Some(Caught::Stop(..))) {
             break;
         }

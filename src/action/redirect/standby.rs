@@ -21,9 +21,10 @@ use anyhow::{Context, Result, bail};
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 
-use super::tree::{processes, signal_all};
+use super::tree::{OfProc, processes, signal_all};
 use super::wire::{COMMAND, KILL_FOR, News, Order, Stop, Wire};
 use crate::process::guard::{self, GuardProcess};
+use crate::process::pulse::{Beat, Pulse};
 use crate::words::ended::CommandExit;
 
 const NAME: &str = "gate-standby";
@@ -39,6 +40,10 @@ pub struct Standby {
     stop: Option<Stop>,
     unguarded: bool,
     kept: bool,
+    pulse: Pulse,
+    /// The guard did not answer when it was asked last.
+    silent: bool,
+    trouble: Option<&'static str>,
 }
 
 impl Standby {
@@ -89,6 +94,9 @@ impl Standby {
             stop: None,
             unguarded: false,
             kept: false,
+            pulse: Pulse::new(Instant::now()),
+            silent: false,
+            trouble: None,
         };
         standby.begin().context(doing)?;
         Ok(standby)
@@ -128,11 +136,23 @@ impl Standby {
         self.stop
     }
 
+    /// When to look whether its guard answers; `None`: there is none.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.stop.is_none().then(|| self.pulse.due())
+    }
+
+    /// What is wrong with its guard. Told once.
+    pub(super) fn trouble(&mut self) -> Option<&'static str> {
+        self.listen();
+        self.trouble.take()
+    }
+
     /// Begins to stop it: SIGTERM to all of its processes, and SIGKILL after the grace time. Does
     /// not wait: [`Standby::stopped`] tells the end.
     pub fn begin_stop(&mut self) {
         self.listen();
         self.order(Order::Stop);
+        self.guard.resume();
         self.stop_unguarded();
     }
 
@@ -157,14 +177,44 @@ impl Standby {
             match self.wire.news() {
                 Ok(News::Ended(exit)) => self.ended = Some(exit),
                 Ok(News::Gone(stop)) => self.stop = Some(stop),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(News::Here) => {
+                    self.silent = false;
+                    self.pulse.answered(Instant::now());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return self.feel_pulse();
+                }
                 Ok(_) | Err(_) => self.lose_guard(),
+            }
+        }
+    }
+
+    /// A guard that does not answer was stopped, and goes on. One that still does not answer then hangs.
+    fn feel_pulse(&mut self) {
+        match self.pulse.beat(Instant::now()) {
+            Beat::Wait => (),
+            Beat::Ask => self.order(Order::Answer),
+            Beat::Missed if self.silent => {
+                self.guard.kill();
+                self.lose_guard();
+            }
+            Beat::Missed => {
+                self.silent = true;
+                self.guard.resume();
+                self.trouble = Some(
+                    "the guard of the standby does not answer (did somebody stop it?): syngate has let \
+                     it go on",
+                );
             }
         }
     }
 
     fn lose_guard(&mut self) {
         self.unguarded = true;
+        self.trouble = Some(
+            "the guard of the standby was killed: syngate stops the standby itself, but for daemons; \
+             should syngate be killed now too, the standby stays",
+        );
         self.ended.get_or_insert(CommandExit::Signal(libc::SIGKILL));
         self.stop = Some(Stop {
             killed: false,
@@ -184,8 +234,8 @@ impl Standby {
         let until = Instant::now() + KILL_FOR;
         while Instant::now() < until {
             let all = processes().into_iter();
-            let its = all.filter(|p| p.session == session).map(|p| p.pid);
-            let new: Vec<i32> = its.filter(|pid| killed.insert(*pid)).collect();
+            let its = all.filter(|p| p.session == session);
+            let new: Vec<OfProc> = its.filter(|p| killed.insert(p.pid)).collect();
             if new.is_empty() {
                 return;
             }
@@ -196,6 +246,8 @@ impl Standby {
 
 impl Drop for Standby {
     fn drop(&mut self) {
+        // Somebody may have stopped the guard.
+        self.guard.resume();
         if !self.kept {
             self.listen();
             self.stop_unguarded();

@@ -3,14 +3,18 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getpid};
+use nix::sys::signal::Signal;
+use nix::unistd::getpid;
+
+use crate::process::send::send;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OfProc {
     pub(super) pid: i32,
     pub(super) parent: i32,
     pub(super) session: i32,
+    /// In clock ticks since boot: pids are used again.
+    pub(super) started: u64,
 }
 
 /// Empty if /proc belongs to another pid namespace, because its pids mean other processes.
@@ -23,11 +27,15 @@ pub(super) fn processes() -> Vec<OfProc> {
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(|pid: i32| parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?))
+        .filter_map(process)
         .collect()
 }
 
-/// `pid (comm) state ppid pgrp session …`, proc(5). comm may contain any character, also
+fn process(pid: i32) -> Option<OfProc> {
+    parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// `pid (comm) state ppid pgrp session …`, and `starttime` as the 22nd field, proc(5). comm may contain any character, also
 /// parentheses.
 pub(super) fn parse_stat(stat: &[u8]) -> Option<OfProc> {
     let stat = String::from_utf8_lossy(stat);
@@ -39,26 +47,30 @@ pub(super) fn parse_stat(stat: &[u8]) -> Option<OfProc> {
         pid: pid.parse().ok()?,
         parent,
         session: rest.nth(1)?.parse().ok()?,
+        started: rest.nth(15)?.parse().ok()?,
     })
 }
 
 /// The processes below `root`, parents first.
-pub(super) fn below(root: i32, all: &[OfProc]) -> Vec<i32> {
+pub(super) fn below(root: i32, all: &[OfProc]) -> Vec<OfProc> {
     let mut seen = BTreeSet::from([root]);
-    let mut found = vec![root];
-    let mut at = 0;
-    while let Some(&parent) = found.get(at) {
+    let mut found: Vec<OfProc> = Vec::new();
+    let (mut parent, mut at) = (Some(root), 0);
+    while let Some(pid) = parent {
         // /proc is not read atomically, so the data may contain a loop.
-        let children = all.iter().filter(|p| p.parent == parent);
-        found.extend(children.map(|p| p.pid).filter(|pid| seen.insert(*pid)));
+        let children = all.iter().filter(|p| p.parent == pid);
+        found.extend(children.filter(|p| seen.insert(p.pid)));
+        parent = found.get(at).map(|p| p.pid);
         at += 1;
     }
-    found.split_off(1)
+    found
 }
 
-pub(super) fn signal_all(pids: &[i32], signal: Signal) {
-    for pid in pids {
-        let _ = kill(Pid::from_raw(*pid), signal);
+/// Not to a process that has got the pid of one of these since they were listed.
+pub(super) fn signal_all(processes: &[OfProc], signal: Signal) {
+    for listed in processes {
+        let is_meant = || process(listed.pid).is_some_and(|now| now.started == listed.started);
+        let _ = send(signal, listed.pid, is_meant);
     }
 }
 
@@ -68,11 +80,12 @@ mod tests {
 
     #[test]
     fn a_name_may_look_like_the_fields_after_it() {
-        let stat = b"42 (a) R 1 (\xff) S 7 8 9 0 -1 4194560";
+        let stat = b"42 (a) R 1 (\xff) S 7 8 9 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 1";
         let expected = OfProc {
             pid: 42,
             parent: 7,
             session: 9,
+            started: 98765,
         };
         assert_eq!(parse_stat(stat), Some(expected));
         for short in [
@@ -83,6 +96,7 @@ mod tests {
             "42 (a) S 7",
             "42 (a) S 7 8",
             "x (a) S 7 8 9",
+            "42 (a) S 7 8 9 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0",
         ] {
             assert_eq!(parse_stat(short.as_bytes()), None, "{short}");
         }
@@ -100,12 +114,32 @@ mod tests {
     }
 
     #[test]
+    fn another_process_that_has_got_the_pid_is_spared() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let listed = process(child.id().cast_signed()).unwrap();
+        let gone = OfProc {
+            started: listed.started - 1,
+            ..listed
+        };
+        signal_all(&[gone], Signal::SIGKILL);
+        assert_eq!(child.try_wait().unwrap(), None, "it lives");
+        signal_all(&[listed], Signal::SIGKILL);
+        child.wait().unwrap();
+    }
+
+    #[test]
     fn who_is_below_is_found_parents_first_and_once() {
         let of = |(pid, parent)| OfProc {
             pid,
             parent,
             session: 1,
+            started: 1,
         };
+        let below =
+            |root, all: &[OfProc]| -> Vec<i32> { below(root, all).iter().map(|p| p.pid).collect() };
         let tree = [
             (9, 3),
             (1, 0),

@@ -30,11 +30,13 @@ pub struct Stop {
 pub(super) enum Order {
     Stop = b's' as isize,
     Keep = b'k' as isize,
+    /// To tell that the guard is there.
+    Answer = b'a' as isize,
 }
 
 impl Order {
     pub(super) fn decode(byte: u8) -> Option<Order> {
-        [Order::Stop, Order::Keep]
+        [Order::Stop, Order::Keep, Order::Answer]
             .into_iter()
             .find(|order| *order as u8 == byte)
     }
@@ -45,6 +47,7 @@ pub(super) enum News {
     Started(i32),
     NotStarted(Errno),
     Ended(CommandExit),
+    Here,
     /// The last message.
     Gone(Stop),
 }
@@ -59,6 +62,7 @@ impl News {
             News::NotStarted(error) => (b'e', error as i32),
             News::Ended(CommandExit::Code(code)) => (b'c', code.into()),
             News::Ended(CommandExit::Signal(signal)) => (b's', signal),
+            News::Here => (b'h', 0),
             News::Gone(stop) => (b'g', i32::from(stop.killed) | i32::from(stop.left) << 1),
         };
         let [a, b, c, d] = number.to_ne_bytes();
@@ -72,6 +76,7 @@ impl News {
             (b'e', 1..) => News::NotStarted(Errno::from_raw(number)),
             (b'c', _) => News::Ended(CommandExit::Code(number.try_into().ok()?)),
             (b's', 1..=127) => News::Ended(CommandExit::Signal(number)),
+            (b'h', 0) => News::Here,
             (b'g', 0..=3) => News::Gone(Stop {
                 killed: number & 1 != 0,
                 left: number & 2 != 0,
@@ -190,6 +195,7 @@ mod tests {
             News::Ended(CommandExit::Code(255)),
             News::Ended(CommandExit::Signal(9)),
             News::Ended(CommandExit::Signal(64)),
+            News::Here,
         ];
         all.extend(STOPS.map(News::Gone));
         for news in all {
@@ -213,6 +219,7 @@ mod tests {
             (b'c', 256),
             (b's', 0),
             (b's', 128),
+            (b'h', 1),
             (b'g', 4),
             (b'g', -1),
             (b'x', 1),
@@ -223,12 +230,12 @@ mod tests {
     }
 
     #[test]
-    fn orders_are_two_bytes_of_256() {
+    fn orders_are_three_bytes_of_256() {
         for order in [Order::Stop, Order::Keep] {
             assert_eq!(Order::decode(order as u8), Some(order));
         }
         let orders = (0..=u8::MAX).filter_map(Order::decode);
-        assert_eq!(orders.count(), 2);
+        assert_eq!(orders.count(), 3);
     }
 
     #[test]

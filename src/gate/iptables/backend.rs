@@ -13,7 +13,7 @@ use super::programs::Programs;
 use super::recent;
 use super::save::parts;
 use super::standing::{Made, Standing, check, told};
-use crate::gate::backend::{Backend, Deadline, Remark, fail_on_demand};
+use crate::gate::backend::{Backend, Deadline, Lost, Remark, fail_on_demand};
 use crate::gate::kinds::{Kind, Variant};
 use crate::gate::rules::{Rules, Settings};
 use crate::gate::watchdog::Watchdog;
@@ -123,7 +123,7 @@ impl Iptables {
         let families = self.families(&rules.scope)?;
         // A process that may not list rules could not remove them either.
         let mut saved = Some(self.saved(&families)?);
-        if !self.watchdog.as_mut().is_some_and(Watchdog::lives) {
+        if !self.watchdog.as_mut().is_some_and(Watchdog::is_ready) {
             let kind = Kind::Iptables(self.variant);
             let watchdog = Watchdog::start(kind, &self.id, until + self.lingers)?;
             self.watchdog = Some(watchdog);
@@ -339,8 +339,12 @@ impl Iptables {
                 rules: &standing.rules,
                 place: made.place,
             };
+            let (programs, family, wait) = (&self.programs, made.family, self.wait);
             let script = script.replace_ports(ports);
-            let restore = || self.programs.restore(made.family, &script, self.wait);
+            let restore = || match ports.is_empty() {
+                true => programs.restore(family, &script, wait),
+                false => programs.restore_unless_signalled(family, &script, wait),
+            };
             match &self.watchdog {
                 Some(watchdog) => watchdog.waits_for(restore),
                 None => restore(),
@@ -461,7 +465,7 @@ impl Backend for Iptables {
         rules.is_some_and(|rules| rules.steer.translates())
     }
 
-    fn keep_watched(&mut self, until: Deadline) -> Result<bool> {
+    fn keep_watched(&mut self, until: Deadline) -> Result<Option<Lost>> {
         let kind = Kind::Iptables(self.variant);
         Watchdog::keep(&mut self.watchdog, kind, &self.id, until + self.lingers)
     }

@@ -7,6 +7,10 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct LockHeld(pub(super) String);
 
+/// A program was killed, since it had not ended in time.
+#[derive(Debug)]
+pub(super) struct Hung;
+
 /// The rules could be neither completed nor removed: the watchdog goes on trying.
 #[derive(Debug)]
 pub(super) struct NotUndone(pub(super) String);
@@ -17,12 +21,19 @@ pub(super) struct NotUndone(pub(super) String);
 pub(super) struct TooLate(pub(super) Duration);
 
 impl std::error::Error for LockHeld {}
+impl std::error::Error for Hung {}
 impl std::error::Error for NotUndone {}
 impl std::error::Error for TooLate {}
 
 impl fmt::Display for LockHeld {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Hung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it did not end in time, and was killed")
     }
 }
 

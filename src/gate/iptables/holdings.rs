@@ -52,7 +52,7 @@ pub(crate) fn take(privileged: bool) -> Vec<VariantHoldings> {
 fn holding(variant: Variant, programs: &Programs, family: Family) -> Result<Holding, String> {
     let mut saved = String::new();
     for table in tables_of(variant, family)? {
-        let table = programs.save_table(family, &table);
+        let table = programs.census(family, &table);
         saved.push_str(&table.map_err(|error| format!("{error:#}"))?);
     }
     Ok(read(&saved))
@@ -74,7 +74,7 @@ pub(crate) fn consuming() -> Vec<Consuming> {
             continue;
         };
         for table in tables_of(*variant, family).unwrap_or_default() {
-            let saved = programs.save_table(family, &table).unwrap_or_default();
+            let saved = programs.census(family, &table).unwrap_or_default();
             found.extend(saved.lines().filter_map(|line| effect_of(&table, line)));
         }
     }

@@ -13,49 +13,22 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, anyhow};
 use iptables::IPTables;
 
-use crate::gate::kinds::Variant;
-
-/// The variant of a program of any name. Programs before 1.8 do not print it: they are legacy.
-pub(super) fn variant(save: &Path) -> Variant {
-    // iptables(8) always knew this option, and some old versions of iptables-save(8) do not. But where the
-    // kernel lacks nf_tables, only the latter answers.
-    let sibling = save.to_str().and_then(|path| path.strip_suffix("-save"));
-    let mut programs = [Some(save), sibling.map(Path::new)].into_iter().flatten();
-    match programs.any(|program| version(program).contains("nf_tables")) {
-        true => Variant::Nft,
-        false => Variant::Legacy,
-    }
-}
-
-/// What a program prints as its version. It looks at no table.
-fn version(program: &Path) -> String {
-    let output = ask(program, "filter", "--version");
-    output.map_or_else(
-        |_| String::new(),
-        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
-    )
-}
-
 /// The rules of a table with their counters.
 pub(super) fn table(save: &Path, table: &str) -> Result<Output> {
-    ask(save, table, "-c")
-}
-
-fn ask(program: &Path, table: &str, words: &str) -> Result<Output> {
     let asked = || {
         let iptables = IPTables {
-            cmd: for_ever(program)?,
+            cmd: for_ever(save)?,
             has_check: false,
             // `true` makes the crate add `--wait`, which has no time limit.
             has_wait: false,
             is_numeric: true,
         };
         contained(|| {
-            let output = iptables.execute(table, words);
+            let output = iptables.execute(table, "-c");
             output.map_err(|error| anyhow!("{error}"))
         })?
     };
-    asked().with_context(|| format!("{} can't be run", program.display()))
+    asked().with_context(|| format!("{} can't be run", save.display()))
 }
 
 /// The crate wants a `'static` path.
@@ -108,37 +81,6 @@ mod tests {
         let error = table(Path::new("/no/such-save"), "filter").unwrap_err();
         let said = format!("{error:#}");
         assert!(said.starts_with("/no/such-save can't be run: "), "{said}");
-        assert_eq!(variant(Path::new("/no/such-save")), Variant::Legacy);
-    }
-
-    /// As where the kernel lacks nf_tables: iptables(8) fails, and iptables-save(8) still tells its version.
-    #[test]
-    fn one_program_that_answers_is_enough() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = std::env::temp_dir().join(format!("syngate-look-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let program = |name: &str, script: &str| {
-            let file = folder.join(name);
-            std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
-            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
-            file
-        };
-        let nft = "echo 'iptables v1.8.9 (nf_tables)'";
-        for (plain, save, variant_is) in [
-            ("exit 1", nft, Variant::Nft),
-            (nft, "exit 2", Variant::Nft),
-            ("exit 1", "exit 2", Variant::Legacy),
-            (
-                "exit 1",
-                "echo 'iptables-save v1.8.9 (legacy)'",
-                Variant::Legacy,
-            ),
-        ] {
-            program("iptables", plain);
-            let save = program("iptables-save", save);
-            assert_eq!(variant(&save), variant_is, "{plain}");
-        }
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -1,33 +1,48 @@
 //! The programs of a variant of iptables.
 
-use std::ffi::{OsStr, OsString};
+use std::cell::OnceCell;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{AccessFlags, access};
 
-use super::failures::LockHeld;
+use super::failures::{Hung, LockHeld};
 use super::look;
 use crate::gate::kinds::Variant;
+use crate::process::child::{Child, Launch};
+use crate::process::environment::as_exec_takes;
+use crate::process::signals;
+use crate::words::ended::{CommandExit, exit_words};
 use crate::words::family::Family;
 
 /// Searched after PATH, because cron's PATH has no sbin.
 const USUAL_PLACES: &str = "/usr/sbin:/sbin:/usr/local/sbin";
 /// The exit status of iptables when another process holds the lock, and for some other failures
 /// (xtables.h).
-const RESOURCE_PROBLEM: i32 = 4;
+const RESOURCE_PROBLEM: u8 = 4;
+/// How long a program may take, besides its wait for the lock. It may hang: its file on a server that is
+/// gone, a module that does not load.
+pub(crate) const PROGRAM_WITHIN: Duration = Duration::from_secs(5);
+/// When a signal ends a look that goes on.
+pub(crate) const LONG: Duration = Duration::from_millis(500);
+/// How long to wait for the end of one that was killed.
+const KILLED_WITHIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Programs {
     v4: Tools,
     /// Missing on some hosts.
     v6: Option<Tools>,
+    /// Asked for once: the program may hang later.
+    variant: OnceCell<Variant>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +90,10 @@ impl Programs {
         Ok(Programs {
             v4: tools("iptables")?,
             v6: tools("ip6tables").ok(),
+            variant: match (variant, suffix) {
+                (Variant::Default, _) | (_, "") => OnceCell::new(),
+                named => OnceCell::from(named.0),
+            },
         })
     }
 
@@ -91,26 +110,48 @@ impl Programs {
 
     /// The real variant: that of `Default` may be either.
     pub(super) fn truly(&self) -> Variant {
-        look::variant(&self.v4.save)
+        *self.variant.get_or_init(|| variant(&self.v4.save))
     }
 
     /// Makes a change as a whole. Waits for the lock for at most `wait`.
     ///
     /// # Errors
-    /// The error of the program; nothing was changed.
+    /// The error of the program; nothing was changed, unless it is [`Hung`].
     pub(super) fn restore(&self, family: Family, script: &str, wait: Duration) -> Result<()> {
+        self.restored(family, script, wait, || false)
+    }
+
+    /// The same, while the gate is closed: a signal for the run ends a change that takes long.
+    pub(super) fn restore_unless_signalled(
+        &self,
+        family: Family,
+        script: &str,
+        wait: Duration,
+    ) -> Result<()> {
+        self.restored(family, script, wait, signals::has_come)
+    }
+
+    fn restored(
+        &self,
+        family: Family,
+        script: &str,
+        wait: Duration,
+        stop: fn() -> bool,
+    ) -> Result<()> {
         let tools = self.tools(family)?;
         // In whole seconds. The program takes 0 as no time limit.
         let seconds = wait.as_secs_f64().ceil().max(1.0).to_string();
-        let output = run(&tools.restore, &["--noflush", "-w", &seconds], script)?;
-        if output.status.success() {
+        let words = ["--noflush", "-w", &seconds];
+        let within = wait.max(Duration::from_secs(1)) + PROGRAM_WITHIN;
+        let output = run(&tools.restore, &words, script, within, stop)?;
+        if output.exit == CommandExit::Code(0) {
             return Ok(());
         }
         let name = tools.restore.file_name().unwrap_or_default();
         let name = name.to_string_lossy();
         let said = one_line(&output.stderr);
         // Other failures have the same status.
-        if output.status.code() == Some(RESOURCE_PROBLEM) && said.contains("xtables lock") {
+        if output.exit == CommandExit::Code(RESOURCE_PROBLEM) && said.contains("xtables lock") {
             let wait = humantime::format_duration(wait);
             return Err(LockHeld(format!(
                 "--xtables-wait {wait}: another process holds the lock of {name} ({said})"
@@ -118,26 +159,55 @@ impl Programs {
             .into());
         }
         let needs = self.lacks_rights();
-        Err(anyhow!("{name}: {said} ({}){needs}", output.status))
+        Err(anyhow!(
+            "{name}: {said} ({}){needs}",
+            exit_words(output.exit)
+        ))
     }
 
     /// The rules of all tables with their counters.
     pub(super) fn save(&self, family: Family) -> Result<String> {
-        let tools = self.tools(family)?;
-        self.saved(tools, run(&tools.save, &["-c"], "")?)
+        self.saved(family, &["-c"], || false)
     }
 
     /// The rules of one table, which must exist.
     pub(super) fn save_table(&self, family: Family, table: &str) -> Result<String> {
-        let tools = self.tools(family)?;
-        self.saved(tools, look::table(&tools.save, table)?)
+        self.saved(family, &["-c", "-t", table], || false)
     }
 
-    fn saved(&self, tools: &Tools, output: Output) -> Result<String> {
+    /// The rules of one table, or of all if there is no such table, while the gate is closed: a signal for
+    /// the run ends a look that takes long.
+    pub(super) fn look(&self, family: Family, table: &str) -> Result<String> {
+        let table = self.saved(family, &["-c", "-t", table], signals::has_come);
+        match table {
+            Err(error) if !error.is::<Hung>() => self.saved(family, &["-c"], signals::has_come),
+            listed => listed,
+        }
+    }
+
+    fn saved(&self, family: Family, words: &[&str], stop: fn() -> bool) -> Result<String> {
+        let save = &self.tools(family)?.save;
+        let output = run(save, words, "", PROGRAM_WITHIN, stop)?;
+        anyhow::ensure!(
+            output.exit == CommandExit::Code(0),
+            "{}: {} ({}){}",
+            save.display(),
+            one_line(&output.stderr),
+            exit_words(output.exit),
+            self.lacks_rights()
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The rules of one table of the host's firewall, through the crate `iptables`. Before the gate closes:
+    /// the crate waits without limit.
+    pub(super) fn census(&self, family: Family, table: &str) -> Result<String> {
+        let save = &self.tools(family)?.save;
+        let output = look::table(save, table)?;
         anyhow::ensure!(
             output.status.success(),
             "{}: {} ({}){}",
-            tools.save.display(),
+            save.display(),
             one_line(&output.stderr),
             output.status,
             self.lacks_rights()
@@ -154,6 +224,27 @@ impl Programs {
     }
 }
 
+/// The variant of a program of any name. Programs before 1.8 do not print it: they are legacy.
+fn variant(save: &Path) -> Variant {
+    // iptables(8) always knew this option, and some old versions of iptables-save(8) do not. But where the
+    // kernel lacks nf_tables, only the latter answers.
+    let sibling = save.to_str().and_then(|path| path.strip_suffix("-save"));
+    let mut programs = [Some(save), sibling.map(Path::new)].into_iter().flatten();
+    match programs.any(|program| version(program).contains("nf_tables")) {
+        true => Variant::Nft,
+        false => Variant::Legacy,
+    }
+}
+
+/// What a program prints as its version. It looks at no table.
+fn version(program: &Path) -> String {
+    let output = run(program, &["--version"], "", PROGRAM_WITHIN, || false);
+    output.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
+}
+
 fn find(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
     [path.unwrap_or_default(), OsStr::new(USUAL_PLACES)]
         .into_iter()
@@ -163,27 +254,61 @@ fn find(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
         .find(|file| file.is_file() && access(file, AccessFlags::X_OK).is_ok())
 }
 
-/// Runs a program to its end. It inherits syngate's signal mask, so that Ctrl-C does not interrupt
-/// the change.
-fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Output> {
-    let run = || -> io::Result<Output> {
+/// Runs a program to its end, or kills it after `within`, or after [`LONG`] when `stop` says so. It inherits
+/// syngate's signal mask, so that Ctrl-C does not interrupt the change. It ends with syngate: what it
+/// changes later nobody would undo.
+fn run(
+    program: &Path,
+    arguments: &[&str],
+    input: &str,
+    within: Duration,
+    stop: fn() -> bool,
+) -> Result<Output> {
+    let run = || -> Result<Result<Output>> {
         let (mut stdin, mut stdout, mut stderr) = (in_memory()?, in_memory()?, in_memory()?);
         stdin.write_all(input.as_bytes())?;
         stdin.rewind()?;
-        let status = Command::new(program)
-            .args(arguments)
-            .envs([("LC_ALL", OsString::from("C"))])
-            .stdin(stdin)
-            .stdout(stdout.try_clone()?)
-            .stderr(stderr.try_clone()?)
-            .status()?;
-        Ok(Output {
-            status,
+        let words = [program.as_os_str()].into_iter();
+        let words = words.chain(arguments.iter().map(OsStr::new));
+        let words: Vec<OsString> = words.map(OsStr::to_owned).collect();
+        let files = [&stdin, &stdout, &stderr].map(AsRawFd::as_raw_fd);
+        let child = Child::spawn_file(
+            program,
+            &words,
+            &Launch {
+                files: &[(files[0], 0), (files[1], 1), (files[2], 2)],
+                dies_with_parent: true,
+                ..Launch::new(&in_english(), &SigSet::thread_get_mask()?)
+            },
+        )?;
+        let began = Instant::now();
+        let stop = || began.elapsed() >= LONG && stop();
+        let Some(exit) = child.wait(began + within, stop) else {
+            child.signal(Signal::SIGKILL as i32);
+            child.wait(Instant::now() + KILLED_WITHIN, || false);
+            return Ok(Err(anyhow!(Hung).context(program.display().to_string())));
+        };
+        Ok(Ok(Output {
+            exit,
             stdout: all_of(&mut stdout)?,
             stderr: all_of(&mut stderr)?,
-        })
+        }))
     };
-    run().with_context(|| format!("{} can't be run", program.display()))
+    run().with_context(|| format!("{} can't be run", program.display()))?
+}
+
+/// What a program has printed, and how it has ended.
+struct Output {
+    exit: CommandExit,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+/// The environment, with messages that this file can read.
+fn in_english() -> Vec<CString> {
+    const LANGUAGE: &str = "LC_ALL";
+    let inherited = std::env::vars_os().filter(|(name, _)| name != LANGUAGE);
+    as_exec_takes(inherited.chain([(LANGUAGE.into(), "C".into())]))
 }
 
 /// A file in memory instead of a pipe: neither process has to read before the other can continue,
@@ -231,5 +356,46 @@ mod tests {
     fn what_is_not_installed_is_named() {
         assert!(find("no-such-program", None).is_none());
         assert!(find("sh", Some(OsStr::new("/bin"))).is_some());
+    }
+
+    /// As where the kernel lacks nf_tables: iptables(8) fails, and iptables-save(8) still tells its version.
+    #[test]
+    fn one_program_that_answers_is_enough() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = std::env::temp_dir().join(format!("syngate-variant-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let program = |name: &str, script: &str| {
+            let file = folder.join(name);
+            std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+            file
+        };
+        let nft = "echo 'iptables v1.8.9 (nf_tables)'";
+        for (plain, save, variant_is) in [
+            ("exit 1", nft, Variant::Nft),
+            (nft, "exit 2", Variant::Nft),
+            ("exit 1", "exit 2", Variant::Legacy),
+            (
+                "exit 1",
+                "echo 'iptables-save v1.8.9 (legacy)'",
+                Variant::Legacy,
+            ),
+        ] {
+            program("iptables", plain);
+            let save = program("iptables-save", save);
+            assert_eq!(variant(&save), variant_is, "{plain}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_killed() {
+        let began = Instant::now();
+        let within = Duration::from_millis(50);
+        let error = run(Path::new("/bin/sleep"), &["60"], "", within, || false);
+        assert!(error.is_err_and(|error| error.is::<Hung>()));
+        let error = run(Path::new("/bin/sleep"), &["60"], "", LONG * 20, || true);
+        assert!(error.is_err_and(|error| error.is::<Hung>()));
+        assert!(began.elapsed() < LONG * 10);
     }
 }

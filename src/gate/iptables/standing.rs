@@ -151,12 +151,12 @@ impl Standing {
             return Ok(());
         }
         let checked = check(&mut self.made, programs, id, &self.rules.ports);
+        self.listing_took = self.listed_at.elapsed();
         if checked.is_err() {
             // What was not seen now may not change any more.
             self.changes = None;
         }
         self.found = checked?;
-        self.listing_took = self.listed_at.elapsed();
         Ok(())
     }
 }
@@ -178,9 +178,7 @@ pub(super) fn check(
 ) -> Result<Result<(), Fault>> {
     for made in made {
         let table = made.place.table;
-        let saved = programs.save_table(made.family, table);
-        // The table may be gone.
-        let saved = saved.or_else(|_| programs.save(made.family))?;
+        let saved = programs.look(made.family, table)?;
         if let Err(fault) = made.check(&saved, id, ports) {
             return Ok(Err(fault));
         }

@@ -14,7 +14,7 @@ use super::refused::{Lack, OwnerRefused, explain, refuses_owners};
 use super::ruleset::Ruleset;
 use super::tables::{Tables, gone};
 use super::transaction::{self, ChainRules};
-use crate::gate::backend::{Backend, Deadline, Flows, Remark, fail_on_demand};
+use crate::gate::backend::{Backend, Deadline, Flows, Lost, Remark, fail_on_demand};
 use crate::gate::kinds::Kind;
 use crate::gate::rules::{Rules, Settings};
 use crate::gate::watchdog::Watchdog;
@@ -129,7 +129,7 @@ impl Nft {
 
     /// Makes the tables again after somebody has removed them.
     fn create_again(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
-        if !self.watchdog.as_mut().is_some_and(Watchdog::lives) {
+        if !self.watchdog.as_mut().is_some_and(Watchdog::is_ready) {
             self.watch(until)?;
         }
         let Some(installed) = &mut self.installed else {
@@ -290,7 +290,7 @@ impl Backend for Nft {
         true
     }
 
-    fn keep_watched(&mut self, until: Deadline) -> Result<bool> {
+    fn keep_watched(&mut self, until: Deadline) -> Result<Option<Lost>> {
         let kind = Kind::Nft;
         Watchdog::keep(&mut self.watchdog, kind, &self.id, until + self.lingers)
     }

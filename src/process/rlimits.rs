@@ -1,0 +1,104 @@
+//! Limits of resources (setrlimit(2)) under which a run could not be carried through: it would end in its
+//! middle, by the kernel's hand. What else fails for want of a resource (files, processes) is told where it
+//! fails, before anything is gated.
+
+use std::time::Duration;
+
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::words::limit::Limit;
+
+/// The least stack and memory. With less, the kernel ends syngate when it needs more.
+pub(crate) const LEAST_STACK: u64 = 1 << 20;
+pub(crate) const LEAST_MEMORY: u64 = 64 << 20;
+pub(crate) const LEAST_DATA: u64 = 16 << 20;
+
+/// The gate opens when this much of the CPU time is left, or [`CPU_SHARE`] if that is less: beyond the hard
+/// limit the kernel kills syngate.
+pub(crate) const CPU_LEFT: Duration = Duration::from_secs(1);
+/// A tenth of the limit.
+const CPU_SHARE: u32 = 10;
+
+/// What is too small. One line for the user.
+pub(crate) fn too_small() -> Option<String> {
+    let least = [
+        (
+            Resource::RLIMIT_STACK,
+            LEAST_STACK,
+            "stack",
+            "ulimit -s, LimitSTACK=",
+        ),
+        (
+            Resource::RLIMIT_AS,
+            LEAST_MEMORY,
+            "memory",
+            "ulimit -v, LimitAS=",
+        ),
+        (
+            Resource::RLIMIT_DATA,
+            LEAST_DATA,
+            "data",
+            "ulimit -d, LimitDATA=",
+        ),
+    ];
+    least
+        .into_iter()
+        .find_map(|(resource, least, what, option)| {
+            let (limit, _) = getrlimit(resource).ok()?;
+            told(limit, least, what, option)
+        })
+}
+
+fn told(limit: u64, least: u64, what: &str, option: &str) -> Option<String> {
+    (limit < least).then(|| {
+        let (limit, least) = (limit >> 10, Limit::MiB(least as usize));
+        format!("the limit of {what} is {limit} KiB: syngate needs {least} ({option})")
+    })
+}
+
+/// The CPU time that the kernel lets this process have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CpuTime {
+    /// `None`: any.
+    opens_at: Option<Duration>,
+}
+
+impl CpuTime {
+    pub(crate) fn limited() -> CpuTime {
+        let limit = getrlimit(Resource::RLIMIT_CPU).map_or(RLIM_INFINITY, |(_, hard)| hard);
+        let limit = (limit != RLIM_INFINITY).then(|| Duration::from_secs(limit));
+        CpuTime {
+            opens_at: limit.map(|limit| limit - CPU_LEFT.min(limit / CPU_SHARE)),
+        }
+    }
+
+    pub(crate) fn is_nearly_over(self) -> bool {
+        self.opens_at.is_some_and(|at| {
+            let used = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID);
+            used.is_ok_and(|used| Duration::from(used) >= at)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_is_told_with_the_option() {
+        let line = told(320 << 10, LEAST_STACK, "stack", "ulimit -s").unwrap();
+        assert!(line.contains("320 KiB") && line.contains("1 MiB"), "{line}");
+        assert_eq!(told(LEAST_STACK, LEAST_STACK, "stack", ""), None);
+        assert_eq!(told(RLIM_INFINITY, LEAST_MEMORY, "memory", ""), None);
+    }
+
+    #[test]
+    fn without_a_limit_there_is_time() {
+        assert!(!CpuTime { opens_at: None }.is_nearly_over());
+        let used = CpuTime {
+            opens_at: Some(Duration::ZERO),
+        };
+        assert!(used.is_nearly_over());
+    }
+}

@@ -1,0 +1,193 @@
+//! Programs that hang while the gate is closed: it opens when it has to all the same.
+
+mod harness;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use harness::latch::Latch;
+use harness::{Backend, SOON, call, wait_shut, words};
+use nix::sys::signal::Signal;
+use testkit::services::Serve;
+use testkit::{Host, Pair, Running, SERVER, wait_until};
+
+/// How long a gate may stay shut that has to open.
+const OPEN_WITHIN: Duration = Duration::from_secs(2);
+
+/// A pair with a server on port 80.
+fn served() -> (Pair, Running) {
+    let pair = Pair::new().unwrap();
+    let server = Serve::on("0.0.0.0:80").start(&pair.server).unwrap();
+    (pair, server)
+}
+
+/// Whether a SYN is answered at once; it is given up before it is sent again.
+fn connects(pair: &Pair, port: u16) -> bool {
+    let connect = format!("timeout 0.3 bash -c 'exec 3<>/dev/tcp/{SERVER}/{port}'");
+    pair.client.sh(&connect).unwrap().ok()
+}
+
+#[track_caller]
+fn opens(pair: &Pair, port: u16) {
+    wait_until(OPEN_WITHIN, "an open port", || connects(pair, port)).unwrap();
+}
+
+/// Ends a run, whatever it still waits for.
+fn end(mut run: Running) {
+    let _ = run.signal(Signal::SIGKILL);
+    let _ = run.wait();
+}
+
+/// The programs of iptables, with a switch for each kind of them (`save`, `restore`) that has it hang.
+struct Programs {
+    dir: PathBuf,
+}
+
+impl Programs {
+    fn of(host: &Host, variant: &str) -> Programs {
+        let dir = host.dir().join("programs");
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir(&dir).unwrap();
+        for kind in ["save", "restore"] {
+            for family in ["iptables", "ip6tables"] {
+                let name = format!("{family}-{variant}-{kind}");
+                let here = dir.display();
+                let script = format!(
+                    "#!/bin/sh\n[ ! -e {here}/{kind}.hangs ] || {{ >{here}/{kind}.tried; exec sleep 1000; }}\n\
+                     exec /usr/sbin/{name} \"$@\"\n"
+                );
+                let file = dir.join(&name);
+                std::fs::write(&file, script).unwrap();
+                std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+            }
+        }
+        Programs { dir }
+    }
+
+    fn path(&self) -> String {
+        format!("{}:{}", self.dir.display(), std::env::var("PATH").unwrap())
+    }
+
+    fn hang(&self, kind: &str) -> PathBuf {
+        let switch = self.dir.join(format!("{kind}.hangs"));
+        std::fs::write(&switch, "").unwrap();
+        switch
+    }
+
+    #[track_caller]
+    fn wait_tried(&self, kind: &str) {
+        let tried = self.dir.join(format!("{kind}.tried"));
+        wait_until(SOON, "a program that hangs", || tried.exists()).unwrap();
+    }
+}
+
+const IPTABLES: [(Backend, &str); 2] = [
+    (Backend::IptablesNft, "nft"),
+    (Backend::IptablesLegacy, "legacy"),
+];
+
+/// iptables-save hangs, with which the run looks at its rules again and again.
+#[test]
+fn a_look_at_the_rules() {
+    for (backend, variant) in IPTABLES {
+        let (pair, _server) = served();
+        let host = &pair.server;
+        for signal in [Signal::SIGUSR1, Signal::SIGTERM, Signal::SIGKILL] {
+            let programs = Programs::of(host, variant);
+            let latch = Latch::new(host, signal.as_str());
+            let call = call(host, words("--port 80 --max-closed 5m --drain 0"))
+                .on(backend)
+                .env("PATH", &programs.path());
+            let mut run = call.start(["sh".to_owned(), "-c".to_owned(), latch.hold()]);
+            latch.wait();
+            wait_shut(host, &[80]);
+            programs.hang("save");
+            // iptables-nft looks when somebody has changed nf_tables.
+            host.must(["nft", "add", "table", "ip", signal.as_str()]);
+            programs.wait_tried("save");
+            assert!(!connects(&pair, 80), "it is closed");
+            run.signal(signal).unwrap();
+            opens(&pair, 80);
+            end(run);
+        }
+    }
+}
+
+/// iptables-restore hangs, with which the run opens one port of two.
+#[test]
+fn a_change_of_the_ports() {
+    for (backend, variant) in IPTABLES {
+        for signal in [Signal::SIGUSR1, Signal::SIGTERM, Signal::SIGKILL] {
+            let (pair, _server) = served();
+            let host = &pair.server;
+            let programs = Programs::of(host, variant);
+            let other = host.dir().join("other.pid");
+            host.must(Serve::on("0.0.0.0:82").daemon_argv(&other).unwrap());
+            let call = call(host, words("--port 80,82 --max-closed 5m --drain 0"))
+                .args(words("--ready-timeout 5m"))
+                .on(backend)
+                .env("PATH", &programs.path());
+            let hangs = programs.dir.join("restore.hangs");
+            let script = format!("kill $(cat {}); >{}", other.display(), hangs.display());
+            let mut run = call.start(["sh".to_owned(), "-c".to_owned(), script]);
+            programs.wait_tried("restore");
+            assert!(!connects(&pair, 80), "it is closed");
+            run.signal(signal).unwrap();
+            opens(&pair, 80);
+            end(run);
+        }
+    }
+}
+
+/// Holds a lease on a file that it never gives back, and notes when somebody wants to open it: so
+/// execve(2) hangs, as on a file server that is gone.
+fn lease(host: &Host, file: &Path) -> Running {
+    const LEASE: &str = r#"
+import fcntl, os, signal, time
+note = lambda what: open("FILE." + what, "w").close()
+signal.signal(signal.SIGIO, lambda *_: note("tried"))
+fcntl.fcntl(os.open("FILE", os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)
+note("leased")
+while True: time.sleep(60)
+"#;
+    let lease = LEASE.replace("FILE", file.to_str().unwrap());
+    let lease = host
+        .spawn(host.command("python3").args(["-c", &lease]))
+        .unwrap();
+    wait_until(SOON, "a lease", || noted(file, "leased")).unwrap();
+    lease
+}
+
+fn noted(file: &Path, what: &str) -> bool {
+    PathBuf::from(format!("{}.{what}", file.display())).exists()
+}
+
+/// A copy of a program, for a lease.
+fn copy(host: &Host, program: &str, name: &str) -> PathBuf {
+    let file = host.write(name, std::fs::read(program).unwrap());
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+    file
+}
+
+/// The shell hangs that has to run the check.
+#[test]
+fn a_ready_check() {
+    for signal in [Signal::SIGUSR1, Signal::SIGTERM] {
+        let (pair, _server) = served();
+        let host = &pair.server;
+        let shell = copy(host, "/bin/sh", "sh");
+        let bind = format!("mount --bind {} /bin/sh; exec \"$@\"", shell.display());
+        let call = call(host, words("--port 80 --max-closed 5m --drain 0"))
+            .args(["--ready-timeout", "5m", "--ready-check", "true"])
+            .by(["unshare", "-m", "bash", "-c", &bind, "bash"]);
+        let mut lease = lease(host, &shell);
+        let mut run = call.start(["true"]);
+        wait_until(SOON, "execve(2) of the shell", || noted(&shell, "tried")).unwrap();
+        assert!(!connects(&pair, 80), "it is closed");
+        run.signal(signal).unwrap();
+        opens(&pair, 80);
+        end(run);
+        lease.signal(Signal::SIGKILL).unwrap();
+    }
+}
