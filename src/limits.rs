@@ -2,7 +2,7 @@
 
 use crate::action::{linger, list};
 use crate::commands::clear;
-use crate::decide::{beside, draining, looks, opening, service, wishes};
+use crate::decide::{beside, draining, looks, opening, service, sessions, wishes};
 use crate::gate::iptables::programs::{LONG, PROGRAM_WITHIN};
 use crate::gate::iptables::standing::LIST_EVERY;
 use crate::gate::nft::{divert, ruleset};
@@ -33,6 +33,10 @@ const SHARED: &[(&str, Limit)] = &[
     ("Settle, group", Time(service::SETTLE_GROUP)),
     ("Settle, first change", Time(service::SETTLE_PATIENCE)),
     ("Settle, addresses", Time(service::SETTLE_PLACES)),
+    (
+        "Session's listener",
+        Number(sessions::SESSION_BACKLOG as u64),
+    ),
     ("Late restart", Time(service::SETTLE_PATIENCE)),
     ("Late restart", Time(looks::HOLDERS_EVERY)),
     ("Guard", Time(looks::GUARD_EVERY)),

@@ -5,7 +5,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Outcome, SOON, call, ms, words};
+use harness::{Outcome, SOON, call, ms, python, words};
 use serde_json::json;
 use testkit::services::Serve;
 use testkit::{Host, Load, Pair, RunningLoad, SERVER, slow, wait_until};
@@ -312,5 +312,72 @@ fn a_reload_that_nothing_shows_is_told_of() {
     assert!(
         line.ends_with("; nothing changed on 8053 within 3s"),
         "{line}"
+    );
+}
+
+// Listeners of sessions -----------------------------------------------------------------------------
+
+/// A process for each session, as FTP daemons have. It listens where its client has come to.
+const FTPD: &str = "
+import os, socket, sys
+control = socket.create_server(('', 8021))
+lasting = socket.create_server(('', 30001)) if 'lasting' in sys.argv else None
+while True:
+    client, _ = control.accept()
+    if os.fork() == 0:
+        control.close()
+        if lasting: lasting.close()
+        data = socket.socket()
+        data.bind((client.getsockname()[0], 30066))
+        data.listen(1)
+        client.sendall(b'227 Entering Passive Mode\\r\\n')
+        client.recv(99)
+        os._exit(0)
+    client.close()
+";
+
+/// The passive ports of FTP: a session's listener goes with it, and is not waited for.
+#[test]
+fn a_session_s_listener_is_not_waited_for() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let ftpd = host.write("ftpd.py", FTPD);
+    let pid_file = host.dir().join("ftpd.pid");
+    let starts = |argument: &str| {
+        format!(
+            "setsid python3 {} {argument} >/dev/null 2>&1 & echo $! >{}; \
+             until ss -Hltn sport 8021 | grep -q .; do sleep 0.01; done",
+            ftpd.display(),
+            pid_file.display()
+        )
+    };
+    let client = format!(
+        "import socket, time
+k = socket.create_connection(('{SERVER}', 8021)); k.recv(99); print('up', flush=True); time.sleep(60)"
+    );
+    let pid = format!("$(cat {})", pid_file.display());
+    host.must(sh(starts("lasting")));
+    // The sessions go too, as with systemd; or they stay.
+    for stops in [format!("kill -- -{pid}"), format!("kill {pid}")] {
+        let _session = python(&pair.client, &client);
+        let script = format!("{stops}; {}", starts("lasting"));
+        let options = words("--port 8021,30000-30100 --ready-timeout 2s --drain 0");
+        let outcome = call(host, options).run(sh(script));
+        assert_eq!(outcome.code, 0, "{stops}: {outcome:?}");
+        assert_eq!(outcome.report["listeners_lost"], json!([]), "{outcome:?}");
+        let before = outcome.report["listeners_before"].as_array().unwrap();
+        assert_eq!(before.len(), 3, "{outcome:?}");
+        let ready = ready_ms(&outcome);
+        assert!(ready <= AT_ONCE_MS * f64::from(slow()), "{ready} ms");
+    }
+    // The service's own is, in the same range.
+    let script = format!("kill {pid}; {}", starts(""));
+    let options = words("--port 8021,30000-30100 --ready-timeout 300ms --drain 0");
+    let outcome = call(host, options).run(sh(script));
+    assert_eq!(outcome.code, 124, "{outcome:?}");
+    assert_eq!(
+        outcome.report["ports_not_ready"],
+        json!(["30001"]),
+        "{outcome:?}"
     );
 }

@@ -20,6 +20,7 @@ pub(crate) mod policy;
 pub(crate) mod readiness;
 pub(crate) mod service;
 pub(crate) mod services;
+pub(crate) mod sessions;
 pub(crate) mod signals;
 pub(crate) mod state;
 pub(crate) mod watch;

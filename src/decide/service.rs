@@ -96,7 +96,9 @@ impl State {
     }
 
     pub(super) fn note(&mut self, sample: &Sample, now: Instant) {
-        let changed = take_in(&mut self.watches, sample, &self.config.gated, now);
+        let listeners = sample.lasting(&self.sessions);
+        let gated = &self.config.gated;
+        let changed = take_in(&mut self.watches, &listeners, &sample.holders, gated, now);
         // A new process may listen now. What the old one has passed says nothing about it.
         if changed {
             self.check.expire();

@@ -10,7 +10,7 @@ use crate::decide::handshakes::Handshakes;
 use crate::decide::looks::{CHANGE_AGAIN, GUARD_EVERY, QUIET, Regular};
 use crate::decide::policy::{Due, Noted, Policy};
 use crate::decide::watch::{Watches, watches};
-use crate::kernel::sockets::Sample;
+use crate::kernel::sockets::{Sample, SocketId};
 use crate::words::ports::PortSet;
 
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct State {
     pub(super) config: Config,
     /// By port of the listener, not the gated port. A port is here once it has had a listener.
     pub(super) watches: Watches,
+    /// The listeners of sessions, which are not watched.
+    pub(super) sessions: Vec<SocketId>,
     pub(super) closed_at: Instant,
     pub(super) deadline: Instant,
     pub(super) phase: Phase,
@@ -72,6 +74,7 @@ impl State {
     ) -> State {
         State {
             watches: watches(before, &config.gated, closed_at),
+            sessions: before.sessions.clone(),
             shut: match deadline {
                 Some(_) => config.gated.ports.clone(),
                 None => PortSet::EMPTY,

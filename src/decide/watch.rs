@@ -142,8 +142,9 @@ pub(super) type Watches = BTreeMap<u16, Vec<Watch>>;
 
 pub(super) fn watches(before: &Sample, gated: &Gated, now: Instant) -> Watches {
     let mut parts: BTreeMap<(u16, usize), Vec<Listener>> = BTreeMap::new();
-    let of = services(&before.listeners, &before.holders);
-    for (listener, service) in before.listeners.iter().zip(of) {
+    let listeners = before.lasting(&before.sessions);
+    let of = services(&listeners, &before.holders);
+    for (listener, service) in listeners.iter().zip(of) {
         let part = parts.entry((listener.port, service)).or_default();
         part.push(listener.clone());
     }
@@ -156,9 +157,15 @@ pub(super) fn watches(before: &Sample, gated: &Gated, now: Instant) -> Watches {
     watches
 }
 
-/// Takes in the current listeners. Returns whether any differ from those seen before.
-pub(super) fn take_in(watches: &mut Watches, sample: &Sample, gated: &Gated, now: Instant) -> bool {
-    for listener in &sample.listeners {
+/// Takes in the current `listeners`. Returns whether any differ from those seen before.
+pub(super) fn take_in(
+    watches: &mut Watches,
+    listeners: &[Listener],
+    holders: &Holders,
+    gated: &Gated,
+    now: Instant,
+) -> bool {
+    for listener in listeners {
         watches.entry(listener.port).or_insert_with(|| {
             let ports = gated.served_by(listener.port);
             vec![Watch::new(ports, None, Vec::new(), &Holders::new(), now)]
@@ -167,12 +174,12 @@ pub(super) fn take_in(watches: &mut Watches, sample: &Sample, gated: &Gated, now
     let mut changed = false;
     for (port, those) in watches {
         let on_port = |l: &&Listener| l.port == *port;
-        let listeners: Vec<Listener> = sample.listeners.iter().filter(on_port).cloned().collect();
+        let listeners: Vec<Listener> = listeners.iter().filter(on_port).cloned().collect();
         let before: Vec<&[Listener]> = those.iter().map(|watch| &*watch.before).collect();
         let shares = shares(&before, &listeners);
         for (watch, share) in those.iter_mut().zip(shares) {
             watch.port_is_served = !listeners.is_empty();
-            changed |= watch.compare(share, &sample.holders, now);
+            changed |= watch.compare(share, holders, now);
         }
     }
     changed

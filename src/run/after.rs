@@ -63,15 +63,19 @@ impl Run<'_> {
         if facts.started_at.is_none() || config.ready_timeout.is_zero() {
             return;
         }
-        let (before, after) = (&record.before.listeners, &record.after.listeners);
-        record.listeners_lost = uncovered(before, after);
+        let (before, after) = (
+            record.before.lasting(&record.before.sessions),
+            &record.after.listeners,
+        );
+        record.listeners_lost = uncovered(&before, after);
         // Services that have not come back belong to the verdict.
         let gated = &config.gated;
         let judged = |l: &Listener| facts.missing.listeners.iter().any(|old| old.id == l.id);
         let lost = uncovered(before.iter().filter(|l| !judged(l)), after);
-        let others = other_users(before, after);
-        let appeared = after.iter().map(|l| l.port).collect();
-        let never_seen = facts.never_seen.minus(&gated.served_by_any(&appeared));
+        let others = other_users(&before, after);
+        let seen = record.before.listeners.iter().chain(after);
+        let seen = seen.map(|l| l.port).collect();
+        let never_seen = facts.never_seen.minus(&gated.served_by_any(&seen));
         if !lost.is_empty() {
             self.warn(format!("nobody listens any more on {}", lost.join(" ")));
         }

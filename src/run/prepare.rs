@@ -9,11 +9,13 @@ use nix::errno::Errno;
 use crate::action::contract::{Before, Prepared};
 use crate::decide::draining::COOKIE_GRACE;
 use crate::decide::readiness::places;
+use crate::decide::sessions::{comes_by, confirmed, suspects};
 use crate::decide::wishes::Wishes;
 use crate::gate::standing;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
-use crate::kernel::sockets::{Looks, Want};
+use crate::kernel::sockets::{Listener, Looks, Sample, SocketId, Want, holders, passing};
+use crate::process::ancestry::descends_from;
 use crate::process::beside::Beside;
 use crate::process::child::Child;
 use crate::process::lock::{self, Lock, LockHolder};
@@ -286,6 +288,17 @@ impl Call<'_> {
             ..Want::default()
         };
         record.before = sockets.look(want).map_err(Ending::unseen)?;
+        // Without an answer they are waited for like others.
+        let sessions = sessions(&record.before, sockets.netns()).unwrap_or_default();
+        if !sessions.is_empty() {
+            let of_session = |l: &&Listener| sessions.contains(&l.id);
+            let listeners = record.before.listeners.iter().filter(of_session);
+            let shown = places(listeners).join(" ");
+            self.say.phase(&format!(
+                "not waited for, since sessions have made them: {shown}"
+            ));
+            record.before.sessions = sessions;
+        }
         let listeners = &record.before.listeners;
         let listened = listeners.iter().map(|l| l.port).collect();
         let shown = match places(listeners) {
@@ -301,6 +314,19 @@ impl Call<'_> {
         }
         Ok(())
     }
+}
+
+/// The listeners that sessions have made for themselves.
+fn sessions(seen: &Sample, netns: Option<&Netns>) -> anyhow::Result<Vec<SocketId>> {
+    let suspects = suspects(seen, descends_from);
+    if suspects.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ports = seen.listeners.iter().map(|l| l.port).collect();
+    let mut served = passing::served(netns, &ports)?;
+    served.retain(|one| suspects.iter().any(|suspect| comes_by(suspect, one.local)));
+    let inodes: Vec<u32> = served.iter().map(|one| one.inode).collect();
+    Ok(confirmed(&suspects, &served, &holders::find(&inodes)))
 }
 
 /// Reads the answer of `--listen-netns-from`.

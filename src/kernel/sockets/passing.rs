@@ -11,7 +11,9 @@ use super::counters::{passive_opens, sockets_in_use};
 use super::diag::dump;
 use super::filter::port_filter;
 use super::netns::Netns;
-use super::row::{ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, SocketRow, TIME_WAIT, UNFINISHED};
+use super::row::{
+    CLOSE_WAIT, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT, SocketRow, TIME_WAIT, UNFINISHED,
+};
 use crate::kernel::netlink::{Bus, Netlink};
 use crate::words::ports::PortSet;
 
@@ -70,6 +72,37 @@ pub(crate) fn passing(netns: Option<&Netns>, ports: &PortSet, over: bool) -> Res
                         ESTABLISHED => Progress::Established,
                         _ => Progress::Ended,
                     },
+                });
+            }
+        })?;
+        Ok(found)
+    };
+    match netns {
+        None => look(),
+        Some(netns) => netns.within(look)?,
+    }
+}
+
+/// A connection that a process serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Served {
+    pub(crate) local: SocketAddr,
+    pub(crate) inode: u32,
+}
+
+/// The connections to `ports` of that network namespace that were accepted and not closed.
+///
+/// # Errors
+/// The kernel does not list its sockets, or the namespace can't be entered.
+pub(crate) fn served(netns: Option<&Netns>, ports: &PortSet) -> Result<Vec<Served>> {
+    let look = || {
+        let mut found = Vec::new();
+        let states = 1 << ESTABLISHED | 1 << CLOSE_WAIT;
+        rows(states, &port_filter(ports), |row| {
+            if ports.contains(row.port) && row.inode != 0 {
+                found.push(Served {
+                    local: canonical(row.connection().local),
+                    inode: row.inode,
                 });
             }
         })?;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::holders::Holders;
-use super::listener::Listener;
+use super::listener::{Listener, SocketId};
 
 /// What to look at: each costs more than the one before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,6 +34,17 @@ pub(crate) struct Sample {
     pub(crate) cookies_sent: bool,
     /// The processes that hold the listeners.
     pub(crate) holders: Holders,
+    /// Those of the listeners that sessions have made for themselves: no look fills that in.
+    pub(crate) sessions: Vec<SocketId>,
+}
+
+impl Sample {
+    /// The listeners but for those of `sessions`, which a restart may end or leave alone.
+    pub(crate) fn lasting(&self, sessions: &[SocketId]) -> Vec<Listener> {
+        let mut listeners = self.listeners.clone();
+        listeners.retain(|listener| !sessions.contains(&listener.id));
+        listeners
+    }
 }
 
 /// How many connections are half-open (SYN_RECV).
