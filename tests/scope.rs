@@ -431,6 +431,58 @@ fn a_client_that_the_run_itself_waits_for_is_told() {
     assert_eq!(outcome.report["warnings"], json!([]), "{outcome:?}");
 }
 
+/// Sends a SYN whose flags are in its second fragment, and then an ACK of no connection, in ordinary
+/// fragments, which a host answers with RST: what came back first, `syn-ack` or `reset`.
+const FRAGMENTS: &str = r#"
+import socket, struct
+HERE, THERE = '10.77.0.2', '10.77.0.1'
+def checksum(b):
+    s = sum(struct.unpack('!%dH' % (len(b) // 2), b))
+    while s >> 16: s = (s & 0xffff) + (s >> 16)
+    return ~s & 0xffff
+def segment(port, flags, data):
+    def header(sum): return struct.pack('!HHIIBBHHH', port, 80, 1, 1, 5 << 4, flags, 9999, sum, 0)
+    whole = header(0) + data
+    pseudo = socket.inet_aton(HERE) + socket.inet_aton(THERE) + struct.pack('!HH', 6, len(whole))
+    return header(checksum(pseudo + whole)) + data
+listening = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+sending = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+def send(segment, cut, ident):
+    for at, part, more in (0, segment[:cut], 1), (cut, segment[cut:], 0):
+        ip = struct.pack('!BBHHHBBH', 0x45, 0, 0, ident, more << 13 | at // 8, 64, 6, 0)
+        sending.sendto(ip + socket.inet_aton(HERE) + socket.inet_aton(THERE) + part, (THERE, 0))
+send(segment(4001, 2, b''), 8, 41)
+send(segment(4002, 16, b'x' * 40), 40, 42)
+listening.settimeout(9)
+while True:
+    answer = listening.recv(200)[20:]
+    if answer[:4] == struct.pack('!HH', 80, 4001): print('syn-ack'); break
+    if answer[:4] == struct.pack('!HH', 80, 4002): print('reset'); break
+"#;
+
+/// The kernel puts fragments together behind the prerouting hook, where nothing tracks connections.
+#[test]
+fn a_syn_in_tiny_fragments_is_stopped() {
+    on_all_backends(|backend| {
+        let pair = Pair::new().unwrap();
+        let (server, client) = (&pair.server, &pair.client);
+        let _service = Serve::on("0.0.0.0:80").start(server).unwrap();
+        let client = || client.must(["python3", "-c", FRAGMENTS]).trim().to_owned();
+        assert_eq!(client(), "syn-ack", "open");
+        for options in ["prerouting", "prerouting --syn hold --to 10.77.0.1"] {
+            let mut latch = Latch::new(server, "fragments");
+            let options = format!("--port 80 --drain 0 --settle 0 --hook {options}");
+            let call = call(server, words(&options)).on(backend);
+            let running = call.start(sh(latch.hold()));
+            latch.wait();
+            assert_eq!(client(), "reset", "{options}");
+            latch.release();
+            let outcome = call.end(running);
+            assert_eq!(outcome.code, 0, "{outcome:?}");
+        }
+    });
+}
+
 /// The host's own NAT leads another port to the gated one, behind the hook of the gate.
 #[test]
 fn a_way_round_the_gate_is_told() {

@@ -141,9 +141,16 @@ impl Script<'_> {
         for built_in in built_in {
             let _ = writeln!(
                 script,
-                "{insert} -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN{local}{clock} -m \
+                "{insert} -p tcp{whole} -m tcp --tcp-flags FIN,SYN,RST,ACK SYN{local}{clock} -m \
                  comment --comment \"{comment}\" -j {chain}",
                 insert = insert(built_in),
+                // The match without options drops a fragment that lacks a part of TCP's header
+                // (tcp_mt(), RFC 1858). With them, iptables-nft has rules of nf_tables' own, which
+                // let it pass. Elsewhere the kernel has put packets together before.
+                whole = match table {
+                    "raw" => " -m tcp",
+                    _ => "",
+                },
                 local = match *built_in {
                     "INPUT" => "",
                     _ => " -m addrtype --dst-type LOCAL",

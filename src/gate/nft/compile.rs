@@ -5,7 +5,7 @@ use nftnl::{ChainType, Hook, Priority, ProtoFamily};
 use super::divert::diverting;
 use super::names::{fit_comment, table_name};
 use super::ruleset::{BEFORE_ALL, BaseChain, Ruleset, TableRules, Term};
-use super::syns::{addresses, new_syn, sets};
+use super::syns::{addresses, gated, new_syn, sets};
 use crate::gate::rules::Rules;
 use crate::words::family::Family;
 use crate::words::scope::{Scope, Where};
@@ -63,20 +63,41 @@ fn chains(rules: &Rules) -> Vec<BaseChain> {
     }
 }
 
-/// One rule, or one for each IP version if the scope has addresses.
 fn compile_rules(scope: &Scope, steer: Steer, hook: Hook) -> Vec<Vec<Term>> {
-    if scope.to.is_empty() && scope.allow_from.is_empty() {
-        return vec![rule(Vec::new(), scope, steer, hook)];
+    let stops = |addresses| rule(addresses, scope, steer, hook);
+    let mut rules: Vec<Vec<Term>> = places(scope).into_iter().map(stops).collect();
+    if scope.hook == Where::Prerouting && !matches!(steer, Steer::Redirect(_)) {
+        rules.extend(without_flags(scope, hook));
     }
-    Family::ALL
-        .into_iter()
-        .filter(|family| scope.gates(*family))
-        .map(|family| {
-            let mut terms = vec![Term::Version(family)];
-            terms.extend(addresses(scope, family));
-            rule(terms, scope, steer, hook)
-        })
-        .collect()
+    rules
+}
+
+/// The addresses of each rule: of one, or of one for each IP version if the scope has addresses.
+fn places(scope: &Scope) -> Vec<Vec<Term>> {
+    if scope.to.is_empty() && scope.allow_from.is_empty() {
+        return vec![Vec::new()];
+    }
+    let families = Family::ALL.into_iter().filter(|f| scope.gates(*f));
+    let places = families.map(|family| {
+        let mut terms = vec![Term::Version(family)];
+        terms.extend(addresses(scope, family));
+        terms
+    });
+    places.collect()
+}
+
+/// Drops what is too short to tell whether it is a SYN: the kernel puts fragments together after this
+/// hook, and only attackers send such (RFC 1858; RFC 3128). Rules that look at a byte that is not there
+/// do not match.
+fn without_flags(scope: &Scope, hook: Hook) -> Vec<Vec<Term>> {
+    let mut rules = vec![vec![Term::Tcp, Term::NotNewSyn, Term::Accept]];
+    rules.extend(places(scope).into_iter().map(|addresses| {
+        let mut terms = vec![Term::Tcp];
+        terms.extend(gated(addresses, scope, hook));
+        terms.push(Term::Drop);
+        terms
+    }));
+    rules
 }
 
 fn rule(addresses: Vec<Term>, scope: &Scope, steer: Steer, hook: Hook) -> Vec<Term> {

@@ -39,11 +39,18 @@ pub(super) fn addresses(scope: &Scope, family: Family) -> Vec<Term> {
 }
 
 pub(super) fn new_syn(addresses: Vec<Term>, scope: &Scope, hook: Hook) -> Vec<Term> {
+    let mut terms = vec![Term::Tcp, Term::NewSyn];
+    terms.extend(gated(addresses, scope, hook));
+    terms
+}
+
+/// What packets to the gated ports in that scope have in common.
+pub(super) fn gated(addresses: Vec<Term>, scope: &Scope, hook: Hook) -> Vec<Term> {
     let way = match hook {
         Hook::Out => Way::Out,
         _ => Way::In,
     };
-    let mut terms = vec![Term::Tcp, Term::NewSyn, Term::ToGatedPort];
+    let mut terms = vec![Term::ToGatedPort];
     terms.extend(addresses);
     if !scope.interfaces.is_empty() {
         terms.push(Term::Via(way));
