@@ -71,13 +71,22 @@ fn lingering() -> Tale {
         None
     );
     assert_eq!(tale.wakes_at(), Some(111));
+    waits_for(&tale, "open; connections to the standby finish: 2 left");
     tale
+}
+
+#[track_caller]
+fn waits_for(tale: &Tale, what: &str) {
+    assert_eq!(tale.state.waiting_for().as_deref(), Some(what));
 }
 
 #[test]
 fn rules_stay_until_nobody_is_left_elsewhere() {
     let mut tale = lingering();
     assert_eq!(tale.at(111, Event::Time), Some(Task::Ask(Question::Left)));
+    let unseen = Event::Answered(Answer::Left(None), COST);
+    assert_eq!(tale.at(111, unseen), None);
+    waits_for(&tale, "open; connections to the standby finish");
     assert_eq!(
         tale.at(111, Event::Answered(Answer::Left(Some(0)), COST)),
         None
@@ -90,6 +99,7 @@ fn rules_stay_until_nobody_is_left_elsewhere() {
     );
     assert_eq!(tale.at(411, Event::Answered(Answer::Stopping, COST)), None);
     assert_eq!(tale.wakes_at(), None, "the standby has its time");
+    waits_for(&tale, "open; the standby is being stopped");
     let removes = Some(Task::Remove { anyway: false });
     assert_eq!(
         tale.at(450, Event::Answered(Answer::Stopped, COST)),
@@ -113,6 +123,9 @@ fn the_second_signal_cuts_who_is_left_elsewhere() {
     assert!(why.contains("connections to the standby have"), "{why}");
     let echo = tale.at(80, Event::Signal(INT, Sender::Terminal));
     assert_eq!(echo, None, "the same wish");
+    assert_eq!(tale.at(560, Event::Time), Some(Task::Ask(Question::Left)));
+    let two = Event::Answered(Answer::Left(Some(2)), COST);
+    assert_eq!(tale.at(560, two), None);
     let second = tale.at(570, Event::Signal(INT, Sender::Terminal));
     assert_eq!(
         second,
@@ -198,7 +211,9 @@ fn a_standby_that_ends_opens_the_gate_at_once() {
     let ended = || Event::Answered(Answer::Ended, COST);
     let mut closed = tale();
     assert_eq!(closed.at(20, ended()), Some(Task::Open));
-    assert_eq!(closed.state.facts.abandoned.unwrap().reason, "standby_gone");
+    let abandoned = closed.state.facts.abandoned.unwrap();
+    assert_eq!(abandoned.reason, "standby_gone");
+    assert!(abandoned.why.starts_with("the standby ended"));
 
     let mut open = tale();
     assert_eq!(open.at(20, Event::OpenNow), Some(Task::Open));
@@ -247,6 +262,7 @@ fn the_gate_opens_when_nobody_waits_any_more() {
     let mut tale = held(config());
     let release = releases("80", true);
     assert_eq!(tale.saw(60, on_80(&[2])), release);
+    waits_for(&tale, "letting the held SYNs go");
     assert_eq!(tale.at(60, waiting("80")), None, "listeners need a moment");
     assert_eq!(tale.wakes_at(), Some(61));
     assert_eq!(tale.at(61, Event::Time), release);

@@ -107,6 +107,7 @@ mod tests {
         assert_eq!(after(&scanned(600), 0), 21);
         assert_eq!(after(&scanned(600), 899), 21);
         assert_eq!(after(&scanned(600), 900), 1);
+        assert_eq!(after(&scanned(1_000), 0), 21, "the ACK comes in time");
         assert_eq!(after(&scanned(1_200), 1_799), 321);
         assert_eq!(after(&scanned(1_200), 1_800), 1);
     }

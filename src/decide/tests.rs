@@ -8,6 +8,7 @@ use super::event::*;
 use super::policy::NoPolicy;
 use super::state::State;
 use super::tale::*;
+use crate::kernel::sockets::row::YOUNG;
 use crate::kernel::sockets::{Connections, HalfOpen, Listener, Sample, Want};
 use crate::words::ended::{CommandExit, Sender};
 use crate::words::gated::Gated;
@@ -39,6 +40,8 @@ fn the_drain_waits_for_the_accept_queue() {
     queued.listeners[0].accept_queue = 1;
     assert_eq!(tale.saw(5, queued), None);
     assert_eq!(tale.state.facts.left.accept_queue, 1);
+    let next = tale.at(6, Event::Time);
+    assert_eq!(next, Some(Task::Look(NO_CONNECTIONS)), "not all are there");
     assert_eq!(tale.saw(7, on_80(&[1])), Some(Task::Check));
 }
 
@@ -121,6 +124,11 @@ const ALL_CONNECTIONS: Want = Want {
     holders: false,
 };
 
+const NO_CONNECTIONS: Want = Want {
+    connections: false,
+    ..ALL_CONNECTIONS
+};
+
 /// A CPU may apply the old rules for a moment longer.
 #[test]
 fn an_idle_service_is_drained_at_one_look_5_ms_later() {
@@ -140,10 +148,7 @@ fn connections_are_looked_at_when_all_are_there() {
     let mut shaking = on_80(&[1]);
     shaking.half_open.young = 1;
     assert_eq!(tale.saw(6, shaking.clone()), None);
-    let want = Want {
-        connections: false,
-        ..ALL_CONNECTIONS
-    };
+    let want = NO_CONNECTIONS;
     assert_eq!(tale.at(8, Event::Time), Some(Task::Look(want)));
     shaking.connections = None;
     assert_eq!(tale.saw(8, shaking), None);
@@ -155,6 +160,19 @@ fn connections_are_looked_at_when_all_are_there() {
     assert_eq!(tale.saw(11, sample), None);
     assert_eq!(tale.at(12, Event::Time), look, "until none is busy");
     assert_eq!(tale.saw(12, on_80(&[1])), Some(Task::Check));
+}
+
+/// A look at connections is slow where there are many, and a reload cuts none.
+#[test]
+fn a_drain_until_handshakes_are_over_looks_at_no_connections() {
+    let config = Config {
+        drain_until: DrainUntil::Handshakes,
+        ..config()
+    };
+    let mut tale = Tale::new(config, &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    assert_eq!(tale.at(5, Event::Time), Some(Task::Look(NO_CONNECTIONS)));
+    assert_eq!(tale.saw(6, no_connections_seen(&[1])), Some(Task::Check));
 }
 
 /// The service's kernel refuses what the old rules still let in.
@@ -280,7 +298,33 @@ fn syn_cookies_prolong_the_drain() {
     cookies.cookies_sent = true;
     assert_eq!(tale.saw(6, cookies.clone()), None);
     assert_eq!(tale.wakes_at(), Some(300));
-    assert_eq!(tale.saw(300, cookies), Some(Task::Check));
+    assert_eq!(tale.saw(300, cookies.clone()), Some(Task::Check));
+
+    // A client is far away: an ACK may take one and a half times the longest round trip, and where
+    // nobody scans it has until the SYN-ACK is sent again.
+    for (farthest_us, until) in [(YOUNG_US * 2 / 3, 300), (YOUNG_US, 1_000)] {
+        let mut tale = Tale::new(config(), &on_80(&[1]));
+        tale.at(0, Event::Closed);
+        cookies.farthest = Duration::from_micros(farthest_us);
+        assert_eq!(tale.saw(6, cookies.clone()), None);
+        assert_eq!(tale.wakes_at(), Some(until), "{farthest_us} µs");
+    }
+}
+
+const YOUNG_US: u64 = YOUNG.as_micros() as u64;
+
+/// Their handshakes are known not to end, so connections need not tell how far away they are.
+#[test]
+fn among_scanners_alone_a_reload_looks_at_no_connections() {
+    let config = Config {
+        drain_until: DrainUntil::Handshakes,
+        ..config()
+    };
+    let mut tale = Tale::new(config, &on_80(&[1]));
+    tale.at(0, Event::Closed);
+    let mut scanned = no_connections_seen(&[1]);
+    scanned.half_open.stale = 7;
+    assert_eq!(tale.saw(6, scanned), Some(Task::Check));
 }
 
 #[test]
@@ -530,6 +574,57 @@ fn a_listener_that_stays_is_told_of() {
     assert!(tale.state.minds_ends());
 }
 
+/// Such a look is slow where there are many processes, and would delay the news that a listener has gone.
+#[test]
+fn the_processes_of_one_socket_are_looked_at_each_100_ms() {
+    let asks = |tale: &mut Tale, ms| match tale.at(ms, Event::Time) {
+        Some(Task::Look(want)) => want.holders,
+        other => panic!("{other:?} at {ms} ms"),
+    };
+    let old = held_by(on_80(&[1]), &[10]);
+    let mut tale = Tale::running(config(), &old);
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[1]));
+    assert!(asks(&mut tale, 61));
+    assert_eq!(tale.saw(62, old.clone()), None);
+    assert!(!asks(&mut tale, 161));
+    assert_eq!(tale.saw(161, on_80(&[1])), OPENS_80);
+    tale.at(161, Event::Shut(PortSet::EMPTY));
+    assert!(asks(&mut tale, 162));
+    // A new process has it: the reload is done, and nothing more is to be seen.
+    assert_eq!(tale.saw(163, held_by(on_80(&[1]), &[10, 11])), None);
+    assert!(!asks(&mut tale, 263));
+}
+
+/// After a fixed time, or once USR1 has opened the gate.
+#[test]
+fn a_change_that_was_not_waited_for_is_not_missed() {
+    for cookies in [&[1][..], &[1, 2]] {
+        let old = held_by(on_80(cookies), &[10]);
+        let none_is_missed = |tale: &Tale| {
+            let facts = &tale.state.facts;
+            facts.same.is_empty() && facts.unchanged.is_empty()
+        };
+        let fixed = Config {
+            settle: Settle::Fixed(Duration::ZERO),
+            ..config()
+        };
+        let mut tale = Tale::running(fixed, &old);
+        tale.exits(60, 0);
+        let action = tale.saw(60, old.clone());
+        assert!(none_is_missed(&tale));
+        tale.opens_and_ends(action);
+
+        let mut tale = Tale::running(config(), &old);
+        assert_eq!(tale.at(20, Event::OpenNow), Some(Task::Open));
+        tale.removes();
+        assert_eq!(tale.at(20, Event::Done), None);
+        tale.exits(60, 0);
+        assert_eq!(tale.saw(60, old), Some(Task::End));
+        assert!(none_is_missed(&tale));
+    }
+}
+
 /// Nothing closes any more once the kernel has opened the gate, or the user.
 #[test]
 fn what_was_opened_for_good_is_never_closed_again() {
@@ -583,6 +678,7 @@ fn a_group_that_never_changes_opens_when_patience_is_over() {
     assert_eq!(tale.saw(3_059, old.clone()), None);
     let action = tale.saw(3_060, old);
     assert_eq!(tale.state.facts.unchanged, ports("80"));
+    assert!(tale.state.facts.same.is_empty());
     tale.opens_and_ends(action);
 }
 
@@ -1041,16 +1137,26 @@ fn a_listener_that_comes_after_the_opening_comes_too_late() {
         connections: Some(Connections::default()),
         ..Sample::default()
     };
-    let mut tale = Tale::running(short, &on(&[(80, 1), (81, 2)]));
-    tale.exits(60, 0);
-    tale.saw(60, on(&[(80, 1)]));
-    let opens = |open| Some(Task::ShutOnly(open));
-    tale.saw(160, on(&[(80, 1)]));
-    tale.at(160, Event::Shut(ports("81")));
-    assert_eq!(tale.saw(1_560, on(&[(80, 1)])), opens(PortSet::EMPTY));
-    tale.at(1_560, Event::Shut(PortSet::EMPTY));
+    let opened = || {
+        let mut tale = Tale::running(short.clone(), &on(&[(80, 1), (81, 2)]));
+        tale.exits(60, 0);
+        tale.saw(60, on(&[(80, 1)]));
+        tale.saw(160, on(&[(80, 1)]));
+        tale.at(160, Event::Shut(ports("81")));
+        assert_eq!(tale.saw(1_560, on(&[(80, 1)])), OPENS_80);
+        tale.at(1_560, Event::Shut(PortSet::EMPTY));
+        tale
+    };
+    let mut tale = opened();
     assert_eq!(tale.saw(1_600, on(&[(80, 1), (81, 3)])), None);
     let action = tale.saw(3_060, on(&[(80, 1), (81, 3)]));
+    assert_eq!(tale.state.facts.missing.ports, ports("81"));
+    assert_eq!(tale.state.facts.missing.listeners.len(), 1);
+    tale.opens_and_ends(action);
+
+    // It never comes: it is told of once.
+    let mut tale = opened();
+    let action = tale.saw(3_060, on(&[(80, 1)]));
     assert_eq!(tale.state.facts.missing.ports, ports("81"));
     assert_eq!(tale.state.facts.missing.listeners.len(), 1);
     tale.opens_and_ends(action);
@@ -1134,6 +1240,53 @@ fn open_on_ready_checks_while_command_runs() {
     tale.opens_and_ends(action);
 }
 
+/// Where looks are dear, the next one would be a while away.
+#[test]
+fn what_has_passed_opens_at_once() {
+    let dear = Duration::from_millis(50);
+    for open_on in [OpenOn::Exit, OpenOn::Ready] {
+        for (answer, looks) in [(PASSED, true), (FAILED, false)] {
+            let config = Config {
+                open_on,
+                ..with_check()
+            };
+            let mut tale = Tale::running(config, &on_80(&[1]));
+            if open_on == OpenOn::Exit {
+                tale.exits(60, 0);
+            }
+            let checks = tale.at(60, Event::Saw(on_80(&[2]), dear));
+            let checks = checks.or_else(|| tale.at(60, Event::Time));
+            assert_eq!(checks, Some(Task::ReadyCheck));
+            tale.at(60, Event::Done);
+            let next = tale.at(70, answer.clone());
+            let as_told = match looks {
+                true => matches!(next, Some(Task::Look(_))),
+                false => next.is_none(),
+            };
+            assert!(as_told, "{open_on:?} {answer:?}: {next:?}");
+        }
+    }
+}
+
+/// Nothing depends on the check before COMMAND has exited.
+#[test]
+fn behind_a_gate_that_usr1_has_opened_a_running_command_is_not_checked() {
+    for answer in [PASSED, FAILED] {
+        let follow = Config {
+            open_on: OpenOn::Ready,
+            ..with_check()
+        };
+        let mut tale = Tale::running(follow, &on_80(&[1]));
+        assert_eq!(tale.saw(30, on_80(&[2])), Some(Task::ReadyCheck));
+        assert_eq!(tale.at(30, Event::Done), None);
+        assert_eq!(tale.at(40, Event::OpenNow), Some(Task::Open));
+        tale.removes();
+        assert_eq!(tale.at(40, Event::Done), None);
+        assert_eq!(tale.at(50, answer), None);
+        assert_eq!(tale.wakes_at(), None, "only COMMAND is waited for");
+    }
+}
+
 #[test]
 fn a_command_that_fails_is_not_checked() {
     let mut tale = Tale::running(with_check(), &on_80(&[1]));
@@ -1172,6 +1325,22 @@ fn the_new_container_is_searched_for_until_it_listens() {
     assert_eq!(tale.saw(200, on_80(&[])), None, "it does not listen yet");
     let action = tale.saw(210, on_80(&[2]));
     tale.opens_and_ends(action);
+}
+
+/// A COMMAND that stays in the foreground has made the new container.
+#[test]
+fn open_on_ready_searches_while_command_runs() {
+    let follow = Config {
+        open_on: OpenOn::Ready,
+        ..with_search()
+    };
+    let mut tale = Tale::running(follow, &on_80(&[1]));
+    assert_eq!(tale.saw(12, on_80(&[1])), None, "nobody is missed");
+    assert_eq!(tale.saw(20, on_80(&[])), Some(Task::Search));
+    assert_eq!(tale.at(20, Event::Done), None);
+    let looks = tale.at(40, Event::Searched(true));
+    assert!(matches!(looks, Some(Task::Look(_))), "at once");
+    assert_eq!(tale.saw(40, on_80(&[2])), OPENS_80);
 }
 
 /// The old container still listens. Its listeners say nothing until it is known where the new one
@@ -1228,6 +1397,31 @@ fn a_search_without_an_answer_ends_with_the_ready_timeout() {
     let action = tale.saw(10_060, on_80(&[1]));
     assert!(tale.state.facts.unseen);
     tale.opens_and_ends(action);
+}
+
+/// At the end of `--ready-timeout`. Once USR1 has opened it, the new listeners are still to be found.
+#[test]
+fn nothing_is_searched_for_once_the_gate_has_opened_without_it() {
+    let short = Config {
+        ready_timeout: Duration::from_millis(1_500),
+        ..with_search()
+    };
+    let mut tale = Tale::running(short, &on_80(&[1]));
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[1]));
+    assert_eq!(tale.at(60, Event::Time), Some(Task::Search));
+    tale.at(60, Event::Done);
+    tale.at(1_500, Event::Searched(false));
+    assert_eq!(tale.saw(1_560, on_80(&[1])), OPENS_80);
+    tale.at(1_560, Event::Shut(PortSet::EMPTY));
+    assert!(matches!(tale.at(1_650, Event::Time), Some(Task::Look(_))));
+
+    let mut tale = Tale::running(with_search(), &on_80(&[1]));
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[]));
+    assert_eq!(tale.at(60, Event::OpenNow), Some(Task::Open));
+    tale.removes();
+    assert_eq!(tale.at(60, Event::Done), Some(Task::Search));
 }
 
 #[test]
@@ -1492,6 +1686,53 @@ fn the_deadline_is_noted_however_late_we_wake() {
     assert!(tale.state.facts.deadline_hit);
 }
 
+// What people are told ----------------------------------------------------------------------------
+
+#[track_caller]
+fn waits_for(tale: &Tale, what: &str) {
+    assert_eq!(tale.state.waiting_for().as_deref(), Some(what));
+}
+
+#[test]
+fn what_a_run_waits_for_is_told() {
+    let mut tale = Tale::new(config(), &on_80(&[1]));
+    tale.closes();
+    waits_for(&tale, "draining");
+    let mut sample = on_80(&[1]);
+    sample.half_open.young = 2;
+    sample.connections = busy(4);
+    assert_eq!(tale.saw(6, sample), None);
+    waits_for(&tale, "draining: 2 in the handshake, 4 busy");
+
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    assert_eq!(tale.state.waiting_for(), None, "COMMAND speaks for itself");
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_80(&[])), None);
+    waits_for(&tale, "waiting for a listener on 80");
+    assert_eq!(tale.at(70, Event::OpenNow), Some(Task::Open));
+    tale.removes();
+    assert!(matches!(tale.at(70, Event::Done), Some(Task::Look(_))));
+    assert_eq!(tale.saw(70, on_80(&[])), None);
+    waits_for(&tale, "waiting for a listener on 80");
+
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_80(&[1])), None);
+    waits_for(&tale, "settling: 80");
+    assert_eq!(tale.saw(160, on_80(&[1])), OPENS_80);
+    assert_eq!(tale.state.waiting_for(), None, "nobody waits any more");
+
+    let mut tale = Tale::running(with_check(), &on_80(&[1]));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_80(&[2])), None);
+    waits_for(&tale, "waiting for --ready-check");
+
+    let mut tale = Tale::running(with_search(), &on_80(&[1]));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, on_80(&[1])), None);
+    waits_for(&tale, "waiting for --listen-netns-from");
+}
+
 // Other runs -------------------------------------------------------------------------------------
 
 /// Another run holds SYNs, which the removal would drop: the rules stay for a limited time.
@@ -1503,6 +1744,7 @@ fn what_is_left_stays_while_another_run_holds() {
     let remove = |anyway| Some(Task::Remove { anyway });
     assert_eq!(tale.at(60, Event::Done), remove(false));
     assert_eq!(tale.at(60, Event::OthersHold), None);
+    waits_for(&tale, "waiting for another run, which holds SYNs");
     assert_eq!(tale.wakes_at(), Some(70));
     assert_eq!(tale.at(70, Event::Time), remove(false));
     assert_eq!(tale.at(70, Event::OthersHold), None);

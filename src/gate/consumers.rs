@@ -116,4 +116,32 @@ mod tests {
         assert_eq!(firewall.consumers, expected);
         assert_eq!(firewall.translates, None);
     }
+    /// Extensions of iptables as iptables-save names them, and what they do with a SYN.
+    #[test]
+    fn what_extensions_of_iptables_do() {
+        use Effect::Translates;
+        let consumes = |what| Some(Effect::Consumes(what));
+        for (name, effect) in [
+            ("limit", consumes(Consumes::Rate)),
+            ("hashlimit", consumes(Consumes::Rate)),
+            ("connlimit", consumes(Consumes::Rate)),
+            ("recent", consumes(Consumes::Set)),
+            ("tcp", None),
+        ] {
+            assert_eq!(by_match(name), effect, "-m {name}");
+        }
+        for (name, helps, effect) in [
+            ("SYNPROXY", false, consumes(Consumes::SynProxy)),
+            ("SET", false, consumes(Consumes::Set)),
+            ("CT", true, consumes(Consumes::Expectation)),
+            ("CT", false, None),
+            ("DNAT", false, Some(Translates)),
+            ("REDIRECT", false, Some(Translates)),
+            ("NETMAP", false, Some(Translates)),
+            ("TPROXY", false, Some(Translates)),
+            ("ACCEPT", false, None),
+        ] {
+            assert_eq!(by_target(name, helps), effect, "-j {name}");
+        }
+    }
 }

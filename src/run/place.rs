@@ -92,4 +92,24 @@ mod tests {
             assert_eq!(place.why.is_some(), early);
         }
     }
+
+    /// Who uses up the SYN, what that does to clients, and what avoids it.
+    #[test]
+    fn the_reason_is_told() {
+        let why = |choice, translates| {
+            let place = place(choice, true, || firewall(true, translates));
+            place.why.or(place.warning).unwrap()
+        };
+        for (choice, translates, says) in [
+            (HookChoice::Auto, false, "--hook auto: prerouting"),
+            (HookChoice::Auto, true, "stays in the input hook"),
+            (HookChoice::Auto, true, "--hook prerouting avoids that"),
+            (HookChoice::Input, true, "--hook auto avoids that"),
+        ] {
+            let why = why(choice, translates);
+            for part in [says, "SYNPROXY", "nft table t, chain c"] {
+                assert!(why.contains(part), "{part}: {why}");
+            }
+        }
+    }
 }

@@ -193,6 +193,9 @@ mod tests {
         }
         let turned = Peers::parse("fd00::2, 10.0.0.2").unwrap();
         assert_eq!(turned.to_string(), "10.0.0.2,fd00::2");
+        let of = |family| turned.of(family).map(PeerAddress::to_string);
+        assert_eq!(of(Family::V4).as_deref(), Some("10.0.0.2"));
+        assert_eq!(of(Family::V6).as_deref(), Some("fd00::2"));
     }
 
     #[test]

@@ -86,4 +86,26 @@ pub(crate) mod tests {
         assert_eq!(closed.time(), Some(Duration::from_millis(80 + 3 + 29_897)));
         assert_eq!(Closed::new(again, None).time(), None, "never closed");
     }
+
+    /// As with iptables, whose clock may run out a little earlier than asked for.
+    #[test]
+    fn the_kernels_deadline_may_come_earlier() {
+        let closed_at = Instant::now();
+        let at = |ms| closed_at + Duration::from_millis(ms);
+        let mut closed = Closed::new(closed_at, Some(at(30_000)));
+        closed.opens_by(at(29_000));
+        closed.now_shut(false, at(30_000));
+        assert_eq!(closed.time(), Some(Duration::from_secs(29)));
+    }
+
+    #[test]
+    fn a_gate_opens_before_or_after_the_end_of_command() {
+        let closed = closed_for(80);
+        let exits = |ms| {
+            let at = closed.closed_at + Duration::from_millis(ms);
+            closed.opened_before(Some((at, CommandExit::Code(0))))
+        };
+        assert!(exits(81) && !exits(80) && !exits(79));
+        assert!(!closed.opened_before(None), "it still runs");
+    }
 }

@@ -270,6 +270,8 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::decide::missing::Missing;
+    use crate::decide::tale::{held_by, on_80};
     use crate::run::report::time::tests::closed_for;
 
     fn facts(exit: CommandExit) -> Facts {
@@ -281,7 +283,7 @@ mod tests {
         }
     }
 
-    fn verdict(facts: &Facts, open_error: Option<&str>) -> Ending {
+    fn verdict(facts: &Facts, open_error: Option<&str>, held_up: HeldUp) -> Ending {
         conclude(&Evidence {
             facts,
             gated: &Gated {
@@ -292,9 +294,9 @@ mod tests {
             pid: Some(4711),
             closed: &closed_for(83),
             ready_timeout: Duration::from_secs(10),
-            before: &Sample::default(),
+            before: &held_by(on_80(&[7]), &[10]),
             spawn_error: None,
-            held_up: HeldUp::default(),
+            held_up,
             verb: "closed",
             words: Some("12 SYNs dropped"),
             open_error,
@@ -303,7 +305,7 @@ mod tests {
 
     #[track_caller]
     fn expect(facts: &Facts, outcome: Outcome, exit: Exit, says: &str) {
-        let ending = verdict(facts, None);
+        let ending = verdict(facts, None, HeldUp::default());
         assert_eq!((ending.outcome, ending.exit), (outcome, exit), "{ending:?}");
         assert!(ending.message.contains(says), "{ending:?}");
         assert!(!ending.message.contains('\n'), "{ending:?}");
@@ -342,10 +344,66 @@ mod tests {
             Exit::Status(124),
             "--ready-timeout 0",
         );
+        deserted.missing = Missing {
+            listeners: on_80(&[7]).listeners,
+            ..deserted.missing
+        };
+        let says = "before, nginx (pid 10) did";
+        expect(&deserted, Outcome::NotReady, Exit::Status(124), says);
 
-        let ending = verdict(&facts(ZERO), Some("EPERM"));
+        let ending = verdict(&facts(ZERO), Some("EPERM"), HeldUp::default());
         assert_eq!(ending.outcome, Outcome::OpenFailed);
         assert_eq!(ending.exit, Exit::Status(124));
+    }
+
+    /// `--max-closed` was over while COMMAND ran.
+    #[test]
+    fn a_gate_that_the_kernel_has_opened_tells_what_helps() {
+        let mut late = facts(ZERO);
+        late.deadline_hit = true;
+        let says = "before the service was ready";
+        expect(&late, Outcome::Deadline, Exit::Status(124), says);
+        let second = Duration::from_secs(1);
+        late.exited = late.exited.map(|(at, exit)| (at + second, exit));
+        for (command, helps) in [(true, "--allow-local"), (false, "--open-on ready")] {
+            let held_up = HeldUp {
+                command,
+                ..HeldUp::default()
+            };
+            let message = verdict(&late, None, held_up).message;
+            assert!(message.contains("while COMMAND still ran"), "{message}");
+            assert!(message.contains(helps), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_check_that_never_succeeded_is_told_with_its_end() {
+        let mut failed = facts(ZERO);
+        failed.unchecked = true;
+        for (exit, says) in [
+            (None, "it did not end"),
+            (Some(CommandExit::Code(7)), "its last exit status was 7"),
+            (Some(CommandExit::Signal(9)), "at last SIGKILL ended it"),
+        ] {
+            failed.check_exit = exit;
+            expect(&failed, Outcome::NotReady, Exit::Status(124), says);
+        }
+        for check in [true, false] {
+            let held_up = HeldUp {
+                check,
+                ..HeldUp::default()
+            };
+            let message = verdict(&failed, None, held_up).message;
+            assert_eq!(message.contains("--allow-local"), check, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_port_on_which_nothing_changed_is_told() {
+        let mut same = facts(ZERO);
+        same.same = [80].into_iter().collect();
+        let says = "; nothing changed on 80 within 3s";
+        expect(&same, Outcome::Ok, Exit::Status(0), says);
     }
 
     #[test]
@@ -391,6 +449,9 @@ mod tests {
             Exit::Interrupt,
             "not waited for",
         );
+        after.linger_cut = true;
+        let says = "the linger was cut short";
+        expect(&after, Outcome::Interrupted, Exit::Interrupt, says);
     }
 
     #[test]
