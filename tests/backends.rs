@@ -1075,6 +1075,48 @@ fn a_backend_that_is_not_installed_is_named() {
     );
 }
 
+/// On a kernel without nft's queue only iptables-legacy holds SYNs. Where that is not installed, or can't,
+/// `hold` ends with the reason, and `auto` drops.
+#[test]
+fn without_nfts_queue_and_iptables_legacy_no_syn_is_held() {
+    let cannot =
+        "grep -q NFQUEUE && { echo \"Couldn't load target \\`NFQUEUE'\" >&2; exit 2; }; exit 0";
+    for (installed, reason) in [
+        (false, "iptables-legacy-restore is neither in PATH"),
+        (true, "Couldn't load target `NFQUEUE'"),
+    ] {
+        let host = Host::new().unwrap();
+        let _server = Serve::on("0.0.0.0:80").start(&host).unwrap();
+        Backend::IptablesLegacy.prime(&host);
+        let mut path = std::env::var("PATH").unwrap();
+        match installed {
+            true => path = shadow(&host, "iptables-legacy-restore", cannot),
+            false => host
+                .must(sh("for p in /usr/sbin/ip*tables-legacy*; do \
+                                   mount --bind /dev/null $p; done"))
+                .truncate(0),
+        }
+        let run = |syn: &str| {
+            let options = format!("--port 80 --drain 0 --syn {syn}");
+            let call = call(&host, words(&options)).fault("no-nft-queue");
+            let call = call.env("PATH", &path);
+            let mut run = call.start(["true"]);
+            run.wait().unwrap();
+            call.outcome(run.output().unwrap().into())
+        };
+        let outcome = run("hold");
+        assert_eq!(outcome.code, 125, "{outcome:?}");
+        let why = "only iptables-legacy holds SYNs here, since this kernel lacks nft's queue: ";
+        assert!(outcome.stderr.contains(why), "{outcome:?}");
+        assert!(outcome.stderr.contains(reason), "{outcome:?}");
+        let outcome = run("auto");
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(outcome.report["action"], "drop", "{outcome:?}");
+        assert_eq!(outcome.report["backend"], "nft", "{outcome:?}");
+        assert!(outcome.stderr.contains(why), "{outcome:?}");
+    }
+}
+
 #[test]
 fn an_unknown_backend_is_refused() {
     let host = Host::new().unwrap();

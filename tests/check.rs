@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use harness::{SOON, SYNGATE, words};
+use harness::{SOON, SYNGATE, call, words};
 use serde_json::{Value, json};
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
 use testkit::{Host, Load, Ran, wait_until};
@@ -405,10 +405,27 @@ fn settings_that_matter() {
     assert!(codes(&found, None).contains("syncookies_off"), "{found:#}");
     let retries = text(&found, "syn_retries");
     assert!(retries.contains(" after 1, 3, 7, 15 s"), "{found:#}");
-    let on = &found["host"];
-    let is = |answer: &str| on[answer]["state"] == "yes";
-    let held = is("nfqueue") && (is("nft_queue") || is("nft_nfqueue_target"));
+    let held = found["hold"]["backend"] != Value::Null;
     assert_eq!(retries.contains("--syn hold"), held, "{found:#}");
+}
+
+/// It says what a run that holds SYNs does.
+#[test]
+fn who_holds_syns() {
+    let host = Host::new().unwrap();
+    let _server = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    let found = check_json(&host, "");
+    let run = call(&host, words("--port 80 --syn hold --drain 0")).run(["true"]);
+    assert_eq!(found["hold"]["backend"], run.report["backend"], "{found:#}");
+    let without = check(&host, "env SYNGATE_FAULT=no-nft-queue", "--json");
+    let found = findings(&without);
+    let legacy = json!("iptables-legacy");
+    assert_eq!(found["hold"]["backend"], legacy, "{found:#}");
+    let page = check(&host, "env SYNGATE_FAULT=no-nft-queue", "").stdout;
+    assert!(
+        page.contains("yes: --syn hold, by iptables-legacy"),
+        "{page}"
+    );
 }
 
 /// What becomes of redirected connections when the rules go: `redirect::left_when_the_rules_go`.
@@ -524,7 +541,7 @@ fn a_kernel_without_owner_tables() {
         "nf_tables",
         "prerouting",
         "nft_queue",
-        "nft_nfqueue_target",
+        "xt_nfqueue",
         "nfqueue",
     ] {
         assert_eq!(found["host"][field], usual["host"][field], "{field}");

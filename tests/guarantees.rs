@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::{
-    Backend, SOON, call, gated, ms, shut, stopped_syns, suite_holds, wait_open, wait_shut, words,
+    Backend, SOON, backend_of_the_suite, call, gated, ms, shut, stopped_syns, wait_open, wait_shut,
+    words,
 };
 use killing::{Killed, Killing, Moment};
 use nix::sys::signal::Signal;
@@ -175,7 +176,7 @@ fn stopped_syngate_opens_in_time() {
     );
     assert!(connect_ms > 900.0, "it was closed before: {connect_ms} ms");
     assert!(ask(&pair).unwrap() < 500.0, "and stays open");
-    if Backend::of_the_suite() == Backend::Nft {
+    if backend_of_the_suite() == Backend::Nft {
         assert!(gated(&pair.server), "the table is still syngate's");
     }
 
@@ -266,7 +267,7 @@ fn foreign_changes_neither_open_the_gate_nor_break_the_run() {
     let (pair, _server) = served();
     let host = &pair.server;
     host.must(["nft", "add table inet theirs"]);
-    let call = call(host, words("--port 80")).on(Backend::Nft);
+    let call = call(host, words("--port 80")).on_nft();
     let mut run = call.start(until_told(host));
     wait_running(host);
     host.must(["nft", "flush", "ruleset"]);
@@ -293,7 +294,7 @@ fn foreign_changes_neither_open_the_gate_nor_break_the_run() {
     let report = load.finish().unwrap();
     assert_eq!(report.ok, 5, "{report}");
     let told = call.report();
-    let waited = match suite_holds() {
+    let waited = match told["action"] == "hold" {
         true => told["hold"]["held"].as_u64().unwrap(),
         false => report.delayed,
     };
@@ -311,7 +312,7 @@ fn a_neighbour_that_never_stops_flushing() {
     let flush = "while :; do nft 'add table inet theirs; flush ruleset'; done";
     let _neighbour = host.spawn(host.command("sh").args(["-c", flush])).unwrap();
     for _ in 0..10 {
-        let call = call(host, words("--port 80 --settle 0")).on(Backend::Nft);
+        let call = call(host, words("--port 80 --settle 0")).on_nft();
         let mut run = call.start(["true"]);
         assert_eq!(run.wait().unwrap().code(), Some(0));
         let report = call.report();

@@ -197,6 +197,44 @@ fn the_queue() {
     }
 }
 
+/// Somebody saves the ruleset of nf_tables while SYNs are held. Loaded again, as at the next boot, it is
+/// whole, and lets everybody in.
+#[test]
+fn a_ruleset_that_is_saved_meanwhile_loads_again() {
+    let mut cases = vec![(Backend::Nft, ""), (Backend::Nft, "--backend nft")];
+    if Backend::IptablesNft.to_hold() != Backend::IptablesNft {
+        cases.push((Backend::IptablesNft, "--backend iptables-nft"));
+    }
+    for (given, options) in cases {
+        let pair = Pair::new().unwrap();
+        let host = &pair.server;
+        let mut service = Restarted::new(host, Serve::on("0.0.0.0:80"));
+        let call = hold(host, options).on(Backend::Nft);
+        let run = service.start(&call);
+        let load = burst(&format!("{SERVER}:80"), 3).start(&pair.client);
+        wait_stopped(host, 3);
+        let saved = host.dir().join("saved").display().to_string();
+        let save = format!("{{ echo flush ruleset; nft list ruleset; }} >{saved}");
+        host.must(["sh", "-c", &save]);
+        let outcome = service.finish(&call, run);
+        all_served(&load.unwrap().finish().unwrap(), 3);
+        assert_eq!(figure(&outcome, "released"), 3, "{outcome:?}");
+
+        let real = given.to_hold();
+        assert_eq!(outcome.report["backend"], real.reported(), "{outcome:?}");
+        let warnings = outcome.report["warnings"].to_string();
+        let why = format!("{options}: iptables-legacy makes the gate, since this kernel lacks");
+        let warned = !options.is_empty() && real != given;
+        assert_eq!(warnings.contains(&why), warned, "{warnings}");
+
+        host.must(["nft", "-f", &saved]);
+        let report = burst(&format!("{SERVER}:80"), 3).start(&pair.client);
+        let report = report.unwrap().finish().unwrap();
+        all_served(&report, 3);
+        assert!(report.connect.max_ms < RETRANSMIT_MS, "{report}");
+    }
+}
+
 fn call_for_81(host: &Host) -> Call<'_> {
     let options = words("--port 81 --syn hold --drain 0s");
     call(host, options).report_to(host.dir().join("other.json"))
@@ -344,8 +382,10 @@ fn runs_do_not_take_each_others() {
     let mut ended = other.start(["true"]);
     // With nft its own port is open long before it is gone: what is left waits for those held.
     let tables = |host: &Host| host.must(["nft", "list", "tables"]).lines().count();
-    let waits = || tables(host) == 2 && other_is_waiting(host);
-    if Backend::of_the_suite().reported() == "nft" {
+    let backend = Backend::of_the_suite();
+    let of_80 = usize::from(backend.to_hold().reported() == "nft");
+    let waits = || tables(host) == of_80 + 1 && other_is_waiting(host);
+    if backend.reported() == "nft" {
         wait_until(SOON, "an open port 81", || waits() && shut(host) == [80]).unwrap();
     } else {
         ended.wait().unwrap();
@@ -874,7 +914,10 @@ fn whom_the_firewall_refuses_is_never_let_in() {
         );
         wait_stopped(host, 5);
         let outcome = service.finish(&call, run);
-        assert_eq!(figure(&outcome, "held"), 5, "{hook}: {outcome:?}");
+        // Of two backends at one priority, either sees SYNs first.
+        let held = figure(&outcome, "held");
+        let both = backend.to_hold() != backend && hook == "prerouting";
+        assert!(held == 5 || both && held == 10, "{hook}: {outcome:?}");
         all_served(&good.finish().unwrap(), 5);
         Firewalled::nobody_is_let_in(&refused.finish().unwrap());
         // Nobody reads the queue any more, and the rules stay until the deadline.
@@ -899,6 +942,7 @@ fn what_a_rule_lets_pass_is_dropped() {
         (Backend::IptablesLegacy, "input", "security", "INPUT"),
         (Backend::IptablesNft, "prerouting", "raw", "PREROUTING"),
     ] {
+        let backend = backend.to_hold();
         let pair = Pair::new().unwrap();
         let host = &pair.server;
         let iptables = |how: &str, rule: &str| {
@@ -940,6 +984,7 @@ fn what_a_rule_lets_pass_is_dropped() {
 #[test]
 fn a_new_rule_of_the_hosts_comes_first() {
     for backend in [Backend::IptablesLegacy, Backend::IptablesNft] {
+        let backend = backend.to_hold();
         let pair = Pair::new().unwrap();
         let host = &pair.server;
         let mut service = Restarted::new(host, Serve::on("0.0.0.0:80"));

@@ -9,8 +9,9 @@ use super::backend::{Backend, Deadline};
 use super::gate::Gate;
 use super::iptables;
 use super::iptables::backend::Iptables;
+use super::iptables::present::default_variant;
 use super::iptables::programs::Programs;
-use super::kinds::{Choice, Kind};
+use super::kinds::{Choice, Kind, Variant};
 use super::nft;
 use super::nft::backend::Nft;
 use super::rules::{Rules, Settings};
@@ -25,6 +26,21 @@ pub(crate) fn installed(choice: Choice, path: Option<&OsStr>) -> Result<(), Stri
     match choice.kinds()[..] {
         [Kind::Iptables(variant)] => Programs::of(variant, path).map(drop),
         _ => Ok(()),
+    }
+}
+
+/// The choice for a gate that holds SYNs. On a kernel without nft's expression `queue`, a rule in
+/// nf_tables would need the x_tables target NFQUEUE, also by iptables-nft. nft(8) lists that as a rule
+/// which such a kernel refuses, so a ruleset that somebody saves meanwhile could not be loaded again.
+pub(crate) fn to_hold(given: Choice) -> Choice {
+    let is_legacy = match given {
+        Choice::IptablesLegacy => true,
+        Choice::Iptables => default_variant() == Some(Variant::Legacy),
+        Choice::Auto | Choice::Nft | Choice::IptablesNft => false,
+    };
+    match is_legacy || nft::probe::has_queue_expression() {
+        true => given,
+        false => Choice::IptablesLegacy,
     }
 }
 
@@ -86,16 +102,7 @@ pub(crate) fn script(
 ) -> String {
     let comment = settings.who.to_string();
     match kind {
-        Kind::Nft => {
-            let compiled = nft::compile::compile(rules, &settings.run, &comment);
-            let script = compiled.script(max_closed);
-            match compiled.with_target() {
-                None => script,
-                Some(_) => format!(
-                    "{script}# in a kernel without nft's queue, by the target NFQUEUE of x_tables\n"
-                ),
-            }
-        }
+        Kind::Nft => nft::compile::compile(rules, &settings.run, &comment).script(max_closed),
         Kind::Iptables(variant) => {
             iptables::compile::script(variant, rules, &settings.run, &comment, max_closed)
         }

@@ -32,6 +32,17 @@ pub(crate) enum Variant {
 }
 
 impl Choice {
+    /// The name in `--backend`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Choice::Auto => "auto",
+            Choice::Nft => Kind::Nft.name(),
+            Choice::Iptables => Variant::Default.name(),
+            Choice::IptablesNft => Variant::Nft.name(),
+            Choice::IptablesLegacy => Variant::Legacy.name(),
+        }
+    }
+
     /// The kinds to try, in this order.
     pub(crate) fn kinds(self) -> Vec<Kind> {
         match self {

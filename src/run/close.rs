@@ -98,7 +98,9 @@ fn close_with(
     let rules = plan.rules(steer);
     let settings = plan.settings(&record.run, steer);
     let until = Instant::now() + plan.max_closed;
-    let closed = backends::close(plan.backend, &settings, &rules, until);
+    let backend = plan.backend.of(steer);
+    let closed = backends::close(backend, &settings, &rules, until);
+    let closed = closed.map_err(|error| plan.backend.failed(steer, error));
     let (gate, lacking) = closed.or_else(|error| {
         if !plan.gated().early {
             return Err(error);
@@ -107,13 +109,16 @@ fn close_with(
         record.warnings.warn(say, text);
         let mut rules = rules.clone();
         rules.scope.hook = Where::Input;
-        backends::close(plan.backend, &settings, &rules, until)
+        backends::close(backend, &settings, &rules, until)
     })?;
     say.must_not_block();
     record.backend = Some(gate.backend());
     record.action = steer.action();
-    if plan.backend == Choice::Auto {
-        say.phase(&why_taken(gate.backend(), &lacking));
+    match plan.backend.why_another(steer) {
+        Some(why) if plan.backend.is_named() => record.warnings.warn(say, why),
+        Some(why) => say.phase(&why),
+        None if backend == Choice::Auto => say.phase(&why_taken(gate.backend(), &lacking)),
+        None => (),
     }
     say.phase(&format!(
         "closed {} ({}{})",

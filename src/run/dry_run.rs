@@ -16,7 +16,8 @@ use crate::words::run_id::new_id;
 pub(crate) fn dry_run(plan: &Plan) -> Result<String, Refused> {
     let steer = plan.action.steer();
     let steer = steer.map_err(|error| Refused::Options(format!("{error:#}")))?;
-    let kind = plan.backend.kinds().first().copied().unwrap_or(Kind::Nft);
+    let kinds = plan.backend.of(steer).kinds();
+    let kind = kinds.first().copied().unwrap_or(Kind::Nft);
     let settings = plan.settings(&new_id(), steer);
     let rules = script(kind, &plan.rules(steer), &settings, plan.max_closed);
     Ok(format!("{}\n{rules}", describe(plan)))
@@ -58,6 +59,12 @@ fn closed(plan: &Plan, action: &Description) -> Vec<String> {
         action.close,
         humantime::format_duration(plan.max_closed)
     )];
+    let steer = plan.action.steer().ok();
+    let another = steer.and_then(|steer| plan.backend.why_another(steer));
+    lines.extend(another.map(|why| match plan.backend.is_named() {
+        true => format!("warning: {why}"),
+        false => why,
+    }));
     lines.extend(plan.place.why.clone());
     lines.extend(plan.place.warning.as_ref().map(|w| format!("warning: {w}")));
     if !config.drain.is_zero() {

@@ -4,6 +4,7 @@
 //! `decide` returns the next task, and `drive.rs` carries it out.
 
 mod after;
+mod backend;
 #[cfg(test)]
 mod bad_input;
 mod beside;
@@ -53,7 +54,7 @@ pub(crate) fn run(args: &Args, started: Instant) -> Exit {
     let say = Say::new(level(args), started);
     let path = std::env::var_os("PATH");
     let planned = Plan::new(args, path.as_deref()).and_then(Plan::on_this_host);
-    let planned = planned.map(|plan| plan.place(args.hook));
+    let planned = planned.map(|plan| plan.place(args.hook).backend());
     let mut record = Record::new();
     for mistaken in mistaken_variables() {
         record.warnings.warn(&say, mistaken);

@@ -9,10 +9,10 @@ use crate::cli::Args;
 use crate::decide::config::{Config, OpenOn, Settle};
 use crate::gate::backends;
 use crate::gate::firewall;
-use crate::gate::kinds::Choice;
 use crate::gate::rules::{Rules, Settings};
 use crate::gate::who::Who;
 use crate::kernel::sockets::netns::Netns;
+use crate::run::backend::Backend;
 use crate::run::place::{Place, place};
 use crate::run::program::resolve;
 use crate::run::report::file::check_report_file;
@@ -27,7 +27,7 @@ use crate::words::steer::Steer;
 pub(crate) struct Plan {
     pub config: Config,
     pub action: Box<dyn Planned>,
-    pub backend: Choice,
+    pub backend: Backend,
     pub xtables_wait: Duration,
     pub max_closed: Duration,
     pub precheck: Option<OsString>,
@@ -88,7 +88,7 @@ impl Plan {
                 search: args.listen_netns_from.is_some(),
             },
             action,
-            backend: args.backend,
+            backend: Backend::given(args.backend),
             xtables_wait: args.xtables_wait,
             max_closed: args.max_closed,
             precheck: args.precheck.clone(),
@@ -107,6 +107,14 @@ impl Plan {
         self.place = place(choice, drops, firewall::look);
         self.config.gated.scope.hook = self.place.hook;
         self.config.gated.early = self.place.early;
+        self
+    }
+
+    /// Decides on the backend by a look at the kernel.
+    pub(crate) fn backend(mut self) -> Plan {
+        if let Ok(steer) = self.action.steer() {
+            self.backend = self.backend.on_this_host(steer);
+        }
         self
     }
 

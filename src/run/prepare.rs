@@ -118,7 +118,7 @@ impl Call<'_> {
 
     /// Removes rules of dead runs. This run has no rules yet.
     pub(crate) fn sweep(&self, lock: &Lock, record: &mut Record) {
-        let swept = standing::sweep(self.plan.backend, lock);
+        let swept = standing::sweep(self.plan.backend.to_hold, lock);
         // With --best-effort the privilege may be missing, and closing the gate says so.
         let certain = !self.plan.config.best_effort;
         for what in swept.unseen.iter().filter(|_| certain) {

@@ -8,6 +8,7 @@ pub(crate) mod latch;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -56,12 +57,21 @@ pub(crate) fn call<'a, S: Into<OsString>>(
         environment: Vec::new(),
         report: host.dir().join("report.json"),
     };
-    call.on(Backend::of_the_suite()).syn_of_the_suite()
+    call.on(Backend::of_the_suite()).syn_of_the_suite().primed()
 }
 
 /// Whether SYNs are held in every test that is not about what becomes of them: SYNGATE_TEST_SYN.
 pub(crate) fn suite_holds() -> bool {
     std::env::var("SYNGATE_TEST_SYN").is_ok_and(|action| action == "hold")
+}
+
+/// What makes the gate in a test that asks for no other backend and action.
+pub(crate) fn backend_of_the_suite() -> Backend {
+    let given = Backend::of_the_suite();
+    match suite_holds() {
+        true => given.to_hold(),
+        false => given,
+    }
 }
 
 /// A way to make the gate.
@@ -105,6 +115,14 @@ impl Backend {
         named.unwrap_or(Backend::Nft)
     }
 
+    /// What makes a gate that holds SYNs: iptables-legacy, where the kernel lacks nft's queue.
+    pub(crate) fn to_hold(self) -> Backend {
+        match nft_queues() {
+            true => self,
+            false => Backend::IptablesLegacy,
+        }
+    }
+
     /// Its name in the tests.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -140,6 +158,16 @@ impl Backend {
     }
 }
 
+/// Whether the kernel has nft's queue, as nft(8) finds.
+fn nft_queues() -> bool {
+    static QUEUES: OnceLock<bool> = OnceLock::new();
+    *QUEUES.get_or_init(|| {
+        let rule =
+            "add table inet t; add chain inet t c; add rule inet t c queue flags bypass to 7";
+        Host::new().unwrap().run(["nft", "-c", rule]).is_ok()
+    })
+}
+
 impl Call<'_> {
     /// On that backend.
     pub(crate) fn on(mut self, backend: Backend) -> Self {
@@ -160,6 +188,30 @@ impl Call<'_> {
         }
     }
 
+    /// A host on which iptables-legacy holds SYNs has a firewall of its own.
+    fn primed(self) -> Self {
+        let given = self.arguments.iter().rposition(|option| option == "--syn");
+        let given = given.and_then(|at| self.arguments.get(at + 1));
+        let variable = self
+            .environment
+            .iter()
+            .find(|(name, _)| name == "SYNGATE_SYN");
+        let action = given.or(variable.map(|(_, value)| value));
+        if action.is_some_and(|action| action == "hold" || action == "auto") && !nft_queues() {
+            Backend::IptablesLegacy.prime(self.host);
+        }
+        self
+    }
+
+    /// On nf_tables. Where the kernel can't hold SYNs there, they are dropped.
+    pub(crate) fn on_nft(self) -> Self {
+        let call = self.on(Backend::Nft);
+        match nft_queues() {
+            true => call,
+            false => call.args(["--syn", "drop"]),
+        }
+    }
+
     /// With one more fault.
     pub(crate) fn fault(mut self, fault: &str) -> Self {
         let mut faults = vec![fault.to_owned()];
@@ -175,7 +227,7 @@ impl Call<'_> {
     /// One more variable in its environment.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
-        self
+        self.primed()
     }
 
     /// By way of another program: `env -i PATH=/bin`, `setpriv ...`.
@@ -192,7 +244,7 @@ impl Call<'_> {
     /// More options.
     pub(crate) fn args<S: Into<OsString>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
         self.arguments.extend(options.into_iter().map(Into::into));
-        self
+        self.primed()
     }
 
     /// With its report in another file.

@@ -15,6 +15,15 @@ pub(crate) struct AutoBackend {
     pub(crate) because: Option<String>,
 }
 
+/// What holds SYNs with `--syn hold`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Holding {
+    /// Null if nothing does.
+    pub(crate) backend: Option<&'static str>,
+    /// Why it is not nft; null if it is.
+    pub(crate) because: Option<String>,
+}
+
 impl Host {
     /// Which backend `--backend auto` takes here, or in one line why none.
     pub(crate) fn backend(&self) -> Result<AutoBackend, String> {
@@ -56,6 +65,43 @@ impl Host {
             None => Err(format!(
                 "nft does not work here ({why}), and no iptables is installed"
             )),
+        }
+    }
+
+    /// Which backend holds SYNs here, without `--backend`. Whether iptables works is not tried.
+    pub(crate) fn holding(&self) -> Holding {
+        let no = |because: String| Holding {
+            backend: None,
+            because: Some(because),
+        };
+        let by_iptables = |name, because: String| match &self.xt_nfqueue {
+            Support::No(why) => no(format!("{because}; xt_NFQUEUE: {why}")),
+            Support::Yes | Support::Unknown(_) => Holding {
+                backend: Some(name),
+                because: Some(because),
+            },
+        };
+        if let Support::No(why) | Support::Unknown(why) = &self.nfqueue {
+            return no(why.clone());
+        }
+        let auto = match self.backend() {
+            Ok(auto) => auto,
+            Err(why) => return no(why),
+        };
+        match (&self.nft_queue, auto.because) {
+            (Support::Yes, None) => Holding {
+                backend: Some(auto.name),
+                because: None,
+            },
+            (Support::Yes, Some(why)) => by_iptables(auto.name, why),
+            (Support::Unknown(why), _) => no(format!("whether nft's queue works: {why}")),
+            (Support::No(why), _) => {
+                let because = format!("nft's queue: {why}");
+                match self.installed(Kind::Iptables(Variant::Legacy)) {
+                    Some(legacy) => by_iptables(legacy, because),
+                    None => no(format!("{because}; iptables-legacy is not installed")),
+                }
+            }
         }
     }
 
@@ -126,6 +172,62 @@ mod tests {
                 (Err(why), Err(says)) => assert!(why.contains(says), "case {n}: {why}"),
                 (backend, expected) => panic!("case {n}: {backend:?}, not {expected:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn which_backend_holds_syns_and_why() {
+        type Change = fn(&mut Host);
+        let cases: [(Change, Option<&str>, &str); 10] = [
+            (|_| (), Some("nft"), ""),
+            (|h| h.xt_nfqueue = no(), Some("nft"), ""),
+            (
+                |h| h.nft_queue = no(),
+                Some("iptables-legacy"),
+                "nft's queue: not in",
+            ),
+            (
+                |h| {
+                    h.nft_queue = no();
+                    h.xt_nfqueue = Support::Unknown("no nft_compat".to_owned());
+                },
+                Some("iptables-legacy"),
+                "nft's queue",
+            ),
+            (
+                |h| (h.nft_queue, h.xt_nfqueue) = (no(), no()),
+                None,
+                "nft's queue: not in this kernel; xt_NFQUEUE: not in this kernel",
+            ),
+            (
+                |h| {
+                    h.nft_queue = no();
+                    h.iptables.remove(0);
+                },
+                None,
+                "iptables-legacy is not installed",
+            ),
+            (
+                |h| h.timed_sets = no(),
+                Some("iptables-nft"),
+                "nft does not work here",
+            ),
+            (
+                |h| (h.timed_sets, h.xt_nfqueue) = (no(), no()),
+                None,
+                "xt_NFQUEUE",
+            ),
+            (|h| h.nfqueue = no(), None, "not in this kernel"),
+            (|h| h.privileges.net_admin = false, None, "run it as root"),
+        ];
+        for (n, (change, backend, says)) in cases.into_iter().enumerate() {
+            let mut host = usual();
+            change(&mut host);
+            let holding = host.holding();
+            assert_eq!(holding.backend, backend, "case {n}: {holding:?}");
+            let why = holding.because.unwrap_or_default();
+            assert!(why.contains(says), "case {n}: {why}");
+            assert_eq!(why.is_empty(), backend == Some("nft"), "case {n}: {why}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::advice::{Advice, advise};
-use super::backend::AutoBackend;
+use super::backend::{AutoBackend, Holding};
 use super::host::Host;
 use super::service::{self, Endpoint};
 use super::support::Support;
@@ -18,6 +18,8 @@ pub(crate) struct Findings {
     pub(crate) backend: Option<AutoBackend>,
     /// Why no gate can be closed.
     pub(crate) refusal: Option<String>,
+    /// What holds SYNs with `--syn hold`.
+    pub(crate) hold: Holding,
     pub(crate) host: Host,
     /// Null if they can't be listed.
     pub(crate) listeners: Option<Vec<Endpoint>>,
@@ -43,6 +45,7 @@ impl Findings {
             advice: advise(&host, listeners.as_deref(), wanted),
             backend,
             refusal,
+            hold: host.holding(),
             host,
             listeners,
         }

@@ -48,10 +48,10 @@ pub(crate) struct Host {
     pub(crate) nft_dup: Support,
     /// Queues that a program can read.
     pub(crate) nfqueue: Support,
-    /// nft's own expression that sends packets into such a queue.
+    /// nft's expression that sends packets into such a queue.
     pub(crate) nft_queue: Support,
-    /// The target of x_tables that does the same, in an nft rule.
-    pub(crate) nft_nfqueue_target: Support,
+    /// The target of x_tables by which iptables does the same.
+    pub(crate) xt_nfqueue: Support,
     pub(crate) iptables: Vec<VariantSummary>,
     /// What opens an iptables gate if all of syngate is killed.
     pub(crate) xt_recent: Support,
@@ -91,7 +91,7 @@ impl Host {
             nft_dup: asked.dup,
             nfqueue: asked.nfqueue,
             nft_queue: asked.queue,
-            nft_nfqueue_target: asked.nfqueue_target,
+            xt_nfqueue: asked.xt_nfqueue,
             iptables: holdings
                 .iter()
                 .map(|i| VariantSummary::counted(i, default))
@@ -147,7 +147,7 @@ pub(crate) mod tests {
             nft_dup: Support::Yes,
             nfqueue: Support::Yes,
             nft_queue: Support::Yes,
-            nft_nfqueue_target: Support::Yes,
+            xt_nfqueue: Support::Yes,
             iptables: vec![
                 iptables(Variant::Legacy, false),
                 iptables(Variant::Nft, true),

@@ -19,7 +19,7 @@ pub(crate) struct NfTables {
     pub(crate) dup: Support,
     pub(crate) nfqueue: Support,
     pub(crate) queue: Support,
-    pub(crate) nfqueue_target: Support,
+    pub(crate) xt_nfqueue: Support,
     pub(crate) recent: Support,
 }
 
@@ -34,7 +34,7 @@ impl NfTables {
                 dup: probed.dup.into(),
                 nfqueue: nfqueue(probed.nfnetlink_queue.into()),
                 queue: probed.queue.into(),
-                nfqueue_target: probed.nfqueue_target.into(),
+                xt_nfqueue: xt_nfqueue(probed.xt_nfqueue),
                 recent: recent(probed.recent.into()),
             },
             Err(error) => {
@@ -51,7 +51,7 @@ impl NfTables {
                     dup: no(),
                     nfqueue: no(),
                     queue: no(),
-                    nfqueue_target: no(),
+                    xt_nfqueue: Support::Unknown(why.clone()),
                     recent: recent(Support::Unknown(why.clone())),
                 }
             }
@@ -75,6 +75,16 @@ fn nfqueue(asked: Support) -> Support {
     match asked {
         Support::Unknown(_) if exists("/proc/net/netfilter/nfnetlink_queue") => Support::Yes,
         asked => asked,
+    }
+}
+
+/// nft_compat answers, which the kernel may lack (nfnetlink_rcv_msg()).
+fn xt_nfqueue(asked: Result<(), Refusal>) -> Support {
+    match asked {
+        Err(refusal) if refusal.errno == Errno::EINVAL => Support::Unknown(format!(
+            "this kernel has no nft_compat, which tells: {refusal}"
+        )),
+        asked => asked.into(),
     }
 }
 

@@ -66,7 +66,7 @@ fn host_rows(findings: &Findings) -> Vec<(&'static str, String)> {
             "nft dup",
             yes_or(&host.nft_dup, ": --syn divert, for a pair of hosts"),
         ),
-        ("NFQUEUE", nfqueue(host)),
+        ("NFQUEUE", nfqueue(findings)),
         ("iptables", iptables(host)),
         ("xt_recent", yes_or(&host.xt_recent, "")),
         ("backend", backend(findings)),
@@ -113,19 +113,14 @@ fn privileges(host: &Host) -> String {
     format!("{who}, {admin}{processes}")
 }
 
-/// Whether there are queues, and which rule sends packets there.
-fn nfqueue(host: &Host) -> String {
-    if !host.nfqueue.is_yes() {
-        return yes_or(&host.nfqueue, "");
-    }
-    match (&host.nft_queue, &host.nft_nfqueue_target) {
-        (Support::Yes, _) => "yes, by nft's queue".to_owned(),
-        (queue, Support::Yes) => format!(
-            "yes, by the target of x_tables in an nft rule (nft's own queue: {})",
-            yes_or(queue, "")
-        ),
-        (Support::Unknown(why), _) => format!("yes; by which way is not known: {why}"),
-        (queue, _) => format!("not from nf_tables (nft's queue: {})", yes_or(queue, "")),
+/// Whether SYNs can be held, and by which backend.
+fn nfqueue(findings: &Findings) -> String {
+    let hold = &findings.hold;
+    match (hold.backend, hold.because.as_deref()) {
+        (Some(backend), None) => format!("yes: --syn hold, by {backend}"),
+        (Some(backend), Some(why)) => format!("yes: --syn hold, by {backend} ({why})"),
+        (None, _) if !findings.host.nfqueue.is_yes() => yes_or(&findings.host.nfqueue, ""),
+        (None, why) => format!("not for --syn hold: {}", why.unwrap_or_default()),
     }
 }
 

@@ -9,7 +9,6 @@ use super::answers;
 use super::compile::compile;
 use super::divert::{self, Flow};
 use super::names::{CLOSING, FLOWS, NO_ROOM, STOPPED, WENT_ON, table_name};
-use super::probe;
 use super::refused::{Lack, OwnerRefused, explain, refuses_owners};
 use super::ruleset::Ruleset;
 use super::tables::{Tables, gone};
@@ -158,13 +157,7 @@ impl Backend for Nft {
 
     fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
         fail_on_demand(rules.steer)?;
-        let mut rules = compile(rules, &self.id, &self.comment);
-        // A kernel may have only one of the two ways into a queue.
-        if let Some(by_target) = rules.with_target()
-            && !probe::has_queue_expression(&self.id)?
-        {
-            rules = by_target;
-        }
+        let rules = compile(rules, &self.id, &self.comment);
         match self.create_owned(&rules, until) {
             Err(error) if error.is::<OwnerRefused>() => self.create_plain(rules, until),
             done => done,

@@ -11,7 +11,6 @@ use nix::libc;
 
 use super::raw::{
     CounterExpr, DupExpr, DynsetExpr, FibExpr, LookupExpr, NatExpr, Owned, PayloadExpr, QueueExpr,
-    TargetExpr,
 };
 use super::sets::timeout_ms;
 use super::uapi::{
@@ -22,8 +21,7 @@ use crate::words::family::Family;
 
 /// The register that expressions use unless they say otherwise.
 const REGISTER: u32 = libc::NFT_REG_1 as u32;
-/// Packets go on if no program reads the queue: NFT_QUEUE_FLAG_BYPASS (linux/netfilter/nf_tables.h)
-/// and NFQ_FLAG_BYPASS (linux/netfilter/xt_NFQUEUE.h).
+/// Packets go on if no program reads the queue: NFT_QUEUE_FLAG_BYPASS (linux/netfilter/nf_tables.h).
 const BYPASS: u16 = 1;
 
 /// `counter name "…"`.
@@ -212,23 +210,6 @@ impl Expression for ToQueue {
             .with(QueueExpr::NUMBER, &self.0)
             .with(QueueExpr::TOTAL, &1)
             .with(QueueExpr::FLAGS, &BYPASS)
-            .into_raw()
-    }
-}
-
-/// The target NFQUEUE of x_tables, revision 3: `-j NFQUEUE --queue-num NUMBER --queue-bypass`.
-pub(super) struct ToQueueByTarget(pub(super) u16);
-
-impl Expression for ToQueueByTarget {
-    fn to_expr(&self, _: &Rule) -> NonNull<nftnl_expr> {
-        /// Since Linux 3.10.
-        const REVISION: u32 = 3;
-        // `struct xt_NFQ_info_v3`: number, count of queues, flags (linux/netfilter/xt_NFQUEUE.h).
-        let information = [self.0, 1, BYPASS, 0].map(u16::to_ne_bytes);
-        Owned::new()
-            .with(TargetExpr::NAME, c"NFQUEUE")
-            .with(TargetExpr::REVISION, &REVISION)
-            .with_information(information.as_flattened())
             .into_raw()
     }
 }

@@ -2,6 +2,7 @@
 //! a transaction without an end, answers, and then undoes it (nfnetlink_rcv_batch(); `nft -c` does
 //! the same). No part of the transaction becomes active, and no other process sees it.
 
+use std::ffi::CStr;
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
@@ -18,7 +19,9 @@ use super::transaction::{self, Transaction};
 use crate::gate::rules::Rules;
 use crate::kernel::netlink::{HEADER, Refusal, messages, put_attribute};
 use crate::words::hop::{Device, NextHop};
+use crate::words::lacking::Lacking;
 use crate::words::ports::PortSet;
+use crate::words::run_id::new_id;
 use crate::words::scope::{Scope, Where};
 use crate::words::steer::{Diversion, Steer};
 
@@ -49,9 +52,10 @@ pub(crate) struct Probed {
     pub(crate) prerouting: Result<(), Refusal>,
     /// The expressions for `--syn divert`, for both IP versions.
     pub(crate) dup: Result<(), Refusal>,
+    /// nft's expression `queue`.
     pub(crate) queue: Result<(), Refusal>,
-    /// The x_tables target NFQUEUE in an nft rule.
-    pub(crate) nfqueue_target: Result<(), Refusal>,
+    /// The x_tables target NFQUEUE, by which iptables sends packets to such a queue.
+    pub(crate) xt_nfqueue: Result<(), Refusal>,
     /// NFQUEUE for programs.
     pub(crate) nfnetlink_queue: Result<(), Refusal>,
     pub(crate) recent: Result<(), Refusal>,
@@ -71,15 +75,13 @@ pub(crate) fn probe(id: &str) -> Result<Probed> {
             rehearse(Rehearsal::of(&plain)?)?,
         ),
     };
-    let queue = ruleset(id, Where::Input, Steer::Queue(QUEUE));
-    let by_target = queue.with_target().unwrap_or_else(|| queue.clone());
     Ok(Probed {
         prerouting: rehearse(Rehearsal::of(&ruleset(id, Where::Prerouting, Steer::Drop))?)?,
         dup: rehearse(Rehearsal::of(&ruleset(id, Where::Prerouting, diverting()))?)?,
-        queue: rehearse(Rehearsal::of(&queue)?)?,
-        nfqueue_target: rehearse(Rehearsal::of(&by_target)?)?,
+        queue: queue_expression(id)?,
+        xt_nfqueue: Tables::open()?.has_extension(Extension::NFQUEUE),
         nfnetlink_queue: Tables::open()?.has_queues(),
-        recent: Tables::open()?.has_recent(),
+        recent: Tables::open()?.has_extension(Extension::RECENT),
         table,
         gate,
         owner,
@@ -101,12 +103,26 @@ fn diverting() -> Steer {
     })
 }
 
-/// # Errors
-/// The kernel has no netfilter netlink.
-pub(super) fn has_queue_expression(id: &str) -> Result<bool> {
-    let rules = ruleset(id, Where::Input, Steer::Queue(QUEUE));
-    let refused = rehearse(Rehearsal::of(&rules)?)?;
-    Ok(!matches!(refused, Err(refusal) if refusal.errno == Errno::ENOENT))
+/// Whether nf_tables can send packets to a queue, by nft's expression `queue`. True where that can't be
+/// told, as without privilege.
+pub(crate) fn has_queue_expression() -> bool {
+    match queue_expression(&new_id()) {
+        Err(error) => !error.is::<Lacking>(),
+        // EOPNOTSUPP: the kernel lacks nf_tables as a whole (nfnetlink_rcv_batch()).
+        Ok(Err(refusal)) => !matches!(refusal.errno, Errno::ENOENT | Errno::EOPNOTSUPP),
+        Ok(Ok(())) => true,
+    }
+}
+
+fn queue_expression(id: &str) -> Result<Result<(), Refusal>> {
+    if crate::words::fault::is("no-nft-queue") {
+        return Ok(Err(Errno::ENOENT.into()));
+    }
+    rehearse(Rehearsal::of(&ruleset(
+        id,
+        Where::Input,
+        Steer::Queue(QUEUE),
+    ))?)
 }
 
 /// Whether the kernel accepts an owner. If it refuses for another reason, it refuses a gate without
@@ -141,6 +157,28 @@ fn ruleset(id: &str, hook: Where, steer: Steer) -> Ruleset {
     compile(&rules, id, "syngate check").rehearsed()
 }
 
+/// A match or target of x_tables.
+struct Extension {
+    name: &'static CStr,
+    /// What NFTA_COMPAT_TYPE says.
+    kind: u32,
+    revision: u32,
+}
+
+impl Extension {
+    const RECENT: Extension = Extension {
+        name: c"recent",
+        kind: 0,
+        revision: 1,
+    };
+    /// The first revision that has `--queue-bypass` (xt_NFQUEUE.h, since Linux 2.6.39).
+    const NFQUEUE: Extension = Extension {
+        name: c"NFQUEUE",
+        kind: 1,
+        revision: 2,
+    };
+}
+
 impl Tables {
     /// Binding a family to the queues has done nothing since Linux 3.8 (nfqnl_recv_config()). A
     /// kernel without queues refuses the command.
@@ -152,14 +190,17 @@ impl Tables {
         self.ask(NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_CONFIG, &body)
     }
 
-    /// Asks for the revisions of a match, as iptables does.
-    fn has_recent(&mut self) -> Result<(), Refusal> {
-        const MATCH: u32 = 0;
-        const REVISION: u32 = 1;
+    /// Asks for the revision of a match or target, as iptables does.
+    fn has_extension(&mut self, extension: Extension) -> Result<(), Refusal> {
+        let Extension {
+            name,
+            kind,
+            revision,
+        } = extension;
         let mut body = vec![libc::AF_INET as u8, 0, 0, 0];
-        put_attribute(&mut body, NFTA_COMPAT_NAME, b"recent\0");
-        put_attribute(&mut body, NFTA_COMPAT_REV, &REVISION.to_be_bytes());
-        put_attribute(&mut body, NFTA_COMPAT_TYPE, &MATCH.to_be_bytes());
+        put_attribute(&mut body, NFTA_COMPAT_NAME, name.to_bytes_with_nul());
+        put_attribute(&mut body, NFTA_COMPAT_REV, &revision.to_be_bytes());
+        put_attribute(&mut body, NFTA_COMPAT_TYPE, &kind.to_be_bytes());
         self.ask(NFNL_SUBSYS_NFT_COMPAT << 8 | NFNL_MSG_COMPAT_GET, &body)
     }
 

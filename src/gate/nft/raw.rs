@@ -104,8 +104,7 @@ pub(super) trait Named {
     const NAME: &'static CStr;
 }
 
-// SAFETY: libnftnl copies values; the only attribute of whose value it takes ownership, the information
-// of a target, is not among those below.
+// SAFETY: libnftnl copies the values of the attributes below.
 unsafe impl<E: Named> Object for E {
     type Raw = sys::nftnl_expr;
 
@@ -144,7 +143,6 @@ expressions! {
     NatExpr: c"nat";
     PayloadExpr: c"payload";
     QueueExpr: c"queue";
-    TargetExpr: c"target";
 }
 
 macro_rules! attributes {
@@ -231,10 +229,6 @@ attributes! {
         TOTAL: u16 = NFTNL_EXPR_QUEUE_TOTAL;
         FLAGS: u16 = NFTNL_EXPR_QUEUE_FLAGS;
     }
-    TargetExpr {
-        NAME: CStr = NFTNL_EXPR_TG_NAME;
-        REVISION: u32 = NFTNL_EXPR_TG_REV;
-    }
 }
 
 /// An object that this process owns until libnftnl takes it over.
@@ -267,27 +261,6 @@ impl<O: Object> Drop for Owned<O> {
     fn drop(&mut self) {
         // SAFETY: the object is live, and nobody else has it.
         unsafe { O::free(self.0.as_ptr()) };
-    }
-}
-
-impl Owned<TargetExpr> {
-    /// Sets the information of an x_tables target, which libnftnl takes over instead of copying it.
-    #[must_use]
-    pub(super) fn with_information(self, bytes: &[u8]) -> Owned<TargetExpr> {
-        // SAFETY: takes a size; null is checked.
-        let copy = allocated(unsafe { libc::malloc(bytes.len()) });
-        // SAFETY: `copy` is as long as `bytes` and comes from malloc. It belongs to the expression from
-        // here on, which frees it (libnftnl, nftnl_expr_target_set() and _free()).
-        unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy.as_ptr().cast(), bytes.len());
-            sys::nftnl_expr_set(
-                self.0.as_ptr(),
-                sys::NFTNL_EXPR_TG_INFO as u16,
-                copy.as_ptr(),
-                bytes.len() as u32,
-            );
-        }
-        self
     }
 }
 

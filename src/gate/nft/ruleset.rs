@@ -141,11 +141,8 @@ pub(super) enum Term {
     /// The packet leaves this chain and goes on.
     Accept,
     Drop,
-    /// The packet goes to this queue, by nft's expression `queue`. If no program reads the queue,
-    /// the packet goes on.
+    /// The packet goes to this queue. If no program reads the queue, the packet goes on.
     Queue(QueueNum),
-    /// The same by the x_tables target NFQUEUE, for kernels without that expression.
-    QueueByTarget(QueueNum),
     /// The connection goes to this port of the same address.
     Redirect(u16),
 }
@@ -176,22 +173,6 @@ impl Ruleset {
             hooked: false,
             ..self.clone()
         }
-    }
-
-    /// The same ruleset for a kernel without nft's expression `queue`; `None` if it does not use
-    /// that.
-    pub(crate) fn with_target(&self) -> Option<Ruleset> {
-        let mut same = true;
-        let mut by_target = self.clone();
-        let chains = by_target.tables.iter_mut().flat_map(|t| &mut t.chains);
-        let rules = chains.flat_map(|chain| &mut chain.rules);
-        for term in rules.flatten() {
-            if let Term::Queue(number) = *term {
-                *term = Term::QueueByTarget(number);
-                same = false;
-            }
-        }
-        (!same).then_some(by_target)
     }
 
     pub(super) fn translates(&self) -> bool {

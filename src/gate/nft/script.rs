@@ -182,8 +182,6 @@ impl fmt::Display for Term {
             Term::Accept => write!(f, "accept"),
             Term::Drop => write!(f, "drop"),
             Term::Queue(number) => write!(f, "queue flags bypass to {number}"),
-            // As nft(8) lists it; nft(8) can't read it back.
-            Term::QueueByTarget(_) => write!(f, "xt target \"NFQUEUE\""),
             Term::Redirect(port) => write!(f, "dnat to :{port}"),
         }?;
         match self.set() {

@@ -10,7 +10,7 @@ use nftnl::expr::{
 use nix::libc;
 
 use super::expressions::{
-    CountInto, DestinationType, Duplicate, Field, LoadField, ToPort, ToQueue, ToQueueByTarget,
+    CountInto, DestinationType, Duplicate, Field, LoadField, ToPort, ToQueue,
 };
 use super::names::{NO_ROOM, STOPPED, WENT_ON};
 use super::ruleset::{Term, Way};
@@ -66,7 +66,6 @@ pub(super) fn add_expressions(rule: &mut Rule, term: Term) {
         Term::Accept => rule.add_expr(&Verdict::Accept),
         Term::Drop => rule.add_expr(&Verdict::Drop),
         Term::Queue(number) => rule.add_expr(&ToQueue(number)),
-        Term::QueueByTarget(number) => rule.add_expr(&ToQueueByTarget(number)),
         Term::Redirect(port) => {
             let loaded = Register::Reg1;
             rule.add_expr(&Immediate::new(port.to_be_bytes(), loaded));

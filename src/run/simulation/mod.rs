@@ -26,6 +26,7 @@ use crate::gate::kinds::Choice;
 use crate::gate::rules::XTABLES_WAIT;
 use crate::kernel::sockets::Want;
 use crate::process::signals::Caught;
+use crate::run::backend::Backend;
 use crate::run::close::Closing;
 use crate::run::drive::Run;
 use crate::run::place::Place;
@@ -59,7 +60,7 @@ fn plan(story: &Story) -> Plan {
     Plan {
         config: story.config.clone(),
         action: Box::new(Dropping),
-        backend: Choice::Auto,
+        backend: Backend::given(Choice::Auto),
         xtables_wait: XTABLES_WAIT,
         max_closed: story.max_closed,
         precheck: None,

@@ -202,7 +202,7 @@ fn retries(host: &Host) -> Advice {
             "a client whose SYN is dropped sends it again a second later at the earliest; one like \
              this host after {} s{}",
             times.join(", "),
-            match holds(host) {
+            match host.holding().backend.is_some() {
                 true => "; SYNs can be held here: with --syn hold they wait for the new listener",
                 false => "",
             }
@@ -235,17 +235,6 @@ fn standby(host: &Host) -> Option<Advice> {
     ))
 }
 
-/// Whether `--syn hold` can be expected to work: there are queues, and rules that send SYNs there.
-/// iptables uses the target of x_tables too.
-fn holds(host: &Host) -> bool {
-    let by_rule = match host.backend() {
-        Ok(backend) if backend.name == "nft" => [&host.nft_queue, &host.nft_nfqueue_target],
-        Ok(_) => [&host.nft_nfqueue_target; 2],
-        Err(_) => return false,
-    };
-    host.nfqueue.is_yes() && by_rule.into_iter().any(Support::is_yes)
-}
-
 /// When a SYN is sent again, in seconds after the first one. Each of the first `linear` waits takes one
 /// second, then each wait is twice as long as the last (tcp_retransmit_timer()).
 fn retry_times(linear: u64) -> [u32; RETRIES] {
@@ -267,19 +256,10 @@ mod tests {
     #[test]
     fn hold_is_advised_where_it_can_be_done() {
         type Change = fn(&mut Host);
-        let cases: [(Change, bool); 6] = [
+        let cases: [(Change, bool); 3] = [
             (|_| (), true),
             (|h| h.nft_queue = no(), true),
-            (|h| h.nft_nfqueue_target = no(), true),
-            (
-                |h| (h.nft_queue, h.nft_nfqueue_target) = (no(), no()),
-                false,
-            ),
             (|h| h.nfqueue = no(), false),
-            (
-                |h| (h.nf_tables, h.nft_nfqueue_target) = (no(), no()),
-                false,
-            ),
         ];
         for (n, (change, can)) in cases.into_iter().enumerate() {
             let mut host = usual();
