@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
 use testkit::services::Serve;
-use testkit::{Host, Load, Pair, Running, SERVER, SERVER6, slow, wait_until};
+use testkit::{CLIENT, Host, Load, Pair, Running, SERVER, SERVER6, slow, wait_until};
 
 /// How long a gate may outlive its owner.
 const GONE_WITHIN: Duration = Duration::from_secs(2);
@@ -614,6 +614,108 @@ fn rules_that_open_the_gate_are_noticed() {
             "{outcome:?}"
         );
     }
+}
+
+/// Somebody changes a table without an owner so that it lets clients in: it is noticed, and the gate is as
+/// it was.
+#[test]
+fn changes_of_a_plain_table_are_noticed() {
+    let (pair, _server) = served();
+    let host = &pair.server;
+    let options = "--port 80 --ready-timeout 0 --drain 0 --max-closed 5m --allow-from 192.0.2.1";
+    let call = call(host, words(options)).on(Backend::NftPlain);
+    let mut latch = Latch::new(host, "latch");
+    let run = call.start(sh(latch.hold()));
+    latch.wait();
+    let table = format!("inet {}", our_names(host)[0]);
+    let rule = "sed -n '/counter/s/.*handle //p' | head -1";
+    let replaced = format!(
+        "nft replace rule {table} input handle $(nft -a list chain {table} input | {rule}) accept"
+    );
+    let tampers = [
+        replaced,
+        format!("nft insert rule {table} input accept"),
+        format!("nft flush chain {table} input"),
+        format!("nft flush set {table} ports"),
+        format!("nft 'delete element {table} ports {{ 80 }}'"),
+        format!("nft 'add element {table} allowed4 {{ {CLIENT} }}'"),
+        format!("nft 'add table {table} {{ flags dormant; }}'"),
+    ];
+    for tampers in &tampers {
+        host.must(sh(tampers.as_str()));
+        let closed = || !connects(&pair, SERVER) && !connects(&pair, SERVER6);
+        wait_until(SOON, tampers, closed).unwrap();
+    }
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let reclosed = outcome.report["reclosed"].as_u64().unwrap();
+    assert!(reclosed >= tampers.len() as u64, "{outcome:?}");
+    let warnings = outcome.report["warnings"].to_string();
+    assert!(
+        warnings.contains("removed the gate's rules, changed them"),
+        "{warnings}"
+    );
+}
+
+/// Somebody saves the ruleset with a table without an owner in it. Loaded again when --max-closed is over,
+/// it shuts nothing.
+#[test]
+fn a_plain_table_that_is_loaded_again_shuts_nothing() {
+    let (pair, _server) = served();
+    let host = &pair.server;
+    let options = "--port 80 --ready-timeout 0 --drain 0 --max-closed 1s";
+    let call = call(host, words(options)).on(Backend::NftPlain);
+    let saved = host.dir().join("saved").display().to_string();
+    let outcome = call.run(sh(format!("nft list ruleset >{saved}")));
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    // The rules end by a date in whole seconds.
+    let ended = Instant::now() + Duration::from_secs(3);
+    wait_until(SOON, "the end of the rules", || Instant::now() > ended).unwrap();
+    host.must(["nft", "-f", &saved]);
+    for address in [SERVER, SERVER6] {
+        assert!(connects(&pair, address), "{address}");
+    }
+    assert!(gated(host), "it was loaded");
+    let status = host.sh(&format!("{SYNGATE} status")).unwrap();
+    assert_eq!(status.code(), 0, "nothing is shut: {status:?}");
+    assert!(status.stdout.contains("a gate is open"), "{status:?}");
+}
+
+/// The clock is set forwards, so that the rules of a table without an owner end: the gate is closed again.
+#[test]
+fn a_clock_that_is_set_forwards_does_not_keep_the_gate_open() {
+    let (pair, _server) = served();
+    let host = &pair.server;
+    let options = "--port 80 --ready-timeout 0 --drain 0 --max-closed 5m";
+    let plain = call(host, words(options)).on(Backend::NftPlain);
+    let call = plain.clone().fault("clock-set-forwards");
+    let mut latch = Latch::new(host, "latch");
+    let run = call.start(sh(latch.hold()));
+    latch.wait();
+    let end = || {
+        host.sh("nft list ruleset | grep -o 'meta time.*\"'")
+            .unwrap()
+            .stdout
+    };
+    let first = end();
+    assert!(first.starts_with("meta time < \"20"), "{first}");
+    wait_until(SOON, "a later end", || end() > first).unwrap();
+    assert!(!connects(&pair, SERVER));
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(outcome.report["reclosed"], 1, "{outcome:?}");
+    let warnings = outcome.report["warnings"].to_string();
+    assert!(warnings.contains("the clock was set beyond"), "{warnings}");
+
+    // Before Linux 5.4 the rules have no end of their own.
+    let without = plain.fault("no-meta-time").run(["nft", "list", "ruleset"]);
+    assert_eq!(without.code, 0, "{without:?}");
+    assert!(
+        without.stdout.contains("tcp dport @ports counter"),
+        "{without:?}"
+    );
 }
 
 fn our_names(host: &Host) -> Vec<String> {

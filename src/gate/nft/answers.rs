@@ -76,14 +76,19 @@ pub(super) struct ListedTable {
     pub(super) owned: bool,
 }
 
+/// The flags of the table that the kernel describes.
+pub(super) fn flags(payload: &[u8]) -> Option<u32> {
+    let flags = attribute(payload.get(4..)?, NFTA_TABLE_FLAGS)?;
+    get(flags, 0).map(u32::from_be_bytes)
+}
+
 pub(super) fn table(payload: &[u8]) -> Option<ListedTable> {
     let body = payload.get(4..)?;
-    let flags = attribute(body, NFTA_TABLE_FLAGS).and_then(|f| get(f, 0));
     let userdata = attribute(body, NFTA_TABLE_USERDATA).unwrap_or_default();
     Some(ListedTable {
         name: text(attribute(body, NFTA_TABLE_NAME)?),
         comment: text(comment_in(userdata)),
-        owned: flags.map_or(0, u32::from_be_bytes) & NFT_TABLE_F_OWNER != 0,
+        owned: flags(payload).unwrap_or(0) & NFT_TABLE_F_OWNER != 0,
     })
 }
 
@@ -137,6 +142,7 @@ pub(crate) fn withstand(bytes: &[u8]) {
         assert!(!table.name.contains('\0') && !table.comment.contains('\0'));
     }
     has_intervals(bytes);
+    flags(bytes);
     packets(bytes);
 }
 

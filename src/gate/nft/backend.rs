@@ -9,7 +9,8 @@ use super::answers;
 use super::compile::compile;
 use super::divert::{self, Flow};
 use super::names::{CLOSING, FLOWS, NO_ROOM, STOPPED, WENT_ON, table_name};
-use super::refused::{Lack, OwnerRefused, explain, refuses_owners};
+use super::plain::{self, Watch};
+use super::refused::{ClockRefused, Lack, OwnerRefused, explain, refuses_clock, refuses_owners};
 use super::ruleset::Ruleset;
 use super::tables::{Tables, gone};
 use super::transaction::{self, ChainRules};
@@ -17,6 +18,7 @@ use crate::gate::backend::{Backend, Deadline, Flows, Lost, Remark, fail_on_deman
 use crate::gate::kinds::Kind;
 use crate::gate::rules::{Rules, Settings};
 use crate::gate::watchdog::Watchdog;
+use crate::kernel::netlink::Refusal;
 use crate::kernel::sockets::Connection;
 use crate::words::ports::PortSet;
 
@@ -39,8 +41,27 @@ struct Installed {
     rules: Ruleset,
     /// All rules are in their chains. Opening removes those that need not stay.
     rules_up: bool,
+    /// The ports that are gated.
+    shut: PortSet,
+    until: Deadline,
     /// The count that was read last.
     counted: u64,
+    /// For tables without an owner.
+    watch: Watch,
+}
+
+impl Installed {
+    /// Whether the rules are there, as the run has made them.
+    ///
+    /// # Errors
+    /// They can't be listed.
+    fn stands(&mut self, tables: &mut Tables) -> Result<bool, Refusal> {
+        match self.rules.owned {
+            // Nobody else can change them.
+            true => tables.has_rules(&self.rules, !self.rules_up),
+            false => self.watch.look(tables, &self.rules, &self.shut, self.until),
+        }
+    }
 }
 
 impl Nft {
@@ -64,22 +85,30 @@ impl Nft {
 
     fn create(&mut self, rules: Ruleset, until: Deadline) -> Result<()> {
         let transaction = transaction::create(&rules, time_left(until)?);
-        let (owned, lacks) = (rules.owned, Lack::of(&rules));
+        let (owned, ends, lacks) = (rules.owned, rules.end().is_some(), Lack::of(&rules));
         // Before the change, so that remove() tries to undo it however the change ends.
-        self.installed = Some(Installed {
-            rules,
+        let installed = self.installed.insert(Installed {
             rules_up: true,
+            shut: rules.ports.clone(),
+            until,
             counted: 0,
+            watch: Watch::default(),
+            rules,
         });
+        if ends && crate::words::fault::is("no-meta-time") {
+            bail!(ClockRefused);
+        }
         let created = self.tables.commit(&transaction);
         self.changed |= !matches!(&created, Err(refusal) if refusal.answered);
-        created.map_err(|refusal| {
-            if owned && refuses_owners(&refusal) {
-                anyhow!(OwnerRefused)
-            } else {
-                explain(&refusal, lacks)
-            }
-        })
+        created.map_err(|refusal| match refusal {
+            refusal if owned && refuses_owners(&refusal) => anyhow!(OwnerRefused),
+            refusal if ends && refuses_clock(&refusal) => anyhow!(ClockRefused),
+            refusal => explain(&refusal, lacks),
+        })?;
+        if !owned {
+            installed.watch.begin(&mut self.tables, &installed.rules);
+        }
+        Ok(())
     }
 
     fn create_owned(&mut self, rules: &Ruleset, until: Deadline) -> Result<()> {
@@ -96,13 +125,14 @@ impl Nft {
              rules should syngate be killed"
                 .to_owned(),
         ));
-        self.create(
-            Ruleset {
-                owned: false,
-                ..rules
-            },
-            until,
-        )
+        let rules = Ruleset {
+            owned: false,
+            ..rules
+        };
+        match self.create(rules.ending(Some(first_end(until)?)), until) {
+            Err(error) if error.is::<ClockRefused>() => self.create(rules, until),
+            done => done,
+        }
     }
 
     fn watch(&mut self, until: Deadline) -> Result<()> {
@@ -141,7 +171,39 @@ impl Nft {
             ports: ports.clone(),
             ..installed.rules.clone()
         };
-        self.create(rules, until)
+        self.create(plain::renewed(&rules, time_left(until)?), until)
+    }
+
+    /// Changes the ports of tables without an owner, and puts their rules back.
+    fn renew(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
+        let Some(installed) = &mut self.installed else {
+            bail!("no gate was closed");
+        };
+        if installed.watch.is_over(&installed.rules) {
+            self.remarks.push(Remark::Warning(
+                "the clock was set beyond the end of the gate's rules, which opened the gate: the rules \
+                 end later now"
+                    .to_owned(),
+            ));
+        }
+        let left = time_left(until)?;
+        let rules = plain::renewed(&installed.rules, left);
+        let renewal = transaction::replace_ports(&rules, ports, left, ChainRules::Renew);
+        let renewed = match installed.watch.needs_new_tables {
+            true => Err(Errno::ENOENT.into()),
+            false => self.tables.commit(&renewal),
+        };
+        match renewed {
+            Err(refusal) if refusal.errno == Errno::ENOENT => {
+                return self.create_again(ports, until);
+            }
+            done => done?,
+        }
+        installed.rules = rules;
+        installed.rules_up = true;
+        (installed.shut, installed.until) = (ports.clone(), until);
+        installed.watch.begin(&mut self.tables, &installed.rules);
+        Ok(())
     }
 }
 
@@ -165,53 +227,47 @@ impl Backend for Nft {
     }
 
     fn set_ports(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
-        let Some(Installed {
-            rules, rules_up, ..
-        }) = &self.installed
-        else {
+        let Some(installed) = &mut self.installed else {
             bail!("no gate was closed");
         };
-        let transaction = if ports.is_empty() {
-            transaction::open(rules)
-        } else {
-            let chain_rules = match (rules.owned, *rules_up) {
-                (true, true) => ChainRules::Keep,
-                (true, false) => ChainRules::Add,
-                // Somebody may have removed some rules.
-                (false, _) => ChainRules::Renew,
-            };
-            transaction::replace_ports(rules, ports, time_left(until)?, chain_rules)
+        let (rules, open) = (&installed.rules, ports.is_empty());
+        if !rules.owned && !open {
+            return self.renew(ports, until);
+        }
+        let transaction = match (open, installed.rules_up) {
+            (true, _) => transaction::open(rules),
+            (false, up) => {
+                let chain_rules = if up {
+                    ChainRules::Keep
+                } else {
+                    ChainRules::Add
+                };
+                transaction::replace_ports(rules, ports, time_left(until)?, chain_rules)
+            }
         };
-        let owned = rules.owned;
         match self.tables.commit(&transaction) {
-            Err(refusal) if refusal.errno == Errno::ENOENT && !owned && ports.is_empty() => {
-                self.open_each()?;
-            }
-            Err(refusal) if refusal.errno == Errno::ENOENT && !owned => {
-                self.create_again(ports, until)?;
-            }
+            // Somebody has removed some of the tables.
+            Err(refusal) if refusal.errno == Errno::ENOENT && !rules.owned => self.open_each()?,
             done => done?,
         }
         if let Some(installed) = &mut self.installed {
-            installed.rules_up = !ports.is_empty();
+            installed.rules_up = !open;
+            installed.shut = ports.clone();
+            installed.watch.opened();
         }
         Ok(())
     }
 
     fn shut(&mut self) -> Result<PortSet> {
-        let Some(Installed {
-            rules,
-            rules_up: true,
-            ..
-        }) = &self.installed
-        else {
+        let Some(installed) = self.installed.as_mut().filter(|i| i.rules_up) else {
             return Ok(PortSet::EMPTY);
         };
-        match self.tables.has_rules(rules, false) {
-            Ok(true) => Ok(self.tables.ports_in_sets(rules)?),
+        let owned = installed.rules.owned;
+        match installed.stands(&mut self.tables) {
+            Ok(true) => Ok(self.tables.ports_in_sets(&installed.rules)?),
             Ok(false) => Ok(PortSet::EMPTY),
             // Somebody has removed the tables.
-            Err(refusal) if refusal.errno == Errno::ENOENT && !rules.owned => Ok(PortSet::EMPTY),
+            Err(refusal) if refusal.errno == Errno::ENOENT && !owned => Ok(PortSet::EMPTY),
             Err(refusal) => Err(refusal.into()),
         }
     }
@@ -269,14 +325,13 @@ impl Backend for Nft {
         let Some(installed) = &mut self.installed else {
             return true;
         };
-        let rules = &installed.rules;
-        let has_rules = self.tables.has_rules(rules, !installed.rules_up);
+        let stands = installed.stands(&mut self.tables);
         // In case somebody removes the tables.
-        if let Ok(counted) = self.tables.all_stopped(rules) {
+        if let Ok(counted) = self.tables.all_stopped(&installed.rules) {
             installed.counted = counted;
         }
         // Rules that can't be read (a torn dump) may still be there.
-        has_rules.unwrap_or_else(|r| r.errno != Errno::ENOENT)
+        stands.unwrap_or_else(|r| r.errno != Errno::ENOENT)
     }
 
     fn empties_queues(&self) -> bool {
@@ -315,6 +370,14 @@ impl Backend for Nft {
         let _ = self.tables.socket.close_in_background();
         Ok(())
     }
+}
+
+/// The end of the rules by the wall clock, when the gate is closed for the first time.
+fn first_end(until: Deadline) -> Result<u64> {
+    let left = time_left(until)?;
+    // As if the clock were set forwards by almost all that is left.
+    let as_set = crate::words::fault::is("clock-set-forwards");
+    Ok(plain::end_after(if as_set { Duration::ZERO } else { left }))
 }
 
 fn time_left(until: Deadline) -> Result<Duration> {

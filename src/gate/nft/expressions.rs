@@ -10,12 +10,14 @@ use nftnl::nftnl_sys::nftnl_expr;
 use nix::libc;
 
 use super::raw::{
-    CounterExpr, DupExpr, DynsetExpr, FibExpr, LookupExpr, NatExpr, Owned, PayloadExpr, QueueExpr,
+    ByteorderExpr, CounterExpr, DupExpr, DynsetExpr, FibExpr, LookupExpr, MetaExpr, NatExpr, Owned,
+    PayloadExpr, QueueExpr,
 };
 use super::sets::timeout_ms;
 use super::uapi::{
-    NFT_DYNSET_OP_DELETE, NFT_DYNSET_OP_UPDATE, NFT_FIB_RESULT_ADDRTYPE, NFT_OBJECT_COUNTER,
-    NFT_PAYLOAD_CSUM_INET, NFT_PAYLOAD_L4CSUM_PSEUDOHDR, NFTA_FIB_F_DADDR,
+    NFT_BYTEORDER_HTON, NFT_DYNSET_OP_DELETE, NFT_DYNSET_OP_UPDATE, NFT_FIB_RESULT_ADDRTYPE,
+    NFT_META_TIME_NS, NFT_OBJECT_COUNTER, NFT_PAYLOAD_CSUM_INET, NFT_PAYLOAD_L4CSUM_PSEUDOHDR,
+    NFTA_FIB_F_DADDR,
 };
 use crate::words::family::Family;
 
@@ -197,6 +199,34 @@ impl Expression for DestinationType {
             .with(FibExpr::INTO, &REGISTER)
             .with(FibExpr::RESULT, &NFT_FIB_RESULT_ADDRTYPE)
             .with(FibExpr::FLAGS, &NFTA_FIB_F_DADDR)
+            .into_raw()
+    }
+}
+
+/// Loads the wall clock into register 1, in nanoseconds since 1970: `meta time`.
+pub(super) struct WallClock;
+
+impl Expression for WallClock {
+    fn to_expr(&self, _: &Rule) -> NonNull<nftnl_expr> {
+        Owned::new()
+            .with(MetaExpr::KEY, &NFT_META_TIME_NS)
+            .with(MetaExpr::INTO, &REGISTER)
+            .into_raw()
+    }
+}
+
+/// Puts the eight bytes in register 1 into network byte order: the kernel compares byte by byte.
+pub(super) struct ToNetworkOrder;
+
+impl Expression for ToNetworkOrder {
+    fn to_expr(&self, _: &Rule) -> NonNull<nftnl_expr> {
+        const BYTES: u32 = size_of::<u64>() as u32;
+        Owned::new()
+            .with(ByteorderExpr::FROM, &REGISTER)
+            .with(ByteorderExpr::INTO, &REGISTER)
+            .with(ByteorderExpr::OPERATION, &NFT_BYTEORDER_HTON)
+            .with(ByteorderExpr::LENGTH, &BYTES)
+            .with(ByteorderExpr::SIZE, &BYTES)
             .into_raw()
     }
 }

@@ -15,8 +15,9 @@ use super::answers;
 use super::names::{
     ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, INTERFACES, PORTS, STOPPED, TO_V4, TO_V6,
 };
+use super::plain;
 use super::tables::Tables;
-use super::uapi::{NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE};
+use super::uapi::{NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_TABLE};
 use crate::gate::found::Found;
 use crate::gate::iptables::save::id_of;
 use crate::gate::kinds::Kind;
@@ -96,9 +97,13 @@ fn run_of_iptables(payload: &[u8]) -> Option<String> {
 
 impl Tables {
     fn look(&mut self, table: &CStr, mut gate: Found) -> Result<Found, Refusal> {
-        let mut has_rules = |chain| match self.rules_in(ProtoFamily::Inet, table, chain) {
+        let mut end_in = None;
+        let mut has_rules = |chain| match self.rules_left(table, chain) {
             Err(refusal) if refusal.errno == Errno::ENOENT => Ok(false),
-            rules => rules.map(|rules| rules > 0),
+            left => left.map(|left| {
+                end_in = end_in.max(left.iter().copied().flatten().max());
+                !left.is_empty()
+            }),
         };
         let input = has_rules(c"input")?;
         let (prerouting, output) = (has_rules(c"prerouting")?, has_rules(c"output")?);
@@ -108,7 +113,8 @@ impl Tables {
         }
         if input || prerouting {
             let elements = self.keys(table, PORTS)?;
-            gate.opens_in = elements.iter().filter_map(|e| e.expires).max();
+            let expire_in = elements.iter().filter_map(|e| e.expires).max();
+            gate.opens_in = expire_in.map(|time| end_in.map_or(time, |end| time.min(end)));
             if !elements.is_empty() {
                 let intervals = self.has_intervals(ProtoFamily::Inet, table)?;
                 gate.ports = self.ports_in_set(ProtoFamily::Inet, table, intervals, None)?;
@@ -135,6 +141,20 @@ impl Tables {
         // The kernel lists a hash table in no particular order.
         gate.scope.interfaces.sort();
         Ok(gate)
+    }
+
+    /// How long each rule in a chain still matches; `None`: for as long as it is there. Without rules
+    /// that have ended by the wall clock.
+    fn rules_left(&mut self, table: &CStr, chain: &CStr) -> Result<Vec<Option<Duration>>, Refusal> {
+        let names = [(NFTA_RULE_TABLE, table), (NFTA_RULE_CHAIN, chain)];
+        let ends = self.dump(ProtoFamily::Inet, libc::NFT_MSG_GETRULE, &names, |row| {
+            vec![plain::end(row)]
+        })?;
+        let now = plain::since_1970();
+        let left = ends
+            .into_iter()
+            .map(|end| end.map(|end| end.saturating_sub(now)));
+        Ok(left.filter(|left| *left != Some(Duration::ZERO)).collect())
     }
 
     fn has(&mut self, table: &CStr) -> Result<bool, Refusal> {
@@ -216,6 +236,7 @@ fn intervals(keys: Vec<Key>, bits: u32) -> Vec<(u128, u128)> {
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     let begun = |keys: &[Key]| keys.iter().filter(|key| !key.end).count();
+    plain::end(bytes);
     let all = networks(keys_in(bytes), keys_in(bytes)).all();
     // An interval is at most two networks for each bit of its addresses.
     let most = begun(&keys_in(bytes)) * 2 * (Ipv4Addr::BITS + Ipv6Addr::BITS) as usize;

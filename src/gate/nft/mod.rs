@@ -14,6 +14,7 @@ mod expressions;
 pub(crate) mod list;
 mod names;
 mod others;
+mod plain;
 pub(crate) mod probe;
 pub(crate) mod published;
 mod raw;

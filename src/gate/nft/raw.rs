@@ -135,11 +135,13 @@ macro_rules! expressions {
 }
 
 expressions! {
+    ByteorderExpr: c"byteorder";
     CounterExpr: c"objref";
     DupExpr: c"dup";
     DynsetExpr: c"dynset";
     FibExpr: c"fib";
     LookupExpr: c"lookup";
+    MetaExpr: c"meta";
     NatExpr: c"nat";
     PayloadExpr: c"payload";
     QueueExpr: c"queue";
@@ -181,6 +183,15 @@ attributes! {
         /// In milliseconds.
         TIMEOUT: u64 = NFTNL_SET_ELEM_TIMEOUT;
     }
+    ByteorderExpr {
+        INTO: u32 = NFTNL_EXPR_BYTEORDER_DREG;
+        FROM: u32 = NFTNL_EXPR_BYTEORDER_SREG;
+        OPERATION: u32 = NFTNL_EXPR_BYTEORDER_OP;
+        /// In bytes.
+        LENGTH: u32 = NFTNL_EXPR_BYTEORDER_LEN;
+        /// Of each number, in bytes.
+        SIZE: u32 = NFTNL_EXPR_BYTEORDER_SIZE;
+    }
     CounterExpr {
         TYPE: u32 = NFTNL_EXPR_OBJREF_IMM_TYPE;
         NAME: CStr = NFTNL_EXPR_OBJREF_IMM_NAME;
@@ -207,6 +218,10 @@ attributes! {
         SET: CStr = NFTNL_EXPR_LOOKUP_SET;
         SET_ID: u32 = NFTNL_EXPR_LOOKUP_SET_ID;
         FLAGS: u32 = NFTNL_EXPR_LOOKUP_FLAGS;
+    }
+    MetaExpr {
+        KEY: u32 = NFTNL_EXPR_META_KEY;
+        INTO: u32 = NFTNL_EXPR_META_DREG;
     }
     NatExpr {
         TYPE: u32 = NFTNL_EXPR_NAT_TYPE;

@@ -24,6 +24,24 @@ impl std::fmt::Display for OwnerRefused {
     }
 }
 
+/// Whether the kernel refuses a rule because it can't compare the wall clock (nft_meta_get_init(), before
+/// Linux 5.4), or lacks an expression for that.
+pub(super) fn refuses_clock(refusal: &Refusal) -> bool {
+    refuses_owners(refusal) || refusal.errno == Errno::ENOENT
+}
+
+/// The kernel refuses rules that end by the wall clock.
+#[derive(Debug)]
+pub(super) struct ClockRefused;
+
+impl std::error::Error for ClockRefused {}
+
+impl std::fmt::Display for ClockRefused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("this kernel refuses rules that end by the wall clock")
+    }
+}
+
 /// A kernel feature that the rules need and the kernel may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lack {

@@ -109,6 +109,8 @@ pub(super) enum Term {
     /// ECE and CWR).
     NewSyn,
     ToGatedPort,
+    /// The wall clock is before this time, in seconds since 1970.
+    Before(u64),
     NotNewSyn,
     /// FIN or RST is set: the sender sends no more data.
     Ending,
@@ -173,6 +175,31 @@ impl Ruleset {
             hooked: false,
             ..self.clone()
         }
+    }
+
+    /// The same ruleset, whose rules leave new connections alone from that time on, in seconds since
+    /// 1970.
+    pub(super) fn ending(&self, end: Option<u64>) -> Ruleset {
+        let mut ending = self.clone();
+        let chains = ending.tables.iter_mut().flat_map(|t| &mut t.chains);
+        for rule in chains.flat_map(|chain| &mut chain.rules) {
+            rule.retain(|term| !matches!(term, Term::Before(_)));
+            let at = rule.iter().position(|term| *term == Term::ToGatedPort);
+            if let (Some(at), Some(end)) = (at, end) {
+                rule.insert(at + 1, Term::Before(end));
+            }
+        }
+        ending
+    }
+
+    /// When its rules end, in seconds since 1970.
+    pub(super) fn end(&self) -> Option<u64> {
+        let chains = self.tables.iter().flat_map(|table| &table.chains);
+        let mut terms = chains.flat_map(|chain| &chain.rules).flatten();
+        terms.find_map(|term| match term {
+            Term::Before(end) => Some(*end),
+            _ => None,
+        })
     }
 
     pub(super) fn translates(&self) -> bool {

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::ffi::CStr;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use nftnl::{ChainType, ProtoFamily};
 
@@ -145,6 +145,15 @@ impl fmt::Display for Term {
             Term::Tcp => write!(f, "meta l4proto tcp"),
             Term::NewSyn => write!(f, "tcp flags & (fin | syn | rst | ack) == syn"),
             Term::ToGatedPort => write!(f, "tcp dport"),
+            Term::Before(end) => {
+                let end = UNIX_EPOCH + Duration::from_secs(*end);
+                let end = humantime::format_rfc3339_seconds(end).to_string();
+                write!(
+                    f,
+                    "meta time < \"{}\"",
+                    end.replace('T', " ").replace('Z', "")
+                )
+            }
             Term::NotNewSyn => write!(f, "tcp flags & (fin | syn | rst | ack) != syn"),
             Term::Ending => write!(f, "tcp flags & (fin | rst) != 0x0"),
             Term::IcmpError(Family::V4) => write!(f, "icmp type destination-unreachable"),

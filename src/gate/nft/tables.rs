@@ -15,7 +15,7 @@ use super::transaction::{self, Transaction};
 use super::uapi::{
     NFT_OBJECT_COUNTER, NFTA_OBJ_NAME, NFTA_OBJ_TABLE, NFTA_OBJ_TYPE, NFTA_RULE_CHAIN,
     NFTA_RULE_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_NAME,
-    NFTA_SET_TABLE,
+    NFTA_SET_TABLE, NFTA_TABLE_NAME,
 };
 use crate::kernel::netlink::{Bus, Netlink, Refusal, put_attribute};
 use crate::words::lacking::Lacking;
@@ -190,6 +190,18 @@ impl Tables {
         self.get_one(libc::NFT_MSG_GETSET, &body, answers::has_intervals)
     }
 
+    /// The number of the ruleset, which each change to nf_tables makes another one.
+    pub(super) fn generation(&mut self) -> Option<u32> {
+        let body = about(ProtoFamily::Unspec, &[]);
+        self.get_one(libc::NFT_MSG_GETGEN, &body, answers::generation)
+            .ok()
+    }
+
+    pub(super) fn flags(&mut self, family: ProtoFamily, table: &CStr) -> Result<u32, Refusal> {
+        let body = about(family, &[(NFTA_TABLE_NAME, table)]);
+        self.get_one(libc::NFT_MSG_GETTABLE, &body, answers::flags)
+    }
+
     fn get_one<T>(
         &mut self,
         kind: libc::c_int,
@@ -225,11 +237,8 @@ impl Changes {
 
     /// Whether the ruleset may have changed since this was asked before.
     pub(crate) fn any(&mut self) -> bool {
-        let body = about(ProtoFamily::Unspec, &[]);
-        let asked = self
-            .tables
-            .get_one(libc::NFT_MSG_GETGEN, &body, answers::generation);
-        let before = std::mem::replace(&mut self.generation, asked.ok());
+        let asked = self.tables.generation();
+        let before = std::mem::replace(&mut self.generation, asked);
         self.generation.is_none() || self.generation != before
     }
 }

@@ -10,7 +10,8 @@ use nftnl::expr::{
 use nix::libc;
 
 use super::expressions::{
-    CountInto, DestinationType, Duplicate, Field, LoadField, ToPort, ToQueue,
+    CountInto, DestinationType, Duplicate, Field, LoadField, ToNetworkOrder, ToPort, ToQueue,
+    WallClock,
 };
 use super::names::{NO_ROOM, STOPPED, WENT_ON};
 use super::ruleset::{Term, Way};
@@ -45,6 +46,12 @@ pub(super) fn add_expressions(rule: &mut Rule, term: Term) {
         Term::ToGatedPort => rule.add_expr(&Payload::Transport(TransportHeaderField::Tcp(
             TcpHeaderField::Dport,
         ))),
+        Term::Before(end) => {
+            rule.add_expr(&WallClock);
+            rule.add_expr(&ToNetworkOrder);
+            let nanoseconds = end.saturating_mul(1_000_000_000).to_be_bytes();
+            rule.add_expr(&Cmp::new(CmpOp::Lt, &nanoseconds[..]));
+        }
         Term::Version(family) => {
             rule.add_expr(&Meta::NfProto);
             rule.add_expr(&Cmp::new(CmpOp::Eq, nf_protocol(family)));

@@ -29,6 +29,7 @@ pub(super) const NFTA_PAYLOAD_OFFSET: u16 = 3;
 pub(super) const NFTA_PAYLOAD_LEN: u16 = 4;
 pub(super) const NFTA_CMP_OP: u16 = 2;
 pub(super) const NFTA_CMP_DATA: u16 = 3;
+pub(super) const NFTA_META_KEY: u16 = 2;
 pub(super) const NFTA_NAT_TYPE: u16 = 1;
 pub(super) const NFTA_OBJREF_IMM_TYPE: u16 = 1;
 /// NFTA_MATCH_NAME is the same.
@@ -62,5 +63,8 @@ pub(super) const NFT_PAYLOAD_L4CSUM_PSEUDOHDR: u32 = 1;
 pub(super) const NFT_DYNSET_OP_UPDATE: u32 = 1;
 /// Since Linux 5.4.
 pub(super) const NFT_DYNSET_OP_DELETE: u32 = 2;
+/// Nanoseconds since 1970, in host byte order. Since Linux 5.4.
+pub(super) const NFT_META_TIME_NS: u32 = 30;
+pub(super) const NFT_BYTEORDER_HTON: u32 = 1;
 pub(super) const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 pub(super) const NFTA_FIB_F_DADDR: u32 = 2;
