@@ -696,16 +696,18 @@ fn a_command_that_stops_the_standby_in_place_of_the_service_is_told() {
         let message = outcome.report["message"].as_str().unwrap();
         assert!(message.contains(words), "{outcome:?}");
     }
-    let still = format!(
-        "(pid {}), which listened before COMMAND, still does",
-        old[0]
-    );
-    let warnings = outcome.report["warnings"].to_string();
-    assert!(warnings.contains(&still), "{still}: {outcome:?}");
-    assert!(outcome.stderr.contains(&still), "{outcome:?}");
     // It is so: two instances.
     let both = pid_of(80);
     assert!(both.len() == 2 && both.contains(&old[0]), "{both:?}");
+    let new = both.iter().find(|pid| **pid != old[0]).unwrap();
+    let told = format!(
+        "haproxy (pid {}), which listened before COMMAND, and haproxy (pid {new}), which is new: \
+         COMMAND seems to have stopped the standby",
+        old[0]
+    );
+    let warnings = outcome.report["warnings"].to_string();
+    assert!(warnings.contains(&told), "{told}: {outcome:?}");
+    assert!(outcome.stderr.contains(&told), "{outcome:?}");
     assert!(!host.listens(STANDBY));
 
     // With one of its own, as the documents have it, all is well.
@@ -718,6 +720,45 @@ fn a_command_that_stops_the_standby_in_place_of_the_service_is_told() {
         "{outcome:?}"
     );
     assert_eq!(pid_of(80).len(), 1);
+    main.stop().unwrap();
+}
+
+/// It ended by itself, while COMMAND reloaded the service, or did nothing at all. Who then stopped the
+/// process that listened before would stop the service.
+#[test]
+fn a_command_is_not_blamed_for_a_standby_that_ended_by_itself() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let config = NginxConfig {
+        reuseport: true,
+        workers: 2,
+        ..NginxConfig::default()
+    };
+    let main = Nginx::new(host, &config).unwrap();
+    main.start().unwrap();
+    let more = NginxConfig {
+        workers: 3,
+        ..config
+    };
+    let on = Serve::on(format!("0.0.0.0:{STANDBY}")).and_on(format!("[::]:{STANDBY}"));
+    let standby = format!("exec {}", on.argv().unwrap().join(" "));
+    let reload = main.reload_argv().join(" ");
+    for then in ["true", &reload] {
+        let mut latch = Latch::new(host, "ends");
+        let call = redirect(host, "--standby").arg(&standby);
+        let run = call.start(["sh", "-c", &format!("{}; {then}", latch.hold())]);
+        latch.wait();
+        main.configure(&more).unwrap();
+        kill_standby(host);
+        wait_until(SOON, "an open gate", || shut(host).is_empty()).unwrap();
+        latch.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 124, "{outcome:?}");
+        assert_eq!(outcome.report["reason"], "standby_gone", "{outcome:?}");
+        let warnings = outcome.report["warnings"].to_string();
+        assert!(!warnings.contains("in its place"), "{outcome:?}");
+        assert!(!warnings.contains("in place of"), "{outcome:?}");
+    }
     main.stop().unwrap();
 }
 

@@ -194,6 +194,9 @@ pub(crate) trait Action {
     /// The gate is closed.
     fn closed(&mut self, _now: &mut Now) {}
 
+    /// COMMAND has been started.
+    fn command_began(&mut self) {}
+
     /// Carries out the question of the action's policy.
     fn ask(&mut self, question: Question, now: &mut Now) -> Answer;
 

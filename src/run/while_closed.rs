@@ -143,6 +143,9 @@ impl Run<'_> {
         say.phase(&format!("running {}", plan.command_line()));
         let started = self.world.start(Program::Command);
         self.record.command_was_run = started.is_ok();
+        if self.record.command_was_run {
+            self.action.command_began();
+        }
         self.trouble.spawn = started.err().map(|error| not_spawned(plan, error));
         Event::Started(self.record.command_was_run)
     }

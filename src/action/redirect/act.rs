@@ -1,10 +1,10 @@
 //! `--syn redirect` while the gate is closed and during the linger.
 
-use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use super::account::{RedirectRow, StandbyEnd, redirected_words};
+use super::mistake::{TwoInstances, two_instances};
 use super::policy::RedirectPolicy;
 use super::redirected::Redirected;
 use super::standby::Standby;
@@ -16,7 +16,6 @@ use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::gate::Gate;
 use crate::kernel::conntrack;
 use crate::kernel::sockets::Want;
-use crate::kernel::sockets::holders::names;
 use crate::process::signals::{Caught, Signals};
 use crate::tell::say::Say;
 use crate::words::ports::PortSet;
@@ -35,7 +34,8 @@ pub(crate) struct RedirectAction {
     stopping: Option<Instant>,
     /// The gate has opened, at least for some ports.
     opened: bool,
-    /// Somebody else has stopped the standby, or it does not listen any more.
+    command_began: bool,
+    /// Since COMMAND began, somebody else has stopped the standby, or it does not listen any more.
     gone: bool,
 }
 
@@ -55,6 +55,7 @@ impl RedirectAction {
             looked_for_answers: false,
             stopping: None,
             opened: false,
+            command_began: false,
             gone: false,
         }
     }
@@ -111,34 +112,22 @@ impl RedirectAction {
             now.warn("the standby ended, and syngate had not stopped it".to_owned());
         }
         own.has_ended(StandbyEnd::Ended, None);
-        self.gone = true;
+        self.gone = self.command_began;
         Some(Answer::Ended)
     }
 
-    /// COMMAND may have taken the standby for the service, as when both have one pid file. Then the old
-    /// instance listens still, beside the new one.
     fn warn_of_mistake(&self, now: &mut Now) {
         let want = Want {
             holders: true,
             ..Want::default()
         };
-        let Some(there) = now.sockets.look(want).ok().filter(|_| self.gone) else {
-            return;
-        };
-        let before: HashSet<u64> = now.before.listeners.iter().map(|l| l.id.cookie).collect();
-        let old = there
-            .listeners
-            .iter()
-            .filter(|l| before.contains(&l.id.cookie));
-        let inodes: Vec<u32> = old.map(|l| l.inode).collect();
-        let who = match names(&there.holders, &inodes) {
-            unknown if unknown.is_empty() => "the old instance".to_owned(),
-            who => who,
-        };
-        if !inodes.is_empty() {
+        let there = self.gone.then(|| now.sockets.look(want).ok()).flatten();
+        let two = there.and_then(|there| two_instances(now.before, &there));
+        if let Some(TwoInstances { old, new }) = two {
             now.warn(format!(
-                "the standby is gone, and {who}, which listened before COMMAND, still does: COMMAND \
-                 seems to have stopped the standby in its place"
+                "the standby is gone, and two instances of the service listen: {old}, which listened \
+                 before COMMAND, and {new}, which is new: COMMAND seems to have stopped the standby in \
+                 place of the old one"
             ));
         }
     }
@@ -199,7 +188,7 @@ impl Action for RedirectAction {
         match question {
             Question::Taken => {
                 let listens = self.redirected.standby_listens();
-                self.gone = !listens;
+                self.gone = self.command_began && !listens;
                 Answer::Taken(listens)
             }
             Question::Stop => self.stop(now),
@@ -223,6 +212,10 @@ impl Action for RedirectAction {
         let until = until.into_iter().chain(due).min();
         let news = standby.and_then(Standby::news);
         signals.wait_beside(until, beside.into_iter().chain(news))
+    }
+
+    fn command_began(&mut self) {
+        self.command_began = true;
     }
 
     fn opened(&mut self, _: &PortSet) {

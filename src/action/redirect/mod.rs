@@ -4,6 +4,7 @@
 pub(crate) mod account;
 pub(crate) mod act;
 pub(crate) mod guard;
+pub(crate) mod mistake;
 pub(crate) mod options;
 pub(crate) mod places;
 pub(crate) mod policy;
