@@ -158,15 +158,20 @@ bench-render: bench-packages
 	$(BENCH) render --results $(RESULTS) $(BENCH_RENDER)
 	@echo "see $(RESULTS)/README.md"
 
-# More than an hour; trials that are there are not repeated, and SHARD=1/4 does the first of four parts.
+# Many hours; trials that are there are not repeated, and SHARD=1/4 does the first of four parts. What takes
+# seconds each, and clients far away, come last.
 FAULTS := target/faults
 SHARD ?= 1/1
 TRIED = --results $(FAULTS)/$@-$(subst /,of,$(SHARD)).jsonl --syngate target/debug/syngate --shard $(SHARD)
 faults: test-packages
 	$(CARGO) build --workspace
 	mkdir -p $(FAULTS)
-	target/debug/faults matrix $(TRIED)
 	target/debug/faults neighbours $(TRIED)
+	target/debug/faults matrix $(TRIED) --except delay --except hang
+	target/debug/faults pairs $(TRIED)
+	target/debug/faults matrix $(TRIED) --deed hang
+	target/debug/faults pairs $(TRIED) --count 30 --choice 2 --rtt 20 --rtt 250 --rtt 600
+	target/debug/faults matrix $(TRIED) --deed delay
 
 faults-kernels: test-packages
 	@tests/ci/install-packages $(KERNEL_PACKAGES)

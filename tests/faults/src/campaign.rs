@@ -11,11 +11,12 @@ use anyhow::{Result, ensure};
 use testkit::{append_row, digest, mend_rows, read_rows, say};
 
 use crate::{
+    chance::Chance,
     point::Point,
-    setting::{self, SETTINGS, Setting},
+    setting::{self, SETTINGS, Scene, Setting},
     stage::Stage,
     table,
-    trial::{Shown, Trial},
+    trial::{Hit, Shown, Trial},
 };
 
 /// What is to be tried.
@@ -39,6 +40,9 @@ pub struct Campaign {
     /// Not these deeds
     #[arg(long)]
     except: Vec<String>,
+    /// With clients whose way to the service and back takes so many ms: 20, 250, 600
+    #[arg(long, default_value = "0")]
+    rtt: Vec<u32>,
     /// End after so many seconds, with what was tried by then
     #[arg(long)]
     seconds: Option<u64>,
@@ -79,7 +83,7 @@ impl Campaign {
     ///
     /// # Errors
     /// Something was not as promised, or could not be tried.
-    pub fn run(&self, deeds: impl Fn(&Setting, &[Point]) -> Vec<Trial>) -> Result<()> {
+    pub fn run(&self, deeds: impl Fn(&Scene, &[Point]) -> Vec<Trial>) -> Result<()> {
         ensure!(
             !testkit::rootless(),
             "only root can trace what root's gates are made by"
@@ -96,19 +100,18 @@ impl Campaign {
         let clean = |shown: &Shown| shown.syngate == build && shown.violations.is_empty();
         let done = done.into_iter().filter(clean);
         let done: HashSet<Trial> = done.map(|shown| shown.trial).collect();
-        let wanted = |setting: &&Setting| self.setting.is_empty() || self.setting.contains(setting);
-        let settings: Vec<&Setting> = SETTINGS.iter().filter(wanted).collect();
+        let scenes = self.scenes();
         let each = self
             .seconds
-            .map(|all| Duration::from_secs(all) / settings.len() as u32);
+            .map(|all| Duration::from_secs(all) / scenes.len() as u32);
         let mut violations = 0;
-        for setting in settings {
-            let mut stage = Stage::new(setting, &self.syngate)?;
+        for scene in &scenes {
+            let mut stage = Stage::new(scene, &self.syngate)?;
             let until = each.map(|each| Instant::now() + each);
-            let mut trials = deeds(setting, stage.points());
+            let mut trials = deeds(scene, stage.points());
             trials.retain(|trial| self.wants(trial) && !done.contains(trial));
-            shuffle(&mut trials, seed);
-            say(&format!("{}: {} trials", setting.name, trials.len()))?;
+            Chance::new(seed).shuffle(&mut trials);
+            say(&format!("{scene}: {} trials", trials.len()))?;
             for trial in trials {
                 if until.is_some_and(|until| Instant::now() >= until) {
                     break;
@@ -119,6 +122,19 @@ impl Campaign {
         table::count(&read_rows(&self.results)?)?;
         ensure!(violations == 0, "{violations} violations; seed {seed}");
         Ok(())
+    }
+
+    /// Each setting with each round trip.
+    fn scenes(&self) -> Vec<Scene> {
+        let wanted = |setting: &&Setting| self.setting.is_empty() || self.setting.contains(setting);
+        let of = |setting: &Setting| {
+            let scene = |rtt_ms: &u32| Scene {
+                setting: *setting,
+                rtt_ms: *rtt_ms,
+            };
+            self.rtt.iter().map(scene).collect::<Vec<_>>()
+        };
+        SETTINGS.iter().filter(wanted).flat_map(of).collect()
     }
 
     /// How many violations it has shown.
@@ -135,23 +151,12 @@ impl Campaign {
     }
 
     fn wants(&self, trial: &Trial) -> bool {
-        let deed = trial.deed.to_string();
-        (self.call.is_empty() || self.call.contains(&trial.point.call))
-            && (self.deed.is_empty() || self.deed.contains(&deed))
-            && !self.except.contains(&deed)
-            && self.shard.has(trial)
-    }
-}
-
-/// Fisher and Yates, by a generator that needs no more than to differ from seed to seed
-/// (splitmix64).
-fn shuffle<T>(items: &mut [T], seed: u64) {
-    let mut state = seed;
-    for last in (1..items.len()).rev() {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        items.swap(last, ((z ^ (z >> 31)) % (last as u64 + 1)) as usize);
+        let is_asked_for = |hit: &Hit| {
+            let deed = hit.deed.to_string();
+            (self.call.is_empty() || self.call.contains(&hit.point.call))
+                && (self.deed.is_empty() || self.deed.contains(&deed))
+                && !self.except.contains(&deed)
+        };
+        trial.hits().all(is_asked_for) && self.shard.has(trial)
     }
 }

@@ -1,12 +1,31 @@
 //! Tries to break what syngate guarantees: it is killed, and its system calls fail, at every point of a
 //! run, on every backend, with every action; and whatever it was, nothing is left, the port takes
-//! connections, COMMAND ran once or not at all, and what was said of it is true.
+//! connections, COMMAND ran once or not at all, and what was said of it is true, also to the clients who
+//! came meanwhile.
+//!
+//! ```text
+//!   campaign -- stage, one for each scene: hosts, clients near and far
+//!                 |  a trial: one hit or two          | what clients saw
+//!                 v                                   v
+//!               inside -- trace: the hits           oracle  <- account: what the run has told
+//!                 `------ leftovers -> verdict
+//! ```
+//!
+//! What is tried (`fault`, `neighbour`, `point`), under which conditions (`setting`), and how it is
+//! judged (`verdict`, `oracle`: pure) know nothing of each other.
 
+mod account;
 mod campaign;
+mod chance;
+mod clients;
+mod clock;
+mod fault;
 mod inside;
 mod leftovers;
 mod lines;
 mod neighbour;
+mod oracle;
+mod pairs;
 mod point;
 mod setting;
 mod soak;
@@ -41,6 +60,17 @@ enum What {
         #[arg(long)]
         own_kernel: bool,
     },
+    /// Hit a run twice, at two of its points, by two faults, or a fault and what a neighbour does
+    Pairs {
+        #[command(flatten)]
+        campaign: Campaign,
+        /// So many for each setting
+        #[arg(long, default_value_t = 100)]
+        count: usize,
+        /// Which of all that there could be
+        #[arg(long, default_value_t = 1)]
+        choice: u64,
+    },
     /// Restart a service once a second, for long, under load
     Soak(soak::Args),
     /// Count what was tried, into a page
@@ -59,6 +89,8 @@ enum What {
         place: String,
         /// Its name
         setting: String,
+        /// See [`setting::Scene`]
+        rtt_ms: u32,
     },
     /// Restart what comes in on stdin; for inside a host
     #[command(hide = true)]
@@ -74,12 +106,22 @@ fn main() -> Result<()> {
         What::Neighbours {
             campaign,
             own_kernel,
-        } => campaign.run(|setting, points| trial::all_neighbours(setting, points, own_kernel)),
+        } => campaign.run(|scene, points| trial::all_neighbours(scene, points, own_kernel)),
+        What::Pairs {
+            campaign,
+            count,
+            choice,
+        } => campaign.run(|scene, points| pairs::pairs(scene, points, count, choice)),
         What::Soak(args) => soak::run(&args),
         What::Render { results, page } => table::render(&results, &page),
-        What::Inside { place, setting } => {
+        What::Inside {
+            place,
+            setting,
+            rtt_ms,
+        } => {
             let setting = setting::named(&setting).context(setting)?;
-            inside::run(&serde_json::from_str(&place)?, &setting)
+            let scene = setting::Scene { setting, rtt_ms };
+            inside::run(&serde_json::from_str(&place)?, &scene)
         }
         What::InsideSoak { place } => soak::inside(&serde_json::from_str(&place)?),
     }

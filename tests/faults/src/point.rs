@@ -1,9 +1,10 @@
 //! Where a run can be hit, and how.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::HashSet, fmt};
 
-use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
+
+use crate::account::phase;
 
 /// A system call of a run: the first of its kind, by one of its processes, since the run last said
 /// what it does.
@@ -27,6 +28,12 @@ impl Point {
             call: all(),
         }
     }
+
+    /// Whether somebody can come by then: syngate waits for something, or is about to say that it is
+    /// further.
+    pub fn takes_visits(&self) -> bool {
+        self.process == "syngate" && ["write", "ppoll"].contains(&self.call.as_str())
+    }
 }
 
 impl fmt::Display for Point {
@@ -40,81 +47,16 @@ impl fmt::Display for Point {
     }
 }
 
-/// What happens there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fault {
-    /// SIGKILL instead of the call.
-    KillBefore,
-    /// SIGKILL when the call has done its work.
-    KillAfter,
-    /// The call does nothing, and says so.
-    Eperm,
-    /// See [`Fault::Eperm`].
-    Enobufs,
-    /// See [`Fault::Eperm`].
-    Enomem,
-    /// See [`Fault::Eperm`].
-    Eintr,
-    /// See [`Fault::Eperm`].
-    Eagain,
-    /// See [`Fault::Eperm`].
-    Emfile,
-}
-
-impl Fault {
-    /// All of them.
-    pub const ALL: [Fault; 8] = [
-        Fault::KillBefore,
-        Fault::KillAfter,
-        Fault::Eperm,
-        Fault::Enobufs,
-        Fault::Enomem,
-        Fault::Eintr,
-        Fault::Eagain,
-        Fault::Emfile,
-    ];
-
-    /// Whether a call can end so. Some never end. Some cannot fail when their arguments are good
-    /// (sigprocmask(2), uname(2), a futex(2) that wakes, as ours all do; clock_nanosleep(2), unless a signal
-    /// interrupts it): libraries do not look, or abort. And brk(2) says where the heap ends, whether it has
-    /// failed or not.
-    pub fn fits(self, call: &str) -> bool {
-        let endless = ["exit", "exit_group", "rt_sigreturn"].contains(&call);
-        let sure = ["rt_sigprocmask", "brk", "uname", "futex", "clock_nanosleep"].contains(&call);
-        match self {
-            Fault::KillBefore => true,
-            Fault::KillAfter => !endless,
-            Fault::Eintr if call == "clock_nanosleep" => true,
-            _ => !endless && !sure,
-        }
-    }
-
-    /// Whether it is the process that ends, and not the call that fails.
-    pub fn kills(self) -> bool {
-        self.errno().is_none()
-    }
-
-    /// What the call says, if it is not the process that ends.
-    pub fn errno(self) -> Option<Errno> {
-        Some(match self {
-            Fault::KillBefore | Fault::KillAfter => return None,
-            Fault::Eperm => Errno::EPERM,
-            Fault::Enobufs => Errno::ENOBUFS,
-            Fault::Enomem => Errno::ENOMEM,
-            Fault::Eintr => Errno::EINTR,
-            Fault::Eagain => Errno::EAGAIN,
-            Fault::Emfile => Errno::EMFILE,
-        })
-    }
-}
-
 /// Counts the calls of a run, and so tells which point each is.
 #[derive(Debug)]
 pub struct Course {
     phase: String,
-    /// How often each point was passed.
-    pub passed: BTreeMap<Point, u32>,
+    passed: HashSet<Point>,
+    /// The points that were passed, in this order.
+    pub points: Vec<Point>,
+    /// When the run began, in ms of CLOCK_MONOTONIC, as far as its words tell: they have been written
+    /// later rather than earlier.
+    pub began_ms: Option<f64>,
 }
 
 impl Course {
@@ -122,7 +64,9 @@ impl Course {
     pub fn new() -> Course {
         Course {
             phase: "start".to_owned(),
-            passed: BTreeMap::new(),
+            passed: HashSet::new(),
+            points: Vec::new(),
+            began_ms: None,
         }
     }
 
@@ -133,18 +77,19 @@ impl Course {
             process: process.to_owned(),
             call: call.to_owned(),
         };
-        let times = self.passed.entry(point.clone()).or_default();
-        *times += 1;
-        (*times == 1).then_some(point)
+        if !self.passed.insert(point.clone()) {
+            return None;
+        }
+        self.points.push(point.clone());
+        Some(point)
     }
 
-    /// What the run has written to stderr: lines such as `syngate: +0.0039s closed 80 (nft)`.
-    pub fn said(&mut self, text: &str) {
-        for line in text.lines() {
-            let words = line
-                .strip_prefix("syngate: +")
-                .and_then(|line| line.split_once("s "));
-            if let Some(word) = words.and_then(|(_, words)| words.split_whitespace().next()) {
+    /// What the run has written to stderr, and when: lines such as `syngate: +0.0039s closed 80 (nft)`.
+    pub fn said(&mut self, text: &str, now_ms: f64) {
+        for (at_ms, words) in text.lines().filter_map(phase) {
+            let began = now_ms - at_ms;
+            self.began_ms = Some(self.began_ms.map_or(began, |known| known.min(began)));
+            if let Some(word) = words.split_whitespace().next() {
                 word.trim_end_matches(':').clone_into(&mut self.phase);
             }
         }
@@ -162,11 +107,15 @@ mod tests {
         assert_eq!(first.phase, "start");
         assert_eq!(course.call("syngate", "read"), None);
         assert!(course.call("watchdog", "read").is_some());
-        course.said("syngate: +0.0015s locked 80\nsyngate: +0.0033s listeners: 0.0.0.0:80\n");
+        course.said(
+            "syngate: +0.0015s locked 80\nsyngate: +0.0033s listeners: 0.0.0.0:80\n",
+            103.0,
+        );
+        assert_eq!(course.began_ms.map(f64::round), Some(100.0));
         let after = course.call("syngate", "read").unwrap();
         assert_eq!(after.phase, "listeners");
-        course.said("syngate: warning: nobody listens\n");
+        course.said("syngate: warning: nobody listens\n", 104.0);
         assert_eq!(course.call("syngate", "read"), None);
-        assert_eq!(course.passed[&first], 2);
+        assert_eq!(course.points.first(), Some(&first));
     }
 }

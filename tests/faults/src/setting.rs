@@ -1,6 +1,7 @@
 //! What syngate is told to do while it is hit.
 
 use std::{
+    fmt,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     time::Duration,
@@ -19,8 +20,6 @@ pub struct Setting {
     pub backend: &'static str,
     /// `--syn`.
     pub syn: &'static str,
-    /// More options.
-    pub options: &'static [&'static str],
     /// A fault that debug builds have on demand: what this kernel is to lack.
     pub lacking: Option<&'static str>,
 }
@@ -31,8 +30,6 @@ pub fn max_closed(is_met: bool) -> Duration {
     Duration::from_secs(if is_met { 5 } else { 30 }) * slow()
 }
 
-/// The options that have to do with a standby.
-const STANDBY: &[&str] = &["--linger", "300ms", "--standby-timeout", "10s"];
 const NO_OWNER: Option<&str> = Some("no-owner-tables");
 
 const fn setting(name: &'static str, backend: &'static str, syn: &'static str) -> Setting {
@@ -40,23 +37,16 @@ const fn setting(name: &'static str, backend: &'static str, syn: &'static str) -
         name,
         backend,
         syn,
-        options: &[],
         lacking: None,
     }
 }
 
 const fn redirecting(name: &'static str, backend: &'static str) -> Setting {
-    Setting {
-        options: STANDBY,
-        ..setting(name, backend, "redirect=8080")
-    }
+    setting(name, backend, "redirect=8080")
 }
 
 const fn diverting(name: &'static str) -> Setting {
-    Setting {
-        options: &["--to", VIP, "--linger", "300ms"],
-        ..setting(name, "nft", "divert=10.79.0.2")
-    }
+    setting(name, "nft", "divert=10.79.0.2")
 }
 
 const fn plain(setting: Setting) -> Setting {
@@ -75,6 +65,11 @@ impl Setting {
     /// Whether new connections go to the other host of a pair.
     pub fn diverts(&self) -> bool {
         self.syn.starts_with("divert")
+    }
+
+    /// Whether the SYNs of clients on this host, or of others, are dropped while the gate is closed.
+    pub fn drops(&self, of_host: bool) -> bool {
+        self.syn == "drop" || self.diverts() && of_host
     }
 
     /// The variant of iptables that the host has rules of, and syngate too, if it uses any.
@@ -113,6 +108,43 @@ pub fn named(name: &str) -> Option<Setting> {
 pub fn asked(name: &str) -> Result<Setting, String> {
     let names: Vec<String> = SETTINGS.iter().map(|s| format!("'{}'", s.name)).collect();
     named(name).ok_or_else(|| format!("there are: {}", names.join(", ")))
+}
+
+/// A setting, and how far away the clients are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scene {
+    pub setting: Setting,
+    /// The way to the service and back takes so long, in ms.
+    pub rtt_ms: u32,
+}
+
+impl Scene {
+    /// The options that depend on the action, and on how long clients need.
+    fn options(&self) -> Vec<String> {
+        let need = |trips: u32| format!("{}ms", 300 + trips * self.rtt_ms);
+        // A handshake and a request are two round trips, and each may just have begun.
+        let mut words = vec!["--drain".to_owned(), need(4)];
+        if self.setting.redirects() {
+            words.extend(["--standby-timeout", "10s"].map(str::to_owned));
+        }
+        if self.setting.diverts() {
+            words.extend(["--to", VIP].map(str::to_owned));
+        }
+        if self.setting.redirects() || self.setting.diverts() {
+            words.extend(["--linger".to_owned(), need(6)]);
+        }
+        words
+    }
+}
+
+impl fmt::Display for Scene {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.setting.name)?;
+        match self.rtt_ms {
+            0 => Ok(()),
+            ms => write!(f, ", clients {ms} ms away"),
+        }
+    }
 }
 
 /// Files and programs of one host.
@@ -161,7 +193,8 @@ impl Place {
     }
 
     /// The whole call.
-    pub fn call(&self, setting: &Setting, max_closed: Duration, more: &[&str]) -> Vec<String> {
+    pub fn call(&self, scene: &Scene, max_closed: Duration, more: &[&str]) -> Vec<String> {
+        let setting = &scene.setting;
         let report = self.report();
         let max_closed = format!("{}s", max_closed.as_secs());
         let moment = format!("{}s", 2 * slow());
@@ -177,14 +210,13 @@ impl Place {
             setting.syn,
             "--max-closed",
             &max_closed,
-            "--drain",
-            "300ms",
             "--ready-timeout",
             &moment,
             "--report-file",
             &report,
         ];
-        words.extend(setting.options);
+        let options = scene.options();
+        words.extend(options.iter().map(String::as_str));
         words.extend(more);
         if setting.redirects() {
             words.extend(["--standby", &standby]);
@@ -195,7 +227,8 @@ impl Place {
     }
 
     /// COMMAND: it writes down that it runs, replaces the server, writes down that it is through, and does
-    /// what `AFTERWARDS` says. No signal stops it in the middle.
+    /// what `AFTERWARDS` says. No signal stops it in the middle. The server takes its time, so that some
+    /// clients come while nobody listens.
     pub fn restart(&self) -> String {
         let Place {
             folder, testkit, ..
@@ -205,7 +238,7 @@ impl Place {
              echo ran >>{folder}/ran\n\
              kill \"$(cat {folder}/pid)\"\n\
              while kill -0 \"$(cat {folder}/pid)\" 2>/dev/null; do sleep 0.001; done\n\
-             setsid {testkit} serve --listen 0.0.0.0:80 </dev/null >/dev/null 2>&1 &\n\
+             setsid {testkit} serve --listen 0.0.0.0:80 --start-delay 40ms </dev/null >/dev/null 2>&1 &\n\
              echo $! >{folder}/pid\n\
              echo through >>{folder}/through\n\
              eval \"$AFTERWARDS\"\n"

@@ -1,4 +1,4 @@
-//! Hosts for one setting, and a process inside that disturbs syngate there.
+//! Hosts for one scene, and a process inside that disturbs syngate there.
 
 use std::{
     path::Path,
@@ -6,14 +6,19 @@ use std::{
 };
 
 use anyhow::Result;
-use testkit::{Flood, Host, Load, Pair, Running, RunningLoad, SERVER, Trio, VIP, services::Serve};
+use testkit::{
+    Delay, Flood, Host, LoadReport, Pair, Running, RunningFlood, SERVER, Trio, VIP,
+    services::Serve, slow,
+};
 
 use crate::{
+    clients::Clients,
     lines::Inside,
     neighbour::Neighbour,
+    oracle::{Course, Excuse, violations},
     point::Point,
-    setting::{Place, Setting},
-    trial::{Deed, Shown, Trial},
+    setting::{Place, Scene, Setting},
+    trial::{Shown, Trial, Tried},
 };
 
 /// SYNs a second of a flood.
@@ -23,11 +28,10 @@ const FLOOD: u32 = 100_000;
 enum Ground {
     /// A client that floods it.
     Pair(Pair),
-    /// A second node, with its service, and clients of both.
+    /// A second node, with its service, and a client of both.
     Trio {
         trio: Box<Trio>,
         _services: Vec<Running>,
-        _clients: RunningLoad,
     },
 }
 
@@ -39,13 +43,9 @@ impl Ground {
         let trio = Box::new(Trio::new()?);
         // 82 is where [`Neighbour::KeepsManyConnections`] listens on the host that is tried.
         let services = ["0.0.0.0:80", "0.0.0.0:82"].map(|place| Serve::on(place).start(&trio.b));
-        let clients = Load::to(format!("{VIP}:80")).rate(50);
-        let clients = clients.duration(Duration::from_secs(86_400));
-        let clients = clients.start(&trio.client)?;
         Ok(Ground::Trio {
             trio,
             _services: services.into_iter().collect::<Result<_>>()?,
-            _clients: clients,
         })
     }
 
@@ -57,8 +57,8 @@ impl Ground {
         }
     }
 
-    /// Where a flood comes from, and goes to.
-    fn flood(&self) -> (&Host, &str) {
+    /// Where clients are, and where they connect to.
+    fn client(&self) -> (&Host, &str) {
         match self {
             Ground::Pair(pair) => (&pair.client, SERVER),
             Ground::Trio { trio, .. } => (&trio.client, VIP),
@@ -66,10 +66,12 @@ impl Ground {
     }
 }
 
-/// Where trials of one setting take place.
+/// Where trials of one scene take place.
 pub struct Stage {
     points: Vec<Point>,
     inside: Inside,
+    scene: Scene,
+    _far: Option<Delay>,
     ground: Ground,
 }
 
@@ -78,15 +80,22 @@ impl Stage {
     ///
     /// # Errors
     /// A run that nobody disturbs fails.
-    pub fn new(setting: &Setting, syngate: &Path) -> Result<Stage> {
+    pub fn new(scene: &Scene, syngate: &Path) -> Result<Stage> {
+        let setting = &scene.setting;
         let ground = Ground::new(setting)?;
         let host = ground.host();
         host.has_firewall(setting.iptables().trim_start_matches("iptables-"))?;
         let place = serde_json::to_string(&Place::on(host, syngate)?)?;
-        let (inside, points) = Inside::start(host, &["inside", &place, setting.name])?;
+        let arguments = ["inside", &place, setting.name, &scene.rtt_ms.to_string()];
+        let (inside, points) = Inside::start(host, &arguments)?;
+        let rtt = Duration::from_millis(scene.rtt_ms.into());
+        let (client, _) = ground.client();
+        let far = (!rtt.is_zero()).then(|| Delay::start(client, rtt));
         Ok(Stage {
             points,
             inside,
+            scene: *scene,
+            _far: far.transpose()?,
             ground,
         })
     }
@@ -96,20 +105,47 @@ impl Stage {
         &self.points
     }
 
-    /// Tries it, with all that has to be around.
+    /// Tries it, with all that has to be around, and judges what clients saw.
     pub fn try_out(&mut self, trial: &Trial) -> Result<Shown> {
-        if trial.deed != Deed::Neighbour(Neighbour::Floods) {
-            return self.inside.ask(trial);
-        }
-        let (from, to) = self.ground.flood();
-        let flood = Flood::to(format!("{to}:80")).per_second(FLOOD);
-        let flood = flood.start(from)?;
+        let (client, address) = self.ground.client();
+        let clients = Clients::start(&self.scene, client, address, self.ground.host())?;
+        let flood = Flood::to(format!("{address}:80")).per_second(FLOOD);
+        let floods = trial.neighbour() == Some(Neighbour::Floods);
+        let flood = floods.then(|| flood.start(client)).transpose()?;
         let began = Instant::now();
-        let shown: Shown = self.inside.ask(trial)?;
-        let sent = flood.stop()? as f64 / began.elapsed().as_secs_f64();
-        Ok(Shown {
-            syns_per_second: Some(sent as u64),
-            ..shown
-        })
+        let tried: Tried = self.inside.ask(trial)?;
+        let sent = flood.map(RunningFlood::stop).transpose()?;
+        let seconds = began.elapsed().as_secs_f64();
+        let seen = clients.stop()?;
+        let sum = |count: fn(&LoadReport) -> u64| seen.iter().map(|s| count(&s.report)).sum();
+        let mut shown = Shown {
+            syns_per_second: sent.map(|sent| (sent as f64 / seconds) as u64),
+            connections: sum(|report| report.sent),
+            failed: sum(LoadReport::failed),
+            ..tried.shown.clone()
+        };
+        let course = course(&self.scene, trial, &tried);
+        shown.violations.extend(violations(&course, &seen));
+        if !shown.violations.is_empty() {
+            shown.stderr = tried.said;
+        }
+        Ok(shown)
+    }
+}
+
+/// What clients are to be judged by.
+fn course<'a>(scene: &Scene, trial: &Trial, tried: &'a Tried) -> Course<'a> {
+    let setting = &scene.setting;
+    let by = trial.neighbour();
+    Course {
+        account: &tried.account,
+        ran: tried.shown.ran,
+        settled_ms: tried.settled_ms,
+        max_closed_ms: trial.max_closed().as_secs_f64() * 1e3,
+        elsewhere: setting.redirects() || setting.diverts(),
+        alone: by.is_none(),
+        excuse: by.map_or_else(Excuse::default, Neighbour::excuse),
+        kernel: &tried.shown.kernel,
+        slow: slow().into(),
     }
 }

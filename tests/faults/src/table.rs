@@ -1,7 +1,7 @@
 //! What was tried and how often, in tables.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt::Write,
     fs,
     path::{Path, PathBuf},
@@ -23,7 +23,7 @@ const MARKS: [&str; 2] = ["<!-- what was tried -->\n", "<!-- so far -->\n"];
 
 /// A line for each setting.
 pub fn count(all: &[Shown]) -> Result<()> {
-    let columns = [POINTS, CALLS, KILLS, FAILED, NEIGHBOURS, VIOLATIONS];
+    let columns = [POINTS, CALLS, KILLS, FAILED, PAIRS, NEIGHBOURS, VIOLATIONS];
     let setting = |shown: &Shown| shown.trial.setting.clone();
     say(&table("setting", &columns, all.iter(), setting))
 }
@@ -35,16 +35,31 @@ pub fn count(all: &[Shown]) -> Result<()> {
 pub fn render(files: &[PathBuf], page: &Path) -> Result<()> {
     let rows = files.iter().map(|file| read_rows(file));
     let rows: Vec<Vec<Value>> = rows.collect::<Result<_>>()?;
-    let tables = Rows::sorted(rows.into_iter().flatten())?.tables();
+    let sections = Rows::sorted(rows.into_iter().flatten())?.sections();
     let text = fs::read_to_string(page)?;
     let (before, rest) = text.split_once(MARKS[0]).context(MARKS[0])?;
-    let (_, after) = rest.split_once(MARKS[1]).context(MARKS[1])?;
+    let (known, after) = rest.split_once(MARKS[1]).context(MARKS[1])?;
+    let tables = renewed(known, sections);
     let [begin, end] = MARKS;
     fs::write(
         page,
         [before, begin, "\n", &tables, "\n", end, after].concat(),
     )?;
     Ok(())
+}
+
+/// A heading, and what is below it; nothing where there are no results.
+type Section = (&'static str, Option<String>);
+
+/// What no results are given for stays as it is.
+fn renewed(known: &str, sections: Vec<Section>) -> String {
+    let parts = known.split("### ").filter_map(|part| part.split_once('\n'));
+    let known: HashMap<&str, &str> = parts.collect();
+    let texts = sections.into_iter().filter_map(|(heading, text)| {
+        let text = text.or_else(|| known.get(heading).map(|text| (*text).to_owned()))?;
+        Some(format!("### {heading}\n\n{}\n", text.trim()))
+    });
+    texts.collect::<Vec<_>>().join("\n")
 }
 
 /// Of a target of the fuzzer, as `tests/ci/fuzz` writes it.
@@ -59,6 +74,7 @@ struct Fuzzed {
 #[derive(Default)]
 struct Rows {
     faults: Vec<Shown>,
+    pairs: Vec<Shown>,
     neighbours: Vec<Shown>,
     fuzzed: Vec<Fuzzed>,
     soaks: Vec<Totals>,
@@ -77,9 +93,10 @@ impl Rows {
                 if !seen.insert(what) && shown.violations.is_empty() {
                     continue;
                 }
-                match shown.trial.deed {
-                    Deed::Fault(_) => sorted.faults.push(shown),
-                    Deed::Neighbour(_) => sorted.neighbours.push(shown),
+                match (&shown.trial.then, shown.trial.neighbour()) {
+                    (Some(_), _) => sorted.pairs.push(shown),
+                    (None, None) => sorted.faults.push(shown),
+                    (None, Some(_)) => sorted.neighbours.push(shown),
                 }
             } else if let Some(totals) = row.get("totals") {
                 let totals = Totals::deserialize(totals).context(what)?;
@@ -93,35 +110,55 @@ impl Rows {
         Ok(sorted)
     }
 
-    fn tables(&self) -> String {
-        let faults = || self.faults.iter();
+    fn sections(&self) -> Vec<Section> {
+        let Rows {
+            faults,
+            pairs,
+            neighbours,
+            ..
+        } = self;
         let setting = |shown: &Shown| shown.trial.setting.clone();
-        let neighbour = |shown: &Shown| match shown.trial.deed {
-            Deed::Neighbour(neighbour) => neighbour.words().to_owned(),
-            Deed::Fault(fault) => Deed::Fault(fault).to_string(),
+        let deed = |shown: &Shown| shown.trial.hit.deed.words();
+        let matrix = || {
+            let settings = table("setting", &MATRIX, faults.iter(), setting);
+            let deeds = table("what happens at a call", &MATRIX, faults.iter(), deed);
+            [settings, deeds].join("\n")
         };
-        let kernels = [KILLS, FAILED, NEIGHBOURS, VIOLATIONS];
-        let all = faults().chain(&self.neighbours);
-        [
-            "### Kills, and system calls that fail\n",
-            &table("setting", &MATRIX, faults(), setting),
-            &table("what happens at a call", &MATRIX, faults(), neighbour),
-            "### Neighbours\n",
-            &table(
-                "what they do",
-                &[NEIGHBOURS, VIOLATIONS],
-                self.neighbours.iter(),
-                neighbour,
+        let neighbours_table = || {
+            let columns = [NEIGHBOURS, CONNECTIONS, FAILED_CLIENTS, VIOLATIONS];
+            let table = table("what they do", &columns, neighbours.iter(), deed);
+            [table, floods(neighbours)].join("\n")
+        };
+        let pairs_table = || {
+            let columns = [PAIRS, CONNECTIONS, FAILED_CLIENTS, VIOLATIONS];
+            table("setting", &columns, pairs.iter(), setting)
+        };
+        let all = || faults.iter().chain(pairs).chain(neighbours);
+        let away = || {
+            let columns = [TRIALS, CONNECTIONS, FAILED_CLIENTS, VIOLATIONS];
+            let rtt = |shown: &Shown| format!("{:>3} ms", shown.trial.rtt_ms);
+            table("round trip", &columns, all(), rtt)
+        };
+        let kernels = || {
+            let columns = [KILLS, FAILED, NEIGHBOURS, VIOLATIONS];
+            table("kernel", &columns, all(), |shown| shown.kernel.clone())
+        };
+        let soaks = || self.soaks.iter().map(soaked).collect::<Vec<_>>().join("\n");
+        vec![
+            ("Faults at system calls", (!faults.is_empty()).then(matrix)),
+            ("Two in a row", (!pairs.is_empty()).then(pairs_table)),
+            (
+                "Neighbours",
+                (!neighbours.is_empty()).then(neighbours_table),
             ),
-            &floods(&self.neighbours),
-            "### Kernels\n",
-            &table("kernel", &kernels, all, |shown| shown.kernel.clone()),
-            "### Fuzzed parsers\n",
-            &fuzzed(&self.fuzzed),
-            "### Soak\n",
-            &self.soaks.iter().map(soaked).collect::<Vec<_>>().join("\n"),
+            ("Clients", all().next().map(|_| away())),
+            ("Kernels", all().next().map(|_| kernels())),
+            (
+                "Fuzzed parsers",
+                (!self.fuzzed.is_empty()).then(|| fuzzed(&self.fuzzed)),
+            ),
+            ("Soak", (!self.soaks.is_empty()).then(soaks)),
         ]
-        .join("\n")
     }
 }
 
@@ -130,21 +167,30 @@ impl Rows {
 struct Tally<'a> {
     points: BTreeSet<(&'a str, &'a Point)>,
     calls: BTreeSet<&'a str>,
+    trials: usize,
+    pairs: usize,
     kills: usize,
     failed: usize,
     neighbours: usize,
+    connections: usize,
+    failed_clients: usize,
     violations: usize,
 }
 
 impl<'a> Tally<'a> {
     fn add(&mut self, shown: &'a Shown) {
         let trial = &shown.trial;
-        self.points.insert((&trial.setting, &trial.point));
-        self.calls.insert(&trial.point.call);
-        match trial.deed {
-            Deed::Neighbour(_) => self.neighbours += 1,
-            Deed::Fault(fault) if fault.kills() => self.kills += 1,
-            Deed::Fault(_) => self.failed += 1,
+        let hit = &trial.hit;
+        self.points.insert((&trial.setting, &hit.point));
+        self.calls.insert(&hit.point.call);
+        self.trials += 1;
+        self.connections += shown.connections as usize;
+        self.failed_clients += shown.failed as usize;
+        match (&shown.trial.then, hit.deed) {
+            (Some(_), _) => self.pairs += 1,
+            (None, Deed::Neighbour(_)) => self.neighbours += 1,
+            (None, Deed::Fault(fault)) if fault.kills() => self.kills += 1,
+            (None, Deed::Fault(_)) => self.failed += 1,
         }
         self.violations += usize::from(!shown.violations.is_empty());
     }
@@ -155,10 +201,22 @@ type Column = (&'static str, fn(&Tally) -> usize);
 const POINTS: Column = ("points", |tally| tally.points.len());
 const CALLS: Column = ("system calls", |tally| tally.calls.len());
 const KILLS: Column = ("kills", |tally| tally.kills);
-const FAILED: Column = ("failed calls", |tally| tally.failed);
+const FAILED: Column = ("other faults", |tally| tally.failed);
 const NEIGHBOURS: Column = ("neighbours", |tally| tally.neighbours);
+const PAIRS: Column = ("pairs", |tally| tally.pairs);
+const TRIALS: Column = ("trials", |tally| tally.trials);
+const CONNECTIONS: Column = ("connections", |tally| tally.connections);
+const FAILED_CLIENTS: Column = ("failed, as may be", |tally| tally.failed_clients);
 const VIOLATIONS: Column = ("violations", |tally| tally.violations);
-const MATRIX: [Column; 5] = [POINTS, CALLS, KILLS, FAILED, VIOLATIONS];
+const MATRIX: [Column; 7] = [
+    POINTS,
+    CALLS,
+    KILLS,
+    FAILED,
+    CONNECTIONS,
+    FAILED_CLIENTS,
+    VIOLATIONS,
+];
 
 /// A table of the trials that reached their point, or showed what they should not: a row for each name, and one for all.
 fn table<'a>(

@@ -1,14 +1,16 @@
 //! One thing to try, and what it has shown.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    account::Account,
+    fault::Fault,
     neighbour::Neighbour,
-    point::{Fault, Point},
-    setting::Setting,
+    point::Point,
+    setting::{Scene, max_closed},
 };
 
 /// What is done to a run.
@@ -30,6 +32,19 @@ impl Deed {
         }
     }
 
+    /// What it does, in words.
+    pub fn words(self) -> String {
+        match self {
+            Deed::Fault(fault) => fault.words(),
+            Deed::Neighbour(by) => by.words().to_owned(),
+        }
+    }
+
+    /// Whether it keeps a run from ending before `--max-closed`.
+    pub fn meets_max_closed(self) -> bool {
+        self == Deed::Neighbour(Neighbour::Stops) || self == Deed::Fault(Fault::Hang)
+    }
+
     /// Whether there may be no report: what fails may be what would have written it.
     pub fn may_lose_report(self) -> bool {
         match self {
@@ -46,11 +61,9 @@ impl fmt::Display for Deed {
     }
 }
 
-/// One thing to try: a deed, a point, and what syngate is told to do.
+/// A deed, and where it is done.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Trial {
-    /// See [`Setting`].
-    pub setting: String,
+pub struct Hit {
     /// Where.
     #[serde(flatten)]
     pub point: Point,
@@ -58,14 +71,73 @@ pub struct Trial {
     pub deed: Deed,
 }
 
+impl fmt::Display for Hit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Hit { point, deed } = self;
+        write!(f, "{deed} at {point}")
+    }
+}
+
+/// One thing to try: what syngate is told to do, how far away its clients are, and one hit or two.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Trial {
+    /// See [`Setting`](crate::setting::Setting).
+    pub setting: String,
+    /// See [`Scene`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rtt_ms: u32,
+    /// See [`Hit`].
+    #[serde(flatten)]
+    pub hit: Hit,
+    /// What happens later in the same run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<Hit>,
+}
+
+fn is_zero(ms: &u32) -> bool {
+    *ms == 0
+}
+
 impl Trial {
-    /// This deed, at this point of a run of this setting.
-    pub fn new(setting: &Setting, point: &Point, deed: Deed) -> Trial {
+    /// This deed, at this point of a run in this scene.
+    pub fn new(scene: &Scene, point: &Point, deed: Deed) -> Trial {
         Trial {
-            setting: setting.name.to_owned(),
-            point: point.clone(),
-            deed,
+            setting: scene.setting.name.to_owned(),
+            rtt_ms: scene.rtt_ms,
+            hit: Hit {
+                point: point.clone(),
+                deed,
+            },
+            then: None,
         }
+    }
+
+    /// All of it, in order.
+    pub fn hits(&self) -> impl Iterator<Item = &Hit> {
+        [&self.hit].into_iter().chain(&self.then)
+    }
+
+    /// The faults and neighbours, in order.
+    pub fn deeds(&self) -> impl Iterator<Item = Deed> {
+        self.hits().map(|hit| hit.deed)
+    }
+
+    /// Who comes by, if anybody does.
+    pub fn neighbour(&self) -> Option<Neighbour> {
+        self.deeds().find_map(|deed| match deed {
+            Deed::Neighbour(by) => Some(by),
+            Deed::Fault(_) => None,
+        })
+    }
+
+    /// `--max-closed`.
+    pub fn max_closed(&self) -> Duration {
+        max_closed(self.deeds().any(Deed::meets_max_closed))
+    }
+
+    /// Whether syngate may have been ended by this signal.
+    pub fn may_end_by(&self, signal: i32) -> bool {
+        self.deeds().any(|deed| deed.signal() == Some(signal))
     }
 }
 
@@ -73,32 +145,35 @@ impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Trial {
             setting,
-            point,
-            deed,
+            rtt_ms,
+            hit,
+            then,
         } = self;
-        write!(f, "{setting}: {deed} at {point}")
+        write!(f, "{setting}: {hit}")?;
+        if let Some(then) = then {
+            write!(f, ", then {then}")?;
+        }
+        if *rtt_ms > 0 {
+            write!(f, ", clients {rtt_ms} ms away")?;
+        }
+        Ok(())
     }
 }
 
 /// All faults at all points.
-pub fn all_faults(setting: &Setting, points: &[Point]) -> Vec<Trial> {
+pub fn all_faults(scene: &Scene, points: &[Point]) -> Vec<Trial> {
     let of = |point: &Point| {
-        let faults = Fault::ALL
-            .into_iter()
-            .filter(|fault| fault.fits(&point.call));
-        let trial = |fault| Trial::new(setting, point, Deed::Fault(fault));
+        let faults = Fault::ALL.into_iter().filter(|fault| fault.fits(point));
+        let trial = |fault| Trial::new(scene, point, Deed::Fault(fault));
         faults.map(trial).collect::<Vec<_>>()
     };
     points.iter().flat_map(of).collect()
 }
 
 /// All that neighbours do, in a run with these points.
-pub fn all_neighbours(setting: &Setting, points: &[Point], own_kernel: bool) -> Vec<Trial> {
-    let trial = |point: &Point, who| Trial::new(setting, point, Deed::Neighbour(who));
-    // While it waits for something, and before it says that it is further.
-    let moments = points.iter().filter(|point| {
-        point.process == "syngate" && ["write", "ppoll"].contains(&point.call.as_str())
-    });
+pub fn all_neighbours(scene: &Scene, points: &[Point], own_kernel: bool) -> Vec<Trial> {
+    let trial = |point: &Point, who| Trial::new(scene, point, Deed::Neighbour(who));
+    let moments = points.iter().filter(|point| point.takes_visits());
     let harmful = if own_kernel {
         &Neighbour::HARMFUL[..]
     } else {
@@ -106,9 +181,9 @@ pub fn all_neighbours(setting: &Setting, points: &[Point], own_kernel: bool) -> 
     };
     let visitors = || Neighbour::VISITORS.iter().chain(harmful);
     let visits = moments.flat_map(|point| visitors().map(move |who| trial(point, *who)));
-    // Nobody else needs a queue.
     let visits = visits.filter(|trial| {
-        trial.deed != Deed::Neighbour(Neighbour::WantsQueue) || setting.syn == "hold"
+        let by = trial.neighbour();
+        by.is_none_or(|by| by.suits(&scene.setting))
     });
     let whole_run = Point::whole_run();
     let hardships = Neighbour::HARDSHIPS
@@ -127,7 +202,7 @@ pub struct Shown {
     pub kernel: String,
     /// Which build of syngate: the beginning of its SHA-256.
     pub syngate: String,
-    /// Whether the point was reached: runs differ a little.
+    /// Whether all points were reached: runs differ a little.
     pub hit: bool,
     /// The exit status.
     pub code: i32,
@@ -140,9 +215,28 @@ pub struct Shown {
     /// How many SYNs a second came in beside, in a flood.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub syns_per_second: Option<u64>,
+    /// How many connections clients made meanwhile.
+    #[serde(default)]
+    pub connections: u64,
+    /// How many of them failed.
+    #[serde(default)]
+    pub failed: u64,
     /// What was not as promised.
     pub violations: Vec<String>,
     /// What it said, where something was wrong.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stderr: String,
+}
+
+/// What was seen inside the host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Tried {
+    /// Without what clients saw.
+    pub shown: Shown,
+    /// What the run has told of its gate.
+    pub account: Account,
+    /// When the service answered, and all was looked at, in ms of CLOCK_MONOTONIC.
+    pub settled_ms: f64,
+    /// What it said.
+    pub said: String,
 }

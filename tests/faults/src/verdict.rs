@@ -3,12 +3,15 @@
 use nix::libc;
 use serde_json::Value;
 
-use crate::trial::{Deed, Trial};
+use crate::{
+    neighbour::Neighbour,
+    trial::{Deed, Hit, Trial},
+};
 
 /// What there was when a run was over, one way or the other.
 #[derive(Debug, Clone, Default)]
 pub struct Left {
-    /// Whether the point was reached.
+    /// Whether a point was reached.
     pub hit: bool,
     /// Its exit status.
     pub code: i32,
@@ -69,9 +72,7 @@ pub fn violations(trial: &Trial, left: &Left) -> Vec<String> {
         left.hit || *code == 0,
         "it was not hit, and failed".to_owned(),
     );
-    if let Deed::Neighbour(by) = trial.deed
-        && let Some(statuses) = by.statuses()
-    {
+    if let Some(statuses) = trial.neighbour().and_then(Neighbour::statuses) {
         let expected = statuses.contains(code);
         is_so(
             expected,
@@ -82,14 +83,14 @@ pub fn violations(trial: &Trial, left: &Left) -> Vec<String> {
     let panicked = left.said.contains("panicked at") || left.reason().as_deref() == Some("bug");
     is_so(!panicked, "it panicked".to_owned());
     // A child that is killed is COMMAND, for syngate, which ends as COMMAND does.
-    let by_its_signal = trial.deed.signal() == Some(*code - 128);
+    let by_its_signal = trial.may_end_by(*code - 128);
     is_so(
         *code <= 128 || by_its_signal || before_main(trial, left),
         format!("it ended by a signal that nobody sent: {code}"),
     );
     is_so(
         // A signal that comes while the report is being written ends that.
-        left.report.is_some() || trial.deed.may_lose_report() || by_its_signal,
+        left.report.is_some() || trial.deeds().any(Deed::may_lose_report) || by_its_signal,
         "there is no report".to_owned(),
     );
     match &left.report {
@@ -112,8 +113,8 @@ fn before_main(trial: &Trial, left: &Left) -> bool {
         "sigaltstack",
     ];
     let by = [128 + libc::SIGSEGV, 128 + libc::SIGABRT];
-    let early = trial.point.phase == "start" && NEEDED.contains(&trial.point.call.as_str());
-    early && left.ran == 0 && by.contains(&left.code)
+    let early = |hit: &Hit| hit.point.phase == "start" && NEEDED.contains(&hit.point.call.as_str());
+    trial.hits().any(early) && left.ran == 0 && by.contains(&left.code)
 }
 
 /// Exit statuses speak for themselves.
@@ -128,9 +129,9 @@ fn untold(code: i32, ran: usize) -> Option<String> {
 fn untrue(trial: &Trial, left: &Left, report: &Value) -> Option<String> {
     let outcome = report["outcome"].as_str().unwrap_or_default();
     // The child that is to become COMMAND may be killed before it is that.
-    let child = trial.point.process == "child";
+    let child = trial.hits().any(|hit| hit.point.process == "child");
     // What it cannot open or is told to leave may be its first line.
-    let hindered = matches!(trial.deed, Deed::Neighbour(_));
+    let hindered = trial.neighbour().is_some();
     let expected = match outcome {
         "ok" => left.ran == 1 && left.code == 0,
         "not_run" => left.ran == 0 && (125..=127).contains(&left.code),
@@ -140,7 +141,7 @@ fn untrue(trial: &Trial, left: &Left, report: &Value) -> Option<String> {
         _ => false,
     };
     let told = report["exit_status"] == left.code;
-    let killed = trial.deed.signal() == Some(9) && left.code == 137;
+    let killed = trial.may_end_by(libc::SIGKILL) && left.code == 128 + libc::SIGKILL;
     if killed || (expected && told) {
         return None;
     }
@@ -155,17 +156,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::point::{Fault, Point};
+    use crate::{fault::Fault, point::Point};
 
     fn trial(process: &str, fault: Fault) -> Trial {
+        let point = Point {
+            phase: "closed".to_owned(),
+            process: process.to_owned(),
+            call: "sendmsg".to_owned(),
+        };
         Trial {
             setting: "nft, drop".to_owned(),
-            point: Point {
-                phase: "closed".to_owned(),
-                process: process.to_owned(),
-                call: "sendmsg".to_owned(),
+            rtt_ms: 0,
+            hit: Hit {
+                point,
+                deed: Deed::Fault(fault),
             },
-            deed: Deed::Fault(fault),
+            then: None,
         }
     }
 

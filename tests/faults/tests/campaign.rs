@@ -4,10 +4,54 @@ mod tried;
 
 use tried::tried;
 
-/// All of it takes hours; but in a minute much is seen of what has become wrong.
+/// All of it takes hours; but soon much is seen of what has become wrong.
 #[test]
 fn a_sample() {
-    assert!(matrix("sample", &["--seconds", "60"]) >= 14);
+    let options = ["--except", "delay", "--except", "hang", "--seconds", "40"];
+    assert!(matrix("sample", &options) >= 14);
+}
+
+/// A fault, and then another one.
+#[test]
+fn a_sample_of_pairs() {
+    let settings = [
+        "nft, hold",
+        "iptables-nft, hold",
+        "nft without owner, redirect",
+    ];
+    let options = settings
+        .into_iter()
+        .flat_map(|setting| ["--setting", setting]);
+    let options: Vec<&str> = options.chain(["--seconds", "8"]).collect();
+    assert!(campaign("pairs", "pairs", &options) >= 3);
+}
+
+/// Some answers of the kernel and of files come in pieces, or torn.
+#[test]
+fn what_comes_in_pieces_is_read_whole() {
+    let settings = ["nft, hold", "iptables-nft, hold"];
+    let deeds = ["short", "dump-intr", "truncate"];
+    let options = settings
+        .into_iter()
+        .flat_map(|setting| ["--setting", setting]);
+    let options = options.chain(deeds.into_iter().flat_map(|deed| ["--deed", deed]));
+    let options: Vec<&str> = options.chain(["--seconds", "10"]).collect();
+    assert!(matrix("pieces", &options) >= 8);
+}
+
+/// A program of iptables, and COMMAND, that hang for 7 s.
+#[test]
+fn a_child_that_hangs_keeps_no_port_shut() {
+    let only = ["--setting", "nft, hold", "--deed", "hang"];
+    assert!(matrix("hanging", &only) >= 1);
+}
+
+/// The client is an SSH tunnel away, or a continent.
+#[test]
+fn clients_far_away_are_served() {
+    let only = ["--setting", "nft, hold", "--rtt", "250", "--call", "ppoll"];
+    let options = [&only[..], &["--except", "delay", "--seconds", "10"]].concat();
+    assert!(matrix("far", &options) >= 1);
 }
 
 fn matrix(name: &str, options: &[&str]) -> usize {
@@ -63,19 +107,35 @@ fn programs_that_can_t_be_listened_to_are_no_bug() {
 /// What others do to the host, at each moment of a run: those that have the most to take away.
 #[test]
 fn neighbours_do_no_harm() {
-    let settings = ["nft without owner, hold", "iptables-legacy, drop"];
+    let settings = ["nft without owner, hold", "iptables-legacy, hold"];
     let deeds = [
         "flushes-ruleset",
         "reloads-firewall",
         "kills-guards",
         "keeps-run-read-only",
     ];
-    let options = settings
-        .into_iter()
-        .flat_map(|setting| ["--setting", setting]);
-    let options = options.chain(deeds.into_iter().flat_map(|deed| ["--deed", deed]));
-    let options: Vec<&str> = options.collect();
-    assert!(campaign("neighbours", "neighbours", &options) >= 2 * (3 * 8 + 1));
+    assert!(neighbours("neighbours", &settings, &deeds, &[]) >= 2 * (3 * 8 + 1));
+}
+
+/// Others add something to the host.
+#[test]
+fn what_neighbours_add_does_no_harm() {
+    let deeds = [
+        "accepts-above",
+        "listens-too",
+        "listens-as-other",
+        "bridges-port",
+        "sends-elsewhere",
+        "saves-and-restores",
+    ];
+    assert!(neighbours("adding", &["nft, hold"], &deeds, &["--seconds", "15"]) >= 12);
+}
+
+fn neighbours(name: &str, settings: &[&str], deeds: &[&str], more: &[&str]) -> usize {
+    let settings = settings.iter().flat_map(|setting| ["--setting", setting]);
+    let deeds = deeds.iter().flat_map(|deed| ["--deed", deed]);
+    let options: Vec<&str> = settings.chain(deeds).chain(more.iter().copied()).collect();
+    campaign("neighbours", name, &options)
 }
 
 /// Where nobody heard the kernel's answer, rules that it had taken were left.

@@ -70,6 +70,13 @@ impl Load {
         self.with("--threads", threads.to_string())
     }
 
+    /// Comes before all other work of the machine: real-time priority, so that the client's own
+    /// stalls are not taken for the server's.
+    pub fn urgent(mut self) -> Self {
+        self.arguments.push("--urgent".to_owned());
+        self
+    }
+
     /// Comes from these addresses in turn. One has some 45,000 ports, the last of which the kernel
     /// finds slowly.
     pub fn sources<S: Into<String>>(mut self, addresses: impl IntoIterator<Item = S>) -> Self {

@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use testkit::{NODE_B, NODE_B6, VIP, VIP6, code, say, wait_until};
@@ -20,6 +19,7 @@ use super::{
     seen::{BARE, Run},
 };
 use crate::{
+    clock::now_ms,
     leftovers::{locks, processes, queues, ruleset},
     setting::{Place, Setting, named},
 };
@@ -90,7 +90,7 @@ fn restart(place: &Place, setting: Option<&str>, port: u16, command: &[String]) 
             .and_then(|s| s.lacking)
             .map(|what| ("SYNGATE_FAULT", what)),
     );
-    let began_ms = now_ms()?;
+    let began_ms = now_ms();
     let mut child = run.spawn().with_context(|| words[0].clone())?;
     let ended = || !matches!(child.try_wait(), Ok(None));
     if wait_until(LONGEST, "the end of a run", ended).is_err() {
@@ -102,7 +102,7 @@ fn restart(place: &Place, setting: Option<&str>, port: u16, command: &[String]) 
     Ok(Run {
         setting: setting.map_or(BARE, |setting| setting.name).to_owned(),
         began_ms,
-        took_ms: now_ms()? - began_ms,
+        took_ms: now_ms() - began_ms,
         closed_ms: report["closed_ms"].as_f64(),
         phases: report["phases"].clone(),
         ran: fs::read_to_string(&ran).unwrap_or_default().lines().count(),
@@ -157,10 +157,4 @@ fn look(place: &Place, before: &BTreeSet<String>) -> Result<(Vec<String>, f64)> 
         }
         thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// Milliseconds of CLOCK_MONOTONIC, which is the clients' as well.
-fn now_ms() -> Result<f64> {
-    let now: Duration = clock_gettime(ClockId::CLOCK_MONOTONIC)?.into();
-    Ok(now.as_secs_f64() * 1e3)
 }

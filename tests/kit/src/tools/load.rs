@@ -12,9 +12,12 @@ mod schedule;
 mod standby;
 mod tally;
 
-use std::thread;
+use std::{
+    process::{self, Command},
+    thread,
+};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::say;
 use fresh::Fresh;
@@ -26,6 +29,9 @@ pub use plan::Args;
 
 /// Prints `flowing` once some requests have been answered, at last the report.
 pub fn run(args: &Args) -> Result<()> {
+    if args.urgent {
+        be_urgent()?;
+    }
     let plan = Plan::new(args)?;
     match args.keep_alive {
         Some(connections) => KeepAlive::new(&plan, connections)?.run()?,
@@ -33,6 +39,16 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let tally = plan.tally.into_inner().expect("nobody has panicked");
     say(&serde_json::to_string(&tally.report()?)?)
+}
+
+/// Threads that are started later inherit it.
+fn be_urgent() -> Result<()> {
+    let mut chrt = Command::new("chrt");
+    let status = chrt
+        .args(["--rr", "--pid", "2", &process::id().to_string()])
+        .status()?;
+    ensure!(status.success(), "real-time priority: {status}");
+    Ok(())
 }
 
 fn run_fresh(plan: &Plan) -> Result<()> {

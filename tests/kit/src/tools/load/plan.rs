@@ -44,6 +44,9 @@ pub struct Args {
     /// Share the work among so many threads
     #[arg(long, default_value = "1", conflicts_with = "keep_alive")]
     pub threads: NonZeroU32,
+    /// Have real-time priority
+    #[arg(long)]
+    pub urgent: bool,
     /// File of addresses to come from, in turn; one on each line
     #[arg(long)]
     pub sources: Option<PathBuf>,

@@ -3,12 +3,14 @@
 //! Seen are the program's own processes: those that it forks until they become something else. x86-64
 //! only, for the sake of its registers.
 
+mod call;
+mod memory;
+
 use std::{
     collections::HashMap,
-    fs::{self, File},
-    io::{Read, Seek, SeekFrom},
+    fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
@@ -27,7 +29,12 @@ use nix::{
 use syscalls::Sysno;
 use testkit::wait_until;
 
-use crate::point::{Course, Fault, Point};
+use crate::{
+    clock::now_ms,
+    fault::{DELAY, Fault, HANG},
+    point::{Course, Point},
+};
+use call::Within;
 
 /// Each process comes to a standstill within this time.
 const STANDSTILL: Duration = Duration::from_secs(10);
@@ -54,10 +61,20 @@ pub enum Blow<'a> {
 pub struct Traced {
     /// As a shell has it: 128 + n for signal n.
     pub code: i32,
-    /// Whether it was hit.
-    pub hit: bool,
+    /// When, in ms of CLOCK_MONOTONIC.
+    pub ended_ms: f64,
+    /// How often it was hit.
+    pub hits: usize,
     /// What it passed.
     pub course: Course,
+}
+
+impl Traced {
+    /// When it began, in ms of CLOCK_MONOTONIC: when it was started, if it has not said anything.
+    pub fn began_ms(&self, started_ms: f64) -> f64 {
+        let said = self.course.began_ms;
+        said.map_or(started_ms, |began| began.max(started_ms))
+    }
 }
 
 /// A process of the program's.
@@ -68,10 +85,23 @@ struct Process {
     within: Option<Within>,
 }
 
-#[derive(Clone, Copy)]
-struct Within {
-    number: u64,
-    fault: Option<Fault>,
+/// What stands still, and what lets it go on.
+enum Still {
+    /// Traced, and not told to go on.
+    Stopped(Pid),
+    /// Not traced any more.
+    Hanging(Pid),
+}
+
+impl Still {
+    fn go_on(self) {
+        match self {
+            Still::Stopped(pid) => go_on(pid, None),
+            Still::Hanging(pid) => {
+                let _ = kill(pid, Signal::SIGCONT);
+            }
+        }
+    }
 }
 
 /// The program, as long as it runs.
@@ -81,7 +111,14 @@ struct Tracer<'a> {
     /// It has become the program.
     begun: bool,
     processes: HashMap<Pid, Process>,
-    target: Option<&'a Target<'a>>,
+    /// One after the other.
+    targets: &'a [Target<'a>],
+    /// How many of these points were reached.
+    reached: usize,
+    /// A fault that waits for its call, and whose.
+    armed: Option<(Pid, Fault)>,
+    /// Until a process of this pid ends, which does nothing but sleep: waitpid(2) tells of it, too.
+    still: HashMap<Pid, Still>,
     traced: Traced,
 }
 
@@ -99,7 +136,7 @@ pub fn stopping(words: &[String]) -> Command {
 pub fn run(
     command: &mut Command,
     program: &Path,
-    target: Option<&Target>,
+    targets: &[Target],
     limit: Duration,
 ) -> Result<Traced> {
     let main = start(command)?;
@@ -108,10 +145,14 @@ pub fn run(
         main,
         begun: false,
         processes: HashMap::new(),
-        target,
+        targets,
+        reached: 0,
+        armed: None,
+        still: HashMap::new(),
         traced: Traced {
             code: 0,
-            hit: false,
+            ended_ms: 0.0,
+            hits: 0,
             course: Course::new(),
         },
     };
@@ -158,11 +199,14 @@ impl<'a> Tracer<'a> {
             };
             match status {
                 WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) if pid == self.main => {
-                    self.traced.code = code(status)?;
+                    self.ended(status)?;
                     return self.let_go();
                 }
                 WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) => {
                     self.processes.remove(&pid);
+                    if let Some(still) = self.still.remove(&pid) {
+                        still.go_on();
+                    }
                 }
                 WaitStatus::PtraceSyscall(pid) => {
                     if let Some(visit) = self.syscall(pid) {
@@ -176,6 +220,28 @@ impl<'a> Tracer<'a> {
         }
     }
 
+    /// For so long; if that can't be, not at all.
+    fn stand(&mut self, still: Still, time: Duration) {
+        let mut sleep = Command::new("sleep");
+        sleep.arg(time.as_secs_f64().to_string());
+        match sleep.stdin(Stdio::null()).stdout(Stdio::null()).spawn() {
+            Ok(timer) => {
+                let timer = Pid::from_raw(timer.id().cast_signed());
+                self.still.insert(timer, still);
+            }
+            Err(_) => still.go_on(),
+        }
+    }
+
+    /// Lets all go on that stand still.
+    fn end_standing(&mut self) {
+        for (timer, still) in self.still.drain() {
+            let _ = kill(timer, Signal::SIGKILL);
+            let _ = waitpid(timer, None);
+            still.go_on();
+        }
+    }
+
     /// Lets a visitor in, and waits for the end of the program.
     fn receive(&mut self, visit: &dyn Fn(Pid) -> Result<()>) -> Result<()> {
         // It stops as soon as it is let go.
@@ -185,14 +251,21 @@ impl<'a> Tracer<'a> {
         waitpid(self.main, Some(WaitPidFlag::WUNTRACED))?;
         let visited = visit(self.main);
         let _ = kill(self.main, Signal::SIGCONT);
-        self.traced.code = code(waitpid(self.main, None)?)?;
+        self.ended(waitpid(self.main, None)?)?;
         visited
+    }
+
+    fn ended(&mut self, status: WaitStatus) -> Result<()> {
+        self.traced.code = code(status)?;
+        self.traced.ended_ms = now_ms();
+        Ok(())
     }
 
     /// The main process needs us no more; its guards are to do their work without us. Only who stands
     /// still can be let go, and who has called vfork(2) does not before its child is let go.
     fn let_go(&mut self) -> Result<()> {
         self.processes.remove(&self.main);
+        self.end_standing();
         for pid in self.processes.keys() {
             let _ = ptrace::interrupt(*pid);
         }
@@ -270,8 +343,15 @@ impl<'a> Tracer<'a> {
                 .processes
                 .remove(&pid)
                 .and_then(|process| process.within);
-            if within.is_some_and(|within| within.fault == Some(Fault::KillAfter)) {
-                let _ = kill(pid, Signal::SIGKILL);
+            match within.and_then(|within| within.fault) {
+                Some(Fault::KillAfter) => {
+                    let _ = kill(pid, Signal::SIGKILL);
+                }
+                Some(Fault::Hang) => {
+                    let _ = kill(pid, Signal::SIGSTOP);
+                    self.stand(Still::Hanging(pid), HANG);
+                }
+                _ => (),
             }
             let _ = ptrace::detach(pid, None);
             return;
@@ -280,7 +360,13 @@ impl<'a> Tracer<'a> {
         if pid != self.main
             && let Some(process) = self.processes.get_mut(&pid)
         {
-            process.name = first_argument(pid);
+            process.name = memory::first_argument(pid);
+            if process
+                .within
+                .is_some_and(|within| within.fault == Some(Fault::Hang))
+            {
+                return self.stand(Still::Stopped(pid), HANG);
+            }
         }
         go_on(pid, None);
     }
@@ -288,56 +374,45 @@ impl<'a> Tracer<'a> {
     /// At the entry or exit of a call; a visit, if it is time for one.
     fn syscall(&mut self, pid: Pid) -> Option<&'a dyn Fn(Pid) -> Result<()>> {
         // A process that was killed meanwhile has no registers.
-        if let Ok(registers) = ptrace::getregs(pid) {
-            let within = self.processes.get(&pid).and_then(|process| process.within);
-            let blow = match within {
-                None if self.begun => self.blow(pid, &registers),
-                _ => None,
-            };
-            match (within, blow) {
-                (_, Some(Blow::Visit(visit))) => return Some(visit),
-                (None, Some(Blow::Fault(fault))) => self.entry(pid, registers, Some(fault)),
-                (None, None) => self.entry(pid, registers, None),
-                (Some(within), _) => self.exit(pid, registers, within),
+        let Ok(mut registers) = ptrace::getregs(pid) else {
+            go_on(pid, None);
+            return None;
+        };
+        let within = self.processes.get(&pid).and_then(|process| process.within);
+        let fault = match (within, self.begun) {
+            (Some(within), _) => {
+                self.exit(pid, registers, within);
+                go_on(pid, None);
+                return None;
             }
+            (None, false) => None,
+            (None, true) => match self.blow(pid, &registers) {
+                Some(Blow::Visit(visit)) => return Some(visit),
+                Some(Blow::Fault(fault)) => Some(fault),
+                None => None,
+            },
+        };
+        let within = call::enter(pid, &mut registers, fault);
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.within = Some(within);
         }
-        go_on(pid, None);
+        match fault {
+            Some(Fault::Delay) => self.stand(Still::Stopped(pid), DELAY),
+            _ => go_on(pid, None),
+        }
         None
     }
 
-    fn entry(&mut self, pid: Pid, mut registers: libc::user_regs_struct, fault: Option<Fault>) {
-        let number = registers.orig_rax;
-        match fault {
-            Some(Fault::KillBefore) => {
-                let _ = kill(pid, Signal::SIGKILL);
-            }
-            Some(fault) if fault.errno().is_some() => {
-                registers.orig_rax = u64::MAX; // no call at all
-                let _ = ptrace::setregs(pid, registers);
-            }
-            _ => (),
-        }
-        if let Some(process) = self.processes.get_mut(&pid) {
-            process.within = Some(Within { number, fault });
-        }
-    }
-
     fn exit(&mut self, pid: Pid, mut registers: libc::user_regs_struct, within: Within) {
-        match within.fault {
-            Some(Fault::KillAfter) => {
-                let _ = kill(pid, Signal::SIGKILL);
-            }
-            Some(fault) => {
-                if let Some(errno) = fault.errno() {
-                    registers.rax = (-(errno as i64)).cast_unsigned();
-                    let _ = ptrace::setregs(pid, registers);
-                }
-            }
-            None if within.number == Sysno::write as u64 && registers.rdi == 2 => {
-                let said = memory(pid, registers.rsi, registers.rdx);
-                self.traced.course.said(&said.unwrap_or_default());
-            }
-            None => (),
+        if within.number == Sysno::write as u64 && registers.rdi == 2 && within.fault.is_none() {
+            let said = memory::read(pid, registers.rsi, registers.rdx).unwrap_or_default();
+            let said = String::from_utf8_lossy(&said);
+            self.traced.course.said(&said, now_ms());
+        }
+        let happened = call::leave(pid, &mut registers, within);
+        if within.fault.is_some_and(Fault::is_of_netlink) && happened {
+            self.armed = None;
+            self.traced.hits += 1;
         }
         if let Some(process) = self.processes.get_mut(&pid) {
             process.within = None;
@@ -349,13 +424,37 @@ impl<'a> Tracer<'a> {
         let name = &self.processes.get(&pid)?.name;
         let number = usize::try_from(registers.orig_rax).ok()?;
         let call = Sysno::new(number).map_or("unknown", |call| call.name());
-        let point = self.traced.course.call(name, call)?;
-        let target = self.target?;
-        if point != *target.point {
+        let point = self.traced.course.call(name, call);
+        let target = self.targets.get(self.reached);
+        match target.filter(|target| point.as_ref() == Some(target.point)) {
+            None => self.awaited(pid, registers),
+            Some(target) => {
+                self.reached += 1;
+                match target.blow {
+                    Blow::Fault(fault) if fault.waits_for_its_call() => {
+                        self.armed = Some((pid, fault));
+                        self.awaited(pid, registers)
+                    }
+                    blow => {
+                        self.traced.hits += 1;
+                        Some(blow)
+                    }
+                }
+            }
+        }
+    }
+
+    /// The fault that waits for such a call of this process.
+    fn awaited(&mut self, pid: Pid, registers: &libc::user_regs_struct) -> Option<Blow<'a>> {
+        let (_, fault) = self.armed.filter(|(whose, _)| *whose == pid)?;
+        if !call::takes(pid, registers, fault) {
             return None;
         }
-        self.traced.hit = true;
-        Some(target.blow)
+        if !fault.is_of_netlink() {
+            self.armed = None;
+            self.traced.hits += 1;
+        }
+        Some(Blow::Fault(fault))
     }
 }
 
@@ -371,19 +470,4 @@ fn code(status: WaitStatus) -> Result<i32> {
 fn go_on(pid: Pid, signal: Option<Signal>) {
     // It may have been killed.
     let _ = ptrace::syscall(pid, signal.filter(|signal| *signal != Signal::SIGTRAP));
-}
-
-/// The name that a guard gives itself.
-fn first_argument(pid: Pid) -> String {
-    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let first = words.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(first).into_owned()
-}
-
-fn memory(pid: Pid, at: u64, length: u64) -> Result<String> {
-    let mut bytes = vec![0; usize::try_from(length)?.min(64 * 1024)];
-    let mut memory = File::open(format!("/proc/{pid}/mem"))?;
-    memory.seek(SeekFrom::Start(at))?;
-    memory.read_exact(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

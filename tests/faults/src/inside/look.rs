@@ -1,0 +1,106 @@
+//! What a trial has left, and the way back to a service that answers.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use testkit::wait_until;
+
+use super::{Bench, ask, soon};
+use crate::{
+    leftovers::{commands, locks, processes, queues, ruleset},
+    verdict::Left,
+};
+
+impl Bench<'_> {
+    pub(super) fn said(&self) -> String {
+        fs::read_to_string(self.place.file("stderr")).unwrap_or_default()
+    }
+
+    /// COMMAND goes on when syngate was killed: until it is through.
+    pub(super) fn settle(&self) -> Result<()> {
+        wait_until(soon(), "COMMAND", || {
+            let ends = commands(self.place).is_ok_and(|running| running.is_empty());
+            ends && self.lines("ran") == self.lines("through")
+        })?;
+        wait_until(soon(), "the service", || ask(self.service).is_ok())
+    }
+
+    pub(super) fn lines(&self, file: &str) -> usize {
+        let text = fs::read_to_string(self.place.file(file)).unwrap_or_default();
+        text.lines().count()
+    }
+
+    pub(super) fn start_anew(&self) -> Result<()> {
+        Command::new("sh")
+            .arg(self.place.file("restart"))
+            .stderr(Stdio::null())
+            .status()?;
+        let answers = || ask(self.service).is_ok();
+        wait_until(soon(), "the service", answers).context("even started anew")
+    }
+
+    /// What is left once everything has had the time that it may take, and when that was found.
+    pub(super) fn look(&self, hit: bool, code: i32) -> Result<(Left, Instant)> {
+        let until = Instant::now() + soon();
+        let (processes, rules, queues, locks) = loop {
+            let left = (processes(self.place)?, ruleset()?, queues(), locks()?);
+            let (processes, rules, queues, locks) = &left;
+            let clean = processes.is_empty()
+                && rules.is_subset(&self.rules)
+                && queues.is_empty()
+                && locks.is_empty();
+            if clean || Instant::now() >= until {
+                break left;
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+        let gone = Instant::now();
+        // Nobody who could yet become COMMAND is there any more.
+        let service = self.settle().err().map(|error| format!("{error:#}"));
+        let left = Left {
+            hit,
+            code,
+            ran: self.lines("ran"),
+            report: self.report(),
+            processes,
+            rules: rules.difference(&self.rules).cloned().collect(),
+            lost: self.lost(&rules),
+            queues,
+            service,
+            locks,
+            said: self.said(),
+        };
+        Ok((left, gone))
+    }
+
+    /// What is somebody else's, and was there before.
+    pub(super) fn lost(&self, rules: &BTreeSet<String>) -> Vec<String> {
+        let lost = self.rules.difference(rules);
+        let of_others = lost.filter(|rule| rule.contains("bystander"));
+        of_others.cloned().collect()
+    }
+
+    pub(super) fn report(&self) -> Option<Result<serde_json::Value, String>> {
+        let text = fs::read_to_string(self.place.report()).ok()?;
+        Some(serde_json::from_str(&text).map_err(|error| error.to_string()))
+    }
+
+    /// What a violation has left is not the next trial's.
+    pub(super) fn clean(&self) -> Result<()> {
+        for pid in processes(self.place)? {
+            let pid = pid.split(' ').next().unwrap_or_default().to_owned();
+            let _ = Command::new("kill").args(["-9", &pid]).status();
+        }
+        Command::new(&self.place.syngate).arg("clear").output()?;
+        match ask(self.service) {
+            Ok(()) => Ok(()),
+            Err(_) => self.start_anew(),
+        }
+    }
+}

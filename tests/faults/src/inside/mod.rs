@@ -1,0 +1,160 @@
+//! What runs inside a host: a service, and one trial after the other.
+
+mod look;
+mod runs;
+
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    fs,
+    io::{BufRead, Read, Write},
+    net::{SocketAddr, TcpStream},
+    os::fd::OwnedFd,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use testkit::{digest, say, slow};
+
+use crate::{
+    account::{Account, Sources},
+    clock::now_ms,
+    leftovers::{processes, ruleset},
+    neighbour::{self, Neighbour},
+    setting::{Place, Scene, max_closed},
+    trial::{Shown, Trial, Tried},
+    verdict::violations,
+};
+
+/// How long what was killed may leave its rules, and its guards may live: they have more to wait for
+/// than the machine's load, once a standby has to end.
+fn soon() -> Duration {
+    Duration::from_secs(5) * slow()
+}
+
+/// Prepares the host; prints the points of a run that is not hit; then, for each trial that comes in on
+/// stdin, what it has shown.
+pub fn run(place: &Place, scene: &Scene) -> Result<()> {
+    Bench::new(place, scene)?.serve()
+}
+
+/// As long as a client waits that is not to hang for ever.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+fn ask(service: SocketAddr) -> Result<()> {
+    let mut stream = TcpStream::connect_timeout(&service, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(answer.contains(" 200 "), "{answer:?}");
+    Ok(())
+}
+
+struct Bench<'a> {
+    place: &'a Place,
+    scene: &'a Scene,
+    service: SocketAddr,
+    /// As long as nobody runs.
+    rules: BTreeSet<String>,
+    kernel: String,
+    build: String,
+    /// The other end of a run's terminal, if it has one.
+    terminal: RefCell<Option<OwnedFd>>,
+}
+
+impl<'a> Bench<'a> {
+    fn new(place: &'a Place, scene: &'a Scene) -> Result<Bench<'a>> {
+        fs::create_dir(place.file("report"))?;
+        fs::write(place.file("restart"), place.restart())?;
+        let mut bench = Bench {
+            place,
+            scene,
+            service: Place::service(&scene.setting),
+            rules: BTreeSet::new(),
+            kernel: kernel()?,
+            build: digest(Path::new(&place.syngate))?,
+            terminal: RefCell::default(),
+        };
+        bench.start_anew()?;
+        // What the first use of a backend makes for good (base chains of iptables) is no rule of a run.
+        bench.sh(Neighbour::FlushesIptables.visit(), None)?;
+        bench.sh(neighbour::BYSTANDER, None)?;
+        bench.trace(max_closed(false), None, &[])?;
+        bench.settle()?;
+        bench.rules = ruleset()?;
+        Ok(bench)
+    }
+
+    fn serve(&self) -> Result<()> {
+        let survey = self.trace(max_closed(false), None, &[])?;
+        self.settle()?;
+        ensure!(survey.code == 0, "a run that is not hit: {}", self.said());
+        let left = processes(self.place)?;
+        ensure!(left.is_empty(), "left by a run that was not hit: {left:?}");
+        say(&serde_json::to_string(&survey.course.points)?)?;
+        for line in std::io::stdin().lock().lines() {
+            let trial: Trial = serde_json::from_str(&line?)?;
+            let tried = self.try_out(trial)?;
+            say(&serde_json::to_string(&tried)?)?;
+        }
+        Ok(())
+    }
+
+    fn try_out(&self, trial: Trial) -> Result<Tried> {
+        for file in ["report/report.json", "ran", "through", "stderr"] {
+            let _ = fs::remove_file(self.place.file(file));
+        }
+        let started_ms = now_ms();
+        let traced = self.hit(&trial);
+        let ended = Instant::now();
+        let (code, hits) = traced.as_ref().map_or((-1, 1), |t| (t.code, t.hits));
+        let (left, gone) = self.look(hits > 0, code)?;
+        let settled_ms = now_ms();
+        let at = traced.as_ref().ok();
+        let account = Account::of(&Sources {
+            began_ms: at.map_or(started_ms, |traced| traced.began_ms(started_ms)),
+            ended_ms: at.map_or(settled_ms, |traced| traced.ended_ms),
+            code,
+            said: &left.said,
+            report: left.report.as_ref().and_then(|report| report.as_ref().ok()),
+        });
+        let gone_after_ms = (gone.duration_since(ended).as_secs_f64() * 1e4).round() / 10.0;
+        let mut violations = violations(&trial, &left);
+        violations.extend(traced.err().map(|error| format!("{error:#}")));
+        if let Some(by) = trial.neighbour() {
+            self.sh(by.tidy(), None).context("tidying up")?;
+        }
+        if !violations.is_empty() {
+            self.clean()?;
+        }
+        let shown = Shown {
+            kernel: self.kernel.clone(),
+            syngate: self.build.clone(),
+            hit: hits == trial.hits().count(),
+            code,
+            reason: left.reason(),
+            ran: left.ran,
+            gone_after_ms,
+            syns_per_second: None,
+            connections: 0,
+            failed: 0,
+            violations,
+            stderr: String::new(),
+            trial,
+        };
+        Ok(Tried {
+            shown,
+            account,
+            settled_ms,
+            said: left.said,
+        })
+    }
+}
+
+/// The release of the kernel.
+fn kernel() -> Result<String> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    Ok(release.trim_end().to_owned())
+}

@@ -1,0 +1,501 @@
+//! Whether what clients saw is as syngate promises, and as the run has told. Pure.
+//!
+//! What is promised is in man/syngate.8, and no more is asserted:
+//!
+//! ```text
+//!   the run     |-- begins --|== closed ==|-- ends ---|
+//!   is settled                                            |--- from here on
+//!
+//!   refused or  never, if the run has ended with 0 and warned of nothing that cuts clients
+//!   cut         never, while the run says that the port was shut, unless it has warned of that
+//!               never, if COMMAND was not run: the service has listened all the time
+//!               never, once it is settled: the service answers
+//!   waiting     until the port opens, and its client sends its SYN again where that was dropped
+//! ```
+//!
+//! A run that is killed opens its gate by that, and tells nothing any more. What is refused after its
+//! end, while the service still restarts, is nobody's broken promise.
+
+use testkit::{Failure, Fate, LoadReport};
+
+use crate::account::{Account, Span};
+
+/// Clocks of several processes, and lines that are written a little later than what they tell of.
+const MARGIN_MS: f64 = 50.0;
+/// What a busy machine adds to a wait.
+const SLACK_MS: f64 = 1000.0;
+/// A SYN is sent again after this time (RFC 6298, 2.1).
+const RESENT_MS: f64 = 1000.0;
+/// The kernel's own deadline may be so much early: xt_recent counts whole seconds.
+const EARLY_MS: f64 = 1000.0;
+/// Of a LoadReport's timeline.
+const BUCKET_MS: f64 = 10.0;
+
+/// When a client sends its SYN, after the first. Since Linux 6.5 (net.ipv4.tcp_syn_linear_timeouts),
+/// and before that.
+const LINEAR_MS: [f64; 10] = [
+    0.0, 1000.0, 2000.0, 3000.0, 4000.0, 5000.0, 7000.0, 11_000.0, 19_000.0, 35_000.0,
+];
+const DOUBLING_MS: [f64; 6] = [0.0, 1000.0, 3000.0, 7000.0, 15_000.0, 31_000.0];
+
+/// Words of warnings, and of the last line, that account for clients who were refused or cut.
+const TELLING: [&str; 12] = [
+    "somebody removed the gate's rules",
+    "--drain",
+    "opened early",
+    "opened the gate",
+    "behind an open gate",
+    "could not be changed",
+    "can't be read back",
+    "nobody listens",
+    "standby",
+    "were refused",
+    "still on the",
+    "without a gate",
+];
+
+/// Clients of one place, and what they saw.
+pub struct Seen {
+    /// Which place.
+    pub from: &'static str,
+    /// The way to the service and back, in ms.
+    pub rtt_ms: f64,
+    /// Whether their SYNs are dropped while the gate is closed.
+    pub dropped: bool,
+    pub report: LoadReport,
+}
+
+/// What a trial excuses.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Excuse {
+    /// Somebody else makes clients wait: a flood, a second gate.
+    pub waiting: bool,
+    /// Somebody else refuses and cuts clients.
+    pub refused: bool,
+}
+
+/// What clients met.
+pub struct Course<'a> {
+    pub account: &'a Account,
+    /// How often COMMAND has begun.
+    pub ran: usize,
+    /// From when on the service answered and nothing of the run was left.
+    pub settled_ms: f64,
+    pub max_closed_ms: f64,
+    /// Whether new connections went to a standby or a peer.
+    pub elsewhere: bool,
+    /// Whether only calls of the run were disturbed: nobody else had a gate.
+    pub alone: bool,
+    pub excuse: Excuse,
+    /// The release of the kernel.
+    pub kernel: &'a str,
+    /// How much slower the machine is.
+    pub slow: f64,
+}
+
+/// What is not as promised, in words; the first of each kind from each place.
+pub fn violations(course: &Course, all: &[Seen]) -> Vec<String> {
+    let mut wrong = course.shut_for_long();
+    for seen in all {
+        let mut of_place: Vec<String> = Vec::new();
+        let failed = seen.report.failures.iter();
+        for (kind, what) in failed.filter_map(|failure| course.judge(seen, failure)) {
+            let text = format!("a client {}, {kind}", seen.from);
+            if !of_place.iter().any(|known| known.starts_with(&text)) {
+                of_place.push(format!("{text}: {what}"));
+            }
+        }
+        wrong.extend(of_place);
+        wrong.extend(course.waited(seen));
+    }
+    wrong
+}
+
+impl Course<'_> {
+    fn margin(&self) -> f64 {
+        MARGIN_MS * self.slow
+    }
+
+    /// Whether the run has told of something that refuses or cuts clients.
+    fn has_told(&self) -> bool {
+        let account = self.account;
+        let texts = account.warnings.iter().chain([&account.message]);
+        let told = |text: &String| TELLING.iter().any(|words| text.contains(words));
+        texts.into_iter().any(told)
+    }
+
+    /// Whether nothing has gone wrong, by its own account.
+    fn is_well(&self) -> bool {
+        self.account.code == 0 && self.account.warnings.is_empty()
+    }
+
+    fn shut_for_long(&self) -> Vec<String> {
+        let limit = self.max_closed_ms + SLACK_MS * self.slow;
+        let long = |span: &&Span| span.until_ms - span.from_ms > limit;
+        let long = self.account.shut.iter().filter(long);
+        let words = |span: &Span| {
+            let shut = span.until_ms - span.from_ms;
+            format!("the port was shut for {shut:.0} ms, by its own account")
+        };
+        match self.excuse.waiting {
+            true => Vec::new(),
+            false => long.map(words).collect(),
+        }
+    }
+
+    /// What a failure breaks, if it does: which promise, and more of it.
+    fn judge(&self, seen: &Seen, failure: &Failure) -> Option<(&'static str, String)> {
+        if self.excuse.refused {
+            return None;
+        }
+        let started = seen.report.started_ms;
+        let (due, at) = (started + failure.due_ms, started + failure.at_ms);
+        let kind = match failure.kind {
+            _ if due > self.settled_ms => "after the end of the run",
+            Fate::TimedOut if !self.is_lost(due) => "that was never answered",
+            _ if self.ran == 0 && !self.is_of_others(at) => "though nothing was restarted",
+            _ if self.while_shut(seen, at) && !self.has_told() => "while the port was shut",
+            _ if self.account.code == 0 && !self.has_told() => "without a word, and status 0",
+            _ => return None,
+        };
+        let account = self.account;
+        let after = |ms: f64| format!("{:+.0}", ms - account.ended_ms);
+        let what = format!(
+            "{:?}, due {} ms, failed {} ms from its end: {}; it told {:?}",
+            failure.kind,
+            after(due),
+            after(at),
+            failure.detail,
+            account.shut_from_its_end()
+        );
+        Some((kind, what))
+    }
+
+    /// A connection that was elsewhere, or on its way there, when the run was killed, and nobody knew any
+    /// more where.
+    fn is_lost(&self, due: f64) -> bool {
+        self.elsewhere && self.account.code != 0 && due < self.account.ended_ms + self.margin()
+    }
+
+    /// Whether it can be the standby or the peer that has failed, and not the service.
+    fn is_of_others(&self, at: f64) -> bool {
+        let over = at > self.account.ended_ms - self.margin();
+        self.elsewhere && (over || self.has_told())
+    }
+
+    /// Whether the run says that the port was shut at all times at which the server can have refused it.
+    fn while_shut(&self, seen: &Seen, at: f64) -> bool {
+        let margin = self.margin();
+        let (earliest, latest) = (at - seen.rtt_ms, at);
+        self.account.shut.iter().any(|span| {
+            // At the latest then the kernel opens.
+            let until = span
+                .until_ms
+                .min(span.from_ms + self.max_closed_ms - EARLY_MS);
+            earliest > span.from_ms && latest < until - margin
+        })
+    }
+
+    /// Who has waited for too long, first of all; none may, if nobody else makes clients wait.
+    fn waited(&self, seen: &Seen) -> Option<String> {
+        let timeline = seen.report.timeline_ms.iter().enumerate();
+        let waits = timeline.map(|(n, took)| {
+            let due = seen.report.started_ms + n as f64 * BUCKET_MS;
+            (due, *took)
+        });
+        let mut waits = waits.filter(|_| !self.excuse.waiting);
+        let (due, took) = waits.find(|(due, took)| {
+            due + took > self.latest(seen, *due) || self.was_dropped(seen, *due, *took)
+        })?;
+        Some(format!(
+            "a client {} waited for {took:.0} ms, due {:+.0} ms from its end; it told {:?}",
+            seen.from,
+            due - self.account.ended_ms,
+            self.account.shut_from_its_end()
+        ))
+    }
+
+    /// When the port is open for good, by what is known; a client that is due later waits for nothing.
+    fn open_ms(&self) -> f64 {
+        let opened = self.account.shut.last().map(|span| span.until_ms);
+        match opened {
+            Some(opened) if self.is_well() && self.alone => opened,
+            _ => self.settled_ms,
+        }
+    }
+
+    /// When a client that is due then has connected, at the latest.
+    fn latest(&self, seen: &Seen, due: f64) -> f64 {
+        let open = self.open_ms();
+        let sent = self.attempts().iter().map(|after| due + after);
+        // A SYN that came in just before the opening was dropped.
+        let sent = sent.into_iter().find(|at| *at >= open || due >= open);
+        sent.unwrap_or(f64::INFINITY) + BUCKET_MS + seen.rtt_ms + SLACK_MS * self.slow
+    }
+
+    fn attempts(&self) -> &'static [f64] {
+        let mut numbers = self.kernel.split(['.', '-']);
+        let mut number = || numbers.next().and_then(|n| n.parse::<u32>().ok());
+        match (number(), number()) {
+            (Some(major), Some(minor)) if (major, minor) < (6, 5) => &DOUBLING_MS,
+            _ => &LINEAR_MS,
+        }
+    }
+
+    /// Whether its SYN seems to have been sent again, and nothing is known that dropped it.
+    fn was_dropped(&self, seen: &Seen, due: f64, took: f64) -> bool {
+        let open = self.open_ms();
+        let calm = self.is_well() && self.alone && self.account.not_held == 0;
+        calm && !seen.dropped
+            && took >= RESENT_MS + seen.rtt_ms
+            && open - due < RESENT_MS - 3.0 * self.margin()
+    }
+}
+
+impl Account {
+    /// For messages.
+    fn shut_from_its_end(&self) -> Vec<String> {
+        let spans = self.shut.iter();
+        let words = |span: &Span| {
+            let [from, until] = [span.from_ms, span.until_ms].map(|ms| ms - self.ended_ms);
+            format!("shut {from:+.0} to {until:+.0}")
+        };
+        let shut = spans.map(words);
+        shut.chain(self.warnings.iter().cloned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shut from 1000 to 1200, ended at 1250, settled at 1300.
+    fn account() -> Account {
+        Account {
+            shut: vec![Span {
+                from_ms: 1000.0,
+                until_ms: 1200.0,
+            }],
+            ended_ms: 1250.0,
+            ..Account::default()
+        }
+    }
+
+    fn course(account: &Account) -> Course<'_> {
+        Course {
+            account,
+            ran: 1,
+            settled_ms: 1300.0,
+            max_closed_ms: 30_000.0,
+            elsewhere: false,
+            alone: true,
+            excuse: Excuse::default(),
+            kernel: "6.18.1",
+            slow: 1.0,
+        }
+    }
+
+    /// The client begins at 0.
+    fn failed(kind: Fate, due_ms: f64, at_ms: f64) -> Seen {
+        let failure = Failure {
+            due_ms,
+            at_ms,
+            kind,
+            detail: String::new(),
+        };
+        let mut seen = waited(0.0, 1.0);
+        seen.report.failures.push(failure);
+        seen
+    }
+
+    fn waited(due_ms: f64, took_ms: f64) -> Seen {
+        let mut timeline_ms = vec![0.0; (due_ms / BUCKET_MS) as usize];
+        timeline_ms.push(took_ms);
+        Seen {
+            from: "outside",
+            rtt_ms: 0.0,
+            dropped: true,
+            report: LoadReport {
+                timeline_ms,
+                ..LoadReport::default()
+            },
+        }
+    }
+
+    #[track_caller]
+    fn finds(course: &Course, seen: Seen, words: &str) {
+        let found = violations(course, &[seen]);
+        match words {
+            "" => assert!(found.is_empty(), "{found:?}"),
+            _ => assert!(found.len() == 1 && found[0].contains(words), "{found:?}"),
+        }
+    }
+
+    #[test]
+    fn refused_though_the_run_says_all_went_well() {
+        let mut account = account();
+        let refused = || failed(Fate::Refused, 1190.0, 1190.0);
+        finds(&course(&account), refused(), "without a word");
+        finds(
+            &course(&account),
+            failed(Fate::Cut, 900.0, 1190.0),
+            "without a word",
+        );
+        account.code = 143;
+        finds(&course(&account), refused(), "");
+        account.code = 0;
+        account.warnings = vec!["SIGUSR1 (syngate clear) opened the gate early".to_owned()];
+        finds(&course(&account), refused(), "");
+        account.warnings = vec!["the report could not be written".to_owned()];
+        finds(&course(&account), refused(), "without a word");
+    }
+
+    #[test]
+    fn refused_while_the_port_was_shut() {
+        let mut account = account();
+        account.code = 137;
+        let refused = || failed(Fate::Refused, 1100.0, 1100.0);
+        finds(&course(&account), refused(), "while the port was shut");
+        finds(&course(&account), failed(Fate::Refused, 1230.0, 1230.0), "");
+        // It may have been refused before.
+        let from_afar = Seen {
+            rtt_ms: 250.0,
+            ..refused()
+        };
+        finds(&course(&account), from_afar, "");
+        account.warnings = vec!["somebody removed the gate's rules, ...".to_owned()];
+        finds(&course(&account), refused(), "");
+    }
+
+    #[test]
+    fn the_kernel_opens_after_max_closed() {
+        let mut account = account();
+        account.code = 124;
+        account.shut[0].until_ms = 9000.0;
+        account.ended_ms = 9000.0;
+        let late = |at| Course {
+            max_closed_ms: 5000.0,
+            settled_ms: at,
+            ..course(&account)
+        };
+        let refused = |at| failed(Fate::Refused, at, at);
+        let found = violations(&late(9100.0), &[refused(4000.0)]);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[1].contains("while the port was shut"), "{found:?}");
+        // The account says that it was shut for longer than it can have been.
+        finds(&late(9100.0), refused(7000.0), "for 8000 ms");
+    }
+
+    #[test]
+    fn nobody_is_refused_where_nothing_was_restarted() {
+        let mut account = account();
+        account.code = 125;
+        let none = Course {
+            ran: 0,
+            ..course(&account)
+        };
+        finds(
+            &none,
+            failed(Fate::Refused, 1240.0, 1240.0),
+            "nothing was restarted",
+        );
+        let elsewhere = Course {
+            ran: 0,
+            elsewhere: true,
+            ..course(&account)
+        };
+        finds(&elsewhere, failed(Fate::Reset, 1240.0, 1240.0), "");
+        finds(
+            &elsewhere,
+            failed(Fate::Reset, 1050.0, 1050.0),
+            "nothing was restarted",
+        );
+    }
+
+    #[test]
+    fn everybody_is_served_afterwards() {
+        let mut account = account();
+        account.code = 137;
+        let late = || failed(Fate::Refused, 1310.0, 1310.0);
+        finds(&course(&account), late(), "after the end of the run");
+        let excused = Course {
+            excuse: Excuse {
+                refused: true,
+                ..Excuse::default()
+            },
+            ..course(&account)
+        };
+        finds(&excused, late(), "");
+        finds(
+            &course(&account),
+            failed(Fate::TimedOut, 1100.0, 41_100.0),
+            "never answered",
+        );
+        let elsewhere = Course {
+            elsewhere: true,
+            ..course(&account)
+        };
+        finds(&elsewhere, failed(Fate::TimedOut, 1100.0, 41_100.0), "");
+    }
+
+    #[test]
+    fn nobody_waits_for_longer_than_promised() {
+        let account = account();
+        let old = Course {
+            kernel: "6.1.0-56",
+            ..course(&account)
+        };
+        // Sent again at 2100.
+        finds(&course(&account), waited(1100.0, 1000.0), "");
+        finds(
+            &course(&account),
+            waited(1100.0, 3200.0),
+            "waited for 3200 ms",
+        );
+        finds(
+            &course(&account),
+            waited(1250.0, 2100.0),
+            "waited for 2100 ms",
+        );
+        let mut long = account.clone();
+        long.shut[0].until_ms = 2500.0;
+        long.ended_ms = 2500.0;
+        let long_on_old = Course {
+            account: &long,
+            ..old
+        };
+        finds(&long_on_old, waited(1100.0, 3000.0), "");
+        finds(&course(&long), waited(1100.0, 3100.0), "waited for 3100 ms");
+        let mut killed = account.clone();
+        killed.code = 137;
+        let late = Course {
+            settled_ms: 5000.0,
+            ..course(&killed)
+        };
+        finds(&late, waited(1100.0, 4000.0), "");
+        finds(&late, waited(1100.0, 6000.0), "waited for 6000 ms");
+    }
+
+    #[test]
+    fn what_is_held_is_not_sent_again() {
+        let mut account = account();
+        let held = |took| Seen {
+            dropped: false,
+            ..waited(1100.0, took)
+        };
+        finds(&course(&account), held(900.0), "");
+        finds(&course(&account), held(1010.0), "waited for 1010 ms");
+        account.not_held = 1;
+        finds(&course(&account), held(1010.0), "");
+    }
+
+    #[test]
+    fn a_long_gate_is_seen_in_its_own_account() {
+        let account = account();
+        let short = Course {
+            max_closed_ms: -900.0,
+            ..course(&account)
+        };
+        finds(&short, waited(1000.0, 1.0), "for 200 ms");
+    }
+}
