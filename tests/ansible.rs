@@ -576,6 +576,23 @@ fn a_reload_over_ssh_that_ran_and_failed_is_taken_back() {
     assert_eq!(site.greeting(0), "ok");
     assert!(!pending(host));
 
+    // It has seen the new one, and ended by a status that syngate has for what was not run.
+    let script = format!(
+        "#!/bin/sh\nseen=/usr/local/seen\n[ ! -e $seen ] || exec {SYNGATE} \"$@\"\n: >$seen\n\
+         until [ \"$1\" = -- ]; do\n\
+         case $1 in --precheck=*) ;; *) options=\"$options $1\" ;; esac; shift\n\
+         done; shift\n\
+         exec {SYNGATE} $options -- sh -c '\"$@\"; nosuchhelper' sh \"$@\"\n"
+    );
+    replace_syngate(host, &script);
+    let ran = site.playbook(&format!("{call} --limit lb1"));
+    assert_eq!(ran.code(), 2, "{ran:?}");
+    assert!(ran.stdout.contains("exited with status 127"), "{ran:?}");
+    assert_eq!(gates.told(), twice, "{ran:?}");
+    assert_eq!(State::of(host).config, before.config);
+    assert_eq!(site.greeting(0), "ok");
+    assert!(!pending(host));
+
     // Where there was none, none is left; haproxy runs on.
     site.inventory(&BTreeMap::from([(0, "client_timeout=50x")]));
     let config = host.dir().join("haproxy/haproxy.cfg");
@@ -798,9 +815,23 @@ fn the_module_over_ssh_fails_as_syngate_does() {
         r#"{"message": "of another run", "outcome": "ok"}"#,
     );
     let touch = json!(["touch", mark]);
+    let gone = host.dir().join("gone");
+    fs::create_dir(&gone).unwrap();
     let mut cases = [
         // It ran, and failed.
         (json!({"cmd": "sh -c 'exit 7'"}), 7, "exited with status 7"),
+        // By a status of syngate's own. The second one has no report, as its folder is gone.
+        (
+            json!({"cmd": "sh -c nosuchhelper"}),
+            127,
+            "exited with status 127",
+        ),
+        (
+            json!({"argv": ["sh", "-c", format!("rm -r {gone}; exit 126", gone = gone.display())],
+                "report_file": gone.join("report.json")}),
+            126,
+            "exited with status 126",
+        ),
         // It was not run.
         (
             json!({"argv": touch, "precheck": "echo maxcorn; false"}),
@@ -838,7 +869,8 @@ fn the_module_over_ssh_fails_as_syngate_does() {
     let (results, _) = site.tasks(&json!({}), &tasks);
     for ((task, status, says), result) in cases.iter().zip(results) {
         assert_eq!(result["failed"], true, "{task}: {result:#}");
-        assert_eq!(result["changed"], *status == 7, "{task}: {result:#}");
+        let was_run = says.starts_with("exited with status");
+        assert_eq!(result["changed"], was_run, "{task}: {result:#}");
         assert_eq!(
             result["rc"].as_i64().unwrap_or(0),
             *status,

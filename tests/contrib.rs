@@ -310,20 +310,51 @@ fn a_reload_that_fails_is_rolled_back() {
     unnoticed(load);
 }
 
-/// syngate says by 125 that nothing was run: there is nothing to reload, and the next push tries again.
+/// syngate's report says that nothing was run: there is nothing to reload, and the next push tries again.
 #[test]
 fn a_reload_that_was_not_run_is_not_repeated() {
     let site = Site::pushing();
     let calls = site.path("calls");
-    let count = format!("echo >>{}; syngate --port nowhere -- true", calls.display());
+    let count = format!(
+        "echo >>{}; syngate --port 80 --precheck \"echo nowhere; false\" -- true",
+        calls.display()
+    );
     site.settings("RELOAD", &format!("'{count}'"));
     site.source(&config("two").text());
     refused(&site.push(), 2, &["status 125", "nowhere", "is back"]);
     assert_eq!(site.installed(), config("one").text());
     assert_eq!(read(&calls).lines().count(), 1);
+    site.tidy();
     site.settings("", "");
     assert_eq!(site.push().code(), 0);
     assert!(site.serves("two"));
+}
+
+/// COMMAND ends with the statuses that syngate has for what was not run. It has stopped the service, and
+/// only one more reload brings that back.
+#[test]
+fn a_reload_that_ended_with_a_status_of_syngate_s_own_is_repeated() {
+    let site = Site::pushing();
+    let host = site.host();
+    for (status, fails) in [(127, "nosuchhelper"), (126, "exit 126"), (125, "exit 125")] {
+        // As a script that stops the service, and then finds no helper to start it.
+        let script = format!(
+            "grep -q {} /etc/haproxy/haproxy.cfg || exec service haproxy start\n\
+             service haproxy stop\n{fails}\n",
+            port_of("two")
+        );
+        let script = host.write("reload", &script);
+        let reload = format!(
+            "syngate --port 80 --lock-timeout 0 -- sh {}",
+            script.display()
+        );
+        site.settings("RELOAD", &format!("'{reload}'"));
+        site.source(&config("two").text());
+        refused(&site.push(), 2, &[&format!("status {status}"), "is back"]);
+        assert_eq!(site.installed(), config("one").text());
+        assert!(site.serves("one"), "{status}: the service is back");
+        site.tidy();
+    }
 }
 
 #[test]

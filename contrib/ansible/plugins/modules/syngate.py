@@ -281,7 +281,7 @@ cmd:
   type: list
   elements: str
 rc:
-  description: Exit status of syngate, the command's own, or 124 to 127, see C(man syngate); 127 without syngate.
+  description: Exit status of syngate, the command's own, or 124 to 127, see C(man syngate); 127 without syngate. RV(changed) tells whose 125, 126 or 127 it is.
   returned: when syngate was called, or was not there
   type: int
 stdout:
@@ -380,7 +380,7 @@ VERBS = {"restarted": "restart", "reloaded": "reload"}
 # Of what a login of root's has, an SSH session may lack these.
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
-# By syngate's contract: the command was not run, and no gate is left.
+# Without a report, these may be a command's own.
 NOT_RUN = (125, 126, 127)
 
 
@@ -451,10 +451,11 @@ def last_line(stderr):
     return lines[-1][len(prefix):] if lines else stderr.strip()
 
 
-def was_run(report, status):
-    """Whether the command was run."""
+def was_run(report, status, refused):
+    """Whether the command was run. A call that makes no sense has no report, and a dry run of it is refused;
+    a report may also be missing because it could not be written."""
     if report is None:
-        return status not in NOT_RUN
+        return status not in NOT_RUN or not refused()
     end = (report.get("outcome"), report.get("reason"))
     return end[0] != "not_run" and end != ("interrupted", "before_command")
 
@@ -501,7 +502,8 @@ def run(module, syngate, words, report_file):
     else:
         msg = last_line(stderr)
     end = module.exit_json if status == 0 else module.fail_json
-    end(msg=msg, changed=was_run(report, status), **result)
+    refused = lambda: call_program(module, [syngate, "--dry-run"] + words)[0] != 0
+    end(msg=msg, changed=was_run(report, status, refused), **result)
 
 
 def main():
