@@ -146,6 +146,16 @@ mod tests {
                 vec![v4.clone(), new6.clone()],
                 Inherited { group: false },
             ),
+            (
+                &both[..1],
+                vec![v4.clone(), new4.clone()],
+                Inherited { group: true },
+            ),
+            (
+                &[v4.clone(), new4.clone()],
+                vec![v4.clone()],
+                Inherited { group: true },
+            ),
             (&both, vec![at("::", 5)], Replaced),
             (&both[..1], vec![at("::", 5)], Replaced),
             (&both[..1], vec![new6.clone()], Replaced),

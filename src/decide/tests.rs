@@ -64,7 +64,9 @@ fn closes_again_what_somebody_has_opened() {
     assert_eq!(tale.at(31, Event::Time), Some(Task::Guard));
     let again = tale.at(31, Event::Intact(false, COST));
     assert_eq!(again, Some(Task::Rearm(ports("80,443"))));
+    assert!(tale.state.is_fallen());
     assert_eq!(tale.at(40, Event::Stands(true)), None);
+    assert!(!tale.state.is_fallen());
     // 443 is ready first.
     assert!(matches!(
         tale.at(50, Event::Exited(CommandExit::Code(0))),
@@ -81,6 +83,7 @@ fn closes_again_what_somebody_has_opened() {
     assert_eq!(again, Some(Task::Rearm(ports("80"))));
     // The gate could not be closed: the next check tries again, and only a success counts.
     let mut action = tale.at(53, Event::Stands(false));
+    assert!(tale.state.is_fallen());
     assert_eq!(tale.state.facts.reclosed, 1);
     while let Some(Task::Look(_)) = action {
         action = tale.saw(tale.now_ms, half.clone());
@@ -574,6 +577,31 @@ fn a_listener_that_stays_is_told_of() {
     assert!(tale.state.minds_ends());
 }
 
+/// Only they tell when a group has settled by itself. Such a look is slow where there are many processes.
+#[test]
+fn the_processes_of_a_group_are_looked_at_after_commands_exit() {
+    let group = held_by(on_80(&[1, 2]), &[10]);
+    let mut tale = Tale::new(config(), &group);
+    tale.at(0, Event::Closed);
+    let look = Some(Task::Look(ALL_CONNECTIONS));
+    assert_eq!(tale.at(5, Event::Time), look, "not in the drain");
+
+    let listeners = || Some(Task::Look(Want::default()));
+    let follow = Config {
+        open_on: OpenOn::Ready,
+        ..config()
+    };
+    let mut tale = Tale::running(follow, &group);
+    assert_eq!(tale.at(11, Event::Time), listeners(), "not meanwhile");
+
+    let fixed = Config {
+        settle: Settle::Fixed(Duration::from_secs(1)),
+        ..config()
+    };
+    let mut tale = Tale::running(fixed, &group);
+    assert_eq!(tale.exits(60, 0), listeners(), "not if it settles by time");
+}
+
 /// Such a look is slow where there are many processes, and would delay the news that a listener has gone.
 #[test]
 fn the_processes_of_one_socket_are_looked_at_each_100_ms() {
@@ -733,6 +761,7 @@ fn a_port_that_stays_down_keeps_only_itself_shut() {
     );
     tale.at(60, Event::Done);
     assert_eq!(tale.saw(70, on_80(&[3])), Some(Task::ShutOnly(ports("81"))));
+    assert_eq!(tale.wakes_at(), Some(71));
     assert_eq!(tale.saw(10_059, on_80(&[3])), None);
     assert_eq!(tale.wakes_at(), Some(10_060));
     let action = tale.saw(10_060, on_80(&[3]));
@@ -975,6 +1004,29 @@ fn open_on_ready_follows_the_service_while_command_runs() {
         tale.saw(30, on_80(&[1])),
         Some(Task::ShutOnly(PortSet::EMPTY))
     );
+}
+
+#[test]
+fn open_on_ready_waits_for_the_settle_time_and_for_all_addresses() {
+    let follow = |settle| Config {
+        open_on: OpenOn::Ready,
+        settle,
+        ..config()
+    };
+    let fixed = Settle::Fixed(Duration::from_millis(500));
+    let mut tale = Tale::running(follow(fixed), &on_80(&[1]));
+    assert_eq!(tale.saw(30, on_80(&[2])), None);
+    assert_eq!(tale.saw(529, on_80(&[2])), None);
+    assert_eq!(tale.saw(530, on_80(&[2])), OPENS_80);
+
+    let mut tale = Tale::running(follow(Settle::Auto), &on_two(1, 2));
+    assert_eq!(tale.saw(30, on_two(3, 0)), None);
+    assert_eq!(tale.saw(40, on_two(3, 4)), OPENS_80);
+
+    let mut tale = Tale::running(follow(Settle::Auto), &on_two(1, 2));
+    assert_eq!(tale.saw(30, on_two(3, 0)), None);
+    assert_eq!(tale.saw(1_029, on_two(3, 0)), None);
+    assert_eq!(tale.saw(1_030, on_two(3, 0)), OPENS_80, "given up");
 }
 
 #[test]
