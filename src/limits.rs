@@ -54,6 +54,7 @@ const SHARED: &[(&str, Limit)] = &[
         MiB(rlimits::LEAST_MEMORY as usize),
     ),
     ("Least stack and memory", MiB(rlimits::LEAST_DATA as usize)),
+    ("Least files", Number(rlimits::LEAST_FILES)),
     ("CPU time", Time(rlimits::CPU_LEFT)),
     ("iptables", Time(LONG)),
     ("iptables", Time(looks::CHANGE_AGAIN)),

@@ -4,10 +4,11 @@ mod harness;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use harness::latch::Latch;
-use harness::{Backend, SOON, call, wait_shut, words};
+use harness::{Backend, SOON, SYNGATE, call, python, wait_shut, words};
 use nix::sys::signal::Signal;
 use testkit::services::Serve;
 use testkit::{Host, Pair, Running, SERVER, wait_until};
@@ -93,7 +94,7 @@ fn a_look_at_the_rules() {
     for (backend, variant) in IPTABLES {
         let (pair, _server) = served();
         let host = &pair.server;
-        for signal in [Signal::SIGUSR1, Signal::SIGTERM, Signal::SIGKILL] {
+        for signal in [Signal::SIGUSR1, Signal::SIGTERM] {
             let programs = Programs::of(host, variant);
             let latch = Latch::new(host, signal.as_str());
             let call = call(host, words("--port 80 --max-closed 5m --drain 0"))
@@ -118,7 +119,7 @@ fn a_look_at_the_rules() {
 #[test]
 fn a_change_of_the_ports() {
     for (backend, variant) in IPTABLES {
-        for signal in [Signal::SIGUSR1, Signal::SIGTERM, Signal::SIGKILL] {
+        for signal in [Signal::SIGUSR1, Signal::SIGKILL] {
             let (pair, _server) = served();
             let host = &pair.server;
             let programs = Programs::of(host, variant);
@@ -191,3 +192,135 @@ fn a_ready_check() {
         lease.signal(Signal::SIGKILL).unwrap();
     }
 }
+
+/// `syngate clear` can't look at the rules, and tells the run to open.
+#[test]
+fn a_clear() {
+    let (pair, _server) = served();
+    let host = &pair.server;
+    let programs = Programs::of(host, "nft");
+    let latch = Latch::new(host, "cleared");
+    let call = call(host, words("--port 80 --max-closed 5m --drain 0"))
+        .on(Backend::IptablesNft)
+        .env("PATH", &programs.path());
+    let run = call.start(["sh".to_owned(), "-c".to_owned(), latch.hold()]);
+    latch.wait();
+    wait_shut(host, &[80]);
+    programs.hang("save");
+    let mut clear = host.command(SYNGATE);
+    let cleared = clear
+        .arg("clear")
+        .env("PATH", programs.path())
+        .output()
+        .unwrap();
+    assert_eq!(cleared.status.code(), Some(1), "it can't see: {cleared:?}");
+    opens(&pair, 80);
+    end(run);
+}
+
+/// The watchdog was killed, and the kernel does not execute another one: somebody has to allow that first
+/// (fanotify(7)), and does not answer.
+#[test]
+fn another_watchdog() {
+    const NOBODY_ALLOWS: &str = r#"
+import ctypes, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+CLASS_CONTENT, MARK_ADD, OPEN_EXEC_PERM, AT_FDCWD = 4, 1, 0x40000, -100
+group = libc.fanotify_init(CLASS_CONTENT, os.O_RDONLY)
+mask = ctypes.c_uint64(OPEN_EXEC_PERM)
+assert libc.fanotify_mark(group, MARK_ADD, mask, AT_FDCWD, b"FILE") == 0, ctypes.get_errno()
+print("up", flush=True)
+os.read(group, 24)
+open("FILE.tried", "w").close()
+time.sleep(1000)
+"#;
+    let (pair, _server) = served();
+    let host = &pair.server;
+    let binary = std::env::var("SYNGATE_TEST_BINARY").unwrap_or(SYNGATE.to_owned());
+    let syngate = copy(host, &binary, "syngate");
+    let latch = Latch::new(host, "watchdog");
+    let call = call(host, words("--port 80 --max-closed 5m --drain 0")).on(Backend::NftPlain);
+    let mut words = call.argv(["sh".to_owned(), "-c".to_owned(), latch.hold()]);
+    words[0] = syngate.clone().into();
+    let mut command = host.command(&words[0]);
+    command.args(&words[1..]).envs(call.variables());
+    let mut run = host.spawn(command.stdin(Stdio::null())).unwrap();
+    latch.wait();
+    let nobody = python(
+        host,
+        &NOBODY_ALLOWS.replace("FILE", syngate.to_str().unwrap()),
+    );
+    host.must(["pkill", "-KILL", "-x", "gate-watchdog"]);
+    wait_until(SOON, "another watchdog", || noted(&syngate, "tried")).unwrap();
+    assert!(!connects(&pair, 80), "it is closed");
+    run.signal(Signal::SIGUSR1).unwrap();
+    opens(&pair, 80);
+    end(run);
+    drop(nobody);
+}
+
+/// stderr is a file on a server that is gone.
+#[test]
+fn stderr() {
+    let (pair, _server) = served();
+    let host = &pair.server;
+    let mount = host.dir().join("mount");
+    std::fs::create_dir(&mount).unwrap();
+    let gone = host.dir().join("gone");
+    let server = SERVER_OF_FILES
+        .replace("MOUNT", mount.to_str().unwrap())
+        .replace("GONE", gone.to_str().unwrap());
+    let server = python(host, &server);
+    let to = format!("exec \"$@\" 2>>{}/file", mount.display());
+    let call = call(
+        host,
+        words("-v --port 80 --max-closed 5m --drain 0 --settle 0"),
+    )
+    .by(["sh", "-c", &to, "sh"]);
+    let mut latch = Latch::new(host, "stderr");
+    let script = format!("{}; >{}", latch.hold(), gone.display());
+    let run = call.start(["sh".to_owned(), "-c".to_owned(), script]);
+    latch.wait();
+    assert!(!connects(&pair, 80), "it is closed");
+    latch.release();
+    opens(&pair, 80);
+    // Until then not even SIGKILL ends a process that writes.
+    drop(server);
+    end(run);
+}
+
+/// Serves one file by FUSE, which takes all that is written to it until a file says that the server is gone.
+const SERVER_OF_FILES: &str = r#"
+import ctypes, os, struct, time
+fd = os.open("/dev/fuse", os.O_RDWR)
+options = b"fd=%d,rootmode=40000,user_id=0,group_id=0" % fd
+mounted = ctypes.CDLL(None, use_errno=True).mount(b"file", b"MOUNT", b"fuse", 0, options)
+assert mounted == 0, ctypes.get_errno()
+print("up", flush=True)
+LOOKUP, GETATTR, SETATTR, OPEN, WRITE, RELEASE, FLUSH, INIT, FORGET = 1, 3, 4, 14, 16, 18, 25, 26, 2
+def attr(inode):
+    mode = 0o40755 if inode == 1 else 0o100644
+    return struct.pack("<6Q10I", inode, 0, 0, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+while True:
+    request = os.read(fd, 1 << 20)
+    _, code, unique, inode = struct.unpack("<IIQQ", request[:24])
+    error, answer = 0, b""
+    if code == INIT:
+        answer = struct.pack("<IIIIHHIII28x", 7, 23, 0, 0, 1, 1, 65536, 1, 0)[:24]
+    elif code == LOOKUP:
+        answer = struct.pack("<QQQQII", 2, 0, 3600, 3600, 0, 0) + attr(2)
+    elif code in (GETATTR, SETATTR):
+        answer = struct.pack("<QII", 3600, 0, 0) + attr(inode)
+    elif code == OPEN:
+        answer = struct.pack("<QII", 1, 1, 0)
+    elif code == WRITE:
+        if os.path.exists("GONE"):
+            time.sleep(10)
+            break
+        answer = struct.pack("<II", struct.unpack("<I", request[56:60])[0], 0)
+    elif code == FORGET:
+        continue
+    elif code not in (RELEASE, FLUSH):
+        error = -38
+    os.write(fd, struct.pack("<IiQ", 16 + len(answer), error, unique) + answer)
+"#;

@@ -60,6 +60,42 @@ mod of_several_users {
         ["touch".into(), host.dir().join("ran")]
     }
 
+    // Limits ---------------------------------------------------------------------------------------
+
+    /// However few processes the user may have: the run is whole, or does not begin.
+    #[test]
+    fn a_limit_of_processes_ends_no_run_in_its_middle() {
+        let pair = Pair::new().unwrap();
+        let host = &pair.server;
+        let _server = Serve::on("0.0.0.0:80").start(host).unwrap();
+        let locks = of_user(host);
+        // The kernel counts the processes of this number on the whole host.
+        let user = user_with(",+net_admin").join(" ").replace("4711", "4713");
+        host.must(["chown", "-R", "4713:4713", host.dir().to_str().unwrap()]);
+        for backend in [Backend::Nft, Backend::NftPlain] {
+            let mut statuses = BTreeSet::new();
+            for processes in 0..6 {
+                let options = words("--port 80 --drain 0 --settle 0 --ready-check true");
+                let call = call(host, options)
+                    .on(backend)
+                    .env("SYNGATE_LOCK_DIR", &locks)
+                    .by(words(&format!(
+                        "prlimit --nproc={processes}:{processes} {user}"
+                    )));
+                let outcome = call.run(["true"]);
+                assert!([0, 125].contains(&outcome.code), "{processes}: {outcome:?}");
+                assert_eq!(
+                    outcome.stderr.lines().count(),
+                    1,
+                    "{processes}: {outcome:?}"
+                );
+                ask(&pair.client, &format!("{SERVER}:80"));
+                statuses.insert(outcome.code);
+            }
+            assert_eq!(statuses.len(), 2, "{backend:?}");
+        }
+    }
+
     // The least ----------------------------------------------------------------------------------
 
     /// A service of the user's own, restarted by the user while a client comes.

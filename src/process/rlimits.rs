@@ -1,18 +1,24 @@
-//! Limits of resources (setrlimit(2)) under which a run could not be carried through: it would end in its
-//! middle, by the kernel's hand. What else fails for want of a resource (files, processes) is told where it
-//! fails, before anything is gated.
+//! Limits of resources (setrlimit(2)) under which a run could not be carried through: the kernel would end it
+//! in its middle, or what it needs while the gate is closed would fail.
 
 use std::time::Duration;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::time::{ClockId, clock_gettime};
 
+use crate::process::files::open_files;
 use crate::words::limit::Limit;
+
+/// stdin, stdout and stderr.
+const STREAMS: u64 = 3;
 
 /// The least stack and memory. With less, the kernel ends syngate when it needs more.
 pub(crate) const LEAST_STACK: u64 = 1 << 20;
 pub(crate) const LEAST_MEMORY: u64 = 64 << 20;
 pub(crate) const LEAST_DATA: u64 = 16 << 20;
+
+/// How many files a run has to be able to open, with everything that it may have to start.
+pub(crate) const LEAST_FILES: u64 = 24;
 
 /// The gate opens when this much of the CPU time is left, or [`CPU_SHARE`] if that is less: beyond the hard
 /// limit the kernel kills syngate.
@@ -54,6 +60,19 @@ fn told(limit: u64, least: u64, what: &str, option: &str) -> Option<String> {
     (limit < least).then(|| {
         let (limit, least) = (limit >> 10, Limit::MiB(least as usize));
         format!("the limit of {what} is {limit} KiB: syngate needs {least} ({option})")
+    })
+}
+
+/// Whether a run could not open the files that it needs. One line for the user.
+pub(crate) fn too_few_files() -> Option<String> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    // The listing itself is among them.
+    let open = open_files().len() as u64 + STREAMS - 1;
+    (limit < open + LEAST_FILES).then(|| {
+        format!(
+            "the limit of open files is {limit}, and {open} are open: syngate needs {LEAST_FILES} more \
+             (ulimit -n, LimitNOFILE=)"
+        )
     })
 }
 

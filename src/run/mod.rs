@@ -44,7 +44,7 @@ use crate::kernel::caps;
 use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::diag::Sockets;
 use crate::process::signals::Signals;
-use crate::process::{environment, own_unit};
+use crate::process::{environment, own_unit, rlimits};
 use crate::tell::say::Say;
 use crate::words::ending::Ending;
 use crate::words::exit::Exit;
@@ -93,6 +93,9 @@ fn carry_out(
     record.action = plan.action.name();
     if let Some(why) = own_unit::refusal_here(&plan.command) {
         return Err(Ending::not_run("own_unit", why));
+    }
+    if let Some(why) = rlimits::too_few_files() {
+        return Err(Ending::not_run("files", why));
     }
     if !plan.config.best_effort && !caps::net_admin() {
         return Err(Ending::not_run("privilege", caps::NEEDED));

@@ -14,7 +14,7 @@ use nix::libc::{O_NOCTTY, O_NONBLOCK, PIPE_BUF};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::tell::colour::{self, PLAIN, RED, YELLOW};
-use crate::tell::journal;
+use crate::tell::{journal, remote};
 use crate::words::exit::Exit;
 
 /// Shorter waits show no live line.
@@ -56,6 +56,8 @@ pub(crate) struct Say {
     in_haste: Cell<bool>,
     /// The terminal once more, for writes that must not block.
     terminal: Option<File>,
+    /// poll(2) does not tell whether a write to stderr would block.
+    may_hang: bool,
     /// Lines that stderr has not taken yet.
     kept: RefCell<Vec<u8>>,
 }
@@ -73,6 +75,7 @@ impl Say {
             shown: Cell::new(false),
             in_haste: Cell::new(false),
             terminal: opened_again(),
+            may_hang: remote::is_file(&stderr()),
             kept: RefCell::default(),
         }
     }
@@ -134,8 +137,8 @@ impl Say {
         }
     }
 
-    /// For the time that the gate is closed: a full pipe, or a terminal that was stopped with Ctrl-S,
-    /// must not delay the run. Lines that stderr does not take at once are kept.
+    /// For the time that the gate is closed: a full pipe, a terminal that was stopped with Ctrl-S, or a
+    /// file server that is gone must not delay the run. Lines that stderr does not take at once are kept.
     pub(crate) fn must_not_block(&self) {
         self.in_haste.set(true);
     }
@@ -170,7 +173,7 @@ impl Say {
     }
 
     fn write_what_fits(&self, kept: &mut Vec<u8>) {
-        while !kept.is_empty() && takes_a_piece() {
+        while !kept.is_empty() && !self.may_hang && takes_a_piece() {
             let piece = &kept[..whole_lines(kept)];
             let written = match self.terminal.as_ref() {
                 Some(mut terminal) => terminal.write(piece),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::failures::Hung;
 use super::present::{has_ipv6, has_legacy_tables, installed_variants};
 use super::recent;
 use super::save::{Part, parts};
@@ -39,7 +40,13 @@ pub(crate) fn find(has_nft: bool) -> (Vec<Found>, Vec<String>) {
             }
             match programs.save(family) {
                 Ok(saved) => add_parts(variant, family, &saved, &mut found),
-                Err(error) => unseen.push(format!("{}: {error:#}", variant.name())),
+                Err(error) => {
+                    let hangs = error.is::<Hung>();
+                    unseen.push(format!("{}: {error:#}", variant.name()));
+                    if hangs {
+                        break;
+                    }
+                }
             }
         }
     }
