@@ -25,6 +25,9 @@ pub(crate) struct Holding {
     pub(crate) redirected: Vec<RedirectedPort>,
     /// A rule that is not syngate's does NAT.
     pub(crate) nat: bool,
+    /// The effects of others' rules that incoming packets can meet. Not of iptables-nft, whose rules
+    /// nf_tables lists.
+    pub(crate) consuming: Vec<Consuming>,
 }
 
 /// Reads all installed variants without leaving a trace. Without privilege the programs can't list
@@ -50,12 +53,19 @@ pub(crate) fn take(privileged: bool) -> Vec<VariantHoldings> {
 }
 
 fn holding(variant: Variant, programs: &Programs, family: Family) -> Result<Holding, String> {
-    let mut saved = String::new();
+    let (mut all, mut consuming) = (String::new(), Vec::new());
     for table in tables_of(variant, family)? {
-        let table = programs.census(family, &table);
-        saved.push_str(&table.map_err(|error| format!("{error:#}"))?);
+        let saved = programs.census(family, &table);
+        let saved = saved.map_err(|error| format!("{error:#}"))?;
+        if variant == Variant::Legacy {
+            consuming.extend(saved.lines().filter_map(|line| effect_of(&table, line)));
+        }
+        all.push_str(&saved);
     }
-    Ok(read(&saved))
+    Ok(Holding {
+        consuming,
+        ..read(&all)
+    })
 }
 
 /// The effects of others' rules in iptables-legacy that incoming packets can meet. Without tables of
@@ -73,10 +83,8 @@ pub(crate) fn consuming() -> Vec<Consuming> {
         let Some((variant, programs)) = legacy.filter(|(_, p)| p.has(family)) else {
             continue;
         };
-        for table in tables_of(*variant, family).unwrap_or_default() {
-            let saved = programs.census(family, &table).unwrap_or_default();
-            found.extend(saved.lines().filter_map(|line| effect_of(&table, line)));
-        }
+        let holding = holding(*variant, programs, family).unwrap_or_default();
+        found.extend(holding.consuming);
     }
     found
 }
