@@ -664,14 +664,15 @@ fn changes_of_a_plain_table_are_noticed() {
 fn a_plain_table_that_is_loaded_again_shuts_nothing() {
     let (pair, _server) = served();
     let host = &pair.server;
-    let options = "--port 80 --ready-timeout 0 --drain 0 --max-closed 1s";
-    let call = call(host, words(options)).on(Backend::NftPlain);
+    let seconds = slow();
+    let options = format!("--port 80 --ready-timeout 0 --drain 0 --max-closed {seconds}s");
+    let call = call(host, words(&options)).on(Backend::NftPlain);
     let saved = host.dir().join("saved").display().to_string();
     let outcome = call.run(sh(format!("nft list ruleset >{saved}")));
     assert_eq!(outcome.code, 0, "{outcome:?}");
     // The rules end by a date in whole seconds.
-    let ended = Instant::now() + Duration::from_secs(3);
-    wait_until(SOON, "the end of the rules", || Instant::now() > ended).unwrap();
+    let ended = Instant::now() + Duration::from_secs(u64::from(seconds) + 2);
+    wait_until(SOON * 2, "the end of the rules", || Instant::now() > ended).unwrap();
     host.must(["nft", "-f", &saved]);
     for address in [SERVER, SERVER6] {
         assert!(connects(&pair, address), "{address}");
