@@ -90,7 +90,7 @@ test: test-packages
 
 test-all: test-packages
 	tests/ci/run-tests '*' \
-	  -- TESTKIT_ROOTLESS=1 '*' '-bench/*' '-faults/*' '-*::of_several_users' '-*::cron_makes_a_push' '-*::over_ssh' \
+	  -- TESTKIT_ROOTLESS=1 '*' '-bench/*' '-faults/*' '-*::of_several_users' '-*::of_root' '-*::cron_makes_a_push' '-*::over_ssh' \
 	  $(foreach backend,$(BACKENDS),-- SYNGATE_TEST_BACKEND=$(backend) $(ALL_PROMISED)) \
 	  $(foreach backend,$(BACKENDS),-- SYNGATE_TEST_SYN=hold SYNGATE_TEST_BACKEND=$(backend) $(HELD)) \
 	  -- SYNGATE_TEST_SYN=hold $(HELD)

@@ -218,11 +218,15 @@ fn a_clear() {
     end(run);
 }
 
-/// The watchdog was killed, and the kernel does not execute another one: somebody has to allow that first
-/// (fanotify(7)), and does not answer.
-#[test]
-fn another_watchdog() {
-    const NOBODY_ALLOWS: &str = r#"
+/// What holds programs up here takes a real root.
+mod of_root {
+    use super::*;
+
+    /// The watchdog was killed, and the kernel does not execute another one: somebody has to allow that first
+    /// (fanotify(7)), and does not answer.
+    #[test]
+    fn another_watchdog() {
+        const NOBODY_ALLOWS: &str = r#"
 import ctypes, os, time
 libc = ctypes.CDLL(None, use_errno=True)
 CLASS_CONTENT, MARK_ADD, OPEN_EXEC_PERM, AT_FDCWD = 4, 1, 0x40000, -100
@@ -234,63 +238,63 @@ os.read(group, 24)
 open("FILE.tried", "w").close()
 time.sleep(1000)
 "#;
-    let (pair, _server) = served();
-    let host = &pair.server;
-    let binary = std::env::var("SYNGATE_TEST_BINARY").unwrap_or(SYNGATE.to_owned());
-    let syngate = copy(host, &binary, "syngate");
-    let latch = Latch::new(host, "watchdog");
-    let call = call(host, words("--port 80 --max-closed 5m --drain 0")).on(Backend::NftPlain);
-    let mut words = call.argv(["sh".to_owned(), "-c".to_owned(), latch.hold()]);
-    words[0] = syngate.clone().into();
-    let mut command = host.command(&words[0]);
-    command.args(&words[1..]).envs(call.variables());
-    let mut run = host.spawn(command.stdin(Stdio::null())).unwrap();
-    latch.wait();
-    let nobody = python(
-        host,
-        &NOBODY_ALLOWS.replace("FILE", syngate.to_str().unwrap()),
-    );
-    host.must(["pkill", "-KILL", "-x", "gate-watchdog"]);
-    wait_until(SOON, "another watchdog", || noted(&syngate, "tried")).unwrap();
-    assert!(!connects(&pair, 80), "it is closed");
-    run.signal(Signal::SIGUSR1).unwrap();
-    opens(&pair, 80);
-    end(run);
-    drop(nobody);
-}
+        let (pair, _server) = served();
+        let host = &pair.server;
+        let binary = std::env::var("SYNGATE_TEST_BINARY").unwrap_or(SYNGATE.to_owned());
+        let syngate = copy(host, &binary, "syngate");
+        let latch = Latch::new(host, "watchdog");
+        let call = call(host, words("--port 80 --max-closed 5m --drain 0")).on(Backend::NftPlain);
+        let mut words = call.argv(["sh".to_owned(), "-c".to_owned(), latch.hold()]);
+        words[0] = syngate.clone().into();
+        let mut command = host.command(&words[0]);
+        command.args(&words[1..]).envs(call.variables());
+        let mut run = host.spawn(command.stdin(Stdio::null())).unwrap();
+        latch.wait();
+        let nobody = python(
+            host,
+            &NOBODY_ALLOWS.replace("FILE", syngate.to_str().unwrap()),
+        );
+        host.must(["pkill", "-KILL", "-x", "gate-watchdog"]);
+        wait_until(SOON, "another watchdog", || noted(&syngate, "tried")).unwrap();
+        assert!(!connects(&pair, 80), "it is closed");
+        run.signal(Signal::SIGUSR1).unwrap();
+        opens(&pair, 80);
+        end(run);
+        drop(nobody);
+    }
 
-/// stderr is a file on a server that is gone.
-#[test]
-fn stderr() {
-    let (pair, _server) = served();
-    let host = &pair.server;
-    let mount = host.dir().join("mount");
-    std::fs::create_dir(&mount).unwrap();
-    let gone = host.dir().join("gone");
-    let server = SERVER_OF_FILES
-        .replace("MOUNT", mount.to_str().unwrap())
-        .replace("GONE", gone.to_str().unwrap());
-    let server = python(host, &server);
-    let to = format!("exec \"$@\" 2>>{}/file", mount.display());
-    let call = call(
-        host,
-        words("-v --port 80 --max-closed 5m --drain 0 --settle 0"),
-    )
-    .by(["sh", "-c", &to, "sh"]);
-    let mut latch = Latch::new(host, "stderr");
-    let script = format!("{}; >{}", latch.hold(), gone.display());
-    let run = call.start(["sh".to_owned(), "-c".to_owned(), script]);
-    latch.wait();
-    assert!(!connects(&pair, 80), "it is closed");
-    latch.release();
-    opens(&pair, 80);
-    // Until then not even SIGKILL ends a process that writes.
-    drop(server);
-    end(run);
-}
+    /// stderr is a file on a server that is gone.
+    #[test]
+    fn stderr() {
+        let (pair, _server) = served();
+        let host = &pair.server;
+        let mount = host.dir().join("mount");
+        std::fs::create_dir(&mount).unwrap();
+        let gone = host.dir().join("gone");
+        let server = SERVER_OF_FILES
+            .replace("MOUNT", mount.to_str().unwrap())
+            .replace("GONE", gone.to_str().unwrap());
+        let server = python(host, &server);
+        let to = format!("exec \"$@\" 2>>{}/file", mount.display());
+        let call = call(
+            host,
+            words("-v --port 80 --max-closed 5m --drain 0 --settle 0"),
+        )
+        .by(["sh", "-c", &to, "sh"]);
+        let mut latch = Latch::new(host, "stderr");
+        let script = format!("{}; >{}", latch.hold(), gone.display());
+        let run = call.start(["sh".to_owned(), "-c".to_owned(), script]);
+        latch.wait();
+        assert!(!connects(&pair, 80), "it is closed");
+        latch.release();
+        opens(&pair, 80);
+        // Until then not even SIGKILL ends a process that writes.
+        drop(server);
+        end(run);
+    }
 
-/// Serves one file by FUSE, which takes all that is written to it until a file says that the server is gone.
-const SERVER_OF_FILES: &str = r#"
+    /// Serves one file by FUSE, which takes all that is written to it until a file says that the server is gone.
+    const SERVER_OF_FILES: &str = r#"
 import ctypes, os, struct, time
 fd = os.open("/dev/fuse", os.O_RDWR)
 options = b"fd=%d,rootmode=40000,user_id=0,group_id=0" % fd
@@ -324,3 +328,4 @@ while True:
         error = -38
     os.write(fd, struct.pack("<IiQ", 16 + len(answer), error, unique) + answer)
 "#;
+}

@@ -601,7 +601,7 @@ fn a_guard_that_is_lost_is_told() {
     let _main = Serve::on("0.0.0.0:80").start(host).unwrap();
     for (signal, says) in [("STOP", "does not answer"), ("KILL", "was killed")] {
         let mut latch = Latch::new(host, signal);
-        let call = redirect(host, "--standby").arg(standby_argv(host).0);
+        let call = redirect(host, "--settle 0 --standby").arg(standby_argv(host).0);
         let mut run = call.start(["sh", "-c", &latch.hold()]);
         latch.wait();
         host.must(["pkill", &format!("-{signal}"), "-x", "gate-standby"]);
