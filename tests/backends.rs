@@ -18,6 +18,9 @@ use serde_json::Value;
 use testkit::services::Serve;
 use testkit::{CLIENT, Host, Load, Pair, Running, SERVER, SERVER6, slow, wait_until};
 
+/// As iptables lists it.
+const ACCEPT: &str = "-p tcp -m tcp --dport 80 -j ACCEPT";
+
 /// How long a gate may outlive its owner.
 const GONE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -550,7 +553,6 @@ fn flushed_in_mid_run_it_is_closed_again() {
 /// the gate is as it was.
 #[test]
 fn rules_that_open_the_gate_are_noticed() {
-    const ACCEPT: &str = "-p tcp -m tcp --dport 80 -j ACCEPT";
     for (backend, hook, table, chain) in [
         (Backend::IptablesLegacy, "input", "filter", "INPUT"),
         (Backend::IptablesNft, "prerouting", "raw", "PREROUTING"),
@@ -613,6 +615,26 @@ fn rules_that_open_the_gate_are_noticed() {
             outcome.report["reclosed"].as_u64().unwrap() >= 6,
             "{outcome:?}"
         );
+    }
+}
+
+/// A rule that accepts comes before the gate's in the last moment, between two looks: who came in by it
+/// may have been refused, and no run that ends with 0 hides that.
+#[test]
+fn a_rule_put_before_the_gate_s_in_the_last_moment_is_told() {
+    let (pair, _server) = served();
+    let host = &pair.server;
+    for backend in [Backend::IptablesNft, Backend::IptablesLegacy] {
+        let tool = backend.name();
+        let call = call(host, words("--port 80 --ready-timeout 0 --drain 0")).on(backend);
+        let run = call.start(sh(format!("{tool} -I INPUT 1 {ACCEPT}")));
+        let outcome = call.end(run);
+        host.must(sh(format!("{tool} -D INPUT {ACCEPT}")));
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        let warnings = outcome.report["warnings"].to_string();
+        let rule = format!("lets SYNs pass: -A INPUT {ACCEPT}");
+        assert!(warnings.contains(&rule), "{warnings}");
+        assert!(warnings.contains("put others before them"), "{warnings}");
     }
 }
 

@@ -117,6 +117,12 @@ pub(crate) trait Backend {
     /// Whether the rules are there, as far as a cheap check tells.
     fn intact(&mut self) -> bool;
 
+    /// Looks once more when the gate has just been opened: how others have changed its rules, or got
+    /// round them, since the last check, in the words of a warning.
+    fn found_late(&mut self) -> Option<String> {
+        None
+    }
+
     /// Whether [`Backend::remove`] removes hooks, a base chain's or those of connection tracking. When
     /// a hook goes, the kernel drops the packets in all queues of the network namespace
     /// (nf_queue_nf_hook_drop()).

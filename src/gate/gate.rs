@@ -64,6 +64,11 @@ impl Gate {
         self.backend.intact()
     }
 
+    /// See [`Backend::found_late`].
+    pub(crate) fn found_late(&mut self) -> Option<String> {
+        self.backend.found_late()
+    }
+
     /// Puts another watchdog in the place of one that is lost. Returns why, once that is there.
     ///
     /// # Errors

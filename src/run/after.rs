@@ -133,9 +133,8 @@ impl Run<'_> {
     fn warn_of_a_fall(&mut self, state: &State) {
         if self.trouble.fell || state.is_fallen() {
             self.warn(
-                "somebody removed the gate's rules, or changed them, while it was closed (a firewall's \
-                 reload, iptables -F?), \
-                 which was noticed at its next change: until then new connections came through, or were \
+                "somebody removed the gate's rules, changed them, or put others before them, while it was \
+                 closed (a firewall's reload, iptables -F, iptables -I?), which was noticed at its next change: until then new connections came through, or were \
                  refused where nobody listened"
                     .to_owned(),
             );

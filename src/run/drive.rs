@@ -161,6 +161,7 @@ impl<'a> Run<'a> {
                 self.note_if_fallen();
                 self.open();
                 self.let_go();
+                self.look_back();
                 Event::Done
             }
             Task::Ask(question) => {

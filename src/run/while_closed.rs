@@ -84,6 +84,16 @@ impl Run<'_> {
         self.trouble.fell |= closed.is_some_and(|gate| gate.exposed() && !gate.intact());
     }
 
+    /// A regular check may have been too long ago to know what others did in the last moment. Nobody
+    /// waits for this one.
+    pub(super) fn look_back(&mut self) {
+        let found = self.gate.as_mut().and_then(Gate::found_late);
+        if let Some(found) = found.filter(|_| !self.trouble.fell) {
+            self.trouble.fell = true;
+            self.warn(found);
+        }
+    }
+
     pub(super) fn shut_only(&mut self, ports: PortSet) {
         let Some(gate) = &mut self.gate else {
             return;

@@ -441,10 +441,9 @@ impl Backend for Iptables {
     }
 
     fn syns_stopped(&mut self) -> Result<u64> {
-        let Some(standing) = &self.standing else {
-            return Ok(self.counted_before);
-        };
-        Ok(self.counted_before + self.count(&standing.families())?)
+        let standing = self.standing.as_ref();
+        let counted = standing.map(|standing| self.count(&standing.families()));
+        Ok(self.counted_before + counted.transpose()?.unwrap_or_default())
     }
 
     fn exposed(&self) -> bool {
@@ -457,6 +456,10 @@ impl Backend for Iptables {
             // The backend could not make the rules once more: the run has to try again.
             None => self.rules.is_none(),
         }
+    }
+
+    fn found_late(&mut self) -> Option<String> {
+        self.standing.as_mut()?.found_late(&self.programs, &self.id)
     }
 
     fn empties_queues(&self) -> bool {

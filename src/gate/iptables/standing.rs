@@ -122,6 +122,19 @@ impl Standing {
         self.found.clone()
     }
 
+    /// See [`Backend::found_late`](crate::gate::backend::Backend::found_late).
+    pub(super) fn found_late(&mut self, programs: &Programs, id: &str) -> Option<String> {
+        // Where the gate opens by a change of its rules, these tell nothing any more.
+        if !matches!(self.clock, Clock::Recent(_)) {
+            return None;
+        }
+        let _ = self.list(programs, id);
+        match self.found() {
+            Err(Fault::Changed) => Some("the gate's rules are not as syngate made them".to_owned()),
+            found => found.err().map(|fault| told(&self.made, &fault)),
+        }
+    }
+
     /// The ports that are shut now.
     ///
     /// # Errors

@@ -26,6 +26,8 @@ pub struct Account {
     pub warnings: Vec<String>,
     /// The line of how it ended.
     pub message: String,
+    /// For how long it was shut in all, in ms, by its report: that knows when the kernel opened.
+    pub shut_ms: Option<f64>,
     /// Held SYNs that did not wait: there was no room, or the kernel lost them.
     pub not_held: u64,
 }
@@ -65,6 +67,7 @@ impl Account {
             message: message
                 .or_else(|| said.lines().last().and_then(texts))
                 .unwrap_or_default(),
+            shut_ms: report.and_then(|report| report["closed_ms"].as_f64()),
             not_held: hold("lost") + hold("overflow"),
         }
     }
@@ -169,6 +172,7 @@ mod tests {
         );
         assert_eq!((account.not_held, account.message.as_str()), (3, "done"));
         assert_eq!(account.warnings, ["one"]);
+        assert_eq!(account.shut_ms, Some(50.0));
         assert_eq!(Account::of(&sources("", None)).shut, []);
     }
 }

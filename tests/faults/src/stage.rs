@@ -38,9 +38,9 @@ enum Ground {
 impl Ground {
     fn new(setting: &Setting) -> Result<Ground> {
         if !setting.diverts() {
-            return Ok(Ground::Pair(Pair::new()?));
+            return Ok(Ground::Pair(Pair::steered_by_flow()?));
         }
-        let trio = Box::new(Trio::new()?);
+        let trio = Box::new(Trio::steered_by_flow()?);
         // 82 is where [`Neighbour::KeepsManyConnections`] listens on the host that is tried.
         let services = ["0.0.0.0:80", "0.0.0.0:82"].map(|place| Serve::on(place).start(&trio.b));
         Ok(Ground::Trio {
