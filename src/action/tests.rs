@@ -175,6 +175,22 @@ fn a_linger_beside_a_command_that_still_runs() {
     assert_eq!(tale.saw(1_031, on_80(&[2])), Some(Task::End));
 }
 
+/// USR1 has opened the gate: what is said is what the end of the run waits for.
+#[test]
+fn a_linger_beside_a_listener_that_is_missing() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    let linger = Duration::from_secs(1);
+    tale.has(RedirectPolicy::new(linger, false, tale.closed_at));
+    assert_eq!(tale.at(20, Event::OpenNow), Some(Task::Open));
+    assert_eq!(tale.at(20, Event::Done), Some(Task::Ask(Question::Left)));
+    let one = Event::Answered(Answer::Left(Some(1)), COST);
+    assert_eq!(tale.at(20, one), None);
+    assert_eq!(tale.state.waiting_for(), None, "COMMAND speaks for itself");
+    assert!(matches!(tale.exits(30, 0), Some(Task::Look(_))));
+    assert_eq!(tale.saw(31, on_80(&[])), None);
+    waits_for(&tale, "waiting for a listener on 80");
+}
+
 /// A standby that is missing in one look may be replacing its process. Missing in two, it serves
 /// nobody.
 #[test]

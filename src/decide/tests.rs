@@ -115,9 +115,10 @@ fn what_could_not_be_changed_is_tried_again() {
     half.listeners.push(listener(443, 3));
     let opens = Some(Task::ShutOnly(ports("80")));
     assert_eq!(tale.saw(51, half.clone()), opens);
-    let next = tale.at(52, Event::Shut(ports("80,443")));
-    assert!(matches!(next, None | Some(Task::Look(_))), "{next:?}");
-    assert_eq!(tale.saw(60, half), opens);
+    assert_eq!(tale.at(52, Event::Shut(ports("80,443"))), None);
+    assert_eq!(tale.wakes_at(), Some(152), "a moment later");
+    assert!(matches!(tale.at(152, Event::Time), Some(Task::Look(_))));
+    assert_eq!(tale.saw(152, half), opens);
 }
 
 const ALL_CONNECTIONS: Want = Want {
@@ -651,6 +652,32 @@ fn a_change_that_was_not_waited_for_is_not_missed() {
         assert_eq!(tale.saw(60, old), Some(Task::End));
         assert!(none_is_missed(&tale));
     }
+}
+
+/// A reload may make a group of one listener, or leave one of a group.
+#[test]
+fn the_processes_of_what_is_or_was_a_group_are_looked_at_each_time() {
+    for (before, after) in [(&[1][..], &[1, 2][..]), (&[1, 2], &[1])] {
+        let (before, after) = (held_by(on_80(before), &[10]), held_by(on_80(after), &[10]));
+        let mut tale = Tale::running(config(), &before);
+        tale.exits(60, 0);
+        assert_eq!(tale.saw(60, after.clone()), None);
+        let look = Some(Task::Look(Want {
+            holders: true,
+            ..Want::default()
+        }));
+        assert_eq!(tale.at(61, Event::Time), look);
+        assert_eq!(tale.saw(61, after), None);
+        assert_eq!(tale.at(62, Event::Time), look);
+    }
+}
+
+/// Open in doubt, they can't be opened by others.
+#[test]
+fn rules_are_not_checked_while_no_port_is_shut() {
+    let mut tale = open_in_doubt();
+    tale.state.guard();
+    assert!(matches!(tale.at(300, Event::Time), Some(Task::Look(_))));
 }
 
 /// Nothing closes any more once the kernel has opened the gate, or the user.

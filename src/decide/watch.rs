@@ -112,7 +112,7 @@ impl Watch {
     pub(super) fn lose(&mut self, ended: &[SocketId], now: Instant) -> bool {
         let mut left = self.now.clone();
         left.retain(|listener| !ended.contains(&listener.id));
-        left.len() < self.now.len() && self.compare(left, &Holders::new(), now)
+        self.compare(left, &Holders::new(), now)
     }
 
     /// Whether it is known that nothing has become of the listeners and their processes.
