@@ -5,9 +5,10 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Outcome, SOON, call, python, words};
+use harness::latch::Latch;
+use harness::{Outcome, SOON, call, python, stopped_syns, words};
 use testkit::services::{Haproxy, HaproxyConfig};
-use testkit::{Host, Load, Pair, RunningLoad, SERVER, wait_until};
+use testkit::{Host, Load, LoadReport, Pair, RunningLoad, SERVER, wait_until};
 
 /// The load on port 80 of the server, flowing.
 fn load(pair: &Pair, rate: u32) -> RunningLoad {
@@ -64,7 +65,10 @@ fn behind_synproxy_nobody_hangs() {
         let report = running.stop().unwrap();
         // SYNPROXY may have answered one whose ACK came when the gate was closed.
         let in_between = u64::from(!scope.is_empty());
-        assert!(report.failed() <= in_between, "{options}: {report}");
+        assert!(
+            report.failed() <= in_between,
+            "{options}: {report}; {outcome:?}"
+        );
     }
 }
 
@@ -196,4 +200,151 @@ fn the_hook_is_chosen_by_the_firewall() {
     assert_eq!(outcome.report["scope"], serde_json::Value::Null);
     let warnings = outcome.report["warnings"].to_string();
     assert!(warnings.contains("stays in the input hook"), "{warnings}");
+}
+
+/// The rules' second look at a SYN would be one too many for these clients, or is none at all.
+#[test]
+fn what_counts_a_syn_is_found_in_each_form() {
+    const SYN: &str = "tcp dport 80 tcp flags & (syn | ack) == syn";
+    const LIMIT: &str = "limit rate over 3/minute burst 3 packets";
+    let input = |declared: &str, rule: &str| {
+        format!(
+            "table inet f {{ {declared} chain in {{ type filter hook input priority 0; {rule}; }}; }}"
+        )
+    };
+    let ban = "set ban { type ipv4_addr; flags dynamic, timeout; timeout 1m; };";
+    let named = "limit lim { rate over 3/minute burst 3 packets; }; quota q { over 260 bytes; };";
+    for (rules, hook) in [
+        (
+            input("", &format!("{SYN} {LIMIT} log prefix \"x\" drop")),
+            "prerouting",
+        ),
+        (
+            input(
+                ban,
+                &format!("{SYN} add @ban {{ ip saddr {LIMIT} }} log prefix \"x\" drop"),
+            ),
+            "prerouting",
+        ),
+        (
+            input(
+                named,
+                &format!("{SYN} limit name tcp dport map {{ 80 : \"lim\" }} drop"),
+            ),
+            "prerouting",
+        ),
+        (
+            input(named, &format!("{SYN} quota name \"q\" drop")),
+            "prerouting",
+        ),
+        (input("", "limit rate 3/minute log prefix \"x\""), "input"),
+    ] {
+        let pair = Pair::new().unwrap();
+        let host = &pair.server;
+        let _haproxy = haproxy(&pair);
+        host.must(["nft", &rules]);
+        let (outcome, report) = clients_of_a_restart(&pair, "--port 80");
+        let scope = outcome.report["scope"].as_str().unwrap_or("input");
+        assert!(scope.contains(hook), "{rules}: {scope}");
+        assert_eq!(report.failed(), 0, "{rules}: {report}");
+    }
+}
+
+/// No gate comes before a rule at priority -400 of prerouting. That is told, and what is held is counted
+/// once.
+#[test]
+fn what_comes_before_any_gate_is_told() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let haproxy = haproxy(&pair);
+    host.must([
+        "nft",
+        "table inet f { set ban { type ipv4_addr; flags dynamic; }; \
+         chain pre { type filter hook prerouting priority -400; tcp dport 80 \
+         tcp flags & (syn | ack) == syn update @ban { ip saddr limit rate over 3/minute burst 3 packets } \
+         drop; }; }",
+    ]);
+    let told = "no gate comes before that rule: --syn hold avoids that";
+    let outcome = gate(host, "--port 80", haproxy.restart_argv());
+    assert!(outcome.stderr.contains(told), "{outcome:?}");
+    let (outcome, report) = clients_of_a_restart(&pair, "--port 80 --syn hold");
+    assert!(!outcome.stderr.contains(told), "{outcome:?}");
+    assert_eq!(report.failed(), 0, "{report}");
+}
+
+/// The host's own NAT sends the gated port elsewhere, where the gate does not stop it.
+#[test]
+fn a_port_that_nat_sends_elsewhere_is_told() {
+    let iptables = |variant: &str, rule: &str| {
+        vec![
+            format!("iptables-{variant}"),
+            "-t".to_owned(),
+            "nat".to_owned(),
+        ]
+        .into_iter()
+        .chain(words(rule))
+        .collect::<Vec<_>>()
+    };
+    let nft = |rule: &str| {
+        let chain = "chain p { type nat hook prerouting priority -100;";
+        vec![
+            "nft".to_owned(),
+            format!("table ip n {{ {chain} {rule}; }}; }}"),
+        ]
+    };
+    for rule in [
+        iptables(
+            "legacy",
+            "-A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8080",
+        ),
+        iptables(
+            "nft",
+            "-A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8080",
+        ),
+        iptables(
+            "nft",
+            "-A PREROUTING -p tcp -m multiport --dports 22,79:81 -j DNAT --to-destination 10.77.0.1:8080",
+        ),
+        nft("tcp dport 80 redirect to :8080"),
+        nft("tcp dport { 80, 443 } dnat to 10.77.0.1:8080"),
+        nft("meta l4proto tcp redirect to :tcp dport map { 80 : 8080 }"),
+        nft("dnat to ip daddr . tcp dport map { 10.77.0.1 . 80 : 10.77.0.1 . 8080 }"),
+    ] {
+        let host = Host::new().unwrap();
+        host.must(&rule);
+        for (options, told) in [
+            ("--port 80", true),
+            ("--port 80 --syn hold", true),
+            ("--port 90", false),
+            ("--port 80 --hook prerouting", false),
+        ] {
+            let outcome = call(&host, words(&format!("{options} --ready-timeout 0"))).run(["true"]);
+            let says = outcome
+                .stderr
+                .contains("packets to 80 may be sent elsewhere before the input hook");
+            assert_eq!(says, told, "{rule:?}: {options}: {outcome:?}");
+        }
+    }
+}
+
+/// Three clients that come while nobody listens and the gate is closed.
+#[track_caller]
+fn clients_of_a_restart(pair: &Pair, options: &str) -> (Outcome, LoadReport) {
+    let host = &pair.server;
+    let mut latch = Latch::new(host, "down");
+    let restart = format!(
+        "service haproxy stop; {}; service haproxy start",
+        latch.hold()
+    );
+    let call = call(host, words(options));
+    let run = call.start(["sh", "-c", &restart]);
+    latch.wait();
+    let load = Load::to(format!("{SERVER}:80")).rate(100);
+    let load = load.duration(Duration::from_millis(30)).timeout(SOON * 2);
+    let load = load.start(&pair.client).unwrap();
+    wait_until(SOON, "three SYNs", || stopped_syns(host) >= 3).unwrap();
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    (outcome, load.finish().unwrap())
 }

@@ -154,11 +154,7 @@ fn clients_wait_only_as_long_as_the_gate_is_closed() {
         for load in loads {
             let report = load.finish().unwrap();
             all_served(&report, 20);
-            // A run that lists the rules of iptables meanwhile sees its SYNs later.
-            let longest = match outcome.report["backend"] == "nft" {
-                true => ms(&outcome.report["hold"], "longest_ms"),
-                false => ms(&outcome.report, "closed_ms"),
-            };
+            let longest = ms(&outcome.report["hold"], "longest_ms");
             let most = longest + 50.0 * f64::from(slow());
             assert!(report.connect.max_ms <= most, "{report}: {outcome:?}");
         }

@@ -848,6 +848,10 @@ fn prerouting_gates_what_a_container_publishes() {
             let mut warnings = outcome.report["warnings"].as_array().unwrap().clone();
             // In the input hook the gate stops none of those that the container gets.
             let way_round = "--hook prerouting sees)";
+            let elsewhere = "packets to 80 may be sent elsewhere before the input hook";
+            let all = warnings.len();
+            warnings.retain(|w| !w.as_str().unwrap().starts_with(elsewhere));
+            assert_eq!(warnings.len() < all, hook == "input", "{outcome:?}");
             warnings.retain(|w| hook == "prerouting" || !w.as_str().unwrap().ends_with(way_round));
             assert_eq!(warnings, Vec::<serde_json::Value>::new(), "{outcome:?}");
         }

@@ -1,6 +1,9 @@
 //! What rules of the host's own firewall do with a SYN before a gate in the input hook stops it. When
 //! the client sends that SYN again, it has been used up.
 
+use super::nat::RedirectedPort;
+use crate::words::scope::Where;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Consumes {
     /// SYNPROXY answers it, and sends a SYN of its own to the service, once.
@@ -26,60 +29,78 @@ pub(crate) struct Consuming {
     pub(crate) effect: Effect,
     /// Table and chain of the rule.
     pub(crate) by: String,
+    /// It stands before any gate.
+    pub(crate) early: bool,
 }
 
 /// What is known of the host's firewall.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Firewall {
-    /// Of each kind one, the worst first.
+    /// Of each kind one, the worst first. A gate in prerouting comes before them.
     pub(crate) consumers: Vec<(Consumes, String)>,
+    /// The same of those that come before any gate.
+    pub(crate) early: Vec<(Consumes, String)>,
     /// A rule that changes where packets go.
     pub(crate) translates: Option<String>,
+    /// Ports that rules send elsewhere before the input hook, as far as rules show their ports.
+    pub(crate) published: Vec<RedirectedPort>,
 }
 
 impl Firewall {
     pub(crate) fn of(found: impl IntoIterator<Item = Consuming>) -> Firewall {
         let mut firewall = Firewall::default();
-        for Consuming { effect, by } in found {
+        for Consuming { effect, by, early } in found {
             match effect {
+                Effect::Consumes(what) if early => firewall.early.push((what, by)),
                 Effect::Consumes(what) => firewall.consumers.push((what, by)),
                 Effect::Translates => firewall.translates = Some(by),
             }
         }
-        firewall.consumers.sort();
-        firewall.consumers.dedup_by_key(|(what, _)| *what);
+        for consumers in [&mut firewall.consumers, &mut firewall.early] {
+            consumers.sort();
+            consumers.dedup_by_key(|(what, _)| *what);
+        }
         firewall
     }
 }
 
 impl Consumes {
-    /// What becomes of a client whose SYN the gate drops in the input hook.
-    pub(crate) fn harm(self) -> &'static str {
+    /// What becomes of a client whose SYN the gate drops. `hook`: where the gate stands.
+    pub(crate) fn harm(self, hook: Where) -> String {
+        let place = match hook {
+            Where::Input => " in the input hook",
+            Where::Prerouting => "",
+        };
+        let counts = |what: &str| {
+            format!(
+                "{what} counts a SYN that the gate drops{place}, and again when it is sent again"
+            )
+        };
         match self {
             Consumes::SynProxy => {
-                "SYNPROXY answers a SYN before the input hook, and its client hangs if the gate drops \
-                 what SYNPROXY sends on"
+                "SYNPROXY answers a SYN before the input hook, and its client hangs \
+                                   if the gate drops what SYNPROXY sends on"
+                    .to_owned()
             }
-            Consumes::Expectation => {
-                "a helper of connection tracking expects connections, and a SYN that the gate drops in \
-                 the input hook is not RELATED when it is sent again"
-            }
-            Consumes::Rate => {
-                "a limit counts a SYN that the gate drops in the input hook, and again when it is sent \
-                 again"
-            }
-            Consumes::Set => {
-                "a set counts a SYN that the gate drops in the input hook, and again when it is sent \
-                 again"
-            }
+            Consumes::Expectation => format!(
+                "a helper of connection tracking expects connections, and a SYN that the gate \
+                 drops{place} is not RELATED when it is sent again"
+            ),
+            Consumes::Rate => counts("a limit"),
+            Consumes::Set => counts("a set"),
         }
     }
+}
+
+/// Whether a target of x_tables writes a log message, and decides nothing.
+pub(super) fn logs(target: &str) -> bool {
+    matches!(target, "LOG" | "NFLOG" | "ULOG")
 }
 
 /// The effect of a match of x_tables.
 pub(super) fn by_match(name: &str) -> Option<Effect> {
     Some(Effect::Consumes(match name {
-        "limit" | "hashlimit" | "connlimit" => Consumes::Rate,
+        "limit" | "hashlimit" | "connlimit" | "quota" => Consumes::Rate,
         "recent" => Consumes::Set,
         _ => return None,
     }))
@@ -105,17 +126,21 @@ mod tests {
         let found = |effect, by: &str| Consuming {
             effect,
             by: by.to_owned(),
+            early: by == "early",
         };
         let firewall = Firewall::of([
             found(Effect::Consumes(Consumes::Rate), "a"),
             found(Effect::Consumes(Consumes::SynProxy), "b"),
             found(Effect::Consumes(Consumes::Rate), "c"),
+            found(Effect::Consumes(Consumes::Set), "early"),
         ]);
         let expected = [(Consumes::SynProxy, "b"), (Consumes::Rate, "a")];
         let expected = expected.map(|(what, by)| (what, by.to_owned()));
         assert_eq!(firewall.consumers, expected);
+        assert_eq!(firewall.early, [(Consumes::Set, "early".to_owned())]);
         assert_eq!(firewall.translates, None);
     }
+
     /// Extensions of iptables as iptables-save names them, and what they do with a SYN.
     #[test]
     fn what_extensions_of_iptables_do() {
@@ -125,6 +150,7 @@ mod tests {
             ("limit", consumes(Consumes::Rate)),
             ("hashlimit", consumes(Consumes::Rate)),
             ("connlimit", consumes(Consumes::Rate)),
+            ("quota", consumes(Consumes::Rate)),
             ("recent", consumes(Consumes::Set)),
             ("tcp", None),
         ] {

@@ -1,21 +1,22 @@
 //! Looks for rules of the host's own firewall that matter to where a gate stands.
 
-use super::consumers::{Consuming, Firewall};
+use super::consumers::Firewall;
 use super::iptables::holdings;
-use super::nft::consuming;
+use super::nft::{consuming, published};
 use crate::kernel::caps;
 
 /// Looks at nf_tables, where iptables-nft has its rules too, and at iptables-legacy. What can't be
 /// read is left out.
 pub(crate) fn look() -> Firewall {
-    look_beside(match caps::net_admin() {
-        true => holdings::consuming(),
-        false => Vec::new(),
-    })
-}
-
-/// The same where iptables-legacy has been looked at already.
-pub(crate) fn look_beside(by_legacy: Vec<Consuming>) -> Firewall {
     let by_nft = consuming::find().unwrap_or_default();
-    Firewall::of(by_nft.into_iter().chain(by_legacy))
+    let (by_legacy, redirected) = match caps::net_admin() {
+        true => holdings::consuming(),
+        false => Default::default(),
+    };
+    let mut firewall = Firewall::of(by_nft.into_iter().chain(by_legacy));
+    if firewall.translates.is_some() {
+        firewall.published = published::find().unwrap_or_default();
+        firewall.published.extend(redirected);
+    }
+    firewall
 }

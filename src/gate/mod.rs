@@ -13,7 +13,7 @@ pub(crate) mod found;
 pub(crate) mod gate;
 pub(crate) mod iptables;
 pub(crate) mod kinds;
-mod nat;
+pub(crate) mod nat;
 pub(crate) mod nft;
 pub(crate) mod rules;
 pub(crate) mod standing;

@@ -8,10 +8,12 @@ use crate::action::contract::{Action, Prepared};
 use crate::action::drop::Dropping;
 use crate::gate::backend::Remark;
 use crate::gate::backends;
+use crate::gate::firewall;
 use crate::gate::gate::Gate;
 use crate::gate::kinds::Choice;
 use crate::kernel::sockets::diag::Sockets;
 use crate::run::call::Call;
+use crate::run::place::harm_of_dropping;
 use crate::run::record::Record;
 use crate::words::ending::Ending;
 use crate::words::scope::Where;
@@ -65,6 +67,11 @@ fn close(
         };
         let text = format!("{words}: {error:#}");
         record.warnings.warn(call.say, text);
+        if call.plan.gated().scope.hook == Where::Input {
+            let harm = harm_of_dropping(firewall::look);
+            harm.into_iter()
+                .for_each(|text| record.warnings.warn(call.say, text));
+        }
         close_with(&*other, call, record)
     });
     match closed {

@@ -66,7 +66,8 @@ fn closed(plan: &Plan, action: &Description) -> Vec<String> {
         false => why,
     }));
     lines.extend(plan.place.why.clone());
-    lines.extend(plan.place.warning.as_ref().map(|w| format!("warning: {w}")));
+    let warnings = plan.place.warnings.iter();
+    lines.extend(warnings.map(|warning| format!("warning: {warning}")));
     if !config.drain.is_zero() {
         let until = clap::ValueEnum::to_possible_value(&config.drain_until);
         let until = until.as_ref().map_or("", |v| v.get_name());

@@ -1,7 +1,9 @@
 //! `--hook auto`: where the gate stands. The decision is pure.
 
-use crate::gate::consumers::Firewall;
+use crate::gate::consumers::{Consumes, Firewall};
+use crate::words::ports::PortSet;
 use crate::words::scope::{HookChoice, Where};
+use crate::words::steer::Steer;
 
 /// Where the gate stands, and why.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,48 +14,103 @@ pub(crate) struct Place {
     /// The reason for prerouting.
     pub(crate) why: Option<String>,
     /// Clients come to harm.
-    pub(crate) warning: Option<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
-/// The firewall is looked at only if it matters: what is held goes on by itself, and what is
-/// redirected or diverted has a hook of its own.
-pub(crate) fn place(choice: HookChoice, drops: bool, look: impl FnOnce() -> Firewall) -> Place {
-    if choice == HookChoice::Prerouting || !drops {
-        return Place {
-            hook: choice.given(),
-            ..Place::default()
-        };
+/// What is redirected or diverted has a hook of its own. What is held goes on by itself, so no rule
+/// sees it twice.
+pub(crate) fn place(
+    choice: HookChoice,
+    steer: Option<Steer>,
+    ports: &PortSet,
+    look: impl FnOnce() -> Firewall,
+) -> Place {
+    let drops = match steer {
+        Some(Steer::Drop) => true,
+        Some(Steer::Queue(_)) => false,
+        _ => return Place::at(choice.given()),
+    };
+    if choice == HookChoice::Prerouting {
+        return Place::at(Where::Prerouting);
     }
     let firewall = look();
-    let Some((what, by)) = firewall.consumers.first() else {
-        return Place::default();
+    let mut place = match drops {
+        true => between(choice, &firewall),
+        false => Place::default(),
     };
-    let harm = format!("{} ({by})", what.harm());
-    match (choice, firewall.translates) {
-        (HookChoice::Auto, None) => Place {
-            hook: Where::Prerouting,
-            early: true,
-            why: Some(format!("--hook auto: prerouting, since {harm}")),
-            warning: None,
-        },
-        (HookChoice::Auto, Some(other)) => Place {
-            warning: Some(format!(
+    if place.hook == Where::Input {
+        place.warnings.extend(published(&firewall, ports));
+    }
+    place
+}
+
+impl Place {
+    fn at(hook: Where) -> Place {
+        Place {
+            hook,
+            ..Place::default()
+        }
+    }
+}
+
+/// Before the rules that would use dropped SYNs up, if that is possible.
+fn between(choice: HookChoice, firewall: &Firewall) -> Place {
+    let of = |(what, by): &(Consumes, String), hook| format!("{} ({by})", what.harm(hook));
+    let mut place = Place::default();
+    if let Some(consumer) = firewall.consumers.first() {
+        let harm = of(consumer, Where::Input);
+        match (choice, &firewall.translates) {
+            (HookChoice::Auto, None) => {
+                place.hook = Where::Prerouting;
+                place.early = true;
+                place.why = Some(format!("--hook auto: prerouting, since {harm}"));
+            }
+            (HookChoice::Auto, Some(other)) => place.warnings.push(format!(
                 "{harm}; the gate stays in the input hook, since a rule may send packets elsewhere \
                  ({other}): --syn hold or --hook prerouting avoids that"
             )),
-            ..Place::default()
-        },
-        _ => Place {
-            warning: Some(format!("--hook input: {harm}; --hook auto avoids that")),
-            ..Place::default()
-        },
+            _ => place
+                .warnings
+                .push(format!("--hook input: {harm}; --hook auto avoids that")),
+        }
     }
+    if let Some(consumer) = firewall.early.first() {
+        let harm = of(consumer, Where::Prerouting);
+        place.warnings.push(format!(
+            "{harm}; no gate comes before that rule: --syn hold avoids that"
+        ));
+    }
+    place
+}
+
+/// What could not be held is dropped after all, and the gate is in the input hook.
+pub(crate) fn harm_of_dropping(look: impl FnOnce() -> Firewall) -> Option<String> {
+    let firewall = look();
+    let (what, by) = firewall.consumers.first()?;
+    let harm = what.harm(Where::Input);
+    Some(format!("{harm} ({by}): --syn drop avoids that"))
+}
+
+/// A gate in the input hook does not meet what was sent elsewhere before.
+fn published(firewall: &Firewall, ports: &PortSet) -> Option<String> {
+    let gated = firewall.published.iter().filter(|p| ports.contains(p.port));
+    let by = &gated.clone().next()?.by;
+    let ports: PortSet = gated.map(|published| published.port).collect();
+    Some(format!(
+        "packets to {} may be sent elsewhere before the input hook ({by}), where the gate stands, and so \
+         pass it by: use --hook prerouting, and say by --listen-port or --listen-netns where the listeners \
+         are",
+        ports.brief()
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::consumers::Consumes;
+    use crate::gate::nat::RedirectedPort;
+
+    const HELD: Option<Steer> = Some(Steer::Queue(7));
+    const DROPPED: Option<Steer> = Some(Steer::Drop);
 
     fn firewall(consumes: bool, translates: bool) -> Firewall {
         let by = || "nft table t, chain c".to_owned();
@@ -63,6 +120,7 @@ mod tests {
                 .into_iter()
                 .collect(),
             translates: translates.then(by),
+            ..Firewall::default()
         }
     }
 
@@ -86,8 +144,11 @@ mod tests {
                 false,
             ),
         ] {
-            let place = place(choice, drops, || firewall(consumes, translates));
-            let told = (place.hook, place.early, place.warning.is_some());
+            let steer = if drops { DROPPED } else { HELD };
+            let place = place(choice, steer, &PortSet::EMPTY, || {
+                firewall(consumes, translates)
+            });
+            let told = (place.hook, place.early, !place.warnings.is_empty());
             assert_eq!(told, (hook, early, warns), "{choice:?} {drops} {consumes}");
             assert_eq!(place.why.is_some(), early);
         }
@@ -97,8 +158,10 @@ mod tests {
     #[test]
     fn the_reason_is_told() {
         let why = |choice, translates| {
-            let place = place(choice, true, || firewall(true, translates));
-            place.why.or(place.warning).unwrap()
+            let place = place(choice, DROPPED, &PortSet::EMPTY, || {
+                firewall(true, translates)
+            });
+            place.why.or(place.warnings.first().cloned()).unwrap()
         };
         for (choice, translates, says) in [
             (HookChoice::Auto, false, "--hook auto: prerouting"),
@@ -110,6 +173,45 @@ mod tests {
             for part in [says, "SYNPROXY", "nft table t, chain c"] {
                 assert!(why.contains(part), "{part}: {why}");
             }
+        }
+    }
+
+    /// A limit at priority -400 of prerouting has counted the SYN already.
+    #[test]
+    fn a_rule_that_comes_first_is_told() {
+        let early = || Firewall {
+            early: vec![(Consumes::Rate, "nft table t, chain c".to_owned())],
+            ..Firewall::default()
+        };
+        for (steer, warns) in [(DROPPED, true), (HELD, false)] {
+            let place = place(HookChoice::Auto, steer, &PortSet::EMPTY, early);
+            assert_eq!(place.hook, Where::Input);
+            assert_eq!(!place.warnings.is_empty(), warns, "{place:?}");
+        }
+    }
+
+    #[test]
+    fn ports_that_rules_send_elsewhere_are_told() {
+        let sends = || Firewall {
+            published: vec![RedirectedPort {
+                port: 80,
+                by: "nft table n, chain p".to_owned(),
+            }],
+            ..Firewall::default()
+        };
+        for (choice, steer, port, warns) in [
+            (HookChoice::Auto, DROPPED, 80, true),
+            (HookChoice::Auto, HELD, 80, true),
+            (HookChoice::Input, DROPPED, 80, true),
+            (HookChoice::Auto, DROPPED, 81, false),
+            (HookChoice::Prerouting, DROPPED, 80, false),
+        ] {
+            let place = place(choice, steer, &PortSet::from_iter([port]), sends);
+            let told = place
+                .warnings
+                .iter()
+                .any(|w| w.contains("packets to 80 may"));
+            assert_eq!(told, warns, "{choice:?} {steer:?} {port}");
         }
     }
 }

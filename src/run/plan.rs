@@ -103,8 +103,8 @@ impl Plan {
 
     /// Decides on the hook by a look at the host's firewall.
     pub(crate) fn place(mut self, choice: HookChoice) -> Plan {
-        let drops = self.action.steer().is_ok_and(|steer| steer == Steer::Drop);
-        self.place = place(choice, drops, firewall::look);
+        let steer = self.action.steer().ok();
+        self.place = place(choice, steer, &self.gated().ports, firewall::look);
         self.config.gated.scope.hook = self.place.hook;
         self.config.gated.early = self.place.early;
         self

@@ -111,7 +111,7 @@ impl Call<'_> {
     pub(crate) fn tell_place(&self, record: &mut Record) {
         let place = &self.plan.place;
         place.why.iter().for_each(|why| self.say.phase(why));
-        if let Some(warning) = &place.warning {
+        for warning in &place.warnings {
             record.warnings.warn(self.say, warning.clone());
         }
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::nf_tables::NfTables;
 use super::privileges::Privileges;
 use super::proc::{ConntrackUse, conntrack, ipvs, kernel, sysctl};
-use super::rules::{Published, VariantSummary, consuming, nat, published};
+use super::rules::{Published, VariantSummary, nat, published};
 use super::support::Support;
 use crate::gate::consumers::Firewall;
 use crate::gate::firewall;
@@ -110,7 +110,7 @@ impl Host {
                 .collect(),
             published,
             published_unseen,
-            firewall: firewall::look_beside(consuming(&holdings)),
+            firewall: firewall::look(),
             nat: nat(&holdings),
         }
     }

@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use crate::gate::consumers::Consuming;
 use crate::gate::iptables::holdings::VariantHoldings;
 use crate::gate::kinds::Variant;
 use crate::gate::nft::published;
@@ -75,13 +74,6 @@ pub(crate) fn published(holdings: &[VariantHoldings]) -> (Vec<Published>, Option
         by: redirected.by,
     });
     (published.collect(), unseen)
-}
-
-/// The effects of others' rules in iptables-legacy that incoming packets can meet.
-pub(crate) fn consuming(holdings: &[VariantHoldings]) -> Vec<Consuming> {
-    let all = holdings.iter().flat_map(|of| &of.holdings);
-    let read = all.filter_map(|(_, holding)| holding.as_ref().ok());
-    read.flat_map(|holding| holding.consuming.clone()).collect()
 }
 
 /// The IP versions for which rules of others do NAT, by iptables or nf_tables. A host without nf_tables

@@ -4,7 +4,7 @@
 use super::present::{has_ipv6, installed_variants, tables_of};
 use super::programs::Programs;
 use super::save::words;
-use crate::gate::consumers::{Consuming, Effect, by_match, by_target};
+use crate::gate::consumers::{Consuming, Effect, by_match, by_target, logs};
 use crate::gate::kinds::Variant;
 use crate::gate::nat::{NAT_TARGETS, RedirectedPort};
 use crate::gate::rules::PREFIX;
@@ -25,9 +25,6 @@ pub(crate) struct Holding {
     pub(crate) redirected: Vec<RedirectedPort>,
     /// A rule that is not syngate's does NAT.
     pub(crate) nat: bool,
-    /// The effects of others' rules that incoming packets can meet. Not of iptables-nft, whose rules
-    /// nf_tables lists.
-    pub(crate) consuming: Vec<Consuming>,
 }
 
 /// Reads all installed variants without leaving a trace. Without privilege the programs can't list
@@ -53,40 +50,36 @@ pub(crate) fn take(privileged: bool) -> Vec<VariantHoldings> {
 }
 
 fn holding(variant: Variant, programs: &Programs, family: Family) -> Result<Holding, String> {
-    let (mut all, mut consuming) = (String::new(), Vec::new());
+    let mut saved = String::new();
     for table in tables_of(variant, family)? {
-        let saved = programs.census(family, &table);
-        let saved = saved.map_err(|error| format!("{error:#}"))?;
-        if variant == Variant::Legacy {
-            consuming.extend(saved.lines().filter_map(|line| effect_of(&table, line)));
-        }
-        all.push_str(&saved);
+        let table = programs.census(family, &table);
+        saved.push_str(&table.map_err(|error| format!("{error:#}"))?);
     }
-    Ok(Holding {
-        consuming,
-        ..read(&all)
-    })
+    Ok(read(&saved))
 }
 
-/// The effects of others' rules in iptables-legacy that incoming packets can meet. Without tables of
-/// x_tables no program is asked.
-pub(crate) fn consuming() -> Vec<Consuming> {
+/// The effects of others' rules in iptables-legacy that incoming packets can meet, and the ports that
+/// they redirect. Without tables of x_tables no program is asked.
+pub(crate) fn consuming() -> (Vec<Consuming>, Vec<RedirectedPort>) {
     let has_tables = |family| tables_of(Variant::Legacy, family).is_ok_and(|t| !t.is_empty());
     let families: Vec<Family> = Family::ALL.into_iter().filter(|f| has_tables(*f)).collect();
+    let (mut found, mut redirected) = (Vec::new(), Vec::new());
     if families.is_empty() {
-        return Vec::new();
+        return (found, redirected);
     }
     let variants = installed_variants();
     let legacy = variants.iter().find(|(v, _)| *v == Variant::Legacy);
-    let mut found = Vec::new();
     for family in families {
         let Some((variant, programs)) = legacy.filter(|(_, p)| p.has(family)) else {
             continue;
         };
-        let holding = holding(*variant, programs, family).unwrap_or_default();
-        found.extend(holding.consuming);
+        for table in tables_of(*variant, family).unwrap_or_default() {
+            let saved = programs.census(family, &table).unwrap_or_default();
+            found.extend(saved.lines().filter_map(|line| effect_of(&table, line)));
+            redirected.extend(read(&saved).redirected);
+        }
     }
-    found
+    (found, redirected)
 }
 
 /// The effect of a rule as iptables-save(8) prints it.
@@ -102,14 +95,18 @@ fn effect_of(table: &str, line: &str) -> Option<Consuming> {
     for pair in words.windows(2) {
         match pair[0].as_str() {
             // A limit of log messages decides nothing.
-            "-j" if ["LOG", "NFLOG"].contains(&pair[1].as_str()) => return None,
+            "-j" if logs(&pair[1]) => return None,
             "-j" => effect = effect.or(by_target(&pair[1], helps)),
             "-m" => effect = effect.or(by_match(&pair[1])),
             _ => (),
         }
     }
     let by = format!("iptables table {table}, chain {chain}");
-    effect.map(|effect: Effect| Consuming { effect, by })
+    effect.map(|effect: Effect| Consuming {
+        effect,
+        by,
+        early: false,
+    })
 }
 
 /// Parses the output of iptables-save(8).

@@ -9,8 +9,8 @@ use nix::libc;
 use super::answers;
 use super::tables::Tables;
 use super::uapi::{
-    NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_HOOK_HOOKNUM, NFTA_RULE_CHAIN,
-    NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE,
+    NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY,
+    NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE,
 };
 use crate::kernel::netlink::{attribute, get};
 
@@ -40,7 +40,8 @@ pub(super) fn find<T>(
     let any_family = ProtoFamily::Unspec;
     let mut tables = Tables::open()?;
     let elsewhere = tables.dump(any_family, libc::NFT_MSG_GETCHAIN, &[], |row| {
-        base_chain(row, elsewhere).into_iter().collect()
+        let there = base_chain(row, |_, hook, _| elsewhere.contains(&hook));
+        there.into_iter().collect()
     })?;
     let mut rules = tables.dump(any_family, libc::NFT_MSG_GETRULE, &[], |row| {
         rule(row, &of).into_iter().collect()
@@ -49,13 +50,19 @@ pub(super) fn find<T>(
     Ok(rules)
 }
 
-/// A base chain in one message of a dump, if it is at one of the hooks.
-pub(super) fn base_chain(payload: &[u8], hooks: &[libc::c_int]) -> Option<At> {
+/// A base chain in one message of a dump, if `wanted` says so of its family (`NFPROTO_…`), hook
+/// (`NF_INET_…`) and priority.
+pub(super) fn base_chain(
+    payload: &[u8],
+    wanted: impl Fn(u8, libc::c_int, i32) -> bool,
+) -> Option<At> {
     let body = payload.get(4..)?;
+    let family = *payload.first()?;
     let hook = attribute(body, NFTA_CHAIN_HOOK)?;
-    let number = u32::from_be_bytes(get(attribute(hook, NFTA_HOOK_HOOKNUM)?, 0)?);
-    hooks.contains(&(number as libc::c_int)).then_some(At {
-        family: *payload.first()?,
+    let number = |kind| Some(i32::from_be_bytes(get(attribute(hook, kind)?, 0)?));
+    let (number, priority) = (number(NFTA_HOOK_HOOKNUM)?, number(NFTA_HOOK_PRIORITY)?);
+    wanted(family, number, priority).then_some(At {
+        family,
         table: answers::text(attribute(body, NFTA_CHAIN_TABLE)?),
         chain: answers::text(attribute(body, NFTA_CHAIN_NAME)?),
     })

@@ -3,6 +3,7 @@
 /// Since Linux 5.12.
 pub(super) const NFT_TABLE_F_OWNER: u32 = 0x2;
 pub(super) const NFT_OBJECT_COUNTER: u32 = 1;
+pub(super) const NFT_OBJECT_QUOTA: u32 = 2;
 pub(super) const NFT_OBJECT_CT_HELPER: u32 = 3;
 pub(super) const NFT_OBJECT_LIMIT: u32 = 4;
 pub(super) const NFT_OBJECT_CT_EXPECT: u32 = 9;
@@ -17,6 +18,7 @@ pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
 pub(super) const NFTA_CHAIN_NAME: u16 = 3;
 pub(super) const NFTA_CHAIN_HOOK: u16 = 4;
 pub(super) const NFTA_HOOK_HOOKNUM: u16 = 1;
+pub(super) const NFTA_HOOK_PRIORITY: u16 = 2;
 
 pub(super) const NFTA_RULE_TABLE: u16 = 1;
 pub(super) const NFTA_RULE_CHAIN: u16 = 2;
@@ -24,6 +26,7 @@ pub(super) const NFTA_RULE_EXPRESSIONS: u16 = 4;
 
 pub(super) const NFTA_EXPR_NAME: u16 = 1;
 pub(super) const NFTA_EXPR_DATA: u16 = 2;
+pub(super) const NFTA_PAYLOAD_DREG: u16 = 1;
 pub(super) const NFTA_PAYLOAD_BASE: u16 = 2;
 pub(super) const NFTA_PAYLOAD_OFFSET: u16 = 3;
 pub(super) const NFTA_PAYLOAD_LEN: u16 = 4;
@@ -32,6 +35,11 @@ pub(super) const NFTA_CMP_DATA: u16 = 3;
 pub(super) const NFTA_META_KEY: u16 = 2;
 pub(super) const NFTA_NAT_TYPE: u16 = 1;
 pub(super) const NFTA_OBJREF_IMM_TYPE: u16 = 1;
+pub(super) const NFTA_OBJREF_SET_NAME: u16 = 4;
+pub(super) const NFTA_IMMEDIATE_DREG: u16 = 1;
+pub(super) const NFTA_LOOKUP_SET: u16 = 1;
+pub(super) const NFTA_LOOKUP_SREG: u16 = 2;
+pub(super) const NFTA_LOOKUP_DREG: u16 = 3;
 /// NFTA_MATCH_NAME is the same.
 pub(super) const NFTA_TARGET_NAME: u16 = 1;
 pub(super) const NFTA_TARGET_INFO: u16 = 3;
@@ -40,6 +48,9 @@ pub(super) const NFTA_DATA_VALUE: u16 = 1;
 pub(super) const NFTA_SET_TABLE: u16 = 1;
 pub(super) const NFTA_SET_NAME: u16 = 2;
 pub(super) const NFTA_SET_FLAGS: u16 = 3;
+pub(super) const NFTA_SET_OBJ_TYPE: u16 = 15;
+pub(super) const NFTA_SET_EXPR: u16 = 17;
+pub(super) const NFTA_SET_EXPRESSIONS: u16 = 18;
 pub(super) const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 pub(super) const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 pub(super) const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
@@ -55,6 +66,9 @@ pub(super) const NFTA_COUNTER_PACKETS: u16 = 2;
 pub(super) const NFTA_GEN_ID: u16 = 1;
 
 // Values.
+pub(super) const NFT_REG_VERDICT: u32 = 0;
+/// The first register of four bytes.
+pub(super) const NFT_REG32_00: usize = 8;
 pub(super) const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 pub(super) const NFT_CMP_EQ: u32 = 0;
 pub(super) const NFT_NAT_DNAT: u32 = 1;

@@ -9,6 +9,7 @@ use crate::gate::consumers::Consumes;
 use crate::gate::kinds::Variant;
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
+use crate::words::scope::Where;
 
 /// A connection tracking that is fuller than this is worth advice.
 const NEARLY_FULL: (u64, u64) = (9, 10);
@@ -98,11 +99,15 @@ fn used_up(host: &Host) -> Vec<Advice> {
              hold, or --hook prerouting, which gates what is sent elsewhere too"
         ),
     };
-    let consumers = host.firewall.consumers.iter();
-    let advice = |(what, by): &(Consumes, String)| {
-        Advice::on_host("syn_used_up", format!("{} ({by}): {safe}", what.harm()))
+    let advice = |(what, by): &(Consumes, String), hook, safe: &str| {
+        Advice::on_host("syn_used_up", format!("{} ({by}): {safe}", what.harm(hook)))
     };
-    consumers.map(advice).collect()
+    let late = host.firewall.consumers.iter();
+    let late = late.map(|consumer| advice(consumer, Where::Input, &safe));
+    let early = host.firewall.early.iter();
+    let first = "no gate comes before that rule: use --syn hold";
+    late.chain(early.map(|consumer| advice(consumer, Where::Prerouting, first)))
+        .collect()
 }
 
 fn backend(host: &Host) -> Vec<Advice> {
