@@ -1160,6 +1160,19 @@ fn a_limit_of_resources_ends_no_run_in_its_middle() {
     }
 }
 
+/// The process that becomes COMMAND was stopped while it waited for the end of the drain.
+#[test]
+fn a_command_that_was_stopped_before_it_began_runs() {
+    let host = Host::new().unwrap();
+    let busy = Busy::new(&host);
+    let call = call(&host, words(Busy::DRAIN)).args(["--settle", "0"]);
+    let run = call.start(["true"]);
+    wait_gated(&host);
+    host.must(["pkill", "-STOP", "-x", "gate-command"]);
+    drop(busy.client);
+    assert_eq!(call.end(run).code, 0);
+}
+
 /// Uses up CPU time, and becomes a run under these limits of it.
 fn after_cpu_time(used: f64, soft: u32, hard: u32) -> Vec<String> {
     let program = format!(

@@ -74,6 +74,8 @@ impl Starter {
         if !self.child.lives() || self.line.write_all(&[GO]).is_err() {
             return None;
         }
+        // Somebody may have stopped it.
+        self.child.signal(nix::libc::SIGCONT);
         Some(match self.child.expects(self.line) {
             Some(refusal) => Err(refusal),
             None => Ok(self.child),
