@@ -92,7 +92,7 @@ impl Sources<'_> {
         }
         spans.extend(shut.map(|from_ms| Span {
             from_ms,
-            until_ms: self.ended_ms,
+            until_ms: from_ms.max(self.ended_ms),
         }));
         if spans.is_empty() {
             spans.extend(self.reported_span());

@@ -171,7 +171,7 @@ impl Course<'_> {
     /// A connection that was elsewhere, or on its way there, when the run was killed, and nobody knew any
     /// more where.
     fn is_lost(&self, due: f64) -> bool {
-        self.elsewhere && self.account.code != 0 && due < self.account.ended_ms + self.margin()
+        self.elsewhere && self.account.code != 0 && due < self.settled_ms
     }
 
     /// Whether it can be the standby or the peer that has failed, and not the service.

@@ -184,8 +184,10 @@ impl<'a> Tally<'a> {
         self.points.insert((&trial.setting, &hit.point));
         self.calls.insert(&hit.point.call);
         self.trials += 1;
-        self.connections += shown.connections as usize;
-        self.failed_clients += shown.failed as usize;
+        if shown.judged {
+            self.connections += shown.connections as usize;
+            self.failed_clients += shown.failed as usize;
+        }
         match (&shown.trial.then, hit.deed) {
             (Some(_), _) => self.pairs += 1,
             (None, Deed::Neighbour(_)) => self.neighbours += 1,

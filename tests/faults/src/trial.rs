@@ -221,6 +221,9 @@ pub struct Shown {
     /// How many of them failed.
     #[serde(default)]
     pub failed: u64,
+    /// Whether what they saw tells of syngate: not if the machine has dropped packets of anybody's.
+    #[serde(default)]
+    pub judged: bool,
     /// What was not as promised.
     pub violations: Vec<String>,
     /// What it said, where something was wrong.

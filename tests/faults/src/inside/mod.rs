@@ -140,6 +140,7 @@ impl<'a> Bench<'a> {
             syns_per_second: None,
             connections: 0,
             failed: 0,
+            judged: false,
             violations,
             stderr: String::new(),
             trial,

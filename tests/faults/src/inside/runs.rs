@@ -97,10 +97,11 @@ impl Bench<'_> {
             run.kill()?;
             run.wait()?;
         }
+        let ended_ms = now_ms();
         over?;
         Ok(Traced {
             code: code(ended.context("it has ended")?),
-            ended_ms: now_ms(),
+            ended_ms,
             hits: 1,
             course: Course::new(),
         })

@@ -61,7 +61,8 @@ pub enum Blow<'a> {
 pub struct Traced {
     /// As a shell has it: 128 + n for signal n.
     pub code: i32,
-    /// When, in ms of CLOCK_MONOTONIC.
+    /// When, in ms of CLOCK_MONOTONIC: when it was killed, if it was killed at a call, since a process may
+    /// take a while to be gone.
     pub ended_ms: f64,
     /// How often it was hit.
     pub hits: usize,
@@ -119,6 +120,8 @@ struct Tracer<'a> {
     armed: Option<(Pid, Fault)>,
     /// Until a process of this pid ends, which does nothing but sleep: waitpid(2) tells of it, too.
     still: HashMap<Pid, Still>,
+    /// When [`main`](Self::main) was killed.
+    killed_ms: Option<f64>,
     traced: Traced,
 }
 
@@ -149,6 +152,7 @@ pub fn run(
         reached: 0,
         armed: None,
         still: HashMap::new(),
+        killed_ms: None,
         traced: Traced {
             code: 0,
             ended_ms: 0.0,
@@ -257,7 +261,7 @@ impl<'a> Tracer<'a> {
 
     fn ended(&mut self, status: WaitStatus) -> Result<()> {
         self.traced.code = code(status)?;
-        self.traced.ended_ms = now_ms();
+        self.traced.ended_ms = self.killed_ms.unwrap_or_else(now_ms);
         Ok(())
     }
 
@@ -392,6 +396,10 @@ impl<'a> Tracer<'a> {
                 None => None,
             },
         };
+        // A little early, if it is killed after the call.
+        if pid == self.main && fault.is_some_and(Fault::kills) {
+            self.killed_ms = Some(now_ms());
+        }
         let within = call::enter(pid, &mut registers, fault);
         if let Some(process) = self.processes.get_mut(&pid) {
             process.within = Some(within);
