@@ -229,7 +229,8 @@ fn a_standby_that_ends_opens_the_gate_at_once() {
     assert_eq!(closed.at(20, ended()), Some(Task::Open));
     let abandoned = closed.state.facts.abandoned.unwrap();
     assert_eq!(abandoned.reason, "standby_gone");
-    assert!(abandoned.why.starts_with("the standby ended"));
+    let says = "the standby ended, and syngate had not stopped it: the gate was opened early";
+    assert_eq!(abandoned.warning(), says);
 
     let mut open = tale();
     assert_eq!(open.at(20, Event::OpenNow), Some(Task::Open));

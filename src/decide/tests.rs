@@ -559,6 +559,7 @@ fn a_listener_that_stays_is_told_of() {
     let mut tale = open_in_doubt();
     let action = tale.saw(3_060, old.clone());
     assert_eq!(tale.state.facts.same, ports("80"));
+    assert!(tale.state.facts.unchanged.is_empty(), "it is no group");
     tale.opens_and_ends(action);
 
     // A new process has it: the reload is done, and what ends later is none of this run's.
@@ -722,6 +723,7 @@ fn a_group_settles_after_its_last_change() {
     assert_eq!(tale.saw(1_467, held_by(on_80(&[1, 2]), &[10, 12])), None);
     assert_eq!(tale.saw(1_766, held_by(on_80(&[1, 2]), &[10, 12])), None);
     let action = tale.saw(1_767, held_by(on_80(&[1, 2]), &[10, 12]));
+    assert!(tale.state.facts.unchanged.is_empty());
     tale.opens_and_ends(action);
 }
 
