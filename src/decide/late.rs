@@ -1,6 +1,6 @@
 //! A COMMAND that returns before the restart has begun (`systemctl --no-block`, a signal to a
-//! supervised process). One inherited socket of which nothing has changed may also be a reload that
-//! nothing shows. So the port opens, and closes again if the listener goes after all.
+//! supervised process). Inherited sockets of which nothing has changed may also be a reload that
+//! nothing shows, or a service that COMMAND leaves alone. So the port opens, and closes again if the listener goes after all.
 
 use std::time::{Duration, Instant};
 
@@ -26,24 +26,22 @@ impl State {
     }
 
     /// Until when a restart may still be to come. `None`: the listeners tell that it is done, or they
-    /// are not watched.
+    /// are not watched. Of a group the last listener's end counts: a reload may end others.
     pub(super) fn watched_until(&self, watch: &Watch, since: Instant) -> Option<Instant> {
-        let one = watch.readiness == Readiness::Inherited { group: false };
         let looks = self.config.settle == Settle::Auto && !self.config.ready_timeout.is_zero();
-        let in_doubt = one && !watch.handed_over && !self.is_untouched(watch);
-        (looks && in_doubt && !self.opened).then(|| since + SETTLE_PATIENCE)
+        (looks && watch.is_in_doubt() && !self.opened).then(|| since + SETTLE_PATIENCE)
     }
 
     pub(super) fn is_watched(&self, watch: &Watch, since: Instant, now: Instant) -> bool {
         self.watched_until(watch, since).is_some_and(|at| at > now)
     }
 
-    /// A group shows by its processes when a reload is over, so each look asks for them.
+    /// A group shows by its processes when a reload is over, so while its port is shut each look asks for
+    /// them.
     pub(super) fn looks_at_holders(&self, now: Instant) -> bool {
-        let one = |w: &Watch| w.readiness == Readiness::Inherited { group: false };
         let due = now >= self.next_holders;
-        let mut watches = self.all_watches();
-        watches.any(|w| w.has_group() || due && one(w) && !w.handed_over)
+        let (mut groups, mut watches) = (self.all_watches(), self.all_watches());
+        self.is_shut() && groups.any(Watch::has_group) || due && watches.any(Watch::is_in_doubt)
     }
 
     pub(super) fn note_provisional(&mut self, pending: &PortSet, since: Instant) {
@@ -51,7 +49,7 @@ impl State {
         let open = watched.minus(pending);
         for watch in self.watches.values_mut().flatten() {
             let is_open = watch.ports.minus(&open).is_empty();
-            watch.provisional |= is_open && !watch.before.is_empty();
+            watch.provisional |= is_open && watch.is_in_doubt();
             watch.provisional &= !watch.handed_over;
         }
     }

@@ -20,8 +20,9 @@ pub(crate) const SETTLE_ONE: Duration = Duration::from_millis(100);
 /// `--settle auto`: a SO_REUSEPORT group has settled when, after a change, neither its listeners
 /// nor their processes have changed for this long (nginx gives its old workers 100 ms).
 pub(crate) const SETTLE_GROUP: Duration = Duration::from_millis(300);
-/// `--settle auto`: how long to wait for the first change of a SO_REUSEPORT group. A service reads
-/// its configuration before anything changes that can be seen.
+/// `--settle auto`: how long to wait until a SO_REUSEPORT group begins to change, and how long to watch
+/// an open port for a restart. A service reads its configuration before anything changes that can be
+/// seen.
 pub(crate) const SETTLE_PATIENCE: Duration = Duration::from_secs(3);
 /// `--settle auto`: how long to wait for an address that had a listener when the port has one on
 /// another address.
@@ -205,7 +206,7 @@ impl State {
             }
             (Readiness::Inherited { .. }, Settle::Fixed(_)) => at_once,
             (Readiness::Inherited { group: false }, Settle::Auto) => watch.changed_at + SETTLE_ONE,
-            (Readiness::Inherited { group: true }, Settle::Auto) if watch.ever_changed => {
+            (Readiness::Inherited { group: true }, Settle::Auto) if watch.begun => {
                 watch.changed_at + SETTLE_GROUP
             }
             (Readiness::Inherited { group: true }, Settle::Auto) => since + SETTLE_PATIENCE,
@@ -238,14 +239,13 @@ impl State {
         waits.then(|| watch.changed_at + SETTLE_PLACES)
     }
 
-    /// Whether nothing has changed about the service, while another one was restarted.
+    /// Whether nothing has changed about the service, while another one is restarted. It does not wait to
+    /// open, but its own restart may still be to come.
     pub(super) fn is_untouched(&self, watch: &Watch) -> bool {
-        let changed = |own: bool| {
-            let services = self.all_watches().filter(|w| w.service.is_some());
-            let mut those = services.filter(|w| (w.service == watch.service) == own);
-            those.any(|w| w.ever_changed)
-        };
-        watch.service.is_some() && !changed(true) && changed(false)
+        let services = || self.all_watches().filter(|w| w.service.is_some());
+        let mut own = services().filter(|w| w.service == watch.service);
+        let mut others = services().filter(|w| w.service != watch.service);
+        watch.service.is_some() && !own.any(|w| w.ever_changed) && others.any(|w| w.begun)
     }
 
     /// SO_REUSEPORT groups that did not change within [`SETTLE_PATIENCE`].

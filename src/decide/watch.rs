@@ -28,7 +28,9 @@ pub(super) struct Watch {
     pub(super) seen: Fingerprint,
     pub(super) changed_at: Instant,
     pub(super) ever_changed: bool,
-    /// A new process holds a listener, or a new listener is there.
+    /// More than a newborn process: a restart or a reload has at least begun.
+    pub(super) begun: bool,
+    /// New processes have taken the place of the old ones.
     pub(super) handed_over: bool,
     /// The processes that held the listeners before.
     held_by: Vec<(i32, u64)>,
@@ -53,6 +55,7 @@ impl Watch {
             service,
             held_by: seen.1.clone(),
             seen,
+            begun: false,
             handed_over: false,
             provisional: false,
             now: before.clone(),
@@ -81,6 +84,7 @@ impl Watch {
             self.changed_at = now;
             self.ever_changed = true;
             self.handed_over |= self.shows_successors(&seen);
+            self.begun |= self.handed_over || !self.has_old_sockets(&seen.0);
         }
         if !holders.is_empty() || seen.0 != self.seen.0 {
             self.seen = seen;
@@ -101,11 +105,21 @@ impl Watch {
         changed
     }
 
+    /// New processes prove nothing while the old ones live: a server with a process for each client has
+    /// them all the time. One that stays may be what starts the others: nginx's master, or systemd.
     fn shows_successors(&self, (sockets, processes): &Fingerprint) -> bool {
-        let old = |id: &SocketId| self.before.iter().any(|l| l.id == *id);
-        let known = !self.held_by.is_empty();
-        sockets.iter().any(|id| !old(id))
-            || known && processes.iter().any(|p| !self.held_by.contains(p))
+        let left = self.held_by.iter().filter(|p| processes.contains(p));
+        let left = left.count();
+        let replaced = processes.len() > left && left <= 1 && left < self.held_by.len();
+        !sockets.is_empty() && !sockets.iter().any(|id| self.had(id)) || replaced
+    }
+
+    fn has_old_sockets(&self, sockets: &[SocketId]) -> bool {
+        sockets.len() == self.before.len() && sockets.iter().all(|id| self.had(id))
+    }
+
+    fn had(&self, socket: &SocketId) -> bool {
+        self.before.iter().any(|listener| listener.id == *socket)
     }
 
     /// These sockets have ended. Returns whether any was one of the listeners.
@@ -118,6 +132,11 @@ impl Watch {
     /// Whether it is known that nothing has become of the listeners and their processes.
     pub(super) fn is_the_same(&self) -> bool {
         !self.ever_changed && !self.held_by.is_empty()
+    }
+
+    /// An old listener is still there, and nothing shows that it is a new process's.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        matches!(self.readiness, Readiness::Inherited { .. }) && !self.handed_over
     }
 
     pub(super) fn has_group(&self) -> bool {
