@@ -783,6 +783,40 @@ fn the_lock_of_iptables_is_waited_for() {
     holder.signal(Signal::SIGKILL).unwrap();
 }
 
+/// One port of two is ready, and another program holds the lock: it opens as soon as the other is ready
+/// too, which takes no lock.
+#[test]
+fn ports_open_though_others_hold_the_lock_of_iptables() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let pid_file = |port: u16| host.dir().join(format!("{port}.pid"));
+    for port in [80, 82] {
+        let serve = Serve::on(format!("0.0.0.0:{port}"));
+        host.must(serve.daemon_argv(&pid_file(port)).unwrap());
+    }
+    let again = Serve::on("0.0.0.0:80").restart_argv(&pid_file(80)).unwrap();
+    let late = Serve::on("0.0.0.0:82").start_delay(Duration::from_secs(1));
+    let late = late.argv().unwrap().join(" ");
+    let locked = host.dir().join("locked");
+    let script = format!(
+        "flock -o /run/xtables.lock sh -c 'touch {locked}; exec sleep 8' & \
+         until [ -e {locked} ]; do sleep 0.01; done; kill $(cat {other}); {late} & {}",
+        again.last().unwrap(),
+        locked = locked.display(),
+        other = pid_file(82).display(),
+    );
+    let load = Load::to(format!("{SERVER}:80")).rate(50).duration(SOON * 6);
+    let mut load = load.start(&pair.client).unwrap();
+    load.wait_flowing().unwrap();
+    let call = call(host, words("--port 80,82")).on(Backend::IptablesLegacy);
+    let outcome = call.run(sh(format!("({script}) >/dev/null 2>&1")));
+    let report = load.stop().unwrap();
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(report.failed(), 0, "{report}");
+    let closed = ms(&outcome.report, "closed_ms");
+    assert!(closed < 4_000.0 * f64::from(slow()), "{outcome:?}");
+}
+
 /// flock(2) on the file that iptables-legacy locks.
 fn hold_xtables_lock(host: &Host, seconds: u32) -> Running {
     let ready = host.dir().join("locked");

@@ -115,6 +115,30 @@ fn a_look_at_the_rules() {
     }
 }
 
+/// The same when COMMAND ends: the port is ready, and nothing but the look keeps it shut.
+#[test]
+fn a_look_at_the_rules_when_command_ends() {
+    for (backend, variant) in IPTABLES {
+        let (pair, _server) = served();
+        let host = &pair.server;
+        let programs = Programs::of(host, variant);
+        let mut latch = Latch::new(host, "latch");
+        let call = call(host, words("--port 80 --max-closed 5m --drain 0"))
+            .on(backend)
+            .env("PATH", &programs.path());
+        let run = call.start(["sh".to_owned(), "-c".to_owned(), latch.hold()]);
+        latch.wait();
+        wait_shut(host, &[80]);
+        programs.hang("save");
+        host.must(["nft", "add", "table", "ip", "other"]);
+        programs.wait_tried("save");
+        assert!(!connects(&pair, 80), "it is closed");
+        latch.release();
+        opens(&pair, 80);
+        end(run);
+    }
+}
+
 /// iptables-restore hangs, with which the run opens one port of two.
 #[test]
 fn a_change_of_the_ports() {

@@ -5,7 +5,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Outcome, SOON, call, ms, python, words};
+use harness::{Backend, Outcome, SOON, call, ms, python, words};
 use serde_json::{Value, json};
 use testkit::services::Serve;
 use testkit::{Host, Load, Pair, RunningLoad, SERVER, slow, wait_until};
@@ -249,7 +249,7 @@ l.setsockopt(socket.SOL_SOCKET, 25, b'tun0'); l.bind(('0.0.0.0', 8053)); l.liste
 
 /// Like s6-svc -r, or systemctl --no-block: the old process goes 400 ms after COMMAND has returned, and
 /// the new one comes 300 ms later.
-fn a_command_that_returns_early(syn: &str) {
+fn a_command_that_returns_early(backend: Backend, syn: &str) {
     const RATE: u32 = 1_000;
     let pair = Pair::new().unwrap();
     let host = &pair.server;
@@ -262,7 +262,8 @@ fn a_command_that_returns_early(syn: &str) {
     let mut running = load.start(&pair.client).unwrap();
     running.wait_flowing().unwrap();
     let script = format!("(sleep 0.4; {stops}; {starts}) >/dev/null 2>&1 &");
-    let outcome = run(&pair, &format!("--syn {syn}"), script);
+    let options = words(&format!("--port 8053 --syn {syn}"));
+    let outcome = call(host, options).on(backend).run(sh(script));
     let report = running.stop().unwrap();
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert_eq!(
@@ -274,20 +275,27 @@ fn a_command_that_returns_early(syn: &str) {
         outcome.stderr.contains("warning: a listener of 8053 ended"),
         "{outcome:?}"
     );
-    // What comes before the gate is closed again: none in some 0.1 ms, a few on a busy machine. All of
-    // 300 ms are refused without that.
-    assert!(report.refused <= 20, "{report}");
-    harness::tell(&format!("{syn}: {report}"));
+    // What comes before the gate is closed again: none in some 0.1 ms, more on a busy machine. All of
+    // 300 ms are refused without that, and more than 90 where programs of iptables run first.
+    assert!(report.refused <= 60, "{report}");
+    harness::tell(&format!("{} {syn}: {report}", backend.name()));
 }
 
 #[test]
 fn a_command_that_returns_early_is_noticed() {
-    a_command_that_returns_early("drop");
+    a_command_that_returns_early(Backend::of_the_suite(), "drop");
 }
 
 #[test]
 fn a_command_that_returns_early_holds_again() {
-    a_command_that_returns_early("hold");
+    a_command_that_returns_early(Backend::of_the_suite(), "hold");
+}
+
+/// The programs of iptables take longer than clients may be refused for: they run behind the closed gate.
+#[test]
+fn a_command_that_returns_early_is_noticed_with_iptables() {
+    a_command_that_returns_early(Backend::IptablesNft, "drop");
+    a_command_that_returns_early(Backend::IptablesLegacy, "drop");
 }
 
 /// By the clients of `to`: COMMAND has returned before `script` runs. Returns the report.

@@ -15,7 +15,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::time::TimeSpec;
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid};
 
 use crate::kernel::sys::{self, Birth};
@@ -36,6 +36,12 @@ pub(crate) struct Child {
     over: Cell<bool>,
     /// The kernel may still refuse to execute the program.
     pending: RefCell<Option<UnixStream>>,
+}
+
+/// Whether a child has ended of which the run does not know yet. Leaves its status where it is.
+pub(crate) fn any_has_ended() -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, flags).is_ok_and(|status| status != WaitStatus::StillAlive)
 }
 
 impl Child {

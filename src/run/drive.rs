@@ -48,6 +48,8 @@ pub(super) struct Trouble {
     pub spawn: Option<Ending>,
     /// Why the gate did not open properly.
     pub open: Option<String>,
+    /// Why the last change of the ports has failed.
+    pub change: Option<String>,
     /// Others had removed the rules, and no regular check of them found that out.
     pub fell: bool,
 }

@@ -101,6 +101,7 @@ impl Run<'_> {
         let was = gate.shut().clone();
         match gate.shut_only(ports) {
             Ok(()) => {
+                self.trouble.change = None;
                 let is = gate.shut().clone();
                 if !is.minus(&was).is_empty() {
                     self.onlooker.begin_anew(self.world.now());
@@ -108,7 +109,13 @@ impl Run<'_> {
                 }
                 self.note_shut(&was, &is);
             }
-            Err(error) => self.warn(format!("the gated ports could not be changed: {error:#}")),
+            Err(error) => {
+                let text = format!("the gated ports could not be changed: {error:#}");
+                // The run tries again at once. A lock may have been held for a moment.
+                if self.trouble.change.replace(text.clone()).is_some() {
+                    self.warn(text);
+                }
+            }
         }
     }
 

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 use super::around::{Fault, Table};
 use super::compile::{Clock, End, Place, Script, date_stop, places};
 use super::erase::erase_with;
-use super::failures::{LockHeld, NotUndone, TooLate, no_such_table};
+use super::failures::{LockHeld, NotUndone, TooLate, no_such_table, time_left};
 use super::present::has_ipv6;
-use super::programs::Programs;
+use super::programs::{BRIEFLY, Programs};
 use super::recent;
 use super::save::parts;
 use super::standing::{Made, Standing, check, told};
@@ -310,13 +310,7 @@ impl Iptables {
             return Ok(());
         };
         if matches!(standing.clock, Clock::Recent(_)) {
-            for family in standing.families() {
-                match recent::disarm(&self.id, family) {
-                    // The rule is gone, and so is its list.
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
-                    done => done.context("disarming xt_recent")?,
-                }
-            }
+            standing.disarm(&self.id)?;
         } else {
             self.replace_ports(&PortSet::EMPTY, false)?;
         }
@@ -333,17 +327,11 @@ impl Iptables {
             bail!("no gate was closed");
         };
         let script = |made: &Made, ports: &PortSet| {
-            let script = Script {
-                id: &self.id,
-                family: made.family,
-                rules: &standing.rules,
-                place: made.place,
-            };
-            let (programs, family, wait) = (&self.programs, made.family, self.wait);
-            let script = script.replace_ports(ports);
+            let script = made.script(&self.id, &standing.rules).replace_ports(ports);
+            let (programs, family) = (&self.programs, made.family);
             let restore = || match ports.is_empty() {
-                true => programs.restore(family, &script, wait),
-                false => programs.restore_unless_signalled(family, &script, wait),
+                true => programs.restore(family, &script, self.wait),
+                false => programs.restore_soon(family, &script),
             };
             match &self.watchdog {
                 Some(watchdog) => watchdog.waits_for(restore),
@@ -372,17 +360,32 @@ impl Iptables {
             ports: ports.clone(),
             ..rules.clone()
         };
-        if let Some(standing) = self.standing.take() {
-            let counted = self.count(&standing.families());
-            self.counted_before += counted.unwrap_or(0);
-            if let Err(fault @ (Fault::Passes(_) | Fault::Behind(_))) = standing.found() {
-                self.remark(Remark::Warning(format!(
-                    "the gate's rules were put in their place again: {}",
-                    told(&standing.made, &fault)
-                )));
-            }
+        let Some(mut was) = self.standing.take() else {
+            return self.make(&rules, until);
+        };
+        let at_once = !was.armed && was.arm(&self.id);
+        let counted = self.count(&was.families()).unwrap_or(0);
+        if let Err(fault @ (Fault::Passes(_) | Fault::Behind(_))) = was.found() {
+            self.remark(Remark::Warning(format!(
+                "the gate's rules were put in their place again: {}",
+                told(&was.made, &fault)
+            )));
         }
-        self.make(&rules, until)
+        // A closed gate, but not with this deadline. The lock may be another program's for long.
+        let wait = at_once.then(|| std::mem::replace(&mut self.wait, BRIEFLY));
+        let made = self.make(&rules, until);
+        self.wait = wait.unwrap_or(self.wait);
+        let locked = made.as_ref().is_err_and(anyhow::Error::is::<LockHeld>);
+        if at_once && locked && was.rules.ports == *ports {
+            was.armed = true;
+            self.standing = Some(was);
+            return Ok(());
+        }
+        self.counted_before += counted;
+        if at_once && made.is_err() {
+            was.disarm(&self.id)?;
+        }
+        made
     }
 
     fn saved(&self, families: &[Family]) -> Result<Vec<String>> {
@@ -491,10 +494,4 @@ impl Backend for Iptables {
         }
         Ok(())
     }
-}
-
-fn time_left(until: Deadline) -> Result<Duration> {
-    let left = until.saturating_duration_since(Instant::now());
-    anyhow::ensure!(!left.is_zero(), "the deadline (--max-closed) has passed");
-    Ok(left)
 }

@@ -1,7 +1,11 @@
 //! Failures to change iptables rules that callers treat differently.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::gate::backend::Deadline;
 
 /// Another process has held the xtables lock for longer than syngate waits.
 #[derive(Debug)]
@@ -49,6 +53,14 @@ impl fmt::Display for TooLate {
             "iptables took too long: its lock was busy, or it has many rules to look through",
         )
     }
+}
+
+/// # Errors
+/// There is none.
+pub(super) fn time_left(until: Deadline) -> Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    anyhow::ensure!(!left.is_zero(), "the deadline (--max-closed) has passed");
+    Ok(left)
 }
 
 /// Whether a program reports that the kernel, or this container, lacks the table.

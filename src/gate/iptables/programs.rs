@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use humantime::format_duration;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{AccessFlags, access};
@@ -17,7 +18,7 @@ use nix::unistd::{AccessFlags, access};
 use super::failures::{Hung, LockHeld};
 use super::look;
 use crate::gate::kinds::Variant;
-use crate::process::child::{Child, Launch};
+use crate::process::child::{self, Child, Launch};
 use crate::process::environment::as_exec_takes;
 use crate::process::signals;
 use crate::words::ended::{CommandExit, exit_words};
@@ -33,6 +34,9 @@ const RESOURCE_PROBLEM: u8 = 4;
 pub(crate) const PROGRAM_WITHIN: Duration = Duration::from_secs(5);
 /// When a signal ends a look that goes on.
 pub(crate) const LONG: Duration = Duration::from_millis(500);
+/// How long a closed gate waits for the lock of iptables, which takes whole seconds. The run tries again,
+/// or opens all ports, for which it needs no lock.
+pub(crate) const BRIEFLY: Duration = Duration::from_secs(1);
 /// How long to wait for the end of one that was killed.
 const KILLED_WITHIN: Duration = Duration::from_millis(100);
 
@@ -113,22 +117,22 @@ impl Programs {
         *self.variant.get_or_init(|| variant(&self.v4.save))
     }
 
-    /// Makes a change as a whole. Waits for the lock for at most `wait`.
+    /// Makes a change as a whole. Waits for the lock for at most `wait`, in whole seconds.
     ///
     /// # Errors
     /// The error of the program; nothing was changed, unless it is [`Hung`].
     pub(super) fn restore(&self, family: Family, script: &str, wait: Duration) -> Result<()> {
-        self.restored(family, script, wait, || false)
+        let restored = self.restored(family, script, wait, || false);
+        restored.map_err(|error| match error.is::<LockHeld>() {
+            true => error.context(format!("--xtables-wait {}", format_duration(wait))),
+            false => error,
+        })
     }
 
-    /// The same, while the gate is closed: a signal for the run ends a change that takes long.
-    pub(super) fn restore_unless_signalled(
-        &self,
-        family: Family,
-        script: &str,
-        wait: Duration,
-    ) -> Result<()> {
-        self.restored(family, script, wait, signals::has_come)
+    /// The same, while the gate is closed: it does not wait for the lock for long, and a signal for the run
+    /// ends a change that takes long.
+    pub(super) fn restore_soon(&self, family: Family, script: &str) -> Result<()> {
+        self.restored(family, script, BRIEFLY, signals::has_come)
     }
 
     fn restored(
@@ -142,7 +146,7 @@ impl Programs {
         // In whole seconds. The program takes 0 as no time limit.
         let seconds = wait.as_secs_f64().ceil().max(1.0).to_string();
         let words = ["--noflush", "-w", &seconds];
-        let within = wait.max(Duration::from_secs(1)) + PROGRAM_WITHIN;
+        let within = wait.max(BRIEFLY) + PROGRAM_WITHIN;
         let output = run(&tools.restore, &words, script, within, stop)?;
         if output.exit == CommandExit::Code(0) {
             return Ok(());
@@ -152,11 +156,8 @@ impl Programs {
         let said = one_line(&output.stderr);
         // Other failures have the same status.
         if output.exit == CommandExit::Code(RESOURCE_PROBLEM) && said.contains("xtables lock") {
-            let wait = humantime::format_duration(wait);
-            return Err(LockHeld(format!(
-                "--xtables-wait {wait}: another process holds the lock of {name} ({said})"
-            ))
-            .into());
+            let held = format!("another process holds the lock of {name} ({said})");
+            return Err(LockHeld(held).into());
         }
         let needs = self.lacks_rights();
         Err(anyhow!(
@@ -176,11 +177,12 @@ impl Programs {
     }
 
     /// The rules of one table, or of all if there is no such table, while the gate is closed: a signal for
-    /// the run ends a look that takes long.
+    /// the run ends a look that takes long, and so does COMMAND's end.
     pub(super) fn look(&self, family: Family, table: &str) -> Result<String> {
-        let table = self.saved(family, &["-c", "-t", table], signals::has_come);
+        let news = || signals::has_come() || child::any_has_ended();
+        let table = self.saved(family, &["-c", "-t", table], news);
         match table {
-            Err(error) if !error.is::<Hung>() => self.saved(family, &["-c"], signals::has_come),
+            Err(error) if !error.is::<Hung>() => self.saved(family, &["-c"], news),
             listed => listed,
         }
     }

@@ -1,11 +1,12 @@
 //! The rules that a run has made, and whether they still do what they should.
 
+use std::io;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::around::{Fault, Table};
-use super::compile::{Clock, Place};
+use super::compile::{Clock, Place, Script};
 use super::programs::Programs;
 use super::recent;
 use super::save::{Part, parts};
@@ -55,6 +56,15 @@ impl Made {
             family,
             place,
             listed: None,
+        }
+    }
+
+    pub(super) fn script<'a>(&self, id: &'a str, rules: &'a Rules) -> Script<'a> {
+        Script {
+            id,
+            family: self.family,
+            rules,
+            place: self.place,
         }
     }
 
@@ -108,6 +118,34 @@ impl Standing {
     pub(super) fn ports_changed(&mut self, ports: &PortSet) {
         self.rules.ports = ports.clone();
         self.made.iter_mut().for_each(|made| made.listed = None);
+    }
+
+    /// Opens the gate, without a program.
+    ///
+    /// # Errors
+    /// It may still be closed.
+    pub(super) fn disarm(&self, id: &str) -> Result<()> {
+        for family in self.families() {
+            match recent::disarm(id, family) {
+                // The rule is gone, and so is its list.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+                done => done.context("disarming xt_recent")?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the opened gate at once, without a program. Returns `false` where the rules are gone. The
+    /// kernel's deadline counts anew, so these rules are not to stay.
+    pub(super) fn arm(&self, id: &str) -> bool {
+        let mut families = self.families().into_iter();
+        let armed = matches!(self.clock, Clock::Recent(_))
+            && families.all(|family| recent::arm(id, family).is_ok());
+        if !armed {
+            // One IP version may be armed.
+            let _ = self.disarm(id);
+        }
+        armed
     }
 
     /// Whether the rules stand. Lists them only every now and then, unless the kernel shows at once
