@@ -290,6 +290,21 @@ fn the_gate_opens_when_nobody_waits_any_more() {
     assert!(tale.state.noted().release_cut.is_none());
 }
 
+/// The restart comes only while held SYNs are released: they wait for the new listener.
+#[test]
+fn a_listener_that_ends_during_the_release() {
+    let mut tale = held(config());
+    assert_eq!(tale.saw(60, on_80(&[1])), None);
+    assert_eq!(tale.saw(160, on_80(&[1])), releases("80", false));
+    assert_eq!(tale.at(160, waiting("80")), None);
+    let [ended, other] = [1, 7].map(|cookie| vec![listener(80, cookie).id]);
+    assert!(tale.state.minds(&ended) && !tale.state.minds(&other));
+    assert_eq!(tale.at(161, Event::Ended(ended)), None);
+    assert!(tale.state.facts.late.is_none(), "it was never open");
+    assert_eq!(tale.saw(170, on_80(&[])), None);
+    assert_eq!(tale.saw(200, on_80(&[2])), releases("80", true));
+}
+
 #[test]
 fn the_release_is_bounded() {
     let mut tale = held(config());

@@ -10,7 +10,7 @@ use crate::decide::readiness::Readiness;
 use crate::decide::service::SETTLE_PATIENCE;
 use crate::decide::state::{Phase, State};
 use crate::decide::watch::Watch;
-use crate::kernel::sockets::SocketId;
+use crate::kernel::sockets::{Listener, SocketId};
 use crate::words::ports::PortSet;
 
 impl State {
@@ -30,6 +30,12 @@ impl State {
     pub(super) fn watched_until(&self, watch: &Watch, since: Instant) -> Option<Instant> {
         let looks = self.config.settle == Settle::Auto && !self.config.ready_timeout.is_zero();
         (looks && watch.is_in_doubt() && !self.opened).then(|| since + SETTLE_PATIENCE)
+    }
+
+    /// Whether one of these sockets is a listener whose end closes its port again.
+    pub(crate) fn minds(&self, ended: &[SocketId]) -> bool {
+        let is_one = |listener: &Listener| ended.contains(&listener.id);
+        self.minds_ends() && self.all_watches().any(|w| w.now.iter().any(is_one))
     }
 
     pub(super) fn is_watched(&self, watch: &Watch, since: Instant, now: Instant) -> bool {
@@ -57,11 +63,13 @@ impl State {
     /// A listener has gone whose port was open in doubt: the restart comes only now.
     pub(super) fn close_what_was_too_early(&mut self, now: Instant) {
         let gone = self.ports_that(|watch| watch.provisional && watch.misses_places);
-        if gone.is_empty() || self.opened {
-            return;
-        }
         for watch in self.watches.values_mut().flatten() {
             watch.provisional &= !watch.misses_places;
+        }
+        // A port that is still shut was about to open: held SYNs were being released.
+        let gone = gone.minus(&self.shut);
+        if gone.is_empty() || self.opened {
+            return;
         }
         let (ports, at) = self.facts.late.take().unwrap_or((PortSet::EMPTY, now));
         self.facts.late = Some((ports.union(&gone), at));

@@ -124,7 +124,10 @@ impl<'a> Run<'a> {
             }
             event = match state.step(event, self.world.now()) {
                 Some(Task::End) => break,
-                Some(task) => self.perform(task),
+                Some(task) => match self.ended_before(&task, state) {
+                    Some(ended) => ended,
+                    None => self.perform(task),
+                },
                 None => self.wait(state),
             };
             if let Some(gate) = &self.gate {
@@ -135,6 +138,16 @@ impl<'a> Run<'a> {
             self.warn_of_deadline(state);
         }
         say.done_waiting();
+    }
+
+    /// Held SYNs are not let go to a listener that has just gone.
+    fn ended_before(&mut self, task: &Task, state: &State) -> Option<Event> {
+        let lets_go = matches!(task, Task::Ask(Question::LetGo { .. }));
+        if !lets_go || !state.minds_ends() {
+            return None;
+        }
+        let ended = self.world.ended_sockets();
+        state.minds(&ended).then_some(Event::Ended(ended))
     }
 
     fn perform(&mut self, task: Task) -> Event {
