@@ -5,6 +5,7 @@ pub(crate) mod conntrack;
 pub(crate) mod interface;
 pub(crate) mod netlink;
 pub(crate) mod nfqueue;
+pub(crate) mod release;
 pub(crate) mod route;
 pub(crate) mod services;
 pub(crate) mod sockets;

@@ -44,6 +44,7 @@ impl Call<'_> {
         }
         self.look(sockets, record)?;
         self.warn_of_what_is_not_here(record);
+        self.warn_of_vrfs(record);
         // The last check for a signal before anything is changed.
         self.signals.until(Instant::now())?;
         let (gate, action) = close(self, prepared, record)?;

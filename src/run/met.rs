@@ -7,6 +7,7 @@ use crate::kernel::route::{HostAddress, Routing};
 use crate::run::call::Call;
 use crate::run::plan::{Plan, Refused};
 use crate::run::record::Record;
+use crate::run::vrf;
 use crate::words::scope::{INTERFACE_NAME_MAX, Scope, Where, short};
 
 impl Plan {
@@ -121,6 +122,16 @@ fn comes_in_elsewhere(kind: &str, master: &str, gates_input: bool) -> Option<Str
 }
 
 impl Call<'_> {
+    /// Warns of a VRF from which connections would not meet the gate.
+    pub(super) fn warn_of_vrfs(&self, record: &mut Record) {
+        let (scope, backend) = (&self.plan.gated().scope, self.plan.backend);
+        let steer = self.plan.action.steer().ok();
+        let warning = steer.and_then(|steer| vrf::warning(steer, scope, backend.of(steer)));
+        warning
+            .into_iter()
+            .for_each(|text| record.warnings.warn(self.say, text));
+    }
+
     /// Warns of interfaces and addresses that this host has not now. What comes later is gated from
     /// then on.
     pub(super) fn warn_of_what_is_not_here(&self, record: &mut Record) {

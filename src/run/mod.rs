@@ -23,6 +23,7 @@ pub(crate) mod report;
 #[cfg(test)]
 mod simulation;
 mod tell;
+mod vrf;
 mod while_closed;
 mod world;
 

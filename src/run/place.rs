@@ -18,12 +18,13 @@ pub(crate) struct Place {
 }
 
 /// What is redirected or diverted has a hook of its own. What is held goes on by itself, so no rule
-/// sees it twice.
+/// sees it twice. `vrf`: the name of a VRF, if the backend may not see its packets in prerouting.
 pub(crate) fn place(
     choice: HookChoice,
     steer: Option<Steer>,
     ports: &PortSet,
     look: impl FnOnce() -> Firewall,
+    vrf: impl FnOnce() -> Option<String>,
 ) -> Place {
     let drops = match steer {
         Some(Steer::Drop) => true,
@@ -35,7 +36,7 @@ pub(crate) fn place(
     }
     let firewall = look();
     let mut place = match drops {
-        true => between(choice, &firewall),
+        true => between(choice, &firewall, vrf),
         false => Place::default(),
     };
     if place.hook == Where::Input {
@@ -54,17 +55,23 @@ impl Place {
 }
 
 /// Before the rules that would use dropped SYNs up, if that is possible.
-fn between(choice: HookChoice, firewall: &Firewall) -> Place {
+fn between(choice: HookChoice, firewall: &Firewall, vrf: impl FnOnce() -> Option<String>) -> Place {
     let of = |(what, by): &(Consumes, String), hook| format!("{} ({by})", what.harm(hook));
     let mut place = Place::default();
     if let Some(consumer) = firewall.consumers.first() {
         let harm = of(consumer, Where::Input);
         match (choice, &firewall.translates) {
-            (HookChoice::Auto, None) => {
-                place.hook = Where::Prerouting;
-                place.early = true;
-                place.why = Some(format!("--hook auto: prerouting, since {harm}"));
-            }
+            (HookChoice::Auto, None) => match vrf() {
+                None => {
+                    place.hook = Where::Prerouting;
+                    place.early = true;
+                    place.why = Some(format!("--hook auto: prerouting, since {harm}"));
+                }
+                Some(vrf) => place.warnings.push(format!(
+                    "{harm}; the gate stays in the input hook, since packets may come in by the VRF \
+                     {vrf}, by which iptables would let them pass before routing: --backend nft avoids that"
+                )),
+            },
             (HookChoice::Auto, Some(other)) => place.warnings.push(format!(
                 "{harm}; the gate stays in the input hook, since a rule may send packets elsewhere \
                  ({other}): --syn hold or --hook prerouting avoids that"
@@ -111,6 +118,26 @@ mod tests {
 
     const HELD: Option<Steer> = Some(Steer::Queue(7));
     const DROPPED: Option<Steer> = Some(Steer::Drop);
+
+    /// On a host without VRFs.
+    fn place(
+        choice: HookChoice,
+        steer: Option<Steer>,
+        ports: &PortSet,
+        look: impl FnOnce() -> Firewall,
+    ) -> Place {
+        super::place(choice, steer, ports, look, || None)
+    }
+
+    #[test]
+    fn where_iptables_would_not_see_a_vrf_the_gate_stays() {
+        let (ports, vrf) = (&PortSet::EMPTY, || Some("red".to_owned()));
+        let look = || firewall(true, false);
+        let place = super::place(HookChoice::Auto, DROPPED, ports, look, vrf);
+        assert_eq!(place.hook, Where::Input);
+        let warning = &place.warnings[0];
+        assert!(warning.contains("the VRF red") && warning.ends_with("--backend nft avoids that"));
+    }
 
     fn firewall(consumes: bool, translates: bool) -> Firewall {
         let by = || "nft table t, chain c".to_owned();

@@ -9,6 +9,7 @@ use crate::cli::Args;
 use crate::decide::config::{Config, OpenOn, Settle};
 use crate::gate::backends;
 use crate::gate::firewall;
+use crate::gate::kinds::Choice;
 use crate::gate::rules::{Rules, Settings};
 use crate::gate::who::Who;
 use crate::kernel::sockets::netns::Netns;
@@ -16,6 +17,7 @@ use crate::run::backend::Backend;
 use crate::run::place::{Place, place};
 use crate::run::program::resolve;
 use crate::run::report::file::check_report_file;
+use crate::run::vrf;
 use crate::words::command_line::{command_line, not_empty};
 use crate::words::exit::NotRunnable;
 use crate::words::gated::Gated;
@@ -104,7 +106,12 @@ impl Plan {
     /// Decides on the hook by a look at the host's firewall.
     pub(crate) fn place(mut self, choice: HookChoice) -> Plan {
         let steer = self.action.steer().ok();
-        self.place = place(choice, steer, &self.gated().ports, firewall::look);
+        let gated = self.gated();
+        let vrf = || match self.backend.given {
+            Choice::Nft => None,
+            _ => vrf::of_this_host(&gated.scope),
+        };
+        self.place = place(choice, steer, &gated.ports, firewall::look, vrf);
         self.config.gated.scope.hook = self.place.hook;
         self.config.gated.early = self.place.early;
         self

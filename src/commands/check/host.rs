@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::nf_tables::NfTables;
 use super::privileges::Privileges;
-use super::proc::{ConntrackUse, conntrack, ipvs, kernel, sysctl};
+use super::proc::{ConntrackUse, conntrack, ipvs, sysctl};
 use super::rules::{Published, VariantSummary, nat, published};
 use super::support::Support;
 use crate::gate::consumers::Firewall;
@@ -14,6 +14,7 @@ use crate::gate::firewall;
 use crate::gate::iptables::holdings;
 use crate::gate::iptables::present::default_variant;
 use crate::kernel::caps;
+use crate::kernel::release::release;
 use crate::kernel::sockets::netstat;
 use crate::words::family::Family;
 
@@ -82,7 +83,7 @@ impl Host {
         let default = default_variant();
         let (published, published_unseen) = published(&holdings);
         Host {
-            kernel: kernel(),
+            kernel: release(),
             privileges: Privileges::mine(),
             nf_tables: asked.table,
             timed_sets: asked.gate,

@@ -11,11 +11,6 @@ pub(crate) struct ConntrackUse {
     pub(crate) max: u64,
 }
 
-pub(crate) fn kernel() -> String {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease");
-    release.unwrap_or_default().trim().to_owned()
-}
-
 /// The value of `net.core.somaxconn` and the like, if this kernel has it.
 pub(crate) fn sysctl(name: &str) -> Option<u64> {
     let file = format!("/proc/sys/{}", name.replace('.', "/"));

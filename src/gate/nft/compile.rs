@@ -54,19 +54,25 @@ fn chains(rules: &Rules) -> Vec<BaseChain> {
         priority,
         rules: compile_rules(&rules.scope, rules.steer, hook),
     };
+    let input = || chain(ChainType::Filter, Hook::In, BEHIND_FILTER);
+    let prerouting = || chain(ChainType::Filter, Hook::PreRouting, BEFORE_ALL);
     match (rules.steer, rules.scope.hook) {
         (Steer::Redirect(_), _) => [Hook::PreRouting, Hook::Out]
             .map(|hook| chain(ChainType::Nat, hook, BEFORE_NAT))
             .into(),
-        (_, Where::Input) => vec![chain(ChainType::Filter, Hook::In, BEHIND_FILTER)],
-        (_, Where::Prerouting) => vec![chain(ChainType::Filter, Hook::PreRouting, BEFORE_ALL)],
+        (_, Where::Input) => vec![input()],
+        // A SYN that is let go would wait in the second queue.
+        (Steer::Queue(_), Where::Prerouting) => vec![prerouting()],
+        // What reaches this host all the same comes by a VRF, by a route of another table, or by NAT
+        // from another port.
+        (_, Where::Prerouting) => vec![prerouting(), input()],
     }
 }
 
 fn compile_rules(scope: &Scope, steer: Steer, hook: Hook) -> Vec<Vec<Term>> {
     let stops = |addresses| rule(addresses, scope, steer, hook);
     let mut rules: Vec<Vec<Term>> = places(scope).into_iter().map(stops).collect();
-    if scope.hook == Where::Prerouting && !matches!(steer, Steer::Redirect(_)) {
+    if hook == Hook::PreRouting && !matches!(steer, Steer::Redirect(_)) {
         rules.extend(without_flags(scope, hook));
     }
     rules
