@@ -120,8 +120,8 @@ fn listed(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     crate::kernel::caps::withstand(&text);
     crate::commands::check::proc::withstand(&text);
-    crate::commands::check::service::withstand(&text);
     crate::process::own_unit::withstand(&text);
+    crate::process::unit::withstand(&text);
     crate::process::lock::withstand(&text);
     crate::process::living::withstand(&text);
     crate::kernel::sockets::withstand(&text);

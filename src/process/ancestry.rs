@@ -17,19 +17,6 @@ fn parent(pid: i32) -> Option<i32> {
     line.trim().parse().ok().filter(|parent| *parent > 0)
 }
 
-/// The service unit of a process, as the path of its cgroup has it. systemd may put the processes of
-/// `ExecReload=` and the like into a cgroup below the unit's.
-pub(crate) fn unit_of(pid: i32) -> Option<String> {
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    unit(&cgroups)
-}
-
-fn unit(cgroups: &str) -> Option<String> {
-    let mut parts = cgroups.lines().flat_map(|line| line.rsplit('/'));
-    let unit = parts.find(|part| part.ends_with(".service"))?;
-    Some(unit.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,20 +33,5 @@ mod tests {
         assert!(!descends_from(own, pid));
         child.kill().unwrap();
         child.wait().unwrap();
-    }
-
-    #[test]
-    fn units_are_read_from_cgroups() {
-        for (cgroups, expected) in [
-            ("0::/system.slice/redis.service\n", Some("redis.service")),
-            (
-                "0::/system.slice/redis.service/.control\n",
-                Some("redis.service"),
-            ),
-            ("0::/user.slice/user-0.slice/session-1.scope\n", None),
-            ("", None),
-        ] {
-            assert_eq!(unit(cgroups).as_deref(), expected, "{cgroups}");
-        }
     }
 }

@@ -17,3 +17,4 @@ pub(crate) mod rlimits;
 pub(crate) mod send;
 pub(crate) mod signals;
 pub(crate) mod starter;
+pub(crate) mod unit;

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use crate::process::cmdline::words_of;
+use crate::process::unit::Unit;
 
 /// The verbs by which systemctl stops all processes of a unit, the caller's among them.
 const STOPS: [&str; 10] = [
@@ -27,33 +28,29 @@ const BOOTED: &str = "/run/systemd/system";
 
 /// Why COMMAND must not run from here, if so.
 pub(crate) fn refusal_here(command: &[OsString]) -> Option<String> {
-    refusal(&cgroups(), booted(), command)
+    refusal(Unit::of_this_process().as_ref(), booted(), command)
 }
 
 /// Whether the run with that pid has asked for the unit that this process is a part of, and so waits for
 /// this process.
 pub(crate) fn is_waited_for_by(pid: i32) -> bool {
-    words_of(pid).is_some_and(|call| waits(&cgroups(), booted(), &call))
-}
-
-fn cgroups() -> String {
-    std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default()
+    words_of(pid).is_some_and(|call| waits(Unit::of_this_process().as_ref(), booted(), &call))
 }
 
 fn booted() -> bool {
     Path::new(BOOTED).is_dir()
 }
 
-/// Whether the call asks for a job of the unit of these cgroups, and waits for it.
-fn waits(cgroups: &str, booted: bool, call: &[OsString]) -> bool {
+/// Whether the call asks for a job of its `own` unit, and waits for it.
+fn waits(own: Option<&Unit>, booted: bool, call: &[OsString]) -> bool {
     let behind = call.iter().position(|word| word == "--");
     let command = behind.map_or(&[][..], |at| &call[at + 1..]);
-    !is_unawaited(command) && of_own_unit(cgroups, booted, command).is_some()
+    !is_unawaited(command) && of_own_unit(own, booted, command).is_some()
 }
 
-/// Why a process of these cgroups (proc(5)) must not run `command`, if so. `booted`: systemd is the init.
-fn refusal(cgroups: &str, booted: bool, command: &[OsString]) -> Option<String> {
-    let (verb, own) = of_own_unit(cgroups, booted, command)?;
+/// Why a process of its `own` unit must not run `command`, if so. `booted`: systemd is the init.
+fn refusal(own: Option<&Unit>, booted: bool, command: &[OsString]) -> Option<String> {
+    let (verb, own) = of_own_unit(own, booted, command)?;
     let why = match verb {
         "reload" if is_unawaited(command) => "the gate would open before the reload is done",
         "reload" => "the reload would wait for itself",
@@ -67,13 +64,13 @@ fn refusal(cgroups: &str, booted: bool, command: &[OsString]) -> Option<String> 
     ))
 }
 
-/// The verb and the unit, if `command` asks for a job of the unit of these cgroups.
+/// The verb and the unit, if `command` asks for a job of its `own` unit.
 fn of_own_unit<'a>(
-    cgroups: &'a str,
+    own: Option<&'a Unit>,
     booted: bool,
     command: &'a [OsString],
 ) -> Option<(&'a str, &'a str)> {
-    let own = unit(cgroups)?;
+    let own = own?.of_system.as_str();
     let words: Vec<&str> = command.iter().filter_map(|word| word.to_str()).collect();
     let (verb, units) = asked(&words, booted)?;
     let itself = units.iter().any(|name| full_name(name) == own);
@@ -86,20 +83,6 @@ fn is_unawaited(command: &[OsString]) -> bool {
 
 fn matters(verb: &str) -> bool {
     verb == "reload" || STOPS.contains(&verb)
-}
-
-/// The system unit of the process: the first unit on the path to its cgroup. Units further down belong to
-/// another manager, such as a user's.
-fn unit(cgroups: &str) -> Option<&str> {
-    let paths = cgroups.lines().filter_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let systemd_s = matches!(fields.next()?, "" | "name=systemd");
-        fields.next().filter(|_| systemd_s)
-    });
-    let is_unit = |part: &&str| part.ends_with(".service") || part.ends_with(".scope");
-    paths
-        .into_iter()
-        .find_map(|path| path.split('/').find(is_unit))
 }
 
 /// `haproxy` is haproxy.service.
@@ -143,14 +126,14 @@ fn is_elsewhere(word: &str) -> bool {
         .any(|option| word.starts_with(option))
 }
 
-/// What holds for any text as a process's cgroups.
+/// What holds for any text as a process's control groups.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(text: &str) {
-    let own = unit(text);
-    assert!(own.is_none_or(|unit| text.contains(unit) && !unit.contains('/')));
-    let command = ["systemctl", "restart", own.unwrap_or("none")].map(OsString::from);
-    let recognised = own.is_some_and(|unit| !unit.starts_with('-'));
-    assert_eq!(refusal(text, false, &command).is_some(), recognised);
+    let own = Unit::read(text);
+    let name = own.as_ref().map(|unit| unit.of_system.as_str());
+    let command = ["systemctl", "restart", name.unwrap_or("none")].map(OsString::from);
+    let recognised = name.is_some_and(|unit| !unit.starts_with('-'));
+    assert_eq!(refusal(own.as_ref(), false, &command).is_some(), recognised);
 }
 
 #[cfg(test)]
@@ -161,40 +144,7 @@ mod tests {
 
     fn says(cgroups: &str, booted: bool, command: &str) -> Option<String> {
         let words: Vec<OsString> = command.split(' ').map(OsString::from).collect();
-        refusal(cgroups, booted, &words)
-    }
-
-    #[test]
-    fn a_unit_is_read_from_cgroups() {
-        for (cgroups, expected) in [
-            (V2, Some("haproxy.service")),
-            (
-                "0::/system.slice/haproxy.service/control\n",
-                Some("haproxy.service"),
-            ),
-            (
-                "12:pids:/system.slice/other.service\n1:name=systemd:/system.slice/ssh.service\n0::/\n",
-                Some("ssh.service"),
-            ),
-            (
-                "0::/system.slice/system-app.slice/app@1.service\n",
-                Some("app@1.service"),
-            ),
-            (
-                "0::/user.slice/user-7.slice/user@7.service/app.slice/x.service\n",
-                Some("user@7.service"),
-            ),
-            (
-                "0::/user.slice/user-7.slice/session-3.scope\n",
-                Some("session-3.scope"),
-            ),
-            ("12:pids:/system.slice/other.service\n0::/\n", None),
-            ("0::/\n", None),
-            ("0\n:\n::\n", None),
-            ("", None),
-        ] {
-            assert_eq!(unit(cgroups), expected, "{cgroups}");
-        }
+        refusal(Unit::read(cgroups).as_ref(), booted, &words)
     }
 
     #[test]
@@ -272,7 +222,7 @@ mod tests {
     fn a_run_that_has_asked_for_us_waits_for_us() {
         let waits = |call: &str| {
             let words: Vec<OsString> = call.split(' ').map(OsString::from).collect();
-            waits(V2, true, &words)
+            waits(Unit::read(V2).as_ref(), true, &words)
         };
         assert!(waits("syngate --port 80 -- systemctl reload haproxy "));
         assert!(waits("syngate -- service haproxy reload "));

@@ -15,7 +15,8 @@ use crate::kernel::sockets::passing::{
     Caller, Ends, Passing, Progress, accepted, callers, how_many, passing,
 };
 use crate::kernel::sockets::{Cookies, Looks, Sample};
-use crate::process::ancestry::{descends_from, unit_of};
+use crate::process::ancestry::descends_from;
+use crate::process::unit::Unit;
 use crate::run::report::verdict::HeldUp;
 use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
@@ -244,10 +245,10 @@ impl Onlooker {
 
 /// The processes of `ExecStop=` and `ExecReload=`, for which `systemctl` waits.
 fn of_the_service(pids: &[i32], scene: &Scene) -> bool {
-    let units = |pids: &mut dyn Iterator<Item = i32>| -> BTreeSet<String> {
-        pids.filter_map(unit_of).collect()
+    let units = |pids: &mut dyn Iterator<Item = i32>| -> BTreeSet<Unit> {
+        pids.filter_map(Unit::of).filter(Unit::is_service).collect()
     };
-    let own = unit_of(std::process::id().cast_signed());
+    let own = Unit::of_this_process();
     let service = units(&mut scene.view.before.holders.keys().copied());
     let callers = units(&mut pids.iter().copied());
     let mut shared = callers.intersection(&service);

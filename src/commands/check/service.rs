@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -12,6 +11,7 @@ use serde::Serialize;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::holders::Holders;
 use crate::kernel::sockets::{Device, Listener, Looks, Want, shown};
+use crate::process::unit::Unit;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
@@ -120,29 +120,11 @@ fn endpoints(
 }
 
 fn control(pid: i32, name: &str) -> Option<Control> {
-    let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let unit = Unit::of(pid);
+    let unit = unit.as_ref().and_then(Unit::service_of_system);
     let script = || Path::new("/etc/init.d").join(name).is_file() && !name.contains('/');
-    unit(&cgroup)
-        .map(Control::Systemd)
+    unit.map(|unit| Control::Systemd(unit.to_owned()))
         .or_else(|| script().then(|| Control::Init(name.to_owned())))
-}
-
-/// systemd's unit: the last part of the cgroup's path that ends in `.service`, without that. Pure.
-fn unit(cgroup: &str) -> Option<String> {
-    let path = cgroup.lines().find_map(|line| {
-        let path = line.splitn(3, ':').nth(2)?;
-        path.strip_prefix("/system.slice/")
-    })?;
-    let unit = path
-        .rsplit('/')
-        .find_map(|part| part.strip_suffix(".service"))?;
-    Some(unit.to_owned())
-}
-
-/// What holds for any text as a process's cgroups.
-#[cfg(any(fuzzing, test))]
-pub(crate) fn withstand(text: &str) {
-    assert!(unit(text).is_none_or(|unit| text.contains(&format!("{unit}.service"))));
 }
 
 #[cfg(test)]
@@ -150,30 +132,6 @@ mod tests {
     use super::*;
     use crate::kernel::sockets::SocketId;
     use crate::kernel::sockets::holders::Holder;
-
-    #[test]
-    fn units_are_read_from_cgroups() {
-        for (cgroup, expected) in [
-            ("0::/system.slice/nginx.service\n", Some("nginx")),
-            (
-                "12:pids:/\n1:name=systemd:/system.slice/ssh.service\n0::/\n",
-                Some("ssh"),
-            ),
-            (
-                "0::/system.slice/system-getty.slice/getty@tty1.service\n",
-                Some("getty@tty1"),
-            ),
-            ("0::/system.slice/docker-0123.scope\n", None),
-            (
-                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/x.service\n",
-                None,
-            ),
-            ("0::/\n", None),
-            ("", None),
-        ] {
-            assert_eq!(unit(cgroup).as_deref(), expected, "{cgroup}");
-        }
-    }
 
     #[test]
     fn sockets_of_one_address_are_one_endpoint() {
