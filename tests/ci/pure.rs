@@ -1,5 +1,5 @@
 //! The decisions and what they need, as a crate of their own: tests/ci/mutants builds it hundreds of
-//! times, in a fraction of the time that the whole takes.
+//! times, in a fraction of the time that the whole takes. What these files import is named here too.
 
 #![allow(dead_code, unexpected_cfgs, unused_imports)]
 
@@ -29,6 +29,7 @@ mod action {
 
 mod gate {
     pub(crate) mod consumers;
+    pub(crate) mod nat;
 }
 
 mod run {
