@@ -338,6 +338,42 @@ fn a_table_that_iptables_does_not_list_is_not_told_as_open() {
     assert!(ran.stdout.contains("is not known"), "{ran:?}");
 }
 
+/// The gate's comment has no room for the whole name of such a directory, and an admin sees only the
+/// comment. Others find the run all the same.
+#[test]
+fn a_long_lock_directory_hides_no_run() {
+    for backend in [Backend::Nft, Backend::NftPlain, Backend::IptablesNft] {
+        let host = Host::new().unwrap();
+        let locks = host
+            .dir()
+            .join("the-locks-of-a-deployment-by-somebody-who-is-not-root");
+        std::fs::create_dir(&locks).unwrap();
+        let call = call(&host, words("--port 80 --ready-timeout 0 --settle 0"))
+            .on(backend)
+            .env("SYNGATE_LOCK_DIR", locks.to_str().unwrap());
+        let mut latch = Latch::new(&host, "held");
+        let mut run = call.start(sh(latch.hold()));
+        latch.wait();
+        if backend != Backend::IptablesNft {
+            let listed = host.write("saved", host.must(["nft", "list", "ruleset"]));
+            let another = Host::new().unwrap();
+            another.must(["nft", "-c", "-f", listed.to_str().unwrap()]);
+        }
+        let ran = syngate(&host, "status");
+        assert_eq!(ran.code(), 3, "{ran:?}");
+        let knows = ["by       pid ", "since    2"];
+        assert!(
+            knows.iter().all(|part| ran.stdout.contains(part)),
+            "{ran:?}"
+        );
+        let ran = syngate(&host, "clear");
+        assert_eq!(ran.code(), 0, "{ran:?}");
+        assert!(!gated(&host), "{ran:?}");
+        latch.release();
+        run.wait().unwrap();
+    }
+}
+
 /// What was asked for and can't be written is an error, not a success.
 #[test]
 fn output_that_is_lost_is_a_failure() {

@@ -87,7 +87,7 @@ pub(super) fn table(payload: &[u8]) -> Option<ListedTable> {
     let userdata = attribute(body, NFTA_TABLE_USERDATA).unwrap_or_default();
     Some(ListedTable {
         name: text(attribute(body, NFTA_TABLE_NAME)?),
-        comment: text(comment_in(userdata)),
+        comment: text(&comment_in(userdata)),
         owned: flags(payload).unwrap_or(0) & NFT_TABLE_F_OWNER != 0,
     })
 }

@@ -28,9 +28,12 @@ pub(super) const CLOSING: &CStr = c"closing";
 /// Connections that are half open on this host. A repeated SYN of such a client is not diverted.
 pub(super) const HALF_OPEN: &CStr = c"half_open";
 
-/// A table's userdata holds a comment of at most 128 bytes, its NUL included (libnftnl/udata.h,
+/// nft(8) takes a comment of at most 128 bytes, its NUL included (libnftnl/udata.h,
 /// NFTNL_UDATA_COMMENT_MAXLEN).
-const COMMENT_MAX: usize = 127;
+const SHOWN_MAX: usize = 127;
+/// A table's userdata holds 256 bytes (NFT_USERDATA_MAXLEN). What the comment has no room for stands beside
+/// it, and both have a type and a length.
+const COMMENT_MAX: usize = 256 - 2 * 2 - 1;
 
 pub(super) fn table_name(id: &str) -> CString {
     CString::new(format!("{PREFIX}{id}")).expect("an id is hexadecimal")
@@ -50,6 +53,17 @@ pub(super) fn fit_comment(text: &str) -> CString {
     CString::new(clean).expect("control characters, NUL among them, are replaced")
 }
 
+/// The part of a comment that nft(8) shows, and the rest.
+pub(super) fn shown(comment: &CStr) -> (&[u8], &[u8]) {
+    let text = comment.to_bytes();
+    let mut end = text.len().min(SHOWN_MAX);
+    // A character of UTF-8 does not begin at a byte 0b10xxxxxx.
+    while end < text.len() && text[end] & 0xc0 == 0x80 {
+        end -= 1;
+    }
+    text.split_at(end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +76,8 @@ mod tests {
         let comment = fit_comment(&long);
         assert!(comment.as_bytes().len() <= COMMENT_MAX);
         assert!(comment.to_str().is_ok(), "not cut within a character");
+        let (first, rest) = shown(&comment);
+        assert_eq!((first.len(), first.len() + rest.len()), (126, 200));
+        assert_eq!(shown(c"short"), (&b"short"[..], &b""[..]));
     }
 }

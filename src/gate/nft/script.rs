@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use nftnl::{ChainType, ProtoFamily};
 
-use super::names::{NO_ROOM, PORTS, STOPPED, WENT_ON};
+use super::names::{self, NO_ROOM, PORTS, STOPPED, WENT_ON};
 use super::ruleset::{
     BaseChain, Elements, FlowSet, NamedSet, PortsKind, Ruleset, TableRules, Term, Way,
 };
@@ -68,7 +68,7 @@ impl Ruleset {
                 _ => "inet",
             },
             name = shown(&self.name),
-            comment = shown(&self.comment),
+            comment = String::from_utf8_lossy(names::shown(&self.comment).0),
             owner = if self.owned { "\tflags owner\n" } else { "" },
             counters = counters.concat(),
             ports = shown(PORTS),

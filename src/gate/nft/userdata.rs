@@ -3,28 +3,41 @@
 
 use std::ffi::CStr;
 
+use super::names::shown;
+
 /// NFTNL_UDATA_TABLE_COMMENT.
 const COMMENT: u8 = 0;
+/// What the comment has no room for. nft(8) passes over types that it does not know.
+const REST: u8 = 0xf0;
 
-/// A comment as nft(8) writes it, with a NUL at the end.
+/// A comment as nft(8) writes it, with a NUL at the end, and its rest.
 pub(super) fn with_comment(comment: &CStr) -> Vec<u8> {
-    let text = comment.to_bytes_with_nul();
-    let length = u8::try_from(text.len()).expect("comments are cut to fit, in names.rs");
-    [&[COMMENT, length], text].concat()
+    let (text, rest) = shown(comment);
+    let length = |text: &[u8]| u8::try_from(text.len()).expect("cut to fit, in names.rs");
+    let mut userdata = [&[COMMENT, length(text) + 1], text, &[0]].concat();
+    if !rest.is_empty() {
+        userdata.extend([REST, length(rest)]);
+        userdata.extend(rest);
+    }
+    userdata
 }
 
-/// The comment with its NUL; empty if there is none.
-pub(super) fn comment_in(mut userdata: &[u8]) -> &[u8] {
+/// The comment with its rest, without a NUL; empty if there is none.
+pub(super) fn comment_in(mut userdata: &[u8]) -> Vec<u8> {
+    let (mut comment, mut more) = (&[][..], &[][..]);
     while let [kind, length, rest @ ..] = userdata {
         let Some((value, others)) = rest.split_at_checked(usize::from(*length)) else {
             break;
         };
-        if *kind == COMMENT {
-            return value;
+        match *kind {
+            COMMENT if comment.is_empty() => comment = value,
+            REST if more.is_empty() => more = value,
+            _ => (),
         }
         userdata = others;
     }
-    &[]
+    let comment = comment.split(|byte| *byte == 0).next();
+    [comment.unwrap_or_default(), more].concat()
 }
 
 /// Tells nft(8) that a set's keys are in host byte order. For a set of strings nft(8) can't know
@@ -44,9 +57,10 @@ pub(crate) fn withstand(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let comment = super::names::fit_comment(&text);
     let userdata = with_comment(&comment);
-    assert_eq!(comment_in(&userdata), comment.to_bytes_with_nul());
-    let behind = [&[1, 2, 0, 0][..], &userdata, bytes].concat();
-    assert_eq!(comment_in(&behind), comment.to_bytes_with_nul());
+    assert!(userdata.len() <= 256);
+    assert_eq!(comment_in(&userdata), comment.to_bytes());
+    let behind = [&[1, 2, 0, 0][..], &userdata].concat();
+    assert_eq!(comment_in(&behind), comment.to_bytes());
 }
 
 #[cfg(test)]
@@ -55,8 +69,12 @@ mod tests {
 
     #[test]
     fn comments_are_found_again() {
-        assert_eq!(comment_in(&with_comment(c"a gate")), b"a gate\0");
-        assert_eq!(comment_in(&[7, 1, 9, 0, 2, b'x', 0]), b"x\0");
+        assert_eq!(comment_in(&with_comment(c"a gate")), b"a gate");
+        assert_eq!(comment_in(&[7, 1, 9, 0, 2, b'x', 0]), b"x");
+        let long = std::ffi::CString::new("x".repeat(200)).unwrap();
+        let userdata = with_comment(&long);
+        assert_eq!(userdata[..3], [COMMENT, 128, b'x']);
+        assert_eq!(comment_in(&userdata), long.to_bytes());
         for cut in [&[][..], &[0], &[0, 3, 1], &[7, 0]] {
             assert_eq!(comment_in(cut), b"", "{cut:?}");
         }
