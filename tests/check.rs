@@ -441,7 +441,7 @@ fn rules_that_do_nat() {
     host.must(words(rule));
     let found = check_json(&host, "");
     assert_eq!(found["host"]["nat"], json!(["ipv4", "ipv6"]));
-    assert!(text(&found, "redirected_left").contains("they go on"));
+    assert!(text(&found, "redirected_left").contains("go on, since you have NAT rules"));
     host.must(["nft", "delete table ip t"]);
     assert_eq!(check_json(&host, "")["host"]["nat"], json!(["ipv6"]));
     host.must(words(

@@ -1826,6 +1826,11 @@ fn ctrl_c_is_passed_on_to_a_command_that_left_the_terminal() {
     let ended = wait_until(Duration::from_secs(3), "COMMAND's end", || {
         log(&host) == "status 7\n"
     });
+    // Who has pressed it is told what it did, and what the next one does.
+    let answer = "SIGINT passed on to COMMAND (pid ";
+    let next = "another one, after 500ms, opens the gate";
+    let screen = terminal.raw();
+    assert!(screen.contains(answer) && screen.contains(next), "{screen}");
     // Whatever came of it, let it end.
     terminal.press(&mut keyboard, CTRL_C);
     ended.unwrap();
@@ -1991,8 +1996,9 @@ fn each_warning_is_one_more_line() {
     let lines: Vec<&str> = outcome.stderr.lines().collect();
     let warnings = [
         "nobody listens on 81,443",
-        "no listener of 81,443 was seen before or after COMMAND: nothing was waited for \
-         (--listen-netns, --listen-port?)",
+        "no listener of 81,443 was seen before or after COMMAND: nothing was waited \
+         for; if the listener is in a container or on another port, give --listen-netns or \
+         --listen-port",
     ];
     assert_eq!(lines.len(), 3, "{lines:#?}");
     for (line, warning) in lines.iter().zip(warnings) {
@@ -2016,6 +2022,15 @@ fn each_warning_is_one_more_line() {
     );
     assert!(lines[0].contains("1 established"), "{lines:#?}");
     assert_eq!(outcome.report["drain_left"]["established"], 1);
+    // -v does not say that all is drained.
+    let options = "-v --port 80 --settle 0 --drain 50ms --drain-until connections";
+    let outcome = call(&busy, words(options)).run(["true"]);
+    let says = |what| outcome.stderr.contains(what);
+    assert!(
+        says("the drain is over, with connections left: 1 "),
+        "{outcome:?}"
+    );
+    assert!(!says("s drained"), "{outcome:?}");
 }
 
 #[test]
@@ -2110,6 +2125,19 @@ fn a_dry_run_needs_nothing_and_does_nothing() {
     let elements = set.unwrap()["set"]["elem"].as_array().unwrap();
     let elements: Vec<&Value> = elements.iter().map(|e| &e["elem"]["val"]).collect();
     assert_eq!(elements, [&json!(80), &json!({"range": [8000, 8010]})]);
+}
+
+/// A restart that does nothing looks like one that went well, unless somebody says so.
+#[test]
+fn a_dry_run_by_the_environment_says_so() {
+    let host = Host::new().unwrap();
+    for options in ["-q --port 80", "--port 80"] {
+        let dry = call(&host, words(options)).env("SYNGATE_DRY_RUN", "1");
+        let outcome = dry.run(trace(&host));
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_one_line(&outcome.stderr, &["SYNGATE_DRY_RUN", "COMMAND is not run"]);
+        assert!(!ran(&host));
+    }
 }
 
 #[test]
@@ -2277,6 +2305,13 @@ fn a_report_that_cannot_be_written_changes_nothing_else() {
             .contains("'/run/other/web.json': its directory does not exist"),
         "{ran:?}"
     );
+    // No file can be made there, though its directory looks writable.
+    for place in ["/proc/r.json", "/sys/r.json"] {
+        let none = format!("{SYNGATE} -q --port 80 --report-file {place} -- sh -c 'exit 7'");
+        let ran = host.sh(&none).unwrap();
+        assert_eq!(ran.code(), 125, "{ran:?}");
+        assert!(ran.stderr.contains("--report-file: '"), "{ran:?}");
+    }
     let full = format!("{SYNGATE} -q --port 80 --report-file /dev/full -- sh -c 'exit 7'");
     let ran = host.sh(&full).unwrap();
     assert_eq!(ran.code(), 7, "{ran:?}");

@@ -793,7 +793,7 @@ fn what_can_not_be_asked() {
     // An address that this host has not, as on the one of the pair that is not in use.
     let elsewhere = run("--syn divert=10.79.0.2 --to 10.79.0.200");
     assert_eq!(elsewhere.code, 0, "{elsewhere:?}");
-    let told = "--to 10.79.0.200: this host has no such address now";
+    let told = "--to 10.79.0.200: this host does not have 10.79.0.200";
     assert!(elsewhere.stderr.contains(told), "{elsewhere:?}");
     drop(servers);
     let nobody_here = run(&format!(

@@ -398,6 +398,14 @@ fn the_linger_is_bounded_and_a_second_signal_ends_it() {
     let taken = || has_taken_its_signals(host, pid.trim());
     wait_until(SOON, "the first signal taken", taken).unwrap();
     assert!(gated(host), "the first harms nobody");
+    // Others see that nothing is shut, and what goes on.
+    let what = "connections to its standby finish";
+    for (call, code) in [("clear", 0), ("-p 80 --lock-timeout 0 -- true", 125)] {
+        let ran = host.sh(&format!("{} {call}", harness::SYNGATE)).unwrap();
+        assert_eq!(ran.code(), code, "{ran:?}");
+        assert!(ran.stderr.contains(what), "{ran:?}");
+        assert!(!ran.stderr.contains("gates one of"), "{ran:?}");
+    }
     signal_again(&mut run, Signal::SIGINT);
     let outcome = call.end(run);
     assert_eq!(outcome.code, 130, "{outcome:?}");

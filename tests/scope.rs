@@ -382,7 +382,8 @@ fn an_interface_that_comes_later_is_gated() {
         latch.release();
         let outcome = run.end(running);
         assert_eq!(knock(client, &doors), [Served, Served]);
-        let warning = "--interface: no interface is named late0 now: it may come";
+        let warning = "--interface late0: this host has no such interface: nothing that comes in there \
+                       is gated unless it appears";
         assert_eq!(outcome.report["warnings"], json!([warning]));
         assert!(outcome.stderr.contains(warning), "{outcome:?}");
     });
@@ -554,7 +555,7 @@ fn a_gate_is_met_by_packets_or_that_is_told() {
     assert_eq!(slip.code, 0, "{slip:?}");
     assert!(
         slip.stderr
-            .contains("--to 10.79.0.99: this host has no such address now")
+            .contains("--to 10.79.0.99: this host does not have 10.79.0.99")
     );
 
     for command in [
@@ -925,7 +926,8 @@ fn without_its_namespace_only_the_settle_time_is_waited_for() {
     assert!(load.failed() > 0, "{load}");
     assert_eq!(outcome.code, 0, "{outcome:?}");
     let warning = "no listener of 80 was seen before or after COMMAND: only the settle time (100ms) \
-                   was waited for (--listen-netns, --listen-port?)";
+                   was waited for; if the listener is in a container or on another port, give \
+                   --listen-netns or --listen-port";
     let warnings = json!(["nobody listens on 80", warning]);
     assert_eq!(outcome.report["warnings"], warnings);
     assert!(outcome.stderr.contains(warning), "{outcome:?}");

@@ -249,7 +249,9 @@ mod of_several_users {
         for target in [victim.path(), new.to_str().unwrap(), "/dev/full"] {
             as_other(&host, &format!("ln -s {target} {path}"));
             let outcome = run();
-            unreported(&host, &outcome, target);
+            assert_eq!(outcome.code, 125, "{target}: {outcome:?}");
+            assert!(outcome.stderr.contains("is not followed"), "{outcome:?}");
+            assert!(!gated(&host), "{target}");
             victim.is_whole(target);
             assert!(!new.exists(), "{target}");
             assert!(report.is_symlink(), "{target}: it is the other's");

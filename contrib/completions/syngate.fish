@@ -85,7 +85,7 @@ complete -c syngate -n "__fish_syngate_using_subcommand status" -l json -d 'Prin
 complete -c syngate -n "__fish_syngate_using_subcommand status" -s h -l help -d 'Print this help'
 complete -c syngate -n "__fish_syngate_using_subcommand clear" -s p -l port -d 'Only gates of these TCP ports; may be repeated' -x -a '(__syngate_ports)'
 complete -c syngate -n "__fish_syngate_using_subcommand clear" -l timeout -d 'How long to wait for a run to answer' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand clear" -l force -d 'End living runs, with their COMMAND, if asking them to open is not enough or not wanted'
+complete -c syngate -n "__fish_syngate_using_subcommand clear" -l force -d 'Open, then end the run and its COMMAND. Plain clear is enough to open'
 complete -c syngate -n "__fish_syngate_using_subcommand clear" -s h -l help -d 'Print this help'
 complete -c syngate -n "__fish_syngate_using_subcommand check" -s p -l port -d 'The TCP ports of the service to look at; may be repeated' -x -a '(__syngate_ports)'
 complete -c syngate -n "__fish_syngate_using_subcommand check" -l json -d 'Print JSON'

@@ -132,12 +132,21 @@ fn parse(text: &str) -> Result<SynValue, String> {
     let entry = ENTRIES.iter().find(|entry| entry.name == name);
     match entry.filter(|entry| to.is_none() || entry.value.contains('=')) {
         Some(entry) => (entry.parse)(to),
-        None => Err(format!(
-            "expected {}{}",
-            expected(),
-            question(meant(name, ENTRIES.iter().map(|entry| entry.name)))
-        )),
+        None => Err(format!("expected {}{}", expected(), question(guess(text)))),
     }
+}
+
+/// What a value that is none was meant to be: `redirect:8080` is an action with a colon in place of `=`.
+fn guess(text: &str) -> Option<String> {
+    let steers = |name: &str| {
+        let mut entries = ENTRIES.iter();
+        entries.any(|entry| entry.name == name && entry.value.contains('='))
+    };
+    if let Some((name, to)) = text.split_once(':').filter(|(name, _)| steers(name)) {
+        return Some(format!("{name}={to}"));
+    }
+    let name = text.split('=').next().unwrap_or(text);
+    meant(name, ENTRIES.iter().map(|entry| entry.name)).map(str::to_owned)
 }
 
 /// The values of `--syn` for error messages, such as `drop, hold or divert=ADDR`.

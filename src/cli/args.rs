@@ -236,6 +236,10 @@ pub struct Args {
     #[arg(short, long, env = "SYNGATE_QUIET", value_parser = BoolishValueParser::new(), help_heading = TOLD)]
     pub(crate) quiet: bool,
 
+    /// The dry run was asked for by the environment alone.
+    #[arg(skip)]
+    pub(crate) by_environment: bool,
+
     /// This; --help: all of it
     #[arg(short, long, action = ArgAction::Help, help_heading = TOLD)]
     help: Option<bool>,
@@ -292,7 +296,7 @@ pub(crate) struct ClearArgs {
     #[arg(short, long = "port", value_name = "PORTS", action = ArgAction::Append, value_parser = ports, allow_hyphen_values = true)]
     pub(crate) ports: Vec<PortSet>,
 
-    /// End living runs, with their COMMAND, if asking them to open is not enough or not wanted
+    /// Open, then end the run and its COMMAND. Plain clear is enough to open
     #[arg(long)]
     pub(crate) force: bool,
 

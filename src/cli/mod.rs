@@ -58,7 +58,10 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
             _,
         )) => Parsed::Other(other),
         Ok((run, matches)) => match loudness(run, &matches) {
-            Ok(args) => Parsed::Run(Box::new(args)),
+            Ok(mut args) => {
+                args.by_environment = args.dry_run && asked_by_environment(&matches);
+                Parsed::Run(Box::new(args))
+            }
             Err(why) => Parsed::Wrong(why),
         },
         Err(error) => match error.kind() {
@@ -69,6 +72,11 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
             _ => Parsed::Wrong(errors::one_line(&error, &args)),
         },
     }
+}
+
+/// Somebody who reads the call sees no dry run.
+fn asked_by_environment(matches: &ArgMatches) -> bool {
+    matches.value_source("dry_run") == Some(ValueSource::EnvVariable)
 }
 
 /// The command line wins over the environment: `-q` over SYNGATE_VERBOSE, and `-v` over SYNGATE_QUIET.

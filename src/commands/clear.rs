@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::action::list;
 use crate::cli::ClearArgs;
 use crate::gate::found::Found;
 use crate::gate::standing::{Census, erase, find};
@@ -109,6 +110,7 @@ impl Clearing<'_> {
     /// Has a living run open its gate. The run goes on with its COMMAND.
     fn open(&self, gate: &Found, run: &Living) -> bool {
         if gate.ports.is_empty() {
+            self.tell_what_goes_on(gate, run);
             return true;
         }
         let (ports, holder) = (gate.ports.brief(), &run.holder);
@@ -132,6 +134,17 @@ impl Clearing<'_> {
             ));
         }
         opened || self.force
+    }
+
+    /// Its rules stay behind an open gate, as for connections to a standby.
+    fn tell_what_goes_on(&self, gate: &Found, run: &Living) {
+        let who = gate.who.as_ref().filter(|_| !self.force);
+        if let Some(what) = who.and_then(|who| list::standing(&who.action).0.open) {
+            let holder = &run.holder;
+            self.say.result(&format!(
+                "nothing is shut: {holder} has opened its gate, and {what} (--force ends it)"
+            ));
+        }
     }
 
     /// Has a run open whose gate may be among those that can't be seen.

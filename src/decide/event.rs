@@ -47,6 +47,16 @@ pub(crate) enum Event {
     Time,
 }
 
+impl Event {
+    /// The signal that somebody has sent.
+    pub(crate) fn signal(&self) -> Option<i32> {
+        match self {
+            Event::Signal(signal, _) => Some(*signal),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Task {
     Look(Want),

@@ -99,8 +99,8 @@ impl Run<'_> {
             _ => "nothing was waited for".to_owned(),
         };
         format!(
-            "no listener of {} was seen before or after COMMAND: {waited} (--listen-netns, \
-             --listen-port?)",
+            "no listener of {} was seen before or after COMMAND: {waited}; if the listener is in a \
+             container or on another port, give --listen-netns or --listen-port",
             config.gated.listen_ports.shown(ports),
         )
     }

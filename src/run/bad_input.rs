@@ -79,7 +79,10 @@ const BAD: &[(&[&str], &[&str])] = &[
         &["-p80", "--drain", "30s"],
         &["--drain 30s", "--max-closed 30s"],
     ),
-    (&["-p80", "--max-closed", "0"], &["--max-closed 0s"]),
+    (
+        &["-p80", "--max-closed", "0"],
+        &["--max-closed 0s: no gate", "such as 30s"],
+    ),
     (&["-p80", "--to", "0.0.0.0"], &["--to 0.0.0.0", "no --to"]),
     (&["-p80", "--to", "::ffff:224.0.0.1"], &["--to 224.0.0.1"]),
     (
@@ -120,7 +123,7 @@ const BAD: &[(&[&str], &[&str])] = &[
     (&["–port", "80"], &["'–port'", "dash"]),
     (&["-p80", "—"], &["'—'", "dash"]),
     (
-        &["-p80", "--max-closed", "0s", "--drain", "0s"],
+        &["-p80", "--drain", "0", "--settle", "40s"],
         &["raise --max-closed\n"],
     ),
     (&["-p80", "--report-file", ""], &["--report-file", "value"]),
@@ -142,6 +145,18 @@ const BAD: &[(&[&str], &[&str])] = &[
     (&["-p80", "--syn", "hodl"], &["--syn", "is hold meant?"]),
     (&["-p80", "--syn", "redirct=81"], &["is redirect meant?"]),
     (&["-p80", "--syn", "redirect"], &["redirect=8080"]),
+    (
+        &["-p80", "--syn", "redirect:8080"],
+        &["is redirect=8080 meant?"],
+    ),
+    (
+        &["-p80", "--syn", "divert:fe80::2%eth1"],
+        &["is divert=fe80::2%eth1 meant?"],
+    ),
+    (
+        &["-p80", "--listen-port", "80=8080=1"],
+        &["'8080=1'", "pairs of a gated port"],
+    ),
     (
         &["-p80", "--drain-until", "request"],
         &["--drain-until", "is requests meant?"],

@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use crate::action::contract::{Action, Now, Prepared};
+use crate::decide::drain::Left;
 use crate::decide::event::{Event, Task};
 use crate::decide::policy::Question;
 use crate::decide::state::State;
+use crate::decide::wishes::SECOND_AFTER;
 use crate::gate::gate::Gate;
 use crate::kernel::sockets::Want;
 use crate::process::signals::Caught;
@@ -59,6 +61,7 @@ pub(super) struct Trouble {
 struct Told {
     deadline: bool,
     linger: bool,
+    signal: bool,
     /// The kind of wait that `-v` has printed last.
     waiting: String,
 }
@@ -122,12 +125,22 @@ impl<'a> Run<'a> {
                 self.command_has_ended = true;
                 say.phase(&format!("COMMAND ended: {}", exit_words(*exit)));
             }
-            event = match state.step(event, self.world.now()) {
+            let signal = event.signal();
+            let task = state.step(event, self.world.now());
+            if let Some(signal) = signal {
+                self.answer(signal, state);
+            }
+            event = match task {
                 Some(Task::End) => break,
-                Some(task) => match self.ended_before(&task, state) {
-                    Some(ended) => ended,
-                    None => self.perform(task),
-                },
+                Some(task) => {
+                    if task == Task::Check {
+                        say.phase(&drain_words(&state.facts.left));
+                    }
+                    match self.ended_before(&task, state) {
+                        Some(ended) => ended,
+                        None => self.perform(task),
+                    }
+                }
                 None => self.wait(state),
             };
             if let Some(gate) = &self.gate {
@@ -155,10 +168,7 @@ impl<'a> Run<'a> {
         let began = self.world.now();
         match task {
             Task::Look(want) => self.look(want),
-            Task::Check => {
-                self.say.phase("drained");
-                Event::Stands(self.check())
-            }
+            Task::Check => Event::Stands(self.check()),
             Task::Rearm(ports) => Event::Stands(self.close_again(ports)),
             Task::Guard => {
                 let intact = self.gate_is_intact();
@@ -220,6 +230,21 @@ impl<'a> Run<'a> {
         let say = self.say;
         say.phase(&format!("passing {} on", signal_name(signal)));
         self.world.signal_command(signal);
+    }
+
+    /// On a terminal: what has become of a signal while COMMAND runs, and what the next one does.
+    fn answer(&mut self, signal: i32, state: &State) {
+        let facts = &state.facts;
+        let runs = facts.started_at.is_some() && facts.exited.is_none();
+        if runs && facts.interrupted.is_none() && !std::mem::replace(&mut self.told.signal, true) {
+            let again = humantime::format_duration(SECOND_AFTER);
+            let pid = self.world.pid_of_command().unwrap_or(0);
+            self.say.to_terminal(&format!(
+                "{} passed on to COMMAND (pid {pid}); another one, after {again}, opens the gate and \
+                 leaves COMMAND running",
+                signal_name(signal)
+            ));
+        }
     }
 
     /// Waits for a signal, for COMMAND's exit or for the time that `decide` asked for.
@@ -325,5 +350,12 @@ impl<'a> Run<'a> {
         self.warn(format!(
             "--max-closed {limit} is over, the gate is open; COMMAND (pid {pid}) still runs: {advice}"
         ));
+    }
+}
+
+fn drain_words(left: &Left) -> String {
+    match left.is_nothing() {
+        true => "drained".to_owned(),
+        false => format!("the drain is over, with connections left: {left}"),
     }
 }

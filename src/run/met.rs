@@ -169,7 +169,8 @@ fn of_interfaces(names: &[String], present: &[Interface]) -> Vec<String> {
     let text = |name: &String| {
         let Some(interface) = find(name, present) else {
             return Some(format!(
-                "--interface: no interface is named {name} now: it may come"
+                "--interface {name}: this host has no such interface: nothing that comes in there is \
+                 gated unless it appears"
             ));
         };
         let master = &master_of(interface, present)?.name;
@@ -195,8 +196,7 @@ fn of_addresses(
         let here = has.any(|own| network.contains(&own.address)) || is_here(network.addr());
         if !here {
             texts.push(format!(
-                "--to {}: this host has no such address now, so nothing that goes there is gated: it \
-                 may come",
+                "--to {0}: this host does not have {0}: nothing that goes there is gated unless it appears",
                 short(&network)
             ));
         } else if scope.allow_local && network.addr().is_loopback() {
@@ -272,7 +272,10 @@ mod tests {
         }
         let odd = of_interfaces(&["eth4".to_owned(), "late0".to_owned()], &present());
         assert!(odd[0].contains("belongs to odd0"), "{odd:?}");
-        assert!(odd[1].contains("late0 now: it may come"), "{odd:?}");
+        assert!(
+            odd[1].contains("late0: this host has no such interface"),
+            "{odd:?}"
+        );
     }
 
     #[test]

@@ -33,8 +33,9 @@ use std::time::Instant;
 use self::call::Call;
 use self::close::Closing;
 use self::drive::Run;
-use self::plan::Plan;
+use self::plan::{Plan, Refused};
 use self::record::Record;
+use self::report::file::try_report_file;
 use self::tell::{level, refusal, tell, tell_plan};
 use self::world::Machine;
 use crate::cli::{Args, mistaken_variables};
@@ -61,8 +62,14 @@ pub(crate) fn run(args: &Args, started: Instant) -> Exit {
         record.warnings.warn(&say, mistaken);
     }
     if args.dry_run {
-        return tell_plan(planned, &say);
+        return tell_plan(planned, args.by_environment, &say);
     }
+    let planned = planned.and_then(|plan| match &args.report_file {
+        Some(file) => try_report_file(file)
+            .map(|()| plan)
+            .map_err(Refused::ReportFile),
+        None => Ok(plan),
+    });
     let (plan, ending) = match planned {
         Ok(plan) => {
             let ending = surviving_bugs(&plan, &say, &mut record, started);

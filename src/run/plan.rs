@@ -221,6 +221,11 @@ fn times_make_sense(args: &Args) -> Result<(), String> {
         Settle::Auto => Duration::ZERO,
         Settle::Fixed(settle) => settle,
     };
+    if args.max_closed.is_zero() {
+        return Err(
+            "--max-closed 0s: no gate would be closed; expected a time such as 30s".to_owned(),
+        );
+    }
     if args.drain + settle >= args.max_closed {
         return Err(too_long(args));
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::action::contract::{Before, Prepared};
+use crate::action::list;
 use crate::decide::draining::COOKIE_GRACE;
 use crate::decide::readiness::places;
 use crate::decide::sessions::{comes_by, confirmed, suspects};
@@ -95,13 +96,13 @@ impl Call<'_> {
             let waited = humantime::format_duration(self.plan.lock_timeout);
             return Err(Ending::not_run(
                 "lock_timeout",
-                format!("--lock-timeout {waited}: {holder} still gates one of these ports"),
+                format!("--lock-timeout {waited}: {holder} still {}", has(holder)),
             ));
         }
         if !std::mem::replace(told, true) {
-            self.say.result(&format!(
-                "waiting for {holder}, which gates one of these ports"
-            ));
+            let what = has(holder);
+            self.say
+                .result(&format!("waiting for {holder}, which {what}"));
         }
         self.say.waiting(&format!("waiting for {holder}"));
         self.signals.until(until.min(Instant::now() + lock::RETRY))
@@ -340,5 +341,18 @@ pub(crate) fn answered(exit: CommandExit, answer: &str) -> Result<Netns, String>
         }
         CommandExit::Code(status) => Err(format!("exited with status {status}")),
         CommandExit::Signal(signal) => Err(format!("was ended by {}", signal_name(signal))),
+    }
+}
+/// What a run does that has locked a port: it gates it, or its gate is open and its rules stay for the
+/// connections that it has steered elsewhere.
+fn has(holder: &LockHolder) -> String {
+    let gates = standing::find().gates;
+    let open = gates
+        .iter()
+        .find(|gate| gate.run == holder.run && gate.ports.is_empty());
+    let who = open.and_then(|gate| gate.who.as_ref());
+    match who.and_then(|who| list::standing(&who.action).0.open) {
+        Some(what) => format!("has one of these ports: its gate is open, and {what}"),
+        None => "gates one of these ports".to_owned(),
     }
 }

@@ -47,7 +47,11 @@ pub(super) fn tell(ending: &Ending, args: &Args, plan: Option<&Plan>, say: &Say,
     }
 }
 
-pub(super) fn tell_plan(planned: Result<Plan, Refused>, say: &Say) -> Exit {
+/// `by_environment`: the call itself does not show that this was a dry run. So it is said even with `-q`.
+pub(super) fn tell_plan(planned: Result<Plan, Refused>, by_environment: bool, say: &Say) -> Exit {
+    if by_environment {
+        say.error("SYNGATE_DRY_RUN is set, so this is a dry run: COMMAND is not run");
+    }
     match planned.and_then(|plan| dry_run(&plan)) {
         Ok(text) => say.print(&text, Exit::Status(0), NOT_RUN),
         Err(refused) => {

@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::tell::colour::{self, PLAIN, RED, YELLOW};
 use crate::tell::{journal, remote};
 use crate::words::exit::Exit;
+use crate::words::plain::plain;
 
 /// Shorter waits show no live line.
 const LIVE_AFTER: Duration = Duration::from_millis(300);
@@ -96,6 +97,13 @@ impl Say {
         }
     }
 
+    /// An answer to a key that somebody has pressed.
+    pub(crate) fn to_terminal(&self, text: &str) {
+        if self.live {
+            self.line(Severity::Result, text);
+        }
+    }
+
     pub(crate) fn phase(&self, text: &str) {
         if self.level == Level::Phases {
             let at = self.started.elapsed().as_secs_f64();
@@ -157,7 +165,7 @@ impl Say {
             ""
         };
         let head = head(severity, self.colours);
-        self.write(&format!("{priority}{head} {}\n", one_line(text)));
+        self.write(&format!("{priority}{head} {}\n", one_line(&plain(text))));
     }
 
     /// Uses one write(2) for each line, so that lines of several processes do not mix.

@@ -1,6 +1,7 @@
 //! What was not as it should be, for people at once and for the report in the end.
 
 use crate::tell::say::Say;
+use crate::words::plain::plain;
 
 /// Each warning once: what goes wrong again and again is not told again and again.
 #[derive(Debug, Default)]
@@ -10,6 +11,7 @@ pub(crate) struct Warnings {
 
 impl Warnings {
     pub(crate) fn warn(&mut self, say: &Say, text: String) {
+        let text = plain(&text);
         if !self.noted.contains(&text) {
             say.warning(&text);
             self.noted.push(text);

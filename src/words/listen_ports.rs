@@ -113,6 +113,9 @@ fn one_port(item: &str, service: &impl Fn(&str) -> Option<u16>) -> Result<u16, S
     if item.is_empty() {
         return Err(format!("a port is missing; {EXPECTED}"));
     }
+    if item.contains('=') {
+        return Err(format!("'{item}' is not one port; {EXPECTED}"));
+    }
     let ports = PortSet::parse(item, service)?;
     match (ports.len(), ports.iter().next()) {
         (1, Some(port)) => Ok(port),

@@ -16,6 +16,7 @@ pub(crate) mod listen_ports;
 pub(crate) mod meant;
 pub(crate) mod ms;
 pub(crate) mod number;
+pub(crate) mod plain;
 pub(crate) mod ports;
 pub(crate) mod run_id;
 pub(crate) mod scope;

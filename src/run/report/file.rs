@@ -12,13 +12,19 @@ use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 
 use crate::process::lock::directory_in_use;
 use crate::process::place::Place;
+use crate::words::run_id::new_id;
 
 /// The report is written at the end of the run, so this checks at the beginning whether that is
-/// possible.
+/// possible. It changes nothing; see [`try_report_file`].
 pub(crate) fn check_report_file(file: &Path) -> Result<(), String> {
     let wrong = |why: &str| Err(format!("--report-file: '{}': {why}", file.display()));
     if file.is_dir() {
         return wrong("a directory; name a file");
+    }
+    if let Err(error) = Place::find(file)
+        && error.kind() == io::ErrorKind::Other
+    {
+        return wrong(&error.to_string());
     }
     // Writing replaces a regular file, so the directory has to be writable.
     let replaced = !file.exists() || file.is_file();
@@ -44,6 +50,35 @@ pub(crate) fn check_report_file(file: &Path) -> Result<(), String> {
             error.desc()
         )),
     }
+}
+
+/// Makes the draft of a report and removes it: some file systems, such as /proc, take no new files, and
+/// nothing but a try shows that. What is not there yet, such as the directory of the locks, is not tried.
+/// The name is another one than the report's draft will have, so that nobody learns that one. Nothing is
+/// opened that is there: the reader of a pipe would see its end.
+pub(crate) fn try_report_file(file: &Path) -> Result<(), String> {
+    let Ok(place) = Place::find(file) else {
+        return Ok(());
+    };
+    let there = fstatat(&place.folder, &*place.name, AtFlags::AT_SYMLINK_NOFOLLOW);
+    let replaced = match there {
+        Ok(there) => there.st_mode & libc::S_IFMT == libc::S_IFREG,
+        Err(error) => error == Errno::ENOENT,
+    };
+    if place.open_file || !replaced {
+        return Ok(());
+    }
+    let trial = new_id();
+    let made = draft(&place, &trial).map(drop);
+    if made.is_ok() {
+        let _ = unlinkat(
+            &place.folder,
+            &*draft_name(&trial),
+            UnlinkatFlags::NoRemoveDir,
+        );
+    }
+    let why = |error: Errno| format!("--report-file: '{}': {}", file.display(), error.desc());
+    made.map_err(why)
 }
 
 /// Writes the report of run `run` to `file`. A regular file is replaced in one step, so that a reader
@@ -92,11 +127,20 @@ fn append(place: &Place) -> Result<Option<File>, Errno> {
     Ok((!regular).then(|| opened.into()))
 }
 
-fn replace(place: &Place, json: &[u8], run: &str) -> io::Result<()> {
-    let draft = format!(".syngate-{run}");
+fn draft_name(run: &str) -> String {
+    format!(".syngate-{run}")
+}
+
+/// A new file beside the report.
+fn draft(place: &Place, run: &str) -> Result<File, Errno> {
     let new = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let mode = Mode::from_bits_truncate(0o644);
-    let mut opened = File::from(openat(&place.folder, &*draft, new, mode)?);
+    openat(&place.folder, &*draft_name(run), new, mode).map(File::from)
+}
+
+fn replace(place: &Place, json: &[u8], run: &str) -> io::Result<()> {
+    let mut opened = draft(place, run)?;
+    let draft = draft_name(run);
     let written = opened.write_all(json).and_then(|()| {
         opened.sync_all()?; // Before the rename: a crash between the two would leave an empty file.
         Ok(renameat(

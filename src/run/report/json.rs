@@ -17,6 +17,7 @@ use crate::words::ended::CommandExit;
 use crate::words::ending::{Ending, Outcome};
 use crate::words::exit::Exit;
 use crate::words::ms::Ms;
+use crate::words::plain::plain;
 use crate::words::ports::{PortSet, as_ranges};
 
 /// Fields are only ever added. contrib/schema/report.schema.json describes them.
@@ -36,7 +37,7 @@ pub(crate) struct Report<'a> {
     backend: Option<&'static str>,
     outcome: Outcome,
     reason: &'static str,
-    message: &'a str,
+    message: String,
     exit_status: u8,
     exit_signal: Option<i32>,
     command_status: Option<u8>,
@@ -122,7 +123,7 @@ impl<'a> Report<'a> {
             backend: record.backend,
             outcome: ending.outcome,
             reason: ending.reason,
-            message: &ending.message,
+            message: plain(&ending.message),
             exit_status: ending.exit.status(),
             exit_signal: (ending.exit == Exit::Interrupt).then_some(libc::SIGINT),
             command_status: exited.and_then(|(_, exit)| status(exit)),
@@ -253,7 +254,7 @@ pub(crate) fn withstand(bytes: &[u8]) {
     let read: serde_json::Value = serde_json::from_slice(&json).expect("it is JSON");
     let fields = read.as_object().map(|read| read.keys().cloned().collect());
     assert_eq!(fields.as_ref(), Some(&*FIELDS));
-    assert_eq!(read["message"], line.as_str());
+    assert_eq!(read["message"], plain(&line).as_str());
     assert_eq!(read["warnings"], serde_json::json!(shown));
     assert_eq!(read["command"], serde_json::json!(shown));
     assert_eq!(read["ports"].as_array().map(Vec::len), Some(ranges));

@@ -219,23 +219,21 @@ fn retries(host: &Host) -> Advice {
 fn standby(host: &Host) -> Option<Advice> {
     let families = host.nat.as_ref()?;
     let fate = match families[..] {
-        [Family::V4, Family::V6] => "they go on, since NAT rules of your own stand here".to_owned(),
-        [] => "they are cut, since no NAT rule of your own stands here".to_owned(),
+        [Family::V4, Family::V6] => "go on, since you have NAT rules".to_owned(),
+        [] => "are cut (they would go on if you had NAT rules)".to_owned(),
         [one, ..] => {
             let (has, lacks) = match one {
                 Family::V4 => ("IPv4", "IPv6"),
                 Family::V6 => ("IPv6", "IPv4"),
             };
-            format!(
-                "those over {has} go on, since NAT rules of your own stand here; those over {lacks} are cut"
-            )
+            format!("go on over {has}, since you have NAT rules, and are cut over {lacks}")
         }
     };
     Some(Advice::on_host(
         "redirected_left",
         format!(
-            "--syn redirect: what becomes of connections that are still on the standby when --linger is \
-             over, or syngate is killed: {fate}"
+            "with --syn redirect: connections that are left on the standby after --linger, or when \
+             syngate is killed, {fate}"
         ),
     ))
 }
@@ -277,10 +275,10 @@ mod tests {
     fn who_is_left_on_a_standby() {
         let (v4, v6) = (Family::V4, Family::V6);
         for (families, fate) in [
-            (Some(vec![]), "they are cut"),
-            (Some(vec![v4, v6]), "they go on"),
-            (Some(vec![v4]), "those over IPv4 go on"),
-            (Some(vec![v6]), "those over IPv4 are cut"),
+            (Some(vec![]), "killed, are cut"),
+            (Some(vec![v4, v6]), "killed, go on, since"),
+            (Some(vec![v4]), "go on over IPv4"),
+            (Some(vec![v6]), "cut over IPv4"),
         ] {
             let mut host = usual();
             host.nat = families;
