@@ -168,10 +168,11 @@ impl Course<'_> {
         Some((kind, what))
     }
 
-    /// A connection that was elsewhere, or on its way there, when the run was killed, and nobody knew any
-    /// more where.
+    /// A connection that was elsewhere, or on its way there, when the run was killed or others removed its
+    /// rules, and nobody knew any more where.
     fn is_lost(&self, due: f64) -> bool {
-        self.elsewhere && self.account.code != 0 && due < self.settled_ms
+        let knew = self.account.code == 0 && !self.has_told();
+        self.elsewhere && !knew && due < self.settled_ms
     }
 
     /// Whether it can be the standby or the peer that has failed, and not the service.

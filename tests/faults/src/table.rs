@@ -143,6 +143,8 @@ impl Rows {
             let columns = [KILLS, FAILED, NEIGHBOURS, VIOLATIONS];
             table("kernel", &columns, all(), |shown| shown.kernel.clone())
         };
+        let several = all().map(|shown| &shown.kernel).collect::<BTreeSet<_>>();
+        let several = several.len();
         let soaks = || self.soaks.iter().map(soaked).collect::<Vec<_>>().join("\n");
         vec![
             ("Faults at system calls", (!faults.is_empty()).then(matrix)),
@@ -152,7 +154,8 @@ impl Rows {
                 (!neighbours.is_empty()).then(neighbours_table),
             ),
             ("Clients", all().next().map(|_| away())),
-            ("Kernels", all().next().map(|_| kernels())),
+            // Of one alone, all other tables tell.
+            ("Kernels", (several > 1).then(kernels)),
             (
                 "Fuzzed parsers",
                 (!self.fuzzed.is_empty()).then(|| fuzzed(&self.fuzzed)),
