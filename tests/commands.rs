@@ -82,7 +82,10 @@ impl Held<'_> {
 fn rules_that_are_restored_at_boot_are_nobodys() {
     for backend in [Backend::IptablesLegacy, Backend::IptablesNft] {
         let host = Host::new().unwrap();
-        for options in ["--port 80", "--port 80 --syn hold"] {
+        for (backend, options) in [
+            (backend, "--port 80"),
+            (backend.to_hold(), "--port 80 --syn hold"),
+        ] {
             let run = held(&host, backend, options);
             let save = format!(
                 "cd {}; {name}-save >saved",
