@@ -169,5 +169,7 @@ mod tests {
         ] {
             assert_eq!(by_target(name, helps), effect, "-j {name}");
         }
+        assert!(["LOG", "NFLOG", "ULOG"].into_iter().all(logs));
+        assert!(!logs("DROP"), "it decides");
     }
 }

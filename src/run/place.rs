@@ -241,4 +241,14 @@ mod tests {
             assert_eq!(told, warns, "{choice:?} {steer:?} {port}");
         }
     }
+
+    /// `--syn hold`, where no queue could be had.
+    #[test]
+    fn who_drops_after_all_is_told_who_uses_up_the_syn() {
+        let harm = harm_of_dropping(|| firewall(true, false)).unwrap();
+        for part in ["SYNPROXY", "nft table t, chain c", "--syn drop avoids that"] {
+            assert!(harm.contains(part), "{part}: {harm}");
+        }
+        assert_eq!(harm_of_dropping(Firewall::default), None);
+    }
 }
