@@ -39,7 +39,8 @@ targets! {
     netns: crate::kernel::sockets::netns::withstand, answered;
     /// Rows of all nf_tables dumps.
     nft: crate::gate::nft::answers::withstand, crate::gate::nft::list::withstand,
-        crate::gate::nft::published::withstand, crate::gate::nft::consuming::withstand;
+        crate::gate::nft::published::withstand, crate::gate::nft::consuming::withstand,
+        crate::gate::nft::by_port::withstand;
     /// IP packets.
     packet: crate::kernel::nfqueue::packet::withstand_packet;
     /// `--port`.

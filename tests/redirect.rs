@@ -486,6 +486,128 @@ except ConnectionResetError: pass",
     assert!(client.wait().unwrap().success(), "it has not timed out");
 }
 
+/// Rules of the host's firewall by which nothing is redirected: commands, and how they call the rule.
+const OBJECTIONS: [(&str, &str); 8] = [
+    (
+        "nft table inet f { set banned { type ipv4_addr; elements = { 10.77.0.2 }; }; chain in { type filter hook input priority 0; tcp dport { 80, 443 } ip saddr @banned drop; }; }",
+        "by port 80 (nft table f, chain in)",
+    ),
+    (
+        "nft table inet f { chain bans { ip saddr 10.77.0.2 reject; }; chain in { type filter hook input priority 0; tcp dport vmap { 22 : accept, 80 : jump bans }; }; }",
+        "by port 80 (nft table f, chain in)",
+    ),
+    (
+        "nft table inet f { chain pre { type filter hook prerouting priority 0; tcp dport 79-81 ip saddr 10.77.0.2 drop; }; }",
+        "by port 80 (nft table f, chain pre)",
+    ),
+    (
+        "iptables-nft -N f2b; iptables-nft -A f2b -s 10.77.0.2 -j REJECT; iptables-nft -A INPUT -p tcp -m multiport --dports 80,443 -j f2b",
+        "by port 80 (nft table filter, chain INPUT)",
+    ),
+    (
+        "iptables-legacy -N f2b; iptables-legacy -A f2b -s 10.77.0.2 -j REJECT; iptables-legacy -A INPUT -p tcp -m multiport --dports 80,443 -j f2b",
+        "by port 80 (iptables table filter, chain INPUT)",
+    ),
+    (
+        "nft table inet raw { chain p { type filter hook prerouting priority -300; tcp dport 80 notrack; }; }",
+        "keeps 80 from connection tracking (nft table raw, chain p)",
+    ),
+    (
+        "iptables-legacy -t raw -A PREROUTING -p tcp --dport 80 -j CT --notrack",
+        "keeps 80 from connection tracking (iptables table raw, chain PREROUTING)",
+    ),
+    (
+        "iptables-nft -t raw -A PREROUTING -p tcp -j CT --notrack",
+        "keeps 80 from connection tracking (nft table raw, chain PREROUTING)",
+    ),
+];
+
+/// Runs each command with its words as they are.
+fn set_rules(host: &Host, commands: &str) {
+    match commands.strip_prefix("nft ") {
+        Some(rules) => drop(host.must(["nft", rules])),
+        None => commands
+            .split("; ")
+            .for_each(|one| drop(host.must(words(one)))),
+    }
+}
+
+/// Whether a connection to the main port is accepted.
+fn gets_in(client: &Host) -> bool {
+    let script = format!("import socket; socket.create_connection(('{SERVER}', 80), 0.4)");
+    let mut python = client.command("python3");
+    let mut client = client.spawn(python.args(["-c", &script])).unwrap();
+    client.wait().unwrap().success()
+}
+
+/// Clients whom the firewall keeps out by the main port would get in by the standby's; and what is not
+/// tracked would meet a closed port.
+#[test]
+fn rules_that_a_redirect_would_bypass_are_told_before_anything_is_gated() {
+    for (commands, told) in OBJECTIONS {
+        let pair = Pair::new().unwrap();
+        let host = &pair.server;
+        let _servers = both(host);
+        set_rules(host, commands);
+        let before = gets_in(&pair.client);
+        assert_eq!(before, told.starts_with("keeps"), "{commands}");
+        let mut latch = Latch::new(host, "down");
+        let call = redirect(host, "");
+        let mut run = call.start(["sh", "-c", &latch.hold()]);
+        wait_until(SOON, "the end", || latch.reached() || !run.is_running()).unwrap();
+        assert_eq!(gets_in(&pair.client), before, "{commands}");
+        latch.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 125, "{commands}: {outcome:?}");
+        assert_eq!(outcome.report["reason"], "firewall");
+        assert!(outcome.stderr.contains(told), "{commands}: {outcome:?}");
+    }
+}
+
+/// The standby's port is named as well, or the port before NAT; or the rules are for others.
+#[test]
+fn rules_that_a_redirect_does_not_bypass_are_no_objection() {
+    for (commands, banned) in [
+        (
+            "nft table inet f { chain bans { ip saddr 10.77.0.2 drop; }; chain in { type filter hook input priority 0; tcp dport 80 jump bans; tcp dport 8080 jump bans; }; }",
+            true,
+        ),
+        (
+            "nft table inet f { chain bans { ip saddr 10.77.0.2 drop; }; chain in { type filter hook input priority 0; meta l4proto tcp ct original proto-dst 80 jump bans; tcp dport 80 jump bans; }; }",
+            true,
+        ),
+        (
+            "iptables-nft -A INPUT -p tcp -m conntrack --ctorigdstport 80 -s 10.77.0.2 -j DROP; iptables-nft -A INPUT -p tcp --dport 80 -s 10.77.0.2 -j DROP",
+            true,
+        ),
+        (
+            "iptables-legacy -A INPUT -p tcp -m conntrack --ctorigdstport 80 -s 10.77.0.2 -j DROP; iptables-legacy -A INPUT -p tcp --dport 80 -s 10.77.0.2 -j DROP",
+            true,
+        ),
+        (
+            "nft table inet f { chain pre { type filter hook prerouting priority -150; tcp dport 80 ip saddr 10.77.0.2 drop; }; }",
+            true,
+        ),
+        (
+            "nft table inet f { chain user { tcp dport 80 drop; }; chain through { type filter hook forward priority 0; jump user; }; chain in { type filter hook input priority 0; udp dport 80 drop; tcp dport vmap { 22 : drop, 80 : accept }; }; }",
+            false,
+        ),
+    ] {
+        let pair = Pair::new().unwrap();
+        let host = &pair.server;
+        let _servers = both(host);
+        set_rules(host, commands);
+        let mut latch = Latch::new(host, "down");
+        let call = redirect(host, "--linger 0s");
+        let mut run = call.start(["sh", "-c", &latch.hold()]);
+        wait_until(SOON, "the command", || latch.reached() || !run.is_running()).unwrap();
+        assert_eq!(gets_in(&pair.client), !banned, "{commands}");
+        latch.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{commands}: {outcome:?}");
+    }
+}
+
 /// A firewall that does not let the standby's port in.
 #[test]
 fn who_is_not_answered_is_told() {

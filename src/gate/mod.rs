@@ -3,6 +3,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod backends;
+pub(crate) mod by_port;
 pub(crate) mod consumers;
 pub(crate) mod firewall;
 pub(crate) mod found;

@@ -1,7 +1,11 @@
-//! NAT rules of other programs, in any firewall.
+//! NAT rules of other programs, in any firewall, and what matters to NAT.
 
 /// The targets of x_tables that do NAT.
 pub(super) const NAT_TARGETS: [&str; 5] = ["DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"];
+/// The targets of x_tables that refuse a packet, or hand it to a program that may.
+pub(super) const REFUSING_TARGETS: [&str; 5] = ["DROP", "REJECT", "NFQUEUE", "TARPIT", "STEAL"];
+/// The targets of x_tables that may keep a packet from connection tracking.
+pub(super) const UNTRACKING_TARGETS: [&str; 2] = ["NOTRACK", "CT"];
 
 /// A port that a rule redirects before the input hook.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

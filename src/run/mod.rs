@@ -57,6 +57,7 @@ pub(crate) fn run(args: &Args, started: Instant) -> Exit {
     let path = std::env::var_os("PATH");
     let planned = Plan::new(args, path.as_deref()).and_then(Plan::on_this_host);
     let planned = planned.map(|plan| plan.place(args.hook).backend());
+    let planned = planned.and_then(Plan::meets_same_rules);
     let mut record = Record::new();
     for mistaken in mistaken_variables() {
         record.warnings.warn(&say, mistaken);

@@ -8,6 +8,7 @@ use crate::action::contract::{Planned, Request};
 use crate::cli::Args;
 use crate::decide::config::{Config, OpenOn, Settle};
 use crate::gate::backends;
+use crate::gate::by_port::objection;
 use crate::gate::firewall;
 use crate::gate::kinds::Choice;
 use crate::gate::rules::{Rules, Settings};
@@ -60,6 +61,8 @@ pub(crate) enum Refused {
     Options(String),
     ReportFile(String),
     Command(NotRunnable),
+    /// The host's firewall and the action exclude each other.
+    Firewall(String),
 }
 
 impl Plan {
@@ -115,6 +118,29 @@ impl Plan {
         self.config.gated.scope.hook = self.place.hook;
         self.config.gated.early = self.place.early;
         self
+    }
+
+    /// Checks by a look at the host's firewall that redirected clients meet the same rules.
+    ///
+    /// # Errors
+    /// A rule would be bypassed, or nothing can be redirected.
+    pub(crate) fn meets_same_rules(mut self) -> Result<Plan, Refused> {
+        let Ok(Steer::Redirect(standby)) = self.action.steer() else {
+            return Ok(self);
+        };
+        match firewall::by_port() {
+            Ok(rules) => {
+                let objection = objection(&rules, &self.gated().ports, standby);
+                objection.map_or(Ok(self), |why| Err(Refused::Firewall(why)))
+            }
+            Err(error) => {
+                self.place.warnings.push(format!(
+                    "--syn redirect={standby}: whether rules refuse clients by a gated port is not known: \
+                     {error:#}"
+                ));
+                Ok(self)
+            }
+        }
     }
 
     /// Decides on the backend by a look at the kernel.

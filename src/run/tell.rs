@@ -14,6 +14,7 @@ use crate::words::exit::{Exit, NOT_FOUND, NOT_RUN};
 pub(super) fn refusal(refused: Refused) -> Ending {
     match refused {
         Refused::Options(why) => Ending::not_run("options", why),
+        Refused::Firewall(why) => Ending::not_gated("firewall", &why),
         // The report file can't be written, and the line for people says so.
         Refused::ReportFile(why) => Ending::not_run("report_file", why),
         Refused::Command(why) => {

@@ -9,6 +9,7 @@ use super::privileges::Privileges;
 use super::proc::{ConntrackUse, conntrack, ipvs, sysctl};
 use super::rules::{Published, VariantSummary, nat, published};
 use super::support::Support;
+use crate::gate::by_port::PortRule;
 use crate::gate::consumers::Firewall;
 use crate::gate::firewall;
 use crate::gate::iptables::holdings;
@@ -71,6 +72,9 @@ pub(crate) struct Host {
     /// Rules that matter to where the gate stands.
     #[serde(skip)]
     pub(crate) firewall: Firewall,
+    /// Rules that act on a destination port.
+    #[serde(skip)]
+    pub(crate) by_port: Vec<PortRule>,
     /// The IP versions for which rules of others do NAT.
     pub(crate) nat: Option<Vec<Family>>,
 }
@@ -112,6 +116,7 @@ impl Host {
             published,
             published_unseen,
             firewall: firewall::look(),
+            by_port: firewall::by_port().unwrap_or_default(),
             nat: nat(&holdings),
         }
     }
@@ -162,6 +167,7 @@ pub(crate) mod tests {
             published: Vec::new(),
             published_unseen: None,
             firewall: Firewall::default(),
+            by_port: Vec::new(),
             nat: Some(Vec::new()),
         }
     }

@@ -1,9 +1,13 @@
 //! The rules in the installed variants of iptables. `check` uses them to tell which firewall the
 //! host has, and what could interfere with a gate.
 
+use anyhow::Result;
+
+use super::by_port;
 use super::present::{has_ipv6, installed_variants, tables_of};
 use super::programs::Programs;
 use super::save::words;
+use crate::gate::by_port::PortRule;
 use crate::gate::consumers::{Consuming, Effect, by_match, by_target, logs};
 use crate::gate::kinds::Variant;
 use crate::gate::nat::{NAT_TARGETS, RedirectedPort};
@@ -15,7 +19,7 @@ use crate::words::ports::PortSet;
 pub(crate) struct VariantHoldings {
     pub(crate) variant: Variant,
     /// One entry for each IP version that is installed.
-    pub(crate) holdings: Vec<(Family, Result<Holding, String>)>,
+    pub(crate) holdings: Vec<(Family, std::result::Result<Holding, String>)>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,7 +53,11 @@ pub(crate) fn take(privileged: bool) -> Vec<VariantHoldings> {
         .collect()
 }
 
-fn holding(variant: Variant, programs: &Programs, family: Family) -> Result<Holding, String> {
+fn holding(
+    variant: Variant,
+    programs: &Programs,
+    family: Family,
+) -> std::result::Result<Holding, String> {
     let mut saved = String::new();
     for table in tables_of(variant, family)? {
         let table = programs.census(family, &table);
@@ -59,13 +67,40 @@ fn holding(variant: Variant, programs: &Programs, family: Family) -> Result<Hold
 }
 
 /// The effects of others' rules in iptables-legacy that incoming packets can meet, and the ports that
-/// they redirect. Without tables of x_tables no program is asked.
+/// they redirect.
 pub(crate) fn consuming() -> (Vec<Consuming>, Vec<RedirectedPort>) {
+    let (mut found, mut redirected) = (Vec::new(), Vec::new());
+    for (_, table, saved) in of_legacy() {
+        let saved = saved.unwrap_or_default();
+        found.extend(saved.lines().filter_map(|line| effect_of(&table, line)));
+        redirected.extend(read(&saved).redirected);
+    }
+    (found, redirected)
+}
+
+/// The rules of iptables-legacy that act on a destination port.
+///
+/// # Errors
+/// The tables, or one of them, can't be listed.
+pub(crate) fn by_port() -> Result<Vec<PortRule>> {
+    for family in Family::ALL {
+        tables_of(Variant::Legacy, family).map_err(anyhow::Error::msg)?;
+    }
+    let mut found = Vec::new();
+    for (family, table, saved) in of_legacy() {
+        found.extend(by_port::read(family, &table, &saved?));
+    }
+    Ok(found)
+}
+
+/// What iptables-save(8) prints of each table of iptables-legacy. Without tables of x_tables no program is
+/// asked.
+fn of_legacy() -> Vec<(Family, String, Result<String>)> {
     let has_tables = |family| tables_of(Variant::Legacy, family).is_ok_and(|t| !t.is_empty());
     let families: Vec<Family> = Family::ALL.into_iter().filter(|f| has_tables(*f)).collect();
-    let (mut found, mut redirected) = (Vec::new(), Vec::new());
+    let mut all = Vec::new();
     if families.is_empty() {
-        return (found, redirected);
+        return all;
     }
     let variants = installed_variants();
     let legacy = variants.iter().find(|(v, _)| *v == Variant::Legacy);
@@ -74,12 +109,11 @@ pub(crate) fn consuming() -> (Vec<Consuming>, Vec<RedirectedPort>) {
             continue;
         };
         for table in tables_of(*variant, family).unwrap_or_default() {
-            let saved = programs.census(family, &table).unwrap_or_default();
-            found.extend(saved.lines().filter_map(|line| effect_of(&table, line)));
-            redirected.extend(read(&saved).redirected);
+            let saved = programs.census(family, &table);
+            all.push((family, table, saved));
         }
     }
-    (found, redirected)
+    all
 }
 
 /// The effect of a rule as iptables-save(8) prints it.

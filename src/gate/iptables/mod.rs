@@ -9,6 +9,7 @@
 
 pub(crate) mod around;
 pub(crate) mod backend;
+mod by_port;
 pub(crate) mod compile;
 pub(crate) mod erase;
 mod failures;

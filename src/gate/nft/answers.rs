@@ -5,9 +5,10 @@ use std::time::Duration;
 use nix::libc;
 
 use super::uapi::{
-    NFT_TABLE_F_OWNER, NFTA_COUNTER_PACKETS, NFTA_DATA_VALUE, NFTA_GEN_ID, NFTA_OBJ_DATA,
-    NFTA_SET_ELEM_EXPIRATION, NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS,
-    NFTA_SET_FLAGS, NFTA_TABLE_FLAGS, NFTA_TABLE_NAME, NFTA_TABLE_USERDATA,
+    NFT_TABLE_F_OWNER, NFTA_COUNTER_PACKETS, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_GEN_ID,
+    NFTA_OBJ_DATA, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_EXPIRATION, NFTA_SET_ELEM_FLAGS,
+    NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_FLAGS, NFTA_TABLE_FLAGS,
+    NFTA_TABLE_NAME, NFTA_TABLE_USERDATA, NFTA_VERDICT_CODE,
 };
 use super::userdata::comment_in;
 use crate::kernel::netlink::{attribute, attributes, get};
@@ -19,6 +20,8 @@ pub(super) struct Element<'a> {
     pub(super) end: bool,
     /// When the kernel removes it.
     pub(super) expires: Option<Duration>,
+    /// In a map of verdicts.
+    pub(super) verdict: Option<i32>,
 }
 
 pub(super) fn elements(payload: &[u8]) -> impl Iterator<Item = Element<'_>> {
@@ -39,7 +42,28 @@ fn element(attributes: &[u8]) -> Option<Element<'_>> {
         key: attribute(key, NFTA_DATA_VALUE)?,
         end: flags & libc::NFT_SET_ELEM_INTERVAL_END as u32 != 0,
         expires: expires.map(u64::from_be_bytes).map(Duration::from_millis),
+        verdict: attribute(attributes, NFTA_SET_ELEM_DATA).and_then(verdict),
     })
+}
+
+/// The code of a verdict, `NF_…` or `NFT_…`.
+pub(super) fn verdict(data: &[u8]) -> Option<i32> {
+    let verdict = attribute(data, NFTA_DATA_VERDICT)?;
+    Some(i32::from_be_bytes(get(
+        attribute(verdict, NFTA_VERDICT_CODE)?,
+        0,
+    )?))
+}
+
+/// Whether a packet may be refused after that verdict: also in a chain that it goes to.
+pub(super) fn may_refuse(verdict: i32) -> bool {
+    let passes = [
+        libc::NF_ACCEPT,
+        libc::NFT_CONTINUE,
+        libc::NFT_BREAK,
+        libc::NFT_RETURN,
+    ];
+    !passes.contains(&verdict)
 }
 
 /// The ports in one message of a dump. The flag marks the end of an interval.

@@ -6,6 +6,8 @@
 
 pub(crate) mod answers;
 pub(crate) mod backend;
+pub(crate) mod by_port;
+mod compared;
 pub(crate) mod compile;
 pub(crate) mod consuming;
 pub(crate) mod disguise;

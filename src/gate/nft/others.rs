@@ -15,11 +15,25 @@ use super::uapi::{
 use crate::kernel::netlink::{attribute, get};
 
 /// A chain.
-#[derive(PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct At {
     pub(super) family: u8,
     pub(super) table: String,
     chain: String,
+}
+
+impl At {
+    /// Another chain of the same table.
+    pub(super) fn chain_beside(&self, chain: &str) -> At {
+        At {
+            chain: chain.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    pub(super) fn table_words(&self) -> String {
+        format!("nft {} {}", self.family, self.table)
+    }
 }
 
 impl fmt::Display for At {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::item::{Advice, shown};
 use crate::commands::check::host::Host;
 use crate::commands::check::support::Support;
+use crate::gate::by_port::bypassed;
 use crate::gate::consumers::Consumes;
 use crate::gate::kinds::Variant;
 use crate::words::family::Family;
@@ -24,7 +25,10 @@ pub(crate) fn advise_ports(
     listening: Option<&PortSet>,
 ) -> Vec<Advice> {
     let mut all = match wanted.or(listening) {
-        Some(ports) => published(host, ports),
+        Some(ports) => published(host, ports)
+            .into_iter()
+            .chain(bypassed_by_redirect(host, ports))
+            .collect(),
         None => Vec::new(),
     };
     if let (Some(wanted), Some(listening)) = (wanted, listening) {
@@ -68,6 +72,18 @@ fn published(host: &Host, ports: &PortSet) -> Vec<Advice> {
         Advice::about("published", ports, &text)
     };
     by_rule.into_iter().map(advice).collect()
+}
+
+/// NAT comes before the input hook, and changes the port that rules compare there.
+fn bypassed_by_redirect(host: &Host, ports: &PortSet) -> Option<Advice> {
+    let rule = bypassed(&host.by_port, ports, None)?;
+    let text = format!(
+        "a rule may refuse clients by this port ({}): --syn redirect would lead them past it, and is refused \
+         unless a rule of that table does the same by the standby's port, or by the port before NAT",
+        rule.by
+    );
+    let ports = rule.ports.intersection(ports);
+    Some(Advice::about("refused_by_port", ports, &text))
 }
 
 fn deserted(host: &Host, deserted: &PortSet) -> Option<Advice> {

@@ -1,0 +1,190 @@
+//! Finds rules, as iptables-save(8) prints them, that refuse packets by their destination port after NAT,
+//! or keep them from connection tracking. Pure.
+
+use super::save::words;
+use crate::gate::by_port::{Does, PortRule, is_met};
+use crate::gate::nat::{REFUSING_TARGETS, UNTRACKING_TARGETS};
+use crate::gate::rules::PREFIX;
+use crate::words::family::Family;
+use crate::words::ports::PortSet;
+
+/// Tables whose chain INPUT comes after NAT.
+const FILTERING: [&str; 3] = ["filter", "mangle", "security"];
+/// Prerouting in the table raw is before connection tracking.
+const TRACKING: &str = "raw";
+
+/// The rules of one table.
+pub(super) fn read(family: Family, table: &str, saved: &str) -> Vec<PortRule> {
+    let chains = saved.lines().filter_map(|line| line.strip_prefix(':'));
+    let chains = chains.filter_map(|line| line.split_once(' '));
+    let (own, built_in): (Vec<_>, Vec<_>) = chains.partition(|(_, rest)| rest.starts_with('-'));
+    let own: Vec<&str> = own.into_iter().map(|(name, _)| name).collect();
+    let met = match table {
+        TRACKING => "PREROUTING",
+        _ => "INPUT",
+    };
+    let away = built_in.into_iter().map(|(name, _)| name.to_owned());
+    let away: Vec<String> = away.filter(|name| name != met).collect();
+    let rules = saved
+        .lines()
+        .filter_map(|line| line.find("-A ").map(|at| &line[at..]));
+    let rules: Vec<Rule> = rules.map(|rule| Rule(words(rule))).collect();
+    let jump = |rule: &Rule| Some((rule.chain()?.to_owned(), rule.goes_to(&own)?.to_owned()));
+    let jumps: Vec<_> = rules.iter().filter_map(jump).collect();
+    let found = rules.iter().filter_map(|rule| {
+        let chain = rule.chain()?.to_owned();
+        let (does, ports) = (rule.does(table, &own)?, rule.ports()?);
+        let (ports, original) = ports;
+        is_met(&chain, &away, &jumps).then(|| PortRule {
+            does,
+            by: format!("iptables table {table}, chain {chain}"),
+            table: format!("{family} {table}"),
+            to: rule.goes_to(&own).map(str::to_owned),
+            ports,
+            original,
+        })
+    });
+    found.collect()
+}
+
+struct Rule(Vec<String>);
+
+impl Rule {
+    fn has(&self, word: &str) -> bool {
+        self.0.iter().any(|w| w == word)
+    }
+
+    /// The value of an option that is not negated.
+    fn value(&self, name: &str) -> Option<&str> {
+        let at = self.0.iter().position(|word| word == name)?;
+        let negated = at > 0 && self.0[at - 1] == "!";
+        let value = self.0.get(at + 1).filter(|_| !negated);
+        value.map(String::as_str)
+    }
+
+    fn chain(&self) -> Option<&str> {
+        self.value("-A")
+    }
+
+    fn target(&self) -> Option<&str> {
+        self.value("-j").or_else(|| self.value("-g"))
+    }
+
+    fn goes_to(&self, own: &[&str]) -> Option<&str> {
+        self.target().filter(|target| own.contains(target))
+    }
+
+    fn does(&self, table: &str, own: &[&str]) -> Option<Does> {
+        let target = self.target()?;
+        let other_protocol = self.value("-p").is_some_and(|protocol| protocol != "tcp");
+        if other_protocol || target.starts_with(PREFIX) {
+            return None;
+        }
+        if table == TRACKING {
+            let [notrack, ct] = UNTRACKING_TARGETS;
+            let untracks = target == notrack || target == ct && self.has("--notrack");
+            return untracks.then_some(Does::Untracks);
+        }
+        let refuses = REFUSING_TARGETS.contains(&target) || own.contains(&target);
+        (FILTERING.contains(&table) && refuses).then_some(Does::Refuses)
+    }
+
+    /// The destination ports that it compares, and whether these are from before NAT. All, if the rule has
+    /// no condition.
+    fn ports(&self) -> Option<(PortSet, bool)> {
+        let original = self.value("--ctorigdstport");
+        let now = || self.value("--dport").or_else(|| self.value("--dports"));
+        if let Some(listed) = original.or_else(now) {
+            let listed = PortSet::parse(&listed.replace(':', "-"), |_| None).ok()?;
+            return Some((listed, original.is_some()));
+        }
+        let plain = ["-A", "-p", "tcp", "-j", "CT", "NOTRACK", "--notrack"];
+        let chain = self.chain();
+        let is_plain = |word: &String| plain.contains(&word.as_str()) || chain == Some(word);
+        let all = || (PortSet::from_ranges([0..=u16::MAX]), false);
+        self.0.iter().all(is_plain).then(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_that_act_on_a_port() {
+        for (table, rule, ports) in [
+            (
+                "filter",
+                "-A INPUT -p tcp -m multiport --dports 80,443 -j f2b",
+                Some("80,443"),
+            ),
+            (
+                "filter",
+                "-A INPUT -p tcp -m tcp --dport 80 -j REJECT",
+                Some("80"),
+            ),
+            (
+                "filter",
+                "-A INPUT -p tcp -m tcp --dport 79:81 -g f2b",
+                Some("79-81"),
+            ),
+            (
+                "filter",
+                "-A web -p tcp -m tcp --dport 80 -j DROP",
+                Some("80"),
+            ),
+            (
+                "filter",
+                "-A INPUT -p tcp -m conntrack --ctorigdstport 80 -j DROP",
+                Some("80"),
+            ),
+            (
+                "filter",
+                "-A INPUT -p tcp -m tcp --dport 80 -j ACCEPT",
+                None,
+            ),
+            ("filter", "-A INPUT -p udp -m udp --dport 443 -j DROP", None),
+            ("filter", "-A INPUT -s 10.0.0.9/32 -j DROP", None),
+            (
+                "filter",
+                "-A FORWARD -p tcp -m tcp --dport 80 -j DROP",
+                None,
+            ),
+            ("filter", "-A user -p tcp -m tcp --dport 80 -j DROP", None),
+            (
+                "raw",
+                "-A PREROUTING -p tcp -m tcp --dport 80 -j CT --notrack",
+                Some("80"),
+            ),
+            (
+                "raw",
+                "-A PREROUTING -p tcp -j CT --notrack",
+                Some("0-65535"),
+            ),
+            ("raw", "-A PREROUTING -i lo -j CT --notrack", None),
+            (
+                "raw",
+                "-A PREROUTING -p tcp -m tcp --sport 80 -j CT --notrack",
+                None,
+            ),
+            (
+                "raw",
+                "-A PREROUTING -p tcp -m tcp --dport 80 -j CT --helper ftp",
+                None,
+            ),
+        ] {
+            let saved = format!(
+                "*{table}\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n\
+                 :f2b - [0:0]\n:web - [0:0]\n:user - [0:0]\n[0:0] -A INPUT -j web\n\
+                 [0:0] -A FORWARD -j user\n[0:0] {rule}\nCOMMIT\n"
+            );
+            let found = read(Family::V4, table, &saved);
+            let found: Vec<String> = found.iter().map(|rule| rule.ports.to_string()).collect();
+            assert_eq!(
+                found.first().map(String::as_str),
+                ports,
+                "{rule}: {found:?}"
+            );
+        }
+    }
+}

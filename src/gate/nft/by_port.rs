@@ -1,0 +1,155 @@
+//! Finds rules in nf_tables that refuse packets by their destination port after NAT, or keep them from
+//! connection tracking.
+
+use anyhow::Result;
+use nftnl::ProtoFamily;
+use nix::libc;
+
+use super::compared::{Compared, Ports};
+use super::tables::Tables;
+use super::uapi::{
+    NFT_REG_VERDICT, NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_IMMEDIATE_DATA,
+    NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG, NFTA_TARGET_INFO, NFTA_TARGET_NAME, NFTA_VERDICT_CHAIN,
+};
+use super::{answers, others};
+use crate::gate::by_port::{Does, PortRule, is_met};
+use crate::gate::nat::{REFUSING_TARGETS, UNTRACKING_TARGETS};
+use crate::gate::rules::PREFIX;
+use crate::kernel::netlink::{attribute, attributes, get};
+use crate::words::ports::PortSet;
+
+/// `XT_CT_NOTRACK` in `struct xt_ct_target_info_v1`.
+const CT_NOTRACK: u16 = 1;
+
+/// # Errors
+/// No privilege, no nf_tables, or a set is not listed.
+pub(crate) fn find() -> Result<Vec<PortRule>> {
+    let rules = others::find(&[], read)?;
+    let mut tables = Tables::open()?;
+    let jumps: Vec<_> = rules
+        .iter()
+        .filter_map(|(at, rule)| Some((at.clone(), at.chain_beside(rule.goes_to.as_ref()?))))
+        .collect();
+    let mut bases = |wanted: fn(u8, libc::c_int, i32) -> bool| {
+        tables.dump(ProtoFamily::Unspec, libc::NFT_MSG_GETCHAIN, &[], |row| {
+            others::base_chain(row, wanted).into_iter().collect()
+        })
+    };
+    let (not_after_nat, not_before) = (bases(is_not_after_nat)?, bases(is_not_before_tracking)?);
+    let mut found = Vec::new();
+    for (at, rule) in rules {
+        let away = match rule.does {
+            Some(Does::Refuses) => &not_after_nat,
+            Some(Does::Untracks) => &not_before,
+            None => continue,
+        };
+        if at.table.starts_with(PREFIX) || !is_met(&at, away, &jumps) {
+            continue;
+        }
+        found.extend(rule.known(&at, &mut tables)?);
+    }
+    Ok(found)
+}
+
+/// The families of bridges, ARP and devices see packets before NAT, and so does prerouting up to the
+/// priority of NAT. A chain at that priority may come before syngate's or after it.
+fn is_not_after_nat(family: u8, hook: libc::c_int, priority: i32) -> bool {
+    let of_ip = is_of_ip(family);
+    let after = hook == libc::NF_INET_LOCAL_IN
+        || hook == libc::NF_INET_PRE_ROUTING && priority > libc::NF_IP_PRI_NAT_DST;
+    !(of_ip && after)
+}
+
+fn is_not_before_tracking(family: u8, hook: libc::c_int, _: i32) -> bool {
+    !(is_of_ip(family) && hook == libc::NF_INET_PRE_ROUTING)
+}
+
+fn is_of_ip(family: u8) -> bool {
+    let ip = [libc::NFPROTO_INET, libc::NFPROTO_IPV4, libc::NFPROTO_IPV6];
+    ip.contains(&i32::from(family))
+}
+
+#[derive(Default)]
+struct Rule {
+    does: Option<Does>,
+    goes_to: Option<String>,
+    compared: Compared,
+}
+
+impl Rule {
+    fn known(self, at: &others::At, tables: &mut Tables) -> Result<Option<PortRule>> {
+        let (Some(does), false) = (self.does, self.compared.udp) else {
+            return Ok(None);
+        };
+        let ports = match (self.compared.ports, does) {
+            (Some(ports), _) => ports,
+            (None, Does::Untracks) if !self.compared.narrowed => {
+                Ports::These(PortSet::from_ranges([0..=u16::MAX]))
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(PortRule {
+            does,
+            by: at.to_string(),
+            table: at.table_words(),
+            to: self.goes_to,
+            ports: ports.known(at, tables)?,
+            original: self.compared.original,
+        }))
+    }
+
+    fn add(&mut self, name: &str, data: &[u8]) {
+        let word = |kind| {
+            let word = attribute(data, kind).and_then(|v| get(v, 0));
+            word.map(u32::from_be_bytes)
+        };
+        let does = match name {
+            "reject" | "queue" => Some(Does::Refuses),
+            "notrack" => Some(Does::Untracks),
+            "lookup" if word(NFTA_LOOKUP_DREG) == Some(NFT_REG_VERDICT) => Some(Does::Refuses),
+            "immediate" if word(NFTA_IMMEDIATE_DREG) == Some(NFT_REG_VERDICT) => {
+                let data = attribute(data, NFTA_IMMEDIATE_DATA).unwrap_or_default();
+                let verdict = attribute(data, NFTA_DATA_VERDICT).unwrap_or_default();
+                self.goes_to = attribute(verdict, NFTA_VERDICT_CHAIN).map(answers::text);
+                let refuses = answers::verdict(data).is_some_and(answers::may_refuse);
+                refuses.then_some(Does::Refuses)
+            }
+            "target" => {
+                let target = attribute(data, NFTA_TARGET_NAME).map(answers::text);
+                let info = attribute(data, NFTA_TARGET_INFO).unwrap_or_default();
+                of_target(&target.unwrap_or_default(), info)
+            }
+            _ => None,
+        };
+        self.does = self.does.or(does);
+        self.compared.note(name, data);
+    }
+}
+
+fn of_target(name: &str, info: &[u8]) -> Option<Does> {
+    let untracks = || get(info, 0).is_some_and(|f| u16::from_ne_bytes(f) & CT_NOTRACK != 0);
+    if REFUSING_TARGETS.contains(&name) {
+        return Some(Does::Refuses);
+    }
+    let [notrack, ct] = UNTRACKING_TARGETS;
+    (name == notrack || name == ct && untracks()).then_some(Does::Untracks)
+}
+
+fn read(expressions: &[u8]) -> Option<Rule> {
+    let mut rule = Rule::default();
+    for (_, expression) in attributes(expressions) {
+        let name = answers::text(attribute(expression, NFTA_EXPR_NAME)?);
+        let data = attribute(expression, NFTA_EXPR_DATA).unwrap_or_default();
+        rule.add(&name, data);
+    }
+    (rule.does.is_some() || rule.goes_to.is_some()).then_some(rule)
+}
+
+/// Checks the properties of the parser for any message.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    if let Some((at, rule)) = others::rule(bytes, read) {
+        assert_eq!(at.family, bytes[0]);
+        rule.compared.ports.iter().for_each(Ports::withstand);
+    }
+}
