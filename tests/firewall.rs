@@ -63,8 +63,10 @@ fn behind_synproxy_nobody_hangs() {
         let outcome = gate(host, options, haproxy.restart_argv());
         assert_eq!(outcome.report["scope"].as_str().unwrap_or(""), scope);
         let report = running.stop().unwrap();
-        // SYNPROXY may have answered one whose ACK came when the gate was closed.
-        let in_between = u64::from(!scope.is_empty());
+        // SYNPROXY may have answered one whose ACK came when the gate was closed; and a request may have
+        // taken longer than the drain, on a busy machine: that is told.
+        let cut = outcome.report["drain_left"]["busy"].as_u64().unwrap_or(0);
+        let in_between = u64::from(!scope.is_empty()) + cut;
         assert!(
             report.failed() <= in_between,
             "{options}: {report}; {outcome:?}"
