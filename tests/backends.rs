@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use harness::latch::Latch;
 use harness::{
-    Backend, Outcome, SOON, SYNGATE, call, gated, ms, shut, stopped_syns, wait_open, wait_shut,
-    words,
+    Backend, Outcome, SOON, SYNGATE, call, gated, lease, ms, noted, shut, stopped_syns, wait_open,
+    wait_shut, words,
 };
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -352,33 +352,20 @@ fn a_command_whose_file_hangs() {
         for (signal, name) in [(Signal::SIGUSR1, "opened"), (Signal::SIGKILL, "killed")] {
             let file = host.write(name, std::fs::read("/bin/true").unwrap());
             host.must(["chmod", "755", file.to_str().unwrap()]);
-            let lease = LEASE.replace("FILE", file.to_str().unwrap());
-            let mut lease = host.spawn(host.command("python3").args(["-c", &lease]));
-            let there = |what: &str| host.dir().join(format!("{name}.{what}")).exists();
-            wait_until(SOON, "a lease", || there("leased")).unwrap();
+            let mut lease = lease(host, &file);
             let call = call(host, words("--port 80 --max-closed 5m --drain 0")).on(backend);
-            let mut run = call.start([file]);
-            wait_until(SOON, "execve(2) of COMMAND", || there("tried")).unwrap();
+            let mut run = call.start([&file]);
+            wait_until(SOON, "execve(2) of COMMAND", || noted(&file, "tried")).unwrap();
             assert!(!connects(&pair, SERVER), "it is closed");
             run.signal(signal).unwrap();
             wait_until(GONE_WITHIN, "an open port", || connects(&pair, SERVER)).unwrap();
             // Killed already, in the second round.
             let _ = run.signal(Signal::SIGKILL);
             let _ = run.wait();
-            lease.as_mut().unwrap().signal(Signal::SIGKILL).unwrap();
+            lease.signal(Signal::SIGKILL).unwrap();
         }
     });
 }
-
-/// Holds a lease that it never gives back, and notes when somebody wants to open the file.
-const LEASE: &str = r#"
-import fcntl, os, signal, time
-note = lambda what: open("FILE." + what, "w").close()
-signal.signal(signal.SIGIO, lambda *_: note("tried"))
-fcntl.fcntl(os.open("FILE", os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)
-note("leased")
-while True: time.sleep(60)
-"#;
 
 /// Nobody is left to remove the rules: the kernel stops matching, within a second of its clock.
 #[test]

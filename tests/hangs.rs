@@ -3,12 +3,12 @@
 mod harness;
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use harness::latch::Latch;
-use harness::{Backend, SOON, SYNGATE, call, python, wait_shut, words};
+use harness::{Backend, SOON, SYNGATE, call, lease, noted, python, wait_shut, words};
 use nix::sys::signal::Signal;
 use testkit::services::Serve;
 use testkit::{Host, Pair, Running, SERVER, wait_until};
@@ -163,29 +163,6 @@ fn a_change_of_the_ports() {
             end(run);
         }
     }
-}
-
-/// Holds a lease on a file that it never gives back, and notes when somebody wants to open it: so
-/// execve(2) hangs, as on a file server that is gone.
-fn lease(host: &Host, file: &Path) -> Running {
-    const LEASE: &str = r#"
-import fcntl, os, signal, time
-note = lambda what: open("FILE." + what, "w").close()
-signal.signal(signal.SIGIO, lambda *_: note("tried"))
-fcntl.fcntl(os.open("FILE", os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)
-note("leased")
-while True: time.sleep(60)
-"#;
-    let lease = LEASE.replace("FILE", file.to_str().unwrap());
-    let lease = host
-        .spawn(host.command("python3").args(["-c", &lease]))
-        .unwrap();
-    wait_until(SOON, "a lease", || noted(file, "leased")).unwrap();
-    lease
-}
-
-fn noted(file: &Path, what: &str) -> bool {
-    PathBuf::from(format!("{}.{what}", file.display())).exists()
 }
 
 /// A copy of a program, for a lease.

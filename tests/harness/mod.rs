@@ -532,6 +532,30 @@ pub(crate) fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }
 
+/// Holds a lease on a file that it never gives back, and notes when somebody wants to open it: so
+/// execve(2) hangs, as on a file server that is gone.
+pub(crate) fn lease(host: &Host, file: &std::path::Path) -> Running {
+    const LEASE: &str = r#"
+import fcntl, os, signal, time
+note = lambda what: open("FILE." + what, "w").close()
+signal.signal(signal.SIGIO, lambda *_: note("tried"))
+fcntl.fcntl(os.open("FILE", os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)
+note("leased")
+while True: time.sleep(60)
+"#;
+    let lease = LEASE.replace("FILE", file.to_str().unwrap());
+    let lease = host
+        .spawn(host.command("python3").args(["-c", &lease]))
+        .unwrap();
+    wait_until(SOON, "a lease", || noted(file, "leased")).unwrap();
+    lease
+}
+
+/// Whether that program has noted this: `leased`, `tried`.
+pub(crate) fn noted(file: &std::path::Path, what: &str) -> bool {
+    std::path::PathBuf::from(format!("{}.{what}", file.display())).exists()
+}
+
 /// A python program on the host, up when it has said so.
 pub(crate) fn python(host: &Host, program: &str) -> Running {
     let mut python = host.command("python3");

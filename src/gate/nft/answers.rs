@@ -5,10 +5,10 @@ use std::time::Duration;
 use nix::libc;
 
 use super::uapi::{
-    NFT_TABLE_F_OWNER, NFTA_COUNTER_PACKETS, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_GEN_ID,
-    NFTA_OBJ_DATA, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_EXPIRATION, NFTA_SET_ELEM_FLAGS,
-    NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_FLAGS, NFTA_TABLE_FLAGS,
-    NFTA_TABLE_NAME, NFTA_TABLE_USERDATA, NFTA_VERDICT_CODE,
+    NFT_TABLE_F_OWNER, NFTA_COUNTER_PACKETS, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_EXPR_DATA,
+    NFTA_EXPR_NAME, NFTA_GEN_ID, NFTA_OBJ_DATA, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_EXPIRATION,
+    NFTA_SET_ELEM_FLAGS, NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_FLAGS,
+    NFTA_TABLE_FLAGS, NFTA_TABLE_NAME, NFTA_TABLE_USERDATA, NFTA_VERDICT_CODE,
 };
 use super::userdata::comment_in;
 use crate::kernel::netlink::{attribute, attributes, get};
@@ -114,6 +114,16 @@ pub(super) fn table(payload: &[u8]) -> Option<ListedTable> {
         comment: text(&comment_in(userdata)),
         owned: flags(payload).unwrap_or(0) & NFT_TABLE_F_OWNER != 0,
     })
+}
+
+/// The names and the data of expressions.
+pub(super) fn expressions(list: &[u8]) -> impl Iterator<Item = (String, &[u8])> {
+    attributes(list).map(|(_, one)| expression(one))
+}
+
+pub(super) fn expression(attributes: &[u8]) -> (String, &[u8]) {
+    let part = |kind| attribute(attributes, kind).unwrap_or_default();
+    (text(part(NFTA_EXPR_NAME)), part(NFTA_EXPR_DATA))
 }
 
 /// Text up to its NUL.

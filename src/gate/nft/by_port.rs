@@ -8,14 +8,14 @@ use nix::libc;
 use super::compared::{Compared, Ports};
 use super::tables::Tables;
 use super::uapi::{
-    NFT_REG_VERDICT, NFTA_DATA_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_IMMEDIATE_DATA,
-    NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG, NFTA_TARGET_INFO, NFTA_TARGET_NAME, NFTA_VERDICT_CHAIN,
+    NFT_REG_VERDICT, NFTA_DATA_VERDICT, NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG,
+    NFTA_TARGET_INFO, NFTA_TARGET_NAME, NFTA_VERDICT_CHAIN,
 };
 use super::{answers, others};
 use crate::gate::by_port::{Does, PortRule, is_met};
 use crate::gate::nat::{REFUSING_TARGETS, UNTRACKING_TARGETS};
 use crate::gate::rules::PREFIX;
-use crate::kernel::netlink::{attribute, attributes, get};
+use crate::kernel::netlink::{attribute, get};
 use crate::words::ports::PortSet;
 
 /// `XT_CT_NOTRACK` in `struct xt_ct_target_info_v1`.
@@ -137,9 +137,7 @@ fn of_target(name: &str, info: &[u8]) -> Option<Does> {
 
 fn read(expressions: &[u8]) -> Option<Rule> {
     let mut rule = Rule::default();
-    for (_, expression) in attributes(expressions) {
-        let name = answers::text(attribute(expression, NFTA_EXPR_NAME)?);
-        let data = attribute(expression, NFTA_EXPR_DATA).unwrap_or_default();
+    for (name, data) in answers::expressions(expressions) {
         rule.add(&name, data);
     }
     (rule.does.is_some() || rule.goes_to.is_some()).then_some(rule)

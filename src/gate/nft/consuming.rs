@@ -9,10 +9,9 @@ use super::ruleset::BEFORE_ALL;
 use super::tables::Tables;
 use super::uapi::{
     NFT_NAT_DNAT, NFT_OBJECT_CT_EXPECT, NFT_OBJECT_CT_HELPER, NFT_OBJECT_LIMIT, NFT_OBJECT_QUOTA,
-    NFT_OBJECT_SYNPROXY, NFT_REG_VERDICT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_IMMEDIATE_DREG,
-    NFTA_LOOKUP_DREG, NFTA_LOOKUP_SET, NFTA_NAT_TYPE, NFTA_OBJREF_IMM_TYPE, NFTA_OBJREF_SET_NAME,
-    NFTA_SET_EXPR, NFTA_SET_EXPRESSIONS, NFTA_SET_NAME, NFTA_SET_OBJ_TYPE, NFTA_SET_TABLE,
-    NFTA_TARGET_INFO, NFTA_TARGET_NAME,
+    NFT_OBJECT_SYNPROXY, NFT_REG_VERDICT, NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG, NFTA_LOOKUP_SET,
+    NFTA_NAT_TYPE, NFTA_OBJREF_IMM_TYPE, NFTA_OBJREF_SET_NAME, NFTA_SET_EXPR, NFTA_SET_EXPRESSIONS,
+    NFTA_SET_NAME, NFTA_SET_OBJ_TYPE, NFTA_SET_TABLE, NFTA_TARGET_INFO, NFTA_TARGET_NAME,
 };
 use super::{answers, others};
 use crate::gate::consumers::{Consumes, Consuming, Effect, by_match, by_target, logs};
@@ -114,9 +113,7 @@ impl Rule {
 
 fn read(expressions: &[u8]) -> Option<Rule> {
     let mut rule = Rule::default();
-    for (_, expression) in attributes(expressions) {
-        let name = answers::text(attribute(expression, NFTA_EXPR_NAME)?);
-        let data = attribute(expression, NFTA_EXPR_DATA).unwrap_or_default();
+    for (name, data) in answers::expressions(expressions) {
         rule.add(&name, data);
     }
     (rule.effect.is_some() || !rule.sets.is_empty()).then_some(rule)
@@ -172,8 +169,7 @@ fn counting_set(payload: &[u8]) -> Option<CountingSet> {
     let several = attribute(body, NFTA_SET_EXPRESSIONS).unwrap_or_default();
     let each = one.chain(attributes(several).map(|(_, expression)| expression));
     let mut of_each = each.filter_map(|expression| {
-        let name = answers::text(attribute(expression, NFTA_EXPR_NAME)?);
-        let data = attribute(expression, NFTA_EXPR_DATA).unwrap_or_default();
+        let (name, data) = answers::expression(expression);
         of_expression(&name, data)
     });
     Some(CountingSet {

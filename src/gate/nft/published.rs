@@ -82,9 +82,7 @@ fn nat_rule(payload: &[u8]) -> Option<u8> {
 /// What a rule has compared with the destination port before it changes the address.
 fn sent_elsewhere(expressions: &[u8]) -> Option<Ports> {
     let mut rule = Compared::default();
-    for (_, expression) in attributes(expressions) {
-        let name = answers::text(attribute(expression, NFTA_EXPR_NAME)?);
-        let data = attribute(expression, NFTA_EXPR_DATA).unwrap_or_default();
+    for (name, data) in answers::expressions(expressions) {
         if redirects(&name, data) {
             return rule.ports;
         }
