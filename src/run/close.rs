@@ -6,14 +6,17 @@ use anyhow::Result;
 
 use crate::action::contract::{Action, Prepared};
 use crate::action::drop::Dropping;
+use crate::decide::state::State;
 use crate::gate::backend::Remark;
 use crate::gate::backends;
 use crate::gate::firewall;
 use crate::gate::gate::Gate;
 use crate::gate::kinds::Choice;
+use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::diag::Sockets;
 use crate::run::call::Call;
 use crate::run::place::harm_of_dropping;
+use crate::run::plan::Plan;
 use crate::run::record::Record;
 use crate::words::ending::Ending;
 use crate::words::scope::Where;
@@ -25,6 +28,21 @@ pub(super) struct Closing {
     pub gate: Option<Gate>,
     /// Without a gate, the time when it would have closed.
     pub closed_at: Instant,
+}
+
+impl Closing {
+    /// The first state of the run's decisions. `before` was seen just before the gate closed.
+    pub(super) fn state(&self, plan: &Plan, before: &Sample) -> State {
+        let gate = self.gate.as_ref();
+        let policy = self.action.policy(self.closed_at);
+        let deadline = gate.map(Gate::deadline);
+        let config = plan.config.clone();
+        let mut state = State::new(config, before, self.closed_at, deadline, policy);
+        if gate.is_some_and(Gate::exposed) {
+            state.guard();
+        }
+        state
+    }
 }
 
 impl Call<'_> {

@@ -31,22 +31,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use self::call::Call;
-use self::close::Closing;
 use self::drive::Run;
-use self::plan::{Plan, Refused};
+use self::plan::Plan;
 use self::record::Record;
-use self::report::file::try_report_file;
 use self::tell::{level, refusal, tell, tell_plan};
 use self::world::Machine;
 use crate::cli::{Args, mistaken_variables};
-use crate::decide::state::State;
-use crate::gate::gate::Gate;
 use crate::gate::standing;
-use crate::kernel::caps;
-use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::diag::Sockets;
+use crate::process::environment;
 use crate::process::signals::Signals;
-use crate::process::{environment, own_unit, rlimits};
 use crate::tell::say::Say;
 use crate::words::ending::Ending;
 use crate::words::exit::Exit;
@@ -55,9 +49,7 @@ use crate::words::exit::Exit;
 pub(crate) fn run(args: &Args, started: Instant) -> Exit {
     let say = Say::new(level(args), started);
     let path = std::env::var_os("PATH");
-    let planned = Plan::new(args, path.as_deref()).and_then(Plan::on_this_host);
-    let planned = planned.map(|plan| plan.place(args.hook).backend());
-    let planned = planned.and_then(Plan::meets_same_rules);
+    let planned = Plan::for_this_host(args, path.as_deref());
     let mut record = Record::new();
     for mistaken in mistaken_variables() {
         record.warnings.warn(&say, mistaken);
@@ -65,13 +57,7 @@ pub(crate) fn run(args: &Args, started: Instant) -> Exit {
     if args.dry_run {
         return tell_plan(planned, args.by_environment, &say);
     }
-    let planned = planned.and_then(|plan| match &args.report_file {
-        Some(file) => try_report_file(file)
-            .map(|()| plan)
-            .map_err(Refused::ReportFile),
-        None => Ok(plan),
-    });
-    let (plan, ending) = match planned {
+    let (plan, ending) = match planned.and_then(|plan| plan.that_can_report(args)) {
         Ok(plan) => {
             let ending = surviving_bugs(&plan, &say, &mut record, started);
             (Some(plan), ending)
@@ -100,15 +86,7 @@ fn carry_out(
     started: Instant,
 ) -> Result<Ending, Ending> {
     record.action = plan.action.name();
-    if let Some(why) = own_unit::refusal_here(&plan.command) {
-        return Err(Ending::not_run("own_unit", why));
-    }
-    if let Some(why) = rlimits::too_few_files() {
-        return Err(Ending::not_run("files", why));
-    }
-    if !plan.config.best_effort && !caps::net_admin() {
-        return Err(Ending::not_run("privilege", caps::NEEDED));
-    }
+    plan.refuse_here()?;
     let trouble = |error: std::io::Error| Ending::not_run("signals", format!("signalfd: {error}"));
     let signals = Signals::block().map_err(trouble)?;
     let gated = plan.gated();
@@ -150,21 +128,9 @@ fn under_lock(
     });
     let (closed, starter) = closed.inspect_err(|_| prepared.dismiss(call.say, call.signals))?;
     record.closed_after = closed.gate.as_ref().map(|gate| gate.closed_at() - started);
-    let mut state = state(call.plan, &closed, &record.before);
+    let mut state = closed.state(call.plan, &record.before);
     let machine = Box::new(Machine::new(call, sockets, starter));
     let mut run = Run::new((call.plan, call.say), record, machine, closed, prepared);
     run.drive(&mut state);
     Ok(run.conclude(state))
-}
-
-fn state(plan: &Plan, closed: &Closing, before: &Sample) -> State {
-    let gate = closed.gate.as_ref();
-    let deadline = gate.map(Gate::deadline);
-    let closed_at = closed.closed_at;
-    let policy = closed.action.policy(closed_at);
-    let mut state = State::new(plan.config.clone(), before, closed_at, deadline, policy);
-    if gate.is_some_and(Gate::exposed) {
-        state.guard();
-    }
-    state
 }

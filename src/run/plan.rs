@@ -13,13 +13,16 @@ use crate::gate::firewall;
 use crate::gate::kinds::Choice;
 use crate::gate::rules::{Rules, Settings};
 use crate::gate::who::Who;
+use crate::kernel::caps;
 use crate::kernel::sockets::netns::Netns;
+use crate::process::{own_unit, rlimits};
 use crate::run::backend::Backend;
 use crate::run::place::{Place, place};
 use crate::run::program::resolve;
-use crate::run::report::file::check_report_file;
+use crate::run::report::file::{check_report_file, try_report_file};
 use crate::run::vrf;
 use crate::words::command_line::{command_line, not_empty};
+use crate::words::ending::Ending;
 use crate::words::exit::NotRunnable;
 use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
@@ -104,6 +107,38 @@ impl Plan {
             place: Place::default(),
             command: args.command.clone(),
         })
+    }
+
+    /// The plan with what this host adds to the command line.
+    ///
+    /// # Errors
+    /// What makes no sense, or can't be done here.
+    pub(super) fn for_this_host(args: &Args, path: Option<&OsStr>) -> Result<Plan, Refused> {
+        let plan = Plan::new(args, path)?.on_this_host()?;
+        plan.place(args.hook).backend().meets_same_rules()
+    }
+
+    /// # Errors
+    /// The report can't be written where `--report-file` says.
+    pub(super) fn that_can_report(self, args: &Args) -> Result<Plan, Refused> {
+        let tried = args.report_file.as_deref().map(try_report_file);
+        tried.unwrap_or(Ok(())).map_err(Refused::ReportFile)?;
+        Ok(self)
+    }
+
+    /// # Errors
+    /// Where it is called, COMMAND would end the run, or the gate could not be closed.
+    pub(super) fn refuse_here(&self) -> Result<(), Ending> {
+        if let Some(why) = own_unit::refusal_here(&self.command) {
+            return Err(Ending::not_run("own_unit", why));
+        }
+        if let Some(why) = rlimits::too_few_files() {
+            return Err(Ending::not_run("files", why));
+        }
+        if !self.config.best_effort && !caps::net_admin() {
+            return Err(Ending::not_run("privilege", caps::NEEDED));
+        }
+        Ok(())
     }
 
     /// Decides on the hook by a look at the host's firewall.

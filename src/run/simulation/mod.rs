@@ -32,7 +32,6 @@ use crate::run::drive::Run;
 use crate::run::place::Place;
 use crate::run::plan::{Listeners, Plan};
 use crate::run::record::Record;
-use crate::run::state;
 use crate::tell::say::{Level, Say};
 use crate::words::ending::Ending;
 use crate::words::steer::Steer;
@@ -96,7 +95,7 @@ fn play(model: &Shared) -> Ending {
         gate: Some(gate.expect("the model closes")),
         closed_at: *BASE,
     };
-    let mut state = state(&plan, &closed, &record.before);
+    let mut state = closed.state(&plan, &record.before);
     let surroundings = Surroundings {
         model: Rc::clone(model),
         sockets,
