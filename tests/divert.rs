@@ -901,7 +901,13 @@ fn there_is_room_for_so_many() {
         .duration(Duration::from_millis(50))
         .start(&trio.client)
         .unwrap();
-    wait_until(SOON, "SYNs", || harness::stopped_syns(&trio.a) > 2).unwrap();
+    let without_room = || {
+        let listed = trio.a.nft_json();
+        let objects = listed["nftables"].as_array().unwrap().iter();
+        let mut counters = objects.filter_map(|object| object.get("counter"));
+        counters.any(|c| c["name"] == "no_room" && c["packets"].as_u64() > Some(0))
+    };
+    wait_until(SOON, "a SYN without room", without_room).unwrap();
     closed.open(&trio);
     held.into_iter().for_each(whole);
     let outcome = closed.end();
