@@ -1202,7 +1202,8 @@ fn a_limit_of_cpu_time() {
         )
     };
     start();
-    let soft = call().by(after_cpu_time(0.95 - 0.1 * f64::from(slow()), 1, 60));
+    // A busy machine may take more before syngate begins, and the soft limit would end that.
+    let soft = call().by(after_cpu_time(0.8 - 0.05 * f64::from(slow()), 1, 60));
     let mut run = soft.start(stop.clone());
     let pid = run.pid().unwrap();
     let ticks = || {
@@ -1211,7 +1212,7 @@ fn a_limit_of_cpu_time() {
         let times = fields.split_whitespace().skip(11).take(2);
         times.map(|n| n.parse::<u64>().unwrap()).sum::<u64>()
     };
-    wait_until(SOON * 4, "more CPU time than the soft limit", || {
+    wait_until(SOON * 8, "more CPU time than the soft limit", || {
         ticks() > 103
     })
     .unwrap();
