@@ -34,7 +34,7 @@ fn opens(pair: &Pair, port: u16) {
     wait_until(OPEN_WITHIN, "an open port", || connects(pair, port)).unwrap();
 }
 
-/// Ends a run, whatever it still waits for.
+/// Ends a run that may still wait for something.
 fn end(mut run: Running) {
     let _ = run.signal(Signal::SIGKILL);
     let _ = run.wait();

@@ -540,8 +540,8 @@ fn gets_in(client: &Host) -> bool {
     client.wait().unwrap().success()
 }
 
-/// Clients whom the firewall keeps out by the main port would get in by the standby's; and what is not
-/// tracked would meet a closed port.
+/// The firewall bans clients by the main port. By the standby's port they would get in. A connection that
+/// is not tracked is not redirected, and would meet a closed port.
 #[test]
 fn rules_that_a_redirect_would_bypass_are_told_before_anything_is_gated() {
     for (commands, told) in OBJECTIONS {

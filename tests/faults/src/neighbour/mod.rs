@@ -29,7 +29,7 @@ impl Neighbour {
         }
     }
 
-    /// What it does to clients, whatever syngate does.
+    /// What the neighbour alone does to clients. Syngate is not to blame for it.
     pub fn excuse(self) -> Excuse {
         Excuse {
             waiting: matches!(self, Floods | HasManyRules | KeepsManyConnections | RunsToo),

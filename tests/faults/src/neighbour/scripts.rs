@@ -256,7 +256,7 @@ if sum(len(os.read(up[0], 1)) for _ in range(11)) == 11:
                  while kill -0 $(cat $DIR/beside) 2>/dev/null; do sleep 0.01; done
                  rm $DIR/beside $DIR/listens"
             }
-            // The way to whom floods come from went with the address.
+            // The route to the flooding host went with the address.
             BridgesPort => {
                 "ip address del 10.77.0.1/24 dev br80
                  ip link set eth0 nomaster
