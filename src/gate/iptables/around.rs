@@ -4,7 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::compile::{End, Place};
-use super::save::{id_of, words};
+use super::rule::Rule;
+use super::save::id_of;
 use crate::words::ports::PortSet;
 
 /// Targets after which a packet does not come to the next rule, and is not dropped either.
@@ -87,7 +88,7 @@ impl<'a> Table<'a> {
     pub(super) fn check(&self, place: Place, id: &str, ports: &PortSet) -> Result<(), Fault> {
         for chain in place.built_in {
             let rules = self.rules_of(chain);
-            let own = |rule: &&str| target(&words(rule)).and_then(id_of) == Some(id);
+            let own = |rule: &&str| Rule::read(rule).target().and_then(id_of) == Some(id);
             let Some(at) = rules.iter().position(own) else {
                 return Err(Fault::Changed);
             };
@@ -119,7 +120,11 @@ impl<'a> Table<'a> {
 
     /// Nothing but jumps of other runs is behind, and the policy lets pass.
     fn ends(&self, chain: &str, behind: &[&str]) -> Result<(), Fault> {
-        let of_a_run = |rule: &str| target(&words(rule)).is_some_and(|to| id_of(to).is_some());
+        let of_a_run = |rule: &str| {
+            Rule::read(rule)
+                .target()
+                .is_some_and(|to| id_of(to).is_some())
+        };
         if let Some(rule) = behind.iter().find(|rule| !of_a_run(rule)) {
             return Err(Fault::Behind((*rule).to_owned()));
         }
@@ -137,10 +142,10 @@ impl<'a> Table<'a> {
         let returns = self.policies.get(chain) == Some(&"ACCEPT");
         let mut seen = HashSet::new();
         let rule = rules.iter().find(|rule| {
-            let words = words(rule);
-            let to = target(&words).filter(|_| concerns(&words, ports));
+            let rule = Rule::read(rule);
+            let to = rule.target().filter(|_| concerns(&rule, ports));
             to.is_some_and(|to| {
-                let goes = words.iter().any(|word| word == "-g");
+                let goes = rule.has("-g");
                 (returns && (to == "RETURN" || goes)) || self.passes(to, ports, &mut seen)
             })
         });
@@ -156,35 +161,21 @@ impl<'a> Table<'a> {
             return false;
         }
         self.rules_of(to).iter().any(|rule| {
-            let words = words(rule);
-            let to = target(&words).filter(|_| concerns(&words, ports));
+            let rule = Rule::read(rule);
+            let to = rule.target().filter(|_| concerns(&rule, ports));
             to.is_some_and(|to| self.passes(to, ports, seen))
         })
     }
 }
 
-fn target(words: &[String]) -> Option<&str> {
-    let at = words.iter().position(|word| word == "-j" || word == "-g")?;
-    words.get(at + 1).map(String::as_str)
-}
-
 /// Whether a new SYN to one of the ports can match. Only what is certain counts as a no.
-fn concerns(words: &[String], ports: &PortSet) -> bool {
-    // The value of an option that is not negated.
-    let value = |name: &str| {
-        let at = words.iter().position(|word| word == name)?;
-        let negated = at > 0 && words[at - 1] == "!";
-        words.get(at + 1).filter(|_| !negated)
-    };
-    let other_protocol = value("-p").is_some_and(|protocol| protocol != "tcp");
-    let listed = value("--dport").or_else(|| value("--dports"));
-    let listed = listed.map(|ports| ports.replace(':', "-"));
-    let listed = listed.and_then(|listed| PortSet::parse(&listed, |_| None).ok());
+fn concerns(rule: &Rule, ports: &PortSet) -> bool {
+    let listed = rule.ports();
     let other_ports = listed.is_some_and(|listed| listed.intersection(ports).is_empty());
-    let states = value("--ctstate").or_else(|| value("--state"));
+    let states = rule.value("--ctstate").or_else(|| rule.value("--state"));
     let known = |state: &str| ["ESTABLISHED", "RELATED"].contains(&state);
     let known_connections = states.is_some_and(|states| states.split(',').all(known));
-    !(other_protocol || other_ports || known_connections)
+    !(rule.is_for_another_protocol() || other_ports || known_connections)
 }
 
 /// Checks that any text can be read.

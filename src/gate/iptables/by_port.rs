@@ -1,7 +1,7 @@
 //! Finds rules, as iptables-save(8) prints them, that refuse packets by their destination port after NAT,
 //! or keep them from connection tracking. Pure.
 
-use super::save::words;
+use super::rule::{Rule, ports_in};
 use crate::gate::by_port::{Does, PortRule, is_met};
 use crate::gate::nat::{REFUSING_TARGETS, UNTRACKING_TARGETS};
 use crate::gate::rules::PREFIX;
@@ -28,18 +28,18 @@ pub(super) fn read(family: Family, table: &str, saved: &str) -> Vec<PortRule> {
     let rules = saved
         .lines()
         .filter_map(|line| line.find("-A ").map(|at| &line[at..]));
-    let rules: Vec<Rule> = rules.map(|rule| Rule(words(rule))).collect();
-    let jump = |rule: &Rule| Some((rule.chain()?.to_owned(), rule.goes_to(&own)?.to_owned()));
+    let rules: Vec<Rule> = rules.map(Rule::read).collect();
+    let jump = |rule: &Rule| Some((rule.chain()?.to_owned(), goes_to(rule, &own)?.to_owned()));
     let jumps: Vec<_> = rules.iter().filter_map(jump).collect();
     let found = rules.iter().filter_map(|rule| {
         let chain = rule.chain()?.to_owned();
-        let (does, ports) = (rule.does(table, &own)?, rule.ports()?);
-        let (ports, original) = ports;
+        let does = does(rule, table, &own)?;
+        let (ports, original) = compared(rule)?;
         is_met(&chain, &away, &jumps).then(|| PortRule {
             does,
             by: format!("iptables table {table}, chain {chain}"),
             table: format!("{family} {table}"),
-            to: rule.goes_to(&own).map(str::to_owned),
+            to: goes_to(rule, &own).map(str::to_owned),
             ports,
             original,
         })
@@ -47,63 +47,38 @@ pub(super) fn read(family: Family, table: &str, saved: &str) -> Vec<PortRule> {
     found.collect()
 }
 
-struct Rule(Vec<String>);
+/// The chain of the table's own that a rule goes to.
+fn goes_to<'a>(rule: &'a Rule, own: &[&str]) -> Option<&'a str> {
+    rule.target().filter(|target| own.contains(target))
+}
 
-impl Rule {
-    fn has(&self, word: &str) -> bool {
-        self.0.iter().any(|w| w == word)
+fn does(rule: &Rule, table: &str, own: &[&str]) -> Option<Does> {
+    let target = rule.target()?;
+    if rule.is_for_another_protocol() || target.starts_with(PREFIX) {
+        return None;
     }
+    if table == TRACKING {
+        let [notrack, ct] = UNTRACKING_TARGETS;
+        let untracks = target == notrack || target == ct && rule.has("--notrack");
+        return untracks.then_some(Does::Untracks);
+    }
+    let refuses = REFUSING_TARGETS.contains(&target) || own.contains(&target);
+    (FILTERING.contains(&table) && refuses).then_some(Does::Refuses)
+}
 
-    /// The value of an option that is not negated.
-    fn value(&self, name: &str) -> Option<&str> {
-        let at = self.0.iter().position(|word| word == name)?;
-        let negated = at > 0 && self.0[at - 1] == "!";
-        let value = self.0.get(at + 1).filter(|_| !negated);
-        value.map(String::as_str)
+/// The destination ports that a rule compares, and whether these are from before NAT. All, if the rule has
+/// no condition.
+fn compared(rule: &Rule) -> Option<(PortSet, bool)> {
+    if let Some(original) = rule.value("--ctorigdstport") {
+        return Some((ports_in(original)?, true));
     }
-
-    fn chain(&self) -> Option<&str> {
-        self.value("-A")
+    if rule.has("--dport") || rule.has("--dports") {
+        return Some((rule.ports()?, false));
     }
-
-    fn target(&self) -> Option<&str> {
-        self.value("-j").or_else(|| self.value("-g"))
-    }
-
-    fn goes_to(&self, own: &[&str]) -> Option<&str> {
-        self.target().filter(|target| own.contains(target))
-    }
-
-    fn does(&self, table: &str, own: &[&str]) -> Option<Does> {
-        let target = self.target()?;
-        let other_protocol = self.value("-p").is_some_and(|protocol| protocol != "tcp");
-        if other_protocol || target.starts_with(PREFIX) {
-            return None;
-        }
-        if table == TRACKING {
-            let [notrack, ct] = UNTRACKING_TARGETS;
-            let untracks = target == notrack || target == ct && self.has("--notrack");
-            return untracks.then_some(Does::Untracks);
-        }
-        let refuses = REFUSING_TARGETS.contains(&target) || own.contains(&target);
-        (FILTERING.contains(&table) && refuses).then_some(Does::Refuses)
-    }
-
-    /// The destination ports that it compares, and whether these are from before NAT. All, if the rule has
-    /// no condition.
-    fn ports(&self) -> Option<(PortSet, bool)> {
-        let original = self.value("--ctorigdstport");
-        let now = || self.value("--dport").or_else(|| self.value("--dports"));
-        if let Some(listed) = original.or_else(now) {
-            let listed = PortSet::parse(&listed.replace(':', "-"), |_| None).ok()?;
-            return Some((listed, original.is_some()));
-        }
-        let plain = ["-A", "-p", "tcp", "-j", "CT", "NOTRACK", "--notrack"];
-        let chain = self.chain();
-        let is_plain = |word: &String| plain.contains(&word.as_str()) || chain == Some(word);
-        let all = || (PortSet::from_ranges([0..=u16::MAX]), false);
-        self.0.iter().all(is_plain).then(all)
-    }
+    let plain = ["-A", "-p", "tcp", "-j", "CT", "NOTRACK", "--notrack"];
+    let is_plain = |word: &String| plain.contains(&word.as_str()) || rule.chain() == Some(word);
+    let all = || (PortSet::from_ranges([0..=u16::MAX]), false);
+    rule.words().iter().all(is_plain).then(all)
 }
 
 #[cfg(test)]

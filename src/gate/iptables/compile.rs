@@ -326,7 +326,7 @@ pub(super) fn date_stop(since_1970: Duration) -> String {
 pub(crate) fn withstand(text: &str) {
     let comment = fit_comment(text);
     let rule = format!("-A INPUT -m comment --comment \"{comment}\" -j ACCEPT");
-    assert_eq!(super::save::words(&rule)[5], comment);
+    assert_eq!(super::rule::words(&rule)[5], comment);
 }
 
 #[cfg(test)]

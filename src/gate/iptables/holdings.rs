@@ -6,14 +6,13 @@ use anyhow::Result;
 use super::by_port;
 use super::present::{has_ipv6, installed_variants, tables_of};
 use super::programs::Programs;
-use super::save::words;
+use super::rule::Rule;
 use crate::gate::by_port::PortRule;
 use crate::gate::consumers::{Consuming, Effect, by_match, by_target, logs};
 use crate::gate::kinds::Variant;
 use crate::gate::nat::{NAT_TARGETS, RedirectedPort};
 use crate::gate::rules::PREFIX;
 use crate::words::family::Family;
-use crate::words::ports::PortSet;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VariantHoldings {
@@ -118,15 +117,15 @@ fn of_legacy() -> Vec<(Family, String, Result<String>)> {
 
 /// The effect of a rule as iptables-save(8) prints it.
 fn effect_of(table: &str, line: &str) -> Option<Consuming> {
-    let words = words(&line[line.find("-A ")?..]);
-    let chain = words.get(1)?;
-    let elsewhere = ["FORWARD", "OUTPUT", "POSTROUTING"].contains(&chain.as_str());
+    let rule = Rule::read(&line[line.find("-A ")?..]);
+    let chain = rule.chain()?;
+    let elsewhere = ["FORWARD", "OUTPUT", "POSTROUTING"].contains(&chain);
     if elsewhere || line.contains(PREFIX) {
         return None;
     }
-    let helps = words.iter().any(|word| word == "--helper");
+    let helps = rule.has("--helper");
     let mut effect = None;
-    for pair in words.windows(2) {
+    for pair in rule.words().windows(2) {
         match pair[0].as_str() {
             // A limit of log messages decides nothing.
             "-j" if logs(&pair[1]) => return None,
@@ -164,30 +163,22 @@ fn read(saved: &str) -> Holding {
     holding
 }
 
-fn does_nat(rule: &str) -> bool {
-    let words = words(rule);
-    let mut pairs = words.windows(2);
-    !rule.contains(PREFIX)
-        && pairs.any(|pair| pair[0] == "-j" && NAT_TARGETS.contains(&pair[1].as_str()))
+fn does_nat(text: &str) -> bool {
+    let rule = Rule::read(text);
+    let target = rule.target();
+    !text.contains(PREFIX) && target.is_some_and(|target| NAT_TARGETS.contains(&target))
 }
 
 /// `-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80`.
 fn redirected(rule: &str) -> Vec<RedirectedPort> {
-    let words = words(rule);
-    let value = |name: &str| {
-        let at = words.iter().position(|word| word == name)?;
-        // "! --dport 80" means all other ports.
-        let negated = at > 0 && words[at - 1] == "!";
-        words.get(at + 1).filter(|_| !negated).map(String::as_str)
-    };
-    let (Some(chain), Some("tcp")) = (value("-A"), value("-p")) else {
+    let rule = Rule::read(rule);
+    let (Some(chain), Some("tcp")) = (rule.chain(), rule.value("-p")) else {
         return Vec::new();
     };
-    if !matches!(value("-j"), Some("DNAT" | "REDIRECT")) || chain == "OUTPUT" {
+    if !matches!(rule.target(), Some("DNAT" | "REDIRECT")) || chain == "OUTPUT" {
         return Vec::new();
     }
-    let ports = value("--dport").or(value("--dports")).unwrap_or_default();
-    let ports = PortSet::parse(&ports.replace(':', "-"), |_| None).unwrap_or_default();
+    let ports = rule.ports().unwrap_or_default();
     let by = format!("iptables table nat, chain {chain}");
     let redirected = |port| RedirectedPort {
         port,

@@ -19,5 +19,6 @@ mod look;
 pub(crate) mod present;
 pub(crate) mod programs;
 mod recent;
+mod rule;
 pub(crate) mod save;
 pub(crate) mod standing;

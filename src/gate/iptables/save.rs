@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::rule::{ports_in, words};
 use crate::gate::rules::PREFIX;
 use crate::gate::who::{Who, now};
 use crate::words::ports::PortSet;
@@ -103,8 +104,7 @@ fn rule(
         {
             part.scope.interfaces.push(interface);
         }
-        let listed = value("--dports").map(|ports| ports.replace(':', "-"));
-        let listed = listed.and_then(|ports| PortSet::parse(&ports, |_| None).ok());
+        let listed = value("--dports").and_then(ports_in);
         let ranges = listed.iter().flat_map(PortSet::ranges).cloned();
         ports.entry(id.to_owned()).or_default().extend(ranges);
     }
@@ -136,24 +136,6 @@ fn add(networks: &mut Networks, network: Option<&str>) {
     if let Some(Ok(network)) = network.map(str::parse) {
         *networks = Networks::new(networks.all().into_iter().chain([network]));
     }
-}
-
-/// The words of a rule. Quotes and backslashes are resolved.
-pub(super) fn words(rule: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let mut quoted = false;
-    let mut chars = rule.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' => quoted = !quoted,
-            ' ' if !quoted => words.push(String::new()),
-            c => {
-                let c = if c == '\\' { chars.next() } else { Some(c) };
-                words.last_mut().into_iter().for_each(|word| word.extend(c));
-            }
-        }
-    }
-    words
 }
 
 impl Part {

@@ -1,0 +1,69 @@
+//! A rule of anybody's as iptables-save(8) prints it. Pure.
+
+use crate::words::ports::PortSet;
+
+pub(super) struct Rule(Vec<String>);
+
+impl Rule {
+    pub(super) fn read(text: &str) -> Rule {
+        Rule(words(text))
+    }
+
+    pub(super) fn words(&self) -> &[String] {
+        &self.0
+    }
+
+    pub(super) fn has(&self, word: &str) -> bool {
+        self.0.iter().any(|w| w == word)
+    }
+
+    /// The value of an option that is not negated: `! --dport 80` means all other ports.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        let at = self.0.iter().position(|word| word == name)?;
+        let negated = at > 0 && self.0[at - 1] == "!";
+        let value = self.0.get(at + 1).filter(|_| !negated);
+        value.map(String::as_str)
+    }
+
+    pub(super) fn chain(&self) -> Option<&str> {
+        self.value("-A")
+    }
+
+    pub(super) fn target(&self) -> Option<&str> {
+        self.value("-j").or_else(|| self.value("-g"))
+    }
+
+    /// It names a protocol, and that is not TCP.
+    pub(super) fn is_for_another_protocol(&self) -> bool {
+        self.value("-p").is_some_and(|protocol| protocol != "tcp")
+    }
+
+    /// The destination ports that it names.
+    pub(super) fn ports(&self) -> Option<PortSet> {
+        let listed = self.value("--dport").or_else(|| self.value("--dports"));
+        listed.and_then(ports_in)
+    }
+}
+
+/// The ports of a list: `80,1000:2000`.
+pub(super) fn ports_in(listed: &str) -> Option<PortSet> {
+    PortSet::parse(&listed.replace(':', "-"), |_| None).ok()
+}
+
+/// The words of a rule. Quotes and backslashes are resolved.
+pub(super) fn words(rule: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    let mut chars = rule.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => quoted = !quoted,
+            ' ' if !quoted => words.push(String::new()),
+            c => {
+                let c = if c == '\\' { chars.next() } else { Some(c) };
+                words.last_mut().into_iter().for_each(|word| word.extend(c));
+            }
+        }
+    }
+    words
+}
