@@ -126,6 +126,12 @@ pub(super) fn expression(attributes: &[u8]) -> (String, &[u8]) {
     (text(part(NFTA_EXPR_NAME)), part(NFTA_EXPR_DATA))
 }
 
+/// A number of 32 bits.
+pub(super) fn word(attributes: &[u8], kind: u16) -> Option<u32> {
+    let bytes = get(attribute(attributes, kind)?, 0)?;
+    Some(u32::from_be_bytes(bytes))
+}
+
 /// Text up to its NUL.
 pub(super) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());

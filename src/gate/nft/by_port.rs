@@ -2,10 +2,10 @@
 //! connection tracking.
 
 use anyhow::Result;
-use nftnl::ProtoFamily;
 use nix::libc;
 
 use super::compared::{Compared, Ports};
+use super::others::Base;
 use super::tables::Tables;
 use super::uapi::{
     NFT_REG_VERDICT, NFTA_DATA_VERDICT, NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG,
@@ -24,18 +24,17 @@ const CT_NOTRACK: u16 = 1;
 /// # Errors
 /// No privilege, no nf_tables, or a set is not listed.
 pub(crate) fn find() -> Result<Vec<PortRule>> {
-    let rules = others::find(&[], read)?;
     let mut tables = Tables::open()?;
+    let all = others::find(&mut tables, read)?;
+    let (not_after_nat, not_before) = (
+        all.bases(is_not_after_nat),
+        all.bases(is_not_before_tracking),
+    );
+    let rules = all.rules;
     let jumps: Vec<_> = rules
         .iter()
         .filter_map(|(at, rule)| Some((at.clone(), at.chain_beside(rule.goes_to.as_ref()?))))
         .collect();
-    let mut bases = |wanted: fn(u8, libc::c_int, i32) -> bool| {
-        tables.dump(ProtoFamily::Unspec, libc::NFT_MSG_GETCHAIN, &[], |row| {
-            others::base_chain(row, wanted).into_iter().collect()
-        })
-    };
-    let (not_after_nat, not_before) = (bases(is_not_after_nat)?, bases(is_not_before_tracking)?);
     let mut found = Vec::new();
     for (at, rule) in rules {
         let away = match rule.does {
@@ -53,20 +52,19 @@ pub(crate) fn find() -> Result<Vec<PortRule>> {
 
 /// The families of bridges, ARP and devices see packets before NAT, and so does prerouting up to the
 /// priority of NAT. A chain at that priority may come before syngate's or after it.
-fn is_not_after_nat(family: u8, hook: libc::c_int, priority: i32) -> bool {
-    let of_ip = is_of_ip(family);
-    let after = hook == libc::NF_INET_LOCAL_IN
-        || hook == libc::NF_INET_PRE_ROUTING && priority > libc::NF_IP_PRI_NAT_DST;
-    !(of_ip && after)
+fn is_not_after_nat(base: &Base) -> bool {
+    let after = base.hook == libc::NF_INET_LOCAL_IN
+        || base.hook == libc::NF_INET_PRE_ROUTING && base.priority > libc::NF_IP_PRI_NAT_DST;
+    !(is_of_ip(base) && after)
 }
 
-fn is_not_before_tracking(family: u8, hook: libc::c_int, _: i32) -> bool {
-    !(is_of_ip(family) && hook == libc::NF_INET_PRE_ROUTING)
+fn is_not_before_tracking(base: &Base) -> bool {
+    !(is_of_ip(base) && base.hook == libc::NF_INET_PRE_ROUTING)
 }
 
-fn is_of_ip(family: u8) -> bool {
+fn is_of_ip(base: &Base) -> bool {
     let ip = [libc::NFPROTO_INET, libc::NFPROTO_IPV4, libc::NFPROTO_IPV6];
-    ip.contains(&i32::from(family))
+    ip.contains(&i32::from(base.at.family))
 }
 
 #[derive(Default)]
@@ -99,10 +97,7 @@ impl Rule {
     }
 
     fn add(&mut self, name: &str, data: &[u8]) {
-        let word = |kind| {
-            let word = attribute(data, kind).and_then(|v| get(v, 0));
-            word.map(u32::from_be_bytes)
-        };
+        let word = |kind| answers::word(data, kind);
         let does = match name {
             "reject" | "queue" => Some(Does::Refuses),
             "notrack" => Some(Does::Untracks),

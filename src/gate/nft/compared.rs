@@ -100,10 +100,7 @@ pub(super) struct Compared {
 impl Compared {
     /// Notes an expression.
     pub(super) fn note(&mut self, name: &str, data: &[u8]) {
-        let word = |kind| {
-            let word = attribute(data, kind).and_then(|v| get(v, 0));
-            word.map(u32::from_be_bytes)
-        };
+        let word = |kind| answers::word(data, kind);
         match name {
             "payload" if is_port(data) => self.load(word(NFTA_PAYLOAD_DREG), false),
             "ct" if word(NFTA_CT_KEY) == Some(NFT_CT_PROTO_DST) => {
@@ -183,14 +180,13 @@ impl Compared {
 }
 
 fn is_port(payload: &[u8]) -> bool {
-    let word = |kind| attribute(payload, kind).and_then(|v| get(v, 0));
     let wanted = [
         (NFTA_PAYLOAD_BASE, NFT_PAYLOAD_TRANSPORT_HEADER),
         (NFTA_PAYLOAD_OFFSET, PORT_OFFSET),
         (NFTA_PAYLOAD_LEN, PORT_LENGTH),
     ];
     let mut wanted = wanted.into_iter();
-    wanted.all(|(kind, value)| word(kind) == Some(u32::to_be_bytes(value)))
+    wanted.all(|(kind, value)| answers::word(payload, kind) == Some(value))
 }
 
 /// Where a register begins: there are four of 16 bytes, and the same bytes as sixteen of 4

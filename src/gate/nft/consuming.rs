@@ -5,6 +5,7 @@ use anyhow::Result;
 use nftnl::ProtoFamily;
 use nix::libc;
 
+use super::others::Base;
 use super::ruleset::BEFORE_ALL;
 use super::tables::Tables;
 use super::uapi::{
@@ -16,7 +17,7 @@ use super::uapi::{
 use super::{answers, others};
 use crate::gate::consumers::{Consumes, Consuming, Effect, by_match, by_target, logs};
 use crate::gate::rules::PREFIX;
-use crate::kernel::netlink::{attribute, attributes, get};
+use crate::kernel::netlink::{attribute, attributes};
 
 /// The offset of the helper's name in `struct xt_ct_target_info_v1` (linux/netfilter/xt_CT.h).
 const CT_HELPER_AT: usize = 12;
@@ -33,20 +34,19 @@ const ELSEWHERE: [libc::c_int; 3] = [
 /// # Errors
 /// No privilege, or no nf_tables.
 pub(crate) fn find() -> Result<Vec<Consuming>> {
-    let mut found = others::find(&ELSEWHERE, read)?;
-    found.retain(|(at, _)| !at.table.starts_with(PREFIX));
-    if found.is_empty() {
+    let mut tables = Tables::open()?;
+    let mut found = others::find(&mut tables, read)?.without(&ELSEWHERE);
+    let rules = &mut found.rules;
+    rules.retain(|(at, _)| !at.table.starts_with(PREFIX));
+    if rules.is_empty() {
         return Ok(Vec::new());
     }
     let any_family = ProtoFamily::Unspec;
-    let mut tables = Tables::open()?;
     let sets = tables.dump(any_family, libc::NFT_MSG_GETSET, &[], |row| {
         counting_set(row).into_iter().collect()
     })?;
-    let early = tables.dump(any_family, libc::NFT_MSG_GETCHAIN, &[], |row| {
-        others::base_chain(row, is_early).into_iter().collect()
-    })?;
-    let consuming = found.into_iter().filter_map(|(at, rule)| {
+    let early = found.bases(is_early);
+    let consuming = found.rules.into_iter().filter_map(|(at, rule)| {
         let of_set = |name: &String| {
             let mut sets = sets.iter();
             let is_it = |set: &&CountingSet| {
@@ -64,9 +64,10 @@ pub(crate) fn find() -> Result<Vec<Consuming>> {
 }
 
 /// No gate comes before these base chains.
-fn is_early(family: u8, hook: libc::c_int, priority: i32) -> bool {
-    let ingress = i32::from(family) == libc::NFPROTO_NETDEV || hook == libc::NF_INET_INGRESS;
-    ingress || hook == libc::NF_INET_PRE_ROUTING && priority <= BEFORE_ALL
+fn is_early(base: &Base) -> bool {
+    let of_device = i32::from(base.at.family) == libc::NFPROTO_NETDEV;
+    let ingress = of_device || base.hook == libc::NF_INET_INGRESS;
+    ingress || base.hook == libc::NF_INET_PRE_ROUTING && base.priority <= BEFORE_ALL
 }
 
 /// What a rule does with a SYN, as far as that matters here.
@@ -89,10 +90,7 @@ impl Rule {
     }
 
     fn add(&mut self, name: &str, data: &[u8]) {
-        let word = |kind| {
-            let word = attribute(data, kind).and_then(|v| get(v, 0));
-            word.map(u32::from_be_bytes)
-        };
+        let word = |kind| answers::word(data, kind);
         let text = |kind| attribute(data, kind).map(answers::text);
         let target = text(NFTA_TARGET_NAME).filter(|_| name == "target");
         match name {
@@ -120,10 +118,7 @@ fn read(expressions: &[u8]) -> Option<Rule> {
 }
 
 fn of_expression(name: &str, data: &[u8]) -> Option<Effect> {
-    let word = |kind| {
-        let word = attribute(data, kind).and_then(|v| get(v, 0));
-        word.map(u32::from_be_bytes)
-    };
+    let word = |kind| answers::word(data, kind);
     let named = || answers::text(attribute(data, NFTA_TARGET_NAME).unwrap_or_default());
     Some(match name {
         "synproxy" => Effect::Consumes(Consumes::SynProxy),
@@ -163,8 +158,7 @@ struct CountingSet {
 /// A set in one message of a dump, if a rule that uses it has an effect.
 fn counting_set(payload: &[u8]) -> Option<CountingSet> {
     let body = payload.get(4..)?;
-    let object = attribute(body, NFTA_SET_OBJ_TYPE).and_then(|v| get(v, 0));
-    let of_objects = object.map(u32::from_be_bytes).and_then(of_object);
+    let of_objects = answers::word(body, NFTA_SET_OBJ_TYPE).and_then(of_object);
     let one = attribute(body, NFTA_SET_EXPR).into_iter();
     let several = attribute(body, NFTA_SET_EXPRESSIONS).unwrap_or_default();
     let each = one.chain(attributes(several).map(|(_, expression)| expression));
@@ -183,12 +177,7 @@ fn counting_set(payload: &[u8]) -> Option<CountingSet> {
 /// Checks the properties of the parsers for any message.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
-    let families = [
-        others::rule(bytes, read).map(|(at, _)| at),
-        others::base_chain(bytes, is_early),
-    ];
+    assert!(others::rule(bytes, read).is_none_or(|(at, _)| at.family == bytes[0]));
     assert!(counting_set(bytes).is_none_or(|set| set.family == bytes[0]));
-    for at in families.into_iter().flatten() {
-        assert_eq!(at.family, bytes[0]);
-    }
+    others::withstand(bytes);
 }

@@ -12,7 +12,7 @@ use super::uapi::{
     NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY,
     NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE,
 };
-use crate::kernel::netlink::{attribute, get};
+use crate::kernel::netlink::attribute;
 
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,43 +42,63 @@ impl fmt::Display for At {
     }
 }
 
-/// What `of` finds in the expressions of each rule. Leaves out the base chains at the hooks `elsewhere`
-/// (`NF_INET_…`).
+/// A chain at a hook.
+pub(super) struct Base {
+    pub(super) at: At,
+    /// `NF_INET_…`.
+    pub(super) hook: libc::c_int,
+    pub(super) priority: i32,
+}
+
+/// What was found in rules, and the base chains of all tables.
+pub(super) struct Found<T> {
+    pub(super) rules: Vec<(At, T)>,
+    bases: Vec<Base>,
+}
+
+impl<T> Found<T> {
+    /// The base chains that are wanted.
+    pub(super) fn bases(&self, wanted: impl Fn(&Base) -> bool) -> Vec<At> {
+        let bases = self.bases.iter().filter(|base| wanted(base));
+        bases.map(|base| base.at.clone()).collect()
+    }
+
+    /// Leaves out the rules of base chains at these hooks (`NF_INET_…`).
+    pub(super) fn without(mut self, hooks: &[libc::c_int]) -> Found<T> {
+        let elsewhere = self.bases(|base| hooks.contains(&base.hook));
+        self.rules.retain(|(at, _)| !elsewhere.contains(at));
+        self
+    }
+}
+
+/// What `of` finds in the expressions of each rule.
 ///
 /// # Errors
 /// No privilege, or no nf_tables.
-pub(super) fn find<T>(
-    elsewhere: &[libc::c_int],
-    of: impl Fn(&[u8]) -> Option<T>,
-) -> Result<Vec<(At, T)>> {
+pub(super) fn find<T>(tables: &mut Tables, of: impl Fn(&[u8]) -> Option<T>) -> Result<Found<T>> {
     let any_family = ProtoFamily::Unspec;
-    let mut tables = Tables::open()?;
-    let elsewhere = tables.dump(any_family, libc::NFT_MSG_GETCHAIN, &[], |row| {
-        let there = base_chain(row, |_, hook, _| elsewhere.contains(&hook));
-        there.into_iter().collect()
+    let bases = tables.dump(any_family, libc::NFT_MSG_GETCHAIN, &[], |row| {
+        base_chain(row).into_iter().collect()
     })?;
-    let mut rules = tables.dump(any_family, libc::NFT_MSG_GETRULE, &[], |row| {
+    let rules = tables.dump(any_family, libc::NFT_MSG_GETRULE, &[], |row| {
         rule(row, &of).into_iter().collect()
     })?;
-    rules.retain(|(at, _)| !elsewhere.contains(at));
-    Ok(rules)
+    Ok(Found { rules, bases })
 }
 
-/// A base chain in one message of a dump, if `wanted` says so of its family (`NFPROTO_…`), hook
-/// (`NF_INET_…`) and priority.
-pub(super) fn base_chain(
-    payload: &[u8],
-    wanted: impl Fn(u8, libc::c_int, i32) -> bool,
-) -> Option<At> {
+/// A base chain in one message of a dump.
+fn base_chain(payload: &[u8]) -> Option<Base> {
     let body = payload.get(4..)?;
-    let family = *payload.first()?;
     let hook = attribute(body, NFTA_CHAIN_HOOK)?;
-    let number = |kind| Some(i32::from_be_bytes(get(attribute(hook, kind)?, 0)?));
-    let (number, priority) = (number(NFTA_HOOK_HOOKNUM)?, number(NFTA_HOOK_PRIORITY)?);
-    wanted(family, number, priority).then_some(At {
-        family,
-        table: answers::text(attribute(body, NFTA_CHAIN_TABLE)?),
-        chain: answers::text(attribute(body, NFTA_CHAIN_NAME)?),
+    let number = |kind| answers::word(hook, kind).map(u32::cast_signed);
+    Some(Base {
+        at: At {
+            family: *payload.first()?,
+            table: answers::text(attribute(body, NFTA_CHAIN_TABLE)?),
+            chain: answers::text(attribute(body, NFTA_CHAIN_NAME)?),
+        },
+        hook: number(NFTA_HOOK_HOOKNUM)?,
+        priority: number(NFTA_HOOK_PRIORITY)?,
     })
 }
 
@@ -92,4 +112,10 @@ pub(super) fn rule<T>(payload: &[u8], of: impl Fn(&[u8]) -> Option<T>) -> Option
         chain: answers::text(attribute(body, NFTA_RULE_CHAIN)?),
     };
     Some((at, found))
+}
+
+/// Checks the properties of the parser of chains for any message.
+#[cfg(any(fuzzing, test))]
+pub(super) fn withstand(bytes: &[u8]) {
+    assert!(base_chain(bytes).is_none_or(|base| base.at.family == bytes[0]));
 }

@@ -9,13 +9,12 @@ use nix::libc;
 use super::compared::{Compared, Ports};
 use super::tables::Tables;
 use super::uapi::{
-    NFT_NAT_DNAT, NFTA_EXPR_DATA, NFTA_EXPR_NAME, NFTA_NAT_TYPE, NFTA_RULE_EXPRESSIONS,
-    NFTA_RULE_TABLE, NFTA_TARGET_NAME,
+    NFT_NAT_DNAT, NFTA_NAT_TYPE, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE, NFTA_TARGET_NAME,
 };
 use super::{answers, others};
 use crate::gate::nat::{NAT_TARGETS, RedirectedPort};
 use crate::gate::rules::PREFIX;
-use crate::kernel::netlink::{attribute, attributes, get};
+use crate::kernel::netlink::attribute;
 use crate::words::family::Family;
 
 /// Base chains at this hook see packets of this host's own clients.
@@ -28,7 +27,10 @@ const OUTPUT: [libc::c_int; 1] = [libc::NF_INET_LOCAL_OUT];
 pub(crate) fn find() -> Result<Vec<RedirectedPort>> {
     let mut tables = Tables::open()?;
     let mut found = Vec::new();
-    for (at, sent) in others::find(&OUTPUT, sent_elsewhere)? {
+    let rules = others::find(&mut tables, sent_elsewhere)?
+        .without(&OUTPUT)
+        .rules;
+    for (at, sent) in rules {
         let by = at.to_string();
         let ports = sent.known(&at, &mut tables)?;
         found.extend(ports.iter().map(|port| RedirectedPort {
@@ -63,18 +65,14 @@ fn nat_rule(payload: &[u8]) -> Option<u8> {
     let body = payload.get(4..)?;
     let table = answers::text(attribute(body, NFTA_RULE_TABLE)?);
     let expressions = attribute(body, NFTA_RULE_EXPRESSIONS)?;
-    let does_nat = attributes(expressions).any(|(_, expression)| {
-        let name = attribute(expression, NFTA_EXPR_NAME).unwrap_or_default();
-        match answers::text(name).as_str() {
-            "nat" | "masq" | "redir" => true,
-            // iptables-nft uses targets of x_tables.
-            "target" => {
-                let data = attribute(expression, NFTA_EXPR_DATA).unwrap_or_default();
-                let target = attribute(data, NFTA_TARGET_NAME).unwrap_or_default();
-                NAT_TARGETS.contains(&answers::text(target).as_str())
-            }
-            _ => false,
+    let does_nat = answers::expressions(expressions).any(|(name, data)| match name.as_str() {
+        "nat" | "masq" | "redir" => true,
+        // iptables-nft uses targets of x_tables.
+        "target" => {
+            let target = attribute(data, NFTA_TARGET_NAME).unwrap_or_default();
+            NAT_TARGETS.contains(&answers::text(target).as_str())
         }
+        _ => false,
     });
     (does_nat && !table.starts_with(PREFIX)).then_some(*payload.first()?)
 }
@@ -97,10 +95,7 @@ fn redirects(name: &str, data: &[u8]) -> bool {
             let target = attribute(data, NFTA_TARGET_NAME).map(answers::text);
             matches!(target.as_deref(), Some("DNAT" | "REDIRECT"))
         }
-        "nat" => {
-            let kind = attribute(data, NFTA_NAT_TYPE).and_then(|v| get(v, 0));
-            kind.map(u32::from_be_bytes) == Some(NFT_NAT_DNAT)
-        }
+        "nat" => answers::word(data, NFTA_NAT_TYPE) == Some(NFT_NAT_DNAT),
         "redir" => true,
         _ => false,
     }
@@ -112,10 +107,6 @@ pub(crate) fn withstand(bytes: &[u8]) {
     if let Some((_, ports)) = others::rule(bytes, sent_elsewhere) {
         ports.withstand();
     }
-    for family in [
-        nat_rule(bytes),
-        others::base_chain(bytes, |_, hook, _| OUTPUT.contains(&hook)).map(|chain| chain.family),
-    ] {
-        assert!(family.is_none_or(|family| family == bytes[0]));
-    }
+    assert!(nat_rule(bytes).is_none_or(|family| family == bytes[0]));
+    others::withstand(bytes);
 }
