@@ -527,6 +527,34 @@ fn the_variants_of_iptables() {
     assert!(codes(&found, None).contains("legacy_rules"), "{found:#}");
 }
 
+/// Each table of iptables-legacy is listed once.
+#[test]
+fn iptables_is_looked_at_once() {
+    let host = Host::new().unwrap();
+    host.must(words(
+        "iptables-legacy -A INPUT -m limit --limit 9/sec -j ACCEPT",
+    ));
+    let real = host.must(words("which iptables-legacy-save"));
+    let log = host.write("asked", "");
+    let script = format!(
+        "#!/bin/sh\necho \"$@\" >>{}\nexec {} \"$@\"\n",
+        log.display(),
+        real.trim()
+    );
+    let shadow = host.write("iptables-legacy-save", script);
+    host.must(["chmod", "755", shadow.to_str().unwrap()]);
+    let path = std::env::var("PATH").unwrap();
+    let by = format!("env PATH={}:{path}", host.dir().display());
+    let found = findings(&check(&host, &by, "--json"));
+    assert!(codes(&found, None).contains("syn_used_up"), "{found:#}");
+    let asked = std::fs::read_to_string(log).unwrap();
+    let listings: Vec<&str> = asked
+        .lines()
+        .filter(|line| !line.contains("--version"))
+        .collect();
+    assert_eq!(listings, ["-t filter -c"], "{asked}");
+}
+
 /// A kernel without owner tables, as far as a fault makes it one.
 #[test]
 fn a_kernel_without_owner_tables() {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::nf_tables::NfTables;
 use super::privileges::Privileges;
 use super::proc::{ConntrackUse, conntrack, ipvs, sysctl};
-use super::rules::{Published, VariantSummary, nat, published};
+use super::rules::{Published, VariantSummary, legacy, nat, published};
 use super::support::Support;
 use crate::gate::by_port::PortRule;
 use crate::gate::consumers::Firewall;
@@ -115,8 +115,8 @@ impl Host {
                 .collect(),
             published,
             published_unseen,
-            firewall: firewall::look(),
-            by_port: firewall::by_port().unwrap_or_default(),
+            firewall: firewall::look_beside(legacy(&holdings)),
+            by_port: firewall::by_port_beside(legacy(&holdings)).unwrap_or_default(),
             nat: nat(&holdings),
         }
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::gate::iptables::holdings::VariantHoldings;
+use crate::gate::iptables::holdings::{Held, VariantHoldings};
 use crate::gate::kinds::Variant;
 use crate::gate::nft::published;
 use crate::kernel::caps;
@@ -74,6 +74,12 @@ pub(crate) fn published(holdings: &[VariantHoldings]) -> (Vec<Published>, Option
         by: redirected.by,
     });
     (published.collect(), unseen)
+}
+
+/// What iptables-legacy holds.
+pub(crate) fn legacy(holdings: &[VariantHoldings]) -> impl Iterator<Item = &Held> + Clone {
+    let legacy = holdings.iter().filter(|of| of.variant == Variant::Legacy);
+    legacy.flat_map(|of| &of.holdings).map(|(_, held)| held)
 }
 
 /// The IP versions for which rules of others do NAT, by iptables or nf_tables. A host without nf_tables

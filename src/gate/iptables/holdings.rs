@@ -1,8 +1,6 @@
 //! The rules in the installed variants of iptables. `check` uses them to tell which firewall the
 //! host has, and what could interfere with a gate.
 
-use anyhow::Result;
-
 use super::by_port;
 use super::present::{has_ipv6, installed_variants, tables_of};
 use super::programs::Programs;
@@ -18,7 +16,7 @@ use crate::words::family::Family;
 pub(crate) struct VariantHoldings {
     pub(crate) variant: Variant,
     /// One entry for each IP version that is installed.
-    pub(crate) holdings: Vec<(Family, std::result::Result<Holding, String>)>,
+    pub(crate) holdings: Vec<(Family, Held)>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,7 +26,15 @@ pub(crate) struct Holding {
     pub(crate) redirected: Vec<RedirectedPort>,
     /// A rule that is not syngate's does NAT.
     pub(crate) nat: bool,
+    /// The effects of others' rules that incoming packets can meet. Not of iptables-nft, whose rules
+    /// nf_tables lists.
+    pub(crate) consuming: Vec<Consuming>,
+    /// Rules that act on a destination port. Not of iptables-nft either.
+    pub(crate) by_port: Vec<PortRule>,
 }
+
+/// What was listed, or why it could not be.
+pub(crate) type Held = Result<Holding, String>;
 
 /// Reads all installed variants without leaving a trace. Without privilege the programs can't list
 /// rules, so they are not asked.
@@ -52,67 +58,42 @@ pub(crate) fn take(privileged: bool) -> Vec<VariantHoldings> {
         .collect()
 }
 
-fn holding(
-    variant: Variant,
-    programs: &Programs,
-    family: Family,
-) -> std::result::Result<Holding, String> {
-    let mut saved = String::new();
+/// Lists each table once.
+fn holding(variant: Variant, programs: &Programs, family: Family) -> Held {
+    let (mut all, mut consuming, mut by_port) = (String::new(), Vec::new(), Vec::new());
     for table in tables_of(variant, family)? {
-        let table = programs.census(family, &table);
-        saved.push_str(&table.map_err(|error| format!("{error:#}"))?);
+        let saved = programs.census(family, &table);
+        let saved = saved.map_err(|error| format!("{error:#}"))?;
+        if variant == Variant::Legacy {
+            consuming.extend(saved.lines().filter_map(|line| effect_of(&table, line)));
+            by_port.extend(by_port::read(family, &table, &saved));
+        }
+        all.push_str(&saved);
     }
-    Ok(read(&saved))
+    Ok(Holding {
+        consuming,
+        by_port,
+        ..read(&all)
+    })
 }
 
-/// The effects of others' rules in iptables-legacy that incoming packets can meet, and the ports that
-/// they redirect.
-pub(crate) fn consuming() -> (Vec<Consuming>, Vec<RedirectedPort>) {
-    let (mut found, mut redirected) = (Vec::new(), Vec::new());
-    for (_, table, saved) in of_legacy() {
-        let saved = saved.unwrap_or_default();
-        found.extend(saved.lines().filter_map(|line| effect_of(&table, line)));
-        redirected.extend(read(&saved).redirected);
-    }
-    (found, redirected)
-}
-
-/// The rules of iptables-legacy that act on a destination port.
-///
-/// # Errors
-/// The tables, or one of them, can't be listed.
-pub(crate) fn by_port() -> Result<Vec<PortRule>> {
-    for family in Family::ALL {
-        tables_of(Variant::Legacy, family).map_err(anyhow::Error::msg)?;
-    }
-    let mut found = Vec::new();
-    for (family, table, saved) in of_legacy() {
-        found.extend(by_port::read(family, &table, &saved?));
-    }
-    Ok(found)
-}
-
-/// What iptables-save(8) prints of each table of iptables-legacy. Without tables of x_tables no program is
-/// asked.
-fn of_legacy() -> Vec<(Family, String, Result<String>)> {
-    let has_tables = |family| tables_of(Variant::Legacy, family).is_ok_and(|t| !t.is_empty());
-    let families: Vec<Family> = Family::ALL.into_iter().filter(|f| has_tables(*f)).collect();
-    let mut all = Vec::new();
+/// What iptables-legacy holds for each IP version. Without tables of x_tables no program is asked.
+pub(crate) fn legacy() -> Vec<Held> {
+    let tables = |family| tables_of(Variant::Legacy, family);
+    let may_have_some = |family: &Family| tables(*family).map_or(true, |tables| !tables.is_empty());
+    let families: Vec<Family> = Family::ALL.into_iter().filter(may_have_some).collect();
     if families.is_empty() {
-        return all;
+        return Vec::new();
     }
     let variants = installed_variants();
     let legacy = variants.iter().find(|(v, _)| *v == Variant::Legacy);
-    for family in families {
-        let Some((variant, programs)) = legacy.filter(|(_, p)| p.has(family)) else {
-            continue;
-        };
-        for table in tables_of(*variant, family).unwrap_or_default() {
-            let saved = programs.census(family, &table);
-            all.push((family, table, saved));
+    let held = families.into_iter().filter_map(|family| {
+        match legacy.filter(|(_, programs)| programs.has(family)) {
+            Some((variant, programs)) => Some(holding(*variant, programs, family)),
+            None => tables(family).err().map(Err),
         }
-    }
-    all
+    });
+    held.collect()
 }
 
 /// The effect of a rule as iptables-save(8) prints it.
