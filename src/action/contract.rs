@@ -14,9 +14,11 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::decide::policy::{Answer, NoPolicy, Noted, Policy, Question};
+use crate::gate::backend::Backend;
 use crate::gate::gate::Gate;
 use crate::gate::kinds::Choice;
 use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Looks, Sample};
 use crate::process::signals::{Caught, Signals};
 use crate::tell::say::Say;
@@ -109,11 +111,11 @@ pub(crate) trait Planned: Debug {
     /// The action's part of `--dry-run`.
     fn describe(&self, gated: &Gated) -> Description;
 
-    /// Where the kernel would steer SYNs, for a dry run.
+    /// Where rules would steer SYNs, for a dry run. `None`: there would be no rules.
     ///
     /// # Errors
     /// The kernel can't steer them there.
-    fn steer(&self) -> Result<Steer>;
+    fn steer(&self) -> Result<Option<Steer>>;
 
     /// How long the rules may stay once the gate is open.
     fn lingers(&self) -> Duration {
@@ -162,7 +164,7 @@ pub(crate) trait Prepared {
     ///
     /// # Errors
     /// This host can't do the action.
-    fn begin(&self, gated: &Gated) -> Result<Box<dyn Action>>;
+    fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>>;
 
     /// Cleans up when the run ends before the gate was closed.
     fn dismiss(&self, _say: &Say, _signals: &Signals) {}
@@ -177,7 +179,8 @@ pub(crate) trait Prepared {
 /// An action while the gate is closed. Dropped before the gate, so that held SYNs are released
 /// before their queue goes.
 pub(crate) trait Action {
-    fn steer(&self) -> Steer;
+    /// Called once, when the gate is about to close.
+    fn means(&mut self) -> Means;
 
     /// What `-v` adds to the line about the closed gate.
     fn closed_words(&self) -> String {
@@ -233,6 +236,24 @@ pub(crate) trait Action {
 
     /// The results for the report. `stopped` is the number of SYNs that the gate counted.
     fn account(&mut self, noted: &Noted, stopped: Option<u64>, now: &mut Now) -> Account;
+}
+
+/// How an action keeps new connections from the service.
+pub(crate) enum Means {
+    /// Rules steer their SYNs there. The run chooses a backend, which puts the rules into the kernel.
+    Rules(Steer),
+    /// The action has a backend of its own, and needs no rules.
+    Own(Box<dyn Backend>),
+}
+
+/// What is known at the last moment before the gate closes.
+pub(crate) struct Seen<'a> {
+    pub gated: &'a Gated,
+    /// The listeners and the processes that hold them.
+    pub before: &'a Sample,
+    /// `None`: the listeners live in this process's own network namespace.
+    pub netns: Option<&'a Netns>,
+    pub run: &'a str,
 }
 
 /// The results of an action.

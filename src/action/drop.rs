@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::contract::{
-    Account, Action, ActionEntry, Before, Description, Given, Now, Planned, Prepared, Request,
-    Standing, Wanted,
+    Account, Action, ActionEntry, Before, Description, Given, Means, Now, Planned, Prepared,
+    Request, Seen, Standing, Wanted,
 };
 use crate::decide::policy::{Answer, Noted, Question, Waiting};
 use crate::words::ending::Ending;
@@ -50,8 +50,8 @@ impl Planned for Dropping {
         Description::default()
     }
 
-    fn steer(&self) -> Result<Steer> {
-        Ok(Steer::Drop)
+    fn steer(&self) -> Result<Option<Steer>> {
+        Ok(Some(Steer::Drop))
     }
 
     fn prepare(&self, _: &mut Before) -> Result<Box<dyn Prepared>, Ending> {
@@ -60,14 +60,14 @@ impl Planned for Dropping {
 }
 
 impl Prepared for Dropping {
-    fn begin(&self, _: &Gated) -> Result<Box<dyn Action>> {
+    fn begin(&self, _: &Seen) -> Result<Box<dyn Action>> {
         Ok(Box::new(Dropping))
     }
 }
 
 impl Action for Dropping {
-    fn steer(&self) -> Steer {
-        Steer::Drop
+    fn means(&mut self) -> Means {
+        Means::Rules(Steer::Drop)
     }
 
     /// Never called, because the policy asks nothing.

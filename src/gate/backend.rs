@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::rules::Rules;
 use crate::kernel::sockets::Connection;
 use crate::words::lacking::Lacking;
 use crate::words::ports::PortSet;
@@ -61,17 +60,18 @@ pub(crate) struct Flows {
     pub no_room: u64,
 }
 
-/// A way to put rules into the kernel. The kernel, or a watchdog, removes these rules when the backend
-/// is dropped and when this process ends, also when it is killed.
+/// A way to keep new connections from the service: rules in the kernel, or what an action has instead of
+/// them. The kernel, or a watchdog, removes these rules when the backend is dropped and when this process
+/// ends, also when it is killed.
 pub(crate) trait Backend {
     /// The name in the report.
     fn name(&self) -> &'static str;
 
-    /// Puts the rules into the kernel in one atomic change. Called once.
+    /// Puts the rules for these ports into the kernel in one atomic change. Called once.
     ///
     /// # Errors
     /// Nothing was changed.
-    fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()>;
+    fn install(&mut self, ports: &PortSet, until: Deadline) -> Result<()>;
 
     /// Changes the gated ports in one atomic change; the empty set opens the gate. If somebody has
     /// removed the rules, the backend makes them again.

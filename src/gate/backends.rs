@@ -58,7 +58,8 @@ pub(crate) fn close(
     let kinds = choice.kinds();
     let mut lacking = Vec::new();
     for kind in &kinds {
-        let closed = open(*kind, settings).and_then(|backend| Gate::close(backend, rules, until));
+        let closed = open(*kind, settings, rules)
+            .and_then(|backend| Gate::close(backend, &rules.ports, until));
         match closed {
             Ok(gate) => return Ok((gate, lacking)),
             // The host lacks something that only this backend needs: try the next one.
@@ -73,10 +74,10 @@ pub(crate) fn close(
 }
 
 /// Changes nothing in the kernel.
-fn open(kind: Kind, settings: &Settings) -> Result<Box<dyn Backend>> {
+fn open(kind: Kind, settings: &Settings, rules: &Rules) -> Result<Box<dyn Backend>> {
     Ok(match kind {
-        Kind::Nft => Box::new(Nft::new(settings)?),
-        Kind::Iptables(variant) => Box::new(Iptables::new(variant, settings)?),
+        Kind::Nft => Box::new(Nft::new(settings, rules)?),
+        Kind::Iptables(variant) => Box::new(Iptables::new(variant, settings, rules)?),
     })
 }
 

@@ -5,7 +5,6 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use super::backend::{Backend, Deadline, Flows, Lost, Remark};
-use super::rules::Rules;
 use crate::kernel::sockets::Connection;
 use crate::words::ports::PortSet;
 
@@ -24,21 +23,25 @@ impl Gate {
     ///
     /// # Errors
     /// The gate is still open.
-    pub(crate) fn close(backend: Box<dyn Backend>, rules: &Rules, until: Deadline) -> Result<Gate> {
+    pub(crate) fn close(
+        backend: Box<dyn Backend>,
+        ports: &PortSet,
+        until: Deadline,
+    ) -> Result<Gate> {
         // The value exists before the first change: from here on each way out removes the rules.
         let mut gate = Gate {
             backend,
-            shut: rules.ports.clone(),
+            shut: ports.clone(),
             closed_at: Instant::now(),
             until,
             removed: false,
         };
-        gate.backend.install(rules, until)?;
+        gate.backend.install(ports, until)?;
         gate.note_deadline();
         gate.closed_at = Instant::now();
         let shut = gate.backend.shut().context("the gate can't be read back")?;
         anyhow::ensure!(
-            shut == rules.ports,
+            shut == *ports,
             "the kernel took the rules, but lists {} as the gated ports",
             printed(&shut)
         );

@@ -6,8 +6,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use crate::words::scope::Scope;
-use crate::words::steer::Steer;
 use proptest::prelude::*;
 
 /// A simulated kernel: the ports that it shuts, and the calls that fail.
@@ -44,10 +42,10 @@ impl Backend for Fake {
         "fake"
     }
 
-    fn install(&mut self, rules: &Rules, _: Deadline) -> Result<()> {
+    fn install(&mut self, ports: &PortSet, _: Deadline) -> Result<()> {
         let mut kernel = self.0.borrow_mut();
         kernel.call("install")?;
-        kernel.standing = Some(rules.ports.clone());
+        kernel.standing = Some(ports.clone());
         Ok(())
     }
 
@@ -116,13 +114,8 @@ fn kernel(fail: &[&'static str]) -> Rc<RefCell<Kernel>> {
 }
 
 fn close(kernel: &Rc<RefCell<Kernel>>) -> Result<Gate> {
-    let rules = Rules {
-        ports: ports("80,443"),
-        scope: Scope::default(),
-        steer: Steer::Drop,
-    };
     let until = Instant::now() + Duration::from_secs(30);
-    Gate::close(Box::new(Fake(Rc::clone(kernel))), &rules, until)
+    Gate::close(Box::new(Fake(Rc::clone(kernel))), &ports("80,443"), until)
 }
 
 #[test]

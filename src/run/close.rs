@@ -4,22 +4,24 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::action::contract::{Action, Prepared};
+use crate::action::contract::{Action, Means, Prepared, Seen};
 use crate::action::drop::Dropping;
 use crate::decide::state::State;
-use crate::gate::backend::Remark;
+use crate::gate::backend::{Deadline, Remark};
 use crate::gate::backends;
 use crate::gate::firewall;
 use crate::gate::gate::Gate;
 use crate::gate::kinds::Choice;
-use crate::kernel::sockets::Sample;
+use crate::kernel::sockets::{Looks, Sample};
 use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::netns::Netns;
 use crate::run::call::Call;
 use crate::run::place::harm_of_dropping;
 use crate::run::plan::Plan;
 use crate::run::record::Record;
 use crate::words::ending::Ending;
 use crate::words::scope::Where;
+use crate::words::steer::Steer;
 
 pub(super) struct Closing {
     /// Declared before the gate, so that it is dropped first.
@@ -28,6 +30,8 @@ pub(super) struct Closing {
     pub gate: Option<Gate>,
     /// Without a gate, the time when it would have closed.
     pub closed_at: Instant,
+    /// Where the gate's rules steer SYNs, if it has any.
+    pub steer: Option<Steer>,
 }
 
 impl Closing {
@@ -65,12 +69,13 @@ impl Call<'_> {
         self.warn_of_vrfs(record);
         // The last check for a signal before anything is changed.
         self.signals.until(Instant::now())?;
-        let (gate, action) = close(self, prepared, record)?;
+        let (gate, action, steer) = close(self, prepared, sockets.netns(), record)?;
         let closed_at = gate.as_ref().map_or_else(Instant::now, Gate::closed_at);
         Ok(Closing {
             action,
             gate,
             closed_at,
+            steer,
         })
     }
 }
@@ -78,9 +83,10 @@ impl Call<'_> {
 fn close(
     call: &Call,
     prepared: &dyn Prepared,
+    netns: Option<&Netns>,
     record: &mut Record,
-) -> Result<(Option<Gate>, Box<dyn Action>), Ending> {
-    let closed = close_with(prepared, call, record).or_else(|error| {
+) -> Result<(Option<Gate>, Box<dyn Action>, Option<Steer>), Ending> {
+    let closed = close_with(prepared, call, netns, record).or_else(|error| {
         let Some((other, words)) = call.plan.action.otherwise() else {
             return Err(error);
         };
@@ -91,18 +97,18 @@ fn close(
             harm.into_iter()
                 .for_each(|text| record.warnings.warn(call.say, text));
         }
-        close_with(&*other, call, record)
+        close_with(&*other, call, netns, record)
     });
     match closed {
-        Ok((gate, action)) => {
+        Ok((gate, action, steer)) => {
             note_remarks(&gate, call, record);
-            Ok((Some(gate), action))
+            Ok((Some(gate), action, steer))
         }
         Err(error) if call.plan.config.best_effort => {
             let text = format!("the gate can't be closed, COMMAND runs without: {error:#}");
             call.say.error(&format!("warning: {text}"));
             record.warnings.note(text);
-            Ok((None, Box::new(Dropping)))
+            Ok((None, Box::new(Dropping), None))
         }
         Err(error) => Err(Ending::not_run(
             "close_failed",
@@ -115,15 +121,38 @@ fn close(
 fn close_with(
     prepared: &dyn Prepared,
     call: &Call,
+    netns: Option<&Netns>,
     record: &mut Record,
-) -> Result<(Gate, Box<dyn Action>)> {
+) -> Result<(Gate, Box<dyn Action>, Option<Steer>)> {
     let (plan, say) = (call.plan, call.say);
-    let mut action = prepared.begin(plan.gated())?;
+    let mut action = prepared.begin(&Seen {
+        gated: plan.gated(),
+        before: &record.before,
+        netns,
+        run: &record.run,
+    })?;
     action.closing(say);
-    let steer = action.steer();
+    let until = Instant::now() + plan.max_closed;
+    let (gate, steer) = match action.means() {
+        Means::Rules(steer) => (close_by_rules(call, steer, until, record)?, Some(steer)),
+        Means::Own(backend) => (Gate::close(backend, &plan.gated().ports, until)?, None),
+    };
+    say.must_not_block();
+    record.backend = Some(gate.backend());
+    record.action = steer.map_or(record.action, Steer::action);
+    say.phase(&format!(
+        "closed {} ({}{})",
+        plan.gated().ports.brief(),
+        gate.backend(),
+        action.closed_words()
+    ));
+    Ok((gate, action, steer))
+}
+
+fn close_by_rules(call: &Call, steer: Steer, until: Deadline, record: &mut Record) -> Result<Gate> {
+    let (plan, say) = (call.plan, call.say);
     let rules = plan.rules(steer);
     let settings = plan.settings(&record.run, steer);
-    let until = Instant::now() + plan.max_closed;
     let backend = plan.backend.of(steer);
     let closed = backends::close(backend, &settings, &rules, until);
     let closed = closed.map_err(|error| plan.backend.failed(steer, error));
@@ -137,22 +166,13 @@ fn close_with(
         rules.scope.hook = Where::Input;
         backends::close(backend, &settings, &rules, until)
     })?;
-    say.must_not_block();
-    record.backend = Some(gate.backend());
-    record.action = steer.action();
     match plan.backend.why_another(steer) {
         Some(why) if plan.backend.is_named() => record.warnings.warn(say, why),
         Some(why) => say.phase(&why),
         None if backend == Choice::Auto => say.phase(&why_taken(gate.backend(), &lacking)),
         None => (),
     }
-    say.phase(&format!(
-        "closed {} ({}{})",
-        rules.ports.brief(),
-        gate.backend(),
-        action.closed_words()
-    ));
-    Ok((gate, action))
+    Ok(gate)
 }
 
 fn note_remarks(gate: &Gate, call: &Call, record: &mut Record) {

@@ -22,6 +22,7 @@ use crate::tell::say::Say;
 use crate::words::ended::{exit_words, signal_name};
 use crate::words::ending::Ending;
 use crate::words::fault;
+use crate::words::steer::Steer;
 
 pub(super) struct Run<'a> {
     pub plan: &'a Plan,
@@ -31,6 +32,8 @@ pub(super) struct Run<'a> {
     /// queue goes.
     pub action: Box<dyn Action>,
     pub gate: Option<Gate>,
+    /// Where the gate's rules steer SYNs, if it has any.
+    pub steer: Option<Steer>,
     /// Declared after the gate, so that it is dropped later: the gate's rules steer connections to
     /// it.
     pub prepared: Box<dyn Prepared>,
@@ -78,15 +81,17 @@ impl<'a> Run<'a> {
             action,
             gate,
             closed_at,
+            steer,
         } = closed;
         let deadline = gate.as_ref().map(Gate::deadline);
-        let stops = gate.is_some() && !action.steer().translates();
+        let stops = gate.is_some() && steer.is_some_and(|steer| !steer.translates());
         let mut run = Run {
             plan,
             say,
             record,
             action,
             gate,
+            steer,
             prepared,
             world,
             search_trouble: None,

@@ -16,6 +16,9 @@ use crate::words::run_id::new_id;
 pub(crate) fn dry_run(plan: &Plan) -> Result<String, Refused> {
     let steer = plan.action.steer();
     let steer = steer.map_err(|error| Refused::Options(format!("{error:#}")))?;
+    let Some(steer) = steer else {
+        return Ok(describe(plan));
+    };
     let kinds = plan.backend.of(steer).kinds();
     let kind = kinds.first().copied().unwrap_or(Kind::Nft);
     let settings = plan.settings(&new_id(), steer);
@@ -59,7 +62,7 @@ fn closed(plan: &Plan, action: &Description) -> Vec<String> {
         action.close,
         humantime::format_duration(plan.max_closed)
     )];
-    let steer = plan.action.steer().ok();
+    let steer = plan.action.steer().ok().flatten();
     let another = steer.and_then(|steer| plan.backend.why_another(steer));
     lines.extend(another.map(|why| match plan.backend.is_named() {
         true => format!("warning: {why}"),

@@ -9,6 +9,7 @@ use crate::run::plan::{Plan, Refused};
 use crate::run::record::Record;
 use crate::run::vrf;
 use crate::words::scope::{INTERFACE_NAME_MAX, Scope, Where, short};
+use crate::words::steer::Steer;
 
 impl Plan {
     /// Puts the interfaces' own names into the plan: rules know no alternative ones.
@@ -35,7 +36,10 @@ impl Plan {
 
     /// NAT is not at the input hook.
     fn gates_input(&self) -> bool {
-        let translates = self.action.steer().is_ok_and(|steer| steer.translates());
+        let translates = self
+            .action
+            .steer()
+            .is_ok_and(|steer| steer.is_some_and(Steer::translates));
         self.gated().scope.hook == Where::Input && !translates
     }
 }

@@ -143,7 +143,7 @@ impl Plan {
 
     /// Decides on the hook by a look at the host's firewall.
     pub(crate) fn place(mut self, choice: HookChoice) -> Plan {
-        let steer = self.action.steer().ok();
+        let steer = self.action.steer().ok().flatten();
         let gated = self.gated();
         let vrf = || match self.backend.given {
             Choice::Nft => None,
@@ -160,7 +160,7 @@ impl Plan {
     /// # Errors
     /// A rule would be bypassed, or nothing can be redirected.
     pub(crate) fn meets_same_rules(mut self) -> Result<Plan, Refused> {
-        let Ok(Steer::Redirect(standby)) = self.action.steer() else {
+        let Ok(Some(Steer::Redirect(standby))) = self.action.steer() else {
             return Ok(self);
         };
         match firewall::by_port() {
@@ -180,7 +180,7 @@ impl Plan {
 
     /// Decides on the backend by a look at the kernel.
     pub(crate) fn backend(mut self) -> Plan {
-        if let Ok(steer) = self.action.steer() {
+        if let Ok(Some(steer)) = self.action.steer() {
             self.backend = self.backend.on_this_host(steer);
         }
         self

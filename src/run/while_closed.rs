@@ -11,6 +11,7 @@ use crate::run::world::Program;
 use crate::words::ending::Ending;
 use crate::words::exit::{NOT_EXECUTABLE, NOT_FOUND, NOT_RUN};
 use crate::words::ports::PortSet;
+use crate::words::steer::Steer;
 
 impl Run<'_> {
     /// Releases the SYNs for ports that are open now.
@@ -191,7 +192,7 @@ impl Run<'_> {
 
     /// Whether removing the rest of the gate would drop SYNs that another run holds.
     pub(super) fn others_hold(&mut self) -> bool {
-        let own = self.action.steer().queue();
+        let own = self.steer.and_then(Steer::queue);
         let gate = self.gate.as_ref();
         gate.is_some_and(Gate::empties_queues) && self.world.others_hold(own)
     }

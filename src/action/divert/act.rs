@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::account::{DivertRow, diverted_words, warn_of_what_went_wrong};
-use crate::action::contract::{Account, Action, Now};
+use crate::action::contract::{Account, Action, Means, Now};
 use crate::action::elsewhere::{warn_if_fallen, warn_of_cut};
 use crate::action::linger::Linger;
 use crate::decide::policy::{Answer, Noted, Policy, Question};
@@ -38,12 +38,15 @@ impl DivertAction {
 }
 
 impl Action for DivertAction {
-    fn steer(&self) -> Steer {
-        Steer::Divert(self.to)
+    fn means(&mut self) -> Means {
+        Means::Rules(Steer::Divert(self.to))
     }
 
     fn closed_words(&self) -> String {
-        format!(", new connections go to the peer: {}", self.steer())
+        format!(
+            ", new connections go to the peer: {}",
+            Steer::Divert(self.to)
+        )
     }
 
     fn policy(&self, closed_at: Instant) -> Box<dyn Policy> {

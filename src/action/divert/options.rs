@@ -163,8 +163,8 @@ impl Planned for ToPeer {
         }
     }
 
-    fn steer(&self) -> Result<Steer> {
-        Ok(Steer::Divert(self.diversion()?))
+    fn steer(&self) -> Result<Option<Steer>> {
+        Ok(Some(Steer::Divert(self.diversion()?)))
     }
 
     fn lingers(&self) -> Duration {

@@ -10,7 +10,7 @@ use super::act::DivertAction;
 use super::probe::{AT_A_TIME, Asking, Reply};
 use super::to_peer::ToPeer;
 use super::way::{Enquiry, Here, Served, enquiries, remarks, without_peer};
-use crate::action::contract::{Action, Before, Prepared};
+use crate::action::contract::{Action, Before, Prepared, Seen};
 use crate::decide::opening::{OTHERS_LOOK, OTHERS_PATIENCE};
 use crate::gate::who::Who;
 use crate::kernel::netlink::Refusal;
@@ -19,7 +19,6 @@ use crate::kernel::route::{Link, Routing};
 use crate::kernel::sockets::{Looks, Want};
 use crate::process::signals::Caught;
 use crate::words::ending::Ending;
-use crate::words::gated::Gated;
 use crate::words::hop::NextHop;
 use crate::words::ports::PortSet;
 use crate::words::steer::Diversion;
@@ -28,7 +27,7 @@ use crate::words::steer::Diversion;
 pub(crate) struct PeerReady(pub ToPeer);
 
 impl Prepared for PeerReady {
-    fn begin(&self, _: &Gated) -> Result<Box<dyn Action>> {
+    fn begin(&self, _: &Seen) -> Result<Box<dyn Action>> {
         let to = self.0.diversion()?;
         Ok(Box::new(DivertAction::new(to, self.0.linger)))
     }

@@ -9,7 +9,7 @@ use super::account::{HoldRow, held_words, warn_of_what_went_wrong};
 use super::held::{Figures, Hold};
 use super::pace::{self, Pace, Translation};
 use super::policy::HoldPolicy;
-use crate::action::contract::{Account, Action, Now};
+use crate::action::contract::{Account, Action, Means, Now};
 use crate::decide::policy::{Answer, Noted, Policy, Question, Waiting};
 use crate::kernel::sockets::{Looks, Sample, SynLimits, Want};
 use crate::process::signals::{Caught, Signals};
@@ -78,8 +78,8 @@ impl HoldAction {
 }
 
 impl Action for HoldAction {
-    fn steer(&self) -> Steer {
-        Steer::Queue(self.hold.queue())
+    fn means(&mut self) -> Means {
+        Means::Rules(Steer::Queue(self.hold.queue()))
     }
 
     fn closed_words(&self) -> String {

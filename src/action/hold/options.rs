@@ -13,7 +13,7 @@ use super::pace::BLIND;
 use super::policy::RELEASE_EVERY;
 use super::release::STALL;
 use crate::action::contract::{
-    Action, ActionEntry, Before, Description, HEADING, Planned, Prepared, Request, Standing,
+    Action, ActionEntry, Before, Description, HEADING, Planned, Prepared, Request, Seen, Standing,
     Wanted, options,
 };
 use crate::action::drop::Dropping;
@@ -152,8 +152,8 @@ impl Planned for ToHold {
         }
     }
 
-    fn steer(&self) -> Result<Steer> {
-        Ok(Steer::Queue(self.queue.unwrap_or(FIRST_NUMBER)))
+    fn steer(&self) -> Result<Option<Steer>> {
+        Ok(Some(Steer::Queue(self.queue.unwrap_or(FIRST_NUMBER))))
     }
 
     fn otherwise(&self) -> Option<(Box<dyn Prepared>, &'static str)> {
@@ -167,8 +167,12 @@ impl Planned for ToHold {
 }
 
 impl Prepared for ToHold {
-    fn begin(&self, gated: &Gated) -> Result<Box<dyn Action>> {
-        let hold = Hold::begin(self.queue, self.limits, &gated.ports)?;
-        Ok(Box::new(HoldAction::new(hold, self.release_timeout, gated)))
+    fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>> {
+        let hold = Hold::begin(self.queue, self.limits, &seen.gated.ports)?;
+        Ok(Box::new(HoldAction::new(
+            hold,
+            self.release_timeout,
+            seen.gated,
+        )))
     }
 }

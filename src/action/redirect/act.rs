@@ -10,7 +10,7 @@ use super::redirected::Redirected;
 use super::standby::Standby;
 use super::to_standby::{SharedStandby, ToStandby};
 use super::wire::Stop;
-use crate::action::contract::{Account, Action, Now};
+use crate::action::contract::{Account, Action, Means, Now};
 use crate::action::elsewhere::{warn_if_fallen, warn_of_cut};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::gate::Gate;
@@ -154,8 +154,8 @@ impl RedirectAction {
 }
 
 impl Action for RedirectAction {
-    fn steer(&self) -> Steer {
-        Steer::Redirect(self.redirected.port())
+    fn means(&mut self) -> Means {
+        Means::Rules(Steer::Redirect(self.redirected.port()))
     }
 
     fn closed_words(&self) -> String {

@@ -183,8 +183,8 @@ impl Planned for ToStandby {
         }
     }
 
-    fn steer(&self) -> Result<Steer> {
-        Ok(Steer::Redirect(self.port))
+    fn steer(&self) -> Result<Option<Steer>> {
+        Ok(Some(Steer::Redirect(self.port)))
     }
 
     fn lingers(&self) -> Duration {

@@ -13,7 +13,7 @@ use super::policy::STANDBY_EVERY;
 use super::redirected::Redirected;
 use super::standby::Standby;
 use super::to_standby::{OwnStandby, SharedStandby, ToStandby};
-use crate::action::contract::{Action, Before, Prepared};
+use crate::action::contract::{Action, Before, Prepared, Seen};
 use crate::decide::beside::CHECK_PAUSE;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::holders::names;
@@ -23,7 +23,6 @@ use crate::process::signals::{Caught, Signals};
 use crate::tell::say::Say;
 use crate::words::ended::{CommandExit, exit_words};
 use crate::words::ending::Ending;
-use crate::words::gated::Gated;
 
 pub(crate) struct StandbyReady {
     to: ToStandby,
@@ -73,7 +72,8 @@ impl StandbyReady {
 }
 
 impl Prepared for StandbyReady {
-    fn begin(&self, gated: &Gated) -> Result<Box<dyn Action>> {
+    fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>> {
+        let gated = seen.gated;
         let redirected = Redirected::begin(self.to.port, &gated.ports, &gated.listener_scope())?;
         let standby = Rc::clone(&self.standby);
         Ok(Box::new(RedirectAction::new(&self.to, redirected, standby)))

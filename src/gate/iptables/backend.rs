@@ -37,6 +37,7 @@ pub(crate) struct Iptables {
     who: Who,
     wait: Duration,
     lingers: Duration,
+    wanted: Rules,
     /// The rules that should stand, until they are removed.
     rules: Option<Rules>,
     /// The rules that the backend has made.
@@ -59,7 +60,7 @@ impl Iptables {
     ///
     /// # Errors
     /// [`Lacking`]: the variant is not installed.
-    pub(crate) fn new(variant: Variant, settings: &Settings) -> Result<Iptables> {
+    pub(crate) fn new(variant: Variant, settings: &Settings, rules: &Rules) -> Result<Iptables> {
         let path = std::env::var_os("PATH");
         let programs = Programs::of(variant, path.as_deref()).map_err(Lacking)?;
         let variant = match variant {
@@ -73,6 +74,7 @@ impl Iptables {
             who: settings.who.clone(),
             wait: settings.xtables_wait,
             lingers: settings.lingers,
+            wanted: rules.clone(),
             rules: None,
             standing: None,
             watchdog: None,
@@ -406,7 +408,11 @@ impl Backend for Iptables {
         self.variant.name()
     }
 
-    fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
+    fn install(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
+        let rules = Rules {
+            ports: ports.clone(),
+            ..self.wanted.clone()
+        };
         anyhow::ensure!(
             !matches!(rules.steer, Steer::Divert(_)),
             Lacking(
@@ -416,8 +422,8 @@ impl Backend for Iptables {
             )
         );
         fail_on_demand(rules.steer)?;
-        self.make(rules, until)?;
-        self.rules = Some(rules.clone());
+        self.make(&rules, until)?;
+        self.rules = Some(rules);
         Ok(())
     }
 

@@ -26,6 +26,7 @@ pub(crate) struct Nft {
     tables: Tables,
     id: String,
     comment: String,
+    wanted: Rules,
     lingers: Duration,
     installed: Option<Installed>,
     /// For kernels without owner tables.
@@ -69,11 +70,12 @@ impl Nft {
     ///
     /// # Errors
     /// The kernel has no netfilter netlink.
-    pub(crate) fn new(settings: &Settings) -> Result<Nft> {
+    pub(crate) fn new(settings: &Settings, rules: &Rules) -> Result<Nft> {
         Ok(Nft {
             tables: Tables::open()?,
             id: settings.run.clone(),
             comment: settings.who.to_string(),
+            wanted: rules.clone(),
             lingers: settings.lingers,
             installed: None,
             watchdog: None,
@@ -217,9 +219,10 @@ impl Backend for Nft {
         "nft"
     }
 
-    fn install(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
-        fail_on_demand(rules.steer)?;
-        let rules = compile(rules, &self.id, &self.comment);
+    fn install(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
+        fail_on_demand(self.wanted.steer)?;
+        self.wanted.ports = ports.clone();
+        let rules = compile(&self.wanted, &self.id, &self.comment);
         match self.create_owned(&rules, until) {
             Err(error) if error.is::<OwnerRefused>() => self.create_plain(rules, until),
             done => done,

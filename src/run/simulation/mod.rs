@@ -87,13 +87,14 @@ fn play(model: &Shared) -> Ending {
     record.before = model.borrow_mut().sample(Want::default());
     let gate = Gate::close(
         Box::new(ModelBackend(Rc::clone(model))),
-        &plan.rules(Steer::Drop),
+        &plan.gated().ports,
         *BASE + plan.max_closed,
     );
     let closed = Closing {
         action: Box::new(ModelAction(Rc::clone(model))),
         gate: Some(gate.expect("the model closes")),
         closed_at: *BASE,
+        steer: Some(Steer::Drop),
     };
     let mut state = closed.state(&plan, &record.before);
     let surroundings = Surroundings {

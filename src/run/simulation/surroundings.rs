@@ -10,20 +10,18 @@ use nix::errno::Errno;
 use super::happening::Happening;
 use super::model::{Model, Rules};
 use super::story::Kind;
-use crate::action::contract::{Account, Action, Now, Prepared};
+use crate::action::contract::{Account, Action, Means, Now, Prepared, Seen};
 use crate::action::drop::Dropping;
 use crate::action::hold::policy::HoldPolicy;
 use crate::action::linger::Linger;
 use crate::action::redirect::policy::RedirectPolicy;
 use crate::decide::policy::{Answer, NoPolicy, Noted, Policy, Question, Waiting};
 use crate::gate::backend::{Backend, Deadline, Remark};
-use crate::gate::rules;
 use crate::kernel::sockets::netns::{Netns, NoEntry};
 use crate::kernel::sockets::{Connection, Cookies, Looks, Sample, SynLimits, Want};
 use crate::process::signals::Caught;
 use crate::run::world::{Program, World};
 use crate::words::ended::{CommandExit, Sender};
-use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
 use crate::words::steer::Steer;
 
@@ -222,14 +220,14 @@ impl Backend for ModelBackend {
         "model"
     }
 
-    fn install(&mut self, rules: &rules::Rules, until: Deadline) -> Result<()> {
+    fn install(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
         let mut model = self.0.borrow_mut();
         model.rules = Rules {
-            ports: rules.ports.clone(),
+            ports: ports.clone(),
             until: Some(until),
             ..Rules::default()
         };
-        model.holds_shut(&rules.ports);
+        model.holds_shut(ports);
         model.note_fates();
         Ok(())
     }
@@ -318,8 +316,8 @@ impl ModelAction {
 }
 
 impl Action for ModelAction {
-    fn steer(&self) -> Steer {
-        Steer::Drop
+    fn means(&mut self) -> Means {
+        Means::Rules(Steer::Drop)
     }
 
     fn policy(&self, closed_at: Instant) -> Box<dyn Policy> {
@@ -382,7 +380,7 @@ impl Action for ModelAction {
 pub(super) struct Nothing;
 
 impl Prepared for Nothing {
-    fn begin(&self, _: &Gated) -> Result<Box<dyn Action>> {
+    fn begin(&self, _: &Seen) -> Result<Box<dyn Action>> {
         Ok(Box::new(Dropping))
     }
 }
