@@ -117,6 +117,11 @@ pub(crate) trait Planned: Debug {
     /// The kernel can't steer them there.
     fn steer(&self) -> Result<Option<Steer>>;
 
+    /// Whether each port opens when it is ready, whatever `--open-on` says.
+    fn opens_when_ready(&self) -> bool {
+        false
+    }
+
     /// How long the rules may stay once the gate is open.
     fn lingers(&self) -> Duration {
         Duration::ZERO
@@ -142,6 +147,8 @@ pub(crate) struct Description {
     /// Added to the line that closes the gate.
     pub close: &'static str,
     pub open: String,
+    /// What opens the gate when `--max-closed` is over.
+    pub opener: &'static str,
     /// Lines for the time after the gate has opened.
     pub after: Vec<String>,
 }
@@ -152,6 +159,7 @@ impl Default for Description {
             before: Vec::new(),
             close: "",
             open: "and open".to_owned(),
+            opener: "the kernel",
             after: Vec::new(),
         }
     }
@@ -202,6 +210,9 @@ pub(crate) trait Action {
 
     /// Carries out the question of the action's policy.
     fn ask(&mut self, question: Question, now: &mut Now) -> Answer;
+
+    /// The process that becomes COMMAND is about to do so.
+    fn command(&mut self, _pid: i32) {}
 
     /// SYNs to these ports reach the service again.
     fn opened(&mut self, _open: &PortSet) {}

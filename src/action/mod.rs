@@ -11,6 +11,7 @@ pub(crate) mod elsewhere;
 pub(crate) mod hold;
 pub(crate) mod linger;
 pub(crate) mod list;
+pub(crate) mod park;
 pub(crate) mod redirect;
 
 #[cfg(test)]

@@ -1,11 +1,15 @@
 //! What syngate asks the kernel, and what the kernel answers.
 
+pub(crate) mod bpf;
 pub(crate) mod caps;
 pub(crate) mod conntrack;
+pub(crate) mod control_group;
+pub(crate) mod instructions;
 pub(crate) mod interface;
 pub(crate) mod netlink;
 pub(crate) mod nfqueue;
 pub(crate) mod release;
+pub(crate) mod room;
 pub(crate) mod route;
 pub(crate) mod services;
 pub(crate) mod sockets;

@@ -1,5 +1,5 @@
-//! What only the C library offers, each function made safe. Besides this file only `gate/nft/raw.rs`
-//! has `unsafe` code.
+//! What only the C library offers, each function made safe. Besides this file only `gate/nft/raw.rs` and
+//! `kernel/bpf.rs` have `unsafe` code.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -260,6 +260,51 @@ pub(crate) fn netlink_option_on(fd: BorrowedFd, option: libc::c_int) -> io::Resu
     };
     nix::errno::Errno::result(result)?;
     Ok(())
+}
+
+/// Sets an option of a socket to these bytes (setsockopt(2)).
+pub(crate) fn set_socket_option(
+    fd: BorrowedFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &[u8],
+) -> io::Result<()> {
+    // SAFETY: the kernel reads no more than the length that is given.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            value.as_ptr().cast(),
+            value.len() as libc::socklen_t,
+        )
+    };
+    nix::errno::Errno::result(result)?;
+    Ok(())
+}
+
+/// The value of a socket's option, which has `longest` bytes at most (getsockopt(2)).
+pub(crate) fn socket_option(
+    fd: BorrowedFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    longest: usize,
+) -> io::Result<Vec<u8>> {
+    let mut value = vec![0; longest];
+    let mut length = longest as libc::socklen_t;
+    // SAFETY: the kernel writes no more than the length that is given.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            value.as_mut_ptr().cast(),
+            &mut length,
+        )
+    };
+    nix::errno::Errno::result(result)?;
+    value.truncate(length as usize);
+    Ok(value)
 }
 
 /// The cookie of the network namespace of a socket (SO_NETNS_COOKIE).

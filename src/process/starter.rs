@@ -66,6 +66,10 @@ impl Starter {
         Ok(Starter { child, line })
     }
 
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.pid()
+    }
+
     /// Lets it become COMMAND. `None`: somebody has killed it.
     ///
     /// # Errors

@@ -69,14 +69,7 @@ impl Call<'_> {
         self.warn_of_vrfs(record);
         // The last check for a signal before anything is changed.
         self.signals.until(Instant::now())?;
-        let (gate, action, steer) = close(self, prepared, sockets.netns(), record)?;
-        let closed_at = gate.as_ref().map_or_else(Instant::now, Gate::closed_at);
-        Ok(Closing {
-            action,
-            gate,
-            closed_at,
-            steer,
-        })
+        close(self, prepared, sockets.netns(), record)
     }
 }
 
@@ -85,7 +78,7 @@ fn close(
     prepared: &dyn Prepared,
     netns: Option<&Netns>,
     record: &mut Record,
-) -> Result<(Option<Gate>, Box<dyn Action>, Option<Steer>), Ending> {
+) -> Result<Closing, Ending> {
     let closed = close_with(prepared, call, netns, record).or_else(|error| {
         let Some((other, words)) = call.plan.action.otherwise() else {
             return Err(error);
@@ -102,13 +95,23 @@ fn close(
     match closed {
         Ok((gate, action, steer)) => {
             note_remarks(&gate, call, record);
-            Ok((Some(gate), action, steer))
+            Ok(Closing {
+                action,
+                closed_at: gate.closed_at(),
+                gate: Some(gate),
+                steer,
+            })
         }
         Err(error) if call.plan.config.best_effort => {
             let text = format!("the gate can't be closed, COMMAND runs without: {error:#}");
             call.say.error(&format!("warning: {text}"));
             record.warnings.note(text);
-            Ok((None, Box::new(Dropping), None))
+            Ok(Closing {
+                action: Box::new(Dropping),
+                gate: None,
+                closed_at: Instant::now(),
+                steer: None,
+            })
         }
         Err(error) => Err(Ending::not_run(
             "close_failed",

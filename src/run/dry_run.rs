@@ -57,9 +57,10 @@ fn closed(plan: &Plan, action: &Description) -> Vec<String> {
         options => format!(", {options}"),
     };
     let mut lines = vec![format!(
-        "close {} to new connections{narrowed}{} (opened by the kernel after {})",
+        "close {} to new connections{narrowed}{} (opened by {} after {})",
         plan.gated().ports.brief(),
         action.close,
+        action.opener,
         humantime::format_duration(plan.max_closed)
     )];
     let steer = plan.action.steer().ok().flatten();

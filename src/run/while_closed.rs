@@ -159,6 +159,9 @@ impl Run<'_> {
         }
         say.done_waiting();
         say.phase(&format!("running {}", plan.command_line()));
+        if let Some(pid) = self.world.starter() {
+            self.action.command(pid);
+        }
         let started = self.world.start(Program::Command);
         self.record.command_was_run = started.is_ok();
         if self.record.command_was_run {

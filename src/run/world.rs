@@ -55,6 +55,11 @@ pub(super) trait World {
     /// It does not run.
     fn start(&mut self, program: Program) -> Result<(), Errno>;
 
+    /// The process that becomes COMMAND, if there is one already.
+    fn starter(&self) -> Option<i32> {
+        None
+    }
+
     /// How the program ended, if it has. Told once.
     fn ended(&mut self, program: Program) -> Option<CommandExit>;
 
@@ -186,6 +191,10 @@ impl World for Machine<'_> {
             (Program::ReadyCheck | Program::Search, ..) => (),
         }
         Ok(())
+    }
+
+    fn starter(&self) -> Option<i32> {
+        self.starter.as_ref().map(Starter::pid)
     }
 
     fn ended(&mut self, program: Program) -> Option<CommandExit> {

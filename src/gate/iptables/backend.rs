@@ -409,21 +409,18 @@ impl Backend for Iptables {
     }
 
     fn install(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
-        let rules = Rules {
-            ports: ports.clone(),
-            ..self.wanted.clone()
-        };
+        self.wanted.ports = ports.clone();
         anyhow::ensure!(
-            !matches!(rules.steer, Steer::Divert(_)),
+            !matches!(self.wanted.steer, Steer::Divert(_)),
             Lacking(
                 "--syn divert can't be done: iptables can't remember connections by the packets that \
                  it sees"
                     .to_owned()
             )
         );
-        fail_on_demand(rules.steer)?;
-        self.make(&rules, until)?;
-        self.rules = Some(rules);
+        fail_on_demand(self.wanted.steer)?;
+        self.make(&self.wanted.clone(), until)?;
+        self.rules = Some(self.wanted.clone());
         Ok(())
     }
 

@@ -41,6 +41,8 @@ struct Watched {
     filter: Vec<u8>,
     /// Other local addresses belong to other services.
     scope: Scope,
+    /// The cookies of waiting rooms.
+    rooms: Vec<u64>,
 }
 
 /// The sockets of one network namespace.
@@ -59,6 +61,7 @@ impl Sockets {
                 ports: ports.clone(),
                 filter: port_filter(ports),
                 scope: scope.clone(),
+                rooms: Vec::new(),
             },
             families: (false, false),
             cookies_at_start: syncookies_sent(),
@@ -132,7 +135,7 @@ impl Looks for Sockets {
                 IpAddr::V6(_) => self.families.1 = true,
             }
         }
-        if want.half_open {
+        if want.half_open && self.watched.rooms.is_empty() {
             sample.cookies_sent = self.sent_cookies_meanwhile();
         }
         if want.holders {
@@ -160,6 +163,10 @@ impl Looks for Sockets {
         Ok(())
     }
 
+    fn hide_rooms(&mut self, cookies: &[u64]) {
+        self.watched.rooms = cookies.to_vec();
+    }
+
     fn netns(&self) -> Option<&Netns> {
         self.netns.as_ref()
     }
@@ -168,6 +175,11 @@ impl Looks for Sockets {
 impl Watched {
     fn means(&self, row: &SocketRow) -> bool {
         self.ports.contains(row.port) && self.scope.reaches(row.address)
+    }
+
+    /// Whether a process has accepted the connection, or will: rooms have no such connections.
+    fn counts(&self, row: &SocketRow) -> bool {
+        self.rooms.is_empty() || row.inode != 0
     }
 
     /// A wildcard listener of an IP version that is not gated belongs to another service, too.
@@ -207,6 +219,12 @@ impl View {
             })?;
         }
         found.retain(|listener| watched.means_listener(listener));
+        if !watched.rooms.is_empty() {
+            found.retain(|listener| !watched.rooms.contains(&listener.id.cookie));
+            found
+                .iter_mut()
+                .for_each(|listener| listener.accept_queue = 0);
+        }
         Ok(found)
     }
 
@@ -233,6 +251,9 @@ impl View {
                 continue; // Without a listener of that family there are no connections.
             }
             self.dump(watched, family, states, extra, |row| {
+                if !watched.counts(row) {
+                    return;
+                }
                 if let Some(round_trip) = row.round_trip() {
                     *farthest = round_trip.max(*farthest);
                 }

@@ -94,6 +94,24 @@ fn sockets(pid: i32, files: Range<u32>) -> Option<Vec<u32>> {
     )
 }
 
+/// The number of the descriptor by which a process holds this socket. `None`: it does not, or /proc does
+/// not tell.
+pub(crate) fn file_of(pid: i32, inode: u32) -> Option<i32> {
+    let directory = format!("/proc/{pid}/fd");
+    let opened = fs::File::open(&directory).ok()?;
+    let holds = |name: &OsString| {
+        let link = readlinkat(&opened, name.as_os_str()).ok()?;
+        (socket_inode(link.to_str()?)? == inode).then_some(())
+    };
+    let names = fs::read_dir(&directory).ok()?;
+    let mut names = names.flatten().map(|entry| entry.file_name());
+    names
+        .find(|name| holds(name).is_some())?
+        .to_str()?
+        .parse()
+        .ok()
+}
+
 /// The start time of a process, in clock ticks since boot. `None`: there is no such process, or /proc
 /// does not tell.
 pub(crate) fn started(pid: i32) -> Option<u64> {

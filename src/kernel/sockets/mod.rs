@@ -48,6 +48,10 @@ pub(crate) trait Looks {
     /// Everything stays as it was.
     fn look_in(&mut self, netns: &Netns) -> Result<(), NoEntry>;
 
+    /// From now on these listeners are not seen: they are rooms. Connections that no process has accepted
+    /// are not counted any more, since they wait in rooms, or move there.
+    fn hide_rooms(&mut self, cookies: &[u64]);
+
     /// `None`: the listeners live in this process's own network namespace.
     fn netns(&self) -> Option<&Netns>;
 }

@@ -163,6 +163,8 @@ impl Looks for SeenSockets {
         }
     }
 
+    fn hide_rooms(&mut self, _: &[u64]) {}
+
     fn half_open(&mut self) -> Result<Vec<Connection>> {
         Ok(Vec::new())
     }

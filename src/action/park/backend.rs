@@ -1,0 +1,126 @@
+//! A gate of waiting rooms: it keeps new connections from the service as rules do.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use anyhow::Result;
+
+use super::rooms::Rooms;
+use super::watch::Watch;
+use crate::gate::backend::{Backend, Deadline, Lost, Remark};
+use crate::words::gated::Gated;
+use crate::words::ports::PortSet;
+
+/// The run's rooms, which its action asks for the figures.
+pub(super) type SharedRooms = Rc<RefCell<Rooms>>;
+
+pub(super) struct RoomGate {
+    rooms: SharedRooms,
+    gated: Gated,
+    shut: PortSet,
+    watch: Option<Watch>,
+    remarks: Vec<Remark>,
+    removed: bool,
+}
+
+impl RoomGate {
+    pub(super) fn new(rooms: SharedRooms, gated: &Gated, remarks: Vec<Remark>) -> RoomGate {
+        RoomGate {
+            rooms,
+            gated: gated.clone(),
+            shut: PortSet::EMPTY,
+            watch: None,
+            remarks,
+            removed: false,
+        }
+    }
+
+    /// Group by group: a group whose ports are all open is handed over.
+    fn set(&mut self, ports: &PortSet) -> Result<()> {
+        let mut rooms = self.rooms.borrow_mut();
+        let mut done = Ok(());
+        for n in 0..rooms.groups.len() {
+            let group = &rooms.groups[n];
+            let served = self.gated.served_by(group.place.port);
+            let shall = served.iter().any(|port| ports.contains(port));
+            match (shall, group.is_open()) {
+                (true, false) => done = done.and(rooms.park(n)),
+                (false, true) => rooms.hand_over(n),
+                _ => (),
+            }
+        }
+        self.shut = ports.clone();
+        done
+    }
+}
+
+impl Backend for RoomGate {
+    fn name(&self) -> &'static str {
+        "room"
+    }
+
+    fn install(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
+        self.watch = Some(Watch::start(&self.rooms.borrow(), until)?);
+        self.set(ports)
+    }
+
+    fn set_ports(&mut self, ports: &PortSet, _: Deadline) -> Result<()> {
+        self.set(ports)
+    }
+
+    /// The kernel does not tell which program a group has. A room that is open has its own.
+    fn shut(&mut self) -> Result<PortSet> {
+        let rooms = self.rooms.borrow();
+        let open = rooms.groups.iter().filter(|group| !group.is_open());
+        let lost = open.fold(PortSet::EMPTY, |all, group| {
+            all.union(&self.gated.served_by(group.place.port))
+        });
+        Ok(self.shut.minus(&lost))
+    }
+
+    fn syns_stopped(&mut self) -> Result<u64> {
+        Ok(0)
+    }
+
+    fn exposed(&self) -> bool {
+        false
+    }
+
+    fn intact(&mut self) -> bool {
+        true
+    }
+
+    fn empties_queues(&self) -> bool {
+        false
+    }
+
+    fn keep_watched(&mut self, until: Deadline) -> Result<Option<Lost>> {
+        let Some(watch) = self.watch.as_mut().filter(|_| !self.removed) else {
+            return Ok(None);
+        };
+        if watch.lives() {
+            watch.beat();
+            return Ok(None);
+        }
+        self.watch = None;
+        self.watch = Some(Watch::start(&self.rooms.borrow(), until)?);
+        Ok(Some(Lost::Killed))
+    }
+
+    fn remarks(&self) -> &[Remark] {
+        &self.remarks
+    }
+
+    fn remove(&mut self) -> Result<()> {
+        if self.removed {
+            return Ok(());
+        }
+        let done = self.set(&PortSet::EMPTY);
+        self.removed = true;
+        if let Some(watch) = self.watch.take() {
+            watch.dismiss();
+        }
+        self.rooms.borrow_mut().give_back();
+        done
+    }
+}

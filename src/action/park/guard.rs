@@ -1,0 +1,254 @@
+//! The guard process of waiting rooms. When the run has died, it hands those who wait over to the service
+//! once that listens again.
+
+use std::ffi::{CStr, OsString};
+use std::io::{ErrorKind, IoSliceMut, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::cmsg_space;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+
+use super::policy::HANDED_OVER_WITHIN;
+use super::rooms::{Group, Rooms};
+use super::watch::{COMMAND, DISMISSED, END, File, MOST_FILES, READY};
+use crate::action::contract::GuardWork;
+use crate::kernel::control_group::ControlGroup;
+use crate::kernel::room::Room;
+use crate::kernel::sockets::Looks;
+use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::netns::Netns;
+use crate::kernel::sys;
+use crate::process::guard;
+use crate::words::ports::PortSet;
+use crate::words::scope::Scope;
+
+const NAME_FOR_KERNEL: &CStr = c"gate-room";
+/// Interval between looks whether the service listens again.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// A run that does not tell for so long that it works hangs, or somebody has stopped it.
+pub(super) const HUNG: Duration = Duration::from_secs(1);
+/// When the run has died and the old listener stays for so long, COMMAND does not end it any more: those
+/// who wait go back there.
+pub(super) const DESERTED: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Orders {
+    within: Duration,
+    ports: PortSet,
+    /// The cookies of the listeners that were there before.
+    old: Vec<u64>,
+    netns: Option<Netns>,
+    /// The control group of COMMAND.
+    group: Option<PathBuf>,
+}
+
+/// The guard's own command line: `syngate room-guard MILLISECONDS PORTS COOKIES NETNS GROUP`.
+pub(super) fn call(words: &[OsString]) -> Option<GuardWork> {
+    let orders = parse(words)?;
+    Some(Box::new(move || {
+        let _ = guard(&orders);
+    }))
+}
+
+fn parse(words: &[OsString]) -> Option<Orders> {
+    let words: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
+    let [_, COMMAND, ms, ports, old, netns, group] = words?[..] else {
+        return None;
+    };
+    let numbers = |text: &str| -> Option<Vec<u64>> {
+        text.split(',').map(|number| number.parse().ok()).collect()
+    };
+    let ports = numbers(ports)?.into_iter().map(u16::try_from);
+    Some(Orders {
+        within: Duration::from_millis(ms.parse().ok()?),
+        ports: ports.collect::<Result<_, _>>().ok()?,
+        old: numbers(old)?,
+        netns: match netns {
+            "" => None,
+            netns => Some(Netns::parse(netns).ok()?),
+        },
+        group: (!group.is_empty()).then(|| group.into()),
+    })
+}
+
+/// Guards the rooms until the run dismisses it, or has died and those who waited were handed over.
+fn guard(orders: &Orders) -> Result<()> {
+    let until = Instant::now() + orders.within;
+    let (mut line, _) = guard::begin(NAME_FOR_KERNEL)?;
+    guard::stay();
+    let mut guarded = receive(&mut line, orders)?;
+    line.write_all(&[READY])?;
+    if guarded.until_left(&mut line, until)? {
+        guarded.rooms.leave_as_it_is();
+        return Ok(());
+    }
+    guarded.take_over(until);
+    drop(orders.group.as_deref().map(ControlGroup::at));
+    Ok(())
+}
+
+struct Guarded {
+    rooms: Rooms,
+    /// They keep the programs where they are.
+    links: Vec<OwnedFd>,
+}
+
+impl Guarded {
+    /// Waits for the end of the run. `true`: it has dismissed the guard; `false`: it has died or hangs, and
+    /// those who wait are to be handed over.
+    fn until_left(&mut self, line: &mut UnixStream, until: Instant) -> Result<bool> {
+        let mut beat = Instant::now();
+        loop {
+            let now = Instant::now();
+            let hangs = now >= beat + HUNG;
+            if now >= until || (hangs && self.is_served_anew()) {
+                return Ok(false);
+            }
+            let next = if hangs { LOOK_EVERY } else { HUNG };
+            line.set_read_timeout(Some(next.min(until - now).max(LOOK_EVERY)))?;
+            let mut byte = [0];
+            match line.read(&mut byte) {
+                Ok(0) => return Ok(false),
+                Ok(_) if byte == [DISMISSED] => return Ok(true),
+                Ok(_) => beat = Instant::now(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => (),
+                Err(_) => return Ok(false),
+            }
+        }
+    }
+
+    fn is_served_anew(&mut self) -> bool {
+        let sample = self.rooms.look(false).unwrap_or_default();
+        let mut groups = self.rooms.groups.iter();
+        groups.any(|group| group.is_open() && self.rooms.is_served_anew(group, &sample))
+    }
+
+    fn take_over(&mut self, until: Instant) {
+        let deserted = Instant::now() + DESERTED;
+        while self.rooms.groups.iter().any(Group::is_open) {
+            let now = Instant::now();
+            let sample = self.rooms.look(false).unwrap_or_default();
+            for n in 0..self.rooms.groups.len() {
+                let group = &self.rooms.groups[n];
+                let anew = self.rooms.is_served_anew(group, &sample);
+                let still = now >= deserted && self.rooms.is_served(group, &sample);
+                if group.is_open() && (anew || still || now >= until) {
+                    self.rooms.hand_over(n);
+                }
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        self.links.clear();
+        let give_up = Instant::now() + HANDED_OVER_WITHIN;
+        while self.rooms.under_way() > 0 && Instant::now() < give_up {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        self.rooms.give_back();
+    }
+}
+
+fn receive(line: &mut UnixStream, orders: &Orders) -> Result<Guarded> {
+    let mut sockets = Sockets::new(&orders.ports, &Scope::default())?;
+    if let Some(netns) = &orders.netns {
+        sockets.look_in(netns)?;
+    }
+    let mut guarded = Guarded {
+        rooms: Rooms::new(sockets, orders.old.clone()),
+        links: Vec::new(),
+    };
+    loop {
+        let (kinds, files) = receive_some(line)?;
+        let over = kinds == [END];
+        for (kind, file) in kinds.into_iter().zip(files) {
+            guarded.take(kind, file)?;
+        }
+        if over {
+            guarded.rooms.hide();
+            return Ok(guarded);
+        }
+    }
+}
+
+/// One message: what each descriptor is, and the descriptors.
+fn receive_some(line: &UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut kinds = vec![0; MOST_FILES];
+    let mut space = cmsg_space!([RawFd; MOST_FILES]);
+    let mut parts = [IoSliceMut::new(&mut kinds)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(line.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    let length = message.bytes;
+    let mut files = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            files.extend(fds.into_iter().filter_map(sys::inherited));
+        }
+    }
+    if length == 0 {
+        bail!("the run has died");
+    }
+    kinds.truncate(length);
+    Ok((kinds, files))
+}
+
+impl Guarded {
+    fn take(&mut self, kind: u8, file: OwnedFd) -> Result<()> {
+        let lent = kind == File::LentRoom as u8;
+        if kind == File::Link as u8 {
+            self.links.push(file);
+            return Ok(());
+        }
+        let room = Room::adopt(file).context("not a room")?;
+        let groups = &mut self.rooms.groups;
+        match groups.iter_mut().find(|group| group.place == *room.place()) {
+            Some(group) => group.rooms.push(room),
+            None => {
+                let mut group = Group::new(room.place().clone(), 0, lent);
+                group.rooms.push(room);
+                groups.push(group);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::command_line::os_words;
+
+    #[test]
+    fn it_is_called_in_one_way() {
+        let parse = |call: &[&str]| parse(&os_words(call));
+        let orders = Orders {
+            within: Duration::from_millis(1_500),
+            ports: [80, 443].into_iter().collect(),
+            old: vec![7, 8],
+            netns: None,
+            group: Some("/sys/fs/cgroup/a".into()),
+        };
+        let call = [
+            "syngate",
+            "room-guard",
+            "1500",
+            "80,443",
+            "7,8",
+            "",
+            "/sys/fs/cgroup/a",
+        ];
+        assert_eq!(parse(&call), Some(orders));
+        for call in [
+            &["syngate"][..],
+            &["syngate", "room-guard"],
+            &["syngate", "standby-guard", "1500", "80", "7", "", ""],
+            &["syngate", "room-guard", "soon", "80", "7", "", ""],
+            &["syngate", "room-guard", "1500", "80000", "7", "", ""],
+            &["syngate", "room-guard", "1500", "80", "7", "no/such", ""],
+        ] {
+            assert_eq!(parse(call), None, "{call:?}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Makes the rooms for the listeners that are there.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Result, anyhow, ensure};
+use nix::libc;
+
+use super::hook;
+use super::rooms::{Group, Own, Rooms};
+use crate::action::contract::Seen;
+use crate::gate::rules::PREFIX;
+use crate::kernel::bpf::Connections;
+use crate::kernel::control_group::ControlGroup;
+use crate::kernel::room::{Place, Room, copy, longest_queue, probe};
+use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::{Listener, Looks};
+
+/// More rooms in a group would make each choice slower.
+const MOST_ROOMS: u32 = 64;
+/// How many connections of COMMAND's are known at a time.
+const OWN_CONNECTIONS: u32 = 4_096;
+/// linux/in.h, which the libc crate does not have everywhere.
+const IPPROTO_MPTCP: i32 = 262;
+
+/// Makes all rooms, bound and not open. The service is served as before.
+///
+/// # Errors
+/// This can't be done here. Everything is undone.
+pub(super) fn make(seen: &Seen, max_held: u32) -> Result<Rooms> {
+    let mut places: BTreeMap<Place, Vec<&Listener>> = BTreeMap::new();
+    for listener in &seen.before.listeners {
+        places
+            .entry(Place::of(listener))
+            .or_default()
+            .push(listener);
+    }
+    ensure!(
+        !places.is_empty(),
+        "nobody listens, so there is no place for a waiting room"
+    );
+    ensure!(
+        migrates(),
+        "this kernel does not move connections between listeners (Linux 5.14)"
+    );
+    probe::moves_connections()?;
+    let gated = seen.gated;
+    let mut sockets = Sockets::new(&gated.listener_ports(), &gated.listener_scope())?;
+    if let Some(netns) = seen.netns {
+        sockets.look_in(netns)?;
+    }
+    // A value that undoes all when it is dropped.
+    let old = seen.before.listeners.iter().map(|l| l.id.cookie).collect();
+    let mut rooms = Rooms::new(sockets, old);
+    let size = longest_queue(seen.netns).clamp(1, max_held);
+    let count = max_held.div_ceil(size).min(MOST_ROOMS);
+    for (place, listeners) in places {
+        add_group(&mut rooms, place, &listeners, (count, size), seen)?;
+    }
+    let lent = rooms.groups.iter().filter(|group| group.lent);
+    let mut ports: Vec<u16> = lent.map(|group| group.place.port).collect();
+    ports.dedup();
+    if !ports.is_empty() {
+        rooms.links = hook::share(&ports, seen.netns)?;
+    }
+    rooms.hide();
+    Ok(rooms)
+}
+
+/// A control group for COMMAND, whose connections are noted.
+///
+/// # Errors
+/// That can't be had here.
+pub(super) fn own(run: &str) -> Result<Own> {
+    let group = ControlGroup::make(&format!("{PREFIX}{run}"))?;
+    let connections = Connections::new(OWN_CONNECTIONS)?;
+    let link = hook::note(&group, &connections)?;
+    Ok(Own {
+        group,
+        connections,
+        link,
+    })
+}
+
+fn add_group(
+    rooms: &mut Rooms,
+    place: Place,
+    listeners: &[&Listener],
+    (count, size): (u32, u32),
+    seen: &Seen,
+) -> Result<()> {
+    let copies = listeners
+        .iter()
+        .map(|listener| copy::of(listener, &seen.before.holders))
+        .collect::<Result<Vec<OwnedFd>>>()?;
+    let shown = place.shown();
+    let mut lent = false;
+    for copy in &copies {
+        let protocol = copy::number(copy, libc::SOL_SOCKET, libc::SO_PROTOCOL)?;
+        ensure!(
+            protocol != IPPROTO_MPTCP,
+            "the listener on {shown} is one of MPTCP, whose connections can't be moved"
+        );
+        lent |= !copy::shares_port(copy)?;
+    }
+    // Before the option is set, so that it is taken back however this ends.
+    rooms.groups.push(Group::new(place.clone(), size, lent));
+    if lent {
+        copies
+            .iter()
+            .try_for_each(|copy| copy::set_shares_port(copy, true))?;
+    }
+    let like = copies.first().ok_or_else(|| anyhow!("no listener"))?;
+    let made = (0..count).map(|_| Room::make(&place, like.as_fd(), seen.netns));
+    let made = made.collect::<Result<Vec<Room>>>()?;
+    let group = rooms.groups.last_mut().expect("it was just added");
+    group.rooms = made;
+    group.copies = copies;
+    Ok(())
+}
+
+/// The kernel has the migration since the series that has this setting.
+fn migrates() -> bool {
+    std::path::Path::new("/proc/sys/net/ipv4/tcp_migrate_req").exists()
+}

@@ -1,0 +1,124 @@
+//! The options of `--syn park`.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::act::ParkAction;
+use super::make::{make, own};
+use super::{guard, policy, watch};
+use crate::action::contract::{
+    Action, ActionEntry, Before, Description, Planned, Prepared, Request, Seen, Standing, Wanted,
+};
+use crate::gate::backend::Remark;
+use crate::gate::kinds::Choice;
+use crate::words::ending::Ending;
+use crate::words::gated::Gated;
+use crate::words::limit::Limit::Time;
+use crate::words::scope::Where;
+use crate::words::steer::Steer;
+
+pub(crate) const ENTRY: ActionEntry = ActionEntry {
+    name: "park",
+    value: "park",
+    help: "They are established at once, and wait until the service listens again",
+    options: |command| command,
+    parse: |_| Ok(Arc::new(Park)),
+    unwanted: |_| Ok(()),
+    rows: &["park"],
+    standing: Standing::STOPS,
+    limits: &[
+        ("Parked, guard", Time(watch::GRACE)),
+        ("Parked, guard's looks", Time(guard::LOOK_EVERY)),
+        ("Parked, handed over", Time(policy::HANDED_OVER_WITHIN)),
+        ("Parked, hung", Time(guard::HUNG)),
+        ("Parked, deserted", Time(guard::DESERTED)),
+    ],
+    guard: guard::call,
+};
+
+#[derive(Debug, Clone, Copy)]
+struct Park;
+
+impl Wanted for Park {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
+        if let Some(option) = senseless(request) {
+            return Err(format!(
+                "--syn park and {option} exclude each other: connections wait in sockets, and no rule \
+                 tells them apart; leave {option} out, or take --syn hold"
+            ));
+        }
+        Ok(Box::new(ToPark {
+            // An option of --syn hold, too.
+            max_held: request.given.get_one("max_held").copied().unwrap_or(1),
+        }))
+    }
+}
+
+/// An option about rules.
+fn senseless(request: &Request) -> Option<&'static str> {
+    let scope = &request.gated.scope;
+    [
+        (request.backend != Choice::Auto, "--backend"),
+        (!scope.interfaces.is_empty(), "--interface"),
+        (!scope.allow_from.is_empty(), "--allow-from"),
+        (scope.allow_local, "--allow-local"),
+        (scope.hook == Where::Prerouting, "--hook prerouting"),
+    ]
+    .into_iter()
+    .find_map(|(given, option)| given.then_some(option))
+}
+
+#[derive(Debug, Clone)]
+struct ToPark {
+    max_held: u32,
+}
+
+impl Planned for ToPark {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn describe(&self, _: &Gated) -> Description {
+        Description {
+            close: ", let them wait in sockets of syngate's own",
+            open: "hand those who wait over to the service, and open".to_owned(),
+            opener: "a guard process",
+            ..Description::default()
+        }
+    }
+
+    fn steer(&self) -> Result<Option<Steer>> {
+        Ok(None)
+    }
+
+    /// What waits must not wait for COMMAND, which may ask the service how it is.
+    fn opens_when_ready(&self) -> bool {
+        true
+    }
+
+    fn prepare(&self, _: &mut Before) -> Result<Box<dyn Prepared>, Ending> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Prepared for ToPark {
+    fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>> {
+        let mut rooms = make(seen, self.max_held)?;
+        let mut remarks = Vec::new();
+        match own(seen.run) {
+            Ok(own) => rooms.own = Some(own),
+            Err(error) => remarks.push(Remark::Detail(format!(
+                "COMMAND's own connections to the service wait as others do: {error:#}"
+            ))),
+        }
+        let rooms = Rc::new(RefCell::new(rooms));
+        Ok(Box::new(ParkAction::new(rooms, seen.gated, remarks)))
+    }
+}

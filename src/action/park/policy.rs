@@ -1,0 +1,76 @@
+//! After the gate has opened: waits until the hand-over is complete, handshakes that were under way included.
+//! Pure.
+
+use std::time::{Duration, Instant};
+
+use crate::decide::policy::{Answer, Conclusion, Due, Policy, Question};
+
+/// How long the run waits for that at most. Then a listener keeps a larger backlog, and the group a program
+/// that leaves the choice to the kernel.
+pub(super) const HANDED_OVER_WITHIN: Duration = Duration::from_secs(2);
+/// Interval between looks at the accept queue.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+#[derive(Debug, Default)]
+pub(super) struct ParkPolicy {
+    /// When to look next, and when to give up.
+    looks: Option<(Instant, Instant)>,
+    over: bool,
+}
+
+impl Policy for ParkPolicy {
+    fn opened(&mut self, now: Instant) {
+        self.looks.get_or_insert((now, now + HANDED_OVER_WITHIN));
+    }
+
+    fn after_open(&self) -> Due {
+        let (next, _) = self.looks.filter(|_| !self.over)?;
+        Some((next, Question::Left))
+    }
+
+    fn lingers(&self) -> bool {
+        !self.over
+    }
+
+    fn answered(&mut self, answer: Answer, _: Duration, _: Instant, now: Instant) -> Conclusion {
+        if let Some((next, until)) = &mut self.looks {
+            self.over = now >= *until || !matches!(answer, Answer::Left(Some(1..)));
+            *next = (now + LOOK_EVERY).min(*until);
+        }
+        Conclusion::GoOn
+    }
+
+    fn cut(&mut self) {
+        self.over = true;
+    }
+
+    fn waits_for(&self) -> Option<String> {
+        Some("waiting until the service has accepted those who waited".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_looks_until_all_are_accepted_or_time_is_up() {
+        let start = Instant::now();
+        let answer = |policy: &mut ParkPolicy, left, now| {
+            policy.answered(Answer::Left(Some(left)), Duration::ZERO, start, now);
+            policy.after_open().map(|(at, _)| at - start)
+        };
+        let mut policy = ParkPolicy::default();
+        assert!(policy.lingers() && policy.after_open().is_none());
+        policy.opened(start);
+        policy.opened(start + LOOK_EVERY);
+        assert_eq!(answer(&mut policy, 7, start), Some(LOOK_EVERY));
+        assert_eq!(answer(&mut policy, 0, start + LOOK_EVERY), None);
+        assert!(!policy.lingers());
+
+        let mut policy = ParkPolicy::default();
+        policy.opened(start);
+        assert_eq!(answer(&mut policy, 7, start + HANDED_OVER_WITHIN), None);
+        assert!(!policy.lingers(), "a service that accepts nobody");
+    }
+}

@@ -1,0 +1,369 @@
+//! The rooms of a run, by the SO_REUSEPORT group that they stand in: parking and handing over.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::sys::socket::{Backlog, listen};
+
+use crate::kernel::bpf::{
+    Connections, Counter, Kind, Link, Listeners, Program, leave_choice_to_kernel,
+};
+use crate::kernel::control_group::ControlGroup;
+use crate::kernel::room::{Place, Room, copy, programs};
+use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::netns::Netns;
+use crate::kernel::sockets::{Listener, Looks, Sample, Want};
+
+/// What became of those who waited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Figures {
+    pub handed_over: usize,
+    /// Nobody listened when the rooms were shut.
+    pub reset: usize,
+    /// Too many waited.
+    pub no_room: usize,
+    /// No connection waited longer.
+    pub longest: Duration,
+}
+
+pub(super) struct Rooms {
+    sockets: Sockets,
+    /// The cookies of the listeners that were there before the gate closed.
+    pub old: Vec<u64>,
+    pub groups: Vec<Group>,
+    /// While these are open, sockets that are bound to the ports get SO_REUSEPORT.
+    pub links: Vec<Link>,
+    /// What lets COMMAND's own connections reach the service, where that can be had.
+    pub own: Option<Own>,
+    pub figures: Figures,
+    /// The cookies of connections whose handshakes were under way in a room as it was shut.
+    awaited: Vec<u64>,
+    given_back: bool,
+}
+
+/// COMMAND is in a control group of its own, whose connections are noted.
+pub(super) struct Own {
+    pub group: ControlGroup,
+    pub connections: Connections,
+    pub link: Link,
+}
+
+/// The rooms of one SO_REUSEPORT group.
+pub(super) struct Group {
+    pub place: Place,
+    pub rooms: Vec<Room>,
+    /// Copies of the listeners that were there before, until the rooms are open.
+    pub copies: Vec<OwnedFd>,
+    /// The same listeners, for programs.
+    before: Option<Listeners>,
+    /// The listeners of the service lacked SO_REUSEPORT, and have it from syngate.
+    pub lent: bool,
+    /// How many may wait in each room.
+    size: u32,
+    /// How many connections the program has sent to the rooms.
+    came: Option<Counter>,
+    /// Since when new connections go to the rooms.
+    pub parking: Option<Instant>,
+    /// Listeners whose backlog was raised, with the backlog that they had.
+    raised: Vec<(u64, u32)>,
+}
+
+impl Group {
+    pub(super) fn new(place: Place, size: u32, lent: bool) -> Group {
+        Group {
+            place,
+            rooms: Vec::new(),
+            copies: Vec::new(),
+            before: None,
+            lent,
+            size,
+            came: None,
+            parking: None,
+            raised: Vec::new(),
+        }
+    }
+
+    /// From now on new connections go to the rooms.
+    ///
+    /// # Errors
+    /// Some may be open. [`Rooms::hand_over`] shuts them.
+    pub(super) fn park(&mut self, own: Option<&Connections>) -> Result<()> {
+        let [first, ..] = &self.rooms[..] else {
+            return Ok(());
+        };
+        let count = self.rooms.len() as u32;
+        let (array, came) = (Listeners::new(count)?, Counter::new()?);
+        let mut fill = programs::fill_in_turn(array.number(), count, self.size, came.number());
+        let copies = std::mem::take(&mut self.copies);
+        let before = own.filter(|_| !copies.is_empty());
+        let before =
+            before.map(|own| Ok::<_, anyhow::Error>((own, Listeners::new(copies.len() as u32)?)));
+        let before = before.transpose()?;
+        if let Some((own, before)) = &before {
+            let listeners = (before.number(), copies.len() as u32);
+            fill = programs::fill_but_for(own.number(), listeners, fill);
+        }
+        let program = Program::load(Kind::SelectOrMigrate, "gate_park", &fill)?;
+        self.came = Some(came);
+        self.parking = Some(Instant::now());
+        for (place, room) in self.rooms.iter().enumerate() {
+            room.open(self.size)?;
+            let put = array.put(place as u32, room.as_fd());
+            put.context("a waiting room can't be put into a map")?;
+        }
+        if let Some((_, before)) = before {
+            // They are in the group now, at the latest.
+            for (place, copy) in copies.iter().enumerate() {
+                before.put(place as u32, copy.as_fd())?;
+            }
+            self.before = Some(before);
+        }
+        let chosen = program.choose_for_group_of(first.as_fd());
+        chosen.context("the program can't be attached to the waiting rooms")
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.rooms.iter().any(Room::listens)
+    }
+
+    fn waiting(&self) -> usize {
+        self.rooms.iter().map(Room::waiting).sum()
+    }
+
+    /// How many may wait.
+    fn room(&self) -> usize {
+        self.rooms.len() * self.size as usize
+    }
+
+    fn has(&self, listener: &Listener) -> bool {
+        Place::of(listener) == self.place
+    }
+}
+
+impl Rooms {
+    /// No room yet. `old` are the cookies of the listeners that were there before the gate closed.
+    pub(super) fn new(sockets: Sockets, old: Vec<u64>) -> Rooms {
+        Rooms {
+            sockets,
+            old,
+            groups: Vec::new(),
+            links: Vec::new(),
+            own: None,
+            figures: Figures::default(),
+            awaited: Vec::new(),
+            given_back: false,
+        }
+    }
+
+    pub(super) fn netns(&self) -> Option<&Netns> {
+        self.sockets.netns()
+    }
+
+    /// What listens beside the rooms.
+    ///
+    /// # Errors
+    /// The kernel does not list its sockets.
+    pub(super) fn look(&mut self, holders: bool) -> Result<Sample> {
+        self.sockets.look(Want {
+            holders,
+            ..Want::default()
+        })
+    }
+
+    /// From now on new connections go to the rooms of that group.
+    ///
+    /// # Errors
+    /// As for [`Group::park`].
+    pub(super) fn park(&mut self, number: usize) -> Result<()> {
+        let own = self.own.as_ref().map(|own| &own.connections);
+        self.groups[number].park(own)
+    }
+
+    pub(super) fn hide(&mut self) {
+        let cookies = self.cookies();
+        self.sockets.hide_rooms(&cookies);
+    }
+
+    pub(super) fn cookies(&self) -> Vec<u64> {
+        let rooms = self.groups.iter().flat_map(|group| &group.rooms);
+        rooms.map(Room::cookie).collect()
+    }
+
+    /// Whether a listener that was not there before has come into the group.
+    pub(super) fn is_served_anew(&self, group: &Group, sample: &Sample) -> bool {
+        let mut listeners = sample.listeners.iter().filter(|l| group.has(l));
+        listeners.any(|l| !self.old.contains(&l.id.cookie))
+    }
+
+    pub(super) fn is_served(&self, group: &Group, sample: &Sample) -> bool {
+        sample.listeners.iter().any(|l| group.has(l))
+    }
+
+    /// Hands those who wait over to the group's listeners, the new ones if there are any, and lets new
+    /// connections go there.
+    pub(super) fn hand_over(&mut self, number: usize) {
+        let there = self.look(true).unwrap_or_default();
+        let old = &self.old;
+        let group = &mut self.groups[number];
+        let listeners = there.listeners.iter().filter(|l| group.has(l));
+        let (before, new): (Vec<&Listener>, Vec<_>) =
+            listeners.partition(|l| old.contains(&l.id.cookie));
+        let somebody = !before.is_empty() || !new.is_empty();
+        let back = new.is_empty();
+        let targets = if back { before } else { new };
+        let copies = targets
+            .into_iter()
+            .filter_map(|listener| Some((copy::of(listener, &there.holders).ok()?, listener)))
+            .collect::<Vec<_>>();
+        // The kernel's own choice would do, but it may be an old listener.
+        let array = group.before.take().filter(|_| back);
+        if choose(group, &copies, array).is_err() {
+            let _ = spread(group.rooms.first());
+        }
+        let waited = group.waiting();
+        group.raise(&copies, waited);
+        group.rooms.iter().for_each(Room::shut);
+        // The array of the chosen listeners knows none that comes later.
+        let _ = spread(copies.first().map(|(copy, _)| copy));
+        // Each moves when its client's ACK comes, if the group has a program then.
+        let half_open = self.sockets.half_open().unwrap_or_default();
+        self.awaited.extend(half_open.iter().map(|one| one.cookie));
+        let group = &mut self.groups[number];
+        let figures = &mut self.figures;
+        match somebody {
+            true => figures.handed_over += waited,
+            false => figures.reset += waited,
+        }
+        let came = group.came.take().map_or(0, |came| came.count() as usize);
+        figures.no_room += if waited >= group.room() {
+            came.saturating_sub(waited)
+        } else {
+            0
+        };
+        let since = group.parking.take().filter(|_| waited > 0);
+        let longest = since.map_or(Duration::ZERO, |since| since.elapsed());
+        figures.longest = figures.longest.max(longest);
+    }
+
+    /// How much of the hand-over is still under way: handshakes, and listeners whose queue is too long for
+    /// their own backlog.
+    pub(super) fn under_way(&mut self) -> usize {
+        if !self.awaited.is_empty() {
+            let half_open = self.sockets.half_open().unwrap_or_default();
+            let open = |cookie: &u64| half_open.iter().any(|one| one.cookie == *cookie);
+            self.awaited.retain(open);
+        }
+        if self.groups.iter().all(|group| group.raised.is_empty()) {
+            return self.awaited.len();
+        }
+        let there = self.look(true).unwrap_or_default();
+        for group in &mut self.groups {
+            group.lower(&there);
+        }
+        let raised: usize = self.groups.iter().map(|group| group.raised.len()).sum();
+        raised + self.awaited.len()
+    }
+
+    /// Another process does what is left to do.
+    pub(super) fn leave_as_it_is(&mut self) {
+        self.given_back = true;
+    }
+
+    /// Takes back what was given to the listeners that are there now. The rooms are shut.
+    pub(super) fn give_back(&mut self) {
+        if std::mem::replace(&mut self.given_back, true) {
+            return;
+        }
+        self.links.clear();
+        self.own = None;
+        let there = self.look(true).unwrap_or_default();
+        let (old, moved) = (&self.old, self.awaited.is_empty() && self.netns().is_none());
+        for group in &mut self.groups {
+            group.lower(&there);
+            let listeners: Vec<&Listener> =
+                there.listeners.iter().filter(|l| group.has(l)).collect();
+            // When the old ones close, their connections still have to move to the new ones.
+            let all_new = listeners.iter().all(|l| !old.contains(&l.id.cookie));
+            for (n, listener) in listeners.iter().enumerate() {
+                let Ok(copy) = copy::of(listener, &there.holders) else {
+                    continue;
+                };
+                if n == 0 && moved && (all_new || listeners.len() == 1) {
+                    let _ = leave_choice_to_kernel(copy.as_fd());
+                }
+                if group.lent {
+                    let _ = copy::set_shares_port(&copy, false);
+                }
+            }
+            // Bound sockets could keep others from binding the address.
+            group.rooms.clear();
+        }
+    }
+}
+
+impl Drop for Rooms {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// The copies of listeners that are to take over, with the listeners.
+type Targets<'a> = [(OwnedFd, &'a Listener)];
+
+/// From now on the group's connections go to these listeners.
+fn choose(group: &Group, targets: &Targets, array: Option<Listeners>) -> Result<()> {
+    let room = group.rooms.first().context("no room")?;
+    anyhow::ensure!(!targets.is_empty(), "no listener");
+    // A listener can be in one array only.
+    let array = array.map_or_else(|| array_of(targets), Ok)?;
+    let choose = programs::choose_from(array.number(), targets.len() as u32);
+    let program = Program::load(Kind::SelectOrMigrate, "gate_hand_over", &choose)?;
+    Ok(program.choose_for_group_of(room.as_fd())?)
+}
+
+fn array_of(targets: &Targets) -> Result<Listeners> {
+    let array = Listeners::new(targets.len() as u32)?;
+    for (place, (copy, _)) in targets.iter().enumerate() {
+        array.put(place as u32, copy.as_fd())?;
+    }
+    Ok(array)
+}
+
+/// From now on the kernel chooses, and moves connections when a listener of the group closes.
+fn spread(socket: Option<&impl AsFd>) -> Result<()> {
+    let socket = socket.context("no socket")?;
+    let program = Program::load(Kind::SelectOrMigrate, "gate_spread", &programs::spread())?;
+    Ok(program.choose_for_group_of(socket.as_fd())?)
+}
+
+impl Group {
+    /// A listener whose queue is fuller than its backlog drops SYNs until the service has accepted enough.
+    fn raise(&mut self, targets: &Targets, waited: usize) {
+        for (copy, listener) in targets {
+            let larger = listener.backlog.saturating_add(waited as u32);
+            let larger = i32::try_from(larger).ok().filter(|_| waited > 0);
+            let larger = larger.and_then(|larger| Backlog::new(larger).ok());
+            if larger.is_some_and(|larger| listen(copy, larger).is_ok()) {
+                self.raised.push((listener.id.cookie, listener.backlog));
+            }
+        }
+    }
+
+    /// The service has its own backlog back once it has accepted enough. A listener that has gone needs none.
+    fn lower(&mut self, there: &Sample) {
+        self.raised.retain(|(cookie, own)| {
+            let listener = there.listeners.iter().find(|l| l.id.cookie == *cookie);
+            let Some(copy) = listener.and_then(|l| copy::of(l, &there.holders).ok()) else {
+                return false;
+            };
+            if copy::accept_queue(&copy).is_some_and(|queue| queue > *own) {
+                return true;
+            }
+            let own = i32::try_from(*own)
+                .ok()
+                .and_then(|own| Backlog::new(own).ok());
+            own.is_some_and(|own| listen(&copy, own).is_err())
+        });
+    }
+}

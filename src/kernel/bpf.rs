@@ -1,0 +1,356 @@
+//! Programs and maps of eBPF, by bpf(2). Each lives as long as its descriptor, and as long as something
+//! that the kernel keeps uses it.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use anyhow::{Result, anyhow};
+use nix::errno::Errno;
+use nix::libc;
+
+use super::instructions::{Instruction, assemble};
+use super::sys::set_socket_option;
+
+// enum bpf_cmd, linux/bpf.h
+const MAP_CREATE: libc::c_int = 0;
+const MAP_LOOKUP_ELEM: libc::c_int = 1;
+const MAP_UPDATE_ELEM: libc::c_int = 2;
+const PROG_LOAD: libc::c_int = 5;
+const LINK_CREATE: libc::c_int = 28;
+
+/// BPF_MAP_TYPE_ARRAY. Linux 3.19.
+const ARRAY: u32 = 2;
+/// BPF_MAP_TYPE_LRU_HASH. Linux 4.10.
+const LRU_HASH: u32 = 9;
+/// BPF_MAP_TYPE_REUSEPORT_SOCKARRAY. Linux 4.19.
+const REUSEPORT_SOCKARRAY: u32 = 20;
+/// The kernel's own name for this many bytes at most, with a NUL at the end (BPF_OBJ_NAME_LEN).
+const NAME_LENGTH: usize = 16;
+/// How much the verifier may say about a program that it refuses.
+const LOG_LENGTH: usize = 64 * 1024;
+
+/// Where a program is called (enum bpf_prog_type and enum bpf_attach_type, linux/bpf.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A SO_REUSEPORT group chooses the listener of a new connection, or of one whose listener is closed
+    /// (BPF_SK_REUSEPORT_SELECT_OR_MIGRATE). Linux 5.14. Earlier kernels take the program since 5.8 or so,
+    /// and migrate nothing.
+    SelectOrMigrate,
+    /// Something happens to a TCP connection (BPF_CGROUP_SOCK_OPS). Linux 4.13.
+    SockOps,
+    /// A process binds an IPv4 socket. Linux 4.17.
+    Bind4,
+    /// A process binds an IPv6 socket. Linux 4.17.
+    Bind6,
+}
+
+impl Kind {
+    fn numbers(self) -> (u32, u32) {
+        match self {
+            Kind::SelectOrMigrate => (21, 40),
+            Kind::SockOps => (13, 3),
+            Kind::Bind4 => (18, 8),
+            Kind::Bind6 => (18, 9),
+        }
+    }
+}
+
+fn make_map(map_type: u32, key_size: usize, value_size: usize, size: u32) -> Result<OwnedFd> {
+    #[repr(C)]
+    struct MapCreate {
+        map_type: u32,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+        map_flags: u32,
+    }
+    let attributes = MapCreate {
+        map_type,
+        key_size: key_size as u32,
+        value_size: value_size as u32,
+        max_entries: size,
+        map_flags: 0,
+    };
+    // SAFETY: MAP_CREATE reads the attributes only.
+    let made = unsafe { bpf(MAP_CREATE, &attributes) };
+    made.map_err(|error| refused("a map", error))
+}
+
+/// The attributes of a command for one element of a map.
+#[repr(C)]
+struct MapElement {
+    map_fd: u32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// A number that programs count up.
+#[derive(Debug)]
+pub(crate) struct Counter(OwnedFd);
+
+impl Counter {
+    /// # Errors
+    /// This process may not make one.
+    pub(crate) fn new() -> Result<Counter> {
+        make_map(ARRAY, size_of::<u32>(), size_of::<u32>(), 1).map(Counter)
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        let (key, mut value) = (0u32, 0u32);
+        let attributes = MapElement {
+            map_fd: self.0.as_raw_fd() as u32,
+            reserved: 0,
+            key: &raw const key as u64,
+            value: &raw mut value as u64,
+            flags: 0,
+        };
+        // SAFETY: key and value have the sizes that the map was made with, and outlive the call.
+        let read = unsafe { command(MAP_LOOKUP_ELEM, &attributes) };
+        read.map_or(0, |_| value)
+    }
+
+    /// For [`Instruction::SetMap`].
+    pub(crate) fn number(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+}
+
+/// The connections of some processes, by port and address of their clients.
+#[derive(Debug)]
+pub(crate) struct Connections(OwnedFd);
+
+impl Connections {
+    /// Room for `size`, then the oldest one is forgotten.
+    ///
+    /// # Errors
+    /// This process may not make one.
+    pub(crate) fn new(size: u32) -> Result<Connections> {
+        make_map(LRU_HASH, size_of::<u64>(), size_of::<u32>(), size).map(Connections)
+    }
+
+    /// For [`Instruction::SetMap`].
+    pub(crate) fn number(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+}
+
+/// An array of listeners that a program can choose from. A place in it becomes free when its listener
+/// closes.
+#[derive(Debug)]
+pub(crate) struct Listeners(OwnedFd);
+
+impl Listeners {
+    /// An array with `size` places.
+    ///
+    /// # Errors
+    /// The kernel has no such arrays, or this process may not make one.
+    pub(crate) fn new(size: u32) -> Result<Listeners> {
+        make_map(
+            REUSEPORT_SOCKARRAY,
+            size_of::<u32>(),
+            size_of::<u64>(),
+            size,
+        )
+        .map(Listeners)
+    }
+
+    /// Puts a socket of a SO_REUSEPORT group into a place. The array does not keep it open.
+    ///
+    /// # Errors
+    /// EINVAL: it is in no group. EBUSY: it is in another array. This place keeps what it had.
+    pub(crate) fn put(&self, index: u32, socket: BorrowedFd) -> io::Result<()> {
+        let (key, value) = (index, socket.as_raw_fd() as u64);
+        let attributes = MapElement {
+            map_fd: self.0.as_raw_fd() as u32,
+            reserved: 0,
+            key: &raw const key as u64,
+            value: &raw const value as u64,
+            flags: 0,
+        };
+        // SAFETY: the key and the value have the sizes that the map was made with, and outlive the call.
+        let result = unsafe { command(MAP_UPDATE_ELEM, &attributes) };
+        result.map(drop)
+    }
+
+    /// For [`Instruction::SetMap`].
+    pub(crate) fn number(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+}
+
+/// The attributes of PROG_LOAD.
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; NAME_LENGTH],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Program(OwnedFd);
+
+impl Program {
+    /// Lets the kernel verify and take the program. `name` is for `bpftool prog`.
+    ///
+    /// # Errors
+    /// The kernel refuses it; what its verifier said is in the error.
+    pub(crate) fn load(kind: Kind, name: &str, program: &[Instruction]) -> Result<Program> {
+        let code = assemble(program);
+        let (prog_type, expected_attach_type) = kind.numbers();
+        let mut prog_name = [0; NAME_LENGTH];
+        let letters = name.bytes().take(NAME_LENGTH - 1);
+        prog_name
+            .iter_mut()
+            .zip(letters)
+            .for_each(|(to, from)| *to = from);
+        let load = |log: &mut [u8]| {
+            let attributes = ProgLoad {
+                prog_type,
+                insn_cnt: (code.len() / 8) as u32,
+                insns: code.as_ptr() as u64,
+                // None of the helpers asks for the GPL.
+                license: c"MIT".as_ptr() as u64,
+                log_level: u32::from(!log.is_empty()),
+                log_size: log.len() as u32,
+                log_buf: match log.is_empty() {
+                    true => 0,
+                    false => log.as_mut_ptr() as u64,
+                },
+                kern_version: 0,
+                prog_flags: 0,
+                prog_name,
+                prog_ifindex: 0,
+                expected_attach_type,
+            };
+            // SAFETY: code, licence and log outlive the call, and have the lengths that are given.
+            unsafe { bpf(PROG_LOAD, &attributes) }
+        };
+        load(&mut []).map(Program).map_err(|error| {
+            // A second time, now with what the verifier has to say.
+            let mut log = vec![0; LOG_LENGTH];
+            let _ = load(&mut log);
+            let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+            let said = String::from_utf8_lossy(&log[..end])
+                .trim()
+                .replace('\n', "; ");
+            match said.is_empty() {
+                true => refused("the program", error),
+                false => anyhow!(
+                    "the kernel refuses the program {name}: {}: {said}",
+                    words(&error)
+                ),
+            }
+        })
+    }
+
+    /// From now on the program chooses for the whole SO_REUSEPORT group of the socket, in place of another
+    /// one.
+    ///
+    /// # Errors
+    /// EINVAL: the socket is in no group.
+    pub(crate) fn choose_for_group_of(&self, socket: BorrowedFd) -> io::Result<()> {
+        let program = self.0.as_raw_fd().to_ne_bytes();
+        set_socket_option(socket, libc::SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, &program)
+    }
+
+    /// The kernel calls the program in this control group and those below, until the link is dropped.
+    ///
+    /// # Errors
+    /// The kernel has no links to control groups (Linux 5.7), or this process may not make one.
+    pub(crate) fn link(&self, kind: Kind, control_group: BorrowedFd) -> Result<Link> {
+        #[repr(C)]
+        struct LinkCreate {
+            prog_fd: u32,
+            target_fd: u32,
+            attach_type: u32,
+            flags: u32,
+        }
+        let (_, attach_type) = kind.numbers();
+        let attributes = LinkCreate {
+            prog_fd: self.0.as_raw_fd() as u32,
+            target_fd: control_group.as_raw_fd() as u32,
+            attach_type,
+            flags: 0,
+        };
+        // SAFETY: LINK_CREATE reads the attributes only.
+        let made = unsafe { bpf(LINK_CREATE, &attributes) };
+        Ok(Link(made.map_err(|error| refused("a link", error))?))
+    }
+}
+
+/// A program in its place. Whatever holds the descriptor keeps it there.
+#[derive(Debug)]
+pub(crate) struct Link(OwnedFd);
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+// asm-generic/socket.h, which the libc crate does not have for all architectures.
+const SO_ATTACH_REUSEPORT_EBPF: libc::c_int = 52;
+const SO_DETACH_REUSEPORT_BPF: libc::c_int = 68;
+
+/// The kernel's own choice is back in the SO_REUSEPORT group of the socket.
+///
+/// # Errors
+/// ENOENT: the group has no program.
+pub(crate) fn leave_choice_to_kernel(socket: BorrowedFd) -> io::Result<()> {
+    let unused = 0i32.to_ne_bytes();
+    set_socket_option(socket, libc::SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, &unused)
+}
+
+/// # Safety
+/// `attributes` must be what the command reads, without padding, and each address in it must be good for
+/// the length that goes with it.
+unsafe fn command<T>(number: libc::c_int, attributes: &T) -> io::Result<libc::c_long> {
+    // SAFETY: the kernel reads as many bytes as it is told, and takes those that it was not given for
+    // zeroes. The rest is promised by the caller.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            number,
+            &raw const *attributes,
+            size_of::<T>(),
+        )
+    };
+    Ok(Errno::result(result)?)
+}
+
+/// A command that makes a descriptor, which is close-on-exec.
+///
+/// # Safety
+/// As for [`command`].
+unsafe fn bpf<T>(number: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
+    // SAFETY: as promised by the caller; the descriptor is new, so nothing else owns it.
+    unsafe { command(number, attributes).map(|fd| OwnedFd::from_raw_fd(fd as i32)) }
+}
+
+fn refused(what: &str, error: io::Error) -> anyhow::Error {
+    let hint = match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            " (CAP_BPF and CAP_NET_ADMIN in the host's own user namespace are needed)"
+        }
+        Some(libc::ENOSYS) => " (this kernel has no bpf(2))",
+        _ => "",
+    };
+    anyhow!("the kernel refuses {what} of eBPF: {}{hint}", words(&error))
+}
+
+fn words(error: &io::Error) -> String {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    errno.map_or_else(|| error.to_string(), |errno| errno.desc().to_owned())
+}

@@ -1,0 +1,110 @@
+//! Control groups of version 2 (cgroups(7)): where programs are linked, and a group for COMMAND alone.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// Where the hierarchy is mounted.
+pub(crate) fn root() -> Option<PathBuf> {
+    mounted(&fs::read_to_string("/proc/self/mountinfo").ok()?)
+}
+
+/// proc_pid_mountinfo(5): the mount point is the fifth field, the type the first behind the hyphen.
+fn mounted(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let (fields, of_system) = line.split_once(" - ")?;
+        let kind = of_system.split(' ').next()?;
+        let mut fields = fields.split(' ');
+        let (within, point) = (fields.nth(3)?, fields.next()?);
+        // A mount of a part of the hierarchy would reach only that part.
+        (kind == "cgroup2" && within == "/").then(|| point.into())
+    })
+}
+
+/// A control group of a run's own, below the one that the run is in. Dropping it dissolves it.
+#[derive(Debug)]
+pub(crate) struct ControlGroup {
+    path: PathBuf,
+}
+
+impl ControlGroup {
+    /// # Errors
+    /// There is no such hierarchy, or this process may not make a group.
+    pub(crate) fn make(name: &str) -> Result<ControlGroup> {
+        let root = root().context("there are no control groups of version 2")?;
+        let groups = fs::read_to_string("/proc/self/cgroup")?;
+        let own = of_version_2(&groups).context("this process is in no control group")?;
+        let path = root.join(own.trim_start_matches('/')).join(name);
+        fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        Ok(ControlGroup { path })
+    }
+
+    /// The one that another process has made.
+    pub(crate) fn at(path: &Path) -> ControlGroup {
+        ControlGroup {
+            path: path.to_owned(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// For links.
+    pub(crate) fn open(&self) -> io::Result<File> {
+        File::open(&self.path)
+    }
+
+    /// The process is in the group from now on, and what it starts.
+    pub(crate) fn take_in(&self, pid: i32) -> io::Result<()> {
+        fs::write(self.path.join("cgroup.procs"), pid.to_string())
+    }
+}
+
+impl Drop for ControlGroup {
+    /// A daemon that COMMAND has started goes on in the group above.
+    fn drop(&mut self) {
+        let Some(above) = self.path.parent() else {
+            return;
+        };
+        let above = above.join("cgroup.procs");
+        // Each may just have started another one.
+        const TRIES: usize = 10;
+        for _ in 0..TRIES {
+            let inside = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+            for pid in inside.lines() {
+                let _ = fs::write(&above, pid);
+            }
+            match fs::remove_dir(&self.path) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => (),
+                _ => return,
+            }
+        }
+    }
+}
+
+/// The line of version 2 begins with `0::`.
+fn of_version_2(groups: &str) -> Option<&str> {
+    groups.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hierarchy_is_found() {
+        const MOUNTS: &str = "24 1 0:22 / /sys rw - sysfs sysfs rw\n\
+            30 24 0:26 / /sys/fs/cgroup/cpu rw shared:4 - cgroup cgroup rw,cpu\n\
+            31 24 0:27 /a /mnt rw - cgroup2 cgroup2 rw\n\
+            32 24 0:27 / /sys/fs/cgroup/unified rw shared:5 - cgroup2 cgroup2 rw\n";
+        assert_eq!(mounted(MOUNTS), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(mounted("24 1 0:22 / /sys rw - sysfs sysfs rw\n"), None);
+        assert_eq!(
+            of_version_2("9:name=systemd:/\n0::/a.slice\n"),
+            Some("/a.slice")
+        );
+    }
+}

@@ -1,0 +1,102 @@
+//! Copies of the descriptors of a service's listeners.
+//!
+//! A copy keeps a listener alive whose process has ended: clients would wait in a queue that nobody reads.
+//! So whoever takes a copy closes it at once.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, Result, anyhow};
+use nix::libc;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use crate::kernel::sockets::Listener;
+use crate::kernel::sockets::holders::{self, Holders};
+use crate::kernel::sys::{set_socket_option, socket_option};
+
+/// A copy of a listener, from one of the processes that hold it (pidfd_getfd(2), Linux 5.6).
+///
+/// # Errors
+/// No process that holds it can be found, or this process may not copy from it (CAP_SYS_PTRACE; Yama's
+/// kernel.yama.ptrace_scope = 3).
+pub(crate) fn of(listener: &Listener, holders: &Holders) -> Result<OwnedFd> {
+    let shown = listener.shown();
+    let mut trouble = anyhow!("no process is seen to hold the listener on {shown}");
+    let holds = |(_, holder): &(&i32, &holders::Holder)| holder.inodes.contains(&listener.inode);
+    for (pid, holder) in holders.iter().filter(holds) {
+        match copy(*pid, listener) {
+            Ok(copy) => return Ok(copy),
+            Err(error) => {
+                trouble = error.context(format!(
+                    "the listener on {shown} can't be copied from {} (pid {pid})",
+                    holder.name
+                ));
+            }
+        }
+    }
+    Err(trouble)
+}
+
+fn copy(pid: i32, listener: &Listener) -> Result<OwnedFd> {
+    let process = Pid::from_raw(pid).context("no such process")?;
+    let pidfd = pidfd_open(process, PidfdFlags::empty())?;
+    let file = holders::file_of(pid, listener.inode).context("it has closed it")?;
+    let copy = pidfd_getfd(&pidfd, file, PidfdGetfdFlags::empty())?;
+    // The process may have opened another file with this number.
+    match cookie(&copy) {
+        Ok(cookie) if cookie == listener.id.cookie => Ok(copy),
+        _ => Err(anyhow!("it has closed it")),
+    }
+}
+
+/// The kernel's name for a socket, as sock_diag tells it (SO_COOKIE, Linux 4.12).
+pub(crate) fn cookie(socket: &impl AsFd) -> std::io::Result<u64> {
+    const SO_COOKIE: libc::c_int = 57;
+    let bytes = socket_option(socket.as_fd(), libc::SOL_SOCKET, SO_COOKIE, 8)?;
+    Ok(bytes.try_into().map_or(0, u64::from_ne_bytes))
+}
+
+/// How many connections wait to be accepted from a listener.
+pub(crate) fn accept_queue(listener: &impl AsFd) -> Option<u32> {
+    // struct tcp_info, linux/tcp.h: tcpi_unacked, which is that of a listener (tcp_get_info()).
+    const UNACKED: usize = 24;
+    let info = socket_option(listener.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, 64).ok()?;
+    let bytes = info.get(UNACKED..UNACKED + 4)?;
+    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+/// The value of an option that is a number.
+pub(crate) fn number(socket: &impl AsFd, level: i32, name: i32) -> std::io::Result<i32> {
+    let bytes = socket_option(socket.as_fd(), level, name, 4)?;
+    Ok(bytes.try_into().map_or(0, i32::from_ne_bytes))
+}
+
+pub(crate) fn set_number(
+    socket: &impl AsFd,
+    level: i32,
+    name: i32,
+    value: i32,
+) -> std::io::Result<()> {
+    set_socket_option(socket.as_fd(), level, name, &value.to_ne_bytes())
+}
+
+/// Whether the listener has SO_REUSEPORT.
+pub(crate) fn shares_port(socket: &impl AsFd) -> std::io::Result<bool> {
+    Ok(number(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT)? != 0)
+}
+
+/// Takes effect for the sockets that are bound from now on.
+pub(crate) fn set_shares_port(socket: &impl AsFd, shares: bool) -> std::io::Result<()> {
+    set_number(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, shares.into())
+}
+
+/// Binds a socket to a device (SO_BINDTODEVICE).
+pub(super) fn bind_to_device(socket: &impl AsFd, name: &str) -> std::io::Result<()> {
+    let name = OsStr::new(name).as_encoded_bytes();
+    set_socket_option(
+        socket.as_fd(),
+        libc::SOL_SOCKET,
+        libc::SO_BINDTODEVICE,
+        name,
+    )
+}

@@ -1,0 +1,89 @@
+//! The options of a listener that its connections inherit (sk_clone()). A connection that waits in a room
+//! gets the room's, so the room gets the service's.
+
+use std::os::fd::BorrowedFd;
+
+use nix::libc;
+
+use super::copy::{number, set_number};
+use crate::kernel::sys::{set_socket_option, socket_option};
+
+/// Level and name, of those whose value can be set as it was read. The order matters: what comes later
+/// depends on what comes before.
+const AS_THEY_ARE: [(libc::c_int, libc::c_int); 23] = [
+    (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+    (libc::SOL_SOCKET, libc::SO_LINGER),
+    (libc::SOL_SOCKET, libc::SO_OOBINLINE),
+    (libc::SOL_SOCKET, libc::SO_PRIORITY),
+    (libc::SOL_SOCKET, libc::SO_MARK),
+    (libc::SOL_SOCKET, libc::SO_RCVLOWAT),
+    (libc::SOL_SOCKET, libc::SO_BUSY_POLL),
+    (libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE),
+    (libc::IPPROTO_TCP, libc::TCP_CONGESTION),
+    (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+    (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+    (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
+    (libc::IPPROTO_TCP, libc::TCP_LINGER2),
+    (libc::IPPROTO_TCP, libc::TCP_SYNCNT),
+    (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT),
+    (libc::IPPROTO_TCP, libc::TCP_SAVE_SYN),
+    (libc::IPPROTO_TCP, libc::TCP_FASTOPEN),
+    (libc::IPPROTO_IP, libc::IP_TOS),
+    // An address that the host lacks can be bound.
+    (libc::IPPROTO_IP, libc::IP_FREEBIND),
+    (libc::IPPROTO_IP, libc::IP_TRANSPARENT),
+];
+/// The same, of an IPv6 socket alone.
+const AS_THEY_ARE_V6: [(libc::c_int, libc::c_int); 2] = [
+    (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+    (libc::IPPROTO_IPV6, libc::IPV6_FREEBIND),
+];
+/// The longest value among them: TCP_CA_NAME_MAX, linux/tcp.h.
+const LONGEST: usize = 16;
+/// SO_BUF_LOCK: which buffer sizes were set (asm-generic/socket.h; Linux 5.15).
+const SO_BUF_LOCK: libc::c_int = 72;
+const SOCK_SNDBUF_LOCK: i32 = 1;
+const SOCK_RCVBUF_LOCK: i32 = 2;
+
+/// Copies what can be copied: an option that a kernel lacks makes no difference there.
+pub(super) fn inherit(from: BorrowedFd, to: BorrowedFd, v6: bool) {
+    let v6 = AS_THEY_ARE_V6.iter().filter(|_| v6);
+    for (level, name) in AS_THEY_ARE.iter().chain(v6) {
+        let (level, name) = (*level, *name);
+        let value = |socket| socket_option(socket, level, name, LONGEST).ok();
+        let (wanted, present) = (value(from), value(to));
+        if let Some(wanted) = wanted.filter(|wanted| Some(wanted) != present.as_ref()) {
+            let _ = set_socket_option(to, level, name, &wanted);
+        }
+    }
+    inherit_segment_size(from, to);
+    inherit_buffers(from, to);
+}
+
+/// TCP_MAXSEG reads as the size in use where none was set, and can't be set to that everywhere.
+fn inherit_segment_size(from: BorrowedFd, to: BorrowedFd) {
+    let size = |socket: &BorrowedFd| number(socket, libc::IPPROTO_TCP, libc::TCP_MAXSEG).ok();
+    if size(&from) != size(&to)
+        && let Some(wanted) = size(&from)
+    {
+        let _ = set_number(&to, libc::IPPROTO_TCP, libc::TCP_MAXSEG, wanted);
+    }
+}
+
+/// A buffer whose size was not set grows as needed (tcp(7)), and one whose size was set does not.
+fn inherit_buffers(from: BorrowedFd, to: BorrowedFd) {
+    let set = number(&from, libc::SOL_SOCKET, SO_BUF_LOCK).unwrap_or(0);
+    for (lock, read, force) in [
+        (SOCK_SNDBUF_LOCK, libc::SO_SNDBUF, libc::SO_SNDBUFFORCE),
+        (SOCK_RCVBUF_LOCK, libc::SO_RCVBUF, libc::SO_RCVBUFFORCE),
+    ] {
+        let size = number(&from, libc::SOL_SOCKET, read).ok();
+        if let Some(size) = size.filter(|_| set & lock != 0) {
+            // The kernel doubles what it is told (socket(7)).
+            let _ = set_number(&to, libc::SOL_SOCKET, force, size / 2);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Tries whether the kernel moves connections as it should, in a network namespace of its own.
+//!
+//! A version tells little, since distributions take single changes back: before 6.1.175, 6.6.140, 6.12.86,
+//! 6.18.27 and 7.0.4 a queue that moves wakes nobody, and the kernel may use memory that it has freed
+//! (CVE-2026-46015). Such a kernel is known by the service that stays asleep.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::libc;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::copy;
+use super::programs::choose_from;
+use super::socket::trial;
+use crate::kernel::bpf::{Kind, Listeners, Program};
+use crate::kernel::netlink::{Bus, Netlink};
+
+/// How long the service may sleep on. The kernel wakes it as it moves the queue, in some µs.
+const WAKES_WITHIN: Duration = Duration::from_millis(250);
+const CONNECTED_WITHIN: Duration = Duration::from_secs(1);
+
+/// # Errors
+/// What this kernel lacks, or this process may not do.
+pub(crate) fn moves_connections() -> Result<()> {
+    let tried = std::thread::scope(|threads| {
+        let thread = std::thread::Builder::new().spawn_scoped(threads, || {
+            unshare(CloneFlags::CLONE_NEWNET)
+                .context("a network namespace to try it in needs CAP_SYS_ADMIN")?;
+            bring_loopback_up().context("a network namespace to try it in has no network")?;
+            try_out()
+        })?;
+        let ended = thread.join();
+        Ok::<_, io::Error>(ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    tried.context("no thread to try it in")?
+}
+
+fn try_out() -> Result<()> {
+    let (room, address) = trial(None)?;
+    room.open(1)?;
+    let _client = connected(address)?;
+    let (service, _) = trial(Some(address))?;
+    service.open(1)?;
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    let sleeps = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
+    epoll.add(service.as_fd(), sleeps)?;
+    let array = Listeners::new(1)?;
+    array.put(0, service.as_fd())?;
+    let program = choose_from(array.number(), 1);
+    let program = Program::load(Kind::SelectOrMigrate, "gate_probe", &program)?;
+    program.choose_for_group_of(room.as_fd())?;
+    room.shut();
+    ensure!(
+        copy::accept_queue(&service) == Some(1),
+        "this kernel does not move connections between listeners (Linux 5.14)"
+    );
+    let mut events = [EpollEvent::empty()];
+    let within = EpollTimeout::try_from(WAKES_WITHIN)?;
+    ensure!(
+        epoll.wait(&mut events, within)? == 1,
+        "this kernel does not wake a service when it moves connections to it (CVE-2026-46015): a newer \
+         kernel of the same series does"
+    );
+    Ok(())
+}
+
+fn connected(address: SocketAddr) -> io::Result<TcpStream> {
+    TcpStream::connect_timeout(&address, CONNECTED_WITHIN)
+}
+
+fn bring_loopback_up() -> Result<()> {
+    // The first interface of each network namespace.
+    const LOOPBACK: i32 = 1;
+    let up = (libc::IFF_UP as u32).to_ne_bytes();
+    // struct ifinfomsg, linux/rtnetlink.h: family and type are unspecified; flags, and which to change.
+    let body = [&[0; 4][..], &LOOPBACK.to_ne_bytes(), &up, &up].concat();
+    let acknowledged = libc::NLM_F_ACK as u16;
+    Netlink::open(Bus::Route)?.request(libc::RTM_NEWLINK, acknowledged, &body, |_, _| ())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_kernel_moves_connections_or_says_why_not() {
+        match moves_connections() {
+            Ok(()) => (),
+            Err(error) => {
+                let text = format!("{error:#}");
+                let known = ["kernel", "needs CAP_SYS_ADMIN"];
+                assert!(known.iter().any(|why| text.contains(why)), "{text}");
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The programs of waiting rooms, as instructions. Pure.
+
+use crate::kernel::instructions::Instruction::{
+    Add, Call, Copy, Divide, Exit, FetchAdd, Here, Jump, JumpIfEqual, JumpUnlessEqual,
+    JumpUnlessSame, Load, Modulo, Set, SetMap, SetWide, Store, StoreValue, ToNetwork16,
+};
+use crate::kernel::instructions::Register::{R0, R1, R2, R3, R4, R5, R6, R7, Stack};
+use crate::kernel::instructions::{Helper, Instruction, Label};
+use nix::libc;
+
+/// enum sk_action, linux/bpf.h: with a socket chosen, that one; without, the kernel's own choice.
+const SK_PASS: i32 = 1;
+/// struct sk_reuseport_md: the type of the packet, in network byte order.
+const ETH_PROTOCOL: i16 = 20;
+/// linux/if_ether.h
+const ETH_P_IP: u16 = 0x0800;
+/// linux/bpf.h: offsets count from the IP header.
+const BPF_HDR_START_NET: i32 = 1;
+/// Where the client's address begins in a header of IPv4 (RFC 791), and where the last four bytes of it do
+/// in one of IPv6 (RFC 8200).
+const SOURCE_V4: i32 = 12;
+const SOURCE_V6: i32 = 20;
+/// struct bpf_sock_ops, linux/bpf.h. The port is in the host's byte order, addresses are in the network's.
+const OPERATION: i16 = 0;
+const FAMILY: i16 = 20;
+const LOCAL_IP4: i16 = 28;
+const LAST_OF_LOCAL_IP6: i16 = 60;
+const LOCAL_PORT: i16 = 68;
+/// BPF_SOCK_OPS_TCP_CONNECT_CB: a connection is about to send its SYN.
+const CONNECT: i32 = 3;
+/// The key of a connection on the stack: the client's port, as the network has it, and then the last four
+/// bytes of its address.
+const KEY: i16 = -16;
+const KEY_ADDRESS: i16 = KEY + 4;
+/// The two bytes of the port within its four.
+const KEY_PORT: i16 = match cfg!(target_endian = "big") {
+    true => KEY + 2,
+    false => KEY,
+};
+/// What a program of a control group returns to let bind(2) go on.
+const ALLOW: i32 = 1;
+/// struct sk_reuseport_md, linux/bpf.h: a hash of the connection's addresses and ports.
+const HASH: i16 = 32;
+/// struct bpf_sock_addr, linux/bpf.h.
+const USER_PORT: i16 = 24;
+const PROTOCOL: i16 = 36;
+/// Where the programs keep a value on their stack.
+const VALUE: i16 = -4;
+
+const DONE: Label = 0;
+const OURS: Label = 1;
+const V6: Label = 2;
+const OTHERS: Label = 3;
+
+/// The kernel chooses among all listeners of the group, by the connection's hash. Merely that there is a
+/// program makes it move connections when a listener closes.
+pub(crate) fn spread() -> Vec<Instruction> {
+    vec![Set(R0, SK_PASS), Exit]
+}
+
+/// Notes the connections that begin in a control group, by their clients' ports and addresses.
+pub(crate) fn note_connections(connections: i32) -> Vec<Instruction> {
+    vec![
+        Copy(R6, R1),
+        Load(R2, R6, OPERATION),
+        JumpUnlessEqual(R2, CONNECT, DONE),
+        Load(R2, R6, LOCAL_PORT),
+        ToNetwork16(R2),
+        Store(Stack, KEY, R2),
+        Load(R3, R6, FAMILY),
+        JumpUnlessEqual(R3, libc::AF_INET, V6),
+        Load(R2, R6, LOCAL_IP4),
+        Jump(OURS),
+        Here(V6),
+        Load(R2, R6, LAST_OF_LOCAL_IP6),
+        Here(OURS),
+        Store(Stack, KEY_ADDRESS, R2),
+        StoreValue(Stack, VALUE, 1),
+        SetMap(R1, connections),
+        Copy(R2, Stack),
+        Add(R2, KEY as i32),
+        Copy(R3, Stack),
+        Add(R3, VALUE as i32),
+        Set(R4, 0),
+        Call(Helper::MapUpdate),
+        Here(DONE),
+        Set(R0, ALLOW),
+        Exit,
+    ]
+}
+
+/// As [`fill_in_turn`]; but connections that were noted go to the first `count` listeners of another
+/// array, as long as there are any.
+pub(crate) fn fill_but_for(
+    connections: i32,
+    (listeners, count): (i32, u32),
+    fill: Vec<Instruction>,
+) -> Vec<Instruction> {
+    let mut program = vec![
+        Copy(R6, R1),
+        StoreValue(Stack, KEY, 0),
+        // A queue that moves has no packet, and no port.
+        Copy(R1, R6),
+        Set(R2, 0),
+        Copy(R3, Stack),
+        Add(R3, KEY_PORT as i32),
+        Set(R4, 2),
+        Call(Helper::LoadBytes),
+        JumpUnlessEqual(R0, 0, OTHERS),
+        Set(R2, SOURCE_V6),
+        Load(R3, R6, ETH_PROTOCOL),
+        JumpUnlessEqual(R3, ETH_P_IP.to_be() as i32, V6),
+        Set(R2, SOURCE_V4),
+        Here(V6),
+        Copy(R1, R6),
+        Copy(R3, Stack),
+        Add(R3, KEY_ADDRESS as i32),
+        Set(R4, 4),
+        Set(R5, BPF_HDR_START_NET),
+        Call(Helper::LoadBytesRelative),
+        JumpUnlessEqual(R0, 0, OTHERS),
+        SetMap(R1, connections),
+        Copy(R2, Stack),
+        Add(R2, KEY as i32),
+        Call(Helper::MapLookup),
+        JumpIfEqual(R0, 0, OTHERS),
+    ];
+    for place in 0..count {
+        program.push(StoreValue(Stack, VALUE, place as i32));
+        program.extend(select(listeners));
+    }
+    // The rest begins with its context where the kernel puts it.
+    program.extend([Here(OTHERS), Copy(R1, R6)]);
+    program.extend(fill);
+    program
+}
+
+/// The rooms in the order of their places: each takes `size` new connections, then the next one does. So
+/// those who came first are handed over first. Where the room is gone, the first that is there; without
+/// any, the kernel chooses.
+pub(crate) fn fill_in_turn(array: i32, count: u32, size: u32, counter: i32) -> Vec<Instruction> {
+    let mut program = vec![
+        // A call keeps this register.
+        Copy(R6, R1),
+        StoreValue(Stack, VALUE, 0),
+        SetMap(R1, counter),
+        Copy(R2, Stack),
+        Add(R2, VALUE as i32),
+        Call(Helper::MapLookup),
+        // The verifier wants to see that it is not 0.
+        JumpIfEqual(R0, 0, DONE),
+        Set(R7, 1),
+        FetchAdd(R0, R7),
+        Divide(R7, size.max(1) as i32),
+        Modulo(R7, count.max(1) as i32),
+        Store(Stack, VALUE, R7),
+    ];
+    program.extend(first_there(array, count));
+    program
+}
+
+/// One of the first `count` listeners of the array, by the connection's hash; where that place is empty,
+/// the first that is there. If all have gone, the kernel chooses.
+pub(crate) fn choose_from(array: i32, count: u32) -> Vec<Instruction> {
+    let mut program = vec![
+        // A call keeps this register.
+        Copy(R6, R1),
+        Load(R7, R6, HASH),
+        Modulo(R7, count.max(1) as i32),
+        Store(Stack, VALUE, R7),
+    ];
+    program.extend(first_there(array, count));
+    program
+}
+
+/// The listener in the place whose number is on the stack, else the first that is there, else the kernel's
+/// choice.
+fn first_there(array: i32, count: u32) -> Vec<Instruction> {
+    let mut program = select(array).to_vec();
+    for place in 0..count {
+        program.push(StoreValue(Stack, VALUE, place as i32));
+        program.extend(select(array));
+    }
+    program.extend([Here(DONE), Set(R0, SK_PASS), Exit]);
+    program
+}
+
+/// Chooses the listener in the place whose number is on the stack, and is done if there is one.
+fn select(array: i32) -> [Instruction; 7] {
+    [
+        Copy(R1, R6),
+        SetMap(R2, array),
+        Copy(R3, Stack),
+        Add(R3, VALUE as i32),
+        Set(R4, 0),
+        Call(Helper::SelectReusePort),
+        JumpIfEqual(R0, 0, DONE),
+    ]
+}
+
+/// A TCP socket that is bound to one of these ports, in the network namespace with this cookie, gets
+/// SO_REUSEPORT. UDP sockets do not: a second one that must fail would succeed.
+pub(crate) fn share_ports(ports: &[u16], netns: u64) -> Vec<Instruction> {
+    let mut program = vec![
+        Copy(R6, R1),
+        Load(R2, R6, PROTOCOL),
+        JumpUnlessEqual(R2, libc::IPPROTO_TCP, DONE),
+        Load(R2, R6, USER_PORT),
+    ];
+    // The port is in network byte order.
+    program.extend(
+        ports
+            .iter()
+            .map(|port| JumpIfEqual(R2, i32::from(port.to_be()), OURS)),
+    );
+    program.extend([
+        Jump(DONE),
+        Here(OURS),
+        Call(Helper::NetnsCookie),
+        SetWide(R7, netns),
+        JumpUnlessSame(R0, R7, DONE),
+        StoreValue(Stack, VALUE, 1),
+        Copy(R1, R6),
+        Set(R2, libc::SOL_SOCKET),
+        Set(R3, libc::SO_REUSEPORT),
+        Copy(R4, Stack),
+        Add(R4, VALUE as i32),
+        Set(R5, size_of::<i32>() as i32),
+        Call(Helper::SetSockOpt),
+        Here(DONE),
+        Set(R0, ALLOW),
+        Exit,
+    ]);
+    program
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::instructions::assemble;
+
+    #[test]
+    fn each_place_is_tried_once_by_hash_and_once_in_turn() {
+        let calls = |count| {
+            let program = choose_from(3, count);
+            let calls = program.iter().filter(|one| matches!(one, Call(_)));
+            calls.count()
+        };
+        assert_eq!((calls(1), calls(4)), (2, 5));
+    }
+
+    /// A jump of a program reaches 32,767 instructions far; the kernel takes a million.
+    #[test]
+    fn many_places_and_ports_fit() {
+        assert!(assemble(&choose_from(3, 1024)).len() / 8 < 32_767);
+        let ports: Vec<u16> = (1..=10_000).collect();
+        assert!(assemble(&share_ports(&ports, 7)).len() / 8 < 32_767);
+    }
+
+    #[test]
+    fn a_port_is_compared_in_network_byte_order() {
+        let port = share_ports(&[80], 7).into_iter().find_map(|one| match one {
+            JumpIfEqual(R2, port, OURS) => Some(port),
+            _ => None,
+        });
+        assert_eq!(port, Some(i32::from(80u16.to_be())));
+    }
+}

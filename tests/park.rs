@@ -1,0 +1,454 @@
+//! `--syn park`: new connections are established while the gate is closed, and wait until the service
+//! listens again. Real clients tell whether they noticed.
+
+mod harness;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use harness::latch::Latch;
+use harness::{Call, Outcome, SOON, all_refused, call, ms, words};
+use nix::sys::signal::Signal;
+use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
+use testkit::{Delay, Host, Load, LoadReport, Pair, Running, SERVER, SERVER6, slow, wait_until};
+
+const LONG: Duration = Duration::from_secs(60);
+/// The name of the guard in ps(1).
+const GUARD: &str = "gate-room";
+
+/// A service that is down for as long as the test wants.
+struct Restarted<'a> {
+    host: &'a Host,
+    start: String,
+    pid: PathBuf,
+    latch: Latch,
+    /// How many listeners it has.
+    sockets: usize,
+    /// Whom it has accepted.
+    accepted: PathBuf,
+}
+
+impl<'a> Restarted<'a> {
+    fn new(host: &'a Host, server: Serve) -> Restarted<'a> {
+        Restarted::by(host, server, "")
+    }
+
+    /// The server is started by way of another program, such as setpriv(1).
+    fn by(host: &'a Host, server: Serve, by: &str) -> Restarted<'a> {
+        let accepted = host.dir().join("accepted");
+        std::fs::write(&accepted, "").unwrap();
+        host.must(["chmod", "-R", "a+rwX", &host.dir().display().to_string()]);
+        let pid = host.dir().join("server.pid");
+        let server = server.log_accepts(&accepted).daemon_argv(&pid).unwrap();
+        let start = format!("{by} {}", server.join(" "));
+        host.must(["sh", "-c", &start]);
+        Restarted {
+            host,
+            start,
+            pid,
+            latch: Latch::new(host, "down"),
+            sockets: listeners(host).len(),
+            accepted,
+        }
+    }
+
+    /// The service is down when this returns.
+    fn begin(&self, call: &Call) -> Running {
+        let run = call.start(self.command());
+        self.latch.wait();
+        run
+    }
+
+    fn command(&self) -> [String; 3] {
+        let (pid, hold, start) = (self.pid.display(), self.latch.hold(), &self.start);
+        let script = format!("kill $(cat {pid}); {hold}; exec {start}");
+        ["sh".to_owned(), "-c".to_owned(), script]
+    }
+
+    fn finish(&mut self, call: &Call, run: Running) -> Outcome {
+        self.latch.release();
+        let outcome = call.end(run);
+        nothing_is_left(self.host, self.sockets);
+        outcome
+    }
+
+    fn accepted(&self) -> Vec<SocketAddr> {
+        let log = std::fs::read_to_string(&self.accepted).unwrap();
+        log.lines().map(|line| line.parse().unwrap()).collect()
+    }
+}
+
+fn park<'a>(host: &'a Host, options: &str) -> Call<'a> {
+    call(host, words("--port 80 --syn park --drain 0s")).args(words(options))
+}
+
+fn burst(to: &str, count: u32) -> Load {
+    let load = Load::to(to).rate(count * 50).timeout(LONG);
+    load.duration(Duration::from_millis(20))
+}
+
+#[track_caller]
+fn all_served(report: &LoadReport) {
+    assert_eq!(report.failed(), 0, "{report}: {:?}", report.failures);
+}
+
+/// No SYN was lost: its client would have sent it again after a second.
+#[track_caller]
+fn connected_at_once(report: &LoadReport) {
+    assert!(report.connect.max_ms < 900.0, "{report}");
+}
+
+fn figure(outcome: &Outcome, name: &str) -> u64 {
+    let park = &outcome.report["park"];
+    park[name].as_u64().unwrap_or_else(|| panic!("{outcome:?}"))
+}
+
+/// The listeners of port 80, as ss(8) shows them.
+fn listeners(host: &Host) -> Vec<String> {
+    let shown = host.must(words("ss -Hltn sport = :80"));
+    shown.lines().map(str::to_owned).collect()
+}
+
+/// Only the service listens, so many times, and no process of a run is there.
+#[track_caller]
+fn nothing_is_left(host: &Host, services: usize) {
+    let there = listeners(host);
+    assert_eq!(there.len(), services, "{there:?}");
+    let processes = host.must(words("ps -eo comm"));
+    let ours = |name: &str| name == GUARD || name.starts_with("syngate");
+    assert!(!processes.lines().any(ours), "{processes}");
+}
+
+fn wait_parked(host: &Host, count: u64) {
+    let queued = || -> u64 {
+        let all = listeners(host);
+        let columns = all
+            .iter()
+            .filter_map(|line| line.split_ascii_whitespace().nth(1));
+        columns.filter_map(|queue| queue.parse::<u64>().ok()).sum()
+    };
+    wait_until(SOON * 3, "parked connections", || queued() >= count).unwrap();
+}
+
+// Who waits ---------------------------------------------------------------------------------------
+
+#[test]
+fn who_comes_meanwhile_is_connected_at_once_and_served_later() {
+    for reuseport in [true, false] {
+        let pair = Pair::new().unwrap();
+        let host = &pair.server;
+        let server = Serve::on("0.0.0.0:80").and_on("[::]:80");
+        let server = if reuseport {
+            server.reuseport()
+        } else {
+            server
+        };
+        let mut service = Restarted::new(host, server);
+        let call = park(host, "");
+        let run = service.begin(&call);
+        let loads = [
+            (&pair.client, format!("{SERVER}:80")),
+            (&pair.client, format!("[{SERVER6}]:80")),
+            (host, "127.0.0.1:80".to_owned()),
+            (host, "[::1]:80".to_owned()),
+        ]
+        .map(|(from, to)| burst(&to, 20).start(from).unwrap());
+        wait_parked(host, 80);
+        service.latch.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        for load in loads {
+            let report = load.finish().unwrap();
+            all_served(&report);
+            connected_at_once(&report);
+        }
+        nothing_is_left(host, 2);
+        assert_eq!(service.accepted().len(), 80);
+        let counts = ["parked", "handed_over", "reset", "no_room"];
+        let counts = counts.map(|name| figure(&outcome, name));
+        assert_eq!(counts, [80, 80, 0, 0], "{outcome:?}");
+        assert_eq!(outcome.report["action"], "park");
+        assert_eq!(outcome.report["backend"], "room");
+        let says = format!("{}", outcome.report["message"]);
+        assert!(says.contains("80 connections parked (for "), "{says}");
+        let longest = ms(&outcome.report["park"], "longest_ms");
+        assert!(
+            longest <= ms(&outcome.report, "closed_ms") + 1.0,
+            "{outcome:?}"
+        );
+    }
+}
+
+/// The option that was given to the old listener and the new one is gone again.
+#[test]
+fn a_service_without_so_reuseport_has_none_afterwards() {
+    let host = Host::new().unwrap();
+    let mut service = Restarted::new(&host, Serve::on("0.0.0.0:80"));
+    let call = park(&host, "");
+    let run = service.begin(&call);
+    assert_eq!(service.finish(&call, run).code, 0);
+    let pid = std::fs::read_to_string(&service.pid).unwrap();
+    let shares = host.must(["python3", "-c", SHARES_PORT, pid.trim()]);
+    assert_eq!(shares.trim(), "0");
+}
+
+/// Python: SO_REUSEPORT of the sockets that a process listens on, by copies of them.
+const SHARES_PORT: &str = "
+import ctypes, os, socket, sys
+libc, pid = ctypes.CDLL(None), int(sys.argv[1])
+pidfd = os.pidfd_open(pid)
+for fd in os.listdir(f'/proc/{pid}/fd'):
+    if os.readlink(f'/proc/{pid}/fd/{fd}').startswith('socket:'):
+        copy = socket.socket(fileno=libc.syscall(438, pidfd, int(fd), 0))
+        if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            print(copy.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+";
+
+#[test]
+fn as_many_as_come_are_served_in_their_order_by_a_short_backlog() {
+    const MANY: u32 = 1_000;
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let server = Serve::on("0.0.0.0:80").backlog(16).accept_rate(2_000);
+    let mut service = Restarted::new(host, server);
+    let call = park(host, "--max-held 10000");
+    let run = service.begin(&call);
+    let to = format!("{SERVER}:80");
+    let load = Load::to(&to).rate(2_000).timeout(LONG);
+    let load = load.duration(Duration::from_millis(u64::from(MANY) / 2));
+    let load = load.start(&pair.client).unwrap();
+    wait_parked(host, u64::from(MANY));
+    let overflows = || host.tcp_counter("ListenOverflows").unwrap();
+    let before = overflows();
+    service.latch.release();
+    let later = burst(&to, 20).start(&pair.client).unwrap();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    for report in [load.finish().unwrap(), later.finish().unwrap()] {
+        all_served(&report);
+        connected_at_once(&report);
+    }
+    assert_eq!(overflows(), before, "no SYN found the listener full");
+    let ports: Vec<u16> = service.accepted().iter().map(SocketAddr::port).collect();
+    assert!(ports.len() >= MANY as usize, "{}", ports.len());
+    // The service has its own backlog back.
+    assert!(listeners(host)[0].contains(" 16 "), "{:?}", listeners(host));
+}
+
+/// Its socket is another user's: only a socket of the same user's shares its port.
+#[test]
+fn a_service_of_another_user() {
+    let host = Host::new().unwrap();
+    let by = "setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps +net_bind_service \
+              --ambient-caps +net_bind_service";
+    let mut service = Restarted::by(&host, Serve::on("0.0.0.0:80"), by);
+    let call = park(&host, "");
+    let run = service.begin(&call);
+    let load = burst("127.0.0.1:80", 20).start(&host).unwrap();
+    wait_parked(&host, 20);
+    assert_eq!(service.finish(&call, run).code, 0);
+    all_served(&load.finish().unwrap());
+}
+
+/// Their handshakes are under way when the gate closes, when the old process ends and when those who wait
+/// are handed over.
+#[test]
+fn far_clients_are_lost_nowhere() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let mut service = Restarted::new(host, Serve::on("0.0.0.0:80"));
+    let _far = Delay::start(&pair.client, Duration::from_millis(100)).unwrap();
+    let load = Load::to(format!("{SERVER}:80"))
+        .rate(200 / slow())
+        .timeout(LONG);
+    let mut load = load.duration(LONG).start(&pair.client).unwrap();
+    load.wait_flowing().unwrap();
+    let mut before = Latch::new(host, "before");
+    let [sh, c, restart] = service.command();
+    let call = park(host, "");
+    let run = call.start([sh, c, format!("{}; {restart}", before.hold())]);
+    // Until those that the old process has accepted have been answered: the end of it would cut them.
+    before.wait();
+    wait_parked(host, 100 / u64::from(slow()));
+    before.release();
+    service.latch.wait();
+    wait_parked(host, 120 / u64::from(slow()));
+    assert_eq!(service.finish(&call, run).code, 0);
+    let report = load.stop().unwrap();
+    all_served(&report);
+    connected_at_once(&report);
+}
+
+/// An order to stop must reach the old process: the new one would carry it out, too.
+#[test]
+fn commands_own_connections_reach_the_old_process_and_no_others_do() {
+    for (reuseport, to) in [(true, "127.0.0.1"), (false, "127.0.0.1"), (false, "[::1]")] {
+        let host = Host::new().unwrap();
+        let server = Serve::on("0.0.0.0:80").and_on("[::]:80");
+        let server = if reuseport {
+            server.reuseport()
+        } else {
+            server
+        };
+        let mut service = Restarted::new(&host, server);
+        let mut before = Latch::new(&host, "before");
+        let [sh, c, restart] = service.command();
+        let ask = format!("curl -s -o /dev/null http://{to}/");
+        let call = park(&host, "");
+        let run = call.start([sh, c, format!("{}; {ask}; {restart}", before.hold())]);
+        before.wait();
+        let load = burst("127.0.0.1:80", 20).start(&host).unwrap();
+        wait_parked(&host, 20);
+        assert_eq!(service.accepted(), []);
+        before.release();
+        // It would hang, had it to wait for the new process.
+        service.latch.wait();
+        assert_eq!(service.accepted().len(), 1);
+        let outcome = service.finish(&call, run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        all_served(&load.finish().unwrap());
+        assert_eq!(figure(&outcome, "parked"), 20);
+        let name = outcome.report["run"].as_str().unwrap();
+        let groups = format!("find /sys/fs/cgroup -name 'syngate_{name}'");
+        let groups = host.sh(&groups).unwrap();
+        assert_eq!(groups.stdout, "");
+    }
+}
+
+// Real services -----------------------------------------------------------------------------------
+
+#[test]
+fn restarts_of_haproxy_and_nginx_are_noticed_by_nobody() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let haproxy = Haproxy::debian_init(host, &HaproxyConfig::port(80)).unwrap();
+    haproxy.start().unwrap();
+    under_load(&pair, &haproxy.restart_argv());
+    haproxy.stop().unwrap();
+    let nginx = Nginx::new(host, &NginxConfig::default()).unwrap();
+    nginx.start().unwrap();
+    under_load(&pair, &nginx.restart_argv());
+}
+
+fn under_load(pair: &Pair, restart: &[String]) {
+    let host = &pair.server;
+    let load = Load::to(format!("{SERVER}:80"))
+        .rate(500 / slow())
+        .timeout(LONG);
+    let mut load = load.duration(LONG).start(&pair.client).unwrap();
+    load.wait_flowing().unwrap();
+    for _ in 0..3 {
+        let outcome = call(host, words("--port 80 --syn park")).run(restart);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert!(figure(&outcome, "parked") > 0, "{outcome:?}");
+    }
+    let report = load.stop().unwrap();
+    all_served(&report);
+    connected_at_once(&report);
+    nothing_is_left(host, 2);
+}
+
+// Whatever happens --------------------------------------------------------------------------------
+
+#[test]
+fn a_killed_or_stopped_run_leaves_a_guard_that_hands_over() {
+    for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
+        for reuseport in [true, false] {
+            let host = Host::new().unwrap();
+            let server = Serve::on("0.0.0.0:80");
+            let server = if reuseport {
+                server.reuseport()
+            } else {
+                server
+            };
+            let mut service = Restarted::new(&host, server);
+            let mut run = service.begin(&park(&host, ""));
+            let load = burst("127.0.0.1:80", 20).start(&host).unwrap();
+            wait_parked(&host, 20);
+            run.signal(signal).unwrap();
+            service.latch.release();
+            all_served(&load.finish().unwrap());
+            let _ = run.signal(Signal::SIGKILL);
+            run.wait().unwrap();
+            let gone = || listeners(&host).len() == 1;
+            wait_until(SOON, "the end of the guard", gone).unwrap();
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_of_a_run_that_is_killed_with_its_guard() {
+    let host = Host::new().unwrap();
+    let mut service = Restarted::new(&host, Serve::on("0.0.0.0:80"));
+    let mut run = service.begin(&park(&host, ""));
+    host.must(["sh", "-c", "kill -9 $(pgrep gate-room)"]);
+    run.signal(Signal::SIGKILL).unwrap();
+    run.wait().unwrap();
+    assert_eq!(listeners(&host), Vec::<String>::new());
+    service.latch.release();
+    host.wait_listen(80).unwrap();
+    let report = burst("127.0.0.1:80", 20).start(&host).unwrap();
+    all_served(&report.finish().unwrap());
+    nothing_is_left(&host, 1);
+    // And the next run goes as the first should have.
+    let run = service.begin(&park(&host, ""));
+    let call = park(&host, "");
+    assert_eq!(service.finish(&call, run).code, 0);
+}
+
+#[test]
+fn who_waits_goes_back_if_command_changes_nothing_and_is_reset_if_nobody_comes() {
+    let host = Host::new().unwrap();
+    let service = Restarted::new(&host, Serve::on("0.0.0.0:80"));
+    let mut latch = Latch::new(&host, "idle");
+    let call = park(&host, "");
+    let run = call.start(["sh", "-c", &format!("{}; exit 3", latch.hold())]);
+    latch.wait();
+    let load = burst("127.0.0.1:80", 20).start(&host).unwrap();
+    wait_parked(&host, 20);
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 3, "{outcome:?}");
+    all_served(&load.finish().unwrap());
+    assert_eq!(figure(&outcome, "handed_over"), 20);
+    nothing_is_left(&host, 1);
+
+    let stop = format!(
+        "kill $(cat {}); {}; exit 3",
+        service.pid.display(),
+        latch.hold()
+    );
+    let run = call.start(["sh", "-c", &stop]);
+    latch.wait();
+    let load = burst("127.0.0.1:80", 20).start(&host).unwrap();
+    wait_parked(&host, 20);
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 3, "{outcome:?}");
+    let report = load.finish().unwrap();
+    assert_eq!(report.reset + report.cut, 20, "{report}");
+    assert_eq!(figure(&outcome, "reset"), 20);
+    assert!(
+        outcome.stderr.contains("20 connections were reset"),
+        "{outcome:?}"
+    );
+    nothing_is_left(&host, 0);
+}
+
+#[test]
+fn what_makes_no_sense_with_sockets_is_refused() {
+    let host = Host::new().unwrap();
+    let _service = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    let refused = |options| (options, "options", "--syn park and ");
+    all_refused(
+        &host,
+        &[
+            refused("--syn park --allow-local"),
+            refused("--syn park --allow-from 10.0.0.0/8"),
+            refused("--syn park --interface lo"),
+            refused("--syn park --hook prerouting"),
+            refused("--syn park --backend nft"),
+        ],
+    );
+}
