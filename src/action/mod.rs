@@ -13,6 +13,7 @@ pub(crate) mod linger;
 pub(crate) mod list;
 pub(crate) mod park;
 pub(crate) mod redirect;
+pub(crate) mod rooms;
 
 #[cfg(test)]
 mod tests;

@@ -129,7 +129,7 @@ impl Call<'_> {
     /// Warns of a VRF from which connections would not meet the gate.
     pub(super) fn warn_of_vrfs(&self, record: &mut Record) {
         let (scope, backend) = (&self.plan.gated().scope, self.plan.backend);
-        let steer = self.plan.action.steer().ok();
+        let steer = self.plan.action.steer().ok().flatten();
         let warning = steer.and_then(|steer| vrf::warning(steer, scope, backend.of(steer)));
         warning
             .into_iter()

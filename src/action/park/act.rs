@@ -3,10 +3,9 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::account::{ParkRow, parked_words};
-use super::backend::{RoomGate, SharedRooms};
-use super::policy::ParkPolicy;
 use crate::action::contract::{Account, Action, Means, Now};
+use crate::action::rooms::policy::ParkPolicy;
+use crate::action::rooms::{ParkRow, RoomGate, SharedRooms, parked_words};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::backend::Remark;
 use crate::words::gated::Gated;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::act::ParkAction;
-use super::make::{make, own};
-use super::{guard, policy, watch};
 use crate::action::contract::{
     Action, ActionEntry, Before, Description, Planned, Prepared, Request, Seen, Standing, Wanted,
 };
+use crate::action::rooms::make::{make, own};
+use crate::action::rooms::{guard, policy, watch};
 use crate::gate::backend::Remark;
 use crate::gate::kinds::Choice;
 use crate::words::ending::Ending;

@@ -17,7 +17,7 @@ use crate::kernel::sockets::{Listener, Looks, Sample, Want};
 
 /// What became of those who waited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Figures {
+pub(crate) struct Figures {
     pub handed_over: usize,
     /// Nobody listened when the rooms were shut.
     pub reset: usize,
@@ -27,7 +27,7 @@ pub(super) struct Figures {
     pub longest: Duration,
 }
 
-pub(super) struct Rooms {
+pub(crate) struct Rooms {
     sockets: Sockets,
     /// The cookies of the listeners that were there before the gate closed.
     pub old: Vec<u64>,
@@ -43,14 +43,14 @@ pub(super) struct Rooms {
 }
 
 /// COMMAND is in a control group of its own, whose connections are noted.
-pub(super) struct Own {
+pub(crate) struct Own {
     pub group: ControlGroup,
     pub connections: Connections,
     pub link: Link,
 }
 
 /// The rooms of one SO_REUSEPORT group.
-pub(super) struct Group {
+pub(crate) struct Group {
     pub place: Place,
     pub rooms: Vec<Room>,
     /// Copies of the listeners that were there before, until the rooms are open.
@@ -70,7 +70,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(place: Place, size: u32, lent: bool) -> Group {
+    pub(crate) fn new(place: Place, size: u32, lent: bool) -> Group {
         Group {
             place,
             rooms: Vec::new(),
@@ -88,7 +88,7 @@ impl Group {
     ///
     /// # Errors
     /// Some may be open. [`Rooms::hand_over`] shuts them.
-    pub(super) fn park(&mut self, own: Option<&Connections>) -> Result<()> {
+    pub(crate) fn park(&mut self, own: Option<&Connections>) -> Result<()> {
         let [first, ..] = &self.rooms[..] else {
             return Ok(());
         };
@@ -123,7 +123,7 @@ impl Group {
         chosen.context("the program can't be attached to the waiting rooms")
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.rooms.iter().any(Room::listens)
     }
 
@@ -143,7 +143,7 @@ impl Group {
 
 impl Rooms {
     /// No room yet. `old` are the cookies of the listeners that were there before the gate closed.
-    pub(super) fn new(sockets: Sockets, old: Vec<u64>) -> Rooms {
+    pub(crate) fn new(sockets: Sockets, old: Vec<u64>) -> Rooms {
         Rooms {
             sockets,
             old,
@@ -156,7 +156,7 @@ impl Rooms {
         }
     }
 
-    pub(super) fn netns(&self) -> Option<&Netns> {
+    pub(crate) fn netns(&self) -> Option<&Netns> {
         self.sockets.netns()
     }
 
@@ -164,7 +164,7 @@ impl Rooms {
     ///
     /// # Errors
     /// The kernel does not list its sockets.
-    pub(super) fn look(&mut self, holders: bool) -> Result<Sample> {
+    pub(crate) fn look(&mut self, holders: bool) -> Result<Sample> {
         self.sockets.look(Want {
             holders,
             ..Want::default()
@@ -175,34 +175,34 @@ impl Rooms {
     ///
     /// # Errors
     /// As for [`Group::park`].
-    pub(super) fn park(&mut self, number: usize) -> Result<()> {
+    pub(crate) fn park(&mut self, number: usize) -> Result<()> {
         let own = self.own.as_ref().map(|own| &own.connections);
         self.groups[number].park(own)
     }
 
-    pub(super) fn hide(&mut self) {
+    pub(crate) fn hide(&mut self) {
         let cookies = self.cookies();
         self.sockets.hide_rooms(&cookies);
     }
 
-    pub(super) fn cookies(&self) -> Vec<u64> {
+    pub(crate) fn cookies(&self) -> Vec<u64> {
         let rooms = self.groups.iter().flat_map(|group| &group.rooms);
         rooms.map(Room::cookie).collect()
     }
 
     /// Whether a listener that was not there before has come into the group.
-    pub(super) fn is_served_anew(&self, group: &Group, sample: &Sample) -> bool {
+    pub(crate) fn is_served_anew(&self, group: &Group, sample: &Sample) -> bool {
         let mut listeners = sample.listeners.iter().filter(|l| group.has(l));
         listeners.any(|l| !self.old.contains(&l.id.cookie))
     }
 
-    pub(super) fn is_served(&self, group: &Group, sample: &Sample) -> bool {
+    pub(crate) fn is_served(&self, group: &Group, sample: &Sample) -> bool {
         sample.listeners.iter().any(|l| group.has(l))
     }
 
     /// Hands those who wait over to the group's listeners, the new ones if there are any, and lets new
     /// connections go there.
-    pub(super) fn hand_over(&mut self, number: usize) {
+    pub(crate) fn hand_over(&mut self, number: usize) {
         let there = self.look(true).unwrap_or_default();
         let old = &self.old;
         let group = &mut self.groups[number];
@@ -248,7 +248,7 @@ impl Rooms {
 
     /// How much of the hand-over is still under way: handshakes, and listeners whose queue is too long for
     /// their own backlog.
-    pub(super) fn under_way(&mut self) -> usize {
+    pub(crate) fn under_way(&mut self) -> usize {
         if !self.awaited.is_empty() {
             let half_open = self.sockets.half_open().unwrap_or_default();
             let open = |cookie: &u64| half_open.iter().any(|one| one.cookie == *cookie);
@@ -266,12 +266,12 @@ impl Rooms {
     }
 
     /// Another process does what is left to do.
-    pub(super) fn leave_as_it_is(&mut self) {
+    pub(crate) fn leave_as_it_is(&mut self) {
         self.given_back = true;
     }
 
     /// Takes back what was given to the listeners that are there now. The rooms are shut.
-    pub(super) fn give_back(&mut self) {
+    pub(crate) fn give_back(&mut self) {
         if std::mem::replace(&mut self.given_back, true) {
             return;
         }

@@ -3,11 +3,11 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::rooms::Figures;
+use super::groups::Figures;
 use crate::words::ms::{Ms, ms_words};
 
 #[derive(Debug, Serialize)]
-pub(super) struct ParkRow {
+pub(crate) struct ParkRow {
     parked: usize,
     handed_over: usize,
     reset: usize,
@@ -17,7 +17,7 @@ pub(super) struct ParkRow {
 }
 
 impl ParkRow {
-    pub(super) fn new(figures: Figures) -> ParkRow {
+    pub(crate) fn new(figures: Figures) -> ParkRow {
         ParkRow {
             parked: figures.handed_over + figures.reset,
             handed_over: figures.handed_over,
@@ -27,12 +27,12 @@ impl ParkRow {
         }
     }
 
-    pub(super) fn named(&self) -> (&'static str, Value) {
+    pub(crate) fn named(&self) -> (&'static str, Value) {
         ("park", serde_json::json!(self))
     }
 }
 
-pub(super) fn parked_words(figures: &Figures) -> String {
+pub(crate) fn parked_words(figures: &Figures) -> String {
     let longest = ms_words(figures.longest);
     let mut words = match figures.handed_over + figures.reset {
         0 => "no connection parked".to_owned(),

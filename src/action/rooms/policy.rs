@@ -7,12 +7,12 @@ use crate::decide::policy::{Answer, Conclusion, Due, Policy, Question};
 
 /// How long the run waits for that at most. Then a listener keeps a larger backlog, and the group a program
 /// that leaves the choice to the kernel.
-pub(super) const HANDED_OVER_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const HANDED_OVER_WITHIN: Duration = Duration::from_secs(2);
 /// Interval between looks at the accept queue.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Default)]
-pub(super) struct ParkPolicy {
+pub(crate) struct ParkPolicy {
     /// When to look next, and when to give up.
     looks: Option<(Instant, Instant)>,
     over: bool,

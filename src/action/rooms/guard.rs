@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail};
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
+use super::groups::{Group, Rooms};
 use super::policy::HANDED_OVER_WITHIN;
-use super::rooms::{Group, Rooms};
 use super::watch::{COMMAND, DISMISSED, END, File, MOST_FILES, READY};
 use crate::action::contract::GuardWork;
 use crate::kernel::control_group::ControlGroup;
@@ -28,12 +28,12 @@ use crate::words::scope::Scope;
 
 const NAME_FOR_KERNEL: &CStr = c"gate-room";
 /// Interval between looks whether the service listens again.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(5);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A run that does not tell for so long that it works hangs, or somebody has stopped it.
-pub(super) const HUNG: Duration = Duration::from_secs(1);
+pub(crate) const HUNG: Duration = Duration::from_secs(1);
 /// When the run has died and the old listener stays for so long, COMMAND does not end it any more: those
 /// who wait go back there.
-pub(super) const DESERTED: Duration = Duration::from_secs(1);
+pub(crate) const DESERTED: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Orders {
@@ -47,7 +47,7 @@ struct Orders {
 }
 
 /// The guard's own command line: `syngate room-guard MILLISECONDS PORTS COOKIES NETNS GROUP`.
-pub(super) fn call(words: &[OsString]) -> Option<GuardWork> {
+pub(crate) fn call(words: &[OsString]) -> Option<GuardWork> {
     let orders = parse(words)?;
     Some(Box::new(move || {
         let _ = guard(&orders);

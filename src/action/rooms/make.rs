@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Result, anyhow, ensure};
 use nix::libc;
 
+use super::groups::{Group, Own, Rooms};
 use super::hook;
-use super::rooms::{Group, Own, Rooms};
 use crate::action::contract::Seen;
 use crate::gate::rules::PREFIX;
 use crate::kernel::bpf::Connections;
@@ -27,7 +27,7 @@ const IPPROTO_MPTCP: i32 = 262;
 ///
 /// # Errors
 /// This can't be done here. Everything is undone.
-pub(super) fn make(seen: &Seen, max_held: u32) -> Result<Rooms> {
+pub(crate) fn make(seen: &Seen, max_held: u32) -> Result<Rooms> {
     let mut places: BTreeMap<Place, Vec<&Listener>> = BTreeMap::new();
     for listener in &seen.before.listeners {
         places
@@ -71,7 +71,7 @@ pub(super) fn make(seen: &Seen, max_held: u32) -> Result<Rooms> {
 ///
 /// # Errors
 /// That can't be had here.
-pub(super) fn own(run: &str) -> Result<Own> {
+pub(crate) fn own(run: &str) -> Result<Own> {
     let group = ControlGroup::make(&format!("{PREFIX}{run}"))?;
     let connections = Connections::new(OWN_CONNECTIONS)?;
     let link = hook::note(&group, &connections)?;

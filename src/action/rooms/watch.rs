@@ -14,26 +14,26 @@ use anyhow::{Context, Result};
 use nix::sys::signal::SigSet;
 use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 
-use super::rooms::Rooms;
+use super::groups::Rooms;
 use crate::gate::backend::Deadline;
 use crate::process::environment::as_exec_takes;
 use crate::process::guard::{self, GuardProcess};
 
 /// The hidden command of the guard process.
-pub(super) const COMMAND: &str = "room-guard";
+pub(crate) const COMMAND: &str = "room-guard";
 /// The name in ps(1), so that `pkill -9 syngate` does not find it.
 const NAME: &str = "gate-room";
 /// How long after `--max-closed` the guard hands over although the run lives: the run may hang, or
 /// somebody may have stopped it.
-pub(super) const GRACE: Duration = Duration::from_millis(200);
+pub(crate) const GRACE: Duration = Duration::from_millis(200);
 /// How often the run tells its guard that it does not hang.
-pub(super) const BEAT_EVERY: Duration = Duration::from_millis(100);
+pub(crate) const BEAT_EVERY: Duration = Duration::from_millis(100);
 /// A message carries no more descriptors (SCM_MAX_FD is 253, net/scm.h).
-pub(super) const MOST_FILES: usize = 200;
+pub(crate) const MOST_FILES: usize = 200;
 
 /// What a descriptor is, as one byte of the message that carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum File {
+pub(crate) enum File {
     Room = b'r' as isize,
     /// A room of a group whose listeners have SO_REUSEPORT from syngate.
     LentRoom = b'l' as isize,
@@ -41,15 +41,15 @@ pub(super) enum File {
 }
 
 /// All descriptors were sent.
-pub(super) const END: u8 = b'e';
+pub(crate) const END: u8 = b'e';
 /// The guard has them.
-pub(super) const READY: u8 = b'r';
+pub(crate) const READY: u8 = b'r';
 /// The run does not hang.
-pub(super) const BEAT: u8 = b'b';
+pub(crate) const BEAT: u8 = b'b';
 /// The rooms are shut, and there is nothing left to guard.
-pub(super) const DISMISSED: u8 = b'd';
+pub(crate) const DISMISSED: u8 = b'd';
 
-pub(super) struct Watch {
+pub(crate) struct Watch {
     process: GuardProcess,
     line: UnixStream,
     beaten: Instant,
@@ -60,7 +60,7 @@ impl Watch {
     ///
     /// # Errors
     /// It can't be started.
-    pub(super) fn start(rooms: &Rooms, until: Deadline) -> Result<Watch> {
+    pub(crate) fn start(rooms: &Rooms, until: Deadline) -> Result<Watch> {
         let doing = "the guard of the waiting rooms can't be started";
         let within = until.saturating_duration_since(Instant::now()) + GRACE;
         let words = words(rooms, within);
@@ -118,12 +118,12 @@ impl Watch {
         }
     }
 
-    pub(super) fn lives(&mut self) -> bool {
+    pub(crate) fn lives(&mut self) -> bool {
         self.process.lives()
     }
 
     /// Tells the guard that the run does not hang. A guard that does not read makes no run wait.
-    pub(super) fn beat(&mut self) {
+    pub(crate) fn beat(&mut self) {
         if self.beaten.elapsed() >= BEAT_EVERY {
             self.beaten = Instant::now();
             let line = self.line.as_raw_fd();
@@ -133,7 +133,7 @@ impl Watch {
     }
 
     /// Ends the guard: the rooms are shut.
-    pub(super) fn dismiss(mut self) {
+    pub(crate) fn dismiss(mut self) {
         let _ = self.line.write_all(&[DISMISSED]);
         drop(self.line);
         self.process.see_end();

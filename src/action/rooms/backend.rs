@@ -5,16 +5,16 @@ use std::rc::Rc;
 
 use anyhow::Result;
 
-use super::rooms::Rooms;
+use super::groups::Rooms;
 use super::watch::Watch;
 use crate::gate::backend::{Backend, Deadline, Lost, Remark};
 use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
 
 /// The run's rooms, which its action asks for the figures.
-pub(super) type SharedRooms = Rc<RefCell<Rooms>>;
+pub(crate) type SharedRooms = Rc<RefCell<Rooms>>;
 
-pub(super) struct RoomGate {
+pub(crate) struct RoomGate {
     rooms: SharedRooms,
     gated: Gated,
     shut: PortSet,
@@ -24,7 +24,7 @@ pub(super) struct RoomGate {
 }
 
 impl RoomGate {
-    pub(super) fn new(rooms: SharedRooms, gated: &Gated, remarks: Vec<Remark>) -> RoomGate {
+    pub(crate) fn new(rooms: SharedRooms, gated: &Gated, remarks: Vec<Remark>) -> RoomGate {
         RoomGate {
             rooms,
             gated: gated.clone(),

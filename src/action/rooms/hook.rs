@@ -17,7 +17,7 @@ use crate::kernel::sockets::netns::{self, Netns};
 /// # Errors
 /// There are no control groups of version 2, or the kernel lets no program of theirs set the option
 /// (Linux 6.1).
-pub(super) fn share(ports: &[u16], netns: Option<&Netns>) -> Result<Vec<Link>> {
+pub(crate) fn share(ports: &[u16], netns: Option<&Netns>) -> Result<Vec<Link>> {
     let cookie = match netns {
         None => netns::identity(),
         Some(netns) => netns.within(netns::identity)?,
@@ -39,7 +39,7 @@ pub(super) fn share(ports: &[u16], netns: Option<&Netns>) -> Result<Vec<Link>> {
 ///
 /// # Errors
 /// This process may not do that.
-pub(super) fn note(group: &ControlGroup, connections: &Connections) -> Result<Link> {
+pub(crate) fn note(group: &ControlGroup, connections: &Connections) -> Result<Link> {
     let program = note_connections(connections.number());
     let program = Program::load(Kind::SockOps, "gate_note", &program)?;
     program.link(Kind::SockOps, group.open()?.as_fd())
