@@ -447,9 +447,9 @@ fn man_and_schema_have_the_same_fields() {
     objects(&schema, &mut found);
     assert_eq!(
         found.len(),
-        8,
-        "the report, its phases, what was held, redirected, diverted, the standby, what is left, a \
-         listener"
+        9,
+        "the report, its phases, what was held, redirected, diverted, parked, the standby, what is left, \
+         a listener"
     );
     let mut fields = BTreeSet::new();
     for (properties, required) in found {
@@ -661,7 +661,7 @@ fn completions_work_in_their_shells() {
         run("bash", &["--norc", "--noprofile", "-c", &script])
     };
     assert_eq!(bash("syngate --dra"), drains);
-    let actions = ["auto", "divert=ADDR", "drop", "hold", "redirect=PORT"];
+    let actions = ["auto", "divert=ADDR", "drop", "hold", "park", "redirect=PORT"];
     let mut offered = bash("syngate --syn ''");
     offered.sort();
     assert_eq!(offered, actions);
