@@ -661,7 +661,14 @@ fn completions_work_in_their_shells() {
         run("bash", &["--norc", "--noprofile", "-c", &script])
     };
     assert_eq!(bash("syngate --dra"), drains);
-    let actions = ["auto", "divert=ADDR", "drop", "hold", "park", "redirect=PORT"];
+    let actions = [
+        "auto",
+        "divert=ADDR",
+        "drop",
+        "hold",
+        "park",
+        "redirect=PORT",
+    ];
     let mut offered = bash("syngate --syn ''");
     offered.sort();
     assert_eq!(offered, actions);
