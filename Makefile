@@ -14,7 +14,8 @@
 # make fuzz        all that reads bytes or text, given anything; TARGET=, RUNS=, SECONDS= for each
 # make valgrind    the messages to nf_tables, which unsafe code makes, under valgrind
 # make mutants     changes in the decisions that no unit test notices: 40 minutes; FILES= selects; goes on where it was
-# make deny        licences, sources and duplicates of the crates; see deny.toml
+# make deny        licences, sources and duplicates of the crates; see deny.toml. make lint tells when
+#                  it has to be run again
 # make simulate    whole runs on a model of the machine, a million seeds; SEEDS=; goes on where it was
 # make completions  writes contrib/completions anew, when options have changed
 # make figures     what it costs to hold SYNs, with the optimised build
@@ -254,6 +255,7 @@ completions:
 lint:
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	tests/ci/deny --passed
 
 # Installs what was built, and builds nothing: root need not have cargo.
 install:
