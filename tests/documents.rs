@@ -760,6 +760,7 @@ fn what_was_found_has_its_test() {
             "faults" => "tests/faults/tests/campaign.rs".to_owned(),
             "status" => "src/commands/status.rs".to_owned(),
             "action" => "src/action/tests.rs".to_owned(),
+            module if module.contains("::") => format!("src/{}.rs", module.replace("::", "/")),
             file => format!("tests/{file}.rs"),
         };
         assert!(

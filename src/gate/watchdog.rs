@@ -23,7 +23,7 @@ use super::backend::{Deadline, Lost};
 use super::kinds::Kind;
 use crate::kernel::sys;
 use crate::process::environment::as_exec_takes;
-use crate::process::guard::{self, GuardProcess};
+use crate::process::guard::{self, GuardProcess, Heard};
 use crate::process::pulse::{Beat, PULSE_EVERY, Pulse};
 
 pub(crate) use crate::process::guard::{DISMISS_TIMEOUT, START_TIMEOUT};
@@ -286,21 +286,15 @@ enum End {
 fn attend(line: &mut UnixStream, until: Instant, run: Pid) -> End {
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() || line.set_read_timeout(Some(left.min(PULSE_EVERY))).is_err() {
+        if left.is_zero() {
             return End::Deserted;
         }
-        let mut word = [0];
-        match line.read(&mut word).map_err(|error| error.kind()) {
-            Ok(1) if word == [ASKED] => drop(line.write_all(&[HERE])),
-            Ok(1) if word == [DISMISSED] => return End::Dismissed,
-            Ok(_) => return End::Deserted,
-            Err(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                if getppid() != run {
-                    return End::Orphaned;
-                }
-            }
-            Err(io::ErrorKind::Interrupted) => (),
-            Err(_) => return End::Deserted,
+        match guard::await_word(line, left.min(PULSE_EVERY)) {
+            Heard::Word(ASKED) => drop(line.write_all(&[HERE])),
+            Heard::Word(DISMISSED) => return End::Dismissed,
+            Heard::Word(_) | Heard::TheEnd => return End::Deserted,
+            Heard::Nothing if getppid() != run => return End::Orphaned,
+            Heard::Nothing => (),
         }
     }
 }
@@ -309,6 +303,16 @@ fn attend(line: &mut UnixStream, until: Instant, run: Pid) -> End {
 mod tests {
     use super::*;
     use crate::words::command_line::os_words;
+
+    /// A folder's file can't be waited for, and can't be read.
+    #[test]
+    fn a_line_that_can_t_be_read_is_no_end_of_the_run() {
+        let folder = std::fs::File::open("/").unwrap();
+        let mut line = UnixStream::from(std::os::fd::OwnedFd::from(folder));
+        let until = Instant::now() + Duration::from_millis(50);
+        assert_eq!(attend(&mut line, until, getppid()), End::Deserted);
+        assert!(Instant::now() >= until, "it took the run for dead");
+    }
 
     #[test]
     fn it_is_called_in_one_way() {

@@ -7,14 +7,16 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::time::TimeSpec;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::process::child::{Child, Launch, ProcessGroup};
@@ -28,6 +30,8 @@ pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a guard may take to end when its work is done. Then the run kills it.
 pub(crate) const DISMISS_TIMEOUT: Duration = Duration::from_secs(1);
 const DISMISS_LOOK: Duration = Duration::from_millis(1);
+/// How long a guard waits when its line can't be read, before it tries again.
+const UNREADABLE_PAUSE: Duration = Duration::from_millis(10);
 
 pub(crate) struct GuardCall<'a> {
     pub(crate) program: &'a Path,
@@ -126,6 +130,42 @@ pub(crate) fn stay() {
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
 }
 
+/// What a guard has read from its line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Word(u8),
+    Nothing,
+    /// The run is dead.
+    TheEnd,
+}
+
+/// Waits for a word of the run, for so long at most.
+pub(crate) fn await_word(line: &UnixStream, within: Duration) -> Heard {
+    let mut fds = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
+    match ppoll(&mut fds, Some(TimeSpec::from(within)), None) {
+        Ok(0) => Heard::Nothing,
+        Ok(_) => read_word(line),
+        Err(_) => nothing_after_a_pause(),
+    }
+}
+
+/// Reads a word that has come. An error of this process's own says nothing about the run: a guard that
+/// took it for the run's death would open the gate of a run that lives.
+pub(crate) fn read_word(mut line: &UnixStream) -> Heard {
+    let mut word = [0];
+    match line.read(&mut word) {
+        Ok(0) => Heard::TheEnd,
+        Ok(_) => Heard::Word(word[0]),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Heard::TheEnd,
+        Err(_) => nothing_after_a_pause(),
+    }
+}
+
+fn nothing_after_a_pause() -> Heard {
+    std::thread::sleep(UNREADABLE_PAUSE);
+    Heard::Nothing
+}
+
 fn null() -> io::Result<File> {
     File::options().read(true).write(true).open("/dev/null")
 }
@@ -134,5 +174,31 @@ fn null() -> io::Result<File> {
 fn close_what_is_not_ours() {
     for fd in open_files() {
         let _ = nix::unistd::close(fd);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    #[test]
+    fn a_line_that_ends_is_told_from_one_that_can_t_be_read() {
+        let soon = Duration::from_millis(1);
+        let (mut run, line) = UnixStream::pair().unwrap();
+        assert_eq!(await_word(&line, soon), Heard::Nothing);
+        run.write_all(b"a").unwrap();
+        assert_eq!(await_word(&line, soon), Heard::Word(b'a'));
+        drop(run);
+        assert_eq!(await_word(&line, soon), Heard::TheEnd);
+        let (run, line) = UnixStream::pair().unwrap();
+        // The run has died before it read this.
+        (&line).write_all(b"h").unwrap();
+        drop(run);
+        assert_eq!(await_word(&line, soon), Heard::TheEnd);
+        let folder = UnixStream::from(OwnedFd::from(File::open("/").unwrap()));
+        assert_eq!(await_word(&folder, soon), Heard::Nothing);
     }
 }

@@ -19,11 +19,11 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Pid, getpid};
 
 use super::tree::{below, processes, signal_all};
-use super::wire::{COMMAND, KILL_EVERY, KILL_FOR, News, Order, Stop, order, tell};
+use super::wire::{COMMAND, KILL_EVERY, KILL_FOR, News, Order, Stop, tell};
 use crate::action::contract::GuardWork;
 use crate::process::child::{Child, ProcessGroup, exit};
 use crate::process::environment::as_exec_takes;
-use crate::process::guard;
+use crate::process::guard::{self, Heard};
 
 const NAME_FOR_KERNEL: &CStr = c"gate-standby";
 /// How long the standby stays after the run has died. The run's watchdog opens the gate within this
@@ -110,7 +110,12 @@ impl Guard {
                 return tell(&run, self.gone(true));
             }
             if self.wait(now, listening.then_some(&run)) {
-                match order(&run) {
+                let order = match guard::read_word(&run) {
+                    Heard::Nothing => continue,
+                    Heard::Word(byte) => Order::decode(byte),
+                    Heard::TheEnd => None,
+                };
+                match order {
                     Some(Order::Keep) => return,
                     Some(Order::Answer) => tell(&run, News::Here),
                     Some(Order::Stop) => self.ask(),

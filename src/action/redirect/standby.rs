@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
-use std::io::{self, Write};
+use std::io::Write;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -22,7 +22,7 @@ use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::tree::{OfProc, processes, signal_all};
-use super::wire::{COMMAND, KILL_FOR, News, Order, Stop, Wire};
+use super::wire::{COMMAND, KILL_FOR, News, Order, Stop, Wire, is_the_end};
 use crate::process::guard::{self, GuardProcess};
 use crate::process::pulse::{Beat, Pulse};
 use crate::words::ended::CommandExit;
@@ -181,9 +181,7 @@ impl Standby {
                     self.silent = false;
                     self.pulse.answered(Instant::now());
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return self.feel_pulse();
-                }
+                Err(error) if !is_the_end(&error) => return self.feel_pulse(),
                 Ok(_) | Err(_) => self.lose_guard(),
             }
         }

@@ -122,16 +122,16 @@ impl Wire {
     }
 }
 
+/// Whether the guard is dead, or talks nonsense. Other errors say nothing about it: there is no news, or
+/// this process can't read it now.
+pub(super) fn is_the_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionReset, InvalidData, UnexpectedEof};
+    [ConnectionReset, InvalidData, UnexpectedEof].contains(&error.kind())
+}
+
 /// Errors are ignored: the guard sees the run's death when it reads.
 pub(super) fn tell(mut run: &UnixStream, news: News) {
     let _ = run.write_all(&news.encode());
-}
-
-/// `None`: the end of the stream, or an invalid order.
-pub(super) fn order(mut run: &UnixStream) -> Option<Order> {
-    let mut byte = [0];
-    run.read_exact(&mut byte).ok()?;
-    Order::decode(byte[0])
 }
 
 /// Checks the properties of both parsers, of messages and of /proc stat lines, for any bytes.
@@ -158,6 +158,7 @@ pub(crate) fn withstand(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::guard::{Heard, read_word};
     use proptest::prelude::*;
 
     const STOPS: [Stop; 4] = [
@@ -270,8 +271,13 @@ mod tests {
         let (guard, mut run) = UnixStream::pair().unwrap();
         run.write_all(b"ks?").unwrap();
         drop(run);
-        let all = [(); 4].map(|()| order(&guard));
-        assert_eq!(all, [Some(Order::Keep), Some(Order::Stop), None, None]);
+        let heard = [(); 4].map(|()| read_word(&guard));
+        let words = heard.map(|heard| match heard {
+            Heard::Word(byte) => Order::decode(byte),
+            _ => None,
+        });
+        assert_eq!(words, [Some(Order::Keep), Some(Order::Stop), None, None]);
+        assert_eq!(heard[3], Heard::TheEnd);
     }
 
     proptest! {

@@ -17,6 +17,7 @@ use crate::{
     stage::Stage,
     table,
     trial::{Hit, Shown, Trial},
+    turns::Turns,
 };
 
 /// What is to be tried.
@@ -112,11 +113,13 @@ impl Campaign {
             trials.retain(|trial| self.wants(trial) && !done.contains(trial));
             Chance::new(seed).shuffle(&mut trials);
             say(&format!("{scene}: {} trials", trials.len()))?;
-            for trial in trials {
-                if until.is_some_and(|until| Instant::now() >= until) {
-                    break;
-                }
+            let mut turns = Turns::new(trials, Trial::is_slow);
+            while until.is_none_or(|until| Instant::now() < until)
+                && let Some(trial) = turns.next()
+            {
+                let began = Instant::now();
                 violations += self.try_out(&mut stage, &trial)?;
+                turns.took(began.elapsed());
             }
         }
         table::count(&read_rows(&self.results)?)?;

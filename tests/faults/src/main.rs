@@ -19,6 +19,7 @@ mod campaign;
 mod chance;
 mod clients;
 mod clock;
+mod counters;
 mod fault;
 mod inside;
 mod leftovers;
@@ -33,6 +34,7 @@ mod stage;
 mod table;
 mod trace;
 mod trial;
+mod turns;
 mod verdict;
 
 use std::path::PathBuf;

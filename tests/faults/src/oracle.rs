@@ -39,8 +39,7 @@ const LINEAR_MS: [f64; 10] = [
 const DOUBLING_MS: [f64; 6] = [0.0, 1000.0, 3000.0, 7000.0, 15_000.0, 31_000.0];
 
 /// Words of warnings, and of the last line, that account for clients who were refused or cut.
-const TELLING: [&str; 12] = [
-    "somebody removed the gate's rules",
+const TELLING: [&str; 11] = [
     "--drain",
     "opened early",
     "opened the gate",
@@ -53,6 +52,8 @@ const TELLING: [&str; 12] = [
     "still on the",
     "without a gate",
 ];
+/// The same, where there is somebody.
+const BLAMING: &str = "somebody removed the gate's rules";
 
 /// Clients of one place, and what they saw.
 pub struct Seen {
@@ -68,8 +69,10 @@ pub struct Seen {
 /// What a trial excuses.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Excuse {
-    /// Somebody else makes clients wait: a flood, a second gate.
+    /// Somebody else makes clients wait: a second gate.
     pub waiting: bool,
+    /// Packets are lost, as in a flood. That makes clients wait, and cuts some; but nobody is refused by it.
+    pub lossy: bool,
     /// Somebody else refuses and cuts clients.
     pub refused: bool,
 }
@@ -120,7 +123,10 @@ impl Course<'_> {
     fn has_told(&self) -> bool {
         let account = self.account;
         let texts = account.warnings.iter().chain([&account.message]);
-        let told = |text: &String| TELLING.iter().any(|words| text.contains(words));
+        let told = |text: &String| {
+            TELLING.iter().any(|words| text.contains(words))
+                || !self.alone && text.contains(BLAMING)
+        };
         texts.into_iter().any(told)
     }
 
@@ -142,7 +148,8 @@ impl Course<'_> {
 
     /// What a failure breaks, if it does: which promise, and more of it.
     fn judge(&self, seen: &Seen, failure: &Failure) -> Option<(&'static str, String)> {
-        if self.excuse.refused {
+        let lost = self.excuse.lossy && failure.kind != Fate::Refused;
+        if self.excuse.refused || lost {
             return None;
         }
         let started = seen.report.started_ms;
@@ -201,7 +208,7 @@ impl Course<'_> {
             let due = seen.report.started_ms + n as f64 * BUCKET_MS;
             (due, *took)
         });
-        let mut waits = waits.filter(|_| !self.excuse.waiting);
+        let mut waits = waits.filter(|_| !self.excuse.waiting && !self.excuse.lossy);
         let (due, took) = waits.find(|(due, took)| {
             due + took > self.latest(seen, *due) || self.was_dropped(seen, *due, *took)
         })?;
@@ -362,7 +369,30 @@ mod tests {
         };
         finds(&course(&account), from_afar, "");
         account.warnings = vec!["somebody removed the gate's rules, ...".to_owned()];
-        finds(&course(&account), refused(), "");
+        let neighbour = Course {
+            alone: false,
+            ..course(&account)
+        };
+        finds(&neighbour, refused(), "");
+        // There was nobody.
+        finds(&course(&account), refused(), "while the port was shut");
+    }
+
+    #[test]
+    fn where_packets_are_lost_only_refusals_tell() {
+        let account = account();
+        let lossy = Course {
+            excuse: Excuse {
+                lossy: true,
+                ..Excuse::default()
+            },
+            ..course(&account)
+        };
+        finds(&lossy, failed(Fate::Cut, 900.0, 1190.0), "");
+        finds(&lossy, failed(Fate::TimedOut, 1100.0, 41_100.0), "");
+        finds(&lossy, waited(1100.0, 9000.0), "");
+        let refused = failed(Fate::Refused, 1190.0, 1190.0);
+        finds(&lossy, refused, "without a word");
     }
 
     #[test]

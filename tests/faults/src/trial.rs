@@ -40,6 +40,14 @@ impl Deed {
         }
     }
 
+    /// Whether it takes seconds.
+    pub fn is_slow(self) -> bool {
+        match self {
+            Deed::Fault(fault) => fault.is_slow(),
+            Deed::Neighbour(neighbour) => neighbour.is_slow(),
+        }
+    }
+
     /// Whether it keeps a run from ending before `--max-closed`.
     pub fn meets_max_closed(self) -> bool {
         self == Deed::Neighbour(Neighbour::Stops) || self == Deed::Fault(Fault::Hang)
@@ -135,6 +143,11 @@ impl Trial {
         max_closed(self.deeds().any(Deed::meets_max_closed))
     }
 
+    /// Whether it takes seconds.
+    pub fn is_slow(&self) -> bool {
+        self.deeds().any(Deed::is_slow)
+    }
+
     /// Whether syngate may have been ended by this signal.
     pub fn may_end_by(&self, signal: i32) -> bool {
         self.deeds().any(|deed| deed.signal() == Some(signal))
@@ -221,7 +234,8 @@ pub struct Shown {
     /// How many of them failed.
     #[serde(default)]
     pub failed: u64,
-    /// Whether what they saw tells of syngate: not if the machine has dropped packets of anybody's.
+    /// Whether all that they saw tells of syngate: only refusals do if the machine has dropped packets of
+    /// anybody's.
     #[serde(default)]
     pub judged: bool,
     /// What was not as promised.
@@ -242,4 +256,6 @@ pub struct Tried {
     pub settled_ms: f64,
     /// What it said.
     pub said: String,
+    /// See [`counters::grown`](crate::counters::grown).
+    pub counted: Vec<String>,
 }

@@ -20,6 +20,7 @@ use testkit::{digest, say, slow};
 use crate::{
     account::{Account, Sources},
     clock::now_ms,
+    counters,
     leftovers::{processes, ruleset},
     neighbour::{self, Neighbour},
     setting::{Place, Scene, max_closed},
@@ -106,6 +107,7 @@ impl<'a> Bench<'a> {
         for file in ["report/report.json", "ran", "through", "stderr"] {
             let _ = fs::remove_file(self.place.file(file));
         }
+        let counted = counters::counters();
         let started_ms = now_ms();
         let traced = self.hit(&trial);
         let ended = Instant::now();
@@ -150,6 +152,7 @@ impl<'a> Bench<'a> {
             account,
             settled_ms,
             said: left.said,
+            counted: counters::grown(&counted, &counters::counters()),
         })
     }
 }

@@ -86,6 +86,8 @@ impl Bench<'_> {
         let words = self.words(Some(by), max_closed(false));
         let mut command = Command::new(&words[0]);
         self.prepare(command.args(&words[1..]), Some(by))?;
+        let mut course = Course::new();
+        course.began_ms = Some(now_ms());
         let mut run = command.spawn()?;
         let mut ended = None;
         // Each program of iptables may take many seconds here, on a busy machine.
@@ -103,7 +105,7 @@ impl Bench<'_> {
             code: code(ended.context("it has ended")?),
             ended_ms,
             hits: 1,
-            course: Course::new(),
+            course,
         })
     }
 

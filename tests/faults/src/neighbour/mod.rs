@@ -18,6 +18,11 @@ impl Neighbour {
         Self::HARDSHIPS.contains(&self)
     }
 
+    /// Whether it takes seconds.
+    pub fn is_slow(self) -> bool {
+        matches!(self, Stops | HasManyRules | KeepsManyConnections)
+    }
+
     /// Whether it can disturb that.
     pub fn suits(self, setting: &Setting) -> bool {
         match self {
@@ -32,9 +37,10 @@ impl Neighbour {
     /// What the neighbour alone does to clients. Syngate is not to blame for it.
     pub fn excuse(self) -> Excuse {
         Excuse {
-            waiting: matches!(self, Floods | HasManyRules | KeepsManyConnections | RunsToo),
+            waiting: self == RunsToo,
+            lossy: self == Floods,
             // What was not tracked before is new to connection tracking, and sent elsewhere in the middle.
-            refused: matches!(self, Floods | SendsElsewhere),
+            refused: self == SendsElsewhere,
         }
     }
 
@@ -127,7 +133,7 @@ impl Neighbour {
             // syngate is what the kernel likes best to kill, then what takes the memory.
             TakesMemory => {
                 "PID=$PPID
-                 group=$(cgroup memory 16M)
+                 cgroup memory 16M
                  echo $PPID >$group/cgroup.procs
                  echo 1000 >/proc/$PPID/oom_score_adj
                  sh -c \"echo \\$\\$ >$group/cgroup.procs; exec tail /dev/zero\""

@@ -7,24 +7,29 @@ use super::who::Neighbour::{self, *};
 
 /// What all scripts have.
 pub const PRELUDE: &str = r#"set -e
-# cgroup CONTROLLER LIMIT: makes a group of this limit, and says where.
+# cgroup CONTROLLER LIMIT: makes a group of this limit, $group. Some machines have a hierarchy for each
+# controller (version 1); the others have one for all.
 cgroup() {
-    top=/sys/fs/cgroup/$1
+    top=$DIR/cgroup-$1
     if [ ! -d $top ]; then
-        top=/sys/fs/cgroup
-        [ -e $top/cgroup.controllers ] || mount -t cgroup2 none $top
-        echo "+$1" >$top/cgroup.subtree_control
+        mkdir $top
+        mount -t cgroup2 none $top
+        if grep -qw $1 $top/cgroup.controllers; then
+            echo "+$1" >$top/cgroup.subtree_control
+        else
+            umount $top
+            mount -t cgroup -o $1 none $top
+        fi
     fi
     group=$top/${DIR##*/}
     mkdir $group
     for limit in max limit_in_bytes; do
         [ ! -e $group/$1.$limit ] || echo $2 >$group/$1.$limit
     done
-    echo $group
 }
 # Removes it, once nobody is in it any more.
 no_cgroup() {
-    for group in /sys/fs/cgroup/${DIR##*/} /sys/fs/cgroup/*/${DIR##*/}; do
+    for group in $DIR/cgroup-*/${DIR##*/}; do
         timeout 5 sh -c "while [ -e $group ]; do rmdir $group || sleep 0.01; done"
     done
 }
@@ -91,7 +96,7 @@ time.sleep(0 if error else 1000)' >$DIR/bound 2>&1 &
                  until [ -s $DIR/bound ]; do sleep 0.01; done
                  grep -qE '^(0|-1|-16)$' $DIR/bound"
             }
-            LeavesNoProcesses => "echo $PID >$(cgroup pids 1)/cgroup.procs",
+            LeavesNoProcesses => "cgroup pids 1; echo $PID >$group/cgroup.procs",
             SetsClockAhead => "date -s @$(($(date +%s) + 86400))",
             SetsClockBack => "date -s @$(($(date +%s) - 86400))",
             _ => return self.addition(),
