@@ -3,7 +3,8 @@
 use crate::action::{linger, list};
 use crate::commands::clear;
 use crate::decide::{beside, draining, looks, opening, service, sessions, wishes};
-use crate::gate::iptables::programs::{LONG, PROGRAM_WITHIN};
+use crate::gate::iptables::programs::PROGRAM_WITHIN;
+use crate::gate::iptables::running::LONG;
 use crate::gate::iptables::standing::LIST_EVERY;
 use crate::gate::nft::{divert, ruleset};
 use crate::gate::watchdog;

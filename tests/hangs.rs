@@ -5,13 +5,13 @@ mod harness;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::latch::Latch;
-use harness::{Backend, SOON, SYNGATE, call, lease, noted, python, wait_shut, words};
+use harness::{Backend, SOON, SYNGATE, call, lease, ms, noted, python, queues, wait_shut, words};
 use nix::sys::signal::Signal;
 use testkit::services::Serve;
-use testkit::{Host, Pair, Running, SERVER, wait_until};
+use testkit::{Host, Load, Pair, Running, SERVER, slow, wait_until};
 
 /// How long a gate may stay shut that has to open.
 const OPEN_WITHIN: Duration = Duration::from_secs(2);
@@ -46,16 +46,20 @@ struct Programs {
 }
 
 impl Programs {
-    fn of(host: &Host, variant: &str) -> Programs {
+    fn of(host: &Host, variants: &str) -> Programs {
         let dir = host.dir().join("programs");
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir(&dir).unwrap();
-        for kind in ["save", "restore"] {
+        for (kind, variant) in ["save", "restore"].iter().flat_map(|kind| {
+            let variants = variants.split(',');
+            variants.map(move |variant| (kind, variant))
+        }) {
             for family in ["iptables", "ip6tables"] {
                 let name = format!("{family}-{variant}-{kind}");
                 let here = dir.display();
                 let script = format!(
-                    "#!/bin/sh\n[ ! -e {here}/{kind}.hangs ] || {{ >{here}/{kind}.tried; exec sleep 1000; }}\n\
+                    "#!/bin/sh\n[ ! -e {here}/{kind}.hangs ] || >{here}/{kind}.tried\n\
+                     while [ -e {here}/{kind}.hangs ]; do sleep 0.02; done\n\
                      exec /usr/sbin/{name} \"$@\"\n"
                 );
                 let file = dir.join(&name);
@@ -74,6 +78,10 @@ impl Programs {
         let switch = self.dir.join(format!("{kind}.hangs"));
         std::fs::write(&switch, "").unwrap();
         switch
+    }
+
+    fn go_on(&self, kind: &str) {
+        std::fs::remove_file(self.dir.join(format!("{kind}.hangs"))).unwrap();
     }
 
     #[track_caller]
@@ -139,6 +147,58 @@ fn a_look_at_the_rules_when_command_ends() {
     }
 }
 
+/// Meanwhile SYNs are held: the run reads each of them at once, and lets all go as soon as COMMAND has ended.
+#[test]
+fn a_look_at_the_rules_while_syns_are_held() {
+    for (backend, variant) in IPTABLES {
+        if backend.to_hold() != backend {
+            continue;
+        }
+        let (pair, _server) = served();
+        let host = &pair.server;
+        let programs = Programs::of(host, variant);
+        let mut latch = Latch::new(host, "held");
+        let call = call(
+            host,
+            words("--port 80 --max-closed 5m --drain 0 --syn hold"),
+        )
+        .on(backend)
+        .env("PATH", &programs.path());
+        let run = call.start(["sh".to_owned(), "-c".to_owned(), latch.hold()]);
+        latch.wait();
+        wait_shut(host, &[80]);
+        programs.hang("save");
+        host.must(["nft", "add", "table", "ip", "other"]);
+        programs.wait_tried("save");
+        let clients = Load::to(format!("{SERVER}:80")).rate(100).timeout(SOON);
+        let clients = clients.duration(Duration::from_millis(100));
+        let clients = clients.start(&pair.client).unwrap();
+        let waiting = || queues(host).split_ascii_whitespace().nth(2) == Some("10");
+        wait_until(SOON, "ten SYNs", waiting).unwrap();
+        wait_until(OPEN_WITHIN, "SYNs that are read", || unread(host) == 0).unwrap();
+        latch.release();
+        opens(&pair, 80);
+        programs.go_on("save");
+        let outcome = call.end(run);
+        let clients = clients.finish().unwrap();
+        assert_eq!((clients.ok, clients.failed()), (10, 0), "{clients}");
+        let told = ms(&outcome.report["hold"], "longest_ms");
+        let most = told + 50.0 * f64::from(slow());
+        assert!(clients.connect.max_ms <= most, "{clients}: {outcome:?}");
+    }
+}
+
+/// Bytes that the kernel has sent over netlink to programs of the host which have not read them
+/// (netlink_native_seq_show()).
+fn unread(host: &Host) -> u64 {
+    let sockets = host.must(["cat", "/proc/net/netlink"]);
+    let unread = sockets.lines().skip(1).map(|socket| {
+        let unread = socket.split_ascii_whitespace().nth(4);
+        unread.unwrap().parse::<u64>().unwrap()
+    });
+    unread.sum()
+}
+
 /// iptables-restore hangs, with which the run opens one port of two.
 #[test]
 fn a_change_of_the_ports() {
@@ -194,12 +254,15 @@ fn a_ready_check() {
     }
 }
 
-/// `syngate clear` can't look at the rules, and tells the run to open.
+/// `syngate clear` can't look at the rules, and tells the run to open. It asks all programs at once, and so
+/// waits no longer than for one.
 #[test]
 fn a_clear() {
+    const ONE_HANGS: Duration = Duration::from_secs(5);
     let (pair, _server) = served();
     let host = &pair.server;
-    let programs = Programs::of(host, "nft");
+    Backend::IptablesLegacy.prime(host);
+    let programs = Programs::of(host, "nft,legacy");
     let latch = Latch::new(host, "cleared");
     let call = call(host, words("--port 80 --max-closed 5m --drain 0"))
         .on(Backend::IptablesNft)
@@ -208,6 +271,7 @@ fn a_clear() {
     latch.wait();
     wait_shut(host, &[80]);
     programs.hang("save");
+    let began = Instant::now();
     let mut clear = host.command(SYNGATE);
     let cleared = clear
         .arg("clear")
@@ -215,6 +279,14 @@ fn a_clear() {
         .output()
         .unwrap();
     assert_eq!(cleared.status.code(), Some(1), "it can't see: {cleared:?}");
+    let said = String::from_utf8_lossy(&cleared.stderr);
+    for variant in ["nft", "legacy"] {
+        assert!(
+            said.contains(&format!("not seen: iptables-{variant}: ")),
+            "{said}"
+        );
+    }
+    assert!(began.elapsed() < ONE_HANGS * 2, "{:?}", began.elapsed());
     opens(&pair, 80);
     end(run);
 }

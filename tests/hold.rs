@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use harness::latch::Latch;
 use harness::{
-    Backend, Call, Outcome, SOON, SYNGATE, call, gated, ms, queues, shut, signal_again,
-    stopped_syns, tell, wait_shut, words,
+    Backend, Call, Outcome, SOON, SYNGATE, call, ms, queues, shut, signal_again, stopped_syns,
+    tell, wait_shut, words,
 };
 use killing::Moment;
 use nix::sys::signal::Signal;
@@ -96,6 +96,12 @@ impl<'a> Restarted<'a> {
 
 fn hold<'a>(host: &'a Host, options: &str) -> Call<'a> {
     call(host, words("--port 80 --syn hold --drain 0s")).args(words(options))
+}
+
+/// Clients of this host go on trying for minutes. On a busy machine the host can't send their SYNs at times;
+/// then the kernel tries again after half a second (tcp_retransmit_timer()), and soon gives up.
+fn has_patient_clients(host: &Host) {
+    host.must(["sysctl", "-qw", "net.ipv4.tcp_syn_retries=100"]);
 }
 
 #[track_caller]
@@ -391,14 +397,15 @@ fn runs_do_not_take_each_others() {
         ended.wait().unwrap();
         assert_eq!(shut(host), [80]);
     }
-    let outcome = service.finish(&call_80, run);
+    service.latch.release();
+    assert_eq!(ended.wait().unwrap().code(), Some(0));
+    let outcome = call_80.end(run);
+    no_queue_is_left(host);
     all_served(&load.unwrap().finish().unwrap(), 10);
     assert_eq!(
         (figure(&outcome, "released"), figure(&outcome, "lost")),
         (10, 0)
     );
-    assert_eq!(ended.wait().unwrap().code(), Some(0));
-    assert!(!gated(host));
 }
 
 /// The other run has found that SYNs are held: it looks at the queues once more.
@@ -483,6 +490,7 @@ fn there_is_room_for_so_many() {
 fn fifty_thousand() {
     let count = 50_000u64;
     let pair = Pair::new().unwrap();
+    has_patient_clients(&pair.client);
     let crowd = pair.client_addresses(500).unwrap();
     let mut service = Restarted::new(&pair.server, Serve::on("0.0.0.0:80").backlog(4_096));
     let (call, cost) = costed(
@@ -504,8 +512,11 @@ fn fifty_thousand() {
     wait_until(LONG, "all of them waiting", waiting).unwrap();
     let lost = || ["ListenOverflows", "ListenDrops"].map(|n| pair.server.tcp_counter(n).unwrap());
     let before = lost();
-    let outcome = service.finish(&call, run);
+    service.latch.release();
+    // On a busy machine they take more time than other runs may.
     let report = load.finish().unwrap();
+    let outcome = call.end(run);
+    no_queue_is_left(&pair.server);
     show("50,000", &report, &outcome);
     if report.failed() > 0 {
         tell(&pair.server.must(["nstat", "-a"])); // which of the kernel's ways it was
@@ -630,6 +641,7 @@ fn what_it_costs_to_hold() {
 /// and the kernel drops none. What the run and the clients saw.
 fn crowd_into(pair: &Pair, server: Serve, count: u32, targets: &[&str], options: &str) -> Outcome {
     let host = &pair.server;
+    has_patient_clients(&pair.client);
     let crowd = pair.client_addresses(count).unwrap();
     let mut service = Restarted::new(host, server);
     let call = hold(host, options);
@@ -649,9 +661,11 @@ fn crowd_into(pair: &Pair, server: Serve, count: u32, targets: &[&str], options:
     wait_stopped(host, count);
     let lost = || ["ListenOverflows", "ListenDrops"].map(|name| host.tcp_counter(name).unwrap());
     let before = lost();
-    let outcome = service.finish(&call, run);
-    for load in loads {
-        let report = load.finish().unwrap();
+    service.latch.release();
+    let reports: Vec<LoadReport> = loads.into_iter().map(|l| l.finish().unwrap()).collect();
+    let outcome = call.end(run);
+    no_queue_is_left(host);
+    for report in reports {
         show(options, &report, &outcome);
         all_served(&report, share.into());
     }
@@ -843,14 +857,14 @@ fn a_slow_start_serves_everybody_in_order() {
         let asked = crowd.iter().take(report.sent as usize);
         let asked: Vec<IpAddr> = asked.map(|a| a.parse().unwrap()).collect();
         assert_eq!(accepted.len(), asked.len(), "each is served once");
-        // Of those who were let go at once, some may overtake others on their way through the CPUs.
-        for (n, who) in asked.iter().enumerate() {
-            let place = accepted.iter().position(|a| a == who).unwrap();
-            assert!(
-                place.abs_diff(n) < ROOM as usize,
-                "{who}: {n} came as {place}"
-            );
-        }
+        // Of those who were let go at once, some may overtake others on their way through the CPUs. On a busy
+        // machine a few come later still: their packets wait for a CPU while others go.
+        let far = asked.iter().enumerate().filter(|(n, who)| {
+            let place = accepted.iter().position(|a| a == *who).unwrap();
+            place.abs_diff(*n) >= ROOM as usize
+        });
+        let far = far.count();
+        assert!(far * 100 <= asked.len(), "{far} of {}", asked.len());
     }
 }
 
@@ -1132,6 +1146,7 @@ fn on_every_way_out_they_go() {
         let script = format!("{trap}; {}; exit {code}", latch.hold());
         let mut run = call.start(["sh", "-c", &script]);
         latch.wait();
+        let began = Instant::now();
         let load = burst(&format!("{SERVER}:80"), 10)
             .start(&pair.client)
             .unwrap();
@@ -1146,11 +1161,11 @@ fn on_every_way_out_they_go() {
                 signal_again(&mut run, Signal::SIGINT);
             }
         }
+        let held_ms = began.elapsed().as_secs_f64() * 1e3;
         let report = load.finish().unwrap();
         all_served(&report, 10);
-        if slow() == 1 {
-            assert!(report.connect.max_ms < RETRANSMIT_MS, "{way}: {report}");
-        }
+        let most_ms = held_ms + RETRANSMIT_MS * f64::from(slow());
+        assert!(report.connect.max_ms < most_ms, "{way}: {report}");
         if way != "fails" {
             latch.release();
         }

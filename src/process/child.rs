@@ -64,8 +64,8 @@ impl Child {
         }
     }
 
-    /// Starts `program`, whose path has a slash in it. Waits for [`PATIENCE`] to hear whether the kernel
-    /// executes it.
+    /// Starts `program`, whose path has a slash in it. Waits to hear whether the kernel executes it, for as
+    /// long as [`Launch::patience`] says.
     pub(crate) fn spawn_file(
         program: &Path,
         argv: &[OsString],
@@ -101,7 +101,7 @@ impl Child {
             over: Cell::new(false),
             pending: RefCell::default(),
         };
-        match child.expects(ours) {
+        match child.expects(ours, launch.patience) {
             Some(refusal) => {
                 child.signal(libc::SIGKILL);
                 let _ = waitpid(pid, None);
@@ -111,10 +111,9 @@ impl Child {
         }
     }
 
-    /// Waits for [`PATIENCE`] to hear of a refusal, on a line that ends without a word when the kernel
-    /// executes the program.
-    pub(super) fn expects(&self, line: UnixStream) -> Option<Errno> {
-        let heard = can_be_read(&line, Instant::now() + PATIENCE);
+    /// Waits to hear of a refusal, on a line that ends without a word when the kernel executes the program.
+    pub(super) fn expects(&self, line: UnixStream, patience: Duration) -> Option<Errno> {
+        let heard = can_be_read(&line, Instant::now() + patience);
         self.pending.replace(Some(line));
         heard.then(|| self.refusal()).flatten()
     }
@@ -211,6 +210,12 @@ impl Child {
         }
     }
 
+    /// Kills it, unless it is over, and waits for that for at most `within`.
+    pub(crate) fn kill(&self, within: Duration) {
+        self.signal(libc::SIGKILL);
+        self.wait(Instant::now() + within, || self.over.get());
+    }
+
     pub(crate) fn pid(&self) -> i32 {
         self.pid.as_raw()
     }
@@ -248,6 +253,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) files: &'a [(RawFd, RawFd)],
     /// The kernel kills it when syngate ends.
     pub(crate) dies_with_parent: bool,
+    /// How long to wait for a refusal of the kernel's. A later one is [told](Child::refusal) after the end.
+    pub(crate) patience: Duration,
 }
 
 impl<'a> Launch<'a> {
@@ -259,6 +266,7 @@ impl<'a> Launch<'a> {
             group: ProcessGroup::Inherited,
             files: &[],
             dies_with_parent: false,
+            patience: PATIENCE,
         }
     }
 }

@@ -16,7 +16,7 @@ use nix::sys::signal::SigSet;
 use nix::unistd::execv;
 
 use crate::kernel::sys;
-use crate::process::child::{Child, Launch, SH, c_string, for_sh, line};
+use crate::process::child::{Child, Launch, PATIENCE, SH, c_string, for_sh, line};
 use crate::process::guard::{OURSELVES, START_TIMEOUT};
 use crate::words::exit::{NOT_EXECUTABLE, NOT_FOUND};
 
@@ -80,7 +80,7 @@ impl Starter {
         }
         // Somebody may have stopped it.
         self.child.signal(nix::libc::SIGCONT);
-        Some(match self.child.expects(self.line) {
+        Some(match self.child.expects(self.line, PATIENCE) {
             Some(refusal) => Err(refusal),
             None => Ok(self.child),
         })

@@ -8,11 +8,12 @@ use super::around::{Fault, Table};
 use super::compile::{Clock, End, Place, Script, date_stop, places};
 use super::erase::erase_with;
 use super::failures::{LockHeld, NotUndone, TooLate, no_such_table, time_left};
+use super::listing;
 use super::present::has_ipv6;
 use super::programs::{BRIEFLY, Programs};
 use super::recent;
 use super::save::parts;
-use super::standing::{Made, Standing, check, told};
+use super::standing::{Made, Standing, list, told};
 use crate::gate::backend::{Backend, Deadline, Lost, Remark, fail_on_demand};
 use crate::gate::kinds::{Kind, Variant};
 use crate::gate::rules::{Rules, Settings};
@@ -124,7 +125,7 @@ impl Iptables {
     fn make(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
         let families = self.families(&rules.scope)?;
         // A process that may not list rules could not remove them either.
-        let mut saved = Some(self.saved(&families)?);
+        let mut saved = Some(listing::all(&self.programs, &families)?);
         if !self.watchdog.as_mut().is_some_and(Watchdog::is_ready) {
             let kind = Kind::Iptables(self.variant);
             let watchdog = Watchdog::start(kind, &self.id, until + self.lingers)?;
@@ -176,7 +177,7 @@ impl Iptables {
         clock: Clock,
         until: Deadline,
     ) -> Result<()> {
-        let saved = saved.map_or_else(|| self.saved(families), Ok)?;
+        let saved = saved.map_or_else(|| listing::all(&self.programs, families), Ok)?;
         let mut made = Vec::new();
         for (family, saved) in families.iter().zip(&saved) {
             match self.make_one(*family, rules, saved, &clock) {
@@ -259,7 +260,7 @@ impl Iptables {
         clock: &Clock,
         until: Deadline,
     ) -> Result<Option<Deadline>> {
-        if let Err(fault) = check(made, &self.programs, &self.id, &rules.ports)? {
+        if let Err(fault) = list(made, &self.programs, &self.id, &rules.ports)? {
             bail!("iptables took the rules, but {}", told(made, &fault));
         }
         let Clock::Recent(seconds) = clock else {
@@ -390,14 +391,9 @@ impl Iptables {
         made
     }
 
-    fn saved(&self, families: &[Family]) -> Result<Vec<String>> {
-        let of = |family: &Family| self.programs.save(*family);
-        families.iter().map(of).collect()
-    }
-
     /// The SYNs that the rules have counted.
     fn count(&self, families: &[Family]) -> Result<u64> {
-        let saved = self.saved(families)?;
+        let saved = listing::all(&self.programs, families)?;
         let counts = saved.iter().map(|saved| parts(saved).remove(&self.id));
         Ok(counts.flatten().map(|part| part.syns_stopped).sum())
     }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use super::failures::LockHeld;
-use super::present::has_ipv6;
+use super::list::asks;
+use super::listing::{Ask, Listing};
 use super::programs::Programs;
 use super::recent;
 use super::save::parts;
@@ -37,12 +38,11 @@ pub(super) fn erase_with(programs: &Programs, id: &str, wait: Duration) -> Resul
     for family in Family::ALL {
         let _ = recent::disarm(id, family);
     }
-    for family in Family::ALL {
-        if !programs.has(family) || (family == Family::V6 && !has_ipv6()) {
-            continue;
-        }
+    let asked: Vec<Ask> = asks(programs).collect();
+    let listed = Listing::begin(asked.iter().copied()).wait();
+    for (Ask { family, .. }, saved) in asked.into_iter().zip(listed) {
         let mut tries = 0;
-        let mut listed = parts(&programs.save(family)?).remove(id);
+        let mut listed = parts(&saved?).remove(id);
         while let Some(part) = listed {
             tries += 1;
             match programs.restore(family, &part.delete(), wait) {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::failures::Hung;
+use super::listing::{Ask, Listing};
 use super::present::{has_ipv6, has_legacy_tables, installed_variants};
+use super::programs::Programs;
 use super::recent;
 use super::save::{Part, parts};
 use crate::gate::found::Found;
@@ -26,31 +27,33 @@ pub(crate) fn find(has_nft: bool) -> (Vec<Found>, Vec<String>) {
         let why = "it has tables here, and iptables-legacy-save is not installed";
         unseen.push(format!("iptables-legacy: {why}"));
     }
-    for (variant, programs) in variants {
-        let has_tables = match variant {
+    let asked: Vec<(Variant, Ask)> = variants
+        .iter()
+        .filter(|(variant, _)| match variant {
             Variant::Legacy => has_legacy,
             _ => has_nft,
-        };
-        if !has_tables {
-            continue;
-        }
-        for family in Family::ALL {
-            if !programs.has(family) || (family == Family::V6 && !has_ipv6()) {
-                continue;
-            }
-            match programs.save(family) {
-                Ok(saved) => add_parts(variant, family, &saved, &mut found),
-                Err(error) => {
-                    let hangs = error.is::<Hung>();
-                    unseen.push(format!("{}: {error:#}", variant.name()));
-                    if hangs {
-                        break;
-                    }
-                }
-            }
+        })
+        .flat_map(|(variant, programs)| asks(programs).map(|ask| (*variant, ask)))
+        .collect();
+    let listed = Listing::begin(asked.iter().map(|(_, ask)| *ask)).wait();
+    for ((variant, ask), saved) in asked.iter().zip(listed) {
+        match saved {
+            Ok(saved) => add_parts(*variant, ask.family, &saved, &mut found),
+            Err(error) => unseen.push(format!("{}: {error:#}", variant.name())),
         }
     }
     (found, unseen)
+}
+
+/// The programs that list all rules that there may be.
+pub(super) fn asks(programs: &Programs) -> impl Iterator<Item = Ask<'_>> {
+    let here = |family: &Family| programs.has(*family) && (*family == Family::V4 || has_ipv6());
+    let families = Family::ALL.into_iter().filter(here);
+    families.map(move |family| Ask {
+        programs,
+        family,
+        table: None,
+    })
 }
 
 /// Whether xt_recent has a list of any run. A list stays as long as its rule. Cheap.

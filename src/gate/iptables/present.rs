@@ -29,7 +29,8 @@ pub(super) fn installed_variants() -> Vec<(Variant, Programs)> {
         .into_iter()
         .filter_map(|variant| Some((variant, programs(variant).ok()?)))
         .collect();
-    if let Ok(programs) = programs(Variant::Default) {
+    // With both installed, the default is one of these: it is not asked, since it may hang.
+    if let ([] | [_], Ok(programs)) = (&variants[..], programs(Variant::Default)) {
         let truly = programs.truly();
         if !variants.iter().any(|(variant, _)| *variant == truly) {
             variants.push((truly, programs));

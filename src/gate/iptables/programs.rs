@@ -1,25 +1,19 @@
 //! The programs of a variant of iptables.
 
 use std::cell::OnceCell;
-use std::ffi::{CString, OsStr, OsString};
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
-use std::os::fd::AsRawFd;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use humantime::format_duration;
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{AccessFlags, access};
 
-use super::failures::{Hung, LockHeld};
+use super::failures::LockHeld;
 use super::look;
+use super::running::{Output, Running};
 use crate::gate::kinds::Variant;
-use crate::process::child::{self, Child, Launch};
-use crate::process::environment::as_exec_takes;
 use crate::process::signals;
 use crate::words::ended::{CommandExit, exit_words};
 use crate::words::family::Family;
@@ -32,13 +26,9 @@ const RESOURCE_PROBLEM: u8 = 4;
 /// How long a program may take, besides its wait for the lock. It may hang: its file on a server that is
 /// gone, a module that does not load.
 pub(crate) const PROGRAM_WITHIN: Duration = Duration::from_secs(5);
-/// When a signal ends a look that goes on.
-pub(crate) const LONG: Duration = Duration::from_millis(500);
 /// How long a closed gate waits for the lock of iptables, which takes whole seconds. The run tries again,
 /// or opens all ports, for which it needs no lock.
 pub(crate) const BRIEFLY: Duration = Duration::from_secs(1);
-/// How long to wait for the end of one that was killed.
-const KILLED_WITHIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Programs {
@@ -147,7 +137,7 @@ impl Programs {
         let seconds = wait.as_secs_f64().ceil().max(1.0).to_string();
         let words = ["--noflush", "-w", &seconds];
         let within = wait.max(BRIEFLY) + PROGRAM_WITHIN;
-        let output = run(&tools.restore, &words, script, within, stop)?;
+        let output = Running::start(&tools.restore, &words, script, within)?.wait(stop)?;
         if output.exit == CommandExit::Code(0) {
             return Ok(());
         }
@@ -168,32 +158,31 @@ impl Programs {
 
     /// The rules of all tables with their counters.
     pub(super) fn save(&self, family: Family) -> Result<String> {
-        self.saved(family, &["-c"], || false)
+        self.printed(family, self.start_save(family, None)?.wait(|| false))
     }
 
     /// The rules of one table, which must exist.
     pub(super) fn save_table(&self, family: Family, table: &str) -> Result<String> {
-        self.saved(family, &["-c", "-t", table], || false)
+        self.printed(family, self.start_save(family, Some(table))?.wait(|| false))
     }
 
-    /// The rules of one table, or of all if there is no such table, while the gate is closed: a signal for
-    /// the run ends a look that takes long, and so does COMMAND's end.
-    pub(super) fn look(&self, family: Family, table: &str) -> Result<String> {
-        let news = || signals::has_come() || child::any_has_ended();
-        let table = self.saved(family, &["-c", "-t", table], news);
-        match table {
-            Err(error) if !error.is::<Hung>() => self.saved(family, &["-c"], news),
-            listed => listed,
-        }
-    }
-
-    fn saved(&self, family: Family, words: &[&str], stop: fn() -> bool) -> Result<String> {
+    /// Starts the program that lists the rules of one table, or of all.
+    pub(super) fn start_save(&self, family: Family, table: Option<&str>) -> Result<Running> {
         let save = &self.tools(family)?.save;
-        let output = run(save, words, "", PROGRAM_WITHIN, stop)?;
+        let words = match &table {
+            Some(table) => &["-c", "-t", table][..],
+            None => &["-c"],
+        };
+        Running::start(save, words, "", PROGRAM_WITHIN)
+    }
+
+    /// What it has printed.
+    pub(super) fn printed(&self, family: Family, output: Result<Output>) -> Result<String> {
+        let output = output?;
         anyhow::ensure!(
             output.exit == CommandExit::Code(0),
             "{}: {} ({}){}",
-            save.display(),
+            self.tools(family)?.save.display(),
             one_line(&output.stderr),
             exit_words(output.exit),
             self.lacks_rights()
@@ -240,7 +229,8 @@ fn variant(save: &Path) -> Variant {
 
 /// What a program prints as its version. It looks at no table.
 fn version(program: &Path) -> String {
-    let output = run(program, &["--version"], "", PROGRAM_WITHIN, || false);
+    let started = Running::start(program, &["--version"], "", PROGRAM_WITHIN);
+    let output = started.and_then(|running| running.wait(|| false));
     output.map_or_else(
         |_| String::new(),
         |output| String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -254,77 +244,6 @@ fn find(name: &str, path: Option<&OsStr>) -> Option<PathBuf> {
         .filter(|place| !place.is_empty())
         .map(|place| Path::new(OsStr::from_bytes(place)).join(name))
         .find(|file| file.is_file() && access(file, AccessFlags::X_OK).is_ok())
-}
-
-/// Runs a program to its end, or kills it after `within`, or after [`LONG`] when `stop` says so. It inherits
-/// syngate's signal mask, so that Ctrl-C does not interrupt the change. It ends with syngate: what it
-/// changes later nobody would undo.
-fn run(
-    program: &Path,
-    arguments: &[&str],
-    input: &str,
-    within: Duration,
-    stop: fn() -> bool,
-) -> Result<Output> {
-    let run = || -> Result<Result<Output>> {
-        let (mut stdin, mut stdout, mut stderr) = (in_memory()?, in_memory()?, in_memory()?);
-        stdin.write_all(input.as_bytes())?;
-        stdin.rewind()?;
-        let words = [program.as_os_str()].into_iter();
-        let words = words.chain(arguments.iter().map(OsStr::new));
-        let words: Vec<OsString> = words.map(OsStr::to_owned).collect();
-        let files = [&stdin, &stdout, &stderr].map(AsRawFd::as_raw_fd);
-        let child = Child::spawn_file(
-            program,
-            &words,
-            &Launch {
-                files: &[(files[0], 0), (files[1], 1), (files[2], 2)],
-                dies_with_parent: true,
-                ..Launch::new(&in_english(), &SigSet::thread_get_mask()?)
-            },
-        )?;
-        let began = Instant::now();
-        let stop = || began.elapsed() >= LONG && stop();
-        let Some(exit) = child.wait(began + within, stop) else {
-            child.signal(Signal::SIGKILL as i32);
-            child.wait(Instant::now() + KILLED_WITHIN, || false);
-            return Ok(Err(anyhow!(Hung).context(program.display().to_string())));
-        };
-        Ok(Ok(Output {
-            exit,
-            stdout: all_of(&mut stdout)?,
-            stderr: all_of(&mut stderr)?,
-        }))
-    };
-    run().with_context(|| format!("{} can't be run", program.display()))?
-}
-
-/// What a program has printed, and how it has ended.
-struct Output {
-    exit: CommandExit,
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-}
-
-/// The environment, with messages that this file can read.
-fn in_english() -> Vec<CString> {
-    const LANGUAGE: &str = "LC_ALL";
-    let inherited = std::env::vars_os().filter(|(name, _)| name != LANGUAGE);
-    as_exec_takes(inherited.chain([(LANGUAGE.into(), "C".into())]))
-}
-
-/// A file in memory instead of a pipe: neither process has to read before the other can continue,
-/// and syngate only waits for the program's end (`Command::output` panics if reading from a pipe
-/// fails).
-fn in_memory() -> io::Result<File> {
-    Ok(File::from(memfd_create("iptables", MFdFlags::MFD_CLOEXEC)?))
-}
-
-fn all_of(file: &mut File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// The last line that says what went wrong.
@@ -388,16 +307,5 @@ mod tests {
             assert_eq!(variant(&save), variant_is, "{plain}");
         }
         std::fs::remove_dir_all(&folder).unwrap();
-    }
-
-    #[test]
-    fn a_program_that_hangs_is_killed() {
-        let began = Instant::now();
-        let within = Duration::from_millis(50);
-        let error = run(Path::new("/bin/sleep"), &["60"], "", within, || false);
-        assert!(error.is_err_and(|error| error.is::<Hung>()));
-        let error = run(Path::new("/bin/sleep"), &["60"], "", LONG * 20, || true);
-        assert!(error.is_err_and(|error| error.is::<Hung>()));
-        assert!(began.elapsed() < LONG * 10);
     }
 }

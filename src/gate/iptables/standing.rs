@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::around::{Fault, Table};
 use super::compile::{Clock, Place, Script};
+use super::listing::{Ask, Listing};
 use super::programs::Programs;
 use super::recent;
 use super::save::{Part, parts};
@@ -34,8 +35,11 @@ pub(super) struct Standing {
     /// When the kernel opens the gate, if its time counts from the arming.
     pub(super) opens: Option<Deadline>,
     pub(super) armed: bool,
+    /// When the last listing began that is over.
     listed_at: Instant,
     listing_took: Duration,
+    /// The one that goes on beside the run.
+    listing: Option<Listing>,
     /// Shows whether a listing would tell anything new. `None`: on x_tables nothing does.
     changes: Option<Changes>,
     /// What the last listing has shown.
@@ -99,6 +103,7 @@ impl Standing {
             armed: true,
             listed_at: Instant::now(),
             listing_took: Duration::ZERO,
+            listing: None,
             changes: match variant {
                 Variant::Nft => Changes::watch().ok(),
                 Variant::Default | Variant::Legacy => None,
@@ -118,6 +123,8 @@ impl Standing {
     pub(super) fn ports_changed(&mut self, ports: &PortSet) {
         self.rules.ports = ports.clone();
         self.made.iter_mut().for_each(|made| made.listed = None);
+        // It may show the rules of before.
+        self.listing = None;
     }
 
     /// Opens the gate, without a program.
@@ -148,14 +155,18 @@ impl Standing {
         armed
     }
 
-    /// Whether the rules stand. Lists them only every now and then, unless the kernel shows at once
-    /// that they are gone.
+    /// Whether the rules stood when they were listed last. Lists them only every now and then, unless the
+    /// kernel shows at once that they are gone, and does not wait for that: many rules take long.
     pub(super) fn look(&mut self, programs: &Programs, id: &str) -> Result<(), Fault> {
         if self.misses_list(id, recent::exists) {
             self.found = Err(Fault::Changed);
+        } else if let Some(listing) = &mut self.listing {
+            if let Some(listed) = listing.ended() {
+                // Rules that can't be listed may still be there.
+                let _ = self.take_in(listed, id);
+            }
         } else if self.listed_at.elapsed() >= LIST_EVERY.max(self.listing_took * LIST_PAUSE) {
-            // Rules that can't be listed may still be there.
-            let _ = self.list(programs, id);
+            self.begin(programs);
         }
         self.found.clone()
     }
@@ -196,13 +207,32 @@ impl Standing {
         matches!(self.clock, Clock::Recent(_)) && made.any(|made| !is_so(id, made.family))
     }
 
-    fn list(&mut self, programs: &Programs, id: &str) -> Result<()> {
-        self.listed_at = Instant::now();
-        if self.changes.as_mut().is_some_and(|changes| !changes.any()) {
-            return Ok(());
+    /// Begins to list the rules, if that would tell anything new.
+    fn begin(&mut self, programs: &Programs) {
+        let unfinished = self.listing.take().is_some();
+        let changed = self.changes.as_mut().is_none_or(Changes::any);
+        if !changed && !unfinished {
+            self.listed_at = Instant::now();
+            return;
         }
-        let checked = check(&mut self.made, programs, id, &self.rules.ports);
-        self.listing_took = self.listed_at.elapsed();
+        self.listing = Some(Listing::begin(asks(&self.made, programs)));
+    }
+
+    /// Lists the rules, and waits for that.
+    fn list(&mut self, programs: &Programs, id: &str) -> Result<()> {
+        self.begin(programs);
+        let Some(listing) = &mut self.listing else {
+            return Ok(());
+        };
+        let listed = listing.wait_briefly();
+        self.take_in(listed, id)
+    }
+
+    fn take_in(&mut self, listed: Vec<Result<String>>, id: &str) -> Result<()> {
+        if let Some(listing) = self.listing.take() {
+            (self.listed_at, self.listing_took) = (listing.began(), listing.took());
+        }
+        let checked = check(&mut self.made, listed, id, &self.rules.ports);
         if checked.is_err() {
             // What was not seen now may not change any more.
             self.changes = None;
@@ -217,20 +247,41 @@ pub(super) fn told(made: &[Made], fault: &Fault) -> String {
     fault.told(made.first().map_or("", |made| made.place.table))
 }
 
+/// The programs that list these rules.
+fn asks<'a>(made: &'a [Made], programs: &'a Programs) -> impl Iterator<Item = Ask<'a>> {
+    made.iter().map(|made| Ask {
+        programs,
+        family: made.family,
+        table: Some(made.place.table),
+    })
+}
+
 /// Lists the rules of run `id`, and compares them with what was listed before.
 ///
 /// # Errors
 /// They can't be listed.
-pub(super) fn check(
+pub(super) fn list(
     made: &mut [Made],
     programs: &Programs,
     id: &str,
     ports: &PortSet,
 ) -> Result<Result<(), Fault>> {
-    for made in made {
-        let table = made.place.table;
-        let saved = programs.look(made.family, table)?;
-        if let Err(fault) = made.check(&saved, id, ports) {
+    let listed = Listing::begin(asks(made, programs)).wait_briefly();
+    check(made, listed, id, ports)
+}
+
+/// Compares what was `listed` with what was listed before.
+///
+/// # Errors
+/// Something could not be listed.
+fn check(
+    made: &mut [Made],
+    listed: Vec<Result<String>>,
+    id: &str,
+    ports: &PortSet,
+) -> Result<Result<(), Fault>> {
+    for (made, saved) in made.iter_mut().zip(listed) {
+        if let Err(fault) = made.check(&saved?, id, ports) {
             return Ok(Err(fault));
         }
     }
