@@ -7,6 +7,7 @@ use crate::gate::iptables::programs::PROGRAM_WITHIN;
 use crate::gate::iptables::running::LONG;
 use crate::gate::iptables::standing::LIST_EVERY;
 use crate::gate::nft::{divert, ruleset};
+use crate::gate::rooms;
 use crate::gate::watchdog;
 use crate::kernel::nfqueue::{self, packet};
 use crate::kernel::sockets::{holders, row};
@@ -62,6 +63,8 @@ const SHARED: &[(&str, Limit)] = &[
     ("Watchdog's patience", Time(watchdog::RETRY_FOR)),
     ("Watchdog's patience", Time(watchdog::RETRY_EVERY)),
     ("Clear's look", Time(clear::LOOK_EVERY)),
+    ("Parked, cleared", Time(rooms::HANDS_OVER_WITHIN)),
+    ("Parked, cleared", Time(rooms::LOOK_EVERY)),
     ("Linger's look", Time(linger::LINGER_LOOK)),
     ("Linger's look", Time(linger::LINGER_QUIET)),
     ("Diverted", Time(divert::SYN_LIFE)),

@@ -7,36 +7,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::latch::Latch;
-use harness::{Backend, SOON, SYNGATE, call, gated, shut, wait_open, words};
+use harness::{Backend, SOON, SYNGATE, call, gated, shut, status, syngate, wait_open, words};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 use testkit::{Host, Ran, Running};
 
 /// COMMAND that is held until the test is done.
 fn sh(script: impl Into<String>) -> [String; 3] {
     ["sh".to_owned(), "-c".to_owned(), script.into()]
-}
-
-#[track_caller]
-fn syngate(host: &Host, arguments: &str) -> Ran {
-    host.sh(&format!("{SYNGATE} {arguments}")).unwrap()
-}
-
-/// The gates that status tells of, and its exit status.
-#[track_caller]
-fn status(host: &Host) -> (Vec<Value>, i32) {
-    let ran = syngate(host, "status --json");
-    let json: Value = serde_json::from_str(&ran.stdout).unwrap();
-    let schema = include_str!("../contrib/schema/status.schema.json");
-    let schema = serde_json::from_str(schema).unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<String> = validator
-        .iter_errors(&json)
-        .map(|e| e.to_string())
-        .collect();
-    assert_eq!(errors, Vec::<String>::new(), "{json:#}");
-    assert_eq!(json["unseen"], Value::from(Vec::<Value>::new()), "{json:#}");
-    (json["gates"].as_array().unwrap().clone(), ran.code())
 }
 
 /// A run that is held while its gate is closed.

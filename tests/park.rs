@@ -310,7 +310,7 @@ fn commands_own_connections_reach_the_old_process_and_no_others_do() {
         all_served(&load.finish().unwrap());
         assert_eq!(figure(&outcome, "parked"), 20);
         let name = outcome.report["run"].as_str().unwrap();
-        let groups = format!("find /sys/fs/cgroup -name 'syngate_{name}'");
+        let groups = format!("find /sys/fs/cgroup -name 'syngate_{name}*'");
         let groups = host.sh(&groups).unwrap();
         assert_eq!(groups.stdout, "");
     }

@@ -17,6 +17,7 @@ use crate::decide::policy::{Answer, NoPolicy, Noted, Policy, Question};
 use crate::gate::backend::Backend;
 use crate::gate::gate::Gate;
 use crate::gate::kinds::Choice;
+use crate::gate::who::Who;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Looks, Sample};
@@ -265,6 +266,8 @@ pub(crate) struct Seen<'a> {
     /// `None`: the listeners live in this process's own network namespace.
     pub netns: Option<&'a Netns>,
     pub run: &'a str,
+    /// Which run it is, for others.
+    pub who: &'a Who,
 }
 
 /// The results of an action.

@@ -6,7 +6,8 @@ use nix::sys::signal::Signal;
 
 use crate::action::list;
 use crate::cli::ClearArgs;
-use crate::gate::found::Found;
+use crate::gate::found::{Found, FoundRooms};
+use crate::gate::rooms::{self, LeftGroup};
 use crate::gate::standing::{Census, erase, find};
 use crate::process::lock::{self, Living};
 use crate::process::send::send;
@@ -70,11 +71,27 @@ pub(crate) fn run(args: &ClearArgs, say: &Say) -> Exit {
             clearing.ask(run);
         }
     }
+    if wanted.is_empty() {
+        cleared &= clearing.dissolve(&census.left_groups());
+    }
     for what in &census.unseen {
         say.warning(&format!("not seen: {what}"));
     }
     cleared &= census.unseen.is_empty();
     Exit::Status(if cleared { 0 } else { NOT_CLEARED })
+}
+
+/// What became of those who waited.
+fn fate(rooms: &FoundRooms) -> String {
+    let connections = match rooms.waiting {
+        0 => return String::new(),
+        1 => "1 connection".to_owned(),
+        n => format!("{n} connections"),
+    };
+    match rooms.served {
+        true => format!("; {connections} handed over to the service"),
+        false => format!("; {connections} reset, since nobody listens"),
+    }
 }
 
 struct Clearing<'a> {
@@ -94,8 +111,10 @@ impl Clearing<'_> {
                 } else {
                     &ports
                 };
-                self.say
-                    .result(&format!("cleared {what}, left by a dead run: {whose}"));
+                let fate = gate.by.rooms().map(fate).unwrap_or_default();
+                self.say.result(&format!(
+                    "cleared {what}, left by a dead run: {whose}{fate}"
+                ));
                 true
             }
             Err(error) => {
@@ -105,6 +124,25 @@ impl Clearing<'_> {
                 false
             }
         }
+    }
+
+    /// Control groups stop nothing.
+    fn dissolve(&self, groups: &[LeftGroup]) -> bool {
+        let mut all = true;
+        for group in groups {
+            let (path, run) = (group.path.display(), &group.run);
+            let gone = rooms::dissolve(&group.path);
+            match gone {
+                true => self.say.result(&format!(
+                    "removed the control group of a dead run: {path} (run {run})"
+                )),
+                false => self.say.error(&format!(
+                    "the control group of a dead run ({run}) can't be removed: {path}"
+                )),
+            }
+            all &= gone;
+        }
+        all
     }
 
     /// Has a living run open its gate. The run goes on with its COMMAND.

@@ -1,6 +1,7 @@
 //! `syngate status`: what is shut in this network namespace, by whom, until when.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -41,7 +42,15 @@ pub(crate) fn run(args: &StatusArgs, say: &Say) -> Exit {
 struct Status {
     version: u32,
     gates: Vec<Entry>,
+    left: Vec<Left>,
     unseen: Vec<String>,
+}
+
+/// What a dead run has left that stops nothing.
+#[derive(Debug, Serialize)]
+struct Left {
+    control_group: PathBuf,
+    run: String,
 }
 
 /// A gate that stands, or a run that has none or whose gate can't be seen.
@@ -66,6 +75,8 @@ struct Entry {
     #[serde(skip)]
     narrowed: String,
     syns_stopped: Option<u64>,
+    /// The connections that wait in rooms; null without rooms.
+    waiting: Option<usize>,
     opens_in_ms: Option<u64>,
 }
 
@@ -104,10 +115,17 @@ fn look() -> Status {
             rows.push(Entry::of_run(run, blind));
         }
     }
+    let left = census.left_groups().into_iter();
+    let left = left.map(|group| Left {
+        control_group: group.path,
+        run: group.run,
+    });
+    let left = left.collect();
     unseen.extend(census.unseen);
     Status {
         version: 1,
         gates: rows,
+        left,
         unseen,
     }
 }
@@ -130,12 +148,13 @@ impl Entry {
             command: pid.and_then(call_of).or(who.map(|who| who.command.clone())),
             since: since_unix.and_then(date),
             since_unix,
-            backend: Some(gate.kind.name()),
+            backend: Some(gate.by.name()),
             owned: Some(gate.owned),
             action: who.map(|who| who.action.clone()),
             scope: Some(ScopeRow::from(&gate.scope)),
             narrowed: gate.scope.to_string(),
             syns_stopped: gate.syns_stopped,
+            waiting: gate.by.rooms().map(|rooms| rooms.waiting),
             opens_in_ms: gate.opens_in.filter(|_| shut).map(|t| t.as_millis() as u64),
         }
     }
@@ -162,6 +181,7 @@ impl Entry {
             scope: None,
             narrowed: String::new(),
             syns_stopped: None,
+            waiting: None,
             opens_in_ms: None,
         }
     }
@@ -208,13 +228,20 @@ impl Status {
 impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.gates.is_empty() {
-            return f.write_str(match self.unseen.is_empty() {
+            f.write_str(match self.unseen.is_empty() {
                 true => "nothing is shut\n",
                 false => "whether something is shut is not known\n",
-            });
+            })?;
         }
         for gate in &self.gates {
             f.write_str(&gate.paragraph())?;
+        }
+        for left in &self.left {
+            let group = left.control_group.display();
+            writeln!(
+                f,
+                "a dead run has left a control group, which stops nothing: {group} (syngate clear removes it)"
+            )?;
         }
         Ok(())
     }
@@ -249,6 +276,13 @@ impl Entry {
         };
         let (standing, to) = self.action_words();
         match (self.state, self.stale) {
+            (Position::Shut, Some(true)) if self.waiting.is_some() => {
+                format!(
+                    "{ports} {} by a run that is dead: its guard hands over to the service when that \
+                     listens (syngate clear does it now)",
+                    standing.shut
+                )
+            }
             (Position::Shut, Some(true)) => {
                 format!("{ports} is shut by a run that is dead: stale (syngate clear removes it)")
             }
@@ -284,6 +318,12 @@ impl Entry {
         let backend = self.backend?;
         let action = self.action.as_deref().unwrap_or("drop");
         let done = self.action_words().0.done;
+        if let Some(waiting) = self.waiting {
+            return Some(match waiting {
+                1 => format!("{backend}, {action}: 1 connection waits"),
+                n => format!("{backend}, {action}: {n} connections wait"),
+            });
+        }
         Some(match self.syns_stopped {
             Some(1) => format!("{backend}, {action}: 1 SYN {done}"),
             Some(n) => format!("{backend}, {action}: {n} SYNs {done}"),
@@ -298,7 +338,11 @@ impl Entry {
 
     fn opens(&self) -> Option<String> {
         let seconds = self.opens_in_ms? as f64 / 1e3;
-        Some(format!("in {seconds:.1} s at the latest, by the kernel"))
+        let opener = match self.waiting {
+            Some(_) => "the guard of its waiting rooms",
+            None => "the kernel",
+        };
+        Some(format!("in {seconds:.1} s at the latest, by {opener}"))
     }
 }
 

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::kinds::Kind;
 use super::who::Who;
+use crate::kernel::room::known::RoomGuard;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// The kind of backend that can erase it.
-    pub kind: Kind,
+    pub by: By,
     pub run: String,
     /// The kernel removes it when its run ends.
     pub owned: bool,
@@ -20,6 +20,42 @@ pub(crate) struct Found {
     pub scope: Scope,
     pub syns_stopped: Option<u64>,
     pub opens_in: Option<Duration>,
+}
+
+/// What keeps new connections from the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum By {
+    /// Rules, which this kind of backend can erase.
+    Rules(Kind),
+    /// Waiting rooms.
+    Rooms(Box<FoundRooms>),
+}
+
+/// Rooms whose guard lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FoundRooms {
+    pub guard: RoomGuard,
+    /// How many connections wait.
+    pub waiting: usize,
+    /// Somebody listens who can get them.
+    pub served: bool,
+}
+
+impl By {
+    /// The backend's name.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            By::Rules(kind) => kind.name(),
+            By::Rooms(_) => "room",
+        }
+    }
+
+    pub(crate) fn rooms(&self) -> Option<&FoundRooms> {
+        match self {
+            By::Rules(_) => None,
+            By::Rooms(rooms) => Some(rooms),
+        }
+    }
 }
 
 impl Found {

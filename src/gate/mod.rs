@@ -16,6 +16,7 @@ pub(crate) mod iptables;
 pub(crate) mod kinds;
 pub(crate) mod nat;
 pub(crate) mod nft;
+pub(crate) mod rooms;
 pub(crate) mod rules;
 pub(crate) mod standing;
 pub(crate) mod watchdog;

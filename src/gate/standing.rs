@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::backends;
-use super::found::Found;
+use super::found::{By, Found};
 use super::kinds::{Choice, Kind};
-use super::{iptables, nft};
+use super::rooms::LeftGroup;
+use super::{iptables, nft, rooms};
+use crate::kernel::room::known::guards;
 use crate::process::living;
 use crate::process::lock::{self, LOCK_DIR, Living, Lock, Roll, directory_in_use};
 use crate::words::lacking::Lacking;
@@ -31,6 +33,7 @@ pub(crate) fn find() -> Sight {
     }
     let has_nft = sight.look_in_nft();
     sight.look_in_iptables(has_nft);
+    sight.look_for_rooms();
     sight
 }
 
@@ -42,6 +45,7 @@ fn find_cheaply(choice: Choice) -> Sight {
     if !has_nft || !choice.kinds().contains(&Kind::Nft) || iptables::list::has_signs() {
         sight.look_in_iptables(has_nft);
     }
+    sight.look_for_rooms();
     sight
 }
 
@@ -55,6 +59,12 @@ impl Sight {
             Err(error) => self.unseen.push(format!("nf_tables: {error:#}")),
         }
         true
+    }
+
+    fn look_for_rooms(&mut self) {
+        let (gates, unseen) = rooms::find();
+        self.gates.extend(gates);
+        self.unseen.extend(unseen);
     }
 
     /// iptables-nft lists no table that it does not understand, and may not be installed any more:
@@ -96,11 +106,18 @@ pub(crate) fn may_be_left() -> bool {
         Ok(gates) => gates.iter().any(|gate| !gate.owned),
         Err(error) => !error.is::<Lacking>(),
     };
-    by_nft || iptables::list::has_signs()
+    by_nft || iptables::list::has_signs() || !guards().is_empty()
 }
 
+/// Opens a gate whose run is dead.
+///
+/// # Errors
+/// Something may still be shut.
 pub(crate) fn erase(gate: &Found) -> Result<()> {
-    backends::erase(gate.kind, &gate.run)
+    match &gate.by {
+        By::Rules(kind) => backends::erase(*kind, &gate.run),
+        By::Rooms(rooms) => rooms::hand_over(&rooms.guard),
+    }
 }
 
 /// The gates of dead runs, and whether each is gone.
@@ -122,6 +139,8 @@ pub(crate) fn sweep(choice: Choice, lock: &Lock) -> Swept {
     };
     let stale = gates.into_iter();
     let stale = stale.filter(|gate| is_stale(gate, &roll) == Some(true));
+    // Those who wait for a service that nobody starts but this run are handed over once it has.
+    let stale = stale.filter(|gate| gate.by.rooms().is_none_or(|rooms| rooms.served));
     let erased = stale.map(|gate| {
         let erased = erase(&gate);
         (gate, erased)
@@ -170,6 +189,15 @@ impl Census {
     pub(crate) fn run_of(&mut self, gate: &Found) -> Option<Living> {
         let living = &self.roll_for(gate).living;
         living.iter().find(|l| l.holder.run == gate.run).cloned()
+    }
+
+    /// The control groups of runs that are dead.
+    pub(crate) fn left_groups(&mut self) -> Vec<LeftGroup> {
+        let mut left = rooms::left_groups();
+        let living = self.rolls.values().flat_map(|roll| &roll.living);
+        let living: BTreeSet<&String> = living.map(|run| &run.holder.run).collect();
+        left.retain(|group| !living.contains(&group.run));
+        left
     }
 
     /// `None`: nobody can tell.

@@ -85,6 +85,30 @@ impl Drop for ControlGroup {
     }
 }
 
+/// The control groups whose name begins like this, wherever they are in the hierarchy.
+pub(crate) fn named(prefix: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders: Vec<PathBuf> = root().into_iter().collect();
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        for group in groups {
+            let name = group.file_name();
+            match name.to_str().is_some_and(|name| name.starts_with(prefix)) {
+                true => found.push(group.path()),
+                false => folders.push(group.path()),
+            }
+        }
+    }
+    found
+}
+
+/// Whether processes of other pid namespaces are in that control group.
+pub(crate) fn has_hidden(group: &Path) -> bool {
+    let inside = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    inside.lines().any(|pid| pid == "0")
+}
+
 /// The line of version 2 begins with `0::`.
 fn of_version_2(groups: &str) -> Option<&str> {
     groups.lines().find_map(|line| line.strip_prefix("0::"))

@@ -12,6 +12,7 @@ use crate::gate::backends;
 use crate::gate::firewall;
 use crate::gate::gate::Gate;
 use crate::gate::kinds::Choice;
+use crate::gate::who::Who;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Looks, Sample};
@@ -133,6 +134,7 @@ fn close_with(
         before: &record.before,
         netns,
         run: &record.run,
+        who: &Who::me(plan.action.name(), &plan.command_line()),
     })?;
     action.closing(say);
     let until = Instant::now() + plan.max_closed;

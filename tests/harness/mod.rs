@@ -369,6 +369,29 @@ pub(crate) fn all_refused(host: &Host, cases: &[(&str, &str, &str)]) {
     }
 }
 
+/// What syngate says there, called with these words.
+#[track_caller]
+pub(crate) fn syngate(host: &Host, arguments: &str) -> Ran {
+    host.sh(&format!("{SYNGATE} {arguments}")).unwrap()
+}
+
+/// The gates that status tells of, and its exit status.
+#[track_caller]
+pub(crate) fn status(host: &Host) -> (Vec<Value>, i32) {
+    let ran = syngate(host, "status --json");
+    let json: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let schema = include_str!("../../contrib/schema/status.schema.json");
+    let schema = serde_json::from_str(schema).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<String> = validator
+        .iter_errors(&json)
+        .map(|e| e.to_string())
+        .collect();
+    assert_eq!(errors, Vec::<String>::new(), "{json:#}");
+    assert_eq!(json["unseen"], Value::from(Vec::<Value>::new()), "{json:#}");
+    (json["gates"].as_array().unwrap().clone(), ran.code())
+}
+
 /// The ports that are shut on the host, for IPv4 and for IPv6 alike.
 pub(crate) fn shut(host: &Host) -> Vec<u64> {
     let mut shut = shut_by_nft(host);

@@ -28,7 +28,11 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     parse: |_| Ok(Arc::new(Park)),
     unwanted: |_| Ok(()),
     rows: &["park"],
-    standing: Standing::STOPS,
+    standing: Standing {
+        shut: "is parked",
+        open: None,
+        done: "parked",
+    },
     limits: &[
         ("Parked, guard", Time(watch::GRACE)),
         ("Parked, guard's looks", Time(guard::LOOK_EVERY)),

@@ -28,6 +28,9 @@ pub(crate) struct Figures {
 }
 
 pub(crate) struct Rooms {
+    /// The run's id, and what tells others which run it is.
+    pub run: String,
+    pub who: String,
     sockets: Sockets,
     /// The cookies of the listeners that were there before the gate closed.
     pub old: Vec<u64>,
@@ -145,6 +148,8 @@ impl Rooms {
     /// No room yet. `old` are the cookies of the listeners that were there before the gate closed.
     pub(crate) fn new(sockets: Sockets, old: Vec<u64>) -> Rooms {
         Rooms {
+            run: String::new(),
+            who: String::new(),
             sockets,
             old,
             groups: Vec::new(),

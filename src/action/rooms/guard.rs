@@ -5,7 +5,6 @@ use std::ffi::{CStr, OsString};
 use std::io::{ErrorKind, IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -14,16 +13,15 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use super::groups::{Group, Rooms};
 use super::policy::HANDED_OVER_WITHIN;
-use super::watch::{COMMAND, DISMISSED, END, File, MOST_FILES, READY};
+use super::watch::{DISMISSED, END, File, MOST_FILES, READY};
 use crate::action::contract::GuardWork;
 use crate::kernel::control_group::ControlGroup;
 use crate::kernel::room::Room;
+use crate::kernel::room::orders::{HAND_OVER, Orders};
 use crate::kernel::sockets::Looks;
 use crate::kernel::sockets::diag::Sockets;
-use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sys;
 use crate::process::guard;
-use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
 const NAME_FOR_KERNEL: &CStr = c"gate-room";
@@ -35,49 +33,18 @@ pub(crate) const HUNG: Duration = Duration::from_secs(1);
 /// who wait go back there.
 pub(crate) const DESERTED: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Orders {
-    within: Duration,
-    ports: PortSet,
-    /// The cookies of the listeners that were there before.
-    old: Vec<u64>,
-    netns: Option<Netns>,
-    /// The control group of COMMAND.
-    group: Option<PathBuf>,
-}
-
-/// The guard's own command line: `syngate room-guard MILLISECONDS PORTS COOKIES NETNS GROUP`.
+/// The guard's own command line: the name, and [`Orders`].
 pub(crate) fn call(words: &[OsString]) -> Option<GuardWork> {
-    let orders = parse(words)?;
+    let words: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
+    let orders = Orders::parse(words?.get(1..)?)?;
     Some(Box::new(move || {
         let _ = guard(&orders);
     }))
 }
 
-fn parse(words: &[OsString]) -> Option<Orders> {
-    let words: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
-    let [_, COMMAND, ms, ports, old, netns, group] = words?[..] else {
-        return None;
-    };
-    let numbers = |text: &str| -> Option<Vec<u64>> {
-        text.split(',').map(|number| number.parse().ok()).collect()
-    };
-    let ports = numbers(ports)?.into_iter().map(u16::try_from);
-    Some(Orders {
-        within: Duration::from_millis(ms.parse().ok()?),
-        ports: ports.collect::<Result<_, _>>().ok()?,
-        old: numbers(old)?,
-        netns: match netns {
-            "" => None,
-            netns => Some(Netns::parse(netns).ok()?),
-        },
-        group: (!group.is_empty()).then(|| group.into()),
-    })
-}
-
 /// Guards the rooms until the run dismisses it, or has died and those who waited were handed over.
 fn guard(orders: &Orders) -> Result<()> {
-    let until = Instant::now() + orders.within;
+    let until = Instant::now() + orders.left();
     let (mut line, _) = guard::begin(NAME_FOR_KERNEL)?;
     guard::stay();
     let mut guarded = receive(&mut line, orders)?;
@@ -131,12 +98,13 @@ impl Guarded {
         let deserted = Instant::now() + DESERTED;
         while self.rooms.groups.iter().any(Group::is_open) {
             let now = Instant::now();
+            let told = sys::pending().contains(HAND_OVER);
             let sample = self.rooms.look(false).unwrap_or_default();
             for n in 0..self.rooms.groups.len() {
                 let group = &self.rooms.groups[n];
                 let anew = self.rooms.is_served_anew(group, &sample);
                 let still = now >= deserted && self.rooms.is_served(group, &sample);
-                if group.is_open() && (anew || still || now >= until) {
+                if group.is_open() && (anew || still || told || now >= until) {
                     self.rooms.hand_over(n);
                 }
             }
@@ -212,43 +180,5 @@ impl Guarded {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::words::command_line::os_words;
-
-    #[test]
-    fn it_is_called_in_one_way() {
-        let parse = |call: &[&str]| parse(&os_words(call));
-        let orders = Orders {
-            within: Duration::from_millis(1_500),
-            ports: [80, 443].into_iter().collect(),
-            old: vec![7, 8],
-            netns: None,
-            group: Some("/sys/fs/cgroup/a".into()),
-        };
-        let call = [
-            "syngate",
-            "room-guard",
-            "1500",
-            "80,443",
-            "7,8",
-            "",
-            "/sys/fs/cgroup/a",
-        ];
-        assert_eq!(parse(&call), Some(orders));
-        for call in [
-            &["syngate"][..],
-            &["syngate", "room-guard"],
-            &["syngate", "standby-guard", "1500", "80", "7", "", ""],
-            &["syngate", "room-guard", "soon", "80", "7", "", ""],
-            &["syngate", "room-guard", "1500", "80000", "7", "", ""],
-            &["syngate", "room-guard", "1500", "80", "7", "no/such", ""],
-        ] {
-            assert_eq!(parse(call), None, "{call:?}");
-        }
     }
 }

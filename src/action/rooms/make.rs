@@ -9,7 +9,7 @@ use nix::libc;
 use super::groups::{Group, Own, Rooms};
 use super::hook;
 use crate::action::contract::Seen;
-use crate::gate::rules::PREFIX;
+use crate::gate::rooms::group_name;
 use crate::kernel::bpf::Connections;
 use crate::kernel::control_group::ControlGroup;
 use crate::kernel::room::{Place, Room, copy, longest_queue, probe};
@@ -52,6 +52,7 @@ pub(crate) fn make(seen: &Seen, max_held: u32) -> Result<Rooms> {
     // A value that undoes all when it is dropped.
     let old = seen.before.listeners.iter().map(|l| l.id.cookie).collect();
     let mut rooms = Rooms::new(sockets, old);
+    (rooms.run, rooms.who) = (seen.run.to_owned(), seen.who.to_string());
     let size = longest_queue(seen.netns).clamp(1, max_held);
     let count = max_held.div_ceil(size).min(MOST_ROOMS);
     for (place, listeners) in places {
@@ -72,7 +73,7 @@ pub(crate) fn make(seen: &Seen, max_held: u32) -> Result<Rooms> {
 /// # Errors
 /// That can't be had here.
 pub(crate) fn own(run: &str) -> Result<Own> {
-    let group = ControlGroup::make(&format!("{PREFIX}{run}"))?;
+    let group = ControlGroup::make(&group_name(run))?;
     let connections = Connections::new(OWN_CONNECTIONS)?;
     let link = hook::note(&group, &connections)?;
     Ok(Own {

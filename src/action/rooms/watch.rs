@@ -16,13 +16,10 @@ use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
 
 use super::groups::Rooms;
 use crate::gate::backend::Deadline;
+use crate::kernel::room::orders::{NAME, Orders, monotonic};
 use crate::process::environment::as_exec_takes;
 use crate::process::guard::{self, GuardProcess};
 
-/// The hidden command of the guard process.
-pub(crate) const COMMAND: &str = "room-guard";
-/// The name in ps(1), so that `pkill -9 syngate` does not find it.
-const NAME: &str = "gate-room";
 /// How long after `--max-closed` the guard hands over although the run lives: the run may hang, or
 /// somebody may have stopped it.
 pub(crate) const GRACE: Duration = Duration::from_millis(200);
@@ -62,8 +59,7 @@ impl Watch {
     /// It can't be started.
     pub(crate) fn start(rooms: &Rooms, until: Deadline) -> Result<Watch> {
         let doing = "the guard of the waiting rooms can't be started";
-        let within = until.saturating_duration_since(Instant::now()) + GRACE;
-        let words = words(rooms, within);
+        let words = orders(rooms, until).words();
         let words = words.each_ref().map(OsStr::new);
         let path = std::env::var_os("PATH").unwrap_or_default();
         let call = guard::GuardCall {
@@ -140,22 +136,16 @@ impl Watch {
     }
 }
 
-/// `syngate room-guard MILLISECONDS PORTS COOKIES NETNS GROUP`.
-fn words(rooms: &Rooms, within: Duration) -> [String; 6] {
-    let joined = |numbers: Vec<String>| numbers.join(",");
-    let ports = rooms
-        .groups
-        .iter()
-        .map(|group| group.place.port.to_string());
-    let group = rooms.own.as_ref().map(|own| own.group.path());
-    let group = group.map(|path| path.display().to_string());
-    let netns = rooms.netns().map(ToString::to_string);
-    [
-        COMMAND.to_owned(),
-        within.as_millis().to_string(),
-        joined(ports.collect()),
-        joined(rooms.old.iter().map(u64::to_string).collect()),
-        netns.unwrap_or_default(),
-        group.unwrap_or_default(),
-    ]
+fn orders(rooms: &Rooms, until: Deadline) -> Orders {
+    let group = rooms.own.as_ref().map(|own| own.group.path().to_owned());
+    Orders {
+        until: monotonic() + until.saturating_duration_since(Instant::now()) + GRACE,
+        run: rooms.run.clone(),
+        ports: rooms.groups.iter().map(|group| group.place.port).collect(),
+        old: rooms.old.clone(),
+        rooms: rooms.cookies(),
+        netns: rooms.netns().cloned(),
+        group,
+        who: rooms.who.clone(),
+    }
 }

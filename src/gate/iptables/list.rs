@@ -7,7 +7,7 @@ use super::present::{has_ipv6, has_legacy_tables, installed_variants};
 use super::programs::Programs;
 use super::recent;
 use super::save::{Part, parts};
-use crate::gate::found::Found;
+use crate::gate::found::{By, Found};
 use crate::gate::kinds::{Kind, Variant};
 use crate::gate::who;
 use crate::words::family::Family;
@@ -63,13 +63,13 @@ pub(crate) fn has_signs() -> bool {
 
 fn add_parts(variant: Variant, family: Family, saved: &str, found: &mut Vec<Found>) {
     for (run, part) in parts(saved) {
-        let kind = Kind::Iptables(variant);
+        let by = By::Rules(Kind::Iptables(variant));
         let at = found
             .iter()
-            .position(|gate| gate.kind == kind && gate.run == run);
+            .position(|gate| gate.by == by && gate.run == run);
         let at = at.unwrap_or_else(|| {
             found.push(Found {
-                kind,
+                by,
                 run: run.clone(),
                 owned: false,
                 who: None,

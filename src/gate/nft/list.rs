@@ -18,7 +18,7 @@ use super::names::{
 use super::plain;
 use super::tables::Tables;
 use super::uapi::{NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_TABLE};
-use crate::gate::found::Found;
+use crate::gate::found::{By, Found};
 use crate::gate::iptables::save::id_of;
 use crate::gate::kinds::Kind;
 use crate::gate::rules::PREFIX;
@@ -56,7 +56,7 @@ pub(crate) fn find() -> Result<Vec<Found>> {
             continue;
         };
         let gate = Found {
-            kind: Kind::Nft,
+            by: By::Rules(Kind::Nft),
             run: run.to_owned(),
             owned: table.owned,
             who: Who::parse(&table.comment),

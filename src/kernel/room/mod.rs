@@ -5,7 +5,9 @@
 //! 5.14).
 
 pub(crate) mod copy;
+pub(crate) mod known;
 mod options;
+pub(crate) mod orders;
 pub(crate) mod place;
 pub(crate) mod probe;
 pub(crate) mod programs;

@@ -17,6 +17,7 @@ use super::row::{
 };
 use super::sample::{Connection, Connections, HalfOpen, Sample, SynLimits, Want};
 use crate::kernel::netlink::{Bus, Netlink, put_attribute};
+use crate::kernel::room::known::Others;
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
@@ -31,6 +32,7 @@ pub(crate) struct Sockets {
     netns: Option<Netns>,
     own: View,
     watched: Watched,
+    others: Others,
     /// Whether a look has ever shown an IPv4 listener, and an IPv6 listener.
     families: (bool, bool),
     cookies_at_start: Option<u64>,
@@ -43,6 +45,8 @@ struct Watched {
     scope: Scope,
     /// The cookies of waiting rooms.
     rooms: Vec<u64>,
+    /// There are rooms, this run's or another's: connections that no process has accepted wait there.
+    has_rooms: bool,
 }
 
 /// The sockets of one network namespace.
@@ -62,7 +66,9 @@ impl Sockets {
                 filter: port_filter(ports),
                 scope: scope.clone(),
                 rooms: Vec::new(),
+                has_rooms: false,
             },
+            others: Others::default(),
             families: (false, false),
             cookies_at_start: syncookies_sent(),
         })
@@ -102,6 +108,20 @@ impl Sockets {
         self.connections(UNFINISHED, |row| Some(row.connection()))
     }
 
+    /// Those of these listeners that are open: rooms, which looks do not show.
+    ///
+    /// # Errors
+    /// The kernel does not list its sockets, or the network namespace can't be entered.
+    pub(crate) fn rooms(&mut self, cookies: &[u64]) -> Result<Vec<Listener>> {
+        let watched = &self.watched;
+        let mut found = match &self.netns {
+            None => self.own.listeners(watched)?,
+            Some(netns) => netns.within(|| View::open()?.listeners(watched))??,
+        };
+        found.retain(|listener| cookies.contains(&listener.id.cookie));
+        Ok(found)
+    }
+
     fn connections(
         &mut self,
         states: u32,
@@ -129,6 +149,7 @@ impl Looks for Sockets {
                 Err(refused) => return Err(refused.into()),
             },
         };
+        self.watched.has_rooms |= self.others.hide(&mut sample.listeners, want.holders);
         for listener in &sample.listeners {
             match listener.address {
                 IpAddr::V4(_) => self.families.0 = true,
@@ -165,6 +186,7 @@ impl Looks for Sockets {
 
     fn hide_rooms(&mut self, cookies: &[u64]) {
         self.watched.rooms = cookies.to_vec();
+        self.watched.has_rooms |= !cookies.is_empty();
     }
 
     fn netns(&self) -> Option<&Netns> {
@@ -179,7 +201,7 @@ impl Watched {
 
     /// Whether a process has accepted the connection, or will: rooms have no such connections.
     fn counts(&self, row: &SocketRow) -> bool {
-        self.rooms.is_empty() || row.inode != 0
+        !self.has_rooms || row.inode != 0
     }
 
     /// A wildcard listener of an IP version that is not gated belongs to another service, too.

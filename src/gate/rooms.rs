@@ -1,0 +1,148 @@
+//! Waiting rooms of runs, as others find them: by the guard processes that hold them.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use super::found::{By, Found, FoundRooms};
+use super::rules::PREFIX;
+use super::who::Who;
+use crate::kernel::control_group::{self, ControlGroup};
+use crate::kernel::room::known::{RoomGuard, guards};
+use crate::kernel::room::orders::HAND_OVER;
+use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::{Looks, Want};
+use crate::process::send::send;
+use crate::words::ports::PortSet;
+use crate::words::scope::Scope;
+
+/// How long a guard may take to hand over and end: it waits for handshakes that are under way. Then it is
+/// killed, and the kernel hands over.
+pub(crate) const HANDS_OVER_WITHIN: Duration = Duration::from_secs(4);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Has the guard of a dead run hand over to the service, whether that listens or not.
+///
+/// # Errors
+/// The guard can't be told or killed.
+pub(crate) fn hand_over(guard: &RoomGuard) -> Result<()> {
+    for signal in [HAND_OVER, Signal::SIGKILL] {
+        tell(guard, signal)?;
+        // It may have been stopped.
+        tell(guard, Signal::SIGCONT)?;
+        let until = Instant::now() + HANDS_OVER_WITHIN;
+        while Instant::now() < until {
+            if !lives(guard) {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+    bail!("their guard (pid {}) can't be ended", guard.pid)
+}
+
+fn lives(guard: &RoomGuard) -> bool {
+    RoomGuard::at(guard.pid).is_some_and(|there| there == *guard)
+}
+
+/// No error if it has ended.
+fn tell(guard: &RoomGuard, signal: Signal) -> Result<()> {
+    match send(signal, guard.pid, || lives(guard)) {
+        Err(errno) if errno != Errno::ESRCH => Err(errno.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The rooms of runs in this network namespace, and why there may be more.
+pub(crate) fn find() -> (Vec<Found>, Vec<String>) {
+    let (mut found, mut unseen) = (Vec::new(), Vec::new());
+    for guard in guards() {
+        let pid = guard.pid;
+        match guard.is_here() {
+            Some(false) => (),
+            // It may have ended meanwhile.
+            None if RoomGuard::at(pid).is_none() => (),
+            None => unseen.push(format!(
+                "which ports the waiting rooms of process {pid} are for"
+            )),
+            Some(true) => match look(guard) {
+                Ok(gate) => found.push(gate),
+                Err(error) => unseen.push(format!("the waiting rooms of process {pid}: {error:#}")),
+            },
+        }
+    }
+    (found, unseen)
+}
+
+fn look(guard: RoomGuard) -> Result<Found> {
+    let orders = &guard.orders;
+    let mut sockets = Sockets::new(&orders.ports, &Scope::default())?;
+    if let Some(netns) = &orders.netns {
+        sockets.look_in(netns)?;
+    }
+    let rooms = sockets.rooms(&orders.rooms)?;
+    let services = sockets.look(Want::default())?.listeners;
+    let ports: PortSet = rooms.iter().map(|room| room.port).collect();
+    Ok(Found {
+        run: orders.run.clone(),
+        owned: false,
+        who: Who::parse(&orders.who),
+        opens_in: Some(orders.left()),
+        by: By::Rooms(Box::new(FoundRooms {
+            waiting: rooms.iter().map(|room| room.accept_queue as usize).sum(),
+            served: services.iter().any(|service| ports.contains(service.port)),
+            guard,
+        })),
+        ports,
+        scope: Scope::default(),
+        syns_stopped: None,
+    })
+}
+
+/// The name of a control group for the COMMAND of a run. Runs in other containers may make theirs in the same
+/// hierarchy, so it tells the network namespace.
+pub(crate) fn group_name(run: &str) -> String {
+    format!("{PREFIX}{run}{}", of_netns())
+}
+
+fn of_netns() -> String {
+    let netns = std::fs::metadata("/proc/self/ns/net").map_or(0, |file| file.ino());
+    format!(".{netns}")
+}
+
+/// A control group that was made for the COMMAND of a run in this network namespace, and whose guard is dead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LeftGroup {
+    pub path: PathBuf,
+    pub run: String,
+}
+
+/// The group of a run that is about to close its gate is among them: its lock tells that it lives.
+pub(crate) fn left_groups() -> Vec<LeftGroup> {
+    let netns = of_netns();
+    let left = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?;
+        let run = name.strip_prefix(PREFIX)?.strip_suffix(&netns)?.to_owned();
+        Some(LeftGroup { path, run })
+    };
+    let mut groups: Vec<LeftGroup> = control_group::named(PREFIX)
+        .into_iter()
+        .filter_map(left)
+        .collect();
+    if !groups.is_empty() {
+        let guards = guards();
+        let guarded = |run: &String| guards.iter().any(|guard| guard.orders.run == *run);
+        groups.retain(|group| !guarded(&group.run) && !control_group::has_hidden(&group.path));
+    }
+    groups
+}
+
+/// Dissolves it: processes that COMMAND has started go on in the group above. Returns whether it is gone.
+pub(crate) fn dissolve(group: &Path) -> bool {
+    drop(ControlGroup::at(group));
+    !group.exists()
+}

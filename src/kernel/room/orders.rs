@@ -1,0 +1,139 @@
+//! What the guard process of a run's rooms is told. It stands on the guard's command line, which everybody can
+//! read: other runs, `status`, `clear` and `check` know the rooms by it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::time::{ClockId, clock_gettime};
+
+use crate::kernel::sockets::netns::Netns;
+use crate::words::ports::PortSet;
+
+/// The hidden command of the guard process.
+pub(crate) const COMMAND: &str = "room-guard";
+/// The name in ps(1), so that `pkill -9 syngate` does not find it.
+pub(crate) const NAME: &str = "gate-room";
+
+/// Tells a guard whose run has died to hand over at once.
+pub(crate) const HAND_OVER: Signal = Signal::SIGTERM;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Orders {
+    /// When the guard hands over at the latest, as [`monotonic`] tells the time.
+    pub until: Duration,
+    pub run: String,
+    /// Those of the listeners.
+    pub ports: PortSet,
+    /// The cookies of the listeners that were there before.
+    pub old: Vec<u64>,
+    /// The cookies of the rooms.
+    pub rooms: Vec<u64>,
+    /// The network namespace of the listeners.
+    pub netns: Option<Netns>,
+    /// The control group of COMMAND.
+    pub group: Option<PathBuf>,
+    /// Which run it is, as the comments of rules tell it.
+    pub who: String,
+}
+
+impl Orders {
+    /// `room-guard UNTIL RUN PORTS OLD ROOMS NETNS GROUP WHO`.
+    pub(crate) fn words(&self) -> [String; 9] {
+        let group = self.group.as_ref().map(|path| path.display().to_string());
+        let netns = self.netns.as_ref().map(ToString::to_string);
+        [
+            COMMAND.to_owned(),
+            self.until.as_millis().to_string(),
+            self.run.clone(),
+            self.ports.to_string(),
+            joined(&self.old),
+            joined(&self.rooms),
+            netns.unwrap_or_default(),
+            group.unwrap_or_default(),
+            self.who.clone(),
+        ]
+    }
+
+    /// Reads such words.
+    pub(crate) fn parse(words: &[&str]) -> Option<Orders> {
+        let [COMMAND, until, run, ports, old, rooms, netns, group, who] = words else {
+            return None;
+        };
+        Some(Orders {
+            until: Duration::from_millis(until.parse().ok()?),
+            run: (*run).to_owned(),
+            ports: PortSet::parse(ports, |_| None).ok()?,
+            old: numbers(old)?,
+            rooms: numbers(rooms)?,
+            netns: match *netns {
+                "" => None,
+                netns => Some(Netns::parse(netns).ok()?),
+            },
+            group: (!group.is_empty()).then(|| group.into()),
+            who: (*who).to_owned(),
+        })
+    }
+
+    /// How long the guard waits from now on at most.
+    pub(crate) fn left(&self) -> Duration {
+        self.until.saturating_sub(monotonic())
+    }
+}
+
+fn joined(numbers: &[u64]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    numbers.join(",")
+}
+
+fn numbers(text: &str) -> Option<Vec<u64>> {
+    let words = text.split(',').filter(|word| !word.is_empty());
+    words.map(|number| number.parse().ok()).collect()
+}
+
+/// The time of CLOCK_MONOTONIC, which is the same to all processes.
+pub(crate) fn monotonic() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+}
+
+/// What holds for any text as the command line of a guard.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(text: &str) {
+    let words: Vec<&str> = text.split('\0').collect();
+    if let Some(orders) = Orders::parse(&words) {
+        let again = orders.words();
+        assert_eq!(
+            Orders::parse(&again.each_ref().map(String::as_str)),
+            Some(orders)
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_is_called_in_one_way() {
+        let orders = Orders {
+            until: Duration::from_millis(1_500),
+            run: "0123456789abcdef".to_owned(),
+            ports: [80, 443].into_iter().collect(),
+            old: vec![7, 8],
+            rooms: vec![],
+            netns: None,
+            group: Some("/sys/fs/cgroup/a".into()),
+            who: "syngate pid=1 since=2 command=true".to_owned(),
+        };
+        let words = orders.words();
+        let mut words = words.each_ref().map(String::as_str);
+        assert_eq!(Orders::parse(&words), Some(orders));
+        withstand(&words.join("\0"));
+        for (n, wrong) in [(0, "standby-guard"), (1, "soon"), (3, "80000"), (5, "x")] {
+            let right = std::mem::replace(&mut words[n], wrong);
+            assert_eq!(Orders::parse(&words), None, "{wrong}");
+            words[n] = right;
+        }
+        assert_eq!(Orders::parse(&words[..8]), None);
+    }
+}

@@ -1,0 +1,337 @@
+//! What others see of waiting rooms: `status`, `clear`, `check` and other runs. A room is a listener to the
+//! kernel, and must be one to nobody else. Whatever ends a park, real clients tell what became of them.
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::latch::Latch;
+use harness::{Call, Outcome, SOON, call, status, syngate, words};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use testkit::services::Serve;
+use testkit::{Host, Load, LoadReport, Running, RunningLoad, wait_until};
+
+const LONG: Duration = Duration::from_secs(60);
+const WAITING: u32 = 20;
+
+/// A run of park whose COMMAND waits, and clients that wait in its rooms.
+struct Parked<'a> {
+    run: Running,
+    latch: Latch,
+    call: Call<'a>,
+    load: RunningLoad,
+    /// As long as it is there, the service listens.
+    service: Option<Running>,
+}
+
+impl<'a> Parked<'a> {
+    fn new(host: &'a Host, options: &str) -> Parked<'a> {
+        let service = Serve::on("0.0.0.0:80").start(host).unwrap();
+        let call = call(
+            host,
+            words("--port 80 --syn park --drain 0s --ready-timeout 0"),
+        );
+        let call = call.args(words(options));
+        let latch = Latch::new(host, "parked");
+        let run = call.start(["sh", "-c", &format!("{}; exit 3", latch.hold())]);
+        latch.wait();
+        let load = Load::to("127.0.0.1:80").rate(WAITING * 50).timeout(LONG);
+        let load = load
+            .duration(Duration::from_millis(20))
+            .start(host)
+            .unwrap();
+        let waiting = || rooms(host).iter().any(|line| line.contains(" 20 "));
+        wait_until(SOON, "parked connections", waiting).unwrap();
+        Parked {
+            run,
+            latch,
+            call,
+            load,
+            service: Some(service),
+        }
+    }
+
+    /// The same after the end of the service.
+    fn deserted(host: &'a Host, options: &str) -> Parked<'a> {
+        let mut parked = Parked::new(host, options);
+        let before = rooms(host).len();
+        drop(parked.service.take());
+        let gone = || rooms(host).len() < before;
+        wait_until(SOON, "the end of the service", gone).unwrap();
+        parked
+    }
+
+    /// The run is killed, and its guard is left.
+    fn is_orphaned(&mut self) {
+        self.run.signal(Signal::SIGKILL).unwrap();
+        self.run.wait().unwrap();
+    }
+
+    fn end(mut self) -> (Outcome, LoadReport) {
+        self.latch.release();
+        let outcome = self.call.end(self.run);
+        (outcome, self.load.finish().unwrap())
+    }
+}
+
+/// The listeners of port 80, rooms among them, as ss(8) shows them.
+fn rooms(host: &Host) -> Vec<String> {
+    let shown = host.must(words("ss -Hltn sport = :80"));
+    shown.lines().map(str::to_owned).collect()
+}
+
+#[track_caller]
+fn wait_for_end_of_guard(host: &Host) {
+    let gone = || host.sh("pgrep -x gate-room").unwrap().stdout.is_empty();
+    wait_until(SOON, "the end of the guard", gone).unwrap();
+}
+
+#[track_caller]
+fn only(host: &Host) -> Value {
+    let (gates, code) = status(host);
+    assert_eq!((gates.len(), code), (1, 3), "{gates:#?}");
+    gates[0].clone()
+}
+
+#[track_caller]
+fn all_served(report: &LoadReport) {
+    assert_eq!(report.failed(), 0, "{report}: {:?}", report.failures);
+}
+
+#[track_caller]
+fn all_reset(report: &LoadReport) {
+    assert_eq!(report.reset + report.cut, u64::from(WAITING), "{report}");
+}
+
+// Who has parked what ------------------------------------------------------------------------------
+
+#[test]
+fn status_tells_who_has_parked_what_and_until_when() {
+    let host = Host::new().unwrap();
+    let parked = Parked::new(&host, "--max-closed 20s");
+    let gate = only(&host);
+    for (field, value) in [
+        ("state", Value::from("shut")),
+        ("stale", Value::from(false)),
+        ("ports", serde_json::json!(["80"])),
+        ("backend", Value::from("room")),
+        ("action", Value::from("park")),
+        ("waiting", Value::from(WAITING)),
+        ("owned", Value::from(false)),
+        ("syns_stopped", Value::Null),
+    ] {
+        assert_eq!(gate[field], value, "{field}: {gate:#}");
+    }
+    let pid = host.must(["pgrep", "-x", "syngate"]);
+    assert_eq!(gate["pid"].to_string(), pid.trim(), "{gate:#}");
+    assert!(
+        gate["since"].is_string() && gate["run"].is_string(),
+        "{gate:#}"
+    );
+    let opens_in = gate["opens_in_ms"].as_u64().unwrap();
+    assert!((10_000..=20_500).contains(&opens_in), "{gate:#}");
+    let said = syngate(&host, "status").stdout;
+    for part in [
+        "80 is parked\n",
+        "room, park: 20 connections wait",
+        "by the guard",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let (outcome, report) = parked.end();
+    assert_eq!(outcome.code, 3, "{outcome:?}");
+    all_served(&report);
+    assert_eq!(status(&host), (Vec::new(), 0));
+}
+
+#[test]
+fn the_guard_of_a_dead_run_is_told_of_and_clear_has_it_hand_over() {
+    for served in [true, false] {
+        let host = Host::new().unwrap();
+        let mut parked = match served {
+            // A stopped guard does not hand over by itself, and is woken up.
+            true => Parked::new(&host, ""),
+            false => Parked::deserted(&host, ""),
+        };
+        host.must(["sh", "-c", "kill -STOP $(pgrep -x gate-room)"]);
+        parked.is_orphaned();
+        let gate = only(&host);
+        assert_eq!(gate["stale"], true, "{gate:#}");
+        assert_eq!(gate["waiting"], WAITING, "{gate:#}");
+        let said = syngate(&host, "status").stdout;
+        let part = "80 is parked by a run that is dead: its guard hands over";
+        assert!(said.contains(part), "{said}");
+        let ran = syngate(&host, "clear");
+        assert_eq!(ran.code(), 0, "{ran:?}");
+        let report = parked.load.finish().unwrap();
+        let fate = if served {
+            all_served(&report);
+            "20 connections handed over to the service"
+        } else {
+            all_reset(&report);
+            "20 connections reset, since nobody listens"
+        };
+        assert!(ran.stderr.contains(fate), "{ran:?}");
+        assert!(ran.stderr.contains("left by a dead run"), "{ran:?}");
+        assert_eq!(rooms(&host).len(), usize::from(served));
+        assert_eq!(status(&host), (Vec::new(), 0));
+        assert_eq!(left(&host), Value::from(Vec::<Value>::new()));
+    }
+}
+
+fn left(host: &Host) -> Value {
+    let json = syngate(host, "status --json").stdout;
+    serde_json::from_str::<Value>(&json).unwrap()["left"].clone()
+}
+
+/// Nothing keeps the port then. What is left is told, and clear removes it.
+#[test]
+fn after_the_death_of_both_a_control_group_is_left() {
+    let host = Host::new().unwrap();
+    let mut parked = Parked::new(&host, "");
+    let run = only(&host)["run"].clone();
+    parked.run.signal(Signal::SIGSTOP).unwrap();
+    host.must(["sh", "-c", "kill -KILL $(pgrep -x gate-room)"]);
+    parked.is_orphaned();
+    all_served(&parked.load.finish().unwrap());
+    assert_eq!(status(&host), (Vec::new(), 0));
+    let there = left(&host);
+    let group = there[0]["control_group"].as_str().unwrap();
+    assert_eq!(there[0]["run"], run, "{there:#}");
+    let said = syngate(&host, "status").stdout;
+    assert!(
+        said.starts_with("nothing is shut\n") && said.contains(group),
+        "{said}"
+    );
+    let ran = syngate(&host, "clear");
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    assert!(ran.stderr.contains(group), "{ran:?}");
+    assert!(!std::path::Path::new(group).exists());
+    assert_eq!(left(&host), Value::from(Vec::<Value>::new()));
+}
+
+// What ends a park ---------------------------------------------------------------------------------
+
+#[test]
+fn whatever_ends_a_park_hands_over_to_who_listens_and_resets_if_nobody_does() {
+    std::thread::scope(|threads| {
+        for served in [true, false] {
+            for end in ["clear", "clear --force", "USR1", "INT", "--max-closed"] {
+                threads.spawn(move || ends(end, served));
+            }
+        }
+    });
+}
+
+fn ends(end: &str, served: bool) {
+    let host = Host::new().unwrap();
+    let options = match end {
+        "--max-closed" => "--max-closed 2s",
+        _ => "",
+    };
+    let mut parked = match served {
+        true => Parked::new(&host, options),
+        false => Parked::deserted(&host, options),
+    };
+    match end {
+        "USR1" => parked.run.signal(Signal::SIGUSR1).unwrap(),
+        "INT" => parked.run.signal(Signal::SIGINT).unwrap(),
+        "--max-closed" => (),
+        clear => {
+            let ran = syngate(&host, clear);
+            assert_eq!(ran.code(), 0, "{ran:?}");
+        }
+    }
+    let Parked {
+        run,
+        load,
+        mut latch,
+        call,
+        service: _service,
+    } = parked;
+    // They do not wait for COMMAND.
+    let report = load.finish().unwrap();
+    latch.release();
+    let outcome = call.end(run);
+    let fate = if served {
+        all_served(&report);
+        "handed_over"
+    } else {
+        all_reset(&report);
+        "reset"
+    };
+    let counted = &outcome.report["park"];
+    assert_eq!(counted["parked"], WAITING, "{end}: {outcome:?}");
+    assert_eq!(counted[fate], WAITING, "{end}: {outcome:?}");
+    assert_ne!(outcome.code, 0, "{end}: {outcome:?}");
+    let says = "20 connections parked";
+    assert!(outcome.stderr.contains(says), "{end}: {outcome:?}");
+    wait_for_end_of_guard(&host);
+    assert_eq!(rooms(&host).len(), usize::from(served), "{end}");
+}
+
+// Rooms are nobody's service -----------------------------------------------------------------------
+
+#[test]
+fn others_do_not_take_a_room_for_the_service() {
+    let host = Host::new().unwrap();
+    let mut parked = Parked::deserted(&host, "");
+    parked.is_orphaned();
+    let ran = syngate(&host, "check --port 80 --json");
+    let json: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(
+        json["listeners"],
+        Value::from(Vec::<Value>::new()),
+        "{json:#}"
+    );
+
+    // It would be ready at once, and hand nobody over.
+    let late = Latch::new(&host, "late");
+    let start = Serve::on("0.0.0.0:80").argv().unwrap().join(" ");
+    let next = call(&host, words("--port 80 --ready-timeout 20s"));
+    let next = next.report_to(host.dir().join("next.json"));
+    let mut late_start = late;
+    let script = format!(
+        "{{ {}; exec {start}; }} >/dev/null 2>&1 &",
+        late_start.hold()
+    );
+    let run = next.start(["sh", "-c", &script]);
+    late_start.wait();
+    assert_eq!(only_shut_by(&host, "drop"), 1);
+    late_start.release();
+    let outcome = next.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(
+        outcome.report["listeners_before"],
+        Value::from(Vec::<Value>::new()),
+        "{outcome:?}"
+    );
+    // The guard of the dead run has handed over to what this run has started.
+    all_served(&parked.load.finish().unwrap());
+    wait_for_end_of_guard(&host);
+    assert_eq!(rooms(&host).len(), 1);
+}
+
+fn only_shut_by(host: &Host, action: &str) -> usize {
+    let (gates, _) = status(host);
+    gates.iter().filter(|gate| gate["action"] == action).count()
+}
+
+/// Both would attach a program to the service's group.
+#[test]
+fn a_run_has_the_guard_of_a_dead_one_hand_over_first() {
+    let host = Host::new().unwrap();
+    let mut parked = Parked::new(&host, "");
+    parked.is_orphaned();
+    let next = call(&host, words("--port 80 --syn park --ready-timeout 0"));
+    let outcome = next.report_to(host.dir().join("next.json")).run(["true"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(
+        outcome.stderr.contains("that a dead run had left"),
+        "{outcome:?}"
+    );
+    all_served(&parked.load.finish().unwrap());
+    wait_for_end_of_guard(&host);
+    assert_eq!(rooms(&host).len(), 1);
+}
