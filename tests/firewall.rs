@@ -8,7 +8,7 @@ use std::time::Duration;
 use harness::latch::Latch;
 use harness::{Outcome, SOON, call, python, stopped_syns, words};
 use testkit::services::{Haproxy, HaproxyConfig};
-use testkit::{Host, Load, LoadReport, Pair, RunningLoad, SERVER, wait_until};
+use testkit::{Delay, Host, Load, LoadReport, Pair, RunningLoad, SERVER, wait_until};
 
 /// The load on port 80 of the server, flowing.
 fn load(pair: &Pair, rate: u32) -> RunningLoad {
@@ -32,18 +32,20 @@ fn haproxy(pair: &Pair) -> Haproxy<'_> {
     haproxy
 }
 
-/// SYNPROXY answers a SYN before the input hook, and sends its own SYN to the service once.
+/// SYNPROXY answers a SYN before the input hook, and sends its own SYN to the service once. Some clients
+/// have SYNPROXY's answer when the gate closes, and their ACKs come behind that.
 #[test]
 fn behind_synproxy_nobody_hangs() {
     let pair = Pair::steered_by_flow().unwrap();
     let host = &pair.server;
     host.must(["sysctl", "-qw", "net.netfilter.nf_conntrack_tcp_loose=0"]);
     for family in ["iptables-legacy", "ip6tables-legacy"] {
+        // Without timestamps, by which Linux 6.18 ignores the ACK that SYNPROXY sends to the service.
         let dropped = "-A INPUT -p tcp --dport 80 -m conntrack --ctstate INVALID -j DROP";
         for rule in [
             "-t raw -A PREROUTING -p tcp --dport 80 --syn -j CT --notrack",
             "-A INPUT -p tcp --dport 80 -m conntrack --ctstate INVALID,UNTRACKED -j SYNPROXY \
-             --sack-perm --timestamp --wscale 7 --mss 1460",
+             --sack-perm --wscale 7 --mss 1460",
             dropped,
         ] {
             host.must([vec![family], rule.split(' ').collect()].concat());
@@ -59,16 +61,18 @@ fn behind_synproxy_nobody_hangs() {
             "--hook prerouting",
         ),
     ] {
+        let drops = !options.contains("hold");
+        let far = drops.then(|| Delay::start(&pair.client, Duration::from_millis(80)).unwrap());
         let running = load(&pair, 50);
         let outcome = gate(host, options, haproxy.restart_argv());
         assert_eq!(outcome.report["scope"].as_str().unwrap_or(""), scope);
         let report = running.stop().unwrap();
-        // SYNPROXY may have answered one whose ACK came when the gate was closed; and a request may have
-        // taken longer than the drain, on a busy machine: that is told.
-        let cut = outcome.report["drain_left"]["busy"].as_u64().unwrap_or(0);
-        let in_between = u64::from(!scope.is_empty()) + cut;
+        drop(far);
+        // SYNPROXY has its clients send their requests a round trip later than others do: on a busy
+        // machine one may come after the drain.
+        let cut = 1 + outcome.report["drain_left"]["busy"].as_u64().unwrap_or(0);
         assert!(
-            report.failed() <= in_between,
+            report.timed_out == 0 && report.failed() <= cut,
             "{options}: {report}; {outcome:?}"
         );
     }

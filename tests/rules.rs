@@ -67,6 +67,12 @@ fn the_kernel_has_what_a_dry_run_prints() {
         "--port 80 --hook prerouting --allow-local --to 10.0.0.1",
     ] {
         let host = Host::new().unwrap();
+        if options.contains("prerouting") {
+            // What SYNPROXY sends on has a rule of its own.
+            host.must(words(
+                "iptables-legacy -A INPUT -p tcp --dport 80 -j SYNPROXY",
+            ));
+        }
         let ports = options;
         let closed = call(&host, words(options)).on(Backend::Nft).run(LIST);
         let dry_run = host.must(sh(&format!("{} -n {options} -- true", harness::SYNGATE)));

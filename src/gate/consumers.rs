@@ -62,6 +62,12 @@ impl Firewall {
         }
         firewall
     }
+
+    /// A rule answers SYNs by SYNPROXY.
+    pub(crate) fn has_synproxy(&self) -> bool {
+        let mut consumers = self.consumers.iter();
+        consumers.any(|(what, _)| *what == Consumes::SynProxy)
+    }
 }
 
 impl Consumes {

@@ -29,4 +29,7 @@ pub(crate) struct Rules {
     pub ports: PortSet,
     pub scope: Scope,
     pub steer: Steer,
+    /// A SYN that SYNPROXY sends passes: its client's handshake with SYNPROXY is over, and neither of
+    /// them would send anything again.
+    pub passes_proxied: bool,
 }

@@ -67,7 +67,6 @@ impl Call<'_> {
         }
         self.look(sockets, record)?;
         self.warn_of_what_is_not_here(record);
-        self.warn_of_vrfs(record);
         // The last check for a signal before anything is changed.
         self.signals.until(Instant::now())?;
         close(self, prepared, sockets.netns(), record)
@@ -87,7 +86,7 @@ fn close(
         let text = format!("{words}: {error:#}");
         record.warnings.warn(call.say, text);
         if call.plan.gated().scope.hook == Where::Input {
-            let harm = harm_of_dropping(firewall::look);
+            let harm = harm_of_dropping(firewall::look, "--syn drop");
             harm.into_iter()
                 .for_each(|text| record.warnings.warn(call.say, text));
         }
@@ -96,6 +95,7 @@ fn close(
     match closed {
         Ok((gate, action, steer)) => {
             note_remarks(&gate, call, record);
+            call.warn_of_vrfs(steer, gate.backend(), record);
             Ok(Closing {
                 action,
                 closed_at: gate.closed_at(),
@@ -167,8 +167,12 @@ fn close_by_rules(call: &Call, steer: Steer, until: Deadline, record: &mut Recor
         }
         let text = format!("the gate is in the input hook, since it can't be earlier: {error:#}");
         record.warnings.warn(say, text);
+        let harm = harm_of_dropping(firewall::look, "--syn hold");
+        harm.into_iter()
+            .for_each(|text| record.warnings.warn(say, text));
         let mut rules = rules.clone();
         rules.scope.hook = Where::Input;
+        rules.passes_proxied = false;
         backends::close(backend, &settings, &rules, until)
     })?;
     match plan.backend.why_another(steer) {

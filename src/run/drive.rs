@@ -101,6 +101,9 @@ impl<'a> Run<'a> {
             onlooker: Onlooker::new(closed_at, stops),
             told: Told::default(),
         };
+        if plan.place.passes_proxied {
+            run.onlooker.ignore_connections();
+        }
         let (action, mut now) = run.action();
         action.closed(&mut now);
         run

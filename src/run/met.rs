@@ -1,6 +1,7 @@
 //! Whether packets can meet the gate: what this host has for the names of `--interface` and the
 //! addresses of `--to`.
 
+use crate::gate::kinds::Kind;
 use crate::kernel::interface::Interface;
 use crate::kernel::netlink::Refusal;
 use crate::kernel::route::{HostAddress, Routing};
@@ -126,11 +127,11 @@ fn comes_in_elsewhere(kind: &str, master: &str, gates_input: bool) -> Option<Str
 }
 
 impl Call<'_> {
-    /// Warns of a VRF from which connections would not meet the gate.
-    pub(super) fn warn_of_vrfs(&self, record: &mut Record) {
-        let (scope, backend) = (&self.plan.gated().scope, self.plan.backend);
-        let steer = self.plan.action.steer().ok().flatten();
-        let warning = steer.and_then(|steer| vrf::warning(steer, scope, backend.of(steer)));
+    /// Warns of a VRF from which connections do not meet the gate that this backend has made. `steer`:
+    /// that of a gate made of rules.
+    pub(super) fn warn_of_vrfs(&self, steer: Option<Steer>, backend: &str, record: &mut Record) {
+        let (scope, nft) = (&self.plan.gated().scope, backend == Kind::Nft.name());
+        let warning = steer.and_then(|steer| vrf::warning(steer, scope, nft));
         warning
             .into_iter()
             .for_each(|text| record.warnings.warn(self.say, text));

@@ -111,7 +111,7 @@ impl Onlooker {
         self.next = None;
     }
 
-    /// SYNs that were held go on now, so connections begin.
+    /// Connections begin that the gate lets begin: SYNs that were held go on, or SYNPROXY's pass.
     pub(super) fn ignore_connections(&mut self) {
         self.watches_connections = false;
     }

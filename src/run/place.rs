@@ -13,12 +13,14 @@ pub(crate) struct Place {
     pub(crate) early: bool,
     /// The reason for prerouting.
     pub(crate) why: Option<String>,
+    /// SYNPROXY answers SYNs behind the gate, and what it sends on passes the gate.
+    pub(crate) passes_proxied: bool,
     /// Clients come to harm.
     pub(crate) warnings: Vec<String>,
 }
 
-/// What is redirected or diverted has a hook of its own. What is held goes on by itself, so no rule
-/// sees it twice. `vrf`: the name of a VRF, if the backend may not see its packets in prerouting.
+/// What is redirected has a hook of its own, and what is diverted; what can't be diverted is dropped. What
+/// is held goes on by itself, so no rule sees it twice. `vrf`: the name of a VRF, if the backend may not see its packets in prerouting.
 pub(crate) fn place(
     choice: HookChoice,
     steer: Option<Steer>,
@@ -27,18 +29,18 @@ pub(crate) fn place(
     vrf: impl FnOnce() -> Option<String>,
 ) -> Place {
     let drops = match steer {
-        Some(Steer::Drop) => true,
-        Some(Steer::Queue(_)) => false,
+        Some(Steer::Drop | Steer::Divert(_)) => true,
+        Some(Steer::Queue(_)) if choice != HookChoice::Prerouting => false,
         _ => return Place::at(choice.given()),
     };
-    if choice == HookChoice::Prerouting {
-        return Place::at(Where::Prerouting);
-    }
     let firewall = look();
-    let mut place = match drops {
-        true => between(choice, &firewall, vrf),
-        false => Place::default(),
+    let mut place = match (choice, drops) {
+        (HookChoice::Prerouting, _) => Place::at(Where::Prerouting),
+        (_, true) => between(choice, &firewall, vrf),
+        (_, false) => Place::default(),
     };
+    // Whom SYNPROXY has answered before the gate closed.
+    place.passes_proxied = place.hook == Where::Prerouting && firewall.has_synproxy();
     if place.hook == Where::Input {
         place.warnings.extend(published(&firewall, ports));
     }
@@ -90,12 +92,12 @@ fn between(choice: HookChoice, firewall: &Firewall, vrf: impl FnOnce() -> Option
     place
 }
 
-/// What could not be held is dropped after all, and the gate is in the input hook.
-pub(crate) fn harm_of_dropping(look: impl FnOnce() -> Firewall) -> Option<String> {
+/// The gate is in the input hook against the plan, and drops SYNs. `better`: an option that avoids that.
+pub(crate) fn harm_of_dropping(look: impl FnOnce() -> Firewall, better: &str) -> Option<String> {
     let firewall = look();
     let (what, by) = firewall.consumers.first()?;
     let harm = what.harm(Where::Input);
-    Some(format!("{harm} ({by}): --syn drop avoids that"))
+    Some(format!("{harm} ({by}): {better} avoids that"))
 }
 
 /// A gate in the input hook does not meet what was sent elsewhere before.
@@ -177,6 +179,8 @@ mod tests {
             });
             let told = (place.hook, place.early, !place.warnings.is_empty());
             assert_eq!(told, (hook, early, warns), "{choice:?} {drops} {consumes}");
+            let passes = drops && consumes && hook == Where::Prerouting;
+            assert_eq!(place.passes_proxied, passes, "{choice:?}");
             assert_eq!(place.why.is_some(), early);
         }
     }
@@ -245,10 +249,10 @@ mod tests {
     /// `--syn hold`, where no queue could be had.
     #[test]
     fn who_drops_after_all_is_told_who_uses_up_the_syn() {
-        let harm = harm_of_dropping(|| firewall(true, false)).unwrap();
+        let harm = harm_of_dropping(|| firewall(true, false), "--syn drop").unwrap();
         for part in ["SYNPROXY", "nft table t, chain c", "--syn drop avoids that"] {
             assert!(harm.contains(part), "{part}: {harm}");
         }
-        assert_eq!(harm_of_dropping(Firewall::default), None);
+        assert_eq!(harm_of_dropping(Firewall::default, "--syn drop"), None);
     }
 }

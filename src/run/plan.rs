@@ -148,8 +148,8 @@ impl Plan {
     pub(crate) fn place(mut self, choice: HookChoice) -> Plan {
         let steer = self.action.steer().ok().flatten();
         let gated = self.gated();
-        let vrf = || match self.backend.given {
-            Choice::Nft => None,
+        let vrf = || match (self.backend.given, steer) {
+            (Choice::Nft, _) | (_, Some(Steer::Divert(_))) => None,
             _ => vrf::of_this_host(&gated.scope),
         };
         self.place = place(choice, steer, &gated.ports, firewall::look, vrf);
@@ -199,6 +199,7 @@ impl Plan {
             ports: self.gated().ports.clone(),
             scope: self.gated().scope.clone(),
             steer,
+            passes_proxied: self.place.passes_proxied,
         }
     }
 

@@ -1,6 +1,5 @@
 //! VRFs, by which packets come in that rules before routing do not take for this host's.
 
-use crate::gate::kinds::Choice;
 use crate::kernel::interface::Interface;
 use crate::kernel::release::{is_at_least, release};
 use crate::kernel::route::Routing;
@@ -12,8 +11,8 @@ use crate::words::steer::Steer;
 const SINCE: (u32, u32) = (6, 16);
 
 /// Tells of a VRF from which connections would not meet the gate.
-pub(super) fn warning(steer: Steer, scope: &Scope, backend: Choice) -> Option<String> {
-    if sees(steer, scope.hook, backend, is_at_least(&release(), SINCE)) {
+pub(super) fn warning(steer: Steer, scope: &Scope, nft: bool) -> Option<String> {
+    if sees(steer, scope.hook, nft, is_at_least(&release(), SINCE)) {
         return None;
     }
     let vrf = of_this_host(scope)?;
@@ -27,9 +26,9 @@ pub(super) fn warning(steer: Steer, scope: &Scope, backend: Choice) -> Option<St
     ))
 }
 
-/// Whether a gate sees what comes in by a VRF. `looks_there`: nf_tables knows the addresses of VRFs.
-fn sees(steer: Steer, hook: Where, backend: Choice, looks_there: bool) -> bool {
-    let nft = matches!(backend, Choice::Auto | Choice::Nft);
+/// Whether a gate, by nft or by iptables, sees what comes in by a VRF. `looks_there`: nf_tables knows the
+/// addresses of VRFs.
+fn sees(steer: Steer, hook: Where, nft: bool, looks_there: bool) -> bool {
     match (steer, hook) {
         (Steer::Drop | Steer::Queue(_), Where::Input) => true,
         // It has a second chain in the input hook.
@@ -66,28 +65,19 @@ mod tests {
     fn which_gates_see_vrfs() {
         use Where::{Input, Prerouting};
         let hold = Steer::Queue(0);
-        for (steer, hook, backend, looks_there, expected) in [
-            (Steer::Drop, Input, Choice::IptablesNft, false, true),
-            (hold, Input, Choice::Auto, false, true),
-            (Steer::Drop, Prerouting, Choice::Auto, false, true),
-            (Steer::Drop, Prerouting, Choice::Iptables, true, false),
-            (hold, Prerouting, Choice::Nft, false, false),
-            (hold, Prerouting, Choice::Nft, true, true),
-            (Steer::Redirect(81), Input, Choice::Auto, false, false),
-            (Steer::Redirect(81), Input, Choice::Auto, true, true),
-            (
-                Steer::Redirect(81),
-                Input,
-                Choice::IptablesLegacy,
-                true,
-                false,
-            ),
+        for (steer, hook, nft, looks_there, expected) in [
+            (Steer::Drop, Input, false, false, true),
+            (hold, Input, true, false, true),
+            (Steer::Drop, Prerouting, true, false, true),
+            (Steer::Drop, Prerouting, false, true, false),
+            (hold, Prerouting, true, false, false),
+            (hold, Prerouting, true, true, true),
+            (Steer::Redirect(81), Input, true, false, false),
+            (Steer::Redirect(81), Input, true, true, true),
+            (Steer::Redirect(81), Input, false, true, false),
         ] {
-            let seen = sees(steer, hook, backend, looks_there);
-            assert_eq!(
-                seen, expected,
-                "{steer:?} {hook:?} {backend:?} {looks_there}"
-            );
+            let seen = sees(steer, hook, nft, looks_there);
+            assert_eq!(seen, expected, "{steer:?} {hook:?} {nft} {looks_there}");
         }
     }
 

@@ -191,6 +191,7 @@ pub(crate) fn withstand(text: &str) {
             ports: PortSet::from_iter([80]),
             scope: Scope::default(),
             steer,
+            passes_proxied: false,
         };
         for place in places(&rules) {
             let table = Table::of(text, place.table);

@@ -195,6 +195,12 @@ impl Script<'_> {
                 let _ = writeln!(rules, "-A {chain} {way} lo -j RETURN");
             }
         }
+        if self.rules.passes_proxied {
+            let _ = writeln!(
+                rules,
+                "-A {chain} -i lo -m addrtype ! --src-type LOCAL -j RETURN"
+            );
+        }
         for network in scope.allow_from.of(self.family) {
             let _ = writeln!(rules, "-A {chain} -s {network} -j RETURN");
         }
@@ -339,6 +345,7 @@ mod tests {
             ports: PortSet::parse(ports, |_| None).unwrap(),
             scope,
             steer: Steer::Drop,
+            passes_proxied: false,
         }
     }
 

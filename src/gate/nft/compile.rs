@@ -52,7 +52,7 @@ fn chains(rules: &Rules) -> Vec<BaseChain> {
         kind,
         hook,
         priority,
-        rules: compile_rules(&rules.scope, rules.steer, hook),
+        rules: compile_rules(rules, hook),
     };
     let input = || chain(ChainType::Filter, Hook::In, BEHIND_FILTER);
     let prerouting = || chain(ChainType::Filter, Hook::PreRouting, BEFORE_ALL);
@@ -69,13 +69,18 @@ fn chains(rules: &Rules) -> Vec<BaseChain> {
     }
 }
 
-fn compile_rules(scope: &Scope, steer: Steer, hook: Hook) -> Vec<Vec<Term>> {
-    let stops = |addresses| rule(addresses, scope, steer, hook);
-    let mut rules: Vec<Vec<Term>> = places(scope).into_iter().map(stops).collect();
-    if hook == Hook::PreRouting && !matches!(steer, Steer::Redirect(_)) {
-        rules.extend(without_flags(scope, hook));
+fn compile_rules(rules: &Rules, hook: Hook) -> Vec<Vec<Term>> {
+    let Rules { scope, steer, .. } = rules;
+    let mut compiled = Vec::new();
+    if rules.passes_proxied {
+        compiled.push(vec![Term::Tcp, Term::NewSyn, Term::Proxied, Term::Accept]);
     }
-    rules
+    let stops = |addresses| rule(addresses, scope, *steer, hook);
+    compiled.extend(places(scope).into_iter().map(stops));
+    if hook == Hook::PreRouting && !matches!(steer, Steer::Redirect(_)) {
+        compiled.extend(without_flags(scope, hook));
+    }
+    compiled
 }
 
 /// The addresses of each rule: of one, or of one for each IP version if the scope has addresses.
@@ -137,6 +142,7 @@ mod tests {
                 ..Scope::default()
             },
             steer: Steer::Redirect(81),
+            passes_proxied: false,
         };
         let compiled = compile(&rules, "0123456789abcdef", "who");
         assert!(compiled.translates());
@@ -177,6 +183,7 @@ mod tests {
                 most: 9,
                 idle: Duration::from_secs(90),
             }),
+            passes_proxied: false,
         };
         let script = compile(&rules, "0123456789abcdef", "who").script(Duration::from_secs(30));
         assert_eq!(

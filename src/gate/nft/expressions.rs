@@ -17,7 +17,7 @@ use super::sets::timeout_ms;
 use super::uapi::{
     NFT_BYTEORDER_HTON, NFT_DYNSET_OP_DELETE, NFT_DYNSET_OP_UPDATE, NFT_FIB_RESULT_ADDRTYPE,
     NFT_META_TIME_NS, NFT_OBJECT_COUNTER, NFT_PAYLOAD_CSUM_INET, NFT_PAYLOAD_L4CSUM_PSEUDOHDR,
-    NFTA_FIB_F_DADDR,
+    NFTA_FIB_F_DADDR, NFTA_FIB_F_SADDR,
 };
 use crate::words::family::Family;
 
@@ -190,15 +190,22 @@ impl Expression for Duplicate {
     }
 }
 
-/// Loads the type of the destination address (`RTN_LOCAL`, …) into register 1: `fib daddr type`.
-pub(super) struct DestinationType;
+/// Loads the type of an address (`RTN_LOCAL`, …) into register 1: `fib saddr type`, `fib daddr type`.
+pub(super) enum AddressType {
+    OfSource,
+    OfDestination,
+}
 
-impl Expression for DestinationType {
+impl Expression for AddressType {
     fn to_expr(&self, _: &Rule) -> NonNull<nftnl_expr> {
+        let of = match self {
+            AddressType::OfSource => NFTA_FIB_F_SADDR,
+            AddressType::OfDestination => NFTA_FIB_F_DADDR,
+        };
         Owned::new()
             .with(FibExpr::INTO, &REGISTER)
             .with(FibExpr::RESULT, &NFT_FIB_RESULT_ADDRTYPE)
-            .with(FibExpr::FLAGS, &NFTA_FIB_F_DADDR)
+            .with(FibExpr::FLAGS, &of)
             .into_raw()
     }
 }

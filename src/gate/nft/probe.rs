@@ -15,6 +15,7 @@ use nix::libc;
 use super::compile::compile;
 use super::ruleset::Ruleset;
 use super::tables::Tables;
+use super::terms::LOOPBACK_INDEX;
 use super::transaction::{self, Transaction};
 use crate::gate::rules::Rules;
 use crate::kernel::netlink::{HEADER, Refusal, messages, put_attribute};
@@ -40,8 +41,6 @@ const NFTA_COMPAT_REV: u16 = 2;
 const NFTA_COMPAT_TYPE: u16 = 3;
 /// Any number: the kernel never sends a packet there.
 const QUEUE: u16 = 0;
-/// The index of the loopback interface in any network namespace (linux/netdevice.h).
-const LOOPBACK: u32 = 1;
 
 pub(crate) struct Probed {
     pub(crate) table: Result<(), Refusal>,
@@ -92,7 +91,7 @@ pub(crate) fn probe(id: &str) -> Result<Probed> {
 fn diverting() -> Steer {
     let hop = |address| NextHop {
         address,
-        device: Device::new(LOOPBACK, "lo"),
+        device: Device::new(LOOPBACK_INDEX, "lo"),
         ether: None,
     };
     Steer::Divert(Diversion {
@@ -153,6 +152,7 @@ fn ruleset(id: &str, hook: Where, steer: Steer) -> Ruleset {
             ..Scope::default()
         },
         steer,
+        passes_proxied: true,
     };
     compile(&rules, id, "syngate check").rehearsed()
 }

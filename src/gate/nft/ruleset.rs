@@ -133,6 +133,9 @@ pub(super) enum Term {
     Via(Way),
     NotVia(Way),
     ToThisHost,
+    /// It comes in over the loopback interface, from an address that is not this host's: SYNPROXY
+    /// sends such SYNs (synproxy_send_server_syn()).
+    Proxied,
     Count,
     /// Counts SYNs that found the set of connections full.
     CountNoRoom,

@@ -145,15 +145,7 @@ impl fmt::Display for Term {
             Term::Tcp => write!(f, "meta l4proto tcp"),
             Term::NewSyn => write!(f, "tcp flags & (fin | syn | rst | ack) == syn"),
             Term::ToGatedPort => write!(f, "tcp dport"),
-            Term::Before(end) => {
-                let end = UNIX_EPOCH + Duration::from_secs(*end);
-                let end = humantime::format_rfc3339_seconds(end).to_string();
-                write!(
-                    f,
-                    "meta time < \"{}\"",
-                    end.replace('T', " ").replace('Z', "")
-                )
-            }
+            Term::Before(end) => write!(f, "meta time < \"{}\"", date(*end)),
             Term::NotNewSyn => write!(f, "tcp flags & (fin | syn | rst | ack) != syn"),
             Term::Ending => write!(f, "tcp flags & (fin | rst) != 0x0"),
             Term::IcmpError(Family::V4) => write!(f, "icmp type destination-unreachable"),
@@ -180,6 +172,7 @@ impl fmt::Display for Term {
             Term::Via(Way::In) | Term::NotVia(Way::In) => write!(f, "iifname"),
             Term::Via(Way::Out) | Term::NotVia(Way::Out) => write!(f, "oifname"),
             Term::ToThisHost => write!(f, "fib daddr type local"),
+            Term::Proxied => write!(f, "iif \"lo\" fib saddr type != local"),
             Term::Count => write!(f, "counter name \"{}\"", shown(STOPPED)),
             Term::CountNoRoom => write!(f, "counter name \"{}\"", shown(NO_ROOM)),
             Term::CountWentOn => write!(f, "counter name \"{}\"", shown(WENT_ON)),
@@ -199,6 +192,13 @@ impl fmt::Display for Term {
             None => Ok(()),
         }
     }
+}
+
+/// `since_1970` is in seconds.
+fn date(since_1970: u64) -> String {
+    let time = UNIX_EPOCH + Duration::from_secs(since_1970);
+    let time = humantime::format_rfc3339_seconds(time).to_string();
+    time.replace('T', " ").replace('Z', "")
 }
 
 impl fmt::Display for FlowSet {

@@ -10,8 +10,7 @@ use nftnl::expr::{
 use nix::libc;
 
 use super::expressions::{
-    CountInto, DestinationType, Duplicate, Field, LoadField, ToNetworkOrder, ToPort, ToQueue,
-    WallClock,
+    AddressType, CountInto, Duplicate, Field, LoadField, ToNetworkOrder, ToPort, ToQueue, WallClock,
 };
 use super::names::{NO_ROOM, STOPPED, WENT_ON};
 use super::ruleset::{Term, Way};
@@ -25,6 +24,8 @@ const FIN: u8 = 0x01;
 const RST: u8 = 0x04;
 /// An address of this host (linux/rtnetlink.h, RTN_LOCAL).
 const LOCAL: u32 = 2;
+/// The index of the loopback interface in any network namespace (linux/netdevice.h).
+pub(super) const LOOPBACK_INDEX: u32 = 1;
 
 /// Adds the expressions of a term, except those that use a set.
 pub(super) fn add_expressions(rule: &mut Rule, term: Term) {
@@ -63,8 +64,14 @@ pub(super) fn add_expressions(rule: &mut Rule, term: Term) {
             Way::Out => Meta::OifName,
         }),
         Term::ToThisHost => {
-            rule.add_expr(&DestinationType);
+            rule.add_expr(&AddressType::OfDestination);
             rule.add_expr(&Cmp::new(CmpOp::Eq, LOCAL));
+        }
+        Term::Proxied => {
+            rule.add_expr(&Meta::Iif);
+            rule.add_expr(&Cmp::new(CmpOp::Eq, LOOPBACK_INDEX));
+            rule.add_expr(&AddressType::OfSource);
+            rule.add_expr(&Cmp::new(CmpOp::Neq, LOCAL));
         }
         Term::Count => rule.add_expr(&CountInto(STOPPED)),
         Term::CountNoRoom => rule.add_expr(&CountInto(NO_ROOM)),

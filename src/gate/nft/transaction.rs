@@ -401,6 +401,7 @@ mod tests {
             ports: [80, 443, 8080].into_iter().collect(),
             scope: scope.clone(),
             steer: *steer,
+            passes_proxied: true,
         });
         rules
             .map(|rules| compile(&rules, "0123456789abcdef", "who"))

@@ -94,4 +94,5 @@ pub(super) const NFT_DYNSET_OP_DELETE: u32 = 2;
 pub(super) const NFT_META_TIME_NS: u32 = 30;
 pub(super) const NFT_BYTEORDER_HTON: u32 = 1;
 pub(super) const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+pub(super) const NFTA_FIB_F_SADDR: u32 = 1;
 pub(super) const NFTA_FIB_F_DADDR: u32 = 2;

@@ -23,8 +23,27 @@ pub(super) fn syn_limits() -> SynLimits {
     }
 }
 
-pub(super) fn syncookies_sent() -> Option<u64> {
-    netstat("SyncookiesSent")
+/// How many SYNs were answered with a cookie, by listeners and by SYNPROXY.
+pub(super) fn cookies_sent() -> Option<u64> {
+    Some(netstat("SyncookiesSent")? + answered_by_synproxy())
+}
+
+/// How many SYNs SYNPROXY has answered (synproxy_cpu_seq_show()). The file is there once a rule has been.
+pub(super) fn answered_by_synproxy() -> u64 {
+    let table = std::fs::read_to_string("/proc/thread-self/net/stat/synproxy");
+    hexadecimal_sum(&table.unwrap_or_default(), "syn_received")
+}
+
+/// The sum of a column with a line for each CPU.
+fn hexadecimal_sum(table: &str, name: &str) -> u64 {
+    let mut lines = table.lines();
+    let names = lines.next().unwrap_or_default();
+    let Some(column) = names.split_whitespace().position(|n| n == name) else {
+        return 0;
+    };
+    let number = |line: &str| u64::from_str_radix(line.split_whitespace().nth(column)?, 16).ok();
+    let numbers = lines.filter_map(number);
+    numbers.fold(0, u64::saturating_add)
 }
 
 /// A count of TCP since the network namespace was made (a column of netstat).
@@ -69,6 +88,7 @@ fn value(table: &str, group: &str, name: &str) -> Option<u64> {
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(text: &str) {
     let _ = value(text, "TcpExt:", "SyncookiesSent");
+    let _ = hexadecimal_sum(text, "syn_received");
 }
 
 #[cfg(test)]
@@ -81,6 +101,10 @@ mod tests {
         assert_eq!(value(netstat, "TcpExt:", "SyncookiesSent"), Some(42));
         assert_eq!(value(netstat, "TcpExt:", "C"), None);
         assert_eq!(value("", "TcpExt:", "SyncookiesSent"), None);
-        assert!(syncookies_sent().is_some(), "this kernel counts them");
+        assert!(cookies_sent().is_some(), "this kernel counts them");
+        let synproxy = "entries\t\tsyn_received\tcookie_invalid\n\
+                        00000000\t0000001f\t00000000\n00000000 00000002 00000000\n";
+        assert_eq!(hexadecimal_sum(synproxy, "syn_received"), 33);
+        assert_eq!(hexadecimal_sum("", "syn_received"), 0);
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use nix::libc;
 
 use super::Looks;
-use super::counters::{SYN_LIMITS, syn_limits, syncookies_sent};
+use super::counters::{SYN_LIMITS, answered_by_synproxy, cookies_sent, syn_limits};
 use super::ends::Ends;
 use super::filter::port_filter;
 use super::holders;
@@ -70,7 +70,7 @@ impl Sockets {
             },
             others: Others::default(),
             families: (false, false),
-            cookies_at_start: syncookies_sent(),
+            cookies_at_start: cookies_sent(),
         })
     }
 
@@ -83,16 +83,16 @@ impl Sockets {
         }
     }
 
-    /// Whether the listeners' network namespace has ever answered with SYN cookies.
+    /// Whether SYNs to the listeners have ever been answered with cookies.
     pub(crate) fn ever_sent_cookies(&self) -> bool {
         self.cookies_at_start.is_some_and(|sent| sent > 0)
     }
 
-    /// Whether it has since [`Sockets::new`] or [`Sockets::look_in`].
+    /// Whether they have since [`Sockets::new`] or [`Sockets::look_in`].
     pub(crate) fn sent_cookies_meanwhile(&self) -> bool {
         let now = match &self.netns {
-            None => syncookies_sent(),
-            Some(netns) => netns.within(syncookies_sent).unwrap_or_default(),
+            None => cookies_sent(),
+            Some(netns) => cookies_sent_before(netns).unwrap_or_default(),
         };
         now > self.cookies_at_start
     }
@@ -179,7 +179,7 @@ impl Looks for Sockets {
 
     fn look_in(&mut self, netns: &Netns) -> Result<(), NoEntry> {
         let netns = netns.settled()?;
-        self.cookies_at_start = netns.within(syncookies_sent)?;
+        self.cookies_at_start = cookies_sent_before(&netns)?;
         self.netns = Some(netns);
         Ok(())
     }
@@ -192,6 +192,14 @@ impl Looks for Sockets {
     fn netns(&self) -> Option<&Netns> {
         self.netns.as_ref()
     }
+}
+
+/// The cookies of listeners in another network namespace, and those that SYNPROXY has sent on the way
+/// there.
+fn cookies_sent_before(netns: &Netns) -> Result<Option<u64>, NoEntry> {
+    let on_the_way = answered_by_synproxy();
+    let there = netns.within(cookies_sent)?;
+    Ok(there.map(|sent| sent + on_the_way))
 }
 
 impl Watched {

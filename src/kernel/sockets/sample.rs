@@ -29,8 +29,8 @@ pub(crate) struct Sample {
     pub(crate) connections: Option<Connections>,
     /// The longest of the connections' shortest round trips; 0 where none is known.
     pub(crate) farthest: Duration,
-    /// Whether the kernel has answered SYNs with SYN cookies (SyncookiesSent) since the first look:
-    /// such handshakes leave no trace until they are complete.
+    /// Whether SYNs were answered with cookies since the first look, by listeners (SyncookiesSent) or by
+    /// SYNPROXY: such handshakes leave no trace until they are complete.
     pub(crate) cookies_sent: bool,
     /// The processes that hold the listeners.
     pub(crate) holders: Holders,
