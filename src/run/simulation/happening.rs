@@ -14,6 +14,12 @@ pub(super) enum Happening {
         port: u16,
         generation: u64,
     },
+    /// A new process holds the sockets of the port as well: a reload, or a child for a client.
+    Forks(u16),
+    /// The oldest of the processes ends. Another one keeps the sockets.
+    Retires(u16),
+    /// A session's own listener goes with it.
+    SessionEnds,
     Ends(Program, CommandExit),
     Arrives(Caught),
     /// Another program removes the gate's rules.

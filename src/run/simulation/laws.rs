@@ -22,10 +22,11 @@ pub(super) fn check(model: &Model, ending: &Ending, record: &Record) {
     command_is_told_of(model, &course.facts);
     times_add_up(model, course, reclosings);
     opens_for_a_reason(model, ending, &course.facts);
+    what_a_look_has_seen_is_told(model, ending, record);
 }
 
 fn never_closed_for_too_long(model: &Model) {
-    let latest = model.base + model.story.max_closed;
+    let latest = model.latest();
     for span in model.spans.iter().filter(|span| span.fate == Fate::Stopped) {
         assert!(span.to <= latest, "{} is shut past --max-closed", span.port);
     }
@@ -129,9 +130,27 @@ fn opens_for_a_reason(model: &Model, ending: &Ending, facts: &Facts) {
     };
     for port in &model.story.had_listeners {
         assert!(
-            seen.listeners.iter().any(|l| l.port == *port),
+            seen.lasting(&model.sessions)
+                .iter()
+                .any(|l| l.port == *port),
             "{port} opened without a listener: {}",
             ending.message
         );
     }
+}
+
+/// A look that finds an open port without the listener that it had sees that clients are refused. A run that
+/// ends with `ok` warns of that.
+fn what_a_look_has_seen_is_told(model: &Model, ending: &Ending, record: &Record) {
+    let looks = !model.story.config.ready_timeout.is_zero();
+    if ending.outcome != Outcome::Ok || !looks || model.seen_deserted.is_empty() {
+        return;
+    }
+    let warnings = record.warnings.noted();
+    assert!(
+        !warnings.is_empty(),
+        "{:?} refused clients, as a look has seen, and nobody is told: {}",
+        model.seen_deserted,
+        ending.message
+    );
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::dice::Dice;
 use super::happening::{Happening, Place};
 use super::story::Story;
+use crate::kernel::sockets::holders::{Holder, Holders};
 use crate::kernel::sockets::{Listener, Sample, SocketId, Want};
 use crate::process::signals::Caught;
 use crate::run::world::Program;
@@ -49,6 +50,14 @@ pub(super) struct Model {
     timeline: BTreeMap<(Instant, u64), Happening>,
     happenings: u64,
     listeners: Vec<(u64, Listener)>,
+    pub sessions: Vec<SocketId>,
+    /// The processes of each port, from the oldest to the newest.
+    processes: BTreeMap<u16, Vec<i32>>,
+    holders: Holders,
+    pids: i32,
+    /// The run hears of sockets that end.
+    pub hears: bool,
+    pub ended_sockets: Vec<SocketId>,
     cookies: u64,
     pub rules: Rules,
     /// Since when the process holds each port to be shut, and when it did before.
@@ -72,6 +81,8 @@ pub(super) struct Model {
     pub held: BTreeMap<u16, usize>,
     pub gone: u64,
     pub elsewhere: usize,
+    /// Ports that a look has seen open and without a listener.
+    pub seen_deserted: BTreeSet<u16>,
     pub flushes: u32,
     /// When the run has looked at the rules last.
     pub looked_at_rules: Instant,
@@ -113,6 +124,12 @@ impl Model {
             timeline: BTreeMap::new(),
             happenings: 0,
             listeners: Vec::new(),
+            sessions: Vec::new(),
+            processes: BTreeMap::new(),
+            holders: Holders::new(),
+            pids: 100,
+            hears: false,
+            ended_sockets: Vec::new(),
             cookies: 0,
             rules: Rules::default(),
             held_shut: BTreeMap::new(),
@@ -133,6 +150,7 @@ impl Model {
             held: BTreeMap::new(),
             gone: 0,
             elsewhere: 0,
+            seen_deserted: BTreeSet::new(),
             flushes: 0,
             looked_at_rules: base,
             fell_unseen: false,
@@ -144,6 +162,9 @@ impl Model {
         };
         for place in before {
             model.listen(place);
+        }
+        if let Some(port) = model.story.session {
+            model.begin_session(port);
         }
         for (after, happening) in happenings {
             model.schedule(after, happening);
@@ -173,11 +194,108 @@ impl Model {
             cookie: self.cookies,
         };
         listener.inode = self.cookies as u32;
+        let pid = self.process(place.port, place.generation);
+        self.holds(pid, listener.inode);
         self.listeners.push((place.generation, listener));
     }
 
+    /// The process of a generation holds the sockets of one port.
+    fn process(&mut self, port: u16, generation: u64) -> i32 {
+        let of_generation = self.listeners.iter().filter(|(age, _)| *age == generation);
+        let inodes: Vec<u32> = of_generation.map(|(_, l)| l.inode).collect();
+        let processes = self.processes.entry(port).or_default();
+        let holds = |pid: &&i32| {
+            let held = self.holders.get(pid).map_or(&[][..], |h| &h.inodes);
+            held.iter().any(|inode| inodes.contains(inode))
+        };
+        if let Some(pid) = processes.iter().rev().find(holds) {
+            return *pid;
+        }
+        self.pids += 1;
+        processes.push(self.pids);
+        self.pids
+    }
+
+    fn holds(&mut self, pid: i32, inode: u32) {
+        let holder = self.holders.entry(pid).or_insert_with(|| Holder {
+            name: "service".to_owned(),
+            started: 1,
+            inodes: Vec::new(),
+        });
+        holder.inodes.push(inode);
+    }
+
+    /// A listener that no restart brings back.
+    fn begin_session(&mut self, port: u16) {
+        let place = Place {
+            port,
+            address: "10.0.0.9",
+            generation: u64::MAX,
+        };
+        self.listen(place);
+        self.sessions = vec![SocketId {
+            netns: 1,
+            cookie: self.cookies,
+        }];
+    }
+
+    /// The service listens on the port.
     pub(super) fn listens(&self, port: u16) -> bool {
-        self.listeners.iter().any(|(_, l)| l.port == port)
+        let lasting = |l: &Listener| !self.sessions.contains(&l.id);
+        self.listeners
+            .iter()
+            .any(|(_, l)| l.port == port && lasting(l))
+    }
+
+    /// Ends these listeners.
+    fn leave(&mut self, goes: impl Fn(u64, &Listener) -> bool) {
+        let listeners = std::mem::take(&mut self.listeners);
+        let (gone, left) = listeners.into_iter().partition(|(age, l)| goes(*age, l));
+        self.listeners = left;
+        let gone: Vec<(u64, Listener)> = gone;
+        for holder in self.holders.values_mut() {
+            holder
+                .inodes
+                .retain(|inode| !gone.iter().any(|(_, l)| l.inode == *inode));
+        }
+        self.holders.retain(|_, holder| !holder.inodes.is_empty());
+        let holders = &self.holders;
+        for pids in self.processes.values_mut() {
+            pids.retain(|pid| holders.contains_key(pid));
+        }
+        if self.hears {
+            self.ended_sockets.extend(gone.iter().map(|(_, l)| l.id));
+        }
+    }
+
+    fn fork(&mut self, port: u16) {
+        let newest = self.processes.get(&port).and_then(|pids| pids.last());
+        let held = newest.and_then(|pid| self.holders.get(pid));
+        let Some(inodes) = held.map(|holder| holder.inodes.clone()) else {
+            return;
+        };
+        self.pids += 1;
+        self.processes.entry(port).or_default().push(self.pids);
+        inodes
+            .iter()
+            .for_each(|inode| self.holds(self.pids, *inode));
+    }
+
+    fn retire(&mut self, port: u16) {
+        let pids = self.processes.entry(port).or_default();
+        let Some(oldest) = pids.first().copied() else {
+            return;
+        };
+        let others = || self.holders.iter().filter(|(pid, _)| **pid != oldest);
+        let kept = |inode: &u32| others().any(|(_, holder)| holder.inodes.contains(inode));
+        let keeps_all = self
+            .holders
+            .get(&oldest)
+            .is_some_and(|h| h.inodes.iter().all(kept));
+        if keeps_all {
+            pids.remove(0);
+            self.holders.remove(&oldest);
+        }
     }
 
     /// The kernel stops SYNs to the port now.
@@ -185,6 +303,19 @@ impl Model {
         let rules = &self.rules;
         let in_time = rules.until.is_some_and(|until| self.now < until);
         in_time && !rules.fallen && rules.ports.contains(port)
+    }
+
+    /// When the kernel opens the gate, whatever the run does.
+    pub(super) fn latest(&self) -> Instant {
+        self.base + self.story.max_closed - self.story.opens_sooner
+    }
+
+    /// A look sees which ports are open and have no listener.
+    pub(super) fn note_deserted(&mut self) {
+        let deserted = self.story.had_listeners.iter().copied();
+        let deserted = deserted.filter(|port| !self.stops(*port) && !self.listens(*port));
+        let deserted: Vec<u16> = deserted.collect();
+        self.seen_deserted.extend(deserted);
     }
 
     /// A call begins that takes some time. What happens meanwhile has happened when it returns.
@@ -252,8 +383,13 @@ impl Model {
         match happening {
             Happening::Listens(place) => self.listen(place),
             Happening::Leaves { port, generation } => {
-                self.listeners
-                    .retain(|(age, l)| l.port != port || *age > generation);
+                self.leave(|age, l| l.port == port && age <= generation);
+            }
+            Happening::Forks(port) => self.fork(port),
+            Happening::Retires(port) => self.retire(port),
+            Happening::SessionEnds => {
+                let sessions = self.sessions.clone();
+                self.leave(|_, l| sessions.contains(&l.id));
             }
             Happening::Ends(program, exit) => {
                 if self.running.remove(name(program)) {
@@ -359,6 +495,9 @@ impl Model {
             listeners: self.listeners.iter().map(|(_, l)| l.clone()).collect(),
             ..Sample::default()
         };
+        if want.holders && self.story.sees_holders {
+            sample.holders = self.holders.clone();
+        }
         if want.half_open {
             sample.half_open.young = half_open;
             sample.cookies_sent = self.story.cookies;

@@ -31,6 +31,14 @@ pub(super) struct Story {
     pub stops_standby: bool,
     pub before: Vec<Place>,
     pub had_listeners: Vec<u16>,
+    /// A session of the service has a listener for its data on this gated port.
+    pub session: Option<u16>,
+    /// It can be seen which processes hold the sockets.
+    pub sees_holders: bool,
+    /// The kernel tells when a socket has ended.
+    pub tells_of_ends: bool,
+    /// So long before `max_closed` the kernel opens the gate.
+    pub opens_sooner: Duration,
     /// From the closed gate on.
     pub happenings: Vec<(Duration, Happening)>,
     /// From COMMAND's start on.
@@ -73,6 +81,10 @@ impl Story {
             stops_standby: dice.chance(50),
             course: course(gated, &before, dice),
             had_listeners: before.iter().map(|place| place.port).collect(),
+            session: None,
+            sees_holders: false,
+            tells_of_ends: false,
+            opens_sooner: Duration::ZERO,
             before,
             happenings,
             command_starts: !dice.chance(3),
@@ -91,6 +103,33 @@ impl Story {
                 Duration::ZERO
             },
         }
+    }
+}
+
+impl Story {
+    /// What the stories of old do not have.
+    pub(super) fn with_more(mut self, dice: &mut Dice) -> Story {
+        let gated: Vec<u16> = self.config.gated.ports.iter().collect();
+        self.sees_holders = dice.chance(80);
+        self.tells_of_ends = dice.chance(70);
+        if dice.chance(20) {
+            self.opens_sooner = dice.time(SECOND - Duration::from_millis(1));
+        }
+        if dice.chance(20) {
+            self.session = Some(dice.one(&gated));
+            let ends = (dice.time(8 * SECOND), Happening::SessionEnds);
+            self.happenings.extend(dice.chance(70).then_some(ends));
+        }
+        for port in gated {
+            let processes = dice.one(&[0, 0, 1, 1, 3]);
+            for _ in 0..processes {
+                let forks = dice.time(5 * SECOND);
+                self.course.push((forks, Happening::Forks(port)));
+                let retires = (forks + dice.time(SECOND), Happening::Retires(port));
+                self.course.extend(dice.chance(80).then_some(retires));
+            }
+        }
+        self
     }
 }
 

@@ -18,7 +18,7 @@ use crate::action::redirect::policy::RedirectPolicy;
 use crate::decide::policy::{Answer, NoPolicy, Noted, Policy, Question, Waiting};
 use crate::gate::backend::{Backend, Deadline, Remark};
 use crate::kernel::sockets::netns::{Netns, NoEntry};
-use crate::kernel::sockets::{Connection, Cookies, Looks, Sample, SynLimits, Want};
+use crate::kernel::sockets::{Connection, Cookies, Looks, Sample, SocketId, SynLimits, Want};
 use crate::process::signals::Caught;
 use crate::run::world::{Program, World};
 use crate::words::ended::{CommandExit, Sender};
@@ -48,6 +48,9 @@ impl World for Surroundings {
             if let Some(caught) = model.take_signal() {
                 return Some(caught);
             }
+            if !model.ended_sockets.is_empty() {
+                return Some(Caught::Readable);
+            }
             if until.is_some_and(|until| until <= model.now) {
                 return None;
             }
@@ -66,6 +69,15 @@ impl World for Surroundings {
                 None => stuck(&mut model),
             }
         }
+    }
+
+    fn hear_of_ends(&mut self) {
+        let mut model = self.model.borrow_mut();
+        model.hears = model.story.tells_of_ends;
+    }
+
+    fn ended_sockets(&mut self) -> Vec<SocketId> {
+        std::mem::take(&mut self.model.borrow_mut().ended_sockets)
     }
 
     fn caught(&mut self) -> Option<Caught> {
@@ -151,6 +163,7 @@ impl Looks for SeenSockets {
         );
         let sample = model.sample(want);
         let ports: Vec<u16> = sample.listeners.iter().map(|l| l.port).collect();
+        model.note_deserted();
         model.note(&format_args!("seen: {ports:?}"));
         model.last_seen = Some(sample.clone());
         Ok(sample)
@@ -203,8 +216,11 @@ impl ModelBackend {
 
     fn put(&self, ports: &PortSet, until: Deadline) -> Result<()> {
         self.change(|model| {
-            let latest = model.base + model.story.max_closed;
-            assert!(until <= latest, "closed for longer than --max-closed");
+            let latest = model.latest();
+            assert!(
+                until <= latest,
+                "closed for longer than the kernel keeps it"
+            );
             model.fell_unseen |= model.rules.fell_at > Some(model.looked_at_rules);
             model.holds_shut(ports);
             model.rules = Rules {
@@ -224,6 +240,7 @@ impl Backend for ModelBackend {
 
     fn install(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
         let mut model = self.0.borrow_mut();
+        let until = until.min(model.latest());
         model.rules = Rules {
             ports: ports.clone(),
             until: Some(until),
@@ -236,6 +253,10 @@ impl Backend for ModelBackend {
 
     fn set_ports(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
         self.put(ports, until)
+    }
+
+    fn opens(&self) -> Option<Deadline> {
+        Some(self.0.borrow().latest())
     }
 
     fn shut(&mut self) -> Result<PortSet> {
