@@ -327,6 +327,10 @@ fn the_second_signal_does_not_wait_for_held_syns() {
     let mut tale = held(config());
     assert_eq!(tale.saw(60, on_80(&[])), None);
     assert_eq!(tale.at(70, signal()), releases("80", true));
+    let action = tale.at(600, Event::Signal(INT, Sender::Terminal));
+    let first = Some((TERM, Sender::Process));
+    assert_eq!(tale.state.facts.interrupted, first, "that one ended it");
+    tale.opens_and_ends(action);
 
     let mut tale = Tale::running(config(), &on_80(&[1]));
     tale.has(HoldPolicy::new(Duration::from_secs(2), tale.closed_at));

@@ -42,6 +42,8 @@ pub(crate) struct Facts {
     pub same: PortSet,
     /// Ports that were closed again, because COMMAND had returned before the restart, and when.
     pub late: Option<(PortSet, Instant)>,
+    /// Ports that were open while a look found no listener of a service that had one.
+    pub unserved: PortSet,
     /// The sockets could not be read at the end of `--ready-timeout`.
     pub unseen: bool,
     /// `--ready-check` had not succeeded at the end of `--ready-timeout`.

@@ -81,13 +81,20 @@ impl State {
         self.next_look = now + BLIND_RETRY;
         match self.phase {
             Phase::Draining if now >= self.drain_end() => self.end_drain(now),
-            Phase::Readying { since } if now >= since + self.config.ready_timeout => {
+            Phase::Readying { since } if now >= self.looks_until(since) => {
                 self.facts.unseen = true;
-                self.facts.unchecked = self.checked_at().is_none();
+                self.facts.unchecked |= self.checked_at().is_none();
                 self.finish()
             }
             _ => self.go_on(now),
         }
+    }
+
+    /// Nobody waits behind an open gate, so listeners are watched there beyond `--ready-timeout`.
+    fn looks_until(&self, since: Instant) -> Instant {
+        let watches = self.all_watches().filter(|_| !self.is_shut());
+        let watched = watches.filter_map(|watch| self.watched_until(watch, since));
+        watched.fold(since + self.config.ready_timeout, Instant::max)
     }
 
     /// Whether to look at the listeners while COMMAND runs.
@@ -103,6 +110,11 @@ impl State {
         // A new process may listen now. What the old one has passed says nothing about it.
         if changed {
             self.check.expire();
+        }
+        if !self.opened {
+            let waiting = self.ports_that(|watch| watch.readiness == Readiness::Waiting);
+            let unserved = waiting.minus(&self.shut);
+            self.facts.unserved = self.facts.unserved.union(&unserved);
         }
     }
 

@@ -195,6 +195,7 @@ mod tests {
                 "a stranger's too",
             ),
             (data(), &[], &client, "nobody knows whose"),
+            (data(), &[(10, &[1])], &client, "its holder can't be seen"),
             (
                 listener("10.0.0.1", 30_066, 2, 128),
                 &of_session,

@@ -27,7 +27,7 @@ impl State {
         if self.command_pending() {
             self.facts.not_run = Some(NotRun::Signal);
         }
-        self.facts.interrupted = Some((signal, sender));
+        self.facts.interrupted.get_or_insert((signal, sender));
         self.finish()
     }
 

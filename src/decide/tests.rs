@@ -1103,6 +1103,7 @@ fn open_on_ready_follows_the_service_while_command_runs() {
         Some(Task::ShutOnly(ports("80"))),
         "it crashed"
     );
+    assert_eq!(tale.state.facts.unserved, ports("80"));
     assert_eq!(
         tale.saw(50, on_80(&[3])),
         Some(Task::ShutOnly(PortSet::EMPTY))
@@ -1260,6 +1261,46 @@ fn a_check_that_passes_by_the_opened_gate_comes_too_late() {
     assert!(tale.state.facts.unchecked);
     assert_eq!(tale.state.facts.check_exit, None);
     assert_eq!(tale.state.facts.checked_in, None);
+    tale.opens_and_ends(action);
+}
+
+/// The gate opens at the end of `--ready-timeout`, and the old listener is watched for longer.
+#[test]
+fn a_look_that_fails_behind_the_opened_gate_is_tried_again() {
+    let opened = |config: Config, passes: bool| {
+        let short = Config {
+            ready_timeout: Duration::from_millis(1_500),
+            ..config
+        };
+        let mut tale = Tale::running(short, &on_80(&[1]));
+        tale.exits(60, 0);
+        tale.saw(60, on_80(&[1]));
+        tale.saw(160, on_80(&[1]));
+        tale.saw(1_560, on_80(&[1]));
+        tale.at(1_560, Event::Shut(PortSet::EMPTY));
+        if passes {
+            tale.at(1_570, PASSED);
+        }
+        assert_eq!(tale.at(1_580, Event::Blind), None);
+        assert!(!tale.state.facts.unseen);
+        tale
+    };
+    let mut tale = opened(config(), false);
+    let action = tale.saw(3_060, on_80(&[1]));
+    assert!(!tale.state.facts.unseen, "it was seen in the end");
+    tale.opens_and_ends(action);
+
+    let mut tale = opened(config(), false);
+    assert_eq!(tale.at(3_059, Event::Blind), None);
+    let action = tale.at(3_060, Event::Blind);
+    assert!(tale.state.facts.unseen);
+    assert!(!tale.state.facts.unchecked, "there is no check");
+    tale.opens_and_ends(action);
+
+    // What the check passes too late it has not passed.
+    let mut tale = opened(with_check(), true);
+    let action = tale.at(3_060, Event::Blind);
+    assert!(tale.state.facts.unchecked && tale.state.facts.unseen);
     tale.opens_and_ends(action);
 }
 
@@ -1634,6 +1675,44 @@ fn gated_ports_open_when_their_listeners_are_ready() {
     let action = tale.saw(10_060, on(&[(8080, 4), (90, 5)]));
     assert_eq!(tale.state.facts.missing.ports, ports("443"));
     tale.opens_and_ends(action);
+}
+
+/// Nobody waits for a port that is open, but its clients are refused.
+#[test]
+fn a_listener_that_ends_behind_an_open_port_is_told_of() {
+    let on = |port: u16, cookies: &[u64]| Sample {
+        listeners: cookies.iter().map(|c| listener(port, *c)).collect(),
+        ..Sample::default()
+    };
+    let both = |on_80: &[u64], on_443: &[u64]| Sample {
+        listeners: [on(80, on_80).listeners, on(443, on_443).listeners].concat(),
+        connections: busy(0),
+        ..Sample::default()
+    };
+    let two = Config {
+        gated: gated("80,443"),
+        ..config()
+    };
+    let mut tale = Tale::running(two, &both(&[1], &[2]));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, both(&[], &[])), None);
+    let opens = Some(Task::ShutOnly(ports("443")));
+    assert_eq!(tale.saw(70, both(&[3], &[])), opens);
+    tale.at(70, Event::Shut(ports("443")));
+    assert_eq!(tale.state.facts.unserved, PortSet::EMPTY, "it was shut");
+    assert_eq!(tale.saw(80, both(&[], &[])), None);
+    assert_eq!(tale.state.facts.unserved, ports("80"));
+    let action = tale.saw(90, both(&[4], &[5]));
+    assert_eq!(tale.state.facts.unserved, ports("80"));
+    tale.opens_and_ends(action);
+
+    // Who sends USR1 wants the gate open all the same.
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[]));
+    assert_eq!(tale.at(70, Event::OpenNow), Some(Task::Open));
+    tale.saw(80, on_80(&[]));
+    assert_eq!(tale.state.facts.unserved, PortSet::EMPTY);
 }
 
 #[test]

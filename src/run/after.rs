@@ -169,6 +169,16 @@ impl Run<'_> {
                 ms_words(*at - exited)
             ));
         }
+        let late = facts.late.as_ref().map(|(ports, _)| ports);
+        let told = late.unwrap_or(&PortSet::EMPTY).union(&facts.missing.ports);
+        let unserved = facts.unserved.minus(&told);
+        if !unserved.is_empty() {
+            self.warn(format!(
+                "a listener of {} ended after its port had opened: until another one was there, new \
+                 connections were refused",
+                unserved.brief()
+            ));
+        }
         let succeeded = matches!(facts.exited, Some((_, CommandExit::Code(0))));
         if let Some(error) = self.trouble.open.clone().filter(|_| !succeeded) {
             self.warn(format!("the gate did not open as it should: {error}"));
