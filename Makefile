@@ -204,9 +204,6 @@ valgrind:
 	@tests/ci/install-packages $(BUILD_PACKAGES) valgrind
 	tests/ci/valgrind
 
-# The pure files.
-FILES ?= src/decide/*.rs src/action/linger.rs src/action/*/policy.rs $(addprefix src/action/hold/,line.rs pace.rs release.rs) \
-  src/gate/consumers.rs src/run/place.rs $(addprefix src/run/report/,time.rs verdict.rs)
 mutants:
 	@tests/ci/install-packages $(BUILD_PACKAGES)
 	tests/ci/mutants $(FILES)

@@ -6,6 +6,7 @@ mod layers_parts;
 use std::collections::BTreeSet;
 
 use layers_parts::Sources;
+use layers_parts::pure::{impure, named, not_named, pure};
 
 /// The folders of src, from the top to the bottom. The files beside them are on top.
 const LAYERS: [&str; 10] = [
@@ -177,6 +178,18 @@ fn unsafe_code_stays_in_its_files() {
 }
 
 #[test]
+fn each_file_that_only_decides_is_tried_by_mutants() {
+    let sources = Sources::read("syngate", ".");
+    let named = named(include_str!("ci/pure.rs"));
+    assert_eq!(
+        not_named(&pure(&sources), &named),
+        [""; 0],
+        "not in tests/ci/pure.rs"
+    );
+    assert_eq!(impure(&sources, &named), [""; 0], "in tests/ci/pure.rs");
+}
+
+#[test]
 fn no_files_of_the_tests_tools_import_each_other_in_a_circle() {
     for (name, folder) in [
         ("testkit", "tests/kit"),
@@ -301,6 +314,44 @@ fn circles_are_found() {
     ] {
         assert_eq!(of(root, one, two), [""; 0], "{root} {one} {two}");
     }
+}
+
+#[test]
+fn files_that_only_decide_are_found() {
+    let of = |text: &str| {
+        let sources = Sources::made_up(&[
+            ("decide/one.rs", text),
+            ("decide/two.rs", "use super::one::X; fn f() {}"),
+            ("kernel/sys.rs", "use std::fs; fn f() {}"),
+        ]);
+        let list = "mod decide { mod two; } mod words;";
+        let wrong = [
+            not_named(&pure(&sources), &named(list)),
+            impure(&sources, &named(list)),
+        ];
+        wrong.concat().join(" ")
+    };
+    for pure in [
+        "fn f() {}",
+        "use nix::libc; use crate::kernel::Sample; fn f() {}",
+        "fn f() {} #[cfg(test)] mod tests { use std::fs; }",
+    ] {
+        assert_eq!(of(pure), "decide/one.rs", "{pure}");
+    }
+    for other in [
+        "const X: u8 = 1;",
+        "use std::fs; fn f() {}",
+        "use crate::kernel::sys::open; fn f() {}",
+        "fn f() { Instant::now(); }",
+    ] {
+        assert_eq!(of(other), "", "{other}");
+    }
+    let of_two = |text: &str| {
+        let sources = Sources::made_up(&[("decide/two.rs", text)]);
+        impure(&sources, &named("mod decide { mod two; }")).concat()
+    };
+    assert_eq!(of_two("use std::{env, fs::File};"), "decide/two.rs");
+    assert_eq!(of_two("use std::time::Duration;"), "");
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub(crate) mod found;
     reason = "the folder is about the gate, this file is it"
 )]
 pub(crate) mod gate;
+pub(crate) mod here;
 pub(crate) mod iptables;
 pub(crate) mod kinds;
 pub(crate) mod nat;

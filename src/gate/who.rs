@@ -3,12 +3,8 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::time::{ClockId, clock_gettime};
-
-use crate::process::living;
-use crate::process::lock::{FileId, unusual_directory};
+use crate::words::file_id::FileId;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Who {
@@ -18,7 +14,7 @@ pub(crate) struct Who {
     pub since: u64,
     /// The same in seconds of CLOCK_MONOTONIC, which nobody can set.
     pub up: u64,
-    /// The boot of the host, as [`living::boot`] names it: rules may be saved and restored.
+    /// The boot of the host, as [`boot`](crate::process::living::boot) names it: rules may be saved and restored.
     pub boot: Option<String>,
     pub action: String,
     /// The run's lock file.
@@ -30,34 +26,6 @@ pub(crate) struct Who {
 }
 
 impl Who {
-    pub(crate) fn me(action: &str, command: &str) -> Who {
-        Who {
-            pid: std::process::id(),
-            since: now(),
-            up: up(),
-            boot: living::boot(),
-            action: action.to_owned(),
-            lock: FileId::in_use(),
-            locks: unusual_directory(),
-            command: command.to_owned(),
-        }
-    }
-
-    /// The same run, at the time of a new closing.
-    #[must_use]
-    pub(crate) fn again(&self) -> Who {
-        Who {
-            since: now(),
-            up: up(),
-            ..self.clone()
-        }
-    }
-
-    /// Whether the run was in this boot of the host. `None`: that can't be told.
-    pub(crate) fn of_this_boot(&self) -> Option<bool> {
-        Some(*self.boot.as_ref()? == living::boot()?)
-    }
-
     /// `None`: syngate did not write the comment.
     pub(crate) fn parse(comment: &str) -> Option<Who> {
         let rest = comment.strip_prefix("syngate ")?;
@@ -78,17 +46,6 @@ impl Who {
             command: command.to_owned(),
         })
     }
-}
-
-/// Seconds of CLOCK_MONOTONIC.
-pub(crate) fn up() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
-    now.map_or(0, |now| now.tv_sec().unsigned_abs())
-}
-
-pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or(Duration::ZERO).as_secs()
 }
 
 impl fmt::Display for Who {

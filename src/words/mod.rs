@@ -8,6 +8,7 @@ pub(crate) mod env;
 pub(crate) mod exit;
 pub(crate) mod family;
 pub(crate) mod fault;
+pub(crate) mod file_id;
 pub(crate) mod gated;
 pub(crate) mod hop;
 pub(crate) mod lacking;

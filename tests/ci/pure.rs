@@ -1,5 +1,5 @@
 //! The decisions and what they need, as a crate of their own: tests/ci/mutants builds it hundreds of
-//! times, in a fraction of the time that the whole takes. What these files import is named here too.
+//! times, in a fraction of the time that the whole takes. tests/layers.rs holds it to the sources.
 
 #![allow(dead_code, unexpected_cfgs, unused_imports)]
 
@@ -20,16 +20,60 @@ mod action {
     }
     mod linger;
     mod redirect {
+        mod mistake;
         mod places;
         pub(super) mod policy;
+    }
+    mod rooms {
+        mod policy;
     }
     #[cfg(test)]
     mod tests;
 }
 
+mod cli {
+    mod help;
+    mod values;
+}
+
+mod commands {
+    mod check {
+        mod advice;
+        mod backend;
+        mod endpoint;
+        mod host;
+        mod support;
+    }
+}
+
 mod gate {
+    pub(crate) mod by_port;
     pub(crate) mod consumers;
+    pub(crate) mod found;
+    mod iptables {
+        mod around;
+        mod by_port;
+        mod compile;
+        mod rule;
+        mod save;
+    }
+    pub(crate) mod kinds;
     pub(crate) mod nat;
+    mod nft {
+        mod answers;
+        mod compared;
+        mod compile;
+        mod divert;
+        mod names;
+        mod refused;
+        mod ruleset;
+        mod script;
+        mod syns;
+        mod uapi;
+        mod userdata;
+    }
+    pub(crate) mod rules;
+    pub(crate) mod who;
 }
 
 mod run {

@@ -6,7 +6,7 @@ use super::host::Host;
 use super::support::{NOT_PRIVILEGED, Support};
 use crate::gate::kinds::Variant;
 use crate::gate::kinds::{Choice, Kind};
-use crate::kernel::caps;
+use crate::kernel::caps::NEEDED;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct AutoBackend {
@@ -31,14 +31,13 @@ impl Host {
             return Err(format!("the service's listeners can't be seen: {why}"));
         }
         if !self.privileges.net_admin {
-            return Err(caps::NEEDED.to_owned());
+            return Err(NEEDED.to_owned());
         }
         let lacking = match (&self.nf_tables, &self.timed_sets) {
             (Support::Yes, Support::Yes) => None,
             (Support::Unknown(why), _) if why == NOT_PRIVILEGED => {
                 return Err(format!(
-                    "{}; what this process has is over another user namespace",
-                    caps::NEEDED
+                    "{NEEDED}; what this process has is over another user namespace"
                 ));
             }
             (Support::Unknown(why), _) | (Support::Yes, Support::Unknown(why)) => {

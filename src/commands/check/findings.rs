@@ -4,8 +4,9 @@ use serde::Serialize;
 
 use super::advice::{Advice, advise};
 use super::backend::{AutoBackend, Holding};
+use super::endpoint::Endpoint;
 use super::host::Host;
-use super::service::{self, Endpoint};
+use super::service;
 use super::support::Support;
 use crate::words::ports::PortSet;
 

@@ -1,26 +1,16 @@
-//! What this host can do: looked at, tried without a trace, and never guessed.
+//! What is known of this host. `look.rs` finds it out.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::nf_tables::NfTables;
-use super::privileges::Privileges;
-use super::proc::{ConntrackUse, conntrack, ipvs, sysctl};
-use super::rules::{Published, VariantSummary, legacy, nat, published};
 use super::support::Support;
 use crate::gate::by_port::PortRule;
 use crate::gate::consumers::Firewall;
-use crate::gate::firewall;
-use crate::gate::iptables::holdings;
-use crate::gate::iptables::present::default_variant;
-use crate::kernel::caps;
-use crate::kernel::release::release;
-use crate::kernel::sockets::netstat;
 use crate::words::family::Family;
 
 /// The settings of this network namespace that matter to a gate.
-const SYSCTLS: [&str; 7] = [
+pub(super) const SYSCTLS: [&str; 7] = [
     "net.core.somaxconn",
     "net.ipv4.ip_forward",
     "net.ipv4.tcp_abort_on_overflow",
@@ -30,9 +20,50 @@ const SYSCTLS: [&str; 7] = [
     "net.ipv4.tcp_syncookies",
 ];
 /// The counts of TCP in this network namespace that matter to a gate.
-const COUNTS: [&str; 3] = ["ListenDrops", "ListenOverflows", "SyncookiesSent"];
+pub(super) const COUNTS: [&str; 3] = ["ListenDrops", "ListenOverflows", "SyncookiesSent"];
 
-/// What is known of this host. A field is null where this can't be told.
+/// The privileges of this process.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Privileges {
+    pub(crate) uid: u32,
+    pub(crate) net_admin: bool,
+    /// Other users' processes can be looked into.
+    pub(crate) sys_ptrace: bool,
+    /// It is the root of the host, not of a user namespace.
+    pub(crate) host_root: bool,
+}
+
+/// How full connection tracking is.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct ConntrackUse {
+    pub(crate) count: u64,
+    pub(crate) max: u64,
+}
+
+/// A variant of iptables that is installed.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct VariantSummary {
+    /// `iptables-nft`, `iptables-legacy`.
+    pub(crate) variant: &'static str,
+    /// Plain `iptables` is this one.
+    pub(crate) default: bool,
+    /// ip6tables is installed, too.
+    pub(crate) ipv6: bool,
+    /// How many rules it holds; null if the rules can't be read.
+    pub(crate) rules: Option<usize>,
+    /// Why the rules can't be read.
+    pub(crate) unseen: Option<String>,
+}
+
+/// A port whose packets a rule sends elsewhere before the input hook.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(crate) struct Published {
+    pub(crate) port: u16,
+    /// Table and chain of the rule.
+    pub(crate) by: String,
+}
+
+/// A field is null where this can't be told.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Host {
     /// The kernel's release.
@@ -80,47 +111,6 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// `sock_diag`: whether the host's sockets could be listed.
-    pub(crate) fn look(sock_diag: Support) -> Host {
-        let asked = NfTables::ask();
-        let holdings = holdings::take(caps::net_admin());
-        let default = default_variant();
-        let (published, published_unseen) = published(&holdings);
-        Host {
-            kernel: release(),
-            privileges: Privileges::mine(),
-            nf_tables: asked.table,
-            timed_sets: asked.gate,
-            owner_tables: asked.owner,
-            prerouting: asked.prerouting,
-            nft_dup: asked.dup,
-            nfqueue: asked.nfqueue,
-            nft_queue: asked.queue,
-            xt_nfqueue: asked.xt_nfqueue,
-            iptables: holdings
-                .iter()
-                .map(|i| VariantSummary::counted(i, default))
-                .collect(),
-            xt_recent: asked.recent,
-            sock_diag,
-            ipvs: ipvs(),
-            conntrack: conntrack(),
-            sysctls: SYSCTLS
-                .into_iter()
-                .map(|name| (name, sysctl(name)))
-                .collect(),
-            counts: COUNTS
-                .into_iter()
-                .map(|name| (name, netstat(name)))
-                .collect(),
-            published,
-            published_unseen,
-            firewall: firewall::look_beside(legacy(&holdings)),
-            by_port: firewall::by_port_beside(legacy(&holdings)).unwrap_or_default(),
-            nat: nat(&holdings),
-        }
-    }
-
     pub(crate) fn sysctl(&self, name: &str) -> Option<u64> {
         self.sysctls.get(name).copied().flatten()
     }

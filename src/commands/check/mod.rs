@@ -3,8 +3,10 @@
 
 mod advice;
 mod backend;
+mod endpoint;
 mod findings;
 mod host;
+mod look;
 mod nf_tables;
 mod privileges;
 pub(crate) mod proc;

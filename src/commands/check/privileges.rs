@@ -4,19 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use nix::unistd::geteuid;
-use serde::Serialize;
 
+use super::host::Privileges;
 use crate::kernel::caps;
-
-#[derive(Debug, Clone, Default, Serialize)]
-pub(crate) struct Privileges {
-    pub(crate) uid: u32,
-    pub(crate) net_admin: bool,
-    /// Other users' processes can be looked into.
-    pub(crate) sys_ptrace: bool,
-    /// It is the root of the host, not of a user namespace.
-    pub(crate) host_root: bool,
-}
 
 impl Privileges {
     pub(crate) fn mine() -> Privileges {

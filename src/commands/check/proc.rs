@@ -2,14 +2,7 @@
 
 use std::fs;
 
-use serde::Serialize;
-
-/// How full connection tracking is.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct ConntrackUse {
-    pub(crate) count: u64,
-    pub(crate) max: u64,
-}
+use super::host::ConntrackUse;
 
 /// The value of `net.core.somaxconn` and the like, if this kernel has it.
 pub(crate) fn sysctl(name: &str) -> Option<u64> {

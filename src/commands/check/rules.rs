@@ -1,36 +1,12 @@
 //! The rules of others in iptables and nf_tables, as far as they matter to a gate.
 
-use serde::Serialize;
-
+use super::host::{Published, VariantSummary};
 use crate::gate::iptables::holdings::{Held, VariantHoldings};
 use crate::gate::kinds::Variant;
 use crate::gate::nft::published;
 use crate::kernel::caps;
 use crate::words::family::Family;
 use crate::words::lacking::Lacking;
-
-/// A variant of iptables that is installed.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct VariantSummary {
-    /// `iptables-nft`, `iptables-legacy`.
-    pub(crate) variant: &'static str,
-    /// Plain `iptables` is this one.
-    pub(crate) default: bool,
-    /// ip6tables is installed, too.
-    pub(crate) ipv6: bool,
-    /// How many rules it holds; null if the rules can't be read.
-    pub(crate) rules: Option<usize>,
-    /// Why the rules can't be read.
-    pub(crate) unseen: Option<String>,
-}
-
-/// A port whose packets a rule sends elsewhere before the input hook.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(crate) struct Published {
-    pub(crate) port: u16,
-    /// Table and chain of the rule.
-    pub(crate) by: String,
-}
 
 impl VariantSummary {
     pub(crate) fn counted(installed: &VariantHoldings, default: Option<Variant>) -> VariantSummary {

@@ -1,9 +1,9 @@
 //! The findings as a page for people. Pure.
 
 use super::findings::Findings;
-use super::host::Host;
-use super::rules::VariantSummary;
-use super::service::{Endpoint, ListeningProcess};
+use super::host::{Host, VariantSummary};
+
+use super::endpoint::{Endpoint, ListeningProcess};
 use super::support::Support;
 
 /// The longest line, unless a single word is longer.

@@ -96,7 +96,7 @@ impl<'a> Table<'a> {
                 return Err(Fault::Passes(rule));
             }
             if place.end == End::Last {
-                self.ends(chain, &rules[at + 1..])?;
+                self.ends(chain, &rules[at..])?;
             }
         }
         Ok(())
@@ -118,14 +118,14 @@ impl<'a> Table<'a> {
         self.rules.get(chain).map_or(&[], Vec::as_slice)
     }
 
-    /// Nothing but jumps of other runs is behind, and the policy lets pass.
-    fn ends(&self, chain: &str, behind: &[&str]) -> Result<(), Fault> {
+    /// These rules are nothing but jumps of runs, and the policy lets pass.
+    fn ends(&self, chain: &str, rules: &[&str]) -> Result<(), Fault> {
         let of_a_run = |rule: &str| {
             Rule::read(rule)
                 .target()
                 .is_some_and(|to| id_of(to).is_some())
         };
-        if let Some(rule) = behind.iter().find(|rule| !of_a_run(rule)) {
+        if let Some(rule) = rules.iter().find(|rule| !of_a_run(rule)) {
             return Err(Fault::Behind((*rule).to_owned()));
         }
         match self.policies.get(chain) {
@@ -294,6 +294,23 @@ mod tests {
         assert_eq!(check(End::Last, "DROP", &[JUMP]), fault("-P INPUT DROP"));
         assert_eq!(check(End::First, "DROP", &[JUMP, drop]), Ok(()));
         assert_eq!(check(End::First, "ACCEPT", &[OTHER]), Err(Fault::Changed));
+    }
+
+    /// An operator has to find the rule.
+    #[test]
+    fn a_warning_names_the_rule_and_its_table() {
+        let rule = "-A INPUT -s 10.0.0.9/32 -j DROP";
+        for fault in [
+            Fault::Passes(rule.to_owned()),
+            Fault::Behind(rule.to_owned()),
+        ] {
+            let told = fault.told("mangle");
+            assert!(
+                told.contains("the table mangle") && told.ends_with(rule),
+                "{told}"
+            );
+        }
+        assert!(Fault::Changed.told("mangle").contains("lists others"));
     }
 
     #[test]

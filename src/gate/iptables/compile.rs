@@ -338,6 +338,7 @@ pub(crate) fn withstand(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::kinds::Variant;
     use crate::words::scope::{Networks, Scope, parse_networks};
 
     fn rules(ports: &str, scope: Scope) -> Rules {
@@ -474,6 +475,47 @@ mod tests {
     fn comments_end_no_quotes() {
         assert_eq!(fit_comment("sh -c 'a \"b\"\\\n'"), "sh -c ?a ?b????");
         assert!(fit_comment(&"é".repeat(200)).len() <= COMMENT_MAX);
+        let longest = "x".repeat(COMMENT_MAX);
+        assert_eq!(fit_comment(&longest), longest);
+    }
+
+    /// The kernel empties each chain that the input declares.
+    #[test]
+    fn new_ports_replace_the_old_ones_alone() {
+        let rules = rules("80", Scope::default());
+        let text = script(&rules, Family::V4).replace_ports(&PortSet::from_iter([443]));
+        let chain = "syngate_0123456789abcdef";
+        let lines: Vec<&str> = text.lines().collect();
+        let gates = format!("-A {chain} -p tcp -m multiport --dports 443 -j {chain}_s");
+        let declares = format!(":{chain} - [0:0]");
+        assert_eq!(lines, ["*filter", &declares, &gates, "COMMIT"]);
+    }
+
+    #[test]
+    fn what_dry_run_prints_arms_the_list_that_the_rule_looks_at() {
+        let rules = rules("80", Scope::default());
+        let (id, time) = ("0123456789abcdef", Duration::from_millis(1_500));
+        let text = super::script(Variant::Legacy, &rules, id, "who", time);
+        for (program, any, name) in [
+            (
+                "# iptables-legacy-restore",
+                "0.0.0.0",
+                "syngate_0123456789abcdef_4",
+            ),
+            (
+                "# ip6tables-legacy-restore",
+                "::",
+                "syngate_0123456789abcdef_6",
+            ),
+        ] {
+            let arms =
+                format!("{program} --noflush, then echo +{any} >/proc/net/xt_recent/{name}\n");
+            let of_program = text.split(&arms).nth(1).expect(&text);
+            let rule = of_program.lines().find(|line| line.starts_with("-I INPUT"));
+            let rule = rule.expect(&text);
+            assert!(rule.contains(&format!(" --name {name} ")), "{rule}");
+            assert!(rule.contains(" --rcheck --seconds 2 "), "{rule}");
+        }
     }
 
     #[test]

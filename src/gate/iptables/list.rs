@@ -6,10 +6,10 @@ use super::listing::{Ask, Listing};
 use super::present::{has_ipv6, has_legacy_tables, installed_variants};
 use super::programs::Programs;
 use super::recent;
-use super::save::{Part, parts};
+use super::save::{Part, Until, parts};
 use crate::gate::found::{By, Found};
+use crate::gate::here::{now, up};
 use crate::gate::kinds::{Kind, Variant};
-use crate::gate::who;
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
 use crate::words::scope::{Networks, Scope};
@@ -85,21 +85,12 @@ fn add_parts(variant: Variant, family: Family, saved: &str, found: &mut Vec<Foun
 }
 
 fn add_part(family: Family, part: Part, gate: &mut Found) {
-    let made_by = part.who.clone().unwrap_or_default();
-    // xt_recent counts by a clock that nobody can set; a date is by the wall clock.
-    let (since, now) = match part.by_date {
-        false => (made_by.up, who::up()),
-        true => (made_by.since, who::now()),
-    };
-    let until = part
-        .closes_for
-        .map(|time| since.saturating_add(time.as_secs()));
-    let left = until.map(|until| until.saturating_sub(now));
-    let over = left == Some(0);
+    let left = time_left(&part);
+    let over = left.is_some_and(|left| left.is_zero());
     let disarmed = recent::is_disarmed(&gate.run, family);
     if !part.jumps.is_empty() && !disarmed && !over {
         gate.ports = gate.ports.union(&part.ports);
-        gate.opens_in = gate.opens_in.max(left.map(Duration::from_secs));
+        gate.opens_in = gate.opens_in.max(left);
     }
     let counted = gate.syns_stopped.unwrap_or(0);
     gate.syns_stopped = Some(counted.saturating_add(part.syns_stopped));
@@ -110,6 +101,18 @@ fn add_part(family: Family, part: Part, gate: &mut Found) {
     gate.scope.allow_from = join(&gate.scope.allow_from, &part.scope.allow_from);
     gate.scope.interfaces = part.scope.interfaces;
     gate.who = gate.who.take().or(part.who);
+}
+
+/// `None`: the rules do not tell.
+fn time_left(part: &Part) -> Option<Duration> {
+    let seconds = Duration::from_secs;
+    match part.until? {
+        Until::Date(date) => Some(date.saturating_sub(seconds(now()))),
+        Until::For(time) => {
+            let since = seconds(part.who.as_ref()?.up);
+            Some(since.saturating_add(time).saturating_sub(seconds(up())))
+        }
+    }
 }
 
 /// The gates in any text, read as the rules of both IP versions.

@@ -7,10 +7,19 @@ use std::time::Duration;
 
 use super::rule::{ports_in, words};
 use crate::gate::rules::PREFIX;
-use crate::gate::who::{Who, now};
+use crate::gate::who::Who;
 use crate::words::ports::PortSet;
 use crate::words::run_id::ID_LENGTH;
 use crate::words::scope::{Networks, Scope, Where};
+
+/// When the kernel opens the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// So long after the arming, by a clock that nobody can set.
+    For(Duration),
+    /// When so much time has passed since 1970, by the wall clock.
+    Date(Duration),
+}
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Part {
@@ -24,10 +33,7 @@ pub(super) struct Part {
     pub(super) scope: Scope,
     pub(super) syns_stopped: u64,
     pub(super) who: Option<Who>,
-    /// How long the kernel keeps the gate closed after the arming.
-    pub(super) closes_for: Option<Duration>,
-    /// The deadline is a wall-clock date.
-    pub(super) by_date: bool,
+    pub(super) until: Option<Until>,
 }
 
 /// The part of each run, by run id.
@@ -118,17 +124,14 @@ fn jump<'a>(rule: &str, value: &impl Fn(&str) -> Option<&'a str>, part: &mut Par
         part.scope.hook = Where::Prerouting;
     }
     let seconds = value("--seconds").and_then(|seconds| seconds.parse().ok());
-    part.closes_for = seconds.map(Duration::from_secs);
+    part.until = seconds.map(|seconds| Until::For(Duration::from_secs(seconds)));
     if let Some(stop) = value("--datestop") {
         let stop = humantime::parse_rfc3339(&format!("{stop}Z"));
         let stop = stop
             .ok()
             .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-        let since = part.who.as_ref().map_or_else(now, |who| who.since);
         // The second itself is included.
-        let end = stop.map(|at| at + Duration::from_secs(1));
-        part.closes_for = end.map(|at| at.saturating_sub(Duration::from_secs(since)));
-        part.by_date = true;
+        part.until = stop.map(|at| Until::Date(at + Duration::from_secs(1)));
     }
 }
 
@@ -197,7 +200,7 @@ COMMIT
         assert_eq!(part.table, "filter");
         assert_eq!(part.ports.to_string(), "80,443,8000-8010");
         assert_eq!(part.syns_stopped, 3);
-        assert_eq!(part.closes_for, Some(Duration::from_secs(2)));
+        assert_eq!(part.until, Some(Until::For(Duration::from_secs(2))));
         assert_eq!(
             part.scope.to_string(),
             "--to 10.0.0.1 --allow-from 10.0.0.0/8 --allow-local --interface eth9"

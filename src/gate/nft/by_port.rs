@@ -5,6 +5,7 @@ use anyhow::Result;
 use nix::libc;
 
 use super::compared::{Compared, Ports};
+use super::keys::known;
 use super::others::Base;
 use super::tables::Tables;
 use super::uapi::{
@@ -91,7 +92,7 @@ impl Rule {
             by: at.to_string(),
             table: at.table_words(),
             to: self.goes_to,
-            ports: ports.known(at, tables)?,
+            ports: known(ports, at, tables)?,
             original: self.compared.original,
         }))
     }

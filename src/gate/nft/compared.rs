@@ -1,13 +1,9 @@
 //! The destination ports that a rule of nf_tables compares: plainly, as a range, by a set or a map, or by
-//! iptables-nft's matches.
+//! iptables-nft's matches. Pure.
 
-use std::ffi::CString;
-
-use anyhow::Result;
-use nftnl::ProtoFamily;
 use nix::libc;
 
-use super::tables::Tables;
+use super::answers;
 use super::uapi::{
     NFT_CMP_EQ, NFT_CMP_GTE, NFT_CMP_LTE, NFT_CT_PROTO_DST, NFT_LOOKUP_F_INV,
     NFT_PAYLOAD_TRANSPORT_HEADER, NFT_REG32_00, NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_CMP_SREG,
@@ -15,7 +11,6 @@ use super::uapi::{
     NFTA_LOOKUP_SREG, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET,
     NFTA_TARGET_INFO, NFTA_TARGET_NAME,
 };
-use super::{answers, others};
 use crate::kernel::netlink::{attribute, get};
 use crate::words::ports::PortSet;
 
@@ -35,51 +30,17 @@ pub(super) enum Ports {
 /// `tcp dport @SET dnat to …`, `redirect to :tcp dport map { … }`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Keys {
-    set: String,
+    pub(super) set: String,
     /// Where the port is in a key.
-    offset: usize,
+    pub(super) offset: usize,
 }
 
 impl Ports {
-    /// Asks the kernel for the elements of a set.
-    ///
-    /// # Errors
-    /// The set is not listed.
-    pub(super) fn known(self, at: &others::At, tables: &mut Tables) -> Result<PortSet> {
-        match self {
-            Ports::These(ports) => Ok(ports),
-            Ports::KeysOf(keys) => keys.ports(at, tables),
-        }
-    }
-
     #[cfg(any(fuzzing, test))]
     pub(super) fn withstand(&self) {
         if let Ports::KeysOf(keys) = self {
             assert!(keys.offset < 16 * 4);
         }
-    }
-}
-
-impl Keys {
-    /// Leaves out what a map of verdicts lets pass.
-    fn ports(&self, at: &others::At, tables: &mut Tables) -> Result<PortSet> {
-        let family = match i32::from(at.family) {
-            libc::NFPROTO_IPV4 => ProtoFamily::Ipv4,
-            libc::NFPROTO_IPV6 => ProtoFamily::Ipv6,
-            _ => ProtoFamily::Inet,
-        };
-        let (table, set) = (CString::new(&*at.table)?, CString::new(&*self.set)?);
-        let bounds = tables.elements(family, &table, &set, |payload| {
-            let elements = answers::elements(payload);
-            let matter = elements.filter(|element| element.verdict.is_none_or(answers::may_refuse));
-            let bounds = matter.filter_map(|element| {
-                let port = get(element.key, self.offset).map(u16::from_be_bytes)?;
-                Some((port, element.end))
-            });
-            bounds.collect()
-        })?;
-        let intervals = bounds.iter().any(|(_, end)| *end);
-        Ok(answers::ports(bounds, intervals))
     }
 }
 
@@ -236,5 +197,318 @@ fn compared_by(name: &str, info: &[u8]) -> Option<PortSet> {
             plain.then(|| PortSet::from_ranges([first..=last]))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::netlink::put_attribute;
+
+    type Expression = (&'static str, Vec<u8>);
+
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+    /// `NFT_REG_1`, and `NFT_REG32_00`, which begins at the same byte.
+    const FIRST: u32 = 1;
+    const FIRST_SMALL: u32 = 8;
+    const NFT_CMP_NEQ: u32 = 1;
+
+    fn with(attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, value) in attributes {
+            put_attribute(&mut bytes, *kind, value);
+        }
+        bytes
+    }
+
+    fn payload(base: u32, offset: u32, length: u32, register: u32) -> Expression {
+        let words = [register, base, offset, length].map(u32::to_be_bytes);
+        let kinds = [
+            NFTA_PAYLOAD_DREG,
+            NFTA_PAYLOAD_BASE,
+            NFTA_PAYLOAD_OFFSET,
+            NFTA_PAYLOAD_LEN,
+        ];
+        let attributes: Vec<(u16, &[u8])> = kinds
+            .into_iter()
+            .zip(words.iter().map(|word| &word[..]))
+            .collect();
+        ("payload", with(&attributes))
+    }
+
+    fn load(register: u32) -> Expression {
+        payload(
+            NFT_PAYLOAD_TRANSPORT_HEADER,
+            PORT_OFFSET,
+            PORT_LENGTH,
+            register,
+        )
+    }
+
+    fn meta(register: u32) -> Expression {
+        (
+            "meta",
+            with(&[(NFTA_PAYLOAD_DREG, &register.to_be_bytes())]),
+        )
+    }
+
+    fn ct(key: u32, direction: u8, register: u32) -> Expression {
+        let (key, register) = (key.to_be_bytes(), register.to_be_bytes());
+        let attributes: [(u16, &[u8]); 3] = [
+            (NFTA_PAYLOAD_DREG, &register),
+            (NFTA_CT_KEY, &key),
+            (NFTA_CT_DIRECTION, &[direction]),
+        ];
+        ("ct", with(&attributes))
+    }
+
+    fn cmp(register: u32, op: u32, value: &[u8]) -> Expression {
+        let (register, op) = (register.to_be_bytes(), op.to_be_bytes());
+        let value = with(&[(NFTA_DATA_VALUE, value)]);
+        let attributes: [(u16, &[u8]); 3] = [
+            (NFTA_CMP_SREG, &register),
+            (NFTA_CMP_OP, &op),
+            (NFTA_CMP_DATA, &value),
+        ];
+        ("cmp", with(&attributes))
+    }
+
+    fn port(op: u32, port: u16) -> Expression {
+        cmp(FIRST, op, &port.to_be_bytes())
+    }
+
+    fn look_up(register: u32, flags: u32) -> Expression {
+        let (register, flags) = (register.to_be_bytes(), flags.to_be_bytes());
+        let attributes: [(u16, &[u8]); 3] = [
+            (NFTA_LOOKUP_SET, b"web\0"),
+            (NFTA_LOOKUP_SREG, &register),
+            (NFTA_LOOKUP_FLAGS, &flags),
+        ];
+        ("lookup", with(&attributes))
+    }
+
+    /// An extension of x_tables; `info` is a whole structure.
+    fn extension(name: &str, info: &[u8]) -> Expression {
+        let attributes: [(u16, &[u8]); 2] = [
+            (NFTA_TARGET_NAME, name.as_bytes()),
+            (NFTA_TARGET_INFO, info),
+        ];
+        ("match", with(&attributes))
+    }
+
+    fn compared(rule: &[Expression]) -> Compared {
+        let mut compared = Compared::default();
+        for (name, data) in rule {
+            compared.note(name, data);
+        }
+        compared
+    }
+
+    /// The ports, as text; those of a set as its name and the offset of the port in its keys.
+    fn ports(rule: &[Expression]) -> String {
+        match compared(rule).ports {
+            None => "none".to_owned(),
+            Some(Ports::These(ports)) => ports.to_string(),
+            Some(Ports::KeysOf(keys)) => format!("{}+{}", keys.set, keys.offset),
+        }
+    }
+
+    #[test]
+    fn a_port_and_a_range() {
+        assert_eq!(ports(&[load(FIRST), port(NFT_CMP_EQ, 80)]), "80");
+        let range = [
+            load(FIRST),
+            port(NFT_CMP_GTE, 8000),
+            port(NFT_CMP_LTE, 8010),
+        ];
+        assert_eq!(ports(&range), "8000-8010");
+        assert_eq!(ports(&range[..2]), "8000-65535");
+        assert_eq!(ports(&[load(FIRST), port(NFT_CMP_LTE, 1023)]), "0-1023");
+        assert_eq!(ports(&[load(FIRST), port(NFT_CMP_NEQ, 80)]), "none");
+    }
+
+    #[test]
+    fn other_fields_are_no_ports() {
+        let transport = NFT_PAYLOAD_TRANSPORT_HEADER;
+        for (what, other) in [
+            ("a source port", payload(transport, 0, 2, FIRST)),
+            ("of another header", payload(transport - 1, 2, 2, FIRST)),
+            ("both ports", payload(transport, 2, 4, FIRST)),
+            ("a mark", meta(FIRST)),
+            (
+                "the client's port",
+                ct(NFT_CT_PROTO_DST - 1, ORIGINAL, FIRST),
+            ),
+            ("the port of answers", ct(NFT_CT_PROTO_DST, 1, FIRST)),
+        ] {
+            assert_eq!(ports(&[other, port(NFT_CMP_EQ, 80)]), "none", "{what}");
+        }
+    }
+
+    #[test]
+    fn a_register_has_what_was_loaded_last() {
+        let after = |expression| ports(&[load(FIRST), expression, port(NFT_CMP_EQ, 80)]);
+        assert_eq!(after(meta(FIRST)), "none");
+        assert_eq!(after(ct(1, ORIGINAL, FIRST)), "none");
+        assert_eq!(after(payload(1, 12, 4, FIRST)), "none");
+        assert_eq!(after(meta(FIRST_SMALL)), "none", "the same byte");
+        assert_eq!(after(meta(FIRST + 1)), "80", "another register");
+        assert_eq!(after(meta(FIRST_SMALL + 1)), "80", "another register");
+        let other = cmp(FIRST + 1, NFT_CMP_EQ, &80_u16.to_be_bytes());
+        assert_eq!(ports(&[load(FIRST), other]), "none");
+        assert_eq!(ports(&[load(FIRST_SMALL), port(NFT_CMP_EQ, 80)]), "80");
+        // The second register of 16 bytes begins with the fifth of 4.
+        let second = cmp(FIRST + 1, NFT_CMP_EQ, &80_u16.to_be_bytes());
+        assert_eq!(ports(&[load(FIRST_SMALL + 4), second]), "80");
+    }
+
+    #[test]
+    fn the_port_from_before_nat() {
+        let before = [ct(NFT_CT_PROTO_DST, ORIGINAL, FIRST), port(NFT_CMP_EQ, 80)];
+        assert_eq!(ports(&before), "80");
+        assert!(compared(&before).original);
+        assert!(!compared(&[load(FIRST), port(NFT_CMP_EQ, 80)]).original);
+        let of_answers = [
+            ct(NFT_CT_PROTO_DST, 1, FIRST),
+            load(FIRST),
+            port(NFT_CMP_EQ, 80),
+        ];
+        assert!(!compared(&of_answers).original);
+    }
+
+    #[test]
+    fn sets_have_the_port_in_their_keys() {
+        assert_eq!(ports(&[load(FIRST), look_up(FIRST, 0)]), "web+0");
+        // ip daddr . tcp dport: the address is in the first four bytes.
+        let address = payload(1, 16, 4, FIRST);
+        let port = load(FIRST_SMALL + 1);
+        let both = [address, port, look_up(FIRST, 0)];
+        assert_eq!(ports(&both), "web+4");
+        for (what, rule) in [
+            (
+                "not in the set",
+                [load(FIRST), look_up(FIRST, NFT_LOOKUP_F_INV)],
+            ),
+            ("another field", [load(FIRST), look_up(FIRST + 1, 0)]),
+            ("no port", [meta(FIRST), look_up(FIRST, 0)]),
+        ] {
+            assert_eq!(ports(&rule), "none", "{what}");
+        }
+        let other_flag = look_up(FIRST, NFT_LOOKUP_F_INV << 1);
+        assert_eq!(ports(&[load(FIRST), other_flag]), "web+0");
+    }
+
+    #[test]
+    fn other_conditions_narrow_a_rule() {
+        let tcp = [meta(FIRST), cmp(FIRST, NFT_CMP_EQ, &[TCP])];
+        assert!(!compared(&tcp).narrowed, "tcp alone");
+        assert!(!compared(&[extension("comment", &[])]).narrowed);
+        assert!(!compared(&[("counter", Vec::new())]).narrowed);
+        for rule in [
+            vec![load(FIRST), port(NFT_CMP_EQ, 80)],
+            vec![meta(FIRST), cmp(FIRST, NFT_CMP_EQ, &[UDP])],
+            vec![meta(FIRST), look_up(FIRST, 0)],
+            vec![extension("mac", &[])],
+            vec![("limit", Vec::new())],
+            vec![("range", Vec::new())],
+            vec![extension("mac", &[]), extension("comment", &[])],
+            vec![
+                load(FIRST),
+                port(NFT_CMP_EQ, 80),
+                meta(FIRST),
+                cmp(FIRST, NFT_CMP_EQ, &[TCP]),
+            ],
+        ] {
+            assert!(compared(&rule).narrowed, "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn rules_for_udp() {
+        let protocol = |op, protocol| compared(&[meta(FIRST), cmp(FIRST, op, &[protocol])]).udp;
+        assert!(protocol(NFT_CMP_EQ, UDP));
+        assert!(!protocol(NFT_CMP_EQ, TCP));
+        assert!(!protocol(NFT_CMP_NEQ, UDP), "all but UDP");
+        let then = [cmp(FIRST, NFT_CMP_EQ, &[UDP]), port(NFT_CMP_EQ, 80)];
+        assert!(compared(&then).udp);
+    }
+
+    /// `numbers`: each at its offset.
+    fn structure(length: usize, numbers: &[(usize, u16)]) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        for (at, number) in numbers {
+            bytes[*at..at + 2].copy_from_slice(&number.to_ne_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn tcp_of_iptables() {
+        let tcp = |numbers: &[(usize, u16)], flags: u8| {
+            let mut info = structure(12, numbers);
+            info[11] = flags;
+            ports(&[extension("tcp", &info)])
+        };
+        assert_eq!(tcp(&[(4, 80), (6, 81)], 0), "80-81");
+        assert_eq!(tcp(&[(4, 80), (6, 81)], TCP_INVERTED_SOURCE), "80-81");
+        assert_eq!(tcp(&[(4, 80), (6, 81)], 0x02), "none", "all but these");
+        assert_eq!(tcp(&[(4, 0), (6, u16::MAX)], 0), "none", "no condition");
+        assert_eq!(ports(&[extension("tcp", &[0; 11])]), "none", "cut");
+        assert!(!compared(&[extension("tcp", &structure(12, &[(6, 1)]))]).original);
+    }
+
+    /// `XT_TCP_INV_SRCPT`.
+    const TCP_INVERTED_SOURCE: u8 = 0x01;
+
+    #[test]
+    fn multiport_of_iptables() {
+        /// `numbers`: ports, and whether a range begins with them.
+        fn multiport(flags: u8, count: u8, numbers: &[(u16, bool)], inverted: u8) -> String {
+            let at = |n: usize| 2 + 2 * n;
+            let ports: Vec<_> = (0..)
+                .map(at)
+                .zip(numbers.iter().map(|(port, _)| *port))
+                .collect();
+            let mut info = structure(48, &ports);
+            (info[0], info[1], info[47]) = (flags, count, inverted);
+            for (n, (_, begins)) in numbers.iter().enumerate() {
+                info[32 + n] = u8::from(*begins);
+            }
+            super::tests::ports(&[extension("multiport", &info)])
+        }
+        const DESTINATION: u8 = 1;
+        let list = [(80, false), (8000, true), (8010, false), (443, false)];
+        assert_eq!(multiport(DESTINATION, 4, &list, 0), "80,443,8000-8010");
+        assert_eq!(multiport(2, 1, &list, 0), "80", "either end");
+        assert_eq!(multiport(0, 4, &list, 0), "none", "source ports");
+        assert_eq!(multiport(DESTINATION, 4, &list, 1), "none", "all but these");
+        assert_eq!(multiport(DESTINATION, 2, &list, 0), "80,8000", "no end");
+        let full: Vec<(u16, bool)> = (1..=15).map(|n| (2 * n, false)).collect();
+        assert!(multiport(DESTINATION, 15, &full, 0).ends_with(",28,30"));
+        assert_eq!(multiport(DESTINATION, 16, &full, 0), "none", "too many");
+        assert_eq!(ports(&[extension("multiport", &[1; 47])]), "none", "cut");
+    }
+
+    #[test]
+    fn conntrack_of_iptables() {
+        let conntrack = |matches: u16, inverts: u16| {
+            let numbers = [(140, 80), (146, matches), (148, inverts), (156, 81)];
+            compared(&[extension("conntrack", &structure(160, &numbers))])
+        };
+        const ORIGINAL_PORT: u16 = 1 << 9;
+        let found = conntrack(ORIGINAL_PORT | 1, 1);
+        assert_eq!(
+            found.ports,
+            Some(Ports::These(PortSet::from_ranges([80..=81])))
+        );
+        assert!(found.original);
+        assert_eq!(conntrack(1, 0).ports, None, "another condition");
+        assert_eq!(
+            conntrack(ORIGINAL_PORT, ORIGINAL_PORT).ports,
+            None,
+            "all but these"
+        );
+        assert!(!conntrack(1, 0).original);
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod consuming;
 pub(crate) mod disguise;
 pub(crate) mod divert;
 mod expressions;
+mod keys;
 pub(crate) mod list;
 mod names;
 mod others;

@@ -7,6 +7,7 @@ use nftnl::ProtoFamily;
 use nix::libc;
 
 use super::compared::{Compared, Ports};
+use super::keys::known;
 use super::tables::Tables;
 use super::uapi::{
     NFT_NAT_DNAT, NFTA_NAT_TYPE, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE, NFTA_TARGET_NAME,
@@ -32,7 +33,7 @@ pub(crate) fn find() -> Result<Vec<RedirectedPort>> {
         .rules;
     for (at, sent) in rules {
         let by = at.to_string();
-        let ports = sent.known(&at, &mut tables)?;
+        let ports = known(sent, &at, &mut tables)?;
         found.extend(ports.iter().map(|port| RedirectedPort {
             port,
             by: by.clone(),

@@ -11,45 +11,24 @@ use nix::sys::stat::{Mode, mkdirat};
 
 use crate::process::place::{Place, trusted};
 use crate::words::env::LOCK_DIR_VARIABLE;
+use crate::words::file_id::FileId;
 
 /// The directory of the lock file, unless the environment names another.
 pub(crate) const LOCK_DIR: &str = "/run/syngate";
 
-/// Identifies a lock file: in another mount namespace the same path can be another file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FileId {
-    device: u64,
-    inode: u64,
-}
-
-impl FileId {
-    pub(super) fn of(file: &Metadata) -> FileId {
-        FileId {
-            device: file.dev(),
-            inode: file.ino(),
-        }
-    }
-
-    /// The lock file that is in use here. It is not opened, since closing it would release the locks of this
-    /// process (fcntl(2)).
-    pub(crate) fn in_use() -> Option<FileId> {
-        let file = directory_in_use().join(file_name().ok()?);
-        Some(FileId::of(&std::fs::metadata(file).ok()?))
-    }
-
-    pub(crate) fn parse(text: &str) -> Option<FileId> {
-        let (device, inode) = text.split_once(':')?;
-        Some(FileId {
-            device: device.parse().ok()?,
-            inode: inode.parse().ok()?,
-        })
+/// Which file that is.
+pub(super) fn id_of(file: &Metadata) -> FileId {
+    FileId {
+        device: file.dev(),
+        inode: file.ino(),
     }
 }
 
-impl std::fmt::Display for FileId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.device, self.inode)
-    }
+/// The lock file that is in use here. It is not opened, since closing it would release the locks of this
+/// process (fcntl(2)).
+pub(crate) fn lock_file() -> Option<FileId> {
+    let file = directory_in_use().join(file_name().ok()?);
+    Some(id_of(&std::fs::metadata(file).ok()?))
 }
 
 /// The directory of the lock file: the default, or the one that the environment names.

@@ -20,12 +20,12 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use self::file::{file_name, open_in};
+use self::file::{file_name, id_of, open_in};
 use self::roll::{SHARED, lock_in, note_at, roll_of};
 use crate::words::env::LOCK_DIR_VARIABLE;
 use crate::words::ports::PortSet;
 
-pub(crate) use self::file::{FileId, LOCK_DIR, directory_in_use, unusual_directory};
+pub(crate) use self::file::{LOCK_DIR, directory_in_use, lock_file, unusual_directory};
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::roll::withstand;
 pub(crate) use self::roll::{Living, LockHolder, Roll, roll};
@@ -102,10 +102,10 @@ impl Lock {
             FcntlArg::F_SETLK(&record(&SHARED, libc::F_WRLCK)),
         )
         .is_ok();
-        let file = self.file.metadata().ok().map(|file| FileId::of(&file));
+        let file = self.file.metadata().ok().map(|file| id_of(&file));
         let living = || self.roll().is_ok_and(|roll| roll.living.is_empty());
         if alone
-            && file == FileId::in_use()
+            && file == lock_file()
             && living()
             && !needed()
             && let Ok(name) = file_name()

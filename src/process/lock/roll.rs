@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use super::file::{FileId, file_name};
+use super::file::{file_name, id_of};
 use crate::process::cmdline::call_of;
+use crate::words::file_id::FileId;
 use crate::words::ports::PortSet;
 use crate::words::run_id::ID_LENGTH as RUN_ID_LENGTH;
 
@@ -69,7 +70,7 @@ pub(crate) fn roll(directory: &Path) -> io::Result<Roll> {
     {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Roll::default()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Roll {
-            file: Some(FileId::of(&std::fs::metadata(&path)?)),
+            file: Some(id_of(&std::fs::metadata(&path)?)),
             living: by_run(listed_locks(&path)?, directory),
         }),
         opened => roll_of(&opened?, directory),
@@ -80,7 +81,7 @@ pub(super) fn roll_of(file: &File, directory: &Path) -> io::Result<Roll> {
     let mut held = Vec::new();
     locks_between(file, 1, i64::from(u16::MAX), &mut held)?;
     Ok(Roll {
-        file: Some(FileId::of(&file.metadata()?)),
+        file: Some(id_of(&file.metadata()?)),
         living: by_run(held, directory),
     })
 }

@@ -6,8 +6,8 @@ mod service;
 
 pub(crate) use self::item::Advice;
 
+use super::endpoint::Endpoint;
 use super::host::Host;
-use super::service::Endpoint;
 use crate::words::ports::PortSet;
 
 /// Everything that follows. `endpoints`: who listens, if that could be seen. `wanted`: the ports that
@@ -27,10 +27,9 @@ pub(crate) fn advise(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::check::endpoint::{Control, ListeningProcess};
     use crate::commands::check::host::tests::{no, usual};
-    use crate::commands::check::proc::ConntrackUse;
-    use crate::commands::check::rules::Published;
-    use crate::commands::check::service::{Control, ListeningProcess};
+    use crate::commands::check::host::{ConntrackUse, Published};
     use crate::gate::consumers::Consumes;
 
     fn process(name: &str, pid: i32) -> ListeningProcess {

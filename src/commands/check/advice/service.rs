@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::item::{Advice, shown};
+use crate::commands::check::endpoint::Endpoint;
 use crate::commands::check::host::Host;
-use crate::commands::check::service::Endpoint;
 use crate::words::command_line::command_line;
 use crate::words::ports::PortSet;
 

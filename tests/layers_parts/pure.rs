@@ -1,0 +1,146 @@
+//! Which files decide without touching the machine, and which tests/ci/pure.rs names.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use proc_macro2::{TokenStream, TokenTree};
+
+use super::file::{File, Module};
+use super::sources::Sources;
+
+/// The layers that decide. `kernel`, `process` and `tell` are there to touch the machine.
+const DECIDING: [&str; 7] = [
+    "action/",
+    "cli/",
+    "commands/",
+    "decide/",
+    "gate/",
+    "run/",
+    "words/",
+];
+
+/// What the path of something begins with that touches the machine.
+const EFFECTS: [&str; 29] = [
+    "Instant::now",
+    "SystemTime::now",
+    "crate::kernel::caps",
+    "crate::kernel::conntrack::Conntrack",
+    "crate::kernel::netlink::Netlink",
+    "crate::kernel::nfqueue::Queue",
+    "crate::kernel::nfqueue::others_hold",
+    "crate::kernel::release",
+    "crate::kernel::route::Routing",
+    "crate::kernel::services",
+    "crate::kernel::sockets::Looks",
+    "crate::kernel::sockets::diag",
+    "crate::kernel::sockets::netstat",
+    "crate::kernel::sys",
+    "crate::process",
+    "crate::tell",
+    "crate::words::fault",
+    "iptables",
+    "mnl",
+    "nftnl",
+    "nix",
+    "std::env",
+    "std::fs",
+    "std::io",
+    "std::net::TcpStream",
+    "std::os",
+    "std::process",
+    "std::thread",
+    "std::time::SystemTime",
+];
+/// What does not, all the same: numbers and texts.
+const VALUES: [&str; 8] = [
+    "crate::kernel::caps::NEEDED",
+    "nftnl::ChainType",
+    "nftnl::Hook",
+    "nftnl::Priority",
+    "nftnl::ProtoFamily",
+    "nix::errno",
+    "nix::libc",
+    "std::os::unix::ffi",
+];
+
+/// The files of the deciding layers that have functions, and neither touch the machine nor import a file of
+/// these layers that does.
+pub(crate) fn pure(sources: &Sources) -> BTreeSet<&str> {
+    let imports = sources.imports(false);
+    let decides = |file: &str| DECIDING.iter().any(|layer| file.starts_with(layer));
+    let files = sources.files.iter().filter(|file| !touches(file));
+    let files = files.map(|file| file.name.as_str());
+    let mut pure: BTreeSet<&str> = files.filter(|file| decides(file)).collect();
+    loop {
+        let is_pure = |file: &&str| pure.contains(file) || !decides(file);
+        let left = pure
+            .iter()
+            .filter(|file| imports[*file].iter().all(is_pure));
+        let left: BTreeSet<&str> = left.copied().collect();
+        if left.len() == pure.len() {
+            break;
+        }
+        pure = left;
+    }
+    let has_functions = sources
+        .files
+        .iter()
+        .filter(|file| !file.functions.is_empty());
+    let has_functions: BTreeSet<&str> = has_functions.map(|file| file.name.as_str()).collect();
+    &pure & &has_functions
+}
+
+fn touches(file: &File) -> bool {
+    let mut paths = file.paths.iter().filter(|path| !path.is_for_tests);
+    paths.any(|path| {
+        let whole = path.words.join("::") + "::";
+        let begins = |with: &&str| whole.starts_with(&format!("{with}::"));
+        EFFECTS.iter().any(begins) && !VALUES.iter().any(begins)
+    })
+}
+
+/// The files that touch the machine among those that `named` names one by one.
+pub(crate) fn impure<'a>(sources: &'a Sources, named: &[Module]) -> Vec<&'a str> {
+    let is_named = |file: &&File| named.contains(&file.module) && file.module.len() > 1;
+    let files = sources.files.iter().filter(is_named);
+    let files = files.filter(|file| touches(file));
+    files.map(|file| file.name.as_str()).collect()
+}
+
+/// Those of `files` that no module in `named` is, nor has below it.
+pub(crate) fn not_named<'a>(files: &BTreeSet<&'a str>, named: &[Module]) -> Vec<&'a str> {
+    let is_named = |file: &&str| {
+        let module = File::parse(file, "").module;
+        named.iter().any(|name| module.starts_with(name))
+    };
+    let files = files.iter().filter(|file| !is_named(file));
+    files.copied().collect()
+}
+
+/// The modules with a file of their own that a text names: `mod a { mod b; }` names `a::b`.
+pub(crate) fn named(text: &str) -> Vec<Module> {
+    let mut modules = Vec::new();
+    walk(
+        TokenStream::from_str(text).unwrap(),
+        &Module::new(),
+        &mut modules,
+    );
+    modules
+}
+
+fn walk(tokens: TokenStream, within: &Module, modules: &mut Vec<Module>) {
+    let tokens = Vec::from_iter(tokens);
+    for item in tokens.windows(3) {
+        let [TokenTree::Ident(word), TokenTree::Ident(name), then] = item else {
+            continue;
+        };
+        if word != "mod" {
+            continue;
+        }
+        let module = [&within[..], &[name.to_string()]].concat();
+        match then {
+            TokenTree::Group(body) => walk(body.stream(), &module, modules),
+            _ => modules.push(module),
+        }
+    }
+}
