@@ -286,36 +286,25 @@ fn others_do_not_take_a_room_for_the_service() {
         "{json:#}"
     );
 
-    // It would be ready at once, and hand nobody over.
-    let late = Latch::new(&host, "late");
-    let start = Serve::on("0.0.0.0:80").argv().unwrap().join(" ");
-    let next = call(&host, words("--port 80 --ready-timeout 20s"));
-    let next = next.report_to(host.dir().join("next.json"));
-    let mut late_start = late;
-    let script = format!(
-        "{{ {}; exec {start}; }} >/dev/null 2>&1 &",
-        late_start.hold()
-    );
-    let run = next.start(["sh", "-c", &script]);
-    late_start.wait();
-    assert_eq!(only_shut_by(&host, "drop"), 1);
-    late_start.release();
+    // A run that took it for the service would have seen listeners before.
+    let mut down = Latch::new(&host, "down");
+    let pid = host.dir().join("server.pid");
+    let start = Serve::on("0.0.0.0:80").daemon_argv(&pid).unwrap().join(" ");
+    let next = call(&host, words("--port 80")).report_to(host.dir().join("next.json"));
+    let run = next.start(["sh", "-c", &format!("{}; exec {start}", down.hold())]);
+    down.wait();
+    let (gates, _) = status(&host);
+    let actions: Vec<&Value> = gates.iter().map(|gate| &gate["action"]).collect();
+    assert_eq!(actions, ["drop", "park"], "{gates:#?}");
+    down.release();
     let outcome = next.end(run);
     assert_eq!(outcome.code, 0, "{outcome:?}");
-    assert_eq!(
-        outcome.report["listeners_before"],
-        Value::from(Vec::<Value>::new()),
-        "{outcome:?}"
-    );
+    let before = &outcome.report["listeners_before"];
+    assert_eq!(*before, Value::from(Vec::<Value>::new()), "{outcome:?}");
     // The guard of the dead run has handed over to what this run has started.
     all_served(&parked.load.finish().unwrap());
     wait_for_end_of_guard(&host);
     assert_eq!(rooms(&host).len(), 1);
-}
-
-fn only_shut_by(host: &Host, action: &str) -> usize {
-    let (gates, _) = status(host);
-    gates.iter().filter(|gate| gate["action"] == action).count()
 }
 
 /// Both would attach a program to the service's group.

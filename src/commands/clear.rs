@@ -37,9 +37,7 @@ pub(crate) fn run(args: &ClearArgs, say: &Say) -> Exit {
     let concerns = |ports: &PortSet| wanted.is_empty() || !wanted.intersection(ports).is_empty();
 
     let sight = find();
-    for what in &sight.unseen {
-        say.warning(&format!("not seen: {what}"));
-    }
+    clearing.warn_of(&sight.unseen);
     let mut census = Census::default();
     let mut cleared = sight.unseen.is_empty();
     let mut runs = census.living().to_vec();
@@ -74,9 +72,7 @@ pub(crate) fn run(args: &ClearArgs, say: &Say) -> Exit {
     if wanted.is_empty() {
         cleared &= clearing.dissolve(&census.left_groups());
     }
-    for what in &census.unseen {
-        say.warning(&format!("not seen: {what}"));
-    }
+    clearing.warn_of(&census.unseen);
     cleared &= census.unseen.is_empty();
     Exit::Status(if cleared { 0 } else { NOT_CLEARED })
 }
@@ -123,6 +119,12 @@ impl Clearing<'_> {
                 ));
                 false
             }
+        }
+    }
+
+    fn warn_of(&self, unseen: &[String]) {
+        for what in unseen {
+            self.say.warning(&format!("not seen: {what}"));
         }
     }
 

@@ -1,6 +1,5 @@
 //! Waiting rooms of runs, as others find them: by the guard processes that hold them.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use crate::kernel::control_group::{self, ControlGroup};
 use crate::kernel::room::known::{RoomGuard, guards};
 use crate::kernel::room::orders::HAND_OVER;
 use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::netns;
 use crate::kernel::sockets::{Looks, Want};
 use crate::process::send::send;
 use crate::words::ports::PortSet;
@@ -34,12 +34,8 @@ pub(crate) fn hand_over(guard: &RoomGuard) -> Result<()> {
         tell(guard, signal)?;
         // It may have been stopped.
         tell(guard, Signal::SIGCONT)?;
-        let until = Instant::now() + HANDS_OVER_WITHIN;
-        while Instant::now() < until {
-            if !lives(guard) {
-                return Ok(());
-            }
-            std::thread::sleep(LOOK_EVERY);
+        if comes_true(|| !lives(guard)) {
+            return Ok(());
         }
     }
     bail!("their guard (pid {}) can't be ended", guard.pid)
@@ -110,8 +106,7 @@ pub(crate) fn group_name(run: &str) -> String {
 }
 
 fn of_netns() -> String {
-    let netns = std::fs::metadata("/proc/self/ns/net").map_or(0, |file| file.ino());
-    format!(".{netns}")
+    format!(".{}", netns::identity())
 }
 
 /// A control group that was made for the COMMAND of a run in this network namespace, and whose guard is dead.
@@ -141,8 +136,26 @@ pub(crate) fn left_groups() -> Vec<LeftGroup> {
     groups
 }
 
-/// Dissolves it: processes that COMMAND has started go on in the group above. Returns whether it is gone.
+/// Dissolves it: processes that COMMAND has started go on in the group above. Returns whether it is gone. One
+/// that is just ending keeps it for a moment.
 pub(crate) fn dissolve(group: &Path) -> bool {
-    drop(ControlGroup::at(group));
-    !group.exists()
+    let gone = || {
+        drop(ControlGroup::at(group));
+        !group.exists()
+    };
+    comes_true(gone)
+}
+
+/// Polls, since no event tells of it.
+fn comes_true(done: impl Fn() -> bool) -> bool {
+    let until = Instant::now() + HANDS_OVER_WITHIN;
+    loop {
+        if done() {
+            return true;
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
