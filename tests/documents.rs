@@ -447,8 +447,8 @@ fn man_and_schema_have_the_same_fields() {
     objects(&schema, &mut found);
     assert_eq!(
         found.len(),
-        9,
-        "the report, its phases, what was held, redirected, diverted, parked, the standby, what is left, \
+        10,
+        "the report, its phases, what was held, redirected, diverted, parked, handed over, the standby, what is left, \
          a listener"
     );
     let mut fields = BTreeSet::new();
@@ -665,6 +665,7 @@ fn completions_work_in_their_shells() {
         "auto",
         "divert=ADDR",
         "drop",
+        "handover",
         "hold",
         "park",
         "redirect=PORT",

@@ -96,7 +96,7 @@ _syngate() {
                     return 0
                     ;;
                 --syn)
-                    COMPREPLY=($(compgen -W "drop hold auto redirect=PORT divert=ADDR park" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "drop hold auto redirect=PORT divert=ADDR park handover" -- "${cur}"))
                     return 0
                     ;;
                 --max-held)

@@ -34,12 +34,13 @@ prerouting\t'Before NAT: also for ports that are published by containers'"
 complete -c syngate -n "__fish_syngate_needs_command" -l listen-port -d 'The listeners\' ports, if others: 80=8080' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l listen-netns -d 'Network namespace of the listeners' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l listen-netns-from -d 'Run this to learn --listen-netns' -r -f -a "(__fish_complete_command)"
-complete -c syngate -n "__fish_syngate_needs_command" -l syn -d 'What becomes of them: drop, hold, auto, redirect=PORT, divert=ADDR or park' -r -f -a "drop\t'They are dropped, and their clients send them again'
+complete -c syngate -n "__fish_syngate_needs_command" -l syn -d 'What becomes of them: drop, hold, auto, redirect=PORT, divert=ADDR, park or handover' -r -f -a "drop\t'They are dropped, and their clients send them again'
 hold\t'They wait in a queue of the kernel\'s, and go on when the gate opens'
 auto\t'hold where that can be done, else drop'
 redirect=PORT\t'They, and their connections, go to PORT of the same address, where a standby listens'
 divert=ADDR\t'They, and their connections, go to the host ADDR, which has the same address and service'
-park\t'They are established at once, and wait until the service listens again'"
+park\t'They are established at once, and wait until the service listens again'
+handover\t'For reloads: they reach the service, and wait only while nobody listens'"
 complete -c syngate -n "__fish_syngate_needs_command" -l max-held -d 'hold: how many may wait' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l max-held-per-source -d 'hold: how many of them from one source [default: a quarter of --max-held]' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l release-timeout -d 'hold: how long letting them go may take; then the gate opens all the same' -r -f

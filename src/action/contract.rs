@@ -118,11 +118,6 @@ pub(crate) trait Planned: Debug {
     /// The kernel can't steer them there.
     fn steer(&self) -> Result<Option<Steer>>;
 
-    /// Whether each port opens when it is ready, whatever `--open-on` says.
-    fn opens_when_ready(&self) -> bool {
-        false
-    }
-
     /// How long the rules may stay once the gate is open.
     fn lingers(&self) -> Duration {
         Duration::ZERO
@@ -148,6 +143,9 @@ pub(crate) struct Description {
     /// Added to the line that closes the gate.
     pub close: &'static str,
     pub open: String,
+    /// See [`Action::opens_when_ready`] and [`Action::drains`].
+    pub opens_when_ready: bool,
+    pub drains: bool,
     /// What opens the gate when `--max-closed` is over.
     pub opener: &'static str,
     /// Lines for the time after the gate has opened.
@@ -160,6 +158,8 @@ impl Default for Description {
             before: Vec::new(),
             close: "",
             open: "and open".to_owned(),
+            opens_when_ready: false,
+            drains: true,
             opener: "the kernel",
             after: Vec::new(),
         }
@@ -191,13 +191,28 @@ pub(crate) trait Action {
     /// Called once, when the gate is about to close.
     fn means(&mut self) -> Means;
 
-    /// What `-v` adds to the line about the closed gate.
+    /// What has happened to the ports, in the line of `-v` about it.
+    fn begun(&self) -> &'static str {
+        "closed"
+    }
+
+    /// What `-v` adds to that line.
     fn closed_words(&self) -> String {
         String::new()
     }
 
     fn policy(&self, _closed_at: Instant) -> Box<dyn Policy> {
         Box::new(NoPolicy)
+    }
+
+    /// Whether each port opens when it is ready, whatever `--open-on` says.
+    fn opens_when_ready(&self) -> bool {
+        false
+    }
+
+    /// Whether COMMAND waits for the drain. Not where new connections keep coming to the service.
+    fn drains(&self) -> bool {
+        true
     }
 
     /// Called last before the gate closes.

@@ -8,7 +8,7 @@ use super::contract::{
     ActionEntry, Given, GuardWork, HEADING, Planned, Request, Standing, SynValue,
 };
 use super::elsewhere::LingerOptions;
-use super::{divert, drop, hold, park, redirect};
+use super::{divert, drop, handover, hold, park, redirect};
 use crate::words::limit::Limit;
 use crate::words::meant::{meant, question};
 
@@ -19,6 +19,7 @@ const ENTRIES: &[ActionEntry] = &[
     redirect::ENTRY,
     divert::ENTRY,
     park::ENTRY,
+    handover::ENTRY,
 ];
 
 /// The options of all actions, on the command line.

@@ -8,6 +8,7 @@ pub(crate) mod contract;
 pub(crate) mod divert;
 pub(crate) mod drop;
 pub(crate) mod elsewhere;
+pub(crate) mod handover;
 pub(crate) mod hold;
 pub(crate) mod linger;
 pub(crate) mod list;

@@ -1,11 +1,12 @@
 //! Closes the gate.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use crate::action::contract::{Action, Means, Prepared, Seen};
 use crate::action::drop::Dropping;
+use crate::decide::config::OpenOn;
 use crate::decide::state::State;
 use crate::gate::backend::{Deadline, Remark};
 use crate::gate::backends;
@@ -41,7 +42,13 @@ impl Closing {
         let gate = self.gate.as_ref();
         let policy = self.action.policy(self.closed_at);
         let deadline = gate.map(Gate::deadline);
-        let config = plan.config.clone();
+        let mut config = plan.config.clone();
+        if self.action.opens_when_ready() && !config.ready_timeout.is_zero() {
+            config.open_on = OpenOn::Ready;
+        }
+        if !self.action.drains() {
+            config.drain = Duration::ZERO;
+        }
         let mut state = State::new(config, before, self.closed_at, deadline, policy);
         if gate.is_some_and(Gate::exposed) {
             state.guard();
@@ -146,7 +153,8 @@ fn close_with(
     record.backend = Some(gate.backend());
     record.action = steer.map_or(record.action, Steer::action);
     say.phase(&format!(
-        "closed {} ({}{})",
+        "{} {} ({}{})",
+        action.begun(),
         plan.gated().ports.brief(),
         gate.backend(),
         action.closed_words()

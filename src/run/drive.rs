@@ -142,7 +142,10 @@ impl<'a> Run<'a> {
                 Some(Task::End) => break,
                 Some(task) => {
                     if task == Task::Check {
-                        say.phase(&drain_words(&state.facts.left));
+                        say.phase(&match self.action.drains() {
+                            true => drain_words(&state.facts.left),
+                            false => NOTHING_TO_DRAIN.to_owned(),
+                        });
                     }
                     match self.ended_before(&task, state) {
                         Some(ended) => ended,
@@ -360,6 +363,9 @@ impl<'a> Run<'a> {
         ));
     }
 }
+
+/// What `-v` says of `--drain` where the action stops nobody.
+const NOTHING_TO_DRAIN: &str = "nothing to drain: new connections go on to the service";
 
 fn drain_words(left: &Left) -> String {
     match left.is_nothing() {

@@ -72,7 +72,7 @@ fn closed(plan: &Plan, action: &Description) -> Vec<String> {
     lines.extend(plan.place.why.clone());
     let warnings = plan.place.warnings.iter();
     lines.extend(warnings.map(|warning| format!("warning: {warning}")));
-    if !config.drain.is_zero() {
+    if !config.drain.is_zero() && action.drains {
         let until = clap::ValueEnum::to_possible_value(&config.drain_until);
         let until = until.as_ref().map_or("", |v| v.get_name());
         let drain = humantime::format_duration(config.drain);
@@ -94,7 +94,8 @@ fn opening(plan: &Plan, action: &Description) -> Vec<String> {
     let config = &plan.config;
     let gated = plan.gated();
     let mut lines = Vec::new();
-    if config.open_on == OpenOn::Ready {
+    let when_ready = action.opens_when_ready && !config.ready_timeout.is_zero();
+    if config.open_on == OpenOn::Ready || when_ready {
         lines.push("meanwhile open each port that a new process listens on".to_owned());
     }
     if !config.ready_timeout.is_zero() {

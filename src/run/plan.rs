@@ -90,10 +90,7 @@ impl Plan {
                 drain_until: args.drain_until,
                 settle: args.settle,
                 ready_timeout: args.ready_timeout,
-                open_on: match action.opens_when_ready() && !args.ready_timeout.is_zero() {
-                    true => OpenOn::Ready,
-                    false => args.open_on,
-                },
+                open_on: args.open_on,
                 best_effort: args.best_effort,
                 ready_check: args.ready_check.is_some(),
                 search: args.listen_netns_from.is_some(),

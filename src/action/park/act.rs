@@ -5,10 +5,13 @@ use std::time::Instant;
 
 use crate::action::contract::{Account, Action, Means, Now};
 use crate::action::rooms::policy::ParkPolicy;
-use crate::action::rooms::{ParkRow, RoomGate, SharedRooms, parked_words};
+use crate::action::rooms::{RoomGate, RoomRow, SharedRooms, parked_words, reset_words};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::backend::Remark;
 use crate::words::gated::Gated;
+
+/// For `--syn`, and in the report.
+pub(super) const NAME: &str = "park";
 
 pub(super) struct ParkAction {
     rooms: SharedRooms,
@@ -46,6 +49,11 @@ impl Action for ParkAction {
         Box::new(ParkPolicy::default())
     }
 
+    /// What waits must not wait for COMMAND, which may ask the service how it is.
+    fn opens_when_ready(&self) -> bool {
+        true
+    }
+
     fn command(&mut self, pid: i32) {
         if let Some(own) = &self.rooms.borrow().own {
             // Else its connections wait as others do.
@@ -60,14 +68,11 @@ impl Action for ParkAction {
 
     fn account(&mut self, _: &Noted, _: Option<u64>, now: &mut Now) -> Account {
         let figures = self.rooms.borrow().figures;
-        if figures.reset > 0 {
-            now.warn(format!(
-                "nobody listened when the waiting rooms were shut: {} connections were reset",
-                figures.reset
-            ));
-        }
+        reset_words(&figures)
+            .into_iter()
+            .for_each(|text| now.warn(text));
         Account {
-            rows: vec![ParkRow::new(figures).named()],
+            rows: vec![RoomRow::new(figures).named(NAME)],
             verb: "closed",
             words: Some(parked_words(&figures)),
         }

@@ -6,28 +6,28 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::act::ParkAction;
+use super::act::{NAME, ParkAction};
 use crate::action::contract::{
     Action, ActionEntry, Before, Description, Planned, Prepared, Request, Seen, Standing, Wanted,
 };
+use crate::action::rooms::First;
 use crate::action::rooms::make::{make, own};
+use crate::action::rooms::options::{max_held, objection};
 use crate::action::rooms::{guard, policy, watch};
 use crate::gate::backend::Remark;
-use crate::gate::kinds::Choice;
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
 use crate::words::limit::Limit::Time;
-use crate::words::scope::Where;
 use crate::words::steer::Steer;
 
 pub(crate) const ENTRY: ActionEntry = ActionEntry {
-    name: "park",
-    value: "park",
+    name: NAME,
+    value: NAME,
     help: "They are established at once, and wait until the service listens again",
     options: |command| command,
     parse: |_| Ok(Arc::new(Park)),
     unwanted: |_| Ok(()),
-    rows: &["park"],
+    rows: &[NAME],
     standing: Standing {
         shut: "is parked",
         open: None,
@@ -52,31 +52,13 @@ impl Wanted for Park {
     }
 
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
-        if let Some(option) = senseless(request) {
-            return Err(format!(
-                "--syn park and {option} exclude each other: connections wait in sockets, and no rule \
-                 tells them apart; leave {option} out, or take --syn hold"
-            ));
+        if let Some(why) = objection(ENTRY.name, request) {
+            return Err(why);
         }
         Ok(Box::new(ToPark {
-            // An option of --syn hold, too.
-            max_held: request.given.get_one("max_held").copied().unwrap_or(1),
+            max_held: max_held(request),
         }))
     }
-}
-
-/// An option about rules.
-fn senseless(request: &Request) -> Option<&'static str> {
-    let scope = &request.gated.scope;
-    [
-        (request.backend != Choice::Auto, "--backend"),
-        (!scope.interfaces.is_empty(), "--interface"),
-        (!scope.allow_from.is_empty(), "--allow-from"),
-        (scope.allow_local, "--allow-local"),
-        (scope.hook == Where::Prerouting, "--hook prerouting"),
-    ]
-    .into_iter()
-    .find_map(|(given, option)| given.then_some(option))
 }
 
 #[derive(Debug, Clone)]
@@ -94,17 +76,13 @@ impl Planned for ToPark {
             close: ", let them wait in sockets of syngate's own",
             open: "hand those who wait over to the service, and open".to_owned(),
             opener: "a guard process",
+            opens_when_ready: true,
             ..Description::default()
         }
     }
 
     fn steer(&self) -> Result<Option<Steer>> {
         Ok(None)
-    }
-
-    /// What waits must not wait for COMMAND, which may ask the service how it is.
-    fn opens_when_ready(&self) -> bool {
-        true
     }
 
     fn prepare(&self, _: &mut Before) -> Result<Box<dyn Prepared>, Ending> {
@@ -114,7 +92,7 @@ impl Planned for ToPark {
 
 impl Prepared for ToPark {
     fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>> {
-        let mut rooms = make(seen, self.max_held)?;
+        let mut rooms = make(seen, First::Rooms, self.max_held)?;
         let mut remarks = Vec::new();
         match own(seen.run) {
             Ok(own) => rooms.own = Some(own),

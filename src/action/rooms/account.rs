@@ -7,7 +7,7 @@ use super::groups::Figures;
 use crate::words::ms::{Ms, ms_words};
 
 #[derive(Debug, Serialize)]
-pub(crate) struct ParkRow {
+pub(crate) struct RoomRow {
     parked: usize,
     handed_over: usize,
     reset: usize,
@@ -16,9 +16,9 @@ pub(crate) struct ParkRow {
     longest_ms: Ms,
 }
 
-impl ParkRow {
-    pub(crate) fn new(figures: Figures) -> ParkRow {
-        ParkRow {
+impl RoomRow {
+    pub(crate) fn new(figures: Figures) -> RoomRow {
+        RoomRow {
             parked: figures.handed_over + figures.reset,
             handed_over: figures.handed_over,
             reset: figures.reset,
@@ -27,8 +27,8 @@ impl ParkRow {
         }
     }
 
-    pub(crate) fn named(&self) -> (&'static str, Value) {
-        ("park", serde_json::json!(self))
+    pub(crate) fn named(&self, action: &'static str) -> (&'static str, Value) {
+        (action, serde_json::json!(self))
     }
 }
 
@@ -43,4 +43,14 @@ pub(crate) fn parked_words(figures: &Figures) -> String {
         words.push_str(&format!(", {} reset", figures.reset));
     }
     words
+}
+
+/// What to warn of, if connections were reset.
+pub(crate) fn reset_words(figures: &Figures) -> Option<String> {
+    (figures.reset > 0).then(|| {
+        format!(
+            "nobody listened when the waiting rooms were shut: {} connections were reset",
+            figures.reset
+        )
+    })
 }

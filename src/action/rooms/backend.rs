@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use anyhow::Result;
 
-use super::groups::Rooms;
+use super::groups::{First, Rooms};
 use super::watch::Watch;
 use crate::gate::backend::{Backend, Deadline, Lost, Remark};
 use crate::words::gated::Gated;
@@ -35,7 +35,8 @@ impl RoomGate {
         }
     }
 
-    /// Group by group: a group whose ports are all open is handed over.
+    /// Group by group: a group whose ports are all open is handed over. Where the service comes first, nobody
+    /// waits for that, and the rooms stay to the end.
     fn set(&mut self, ports: &PortSet) -> Result<()> {
         let mut rooms = self.rooms.borrow_mut();
         let mut done = Ok(());
@@ -44,8 +45,8 @@ impl RoomGate {
             let served = self.gated.served_by(group.place.port);
             let shall = served.iter().any(|port| ports.contains(port));
             match (shall, group.is_open()) {
-                (true, false) => done = done.and(rooms.park(n)),
-                (false, true) => rooms.hand_over(n),
+                (true, false) => done = done.and(rooms.begin(n)),
+                (false, true) if rooms.first == First::Rooms => rooms.hand_over(n),
                 _ => (),
             }
         }
@@ -115,12 +116,12 @@ impl Backend for RoomGate {
         if self.removed {
             return Ok(());
         }
-        let done = self.set(&PortSet::EMPTY);
+        self.rooms.borrow_mut().hand_all_over();
         self.removed = true;
         if let Some(watch) = self.watch.take() {
             watch.dismiss();
         }
         self.rooms.borrow_mut().give_back();
-        done
+        Ok(())
     }
 }

@@ -10,10 +10,22 @@ use crate::kernel::bpf::{
     Connections, Counter, Kind, Link, Listeners, Program, leave_choice_to_kernel,
 };
 use crate::kernel::control_group::ControlGroup;
+use crate::kernel::instructions::Instruction;
 use crate::kernel::room::{Place, Room, copy, programs};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Listener, Looks, Sample, Want};
+
+use super::preferred::{LeftAlone, Preferred, Targets, copies};
+
+/// Who gets new connections while there are rooms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    Rooms,
+    /// The service as long as it listens. A listener without SO_REUSEPORT that can't be given that is left
+    /// alone: it is shared with the new process, or there is a gap.
+    Service,
+}
 
 /// What became of those who waited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,6 +44,7 @@ pub(crate) struct Rooms {
     pub run: String,
     pub who: String,
     sockets: Sockets,
+    pub first: First,
     /// The cookies of the listeners that were there before the gate closed.
     pub old: Vec<u64>,
     pub groups: Vec<Group>,
@@ -40,6 +53,10 @@ pub(crate) struct Rooms {
     /// What lets COMMAND's own connections reach the service, where that can be had.
     pub own: Option<Own>,
     pub figures: Figures,
+    /// `--syn handover`: the listeners that have no rooms.
+    pub left_alone: Vec<LeftAlone>,
+    /// `--syn handover`: when listeners came or went the last time.
+    pub(super) changed_at: Option<Instant>,
     /// The cookies of connections whose handshakes were under way in a room as it was shut.
     awaited: Vec<u64>,
     given_back: bool,
@@ -62,14 +79,23 @@ pub(crate) struct Group {
     before: Option<Listeners>,
     /// The listeners of the service lacked SO_REUSEPORT, and have it from syngate.
     pub lent: bool,
+    /// `--syn handover`: the service's listeners, which get new connections as long as there are any.
+    pub(super) preferred: Option<Preferred>,
     /// How many may wait in each room.
     size: u32,
-    /// How many connections the program has sent to the rooms.
-    came: Option<Counter>,
-    /// Since when new connections go to the rooms.
+    /// What programs know of the rooms while these are open.
+    pub(super) opened: Option<Opened>,
+    /// Since when connections may wait in the rooms.
     pub parking: Option<Instant>,
     /// Listeners whose backlog was raised, with the backlog that they had.
     raised: Vec<(u64, u32)>,
+}
+
+/// The rooms of a group for its program.
+pub(super) struct Opened {
+    array: Listeners,
+    /// How many connections the program has sent to the rooms.
+    came: Counter,
 }
 
 impl Group {
@@ -80,8 +106,9 @@ impl Group {
             copies: Vec::new(),
             before: None,
             lent,
+            preferred: None,
             size,
-            came: None,
+            opened: None,
             parking: None,
             raised: Vec::new(),
         }
@@ -92,12 +119,11 @@ impl Group {
     /// # Errors
     /// Some may be open. [`Rooms::hand_over`] shuts them.
     pub(crate) fn park(&mut self, own: Option<&Connections>) -> Result<()> {
-        let [first, ..] = &self.rooms[..] else {
+        if self.rooms.is_empty() {
             return Ok(());
-        };
-        let count = self.rooms.len() as u32;
-        let (array, came) = (Listeners::new(count)?, Counter::new()?);
-        let mut fill = programs::fill_in_turn(array.number(), count, self.size, came.number());
+        }
+        let opened = self.to_open()?;
+        let mut fill = self.fill(&opened);
         let copies = std::mem::take(&mut self.copies);
         let before = own.filter(|_| !copies.is_empty());
         let before =
@@ -108,13 +134,7 @@ impl Group {
             fill = programs::fill_but_for(own.number(), listeners, fill);
         }
         let program = Program::load(Kind::SelectOrMigrate, "gate_park", &fill)?;
-        self.came = Some(came);
-        self.parking = Some(Instant::now());
-        for (place, room) in self.rooms.iter().enumerate() {
-            room.open(self.size)?;
-            let put = array.put(place as u32, room.as_fd());
-            put.context("a waiting room can't be put into a map")?;
-        }
+        self.open(opened)?;
         if let Some((_, before)) = before {
             // They are in the group now, at the latest.
             for (place, copy) in copies.iter().enumerate() {
@@ -122,7 +142,40 @@ impl Group {
             }
             self.before = Some(before);
         }
-        let chosen = program.choose_for_group_of(first.as_fd());
+        self.attach(&program)
+    }
+
+    /// What programs will know of the rooms once these are open.
+    pub(super) fn to_open(&self) -> Result<Opened> {
+        Ok(Opened {
+            array: Listeners::new(self.rooms.len() as u32)?,
+            came: Counter::new()?,
+        })
+    }
+
+    /// The part of a program that chooses a room.
+    pub(super) fn fill(&self, opened: &Opened) -> Vec<Instruction> {
+        let count = self.rooms.len() as u32;
+        let (array, came) = (opened.array.number(), opened.came.number());
+        programs::fill_in_turn(array, count, self.size, came)
+    }
+
+    /// The rooms join the group.
+    pub(super) fn open(&mut self, opened: Opened) -> Result<()> {
+        let opened = self.opened.insert(opened);
+        self.parking = Some(Instant::now());
+        for (place, room) in self.rooms.iter().enumerate() {
+            room.open(self.size)?;
+            let put = opened.array.put(place as u32, room.as_fd());
+            put.context("a waiting room can't be put into a map")?;
+        }
+        Ok(())
+    }
+
+    /// The program chooses for the group from now on.
+    pub(super) fn attach(&self, program: &Program) -> Result<()> {
+        let room = self.rooms.first().context("no room")?;
+        let chosen = program.choose_for_group_of(room.as_fd());
         chosen.context("the program can't be attached to the waiting rooms")
     }
 
@@ -130,7 +183,7 @@ impl Group {
         self.rooms.iter().any(Room::listens)
     }
 
-    fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.rooms.iter().map(Room::waiting).sum()
     }
 
@@ -139,23 +192,26 @@ impl Group {
         self.rooms.len() * self.size as usize
     }
 
-    fn has(&self, listener: &Listener) -> bool {
+    pub(super) fn has(&self, listener: &Listener) -> bool {
         Place::of(listener) == self.place
     }
 }
 
 impl Rooms {
     /// No room yet. `old` are the cookies of the listeners that were there before the gate closed.
-    pub(crate) fn new(sockets: Sockets, old: Vec<u64>) -> Rooms {
+    pub(crate) fn new(sockets: Sockets, first: First, old: Vec<u64>) -> Rooms {
         Rooms {
             run: String::new(),
             who: String::new(),
             sockets,
+            first,
             old,
             groups: Vec::new(),
             links: Vec::new(),
             own: None,
             figures: Figures::default(),
+            left_alone: Vec::new(),
+            changed_at: None,
             awaited: Vec::new(),
             given_back: false,
         }
@@ -176,13 +232,25 @@ impl Rooms {
         })
     }
 
-    /// From now on new connections go to the rooms of that group.
+    /// From now on new connections go to the rooms of that group, or would if nobody listened.
     ///
     /// # Errors
-    /// As for [`Group::park`].
-    pub(crate) fn park(&mut self, number: usize) -> Result<()> {
+    /// Some rooms may be open. [`Rooms::hand_over`] shuts them.
+    pub(crate) fn begin(&mut self, number: usize) -> Result<()> {
+        if self.first == First::Service {
+            return self.prefer(number);
+        }
         let own = self.own.as_ref().map(|own| &own.connections);
         self.groups[number].park(own)
+    }
+
+    /// As [`Rooms::hand_over`], for all groups that are not handed over yet.
+    pub(crate) fn hand_all_over(&mut self) {
+        for number in 0..self.groups.len() {
+            if self.groups[number].is_open() {
+                self.hand_over(number);
+            }
+        }
     }
 
     pub(crate) fn hide(&mut self) {
@@ -214,39 +282,56 @@ impl Rooms {
         let listeners = there.listeners.iter().filter(|l| group.has(l));
         let (before, new): (Vec<&Listener>, Vec<_>) =
             listeners.partition(|l| old.contains(&l.id.cookie));
-        let somebody = !before.is_empty() || !new.is_empty();
         let back = new.is_empty();
-        let targets = if back { before } else { new };
-        let copies = targets
-            .into_iter()
-            .filter_map(|listener| Some((copy::of(listener, &there.holders).ok()?, listener)))
-            .collect::<Vec<_>>();
-        // The kernel's own choice would do, but it may be an old listener.
+        let targets = match (&group.preferred, back) {
+            (Some(_), _) => [before, new].concat(),
+            (None, true) => before,
+            (None, false) => new,
+        };
+        let (copies, somebody) = (copies(&targets, &there), !targets.is_empty());
         let array = group.before.take().filter(|_| back);
-        if choose(group, &copies, array).is_err() {
-            let _ = spread(group.rooms.first());
-        }
-        let waited = group.waiting();
-        group.raise(&copies, waited);
-        group.rooms.iter().for_each(Room::shut);
+        self.shut(number, &copies, array, somebody);
+        self.groups[number].preferred = None;
         // The array of the chosen listeners knows none that comes later.
         let _ = spread(copies.first().map(|(copy, _)| copy));
         // Each moves when its client's ACK comes, if the group has a program then.
         let half_open = self.sockets.half_open().unwrap_or_default();
         self.awaited.extend(half_open.iter().map(|one| one.cookie));
+    }
+
+    /// Shuts the rooms of a group, and hands those over who wait; `somebody` listens, also if there is no
+    /// copy.
+    pub(super) fn shut(
+        &mut self,
+        number: usize,
+        to: &Targets,
+        array: Option<Listeners>,
+        somebody: bool,
+    ) {
         let group = &mut self.groups[number];
+        let chosen = match group.preferred.is_some() {
+            true => group.prefer_these(to),
+            false => choose(group, to, array),
+        };
+        if chosen.is_err() {
+            // The kernel's own choice, which may be an old listener.
+            let _ = spread(group.rooms.first());
+        }
+        let waited = group.waiting();
+        group.raise(to, waited);
+        group.rooms.iter().for_each(Room::shut);
+        let came = group
+            .opened
+            .take()
+            .map_or(0, |opened| opened.came.count() as usize);
+        let full = waited >= group.room();
+        let since = group.parking.take().filter(|_| waited > 0);
         let figures = &mut self.figures;
         match somebody {
             true => figures.handed_over += waited,
             false => figures.reset += waited,
         }
-        let came = group.came.take().map_or(0, |came| came.count() as usize);
-        figures.no_room += if waited >= group.room() {
-            came.saturating_sub(waited)
-        } else {
-            0
-        };
-        let since = group.parking.take().filter(|_| waited > 0);
+        figures.no_room += if full { came.saturating_sub(waited) } else { 0 };
         let longest = since.map_or(Duration::ZERO, |since| since.elapsed());
         figures.longest = figures.longest.max(longest);
     }
@@ -259,15 +344,16 @@ impl Rooms {
             let open = |cookie: &u64| half_open.iter().any(|one| one.cookie == *cookie);
             self.awaited.retain(open);
         }
+        let left = self.awaited.len() + self.unsettled();
         if self.groups.iter().all(|group| group.raised.is_empty()) {
-            return self.awaited.len();
+            return left;
         }
         let there = self.look(true).unwrap_or_default();
         for group in &mut self.groups {
             group.lower(&there);
         }
         let raised: usize = self.groups.iter().map(|group| group.raised.len()).sum();
-        raised + self.awaited.len()
+        raised + left
     }
 
     /// Another process does what is left to do.
@@ -283,7 +369,8 @@ impl Rooms {
         self.links.clear();
         self.own = None;
         let there = self.look(true).unwrap_or_default();
-        let (old, moved) = (&self.old, self.awaited.is_empty() && self.netns().is_none());
+        let moved = self.awaited.is_empty() && self.netns().is_none();
+        let (old, calm) = (&self.old, self.is_calm());
         for group in &mut self.groups {
             group.lower(&there);
             let listeners: Vec<&Listener> =
@@ -294,7 +381,7 @@ impl Rooms {
                 let Ok(copy) = copy::of(listener, &there.holders) else {
                     continue;
                 };
-                if n == 0 && moved && (all_new || listeners.len() == 1) {
+                if n == 0 && moved && (all_new || listeners.len() == 1 || calm) {
                     let _ = leave_choice_to_kernel(copy.as_fd());
                 }
                 if group.lent {
@@ -312,9 +399,6 @@ impl Drop for Rooms {
         self.give_back();
     }
 }
-
-/// The copies of listeners that are to take over, with the listeners.
-type Targets<'a> = [(OwnedFd, &'a Listener)];
 
 /// From now on the group's connections go to these listeners.
 fn choose(group: &Group, targets: &Targets, array: Option<Listeners>) -> Result<()> {

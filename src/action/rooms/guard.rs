@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
-use super::groups::{Group, Rooms};
+use super::groups::{First, Group, Rooms};
 use super::policy::HANDED_OVER_WITHIN;
 use super::watch::{DISMISSED, END, File, MOST_FILES, READY};
 use crate::action::contract::GuardWork;
@@ -125,7 +125,7 @@ fn receive(line: &mut UnixStream, orders: &Orders) -> Result<Guarded> {
         sockets.look_in(netns)?;
     }
     let mut guarded = Guarded {
-        rooms: Rooms::new(sockets, orders.old.clone()),
+        rooms: Rooms::new(sockets, First::Rooms, orders.old.clone()),
         links: Vec::new(),
     };
     loop {

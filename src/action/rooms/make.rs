@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Result, anyhow, ensure};
 use nix::libc;
 
-use super::groups::{Group, Own, Rooms};
+use super::groups::{First, Group, Own, Rooms};
 use super::hook;
 use crate::action::contract::Seen;
 use crate::gate::rooms::group_name;
@@ -27,7 +27,7 @@ const IPPROTO_MPTCP: i32 = 262;
 ///
 /// # Errors
 /// This can't be done here. Everything is undone.
-pub(crate) fn make(seen: &Seen, max_held: u32) -> Result<Rooms> {
+pub(crate) fn make(seen: &Seen, first: First, max_held: u32) -> Result<Rooms> {
     let mut places: BTreeMap<Place, Vec<&Listener>> = BTreeMap::new();
     for listener in &seen.before.listeners {
         places
@@ -51,21 +51,38 @@ pub(crate) fn make(seen: &Seen, max_held: u32) -> Result<Rooms> {
     }
     // A value that undoes all when it is dropped.
     let old = seen.before.listeners.iter().map(|l| l.id.cookie).collect();
-    let mut rooms = Rooms::new(sockets, old);
+    let mut rooms = Rooms::new(sockets, first, old);
     (rooms.run, rooms.who) = (seen.run.to_owned(), seen.who.to_string());
     let size = longest_queue(seen.netns).clamp(1, max_held);
     let count = max_held.div_ceil(size).min(MOST_ROOMS);
     for (place, listeners) in places {
-        add_group(&mut rooms, place, &listeners, (count, size), seen)?;
+        let added = add_group(&mut rooms, place, &listeners, (count, size), seen);
+        added.or_else(|error| rooms.leave_last_alone(error))?;
     }
+    share(&mut rooms, seen)?;
+    rooms.hide();
+    Ok(rooms)
+}
+
+/// Sockets that are bound later get SO_REUSEPORT as well, where it was lent.
+fn share(rooms: &mut Rooms, seen: &Seen) -> Result<()> {
     let lent = rooms.groups.iter().filter(|group| group.lent);
     let mut ports: Vec<u16> = lent.map(|group| group.place.port).collect();
     ports.dedup();
-    if !ports.is_empty() {
-        rooms.links = hook::share(&ports, seen.netns)?;
+    if ports.is_empty() {
+        return Ok(());
     }
-    rooms.hide();
-    Ok(rooms)
+    match hook::share(&ports, seen.netns) {
+        Ok(links) => rooms.links = links,
+        Err(error) => {
+            // Those without come last.
+            rooms.groups.sort_by_key(|group| group.lent);
+            while rooms.groups.last().is_some_and(|group| group.lent) {
+                rooms.leave_last_alone(anyhow!("{error:#}"))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A control group for COMMAND, whose connections are noted.
@@ -106,17 +123,15 @@ fn add_group(
     }
     // Before the option is set, so that it is taken back however this ends.
     rooms.groups.push(Group::new(place.clone(), size, lent));
-    if lent {
-        copies
-            .iter()
-            .try_for_each(|copy| copy::set_shares_port(copy, true))?;
-    }
-    let like = copies.first().ok_or_else(|| anyhow!("no listener"))?;
-    let made = (0..count).map(|_| Room::make(&place, like.as_fd(), seen.netns));
-    let made = made.collect::<Result<Vec<Room>>>()?;
     let group = rooms.groups.last_mut().expect("it was just added");
-    group.rooms = made;
     group.copies = copies;
+    if lent {
+        let mut copies = group.copies.iter();
+        copies.try_for_each(|copy| copy::set_shares_port(copy, true))?;
+    }
+    let like = group.copies.first().ok_or_else(|| anyhow!("no listener"))?;
+    let made = (0..count).map(|_| Room::make(&place, like.as_fd(), seen.netns));
+    group.rooms = made.collect::<Result<Vec<Room>>>()?;
     Ok(())
 }
 

@@ -7,8 +7,12 @@ mod groups;
 pub(crate) mod guard;
 mod hook;
 pub(crate) mod make;
+pub(crate) mod options;
 pub(crate) mod policy;
+pub(crate) mod prefer;
+pub(crate) mod preferred;
 pub(crate) mod watch;
 
-pub(crate) use self::account::{ParkRow, parked_words};
+pub(crate) use self::account::{RoomRow, parked_words, reset_words};
 pub(crate) use self::backend::{RoomGate, SharedRooms};
+pub(crate) use self::groups::First;

@@ -7,6 +7,7 @@ use crate::kernel::instructions::Instruction::{
 use crate::kernel::instructions::Register::{R0, R1, R2, R3, R4, R5, R6, R7, Stack};
 use crate::kernel::instructions::{Helper, Instruction, Label};
 use nix::libc;
+use std::ops::Range;
 
 /// enum sk_action, linux/bpf.h: with a socket chosen, that one; without, the kernel's own choice.
 const SK_PASS: i32 = 1;
@@ -173,6 +174,40 @@ pub(crate) fn choose_from(array: i32, count: u32) -> Vec<Instruction> {
     program
 }
 
+/// How often a connection whose place is empty is given another one by its hash.
+const HASHED_TRIES: u32 = 4;
+
+/// One of the `first` places of the array, by the connection's hash; where these are empty, the first listener
+/// that is there among all `count` places. If all have gone, the rooms, which `fill` chooses from.
+pub(crate) fn prefer(
+    (array, count): (i32, u32),
+    first: &Range<u32>,
+    fill: Vec<Instruction>,
+) -> Vec<Instruction> {
+    let places = first.len() as i32;
+    // A call keeps these registers.
+    let mut program = vec![Copy(R6, R1), Load(R7, R6, HASH)];
+    for _ in 0..if places > 1 { HASHED_TRIES } else { 0 } {
+        program.extend([
+            Copy(R1, R7),
+            Modulo(R1, places),
+            Add(R1, first.start as i32),
+            Store(Stack, VALUE, R1),
+            // The next try has another part of the hash.
+            Divide(R7, places),
+        ]);
+        program.extend(select(array));
+    }
+    for place in 0..count {
+        program.push(StoreValue(Stack, VALUE, place as i32));
+        program.extend(select(array));
+    }
+    // The rest begins with its context where the kernel puts it.
+    program.push(Copy(R1, R6));
+    program.extend(fill);
+    program
+}
+
 /// The listener in the place whose number is on the stack, else the first that is there, else the kernel's
 /// choice.
 fn first_there(array: i32, count: u32) -> Vec<Instruction> {
@@ -253,6 +288,8 @@ mod tests {
     #[test]
     fn many_places_and_ports_fit() {
         assert!(assemble(&choose_from(3, 1024)).len() / 8 < 32_767);
+        let rooms = fill_in_turn(4, 64, 1, 5);
+        assert!(assemble(&prefer((3, 1024), &(512..1024), rooms)).len() / 8 < 32_767);
         let ports: Vec<u16> = (1..=10_000).collect();
         assert!(assemble(&share_ports(&ports, 7)).len() / 8 < 32_767);
     }

@@ -1,0 +1,128 @@
+//! `--syn handover` from before COMMAND until the reload is over.
+
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::action::contract::{Account, Action, Means, Now};
+use crate::action::rooms::policy::ParkPolicy;
+use crate::action::rooms::{RoomGate, RoomRow, SharedRooms, parked_words, reset_words};
+use crate::decide::looks::{WATCH_PAUSE, pause};
+use crate::decide::policy::{Answer, Noted, Policy, Question};
+use crate::gate::backend::Remark;
+use crate::process::signals::{Caught, Signals};
+use crate::words::gated::Gated;
+
+/// For `--syn`, and in the report.
+pub(super) const NAME: &str = "handover";
+
+pub(super) struct HandoverAction {
+    rooms: SharedRooms,
+    gated: Gated,
+    /// When to look for new listeners. `None`: the gate is open.
+    next_look: Option<Instant>,
+}
+
+impl HandoverAction {
+    pub(super) fn new(rooms: SharedRooms, gated: &Gated) -> HandoverAction {
+        HandoverAction {
+            rooms,
+            gated: gated.clone(),
+            next_look: Some(Instant::now()),
+        }
+    }
+
+    fn remarks(&self) -> Vec<Remark> {
+        let rooms = self.rooms.borrow();
+        let remarks = rooms.left_alone.iter().map(|alone| {
+            let shown = alone.place.shown();
+            Remark::Detail(format!("{shown} is left alone: {}", alone.why))
+        });
+        remarks.collect()
+    }
+}
+
+impl Action for HandoverAction {
+    fn means(&mut self) -> Means {
+        let gate = RoomGate::new(Rc::clone(&self.rooms), &self.gated, self.remarks());
+        Means::Own(Box::new(gate))
+    }
+
+    fn begun(&self) -> &'static str {
+        "watching"
+    }
+
+    fn closed_words(&self) -> String {
+        let rooms = self.rooms.borrow();
+        let places: Vec<String> = rooms.groups.iter().map(|g| g.place.shown()).collect();
+        match places.is_empty() {
+            true => String::new(),
+            false => format!(
+                ", new connections wait on {} only while nobody listens",
+                places.join(" ")
+            ),
+        }
+    }
+
+    fn closed(&mut self, now: &mut Now) {
+        now.sockets.hide_rooms(&self.rooms.borrow().cookies());
+    }
+
+    fn policy(&self, _: Instant) -> Box<dyn Policy> {
+        Box::new(ParkPolicy::default())
+    }
+
+    fn drains(&self) -> bool {
+        false
+    }
+
+    fn wait(
+        &self,
+        signals: &Signals,
+        until: Option<Instant>,
+        beside: Option<BorrowedFd>,
+    ) -> Option<Caught> {
+        let until = [until, self.next_look].into_iter().flatten().min();
+        signals.wait_beside(until, beside)
+    }
+
+    /// Not news for the run: the rooms follow the service's listeners.
+    fn news(&mut self, _: &mut Now) -> Option<Answer> {
+        let began = Instant::now();
+        if self.next_look.is_some_and(|at| at <= began) {
+            self.rooms.borrow_mut().tend();
+            let now = Instant::now();
+            self.next_look = Some(now + pause(now - began, WATCH_PAUSE));
+        }
+        None
+    }
+
+    /// Only when the gate is open: whether the hand-over is complete.
+    fn ask(&mut self, _: Question, _: &mut Now) -> Answer {
+        let mut rooms = self.rooms.borrow_mut();
+        if self.next_look.take().is_some() {
+            rooms.hand_all_over();
+        }
+        Answer::Left(Some(rooms.under_way()))
+    }
+
+    fn account(&mut self, _: &Noted, _: Option<u64>, now: &mut Now) -> Account {
+        let rooms = self.rooms.borrow();
+        let figures = rooms.figures;
+        reset_words(&figures)
+            .into_iter()
+            .for_each(|text| now.warn(text));
+        for alone in rooms.left_alone.iter().filter(|alone| alone.deserted) {
+            let (shown, why) = (alone.place.shown(), &alone.why);
+            now.warn(format!(
+                "nobody listened on {shown} for a time, and new connections were refused: no room could be \
+                 made there: {why}"
+            ));
+        }
+        Account {
+            rows: vec![RoomRow::new(figures).named(NAME)],
+            verb: "watched",
+            words: Some(parked_words(&figures)),
+        }
+    }
+}

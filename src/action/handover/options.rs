@@ -1,0 +1,93 @@
+//! The options of `--syn handover`.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::act::{HandoverAction, NAME};
+use crate::action::contract::{
+    Action, ActionEntry, Before, Description, Planned, Prepared, Request, Seen, Standing, Wanted,
+};
+use crate::action::rooms::First;
+use crate::action::rooms::make::make;
+use crate::action::rooms::options::{max_held, objection};
+use crate::action::rooms::{prefer, preferred};
+use crate::words::ending::Ending;
+use crate::words::gated::Gated;
+use crate::words::limit::Limit::{Number, Time};
+use crate::words::steer::Steer;
+
+pub(crate) const ENTRY: ActionEntry = ActionEntry {
+    name: NAME,
+    value: NAME,
+    help: "For reloads: they reach the service, and wait only while nobody listens",
+    options: |command| command,
+    parse: |_| Ok(Arc::new(Handover)),
+    unwanted: |_| Ok(()),
+    rows: &[NAME],
+    standing: Standing::STOPS,
+    limits: &[
+        ("Handed over, calm", Time(prefer::CALM)),
+        (
+            "Handed over, listeners",
+            Number(preferred::MOST_LISTENERS as u64),
+        ),
+    ],
+    guard: |_| None,
+};
+
+#[derive(Debug, Clone, Copy)]
+struct Handover;
+
+impl Wanted for Handover {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
+        if let Some(why) = objection(ENTRY.name, request) {
+            return Err(why);
+        }
+        Ok(Box::new(ToHandOver {
+            max_held: max_held(request),
+        }))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct ToHandOver {
+    max_held: u32,
+}
+
+impl Planned for ToHandOver {
+    fn name(&self) -> &'static str {
+        ENTRY.name
+    }
+
+    fn describe(&self, _: &Gated) -> Description {
+        Description {
+            close: " only while nobody listens, let them wait in sockets of syngate's own",
+            open: "hand those who wait over to the service, and end".to_owned(),
+            drains: false,
+            opener: "a guard process",
+            ..Description::default()
+        }
+    }
+
+    fn steer(&self) -> Result<Option<Steer>> {
+        Ok(None)
+    }
+
+    fn prepare(&self, _: &mut Before) -> Result<Box<dyn Prepared>, Ending> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl Prepared for ToHandOver {
+    fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>> {
+        let rooms = Rc::new(RefCell::new(make(seen, First::Service, self.max_held)?));
+        Ok(Box::new(HandoverAction::new(rooms, seen.gated)))
+    }
+}

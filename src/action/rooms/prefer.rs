@@ -1,0 +1,199 @@
+//! `--syn handover`: while the service listens, new connections go there. Only while nobody does they wait in
+//! the rooms.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::groups::{First, Group, Rooms};
+use super::preferred::{AGAIN, LeftAlone, Preferred, Targets, copies, program};
+use crate::kernel::room::{Place, copy};
+use crate::kernel::sockets::{Listener, Sample, holders};
+
+/// When no listener has come or gone for so long, the reload is over: nginx gives its old workers 100 ms.
+pub(crate) const CALM: Duration = Duration::from_millis(300);
+/// When a listener can't be copied, those who wait go to the one that the kernel chooses after so long.
+const UNSEEN: Duration = Duration::from_millis(100);
+
+impl Group {
+    /// From now on new connections go to the service's listeners, and to the rooms while there are none.
+    ///
+    /// # Errors
+    /// Rooms may be open. [`Rooms::hand_over`] shuts them.
+    pub(crate) fn prefer(&mut self) -> Result<()> {
+        if self.rooms.is_empty() {
+            return Ok(());
+        }
+        let opened = self.to_open()?;
+        let copies = std::mem::take(&mut self.copies);
+        let mut preferred = match self.preferred.take() {
+            Some(preferred) => preferred,
+            None => Preferred::new(copies.iter().map(copy::cookie).collect::<io::Result<_>>()?)?,
+        };
+        let program = program(&preferred, self.fill(&opened))?;
+        // The program comes first, lest a connection goes to a room. Listeners that lacked SO_REUSEPORT are in
+        // a group only when the rooms are open.
+        let early = !self.lent;
+        let first = copies.first();
+        if let Some(copy) = first.filter(|_| early) {
+            preferred.put(&copies)?;
+            let chosen = program.choose_for_group_of(copy.as_fd());
+            chosen.context("the program can't be attached to the service's listeners")?;
+        }
+        self.open(opened)?;
+        if !early {
+            preferred.put(&copies)?;
+        }
+        preferred.known = (preferred.taken.len(), preferred.chosen());
+        self.preferred = Some(preferred);
+        self.attach(&program)
+    }
+
+    /// These are there now.
+    ///
+    /// # Errors
+    /// The program knows none of them.
+    pub(super) fn prefer_these(&mut self, there: &Targets) -> Result<()> {
+        let preferred = self.preferred.as_mut().context("all are equal")?;
+        preferred.take_in(there);
+        let mut cookies = there.iter().map(|(_, listener)| listener.id.cookie);
+        let known = cookies.any(|cookie| preferred.taken.contains(&cookie));
+        self.choose_anew()?;
+        ensure!(known, "no listener");
+        Ok(())
+    }
+
+    /// Lets the program follow what has become of the listeners.
+    fn choose_anew(&mut self) -> Result<()> {
+        let (Some(preferred), Some(opened)) = (&self.preferred, &self.opened) else {
+            return Ok(());
+        };
+        let known = (preferred.taken.len(), preferred.chosen());
+        if known != preferred.known {
+            self.attach(&program(preferred, self.fill(opened))?)?;
+        }
+        if let Some(preferred) = &mut self.preferred {
+            preferred.known = known;
+        }
+        Ok(())
+    }
+
+    fn listeners<'a>(&self, there: &'a Sample) -> Vec<&'a Listener> {
+        there.listeners.iter().filter(|l| self.has(l)).collect()
+    }
+}
+
+impl Rooms {
+    /// From now on new connections wait in the rooms of that group only while nobody listens.
+    ///
+    /// # Errors
+    /// As for [`Group::prefer`].
+    pub(crate) fn prefer(&mut self, number: usize) -> Result<()> {
+        self.changed_at = Some(Instant::now());
+        self.groups[number].prefer()
+    }
+
+    /// The group that was made last has no rooms, if that is one that can do without.
+    ///
+    /// # Errors
+    /// It can't.
+    pub(crate) fn leave_last_alone(&mut self, why: anyhow::Error) -> Result<()> {
+        let lent = |group: &mut Group| group.lent;
+        let may = self.first == First::Service;
+        let Some(group) = self.groups.pop_if(lent).filter(|_| may) else {
+            return Err(why);
+        };
+        for copy in &group.copies {
+            let _ = copy::set_shares_port(copy, false);
+        }
+        self.left_alone.push(LeftAlone {
+            place: group.place,
+            why: format!("{why:#}"),
+            deserted: false,
+        });
+        Ok(())
+    }
+
+    /// Lets the programs know listeners that have come, and hands those over who wait although the service
+    /// listens.
+    pub(crate) fn tend(&mut self) {
+        let Ok(mut there) = self.look(false) else {
+            return;
+        };
+        for alone in &mut self.left_alone {
+            let mut listeners = there.listeners.iter();
+            alone.deserted |= !listeners.any(|l| Place::of(l) == alone.place);
+        }
+        let mut wanted = Vec::new();
+        for group in &mut self.groups {
+            let (listeners, waits) = (group.listeners(&there), group.waiting() > 0);
+            let Some(preferred) = &mut group.preferred else {
+                continue;
+            };
+            let changed = preferred.note(&listeners);
+            if changed {
+                self.changed_at = Some(Instant::now());
+            }
+            let due = changed || preferred.tried_at.elapsed() >= AGAIN;
+            let before = wanted.len();
+            let copies = listeners
+                .iter()
+                .filter(|l| waits || due && preferred.misses(l));
+            wanted.extend(copies.map(|l| l.inode));
+            if wanted.len() > before {
+                preferred.tried_at = Instant::now();
+            }
+        }
+        if !wanted.is_empty() {
+            there.holders = holders::find_newest(&wanted);
+        }
+        for number in 0..self.groups.len() {
+            self.tend_group(number, &there);
+        }
+    }
+
+    fn tend_group(&mut self, number: usize, there: &Sample) {
+        let group = &mut self.groups[number];
+        if group.preferred.is_none() {
+            return;
+        }
+        let listeners = group.listeners(there);
+        let copies = copies(&listeners, there);
+        if group.waiting() == 0 {
+            group.parking = Some(Instant::now());
+            // One that can't be copied gets connections at the end.
+            let _ = group.prefer_these(&copies);
+            return;
+        }
+        let since = group.parking.map(|since| since.elapsed());
+        let late = !listeners.is_empty() && since.is_some_and(|waited| waited >= UNSEEN);
+        if !copies.is_empty() || late {
+            // While there are the copies, the listeners can't close.
+            self.shut(number, &copies, None, true);
+            let group = &mut self.groups[number];
+            if copies.is_empty() || group.prefer().is_err() {
+                group.preferred = None;
+            }
+        }
+    }
+
+    /// Whether listeners came or went, and that was a while ago.
+    pub(super) fn is_calm(&self) -> bool {
+        self.changed_at.is_some_and(|at| at.elapsed() >= CALM)
+    }
+
+    /// How many groups may still be in the middle of a reload: an old listener is one of several.
+    pub(super) fn unsettled(&mut self) -> usize {
+        if self.changed_at.is_none() || self.is_calm() {
+            return 0;
+        }
+        let there = self.look(false).unwrap_or_default();
+        let unsettled = |group: &&Group| {
+            let listeners = group.listeners(&there);
+            listeners.len() > 1 && listeners.iter().any(|l| self.old.contains(&l.id.cookie))
+        };
+        self.groups.iter().filter(unsettled).count()
+    }
+}

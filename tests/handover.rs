@@ -1,0 +1,331 @@
+//! `--syn handover`: reloads. New connections reach the service all the time; real clients tell whether they
+//! noticed.
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::latch::Latch;
+use harness::{Call, Outcome, SOON, all_refused, call, words};
+use nix::sys::signal::Signal;
+use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
+use testkit::{Host, Load, LoadReport, Pair, Running, RunningLoad, SERVER, slow, wait_until};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn handover<'a>(host: &'a Host, options: &str) -> Call<'a> {
+    call(host, words("--port 80 --syn handover")).args(words(options))
+}
+
+fn load(pair: &Pair, rate: u32) -> RunningLoad {
+    let load = Load::to(format!("{SERVER}:80")).rate(rate / slow());
+    let load = load.timeout(LONG).duration(LONG);
+    let mut load = load.start(&pair.client).unwrap();
+    load.wait_flowing().unwrap();
+    load
+}
+
+#[track_caller]
+fn all_served(report: &LoadReport) {
+    assert_eq!(report.failed(), 0, "{report}: {:?}", report.failures);
+    // No SYN was lost: its client would have sent it again after a second.
+    assert!(report.connect.max_ms < 900.0, "{report}");
+}
+
+#[track_caller]
+fn nothing_is_left(host: &Host, services: usize) {
+    let listeners = host.must(words("ss -Hltn sport = :80"));
+    assert_eq!(listeners.lines().count(), services, "{listeners}");
+    let processes = host.must(words("ps -eo comm"));
+    let ours = |name: &str| name == "gate-room" || name.starts_with("syngate");
+    assert!(!processes.lines().any(ours), "{processes}");
+}
+
+fn figure(outcome: &Outcome, name: &str) -> u64 {
+    let row = &outcome.report["handover"];
+    row[name].as_u64().unwrap_or_else(|| panic!("{outcome:?}"))
+}
+
+// Reloads ------------------------------------------------------------------------------------------
+
+#[test]
+fn reloads_of_haproxy_are_noticed_by_nobody() {
+    for master_worker in [false, true] {
+        let pair = Pair::new().unwrap();
+        let host = &pair.server;
+        let config = HaproxyConfig::port(80);
+        let config = match master_worker {
+            true => config.global("master-worker"),
+            false => config,
+        };
+        let haproxy = Haproxy::debian_init(host, &config).unwrap();
+        haproxy.start().unwrap();
+        let load = load(&pair, 500);
+        for _ in 0..2 {
+            let outcome = handover(host, "").run(haproxy.reload_argv());
+            assert_eq!(outcome.code, 0, "{outcome:?}");
+            assert_eq!(figure(&outcome, "reset"), 0, "{outcome:?}");
+        }
+        all_served(&load.stop().unwrap());
+        nothing_is_left(host, 2);
+    }
+}
+
+/// As with `haproxy -st`: whom the old process has accepted is cut, as without syngate, and nobody else.
+#[test]
+fn the_queue_of_a_process_that_stops_at_once_moves_to_the_new_one() {
+    let host = Host::new().unwrap();
+    let server = Serve::on("0.0.0.0:80").reuseport();
+    let (old, new) = (host.dir().join("old.pid"), host.dir().join("new.pid"));
+    // It accepts one connection each second.
+    let start = server.clone().accept_rate(1).daemon_argv(&old).unwrap();
+    host.must(start);
+    let mut latch = Latch::new(&host, "filled");
+    let script = format!(
+        "{}; {}; kill $(cat {})",
+        latch.hold(),
+        server.daemon_argv(&new).unwrap().join(" "),
+        old.display()
+    );
+    let call = handover(&host, "");
+    let run = call.start(["sh", "-c", &script]);
+    latch.wait();
+    let load = Load::to("127.0.0.1:80").rate(1_000).timeout(LONG);
+    let load = load
+        .duration(Duration::from_millis(20))
+        .start(&host)
+        .unwrap();
+    wait_queued(&host, 18);
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let report = load.finish().unwrap();
+    assert!(report.failed() <= 2, "{report}: {:?}", report.failures);
+    nothing_is_left(&host, 1);
+}
+
+#[test]
+fn nginx_with_a_socket_for_each_worker_and_fewer_or_more_of_them() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let config = |workers| NginxConfig {
+        workers,
+        reuseport: true,
+        ..NginxConfig::default()
+    };
+    let nginx = Nginx::new(host, &config(4)).unwrap();
+    nginx.start().unwrap();
+    let load = load(&pair, 500);
+    for workers in [2, 4, 2] {
+        nginx.configure(&config(workers)).unwrap();
+        let outcome = handover(host, "").run(nginx.reload_argv());
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(figure(&outcome, "parked"), 0, "{outcome:?}");
+        nothing_is_left(host, 2 * workers as usize);
+    }
+    all_served(&load.stop().unwrap());
+}
+
+/// The new process has the same socket as the old one, which stays what it was.
+#[test]
+fn a_socket_that_is_handed_on_is_left_alone() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let nginx = Nginx::new(host, &NginxConfig::default()).unwrap();
+    nginx.start().unwrap();
+    let before = cookies(host);
+    let load = load(&pair, 500);
+    let (pid, old) = (nginx.pid_file(), nginx.pid_file().with_extension("oldbin"));
+    let (pid, old) = (pid.display(), old.display());
+    let upgrade = format!(
+        "kill -USR2 $(cat {pid}); until [ -s {old} -a -s {pid} ]; do sleep 0.01; done; \
+         kill -QUIT $(cat {old}); while [ -e {old} ]; do sleep 0.01; done"
+    );
+    for command in [
+        nginx.reload_argv(),
+        words("sh -c").into_iter().chain([upgrade]).collect(),
+    ] {
+        let outcome = handover(host, "").run(command);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(figure(&outcome, "parked"), 0, "{outcome:?}");
+        assert_eq!(cookies(host), before);
+        let pid = std::fs::read_to_string(nginx.pid_file()).unwrap();
+        let shares = host.must(["python3", "-c", SHARES_PORT, pid.trim()]);
+        assert_eq!(shares, "0\n0\n");
+    }
+    all_served(&load.stop().unwrap());
+}
+
+/// The kernel's names of the listeners.
+fn cookies(host: &Host) -> Vec<String> {
+    let shown = host.must(words("ss -Hltne sport = :80"));
+    let mut cookies: Vec<String> = shown
+        .split_ascii_whitespace()
+        .filter(|word| word.starts_with("sk:"))
+        .map(str::to_owned)
+        .collect();
+    cookies.sort();
+    cookies
+}
+
+/// Python: SO_REUSEPORT of the sockets that a process listens on, by copies of them.
+const SHARES_PORT: &str = "
+import ctypes, os, socket, sys
+libc, pid = ctypes.CDLL(None), int(sys.argv[1])
+pidfd = os.pidfd_open(pid)
+for fd in os.listdir(f'/proc/{pid}/fd'):
+    if os.readlink(f'/proc/{pid}/fd/{fd}').startswith('socket:'):
+        copy = socket.socket(fileno=libc.syscall(438, pidfd, int(fd), 0))
+        if copy.family != socket.AF_UNIX and copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            print(copy.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+";
+
+// A gap --------------------------------------------------------------------------------------------
+
+/// It closes its listener, and makes another one later, in the middle of COMMAND.
+struct Gap<'a> {
+    host: &'a Host,
+    pid: std::path::PathBuf,
+    start: String,
+    latch: Latch,
+}
+
+impl<'a> Gap<'a> {
+    fn of(host: &'a Host, server: Serve) -> Gap<'a> {
+        let pid = host.dir().join("server.pid");
+        let start = server.daemon_argv(&pid).unwrap().join(" ");
+        host.must(["sh", "-c", &start]);
+        let latch = Latch::new(host, "gap");
+        Gap {
+            host,
+            pid,
+            start,
+            latch,
+        }
+    }
+
+    /// Nobody listens when this returns.
+    fn begin(&self, then: &str) -> (Call<'a>, Running) {
+        let (pid, hold, start) = (self.pid.display(), self.latch.hold(), &self.start);
+        let script = format!("kill $(cat {pid}); {hold}; {start}; {then}");
+        let call = handover(self.host, "");
+        let run = call.start(["sh", "-c", &script]);
+        self.latch.wait();
+        (call, run)
+    }
+}
+
+fn burst(host: &Host) -> RunningLoad {
+    let load = Load::to("127.0.0.1:80").rate(1_000).timeout(LONG);
+    let load = load
+        .duration(Duration::from_millis(20))
+        .start(host)
+        .unwrap();
+    wait_queued(host, 20);
+    load
+}
+
+fn wait_queued(host: &Host, count: u32) {
+    let queued = || -> u32 {
+        let all = host.must(words("ss -Hltn sport = :80"));
+        let queues = all
+            .lines()
+            .filter_map(|line| line.split_ascii_whitespace().nth(1));
+        queues.filter_map(|queue| queue.parse::<u32>().ok()).sum()
+    };
+    wait_until(SOON, "waiting connections", || queued() >= count).unwrap();
+}
+
+/// They need not wait for the end of COMMAND, which may ask the service.
+#[test]
+fn who_comes_in_a_gap_waits_until_the_service_listens_again() {
+    for reuseport in [true, false] {
+        let host = Host::new().unwrap();
+        let server = Serve::on("0.0.0.0:80");
+        let server = match reuseport {
+            true => server.reuseport(),
+            false => server,
+        };
+        let mut gap = Gap::of(&host, server);
+        let mut asking = Latch::new(&host, "asking");
+        let asks = format!(
+            "curl -sf -o /dev/null http://127.0.0.1/ && {{ {}; }}",
+            asking.hold()
+        );
+        let (call, run) = gap.begin(&asks);
+        let load = burst(&host);
+        gap.latch.release();
+        all_served(&load.finish().unwrap());
+        asking.wait();
+        asking.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        let counts = ["parked", "handed_over", "reset"].map(|name| figure(&outcome, name));
+        assert_eq!(counts, [20, 20, 0], "{outcome:?}");
+        assert_eq!(outcome.report["action"], "handover");
+        let says = outcome.report["message"].to_string();
+        assert!(says.contains("80 was watched for "), "{says}");
+        assert!(says.contains(" 20 connections parked (for "), "{says}");
+        nothing_is_left(&host, 1);
+    }
+}
+
+#[test]
+fn a_killed_or_stopped_run_leaves_a_guard_that_hands_over() {
+    for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
+        let host = Host::new().unwrap();
+        let mut gap = Gap::of(&host, Serve::on("0.0.0.0:80"));
+        let (_, mut run) = gap.begin("true");
+        let load = burst(&host);
+        run.signal(signal).unwrap();
+        gap.latch.release();
+        all_served(&load.finish().unwrap());
+        let _ = run.signal(Signal::SIGKILL);
+        run.wait().unwrap();
+        let gone = || host.must(words("ss -Hltn sport = :80")).lines().count() == 1;
+        wait_until(SOON, "the end of the guard", gone).unwrap();
+    }
+}
+
+#[test]
+fn a_failed_reload_changes_nothing_and_a_service_that_stays_away_is_told_of() {
+    let host = Host::new().unwrap();
+    let gap = Gap::of(&host, Serve::on("0.0.0.0:80").reuseport());
+    let call = handover(&host, "");
+    let outcome = call.run(words("sh -c").into_iter().chain(["exit 3".to_owned()]));
+    assert_eq!(outcome.code, 3, "{outcome:?}");
+    nothing_is_left(&host, 1);
+    let stop = format!(
+        "kill $(cat {}); {}; exit 3",
+        gap.pid.display(),
+        gap.latch.hold()
+    );
+    let run = call.start(["sh", "-c", &stop]);
+    gap.latch.wait();
+    let load = burst(&host);
+    let mut latch = gap.latch;
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 3, "{outcome:?}");
+    assert_eq!(load.finish().unwrap().failed(), 20);
+    assert_eq!(figure(&outcome, "reset"), 20);
+    assert!(
+        outcome.stderr.contains("20 connections were reset"),
+        "{outcome:?}"
+    );
+    nothing_is_left(&host, 0);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let host = Host::new().unwrap();
+    let _service = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    let refused = |options| (options, "options", "--syn handover and ");
+    all_refused(
+        &host,
+        &[
+            refused("--syn handover --allow-local"),
+            refused("--syn handover --backend nft"),
+        ],
+    );
+}
