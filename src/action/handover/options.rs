@@ -27,7 +27,11 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     parse: |_| Ok(Arc::new(Handover)),
     unwanted: |_| Ok(()),
     rows: &[NAME],
-    standing: Standing::STOPS,
+    standing: Standing {
+        shut: "is watched",
+        open: None,
+        done: "parked",
+    },
     limits: &[
         ("Handed over, calm", Time(prefer::CALM)),
         (

@@ -50,7 +50,7 @@ const SHORT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_millis(800);
 const SOON: Duration = Duration::from_secs(10);
 
-use Way::{Bare, Drop, Flip, Folk, FolkNoSleep, Hold, Plug, Redirect};
+use Way::{Bare, Drop, Flip, Folk, FolkNoSleep, Handover, Hold, Park, Plug, Redirect};
 
 /// All of them, in the order of the tables.
 pub const SUBJECTS: &[Subject] = &[
@@ -66,6 +66,7 @@ pub const SUBJECTS: &[Subject] = &[
             Plug,
             Drop,
             Hold,
+            Park,
             Redirect,
             Way::Divert,
         ],
@@ -77,7 +78,7 @@ pub const SUBJECTS: &[Subject] = &[
     Subject {
         name: "haproxy reload (-sf)",
         about: "`service haproxy reload`: the old process hands its sockets on and finishes",
-        ways: &[Bare, FolkNoSleep, Plug, Drop, Hold],
+        ways: &[Bare, FolkNoSleep, Plug, Drop, Hold, Handover],
         keep_alive: true,
         options: RELOAD,
         tail: SHORT,
@@ -86,7 +87,7 @@ pub const SUBJECTS: &[Subject] = &[
     Subject {
         name: "haproxy -st",
         about: "a new process that ends the old one at once",
-        ways: &[Bare, FolkNoSleep, Drop, Hold],
+        ways: &[Bare, FolkNoSleep, Drop, Hold, Handover],
         keep_alive: false,
         options: "",
         tail: SHORT,
@@ -95,7 +96,7 @@ pub const SUBJECTS: &[Subject] = &[
     Subject {
         name: "haproxy master-worker",
         about: "USR2 to the master, `expose-fd listeners`",
-        ways: &[Bare, Drop, Hold],
+        ways: &[Bare, Drop, Hold, Handover],
         keep_alive: false,
         options: RELOAD,
         tail: LONG,
@@ -104,7 +105,7 @@ pub const SUBJECTS: &[Subject] = &[
     Subject {
         name: "haproxy, 50 ms backend",
         about: "`service haproxy restart` before a server that takes 50 ms to answer",
-        ways: &[Bare, Folk, FolkNoSleep, Flip, Drop, Hold, Redirect],
+        ways: &[Bare, Folk, FolkNoSleep, Flip, Drop, Hold, Park, Redirect],
         keep_alive: false,
         options: "",
         tail: SHORT,
@@ -113,7 +114,7 @@ pub const SUBJECTS: &[Subject] = &[
     Subject {
         name: "nginx restart",
         about: "stop and start, as Debian's init script does it",
-        ways: &[Bare, Folk, FolkNoSleep, Flip, Drop, Hold, Redirect],
+        ways: &[Bare, Folk, FolkNoSleep, Flip, Drop, Hold, Park, Redirect],
         keep_alive: true,
         options: "",
         tail: SHORT,
@@ -122,7 +123,7 @@ pub const SUBJECTS: &[Subject] = &[
     Subject {
         name: "nginx reload",
         about: "`nginx -s reload`, one socket for all workers",
-        ways: &[Bare, FolkNoSleep, Drop, Hold],
+        ways: &[Bare, FolkNoSleep, Drop, Hold, Handover],
         keep_alive: true,
         options: RELOAD,
         tail: LONG,
@@ -131,7 +132,7 @@ pub const SUBJECTS: &[Subject] = &[
     Subject {
         name: "nginx reload, reuseport",
         about: "`nginx -s reload` from 4 workers to 2, with a socket each",
-        ways: &[Bare, FolkNoSleep, Drop, Hold],
+        ways: &[Bare, FolkNoSleep, Drop, Hold, Handover],
         keep_alive: false,
         options: RELOAD,
         tail: LONG,
@@ -140,7 +141,7 @@ pub const SUBJECTS: &[Subject] = &[
     Subject {
         name: "nginx binary upgrade",
         about: "USR2, WINCH and QUIT to the master",
-        ways: &[Bare, Drop, Hold],
+        ways: &[Bare, Drop, Hold, Handover],
         keep_alive: false,
         options: RELOAD,
         tail: LONG,
@@ -149,7 +150,7 @@ pub const SUBJECTS: &[Subject] = &[
     Subject {
         name: "plain server",
         about: "killed and started again, no SO_REUSEPORT",
-        ways: &[Bare, Folk, FolkNoSleep, Flip, Drop, Hold, Redirect],
+        ways: &[Bare, Folk, FolkNoSleep, Flip, Drop, Hold, Park, Redirect],
         keep_alive: false,
         options: "",
         tail: SHORT,
@@ -158,7 +159,7 @@ pub const SUBJECTS: &[Subject] = &[
     Subject {
         name: "slow starter",
         about: "killed, and listens again 3 s later",
-        ways: &[Bare, Folk, FolkNoSleep, Drop, Hold, Redirect],
+        ways: &[Bare, Folk, FolkNoSleep, Drop, Hold, Park, Redirect],
         keep_alive: false,
         options: "",
         tail: SHORT,
@@ -167,7 +168,7 @@ pub const SUBJECTS: &[Subject] = &[
     Subject {
         name: "slow acceptor",
         about: "killed and started again; accepts 2,000 a second, backlog 128",
-        ways: &[Bare, Folk, FolkNoSleep, Drop, Hold],
+        ways: &[Bare, Folk, FolkNoSleep, Drop, Hold, Park],
         keep_alive: false,
         options: "",
         tail: SHORT,

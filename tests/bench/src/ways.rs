@@ -36,6 +36,10 @@ pub enum Way {
     Drop,
     /// syngate --syn hold
     Hold,
+    /// syngate --syn park
+    Park,
+    /// syngate --syn handover
+    Handover,
     /// syngate --syn redirect, to a second instance
     Redirect,
     /// syngate --syn divert, to a second host
@@ -61,7 +65,7 @@ pub const STANDBY: u16 = 8080;
 
 impl Way {
     /// All of them, in the order of the tables.
-    pub const ALL: [Way; 9] = [
+    pub const ALL: [Way; 11] = [
         Way::Bare,
         Way::Folk,
         Way::FolkNoSleep,
@@ -69,6 +73,8 @@ impl Way {
         Way::Plug,
         Way::Drop,
         Way::Hold,
+        Way::Park,
+        Way::Handover,
         Way::Redirect,
         Way::Divert,
     ];
@@ -83,6 +89,8 @@ impl Way {
             Way::Plug => "plug qdisc (local clients)",
             Way::Drop => "syngate, drop",
             Way::Hold => "syngate, hold",
+            Way::Park => "syngate, park",
+            Way::Handover => "syngate, handover",
             Way::Redirect => "syngate, redirect",
             Way::Divert => "syngate, divert",
         }
@@ -90,7 +98,10 @@ impl Way {
 
     /// Whether syngate does it, and so writes a report.
     pub fn is_syngate(self) -> bool {
-        matches!(self, Way::Drop | Way::Hold | Way::Redirect | Way::Divert)
+        matches!(
+            self,
+            Way::Drop | Way::Hold | Way::Park | Way::Handover | Way::Redirect | Way::Divert
+        )
     }
 
     /// Whether it is measured on hosts that are made for it alone: see [`crate::restart::Net`].
@@ -117,6 +128,8 @@ impl Way {
             Way::Plug => plug(command, parts),
             Way::Drop => syngate("drop", command, parts),
             Way::Hold => syngate("hold", command, parts),
+            Way::Park => syngate("park", command, parts),
+            Way::Handover => syngate("handover", command, parts),
             Way::Redirect => syngate(&format!("redirect={STANDBY}"), command, parts),
             Way::Divert => {
                 let action = format!("divert={CROSS_B} --to {VIP}");
