@@ -2,7 +2,7 @@
 //! once that listens again.
 
 use std::ffi::{CStr, OsString};
-use std::io::{ErrorKind, IoSliceMut, Read, Write};
+use std::io::{IoSliceMut, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use crate::kernel::room::orders::{HAND_OVER, Orders};
 use crate::kernel::sockets::Looks;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sys;
-use crate::process::guard;
+use crate::process::guard::{self, Heard};
 use crate::words::scope::Scope;
 
 const NAME_FOR_KERNEL: &CStr = c"gate-room";
@@ -49,7 +49,7 @@ fn guard(orders: &Orders) -> Result<()> {
     guard::stay();
     let mut guarded = receive(&mut line, orders)?;
     line.write_all(&[READY])?;
-    if guarded.until_left(&mut line, until)? {
+    if guarded.until_left(&line, until) {
         guarded.rooms.leave_as_it_is();
         return Ok(());
     }
@@ -67,23 +67,20 @@ struct Guarded {
 impl Guarded {
     /// Waits for the end of the run. `true`: it has dismissed the guard; `false`: it has died or hangs, and
     /// those who wait are to be handed over.
-    fn until_left(&mut self, line: &mut UnixStream, until: Instant) -> Result<bool> {
+    fn until_left(&mut self, line: &UnixStream, until: Instant) -> bool {
         let mut beat = Instant::now();
         loop {
             let now = Instant::now();
             let hangs = now >= beat + HUNG;
             if now >= until || (hangs && self.is_served_anew()) {
-                return Ok(false);
+                return false;
             }
             let next = if hangs { LOOK_EVERY } else { HUNG };
-            line.set_read_timeout(Some(next.min(until - now).max(LOOK_EVERY)))?;
-            let mut byte = [0];
-            match line.read(&mut byte) {
-                Ok(0) => return Ok(false),
-                Ok(_) if byte == [DISMISSED] => return Ok(true),
-                Ok(_) => beat = Instant::now(),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => (),
-                Err(_) => return Ok(false),
+            match guard::await_word(line, next.min(until - now).max(LOOK_EVERY)) {
+                Heard::Word(DISMISSED) => return true,
+                Heard::Word(_) => beat = Instant::now(),
+                Heard::TheEnd => return false,
+                Heard::Nothing => (),
             }
         }
     }

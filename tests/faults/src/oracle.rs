@@ -201,21 +201,25 @@ impl Course<'_> {
         })
     }
 
-    /// Who has waited for too long, first of all; none may, if nobody else makes clients wait.
+    /// Who has waited for too long, first of all, and how many more; none may, if nobody else makes clients
+    /// wait.
     fn waited(&self, seen: &Seen) -> Option<String> {
         let timeline = seen.report.timeline_ms.iter().enumerate();
         let waits = timeline.map(|(n, took)| {
             let due = seen.report.started_ms + n as f64 * BUCKET_MS;
             (due, *took)
         });
-        let mut waits = waits.filter(|_| !self.excuse.waiting && !self.excuse.lossy);
-        let (due, took) = waits.find(|(due, took)| {
+        let waits = waits.filter(|_| !self.excuse.waiting && !self.excuse.lossy);
+        let mut long = waits.filter(|(due, took)| {
             due + took > self.latest(seen, *due) || self.was_dropped(seen, *due, *took)
-        })?;
+        });
+        let (due, took) = long.next()?;
         Some(format!(
-            "a client {} waited for {took:.0} ms, due {:+.0} ms from its end; it told {:?}",
+            "a client {} waited for {took:.0} ms, due {:+.0} ms from its end, and {} more for too long; it \
+             told {:?}",
             seen.from,
             due - self.account.ended_ms,
+            long.count(),
             self.account.shut_from_its_end()
         ))
     }
