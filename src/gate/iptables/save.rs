@@ -209,6 +209,46 @@ COMMIT
         assert_eq!((who.pid, who.command.as_str()), (1, "x 'y' -z"));
     }
 
+    #[test]
+    fn what_only_looks_like_a_chain_of_a_run_is_nobodys() {
+        for name in [
+            "syngate_0123",
+            "syngate_0123456789abcdez",
+            "web_0123456789abcdef",
+            "syngate_0123456789abcdef0",
+        ] {
+            assert_eq!(id_of(name), None, "{name}");
+        }
+        for name in ["syngate_0123456789abcdef", "syngate_0123456789abcdef_s"] {
+            assert_eq!(id_of(name), Some("0123456789abcdef"), "{name}");
+        }
+    }
+
+    /// xt_time keeps the gate closed through the second that the rule names.
+    #[test]
+    fn a_date_counts_to_its_end() {
+        let by_date = SAVED.replace(
+            "-m recent --rcheck --seconds 2 --name syngate_0123456789abcdef_4 --mask 0.0.0.0 --rsource",
+            "-m time --datestop 1970-01-02T00:00:09",
+        );
+        let part = &parts(&by_date)["0123456789abcdef"];
+        let end = Duration::from_secs(24 * 60 * 60 + 10);
+        assert_eq!(part.until, Some(Until::Date(end)));
+        let never = SAVED.replace("--seconds 2", "");
+        assert_eq!(parts(&never)["0123456789abcdef"].until, None);
+    }
+
+    #[test]
+    fn what_is_let_through_may_be_named_twice() {
+        let lo = "[0:0] -A syngate_0123456789abcdef -i lo -j RETURN\n";
+        let twice = SAVED.replace(lo, &format!("{lo}{lo}"));
+        assert!(parts(&twice)["0123456789abcdef"].scope.allow_local);
+        let raw = SAVED.replace("*filter", "*raw");
+        let scope = |text: &str| parts(text)["0123456789abcdef"].scope.clone();
+        assert_eq!(scope(&raw).hook, Where::Prerouting);
+        assert_eq!(scope(SAVED).hook, Where::Input);
+    }
+
     /// iptables-restore --counters takes any counters from any program.
     #[test]
     fn counters_may_be_anything() {

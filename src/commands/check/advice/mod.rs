@@ -30,6 +30,8 @@ mod tests {
     use crate::commands::check::endpoint::{Control, ListeningProcess};
     use crate::commands::check::host::tests::{no, usual};
     use crate::commands::check::host::{ConntrackUse, Published};
+    use crate::commands::check::support::Support;
+    use crate::gate::by_port::{Does, PortRule};
     use crate::gate::consumers::Consumes;
 
     fn process(name: &str, pid: i32) -> ListeningProcess {
@@ -314,5 +316,226 @@ mod tests {
         let unseen = advise(&host, None, Some(&wanted));
         assert!(unseen.iter().all(|a| a.code != "no_listener"), "{unseen:?}");
         assert!(unseen.iter().any(|a| a.code == "published"), "{unseen:?}");
+    }
+
+    /// What the advice with this code says, if it is given.
+    fn told(all: &[Advice], code: &str) -> Option<String> {
+        let mut of_code = all.iter().filter(|advice| advice.code == code);
+        let first = of_code.next().map(whole);
+        assert!(of_code.next().is_none(), "{code} is told twice");
+        first
+    }
+
+    #[test]
+    fn only_systemd_itself_activates_sockets() {
+        for (name, pid, activates) in [
+            ("systemd", 1, true),
+            ("nginx", 1, false),
+            ("systemd", 800, false),
+        ] {
+            let mut endpoint = endpoint(1, 0);
+            endpoint.processes = vec![process(name, pid)];
+            let all = said(&usual(), &[endpoint]);
+            let told = told(&all, "socket_activation").is_some();
+            assert_eq!(told, activates, "{name}, pid {pid}");
+        }
+    }
+
+    #[test]
+    fn a_queue_is_full_when_more_than_half_of_it_is() {
+        let of = |waiting, backlog| {
+            let mut endpoint = endpoint(1, 1);
+            (endpoint.accept_queue, endpoint.backlog) = (waiting, backlog);
+            told(&said(&usual(), &[endpoint]), "accept_queue").is_some()
+        };
+        assert!(of(257, 512));
+        assert!(!of(256, 512));
+        assert!(!of(0, 0), "nobody waits");
+    }
+
+    #[test]
+    fn a_small_backlog_is_told_with_what_keeps_it_small() {
+        let of = |backlog, most| {
+            let mut host = usual();
+            host.sysctls.insert("net.core.somaxconn", most);
+            let mut endpoint = endpoint(1, 1);
+            endpoint.backlog = backlog;
+            told(&said(&host, &[endpoint]), "small_backlog")
+        };
+        assert_eq!(of(256, Some(4096)), None);
+        for (backlog, most, says) in [
+            (255, Some(4096), "the service asked for no more"),
+            (200, Some(200), "net.core.somaxconn is 200: raise it"),
+            (200, Some(128), "net.core.somaxconn is 128: raise it"),
+            (200, None, "the service, or net.core.somaxconn, asks"),
+        ] {
+            let told = of(backlog, most).unwrap();
+            assert!(told.contains(says), "{told}");
+        }
+    }
+
+    #[test]
+    fn services_are_told_apart_by_their_processes_and_sockets() {
+        let on = |port: u16, processes: &[i32], sockets| {
+            let mut endpoint = endpoint(sockets, 0);
+            endpoint.port = port;
+            let process = |pid: &i32| process(if *pid < 10 { "nginx" } else { "php" }, *pid);
+            endpoint.processes = processes.iter().map(process).collect();
+            endpoint
+        };
+        let services = |endpoints: &[Endpoint]| -> Vec<String> {
+            let all = said(&usual(), endpoints);
+            all.iter().map(|advice| advice.ports.to_string()).collect()
+        };
+        assert_eq!(
+            services(&[on(80, &[1, 2], 1), on(81, &[1, 2], 1)]),
+            ["80-81"]
+        );
+        assert_eq!(
+            services(&[on(80, &[1, 2], 1), on(81, &[1, 3], 1)]),
+            ["80", "81"]
+        );
+        assert_eq!(
+            services(&[on(80, &[1, 2], 1), on(81, &[1, 2], 2)]),
+            ["80", "81"]
+        );
+        assert_eq!(
+            services(&[on(80, &[], 1), on(81, &[], 1)]),
+            ["80", "81"],
+            "unseen"
+        );
+        let both = said(&usual(), &[on(80, &[3, 12], 1)]);
+        assert!(whole(&both[0]).contains("held by nginx and php (2 processes)"));
+        let group = said(&usual(), &[on(80, &[], 2), on(81, &[], 4)]);
+        assert!(whole(&group[0]).contains("group of 2: "), "nobody is named");
+    }
+
+    #[test]
+    fn a_full_queue_resets_where_the_host_says_so() {
+        for (abort, says) in [
+            (Some(1), "is reset (tcp_abort_on_overflow)"),
+            (Some(0), "is dropped, and tried again"),
+            (None, "is dropped, and tried again"),
+        ] {
+            let mut host = usual();
+            host.sysctls.insert("net.ipv4.tcp_abort_on_overflow", abort);
+            let mut endpoint = endpoint(1, 1);
+            endpoint.accept_queue = 511;
+            let told = told(&said(&host, &[endpoint]), "accept_queue").unwrap();
+            assert!(told.contains(says), "{told}");
+        }
+    }
+
+    #[test]
+    fn ports_that_are_sent_elsewhere_are_told_by_rule() {
+        let published = |port, by: &str| Published {
+            port,
+            by: by.to_owned(),
+        };
+        let mut host = usual();
+        host.published = vec![
+            published(80, "docker"),
+            published(443, "docker"),
+            published(81, "ours"),
+            published(22, "docker"),
+        ];
+        let of = |host: &Host| {
+            let mut all = advise(host, None, Some(&ports("80-443")));
+            all.retain(|advice| advice.code == "published");
+            all
+        };
+        let all = of(&host);
+        let told: Vec<String> = all.iter().map(|advice| advice.ports.to_string()).collect();
+        assert_eq!(told, ["80,443", "81"]);
+        assert!(all[0].text.contains("(docker)"));
+        assert!(all[0].text.ends_with("--hook prerouting"), "it works");
+        host.prerouting = no();
+        assert!(of(&host)[0].text.contains("not in this kernel"));
+        host.prerouting = Support::Unknown("it refuses".to_owned());
+        assert!(of(&host)[0].text.contains("is not known"));
+    }
+
+    #[test]
+    fn rules_that_a_redirect_would_lead_past_are_told() {
+        let mut host = usual();
+        host.by_port = vec![PortRule {
+            does: Does::Refuses,
+            by: "iptables table filter, chain f2b".to_owned(),
+            table: "filter".to_owned(),
+            to: None,
+            ports: ports("80,8080"),
+            original: false,
+        }];
+        let of = |wanted: &str| advise(&host, None, Some(&ports(wanted)));
+        let all = of("80,443");
+        let advice = all.iter().find(|advice| advice.code == "refused_by_port");
+        let advice = advice.expect("a rule refuses by port 80");
+        assert_eq!(advice.ports, ports("80"));
+        assert!(advice.text.contains("chain f2b"), "{}", advice.text);
+        assert!(told(&of("443"), "refused_by_port").is_none());
+        // Without ports, those that are listened on count.
+        let listening = advise(&host, Some(&[endpoint(1, 1)]), None);
+        assert!(told(&listening, "refused_by_port").is_some());
+    }
+
+    #[test]
+    fn the_services_of_a_director_are_told_with_their_ports() {
+        let mut host = usual();
+        let services = ["10.0.0.1:80", "[fd00::1]:443"];
+        host.ipvs = Some(services.map(str::to_owned).to_vec());
+        let all = said(&host, &[]);
+        assert_eq!(all[0].ports, ports("80,443"));
+        assert!(all[0].text.contains("(10.0.0.1:80, [fd00::1]:443)"));
+    }
+
+    #[test]
+    fn what_helps_where_rules_use_syns_up() {
+        let of = |change: fn(&mut Host)| {
+            let mut host = usual();
+            change(&mut host);
+            told(&said(&host, &[]), "syn_used_up").unwrap()
+        };
+        let late = of(|h| h.firewall.consumers = vec![(Consumes::Rate, "by a rule".to_owned())]);
+        assert!(
+            late.contains("(by a rule): --hook auto, the default"),
+            "{late}"
+        );
+        let translated = of(|h| {
+            h.firewall.consumers = vec![(Consumes::Rate, String::new())];
+            h.firewall.translates = Some("docker".to_owned());
+        });
+        assert!(translated.contains("NAT may send packets elsewhere (docker)"));
+        let early = of(|h| h.firewall.early = vec![(Consumes::Rate, String::new())]);
+        assert!(early.contains("no gate comes before"), "{early}");
+    }
+
+    #[test]
+    fn what_opens_a_gate_of_iptables_is_told() {
+        let mut host = usual();
+        (host.nf_tables, host.timed_sets) = (no(), no());
+        let of = |host: &Host| told(&said(host, &[]), "iptables_backend").unwrap();
+        assert!(of(&host).contains("by xt_recent"));
+        host.xt_recent = Support::Unknown(String::new());
+        assert!(of(&host).contains("by the wall clock"));
+        // The gate is there too.
+        host.iptables[0].rules = Some(3);
+        assert!(told(&said(&host, &[]), "legacy_rules").is_none());
+        let mut other = usual();
+        other.iptables[1].rules = Some(3);
+        assert!(told(&said(&other, &[]), "legacy_rules").is_none());
+    }
+
+    #[test]
+    fn counts_are_told_with_their_numbers() {
+        let mut host = usual();
+        host.counts.insert("ListenOverflows", Some(7));
+        host.counts.insert("SyncookiesSent", Some(8));
+        host.sysctls.insert("net.ipv4.tcp_syncookies", Some(0));
+        let all = said(&host, &[]);
+        let says =
+            |code: &str, what: &str| told(&all, code).is_some_and(|text| text.contains(what));
+        assert!(says("listen_overflows", " 7 times"));
+        assert!(says("syncookies_sent", "8 SYN cookies"));
+        assert!(says("syncookies_off", "tcp_max_syn_backlog (2048)"));
     }
 }

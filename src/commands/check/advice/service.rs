@@ -176,7 +176,7 @@ impl Service<'_> {
             .iter()
             .max_by_key(|endpoint| endpoint.accept_queue)?;
         let (waiting, backlog) = (fullest.accept_queue, fullest.backlog);
-        (waiting > backlog / 2 && waiting > 0).then(|| {
+        (waiting > backlog / 2).then(|| {
             self.advice(
                 "accept_queue",
                 &format!(
