@@ -2,7 +2,7 @@
 
 use crate::action::{linger, list};
 use crate::commands::clear;
-use crate::decide::{beside, draining, looks, opening, service, sessions, wishes};
+use crate::decide::{beside, draining, looks, removal, service, sessions, wishes};
 use crate::gate::iptables::programs::PROGRAM_WITHIN;
 use crate::gate::iptables::running::LONG;
 use crate::gate::iptables::standing::LIST_EVERY;
@@ -72,8 +72,8 @@ const SHARED: &[(&str, Limit)] = &[
     ("Diverted", Time(divert::ENDED_AFTER)),
     ("Diverted", Time(divert::OVER_LIFE)),
     ("Diverted", Number(divert::CLOSING_ROOM as u64)),
-    ("Others", Time(opening::OTHERS_PATIENCE)),
-    ("Others", Time(opening::OTHERS_LOOK)),
+    ("Others", Time(removal::OTHERS_PATIENCE)),
+    ("Others", Time(removal::OTHERS_LOOK)),
     ("Held, reading", Bytes(packet::COPIED as usize)),
     ("Held, queue", Number(nfqueue::FIRST_NUMBER as u64)),
     (

@@ -29,7 +29,7 @@ impl State {
     pub(super) fn looks_at_connections(&self, now: Instant) -> bool {
         let counts = self.config.drain_until >= DrainUntil::Requests
             && (!self.facts.left.has_handshakes() || now >= self.drain_end());
-        self.phase == Phase::Draining && (counts || self.in_doubt)
+        self.phase == Phase::Draining && (counts || self.handshakes.in_doubt())
     }
 
     pub(super) fn drain_saw(
@@ -47,7 +47,7 @@ impl State {
         self.deserted &= !early;
         if seen && now >= self.drain_end() {
             return self.end_drain(now);
-        } else if self.in_doubt {
+        } else if self.handshakes.in_doubt() {
             self.next_look = now;
         } else if self.facts.left.has_handshakes() {
             self.next_look = now + pause(cost, DRAIN_PAUSE);
@@ -71,9 +71,8 @@ impl State {
         let seen = sample.half_open;
         let since_closed = now.saturating_duration_since(self.closed_at);
         let awaited = self.handshakes.awaited(seen, since_closed);
-        self.in_doubt = self.handshakes.in_doubt(sample);
         self.facts.left = left(sample, self.config.drain_until, awaited);
-        if !self.in_doubt {
+        if !self.handshakes.in_doubt() {
             let not_awaited = seen.young + seen.slow + seen.stale - awaited;
             self.facts.stale_half_open = self.facts.stale_half_open.max(not_awaited);
         }

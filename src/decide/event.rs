@@ -74,7 +74,7 @@ pub(crate) enum Task {
     /// Remove the rest of the gate's rules. Unless `anyway` is set, this is put off while another
     /// run holds SYNs, because the kernel would drop them.
     Remove {
-        /// The other run has had [`OTHERS_PATIENCE`](crate::decide::opening::OTHERS_PATIENCE).
+        /// The other run has had [`OTHERS_PATIENCE`](crate::decide::removal::OTHERS_PATIENCE).
         anyway: bool,
     },
     /// Start `--ready-check` without waiting for it.

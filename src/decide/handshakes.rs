@@ -17,6 +17,7 @@ pub(super) struct Handshakes {
     farthest: Duration,
     /// Connections were looked at.
     looked: bool,
+    in_doubt: bool,
 }
 
 impl Handshakes {
@@ -24,6 +25,8 @@ impl Handshakes {
         self.scanned.get_or_insert(sample.half_open.stale > 0);
         self.farthest = self.farthest.max(sample.farthest);
         self.looked |= sample.connections.is_some();
+        let slow = sample.half_open.slow > 0 && self.patience() <= YOUNG;
+        self.in_doubt = !self.looked && (slow || sample.cookies_sent);
     }
 
     /// How long after the gate has closed the last ACK of a handshake may still come.
@@ -63,9 +66,8 @@ impl Handshakes {
     }
 
     /// A look at connections would tell how long handshakes take.
-    pub(super) fn in_doubt(&self, sample: &Sample) -> bool {
-        let slow = sample.half_open.slow > 0 && self.patience() <= YOUNG;
-        !self.looked && (slow || sample.cookies_sent)
+    pub(super) fn in_doubt(&self) -> bool {
+        self.in_doubt
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod missing;
 pub(crate) mod opening;
 pub(crate) mod policy;
 pub(crate) mod readiness;
+pub(crate) mod removal;
 pub(crate) mod service;
 pub(crate) mod services;
 pub(crate) mod sessions;

@@ -7,12 +7,6 @@ use crate::decide::policy::{Abandoned, Answer, Conclusion, Question};
 use crate::decide::state::{Phase, State};
 use crate::words::ports::PortSet;
 
-/// When a chain is removed, the kernel drops the packets in all queues. So the rest of an open gate
-/// stays for up to this long while another run holds SYNs.
-pub(crate) const OTHERS_PATIENCE: Duration = Duration::from_secs(5);
-/// Interval between checks whether another run still holds SYNs.
-pub(crate) const OTHERS_LOOK: Duration = Duration::from_millis(10);
-
 impl State {
     /// True while the whole gate is about to open and still releases held SYNs.
     pub(super) fn opening(&self) -> bool {
@@ -83,7 +77,7 @@ impl State {
 
     /// The gate is open, and its rules stay for connections that they steer to a standby or a peer.
     pub(crate) fn is_lingering(&self) -> bool {
-        self.opened && !self.removed && self.policy.lingers()
+        self.opened && !self.removal.done && self.policy.lingers()
     }
 
     pub(super) fn answered(
@@ -144,29 +138,15 @@ impl State {
             let (_, question) = self.policy.after_open()?;
             return Some(Task::Ask(question));
         }
-        if !self.removed {
-            self.removed = true;
-            return Some(Task::Remove {
-                anyway: self.remove_anyway,
-            });
+        if !self.removal.done {
+            return Some(self.removal.begin());
         }
         Some(Task::End)
     }
 
     pub(super) fn remove_later(&mut self, now: Instant) -> Option<Task> {
-        self.removed = false;
-        let give_up = self.others.map_or(now + OTHERS_PATIENCE, |(_, at)| at);
-        self.others = Some((now + OTHERS_LOOK, give_up));
+        self.removal.put_off(now);
         self.go_on(now)
-    }
-
-    /// Whether the removal still waits for another run that holds SYNs.
-    pub(super) fn removes_later(&mut self, now: Instant) -> bool {
-        let Some((look, give_up)) = self.others.filter(|_| !self.removed) else {
-            return false;
-        };
-        self.remove_anyway |= now >= give_up;
-        now < look && !self.remove_anyway
     }
 
     /// Opens before the regular end of the run. COMMAND is not started behind an open gate. If it

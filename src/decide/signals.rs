@@ -23,7 +23,9 @@ impl State {
         if self.opening() || !first {
             self.policy.cut();
         }
-        self.remove_anyway |= self.opened;
+        if self.opened {
+            self.removal.hurry();
+        }
         if self.command_pending() {
             self.facts.not_run = Some(NotRun::Signal);
         }

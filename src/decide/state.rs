@@ -9,6 +9,7 @@ use crate::decide::facts::Facts;
 use crate::decide::handshakes::Handshakes;
 use crate::decide::looks::{CHANGE_AGAIN, GUARD_EVERY, QUIET, Regular};
 use crate::decide::policy::{Due, Noted, Policy};
+use crate::decide::removal::Removal;
 use crate::decide::watch::{Watches, watches};
 use crate::kernel::sockets::{Sample, SocketId};
 use crate::words::ports::PortSet;
@@ -24,17 +25,12 @@ pub(crate) struct State {
     pub(super) deadline: Instant,
     pub(super) phase: Phase,
     pub(super) handshakes: Handshakes,
-    /// A look at connections shall tell whose handshakes are slow.
-    pub(super) in_doubt: bool,
     /// No look has shown a listener.
     pub(super) deserted: bool,
     pub(super) shut: PortSet,
     /// The gate was opened for good, or never closed.
     pub(super) opened: bool,
-    pub(super) removed: bool,
-    /// Another run holds SYNs. The times: when to check again, and when to remove the rest anyway.
-    pub(super) others: Option<(Instant, Instant)>,
-    pub(super) remove_anyway: bool,
+    pub(super) removal: Removal,
     pub(super) next_look: Instant,
     /// Before, a single inherited socket is not worth a look at the processes that hold it.
     pub(super) next_holders: Instant,
@@ -84,11 +80,8 @@ impl State {
             deadline: deadline.unwrap_or(closed_at),
             phase: Phase::Draining,
             opened: deadline.is_none(),
-            removed: deadline.is_none(),
+            removal: Removal::new(deadline.is_none()),
             handshakes: Handshakes::default(),
-            in_doubt: false,
-            others: None,
-            remove_anyway: false,
             // Without a listener the service refuses the SYNs that the old rules still let in, so
             // the drain need not wait.
             deserted: before.listeners.is_empty(),
@@ -127,7 +120,6 @@ impl State {
         }
         let opens = (!self.opened && self.phase != Phase::Over).then_some(self.deadline);
         let beside = self.beside().map(|(at, _)| at);
-        let removes = self.others.map(|(at, _)| at).filter(|_| !self.removed);
         [
             self.looks_at(),
             self.guards_at(),
@@ -135,7 +127,7 @@ impl State {
             beside,
             releases,
             self.lingers_at(),
-            removes,
+            self.removal.tries_again_at(),
             opens,
         ]
         .into_iter()
@@ -203,11 +195,11 @@ impl State {
         if let Some(task) = self.linger_on(now) {
             return Some(task);
         }
-        let later = self.removes_later(now) || self.is_lingering();
+        let later = self.removal.waits(now) || self.is_lingering();
         if later && self.phase == Phase::Over {
             return None;
         }
-        if self.phase == Phase::Over || (self.opened && !self.removed && !later) {
+        if self.phase == Phase::Over || (self.opened && !self.removal.done && !later) {
             return self.close_down();
         }
         if !self.opened && now >= self.deadline {
@@ -259,7 +251,7 @@ impl State {
     }
 
     fn lingers_at(&self) -> Option<Instant> {
-        let due = self.policy.after_open().filter(|_| !self.removed);
+        let due = self.policy.after_open().filter(|_| !self.removal.done);
         due.map(|(at, _)| at)
     }
 
@@ -269,7 +261,7 @@ impl State {
         if self.opening() {
             return self.policy.waits_for();
         }
-        if self.phase == Phase::Over && self.others.is_some() && !self.removed {
+        if self.phase == Phase::Over && self.removal.tries_again_at().is_some() {
             return Some("waiting for another run, which holds SYNs".to_owned());
         }
         if self.phase == Phase::Over && self.is_lingering() {

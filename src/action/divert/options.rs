@@ -16,7 +16,7 @@ use crate::action::contract::{
     SynValue, Wanted, options,
 };
 use crate::action::elsewhere::LingerOptions;
-use crate::decide::opening::OTHERS_PATIENCE;
+use crate::decide::removal::OTHERS_PATIENCE;
 use crate::gate::kinds::Kind;
 use crate::words::duration::duration;
 use crate::words::ending::Ending;

@@ -11,7 +11,7 @@ use super::probe::{AT_A_TIME, Asking, Reply};
 use super::to_peer::ToPeer;
 use super::way::{Enquiry, Here, Served, enquiries, remarks, without_peer};
 use crate::action::contract::{Action, Before, Prepared, Seen};
-use crate::decide::opening::{OTHERS_LOOK, OTHERS_PATIENCE};
+use crate::decide::removal::{OTHERS_LOOK, OTHERS_PATIENCE};
 use crate::gate::who::Who;
 use crate::kernel::netlink::Refusal;
 use crate::kernel::nfqueue;

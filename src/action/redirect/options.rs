@@ -18,7 +18,7 @@ use crate::action::contract::{
     SynValue, Wanted, options,
 };
 use crate::action::elsewhere::LingerOptions;
-use crate::decide::opening::OTHERS_PATIENCE;
+use crate::decide::removal::OTHERS_PATIENCE;
 use crate::kernel::services;
 use crate::words::command_line::not_empty;
 use crate::words::duration::duration;

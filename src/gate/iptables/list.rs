@@ -124,3 +124,30 @@ pub(crate) fn found_in(text: &str) -> Vec<Found> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Somebody has saved and restored the rules, without the comments.
+    #[test]
+    fn a_gate_that_has_lost_its_comment_is_not_taken_for_open() {
+        let chain = "syngate_0123456789abcdef";
+        for (condition, shut) in [
+            ("-m time --datestop 2100-01-01T00:00:00", true),
+            ("-m time --datestop 1999-01-01T00:00:00", false),
+            (
+                "-m recent --rcheck --seconds 2 --name syngate_0123456789abcdef_4",
+                true,
+            ),
+        ] {
+            let text = format!(
+                "*filter\n:{chain} - [0:0]\n:{chain}_s - [0:0]\n[0:0] -A INPUT -p tcp {condition} -j {chain}\n\
+                 [0:0] -A {chain} -p tcp -m multiport --dports 80 -j {chain}_s\nCOMMIT\n"
+            );
+            let found = found_in(&text);
+            assert_eq!(found.len(), 1, "{text}");
+            assert_eq!(found[0].ports.contains(80), shut, "{condition}");
+        }
+    }
+}
