@@ -8,7 +8,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use harness::latch::Latch;
-use harness::{Backend, SOON, SYNGATE, call, lease, ms, noted, python, queues, wait_shut, words};
+use harness::{
+    Backend, SOON, SYNGATE, call, lease, ms, noted, python, queues, wait_open, wait_shut, words,
+};
 use nix::sys::signal::Signal;
 use testkit::services::Serve;
 use testkit::{Host, Load, Pair, Running, SERVER, slow, wait_until};
@@ -223,6 +225,37 @@ fn a_change_of_the_ports() {
             end(run);
         }
     }
+}
+
+/// Without xt_recent only iptables-restore opens a port before the deadline, and it hangs: the rules end by
+/// themselves with their date. The run leaves the rest to its watchdog.
+#[test]
+fn the_opening_of_a_gate_by_date() {
+    const MAX_CLOSED: Duration = Duration::from_secs(3);
+    let (pair, _server) = served();
+    let host = &pair.server;
+    let programs = Programs::of(host, "legacy");
+    let mut latch = Latch::new(host, "by-date");
+    let options = "--port 80 --max-closed 3s --drain 0 --xtables-wait 1s";
+    let call = call(host, words(options))
+        .on(Backend::IptablesLegacy)
+        .fault("no-xt-recent")
+        .env("PATH", &programs.path());
+    let mut run = call.start(["sh".to_owned(), "-c".to_owned(), latch.hold()]);
+    latch.wait();
+    wait_shut(host, &[80]);
+    programs.hang("restore");
+    latch.release();
+    programs.wait_tried("restore");
+    let open = || connects(&pair, 80);
+    wait_until(MAX_CLOSED + OPEN_WITHIN, "an open port", open).unwrap();
+    wait_until(SOON, "the end of the run", || !run.is_running()).unwrap();
+    programs.go_on("restore");
+    wait_open(host, SOON);
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 124, "{outcome:?}");
+    assert_eq!(outcome.report["outcome"], "open_failed", "{outcome:?}");
+    assert!(outcome.stderr.contains("hangs"), "{outcome:?}");
 }
 
 /// A copy of a program, for a lease.

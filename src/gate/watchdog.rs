@@ -226,8 +226,11 @@ impl Watchdog {
     /// Does `work` in other processes. If the run is killed meanwhile, the watchdog waits until
     /// these processes have ended, and then removes their rules as well. They hold the run's end of
     /// the socket pair too.
-    pub(crate) fn waits_for<T>(&self, work: impl FnOnce() -> T) -> T {
-        let inherited = |flags| fcntl(&self.line, FcntlArg::F_SETFD(flags));
+    pub(crate) fn waits_for<T>(watchdog: Option<&Watchdog>, work: impl FnOnce() -> T) -> T {
+        let inherited = |flags| {
+            let line = watchdog.map(|watchdog| &watchdog.line);
+            line.map(|line| fcntl(line, FcntlArg::F_SETFD(flags)))
+        };
         let _ = inherited(FdFlag::empty());
         let done = work();
         let _ = inherited(FdFlag::FD_CLOEXEC);

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use super::around::{Fault, Table};
 use super::compile::{Clock, End, Place, Script, date_stop, places};
 use super::erase::erase_with;
-use super::failures::{LockHeld, NotUndone, TooLate, no_such_table, time_left};
+use super::failures::{LockHeld, NotUndone, TooLate, hangs, no_such_table, time_left};
 use super::listing;
 use super::present::has_ipv6;
 use super::programs::{BRIEFLY, Programs};
@@ -54,6 +54,8 @@ pub(crate) struct Iptables {
     by_date: bool,
     /// How much longer than its tries have allowed for the programs have taken.
     late: Duration,
+    /// iptables-restore hung when it should open the gate. The watchdog goes on trying, not the run.
+    hangs: bool,
 }
 
 impl Iptables {
@@ -84,6 +86,7 @@ impl Iptables {
             changed: false,
             by_date: false,
             late: Duration::ZERO,
+            hangs: false,
         })
     }
 
@@ -280,19 +283,15 @@ impl Iptables {
     /// Makes a change. If the run is killed meanwhile, the watchdog waits for the end of the
     /// change.
     fn restore(&self, family: Family, script: &str) -> Result<()> {
-        let restore = || self.programs.restore(family, script, self.wait);
-        match &self.watchdog {
-            Some(watchdog) => watchdog.waits_for(restore),
-            None => restore(),
-        }
+        Watchdog::waits_for(self.watchdog.as_ref(), || {
+            self.programs.restore(family, script, self.wait)
+        })
     }
 
     fn erase(&self) -> Result<()> {
-        let erase = || erase_with(&self.programs, &self.id, self.wait);
-        match &self.watchdog {
-            Some(watchdog) => watchdog.waits_for(erase),
-            None => erase(),
-        }
+        Watchdog::waits_for(self.watchdog.as_ref(), || {
+            erase_with(&self.programs, &self.id, self.wait)
+        })
     }
 
     fn undo(&self, error: anyhow::Error) -> anyhow::Error {
@@ -315,7 +314,9 @@ impl Iptables {
         if matches!(standing.clock, Clock::Recent(_)) {
             standing.disarm(&self.id)?;
         } else {
-            self.replace_ports(&PortSet::EMPTY, false)?;
+            let opened = self.replace_ports(&PortSet::EMPTY, false);
+            self.hangs = hangs(&opened);
+            opened?;
         }
         if let Some(standing) = &mut self.standing {
             standing.armed = false;
@@ -332,14 +333,10 @@ impl Iptables {
         let script = |made: &Made, ports: &PortSet| {
             let script = made.script(&self.id, &standing.rules).replace_ports(ports);
             let (programs, family) = (&self.programs, made.family);
-            let restore = || match ports.is_empty() {
+            Watchdog::waits_for(self.watchdog.as_ref(), || match ports.is_empty() {
                 true => programs.restore(family, &script, self.wait),
                 false => programs.restore_soon(family, &script),
-            };
-            match &self.watchdog {
-                Some(watchdog) => watchdog.waits_for(restore),
-                None => restore(),
-            }
+            })
         };
         for (n, made) in standing.made.iter().enumerate() {
             if let Err(error) = script(made, ports) {
@@ -484,7 +481,13 @@ impl Backend for Iptables {
             return Ok(());
         }
         if self.changed {
-            self.erase()?;
+            anyhow::ensure!(
+                !self.hangs,
+                "iptables-restore hangs: the watchdog goes on trying"
+            );
+            let erased = self.erase();
+            self.hangs = hangs(&erased);
+            erased?;
         }
         self.rules = None;
         self.standing = None;

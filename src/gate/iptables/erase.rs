@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::failures::LockHeld;
+use super::failures::{Hung, LockHeld};
 use super::list::asks;
 use super::listing::{Ask, Listing};
 use super::programs::Programs;
@@ -46,7 +46,11 @@ pub(super) fn erase_with(programs: &Programs, id: &str, wait: Duration) -> Resul
         while let Some(part) = listed {
             tries += 1;
             match programs.restore(family, &part.delete(), wait) {
-                Err(error) if error.is::<LockHeld>() || tries >= ERASE_TRIES => return Err(error),
+                Err(error)
+                    if error.is::<LockHeld>() || error.is::<Hung>() || tries >= ERASE_TRIES =>
+                {
+                    return Err(error);
+                }
                 Ok(()) if tries >= ERASE_TRIES => bail!("the rules of run {id} come back"),
                 _ => (),
             }

@@ -55,6 +55,11 @@ impl fmt::Display for TooLate {
     }
 }
 
+/// Whether a program was killed.
+pub(super) fn hangs<T>(done: &Result<T>) -> bool {
+    done.as_ref().is_err_and(anyhow::Error::is::<Hung>)
+}
+
 /// # Errors
 /// There is none.
 pub(super) fn time_left(until: Deadline) -> Result<Duration> {

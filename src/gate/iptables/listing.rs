@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-use super::failures::Hung;
+use super::failures::{Hung, hangs};
 use super::programs::Programs;
 use super::running::{LONG, Running};
 use crate::process::{child, signals};
@@ -141,8 +141,7 @@ impl Part {
             return true;
         };
         let printed = self.programs.printed(self.family, output);
-        let hangs = printed.as_ref().is_err_and(|error| error.is::<Hung>());
-        if printed.is_err() && !hangs && std::mem::take(&mut self.of_one_table) {
+        if printed.is_err() && !hangs(&printed) && std::mem::take(&mut self.of_one_table) {
             self.start(None);
             return true;
         }
