@@ -438,6 +438,32 @@ fn bad_input_is_one_line_that_says_what_would_be_right() {
     }
 }
 
+/// The run is stopped while SYNs come in, and reads them late: it tells for how long they were held all the
+/// same.
+#[test]
+fn syns_that_are_read_late_have_waited_all_the_time() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let server = Serve::on("0.0.0.0:80").and_on("[::]:80");
+    let mut service = Restarted::new(host, server);
+    let call = hold(host, "");
+    let mut run = service.start(&call);
+    run.signal(Signal::SIGSTOP).unwrap();
+    let loads = [
+        burst(&format!("{SERVER}:80"), 5).start(&pair.client),
+        burst("[::1]:80", 5).start(host),
+    ];
+    // Clients send their SYNs again after a second.
+    wait_stopped(host, 20);
+    run.signal(Signal::SIGCONT).unwrap();
+    let outcome = service.finish(&call, run);
+    for load in loads {
+        all_served(&load.unwrap().finish().unwrap(), 5);
+    }
+    let longest = ms(&outcome.report["hold"], "longest_ms");
+    assert!(longest > RETRANSMIT_MS * 0.9, "{outcome:?}");
+}
+
 // How many ----------------------------------------------------------------------------------------
 
 /// A client that waits for more than a second sends its SYN again: it is held once, served once.

@@ -1,13 +1,13 @@
 //! The held SYNs and their NFQUEUE.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 
 use super::line::{Arrival, Limits, Line};
 use super::pace::Pace;
-use crate::kernel::nfqueue::packet::Destination;
+use crate::kernel::nfqueue::packet::{Destination, Packet};
 use crate::kernel::nfqueue::{self, Queue, Verdict};
 use crate::kernel::sockets::row::YOUNG;
 use crate::words::ports::PortSet;
@@ -30,6 +30,8 @@ pub(crate) struct Hold {
     queue: Queue,
     line: Line,
     read_at: Option<Instant>,
+    /// What is read from now on came in later than this.
+    empty_at: Instant,
     /// Recently released SYNs, where SYN cookies hide their handshakes.
     on_their_way: Vec<OnTheWay>,
     counted_at: Option<Instant>,
@@ -69,6 +71,7 @@ impl Hold {
             queue: Queue::bind(queue, limits.held)?,
             line: Line::new(limits, gated.clone(), Instant::now()),
             read_at: None,
+            empty_at: Instant::now(),
             on_their_way: Vec::new(),
             counted_at: None,
             forgotten: 0,
@@ -97,14 +100,21 @@ impl Hold {
     /// new SYNs get their verdict at once, because they would take the room of others.
     pub(crate) fn read(&mut self) -> bool {
         let now = Instant::now();
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).ok();
         let refused = self.line.counts().no_room;
         let mut drop = Vec::new();
-        let line = &mut self.line;
-        let all = self.queue.read(|packet| match line.arrive(&packet, now) {
-            Arrival::Held => (),
-            Arrival::Replaces(old) => drop.push(old),
-            Arrival::NoRoom | Arrival::HadItsTurn | Arrival::NotOurs => drop.push(packet.id),
+        let (line, empty_at) = (&mut self.line, self.empty_at);
+        let all = self.queue.read(|packet| {
+            let arrived = came_in(&packet, now, since_1970).max(empty_at);
+            match line.arrive(&packet, arrived) {
+                Arrival::Held => (),
+                Arrival::Replaces(old) => drop.push(old),
+                Arrival::NoRoom | Arrival::HadItsTurn | Arrival::NotOurs => drop.push(packet.id),
+            }
         });
+        if all {
+            self.empty_at = now;
+        }
         self.queue.judge(&drop, Verdict::Drop);
         if self.line.counts().no_room > refused {
             self.forget_who_is_lost(now);
@@ -210,6 +220,13 @@ impl Hold {
             longest: counts.longest,
         }
     }
+}
+
+/// When the packet came in. The run may read it late: it had no CPU, or was stopped.
+fn came_in(packet: &Packet, now: Instant, since_1970: Option<Duration>) -> Instant {
+    let age = since_1970.zip(packet.came_in);
+    let age = age.map_or(Duration::ZERO, |(now, then)| now.saturating_sub(then));
+    now.checked_sub(age).unwrap_or(now)
 }
 
 /// Adds to the last entry where it has the same time and destination, which is the usual case.

@@ -343,6 +343,7 @@ mod tests {
         let to: std::net::SocketAddr = to.parse().unwrap();
         Packet {
             id,
+            came_in: None,
             syn: Some(Syn {
                 from: (from.ip(), from.port()),
                 to: Destination {
@@ -551,7 +552,11 @@ mod tests {
     #[test]
     fn what_is_no_syn_goes_on() {
         let (mut line, now) = line(9, 9);
-        let packet = Packet { id: 1, syn: None };
+        let packet = Packet {
+            id: 1,
+            came_in: None,
+            syn: None,
+        };
         assert_eq!(line.arrive(&packet, now), Arrival::NotOurs);
         let elsewhere = syn(2, "10.1.0.1:1000", "10.0.0.1:81");
         assert_eq!(line.arrive(&elsewhere, now), Arrival::Held, "gated");

@@ -109,6 +109,12 @@ impl Netlink {
         let _ = sys::netlink_option_on(self.as_fd(), NETLINK_NO_ENOBUFS);
     }
 
+    /// Has the kernel note when packets come in, on the whole host, for as long as this socket is there
+    /// (sock_enable_timestamp()).
+    pub(crate) fn have_packets_timed(&self) {
+        let _ = setsockopt(self, sockopt::ReceiveTimestamp, &true);
+    }
+
     /// Sends requests that the kernel answers only if it refuses them. [`Netlink::each_waiting`] reads
     /// those answers.
     ///

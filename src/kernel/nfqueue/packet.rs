@@ -1,6 +1,7 @@
 //! A message of nfnetlink_queue about a packet that it holds, and the SYN in that packet. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use crate::kernel::netlink::{attribute, get};
 
@@ -10,6 +11,7 @@ pub(crate) const COPIED: u32 = 128;
 
 // linux/netfilter/nfnetlink_queue.h
 const NFQA_PACKET_HDR: u16 = 1;
+const NFQA_TIMESTAMP: u16 = 4;
 const NFQA_IFINDEX_INDEV: u16 = 5;
 const NFQA_PAYLOAD: u16 = 10;
 /// The loopback interface has this index in each network namespace (LOOPBACK_IFINDEX).
@@ -35,6 +37,8 @@ const SYN: u8 = 0x02;
 pub(crate) struct Packet {
     /// The kernel's number for the packet, which the verdict names.
     pub(crate) id: u32,
+    /// When it came in, since 1970 by the host's clock. `None`: the kernel has not noted that.
+    pub(crate) came_in: Option<Duration>,
     /// `None`: the packet is not a new SYN.
     pub(crate) syn: Option<Syn>,
 }
@@ -66,11 +70,18 @@ impl Packet {
         let looped = interface.map(u32::from_be_bytes) == Some(LOOPBACK);
         Some(Packet {
             id: u32::from_be_bytes(get(header, 0)?),
+            came_in: attribute(attributes, NFQA_TIMESTAMP).and_then(since_1970),
             syn: attribute(attributes, NFQA_PAYLOAD)
                 .and_then(syn)
                 .map(|syn| Syn { looped, ..syn }),
         })
     }
+}
+
+/// `struct nfqnl_msg_packet_timestamp`: seconds and microseconds.
+fn since_1970(time: &[u8]) -> Option<Duration> {
+    let seconds = Duration::from_secs(u64::from_be_bytes(get(time, 0)?));
+    seconds.checked_add(Duration::from_micros(u64::from_be_bytes(get(time, 8)?)))
 }
 
 fn syn(packet: &[u8]) -> Option<Syn> {
@@ -179,6 +190,18 @@ mod tests {
         put_attribute(&mut bytes, NFQA_PACKET_HDR, &[0, 0, 1, 2, 8, 0, 1]);
         put_attribute(&mut bytes, NFQA_PAYLOAD, packet);
         bytes
+    }
+
+    #[test]
+    fn reads_when_it_came_in() {
+        let mut bytes = message(&v4(&tcp(SYN)));
+        assert_eq!(Packet::parse(&bytes).unwrap().came_in, None);
+        let time = [7_u64.to_be_bytes(), 5_u64.to_be_bytes()].concat();
+        put_attribute(&mut bytes, NFQA_TIMESTAMP, &time);
+        let came_in = Packet::parse(&bytes).unwrap().came_in;
+        assert_eq!(came_in, Some(Duration::from_micros(7_000_005)));
+        put_attribute(&mut bytes, NFQA_TIMESTAMP, &[0xff; 16]);
+        assert!(Packet::parse(&bytes).is_some());
     }
 
     #[test]

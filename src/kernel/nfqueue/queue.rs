@@ -111,6 +111,7 @@ impl Queue {
     fn configure(&mut self, length: u32) -> Result<()> {
         self.netlink.reserve_receive_buffer(RECEIVE_BUFFER);
         self.netlink.lose_quietly();
+        self.netlink.have_packets_timed();
         let mut body = about(self.number);
         let mut copy = COPIED.to_be_bytes().to_vec();
         copy.push(NFQNL_COPY_PACKET);
