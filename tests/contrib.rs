@@ -315,19 +315,42 @@ fn a_reload_that_fails_is_rolled_back() {
 fn a_reload_that_was_not_run_is_not_repeated() {
     let site = Site::pushing();
     let calls = site.path("calls");
-    let count = format!(
-        "echo >>{}; syngate --port 80 --precheck \"echo nowhere; false\" -- true",
-        calls.display()
+    let check = format!("echo >>{}; echo nowhere; exit 1", calls.display());
+    let check = site.host().write("check", &check);
+    let reload = format!(
+        "syngate --port 80 --precheck \"sh {}\" -- true",
+        check.display()
     );
-    site.settings("RELOAD", &format!("'{count}'"));
+    site.settings("RELOAD", &format!("'{reload}'"));
     site.source(&config("two").text());
-    refused(&site.push(), 2, &["status 125", "nowhere", "is back"]);
+    refused(
+        &site.push(),
+        2,
+        &["status 125", "nothing was gated", "is back"],
+    );
     assert_eq!(site.installed(), config("one").text());
     assert_eq!(read(&calls).lines().count(), 1);
     site.tidy();
     site.settings("", "");
     assert_eq!(site.push().code(), 0);
     assert!(site.serves("two"));
+}
+
+/// Another command of RELOAD has loaded the new configuration before syngate had run nothing.
+#[test]
+fn a_reload_of_several_commands_is_repeated() {
+    let site = Site::pushing();
+    let reload = format!(
+        "service haproxy reload && \
+         syngate --port 80 --precheck \"! grep -q {} /etc/haproxy/haproxy.cfg\" -- true",
+        port_of("two")
+    );
+    site.settings("RELOAD", &format!("'{reload}'"));
+    site.source(&config("two").text());
+    refused(&site.push(), 2, &["status 125", "is back"]);
+    assert_eq!(site.installed(), config("one").text());
+    assert!(site.serves("one"));
+    site.tidy();
 }
 
 /// COMMAND ends with the statuses that syngate has for what was not run. It has stopped the service, and
