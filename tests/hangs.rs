@@ -42,6 +42,39 @@ fn end(mut run: Running) {
     let _ = run.wait();
 }
 
+/// A server that takes the mount, and then answers nothing.
+#[test]
+fn a_namespace_file_on_a_server_is_refused() {
+    let host = Host::new().unwrap();
+    let far = host.dir().join("far");
+    std::fs::create_dir(&far).unwrap();
+    let mount = format!(
+        "import ctypes, os, time
+fd = os.open('/dev/fuse', os.O_RDWR); libc = ctypes.CDLL(None, use_errno=True)
+options = f'fd={{fd}},rootmode=40000,user_id=0,group_id=0'.encode()
+assert libc.mount(b'far', b'{}', b'fuse.far', 0, options) == 0, ctypes.get_errno()
+print('up', flush=True); time.sleep(60)",
+        far.display()
+    );
+    let _server = python(&host, &mount);
+    let link = host.dir().join("link");
+    std::os::unix::fs::symlink(far.join("ns"), &link).unwrap();
+    for path in [far.join("ns"), link] {
+        let (path, print) = (path.display(), format!("echo {}", path.display()));
+        for options in [
+            vec!["--listen-netns".to_owned(), path.to_string()],
+            vec!["--listen-netns-from".to_owned(), print],
+        ] {
+            let outcome = call(&host, words("--port 80")).args(options).run(["true"]);
+            assert_eq!(outcome.code, 125, "{outcome:?}");
+            let told = outcome
+                .stderr
+                .contains("/far is on a server, which may not answer");
+            assert!(told, "{outcome:?}");
+        }
+    }
+}
+
 /// The programs of iptables, with a switch for each kind of them (`save`, `restore`) that has it hang.
 struct Programs {
     dir: PathBuf,

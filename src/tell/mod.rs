@@ -2,6 +2,6 @@
 
 pub(crate) mod colour;
 pub(crate) mod journal;
-mod remote;
+pub(crate) mod remote;
 pub(crate) mod say;
 pub(crate) mod warnings;

@@ -15,6 +15,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::holders;
 use crate::kernel::sys::netns_cookie;
+use crate::tell::remote;
 
 /// Where ip-netns(8) keeps namespaces by name.
 const NAMED: &str = "/run/netns";
@@ -77,13 +78,19 @@ impl Netns {
     }
 
     /// Notes the start time of the process, so that another process that gets the pid later is not meant.
+    ///
+    /// # Errors
+    /// It can't be entered, or its file may hang.
     pub(crate) fn settled(&self) -> Result<Netns, NoEntry> {
         let netns = match self {
             Netns::Process { pid, .. } => Netns::Process {
                 pid: *pid,
                 started: holders::started(*pid),
             },
-            file => file.clone(),
+            Netns::File(path) => {
+                refuse_server(path)?;
+                self.clone()
+            }
         };
         netns.within(|| ()).map(|()| netns)
     }
@@ -145,6 +152,17 @@ impl Netns {
             Netns::Process { pid, .. } => format!("/proc/{pid}/ns/net").into(),
         }
     }
+}
+
+/// A look at the listeners would wait for the server, perhaps for ever, while the gate is closed.
+fn refuse_server(path: &Path) -> Result<(), NoEntry> {
+    remote::on_the_way(path).map_or(Ok(()), |mount| {
+        Err(NoEntry::Refused(format!(
+            "{} is on a server, which may not answer while the gate is closed; expected the path of a file \
+             of this host, such as /run/netns/web, or a process id",
+            mount.display()
+        )))
+    })
 }
 
 impl fmt::Display for Netns {
