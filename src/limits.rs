@@ -25,6 +25,7 @@ const SHARED: &[(&str, Limit)] = &[
     ("Quiet", Time(looks::QUIET)),
     ("Onlook", Time(onlooker::ONLOOK_EVERY)),
     ("Onlook", Time(onlooker::ONLOOK_OVERDUE)),
+    ("Onlook", Time(onlooker::ONLOOK_DOUBT)),
     ("Onlook", Number(onlooker::ONLOOK_CONNECTIONS as u64)),
     ("Young half-open", Time(row::YOUNG)),
     ("SYN-ACK timer", Time(row::SYNACK_TIMEOUT)),

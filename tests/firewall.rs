@@ -256,6 +256,37 @@ fn what_counts_a_syn_is_found_in_each_form() {
     }
 }
 
+/// SYNs that should be held are dropped, behind a rule that has counted them.
+#[test]
+fn what_is_dropped_against_the_plan_is_told() {
+    let host = Host::new().unwrap();
+    for rule in [
+        "-A INPUT -p tcp --dport 80 -m limit --limit 3/min -j ACCEPT",
+        "-t security -A INPUT -p tcp --dport 80 -j ACCEPT",
+    ] {
+        host.must([vec!["iptables-legacy"], rule.split(' ').collect()].concat());
+    }
+    let run = |options: &str| call(&host, words(&format!("{options} --ready-timeout 0")));
+    let told = "a limit counts a SYN that the gate drops in the input hook";
+    let held = run("--port 80 --syn hold --backend iptables-legacy").run(["true"]);
+    assert_eq!(held.report["backend"], "iptables-legacy", "{held:?}");
+    let warned = held.report["warnings"].to_string();
+    assert!(
+        warned.contains("dropped and not held") && warned.contains(told),
+        "{held:?}"
+    );
+    let none = run("--port 80 --syn auto")
+        .fault("no-nfqueue")
+        .run(["true"]);
+    assert!(
+        none.report["warnings"].to_string().contains(told),
+        "{none:?}"
+    );
+    host.must(words("iptables-legacy -t security -F"));
+    let held = run("--port 80 --syn hold --backend iptables-legacy").run(["true"]);
+    assert!(!held.stderr.contains(told), "{held:?}");
+}
+
 /// No gate comes before a rule at priority -400 of prerouting. That is told, and what is held is counted
 /// once.
 #[test]

@@ -421,6 +421,32 @@ fn a_client_that_the_run_itself_waits_for_is_told() {
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert_eq!(outcome.report["warnings"], json!([]), "{outcome:?}");
 
+    // The check asks a port that is not gated, whose proxy asks the gated one.
+    let proxy = format!(
+        "import socket, threading
+l = socket.create_server(('127.0.0.1', 8080)); print('up', flush=True)
+def serve(k):
+    try: socket.create_connection(('{BACK}', 80), 9); k.sendall(b'served')
+    except OSError: pass
+    k.close()
+while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).start()"
+    );
+    let _proxy = python(server, &proxy);
+    let ask = "exec python3 -c \"import socket; k = socket.create_connection(('127.0.0.1', 8080)); \
+               k.settimeout(1); assert k.recv(9)\"";
+    let check = ["--ready-check", ask];
+    let outcome = shut("--ready-timeout 2s").args(check).run(["true"]);
+    let told =
+        "--ready-check may wait for the gate, if it asks by way of a client of this host: python3";
+    assert!(outcome.stderr.contains(told), "{outcome:?}");
+    let advice = "if the check asks by way of that, use --allow-local";
+    assert!(
+        outcome.report["message"].to_string().contains(advice),
+        "{outcome:?}"
+    );
+    let outcome = shut("--allow-local").args(check).run(["true"]);
+    assert_eq!(outcome.report["warnings"], json!([]), "{outcome:?}");
+
     // Somebody else waits, too.
     let mut latch = Latch::new(server, "others");
     let call = shut("");

@@ -19,12 +19,14 @@ pub(crate) enum Remark {
     Detail(String),
     /// The gate is not what the user asked for.
     Warning(String),
+    /// The gate drops SYNs that it should hold.
+    Drops(String),
 }
 
 impl Remark {
     pub(crate) fn text(&self) -> &str {
         match self {
-            Remark::Detail(text) | Remark::Warning(text) => text,
+            Remark::Detail(text) | Remark::Warning(text) | Remark::Drops(text) => text,
         }
     }
 }

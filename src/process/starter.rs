@@ -30,8 +30,8 @@ const GO: u8 = b'g';
 
 #[derive(Debug)]
 pub(crate) struct Starter {
-    child: Child,
-    line: UnixStream,
+    /// With its line. `None`: it becomes COMMAND.
+    child: Option<(Child, UnixStream)>,
 }
 
 impl Starter {
@@ -63,11 +63,13 @@ impl Starter {
             return Err(Errno::ECHILD);
         }
         let _ = line.set_read_timeout(None);
-        Ok(Starter { child, line })
+        Ok(Starter {
+            child: Some((child, line)),
+        })
     }
 
-    pub(crate) fn pid(&self) -> i32 {
-        self.child.pid()
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.child.as_ref().map(|(child, _)| child.pid())
     }
 
     /// Lets it become COMMAND. `None`: somebody has killed it.
@@ -75,15 +77,25 @@ impl Starter {
     /// # Errors
     /// The kernel does not execute COMMAND's file.
     pub(crate) fn go(mut self) -> Option<Result<Child, Errno>> {
-        if !self.child.lives() || self.line.write_all(&[GO]).is_err() {
+        let (child, mut line) = self.child.take()?;
+        if !child.lives() || line.write_all(&[GO]).is_err() {
             return None;
         }
         // Somebody may have stopped it.
-        self.child.signal(nix::libc::SIGCONT);
-        Some(match self.child.expects(self.line, PATIENCE) {
+        child.signal(nix::libc::SIGCONT);
+        Some(match child.expects(line, PATIENCE) {
             Some(refusal) => Err(refusal),
-            None => Ok(self.child),
+            None => Ok(child),
         })
+    }
+}
+
+/// One that somebody has stopped does not hear that its line ends.
+impl Drop for Starter {
+    fn drop(&mut self) {
+        if let Some((child, _)) = &self.child {
+            child.signal(nix::libc::SIGKILL);
+        }
     }
 }
 

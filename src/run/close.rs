@@ -10,7 +10,6 @@ use crate::decide::config::OpenOn;
 use crate::decide::state::State;
 use crate::gate::backend::{Deadline, Remark};
 use crate::gate::backends;
-use crate::gate::firewall;
 use crate::gate::gate::Gate;
 use crate::gate::kinds::Choice;
 use crate::gate::who::Who;
@@ -18,7 +17,6 @@ use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Looks, Sample};
 use crate::run::call::Call;
-use crate::run::place::harm_of_dropping;
 use crate::run::plan::Plan;
 use crate::run::record::Record;
 use crate::words::ending::Ending;
@@ -92,11 +90,7 @@ fn close(
         };
         let text = format!("{words}: {error:#}");
         record.warnings.warn(call.say, text);
-        if call.plan.gated().scope.hook == Where::Input {
-            let harm = harm_of_dropping(firewall::look, "--syn drop");
-            harm.into_iter()
-                .for_each(|text| record.warnings.warn(call.say, text));
-        }
+        tell_harm(call, "--syn drop", record);
         close_with(&*other, call, netns, record)
     });
     match closed {
@@ -175,9 +169,7 @@ fn close_by_rules(call: &Call, steer: Steer, until: Deadline, record: &mut Recor
         }
         let text = format!("the gate is in the input hook, since it can't be earlier: {error:#}");
         record.warnings.warn(say, text);
-        let harm = harm_of_dropping(firewall::look, "--syn hold");
-        harm.into_iter()
-            .for_each(|text| record.warnings.warn(say, text));
+        tell_harm(call, "--syn hold", record);
         let mut rules = rules.clone();
         rules.scope.hook = Where::Input;
         rules.passes_proxied = false;
@@ -196,9 +188,20 @@ fn note_remarks(gate: &Gate, call: &Call, record: &mut Record) {
     for remark in gate.remarks() {
         match remark {
             Remark::Warning(text) => record.warnings.warn(call.say, text.clone()),
+            Remark::Drops(text) => {
+                record.warnings.warn(call.say, text.clone());
+                tell_harm(call, "--syn drop", record);
+            }
             Remark::Detail(text) => call.say.phase(text),
         }
     }
+}
+
+/// SYNs are dropped in the input hook, against the plan.
+fn tell_harm(call: &Call, better: &str, record: &mut Record) {
+    let harm = call.plan.place.harm_of_dropping(better);
+    harm.into_iter()
+        .for_each(|text| record.warnings.warn(call.say, text));
 }
 
 /// The reason for the choice of `--backend auto`, for `-v`.

@@ -33,6 +33,10 @@ const ONLOOK_PAUSE: u32 = 20;
 /// with more together with those in TIME_WAIT, those that are over already are not.
 pub(crate) const ONLOOK_CONNECTIONS: usize = 20_000;
 
+/// A client of this host began to wait for the gate while `--ready-check` ran. If the check has not
+/// succeeded so long after, it may have asked by way of this client, a proxy.
+pub(crate) const ONLOOK_DOUBT: Duration = Duration::from_millis(500);
+
 #[derive(Debug)]
 pub(super) struct Onlooker {
     /// `None`: nothing is to be seen any more.
@@ -45,6 +49,8 @@ pub(super) struct Onlooker {
     /// The sockets whose holders were looked for.
     asked: BTreeSet<u32>,
     pub(super) held_up: HeldUp,
+    /// The first client of this host that the check may have asked, and since when it waits.
+    asked_by_check: Option<(Instant, String)>,
 }
 
 /// The connections that there were just after the gate had closed.
@@ -87,6 +93,7 @@ impl Onlooker {
             known: None,
             asked: BTreeSet::new(),
             held_up: HeldUp::default(),
+            asked_by_check: None,
         }
     }
 
@@ -123,7 +130,10 @@ impl Onlooker {
             warnings.extend(self.way_round(scene).unwrap_or_default());
         }
         if scene.command.is_some() || scene.check.is_some() {
-            warnings.extend(self.held_up(scene).unwrap_or_default());
+            warnings.extend(self.held_up(scene, began).unwrap_or_default());
+        }
+        if scene.check.is_some() && !self.held_up.check {
+            warnings.extend(self.doubt_check(began));
         }
         let now = Instant::now();
         if !std::mem::take(&mut self.looked_further) {
@@ -188,7 +198,7 @@ impl Onlooker {
 
     /// Clients of this host that the gate stops, and that COMMAND, the check or the service's unit has
     /// started.
-    fn held_up(&mut self, scene: &Scene) -> Result<Vec<String>> {
+    fn held_up(&mut self, scene: &Scene, now: Instant) -> Result<Vec<String>> {
         let scope = &scene.view.gated.scope;
         let names = &scope.interfaces;
         if scope.allow_local || !(names.is_empty() || names.iter().any(|name| name == LOOPBACK)) {
@@ -213,35 +223,63 @@ impl Onlooker {
         let held = holders::find(&inodes);
         let texts = waiting
             .iter()
-            .filter_map(|one| self.tell_of_caller(one, &held, scene));
+            .filter_map(|one| self.tell_of_caller(one, &held, scene, now));
         Ok(texts.collect())
     }
 
     /// Tells once of COMMAND, and once of the check.
-    fn tell_of_caller(&mut self, one: &Caller, held: &Holders, scene: &Scene) -> Option<String> {
+    fn tell_of_caller(
+        &mut self,
+        one: &Caller,
+        held: &Holders,
+        scene: &Scene,
+        now: Instant,
+    ) -> Option<String> {
         let pids = held.iter();
         let pids = pids.filter(|(_, holder)| holder.inodes.contains(&one.inode));
         let pids: Vec<i32> = pids.map(|(pid, _)| *pid).collect();
         let of = |root: Option<i32>| {
             root.is_some_and(|root| pids.iter().any(|pid| descends_from(*pid, root)))
         };
+        let stopped = || {
+            format!(
+                "{} connects to {}, which the gate stops",
+                holders::names(held, &[one.inode]),
+                one.to
+            )
+        };
         let (who, told) = if of(scene.check) {
             ("--ready-check", &mut self.held_up.check)
         } else if of(scene.command) || (scene.command.is_some() && of_the_service(&pids, scene)) {
             ("COMMAND", &mut self.held_up.command)
         } else {
+            self.held_up.others |= scene.command.is_some();
+            if scene.check.is_some() {
+                self.asked_by_check.get_or_insert_with(|| (now, stopped()));
+            }
             return None;
         };
         (!std::mem::replace(told, true)).then(|| {
+            let stopped = stopped();
+            format!("{who} waits for the gate: {stopped}: {LETS_LOCAL}")
+        })
+    }
+
+    /// Tells once of a client that the check may have asked.
+    fn doubt_check(&mut self, now: Instant) -> Option<String> {
+        let doubted = |(since, _): &mut (Instant, String)| now >= *since + ONLOOK_DOUBT;
+        let (_, stopped) = self.asked_by_check.take_if(doubted)?;
+        let told = std::mem::replace(&mut self.held_up.asked_by_check, true);
+        (!told).then(|| {
             format!(
-                "{who} waits for the gate: {} connects to {}, which the gate stops: --allow-local lets \
-                 this host's own clients through",
-                holders::names(held, &[one.inode]),
-                one.to
+                "--ready-check may wait for the gate, if it asks by way of a client of this host: {stopped}: \
+                 {LETS_LOCAL}"
             )
         })
     }
 }
+
+const LETS_LOCAL: &str = "--allow-local lets this host's own clients through";
 
 /// The processes of `ExecStop=` and `ExecReload=`, for which `systemctl` waits.
 fn of_the_service(pids: &[i32], scene: &Scene) -> bool {

@@ -15,6 +15,8 @@ pub(crate) struct Place {
     pub(crate) why: Option<String>,
     /// SYNPROXY answers SYNs behind the gate, and what it sends on passes the gate.
     pub(crate) passes_proxied: bool,
+    /// What becomes of clients if the gate drops SYNs in the input hook.
+    pub(crate) used_up: Option<String>,
     /// Clients come to harm.
     pub(crate) warnings: Vec<String>,
 }
@@ -39,6 +41,8 @@ pub(crate) fn place(
         (_, true) => between(choice, &firewall, vrf),
         (_, false) => Place::default(),
     };
+    let first = firewall.consumers.first();
+    place.used_up = first.map(|(what, by)| format!("{} ({by})", what.harm(Where::Input)));
     // Whom SYNPROXY has answered before the gate closed.
     place.passes_proxied = place.hook == Where::Prerouting && firewall.has_synproxy();
     if place.hook == Where::Input {
@@ -48,6 +52,12 @@ pub(crate) fn place(
 }
 
 impl Place {
+    /// For a gate that drops SYNs in the input hook, against the plan. `better`: an option that avoids that.
+    pub(crate) fn harm_of_dropping(&self, better: &str) -> Option<String> {
+        let harm = self.used_up.as_ref()?;
+        Some(format!("{harm}: {better} avoids that"))
+    }
+
     fn at(hook: Where) -> Place {
         Place {
             hook,
@@ -90,14 +100,6 @@ fn between(choice: HookChoice, firewall: &Firewall, vrf: impl FnOnce() -> Option
         ));
     }
     place
-}
-
-/// The gate is in the input hook against the plan, and drops SYNs. `better`: an option that avoids that.
-pub(crate) fn harm_of_dropping(look: impl FnOnce() -> Firewall, better: &str) -> Option<String> {
-    let firewall = look();
-    let (what, by) = firewall.consumers.first()?;
-    let harm = what.harm(Where::Input);
-    Some(format!("{harm} ({by}): {better} avoids that"))
 }
 
 /// A gate in the input hook does not meet what was sent elsewhere before.
@@ -249,10 +251,11 @@ mod tests {
     /// `--syn hold`, where no queue could be had.
     #[test]
     fn who_drops_after_all_is_told_who_uses_up_the_syn() {
-        let harm = harm_of_dropping(|| firewall(true, false), "--syn drop").unwrap();
+        let held = |look: fn() -> Firewall| place(HookChoice::Auto, HELD, &PortSet::EMPTY, look);
+        let harm = held(|| firewall(true, false)).harm_of_dropping("--syn drop");
         for part in ["SYNPROXY", "nft table t, chain c", "--syn drop avoids that"] {
-            assert!(harm.contains(part), "{part}: {harm}");
+            assert!(harm.as_ref().unwrap().contains(part), "{part}: {harm:?}");
         }
-        assert_eq!(harm_of_dropping(Firewall::default, "--syn drop"), None);
+        assert_eq!(held(Firewall::default).harm_of_dropping("--syn drop"), None);
     }
 }

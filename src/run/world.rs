@@ -194,7 +194,7 @@ impl World for Machine<'_> {
     }
 
     fn starter(&self) -> Option<i32> {
-        self.starter.as_ref().map(Starter::pid)
+        self.starter.as_ref().and_then(Starter::pid)
     }
 
     fn ended(&mut self, program: Program) -> Option<CommandExit> {

@@ -245,7 +245,7 @@ impl Iptables {
             Ok(()) => place,
             Err(fault) => {
                 let table = place.table;
-                self.remark(Remark::Warning(format!(
+                self.remark(Remark::Drops(format!(
                     "SYNs are dropped and not held: {}",
                     fault.told(table)
                 )));

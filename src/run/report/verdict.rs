@@ -37,14 +37,22 @@ pub(crate) struct Evidence<'a> {
 pub(crate) struct HeldUp {
     pub(crate) command: bool,
     pub(crate) check: bool,
+    /// Clients of this host that neither has started, while COMMAND ran.
+    pub(crate) others: bool,
+    /// A client of this host that the check may have asked.
+    pub(crate) asked_by_check: bool,
 }
 
 impl HeldUp {
     /// For a COMMAND that ran when the kernel opened the gate.
     pub(crate) fn advice(self) -> &'static str {
-        match self.command {
-            true => "it waited for the gate, use --allow-local",
-            false => "if it stays in the foreground, use --open-on ready",
+        match (self.command, self.others) {
+            (true, _) => "it waited for the gate, use --allow-local",
+            (false, true) => {
+                "if it stays in the foreground, use --open-on ready; if it asks by way of a client of \
+                 this host, which the gate stopped, --allow-local"
+            }
+            (false, false) => "if it stays in the foreground, use --open-on ready",
         }
     }
 }
@@ -161,9 +169,13 @@ fn check_failed(e: &Evidence) -> String {
         "--ready-check did not succeed within {} after {} exited with status 0 ({last}{}); {}",
         humantime::format_duration(e.ready_timeout),
         e.command,
-        match e.held_up.check {
-            true => "; the gate stopped it: use --allow-local",
-            false => "",
+        match (e.held_up.check, e.held_up.asked_by_check) {
+            (true, _) => "; the gate stopped it: use --allow-local",
+            (false, true) => {
+                "; the gate stopped a client of this host: if the check asks by way of that, use \
+                 --allow-local"
+            }
+            (false, false) => "",
         },
         closed_words(e)
     )
@@ -388,13 +400,15 @@ mod tests {
             failed.check_exit = exit;
             expect(&failed, Outcome::NotReady, Exit::Status(124), says);
         }
-        for check in [true, false] {
+        for (check, asked_by_check) in [(true, false), (false, true), (false, false)] {
             let held_up = HeldUp {
                 check,
+                asked_by_check,
                 ..HeldUp::default()
             };
             let message = verdict(&failed, None, held_up).message;
-            assert_eq!(message.contains("--allow-local"), check, "{message}");
+            let told = check || asked_by_check;
+            assert_eq!(message.contains("--allow-local"), told, "{message}");
         }
     }
 
