@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use harness::{SOON, SYNGATE, call, words};
+use harness::{SOON, SYNGATE, call, python, words};
 use serde_json::{Value, json};
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
 use testkit::{Host, Load, Ran, wait_until};
@@ -275,12 +275,73 @@ fn without_privilege_it_says_what_it_can_not_see() {
         "everybody sees listeners"
     );
     assert_eq!(found["host"]["privileges"]["net_admin"], false);
+    let rooms = &found["host"]["rooms"];
+    assert_eq!(rooms["moves"]["state"], "unknown", "{rooms:#}");
+    assert_eq!(found["auto"]["action"], "drop", "{found:#}");
 
     // A capability over another user namespace than the network's is none.
     let ran = check(&host, "unshare --user --map-root-user", "");
     assert_eq!(ran.code(), 1, "{ran:?}");
     assert!(ran.stderr.contains("another user namespace"), "{ran:?}");
     assert!(ran.stdout.contains("not known"), "{ran:?}");
+}
+
+// Parking ------------------------------------------------------------------------------------------
+
+/// A run is the oracle.
+#[test]
+fn who_can_be_parked() {
+    let host = Host::new().unwrap();
+    for (reuseport, says) in [
+        (false, "does not set SO_REUSEPORT, and gets it"),
+        (true, "the service sets SO_REUSEPORT"),
+    ] {
+        let server = Serve::on("0.0.0.0:80");
+        let server = if reuseport {
+            server.reuseport()
+        } else {
+            server
+        };
+        let _server = server.start(&host).unwrap();
+        let found = check_json(&host, "--port 80");
+        let place = &found["listeners"][0];
+        assert_eq!(place["reuseport"], reuseport);
+        let run = call(&host, words("--port 80 --syn park --ready-timeout 0")).run(["true"]);
+        let rooms = &found["host"]["rooms"];
+        assert_eq!(rooms["moves"]["state"] == "yes", run.code == 0, "{run:?}");
+        if run.code == 0 {
+            let told = text(&found, "parked");
+            assert!(told.starts_with("80: --syn park is possible"), "{told}");
+            assert!(told.contains(says), "{told}");
+        }
+    }
+    host.must(words("sysctl -q -w net.core.somaxconn=128"));
+    let _server = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    let found = check_json(&host, "--port 80");
+    let told = text(&found, "parked");
+    assert!(told.contains("no more than 8192 may wait"), "{told}");
+    // Nobody's listeners are copied unless they are asked for.
+    assert_eq!(
+        check_json(&host, "")["listeners"][0]["reuseport"],
+        Value::Null
+    );
+}
+
+#[test]
+fn a_listener_of_mptcp_is_not_parked() {
+    let host = Host::new().unwrap();
+    let _server = python(
+        &host,
+        "import socket, time\n\
+         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)\n\
+         listener.bind(('0.0.0.0', 80)); listener.listen()\n\
+         print('up', flush=True); time.sleep(60)",
+    );
+    let found = check_json(&host, "--port 80");
+    let told = text(&found, "not_parked");
+    assert!(told.contains("MPTCP"), "{told}");
+    let run = call(&host, words("--port 80 --syn park")).run(["true"]);
+    assert_eq!(run.code, 125, "{run:?}");
 }
 
 /// haproxy holds its socket alone; the service script restarts it.

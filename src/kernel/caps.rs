@@ -8,6 +8,8 @@ use crate::kernel::sys::started_with_other_rights;
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;
 const CAP_SYS_PTRACE: u32 = 19;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_BPF: u32 = 39;
 
 pub(crate) const NEEDED: &str = "closing the gate needs the capability CAP_NET_ADMIN over this network \
                           namespace: run it as root (sudo), or give it to the caller \
@@ -25,6 +27,12 @@ pub(crate) fn net_admin() -> bool {
 /// Whether this process may see which sockets the processes of other users hold.
 pub(crate) fn sys_ptrace() -> bool {
     has(CAP_SYS_PTRACE)
+}
+
+/// Whether this process may make network namespaces and load programs of eBPF (Linux 5.8). If that is over a
+/// user namespace, the kernel refuses later.
+pub(crate) fn programs_and_namespaces() -> bool {
+    [CAP_NET_ADMIN, CAP_SYS_ADMIN, CAP_BPF].into_iter().all(has)
 }
 
 /// Whether this process may use the programs of iptables-legacy: they read a file in /proc that only
@@ -63,7 +71,7 @@ fn exceeds_ambient(status: &str) -> bool {
 
 fn has(capability: u32) -> bool {
     // Without /proc: try, and let the kernel refuse.
-    mask(&status(), "CapEff:").is_none_or(|caps| caps & (1 << capability) != 0)
+    mask(&status(), "CapEff:").is_none_or(|caps| caps & (1u64 << capability) != 0)
 }
 
 fn status() -> String {

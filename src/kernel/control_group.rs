@@ -23,6 +23,17 @@ fn mounted(mounts: &str) -> Option<PathBuf> {
     })
 }
 
+/// The control group that this process is in.
+///
+/// # Errors
+/// There is no such hierarchy.
+pub(crate) fn own() -> Result<PathBuf> {
+    let root = root().context("there are no control groups of version 2")?;
+    let groups = fs::read_to_string("/proc/self/cgroup")?;
+    let own = of_version_2(&groups).context("this process is in no control group")?;
+    Ok(root.join(own.trim_start_matches('/')))
+}
+
 /// A control group of a run's own, below the one that the run is in. Dropping it dissolves it.
 #[derive(Debug)]
 pub(crate) struct ControlGroup {
@@ -33,10 +44,7 @@ impl ControlGroup {
     /// # Errors
     /// There is no such hierarchy, or this process may not make a group.
     pub(crate) fn make(name: &str) -> Result<ControlGroup> {
-        let root = root().context("there are no control groups of version 2")?;
-        let groups = fs::read_to_string("/proc/self/cgroup")?;
-        let own = of_version_2(&groups).context("this process is in no control group")?;
-        let path = root.join(own.trim_start_matches('/')).join(name);
+        let path = own()?.join(name);
         fs::create_dir(&path).with_context(|| path.display().to_string())?;
         Ok(ControlGroup { path })
     }

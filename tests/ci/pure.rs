@@ -25,6 +25,7 @@ mod action {
         pub(super) mod policy;
     }
     mod rooms {
+        mod choice;
         mod policy;
     }
     #[cfg(test)]
@@ -39,9 +40,11 @@ mod cli {
 mod commands {
     mod check {
         mod advice;
+        mod auto;
         mod backend;
         mod endpoint;
         mod host;
+        mod rooms;
         mod support;
     }
 }

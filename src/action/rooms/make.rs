@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Result, anyhow, ensure};
 use nix::libc;
 
+use super::choice::MOST_ROOMS;
 use super::groups::{First, Group, Own, Rooms};
 use super::hook;
 use crate::action::contract::Seen;
@@ -16,8 +17,6 @@ use crate::kernel::room::{Place, Room, copy, longest_queue, probe};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Listener, Looks};
 
-/// More rooms in a group would make each choice slower.
-const MOST_ROOMS: u32 = 64;
 /// How many connections of COMMAND's are known at a time.
 const OWN_CONNECTIONS: u32 = 4_096;
 /// linux/in.h, which the libc crate does not have everywhere.
@@ -38,10 +37,6 @@ pub(crate) fn make(seen: &Seen, first: First, max_held: u32) -> Result<Rooms> {
     ensure!(
         !places.is_empty(),
         "nobody listens, so there is no place for a waiting room"
-    );
-    ensure!(
-        migrates(),
-        "this kernel does not move connections between listeners (Linux 5.14)"
     );
     probe::moves_connections()?;
     let gated = seen.gated;
@@ -133,9 +128,4 @@ fn add_group(
     let made = (0..count).map(|_| Room::make(&place, like.as_fd(), seen.netns));
     group.rooms = made.collect::<Result<Vec<Room>>>()?;
     Ok(())
-}
-
-/// The kernel has the migration since the series that has this setting.
-fn migrates() -> bool {
-    std::path::Path::new("/proc/sys/net/ipv4/tcp_migrate_req").exists()
 }

@@ -3,6 +3,7 @@
 
 mod account;
 mod backend;
+pub(crate) mod choice;
 mod groups;
 pub(crate) mod guard;
 mod hook;

@@ -22,6 +22,10 @@ pub(crate) struct Endpoint {
     pub(crate) backlog: u32,
     /// The connections that wait to be accepted, in the fullest of their queues.
     pub(crate) accept_queue: u32,
+    /// The user who has made them; null if they are of several users.
+    pub(crate) uid: Option<u32>,
+    /// All have SO_REUSEPORT; null where that was not asked for, or no copy of the listeners can be had.
+    pub(crate) reuseport: Option<bool>,
     /// The processes that hold them, as far as they can be seen.
     pub(crate) processes: Vec<ListeningProcess>,
 }
@@ -71,6 +75,7 @@ impl Endpoint {
 pub(super) fn endpoints(
     listeners: &[Listener],
     holders: &Holders,
+    reuseport: impl Fn(&Listener) -> Option<bool>,
     control: impl Fn(i32, &str) -> Option<Control>,
 ) -> Vec<Endpoint> {
     let mut groups: BTreeMap<_, Vec<&Listener>> = BTreeMap::new();
@@ -88,6 +93,15 @@ pub(super) fn endpoints(
             sockets: group.len(),
             backlog: group.iter().map(|l| l.backlog).min().unwrap_or(0),
             accept_queue: group.iter().map(|l| l.accept_queue).max().unwrap_or(0),
+            uid: group
+                .iter()
+                .all(|l| l.uid == group[0].uid)
+                .then_some(group[0].uid),
+            reuseport: group
+                .iter()
+                .map(|listener| reuseport(listener))
+                .reduce(|all, one| Some(all? && one?))
+                .flatten(),
             processes: holding
                 .map(|(pid, holder)| ListeningProcess {
                     name: holder.name.clone(),
@@ -138,12 +152,16 @@ mod tests {
             (11, holder(&[2])),
             (12, holder(&[9])),
         ]);
-        let endpoints = endpoints(&listeners, &holders, |_, _| None);
+        let reuseport = |listener: &Listener| Some(listener.inode > 1);
+        let endpoints = endpoints(&listeners, &holders, reuseport, |_, _| None);
         assert_eq!(endpoints.len(), 2);
         let group = &endpoints[0];
         assert_eq!(group.shown(), "0.0.0.0:80");
         assert!(group.is_group());
         assert_eq!((group.backlog, group.accept_queue), (101, 7));
+        assert_eq!(group.reuseport, Some(false));
+        assert_eq!(endpoints[1].reuseport, Some(true));
+        assert_eq!(group.uid, Some(0));
         let pids: Vec<i32> = group.processes.iter().map(|p| p.pid).collect();
         assert_eq!(pids, [10, 11]);
         assert!(!endpoints[1].is_group() && endpoints[1].processes.is_empty());

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::advice::{Advice, advise};
+use super::auto::AutoAction;
 use super::backend::{AutoBackend, Holding};
 use super::endpoint::Endpoint;
 use super::host::Host;
@@ -21,6 +22,8 @@ pub(crate) struct Findings {
     pub(crate) refusal: Option<String>,
     /// What holds SYNs with `--syn hold`.
     pub(crate) hold: Holding,
+    /// What `--syn auto` does, as far as the host decides it.
+    pub(crate) auto: AutoAction,
     pub(crate) host: Host,
     /// Null if they can't be listed.
     pub(crate) listeners: Option<Vec<Endpoint>>,
@@ -31,7 +34,8 @@ impl Findings {
     /// `wanted`: the ports to look at; `None`: all that are listened on.
     pub(crate) fn look(wanted: Option<&PortSet>) -> Findings {
         let every = PortSet::from_ranges([1..=u16::MAX]);
-        let (listeners, sock_diag) = match service::look(wanted.unwrap_or(&every)) {
+        let (listeners, sock_diag) = match service::look(wanted.unwrap_or(&every), wanted.is_some())
+        {
             Ok(endpoints) => (Some(endpoints), Support::Yes),
             Err(error) => (None, Support::No(format!("{error:#}"))),
         };
@@ -47,6 +51,7 @@ impl Findings {
             backend,
             refusal,
             hold: host.holding(),
+            auto: host.auto(listeners.as_deref()),
             host,
             listeners,
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::rooms::Rooms;
 use super::support::Support;
 use crate::gate::by_port::PortRule;
 use crate::gate::consumers::Firewall;
@@ -85,6 +86,8 @@ pub(crate) struct Host {
     pub(crate) nft_queue: Support,
     /// The target of x_tables by which iptables does the same.
     pub(crate) xt_nfqueue: Support,
+    /// Waiting rooms, for `--syn park` and `--syn handover`.
+    pub(crate) rooms: Rooms,
     pub(crate) iptables: Vec<VariantSummary>,
     /// What opens an iptables gate if all of syngate is killed.
     pub(crate) xt_recent: Support,
@@ -144,6 +147,12 @@ pub(crate) mod tests {
             nfqueue: Support::Yes,
             nft_queue: Support::Yes,
             xt_nfqueue: Support::Yes,
+            rooms: Rooms {
+                moves: Support::Yes,
+                copies: Support::Yes,
+                lends: Support::Yes,
+                own_group: Support::Yes,
+            },
             iptables: vec![
                 iptables(Variant::Legacy, false),
                 iptables(Variant::Nft, true),

@@ -3,6 +3,7 @@
 use super::host::{COUNTS, Host, Privileges, SYSCTLS, VariantSummary};
 use super::nf_tables::NfTables;
 use super::proc::{conntrack, ipvs, sysctl};
+use super::rooms::Rooms;
 use super::rules::{legacy, nat, published};
 use super::support::Support;
 use crate::gate::firewall;
@@ -30,6 +31,7 @@ impl Host {
             nfqueue: asked.nfqueue,
             nft_queue: asked.queue,
             xt_nfqueue: asked.xt_nfqueue,
+            rooms: Rooms::look(),
             iptables: holdings
                 .iter()
                 .map(|i| VariantSummary::counted(i, default))

@@ -2,14 +2,17 @@
 //! Looking leaves no trace.
 
 mod advice;
+mod auto;
 mod backend;
 mod endpoint;
 mod findings;
 mod host;
 mod look;
 mod nf_tables;
+mod parking;
 mod privileges;
 pub(crate) mod proc;
+mod rooms;
 mod rules;
 pub(crate) mod service;
 mod show;

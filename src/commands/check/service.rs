@@ -5,23 +5,39 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::endpoint::{Control, Endpoint, endpoints};
+use crate::kernel::room::copy;
 use crate::kernel::sockets::diag::Sockets;
-use crate::kernel::sockets::{Looks, Want};
+use crate::kernel::sockets::holders::Holders;
+use crate::kernel::sockets::{Listener, Looks, Want};
 use crate::process::unit::Unit;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
-/// Looks at the listeners on `ports`.
+/// Looks at the listeners on `ports`. `closely`: at their options, too.
 ///
 /// # Errors
 /// The kernel does not list its sockets.
-pub(crate) fn look(ports: &PortSet) -> Result<Vec<Endpoint>> {
+pub(crate) fn look(ports: &PortSet, closely: bool) -> Result<Vec<Endpoint>> {
     let want = Want {
         holders: true,
         ..Want::default()
     };
     let sample = Sockets::new(ports, &Scope::default())?.look(want)?;
-    Ok(endpoints(&sample.listeners, &sample.holders, control))
+    let reuseport = |listener: &Listener| match closely {
+        true => shares_port(listener, &sample.holders),
+        false => None,
+    };
+    Ok(endpoints(
+        &sample.listeners,
+        &sample.holders,
+        reuseport,
+        control,
+    ))
+}
+
+/// By a copy of the listener, which is closed at once.
+fn shares_port(listener: &Listener, holders: &Holders) -> Option<bool> {
+    copy::shares_port(&copy::of(listener, holders).ok()?).ok()
 }
 
 fn control(pid: i32, name: &str) -> Option<Control> {

@@ -67,6 +67,8 @@ fn host_rows(findings: &Findings) -> Vec<(&'static str, String)> {
             yes_or(&host.nft_dup, ": --syn divert, for a pair of hosts"),
         ),
         ("NFQUEUE", nfqueue(findings)),
+        ("waiting rooms", rooms(host)),
+        ("--syn auto", auto(findings)),
         ("iptables", iptables(host)),
         ("xt_recent", yes_or(&host.xt_recent, "")),
         ("backend", backend(findings)),
@@ -121,6 +123,29 @@ fn nfqueue(findings: &Findings) -> String {
         (Some(backend), Some(why)) => format!("yes: --syn hold, by {backend} ({why})"),
         (None, _) if !findings.host.nfqueue.is_yes() => yes_or(&findings.host.nfqueue, ""),
         (None, why) => format!("not for --syn hold: {}", why.unwrap_or_default()),
+    }
+}
+
+/// Whether connections can be parked, and what is missing for some services.
+fn rooms(host: &Host) -> String {
+    if let Some(why) = host.rooms.refusal() {
+        return format!("not for --syn park and --syn handover: {why}");
+    }
+    let mut text = "yes: --syn park and --syn handover".to_owned();
+    if let Some(why) = host.rooms.lends.why() {
+        text += &format!("; only for services that set SO_REUSEPORT ({why})");
+    }
+    if let Some(why) = host.rooms.own_group.why() {
+        text += &format!("; COMMAND's own connections wait, too ({why})");
+    }
+    text
+}
+
+fn auto(findings: &Findings) -> String {
+    let auto = &findings.auto;
+    match auto.lacking[..] {
+        [] => auto.action.to_owned(),
+        _ => format!("{} ({})", auto.action, auto.lacking.join("; ")),
     }
 }
 

@@ -22,6 +22,16 @@ impl Support {
     }
 }
 
+impl Support {
+    /// Why it is not a yes.
+    pub(crate) fn why(&self) -> Option<&str> {
+        match self {
+            Support::Yes => None,
+            Support::No(why) | Support::Unknown(why) => Some(why),
+        }
+    }
+}
+
 impl From<Result<(), Refusal>> for Support {
     fn from(asked: Result<(), Refusal>) -> Support {
         let Err(refusal) = asked else {

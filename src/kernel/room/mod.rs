@@ -11,6 +11,7 @@ pub(crate) mod orders;
 pub(crate) mod place;
 pub(crate) mod probe;
 pub(crate) mod programs;
+pub(crate) mod releases;
 pub(crate) mod socket;
 
 pub(crate) use self::place::Place;

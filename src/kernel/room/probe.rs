@@ -15,18 +15,25 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::copy;
-use super::programs::choose_from;
+use super::programs::{choose_from, share_ports};
 use super::socket::trial;
 use crate::kernel::bpf::{Kind, Listeners, Program};
 use crate::kernel::netlink::{Bus, Netlink};
+use crate::kernel::sockets::netns;
 
 /// How long the service may sleep on. The kernel wakes it as it moves the queue, in some µs.
 const WAKES_WITHIN: Duration = Duration::from_millis(250);
+/// The setting has come with the migration.
+const NO_MIGRATION: &str = "this kernel does not move connections between listeners (Linux 5.14)";
 const CONNECTED_WITHIN: Duration = Duration::from_secs(1);
 
 /// # Errors
 /// What this kernel lacks, or this process may not do.
 pub(crate) fn moves_connections() -> Result<()> {
+    ensure!(
+        std::path::Path::new("/proc/sys/net/ipv4/tcp_migrate_req").exists(),
+        NO_MIGRATION
+    );
     let tried = std::thread::scope(|threads| {
         let thread = std::thread::Builder::new().spawn_scoped(threads, || {
             unshare(CloneFlags::CLONE_NEWNET)
@@ -38,6 +45,20 @@ pub(crate) fn moves_connections() -> Result<()> {
         Ok::<_, io::Error>(ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     tried.context("no thread to try it in")?
+}
+
+/// Whether a service that does not set SO_REUSEPORT can be given that as it binds: loads the program, and links
+/// it to nothing.
+///
+/// # Errors
+/// What this kernel lacks, or this process may not do.
+pub(crate) fn lends() -> Result<()> {
+    const ANY_PORT: u16 = 1;
+    let program = share_ports(&[ANY_PORT], netns::identity());
+    for (kind, name) in [(Kind::Bind4, "gate_bind4"), (Kind::Bind6, "gate_bind6")] {
+        Program::load(kind, name, &program)?;
+    }
+    Ok(())
 }
 
 fn try_out() -> Result<()> {
@@ -55,10 +76,7 @@ fn try_out() -> Result<()> {
     let program = Program::load(Kind::SelectOrMigrate, "gate_probe", &program)?;
     program.choose_for_group_of(room.as_fd())?;
     room.shut();
-    ensure!(
-        copy::accept_queue(&service) == Some(1),
-        "this kernel does not move connections between listeners (Linux 5.14)"
-    );
+    ensure!(copy::accept_queue(&service) == Some(1), NO_MIGRATION);
     let mut events = [EpollEvent::empty()];
     let within = EpollTimeout::try_from(WAKES_WITHIN)?;
     ensure!(

@@ -8,6 +8,7 @@ use crate::commands::check::support::Support;
 use crate::gate::by_port::bypassed;
 use crate::gate::consumers::Consumes;
 use crate::gate::kinds::Variant;
+use crate::kernel::room::releases;
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
 use crate::words::scope::Where;
@@ -44,6 +45,7 @@ pub(crate) fn advise(host: &Host) -> Vec<Advice> {
     all.extend(used_up(host));
     all.extend(backend(host));
     all.extend(kernel(host));
+    all.extend(bugs(host));
     all.push(retries(host));
     all.extend(standby(host));
     all
@@ -208,6 +210,20 @@ fn kernel(host: &Host) -> Vec<Advice> {
         ));
     }
     all
+}
+
+/// What no trial shows, of a kernel on which connections can be parked.
+fn bugs(host: &Host) -> Option<Advice> {
+    let bugs = releases::bugs(&host.kernel);
+    if host.rooms.refusal().is_some() || bugs.is_empty() {
+        return None;
+    }
+    let text = format!(
+        "with --syn park: the release of this kernel is older than those that mend bugs of the kernel in moving \
+         connections, unless its distribution has mended them: {}",
+        bugs.join(", ")
+    );
+    Some(Advice::on_host("kernel_bugs", text))
 }
 
 /// When clients send a SYN again that the gate has dropped.

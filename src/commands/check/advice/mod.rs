@@ -19,7 +19,8 @@ pub(crate) fn advise(
 ) -> Vec<Advice> {
     let listening = endpoints.map(|all| all.iter().map(|endpoint| endpoint.port).collect());
     let mut all = host::advise_ports(host, wanted, listening.as_ref());
-    all.extend(service::advise(host, endpoints.unwrap_or_default()));
+    let asked = wanted.is_some();
+    all.extend(service::advise(host, endpoints.unwrap_or_default(), asked));
     all.extend(host::advise(host));
     all
 }
@@ -51,6 +52,8 @@ mod tests {
             sockets,
             backlog: 511,
             accept_queue: 0,
+            uid: Some(0),
+            reuseport: None,
             processes: (1..=processes).map(|pid| process("nginx", pid)).collect(),
         }
     }

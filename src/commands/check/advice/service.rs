@@ -3,19 +3,23 @@
 use std::collections::BTreeSet;
 
 use super::item::{Advice, shown};
+use crate::action::rooms::choice::MOST_ROOMS;
 use crate::commands::check::endpoint::Endpoint;
 use crate::commands::check::host::Host;
 use crate::words::command_line::command_line;
 use crate::words::ports::PortSet;
 
+/// Less room for parked connections is worth advice.
+const FEW_PARKED: u64 = 65_536;
 /// A smaller backlog is worth advice.
 const SMALL_BACKLOG: u32 = 256;
 
-/// Advice about each service that the endpoints belong to.
-pub(crate) fn advise(host: &Host, endpoints: &[Endpoint]) -> Vec<Advice> {
+/// Advice about each service that the endpoints belong to. `asked`: its ports were asked for.
+pub(crate) fn advise(host: &Host, endpoints: &[Endpoint], asked: bool) -> Vec<Advice> {
     let mut all = Vec::new();
     for service in services(endpoints) {
         all.push(service.hand_over(host));
+        all.extend(service.park(host).filter(|_| asked));
         all.extend(service.queue(host));
         all.extend(service.backlog(host));
     }
@@ -84,6 +88,35 @@ impl Service<'_> {
         let published = host.published.iter().any(|p| ports.contains(p.port));
         let hook = if published { " --hook prerouting" } else { "" };
         format!("syngate --port {ports}{hook}{drain} -- {command}")
+    }
+
+    /// Whether its connections can be parked. Nothing where no service's can: the host's rows tell why.
+    fn park(&self, host: &Host) -> Option<Advice> {
+        if host.rooms.refusal().is_some() || self.is_socket_activated() {
+            return None;
+        }
+        let mut endpoints = self.endpoints.iter();
+        if let Some(why) = endpoints.find_map(|endpoint| host.parks(endpoint).err()) {
+            let text = format!("--syn park is not possible: {why}");
+            return Some(self.advice("not_parked", &text));
+        }
+        let lent = self.endpoints.iter().any(|e| e.reuseport == Some(false));
+        let how = match lent {
+            true => "the service does not set SO_REUSEPORT, and gets it for the time of the run",
+            false => "the service sets SO_REUSEPORT",
+        };
+        let few = host
+            .sysctl("net.core.somaxconn")
+            .filter(|most| most * u64::from(MOST_ROOMS) < FEW_PARKED);
+        let few = few.map(|most| {
+            let all = most * u64::from(MOST_ROOMS);
+            format!("; no more than {all} may wait, since net.core.somaxconn is {most}")
+        });
+        let few = few.unwrap_or_default();
+        let text = format!(
+            "--syn park is possible, and clients of a restart are connected at once: {how}{few}"
+        );
+        Some(self.advice("parked", &text))
     }
 
     fn one_socket(&self) -> &'static str {

@@ -1,0 +1,63 @@
+//! Which action `--syn auto` takes, from what can be done here, and how many rooms. Pure: a run asks by trying, `check` by what it
+//! has found.
+
+/// More rooms in a group would make each choice slower.
+pub(crate) const MOST_ROOMS: u32 = 64;
+
+/// The order of `--syn auto`: the first that can be done.
+pub(crate) const AUTO: [&str; 2] = ["hold", "drop"];
+
+/// What is taken, and what was missing for those before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub action: &'static str,
+    /// Each as `NAME: why`.
+    pub lacking: Vec<String>,
+}
+
+/// The first action of `order` that `can` be done. The last one is taken in any case.
+pub(crate) fn first(
+    order: &[&'static str],
+    can: impl Fn(&'static str) -> Result<(), String>,
+) -> Choice {
+    let mut choice = Choice {
+        action: "drop",
+        lacking: Vec::new(),
+    };
+    for action in order {
+        choice.action = action;
+        match can(action) {
+            Ok(()) => break,
+            Err(why) => choice.lacking.push(format!("{action}: {why}")),
+        }
+    }
+    choice
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_that_can_be_done_is_taken() {
+        let order = ["park", "hold", "drop"];
+        let only = |able: &'static [&'static str]| {
+            move |action| match able.contains(&action) {
+                true => Ok(()),
+                false => Err("not here".to_owned()),
+            }
+        };
+        for (able, action, lacking) in [
+            (&["park", "hold", "drop"][..], "park", 0),
+            (&["hold", "drop"], "hold", 1),
+            (&["drop"], "drop", 2),
+            (&["park"], "park", 0),
+            (&[], "drop", 3),
+        ] {
+            let choice = first(&order, only(able));
+            assert_eq!((choice.action, choice.lacking.len()), (action, lacking));
+        }
+        let choice = first(&order, only(&["drop"]));
+        assert_eq!(choice.lacking, ["park: not here", "hold: not here"]);
+    }
+}

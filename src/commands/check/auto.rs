@@ -1,0 +1,114 @@
+//! Whether a service can be parked here, and what `--syn auto` does. Pure.
+
+use serde::Serialize;
+
+use super::endpoint::Endpoint;
+use super::host::Host;
+use crate::action::rooms::choice::{AUTO, Choice, first};
+
+/// What `--syn auto` does here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct AutoAction {
+    pub(crate) action: &'static str,
+    /// What is missing for the actions before it.
+    pub(crate) lacking: Vec<String>,
+}
+
+impl Host {
+    /// With the services that listen, where they are known.
+    pub(crate) fn auto(&self, endpoints: Option<&[Endpoint]>) -> AutoAction {
+        let can = |action| match action {
+            "park" => endpoints
+                .unwrap_or_default()
+                .iter()
+                .try_for_each(|e| self.parks(e)),
+            "hold" => {
+                let holding = self.holding();
+                let why = holding.because.unwrap_or_default();
+                holding.backend.map(drop).ok_or(why)
+            }
+            _ => Ok(()),
+        };
+        let Choice { action, lacking } = first(&AUTO, can);
+        AutoAction { action, lacking }
+    }
+
+    /// Whether connections to this service can be parked here, as far as can be told without a room.
+    ///
+    /// # Errors
+    /// What is missing, in one line.
+    pub(crate) fn parks(&self, endpoint: &Endpoint) -> Result<(), String> {
+        if let Some(why) = self.rooms.refusal() {
+            return Err(why.to_owned());
+        }
+        let Some(reuseport) = endpoint.reuseport else {
+            return Err(
+                "its listener can't be copied: it is one of MPTCP, or the kernel's, or of a process elsewhere"
+                    .to_owned(),
+            );
+        };
+        match self.rooms.lends.why() {
+            Some(why) if !reuseport => Err(format!(
+                "the service does not set SO_REUSEPORT, and can't be given that ({why})"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::check::host::tests::{no, usual};
+
+    fn endpoint(reuseport: bool) -> Endpoint {
+        Endpoint {
+            address: "0.0.0.0".parse().unwrap(),
+            port: 80,
+            interface: None,
+            sockets: 1,
+            backlog: 511,
+            accept_queue: 0,
+            uid: Some(0),
+            reuseport: Some(reuseport),
+            processes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_missing_to_park() {
+        type Change = fn(&mut Host, &mut Endpoint);
+        let cases: [(bool, Change, &str); 8] = [
+            (true, |_, _| (), ""),
+            (false, |_, _| (), ""),
+            (true, |h, _| h.rooms.moves = no(), "not in this kernel"),
+            (true, |h, _| h.rooms.copies = no(), "not in this kernel"),
+            (true, |h, _| h.rooms.lends = no(), ""),
+            (
+                false,
+                |h, _| h.rooms.lends = no(),
+                "does not set SO_REUSEPORT",
+            ),
+            (true, |h, _| h.rooms.own_group = no(), ""),
+            (true, |_, e| e.reuseport = None, "MPTCP"),
+        ];
+        for (n, (reuseport, change, says)) in cases.into_iter().enumerate() {
+            let (mut host, mut endpoint) = (usual(), endpoint(reuseport));
+            change(&mut host, &mut endpoint);
+            let why = host.parks(&endpoint).err().unwrap_or_default();
+            assert_eq!(why.is_empty(), says.is_empty(), "case {n}: {why}");
+            assert!(why.contains(says), "case {n}: {why}");
+        }
+    }
+
+    #[test]
+    fn auto_takes_the_first_that_can_be_done() {
+        let mut host = usual();
+        assert_eq!(host.auto(None).action, AUTO[0]);
+        host.nfqueue = no();
+        (host.rooms.moves, host.rooms.copies) = (no(), no());
+        let auto = host.auto(Some(&[endpoint(true)]));
+        assert_eq!(auto.action, "drop");
+        assert_eq!(auto.lacking.len(), AUTO.len() - 1, "{auto:?}");
+    }
+}

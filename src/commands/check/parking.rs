@@ -1,0 +1,65 @@
+//! Looks whether connections can be parked here: tried without a trace.
+
+use std::fs;
+
+use nix::unistd::{AccessFlags, access};
+
+use super::proc::sysctl;
+use super::rooms::Rooms;
+use super::support::Support;
+use crate::kernel::caps;
+use crate::kernel::control_group;
+use crate::kernel::room::probe;
+
+/// Yama lets nobody look into another process (kernel.yama.ptrace_scope).
+const NO_ATTACH: u64 = 3;
+
+impl Rooms {
+    pub(crate) fn look() -> Rooms {
+        Rooms {
+            moves: tried(probe::moves_connections),
+            copies: copies(),
+            lends: match control_group::root() {
+                Some(_) => tried(probe::lends),
+                None => Support::No("there are no control groups of version 2".to_owned()),
+            },
+            own_group: own_group(),
+        }
+    }
+}
+
+fn tried(trial: impl Fn() -> anyhow::Result<()>) -> Support {
+    if !caps::programs_and_namespaces() {
+        return Support::Unknown(
+            "trying it needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN (root of the host)"
+                .to_owned(),
+        );
+    }
+    match trial() {
+        Ok(()) => Support::Yes,
+        Err(error) => Support::No(format!("{error:#}")),
+    }
+}
+
+fn copies() -> Support {
+    if sysctl("kernel.yama.ptrace_scope") == Some(NO_ATTACH) {
+        return Support::No("kernel.yama.ptrace_scope is 3".to_owned());
+    }
+    match caps::sys_ptrace() {
+        true => Support::Yes,
+        false => Support::No("that needs CAP_SYS_PTRACE".to_owned()),
+    }
+}
+
+fn own_group() -> Support {
+    match control_group::own() {
+        Err(error) => Support::No(format!("{error:#}")),
+        Ok(group) if fs::metadata(&group).is_err() => {
+            Support::No(format!("{} is not there", group.display()))
+        }
+        Ok(group) => match access(&group, AccessFlags::W_OK) {
+            Ok(()) => Support::Yes,
+            Err(errno) => Support::No(format!("{}: {}", group.display(), errno.desc())),
+        },
+    }
+}
