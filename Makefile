@@ -13,7 +13,7 @@
 # make soak        restarts under load for half an hour, every backend and action in turn
 # make fuzz        all that reads bytes or text, given anything; TARGET=, RUNS=, SECONDS= for each
 # make valgrind    the messages to nf_tables, which unsafe code makes, under valgrind
-# make mutants     changes in the decisions that no unit test notices: 40 minutes; FILES= selects; goes on where it was
+# make mutants     changes in the decisions that no unit test notices: two hours; FILES= selects; goes on where it was
 # make deny        licences, sources and duplicates of the crates; see deny.toml. make lint tells when
 #                  it has to be run again
 # make simulate    whole runs on a model of the machine, a million seeds; SEEDS=; goes on where it was
