@@ -57,6 +57,8 @@ pub struct Course {
     /// When the run began, in ms of CLOCK_MONOTONIC, as far as its words tell: they have been written
     /// later rather than earlier.
     pub began_ms: Option<f64>,
+    /// How many of its lines tell a time.
+    pub lines: usize,
 }
 
 impl Course {
@@ -67,6 +69,7 @@ impl Course {
             passed: HashSet::new(),
             points: Vec::new(),
             began_ms: None,
+            lines: 0,
         }
     }
 
@@ -88,6 +91,7 @@ impl Course {
     pub fn said(&mut self, text: &str, now_ms: f64) {
         for (at_ms, words) in text.lines().filter_map(phase) {
             let began = now_ms - at_ms;
+            self.lines += 1;
             self.began_ms = Some(self.began_ms.map_or(began, |known| known.min(began)));
             if let Some(word) = words.split_whitespace().next() {
                 word.trim_end_matches(':').clone_into(&mut self.phase);

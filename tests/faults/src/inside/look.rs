@@ -4,18 +4,16 @@ use std::{
     collections::BTreeSet,
     fs,
     process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
-
-use anyhow::{Context, Result};
-use testkit::wait_until;
 
 use super::{Bench, ask, soon};
 use crate::{
+    clock::{Patience, wait_patiently},
     leftovers::{commands, locks, processes, queues, ruleset},
     verdict::Left,
 };
+use anyhow::{Context, Result};
 
 impl Bench<'_> {
     pub(super) fn said(&self) -> String {
@@ -24,11 +22,11 @@ impl Bench<'_> {
 
     /// COMMAND goes on when syngate was killed: until it is through.
     pub(super) fn settle(&self) -> Result<()> {
-        wait_until(soon(), "COMMAND", || {
+        wait_patiently(soon(), "COMMAND", || {
             let ends = commands(self.place).is_ok_and(|running| running.is_empty());
             ends && self.lines("ran") == self.lines("through")
         })?;
-        wait_until(soon(), "the service", || ask(self.service).is_ok())
+        wait_patiently(soon(), "the service", || ask(self.service).is_ok())
     }
 
     pub(super) fn lines(&self, file: &str) -> usize {
@@ -42,12 +40,12 @@ impl Bench<'_> {
             .stderr(Stdio::null())
             .status()?;
         let answers = || ask(self.service).is_ok();
-        wait_until(soon(), "the service", answers).context("even started anew")
+        wait_patiently(soon(), "the service", answers).context("even started anew")
     }
 
     /// What is left once everything has had the time that it may take, and when that was found.
     pub(super) fn look(&self, hit: bool, code: i32) -> Result<(Left, Instant)> {
-        let until = Instant::now() + soon();
+        let mut patience = Patience::new(soon());
         let (processes, rules, queues, locks) = loop {
             let left = (processes(self.place)?, ruleset()?, queues(), locks()?);
             let (processes, rules, queues, locks) = &left;
@@ -55,10 +53,9 @@ impl Bench<'_> {
                 && rules.is_subset(&self.rules)
                 && queues.is_empty()
                 && locks.is_empty();
-            if clean || Instant::now() >= until {
+            if clean || !patience.rest() {
                 break left;
             }
-            thread::sleep(Duration::from_millis(10));
         };
         let gone = Instant::now();
         // Nobody who could yet become COMMAND is there any more.

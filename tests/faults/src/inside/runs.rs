@@ -11,11 +11,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use nix::{pty::openpty, unistd::Pid};
-use testkit::{code, slow, wait_until};
+use testkit::{code, slow};
 
 use super::{Bench, ask};
 use crate::{
-    clock::now_ms,
+    clock::{now_ms, wait_patiently},
     neighbour::{self, Neighbour},
     point::Course,
     setting::max_closed,
@@ -90,8 +90,7 @@ impl Bench<'_> {
         course.began_ms = Some(now_ms());
         let mut run = command.spawn()?;
         let mut ended = None;
-        // Each program of iptables may take many seconds here, on a busy machine.
-        let over = wait_until(longest() * 3, "the end of a run", || {
+        let over = wait_patiently(longest() * 3, "the end of a run", || {
             ended = run.try_wait().ok().flatten();
             ended.is_some()
         });

@@ -4,6 +4,7 @@
 //! only, for the sake of its registers.
 
 mod call;
+mod going;
 mod memory;
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    sync::mpsc::{self, Receiver, TryRecvError},
     thread,
     time::Duration,
 };
@@ -31,16 +32,17 @@ use syscalls::Sysno;
 use testkit::wait_until;
 
 use crate::{
-    clock::now_ms,
+    clock::{now_ms, wait_patiently},
     fault::{DELAY, Fault, HANG},
     point::{Course, Point},
 };
 use call::Within;
+use going::{Still, go_on, passed_on};
 
 /// Each process comes to a standstill within this time.
 const STANDSTILL: Duration = Duration::from_secs(10);
-/// A part of a long wait.
-const WAIT: Duration = Duration::from_millis(10);
+/// So many lines tell well enough when a run has begun: one may be seen late.
+const TELLING_LINES: usize = 3;
 
 /// What is to happen at a point of the run.
 pub struct Target<'a> {
@@ -87,25 +89,6 @@ struct Process {
     name: String,
     /// Between the entry and the exit of this call; with what it is to say, if it is the one.
     within: Option<Within>,
-}
-
-/// What stands still, and what lets it go on.
-enum Still {
-    /// Traced, and not told to go on.
-    Stopped(Pid),
-    /// Not traced any more.
-    Hanging(Pid),
-}
-
-impl Still {
-    fn go_on(self) {
-        match self {
-            Still::Stopped(pid) => go_on(pid, None),
-            Still::Hanging(pid) => {
-                let _ = kill(pid, Signal::SIGCONT);
-            }
-        }
-    }
 }
 
 /// The program, as long as it runs.
@@ -178,11 +161,10 @@ pub fn run(
     Ok(tracer.traced)
 }
 
-/// Waits for so long, unless it is over before. It counts short waits: on a machine that others keep busy
-/// each takes longer, and so does all that the program has to do.
+/// Waits for so long, unless it is over before.
 fn has_passed(limit: Duration, is_over: &Receiver<()>) -> bool {
-    let waits = limit.as_millis() / WAIT.as_millis();
-    (0..waits).all(|_| is_over.recv_timeout(WAIT) == Err(RecvTimeoutError::Timeout))
+    let ended = || is_over.try_recv() == Err(TryRecvError::Disconnected);
+    wait_patiently(limit, "its end", ended).is_err()
 }
 
 fn start(command: &mut Command) -> Result<Pid> {
@@ -228,9 +210,26 @@ impl<'a> Tracer<'a> {
                     }
                 }
                 WaitStatus::PtraceEvent(pid, signal, event) => self.event(pid, signal, event)?,
-                WaitStatus::Stopped(pid, signal) => go_on(pid, Some(signal)),
+                WaitStatus::Stopped(pid, signal) => self.go_on(pid, Some(signal)),
                 other => bail!("{other:?}"),
             }
+        }
+    }
+
+    /// Whether all has happened that is to, and is known.
+    fn is_done(&self) -> bool {
+        let some = !self.targets.is_empty() && self.traced.course.lines >= TELLING_LINES;
+        some && self.reached == self.targets.len() && self.armed.is_none()
+    }
+
+    /// When all has happened, system calls are not looked at any more: that makes a run many times slower,
+    /// and the more so where others keep the machine busy.
+    fn go_on(&self, pid: Pid, signal: Option<Signal>) {
+        let within = self.processes.get(&pid).and_then(|process| process.within);
+        let is_hit = within.is_some_and(|within| within.fault.is_some());
+        match self.is_done() && !is_hit {
+            true => drop(ptrace::cont(pid, passed_on(signal))),
+            false => go_on(pid, signal),
         }
     }
 
@@ -331,14 +330,14 @@ impl<'a> Tracer<'a> {
         match event {
             libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => {
                 self.born(pid, event)?;
-                go_on(pid, None);
+                self.go_on(pid, None);
             }
             libc::PTRACE_EVENT_EXEC => self.exec(pid),
             libc::PTRACE_EVENT_STOP => {
                 self.add(pid, "child");
-                go_on(pid, None);
+                self.go_on(pid, None);
             }
-            _ => go_on(pid, Some(signal)),
+            _ => self.go_on(pid, Some(signal)),
         }
         Ok(())
     }
@@ -350,7 +349,7 @@ impl<'a> Tracer<'a> {
         // What sets limits first, and then becomes the program.
         let before = pid == self.main && !self.begun && !is_program;
         if before {
-            return go_on(pid, None);
+            return self.go_on(pid, None);
         }
         if !is_program {
             let within = self
@@ -382,21 +381,21 @@ impl<'a> Tracer<'a> {
                 return self.stand(Still::Stopped(pid), HANG);
             }
         }
-        go_on(pid, None);
+        self.go_on(pid, None);
     }
 
     /// At the entry or exit of a call; a visit, if it is time for one.
     fn syscall(&mut self, pid: Pid) -> Option<&'a dyn Fn(Pid) -> Result<()>> {
         // A process that was killed meanwhile has no registers.
         let Ok(mut registers) = ptrace::getregs(pid) else {
-            go_on(pid, None);
+            self.go_on(pid, None);
             return None;
         };
         let within = self.processes.get(&pid).and_then(|process| process.within);
         let fault = match (within, self.begun) {
             (Some(within), _) => {
                 self.exit(pid, registers, within);
-                go_on(pid, None);
+                self.go_on(pid, None);
                 return None;
             }
             (None, false) => None,
@@ -416,7 +415,7 @@ impl<'a> Tracer<'a> {
         }
         match fault {
             Some(Fault::Delay) => self.stand(Still::Stopped(pid), DELAY),
-            _ => go_on(pid, None),
+            _ => self.go_on(pid, None),
         }
         None
     }
@@ -483,9 +482,4 @@ fn code(status: WaitStatus) -> Result<i32> {
         WaitStatus::Signaled(_, signal, _) => Ok(128 + signal as i32),
         other => bail!("{other:?}"),
     }
-}
-
-fn go_on(pid: Pid, signal: Option<Signal>) {
-    // It may have been killed.
-    let _ = ptrace::syscall(pid, signal.filter(|signal| *signal != Signal::SIGTRAP));
 }
