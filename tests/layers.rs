@@ -6,7 +6,7 @@ mod layers_parts;
 use std::collections::BTreeSet;
 
 use layers_parts::Sources;
-use layers_parts::pure::{impure, named, not_named, pure};
+use layers_parts::pure::{impure, named, not_named, not_there, pure};
 
 /// The folders of src, from the top to the bottom. The files beside them are on top.
 const LAYERS: [&str; 10] = [
@@ -187,6 +187,11 @@ fn each_file_that_only_decides_is_tried_by_mutants() {
         "not in tests/ci/pure.rs"
     );
     assert_eq!(impure(&sources, &named), [""; 0], "in tests/ci/pure.rs");
+    assert_eq!(
+        not_there(&sources, &named),
+        [""; 0],
+        "not in tests/ci/pure.rs"
+    );
 }
 
 #[test]
@@ -352,6 +357,16 @@ fn files_that_only_decide_are_found() {
     };
     assert_eq!(of_two("use std::{env, fs::File};"), "decide/two.rs");
     assert_eq!(of_two("use std::time::Duration;"), "");
+    let lacks = |list: &str| {
+        let sources = Sources::made_up(&[
+            ("decide/two.rs", "use crate::tell::say;"),
+            ("tell/say.rs", ""),
+        ]);
+        not_there(&sources, &named(list)).concat()
+    };
+    let imports = "decide/two.rs imports tell/say.rs";
+    assert_eq!(lacks("mod decide { mod two; }"), imports);
+    assert_eq!(lacks("mod decide { mod two; } mod tell { mod say; }"), "");
 }
 
 #[test]

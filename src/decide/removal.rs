@@ -60,3 +60,21 @@ impl Removal {
         now < again && !self.anyway
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_signal_waits_for_nobody_however_late() {
+        let now = Instant::now();
+        let mut removal = Removal::new(false);
+        assert_eq!(removal.begin(), Task::Remove { anyway: false });
+        removal.put_off(now);
+        assert!(removal.waits(now));
+        removal.hurry();
+        assert!(!removal.waits(now));
+        assert!(!removal.waits(now + OTHERS_PATIENCE));
+        assert_eq!(removal.begin(), Task::Remove { anyway: true });
+    }
+}

@@ -24,8 +24,8 @@ mod action {
         mod places;
         pub(super) mod policy;
     }
-    mod rooms {
-        mod choice;
+    pub(crate) mod rooms {
+        pub(crate) mod choice;
         mod policy;
     }
     #[cfg(test)]
@@ -85,4 +85,8 @@ mod run {
         mod time;
         mod verdict;
     }
+}
+
+mod tell {
+    pub(crate) mod remote;
 }

@@ -67,7 +67,6 @@ const VALUES: [&str; 8] = [
 /// these layers that does.
 pub(crate) fn pure(sources: &Sources) -> BTreeSet<&str> {
     let imports = sources.imports(false);
-    let decides = |file: &str| DECIDING.iter().any(|layer| file.starts_with(layer));
     let files = sources.files.iter().filter(|file| !touches(file));
     let files = files.map(|file| file.name.as_str());
     let mut pure: BTreeSet<&str> = files.filter(|file| decides(file)).collect();
@@ -90,6 +89,10 @@ pub(crate) fn pure(sources: &Sources) -> BTreeSet<&str> {
     &pure & &has_functions
 }
 
+fn decides(file: &str) -> bool {
+    DECIDING.iter().any(|layer| file.starts_with(layer))
+}
+
 fn touches(file: &File) -> bool {
     let mut paths = file.paths.iter().filter(|path| !path.is_for_tests);
     paths.any(|path| {
@@ -99,12 +102,29 @@ fn touches(file: &File) -> bool {
     })
 }
 
-/// The files that touch the machine among those that `named` names one by one.
+/// The files that should decide and touch the machine, among those that `named` names one by one.
 pub(crate) fn impure<'a>(sources: &'a Sources, named: &[Module]) -> Vec<&'a str> {
-    let is_named = |file: &&File| named.contains(&file.module) && file.module.len() > 1;
+    let is_named = |file: &&File| named.contains(&file.module) && decides(&file.name);
     let files = sources.files.iter().filter(is_named);
     let files = files.filter(|file| touches(file));
     files.map(|file| file.name.as_str()).collect()
+}
+
+/// What the files that are named import, and is not.
+pub(crate) fn not_there(sources: &Sources, named: &[Module]) -> Vec<String> {
+    let is_there = |file: &str| {
+        let module = File::parse(file, "").module;
+        let holds = |name: &Module| module.starts_with(name) || name.starts_with(&module);
+        named.iter().any(holds)
+    };
+    let imports = sources.imports(true).into_iter();
+    let lacks = imports
+        .filter(|(file, _)| is_there(file))
+        .flat_map(|(file, targets)| {
+            let lacks = targets.into_iter().filter(|target| !is_there(target));
+            lacks.map(move |target| format!("{file} imports {target}"))
+        });
+    lacks.collect()
 }
 
 /// Those of `files` that no module in `named` is, nor has below it.
