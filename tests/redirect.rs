@@ -540,6 +540,41 @@ fn gets_in(client: &Host) -> bool {
     client.wait().unwrap().success()
 }
 
+/// Rules that are made meanwhile keep some clients from connection tracking.
+#[test]
+fn who_is_not_redirected_is_told() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _servers = both_echo(host);
+    for (rule, told) in [("", false), (UNTRACKED, true)] {
+        let mut latch = Latch::new(host, "down");
+        let call = redirect(host, "");
+        let run = call.start(["sh", "-c", &latch.hold()]);
+        latch.wait();
+        if !rule.is_empty() {
+            host.must(["nft", rule]);
+        }
+        let says = |text: &str| text.contains("was not redirected");
+        // As long as several looks take: the first one only remembers what there was.
+        let client = format!(
+            "import socket, time; k = socket.create_connection(('{SERVER}', 80)); time.sleep(0.5)"
+        );
+        for _ in 0..2 {
+            pair.client.must(["python3", "-c", &client]);
+        }
+        latch.release();
+        let outcome = call.end(run);
+        assert_eq!(
+            says(&outcome.report["warnings"].to_string()),
+            told,
+            "{outcome:?}"
+        );
+    }
+}
+
+const UNTRACKED: &str = "table inet raw { chain p { type filter hook prerouting priority -300; \
+                         iifname \"eth0\" ip saddr 10.0.0.0/8 notrack; }; }";
+
 /// The firewall bans clients by the main port. By the standby's port they would get in. A connection that
 /// is not tracked is not redirected, and would meet a closed port.
 #[test]

@@ -84,7 +84,7 @@ impl<'a> Run<'a> {
             steer,
         } = closed;
         let deadline = gate.as_ref().map(Gate::deadline);
-        let stops = gate.is_some() && steer.is_some_and(|steer| !steer.translates());
+        let gated_by = steer.filter(|_| gate.is_some());
         let mut run = Run {
             plan,
             say,
@@ -98,7 +98,7 @@ impl<'a> Run<'a> {
             command_has_ended: false,
             closed: Closed::new(closed_at, deadline),
             trouble: Trouble::default(),
-            onlooker: Onlooker::new(closed_at, stops),
+            onlooker: Onlooker::new(closed_at, gated_by),
             told: Told::default(),
         };
         if plan.place.passes_proxied {

@@ -21,6 +21,7 @@ use crate::run::report::verdict::HeldUp;
 use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
 use crate::words::scope::{LOOPBACK, Where};
+use crate::words::steer::Steer;
 
 /// Interval between these looks.
 pub(crate) const ONLOOK_EVERY: Duration = Duration::from_millis(100);
@@ -41,6 +42,8 @@ pub(crate) const ONLOOK_DOUBT: Duration = Duration::from_millis(500);
 pub(super) struct Onlooker {
     /// `None`: nothing is to be seen any more.
     next: Option<Instant>,
+    /// The gate sends SYNs to another listener, and does not stop them.
+    redirects: bool,
     /// Of the last look that was like most.
     last_cost: Duration,
     looked_further: bool,
@@ -83,10 +86,11 @@ pub(super) struct Scene<'a> {
 }
 
 impl Onlooker {
-    /// `stops`: the gate stops SYNs, and does not send them to another listener.
-    pub(super) fn new(closed_at: Instant, stops: bool) -> Onlooker {
+    /// `steer`: that of a gate made of rules.
+    pub(super) fn new(closed_at: Instant, steer: Option<Steer>) -> Onlooker {
         Onlooker {
-            next: stops.then_some(closed_at + QUIET),
+            next: steer.map(|_| closed_at + QUIET),
+            redirects: steer.is_some_and(Steer::translates),
             last_cost: Duration::ZERO,
             looked_further: false,
             watches_connections: true,
@@ -126,10 +130,14 @@ impl Onlooker {
     /// What to warn of. A look that fails says nothing: the run's own looks do.
     pub(super) fn look(&mut self, scene: &Scene, began: Instant) -> Vec<String> {
         let mut warnings = Vec::new();
+        if scene.view.shut.is_empty() {
+            self.next = Some(began + ONLOOK_EVERY);
+            return warnings;
+        }
         if self.watches_connections && scene.view.gated.scope.interfaces.is_empty() {
             warnings.extend(self.way_round(scene).unwrap_or_default());
         }
-        if scene.command.is_some() || scene.check.is_some() {
+        if !self.redirects && (scene.command.is_some() || scene.check.is_some()) {
             warnings.extend(self.held_up(scene, began).unwrap_or_default());
         }
         if scene.check.is_some() && !self.held_up.check {
@@ -193,7 +201,14 @@ impl Onlooker {
         if found.is_some() {
             self.watches_connections = false;
         }
-        Ok(found.map(|one| tell_of_way_round(one, scene.view.gated)))
+        Ok(found.map(|one| match self.redirects {
+            true => format!(
+                "a connection from {} to {} has begun since the gate closed, and was not redirected (a rule \
+                 that keeps it from connection tracking?): such clients are refused while nobody listens there",
+                one.peer, one.local
+            ),
+            false => tell_of_way_round(one, scene.view.gated),
+        }))
     }
 
     /// Clients of this host that the gate stops, and that COMMAND, the check or the service's unit has
@@ -389,7 +404,7 @@ mod tests {
     #[test]
     fn it_looks_when_there_is_time() {
         let now = Instant::now();
-        let mut onlooker = Onlooker::new(now, true);
+        let mut onlooker = Onlooker::new(now, Some(Steer::Drop));
         let (due, overdue) = (now + QUIET, now + QUIET + ONLOOK_OVERDUE);
         assert_eq!(onlooker.due(None, now), Some(due));
         assert_eq!(onlooker.due(Some(due), now), Some(overdue));
@@ -397,6 +412,6 @@ mod tests {
         assert_eq!(onlooker.due(Some(due + ONLOOK_EVERY), now), Some(overdue));
         let late = overdue + QUIET;
         assert_eq!(onlooker.due(Some(late), late), Some(late));
-        assert!(Onlooker::new(now, false).due(None, now).is_none());
+        assert!(Onlooker::new(now, None).due(None, now).is_none());
     }
 }
