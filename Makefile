@@ -220,7 +220,7 @@ simulate:
 figures: test-packages
 	$(CARGO) build --release
 	SYNGATE_TEST_BINARY=$(CURDIR)/target/release/syngate SYNGATE_FLOOD=100000 \
-	  $(CARGO) test --package syngate --test hold -- costs fifty backlog --include-ignored --nocapture --test-threads 1
+	  $(CARGO) test --package syngate --test hold --test rooms -- costs fifty backlog --include-ignored --nocapture --test-threads 1
 
 # See tests/ci/kernel-fetch for what these are, tests/ci/kernel-tests for how TESTS are named.
 KERNELS := 5.10 6.1 6.12 newest

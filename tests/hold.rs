@@ -5,13 +5,13 @@ mod harness;
 mod killing;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use harness::latch::Latch;
 use harness::{
-    Backend, Call, Outcome, SOON, SYNGATE, call, ms, queues, shut, signal_again, stopped_syns,
-    tell, wait_shut, words,
+    Backend, Call, Outcome, SOON, SYNGATE, call, costed, ms, queues, read_cost, shut, signal_again,
+    stopped_syns, tell, wait_shut, words,
 };
 use killing::Moment;
 use nix::sys::signal::Signal;
@@ -560,36 +560,10 @@ fn fifty_thousand() {
     assert!(kib < 16 * 1024, "{kib} KiB");
 }
 
-/// By way of time(1), which writes down what it has cost.
-fn costed<'a>(host: &Host, call: Call<'a>) -> (Call<'a>, PathBuf) {
-    let cost = host.dir().join("cost");
-    let time = [
-        "/usr/bin/time",
-        "-f",
-        "%U %S %M",
-        "-o",
-        cost.to_str().unwrap(),
-    ];
-    (call.by(time), cost)
-}
-
 /// The largest resident set of the run so far, in KiB.
 fn peak_memory(host: &Host) -> u64 {
     let peak = host.must(["sh", "-c", "grep VmHWM /proc/$(pgrep -x syngate)/status"]);
     peak.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// Seconds of CPU, and the largest resident set in KiB.
-fn read_cost(file: &Path) -> (f64, u64) {
-    let text = std::fs::read_to_string(file).unwrap();
-    let figures: Vec<f64> = text
-        .lines()
-        .last()
-        .unwrap()
-        .split(' ')
-        .map(|n| n.parse().unwrap())
-        .collect();
-    (figures[0] + figures[1], figures[2] as u64)
 }
 
 /// SYNs from everywhere that nobody will ever acknowledge: syngate stays within its bounds, and the

@@ -6,11 +6,11 @@ mod harness;
 use std::time::Duration;
 
 use harness::latch::Latch;
-use harness::{Call, Outcome, SOON, call, status, syngate, words};
+use harness::{Call, Outcome, SOON, call, costed, ms, read_cost, status, syngate, tell, words};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use testkit::services::Serve;
-use testkit::{Host, Load, LoadReport, Running, RunningLoad, wait_until};
+use testkit::{Host, Load, LoadReport, Pair, Running, RunningLoad, SERVER, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
 const WAITING: u32 = 20;
@@ -323,4 +323,52 @@ fn a_run_has_the_guard_of_a_dead_one_hand_over_first() {
     all_served(&parked.load.finish().unwrap());
     wait_for_end_of_guard(&host);
     assert_eq!(rooms(&host).len(), 1);
+}
+
+// Figures ------------------------------------------------------------------------------------------
+
+#[test]
+#[ignore = "figures, of an optimised build; see docs/actions.md"]
+fn costs_of_ten_thousand_that_wait() {
+    const MANY: u64 = 10_000;
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let pid = host.dir().join("server.pid");
+    let server = Serve::on("0.0.0.0:80").backlog(16);
+    let start = server.daemon_argv(&pid).unwrap().join(" ");
+    host.must(["sh", "-c", &start]);
+    let call = call(host, words("--port 80 --syn park --max-held 10000"));
+    let (call, cost) = costed(host, call);
+    let mut down = Latch::new(host, "down");
+    let hold = down.hold();
+    let script = format!("kill $(cat {}); {hold}; exec {start}", pid.display());
+    let run = call.start(["sh", "-c", &script]);
+    down.wait();
+    let load = Load::to(format!("{SERVER}:80")).rate(10_000).timeout(LONG);
+    let load = load.sources(pair.client_addresses(10).unwrap());
+    let load = load
+        .duration(Duration::from_secs(1))
+        .start(&pair.client)
+        .unwrap();
+    let queued = || -> u64 {
+        let all = rooms(host);
+        let queues = all
+            .iter()
+            .filter_map(|line| words(line)[1].parse::<u64>().ok());
+        queues.sum()
+    };
+    wait_until(LONG, "parked connections", || queued() >= MANY).unwrap();
+    let lost = || ["ListenOverflows", "ListenDrops"].map(|n| host.tcp_counter(n).unwrap());
+    let before = lost();
+    down.release();
+    let report = load.finish().unwrap();
+    let outcome = call.end(run);
+    all_served(&report);
+    assert_eq!(lost(), before, "the kernel dropped none");
+    let closed = ms(&outcome.report, "closed_ms");
+    let (cpu, kib) = read_cost(&cost);
+    tell(&format!(
+        "{MANY} parked, closed for {closed:.0} ms: {cpu} s of CPU, {kib} KiB, worst connect {} ms",
+        report.connect.max_ms
+    ));
 }

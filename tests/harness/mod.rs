@@ -6,7 +6,7 @@ pub(crate) mod instance;
 pub(crate) mod latch;
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -548,6 +548,32 @@ pub(crate) fn has_taken_its_signals(host: &Host, pid: &str) -> bool {
 #[allow(clippy::disallowed_macros)] // it is what they are run for
 pub(crate) fn tell(figures: &str) {
     eprintln!("{figures}");
+}
+
+/// By way of time(1), which writes down what it has cost.
+pub(crate) fn costed<'a>(host: &Host, call: Call<'a>) -> (Call<'a>, PathBuf) {
+    let cost = host.dir().join("cost");
+    let time = [
+        "/usr/bin/time",
+        "-f",
+        "%U %S %M",
+        "-o",
+        cost.to_str().unwrap(),
+    ];
+    (call.by(time), cost)
+}
+
+/// Seconds of CPU, and the largest resident set in KiB.
+pub(crate) fn read_cost(file: &Path) -> (f64, u64) {
+    let text = std::fs::read_to_string(file).unwrap();
+    let figures: Vec<f64> = text
+        .lines()
+        .last()
+        .unwrap()
+        .split(' ')
+        .map(|n| n.parse().unwrap())
+        .collect();
+    (figures[0] + figures[1], figures[2] as u64)
 }
 
 /// The words of a command line without quotes.
