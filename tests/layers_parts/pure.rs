@@ -110,18 +110,18 @@ pub(crate) fn impure<'a>(sources: &'a Sources, named: &[Module]) -> Vec<&'a str>
     files.map(|file| file.name.as_str()).collect()
 }
 
-/// What the files that are named import, and is not.
+/// What the named files import, and is not named.
 pub(crate) fn not_there(sources: &Sources, named: &[Module]) -> Vec<String> {
-    let is_there = |file: &str| {
-        let module = File::parse(file, "").module;
-        let holds = |name: &Module| module.starts_with(name) || name.starts_with(&module);
-        named.iter().any(holds)
-    };
+    let module = |file: &str| File::parse(file, "").module;
+    let is_named = |file: &str| named.iter().any(|name| module(file).starts_with(name));
+    // The list itself has the modules above those that it names.
+    let is_above = |file: &str| named.iter().any(|name| name.starts_with(&module(file)));
     let imports = sources.imports(true).into_iter();
     let lacks = imports
-        .filter(|(file, _)| is_there(file))
+        .filter(|(file, _)| is_named(file))
         .flat_map(|(file, targets)| {
-            let lacks = targets.into_iter().filter(|target| !is_there(target));
+            let lacks = targets.into_iter();
+            let lacks = lacks.filter(|target| !is_named(target) && !is_above(target));
             lacks.map(move |target| format!("{file} imports {target}"))
         });
     lacks.collect()
