@@ -207,7 +207,7 @@ fn a_push_installs_and_reloads_or_says_nothing() {
     site.source(&config("two").text());
     let ran = site.push();
     assert_eq!((ran.code(), ran.stderr.as_str()), (0, ""), "{ran:?}");
-    one_line(&ran.stdout, &["haproxy.cfg", "installed", "80 was closed"]);
+    one_line(&ran.stdout, &["haproxy.cfg", "installed", "80 was watched"]);
     assert_eq!(site.installed(), config("two").text());
     assert!(site.serves("two"));
     let new = fs::metadata(&file).unwrap();

@@ -180,6 +180,37 @@ for fd in os.listdir(f'/proc/{pid}/fd'):
             print(copy.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
 ";
 
+/// Without control groups it can't be given SO_REUSEPORT while COMMAND runs.
+#[test]
+fn a_listener_that_can_not_have_a_room_is_left_alone_and_its_gap_is_told() {
+    let host = Host::new().unwrap();
+    let mut gap = Gap::of(&host, Serve::on("0.0.0.0:80"));
+    let hidden = "umount -l /sys/fs/cgroup; exec \"$@\"";
+    let by = || ["unshare", "-m", "sh", "-c", hidden, "sh"];
+    let call = handover(&host, "-v --ready-timeout 0s").by(by());
+    let outcome = call.run(["true"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let says =
+        |outcome: &Outcome, what: &str| assert!(outcome.stderr.contains(what), "{outcome:?}");
+    says(
+        &outcome,
+        "0.0.0.0:80 is left alone: the service does not set SO_REUSEPORT",
+    );
+    assert_eq!(outcome.report["warnings"].as_array().unwrap().len(), 0);
+    let call = handover(&host, "").by(by());
+    let (pid, hold, start) = (gap.pid.display(), gap.latch.hold(), &gap.start);
+    let run = call.start([
+        "sh",
+        "-c",
+        &format!("kill $(cat {pid}); {hold}; exec {start}"),
+    ]);
+    gap.latch.wait();
+    gap.latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    says(&outcome, "nobody listened on 0.0.0.0:80 for a time");
+}
+
 // A gap --------------------------------------------------------------------------------------------
 
 /// It closes its listener, and makes another one later, in the middle of COMMAND.

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_syngate_global_optspecs
-    string join \n p/port= to= allow-from= allow-local interface= hook= listen-port= listen-netns= listen-netns-from= syn= max-held= max-held-per-source= release-timeout= queue-num= standby= standby-check= standby-timeout= standby-grace= keep-standby max-diverted= peer-timeout= no-peer-check linger= drain= drain-until= ready-timeout= settle= open-on= max-closed= lock-timeout= precheck= ready-check= backend= xtables-wait= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
+    string join \n p/port= to= allow-from= allow-local interface= hook= listen-port= listen-netns= listen-netns-from= syn= max-held= max-held-per-source= release-timeout= queue-num= reload standby= standby-check= standby-timeout= standby-grace= keep-standby max-diverted= peer-timeout= no-peer-check linger= drain= drain-until= ready-timeout= settle= open-on= max-closed= lock-timeout= precheck= ready-check= backend= xtables-wait= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
 end
 
 function __fish_syngate_needs_command
@@ -36,7 +36,7 @@ complete -c syngate -n "__fish_syngate_needs_command" -l listen-netns -d 'Networ
 complete -c syngate -n "__fish_syngate_needs_command" -l listen-netns-from -d 'Run this to learn --listen-netns' -r -f -a "(__fish_complete_command)"
 complete -c syngate -n "__fish_syngate_needs_command" -l syn -d 'What becomes of them: drop, hold, auto, redirect=PORT, divert=ADDR, park or handover' -r -f -a "drop\t'They are dropped, and their clients send them again'
 hold\t'They wait in a queue of the kernel\'s, and go on when the gate opens'
-auto\t'hold where that can be done, else drop'
+auto\t'The first that can be done here of park, hold and drop'
 redirect=PORT\t'They, and their connections, go to PORT of the same address, where a standby listens'
 divert=ADDR\t'They, and their connections, go to the host ADDR, which has the same address and service'
 park\t'They are established at once, and wait until the service listens again'
@@ -72,6 +72,7 @@ iptables-legacy\t'iptables on x_tables'"
 complete -c syngate -n "__fish_syngate_needs_command" -l xtables-wait -d 'How long to wait for the lock of iptables' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l report-file -d 'Write a report, in JSON' -r -F
 complete -c syngate -n "__fish_syngate_needs_command" -l allow-local -d 'Let local clients through'
+complete -c syngate -n "__fish_syngate_needs_command" -l reload -d 'auto: COMMAND hands its sockets over itself'
 complete -c syngate -n "__fish_syngate_needs_command" -l keep-standby -d 'redirect: leave the --standby running'
 complete -c syngate -n "__fish_syngate_needs_command" -l no-peer-check -d 'divert: don\'t ask the peer'
 complete -c syngate -n "__fish_syngate_needs_command" -l best-effort -d 'Run COMMAND even if the gate could not be closed'

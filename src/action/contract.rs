@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde_json::Value;
 
+use crate::decide::drain::DrainUntil;
 use crate::decide::policy::{Answer, NoPolicy, Noted, Policy, Question};
 use crate::gate::backend::Backend;
 use crate::gate::gate::Gate;
@@ -41,7 +42,7 @@ pub(crate) struct ActionEntry {
     pub help: &'static str,
     pub options: fn(clap::Command) -> clap::Command,
     /// Parses the value of `--syn`; gets the part after `=`.
-    pub parse: fn(Option<&str>) -> Result<SynValue, String>,
+    pub parse: Parse,
     /// Refuses this action's options when `--syn` names another one.
     pub unwanted: fn(&Given) -> Result<(), String>,
     /// The names of the action's objects in the report.
@@ -53,6 +54,8 @@ pub(crate) struct ActionEntry {
     /// The command line of its guard process, if it starts one.
     pub guard: fn(&[OsString]) -> Option<GuardWork>,
 }
+
+pub(crate) type Parse = fn(Option<&str>) -> Result<SynValue, String>;
 
 /// What a guard process does until there is nothing left to guard.
 pub(crate) type GuardWork = Box<dyn FnOnce()>;
@@ -123,8 +126,8 @@ pub(crate) trait Planned: Debug {
         Duration::ZERO
     }
 
-    /// The fallback where the action is not possible, and the text for it.
-    fn otherwise(&self) -> Option<(Box<dyn Prepared>, &'static str)> {
+    /// What the drain waits for, whatever `--drain-until` says.
+    fn drain_until(&self) -> Option<DrainUntil> {
         None
     }
 
@@ -174,6 +177,21 @@ pub(crate) trait Prepared {
     /// # Errors
     /// This host can't do the action.
     fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>>;
+
+    /// The name of the action, if the run chooses among several.
+    fn chosen(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What is tried if this one can't be done.
+    fn otherwise(&self) -> Option<&dyn Prepared> {
+        None
+    }
+
+    /// The beginning of a warning, if this one is worse for clients than the one before.
+    fn regret(&self) -> Option<&'static str> {
+        None
+    }
 
     /// Cleans up when the run ends before the gate was closed.
     fn dismiss(&self, _say: &Say, _signals: &Signals) {}

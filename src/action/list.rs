@@ -1,6 +1,7 @@
 //! The list of all actions. A new action needs its folder and a line here.
 
 use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
 
 use clap::builder::{PossibleValue, TypedValueParser};
 
@@ -8,19 +9,24 @@ use super::contract::{
     ActionEntry, Given, GuardWork, HEADING, Planned, Request, Standing, SynValue,
 };
 use super::elsewhere::LingerOptions;
-use super::{divert, drop, handover, hold, park, redirect};
+use super::{auto, divert, drop, handover, hold, park, redirect};
 use crate::words::limit::Limit;
 use crate::words::meant::{meant, question};
 
 const ENTRIES: &[ActionEntry] = &[
     drop::ENTRY,
     hold::ENTRY,
-    hold::AUTO,
+    auto::entry(|_| Ok(Arc::new(AUTO))),
     redirect::ENTRY,
     divert::ENTRY,
     park::ENTRY,
     handover::ENTRY,
 ];
+
+const AUTO: auto::Auto = auto::Auto {
+    restart: &[park::ENTRY, hold::ENTRY, drop::ENTRY],
+    reload: &[handover::ENTRY, hold::ENTRY, drop::ENTRY],
+};
 
 /// The options of all actions, on the command line.
 #[derive(Debug, Clone, clap::Args)]
@@ -61,6 +67,7 @@ impl ActionArgs {
         for entry in others {
             (entry.unwanted)(request.given)?;
         }
+        auto::reload_makes_sense(self.action.name(), request.given)?;
         self.action.plan(request)
     }
 }

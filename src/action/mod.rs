@@ -4,6 +4,7 @@
 //! preparation, decisions, effects, report rows and warnings. `list.rs` lists them, and
 //! `contract.rs` has their common interface.
 
+pub(crate) mod auto;
 pub(crate) mod contract;
 pub(crate) mod divert;
 pub(crate) mod drop;

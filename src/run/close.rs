@@ -18,7 +18,7 @@ use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Looks, Sample};
 use crate::run::call::Call;
 use crate::run::plan::Plan;
-use crate::run::record::Record;
+use crate::run::record::{NotTaken, Record};
 use crate::words::ending::Ending;
 use crate::words::scope::Where;
 use crate::words::steer::Steer;
@@ -84,15 +84,7 @@ fn close(
     netns: Option<&Netns>,
     record: &mut Record,
 ) -> Result<Closing, Ending> {
-    let closed = close_with(prepared, call, netns, record).or_else(|error| {
-        let Some((other, words)) = call.plan.action.otherwise() else {
-            return Err(error);
-        };
-        let text = format!("{words}: {error:#}");
-        record.warnings.warn(call.say, text);
-        tell_harm(call, "--syn drop", record);
-        close_with(&*other, call, netns, record)
-    });
+    let closed = close_with_first(prepared, call, netns, record);
     match closed {
         Ok((gate, action, steer)) => {
             note_remarks(&gate, call, record);
@@ -122,20 +114,73 @@ fn close(
     }
 }
 
+type Closed = (Gate, Box<dyn Action>, Option<Steer>);
+
+/// Tries one action after the other, if there are several.
+fn close_with_first(
+    prepared: &dyn Prepared,
+    call: &Call,
+    netns: Option<&Netns>,
+    record: &mut Record,
+) -> Result<Closed> {
+    let mut tried = prepared;
+    loop {
+        let error = match close_with(tried, call, netns, record) {
+            Ok(closed) => {
+                tell_choice(tried, call, record);
+                return Ok(closed);
+            }
+            Err(error) => error,
+        };
+        let Some(other) = tried.otherwise() else {
+            return Err(error);
+        };
+        if let Some(regret) = other.regret() {
+            record
+                .warnings
+                .warn(call.say, format!("{regret}: {error:#}"));
+            tell_harm(call, "--syn drop", record);
+        }
+        let action = tried.chosen().unwrap_or(record.action);
+        let why = format!("{error:#}");
+        record.not_taken.push(NotTaken { action, why });
+        tried = other;
+    }
+}
+
+/// With `-v`: which action was taken, and why not another one.
+fn tell_choice(taken: &dyn Prepared, call: &Call, record: &Record) {
+    let Some(name) = taken.chosen() else {
+        return;
+    };
+    let others = record.not_taken.iter();
+    let others: Vec<String> = others
+        .map(|other| format!("{}: {}", other.action, other.why))
+        .collect();
+    call.say.phase(&match others.is_empty() {
+        true => format!("--syn auto: {name}, since it can be done here"),
+        false => format!(
+            "--syn auto: {name}, since others can't be done here: {}",
+            others.join("; ")
+        ),
+    });
+}
+
 /// Starts the action first, so that the queue exists when the first SYN arrives.
 fn close_with(
     prepared: &dyn Prepared,
     call: &Call,
     netns: Option<&Netns>,
     record: &mut Record,
-) -> Result<(Gate, Box<dyn Action>, Option<Steer>)> {
+) -> Result<Closed> {
     let (plan, say) = (call.plan, call.say);
+    let name = prepared.chosen().unwrap_or(plan.action.name());
     let mut action = prepared.begin(&Seen {
         gated: plan.gated(),
         before: &record.before,
         netns,
         run: &record.run,
-        who: &Who::me(plan.action.name(), &plan.command_line()),
+        who: &Who::me(name, &plan.command_line()),
     })?;
     action.closing(say);
     let until = Instant::now() + plan.max_closed;
@@ -145,7 +190,7 @@ fn close_with(
     };
     say.must_not_block();
     record.backend = Some(gate.backend());
-    record.action = steer.map_or(record.action, Steer::action);
+    record.action = steer.map_or(name, Steer::action);
     say.phase(&format!(
         "{} {} ({}{})",
         action.begun(),
@@ -158,6 +203,7 @@ fn close_with(
 
 fn close_by_rules(call: &Call, steer: Steer, until: Deadline, record: &mut Record) -> Result<Gate> {
     let (plan, say) = (call.plan, call.say);
+    call.tell_place(record);
     let rules = plan.rules(steer);
     let settings = plan.settings(&record.run, steer);
     let backend = plan.backend.of(steer);

@@ -101,7 +101,6 @@ fn carry_out(
         environment: &environment,
     };
 
-    call.tell_place(record);
     call.look_in_netns(&mut sockets)?;
     let lock = call.lock(record)?;
     call.sweep(&lock, record);

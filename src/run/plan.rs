@@ -87,7 +87,7 @@ impl Plan {
             config: Config {
                 gated,
                 drain: args.drain,
-                drain_until: args.drain_until,
+                drain_until: action.drain_until().unwrap_or(args.drain_until),
                 settle: args.settle,
                 ready_timeout: args.ready_timeout,
                 open_on: args.open_on,

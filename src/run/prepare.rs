@@ -108,7 +108,7 @@ impl Call<'_> {
         self.signals.until(until.min(Instant::now() + lock::RETRY))
     }
 
-    /// Tells where the gate will stand, if that is special.
+    /// Tells where the rules will stand, if that is special.
     pub(crate) fn tell_place(&self, record: &mut Record) {
         let place = &self.plan.place;
         place.why.iter().for_each(|why| self.say.phase(why));

@@ -16,6 +16,8 @@ pub(crate) struct Record {
     pub started: SystemTime,
     /// The name of the action.
     pub action: &'static str,
+    /// The actions that were to be taken first and could not.
+    pub not_taken: Vec<NotTaken>,
     /// `None`: the gate was not closed.
     pub backend: Option<&'static str>,
     /// Time spent waiting for the lock.
@@ -41,6 +43,13 @@ pub(crate) struct Record {
     pub course: Option<Course>,
 }
 
+/// An action of `--syn auto` that can't be done here.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct NotTaken {
+    pub action: &'static str,
+    pub why: String,
+}
+
 /// The results of a run whose gate was closed.
 #[derive(Debug)]
 pub(crate) struct Course {
@@ -56,6 +65,7 @@ impl Record {
             run: new_id(),
             started: SystemTime::now(),
             action: "drop",
+            not_taken: Vec::new(),
             backend: None,
             lock: None,
             precheck: None,

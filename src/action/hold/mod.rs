@@ -10,4 +10,4 @@ pub(crate) mod pace;
 pub(crate) mod policy;
 pub(crate) mod release;
 
-pub(crate) use options::{AUTO, ENTRY};
+pub(crate) use options::ENTRY;

@@ -1,4 +1,4 @@
-//! The options of `--syn hold` and `--syn auto`.
+//! The options of `--syn hold`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,6 @@ use crate::action::contract::{
     Action, ActionEntry, Before, Description, HEADING, Planned, Prepared, Request, Seen, Standing,
     Wanted, options,
 };
-use crate::action::drop::Dropping;
 use crate::kernel::nfqueue::FIRST_NUMBER;
 use crate::words::duration::duration;
 use crate::words::ending::Ending;
@@ -36,7 +35,7 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     value: "hold",
     help: "They wait in a queue of the kernel's, and go on when the gate opens",
     options: HoldOptions::augment_args,
-    parse: |_| Ok(Arc::new(HoldWanted { or_drop: false })),
+    parse: |_| Ok(Arc::new(HoldWanted)),
     unwanted: |_| Ok(()),
     rows: &["hold"],
     standing: Standing::STOPS,
@@ -49,19 +48,6 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
         ("Release, stall", Time(STALL)),
         ("Release, unseen", Number(BLIND as u64)),
     ],
-    guard: |_| None,
-};
-
-pub(crate) const AUTO: ActionEntry = ActionEntry {
-    name: "auto",
-    value: "auto",
-    help: "hold where that can be done, else drop",
-    options: |command| command,
-    parse: |_| Ok(Arc::new(HoldWanted { or_drop: true })),
-    unwanted: |_| Ok(()),
-    rows: &[],
-    standing: Standing::STOPS,
-    limits: &[],
     guard: |_| None,
 };
 
@@ -97,16 +83,11 @@ fn queue_number(text: &str) -> Result<QueueNum, String> {
 }
 
 #[derive(Debug)]
-struct HoldWanted {
-    or_drop: bool,
-}
+struct HoldWanted;
 
 impl Wanted for HoldWanted {
     fn name(&self) -> &'static str {
-        match self.or_drop {
-            true => AUTO.name,
-            false => ENTRY.name,
-        }
+        ENTRY.name
     }
 
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
@@ -119,7 +100,6 @@ impl Wanted for HoldWanted {
                 per_source: options.max_held_per_source.unwrap_or(shared),
             },
             release_timeout: options.release_timeout,
-            or_drop: self.or_drop,
         }))
     }
 }
@@ -130,8 +110,6 @@ struct ToHold {
     queue: Option<QueueNum>,
     limits: Limits,
     release_timeout: Duration,
-    /// `--syn auto`: SYNs are dropped where holding is not possible.
-    or_drop: bool,
 }
 
 impl Planned for ToHold {
@@ -142,10 +120,9 @@ impl Planned for ToHold {
     fn describe(&self, _: &Gated) -> Description {
         let timeout = humantime::format_duration(self.release_timeout);
         Description {
-            close: match (self.queue, self.or_drop) {
-                (None, false) => ", hold their SYNs in this queue or the next that is free",
-                (Some(_), false) => ", hold their SYNs",
-                (_, true) => ", hold their SYNs or else drop them",
+            close: match self.queue {
+                None => ", hold their SYNs in this queue or the next that is free",
+                Some(_) => ", hold their SYNs",
             },
             open: format!("let the held SYNs go within {timeout}, and open"),
             ..Description::default()
@@ -154,11 +131,6 @@ impl Planned for ToHold {
 
     fn steer(&self) -> Result<Option<Steer>> {
         Ok(Some(Steer::Queue(self.queue.unwrap_or(FIRST_NUMBER))))
-    }
-
-    fn otherwise(&self) -> Option<(Box<dyn Prepared>, &'static str)> {
-        const WORDS: &str = "--syn auto: SYNs are dropped, since they can't be held here";
-        self.or_drop.then(|| (Box::new(Dropping) as Box<_>, WORDS))
     }
 
     fn prepare(&self, _: &mut Before) -> Result<Box<dyn Prepared>, Ending> {

@@ -61,7 +61,11 @@ impl Backend for RoomGate {
     }
 
     fn install(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
-        self.watch = Some(Watch::start(&self.rooms.borrow(), until)?);
+        let rooms = self.rooms.borrow();
+        if !rooms.groups.is_empty() {
+            self.watch = Some(Watch::start(&rooms, until)?);
+        }
+        drop(rooms);
         self.set(ports)
     }
 

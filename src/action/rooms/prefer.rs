@@ -100,9 +100,8 @@ impl Rooms {
     /// # Errors
     /// It can't.
     pub(crate) fn leave_last_alone(&mut self, why: anyhow::Error) -> Result<()> {
-        let lent = |group: &mut Group| group.lent;
-        let may = self.first == First::Service;
-        let Some(group) = self.groups.pop_if(lent).filter(|_| may) else {
+        let may = |group: &mut Group| group.lent && self.first == First::Service;
+        let Some(group) = self.groups.pop_if(may) else {
             return Err(why);
         };
         for copy in &group.copies {

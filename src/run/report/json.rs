@@ -1,5 +1,6 @@
 //! The JSON report.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::decide::drain::Left;
 use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::holders::names;
 use crate::run::plan::Plan;
-use crate::run::record::{Course, Record};
+use crate::run::record::{Course, NotTaken, Record};
 use crate::words::ended::CommandExit;
 use crate::words::ending::{Ending, Outcome};
 use crate::words::exit::Exit;
@@ -31,6 +32,7 @@ pub(crate) struct Report<'a> {
     #[serde(serialize_with = "as_ranges")]
     ports: PortSet,
     action: &'static str,
+    not_taken: &'a [NotTaken],
     scope: Option<String>,
     listen_ports: Option<String>,
     listen_netns: Option<&'a str>,
@@ -89,6 +91,11 @@ struct ListenerRow {
     process: Option<String>,
 }
 
+fn lossy(words: &[OsString]) -> Vec<String> {
+    let words = words.iter().map(|word| word.to_string_lossy());
+    words.map(Cow::into_owned).collect()
+}
+
 impl<'a> Report<'a> {
     /// `plan` is `None` if the options are invalid.
     pub(crate) fn new(
@@ -107,12 +114,10 @@ impl<'a> Report<'a> {
             syngate: env!("CARGO_PKG_VERSION"),
             run: &record.run,
             started_at: humantime::format_rfc3339_millis(record.started).to_string(),
-            command: command
-                .iter()
-                .map(|a| a.to_string_lossy().into_owned())
-                .collect(),
+            command: lossy(command),
             ports,
             action: record.action,
+            not_taken: &record.not_taken,
             scope: gated
                 .map(|gated| gated.scope.to_string())
                 .filter(|scope| !scope.is_empty()),

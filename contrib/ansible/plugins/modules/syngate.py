@@ -66,11 +66,18 @@ options:
       - What happens to new SYNs while the gate is closed.
       - V(drop), they are dropped, and their clients send them again.
       - V(hold), they wait in a queue of the kernel's, and go on when the gate opens.
-      - V(auto), V(hold) where that can be done, else V(drop).
+      - V(park), they are established at once, and wait until the service listens again.
+      - V(handover), for reloads, they reach the service, and wait only while nobody listens.
+      - V(auto), the first that can be done of V(park), V(hold) and V(drop).
       - V(redirect=PORT), they go to a standby on that port.
       - V(divert=ADDR), they go to the other host of a pair.
       - syngate's default is V(drop).
     type: str
+  reload:
+    description:
+      - The command hands its sockets over itself. Then O(syn=auto) is the first that can be done of V(handover),
+        V(hold) and V(drop).
+    type: bool
   max_held:
     description:
       - With O(syn=hold), how many SYNs may wait at a time. What comes then is dropped.
@@ -245,11 +252,12 @@ EXAMPLES = r"""
   syngate.syngate.syngate:
     port: [80, 443]
     precheck: haproxy -c -f /etc/haproxy/haproxy.cfg
-    drain_until: handshakes
+    syn: auto
+    reload: true
     service: haproxy
     state: reloaded
 
-- name: Restart an application, its clients' SYNs held meanwhile where that can be done
+- name: Restart an application, its clients' connections waiting meanwhile where that can be done
   syngate.syngate.syngate:
     port: 8080
     syn: auto
@@ -328,6 +336,7 @@ def one_of(*words):
 OPTIONS = {
     "port": WORDS,
     "syn": TEXT,
+    "reload": FLAG,
     "max_held": NUMBER,
     "max_held_per_source": NUMBER,
     "release_timeout": TEXT,

@@ -1,0 +1,130 @@
+//! `--syn auto`: the first action that can be done here.
+
+mod harness;
+
+use harness::{Call, Outcome, all_refused, call, words};
+use testkit::Host;
+use testkit::services::Serve;
+
+fn auto<'a>(host: &'a Host, options: &str) -> Call<'a> {
+    call(
+        host,
+        words("--port 80 --drain 0s --ready-timeout 0s --syn auto -v"),
+    )
+    .args(words(options))
+}
+
+/// The actions that could not be taken, with what was missing.
+fn not_taken(outcome: &Outcome) -> Vec<(String, String)> {
+    let all = outcome.report["not_taken"].as_array().unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    all.iter()
+        .map(|one| (text(&one["action"]), text(&one["why"])))
+        .collect()
+}
+
+/// By a syngate that may not load programs of eBPF.
+fn without_bpf(call: Call<'_>) -> Call<'_> {
+    call.by(words("setpriv --bounding-set -bpf,-sys_admin"))
+}
+
+#[test]
+fn the_first_that_can_be_done_is_taken_and_the_others_are_told_of() {
+    let host = Host::new().unwrap();
+    let _service = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    let listeners = || host.must(words("ss -Hltne sport = :80"));
+    let before = listeners();
+    for (options, first) in [("", "park"), ("--reload", "handover")] {
+        let outcome = auto(&host, options).run(["true"]);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(outcome.report["action"], first, "{outcome:?}");
+        assert_eq!(not_taken(&outcome), []);
+        let says = format!("--syn auto: {first}, since it can be done here");
+        assert!(outcome.stderr.contains(&says), "{outcome:?}");
+
+        let outcome = without_bpf(auto(&host, options)).run(["true"]);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(outcome.report["action"], "hold", "{outcome:?}");
+        let [(action, why)] = &not_taken(&outcome)[..] else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(action, first);
+        let says = format!("--syn auto: hold, since others can't be done here: {first}: {why}");
+        assert!(outcome.stderr.contains(&says), "{outcome:?}");
+        assert_eq!(outcome.report["warnings"].as_array().unwrap().len(), 0);
+
+        let outcome = without_bpf(auto(&host, options))
+            .fault("no-nfqueue")
+            .run(["true"]);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(outcome.report["action"], "drop", "{outcome:?}");
+        let passed = not_taken(&outcome);
+        let names: Vec<&str> = passed.iter().map(|(action, _)| &**action).collect();
+        assert_eq!(names, [first, "hold"]);
+        assert!(outcome.stderr.contains("SYNs are dropped"), "{outcome:?}");
+    }
+    assert_eq!(listeners(), before);
+}
+
+/// What is tried and can't be done leaves the service as it was.
+#[test]
+fn what_fails_at_the_last_moment_is_undone_before_command_runs() {
+    let host = Host::new().unwrap();
+    let _service = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    // There the socket can't be given SO_REUSEPORT for as long as COMMAND runs.
+    let hidden = "umount -l /sys/fs/cgroup; exec \"$@\"";
+    let by = ["unshare", "-m", "sh", "-c", hidden, "sh"].map(str::to_owned);
+    let script = host.write("shares", SHARES_PORT);
+    let asks = format!("python3 {} $(pgrep -of 'testkit serve')", script.display());
+    let outcome = auto(&host, "").by(by).run(["sh", "-c", &asks]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(outcome.report["action"], "hold", "{outcome:?}");
+    assert_eq!(outcome.stdout, "0\n", "{outcome:?}");
+}
+
+/// Python: SO_REUSEPORT of the sockets that a process listens on, by copies of them.
+const SHARES_PORT: &str = "
+import ctypes, os, socket, sys
+libc, pid = ctypes.CDLL(None), int(sys.argv[1])
+pidfd = os.pidfd_open(pid)
+for fd in os.listdir(f'/proc/{pid}/fd'):
+    if os.readlink(f'/proc/{pid}/fd/{fd}').startswith('socket:'):
+        copy = socket.socket(fileno=libc.syscall(438, pidfd, int(fd), 0))
+        if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            print(copy.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+";
+
+/// An option about rules leaves the actions with rules.
+#[test]
+fn options_rule_actions_out() {
+    let host = Host::new().unwrap();
+    let _service = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    let outcome = auto(&host, "--allow-local --max-held 7").run(["true"]);
+    assert_eq!(outcome.report["action"], "hold", "{outcome:?}");
+    let passed = not_taken(&outcome);
+    assert!(passed[0].1.contains("--allow-local"), "{passed:?}");
+}
+
+#[test]
+fn reload_is_for_actions_that_can_choose() {
+    let host = Host::new().unwrap();
+    let _service = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    let refused = |options| (options, "options", "--reload and --syn ");
+    all_refused(
+        &host,
+        &[
+            refused("--reload"),
+            refused("--syn drop --reload"),
+            refused("--syn park --reload"),
+        ],
+    );
+    let outcome = call(&host, words("--port 80 --syn handover --reload")).run(["true"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let plan = |options: &str| {
+        let options = format!("--port 80 --syn auto {options} --dry-run");
+        call(&host, words(&options)).run(["true"]).stdout
+    };
+    assert!(plan("--reload").contains("until handshakes are over"));
+    assert!(plan("--reload --drain-until connections").contains("until connections are over"));
+    assert!(plan("").contains("until requests are over"));
+}
