@@ -487,7 +487,7 @@ except ConnectionResetError: pass",
 }
 
 /// Rules of the host's firewall by which nothing is redirected: commands, and how they call the rule.
-const OBJECTIONS: [(&str, &str); 8] = [
+const OBJECTIONS: [(&str, &str); 12] = [
     (
         "nft table inet f { set banned { type ipv4_addr; elements = { 10.77.0.2 }; }; chain in { type filter hook input priority 0; tcp dport { 80, 443 } ip saddr @banned drop; }; }",
         "by port 80 (nft table f, chain in)",
@@ -507,6 +507,22 @@ const OBJECTIONS: [(&str, &str); 8] = [
     (
         "iptables-legacy -N f2b; iptables-legacy -A f2b -s 10.77.0.2 -j REJECT; iptables-legacy -A INPUT -p tcp -m multiport --dports 80,443 -j f2b",
         "by port 80 (iptables table filter, chain INPUT)",
+    ),
+    (
+        "nft table inet f { chain in { type filter hook input priority 0; tcp dport != 8080 ip saddr 10.77.0.2 drop; }; }",
+        "by port 80 (nft table f, chain in)",
+    ),
+    (
+        "nft table inet f { chain in { type filter hook input priority 0; meta l4proto tcp @th,0,32 & 0xffff == 80 ip saddr 10.77.0.2 drop; }; }",
+        "by port 80 (nft table f, chain in)",
+    ),
+    (
+        "nft table inet f { chain in { type filter hook input priority 0; policy drop; ct state established accept; ct status dnat accept; tcp dport 80 ip saddr 10.77.0.9 accept; }; }",
+        "accepts what NAT sends elsewhere (nft table f, chain in)",
+    ),
+    (
+        "iptables-nft -A INPUT -m conntrack --ctstate ESTABLISHED,DNAT -j ACCEPT; iptables-nft -A INPUT -j DROP",
+        "accepts what NAT sends elsewhere (nft table filter, chain INPUT)",
     ),
     (
         "nft table inet raw { chain p { type filter hook prerouting priority -300; tcp dport 80 notrack; }; }",
@@ -622,6 +638,14 @@ fn rules_that_a_redirect_does_not_bypass_are_no_objection() {
         (
             "nft table inet f { chain pre { type filter hook prerouting priority -150; tcp dport 80 ip saddr 10.77.0.2 drop; }; }",
             true,
+        ),
+        (
+            "nft table inet f { chain in { type filter hook input priority 0; policy drop; ct state established accept; meta l4proto tcp ct status dnat ct original proto-dst 80 ip saddr 10.77.0.9 accept; tcp dport 80 ip saddr 10.77.0.9 accept; }; }",
+            true,
+        ),
+        (
+            "nft table inet f { chain in { type filter hook input priority 0; ct status & dnat == 0 tcp dport { 22, 80 } accept; ct status dnat tcp dport 3000 accept; ct state { new, established } accept; drop; }; }",
+            false,
         ),
         (
             "nft table inet f { chain user { tcp dport 80 drop; }; chain through { type filter hook forward priority 0; jump user; }; chain in { type filter hook input priority 0; udp dport 80 drop; tcp dport vmap { 22 : drop, 80 : accept }; }; }",

@@ -9,10 +9,35 @@ pub(crate) enum Does {
     Refuses,
     /// It keeps the packet from connection tracking, and so from NAT.
     Untracks,
+    /// It lets the packet pass because NAT has changed its destination (`ct status dnat accept`).
+    AcceptsTranslated,
+}
+
+/// The destination ports that a rule matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Matched {
+    These(PortSet),
+    /// It compares them in a way that syngate does not read.
+    Unread,
+}
+
+impl Matched {
+    /// Those of `gated` that the rule may match.
+    pub(crate) fn among(&self, gated: &PortSet) -> PortSet {
+        match self {
+            Matched::These(ports) => ports.intersection(gated),
+            Matched::Unread => gated.clone(),
+        }
+    }
+
+    /// Whether the rule matches the port, for certain.
+    fn contains(&self, port: u16) -> bool {
+        matches!(self, Matched::These(ports) if ports.contains(port))
+    }
 }
 
 /// A rule that packets to this host from others meet: before connection tracking, if it untracks, and
-/// after NAT, if it refuses.
+/// after NAT, if it refuses or accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PortRule {
     pub(crate) does: Does,
@@ -23,20 +48,29 @@ pub(crate) struct PortRule {
     /// The chain that it goes to.
     pub(crate) to: Option<String>,
     /// The destination ports that it compares.
-    pub(crate) ports: PortSet,
+    pub(crate) ports: Matched,
     /// It compares the ports from before NAT.
     pub(crate) original: bool,
 }
 
 /// Why connections to the gated ports must not go to the standby's port.
 pub(crate) fn objection(rules: &[PortRule], gated: &PortSet, standby: u16) -> Option<String> {
-    let about = |rule: &PortRule| rule.ports.intersection(gated);
+    let about = |rule: &PortRule| rule.ports.among(gated);
     let mut untracking = rules.iter().filter(|rule| rule.does == Does::Untracks);
     if let Some(rule) = untracking.find(|rule| !about(rule).is_empty()) {
         return Some(format!(
             "--syn redirect={standby}: a rule keeps {} from connection tracking ({}), and what is not \
              tracked can't be redirected: remove that rule, or use --syn hold",
             about(rule).brief(),
+            rule.by
+        ));
+    }
+    if let Some(rule) = lets_in_what_was_translated(rules, Some(standby)) {
+        let gated = gated.brief();
+        return Some(format!(
+            "--syn redirect={standby}: a rule accepts what NAT sends elsewhere ({}), and so the clients that \
+             other rules keep out of {gated} would get in; accept port {standby} as {gated} is accepted, name \
+             the port before NAT in that rule (ct original proto-dst, --ctorigdstport), or use --syn hold",
             rule.by
         ));
     }
@@ -51,6 +85,21 @@ pub(crate) fn objection(rules: &[PortRule], gated: &PortSet, standby: u16) -> Op
     ))
 }
 
+/// The first rule that accepts packets to the standby only because NAT has changed their destination. By the
+/// port before NAT a rule says whom it means.
+pub(crate) fn lets_in_what_was_translated(
+    rules: &[PortRule],
+    standby: Option<u16>,
+) -> Option<&PortRule> {
+    let concerns = |ports: &Matched| match ports {
+        Matched::These(ports) => standby.is_none_or(|standby| ports.contains(standby)),
+        Matched::Unread => true,
+    };
+    rules.iter().find(|rule| {
+        rule.does == Does::AcceptsTranslated && !rule.original && concerns(&rule.ports)
+    })
+}
+
 /// The first rule that refuses by a gated port, if its table has none that does the same by the standby's
 /// port or by the port from before NAT.
 pub(crate) fn bypassed<'a>(
@@ -59,7 +108,7 @@ pub(crate) fn bypassed<'a>(
     standby: Option<u16>,
 ) -> Option<&'a PortRule> {
     let refusing = || rules.iter().filter(|rule| rule.does == Does::Refuses);
-    let of_gated = |rule: &PortRule| !rule.ports.intersection(gated).is_empty();
+    let of_gated = |rule: &PortRule| !rule.ports.among(gated).is_empty();
     let covers = |rule: &PortRule| match rule.original {
         true => of_gated(rule),
         false => standby.is_some_and(|standby| rule.ports.contains(standby)),
@@ -105,14 +154,19 @@ mod tests {
             by: format!("{table}, chain c"),
             table: table.to_owned(),
             to: None,
-            ports: ports.iter().copied().collect(),
+            ports: Matched::These(ports.iter().copied().collect()),
             original,
         }
     }
 
     #[test]
     fn a_rule_is_bypassed_unless_its_table_knows_of_the_standby() {
-        use Does::{Refuses, Untracks};
+        use Does::{AcceptsTranslated, Refuses, Untracks};
+        let all: Vec<u16> = (0..=u16::MAX).collect();
+        let unread = |does| PortRule {
+            ports: Matched::Unread,
+            ..rule(does, "a", &[], false)
+        };
         let bans = || rule(Refuses, "a", &[80, 443], false);
         for (rules, objects) in [
             (vec![], None),
@@ -134,6 +188,17 @@ mod tests {
                 Some("keeps 80 from connection tracking"),
             ),
             (vec![rule(Untracks, "a", &[53], false)], None),
+            (vec![unread(Refuses)], Some("by port 80 (a, chain c)")),
+            (
+                vec![unread(Refuses), rule(Refuses, "a", &[8080], false)],
+                None,
+            ),
+            (
+                vec![rule(AcceptsTranslated, "a", &all, false)],
+                Some("accepts what NAT sends elsewhere (a, chain c)"),
+            ),
+            (vec![rule(AcceptsTranslated, "a", &all, true)], None),
+            (vec![rule(AcceptsTranslated, "a", &[3000], false)], None),
         ] {
             let told = objection(&rules, &PortSet::from_iter([80]), 8080);
             let says = |what| told.as_deref().is_some_and(|told| told.contains(what));

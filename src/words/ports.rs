@@ -13,6 +13,10 @@ pub(crate) struct PortSet {
 impl PortSet {
     pub(crate) const EMPTY: PortSet = PortSet { ranges: Vec::new() };
 
+    pub(crate) fn all() -> PortSet {
+        PortSet::from_ranges([0..=u16::MAX])
+    }
+
     /// The ranges may overlap and come in any order.
     pub(crate) fn from_ranges(ranges: impl IntoIterator<Item = RangeInclusive<u16>>) -> PortSet {
         let mut sorted: Vec<_> = ranges.into_iter().filter(|r| !r.is_empty()).collect();

@@ -80,7 +80,7 @@ impl RedirectAction {
             let port = self.redirected.port();
             now.warn(format!(
                 "none of the SYNs that went to port {port} was answered: does a firewall of this host \
-                 drop them? (ct status dnat accept lets them in)"
+                 drop them?"
             ));
         }
     }

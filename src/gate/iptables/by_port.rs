@@ -2,7 +2,7 @@
 //! or keep them from connection tracking. Pure.
 
 use super::rule::{Rule, ports_in};
-use crate::gate::by_port::{Does, PortRule, is_met};
+use crate::gate::by_port::{Does, Matched, PortRule, is_met};
 use crate::gate::nat::{REFUSING_TARGETS, UNTRACKING_TARGETS};
 use crate::gate::rules::PREFIX;
 use crate::words::family::Family;
@@ -12,6 +12,8 @@ use crate::words::ports::PortSet;
 const FILTERING: [&str; 3] = ["filter", "mangle", "security"];
 /// Prerouting in the table raw is before connection tracking.
 const TRACKING: &str = "raw";
+/// Matches whose conditions are not read. They may be about a port.
+const UNREAD: [&str; 2] = ["u32", "bpf"];
 
 /// The rules of one table.
 pub(super) fn read(family: Family, table: &str, saved: &str) -> Vec<PortRule> {
@@ -34,7 +36,7 @@ pub(super) fn read(family: Family, table: &str, saved: &str) -> Vec<PortRule> {
     let found = rules.iter().filter_map(|rule| {
         let chain = rule.chain()?.to_owned();
         let does = does(rule, table, &own)?;
-        let (ports, original) = compared(rule)?;
+        let (ports, original) = compared(rule, does)?;
         is_met(&chain, &away, &jumps).then(|| PortRule {
             does,
             by: format!("iptables table {table}, chain {chain}"),
@@ -62,23 +64,56 @@ fn does(rule: &Rule, table: &str, own: &[&str]) -> Option<Does> {
         let untracks = target == notrack || target == ct && rule.has("--notrack");
         return untracks.then_some(Does::Untracks);
     }
-    let refuses = REFUSING_TARGETS.contains(&target) || own.contains(&target);
-    (FILTERING.contains(&table) && refuses).then_some(Does::Refuses)
+    if !FILTERING.contains(&table) {
+        return None;
+    }
+    let states = rule.value("--ctstate").unwrap_or_default();
+    let translated = states.split(',').any(|state| state == "DNAT");
+    match target {
+        "ACCEPT" | "RETURN" => translated.then_some(Does::AcceptsTranslated),
+        target => {
+            let refuses = REFUSING_TARGETS.contains(&target) || own.contains(&target);
+            refuses.then_some(Does::Refuses)
+        }
+    }
 }
 
 /// The destination ports that a rule compares, and whether these are from before NAT. All, if the rule has
 /// no condition.
-fn compared(rule: &Rule) -> Option<(PortSet, bool)> {
+fn compared(rule: &Rule, does: Does) -> Option<(Matched, bool)> {
     if let Some(original) = rule.value("--ctorigdstport") {
-        return Some((ports_in(original)?, true));
+        return Some((Matched::These(ports_in(original)?), true));
     }
-    if rule.has("--dport") || rule.has("--dports") {
-        return Some((rule.ports()?, false));
+    if let Some(ports) = rule.ports() {
+        return Some((Matched::These(ports), false));
+    }
+    if let Some(either) = rule.value("--ports") {
+        return Some((Matched::These(ports_in(either)?), false));
+    }
+    if is_by_a_set_of_ports(rule) || UNREAD.iter().any(|name| rule.uses(name)) {
+        return Some((Matched::Unread, false));
     }
     let plain = ["-A", "-p", "tcp", "-j", "CT", "NOTRACK", "--notrack"];
     let is_plain = |word: &String| plain.contains(&word.as_str()) || rule.chain() == Some(word);
-    let all = || (PortSet::from_ranges([0..=u16::MAX]), false);
-    rule.words().iter().all(is_plain).then(all)
+    let all = || (Matched::These(PortSet::all()), false);
+    let all_or_none = match does {
+        Does::Refuses => false,
+        Does::Untracks => rule.words().iter().all(is_plain),
+        Does::AcceptsTranslated => true,
+    };
+    all_or_none.then(all)
+}
+
+/// One of the parts that an ipset compares is the packet's destination, which may be the port:
+/// `--match-set banned src,dst`.
+fn is_by_a_set_of_ports(rule: &Rule) -> bool {
+    let Some(set) = rule.value("--match-set") else {
+        return false;
+    };
+    let words = rule.words();
+    let at = words.iter().rposition(|word| word == set);
+    let parts = at.and_then(|at| words.get(at + 1));
+    parts.is_some_and(|parts| parts.split(',').any(|part| part == "dst"))
 }
 
 #[cfg(test)]
@@ -138,6 +173,37 @@ mod tests {
             ),
             ("raw", "-A PREROUTING -i lo -j CT --notrack", None),
             (
+                "filter",
+                "-A INPUT -p tcp -m tcp ! --dport 8080 -j DROP",
+                Some("0-8079,8081-65535"),
+            ),
+            (
+                "filter",
+                "-A INPUT -p tcp -m multiport --ports 80,443 -j f2b",
+                Some("80,443"),
+            ),
+            (
+                "filter",
+                "-A INPUT -m set --match-set banned src,dst -j DROP",
+                Some("?"),
+            ),
+            (
+                "filter",
+                "-A INPUT -m set --match-set banned src -j DROP",
+                None,
+            ),
+            ("filter", "-A INPUT -m u32 --u32 0=1 -j DROP", Some("?")),
+            (
+                "filter",
+                "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT",
+                Some("0-65535"),
+            ),
+            (
+                "filter",
+                "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+                None,
+            ),
+            (
                 "raw",
                 "-A PREROUTING -p tcp -m tcp --sport 80 -j CT --notrack",
                 None,
@@ -154,7 +220,11 @@ mod tests {
                  [0:0] -A FORWARD -j user\n[0:0] {rule}\nCOMMIT\n"
             );
             let found = read(Family::V4, table, &saved);
-            let found: Vec<String> = found.iter().map(|rule| rule.ports.to_string()).collect();
+            let ports_of = |rule: &PortRule| match &rule.ports {
+                Matched::These(ports) => ports.to_string(),
+                Matched::Unread => "?".to_owned(),
+            };
+            let found: Vec<String> = found.iter().map(ports_of).collect();
             assert_eq!(
                 found.first().map(String::as_str),
                 ports,

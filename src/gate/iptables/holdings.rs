@@ -159,7 +159,7 @@ fn redirected(rule: &str) -> Vec<RedirectedPort> {
     if !matches!(rule.target(), Some("DNAT" | "REDIRECT")) || chain == "OUTPUT" {
         return Vec::new();
     }
-    let ports = rule.ports().unwrap_or_default();
+    let ports = rule.listed_ports().unwrap_or_default();
     let by = format!("iptables table nat, chain {chain}");
     let redirected = |port| RedirectedPort {
         port,

@@ -38,10 +38,26 @@ impl Rule {
         self.value("-p").is_some_and(|protocol| protocol != "tcp")
     }
 
-    /// The destination ports that it names.
-    pub(super) fn ports(&self) -> Option<PortSet> {
+    /// It has this extension.
+    pub(super) fn uses(&self, name: &str) -> bool {
+        let mut pairs = self.0.windows(2);
+        pairs.any(|pair| pair[0] == "-m" && pair[1] == name)
+    }
+
+    /// The destination ports that it names to match them.
+    pub(super) fn listed_ports(&self) -> Option<PortSet> {
         let listed = self.value("--dport").or_else(|| self.value("--dports"));
         listed.and_then(ports_in)
+    }
+
+    /// The destination ports that it matches: those that it names, or all others.
+    pub(super) fn ports(&self) -> Option<PortSet> {
+        let is_named = |word: &String| ["--dport", "--dports"].contains(&word.as_str());
+        let all_but = || {
+            let at = self.0.iter().position(is_named)?;
+            Some(PortSet::all().minus(&ports_in(self.0.get(at + 1)?)?))
+        };
+        self.listed_ports().or_else(all_but)
     }
 }
 

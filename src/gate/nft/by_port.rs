@@ -38,8 +38,8 @@ pub(crate) fn find() -> Result<Vec<PortRule>> {
         .collect();
     let mut found = Vec::new();
     for (at, rule) in rules {
-        let away = match rule.does {
-            Some(Does::Refuses) => &not_after_nat,
+        let away = match rule.does() {
+            Some(Does::Refuses | Does::AcceptsTranslated) => &not_after_nat,
             Some(Does::Untracks) => &not_before,
             None => continue,
         };
@@ -71,20 +71,26 @@ fn is_of_ip(base: &Base) -> bool {
 #[derive(Default)]
 struct Rule {
     does: Option<Does>,
+    /// It may end with the verdict that the packet passes.
+    passes: bool,
     goes_to: Option<String>,
     compared: Compared,
 }
 
 impl Rule {
+    fn does(&self) -> Option<Does> {
+        let accepts = self.passes && self.compared.translated;
+        self.does.or(accepts.then_some(Does::AcceptsTranslated))
+    }
+
     fn known(self, at: &others::At, tables: &mut Tables) -> Result<Option<PortRule>> {
-        let (Some(does), false) = (self.does, self.compared.udp) else {
+        let (Some(does), false) = (self.does(), self.compared.udp) else {
             return Ok(None);
         };
         let ports = match (self.compared.ports, does) {
             (Some(ports), _) => ports,
-            (None, Does::Untracks) if !self.compared.narrowed => {
-                Ports::These(PortSet::from_ranges([0..=u16::MAX]))
-            }
+            (None, Does::Untracks) if !self.compared.narrowed => Ports::These(PortSet::all()),
+            (None, Does::AcceptsTranslated) => Ports::These(PortSet::all()),
             _ => return Ok(None),
         };
         Ok(Some(PortRule {
@@ -107,7 +113,10 @@ impl Rule {
                 let data = attribute(data, NFTA_IMMEDIATE_DATA).unwrap_or_default();
                 let verdict = attribute(data, NFTA_DATA_VERDICT).unwrap_or_default();
                 self.goes_to = attribute(verdict, NFTA_VERDICT_CHAIN).map(answers::text);
-                let refuses = answers::verdict(data).is_some_and(answers::may_refuse);
+                let code = answers::verdict(data);
+                self.passes |=
+                    code.is_some_and(|code| [libc::NF_ACCEPT, libc::NFT_RETURN].contains(&code));
+                let refuses = code.is_some_and(answers::may_refuse);
                 refuses.then_some(Does::Refuses)
             }
             "target" => {
@@ -136,7 +145,7 @@ fn read(expressions: &[u8]) -> Option<Rule> {
     for (name, data) in answers::expressions(expressions) {
         rule.add(&name, data);
     }
-    (rule.does.is_some() || rule.goes_to.is_some()).then_some(rule)
+    (rule.does().is_some() || rule.goes_to.is_some()).then_some(rule)
 }
 
 /// Checks the properties of the parser for any message.

@@ -6,19 +6,21 @@ use anyhow::Result;
 use nftnl::ProtoFamily;
 use nix::libc;
 
-use super::compared::{Keys, Ports};
+use super::compared::{Keys, Ports, unless};
 use super::tables::Tables;
 use super::{answers, others};
+use crate::gate::by_port::Matched;
 use crate::kernel::netlink::get;
 use crate::words::ports::PortSet;
 
 /// # Errors
 /// The set is not listed.
-pub(super) fn known(ports: Ports, at: &others::At, tables: &mut Tables) -> Result<PortSet> {
-    match ports {
-        Ports::These(ports) => Ok(ports),
-        Ports::KeysOf(keys) => keys.ports(at, tables),
-    }
+pub(super) fn known(ports: Ports, at: &others::At, tables: &mut Tables) -> Result<Matched> {
+    Ok(match ports {
+        Ports::These(ports) => Matched::These(ports),
+        Ports::KeysOf(keys) => Matched::These(keys.ports(at, tables)?),
+        Ports::Unread => Matched::Unread,
+    })
 }
 
 impl Keys {
@@ -40,6 +42,6 @@ impl Keys {
             bounds.collect()
         })?;
         let intervals = bounds.iter().any(|(_, end)| *end);
-        Ok(answers::ports(bounds, intervals))
+        Ok(unless(self.inverted, answers::ports(bounds, intervals)))
     }
 }

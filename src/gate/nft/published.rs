@@ -13,6 +13,7 @@ use super::uapi::{
     NFT_NAT_DNAT, NFTA_NAT_TYPE, NFTA_RULE_EXPRESSIONS, NFTA_RULE_TABLE, NFTA_TARGET_NAME,
 };
 use super::{answers, others};
+use crate::gate::by_port::Matched;
 use crate::gate::nat::{NAT_TARGETS, RedirectedPort};
 use crate::gate::rules::PREFIX;
 use crate::kernel::netlink::attribute;
@@ -33,7 +34,13 @@ pub(crate) fn find() -> Result<Vec<RedirectedPort>> {
         .rules;
     for (at, sent) in rules {
         let by = at.to_string();
-        let ports = known(sent, &at, &mut tables)?;
+        let Matched::These(ports) = known(sent, &at, &mut tables)? else {
+            continue;
+        };
+        // The rule names those that it does not send elsewhere.
+        if ports.len() > usize::from(u16::MAX / 2) {
+            continue;
+        }
         found.extend(ports.iter().map(|port| RedirectedPort {
             port,
             by: by.clone(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::item::{Advice, shown};
 use crate::commands::check::host::Host;
 use crate::commands::check::support::Support;
-use crate::gate::by_port::bypassed;
+use crate::gate::by_port::{bypassed, lets_in_what_was_translated};
 use crate::gate::consumers::Consumes;
 use crate::gate::kinds::Variant;
 use crate::kernel::room::releases;
@@ -78,13 +78,21 @@ fn published(host: &Host, ports: &PortSet) -> Vec<Advice> {
 
 /// NAT comes before the input hook, and changes the port that rules compare there.
 fn bypassed_by_redirect(host: &Host, ports: &PortSet) -> Option<Advice> {
+    if let Some(rule) = lets_in_what_was_translated(&host.by_port, None) {
+        let text = format!(
+            "a rule accepts what NAT sends elsewhere ({}): --syn redirect would lead clients past your other \
+             rules by it, and is refused unless it names the port before NAT",
+            rule.by
+        );
+        return Some(Advice::about("accepts_translated", ports.clone(), &text));
+    }
     let rule = bypassed(&host.by_port, ports, None)?;
     let text = format!(
         "a rule may refuse clients by this port ({}): --syn redirect would lead them past it, and is refused \
          unless a rule of that table does the same by the standby's port, or by the port before NAT",
         rule.by
     );
-    let ports = rule.ports.intersection(ports);
+    let ports = rule.ports.among(ports);
     Some(Advice::about("refused_by_port", ports, &text))
 }
 

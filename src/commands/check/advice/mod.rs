@@ -32,7 +32,7 @@ mod tests {
     use crate::commands::check::host::tests::{no, usual};
     use crate::commands::check::host::{ConntrackUse, Published};
     use crate::commands::check::support::Support;
-    use crate::gate::by_port::{Does, PortRule};
+    use crate::gate::by_port::{Does, Matched, PortRule};
     use crate::gate::consumers::Consumes;
 
     fn process(name: &str, pid: i32) -> ListeningProcess {
@@ -466,7 +466,7 @@ mod tests {
             by: "iptables table filter, chain f2b".to_owned(),
             table: "filter".to_owned(),
             to: None,
-            ports: ports("80,8080"),
+            ports: Matched::These(ports("80,8080")),
             original: false,
         }];
         let of = |wanted: &str| advise(&host, None, Some(&ports(wanted)));
