@@ -176,6 +176,50 @@ fn new_connections_go_to_the_peer() {
     assert_eq!(trio.a.ruleset(), before);
 }
 
+/// Nor does a SYN that came to another port, and that NAT leads to the gated one.
+#[test]
+fn whom_the_firewall_refuses_the_peer_does_not_get() {
+    let trio = Trio::new().unwrap();
+    let [_at_a, at_b] = both(&trio);
+    trio.client
+        .must(words("ip address add 10.79.0.7/24 dev eth0"));
+    trio.client
+        .must(words("ip address add fd79::7/64 dev eth0 nodad"));
+    for rules in [
+        "iptables-legacy -A INPUT -p tcp --dport 80 -s 10.79.0.7 -j REJECT",
+        "ip6tables-legacy -t security -A INPUT -p tcp -s fd79::7 -j DROP",
+    ] {
+        trio.a.must(words(rules));
+    }
+    trio.a.must([
+        "nft",
+        "table ip n { chain p { type nat hook prerouting priority -100; tcp dport 81 dnat to 10.79.0.100:80; }; }",
+    ]);
+    let closed = Closed::by(&trio, divert(&trio, ""));
+    for (from, to) in [
+        ("10.79.0.7", format!("{VIP}:80")),
+        ("fd79::7", format!("[{VIP6}]:80")),
+        (CLIENTS[0], format!("{VIP}:81")),
+        (CLIENTS[0], format!("{VIP}:80")),
+        (CLIENTS[1], format!("[{VIP6}]:80")),
+    ] {
+        let (host, port) = to.rsplit_once(':').unwrap();
+        let host = host.trim_matches(['[', ']']);
+        let is_let_in = CLIENTS.contains(&from) && port == "80";
+        let limit = if is_let_in { 9.0 } else { 0.4 };
+        let script = format!(
+            "import socket; socket.create_connection(('{host}', {port}), {limit}, ('{from}', 0))"
+        );
+        let mut python = trio.client.command("python3");
+        let mut client = trio.client.spawn(python.args(["-c", &script])).unwrap();
+        let got_in = client.wait().unwrap().success();
+        assert_eq!(got_in, is_let_in, "{from} to {to}");
+    }
+    assert_eq!(at_b.count_from(&["10.79.0.7", "fd79::7"]), 0);
+    let outcome = closed.finish();
+    assert_eq!((outcome.code, figure(&outcome, "diverted")), (0, 2));
+}
+
 /// What this host forwards is not for its own service, whatever its port.
 #[test]
 fn connections_to_other_hosts_are_let_be() {

@@ -21,8 +21,9 @@ pub(crate) struct Place {
     pub(crate) warnings: Vec<String>,
 }
 
-/// What is redirected has a hook of its own, and what is diverted; what can't be diverted is dropped. What
-/// is held goes on by itself, so no rule sees it twice. `vrf`: the name of a VRF, if the backend may not see its packets in prerouting.
+/// What is redirected has a hook of its own. What can't be diverted is dropped. What is held goes on by
+/// itself, so no rule sees it twice. `vrf`: the name of a VRF, if the backend may not see its packets in
+/// prerouting.
 pub(crate) fn place(
     choice: HookChoice,
     steer: Option<Steer>,
@@ -35,9 +36,11 @@ pub(crate) fn place(
         Some(Steer::Queue(_)) if choice != HookChoice::Prerouting => false,
         _ => return Place::at(choice.given()),
     };
+    let diverts = matches!(steer, Some(Steer::Divert(_)));
     let firewall = look();
     let mut place = match (choice, drops) {
         (HookChoice::Prerouting, _) => Place::at(Where::Prerouting),
+        (HookChoice::Auto, _) if diverts => of_a_divert(ports, &firewall),
         (_, true) => between(choice, &firewall, vrf),
         (_, false) => Place::default(),
     };
@@ -64,6 +67,26 @@ impl Place {
             ..Place::default()
         }
     }
+}
+
+/// In the input hook a SYN meets the host's own rules before it is diverted. It does not come there
+/// unchanged where SYNPROXY or NAT has taken it.
+fn of_a_divert(ports: &PortSet, firewall: &Firewall) -> Place {
+    let all = || firewall.consumers.iter().chain(&firewall.early);
+    let proxy = all().find(|(what, _)| *what == Consumes::SynProxy);
+    let sent = || firewall.published.iter().find(|p| ports.contains(p.port));
+    let by = proxy
+        .map(|(_, by)| by)
+        .or_else(|| sent().map(|sent| &sent.by));
+    let mut place = Place::default();
+    if let Some(by) = by {
+        place.hook = Where::Prerouting;
+        place.warnings.push(format!(
+            "--hook auto: prerouting, since a rule changes new connections before the input hook ({by}): \
+             clients that this host's rules refuse are diverted as well; the peer's firewall has to refuse them"
+        ));
+    }
+    place
 }
 
 /// Before the rules that would use dropped SYNs up, if that is possible.
@@ -117,8 +140,11 @@ fn published(firewall: &Firewall, ports: &PortSet) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::gate::nat::RedirectedPort;
+    use crate::words::steer::Diversion;
 
     const HELD: Option<Steer> = Some(Steer::Queue(7));
     const DROPPED: Option<Steer> = Some(Steer::Drop);
@@ -206,6 +232,39 @@ mod tests {
             for part in [says, "SYNPROXY", "nft table t, chain c"] {
                 assert!(why.contains(part), "{part}: {why}");
             }
+        }
+    }
+
+    /// What is diverted has met the host's rules, if it comes to the input hook as it came in.
+    #[test]
+    fn a_divert_stays_behind_the_firewall_where_it_can() {
+        let divert = Some(Steer::Divert(Diversion {
+            v4: None,
+            v6: None,
+            most: 1,
+            idle: Duration::from_secs(1),
+        }));
+        let published = Firewall {
+            published: vec![RedirectedPort {
+                port: 80,
+                by: "nft table n, chain p".to_owned(),
+            }],
+            ..Firewall::default()
+        };
+        for (firewall, hook) in [
+            (Firewall::default(), Where::Input),
+            (firewall(false, true), Where::Input),
+            (firewall(true, false), Where::Prerouting),
+            (published, Where::Prerouting),
+        ] {
+            let ports = &PortSet::from_iter([80]);
+            let place = place(HookChoice::Auto, divert, ports, || firewall);
+            let told = !place.warnings.is_empty();
+            assert_eq!(
+                (place.hook, told),
+                (hook, hook == Where::Prerouting),
+                "{place:?}"
+            );
         }
     }
 

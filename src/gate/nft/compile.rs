@@ -4,7 +4,7 @@ use nftnl::{ChainType, Hook, Priority, ProtoFamily};
 
 use super::divert::diverting;
 use super::names::{fit_comment, table_name};
-use super::ruleset::{BEFORE_ALL, BaseChain, Ruleset, TableRules, Term};
+use super::ruleset::{BEFORE_ALL, BEHIND_ALL, BaseChain, Ruleset, TableRules, Term};
 use super::syns::{addresses, gated, new_syn, sets};
 use crate::gate::rules::Rules;
 use crate::words::family::Family;
@@ -54,7 +54,11 @@ fn chains(rules: &Rules) -> Vec<BaseChain> {
         priority,
         rules: compile_rules(rules, hook),
     };
-    let input = || chain(ChainType::Filter, Hook::In, BEHIND_FILTER);
+    let input = || match rules.steer {
+        // Behind the chain that diverts.
+        Steer::Divert(_) => chain(ChainType::Filter, Hook::In, BEHIND_ALL),
+        _ => chain(ChainType::Filter, Hook::In, BEHIND_FILTER),
+    };
     let prerouting = || chain(ChainType::Filter, Hook::PreRouting, BEFORE_ALL);
     match (rules.steer, rules.scope.hook) {
         (Steer::Redirect(_), _) => [Hook::PreRouting, Hook::Out]
@@ -191,7 +195,9 @@ mod tests {
             2,
             "no peer, no table: {script}"
         );
-        let (_, chain) = script.rsplit_once("policy accept;\n").unwrap();
+        let (_, chains) = script
+            .split_once("hook prerouting priority -311; policy accept;\n")
+            .unwrap();
         let flow = "ip saddr . tcp sport . ip daddr . tcp dport";
         let to_peer = "dup to 10.0.0.2 device \"eth0\"";
         let syn = "meta l4proto tcp tcp flags & (fin | syn | rst | ack) == syn";
@@ -209,12 +215,16 @@ meta l4proto tcp tcp flags & (fin | rst) != 0x0 {flow} @flows update @flows {{ {
 meta l4proto tcp {flow} @flows update @flows {{ {flow} timeout 1m30s }} counter name \"went_on\" {to_peer} drop
 {syn} {flow} @half_open accept
 {syn} tcp dport @ports iifname != @allowed_interfaces fib daddr type local ip ttl > 1 \
-update @flows {{ {flow} timeout 1s900ms }} counter name \"syns_stopped\" {to_peer} drop
-{syn} tcp dport @ports iifname != @allowed_interfaces fib daddr type local ip ttl > 1 \
-counter name \"no_room\"
+update @arriving {{ {flow} timeout 1s900ms }}
+chain input {{
+type filter hook input priority 999; policy accept;
+{syn} tcp dport @ports {flow} @arriving update @flows {{ {flow} timeout 1s900ms }} \
+counter name \"syns_stopped\" {to_peer} drop
+{syn} tcp dport @ports {flow} @arriving counter name \"no_room\"
 "
         );
-        let lines: Vec<&str> = chain.lines().map(str::trim).filter(|l| *l != "}").collect();
+        let lines = chains.lines().map(str::trim);
+        let lines: Vec<&str> = lines.filter(|l| !l.is_empty() && *l != "}").collect();
         assert_eq!(lines, expected.lines().collect::<Vec<&str>>());
     }
 }

@@ -1,17 +1,21 @@
 //! The tables that divert. Their rules see SYNs before the gate does, and hand the packets of these
 //! connections to the peer. Pure.
+//!
+//! A SYN meets the rules of the host's own firewall first: before routing it is only noted, and it is
+//! diverted at the end of the input hook. The host refuses no packet of a diverted connection but its
+//! SYN, since those after it are diverted before all other rules.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use nftnl::{ChainType, Hook, Priority, ProtoFamily};
 
-use super::names::{CLOSING, FLOWS, HALF_OPEN};
-use super::ruleset::{BEFORE_ALL, BaseChain, FlowSet, TableRules, Term};
+use super::names::{ARRIVING, CLOSING, FLOWS, HALF_OPEN};
+use super::ruleset::{BEFORE_ALL, BEHIND_ALL, BaseChain, FlowSet, TableRules, Term};
 use super::syns::{addresses, new_syn, sets};
 use crate::words::family::Family;
 use crate::words::hop::NextHop;
-use crate::words::scope::Scope;
+use crate::words::scope::{Scope, Where};
 use crate::words::steer::Diversion;
 
 /// Before the gate, which must not see diverted packets.
@@ -50,6 +54,7 @@ pub(super) fn diverting(
         going: set(FLOWS, to.most, to.idle),
         closing: set(CLOSING, to.most.saturating_mul(CLOSING_ROOM), CLOSING_LIFE),
         half_open: set(HALF_OPEN, to.most, to.idle),
+        arriving: set(ARRIVING, to.most, SYN_LIFE),
     };
     // Excludes packets from this host itself, which has the peer's address as well.
     let scope = Scope {
@@ -62,17 +67,12 @@ pub(super) fn diverting(
             Family::V6 => ProtoFamily::Ipv6,
         },
         stays: true,
-        flows: vec![flows.going, flows.closing, flows.half_open],
+        flows: flows.needed(scope.hook),
         sets: sets(&scope)
             .into_iter()
             .filter(|set| !set.elements.is_of_other_than(family))
             .collect(),
-        chains: vec![BaseChain {
-            kind: ChainType::Filter,
-            hook: Hook::PreRouting,
-            priority: BEFORE_GATE,
-            rules: divert_rules(&scope, family, &flows, peer),
-        }],
+        chains: chains(&scope, family, &flows, peer),
     }
 }
 
@@ -80,10 +80,55 @@ struct FlowSets {
     going: FlowSet,
     closing: FlowSet,
     half_open: FlowSet,
+    /// Only where SYNs are diverted in the input hook.
+    arriving: FlowSet,
 }
 
-/// The order matters: packets that do not concern the peer; packets of diverted connections; new
-/// SYNs. If a set is full, the SYN goes on to the gate, which drops it.
+impl FlowSets {
+    fn needed(&self, hook: Where) -> Vec<FlowSet> {
+        let mut needed = vec![self.going, self.closing, self.half_open];
+        if hook == Where::Input {
+            needed.push(self.arriving);
+        }
+        needed
+    }
+}
+
+fn chains(scope: &Scope, family: Family, sets: &FlowSets, peer: NextHop) -> Vec<BaseChain> {
+    let chain = |hook, priority, rules| BaseChain {
+        kind: ChainType::Filter,
+        hook,
+        priority,
+        rules,
+    };
+    let mut first = divert_rules(scope, family, sets, peer);
+    let syn = noticed_syn(scope, family);
+    match scope.hook {
+        Where::Prerouting => {
+            first.extend(new(&syn, sets, peer));
+            vec![chain(Hook::PreRouting, BEFORE_GATE, first)]
+        }
+        Where::Input => {
+            let arrives = Term::Remember(sets.arriving, sets.arriving.idle);
+            first.push([&syn[..], &[arrives]].concat());
+            // NAT may have led a packet for another port here.
+            let arrived = [
+                Term::Tcp,
+                Term::NewSyn,
+                Term::ToGatedPort,
+                Term::In(sets.arriving),
+            ];
+            let last = new(&arrived, sets, peer).into();
+            vec![
+                chain(Hook::PreRouting, BEFORE_GATE, first),
+                chain(Hook::In, BEHIND_ALL - 1, last),
+            ]
+        }
+    }
+}
+
+/// The order matters: packets that do not concern the peer; packets of diverted connections. New SYNs
+/// come last. If a set is full, the SYN goes on to the gate, which drops it.
 fn divert_rules(scope: &Scope, family: Family, sets: &FlowSets, peer: NextHop) -> Vec<Vec<Term>> {
     // A packet from the peer must not go back to it. If the peer diverts as well, the gate drops its SYNs.
     let from_peer = peer.ether.map(Term::FromEther);
@@ -93,7 +138,6 @@ fn divert_rules(scope: &Scope, family: Family, sets: &FlowSets, peer: NextHop) -
         .collect();
     rules.push(icmp_error(scope, family, peer));
     rules.extend(known(family, sets, peer));
-    rules.extend(new(scope, family, sets, peer));
     rules
 }
 
@@ -146,15 +190,20 @@ fn known(family: Family, sets: &FlowSets, peer: NextHop) -> [Vec<Term>; 8] {
     ]
 }
 
-/// A new SYN goes to the peer. If the set is full, it is counted.
-fn new(scope: &Scope, family: Family, sets: &FlowSets, peer: NextHop) -> [Vec<Term>; 2] {
+/// A new SYN as it comes in.
+fn noticed_syn(scope: &Scope, family: Family) -> Vec<Term> {
     let mut syn = new_syn(addresses(scope, family), scope, Hook::PreRouting);
     syn.push(Term::HopsLeft(family));
+    syn
+}
+
+/// A new SYN goes to the peer. If the set is full, it is counted.
+fn new(syn: &[Term], sets: &FlowSets, peer: NextHop) -> [Vec<Term>; 2] {
     let begins = Term::Remember(sets.going, SYN_LIFE.min(sets.going.idle));
     let diverted = [begins, Term::Count, Term::CopyTo(peer), Term::Drop];
     [
-        [&syn[..], &diverted].concat(),
-        [&syn[..], &[Term::CountNoRoom]].concat(),
+        [syn, &diverted].concat(),
+        [syn, &[Term::CountNoRoom]].concat(),
     ]
 }
 

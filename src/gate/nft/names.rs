@@ -25,6 +25,8 @@ pub(super) const ALLOWED_INTERFACES: &CStr = c"allowed_interfaces";
 pub(super) const FLOWS: &CStr = c"flows";
 /// Diverted connections whose clients have closed their side or given up.
 pub(super) const CLOSING: &CStr = c"closing";
+/// New connections to be diverted, which have not met the host's own rules yet.
+pub(super) const ARRIVING: &CStr = c"arriving";
 /// Connections that are half open on this host. A repeated SYN of such a client is not diverted.
 pub(super) const HALF_OPEN: &CStr = c"half_open";
 

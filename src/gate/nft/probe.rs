@@ -76,7 +76,7 @@ pub(crate) fn probe(id: &str) -> Result<Probed> {
     };
     Ok(Probed {
         prerouting: rehearse(Rehearsal::of(&ruleset(id, Where::Prerouting, Steer::Drop))?)?,
-        dup: rehearse(Rehearsal::of(&ruleset(id, Where::Prerouting, diverting()))?)?,
+        dup: rehearse(Rehearsal::of(&ruleset(id, Where::Input, diverting()))?)?,
         queue: queue_expression(id)?,
         xt_nfqueue: Tables::open()?.has_extension(Extension::NFQUEUE),
         nfnetlink_queue: Tables::open()?.has_queues(),

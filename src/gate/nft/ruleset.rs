@@ -21,6 +21,8 @@ use crate::words::steer::QueueNum;
 pub(crate) const MANY_RANGES: usize = 500;
 /// Before raw (-300), connection tracking (-200) and NAT (-100): the packet is as it came in.
 pub(super) const BEFORE_ALL: Priority = -310;
+/// After each filter of the host's own, also the table security (50) and NAT (100).
+pub(super) const BEHIND_ALL: Priority = 1_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ruleset {
