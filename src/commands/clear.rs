@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::action::list;
+use crate::action::rooms::left;
 use crate::cli::ClearArgs;
 use crate::gate::found::{Found, FoundRooms};
 use crate::gate::rooms::{self, LeftGroup};
@@ -73,7 +74,7 @@ pub(crate) fn run(args: &ClearArgs, say: &Say) -> Exit {
         cleared &= clearing.dissolve(&census.left_groups());
     }
     clearing.warn_of(&census.unseen);
-    cleared &= census.unseen.is_empty();
+    cleared &= clearing.take_back() && census.unseen.is_empty();
     Exit::Status(if cleared { 0 } else { NOT_CLEARED })
 }
 
@@ -145,6 +146,22 @@ impl Clearing<'_> {
             all &= gone;
         }
         all
+    }
+
+    /// Takes back what dead runs have left of their waiting rooms.
+    fn take_back(&self) -> bool {
+        let taken = left::take_back();
+        let failed = taken.as_ref().err();
+        let failed = failed.map(|error| format!("not seen: waiting rooms of dead runs: {error:#}"));
+        failed.iter().for_each(|text| self.say.warning(text));
+        let taken = taken.unwrap_or_default();
+        for one in &taken {
+            match one.done {
+                Ok(()) => self.say.result(&one.words()),
+                Err(_) => self.say.error(&one.words()),
+            }
+        }
+        failed.is_none() && taken.iter().all(|one| one.done.is_ok())
     }
 
     /// Has a living run open its gate. The run goes on with its COMMAND.

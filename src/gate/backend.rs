@@ -31,23 +31,6 @@ impl Remark {
     }
 }
 
-/// Why a watchdog does its work no longer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lost {
-    Killed,
-    /// Somebody has stopped it, or it hangs.
-    Silent,
-}
-
-impl std::fmt::Display for Lost {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Lost::Killed => "the watchdog was killed",
-            Lost::Silent => "the watchdog does not answer (did somebody stop it?)",
-        })
-    }
-}
-
 /// Counts of the connections that the rules have steered elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Flows {
@@ -130,12 +113,20 @@ pub(crate) trait Backend {
     /// (nf_queue_nf_hook_drop()).
     fn empties_queues(&self) -> bool;
 
-    /// Puts another watchdog in the place of one that is lost. Returns why, once that is there.
+    /// Puts another watchdog in the place of one that is lost. Returns a sentence about that, once it is
+    /// there.
     ///
     /// # Errors
     /// There is none now. Told once for each that is lost.
-    fn keep_watched(&mut self, _until: Deadline) -> Result<Option<Lost>> {
+    fn keep_watched(&mut self, _until: Deadline) -> Result<Option<String>> {
         Ok(None)
+    }
+
+    /// What follows if this process is killed while it has no watchdog.
+    fn unwatched(&self, max_closed: &str) -> String {
+        format!(
+            "the gate stays shut until --max-closed {max_closed} is over, or until syngate clear"
+        )
     }
 
     /// Remarks for the user about how this backend closed the gate.

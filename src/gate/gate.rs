@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use super::backend::{Backend, Deadline, Flows, Lost, Remark};
+use super::backend::{Backend, Deadline, Flows, Remark};
 use crate::kernel::sockets::Connection;
 use crate::words::ports::PortSet;
 
@@ -72,12 +72,18 @@ impl Gate {
         self.backend.found_late()
     }
 
-    /// Puts another watchdog in the place of one that is lost. Returns why, once that is there.
+    /// Puts another watchdog in the place of one that is lost. Returns a sentence about that, once it is
+    /// there.
     ///
     /// # Errors
     /// There is none now. Told once for each that is lost.
-    pub(crate) fn keep_watched(&mut self) -> Result<Option<Lost>> {
+    pub(crate) fn keep_watched(&mut self) -> Result<Option<String>> {
         self.backend.keep_watched(self.until)
+    }
+
+    /// See [`Backend::unwatched`].
+    pub(crate) fn unwatched(&self, max_closed: &str) -> String {
+        self.backend.unwatched(max_closed)
     }
 
     /// Whether removing it makes the kernel drop the packets in other runs' queues.

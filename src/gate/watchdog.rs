@@ -9,22 +9,22 @@
 //! kernel still opens the gate at the deadline.
 
 use std::ffi::{CStr, OsStr, OsString};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getppid};
 
-use super::backend::{Deadline, Lost};
+use super::backend::Deadline;
 use super::kinds::Kind;
 use crate::kernel::sys;
+use crate::process::attended::{Attended, word};
 use crate::process::environment::as_exec_takes;
-use crate::process::guard::{self, GuardProcess, Heard};
-use crate::process::pulse::{Beat, PULSE_EVERY, Pulse};
+use crate::process::guard::{self, GuardCall, Heard};
+use crate::process::pulse::PULSE_EVERY;
 
 pub(crate) use crate::process::guard::{DISMISS_TIMEOUT, START_TIMEOUT};
 /// How long after the deadline the watchdog removes the rules although the run lives: the run may
@@ -35,11 +35,8 @@ pub(crate) const GRACE: Duration = Duration::from_millis(200);
 pub(crate) const RETRY_EVERY: Duration = Duration::from_millis(100);
 /// How long it keeps trying.
 pub(crate) const RETRY_FOR: Duration = Duration::from_secs(300);
-const READY: u8 = b'r';
-const ASKED: u8 = b'a';
-const HERE: u8 = b'h';
-const DISMISSED: u8 = b'd';
-
+/// What messages call it.
+const SHOWN: &str = "the watchdog";
 /// The name in ps(1), so that `pkill -9 syngate` does not find it.
 const NAME: &str = "gate-watchdog";
 const NAME_FOR_KERNEL: &CStr = c"gate-watchdog";
@@ -79,27 +76,7 @@ impl WatchOrders {
 
 /// The run's side. If the run drops it without [`Watchdog::dismiss`], the watchdog removes the
 /// rules.
-pub(crate) struct Watchdog {
-    process: GuardProcess,
-    line: UnixStream,
-    pulse: Pulse,
-    /// It is not ready yet.
-    coming: Option<Coming>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Coming {
-    since: Instant,
-    instead_of: Lost,
-}
-
-/// What the run sees of its watchdog.
-enum Seen {
-    Well,
-    /// It is ready now, in the place of one that is lost.
-    Ready(Lost),
-    Lost(Lost),
-}
+pub(crate) struct Watchdog(Attended);
 
 impl Watchdog {
     /// Starts a watchdog for the rules of run `id`, and waits until it is ready.
@@ -107,84 +84,17 @@ impl Watchdog {
     /// # Errors
     /// It can't be started; nothing was changed.
     pub(crate) fn start(kind: Kind, id: &str, until: Deadline) -> Result<Watchdog> {
-        let doing =
-            "the watchdog, which removes the rules should this process be killed, can't be started";
-        let mut watchdog = Watchdog::launch(kind, id, until).context(doing)?;
-        watchdog.wait_ready().context(doing)?;
-        Ok(watchdog)
-    }
-
-    fn launch(kind: Kind, id: &str, until: Deadline) -> io::Result<Watchdog> {
-        let orders = WatchOrders {
-            kind,
-            run: id.to_owned(),
-            within: until.saturating_duration_since(Instant::now()) + GRACE,
-        };
-        let words = orders.words();
-        let words = words.each_ref().map(OsStr::new);
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let call = guard::GuardCall {
-            program: Path::new(guard::OURSELVES),
-            name: NAME,
-            words: &words,
-            environment: &as_exec_takes([(OsString::from("PATH"), path)]),
-            mask: &SigSet::all(),
-        };
-        let (process, line) = guard::start(&call)?;
-        Ok(Watchdog {
-            process,
-            line,
-            pulse: Pulse::new(Instant::now()),
-            coming: None,
-        })
-    }
-
-    fn wait_ready(&mut self) -> io::Result<()> {
-        let mut byte = [0];
-        self.line.set_nonblocking(false)?;
-        self.line.read_exact(&mut byte)?;
-        if byte != [READY] {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        self.coming = None;
-        self.line.set_nonblocking(true)
+        called(kind, id, until, Attended::start)
+            .map(Watchdog)
+            .context(
+                "the watchdog, which removes the rules should this process be killed, can't be \
+                 started",
+            )
     }
 
     /// Whether it would remove the rules. Waits for one that has just been started.
     pub(crate) fn is_ready(&mut self) -> bool {
-        let comes = self.coming.is_some();
-        self.process.lives() && (!comes || self.wait_ready().is_ok())
-    }
-
-    fn see(&mut self, now: Instant) -> Seen {
-        let mut word = [0];
-        let heard = self.line.read_exact(&mut word).is_ok();
-        if let Some(Coming { since, instead_of }) = self.coming {
-            if heard && word == [READY] {
-                self.coming = None;
-                self.pulse = Pulse::new(now);
-                return Seen::Ready(instead_of);
-            }
-            return match self.process.lives() && now < since + START_TIMEOUT {
-                true => Seen::Well,
-                false => Seen::Lost(instead_of),
-            };
-        }
-        if heard && word == [HERE] {
-            self.pulse.answered(now);
-        }
-        if !self.process.lives() {
-            return Seen::Lost(Lost::Killed);
-        }
-        match self.pulse.beat(now) {
-            Beat::Wait => Seen::Well,
-            Beat::Ask => {
-                // Should that fail, it has not answered in time.
-                let _ = self.line.write_all(&[ASKED]);
-                Seen::Well
-            }
-            Beat::Missed => Seen::Lost(Lost::Silent),
-        }
+        self.0.is_ready()
     }
 
     /// Puts another one in the place of a watchdog that is lost, and does not wait until that is ready.
@@ -197,65 +107,65 @@ impl Watchdog {
         kind: Kind,
         id: &str,
         until: Deadline,
-    ) -> Result<Option<Lost>> {
-        let Some(present) = watchdog else {
-            return Ok(None);
-        };
-        let now = Instant::now();
-        let lost = match present.see(now) {
-            Seen::Well => return Ok(None),
-            Seen::Ready(lost) => return Ok(Some(lost)),
-            Seen::Lost(lost) => lost,
-        };
-        // Before its line ends: it must not remove the rules of a run that lives.
-        present.process.kill();
-        let was_coming = present.coming.is_some();
-        *watchdog = None;
-        let doing = || format!("{lost}, and no other can be started");
-        anyhow::ensure!(!was_coming, doing());
-        let mut another = Watchdog::launch(kind, id, until).with_context(doing)?;
-        another.line.set_nonblocking(true).with_context(doing)?;
-        another.coming = Some(Coming {
-            since: now,
-            instead_of: lost,
+    ) -> Result<Option<String>> {
+        let mut attended = watchdog.take().map(|watchdog| watchdog.0);
+        let kept = Attended::keep(&mut attended, SHOWN, || {
+            called(kind, id, until, Attended::come)
         });
-        *watchdog = Some(another);
-        Ok(None)
+        *watchdog = attended.map(Watchdog);
+        Ok(kept?.map(|lost| lost.told(SHOWN)))
     }
 
     /// Does `work` in other processes. If the run is killed meanwhile, the watchdog waits until
-    /// these processes have ended, and then removes their rules as well. They hold the run's end of
-    /// the socket pair too.
+    /// these processes have ended, and then removes their rules as well.
     pub(crate) fn waits_for<T>(watchdog: Option<&Watchdog>, work: impl FnOnce() -> T) -> T {
-        let inherited = |flags| {
-            let line = watchdog.map(|watchdog| &watchdog.line);
-            line.map(|line| fcntl(line, FcntlArg::F_SETFD(flags)))
-        };
-        let _ = inherited(FdFlag::empty());
-        let done = work();
-        let _ = inherited(FdFlag::FD_CLOEXEC);
-        done
+        match watchdog {
+            Some(Watchdog(attended)) => attended.waits_for(work),
+            None => work(),
+        }
     }
 
     /// Ends the watchdog after the rules were removed.
-    pub(crate) fn dismiss(mut self) {
-        let _ = self.line.write_all(&[DISMISSED]);
-        drop(self.line);
-        self.process.see_end();
+    pub(crate) fn dismiss(self) {
+        let _ = self.0.dismiss();
     }
+}
+
+fn called(
+    kind: Kind,
+    id: &str,
+    until: Deadline,
+    start: impl FnOnce(&GuardCall) -> io::Result<Attended>,
+) -> io::Result<Attended> {
+    let orders = WatchOrders {
+        kind,
+        run: id.to_owned(),
+        within: until.saturating_duration_since(Instant::now()) + GRACE,
+    };
+    let words = orders.words();
+    let words = words.each_ref().map(OsStr::new);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    start(&GuardCall {
+        program: Path::new(guard::OURSELVES),
+        name: NAME,
+        words: &words,
+        environment: &as_exec_takes([(OsString::from("PATH"), path)]),
+        mask: &SigSet::all(),
+        files: &[],
+    })
 }
 
 /// Runs the watchdog until the run is over. `erase` removes the run's rules.
 pub(super) fn watch(within: Duration, mut erase: impl FnMut() -> Result<()>) {
     let run = getppid();
-    let Ok((mut line, _)) = guard::begin(NAME_FOR_KERNEL) else {
+    let Ok((mut line, _)) = guard::begin(NAME_FOR_KERNEL, &[]) else {
         return;
     };
     guard::stay();
     // iptables ends its wait for the lock by an alarm, and inherits the signal mask.
     sys::ignore_but_leave_to_children(Signal::SIGALRM);
     // If the run is dead already, it has changed nothing.
-    if line.write_all(&[READY]).is_err() {
+    if line.write_all(&[word::READY]).is_err() {
         return;
     }
     let mut end = attend(&mut line, Instant::now() + within, run);
@@ -293,8 +203,8 @@ fn attend(line: &mut UnixStream, until: Instant, run: Pid) -> End {
             return End::Deserted;
         }
         match guard::await_word(line, left.min(PULSE_EVERY)) {
-            Heard::Word(ASKED) => drop(line.write_all(&[HERE])),
-            Heard::Word(DISMISSED) => return End::Dismissed,
+            Heard::Word(word::ASKED) => drop(line.write_all(&[word::HERE])),
+            Heard::Word(word::DISMISSED) => return End::Dismissed,
             Heard::Word(_) | Heard::TheEnd => return End::Deserted,
             Heard::Nothing if getppid() != run => return End::Orphaned,
             Heard::Nothing => (),

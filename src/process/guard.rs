@@ -8,7 +8,7 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -42,6 +42,8 @@ pub(crate) struct GuardCall<'a> {
     pub(crate) environment: &'a [CString],
     /// The signal mask that the guard is started with. [`begin`] returns it.
     pub(crate) mask: &'a SigSet,
+    /// Descriptors that it has under the same numbers, if it tells [`begin`] of them.
+    pub(crate) files: &'a [RawFd],
 }
 
 #[derive(Debug)]
@@ -96,9 +98,13 @@ pub(crate) fn start(call: &GuardCall) -> io::Result<(GuardProcess, UnixStream)> 
         .chain(call.words)
         .map(Into::into)
         .collect();
+    let files = call.files.iter().map(|fd| (*fd, *fd));
+    let files: Vec<_> = files
+        .chain([(guards_end.as_raw_fd(), libc::STDIN_FILENO)])
+        .collect();
     let launch = Launch {
         group: ProcessGroup::OwnSession,
-        files: &[(guards_end.as_raw_fd(), libc::STDIN_FILENO)],
+        files: &files,
         ..Launch::new(call.environment, call.mask)
     };
     let child = Child::spawn_file(call.program, &argv, &launch)?;
@@ -106,12 +112,12 @@ pub(crate) fn start(call: &GuardCall) -> io::Result<(GuardProcess, UnixStream)> 
     Ok((GuardProcess { child }, line))
 }
 
-/// The first step of a guard: blocks all signals, and closes all files but stderr and its end of the
-/// line. Returns that end, and the signal mask that the guard was started with.
-pub(crate) fn begin(name: &CStr) -> io::Result<(UnixStream, SigSet)> {
+/// The first step of a guard: blocks all signals, and closes all files but stderr, its end of the line and
+/// those to `keep`. Returns that end, and the signal mask that the guard was started with.
+pub(crate) fn begin(name: &CStr, keep: &[RawFd]) -> io::Result<(UnixStream, SigSet)> {
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     let _ = nix::sys::prctl::set_name(name);
-    close_what_is_not_ours();
+    close_all_but(keep);
     let line = io::stdin().as_fd().try_clone_to_owned()?;
     let null = null()?;
     dup2_stdin(&null)?;
@@ -171,8 +177,8 @@ fn null() -> io::Result<File> {
 }
 
 /// The caller of the run may wait for the end of a pipe that this process has inherited.
-fn close_what_is_not_ours() {
-    for fd in open_files() {
+fn close_all_but(keep: &[RawFd]) {
+    for fd in open_files().into_iter().filter(|fd| !keep.contains(fd)) {
         let _ = nix::unistd::close(fd);
     }
 }

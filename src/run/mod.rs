@@ -104,6 +104,7 @@ fn carry_out(
     call.look_in_netns(&mut sockets)?;
     let lock = call.lock(record)?;
     call.sweep(&lock, record);
+    call.take_back(record);
     let ending = under_lock(&call, sockets, looking_since, record, started);
     lock.remove(standing::may_be_left);
     ending

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use crate::action::contract::{Before, Prepared};
 use crate::action::list;
+use crate::action::rooms::left;
 use crate::decide::draining::COOKIE_GRACE;
 use crate::decide::readiness::places;
 use crate::decide::sessions::{comes_by, confirmed, suspects};
@@ -137,6 +138,18 @@ impl Call<'_> {
                 }
             };
             record.warnings.warn(self.say, text);
+        }
+    }
+
+    /// Takes back what dead runs have left of their waiting rooms.
+    pub(crate) fn take_back(&self, record: &mut Record) {
+        let taken = left::take_back().unwrap_or_else(|error| {
+            let text = format!("what dead runs have left of waiting rooms was not seen: {error:#}");
+            record.warnings.warn(self.say, text);
+            Vec::new()
+        });
+        for one in taken {
+            record.warnings.warn(self.say, one.words());
         }
     }
 

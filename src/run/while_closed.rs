@@ -67,12 +67,12 @@ impl Run<'_> {
         };
         match gate.keep_watched() {
             Ok(None) => (),
-            Ok(Some(lost)) => self.warn(format!("{lost}: syngate has started another one")),
+            Ok(Some(lost)) => self.warn(lost),
             Err(error) => {
-                let limit = humantime::format_duration(self.plan.max_closed);
+                let limit = humantime::format_duration(self.plan.max_closed).to_string();
+                let follows = gate.unwatched(&limit);
                 self.warn(format!(
-                    "{error:#}: should syngate be killed now too, the gate stays shut until \
-                     --max-closed {limit} is over, or until syngate clear"
+                    "{error:#}: should syngate be killed now too, {follows}"
                 ));
             }
         }

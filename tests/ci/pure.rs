@@ -25,7 +25,9 @@ mod action {
         pub(super) mod policy;
     }
     pub(crate) mod rooms {
+        mod account;
         pub(crate) mod choice;
+        mod figures;
         mod policy;
     }
     #[cfg(test)]

@@ -107,11 +107,11 @@ impl Action for HandoverAction {
     }
 
     fn account(&mut self, _: &Noted, _: Option<u64>, now: &mut Now) -> Account {
+        let acted = self.rooms.borrow_mut().acted.take();
         let rooms = self.rooms.borrow();
         let figures = rooms.figures;
-        reset_words(&figures)
-            .into_iter()
-            .for_each(|text| now.warn(text));
+        let warnings = acted.into_iter().chain(reset_words(&figures));
+        warnings.for_each(|text| now.warn(text));
         for alone in rooms.left_alone.iter().filter(|alone| alone.deserted) {
             let (shown, why) = (alone.place.shown(), &alone.why);
             now.warn(format!(

@@ -68,9 +68,9 @@ impl Action for ParkAction {
 
     fn account(&mut self, _: &Noted, _: Option<u64>, now: &mut Now) -> Account {
         let figures = self.rooms.borrow().figures;
-        reset_words(&figures)
-            .into_iter()
-            .for_each(|text| now.warn(text));
+        let acted = self.rooms.borrow_mut().acted.take();
+        let warnings = acted.into_iter().chain(reset_words(&figures));
+        warnings.for_each(|text| now.warn(text));
         Account {
             rows: vec![RoomRow::new(figures).named(NAME)],
             verb: "closed",

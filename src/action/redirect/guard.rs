@@ -49,7 +49,7 @@ fn parse(words: &[OsString]) -> Option<(OsString, Duration)> {
 
 /// Runs the guard until no process is left, or until the run tells it to leave the standby running.
 fn guard(line: &OsStr, grace: Duration) {
-    if let Ok((run, mask)) = guard::begin(NAME_FOR_KERNEL) {
+    if let Ok((run, mask)) = guard::begin(NAME_FOR_KERNEL, &[]) {
         match Guard::start(line, &mask, grace) {
             Ok(guard) => guard.serve(run),
             Err(error) => tell(&run, News::NotStarted(error)),

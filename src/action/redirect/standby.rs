@@ -83,6 +83,7 @@ impl Standby {
             words: &[COMMAND.as_ref(), ms.as_ref(), line],
             environment,
             mask,
+            files: &[],
         };
         let doing = "the guard of the standby can't be started";
         let (guard, stream) = guard::start(&call).context(doing)?;

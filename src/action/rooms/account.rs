@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::groups::Figures;
+use super::figures::Figures;
 use crate::words::ms::{Ms, ms_words};
 
 #[derive(Debug, Serialize)]

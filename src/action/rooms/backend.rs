@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::groups::{First, Rooms};
 use super::watch::Watch;
-use crate::gate::backend::{Backend, Deadline, Lost, Remark};
+use crate::gate::backend::{Backend, Deadline, Remark};
 use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
 
@@ -99,17 +99,16 @@ impl Backend for RoomGate {
         false
     }
 
-    fn keep_watched(&mut self, until: Deadline) -> Result<Option<Lost>> {
-        let Some(watch) = self.watch.as_mut().filter(|_| !self.removed) else {
-            return Ok(None);
-        };
-        if watch.lives() {
-            watch.beat();
-            return Ok(None);
+    fn keep_watched(&mut self, until: Deadline) -> Result<Option<String>> {
+        match self.watch.as_mut().filter(|_| !self.removed) {
+            Some(watch) => watch.keep(&self.rooms.borrow(), until),
+            None => Ok(None),
         }
-        self.watch = None;
-        self.watch = Some(Watch::start(&self.rooms.borrow(), until)?);
-        Ok(Some(Lost::Killed))
+    }
+
+    fn unwatched(&self, _: &str) -> String {
+        "the kernel hands those who wait over to who listens then, and resets them if nobody does"
+            .to_owned()
     }
 
     fn remarks(&self) -> &[Remark] {
@@ -120,12 +119,13 @@ impl Backend for RoomGate {
         if self.removed {
             return Ok(());
         }
-        self.rooms.borrow_mut().hand_all_over();
         self.removed = true;
-        if let Some(watch) = self.watch.take() {
-            watch.dismiss();
+        let mut rooms = self.rooms.borrow_mut();
+        rooms.hand_all_over();
+        if let Some(acted) = self.watch.take().and_then(Watch::dismiss) {
+            rooms.note_acted(acted);
         }
-        self.rooms.borrow_mut().give_back();
+        rooms.give_back();
         Ok(())
     }
 }

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::sys::socket::{Backlog, listen};
 
+use super::figures::{Acted, Figures};
+use super::left::Note;
 use crate::kernel::bpf::{
     Connections, Counter, Kind, Link, Listeners, Program, leave_choice_to_kernel,
 };
 use crate::kernel::control_group::ControlGroup;
 use crate::kernel::instructions::Instruction;
-use crate::kernel::room::{Place, Room, copy, programs};
+use crate::kernel::room::{Place, Room, Shelf, copy, programs};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Listener, Looks, Sample, Want};
@@ -25,18 +27,6 @@ pub(crate) enum First {
     /// The service as long as it listens. A listener without SO_REUSEPORT that can't be given that is left
     /// alone: it is shared with the new process, or there is a gap.
     Service,
-}
-
-/// What became of those who waited.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Figures {
-    pub handed_over: usize,
-    /// Nobody listened when the rooms were shut.
-    pub reset: usize,
-    /// Too many waited.
-    pub no_room: usize,
-    /// No connection waited longer.
-    pub longest: Duration,
 }
 
 pub(crate) struct Rooms {
@@ -57,6 +47,10 @@ pub(crate) struct Rooms {
     pub left_alone: Vec<LeftAlone>,
     /// `--syn handover`: when listeners came or went the last time.
     pub(super) changed_at: Option<Instant>,
+    /// The guard has acted, and nobody has told that yet.
+    pub acted: Option<String>,
+    /// What tells the next run of all this, should this process and its guard be killed.
+    pub note: Option<Note>,
     /// The cookies of connections whose handshakes were under way in a room as it was shut.
     awaited: Vec<u64>,
     given_back: bool,
@@ -72,7 +66,8 @@ pub(crate) struct Own {
 /// The rooms of one SO_REUSEPORT group.
 pub(crate) struct Group {
     pub place: Place,
-    pub rooms: Vec<Room>,
+    /// Where its rooms lie, once they are made.
+    pub shelf: Option<Shelf>,
     /// Copies of the listeners that were there before, until the rooms are open.
     pub copies: Vec<OwnedFd>,
     /// The same listeners, for programs.
@@ -102,7 +97,7 @@ impl Group {
     pub(crate) fn new(place: Place, size: u32, lent: bool) -> Group {
         Group {
             place,
-            rooms: Vec::new(),
+            shelf: None,
             copies: Vec::new(),
             before: None,
             lent,
@@ -119,9 +114,10 @@ impl Group {
     /// # Errors
     /// Some may be open. [`Rooms::hand_over`] shuts them.
     pub(crate) fn park(&mut self, own: Option<&Connections>) -> Result<()> {
-        if self.rooms.is_empty() {
+        let Some(shelf) = &self.shelf else {
             return Ok(());
-        }
+        };
+        let rooms = shelf.rooms()?;
         let opened = self.to_open()?;
         let mut fill = self.fill(&opened);
         let copies = std::mem::take(&mut self.copies);
@@ -134,7 +130,7 @@ impl Group {
             fill = programs::fill_but_for(own.number(), listeners, fill);
         }
         let program = Program::load(Kind::SelectOrMigrate, "gate_park", &fill)?;
-        self.open(opened)?;
+        self.open(&rooms, opened)?;
         if let Some((_, before)) = before {
             // They are in the group now, at the latest.
             for (place, copy) in copies.iter().enumerate() {
@@ -142,29 +138,29 @@ impl Group {
             }
             self.before = Some(before);
         }
-        self.attach(&program)
+        attach(&program, &rooms)
     }
 
     /// What programs will know of the rooms once these are open.
     pub(super) fn to_open(&self) -> Result<Opened> {
         Ok(Opened {
-            array: Listeners::new(self.rooms.len() as u32)?,
+            array: Listeners::new(self.cookies().len() as u32)?,
             came: Counter::new()?,
         })
     }
 
     /// The part of a program that chooses a room.
     pub(super) fn fill(&self, opened: &Opened) -> Vec<Instruction> {
-        let count = self.rooms.len() as u32;
+        let count = self.cookies().len() as u32;
         let (array, came) = (opened.array.number(), opened.came.number());
         programs::fill_in_turn(array, count, self.size, came)
     }
 
     /// The rooms join the group.
-    pub(super) fn open(&mut self, opened: Opened) -> Result<()> {
+    pub(super) fn open(&mut self, rooms: &[Room], opened: Opened) -> Result<()> {
         let opened = self.opened.insert(opened);
         self.parking = Some(Instant::now());
-        for (place, room) in self.rooms.iter().enumerate() {
+        for (place, room) in rooms.iter().enumerate() {
             room.open(self.size)?;
             let put = opened.array.put(place as u32, room.as_fd());
             put.context("a waiting room can't be put into a map")?;
@@ -172,24 +168,29 @@ impl Group {
         Ok(())
     }
 
-    /// The program chooses for the group from now on.
-    pub(super) fn attach(&self, program: &Program) -> Result<()> {
-        let room = self.rooms.first().context("no room")?;
-        let chosen = program.choose_for_group_of(room.as_fd());
-        chosen.context("the program can't be attached to the waiting rooms")
-    }
-
-    pub(crate) fn is_open(&self) -> bool {
-        self.rooms.iter().any(Room::listens)
+    /// The rooms, to work with and to drop soon. None also if this process may open no more files.
+    pub(super) fn rooms(&self) -> Vec<Room> {
+        let shelf = self.shelf.as_ref();
+        shelf
+            .and_then(|shelf| shelf.rooms().ok())
+            .unwrap_or_default()
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.rooms.iter().map(Room::waiting).sum()
+        self.rooms().iter().map(Room::waiting).sum()
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.rooms().iter().any(Room::listens)
+    }
+
+    fn cookies(&self) -> &[u64] {
+        self.shelf.as_ref().map_or(&[], Shelf::cookies)
     }
 
     /// How many may wait.
     fn room(&self) -> usize {
-        self.rooms.len() * self.size as usize
+        self.cookies().len() * self.size as usize
     }
 
     pub(super) fn has(&self, listener: &Listener) -> bool {
@@ -212,6 +213,8 @@ impl Rooms {
             figures: Figures::default(),
             left_alone: Vec::new(),
             changed_at: None,
+            acted: None,
+            note: None,
             awaited: Vec::new(),
             given_back: false,
         }
@@ -259,8 +262,11 @@ impl Rooms {
     }
 
     pub(crate) fn cookies(&self) -> Vec<u64> {
-        let rooms = self.groups.iter().flat_map(|group| &group.rooms);
-        rooms.map(Room::cookie).collect()
+        self.groups
+            .iter()
+            .flat_map(Group::cookies)
+            .copied()
+            .collect()
     }
 
     /// Whether a listener that was not there before has come into the group.
@@ -311,29 +317,32 @@ impl Rooms {
         let group = &mut self.groups[number];
         let chosen = match group.preferred.is_some() {
             true => group.prefer_these(to),
-            false => choose(group, to, array),
+            false => choose(&group.rooms(), to, array),
         };
+        let rooms = group.rooms();
         if chosen.is_err() {
             // The kernel's own choice, which may be an old listener.
-            let _ = spread(group.rooms.first());
+            let _ = spread(rooms.first());
         }
-        let waited = group.waiting();
+        let waited = rooms.iter().map(Room::waiting).sum();
         group.raise(to, waited);
-        group.rooms.iter().for_each(Room::shut);
-        let came = group
-            .opened
-            .take()
-            .map_or(0, |opened| opened.came.count() as usize);
+        rooms.iter().for_each(Room::shut);
+        let came = group.opened.take();
+        let came = came.map_or(0, |opened| opened.came.count() as usize);
         let full = waited >= group.room();
         let since = group.parking.take().filter(|_| waited > 0);
-        let figures = &mut self.figures;
-        match somebody {
-            true => figures.handed_over += waited,
-            false => figures.reset += waited,
-        }
-        figures.no_room += if full { came.saturating_sub(waited) } else { 0 };
-        let longest = since.map_or(Duration::ZERO, |since| since.elapsed());
-        figures.longest = figures.longest.max(longest);
+        self.figures.add(Figures {
+            handed_over: if somebody { waited } else { 0 },
+            reset: if somebody { 0 } else { waited },
+            no_room: if full { came.saturating_sub(waited) } else { 0 },
+            longest: since.map_or(Duration::ZERO, |since| since.elapsed()),
+        });
+    }
+
+    /// The guard has done that.
+    pub(crate) fn note_acted(&mut self, acted: Acted) {
+        self.figures.add(acted.figures);
+        self.acted = acted.words;
     }
 
     /// How much of the hand-over is still under way: handshakes, and listeners whose queue is too long for
@@ -356,7 +365,7 @@ impl Rooms {
         raised + left
     }
 
-    /// Another process does what is left to do.
+    /// Another process has done what is left to do.
     pub(crate) fn leave_as_it_is(&mut self) {
         self.given_back = true;
     }
@@ -389,7 +398,10 @@ impl Rooms {
                 }
             }
             // Bound sockets could keep others from binding the address.
-            group.rooms.clear();
+            group.shelf = None;
+        }
+        if let Some(note) = self.note.take() {
+            note.remove();
         }
     }
 }
@@ -400,9 +412,16 @@ impl Drop for Rooms {
     }
 }
 
+/// The program chooses for the group of these rooms from now on.
+pub(super) fn attach(program: &Program, rooms: &[Room]) -> Result<()> {
+    let room = rooms.first().context("no room")?;
+    let chosen = program.choose_for_group_of(room.as_fd());
+    chosen.context("the program can't be attached to the waiting rooms")
+}
+
 /// From now on the group's connections go to these listeners.
-fn choose(group: &Group, targets: &Targets, array: Option<Listeners>) -> Result<()> {
-    let room = group.rooms.first().context("no room")?;
+fn choose(rooms: &[Room], targets: &Targets, array: Option<Listeners>) -> Result<()> {
+    let room = rooms.first().context("no room")?;
     anyhow::ensure!(!targets.is_empty(), "no listener");
     // A listener can be in one array only.
     let array = array.map_or_else(|| array_of(targets), Ok)?;

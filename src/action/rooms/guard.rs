@@ -2,25 +2,24 @@
 //! once that listens again.
 
 use std::ffi::{CStr, OsString};
-use std::io::{IoSliceMut, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::Write;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use nix::cmsg_space;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use anyhow::{Context, Result};
 
 use super::groups::{First, Group, Rooms};
+use super::left::Note;
 use super::policy::HANDED_OVER_WITHIN;
-use super::watch::{DISMISSED, END, File, MOST_FILES, READY};
 use crate::action::contract::GuardWork;
 use crate::kernel::control_group::ControlGroup;
-use crate::kernel::room::Room;
-use crate::kernel::room::orders::{HAND_OVER, Orders};
+use crate::kernel::room::Shelf;
+use crate::kernel::room::orders::{File, HAND_OVER, Orders};
 use crate::kernel::sockets::Looks;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sys;
+use crate::process::attended::word;
 use crate::process::guard::{self, Heard};
 use crate::words::scope::Scope;
 
@@ -45,15 +44,21 @@ pub(crate) fn call(words: &[OsString]) -> Option<GuardWork> {
 /// Guards the rooms until the run dismisses it, or has died and those who waited were handed over.
 fn guard(orders: &Orders) -> Result<()> {
     let until = Instant::now() + orders.left();
-    let (mut line, _) = guard::begin(NAME_FOR_KERNEL)?;
+    let files: Vec<RawFd> = orders.files.iter().map(|(_, fd)| *fd).collect();
+    let (mut line, _) = guard::begin(NAME_FOR_KERNEL, &files)?;
     guard::stay();
-    let mut guarded = receive(&mut line, orders)?;
-    line.write_all(&[READY])?;
-    if guarded.until_left(&line, until) {
+    let mut guarded = Guarded::of(orders)?;
+    line.write_all(&[word::READY])?;
+    if guarded.until_left(&mut line, until) {
         guarded.rooms.leave_as_it_is();
         return Ok(());
     }
     guarded.take_over(until);
+    // A run that was stopped reads that once it goes on.
+    let mut said = vec![word::ACTED];
+    said.extend(serde_json::to_vec(&guarded.rooms.figures)?);
+    let _ = line.write_all(&said);
+    guarded.finish();
     drop(orders.group.as_deref().map(ControlGroup::at));
     Ok(())
 }
@@ -67,20 +72,24 @@ struct Guarded {
 impl Guarded {
     /// Waits for the end of the run. `true`: it has dismissed the guard; `false`: it has died or hangs, and
     /// those who wait are to be handed over.
-    fn until_left(&mut self, line: &UnixStream, until: Instant) -> bool {
+    fn until_left(&mut self, line: &mut UnixStream, until: Instant) -> bool {
         let mut beat = Instant::now();
         loop {
             let now = Instant::now();
             let hangs = now >= beat + HUNG;
-            if now >= until || (hangs && self.is_served_anew()) {
+            if now >= until || (hangs && (told_to_end() || self.is_served_anew())) {
                 return false;
             }
             let next = if hangs { LOOK_EVERY } else { HUNG };
-            match guard::await_word(line, next.min(until - now).max(LOOK_EVERY)) {
-                Heard::Word(DISMISSED) => return true,
-                Heard::Word(_) => beat = Instant::now(),
-                Heard::TheEnd => return false,
+            let next = next.min(until - now).max(LOOK_EVERY);
+            match guard::await_word(line, next) {
+                Heard::Word(word::DISMISSED) => return true,
+                Heard::Word(_) => {
+                    beat = Instant::now();
+                    let _ = line.write_all(&[word::HERE]);
+                }
                 Heard::Nothing => (),
+                Heard::TheEnd => return false,
             }
         }
     }
@@ -95,18 +104,20 @@ impl Guarded {
         let deserted = Instant::now() + DESERTED;
         while self.rooms.groups.iter().any(Group::is_open) {
             let now = Instant::now();
-            let told = sys::pending().contains(HAND_OVER);
             let sample = self.rooms.look(false).unwrap_or_default();
             for n in 0..self.rooms.groups.len() {
                 let group = &self.rooms.groups[n];
                 let anew = self.rooms.is_served_anew(group, &sample);
                 let still = now >= deserted && self.rooms.is_served(group, &sample);
-                if group.is_open() && (anew || still || told || now >= until) {
+                if group.is_open() && (anew || still || now >= until || told_to_end()) {
                     self.rooms.hand_over(n);
                 }
             }
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    fn finish(&mut self) {
         self.links.clear();
         let give_up = Instant::now() + HANDED_OVER_WITHIN;
         while self.rooms.under_way() > 0 && Instant::now() < give_up {
@@ -116,64 +127,42 @@ impl Guarded {
     }
 }
 
-fn receive(line: &mut UnixStream, orders: &Orders) -> Result<Guarded> {
-    let mut sockets = Sockets::new(&orders.ports, &Scope::default())?;
-    if let Some(netns) = &orders.netns {
-        sockets.look_in(netns)?;
-    }
-    let mut guarded = Guarded {
-        rooms: Rooms::new(sockets, First::Rooms, orders.old.clone()),
-        links: Vec::new(),
-    };
-    loop {
-        let (kinds, files) = receive_some(line)?;
-        let over = kinds == [END];
-        for (kind, file) in kinds.into_iter().zip(files) {
-            guarded.take(kind, file)?;
-        }
-        if over {
-            guarded.rooms.hide();
-            return Ok(guarded);
-        }
-    }
-}
-
-/// One message: what each descriptor is, and the descriptors.
-fn receive_some(line: &UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>)> {
-    let mut kinds = vec![0; MOST_FILES];
-    let mut space = cmsg_space!([RawFd; MOST_FILES]);
-    let mut parts = [IoSliceMut::new(&mut kinds)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(line.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-    let length = message.bytes;
-    let mut files = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(fds) = control {
-            files.extend(fds.into_iter().filter_map(sys::inherited));
-        }
-    }
-    if length == 0 {
-        bail!("the run has died");
-    }
-    kinds.truncate(length);
-    Ok((kinds, files))
+/// Somebody has sent SIGTERM. While the run works, that is for the run to hear.
+fn told_to_end() -> bool {
+    sys::pending().contains(HAND_OVER)
 }
 
 impl Guarded {
-    fn take(&mut self, kind: u8, file: OwnedFd) -> Result<()> {
-        let lent = kind == File::LentRoom as u8;
-        if kind == File::Link as u8 {
-            self.links.push(file);
-            return Ok(());
+    fn of(orders: &Orders) -> Result<Guarded> {
+        let mut sockets = Sockets::new(&orders.ports, &Scope::default())?;
+        if let Some(netns) = &orders.netns {
+            sockets.look_in(netns)?;
         }
-        let room = Room::adopt(file).context("not a room")?;
-        let groups = &mut self.rooms.groups;
-        match groups.iter_mut().find(|group| group.place == *room.place()) {
-            Some(group) => group.rooms.push(room),
-            None => {
-                let mut group = Group::new(room.place().clone(), 0, lent);
-                group.rooms.push(room);
-                groups.push(group);
+        let mut guarded = Guarded {
+            rooms: Rooms::new(sockets, First::Rooms, orders.old.clone()),
+            links: Vec::new(),
+        };
+        for (kind, fd) in &orders.files {
+            let file = sys::inherited(*fd).context("no such file")?;
+            guarded.take(*kind, file, orders)?;
+        }
+        guarded.rooms.hide();
+        Ok(guarded)
+    }
+
+    fn take(&mut self, kind: File, file: OwnedFd, orders: &Orders) -> Result<()> {
+        match kind {
+            File::Link => self.links.push(file),
+            File::Note => {
+                let note = orders.note.as_deref();
+                self.rooms.note = note.map(|path| Note::adopt(path, file));
+            }
+            File::Shelf | File::LentShelf => {
+                let shelf = Shelf::adopt(file)?;
+                let lent = kind == File::LentShelf;
+                let mut group = Group::new(shelf.place().clone(), 0, lent);
+                group.shelf = Some(shelf);
+                self.rooms.groups.push(group);
             }
         }
         Ok(())

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::libc;
 
 use super::choice::MOST_ROOMS;
 use super::groups::{First, Group, Own, Rooms};
 use super::hook;
+use super::left::Note;
 use crate::action::contract::Seen;
 use crate::gate::rooms::group_name;
 use crate::kernel::bpf::Connections;
 use crate::kernel::control_group::ControlGroup;
-use crate::kernel::room::{Place, Room, copy, longest_queue, probe};
+use crate::kernel::room::{Place, Room, Shelf, copy, longest_queue, probe};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Listener, Looks};
 
@@ -50,9 +51,21 @@ pub(crate) fn make(seen: &Seen, first: First, max_held: u32) -> Result<Rooms> {
     (rooms.run, rooms.who) = (seen.run.to_owned(), seen.who.to_string());
     let size = longest_queue(seen.netns).clamp(1, max_held);
     let count = max_held.div_ceil(size).min(MOST_ROOMS);
+    let mut groups = Vec::new();
     for (place, listeners) in places {
-        let added = add_group(&mut rooms, place, &listeners, (count, size), seen);
-        added.or_else(|error| rooms.leave_last_alone(error))?;
+        groups.push(group_of(place, &listeners, size, seen)?);
+    }
+    // Before anything is lent, so that it is taken back however this ends.
+    let lent = |listener: &Listener| {
+        let place = Place::of(listener);
+        let mut groups = groups.iter();
+        groups.any(|group: &Group| group.lent && group.place == place)
+    };
+    rooms.note = Some(Note::write(seen, lent)?);
+    for group in groups {
+        rooms.groups.push(group);
+        let group = rooms.groups.last_mut().expect("it was just added");
+        fill(group, count, seen).or_else(|error| rooms.leave_last_alone(error))?;
     }
     share(&mut rooms, seen)?;
     rooms.hide();
@@ -95,13 +108,8 @@ pub(crate) fn own(run: &str) -> Result<Own> {
     })
 }
 
-fn add_group(
-    rooms: &mut Rooms,
-    place: Place,
-    listeners: &[&Listener],
-    (count, size): (u32, u32),
-    seen: &Seen,
-) -> Result<()> {
+/// The group of these listeners, without rooms yet. Nothing has changed.
+fn group_of(place: Place, listeners: &[&Listener], size: u32, seen: &Seen) -> Result<Group> {
     let copies = listeners
         .iter()
         .map(|listener| copy::of(listener, &seen.before.holders))
@@ -116,16 +124,20 @@ fn add_group(
         );
         lent |= !copy::shares_port(copy)?;
     }
-    // Before the option is set, so that it is taken back however this ends.
-    rooms.groups.push(Group::new(place.clone(), size, lent));
-    let group = rooms.groups.last_mut().expect("it was just added");
+    let mut group = Group::new(place, size, lent);
     group.copies = copies;
-    if lent {
+    Ok(group)
+}
+
+/// Makes the rooms of the group, bound and not open.
+fn fill(group: &mut Group, count: u32, seen: &Seen) -> Result<()> {
+    if group.lent {
         let mut copies = group.copies.iter();
         copies.try_for_each(|copy| copy::set_shares_port(copy, true))?;
     }
-    let like = group.copies.first().ok_or_else(|| anyhow!("no listener"))?;
-    let made = (0..count).map(|_| Room::make(&place, like.as_fd(), seen.netns));
-    group.rooms = made.collect::<Result<Vec<Room>>>()?;
+    let like = group.copies.first().context("no listener")?;
+    let made = (0..count).map(|_| Room::make(&group.place, like.as_fd(), seen.netns));
+    let made = made.collect::<Result<Vec<Room>>>()?;
+    group.shelf = Some(Shelf::of(made)?);
     Ok(())
 }

@@ -4,9 +4,11 @@
 mod account;
 mod backend;
 pub(crate) mod choice;
+mod figures;
 mod groups;
 pub(crate) mod guard;
 mod hook;
+pub(crate) mod left;
 pub(crate) mod make;
 pub(crate) mod options;
 pub(crate) mod policy;

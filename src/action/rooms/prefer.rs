@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::groups::{First, Group, Rooms};
+use super::groups::{First, Group, Rooms, attach};
 use super::preferred::{AGAIN, LeftAlone, Preferred, Targets, copies, program};
 use crate::kernel::room::{Place, copy};
 use crate::kernel::sockets::{Listener, Sample, holders};
@@ -23,9 +23,10 @@ impl Group {
     /// # Errors
     /// Rooms may be open. [`Rooms::hand_over`] shuts them.
     pub(crate) fn prefer(&mut self) -> Result<()> {
-        if self.rooms.is_empty() {
+        let Some(shelf) = &self.shelf else {
             return Ok(());
-        }
+        };
+        let rooms = shelf.rooms()?;
         let opened = self.to_open()?;
         let copies = std::mem::take(&mut self.copies);
         let mut preferred = match self.preferred.take() {
@@ -42,13 +43,13 @@ impl Group {
             let chosen = program.choose_for_group_of(copy.as_fd());
             chosen.context("the program can't be attached to the service's listeners")?;
         }
-        self.open(opened)?;
+        self.open(&rooms, opened)?;
         if !early {
             preferred.put(&copies)?;
         }
         preferred.known = (preferred.taken.len(), preferred.chosen());
         self.preferred = Some(preferred);
-        self.attach(&program)
+        attach(&program, &rooms)
     }
 
     /// These are there now.
@@ -72,7 +73,7 @@ impl Group {
         };
         let known = (preferred.taken.len(), preferred.chosen());
         if known != preferred.known {
-            self.attach(&program(preferred, self.fill(opened))?)?;
+            attach(&program(preferred, self.fill(opened))?, &self.rooms())?;
         }
         if let Some(preferred) = &mut self.preferred {
             preferred.known = known;

@@ -14,7 +14,7 @@ use super::programs::{BRIEFLY, Programs};
 use super::recent;
 use super::save::parts;
 use super::standing::{Made, Standing, list, told};
-use crate::gate::backend::{Backend, Deadline, Lost, Remark, fail_on_demand};
+use crate::gate::backend::{Backend, Deadline, Remark, fail_on_demand};
 use crate::gate::kinds::{Kind, Variant};
 use crate::gate::rules::{Rules, Settings};
 use crate::gate::watchdog::Watchdog;
@@ -467,7 +467,7 @@ impl Backend for Iptables {
         rules.is_some_and(|rules| rules.steer.translates())
     }
 
-    fn keep_watched(&mut self, until: Deadline) -> Result<Option<Lost>> {
+    fn keep_watched(&mut self, until: Deadline) -> Result<Option<String>> {
         let kind = Kind::Iptables(self.variant);
         Watchdog::keep(&mut self.watchdog, kind, &self.id, until + self.lingers)
     }

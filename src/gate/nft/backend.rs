@@ -14,7 +14,7 @@ use super::refused::{ClockRefused, Lack, OwnerRefused, explain, refuses_clock, r
 use super::ruleset::Ruleset;
 use super::tables::{Tables, gone};
 use super::transaction::{self, ChainRules};
-use crate::gate::backend::{Backend, Deadline, Flows, Lost, Remark, fail_on_demand};
+use crate::gate::backend::{Backend, Deadline, Flows, Remark, fail_on_demand};
 use crate::gate::kinds::Kind;
 use crate::gate::rules::{Rules, Settings};
 use crate::gate::watchdog::Watchdog;
@@ -341,7 +341,7 @@ impl Backend for Nft {
         true
     }
 
-    fn keep_watched(&mut self, until: Deadline) -> Result<Option<Lost>> {
+    fn keep_watched(&mut self, until: Deadline) -> Result<Option<String>> {
         let kind = Kind::Nft;
         Watchdog::keep(&mut self.watchdog, kind, &self.id, until + self.lingers)
     }

@@ -12,7 +12,9 @@ pub(crate) mod place;
 pub(crate) mod probe;
 pub(crate) mod programs;
 pub(crate) mod releases;
+pub(crate) mod shelf;
 pub(crate) mod socket;
 
 pub(crate) use self::place::Place;
+pub(crate) use self::shelf::Shelf;
 pub(crate) use self::socket::{Room, longest_queue};

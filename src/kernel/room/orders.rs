@@ -1,6 +1,7 @@
 //! What the guard process of a run's rooms is told. It stands on the guard's command line, which everybody can
 //! read: other runs, `status`, `clear` and `check` know the rooms by it.
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,12 +36,49 @@ pub(crate) struct Orders {
     pub group: Option<PathBuf>,
     /// Which run it is, as the comments of rules tell it.
     pub who: String,
+    /// The file that says what the run would leave.
+    pub note: Option<PathBuf>,
+    /// The descriptors that it inherits.
+    pub files: Vec<(File, RawFd)>,
+}
+
+/// What a descriptor is: a letter behind its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum File {
+    Shelf,
+    /// That of a group whose listeners have SO_REUSEPORT from syngate.
+    LentShelf,
+    Link,
+    Note,
+}
+
+impl File {
+    const ALL: [(File, char); 4] = [
+        (File::Shelf, 's'),
+        (File::LentShelf, 'l'),
+        (File::Link, 'h'),
+        (File::Note, 'n'),
+    ];
+
+    fn letter(self) -> char {
+        let mut all = File::ALL.iter();
+        all.find(|(file, _)| *file == self)
+            .map_or('?', |(_, letter)| *letter)
+    }
+
+    fn parse(text: &str) -> Option<(File, RawFd)> {
+        let mut all = File::ALL.iter();
+        let (file, letter) = all.find(|(_, letter)| text.ends_with(*letter))?;
+        Some((*file, text.strip_suffix(*letter)?.parse().ok()?))
+    }
 }
 
 impl Orders {
-    /// `room-guard UNTIL RUN PORTS OLD ROOMS NETNS GROUP WHO`.
-    pub(crate) fn words(&self) -> [String; 9] {
-        let group = self.group.as_ref().map(|path| path.display().to_string());
+    /// `room-guard UNTIL RUN PORTS OLD ROOMS NETNS GROUP WHO NOTE FILES`.
+    pub(crate) fn words(&self) -> [String; 11] {
+        let shown = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let files = self.files.iter();
+        let files = files.map(|(file, fd)| format!("{fd}{}", file.letter()));
         let netns = self.netns.as_ref().map(ToString::to_string);
         [
             COMMAND.to_owned(),
@@ -50,16 +88,32 @@ impl Orders {
             joined(&self.old),
             joined(&self.rooms),
             netns.unwrap_or_default(),
-            group.unwrap_or_default(),
+            shown(&self.group).unwrap_or_default(),
             self.who.clone(),
+            shown(&self.note).unwrap_or_default(),
+            files.collect::<Vec<_>>().join(","),
         ]
     }
 
     /// Reads such words.
     pub(crate) fn parse(words: &[&str]) -> Option<Orders> {
-        let [COMMAND, until, run, ports, old, rooms, netns, group, who] = words else {
+        let [
+            COMMAND,
+            until,
+            run,
+            ports,
+            old,
+            rooms,
+            netns,
+            group,
+            who,
+            note,
+            files,
+        ] = words
+        else {
             return None;
         };
+        let files = files.split(',').filter(|word| !word.is_empty());
         Some(Orders {
             until: Duration::from_millis(until.parse().ok()?),
             run: (*run).to_owned(),
@@ -72,6 +126,8 @@ impl Orders {
             },
             group: (!group.is_empty()).then(|| group.into()),
             who: (*who).to_owned(),
+            note: (!note.is_empty()).then(|| note.into()),
+            files: files.map(File::parse).collect::<Option<_>>()?,
         })
     }
 
@@ -124,16 +180,24 @@ mod tests {
             netns: None,
             group: Some("/sys/fs/cgroup/a".into()),
             who: "syngate pid=1 since=2 command=true".to_owned(),
+            note: Some("/run/syngate/a".into()),
+            files: vec![(File::LentShelf, 5), (File::Note, 17)],
         };
         let words = orders.words();
         let mut words = words.each_ref().map(String::as_str);
         assert_eq!(Orders::parse(&words), Some(orders));
         withstand(&words.join("\0"));
-        for (n, wrong) in [(0, "standby-guard"), (1, "soon"), (3, "80000"), (5, "x")] {
+        for (n, wrong) in [
+            (0, "standby-guard"),
+            (1, "soon"),
+            (3, "80000"),
+            (5, "x"),
+            (10, "5"),
+        ] {
             let right = std::mem::replace(&mut words[n], wrong);
             assert_eq!(Orders::parse(&words), None, "{wrong}");
             words[n] = right;
         }
-        assert_eq!(Orders::parse(&words[..8]), None);
+        assert_eq!(Orders::parse(&words[..10]), None);
     }
 }

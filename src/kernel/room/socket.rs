@@ -67,6 +67,15 @@ impl Room {
         })
     }
 
+    /// One that was made or adopted before.
+    pub(super) fn known(socket: OwnedFd, place: &Place, cookie: u64) -> Room {
+        Room {
+            socket,
+            place: place.clone(),
+            cookie,
+        }
+    }
+
     pub(crate) fn place(&self) -> &Place {
         &self.place
     }

@@ -44,6 +44,14 @@ pub(crate) fn unusual_directory() -> Option<PathBuf> {
     (directory != Path::new(LOCK_DIR)).then_some(directory)
 }
 
+/// Where a run in this network namespace puts another file, beside the lock file. Only for a process that has
+/// opened the lock file: that looks whether the directory is safe.
+pub(crate) fn beside(suffix: &str) -> io::Result<PathBuf> {
+    let name = file_name()?;
+    let stem = name.trim_end_matches(".lock");
+    Ok(directory_in_use().join(format!("{stem}.{suffix}")))
+}
+
 /// The file has the name of the network namespace, because several may share the directory.
 pub(super) fn file_name() -> io::Result<String> {
     let namespace = std::fs::metadata("/proc/self/ns/net")?.ino();

@@ -25,7 +25,7 @@ use self::roll::{SHARED, lock_in, note_at, roll_of};
 use crate::words::env::LOCK_DIR_VARIABLE;
 use crate::words::ports::PortSet;
 
-pub(crate) use self::file::{LOCK_DIR, directory_in_use, lock_file, unusual_directory};
+pub(crate) use self::file::{LOCK_DIR, beside, directory_in_use, lock_file, unusual_directory};
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::roll::withstand;
 pub(crate) use self::roll::{Living, LockHolder, Roll, roll};

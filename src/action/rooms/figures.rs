@@ -1,0 +1,33 @@
+//! What became of those who waited, in numbers.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What became of those who waited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Figures {
+    pub handed_over: usize,
+    /// Nobody listened when the rooms were shut.
+    pub reset: usize,
+    /// Too many waited.
+    pub no_room: usize,
+    /// No connection waited longer.
+    pub longest: Duration,
+}
+
+/// What a guard has done that took the run for dead.
+pub(crate) struct Acted {
+    pub figures: Figures,
+    /// A sentence about that, unless the run has told it.
+    pub words: Option<String>,
+}
+
+impl Figures {
+    pub(super) fn add(&mut self, more: Figures) {
+        self.handed_over += more.handed_over;
+        self.reset += more.reset;
+        self.no_room += more.no_room;
+        self.longest = self.longest.max(more.longest);
+    }
+}

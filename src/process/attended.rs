@@ -1,0 +1,234 @@
+//! The run's side of a guard that must not be missing: the run asks it now and then whether it is there,
+//! and puts another one in the place of one that was killed, was stopped, or hangs.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+use crate::process::guard::{self, GuardCall, GuardProcess, START_TIMEOUT};
+use crate::process::pulse::{Beat, Pulse};
+
+/// The words between a run and its guard, a byte each.
+pub(crate) mod word {
+    /// The guard is ready.
+    pub(crate) const READY: u8 = b'r';
+    /// The run asks whether the guard is there.
+    pub(crate) const ASKED: u8 = b'a';
+    pub(crate) const HERE: u8 = b'h';
+    /// The run has done the guard's work itself.
+    pub(crate) const DISMISSED: u8 = b'd';
+    /// The guard has done its work, since it took the run for dead.
+    pub(crate) const ACTED: u8 = b'x';
+}
+
+/// What has become of a guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lost {
+    Killed,
+    /// Somebody has stopped it, or it hangs.
+    Silent,
+    /// It has done its work, since it took the run for dead.
+    Acted,
+}
+
+impl Lost {
+    /// A sentence about the guard with that name.
+    pub(crate) fn words(self, name: &str) -> String {
+        match self {
+            Lost::Killed => format!("{name} was killed"),
+            Lost::Silent => format!("{name} does not answer (did somebody stop it?)"),
+            Lost::Acted => {
+                format!("{name} has opened the gate: syngate hung, or somebody had stopped it")
+            }
+        }
+    }
+
+    /// The same, and what the run has done.
+    pub(crate) fn told(self, name: &str) -> String {
+        let words = self.words(name);
+        match self {
+            Lost::Acted => words,
+            Lost::Killed | Lost::Silent => format!("{words}: syngate has started another one"),
+        }
+    }
+}
+
+/// If the run drops it without [`Attended::dismiss`], the guard does its work.
+pub(crate) struct Attended {
+    process: GuardProcess,
+    line: UnixStream,
+    pulse: Pulse,
+    /// It is not ready yet.
+    coming: Option<Coming>,
+    /// What it said when it had done its work.
+    last_words: Option<Vec<u8>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Coming {
+    since: Instant,
+    instead_of: Lost,
+}
+
+/// What the run sees of its guard.
+enum Seen {
+    Well,
+    /// It is ready now, in the place of one that is lost.
+    Ready(Lost),
+    Lost(Lost),
+}
+
+impl Attended {
+    /// Starts a guard, and waits until it is ready.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub(crate) fn start(call: &GuardCall) -> io::Result<Attended> {
+        let mut attended = Attended::launch(call)?;
+        attended.wait_ready()?;
+        Ok(attended)
+    }
+
+    fn launch(call: &GuardCall) -> io::Result<Attended> {
+        let (process, line) = guard::start(call)?;
+        Ok(Attended {
+            process,
+            line,
+            pulse: Pulse::new(Instant::now()),
+            coming: None,
+            last_words: None,
+        })
+    }
+
+    fn wait_ready(&mut self) -> io::Result<()> {
+        let mut byte = [0];
+        self.line.set_nonblocking(false)?;
+        self.line.read_exact(&mut byte)?;
+        if byte != [word::READY] {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        self.coming = None;
+        self.line.set_nonblocking(true)
+    }
+
+    /// Whether it would do its work. Waits for one that has just been started.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        let comes = self.coming.is_some();
+        self.process.lives() && (!comes || self.wait_ready().is_ok())
+    }
+
+    fn see(&mut self, now: Instant) -> Seen {
+        if self.last_words.is_some() {
+            return Seen::Well;
+        }
+        let mut word = [0];
+        let heard = self.line.read_exact(&mut word).is_ok();
+        if let Some(Coming { since, instead_of }) = self.coming {
+            if heard && word == [word::READY] {
+                self.coming = None;
+                self.pulse = Pulse::new(now);
+                return Seen::Ready(instead_of);
+            }
+            return match self.process.lives() && now < since + START_TIMEOUT {
+                true => Seen::Well,
+                false => Seen::Lost(instead_of),
+            };
+        }
+        if heard && word == [word::ACTED] {
+            self.last_words = Some(self.rest());
+            return Seen::Lost(Lost::Acted);
+        }
+        if heard && word == [word::HERE] {
+            self.pulse.answered(now);
+        }
+        if !self.process.lives() {
+            return Seen::Lost(Lost::Killed);
+        }
+        match self.pulse.beat(now) {
+            Beat::Wait => Seen::Well,
+            Beat::Ask => {
+                // Should that fail, it has not answered in time.
+                let _ = self.line.write_all(&[word::ASKED]);
+                Seen::Well
+            }
+            Beat::Missed => Seen::Lost(Lost::Silent),
+        }
+    }
+
+    fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        // Until nothing is there, or the guard has ended.
+        let _ = self.line.read_to_end(&mut rest);
+        rest
+    }
+
+    /// Puts another one in the place of a guard that is lost, and does not wait until that is ready.
+    /// Returns why, once it is. One that has acted has no successor.
+    ///
+    /// # Errors
+    /// There is none now, and `guard` is `None`.
+    pub(crate) fn keep(
+        guard: &mut Option<Attended>,
+        name: &str,
+        launch: impl FnOnce() -> io::Result<Attended>,
+    ) -> Result<Option<Lost>> {
+        let Some(present) = guard else {
+            return Ok(None);
+        };
+        let now = Instant::now();
+        let lost = match present.see(now) {
+            Seen::Well => return Ok(None),
+            Seen::Ready(lost) => return Ok(Some(lost)),
+            Seen::Lost(Lost::Acted) => return Ok(Some(Lost::Acted)),
+            Seen::Lost(lost) => lost,
+        };
+        // Before its line ends: it must not do its work for a run that lives.
+        present.process.kill();
+        let was_coming = present.coming.is_some();
+        *guard = None;
+        let doing = || format!("{}, and no other can be started", lost.words(name));
+        anyhow::ensure!(!was_coming, doing());
+        let mut another = launch().with_context(doing)?;
+        another.coming = Some(Coming {
+            since: now,
+            instead_of: lost,
+        });
+        *guard = Some(another);
+        Ok(None)
+    }
+
+    /// For [`Attended::keep`]: it comes, and nobody waits for it.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub(crate) fn come(call: &GuardCall) -> io::Result<Attended> {
+        let another = Attended::launch(call)?;
+        another.line.set_nonblocking(true)?;
+        Ok(another)
+    }
+
+    /// Does `work` in other processes. If the run is killed meanwhile, the guard waits until these
+    /// processes have ended: they hold the run's end of the line, too.
+    pub(crate) fn waits_for<T>(&self, work: impl FnOnce() -> T) -> T {
+        let inherited = |flags| fcntl(&self.line, FcntlArg::F_SETFD(flags));
+        let _ = inherited(FdFlag::empty());
+        let done = work();
+        let _ = inherited(FdFlag::FD_CLOEXEC);
+        done
+    }
+
+    /// Ends a guard whose work the run has done. Returns what the guard said if it has done that itself.
+    pub(crate) fn dismiss(mut self) -> Option<Vec<u8>> {
+        let _ = self.line.write_all(&[word::DISMISSED]);
+        let _ = self.line.shutdown(Shutdown::Write);
+        self.process.see_end();
+        let said = self.rest();
+        let acted = said.iter().position(|word| *word == word::ACTED);
+        let late = acted.map(|at| said[at + 1..].to_vec());
+        self.last_words.or(late)
+    }
+}
