@@ -313,6 +313,9 @@ fn who_can_be_parked() {
             let told = text(&found, "parked");
             assert!(told.starts_with("80: --syn park is possible"), "{told}");
             assert!(told.contains(says), "{told}");
+            assert_eq!(found["auto"]["action"], "park", "{found:#}");
+            let auto = call(&host, words("--port 80 --syn auto --ready-timeout 0"));
+            assert_eq!(auto.run(["true"]).report["action"], "park");
         }
     }
     host.must(words("sysctl -q -w net.core.somaxconn=128"));

@@ -1,11 +1,11 @@
-//! Which action `--syn auto` takes, from what can be done here, and how many rooms. Pure: a run asks by trying, `check` by what it
-//! has found.
+//! Which action `--syn auto` takes, from what can be done here, and how many rooms a group may have. Pure: a run
+//! asks by trying, `check` by what it has found.
 
 /// More rooms in a group would make each choice slower.
 pub(crate) const MOST_ROOMS: u32 = 64;
 
 /// The order of `--syn auto`: the first that can be done.
-pub(crate) const AUTO: [&str; 2] = ["hold", "drop"];
+pub(crate) const AUTO: [&str; 3] = ["park", "hold", "drop"];
 
 /// What is taken, and what was missing for those before it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,13 +15,17 @@ pub(crate) struct AutoAction {
 }
 
 impl Host {
-    /// With the services that listen, where they are known.
+    /// With the services on the ports that were asked for; `None`: as far as the host decides it.
     pub(crate) fn auto(&self, endpoints: Option<&[Endpoint]>) -> AutoAction {
         let can = |action| match action {
-            "park" => endpoints
-                .unwrap_or_default()
-                .iter()
-                .try_for_each(|e| self.parks(e)),
+            "park" => match (self.rooms.refusal(), endpoints) {
+                (Some(why), _) => Err(why.to_owned()),
+                (None, Some([])) => Err("nobody listens".to_owned()),
+                (None, known) => {
+                    let mut all = known.unwrap_or_default().iter();
+                    all.try_for_each(|endpoint| self.parks(endpoint))
+                }
+            },
             "hold" => {
                 let holding = self.holding();
                 let why = holding.because.unwrap_or_default();
@@ -106,6 +110,8 @@ mod tests {
         let mut host = usual();
         assert_eq!(host.auto(None).action, AUTO[0]);
         host.nfqueue = no();
+        assert_eq!(host.auto(None).action, "park");
+        assert_eq!(host.auto(Some(&[])).lacking[0], "park: nobody listens");
         (host.rooms.moves, host.rooms.copies) = (no(), no());
         let auto = host.auto(Some(&[endpoint(true)]));
         assert_eq!(auto.action, "drop");

@@ -51,7 +51,7 @@ impl Findings {
             backend,
             refusal,
             hold: host.holding(),
-            auto: host.auto(listeners.as_deref()),
+            auto: host.auto(listeners.as_deref().filter(|_| wanted.is_some())),
             host,
             listeners,
         }
