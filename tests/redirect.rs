@@ -974,7 +974,7 @@ fn bad_input_and_a_standby_that_is_not_there() {
         (
             "--syn reject",
             "",
-            "expected drop, hold, auto, redirect=PORT, divert=ADDR or park",
+            "expected drop, hold, auto, redirect=PORT",
         ),
         ("--syn redirect=80", "options", "80 is gated itself"),
         (
