@@ -487,7 +487,7 @@ except ConnectionResetError: pass",
 }
 
 /// Rules of the host's firewall by which nothing is redirected: commands, and how they call the rule.
-const OBJECTIONS: [(&str, &str); 12] = [
+const OBJECTIONS: [(&str, &str); 14] = [
     (
         "nft table inet f { set banned { type ipv4_addr; elements = { 10.77.0.2 }; }; chain in { type filter hook input priority 0; tcp dport { 80, 443 } ip saddr @banned drop; }; }",
         "by port 80 (nft table f, chain in)",
@@ -523,6 +523,14 @@ const OBJECTIONS: [(&str, &str); 12] = [
     (
         "iptables-nft -A INPUT -m conntrack --ctstate ESTABLISHED,DNAT -j ACCEPT; iptables-nft -A INPUT -j DROP",
         "accepts what NAT sends elsewhere (nft table filter, chain INPUT)",
+    ),
+    (
+        "nft table ip n { chain p { type nat hook prerouting priority -100; tcp dport 80 ip saddr 10.77.0.2 redirect to :9; }; }",
+        "sends some clients of 80 elsewhere (nft table n, chain p)",
+    ),
+    (
+        "iptables-legacy -t nat -A PREROUTING -s 10.77.0.2 -p tcp --dport 80 -j REDIRECT --to-ports 9",
+        "sends some clients of 80 elsewhere (iptables table nat, chain PREROUTING)",
     ),
     (
         "nft table inet raw { chain p { type filter hook prerouting priority -300; tcp dport 80 notrack; }; }",

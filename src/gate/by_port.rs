@@ -11,6 +11,8 @@ pub(crate) enum Does {
     Untracks,
     /// It lets the packet pass because NAT has changed its destination (`ct status dnat accept`).
     AcceptsTranslated,
+    /// It sends some clients elsewhere by NAT, as to a page that says that they are banned.
+    SendsSomeElsewhere,
 }
 
 /// The destination ports that a rule matches.
@@ -36,8 +38,8 @@ impl Matched {
     }
 }
 
-/// A rule that packets to this host from others meet: before connection tracking, if it untracks, and
-/// after NAT, if it refuses or accepts.
+/// A rule that packets to this host meet: before connection tracking, if it untracks, and after NAT, if it
+/// refuses or accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PortRule {
     pub(crate) does: Does,
@@ -51,6 +53,8 @@ pub(crate) struct PortRule {
     pub(crate) ports: Matched,
     /// It compares the ports from before NAT.
     pub(crate) original: bool,
+    /// Only packets of this host's own clients meet it.
+    pub(crate) local: bool,
 }
 
 /// Why connections to the gated ports must not go to the standby's port.
@@ -61,6 +65,17 @@ pub(crate) fn objection(rules: &[PortRule], gated: &PortSet, standby: u16) -> Op
         return Some(format!(
             "--syn redirect={standby}: a rule keeps {} from connection tracking ({}), and what is not \
              tracked can't be redirected: remove that rule, or use --syn hold",
+            about(rule).brief(),
+            rule.by
+        ));
+    }
+    let mut sending = rules
+        .iter()
+        .filter(|rule| rule.does == Does::SendsSomeElsewhere);
+    if let Some(rule) = sending.find(|rule| !about(rule).is_empty()) {
+        return Some(format!(
+            "--syn redirect={standby}: a rule sends some clients of {} elsewhere ({}), and would not meet them \
+             any more, since only the first NAT of a connection counts: they would get in; use --syn hold",
             about(rule).brief(),
             rule.by
         ));
@@ -76,9 +91,13 @@ pub(crate) fn objection(rules: &[PortRule], gated: &PortSet, standby: u16) -> Op
     }
     let rule = bypassed(rules, gated, Some(standby))?;
     let ports = about(rule).brief();
+    let helps = match rule.local {
+        true => "leave this host's own clients alone by --allow-local, or ",
+        false => "",
+    };
     Some(format!(
         "--syn redirect={standby}: a rule may refuse clients by port {ports} ({}), and does not match what \
-         is redirected: the clients that it keeps out would get in; in that table refuse them by port \
+         is redirected: the clients that it keeps out would get in; {helps}in that table refuse them by port \
          {standby} as well, or by the port before NAT (meta l4proto tcp ct original proto-dst {ports}, or -m conntrack \
          --ctorigdstport {ports})",
         rule.by
@@ -156,12 +175,13 @@ mod tests {
             to: None,
             ports: Matched::These(ports.iter().copied().collect()),
             original,
+            local: false,
         }
     }
 
     #[test]
     fn a_rule_is_bypassed_unless_its_table_knows_of_the_standby() {
-        use Does::{AcceptsTranslated, Refuses, Untracks};
+        use Does::{AcceptsTranslated, Refuses, SendsSomeElsewhere, Untracks};
         let all: Vec<u16> = (0..=u16::MAX).collect();
         let unread = |does| PortRule {
             ports: Matched::Unread,
@@ -199,6 +219,18 @@ mod tests {
             ),
             (vec![rule(AcceptsTranslated, "a", &all, true)], None),
             (vec![rule(AcceptsTranslated, "a", &[3000], false)], None),
+            (
+                vec![rule(SendsSomeElsewhere, "a", &[80], false)],
+                Some("sends some clients of 80 elsewhere (a, chain c)"),
+            ),
+            (vec![rule(SendsSomeElsewhere, "a", &[81], false)], None),
+            (
+                vec![PortRule {
+                    local: true,
+                    ..bans()
+                }],
+                Some("--allow-local"),
+            ),
         ] {
             let told = objection(&rules, &PortSet::from_iter([80]), 8080);
             let says = |what| told.as_deref().is_some_and(|told| told.contains(what));

@@ -164,7 +164,9 @@ impl Plan {
             return Ok(self);
         };
         match firewall::by_port() {
-            Ok(rules) => {
+            Ok(mut rules) => {
+                // Local clients are not redirected.
+                rules.retain(|rule| !(rule.local && self.gated().scope.allow_local));
                 let objection = objection(&rules, &self.gated().ports, standby);
                 objection.map_or(Ok(self), |why| Err(Refused::Firewall(why)))
             }

@@ -10,8 +10,26 @@ use crate::words::ports::PortSet;
 
 /// Tables whose chain INPUT comes after NAT.
 const FILTERING: [&str; 3] = ["filter", "mangle", "security"];
+/// Tables whose chain OUTPUT comes after NAT.
+const FILTERING_OWN: [&str; 2] = ["filter", "security"];
 /// Prerouting in the table raw is before connection tracking.
 const TRACKING: &str = "raw";
+const TRANSLATING: &str = "nat";
+/// Options of NAT rules that are for all clients of a port.
+const FOR_ALL: [&str; 12] = [
+    "-A",
+    "-p",
+    "-m",
+    "-d",
+    "-j",
+    "--dport",
+    "--dports",
+    "--dst-type",
+    "--comment",
+    "--to-destination",
+    "--to-ports",
+    "--random",
+];
 /// Matches whose conditions are not read. They may be about a port.
 const UNREAD: [&str; 2] = ["u32", "bpf"];
 
@@ -21,12 +39,19 @@ pub(super) fn read(family: Family, table: &str, saved: &str) -> Vec<PortRule> {
     let chains = chains.filter_map(|line| line.split_once(' '));
     let (own, built_in): (Vec<_>, Vec<_>) = chains.partition(|(_, rest)| rest.starts_with('-'));
     let own: Vec<&str> = own.into_iter().map(|(name, _)| name).collect();
-    let met = match table {
-        TRACKING => "PREROUTING",
-        _ => "INPUT",
+    let built_in: Vec<String> = built_in
+        .into_iter()
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    let away = |met: &str| -> Vec<String> {
+        let others = built_in.iter().filter(|name| *name != met);
+        others.cloned().collect()
     };
-    let away = built_in.into_iter().map(|(name, _)| name.to_owned());
-    let away: Vec<String> = away.filter(|name| name != met).collect();
+    let from_others = away(match table {
+        TRACKING | TRANSLATING => "PREROUTING",
+        _ => "INPUT",
+    });
+    let own_clients = FILTERING_OWN.contains(&table).then(|| away("OUTPUT"));
     let rules = saved
         .lines()
         .filter_map(|line| line.find("-A ").map(|at| &line[at..]));
@@ -37,8 +62,12 @@ pub(super) fn read(family: Family, table: &str, saved: &str) -> Vec<PortRule> {
         let chain = rule.chain()?.to_owned();
         let does = does(rule, table, &own)?;
         let (ports, original) = compared(rule, does)?;
-        is_met(&chain, &away, &jumps).then(|| PortRule {
+        let meets = |away: &[String]| is_met(&chain, away, &jumps);
+        let local = !meets(&from_others);
+        let is_met = !local || own_clients.as_deref().is_some_and(meets);
+        is_met.then(|| PortRule {
             does,
+            local,
             by: format!("iptables table {table}, chain {chain}"),
             table: format!("{family} {table}"),
             to: goes_to(rule, &own).map(str::to_owned),
@@ -63,6 +92,12 @@ fn does(rule: &Rule, table: &str, own: &[&str]) -> Option<Does> {
         let [notrack, ct] = UNTRACKING_TARGETS;
         let untracks = target == notrack || target == ct && rule.has("--notrack");
         return untracks.then_some(Does::Untracks);
+    }
+    if table == TRANSLATING {
+        let elsewhere = ["DNAT", "REDIRECT", "NETMAP"].contains(&target);
+        let mut options = rule.words().iter().filter(|word| word.starts_with('-'));
+        let some = options.any(|option| !FOR_ALL.contains(&option.as_str()));
+        return (elsewhere && some).then_some(Does::SendsSomeElsewhere);
     }
     if !FILTERING.contains(&table) {
         return None;
@@ -99,7 +134,7 @@ fn compared(rule: &Rule, does: Does) -> Option<(Matched, bool)> {
     let all_or_none = match does {
         Does::Refuses => false,
         Does::Untracks => rule.words().iter().all(is_plain),
-        Does::AcceptsTranslated => true,
+        Does::AcceptsTranslated | Does::SendsSomeElsewhere => true,
     };
     all_or_none.then(all)
 }
@@ -155,6 +190,31 @@ mod tests {
             ),
             ("filter", "-A INPUT -p udp -m udp --dport 443 -j DROP", None),
             ("filter", "-A INPUT -s 10.0.0.9/32 -j DROP", None),
+            (
+                "filter",
+                "-A OUTPUT -p tcp -m tcp --dport 80 -m owner --uid-owner 33 -j REJECT",
+                Some("80"),
+            ),
+            (
+                "mangle",
+                "-A OUTPUT -p tcp -m tcp --dport 80 -m owner --uid-owner 33 -j DROP",
+                None,
+            ),
+            (
+                "nat",
+                "-A PREROUTING -s 10.0.0.9/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 81",
+                Some("80"),
+            ),
+            (
+                "nat",
+                "-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 81",
+                None,
+            ),
+            (
+                "nat",
+                "-A OUTPUT -s 10.0.0.9/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 81",
+                None,
+            ),
             (
                 "filter",
                 "-A FORWARD -p tcp -m tcp --dport 80 -j DROP",
@@ -215,7 +275,7 @@ mod tests {
             ),
         ] {
             let saved = format!(
-                "*{table}\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n\
+                "*{table}\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
                  :f2b - [0:0]\n:web - [0:0]\n:user - [0:0]\n[0:0] -A INPUT -j web\n\
                  [0:0] -A FORWARD -j user\n[0:0] {rule}\nCOMMIT\n"
             );

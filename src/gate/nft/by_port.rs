@@ -12,7 +12,7 @@ use super::uapi::{
     NFT_REG_VERDICT, NFTA_DATA_VERDICT, NFTA_IMMEDIATE_DATA, NFTA_IMMEDIATE_DREG, NFTA_LOOKUP_DREG,
     NFTA_TARGET_INFO, NFTA_TARGET_NAME, NFTA_VERDICT_CHAIN,
 };
-use super::{answers, others};
+use super::{answers, others, published};
 use crate::gate::by_port::{Does, PortRule, is_met};
 use crate::gate::nat::{REFUSING_TARGETS, UNTRACKING_TARGETS};
 use crate::gate::rules::PREFIX;
@@ -27,10 +27,9 @@ const CT_NOTRACK: u16 = 1;
 pub(crate) fn find() -> Result<Vec<PortRule>> {
     let mut tables = Tables::open()?;
     let all = others::find(&mut tables, read)?;
-    let (not_after_nat, not_before) = (
-        all.bases(is_not_after_nat),
-        all.bases(is_not_before_tracking),
-    );
+    let away = |met: fn(&Base) -> bool| all.bases(|base| !(is_of_ip(base) && met(base)));
+    let (others, own_clients) = (away(filters_others), away(filters_own_clients));
+    let before_tracking = away(|base| base.hook == libc::NF_INET_PRE_ROUTING);
     let rules = all.rules;
     let jumps: Vec<_> = rules
         .iter()
@@ -38,31 +37,35 @@ pub(crate) fn find() -> Result<Vec<PortRule>> {
         .collect();
     let mut found = Vec::new();
     for (at, rule) in rules {
-        let away = match rule.does() {
-            Some(Does::Refuses | Does::AcceptsTranslated) => &not_after_nat,
-            Some(Does::Untracks) => &not_before,
+        let meets = |away| is_met(&at, away, &jumps);
+        let (is_met, local) = match rule.does() {
+            Some(Does::Refuses | Does::AcceptsTranslated) => match meets(&others) {
+                true => (true, false),
+                false => (meets(&own_clients), true),
+            },
+            Some(Does::Untracks | Does::SendsSomeElsewhere) => (meets(&before_tracking), false),
             None => continue,
         };
-        if at.table.starts_with(PREFIX) || !is_met(&at, away, &jumps) {
+        if at.table.starts_with(PREFIX) || !is_met {
             continue;
         }
-        found.extend(rule.known(&at, &mut tables)?);
+        found.extend(rule.known(&at, local, &mut tables)?);
     }
     Ok(found)
 }
 
-/// The families of bridges, ARP and devices see packets before NAT, and so does prerouting up to the
-/// priority of NAT. A chain at that priority may come before syngate's or after it.
-fn is_not_after_nat(base: &Base) -> bool {
-    let after = base.hook == libc::NF_INET_LOCAL_IN
-        || base.hook == libc::NF_INET_PRE_ROUTING && base.priority > libc::NF_IP_PRI_NAT_DST;
-    !(is_of_ip(base) && after)
+/// After NAT. Prerouting is so from a priority on. A chain at just that priority may come before syngate's
+/// or after it.
+fn filters_others(base: &Base) -> bool {
+    base.hook == libc::NF_INET_LOCAL_IN
+        || base.hook == libc::NF_INET_PRE_ROUTING && base.priority > libc::NF_IP_PRI_NAT_DST
 }
 
-fn is_not_before_tracking(base: &Base) -> bool {
-    !(is_of_ip(base) && base.hook == libc::NF_INET_PRE_ROUTING)
+fn filters_own_clients(base: &Base) -> bool {
+    base.hook == libc::NF_INET_LOCAL_OUT && base.priority > libc::NF_IP_PRI_NAT_DST
 }
 
+/// The families of bridges, ARP and devices see packets before NAT.
 fn is_of_ip(base: &Base) -> bool {
     let ip = [libc::NFPROTO_INET, libc::NFPROTO_IPV4, libc::NFPROTO_IPV6];
     ip.contains(&i32::from(base.at.family))
@@ -83,14 +86,16 @@ impl Rule {
         self.does.or(accepts.then_some(Does::AcceptsTranslated))
     }
 
-    fn known(self, at: &others::At, tables: &mut Tables) -> Result<Option<PortRule>> {
+    fn known(self, at: &others::At, local: bool, tables: &mut Tables) -> Result<Option<PortRule>> {
         let (Some(does), false) = (self.does(), self.compared.udp) else {
             return Ok(None);
         };
         let ports = match (self.compared.ports, does) {
             (Some(ports), _) => ports,
             (None, Does::Untracks) if !self.compared.narrowed => Ports::These(PortSet::all()),
-            (None, Does::AcceptsTranslated) => Ports::These(PortSet::all()),
+            (None, Does::AcceptsTranslated | Does::SendsSomeElsewhere) => {
+                Ports::These(PortSet::all())
+            }
             _ => return Ok(None),
         };
         Ok(Some(PortRule {
@@ -100,6 +105,7 @@ impl Rule {
             to: self.goes_to,
             ports: known(ports, at, tables)?,
             original: self.compared.original,
+            local,
         }))
     }
 
@@ -108,6 +114,10 @@ impl Rule {
         let does = match name {
             "reject" | "queue" => Some(Does::Refuses),
             "notrack" => Some(Does::Untracks),
+            name if published::redirects(name, data) => self
+                .compared
+                .some_clients
+                .then_some(Does::SendsSomeElsewhere),
             "lookup" if word(NFTA_LOOKUP_DREG) == Some(NFT_REG_VERDICT) => Some(Does::Refuses),
             "immediate" if word(NFTA_IMMEDIATE_DREG) == Some(NFT_REG_VERDICT) => {
                 let data = attribute(data, NFTA_IMMEDIATE_DATA).unwrap_or_default();

@@ -6,11 +6,12 @@ use nix::libc;
 use super::answers;
 use super::uapi::{
     NFT_CMP_EQ, NFT_CMP_GT, NFT_CMP_GTE, NFT_CMP_LT, NFT_CMP_LTE, NFT_CMP_NEQ, NFT_CT_PROTO_DST,
-    NFT_CT_STATUS, NFT_LOOKUP_F_INV, NFT_PAYLOAD_TRANSPORT_HEADER, NFT_REG32_00, NFTA_BITWISE_MASK,
+    NFT_CT_STATUS, NFT_LOOKUP_F_INV, NFT_META_L4PROTO, NFT_META_NFPROTO, NFT_META_PROTOCOL,
+    NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER, NFT_REG32_00, NFTA_BITWISE_MASK,
     NFTA_BITWISE_SREG, NFTA_CMP_DATA, NFTA_CMP_OP, NFTA_CMP_SREG, NFTA_CT_DIRECTION, NFTA_CT_KEY,
-    NFTA_DATA_VALUE, NFTA_LOOKUP_FLAGS, NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_PAYLOAD_BASE,
-    NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET, NFTA_RANGE_SREG, NFTA_TARGET_INFO,
-    NFTA_TARGET_NAME,
+    NFTA_DATA_VALUE, NFTA_LOOKUP_FLAGS, NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_META_KEY,
+    NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_LEN, NFTA_PAYLOAD_OFFSET, NFTA_RANGE_SREG,
+    NFTA_TARGET_INFO, NFTA_TARGET_NAME,
 };
 use crate::kernel::netlink::{attribute, get};
 use crate::words::ports::PortSet;
@@ -63,6 +64,8 @@ pub(super) struct Compared {
     pub(super) udp: bool,
     /// The rule has any other condition than being for TCP.
     pub(super) narrowed: bool,
+    /// The rule asks where a packet comes from, or for more.
+    pub(super) some_clients: bool,
     /// The register that has the status of the connection.
     status: Option<usize>,
     /// The rule is for packets whose destination NAT has changed.
@@ -73,6 +76,7 @@ impl Compared {
     /// Notes an expression.
     pub(super) fn note(&mut self, name: &str, data: &[u8]) {
         let word = |kind| answers::word(data, kind);
+        self.some_clients |= distinguishes_clients(name, data);
         match name {
             "payload" if is_port(data) => self.load(word(NFTA_PAYLOAD_DREG), false),
             "ct" if word(NFTA_CT_KEY) == Some(NFT_CT_PROTO_DST) => {
@@ -196,6 +200,28 @@ fn is_port(payload: &[u8]) -> bool {
     ];
     let mut wanted = wanted.into_iter();
     wanted.all(|(kind, value)| answers::word(payload, kind) == Some(value))
+}
+
+/// Whether the condition is another one than what packets to a port of this host have in common.
+fn distinguishes_clients(name: &str, data: &[u8]) -> bool {
+    const SOURCES: [u32; 2] = [12, 8]; // IPv4, IPv6
+    let word = |kind| answers::word(data, kind);
+    match name {
+        "payload" if word(NFTA_PAYLOAD_BASE) == Some(NFT_PAYLOAD_NETWORK_HEADER) => {
+            word(NFTA_PAYLOAD_OFFSET).is_some_and(|offset| SOURCES.contains(&offset))
+        }
+        "meta" => {
+            let common = [NFT_META_PROTOCOL, NFT_META_NFPROTO, NFT_META_L4PROTO];
+            word(NFTA_META_KEY).is_some_and(|key| !common.contains(&key))
+        }
+        "match" => {
+            let name = attribute(data, NFTA_TARGET_NAME).map(answers::text);
+            let common = ["tcp", "multiport", "addrtype", "comment"];
+            name.is_none_or(|name| !common.contains(&name.as_str()))
+        }
+        "ct" | "osf" | "socket" | "limit" | "connlimit" | "numgen" | "exthdr" => true,
+        _ => false,
+    }
 }
 
 /// More is loaded than the port alone, as for `@th,0,32`, and by nft for `tcp sport 1 tcp dport 2`.

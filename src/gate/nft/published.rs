@@ -97,7 +97,7 @@ fn sent_elsewhere(expressions: &[u8]) -> Option<Ports> {
     None
 }
 
-fn redirects(name: &str, data: &[u8]) -> bool {
+pub(super) fn redirects(name: &str, data: &[u8]) -> bool {
     match name {
         "target" => {
             let target = attribute(data, NFTA_TARGET_NAME).map(answers::text);

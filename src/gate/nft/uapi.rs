@@ -81,7 +81,11 @@ pub(super) const NFTA_GEN_ID: u16 = 1;
 pub(super) const NFT_REG_VERDICT: u32 = 0;
 /// The first register of four bytes.
 pub(super) const NFT_REG32_00: usize = 8;
+pub(super) const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 pub(super) const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+pub(super) const NFT_META_PROTOCOL: u32 = 1;
+pub(super) const NFT_META_NFPROTO: u32 = 15;
+pub(super) const NFT_META_L4PROTO: u32 = 16;
 pub(super) const NFT_CMP_EQ: u32 = 0;
 pub(super) const NFT_CMP_NEQ: u32 = 1;
 pub(super) const NFT_CMP_LT: u32 = 2;

@@ -468,6 +468,7 @@ mod tests {
             to: None,
             ports: Matched::These(ports("80,8080")),
             original: false,
+            local: false,
         }];
         let of = |wanted: &str| advise(&host, None, Some(&ports(wanted)));
         let all = of("80,443");
