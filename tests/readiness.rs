@@ -166,6 +166,31 @@ fn a_newcomer_of_another_user_is_not_the_service() {
     assert_eq!(outcome.report["warnings"], json!([]), "{outcome:?}");
 }
 
+/// The same user's listener on another address looks like a service that has moved. When the old address is
+/// back after all, behind the open gate, the run tells that clients were refused.
+#[test]
+fn an_address_that_comes_back_behind_the_open_gate_is_told() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    Server::on("stub", "127.0.0.53:8053").start(host);
+    let name = Server::on("name", &here());
+    name.start(host);
+    let other = Server::on("other", "127.0.0.1:8053");
+    let mut late = name.clone();
+    late.serve = late.serve.start_delay(LATE + LATE / 2);
+    let running = load(&pair);
+    let script = [name.stops(host), other.starts(host), late.starts(host)].join("; ");
+    let outcome = run(&pair, "", script);
+    let report = running.stop().unwrap();
+    assert!(report.refused > 0, "{report}");
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let told = format!(
+        "nobody listened on {} for a time after its port had opened: new connections were refused there",
+        here()
+    );
+    assert_eq!(outcome.report["warnings"], json!([told]), "{outcome:?}");
+}
+
 /// The update has given the service a user of its own: that is told, and nobody waits for it.
 #[test]
 fn a_service_may_come_back_as_another_user() {

@@ -7,6 +7,7 @@ use crate::decide::event::NotRun;
 use crate::decide::missing::Missing;
 use crate::decide::policy::Abandoned;
 use crate::decide::wishes::Wishes;
+use crate::kernel::sockets::Listener;
 use crate::words::ended::{CommandExit, Sender};
 use crate::words::ports::PortSet;
 
@@ -44,6 +45,8 @@ pub(crate) struct Facts {
     pub late: Option<(PortSet, Instant)>,
     /// Ports that were open while a look found no listener of a service that had one.
     pub unserved: PortSet,
+    /// Listeners whose address nobody had while their port was open, although their service listened.
+    pub left_out: Vec<Listener>,
     /// The sockets could not be read at the end of `--ready-timeout`.
     pub unseen: bool,
     /// `--ready-check` had not succeeded at the end of `--ready-timeout`.

@@ -61,7 +61,7 @@ pub(crate) fn all_covered(before: &[Listener], now: &[Listener]) -> bool {
     before.iter().all(|old| is_covered(old, now))
 }
 
-fn is_covered(old: &Listener, now: &[Listener]) -> bool {
+pub(crate) fn is_covered(old: &Listener, now: &[Listener]) -> bool {
     families(old).all(|family| now.iter().any(|new| new.covers(old, family)))
 }
 

@@ -103,6 +103,24 @@ impl State {
         wanted && !self.opened && !self.opening()
     }
 
+    /// An address that comes back only now was not taken out of the configuration.
+    fn note_left_out(&mut self) {
+        let without = |w: &&Watch| w.misses_places && w.readiness != Readiness::Waiting;
+        let open = |w: &&Watch| !w.ports.minus(&self.shut).is_empty();
+        let watches = self.watches.values().flatten();
+        let left_out = watches
+            .filter(without)
+            .filter(open)
+            .flat_map(Watch::uncovered);
+        let mut known = std::mem::take(&mut self.facts.left_out);
+        for listener in left_out {
+            if !known.iter().any(|one| one.id == listener.id) {
+                known.push(listener.clone());
+            }
+        }
+        self.facts.left_out = known;
+    }
+
     pub(super) fn note(&mut self, sample: &Sample, now: Instant) {
         let listeners = sample.lasting(&self.sessions);
         let gated = &self.config.gated;
@@ -115,6 +133,7 @@ impl State {
             let waiting = self.ports_that(|watch| watch.readiness == Readiness::Waiting);
             let unserved = waiting.minus(&self.shut);
             self.facts.unserved = self.facts.unserved.union(&unserved);
+            self.note_left_out();
         }
     }
 

@@ -6,6 +6,7 @@ use super::config::*;
 use super::drain::DrainUntil;
 use super::event::*;
 use super::policy::NoPolicy;
+use super::readiness::places;
 use super::state::State;
 use super::tale::*;
 use crate::kernel::sockets::row::YOUNG;
@@ -924,6 +925,32 @@ fn on_two_services(one: u64, other: u64) -> Sample {
         sample.holders.extend(held_by(only, &[pid]).holders);
     }
     sample
+}
+
+/// The second service has moved to a third address, or a newcomer listens there.
+fn and_on_a_third(cookie: u64, mut sample: Sample) -> Sample {
+    let mut third = on_two_services(cookie, 0);
+    third.listeners[0].address = "10.0.0.3".parse().unwrap();
+    sample.listeners.extend(third.listeners);
+    sample.holders.extend(third.holders);
+    sample
+}
+
+#[test]
+fn an_address_that_comes_back_behind_the_open_gate_is_noted() {
+    let mut tale = Tale::running(config(), &on_two_services(1, 2));
+    tale.exits(60, 0);
+    let moved = || and_on_a_third(5, on_two_services(1, 0));
+    assert_eq!(tale.saw(60, moved()), None);
+    assert_eq!(tale.saw(1_059, moved()), None);
+    assert!(tale.state.facts.left_out.is_empty(), "it was shut");
+    assert_eq!(tale.saw(1_060, moved()), OPENS_ALL);
+    tale.at(1_060, Event::Shut(PortSet::EMPTY));
+    assert_eq!(tale.saw(1_100, moved()), None);
+    assert_eq!(tale.saw(1_200, moved()), None);
+    let action = tale.saw(3_060, and_on_a_third(5, on_two_services(1, 4)));
+    assert_eq!(places(&tale.state.facts.left_out), ["10.0.0.2:80"]);
+    tale.opens_and_ends(action);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::decide::readiness::{Readiness, all_covered, has_group, readiness};
+use crate::decide::readiness::{Readiness, all_covered, has_group, is_covered, readiness};
 use crate::decide::services::{services, shares};
 use crate::kernel::sockets::holders::Holders;
 use crate::kernel::sockets::{Listener, Sample, SocketId};
@@ -112,6 +112,12 @@ impl Watch {
         let left = left.count();
         let replaced = processes.len() > left && left <= 1 && left < self.held_by.len();
         !sockets.is_empty() && !sockets.iter().any(|id| self.had(id)) || replaced
+    }
+
+    /// The listeners that were there before and whose address nobody has now.
+    pub(super) fn uncovered(&self) -> impl Iterator<Item = &Listener> {
+        let before = self.before.iter();
+        before.filter(|old| !is_covered(old, &self.now))
     }
 
     fn has_old_sockets(&self, sockets: &[SocketId]) -> bool {

@@ -1,7 +1,7 @@
 //! After the gate has opened: completes the record and warns of what went wrong.
 
 use crate::decide::config::Settle;
-use crate::decide::readiness::{other_users, uncovered};
+use crate::decide::readiness::{is_covered, other_users, places, uncovered};
 use crate::decide::service::SETTLE_PATIENCE;
 use crate::decide::state::State;
 use crate::kernel::sockets::{Listener, Want};
@@ -177,6 +177,20 @@ impl Run<'_> {
                 "a listener of {} ended after its port had opened: until another one was there, new \
                  connections were refused",
                 unserved.brief()
+            ));
+        }
+        // Where nobody listens still, that is told already.
+        let told = told.union(&unserved);
+        let came_later = |l: &&Listener| {
+            let ports = plan.config.gated.served_by(l.port);
+            ports.intersection(&told).is_empty() && is_covered(l, &self.record.after.listeners)
+        };
+        let came_later = places(facts.left_out.iter().filter(came_later));
+        if !came_later.is_empty() {
+            self.warn(format!(
+                "nobody listened on {} for a time after its port had opened: new connections were refused \
+                 there",
+                came_later.join(" ")
             ));
         }
         let succeeded = matches!(facts.exited, Some((_, CommandExit::Code(0))));
