@@ -371,7 +371,9 @@ fn a_listener_that_vanishes_again_shuts_the_port_again() {
     wait_shut(&pair.server, &[]);
     assert_eq!(knock(&pair.client, SERVER, 80), Knock::Answered);
     latch.release();
-    assert_ok(&call.end(run), &[]);
+    let told = "a listener of 80 ended after its port had opened: until another one was there, new connections \
+                were refused";
+    assert_ok(&call.end(run), &[told]);
 }
 
 /// Without --open-on ready: the kernel's deadline opens, COMMAND is waited for all the same, and
