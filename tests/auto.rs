@@ -76,7 +76,10 @@ fn what_fails_at_the_last_moment_is_undone_before_command_runs() {
     let by = ["unshare", "-m", "sh", "-c", hidden, "sh"].map(str::to_owned);
     let script = host.write("shares", SHARES_PORT);
     let asks = format!("python3 {} $(pgrep -of 'testkit serve')", script.display());
-    let outcome = auto(&host, "").by(by).run(["sh", "-c", &asks]);
+    let outcome = auto(&host, "")
+        .by(by)
+        .fault("no-own-mount")
+        .run(["sh", "-c", &asks]);
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert_eq!(outcome.report["action"], "hold", "{outcome:?}");
     assert_eq!(outcome.stdout, "0\n", "{outcome:?}");

@@ -187,7 +187,9 @@ fn a_listener_that_can_not_have_a_room_is_left_alone_and_its_gap_is_told() {
     let mut gap = Gap::of(&host, Serve::on("0.0.0.0:80"));
     let hidden = "umount -l /sys/fs/cgroup; exec \"$@\"";
     let by = || ["unshare", "-m", "sh", "-c", hidden, "sh"];
-    let call = handover(&host, "-v --ready-timeout 0s").by(by());
+    let call = handover(&host, "-v --ready-timeout 0s")
+        .by(by())
+        .fault("no-own-mount");
     let outcome = call.run(["true"]);
     assert_eq!(outcome.code, 0, "{outcome:?}");
     let says =
@@ -197,7 +199,7 @@ fn a_listener_that_can_not_have_a_room_is_left_alone_and_its_gap_is_told() {
         "0.0.0.0:80 is left alone: the service does not set SO_REUSEPORT",
     );
     assert_eq!(outcome.report["warnings"].as_array().unwrap().len(), 0);
-    let call = handover(&host, "").by(by());
+    let call = handover(&host, "").by(by()).fault("no-own-mount");
     let (pid, hold, start) = (gap.pid.display(), gap.latch.hold(), &gap.start);
     let run = call.start([
         "sh",

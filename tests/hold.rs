@@ -562,7 +562,9 @@ fn fifty_thousand() {
     assert_eq!(counts, [count, count, 0], "{outcome:?}");
     let (_, kib) = read_cost(&cost);
     tell(&format!("50,000: {kib} KiB"));
-    assert!(kib < 16 * 1024, "{kib} KiB");
+    // The code of an unoptimised build takes 6 MiB more.
+    let bound = if cfg!(debug_assertions) { 18 } else { 12 };
+    assert!(kib < bound * 1024, "{kib} KiB");
 }
 
 /// The largest resident set of the run so far, in KiB.

@@ -216,6 +216,24 @@ for fd in os.listdir(f'/proc/{pid}/fd'):
             print(copy.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
 ";
 
+/// As in `ip netns exec`, which mounts a /sys of its own. Then COMMAND has no control group of its own, either.
+#[test]
+fn a_service_without_so_reuseport_where_control_groups_are_hidden() {
+    let host = Host::new().unwrap();
+    let mut service = Restarted::new(&host, Serve::on("0.0.0.0:80"));
+    let hidden = "umount -l /sys/fs/cgroup; exec \"$@\"";
+    let call = park(&host, "").by(["unshare", "-m", "sh", "-c", hidden, "sh"]);
+    let run = service.begin(&call);
+    let waiting = burst("127.0.0.1:80", 5).start(&host).unwrap();
+    wait_parked(&host, 5);
+    let outcome = service.finish(&call, run);
+    all_served(&waiting.finish().unwrap());
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let warnings = outcome.report["warnings"].to_string();
+    let told = "COMMAND's own connections to the service wait as others do";
+    assert!(warnings.contains(told), "{outcome:?}");
+}
+
 #[test]
 fn as_many_as_come_are_served_in_their_order_by_a_short_backlog() {
     const MANY: u32 = 1_000;

@@ -2,13 +2,42 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
-/// Where the hierarchy is mounted.
+/// Where the hierarchy is mounted. Another mount may hide it, as in `ip netns exec`.
 pub(crate) fn root() -> Option<PathBuf> {
-    mounted(&fs::read_to_string("/proc/self/mountinfo").ok()?)
+    let root = mounted(&fs::read_to_string("/proc/self/mountinfo").ok()?)?;
+    root.join("cgroup.procs").exists().then_some(root)
+}
+
+/// The root of the hierarchy, for links.
+///
+/// # Errors
+/// It is not mounted where this process can see it, and it can't mount it for itself (Linux 5.2,
+/// CAP_SYS_ADMIN).
+pub(crate) fn open_root() -> Result<OwnedFd> {
+    match root() {
+        Some(root) => {
+            let opened = File::open(&root).with_context(|| root.display().to_string())?;
+            Ok(opened.into())
+        }
+        None => mounted_for_itself().context("there are no control groups of version 2"),
+    }
+}
+
+/// A mount that has no place among the files, and is gone with its descriptor.
+fn mounted_for_itself() -> io::Result<OwnedFd> {
+    if crate::words::fault::is("no-own-mount") {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let kind = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(kind.as_fd())?;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    Ok(fsmount(kind.as_fd(), flags, MountAttrFlags::empty())?)
 }
 
 /// proc_pid_mountinfo(5): the mount point is the fifth field, the type the first behind the hyphen.
@@ -28,7 +57,7 @@ fn mounted(mounts: &str) -> Option<PathBuf> {
 /// # Errors
 /// There is no such hierarchy.
 pub(crate) fn own() -> Result<PathBuf> {
-    let root = root().context("there are no control groups of version 2")?;
+    let root = root().context("no control groups of version 2 are mounted here")?;
     let groups = fs::read_to_string("/proc/self/cgroup")?;
     let own = of_version_2(&groups).context("this process is in no control group")?;
     Ok(root.join(own.trim_start_matches('/')))

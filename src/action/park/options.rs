@@ -96,8 +96,9 @@ impl Prepared for ToPark {
         let mut remarks = Vec::new();
         match own(seen.run) {
             Ok(own) => rooms.own = Some(own),
-            Err(error) => remarks.push(Remark::Detail(format!(
-                "COMMAND's own connections to the service wait as others do: {error:#}"
+            Err(error) => remarks.push(Remark::Warning(format!(
+                "COMMAND's own connections to the service wait as others do, so an order to stop that it \
+                 sends over the port would reach the new process: {error:#}"
             ))),
         }
         let rooms = Rc::new(RefCell::new(rooms));

@@ -1,13 +1,12 @@
 //! Programs of control groups. One sets SO_REUSEPORT for services that do not, as they bind. Another notes
 //! COMMAND's own connections, which must not wait: an order to stop would be the new process's.
 
-use std::fs::File;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 
 use crate::kernel::bpf::{Connections, Kind, Link, Program};
-use crate::kernel::control_group::{ControlGroup, root};
+use crate::kernel::control_group::{ControlGroup, open_root};
 use crate::kernel::room::programs::{note_connections, share_ports};
 use crate::kernel::sockets::netns::{self, Netns};
 
@@ -23,16 +22,13 @@ pub(crate) fn share(ports: &[u16], netns: Option<&Netns>) -> Result<Vec<Link>> {
         Some(netns) => netns.within(netns::identity)?,
     };
     let program = share_ports(ports, cookie);
-    let root = root().context(
-        "the service does not set SO_REUSEPORT, and without control groups of version 2 it can't be \
-         given that",
-    )?;
-    let root = File::open(&root).with_context(|| root.display().to_string())?;
+    let lends = "the service does not set SO_REUSEPORT, and can't be given that (Linux 6.1)";
+    let root = open_root().context(lends)?;
     [(Kind::Bind4, "gate_bind4"), (Kind::Bind6, "gate_bind6")]
         .into_iter()
         .map(|(kind, name)| Program::load(kind, name, &program)?.link(kind, root.as_fd()))
         .collect::<Result<_>>()
-        .context("the service does not set SO_REUSEPORT, and can't be given that (Linux 6.1)")
+        .context(lends)
 }
 
 /// While the link is open, the connections that begin in that control group are noted.

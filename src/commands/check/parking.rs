@@ -19,9 +19,9 @@ impl Rooms {
         Rooms {
             moves: tried(probe::moves_connections),
             copies: copies(),
-            lends: match control_group::root() {
-                Some(_) => tried(probe::lends),
-                None => Support::No("there are no control groups of version 2".to_owned()),
+            lends: match control_group::open_root() {
+                Ok(_) => tried(probe::lends),
+                Err(error) => Support::No(format!("{error:#}")),
             },
             own_group: own_group(),
         }
