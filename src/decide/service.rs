@@ -129,7 +129,7 @@ impl State {
         if changed {
             self.check.expire();
         }
-        if !self.opened {
+        if !self.facts.opened_early {
             let waiting = self.ports_that(|watch| watch.readiness == Readiness::Waiting);
             let unserved = waiting.minus(&self.shut);
             self.facts.unserved = self.facts.unserved.union(&unserved);

@@ -1735,6 +1735,21 @@ fn a_listener_that_ends_behind_an_open_port_is_told_of() {
     assert_eq!(tale.state.facts.unserved, ports("80"));
     tale.opens_and_ends(action);
 
+    // The deadline has cut nothing short, since the port was open; and nothing is closed again.
+    let follow = Config {
+        open_on: OpenOn::Ready,
+        ..config()
+    };
+    let mut tale = Tale::running(follow, &on_80(&[1]));
+    tale.saw(20, on_80(&[]));
+    assert_eq!(tale.saw(30, on_80(&[2])), OPENS_ALL);
+    tale.at(30, Event::Shut(PortSet::EMPTY));
+    assert_eq!(tale.at(30_000, Event::Time), Some(Task::Open));
+    tale.removes();
+    tale.exits(40_000, 0);
+    tale.saw(40_000, on_80(&[]));
+    assert_eq!(tale.state.facts.unserved, ports("80"));
+
     // Who sends USR1 wants the gate open all the same.
     let mut tale = Tale::running(config(), &on_80(&[1]));
     tale.exits(60, 0);
