@@ -2,6 +2,7 @@
 
 mod harness;
 
+use harness::ports::{GROUPS_HIDDEN, SHARES_PORT};
 use harness::{Call, Outcome, all_refused, call, words};
 use testkit::Host;
 use testkit::services::Serve;
@@ -72,30 +73,16 @@ fn what_fails_at_the_last_moment_is_undone_before_command_runs() {
     let host = Host::new().unwrap();
     let _service = Serve::on("0.0.0.0:80").start(&host).unwrap();
     // There the socket can't be given SO_REUSEPORT for as long as COMMAND runs.
-    let hidden = "umount -l /sys/fs/cgroup; exec \"$@\"";
-    let by = ["unshare", "-m", "sh", "-c", hidden, "sh"].map(str::to_owned);
     let script = host.write("shares", SHARES_PORT);
     let asks = format!("python3 {} $(pgrep -of 'testkit serve')", script.display());
     let outcome = auto(&host, "")
-        .by(by)
+        .by(GROUPS_HIDDEN)
         .fault("no-own-mount")
         .run(["sh", "-c", &asks]);
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert_eq!(outcome.report["action"], "hold", "{outcome:?}");
     assert_eq!(outcome.stdout, "0\n", "{outcome:?}");
 }
-
-/// Python: SO_REUSEPORT of the sockets that a process listens on, by copies of them.
-const SHARES_PORT: &str = "
-import ctypes, os, socket, sys
-libc, pid = ctypes.CDLL(None), int(sys.argv[1])
-pidfd = os.pidfd_open(pid)
-for fd in os.listdir(f'/proc/{pid}/fd'):
-    if os.readlink(f'/proc/{pid}/fd/{fd}').startswith('socket:'):
-        copy = socket.socket(fileno=libc.syscall(438, pidfd, int(fd), 0))
-        if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            print(copy.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
-";
 
 /// An option about rules leaves the actions with rules.
 #[test]

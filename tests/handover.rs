@@ -6,6 +6,7 @@ mod harness;
 use std::time::Duration;
 
 use harness::latch::Latch;
+use harness::ports::{GROUPS_HIDDEN, SHARES_PORT};
 use harness::{Call, Outcome, SOON, all_refused, call, words};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
@@ -170,27 +171,13 @@ fn cookies(host: &Host) -> Vec<String> {
     cookies
 }
 
-/// Python: SO_REUSEPORT of the sockets that a process listens on, by copies of them.
-const SHARES_PORT: &str = "
-import ctypes, os, socket, sys
-libc, pid = ctypes.CDLL(None), int(sys.argv[1])
-pidfd = os.pidfd_open(pid)
-for fd in os.listdir(f'/proc/{pid}/fd'):
-    if os.readlink(f'/proc/{pid}/fd/{fd}').startswith('socket:'):
-        copy = socket.socket(fileno=libc.syscall(438, pidfd, int(fd), 0))
-        if copy.family != socket.AF_UNIX and copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            print(copy.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
-";
-
 /// Without control groups it can't be given SO_REUSEPORT while COMMAND runs.
 #[test]
 fn a_listener_that_can_not_have_a_room_is_left_alone_and_its_gap_is_told() {
     let host = Host::new().unwrap();
     let mut gap = Gap::of(&host, Serve::on("0.0.0.0:80"));
-    let hidden = "umount -l /sys/fs/cgroup; exec \"$@\"";
-    let by = || ["unshare", "-m", "sh", "-c", hidden, "sh"];
     let call = handover(&host, "-v --ready-timeout 0s")
-        .by(by())
+        .by(GROUPS_HIDDEN)
         .fault("no-own-mount");
     let outcome = call.run(["true"]);
     assert_eq!(outcome.code, 0, "{outcome:?}");
@@ -201,7 +188,7 @@ fn a_listener_that_can_not_have_a_room_is_left_alone_and_its_gap_is_told() {
         "0.0.0.0:80 is left alone: the service does not set SO_REUSEPORT",
     );
     assert_eq!(outcome.report["warnings"].as_array().unwrap().len(), 0);
-    let call = handover(&host, "").by(by()).fault("no-own-mount");
+    let call = handover(&host, "").by(GROUPS_HIDDEN).fault("no-own-mount");
     let (pid, hold, start) = (gap.pid.display(), gap.latch.hold(), &gap.start);
     let run = call.start([
         "sh",

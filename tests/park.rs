@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use harness::latch::Latch;
+use harness::ports::{GROUPS_HIDDEN, SHARES_PORT};
 use harness::{Call, Outcome, SOON, SYNGATE, all_refused, call, ms, words};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
@@ -204,25 +205,12 @@ fn shares_port(service: &Restarted) -> String {
     service.host.must(shares).trim().to_owned()
 }
 
-/// Python: SO_REUSEPORT of the sockets that a process listens on, by copies of them.
-const SHARES_PORT: &str = "
-import ctypes, os, socket, sys
-libc, pid = ctypes.CDLL(None), int(sys.argv[1])
-pidfd = os.pidfd_open(pid)
-for fd in os.listdir(f'/proc/{pid}/fd'):
-    if os.readlink(f'/proc/{pid}/fd/{fd}').startswith('socket:'):
-        copy = socket.socket(fileno=libc.syscall(438, pidfd, int(fd), 0))
-        if copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            print(copy.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
-";
-
 /// As in `ip netns exec`, which mounts a /sys of its own. Then COMMAND has no control group of its own, either.
 #[test]
 fn a_service_without_so_reuseport_where_control_groups_are_hidden() {
     let host = Host::new().unwrap();
     let mut service = Restarted::new(&host, Serve::on("0.0.0.0:80"));
-    let hidden = "umount -l /sys/fs/cgroup; exec \"$@\"";
-    let call = park(&host, "").by(["unshare", "-m", "sh", "-c", hidden, "sh"]);
+    let call = park(&host, "").by(GROUPS_HIDDEN);
     let run = service.begin(&call);
     let waiting = burst("127.0.0.1:80", 5).start(&host).unwrap();
     wait_parked(&host, 5);

@@ -4,6 +4,7 @@
 
 pub(crate) mod instance;
 pub(crate) mod latch;
+pub(crate) mod ports;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
