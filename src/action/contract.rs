@@ -126,7 +126,7 @@ pub(crate) trait Planned: Debug {
         Duration::ZERO
     }
 
-    /// What the drain waits for, whatever `--drain-until` says.
+    /// What the drain waits for, in the place of `--drain-until`.
     fn drain_until(&self) -> Option<DrainUntil> {
         None
     }
@@ -223,7 +223,7 @@ pub(crate) trait Action {
         Box::new(NoPolicy)
     }
 
-    /// Whether each port opens when it is ready, whatever `--open-on` says.
+    /// Whether each port opens when it is ready, without `--open-on ready` as well.
     fn opens_when_ready(&self) -> bool {
         false
     }

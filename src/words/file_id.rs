@@ -1,4 +1,4 @@
-//! Which file something is, whatever names it has.
+//! Which file something is. Its names do not matter.
 
 use std::fmt;
 

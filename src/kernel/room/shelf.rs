@@ -1,8 +1,8 @@
 //! Where rooms lie while nobody works with them: as descriptors in the queue of a Unix socket.
 //!
-//! A listening socket that no process has as a file belongs to nobody whom lsof(8) or fuser(1) could find.
-//! So a COMMAND that kills whoever listens on the port (`fuser -k 80/tcp`) kills the service, and not
-//! syngate or its guard. The run and its guard have the same queue. A look at it makes copies (MSG_PEEK),
+//! lsof(8) and fuser(1) find no process for a listening socket that no process has as a file. So a COMMAND
+//! that kills all processes that listen on the port (`fuser -k 80/tcp`) kills the service, and not syngate or
+//! its guard. The run and its guard have the same queue. A look at it makes copies (MSG_PEEK),
 //! which live for some µs. When both have closed the queue, the kernel closes the rooms.
 
 use std::io::{self, IoSlice, IoSliceMut};
