@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::ports::{GROUPS_HIDDEN, SHARES_PORT};
+use harness::rooms::{GROUPS_HIDDEN, SHARES_PORT};
 use harness::{Call, Outcome, all_refused, call, words};
 use testkit::Host;
 use testkit::services::Serve;

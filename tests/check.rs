@@ -296,12 +296,7 @@ fn who_can_be_parked() {
         (false, "does not set SO_REUSEPORT, and gets it"),
         (true, "the service sets SO_REUSEPORT"),
     ] {
-        let server = Serve::on("0.0.0.0:80");
-        let server = if reuseport {
-            server.reuseport()
-        } else {
-            server
-        };
+        let server = Serve::on("0.0.0.0:80").reuseport_if(reuseport);
         let _server = server.start(&host).unwrap();
         let found = check_json(&host, "--port 80");
         let place = &found["listeners"][0];

@@ -6,7 +6,7 @@ mod harness;
 use std::time::Duration;
 
 use harness::latch::Latch;
-use harness::ports::{GROUPS_HIDDEN, SHARES_PORT};
+use harness::rooms::{self, GROUPS_HIDDEN, SHARES_PORT, figure, nothing_is_left};
 use harness::{Call, Outcome, SOON, all_refused, call, words};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
@@ -28,23 +28,9 @@ fn load(pair: &Pair, rate: u32) -> RunningLoad {
 
 #[track_caller]
 fn all_served(report: &LoadReport) {
-    assert_eq!(report.failed(), 0, "{report}: {:?}", report.failures);
+    rooms::all_served(report);
     // No SYN was lost: its client would have sent it again after a second.
     assert!(report.connect.max_ms < 900.0, "{report}");
-}
-
-#[track_caller]
-fn nothing_is_left(host: &Host, services: usize) {
-    let listeners = host.must(words("ss -Hltn sport = :80"));
-    assert_eq!(listeners.lines().count(), services, "{listeners}");
-    let processes = host.must(words("ps -eo comm"));
-    let ours = |name: &str| name == "gate-room" || name.starts_with("syngate");
-    assert!(!processes.lines().any(ours), "{processes}");
-}
-
-fn figure(outcome: &Outcome, name: &str) -> u64 {
-    let row = &outcome.report["handover"];
-    row[name].as_u64().unwrap_or_else(|| panic!("{outcome:?}"))
 }
 
 // Reloads ------------------------------------------------------------------------------------------
@@ -65,7 +51,7 @@ fn reloads_of_haproxy_are_noticed_by_nobody() {
         for _ in 0..2 {
             let outcome = handover(host, "").run(haproxy.reload_argv());
             assert_eq!(outcome.code, 0, "{outcome:?}");
-            assert_eq!(figure(&outcome, "reset"), 0, "{outcome:?}");
+            assert_eq!(figure(&outcome, "handover", "reset"), 0, "{outcome:?}");
         }
         all_served(&load.stop().unwrap());
         nothing_is_left(host, 2);
@@ -121,7 +107,7 @@ fn nginx_with_a_socket_for_each_worker_and_fewer_or_more_of_them() {
         nginx.configure(&config(workers)).unwrap();
         let outcome = handover(host, "").run(nginx.reload_argv());
         assert_eq!(outcome.code, 0, "{outcome:?}");
-        assert_eq!(figure(&outcome, "parked"), 0, "{outcome:?}");
+        assert_eq!(figure(&outcome, "handover", "parked"), 0, "{outcome:?}");
         nothing_is_left(host, 2 * workers as usize);
     }
     all_served(&load.stop().unwrap());
@@ -149,8 +135,8 @@ fn a_socket_that_is_handed_on_is_left_alone() {
         let outcome = handover(host, "").run(command);
         assert_eq!(outcome.code, 0, "{outcome:?}");
         // One may come in the moment between the room's listen() and its program: it is handed over at once.
-        assert!(figure(&outcome, "parked") <= 2, "{outcome:?}");
-        assert_eq!(figure(&outcome, "reset"), 0, "{outcome:?}");
+        assert!(figure(&outcome, "handover", "parked") <= 2, "{outcome:?}");
+        assert_eq!(figure(&outcome, "handover", "reset"), 0, "{outcome:?}");
         assert_eq!(cookies(host), before);
         let pid = std::fs::read_to_string(nginx.pid_file()).unwrap();
         let shares = host.must(["python3", "-c", SHARES_PORT, pid.trim()]);
@@ -282,7 +268,8 @@ fn who_comes_in_a_gap_waits_until_the_service_listens_again() {
         asking.release();
         let outcome = call.end(run);
         assert_eq!(outcome.code, 0, "{outcome:?}");
-        let counts = ["parked", "handed_over", "reset"].map(|name| figure(&outcome, name));
+        let counts =
+            ["parked", "handed_over", "reset"].map(|name| figure(&outcome, "handover", name));
         assert_eq!(counts, [20, 20, 0], "{outcome:?}");
         assert_eq!(outcome.report["action"], "handover");
         let says = outcome.report["message"].to_string();
@@ -330,7 +317,7 @@ fn a_failed_reload_changes_nothing_and_a_service_that_stays_away_is_told_of() {
     let outcome = call.end(run);
     assert_eq!(outcome.code, 3, "{outcome:?}");
     assert_eq!(load.finish().unwrap().failed(), 20);
-    assert_eq!(figure(&outcome, "reset"), 20);
+    assert_eq!(figure(&outcome, "handover", "reset"), 20);
     assert!(
         outcome.stderr.contains("20 connections were reset"),
         "{outcome:?}"

@@ -8,16 +8,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use harness::latch::Latch;
-use harness::ports::{GROUPS_HIDDEN, SHARES_PORT};
+use harness::rooms::{
+    GROUPS_HIDDEN, SHARES_PORT, all_served, figure, listeners, notes, nothing_is_left,
+};
 use harness::{Call, Outcome, SOON, SYNGATE, all_refused, call, ms, words};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
 use testkit::{Delay, Host, Load, LoadReport, Pair, Running, SERVER, SERVER6, slow, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
-/// The name of the guard in ps(1).
-const GUARD: &str = "gate-room";
-
 /// A service that is down for as long as the test wants.
 struct Restarted<'a> {
     host: &'a Host,
@@ -89,44 +88,10 @@ fn burst(to: &str, count: u32) -> Load {
     load.duration(Duration::from_millis(20))
 }
 
-#[track_caller]
-fn all_served(report: &LoadReport) {
-    assert_eq!(report.failed(), 0, "{report}: {:?}", report.failures);
-}
-
 /// No SYN was lost: its client would have sent it again after a second.
 #[track_caller]
 fn connected_at_once(report: &LoadReport) {
     assert!(report.connect.max_ms < 900.0, "{report}");
-}
-
-fn figure(outcome: &Outcome, name: &str) -> u64 {
-    let park = &outcome.report["park"];
-    park[name].as_u64().unwrap_or_else(|| panic!("{outcome:?}"))
-}
-
-/// The listeners of port 80, as ss(8) shows them.
-fn listeners(host: &Host) -> Vec<String> {
-    let shown = host.must(words("ss -Hltn sport = :80"));
-    shown.lines().map(str::to_owned).collect()
-}
-
-/// Only the service listens, so many times, and no process of a run is there.
-#[track_caller]
-fn nothing_is_left(host: &Host, services: usize) {
-    let there = listeners(host);
-    assert_eq!(there.len(), services, "{there:?}");
-    let processes = host.must(words("ps -eo comm"));
-    let ours = |name: &str| name == GUARD || name.starts_with("syngate");
-    assert!(!processes.lines().any(ours), "{processes}");
-    assert_eq!(notes(host), "");
-}
-
-/// The files in which runs note what they would leave, and the control groups of their COMMANDs.
-fn notes(host: &Host) -> String {
-    let find = "cd /run/syngate 2>/dev/null && ls | grep rooms- \
-                | while read note; do echo $note; find /sys/fs/cgroup -name \"syngate_${note##*-}*\"; done";
-    host.sh(find).unwrap().stdout
 }
 
 fn wait_parked(host: &Host, count: u64) {
@@ -147,12 +112,9 @@ fn who_comes_meanwhile_is_connected_at_once_and_served_later() {
     for reuseport in [true, false] {
         let pair = Pair::new().unwrap();
         let host = &pair.server;
-        let server = Serve::on("0.0.0.0:80").and_on("[::]:80");
-        let server = if reuseport {
-            server.reuseport()
-        } else {
-            server
-        };
+        let server = Serve::on("0.0.0.0:80")
+            .and_on("[::]:80")
+            .reuseport_if(reuseport);
         let mut service = Restarted::new(host, server);
         let call = park(host, "");
         let run = service.begin(&call);
@@ -175,7 +137,7 @@ fn who_comes_meanwhile_is_connected_at_once_and_served_later() {
         nothing_is_left(host, 2);
         assert_eq!(service.accepted().len(), 80);
         let counts = ["parked", "handed_over", "reset", "no_room"];
-        let counts = counts.map(|name| figure(&outcome, name));
+        let counts = counts.map(|name| figure(&outcome, "park", name));
         assert_eq!(counts, [80, 80, 0, 0], "{outcome:?}");
         assert_eq!(outcome.report["action"], "park");
         assert_eq!(outcome.report["backend"], "room");
@@ -197,6 +159,23 @@ fn a_service_without_so_reuseport_has_none_afterwards() {
     let run = service.begin(&call);
     assert_eq!(service.finish(&call, run).code, 0);
     assert_eq!(shares_port(&service), "0");
+}
+
+#[test]
+fn a_listener_of_mptcp_is_refused_by_its_name() {
+    const MPTCP: &str = "import socket, time
+listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+listener.bind(('127.0.0.1', 80)); listener.listen(5); time.sleep(60)";
+    let host = Host::new().unwrap();
+    let service = host.command("python3").args(["-c", MPTCP]).spawn();
+    let mut service = service.unwrap();
+    host.wait_listen(80).unwrap();
+    let outcome = park(&host, "").run(["true"]);
+    service.kill().unwrap();
+    service.wait().unwrap();
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    let why = "it is one of MPTCP, whose connections can't be moved";
+    assert!(outcome.stderr.contains(why), "{outcome:?}");
 }
 
 fn shares_port(service: &Restarted) -> String {
@@ -302,12 +281,9 @@ fn far_clients_are_lost_nowhere() {
 fn commands_own_connections_reach_the_old_process_and_no_others_do() {
     for (reuseport, to) in [(true, "127.0.0.1"), (false, "127.0.0.1"), (false, "[::1]")] {
         let host = Host::new().unwrap();
-        let server = Serve::on("0.0.0.0:80").and_on("[::]:80");
-        let server = if reuseport {
-            server.reuseport()
-        } else {
-            server
-        };
+        let server = Serve::on("0.0.0.0:80")
+            .and_on("[::]:80")
+            .reuseport_if(reuseport);
         let mut service = Restarted::new(&host, server);
         let mut before = Latch::new(&host, "before");
         let [sh, c, restart] = service.command();
@@ -325,7 +301,7 @@ fn commands_own_connections_reach_the_old_process_and_no_others_do() {
         let outcome = service.finish(&call, run);
         assert_eq!(outcome.code, 0, "{outcome:?}");
         all_served(&load.finish().unwrap());
-        assert_eq!(figure(&outcome, "parked"), 20);
+        assert_eq!(figure(&outcome, "park", "parked"), 20);
         let name = outcome.report["run"].as_str().unwrap();
         let groups = format!("find /sys/fs/cgroup -name 'syngate_{name}*'");
         let groups = host.sh(&groups).unwrap();
@@ -358,7 +334,7 @@ fn under_load(pair: &Pair, restart: &[String]) {
     for _ in 0..3 {
         let outcome = call(host, words("--port 80 --syn park")).run(restart);
         assert_eq!(outcome.code, 0, "{outcome:?}");
-        assert!(figure(&outcome, "parked") > 0, "{outcome:?}");
+        assert!(figure(&outcome, "park", "parked") > 0, "{outcome:?}");
     }
     let report = load.stop().unwrap();
     all_served(&report);
@@ -373,12 +349,7 @@ fn a_killed_or_stopped_run_leaves_a_guard_that_hands_over() {
     for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
         for reuseport in [true, false] {
             let host = Host::new().unwrap();
-            let server = Serve::on("0.0.0.0:80");
-            let server = if reuseport {
-                server.reuseport()
-            } else {
-                server
-            };
+            let server = Serve::on("0.0.0.0:80").reuseport_if(reuseport);
             let mut service = Restarted::new(&host, server);
             let mut run = service.begin(&park(&host, ""));
             let load = burst("127.0.0.1:80", 20).start(&host).unwrap();
@@ -431,12 +402,7 @@ fn nothing_is_left_of_a_run_that_is_killed_with_its_guard() {
 fn clear_takes_back_what_a_killed_run_has_lent() {
     for reuseport in [true, false] {
         let host = Host::new().unwrap();
-        let server = Serve::on("0.0.0.0:80");
-        let server = if reuseport {
-            server.reuseport()
-        } else {
-            server
-        };
+        let server = Serve::on("0.0.0.0:80").reuseport_if(reuseport);
         let service = Restarted::new(&host, server);
         let own = shares_port(&service);
         let mut latch = Latch::new(&host, "idle");
@@ -506,7 +472,7 @@ fn a_guard_whose_run_is_stopped_acts_when_it_is_told_to_and_at_the_deadline() {
             false => "--max-closed opened the gate",
         };
         assert!(outcome.stderr.contains(says), "{outcome:?}");
-        assert_eq!(figure(&outcome, "reset"), 20, "{outcome:?}");
+        assert_eq!(figure(&outcome, "park", "reset"), 20, "{outcome:?}");
         assert_eq!(lost.finish().unwrap().failed(), 20);
         nothing_is_left(&host, 1);
     }
@@ -554,7 +520,7 @@ fn who_waits_goes_back_if_command_changes_nothing_and_is_reset_if_nobody_comes()
     let outcome = call.end(run);
     assert_eq!(outcome.code, 3, "{outcome:?}");
     all_served(&load.finish().unwrap());
-    assert_eq!(figure(&outcome, "handed_over"), 20);
+    assert_eq!(figure(&outcome, "park", "handed_over"), 20);
     nothing_is_left(&host, 1);
 
     let stop = format!(
@@ -571,7 +537,7 @@ fn who_waits_goes_back_if_command_changes_nothing_and_is_reset_if_nobody_comes()
     assert_eq!(outcome.code, 3, "{outcome:?}");
     let report = load.finish().unwrap();
     assert_eq!(report.reset + report.cut, 20, "{report}");
-    assert_eq!(figure(&outcome, "reset"), 20);
+    assert_eq!(figure(&outcome, "park", "reset"), 20);
     assert!(
         outcome.stderr.contains("20 connections were reset"),
         "{outcome:?}"

@@ -6,6 +6,7 @@ mod harness;
 use std::time::Duration;
 
 use harness::latch::Latch;
+use harness::rooms::{all_served, listeners};
 use harness::{Call, Outcome, SOON, call, costed, ms, read_cost, status, syngate, tell, words};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -41,7 +42,7 @@ impl<'a> Parked<'a> {
             .duration(Duration::from_millis(20))
             .start(host)
             .unwrap();
-        let waiting = || rooms(host).iter().any(|line| line.contains(" 20 "));
+        let waiting = || listeners(host).iter().any(|line| line.contains(" 20 "));
         wait_until(SOON, "parked connections", waiting).unwrap();
         Parked {
             run,
@@ -55,9 +56,9 @@ impl<'a> Parked<'a> {
     /// The same after the end of the service.
     fn deserted(host: &'a Host, options: &str) -> Parked<'a> {
         let mut parked = Parked::new(host, options);
-        let before = rooms(host).len();
+        let before = listeners(host).len();
         drop(parked.service.take());
-        let gone = || rooms(host).len() < before;
+        let gone = || listeners(host).len() < before;
         wait_until(SOON, "the end of the service", gone).unwrap();
         parked
     }
@@ -75,12 +76,6 @@ impl<'a> Parked<'a> {
     }
 }
 
-/// The listeners of port 80, rooms among them, as ss(8) shows them.
-fn rooms(host: &Host) -> Vec<String> {
-    let shown = host.must(words("ss -Hltn sport = :80"));
-    shown.lines().map(str::to_owned).collect()
-}
-
 #[track_caller]
 fn wait_for_end_of_guard(host: &Host) {
     let gone = || host.sh("pgrep -x gate-room").unwrap().stdout.is_empty();
@@ -92,11 +87,6 @@ fn only(host: &Host) -> Value {
     let (gates, code) = status(host);
     assert_eq!((gates.len(), code), (1, 3), "{gates:#?}");
     gates[0].clone()
-}
-
-#[track_caller]
-fn all_served(report: &LoadReport) {
-    assert_eq!(report.failed(), 0, "{report}: {:?}", report.failures);
 }
 
 #[track_caller]
@@ -174,7 +164,7 @@ fn the_guard_of_a_dead_run_is_told_of_and_clear_has_it_hand_over() {
         };
         assert!(ran.stderr.contains(fate), "{ran:?}");
         assert!(ran.stderr.contains("left by a dead run"), "{ran:?}");
-        assert_eq!(rooms(&host).len(), usize::from(served));
+        assert_eq!(listeners(&host).len(), usize::from(served));
         assert_eq!(status(&host), (Vec::new(), 0));
         assert_eq!(left(&host), Value::from(Vec::<Value>::new()));
     }
@@ -268,7 +258,7 @@ fn ends(end: &str, served: bool) {
     let says = "20 connections parked";
     assert!(outcome.stderr.contains(says), "{end}: {outcome:?}");
     wait_for_end_of_guard(&host);
-    assert_eq!(rooms(&host).len(), usize::from(served), "{end}");
+    assert_eq!(listeners(&host).len(), usize::from(served), "{end}");
 }
 
 // Rooms are nobody's service -----------------------------------------------------------------------
@@ -304,7 +294,7 @@ fn others_do_not_take_a_room_for_the_service() {
     // The guard of the dead run has handed over to what this run has started.
     all_served(&parked.load.finish().unwrap());
     wait_for_end_of_guard(&host);
-    assert_eq!(rooms(&host).len(), 1);
+    assert_eq!(listeners(&host).len(), 1);
 }
 
 /// Both would attach a program to the service's group.
@@ -322,7 +312,7 @@ fn a_run_has_the_guard_of_a_dead_one_hand_over_first() {
     );
     all_served(&parked.load.finish().unwrap());
     wait_for_end_of_guard(&host);
-    assert_eq!(rooms(&host).len(), 1);
+    assert_eq!(listeners(&host).len(), 1);
 }
 
 // Figures ------------------------------------------------------------------------------------------
@@ -351,7 +341,7 @@ fn costs_of_ten_thousand_that_wait() {
         .start(&pair.client)
         .unwrap();
     let queued = || -> u64 {
-        let all = rooms(host);
+        let all = listeners(host);
         let queues = all
             .iter()
             .filter_map(|line| words(line)[1].parse::<u64>().ok());

@@ -4,7 +4,7 @@
 
 pub(crate) mod instance;
 pub(crate) mod latch;
-pub(crate) mod ports;
+pub(crate) mod rooms;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

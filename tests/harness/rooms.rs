@@ -1,4 +1,11 @@
-//! Services that do not set SO_REUSEPORT, and where they can be given it.
+//! Waiting rooms, as tests see them from outside.
+
+use testkit::{Host, LoadReport};
+
+use super::{Outcome, words};
+
+/// The name of the process that guards them.
+pub(crate) const GUARD: &str = "gate-room";
 
 /// Python: SO_REUSEPORT of the sockets that a process listens on, by copies of them.
 pub(crate) const SHARES_PORT: &str = "
@@ -21,3 +28,38 @@ pub(crate) const GROUPS_HIDDEN: [&str; 6] = [
     "umount -l /sys/fs/cgroup; exec \"$@\"",
     "sh",
 ];
+
+#[track_caller]
+pub(crate) fn all_served(report: &LoadReport) {
+    assert_eq!(report.failed(), 0, "{report}: {:?}", report.failures);
+}
+
+/// What the report says of the action's connections.
+pub(crate) fn figure(outcome: &Outcome, action: &str, name: &str) -> u64 {
+    let row = &outcome.report[action];
+    row[name].as_u64().unwrap_or_else(|| panic!("{outcome:?}"))
+}
+
+/// The listeners of port 80, as ss(8) shows them.
+pub(crate) fn listeners(host: &Host) -> Vec<String> {
+    let shown = host.must(words("ss -Hltn sport = :80"));
+    shown.lines().map(str::to_owned).collect()
+}
+
+/// Only the service listens, so many times, and no process of a run is there.
+#[track_caller]
+pub(crate) fn nothing_is_left(host: &Host, services: usize) {
+    let there = listeners(host);
+    assert_eq!(there.len(), services, "{there:?}");
+    let processes = host.must(words("ps -eo comm"));
+    let ours = |name: &str| name == GUARD || name.starts_with("syngate");
+    assert!(!processes.lines().any(ours), "{processes}");
+    assert_eq!(notes(host), "");
+}
+
+/// The files in which runs note what they would leave, and the control groups of their COMMANDs.
+pub(crate) fn notes(host: &Host) -> String {
+    let find = "cd /run/syngate 2>/dev/null && ls | grep rooms- \
+                | while read note; do echo $note; find /sys/fs/cgroup -name \"syngate_${note##*-}*\"; done";
+    host.sh(find).unwrap().stdout
+}

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use nix::libc;
 
 use super::choice::MOST_ROOMS;
 use super::groups::{First, Group, Own, Rooms};
@@ -20,8 +19,6 @@ use crate::kernel::sockets::{Listener, Looks};
 
 /// How many connections of COMMAND's are known at a time.
 const OWN_CONNECTIONS: u32 = 4_096;
-/// linux/in.h, which the libc crate does not have everywhere.
-const IPPROTO_MPTCP: i32 = 262;
 
 /// Makes all rooms, bound and not open. The service is served as before.
 ///
@@ -114,14 +111,8 @@ fn group_of(place: Place, listeners: &[&Listener], size: u32, seen: &Seen) -> Re
         .iter()
         .map(|listener| copy::of(listener, &seen.before.holders))
         .collect::<Result<Vec<OwnedFd>>>()?;
-    let shown = place.shown();
     let mut lent = false;
     for copy in &copies {
-        let protocol = copy::number(copy, libc::SOL_SOCKET, libc::SO_PROTOCOL)?;
-        ensure!(
-            protocol != IPPROTO_MPTCP,
-            "the listener on {shown} is one of MPTCP, whose connections can't be moved"
-        );
         lent |= !copy::shares_port(copy)?;
     }
     let mut group = Group::new(place, size, lent);

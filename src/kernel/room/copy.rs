@@ -1,18 +1,23 @@
 //! Copies of the descriptors of a service's listeners.
 //!
 //! A copy keeps a listener alive whose process has ended: clients would wait in a queue that nobody reads.
-//! So whoever takes a copy closes it at once.
+//! So a caller closes its copy at once.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
 use nix::libc;
+use nix::sys::socket::{Backlog, listen};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::kernel::sockets::Listener;
 use crate::kernel::sockets::holders::{self, Holders};
 use crate::kernel::sys::{set_socket_option, socket_option};
+
+/// linux/in.h, which the libc crate does not have everywhere.
+const IPPROTO_MPTCP: i32 = 262;
 
 /// A copy of a listener, from one of the processes that hold it (pidfd_getfd(2), Linux 5.6).
 ///
@@ -42,10 +47,15 @@ fn copy(pid: i32, listener: &Listener) -> Result<OwnedFd> {
     let pidfd = pidfd_open(process, PidfdFlags::empty())?;
     let file = holders::file_of(pid, listener.inode).context("it has closed it")?;
     let copy = pidfd_getfd(&pidfd, file, PidfdGetfdFlags::empty())?;
-    // The process may have opened another file with this number.
-    match cookie(&copy) {
-        Ok(cookie) if cookie == listener.id.cookie => Ok(copy),
-        _ => Err(anyhow!("it has closed it")),
+    if cookie(&copy).is_ok_and(|cookie| cookie == listener.id.cookie) {
+        return Ok(copy);
+    }
+    // What sock_diag lists of MPTCP is a socket within the one that the process has.
+    let protocol = number(&copy, libc::SOL_SOCKET, libc::SO_PROTOCOL);
+    match protocol.is_ok_and(|protocol| protocol == IPPROTO_MPTCP) {
+        true => bail!("it is one of MPTCP, whose connections can't be moved"),
+        // The process may have opened another file with this number.
+        false => bail!("it has closed it"),
     }
 }
 
@@ -63,6 +73,15 @@ pub(crate) fn accept_queue(listener: &impl AsFd) -> Option<u32> {
     let info = socket_option(listener.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, 64).ok()?;
     let bytes = info.get(UNACKED..UNACKED + 4)?;
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+/// Sets how many connections may wait to be accepted from a listener. A bound socket begins to listen.
+///
+/// # Errors
+/// EADDRINUSE: somebody has bound the address meanwhile. EINVAL: no listener can have so many.
+pub(crate) fn set_backlog(socket: &impl AsFd, connections: u32) -> nix::Result<()> {
+    let backlog = i32::try_from(connections).map_err(|_| Errno::EINVAL)?;
+    listen(&socket.as_fd(), Backlog::new(backlog)?)
 }
 
 /// The value of an option that is a number.

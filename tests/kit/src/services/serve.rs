@@ -73,6 +73,14 @@ impl Serve {
         self.flag("--reuseport")
     }
 
+    /// Does so if `shares`.
+    pub fn reuseport_if(self, shares: bool) -> Self {
+        match shares {
+            true => self.reuseport(),
+            false => self,
+        }
+    }
+
     /// Sends back what it gets, instead of HTTP: for [`Hold`](crate::Hold).
     pub fn echo(self) -> Self {
         self.flag("--echo")
