@@ -9,6 +9,7 @@ use super::contract::{
     Seen, Standing, Wanted, options,
 };
 use super::drop;
+use super::rooms::choice::{AUTO, AUTO_FOR_RELOADS};
 use crate::decide::drain::DrainUntil;
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
@@ -32,9 +33,6 @@ pub(crate) const fn entry(parse: Parse) -> ActionEntry {
     }
 }
 
-/// The action that `--reload` puts first.
-const FOR_RELOADS: &str = "handover";
-
 #[derive(Debug, Clone, clap::Args)]
 struct AutoOptions {
     /// auto: COMMAND hands its sockets over itself
@@ -51,7 +49,7 @@ struct AutoOptions {
 /// One line that names the options.
 pub(crate) fn reload_makes_sense(action: &str, given: &Given) -> Result<(), String> {
     let AutoOptions { reload } = options(given)?;
-    match reload && ![NAME, FOR_RELOADS].contains(&action) {
+    match reload && ![NAME, AUTO_FOR_RELOADS[0]].contains(&action) {
         true => Err(format!(
             "--reload and --syn {action} exclude each other: --reload says which actions --syn auto may take"
         )),
@@ -59,12 +57,9 @@ pub(crate) fn reload_makes_sense(action: &str, given: &Given) -> Result<(), Stri
     }
 }
 
-/// What is tried in turn.
+/// Finds the entries of the actions that are tried in turn.
 #[derive(Clone, Copy)]
-pub(crate) struct Auto {
-    pub restart: &'static [ActionEntry],
-    pub reload: &'static [ActionEntry],
-}
+pub(crate) struct Auto(pub fn(&str) -> Option<&'static ActionEntry>);
 
 impl std::fmt::Debug for Auto {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -79,16 +74,16 @@ impl Wanted for Auto {
 
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
         let AutoOptions { reload } = options(request.given)?;
-        let ways = if reload { self.reload } else { self.restart };
-        let planned = |entry: &ActionEntry| (entry.parse)(None)?.plan(request);
+        let ways = if reload { AUTO_FOR_RELOADS } else { AUTO };
+        let planned = |name: &str| {
+            let entry = (self.0)(name).expect("it is in the list");
+            (entry.parse)(None)?.plan(request)
+        };
         let source = request.given.value_source("drain_until");
         Ok(Box::new(ToChoose {
             reload,
             drains_otherwise: source != Some(ValueSource::DefaultValue),
-            ways: ways
-                .iter()
-                .map(|entry| (entry.name, planned(entry)))
-                .collect(),
+            ways: ways.into_iter().map(|name| (name, planned(name))).collect(),
         }))
     }
 }

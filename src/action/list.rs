@@ -16,17 +16,16 @@ use crate::words::meant::{meant, question};
 const ENTRIES: &[ActionEntry] = &[
     drop::ENTRY,
     hold::ENTRY,
-    auto::entry(|_| Ok(Arc::new(AUTO))),
+    auto::entry(|_| Ok(Arc::new(auto::Auto(named)))),
     redirect::ENTRY,
     divert::ENTRY,
     park::ENTRY,
     handover::ENTRY,
 ];
 
-const AUTO: auto::Auto = auto::Auto {
-    restart: &[park::ENTRY, hold::ENTRY, drop::ENTRY],
-    reload: &[handover::ENTRY, hold::ENTRY, drop::ENTRY],
-};
+fn named(name: &str) -> Option<&'static ActionEntry> {
+    ENTRIES.iter().find(|entry| entry.name == name)
+}
 
 /// The options of all actions, on the command line.
 #[derive(Debug, Clone, clap::Args)]
@@ -98,8 +97,7 @@ pub(crate) fn guard(words: &[OsString]) -> Option<GuardWork> {
 /// that this version does not know is told of as one that stops SYNs.
 pub(crate) fn standing(action: &str) -> (&'static Standing, &str) {
     let (name, to) = action.split_once('=').unwrap_or((action, ""));
-    let entry = ENTRIES.iter().find(|entry| entry.name == name);
-    let words = entry.map_or(&Standing::STOPS, |entry| &entry.standing);
+    let words = named(name).map_or(&Standing::STOPS, |entry| &entry.standing);
     (words, to)
 }
 
@@ -138,8 +136,7 @@ fn parse(text: &str) -> Result<SynValue, String> {
         Some((name, to)) => (name, Some(to)),
         None => (text, None),
     };
-    let entry = ENTRIES.iter().find(|entry| entry.name == name);
-    match entry.filter(|entry| to.is_none() || entry.value.contains('=')) {
+    match named(name).filter(|entry| to.is_none() || entry.value.contains('=')) {
         Some(entry) => (entry.parse)(to),
         None => Err(format!("expected {}{}", expected(), question(guess(text)))),
     }
@@ -147,10 +144,7 @@ fn parse(text: &str) -> Result<SynValue, String> {
 
 /// What a value that is none was meant to be: `redirect:8080` is an action with a colon in place of `=`.
 fn guess(text: &str) -> Option<String> {
-    let steers = |name: &str| {
-        let mut entries = ENTRIES.iter();
-        entries.any(|entry| entry.name == name && entry.value.contains('='))
-    };
+    let steers = |name: &str| named(name).is_some_and(|entry| entry.value.contains('='));
     if let Some((name, to)) = text.split_once(':').filter(|(name, _)| steers(name)) {
         return Some(format!("{name}={to}"));
     }

@@ -1,6 +1,6 @@
 //! `syngate clear` removes what dead runs have left, and has living runs open their gates.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -11,6 +11,7 @@ use crate::gate::found::{Found, FoundRooms};
 use crate::gate::rooms::{self, LeftGroup};
 use crate::gate::standing::{Census, erase, find};
 use crate::process::lock::{self, Living};
+use crate::process::poll::comes_true;
 use crate::process::send::send;
 use crate::tell::say::Say;
 use crate::words::exit::{Exit, NOT_RUN};
@@ -175,12 +176,13 @@ impl Clearing<'_> {
             return false;
         }
         let id = &gate.run;
-        let opened = self.wait_until(|| {
+        let is_open = || {
             let sight = find();
             let shut = |g: &Found| g.run == *id && !g.ports.is_empty();
             // Where clear can't look, something may be shut.
             sight.unseen.is_empty() && !sight.gates.iter().any(shut)
-        });
+        };
+        let opened = comes_true(is_open, LOOK_EVERY, self.timeout);
         if opened {
             self.say
                 .result(&format!("{ports} is open: {holder} has opened its gate"));
@@ -229,9 +231,9 @@ impl Clearing<'_> {
             if !self.signal(run, signal) {
                 return gone();
             }
-            if self.wait_until(gone) {
+            if comes_true(gone, LOOK_EVERY, self.timeout) {
                 self.say.result(&format!("{name} was ended by {signal}"));
-                return self.wait_until(|| self.nothing_left(run));
+                return comes_true(|| self.nothing_left(run), LOOK_EVERY, self.timeout);
             }
         }
         self.say.error(&format!("{name} can't be ended"));
@@ -286,20 +288,6 @@ impl Clearing<'_> {
                     .error(&format!("{signal} to {holder}: {}", error.desc()));
                 false
             }
-        }
-    }
-
-    /// Polls, since no event tells of it.
-    fn wait_until(&self, done: impl Fn() -> bool) -> bool {
-        let until = Instant::now() + self.timeout;
-        loop {
-            if done() {
-                return true;
-            }
-            if Instant::now() >= until {
-                return false;
-            }
-            std::thread::sleep(LOOK_EVERY);
         }
     }
 }

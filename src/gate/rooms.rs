@@ -1,7 +1,7 @@
 //! Waiting rooms of runs, as others find them: by the guard processes that hold them.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use nix::errno::Errno;
@@ -16,6 +16,7 @@ use crate::kernel::room::orders::HAND_OVER;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns;
 use crate::kernel::sockets::{Looks, Want};
+use crate::process::poll::comes_true;
 use crate::process::send::send;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
@@ -34,7 +35,7 @@ pub(crate) fn hand_over(guard: &RoomGuard) -> Result<()> {
         tell(guard, signal)?;
         // It may have been stopped.
         tell(guard, Signal::SIGCONT)?;
-        if comes_true(|| !lives(guard)) {
+        if comes_true(|| !lives(guard), LOOK_EVERY, HANDS_OVER_WITHIN) {
             return Ok(());
         }
     }
@@ -143,19 +144,5 @@ pub(crate) fn dissolve(group: &Path) -> bool {
         drop(ControlGroup::at(group));
         !group.exists()
     };
-    comes_true(gone)
-}
-
-/// Polls, since no event tells of it.
-fn comes_true(done: impl Fn() -> bool) -> bool {
-    let until = Instant::now() + HANDS_OVER_WITHIN;
-    loop {
-        if done() {
-            return true;
-        }
-        if Instant::now() >= until {
-            return false;
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
+    comes_true(gone, LOOK_EVERY, HANDS_OVER_WITHIN)
 }

@@ -8,22 +8,20 @@
 //! it. It keeps no inherited file open. If something kills both (`kill -9` of the whole cgroup), the
 //! kernel still opens the gate at the deadline.
 
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{CStr, OsString};
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
 
 use super::backend::Deadline;
 use super::kinds::Kind;
 use crate::kernel::sys;
-use crate::process::attended::{Attended, word};
-use crate::process::environment::as_exec_takes;
-use crate::process::guard::{self, GuardCall, Heard};
+use crate::process::attended::{Attended, Call, word};
+use crate::process::guard::{self, Heard};
 use crate::process::pulse::PULSE_EVERY;
 
 pub(crate) use crate::process::guard::{DISMISS_TIMEOUT, START_TIMEOUT};
@@ -135,22 +133,16 @@ fn called(
     kind: Kind,
     id: &str,
     until: Deadline,
-    start: impl FnOnce(&GuardCall) -> io::Result<Attended>,
+    start: impl FnOnce(&Call) -> io::Result<Attended>,
 ) -> io::Result<Attended> {
     let orders = WatchOrders {
         kind,
         run: id.to_owned(),
         within: until.saturating_duration_since(Instant::now()) + GRACE,
     };
-    let words = orders.words();
-    let words = words.each_ref().map(OsStr::new);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    start(&GuardCall {
-        program: Path::new(guard::OURSELVES),
+    start(&Call {
         name: NAME,
-        words: &words,
-        environment: &as_exec_takes([(OsString::from("PATH"), path)]),
-        mask: &SigSet::all(),
+        words: &orders.words(),
         files: &[],
     })
 }

@@ -87,6 +87,18 @@ struct MapElement {
     flags: u64,
 }
 
+impl MapElement {
+    fn of<V>(map: &OwnedFd, key: &u32, value: &mut V) -> MapElement {
+        MapElement {
+            map_fd: map.as_raw_fd() as u32,
+            reserved: 0,
+            key: &raw const *key as u64,
+            value: &raw mut *value as u64,
+            flags: 0,
+        }
+    }
+}
+
 /// A number that programs count up.
 #[derive(Debug)]
 pub(crate) struct Counter(OwnedFd);
@@ -100,13 +112,7 @@ impl Counter {
 
     pub(crate) fn count(&self) -> u32 {
         let (key, mut value) = (0u32, 0u32);
-        let attributes = MapElement {
-            map_fd: self.0.as_raw_fd() as u32,
-            reserved: 0,
-            key: &raw const key as u64,
-            value: &raw mut value as u64,
-            flags: 0,
-        };
+        let attributes = MapElement::of(&self.0, &key, &mut value);
         // SAFETY: key and value have the sizes that the map was made with, and outlive the call.
         let read = unsafe { command(MAP_LOOKUP_ELEM, &attributes) };
         read.map_or(0, |_| value)
@@ -162,17 +168,23 @@ impl Listeners {
     /// # Errors
     /// EINVAL: it is in no group. EBUSY: it is in another array. This place keeps what it had.
     pub(crate) fn put(&self, index: u32, socket: BorrowedFd) -> io::Result<()> {
-        let (key, value) = (index, socket.as_raw_fd() as u64);
-        let attributes = MapElement {
-            map_fd: self.0.as_raw_fd() as u32,
-            reserved: 0,
-            key: &raw const key as u64,
-            value: &raw const value as u64,
-            flags: 0,
-        };
+        let mut value = socket.as_raw_fd() as u64;
+        let attributes = MapElement::of(&self.0, &index, &mut value);
         // SAFETY: the key and the value have the sizes that the map was made with, and outlive the call.
         let result = unsafe { command(MAP_UPDATE_ELEM, &attributes) };
         result.map(drop)
+    }
+
+    /// Puts the sockets into the first places, in their order.
+    ///
+    /// # Errors
+    /// As of [`Listeners::put`].
+    pub(crate) fn put_all<'a, S: AsFd + 'a>(
+        &self,
+        sockets: impl IntoIterator<Item = &'a S>,
+    ) -> io::Result<()> {
+        let mut sockets = sockets.into_iter().zip(0..);
+        sockets.try_for_each(|(socket, place)| self.put(place, socket.as_fd()))
     }
 
     /// For [`Instruction::SetMap`].

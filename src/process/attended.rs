@@ -1,14 +1,19 @@
 //! The run's side of a guard that must not be missing: the run asks it now and then whether it is there,
 //! and puts another one in the place of one that was killed, was stopped, or hangs.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::SigSet;
 
+use crate::process::environment::as_exec_takes;
 use crate::process::guard::{self, GuardCall, GuardProcess, START_TIMEOUT};
 use crate::process::pulse::{Beat, Pulse};
 
@@ -57,6 +62,16 @@ impl Lost {
     }
 }
 
+/// How such a guard is called: as syngate itself, with all signals blocked.
+pub(crate) struct Call<'a> {
+    /// In ps(1).
+    pub(crate) name: &'a str,
+    /// The hidden command and its arguments.
+    pub(crate) words: &'a [String],
+    /// See [`GuardCall::files`].
+    pub(crate) files: &'a [RawFd],
+}
+
 /// If the run drops it without [`Attended::dismiss`], the guard does its work.
 pub(crate) struct Attended {
     process: GuardProcess,
@@ -87,14 +102,23 @@ impl Attended {
     ///
     /// # Errors
     /// It can't be started.
-    pub(crate) fn start(call: &GuardCall) -> io::Result<Attended> {
+    pub(crate) fn start(call: &Call) -> io::Result<Attended> {
         let mut attended = Attended::launch(call)?;
         attended.wait_ready()?;
         Ok(attended)
     }
 
-    fn launch(call: &GuardCall) -> io::Result<Attended> {
-        let (process, line) = guard::start(call)?;
+    fn launch(call: &Call) -> io::Result<Attended> {
+        let words: Vec<&OsStr> = call.words.iter().map(OsStr::new).collect();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let (process, line) = guard::start(&GuardCall {
+            program: Path::new(guard::OURSELVES),
+            name: call.name,
+            words: &words,
+            environment: &as_exec_takes([(OsString::from("PATH"), path)]),
+            mask: &SigSet::all(),
+            files: call.files,
+        })?;
         Ok(Attended {
             process,
             line,
@@ -205,7 +229,7 @@ impl Attended {
     ///
     /// # Errors
     /// It can't be started.
-    pub(crate) fn come(call: &GuardCall) -> io::Result<Attended> {
+    pub(crate) fn come(call: &Call) -> io::Result<Attended> {
         let another = Attended::launch(call)?;
         another.line.set_nonblocking(true)?;
         Ok(another)

@@ -13,6 +13,7 @@ pub(crate) mod living;
 pub(crate) mod lock;
 pub(crate) mod own_unit;
 pub(crate) mod place;
+pub(crate) mod poll;
 pub(crate) mod pulse;
 pub(crate) mod rlimits;
 pub(crate) mod send;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::action::contract::{Account, Action, Means, Now};
 use crate::action::rooms::policy::ParkPolicy;
-use crate::action::rooms::{RoomGate, RoomRow, SharedRooms, parked_words, reset_words};
+use crate::action::rooms::{RoomGate, SharedRooms, account};
 use crate::decide::looks::{WATCH_PAUSE, pause};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::backend::Remark;
@@ -107,11 +107,8 @@ impl Action for HandoverAction {
     }
 
     fn account(&mut self, _: &Noted, _: Option<u64>, now: &mut Now) -> Account {
-        let acted = self.rooms.borrow_mut().acted.take();
+        let account = account(&self.rooms, NAME, "watched", now);
         let rooms = self.rooms.borrow();
-        let figures = rooms.figures;
-        let warnings = acted.into_iter().chain(reset_words(&figures));
-        warnings.for_each(|text| now.warn(text));
         for alone in rooms.left_alone.iter().filter(|alone| alone.deserted) {
             let (shown, why) = (alone.place.shown(), &alone.why);
             now.warn(format!(
@@ -119,10 +116,6 @@ impl Action for HandoverAction {
                  made there: {why}"
             ));
         }
-        Account {
-            rows: vec![RoomRow::new(figures).named(NAME)],
-            verb: "watched",
-            words: Some(parked_words(&figures)),
-        }
+        account
     }
 }

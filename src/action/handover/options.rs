@@ -12,7 +12,7 @@ use crate::action::contract::{
 };
 use crate::action::rooms::First;
 use crate::action::rooms::make::make;
-use crate::action::rooms::options::{max_held, objection};
+use crate::action::rooms::options::max_held;
 use crate::action::rooms::{prefer, preferred};
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
@@ -51,12 +51,8 @@ impl Wanted for Handover {
     }
 
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
-        if let Some(why) = objection(ENTRY.name, request) {
-            return Err(why);
-        }
-        Ok(Box::new(ToHandOver {
-            max_held: max_held(request),
-        }))
+        let max_held = max_held(ENTRY.name, request)?;
+        Ok(Box::new(ToHandOver { max_held }))
     }
 }
 

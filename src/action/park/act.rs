@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::action::contract::{Account, Action, Means, Now};
 use crate::action::rooms::policy::ParkPolicy;
-use crate::action::rooms::{RoomGate, RoomRow, SharedRooms, parked_words, reset_words};
+use crate::action::rooms::{RoomGate, SharedRooms, account};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::backend::Remark;
 use crate::words::gated::Gated;
@@ -67,14 +67,6 @@ impl Action for ParkAction {
     }
 
     fn account(&mut self, _: &Noted, _: Option<u64>, now: &mut Now) -> Account {
-        let figures = self.rooms.borrow().figures;
-        let acted = self.rooms.borrow_mut().acted.take();
-        let warnings = acted.into_iter().chain(reset_words(&figures));
-        warnings.for_each(|text| now.warn(text));
-        Account {
-            rows: vec![RoomRow::new(figures).named(NAME)],
-            verb: "closed",
-            words: Some(parked_words(&figures)),
-        }
+        account(&self.rooms, NAME, "closed", now)
     }
 }

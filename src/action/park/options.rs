@@ -12,7 +12,7 @@ use crate::action::contract::{
 };
 use crate::action::rooms::First;
 use crate::action::rooms::make::{make, own};
-use crate::action::rooms::options::{max_held, objection};
+use crate::action::rooms::options::max_held;
 use crate::action::rooms::{guard, policy, watch};
 use crate::gate::backend::Remark;
 use crate::words::ending::Ending;
@@ -52,12 +52,8 @@ impl Wanted for Park {
     }
 
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
-        if let Some(why) = objection(ENTRY.name, request) {
-            return Err(why);
-        }
-        Ok(Box::new(ToPark {
-            max_held: max_held(request),
-        }))
+        let max_held = max_held(ENTRY.name, request)?;
+        Ok(Box::new(ToPark { max_held }))
     }
 }
 

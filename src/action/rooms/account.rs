@@ -7,7 +7,7 @@ use super::figures::Figures;
 use crate::words::ms::{Ms, ms_words};
 
 #[derive(Debug, Serialize)]
-pub(crate) struct RoomRow {
+pub(super) struct RoomRow {
     parked: usize,
     handed_over: usize,
     reset: usize,
@@ -17,7 +17,7 @@ pub(crate) struct RoomRow {
 }
 
 impl RoomRow {
-    pub(crate) fn new(figures: Figures) -> RoomRow {
+    pub(super) fn new(figures: Figures) -> RoomRow {
         RoomRow {
             parked: figures.handed_over + figures.reset,
             handed_over: figures.handed_over,
@@ -27,12 +27,12 @@ impl RoomRow {
         }
     }
 
-    pub(crate) fn named(&self, action: &'static str) -> (&'static str, Value) {
+    pub(super) fn named(&self, action: &'static str) -> (&'static str, Value) {
         (action, serde_json::json!(self))
     }
 }
 
-pub(crate) fn parked_words(figures: &Figures) -> String {
+pub(super) fn parked_words(figures: &Figures) -> String {
     let longest = ms_words(figures.longest);
     let mut words = match figures.handed_over + figures.reset {
         0 => "no connection parked".to_owned(),
@@ -46,7 +46,7 @@ pub(crate) fn parked_words(figures: &Figures) -> String {
 }
 
 /// What to warn of, if connections were reset.
-pub(crate) fn reset_words(figures: &Figures) -> Option<String> {
+pub(super) fn reset_words(figures: &Figures) -> Option<String> {
     (figures.reset > 0).then(|| {
         format!(
             "nobody listened when the waiting rooms were shut: {} connections were reset",

@@ -5,14 +5,34 @@ use std::rc::Rc;
 
 use anyhow::Result;
 
+use super::account::{RoomRow, parked_words, reset_words};
 use super::groups::{First, Rooms};
 use super::watch::Watch;
+use crate::action::contract::{Account, Now};
 use crate::gate::backend::{Backend, Deadline, Remark};
 use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
 
 /// The run's rooms, which its action asks for the figures.
 pub(crate) type SharedRooms = Rc<RefCell<Rooms>>;
+
+/// The account of an action with rooms. `verb`: what the run did with the ports.
+pub(crate) fn account(
+    rooms: &SharedRooms,
+    action: &'static str,
+    verb: &'static str,
+    now: &mut Now,
+) -> Account {
+    let mut rooms = rooms.borrow_mut();
+    let figures = rooms.figures;
+    let warnings = rooms.acted.take().into_iter().chain(reset_words(&figures));
+    warnings.for_each(|text| now.warn(text));
+    Account {
+        rows: vec![RoomRow::new(figures).named(action)],
+        verb,
+        words: Some(parked_words(&figures)),
+    }
+}
 
 pub(crate) struct RoomGate {
     rooms: SharedRooms,

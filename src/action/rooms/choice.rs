@@ -1,14 +1,18 @@
 //! Which action `--syn auto` takes, from what can be done here, and how many rooms a group may have. Pure: a run
 //! asks by trying, `check` by what it has found.
 
+use serde::Serialize;
+
 /// More rooms in a group would make each choice slower.
 pub(crate) const MOST_ROOMS: u32 = 64;
 
 /// The order of `--syn auto`: the first that can be done.
 pub(crate) const AUTO: [&str; 3] = ["park", "hold", "drop"];
+/// The same with `--reload`.
+pub(crate) const AUTO_FOR_RELOADS: [&str; 3] = ["handover", "hold", "drop"];
 
 /// What is taken, and what was missing for those before it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Choice {
     pub action: &'static str,
     /// Each as `NAME: why`.

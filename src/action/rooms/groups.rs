@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::sys::socket::{Backlog, listen};
 
 use super::figures::{Acted, Figures};
 use super::left::Note;
@@ -133,9 +132,7 @@ impl Group {
         self.open(&rooms, opened)?;
         if let Some((_, before)) = before {
             // They are in the group now, at the latest.
-            for (place, copy) in copies.iter().enumerate() {
-                before.put(place as u32, copy.as_fd())?;
-            }
+            before.put_all(&copies)?;
             self.before = Some(before);
         }
         attach(&program, &rooms)
@@ -193,8 +190,10 @@ impl Group {
         self.cookies().len() * self.size as usize
     }
 
-    pub(super) fn has(&self, listener: &Listener) -> bool {
-        Place::of(listener) == self.place
+    /// Those of the listeners that are in this group.
+    pub(super) fn listeners<'a>(&self, there: &'a Sample) -> Vec<&'a Listener> {
+        let all = there.listeners.iter();
+        all.filter(|l| Place::of(l) == self.place).collect()
     }
 }
 
@@ -271,12 +270,12 @@ impl Rooms {
 
     /// Whether a listener that was not there before has come into the group.
     pub(crate) fn is_served_anew(&self, group: &Group, sample: &Sample) -> bool {
-        let mut listeners = sample.listeners.iter().filter(|l| group.has(l));
-        listeners.any(|l| !self.old.contains(&l.id.cookie))
+        let listeners = group.listeners(sample);
+        listeners.iter().any(|l| !self.old.contains(&l.id.cookie))
     }
 
     pub(crate) fn is_served(&self, group: &Group, sample: &Sample) -> bool {
-        sample.listeners.iter().any(|l| group.has(l))
+        !group.listeners(sample).is_empty()
     }
 
     /// Hands those who wait over to the group's listeners, the new ones if there are any, and lets new
@@ -285,7 +284,7 @@ impl Rooms {
         let there = self.look(true).unwrap_or_default();
         let old = &self.old;
         let group = &mut self.groups[number];
-        let listeners = there.listeners.iter().filter(|l| group.has(l));
+        let listeners = group.listeners(&there).into_iter();
         let (before, new): (Vec<&Listener>, Vec<_>) =
             listeners.partition(|l| old.contains(&l.id.cookie));
         let back = new.is_empty();
@@ -382,8 +381,7 @@ impl Rooms {
         let (old, calm) = (&self.old, self.is_calm());
         for group in &mut self.groups {
             group.lower(&there);
-            let listeners: Vec<&Listener> =
-                there.listeners.iter().filter(|l| group.has(l)).collect();
+            let listeners = group.listeners(&there);
             // When the old ones close, their connections still have to move to the new ones.
             let all_new = listeners.iter().all(|l| !old.contains(&l.id.cookie));
             for (n, listener) in listeners.iter().enumerate() {
@@ -421,20 +419,17 @@ pub(super) fn attach(program: &Program, rooms: &[Room]) -> Result<()> {
 
 /// From now on the group's connections go to these listeners.
 fn choose(rooms: &[Room], targets: &Targets, array: Option<Listeners>) -> Result<()> {
-    let room = rooms.first().context("no room")?;
     anyhow::ensure!(!targets.is_empty(), "no listener");
     // A listener can be in one array only.
     let array = array.map_or_else(|| array_of(targets), Ok)?;
     let choose = programs::choose_from(array.number(), targets.len() as u32);
     let program = Program::load(Kind::SelectOrMigrate, "gate_hand_over", &choose)?;
-    Ok(program.choose_for_group_of(room.as_fd())?)
+    attach(&program, rooms)
 }
 
 fn array_of(targets: &Targets) -> Result<Listeners> {
     let array = Listeners::new(targets.len() as u32)?;
-    for (place, (copy, _)) in targets.iter().enumerate() {
-        array.put(place as u32, copy.as_fd())?;
-    }
+    array.put_all(targets.iter().map(|(copy, _)| copy))?;
     Ok(array)
 }
 
@@ -450,9 +445,7 @@ impl Group {
     fn raise(&mut self, targets: &Targets, waited: usize) {
         for (copy, listener) in targets {
             let larger = listener.backlog.saturating_add(waited as u32);
-            let larger = i32::try_from(larger).ok().filter(|_| waited > 0);
-            let larger = larger.and_then(|larger| Backlog::new(larger).ok());
-            if larger.is_some_and(|larger| listen(copy, larger).is_ok()) {
+            if waited > 0 && copy::set_backlog(copy, larger).is_ok() {
                 self.raised.push((listener.id.cookie, listener.backlog));
             }
         }
@@ -468,10 +461,7 @@ impl Group {
             if copy::accept_queue(&copy).is_some_and(|queue| queue > *own) {
                 return true;
             }
-            let own = i32::try_from(*own)
-                .ok()
-                .and_then(|own| Backlog::new(own).ok());
-            own.is_some_and(|own| listen(&copy, own).is_err())
+            copy::set_backlog(&copy, *own).is_err()
         });
     }
 }

@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::kernel::bpf::{Connections, Kind, Link, Program};
 use crate::kernel::control_group::{ControlGroup, open_root};
-use crate::kernel::room::programs::{note_connections, share_ports};
+use crate::kernel::room::lending::lending;
+use crate::kernel::room::programs::note_connections;
 use crate::kernel::sockets::netns::{self, Netns};
 
 /// Until the links are dropped, TCP sockets that are bound to these ports in that network namespace get
@@ -21,12 +22,11 @@ pub(crate) fn share(ports: &[u16], netns: Option<&Netns>) -> Result<Vec<Link>> {
         None => netns::identity(),
         Some(netns) => netns.within(netns::identity)?,
     };
-    let program = share_ports(ports, cookie);
     let lends = "the service does not set SO_REUSEPORT, and can't be given that (Linux 6.1)";
     let root = open_root().context(lends)?;
-    [(Kind::Bind4, "gate_bind4"), (Kind::Bind6, "gate_bind6")]
-        .into_iter()
-        .map(|(kind, name)| Program::load(kind, name, &program)?.link(kind, root.as_fd()))
+    let programs = lending(ports, cookie).context(lends)?.into_iter();
+    programs
+        .map(|(kind, program)| program.link(kind, root.as_fd()))
         .collect::<Result<_>>()
         .context(lends)
 }

@@ -16,6 +16,5 @@ pub(crate) mod prefer;
 pub(crate) mod preferred;
 pub(crate) mod watch;
 
-pub(crate) use self::account::{RoomRow, parked_words, reset_words};
-pub(crate) use self::backend::{RoomGate, SharedRooms};
+pub(crate) use self::backend::{RoomGate, SharedRooms, account};
 pub(crate) use self::groups::First;

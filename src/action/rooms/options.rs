@@ -4,13 +4,18 @@ use crate::action::contract::Request;
 use crate::gate::kinds::Choice;
 use crate::words::scope::Where;
 
-/// Why rooms make no sense with the other options.
-pub(crate) fn objection(action: &str, request: &Request) -> Option<String> {
-    let option = about_rules(request)?;
-    Some(format!(
-        "--syn {action} and {option} exclude each other: connections wait in sockets, and no rule tells \
-         them apart; leave {option} out, or take --syn hold"
-    ))
+/// `--max-held`, an option of `--syn hold`, too.
+///
+/// # Errors
+/// Rooms make no sense with the other options: one line that says why.
+pub(crate) fn max_held(action: &str, request: &Request) -> Result<u32, String> {
+    match about_rules(request) {
+        None => Ok(request.given.get_one("max_held").copied().unwrap_or(1)),
+        Some(option) => Err(format!(
+            "--syn {action} and {option} exclude each other: connections wait in sockets, and no rule tells \
+             them apart; leave {option} out, or take --syn hold"
+        )),
+    }
 }
 
 fn about_rules(request: &Request) -> Option<&'static str> {
@@ -24,9 +29,4 @@ fn about_rules(request: &Request) -> Option<&'static str> {
     ]
     .into_iter()
     .find_map(|(given, option)| given.then_some(option))
-}
-
-/// `--max-held`, an option of `--syn hold`, too.
-pub(crate) fn max_held(request: &Request) -> u32 {
-    request.given.get_one("max_held").copied().unwrap_or(1)
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::groups::{First, Group, Rooms, attach};
 use super::preferred::{AGAIN, LeftAlone, Preferred, Targets, copies, program};
 use crate::kernel::room::{Place, copy};
-use crate::kernel::sockets::{Listener, Sample, holders};
+use crate::kernel::sockets::{Sample, holders};
 
 /// When no listener has come or gone for so long, the reload is over: nginx gives its old workers 100 ms.
 pub(crate) const CALM: Duration = Duration::from_millis(300);
@@ -79,10 +79,6 @@ impl Group {
             preferred.known = known;
         }
         Ok(())
-    }
-
-    fn listeners<'a>(&self, there: &'a Sample) -> Vec<&'a Listener> {
-        there.listeners.iter().filter(|l| self.has(l)).collect()
     }
 }
 

@@ -60,8 +60,7 @@ impl Preferred {
 
     /// Puts the first ones into their places.
     pub(super) fn put(&self, copies: &[OwnedFd]) -> io::Result<()> {
-        let mut copies = copies.iter().enumerate();
-        copies.try_for_each(|(place, copy)| self.array.put(place as u32, copy.as_fd()))
+        self.array.put_all(copies)
     }
 
     /// The places that new connections go to.

@@ -3,22 +3,17 @@
 //! The guard has the same shelves of rooms, and the links by which the service's next sockets get
 //! SO_REUSEPORT. So both outlive a run that is killed.
 
-use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::sys::signal::SigSet;
 
 use super::figures::Acted;
 use super::groups::Rooms;
 use crate::gate::backend::Deadline;
 use crate::kernel::room::orders::{File, NAME, Orders, monotonic};
-use crate::process::attended::{Attended, Lost};
-use crate::process::environment::as_exec_takes;
-use crate::process::guard::{self, GuardCall};
+use crate::process::attended::{Attended, Call, Lost};
 
 /// What messages call it.
 const SHOWN: &str = "the guard of the waiting rooms";
@@ -71,19 +66,13 @@ impl Watch {
 fn called(
     rooms: &Rooms,
     until: Deadline,
-    start: impl FnOnce(&GuardCall) -> io::Result<Attended>,
+    start: impl FnOnce(&Call) -> io::Result<Attended>,
 ) -> io::Result<Attended> {
     let orders = orders(rooms, until);
-    let words = orders.words();
-    let words = words.each_ref().map(OsStr::new);
-    let files: Vec<RawFd> = orders.files.into_iter().map(|(_, fd)| fd).collect();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    start(&GuardCall {
-        program: Path::new(guard::OURSELVES),
+    let files: Vec<RawFd> = orders.files.iter().map(|(_, fd)| *fd).collect();
+    start(&Call {
         name: NAME,
-        words: &words,
-        environment: &as_exec_takes([(OsString::from("PATH"), path)]),
-        mask: &SigSet::all(),
+        words: &orders.words(),
         files: &files,
     })
 }

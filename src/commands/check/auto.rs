@@ -1,22 +1,12 @@
 //! Whether a service can be parked here, and what `--syn auto` does. Pure.
 
-use serde::Serialize;
-
 use super::endpoint::Endpoint;
 use super::host::Host;
 use crate::action::rooms::choice::{AUTO, Choice, first};
 
-/// What `--syn auto` does here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct AutoAction {
-    pub(crate) action: &'static str,
-    /// What is missing for the actions before it.
-    pub(crate) lacking: Vec<String>,
-}
-
 impl Host {
-    /// With the services on the ports that were asked for; `None`: as far as the host decides it.
-    pub(crate) fn auto(&self, endpoints: Option<&[Endpoint]>) -> AutoAction {
+    /// What `--syn auto` does here, with the services on the ports that were asked for; `None`: as far as the host decides it.
+    pub(crate) fn auto(&self, endpoints: Option<&[Endpoint]>) -> Choice {
         let can = |action| match action {
             "park" => match (self.rooms.refusal(), endpoints) {
                 (Some(why), _) => Err(why.to_owned()),
@@ -33,8 +23,7 @@ impl Host {
             }
             _ => Ok(()),
         };
-        let Choice { action, lacking } = first(&AUTO, can);
-        AutoAction { action, lacking }
+        first(&AUTO, can)
     }
 
     /// Whether connections to this service can be parked here, as far as can be told without a room.

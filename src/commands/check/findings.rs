@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::advice::{Advice, advise};
-use super::auto::AutoAction;
 use super::backend::{AutoBackend, Holding};
 use super::endpoint::Endpoint;
 use super::host::Host;
 use super::service;
 use super::support::Support;
+use crate::action::rooms::choice::Choice;
 use crate::words::ports::PortSet;
 
 /// What `--json` prints.
@@ -23,7 +23,7 @@ pub(crate) struct Findings {
     /// What holds SYNs with `--syn hold`.
     pub(crate) hold: Holding,
     /// What `--syn auto` does, as far as the host decides it.
-    pub(crate) auto: AutoAction,
+    pub(crate) auto: Choice,
     pub(crate) host: Host,
     /// Null if they can't be listed.
     pub(crate) listeners: Option<Vec<Endpoint>>,

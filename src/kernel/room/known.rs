@@ -9,6 +9,7 @@ use nix::unistd::geteuid;
 
 use super::orders::{NAME, Orders};
 use crate::kernel::sockets::Listener;
+use crate::kernel::sockets::holders::processes;
 
 /// A process that guards the rooms of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,12 +46,7 @@ impl RoomGuard {
 
 /// The guards on this host, as far as /proc shows processes.
 pub(crate) fn guards() -> Vec<RoomGuard> {
-    let Ok(processes) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let pids = processes.flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(RoomGuard::at).collect()
+    processes().filter_map(RoomGuard::at).collect()
 }
 
 /// Which listeners are rooms of others.

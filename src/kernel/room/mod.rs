@@ -6,6 +6,7 @@
 
 pub(crate) mod copy;
 pub(crate) mod known;
+pub(crate) mod lending;
 mod options;
 pub(crate) mod orders;
 pub(crate) mod place;

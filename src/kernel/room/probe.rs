@@ -15,7 +15,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::copy;
-use super::programs::{choose_from, share_ports};
+use super::lending::lending;
+use super::programs::choose_from;
 use super::socket::trial;
 use crate::kernel::bpf::{Kind, Listeners, Program};
 use crate::kernel::netlink::{Bus, Netlink};
@@ -54,11 +55,7 @@ pub(crate) fn moves_connections() -> Result<()> {
 /// What this kernel lacks, or this process may not do.
 pub(crate) fn lends() -> Result<()> {
     const ANY_PORT: u16 = 1;
-    let program = share_ports(&[ANY_PORT], netns::identity());
-    for (kind, name) in [(Kind::Bind4, "gate_bind4"), (Kind::Bind6, "gate_bind6")] {
-        Program::load(kind, name, &program)?;
-    }
-    Ok(())
+    lending(&[ANY_PORT], netns::identity()).map(drop)
 }
 
 fn try_out() -> Result<()> {

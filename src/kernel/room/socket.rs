@@ -8,13 +8,13 @@ use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, bind, getsockname,
-    listen, setsockopt, shutdown, socket, sockopt,
+    AddressFamily, Shutdown, SockFlag, SockType, SockaddrStorage, bind, getsockname, setsockopt,
+    shutdown, socket, sockopt,
 };
 use nix::sys::stat::fstat;
 use nix::unistd::{Uid, setfsuid};
 
-use super::copy::{accept_queue, bind_to_device, cookie, number};
+use super::copy::{accept_queue, bind_to_device, cookie, number, set_backlog};
 use super::options::inherit;
 use super::place::Place;
 use crate::kernel::sockets::Device;
@@ -90,12 +90,11 @@ impl Room {
     /// # Errors
     /// Somebody has bound the address meanwhile.
     pub(crate) fn open(&self, size: u32) -> Result<()> {
-        let backlog = Backlog::new(i32::try_from(size)?)?;
-        let opened = listen(&self.socket, backlog);
+        let opened = set_backlog(&self.socket, size);
         opened.map_err(|errno| why(&self.place, &errno.into()))
     }
 
-    /// Leaves the group, whoever else holds a copy of the socket. The kernel moves the connections that
+    /// Leaves the group, also while other processes hold copies of the socket. The kernel moves the connections that
     /// wait here to the listener that the group's program chooses, or resets them if there is none. No
     /// error if it has left already.
     pub(crate) fn shut(&self) {

@@ -58,7 +58,8 @@ pub(crate) fn find_newest(inodes: &[u32]) -> Holders {
     }
 }
 
-fn processes() -> impl Iterator<Item = i32> {
+/// The processes that /proc shows, by pid.
+pub(crate) fn processes() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
