@@ -56,20 +56,19 @@ pub(crate) struct Others {
 }
 
 impl Others {
-    /// Removes the rooms, and returns whether there were any. Looks for guards at the first look, and `again`
-    /// where time matters less: it reads a file of each process. A room is opened when its guard has it.
-    pub(crate) fn hide(&mut self, listeners: &mut Vec<Listener>, again: bool) -> bool {
-        if self.rooms.is_none() || again {
-            let guards = guards().into_iter();
-            self.rooms = Some(guards.flat_map(|guard| guard.orders.rooms).collect());
-        }
-        let is_room = |listener: &Listener| {
-            let rooms = self.rooms.as_ref();
-            rooms.is_some_and(|rooms| rooms.contains(&listener.id.cookie))
-        };
+    /// Removes the rooms, and returns whether there were any. Looks for guards the first time. A room is opened
+    /// when its guard has it.
+    pub(crate) fn hide(&mut self, listeners: &mut Vec<Listener>) -> bool {
+        let look = || guards().into_iter().flat_map(|guard| guard.orders.rooms);
+        let rooms = self.rooms.get_or_insert_with(|| look().collect());
         let before = listeners.len();
-        listeners.retain(|listener| !is_room(listener));
+        listeners.retain(|listener| !rooms.contains(&listener.id.cookie));
         listeners.len() < before
+    }
+
+    /// Has the next call of [`Others::hide`] look for guards again, which reads a file of each process.
+    pub(crate) fn forget(&mut self) {
+        self.rooms = None;
     }
 }
 

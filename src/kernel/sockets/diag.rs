@@ -149,7 +149,17 @@ impl Looks for Sockets {
                 Err(refused) => return Err(refused.into()),
             },
         };
-        self.watched.has_rooms |= self.others.hide(&mut sample.listeners, want.holders);
+        let mut has_rooms = self.others.hide(&mut sample.listeners);
+        if want.holders {
+            let inodes: Vec<u32> = sample.listeners.iter().map(|l| l.inode).collect();
+            sample.holders = holders::find(&inodes);
+            // No process holds a room: one may have come.
+            if !holders::all_held(&inodes, &sample.holders) {
+                self.others.forget();
+                has_rooms |= self.others.hide(&mut sample.listeners);
+            }
+        }
+        self.watched.has_rooms |= has_rooms;
         for listener in &sample.listeners {
             match listener.address {
                 IpAddr::V4(_) => self.families.0 = true,
@@ -158,10 +168,6 @@ impl Looks for Sockets {
         }
         if want.half_open && self.watched.rooms.is_empty() {
             sample.cookies_sent = self.sent_cookies_meanwhile();
-        }
-        if want.holders {
-            let inodes: Vec<u32> = sample.listeners.iter().map(|l| l.inode).collect();
-            sample.holders = holders::find(&inodes);
         }
         Ok(sample)
     }

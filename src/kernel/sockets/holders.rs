@@ -31,12 +31,17 @@ pub(crate) fn find(inodes: &[u32]) -> Holders {
     let mut found = Holders::new();
     for files in FILES {
         found = find_among(0..files, inodes);
-        let held = |inode: &u32| found.values().any(|holder| holder.inodes.contains(inode));
-        if inodes.iter().all(held) {
+        if all_held(inodes, &found) {
             break;
         }
     }
     found
+}
+
+/// Whether each of `inodes` has a holder.
+pub(super) fn all_held(inodes: &[u32], found: &Holders) -> bool {
+    let held = |inode: &u32| found.values().any(|holder| holder.inodes.contains(inode));
+    inodes.iter().all(held)
 }
 
 /// A process for each of `inodes`: the newest that holds it, which is where a listener is that has just been
