@@ -163,6 +163,8 @@ fn a_linger_beside_a_command_that_still_runs() {
         None
     );
     assert_eq!(tale.wakes_at(), Some(70));
+    tale.at(600, Event::Signal(INT, Sender::Terminal));
+    assert_eq!(tale.state.in_spite_of_a_signal(), None, "COMMAND runs");
     let over = tale.at(1_020, Event::Time);
     assert_eq!(over, Some(Task::Ask(Question::Left)));
     let removes = Some(Task::Remove { anyway: false });

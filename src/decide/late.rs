@@ -28,8 +28,12 @@ impl State {
     /// Until when a restart may still be to come. `None`: the listeners tell that it is done, or they
     /// are not watched. Of a group the last listener's end counts: a reload may end others.
     pub(super) fn watched_until(&self, watch: &Watch, since: Instant) -> Option<Instant> {
+        (self.may_come_late() && watch.is_in_doubt()).then(|| since + SETTLE_PATIENCE)
+    }
+
+    fn may_come_late(&self) -> bool {
         let looks = self.config.settle == Settle::Auto && !self.config.ready_timeout.is_zero();
-        (looks && watch.is_in_doubt() && !self.opened).then(|| since + SETTLE_PATIENCE)
+        looks && !self.opened
     }
 
     /// Whether one of these sockets is a listener whose end closes its port again.
@@ -50,22 +54,20 @@ impl State {
         self.is_shut() && groups.any(Watch::has_group) || due && watches.any(Watch::is_in_doubt)
     }
 
-    pub(super) fn note_provisional(&mut self, pending: &PortSet, since: Instant) {
-        let watched = self.ports_that(|watch| self.watched_until(watch, since).is_some());
-        let open = watched.minus(pending);
-        for watch in self.watches.values_mut().flatten() {
-            let is_open = watch.ports.minus(&open).is_empty();
-            watch.provisional |= is_open && watch.is_in_doubt();
-            watch.provisional &= !watch.handed_over;
+    pub(super) fn note_doubts(&mut self) {
+        if self.may_come_late() {
+            let watches = self.watches.values_mut().flatten();
+            watches.for_each(Watch::note_doubt);
         }
     }
 
     /// A listener has gone whose port was open in doubt: the restart comes only now.
     pub(super) fn close_what_was_too_early(&mut self, now: Instant) {
-        let gone = self.ports_that(|watch| watch.provisional && watch.misses_places);
-        for watch in self.watches.values_mut().flatten() {
-            watch.provisional &= !watch.misses_places;
-        }
+        let gone = self.ports_that(Watch::lost_one_in_doubt);
+        let watches = self.watches.values_mut().flatten();
+        watches
+            .filter(|watch| watch.lost_one_in_doubt())
+            .for_each(Watch::forget_doubt);
         // A port that is still shut was about to open: held SYNs were being released.
         let gone = gone.minus(&self.shut);
         if gone.is_empty() || self.opened {

@@ -196,7 +196,7 @@ impl State {
             return self.finish();
         }
         self.next_look = next;
-        self.note_provisional(&pending, since);
+        self.note_doubts();
         // A port that `--open-on ready` has opened stays open, and so does a gate that is open for good.
         let may_shut = match &self.facts.late {
             Some((late, _)) if !self.opened => self.shut.union(late),

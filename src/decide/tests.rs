@@ -554,6 +554,62 @@ fn a_listener_that_ends_late_closes_its_port_again() {
     tale.opens_and_ends(action);
 }
 
+/// A reload that keeps its sockets, but for one address that was removed from the configuration.
+#[test]
+fn an_address_that_was_missing_already_closes_nothing() {
+    let opens_without_the_third = || {
+        let mut tale = Tale::running(config(), &on_addresses(&[1, 2, 3]));
+        tale.exits(60, 0);
+        assert_eq!(tale.saw(60, on_two(1, 2)), None);
+        assert_eq!(tale.saw(1_060, on_two(1, 2)), OPENS_ALL);
+        tale.at(1_060, Event::Shut(PortSet::EMPTY));
+        assert_eq!(tale.saw(1_160, on_two(1, 2)), None);
+        tale
+    };
+    let mut tale = opens_without_the_third();
+    let action = tale.saw(3_060, on_two(1, 2));
+    assert_eq!(tale.state.facts.late, None);
+    tale.opens_and_ends(action);
+
+    // Another one goes, and once more it is waited for a moment.
+    let shuts = Some(Task::ShutOnly(ports("80")));
+    let mut tale = opens_without_the_third();
+    assert_eq!(tale.saw(2_000, on_two(1, 0)), shuts);
+    tale.at(2_000, Event::Shut(ports("80")));
+    assert_eq!(tale.saw(3_000, on_two(1, 0)), OPENS_ALL);
+    tale.at(3_000, Event::Shut(PortSet::EMPTY));
+    assert_eq!(tale.saw(3_100, on_two(1, 0)), None);
+    let action = tale.saw(5_000, on_two(1, 0));
+    tale.opens_and_ends(action);
+
+    // One that came back is missed when it goes again.
+    let mut tale = opens_without_the_third();
+    assert_eq!(tale.saw(1_200, on_addresses(&[1, 2, 6])), None);
+    assert_eq!(tale.saw(1_300, on_addresses(&[1, 2, 6])), None);
+    assert_eq!(tale.saw(1_400, on_two(1, 2)), shuts);
+}
+
+/// Its restart is done, although the run still watches another port.
+#[test]
+fn a_new_listener_that_ends_is_not_a_late_restart() {
+    let both = |on_80: u64, on_443: u64| {
+        let mut sample = on_addresses(&[on_80]);
+        sample.listeners.push(listener(443, on_443));
+        sample
+    };
+    let mut config = config();
+    config.gated = gated("80,443");
+    let mut tale = Tale::running(config, &both(1, 2));
+    tale.exits(60, 0);
+    assert_eq!(tale.saw(60, both(1, 2)), None);
+    assert_eq!(tale.saw(160, both(1, 2)), OPENS_ALL);
+    tale.at(160, Event::Shut(PortSet::EMPTY));
+    assert_eq!(tale.saw(500, both(3, 2)), None);
+    assert_eq!(tale.saw(700, both(0, 2)), None);
+    assert_eq!(tale.state.facts.late, None);
+    assert_eq!(tale.state.facts.unserved, ports("80"));
+}
+
 #[test]
 fn a_listener_that_stays_is_told_of() {
     let old = held_by(on_80(&[1]), &[10]);
@@ -870,13 +926,18 @@ fn an_ip_version_that_is_gone_is_waited_for_a_moment() {
     tale.opens_and_ends(action);
 }
 
-/// Listeners on two addresses, by cookie. 0: no listener.
-fn on_two(one: u64, other: u64) -> Sample {
-    let mut sample = on_80(&[one, other]);
-    sample.listeners[0].address = "10.0.0.1".parse().unwrap();
-    sample.listeners[1].address = "10.0.0.2".parse().unwrap();
+/// Listeners on 10.0.0.1, 10.0.0.2 and so on, by cookie. 0: no listener.
+fn on_addresses(cookies: &[u64]) -> Sample {
+    let mut sample = on_80(cookies);
+    for (listener, last) in sample.listeners.iter_mut().zip(1..) {
+        listener.address = [10, 0, 0, last].into();
+    }
     sample.listeners.retain(|l| l.id.cookie != 0);
     sample
+}
+
+fn on_two(one: u64, other: u64) -> Sample {
+    on_addresses(&[one, other])
 }
 
 #[test]
@@ -951,6 +1012,21 @@ fn an_address_that_comes_back_behind_the_open_gate_is_noted() {
     let action = tale.saw(3_060, and_on_a_third(5, on_two_services(1, 4)));
     assert_eq!(places(&tale.state.facts.left_out), ["10.0.0.2:80"]);
     tale.opens_and_ends(action);
+
+    // Each is noted once, and where nobody listens at all is told in another way.
+    let mut tale = Tale::running(config(), &on_addresses(&[1, 2, 3]));
+    tale.exits(60, 0);
+    tale.saw(60, on_two(1, 0));
+    tale.saw(1_060, on_two(1, 0));
+    tale.at(1_060, Event::Shut(PortSet::EMPTY));
+    tale.saw(1_100, on_two(1, 0));
+    tale.saw(1_200, on_two(1, 0));
+    let left_out = &tale.state.facts.left_out;
+    let shown: Vec<String> = left_out.iter().map(Listener::shown).collect();
+    assert_eq!(shown, ["10.0.0.2:80", "10.0.0.3:80"]);
+    let mut tale = open_in_doubt();
+    assert_eq!(tale.saw(500, on_80(&[])), Some(Task::ShutOnly(ports("80"))));
+    assert_eq!(tale.state.facts.left_out, []);
 }
 
 #[test]
@@ -1011,6 +1087,14 @@ fn a_service_that_was_left_alone_delays_nobody() {
     tale.at(501, Event::Shut(ports("80")));
     let action = tale.saw(900, on_two_services(4, 3));
     tale.opens_and_ends(action);
+
+    // One that has changed, too, settles.
+    let mut tale = Tale::running(config(), &before);
+    tale.exits(60, 0);
+    let mut changed = on_two_services(1, 3);
+    changed.holders.insert(50, changed.holders[&11].clone());
+    assert_eq!(tale.saw(60, changed.clone()), None);
+    assert_eq!(tale.saw(160, changed), OPENS_ALL);
 
     let mut config = config();
     config.gated.ports = ports("80,443");
@@ -1885,6 +1969,12 @@ fn what_comes_right_after_a_signal_is_the_same_wish() {
     tale.saw(60, on_80(&[]));
     tale.at(70, Event::Signal(HUP, Sender::Terminal));
     assert_eq!(tale.state.facts.interrupted, None);
+}
+
+#[test]
+fn an_event_knows_its_signal() {
+    assert_eq!(Event::Signal(TERM, Sender::Terminal).signal(), Some(TERM));
+    assert_eq!(Event::Time.signal(), None);
 }
 
 #[test]

@@ -34,8 +34,8 @@ pub(super) struct Watch {
     pub(super) handed_over: bool,
     /// The processes that held the listeners before.
     held_by: Vec<(i32, u64)>,
-    /// It was opened although nothing has shown that COMMAND is done.
-    pub(super) provisional: bool,
+    /// How many of its addresses had no listener, at the least, while nothing showed that COMMAND is done.
+    missed_in_doubt: Option<usize>,
 }
 
 /// The sockets, and their processes by pid and start time.
@@ -57,7 +57,7 @@ impl Watch {
             seen,
             begun: false,
             handed_over: false,
-            provisional: false,
+            missed_in_doubt: None,
             now: before.clone(),
             before,
             changed_at: now,
@@ -143,6 +143,27 @@ impl Watch {
     /// An old listener is still there, and nothing shows that it is a new process's.
     pub(super) fn is_in_doubt(&self) -> bool {
         matches!(self.readiness, Readiness::Inherited { .. }) && !self.handed_over
+    }
+
+    /// To be called after each look. A listener that goes from here on goes although COMMAND has exited.
+    pub(super) fn note_doubt(&mut self) {
+        if self.handed_over {
+            self.missed_in_doubt = None;
+        } else if self.is_in_doubt() {
+            let misses = self.uncovered().count();
+            let fewest = self.missed_in_doubt.map_or(misses, |n| n.min(misses));
+            self.missed_in_doubt = Some(fewest);
+        }
+    }
+
+    /// Nothing had shown that COMMAND is done, and now a listener has gone.
+    pub(super) fn lost_one_in_doubt(&self) -> bool {
+        self.missed_in_doubt
+            .is_some_and(|missed| self.uncovered().count() > missed)
+    }
+
+    pub(super) fn forget_doubt(&mut self) {
+        self.missed_in_doubt = None;
     }
 
     pub(super) fn has_group(&self) -> bool {

@@ -47,10 +47,46 @@ pub(super) fn parked_words(figures: &Figures) -> String {
 
 /// What to warn of, if connections were reset.
 pub(super) fn reset_words(figures: &Figures) -> Option<String> {
-    (figures.reset > 0).then(|| {
-        format!(
-            "nobody listened when the waiting rooms were shut: {} connections were reset",
-            figures.reset
-        )
-    })
+    let reset = match figures.reset {
+        0 => return None,
+        1 => "1 connection was reset".to_owned(),
+        n => format!("{n} connections were reset"),
+    };
+    Some(format!(
+        "nobody listened when the waiting rooms were shut: {reset}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn they_are_told_in_numbers_and_words() {
+        let of = |handed_over, reset| Figures {
+            handed_over,
+            reset,
+            no_room: 7,
+            longest: Duration::from_millis(250),
+        };
+        let row = RoomRow::new(of(3, 1)).named("park");
+        let numbers = serde_json::json!({
+            "parked": 4, "handed_over": 3, "reset": 1, "no_room": 7, "longest_ms": 250.0,
+        });
+        assert_eq!(row, ("park", numbers));
+
+        let words = |handed_over, reset| parked_words(&of(handed_over, reset));
+        assert_eq!(words(0, 0), "no connection parked");
+        assert_eq!(words(1, 0), "1 connection parked (for 250 ms at most)");
+        assert_eq!(
+            words(2, 3),
+            "5 connections parked (for 250 ms at most), 3 reset"
+        );
+
+        assert_eq!(reset_words(&of(3, 0)), None);
+        let warns = |reset| reset_words(&of(3, reset)).unwrap();
+        assert!(warns(1).ends_with(": 1 connection was reset"));
+        assert!(warns(2).ends_with(": 2 connections were reset"));
+    }
 }

@@ -31,3 +31,21 @@ impl Figures {
         self.longest = self.longest.max(more.longest);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waited_in_several_rooms_is_added() {
+        let of = |handed_over, reset, no_room, ms| Figures {
+            handed_over,
+            reset,
+            no_room,
+            longest: Duration::from_millis(ms),
+        };
+        let mut all = of(2, 3, 5, 70);
+        all.add(of(7, 11, 13, 50));
+        assert_eq!(all, of(9, 14, 18, 70));
+    }
+}

@@ -73,4 +73,14 @@ mod tests {
         assert_eq!(answer(&mut policy, 7, start + HANDED_OVER_WITHIN), None);
         assert!(!policy.lingers(), "a service that accepts nobody");
     }
+
+    #[test]
+    fn the_second_signal_ends_the_wait() {
+        let mut policy = ParkPolicy::default();
+        policy.opened(Instant::now());
+        let waits = policy.waits_for().unwrap();
+        assert!(waits.contains("has accepted"), "{waits}");
+        policy.cut();
+        assert!(!policy.lingers() && policy.after_open().is_none());
+    }
 }
