@@ -40,9 +40,10 @@ targets! {
     /// Rows of all nf_tables dumps.
     nft: crate::gate::nft::answers::withstand, crate::gate::nft::list::withstand,
         crate::gate::nft::published::withstand, crate::gate::nft::consuming::withstand,
-        crate::gate::nft::by_port::withstand;
+        crate::gate::nft::by_port::withstand, crate::gate::nft::proxied::withstand;
     /// IP packets.
-    packet: crate::kernel::nfqueue::packet::withstand_packet;
+    packet: crate::kernel::nfqueue::packet::withstand_packet,
+        crate::kernel::sockets::arrivals::withstand;
     /// `--port`.
     ports: crate::words::ports::withstand;
     /// Files below /proc.

@@ -12,7 +12,7 @@ use crate::gate::watchdog;
 use crate::kernel::nfqueue::{self, packet};
 use crate::kernel::sockets::{holders, row};
 use crate::process::{child, lock, pulse, rlimits};
-use crate::run::onlooker;
+use crate::run::{onlooker, way_round};
 use crate::words::duration;
 use crate::words::limit::Limit::{self, Bytes, MiB, Number, Time};
 
@@ -26,7 +26,7 @@ const SHARED: &[(&str, Limit)] = &[
     ("Onlook", Time(onlooker::ONLOOK_EVERY)),
     ("Onlook", Time(onlooker::ONLOOK_OVERDUE)),
     ("Onlook", Time(onlooker::ONLOOK_DOUBT)),
-    ("Onlook", Number(onlooker::ONLOOK_CONNECTIONS as u64)),
+    ("Onlook", Number(way_round::ONLOOK_CONNECTIONS as u64)),
     ("Young half-open", Time(row::YOUNG)),
     ("SYN-ACK timer", Time(row::SYNACK_TIMEOUT)),
     ("Cookie grace", Time(draining::COOKIE_GRACE)),

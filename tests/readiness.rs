@@ -323,6 +323,55 @@ fn a_command_that_returns_early_is_noticed_with_iptables() {
     a_command_that_returns_early(Backend::IptablesLegacy, "drop");
 }
 
+/// A service that stops accepting long before it closes its listener.
+const LAZY: &str = "
+import os, signal, socket, time
+open('PID', 'w').write(str(os.getpid()))
+def listener():
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(('', 8053))
+    s.listen(512)
+    return s
+class Stop(Exception): pass
+def stop(*_): raise Stop
+signal.signal(signal.SIGTERM, stop)
+s = listener()
+print('up', flush=True)
+while True:
+    try:
+        k = s.accept()[0]
+        try:
+            k.recv(999)
+            k.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\nConnection: close\\r\\n\\r\\nok\\n')
+        except OSError: pass
+        k.close()
+    except Stop:
+        time.sleep(0.6)
+        s.close()
+        s = listener()
+";
+
+/// COMMAND has returned at once, so the port opens again while the service accepts nobody any more. Whoever
+/// waits when it closes its listener is reset.
+#[test]
+fn who_was_not_accepted_when_the_listener_ended_is_told() {
+    let pair = Pair::new().unwrap();
+    let pid = pair.server.dir().join("lazy.pid");
+    let pid = pid.to_str().unwrap();
+    let _server = python(&pair.server, &LAZY.replace("PID", pid));
+    let load = Load::to(here()).rate(200 / slow()).duration(LONG);
+    let mut running = load.start(&pair.client).unwrap();
+    running.wait_flowing().unwrap();
+    let stop = sh(format!("kill -TERM $(cat {pid})"));
+    let outcome = call(&pair.server, words("--port 8053")).run(stop);
+    let report = running.stop().unwrap();
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(report.failed() > 0, "{report}");
+    let told = " to be accepted on 8053 when a listener was seen for the last time";
+    assert!(outcome.stderr.contains(told), "{outcome:?}");
+}
+
 /// By the clients of `to`: COMMAND has returned before `script` runs. Returns the report.
 fn a_late_restart_is_noticed(pair: &Pair, to: &str, script: &str) -> Value {
     let load = Load::to(to).rate(500 / slow()).duration(LONG);

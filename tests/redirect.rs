@@ -61,6 +61,34 @@ fn figure(outcome: &Outcome, name: &str) -> u64 {
 
 // Who goes where ----------------------------------------------------------------------------------
 
+/// The host's own NAT comes first, so that clients come to the main port, where nobody listens any more. No
+/// connection shows them.
+#[test]
+fn whoever_is_refused_at_the_main_port_is_told() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let [main, _standby] = both(host);
+    let nat = "table ip leads { chain in { type nat hook prerouting priority -150; \
+               tcp dport 8088 redirect to :80; }; }";
+    let nat = host.write("nat.nft", nat);
+    host.must(["nft", "-f", nat.to_str().unwrap()]);
+    let mut latch = Latch::new(host, "gone");
+    let call = call(host, words("--port 80 --ready-timeout 0 --linger 0"));
+    let call = call.args([format!("--syn=redirect={STANDBY}")]);
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    drop(main);
+    let client = |port: u16| {
+        let text = format!("exec 3<>/dev/tcp/{SERVER}/{port}");
+        pair.client.run(["bash", "-c", &text])
+    };
+    assert!(client(8088).is_err() && client(80).is_ok());
+    latch.release();
+    let outcome = call.end(run);
+    let told = "has begun since the gate closed, and was not redirected";
+    assert!(outcome.stderr.contains(told), "{outcome:?}");
+}
+
 #[test]
 fn new_connections_to_this_host_go_to_the_standby() {
     let pair = Pair::new().unwrap();

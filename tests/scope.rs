@@ -524,26 +524,19 @@ fn a_way_round_the_gate_is_told() {
     let suite = Backend::of_the_suite();
     let by_nft = matches!(suite, Backend::Nft | Backend::NftPlain);
     for (options, from, told) in [
-        ("--hook prerouting --syn hold --drain 0", ANY, true),
+        ("--hook prerouting --syn hold", ANY, true),
         // nf_tables has a second chain, in the input hook.
-        ("--hook prerouting --drain 0", ANY, !by_nft),
-        ("--hook prerouting --port 8080 --drain 0", ANY, false),
-        ("--drain 0", ANY, false),
-        (
-            "--hook prerouting --drain 0 --allow-from 10.77.0.3",
-            CHECKER,
-            false,
-        ),
+        ("--hook prerouting", ANY, !by_nft),
+        ("--hook prerouting --port 8080", ANY, false),
+        ("", ANY, false),
+        ("--hook prerouting --allow-from 10.77.0.3", CHECKER, false),
     ] {
         let mut latch = Latch::new(server, "round");
         let call = call(server, words(&format!("--port 80 --settle 0 {options}")));
         let running = call.start(sh(latch.hold()));
         latch.wait();
-        // Until long after the look just after closing, and a few others.
-        for _ in 0..if told || from == CHECKER { 12 } else { 1 } {
-            let fate = knock(client, &[(from, SERVER, 8080)])[0];
-            assert_eq!(fate == Served, told || from == CHECKER, "{options}");
-        }
+        let fate = knock(client, &[(from, SERVER, 8080)])[0];
+        assert_eq!(fate == Served, told || from == CHECKER, "{options}");
         latch.release();
         let outcome = call.end(running);
         let says = outcome
@@ -551,6 +544,35 @@ fn a_way_round_the_gate_is_told() {
             .contains("there is a way round the gate: a connection from 10.77.");
         assert_eq!(says, told, "{options}: {outcome:?}");
     }
+}
+
+/// Nobody listens any more, so clients who come by a way round are refused, and no connection shows them. The
+/// run is over at once, and tells of the first of them.
+#[test]
+fn whoever_is_refused_by_a_way_round_is_told() {
+    on_all_backends(|backend| {
+        let pair = Pair::new().unwrap();
+        let (server, client) = (&pair.server, &pair.client);
+        let service = Serve::on("0.0.0.0:80").start_daemon(server).unwrap();
+        let nat = "table ip leads { chain in { type nat hook prerouting priority -100; \
+                   tcp dport 8080 redirect to :80; }; }";
+        let nat = server.write("nat.nft", nat);
+        server.must(["nft", "-f", nat.to_str().unwrap()]);
+        let mut latch = Latch::new(server, "round");
+        let between = format!("; {}; exec", latch.hold());
+        let restart = service.restart_argv()[2].replace("; exec", &between);
+        let call = call(server, words("--port 80 --hook prerouting --syn hold")).on(backend);
+        let running = call.start(sh(restart));
+        latch.wait();
+        let listeners = || server.must(words("ss -Hltn sport = :80"));
+        wait_until(SOON, "the end of the service", || listeners().is_empty()).unwrap();
+        let fates = knock(client, &[(ANY, SERVER, 8080)]);
+        latch.release();
+        let outcome = call.end(running);
+        assert_eq!((outcome.code, &*fates), (0, &[Refused][..]), "{outcome:?}");
+        let told = "there is a way round the gate: a connection from 10.77.0.2:";
+        assert!(outcome.stderr.contains(told), "{outcome:?}");
+    });
 }
 
 /// Names and addresses as people know them, and rules do not: an alternative name, the IPv4 address of a
@@ -1234,6 +1256,48 @@ fn listeners_behind_tproxy() {
     let outcome = assert_gates(&run, server, &[outside]);
     assert_eq!(outcome.report["warnings"], json!([]), "{outcome:?}");
     assert_eq!(outcome.report["listeners_before"][0]["port"], 8080);
+}
+
+/// What TPROXY hands to a listener keeps the port that the client asked for, so a gate of the listener's
+/// port does not stop it.
+#[test]
+fn a_gate_of_the_port_behind_tproxy_is_told() {
+    let pair = Pair::new().unwrap();
+    let server = &pair.server;
+    let _service = Serve::on("0.0.0.0:8080").start(server).unwrap();
+    let by_nft = server.write(
+        "tproxy.nft",
+        "table ip leads { chain in { type filter hook prerouting priority mangle; \
+         tcp dport { 80, 81 } tproxy to :8080 meta mark set 1; }; }",
+    );
+    let by_nft = format!("nft -f {}", by_nft.display());
+    let by = |iptables: &str| {
+        format!("{iptables} -t mangle -A PREROUTING -p tcp --dport 80 -j TPROXY --on-port 8080")
+    };
+    let warning = "the listener on 8080";
+    for (rule, flush) in [
+        (by_nft, "nft flush ruleset"),
+        (by("iptables-nft"), "iptables-nft -t mangle -F"),
+        (by("iptables-legacy"), "iptables-legacy -t mangle -F"),
+    ] {
+        server.must(words(&rule));
+        for (options, told) in [
+            ("--port 8080 --syn drop", true),
+            ("--port 8080 --syn hold --hook prerouting", true),
+            (
+                "--port 80-81 --listen-port 80=8080,81=8080 --syn drop",
+                false,
+            ),
+        ] {
+            let run = call(server, words(options)).run(["true"]);
+            assert_eq!(
+                run.stderr.contains(warning),
+                told,
+                "{rule} {options}: {run:?}"
+            );
+        }
+        server.must(words(flush));
+    }
 }
 
 /// Each gated port opens with its own listener, and messages speak of both.

@@ -210,6 +210,7 @@ fn nobody_is_sent_where_nobody_listens() {
             None
         );
         assert_eq!(tale.wakes_at(), Some(at + 10));
+        assert_eq!(tale.state.noted().missed, at >= 40, "it is back");
     }
     assert_eq!(tale.at(60, Event::Time), Some(Task::Ask(Question::Taken)));
     let opens = tale.at(60, Event::Answered(Answer::Taken(false), COST));

@@ -94,6 +94,13 @@ impl State {
         self.open_what_is_ready(Duration::ZERO, now)
     }
 
+    /// How many connections waited to be accepted when their listeners were last seen, and on which
+    /// ports.
+    pub(crate) fn unaccepted(&self) -> (u32, PortSet) {
+        let count = self.all_watches().map(|watch| watch.unaccepted).sum();
+        (count, self.ports_that(|watch| watch.unaccepted > 0))
+    }
+
     /// Ports of single sockets of which nothing has changed.
     pub(super) fn unchanged_sockets(&self) -> PortSet {
         let one = Readiness::Inherited { group: false };

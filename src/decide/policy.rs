@@ -83,6 +83,8 @@ pub(crate) struct Noted {
     /// Why the release ended with SYNs still held.
     pub release_cut: Option<Cut>,
     pub lingered: Option<Lingered>,
+    /// For a moment nobody took the connections that the gate steers elsewhere.
+    pub missed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -66,8 +66,13 @@ impl State {
                 self.follow_the_service(now)
             }
             Phase::Readying { .. } => {
+                let mut cost = cost;
                 if !sample.holders.is_empty() {
                     self.next_holders = now + HOLDERS_EVERY.max(pause(cost, WATCH_PAUSE));
+                    // The next look, which does not ask for them, need not wait for so long.
+                    if !self.looks_at_holders(now) {
+                        cost = Duration::ZERO;
+                    }
                 }
                 self.note(sample, now);
                 self.open_what_is_ready(cost, now)

@@ -610,6 +610,39 @@ fn a_new_listener_that_ends_is_not_a_late_restart() {
     assert_eq!(tale.state.facts.unserved, ports("80"));
 }
 
+/// By the news of the end, or by a look. The look before the drain says nothing about it.
+#[test]
+fn who_was_not_accepted_when_the_listener_ended_is_counted() {
+    let queued = |count| {
+        let mut sample = on_80(&[1]);
+        sample.listeners[0].accept_queue = count;
+        sample
+    };
+    let none = (0, PortSet::EMPTY);
+    for by_news in [true, false] {
+        let mut tale = open_in_doubt();
+        tale.saw(300, queued(7));
+        tale.saw(400, queued(2));
+        assert_eq!(tale.state.unaccepted(), none);
+        match by_news {
+            true => tale.at(500, Event::Ended(vec![listener(80, 1).id])),
+            false => tale.saw(500, on_80(&[])),
+        };
+        assert_eq!(tale.state.unaccepted(), (2, ports("80")));
+        tale.at(501, Event::Shut(ports("80")));
+        tale.saw(520, on_80(&[2]));
+        assert_eq!(tale.state.unaccepted().0, 2, "once");
+    }
+    let config = Config {
+        drain: Duration::ZERO,
+        ..config()
+    };
+    let mut tale = Tale::running(config, &held_by(queued(9), &[10]));
+    tale.exits(60, 0);
+    tale.saw(60, on_80(&[2]));
+    assert_eq!(tale.state.unaccepted(), none);
+}
+
 #[test]
 fn a_listener_that_stays_is_told_of() {
     let old = held_by(on_80(&[1]), &[10]);

@@ -36,6 +36,9 @@ pub(super) struct Watch {
     held_by: Vec<(i32, u64)>,
     /// How many of its addresses had no listener, at the least, while nothing showed that COMMAND is done.
     missed_in_doubt: Option<usize>,
+    /// Connections that waited in accept queues of listeners at the last look before these ended. The
+    /// kernel resets those that nobody has accepted (inet_csk_listen_stop()).
+    pub(super) unaccepted: u32,
 }
 
 /// The sockets, and their processes by pid and start time.
@@ -58,7 +61,8 @@ impl Watch {
             begun: false,
             handed_over: false,
             missed_in_doubt: None,
-            now: before.clone(),
+            unaccepted: 0,
+            now: unqueued(&before),
             before,
             changed_at: now,
             ever_changed: false,
@@ -89,6 +93,9 @@ impl Watch {
         if !holders.is_empty() || seen.0 != self.seen.0 {
             self.seen = seen;
         }
+        let ended = |old: &&Listener| now_listening.iter().all(|l| l.id != old.id);
+        let ended = self.now.iter().filter(ended);
+        self.unaccepted += ended.map(|listener| listener.accept_queue).sum::<u32>();
         self.now = now_listening;
         self.readiness = readiness(&self.before, &self.now);
         self.misses_places = !all_covered(&self.before, &self.now);
@@ -169,6 +176,15 @@ impl Watch {
     pub(super) fn has_group(&self) -> bool {
         has_group(&self.before) || has_group(&self.now)
     }
+}
+
+/// Nothing is known of their accept queues: the look is from before the drain.
+fn unqueued(listeners: &[Listener]) -> Vec<Listener> {
+    let mut listeners = listeners.to_vec();
+    listeners
+        .iter_mut()
+        .for_each(|listener| listener.accept_queue = 0);
+    listeners
 }
 
 pub(super) fn fingerprint(listeners: &[Listener], holders: &Holders) -> Fingerprint {

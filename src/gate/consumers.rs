@@ -1,7 +1,7 @@
 //! What rules of the host's own firewall do with a SYN before a gate in the input hook stops it. When
 //! the client sends that SYN again, it has been used up.
 
-use super::nat::RedirectedPort;
+use super::nat::{ProxiedPort, RedirectedPort};
 use crate::words::scope::Where;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +44,8 @@ pub(crate) struct Firewall {
     pub(crate) translates: Option<String>,
     /// Ports that rules send elsewhere before the input hook, as far as rules show their ports.
     pub(crate) published: Vec<RedirectedPort>,
+    /// Ports whose listeners get packets to other ports.
+    pub(crate) proxied: Vec<ProxiedPort>,
 }
 
 impl Firewall {

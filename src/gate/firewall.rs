@@ -5,7 +5,7 @@ use anyhow::{Result, anyhow};
 use super::by_port::PortRule;
 use super::consumers::Firewall;
 use super::iptables::holdings::{self, Held};
-use super::nft::{by_port, consuming, published};
+use super::nft::{by_port, consuming, proxied, published};
 use crate::kernel::caps;
 use crate::words::lacking::Lacking;
 
@@ -29,8 +29,11 @@ pub(crate) fn look_beside<'a>(legacy: impl Iterator<Item = &'a Held> + Clone) ->
     let mut firewall = Firewall::of(by_nft.into_iter().chain(by_legacy));
     if firewall.translates.is_some() {
         firewall.published = published::find().unwrap_or_default();
-        let by_legacy = legacy.flatten().flat_map(|held| held.redirected.clone());
-        firewall.published.extend(by_legacy);
+        firewall.proxied = proxied::find().unwrap_or_default();
+        for held in legacy.flatten() {
+            firewall.published.extend(held.redirected.iter().cloned());
+            firewall.proxied.extend(held.proxied.iter().cloned());
+        }
     }
     firewall
 }

@@ -1,4 +1,6 @@
-//! NAT rules of other programs, in any firewall, and what matters to NAT.
+//! Rules of other programs, in any firewall, that lead packets to another port, and what matters to NAT.
+
+use crate::words::ports::PortSet;
 
 /// The targets of x_tables that do NAT.
 pub(super) const NAT_TARGETS: [&str; 5] = ["DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"];
@@ -11,5 +13,15 @@ pub(super) const UNTRACKING_TARGETS: [&str; 2] = ["NOTRACK", "CT"];
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RedirectedPort {
     pub port: u16,
+    pub by: String,
+}
+
+/// A port whose listener gets packets to other ports (TPROXY). They keep the port that the client asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProxiedPort {
+    /// The listener's.
+    pub port: u16,
+    /// `None`: it can't be told which.
+    pub asked_for: Option<PortSet>,
     pub by: String,
 }

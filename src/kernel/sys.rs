@@ -283,6 +283,27 @@ pub(crate) fn set_socket_option(
     Ok(())
 }
 
+/// Makes a socket take only the packets that the program lets through (socket(7), SO_ATTACH_FILTER).
+pub(crate) fn attach_filter(fd: BorrowedFd, program: &[libc::sock_filter]) -> io::Result<()> {
+    let told = libc::sock_fprog {
+        len: program.len() as libc::c_ushort,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: `told` and the program that it points to are live, with their lengths. The kernel copies
+    // the program, and does not write to it.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const told).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    nix::errno::Errno::result(result)?;
+    Ok(())
+}
+
 /// The value of a socket's option, which has `longest` bytes at most (getsockopt(2)).
 pub(crate) fn socket_option(
     fd: BorrowedFd,

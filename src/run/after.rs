@@ -169,6 +169,28 @@ impl Run<'_> {
                 ms_words(*at - exited)
             ));
         }
+        self.warn_of_listeners(state);
+        let succeeded = matches!(facts.exited, Some((_, CommandExit::Code(0))));
+        if let Some(error) = self.trouble.open.clone().filter(|_| !succeeded) {
+            self.warn(format!("the gate did not open as it should: {error}"));
+        }
+    }
+
+    /// Of those that ended while their ports were open.
+    fn warn_of_listeners(&mut self, state: &State) {
+        let facts = &state.facts;
+        let plan = self.plan;
+        if let (count @ 1.., ports) = state.unaccepted() {
+            self.warn(format!(
+                "{} to be accepted on {} when a listener was seen for the last time before its end: the \
+                 kernel resets connections that nobody has accepted",
+                match count {
+                    1 => "1 connection waited".to_owned(),
+                    n => format!("{n} connections waited"),
+                },
+                ports.brief()
+            ));
+        }
         let late = facts.late.as_ref().map(|(ports, _)| ports);
         let told = late.unwrap_or(&PortSet::EMPTY).union(&facts.missing.ports);
         let unserved = facts.unserved.minus(&told);
@@ -192,10 +214,6 @@ impl Run<'_> {
                  there",
                 came_later.join(" ")
             ));
-        }
-        let succeeded = matches!(facts.exited, Some((_, CommandExit::Code(0))));
-        if let Some(error) = self.trouble.open.clone().filter(|_| !succeeded) {
-            self.warn(format!("the gate did not open as it should: {error}"));
         }
     }
 }

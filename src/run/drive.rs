@@ -13,10 +13,11 @@ use crate::gate::gate::Gate;
 use crate::kernel::sockets::Want;
 use crate::process::signals::Caught;
 use crate::run::close::Closing;
-use crate::run::onlooker::{Onlooker, View};
+use crate::run::onlooker::Onlooker;
 use crate::run::plan::Plan;
 use crate::run::record::Record;
 use crate::run::report::time::Closed;
+use crate::run::scene::View;
 use crate::run::world::{Program, World};
 use crate::tell::say::Say;
 use crate::words::ended::{exit_words, signal_name};
@@ -187,6 +188,7 @@ impl<'a> Run<'a> {
             }
             Task::Start => self.start(),
             Task::ShutOnly(ports) => {
+                self.look_round();
                 self.note_if_fallen();
                 self.shut_only(ports);
                 self.let_go();
@@ -194,6 +196,7 @@ impl<'a> Run<'a> {
                 Event::Shut(shut.unwrap_or_default())
             }
             Task::Open => {
+                self.look_round();
                 self.note_if_fallen();
                 self.open();
                 self.let_go();
@@ -202,6 +205,7 @@ impl<'a> Run<'a> {
             }
             Task::Ask(question) => {
                 if matches!(question, Question::LetGo { .. }) {
+                    self.look_round();
                     self.onlooker.ignore_connections();
                 }
                 let (action, mut now) = self.action();
@@ -304,7 +308,22 @@ impl<'a> Run<'a> {
     }
 
     /// Sees what no decision depends on, and warns of it at once.
-    fn look_on(&mut self) {
+    pub(super) fn look_on(&mut self) {
+        self.look_on_by(|world, onlooker, view| world.look_on(onlooker, view));
+    }
+
+    /// Whether clients have come by a way round the gate: a run may be over before it has looked on.
+    fn look_round(&mut self) {
+        self.look_on_by(|world, onlooker, view| {
+            let found = world.look_round(onlooker, view);
+            found.into_iter().collect()
+        });
+    }
+
+    fn look_on_by(
+        &mut self,
+        look: impl FnOnce(&mut dyn World, &mut Onlooker, &View) -> Vec<String>,
+    ) {
         let now = self.world.now();
         let Some(gate) = self.gate.as_ref().filter(|gate| now < gate.deadline()) else {
             return self.onlooker.stop();
@@ -315,7 +334,7 @@ impl<'a> Run<'a> {
             before: &self.record.before,
             command_runs: !self.command_has_ended,
         };
-        for text in self.world.look_on(&mut self.onlooker, &view) {
+        for text in look(&mut *self.world, &mut self.onlooker, &view) {
             self.warn(text);
         }
     }

@@ -20,10 +20,12 @@ mod prepare;
 mod program;
 mod record;
 pub(crate) mod report;
+mod scene;
 #[cfg(test)]
 mod simulation;
 mod tell;
 mod vrf;
+pub(crate) mod way_round;
 mod while_closed;
 mod world;
 

@@ -2,24 +2,20 @@
 //! begin that the gate should have stopped, and whether it stops a client that COMMAND or
 //! `--ready-check` waits for.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use crate::decide::looks::QUIET;
 use crate::kernel::route::Routing;
-use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::holders::{self, Holders};
-use crate::kernel::sockets::passing::{
-    Caller, Ends, Passing, Progress, accepted, callers, how_many, passing,
-};
-use crate::kernel::sockets::{Cookies, Looks, Sample};
+use crate::kernel::sockets::passing::{Caller, callers};
 use crate::process::ancestry::descends_from;
 use crate::process::unit::Unit;
 use crate::run::report::verdict::HeldUp;
-use crate::words::gated::Gated;
-use crate::words::ports::PortSet;
+use crate::run::scene::Scene;
+use crate::run::way_round::WayRound;
 use crate::words::scope::{LOOPBACK, Where};
 use crate::words::steer::Steer;
 
@@ -30,9 +26,8 @@ pub(crate) const ONLOOK_OVERDUE: Duration = Duration::from_millis(500);
 /// The pause after such a look is this many times as long as the look, so that it takes 5 % of a core
 /// at most.
 const ONLOOK_PAUSE: u32 = 20;
-/// With more TCP sockets in the network namespace, connections that begin are not told from the others;
-/// with more together with those in TIME_WAIT, those that are over already are not.
-pub(crate) const ONLOOK_CONNECTIONS: usize = 20_000;
+/// The look before the ports open is left out if one takes longer.
+const LAST_LOOK: Duration = Duration::from_millis(5);
 
 /// A client of this host began to wait for the gate while `--ready-check` ran. If the check has not
 /// succeeded so long after, it may have asked by way of this client, a proxy.
@@ -47,42 +42,12 @@ pub(super) struct Onlooker {
     /// Of the last look that was like most.
     last_cost: Duration,
     looked_further: bool,
-    watches_connections: bool,
-    known: Option<Known>,
+    way_round: WayRound,
     /// The sockets whose holders were looked for.
     asked: BTreeSet<u32>,
     pub(super) held_up: HeldUp,
     /// The first client of this host that the check may have asked, and since when it waits.
     asked_by_check: Option<(Instant, String)>,
-}
-
-/// The connections that there were just after the gate had closed.
-#[derive(Debug)]
-struct Known {
-    connections: HashSet<Ends>,
-    /// The ports that had a listener.
-    listening: BTreeSet<u16>,
-    /// Those in TIME_WAIT are among them.
-    over: bool,
-    accepted: Option<u64>,
-}
-
-/// What the run knows at one moment.
-pub(super) struct View<'a> {
-    pub(super) gated: &'a Gated,
-    pub(super) shut: &'a PortSet,
-    pub(super) before: &'a Sample,
-    pub(super) command_runs: bool,
-}
-
-/// What there is to be seen.
-pub(super) struct Scene<'a> {
-    pub(super) view: &'a View<'a>,
-    pub(super) sockets: &'a Sockets,
-    /// The pid of COMMAND while it runs.
-    pub(super) command: Option<i32>,
-    /// The pid of `--ready-check` while it runs.
-    pub(super) check: Option<i32>,
 }
 
 impl Onlooker {
@@ -93,8 +58,7 @@ impl Onlooker {
             redirects: steer.is_some_and(Steer::translates),
             last_cost: Duration::ZERO,
             looked_further: false,
-            watches_connections: true,
-            known: None,
+            way_round: WayRound::new(steer),
             asked: BTreeSet::new(),
             held_up: HeldUp::default(),
             asked_by_check: None,
@@ -113,18 +77,28 @@ impl Onlooker {
 
     /// A port was open meanwhile: what has begun then is nobody's fault.
     pub(super) fn begin_anew(&mut self, now: Instant) {
-        self.known = None;
+        self.way_round.begin_anew();
         self.next = self.next.map(|_| now + QUIET);
     }
 
     /// The gate is open.
     pub(super) fn stop(&mut self) {
         self.next = None;
+        self.way_round.stop();
     }
 
     /// Connections begin that the gate lets begin: SYNs that were held go on, or SYNPROXY's pass.
     pub(super) fn ignore_connections(&mut self) {
-        self.watches_connections = false;
+        self.way_round.stop();
+    }
+
+    /// The last look before ports open, or before the action lets SYNs go on: it must not keep them waiting.
+    pub(super) fn look_round(&mut self, scene: &Scene) -> Option<String> {
+        let costs = !self.way_round.costs_nothing() && self.last_cost > LAST_LOOK;
+        if self.next.is_none() || costs || self.way_round.begins() {
+            return None;
+        }
+        self.way_round.look(scene).unwrap_or_default()
     }
 
     /// What to warn of. A look that fails says nothing: the run's own looks do.
@@ -134,9 +108,8 @@ impl Onlooker {
             self.next = Some(began + ONLOOK_EVERY);
             return warnings;
         }
-        if self.watches_connections && scene.view.gated.scope.interfaces.is_empty() {
-            warnings.extend(self.way_round(scene).unwrap_or_default());
-        }
+        self.looked_further = self.way_round.begins();
+        warnings.extend(self.way_round.look(scene).unwrap_or_default());
         if !self.redirects && (scene.command.is_some() || scene.check.is_some()) {
             warnings.extend(self.held_up(scene, began).unwrap_or_default());
         }
@@ -149,66 +122,6 @@ impl Onlooker {
         }
         self.next = Some(now + ONLOOK_EVERY.max(self.last_cost * ONLOOK_PAUSE));
         warnings
-    }
-
-    /// A connection that began on a shut port. Tells of the first one only.
-    fn way_round(&mut self, scene: &Scene) -> Result<Option<String>> {
-        let netns = scene.sockets.netns();
-        let accepted = accepted(netns);
-        let ports = scene.view.gated.listen_ports.listeners_of(scene.view.shut);
-        let Some(known) = &mut self.known else {
-            self.looked_further = true;
-            let Some((sockets, over)) = how_many(netns).filter(|n| n.0 <= ONLOOK_CONNECTIONS)
-            else {
-                self.watches_connections = false;
-                return Ok(None);
-            };
-            let over = sockets + over <= ONLOOK_CONNECTIONS;
-            let listed = scene.view.gated.listener_ports();
-            // Twice: the kernel lists them in portions, and may pass one by.
-            let look = || passing(netns, &listed, over);
-            let seen = [look()?, look()?].concat();
-            self.known = Some(Known::of(&seen, over, accepted));
-            return Ok(None);
-        };
-        // Nobody has accepted a connection, on any port.
-        if accepted.is_some() && accepted == known.accepted {
-            return Ok(None);
-        }
-        known.accepted = accepted;
-        let cookies = scene.sockets.sent_cookies_meanwhile()
-            || scene.sockets.syn_limits().cookies == Cookies::Always;
-        let seen = passing(netns, &ports, known.over)?;
-        // A published port of a container is another address to this host's own clients, before any
-        // hook that the gate could be in: the manual says so.
-        let scope = &scene.view.gated.scope;
-        let published = scope.hook == Where::Prerouting && !scene.view.gated.listeners_are_here;
-        let lets_local = scope.allow_local || published;
-        let mut routing = lets_local.then(Routing::open).transpose()?;
-        let mut is_allowed = |passing: &Passing| {
-            let peer = passing.peer.ip();
-            let is_here = routing.as_mut().is_some_and(|r| r.is_here(peer));
-            is_here || scene.view.gated.scope.allow_from.contain(peer)
-        };
-        let reaches = |passing: &&Passing| {
-            let scope = scene.view.gated.listener_scope();
-            scope.reaches(passing.local.ip())
-        };
-        let newcomers = known.newcomers(&seen, cookies);
-        let found = newcomers
-            .into_iter()
-            .find(|one| reaches(one) && !is_allowed(one));
-        if found.is_some() {
-            self.watches_connections = false;
-        }
-        Ok(found.map(|one| match self.redirects {
-            true => format!(
-                "a connection from {} to {} has begun since the gate closed, and was not redirected (a rule \
-                 that keeps it from connection tracking?): such clients are refused while nobody listens there",
-                one.peer, one.local
-            ),
-            false => tell_of_way_round(one, scene.view.gated),
-        }))
     }
 
     /// Clients of this host that the gate stops, and that COMMAND, the check or the service's unit has
@@ -308,98 +221,9 @@ fn of_the_service(pids: &[i32], scene: &Scene) -> bool {
     shared.any(|unit| own.as_ref() != Some(unit))
 }
 
-impl Known {
-    fn of(seen: &[Passing], over: bool, accepted: Option<u64>) -> Known {
-        Known {
-            listening: listening(seen),
-            connections: seen.iter().map(Passing::ends).collect(),
-            over,
-            accepted,
-        }
-    }
-
-    /// The connections whose handshakes began after the gate had closed: half-open ones that were not
-    /// there, and others that were not even half-open. With SYN cookies nothing is seen of a
-    /// handshake before its end, so those don't count. Where nobody listened, it may be this host that
-    /// has connected to another one, from this port.
-    fn newcomers<'a>(&self, seen: &'a [Passing], cookies: bool) -> Vec<&'a Passing> {
-        let listening = listening(seen);
-        let began = |one: &&Passing| {
-            let port = one.local.port();
-            match one.state {
-                Progress::HalfOpen => true,
-                Progress::Established | Progress::Ended => {
-                    !cookies && self.listening.contains(&port) && listening.contains(&port)
-                }
-                Progress::Listening => false,
-            }
-        };
-        let new = seen
-            .iter()
-            .filter(|one| !self.connections.contains(&one.ends()));
-        new.filter(began).collect()
-    }
-}
-
-/// The ports of the listeners.
-fn listening(seen: &[Passing]) -> BTreeSet<u16> {
-    let listeners = seen.iter().filter(|one| one.state == Progress::Listening);
-    listeners.map(|one| one.local.port()).collect()
-}
-
-fn tell_of_way_round(one: &Passing, gated: &Gated) -> String {
-    let hint = match (gated.listeners_are_here, gated.scope.hook) {
-        (false, Where::Input) => {
-            "its listener is in another network namespace, whose packets --hook prerouting sees"
-        }
-        (false, Where::Prerouting) => "clients of the container's own address pass by that hook",
-        (true, _) => "a rule before the gate's, or NAT from another port?",
-    };
-    format!(
-        "there is a way round the gate: a connection from {} to {} has begun since it closed ({hint})",
-        one.peer, one.local
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn one(peer: &str, port: u16, state: Progress) -> Passing {
-        Passing {
-            local: ([10, 0, 0, 1], port).into(),
-            peer: peer.parse().unwrap(),
-            state,
-        }
-    }
-
-    #[test]
-    fn a_connection_that_begins_is_told_from_one_in_flight() {
-        use Progress::{Ended, Established, HalfOpen, Listening};
-        let listener = one("0.0.0.0:0", 80, Listening);
-        let before = [
-            listener,
-            one("10.0.0.2:1", 80, HalfOpen),
-            one("10.0.0.2:2", 80, Established),
-        ];
-        let known = Known::of(&before, true, None);
-        let new = |seen: &[Passing], cookies| known.newcomers(seen, cookies).len();
-        for (peer, port, state, cookies, expected) in [
-            ("10.0.0.2:1", 80, Established, false, 0),
-            ("10.0.0.2:2", 80, Established, false, 0),
-            ("10.0.0.2:3", 80, Established, false, 1),
-            ("10.0.0.2:3", 80, Established, true, 0),
-            ("10.0.0.2:3", 80, HalfOpen, true, 1),
-            ("10.0.0.2:3", 80, Ended, false, 1),
-            ("10.0.0.2:3", 80, Ended, true, 0),
-            // Nobody listened there: this host's own connection to another one.
-            ("10.0.0.2:443", 81, Established, false, 0),
-        ] {
-            let seen = [listener, one(peer, port, state)];
-            assert_eq!(new(&seen, cookies), expected, "{peer} {port} {state:?}");
-        }
-        assert_eq!(new(&[one("10.0.0.2:3", 80, Established)], false), 0);
-    }
 
     #[test]
     fn it_looks_when_there_is_time() {

@@ -1,6 +1,7 @@
 //! `--hook auto`: where the gate stands. The decision is pure.
 
 use crate::gate::consumers::{Consumes, Firewall};
+use crate::gate::nat::ProxiedPort;
 use crate::words::ports::PortSet;
 use crate::words::scope::{HookChoice, Where};
 use crate::words::steer::Steer;
@@ -31,19 +32,24 @@ pub(crate) fn place(
     look: impl FnOnce() -> Firewall,
     vrf: impl FnOnce() -> Option<String>,
 ) -> Place {
-    let drops = match steer {
-        Some(Steer::Drop | Steer::Divert(_)) => true,
-        Some(Steer::Queue(_)) if choice != HookChoice::Prerouting => false,
-        _ => return Place::at(choice.given()),
+    let Some(steer) = steer else {
+        return Place::at(choice.given());
     };
-    let diverts = matches!(steer, Some(Steer::Divert(_)));
     let firewall = look();
-    let mut place = match (choice, drops) {
+    let proxied = firewall.proxied.iter().filter_map(|p| proxied(p, ports));
+    let proxied: Vec<String> = proxied.collect();
+    let mut place = match (choice, steer) {
+        (_, Steer::Redirect(_)) | (HookChoice::Prerouting, Steer::Queue(_)) => {
+            let mut place = Place::at(choice.given());
+            place.warnings = proxied;
+            return place;
+        }
         (HookChoice::Prerouting, _) => Place::at(Where::Prerouting),
-        (HookChoice::Auto, _) if diverts => of_a_divert(ports, &firewall),
-        (_, true) => between(choice, &firewall, vrf),
-        (_, false) => Place::default(),
+        (HookChoice::Auto, Steer::Divert(_)) => of_a_divert(ports, &firewall),
+        (_, Steer::Drop | Steer::Divert(_)) => between(choice, &firewall, vrf),
+        (_, Steer::Queue(_)) => Place::default(),
     };
+    place.warnings.extend(proxied);
     let first = firewall.consumers.first();
     place.used_up = first.map(|(what, by)| format!("{} ({by})", what.harm(Where::Input)));
     // Whom SYNPROXY has answered before the gate closed.
@@ -135,6 +141,35 @@ fn published(firewall: &Firewall, ports: &PortSet) -> Option<String> {
          pass it by: use --hook prerouting, and say by --listen-port or --listen-netns where the listeners \
          are",
         ports.brief()
+    ))
+}
+
+/// No hook shows such packets with the port of the listener.
+fn proxied(proxied: &ProxiedPort, ports: &PortSet) -> Option<String> {
+    let ProxiedPort {
+        port,
+        asked_for,
+        by,
+    } = proxied;
+    let others = asked_for.as_ref().map(|asked| asked.minus(ports));
+    let all_gated = others.as_ref().is_some_and(PortSet::is_empty);
+    if !ports.contains(*port) || all_gated {
+        return None;
+    }
+    let (which, example) = match &others {
+        Some(others) => (
+            others.brief(),
+            others
+                .iter()
+                .next()
+                .map_or_else(String::new, |other| other.to_string()),
+        ),
+        None => ("other ports".to_owned(), "PORT".to_owned()),
+    };
+    Some(format!(
+        "TPROXY hands packets to {which} to the listener on {port} ({by}), and they keep the port that the \
+         client asked for, which is not gated: gate that one, as by --port {example} --listen-port \
+         {example}={port}"
     ))
 }
 
@@ -304,6 +339,70 @@ mod tests {
                 .iter()
                 .any(|w| w.contains("packets to 80 may"));
             assert_eq!(told, warns, "{choice:?} {steer:?} {port}");
+        }
+    }
+
+    #[test]
+    fn what_tproxy_hands_to_a_gated_port_is_told() {
+        let hands = |asked_for: Option<&[u16]>| Firewall {
+            proxied: vec![ProxiedPort {
+                port: 8080,
+                asked_for: asked_for.map(|ports| ports.iter().copied().collect()),
+                by: "iptables table mangle, chain PREROUTING".to_owned(),
+            }],
+            ..Firewall::default()
+        };
+        let redirects = Some(Steer::Redirect(8081));
+        for (choice, steer, gated, asked_for, says) in [
+            (
+                HookChoice::Auto,
+                DROPPED,
+                &[8080][..],
+                Some(&[80][..]),
+                Some("by --port 80 --listen-port 80=8080"),
+            ),
+            (
+                HookChoice::Auto,
+                HELD,
+                &[8080],
+                Some(&[80]),
+                Some("packets to 80 to"),
+            ),
+            (
+                HookChoice::Prerouting,
+                HELD,
+                &[8080],
+                Some(&[80]),
+                Some("packets to 80 to"),
+            ),
+            (
+                HookChoice::Auto,
+                redirects,
+                &[8080],
+                None,
+                Some("packets to other ports"),
+            ),
+            (HookChoice::Auto, None, &[8080], Some(&[80]), None),
+            (HookChoice::Auto, DROPPED, &[80], Some(&[80]), None),
+            (HookChoice::Auto, DROPPED, &[80, 8080], Some(&[80]), None),
+        ] {
+            let ports = gated.iter().copied().collect();
+            let place = place(choice, steer, &ports, || hands(asked_for));
+            let told: Vec<&String> = place
+                .warnings
+                .iter()
+                .filter(|w| w.contains("TPROXY"))
+                .collect();
+            assert_eq!(
+                told.len(),
+                usize::from(says.is_some()),
+                "{choice:?} {steer:?} {gated:?}"
+            );
+            assert!(
+                told.iter()
+                    .all(|text| text.contains(says.unwrap_or_default())),
+                "{told:?}"
+            );
         }
     }
 

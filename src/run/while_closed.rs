@@ -157,6 +157,10 @@ impl Run<'_> {
             Some(Caught::OpenNow) => return Event::OpenNow,
             Some(Caught::Child | Caught::Readable) | None => (),
         }
+        let due = self.onlooker.due(None, self.world.now());
+        if due.is_some_and(|at| at <= self.world.now()) {
+            self.look_on();
+        }
         say.done_waiting();
         say.phase(&format!("running {}", plan.command_line()));
         if let Some(pid) = self.world.starter() {

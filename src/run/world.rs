@@ -18,8 +18,9 @@ use crate::process::rlimits::CpuTime;
 use crate::process::signals::Caught;
 use crate::process::starter::Starter;
 use crate::run::call::Call;
-use crate::run::onlooker::{Onlooker, Scene, View};
+use crate::run::onlooker::Onlooker;
 use crate::run::plan::Listeners;
+use crate::run::scene::{Scene, View};
 use crate::words::ended::{CommandExit, Sender};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +81,11 @@ pub(super) trait World {
         Vec::new()
     }
 
+    /// Whether clients have come by a way round the gate, and what to warn of.
+    fn look_round(&mut self, _: &mut Onlooker, _: &View) -> Option<String> {
+        None
+    }
+
     /// Why the gate has to open now, if the kernel is about to end syngate. Told once.
     fn must_give_up(&mut self) -> Option<Abandoned> {
         None
@@ -137,6 +143,16 @@ impl<'a> Machine<'a> {
             None => Child::spawn(&plan.program, &plan.command, self.call.environment, mask)?,
         });
         Ok(())
+    }
+
+    fn scene<'b>(&'b self, view: &'b View<'b>) -> Scene<'b> {
+        let command = self.command.as_ref().map(Child::pid);
+        Scene {
+            view,
+            sockets: &self.sockets,
+            command: command.filter(|_| view.command_runs),
+            check: self.check.as_ref().map(|check| check.child().pid()),
+        }
     }
 
     /// Tells what the run could not wait for.
@@ -223,14 +239,11 @@ impl World for Machine<'_> {
     }
 
     fn look_on(&mut self, onlooker: &mut Onlooker, view: &View) -> Vec<String> {
-        let command = self.command.as_ref().map(Child::pid);
-        let scene = Scene {
-            view,
-            sockets: &self.sockets,
-            command: command.filter(|_| view.command_runs),
-            check: self.check.as_ref().map(|check| check.child().pid()),
-        };
-        onlooker.look(&scene, Instant::now())
+        onlooker.look(&self.scene(view), Instant::now())
+    }
+
+    fn look_round(&mut self, onlooker: &mut Onlooker, view: &View) -> Option<String> {
+        onlooker.look_round(&self.scene(view))
     }
 
     fn pid_of_command(&self) -> Option<i32> {

@@ -257,6 +257,13 @@ impl Action for RedirectAction {
         let left = noted.lingered.and_then(|lingered| lingered.left);
         warn_of_cut("standby", left, noted, self.linger, apart, now);
         self.warn_of_mistake(now);
+        if noted.missed {
+            let port = self.redirected.port();
+            now.warn(format!(
+                "for a moment nobody listened on the standby's port {port}: clients who came then were \
+                 refused"
+            ));
+        }
         let row = RedirectRow::new(self.redirected.port(), stopped, noted.lingered);
         Account {
             rows: vec![row.named()],

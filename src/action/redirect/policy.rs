@@ -29,6 +29,8 @@ pub(crate) struct RedirectPolicy {
     look: Regular,
     /// The last look saw no listener.
     missed: bool,
+    /// A look did, and the next one saw it again.
+    ever_missed: bool,
 }
 
 impl RedirectPolicy {
@@ -38,12 +40,14 @@ impl RedirectPolicy {
             linger: Linger::new("standby", linger, then_stop, closed_at),
             look: Regular::new(STANDBY_EVERY, closed_at),
             missed: false,
+            ever_missed: false,
         }
     }
 
     /// A standby that replaces its own process may be missing in one look, so two are needed.
     fn saw_standby(&mut self, listens: bool) -> Conclusion {
         let gone = !listens && self.missed;
+        self.ever_missed |= listens && self.missed;
         self.missed = !listens;
         match gone {
             true => Conclusion::Abandon(GONE),
@@ -99,6 +103,9 @@ impl Policy for RedirectPolicy {
     }
 
     fn noted(&self) -> Noted {
-        self.linger.noted()
+        Noted {
+            missed: self.ever_missed,
+            ..self.linger.noted()
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::rule::Rule;
 use crate::gate::by_port::PortRule;
 use crate::gate::consumers::{Consuming, Effect, by_match, by_target, logs};
 use crate::gate::kinds::Variant;
-use crate::gate::nat::{NAT_TARGETS, RedirectedPort};
+use crate::gate::nat::{NAT_TARGETS, ProxiedPort, RedirectedPort};
 use crate::gate::rules::PREFIX;
 use crate::words::family::Family;
 
@@ -24,6 +24,7 @@ pub(crate) struct Holding {
     /// The number of rules, plus the built-in chains whose policy is not ACCEPT.
     pub(crate) rules: usize,
     pub(crate) redirected: Vec<RedirectedPort>,
+    pub(crate) proxied: Vec<ProxiedPort>,
     /// A rule that is not syngate's does NAT.
     pub(crate) nat: bool,
     /// The effects of others' rules that incoming packets can meet. Not of iptables-nft, whose rules
@@ -135,6 +136,7 @@ fn read(saved: &str) -> Holding {
             holding.rules += usize::from(!matches!(policy, Some("ACCEPT" | "-") | None));
         } else if let Some(at) = line.find("-A ") {
             holding.rules += 1;
+            holding.proxied.extend(proxied(table, &line[at..]));
             if table == "nat" {
                 holding.redirected.extend(redirected(&line[at..]));
                 holding.nat |= does_nat(&line[at..]);
@@ -168,6 +170,19 @@ fn redirected(rule: &str) -> Vec<RedirectedPort> {
     ports.iter().map(redirected).collect()
 }
 
+/// `-A PREROUTING -p tcp -m tcp --dport 80 -j TPROXY --on-port 8080 --on-ip 0.0.0.0 --tproxy-mark 0x1/0x1`.
+fn proxied(table: &str, rule: &str) -> Option<ProxiedPort> {
+    let rule = Rule::read(rule);
+    let port = rule.value("--on-port")?.parse().ok()?;
+    let by = format!("iptables table {table}, chain {}", rule.chain()?);
+    let named = (rule.target() == Some("TPROXY") && port > 0).then_some(port)?;
+    Some(ProxiedPort {
+        port: named,
+        asked_for: rule.ports(),
+        by,
+    })
+}
+
 /// Checks the properties of the parser for any text.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(text: &str) {
@@ -179,6 +194,7 @@ pub(crate) fn withstand(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::ports::PortSet;
 
     #[test]
     fn finds_what_uses_a_syn_up() {
@@ -238,9 +254,18 @@ COMMIT
 :FORWARD ACCEPT [0:0]
 [0:0] -A INPUT -p tcp -m tcp --dport 81 -j ACCEPT
 COMMIT
+*mangle
+[0:0] -A PREROUTING -p tcp -m tcp --dport 80 -j TPROXY --on-port 8080 --on-ip 0.0.0.0 --tproxy-mark 0x1/0x1
+COMMIT
 ";
         let holding = read(saved);
-        assert_eq!(holding.rules, 8);
+        assert_eq!(holding.rules, 9);
+        let proxied = ProxiedPort {
+            port: 8080,
+            asked_for: Some(PortSet::from_iter([80])),
+            by: "iptables table mangle, chain PREROUTING".to_owned(),
+        };
+        assert_eq!(holding.proxied, [proxied]);
         let ports: Vec<u16> = holding.redirected.iter().map(|to| to.port).collect();
         assert_eq!(ports, [8080, 90, 91, 92]);
         assert_eq!(holding.redirected[0].by, "iptables table nat, chain DOCKER");

@@ -19,6 +19,7 @@ mod names;
 mod others;
 mod plain;
 pub(crate) mod probe;
+pub(crate) mod proxied;
 pub(crate) mod published;
 mod raw;
 mod refused;

@@ -50,7 +50,9 @@ pub(super) const NFTA_LOOKUP_DREG: u16 = 3;
 pub(super) const NFTA_LOOKUP_FLAGS: u16 = 5;
 /// NFTA_MATCH_NAME is the same.
 pub(super) const NFTA_TARGET_NAME: u16 = 1;
+pub(super) const NFTA_TARGET_REV: u16 = 2;
 pub(super) const NFTA_TARGET_INFO: u16 = 3;
+pub(super) const NFTA_TPROXY_REG_PORT: u16 = 3;
 pub(super) const NFTA_DATA_VALUE: u16 = 1;
 pub(super) const NFTA_DATA_VERDICT: u16 = 2;
 pub(super) const NFTA_VERDICT_CODE: u16 = 1;

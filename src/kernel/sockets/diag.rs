@@ -255,8 +255,10 @@ impl View {
             })?;
         }
         found.retain(|listener| watched.means_listener(listener));
-        if !watched.rooms.is_empty() {
-            found.retain(|listener| !watched.rooms.contains(&listener.id.cookie));
+        let all = found.len();
+        found.retain(|listener| !watched.rooms.contains(&listener.id.cookie));
+        // As long as a room is open, connections that nobody has accepted move there.
+        if found.len() < all {
             found
                 .iter_mut()
                 .for_each(|listener| listener.accept_queue = 0);

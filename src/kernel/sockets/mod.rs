@@ -1,6 +1,7 @@
 //! The TCP sockets of the service: what the kernel lists (sock_diag), in this or another network
 //! namespace, and which processes hold the listeners (/proc).
 
+pub(crate) mod arrivals;
 mod counters;
 mod device;
 pub(crate) mod diag;

@@ -1,0 +1,24 @@
+//! What there is to be seen while a port is shut, besides what decisions depend on.
+
+use crate::kernel::sockets::Sample;
+use crate::kernel::sockets::diag::Sockets;
+use crate::words::gated::Gated;
+use crate::words::ports::PortSet;
+
+/// What the run knows at one moment.
+pub(super) struct View<'a> {
+    pub(super) gated: &'a Gated,
+    pub(super) shut: &'a PortSet,
+    pub(super) before: &'a Sample,
+    pub(super) command_runs: bool,
+}
+
+/// What there is to be seen.
+pub(super) struct Scene<'a> {
+    pub(super) view: &'a View<'a>,
+    pub(super) sockets: &'a Sockets,
+    /// The pid of COMMAND while it runs.
+    pub(super) command: Option<i32>,
+    /// The pid of `--ready-check` while it runs.
+    pub(super) check: Option<i32>,
+}
