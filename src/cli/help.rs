@@ -26,3 +26,19 @@ pub(crate) fn brief(program: clap::Command) -> clap::Command {
         arg.hide_env(true).hide_possible_values(has_value)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_brief_help_has_no_variables_and_values() {
+        let arg = clap::Arg::new("syn").long("syn").env("SYNGATE_SYN");
+        let program = clap::Command::new("syngate").arg(arg.value_parser(["drop", "hold"]));
+        let long = program.clone().render_help().to_string();
+        assert!(long.contains("SYNGATE_SYN") && long.contains("possible values"));
+        let brief = brief(program).render_help().to_string();
+        assert!(brief.contains("--syn"), "{brief}");
+        assert!(!brief.contains("SYNGATE_SYN") && !brief.contains("possible values"));
+    }
+}

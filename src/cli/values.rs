@@ -50,4 +50,13 @@ mod tests {
         assert_eq!(settle("auto"), Ok(Settle::Auto));
         assert_eq!(settle("1s"), Ok(Settle::Fixed(Duration::from_secs(1))));
     }
+
+    #[test]
+    fn lists_are_read_to_their_ends() {
+        let nets = networks("10.0.0.0/8,fd00::1").unwrap();
+        assert_eq!((nets.len(), nets[0].prefix_len()), (2, 8));
+        assert!(networks("10.0.0.0/8,x").is_err());
+        assert_eq!(interfaces("eth0,lo").unwrap()[..], ["eth0", "lo"]);
+        assert!(interfaces("eth0,").is_err());
+    }
 }

@@ -147,6 +147,9 @@ mod tests {
         assert_eq!(firewall.consumers, expected);
         assert_eq!(firewall.early, [(Consumes::Set, "early".to_owned())]);
         assert_eq!(firewall.translates, None);
+        assert!(firewall.has_synproxy());
+        let rate = Firewall::of([found(Effect::Consumes(Consumes::Rate), "a")]);
+        assert!(!rate.has_synproxy());
     }
 
     /// Extensions of iptables as iptables-save names them, and what they do with a SYN.

@@ -66,3 +66,43 @@ impl Found {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::room::orders::Orders;
+
+    #[test]
+    fn it_is_named_by_who_made_it() {
+        let rooms = FoundRooms {
+            guard: RoomGuard {
+                pid: 7,
+                orders: Orders::made_up(),
+            },
+            waiting: 3,
+            served: true,
+        };
+        let of_rooms = By::Rooms(Box::new(rooms.clone()));
+        assert_eq!((of_rooms.name(), of_rooms.rooms()), ("room", Some(&rooms)));
+        let of_rules = By::Rules(Kind::Nft);
+        assert_eq!((of_rules.name(), of_rules.rooms()), ("nft", None));
+
+        let mut found = Found {
+            by: of_rules,
+            run: "01".to_owned(),
+            owned: true,
+            who: None,
+            ports: PortSet::EMPTY,
+            scope: Scope::default(),
+            syns_stopped: None,
+            opens_in: None,
+        };
+        assert_eq!(found.whose(), "run 01");
+        found.who = Some(Who {
+            pid: 7,
+            command: "service web restart".to_owned(),
+            ..Who::default()
+        });
+        assert_eq!(found.whose(), "pid 7 (service web restart)");
+    }
+}

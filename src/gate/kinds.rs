@@ -89,3 +89,23 @@ impl Variant {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::ValueEnum;
+
+    #[test]
+    fn names_are_those_of_the_option() {
+        for choice in Choice::value_variants() {
+            let value = choice.to_possible_value().unwrap();
+            assert_eq!(choice.name(), value.get_name());
+            let kinds = match choice {
+                Choice::Auto => continue,
+                _ => choice.kinds(),
+            };
+            assert_eq!(kinds, [Kind::named(choice.name()).unwrap()]);
+        }
+        assert_eq!(Kind::named("auto"), None);
+    }
+}

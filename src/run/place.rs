@@ -416,4 +416,11 @@ mod tests {
         }
         assert_eq!(held(Firewall::default).harm_of_dropping("--syn drop"), None);
     }
+
+    #[test]
+    fn nobody_looks_where_the_user_holds_syns_early() {
+        let look = || panic!("whatever is there, it makes no difference");
+        let place = place(HookChoice::Prerouting, HELD, &PortSet::EMPTY, look);
+        assert_eq!(place, Place::at(Where::Prerouting));
+    }
 }

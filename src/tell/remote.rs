@@ -140,6 +140,17 @@ mod tests {
             let found = served_on_the_way(Path::new(path), mounts, link);
             assert_eq!(found.as_deref(), mount.map(Path::new), "{path}");
         }
+        // As many links as the kernel follows, and one more.
+        let next = |name: &Path| {
+            let number = name.to_str()?.strip_prefix("/l")?.parse::<u32>().ok()?;
+            Some(match number {
+                0 => PathBuf::from("/logs"),
+                n => PathBuf::from(format!("l{}", n - 1)),
+            })
+        };
+        let logs = Some(PathBuf::from("/logs"));
+        assert_eq!(served_on_the_way(Path::new("/l39/ns"), mounts, next), logs);
+        assert_eq!(served_on_the_way(Path::new("/l40/ns"), mounts, next), None);
     }
 
     #[test]

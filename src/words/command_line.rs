@@ -38,3 +38,28 @@ pub(crate) fn not_empty(option: &str, line: Option<&OsString>) -> Result<(), Str
         false => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_stand_where_a_shell_needs_them() {
+        for (call, line) in [
+            (&["service", "web", "restart"][..], "service web restart"),
+            (&["sh", "-c", "a; b", ""], "sh -c 'a; b' ''"),
+            (&["it's", "two\nlines"], "'it'\\''s' 'two?lines'"),
+        ] {
+            assert_eq!(command_line(&os_words(call)), line);
+        }
+    }
+
+    #[test]
+    fn an_empty_line_is_refused_by_the_name_of_its_option() {
+        let of = |line: &str| not_empty("--ready-check", Some(&OsString::from(line)));
+        assert_eq!(of("true"), Ok(()));
+        let refused = Err("--ready-check: '' is empty; expected a command line".to_owned());
+        assert_eq!(of(" \t"), refused);
+        assert_eq!(not_empty("--ready-check", None), Ok(()));
+    }
+}

@@ -31,3 +31,15 @@ pub(crate) fn exit_words(exit: CommandExit) -> String {
 pub(crate) fn signal_name(signal: i32) -> String {
     Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |s| s.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_told_in_the_words_of_a_shell() {
+        assert_eq!(exit_words(CommandExit::Code(3)), "status 3");
+        assert_eq!(exit_words(CommandExit::Signal(15)), "SIGTERM");
+        assert_eq!(exit_words(CommandExit::Signal(64)), "signal 64");
+    }
+}

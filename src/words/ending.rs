@@ -94,3 +94,27 @@ pub(crate) fn interrupt_exit(signal: i32, sender: Sender) -> Exit {
         Exit::signalled(signal)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bug_is_told_with_what_became_of_command() {
+        let (before, after) = (Ending::bug(false), Ending::bug(true));
+        assert_eq!((before.outcome, before.reason), (Outcome::NotRun, "bug"));
+        assert!(before.message.ends_with("COMMAND was not run"));
+        assert_eq!((after.outcome, after.reason), (Outcome::OpenFailed, "bug"));
+        assert_eq!(after.exit, Exit::Status(NOT_KEPT));
+    }
+
+    #[test]
+    fn a_signal_ends_the_run_as_it_would_have_ended_command() {
+        let interrupt = |sender| interrupt_exit(libc::SIGINT, sender);
+        assert_eq!(interrupt(Sender::Terminal), Exit::Interrupt);
+        assert_eq!(interrupt(Sender::TerminalToUs), Exit::Interrupt);
+        assert_eq!(interrupt(Sender::Process), Exit::Status(130));
+        let other = interrupt_exit(libc::SIGTERM, Sender::Terminal);
+        assert_eq!(other, Exit::Status(143));
+    }
+}

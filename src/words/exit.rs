@@ -56,3 +56,20 @@ impl std::fmt::Display for NotRunnable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_that_a_shell_shows() {
+        assert_eq!(Exit::Status(7).status(), 7);
+        assert_eq!(Exit::Interrupt.status(), 130);
+        for (why, status) in [
+            (NotRunnable::NotFound("why".to_owned()), 127),
+            (NotRunnable::NotExecutable("why".to_owned()), 126),
+        ] {
+            assert_eq!((why.status(), why.to_string()), (status, "why".to_owned()));
+        }
+    }
+}

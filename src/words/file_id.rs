@@ -24,3 +24,21 @@ impl fmt::Display for FileId {
         write!(f, "{}:{}", self.device, self.inode)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_reads_what_it_writes() {
+        let file = FileId {
+            device: 64_768,
+            inode: 12,
+        };
+        assert_eq!(file.to_string(), "64768:12");
+        assert_eq!(FileId::parse("64768:12"), Some(file));
+        for other in ["", "12", "12:", "x:12"] {
+            assert_eq!(FileId::parse(other), None, "{other}");
+        }
+    }
+}

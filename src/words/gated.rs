@@ -55,3 +55,58 @@ impl Gated {
         families.filter(|family| self.scope.gates(*family))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(text: &str) -> PortSet {
+        PortSet::parse(text, |_| None).unwrap()
+    }
+
+    #[test]
+    fn where_the_gate_sees_the_addresses_of_listeners() {
+        for (hook, early, here, listen_ports, addressed, known) in [
+            (Where::Input, false, true, "", true, true),
+            (Where::Prerouting, true, true, "", true, true),
+            (Where::Prerouting, false, true, "", false, true),
+            (Where::Input, false, false, "", false, false),
+            (Where::Input, false, true, "80=8080", false, false),
+        ] {
+            let scope = Scope {
+                hook,
+                allow_local: true,
+                ..Scope::default()
+            };
+            let listen_ports = match listen_ports {
+                "" => ListenPorts::default(),
+                text => ListenPorts::parse(text, |_| None).unwrap(),
+            };
+            let gated = Gated {
+                ports: ports("80,443"),
+                listen_ports,
+                scope: scope.clone(),
+                listeners_are_here: here,
+                early,
+            };
+            let told = (gated.listeners_are_addressed(), gated.addresses_are_known());
+            assert_eq!(told, (addressed, known), "{gated:?}");
+            let any = Scope::default();
+            let expected = if addressed { scope } else { any };
+            assert_eq!(gated.listener_scope(), expected, "{gated:?}");
+        }
+    }
+
+    #[test]
+    fn ports_and_those_of_their_listeners() {
+        let gated = Gated {
+            ports: ports("80,81,443"),
+            listen_ports: ListenPorts::parse("80=8080,81=8080", |_| None).unwrap(),
+            ..Gated::default()
+        };
+        assert_eq!(gated.listener_ports(), ports("443,8080"));
+        assert_eq!(gated.served_by_any(&ports("8080")), ports("80,81"));
+        assert_eq!(gated.served_by_any(&ports("443,8080")), gated.ports);
+        assert_eq!(gated.families().collect::<Vec<_>>(), Family::ALL);
+    }
+}

@@ -65,3 +65,25 @@ impl fmt::Debug for Device {
         write!(f, "{self}({})", self.index)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hops_are_shown_as_the_option_names_them() {
+        let hop = |address: &str| {
+            let hop = NextHop {
+                address: address.parse().unwrap(),
+                device: Device::new(2, "eth0"),
+                ether: None,
+            };
+            hop.to_string()
+        };
+        assert_eq!(hop("10.0.0.2"), "10.0.0.2");
+        assert_eq!(hop("fd00::2"), "fd00::2");
+        assert_eq!(hop("fe80::2"), "fe80::2%eth0");
+        let long = Device::new(3, "a-name-of-twenty-two-b");
+        assert_eq!(format!("{long:?}"), "a-name-of-twent(3)");
+    }
+}

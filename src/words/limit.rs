@@ -27,3 +27,20 @@ impl Display for Limit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_as_the_manual_writes_them() {
+        let time = |micros| Limit::Time(Duration::from_micros(micros)).to_string();
+        assert_eq!(time(500), "0.5 ms");
+        assert_eq!(time(1_500_000), "1500 ms");
+        assert_eq!(time(90_000_000), "90 s");
+        assert_eq!(time(7_200_000_000), "2h");
+        assert_eq!(Limit::Number(7).to_string(), "7");
+        assert_eq!(Limit::Bytes(7).to_string(), "7 bytes");
+        assert_eq!(Limit::MiB(3 << 20).to_string(), "3 MiB");
+    }
+}

@@ -205,6 +205,9 @@ mod tests {
         assert_eq!(both.served_by(9000, &gated), ports("80,9000"));
         assert_eq!(each.not_gated(&ports("80")), Some(443));
         assert_eq!(each.not_gated(&gated), None);
+        assert_eq!(one.listeners_of(&PortSet::EMPTY), PortSet::EMPTY);
+        assert!(ListenPorts::default().is_plain());
+        assert!(!one.is_plain() && !each.is_plain());
     }
 
     #[test]

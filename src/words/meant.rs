@@ -119,7 +119,14 @@ mod tests {
         assert_eq!(meant("iptable", backends), Some("iptables"));
         assert_eq!(meant("ipt", backends), None, "three begin so");
         assert_eq!(meant("x", ["y"]), None, "of a letter nothing is left");
+        assert_eq!(meant("bat", ["bad", "bar"]), Some("bad"), "the first");
         assert_eq!(meant("", ["abc"]), None);
+    }
+
+    #[test]
+    fn a_guess_is_a_question() {
+        assert_eq!(question(Some("--port")), "; is --port meant?");
+        assert_eq!(question(None::<&str>), "");
     }
 
     proptest! {

@@ -25,3 +25,24 @@ pub(crate) fn ms_words(time: Duration) -> String {
         format!("{:.1} s", ms / 1e3)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_to_what_matters() {
+        for (micros, words) in [
+            (1_249, "1.2 ms"),
+            (9_999, "10.0 ms"),
+            (10_000, "10 ms"),
+            (83_400, "83 ms"),
+            (9_999_999, "10000 ms"),
+            (10_000_000, "10.0 s"),
+            (12_340_000, "12.3 s"),
+        ] {
+            assert_eq!(ms_words(Duration::from_micros(micros)), words);
+        }
+        assert_eq!(Ms::from(Duration::from_nanos(1_234_999)), Ms(1.234));
+    }
+}

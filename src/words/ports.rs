@@ -104,7 +104,7 @@ impl PortSet {
                     left.push(from as u16..=(cut_from - 1) as u16);
                 }
                 from = from.max(cut_to + 1);
-                if cut_to > to {
+                if cut_to >= to {
                     break; // it may cut the next range as well
                 }
                 cuts.next();
@@ -247,6 +247,15 @@ mod tests {
         assert_eq!(parsed(" 80 , 443 "), "80,443");
         assert_eq!(parsed("1-65535"), "1-65535");
         assert_eq!(parsed("65535,65534"), "65534-65535");
+    }
+
+    #[test]
+    fn what_is_cut_at_an_end_leaves_one_range() {
+        let of = |text| PortSet::parse(text, services).unwrap();
+        assert_eq!(of("80-90").minus(&of("80")), of("81-90"));
+        assert_eq!(of("80-90").minus(&of("90")), of("80-89"));
+        assert_eq!(of("80-90").minus(&of("1-100")), PortSet::EMPTY);
+        assert_eq!(of("80-90").minus(&of("85")).ranges().len(), 2);
     }
 
     #[test]

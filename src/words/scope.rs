@@ -321,6 +321,10 @@ mod tests {
         );
         assert_eq!(networks("0.0.0.0/0").to_string(), "0.0.0.0/0");
         assert_eq!(parse_interfaces("eth0, br-1.2@x").unwrap().len(), 2);
+        let longest = "x".repeat(ALTERNATIVE_NAME_MAX);
+        assert_eq!(parse_interfaces(&longest), Ok(vec![longest]));
+        assert_eq!(HookChoice::Prerouting.given(), Where::Prerouting);
+        assert_eq!(HookChoice::Auto.given(), Where::Input);
     }
 
     #[test]

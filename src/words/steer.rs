@@ -83,3 +83,37 @@ impl Steer {
         matches!(self, Steer::Redirect(_))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::hop::Device;
+
+    #[test]
+    fn each_is_shown_as_the_option_names_it() {
+        let hop = |address: &str| {
+            Some(NextHop {
+                address: address.parse().unwrap(),
+                device: Device::new(2, "eth0"),
+                ether: None,
+            })
+        };
+        let both = Diversion {
+            v4: hop("10.0.0.2"),
+            v6: hop("fe80::2"),
+            most: 1,
+            idle: Duration::from_secs(1),
+        };
+        for (steer, shown, translates) in [
+            (Steer::Drop, "drop", false),
+            (Steer::Queue(7), "hold", false),
+            (Steer::Redirect(81), "redirect=81", true),
+            (Steer::Divert(both), "divert=10.0.0.2,fe80::2%eth0", false),
+        ] {
+            assert_eq!(steer.to_string(), shown);
+            assert_eq!(steer.translates(), translates, "{shown}");
+        }
+        assert_eq!(Family::V4.to_string(), "IPv4");
+        assert_eq!(Family::V6.to_string(), "IPv6");
+    }
+}

@@ -370,6 +370,15 @@ mod tests {
         many.own.insert(0, other("10.0.0.101", false));
         many.own.push(other("10.0.0.102", false));
         assert_eq!(from(&many), Some([10, 0, 0, 1].into()), "others are shared");
+        let on_x = HostAddress {
+            device: 3,
+            ..other("10.9.0.7", true)
+        };
+        many.own.insert(0, on_x);
+        let vip = [served("10.9.0.1", &[80])];
+        let asked = enquiries(&vip, true, &Scope::default(), &peer, &many);
+        let clients = Some([10, 9, 0, 7].into());
+        assert_eq!(asked[0].from, clients, "on the clients' link");
         many.own.push(other("10.0.0.7", true));
         many.routes = vec![route("10.0.0.2", Some([10, 0, 0, 1]), None)];
         assert_eq!(
@@ -407,6 +416,31 @@ mod tests {
         assert_eq!(lacks("::", &Scope::default()), [Family::V6]);
         assert_eq!(lacks("0.0.0.0", &Scope::default()), []);
         assert_eq!(lacks("::", &scope("10.0.0.100")), []);
+        // This host has no such address.
+        assert_eq!(lacks("::", &scope("fd00::77")), []);
+        let mut link_local = here();
+        link_local
+            .own
+            .retain(|own| own.address != IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1]));
+        link_local
+            .own
+            .retain(|own| !own.global || own.address.is_ipv4());
+        let six = [served("::", &[80])];
+        let lacks = without_peer(&six, &Scope::default(), &peer, &link_local);
+        assert_eq!(lacks, [], "a link-local address is no client's");
+    }
+
+    #[test]
+    fn clients_of_an_address_on_the_loopback_come_in_by_any_link_that_is_up() {
+        let mut both = here();
+        both.own[2].device = 1;
+        both.links[2].up = false;
+        let near = to(hop("10.0.0.2", 2), None);
+        let vip = served("10.0.0.100", &[80]);
+        let all = enquiries(&[vip], true, &Scope::default(), &near, &both);
+        let joined = remarks(&all, &both, |_| true);
+        assert_eq!(joined.len(), 1, "{joined:?}");
+        assert!(joined[0].starts_with("eth0 joins"), "{joined:?}");
     }
 
     #[test]

@@ -126,8 +126,12 @@ mod tests {
     #[test]
     fn which_backend_and_why() {
         type Change = fn(&mut Host);
-        let cases: [(Change, Result<&str, &str>); 10] = [
+        let cases: [(Change, Result<&str, &str>); 11] = [
             (|_| (), Ok("nft")),
+            (
+                |h| h.nf_tables = Support::Unknown("it hangs".to_owned()),
+                Err("nf_tables: it hangs"),
+            ),
             (|h| h.owner_tables = no(), Ok("nft")),
             // iptables-nft stands on a table as well, and does without timed sets.
             (|h| h.timed_sets = no(), Ok("iptables-nft")),

@@ -67,4 +67,12 @@ mod tests {
             assert_eq!(matches!(support, Support::Unknown(_)), !no, "{errno}");
         }
     }
+
+    #[test]
+    fn who_may_not_ask_is_told_so() {
+        for errno in [Errno::EPERM, Errno::EACCES] {
+            let support = Support::from(Err(errno.into()));
+            assert_eq!(support, Support::Unknown(NOT_PRIVILEGED.to_owned()));
+        }
+    }
 }

@@ -243,6 +243,8 @@ COMMIT
         let lo = "[0:0] -A syngate_0123456789abcdef -i lo -j RETURN\n";
         let twice = SAVED.replace(lo, &format!("{lo}{lo}"));
         assert!(parts(&twice)["0123456789abcdef"].scope.allow_local);
+        let none = SAVED.replace(lo, "");
+        assert!(!parts(&none)["0123456789abcdef"].scope.allow_local);
         let raw = SAVED.replace("*filter", "*raw");
         let scope = |text: &str| parts(text)["0123456789abcdef"].scope.clone();
         assert_eq!(scope(&raw).hook, Where::Prerouting);

@@ -148,7 +148,6 @@ fn ports_between(mut bounds: Vec<(u16, bool)>) -> PortSet {
     for (port, end) in bounds {
         if let Some(from) = begun.take()
             && end
-            && port > from
         {
             ranges.push(from..=port - 1);
         }
@@ -188,7 +187,9 @@ pub(crate) fn withstand(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use super::verdict as verdict_of;
     use super::*;
+    use crate::kernel::netlink::put_attribute;
     use proptest::prelude::*;
 
     /// The set {80, 443-65535} as a 6.18 kernel listed it: from the largest to the smallest, and no
@@ -241,6 +242,94 @@ mod tests {
         assert_eq!(packets(COUNTER), Some(257));
         assert_eq!(packets(&COUNTER[..COUNTER.len() - 12]), None);
         assert_eq!(packets(&[]), None);
+    }
+
+    fn with(attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, value) in attributes {
+            put_attribute(&mut bytes, *kind, value);
+        }
+        bytes
+    }
+
+    /// A message: a header of four bytes, and attributes.
+    fn message(attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        [&[1, 0, 0, 0][..], &with(attributes)].concat()
+    }
+
+    #[test]
+    fn reads_what_kind_a_set_is() {
+        let set = |flags: u32| message(&[(NFTA_SET_FLAGS, &flags.to_be_bytes())]);
+        assert_eq!(has_intervals(&set(0x4 | 0x10)), Some(true), "with timeouts");
+        assert_eq!(has_intervals(&set(0x10)), Some(false));
+        assert_eq!(has_intervals(&message(&[])), Some(false), "no flags");
+        assert_eq!(has_intervals(&[1, 0]), None, "cut");
+    }
+
+    #[test]
+    fn reads_tables() {
+        let userdata = [0, 4, b'w', b'h', b'o', 0];
+        let of = |flags: u32| {
+            message(&[
+                (NFTA_TABLE_NAME, b"syngate_01\0"),
+                (NFTA_TABLE_FLAGS, &flags.to_be_bytes()),
+                (NFTA_TABLE_USERDATA, &userdata),
+            ])
+        };
+        // An owner's table that is dormant as well.
+        let listed = table(&of(NFT_TABLE_F_OWNER | 1)).unwrap();
+        assert_eq!((&*listed.name, &*listed.comment), ("syngate_01", "who"));
+        assert!(listed.owned);
+        assert!(!table(&of(1)).unwrap().owned);
+        assert_eq!(flags(&of(7)), Some(7));
+        assert_eq!(flags(&message(&[])), None);
+        let name_alone = message(&[(NFTA_TABLE_NAME, b"t\0")]);
+        assert!(!table(&name_alone).unwrap().owned);
+        assert!(table(&message(&[])).is_none());
+        let number = message(&[(NFTA_GEN_ID, &7_u32.to_be_bytes())]);
+        assert_eq!(generation(&number), Some(7));
+        assert_eq!(generation(&message(&[])), None);
+    }
+
+    #[test]
+    fn reads_verdicts() {
+        let code = |code: i32| {
+            let verdict = with(&[(NFTA_VERDICT_CODE, &code.to_be_bytes())]);
+            verdict_of(&with(&[(NFTA_DATA_VERDICT, &verdict)]))
+        };
+        assert_eq!(code(libc::NF_DROP), Some(libc::NF_DROP));
+        assert_eq!(code(libc::NFT_JUMP), Some(libc::NFT_JUMP));
+        assert_eq!(verdict_of(&[]), None);
+        for refuses in [
+            libc::NF_DROP,
+            libc::NF_QUEUE,
+            libc::NFT_JUMP,
+            libc::NFT_GOTO,
+        ] {
+            assert!(may_refuse(refuses), "{refuses}");
+        }
+        for passes in [
+            libc::NF_ACCEPT,
+            libc::NFT_CONTINUE,
+            libc::NFT_BREAK,
+            libc::NFT_RETURN,
+        ] {
+            assert!(!may_refuse(passes), "{passes}");
+        }
+    }
+
+    #[test]
+    fn reads_expressions() {
+        let of = |name: &[u8], data: &[u8]| with(&[(NFTA_EXPR_NAME, name), (NFTA_EXPR_DATA, data)]);
+        let (cmp, counter) = (of(b"cmp\0", b"data"), of(b"counter\0", b""));
+        // NFTA_LIST_ELEM
+        let list = with(&[(1, &cmp), (1, &counter)]);
+        let all: Vec<(String, &[u8])> = expressions(&list).collect();
+        let expected = [
+            ("cmp".to_owned(), &b"data"[..]),
+            ("counter".to_owned(), &b""[..]),
+        ];
+        assert_eq!(all, expected);
     }
 
     proptest! {

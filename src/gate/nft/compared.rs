@@ -370,10 +370,12 @@ mod tests {
     }
 
     fn meta(register: u32) -> Expression {
-        (
-            "meta",
-            with(&[(NFTA_PAYLOAD_DREG, &register.to_be_bytes())]),
-        )
+        let register = register.to_be_bytes();
+        ("meta", with(&[(NFTA_PAYLOAD_DREG, &register)]))
+    }
+
+    fn meta_key(key: u32) -> Expression {
+        ("meta", with(&[(NFTA_META_KEY, &key.to_be_bytes())]))
     }
 
     fn ct(key: u32, direction: u8, register: u32) -> Expression {
@@ -484,6 +486,10 @@ mod tests {
             vec![extension("set", &[0, 0, 1, 1 << 1])],
             vec![extension("set", &[0, 0, 2, 1 << 1 | 1 << 7])],
             vec![extension("set", &[0, 0, 2])],
+            vec![
+                meta(FIRST),
+                ("range", with(&[(NFTA_RANGE_SREG, &register)])),
+            ],
         ] {
             assert_eq!(ports(&rule), "none", "{rule:?}");
         }
@@ -507,6 +513,9 @@ mod tests {
         assert!(status(NFT_CMP_EQ, IPS_DST_NAT, IPS_DST_NAT));
         assert!(!status(NFT_CMP_EQ, IPS_DST_NAT, 0), "not changed");
         assert!(!status(NFT_CMP_NEQ, IPS_DST_NAT << 1, 0), "other bits");
+        // Another register is none.
+        let status = ct(NFT_CT_STATUS, ORIGINAL, FIRST);
+        assert!(compared(&[status, cmp(FIRST + 1, NFT_CMP_EQ, &[0; 4])]).translated);
         assert!(!compared(&[load(FIRST), port(NFT_CMP_EQ, 80)]).translated);
         let states = |matches, inverts, states| {
             let numbers = [(146, matches), (148, inverts), (150, states)];
@@ -614,6 +623,39 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_may_be_for_some_clients_only() {
+        let network = NFT_PAYLOAD_NETWORK_HEADER;
+        for rule in [
+            vec![payload(network, 12, 4, FIRST)],
+            vec![payload(network, 8, 16, FIRST)],
+            // NFT_META_IIFNAME
+            vec![meta_key(6)],
+            vec![("ct", Vec::new())],
+            vec![("limit", Vec::new())],
+            vec![extension("mac", &[])],
+            vec![("match", Vec::new())],
+            vec![extension("mac", &[]), load(FIRST)],
+        ] {
+            assert!(compared(&rule).some_clients, "{rule:?}");
+        }
+        for rule in [
+            vec![payload(network, 16, 4, FIRST)],
+            vec![payload(NFT_PAYLOAD_TRANSPORT_HEADER, 12, 2, FIRST)],
+            vec![load(FIRST), port(NFT_CMP_EQ, 80)],
+            vec![meta_key(NFT_META_PROTOCOL)],
+            vec![meta_key(NFT_META_NFPROTO)],
+            vec![meta_key(NFT_META_L4PROTO)],
+            vec![("meta", Vec::new())],
+            vec![extension("tcp", &[])],
+            vec![extension("multiport", &[])],
+            vec![extension("addrtype", &[])],
+            vec![extension("comment", &[])],
+        ] {
+            assert!(!compared(&rule).some_clients, "{rule:?}");
+        }
+    }
+
+    #[test]
     fn rules_for_udp() {
         let protocol = |op, protocol| compared(&[meta(FIRST), cmp(FIRST, op, &[protocol])]).udp;
         assert!(protocol(NFT_CMP_EQ, UDP));
@@ -673,6 +715,17 @@ mod tests {
         const DESTINATION: u8 = 1;
         let list = [(80, false), (8000, true), (8010, false), (443, false)];
         assert_eq!(multiport(DESTINATION, 4, &list, 0), "80,443,8000-8010");
+        let at_the_end = [
+            (80, false),
+            (443, false),
+            (444, false),
+            (8000, true),
+            (8010, false),
+        ];
+        assert_eq!(
+            multiport(DESTINATION, 5, &at_the_end, 0),
+            "80,443-444,8000-8010"
+        );
         assert_eq!(multiport(2, 1, &list, 0), "80", "either end");
         assert_eq!(multiport(0, 4, &list, 0), "none", "source ports");
         assert_eq!(multiport(DESTINATION, 1, &list, 1), "0-79,81-65535");

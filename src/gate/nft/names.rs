@@ -74,10 +74,20 @@ mod tests {
     fn comments_fit_and_end_no_quotes() {
         let comment = fit_comment("a \"quoted\"\nword\0");
         assert_eq!(comment.as_c_str(), c"a 'quoted'?word?");
-        let long = "é".repeat(100);
-        let comment = fit_comment(&long);
-        assert!(comment.as_bytes().len() <= COMMENT_MAX);
-        assert!(comment.to_str().is_ok(), "not cut within a character");
+        // 256 bytes of userdata, less two types, two lengths and a NUL.
+        let fits = "x".repeat(251);
+        assert_eq!(fit_comment(&fits).to_bytes(), fits.as_bytes());
+        assert_eq!(
+            fit_comment(&(fits.clone() + "yz")).to_bytes(),
+            fits.as_bytes()
+        );
+        let cut = fit_comment(&"é".repeat(200));
+        assert_eq!(
+            cut.to_str().unwrap(),
+            "é".repeat(125),
+            "not within a character"
+        );
+        let comment = fit_comment(&"é".repeat(100));
         let (first, rest) = shown(&comment);
         assert_eq!((first.len(), first.len() + rest.len()), (126, 200));
         assert_eq!(shown(c"short"), (&b"short"[..], &b""[..]));

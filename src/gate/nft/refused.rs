@@ -89,6 +89,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_an_older_kernel_refuses_is_known() {
+        let refuses = |errno: Errno| (refuses_owners(&errno.into()), refuses_clock(&errno.into()));
+        assert_eq!(refuses(Errno::EINVAL), (true, true));
+        assert_eq!(refuses(Errno::EOPNOTSUPP), (true, true));
+        assert_eq!(refuses(Errno::ENOENT), (false, true));
+        assert_eq!(refuses(Errno::EPERM), (false, false));
+        let owners = OwnerRefused.to_string();
+        assert!(owners.contains("tables with an owner"), "{owners}");
+        let clock = ClockRefused.to_string();
+        assert!(clock.contains("by the wall clock"), "{clock}");
+    }
+
+    #[test]
     fn refusals_say_what_is_missing() {
         for (errno, says) in [
             (Errno::EPERM, "CAP_NET_ADMIN"),

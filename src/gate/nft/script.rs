@@ -268,6 +268,7 @@ mod tests {
             (30_000, "30s"),
             (90_500, "1m30s500ms"),
             (86_400_000, "1d"),
+            (93_784_005, "1d2h3m4s5ms"),
             (29_996, "29s996ms"),
         ] {
             assert_eq!(NftTime(Duration::from_millis(ms)).to_string(), text);

@@ -68,9 +68,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn keys_in_host_byte_order_are_said_to_be() {
+        let one = 1_u32.to_ne_bytes();
+        assert_eq!(
+            with_host_byte_order(),
+            [0, 4, one[0], one[1], one[2], one[3]]
+        );
+    }
+
+    #[test]
     fn comments_are_found_again() {
         assert_eq!(comment_in(&with_comment(c"a gate")), b"a gate");
         assert_eq!(comment_in(&[7, 1, 9, 0, 2, b'x', 0]), b"x");
+        let twice = [0, 1, b'x', 0, 1, b'y', REST, 1, b'1', REST, 1, b'2'];
+        assert_eq!(comment_in(&twice), b"x1", "the first of each kind");
         let long = std::ffi::CString::new("x".repeat(200)).unwrap();
         let userdata = with_comment(&long);
         assert_eq!(userdata[..3], [COMMENT, 128, b'x']);

@@ -74,6 +74,22 @@ impl File {
 }
 
 impl Orders {
+    #[cfg(test)]
+    pub(crate) fn made_up() -> Orders {
+        Orders {
+            until: Duration::from_millis(1_500),
+            run: "0123456789abcdef".to_owned(),
+            ports: [80, 443].into_iter().collect(),
+            old: vec![7, 8],
+            rooms: vec![],
+            netns: None,
+            group: Some("/sys/fs/cgroup/a".into()),
+            who: "syngate pid=1 since=2 command=true".to_owned(),
+            note: Some("/run/syngate/a".into()),
+            files: vec![(File::LentShelf, 5), (File::Note, 17)],
+        }
+    }
+
     /// `room-guard UNTIL RUN PORTS OLD ROOMS NETNS GROUP WHO NOTE FILES`.
     pub(crate) fn words(&self) -> [String; 11] {
         let shown = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
@@ -171,18 +187,7 @@ mod tests {
 
     #[test]
     fn a_guard_is_called_in_one_way() {
-        let orders = Orders {
-            until: Duration::from_millis(1_500),
-            run: "0123456789abcdef".to_owned(),
-            ports: [80, 443].into_iter().collect(),
-            old: vec![7, 8],
-            rooms: vec![],
-            netns: None,
-            group: Some("/sys/fs/cgroup/a".into()),
-            who: "syngate pid=1 since=2 command=true".to_owned(),
-            note: Some("/run/syngate/a".into()),
-            files: vec![(File::LentShelf, 5), (File::Note, 17)],
-        };
+        let orders = Orders::made_up();
         let words = orders.words();
         let mut words = words.each_ref().map(String::as_str);
         assert_eq!(Orders::parse(&words), Some(orders));

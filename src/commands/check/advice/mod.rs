@@ -542,4 +542,60 @@ mod tests {
         assert!(says("syncookies_sent", "8 SYN cookies"));
         assert!(says("syncookies_off", "tcp_max_syn_backlog (2048)"));
     }
+
+    #[test]
+    fn whether_connections_can_be_parked_is_told_for_ports_that_were_asked_for() {
+        let of = |host: &Host, reuseport| {
+            let mut endpoint = endpoint(1, 1);
+            endpoint.reuseport = reuseport;
+            let all = advise(host, Some(&[endpoint]), Some(&ports("80")));
+            all.into_iter()
+                .find(|advice| advice.code.ends_with("parked"))
+        };
+        let told = |host: &Host, reuseport| of(host, reuseport).map(|advice| whole(&advice));
+        let mut host = usual();
+        let sets = told(&host, Some(true)).unwrap();
+        assert!(
+            sets.ends_with("at once: the service sets SO_REUSEPORT"),
+            "{sets}"
+        );
+        let lent = told(&host, Some(false)).unwrap();
+        assert!(lent.ends_with("gets it for the time of the run"), "{lent}");
+        let cannot = of(&host, None).unwrap();
+        assert_eq!(cannot.code, "not_parked");
+        assert!(cannot.text.contains("not possible"), "{}", cannot.text);
+        // 64 rooms have room for 65,536 together.
+        let mut most = |most| {
+            host.sysctls.insert("net.core.somaxconn", Some(most));
+            told(&host, Some(true)).unwrap()
+        };
+        assert!(!most(1024).contains("may wait"));
+        let few = most(1000);
+        let says = "no more than 64000 may wait, since net.core.somaxconn is 1000";
+        assert!(few.contains(says), "{few}");
+
+        host.rooms.moves = no();
+        assert_eq!(told(&host, Some(true)), None, "the host's rows tell why");
+        let mut activated = endpoint(1, 0);
+        activated.processes = vec![process("systemd", 1)];
+        let all = advise(&usual(), Some(&[activated]), Some(&ports("80")));
+        assert!(all.iter().all(|advice| !advice.code.ends_with("parked")));
+        let unasked = said(&usual(), &[endpoint(1, 1)]);
+        assert!(
+            unasked
+                .iter()
+                .all(|advice| !advice.code.ends_with("parked"))
+        );
+    }
+
+    #[test]
+    fn bugs_of_the_kernel_in_moving_connections_are_told() {
+        let mut host = usual();
+        assert_eq!(told(&said(&host, &[]), "kernel_bugs"), None);
+        host.kernel = "6.1.119".to_owned();
+        let bugs = told(&said(&host, &[]), "kernel_bugs").unwrap();
+        assert!(bugs.starts_with("with --syn park: "), "{bugs}");
+        host.rooms.moves = no();
+        assert_eq!(told(&said(&host, &[]), "kernel_bugs"), None);
+    }
 }
