@@ -307,9 +307,7 @@ fn a_reload_that_fails_is_rolled_back() {
     site.source(&config("three").text());
     assert_eq!(site.push().code(), 0);
     assert!(site.serves("three"));
-    // See BUGS in the manual: a newcomer that ends again at once may take one with it.
-    let report = load.stop().unwrap();
-    assert!(report.failed() <= 1, "{report}");
+    unnoticed(load);
 }
 
 /// syngate's report says that nothing was run: there is nothing to reload, and the next push tries again.

@@ -58,6 +58,58 @@ fn reloads_of_haproxy_are_noticed_by_nobody() {
     }
 }
 
+/// haproxy makes its old process stop listening when an address is in use, and listen again as it gives up.
+#[test]
+fn a_reload_of_haproxy_that_fails_takes_nobody_along() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _other = Serve::on("0.0.0.0:81").start(host).unwrap();
+    let haproxy = Haproxy::debian_init(host, &HaproxyConfig::port(80)).unwrap();
+    haproxy.start().unwrap();
+    let load = load(&pair, 500);
+    let in_use = HaproxyConfig::port(80).and_bind("0.0.0.0:81");
+    haproxy.configure(&in_use).unwrap();
+    let outcome = handover(host, "").run(haproxy.reload_argv());
+    assert_ne!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(figure(&outcome, "handover", "reset"), 0, "{outcome:?}");
+    all_served(&load.stop().unwrap());
+    nothing_is_left(host, 2);
+}
+
+/// The kernel empties the listener's place in a program's array as it stops listening.
+#[test]
+fn a_listener_that_stops_listening_and_begins_again_is_preferred_again() {
+    let host = Host::new().unwrap();
+    let config = HaproxyConfig::bind("0.0.0.0:80");
+    let haproxy = Haproxy::debian_init(&host, &config).unwrap();
+    haproxy.start().unwrap();
+    let (mut paused, mut again) = (Latch::new(&host, "paused"), Latch::new(&host, "again"));
+    let script = format!(
+        "pkill -TTOU haproxy; {}; pkill -TTIN haproxy; {}",
+        paused.hold(),
+        again.hold()
+    );
+    let call = handover(&host, "");
+    let run = call.start(["sh", "-c", &script]);
+    paused.wait();
+    let waits = burst(&host);
+    paused.release();
+    again.wait();
+    rooms::all_served(&waits.finish().unwrap());
+    let load = Load::to("127.0.0.1:80").rate(500).timeout(LONG);
+    let load = load
+        .duration(Duration::from_millis(500))
+        .start(&host)
+        .unwrap();
+    rooms::all_served(&load.finish().unwrap());
+    again.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let parked = figure(&outcome, "handover", "parked");
+    assert!((20..150).contains(&parked), "{outcome:?}");
+    nothing_is_left(&host, 1);
+}
+
 /// As with `haproxy -st`: whom the old process has accepted is cut, as without syngate, and nobody else.
 #[test]
 fn the_queue_of_a_process_that_stops_at_once_moves_to_the_new_one() {

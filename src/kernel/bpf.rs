@@ -175,6 +175,15 @@ impl Listeners {
         result.map(drop)
     }
 
+    /// The cookie of the socket in a place. None if that is free, or this process may not look.
+    pub(crate) fn cookie(&self, index: u32) -> Option<u64> {
+        let mut value = 0u64;
+        let attributes = MapElement::of(&self.0, &index, &mut value);
+        // SAFETY: the key and the value have the sizes that the map was made with, and outlive the call.
+        let read = unsafe { command(MAP_LOOKUP_ELEM, &attributes) };
+        read.ok().map(|_| value)
+    }
+
     /// Puts the sockets into the first places, in their order.
     ///
     /// # Errors

@@ -152,19 +152,20 @@ impl Rooms {
 
     fn tend_group(&mut self, number: usize, there: &Sample) {
         let group = &mut self.groups[number];
-        if group.preferred.is_none() {
-            return;
-        }
         let listeners = group.listeners(there);
         let copies = copies(&listeners, there);
-        if group.waiting() == 0 {
+        let waits = group.waiting() > 0;
+        let Some(preferred) = &mut group.preferred else {
+            return;
+        };
+        let copied = !waits || !copies.is_empty();
+        let late = preferred.unseen_for(UNSEEN, copied);
+        if !waits {
             group.parking = Some(Instant::now());
             // One that can't be copied gets connections at the end.
             let _ = group.prefer_these(&copies);
             return;
         }
-        let since = group.parking.map(|since| since.elapsed());
-        let late = !listeners.is_empty() && since.is_some_and(|waited| waited >= UNSEEN);
         if !copies.is_empty() || late {
             // While there are the copies, the listeners can't close.
             self.shut(number, &copies, None, true);

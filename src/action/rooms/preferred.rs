@@ -32,6 +32,8 @@ pub(super) struct Preferred {
     now: Vec<u64>,
     /// When one was to be copied the last time.
     pub(super) tried_at: Instant,
+    /// Since when none of those that are there could be copied.
+    unseen: Option<Instant>,
     /// What the attached program knows: how many listeners, and which places it chooses.
     pub(super) known: (usize, Range<u32>),
 }
@@ -54,6 +56,7 @@ impl Preferred {
             now: first.clone(),
             taken: first,
             tried_at: Instant::now(),
+            unseen: None,
             known,
         })
     }
@@ -78,21 +81,49 @@ impl Preferred {
         let mut now: Vec<u64> = there.iter().map(|l| l.id.cookie).collect();
         now.sort_unstable();
         let before = std::mem::replace(&mut self.now, now);
-        before != self.now
+        let changed = before != self.now;
+        if changed {
+            self.unseen = None;
+        }
+        changed
     }
 
     /// Whether the program could know the listener, and does not.
     pub(super) fn misses(&self, listener: &Listener) -> bool {
-        self.taken.len() < MOST_LISTENERS && !self.taken.contains(&listener.id.cookie)
+        self.place_for(listener.id.cookie).is_some()
+    }
+
+    /// The place that the listener is to have, if it has none. One that stops listening and begins again is
+    /// the same socket, but the kernel has emptied its place meanwhile.
+    fn place_for(&self, cookie: u64) -> Option<u32> {
+        let before = self.taken.iter().position(|taken| *taken == cookie);
+        let place = before.unwrap_or(self.taken.len());
+        let is_free = place < MOST_LISTENERS
+            && (before.is_none() || self.array.cookie(place as u32).is_none());
+        is_free.then_some(place as u32)
     }
 
     pub(super) fn take_in(&mut self, there: &Targets) {
         for (copy, listener) in there {
-            let (cookie, place) = (listener.id.cookie, self.taken.len());
-            if self.misses(listener) && self.array.put(place as u32, copy.as_fd()).is_ok() {
+            let cookie = listener.id.cookie;
+            let Some(place) = self.place_for(cookie) else {
+                continue;
+            };
+            let put = self.array.put(place, copy.as_fd()).is_ok();
+            if put && place as usize == self.taken.len() {
                 self.taken.push(cookie);
             }
         }
+    }
+
+    /// Whether the same listeners have been there for so long, and none of them could be copied.
+    pub(super) fn unseen_for(&mut self, time: Duration, copied: bool) -> bool {
+        if copied || self.now.is_empty() {
+            self.unseen = None;
+            return false;
+        }
+        let since = self.unseen.get_or_insert_with(Instant::now);
+        since.elapsed() >= time
     }
 }
 
