@@ -5,7 +5,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use nix::errno::Errno;
 use nix::libc;
 
@@ -16,6 +16,7 @@ use super::sys::set_socket_option;
 const MAP_CREATE: libc::c_int = 0;
 const MAP_LOOKUP_ELEM: libc::c_int = 1;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
+const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const PROG_LOAD: libc::c_int = 5;
 const LINK_CREATE: libc::c_int = 28;
 
@@ -88,7 +89,7 @@ struct MapElement {
 }
 
 impl MapElement {
-    fn of<V>(map: &OwnedFd, key: &u32, value: &mut V) -> MapElement {
+    fn of<K, V>(map: &OwnedFd, key: &K, value: &mut V) -> MapElement {
         MapElement {
             map_fd: map.as_raw_fd() as u32,
             reserved: 0,
@@ -124,17 +125,54 @@ impl Counter {
     }
 }
 
-/// The connections of some processes, by port and address of their clients.
+/// A map from numbers to values of so many bytes. When it is full, the oldest one is forgotten.
 #[derive(Debug)]
-pub(crate) struct Connections(OwnedFd);
+pub(crate) struct Hash<const VALUE: usize>(OwnedFd);
 
-impl Connections {
-    /// Room for `size`, then the oldest one is forgotten.
+impl<const VALUE: usize> Hash<VALUE> {
+    /// Room for `size`.
     ///
     /// # Errors
     /// This process may not make one.
-    pub(crate) fn new(size: u32) -> Result<Connections> {
-        make_map(LRU_HASH, size_of::<u64>(), size_of::<u32>(), size).map(Connections)
+    pub(crate) fn new(size: u32) -> Result<Hash<VALUE>> {
+        make_map(LRU_HASH, size_of::<u64>(), VALUE, size).map(Hash)
+    }
+
+    /// That of another process.
+    ///
+    /// # Errors
+    /// It is no map with keys and values of these sizes.
+    pub(crate) fn adopt(map: OwnedFd) -> Result<Hash<VALUE>> {
+        // proc_pid_fdinfo(5); the kernel reads and writes as many bytes as the map says.
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
+        let is = |line: String| info.lines().any(|there| there == line);
+        let fits =
+            is(format!("key_size:\t{}", size_of::<u64>())) && is(format!("value_size:\t{VALUE}"));
+        ensure!(fits, "not a map of such values");
+        Ok(Hash(map))
+    }
+
+    pub(crate) fn get(&self, key: u64) -> Option<[u8; VALUE]> {
+        let mut value = [0; VALUE];
+        let attributes = MapElement::of(&self.0, &key, &mut value);
+        // SAFETY: key and value have the sizes that the map was made with, and outlive the call.
+        let read = unsafe { command(MAP_LOOKUP_ELEM, &attributes) };
+        read.is_ok().then_some(value)
+    }
+
+    pub(crate) fn keys(&self) -> Vec<u64> {
+        let (mut all, mut next) = (Vec::new(), 0u64);
+        loop {
+            let present = next;
+            // A key that is not there is followed by the first one. No socket has the cookie 0.
+            let attributes = MapElement::of(&self.0, &present, &mut next);
+            // SAFETY: keys have the size that the map was made with, and outlive the call.
+            let found = unsafe { command(MAP_GET_NEXT_KEY, &attributes) };
+            match found {
+                Ok(_) if !all.contains(&next) => all.push(next),
+                _ => return all,
+            }
+        }
     }
 
     /// For [`Instruction::SetMap`].
@@ -142,6 +180,15 @@ impl Connections {
         self.0.as_raw_fd()
     }
 }
+
+impl<const VALUE: usize> AsFd for Hash<VALUE> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The connections of some processes, by port and address of their clients.
+pub(crate) type Connections = Hash<4>;
 
 /// An array of listeners that a program can choose from. A place in it becomes free when its listener
 /// closes.

@@ -57,10 +57,18 @@ fn mounted(mounts: &str) -> Option<PathBuf> {
 /// # Errors
 /// There is no such hierarchy.
 pub(crate) fn own() -> Result<PathBuf> {
+    of_process("self")
+}
+
+/// The control group that a process is in, by its name in /proc.
+///
+/// # Errors
+/// There is no such hierarchy, or no such process.
+pub(crate) fn of_process(process: &str) -> Result<PathBuf> {
     let root = root().context("no control groups of version 2 are mounted here")?;
-    let groups = fs::read_to_string("/proc/self/cgroup")?;
-    let own = of_version_2(&groups).context("this process is in no control group")?;
-    Ok(root.join(own.trim_start_matches('/')))
+    let groups = fs::read_to_string(format!("/proc/{process}/cgroup"))?;
+    let group = of_version_2(&groups).context("the process is in no control group")?;
+    Ok(root.join(group.trim_start_matches('/')))
 }
 
 /// A control group of a run's own, below the one that the run is in. Dropping it dissolves it.

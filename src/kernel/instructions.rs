@@ -28,6 +28,14 @@ pub(crate) enum Helper {
     MapUpdate = 2,
     /// `(context, offset, to, length)`: 0 if the packet has so many bytes there.
     LoadBytes = 26,
+    /// `()`: the group and, in the lower 32 bits, the user of the process.
+    UserAndGroup = 15,
+    /// `(context)`: the cookie of the socket.
+    SocketCookie = 46,
+    /// `(context, level, name, &value, length)`: 0, or an error.
+    GetSockOpt = 57,
+    /// `()`: the id of the process's control group. Linux 4.18.
+    ControlGroupId = 80,
     /// `(context, level, name, &value, length)`: 0, or an error.
     SetSockOpt = 49,
     /// The same, with the header that the offset counts from as a fifth argument.
@@ -64,6 +72,8 @@ pub(crate) enum Instruction {
     Load(Register, Register, i16),
     /// Stores the second register's lower 32 bits at the address in the first one, plus the offset.
     Store(Register, i16, Register),
+    /// Stores all 64 bits.
+    StoreWide(Register, i16, Register),
     /// Stores these 32 bits.
     StoreValue(Register, i16, i32),
     Call(Helper),
@@ -89,6 +99,7 @@ const ATOMIC_WORD: u8 = 0xc3;
 const ADD_AND_FETCH: i32 = 0x01;
 const LOAD_WORD: u8 = 0x61;
 const STORE_WORD_REGISTER: u8 = 0x63;
+const STORE_WIDE: u8 = 0x7b;
 const STORE_WORD_VALUE: u8 = 0x62;
 const TO_BIG_ENDIAN: u8 = 0xdc;
 const CALL: u8 = 0x85;
@@ -161,6 +172,7 @@ impl Instruction {
             I::Modulo(to, value) => put(MOD32_VALUE, to, 0, 0, value),
             I::Load(to, from, at) => put(LOAD_WORD, to, from as u8, at, 0),
             I::Store(to, at, from) => put(STORE_WORD_REGISTER, to, from as u8, at, 0),
+            I::StoreWide(to, at, from) => put(STORE_WIDE, to, from as u8, at, 0),
             I::StoreValue(to, at, value) => put(STORE_WORD_VALUE, to, 0, at, value),
             I::ToNetwork16(of) => put(TO_BIG_ENDIAN, of, 0, 0, 16),
             I::Call(helper) => put(CALL, R0, 0, 0, helper as i32),
@@ -202,6 +214,7 @@ mod tests {
             (FetchAdd(R0, R7), bytes(0xc3, 0x70, 0, 1)),
             (Load(R7, R6, 32), bytes(0x61, 0x67, 32, 0)),
             (Store(Stack, -4, R7), bytes(0x63, 0x7a, -4, 0)),
+            (StoreWide(Stack, -8, R7), bytes(0x7b, 0x7a, -8, 0)),
             (StoreValue(Stack, -4, 5), bytes(0x62, 0x0a, -4, 5)),
             (Call(Helper::SelectReusePort), bytes(0x85, 0, 0, 82)),
             (ToNetwork16(R2), bytes(0xdc, 0x02, 0, 16)),

@@ -328,6 +328,26 @@ pub(crate) fn socket_option(
     Ok(value)
 }
 
+/// Whether a program of classic BPF filters what the socket gets (SO_GET_FILTER: with no place for the program,
+/// the kernel tells the number of its instructions).
+///
+/// # Errors
+/// EACCES: the program is one of eBPF.
+pub(crate) fn has_filter(fd: BorrowedFd) -> nix::Result<bool> {
+    let mut instructions: libc::socklen_t = 0;
+    // SAFETY: the kernel writes nothing but the length, since there is no place for more.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_GET_FILTER,
+            std::ptr::null_mut(),
+            &mut instructions,
+        )
+    };
+    Errno::result(result).map(|_| instructions > 0)
+}
+
 /// The cookie of the network namespace of a socket (SO_NETNS_COOKIE).
 ///
 /// # Errors

@@ -90,6 +90,7 @@ impl Action for HandoverAction {
     fn news(&mut self, _: &mut Now) -> Option<Answer> {
         let began = Instant::now();
         if self.next_look.is_some_and(|at| at <= began) {
+            self.rooms.borrow_mut().admit();
             self.rooms.borrow_mut().tend();
             let now = Instant::now();
             self.next_look = Some(now + pause(now - began, WATCH_PAUSE));

@@ -1,13 +1,15 @@
 //! `--syn park` while the gate is closed.
 
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::action::contract::{Account, Action, Means, Now};
-use crate::action::rooms::policy::ParkPolicy;
+use crate::action::rooms::policy::{LOOK_EVERY, ParkPolicy};
 use crate::action::rooms::{RoomGate, SharedRooms, account};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::backend::Remark;
+use crate::process::signals::{Caught, Signals};
 use crate::words::gated::Gated;
 
 /// For `--syn`, and in the report.
@@ -17,6 +19,8 @@ pub(super) struct ParkAction {
     rooms: SharedRooms,
     gated: Gated,
     remarks: Vec<Remark>,
+    /// When to look for processes that the rooms keep from listening. `None`: the gate is open.
+    next_look: Option<Instant>,
 }
 
 impl ParkAction {
@@ -25,6 +29,7 @@ impl ParkAction {
             rooms,
             gated: gated.clone(),
             remarks,
+            next_look: Some(Instant::now()),
         }
     }
 }
@@ -61,8 +66,29 @@ impl Action for ParkAction {
         }
     }
 
+    fn wait(
+        &self,
+        signals: &Signals,
+        until: Option<Instant>,
+        beside: Option<BorrowedFd>,
+    ) -> Option<Caught> {
+        let until = [until, self.next_look].into_iter().flatten().min();
+        signals.wait_beside(until, beside)
+    }
+
+    /// Not news for the run.
+    fn news(&mut self, _: &mut Now) -> Option<Answer> {
+        let now = Instant::now();
+        if self.next_look.is_some_and(|at| at <= now) {
+            self.rooms.borrow_mut().admit();
+            self.next_look = Some(now + LOOK_EVERY);
+        }
+        None
+    }
+
     /// Only whether the hand-over is complete: the policy asks nothing else.
     fn ask(&mut self, _: Question, _: &mut Now) -> Answer {
+        self.next_look = None;
         Answer::Left(Some(self.rooms.borrow_mut().under_way()))
     }
 

@@ -13,7 +13,7 @@ use crate::action::contract::{
 use crate::action::rooms::First;
 use crate::action::rooms::make::{make, own};
 use crate::action::rooms::options::max_held;
-use crate::action::rooms::{guard, policy, watch};
+use crate::action::rooms::{admit, guard, policy, watch};
 use crate::gate::backend::Remark;
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
@@ -38,6 +38,7 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
         ("Parked, guard's looks", Time(guard::LOOK_EVERY)),
         ("Parked, handed over", Time(policy::HANDED_OVER_WITHIN)),
         ("Parked, hung", Time(guard::HUNG)),
+        ("Parked, another user", Time(admit::LISTENS_WITHIN)),
         ("Parked, deserted", Time(guard::DESERTED)),
     ],
     guard: guard::call,

@@ -45,16 +45,21 @@ pub(super) fn parked_words(figures: &Figures) -> String {
     words
 }
 
-/// What to warn of, if connections were reset.
-pub(super) fn reset_words(figures: &Figures) -> Option<String> {
+/// What to warn of, if connections were reset. `elsewhere`: where the service listens that could not have them.
+pub(super) fn reset_words(figures: &Figures, elsewhere: &[String]) -> Option<String> {
     let reset = match figures.reset {
         0 => return None,
         1 => "1 connection was reset".to_owned(),
         n => format!("{n} connections were reset"),
     };
-    Some(format!(
-        "nobody listened when the waiting rooms were shut: {reset}"
-    ))
+    let why = match elsewhere {
+        [] => "nobody listened when the waiting rooms were shut".to_owned(),
+        there => format!(
+            "the service listens on {} now, where the kernel can't move the connections that waited",
+            there.join(" ")
+        ),
+    };
+    Some(format!("{why}: {reset}"))
 }
 
 #[cfg(test)]
@@ -84,9 +89,15 @@ mod tests {
             "5 connections parked (for 250 ms at most), 3 reset"
         );
 
-        assert_eq!(reset_words(&of(3, 0)), None);
-        let warns = |reset| reset_words(&of(3, reset)).unwrap();
+        assert_eq!(reset_words(&of(3, 0), &[]), None);
+        let warns = |reset| reset_words(&of(3, reset), &[]).unwrap();
         assert!(warns(1).ends_with(": 1 connection was reset"));
         assert!(warns(2).ends_with(": 2 connections were reset"));
+        let there = ["[::]:80".to_owned()];
+        assert!(
+            reset_words(&of(0, 1), &there)
+                .unwrap()
+                .contains("listens on [::]:80 now")
+        );
     }
 }

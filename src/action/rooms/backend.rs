@@ -25,7 +25,10 @@ pub(crate) fn account(
 ) -> Account {
     let mut rooms = rooms.borrow_mut();
     let figures = rooms.figures;
-    let warnings = rooms.acted.take().into_iter().chain(reset_words(&figures));
+    let elsewhere = rooms.elsewhere();
+    let warnings = rooms.acted.take().into_iter();
+    let warnings = warnings.chain(rooms.admitted.told.drain(..).collect::<Vec<_>>());
+    let warnings = warnings.chain(reset_words(&figures, &elsewhere));
     warnings.for_each(|text| now.warn(text));
     Account {
         rows: vec![RoomRow::new(figures).named(action)],

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::admitted::Admitted;
 use super::figures::{Acted, Figures};
 use super::left::Note;
-use crate::kernel::bpf::{
-    Connections, Counter, Kind, Link, Listeners, Program, leave_choice_to_kernel,
-};
+use crate::kernel::bpf::{Connections, Counter, Kind, Link, Listeners, Program};
 use crate::kernel::control_group::ControlGroup;
 use crate::kernel::instructions::Instruction;
+use crate::kernel::room::lending::Bindings;
 use crate::kernel::room::{Place, Room, Shelf, copy, programs};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
@@ -39,6 +39,10 @@ pub(crate) struct Rooms {
     pub groups: Vec<Group>,
     /// While these are open, sockets that are bound to the ports get SO_REUSEPORT.
     pub links: Vec<Link>,
+    /// Which sockets were bound meanwhile, as far as the kernel can note that.
+    pub bindings: Option<Bindings>,
+    /// Of these, what was done about the users of others; see [`Rooms::admit`].
+    pub(super) admitted: Admitted,
     /// What lets COMMAND's own connections reach the service, where that can be had.
     pub own: Option<Own>,
     pub figures: Figures,
@@ -51,8 +55,8 @@ pub(crate) struct Rooms {
     /// What tells the next run of all this, should this process and its guard be killed.
     pub note: Option<Note>,
     /// The cookies of connections whose handshakes were under way in a room as it was shut.
-    awaited: Vec<u64>,
-    given_back: bool,
+    pub(super) awaited: Vec<u64>,
+    pub(super) given_back: bool,
 }
 
 /// COMMAND is in a control group of its own, whose connections are noted.
@@ -208,6 +212,8 @@ impl Rooms {
             old,
             groups: Vec::new(),
             links: Vec::new(),
+            bindings: None,
+            admitted: Admitted::default(),
             own: None,
             figures: Figures::default(),
             left_alone: Vec::new(),
@@ -368,40 +374,6 @@ impl Rooms {
     pub(crate) fn leave_as_it_is(&mut self) {
         self.given_back = true;
     }
-
-    /// Takes back what was given to the listeners that are there now. The rooms are shut.
-    pub(crate) fn give_back(&mut self) {
-        if std::mem::replace(&mut self.given_back, true) {
-            return;
-        }
-        self.links.clear();
-        self.own = None;
-        let there = self.look(true).unwrap_or_default();
-        let moved = self.awaited.is_empty() && self.netns().is_none();
-        let (old, calm) = (&self.old, self.is_calm());
-        for group in &mut self.groups {
-            group.lower(&there);
-            let listeners = group.listeners(&there);
-            // When the old ones close, their connections still have to move to the new ones.
-            let all_new = listeners.iter().all(|l| !old.contains(&l.id.cookie));
-            for (n, listener) in listeners.iter().enumerate() {
-                let Ok(copy) = copy::of(listener, &there.holders) else {
-                    continue;
-                };
-                if n == 0 && moved && (all_new || listeners.len() == 1 || calm) {
-                    let _ = leave_choice_to_kernel(copy.as_fd());
-                }
-                if group.lent {
-                    let _ = copy::set_shares_port(&copy, false);
-                }
-            }
-            // Bound sockets could keep others from binding the address.
-            group.shelf = None;
-        }
-        if let Some(note) = self.note.take() {
-            note.remove();
-        }
-    }
 }
 
 impl Drop for Rooms {
@@ -452,7 +424,7 @@ impl Group {
     }
 
     /// The service has its own backlog back once it has accepted enough. A listener that has gone needs none.
-    fn lower(&mut self, there: &Sample) {
+    pub(super) fn lower(&mut self, there: &Sample) {
         self.raised.retain(|(cookie, own)| {
             let listener = there.listeners.iter().find(|l| l.id.cookie == *cookie);
             let Some(copy) = listener.and_then(|l| copy::of(l, &there.holders).ok()) else {

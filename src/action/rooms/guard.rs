@@ -15,6 +15,7 @@ use super::policy::HANDED_OVER_WITHIN;
 use crate::action::contract::GuardWork;
 use crate::kernel::control_group::ControlGroup;
 use crate::kernel::room::Shelf;
+use crate::kernel::room::lending::Bindings;
 use crate::kernel::room::orders::{File, HAND_OVER, Orders};
 use crate::kernel::sockets::Looks;
 use crate::kernel::sockets::diag::Sockets;
@@ -95,6 +96,7 @@ impl Guarded {
     }
 
     fn is_served_anew(&mut self) -> bool {
+        self.rooms.groups.iter_mut().for_each(Group::see_owner);
         let sample = self.rooms.look(false).unwrap_or_default();
         let mut groups = self.rooms.groups.iter();
         groups.any(|group| group.is_open() && self.rooms.is_served_anew(group, &sample))
@@ -102,8 +104,10 @@ impl Guarded {
 
     fn take_over(&mut self, until: Instant) {
         let deserted = Instant::now() + DESERTED;
+        self.rooms.groups.iter_mut().for_each(Group::see_owner);
         while self.rooms.groups.iter().any(Group::is_open) {
             let now = Instant::now();
+            self.rooms.admit();
             let sample = self.rooms.look(false).unwrap_or_default();
             for n in 0..self.rooms.groups.len() {
                 let group = &self.rooms.groups[n];
@@ -142,6 +146,7 @@ impl Guarded {
             rooms: Rooms::new(sockets, First::Rooms, orders.old.clone()),
             links: Vec::new(),
         };
+        guarded.rooms.admitted.groups.extend(orders.group.clone());
         for (kind, fd) in &orders.files {
             let file = sys::inherited(*fd).context("no such file")?;
             guarded.take(*kind, file, orders)?;
@@ -153,6 +158,7 @@ impl Guarded {
     fn take(&mut self, kind: File, file: OwnedFd, orders: &Orders) -> Result<()> {
         match kind {
             File::Link => self.links.push(file),
+            File::Bindings => self.rooms.bindings = Some(Bindings::adopt(file)?),
             File::Note => {
                 let note = orders.note.as_deref();
                 self.rooms.note = note.map(|path| Note::adopt(path, file));

@@ -7,28 +7,30 @@ use anyhow::{Context, Result};
 
 use crate::kernel::bpf::{Connections, Kind, Link, Program};
 use crate::kernel::control_group::{ControlGroup, open_root};
-use crate::kernel::room::lending::lending;
+use crate::kernel::room::lending::{Bindings, lending};
 use crate::kernel::room::programs::note_connections;
 use crate::kernel::sockets::netns::{self, Netns};
 
 /// Until the links are dropped, TCP sockets that are bound to these ports in that network namespace get
-/// SO_REUSEPORT.
+/// SO_REUSEPORT, and are noted.
 ///
 /// # Errors
 /// There are no control groups of version 2, or the kernel lets no program of theirs set the option
 /// (Linux 6.1).
-pub(crate) fn share(ports: &[u16], netns: Option<&Netns>) -> Result<Vec<Link>> {
+pub(crate) fn share(ports: &[u16], netns: Option<&Netns>) -> Result<(Vec<Link>, Bindings)> {
     let cookie = match netns {
         None => netns::identity(),
         Some(netns) => netns.within(netns::identity)?,
     };
     let lends = "the service does not set SO_REUSEPORT, and can't be given that (Linux 6.1)";
     let root = open_root().context(lends)?;
-    let programs = lending(ports, cookie).context(lends)?.into_iter();
-    programs
-        .map(|(kind, program)| program.link(kind, root.as_fd()))
-        .collect::<Result<_>>()
-        .context(lends)
+    let bindings = Bindings::new().context(lends)?;
+    let programs = lending(ports, cookie, &bindings)
+        .context(lends)?
+        .into_iter();
+    let links = programs.map(|(kind, program)| program.link(kind, root.as_fd()));
+    let links = links.collect::<Result<_>>().context(lends)?;
+    Ok((links, bindings))
 }
 
 /// While the link is open, the connections that begin in that control group are noted.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
@@ -12,7 +13,7 @@ use super::left::Note;
 use crate::action::contract::Seen;
 use crate::gate::rooms::group_name;
 use crate::kernel::bpf::Connections;
-use crate::kernel::control_group::ControlGroup;
+use crate::kernel::control_group::{self, ControlGroup};
 use crate::kernel::room::{Place, Room, Shelf, copy, longest_queue, probe};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Listener, Looks};
@@ -65,20 +66,21 @@ pub(crate) fn make(seen: &Seen, first: First, max_held: u32) -> Result<Rooms> {
         fill(group, count, seen).or_else(|error| rooms.leave_last_alone(error))?;
     }
     share(&mut rooms, seen)?;
+    rooms.admitted.groups = groups_of_service(seen);
     rooms.hide();
     Ok(rooms)
 }
 
-/// Sockets that are bound later get SO_REUSEPORT as well, where it was lent.
+/// Sockets that are bound later get SO_REUSEPORT as well: also where the service sets it now, since it may come
+/// back without, and the rooms would keep it from listening.
 fn share(rooms: &mut Rooms, seen: &Seen) -> Result<()> {
-    let lent = rooms.groups.iter().filter(|group| group.lent);
-    let mut ports: Vec<u16> = lent.map(|group| group.place.port).collect();
+    let mut ports: Vec<u16> = rooms.groups.iter().map(|group| group.place.port).collect();
     ports.dedup();
     if ports.is_empty() {
         return Ok(());
     }
     match hook::share(&ports, seen.netns) {
-        Ok(links) => rooms.links = links,
+        Ok((links, bindings)) => (rooms.links, rooms.bindings) = (links, Some(bindings)),
         Err(error) => {
             // Those without come last.
             rooms.groups.sort_by_key(|group| group.lent);
@@ -88,6 +90,16 @@ fn share(rooms: &mut Rooms, seen: &Seen) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The control groups of the processes that hold the listeners. All processes may be in the uppermost one.
+fn groups_of_service(seen: &Seen) -> Vec<PathBuf> {
+    let uppermost = control_group::root();
+    let pids = seen.before.holders.keys();
+    let groups = pids.filter_map(|pid| control_group::of_process(&pid.to_string()).ok());
+    groups
+        .filter(|group| Some(group) != uppermost.as_ref())
+        .collect()
 }
 
 /// A control group for COMMAND, whose connections are noted.
@@ -109,7 +121,7 @@ pub(crate) fn own(run: &str) -> Result<Own> {
 fn group_of(place: Place, listeners: &[&Listener], size: u32, seen: &Seen) -> Result<Group> {
     let copies = listeners
         .iter()
-        .map(|listener| copy::of(listener, &seen.before.holders))
+        .map(|listener| copy::movable(listener, seen.before))
         .collect::<Result<Vec<OwnedFd>>>()?;
     let mut lent = false;
     for copy in &copies {

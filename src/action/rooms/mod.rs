@@ -2,9 +2,12 @@
 //! their own, and handed over to the listeners that come.
 
 mod account;
+pub(crate) mod admit;
+mod admitted;
 mod backend;
 pub(crate) mod choice;
 mod figures;
+mod give_back;
 mod groups;
 pub(crate) mod guard;
 mod hook;

@@ -105,6 +105,8 @@ fn files(rooms: &Rooms) -> Vec<(File, RawFd)> {
     let links = rooms.links.iter().chain(own);
     let links = links.map(|link| (File::Link, link.as_fd()));
     let note = rooms.note.iter().map(|note| (File::Note, note.as_fd()));
-    let all = shelves.chain(links).chain(note);
+    let bindings = rooms.bindings.iter();
+    let bindings = bindings.map(|bindings| (File::Bindings, bindings.as_fd()));
+    let all = shelves.chain(links).chain(note).chain(bindings);
     all.map(|(file, fd)| (file, fd.as_raw_fd())).collect()
 }

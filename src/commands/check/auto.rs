@@ -34,14 +34,11 @@ impl Host {
         if let Some(why) = self.rooms.refusal() {
             return Err(why.to_owned());
         }
-        let Some(reuseport) = endpoint.reuseport else {
-            return Err(
-                "its listener can't be copied: it is one of MPTCP, or the kernel's, or of a process elsewhere"
-                    .to_owned(),
-            );
-        };
+        if let Some(why) = &endpoint.unparkable {
+            return Err(why.clone());
+        }
         match self.rooms.lends.why() {
-            Some(why) if !reuseport => Err(format!(
+            Some(why) if endpoint.reuseport == Some(false) => Err(format!(
                 "the service does not set SO_REUSEPORT, and can't be given that ({why})"
             )),
             _ => Ok(()),
@@ -64,6 +61,7 @@ mod tests {
             accept_queue: 0,
             uid: Some(0),
             reuseport: Some(reuseport),
+            unparkable: None,
             processes: Vec::new(),
         }
     }
@@ -83,7 +81,11 @@ mod tests {
                 "does not set SO_REUSEPORT",
             ),
             (true, |h, _| h.rooms.own_group = no(), ""),
-            (true, |_, e| e.reuseport = None, "MPTCP"),
+            (
+                true,
+                |_, e| e.unparkable = Some("of MPTCP".to_owned()),
+                "MPTCP",
+            ),
         ];
         for (n, (reuseport, change, says)) in cases.into_iter().enumerate() {
             let (mut host, mut endpoint) = (usual(), endpoint(reuseport));

@@ -26,6 +26,8 @@ pub(crate) struct Endpoint {
     pub(crate) uid: Option<u32>,
     /// All have SO_REUSEPORT; null where that was not asked for, or no copy of the listeners can be had.
     pub(crate) reuseport: Option<bool>,
+    /// Why its connections can't be parked; null where they can, or that was not asked for.
+    pub(crate) unparkable: Option<String>,
     /// The processes that hold them, as far as they can be seen.
     pub(crate) processes: Vec<ListeningProcess>,
 }
@@ -75,7 +77,7 @@ impl Endpoint {
 pub(super) fn endpoints(
     listeners: &[Listener],
     holders: &Holders,
-    reuseport: impl Fn(&Listener) -> Option<bool>,
+    reuseport: impl Fn(&Listener) -> Option<Result<bool, String>>,
     control: impl Fn(i32, &str) -> Option<Control>,
 ) -> Vec<Endpoint> {
     let mut groups: BTreeMap<_, Vec<&Listener>> = BTreeMap::new();
@@ -85,6 +87,7 @@ pub(super) fn endpoints(
     }
     let endpoint = |((port, address, device), group): ((_, _, &Device), Vec<&Listener>)| {
         let held = |inodes: &[u32]| group.iter().any(|l| inodes.contains(&l.inode));
+        let mut options: Vec<_> = group.iter().map(|listener| reuseport(listener)).collect();
         let holding = holders.iter().filter(|(_, holder)| held(&holder.inodes));
         Endpoint {
             address,
@@ -97,11 +100,12 @@ pub(super) fn endpoints(
                 .iter()
                 .all(|l| l.uid == group[0].uid)
                 .then_some(group[0].uid),
-            reuseport: group
+            reuseport: options
                 .iter()
-                .map(|listener| reuseport(listener))
+                .map(|one| one.as_ref()?.as_ref().ok().copied())
                 .reduce(|all, one| Some(all? && one?))
                 .flatten(),
+            unparkable: options.drain(..).find_map(|one| one?.err()),
             processes: holding
                 .map(|(pid, holder)| ListeningProcess {
                     name: holder.name.clone(),
@@ -152,7 +156,10 @@ mod tests {
             (11, holder(&[2])),
             (12, holder(&[9])),
         ]);
-        let reuseport = |listener: &Listener| Some(listener.inode > 1);
+        let reuseport = |listener: &Listener| match listener.inode {
+            3 => Some(Err("of MPTCP".to_owned())),
+            inode => Some(Ok(inode > 1)),
+        };
         let endpoints = endpoints(&listeners, &holders, reuseport, |_, _| None);
         assert_eq!(endpoints.len(), 2);
         let group = &endpoints[0];
@@ -160,7 +167,9 @@ mod tests {
         assert!(group.is_group());
         assert_eq!((group.backlog, group.accept_queue), (101, 7));
         assert_eq!(group.reuseport, Some(false));
-        assert_eq!(endpoints[1].reuseport, Some(true));
+        assert_eq!(group.unparkable, None);
+        assert_eq!(endpoints[1].reuseport, None);
+        assert_eq!(endpoints[1].unparkable.as_deref(), Some("of MPTCP"));
         assert_eq!(group.uid, Some(0));
         let pids: Vec<i32> = group.processes.iter().map(|p| p.pid).collect();
         assert_eq!(pids, [10, 11]);

@@ -7,8 +7,7 @@ use anyhow::Result;
 use super::endpoint::{Control, Endpoint, endpoints};
 use crate::kernel::room::copy;
 use crate::kernel::sockets::diag::Sockets;
-use crate::kernel::sockets::holders::Holders;
-use crate::kernel::sockets::{Listener, Looks, Want};
+use crate::kernel::sockets::{Listener, Looks, Sample, Want};
 use crate::process::unit::Unit;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
@@ -24,7 +23,7 @@ pub(crate) fn look(ports: &PortSet, closely: bool) -> Result<Vec<Endpoint>> {
     };
     let sample = Sockets::new(ports, &Scope::default())?.look(want)?;
     let reuseport = |listener: &Listener| match closely {
-        true => shares_port(listener, &sample.holders),
+        true => Some(shares_port(listener, &sample)),
         false => None,
     };
     Ok(endpoints(
@@ -35,9 +34,10 @@ pub(crate) fn look(ports: &PortSet, closely: bool) -> Result<Vec<Endpoint>> {
     ))
 }
 
-/// By a copy of the listener, which is closed at once.
-fn shares_port(listener: &Listener, holders: &Holders) -> Option<bool> {
-    copy::shares_port(&copy::of(listener, holders).ok()?).ok()
+/// By a copy of the listener, which is closed at once; or why its connections can't be parked.
+fn shares_port(listener: &Listener, there: &Sample) -> Result<bool, String> {
+    let shares = || Ok(copy::shares_port(&copy::movable(listener, there)?)?);
+    shares().map_err(|error: anyhow::Error| format!("{error:#}"))
 }
 
 fn control(pid: i32, name: &str) -> Option<Control> {

@@ -12,8 +12,9 @@ use nix::libc;
 use nix::sys::socket::{Backlog, listen};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use crate::kernel::sockets::Listener;
+use super::unlike::obstacle;
 use crate::kernel::sockets::holders::{self, Holders};
+use crate::kernel::sockets::{Listener, Sample};
 use crate::kernel::sys::{set_socket_option, socket_option};
 
 /// linux/in.h, which the libc crate does not have everywhere.
@@ -40,6 +41,21 @@ pub(crate) fn of(listener: &Listener, holders: &Holders) -> Result<OwnedFd> {
         }
     }
     Err(trouble)
+}
+
+/// As [`of`], if the listener's connections can wait in a room. `there` has its holders.
+///
+/// # Errors
+/// They can't, and why.
+pub(crate) fn movable(listener: &Listener, there: &Sample) -> Result<OwnedFd> {
+    let copy = of(listener, &there.holders)?;
+    match obstacle(there.keyed.contains(&listener.id), &copy) {
+        None => Ok(copy),
+        Some(why) => bail!(
+            "connections to the listener on {} can't wait elsewhere: {why}",
+            listener.shown()
+        ),
+    }
 }
 
 fn copy(pid: i32, listener: &Listener) -> Result<OwnedFd> {

@@ -15,6 +15,7 @@ pub(crate) mod programs;
 pub(crate) mod releases;
 pub(crate) mod shelf;
 pub(crate) mod socket;
+mod unlike;
 
 pub(crate) use self::place::Place;
 pub(crate) use self::shelf::Shelf;

@@ -50,14 +50,17 @@ pub(crate) enum File {
     LentShelf,
     Link,
     Note,
+    /// The map of the sockets that were bound meanwhile.
+    Bindings,
 }
 
 impl File {
-    const ALL: [(File, char); 4] = [
+    const ALL: [(File, char); 5] = [
         (File::Shelf, 's'),
         (File::LentShelf, 'l'),
         (File::Link, 'h'),
         (File::Note, 'n'),
+        (File::Bindings, 'b'),
     ];
 
     fn letter(self) -> char {
@@ -86,7 +89,7 @@ impl Orders {
             group: Some("/sys/fs/cgroup/a".into()),
             who: "syngate pid=1 since=2 command=true".to_owned(),
             note: Some("/run/syngate/a".into()),
-            files: vec![(File::LentShelf, 5), (File::Note, 17)],
+            files: vec![(File::LentShelf, 5), (File::Note, 17), (File::Bindings, 4)],
         }
     }
 

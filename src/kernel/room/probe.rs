@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::copy;
-use super::lending::lending;
+use super::lending::{Bindings, lending};
 use super::programs::choose_from;
 use super::socket::trial;
 use crate::kernel::bpf::{Kind, Listeners, Program};
@@ -55,7 +55,7 @@ pub(crate) fn moves_connections() -> Result<()> {
 /// What this kernel lacks, or this process may not do.
 pub(crate) fn lends() -> Result<()> {
     const ANY_PORT: u16 = 1;
-    lending(&[ANY_PORT], netns::identity()).map(drop)
+    lending(&[ANY_PORT], netns::identity(), &Bindings::new()?).map(drop)
 }
 
 fn try_out() -> Result<()> {

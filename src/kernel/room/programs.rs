@@ -2,7 +2,7 @@
 
 use crate::kernel::instructions::Instruction::{
     Add, Call, Copy, Divide, Exit, FetchAdd, Here, Jump, JumpIfEqual, JumpUnlessEqual,
-    JumpUnlessSame, Load, Modulo, Set, SetMap, SetWide, Store, StoreValue, ToNetwork16,
+    JumpUnlessSame, Load, Modulo, Set, SetMap, SetWide, Store, StoreValue, StoreWide, ToNetwork16,
 };
 use crate::kernel::instructions::Register::{R0, R1, R2, R3, R4, R5, R6, R7, Stack};
 use crate::kernel::instructions::{Helper, Instruction, Label};
@@ -234,8 +234,9 @@ fn select(array: i32) -> [Instruction; 7] {
 }
 
 /// A TCP socket that is bound to one of these ports, in the network namespace with this cookie, gets
-/// SO_REUSEPORT. UDP sockets do not: a second one that must fail would succeed.
-pub(crate) fn share_ports(ports: &[u16], netns: u64) -> Vec<Instruction> {
+/// SO_REUSEPORT. UDP sockets do not: a second one that must fail would succeed. What is known of each is
+/// noted in `bound`, once: its value is struct [`Binding`](super::lending::Binding).
+pub(crate) fn share_ports(ports: &[u16], netns: u64, bound: i32) -> Vec<Instruction> {
     let mut program = vec![
         Copy(R6, R1),
         Load(R2, R6, PROTOCOL),
@@ -254,19 +255,63 @@ pub(crate) fn share_ports(ports: &[u16], netns: u64) -> Vec<Instruction> {
         Call(Helper::NetnsCookie),
         SetWide(R7, netns),
         JumpUnlessSame(R0, R7, DONE),
-        StoreValue(Stack, VALUE, 1),
+    ]);
+    program.extend(note_binding(bound));
+    program.push(StoreValue(Stack, OPTION, 1));
+    program.extend(reuseport(Helper::SetSockOpt));
+    program.extend([Here(DONE), Set(R0, ALLOW), Exit]);
+    program
+}
+
+/// Where it is on the stack: the key, which is the socket's cookie, the value of SO_REUSEPORT, and what is noted.
+const COOKIE: i16 = -8;
+const OPTION: i16 = -12;
+const NOTED: i16 = -40;
+const NOTED_USER: i16 = NOTED + 8;
+const NOTED_OPTION: i16 = NOTED + 12;
+const NOTED_PORT: i16 = NOTED + 16;
+const NOTED_END: i16 = NOTED + 20;
+
+fn note_binding(bound: i32) -> Vec<Instruction> {
+    // BPF_NOEXIST, linux/bpf.h: a second bind(2) of the socket would find the option that the first one set.
+    const ONCE: i32 = 1;
+    let mut program = vec![StoreValue(Stack, OPTION, 0)];
+    program.extend(reuseport(Helper::GetSockOpt));
+    program.extend([
+        Load(R2, Stack, OPTION),
+        Store(Stack, NOTED_OPTION, R2),
+        Load(R2, R6, USER_PORT),
+        Store(Stack, NOTED_PORT, R2),
+        StoreValue(Stack, NOTED_END, 0),
+        Call(Helper::UserAndGroup),
+        Store(Stack, NOTED_USER, R0),
+        Call(Helper::ControlGroupId),
+        StoreWide(Stack, NOTED, R0),
+        Copy(R1, R6),
+        Call(Helper::SocketCookie),
+        StoreWide(Stack, COOKIE, R0),
+        SetMap(R1, bound),
+        Copy(R2, Stack),
+        Add(R2, COOKIE as i32),
+        Copy(R3, Stack),
+        Add(R3, NOTED as i32),
+        Set(R4, ONCE),
+        Call(Helper::MapUpdate),
+    ]);
+    program
+}
+
+/// SO_REUSEPORT of the socket, from or to its place on the stack.
+fn reuseport(helper: Helper) -> [Instruction; 7] {
+    [
         Copy(R1, R6),
         Set(R2, libc::SOL_SOCKET),
         Set(R3, libc::SO_REUSEPORT),
         Copy(R4, Stack),
-        Add(R4, VALUE as i32),
+        Add(R4, OPTION as i32),
         Set(R5, size_of::<i32>() as i32),
-        Call(Helper::SetSockOpt),
-        Here(DONE),
-        Set(R0, ALLOW),
-        Exit,
-    ]);
-    program
+        Call(helper),
+    ]
 }
 
 #[cfg(test)]
@@ -291,15 +336,17 @@ mod tests {
         let rooms = fill_in_turn(4, 64, 1, 5);
         assert!(assemble(&prefer((3, 1024), &(512..1024), rooms)).len() / 8 < 32_767);
         let ports: Vec<u16> = (1..=10_000).collect();
-        assert!(assemble(&share_ports(&ports, 7)).len() / 8 < 32_767);
+        assert!(assemble(&share_ports(&ports, 7, 3)).len() / 8 < 32_767);
     }
 
     #[test]
     fn a_port_is_compared_in_network_byte_order() {
-        let port = share_ports(&[80], 7).into_iter().find_map(|one| match one {
-            JumpIfEqual(R2, port, OURS) => Some(port),
-            _ => None,
-        });
+        let port = share_ports(&[80], 7, 3)
+            .into_iter()
+            .find_map(|one| match one {
+                JumpIfEqual(R2, port, OURS) => Some(port),
+                _ => None,
+            });
         assert_eq!(port, Some(i32::from(80u16.to_be())));
     }
 }

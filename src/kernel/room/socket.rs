@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
-use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockType, SockaddrStorage, bind, getsockname, setsockopt,
@@ -33,8 +32,8 @@ impl Room {
     /// namespace. Its connections will have the options of `like`.
     ///
     /// # Errors
-    /// EADDRINUSE: the listener lacks SO_REUSEPORT; or it lacks SO_REUSEADDR, and connections that it has
-    /// accepted are open still.
+    /// EADDRINUSE: the listener lacks SO_REUSEPORT; or it lacks SO_REUSEADDR, too, and connections that it has
+    /// accepted are open still, or in TIME_WAIT.
     pub(crate) fn make(place: &Place, like: BorrowedFd, netns: Option<&Netns>) -> Result<Room> {
         let bound = || -> io::Result<(OwnedFd, u64)> {
             let socket = as_user(place.uid, || bound(place, like))??;
@@ -45,7 +44,14 @@ impl Room {
             None => bound(),
             Some(netns) => netns.within(bound)?,
         };
-        let (socket, cookie) = made.map_err(|error| why(place, &error))?;
+        let (socket, cookie) = made.map_err(|error| match is_taken(&error) && !reuses(like) {
+            false => why(place, &error),
+            true => anyhow!(
+                "no waiting room can be made on {}: the listener has not set SO_REUSEADDR, and connections that \
+                 it has accepted are open, or were a moment ago; the service itself could not listen again",
+                place.shown()
+            ),
+        })?;
         Ok(Room {
             socket,
             place: place.clone(),
@@ -99,6 +105,11 @@ impl Room {
     /// error if it has left already.
     pub(crate) fn shut(&self) {
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+    }
+
+    /// The user that it belongs to.
+    pub(crate) fn owner(&self) -> Option<u32> {
+        fstat(&self.socket).ok().map(|socket| socket.st_uid)
     }
 
     /// Whether it is open.
@@ -212,13 +223,18 @@ fn somaxconn() -> u32 {
         .unwrap_or(DEFAULT)
 }
 
+fn is_taken(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EADDRINUSE)
+}
+
+fn reuses(listener: BorrowedFd) -> bool {
+    number(&listener, libc::SOL_SOCKET, libc::SO_REUSEADDR).is_ok_and(|reuses| reuses != 0)
+}
+
 fn why(place: &Place, error: &io::Error) -> anyhow::Error {
     let shown = place.shown();
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EADDRINUSE) => anyhow!(
-            "no waiting room can be made on {shown}: the address is in use (by connections that a \
-             listener without SO_REUSEADDR has accepted?)"
-        ),
-        _ => anyhow!("no waiting room can be made on {shown}: {error}"),
+    match is_taken(error) {
+        true => anyhow!("no waiting room can be made on {shown}: the address is in use"),
+        false => anyhow!("no waiting room can be made on {shown}: {error}"),
     }
 }

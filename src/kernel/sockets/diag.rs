@@ -115,8 +115,8 @@ impl Sockets {
     pub(crate) fn rooms(&mut self, cookies: &[u64]) -> Result<Vec<Listener>> {
         let watched = &self.watched;
         let mut found = match &self.netns {
-            None => self.own.listeners(watched)?,
-            Some(netns) => netns.within(|| View::open()?.listeners(watched))??,
+            None => self.own.listeners(watched, 0, |_| ())?,
+            Some(netns) => netns.within(|| View::open()?.listeners(watched, 0, |_| ()))??,
         };
         found.retain(|listener| cookies.contains(&listener.id.cookie));
         Ok(found)
@@ -242,15 +242,25 @@ impl View {
         if want.half_open || want.handshakes {
             self.count_connections(watched, families, want.connections, &mut sample)?;
         }
-        sample.listeners = self.listeners(watched)?;
+        let extra = if want.holders { INET_DIAG_INFO } else { 0 };
+        let (netns, keyed) = (self.netns, &mut sample.keyed);
+        sample.listeners = self.listeners(watched, extra, |row| {
+            keyed.extend(row.has_keys().then(|| row.id(netns)));
+        })?;
         Ok(sample)
     }
 
-    fn listeners(&mut self, watched: &Watched) -> Result<Vec<Listener>> {
+    fn listeners(
+        &mut self,
+        watched: &Watched,
+        extra: u16,
+        mut each: impl FnMut(&SocketRow),
+    ) -> Result<Vec<Listener>> {
         let mut found = Vec::new();
         let netns = self.netns;
         for family in [libc::AF_INET, libc::AF_INET6] {
-            self.dump(watched, family, 1 << LISTEN, 0, |row| {
+            self.dump(watched, family, 1 << LISTEN, extra, |row| {
+                each(row);
                 found.extend(row.listener(netns));
             })?;
         }

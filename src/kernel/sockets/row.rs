@@ -26,6 +26,7 @@ const HEADER: usize = 72;
 // linux/inet_diag.h
 pub(super) const INET_DIAG_INFO: u16 = 2;
 const INET_DIAG_SKV6ONLY: u16 = 11;
+const INET_DIAG_MD5SIG: u16 = 18;
 const INET_DIAG_CGROUP_ID: u16 = 21;
 // include/net/tcp_states.h
 pub(super) const ESTABLISHED: u8 = 1;
@@ -139,6 +140,12 @@ impl SocketRow<'_> {
             accept_queue: self.receive_queue,
             backlog: self.send_queue,
         })
+    }
+
+    /// Whether it has keys of TCP-MD5 (RFC 2385), if INET_DIAG_INFO was asked for. The kernel tells that to those
+    /// with CAP_NET_ADMIN (INET_DIAG_MD5SIG, Linux 4.14).
+    pub(super) fn has_keys(&self) -> bool {
+        attribute(self.attributes, INET_DIAG_MD5SIG).is_some()
     }
 
     /// How far a half-open connection is. While the SYN-ACK was sent once, its timer, of one second,

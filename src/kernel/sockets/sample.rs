@@ -34,6 +34,9 @@ pub(crate) struct Sample {
     pub(crate) cookies_sent: bool,
     /// The processes that hold the listeners.
     pub(crate) holders: Holders,
+    /// Those of the listeners that have keys of TCP-MD5 (RFC 2385), as far as the kernel tells this process.
+    /// Looked at with the holders.
+    pub(crate) keyed: Vec<SocketId>,
     /// Those of the listeners that sessions have made for themselves: no look fills that in.
     pub(crate) sessions: Vec<SocketId>,
 }

@@ -54,6 +54,7 @@ mod tests {
             accept_queue: 0,
             uid: Some(0),
             reuseport: None,
+            unparkable: None,
             processes: (1..=processes).map(|pid| process("nginx", pid)).collect(),
         }
     }

@@ -1,0 +1,97 @@
+//! When the rooms are shut: listeners have nothing of syngate's any more.
+
+use std::os::fd::AsFd;
+
+use anyhow::Result;
+
+use super::groups::{Group, Rooms};
+use crate::kernel::bpf::leave_choice_to_kernel;
+use crate::kernel::room::{Place, copy};
+use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::{Listener, Looks, Sample, Want};
+use crate::words::scope::Scope;
+
+impl Rooms {
+    /// Takes back what was given to the listeners that are there now. The rooms are shut.
+    pub(crate) fn give_back(&mut self) {
+        if std::mem::replace(&mut self.given_back, true) {
+            return;
+        }
+        self.links.clear();
+        self.own = None;
+        let there = self.look(true).unwrap_or_default();
+        let moved = self.awaited.is_empty() && self.netns().is_none();
+        let calm = self.is_calm();
+        self.take_back(&there);
+        let old = &self.old;
+        for group in &mut self.groups {
+            group.lower(&there);
+            let listeners = group.listeners(&there);
+            // When the old ones close, their connections still have to move to the new ones.
+            let all_new = listeners.iter().all(|l| !old.contains(&l.id.cookie));
+            let first = listeners.first().filter(|_| moved);
+            let first = first.filter(|_| all_new || listeners.len() == 1 || calm);
+            if let Some(copy) = first.and_then(|l| copy::of(l, &there.holders).ok()) {
+                let _ = leave_choice_to_kernel(copy.as_fd());
+            }
+            // Bound sockets could keep others from binding the address.
+            group.shelf = None;
+        }
+        if let Some(note) = self.note.take() {
+            note.remove();
+        }
+    }
+
+    /// Where listeners have come on the same ports that are in no group with rooms.
+    pub(crate) fn elsewhere(&mut self) -> Vec<String> {
+        let there = self.look(false).unwrap_or_default();
+        let of_group = |group: &Group, listener: &Listener| group.place == Place::of(listener);
+        let others = there.listeners.iter().filter(|listener| {
+            let mut groups = self.groups.iter();
+            let port = groups.any(|group| group.place.port == listener.port);
+            let mut groups = self.groups.iter();
+            port && !self.old.contains(&listener.id.cookie)
+                && !groups.any(|group| of_group(group, listener))
+        });
+        others.map(Listener::shown).collect()
+    }
+
+    /// Listeners have SO_REUSEPORT no longer that they have from syngate; also those on other addresses than the run
+    /// is for.
+    fn take_back(&mut self, there: &Sample) {
+        let everywhere = self.everywhere();
+        let there = everywhere.as_ref().unwrap_or(there);
+        for listener in there.listeners.iter().filter(|l| self.is_lent(l)) {
+            if let Ok(copy) = copy::of(listener, &there.holders) {
+                let _ = copy::set_shares_port(&copy, false);
+            }
+        }
+    }
+
+    /// What listens on the ports, on any address.
+    fn everywhere(&self) -> Result<Sample> {
+        let ports = self.groups.iter().map(|group| group.place.port).collect();
+        let mut sockets = Sockets::new(&ports, &Scope::default())?;
+        if let Some(netns) = self.netns() {
+            sockets.look_in(netns)?;
+        }
+        sockets.look(Want {
+            holders: true,
+            ..Want::default()
+        })
+    }
+
+    /// Whether the listener has SO_REUSEPORT from syngate.
+    fn is_lent(&self, listener: &Listener) -> bool {
+        let (place, cookie) = (Place::of(listener), listener.id.cookie);
+        match &self.bindings {
+            Some(bindings) if !self.old.contains(&cookie) => {
+                bindings.of(cookie).is_some_and(|binding| !binding.shares)
+            }
+            _ => self
+                .groups
+                .iter()
+                .any(|group| group.lent && group.place == place),
+        }
+    }
+}

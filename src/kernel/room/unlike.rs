@@ -1,0 +1,29 @@
+//! What a listener may have that a room beside it can't have, so that its connections can't wait there.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::libc;
+
+use crate::kernel::sys::{has_filter, socket_option};
+
+/// linux/tcp.h, Linux 6.7. ENOENT: the socket has no keys.
+const TCP_AO_INFO: libc::c_int = 40;
+/// The length of struct tcp_ao_info_opt, linux/tcp.h.
+const AO_INFO_LENGTH: usize = 48;
+
+/// What it is, of a listener with or without keys of TCP-MD5 and a copy of its descriptor.
+pub(super) fn obstacle(keyed: bool, copy: &impl AsFd) -> Option<&'static str> {
+    let copy = copy.as_fd();
+    if keyed {
+        return Some("it has keys of TCP-MD5 (RFC 2385), which can't be copied");
+    }
+    if socket_option(copy, libc::IPPROTO_TCP, TCP_AO_INFO, AO_INFO_LENGTH).is_ok() {
+        return Some("it has keys of TCP-AO (RFC 5925), which can't be copied");
+    }
+    match has_filter(copy) {
+        // EACCES: it is one of eBPF.
+        Ok(true) | Err(Errno::EACCES) => Some("it has a filter (SO_ATTACH_FILTER)"),
+        _ => None,
+    }
+}

@@ -1,0 +1,455 @@
+//! Which listeners `--syn park` can have rooms beside, and what becomes of their clients. Real clients tell.
+
+mod harness;
+
+use std::fs;
+use std::path::PathBuf;
+
+use harness::latch::Latch;
+use harness::rooms::{SHARES_PORT, figure, notes};
+use harness::{Call, Outcome, SOON, call, words};
+use serde_json::Value;
+use testkit::{Host, Pair, Running, wait_until};
+
+const SOCKETS: &str = include_str!("harness/sockets.py");
+/// Before a command line: as a user who may listen on port 80.
+const AS_USER: &str = "setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps +net_bind_service \
+                       --ambient-caps +net_bind_service";
+
+/// A service with listeners as a test wants them.
+struct Service<'a> {
+    host: &'a Host,
+    script: PathBuf,
+    pids: PathBuf,
+}
+
+impl<'a> Service<'a> {
+    fn start(host: &'a Host, by: &str, spec: &str) -> Service<'a> {
+        let service = Service {
+            host,
+            script: host.write("sockets.py", SOCKETS),
+            pids: host.dir().join("pids"),
+        };
+        host.must(["chmod", "-R", "a+rwX", &host.dir().display().to_string()]);
+        host.must(["sh", "-c", &service.command(by, spec)]);
+        service
+    }
+
+    fn command(&self, by: &str, spec: &str) -> String {
+        let (script, pids) = (self.script.display(), self.pids.display());
+        // pyenv's shims are root's alone.
+        format!("rm -f {pids}; {by} /usr/bin/python3 {script} {pids} '{spec}'")
+    }
+
+    fn stop(&self) -> String {
+        format!("kill $(cat {})", self.pids.display())
+    }
+
+    /// SO_REUSEPORT of its listeners.
+    fn shares_port(&self) -> String {
+        let pids = fs::read_to_string(&self.pids).unwrap();
+        let shares = |pid: &str| self.host.must(["/usr/bin/python3", "-c", SHARES_PORT, pid]);
+        pids.split_whitespace().map(shares).collect()
+    }
+}
+
+impl Drop for Service<'_> {
+    fn drop(&mut self) {
+        let _ = self.host.sh(&self.stop());
+    }
+}
+
+/// A client that waits for its answer: the status, the time of the connect, and what it was told.
+struct Client {
+    curl: Running,
+    answer: PathBuf,
+}
+
+impl Client {
+    fn start(host: &Host, name: &str, to: &str) -> Client {
+        let answer = host.dir().join(format!("answer-{name}"));
+        let mut curl = host.command("curl");
+        let told = "%{http_code} %{time_connect}";
+        curl.args(["-gs", "-m", "60", "-w", told, "-o"])
+            .arg(&answer)
+            .arg(format!("http://{to}/"))
+            .stdout(std::process::Stdio::piped());
+        Client {
+            curl: host.spawn(&mut curl).unwrap(),
+            answer,
+        }
+    }
+
+    #[track_caller]
+    fn served(self) -> String {
+        let output = self.curl.output().unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        let (code, connected) = told.split_once(' ').unwrap();
+        assert_eq!(code, "200", "{told}");
+        // A lost SYN is sent again after a second.
+        assert!(connected.parse::<f64>().unwrap() < 0.9, "{told}");
+        fs::read_to_string(self.answer).unwrap()
+    }
+}
+
+/// How many connections wait to be accepted, on all ports, also in network namespaces with names.
+fn waiting(host: &Host) -> usize {
+    let shown = host.must(["sh", "-c", "ss -Hltn; ip -all netns exec ss -Hltn"]);
+    let shown = shown.lines().filter(|line| line.starts_with("LISTEN"));
+    let queues = shown.map(|line| words(line)[1].parse::<usize>());
+    queues.map(|queue| queue.unwrap()).sum()
+}
+
+fn park<'a>(host: &'a Host, options: &str) -> Call<'a> {
+    call(host, words("--syn park --drain 0s")).args(words(options))
+}
+
+/// Runs the call with a COMMAND that stops the service and then does `start`. In between these clients come.
+#[track_caller]
+fn restarted(
+    service: &Service,
+    call: &Call,
+    start: &str,
+    clients: &[(&Host, &str)],
+) -> (Outcome, Vec<String>) {
+    let mut latch = Latch::new(service.host, "down");
+    let script = format!("{}; {}; {start}", service.stop(), latch.hold());
+    let run = call.start(["sh", "-c", &script]);
+    latch.wait();
+    let clients: Vec<Client> = clients
+        .iter()
+        .enumerate()
+        .map(|(n, (host, to))| Client::start(host, &n.to_string(), to))
+        .collect();
+    let all = || waiting(service.host) >= clients.len();
+    wait_until(SOON, "parked connections", all).unwrap();
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let answers = clients.into_iter().map(Client::served);
+    let answers: Vec<String> = answers.collect();
+    assert_eq!(
+        figure(&outcome, "park", "handed_over"),
+        answers.len() as u64
+    );
+    assert_eq!(notes(service.host), "");
+    (outcome, answers)
+}
+
+// Listeners of all kinds ---------------------------------------------------------------------------
+
+struct Kind {
+    name: &'static str,
+    options: &'static str,
+    listeners: &'static str,
+    workers: usize,
+    local: &'static [&'static str],
+    /// From another host, to the server's addresses.
+    remote: &'static [&'static str],
+}
+
+const KIND: Kind = Kind {
+    name: "",
+    options: "--port 80",
+    listeners: "",
+    workers: 1,
+    local: &[],
+    remote: &[],
+};
+
+static KINDS: [Kind; 10] = [
+    Kind {
+        name: "IPv4, and IPv6 alone, on one port",
+        listeners: r#"[{"address": "0.0.0.0"}, {"address": "::"}]"#,
+        local: &["127.0.0.1", "[::1]"],
+        remote: &["10.77.0.1", "[fd77::1]"],
+        ..KIND
+    },
+    Kind {
+        name: "dual-stack",
+        listeners: r#"[{"address": "::", "v6only": false}]"#,
+        local: &["127.0.0.1", "[::1]"],
+        remote: &["10.77.0.1", "[fd77::1]"],
+        ..KIND
+    },
+    Kind {
+        name: "one for each device",
+        listeners: r#"[{"address": "0.0.0.0", "device": "eth0"}, {"address": "0.0.0.0", "device": "lo"},
+                       {"address": "::", "device": "eth0"}]"#,
+        local: &["127.0.0.1"],
+        remote: &["10.77.0.1", "[fd77::1]"],
+        ..KIND
+    },
+    Kind {
+        name: "an address of a link",
+        listeners: r#"[{"address": "fe80::7", "device": "eth0"}, {"address": "127.0.0.1"}]"#,
+        remote: &["[fe80::7%25eth0]"],
+        ..KIND
+    },
+    Kind {
+        name: "16 in a group, of 4 processes",
+        listeners: r#"[{"address": "0.0.0.0", "many": 4, "share": 1}]"#,
+        workers: 4,
+        local: &["127.0.0.1", "127.0.0.1", "127.0.0.1"],
+        remote: &["10.77.0.1"],
+        ..KIND
+    },
+    Kind {
+        name: "several addresses",
+        listeners: r#"[{"address": "127.0.0.2"}, {"address": "127.0.0.3"}, {"address": "::1"}]"#,
+        local: &["127.0.0.2", "127.0.0.3", "[::1]"],
+        ..KIND
+    },
+    Kind {
+        name: "an address beside all",
+        listeners: r#"[{"address": "10.77.0.1", "share": 1}, {"address": "0.0.0.0", "share": 1}]"#,
+        local: &["127.0.0.1", "10.77.0.1"],
+        remote: &["10.77.0.1"],
+        ..KIND
+    },
+    Kind {
+        name: "one address of several",
+        options: "--port 80 --to 127.0.0.2",
+        listeners: r#"[{"address": "127.0.0.2"}, {"address": "127.0.0.3"}]"#,
+        local: &["127.0.0.2"],
+        ..KIND
+    },
+    Kind {
+        name: "a range of ports",
+        options: "--port 8000-8003",
+        listeners: r#"[{"address": "0.0.0.0", "port": 8000}, {"address": "::", "port": 8001},
+                       {"address": "0.0.0.0", "port": 8002}, {"address": "0.0.0.0", "port": 8003}]"#,
+        local: &["127.0.0.1:8000", "[::1]:8001", "127.0.0.1:8003"],
+        ..KIND
+    },
+    Kind {
+        name: "an address that the host lacks",
+        listeners: r#"[{"address": "192.0.2.7", "options": 1}, {"address": "127.0.0.1"}]"#,
+        local: &["127.0.0.1"],
+        ..KIND
+    },
+];
+
+#[test]
+fn each_kind_of_listener_is_parked() {
+    std::thread::scope(|threads| {
+        for kind in &KINDS {
+            let run = || is_parked(kind);
+            let thread = std::thread::Builder::new().name(kind.name.to_owned());
+            thread.spawn_scoped(threads, run).unwrap();
+        }
+    });
+}
+
+fn is_parked(kind: &Kind) {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    for (host, address) in [(host, "fe80::7/64"), (&pair.client, "fe80::8/64")] {
+        let add = ["ip", "address", "add", address, "dev", "eth0", "nodad"];
+        host.must(add);
+    }
+    let by = format!("WORKERS={}", kind.workers);
+    let service = Service::start(host, &by, kind.listeners);
+    let before = service.shares_port();
+    let local = kind.local.iter().map(|to| (host, *to));
+    let remote = kind.remote.iter().map(|to| (&pair.client, *to));
+    let clients: Vec<(&Host, &str)> = local.chain(remote).collect();
+    let start = service.command(&by, kind.listeners);
+    restarted(&service, &park(host, kind.options), &start, &clients);
+    assert_eq!(service.shares_port(), before, "{}", kind.name);
+}
+
+#[test]
+fn listeners_in_another_network_namespace() {
+    let host = Host::new().unwrap();
+    let web = "ip netns add web; ip link add web type veth peer name eth0 netns web; ip link set web up
+        ip addr add 10.9.0.1/24 dev web
+        ip -n web addr add 10.9.0.2/24 dev eth0; ip -n web link set eth0 up; ip -n web link set lo up
+        ip addr add fd09::1/64 dev web nodad; ip -n web addr add fd09::2/64 dev eth0 nodad";
+    host.must(["sh", "-ec", web]);
+    let listeners = r#"[{"address": "0.0.0.0"}, {"address": "::", "v6only": false, "port": 81}]"#;
+    let enter = "nsenter --net=/run/netns/web";
+    let service = Service::start(&host, enter, listeners);
+    let call = park(&host, "--port 80,81 --listen-netns web");
+    let clients = ["10.9.0.2", "10.9.0.2:81", "[fd09::2]:81"].map(|to| (&host, to));
+    let start = service.command(enter, listeners);
+    restarted(&service, &call, &start, &clients);
+    assert_eq!(service.shares_port(), "0\n0\n");
+}
+
+// What comes back is another one -------------------------------------------------------------------
+
+const ONE: &str = r#"[{"address": "0.0.0.0"}]"#;
+const ONE_THAT_SHARES: &str = r#"[{"address": "0.0.0.0", "share": 1}]"#;
+
+/// The room would keep it from listening.
+#[test]
+fn a_service_that_comes_back_without_so_reuseport() {
+    let host = Host::new().unwrap();
+    let service = Service::start(&host, "", ONE_THAT_SHARES);
+    let start = service.command("", ONE);
+    let call = park(&host, "--port 80");
+    restarted(&service, &call, &start, &[(&host, "127.0.0.1")]);
+    assert_eq!(service.shares_port(), "0\n");
+    let start = service.command("", ONE_THAT_SHARES);
+    restarted(&service, &call, &start, &[(&host, "127.0.0.1")]);
+    assert_eq!(service.shares_port(), "1\n");
+}
+
+/// Only sockets of one user share a port, so the first attempt fails.
+#[test]
+fn a_service_that_comes_back_as_another_user_has_the_room_at_its_next_attempt() {
+    let host = Host::new().unwrap();
+    let service = Service::start(&host, "", ONE);
+    let call = park(&host, "--port 80");
+    for (by, uid, before) in [(AS_USER, 1000, 0), ("", 0, 1000)] {
+        let start = service.command(by, ONE);
+        let (outcome, _) = restarted(&service, &call, &start, &[(&host, "127.0.0.1")]);
+        let told = format!(
+            "a process of user {uid} could not listen on 0.0.0.0:80: the waiting room there was user \
+             {before}'s"
+        );
+        assert!(outcome.stderr.contains(&told), "{outcome:?}");
+    }
+}
+
+/// Any user may try to listen on a port.
+#[test]
+fn a_stranger_does_not_get_the_room() {
+    let host = Host::new().unwrap();
+    let service = Service::start(&host, "", ONE);
+    let mut latch = Latch::new(&host, "down");
+    let script = format!(
+        "{}; {}; {}",
+        service.stop(),
+        latch.hold(),
+        service.command("", ONE)
+    );
+    let call = park(&host, "--port 80");
+    let run = call.start(["sh", "-c", &script]);
+    latch.wait();
+    let client = Client::start(&host, "waits", "127.0.0.1");
+    wait_until(SOON, "a parked connection", || waiting(&host) == 1).unwrap();
+    const STRANGER: &str = "import socket, time
+made = socket.socket(); made.setsockopt(1, 2, 1); made.setsockopt(1, 15, 1)
+until = time.time() + 0.3
+while time.time() < until:
+    try: made.bind(('0.0.0.0', 80)); print('bound'); break
+    except OSError: time.sleep(0.01)";
+    let stranger = format!("{AS_USER} /usr/bin/python3 -c \"{STRANGER}\"");
+    assert_eq!(host.must(["sh", "-c", &stranger]), "");
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    client.served();
+    assert!(outcome.stderr.contains("so the room stayed"), "{outcome:?}");
+}
+
+/// The kernel moves no connection of IPv4 to a listener of IPv6.
+#[test]
+fn who_waits_is_told_of_if_the_service_comes_back_where_nobody_can_be_moved() {
+    let host = Host::new().unwrap();
+    let service = Service::start(&host, "", ONE);
+    let mut latch = Latch::new(&host, "down");
+    let start = service.command("", r#"[{"address": "::", "v6only": false}]"#);
+    let script = format!("{}; {}; {start}", service.stop(), latch.hold());
+    let call = park(&host, "--port 80");
+    let run = call.start(["sh", "-c", &script]);
+    latch.wait();
+    let client = Client::start(&host, "waits", "127.0.0.1");
+    wait_until(SOON, "a parked connection", || waiting(&host) == 1).unwrap();
+    latch.release();
+    let outcome = call.end(run);
+    let told = "the service listens on [::]:80 now, where the kernel can't move the connections that waited: \
+                1 connection was reset";
+    assert!(outcome.stderr.contains(told), "{outcome:?}");
+    assert!(!client.curl.output().unwrap().status.success());
+    Client::start(&host, "later", "127.0.0.1").served();
+    assert_eq!(service.shares_port(), "0\n");
+}
+
+// What a connection gets from its listener ---------------------------------------------------------
+
+#[test]
+fn a_connection_that_was_parked_has_the_options_of_one_that_was_not() {
+    let host = Host::new().unwrap();
+    let listeners = r#"[{"address": "127.0.0.1", "options": 1}, {"address": "::1", "options": 1}]"#;
+    let service = Service::start(&host, "", listeners);
+    let clients = ["127.0.0.1", "[::1]"].map(|to| (&host, to));
+    let direct: Vec<String> = clients
+        .iter()
+        .map(|(host, to)| Client::start(host, "direct", to).served())
+        .collect();
+    let start = service.command("", listeners);
+    let (_, parked) = restarted(&service, &park(&host, "--port 80"), &start, &clients);
+    for (direct, parked) in direct.iter().zip(&parked) {
+        let [direct, parked] = [direct, parked].map(|told| serde_json::from_str::<Value>(told));
+        let (direct, parked) = (direct.unwrap(), parked.unwrap());
+        let all = direct.as_object().unwrap();
+        assert!(all.len() > 90, "{direct:#}");
+        let differ = all.iter().filter(|(name, value)| parked[*name] != **value);
+        let differ: Vec<_> = differ.collect();
+        assert!(differ.is_empty(), "{differ:?}");
+    }
+}
+
+// What can't be parked -----------------------------------------------------------------------------
+
+#[test]
+fn what_can_not_be_parked_is_refused_by_its_name_and_auto_takes_another_action() {
+    for (listener, says) in [
+        (
+            r#"{"address": "0.0.0.0", "md5": 1}"#,
+            "it has keys of TCP-MD5 (RFC 2385)",
+        ),
+        (
+            r#"{"address": "0.0.0.0", "filter": 1}"#,
+            "it has a filter (SO_ATTACH_FILTER)",
+        ),
+    ] {
+        let host = Host::new().unwrap();
+        let service = Service::start(&host, "", &format!("[{listener}]"));
+        for action in ["park", "handover"] {
+            let mark = host.dir().join("ran");
+            let call = call(&host, words("--port 80 --syn")).arg(action);
+            let outcome = call.run(["touch".into(), mark.clone().into_os_string()]);
+            assert_eq!(outcome.code, 125, "{outcome:?}");
+            assert!(outcome.stderr.contains(says), "{outcome:?}");
+            assert!(!mark.exists());
+            assert_eq!(service.shares_port(), "0\n");
+            assert_eq!(notes(&host), "");
+        }
+        let auto = call(&host, words("--port 80 --syn auto --ready-timeout 0")).run(["true"]);
+        assert_eq!(auto.code, 0, "{auto:?}");
+        assert_ne!(auto.report["action"], "park", "{auto:?}");
+        assert!(
+            auto.report["not_taken"].to_string().contains(says),
+            "{auto:?}"
+        );
+        let check = harness::syngate(&host, "check --port 80 --json");
+        let found: Value = serde_json::from_str(&check.stdout).unwrap();
+        let why = found["listeners"][0]["unparkable"].to_string();
+        assert!(why.contains(says), "{why}");
+        assert!(
+            found["auto"]["lacking"][0].to_string().contains(says),
+            "{found:#}"
+        );
+    }
+}
+
+/// The service itself could not listen again while its connections are open.
+#[test]
+fn a_listener_without_so_reuseaddr_whose_connections_are_open_is_refused() {
+    let host = Host::new().unwrap();
+    let service = Service::start(&host, "", r#"[{"address": "127.0.0.1", "no_reuse": 1}]"#);
+    const OPEN: &str = "import socket, time
+connection = socket.create_connection(('127.0.0.1', 80)); print('up', flush=True); time.sleep(60)";
+    let mut open = harness::python(&host, OPEN);
+    let outcome = park(&host, "--port 80").run(["true"]);
+    open.signal(nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    let says =
+        "the listener has not set SO_REUSEADDR, and connections that it has accepted are open";
+    assert!(outcome.stderr.contains(says), "{outcome:?}");
+    assert_eq!(service.shares_port(), "0\n");
+}
