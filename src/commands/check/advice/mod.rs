@@ -549,6 +549,8 @@ mod tests {
         let of = |host: &Host, reuseport| {
             let mut endpoint = endpoint(1, 1);
             endpoint.reuseport = reuseport;
+            let why = "its listener is one of MPTCP".to_owned();
+            endpoint.unparkable = reuseport.is_none().then_some(why);
             let all = advise(host, Some(&[endpoint]), Some(&ports("80")));
             all.into_iter()
                 .find(|advice| advice.code.ends_with("parked"))
@@ -564,7 +566,8 @@ mod tests {
         assert!(lent.ends_with("gets it for the time of the run"), "{lent}");
         let cannot = of(&host, None).unwrap();
         assert_eq!(cannot.code, "not_parked");
-        assert!(cannot.text.contains("not possible"), "{}", cannot.text);
+        let why = "not possible: its listener is one of MPTCP";
+        assert!(cannot.text.contains(why), "{}", cannot.text);
         // 64 rooms have room for 65,536 together.
         let mut most = |most| {
             host.sysctls.insert("net.core.somaxconn", Some(most));
