@@ -418,8 +418,8 @@ mod tests {
     }
 
     #[test]
-    fn nobody_looks_where_the_user_holds_syns_early() {
-        let look = || panic!("whatever is there, it makes no difference");
+    fn what_would_use_syns_up_does_not_matter_to_syns_that_are_held_early() {
+        let look = || firewall(true, false);
         let place = place(HookChoice::Prerouting, HELD, &PortSet::EMPTY, look);
         assert_eq!(place, Place::at(Where::Prerouting));
     }

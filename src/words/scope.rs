@@ -347,6 +347,8 @@ mod tests {
         for (text, says) in [
             ("", "not an interface's name"),
             ("eth0,", "not an interface's name"),
+            (".", "not an interface's name"),
+            ("..", "not an interface's name"),
             ("eth+", "'+' in it"),
             ("a name", "' ' in it"),
             (&"long".repeat(32), "at most 15 bytes"),
