@@ -207,6 +207,8 @@ fn as_many_as_come_are_served_in_their_order_by_a_short_backlog() {
     const MANY: u32 = 1_000;
     let pair = Pair::new().unwrap();
     let host = &pair.server;
+    // One room, and a listener, for more than usual.
+    host.must(words("sysctl -qw net.core.somaxconn=16384"));
     let server = Serve::on("0.0.0.0:80").backlog(16).accept_rate(2_000);
     let mut service = Restarted::new(host, server);
     let call = park(host, "--max-held 10000");

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{Backlog, listen};
+use rustix::net::listen;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::unlike::obstacle;
@@ -91,13 +91,14 @@ pub(crate) fn accept_queue(listener: &impl AsFd) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-/// Sets how many connections may wait to be accepted from a listener. A bound socket begins to listen.
+/// Sets how many connections may wait to be accepted from a listener: as many as the host allows at most
+/// (net.core.somaxconn). A bound socket begins to listen. Not by the nix crate: it takes no more than 4,096.
 ///
 /// # Errors
-/// EADDRINUSE: somebody has bound the address meanwhile. EINVAL: no listener can have so many.
+/// EADDRINUSE: somebody has bound the address meanwhile.
 pub(crate) fn set_backlog(socket: &impl AsFd, connections: u32) -> nix::Result<()> {
-    let backlog = i32::try_from(connections).map_err(|_| Errno::EINVAL)?;
-    listen(&socket.as_fd(), Backlog::new(backlog)?)
+    let backlog = i32::try_from(connections).unwrap_or(i32::MAX);
+    listen(socket.as_fd(), backlog).map_err(|error| Errno::from_raw(error.raw_os_error()))
 }
 
 /// The value of an option that is a number.
