@@ -2,6 +2,7 @@
 # make test        everything that CI runs: each case once
 # make test-all    each case in each way: root, rootless, every backend
 # make test-long   repetitions: kills at 200 random moments; figures in target/long
+# make kill-rooms  kills runs with waiting rooms at 200 random moments, and at 100 with their guards
 # make test-kernels   the integration tests under other kernels, in VMs; KERNELS=, TESTS= select
 # make test-kernel    a core of them under one kernel
 # make test-systemd   contrib/systemd under a real systemd, in a VM
@@ -34,13 +35,13 @@ BUILT ?= target/release/syngate
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
 DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
 TEST_PACKAGES := bash-completion binutils bsdutils cron curl dpkg-dev ethtool fonts-dejavu-core fish libcap2-bin logrotate mandoc nginx-light openssh-client openssh-server openssl procps prometheus python3 python3-apt python3-matplotlib python3-venv shellcheck strace systemd time valgrind zsh
-BENCH_PACKAGES := fonts-dejavu-core nginx-light procps python3-matplotlib systemd time
+BENCH_PACKAGES := fonts-dejavu-core gunicorn nginx-light nodejs openssh-server postgresql procps python3-matplotlib redis-server systemd time
 DEB_PACKAGES := debhelper git
 DEB_TEST_PACKAGES := debootstrap lintian util-linux
 FUZZ_PACKAGES := g++ git
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo faults faults-kernels faults-render soak fuzz simulate valgrind mutants deny bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
+.PHONY: all demo kill-rooms faults faults-kernels faults-render soak fuzz simulate valgrind mutants deny bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
   build-packages demo-packages test-packages
 
 all: build-packages
@@ -119,13 +120,18 @@ test-long: test-packages
 	SYNGATE_RESTARTS=20 \
 	  $(CARGO) test --package syngate --test services a_held -- --nocapture 2>&1 | tee $(LONG)/hold-restarts.txt
 
+# For either kind of kill, the tests tell how many met a guard and how many clients failed.
+kill-rooms: test-packages
+	SYNGATE_KILLS=200 $(CARGO) test --package syngate --test room_kills costs_no_client -- --nocapture
+	SYNGATE_KILLS=100 $(CARGO) test --package syngate --test room_kills leaves_nothing -- --nocapture
+
 # Rounds that are there are not repeated: a run that was broken off goes on where it was, and a larger
 # ROUNDS adds to them.
 ifdef QUICK
 RESULTS ?= target/bench-quick
 ROUNDS ?= 2
 RUNS_OF_COSTS ?= 20
-BENCH_RESTARTS := --family ipv4 --mode fresh --subject 'haproxy restart' --subject 'nginx restart' --subject 'plain server'
+BENCH_RESTARTS := --rate 1000 --family ipv4 --mode fresh --subject 'haproxy restart' --subject 'nginx restart' --subject 'plain server'
 BENCH_COSTS := --quick
 else
 RESULTS ?= target/bench
@@ -220,7 +226,7 @@ simulate:
 figures: test-packages
 	$(CARGO) build --release
 	SYNGATE_TEST_BINARY=$(CURDIR)/target/release/syngate SYNGATE_FLOOD=100000 \
-	  $(CARGO) test --package syngate --test hold --test rooms -- costs fifty backlog --include-ignored --nocapture --test-threads 1
+	  $(CARGO) test --package syngate --test hold --test rooms --test room_world -- costs fifty backlog --include-ignored --nocapture --test-threads 1
 
 # See tests/ci/kernel-fetch for what these are, tests/ci/kernel-tests for how TESTS are named.
 KERNELS := 5.10 6.1 6.12 newest

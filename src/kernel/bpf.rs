@@ -19,6 +19,7 @@ const MAP_UPDATE_ELEM: libc::c_int = 2;
 const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const PROG_LOAD: libc::c_int = 5;
 const LINK_CREATE: libc::c_int = 28;
+const LINK_DETACH: libc::c_int = 34;
 
 /// BPF_MAP_TYPE_ARRAY. Linux 3.19.
 const ARRAY: u32 = 2;
@@ -361,6 +362,21 @@ impl Program {
 /// A program in its place. Whatever holds the descriptor keeps it there.
 #[derive(Debug)]
 pub(crate) struct Link(OwnedFd);
+
+impl Link {
+    /// Takes the program out of its place, also while other processes hold the descriptor. Linux 5.9.
+    pub(crate) fn detach(self) {
+        #[repr(C)]
+        struct LinkDetach {
+            link_fd: u32,
+        }
+        let attributes = LinkDetach {
+            link_fd: self.0.as_raw_fd() as u32,
+        };
+        // SAFETY: LINK_DETACH reads the attributes only.
+        let _ = unsafe { command(LINK_DETACH, &attributes) };
+    }
+}
 
 impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -145,10 +145,11 @@ impl Backend for RoomGate {
         self.removed = true;
         let mut rooms = self.rooms.borrow_mut();
         rooms.hand_all_over();
+        // The guard goes last: should this process be killed meanwhile, it gives back what is left.
+        rooms.give_back();
         if let Some(acted) = self.watch.take().and_then(Watch::dismiss) {
             rooms.note_acted(acted);
         }
-        rooms.give_back();
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use anyhow::Result;
 
 use super::groups::{Group, Rooms};
-use crate::kernel::bpf::leave_choice_to_kernel;
+use crate::kernel::bpf::{Link, leave_choice_to_kernel};
 use crate::kernel::room::{Place, copy};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Listener, Looks, Sample, Want};
@@ -17,7 +17,8 @@ impl Rooms {
         if std::mem::replace(&mut self.given_back, true) {
             return;
         }
-        self.links.clear();
+        // The guard holds them, too, and ends later.
+        self.links.drain(..).for_each(Link::detach);
         self.own = None;
         let there = self.look(true).unwrap_or_default();
         let moved = self.awaited.is_empty() && self.netns().is_none();
