@@ -56,12 +56,13 @@ fn behind_synproxy_nobody_hangs() {
         ("--port 80", "--hook prerouting"),
         ("--port 80 --backend iptables-legacy", "--hook prerouting"),
         ("--port 80 --syn hold", ""),
+        ("--port 80 --syn park", ""),
         (
             "--port 80 --syn hold --hook prerouting",
             "--hook prerouting",
         ),
     ] {
-        let drops = !options.contains("hold");
+        let drops = !options.contains("--syn");
         let far = drops.then(|| Delay::start(&pair.client, Duration::from_millis(80)).unwrap());
         let running = load(&pair, 50);
         let outcome = gate(host, options, haproxy.restart_argv());

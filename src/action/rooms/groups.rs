@@ -1,5 +1,6 @@
 //! The rooms of a run, by the SO_REUSEPORT group that they stand in: parking and handing over.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -355,8 +356,8 @@ impl Rooms {
     pub(crate) fn under_way(&mut self) -> usize {
         if !self.awaited.is_empty() {
             let half_open = self.sockets.half_open().unwrap_or_default();
-            let open = |cookie: &u64| half_open.iter().any(|one| one.cookie == *cookie);
-            self.awaited.retain(open);
+            let open: BTreeSet<u64> = half_open.iter().map(|one| one.cookie).collect();
+            self.awaited.retain(|cookie| open.contains(cookie));
         }
         let left = self.awaited.len() + self.unsettled();
         if self.groups.iter().all(|group| group.raised.is_empty()) {
