@@ -3,8 +3,9 @@
 
 Usage: tests/bench/plot.py RESULTS_DIR
 
-RESULTS_DIR/restarts.jsonl becomes restart-{light,dark}.{svg,png}: how long clients took to connect
-around one restart, a panel for each way to restart. RESULTS_DIR/costs.jsonl becomes
+RESULTS_DIR/restarts.jsonl becomes restart-{light,dark}.{svg,png}: how long clients waited for their
+answers around one restart, a panel for each way to restart; in rows of old without answers_ms, how
+long they took to connect. RESULTS_DIR/costs.jsonl becomes
 cost-{light,dark}.{svg,png}: what syngate's own steps take as hosts grow. A file that is missing, or
 has nothing to draw, is left out with a line on stderr; the exit status is 1 if nothing was drawn.
 The same input gives the same bytes. Needs Debian's python3-matplotlib and fonts-dejavu-core.
@@ -31,10 +32,12 @@ WAYS = {
     "plug": "plug qdisc (local clients)",
     "drop": "syngate: drop",
     "hold": "syngate: hold",
+    "park": "syngate: park",
+    "handover": "syngate: handover",
     "redirect": "syngate: redirect to a standby",
     "divert": "syngate: divert to the peer",
 }
-BUCKET_MS = 10  # of timeline_ms
+BUCKET_MS = 10  # of answers_ms and timeline_ms
 MARGIN_MS = 300  # shown before and after the restart
 FLOOR_MS, CEILING_MS = 0.1, 10_000
 FAILED = ("refused", "reset", "cut", "timed_out", "other")
@@ -94,8 +97,8 @@ def read(path, needed):
 
 
 def representative(rounds):
-    """The round whose worst connect is the median; of an even number, the lower one."""
-    return sorted(rounds, key=lambda r: r["connect"]["max_ms"])[(len(rounds) - 1) // 2]
+    """The round whose worst answer is the median; of an even number, the lower one."""
+    return sorted(rounds, key=lambda r: r["total"]["max_ms"])[(len(rounds) - 1) // 2]
 
 
 def chosen(rows):
@@ -114,7 +117,7 @@ def chosen(rows):
 
 def shifted(row):
     """Edges and heights of a round's steps, and its failures, in s since the restart began."""
-    began, timeline = row["began_ms"], row["timeline_ms"]
+    began, timeline = row["began_ms"], row.get("answers_ms") or row["timeline_ms"]
     edges = [(i * BUCKET_MS - began) / 1000 for i in range(len(timeline) + 1)]
     heights = [min(max(ms, FLOOR_MS), CEILING_MS) if ms else math.nan for ms in timeline]
     return edges, heights, sorted((at - began) / 1000 for at in row.get("failed_at_ms") or [])
@@ -143,7 +146,7 @@ def duration(ms):
 
 def summary(row):
     return (f"{failures(row):,} of {row['sent']:,} failed, {row.get('delayed') or 0:,} delayed"
-            f" ≥ 0.9 s, worst {duration(row['connect']['max_ms'])}")
+            f" ≥ 0.9 s, worst {duration(row['total']['max_ms'])}")
 
 
 def quartiles(values):
@@ -240,9 +243,11 @@ def restart_picture(rows, theme):
     fig, axes = panels(len(ways), theme, 0.8, 0.48, 1.3, 0.14, 0.4, 0.22)
     some = next(iter(ways.values()))
     load = f", {some['rate']:,} new connections a second" if some.get("rate") else ""
-    which = f" Of {rounds} rounds, the one with the median worst connect." if rounds > 1 else ""
+    answers = all(row.get("answers_ms") for row in ways.values())
+    what = "waited for its answer" if answers else "took to connect"
+    which = f" Of {rounds} rounds, the one with the median worst answer." if rounds > 1 else ""
     headline(fig, theme, f"{SUBJECT}{load}", [
-        "The line: how long the slowest of the clients of every 10 ms took to connect.",
+        f"The line: how long the slowest of the clients of every 10 ms {what}.",
         f"Shaded: while the restart runs. ×: clients that failed.{which}"])
     for i, (ax, (way, row)) in enumerate(zip(axes, ways.items())):
         colour = theme["syngate" if WAYS[way].startswith("syngate") else "other"]
@@ -375,7 +380,7 @@ def main(folder):
     matplotlib.rcdefaults()  # whatever the user's own settings are
     matplotlib.rcParams.update(STYLE)
     restarts = read(os.path.join(folder, "restarts.jsonl"), (
-        "subject", "way", "mode", "sent", "connect", "began_ms", "ended_ms"))
+        "subject", "way", "mode", "sent", "total", "began_ms", "ended_ms"))
     costs = read(os.path.join(folder, "costs.jsonl"), ("series", "way", "size"))
     drawn = 0
     for name, draw, rows, file in (("restart", restart_picture, restarts, "restarts.jsonl"),

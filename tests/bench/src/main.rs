@@ -79,9 +79,9 @@ struct Restarts {
     /// How many of each
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Requests a second
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
-    rate: u32,
+    /// Requests a second; otherwise as each service has it
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
     /// How many addresses the clients come from; from several, not to a pair of hosts, nor through a
     /// plug qdisc
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=50_000))]
@@ -167,10 +167,9 @@ impl Common {
 fn restarts(args: &Restarts) -> Result<()> {
     let (results, syngate, machine) = args.common.open()?;
     let there: Vec<Sample> = results.read(RESTARTS)?;
-    let same = |s: &Sample| (s.rate, s.sources) == (args.rate, args.sources);
     ensure!(
-        there.iter().all(same),
-        "{}: these results are of another --rate or --sources: choose another folder",
+        there.iter().all(|sample| sample.sources == args.sources),
+        "{}: these results are of another --sources: choose another folder",
         results.folder.display()
     );
     let kinds = args.kinds(&machine);
@@ -225,25 +224,36 @@ impl Restarts {
 
     /// Who connects: fresh over IPv4 to all, and to some also in the other ways.
     fn clients(&self, subject: &Subject) -> Vec<Clients> {
-        let clients = |(mode, family)| Clients {
-            rate: self.rate,
+        let clients = |(rate, mode, family)| Clients {
+            rate,
             mode,
             family,
             sources: self.sources,
             tail: Duration::ZERO,
         };
-        let mut kinds = vec![(Mode::Fresh, Family::Ipv4)];
+        let of_subject = subject.rates.to_vec();
+        let rates = self.rate.map_or(of_subject, |rate| vec![rate]);
+        let usual = rates[0];
+        let mut kinds = vec![(usual, Mode::Fresh, Family::Ipv4)];
         if subject.keep_alive {
-            kinds.extend([(Mode::KeepAlive, Family::Ipv4), (Mode::Fresh, Family::Ipv6)]);
+            kinds.extend([
+                (usual, Mode::KeepAlive, Family::Ipv4),
+                (usual, Mode::Fresh, Family::Ipv6),
+            ]);
         }
-        kinds.retain(|(mode, family)| {
+        let more = rates[1..].iter();
+        kinds.extend(more.map(|rate| (*rate, Mode::Fresh, Family::Ipv4)));
+        kinds.retain(|(_, mode, family)| {
             self.mode.is_none_or(|m| m == *mode) && self.family.is_none_or(|f| f == *family)
         });
         kinds.into_iter().map(clients).collect()
     }
 
     fn ways(&self, subject: &Subject, clients: &Clients) -> Vec<Way> {
+        let usual = self.rate.unwrap_or(subject.rates[0]);
+        let compared = |way: &Way| matches!(way, Way::Bare | Way::Hold | Way::Park | Way::Handover);
         let fits = |way: &Way| match (clients.mode, clients.family) {
+            _ if clients.rate != usual => compared(way),
             (Mode::Fresh, Family::Ipv4) => true,
             (Mode::Fresh, Family::Ipv6) => {
                 !matches!(way, Way::Divert | Way::Plug | Way::FolkNoSleep)
@@ -285,9 +295,10 @@ fn round_of(
             sample.round = round;
             say(&line(&sample))?;
             // One picture shows it.
-            let shown = (subject.name, Mode::Fresh, Family::Ipv4);
-            if (SUBJECTS[0].name, clients.mode, clients.family) != shown {
-                sample.timeline_ms.clear();
+            let first = &SUBJECTS[0];
+            let shown = (first.name, first.rates[0], Mode::Fresh, Family::Ipv4);
+            if (subject.name, clients.rate, clients.mode, clients.family) != shown {
+                sample.forget_timelines();
             }
             results.append(RESTARTS, &sample)?;
         }
@@ -318,7 +329,7 @@ fn many(args: &Many) -> Result<()> {
     for round in there.len() as u32 + 1..=args.rounds {
         let mut sample = stage.restart(Way::Hold, &clients)?;
         sample.round = round;
-        sample.timeline_ms.clear();
+        sample.forget_timelines();
         say(&line(&sample))?;
         results.append(MANY, &sample)?;
     }
@@ -327,7 +338,7 @@ fn many(args: &Many) -> Result<()> {
 
 impl Clients {
     fn are_of(&self, sample: &Sample) -> bool {
-        (self.mode, self.family) == (sample.mode, sample.family)
+        (self.rate, self.mode, self.family) == (sample.rate, sample.mode, sample.family)
     }
 }
 
@@ -340,8 +351,8 @@ fn line(sample: &Sample) -> String {
     let closed = sample.closed_ms.map(|ms| format!(", closed {ms:.1} ms"));
     let late = (sample.late > 0).then(|| format!(", {} late", sample.late));
     format!(
-        "{:>3}  {:24} {:30} {} of {} failed, {} delayed, worst connect {:.1} ms, no listener \
-         {:.1} ms{}{}{clients}",
+        "{:>3}  {:24} {:30} {} of {} failed, {} delayed, worst connect {:.1} ms, answer {:.1} ms, no \
+         listener {:.1} ms{}{}{clients}, {} a second",
         sample.round,
         sample.subject,
         sample.way.title(),
@@ -349,8 +360,10 @@ fn line(sample: &Sample) -> String {
         sample.sent,
         sample.delayed,
         sample.connect.max_ms,
+        sample.total.max_ms,
         sample.gap_ms,
         closed.unwrap_or_default(),
         late.unwrap_or_default(),
+        sample.rate,
     )
 }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
-use testkit::{Gaps, Host, Load, LoadReport, Pair, SERVER, SERVER6, Trio, VIP, VIP6};
+use testkit::{Gaps, Host, Load, LoadReport, Pair, SERVER, SERVER6, Trio, VIP, VIP6, wait_until};
 
 use crate::{
     sample::{Family, Mode, Sample},
@@ -23,6 +23,8 @@ use crate::{
 const BEFORE: Duration = Duration::from_millis(300);
 /// Longer than any restart here: the load is told to stop.
 const LONGEST: Duration = Duration::from_secs(120);
+/// A wait for a state that is sure to come.
+const SOON: Duration = Duration::from_secs(20);
 /// How many connections clients keep, if they do.
 const KEPT: u32 = 200;
 
@@ -126,6 +128,7 @@ impl<'a> Stage<'a> {
             self.standby = true;
         }
         self.service.prepare()?;
+        self.wait_listening()?;
         let files = Files::new(self.server);
         let parts = Parts {
             syngate: self.syngate,
@@ -140,13 +143,19 @@ impl<'a> Stage<'a> {
         thread::sleep(BEFORE);
         let began = now_ms()?;
         self.run(&script)?;
+        let mut closed = files.read(way, clients.family)?;
+        while self.service.prepare_another()? {
+            self.run(&script)?;
+            closed = closed.or_longer(files.read(way, clients.family)?);
+        }
         let returned = now_ms()?;
         thread::sleep(self.subject.tail + clients.tail);
         let seen = load.stop()?;
-        let gap_ms = gaps.stop()?.gaps_ms.into_iter().fold(0.0, f64::max);
-        let closed = files.read(way, clients.family)?;
+        let gaps = gaps.stop()?;
+        let gap_ms = gaps.gaps_ms.iter().copied().fold(0.0, f64::max);
         // A linger is no part of the restart.
         let ended = closed.opened_at_ms.unwrap_or(returned);
+        let back = gaps.back_at_ms.last().copied();
         Ok(Sample {
             round: 0,
             subject: self.subject.name.to_owned(),
@@ -160,8 +169,17 @@ impl<'a> Stage<'a> {
             gap_ms,
             closed_ms: closed.closed_ms,
             drain_ms: closed.drain_ms,
+            back_ms: back.zip(closed.closed_at_ms).map(|(back, at)| back - at),
             ..Sample::of(seen)
         })
+    }
+
+    /// A command may return before its service listens. /proc/net/tcp, which has all connections that are over as
+    /// well, would take its time.
+    fn wait_listening(&self) -> Result<()> {
+        let listed = || self.server.run(["ss", "-Hltn", "sport = :80"]);
+        let listens = || listed().is_ok_and(|listed| !listed.is_empty());
+        wait_until(SOON, "the service to listen", listens)
     }
 
     fn load(&self, clients: &Clients) -> Load {
@@ -171,6 +189,10 @@ impl<'a> Stage<'a> {
         };
         let load = Load::to(to).rate(clients.rate).duration(LONGEST);
         let load = load.sources(self.sources.iter().cloned());
+        let load = match self.subject.ask {
+            "http" => load,
+            protocol => load.ask(protocol),
+        };
         match clients.mode {
             Mode::Fresh => load,
             Mode::KeepAlive => load.keep_alive(KEPT),
@@ -212,7 +234,24 @@ struct ClosedTimes {
     closed_ms: Option<f64>,
     drain_ms: Option<f64>,
     /// On the clock of [`now_ms`].
+    closed_at_ms: Option<f64>,
+    /// See `closed_at_ms`.
     opened_at_ms: Option<f64>,
+}
+
+impl ClosedTimes {
+    /// Of two restarts, the one that was closed for longer; and when the last was over.
+    fn or_longer(self, last: ClosedTimes) -> ClosedTimes {
+        let opened_at_ms = last.opened_at_ms;
+        let longer = match self.closed_ms > last.closed_ms {
+            true => self,
+            false => last,
+        };
+        ClosedTimes {
+            opened_at_ms,
+            ..longer
+        }
+    }
 }
 
 impl Files {
@@ -238,6 +277,7 @@ impl Files {
             let began = began - clock_ms(ClockId::CLOCK_REALTIME)? + now_ms()?;
             return Ok(ClosedTimes {
                 closed_ms: closed,
+                closed_at_ms: after.map(|after| began + after),
                 opened_at_ms: after
                     .zip(closed)
                     .map(|(after, closed)| began + after + closed),
@@ -277,6 +317,7 @@ impl Sample {
             total: seen.total,
             failed_at_ms: seen.failures.iter().map(|failure| failure.due_ms).collect(),
             timeline_ms: seen.timeline_ms,
+            answers_ms: seen.answers_ms,
             ..Sample::default()
         }
     }

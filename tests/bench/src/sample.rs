@@ -94,12 +94,15 @@ pub struct Sample {
     pub connect: Latency,
     /// Time until answered.
     pub total: Latency,
-    /// The longest time without a listener (IPv4), by the kernel's list of sockets.
+    /// The longest time without a listener (IPv4), waiting rooms aside, by the kernel's list of sockets.
     pub gap_ms: f64,
     /// How long SYNs were stopped, as far as the way tells.
     pub closed_ms: Option<f64>,
     /// How long syngate drained of that.
     pub drain_ms: Option<f64>,
+    /// From when syngate had closed until the service listened again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_ms: Option<f64>,
     /// When the way's script began, and ended.
     pub began_ms: f64,
     /// See `began_ms`.
@@ -109,12 +112,21 @@ pub struct Sample {
     /// The longest time until connected in each 10 ms of due time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timeline_ms: Vec<f64>,
+    /// The same until answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers_ms: Vec<f64>,
 }
 
 impl Sample {
     /// How many requests weren't answered.
     pub fn failed(&self) -> u64 {
         self.refused + self.reset + self.cut + self.timed_out + self.other
+    }
+
+    /// No picture shows them.
+    pub fn forget_timelines(&mut self) {
+        self.timeline_ms.clear();
+        self.answers_ms.clear();
     }
 }
 

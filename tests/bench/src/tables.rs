@@ -5,6 +5,7 @@ mod figures;
 mod measured;
 mod promises;
 mod restarts;
+mod rooms;
 
 use std::{fmt::Write, fs, path::Path};
 
@@ -13,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::{
     machine::{self, Machine},
     results::{COSTS, MANY, RESTARTS, Results},
-    sample::{Family, Mode, Sample},
+    sample::{Mode, Sample},
     subjects::SUBJECTS,
 };
 use figures::{sum, thousands};
@@ -64,12 +65,13 @@ fn between(text: &str, new: &str) -> Result<String> {
 impl Measured {
     /// For the README: one service, and the figure that people ask for first.
     fn in_brief(&self) -> String {
-        let table = self.restarts(&SUBJECTS[0], restarts::USUAL, true);
+        let subject = &SUBJECTS[0];
+        let kind = self.kinds(subject).first().copied();
+        let table = kind.and_then(|kind| self.restarts(subject, kind, true));
         let mut text = table.unwrap_or_default();
-        let shown = self
-            .restarts
-            .iter()
-            .filter(|s| s.subject == SUBJECTS[0].name);
+        let rate = kind.map(|(rate, ..)| rate);
+        let of_it = |s: &&Sample| s.subject == subject.name && Some(s.rate) == rate;
+        let shown = self.restarts.iter().filter(of_it);
         if let Some(last) = shown.max_by_key(|sample| sample.round) {
             let _ = writeln!(
                 text,
@@ -105,27 +107,27 @@ impl Measured {
             text += RESTARTS_HEAD;
         }
         for subject in SUBJECTS {
-            let kinds = [
-                (Mode::Fresh, Family::Ipv4),
-                (Mode::Fresh, Family::Ipv6),
-                (Mode::KeepAlive, Family::Ipv4),
-            ];
+            let kinds = self.kinds(subject);
             let mut tables = kinds
                 .iter()
                 .filter_map(|kind| Some((kind, self.restarts(subject, *kind, false)?)));
-            let Some((_, first)) = tables.next() else {
+            let Some(((usual, ..), first)) = tables.next() else {
                 continue;
             };
             let _ = write!(
                 text,
-                "\n### {}\n\n{}.\n\n{first}",
+                "\n### {}\n\n{}; {} a second.\n\n{first}",
                 subject.name,
-                capital(subject.about)
+                capital(subject.about),
+                thousands((*usual).into())
             );
-            for ((mode, family), table) in tables {
+            for ((rate, mode, family), table) in tables {
                 let who = match (mode, family) {
-                    (Mode::KeepAlive, _) => "Clients that keep their connections (HTTP/1.1)",
-                    _ => "Over IPv6",
+                    _ if rate != usual => format!("At {} a second", thousands((*rate).into())),
+                    (Mode::KeepAlive, _) => {
+                        "Clients that keep their connections (HTTP/1.1)".to_owned()
+                    }
+                    _ => "Over IPv6".to_owned(),
                 };
                 let _ = write!(text, "\n{who}:\n\n{table}");
             }
@@ -206,7 +208,7 @@ const RESTARTS_HEAD: &str = "
 
 <picture>
   <source media=\"(prefers-color-scheme: dark)\" srcset=\"restart-dark.svg\">
-  <img alt=\"How long clients took to connect around one restart of haproxy, a panel for each way\"
+  <img alt=\"How long clients waited around one restart of haproxy, a panel for each way\"
        src=\"restart-light.svg\">
 </picture>
 ";

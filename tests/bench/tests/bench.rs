@@ -75,12 +75,14 @@ fn restarts_are_measured() {
         "folk-no-sleep",
         "--way",
         "hold",
+        "--way",
+        "park",
         "--rounds",
     ];
     folder.measure("restarts", &[&options[..], &["1"]].concat());
     let rows = folder.rows("restarts.jsonl");
     let of = |way: &str| rows.iter().find(|row| row["way"] == way).unwrap();
-    assert_eq!(rows.len(), 3);
+    assert_eq!(rows.len(), 4);
     for row in &rows {
         let count = |name: &str| row[name].as_u64().unwrap();
         let failed: u64 = ["refused", "reset", "cut", "timed_out", "other"]
@@ -95,6 +97,14 @@ fn restarts_are_measured() {
     }
     assert!(of("bare")["refused"].as_u64() > Some(0));
     assert_eq!(of("hold")["ok"], of("hold")["sent"]);
+    // The waiting room listens, and is no listener of the service.
+    let park = of("park");
+    assert_eq!(park["ok"], park["sent"], "{park}");
+    assert!(park["gap_ms"].as_f64() > Some(0.0), "{park}");
+    assert!(
+        park["back_ms"].as_f64() >= park["gap_ms"].as_f64(),
+        "{park}"
+    );
     assert!(of("folk-no-sleep")["closed_ms"].as_f64() > Some(0.0));
     let hold = of("hold");
     assert!(
@@ -106,7 +116,10 @@ fn restarts_are_measured() {
         .rows("restarts.jsonl")
         .into_iter()
         .map(|row| row["round"].as_u64());
-    assert_eq!(rounds.collect::<Vec<_>>(), [1, 1, 1, 2, 2, 2].map(Some));
+    assert_eq!(
+        rounds.collect::<Vec<_>>(),
+        [1, 1, 1, 1, 2, 2, 2, 2].map(Some)
+    );
 }
 
 #[test]

@@ -65,6 +65,12 @@ impl Load {
         self.with("--keep-alive", connections.to_string())
     }
 
+    /// What it asks, of a service that does not speak HTTP: `redis`, `postgres`. Not for connections that are
+    /// kept alive.
+    pub fn ask(self, protocol: &str) -> Self {
+        self.with("--ask", protocol)
+    }
+
     /// Shares the work among so many threads; one unless told. Not for connections that are kept alive.
     pub fn threads(self, threads: u32) -> Self {
         self.with("--threads", threads.to_string())
@@ -227,6 +233,8 @@ pub struct LoadReport {
     /// The longest time until connected, in ms, in each 10 ms of due time;
     /// 0 where nothing connected.
     pub timeline_ms: Vec<f64>,
+    /// The same of the time until the whole answer was in; 0 where nothing was answered.
+    pub answers_ms: Vec<f64>,
     /// The first 1,000 failures.
     pub failures: Vec<Failure>,
 }
@@ -353,7 +361,8 @@ pub struct HoldReport {
     pub broken: Option<String>,
 }
 
-/// Watches an IPv4 port of the host for moments in which nobody listens on it: `testkit gaps`.
+/// Watches an IPv4 port of the host for moments in which no service listens on it: `testkit gaps`. A waiting
+/// room of syngate's is none.
 #[derive(Debug)]
 pub struct Gaps {
     running: Running,
@@ -382,8 +391,10 @@ impl Gaps {
 /// What [`Gaps`] saw.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GapReport {
-    /// How long nobody listened, each time, in ms.
+    /// How long no service listened, each time, in ms.
     pub gaps_ms: Vec<f64>,
+    /// When one listened again, in ms of CLOCK_MONOTONIC; after the last gap only if it did.
+    pub back_at_ms: Vec<f64>,
 }
 
 /// A scanner: SYNs from addresses that never answer, `testkit scan`. Each

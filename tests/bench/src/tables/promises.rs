@@ -26,7 +26,8 @@ impl Measured {
             .iter()
             .filter_map(|series| self.growth_promise(series));
         let rows = all.into_iter().flatten().chain(growth);
-        let rows: Vec<String> = rows.chain(self.ports_promise()).collect();
+        let rows = rows.chain(self.ports_promise());
+        let rows: Vec<String> = rows.chain(self.room_promises()).collect();
         if rows.is_empty() {
             return String::new();
         }
@@ -96,11 +97,9 @@ impl Measured {
 
     fn delays(&self, subject: &'static str) -> Option<Delays> {
         let of = |way: Way| {
-            let of_it = self.restarts.iter().filter(move |s| {
-                (s.way, s.mode, s.family) == (way, Mode::Fresh, Family::Ipv4)
-                    && s.subject == subject
-            });
-            of_it.collect::<Vec<_>>()
+            let usual = |s: &&&Sample| s.rate == 1_000;
+            let of_it = self.fresh(subject, way);
+            of_it.iter().filter(usual).copied().collect::<Vec<_>>()
         };
         let (drop, folk) = (of(Way::Drop), of(Way::Folk));
         let delayed = |samples: &[&Sample]| median(samples.iter().map(|s| s.delayed as f64));
@@ -111,6 +110,14 @@ impl Measured {
             theirs: delayed(&folk)?,
             gap_ms: median(drop.iter().map(|s| s.gap_ms))?,
         })
+    }
+
+    /// All rounds with new connections over IPv4.
+    pub fn fresh(&self, subject: &str, way: Way) -> Vec<&Sample> {
+        let of_it = self.restarts.iter().filter(|s| {
+            (s.way, s.mode, s.family) == (way, Mode::Fresh, Family::Ipv4) && s.subject == subject
+        });
+        of_it.collect()
     }
 
     fn pair_promise(&self) -> Option<String> {
@@ -216,7 +223,7 @@ impl Delays {
     }
 }
 
-fn promise(what: &str, measured: &str, kept: bool) -> String {
+pub fn promise(what: &str, measured: &str, kept: bool) -> String {
     format!(
         "| {what} | {measured} | {} |\n",
         if kept { "yes" } else { "**no**" }

@@ -18,7 +18,8 @@ use crate::{
 type Column = (&'static str, bool, fn(&Row) -> String);
 
 const SENT_AGAIN: &str = "sent again";
-const COLUMNS: [Column; 11] = [
+const CONNECT: &str = "connect, worst";
+const COLUMNS: [Column; 12] = [
     ("way", true, |row| row.way.title().to_owned()),
     ("failed", true, |row| row.failures()),
     (SENT_AGAIN, false, |row| {
@@ -28,17 +29,20 @@ const COLUMNS: [Column; 11] = [
     ("delayed ≥ 0.9 s", true, |row| {
         format!("{:.0}", row.median(|s| s.delayed as f64))
     }),
-    (
-        "p50",
-        false,
-        |row| ms(row.median(|s| row.latency(s).p50_ms)),
-    ),
-    ("p99", true, |row| ms(row.median(|s| row.latency(s).p99_ms))),
-    ("p99.9", false, |row| {
-        ms(row.median(|s| row.latency(s).p999_ms))
+    (CONNECT, true, |row| ms(row.median(|s| s.connect.max_ms))),
+    ("answer, p50", false, |row| {
+        ms(row.median(|s| s.total.p50_ms))
     }),
-    ("worst", true, |row| {
-        ms(row.median(|s| row.latency(s).max_ms))
+    (
+        "answer, p99",
+        true,
+        |row| ms(row.median(|s| s.total.p99_ms)),
+    ),
+    ("answer, p99.9", false, |row| {
+        ms(row.median(|s| s.total.p999_ms))
+    }),
+    ("answer, worst", true, |row| {
+        ms(row.median(|s| s.total.max_ms))
     }),
     ("no listener", true, |row| shown(row.gap())),
     ("closed", true, |row| {
@@ -47,31 +51,43 @@ const COLUMNS: [Column; 11] = [
     ("worst : gap", false, |row| row.ratio()),
 ];
 
+/// A load: requests a second, and who makes them how.
+pub type Kind = (u32, Mode, Family);
+
 /// What is measured of a subject: all rounds of one way.
 struct Row<'a> {
     way: Way,
-    mode: Mode,
     samples: &'a [&'a Sample],
 }
 
 impl Measured {
+    /// The loads that a subject had: the usual one first, then others of its rate, then other rates.
+    pub fn kinds(&self, subject: &Subject) -> Vec<Kind> {
+        let of_it = self.restarts.iter().filter(|s| s.subject == subject.name);
+        let mut kinds: Vec<Kind> = of_it.map(kind_of).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds
+    }
+
     /// The table of a subject under one kind of load; `None` if it was not measured.
-    pub fn restarts(&self, subject: &Subject, kind: (Mode, Family), brief: bool) -> Option<String> {
-        let of_it = self.restarts.iter().filter(|sample| {
-            sample.subject == subject.name && (sample.mode, sample.family) == kind
-        });
+    pub fn restarts(&self, subject: &Subject, kind: Kind, brief: bool) -> Option<String> {
+        let of_it = self
+            .restarts
+            .iter()
+            .filter(|sample| sample.subject == subject.name && kind_of(sample) == kind);
         let of_it: Vec<&Sample> = of_it.collect();
         let late = late(&of_it);
         let by_way = grouped(of_it, |sample| sample.way);
         if by_way.is_empty() {
             return None;
         }
-        let (mode, columns) = (kind.0, columns(brief, kind.0));
-        let mut text = head(mode, &columns);
+        let columns = columns(brief, kind.1);
+        let mut text = head(&columns);
         for way in Way::ALL {
             match by_way.get(&way) {
-                Some(samples) => text += &Row { way, mode, samples }.text(&columns),
-                None if way == Way::Plug && subject.ways.contains(&way) && kind == USUAL => {
+                Some(samples) => text += &Row { way, samples }.text(&columns),
+                None if way == Way::Plug && subject.ways.contains(&way) && is_usual(kind) => {
                     text += &self.no_plug(columns.len());
                 }
                 None => (),
@@ -110,46 +126,36 @@ fn late(samples: &[&Sample]) -> String {
     }
 }
 
-/// The load that all subjects have.
-pub const USUAL: (Mode, Family) = (Mode::Fresh, Family::Ipv4);
+fn kind_of(sample: &Sample) -> Kind {
+    (sample.rate, sample.mode, sample.family)
+}
+
+/// All subjects have it.
+fn is_usual((_, mode, family): Kind) -> bool {
+    (mode, family) == (Mode::Fresh, Family::Ipv4)
+}
 
 fn columns(brief: bool, mode: Mode) -> Vec<Column> {
     let columns = COLUMNS.into_iter();
     let columns = columns.filter(|(_, always, _)| *always || !brief);
-    // Only on connections that are kept does that happen.
-    let says = |name: &str| name != SENT_AGAIN || mode == Mode::KeepAlive;
+    let says = |name: &str| match name {
+        SENT_AGAIN => mode == Mode::KeepAlive,
+        CONNECT => mode == Mode::Fresh,
+        _ => true,
+    };
     columns.filter(|(name, ..)| says(name)).collect()
 }
 
-fn head(mode: Mode, columns: &[Column]) -> String {
-    let names: Vec<String> = columns.iter().map(|column| named(column, mode)).collect();
+fn head(columns: &[Column]) -> String {
+    let names: Vec<&str> = columns.iter().map(|(name, ..)| *name).collect();
     let rule = "--:|".repeat(columns.len() - 1);
     format!("| {} |\n|---|{rule}\n", names.join(" | "))
-}
-
-/// A fresh client waits for its connection, one that has kept it for its answer.
-fn named((name, ..): &Column, mode: Mode) -> String {
-    let of = match mode {
-        Mode::Fresh => "connect",
-        Mode::KeepAlive => "answer",
-    };
-    match *name {
-        "p50" | "p99" | "p99.9" | "worst" => format!("{of}, {name}"),
-        name => name.to_owned(),
-    }
 }
 
 impl Row<'_> {
     fn text(&self, columns: &[Column]) -> String {
         let cells: Vec<String> = columns.iter().map(|(_, _, cell)| cell(self)).collect();
         format!("| {} |\n", cells.join(" | "))
-    }
-
-    fn latency(&self, sample: &Sample) -> testkit::Latency {
-        match self.mode {
-            Mode::Fresh => sample.connect,
-            Mode::KeepAlive => sample.total,
-        }
     }
 
     fn median(&self, value: impl Fn(&Sample) -> f64) -> f64 {
@@ -165,7 +171,7 @@ impl Row<'_> {
     fn ratio(&self) -> String {
         const TOLD: f64 = 10.0;
         let with_gap = self.samples.iter().filter(|s| s.gap_ms >= TOLD);
-        let ratio = median(with_gap.map(|s| self.latency(s).max_ms / s.gap_ms));
+        let ratio = median(with_gap.map(|s| s.total.max_ms / s.gap_ms));
         let ratio = self.gap().filter(|gap| *gap >= TOLD).and(ratio);
         ratio.map_or("–".to_owned(), |ratio| format!("{ratio:.1}"))
     }
@@ -198,7 +204,6 @@ mod tests {
     fn row<'a>(samples: &'a [&'a Sample]) -> Row<'a> {
         Row {
             way: Way::Bare,
-            mode: Mode::Fresh,
             samples,
         }
     }
@@ -229,7 +234,7 @@ mod tests {
             let columns = columns(brief, mode);
             let sample = Sample::default();
             let bars = |text: &str| text.lines().next().unwrap().matches('|').count();
-            assert_eq!(bars(&head(mode, &columns)), columns.len() + 1);
+            assert_eq!(bars(&head(&columns)), columns.len() + 1);
             assert_eq!(bars(&row(&[&sample]).text(&columns)), columns.len() + 1);
         }
     }

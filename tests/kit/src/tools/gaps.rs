@@ -1,6 +1,9 @@
 //! Watches a port for moments in which nobody listens on it, by the kernel's own list of sockets.
 
+mod holders;
+
 use std::{
+    collections::BTreeMap,
     io::IoSlice,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     time::{Duration, Instant},
@@ -18,6 +21,7 @@ use nix::{
         },
         time::TimeSpec,
     },
+    time::{ClockId, clock_gettime},
 };
 use testkit::GapReport;
 
@@ -36,7 +40,7 @@ pub struct Args {
 /// Prints `watching` after the first look, at last, when told to stop, the report.
 pub fn run(args: &Args) -> Result<()> {
     let stop = signals([Signal::SIGTERM])?;
-    let listeners = Listeners::new()?;
+    let mut listeners = Listeners::new()?;
     let mut report = GapReport::default();
     let mut gone: Option<Instant> = None;
     listeners.are_on(args.port)?;
@@ -47,6 +51,8 @@ pub fn run(args: &Args) -> Result<()> {
             (false, None) => gone = Some(now),
             (true, Some(since)) => {
                 report.gaps_ms.push(ms(now - since));
+                let clock = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
+                report.back_at_ms.push(ms(clock));
                 gone = None;
             }
             _ => (),
@@ -64,7 +70,20 @@ fn told(stop: &SignalFd) -> Result<bool> {
 
 /// The listeners of IPv4, by sock_diag(7): /proc/net/tcp goes through all other sockets as well, and
 /// takes a processor for itself at this pace.
-struct Listeners(OwnedFd);
+struct Listeners {
+    socket: OwnedFd,
+    seen: BTreeMap<u64, Seen>,
+}
+
+/// What is known of a listener: whether it is a service's, or a waiting room, which answers nobody.
+enum Seen {
+    Service,
+    /// No service had it, in so many looks.
+    Nobodys(u32),
+}
+
+/// A process that goes to the background may just be missed by one look.
+const LOOKS: u32 = 5;
 
 /// `struct nlmsghdr`.
 const HEADER: usize = 16;
@@ -77,25 +96,67 @@ impl Listeners {
     fn new() -> Result<Self> {
         let (family, cloexec) = (AddressFamily::Netlink, SockFlag::SOCK_CLOEXEC);
         let protocol = SockProtocol::NetlinkSockDiag;
-        Ok(Self(socket(family, SockType::Raw, cloexec, protocol)?))
+        Ok(Self {
+            socket: socket(family, SockType::Raw, cloexec, protocol)?,
+            seen: BTreeMap::new(),
+        })
     }
 
-    fn are_on(&self, port: u16) -> Result<bool> {
+    fn are_on(&mut self, port: u16) -> Result<bool> {
+        let mut found = false;
+        for row in self.on(port)? {
+            found |= self.is_served(&row);
+        }
+        Ok(found)
+    }
+
+    fn is_served(&mut self, row: &Row) -> bool {
+        let seen = self.seen.entry(row.cookie).or_insert(Seen::Nobodys(0));
+        if let Seen::Nobodys(looks) = seen
+            && *looks < LOOKS
+        {
+            *seen = match holders::has_service(row.inode) {
+                true => Seen::Service,
+                false => Seen::Nobodys(*looks + 1),
+            };
+        }
+        matches!(seen, Seen::Service)
+    }
+
+    fn on(&self, port: u16) -> Result<Vec<Row>> {
         let request = request();
         let (bytes, flags) = ([IoSlice::new(&request)], MsgFlags::empty());
-        sendmsg::<()>(self.0.as_raw_fd(), &bytes, &[], flags, None)?;
-        let (mut found, mut done) = (false, false);
+        sendmsg::<()>(self.socket.as_raw_fd(), &bytes, &[], flags, None)?;
+        let (mut rows, mut done) = (Vec::new(), false);
         let mut buffer = [0; 32 * 1024];
         while !done {
-            let length = recv(self.0.as_raw_fd(), &mut buffer, flags)?;
+            let length = recv(self.socket.as_raw_fd(), &mut buffer, flags)?;
             for (kind, body) in messages(&buffer[..length]) {
                 ensure!(i32::from(kind) != libc::NLMSG_ERROR, "no tcp_diag?");
                 done |= i32::from(kind) == libc::NLMSG_DONE;
-                // struct inet_diag_msg: four bytes, then the port, as it is on the wire.
-                found |= kind == SOCK_DIAG_BY_FAMILY && body.get(4..6) == Some(&port.to_be_bytes());
+                if kind == SOCK_DIAG_BY_FAMILY {
+                    rows.extend(Row::read(body).filter(|row| row.port == port));
+                }
             }
         }
-        Ok(found)
+        Ok(rows)
+    }
+}
+
+/// What is read of `struct inet_diag_msg` (linux/inet_diag.h).
+struct Row {
+    port: u16,
+    cookie: u64,
+    inode: u32,
+}
+
+impl Row {
+    fn read(body: &[u8]) -> Option<Row> {
+        Some(Row {
+            port: u16::from_be_bytes(body.get(4..6)?.try_into().ok()?),
+            cookie: u64::from_ne_bytes(body.get(44..52)?.try_into().ok()?),
+            inode: u32::from_ne_bytes(body.get(68..72)?.try_into().ok()?),
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! there are more connections at a time than a thread can have files.
 
 mod answer;
+mod ask;
 mod connection;
 mod fresh;
 mod keep_alive;

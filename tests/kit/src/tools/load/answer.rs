@@ -1,4 +1,4 @@
-/// As much of an HTTP answer as has come.
+/// As much of an answer as has come.
 #[derive(Default)]
 pub struct Answer {
     bytes: Vec<u8>,
@@ -24,7 +24,11 @@ impl Answer {
         self.bytes.len()
     }
 
-    /// `closed`: the server has closed in good order, so that an answer which
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Of HTTP. `closed`: the server has closed in good order, so that an answer which
     /// doesn't tell its length is whole.
     pub fn verdict(&self, closed: bool) -> Verdict {
         let Some((head, body)) = self.split() else {

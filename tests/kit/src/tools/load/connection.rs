@@ -12,10 +12,12 @@ use nix::{
 use socket2::{Domain, Socket, Type};
 use testkit::Fate;
 
-use super::answer::{Answer, Verdict};
+use super::{
+    answer::{Answer, Verdict},
+    ask::Ask,
+};
 use crate::tools::ms;
 
-const LAST: &[u8] = b"GET / HTTP/1.0\r\nHost: x\r\nConnection: close\r\n\r\n";
 const ONE_OF_MANY: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// One client: connects, asks, reads the answer; asks again, if the connection is kept alive.
@@ -35,6 +37,8 @@ pub struct Connection {
 /// How to talk to the server.
 #[derive(Clone, Copy)]
 pub struct Manner {
+    /// What it asks.
+    pub ask: Ask,
     /// It has to say something first.
     pub greeting: bool,
     /// The connection is for more than one request.
@@ -171,7 +175,7 @@ impl Connection {
         let request = if self.manner.keep_alive {
             ONE_OF_MANY
         } else {
-            LAST
+            self.manner.ask.request()
         };
         match self.stream.write_all(request) {
             Ok(()) => {
@@ -209,7 +213,7 @@ impl Connection {
 
     /// Nothing more will come: was that an answer?
     fn judge(&self, closed: bool, end: &io::Error) -> Progress {
-        match self.answer.verdict(closed) {
+        match self.manner.ask.verdict(&self.answer, closed) {
             _ if self.is_idle() => self.failure(end),
             Verdict::Good => Progress::Answered,
             Verdict::Bad(why) => Progress::Failed(Fate::Other, why),

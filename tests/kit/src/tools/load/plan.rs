@@ -14,6 +14,7 @@ use mio::{Poll, Token};
 use nix::sys::{signal::Signal, signalfd::SignalFd};
 
 use super::{
+    ask::Ask,
     connection::{Connection, Manner},
     tally::Tally,
 };
@@ -37,6 +38,9 @@ pub struct Args {
     /// Wait for a byte from the server before the request
     #[arg(long)]
     pub greeting: bool,
+    /// What to ask
+    #[arg(long, value_enum, default_value_t, conflicts_with = "keep_alive")]
+    pub ask: Ask,
     /// Make requests over so many connections, which are kept, instead of one for each. A request for
     /// which none is idle waits in line. Answers need a Content-Length
     #[arg(long, value_name = "CONNECTIONS")]
@@ -104,6 +108,7 @@ impl<'a> Plan<'a> {
         due: Instant,
     ) -> io::Result<Connection> {
         let manner = Manner {
+            ask: self.args.ask,
             greeting: self.args.greeting,
             keep_alive: self.args.keep_alive.is_some(),
         };

@@ -62,10 +62,7 @@ impl Tally {
         };
         self.connect.push(took);
         let due = connection.due.duration_since(self.start);
-        let bucket = (due.as_millis() / BUCKET_MS) as usize;
-        let timeline = &mut self.report.timeline_ms;
-        timeline.resize(timeline.len().max(bucket + 1), 0.0);
-        timeline[bucket] = timeline[bucket].max(took);
+        note(&mut self.report.timeline_ms, due, took);
     }
 
     /// A request was answered. Whether that was the one that makes a flow.
@@ -73,6 +70,8 @@ impl Tally {
         let total = connection.due.elapsed();
         self.connected(connection);
         self.total.push(ms(total));
+        let due = connection.due.duration_since(self.start);
+        note(&mut self.report.answers_ms, due, ms(total));
         self.report.ok += 1;
         self.report.delayed += u64::from(total >= DELAYED);
         self.report.ok == self.flow
@@ -121,4 +120,11 @@ impl Tally {
             ..self.report
         })
     }
+}
+
+/// The longest time of those that were due in the same bucket.
+fn note(timeline: &mut Vec<f64>, due: Duration, took: f64) {
+    let bucket = (due.as_millis() / BUCKET_MS) as usize;
+    timeline.resize(timeline.len().max(bucket + 1), 0.0);
+    timeline[bucket] = timeline[bucket].max(took);
 }

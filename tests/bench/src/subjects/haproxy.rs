@@ -1,0 +1,111 @@
+//! haproxy, as Debian's init script runs it, and by its own command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Result;
+use testkit::{
+    Host, Running,
+    services::{Haproxy, HaproxyConfig, Serve},
+    wait_until,
+};
+
+use super::service::{SOON, Service};
+use crate::ways::STANDBY;
+
+struct HaproxyService<'a> {
+    host: &'a Host,
+    restart: String,
+    standby: HaproxyConfig,
+    /// What it hands requests on to.
+    _backend: Option<Running>,
+}
+
+/// As Debian's init script runs it.
+pub fn init<'a>(host: &'a Host, verb: &str) -> Result<Box<dyn Service + 'a>> {
+    Haproxy::debian_init(host, &web())?.start()?;
+    Ok(Box::new(HaproxyService {
+        host,
+        restart: format!("service haproxy {verb}"),
+        standby: HaproxyConfig::port(STANDBY),
+        _backend: None,
+    }))
+}
+
+fn web() -> HaproxyConfig {
+    HaproxyConfig::port(80)
+}
+
+impl HaproxyFiles {
+    /// By its own command line.
+    fn by_hand(host: &Host, config: &HaproxyConfig, flags: &str) -> Result<HaproxyFiles> {
+        let config = host.write("by-hand.cfg", config.text());
+        let pid = host.dir().join("by-hand.pid");
+        let start = format!(
+            "haproxy {flags} -D -f {} -p {}",
+            config.display(),
+            pid.display()
+        );
+        host.run(["sh", "-c", &start])?;
+        Ok(HaproxyFiles { start, pid })
+    }
+}
+
+/// How it was started, and where it writes its pid.
+struct HaproxyFiles {
+    start: String,
+    pid: PathBuf,
+}
+
+impl Service for HaproxyService<'_> {
+    fn restart(&self) -> String {
+        self.restart.clone()
+    }
+
+    fn start_standby(&mut self) -> Result<()> {
+        let config = self.host.write("standby.cfg", self.standby.text());
+        let config = config.to_string_lossy();
+        self.host.run(["haproxy", "-D", "-f", &config]).map(drop)
+    }
+}
+
+/// Each time a new process, which ends the old one.
+pub fn st(host: &Host) -> Result<Box<dyn Service + '_>> {
+    let HaproxyFiles { start, pid } = HaproxyFiles::by_hand(host, &web(), "")?;
+    Ok(Box::new(HaproxyService {
+        host,
+        restart: format!("{start} -st $(cat {})", pid.display()),
+        standby: HaproxyConfig::port(STANDBY),
+        _backend: None,
+    }))
+}
+
+/// The master makes new workers.
+pub fn master_worker(host: &Host) -> Result<Box<dyn Service + '_>> {
+    let stats = host.dir().join("stats.sock");
+    let config = web().global(format!(
+        "stats socket {} expose-fd listeners",
+        stats.display()
+    ));
+    let HaproxyFiles { pid, .. } = HaproxyFiles::by_hand(host, &config, "-W")?;
+    // The pid file is written by the master, perhaps after the start has returned.
+    wait_until(SOON, "the master's pid", || pid.exists())?;
+    Ok(Box::new(HaproxyService {
+        host,
+        restart: format!("kill -USR2 $(cat {})", pid.display()),
+        standby: HaproxyConfig::port(STANDBY),
+        _backend: None,
+    }))
+}
+
+/// In front of a slow server.
+pub fn with_backend(host: &Host) -> Result<Box<dyn Service + '_>> {
+    let backend = Serve::on("127.0.0.1:9000").delay(Duration::from_millis(50));
+    let backend = backend.start(host)?;
+    Haproxy::debian_init(host, &web().backend("127.0.0.1:9000"))?.start()?;
+    Ok(Box::new(HaproxyService {
+        host,
+        restart: "service haproxy restart".to_owned(),
+        standby: HaproxyConfig::port(STANDBY).backend("127.0.0.1:9000"),
+        _backend: Some(backend),
+    }))
+}
