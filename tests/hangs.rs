@@ -260,6 +260,36 @@ fn a_change_of_the_ports() {
     }
 }
 
+/// The same with held SYNs: the run reads them meanwhile.
+#[test]
+fn held_syns_are_read_beside_a_change_of_the_ports() {
+    let (pair, _server) = served();
+    let host = &pair.server;
+    let programs = Programs::of(host, "legacy");
+    let other = host.dir().join("other.pid");
+    host.must(Serve::on("0.0.0.0:82").daemon_argv(&other).unwrap());
+    let call = call(
+        host,
+        words("--port 80,82 --syn hold --max-closed 5m --drain 0"),
+    )
+    .args(words("--ready-timeout 5m"))
+    .on(Backend::IptablesLegacy)
+    .env("PATH", &programs.path());
+    let hangs = programs.dir.join("restore.hangs");
+    let script = format!("kill $(cat {}); >{}", other.display(), hangs.display());
+    let mut run = call.start(["sh".to_owned(), "-c".to_owned(), script]);
+    programs.wait_tried("restore");
+    let clients = Load::to(format!("{SERVER}:82")).rate(100).timeout(SOON);
+    let clients = clients.duration(Duration::from_millis(100));
+    let _clients = clients.start(&pair.client).unwrap();
+    let waiting = || queues(host).split_ascii_whitespace().nth(2) == Some("10");
+    wait_until(SOON, "ten SYNs", waiting).unwrap();
+    wait_until(OPEN_WITHIN, "SYNs that are read", || unread(host) == 0).unwrap();
+    run.signal(Signal::SIGUSR1).unwrap();
+    opens(&pair, 80);
+    end(run);
+}
+
 /// Without xt_recent only iptables-restore opens a port before the deadline, and it hangs: the rules end by
 /// themselves with their date. The run leaves the rest to its watchdog.
 #[test]

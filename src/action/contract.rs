@@ -22,6 +22,7 @@ use crate::gate::who::Who;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Looks, Sample};
+use crate::process::meanwhile::Meanwhile;
 use crate::process::signals::{Caught, Signals};
 use crate::tell::say::Say;
 use crate::tell::warnings::Warnings;
@@ -212,6 +213,11 @@ pub(crate) trait Action {
     /// What has happened to the ports, in the line of `-v` about it.
     fn begun(&self) -> &'static str {
         "closed"
+    }
+
+    /// What it does while the run waits for a program that changes or lists the gate's rules.
+    fn meanwhile(&self) -> Meanwhile {
+        Meanwhile::default()
     }
 
     /// What `-v` adds to that line.

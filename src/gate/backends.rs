@@ -14,7 +14,8 @@ use super::iptables::programs::Programs;
 use super::kinds::{Choice, Kind, Variant};
 use super::nft;
 use super::nft::backend::Nft;
-use super::rules::{Rules, Settings};
+use super::rules::Rules;
+use super::settings::Settings;
 use super::watchdog::{self, WatchOrders};
 use crate::words::lacking::Lacking;
 

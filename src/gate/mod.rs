@@ -19,6 +19,7 @@ pub(crate) mod nat;
 pub(crate) mod nft;
 pub(crate) mod rooms;
 pub(crate) mod rules;
+pub(crate) mod settings;
 pub(crate) mod standing;
 pub(crate) mod watchdog;
 pub(crate) mod who;

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::who::Who;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 use crate::words::steer::Steer;
@@ -12,17 +11,6 @@ pub(crate) const PREFIX: &str = "syngate_";
 
 /// How long syngate waits for the xtables lock by default.
 pub(crate) const XTABLES_WAIT: Duration = Duration::from_secs(5);
-
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub run: String,
-    /// The comment on the rules in the kernel.
-    pub who: Who,
-    pub xtables_wait: Duration,
-    /// How long the rules may stay once the gate is open. The kernel still opens the gate at the
-    /// deadline. A watchdog lets a living run keep its rules for this long after the deadline.
-    pub lingers: Duration,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rules {

@@ -11,6 +11,7 @@ pub(crate) mod guard;
 pub(crate) mod leave;
 pub(crate) mod living;
 pub(crate) mod lock;
+pub(crate) mod meanwhile;
 pub(crate) mod own_unit;
 pub(crate) mod place;
 pub(crate) mod poll;

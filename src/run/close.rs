@@ -12,10 +12,12 @@ use crate::gate::backend::{Deadline, Remark};
 use crate::gate::backends;
 use crate::gate::gate::Gate;
 use crate::gate::kinds::Choice;
+use crate::gate::settings::Settings;
 use crate::gate::who::Who;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Looks, Sample};
+use crate::process::meanwhile::Meanwhile;
 use crate::run::call::Call;
 use crate::run::plan::Plan;
 use crate::run::record::{NotTaken, Record};
@@ -185,7 +187,10 @@ fn close_with(
     action.closing(say);
     let until = Instant::now() + plan.max_closed;
     let (gate, steer) = match action.means() {
-        Means::Rules(steer) => (close_by_rules(call, steer, until, record)?, Some(steer)),
+        Means::Rules(steer) => {
+            let by = (steer, action.meanwhile());
+            (close_by_rules(call, by, until, record)?, Some(steer))
+        }
         Means::Own(backend) => (Gate::close(backend, &plan.gated().ports, until)?, None),
     };
     say.must_not_block();
@@ -201,11 +206,19 @@ fn close_with(
     Ok((gate, action, steer))
 }
 
-fn close_by_rules(call: &Call, steer: Steer, until: Deadline, record: &mut Record) -> Result<Gate> {
+fn close_by_rules(
+    call: &Call,
+    (steer, meanwhile): (Steer, Meanwhile),
+    until: Deadline,
+    record: &mut Record,
+) -> Result<Gate> {
     let (plan, say) = (call.plan, call.say);
     call.tell_place(record);
     let rules = plan.rules(steer);
-    let settings = plan.settings(&record.run, steer);
+    let settings = Settings {
+        meanwhile,
+        ..plan.settings(&record.run, steer)
+    };
     let backend = plan.backend.of(steer);
     let closed = backends::close(backend, &settings, &rules, until);
     let closed = closed.map_err(|error| plan.backend.failed(steer, error));

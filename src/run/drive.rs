@@ -325,9 +325,13 @@ impl<'a> Run<'a> {
         look: impl FnOnce(&mut dyn World, &mut Onlooker, &View) -> Vec<String>,
     ) {
         let now = self.world.now();
-        let Some(gate) = self.gate.as_ref().filter(|gate| now < gate.deadline()) else {
+        let Some(gate) = self.gate.as_mut().filter(|gate| now < gate.deadline()) else {
             return self.onlooker.stop();
         };
+        // Who comes in while others have removed the rules does not come by a way round.
+        if gate.exposed() && !gate.intact() {
+            return self.onlooker.begin_anew(now);
+        }
         let view = View {
             gated: self.plan.gated(),
             shut: gate.shut(),

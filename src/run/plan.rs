@@ -11,10 +11,12 @@ use crate::gate::backends;
 use crate::gate::by_port::objection;
 use crate::gate::firewall;
 use crate::gate::kinds::Choice;
-use crate::gate::rules::{Rules, Settings};
+use crate::gate::rules::Rules;
+use crate::gate::settings::Settings;
 use crate::gate::who::Who;
 use crate::kernel::caps;
 use crate::kernel::sockets::netns::Netns;
+use crate::process::meanwhile::Meanwhile;
 use crate::process::{own_unit, rlimits};
 use crate::run::backend::Backend;
 use crate::run::place::{Place, place};
@@ -208,6 +210,7 @@ impl Plan {
             who: Who::me(&steer.to_string(), &self.command_line()),
             xtables_wait: self.xtables_wait,
             lingers: self.action.lingers(),
+            meanwhile: Meanwhile::default(),
         }
     }
 

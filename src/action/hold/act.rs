@@ -1,6 +1,8 @@
 //! `--syn hold` while the gate is closed, and the release of the held SYNs.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -12,13 +14,14 @@ use super::policy::HoldPolicy;
 use crate::action::contract::{Account, Action, Means, Now};
 use crate::decide::policy::{Answer, Noted, Policy, Question, Waiting};
 use crate::kernel::sockets::{Looks, Sample, SynLimits, Want};
+use crate::process::meanwhile::Meanwhile;
 use crate::process::signals::{Caught, Signals};
 use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
 use crate::words::steer::Steer;
 
 pub(crate) struct HoldAction {
-    hold: Hold,
+    hold: Rc<RefCell<Hold>>,
     release_timeout: Duration,
     translation: Translation,
     /// The limits of half-open connections in the listeners' network namespace.
@@ -32,7 +35,7 @@ pub(crate) struct HoldAction {
 impl HoldAction {
     pub(crate) fn new(hold: Hold, release_timeout: Duration, gated: &Gated) -> HoldAction {
         HoldAction {
-            hold,
+            hold: Rc::new(RefCell::new(hold)),
             release_timeout,
             translation: Translation {
                 listen_ports: gated.listen_ports.clone(),
@@ -48,42 +51,54 @@ impl HoldAction {
     /// One round: releases as many SYNs as the listeners have room for. If the sockets can't be
     /// read, the next round tries again.
     fn release(&mut self, ports: &PortSet, finally: bool, sockets: &mut dyn Looks) -> Result<()> {
-        self.hold.read_all();
-        if self.hold.waited_for(ports).is_empty() {
+        self.hold.borrow_mut().read_all();
+        if self.hold.borrow().waited_for(ports).is_empty() {
             return Ok(());
         }
         // All SYNs released so far may still be in their handshakes.
-        let comers = self.hold.gone() + self.hold.waiting_for(ports) as u64;
+        let comers = self.hold.borrow().gone() + self.hold.borrow().waiting_for(ports) as u64;
         let limits = *self.limits.get_or_insert_with(|| sockets.syn_limits());
         let sample = look_for_room(sockets, limits, comers)?;
         let mut pace = Pace::new(&sample, limits, &self.translation, finally);
-        let gone = self.hold.release_all(ports, &mut pace);
+        let gone = self.hold.borrow_mut().release_all(ports, &mut pace);
         let nobody = sample.listeners.is_empty();
         if nobody && finally && !self.translation.seen.is_empty() {
             self.to_nobody += gone;
         } else if nobody {
             // Clients whose listener has gone may send a new SYN.
-            self.hold.forget_who_has_gone();
+            self.hold.borrow_mut().forget_who_has_gone();
         }
         Ok(())
     }
 
     fn waiting(&self, ports: &PortSet) -> Waiting {
         Waiting {
-            ports: self.hold.waited_for(ports),
-            count: self.hold.waiting_for(ports),
-            gone: self.hold.gone(),
+            ports: self.hold.borrow().waited_for(ports),
+            count: self.hold.borrow().waiting_for(ports),
+            gone: self.hold.borrow().gone(),
         }
     }
 }
 
 impl Action for HoldAction {
     fn means(&mut self) -> Means {
-        Means::Rules(Steer::Queue(self.hold.queue()))
+        Means::Rules(Steer::Queue(self.hold.borrow().queue()))
+    }
+
+    /// Weak: held SYNs go on when the action is dropped, before the rules.
+    fn meanwhile(&self) -> Meanwhile {
+        let hold = Rc::downgrade(&self.hold);
+        Meanwhile::new(move || {
+            if let Some(hold) = hold.upgrade()
+                && let Ok(mut hold) = hold.try_borrow_mut()
+            {
+                hold.read();
+            }
+        })
     }
 
     fn closed_words(&self) -> String {
-        format!(", SYNs wait in queue {}", self.hold.queue())
+        format!(", SYNs wait in queue {}", self.hold.borrow().queue())
     }
 
     fn policy(&self, closed_at: Instant) -> Box<dyn Policy> {
@@ -106,11 +121,11 @@ impl Action for HoldAction {
     /// Releases the SYNs that arrived while the gate opened, and those left after
     /// `--release-timeout`.
     fn opened(&mut self, open: &PortSet) {
-        self.hold.let_go(open);
+        self.hold.borrow_mut().let_go(open);
     }
 
     fn closed_again(&mut self) {
-        self.hold.forget_who_has_gone();
+        self.hold.borrow_mut().forget_who_has_gone();
     }
 
     fn listeners_moved(&mut self, sockets: &dyn Looks) {
@@ -124,21 +139,22 @@ impl Action for HoldAction {
         until: Option<Instant>,
         beside: Option<BorrowedFd>,
     ) -> Option<Caught> {
-        match self.hold.not_before().filter(|at| *at > Instant::now()) {
+        let hold = self.hold.borrow();
+        match hold.not_before().filter(|at| *at > Instant::now()) {
             Some(at) => {
                 let until = until.map_or(at, |until| until.min(at));
                 signals.wait_beside(Some(until), beside)
             }
-            None => signals.wait_beside(until, beside.into_iter().chain([self.hold.as_fd()])),
+            None => signals.wait_beside(until, beside.into_iter().chain([hold.as_fd()])),
         }
     }
 
     fn read(&mut self) {
-        self.hold.read();
+        self.hold.borrow_mut().read();
     }
 
     fn removed(&mut self) {
-        self.figures = Some(self.hold.figures());
+        self.figures = Some(self.hold.borrow_mut().figures());
     }
 
     fn account(&mut self, noted: &Noted, _: Option<u64>, now: &mut Now) -> Account {

@@ -16,7 +16,8 @@ use super::save::parts;
 use super::standing::{Made, Standing, list, told};
 use crate::gate::backend::{Backend, Deadline, Remark, fail_on_demand};
 use crate::gate::kinds::{Kind, Variant};
-use crate::gate::rules::{Rules, Settings};
+use crate::gate::rules::Rules;
+use crate::gate::settings::Settings;
 use crate::gate::watchdog::Watchdog;
 use crate::gate::who::Who;
 use crate::words::family::Family;
@@ -72,7 +73,7 @@ impl Iptables {
         };
         Ok(Iptables {
             variant,
-            programs,
+            programs: programs.beside(settings.meanwhile.clone()),
             id: settings.run.clone(),
             who: settings.who.clone(),
             wait: settings.xtables_wait,

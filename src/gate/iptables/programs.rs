@@ -14,6 +14,7 @@ use super::failures::LockHeld;
 use super::look;
 use super::running::{Output, Running};
 use crate::gate::kinds::Variant;
+use crate::process::meanwhile::Meanwhile;
 use crate::process::signals;
 use crate::words::ended::{CommandExit, exit_words};
 use crate::words::family::Family;
@@ -30,13 +31,14 @@ pub(crate) const PROGRAM_WITHIN: Duration = Duration::from_secs(5);
 /// or opens all ports, for which it needs no lock.
 pub(crate) const BRIEFLY: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Programs {
     v4: Tools,
     /// Missing on some hosts.
     v6: Option<Tools>,
     /// Asked for once: the program may hang later.
     variant: OnceCell<Variant>,
+    meanwhile: Meanwhile,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +90,13 @@ impl Programs {
                 (Variant::Default, _) | (_, "") => OnceCell::new(),
                 named => OnceCell::from(named.0),
             },
+            meanwhile: Meanwhile::default(),
         })
+    }
+
+    /// The same programs; each wait for one of them does that work.
+    pub(super) fn beside(self, meanwhile: Meanwhile) -> Programs {
+        Programs { meanwhile, ..self }
     }
 
     fn tools(&self, family: Family) -> Result<&Tools> {
@@ -137,7 +145,8 @@ impl Programs {
         let seconds = wait.as_secs_f64().ceil().max(1.0).to_string();
         let words = ["--noflush", "-w", &seconds];
         let within = wait.max(BRIEFLY) + PROGRAM_WITHIN;
-        let output = Running::start(&tools.restore, &words, script, within)?.wait(stop)?;
+        let running = Running::start(&tools.restore, &words, script, within)?;
+        let output = running.beside(&self.meanwhile).wait(stop)?;
         if output.exit == CommandExit::Code(0) {
             return Ok(());
         }
@@ -173,7 +182,8 @@ impl Programs {
             Some(table) => &["-c", "-t", table][..],
             None => &["-c"],
         };
-        Running::start(save, words, "", PROGRAM_WITHIN)
+        let running = Running::start(save, words, "", PROGRAM_WITHIN)?;
+        Ok(running.beside(&self.meanwhile))
     }
 
     /// What it has printed.

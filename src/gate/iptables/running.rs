@@ -14,6 +14,7 @@ use nix::sys::signal::SigSet;
 use super::failures::Hung;
 use crate::process::child::{Child, Launch};
 use crate::process::environment::as_exec_takes;
+use crate::process::meanwhile::Meanwhile;
 use crate::words::ended::CommandExit;
 
 /// When a signal ends a look that goes on.
@@ -32,6 +33,7 @@ pub(super) struct Running {
     seen: Option<CommandExit>,
     stdout: File,
     stderr: File,
+    meanwhile: Meanwhile,
 }
 
 /// What a program has printed, and how it has ended.
@@ -78,9 +80,16 @@ impl Running {
                 seen: None,
                 stdout,
                 stderr,
+                meanwhile: Meanwhile::default(),
             })
         };
         start().with_context(|| cant_run(program))
+    }
+
+    /// Each wait for it does that work.
+    pub(super) fn beside(mut self, meanwhile: &Meanwhile) -> Running {
+        self.meanwhile = meanwhile.clone();
+        self
     }
 
     /// `None`: it runs on. Told once.
@@ -115,6 +124,7 @@ impl Running {
     pub(super) fn wait_a_moment(&mut self) {
         const MOMENT: Duration = Duration::from_millis(10);
         self.seen = self.child.wait(Instant::now() + MOMENT, || false);
+        self.meanwhile.work();
     }
 
     fn output(&mut self, exit: CommandExit) -> Result<Output> {
