@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use harness::latch::Latch;
-use harness::rooms::{SHARES_PORT, figure, notes};
+use harness::rooms::{GROUPS_HIDDEN, SHARES_PORT, figure, notes};
 use harness::{Call, Outcome, SOON, call, words};
 use serde_json::Value;
 use testkit::{Host, Pair, Running, wait_until};
@@ -390,6 +390,70 @@ fn a_connection_that_was_parked_has_the_options_of_one_that_was_not() {
         let differ = all.iter().filter(|(name, value)| parked[*name] != **value);
         let differ: Vec<_> = differ.collect();
         assert!(differ.is_empty(), "{differ:?}");
+    }
+}
+
+/// That decides about systemd's IPAddressDeny=, for one.
+#[test]
+fn a_connection_that_is_parked_is_in_the_control_group_of_the_service() {
+    for hidden in [false, true] {
+        let host = Host::new().unwrap();
+        let group = host.must([
+            "sh",
+            "-ec",
+            "awk '$3 == \"cgroup2\" {print $2; exit}' /proc/mounts",
+        ]);
+        let group = Group::make(format!("{}/testkit-{}", group.trim(), host.pid()).into());
+        let enter = format!("echo 0 >{}/cgroup.procs; exec \"$@\"", group.0.display());
+        let by = format!("sh {}", host.write("enter.sh", enter).display());
+        let service = Service::start(&host, &by, ONE);
+        let its_own = control_groups(&host, "listening");
+        let mut latch = Latch::new(&host, "down");
+        let start = service.command(&by, ONE);
+        let script = format!("{}; {}; {start}", service.stop(), latch.hold());
+        let call = park(&host, "--port 80");
+        let call = match hidden {
+            true => call.by(GROUPS_HIDDEN),
+            false => call,
+        };
+        let run = call.start(["sh", "-c", &script]);
+        latch.wait();
+        let client = Client::start(&host, "waits", "127.0.0.1");
+        wait_until(SOON, "a parked connection", || waiting(&host) == 1).unwrap();
+        let parked = control_groups(&host, "established");
+        latch.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        client.served();
+        assert!(its_own[0].contains("/testkit-"), "{its_own:?}");
+        assert_eq!(parked, its_own);
+    }
+}
+
+/// As ss(8) shows them of the service's sockets.
+fn control_groups(host: &Host, state: &str) -> Vec<String> {
+    let shown = host.must(words(&format!("ss -Htne state {state} sport = :80")));
+    let groups = shown
+        .split_whitespace()
+        .filter(|word| word.starts_with("cgroup:"));
+    groups.map(str::to_owned).collect()
+}
+
+/// A control group of a test's own, which is empty at its end.
+struct Group(PathBuf);
+
+impl Group {
+    fn make(path: PathBuf) -> Group {
+        fs::create_dir(&path).unwrap();
+        Group(path)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = wait_until(SOON, "an empty control group", || {
+            fs::remove_dir(&self.0).is_ok()
+        });
     }
 }
 

@@ -2,16 +2,21 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
-/// Where the hierarchy is mounted. Another mount may hide it, as in `ip netns exec`.
+/// Where the hierarchy is mounted. Another mount may hide it, as in `ip netns exec`: then where this process has
+/// mounted it for itself.
 pub(crate) fn root() -> Option<PathBuf> {
-    let root = mounted(&fs::read_to_string("/proc/self/mountinfo").ok()?)?;
-    root.join("cgroup.procs").exists().then_some(root)
+    let seen = fs::read_to_string("/proc/self/mountinfo").ok();
+    let seen = seen.and_then(|mounts| mounted(&mounts));
+    let seen = seen.filter(|root| root.join("cgroup.procs").exists());
+    seen.or_else(|| Some(format!("/proc/self/fd/{}", own_mount().ok()?.as_raw_fd()).into()))
 }
 
 /// The root of the hierarchy, for links.
@@ -20,13 +25,23 @@ pub(crate) fn root() -> Option<PathBuf> {
 /// It is not mounted where this process can see it, and it can't mount it for itself (Linux 5.2,
 /// CAP_SYS_ADMIN).
 pub(crate) fn open_root() -> Result<OwnedFd> {
-    match root() {
-        Some(root) => {
-            let opened = File::open(&root).with_context(|| root.display().to_string())?;
-            Ok(opened.into())
-        }
-        None => mounted_for_itself().context("there are no control groups of version 2"),
+    let Some(root) = root() else {
+        own_mount().context("there are no control groups of version 2")?;
+        bail!("there are no control groups of version 2");
+    };
+    let opened = File::open(&root).with_context(|| root.display().to_string())?;
+    Ok(opened.into())
+}
+
+/// Made once, and kept.
+fn own_mount() -> io::Result<BorrowedFd<'static>> {
+    static MOUNT: OnceLock<OwnedFd> = OnceLock::new();
+    if MOUNT.get().is_none() {
+        let mount = mounted_for_itself()?;
+        let _ = MOUNT.set(mount);
     }
+    let mount = MOUNT.get().map(AsFd::as_fd);
+    mount.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// A mount that has no place among the files, and is gone with its descriptor.
@@ -86,11 +101,22 @@ impl ControlGroup {
         Ok(ControlGroup { path })
     }
 
-    /// The one that another process has made.
+    /// One that is there.
     pub(crate) fn at(path: &Path) -> ControlGroup {
         ControlGroup {
             path: path.to_owned(),
         }
+    }
+
+    /// The one that another process has made; see [`ControlGroup::within`].
+    pub(crate) fn of_others(within: &Path) -> Option<ControlGroup> {
+        let path = root()?.join(within);
+        Some(ControlGroup { path })
+    }
+
+    /// Where it is in the hierarchy, which each process may have mounted elsewhere.
+    pub(crate) fn within(&self) -> Option<PathBuf> {
+        Some(self.path.strip_prefix(root()?).ok()?.to_owned())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -130,20 +156,37 @@ impl Drop for ControlGroup {
     }
 }
 
+/// The control group with this id, as sock_diag and programs tell it: the inode of its folder. It is most likely
+/// one of `guesses`.
+pub(crate) fn with_id(id: u64, guesses: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
+    let is = |group: &PathBuf| group.metadata().is_ok_and(|there| there.ino() == id);
+    let mut guesses = guesses.into_iter();
+    guesses
+        .find(is)
+        .or_else(|| find(|group| is(&group.to_owned())).into_iter().next())
+}
+
 /// The control groups whose name begins like this, wherever they are in the hierarchy.
 pub(crate) fn named(prefix: &str) -> Vec<PathBuf> {
+    let named = |group: &Path| {
+        let name = group.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(prefix))
+    };
+    find(named)
+}
+
+/// The control groups that are so, and none below these.
+fn find(is_so: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders: Vec<PathBuf> = root().into_iter().collect();
     while let Some(folder) = folders.pop() {
+        if is_so(&folder) {
+            found.push(folder);
+            continue;
+        }
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        for group in groups {
-            let name = group.file_name();
-            match name.to_str().is_some_and(|name| name.starts_with(prefix)) {
-                true => found.push(group.path()),
-                false => folders.push(group.path()),
-            }
-        }
+        folders.extend(groups.map(|group| group.path()));
     }
     found
 }

@@ -180,6 +180,25 @@ fn become_program(
     }
 }
 
+/// Starts a child that does `work`, and ends with what that returns as its exit status.
+///
+/// # Errors
+/// Those of fork(2).
+pub(crate) fn in_child(work: impl FnOnce() -> u8) -> nix::Result<Pid> {
+    // SAFETY: the child never returns from here. It may allocate: the C libraries hold malloc's locks over
+    // fork(2), and let go of them in the child. No other thread of this process holds another lock that
+    // `work` needs, since it has one thread at this time.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            let status = worked.map_or(libc::EXIT_FAILURE, i32::from);
+            // SAFETY: it takes a number, and runs nothing of this process's.
+            unsafe { libc::_exit(status) }
+        }
+    }
+}
+
 /// A process, so that a signal can't reach another one that has got its pid meanwhile (pidfd_open(2), Linux
 /// 5.3).
 ///
@@ -352,20 +371,9 @@ pub(crate) fn has_filter(fd: BorrowedFd) -> nix::Result<bool> {
 ///
 /// # Errors
 /// ENOPROTOOPT before Linux 5.14.
-pub(crate) fn netns_cookie(fd: BorrowedFd) -> nix::Result<u64> {
-    let mut cookie = 0u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: `cookie` is a live u64, and its size is given.
-    let result = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &mut length,
-        )
-    };
-    nix::errno::Errno::result(result).map(|_| cookie)
+pub(crate) fn netns_cookie(fd: BorrowedFd) -> io::Result<u64> {
+    let bytes = socket_option(fd, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, 8)?;
+    Ok(bytes.try_into().map_or(0, u64::from_ne_bytes))
 }
 
 /// Whether the interface of that name joins received packets into larger ones, which can't be sent on as

@@ -15,6 +15,7 @@ use crate::action::rooms::make::{make, own};
 use crate::action::rooms::options::max_held;
 use crate::action::rooms::{admit, guard, policy, watch};
 use crate::gate::backend::Remark;
+use crate::kernel::room::apart;
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
 use crate::words::limit::Limit::Time;
@@ -34,6 +35,7 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
         done: "parked",
     },
     limits: &[
+        ("Parked, made", Time(apart::MADE_WITHIN)),
         ("Parked, guard", Time(watch::GRACE)),
         ("Parked, guard's looks", Time(guard::LOOK_EVERY)),
         ("Parked, handed over", Time(policy::HANDED_OVER_WITHIN)),

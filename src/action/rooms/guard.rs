@@ -13,7 +13,7 @@ use super::groups::{First, Group, Rooms};
 use super::left::Note;
 use super::policy::HANDED_OVER_WITHIN;
 use crate::action::contract::GuardWork;
-use crate::kernel::control_group::ControlGroup;
+use crate::kernel::control_group::{self, ControlGroup};
 use crate::kernel::room::Shelf;
 use crate::kernel::room::lending::Bindings;
 use crate::kernel::room::orders::{File, HAND_OVER, Orders};
@@ -60,7 +60,7 @@ fn guard(orders: &Orders) -> Result<()> {
     said.extend(serde_json::to_vec(&guarded.rooms.figures)?);
     let _ = line.write_all(&said);
     guarded.finish();
-    drop(orders.group.as_deref().map(ControlGroup::at));
+    drop(orders.group.as_deref().and_then(ControlGroup::of_others));
     Ok(())
 }
 
@@ -146,7 +146,9 @@ impl Guarded {
             rooms: Rooms::new(sockets, First::Rooms, orders.old.clone()),
             links: Vec::new(),
         };
-        guarded.rooms.admitted.groups.extend(orders.group.clone());
+        let group = orders.group.as_ref();
+        let group = group.and_then(|within| Some(control_group::root()?.join(within)));
+        guarded.rooms.admitted.groups.extend(group);
         for (kind, fd) in &orders.files {
             let file = sys::inherited(*fd).context("no such file")?;
             guarded.take(*kind, file, orders)?;

@@ -14,6 +14,7 @@ use crate::action::contract::Seen;
 use crate::gate::rooms::group_name;
 use crate::kernel::bpf::Connections;
 use crate::kernel::control_group::{self, ControlGroup};
+use crate::kernel::room::apart::make_in;
 use crate::kernel::room::{Place, Room, Shelf, copy, longest_queue, probe};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Listener, Looks};
@@ -139,8 +140,29 @@ fn fill(group: &mut Group, count: u32, seen: &Seen) -> Result<()> {
         copies.try_for_each(|copy| copy::set_shares_port(copy, true))?;
     }
     let like = group.copies.first().context("no listener")?;
-    let made = (0..count).map(|_| Room::make(&group.place, like.as_fd(), seen.netns));
-    let made = made.collect::<Result<Vec<Room>>>()?;
-    group.shelf = Some(Shelf::of(made)?);
+    let make = || -> Result<Vec<Room>> {
+        let made = (0..count).map(|_| Room::make(&group.place, like.as_fd(), seen.netns));
+        made.collect()
+    };
+    group.shelf = Some(match group_of_listeners(&group.place, seen) {
+        Some(apart) => make_in(&apart, make)?,
+        None => Shelf::of(&make()?)?,
+    });
     Ok(())
+}
+
+/// The control group of the listeners at that place; `None`: this process is in it, or there are none. Where it has
+/// gone, that of a process which holds one of them.
+fn group_of_listeners(place: &Place, seen: &Seen) -> Option<PathBuf> {
+    let mut listeners = seen.before.listeners.iter();
+    let listener = listeners.find(|listener| Place::of(listener) == *place)?;
+    let own = control_group::own().ok();
+    let holders = seen.before.holders.iter();
+    let holding = holders.filter(|(_, holder)| holder.inodes.contains(&listener.inode));
+    let holding = holding.filter_map(|(pid, _)| control_group::of_process(&pid.to_string()).ok());
+    let holding: Vec<PathBuf> = holding.collect();
+    let guesses = own.iter().chain(&holding).cloned();
+    let group = control_group::with_id(listener.cgroup?, guesses);
+    let group = group.or_else(|| holding.first().cloned());
+    group.filter(|group| Some(group) != own.as_ref())
 }

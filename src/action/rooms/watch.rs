@@ -78,7 +78,7 @@ fn called(
 }
 
 fn orders(rooms: &Rooms, until: Deadline) -> Orders {
-    let group = rooms.own.as_ref().map(|own| own.group.path().to_owned());
+    let group = rooms.own.as_ref().and_then(|own| own.group.within());
     Orders {
         until: monotonic() + until.saturating_duration_since(Instant::now()) + GRACE,
         run: rooms.run.clone(),

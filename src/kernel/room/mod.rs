@@ -4,6 +4,7 @@
 //! a room is shut, the kernel moves those that wait to the listener that the program then chooses (Linux
 //! 5.14).
 
+pub(crate) mod apart;
 pub(crate) mod copy;
 pub(crate) mod known;
 pub(crate) mod lending;

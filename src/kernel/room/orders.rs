@@ -32,7 +32,7 @@ pub(crate) struct Orders {
     pub rooms: Vec<u64>,
     /// The network namespace of the listeners.
     pub netns: Option<Netns>,
-    /// The control group of COMMAND.
+    /// The control group of COMMAND, within the hierarchy.
     pub group: Option<PathBuf>,
     /// Which run it is, as the comments of rules tell it.
     pub who: String,

@@ -33,22 +33,36 @@ pub(crate) struct Shelf {
 impl Shelf {
     /// # Errors
     /// There are no rooms, too many, or the kernel takes no descriptors.
-    pub(crate) fn of(rooms: Vec<Room>) -> Result<Shelf> {
-        let first = rooms.first().context("no room")?;
-        let place = first.place().clone();
+    pub(crate) fn of(rooms: &[Room]) -> Result<Shelf> {
+        let (queue, other) = Shelf::queue()?;
+        Shelf::put(&other, rooms)?;
+        Shelf::adopt(queue)
+    }
+
+    /// A queue, and its other end, which [`Shelf::put`] takes once.
+    ///
+    /// # Errors
+    /// This process may open no more files.
+    pub(super) fn queue() -> io::Result<(OwnedFd, OwnedFd)> {
         let flags = SockFlag::SOCK_CLOEXEC;
-        let (queue, other) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        Ok(socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            flags,
+        )?)
+    }
+
+    /// # Errors
+    /// There are too many rooms, or the kernel takes no descriptors.
+    pub(super) fn put(other: &OwnedFd, rooms: &[Room]) -> Result<()> {
         let files: Vec<RawFd> = rooms.iter().map(|room| room.as_fd().as_raw_fd()).collect();
         let rights = [ControlMessage::ScmRights(&files)];
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         let word = [IoSlice::new(b"r")];
         sendmsg::<()>(other.as_raw_fd(), &word, &rights, flags, None)
             .context("the waiting rooms can't be put away")?;
-        Ok(Shelf {
-            queue,
-            place,
-            cookies: rooms.iter().map(Room::cookie).collect(),
-        })
+        Ok(())
     }
 
     /// One that another process has made.
@@ -121,7 +135,7 @@ mod tests {
     fn rooms_lie_there_until_the_queue_is_closed() {
         let (room, address) = trial(None).unwrap();
         room.open(4).unwrap();
-        let shelf = Shelf::of(vec![room]).unwrap();
+        let shelf = Shelf::of(&[room]).unwrap();
         let _first = std::net::TcpStream::connect(address).unwrap();
         for _ in 0..2 {
             assert_eq!(shelf.rooms().unwrap()[0].waiting(), 1);

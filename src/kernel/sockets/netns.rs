@@ -188,7 +188,9 @@ impl fmt::Display for Netns {
 pub(crate) fn identity() -> u64 {
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None);
-    let cookie = socket.and_then(|socket| netns_cookie(socket.as_fd())).ok();
+    let cookie = socket
+        .ok()
+        .and_then(|socket| netns_cookie(socket.as_fd()).ok());
     let inode = || std::fs::metadata("/proc/thread-self/ns/net").map(|file| file.ino());
     cookie.unwrap_or_else(|| inode().unwrap_or(0))
 }
