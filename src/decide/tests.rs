@@ -723,6 +723,21 @@ fn the_processes_of_one_socket_are_looked_at_each_100_ms() {
     assert!(!asks(&mut tale, 263));
 }
 
+/// Only what is looked at for its processes each time waits for as long as such a look takes.
+#[test]
+fn a_dear_look_at_processes_does_not_delay_the_next_look_at_sockets() {
+    let dear = Duration::from_millis(30);
+    let next_look = |cookies: &[u64]| {
+        let old = held_by(on_80(cookies), &[10]);
+        let mut tale = Tale::running(config(), &old);
+        tale.exits(60, 0);
+        assert_eq!(tale.at(60, Event::Saw(old, dear)), None);
+        tale.wakes_at().unwrap()
+    };
+    assert_eq!(next_look(&[1]), 61);
+    assert!(next_look(&[1, 2]) >= 90);
+}
+
 /// After a fixed time, or once USR1 has opened the gate.
 #[test]
 fn a_change_that_was_not_waited_for_is_not_missed() {
