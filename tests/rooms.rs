@@ -3,7 +3,7 @@
 
 mod harness;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use harness::latch::Latch;
@@ -383,9 +383,19 @@ fn costs_of_ten_thousand_that_wait() {
     let read = |file: &std::path::Path| std::fs::read_to_string(file).unwrap();
     assert_eq!(read(&got), MANY.to_string(), "all are served");
     let (came, accepted) = (read(&came), read(&accepted));
-    let all: BTreeSet<&str> = came.lines().collect();
-    let accepted = accepted.lines().filter(|one| all.contains(one));
-    assert!(came.lines().eq(accepted), "in the order of their arrival");
+    let mut arrived: BTreeMap<&str, usize> = came.lines().zip(0..).collect();
+    // A later client may have the port of one that is done.
+    let places = accepted.lines().filter_map(|one| arrived.remove(one));
+    let places: Vec<usize> = places.collect();
+    assert_eq!(places.len() as u64, MANY);
+    // A handshake whose last ACK has met its data on another CPU ends later: see Pair::steered_by_flow.
+    let apart = |(n, place): (usize, &usize)| n.abs_diff(*place);
+    let moved = places.iter().enumerate().map(apart);
+    let moved = moved.filter(|places| *places > 20).count();
+    assert!(
+        moved <= 20,
+        "{moved} were not served in the order of their arrival"
+    );
     assert_eq!(lost(), before, "the kernel dropped none");
     let [closed, opening] = ["closed_ms", "open_took_ms"].map(|name| ms(&outcome.report, name));
     let (cpu, kib) = read_cost(&cost);

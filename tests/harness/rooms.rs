@@ -1,8 +1,8 @@
 //! Waiting rooms, as tests see them from outside.
 
-use testkit::{Host, LoadReport};
+use testkit::{Host, LoadReport, wait_until};
 
-use super::{Outcome, words};
+use super::{Outcome, SOON, words};
 
 /// The name of the process that guards them.
 pub(crate) const GUARD: &str = "gate-room";
@@ -46,14 +46,14 @@ pub(crate) fn listeners(host: &Host) -> Vec<String> {
     shown.lines().map(str::to_owned).collect()
 }
 
-/// Only the service listens, so many times, and no process of a run is there.
+/// Only the service listens, so many times, and no process of a run is there; a guard may take its time.
 #[track_caller]
 pub(crate) fn nothing_is_left(host: &Host, services: usize) {
     let there = listeners(host);
     assert_eq!(there.len(), services, "{there:?}");
-    let processes = host.must(words("ps -eo comm"));
     let ours = |name: &str| name == GUARD || name.starts_with("syngate");
-    assert!(!processes.lines().any(ours), "{processes}");
+    let none = || !host.must(words("ps -eo comm")).lines().any(ours);
+    wait_until(SOON, "the end of all processes of a run", none).unwrap();
     assert_eq!(notes(host), "");
 }
 

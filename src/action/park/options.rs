@@ -39,6 +39,7 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
         ("Parked, guard", Time(watch::GRACE)),
         ("Parked, guard's looks", Time(guard::LOOK_EVERY)),
         ("Parked, handed over", Time(policy::HANDED_OVER_WITHIN)),
+        ("Parked, keeps up", Time(policy::KEEPS_UP)),
         ("Parked, hung", Time(guard::HUNG)),
         ("Parked, another user", Time(admit::LISTENS_WITHIN)),
         ("Parked, deserted", Time(guard::DESERTED)),

@@ -18,6 +18,7 @@ use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Listener, Looks, Sample, Want};
 
+use super::policy::KEEPS_UP;
 use super::preferred::{LeftAlone, Preferred, Targets, copies};
 
 /// Who gets new connections while there are rooms.
@@ -86,8 +87,15 @@ pub(crate) struct Group {
     pub(super) opened: Option<Opened>,
     /// Since when connections may wait in the rooms.
     pub parking: Option<Instant>,
-    /// Listeners whose backlog was raised, with the backlog that they had.
-    raised: Vec<(u64, u32)>,
+    /// Listeners whose backlog was raised.
+    raised: Vec<Raised>,
+}
+
+/// A listener with a longer backlog than its own.
+struct Raised {
+    cookie: u64,
+    own: u32,
+    empty_since: Option<Instant>,
 }
 
 /// The rooms of a group for its program.
@@ -419,22 +427,44 @@ impl Group {
         for (copy, listener) in targets {
             let larger = listener.backlog.saturating_add(waited as u32);
             if waited > 0 && copy::set_backlog(copy, larger).is_ok() {
-                self.raised.push((listener.id.cookie, listener.backlog));
+                self.raised.push(Raised {
+                    cookie: listener.id.cookie,
+                    own: listener.backlog,
+                    empty_since: None,
+                });
             }
         }
     }
 
-    /// The service has its own backlog back once it has accepted enough. A listener that has gone needs none.
-    pub(super) fn lower(&mut self, there: &Sample) {
-        self.raised.retain(|(cookie, own)| {
-            let listener = there.listeners.iter().find(|l| l.id.cookie == *cookie);
+    /// The service has its own backlog back once it keeps up: a burst that it has accepted keeps it busy, and
+    /// meanwhile more come than its own backlog may have. A listener that has gone needs none.
+    fn lower(&mut self, there: &Sample) {
+        let now = Instant::now();
+        self.lower_where(there, |raised, queue| {
+            if queue > 0 {
+                raised.empty_since = None;
+                return false;
+            }
+            now >= *raised.empty_since.get_or_insert(now) + KEEPS_UP
+        })
+    }
+
+    /// The same for the last time.
+    pub(super) fn lower_now(&mut self, there: &Sample) {
+        self.lower_where(there, |raised, queue| queue <= raised.own);
+    }
+
+    fn lower_where(&mut self, there: &Sample, is_time: impl Fn(&mut Raised, u32) -> bool) {
+        self.raised.retain_mut(|raised| {
+            let listener = there
+                .listeners
+                .iter()
+                .find(|l| l.id.cookie == raised.cookie);
             let Some(copy) = listener.and_then(|l| copy::of(l, &there.holders).ok()) else {
                 return false;
             };
-            if copy::accept_queue(&copy).is_some_and(|queue| queue > *own) {
-                return true;
-            }
-            copy::set_backlog(&copy, *own).is_err()
+            let queue = copy::accept_queue(&copy).unwrap_or(0);
+            !is_time(raised, queue) || copy::set_backlog(&copy, raised.own).is_err()
         });
     }
 }

@@ -8,6 +8,8 @@ use crate::decide::policy::{Answer, Conclusion, Due, Policy, Question};
 /// How long the run waits for that at most. Then a listener keeps a larger backlog, and the group a program
 /// that leaves the choice to the kernel.
 pub(crate) const HANDED_OVER_WITHIN: Duration = Duration::from_secs(2);
+/// How long the queue of a service is empty, at each look, that keeps up with its clients.
+pub(crate) const KEEPS_UP: Duration = Duration::from_millis(100);
 /// Interval between looks at the accept queue.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 
