@@ -9,6 +9,7 @@ use crate::gate::iptables::standing::LIST_EVERY;
 use crate::gate::nft::{divert, ruleset};
 use crate::gate::rooms;
 use crate::gate::watchdog;
+use crate::kernel::control_group;
 use crate::kernel::nfqueue::{self, packet};
 use crate::kernel::sockets::{holders, row};
 use crate::process::{child, lock, pulse, rlimits};
@@ -66,6 +67,11 @@ const SHARED: &[(&str, Limit)] = &[
     ("Clear's look", Time(clear::LOOK_EVERY)),
     ("Parked, cleared", Time(rooms::HANDS_OVER_WITHIN)),
     ("Parked, cleared", Time(rooms::LOOK_EVERY)),
+    (
+        "Parked, control group",
+        Time(control_group::DISSOLVES_WITHIN),
+    ),
+    ("Parked, control group", Time(control_group::DISSOLVE_EVERY)),
     ("Linger's look", Time(linger::LINGER_LOOK)),
     ("Linger's look", Time(linger::LINGER_QUIET)),
     ("Diverted", Time(divert::SYN_LIFE)),

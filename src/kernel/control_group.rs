@@ -6,9 +6,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+/// How long a group that can't be dissolved is tried, and how often.
+pub(crate) const DISSOLVES_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const DISSOLVE_EVERY: Duration = Duration::from_millis(5);
 
 /// Where the hierarchy is mounted. Another mount may hide it, as in `ip netns exec`: then where this process has
 /// mounted it for itself.
@@ -135,23 +140,27 @@ impl ControlGroup {
 }
 
 impl Drop for ControlGroup {
-    /// A daemon that COMMAND has started goes on in the group above.
+    /// A daemon that COMMAND has started goes on in the group above. A process that ends can't be moved, and
+    /// is in its group until it has freed its memory.
     fn drop(&mut self) {
         let Some(above) = self.path.parent() else {
             return;
         };
         let above = above.join("cgroup.procs");
-        // Each may just have started another one.
-        const TRIES: usize = 10;
-        for _ in 0..TRIES {
+        let give_up = Instant::now() + DISSOLVES_WITHIN;
+        loop {
             let inside = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
             for pid in inside.lines() {
                 let _ = fs::write(&above, pid);
             }
             match fs::remove_dir(&self.path) {
-                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => (),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => (),
                 _ => return,
             }
+            if Instant::now() >= give_up {
+                return;
+            }
+            std::thread::sleep(DISSOLVE_EVERY);
         }
     }
 }

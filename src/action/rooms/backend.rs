@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::account::{RoomRow, parked_words, reset_words};
 use super::groups::{First, Rooms};
@@ -89,6 +90,11 @@ impl Backend for RoomGate {
             self.watch = Some(Watch::start(&rooms, until)?);
         }
         drop(rooms);
+        // The guard of a run that was stopped for so long has taken back what a room needs to be shut.
+        ensure!(
+            Instant::now() < until,
+            "--max-closed was over before the gate was closed: syngate hung, or somebody had stopped it"
+        );
         self.set(ports)
     }
 

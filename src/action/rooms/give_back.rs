@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use anyhow::Result;
 
+use super::again::again;
 use super::groups::{Group, Rooms};
 use crate::kernel::bpf::{Link, leave_choice_to_kernel};
 use crate::kernel::room::{Place, copy};
@@ -32,7 +33,7 @@ impl Rooms {
             let all_new = listeners.iter().all(|l| !old.contains(&l.id.cookie));
             let first = listeners.first().filter(|_| moved);
             let first = first.filter(|_| all_new || listeners.len() == 1 || calm);
-            if let Some(copy) = first.and_then(|l| copy::of(l, &there.holders).ok()) {
+            if let Some(copy) = first.and_then(|l| again(|| copy::of(l, &there.holders)).ok()) {
                 let _ = leave_choice_to_kernel(copy.as_fd());
             }
             // Bound sockets could keep others from binding the address.
@@ -63,8 +64,8 @@ impl Rooms {
         let everywhere = self.everywhere();
         let there = everywhere.as_ref().unwrap_or(there);
         for listener in there.listeners.iter().filter(|l| self.is_lent(l)) {
-            if let Ok(copy) = copy::of(listener, &there.holders) {
-                let _ = copy::set_shares_port(&copy, false);
+            if let Ok(copy) = again(|| copy::of(listener, &there.holders)) {
+                let _ = again(|| copy::set_shares_port(&copy, false));
             }
         }
     }

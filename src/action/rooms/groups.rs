@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::admitted::Admitted;
+use super::again::again;
 use super::figures::{Acted, Figures};
 use super::left::Note;
 use crate::kernel::bpf::{Connections, Counter, Kind, Link, Listeners, Program};
@@ -243,10 +244,11 @@ impl Rooms {
     /// # Errors
     /// The kernel does not list its sockets.
     pub(crate) fn look(&mut self, holders: bool) -> Result<Sample> {
-        self.sockets.look(Want {
+        let want = Want {
             holders,
             ..Want::default()
-        })
+        };
+        again(|| self.sockets.look(want))
     }
 
     /// From now on new connections go to the rooms of that group, or would if nobody listened.
@@ -315,7 +317,7 @@ impl Rooms {
         // The array of the chosen listeners knows none that comes later.
         let _ = spread(copies.first().map(|(copy, _)| copy));
         // Each moves when its client's ACK comes, if the group has a program then.
-        let half_open = self.sockets.half_open().unwrap_or_default();
+        let half_open = again(|| self.sockets.half_open()).unwrap_or_default();
         self.awaited.extend(half_open.iter().map(|one| one.cookie));
     }
 
@@ -363,7 +365,7 @@ impl Rooms {
     /// their own backlog.
     pub(crate) fn under_way(&mut self) -> usize {
         if !self.awaited.is_empty() {
-            let half_open = self.sockets.half_open().unwrap_or_default();
+            let half_open = again(|| self.sockets.half_open()).unwrap_or_default();
             let open: BTreeSet<u64> = half_open.iter().map(|one| one.cookie).collect();
             self.awaited.retain(|cookie| open.contains(cookie));
         }

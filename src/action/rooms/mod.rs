@@ -4,6 +4,7 @@
 mod account;
 pub(crate) mod admit;
 mod admitted;
+mod again;
 mod backend;
 pub(crate) mod choice;
 mod figures;

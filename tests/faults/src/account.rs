@@ -5,6 +5,8 @@ use serde_json::Value;
 
 /// The port that clients come to.
 const PORT: u16 = 80;
+/// What a run says that it has done to ports: `watching` keeps nobody from the service.
+const BEGUN: [&str; 2] = ["closed", "watching"];
 
 /// A time in which the port was shut, in ms of CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -80,7 +82,7 @@ impl Sources<'_> {
         let mut shut = None;
         for (at_ms, words) in self.said.lines().filter_map(phase) {
             let at = self.began_ms + at_ms;
-            if named(words, "closed") {
+            if BEGUN.iter().any(|verb| named(words, verb)) {
                 shut.get_or_insert(at);
             } else if named(words, "opened") {
                 let from = shut.take();
@@ -106,6 +108,12 @@ impl Sources<'_> {
         let until_ms = from_ms + report["closed_ms"].as_f64()?;
         Some(Span { from_ms, until_ms })
     }
+}
+
+/// Whether a run has said that its gate stood.
+pub fn has_closed(said: &str) -> bool {
+    let mut lines = said.lines().filter_map(phase);
+    lines.any(|(_, words)| BEGUN.iter().any(|verb| named(words, verb)))
 }
 
 /// The time and the words of a line such as `syngate: +0.0039s closed 80 (nft)`.

@@ -1,7 +1,7 @@
 //! Which trials there are, in which order, and which of them are done already.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
     path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -16,7 +16,7 @@ use crate::{
     setting::{self, SETTINGS, Scene, Setting},
     stage::Stage,
     table,
-    trial::{Hit, Shown, Trial},
+    trial::{Deed, Hit, Shown, Trial},
     turns::Turns,
 };
 
@@ -44,6 +44,9 @@ pub struct Campaign {
     /// With clients whose way to the service and back takes so many ms: 20, 250, 600
     #[arg(long, default_value = "0")]
     rtt: Vec<u32>,
+    /// Only so many of each deed, in each setting: a sample that has all of them. The seed chooses
+    #[arg(long)]
+    each: Option<usize>,
     /// End after so many seconds, with what was tried by then
     #[arg(long)]
     seconds: Option<u64>,
@@ -110,8 +113,12 @@ impl Campaign {
             let mut stage = Stage::new(scene, &self.syngate)?;
             let until = each.map(|each| Instant::now() + each);
             let mut trials = deeds(scene, stage.points());
-            trials.retain(|trial| self.wants(trial) && !done.contains(trial));
+            trials.retain(|trial| self.wants(trial));
             Chance::new(seed).shuffle(&mut trials);
+            if let Some(most) = self.each {
+                trials = of_each(trials, most);
+            }
+            trials.retain(|trial| !done.contains(trial));
             say(&format!("{scene}: {} trials", trials.len()))?;
             let mut turns = Turns::new(trials, Trial::is_slow);
             while until.is_none_or(|until| Instant::now() < until)
@@ -162,4 +169,15 @@ impl Campaign {
         };
         trial.hits().all(is_asked_for) && self.shard.has(trial)
     }
+}
+
+/// So many of those with the same first deed.
+fn of_each(trials: Vec<Trial>, most: usize) -> Vec<Trial> {
+    let mut counts: HashMap<Deed, usize> = HashMap::new();
+    let mut few = |trial: &Trial| {
+        let count = counts.entry(trial.hit.deed).or_default();
+        *count += 1;
+        *count <= most
+    };
+    trials.into_iter().filter(|trial| few(trial)).collect()
 }

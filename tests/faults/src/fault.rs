@@ -55,14 +55,22 @@ impl Fault {
     ];
 
     /// Whether it can happen there. Some calls never end. Some cannot fail when their arguments are good
-    /// (sigprocmask(2), uname(2), clock_gettime(2), a futex(2) that wakes, as ours all do; clock_nanosleep(2) and close(2),
-    /// unless a signal interrupts them): libraries do not look, or abort. And brk(2) says where the heap ends, whether it has
-    /// failed or not.
+    /// (sigprocmask(2), uname(2), clock_gettime(2), rseq(2), a futex(2) that wakes, as ours all do; clock_nanosleep(2)
+    /// and close(2), unless a signal interrupts them): libraries do not look, or abort. And brk(2) says where the heap
+    /// ends, whether it has failed or not.
     pub fn fits(self, point: &Point) -> bool {
         let call = point.call.as_str();
         let endless = ["exit", "exit_group", "rt_sigreturn"].contains(&call);
         let interruptible = ["clock_nanosleep", "close"].contains(&call);
-        let sure = ["rt_sigprocmask", "brk", "uname", "futex", "clock_gettime"].contains(&call);
+        let sure = [
+            "rt_sigprocmask",
+            "brk",
+            "uname",
+            "rseq",
+            "futex",
+            "clock_gettime",
+        ];
+        let sure = sure.contains(&call);
         match self {
             KillBefore => true,
             KillAfter | Delay => !endless,

@@ -28,6 +28,7 @@ mod neighbour;
 mod oracle;
 mod pairs;
 mod point;
+mod rooms;
 mod setting;
 mod soak;
 mod stage;

@@ -11,6 +11,8 @@
 //!               never, if COMMAND was not run: the service has listened all the time
 //!               never, once it is settled: the service answers
 //!   waiting     until the port opens, and its client sends its SYN again where that was dropped
+//!   with rooms: never for its connect; if these are for gaps, for no answer before COMMAND begins; and
+//!               nobody is refused or cut by the death of a run that leaves a guard
 //! ```
 //!
 //! A run that is killed opens its gate by that, and tells nothing any more. What is refused after its
@@ -19,6 +21,8 @@
 use testkit::{Failure, Fate, LoadReport};
 
 use crate::account::{Account, Span};
+
+mod rooms;
 
 /// Clocks of several processes, and lines that are written a little later than what they tell of.
 const MARGIN_MS: f64 = 50.0;
@@ -39,7 +43,7 @@ const LINEAR_MS: [f64; 10] = [
 const DOUBLING_MS: [f64; 6] = [0.0, 1000.0, 3000.0, 7000.0, 15_000.0, 31_000.0];
 
 /// Words of warnings, and of the last line, that account for clients who were refused or cut.
-const TELLING: [&str; 11] = [
+const TELLING: [&str; 12] = [
     "--drain",
     "opened early",
     "opened the gate",
@@ -51,6 +55,7 @@ const TELLING: [&str; 11] = [
     "were refused",
     "still on the",
     "without a gate",
+    "nobody listened",
 ];
 /// The same, where there is somebody.
 const BLAMING: &str = "somebody removed the gate's rules";
@@ -71,10 +76,25 @@ pub struct Seen {
 pub struct Excuse {
     /// Somebody else makes clients wait: a second gate.
     pub waiting: bool,
+    /// Some SYNs are lost, as an interface is something else for a moment.
+    pub resent: bool,
     /// Packets are lost, as in a flood. That makes clients wait, and cuts some; but nobody is refused by it.
     pub lossy: bool,
     /// Somebody else refuses and cuts clients.
     pub refused: bool,
+}
+
+/// How connections wait in rooms.
+#[derive(Debug, Clone, Copy)]
+pub struct Rooms {
+    /// Only while nobody listens.
+    pub for_gaps: bool,
+    /// The service lacks SO_REUSEPORT: a room joins its group before a program can, and may be met meanwhile.
+    pub early: bool,
+    /// When COMMAND began to restart the service, to 10 ms.
+    pub ran_ms: Option<f64>,
+    /// The run was killed, and left a guard.
+    pub guarded: bool,
 }
 
 /// What clients met.
@@ -87,6 +107,8 @@ pub struct Course<'a> {
     pub max_closed_ms: f64,
     /// Whether new connections went to a standby or a peer.
     pub elsewhere: bool,
+    /// If connections wait in rooms.
+    pub rooms: Option<Rooms>,
     /// Whether only calls of the run were disturbed: nobody else had a gate.
     pub alone: bool,
     pub excuse: Excuse,
@@ -109,7 +131,10 @@ pub fn violations(course: &Course, all: &[Seen]) -> Vec<String> {
             }
         }
         wrong.extend(of_place);
-        wrong.extend(course.waited(seen));
+        wrong.extend(match course.rooms {
+            Some(rooms) => course.waited_in_rooms(rooms, seen),
+            None => course.waited(seen),
+        });
     }
     wrong
 }
@@ -160,6 +185,7 @@ impl Course<'_> {
             _ if self.ran == 0 && !self.is_of_others(at) => "though nothing was restarted",
             _ if self.while_shut(seen, at) && !self.has_told() => "while the port was shut",
             _ if self.account.code == 0 && !self.has_told() => "without a word, and status 0",
+            _ if self.rooms.is_some_and(|rooms| rooms.guarded) => "though there was a guard",
             _ => return None,
         };
         let account = self.account;
@@ -279,7 +305,7 @@ mod tests {
     use super::*;
 
     /// Shut from 1000 to 1200, ended at 1250, settled at 1300.
-    fn account() -> Account {
+    pub fn account() -> Account {
         Account {
             shut: vec![Span {
                 from_ms: 1000.0,
@@ -290,13 +316,14 @@ mod tests {
         }
     }
 
-    fn course(account: &Account) -> Course<'_> {
+    pub fn course(account: &Account) -> Course<'_> {
         Course {
             account,
             ran: 1,
             settled_ms: 1300.0,
             max_closed_ms: 30_000.0,
             elsewhere: false,
+            rooms: None,
             alone: true,
             excuse: Excuse::default(),
             kernel: "6.18.1",
@@ -305,7 +332,7 @@ mod tests {
     }
 
     /// The client begins at 0.
-    fn failed(kind: Fate, due_ms: f64, at_ms: f64) -> Seen {
+    pub fn failed(kind: Fate, due_ms: f64, at_ms: f64) -> Seen {
         let failure = Failure {
             due_ms,
             at_ms,
@@ -332,7 +359,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn finds(course: &Course, seen: Seen, words: &str) {
+    pub fn finds(course: &Course, seen: Seen, words: &str) {
         let found = violations(course, &[seen]);
         match words {
             "" => assert!(found.is_empty(), "{found:?}"),

@@ -16,12 +16,14 @@ use testkit::{Host, VIP, slow};
 pub struct Setting {
     /// Its name in the results.
     pub name: &'static str,
-    /// `--backend`.
+    /// `--backend`; of neighbours only, if connections wait in rooms.
     pub backend: &'static str,
     /// `--syn`.
     pub syn: &'static str,
     /// A fault that debug builds have on demand: what this kernel is to lack.
     pub lacking: Option<&'static str>,
+    /// The service sets SO_REUSEPORT.
+    pub shares_port: bool,
 }
 
 /// `--max-closed`: more than a run needs on a busy machine, and longer than what is left of one is waited
@@ -38,6 +40,7 @@ const fn setting(name: &'static str, backend: &'static str, syn: &'static str) -
         backend,
         syn,
         lacking: None,
+        shares_port: false,
     }
 }
 
@@ -47,6 +50,17 @@ const fn redirecting(name: &'static str, backend: &'static str) -> Setting {
 
 const fn diverting(name: &'static str) -> Setting {
     setting(name, "nft", "divert=10.79.0.2")
+}
+
+const fn with_rooms(name: &'static str, syn: &'static str) -> Setting {
+    setting(name, "nft", syn)
+}
+
+const fn sharing(setting: Setting) -> Setting {
+    Setting {
+        shares_port: true,
+        ..setting
+    }
 }
 
 const fn plain(setting: Setting) -> Setting {
@@ -67,6 +81,31 @@ impl Setting {
         self.syn.starts_with("divert")
     }
 
+    /// Whether new connections wait in rooms, and there is no rule.
+    pub fn has_rooms(&self) -> bool {
+        self.syn == "park" || self.hands_over()
+    }
+
+    /// Whether they wait only while nobody listens.
+    pub fn hands_over(&self) -> bool {
+        self.syn == "handover"
+    }
+
+    /// The options that say how connections are kept from the service.
+    fn options(&self) -> Vec<&'static str> {
+        let backend = ["--backend", self.backend];
+        let backend = backend.into_iter().filter(|_| !self.has_rooms());
+        backend.chain(["--syn", self.syn]).collect()
+    }
+
+    /// The same for another run, which need not do it in that way.
+    pub fn of_another_run(&self) -> String {
+        match self.has_rooms() {
+            true => "--syn park".to_owned(),
+            false => format!("--backend {}", self.backend),
+        }
+    }
+
     /// Whether the SYNs of clients on this host, or of others, are dropped while the gate is closed.
     pub fn drops(&self, of_host: bool) -> bool {
         self.syn == "drop" || self.diverts() && of_host
@@ -82,7 +121,7 @@ impl Setting {
 }
 
 /// All of them.
-pub const SETTINGS: [Setting; 14] = [
+pub const SETTINGS: [Setting; 18] = [
     setting("nft, drop", "nft", "drop"),
     setting("nft, hold", "nft", "hold"),
     redirecting("nft, redirect", "nft"),
@@ -97,6 +136,10 @@ pub const SETTINGS: [Setting; 14] = [
     setting("iptables-legacy, drop", "iptables-legacy", "drop"),
     setting("iptables-legacy, hold", "iptables-legacy", "hold"),
     redirecting("iptables-legacy, redirect", "iptables-legacy"),
+    with_rooms("park", "park"),
+    with_rooms("handover", "handover"),
+    sharing(with_rooms("park, SO_REUSEPORT", "park")),
+    sharing(with_rooms("handover, SO_REUSEPORT", "handover")),
 ];
 
 /// The setting of that name.
@@ -204,10 +247,6 @@ impl Place {
             "-v",
             "--port",
             "80",
-            "--backend",
-            setting.backend,
-            "--syn",
-            setting.syn,
             "--max-closed",
             &max_closed,
             "--ready-timeout",
@@ -215,6 +254,7 @@ impl Place {
             "--report-file",
             &report,
         ];
+        words.extend(setting.options());
         let options = scene.options();
         words.extend(options.iter().map(String::as_str));
         words.extend(more);
@@ -226,22 +266,37 @@ impl Place {
         words.into_iter().map(str::to_owned).collect()
     }
 
-    /// COMMAND: it writes down that it runs, replaces the server, writes down that it is through, and does
-    /// what `AFTERWARDS` says. No signal stops it in the middle. The server takes its time, so that some
-    /// clients come while nobody listens.
-    pub fn restart(&self) -> String {
+    /// COMMAND: it writes down when it runs (see [`ran_ms`]), replaces the server, writes down that it is
+    /// through, and does what `AFTERWARDS` says. No signal stops it in the middle. The server takes its time,
+    /// so that some clients come while nobody listens. The old one is killed, with all that it has, unless
+    /// the run keeps nobody from it.
+    pub fn restart(&self, setting: &Setting) -> String {
         let Place {
             folder, testkit, ..
         } = self;
+        let signal = if setting.hands_over() { "QUIT" } else { "TERM" };
+        let reuseport = if setting.shares_port {
+            " --reuseport"
+        } else {
+            ""
+        };
         format!(
             "trap : HUP INT QUIT TERM\n\
-             echo ran >>{folder}/ran\n\
-             kill \"$(cat {folder}/pid)\"\n\
+             read -r up _ </proc/uptime\n\
+             echo \"$up\" >>{folder}/ran\n\
+             kill -{signal} \"$(cat {folder}/pid)\"\n\
              while kill -0 \"$(cat {folder}/pid)\" 2>/dev/null; do sleep 0.001; done\n\
-             setsid {testkit} serve --listen 0.0.0.0:80 --start-delay 40ms </dev/null >/dev/null 2>&1 &\n\
+             setsid {testkit} serve --listen 0.0.0.0:80 --start-delay 40ms{reuseport} </dev/null >/dev/null 2>&1 &\n\
              echo $! >{folder}/pid\n\
              echo through >>{folder}/through\n\
              eval \"$AFTERWARDS\"\n"
         )
     }
+}
+
+/// When COMMAND began, in ms of CLOCK_MONOTONIC, by what it has written down: the first number of
+/// /proc/uptime, which counts 10 ms.
+pub fn ran_ms(written: &str) -> Option<f64> {
+    let up: f64 = written.lines().next()?.parse().ok()?;
+    Some(up * 1e3)
 }

@@ -118,6 +118,8 @@ struct Service {
     name: &'static str,
     port: u16,
     restart: Vec<String>,
+    /// For a run that keeps nobody from it.
+    reload: Vec<String>,
 }
 
 struct Soak<'a> {
@@ -148,8 +150,10 @@ impl<'a> Soak<'a> {
         let services = services(&trio.a)?;
         let place = serde_json::to_string(&Place::on(&trio.a, &args.syngate)?)?;
         let (inside, ()) = Inside::start(&trio.a, &["inside-soak", &place])?;
+        // haproxy sets SO_REUSEPORT, and the other one does not.
+        let all = SETTINGS.into_iter().filter(|s| !s.shares_port);
         let asked = |s: &Setting| args.setting.is_empty() || args.setting.contains(s);
-        let wanted = SETTINGS.into_iter().filter(asked);
+        let wanted = all.filter(asked);
         let settings = match args.bare {
             true => vec![None],
             false => wanted.map(Some).collect(),
@@ -223,12 +227,14 @@ impl<'a> Soak<'a> {
             name,
             port,
             restart,
+            reload,
         } = &self.services[service];
+        let hands_over = setting.is_some_and(|setting| setting.hands_over());
         let order = Order::Restart {
             setting: setting.map(|setting| setting.name.to_owned()),
             service: (*name).to_owned(),
             port: *port,
-            command: restart.clone(),
+            command: if hands_over { reload } else { restart }.clone(),
         };
         self.inside.ask(&order)
     }
@@ -254,11 +260,13 @@ fn services(host: &Host) -> Result<[Service; 2]> {
             name: "server",
             port: 80,
             restart: server.restart_argv(),
+            reload: server.reload_argv(),
         },
         Service {
             name: "haproxy",
             port: 81,
             restart: haproxy.restart_argv(),
+            reload: haproxy.reload_argv(),
         },
     ])
 }

@@ -16,7 +16,7 @@ use crate::{
     clients::Clients,
     lines::Inside,
     neighbour::Neighbour,
-    oracle::{Course, Excuse, violations},
+    oracle::{Course, Excuse, Rooms, violations},
     point::Point,
     setting::{Place, Scene, Setting},
     trial::{Shown, Trial, Tried},
@@ -128,8 +128,11 @@ impl Stage {
             ..tried.shown.clone()
         };
         let mut course = course(&self.scene, trial, &tried);
+        let strict = violations(&course, &seen);
         course.excuse.lossy |= !shown.judged;
-        shown.violations.extend(violations(&course, &seen));
+        let found = violations(&course, &seen);
+        shown.excused = strict.into_iter().filter(|v| !found.contains(v)).collect();
+        shown.violations.extend(found);
         if !shown.violations.is_empty() {
             shown.stderr = format!("{}the kernel: {:?}\n", tried.said, tried.counted);
         }
@@ -156,6 +159,12 @@ fn course<'a>(scene: &Scene, trial: &Trial, tried: &'a Tried) -> Course<'a> {
         settled_ms: tried.settled_ms,
         max_closed_ms: trial.max_closed().as_secs_f64() * 1e3,
         elsewhere: setting.redirects() || setting.diverts(),
+        rooms: setting.has_rooms().then(|| Rooms {
+            for_gaps: setting.hands_over(),
+            early: !setting.shares_port,
+            ran_ms: tried.ran_ms,
+            guarded: tried.guarded,
+        }),
         alone: by.is_none(),
         excuse: by.map_or_else(Excuse::default, Neighbour::excuse),
         kernel: &tried.shown.kernel,

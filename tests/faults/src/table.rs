@@ -137,7 +137,9 @@ impl Rows {
         let away = || {
             let columns = [TRIALS, CONNECTIONS, FAILED_CLIENTS, VIOLATIONS];
             let rtt = |shown: &Shown| format!("{:>3} ms", shown.trial.rtt_ms);
-            table("round trip", &columns, all(), rtt)
+            let all: Vec<&Shown> = all().collect();
+            let table = table("round trip", &columns, all.iter().copied(), rtt);
+            [table, not_judged(&all)].join("\n")
         };
         let kernels = || {
             let columns = [KILLS, FAILED, NEIGHBOURS, VIOLATIONS];
@@ -145,8 +147,16 @@ impl Rows {
         };
         let several = all().map(|shown| &shown.kernel).collect::<BTreeSet<_>>();
         let several = several.len();
+        let builds = || {
+            let builds: BTreeSet<&str> = all().map(|shown| shown.syngate.as_str()).collect();
+            let kernels: BTreeSet<&str> = all().map(|shown| shown.kernel.as_str()).collect();
+            let joined = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join(", ");
+            let (builds, kernels) = (joined(builds), joined(kernels));
+            format!("syngate, by the beginning of its SHA-256: {builds}. Linux: {kernels}.")
+        };
         let soaks = || self.soaks.iter().map(soaked).collect::<Vec<_>>().join("\n");
         vec![
+            ("Build and kernel", all().next().map(|_| builds())),
             ("Faults at system calls", (!faults.is_empty()).then(matrix)),
             ("Two in a row", (!pairs.is_empty()).then(pairs_table)),
             (
@@ -261,6 +271,17 @@ fn floods(all: &[Shown]) -> String {
         return String::new();
     };
     format!("The floods were of {least} to {most} SYNs a second.\n")
+}
+
+/// In how many the machine itself has dropped packets, and what was not judged for that.
+fn not_judged(all: &[&Shown]) -> String {
+    let lossy = all.iter().filter(|shown| !shown.judged).count();
+    let excused = all.iter().filter(|shown| !shown.excused.is_empty()).count();
+    format!(
+        "In {lossy} of {} trials the machine dropped packets; in {excused} of these a client waited, or was cut, \
+         that would have been a violation.\n",
+        all.len()
+    )
 }
 
 fn soaked(totals: &Totals) -> String {

@@ -148,6 +148,27 @@ impl Trial {
         self.deeds().any(Deed::is_slow)
     }
 
+    /// Whether the run's own process may have been killed, and nothing else was done to it or its guards.
+    pub fn only_kills_run(&self) -> bool {
+        let hit = &self.hit;
+        self.then.is_none()
+            && match hit.deed {
+                Deed::Fault(fault) => fault.kills() && hit.point.process == "syngate",
+                Deed::Neighbour(by) => by.signal() == Some(libc::SIGKILL),
+            }
+    }
+
+    /// Whether the run and its guard may have been killed: then the next run, or `syngate clear`, removes what
+    /// is left.
+    pub fn may_kill_both(&self) -> bool {
+        let kills = |hit: &Hit| hit.deed.signal() == Some(libc::SIGKILL);
+        let run = |hit: &Hit| hit.point.process == "syngate";
+        self.hits().any(|hit| kills(hit) && run(hit))
+            && self.hits().any(|hit| {
+                kills(hit) && !run(hit) || hit.deed == Deed::Neighbour(Neighbour::KillsGuards)
+            })
+    }
+
     /// Whether syngate may have been ended by this signal.
     pub fn may_end_by(&self, signal: i32) -> bool {
         self.deeds().any(|deed| deed.signal() == Some(signal))
@@ -238,6 +259,9 @@ pub struct Shown {
     /// anybody's.
     #[serde(default)]
     pub judged: bool,
+    /// What would be a violation, had the machine dropped nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excused: Vec<String>,
     /// What was not as promised.
     pub violations: Vec<String>,
     /// What it said, where something was wrong.
@@ -252,6 +276,10 @@ pub struct Tried {
     pub shown: Shown,
     /// What the run has told of its gate.
     pub account: Account,
+    /// When COMMAND began, in ms of CLOCK_MONOTONIC, to 10 ms.
+    pub ran_ms: Option<f64>,
+    /// Whether the run was killed, and left a guard.
+    pub guarded: bool,
     /// When the service answered, and all was looked at, in ms of CLOCK_MONOTONIC.
     pub settled_ms: f64,
     /// What it said.

@@ -179,3 +179,28 @@ fn a_guard_that_dies_early_leaves_no_standby() {
     ];
     assert!(matrix("standby", &only) >= 1);
 }
+
+/// A call that failed once left listeners SO_REUSEPORT that they had from syngate, and a program: the next
+/// process of the service could not listen beside the rooms of the next run.
+#[test]
+fn what_listeners_were_given_is_taken_back_although_a_call_fails() {
+    let only = ["--setting", "park", "--deed", "enomem"];
+    let calls = ["--call", "pidfd_open", "--call", "pidfd_getfd"];
+    assert!(matrix("taken-back", &[&only[..], &calls].concat()) >= 4);
+}
+
+/// The guard had gone before the run took back what listeners had: who killed the run then left all of it.
+#[test]
+fn a_run_that_dies_as_it_takes_back_leaves_that_to_its_guard() {
+    let only = ["--setting", "park", "--deed", "kill-after"];
+    let calls = ["--call", "rmdir", "--call", "getdents64"];
+    assert!(matrix("dying", &[&only[..], &calls].concat()) >= 2);
+}
+
+/// Nobody waited for handshakes that were under way in a room, as they could not be listed once: reset.
+#[test]
+fn handshakes_under_way_in_a_room_are_waited_for_although_a_call_fails() {
+    let only = ["--setting", "park, SO_REUSEPORT", "--rtt", "250"];
+    let calls = ["--call", "sendmsg", "--deed", "eagain"];
+    assert!(matrix("handshakes", &[&only[..], &calls].concat()) >= 2);
+}

@@ -22,6 +22,8 @@ fn nobody_fails_and_nothing_grows() {
         "nft, divert",
         "iptables-nft, redirect",
         "iptables-legacy, hold",
+        "park",
+        "handover",
     ];
     let settings = names.iter().flat_map(|name| ["--setting", name]);
     let options: Vec<&str> = settings.chain(["--rate", "200"]).collect();

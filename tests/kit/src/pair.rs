@@ -108,8 +108,10 @@ pub(crate) fn steer_by_flow(host: &Host) -> Result<()> {
     if rootless() {
         return Ok(()); // it is for the machine's root alone
     }
+    // The machine's own /sys, which this one hides for a moment, has the control groups.
     let script = "mount -t sysfs none /sys && n=$(nproc) &&
-        printf %x $(((1 << (n < 32 ? n : 32)) - 1)) >/sys/class/net/eth0/queues/rx-0/rps_cpus";
+        printf %x $(((1 << (n < 32 ? n : 32)) - 1)) >/sys/class/net/eth0/queues/rx-0/rps_cpus &&
+        umount /sys";
     let ran = host.sh(script)?;
     ensure!(ran.ok(), "receive packet steering: {}", ran.stderr);
     Ok(())

@@ -9,11 +9,17 @@ use std::{
 
 use super::{Bench, ask, soon};
 use crate::{
+    account::has_closed,
     clock::{Patience, wait_patiently},
     leftovers::{commands, locks, processes, queues, ruleset},
+    rooms::Traces,
+    trial::Trial,
     verdict::Left,
 };
 use anyhow::{Context, Result};
+
+/// By SIGKILL, as a shell has it.
+const KILLED: i32 = 137;
 
 impl Bench<'_> {
     pub(super) fn said(&self) -> String {
@@ -44,28 +50,48 @@ impl Bench<'_> {
     }
 
     /// What is left once everything has had the time that it may take, and when that was found.
-    pub(super) fn look(&self, hit: bool, code: i32) -> Result<(Left, Instant)> {
+    pub(super) fn look(&self, trial: &Trial, hit: bool, code: i32) -> Result<(Left, Instant)> {
         let mut patience = Patience::new(soon());
+        let may_need_clear = code == KILLED && !self.has_guard(trial);
         let (processes, rules, queues, locks) = loop {
             let left = (processes(self.place)?, ruleset()?, queues(), locks()?);
             let (processes, rules, queues, locks) = &left;
             let clean = processes.is_empty()
                 && rules.is_subset(&self.rules)
                 && queues.is_empty()
-                && locks.is_empty();
+                && locks.is_empty()
+                && (may_need_clear || self.names_left()?.is_empty());
             if clean || !patience.rest() {
                 break left;
             }
         };
         let gone = Instant::now();
+        let rules = match rules.is_subset(&self.rules) || !trial.may_kill_both() {
+            true => rules,
+            false => {
+                self.clear()?;
+                ruleset()?
+            }
+        };
         // Nobody who could yet become COMMAND is there any more.
         let service = self.settle().err().map(|error| format!("{error:#}"));
+        if may_need_clear && !self.names_left()?.is_empty() {
+            self.clear()?;
+        }
+        let mut rooms = self.names_left()?;
+        if let Some(traces) = self.rooms.as_ref().filter(|_| service.is_none()) {
+            let shares_port = self.scene.setting.shares_port;
+            // Where the group is the service's own, a program may stay in it that leaves the choice to the kernel.
+            let program_may_stay = may_need_clear && shares_port;
+            rooms.extend(traces.sockets(self.place, shares_port, program_may_stay)?);
+        }
         let left = Left {
             hit,
             code,
             ran: self.lines("ran"),
             report: self.report(),
             processes,
+            rooms,
             rules: rules.difference(&self.rules).cloned().collect(),
             lost: self.lost(&rules),
             queues,
@@ -74,6 +100,21 @@ impl Bench<'_> {
             said: self.said(),
         };
         Ok((left, gone))
+    }
+
+    fn names_left(&self) -> Result<Vec<String>> {
+        let traces = self.rooms.as_ref();
+        Ok(traces.map(Traces::names).transpose()?.unwrap_or_default())
+    }
+
+    /// Whether a guard does what a run can't do any more that was killed there, as far as it can be known.
+    fn has_guard(&self, trial: &Trial) -> bool {
+        trial.only_kills_run() && has_closed(&self.said())
+    }
+
+    /// Whether the run was killed, and left a guard.
+    pub(super) fn is_guarded(&self, trial: &Trial, code: i32) -> bool {
+        code == KILLED && self.has_guard(trial)
     }
 
     /// What is somebody else's, and was there before.
@@ -88,13 +129,18 @@ impl Bench<'_> {
         Some(serde_json::from_str(&text).map_err(|error| error.to_string()))
     }
 
+    fn clear(&self) -> Result<()> {
+        Command::new(&self.place.syngate).arg("clear").output()?;
+        Ok(())
+    }
+
     /// What a violation has left is not the next trial's.
     pub(super) fn clean(&self) -> Result<()> {
         for pid in processes(self.place)? {
             let pid = pid.split(' ').next().unwrap_or_default().to_owned();
             let _ = Command::new("kill").args(["-9", &pid]).status();
         }
-        Command::new(&self.place.syngate).arg("clear").output()?;
+        self.clear()?;
         match ask(self.service) {
             Ok(()) => Ok(()),
             Err(_) => self.start_anew(),

@@ -23,7 +23,8 @@ use crate::{
     counters,
     leftovers::{processes, ruleset},
     neighbour::{self, Neighbour},
-    setting::{Place, Scene, max_closed},
+    rooms::Traces,
+    setting::{Place, Scene, max_closed, ran_ms},
     trial::{Shown, Trial, Tried},
     verdict::violations,
 };
@@ -59,6 +60,8 @@ struct Bench<'a> {
     service: SocketAddr,
     /// As long as nobody runs.
     rules: BTreeSet<String>,
+    /// If connections wait in rooms.
+    rooms: Option<Traces>,
     kernel: String,
     build: String,
     /// The other end of a run's terminal, if it has one.
@@ -68,12 +71,14 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn new(place: &'a Place, scene: &'a Scene) -> Result<Bench<'a>> {
         fs::create_dir(place.file("report"))?;
-        fs::write(place.file("restart"), place.restart())?;
+        fs::write(place.file("restart"), place.restart(&scene.setting))?;
+        let rooms = scene.setting.has_rooms().then(Traces::new).transpose()?;
         let mut bench = Bench {
             place,
             scene,
             service: Place::service(&scene.setting),
             rules: BTreeSet::new(),
+            rooms,
             kernel: kernel()?,
             build: digest(Path::new(&place.syngate))?,
             terminal: RefCell::default(),
@@ -112,7 +117,7 @@ impl<'a> Bench<'a> {
         let traced = self.hit(&trial);
         let ended = Instant::now();
         let (code, hits) = traced.as_ref().map_or((-1, 1), |t| (t.code, t.hits));
-        let (left, gone) = self.look(hits > 0, code)?;
+        let (left, gone) = self.look(&trial, hits > 0, code)?;
         let settled_ms = now_ms();
         let at = traced.as_ref().ok();
         let account = Account::of(&Sources {
@@ -122,6 +127,7 @@ impl<'a> Bench<'a> {
             said: &left.said,
             report: left.report.as_ref().and_then(|report| report.as_ref().ok()),
         });
+        let guarded = self.is_guarded(&trial, code);
         let gone_after_ms = (gone.duration_since(ended).as_secs_f64() * 1e4).round() / 10.0;
         let mut violations = violations(&trial, &left);
         violations.extend(traced.err().map(|error| format!("{error:#}")));
@@ -143,6 +149,7 @@ impl<'a> Bench<'a> {
             connections: 0,
             failed: 0,
             judged: false,
+            excused: Vec::new(),
             violations,
             stderr: String::new(),
             trial,
@@ -150,6 +157,8 @@ impl<'a> Bench<'a> {
         Ok(Tried {
             shown,
             account,
+            guarded,
+            ran_ms: ran_ms(&fs::read_to_string(self.place.file("ran")).unwrap_or_default()),
             settled_ms,
             said: left.said,
             counted: counters::grown(&counted, &counters::counters()),

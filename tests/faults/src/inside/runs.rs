@@ -169,6 +169,7 @@ impl Bench<'_> {
             .env("TESTKIT", &self.place.testkit)
             .env("BACKEND", self.scene.setting.backend)
             .env("SYN", self.scene.setting.syn)
+            .env("GATE", self.scene.setting.of_another_run())
             .env("IPTABLES", self.scene.setting.iptables())
             .env("SERVICE", self.service.ip().to_string())
             .envs(pid.map(|pid| ("PID", pid.to_string())));

@@ -38,6 +38,7 @@ impl Neighbour {
     pub fn excuse(self) -> Excuse {
         Excuse {
             waiting: self == RunsToo,
+            resent: self == BridgesPort,
             lossy: self == Floods,
             // What was not tracked before is new to connection tracking, and sent elsewhere in the middle.
             refused: self == SendsElsewhere,
@@ -108,8 +109,8 @@ impl Neighbour {
     /// More options for syngate.
     pub fn options(self, setting: &Setting) -> &'static [&'static str] {
         match self {
-            // A gated port can't be the standby's.
-            GatesAllPorts if setting.redirects() => &["--port", "1-8079,8081-65535"],
+            // A gated port can't be the standby's, nor one that a rule of the host refuses: the bystander's.
+            GatesAllPorts if setting.redirects() => &["--port", "1-8079,8081-9998,10000-65535"],
             GatesAllPorts => &["--port", "1-65535"],
             KeepsManyConnections => &["--port", "82"],
             _ => &[],

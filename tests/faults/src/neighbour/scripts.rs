@@ -1,7 +1,8 @@
 //! What neighbours do, as lines of shell.
 //!
 //! These have in their environment: `DIR`, `SYNGATE`, `TESTKIT`, `PID` (of the run that is disturbed),
-//! `BACKEND`, `SYN`, `SERVICE` (its address), and `IPTABLES`, the variant that the host has rules of.
+//! `BACKEND`, `SYN`, `GATE` (the options of another run), `SERVICE` (its address), and `IPTABLES`, the
+//! variant that the host has rules of.
 
 use super::who::Neighbour::{self, *};
 
@@ -63,7 +64,7 @@ impl Neighbour {
             }
             // It may come first, or has to wait.
             RunsToo => {
-                "setsid $SYNGATE --port 80 --backend $BACKEND -- sleep 0.2 >/dev/null 2>&1 &
+                "setsid $SYNGATE --port 80 $GATE -- sleep 0.2 >/dev/null 2>&1 &
                  echo $! >$DIR/beside"
             }
             RunsBeside => {
@@ -190,7 +191,8 @@ time.sleep(1000)' >$DIR/listens 2>&1 &
                 "setsid python3 -c '
 import os, socket, time
 address = os.environ[\"SERVICE\"], 82
-server = socket.socket(); server.bind(address); server.listen(4096)
+server = socket.socket(); server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+server.bind(address); server.listen(4096)
 # Each of them within what a process may open.
 up = os.pipe()
 for n in range(1, 12):

@@ -125,8 +125,10 @@ fn call(place: &Place, setting: &Setting, port: u16, command: &[String]) -> Vec<
     let mut words = vec![place.syngate.clone(), "-v".to_owned()];
     let mut option = |name: &str, value: &str| words.extend([name.to_owned(), value.to_owned()]);
     option("--port", &port.to_string());
-    option("--backend", setting.backend);
     option("--report-file", &place.file("report.json"));
+    if !setting.has_rooms() {
+        option("--backend", setting.backend);
+    }
     if setting.diverts() {
         option("--syn", &format!("divert={NODE_B},{NODE_B6}"));
         option("--to", &format!("{VIP},{VIP6}"));

@@ -11,7 +11,8 @@ use super::argv::argv;
 use crate::{Host, Running, bin, slow};
 
 /// Builds `testkit serve` command lines: a plain HTTP server whose speed is
-/// up to the test. SIGTERM ends it at once, connections and all.
+/// up to the test. SIGTERM ends it at once, connections and all; SIGQUIT when it has answered those that it
+/// has accepted.
 #[derive(Debug, Clone)]
 pub struct Serve {
     arguments: Vec<String>,
@@ -120,6 +121,13 @@ impl Serve {
         Ok(argv(["sh", "-c", &script]))
     }
 
+    /// The same, and the one in the background answers whom it has accepted.
+    pub fn reload_argv(&self, pid_file: &Path) -> Result<Vec<String>> {
+        let start = self.daemon_argv(pid_file)?.join(" ");
+        let script = format!("kill -QUIT $(cat {}); exec {start}", pid_file.display());
+        Ok(argv(["sh", "-c", &script]))
+    }
+
     /// Starts it on a host in the foreground; returns when it listens.
     pub fn start(&self, host: &Host) -> Result<Running> {
         let words = self.argv()?;
@@ -137,8 +145,10 @@ impl Serve {
     pub fn start_daemon(&self, host: &Host) -> Result<Served> {
         let pid_file = host.dir().join("serve.pid");
         host.run(self.daemon_argv(&pid_file)?)?;
-        let restart_argv = self.restart_argv(&pid_file)?;
-        Ok(Served { restart_argv })
+        Ok(Served {
+            restart_argv: self.restart_argv(&pid_file)?,
+            reload_argv: self.reload_argv(&pid_file)?,
+        })
     }
 
     fn flag(mut self, flag: &str) -> Self {
@@ -156,11 +166,17 @@ impl Serve {
 #[derive(Debug, Clone)]
 pub struct Served {
     restart_argv: Vec<String>,
+    reload_argv: Vec<String>,
 }
 
 impl Served {
     /// The command that kills it and starts another.
     pub fn restart_argv(&self) -> Vec<String> {
         self.restart_argv.clone()
+    }
+
+    /// The command that starts another, while it answers whom it has accepted.
+    pub fn reload_argv(&self) -> Vec<String> {
+        self.reload_argv.clone()
     }
 }

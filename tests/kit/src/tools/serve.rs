@@ -1,5 +1,5 @@
 //! A plain HTTP server whose speed is up to the test. One thread, one epoll.
-//! Signals have their default effect: SIGTERM ends it at once.
+//! SIGTERM ends it at once; SIGQUIT when it has answered whom it has accepted, and it listens no more.
 
 mod daemon;
 mod inherit;
@@ -10,6 +10,7 @@ use std::{
     fs::File,
     io::{self, ErrorKind, Read, Write},
     net::SocketAddr,
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -19,8 +20,15 @@ use anyhow::{Context, Result};
 use mio::{
     Events, Interest, Poll, Token,
     net::{TcpListener, TcpStream},
+    unix::SourceFd,
 };
-use nix::libc::{EADDRINUSE, EMFILE};
+use nix::{
+    libc::{EADDRINUSE, EMFILE},
+    sys::{
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    },
+};
 use socket2::{Domain, Socket, Type};
 
 use self::request::Request;
@@ -31,6 +39,8 @@ const ONE_OF_MANY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
 /// As much of it as `--cut` sends.
 const CUT: usize = ANSWER.len() - 2;
 const GREETING: &[u8] = b"S";
+/// Of what waits for SIGQUIT.
+const QUIT: Token = Token(usize::MAX);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -108,6 +118,7 @@ pub fn run(args: &Args) -> Result<()> {
 struct Server<'a> {
     args: &'a Args,
     poll: Poll,
+    _quit: SignalFd,
     listeners: Vec<TcpListener>,
     /// Some listener may have more to accept.
     pending: bool,
@@ -135,10 +146,15 @@ impl<'a> Server<'a> {
             poll.registry()
                 .register(listener, Token(id), Interest::READABLE)?;
         }
+        let quit = quit_signals()?;
+        let source = quit.as_raw_fd();
+        poll.registry()
+            .register(&mut SourceFd(&source), QUIT, Interest::READABLE)?;
         let rate = args.accept_rate.map(interval).transpose()?;
         Ok(Self {
             args,
             poll,
+            _quit: quit,
             next_id: listeners.len(),
             listeners,
             pending: false,
@@ -159,7 +175,10 @@ impl<'a> Server<'a> {
             }
             for event in &events {
                 let Token(id) = event.token();
-                if id < self.listeners.len() {
+                if event.token() == QUIT {
+                    self.listeners.clear();
+                    self.pending = false;
+                } else if id < self.listeners.len() {
                     self.pending = true;
                 } else {
                     self.read(id);
@@ -167,6 +186,9 @@ impl<'a> Server<'a> {
             }
             self.accept()?;
             self.answer_due();
+            if self.listeners.is_empty() && self.open.is_empty() {
+                return Ok(());
+            }
         }
     }
 
@@ -329,6 +351,14 @@ impl Client {
             }
         }
     }
+}
+
+/// SIGQUIT comes by this descriptor, and no other way.
+fn quit_signals() -> Result<SignalFd> {
+    let quit = SigSet::from(Signal::SIGQUIT);
+    quit.thread_block()?;
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    Ok(SignalFd::with_flags(&quit, flags)?)
 }
 
 /// A file to which whole lines are added, beside what earlier servers have written.
