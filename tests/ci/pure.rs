@@ -26,6 +26,7 @@ mod action {
     }
     pub(crate) mod rooms {
         mod account;
+        mod again;
         pub(crate) mod choice;
         mod figures;
         mod policy;
