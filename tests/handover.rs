@@ -344,7 +344,8 @@ fn a_killed_or_stopped_run_leaves_a_guard_that_hands_over() {
         let _ = run.signal(Signal::SIGKILL);
         run.wait().unwrap();
         let gone = || host.must(words("ss -Hltn sport = :80")).lines().count() == 1;
-        wait_until(SOON, "the end of the guard", gone).unwrap();
+        wait_until(SOON, "the end of the rooms", gone).unwrap();
+        nothing_is_left(&host, 1);
     }
 }
 

@@ -371,7 +371,8 @@ fn a_killed_or_stopped_run_leaves_a_guard_that_hands_over() {
             let _ = run.signal(Signal::SIGKILL);
             run.wait().unwrap();
             let gone = || listeners(&host).len() == 1;
-            wait_until(SOON, "the end of the guard", gone).unwrap();
+            wait_until(SOON, "the end of the rooms", gone).unwrap();
+            nothing_is_left(&host, 1);
         }
     }
 }
@@ -447,7 +448,7 @@ fn a_stopped_guard_is_replaced() {
     service.latch.release();
     all_served(&load.finish().unwrap());
     let gone = || listeners(&host).len() == 1;
-    wait_until(SOON, "the end of the guard", gone).unwrap();
+    wait_until(SOON, "the end of the rooms", gone).unwrap();
     nothing_is_left(&host, 1);
 }
 
