@@ -1847,7 +1847,8 @@ fn a_terminal_shows_what_is_waited_for_and_is_left_clean() {
     let keyboard = terminal.script.stdin().unwrap();
     let says = |what| terminal.raw().contains(what);
     let live = || says("syngate: draining: ") && says("1 established");
-    wait_until(SOON, "a live line", live).unwrap();
+    let shown = wait_until(SOON, "a live line", live);
+    shown.unwrap_or_else(|e| panic!("{e}: {:?}", terminal.raw()));
     busy.client.stop().unwrap();
     assert_eq!(terminal.end(), 0);
     drop(keyboard);
