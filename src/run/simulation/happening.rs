@@ -14,6 +14,8 @@ pub(super) enum Happening {
         port: u16,
         generation: u64,
     },
+    /// A reload leaves out one address of several: its socket stops listening, and the others stay.
+    LeavesOut(u16),
     /// A new process holds the sockets of the port as well: a reload, or a child for a client.
     Forks(u16),
     /// The oldest of the processes ends. Another one keeps the sockets.

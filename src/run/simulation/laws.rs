@@ -23,6 +23,7 @@ pub(super) fn check(model: &Model, ending: &Ending, record: &Record) {
     times_add_up(model, course, reclosings);
     opens_for_a_reason(model, ending, &course.facts);
     what_a_look_has_seen_is_told(model, ending, record);
+    what_is_told_as_closed_again_was(model, &course.facts);
 }
 
 fn never_closed_for_too_long(model: &Model) {
@@ -153,4 +154,19 @@ fn what_a_look_has_seen_is_told(model: &Model, ending: &Ending, record: &Record)
         model.seen_deserted,
         ending.message
     );
+}
+
+/// A listener that ended late has closed its port again.
+fn what_is_told_as_closed_again_was(model: &Model, facts: &Facts) {
+    let Some((ports, since)) = &facts.late else {
+        return;
+    };
+    for port in ports.iter().filter(|_| model.failures == 0) {
+        let mut shut = model.held_shut_before.iter();
+        assert!(
+            shut.any(|(one, from, _)| *one == port && from >= since),
+            "{port} is said to have been closed again after {:?}, and was not",
+            *since - model.base
+        );
+    }
 }

@@ -385,6 +385,14 @@ impl Model {
             Happening::Leaves { port, generation } => {
                 self.leave(|age, l| l.port == port && age <= generation);
             }
+            Happening::LeavesOut(port) => {
+                let of_port = self.listeners.iter().filter(|(_, l)| l.port == port);
+                let lasting = of_port.filter(|(_, l)| !self.sessions.contains(&l.id));
+                let lasting: Vec<SocketId> = lasting.map(|(_, l)| l.id).collect();
+                if let [_, .., last] = lasting[..] {
+                    self.leave(|_, l| l.id == last);
+                }
+            }
             Happening::Forks(port) => self.fork(port),
             Happening::Retires(port) => self.retire(port),
             Happening::SessionEnds => {

@@ -128,8 +128,32 @@ impl Story {
                 let retires = (forks + dice.time(SECOND), Happening::Retires(port));
                 self.course.extend(dice.chance(80).then_some(retires));
             }
+            if dice.chance(10) {
+                self.reloads_without_one_address(port, dice);
+            }
         }
         self
+    }
+}
+
+impl Story {
+    /// In place of a restart, on this port.
+    fn reloads_without_one_address(&mut self, port: u16, dice: &mut Dice) {
+        self.before.retain(|place| place.port != port);
+        let at = |address| Place {
+            port,
+            address,
+            generation: 0,
+        };
+        self.before.extend(["10.0.0.1", "10.0.0.2"].map(at));
+        self.had_listeners.push(port);
+        self.course.retain(|(_, happening)| match happening {
+            Happening::Listens(place) => place.port != port,
+            Happening::Leaves { port: one, .. } => *one != port,
+            _ => true,
+        });
+        let reload = (dice.time(3 * SECOND), Happening::LeavesOut(port));
+        self.course.push(reload);
     }
 }
 
