@@ -100,7 +100,6 @@ mod tests {
             ("0.0.0.0/0", dual(), "0.0.0.0", ""),
             ("0.0.0.0/0", dual(), "::", ""),
             ("10.0.0.9,fd00::9", dual(), "10.0.0.9", "[fd00::9]:8080"),
-            ("0.0.0.0/0,::/0", dual(), "0.0.0.0", "[::]:8080"),
         ] {
             let scope = Scope {
                 to: Networks::new(parse_networks(to).unwrap()),
@@ -109,5 +108,12 @@ mod tests {
             let lacking = missing(&[service], &[standby(there)], 8080, Some(&scope));
             assert_eq!(lacking.join(" "), lacks, "--to {to}: {there}");
         }
+        let scope = Scope {
+            to: Networks::new(parse_networks("fd00::/64").unwrap()),
+            ..Scope::default()
+        };
+        let six = Listener::made_up("::", 8080, true);
+        let lacking = missing(&[dual()], &[six], 8080, Some(&scope));
+        assert!(lacking.is_empty(), "IPv4 is not gated: {lacking:?}");
     }
 }
