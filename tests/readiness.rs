@@ -395,13 +395,19 @@ fn each_of_two_services_that_come_back_late_is_noticed() {
     let host = &pair.server;
     let first = Server::on("first", &here());
     let second = Server::on("second", &format!("{SERVER}:8054"));
-    [&first, &second].into_iter().for_each(|s| s.start(host));
-    let mut again = second.clone();
-    again.serve = again.serve.start_delay(Duration::from_millis(300));
-    let of_first = format!("sleep 0.3; {}; {}", first.stops(host), first.starts(host));
-    let of_second = format!("sleep 0.5; {}; {}", second.stops(host), again.starts(host));
+    // The gate is open when a client is let in.
+    let open =
+        |port| format!("until timeout 0.1 bash -c ': >/dev/tcp/{SERVER}/{port}'; do :; done");
+    let restart = |server: &Server, port| {
+        server.start(host);
+        let mut late = server.clone();
+        late.serve = late.serve.start_delay(Duration::from_millis(300));
+        let (stop, start) = (server.stops(host), late.starts(host));
+        format!("{}; {stop}; {start}", open(port))
+    };
+    let (of_first, of_second) = (restart(&first, 8053), restart(&second, 8054));
     let to = format!("{SERVER}:8054");
-    let script = format!("{of_first}; {of_second}");
+    let script = format!("{of_first}; {}; {of_second}", open(8053));
     let report = a_late_restart_is_noticed(&pair, &to, &script);
     assert_eq!(report["ports_closed_again"], json!(["8053-8054"]));
 }
