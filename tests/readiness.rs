@@ -352,8 +352,8 @@ while True:
         s = listener()
 ";
 
-/// COMMAND has returned at once, so the port opens again while the service accepts nobody any more. Whoever
-/// waits when it closes its listener is reset.
+/// COMMAND has returned at once, so the port opens again while the service accepts nobody any more. When it closes
+/// its listener, the kernel resets the clients that wait.
 #[test]
 fn who_was_not_accepted_when_the_listener_ended_is_told() {
     let pair = Pair::new().unwrap();

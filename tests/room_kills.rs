@@ -163,8 +163,8 @@ fn kill_each(pair: &Pair, service: &Service, kill: Kill, times: usize) {
     assert!(guarded > 0, "none of {kills} kills met a guard");
 }
 
-/// Those who waited where nobody listened were reset. Whoever comes later is served, and what the kernel does
-/// not take back, `clear` does.
+/// The kernel has reset the clients that waited where nobody listened. The service serves those that come later.
+/// `clear` takes back what the kernel does not.
 fn served_afterwards(service: &Service, moment: &Moment) {
     let host = service.host;
     let load = Load::to("127.0.0.1:80").rate(1_000).timeout(LONG);

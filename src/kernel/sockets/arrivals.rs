@@ -81,7 +81,7 @@ fn raw_socket(family: AddressFamily) -> io::Result<OwnedFd> {
     Ok(socket(family, SockType::Raw, flags, SockProtocol::Tcp)?)
 }
 
-/// Whatever has come before the filter is dropped.
+/// Attaches the filter, and drops the packets that came before it.
 fn watch(socket: &OwnedFd, filter: &[libc::sock_filter]) -> io::Result<()> {
     attach_filter(socket.as_fd(), filter)?;
     let mut buffer = [0; 1];

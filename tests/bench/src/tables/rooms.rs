@@ -77,7 +77,7 @@ impl Measured {
         Some(promise(&what, &measured, kept))
     }
 
-    /// A process that stops at once cuts those whom it has accepted.
+    /// A process that stops at once cuts the connections it has accepted.
     fn handover_of_a_stop(&self, rate: u32) -> Option<String> {
         let bare = self.at(rate, RESTART, Way::Bare);
         let handover = self.at(rate, RESTART, Way::Handover);

@@ -121,7 +121,7 @@ impl Serve {
         Ok(argv(["sh", "-c", &script]))
     }
 
-    /// The same, and the one in the background answers whom it has accepted.
+    /// The same, but the old server answers the clients it has accepted.
     pub fn reload_argv(&self, pid_file: &Path) -> Result<Vec<String>> {
         let start = self.daemon_argv(pid_file)?.join(" ");
         let script = format!("kill -QUIT $(cat {}); exec {start}", pid_file.display());
@@ -175,7 +175,7 @@ impl Served {
         self.restart_argv.clone()
     }
 
-    /// The command that starts another, while it answers whom it has accepted.
+    /// The command that starts another server, while the old one answers the clients it has accepted.
     pub fn reload_argv(&self) -> Vec<String> {
         self.reload_argv.clone()
     }

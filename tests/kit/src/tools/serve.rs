@@ -1,5 +1,5 @@
 //! A plain HTTP server whose speed is up to the test. One thread, one epoll.
-//! SIGTERM ends it at once; SIGQUIT when it has answered whom it has accepted, and it listens no more.
+//! SIGTERM ends it at once. At SIGQUIT it stops listening, answers the clients it has accepted, and ends.
 
 mod daemon;
 mod inherit;
