@@ -13,7 +13,7 @@ use harness::{
 };
 use nix::sys::signal::Signal;
 use testkit::services::Serve;
-use testkit::{Host, Load, Pair, Running, SERVER, slow, wait_until};
+use testkit::{Host, Load, Pair, Running, RunningLoad, SERVER, slow, wait_until};
 
 /// How long a gate may stay shut that has to open.
 const OPEN_WITHIN: Duration = Duration::from_secs(2);
@@ -205,12 +205,7 @@ fn a_look_at_the_rules_while_syns_are_held() {
         programs.hang("save");
         host.must(["nft", "add", "table", "ip", "other"]);
         programs.wait_tried("save");
-        let clients = Load::to(format!("{SERVER}:80")).rate(100).timeout(SOON);
-        let clients = clients.duration(Duration::from_millis(100));
-        let clients = clients.start(&pair.client).unwrap();
-        let waiting = || queues(host).split_ascii_whitespace().nth(2) == Some("10");
-        wait_until(SOON, "ten SYNs", waiting).unwrap();
-        wait_until(OPEN_WITHIN, "SYNs that are read", || unread(host) == 0).unwrap();
+        let clients = ten_whose_syns_are_read(&pair, 80);
         latch.release();
         opens(&pair, 80);
         programs.go_on("save");
@@ -232,6 +227,19 @@ fn unread(host: &Host) -> u64 {
         unread.unwrap().parse::<u64>().unwrap()
     });
     unread.sum()
+}
+
+/// Ten clients of the port. The run has read their SYNs, and holds them.
+#[track_caller]
+fn ten_whose_syns_are_read(pair: &Pair, port: u16) -> RunningLoad {
+    let host = &pair.server;
+    let clients = Load::to(format!("{SERVER}:{port}")).rate(100).timeout(SOON);
+    let clients = clients.duration(Duration::from_millis(100));
+    let clients = clients.start(&pair.client).unwrap();
+    let waiting = || queues(host).split_ascii_whitespace().nth(2) == Some("10");
+    wait_until(SOON, "ten SYNs", waiting).unwrap();
+    wait_until(OPEN_WITHIN, "SYNs that are read", || unread(host) == 0).unwrap();
+    clients
 }
 
 /// iptables-restore hangs, with which the run opens one port of two.
@@ -279,12 +287,7 @@ fn held_syns_are_read_beside_a_change_of_the_ports() {
     let script = format!("kill $(cat {}); >{}", other.display(), hangs.display());
     let mut run = call.start(["sh".to_owned(), "-c".to_owned(), script]);
     programs.wait_tried("restore");
-    let clients = Load::to(format!("{SERVER}:82")).rate(100).timeout(SOON);
-    let clients = clients.duration(Duration::from_millis(100));
-    let _clients = clients.start(&pair.client).unwrap();
-    let waiting = || queues(host).split_ascii_whitespace().nth(2) == Some("10");
-    wait_until(SOON, "ten SYNs", waiting).unwrap();
-    wait_until(OPEN_WITHIN, "SYNs that are read", || unread(host) == 0).unwrap();
+    let _clients = ten_whose_syns_are_read(&pair, 82);
     run.signal(Signal::SIGUSR1).unwrap();
     opens(&pair, 80);
     end(run);
