@@ -263,6 +263,11 @@ pub(crate) trait Action {
     /// Looks at the sockets go to another network namespace from now on.
     fn listeners_moved(&mut self, _sockets: &dyn Looks) {}
 
+    /// When it wants to be asked for [news](Action::news), if it waits for no input.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
     /// Waits for a signal, for input to [read](Action::read), or for input of `beside`, until `until`
     /// at the latest.
     fn wait(
@@ -271,6 +276,7 @@ pub(crate) trait Action {
         until: Option<Instant>,
         beside: Option<BorrowedFd>,
     ) -> Option<Caught> {
+        let until = until.into_iter().chain(self.due()).min();
         signals.wait_beside(until, beside)
     }
 

@@ -91,6 +91,11 @@ pub(crate) fn of_process(process: &str) -> Result<PathBuf> {
     Ok(root.join(group.trim_start_matches('/')))
 }
 
+/// Where a group of another process is that this one can reach; see [`ControlGroup::within`].
+pub(crate) fn reached(within: &Path) -> Option<PathBuf> {
+    Some(root()?.join(within))
+}
+
 /// A control group of a run's own, below the one that the run is in. Dropping it dissolves it.
 #[derive(Debug)]
 pub(crate) struct ControlGroup {
@@ -111,12 +116,6 @@ impl ControlGroup {
         ControlGroup {
             path: path.to_owned(),
         }
-    }
-
-    /// The one that another process has made; see [`ControlGroup::within`].
-    pub(crate) fn of_others(within: &Path) -> Option<ControlGroup> {
-        let path = root()?.join(within);
-        Some(ControlGroup { path })
     }
 
     /// Where it is in the hierarchy, which each process may have mounted elsewhere.

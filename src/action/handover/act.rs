@@ -1,6 +1,5 @@
 //! `--syn handover` from before COMMAND until the reload is over.
 
-use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -10,7 +9,6 @@ use crate::action::rooms::{RoomGate, SharedRooms, account};
 use crate::decide::looks::{WATCH_PAUSE, pause};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::backend::Remark;
-use crate::process::signals::{Caught, Signals};
 use crate::words::gated::Gated;
 
 /// For `--syn`, and in the report.
@@ -76,14 +74,8 @@ impl Action for HandoverAction {
         false
     }
 
-    fn wait(
-        &self,
-        signals: &Signals,
-        until: Option<Instant>,
-        beside: Option<BorrowedFd>,
-    ) -> Option<Caught> {
-        let until = [until, self.next_look].into_iter().flatten().min();
-        signals.wait_beside(until, beside)
+    fn due(&self) -> Option<Instant> {
+        self.next_look
     }
 
     /// Not news for the run: the rooms follow the service's listeners.

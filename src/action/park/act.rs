@@ -1,6 +1,5 @@
 //! `--syn park` while the gate is closed.
 
-use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -9,7 +8,6 @@ use crate::action::rooms::policy::{LOOK_EVERY, ParkPolicy};
 use crate::action::rooms::{RoomGate, SharedRooms, account};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::backend::Remark;
-use crate::process::signals::{Caught, Signals};
 use crate::words::gated::Gated;
 
 /// For `--syn`, and in the report.
@@ -66,14 +64,8 @@ impl Action for ParkAction {
         }
     }
 
-    fn wait(
-        &self,
-        signals: &Signals,
-        until: Option<Instant>,
-        beside: Option<BorrowedFd>,
-    ) -> Option<Caught> {
-        let until = [until, self.next_look].into_iter().flatten().min();
-        signals.wait_beside(until, beside)
+    fn due(&self) -> Option<Instant> {
+        self.next_look
     }
 
     /// Not news for the run.

@@ -26,7 +26,10 @@ pub(crate) fn account(
 ) -> Account {
     let mut rooms = rooms.borrow_mut();
     let figures = rooms.figures;
-    let elsewhere = rooms.elsewhere();
+    let elsewhere = match figures.reset {
+        0 => Vec::new(),
+        _ => rooms.elsewhere(),
+    };
     let warnings = rooms.acted.take().into_iter();
     let warnings = warnings.chain(rooms.admitted.told.drain(..).collect::<Vec<_>>());
     let warnings = warnings.chain(reset_words(&figures, &elsewhere));

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use anyhow::Result;
 
 use super::again::again;
-use super::groups::{Group, Rooms};
+use super::groups::Rooms;
 use crate::kernel::bpf::{Link, leave_choice_to_kernel};
 use crate::kernel::room::{Place, copy};
 use crate::kernel::sockets::diag::Sockets;
@@ -21,7 +21,8 @@ impl Rooms {
         // The guard holds them, too, and ends later.
         self.links.drain(..).for_each(Link::detach);
         self.own = None;
-        let there = self.look(true).unwrap_or_default();
+        let there = again(|| self.everywhere()).or_else(|_| self.look(true));
+        let there = there.unwrap_or_default();
         let moved = self.awaited.is_empty() && self.netns().is_none();
         let calm = self.is_calm();
         self.take_back(&there);
@@ -47,13 +48,14 @@ impl Rooms {
     /// Where listeners have come on the same ports that are in no group with rooms.
     pub(crate) fn elsewhere(&mut self) -> Vec<String> {
         let there = self.look(false).unwrap_or_default();
-        let of_group = |group: &Group, listener: &Listener| group.place == Place::of(listener);
         let others = there.listeners.iter().filter(|listener| {
-            let mut groups = self.groups.iter();
-            let port = groups.any(|group| group.place.port == listener.port);
-            let mut groups = self.groups.iter();
-            port && !self.old.contains(&listener.id.cookie)
-                && !groups.any(|group| of_group(group, listener))
+            let place = Place::of(listener);
+            let at_port = self
+                .groups
+                .iter()
+                .any(|group| group.place.port == place.port);
+            let at_place = self.groups.iter().any(|group| group.place == place);
+            at_port && !at_place && !self.old.contains(&listener.id.cookie)
         });
         others.map(Listener::shown).collect()
     }
@@ -61,8 +63,6 @@ impl Rooms {
     /// Listeners have SO_REUSEPORT no longer that they have from syngate; also those on other addresses than the run
     /// is for.
     fn take_back(&mut self, there: &Sample) {
-        let everywhere = self.everywhere();
-        let there = everywhere.as_ref().unwrap_or(there);
         for listener in there.listeners.iter().filter(|l| self.is_lent(l)) {
             if let Ok(copy) = again(|| copy::of(listener, &there.holders)) {
                 let _ = again(|| copy::set_shares_port(&copy, false));

@@ -60,7 +60,8 @@ fn guard(orders: &Orders) -> Result<()> {
     said.extend(serde_json::to_vec(&guarded.rooms.figures)?);
     let _ = line.write_all(&said);
     guarded.finish();
-    drop(orders.group.as_deref().and_then(ControlGroup::of_others));
+    let group = orders.group.as_deref().and_then(control_group::reached);
+    drop(group.as_deref().map(ControlGroup::at));
     Ok(())
 }
 
@@ -146,8 +147,7 @@ impl Guarded {
             rooms: Rooms::new(sockets, First::Rooms, orders.old.clone()),
             links: Vec::new(),
         };
-        let group = orders.group.as_ref();
-        let group = group.and_then(|within| Some(control_group::root()?.join(within)));
+        let group = orders.group.as_deref().and_then(control_group::reached);
         guarded.rooms.admitted.groups.extend(group);
         for (kind, fd) in &orders.files {
             let file = sys::inherited(*fd).context("no such file")?;

@@ -133,14 +133,13 @@ impl Rooms {
                 self.changed_at = Some(Instant::now());
             }
             let due = changed || preferred.tried_at.elapsed() >= AGAIN;
-            let before = wanted.len();
+            if due {
+                preferred.tried_at = Instant::now();
+            }
             let copies = listeners
                 .iter()
                 .filter(|l| waits || due && preferred.misses(l));
             wanted.extend(copies.map(|l| l.inode));
-            if wanted.len() > before {
-                preferred.tried_at = Instant::now();
-            }
         }
         if !wanted.is_empty() {
             there.holders = holders::find_newest(&wanted);
@@ -152,14 +151,15 @@ impl Rooms {
 
     fn tend_group(&mut self, number: usize, there: &Sample) {
         let group = &mut self.groups[number];
+        if group.preferred.is_none() {
+            return;
+        }
         let listeners = group.listeners(there);
         let copies = copies(&listeners, there);
         let waits = group.waiting() > 0;
-        let Some(preferred) = &mut group.preferred else {
-            return;
-        };
         let copied = !waits || !copies.is_empty();
-        let late = preferred.unseen_for(UNSEEN, copied);
+        let preferred = group.preferred.as_mut();
+        let late = preferred.is_some_and(|preferred| preferred.unseen_for(UNSEEN, copied));
         if !waits {
             group.parking = Some(Instant::now());
             // One that can't be copied gets connections at the end.

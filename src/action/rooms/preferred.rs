@@ -17,7 +17,8 @@ pub(super) type Targets<'a> = [(OwnedFd, &'a Listener)];
 
 /// The most listeners of one group that a program knows. Others get new connections at the end.
 pub(crate) const MOST_LISTENERS: usize = 1_024;
-/// How soon a listener that could not be copied is tried again.
+/// How soon the program's places are compared with the listeners again, and a listener that could not be copied
+/// is tried again.
 pub(super) const AGAIN: Duration = Duration::from_millis(20);
 
 /// The listeners of the service in one group.
@@ -30,7 +31,7 @@ pub(super) struct Preferred {
     first: usize,
     /// The cookies of the listeners that are there now.
     now: Vec<u64>,
-    /// When one was to be copied the last time.
+    /// When the program's places were compared with the listeners the last time.
     pub(super) tried_at: Instant,
     /// Since when none of those that are there could be copied.
     unseen: Option<Instant>,
