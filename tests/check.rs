@@ -393,7 +393,7 @@ fn a_group_whose_queues_are_reset() {
         told.contains("a SO_REUSEPORT group of 4, held by nginx"),
         "{told}"
     );
-    let reload = "syngate --port 80 --drain-until handshakes -- service nginx reload";
+    let reload = "syngate --port 80 --syn auto --reload -- service nginx reload";
     assert!(told.ends_with(reload), "{told}");
 
     host.must(words("sysctl -qw net.ipv4.tcp_migrate_req=1"));

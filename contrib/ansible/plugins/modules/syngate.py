@@ -11,11 +11,12 @@ DOCUMENTATION = r"""
 module: syngate
 short_description: Restart or reload a TCP service without a client noticing
 description:
-  - Runs a command behind a closed gate, an nftables or iptables rule that stops the SYNs of new
-    connections to some TCP ports and nothing else, and opens it the moment the new process listens.
+  - Runs a command behind a closed gate, which keeps new connections to some TCP ports from the service and
+    does nothing else, and opens it the moment the new process listens.
   - It calls C(syngate), which must be on the host; the role P(syngate.syngate.syngate#role) puts it there.
   - What an option does is said in full by C(man syngate). One that is not given is left to syngate, which
-    also reads it from the environment, as E(SYNGATE_DRAIN). V(false) and V([]) are given.
+    also reads it from the environment, as E(SYNGATE_DRAIN); O(syn) and O(reload) have defaults of their own.
+    V(false) and V([]) are given.
 version_added: 0.1.0
 author:
   - The authors of syngate
@@ -25,7 +26,9 @@ attributes:
     description: With C(--dry-run), syngate tests all options, and does nothing. O(precheck) is not run.
   diff_mode:
     support: partial
-    description: In check mode, the rules that would stand while the gate is closed. After a run there are none.
+    description:
+      - In check mode, the rules that would stand while the gate is closed. After a run there are none.
+      - With O(syn=auto) they are what it comes to where connections can't wait without rules.
   platform:
     support: full
     description: Linux with nf_tables or iptables.
@@ -71,12 +74,13 @@ options:
       - V(auto), the first that can be done of V(park), V(hold) and V(drop).
       - V(redirect=PORT), they go to a standby on that port.
       - V(divert=ADDR), they go to the other host of a pair.
-      - syngate's default is V(drop).
+      - The module's default is V(auto), unless E(SYNGATE_SYN) has another.
     type: str
   reload:
     description:
       - The command hands its sockets over itself. Then O(syn=auto) is the first that can be done of V(handover),
         V(hold) and V(drop).
+      - With O(syn=auto), the module's default is V(true) for O(state=reloaded).
     type: bool
   max_held:
     description:
@@ -422,6 +426,15 @@ def options_of(params):
     return words
 
 
+def choose_action(params):
+    """The defaults that are the module's: what clients notice least."""
+    if params["syn"] is None and "SYNGATE_SYN" not in os.environ:
+        params["syn"] = "auto"
+    syn = params["syn"] or os.environ.get("SYNGATE_SYN")
+    if params["reload"] is None and syn == "auto" and params["state"] == "reloaded":
+        params["reload"] = True
+
+
 def settle_environment(params):
     """What is given is not asked of the environment, `false` and `[]` least of all: they add no word."""
     for name in OPTIONS:
@@ -480,12 +493,12 @@ def dry_run(module, syngate, words):
     rules = stdout.partition("\n\n")[2]
     diff = {
         "before_header": "rules",
-        "after_header": "rules, while the gate is closed",
+        "after_header": "rules, while a gate that takes any is closed",
         "before": "",
         "after": rules,
     }
     command = " ".join(words[words.index("--") + 1:])
-    msg = "%s would be run behind a closed gate" % command
+    msg = "%s would be run by syngate" % command
     module.exit_json(msg=msg, changed=True, diff=diff, **result)
 
 
@@ -534,6 +547,7 @@ def main():
         command = command_of(params)
     except ValueError as error:
         module.fail_json(msg="cmd: %s: %s" % (params["cmd"], error))
+    choose_action(params)
     words = options_of(params) + ["--"] + command
     settle_environment(params)
     if module.check_mode:

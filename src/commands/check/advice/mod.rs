@@ -118,7 +118,7 @@ mod tests {
                 |_, _| (),
                 &[(
                     "reuseport_group",
-                    "a SO_REUSEPORT group of 4, held by nginx: a reload that closes some of them resets what waits in their queues (tcp_migrate_req is 0); wrap reloads too: syngate --port 80 --drain-until handshakes -- systemctl reload nginx",
+                    "a SO_REUSEPORT group of 4, held by nginx: a reload that closes some of them resets what waits in their queues (tcp_migrate_req is 0); wrap reloads too: syngate --port 80 --syn auto --reload -- systemctl reload nginx",
                 )],
             ),
             (

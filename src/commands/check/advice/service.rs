@@ -79,15 +79,15 @@ impl Service<'_> {
             Some(control) => command_line(&control.command(verb)),
             None => "COMMAND".to_owned(),
         };
-        let drain = if verb == "reload" {
-            " --drain-until handshakes"
+        let seamless = if verb == "reload" {
+            " --syn auto --reload"
         } else {
             ""
         };
         let ports = self.ports();
         let published = host.published.iter().any(|p| ports.contains(p.port));
         let hook = if published { " --hook prerouting" } else { "" };
-        format!("syngate --port {ports}{hook}{drain} -- {command}")
+        format!("syngate --port {ports}{hook}{seamless} -- {command}")
     }
 
     /// Whether its connections can be parked. Nothing where no service's can: the host's rows tell why.
