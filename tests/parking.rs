@@ -345,13 +345,24 @@ while time.time() < until:
     assert!(outcome.stderr.contains("so the room stayed"), "{outcome:?}");
 }
 
-/// The kernel moves no connection of IPv4 to a listener of IPv6.
+/// The kernel moves no connection to a listener of another address, or from IPv4 to one of IPv6.
 #[test]
 fn who_waits_is_told_of_if_the_service_comes_back_where_nobody_can_be_moved() {
+    std::thread::scope(|threads| {
+        for (listeners, shown) in [
+            (r#"[{"address": "::", "v6only": false}]"#, "[::]:80"),
+            (r#"[{"address": "127.0.0.1"}]"#, "127.0.0.1:80"),
+        ] {
+            threads.spawn(move || comes_back_elsewhere(listeners, shown));
+        }
+    });
+}
+
+fn comes_back_elsewhere(listeners: &str, shown: &str) {
     let host = Host::new().unwrap();
     let service = Service::start(&host, "", ONE);
     let mut latch = Latch::new(&host, "down");
-    let start = service.command("", r#"[{"address": "::", "v6only": false}]"#);
+    let start = service.command("", listeners);
     let script = format!("{}; {}; {start}", service.stop(), latch.hold());
     let call = park(&host, "--port 80");
     let run = call.start(["sh", "-c", &script]);
@@ -360,9 +371,15 @@ fn who_waits_is_told_of_if_the_service_comes_back_where_nobody_can_be_moved() {
     wait_until(SOON, "a parked connection", || waiting(&host) == 1).unwrap();
     latch.release();
     let outcome = call.end(run);
-    let told = "the service listens on [::]:80 now, where the kernel can't move the connections that waited: \
-                1 connection was reset";
-    assert!(outcome.stderr.contains(told), "{outcome:?}");
+    let told = format!(
+        "the service listens on {shown} now, where the kernel can't move the connections that waited: \
+         1 connection was reset"
+    );
+    assert_eq!(outcome.stderr.matches(&told).count(), 1, "{outcome:?}");
+    assert_eq!(outcome.code, 124, "COMMAND's own is 0: {outcome:?}");
+    for (field, value) in [("outcome", "action_failed"), ("reason", "reset")] {
+        assert_eq!(outcome.report[field], value, "{outcome:?}");
+    }
     assert!(!client.curl.output().unwrap().status.success());
     Client::start(&host, "later", "127.0.0.1").served();
     assert_eq!(service.shares_port(), "0\n");

@@ -26,7 +26,7 @@ use crate::process::meanwhile::Meanwhile;
 use crate::process::signals::{Caught, Signals};
 use crate::tell::say::Say;
 use crate::tell::warnings::Warnings;
-use crate::words::ending::Ending;
+use crate::words::ending::{Ending, Failure};
 use crate::words::gated::Gated;
 use crate::words::limit::Limit;
 use crate::words::ports::PortSet;
@@ -324,6 +324,8 @@ pub(crate) struct Account {
     pub verb: &'static str,
     /// The text about new connections for people.
     pub words: Option<String>,
+    /// Part of the verdict if COMMAND succeeded, else a warning.
+    pub failure: Option<Failure>,
 }
 
 /// The context of a run before the gate closes.

@@ -10,7 +10,7 @@ use crate::run::plan::Listeners;
 use crate::run::record::Course;
 use crate::run::report::verdict::{Evidence, conclude};
 use crate::words::ended::CommandExit;
-use crate::words::ending::Ending;
+use crate::words::ending::{Ending, Outcome};
 use crate::words::ms::ms_words;
 use crate::words::ports::PortSet;
 
@@ -38,8 +38,14 @@ impl Run<'_> {
             open_error: self.trouble.open.as_deref(),
             verb: account.verb,
             words: account.words.as_deref(),
+            failure: account.failure.as_ref(),
             held_up: self.onlooker.held_up,
         });
+        if let Some(failure) = account.failure
+            && ending.outcome != Outcome::ActionFailed
+        {
+            self.warn(failure.why);
+        }
         self.record.course = Some(Course {
             facts: state.facts,
             closed: self.closed,

@@ -20,7 +20,17 @@ pub(crate) enum Outcome {
     Deadline,
     /// The gate did not open properly.
     OpenFailed,
+    /// COMMAND exited with 0, but the action did not do what it is for.
+    ActionFailed,
     Interrupted,
+}
+
+/// An action did not do what it is for: it lost clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The word in the JSON report.
+    pub(crate) reason: &'static str,
+    pub(crate) why: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use super::held::Figures;
 use super::release::STALL;
 use crate::action::contract::Now;
 use crate::decide::policy::{Cut, Noted};
+use crate::words::ending::Failure;
 use crate::words::ms::{Ms, ms_words};
 
 #[derive(Debug, Serialize)]
@@ -63,7 +64,6 @@ pub(crate) fn warn_of_what_went_wrong(
     cut: Option<Cut>,
     timeout: Duration,
     figures: Option<Figures>,
-    to_nobody: usize,
     now: &mut Now,
 ) {
     if let Some(why) = cut.and_then(|cut| cut_words(cut, timeout)) {
@@ -99,11 +99,14 @@ pub(crate) fn warn_of_what_went_wrong(
             held.not_ours
         ));
     }
-    if to_nobody > 0 {
-        now.warn(format!(
-            "nobody listened when {to_nobody} held SYNs were let go: they were refused"
-        ));
-    }
+}
+
+/// `to_nobody`: how many SYNs were let go although nobody listened.
+pub(crate) fn refused(to_nobody: usize) -> Option<Failure> {
+    (to_nobody > 0).then(|| Failure {
+        reason: "refused",
+        why: format!("nobody listened when {to_nobody} held SYNs were let go: they were refused"),
+    })
 }
 
 /// `None`: `--release-timeout 0` was given, so there was no release to end.

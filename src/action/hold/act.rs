@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::account::{HoldRow, held_words, warn_of_what_went_wrong};
+use super::account::{HoldRow, held_words, refused, warn_of_what_went_wrong};
 use super::held::{Figures, Hold};
 use super::pace::{self, Pace, Translation};
 use super::policy::HoldPolicy;
@@ -159,17 +159,12 @@ impl Action for HoldAction {
 
     fn account(&mut self, noted: &Noted, _: Option<u64>, now: &mut Now) -> Account {
         let row = self.figures.map(|figures| HoldRow::new(figures, noted));
-        warn_of_what_went_wrong(
-            noted.release_cut,
-            self.release_timeout,
-            self.figures,
-            self.to_nobody,
-            now,
-        );
+        warn_of_what_went_wrong(noted.release_cut, self.release_timeout, self.figures, now);
         Account {
             rows: row.map(|row| row.named()).into_iter().collect(),
             verb: "closed",
             words: self.figures.map(|figures| held_words(&figures)),
+            failure: refused(self.to_nobody),
         }
     }
 }

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::figures::Figures;
+use crate::words::ending::Failure;
 use crate::words::ms::{Ms, ms_words};
 
 #[derive(Debug, Serialize)]
@@ -45,9 +46,9 @@ pub(super) fn parked_words(figures: &Figures) -> String {
     words
 }
 
-/// What to warn of, if connections were reset. `elsewhere`: where the service listens that could not have them.
-pub(super) fn reset_words(figures: &Figures, elsewhere: &[String]) -> Option<String> {
-    let reset = match figures.reset {
+/// `elsewhere`: where the service listens that could not have those who waited.
+pub(super) fn reset(figures: &Figures, elsewhere: &[String]) -> Option<Failure> {
+    let many = match figures.reset {
         0 => return None,
         1 => "1 connection was reset".to_owned(),
         n => format!("{n} connections were reset"),
@@ -59,7 +60,10 @@ pub(super) fn reset_words(figures: &Figures, elsewhere: &[String]) -> Option<Str
             there.join(" ")
         ),
     };
-    Some(format!("{why}: {reset}"))
+    Some(Failure {
+        reason: "reset",
+        why: format!("{why}: {many}"),
+    })
 }
 
 #[cfg(test)]
@@ -89,15 +93,12 @@ mod tests {
             "5 connections parked (for 250 ms at most), 3 reset"
         );
 
-        assert_eq!(reset_words(&of(3, 0), &[]), None);
-        let warns = |reset| reset_words(&of(3, reset), &[]).unwrap();
-        assert!(warns(1).ends_with(": 1 connection was reset"));
-        assert!(warns(2).ends_with(": 2 connections were reset"));
+        assert_eq!(reset(&of(3, 0), &[]), None);
+        let says = |n| reset(&of(3, n), &[]).unwrap().why;
+        assert!(says(1).ends_with(": 1 connection was reset"));
+        assert!(says(2).ends_with(": 2 connections were reset"));
         let there = ["[::]:80".to_owned()];
-        assert!(
-            reset_words(&of(0, 1), &there)
-                .unwrap()
-                .contains("listens on [::]:80 now")
-        );
+        let moved = reset(&of(0, 1), &there).unwrap();
+        assert!(moved.why.contains("listens on [::]:80 now"), "{moved:?}");
     }
 }

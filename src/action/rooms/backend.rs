@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
-use super::account::{RoomRow, parked_words, reset_words};
+use super::account::{RoomRow, parked_words, reset};
 use super::groups::{First, Rooms};
 use super::watch::Watch;
 use crate::action::contract::{Account, Now};
@@ -32,12 +32,12 @@ pub(crate) fn account(
     };
     let warnings = rooms.acted.take().into_iter();
     let warnings = warnings.chain(rooms.admitted.told.drain(..).collect::<Vec<_>>());
-    let warnings = warnings.chain(reset_words(&figures, &elsewhere));
     warnings.for_each(|text| now.warn(text));
     Account {
         rows: vec![RoomRow::new(figures).named(action)],
         verb,
         words: Some(parked_words(&figures)),
+        failure: reset(&figures, &elsewhere),
     }
 }
 

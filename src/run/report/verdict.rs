@@ -10,7 +10,7 @@ use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::holders::names;
 use crate::run::report::time::Closed;
 use crate::words::ended::{CommandExit, Sender, exit_words, signal_name};
-use crate::words::ending::{Ending, Outcome, interrupt_exit};
+use crate::words::ending::{Ending, Failure, Outcome, interrupt_exit};
 use crate::words::exit::{Exit, NOT_KEPT};
 use crate::words::gated::Gated;
 use crate::words::ms::ms_words;
@@ -29,6 +29,7 @@ pub(crate) struct Evidence<'a> {
     /// The action's verb for what happened to the ports, and its words about new connections.
     pub verb: &'static str,
     pub words: Option<&'a str>,
+    pub failure: Option<&'a Failure>,
     pub held_up: HeldUp,
 }
 
@@ -94,17 +95,7 @@ fn kept_or_not(e: &Evidence) -> Ending {
         return broken(Outcome::OpenFailed, "open_failed", message);
     }
     if e.facts.deadline_hit {
-        let message = format!(
-            "--max-closed opened the gate {}: {} exited with status 0; {}",
-            if e.closed.opened_before(e.facts.exited) {
-                format!("while COMMAND still ran ({})", e.held_up.advice())
-            } else {
-                "before the service was ready".to_owned()
-            },
-            e.command,
-            closed_words(e)
-        );
-        return broken(Outcome::Deadline, "max_closed", message);
+        return broken(Outcome::Deadline, "max_closed", opened_by_kernel(e));
     }
     if let Some(Abandoned { reason, why, hint }) = e.facts.abandoned {
         let message = format!(
@@ -128,6 +119,15 @@ fn kept_or_not(e: &Evidence) -> Ending {
     if e.facts.unchecked {
         return broken(Outcome::NotReady, "ready_check", check_failed(e));
     }
+    // A service that stops on purpose serves nobody any more.
+    if let Some(Failure { reason, why }) = e.failure.filter(|_| !e.ready_timeout.is_zero()) {
+        let message = format!(
+            "{why}: {} exited with status 0; {}",
+            e.command,
+            closed_words(e)
+        );
+        return broken(Outcome::ActionFailed, reason, message);
+    }
     Ending {
         outcome: Outcome::Ok,
         reason: if e.facts.ran_open { "ungated" } else { "done" },
@@ -139,6 +139,19 @@ fn kept_or_not(e: &Evidence) -> Ending {
         ),
         exit: Exit::Status(0),
     }
+}
+
+fn opened_by_kernel(e: &Evidence) -> String {
+    format!(
+        "--max-closed opened the gate {}: {} exited with status 0; {}",
+        if e.closed.opened_before(e.facts.exited) {
+            format!("while COMMAND still ran ({})", e.held_up.advice())
+        } else {
+            "before the service was ready".to_owned()
+        },
+        e.command,
+        closed_words(e)
+    )
 }
 
 fn nobody_listens(e: &Evidence) -> String {
@@ -296,6 +309,15 @@ mod tests {
     }
 
     fn verdict(facts: &Facts, open_error: Option<&str>, held_up: HeldUp) -> Ending {
+        ended(facts, (open_error, None), held_up, Duration::from_secs(10))
+    }
+
+    fn ended(
+        facts: &Facts,
+        (open_error, failure): (Option<&str>, Option<&Failure>),
+        held_up: HeldUp,
+        ready_timeout: Duration,
+    ) -> Ending {
         conclude(&Evidence {
             facts,
             gated: &Gated {
@@ -305,12 +327,13 @@ mod tests {
             command: "service haproxy restart",
             pid: Some(4711),
             closed: &closed_for(83),
-            ready_timeout: Duration::from_secs(10),
+            ready_timeout,
             before: &held_by(on_80(&[7]), &[10]),
             spawn_error: None,
             held_up,
             verb: "closed",
             words: Some("12 SYNs dropped"),
+            failure,
             open_error,
         })
     }
@@ -409,6 +432,52 @@ mod tests {
             let message = verdict(&failed, None, held_up).message;
             let told = check || asked_by_check;
             assert_eq!(message.contains("--allow-local"), told, "{message}");
+        }
+    }
+
+    #[test]
+    fn clients_that_were_lost_are_124_where_command_succeeded() {
+        let failure = Failure {
+            reason: "reset",
+            why: "nobody listened: 5 connections were reset".to_owned(),
+        };
+        let ended = |facts: &Facts, ready_timeout| {
+            let failure = (None, Some(&failure));
+            ended(facts, failure, HeldUp::default(), ready_timeout)
+        };
+        let within = Duration::from_secs(10);
+        let lost = ended(&facts(ZERO), within);
+        assert_eq!(
+            (lost.outcome, lost.reason),
+            (Outcome::ActionFailed, "reset")
+        );
+        assert_eq!(lost.exit, Exit::Status(124));
+        let says = "5 connections were reset: service haproxy restart exited with status 0; 80 was";
+        assert!(lost.message.contains(says), "{lost:?}");
+
+        let mut late = facts(ZERO);
+        late.deadline_hit = true;
+        let mut interrupted = facts(ZERO);
+        interrupted.interrupted = Some((15, Sender::Process));
+        for (facts, within, outcome, status) in [
+            (
+                facts(CommandExit::Code(3)),
+                within,
+                Outcome::CommandFailed,
+                3,
+            ),
+            (
+                facts(CommandExit::Signal(9)),
+                within,
+                Outcome::CommandSignalled,
+                137,
+            ),
+            (late, within, Outcome::Deadline, 124),
+            (interrupted, within, Outcome::Interrupted, 143),
+            (facts(ZERO), Duration::ZERO, Outcome::Ok, 0),
+        ] {
+            let other = ended(&facts, within);
+            assert_eq!((other.outcome, other.exit), (outcome, Exit::Status(status)));
         }
     }
 

@@ -143,7 +143,9 @@ fn untrue(trial: &Trial, left: &Left, report: &Value) -> Option<String> {
     let expected = match outcome {
         "ok" => left.ran == 1 && left.code == 0,
         "not_run" => left.ran == 0 && (125..=127).contains(&left.code),
-        "not_ready" | "deadline" | "open_failed" => left.ran == 1 && left.code == 124,
+        "not_ready" | "deadline" | "open_failed" | "action_failed" => {
+            left.ran == 1 && left.code == 124
+        }
         "command_failed" | "command_signalled" => left.ran == 1 || child || hindered,
         "interrupted" => true,
         _ => false,
