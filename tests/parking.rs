@@ -41,6 +41,15 @@ impl<'a> Service<'a> {
         format!("rm -f {pids}; {by} /usr/bin/python3 {script} {pids} '{spec}'")
     }
 
+    /// Another instance, which is not started yet.
+    fn beside(&self, name: &str) -> Service<'a> {
+        Service {
+            host: self.host,
+            script: self.script.clone(),
+            pids: self.host.dir().join(name),
+        }
+    }
+
     fn stop(&self) -> String {
         format!("kill $(cat {})", self.pids.display())
     }
@@ -383,6 +392,51 @@ fn comes_back_elsewhere(listeners: &str, shown: &str) {
     assert!(!client.curl.output().unwrap().status.success());
     Client::start(&host, "later", "127.0.0.1").served();
     assert_eq!(service.shares_port(), "0\n");
+}
+
+/// Without syngate the second one would not start: its address is in use.
+#[test]
+fn a_second_instance_beside_the_first_is_told() {
+    std::thread::scope(|threads| {
+        for (action, second, status) in [
+            ("park", "0.0.0.0", 0),
+            ("park", "127.0.0.1", 0),
+            ("handover", "0.0.0.0", 0),
+            ("park", "0.0.0.0", 3),
+        ] {
+            threads.spawn(move || starts_a_second(action, second, status));
+        }
+    });
+}
+
+fn starts_a_second(action: &str, address: &str, status: i32) {
+    let host = Host::new().unwrap();
+    let first = Service::start(&host, "", ONE);
+    let second = first.beside("second");
+    let start = second.command("", &format!(r#"[{{"address": "{address}"}}]"#));
+    let call = call(&host, words(&format!("--port 80 --syn {action}")));
+    let outcome = call.run(["sh", "-c", &format!("{start}; exit {status}")]);
+    let says = "two instances of the service share the clients of ";
+    assert_eq!(outcome.stderr.matches(says).count(), 1, "{outcome:?}");
+    // COMMAND's own failure tells its caller more.
+    let (code, reason) = match status {
+        0 => (124, "second_instance"),
+        own => (own, "exit_status"),
+    };
+    assert_eq!(outcome.code, code, "{outcome:?}");
+    assert_eq!(outcome.report["reason"], reason, "{outcome:?}");
+    for instance in [&first, &second] {
+        let pid = fs::read_to_string(&instance.pids).unwrap();
+        let named = format!("python3 (pids {}", pid.trim());
+        let named = outcome.stderr.contains(&named)
+            || outcome.stderr.contains(&format!(", {}", pid.trim()));
+        assert!(named, "{outcome:?}");
+        assert_eq!(instance.shares_port(), "0\n");
+    }
+    // One that was there before this run is no news of it.
+    let outcome = call.args(["--ready-timeout", "0"]).run(["true"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(!outcome.stderr.contains(says), "{outcome:?}");
 }
 
 // What a connection gets from its listener ---------------------------------------------------------

@@ -324,8 +324,8 @@ pub(crate) struct Account {
     pub verb: &'static str,
     /// The text about new connections for people.
     pub words: Option<String>,
-    /// Part of the verdict if COMMAND succeeded, else a warning.
-    pub failure: Option<Failure>,
+    /// The first is the verdict if COMMAND succeeded and nothing else went wrong. The others are warnings.
+    pub failures: Vec<Failure>,
 }
 
 /// The context of a run before the gate closes.

@@ -83,7 +83,7 @@ impl Action for Dropping {
                 1 => "1 SYN dropped".to_owned(),
                 n => format!("{n} SYNs dropped"),
             }),
-            failure: None,
+            failures: Vec::new(),
         }
     }
 }

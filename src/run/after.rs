@@ -38,14 +38,12 @@ impl Run<'_> {
             open_error: self.trouble.open.as_deref(),
             verb: account.verb,
             words: account.words.as_deref(),
-            failure: account.failure.as_ref(),
+            failure: account.failures.first(),
             held_up: self.onlooker.held_up,
         });
-        if let Some(failure) = account.failure
-            && ending.outcome != Outcome::ActionFailed
-        {
-            self.warn(failure.why);
-        }
+        let told = usize::from(ending.outcome == Outcome::ActionFailed);
+        let failures = account.failures.into_iter().skip(told);
+        failures.for_each(|failure| self.warn(failure.why));
         self.record.course = Some(Course {
             facts: state.facts,
             closed: self.closed,

@@ -25,7 +25,7 @@ pub(crate) enum Outcome {
     Interrupted,
 }
 
-/// An action did not do what it is for: it lost clients.
+/// An action did not do what it is for: it lost clients, for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// The word in the JSON report.

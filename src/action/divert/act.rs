@@ -82,7 +82,7 @@ impl Action for DivertAction {
             rows: vec![row.named()],
             verb: "diverted",
             words: Some(diverted_words(&row)),
-            failure: None,
+            failures: Vec::new(),
         }
     }
 }

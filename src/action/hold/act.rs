@@ -164,7 +164,7 @@ impl Action for HoldAction {
             rows: row.map(|row| row.named()).into_iter().collect(),
             verb: "closed",
             words: self.figures.map(|figures| held_words(&figures)),
-            failure: refused(self.to_nobody),
+            failures: refused(self.to_nobody).into_iter().collect(),
         }
     }
 }

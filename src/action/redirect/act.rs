@@ -269,7 +269,7 @@ impl Action for RedirectAction {
             rows: vec![row.named()],
             verb: "redirected",
             words: Some(redirected_words(&row)),
-            failure: None,
+            failures: Vec::new(),
         }
     }
 }

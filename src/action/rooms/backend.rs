@@ -33,11 +33,12 @@ pub(crate) fn account(
     let warnings = rooms.acted.take().into_iter();
     let warnings = warnings.chain(rooms.admitted.told.drain(..).collect::<Vec<_>>());
     warnings.for_each(|text| now.warn(text));
+    let lost = reset(&figures, &elsewhere).into_iter();
     Account {
         rows: vec![RoomRow::new(figures).named(action)],
         verb,
         words: Some(parked_words(&figures)),
-        failure: reset(&figures, &elsewhere),
+        failures: lost.chain(rooms.second_instance()).collect(),
     }
 }
 

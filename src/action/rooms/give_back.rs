@@ -71,7 +71,7 @@ impl Rooms {
     }
 
     /// What listens on the ports, on any address.
-    fn everywhere(&self) -> Result<Sample> {
+    pub(super) fn everywhere(&self) -> Result<Sample> {
         let ports = self.groups.iter().map(|group| group.place.port).collect();
         let mut sockets = Sockets::new(&ports, &Scope::default())?;
         if let Some(netns) = self.netns() {
@@ -84,7 +84,7 @@ impl Rooms {
     }
 
     /// Whether the listener has SO_REUSEPORT from syngate.
-    fn is_lent(&self, listener: &Listener) -> bool {
+    pub(super) fn is_lent(&self, listener: &Listener) -> bool {
         let (place, cookie) = (Place::of(listener), listener.id.cookie);
         match &self.bindings {
             Some(bindings) if !self.old.contains(&cookie) => {

@@ -18,6 +18,7 @@ pub(crate) mod options;
 pub(crate) mod policy;
 pub(crate) mod prefer;
 pub(crate) mod preferred;
+mod second;
 pub(crate) mod watch;
 
 pub(crate) use self::backend::{RoomGate, SharedRooms, account};

@@ -396,7 +396,7 @@ impl Action for ModelAction {
             rows: Vec::new(),
             verb: "closed",
             words: None,
-            failure: None,
+            failures: Vec::new(),
         }
     }
 }
