@@ -317,7 +317,7 @@ fn who_can_be_parked() {
     let _server = Serve::on("0.0.0.0:80").start(&host).unwrap();
     let found = check_json(&host, "--port 80");
     let told = text(&found, "parked");
-    assert!(told.contains("no more than 8192 may wait"), "{told}");
+    assert!(told.contains("no more than 4096 may wait"), "{told}");
     // Nobody's listeners are copied unless they are asked for.
     assert_eq!(
         check_json(&host, "")["listeners"][0]["reuseport"],

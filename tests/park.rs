@@ -12,7 +12,7 @@ use harness::latch::Latch;
 use harness::rooms::{
     GROUPS_HIDDEN, SHARES_PORT, all_served, figure, listeners, notes, nothing_is_left,
 };
-use harness::{Call, Outcome, SOON, SYNGATE, all_refused, call, ms, words};
+use harness::{Call, Outcome, SOON, SYNGATE, all_refused, call, ms, queues, words};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
 use testkit::{Delay, Host, Load, LoadReport, Pair, Running, SERVER, SERVER6, slow, wait_until};
@@ -241,6 +241,107 @@ fn as_many_as_come_are_served_in_their_order_by_a_short_backlog() {
     assert!(ports.len() >= MANY as usize, "{}", ports.len());
     // The service has its own backlog back.
     assert!(listeners(host)[0].contains(" 16 "), "{:?}", listeners(host));
+}
+
+/// The kernel's longest queue has no place for all who wait and for new connections.
+#[test]
+fn more_than_the_longest_queue_takes_leave_place_for_new_connections() {
+    const MANY: u32 = 600;
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    host.must(words("sysctl -qw net.core.somaxconn=128"));
+    let server = Serve::on("0.0.0.0:80").backlog(16).accept_rate(1_000);
+    let mut service = Restarted::new(host, server);
+    let call = park(host, "--max-held 10000");
+    let run = service.begin(&call);
+    let to = format!("{SERVER}:80");
+    let load = Load::to(&to).rate(2_000).timeout(LONG);
+    let load = load.duration(Duration::from_millis(u64::from(MANY) / 2));
+    let load = load.start(&pair.client).unwrap();
+    wait_parked(host, u64::from(MANY));
+    let overflows = || host.tcp_counter("ListenOverflows").unwrap();
+    let before = overflows();
+    let later = Load::to(&to).rate(100).timeout(LONG).duration(LONG);
+    service.latch.release();
+    let later = later.start(&pair.client).unwrap();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    for report in [load.finish().unwrap(), later.stop().unwrap()] {
+        all_served(&report);
+        connected_at_once(&report);
+    }
+    assert_eq!(overflows(), before, "no SYN found the listener full");
+    assert_eq!(figure(&outcome, "park", "reset"), 0);
+    assert!(listeners(host)[0].contains(" 16 "), "{:?}", listeners(host));
+}
+
+/// A service may have limits of its own, as sshd has with MaxStartups.
+#[test]
+fn those_who_wait_are_let_go_no_faster_than_asked() {
+    for action in ["park", "handover", "hold"] {
+        const MANY: u32 = 31;
+        let host = Host::new().unwrap();
+        let mut service = Restarted::new(&host, Serve::on("0.0.0.0:80"));
+        let options = format!("--port 80 --syn {action} --drain 0s --release-rate 20");
+        let call = call(&host, words(&options));
+        let run = service.begin(&call);
+        let load = burst("127.0.0.1:80", MANY).start(&host).unwrap();
+        match action {
+            "hold" => wait_until(SOON, "held SYNs", || {
+                let queues = queues(&host);
+                let held = queues
+                    .lines()
+                    .filter_map(|line| words(line)[2].parse::<u32>().ok());
+                held.sum::<u32>() == MANY
+            })
+            .unwrap(),
+            _ => wait_parked(&host, MANY.into()),
+        }
+        let outcome = service.finish(&call, run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        let report = load.finish().unwrap();
+        all_served(&report);
+        let took = report.total.max_ms - report.total.min_ms;
+        // The first goes at once.
+        let least = f64::from(MANY - 1) * 1e3 / 20.0;
+        assert!(took > least - 100.0, "{action}: {took} ms: {report}");
+        assert!(
+            ms(&outcome.report[action], "release_ms") > least - 100.0,
+            "{outcome:?}"
+        );
+    }
+}
+
+/// New connections do not wait for those who do.
+#[test]
+fn a_slow_release_goes_on_when_syngate_is_killed() {
+    let host = Host::new().unwrap();
+    let mut service = Restarted::new(&host, Serve::on("0.0.0.0:80"));
+    let call = park(&host, "--release-rate 10");
+    let mut run = service.begin(&call);
+    let load = burst("127.0.0.1:80", 20).start(&host).unwrap();
+    wait_parked(&host, 20);
+    service.latch.release();
+    wait_until(SOON, "the first to be let go", || {
+        service.accepted().len() > 1
+    })
+    .unwrap();
+    run.signal(Signal::SIGKILL).unwrap();
+    run.wait().unwrap();
+    let later = burst("127.0.0.1:80", 5)
+        .start(&host)
+        .unwrap()
+        .finish()
+        .unwrap();
+    all_served(&later);
+    assert!(later.total.max_ms < 900.0, "{later}");
+    let report = load.finish().unwrap();
+    all_served(&report);
+    let took = report.total.max_ms - report.total.min_ms;
+    assert!(took > 1_500.0, "the guard lets them go as slowly: {report}");
+    let gone = || listeners(&host).len() == 1;
+    wait_until(SOON, "the end of the rooms", gone).unwrap();
+    nothing_is_left(&host, 1);
 }
 
 /// Its socket is another user's: only a socket of the same user's shares its port.

@@ -32,7 +32,7 @@ _syngate() {
 
     case "${cmd}" in
         syngate)
-            opts="-p -n -v -q -h -V --port --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet --help --version status clear check"
+            opts="-p -n -v -q -h -V --port --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet --help --version status clear check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -114,6 +114,13 @@ _syngate() {
                     return 0
                     ;;
                 --release-timeout)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --release-rate)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace

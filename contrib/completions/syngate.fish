@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_syngate_global_optspecs
-    string join \n p/port= to= allow-from= allow-local interface= hook= listen-port= listen-netns= listen-netns-from= syn= max-held= max-held-per-source= release-timeout= queue-num= reload standby= standby-check= standby-timeout= standby-grace= keep-standby max-diverted= peer-timeout= no-peer-check linger= drain= drain-until= ready-timeout= settle= open-on= max-closed= lock-timeout= precheck= ready-check= backend= xtables-wait= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
+    string join \n p/port= to= allow-from= allow-local interface= hook= listen-port= listen-netns= listen-netns-from= syn= max-held= max-held-per-source= release-timeout= release-rate= queue-num= reload standby= standby-check= standby-timeout= standby-grace= keep-standby max-diverted= peer-timeout= no-peer-check linger= drain= drain-until= ready-timeout= settle= open-on= max-closed= lock-timeout= precheck= ready-check= backend= xtables-wait= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
 end
 
 function __fish_syngate_needs_command
@@ -44,6 +44,7 @@ handover\t'For reloads: they reach the service, and wait only while nobody liste
 complete -c syngate -n "__fish_syngate_needs_command" -l max-held -d 'hold: how many may wait' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l max-held-per-source -d 'hold: how many of them from one source [default: a quarter of --max-held]' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l release-timeout -d 'hold: how long letting them go may take; then the gate opens all the same' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l release-rate -d 'hold, park: how many connections a second are let go at most [default: as many as there is place for]' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l queue-num -d 'hold: number of the queue (NFQUEUE) that they wait in [default: one that is free]' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l standby -d 'redirect: run this as the standby' -r -f -a "(__fish_complete_command)"
 complete -c syngate -n "__fish_syngate_needs_command" -l standby-check -d 'redirect: your own test of the standby' -r -f -a "(__fish_complete_command)"

@@ -17,6 +17,7 @@ pub(crate) mod looks;
 pub(crate) mod missing;
 pub(crate) mod opening;
 pub(crate) mod policy;
+pub(crate) mod rate;
 pub(crate) mod readiness;
 pub(crate) mod removal;
 pub(crate) mod service;

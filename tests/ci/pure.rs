@@ -30,6 +30,8 @@ mod action {
         pub(crate) mod choice;
         mod figures;
         mod policy;
+        mod portions;
+        mod raised;
     }
     #[cfg(test)]
     mod tests;

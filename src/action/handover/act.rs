@@ -96,7 +96,7 @@ impl Action for HandoverAction {
         if self.next_look.take().is_some() {
             rooms.hand_all_over();
         }
-        Answer::Left(Some(rooms.under_way()))
+        rooms.progress()
     }
 
     fn account(&mut self, _: &Noted, _: Option<u64>, now: &mut Now) -> Account {

@@ -12,7 +12,7 @@ use crate::action::contract::{
 };
 use crate::action::rooms::First;
 use crate::action::rooms::make::make;
-use crate::action::rooms::options::max_held;
+use crate::action::rooms::options::{RoomOptions, room_options};
 use crate::action::rooms::{prefer, preferred};
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
@@ -51,14 +51,14 @@ impl Wanted for Handover {
     }
 
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
-        let max_held = max_held(ENTRY.name, request)?;
-        Ok(Box::new(ToHandOver { max_held }))
+        let options = room_options(ENTRY.name, request)?;
+        Ok(Box::new(ToHandOver { options }))
     }
 }
 
 #[derive(Debug, Clone)]
 struct ToHandOver {
-    max_held: u32,
+    options: RoomOptions,
 }
 
 impl Planned for ToHandOver {
@@ -69,7 +69,7 @@ impl Planned for ToHandOver {
     fn describe(&self, _: &Gated) -> Description {
         Description {
             close: " only while nobody listens, let them wait in sockets of syngate's own",
-            open: "hand those who wait over to the service, and end".to_owned(),
+            open: format!("{}, and end", self.options.hand_over()),
             drains: false,
             opener: "a guard process",
             ..Description::default()
@@ -87,7 +87,7 @@ impl Planned for ToHandOver {
 
 impl Prepared for ToHandOver {
     fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>> {
-        let rooms = Rc::new(RefCell::new(make(seen, First::Service, self.max_held)?));
+        let rooms = Rc::new(RefCell::new(make(seen, First::Service, self.options)?));
         Ok(Box::new(HandoverAction::new(rooms, seen.gated)))
     }
 }

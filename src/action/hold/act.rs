@@ -1,6 +1,7 @@
 //! `--syn hold` while the gate is closed, and the release of the held SYNs.
 
 use std::cell::RefCell;
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use super::pace::{self, Pace, Translation};
 use super::policy::HoldPolicy;
 use crate::action::contract::{Account, Action, Means, Now};
 use crate::decide::policy::{Answer, Noted, Policy, Question, Waiting};
+use crate::decide::rate::Rate;
 use crate::kernel::sockets::{Looks, Sample, SynLimits, Want};
 use crate::process::meanwhile::Meanwhile;
 use crate::process::signals::{Caught, Signals};
@@ -23,6 +25,7 @@ use crate::words::steer::Steer;
 pub(crate) struct HoldAction {
     hold: Rc<RefCell<Hold>>,
     release_timeout: Duration,
+    rate: Rate,
     translation: Translation,
     /// The limits of half-open connections in the listeners' network namespace.
     limits: Option<SynLimits>,
@@ -33,10 +36,16 @@ pub(crate) struct HoldAction {
 }
 
 impl HoldAction {
-    pub(crate) fn new(hold: Hold, release_timeout: Duration, gated: &Gated) -> HoldAction {
+    pub(crate) fn new(
+        hold: Hold,
+        release_timeout: Duration,
+        release_rate: Option<NonZeroU32>,
+        gated: &Gated,
+    ) -> HoldAction {
         HoldAction {
             hold: Rc::new(RefCell::new(hold)),
             release_timeout,
+            rate: Rate::new(release_rate),
             translation: Translation {
                 listen_ports: gated.listen_ports.clone(),
                 of_addresses: !gated.listeners_are_addressed(),
@@ -48,7 +57,7 @@ impl HoldAction {
         }
     }
 
-    /// One round: releases as many SYNs as the listeners have room for. If the sockets can't be
+    /// One round: releases as many SYNs as the listeners have room for, and `--release-rate` allows. If the sockets can't be
     /// read, the next round tries again.
     fn release(&mut self, ports: &PortSet, finally: bool, sockets: &mut dyn Looks) -> Result<()> {
         self.hold.borrow_mut().read_all();
@@ -59,8 +68,11 @@ impl HoldAction {
         let comers = self.hold.borrow().gone() + self.hold.borrow().waiting_for(ports) as u64;
         let limits = *self.limits.get_or_insert_with(|| sockets.syn_limits());
         let sample = look_for_room(sockets, limits, comers)?;
+        let now = Instant::now();
         let mut pace = Pace::new(&sample, limits, &self.translation, finally);
+        pace.most(self.rate.allows(now));
         let gone = self.hold.borrow_mut().release_all(ports, &mut pace);
+        self.rate.spend(gone, now);
         let nobody = sample.listeners.is_empty();
         if nobody && finally && !self.translation.seen.is_empty() {
             self.to_nobody += gone;

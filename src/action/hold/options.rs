@@ -1,10 +1,12 @@
 //! The options of `--syn hold`.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
+use clap::parser::ValueSource;
 
 use super::act::HoldAction;
 use super::held::{COUNT_EVERY, Hold, READ_EVERY};
@@ -16,6 +18,7 @@ use crate::action::contract::{
     Action, ActionEntry, Before, Description, HEADING, Planned, Prepared, Request, Seen, Standing,
     Wanted, options,
 };
+use crate::decide::rate::MADE_UP_FOR;
 use crate::kernel::nfqueue::FIRST_NUMBER;
 use crate::words::duration::duration;
 use crate::words::ending::Ending;
@@ -27,6 +30,8 @@ use crate::words::steer::{QueueNum, Steer};
 pub(crate) const MAX_HELD: u32 = 65_536;
 /// The largest `--max-held`: newer kernels let no more packets into a queue (seen on Linux 6.18).
 pub(crate) const LARGEST_HELD: u32 = 65_536;
+/// The largest `--release-rate`.
+pub(crate) const FASTEST: NonZeroU32 = NonZeroU32::new(1_000_000).unwrap();
 /// The default of `--max-held-per-source` is `--max-held` divided by this.
 pub(crate) const PART_OF_SOURCE: u32 = 4;
 
@@ -46,6 +51,8 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
         ("Held, lost", Time(COUNT_EVERY)),
         ("Release", Time(RELEASE_EVERY)),
         ("Release, stall", Time(STALL)),
+        ("Release, rate", Number(FASTEST.get() as u64)),
+        ("Release, rate", Time(MADE_UP_FOR)),
         ("Release, unseen", Number(BLIND as u64)),
     ],
     guard: |_| None,
@@ -69,13 +76,32 @@ struct HoldOptions {
     #[arg(long, value_name = "DUR", env = "SYNGATE_RELEASE_TIMEOUT", default_value = "2s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
     release_timeout: Duration,
 
+    /// hold, park: how many connections a second are let go at most [default: as many as there is place for]
+    ///
+    /// For a service with limits of its own, as sshd has with MaxStartups.
+    #[arg(long, value_name = "N", env = "SYNGATE_RELEASE_RATE", value_parser = rate, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
+    release_rate: Option<NonZeroU32>,
+
     /// hold: number of the queue (NFQUEUE) that they wait in [default: one that is free]
     #[arg(long, value_name = "NUM", env = "SYNGATE_QUEUE_NUM", value_parser = queue_number, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
     queue_num: Option<QueueNum>,
 }
 
+/// A rate says how long it takes, so the deadline alone bounds it then.
+fn release_timeout(options: &HoldOptions, request: &Request) -> Duration {
+    let source = request.given.value_source("release_timeout");
+    match options.release_rate.is_some() && source == Some(ValueSource::DefaultValue) {
+        true => request.max_closed,
+        false => options.release_timeout,
+    }
+}
+
 fn held(text: &str) -> Result<u32, String> {
     number_in(1..=LARGEST_HELD, text)
+}
+
+fn rate(text: &str) -> Result<NonZeroU32, String> {
+    number_in(NonZeroU32::MIN..=FASTEST, text)
 }
 
 fn queue_number(text: &str) -> Result<QueueNum, String> {
@@ -99,7 +125,8 @@ impl Wanted for HoldWanted {
                 held: options.max_held,
                 per_source: options.max_held_per_source.unwrap_or(shared),
             },
-            release_timeout: options.release_timeout,
+            release_timeout: release_timeout(&options, request),
+            release_rate: options.release_rate,
         }))
     }
 }
@@ -110,6 +137,7 @@ struct ToHold {
     queue: Option<QueueNum>,
     limits: Limits,
     release_timeout: Duration,
+    release_rate: Option<NonZeroU32>,
 }
 
 impl Planned for ToHold {
@@ -119,12 +147,14 @@ impl Planned for ToHold {
 
     fn describe(&self, _: &Gated) -> Description {
         let timeout = humantime::format_duration(self.release_timeout);
+        let rate = self.release_rate.map(|rate| format!(", {rate} a second,"));
+        let rate = rate.unwrap_or_default();
         Description {
             close: match self.queue {
                 None => ", hold their SYNs in this queue or the next that is free",
                 Some(_) => ", hold their SYNs",
             },
-            open: format!("let the held SYNs go within {timeout}, and open"),
+            open: format!("let the held SYNs go{rate} within {timeout}, and open"),
             ..Description::default()
         }
     }
@@ -144,6 +174,7 @@ impl Prepared for ToHold {
         Ok(Box::new(HoldAction::new(
             hold,
             self.release_timeout,
+            self.release_rate,
             seen.gated,
         )))
     }

@@ -20,6 +20,8 @@ pub(crate) struct Pace<'a> {
     limits: SynLimits,
     translation: &'a Translation,
     finally: bool,
+    /// No more than these are let go.
+    most: usize,
     /// The remaining room of each group.
     rooms: HashMap<Group, u32>,
 }
@@ -76,8 +78,14 @@ impl<'a> Pace<'a> {
             limits,
             translation,
             finally,
+            most: usize::MAX,
             rooms: HashMap::new(),
         }
+    }
+
+    /// Lets no more go than so many, to all listeners.
+    pub(crate) fn most(&mut self, most: usize) {
+        self.most = most;
     }
 
     /// Whether SYN cookies hide the handshakes in progress.
@@ -87,6 +95,9 @@ impl<'a> Pace<'a> {
 
     /// Takes one place for a SYN, if there is one.
     pub(crate) fn take(&mut self, to: Destination) -> bool {
+        if self.most == 0 {
+            return false;
+        }
         let gated: PortSet = [to.port].into_iter().collect();
         let listened = self.translation.listen_ports.listeners_of(&gated);
         let group = self.group(to.address, listened.iter().next().unwrap_or(to.port));
@@ -98,6 +109,7 @@ impl<'a> Pace<'a> {
             return false;
         };
         *room -= 1;
+        self.most -= 1;
         true
     }
 
@@ -313,6 +325,17 @@ mod tests {
         assert_eq!(plainly(&full, COOKIES, &[("10.0.0.1", 80)]), [0]);
         let least = sample(vec![listener("0.0.0.0", 80, 0, 0)], &[]);
         assert_eq!(plainly(&least, COOKIES, &[("10.0.0.1", 80)]), [1]);
+    }
+
+    #[test]
+    fn no_more_go_than_the_rate_allows() {
+        let seen = sample(vec![listener("0.0.0.0", 80, 16, 3)], &[]);
+        let each = Translation::default();
+        let mut pace = Pace::new(&seen, COOKIES, &each, false);
+        pace.most(5);
+        let address = "10.0.0.1".parse().unwrap();
+        let gone = (0..100).filter(|_| pace.take(Destination { address, port: 80 }));
+        assert_eq!(gone.count(), 5);
     }
 
     #[test]

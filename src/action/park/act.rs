@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::action::contract::{Account, Action, Means, Now};
+use crate::action::rooms::letting_go::Next;
 use crate::action::rooms::policy::{LOOK_EVERY, ParkPolicy};
 use crate::action::rooms::{RoomGate, SharedRooms, account};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
@@ -17,7 +18,8 @@ pub(super) struct ParkAction {
     rooms: SharedRooms,
     gated: Gated,
     remarks: Vec<Remark>,
-    /// When to look for processes that the rooms keep from listening. `None`: the gate is open.
+    /// When to look for processes that the rooms keep from listening, and whether more may be handed over.
+    /// `None`: the gate is open.
     next_look: Option<Instant>,
 }
 
@@ -72,7 +74,9 @@ impl Action for ParkAction {
     fn news(&mut self, _: &mut Now) -> Option<Answer> {
         let now = Instant::now();
         if self.next_look.is_some_and(|at| at <= now) {
-            self.rooms.borrow_mut().admit();
+            let mut rooms = self.rooms.borrow_mut();
+            rooms.admit();
+            rooms.go_on(Next::InTime);
             self.next_look = Some(now + LOOK_EVERY);
         }
         None
@@ -81,7 +85,7 @@ impl Action for ParkAction {
     /// Only whether the hand-over is complete: the policy asks nothing else.
     fn ask(&mut self, _: Question, _: &mut Now) -> Answer {
         self.next_look = None;
-        Answer::Left(Some(self.rooms.borrow_mut().under_way()))
+        self.rooms.borrow_mut().progress()
     }
 
     fn account(&mut self, _: &Noted, _: Option<u64>, now: &mut Now) -> Account {

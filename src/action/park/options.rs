@@ -12,7 +12,7 @@ use crate::action::contract::{
 };
 use crate::action::rooms::First;
 use crate::action::rooms::make::{make, own};
-use crate::action::rooms::options::max_held;
+use crate::action::rooms::options::{RoomOptions, room_options};
 use crate::action::rooms::{admit, guard, policy, watch};
 use crate::gate::backend::Remark;
 use crate::kernel::room::apart;
@@ -56,14 +56,14 @@ impl Wanted for Park {
     }
 
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
-        let max_held = max_held(ENTRY.name, request)?;
-        Ok(Box::new(ToPark { max_held }))
+        let options = room_options(ENTRY.name, request)?;
+        Ok(Box::new(ToPark { options }))
     }
 }
 
 #[derive(Debug, Clone)]
 struct ToPark {
-    max_held: u32,
+    options: RoomOptions,
 }
 
 impl Planned for ToPark {
@@ -74,7 +74,7 @@ impl Planned for ToPark {
     fn describe(&self, _: &Gated) -> Description {
         Description {
             close: ", let them wait in sockets of syngate's own",
-            open: "hand those who wait over to the service, and open".to_owned(),
+            open: format!("{}, and open", self.options.hand_over()),
             opener: "a guard process",
             opens_when_ready: true,
             ..Description::default()
@@ -92,7 +92,7 @@ impl Planned for ToPark {
 
 impl Prepared for ToPark {
     fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>> {
-        let mut rooms = make(seen, First::Rooms, self.max_held)?;
+        let mut rooms = make(seen, First::Rooms, self.options)?;
         let mut remarks = Vec::new();
         match own(seen.run) {
             Ok(own) => rooms.own = Some(own),

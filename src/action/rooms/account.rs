@@ -15,6 +15,7 @@ pub(super) struct RoomRow {
     /// SYNs that the kernel dropped.
     no_room: usize,
     longest_ms: Ms,
+    release_ms: Ms,
 }
 
 impl RoomRow {
@@ -25,6 +26,7 @@ impl RoomRow {
             reset: figures.reset,
             no_room: figures.no_room,
             longest_ms: figures.longest.into(),
+            release_ms: figures.release.into(),
         }
     }
 
@@ -78,10 +80,12 @@ mod tests {
             reset,
             no_room: 7,
             longest: Duration::from_millis(250),
+            release: Duration::from_millis(3),
         };
         let row = RoomRow::new(of(3, 1)).named("park");
         let numbers = serde_json::json!({
             "parked": 4, "handed_over": 3, "reset": 1, "no_room": 7, "longest_ms": 250.0,
+            "release_ms": 3.0,
         });
         assert_eq!(row, ("park", numbers));
 

@@ -63,8 +63,8 @@ impl RoomGate {
         }
     }
 
-    /// Group by group: a group whose ports are all open is handed over. Where the service comes first, nobody
-    /// waits for that, and the rooms stay to the end.
+    /// Group by group: a group whose ports are all open is handed over, or begins to be. Where the service comes
+    /// first, nobody waits for that, and the rooms stay to the end.
     fn set(&mut self, ports: &PortSet) -> Result<()> {
         let mut rooms = self.rooms.borrow_mut();
         let mut done = Ok(());
@@ -72,7 +72,7 @@ impl RoomGate {
             let group = &rooms.groups[n];
             let served = self.gated.served_by(group.place.port);
             let shall = served.iter().any(|port| ports.contains(port));
-            match (shall, group.is_open()) {
+            match (shall, group.takes_connections()) {
                 (true, false) => done = done.and(rooms.begin(n)),
                 (false, true) if rooms.first == First::Rooms => rooms.hand_over(n),
                 _ => (),
@@ -106,10 +106,13 @@ impl Backend for RoomGate {
         self.set(ports)
     }
 
-    /// The kernel does not tell which program a group has. A room that is open has its own.
+    /// The kernel does not tell which program a group has. A room that takes connections has its own.
     fn shut(&mut self) -> Result<PortSet> {
         let rooms = self.rooms.borrow();
-        let open = rooms.groups.iter().filter(|group| !group.is_open());
+        let open = rooms
+            .groups
+            .iter()
+            .filter(|group| !group.takes_connections());
         let lost = open.fold(PortSet::EMPTY, |all, group| {
             all.union(&self.gated.served_by(group.place.port))
         });
@@ -154,7 +157,7 @@ impl Backend for RoomGate {
         }
         self.removed = true;
         let mut rooms = self.rooms.borrow_mut();
-        rooms.hand_all_over();
+        rooms.shut_all();
         // The guard goes last: should this process be killed meanwhile, it gives back what is left.
         rooms.give_back();
         if let Some(acted) = self.watch.take().and_then(Watch::dismiss) {

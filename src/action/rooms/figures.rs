@@ -14,6 +14,8 @@ pub(crate) struct Figures {
     pub no_room: usize,
     /// No connection waited longer.
     pub longest: Duration,
+    /// Handing them over took so long, in the group in which it took longest.
+    pub release: Duration,
 }
 
 /// What a guard has done that took the run for dead.
@@ -29,6 +31,7 @@ impl Figures {
         self.reset += more.reset;
         self.no_room += more.no_room;
         self.longest = self.longest.max(more.longest);
+        self.release = self.release.max(more.release);
     }
 }
 
@@ -43,6 +46,7 @@ mod tests {
             reset,
             no_room,
             longest: Duration::from_millis(ms),
+            release: Duration::from_millis(ms / 10),
         };
         let mut all = of(2, 3, 5, 70);
         all.add(of(7, 11, 13, 50));

@@ -1,8 +1,8 @@
 //! The rooms of a run, by the SO_REUSEPORT group that they stand in: parking and handing over.
 
-use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -14,13 +14,14 @@ use crate::kernel::bpf::{Connections, Counter, Kind, Link, Listeners, Program};
 use crate::kernel::control_group::ControlGroup;
 use crate::kernel::instructions::Instruction;
 use crate::kernel::room::lending::Bindings;
-use crate::kernel::room::{Place, Room, Shelf, copy, programs};
+use crate::kernel::room::{Place, Room, Shelf, programs};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
-use crate::kernel::sockets::{Listener, Looks, Sample, Want};
+use crate::kernel::sockets::{Connection, Listener, Looks, Sample, Want};
 
-use super::policy::KEEPS_UP;
-use super::preferred::{LeftAlone, Preferred, Targets, copies};
+use super::portions::Portions;
+use super::preferred::{LeftAlone, Preferred};
+use super::raised::Raised;
 
 /// Who gets new connections while there are rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub(crate) struct Rooms {
     pub who: String,
     sockets: Sockets,
     pub first: First,
+    /// `--release-rate`.
+    pub release_rate: Option<NonZeroU32>,
     /// The cookies of the listeners that were there before the gate closed.
     pub old: Vec<u64>,
     pub groups: Vec<Group>,
@@ -77,37 +80,40 @@ pub(crate) struct Group {
     /// Copies of the listeners that were there before, until the rooms are open.
     pub copies: Vec<OwnedFd>,
     /// The same listeners, for programs.
-    before: Option<Listeners>,
+    pub(super) before: Option<Listeners>,
     /// The listeners of the service lacked SO_REUSEPORT, and have it from syngate.
     pub lent: bool,
     /// `--syn handover`: the service's listeners, which get new connections as long as there are any.
     pub(super) preferred: Option<Preferred>,
-    /// How many may wait in each room.
-    size: u32,
+    filling: Filling,
     /// What programs know of the rooms while these are open.
     pub(super) opened: Option<Opened>,
     /// Since when connections may wait in the rooms.
     pub parking: Option<Instant>,
+    /// Those who wait are being handed over.
+    pub(super) letting_go: Option<Portions>,
     /// Listeners whose backlog was raised.
-    raised: Vec<Raised>,
+    pub(super) raised: Vec<Raised>,
 }
 
-/// A listener with a longer backlog than its own.
-struct Raised {
-    cookie: u64,
-    own: u32,
-    empty_since: Option<Instant>,
+/// How the rooms of a group are filled.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Filling {
+    /// How many may wait in each room.
+    pub size: u32,
+    /// How many go to one room before the next one is taken.
+    pub turn: u32,
 }
 
 /// The rooms of a group for its program.
 pub(super) struct Opened {
     array: Listeners,
     /// How many connections the program has sent to the rooms.
-    came: Counter,
+    pub(super) came: Counter,
 }
 
 impl Group {
-    pub(crate) fn new(place: Place, size: u32, lent: bool) -> Group {
+    pub(crate) fn new(place: Place, filling: Filling, lent: bool) -> Group {
         Group {
             place,
             shelf: None,
@@ -115,9 +121,10 @@ impl Group {
             before: None,
             lent,
             preferred: None,
-            size,
+            filling,
             opened: None,
             parking: None,
+            letting_go: None,
             raised: Vec::new(),
         }
     }
@@ -131,7 +138,7 @@ impl Group {
             return Ok(());
         };
         let rooms = shelf.rooms()?;
-        let opened = self.to_open()?;
+        let opened = self.known_rooms()?;
         let mut fill = self.fill(&opened);
         let copies = std::mem::take(&mut self.copies);
         let before = own.filter(|_| !copies.is_empty());
@@ -152,8 +159,11 @@ impl Group {
         attach(&program, &rooms)
     }
 
-    /// What programs will know of the rooms once these are open.
-    pub(super) fn to_open(&self) -> Result<Opened> {
+    /// What programs know of the rooms, or will once these are open.
+    pub(super) fn known_rooms(&mut self) -> Result<Opened> {
+        if let Some(opened) = self.opened.take() {
+            return Ok(opened);
+        }
         Ok(Opened {
             array: Listeners::new(self.cookies().len() as u32)?,
             came: Counter::new()?,
@@ -164,15 +174,17 @@ impl Group {
     pub(super) fn fill(&self, opened: &Opened) -> Vec<Instruction> {
         let count = self.cookies().len() as u32;
         let (array, came) = (opened.array.number(), opened.came.number());
-        programs::fill_in_turn(array, count, self.size, came)
+        programs::fill_in_turn(array, count, self.filling.turn, came)
     }
 
     /// The rooms join the group.
     pub(super) fn open(&mut self, rooms: &[Room], opened: Opened) -> Result<()> {
         let opened = self.opened.insert(opened);
-        self.parking = Some(Instant::now());
-        for (place, room) in rooms.iter().enumerate() {
-            room.open(self.size)?;
+        self.letting_go = None;
+        self.parking.get_or_insert_with(Instant::now);
+        let shut = rooms.iter().enumerate().filter(|(_, room)| !room.listens());
+        for (place, room) in shut {
+            room.open(self.filling.size)?;
             let put = opened.array.put(place as u32, room.as_fd());
             put.context("a waiting room can't be put into a map")?;
         }
@@ -195,13 +207,18 @@ impl Group {
         self.rooms().iter().any(Room::listens)
     }
 
+    /// Whether the rooms get new connections, or would if nobody listened.
+    pub(crate) fn takes_connections(&self) -> bool {
+        self.letting_go.is_none() && self.is_open()
+    }
+
     fn cookies(&self) -> &[u64] {
         self.shelf.as_ref().map_or(&[], Shelf::cookies)
     }
 
     /// How many may wait.
-    fn room(&self) -> usize {
-        self.cookies().len() * self.size as usize
+    pub(super) fn room(&self) -> usize {
+        self.cookies().len() * self.filling.size as usize
     }
 
     /// Those of the listeners that are in this group.
@@ -219,6 +236,7 @@ impl Rooms {
             who: String::new(),
             sockets,
             first,
+            release_rate: None,
             old,
             groups: Vec::new(),
             links: Vec::new(),
@@ -248,7 +266,15 @@ impl Rooms {
             holders,
             ..Want::default()
         };
-        again(|| self.sockets.look(want))
+        let mut there = again(|| self.sockets.look(want))?;
+        let rooms = self.cookies();
+        there.listeners.retain(|l| !rooms.contains(&l.id.cookie));
+        Ok(there)
+    }
+
+    /// The connections whose handshakes are under way.
+    pub(super) fn half_open(&mut self) -> Result<Vec<Connection>> {
+        again(|| self.sockets.half_open())
     }
 
     /// From now on new connections go to the rooms of that group, or would if nobody listened.
@@ -261,20 +287,6 @@ impl Rooms {
         }
         let own = self.own.as_ref().map(|own| &own.connections);
         self.groups[number].park(own)
-    }
-
-    /// As [`Rooms::hand_over`], for all groups that are not handed over yet.
-    pub(crate) fn hand_all_over(&mut self) {
-        for number in 0..self.groups.len() {
-            if self.groups[number].is_open() {
-                self.hand_over(number);
-            }
-        }
-    }
-
-    pub(crate) fn hide(&mut self) {
-        let cookies = self.cookies();
-        self.sockets.hide_rooms(&cookies);
     }
 
     pub(crate) fn cookies(&self) -> Vec<u64> {
@@ -295,90 +307,10 @@ impl Rooms {
         !group.listeners(sample).is_empty()
     }
 
-    /// Hands those who wait over to the group's listeners, the new ones if there are any, and lets new
-    /// connections go there.
-    pub(crate) fn hand_over(&mut self, number: usize) {
-        let there = self.look(true).unwrap_or_default();
-        let old = &self.old;
-        let group = &mut self.groups[number];
-        let listeners = group.listeners(&there).into_iter();
-        let (before, new): (Vec<&Listener>, Vec<_>) =
-            listeners.partition(|l| old.contains(&l.id.cookie));
-        let back = new.is_empty();
-        let targets = match (&group.preferred, back) {
-            (Some(_), _) => [before, new].concat(),
-            (None, true) => before,
-            (None, false) => new,
-        };
-        let (copies, somebody) = (copies(&targets, &there), !targets.is_empty());
-        let array = group.before.take().filter(|_| back);
-        self.shut(number, &copies, array, somebody);
-        self.groups[number].preferred = None;
-        // The array of the chosen listeners knows none that comes later.
-        let _ = spread(copies.first().map(|(copy, _)| copy));
-        // Each moves when its client's ACK comes, if the group has a program then.
-        let half_open = again(|| self.sockets.half_open()).unwrap_or_default();
-        self.awaited.extend(half_open.iter().map(|one| one.cookie));
-    }
-
-    /// Shuts the rooms of a group, and hands those over who wait; `somebody` listens, also if there is no
-    /// copy.
-    pub(super) fn shut(
-        &mut self,
-        number: usize,
-        to: &Targets,
-        array: Option<Listeners>,
-        somebody: bool,
-    ) {
-        let group = &mut self.groups[number];
-        let chosen = match group.preferred.is_some() {
-            true => group.prefer_these(to),
-            false => choose(&group.rooms(), to, array),
-        };
-        let rooms = group.rooms();
-        if chosen.is_err() {
-            // The kernel's own choice, which may be an old listener.
-            let _ = spread(rooms.first());
-        }
-        let waited = rooms.iter().map(Room::waiting).sum();
-        group.raise(to, waited);
-        rooms.iter().for_each(Room::shut);
-        let came = group.opened.take();
-        let came = came.map_or(0, |opened| opened.came.count() as usize);
-        let full = waited >= group.room();
-        let since = group.parking.take().filter(|_| waited > 0);
-        self.figures.add(Figures {
-            handed_over: if somebody { waited } else { 0 },
-            reset: if somebody { 0 } else { waited },
-            no_room: if full { came.saturating_sub(waited) } else { 0 },
-            longest: since.map_or(Duration::ZERO, |since| since.elapsed()),
-        });
-    }
-
     /// The guard has done that.
     pub(crate) fn note_acted(&mut self, acted: Acted) {
         self.figures.add(acted.figures);
         self.acted = acted.words;
-    }
-
-    /// How much of the hand-over is still under way: handshakes, and listeners whose queue is too long for
-    /// their own backlog.
-    pub(crate) fn under_way(&mut self) -> usize {
-        if !self.awaited.is_empty() {
-            let half_open = again(|| self.sockets.half_open()).unwrap_or_default();
-            let open: BTreeSet<u64> = half_open.iter().map(|one| one.cookie).collect();
-            self.awaited.retain(|cookie| open.contains(cookie));
-        }
-        let left = self.awaited.len() + self.unsettled();
-        if self.groups.iter().all(|group| group.raised.is_empty()) {
-            return left;
-        }
-        let there = self.look(true).unwrap_or_default();
-        for group in &mut self.groups {
-            group.lower(&there);
-        }
-        let raised: usize = self.groups.iter().map(|group| group.raised.len()).sum();
-        raised + left
     }
 
     /// Another process has done what is left to do.
@@ -398,75 +330,4 @@ pub(super) fn attach(program: &Program, rooms: &[Room]) -> Result<()> {
     let room = rooms.first().context("no room")?;
     let chosen = program.choose_for_group_of(room.as_fd());
     chosen.context("the program can't be attached to the waiting rooms")
-}
-
-/// From now on the group's connections go to these listeners.
-fn choose(rooms: &[Room], targets: &Targets, array: Option<Listeners>) -> Result<()> {
-    anyhow::ensure!(!targets.is_empty(), "no listener");
-    // A listener can be in one array only.
-    let array = array.map_or_else(|| array_of(targets), Ok)?;
-    let choose = programs::choose_from(array.number(), targets.len() as u32);
-    let program = Program::load(Kind::SelectOrMigrate, "gate_hand_over", &choose)?;
-    attach(&program, rooms)
-}
-
-fn array_of(targets: &Targets) -> Result<Listeners> {
-    let array = Listeners::new(targets.len() as u32)?;
-    array.put_all(targets.iter().map(|(copy, _)| copy))?;
-    Ok(array)
-}
-
-/// From now on the kernel chooses, and moves connections when a listener of the group closes.
-fn spread(socket: Option<&impl AsFd>) -> Result<()> {
-    let socket = socket.context("no socket")?;
-    let program = Program::load(Kind::SelectOrMigrate, "gate_spread", &programs::spread())?;
-    Ok(program.choose_for_group_of(socket.as_fd())?)
-}
-
-impl Group {
-    /// A listener whose queue is fuller than its backlog drops SYNs until the service has accepted enough.
-    fn raise(&mut self, targets: &Targets, waited: usize) {
-        for (copy, listener) in targets {
-            let larger = listener.backlog.saturating_add(waited as u32);
-            if waited > 0 && copy::set_backlog(copy, larger).is_ok() {
-                self.raised.push(Raised {
-                    cookie: listener.id.cookie,
-                    own: listener.backlog,
-                    empty_since: None,
-                });
-            }
-        }
-    }
-
-    /// The service has its own backlog back once it keeps up: a burst that it has accepted keeps it busy, and
-    /// meanwhile more come than its own backlog may have. A listener that has gone needs none.
-    fn lower(&mut self, there: &Sample) {
-        let now = Instant::now();
-        self.lower_where(there, |raised, queue| {
-            if queue > 0 {
-                raised.empty_since = None;
-                return false;
-            }
-            now >= *raised.empty_since.get_or_insert(now) + KEEPS_UP
-        })
-    }
-
-    /// The same for the last time.
-    pub(super) fn lower_now(&mut self, there: &Sample) {
-        self.lower_where(there, |raised, queue| queue <= raised.own);
-    }
-
-    fn lower_where(&mut self, there: &Sample, is_time: impl Fn(&mut Raised, u32) -> bool) {
-        self.raised.retain_mut(|raised| {
-            let listener = there
-                .listeners
-                .iter()
-                .find(|l| l.id.cookie == raised.cookie);
-            let Some(copy) = listener.and_then(|l| copy::of(l, &there.holders).ok()) else {
-                return false;
-            };
-            let queue = copy::accept_queue(&copy).unwrap_or(0);
-            !is_time(raised, queue) || copy::set_backlog(&copy, raised.own).is_err()
-        });
-    }
 }

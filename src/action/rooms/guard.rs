@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::groups::{First, Group, Rooms};
+use super::groups::{Filling, First, Group, Rooms};
 use super::left::Note;
+use super::letting_go::Next;
 use super::policy::HANDED_OVER_WITHIN;
 use crate::action::contract::GuardWork;
+use crate::decide::policy::Answer;
 use crate::kernel::control_group::{self, ControlGroup};
 use crate::kernel::room::Shelf;
 use crate::kernel::room::lending::Bindings;
@@ -111,10 +113,16 @@ impl Guarded {
             self.rooms.admit();
             let sample = self.rooms.look(false).unwrap_or_default();
             for n in 0..self.rooms.groups.len() {
+                let over = now >= until || told_to_end();
                 let group = &self.rooms.groups[n];
+                if group.letting_go.is_some() {
+                    let next = if over { Next::AtOnce } else { Next::InTime };
+                    self.rooms.go_on_with(n, next);
+                    continue;
+                }
                 let anew = self.rooms.is_served_anew(group, &sample);
                 let still = now >= deserted && self.rooms.is_served(group, &sample);
-                if group.is_open() && (anew || still || now >= until || told_to_end()) {
+                if group.is_open() && (anew || still || over) {
                     self.rooms.hand_over(n);
                 }
             }
@@ -125,7 +133,7 @@ impl Guarded {
     fn finish(&mut self) {
         self.links.clear();
         let give_up = Instant::now() + HANDED_OVER_WITHIN;
-        while self.rooms.under_way() > 0 && Instant::now() < give_up {
+        while self.rooms.progress() != Answer::Left(Some(0)) && Instant::now() < give_up {
             std::thread::sleep(LOOK_EVERY);
         }
         self.rooms.give_back();
@@ -147,13 +155,13 @@ impl Guarded {
             rooms: Rooms::new(sockets, First::Rooms, orders.old.clone()),
             links: Vec::new(),
         };
+        guarded.rooms.release_rate = orders.release_rate;
         let group = orders.group.as_deref().and_then(control_group::reached);
         guarded.rooms.admitted.groups.extend(group);
         for (kind, fd) in &orders.files {
             let file = sys::inherited(*fd).context("no such file")?;
             guarded.take(*kind, file, orders)?;
         }
-        guarded.rooms.hide();
         Ok(guarded)
     }
 
@@ -168,7 +176,7 @@ impl Guarded {
             File::Shelf | File::LentShelf => {
                 let shelf = Shelf::adopt(file)?;
                 let lent = kind == File::LentShelf;
-                let mut group = Group::new(shelf.place().clone(), 0, lent);
+                let mut group = Group::new(shelf.place().clone(), Filling::default(), lent);
                 group.shelf = Some(shelf);
                 self.rooms.groups.push(group);
             }

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use super::choice::MOST_ROOMS;
-use super::groups::{First, Group, Own, Rooms};
+use super::choice::{MOST_ROOMS, largest_room};
+use super::groups::{Filling, First, Group, Own, Rooms};
 use super::hook;
 use super::left::Note;
+use super::options::RoomOptions;
 use crate::action::contract::Seen;
 use crate::gate::rooms::group_name;
 use crate::kernel::bpf::Connections;
@@ -26,7 +27,7 @@ const OWN_CONNECTIONS: u32 = 4_096;
 ///
 /// # Errors
 /// This can't be done here. Everything is undone.
-pub(crate) fn make(seen: &Seen, first: First, max_held: u32) -> Result<Rooms> {
+pub(crate) fn make(seen: &Seen, first: First, options: RoomOptions) -> Result<Rooms> {
     let mut places: BTreeMap<Place, Vec<&Listener>> = BTreeMap::new();
     for listener in &seen.before.listeners {
         places
@@ -48,11 +49,11 @@ pub(crate) fn make(seen: &Seen, first: First, max_held: u32) -> Result<Rooms> {
     let old = seen.before.listeners.iter().map(|l| l.id.cookie).collect();
     let mut rooms = Rooms::new(sockets, first, old);
     (rooms.run, rooms.who) = (seen.run.to_owned(), seen.who.to_string());
-    let size = longest_queue(seen.netns).clamp(1, max_held);
-    let count = max_held.div_ceil(size).min(MOST_ROOMS);
+    rooms.release_rate = options.release_rate;
+    let (count, filling) = filling(options, longest_queue(seen.netns));
     let mut groups = Vec::new();
     for (place, listeners) in places {
-        groups.push(group_of(place, &listeners, size, seen)?);
+        groups.push(group_of(place, &listeners, filling, seen)?);
     }
     // Before anything is lent, so that it is taken back however this ends.
     let lent = |listener: &Listener| {
@@ -68,8 +69,26 @@ pub(crate) fn make(seen: &Seen, first: First, max_held: u32) -> Result<Rooms> {
     }
     share(&mut rooms, seen)?;
     rooms.admitted.groups = groups_of_service(seen);
-    rooms.hide();
     Ok(rooms)
+}
+
+/// How many rooms a group has, and how they are filled.
+fn filling(options: RoomOptions, longest_queue: u32) -> (u32, Filling) {
+    let most = options.max_held;
+    let largest = largest_room(longest_queue).min(most);
+    match options.release_rate {
+        None => {
+            let count = most.div_ceil(largest).min(MOST_ROOMS);
+            let (size, turn) = (largest, largest);
+            (count, Filling { size, turn })
+        }
+        // In small portions: each room has one in so many.
+        Some(_) => {
+            let count = MOST_ROOMS.min(most);
+            let size = most.div_ceil(count).min(largest);
+            (count, Filling { size, turn: 1 })
+        }
+    }
 }
 
 /// Sockets that are bound later get SO_REUSEPORT as well: also where the service sets it now, since it may come
@@ -119,7 +138,7 @@ pub(crate) fn own(run: &str) -> Result<Own> {
 }
 
 /// The group of these listeners, without rooms yet. Nothing has changed.
-fn group_of(place: Place, listeners: &[&Listener], size: u32, seen: &Seen) -> Result<Group> {
+fn group_of(place: Place, listeners: &[&Listener], filling: Filling, seen: &Seen) -> Result<Group> {
     let copies = listeners
         .iter()
         .map(|listener| copy::movable(listener, seen.before))
@@ -128,7 +147,7 @@ fn group_of(place: Place, listeners: &[&Listener], size: u32, seen: &Seen) -> Re
     for copy in &copies {
         lent |= !copy::shares_port(copy)?;
     }
-    let mut group = Group::new(place, size, lent);
+    let mut group = Group::new(place, filling, lent);
     group.copies = copies;
     Ok(group)
 }
@@ -165,4 +184,28 @@ fn group_of_listeners(place: &Place, seen: &Seen) -> Option<PathBuf> {
     let group = control_group::with_id(listener.cgroup?, guesses);
     let group = group.or_else(|| holding.first().cloned());
     group.filter(|group| Some(group) != own.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+
+    #[test]
+    fn rooms_are_as_large_as_a_queue_has_place_for_or_as_many_as_may_be() {
+        let sizes = |max_held, release_rate, longest| {
+            let options = RoomOptions {
+                max_held,
+                release_rate: NonZeroU32::new(release_rate),
+            };
+            let (count, Filling { size, turn }) = filling(options, longest);
+            (count, size, turn)
+        };
+        assert_eq!(sizes(65_536, 0, 4_096), (32, 2_048, 2_048));
+        assert_eq!(sizes(100, 0, 4_096), (1, 100, 100));
+        assert_eq!(sizes(1, 0, 1), (1, 1, 1));
+        assert_eq!(sizes(65_536, 0, 128), (MOST_ROOMS, 64, 64));
+        assert_eq!(sizes(65_536, 20, 4_096), (MOST_ROOMS, 1_024, 1));
+        assert_eq!(sizes(3, 20, 4_096), (3, 1, 1));
+    }
 }

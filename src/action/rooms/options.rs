@@ -1,16 +1,36 @@
 //! What the actions with rooms ask of the command line.
 
+use std::num::NonZeroU32;
+
 use crate::action::contract::Request;
 use crate::gate::kinds::Choice;
 use crate::words::scope::Where;
 
-/// `--max-held`, an option of `--syn hold`, too.
-///
+/// Options of `--syn hold` that rooms have, too.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RoomOptions {
+    pub max_held: u32,
+    pub release_rate: Option<NonZeroU32>,
+}
+
+impl RoomOptions {
+    /// How they are handed over, for `--dry-run`.
+    pub(crate) fn hand_over(&self) -> String {
+        match self.release_rate {
+            None => "hand those who wait over to the service".to_owned(),
+            Some(rate) => format!("hand those who wait over to the service, {rate} a second"),
+        }
+    }
+}
+
 /// # Errors
 /// Rooms make no sense with the other options: one line that says why.
-pub(crate) fn max_held(action: &str, request: &Request) -> Result<u32, String> {
+pub(crate) fn room_options(action: &str, request: &Request) -> Result<RoomOptions, String> {
     match about_rules(request) {
-        None => Ok(request.given.get_one("max_held").copied().unwrap_or(1)),
+        None => Ok(RoomOptions {
+            max_held: request.given.get_one("max_held").copied().unwrap_or(1),
+            release_rate: request.given.get_one("release_rate").copied(),
+        }),
         Some(option) => Err(format!(
             "--syn {action} and {option} exclude each other: connections wait in sockets, and no rule tells \
              them apart; leave {option} out, or take --syn hold"

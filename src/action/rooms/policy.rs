@@ -1,11 +1,11 @@
-//! After the gate has opened: waits until the hand-over is complete, handshakes that were under way included.
-//! Pure.
+//! After the gate has opened: waits until all are handed over who waited, and then until that is complete,
+//! handshakes that were under way included. Pure.
 
 use std::time::{Duration, Instant};
 
 use crate::decide::policy::{Answer, Conclusion, Due, Policy, Question};
 
-/// How long the run waits for that at most. Then a listener keeps a larger backlog, and the group a program
+/// How long the run waits for handshakes and full queues at most. Then a listener keeps a larger backlog, and the group a program
 /// that leaves the choice to the kernel.
 pub(crate) const HANDED_OVER_WITHIN: Duration = Duration::from_secs(2);
 /// How long the queue of a service is empty, at each look, that keeps up with its clients.
@@ -34,9 +34,23 @@ impl Policy for ParkPolicy {
         !self.over
     }
 
-    fn answered(&mut self, answer: Answer, _: Duration, _: Instant, now: Instant) -> Conclusion {
+    fn answered(
+        &mut self,
+        answer: Answer,
+        _: Duration,
+        deadline: Instant,
+        now: Instant,
+    ) -> Conclusion {
         if let Some((next, until)) = &mut self.looks {
-            self.over = now >= *until || !matches!(answer, Answer::Left(Some(1..)));
+            let left = match answer {
+                Answer::Waiting(_) => {
+                    *until = now + HANDED_OVER_WITHIN;
+                    now < deadline
+                }
+                Answer::Left(Some(1..)) => now < *until,
+                _ => false,
+            };
+            self.over = !left;
             *next = (now + LOOK_EVERY).min(*until);
         }
         Conclusion::GoOn
@@ -54,6 +68,7 @@ impl Policy for ParkPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::policy::Waiting;
 
     #[test]
     fn it_looks_until_all_are_accepted_or_time_is_up() {
@@ -74,6 +89,31 @@ mod tests {
         policy.opened(start);
         assert_eq!(answer(&mut policy, 7, start + HANDED_OVER_WITHIN), None);
         assert!(!policy.lingers(), "a service that accepts nobody");
+    }
+
+    #[test]
+    fn those_who_wait_have_until_the_deadline() {
+        let start = Instant::now();
+        let deadline = start + Duration::from_secs(30);
+        let mut policy = ParkPolicy::default();
+        policy.opened(start);
+        let mut waits = |after| {
+            let answer = Answer::Waiting(Waiting::default());
+            policy.answered(answer, Duration::ZERO, deadline, start + after);
+            policy.lingers()
+        };
+        assert!(waits(HANDED_OVER_WITHIN * 3));
+        assert!(!waits(Duration::from_secs(30)));
+        let mut policy = ParkPolicy::default();
+        policy.opened(start);
+        let late = start + HANDED_OVER_WITHIN * 3;
+        for answer in [Answer::Waiting(Waiting::default()), Answer::Left(Some(7))] {
+            policy.answered(answer, Duration::ZERO, deadline, late);
+            assert!(
+                policy.lingers(),
+                "the handshakes have their time afterwards"
+            );
+        }
     }
 
     #[test]

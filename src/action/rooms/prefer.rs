@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::groups::{First, Group, Rooms, attach};
+use super::letting_go::Next;
 use super::preferred::{AGAIN, LeftAlone, Preferred, Targets, copies, program};
 use crate::kernel::room::{Place, copy};
 use crate::kernel::sockets::{Sample, holders};
@@ -27,7 +28,7 @@ impl Group {
             return Ok(());
         };
         let rooms = shelf.rooms()?;
-        let opened = self.to_open()?;
+        let opened = self.known_rooms()?;
         let copies = std::mem::take(&mut self.copies);
         let mut preferred = match self.preferred.take() {
             Some(preferred) => preferred,
@@ -124,7 +125,8 @@ impl Rooms {
         }
         let mut wanted = Vec::new();
         for group in &mut self.groups {
-            let (listeners, waits) = (group.listeners(&there), group.waiting() > 0);
+            let listeners = group.listeners(&there);
+            let waits = group.letting_go.is_none() && group.waiting() > 0;
             let Some(preferred) = &mut group.preferred else {
                 continue;
             };
@@ -156,21 +158,24 @@ impl Rooms {
         }
         let listeners = group.listeners(there);
         let copies = copies(&listeners, there);
-        let waits = group.waiting() > 0;
-        let copied = !waits || !copies.is_empty();
+        let (waits, goes) = (group.waiting() > 0, group.letting_go.is_some());
+        let copied = !waits || goes || !copies.is_empty();
         let preferred = group.preferred.as_mut();
         let late = preferred.is_some_and(|preferred| preferred.unseen_for(UNSEEN, copied));
-        if !waits {
+        if !waits && !goes {
             group.parking = Some(Instant::now());
+        }
+        if waits && !goes && (late || !copies.is_empty()) {
+            // While there are the copies, the listeners can't close.
+            group.lead_to(&copies, None);
+            self.begin_to_let_go(number, &copies);
+        } else if !copies.is_empty() || !waits {
             // One that can't be copied gets connections at the end.
             let _ = group.prefer_these(&copies);
-            return;
         }
-        if !copies.is_empty() || late {
-            // While there are the copies, the listeners can't close.
-            self.shut(number, &copies, None, true);
+        if self.let_go(number, &listeners, Next::InTime) {
             let group = &mut self.groups[number];
-            if copies.is_empty() || group.prefer().is_err() {
+            if late || group.prefer().is_err() {
                 group.preferred = None;
             }
         }

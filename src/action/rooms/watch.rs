@@ -84,6 +84,7 @@ fn orders(rooms: &Rooms, until: Deadline) -> Orders {
         run: rooms.run.clone(),
         ports: rooms.groups.iter().map(|group| group.place.port).collect(),
         old: rooms.old.clone(),
+        release_rate: rooms.release_rate,
         rooms: rooms.cookies(),
         netns: rooms.netns().cloned(),
         group,

@@ -1,6 +1,7 @@
 //! What the guard process of a run's rooms is told. It stands on the guard's command line, which everybody can
 //! read: other runs, `status`, `clear` and `check` know the rooms by it.
 
+use std::num::NonZeroU32;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub(crate) struct Orders {
     pub ports: PortSet,
     /// The cookies of the listeners that were there before.
     pub old: Vec<u64>,
+    /// How many connections a second the guard hands over at most.
+    pub release_rate: Option<NonZeroU32>,
     /// The cookies of the rooms.
     pub rooms: Vec<u64>,
     /// The network namespace of the listeners.
@@ -84,6 +87,7 @@ impl Orders {
             run: "0123456789abcdef".to_owned(),
             ports: [80, 443].into_iter().collect(),
             old: vec![7, 8],
+            release_rate: NonZeroU32::new(20),
             rooms: vec![],
             netns: None,
             group: Some("/sys/fs/cgroup/a".into()),
@@ -93,8 +97,8 @@ impl Orders {
         }
     }
 
-    /// `room-guard UNTIL RUN PORTS OLD ROOMS NETNS GROUP WHO NOTE FILES`.
-    pub(crate) fn words(&self) -> [String; 11] {
+    /// `room-guard UNTIL RUN PORTS OLD RATE ROOMS NETNS GROUP WHO NOTE FILES`.
+    pub(crate) fn words(&self) -> [String; 12] {
         let shown = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let files = self.files.iter();
         let files = files.map(|(file, fd)| format!("{fd}{}", file.letter()));
@@ -105,6 +109,7 @@ impl Orders {
             self.run.clone(),
             self.ports.to_string(),
             joined(&self.old),
+            self.release_rate.map_or(0, NonZeroU32::get).to_string(),
             joined(&self.rooms),
             netns.unwrap_or_default(),
             shown(&self.group).unwrap_or_default(),
@@ -122,6 +127,7 @@ impl Orders {
             run,
             ports,
             old,
+            rate,
             rooms,
             netns,
             group,
@@ -138,6 +144,7 @@ impl Orders {
             run: (*run).to_owned(),
             ports: PortSet::parse(ports, |_| None).ok()?,
             old: numbers(old)?,
+            release_rate: NonZeroU32::new(rate.parse().ok()?),
             rooms: numbers(rooms)?,
             netns: match *netns {
                 "" => None,
@@ -199,13 +206,14 @@ mod tests {
             (0, "standby-guard"),
             (1, "soon"),
             (3, "80000"),
-            (5, "x"),
-            (10, "5"),
+            (5, "all"),
+            (6, "x"),
+            (11, "5"),
         ] {
             let right = std::mem::replace(&mut words[n], wrong);
             assert_eq!(Orders::parse(&words), None, "{wrong}");
             words[n] = right;
         }
-        assert_eq!(Orders::parse(&words[..10]), None);
+        assert_eq!(Orders::parse(&words[..11]), None);
     }
 }

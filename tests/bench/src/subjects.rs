@@ -213,7 +213,7 @@ pub const SUBJECTS: &[Subject] = &[
         about: "killed, and started again 3 s later; each client asks for its version",
         ways: RESTARTED,
         keep_alive: false,
-        options: "",
+        options: "--release-rate 40",
         ask: "ssh",
         rates: &[20],
         tail: Duration::from_secs(8),

@@ -97,6 +97,11 @@ options:
       - With O(syn=hold), how long letting them go may take. Then the gate opens all the same.
       - syngate's default is V(2s).
     type: str
+  release_rate:
+    description:
+      - With O(syn=hold), O(syn=park) or O(syn=handover), how many a second of those who wait are let go at most.
+      - syngate's default is as many as the service's queues have place for.
+    type: int
   queue_num:
     description:
       - With O(syn=hold), number of the queue (NFQUEUE) that they wait in.
@@ -344,6 +349,7 @@ OPTIONS = {
     "max_held": NUMBER,
     "max_held_per_source": NUMBER,
     "release_timeout": TEXT,
+    "release_rate": NUMBER,
     "queue_num": NUMBER,
     "standby": TEXT,
     "standby_check": TEXT,

@@ -573,9 +573,9 @@ mod tests {
             host.sysctls.insert("net.core.somaxconn", Some(most));
             told(&host, Some(true)).unwrap()
         };
-        assert!(!most(1024).contains("may wait"));
+        assert!(!most(2048).contains("may wait"));
         let few = most(1000);
-        let says = "no more than 64000 may wait, since net.core.somaxconn is 1000";
+        let says = "no more than 32000 may wait, since net.core.somaxconn is 1000";
         assert!(few.contains(says), "{few}");
 
         host.rooms.moves = no();

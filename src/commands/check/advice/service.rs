@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::item::{Advice, shown};
-use crate::action::rooms::choice::MOST_ROOMS;
+use crate::action::rooms::choice::{MOST_ROOMS, largest_room};
 use crate::commands::check::endpoint::Endpoint;
 use crate::commands::check::host::Host;
 use crate::words::command_line::command_line;
@@ -105,16 +105,13 @@ impl Service<'_> {
             true => "the service does not set SO_REUSEPORT, and gets it for the time of the run",
             false => "the service sets SO_REUSEPORT",
         };
-        let few = host
-            .sysctl("net.core.somaxconn")
-            .filter(|most| most * u64::from(MOST_ROOMS) < FEW_PARKED);
-        let few = few.map(|most| {
-            let all = most * u64::from(MOST_ROOMS);
-            format!("; no more than {all} may wait, since net.core.somaxconn is {most}")
-        });
-        let few = few.unwrap_or_default();
+        let few = few_parked(host).unwrap_or_default();
+        let slowly = match self.holders().0.contains("sshd") {
+            true => "; sshd refuses some of a burst (MaxStartups): take --release-rate 20",
+            false => "",
+        };
         let text = format!(
-            "--syn park is possible, and clients of a restart are connected at once: {how}{few}"
+            "--syn park is possible, and clients of a restart are connected at once: {how}{few}{slowly}"
         );
         Some(self.advice("parked", &text))
     }
@@ -248,6 +245,15 @@ impl Service<'_> {
             ),
         ))
     }
+}
+
+/// Where a whole default `--max-held` finds no place.
+fn few_parked(host: &Host) -> Option<String> {
+    let longest = host.sysctl("net.core.somaxconn")?;
+    let room = largest_room(u32::try_from(longest).unwrap_or(u32::MAX));
+    let all = u64::from(room) * u64::from(MOST_ROOMS);
+    (all < FEW_PARKED)
+        .then(|| format!("; no more than {all} may wait, since net.core.somaxconn is {longest}"))
 }
 
 /// What becomes of a connection that meets a full accept queue.

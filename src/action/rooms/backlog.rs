@@ -1,0 +1,48 @@
+//! A listener that gets those who waited has a longer backlog until it keeps up.
+
+use std::time::Instant;
+
+use super::groups::Group;
+use super::preferred::Targets;
+use super::raised::Raised;
+use crate::kernel::room::copy;
+use crate::kernel::sockets::Sample;
+
+impl Group {
+    /// A listener whose queue is fuller than its backlog drops SYNs until the service has accepted enough.
+    pub(super) fn raise(&mut self, targets: &Targets, waited: usize) {
+        for (copy, listener) in targets {
+            let larger = listener.backlog.saturating_add(waited as u32);
+            if waited > 0 && copy::set_backlog(copy, larger).is_ok() {
+                self.raised.push(Raised::new(listener));
+            }
+        }
+    }
+
+    /// The service has its own backlog back once it keeps up: a burst that it has accepted keeps it busy, and
+    /// meanwhile more come than its own backlog may have. A listener that has gone needs none.
+    pub(super) fn lower(&mut self, there: &Sample) {
+        self.lower_where(there, |raised, queue| {
+            raised.keeps_up(queue, Instant::now())
+        });
+    }
+
+    /// The same for the last time.
+    pub(super) fn lower_now(&mut self, there: &Sample) {
+        self.lower_where(there, |raised, queue| queue <= raised.own);
+    }
+
+    fn lower_where(&mut self, there: &Sample, is_time: impl Fn(&mut Raised, u32) -> bool) {
+        self.raised.retain_mut(|raised| {
+            let listener = there
+                .listeners
+                .iter()
+                .find(|l| l.id.cookie == raised.cookie);
+            let Some(copy) = listener.and_then(|l| copy::of(l, &there.holders).ok()) else {
+                return false;
+            };
+            let queue = copy::accept_queue(&copy).unwrap_or(0);
+            !is_time(raised, queue) || copy::set_backlog(&copy, raised.own).is_err()
+        });
+    }
+}

@@ -1,0 +1,249 @@
+//! How those who wait are handed over: room by room, as the listeners have place for them and `--release-rate`
+//! allows. New connections reach the listeners meanwhile.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::figures::Figures;
+use super::groups::{Group, Rooms, attach};
+use super::portions::Portions;
+use super::preferred::{Targets, copies};
+use crate::decide::policy::{Answer, Waiting};
+use crate::decide::rate::Rate;
+use crate::kernel::bpf::{Kind, Listeners, Program};
+use crate::kernel::room::{Room, longest_queue, programs};
+use crate::kernel::sockets::{Listener, Sample};
+
+/// When the next room is shut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// When the listeners have place for those who wait there, and the rate allows it.
+    InTime,
+    AtOnce,
+}
+
+impl Group {
+    /// The listeners that get those who wait: the new ones, if there are any.
+    fn heirs<'a>(&self, there: &'a Sample, old: &[u64]) -> Vec<&'a Listener> {
+        let listeners = self.listeners(there).into_iter();
+        let (before, new): (Vec<&Listener>, Vec<_>) =
+            listeners.partition(|l| old.contains(&l.id.cookie));
+        match (self.preferred.is_some(), new.is_empty()) {
+            (true, _) => [before, new].concat(),
+            (false, true) => before,
+            (false, false) => new,
+        }
+    }
+
+    /// The listeners get new connections from now on, and those from rooms that are shut.
+    pub(super) fn lead_to(&mut self, to: &Targets, array: Option<Listeners>) {
+        let chosen = match self.preferred.is_some() {
+            true => self.prefer_these(to),
+            false => choose(&self.rooms(), to, array),
+        };
+        if chosen.is_err() {
+            // The kernel's own choice, which may be an old listener.
+            let _ = spread(self.rooms().first());
+        }
+    }
+}
+
+impl Group {
+    /// Returns how many waited in the rooms that it has shut.
+    fn shut_in_turn(&mut self, to: &[&Listener], in_time: bool) -> usize {
+        let rooms = self.rooms();
+        let queues: Vec<u32> = to.iter().map(|listener| listener.accept_queue).collect();
+        let Some(portions) = &mut self.letting_go else {
+            return 0;
+        };
+        let mut gone = 0;
+        for room in rooms.iter().filter(|room| room.listens()) {
+            let (waiting, now) = (room.waiting(), Instant::now());
+            if in_time && waiting > 0 && !portions.may_go(waiting, gone, &queues, now) {
+                break;
+            }
+            room.shut();
+            portions.rate.spend(waiting, now);
+            gone += waiting;
+        }
+        gone
+    }
+
+    fn shut_together(&mut self) -> usize {
+        let waiting = self.waiting();
+        self.rooms().iter().for_each(Room::shut);
+        waiting
+    }
+}
+
+impl Rooms {
+    /// From now on new connections go to the group's listeners, the new ones if there are any. Those who wait
+    /// follow; [`Rooms::go_on`] continues that.
+    pub(crate) fn hand_over(&mut self, number: usize) {
+        let there = self.look(true).unwrap_or_default();
+        let group = &mut self.groups[number];
+        let heirs = group.heirs(&there, &self.old);
+        let anew = heirs.iter().any(|l| !self.old.contains(&l.id.cookie));
+        let copies = copies(&heirs, &there);
+        let array = group.before.take().filter(|_| !anew);
+        group.lead_to(&copies, array);
+        self.begin_to_let_go(number, &copies);
+        if self.let_go(number, &heirs, Next::InTime) {
+            self.finish(number, copies.first().map(|(copy, _)| copy));
+        }
+    }
+
+    /// The same for all groups that take new connections.
+    pub(crate) fn hand_all_over(&mut self) {
+        for number in 0..self.groups.len() {
+            if self.groups[number].takes_connections() {
+                self.hand_over(number);
+            }
+        }
+    }
+
+    /// Goes on with the groups of which some are still to be handed over.
+    pub(crate) fn go_on(&mut self, next: Next) {
+        for number in 0..self.groups.len() {
+            if self.groups[number].letting_go.is_some() {
+                self.go_on_with(number, next);
+            }
+        }
+    }
+
+    pub(super) fn go_on_with(&mut self, number: usize, next: Next) {
+        let there = self.look(false).unwrap_or_default();
+        let heirs = self.groups[number].heirs(&there, &self.old);
+        if self.let_go(number, &heirs, next) {
+            let there = self.look(true).unwrap_or_default();
+            let heirs = self.groups[number].heirs(&there, &self.old);
+            let copies = copies(&heirs, &there);
+            self.finish(number, copies.first().map(|(copy, _)| copy));
+        }
+    }
+
+    /// All rooms are shut now.
+    pub(crate) fn shut_all(&mut self) {
+        self.hand_all_over();
+        self.go_on(Next::AtOnce);
+    }
+
+    /// Unless that has begun.
+    pub(super) fn begin_to_let_go(&mut self, number: usize, to: &Targets) {
+        if self.groups[number].letting_go.is_some() {
+            return;
+        }
+        let longest = longest_queue(self.netns());
+        let rate = Rate::new(self.release_rate);
+        let group = &mut self.groups[number];
+        let waited = group.waiting();
+        let came = group.opened.as_ref();
+        let came = came.map_or(0, |opened| opened.came.count() as usize);
+        let full = waited >= group.room();
+        group.raise(to, waited);
+        group.letting_go = Some(Portions {
+            since: Instant::now(),
+            rate,
+            longest,
+            seen: !to.is_empty(),
+        });
+        self.figures.add(Figures {
+            no_room: if full { came.saturating_sub(waited) } else { 0 },
+            ..Figures::default()
+        });
+    }
+
+    /// Shuts rooms of a group, in the order in which they are filled, so that those who wait there move. Returns
+    /// whether all are shut.
+    pub(super) fn let_go(&mut self, number: usize, to: &[&Listener], next: Next) -> bool {
+        let group = &mut self.groups[number];
+        let Some(letting_go) = &mut group.letting_go else {
+            return false;
+        };
+        let in_time = next == Next::InTime && letting_go.seen;
+        let mut went = Figures::default();
+        match in_time || !to.is_empty() {
+            true => went.handed_over = group.shut_in_turn(to, in_time),
+            // They move from room to room, and at last there is none.
+            false => went.reset = group.shut_together(),
+        }
+        let all = !group.is_open();
+        if went.handed_over + went.reset > 0 {
+            went.longest = group.parking.map_or(Duration::ZERO, |at| at.elapsed());
+        }
+        if all {
+            let letting_go = group.letting_go.take();
+            went.release = letting_go.map_or(Duration::ZERO, |it| it.since.elapsed());
+            (group.opened, group.parking) = (None, None);
+        }
+        self.figures.add(went);
+        all
+    }
+
+    /// The rooms of the group are shut.
+    fn finish(&mut self, number: usize, listener: Option<&OwnedFd>) {
+        self.groups[number].preferred = None;
+        // The array of the chosen listeners knows none that comes later.
+        let _ = spread(listener);
+        // Each moves when its client's ACK comes, if the group has a program then.
+        let half_open = self.half_open().unwrap_or_default();
+        self.awaited.extend(half_open.iter().map(|one| one.cookie));
+    }
+
+    /// How far the hand-over is: who waits in rooms, then handshakes, and listeners whose queue is too long for
+    /// their own backlog.
+    pub(crate) fn progress(&mut self) -> Answer {
+        self.go_on(Next::InTime);
+        match self.groups.iter().map(Group::waiting).sum() {
+            0 => Answer::Left(Some(self.under_way())),
+            count => Answer::Waiting(Waiting {
+                count,
+                ..Waiting::default()
+            }),
+        }
+    }
+
+    fn under_way(&mut self) -> usize {
+        if !self.awaited.is_empty() {
+            let half_open = self.half_open().unwrap_or_default();
+            let open: BTreeSet<u64> = half_open.iter().map(|one| one.cookie).collect();
+            self.awaited.retain(|cookie| open.contains(cookie));
+        }
+        let left = self.awaited.len() + self.unsettled();
+        if self.groups.iter().all(|group| group.raised.is_empty()) {
+            return left;
+        }
+        let there = self.look(true).unwrap_or_default();
+        for group in &mut self.groups {
+            group.lower(&there);
+        }
+        let raised: usize = self.groups.iter().map(|group| group.raised.len()).sum();
+        raised + left
+    }
+}
+
+/// From now on the group's connections go to these listeners.
+fn choose(rooms: &[Room], targets: &Targets, array: Option<Listeners>) -> Result<()> {
+    ensure!(!targets.is_empty(), "no listener");
+    // A listener can be in one array only.
+    let array = array.map_or_else(|| array_of(targets), Ok)?;
+    let choose = programs::choose_from(array.number(), targets.len() as u32);
+    let program = Program::load(Kind::SelectOrMigrate, "gate_hand_over", &choose)?;
+    attach(&program, rooms)
+}
+
+fn array_of(targets: &Targets) -> Result<Listeners> {
+    let array = Listeners::new(targets.len() as u32)?;
+    array.put_all(targets.iter().map(|(copy, _)| copy))?;
+    Ok(array)
+}
+
+/// From now on the kernel chooses, and moves connections when a listener of the group closes.
+fn spread(socket: Option<&impl AsFd>) -> Result<()> {
+    let socket = socket.context("no socket")?;
+    let program = Program::load(Kind::SelectOrMigrate, "gate_spread", &programs::spread())?;
+    Ok(program.choose_for_group_of(socket.as_fd())?)
+}
