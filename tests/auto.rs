@@ -67,6 +67,40 @@ fn the_first_that_can_be_done_is_taken_and_the_others_are_told_of() {
     assert_eq!(listeners(), before);
 }
 
+/// The kernel is tried before anything is changed. One that moves a queue in silence would leave the service
+/// asleep, with all who waited.
+#[test]
+fn a_kernel_that_moves_nobody_or_wakes_nobody_is_not_used() {
+    let host = Host::new().unwrap();
+    let _service = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    for (fault, why) in [
+        (
+            "moves-nobody",
+            "does not move connections between listeners",
+        ),
+        (
+            "wakes-nobody",
+            "does not wake a service when it moves connections",
+        ),
+    ] {
+        for (options, first) in [("", "park"), ("--reload", "handover")] {
+            let outcome = auto(&host, options).fault(fault).run(["true"]);
+            assert_eq!(outcome.code, 0, "{outcome:?}");
+            assert_eq!(outcome.report["action"], "hold", "{outcome:?}");
+            let passed = not_taken(&outcome);
+            assert_eq!(passed[0].0, first, "{passed:?}");
+            assert!(passed[0].1.contains(why), "{passed:?}");
+
+            let named = call(&host, words(&format!("--port 80 --syn {first}")));
+            let marker = host.dir().join("command ran");
+            let outcome = named.fault(fault).run(["touch", marker.to_str().unwrap()]);
+            assert_eq!(outcome.code, 125, "{outcome:?}");
+            assert!(outcome.stderr.contains(why), "{outcome:?}");
+            assert!(!marker.exists());
+        }
+    }
+}
+
 /// What is tried and can't be done leaves the service as it was.
 #[test]
 fn what_fails_at_the_last_moment_is_undone_before_command_runs() {

@@ -93,7 +93,10 @@ fn a_listener_that_stops_listening_and_begins_again_is_preferred_again() {
     let run = call.start(["sh", "-c", &script]);
     paused.wait();
     // A signal takes effect a moment later.
-    let listens = || host.must(words("ss -Hltnp sport = :80")).contains("haproxy");
+    let listens = || {
+        host.must(words("ss -Hltnp sport = :80"))
+            .contains("haproxy")
+    };
     wait_until(SOON, "haproxy to stop listening", || !listens()).unwrap();
     let waits = burst(&host);
     paused.release();

@@ -6,6 +6,7 @@ mod harness;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use harness::latch::Latch;
@@ -454,7 +455,151 @@ fn under_load(pair: &Pair, restart: &[String]) {
     nothing_is_left(host, 2);
 }
 
+// What others notice -------------------------------------------------------------------------------
+
+/// Python: for each `KIND PORT`, whether two sockets can be bound there that do not ask for that.
+const TWICE: &str = "
+import errno, socket, sys
+for kind, port in zip(sys.argv[1::2], sys.argv[2::2]):
+    made = [socket.socket(type=getattr(socket, 'SOCK_' + kind)) for _ in range(2)]
+    try:
+        for one in made:
+            one.bind(('127.0.0.1', int(port)))
+        print('both')
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+";
+
+/// A second socket that must fail would steal from the first one.
+#[test]
+fn only_tcp_sockets_of_the_port_in_that_network_namespace_get_so_reuseport() {
+    let (host, other) = (Host::new().unwrap(), Host::new().unwrap());
+    let mut service = Restarted::new(&host, Serve::on("0.0.0.0:80"));
+    let call = park(&host, "");
+    let run = service.begin(&call);
+    let twice = |host: &Host| {
+        let argv = ["python3", "-c", TWICE].into_iter();
+        host.must(argv.chain("STREAM 80 DGRAM 80 STREAM 81 DGRAM 81".split(' ')))
+    };
+    let here = twice(&host);
+    let there = twice(&other);
+    assert_eq!(service.finish(&call, run).code, 0);
+    let in_use = "EADDRINUSE\n";
+    assert_eq!(here, format!("both\n{}", in_use.repeat(3)));
+    assert_eq!(there, in_use.repeat(4));
+    assert_eq!(twice(&host).lines().next(), Some("EADDRINUSE"));
+}
+
+/// Python: a program of the same kind, at the same place, that lets nobody bind port 81 in this network
+/// namespace. It is gone with its process, or at the end of stdin.
+const NEIGHBOUR: &str = "
+import ctypes, os, socket, struct, sys
+SO_NETNS_COOKIE, BPF_PROG_LOAD, BPF_LINK_CREATE = 71, 5, 28
+CGROUP_SOCK_ADDR, CGROUP_INET4_BIND = 18, 8
+def one(code, registers, offset=0, value=0):
+    return struct.pack('BBhi', code, registers, offset, value)
+with socket.socket() as any:
+    cookie = any.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+port = struct.unpack('i', struct.pack('!H2x', 81))[0]
+low, high = struct.unpack('ii', cookie)
+code = b''.join([
+    one(0x61, 0x12, 24),          # r2 = the port
+    one(0x55, 0x02, 6, port),     # another one: let it be bound
+    one(0x85, 0, 0, 122),         # r0 = the cookie of the network namespace
+    one(0x18, 0x02, 0, low), one(0, 0, 0, high),
+    one(0x5d, 0x20, 2),           # another one: let it be bound
+    one(0xb7, 0), one(0x95, 0),   # refuse
+    one(0xb7, 0, 0, 1), one(0x95, 0),
+])
+def bpf(command, attributes):
+    memory = ctypes.create_string_buffer(attributes.ljust(128, b'\\0'))
+    fd = ctypes.CDLL(None, use_errno=True).syscall(NUMBER, command, memory, 128)
+    assert fd >= 0, os.strerror(ctypes.get_errno())
+    return fd
+NUMBER = {'x86_64': 321, 'aarch64': 280}[os.uname().machine]
+text, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b'GPL')
+program = bpf(BPF_PROG_LOAD, struct.pack('IIQQIIQII16sII', CGROUP_SOCK_ADDR, len(code) // 8, ctypes.addressof(text),
+              ctypes.addressof(licence), 0, 0, 0, 0, 0, b'', 0, CGROUP_INET4_BIND))
+mounts = (line.split() for line in open('/proc/mounts'))
+group = os.open(next(fields[1] for fields in mounts if fields[2] == 'cgroup2'), os.O_RDONLY)
+link = bpf(BPF_LINK_CREATE, struct.pack('IIII', program, group, CGROUP_INET4_BIND, 0))
+print('linked', flush=True)
+sys.stdin.read()
+";
+
+#[test]
+fn another_program_at_the_same_place_goes_on() {
+    let host = Host::new().unwrap();
+    let mut neighbour = host.command("python3");
+    neighbour
+        .args(["-c", NEIGHBOUR])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut neighbour = neighbour.spawn().unwrap();
+    let mut line = String::new();
+    let told = neighbour.stdout.take().unwrap();
+    BufReader::new(told).read_line(&mut line).unwrap();
+    assert_eq!(line, "linked\n");
+    let on_81 = || {
+        let bind = "import socket; socket.socket().bind(('127.0.0.1', 81))";
+        let ran = host.sh(&format!("python3 -c \"{bind}\"")).unwrap();
+        ran.stderr.contains("Operation not permitted")
+    };
+    assert!(on_81());
+    let mut service = Restarted::new(&host, Serve::on("0.0.0.0:80"));
+    let call = park(&host, "");
+    let run = service.begin(&call);
+    let load = burst("127.0.0.1:80", 20).start(&host).unwrap();
+    wait_parked(&host, 20);
+    let refused_meanwhile = on_81();
+    assert_eq!(service.finish(&call, run).code, 0);
+    all_served(&load.finish().unwrap());
+    assert_eq!(shares_port(&service), "0");
+    assert!(refused_meanwhile && on_81());
+    drop(neighbour.stdin.take());
+    neighbour.wait().unwrap();
+    assert!(!on_81());
+}
+
 // Whatever happens --------------------------------------------------------------------------------
+
+#[test]
+fn nobody_notices_a_panic_and_nothing_is_left_of_it() {
+    std::thread::scope(|threads| {
+        for (place, code) in [
+            ("Look", 125),
+            ("Check", 125),
+            ("Start", 125),
+            ("Ask", 124),
+            ("Open", 124),
+        ] {
+            threads.spawn(move || panics(place, code));
+        }
+    });
+}
+
+fn panics(place: &str, code: i32) {
+    let host = Host::new().unwrap();
+    let server = Serve::on("0.0.0.0:80");
+    let mut service = Restarted::new(&host, server);
+    let call = call(&host, words("--port 80 --syn park")).fault(&format!("panic:{place}"));
+    let load = Load::to("127.0.0.1:80").rate(100 / slow()).timeout(LONG);
+    let mut load = load.duration(LONG).start(&host).unwrap();
+    load.wait_flowing().unwrap();
+    let run = call.start(service.command());
+    if code == 124 {
+        service.latch.wait();
+        wait_parked(&host, 10);
+        service.latch.release();
+    }
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, code, "{place}: {outcome:?}");
+    assert!(outcome.stderr.contains("as a bug would"), "{outcome:?}");
+    host.wait_listen(80).unwrap();
+    all_served(&load.stop().unwrap());
+    nothing_is_left(&host, 1);
+    assert_eq!(shares_port(&service), "0");
+}
 
 #[test]
 fn a_killed_or_stopped_run_leaves_a_guard_that_hands_over() {

@@ -394,6 +394,55 @@ fn comes_back_elsewhere(listeners: &str, shown: &str) {
     assert_eq!(service.shares_port(), "0\n");
 }
 
+/// What the rooms rest on lasts until they are shut: SO_REUSEPORT of the new listener, and the program that moves
+/// those who wait, also where the service has attached one of its own meanwhile.
+#[test]
+fn those_who_wait_are_handed_over_whatever_the_new_listener_does_before() {
+    std::thread::scope(|threads| {
+        for listeners in [
+            ONE,
+            r#"[{"address": "0.0.0.0", "program": 1}]"#,
+            r#"[{"address": "0.0.0.0", "share": 1, "program": 1}]"#,
+        ] {
+            threads.spawn(move || checked_before_the_release(listeners));
+        }
+    });
+}
+
+fn checked_before_the_release(listeners: &str) {
+    let host = Host::new().unwrap();
+    let service = Service::start(&host, "", ONE);
+    let (mut down, mut ready) = (Latch::new(&host, "down"), Latch::new(&host, "ready"));
+    let start = service.command("", listeners);
+    let script = format!("{}; {}; {start}", service.stop(), down.hold());
+    let call = park(&host, "--port 80").args(["--ready-check", &ready.hold()]);
+    let run = call.start(["sh", "-c", &script]);
+    down.wait();
+    let first = Client::start(&host, "first", "127.0.0.1");
+    wait_until(SOON, "a parked connection", || waiting(&host) == 1).unwrap();
+    down.release();
+    ready.wait();
+    // The check may run before COMMAND has ended.
+    let started = || fs::read_to_string(&service.pids).is_ok_and(|pids| pids.ends_with('\n'));
+    wait_until(SOON, "the new process", started).unwrap();
+    assert_eq!(service.shares_port(), "1\n", "while somebody waits");
+    let second = Client::start(&host, "second", "127.0.0.1");
+    let there = || words(&host.must(words("ss -Htn state established dport = :80"))).len() >= 8;
+    wait_until(SOON, "the second client", there).unwrap();
+    ready.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    for client in [first, second] {
+        client.served();
+    }
+    let shares = match listeners.contains("share") {
+        true => "1\n",
+        false => "0\n",
+    };
+    assert_eq!(service.shares_port(), shares);
+    Client::start(&host, "later", "127.0.0.1").served();
+}
+
 /// Without syngate the second one would not start: its address is in use.
 #[test]
 fn a_second_instance_beside_the_first_is_told() {
@@ -444,9 +493,11 @@ fn starts_a_second(action: &str, address: &str, status: i32) {
 #[test]
 fn a_connection_that_was_parked_has_the_options_of_one_that_was_not() {
     let host = Host::new().unwrap();
-    let listeners = r#"[{"address": "127.0.0.1", "options": 1}, {"address": "::1", "options": 1}]"#;
+    // The last one has set none: a buffer whose size was set is never tuned (SO_BUF_LOCK).
+    let listeners = r#"[{"address": "127.0.0.1", "options": 1}, {"address": "::1", "options": 1},
+                        {"address": "127.0.0.2"}]"#;
     let service = Service::start(&host, "", listeners);
-    let clients = ["127.0.0.1", "[::1]"].map(|to| (&host, to));
+    let clients = ["127.0.0.1", "[::1]", "127.0.0.2"].map(|to| (&host, to));
     let direct: Vec<String> = clients
         .iter()
         .map(|(host, to)| Client::start(host, "direct", to).served())
@@ -462,6 +513,11 @@ fn a_connection_that_was_parked_has_the_options_of_one_that_was_not() {
         let differ: Vec<_> = differ.collect();
         assert!(differ.is_empty(), "{differ:?}");
     }
+    // SOL_SOCKET and SO_BUF_LOCK.
+    let locked = direct
+        .iter()
+        .map(|told| told.contains(r#""1:72": "00000000""#));
+    assert_eq!(locked.collect::<Vec<_>>(), [false, false, true]);
 }
 
 /// That decides about systemd's IPAddressDeny=, for one.

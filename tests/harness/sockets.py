@@ -1,8 +1,8 @@
 """A service whose listeners are what a test wants: sockets.py PIDS SPEC.
 
 SPEC is JSON: a list of listeners, each with address, port (80), v6only, device, share (SO_REUSEPORT), no_reuse
-(no SO_REUSEADDR), many (so many of them), md5 (keys), filter, options (all that a connection inherits). There are
-as many processes as WORKERS says. They are in the background, and listen, when this one ends; PIDS has their pids.
+(no SO_REUSEADDR), many (so many of them), md5 (keys), filter, options (all that a connection inherits), program (one
+of its own chooses in the SO_REUSEPORT group: the first listener). There are as many processes as WORKERS says. They are in the background, and listen, when this one ends; PIDS has their pids.
 Each answers a request with the options of its connection.
 """
 import ctypes
@@ -15,7 +15,7 @@ import sys
 import time
 
 S, I4, T, I6 = socket.SOL_SOCKET, socket.IPPROTO_IP, socket.IPPROTO_TCP, socket.IPPROTO_IPV6
-SO_ATTACH_FILTER, TCP_MD5SIG = 26, 14
+SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF, TCP_MD5SIG = 26, 51, 14
 
 
 def i(number):
@@ -84,8 +84,7 @@ def listener(wanted):
         peer = struct.pack("=H2x4s", socket.AF_INET, socket.inet_aton("192.0.2.1")).ljust(128, b"\0")
         made.setsockopt(T, TCP_MD5SIG, peer + struct.pack("=BBHi", 0, 0, 3, 0) + b"key".ljust(80, b"\0"))
     if "filter" in wanted:
-        accept_all = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0xFFFFFFFF))
-        made.setsockopt(S, SO_ATTACH_FILTER, struct.pack("HxxxxxxQ", 1, ctypes.addressof(accept_all)))
+        attach(made, SO_ATTACH_FILTER, 0xFFFFFFFF)
     if "options" in wanted:
         for level, name, value in OPTIONS + (OPTIONS6 if v6 else []):
             try:
@@ -94,8 +93,16 @@ def listener(wanted):
                 pass  # older kernels lack some
     bind(made, (address, port))
     made.listen(64)
+    if "program" in wanted:
+        attach(made, SO_ATTACH_REUSEPORT_CBPF, 0)
     made.setblocking(False)
     return made
+
+
+def attach(made, option, result):
+    """A program of classic BPF with that result."""
+    program = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, result))
+    made.setsockopt(S, option, struct.pack("HxxxxxxQ", 1, ctypes.addressof(program)))
 
 
 def bind(made, address):
