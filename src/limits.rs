@@ -1,7 +1,8 @@
 //! The times and limits that the manual names.
 
+use crate::action::rooms::resident;
 use crate::action::{linger, list};
-use crate::commands::clear;
+use crate::commands::{clear, keep};
 use crate::decide::{beside, draining, looks, removal, service, sessions, wishes};
 use crate::gate::iptables::programs::PROGRAM_WITHIN;
 use crate::gate::iptables::running::LONG;
@@ -72,6 +73,14 @@ const SHARED: &[(&str, Limit)] = &[
         Time(control_group::DISSOLVES_WITHIN),
     ),
     ("Parked, control group", Time(control_group::DISSOLVE_EVERY)),
+    ("Kept", Number(keep::MOST_WAITING as u64)),
+    ("Kept, looks", Time(keep::LOOK_EVERY)),
+    ("Kept, looks", Time(keep::LOOK_AGAIN)),
+    ("Kept, looks", Time(keep::LOOK_WAITING)),
+    ("Kept, looks", Time(resident::SETTLES_AFTER)),
+    ("Kept, told", Time(keep::TOLD_WITHIN)),
+    ("Kept, again", Time(keep::RETRY_AFTER)),
+    ("Kept, runs", Time(rooms::STANDS_BACK_WITHIN)),
     ("Linger's look", Time(linger::LINGER_LOOK)),
     ("Linger's look", Time(linger::LINGER_QUIET)),
     ("Diverted", Time(divert::SYN_LIFE)),

@@ -54,7 +54,7 @@ complete -c syngate -n "__fish_syngate_needs_command" -l max-diverted -d 'divert
 complete -c syngate -n "__fish_syngate_needs_command" -l peer-timeout -d 'divert: how long the peer may take to answer' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l linger -d 'redirect, divert: time to finish' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l drain -d 'At most, for what is under way' -r -f
-complete -c syngate -n "__fish_syngate_needs_command" -l drain-until -d 'handshakes, requests or connections' -r -f -a "handshakes\t'Handshakes are over and accept queues are empty: enough for reloads'
+complete -c syngate -n "__fish_syngate_needs_command" -l drain-until -d 'What the drain waits for' -r -f -a "handshakes\t'Handshakes are over and accept queues are empty: enough for reloads'
 requests\t'Also, no connection is in the middle of a request or an answer'
 connections\t'Also, every established connection has ended'"
 complete -c syngate -n "__fish_syngate_needs_command" -l ready-timeout -d 'At most, for the service to listen' -r -f
@@ -85,15 +85,19 @@ complete -c syngate -n "__fish_syngate_needs_command" -s V -l version -d 'Print 
 complete -c syngate -n "__fish_syngate_needs_command" -a "status" -d 'Show which gates stand here; exit status 3 if something is shut'
 complete -c syngate -n "__fish_syngate_needs_command" -a "clear" -d 'Open gates: those of dead runs are removed, living runs open theirs'
 complete -c syngate -n "__fish_syngate_needs_command" -a "check" -d 'Tell what this host can do, and what a service on the ports needs'
+complete -c syngate -n "__fish_syngate_needs_command" -a "keep" -d 'Stand by: connections wait while nobody listens, whoever restarts it'
 complete -c syngate -n "__fish_syngate_using_subcommand status" -l json -d 'Print JSON'
 complete -c syngate -n "__fish_syngate_using_subcommand status" -s h -l help -d 'Print this help'
 complete -c syngate -n "__fish_syngate_using_subcommand clear" -s p -l port -d 'Only gates of these TCP ports; may be repeated' -x -a '(__syngate_ports)'
 complete -c syngate -n "__fish_syngate_using_subcommand clear" -l timeout -d 'How long to wait for a run to answer' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand clear" -l force -d 'Open, then end the run and its COMMAND. Plain clear is enough to open'
+complete -c syngate -n "__fish_syngate_using_subcommand clear" -l force -d 'Open, then end the run and its COMMAND, or a keep. Plain clear is enough to open'
 complete -c syngate -n "__fish_syngate_using_subcommand clear" -s h -l help -d 'Print this help'
 complete -c syngate -n "__fish_syngate_using_subcommand check" -s p -l port -d 'The TCP ports of the service to look at; may be repeated' -x -a '(__syngate_ports)'
 complete -c syngate -n "__fish_syngate_using_subcommand check" -l json -d 'Print JSON'
 complete -c syngate -n "__fish_syngate_using_subcommand check" -s h -l help -d 'Print this help'
+complete -c syngate -n "__fish_syngate_using_subcommand keep" -s p -l port -d 'The TCP ports of the service; may be repeated' -x -a '(__syngate_ports)'
+complete -c syngate -n "__fish_syngate_using_subcommand keep" -l max-wait -d 'How long connections may wait for the service; then they are reset, and new ones refused until it listens' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand keep" -s h -l help -d 'Print this help'
 
 # The ports that are listened on now; of a list, the last one.
 function __syngate_ports

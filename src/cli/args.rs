@@ -35,7 +35,7 @@ use crate::words::scope::HookChoice;
                   to the other host of a pair (--syn divert). Whatever happens, the gate never stays \
                   shut: it is gone when syngate is gone, and the kernel opens it after --max-closed.",
     override_usage = "syngate [OPTIONS] --port <PORTS> -- <COMMAND> [ARGS]...\n       \
-                      syngate status | clear | check [OPTIONS]",
+                      syngate status | clear | check | keep [OPTIONS]",
     subcommand_negates_reqs = true,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true,
@@ -135,9 +135,9 @@ pub struct Args {
     #[arg(long, value_name = "DUR", env = "SYNGATE_DRAIN", default_value = "1s", value_parser = duration, allow_hyphen_values = true, help_heading = WHEN)]
     pub(crate) drain: Duration,
 
-    /// handshakes, requests or connections
+    /// What the drain waits for
     ///
-    /// What the drain waits for.
+    /// Handshakes, requests or connections.
     #[arg(
         long,
         value_name = "WHAT",
@@ -270,6 +270,8 @@ pub(crate) enum Other {
     Clear(ClearArgs),
     /// Tell what this host can do, and what a service on the ports needs
     Check(CheckArgs),
+    /// Stand by: connections wait while nobody listens, whoever restarts it
+    Keep(KeepArgs),
 }
 
 /// The other commands have no brief help: all of theirs fits on one screen.
@@ -296,7 +298,7 @@ pub(crate) struct ClearArgs {
     #[arg(short, long = "port", value_name = "PORTS", action = ArgAction::Append, value_parser = ports, allow_hyphen_values = true)]
     pub(crate) ports: Vec<PortSet>,
 
-    /// Open, then end the run and its COMMAND. Plain clear is enough to open
+    /// Open, then end the run and its COMMAND, or a keep. Plain clear is enough to open
     #[arg(long)]
     pub(crate) force: bool,
 
@@ -317,6 +319,20 @@ pub(crate) struct CheckArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    help: HelpArgs,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct KeepArgs {
+    /// The TCP ports of the service; may be repeated
+    #[arg(short, long = "port", value_name = "PORTS", required = true, action = ArgAction::Append, value_parser = ports, allow_hyphen_values = true)]
+    pub(crate) ports: Vec<PortSet>,
+
+    /// How long connections may wait for the service; then they are reset, and new ones refused until it listens
+    #[arg(long, value_name = "DUR", default_value = "30s", value_parser = duration, allow_hyphen_values = true)]
+    pub(crate) max_wait: Duration,
 
     #[command(flatten)]
     help: HelpArgs,

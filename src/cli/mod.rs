@@ -13,7 +13,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 pub use self::args::Args;
-pub(crate) use self::args::{CheckArgs, ClearArgs, Other, StatusArgs};
+pub(crate) use self::args::{CheckArgs, ClearArgs, KeepArgs, Other, StatusArgs};
 pub(crate) use self::errors::mistaken_variables;
 pub(crate) use self::values::Nets;
 #[cfg(any(fuzzing, test))]

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &ClearArgs, say: &Say) -> Exit {
     clearing.warn_of(&sight.unseen);
     let mut census = Census::default();
     let mut cleared = sight.unseen.is_empty();
-    let mut runs = census.living().to_vec();
+    let mut runs = clearing.runs(&mut census);
     for gate in &sight.gates {
         let run = census.run_of(gate);
         // A run with many ranges has locked all ports between them too.
@@ -58,6 +58,7 @@ pub(crate) fn run(args: &ClearArgs, say: &Say) -> Exit {
         let elsewhere: Vec<Living> = elsewhere.cloned().collect();
         runs.extend(elsewhere);
         cleared &= match (run, census.is_stale(gate)) {
+            (Some(run), _) if gate.is_keep_s() => clearing.let_keep(gate, &run),
             (Some(run), _) => clearing.open(gate, &run),
             (None, Some(true)) => clearing.remove(gate),
             (None, None) if args.force && !gate.owned => clearing.remove(gate),
@@ -99,6 +100,15 @@ struct Clearing<'a> {
 }
 
 impl Clearing<'_> {
+    /// Those that may have to open, or to end.
+    fn runs(&self, census: &mut Census) -> Vec<Living> {
+        let mut runs = census.living().to_vec();
+        if self.force {
+            runs.extend_from_slice(census.keeps());
+        }
+        runs
+    }
+
     /// Removes what a dead run has left.
     fn remove(&self, gate: &Found) -> bool {
         let (ports, whose) = (gate.ports.brief(), gate.whose());
@@ -165,6 +175,17 @@ impl Clearing<'_> {
         failed.is_none() && taken.iter().all(|one| one.done.is_ok())
     }
 
+    /// A living keep stops nobody.
+    fn let_keep(&self, gate: &Found, keep: &Living) -> bool {
+        if !self.force {
+            let (ports, holder) = (gate.ports.brief(), &keep.holder);
+            self.say.result(&format!(
+                "{ports}: nothing is shut, and {holder} keeps it (--force ends that)"
+            ));
+        }
+        true
+    }
+
     /// Has a living run open its gate. The run goes on with its COMMAND.
     fn open(&self, gate: &Found, run: &Living) -> bool {
         if gate.ports.is_empty() {
@@ -224,7 +245,7 @@ impl Clearing<'_> {
         // The name comes from /proc, so it is gone once the run is.
         let name = holder.to_string();
         let gone = || {
-            let roll = lock::roll(&run.directory);
+            let roll = lock::roll(run.of, &run.directory);
             roll.is_ok_and(|roll| roll.living.iter().all(|r| r.holder.run != holder.run))
         };
         for signal in [Signal::SIGTERM, Signal::SIGTERM, Signal::SIGKILL] {
@@ -278,7 +299,7 @@ impl Clearing<'_> {
             return false;
         }
         let holds = || {
-            let roll = lock::roll(&run.directory);
+            let roll = lock::roll(run.of, &run.directory);
             roll.is_ok_and(|roll| roll.living.iter().any(|r| r.holder == *holder))
         };
         match send(signal, holder.pid, holds) {

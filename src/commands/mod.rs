@@ -1,7 +1,9 @@
-//! The commands besides runs: they show which gates stand, open gates, and tell what this host can do.
+//! The commands besides runs: they show which gates stand, open gates, tell what this host can do, and stand by
+//! for restarts by anybody.
 
 pub(crate) mod check;
 pub(crate) mod clear;
+pub(crate) mod keep;
 pub(crate) mod status;
 
 use std::collections::BTreeSet;
@@ -21,6 +23,7 @@ pub(crate) fn carry_out(other: &Other, started: Instant) -> Exit {
         Other::Status(args) => status::run(args, &say),
         Other::Clear(args) => clear::run(args, &say),
         Other::Check(args) => check::run(args, &say),
+        Other::Keep(args) => keep::run(args, &say),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::cli::StatusArgs;
 use crate::gate::found::Found;
 use crate::gate::here::now;
 use crate::gate::standing::{Census, Sight, find};
+use crate::gate::who::KEEP;
 use crate::process::cmdline::call_of;
 use crate::process::lock::Living;
 use crate::tell::say::Say;
@@ -85,6 +86,8 @@ struct Entry {
 enum Position {
     Shut,
     Open,
+    /// By `syngate keep`: new connections wait only while nobody listens.
+    Kept,
     /// There is a run, and its rules can't be seen.
     Unknown,
 }
@@ -109,11 +112,16 @@ fn look() -> Status {
         let stale = census.is_stale(gate);
         rows.push(Entry::standing(gate, living.as_ref(), stale));
     }
-    for run in census.living() {
-        let known = |gate: &Found| gate.run == run.holder.run;
-        if !gates.iter().any(known) {
-            rows.push(Entry::of_run(run, blind));
-        }
+    let known = |run: &Living| gates.iter().any(|gate| gate.run == run.holder.run);
+    for run in census.living().iter().filter(|run| !known(run)) {
+        rows.push(Entry::of_run(run, blind));
+    }
+    for keep in census.keeps().iter().filter(|keep| !known(keep)) {
+        rows.push(Entry {
+            state: Position::Kept,
+            action: Some(KEEP.to_owned()),
+            ..Entry::of_run(keep, blind)
+        });
     }
     let left = census.left_groups().into_iter();
     let left = left.map(|group| Left {
@@ -137,7 +145,11 @@ impl Entry {
         let shut = !gate.ports.is_empty();
         let since_unix = who.map(|who| who.since);
         Entry {
-            state: if shut { Position::Shut } else { Position::Open },
+            state: match shut {
+                true if gate.is_keep_s() => Position::Kept,
+                true => Position::Shut,
+                false => Position::Open,
+            },
             stale,
             ports: match living {
                 Some(run) if !shut => run.ports.clone(),
@@ -188,7 +200,14 @@ impl Entry {
 
     /// A run whose rules can't be seen probably has some.
     fn may_be_shut(&self) -> bool {
-        self.state != Position::Open
+        !matches!(self.state, Position::Open | Position::Kept)
+    }
+}
+
+fn waiting_words(waiting: usize) -> String {
+    match waiting {
+        1 => "1 connection waits".to_owned(),
+        n => format!("{n} connections wait"),
     }
 }
 
@@ -276,6 +295,16 @@ impl Entry {
         };
         let (standing, to) = self.action_words();
         match (self.state, self.stale) {
+            (Position::Kept, Some(true)) => format!(
+                "{ports} is kept by a keep that is dead: its guard hands over to the service when that listens \
+                 (syngate clear does it now)"
+            ),
+            (Position::Kept, _) if self.waiting.is_none() => {
+                format!("{ports} is to be kept: nobody listens now, or a run works there")
+            }
+            (Position::Kept, _) => {
+                format!("{ports} is kept: new connections wait only while nobody listens")
+            }
             (Position::Shut, Some(true)) if self.waiting.is_some() => {
                 format!(
                     "{ports} {} by a run that is dead: its guard hands over to the service when that \
@@ -316,13 +345,13 @@ impl Entry {
 
     fn how(&self) -> Option<String> {
         let backend = self.backend?;
+        if self.state == Position::Kept {
+            return self.waiting.map(waiting_words);
+        }
         let action = self.action.as_deref().unwrap_or("drop");
         let done = self.action_words().0.done;
         if let Some(waiting) = self.waiting {
-            return Some(match waiting {
-                1 => format!("{backend}, {action}: 1 connection waits"),
-                n => format!("{backend}, {action}: {n} connections wait"),
-            });
+            return Some(format!("{backend}, {action}: {}", waiting_words(waiting)));
         }
         Some(match self.syns_stopped {
             Some(1) => format!("{backend}, {action}: 1 SYN {done}"),

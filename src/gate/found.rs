@@ -59,6 +59,11 @@ impl By {
 }
 
 impl Found {
+    /// `syngate keep` has made it.
+    pub(crate) fn is_keep_s(&self) -> bool {
+        self.who.as_ref().is_some_and(Who::is_keep)
+    }
+
     pub(crate) fn whose(&self) -> String {
         match &self.who {
             Some(who) => format!("pid {} ({})", who.pid, who.command),

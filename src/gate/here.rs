@@ -4,19 +4,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::who::Who;
+use super::who::{KEEP, Who};
 use crate::process::living;
-use crate::process::lock::{lock_file, unusual_directory};
+use crate::process::lock::{LocksOf, lock_file, unusual_directory};
 
 impl Who {
+    /// Its locks are taken.
     pub(crate) fn me(action: &str, command: &str) -> Who {
+        let locks = match action {
+            KEEP => LocksOf::Keeps,
+            _ => LocksOf::Runs,
+        };
         Who {
             pid: std::process::id(),
             since: now(),
             up: up(),
             boot: living::boot(),
             action: action.to_owned(),
-            lock: lock_file(),
+            lock: lock_file(locks),
             locks: unusual_directory(),
             command: command.to_owned(),
         }

@@ -25,6 +25,8 @@ use crate::words::scope::Scope;
 /// killed, and the kernel hands over.
 pub(crate) const HANDS_OVER_WITHIN: Duration = Duration::from_secs(4);
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How long a keep may take to stand back from the ports of a run.
+pub(crate) const STANDS_BACK_WITHIN: Duration = Duration::from_secs(5);
 
 /// Has the guard of a dead run hand over to the service, whether that listens or not.
 ///
@@ -88,7 +90,7 @@ fn look(guard: RoomGuard) -> Result<Found> {
         run: orders.run.clone(),
         owned: false,
         who: Who::parse(&orders.who),
-        opens_in: Some(orders.left()),
+        opens_in: orders.keeps.is_none().then(|| orders.left()),
         by: By::Rooms(Box::new(FoundRooms {
             waiting: rooms.iter().map(|room| room.accept_queue as usize).sum(),
             served: services.iter().any(|service| ports.contains(service.port)),
@@ -98,6 +100,16 @@ fn look(guard: RoomGuard) -> Result<Found> {
         scope: Scope::default(),
         syns_stopped: None,
     })
+}
+
+/// The guard of a keep that has rooms on any of these ports. While a run has the ports locked, no other keep
+/// takes them up.
+pub(crate) fn keep_on(ports: &PortSet) -> Option<RoomGuard> {
+    let keeps = |guard: &RoomGuard| {
+        let shared = guard.orders.ports.intersection(ports);
+        guard.orders.keeps.is_some() && !shared.is_empty() && guard.is_here() == Some(true)
+    };
+    guards().into_iter().find(keeps)
 }
 
 /// The name of a control group for the COMMAND of a run. Runs in other containers may make theirs in the same

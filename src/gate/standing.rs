@@ -12,7 +12,7 @@ use super::rooms::LeftGroup;
 use super::{iptables, nft, rooms};
 use crate::kernel::room::known::guards;
 use crate::process::living;
-use crate::process::lock::{self, LOCK_DIR, Living, Lock, Roll, directory_in_use};
+use crate::process::lock::{self, LOCK_DIR, Living, Lock, LocksOf, Roll, directory_in_use};
 use crate::words::lacking::Lacking;
 
 #[derive(Debug, Default)]
@@ -106,7 +106,9 @@ pub(crate) fn may_be_left() -> bool {
         Ok(gates) => gates.iter().any(|gate| !gate.owned),
         Err(error) => !error.is::<Lacking>(),
     };
-    by_nft || iptables::list::has_signs() || !guards().is_empty()
+    by_nft
+        || iptables::list::has_signs()
+        || guards().iter().any(|guard| guard.orders.keeps.is_none())
 }
 
 /// Opens a gate whose run is dead.
@@ -137,8 +139,16 @@ pub(crate) fn sweep(choice: Choice, lock: &Lock) -> Swept {
             Roll::default()
         }
     };
+    let keeps = lock::roll(LocksOf::Keeps, &directory_in_use()).unwrap_or_else(|error| {
+        unseen.push(format!("the locks of keeps: {error}"));
+        Roll::default()
+    });
+    let roll_of = |gate: &Found| match locks_of(gate) {
+        LocksOf::Runs => &roll,
+        LocksOf::Keeps => &keeps,
+    };
     let stale = gates.into_iter();
-    let stale = stale.filter(|gate| is_stale(gate, &roll) == Some(true));
+    let stale = stale.filter(|gate| is_stale(gate, roll_of(gate)) == Some(true));
     // Those who wait for a service that nobody starts but this run are handed over once it has.
     let stale = stale.filter(|gate| gate.by.rooms().is_none_or(|rooms| rooms.served));
     let erased = stale.map(|gate| {
@@ -148,6 +158,14 @@ pub(crate) fn sweep(choice: Choice, lock: &Lock) -> Swept {
     Swept {
         erased: erased.collect(),
         unseen,
+    }
+}
+
+/// In which file its run has its locks.
+fn locks_of(gate: &Found) -> LocksOf {
+    match gate.is_keep_s() {
+        true => LocksOf::Keeps,
+        false => LocksOf::Runs,
     }
 }
 
@@ -174,7 +192,7 @@ fn is_stale(gate: &Found, roll: &Roll) -> Option<bool> {
 /// nothing: the kernel reuses them, and they differ between pid namespaces.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
-    rolls: HashMap<PathBuf, Roll>,
+    rolls: HashMap<(LocksOf, PathBuf), Roll>,
     /// Why there may be more living runs.
     pub(crate) unseen: Vec<String>,
 }
@@ -182,7 +200,12 @@ pub(crate) struct Census {
 impl Census {
     /// The runs that hold locks in the default directory of this process.
     pub(crate) fn living(&mut self) -> &[Living] {
-        &self.roll(directory_in_use()).living
+        &self.roll(LocksOf::Runs, directory_in_use()).living
+    }
+
+    /// The same for keeps.
+    pub(crate) fn keeps(&mut self) -> &[Living] {
+        &self.roll(LocksOf::Keeps, directory_in_use()).living
     }
 
     /// The gate's run, if it is alive.
@@ -207,14 +230,17 @@ impl Census {
 
     fn roll_for(&mut self, gate: &Found) -> &Roll {
         let locks = gate.who.as_ref().and_then(|who| who.locks.clone());
-        self.roll(locks.unwrap_or_else(|| PathBuf::from(LOCK_DIR)))
+        self.roll(
+            locks_of(gate),
+            locks.unwrap_or_else(|| PathBuf::from(LOCK_DIR)),
+        )
     }
 
-    fn roll(&mut self, directory: PathBuf) -> &Roll {
+    fn roll(&mut self, of: LocksOf, directory: PathBuf) -> &Roll {
         let unseen = &mut self.unseen;
-        let entry = self.rolls.entry(directory);
-        entry.or_insert_with_key(|directory| {
-            lock::roll(directory).unwrap_or_else(|error| {
+        let entry = self.rolls.entry((of, directory));
+        entry.or_insert_with_key(|(of, directory)| {
+            lock::roll(*of, directory).unwrap_or_else(|error| {
                 unseen.push(format!("the locks in {}: {error}", directory.display()));
                 Roll::default()
             })

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 
 use crate::words::file_id::FileId;
 
+/// What stands in the place of the action for `syngate keep`.
+pub(crate) const KEEP: &str = "keep";
+
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Who {
     /// In the run's own pid namespace.
@@ -26,6 +29,10 @@ pub(crate) struct Who {
 }
 
 impl Who {
+    pub(crate) fn is_keep(&self) -> bool {
+        self.action == KEEP
+    }
+
     /// `None`: syngate did not write the comment.
     pub(crate) fn parse(comment: &str) -> Option<Who> {
         let rest = comment.strip_prefix("syngate ")?;

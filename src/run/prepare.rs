@@ -13,14 +13,14 @@ use crate::decide::draining::COOKIE_GRACE;
 use crate::decide::readiness::places;
 use crate::decide::sessions::{comes_by, confirmed, suspects};
 use crate::decide::wishes::Wishes;
-use crate::gate::standing;
+use crate::gate::{rooms, standing};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Listener, Looks, Sample, SocketId, Want, holders, passing};
 use crate::process::ancestry::descends_from;
 use crate::process::beside::Beside;
 use crate::process::child::Child;
-use crate::process::lock::{self, Lock, LockHolder};
+use crate::process::lock::{self, Lock, LockHolder, LocksOf};
 use crate::process::own_unit;
 use crate::process::signals::Caught;
 use crate::process::starter::Starter;
@@ -61,7 +61,7 @@ impl Call<'_> {
     pub(crate) fn lock(&self, record: &mut Record) -> Result<Lock, Ending> {
         let since = Instant::now();
         let failed = |error: anyhow::Error| Ending::not_run("lock", format!("{error:#}"));
-        let mut lock = Lock::open(&self.plan.gated().ports).map_err(failed)?;
+        let mut lock = Lock::open(LocksOf::Runs, &self.plan.gated().ports).map_err(failed)?;
         for holder in lock.holders().map_err(failed)? {
             self.refuse_nested(&holder)?;
         }
@@ -151,6 +151,38 @@ impl Call<'_> {
         for one in taken {
             record.warnings.warn(self.say, one.words());
         }
+    }
+
+    /// A keep stands back from locked ports, unless nobody listens there: then those who wait are the keep's to
+    /// hand over, once COMMAND has started the service.
+    ///
+    /// # Errors
+    /// It does not.
+    pub(crate) fn await_keep(&self, sockets: &mut Sockets) -> Result<(), Ending> {
+        let until = Instant::now() + rooms::STANDS_BACK_WITHIN;
+        let ports = self.plan.gated().listener_ports();
+        while let Some(guard) = rooms::keep_on(&ports) {
+            let there = sockets.look(Want::default()).map_err(Ending::unseen)?;
+            if there.listeners.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                let within = humantime::format_duration(rooms::STANDS_BACK_WITHIN);
+                let (ports, guard) = (ports.brief(), guard.pid);
+                return Err(Ending::not_run(
+                    "kept",
+                    format!(
+                        "--port {ports}: syngate keep does not stand back within {within} (its guard is pid \
+                         {guard}): syngate clear --force --port {ports} ends it"
+                    ),
+                ));
+            }
+            self.say.waiting("waiting for syngate keep to stand back");
+            self.signals
+                .until(until.min(Instant::now() + lock::RETRY))?;
+        }
+        self.say.done_waiting();
+        Ok(())
     }
 
     pub(crate) fn precheck(&self, record: &mut Record) -> Result<(), Ending> {

@@ -52,6 +52,10 @@ mod commands {
         mod rooms;
         mod support;
     }
+    mod keep {
+        mod decide;
+        mod gap;
+    }
 }
 
 mod gate {

@@ -1,7 +1,7 @@
 //! Calls of syngate in shell code.
 
 /// What else syngate is called with.
-const OTHERS: [&str; 3] = ["status", "clear", "check"];
+const OTHERS: [&str; 4] = ["status", "clear", "check", "keep"];
 
 /// Each call as its arguments, `syngate` first: by itself, behind a prompt or another command
 /// (sudo, cron's columns, nsenter), and within a quoted argument.

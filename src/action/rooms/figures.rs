@@ -26,7 +26,7 @@ pub(crate) struct Acted {
 }
 
 impl Figures {
-    pub(super) fn add(&mut self, more: Figures) {
+    pub(crate) fn add(&mut self, more: Figures) {
         self.handed_over += more.handed_over;
         self.reset += more.reset;
         self.no_room += more.no_room;

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -36,6 +36,8 @@ pub(crate) struct Rooms {
     /// The run's id, and what tells others which run it is.
     pub run: String,
     pub who: String,
+    /// `syngate keep`: how long its guard waits for the service, once it has died.
+    pub keeps: Option<Duration>,
     sockets: Sockets,
     pub first: First,
     /// `--release-rate`.
@@ -199,7 +201,7 @@ impl Group {
             .unwrap_or_default()
     }
 
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.rooms().iter().map(Room::waiting).sum()
     }
 
@@ -234,6 +236,7 @@ impl Rooms {
         Rooms {
             run: String::new(),
             who: String::new(),
+            keeps: None,
             sockets,
             first,
             release_rate: None,

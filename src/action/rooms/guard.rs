@@ -56,6 +56,8 @@ fn guard(orders: &Orders) -> Result<()> {
         guarded.rooms.leave_as_it_is();
         return Ok(());
     }
+    // A keep has no end: the service's gap, in which it has died, has one.
+    let until = orders.keeps.map_or(until, |keeps| Instant::now() + keeps);
     guarded.take_over(until);
     // A run that was stopped reads that once it goes on.
     let mut said = vec![word::ACTED];
@@ -101,8 +103,17 @@ impl Guarded {
     fn is_served_anew(&mut self) -> bool {
         self.rooms.groups.iter_mut().for_each(Group::see_owner);
         let sample = self.rooms.look(false).unwrap_or_default();
+        let kept = self.rooms.keeps.is_some();
         let mut groups = self.rooms.groups.iter();
-        groups.any(|group| group.is_open() && self.rooms.is_served_anew(group, &sample))
+        groups.any(|group| {
+            // The rooms of a keep may stand while nobody waits.
+            let stands = if kept {
+                group.waiting() > 0
+            } else {
+                group.is_open()
+            };
+            stands && self.rooms.is_served_anew(group, &sample)
+        })
     }
 
     fn take_over(&mut self, until: Instant) {
@@ -156,6 +167,7 @@ impl Guarded {
             links: Vec::new(),
         };
         guarded.rooms.release_rate = orders.release_rate;
+        guarded.rooms.keeps = orders.keeps;
         let group = orders.group.as_deref().and_then(control_group::reached);
         guarded.rooms.admitted.groups.extend(group);
         for (kind, fd) in &orders.files {

@@ -3,9 +3,9 @@
 //! tells of it. The next run in the network namespace takes it back, and so does `syngate clear`.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -56,17 +56,8 @@ impl Note {
     ///
     /// # Errors
     /// The file can't be written.
-    pub(super) fn write(seen: &Seen, lent: impl Fn(&Listener) -> bool) -> Result<Note> {
-        let listeners = seen.before.listeners.iter().map(|listener| LeftListener {
-            port: listener.port,
-            cookie: listener.id.cookie,
-            lent: lent(listener),
-        });
-        let left = Left {
-            boot: boot(),
-            netns: seen.netns.map(ToString::to_string),
-            listeners: listeners.collect(),
-        };
+    pub(crate) fn write(seen: &Seen, lent: impl Fn(&Listener) -> bool) -> Result<Note> {
+        let left = Left::of(seen, lent);
         let path = beside(&format!("{SUFFIX}{}", seen.run))?;
         let doing = || format!("the note {} can't be written", path.display());
         let mut options = OpenOptions::new();
@@ -87,7 +78,14 @@ impl Note {
 
     fn fill(&mut self, left: &Left) -> Result<()> {
         lock(&self.file)?;
-        Ok(self.file.write_all(&serde_json::to_vec(left)?)?)
+        Ok(self.file.write_all_at(&serde_json::to_vec(left)?, 0)?)
+    }
+
+    /// As [`Note::write`], when listeners have come or gone. One that is killed meanwhile leaves a note that
+    /// can't be read, and a program that does no harm.
+    pub(super) fn renew(&mut self, seen: &Seen) -> Result<()> {
+        self.file.set_len(0)?;
+        self.fill(&Left::of(seen, |_| false))
     }
 
     /// That of another process of the run, which has the same open file.
@@ -208,6 +206,19 @@ fn take_back_one(path: &Path) -> Result<Option<()>> {
 }
 
 impl Left {
+    fn of(seen: &Seen, lent: impl Fn(&Listener) -> bool) -> Left {
+        let listeners = seen.before.listeners.iter().map(|listener| LeftListener {
+            port: listener.port,
+            cookie: listener.id.cookie,
+            lent: lent(listener),
+        });
+        Left {
+            boot: boot(),
+            netns: seen.netns.map(ToString::to_string),
+            listeners: listeners.collect(),
+        }
+    }
+
     fn take_back_from_listeners(&self) -> Result<()> {
         let ports = self
             .listeners

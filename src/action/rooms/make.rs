@@ -73,7 +73,7 @@ pub(crate) fn make(seen: &Seen, first: First, options: RoomOptions) -> Result<Ro
 }
 
 /// How many rooms a group has, and how they are filled.
-fn filling(options: RoomOptions, longest_queue: u32) -> (u32, Filling) {
+pub(super) fn filling(options: RoomOptions, longest_queue: u32) -> (u32, Filling) {
     let most = options.max_held;
     let largest = largest_room(longest_queue).min(most);
     match options.release_rate {
@@ -138,7 +138,12 @@ pub(crate) fn own(run: &str) -> Result<Own> {
 }
 
 /// The group of these listeners, without rooms yet. Nothing has changed.
-fn group_of(place: Place, listeners: &[&Listener], filling: Filling, seen: &Seen) -> Result<Group> {
+pub(super) fn group_of(
+    place: Place,
+    listeners: &[&Listener],
+    filling: Filling,
+    seen: &Seen,
+) -> Result<Group> {
     let copies = listeners
         .iter()
         .map(|listener| copy::movable(listener, seen.before))
@@ -153,7 +158,7 @@ fn group_of(place: Place, listeners: &[&Listener], filling: Filling, seen: &Seen
 }
 
 /// Makes the rooms of the group, bound and not open.
-fn fill(group: &mut Group, count: u32, seen: &Seen) -> Result<()> {
+pub(super) fn fill(group: &mut Group, count: u32, seen: &Seen) -> Result<()> {
     if group.lent {
         let mut copies = group.copies.iter();
         copies.try_for_each(|copy| copy::set_shares_port(copy, true))?;

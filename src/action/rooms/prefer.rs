@@ -119,13 +119,22 @@ impl Rooms {
         let Ok(mut there) = self.look(false) else {
             return;
         };
+        self.compare(&mut there);
+        for number in 0..self.groups.len() {
+            self.tend_group(number, &there);
+        }
+    }
+
+    /// Compares what the programs know with what listens, and adds the holders of the listeners that are to be
+    /// copied.
+    pub(super) fn compare(&mut self, there: &mut Sample) {
         for alone in &mut self.left_alone {
             let mut listeners = there.listeners.iter();
             alone.deserted |= !listeners.any(|l| Place::of(l) == alone.place);
         }
         let mut wanted = Vec::new();
         for group in &mut self.groups {
-            let listeners = group.listeners(&there);
+            let listeners = group.listeners(there);
             let waits = group.letting_go.is_none() && group.waiting() > 0;
             let Some(preferred) = &mut group.preferred else {
                 continue;
@@ -146,12 +155,9 @@ impl Rooms {
         if !wanted.is_empty() {
             there.holders = holders::find_newest(&wanted);
         }
-        for number in 0..self.groups.len() {
-            self.tend_group(number, &there);
-        }
     }
 
-    fn tend_group(&mut self, number: usize, there: &Sample) {
+    pub(super) fn tend_group(&mut self, number: usize, there: &Sample) {
         let group = &mut self.groups[number];
         if group.preferred.is_none() {
             return;

@@ -26,9 +26,8 @@ pub(super) struct Preferred {
     pub(super) array: Listeners,
     /// Their cookies by place. The kernel empties the place of a listener that closes.
     pub(super) taken: Vec<u64>,
-    /// How many of them were there first. These accept connections; the process of one that has just come
-    /// may not do so yet.
-    first: usize,
+    /// Those that are known to accept connections. The process of one that has just come may not do so yet.
+    settled: Vec<u64>,
     /// The cookies of the listeners that are there now.
     now: Vec<u64>,
     /// When the program's places were compared with the listeners the last time.
@@ -53,7 +52,7 @@ impl Preferred {
         let known = (first.len(), 0..first.len() as u32);
         Ok(Preferred {
             array: Listeners::new(MOST_LISTENERS as u32)?,
-            first: first.len(),
+            settled: first.clone(),
             now: first.clone(),
             taken: first,
             tried_at: Instant::now(),
@@ -67,14 +66,22 @@ impl Preferred {
         self.array.put_all(copies)
     }
 
-    /// The places that new connections go to.
+    /// The places that new connections go to, and perhaps some between that are empty.
     pub(super) fn chosen(&self) -> Range<u32> {
-        let (first, all) = (self.first as u32, self.taken.len() as u32);
-        let mut first_ones = self.taken[..self.first].iter();
-        match first_ones.any(|cookie| self.now.contains(cookie)) || first == all {
-            true => 0..first,
-            false => first..all,
-        }
+        let places = |among: &[u64]| {
+            let taken = self.taken.iter().zip(0..);
+            let there = taken.filter(|(cookie, _)| self.now.contains(cookie));
+            let places = there.filter(|(cookie, _)| among.contains(cookie));
+            let places: Vec<u32> = places.map(|(_, place)| place).collect();
+            Some(*places.first()?..*places.last()? + 1)
+        };
+        let settled = places(&self.settled).or_else(|| places(&self.now));
+        settled.unwrap_or(0..self.taken.len() as u32)
+    }
+
+    /// Those that are there now accept connections.
+    pub(super) fn settle(&mut self) {
+        self.settled.clone_from(&self.now);
     }
 
     /// Returns whether listeners have come or gone.
@@ -94,14 +101,17 @@ impl Preferred {
         self.place_for(listener.id.cookie).is_some()
     }
 
-    /// The place that the listener is to have, if it has none. One that stops listening and begins again is
-    /// the same socket, but the kernel has emptied its place meanwhile.
+    /// The place that the listener is to have, if it has none: that of one which has gone, or the next. One
+    /// that stops listening and begins again is the same socket, but the kernel has emptied its place meanwhile.
     fn place_for(&self, cookie: u64) -> Option<u32> {
-        let before = self.taken.iter().position(|taken| *taken == cookie);
-        let place = before.unwrap_or(self.taken.len());
-        let is_free = place < MOST_LISTENERS
-            && (before.is_none() || self.array.cookie(place as u32).is_none());
-        is_free.then_some(place as u32)
+        let is_empty = |place: usize| self.array.cookie(place as u32).is_none();
+        if let Some(place) = self.taken.iter().position(|taken| *taken == cookie) {
+            return is_empty(place).then_some(place as u32);
+        }
+        let has_gone = |place: &usize| !self.now.contains(&self.taken[*place]) && is_empty(*place);
+        let free = (0..self.taken.len()).find(has_gone);
+        let place = free.unwrap_or(self.taken.len());
+        (place < MOST_LISTENERS).then_some(place as u32)
     }
 
     pub(super) fn take_in(&mut self, there: &Targets) {
@@ -111,8 +121,10 @@ impl Preferred {
                 continue;
             };
             let put = self.array.put(place, copy.as_fd()).is_ok();
-            if put && place as usize == self.taken.len() {
-                self.taken.push(cookie);
+            match self.taken.get_mut(place as usize) {
+                Some(taken) if put => *taken = cookie,
+                None if put => self.taken.push(cookie),
+                _ => (),
             }
         }
     }

@@ -89,6 +89,7 @@ fn orders(rooms: &Rooms, until: Deadline) -> Orders {
         netns: rooms.netns().cloned(),
         group,
         who: rooms.who.clone(),
+        keeps: rooms.keeps,
         note: rooms.note.as_ref().map(|note| note.path().to_owned()),
         files: files(rooms),
     }

@@ -17,6 +17,7 @@ pub(crate) mod releases;
 pub(crate) mod shelf;
 pub(crate) mod socket;
 mod unlike;
+pub(crate) mod wake;
 
 pub(crate) use self::place::Place;
 pub(crate) use self::shelf::Shelf;

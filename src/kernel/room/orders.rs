@@ -39,6 +39,9 @@ pub(crate) struct Orders {
     pub group: Option<PathBuf>,
     /// Which run it is, as the comments of rules tell it.
     pub who: String,
+    /// Those of a keep, which has no end by itself: how long the guard waits for the service, once the keep has
+    /// died.
+    pub keeps: Option<Duration>,
     /// The file that says what the run would leave.
     pub note: Option<PathBuf>,
     /// The descriptors that it inherits.
@@ -92,17 +95,19 @@ impl Orders {
             netns: None,
             group: Some("/sys/fs/cgroup/a".into()),
             who: "syngate pid=1 since=2 command=true".to_owned(),
+            keeps: Some(Duration::from_millis(2_500)),
             note: Some("/run/syngate/a".into()),
             files: vec![(File::LentShelf, 5), (File::Note, 17), (File::Bindings, 4)],
         }
     }
 
-    /// `room-guard UNTIL RUN PORTS OLD RATE ROOMS NETNS GROUP WHO NOTE FILES`.
-    pub(crate) fn words(&self) -> [String; 12] {
+    /// `room-guard UNTIL RUN PORTS OLD RATE ROOMS NETNS GROUP WHO KEEPS NOTE FILES`.
+    pub(crate) fn words(&self) -> [String; 13] {
         let shown = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let files = self.files.iter();
         let files = files.map(|(file, fd)| format!("{fd}{}", file.letter()));
         let netns = self.netns.as_ref().map(ToString::to_string);
+        let keeps = self.keeps.map(|keeps| keeps.as_millis().to_string());
         [
             COMMAND.to_owned(),
             self.until.as_millis().to_string(),
@@ -114,6 +119,7 @@ impl Orders {
             netns.unwrap_or_default(),
             shown(&self.group).unwrap_or_default(),
             self.who.clone(),
+            keeps.unwrap_or_default(),
             shown(&self.note).unwrap_or_default(),
             files.collect::<Vec<_>>().join(","),
         ]
@@ -132,6 +138,7 @@ impl Orders {
             netns,
             group,
             who,
+            keeps,
             note,
             files,
         ] = words
@@ -152,6 +159,10 @@ impl Orders {
             },
             group: (!group.is_empty()).then(|| group.into()),
             who: (*who).to_owned(),
+            keeps: match *keeps {
+                "" => None,
+                keeps => Some(Duration::from_millis(keeps.parse().ok()?)),
+            },
             note: (!note.is_empty()).then(|| note.into()),
             files: files.map(File::parse).collect::<Option<_>>()?,
         })
@@ -208,12 +219,13 @@ mod tests {
             (3, "80000"),
             (5, "all"),
             (6, "x"),
-            (11, "5"),
+            (10, "never"),
+            (12, "5"),
         ] {
             let right = std::mem::replace(&mut words[n], wrong);
             assert_eq!(Orders::parse(&words), None, "{wrong}");
             words[n] = right;
         }
-        assert_eq!(Orders::parse(&words[..11]), None);
+        assert_eq!(Orders::parse(&words[..12]), None);
     }
 }

@@ -16,6 +16,13 @@ use crate::words::file_id::FileId;
 /// The directory of the lock file, unless the environment names another.
 pub(crate) const LOCK_DIR: &str = "/run/syngate";
 
+/// Those whose locks are in one file. A keep stands on its ports beside runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum LocksOf {
+    Runs,
+    Keeps,
+}
+
 /// Which file that is.
 pub(super) fn id_of(file: &Metadata) -> FileId {
     FileId {
@@ -26,8 +33,8 @@ pub(super) fn id_of(file: &Metadata) -> FileId {
 
 /// The lock file that is in use here. It is not opened, since closing it would release the locks of this
 /// process (fcntl(2)).
-pub(crate) fn lock_file() -> Option<FileId> {
-    let file = directory_in_use().join(file_name().ok()?);
+pub(crate) fn lock_file(of: LocksOf) -> Option<FileId> {
+    let file = directory_in_use().join(file_name(of).ok()?);
     Some(id_of(&std::fs::metadata(file).ok()?))
 }
 
@@ -47,20 +54,26 @@ pub(crate) fn unusual_directory() -> Option<PathBuf> {
 /// Where a run in this network namespace puts another file, beside the lock file. Only for a process that has
 /// opened the lock file: that looks whether the directory is safe.
 pub(crate) fn beside(suffix: &str) -> io::Result<PathBuf> {
-    let name = file_name()?;
-    let stem = name.trim_end_matches(".lock");
-    Ok(directory_in_use().join(format!("{stem}.{suffix}")))
+    Ok(directory_in_use().join(format!("{}.{suffix}", stem()?)))
 }
 
 /// The file has the name of the network namespace, because several may share the directory.
-pub(super) fn file_name() -> io::Result<String> {
+pub(super) fn file_name(of: LocksOf) -> io::Result<String> {
+    let stem = stem()?;
+    Ok(match of {
+        LocksOf::Runs => format!("{stem}.lock"),
+        LocksOf::Keeps => format!("{stem}.keeps.lock"),
+    })
+}
+
+fn stem() -> io::Result<String> {
     let namespace = std::fs::metadata("/proc/self/ns/net")?.ino();
-    Ok(format!("net-{namespace}.lock"))
+    Ok(format!("net-{namespace}"))
 }
 
 /// Opens the lock file, and makes what is missing. Refuses a directory that other users can change, or
 /// lead elsewhere: runs would not take turns then, and would take each other for dead.
-pub(super) fn open_in(directory: &Path) -> io::Result<File> {
+pub(super) fn open_in(directory: &Path, of: LocksOf) -> io::Result<File> {
     let mut place = Place::find(directory)?;
     match mkdirat(&place.folder, &*place.name, Mode::from_bits_truncate(0o755)) {
         // In a sticky folder, as /tmp, nobody else can take its name now.
@@ -82,7 +95,7 @@ pub(super) fn open_in(directory: &Path) -> io::Result<File> {
     }
     let flags = flags | OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NONBLOCK;
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-    let name = file_name()?;
+    let name = file_name(of)?;
     let wrong = |why: &str| io::Error::other(format!("{name} {why}"));
     let file = match openat(&directory, &*name, flags, mode) {
         Err(Errno::ELOOP) => return Err(wrong("is a symbolic link")),

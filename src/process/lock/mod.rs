@@ -25,7 +25,9 @@ use self::roll::{SHARED, lock_in, note_at, roll_of};
 use crate::words::env::LOCK_DIR_VARIABLE;
 use crate::words::ports::PortSet;
 
-pub(crate) use self::file::{LOCK_DIR, beside, directory_in_use, lock_file, unusual_directory};
+pub(crate) use self::file::{
+    LOCK_DIR, LocksOf, beside, directory_in_use, lock_file, unusual_directory,
+};
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::roll::withstand;
 pub(crate) use self::roll::{Living, LockHolder, Roll, roll};
@@ -38,6 +40,7 @@ pub(crate) const RETRY: Duration = Duration::from_millis(10);
 
 /// The locks of one run. Dropping it releases them.
 pub(crate) struct Lock {
+    of: LocksOf,
     file: File,
     ranges: Vec<RangeInclusive<u16>>,
     /// It has the shared lock.
@@ -49,7 +52,7 @@ pub(crate) struct Lock {
 
 impl Lock {
     /// Opens the lock file of this network namespace, and locks nothing yet.
-    pub(crate) fn open(ports: &PortSet) -> Result<Lock> {
+    pub(crate) fn open(of: LocksOf, ports: &PortSet) -> Result<Lock> {
         let directory = directory_in_use();
         // With a relative path, runs in different directories would not see each other.
         anyhow::ensure!(
@@ -57,13 +60,14 @@ impl Lock {
             "{LOCK_DIR_VARIABLE}: '{}' is not an absolute path; expected one such as /run/gates",
             directory.display()
         );
-        let file = open_in(&directory).with_context(|| {
+        let file = open_in(&directory, of).with_context(|| {
             format!(
                 "the lock directory {} can't be used (set {LOCK_DIR_VARIABLE} to another)",
                 directory.display()
             )
         })?;
         Ok(Lock {
+            of,
             file,
             ranges: coarse(ports),
             joined: false,
@@ -81,7 +85,9 @@ impl Lock {
             ) {
                 Ok(_) if self.file.metadata()?.nlink() > 0 => self.joined = true,
                 // Another run has removed it between our opening and our lock.
-                Ok(_) => self.file = open_in(&directory_in_use()).context("the lock file")?,
+                Ok(_) => {
+                    self.file = open_in(&directory_in_use(), self.of).context("the lock file")?
+                }
                 Err(Errno::EAGAIN | Errno::EACCES) => {
                     if let Some((holder, ..)) = lock_in(&self.file, libc::F_RDLCK, 0, 0)? {
                         return Ok(Some(holder));
@@ -105,10 +111,10 @@ impl Lock {
         let file = self.file.metadata().ok().map(|file| id_of(&file));
         let living = || self.roll().is_ok_and(|roll| roll.living.is_empty());
         if alone
-            && file == lock_file()
+            && file == lock_file(self.of)
             && living()
             && !needed()
-            && let Ok(name) = file_name()
+            && let Ok(name) = file_name(self.of)
         {
             let _ = std::fs::remove_file(directory_in_use().join(name));
         }
@@ -149,7 +155,7 @@ impl Lock {
 
     /// The other runs that hold any ports in the same file.
     pub(crate) fn roll(&self) -> io::Result<Roll> {
-        roll_of(&self.file, &directory_in_use())
+        roll_of(self.of, &self.file, &directory_in_use())
     }
 
     /// A holder of a part of the range; `None`: the lock has just been released.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use super::file::{file_name, id_of};
+use super::file::{LocksOf, file_name, id_of};
 use crate::process::cmdline::call_of;
 use crate::words::file_id::FileId;
 use crate::words::ports::PortSet;
@@ -49,6 +49,7 @@ pub(crate) struct Roll {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Living {
+    pub(crate) of: LocksOf,
     pub(crate) holder: LockHolder,
     /// The ports that it has locked: those that it gates, and perhaps those between.
     pub(crate) ports: PortSet,
@@ -59,8 +60,8 @@ pub(crate) struct Living {
 /// The runs that hold ports in this network namespace and keep their locks in `directory`, without their
 /// ids if the caller may not open the lock file. Not for a process that holds locks itself: it would lose
 /// them.
-pub(crate) fn roll(directory: &Path) -> io::Result<Roll> {
-    let path = directory.join(file_name()?);
+pub(crate) fn roll(of: LocksOf, directory: &Path) -> io::Result<Roll> {
+    let path = directory.join(file_name(of)?);
     // Another kind of file may stand in its place, and must not block.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     match OpenOptions::new()
@@ -71,29 +72,34 @@ pub(crate) fn roll(directory: &Path) -> io::Result<Roll> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Roll::default()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Roll {
             file: Some(id_of(&std::fs::metadata(&path)?)),
-            living: by_run(listed_locks(&path)?, directory),
+            living: by_run(of, listed_locks(&path)?, directory),
         }),
-        opened => roll_of(&opened?, directory),
+        opened => roll_of(of, &opened?, directory),
     }
 }
 
-pub(super) fn roll_of(file: &File, directory: &Path) -> io::Result<Roll> {
+pub(super) fn roll_of(of: LocksOf, file: &File, directory: &Path) -> io::Result<Roll> {
     let mut held = Vec::new();
     locks_between(file, 1, i64::from(u16::MAX), &mut held)?;
     Ok(Roll {
         file: Some(id_of(&file.metadata()?)),
-        living: by_run(held, directory),
+        living: by_run(of, held, directory),
     })
 }
 
 /// Puts the locks of each run together.
-fn by_run(held: Vec<(LockHolder, RangeInclusive<u16>)>, directory: &Path) -> Vec<Living> {
+fn by_run(
+    of: LocksOf,
+    held: Vec<(LockHolder, RangeInclusive<u16>)>,
+    directory: &Path,
+) -> Vec<Living> {
     let mut living: Vec<Living> = Vec::new();
     for (holder, range) in held {
         let ports = PortSet::from_ranges([range]);
         match living.iter_mut().find(|run| run.holder == holder) {
             Some(run) => run.ports = run.ports.union(&ports),
             None => living.push(Living {
+                of,
                 holder,
                 ports,
                 directory: directory.to_owned(),
@@ -198,7 +204,7 @@ pub(crate) fn withstand(text: &str) {
     const INODE: u64 = 2517;
     for line in text.lines() {
         let held: Vec<_> = listed_lock(line, INODE).into_iter().collect();
-        assert!(by_run(held, Path::new("/run/syngate")).len() <= 1);
+        assert!(by_run(LocksOf::Runs, held, Path::new("/run/syngate")).len() <= 1);
         if let Some(file) = FileId::parse(line) {
             assert_eq!(FileId::parse(&file.to_string()), Some(file));
         }
@@ -236,7 +242,7 @@ mod tests {
             (holder(2), 22..=22),
             (holder(1), 80..=80),
         ];
-        let living = by_run(held, Path::new("/run/syngate"));
+        let living = by_run(LocksOf::Runs, held, Path::new("/run/syngate"));
         let shown: Vec<String> = living.iter().map(|l| l.ports.to_string()).collect();
         assert_eq!(shown, ["80,443", "22"]);
     }

@@ -1,0 +1,153 @@
+//! For `syngate keep`: rooms that come and go with the service's listeners, group by group.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::figures::Figures;
+use super::groups::{Group, Rooms};
+use super::left::Note;
+use super::letting_go::Next;
+use super::make::{fill, filling, group_of};
+use super::options::RoomOptions;
+use crate::action::contract::Seen;
+use crate::kernel::room::{Place, Room, Shelf, longest_queue};
+use crate::kernel::sockets::{Listener, Sample};
+
+/// When a listener has been there for so long, its process accepts connections, most likely.
+pub(crate) const SETTLES_AFTER: Duration = Duration::from_millis(50);
+
+/// What a look at a group has shown, and what was done there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tended {
+    pub served: bool,
+    pub waiting: usize,
+    /// Those who were handed over.
+    pub figures: Figures,
+}
+
+impl Rooms {
+    /// Makes rooms for that place, bound and not open, as the last group. [`Rooms::prefer`] opens them, once a
+    /// guard has them. `Ok`: the number of the group.
+    ///
+    /// # Errors
+    /// That can't be done there. Nothing has changed.
+    pub(crate) fn add(&mut self, place: &Place, seen: &Seen, max_held: u32) -> Result<usize> {
+        self.groups.push(made(place, seen, max_held)?);
+        Ok(self.groups.len() - 1)
+    }
+
+    /// Puts new rooms in the place of a group's, which are to be shut once the new ones are open: see
+    /// [`Rooms::prefer`].
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    pub(crate) fn renew(&mut self, number: usize, seen: &Seen, max_held: u32) -> Result<Shelf> {
+        let mut fresh = made(&self.groups[number].place, seen, max_held)?;
+        let group = &mut self.groups[number];
+        let before = std::mem::replace(&mut group.shelf, fresh.shelf.take());
+        before.context("no room")
+    }
+
+    /// Shuts the rooms of a group where nobody listens: those who wait are reset. Returns how many.
+    pub(crate) fn reset(&mut self, number: usize) -> Figures {
+        let before = std::mem::take(&mut self.figures);
+        self.hand_over(number);
+        std::mem::replace(&mut self.figures, before)
+    }
+
+    /// Shuts the rooms of a group and forgets it. Those who wait go to those who listen, or are reset.
+    pub(crate) fn remove(&mut self, number: usize) {
+        if self.groups[number].is_open() {
+            self.hand_over(number);
+            self.go_on_with(number, Next::AtOnce);
+        }
+        self.groups.remove(number);
+    }
+
+    /// Notes what the keep would leave.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub(crate) fn note(&mut self, seen: &Seen) -> Result<()> {
+        match &mut self.note {
+            Some(note) => note.renew(seen),
+            None => {
+                self.note = Some(Note::write(seen, |_| false)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets the programs know the listeners that are there, and hands those over who wait although somebody
+    /// listens. The answers are in the order of the groups.
+    pub(crate) fn tend_each(&mut self, there: &mut Sample) -> Vec<Tended> {
+        let before = std::mem::take(&mut self.figures);
+        self.compare(there);
+        let tended = (0..self.groups.len()).map(|number| {
+            self.tend_group(number, there);
+            let group = &self.groups[number];
+            Tended {
+                served: self.is_served(group, there),
+                waiting: group.waiting(),
+                figures: std::mem::take(&mut self.figures),
+            }
+        });
+        let tended = tended.collect();
+        self.figures = before;
+        if self.changed_for(SETTLES_AFTER) {
+            self.groups.iter_mut().for_each(Group::settle);
+        }
+        tended
+    }
+
+    /// Whether no listener has come or gone for so long.
+    pub(crate) fn changed_for(&self, time: Duration) -> bool {
+        self.changed_at.is_none_or(|at| at.elapsed() >= time)
+    }
+}
+
+impl Group {
+    /// The program chooses all listeners that are there, and none of them first.
+    fn settle(&mut self) {
+        if let Some(preferred) = &mut self.preferred {
+            preferred.settle();
+            let _ = self.prefer_these(&[]);
+        }
+    }
+
+    /// From now on somebody waits: no look has shown that before.
+    pub(crate) fn begins_to_wait(&mut self) {
+        self.parking = Some(Instant::now());
+    }
+
+    /// Whether the program has been attached, and prefers the service's listeners.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.preferred.is_some()
+    }
+}
+
+/// Has those who wait there move to the listeners that the group's program chooses.
+pub(crate) fn shut(shelf: &Shelf) {
+    let rooms = shelf.rooms().unwrap_or_default();
+    rooms.iter().for_each(Room::shut);
+}
+
+fn made(place: &Place, seen: &Seen, max_held: u32) -> Result<Group> {
+    let options = RoomOptions {
+        max_held,
+        release_rate: None,
+    };
+    let (count, filling) = filling(options, longest_queue(seen.netns));
+    let listeners = seen.before.listeners.iter();
+    let listeners: Vec<&Listener> = listeners.filter(|l| Place::of(l) == *place).collect();
+    let mut group = group_of(place.clone(), &listeners, filling, seen)?;
+    ensure!(
+        !group.lent,
+        "the listener on {} does not set SO_REUSEPORT, so no socket can wait beside it; let the service set it \
+         (nginx: listen ... reuseport; haproxy does)",
+        place.shown()
+    );
+    fill(&mut group, count, seen)?;
+    Ok(group)
+}

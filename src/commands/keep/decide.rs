@@ -1,0 +1,215 @@
+//! What a keep makes of what it sees, and when it looks again. Pure.
+
+use std::time::{Duration, Instant};
+
+/// Interval between looks while the service listens: fewer than ten in a second.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(125);
+/// The look after listeners have come or gone: those that are there still get connections from then on.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(60);
+/// Interval between looks while somebody waits.
+pub(crate) const LOOK_WAITING: Duration = Duration::from_millis(2);
+/// While somebody waits, the pause after a look is this many times as long as the look.
+const PAUSE: u32 = 4;
+
+/// What a look has shown of one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sight {
+    /// Somebody listens there.
+    pub served: bool,
+    /// How many connections wait.
+    pub waiting: usize,
+}
+
+/// What follows from a look at one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    Nothing,
+    /// Somebody listens again, and nobody waits any more.
+    Over {
+        since: Instant,
+    },
+    /// Nobody has listened for too long: those who wait are reset, and the port refuses.
+    GiveUp {
+        since: Instant,
+    },
+}
+
+/// One place with rooms.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Watched {
+    /// Since when nobody listens.
+    gap: Option<Instant>,
+    /// The last look has shown somebody who waits.
+    waits: bool,
+}
+
+impl Watched {
+    pub(super) fn see(&mut self, sight: Sight, max_wait: Duration, now: Instant) -> News {
+        self.waits = sight.waiting > 0;
+        match self.gap {
+            None if sight.served => News::Nothing,
+            Some(since) if !sight.served && now.duration_since(since) >= max_wait => {
+                self.gap = None;
+                News::GiveUp { since }
+            }
+            Some(since) if sight.served && !self.waits => {
+                self.gap = None;
+                News::Over { since }
+            }
+            _ => {
+                self.gap.get_or_insert(now);
+                News::Nothing
+            }
+        }
+    }
+
+    /// Whether somebody waits now whom the last look has not shown.
+    pub(super) fn begins_to_wait(&self, waiting: usize) -> bool {
+        waiting > 0 && !self.waits
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        self.waits
+    }
+
+    pub(super) fn is_in_gap(&self) -> bool {
+        self.gap.is_some()
+    }
+}
+
+/// What is known when the next look is to be planned.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// How long the last look took.
+    pub cost: Duration,
+    pub waits: bool,
+    /// Listeners have come or gone, and those that are there are not preferred equally yet.
+    pub changed: bool,
+}
+
+/// How long after a look the next one is due, if nobody begins to wait before.
+pub(super) fn pause(pace: Pace) -> Duration {
+    if pace.waits {
+        return LOOK_WAITING.max(pace.cost * PAUSE).min(LOOK_EVERY);
+    }
+    match pace.changed {
+        true => LOOK_AGAIN,
+        false => LOOK_EVERY,
+    }
+}
+
+/// What a signal to stop means for a keep.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Stopping {
+    #[default]
+    No,
+    /// Once nobody waits for the service.
+    WhenServed,
+    AtOnce,
+}
+
+impl Stopping {
+    /// The first signal lets those wait on who do; the second one does not.
+    #[must_use]
+    pub(super) fn signalled(self) -> Stopping {
+        match self {
+            Stopping::No => Stopping::WhenServed,
+            _ => Stopping::AtOnce,
+        }
+    }
+
+    pub(super) fn ends(self, somebody_waits: bool) -> bool {
+        match self {
+            Stopping::No => false,
+            Stopping::WhenServed => !somebody_waits,
+            Stopping::AtOnce => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX_WAIT: Duration = Duration::from_secs(30);
+
+    fn sight(served: bool, waiting: usize) -> Sight {
+        Sight { served, waiting }
+    }
+
+    #[test]
+    fn a_gap_lasts_until_somebody_listens_and_nobody_waits() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut place = Watched::default();
+        let mut see = |served, waiting, ms| place.see(sight(served, waiting), MAX_WAIT, at(ms));
+        assert_eq!(see(true, 0, 0), News::Nothing);
+        assert_eq!(see(true, 3, 50), News::Nothing, "they are handed over");
+        assert_eq!(see(true, 0, 60), News::Nothing, "no gap");
+        assert_eq!(see(false, 0, 100), News::Nothing);
+        assert_eq!(see(false, 7, 200), News::Nothing);
+        assert_eq!(see(true, 7, 300), News::Nothing, "not handed over yet");
+        assert_eq!(see(true, 0, 301), News::Over { since: at(100) });
+        assert_eq!(see(true, 0, 400), News::Nothing);
+        assert!(!place.is_in_gap());
+    }
+
+    #[test]
+    fn who_waits_for_too_long_is_given_up() {
+        let start = Instant::now();
+        let mut place = Watched::default();
+        let mut see = |waiting, after| place.see(sight(false, waiting), MAX_WAIT, start + after);
+        assert_eq!(see(0, Duration::ZERO), News::Nothing);
+        let moment = Duration::from_millis(1);
+        assert_eq!(see(5, MAX_WAIT - moment), News::Nothing);
+        assert_eq!(see(5, MAX_WAIT), News::GiveUp { since: start });
+        assert_eq!(see(0, MAX_WAIT + moment), News::Nothing, "the next gap");
+        let mut at_once = Watched::default();
+        let mut see = |ms| {
+            let now = start + Duration::from_millis(ms);
+            at_once.see(sight(false, 0), Duration::ZERO, now)
+        };
+        assert_eq!(see(0), News::Nothing);
+        assert_eq!(see(1), News::GiveUp { since: start });
+    }
+
+    #[test]
+    fn whose_wait_begins_is_seen_once() {
+        let mut place = Watched::default();
+        assert!(!place.begins_to_wait(0) && place.begins_to_wait(1));
+        place.see(sight(false, 1), MAX_WAIT, Instant::now());
+        assert!(place.waits() && place.is_in_gap() && !place.begins_to_wait(2));
+        place.see(sight(true, 0), MAX_WAIT, Instant::now());
+        assert!(!place.waits() && place.begins_to_wait(1));
+    }
+
+    #[test]
+    fn looks_are_seldom_while_nothing_happens() {
+        let ms = Duration::from_millis;
+        let pause = |waits, changed, cost| {
+            pause(Pace {
+                cost,
+                waits,
+                changed,
+            })
+        };
+        assert_eq!(pause(false, false, ms(1)), LOOK_EVERY);
+        assert!(LOOK_EVERY > Duration::from_secs(1) / 10);
+        assert_eq!(pause(false, true, ms(1)), LOOK_AGAIN);
+        assert!(LOOK_EVERY + LOOK_AGAIN < ms(200));
+        assert_eq!(pause(true, true, Duration::ZERO), LOOK_WAITING);
+        assert_eq!(pause(true, false, ms(3)), ms(12), "where a look is slow");
+        assert_eq!(pause(true, false, ms(300)), LOOK_EVERY);
+    }
+
+    #[test]
+    fn the_first_signal_lets_those_wait_who_do() {
+        let mut stopping = Stopping::default();
+        assert!(!stopping.ends(false) && !stopping.ends(true));
+        stopping = stopping.signalled();
+        assert!(stopping.ends(false) && !stopping.ends(true));
+        stopping = stopping.signalled();
+        assert!(stopping.ends(true));
+        assert_eq!(stopping.signalled(), Stopping::AtOnce);
+    }
+}

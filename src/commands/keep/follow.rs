@@ -1,0 +1,242 @@
+//! How a keep follows the service: rooms where somebody listens, and a guard that has them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::kept::{Kept, Refused, Spot, Told};
+use super::wanted::Wanted;
+use crate::action::rooms::resident::shut;
+use crate::action::rooms::watch::Watch;
+use crate::gate::rooms::hand_over;
+use crate::gate::standing::may_be_left;
+use crate::kernel::room::known::{RoomGuard, guards};
+use crate::kernel::room::wake::Wake;
+use crate::kernel::room::{Place, Shelf};
+use crate::kernel::sockets::{Listener, Sample};
+use crate::process::lock::{Lock, LocksOf};
+use crate::words::duration::LONGEST;
+use crate::words::ports::PortSet;
+
+/// How many may wait on each address.
+pub(crate) const MOST_WAITING: u32 = 16_384;
+/// When rooms that could not be made are tried again, if the listeners are the same.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+impl Kept<'_> {
+    /// Takes up places where somebody listens and no rooms are, and makes rooms anew where the service has come
+    /// in another control group.
+    pub(super) fn follow(&mut self, there: &Sample, told: &mut Told) {
+        let mut places: Vec<Place> = there.listeners.iter().map(Place::of).collect();
+        places.sort();
+        places.dedup();
+        places.retain(|place| self.is_new(place, there));
+        let numbers = 0..self.spots.len();
+        let moved: Vec<usize> = numbers.filter(|n| self.has_moved(*n, there)).collect();
+        let done = match places.is_empty() && moved.is_empty() {
+            true => self.note(there),
+            false => self.take_up(&places, &moved, told),
+        };
+        told.warnings
+            .extend(done.err().map(|error| format!("{error:#}")));
+    }
+
+    fn is_new(&self, place: &Place, there: &Sample) -> bool {
+        let mut groups = self.rooms.groups.iter();
+        if groups.any(|group| group.place == *place) {
+            return false;
+        }
+        let refused = self.refused.get(place);
+        refused.is_none_or(|refused| {
+            refused.at.elapsed() >= RETRY_AFTER || refused.listeners != cookies_at(place, there)
+        })
+    }
+
+    /// Whether all listeners of a group are in another control group than its rooms.
+    fn has_moved(&self, number: usize, there: &Sample) -> bool {
+        let place = &self.rooms.groups[number].place;
+        let before = self.spots[number].control_group;
+        let is_elsewhere = |l: &Listener| l.cgroup.is_some() && l.cgroup != before;
+        at(place, there).next().is_some() && at(place, there).all(is_elsewhere)
+    }
+
+    /// Notes which listeners there are, if others have come.
+    fn note(&mut self, there: &Sample) -> Result<()> {
+        let mut listeners: Vec<u64> = there.listeners.iter().map(|l| l.id.cookie).collect();
+        listeners.sort_unstable();
+        if listeners == self.noted || self.spots.is_empty() {
+            return Ok(());
+        }
+        self.noted = listeners;
+        self.rooms.note(&self.wanted.seen(there))
+    }
+
+    /// While this process has the lock of runs, none begins.
+    fn take_up(&mut self, new: &[Place], moved: &[usize], told: &mut Told) -> Result<()> {
+        let mut lock = Lock::open(LocksOf::Runs, &self.wanted.ports)?;
+        if lock.try_take(&self.wanted.run)?.is_some() {
+            return Ok(());
+        }
+        let taken_up = self.take_up_locked(new, moved, told);
+        lock.remove(may_be_left);
+        taken_up
+    }
+
+    fn take_up_locked(&mut self, new: &[Place], moved: &[usize], told: &mut Told) -> Result<()> {
+        if !new.is_empty() {
+            end_guards_of_the_dead(self.wanted)?;
+        }
+        let there = self.rooms.look(true)?;
+        self.rooms.note(&self.wanted.seen(&there))?;
+        let before = moved
+            .iter()
+            .filter_map(|number| self.renew(*number, &there));
+        let before: Vec<(usize, Shelf)> = before.collect();
+        let first_new = self.spots.len();
+        for place in new {
+            if let Err(why) = self.add(place, &there) {
+                self.refuse(place, &there, &why, told);
+            }
+        }
+        // A room is opened when the guard has it.
+        if !before.is_empty() || first_new < self.spots.len() {
+            self.guard_anew(told);
+        }
+        let numbers = before.iter().map(|(number, _)| *number);
+        let numbers: Vec<usize> = numbers.chain(first_new..self.spots.len()).collect();
+        let mut lost = Vec::new();
+        for number in numbers {
+            if let Err(why) = self.rooms.prefer(number) {
+                let place = self.rooms.groups[number].place.clone();
+                self.refuse(&place, &there, &why, told);
+                lost.push(number);
+            }
+        }
+        before.iter().for_each(|(_, shelf)| shut(shelf));
+        self.forget(&lost, told);
+        Ok(())
+    }
+
+    fn add(&mut self, place: &Place, there: &Sample) -> Result<()> {
+        let seen = self.wanted.seen(there);
+        self.rooms.add(place, &seen, MOST_WAITING)?;
+        self.refused.remove(place);
+        self.spots.push(Spot {
+            control_group: control_group(place, there),
+            ..Spot::default()
+        });
+        Ok(())
+    }
+
+    /// Returns the rooms that a group had before. One whose rooms can't be made anew keeps them.
+    fn renew(&mut self, number: usize, there: &Sample) -> Option<(usize, Shelf)> {
+        let place = &self.rooms.groups[number].place;
+        self.spots[number].control_group = control_group(place, there);
+        let seen = self.wanted.seen(there);
+        let before = self.rooms.renew(number, &seen, MOST_WAITING);
+        Some((number, before.ok()?))
+    }
+
+    fn refuse(&mut self, place: &Place, there: &Sample, why: &anyhow::Error, told: &mut Told) {
+        let refused = Refused {
+            listeners: cookies_at(place, there),
+            why: format!("{why:#}"),
+            at: Instant::now(),
+        };
+        let why = refused.why.clone();
+        let before = self.refused.insert(place.clone(), refused);
+        if before.is_none_or(|before| before.why != why) {
+            told.warnings
+                .push(format!("{} is not kept: {why}", place.shown()));
+        }
+    }
+
+    /// Why there are no rooms where somebody listens.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let refused = self.refused.values().next()?;
+        Some(refused.why.clone())
+    }
+
+    pub(super) fn ports(&self) -> PortSet {
+        let groups = self.rooms.groups.iter();
+        groups.map(|group| group.place.port).collect()
+    }
+
+    /// These groups have no rooms any more.
+    pub(super) fn forget(&mut self, numbers: &[usize], told: &mut Told) {
+        if numbers.is_empty() {
+            return;
+        }
+        let mut numbers = numbers.to_vec();
+        numbers.sort_unstable();
+        for number in numbers.into_iter().rev() {
+            self.rooms.remove(number);
+            self.spots.remove(number);
+        }
+        self.guard_anew(told);
+    }
+
+    /// Starts a guard for the rooms that there are now, in the place of the one before.
+    fn guard_anew(&mut self, told: &mut Told) {
+        let groups = self.rooms.groups.iter();
+        self.wake = Wake::of(groups.filter_map(|group| group.shelf.as_ref())).ok();
+        let before = self.watch.take();
+        self.guarded_at = Instant::now();
+        if !self.rooms.groups.is_empty() {
+            match Watch::start(&self.rooms, Instant::now() + LONGEST) {
+                Ok(watch) => self.watch = Some(watch),
+                Err(error) => told.warnings.push(format!("{error:#}")),
+            }
+        }
+        before.map(Watch::dismiss);
+    }
+
+    /// A guard that is lost gets a successor.
+    pub(super) fn attend(&mut self, told: &mut Told) {
+        let Some(watch) = &mut self.watch else {
+            if !self.spots.is_empty() && self.guarded_at.elapsed() >= RETRY_AFTER {
+                self.guard_anew(told);
+            }
+            return;
+        };
+        match watch.keep(&self.rooms, Instant::now() + LONGEST) {
+            Ok(None) => return,
+            Ok(Some(words)) => told.warnings.push(words),
+            Err(error) => {
+                told.warnings.push(format!("{error:#}"));
+                self.watch = None;
+            }
+        }
+        // It has acted if it took this process for dead.
+        let numbers = 0..self.spots.len();
+        let shut = numbers.filter(|n| !self.rooms.groups[*n].is_open());
+        let shut: Vec<usize> = shut.collect();
+        self.forget(&shut, told);
+    }
+}
+
+fn at<'a>(place: &'a Place, there: &'a Sample) -> impl Iterator<Item = &'a Listener> {
+    let listeners = there.listeners.iter();
+    listeners.filter(move |listener| Place::of(listener) == *place)
+}
+
+fn cookies_at(place: &Place, there: &Sample) -> Vec<u64> {
+    at(place, there).map(|l| l.id.cookie).collect()
+}
+
+fn control_group(place: &Place, there: &Sample) -> Option<u64> {
+    at(place, there).next()?.cgroup
+}
+
+/// The guard of a dead keep, or run, would hand over later. The lock of keeps is this process's, and that of runs.
+fn end_guards_of_the_dead(wanted: &Wanted) -> Result<()> {
+    let concerns = |guard: &RoomGuard| {
+        let ports = guard.orders.ports.intersection(&wanted.ports);
+        guard.orders.run != wanted.run && !ports.is_empty() && guard.is_here() == Some(true)
+    };
+    let dead = guards().into_iter().filter(concerns);
+    for guard in dead {
+        hand_over(&guard).context("the waiting rooms of a dead run can't be shut")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,277 @@
+//! The rooms of a keep, and the guard process that has them, too.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Result;
+
+use super::decide::{News, Pace, Sight, Watched};
+use super::gap::Gap;
+use super::wanted::Wanted;
+use crate::action::rooms::First;
+use crate::action::rooms::figures::Figures;
+use crate::action::rooms::groups::Rooms;
+use crate::action::rooms::policy::{HANDED_OVER_WITHIN, LOOK_EVERY};
+use crate::action::rooms::resident::{SETTLES_AFTER, Tended};
+use crate::action::rooms::watch::Watch;
+use crate::decide::policy::Answer;
+use crate::kernel::room::Place;
+use crate::kernel::room::wake::Wake;
+use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::{Sample, holders};
+use crate::process::lock::{LocksOf, directory_in_use, roll};
+
+/// How long the line about a gap waits for other addresses where nobody listens yet.
+pub(crate) const TOLD_WITHIN: Duration = Duration::from_secs(1);
+
+pub(super) struct Kept<'a> {
+    pub(super) wanted: &'a Wanted,
+    pub(super) rooms: Rooms,
+    /// In the order of the groups.
+    pub(super) spots: Vec<Spot>,
+    pub(super) watch: Option<Watch>,
+    /// When that was started, or could not be.
+    pub(super) guarded_at: Instant,
+    pub(super) wake: Option<Wake>,
+    pub(super) refused: BTreeMap<Place, Refused>,
+    /// The listeners that the note tells of.
+    pub(super) noted: Vec<u64>,
+    /// A gap that is over, and has not been told yet.
+    over: Option<Over>,
+    pace: Pace,
+}
+
+/// What is known of a group with rooms.
+#[derive(Default)]
+pub(super) struct Spot {
+    pub(super) watched: Watched,
+    /// What became of those who have waited since the gap began.
+    pub(super) waited: Figures,
+    /// The control group of the listener that the rooms were made for.
+    pub(super) control_group: Option<u64>,
+}
+
+/// A place where no rooms could be made.
+pub(super) struct Refused {
+    pub(super) listeners: Vec<u64>,
+    pub(super) why: String,
+    pub(super) at: Instant,
+}
+
+/// One gap for people, of all places where it ends at about the same time.
+pub(super) struct Over {
+    pub(super) gap: Gap,
+    /// Who listens now.
+    pub(super) who: String,
+    at: Instant,
+}
+
+/// What a look has brought.
+#[derive(Default)]
+pub(super) struct Told {
+    pub over: Option<Over>,
+    pub given_up: Option<Gap>,
+    pub warnings: Vec<String>,
+}
+
+impl<'a> Kept<'a> {
+    /// No rooms yet.
+    pub(super) fn new(wanted: &'a Wanted) -> Result<Kept<'a>> {
+        Ok(Kept {
+            rooms: fresh(wanted)?,
+            wanted,
+            spots: Vec::new(),
+            watch: None,
+            guarded_at: Instant::now(),
+            wake: None,
+            refused: BTreeMap::new(),
+            noted: Vec::new(),
+            over: None,
+            pace: Pace {
+                cost: Duration::ZERO,
+                waits: false,
+                changed: false,
+            },
+        })
+    }
+
+    pub(super) fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    /// Can be read when somebody begins to wait. While somebody waits, the looks come by themselves.
+    pub(super) fn wakes(&self) -> Option<BorrowedFd<'_>> {
+        let wake = self.wake.as_ref().filter(|_| !self.pace.waits);
+        wake.map(AsFd::as_fd)
+    }
+
+    /// Whether somebody waits for a service that does not listen.
+    pub(super) fn somebody_waits(&self) -> bool {
+        let mut spots = self.spots.iter();
+        spots.any(|spot| spot.watched.is_in_gap() && spot.watched.waits())
+    }
+
+    /// Looks, hands over, and follows the listeners.
+    pub(super) fn look(&mut self) -> Result<Told> {
+        let began = Instant::now();
+        let run_is_here = self.run_is_here();
+        let in_gap = self.spots.iter().any(|spot| spot.watched.is_in_gap());
+        if run_is_here && !in_gap {
+            self.stand_back()?;
+            return Ok(Told::default());
+        }
+        let mut told = Told::default();
+        let mut there = self.rooms.look(false)?;
+        self.tend(&mut there, &mut told);
+        if !run_is_here {
+            self.follow(&there, &mut told);
+        }
+        self.attend(&mut told);
+        self.pace = Pace {
+            cost: began.elapsed(),
+            waits: self.spots.iter().any(|spot| spot.watched.waits()),
+            changed: !self.rooms.changed_for(SETTLES_AFTER),
+        };
+        Ok(told)
+    }
+
+    /// A run that has the ports locked does what it does without a keep.
+    fn run_is_here(&self) -> bool {
+        let runs = roll(LocksOf::Runs, &directory_in_use()).unwrap_or_default();
+        let ports = &self.wanted.ports;
+        let mut runs = runs.living.iter();
+        runs.any(|run| !run.ports.intersection(ports).is_empty())
+    }
+
+    fn tend(&mut self, there: &mut Sample, told: &mut Told) {
+        for (group, spot) in self.rooms.groups.iter_mut().zip(&self.spots) {
+            if spot.watched.begins_to_wait(group.waiting()) {
+                group.begins_to_wait();
+            }
+        }
+        let tended = self.rooms.tend_each(there);
+        let mut lost = Vec::new();
+        for (number, tended) in tended.into_iter().enumerate() {
+            if !self.conclude(number, tended, there, told) {
+                lost.push(number);
+            }
+        }
+        self.forget(&lost, told);
+        let mut spots = self.spots.iter();
+        let others = spots.any(|spot| spot.watched.is_in_gap());
+        let due = |over: &mut Over| !others || over.at.elapsed() >= TOLD_WITHIN;
+        told.over = self.over.take_if(due);
+    }
+
+    /// What follows from a look at one group. Returns whether it stays.
+    fn conclude(&mut self, number: usize, tended: Tended, there: &Sample, told: &mut Told) -> bool {
+        let (now, max_wait) = (Instant::now(), self.wanted.max_wait);
+        let spot = &mut self.spots[number];
+        spot.waited.add(tended.figures);
+        match spot.watched.see(sight(tended), max_wait, now) {
+            News::Nothing => {
+                if !spot.watched.is_in_gap() {
+                    spot.waited = Figures::default();
+                }
+                self.rooms.groups[number].is_kept()
+            }
+            News::Over { since } => {
+                let (mut gap, who) = (self.gap(number, since), self.who(number, there));
+                let before = self.over.take();
+                let at = before.as_ref().map_or(now, |before| before.at);
+                before.into_iter().for_each(|before| gap.add(before.gap));
+                self.over = Some(Over { gap, who, at });
+                self.spots[number].waited = Figures::default();
+                self.rooms.groups[number].is_kept()
+            }
+            News::GiveUp { since } => {
+                let reset = self.rooms.reset(number);
+                self.spots[number].waited.add(reset);
+                let gap = self.gap(number, since);
+                match &mut told.given_up {
+                    Some(all) => all.add(gap),
+                    None => told.given_up = Some(gap),
+                }
+                false
+            }
+        }
+    }
+
+    fn gap(&self, number: usize, since: Instant) -> Gap {
+        let (took, waited) = (since.elapsed(), self.spots[number].waited);
+        let began = SystemTime::now() - took;
+        Gap {
+            ports: [self.rooms.groups[number].place.port].into_iter().collect(),
+            began: humantime::format_rfc3339_millis(began).to_string(),
+            took,
+            waited: waited.handed_over + waited.reset,
+            reset: waited.reset,
+            no_room: waited.no_room,
+            longest: waited.longest,
+        }
+    }
+
+    /// Who listens there.
+    fn who(&self, number: usize, there: &Sample) -> String {
+        let place = &self.rooms.groups[number].place;
+        let listeners = there.listeners.iter().filter(|l| Place::of(l) == *place);
+        let inodes: Vec<u32> = listeners.map(|l| l.inode).collect();
+        let holders = holders::find_newest(&inodes);
+        match holders::names(&holders, &inodes).as_str() {
+            "" => "somebody".to_owned(),
+            names => names.to_owned(),
+        }
+    }
+
+    fn stand_back(&mut self) -> Result<()> {
+        if self.spots.is_empty() {
+            return Ok(());
+        }
+        self.end();
+        self.rooms = fresh(self.wanted)?;
+        self.spots.clear();
+        self.noted.clear();
+        self.wake = None;
+        self.pace.waits = false;
+        Ok(())
+    }
+
+    /// Hands over, and takes back everything.
+    pub(super) fn end(&mut self) {
+        self.rooms.hand_all_over();
+        let last = Instant::now() + self.wanted.max_wait;
+        let mut give_up = Instant::now() + HANDED_OVER_WITHIN;
+        loop {
+            match self.rooms.progress() {
+                Answer::Left(Some(0)) => break,
+                Answer::Waiting(_) => give_up = last.min(Instant::now() + HANDED_OVER_WITHIN),
+                _ => (),
+            }
+            if Instant::now() >= give_up {
+                break;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        self.rooms.shut_all();
+        // The guard goes last: should this process be killed meanwhile, it gives back what is left.
+        self.rooms.give_back();
+        self.watch.take().map(Watch::dismiss);
+    }
+}
+
+fn fresh(wanted: &Wanted) -> Result<Rooms> {
+    let gated = &wanted.gated;
+    let sockets = Sockets::new(&gated.listener_ports(), &gated.listener_scope())?;
+    let mut rooms = Rooms::new(sockets, First::Service, Vec::new());
+    (rooms.run, rooms.who) = (wanted.run.clone(), wanted.who.to_string());
+    rooms.keeps = Some(wanted.max_wait);
+    Ok(rooms)
+}
+
+fn sight(tended: Tended) -> Sight {
+    Sight {
+        served: tended.served,
+        waiting: tended.waiting,
+    }
+}

@@ -1,0 +1,125 @@
+//! `syngate keep` stands by all the time: new connections reach the service as long as it listens, and wait in
+//! rooms while nobody does. So restarts and crashes by anybody are bridged.
+
+mod decide;
+mod follow;
+mod gap;
+mod kept;
+mod wanted;
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+pub(crate) use self::decide::{LOOK_AGAIN, LOOK_EVERY, LOOK_WAITING};
+use self::decide::{Stopping, pause};
+pub(crate) use self::follow::{MOST_WAITING, RETRY_AFTER};
+pub(crate) use self::kept::TOLD_WITHIN;
+use self::kept::{Kept, Told};
+use self::wanted::{Wanted, ports};
+use crate::action::rooms::left;
+use crate::cli::KeepArgs;
+use crate::kernel::room::known::guards;
+use crate::kernel::room::probe;
+use crate::process::lock::{Lock, LocksOf};
+use crate::process::signals::{Caught, Signals};
+use crate::tell::say::Say;
+use crate::words::exit::{Exit, NOT_RUN};
+
+pub(crate) fn run(args: &KeepArgs, say: &Say) -> Exit {
+    match keep(args, say) {
+        Ok(()) => Exit::Status(0),
+        Err(error) => {
+            say.error(&format!("{error:#}"));
+            Exit::Status(NOT_RUN)
+        }
+    }
+}
+
+fn keep(args: &KeepArgs, say: &Say) -> Result<()> {
+    let signals = Signals::block().context("signalfd")?;
+    let (ports, run) = ports(args);
+    let mut lock = Lock::open(LocksOf::Keeps, &ports)?;
+    if let Some(holder) = lock.try_take(&run)? {
+        bail!(
+            "--port {}: another keep has a part of it: {holder}",
+            ports.brief()
+        );
+    }
+    let wanted = Wanted::of(args, ports, run);
+    let kept = under_lock(&wanted, &signals, say);
+    lock.remove(|| guards().iter().any(|guard| guard.orders.keeps.is_some()));
+    kept
+}
+
+fn under_lock(wanted: &Wanted, signals: &Signals, say: &Say) -> Result<()> {
+    probe::moves_connections()?;
+    for left in left::take_back()? {
+        say.warning(&left.words());
+    }
+    let mut kept = Kept::new(wanted)?;
+    let first = kept.look()?;
+    if let Some(why) = kept.refusal() {
+        kept.end();
+        return Err(anyhow!("--port {}: {why}", wanted.ports.brief()));
+    }
+    begin(wanted, &kept, say);
+    tell(&first, say);
+    say.must_not_block();
+    stand_by(&mut kept, signals, say);
+    kept.end();
+    say.may_block();
+    Ok(())
+}
+
+fn begin(wanted: &Wanted, kept: &Kept, say: &Say) {
+    let max_wait = humantime::format_duration(wanted.max_wait);
+    say.result(&format!(
+        "keeping {}: while nobody listens there, new connections wait, for {max_wait} at most",
+        wanted.ports.brief()
+    ));
+    let missing = wanted.ports.minus(&kept.ports());
+    if !missing.is_empty() {
+        say.result(&format!(
+            "{}: nobody listens yet, and new connections are refused until somebody does",
+            missing.brief()
+        ));
+    }
+}
+
+/// Until a signal ends it.
+fn stand_by(kept: &mut Kept, signals: &Signals, say: &Say) {
+    let mut stopping = Stopping::default();
+    let mut trouble = String::new();
+    loop {
+        let due = Instant::now() + pause(kept.pace());
+        if let Some(Caught::Stop(..)) = signals.wait_beside(Some(due), kept.wakes()) {
+            stopping = stopping.signalled();
+        }
+        match kept.look() {
+            Ok(told) => tell(&told, say),
+            Err(error) => {
+                let text = format!("{error:#}");
+                if text != trouble {
+                    say.warning(&text);
+                    trouble = text;
+                }
+            }
+        }
+        if stopping.ends(kept.somebody_waits()) {
+            return;
+        }
+    }
+}
+
+fn tell(told: &Told, say: &Say) {
+    for warning in &told.warnings {
+        say.warning(warning);
+    }
+    if let Some(gap) = &told.given_up {
+        say.warning(&gap.given_up_words());
+    }
+    if let Some(over) = &told.over {
+        say.result(&over.gap.over_words(&over.who));
+    }
+}

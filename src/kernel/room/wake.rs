@@ -1,0 +1,61 @@
+//! Tells when connections wait in rooms, without a look at them.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use anyhow::Result;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+
+use super::shelf::Shelf;
+
+/// Can be read while somebody waits in a room. It knows a room as long as that is open somewhere, also without a
+/// descriptor of it (epoll(7)).
+#[derive(Debug)]
+pub(crate) struct Wake(Epoll);
+
+impl Wake {
+    /// # Errors
+    /// The rooms can't be reached, or the kernel lacks memory.
+    pub(crate) fn of<'a>(shelves: impl IntoIterator<Item = &'a Shelf>) -> Result<Wake> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        for shelf in shelves {
+            for room in shelf.rooms()? {
+                let event = EpollEvent::new(EpollFlags::EPOLLIN, 0);
+                epoll.add(room.as_fd(), event).map_err(io::Error::from)?;
+            }
+        }
+        Ok(Wake(epoll))
+    }
+}
+
+impl AsFd for Wake {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::socket::trial;
+    use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    #[test]
+    fn it_can_be_read_while_somebody_waits() {
+        let (room, address) = trial(None).unwrap();
+        room.open(4).unwrap();
+        let shelf = Shelf::of(&[room]).unwrap();
+        let wake = Wake::of([&shelf]).unwrap();
+        let wakes = |within: u16| {
+            let mut fds = [PollFd::new(wake.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::from(within)).unwrap() == 1
+        };
+        assert!(!wakes(0));
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        assert!(wakes(1_000));
+        let room = &shelf.rooms().unwrap()[0];
+        room.shut();
+        room.open(4).unwrap();
+        assert!(!wakes(0), "the queue is empty again");
+    }
+}

@@ -1,0 +1,523 @@
+//! `syngate keep`: restarts and crashes by anybody. Real clients tell whether they noticed.
+
+mod harness;
+
+use std::fs::File;
+use std::process::Stdio;
+use std::time::Duration;
+
+use harness::rooms::{GUARD, all_served, listeners, nothing_is_left};
+use harness::{SOON, SYNGATE, call, status, syngate, words};
+use nix::sys::signal::Signal;
+use nix::time::{ClockId, clock_gettime};
+use testkit::services::{Haproxy, HaproxyConfig, Serve};
+use testkit::{
+    Failure, Host, Load, LoadReport, Pair, Running, RunningLoad, SERVER, slow, wait_until,
+};
+
+const LONG: Duration = Duration::from_secs(60);
+
+struct Keep<'a> {
+    host: &'a Host,
+    running: Running,
+}
+
+impl<'a> Keep<'a> {
+    /// Started there, and its rooms stand if somebody listens.
+    fn on(host: &'a Host, options: &str) -> Keep<'a> {
+        let keep = Keep::start(host, options);
+        let keeps = || keep.said().contains("keeping ");
+        wait_until(SOON, "keep to begin", keeps).unwrap();
+        keep
+    }
+
+    fn start(host: &'a Host, options: &str) -> Keep<'a> {
+        let said = File::create(host.dir().join("keep.err")).unwrap();
+        let mut command = host.command(SYNGATE);
+        command
+            .arg("keep")
+            .args(words("--port 80"))
+            .args(words(options));
+        let running = host
+            .spawn(command.stdin(Stdio::null()).stderr(said))
+            .unwrap();
+        Keep { host, running }
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(self.host.dir().join("keep.err")).unwrap()
+    }
+
+    fn lines(&self, with: &str) -> usize {
+        self.said()
+            .lines()
+            .filter(|line| line.contains(with))
+            .count()
+    }
+
+    #[track_caller]
+    fn says(&self, times: usize, with: &str) {
+        let said = || self.lines(with) >= times;
+        let what = format!("'{with}' {times} times");
+        wait_until(SOON, &what, said).unwrap_or_else(|error| panic!("{error}: {}", self.said()));
+        assert_eq!(self.lines(with), times, "{}", self.said());
+    }
+
+    /// By SIGTERM.
+    #[track_caller]
+    fn ends(mut self, services: usize) -> String {
+        self.running.signal(Signal::SIGTERM).unwrap();
+        assert!(self.running.wait().unwrap().success(), "{}", self.said());
+        nothing_is_left(self.host, services);
+        self.said()
+    }
+}
+
+fn load(pair: &Pair, rate: u32) -> RunningLoad {
+    let load = Load::to(format!("{SERVER}:80")).rate(rate / slow());
+    let load = load.timeout(LONG).duration(LONG);
+    let mut load = load.start(&pair.client).unwrap();
+    load.wait_flowing().unwrap();
+    load
+}
+
+/// Whom a process has accepted may end with it, as without syngate: only those who came before it died.
+#[track_caller]
+fn nobody_noticed(report: &LoadReport, died: f64) {
+    assert_eq!(report.refused + report.timed_out, 0, "{report}");
+    let came = |failure: &&Failure| report.started_ms + failure.due_ms > died;
+    let later: Vec<&Failure> = report.failures.iter().filter(came).collect();
+    assert!(later.is_empty(), "{report}: {later:?}");
+    assert!(report.ok > report.sent / 2, "{report}");
+    // A client without time of its own tells nothing of that.
+    let prompt = report.connect.max_ms < 900.0;
+    assert!(prompt || report.late > 0, "no SYN was lost: {report}");
+}
+
+fn monotonic_ms() -> f64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
+    Duration::from(now).as_secs_f64() * 1e3
+}
+
+fn shared() -> Serve {
+    Serve::on("0.0.0.0:80").reuseport()
+}
+
+/// One client that waits for its answer.
+fn client(host: &Host) -> RunningLoad {
+    let load = Load::to("127.0.0.1:80").rate(1_000).timeout(LONG);
+    load.duration(Duration::from_millis(1)).start(host).unwrap()
+}
+
+fn wait_queued(host: &Host, many: usize) {
+    let queued = || {
+        let queues = listeners(host);
+        let queued = queues
+            .iter()
+            .filter_map(|line| line.split_whitespace().nth(1));
+        queued
+            .filter_map(|n| n.parse::<usize>().ok())
+            .sum::<usize>()
+            >= many
+    };
+    wait_until(SOON, "clients to wait", queued).unwrap();
+}
+
+/// `SIGKILL`, and a start a moment later; then a restart by somebody who knows nothing of syngate.
+#[test]
+fn crashes_and_restarts_of_haproxy_are_noticed_by_nobody() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let haproxy = Haproxy::debian_init(host, &HaproxyConfig::port(80)).unwrap();
+    haproxy.start().unwrap();
+    let keep = Keep::on(host, "");
+    let clients = load(&pair, 500);
+    host.must(words("pkill -KILL haproxy"));
+    let died = monotonic_ms();
+    std::thread::sleep(Duration::from_millis(300)); // as a supervisor may wait
+    haproxy.start().unwrap();
+    keep.says(1, "nobody listened");
+    nobody_noticed(&clients.stop().unwrap(), died);
+    let clients = load(&pair, 500);
+    haproxy.stop().unwrap();
+    let died = monotonic_ms();
+    haproxy.start().unwrap();
+    keep.says(2, "nobody listened");
+    nobody_noticed(&clients.stop().unwrap(), died);
+    let said = keep.ends(2);
+    for word in [
+        "80: nobody listened for ",
+        " connections waited",
+        "haproxy (pid ",
+    ] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+}
+
+/// In a crash loop, who comes while nobody listens waits for the next one.
+#[test]
+fn a_crash_loop_costs_nobody_who_waits() {
+    let host = &Host::new().unwrap();
+    let server = shared().start_daemon(host).unwrap();
+    let keep = Keep::on(host, "");
+    let kill = format!("kill -9 $(cat {})", host.dir().join("serve.pid").display());
+    for times in 1..=5 {
+        host.sh(&kill).unwrap();
+        let waits = client(host);
+        wait_queued(host, 1);
+        // Its own kill finds nobody.
+        host.must(server.restart_argv());
+        all_served(&waits.finish().unwrap());
+        keep.says(times, "; 1 connection waited, ");
+    }
+    keep.ends(1);
+}
+
+/// The kernel resets who has waited for too long; then the port refuses as it would without syngate, until
+/// somebody listens.
+#[test]
+fn nobody_waits_longer_than_max_wait() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let keep = Keep::on(host, "--max-wait 300ms");
+    let load = Load::to("127.0.0.1:80")
+        .rate(200)
+        .timeout(LONG)
+        .duration(LONG);
+    let mut load = load.start(host).unwrap();
+    load.wait_flowing().unwrap();
+    drop(server);
+    keep.says(1, " connections that waited were reset");
+    assert_eq!(listeners(host), Vec::<String>::new());
+    let report = load.stop().unwrap();
+    assert!(report.cut + report.reset > 1, "{report}");
+    let report = client(host).finish().unwrap();
+    assert_eq!(report.refused, 1, "{report}");
+    // Now somebody may bind the port who does not share it.
+    drop(Serve::on("0.0.0.0:80").start(host).unwrap());
+
+    let _server = shared().start(host).unwrap();
+    wait_kept(host);
+    keep.ends(1);
+}
+
+/// Who waits as keep is told to end is served first.
+#[test]
+fn it_ends_in_order() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let mut keep = Keep::on(host, "");
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    keep.running.signal(Signal::SIGTERM).unwrap();
+    let _server = shared().start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+    assert!(keep.running.wait().unwrap().success());
+    nothing_is_left(host, 1);
+
+    let mut keep = Keep::on(host, "");
+    drop(_server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    keep.running.signal(Signal::SIGTERM).unwrap();
+    keep.running.signal(Signal::SIGINT).unwrap();
+    assert!(keep.running.wait().unwrap().success());
+    let report = waits.finish().unwrap();
+    assert_eq!(
+        report.failed(),
+        1,
+        "the second signal does not wait: {report}"
+    );
+    nothing_is_left(host, 0);
+}
+
+/// Its guard has the rooms, too. The next keep takes the port up again.
+#[test]
+fn a_keep_that_is_killed_leaves_nobody_alone() {
+    let host = &Host::new().unwrap();
+    for in_gap in [true, false] {
+        let server = shared().start(host).unwrap();
+        let mut keep = Keep::on(host, "");
+        let server = (!in_gap).then_some(server);
+        let waits = in_gap.then(|| client(host));
+        if in_gap {
+            wait_queued(host, 1);
+        }
+        keep.running.signal(Signal::SIGKILL).unwrap();
+        keep.running.wait().unwrap();
+        let server = server.unwrap_or_else(|| shared().start(host).unwrap());
+        if let Some(waits) = waits {
+            all_served(&waits.finish().unwrap());
+        }
+        let keep = Keep::on(host, "");
+        drop(server);
+        let waits = client(host);
+        wait_queued(host, 1);
+        let _server = shared().start(host).unwrap();
+        all_served(&waits.finish().unwrap());
+        keep.ends(1);
+    }
+}
+
+/// One that is stopped for longer than a guard waits for its run; while it is, the guard hands over.
+#[test]
+fn a_keep_that_was_stopped_goes_on() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let mut keep = Keep::on(host, "");
+    keep.running.signal(Signal::SIGSTOP).unwrap();
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    let server = shared().start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+    keep.running.signal(Signal::SIGCONT).unwrap();
+    keep.says(1, "somebody had stopped it");
+    wait_kept(host);
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    let _server = shared().start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+    keep.ends(1);
+}
+
+#[test]
+fn a_guard_that_is_killed_is_replaced() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let keep = Keep::on(host, "");
+    host.must(["pkill", "-KILL", GUARD]);
+    keep.says(1, "syngate has started another one");
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    let _server = shared().start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+    keep.ends(1);
+}
+
+/// What keep can't do it says before it has changed anything.
+#[test]
+fn what_can_t_be_kept_is_refused() {
+    let host = &Host::new().unwrap();
+    let refused = |says: &str| {
+        let ran = syngate(host, "keep --port 80");
+        assert_eq!(ran.code(), 125, "{ran:?}");
+        assert!(ran.stderr.contains(says), "{ran:?}");
+        assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+    };
+    let alone = Serve::on("0.0.0.0:80").start(host).unwrap();
+    refused("does not set SO_REUSEPORT");
+    nothing_is_left(host, 1);
+    drop(alone);
+    let _server = shared().start(host).unwrap();
+    let keep = Keep::on(host, "--port 81");
+    refused("--port 80: another keep has a part of it: pid ");
+    keep.ends(1);
+}
+
+/// A second service that starts by mistake is refused by the kernel, as without keep.
+#[test]
+fn a_second_service_is_refused_as_without_keep() {
+    let host = &Host::new().unwrap();
+    let _server = shared().start(host).unwrap();
+    let keep = Keep::on(host, "");
+    let listen = "import socket; s = socket.socket(); s.setsockopt(1, 2, 1); s.bind(('0.0.0.0', 80)); s.listen()";
+    let ran = host.sh(&format!("python3 -c \"{listen}\"")).unwrap();
+    assert!(ran.stderr.contains("Address already in use"), "{ran:?}");
+    keep.ends(1);
+}
+
+/// New listeners have their share soon, although the old ones stay: as when nginx gets more workers.
+#[test]
+fn new_listeners_get_their_share() {
+    let host = &Host::new().unwrap();
+    let _old = shared().start(host).unwrap();
+    let keep = Keep::on(host, "");
+    let log = host.dir().join("accepted");
+    let _new = shared().log_accepts(&log).start(host).unwrap();
+    let accepted = || {
+        let load = Load::to("127.0.0.1:80")
+            .rate(1_000)
+            .duration(Duration::from_millis(20));
+        all_served(&load.start(host).unwrap().finish().unwrap());
+        std::fs::read_to_string(&log).is_ok_and(|log| !log.is_empty())
+    };
+    wait_until(SOON, "connections to the new listener", accepted).unwrap();
+    keep.ends(2);
+}
+
+/// Services that listen once keep is there, on several addresses, are taken up.
+#[test]
+fn a_service_that_comes_later_is_taken_up() {
+    let host = &Host::new().unwrap();
+    let keep = Keep::on(host, "");
+    keep.says(1, "80: nobody listens yet");
+    let both = shared().and_on("[::]:80");
+    let server = both.start(host).unwrap();
+    let rooms = || listeners(host).len() > 2;
+    wait_until(SOON, "rooms on both addresses", rooms).unwrap();
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    let _server = both.start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+    keep.ends(2);
+}
+
+/// A run does on a kept port what it does elsewhere; keep stands back, and comes again.
+#[test]
+fn runs_work_on_a_kept_port() {
+    let host = &Host::new().unwrap();
+    let server = shared().start_daemon(host).unwrap();
+    let keep = Keep::on(host, "");
+    for action in ["drop", "park", "handover"] {
+        let load = Load::to("127.0.0.1:80")
+            .rate(200)
+            .timeout(LONG)
+            .duration(LONG);
+        let mut load = load.start(host).unwrap();
+        load.wait_flowing().unwrap();
+        let call = call(host, words("--port 80 --drain 20s --syn")).arg(action);
+        let outcome = call.run(server.reload_argv());
+        assert_eq!(outcome.code, 0, "{action}: {outcome:?}");
+        assert_eq!(
+            outcome.report["warnings"],
+            serde_json::json!([]),
+            "{action}"
+        );
+        wait_kept(host);
+        all_served(&load.stop().unwrap());
+    }
+    keep.ends(1);
+}
+
+/// In a gap keep stays, and those who wait get the service that the run starts.
+#[test]
+fn a_run_that_starts_the_service_ends_the_gap() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let keep = Keep::on(host, "");
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    let pid = host.dir().join("serve.pid");
+    let outcome = call(host, words("--port 80")).run(shared().daemon_argv(&pid).unwrap());
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    all_served(&waits.finish().unwrap());
+    wait_kept(host);
+    keep.ends(1);
+}
+
+/// Nothing is shut on a kept port, and clear ends a keep only if it is told to.
+#[test]
+fn status_and_clear_know_keeps() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let mut keep = Keep::on(host, "");
+    let (gates, code) = status(host);
+    assert_eq!((gates.len(), code), (1, 0), "{gates:#?}");
+    let shown = |gate: &serde_json::Value| {
+        [
+            "state",
+            "stale",
+            "ports",
+            "action",
+            "waiting",
+            "opens_in_ms",
+        ]
+        .map(|f| gate[f].to_string())
+    };
+    let kept = [r#""kept""#, "false", r#"["80"]"#, r#""keep""#, "0", "null"];
+    assert_eq!(shown(&gates[0]), kept);
+    let said = syngate(host, "status").stdout;
+    for words in ["80 is kept: ", "syngate keep --port 80", "since "] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    let said = syngate(host, "status").stdout;
+    assert!(said.contains("1 connection waits"), "{said}");
+    let ran = syngate(host, "clear");
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    assert!(
+        ran.stderr.contains("keeps it (--force ends that)"),
+        "{ran:?}"
+    );
+    assert!(keep.running.is_running());
+    let server = shared().start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+    let ran = syngate(host, "clear --force");
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    keep.running.wait().unwrap();
+    nothing_is_left(host, 1);
+    drop(server);
+
+    let keep = Keep::on(host, "");
+    let said = syngate(host, "status").stdout;
+    assert!(said.contains("80 is to be kept: nobody listens"), "{said}");
+    keep.ends(0);
+}
+
+/// The guard of a keep that was killed is told of, and hands over when it is told to.
+#[test]
+fn a_dead_keep_is_told_of_and_cleared() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let mut keep = Keep::on(host, "");
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    keep.running.signal(Signal::SIGKILL).unwrap();
+    keep.running.wait().unwrap();
+    let (gates, _) = status(host);
+    assert_eq!(
+        (gates.len(), &gates[0]["stale"]),
+        (1, &true.into()),
+        "{gates:#?}"
+    );
+    let said = syngate(host, "status").stdout;
+    assert!(said.contains("by a keep that is dead"), "{said}");
+    let ran = syngate(host, "clear");
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    assert!(ran.stderr.contains("1 connection reset"), "{ran:?}");
+    assert_eq!(waits.finish().unwrap().failed(), 1);
+    nothing_is_left(host, 0);
+}
+
+/// Rooms stand beside the service, and nobody waits.
+fn wait_kept(host: &Host) {
+    let kept = || listeners(host).len() > 1 && host.sh(&format!("pgrep -x {GUARD}")).unwrap().ok();
+    wait_until(SOON, "the port to be kept", kept).unwrap();
+}
+
+/// It looks at the sockets some times a second, and is small.
+#[test]
+fn it_costs_next_to_nothing_while_nothing_happens() {
+    let host = &Host::new().unwrap();
+    let _server = shared().start(host).unwrap();
+    let keep = Keep::on(host, "");
+    let shown = "for pid in $(pgrep -x 'syngate|gate-room'); do \
+                 grep -E '^(VmRSS|voluntary_ctxt)' /proc/$pid/status; done";
+    let figure = |name: &str| -> Vec<u64> {
+        let shown = host.must(["sh", "-c", shown]);
+        let lines = shown.lines().filter(|line| line.starts_with(name));
+        lines
+            .map(|line| line.split_whitespace().nth(1).unwrap().parse().unwrap())
+            .collect()
+    };
+    let before: u64 = figure("voluntary").iter().sum();
+    std::thread::sleep(Duration::from_secs(2)); // a time is what is measured here
+    let wakes = figure("voluntary").iter().sum::<u64>() - before;
+    assert!(
+        wakes <= 2 * 14,
+        "{wakes} times in two seconds, its guard included"
+    );
+    let most = figure("VmRSS").into_iter().max().unwrap();
+    assert!(most < 24 * 1_024, "{most} KiB, as built for tests");
+    keep.ends(1);
+}
