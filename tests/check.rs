@@ -345,17 +345,39 @@ fn a_listener_of_mptcp_is_not_parked() {
 /// haproxy holds its socket alone; the service script restarts it.
 #[test]
 fn one_process() {
-    let host = Host::new().unwrap();
-    let haproxy = Haproxy::debian_init(&host, &HaproxyConfig::port(80)).unwrap();
-    haproxy.start().unwrap();
-    let found = check_json(&host, "");
-    assert_eq!(by_us(&found), by_ss(&host));
-    let told = text(&found, "one_process");
-    assert!(told.contains("held by haproxy alone"), "{told}");
-    assert!(
-        told.ends_with("syngate --port 80 -- service haproxy restart"),
-        "{told}"
-    );
+    for (master_worker, code, says) in [
+        (
+            false,
+            "one_process",
+            "held by haproxy alone: a restart closes it",
+        ),
+        (
+            true,
+            "master_worker",
+            "so no gate is needed for that; wrap restarts",
+        ),
+    ] {
+        let host = Host::new().unwrap();
+        let config = HaproxyConfig::port(80);
+        let config = match master_worker {
+            true => config.global("master-worker"),
+            false => config,
+        };
+        let haproxy = Haproxy::debian_init(&host, &config).unwrap();
+        haproxy.start().unwrap();
+        let found = check_json(&host, "");
+        assert_eq!(by_us(&found), by_ss(&host));
+        let told = text(&found, code);
+        assert!(told.contains(says), "{told}");
+        let restart = "syngate --port 80 --syn auto -- service haproxy restart";
+        assert!(told.ends_with(restart), "{told}");
+        let by_hold = check(&host, "setpriv --bounding-set -bpf", "--json");
+        let told = text(&findings(&by_hold), code);
+        assert!(
+            told.ends_with("syngate --port 80 -- service haproxy restart"),
+            "{told}"
+        );
+    }
 }
 
 #[test]
@@ -371,7 +393,7 @@ fn a_socket_that_survives_a_reload() {
         "{told}"
     );
     assert!(
-        told.contains("syngate --port 80 -- service nginx restart"),
+        told.contains("syngate --port 80 --syn auto -- service nginx restart"),
         "{told}"
     );
 }

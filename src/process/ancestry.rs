@@ -11,7 +11,8 @@ pub(crate) fn descends_from(pid: i32, ancestor: i32) -> bool {
     line.take(DEEPEST).any(|pid| pid == ancestor)
 }
 
-fn parent(pid: i32) -> Option<i32> {
+/// `None`: it has none in this pid namespace, or has ended.
+pub(crate) fn parent(pid: i32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
     line.trim().parse().ok().filter(|parent| *parent > 0)

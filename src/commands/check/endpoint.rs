@@ -39,6 +39,9 @@ pub(crate) struct ListeningProcess {
     pub(crate) pid: i32,
     /// What restarts it, as far as that can be told.
     pub(crate) control: Option<Control>,
+    /// It is a worker of haproxy's, whose master lives on at a reload and hands the sockets on.
+    #[serde(skip)]
+    pub(crate) has_master: bool,
 }
 
 /// What restarts a service.
@@ -79,6 +82,7 @@ pub(super) fn endpoints(
     holders: &Holders,
     reuseport: impl Fn(&Listener) -> Option<Result<bool, String>>,
     control: impl Fn(i32, &str) -> Option<Control>,
+    has_master: impl Fn(i32, &str) -> bool,
 ) -> Vec<Endpoint> {
     let mut groups: BTreeMap<_, Vec<&Listener>> = BTreeMap::new();
     for listener in listeners {
@@ -111,6 +115,7 @@ pub(super) fn endpoints(
                     name: holder.name.clone(),
                     pid: *pid,
                     control: control(*pid, &holder.name),
+                    has_master: has_master(*pid, &holder.name),
                 })
                 .collect(),
         }
@@ -160,7 +165,13 @@ mod tests {
             3 => Some(Err("of MPTCP".to_owned())),
             inode => Some(Ok(inode > 1)),
         };
-        let endpoints = endpoints(&listeners, &holders, reuseport, |_, _| None);
+        let endpoints = endpoints(
+            &listeners,
+            &holders,
+            reuseport,
+            |_, _| None,
+            |pid, _| pid == 11,
+        );
         assert_eq!(endpoints.len(), 2);
         let group = &endpoints[0];
         assert_eq!(group.shown(), "0.0.0.0:80");
@@ -173,6 +184,7 @@ mod tests {
         assert_eq!(group.uid, Some(0));
         let pids: Vec<i32> = group.processes.iter().map(|p| p.pid).collect();
         assert_eq!(pids, [10, 11]);
+        assert!(!group.processes[0].has_master && group.processes[1].has_master);
         assert!(!endpoints[1].is_group() && endpoints[1].processes.is_empty());
     }
 }

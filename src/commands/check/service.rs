@@ -1,5 +1,6 @@
 //! Looks where the service listens, and what restarts it.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
@@ -8,9 +9,13 @@ use super::endpoint::{Control, Endpoint, endpoints};
 use crate::kernel::room::copy;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Listener, Looks, Sample, Want};
+use crate::process::ancestry::parent;
 use crate::process::unit::Unit;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
+
+/// The program whose workers leave their sockets to the next ones, by way of their master.
+const HAPROXY: &str = "haproxy";
 
 /// Looks at the listeners on `ports`. `closely`: at their options, too.
 ///
@@ -31,6 +36,7 @@ pub(crate) fn look(ports: &PortSet, closely: bool) -> Result<Vec<Endpoint>> {
         &sample.holders,
         reuseport,
         control,
+        has_master,
     ))
 }
 
@@ -38,6 +44,15 @@ pub(crate) fn look(ports: &PortSet, closely: bool) -> Result<Vec<Endpoint>> {
 fn shares_port(listener: &Listener, there: &Sample) -> Result<bool, String> {
     let shares = || Ok(copy::shares_port(&copy::movable(listener, there)?)?);
     shares().map_err(|error: anyhow::Error| format!("{error:#}"))
+}
+
+/// By the parent: not the command line alone asks for a master, but the configuration may, too.
+fn has_master(pid: i32, name: &str) -> bool {
+    let name_of = |pid| fs::read_to_string(format!("/proc/{pid}/comm"));
+    name == HAPROXY
+        && parent(pid)
+            .and_then(|parent| name_of(parent).ok())
+            .is_some_and(|master| master.trim_end() == HAPROXY)
 }
 
 fn control(pid: i32, name: &str) -> Option<Control> {

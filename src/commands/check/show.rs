@@ -339,6 +339,7 @@ mod tests {
             name: "web".to_owned(),
             pid,
             control: None,
+            has_master: false,
         };
         let some: Vec<ListeningProcess> = (1..=6).map(process).collect();
         assert_eq!(held_by(&some), "web (pids 1, 2, 3, 4, … 6 in all)");

@@ -40,6 +40,7 @@ mod tests {
             name: name.to_owned(),
             pid,
             control: Some(Control::Systemd(name.to_owned())),
+            has_master: false,
         }
     }
 
@@ -83,7 +84,7 @@ mod tests {
             fn(&mut Host, &mut Endpoint),
             &'static [(&'static str, &'static str)],
         );
-        let cases: [Case; 12] = [
+        let cases: [Case; 15] = [
             (
                 endpoint(1, 3),
                 |_, _| (),
@@ -97,7 +98,31 @@ mod tests {
                 |_, _| (),
                 &[(
                     "shared_socket",
+                    "wrap restarts: syngate --port 80 --syn auto -- systemctl restart nginx",
+                )],
+            ),
+            (
+                endpoint(1, 3),
+                |h, _| h.rooms.moves = no(),
+                &[(
+                    "shared_socket",
                     "wrap restarts: syngate --port 80 -- systemctl restart nginx",
+                )],
+            ),
+            (
+                endpoint(4, 5),
+                |h, _| h.rooms.copies = no(),
+                &[(
+                    "reuseport_group",
+                    ": syngate --port 80 --syn auto --reload -- systemctl reload nginx",
+                )],
+            ),
+            (
+                endpoint(1, 1),
+                |_, p| p.processes[0].has_master = true,
+                &[(
+                    "master_worker",
+                    "the master hands it on at a reload, so no gate is needed for that; wrap restarts: syngate",
                 )],
             ),
             (
@@ -110,7 +135,7 @@ mod tests {
                 |h, _| h.privileges.sys_ptrace = false,
                 &[(
                     "holders_unseen",
-                    "can't be seen without privilege; wrap restarts: syngate --port 80 -- COMMAND",
+                    "can't be seen without privilege; wrap restarts: syngate --port 80 --syn auto -- COMMAND",
                 )],
             ),
             (

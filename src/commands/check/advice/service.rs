@@ -79,15 +79,29 @@ impl Service<'_> {
             Some(control) => command_line(&control.command(verb)),
             None => "COMMAND".to_owned(),
         };
-        let seamless = if verb == "reload" {
-            " --syn auto --reload"
-        } else {
-            ""
-        };
         let ports = self.ports();
         let published = host.published.iter().any(|p| ports.contains(p.port));
         let hook = if published { " --hook prerouting" } else { "" };
-        format!("syngate --port {ports}{hook}{seamless} -- {command}")
+        // Rooms stand beside listeners, and know no hook.
+        let rooms = !published && self.has_rooms(host);
+        let how = match (verb, rooms) {
+            ("reload", _) => " --syn auto --reload",
+            (_, true) => " --syn auto",
+            (_, false) => "",
+        };
+        format!("syngate --port {ports}{hook}{how} -- {command}")
+    }
+
+    /// Whether waiting rooms can be made beside its listeners, as far as that is known.
+    fn has_rooms(&self, host: &Host) -> bool {
+        let mut endpoints = self.endpoints.iter();
+        endpoints.all(|endpoint| host.parks(endpoint).is_ok())
+    }
+
+    /// A master process starts it, and hands its sockets on at a reload.
+    fn has_master(&self) -> bool {
+        let mut processes = self.endpoints[0].processes.iter();
+        processes.any(|process| process.has_master)
     }
 
     /// Whether its connections can be parked. Nothing where no service's can: the host's rows tell why.
@@ -153,6 +167,13 @@ impl Service<'_> {
                     } else {
                         " without privilege"
                     }
+                ),
+            ),
+            _ if self.has_master() => self.advice(
+                "master_worker",
+                &format!(
+                    "{one}, held by {names}, a worker of a master (-W, master-worker): the master hands \
+                     it on at a reload, so no gate is needed for that; wrap restarts"
                 ),
             ),
             1 => self.advice(
