@@ -127,6 +127,22 @@ fn options_rule_actions_out() {
     assert_eq!(outcome.report["action"], "hold", "{outcome:?}");
     let passed = not_taken(&outcome);
     assert!(passed[0].1.contains("--allow-local"), "{passed:?}");
+    // Those of one action do not rule out another one.
+    for (options, first) in [
+        (
+            "--queue-num 7 --max-held-per-source 7 --release-timeout 1s --open-on exit",
+            "park",
+        ),
+        (
+            "--reload --queue-num 7 --drain 1s --drain-until handshakes --open-on exit",
+            "handover",
+        ),
+    ] {
+        let call = call(&host, words("--port 80 --ready-timeout 0s --syn auto"));
+        let outcome = call.args(words(options)).run(["true"]);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(outcome.report["action"], first, "{outcome:?}");
+    }
 }
 
 #[test]
@@ -148,7 +164,22 @@ fn reload_is_for_actions_that_can_choose() {
         let options = format!("--port 80 --syn auto {options} --dry-run");
         call(&host, words(&options)).run(["true"]).stdout
     };
-    assert!(plan("--reload").contains("until handshakes are over"));
+    assert!(plan("--reload").contains("until handshakes are over, unless it is handover\n"));
     assert!(plan("--reload --drain-until connections").contains("until connections are over"));
-    assert!(plan("").contains("until requests are over"));
+    assert!(plan("").contains("until requests are over\n"));
+    let rules = |action: &str| format!("# the rules, only if {action} can't be done here:\n");
+    assert!(plan("").contains(&rules("park")));
+    assert!(plan("--reload").contains(&rules("handover")));
+    assert!(!plan("--allow-local").contains("the rules, only if"));
+}
+
+#[test]
+fn the_environment_may_say_that_it_is_a_reload() {
+    let host = Host::new().unwrap();
+    let _service = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    for (value, first) in [("1", "handover"), ("no", "park")] {
+        let outcome = auto(&host, "").env("SYNGATE_RELOAD", value).run(["true"]);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(outcome.report["action"], first, "{outcome:?}");
+    }
 }

@@ -650,7 +650,9 @@ fn nothing_is_left_of_a_run_that_is_killed_with_its_guard() {
     let outcome = service.finish(&call, run);
     assert_eq!(outcome.code, 0);
     assert!(
-        outcome.stderr.contains("took back what the dead run"),
+        outcome
+            .stderr
+            .contains("removed from the service's listeners what the killed run"),
         "{outcome:?}"
     );
 }
@@ -670,7 +672,8 @@ fn clear_takes_back_what_a_killed_run_has_lent() {
         assert_eq!(shares_port(&service), "1");
         kill_with_guard(&host, &mut run);
         let cleared = host.sh(&format!("{SYNGATE} clear")).unwrap();
-        assert!(cleared.stderr.contains("took back"), "{cleared:?}");
+        let says = "removed from the service's listeners what the killed run";
+        assert!(cleared.stderr.contains(says), "{cleared:?}");
         assert_eq!(shares_port(&service), own);
         let load = burst("127.0.0.1:80", 20).start(&host).unwrap();
         all_served(&load.finish().unwrap());
@@ -811,6 +814,50 @@ fn what_makes_no_sense_with_sockets_is_refused() {
             refused("--syn park --interface lo"),
             refused("--syn park --hook prerouting"),
             refused("--syn park --backend nft"),
+            refused("--syn park --queue-num 7"),
+            refused("--syn park --max-held-per-source 7"),
+            refused("--syn park --release-timeout 1s"),
+            refused("--syn park --open-on exit"),
         ],
     );
+    let by_variable = call(&host, words("--port 80 --syn park"))
+        .env("SYNGATE_RELEASE_TIMEOUT", "1s")
+        .run(["true"]);
+    assert_eq!(by_variable.code, 125, "{by_variable:?}");
+    let says = "--syn park and --release-timeout exclude each other";
+    assert!(by_variable.stderr.contains(says), "{by_variable:?}");
+    // It changes nothing.
+    let open_on = park(&host, "--open-on ready").run(["true"]);
+    assert_eq!(open_on.code, 0, "{open_on:?}");
+}
+
+#[test]
+fn where_nobody_listens_it_tells_what_to_do() {
+    let host = Host::new().unwrap();
+    let outcome = park(&host, "").run(["true"]);
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    let says = "no place for a waiting room: start the service without syngate, or take --syn auto";
+    assert!(outcome.stderr.contains(says), "{outcome:?}");
+    let auto = call(&host, words("--port 80 --syn auto --ready-timeout 0s")).run(["true"]);
+    assert_eq!(auto.code, 0, "{auto:?}");
+    let why = auto.report["not_taken"][0]["why"].to_string();
+    assert!(why.ends_with("waiting room\""), "{why}");
+}
+
+/// The others send their SYNs again.
+#[test]
+fn who_finds_no_room_is_told_of() {
+    let host = Host::new().unwrap();
+    let mut service = Restarted::new(&host, Serve::on("0.0.0.0:80"));
+    let call = park(&host, "--max-held 5");
+    let run = service.begin(&call);
+    let load = burst("127.0.0.1:80", 20).start(&host).unwrap();
+    let dropped = || host.tcp_counter("ListenOverflows").unwrap() > 0;
+    wait_until(SOON, "a SYN without room", dropped).unwrap();
+    let outcome = service.finish(&call, run);
+    all_served(&load.finish().unwrap());
+    let none = figure(&outcome, "park", "no_room");
+    assert!(none > 0, "{outcome:?}");
+    let says = "(clients send them again): raise --max-held 5";
+    assert!(outcome.stderr.contains(says), "{outcome:?}");
 }

@@ -282,6 +282,18 @@ mod of_several_users {
         assert!(!unseen.to_string().contains("testkit"), "{unseen}");
     }
 
+    /// Nor can their listeners be copied, beside which waiting rooms stand.
+    #[test]
+    fn without_cap_sys_ptrace_park_names_what_is_missing() {
+        let host = Host::new().unwrap();
+        let _server = Serve::on("0.0.0.0:80").start(&host).unwrap();
+        let call = call(&host, words("--port 80 --syn park"));
+        let by = words("setpriv --bounding-set -sys_ptrace");
+        let why = not_run(&host, &call.by(by).run(touch(&host)));
+        let says = "hold the listener on 0.0.0.0:80 (that needs CAP_SYS_PTRACE)";
+        assert!(why.contains(says), "{why}");
+    }
+
     // No more than the caller --------------------------------------------------------------------
 
     /// A copy whose owner, mode and capabilities are the test's to choose.

@@ -151,8 +151,17 @@ fn the_guard_of_a_dead_run_is_told_of_and_clear_has_it_hand_over() {
         assert_eq!(gate["stale"], true, "{gate:#}");
         assert_eq!(gate["waiting"], WAITING, "{gate:#}");
         let said = syngate(&host, "status").stdout;
-        let part = "80 is parked by a run that is dead: its guard hands over";
-        assert!(said.contains(part), "{said}");
+        let part = match served {
+            true => "(syngate clear does it now)",
+            false => {
+                "(start the service; syngate clear ends the wait now, and resets the 20 that wait if nobody \
+                 listens)"
+            }
+        };
+        let part = format!(
+            "80 is parked by a run that is dead: its guard hands over to the service when that listens {part}"
+        );
+        assert!(said.contains(&part), "{said}");
         let ran = syngate(&host, "clear");
         assert_eq!(ran.code(), 0, "{ran:?}");
         let report = parked.load.finish().unwrap();
@@ -230,8 +239,16 @@ fn ends(end: &str, served: bool) {
         "INT" => parked.run.signal(Signal::SIGINT).unwrap(),
         "--max-closed" => (),
         clear => {
+            let said = syngate(&host, "status").stdout;
+            let warns = "nobody listens now, so syngate clear would reset 20";
+            assert_eq!(said.contains(warns), !served, "{said}");
             let ran = syngate(&host, clear);
             assert_eq!(ran.code(), 0, "{ran:?}");
+            let fate = match served {
+                true => "20 connections handed over to the service",
+                false => "20 connections reset, since nobody listens",
+            };
+            assert!(ran.stderr.contains(fate), "{ran:?}");
         }
     }
     let Parked {

@@ -2,11 +2,11 @@
 //! changes nothing if it can't.
 
 use anyhow::{Result, bail};
-use clap::parser::ValueSource;
+use clap::builder::BoolishValueParser;
 
 use super::contract::{
-    Action, ActionEntry, Before, Description, Given, HEADING, Parse, Planned, Prepared, Request,
-    Seen, Standing, Wanted, options,
+    Action, ActionEntry, Before, Description, Given, HEADING, Parse, Planned, Prepared, Rather,
+    Request, Seen, Standing, Wanted, is_given, options,
 };
 use super::drop;
 use super::rooms::choice::{AUTO, AUTO_FOR_RELOADS};
@@ -39,7 +39,7 @@ struct AutoOptions {
     ///
     /// Then auto is the first that can be done here of handover, hold and drop, and the drain waits for
     /// handshakes only.
-    #[arg(long, hide_short_help = true, help_heading = HEADING)]
+    #[arg(long, env = "SYNGATE_RELOAD", value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = HEADING)]
     reload: bool,
 }
 
@@ -75,14 +75,17 @@ impl Wanted for Auto {
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
         let AutoOptions { reload } = options(request.given)?;
         let ways = if reload { AUTO_FOR_RELOADS } else { AUTO };
+        let request = &Request {
+            named: false,
+            ..*request
+        };
         let planned = |name: &str| {
             let entry = (self.0)(name).expect("it is in the list");
             (entry.parse)(None)?.plan(request)
         };
-        let source = request.given.value_source("drain_until");
         Ok(Box::new(ToChoose {
             reload,
-            drains_otherwise: source != Some(ValueSource::DefaultValue),
+            drains_otherwise: is_given(request.given, "drain_until"),
             ways: ways.into_iter().map(|name| (name, planned(name))).collect(),
         }))
     }
@@ -113,8 +116,16 @@ impl Planned for ToChoose {
         possible.next().map_or(NAME, |first| first.name())
     }
 
-    fn describe(&self, _: &Gated) -> Description {
+    fn describe(&self, gated: &Gated) -> Description {
+        let mut possible = self.possible();
+        let rather = possible
+            .next()
+            .filter(|first| matches!(first.steer(), Ok(None)));
         Description {
+            rather: rather.map(|first| Rather {
+                name: first.name(),
+                drains: first.describe(gated).drains,
+            }),
             close: match self.reload {
                 true => ", by the first that can be done here of handover, hold and drop",
                 false => ", by the first that can be done here of park, hold and drop",

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use clap::parser::ValueSource;
 use serde_json::Value;
 
 use crate::decide::drain::DrainUntil;
@@ -90,12 +91,20 @@ pub(crate) fn options<T: clap::FromArgMatches>(given: &Given) -> Result<T, Strin
     T::from_arg_matches(given).map_err(|error| error.to_string())
 }
 
+/// Whether an option was given, on the command line or by its variable. `id`: its name, with `_` for `-`.
+pub(crate) fn is_given(given: &Given, id: &str) -> bool {
+    let source = given.value_source(id);
+    source.is_some_and(|source| source != ValueSource::DefaultValue)
+}
+
 /// What the check of an action's options needs from the other options.
 pub(crate) struct Request<'a> {
     pub gated: &'a Gated,
     pub backend: Choice,
     pub max_closed: Duration,
     pub given: &'a Given,
+    /// `--syn` names the action. Else it is one of several that are tried in turn.
+    pub named: bool,
 }
 
 pub(crate) trait Wanted: Debug + Send + Sync {
@@ -150,10 +159,19 @@ pub(crate) struct Description {
     /// See [`Action::opens_when_ready`] and [`Action::drains`].
     pub opens_when_ready: bool,
     pub drains: bool,
+    /// The action that is tried first and needs none of the rules, if another one may need them.
+    pub rather: Option<Rather>,
     /// What opens the gate when `--max-closed` is over.
     pub opener: &'static str,
     /// Lines for the time after the gate has opened.
     pub after: Vec<String>,
+}
+
+/// What a dry run tells of an action that is tried first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rather {
+    pub name: &'static str,
+    pub drains: bool,
 }
 
 impl Default for Description {
@@ -164,6 +182,7 @@ impl Default for Description {
             open: "and open".to_owned(),
             opens_when_ready: false,
             drains: true,
+            rather: None,
             opener: "the kernel",
             after: Vec::new(),
         }

@@ -82,15 +82,21 @@ pub(crate) fn run(args: &ClearArgs, say: &Say) -> Exit {
 
 /// What became of those who waited.
 fn fate(rooms: &FoundRooms) -> String {
-    let connections = match rooms.waiting {
-        0 => return String::new(),
+    let connections = |count| match count {
         1 => "1 connection".to_owned(),
         n => format!("{n} connections"),
     };
-    match rooms.served {
-        true => format!("; {connections} handed over to the service"),
-        false => format!("; {connections} reset, since nobody listens"),
+    let (waiting, reset) = (rooms.waiting, rooms.stranded);
+    let mut fate = String::new();
+    if waiting > reset {
+        let moved = connections(waiting - reset);
+        fate.push_str(&format!("; {moved} handed over to the service"));
     }
+    if reset > 0 {
+        let reset = connections(reset);
+        fate.push_str(&format!("; {reset} reset, since nobody listens"));
+    }
+    fate
 }
 
 struct Clearing<'a> {
@@ -205,8 +211,10 @@ impl Clearing<'_> {
         };
         let opened = comes_true(is_open, LOOK_EVERY, self.timeout);
         if opened {
-            self.say
-                .result(&format!("{ports} is open: {holder} has opened its gate"));
+            let fate = gate.by.rooms().map(fate).unwrap_or_default();
+            self.say.result(&format!(
+                "{ports} is open: {holder} has opened its gate{fate}"
+            ));
         } else if !self.force {
             let timeout = humantime::format_duration(self.timeout);
             self.say.error(&format!(

@@ -78,6 +78,9 @@ struct Entry {
     syns_stopped: Option<u64>,
     /// The connections that wait in rooms; null without rooms.
     waiting: Option<usize>,
+    /// How many of them wait where nobody listens.
+    #[serde(skip)]
+    stranded: usize,
     opens_in_ms: Option<u64>,
 }
 
@@ -167,6 +170,7 @@ impl Entry {
             narrowed: gate.scope.to_string(),
             syns_stopped: gate.syns_stopped,
             waiting: gate.by.rooms().map(|rooms| rooms.waiting),
+            stranded: gate.by.rooms().map_or(0, |rooms| rooms.stranded),
             opens_in_ms: gate.opens_in.filter(|_| shut).map(|t| t.as_millis() as u64),
         }
     }
@@ -194,6 +198,7 @@ impl Entry {
             narrowed: String::new(),
             syns_stopped: None,
             waiting: None,
+            stranded: 0,
             opens_in_ms: None,
         }
     }
@@ -297,7 +302,8 @@ impl Entry {
         match (self.state, self.stale) {
             (Position::Kept, Some(true)) => format!(
                 "{ports} is kept by a keep that is dead: its guard hands over to the service when that listens \
-                 (syngate clear does it now)"
+                 ({})",
+                self.clear_words()
             ),
             (Position::Kept, _) if self.waiting.is_none() => {
                 format!("{ports} is to be kept: nobody listens now, or a run works there")
@@ -308,8 +314,9 @@ impl Entry {
             (Position::Shut, Some(true)) if self.waiting.is_some() => {
                 format!(
                     "{ports} {} by a run that is dead: its guard hands over to the service when that \
-                     listens (syngate clear does it now)",
-                    standing.shut
+                     listens ({})",
+                    standing.shut,
+                    self.clear_words()
                 )
             }
             (Position::Shut, Some(true)) => {
@@ -337,6 +344,17 @@ impl Entry {
         }
     }
 
+    /// What clear would do to those whom the guard of a dead run has.
+    fn clear_words(&self) -> String {
+        match self.stranded {
+            0 => "syngate clear does it now".to_owned(),
+            n => format!(
+                "start the service; syngate clear ends the wait now, and resets the {n} that wait if nobody \
+                 listens"
+            ),
+        }
+    }
+
     fn since_words(&self, since: &str) -> String {
         let ago = now().saturating_sub(self.since_unix.unwrap_or(0));
         let ago = humantime::format_duration(Duration::from_secs(ago));
@@ -351,7 +369,14 @@ impl Entry {
         let action = self.action.as_deref().unwrap_or("drop");
         let done = self.action_words().0.done;
         if let Some(waiting) = self.waiting {
-            return Some(format!("{backend}, {action}: {}", waiting_words(waiting)));
+            let waits = waiting_words(waiting);
+            let stranded = match self.stranded {
+                n @ 1.. if self.state == Position::Shut => {
+                    format!("; nobody listens now, so syngate clear would reset {n}")
+                }
+                _ => String::new(),
+            };
+            return Some(format!("{backend}, {action}: {waits}{stranded}"));
         }
         Some(match self.syns_stopped {
             Some(1) => format!("{backend}, {action}: 1 SYN {done}"),

@@ -37,8 +37,10 @@ pub(crate) struct FoundRooms {
     pub guard: RoomGuard,
     /// How many connections wait.
     pub waiting: usize,
-    /// Somebody listens who can get them.
+    /// Somebody listens on the ports.
     pub served: bool,
+    /// How many of those who wait could go to nobody who listens now.
+    pub stranded: usize,
 }
 
 impl By {
@@ -86,6 +88,7 @@ mod tests {
             },
             waiting: 3,
             served: true,
+            stranded: 1,
         };
         let of_rooms = By::Rooms(Box::new(rooms.clone()));
         assert_eq!((of_rooms.name(), of_rooms.rooms()), ("room", Some(&rooms)));

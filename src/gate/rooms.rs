@@ -11,11 +11,12 @@ use super::found::{By, Found, FoundRooms};
 use super::rules::PREFIX;
 use super::who::Who;
 use crate::kernel::control_group::{self, ControlGroup};
+use crate::kernel::room::Place;
 use crate::kernel::room::known::{RoomGuard, guards};
 use crate::kernel::room::orders::HAND_OVER;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns;
-use crate::kernel::sockets::{Looks, Want};
+use crate::kernel::sockets::{Listener, Looks, Want};
 use crate::process::poll::comes_true;
 use crate::process::send::send;
 use crate::words::ports::PortSet;
@@ -85,6 +86,10 @@ fn look(guard: RoomGuard) -> Result<Found> {
     }
     let rooms = sockets.rooms(&orders.rooms)?;
     let services = sockets.look(Want::default())?.listeners;
+    let is_served = |room: &Listener| {
+        let place = Place::of(room);
+        services.iter().any(|service| Place::of(service) == place)
+    };
     let ports: PortSet = rooms.iter().map(|room| room.port).collect();
     Ok(Found {
         run: orders.run.clone(),
@@ -92,8 +97,9 @@ fn look(guard: RoomGuard) -> Result<Found> {
         who: Who::parse(&orders.who),
         opens_in: orders.keeps.is_none().then(|| orders.left()),
         by: By::Rooms(Box::new(FoundRooms {
-            waiting: rooms.iter().map(|room| room.accept_queue as usize).sum(),
+            waiting: queued(&rooms, |_| true),
             served: services.iter().any(|service| ports.contains(service.port)),
+            stranded: queued(&rooms, |room| !is_served(room)),
             guard,
         })),
         ports,
@@ -110,6 +116,12 @@ pub(crate) fn keep_on(ports: &PortSet) -> Option<RoomGuard> {
         guard.orders.keeps.is_some() && !shared.is_empty() && guard.is_here() == Some(true)
     };
     guards().into_iter().find(keeps)
+}
+
+/// How many connections wait in those of the rooms.
+fn queued(rooms: &[Listener], of: impl Fn(&Listener) -> bool) -> usize {
+    let rooms = rooms.iter().filter(|room| of(room));
+    rooms.map(|room| room.accept_queue as usize).sum()
 }
 
 /// The name of a control group for the COMMAND of a run. Runs in other containers may make theirs in the same

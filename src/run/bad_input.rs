@@ -73,11 +73,19 @@ const BAD: &[(&[&str], &[&str])] = &[
     ),
     (
         &["-p80", "--drain", "20s", "--settle", "10s"],
-        &["--drain 20s", "--settle 10s", "--max-closed 30s"],
+        &[
+            "--drain 20s",
+            "--settle 10s",
+            "--max-closed 30s (the default)",
+        ],
     ),
     (
         &["-p80", "--drain", "30s"],
-        &["--drain 30s", "--max-closed 30s"],
+        &["--drain 30s is", "--max-closed 30s (the default)"],
+    ),
+    (
+        &["-p80", "--max-closed", "1s"],
+        &["--drain 1s (the default) is", "--max-closed 1s:"],
     ),
     (
         &["-p80", "--max-closed", "0"],

@@ -23,7 +23,11 @@ pub(crate) fn dry_run(plan: &Plan) -> Result<String, Refused> {
     let kind = kinds.first().copied().unwrap_or(Kind::Nft);
     let settings = plan.settings(&new_id(), steer);
     let rules = script(kind, &plan.rules(steer), &settings, plan.max_closed);
-    Ok(format!("{}\n{rules}", describe(plan)))
+    let rather = plan.action.describe(plan.gated()).rather;
+    let only =
+        rather.map(|first| format!("# the rules, only if {} can't be done here:\n", first.name));
+    let only = only.unwrap_or_default();
+    Ok(format!("{}\n{only}{rules}", describe(plan)))
 }
 
 fn describe(plan: &Plan) -> String {
@@ -76,7 +80,12 @@ fn closed(plan: &Plan, action: &Description) -> Vec<String> {
         let until = clap::ValueEnum::to_possible_value(&config.drain_until);
         let until = until.as_ref().map_or("", |v| v.get_name());
         let drain = humantime::format_duration(config.drain);
-        lines.push(format!("drain at most {drain} until {until} are over"));
+        let unless = action.rather.filter(|first| !first.drains);
+        let unless = unless.map(|first| format!(", unless it is {}", first.name));
+        let unless = unless.unwrap_or_default();
+        lines.push(format!(
+            "drain at most {drain} until {until} are over{unless}"
+        ));
     }
     lines.push(format!("run {}", plan.command_line()));
     match &plan.listeners {

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::action::contract::{Planned, Request};
+use crate::action::contract::{Planned, Request, is_given};
 use crate::cli::Args;
 use crate::decide::config::{Config, OpenOn, Settle};
 use crate::gate::backends;
@@ -278,23 +278,20 @@ fn make_sense(args: &Args, gated: &Gated) -> Result<Box<dyn Planned>, String> {
         backend: args.backend,
         max_closed: args.max_closed,
         given: args.action.given(),
+        named: true,
     })?;
+    if action.describe(gated).drains {
+        drain_makes_sense(args)?;
+    }
     where_listeners_make_sense(args, gated)?;
     Ok(action)
 }
 
 fn times_make_sense(args: &Args) -> Result<(), String> {
-    let settle = match args.settle {
-        Settle::Auto => Duration::ZERO,
-        Settle::Fixed(settle) => settle,
-    };
     if args.max_closed.is_zero() {
         return Err(
             "--max-closed 0s: no gate would be closed; expected a time such as 30s".to_owned(),
         );
-    }
-    if args.drain + settle >= args.max_closed {
-        return Err(too_long(args));
     }
     if args.open_on == OpenOn::Ready && args.ready_timeout.is_zero() {
         return Err(
@@ -311,12 +308,29 @@ fn times_make_sense(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
+fn drain_makes_sense(args: &Args) -> Result<(), String> {
+    let settle = match args.settle {
+        Settle::Auto => Duration::ZERO,
+        Settle::Fixed(settle) => settle,
+    };
+    match args.drain + settle >= args.max_closed {
+        true => Err(too_long(args)),
+        false => Ok(()),
+    }
+}
+
 fn too_long(args: &Args) -> String {
-    let shown = |duration| humantime::format_duration(duration);
-    let drain = format!("--drain {}", shown(args.drain));
+    let shown = |option: &str, duration| {
+        let duration = humantime::format_duration(duration);
+        match is_given(args.action.given(), &option.replace('-', "_")) {
+            true => format!("--{option} {duration}"),
+            false => format!("--{option} {duration} (the default)"),
+        }
+    };
+    let drain = shown("drain", args.drain);
     let both = match args.settle {
         Settle::Auto => format!("{drain} is"),
-        Settle::Fixed(settle) => format!("{drain} and --settle {} together are", shown(settle)),
+        Settle::Fixed(settle) => format!("{drain} and {} together are", shown("settle", settle)),
     };
     let or = if args.drain.is_zero() {
         ""
@@ -324,9 +338,8 @@ fn too_long(args: &Args) -> String {
         " or shorten the drain"
     };
     format!(
-        "{both} not less than --max-closed {}: COMMAND would run behind a gate that opens; raise \
-         --max-closed{or}",
-        shown(args.max_closed)
+        "{both} not less than {}: COMMAND would run behind a gate that opens; raise --max-closed{or}",
+        shown("max-closed", args.max_closed)
     )
 }
 
@@ -359,7 +372,9 @@ fn where_listeners_make_sense(args: &Args, gated: &Gated) -> Result<(), String> 
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(args: &Args) {
     use crate::words::duration::LONGEST;
-    if make_sense(args, &gated(args)).is_ok() {
-        assert!(args.drain < args.max_closed && args.max_closed <= LONGEST);
+    if let Ok(action) = make_sense(args, &gated(args)) {
+        let drains = action.describe(&gated(args)).drains;
+        assert!(!drains || args.drain < args.max_closed);
+        assert!(args.max_closed <= LONGEST);
     }
 }

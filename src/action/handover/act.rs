@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::action::contract::{Account, Action, Means, Now};
+use crate::action::rooms::gap::Gap;
 use crate::action::rooms::policy::ParkPolicy;
-use crate::action::rooms::{RoomGate, SharedRooms, account};
+use crate::action::rooms::{RoomGate, SharedRooms, Told, account};
 use crate::decide::looks::{WATCH_PAUSE, pause};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::backend::Remark;
@@ -17,15 +18,19 @@ pub(super) const NAME: &str = "handover";
 pub(super) struct HandoverAction {
     rooms: SharedRooms,
     gated: Gated,
+    max_held: u32,
+    gap: Gap,
     /// When to look for new listeners. `None`: the gate is open.
     next_look: Option<Instant>,
 }
 
 impl HandoverAction {
-    pub(super) fn new(rooms: SharedRooms, gated: &Gated) -> HandoverAction {
+    pub(super) fn new(rooms: SharedRooms, gated: &Gated, max_held: u32) -> HandoverAction {
         HandoverAction {
             rooms,
             gated: gated.clone(),
+            max_held,
+            gap: Gap::default(),
             next_look: Some(Instant::now()),
         }
     }
@@ -82,8 +87,10 @@ impl Action for HandoverAction {
     fn news(&mut self, _: &mut Now) -> Option<Answer> {
         let began = Instant::now();
         if self.next_look.is_some_and(|at| at <= began) {
-            self.rooms.borrow_mut().admit();
-            self.rooms.borrow_mut().tend();
+            let mut rooms = self.rooms.borrow_mut();
+            self.gap.note(&mut rooms);
+            rooms.admit();
+            rooms.tend();
             let now = Instant::now();
             self.next_look = Some(now + pause(now - began, WATCH_PAUSE));
         }
@@ -100,8 +107,22 @@ impl Action for HandoverAction {
     }
 
     fn account(&mut self, _: &Noted, _: Option<u64>, now: &mut Now) -> Account {
-        let account = account(&self.rooms, NAME, "watched", now);
-        let rooms = self.rooms.borrow();
+        let told = Told {
+            action: NAME,
+            verb: "watched",
+            did: "waited",
+            max_held: self.max_held,
+        };
+        let account = account(&self.rooms, &told, now);
+        let mut rooms = self.rooms.borrow_mut();
+        let restarted = self.gap.of_restarts(&mut rooms);
+        if !restarted.is_empty() {
+            now.warn(format!(
+                "nobody listened on {} for a time, and clients waited: was that a restart? --syn park also \
+                 drains",
+                restarted.join(" ")
+            ));
+        }
         for alone in rooms.left_alone.iter().filter(|alone| alone.deserted) {
             let (shown, why) = (alone.place.shown(), &alone.why);
             now.warn(format!(

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -12,7 +13,7 @@ use crate::action::contract::{
 };
 use crate::action::rooms::First;
 use crate::action::rooms::make::make;
-use crate::action::rooms::options::{RoomOptions, room_options};
+use crate::action::rooms::options::{Idle, RoomOptions, room_options};
 use crate::action::rooms::{prefer, preferred};
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
@@ -42,6 +43,17 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     guard: |_| None,
 };
 
+const NOT_DRAINED: &str =
+    "nobody is stopped, so nothing is drained; leave it out, or take --syn park";
+const IDLE: Idle = &[
+    ("drain", NOT_DRAINED),
+    ("drain-until", NOT_DRAINED),
+    (
+        "open-on",
+        "the service gets new connections as long as it listens; leave it out, or take --syn park",
+    ),
+];
+
 #[derive(Debug, Clone, Copy)]
 struct Handover;
 
@@ -51,7 +63,11 @@ impl Wanted for Handover {
     }
 
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
-        let options = room_options(ENTRY.name, request)?;
+        // The first is --drain; 0s says what is done anyway.
+        let drain = request.given.get_one::<Duration>("drain");
+        let drains = drain.is_some_and(|drain| !drain.is_zero());
+        let idle = if drains { IDLE } else { &IDLE[1..] };
+        let options = room_options(ENTRY.name, idle, request)?;
         Ok(Box::new(ToHandOver { options }))
     }
 }
@@ -88,6 +104,7 @@ impl Planned for ToHandOver {
 impl Prepared for ToHandOver {
     fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>> {
         let rooms = Rc::new(RefCell::new(make(seen, First::Service, self.options)?));
-        Ok(Box::new(HandoverAction::new(rooms, seen.gated)))
+        let max_held = self.options.max_held;
+        Ok(Box::new(HandoverAction::new(rooms, seen.gated, max_held)))
     }
 }

@@ -18,6 +18,7 @@ use crate::action::contract::{
     Action, ActionEntry, Before, Description, HEADING, Planned, Prepared, Request, Seen, Standing,
     Wanted, options,
 };
+use crate::action::rooms::choice::LARGEST_HELD;
 use crate::decide::rate::MADE_UP_FOR;
 use crate::kernel::nfqueue::FIRST_NUMBER;
 use crate::words::duration::duration;
@@ -28,8 +29,6 @@ use crate::words::number::number_in;
 use crate::words::steer::{QueueNum, Steer};
 
 pub(crate) const MAX_HELD: u32 = 65_536;
-/// The largest `--max-held`: newer kernels let no more packets into a queue (seen on Linux 6.18).
-pub(crate) const LARGEST_HELD: u32 = 65_536;
 /// The largest `--release-rate`.
 pub(crate) const FASTEST: NonZeroU32 = NonZeroU32::new(1_000_000).unwrap();
 /// The default of `--max-held-per-source` is `--max-held` divided by this.

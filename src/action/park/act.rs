@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::action::contract::{Account, Action, Means, Now};
 use crate::action::rooms::letting_go::Next;
 use crate::action::rooms::policy::{LOOK_EVERY, ParkPolicy};
-use crate::action::rooms::{RoomGate, SharedRooms, account};
+use crate::action::rooms::{RoomGate, SharedRooms, Told, account};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::backend::Remark;
 use crate::words::gated::Gated;
@@ -17,6 +17,7 @@ pub(super) const NAME: &str = "park";
 pub(super) struct ParkAction {
     rooms: SharedRooms,
     gated: Gated,
+    max_held: u32,
     remarks: Vec<Remark>,
     /// When to look for processes that the rooms keep from listening, and whether more may be handed over.
     /// `None`: the gate is open.
@@ -24,10 +25,16 @@ pub(super) struct ParkAction {
 }
 
 impl ParkAction {
-    pub(super) fn new(rooms: SharedRooms, gated: &Gated, remarks: Vec<Remark>) -> ParkAction {
+    pub(super) fn new(
+        rooms: SharedRooms,
+        gated: &Gated,
+        max_held: u32,
+        remarks: Vec<Remark>,
+    ) -> ParkAction {
         ParkAction {
             rooms,
             gated: gated.clone(),
+            max_held,
             remarks,
             next_look: Some(Instant::now()),
         }
@@ -89,6 +96,12 @@ impl Action for ParkAction {
     }
 
     fn account(&mut self, _: &Noted, _: Option<u64>, now: &mut Now) -> Account {
-        account(&self.rooms, NAME, "closed", now)
+        let told = Told {
+            action: NAME,
+            verb: "closed",
+            did: "parked",
+            max_held: self.max_held,
+        };
+        account(&self.rooms, &told, now)
     }
 }

@@ -12,7 +12,7 @@ use crate::action::contract::{
 };
 use crate::action::rooms::First;
 use crate::action::rooms::make::{make, own};
-use crate::action::rooms::options::{RoomOptions, room_options};
+use crate::action::rooms::options::{RoomOptions, opens_when_ready, room_options};
 use crate::action::rooms::{admit, guard, policy, watch};
 use crate::gate::backend::Remark;
 use crate::kernel::room::apart;
@@ -56,7 +56,8 @@ impl Wanted for Park {
     }
 
     fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
-        let options = room_options(ENTRY.name, request)?;
+        let options = room_options(ENTRY.name, &[], request)?;
+        opens_when_ready(ENTRY.name, request)?;
         Ok(Box::new(ToPark { options }))
     }
 }
@@ -102,6 +103,11 @@ impl Prepared for ToPark {
             ))),
         }
         let rooms = Rc::new(RefCell::new(rooms));
-        Ok(Box::new(ParkAction::new(rooms, seen.gated, remarks)))
+        Ok(Box::new(ParkAction::new(
+            rooms,
+            seen.gated,
+            self.options.max_held,
+            remarks,
+        )))
     }
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::choice::{LARGEST_HELD, MOST_ROOMS, largest_room};
 use super::figures::Figures;
 use crate::words::ending::Failure;
 use crate::words::ms::{Ms, ms_words};
@@ -35,12 +36,13 @@ impl RoomRow {
     }
 }
 
-pub(super) fn parked_words(figures: &Figures) -> String {
+/// `did`: what connections did in rooms.
+pub(super) fn waited_words(did: &str, figures: &Figures) -> String {
     let longest = ms_words(figures.longest);
     let mut words = match figures.handed_over + figures.reset {
-        0 => "no connection parked".to_owned(),
-        1 => format!("1 connection parked (for {longest} at most)"),
-        n => format!("{n} connections parked (for {longest} at most)"),
+        0 => format!("no connection {did}"),
+        1 => format!("1 connection {did} (for {longest} at most)"),
+        n => format!("{n} connections {did} (for {longest} at most)"),
     };
     if figures.reset > 0 {
         words.push_str(&format!(", {} reset", figures.reset));
@@ -68,6 +70,47 @@ pub(super) fn reset(figures: &Figures, elsewhere: &[String]) -> Option<Failure> 
     })
 }
 
+/// What bounds how many may wait in a group of listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// `--max-held`.
+    Asked(u32),
+    /// The longest queue of a listener, net.core.somaxconn.
+    Queue(u32),
+    /// [`LARGEST_HELD`].
+    Largest,
+}
+
+impl Room {
+    /// `queue`: the longest that a listener can have.
+    pub(super) fn of(max_held: u32, queue: u32) -> Room {
+        if largest_room(queue).saturating_mul(MOST_ROOMS) < max_held {
+            return Room::Queue(queue);
+        }
+        match max_held < LARGEST_HELD {
+            true => Room::Asked(max_held),
+            false => Room::Largest,
+        }
+    }
+}
+
+/// What to warn of, if SYNs found the rooms full.
+pub(super) fn no_room_words(figures: &Figures, room: Room) -> Option<String> {
+    let syns = match figures.no_room {
+        0 => return None,
+        1 => "1 SYN".to_owned(),
+        n => format!("{n} SYNs"),
+    };
+    let what = match room {
+        Room::Asked(max_held) => format!("raise --max-held {max_held}"),
+        Room::Queue(queue) => format!("raise net.core.somaxconn, which is {queue}"),
+        Room::Largest => format!("no more than {LARGEST_HELD} can wait"),
+    };
+    Some(format!(
+        "there was no room for {syns} (clients send them again): {what}"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,13 +132,16 @@ mod tests {
         });
         assert_eq!(row, ("park", numbers));
 
-        let words = |handed_over, reset| parked_words(&of(handed_over, reset));
+        let words = |handed_over, reset| waited_words("parked", &of(handed_over, reset));
         assert_eq!(words(0, 0), "no connection parked");
         assert_eq!(words(1, 0), "1 connection parked (for 250 ms at most)");
         assert_eq!(
             words(2, 3),
             "5 connections parked (for 250 ms at most), 3 reset"
         );
+
+        let told = waited_words("waited", &of(1, 0));
+        assert_eq!(told, "1 connection waited (for 250 ms at most)");
 
         assert_eq!(reset(&of(3, 0), &[]), None);
         let says = |n| reset(&of(3, n), &[]).unwrap().why;
@@ -104,5 +150,33 @@ mod tests {
         let there = ["[::]:80".to_owned()];
         let moved = reset(&of(0, 1), &there).unwrap();
         assert!(moved.why.contains("listens on [::]:80 now"), "{moved:?}");
+    }
+
+    #[test]
+    fn what_to_raise_where_rooms_were_full() {
+        let of = |no_room, room| {
+            let figures = Figures {
+                no_room,
+                ..Figures::default()
+            };
+            no_room_words(&figures, room)
+        };
+        assert_eq!(of(0, Room::Largest), None);
+        for (max_held, queue, says) in [
+            (
+                5,
+                4_096,
+                "1 SYN (clients send them again): raise --max-held 5",
+            ),
+            (65_535, 4_096, ": raise --max-held 65535"),
+            (65_536, 4_096, ": no more than 65536 can wait"),
+            (65_536, 128, ": raise net.core.somaxconn, which is 128"),
+            (4_097, 128, "somaxconn"),
+            (4_096, 128, "--max-held 4096"),
+        ] {
+            let told = of(1, Room::of(max_held, queue)).unwrap();
+            assert!(told.ends_with(says) || told.contains(says), "{told}");
+        }
+        assert!(of(31, Room::Largest).unwrap().contains("for 31 SYNs ("));
     }
 }

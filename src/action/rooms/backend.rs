@@ -6,24 +6,30 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
-use super::account::{RoomRow, parked_words, reset};
+use super::account::{Room, RoomRow, no_room_words, reset, waited_words};
 use super::groups::{First, Rooms};
 use super::watch::Watch;
 use crate::action::contract::{Account, Now};
 use crate::gate::backend::{Backend, Deadline, Remark};
+use crate::kernel::room::longest_queue;
 use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
 
 /// The run's rooms, which its action asks for the figures.
 pub(crate) type SharedRooms = Rc<RefCell<Rooms>>;
 
-/// The account of an action with rooms. `verb`: what the run did with the ports.
-pub(crate) fn account(
-    rooms: &SharedRooms,
-    action: &'static str,
-    verb: &'static str,
-    now: &mut Now,
-) -> Account {
+/// How an action with rooms tells of them.
+pub(crate) struct Told {
+    pub action: &'static str,
+    /// What the run did with the ports.
+    pub verb: &'static str,
+    /// What connections did in rooms.
+    pub did: &'static str,
+    pub max_held: u32,
+}
+
+/// The account of an action with rooms.
+pub(crate) fn account(rooms: &SharedRooms, told: &Told, now: &mut Now) -> Account {
     let mut rooms = rooms.borrow_mut();
     let figures = rooms.figures;
     let elsewhere = match figures.reset {
@@ -32,12 +38,14 @@ pub(crate) fn account(
     };
     let warnings = rooms.acted.take().into_iter();
     let warnings = warnings.chain(rooms.admitted.told.drain(..).collect::<Vec<_>>());
+    let room = Room::of(told.max_held, longest_queue(rooms.netns()));
+    let warnings = warnings.chain(no_room_words(&figures, room));
     warnings.for_each(|text| now.warn(text));
     let lost = reset(&figures, &elsewhere).into_iter();
     Account {
-        rows: vec![RoomRow::new(figures).named(action)],
-        verb,
-        words: Some(parked_words(&figures)),
+        rows: vec![RoomRow::new(figures).named(told.action)],
+        verb: told.verb,
+        words: Some(waited_words(told.did, &figures)),
         failures: lost.chain(rooms.second_instance()).collect(),
     }
 }

@@ -1,5 +1,5 @@
-//! Which action `--syn auto` takes, from what can be done here, and how many rooms a group may have. Pure: a run
-//! asks by trying, `check` by what it has found.
+//! Which action `--syn auto` takes, from what can be done here; how many rooms a group may have, and how many may
+//! wait. Pure: a run asks by trying, `check` by what it has found.
 
 use serde::Serialize;
 
@@ -11,6 +11,9 @@ pub(crate) const MOST_ROOMS: u32 = 64;
 pub(crate) fn largest_room(longest_queue: u32) -> u32 {
     (longest_queue / 2).max(1)
 }
+
+/// The largest `--max-held`: newer kernels let no more packets into a queue (NFQUEUE; seen on Linux 6.18).
+pub(crate) const LARGEST_HELD: u32 = 65_536;
 
 /// The order of `--syn auto`: the first that can be done.
 pub(crate) const AUTO: [&str; 3] = ["park", "hold", "drop"];

@@ -136,11 +136,12 @@ impl TakenBack {
         let run = &self.run;
         match &self.done {
             Ok(()) => format!(
-                "took back what the dead run {run} had left with listeners: SO_REUSEPORT, and a program"
+                "removed from the service's listeners what the killed run {run} had left there: SO_REUSEPORT, a program"
             ),
             Err(error) => {
                 format!(
-                    "what the dead run {run} has left with listeners can't be taken back: {error:#}"
+                    "what the killed run {run} has left on the service's listeners (SO_REUSEPORT, a program) can't be \
+                     removed: {error:#}"
                 )
             }
         }

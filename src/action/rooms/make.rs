@@ -37,7 +37,11 @@ pub(crate) fn make(seen: &Seen, first: First, options: RoomOptions) -> Result<Ro
     }
     ensure!(
         !places.is_empty(),
-        "nobody listens, so there is no place for a waiting room"
+        "nobody listens, so there is no place for a waiting room{}",
+        match options.named {
+            true => ": start the service without syngate, or take --syn auto",
+            false => "",
+        }
     );
     probe::moves_connections()?;
     let gated = seen.gated;
@@ -201,6 +205,7 @@ mod tests {
         let sizes = |max_held, release_rate, longest| {
             let options = RoomOptions {
                 max_held,
+                named: true,
                 release_rate: NonZeroU32::new(release_rate),
             };
             let (count, Filling { size, turn }) = filling(options, longest);

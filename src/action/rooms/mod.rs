@@ -9,6 +9,7 @@ mod backend;
 mod backlog;
 pub(crate) mod choice;
 pub(crate) mod figures;
+pub(crate) mod gap;
 mod give_back;
 pub(crate) mod groups;
 pub(crate) mod guard;
@@ -26,5 +27,5 @@ pub(crate) mod resident;
 mod second;
 pub(crate) mod watch;
 
-pub(crate) use self::backend::{RoomGate, SharedRooms, account};
+pub(crate) use self::backend::{RoomGate, SharedRooms, Told, account};
 pub(crate) use self::groups::First;

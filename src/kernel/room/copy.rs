@@ -13,6 +13,7 @@ use rustix::net::listen;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::unlike::obstacle;
+use crate::kernel::caps;
 use crate::kernel::sockets::holders::{self, Holders};
 use crate::kernel::sockets::{Listener, Sample};
 use crate::kernel::sys::{set_socket_option, socket_option};
@@ -27,14 +28,18 @@ const IPPROTO_MPTCP: i32 = 262;
 /// kernel.yama.ptrace_scope = 3).
 pub(crate) fn of(listener: &Listener, holders: &Holders) -> Result<OwnedFd> {
     let shown = listener.shown();
-    let mut trouble = anyhow!("no process is seen to hold the listener on {shown}");
+    let lacking = match caps::sys_ptrace() {
+        true => "",
+        false => " (that needs CAP_SYS_PTRACE)",
+    };
+    let mut trouble = anyhow!("no process is seen to hold the listener on {shown}{lacking}");
     let holds = |(_, holder): &(&i32, &holders::Holder)| holder.inodes.contains(&listener.inode);
     for (pid, holder) in holders.iter().filter(holds) {
         match copy(*pid, listener) {
             Ok(copy) => return Ok(copy),
             Err(error) => {
                 trouble = error.context(format!(
-                    "the listener on {shown} can't be copied from {} (pid {pid})",
+                    "the listener on {shown} can't be copied from {} (pid {pid}){lacking}",
                     holder.name
                 ));
             }

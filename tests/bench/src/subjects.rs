@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Result;
 use testkit::Host;
 
-use crate::ways::Way;
+use crate::ways::{RELOAD, Way};
 use plain::plain;
 pub use service::Service;
 
@@ -39,7 +39,6 @@ pub struct Subject {
 
 type Start = for<'a> fn(&'a Host) -> Result<Box<dyn Service + 'a>>;
 
-const RELOAD: &str = "--drain-until handshakes";
 const HTTP: &str = "http";
 const USUAL: &[u32] = &[1_000];
 const SHORT: Duration = Duration::from_millis(300);

@@ -60,6 +60,8 @@ pub struct Parts<'a> {
     pub clock: &'a Path,
 }
 
+/// An option for reloads; handover drains nothing, and excludes it.
+pub const RELOAD: &str = "--drain-until handshakes";
 /// The second instance's port.
 pub const STANDBY: u16 = 8080;
 
@@ -129,7 +131,10 @@ impl Way {
             Way::Drop => syngate("drop", command, parts),
             Way::Hold => syngate("hold", command, parts),
             Way::Park => syngate("park", command, parts),
-            Way::Handover => syngate("handover", command, parts),
+            Way::Handover => {
+                let options = &parts.options.replace(RELOAD, "");
+                syngate("handover", command, &Parts { options, ..*parts })
+            }
             Way::Redirect => syngate(&format!("redirect={STANDBY}"), command, parts),
             Way::Divert => {
                 let action = format!("divert={CROSS_B} --to {VIP}");

@@ -166,7 +166,10 @@ impl Scene {
     fn options(&self) -> Vec<String> {
         let need = |trips: u32| format!("{}ms", 300 + trips * self.rtt_ms);
         // A handshake and a request are two round trips, and each may just have begun.
-        let mut words = vec!["--drain".to_owned(), need(4)];
+        let mut words = Vec::new();
+        if !self.setting.hands_over() {
+            words.extend(["--drain".to_owned(), need(4)]);
+        }
         if self.setting.redirects() {
             words.extend(["--standby-timeout", "10s"].map(str::to_owned));
         }
