@@ -644,7 +644,10 @@ fn nothing_is_left_of_a_run_that_is_killed_with_its_guard() {
     let report = burst("127.0.0.1:80", 20).start(&host).unwrap();
     all_served(&report.finish().unwrap());
     // COMMAND's control group, which the next run takes back. It goes as the first should have.
-    assert!(notes(&host).contains("/syngate_"), "{}", notes(&host));
+    let left = notes(&host);
+    let group = left.lines().find(|line| line.contains("/syngate_"));
+    let group = PathBuf::from(group.expect(&left));
+    assert!(group.exists(), "{left}");
     let call = park(&host, "");
     let run = service.begin(&call);
     let outcome = service.finish(&call, run);
@@ -655,6 +658,7 @@ fn nothing_is_left_of_a_run_that_is_killed_with_its_guard() {
             .contains("removed from the service's listeners what the killed run"),
         "{outcome:?}"
     );
+    assert!(!group.exists(), "{left}");
 }
 
 /// The old listener stays, with an option that it did not ask for.

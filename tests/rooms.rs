@@ -4,11 +4,15 @@
 mod harness;
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use harness::latch::Latch;
 use harness::rooms::{all_served, listeners};
-use harness::{Call, Outcome, SOON, call, costed, ms, read_cost, status, syngate, tell, words};
+use harness::{
+    Call, Outcome, SOON, SYNGATE, call, costed, ms, read_cost, status, syngate, tell, words,
+};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use testkit::services::Serve;
@@ -209,6 +213,49 @@ fn after_the_death_of_both_a_control_group_is_left() {
     assert!(ran.stderr.contains(group), "{ran:?}");
     assert!(!std::path::Path::new(group).exists());
     assert_eq!(left(&host), Value::from(Vec::<Value>::new()));
+}
+
+/// Runs of that network namespace will never come. Those of others that live keep theirs.
+#[test]
+fn a_control_group_whose_network_namespace_has_gone_is_removed_from_another_one() {
+    let pid = Path::new("/run/server.pid");
+    let start = Serve::on("0.0.0.0:80").daemon_argv(pid).unwrap().join(" ");
+    let run = format!(
+        "mount -t tmpfs none /run; ip link set lo up; {start}
+         $SYNGATE --port 80 --syn park --ready-timeout 0 -- true; kill $(cat /run/server.pid)"
+    );
+    let alive = Host::new().unwrap();
+    let living = Parked::new(&alive, "");
+    let others = "find /sys/fs/cgroup -name 'syngate_*'";
+    let others = alive.must(["sh", "-c", others]);
+    let its_own = only(&alive)["run"].as_str().unwrap().to_owned();
+    let others = others.lines().filter(|path| path.contains(&its_own));
+    let others: Vec<&str> = others.collect();
+    assert_eq!(others.len(), 1, "{others:?}");
+    for script in ["exec $SYNGATE clear", &run] {
+        let host = Host::new().unwrap();
+        let mut parked = Parked::new(&host, "");
+        parked.run.signal(Signal::SIGSTOP).unwrap();
+        host.must(["sh", "-c", "kill -KILL $(pgrep -x gate-room)"]);
+        parked.is_orphaned();
+        all_served(&parked.load.finish().unwrap());
+        let there = left(&host);
+        let group = there[0]["control_group"].as_str().unwrap().to_owned();
+        drop((parked.latch, parked.service, parked.call));
+        drop(host);
+        assert!(Path::new(&group).exists());
+        let mut elsewhere = Command::new("unshare");
+        elsewhere
+            .args(["--net", "--mount", "sh", "-ec", script])
+            .env("SYNGATE", SYNGATE);
+        let ran = elsewhere.output().unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+        assert!(!Path::new(&group).exists(), "{group}: {ran:?}");
+    }
+    assert!(Path::new(others[0]).exists(), "{others:?}");
+    let (outcome, report) = living.end();
+    assert_eq!(outcome.code, 3, "{outcome:?}");
+    all_served(&report);
 }
 
 // What ends a park ---------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 //! Waiting rooms of runs, as others find them: by the guard processes that hold them.
 
+use std::fs::metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,8 +17,9 @@ use crate::kernel::room::Place;
 use crate::kernel::room::known::{RoomGuard, guards};
 use crate::kernel::room::orders::HAND_OVER;
 use crate::kernel::sockets::diag::Sockets;
-use crate::kernel::sockets::netns;
+use crate::kernel::sockets::netns::{self, Netns};
 use crate::kernel::sockets::{Listener, Looks, Want};
+use crate::process::living::somebody_in;
 use crate::process::poll::comes_true;
 use crate::process::send::send;
 use crate::words::ports::PortSet;
@@ -124,17 +127,57 @@ fn queued(rooms: &[Listener], of: impl Fn(&Listener) -> bool) -> usize {
     rooms.map(|room| room.accept_queue as usize).sum()
 }
 
+/// A network namespace, as the names of control groups tell it. The kernel uses an inode again when the namespace
+/// has gone, and never a cookie; a process is found by the inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Home {
+    inode: u64,
+    cookie: u64,
+}
+
+impl Home {
+    /// That of this process.
+    fn own() -> Home {
+        let own = metadata("/proc/thread-self/ns/net");
+        Home {
+            inode: own.map_or(0, |file| file.ino()),
+            cookie: netns::identity(),
+        }
+    }
+
+    /// Whether no process is there any more, so neither a run nor its guard. `false`: also if there is no telling.
+    fn is_gone(self) -> bool {
+        let cookie = |pid: i32| {
+            let netns = Netns::parse(&pid.to_string()).ok()?;
+            netns.within(netns::identity).ok()
+        };
+        match somebody_in(self.inode) {
+            Some(Some(pid)) => cookie(pid).is_some_and(|cookie| cookie != self.cookie),
+            Some(None) => true,
+            None => false,
+        }
+    }
+}
+
 /// The name of a control group for the COMMAND of a run. Runs in other containers may make theirs in the same
 /// hierarchy, so it tells the network namespace.
 pub(crate) fn group_name(run: &str) -> String {
-    format!("{PREFIX}{run}{}", of_netns())
+    let Home { inode, cookie } = Home::own();
+    format!("{PREFIX}{run}.{inode}.{cookie}")
 }
 
-fn of_netns() -> String {
-    format!(".{}", netns::identity())
+/// The run that a group was made for, and its network namespace.
+fn made_for(group: &Path) -> Option<(String, Home)> {
+    let name = group.file_name()?.to_str()?.strip_prefix(PREFIX)?;
+    let mut parts = name.split('.');
+    let run = parts.next()?.to_owned();
+    let mut number = || parts.next()?.parse().ok();
+    let (inode, cookie) = (number()?, number()?);
+    Some((run, Home { inode, cookie }))
 }
 
-/// A control group that was made for the COMMAND of a run in this network namespace, and whose guard is dead.
+/// A control group that was made for the COMMAND of a run, and whose guard is dead. The run was one in this network
+/// namespace, or the namespace has gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LeftGroup {
     pub path: PathBuf,
@@ -143,22 +186,41 @@ pub(crate) struct LeftGroup {
 
 /// The group of a run that is about to close its gate is among them: its lock tells that it lives.
 pub(crate) fn left_groups() -> Vec<LeftGroup> {
-    let netns = of_netns();
-    let left = |path: PathBuf| {
-        let name = path.file_name()?.to_str()?;
-        let run = name.strip_prefix(PREFIX)?.strip_suffix(&netns)?.to_owned();
-        Some(LeftGroup { path, run })
-    };
-    let mut groups: Vec<LeftGroup> = control_group::named(PREFIX)
-        .into_iter()
-        .filter_map(left)
-        .collect();
+    let own = Home::own();
+    let (mut groups, others) = groups().partition::<Vec<_>, _>(|(_, home)| *home == own);
     if !groups.is_empty() {
         let guards = guards();
         let guarded = |run: &String| guards.iter().any(|guard| guard.orders.run == *run);
-        groups.retain(|group| !guarded(&group.run) && !control_group::has_hidden(&group.path));
+        groups.retain(|(group, _)| !guarded(&group.run) && !control_group::has_hidden(&group.path));
     }
+    let gone = others.into_iter().filter(|(_, home)| home.is_gone());
     groups
+        .into_iter()
+        .chain(gone)
+        .map(|(group, _)| group)
+        .collect()
+}
+
+/// Removes those of runs whose network namespaces have gone: no run there will.
+pub(crate) fn dissolve_of_nowhere() {
+    let own = Home::own();
+    let gone = groups().filter(|(_, home)| *home != own && home.is_gone());
+    gone.for_each(|(group, _)| drop(ControlGroup::at(&group.path)));
+}
+
+/// Removes that of a run that is dead, with its guard.
+pub(crate) fn dissolve_of(run: &str) {
+    let of_run = groups().filter(|(group, _)| group.run == run);
+    of_run.for_each(|(group, _)| drop(ControlGroup::at(&group.path)));
+}
+
+/// All that runs on this host have made for their COMMANDs.
+fn groups() -> impl Iterator<Item = (LeftGroup, Home)> {
+    let all = control_group::named(PREFIX).into_iter();
+    all.filter_map(|path| {
+        let (run, home) = made_for(&path)?;
+        Some((LeftGroup { path, run }, home))
+    })
 }
 
 /// Dissolves it: processes that COMMAND has started go on in the group above. Returns whether it is gone. One

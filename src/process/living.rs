@@ -1,12 +1,17 @@
 //! Whether a run that can be known only by its pid may live, in any pid or mount namespace.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use crate::kernel::sockets::holders::processes;
 
 /// The inode of the first pid namespace, which sees all processes (linux/proc_ns.h,
 /// PROC_PID_INIT_INO).
 const FIRST_PID_NAMESPACE: u64 = 0xeffffffc;
+/// The first process of a host is no run.
+const INIT: i32 = 1;
 /// Long enough to tell two boots from each other.
 const BOOT_DIGITS: usize = 8;
 
@@ -19,10 +24,7 @@ pub(crate) fn boot() -> Option<String> {
 /// Whether a run in this network namespace whose own pid namespace calls it `pid` may live: a run
 /// holds a lock for as long as it lives. `None`: this process does not see all processes.
 pub(crate) fn may_live(pid: u32) -> Option<bool> {
-    let sees_all = fs::metadata("/proc/self/ns/pid").ok()?.ino() == FIRST_PID_NAMESPACE;
-    // /proc may be another pid namespace's.
-    let itself = fs::read_link("/proc/self").ok()?;
-    if !sees_all || itself.to_str() != Some(&std::process::id().to_string()) {
+    if !sees_all()? {
         return None;
     }
     let here = fs::read_link("/proc/self/ns/net").ok()?;
@@ -35,6 +37,32 @@ pub(crate) fn may_live(pid: u32) -> Option<bool> {
         let elsewhere = fs::read_link(process.join("ns/net")).is_ok_and(|net| net != here);
         own_pid(&status) == Some(pid) && !elsewhere
     }))
+}
+
+/// Whether this process sees all processes of the host. `None`: there is no telling.
+fn sees_all() -> Option<bool> {
+    let of_host = fs::metadata("/proc/self/ns/pid").ok()?.ino() == FIRST_PID_NAMESPACE;
+    // /proc may be another pid namespace's.
+    let itself = fs::read_link("/proc/self").ok()?;
+    Some(of_host && itself.to_str() == Some(&std::process::id().to_string()))
+}
+
+/// Some process, init aside, in the network namespace with this inode; the inner `None`: there is none. The outer
+/// one: this process does not see all processes and their namespaces.
+pub(crate) fn somebody_in(netns: u64) -> Option<Option<i32>> {
+    if !sees_all()? {
+        return None;
+    }
+    let wanted = PathBuf::from(format!("net:[{netns}]"));
+    for pid in processes().filter(|pid| *pid != INIT) {
+        match fs::read_link(format!("/proc/{pid}/ns/net")) {
+            Ok(found) if found == wanted => return Some(Some(pid)),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+            // It has ended, perhaps just now.
+            _ => (),
+        }
+    }
+    Some(None)
 }
 
 /// The pid of a process that holds a POSIX lock: `1: POSIX ADVISORY WRITE 4711 00:1a:25 80 80`.

@@ -15,6 +15,7 @@ use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use crate::action::contract::Seen;
+use crate::gate::rooms::dissolve_of;
 use crate::kernel::bpf::leave_choice_to_kernel;
 use crate::kernel::room::{Place, copy};
 use crate::kernel::sockets::diag::Sockets;
@@ -155,6 +156,9 @@ impl TakenBack {
 pub(crate) fn take_back() -> Result<Vec<TakenBack>> {
     let taken = notes()?.into_iter().filter_map(|(run, path)| {
         let done = take_back_one(&path).transpose()?;
+        if done.is_ok() {
+            dissolve_of(&run);
+        }
         Some(TakenBack { run, done })
     });
     Ok(taken.collect())

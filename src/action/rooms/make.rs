@@ -12,7 +12,7 @@ use super::hook;
 use super::left::Note;
 use super::options::RoomOptions;
 use crate::action::contract::Seen;
-use crate::gate::rooms::group_name;
+use crate::gate::rooms::{dissolve_of_nowhere, group_name};
 use crate::kernel::bpf::Connections;
 use crate::kernel::control_group::{self, ControlGroup};
 use crate::kernel::room::apart::make_in;
@@ -131,6 +131,7 @@ fn groups_of_service(seen: &Seen) -> Vec<PathBuf> {
 /// # Errors
 /// That can't be had here.
 pub(crate) fn own(run: &str) -> Result<Own> {
+    dissolve_of_nowhere();
     let group = ControlGroup::make(&group_name(run))?;
     let connections = Connections::new(OWN_CONNECTIONS)?;
     let link = hook::note(&group, &connections)?;
