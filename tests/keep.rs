@@ -2,7 +2,9 @@
 
 mod harness;
 
+use std::collections::hash_map::RandomState;
 use std::fs::File;
+use std::hash::BuildHasher;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -69,6 +71,8 @@ impl<'a> Keep<'a> {
         self.running.signal(Signal::SIGTERM).unwrap();
         assert!(self.running.wait().unwrap().success(), "{}", self.said());
         nothing_is_left(self.host, services);
+        let files = self.host.sh("ls /run/syngate | grep keep").unwrap().stdout;
+        assert_eq!(files, "");
         self.said()
     }
 }
@@ -161,6 +165,8 @@ fn a_crash_loop_costs_nobody_who_waits() {
     let server = shared().start_daemon(host).unwrap();
     let keep = Keep::on(host, "");
     let kill = format!("kill -9 $(cat {})", host.dir().join("serve.pid").display());
+    let files = || host.must(["sh", "-c", "ls /proc/$(pgrep -x syngate)/fd | wc -l"]);
+    let before = files();
     for times in 1..=5 {
         host.sh(&kill).unwrap();
         let waits = client(host);
@@ -170,6 +176,7 @@ fn a_crash_loop_costs_nobody_who_waits() {
         all_served(&waits.finish().unwrap());
         keep.says(times, "; 1 connection waited, ");
     }
+    assert_eq!(files(), before, "maps and programs are descriptors, too");
     keep.ends(1);
 }
 
@@ -258,6 +265,33 @@ fn a_keep_that_is_killed_leaves_nobody_alone() {
         all_served(&waits.finish().unwrap());
         keep.ends(1);
     }
+}
+
+/// While the guard lives, no client notices, with a gap in progress and without.
+#[test]
+fn a_keep_killed_at_random_moments_costs_nobody_anything() {
+    let times: u64 = std::env::var("SYNGATE_KILLS").map_or(3, |n| n.parse().unwrap());
+    let host = &Host::new().unwrap();
+    let slow_start = shared().start_delay(Duration::from_millis(60));
+    let server = slow_start.start_daemon(host).unwrap();
+    let random = || RandomState::new().hash_one(0) % 200;
+    for _ in 0..times {
+        let mut keep = Keep::on(host, "");
+        let load = Load::to("127.0.0.1:80").rate(300 / slow());
+        let mut load = load.timeout(LONG).duration(LONG).start(host).unwrap();
+        load.wait_flowing().unwrap();
+        let mut restart = host.command("sh");
+        restart.args(["-c", "sleep 0.05; exec \"$@\"", "sh"]);
+        let mut restart = host.spawn(restart.args(server.reload_argv())).unwrap();
+        let moment = Duration::from_millis(random());
+        std::thread::sleep(moment); // a moment is what is wanted here, not a state
+        keep.running.signal(Signal::SIGKILL).unwrap();
+        keep.running.wait().unwrap();
+        assert!(restart.wait().unwrap().success());
+        let report = load.stop().unwrap();
+        assert_eq!(report.failed(), 0, "killed after {moment:?}: {report}");
+    }
+    Keep::on(host, "").ends(1);
 }
 
 /// One that is stopped for longer than a guard waits for its run; while it is, the guard hands over.
@@ -436,7 +470,7 @@ fn status_and_clear_know_keeps() {
     let kept = [r#""kept""#, "false", r#"["80"]"#, r#""keep""#, "0", "null"];
     assert_eq!(shown(&gates[0]), kept);
     let said = syngate(host, "status").stdout;
-    for words in ["80 is kept: ", "syngate keep --port 80", "since "] {
+    for words in ["80 is kept: ", "syngate keep --port 80", "since ", "0 gaps"] {
         assert!(said.contains(words), "{words}: {said}");
     }
 
@@ -454,6 +488,14 @@ fn status_and_clear_know_keeps() {
     assert!(keep.running.is_running());
     let server = shared().start(host).unwrap();
     all_served(&waits.finish().unwrap());
+    keep.says(1, "nobody listened");
+    let bridged = || status(host).0[0]["kept"]["gaps"] == 1;
+    wait_until(SOON, "the gap to be counted", bridged).unwrap();
+    let counts = &status(host).0[0]["kept"];
+    assert_eq!(
+        (&counts["waited"], &counts["reset"]),
+        (&1.into(), &0.into())
+    );
     let ran = syngate(host, "clear --force");
     assert_eq!(ran.code(), 0, "{ran:?}");
     keep.running.wait().unwrap();

@@ -9,6 +9,8 @@ use serde::Serialize;
 use crate::action::contract::Standing;
 use crate::action::list;
 use crate::cli::StatusArgs;
+use crate::gate::counted;
+use crate::gate::counts::Counts;
 use crate::gate::found::Found;
 use crate::gate::here::now;
 use crate::gate::standing::{Census, Sight, find};
@@ -82,6 +84,8 @@ struct Entry {
     #[serde(skip)]
     stranded: usize,
     opens_in_ms: Option<u64>,
+    /// What a keep has bridged so far; null for runs.
+    kept: Option<Counts>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -123,6 +127,7 @@ fn look() -> Status {
         rows.push(Entry {
             state: Position::Kept,
             action: Some(KEEP.to_owned()),
+            kept: Some(counts_of(&keep.holder.run)),
             ..Entry::of_run(keep, blind)
         });
     }
@@ -172,6 +177,7 @@ impl Entry {
             waiting: gate.by.rooms().map(|rooms| rooms.waiting),
             stranded: gate.by.rooms().map_or(0, |rooms| rooms.stranded),
             opens_in_ms: gate.opens_in.filter(|_| shut).map(|t| t.as_millis() as u64),
+            kept: gate.is_keep_s().then(|| counts_of(&gate.run)),
         }
     }
 
@@ -200,6 +206,7 @@ impl Entry {
             waiting: None,
             stranded: 0,
             opens_in_ms: None,
+            kept: None,
         }
     }
 
@@ -207,6 +214,11 @@ impl Entry {
     fn may_be_shut(&self) -> bool {
         !matches!(self.state, Position::Open | Position::Kept)
     }
+}
+
+/// Of a keep that has no file yet there is nothing to tell.
+fn counts_of(keep: &str) -> Counts {
+    counted::of(keep).unwrap_or_default()
 }
 
 fn waiting_words(waiting: usize) -> String {
@@ -287,6 +299,7 @@ impl Entry {
             self.since.as_ref().map(|since| self.since_words(since)),
         );
         line("how", self.how());
+        line("bridged", self.kept.map(|counts| counts.words()));
         line("narrowed", Some(self.narrowed.clone()));
         line("opens", self.opens());
         text

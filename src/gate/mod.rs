@@ -5,6 +5,8 @@ pub(crate) mod backend;
 pub(crate) mod backends;
 pub(crate) mod by_port;
 pub(crate) mod consumers;
+pub(crate) mod counted;
+pub(crate) mod counts;
 pub(crate) mod firewall;
 pub(crate) mod found;
 #[expect(

@@ -61,6 +61,7 @@ mod commands {
 mod gate {
     pub(crate) mod by_port;
     pub(crate) mod consumers;
+    pub(crate) mod counts;
     pub(crate) mod found;
     mod iptables {
         mod around;

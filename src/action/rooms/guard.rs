@@ -102,18 +102,20 @@ impl Guarded {
 
     fn is_served_anew(&mut self) -> bool {
         self.rooms.groups.iter_mut().for_each(Group::see_owner);
+        let to_go = self.to_go();
         let sample = self.rooms.look(false).unwrap_or_default();
-        let kept = self.rooms.keeps.is_some();
-        let mut groups = self.rooms.groups.iter();
-        groups.any(|group| {
-            // The rooms of a keep may stand while nobody waits.
-            let stands = if kept {
-                group.waiting() > 0
-            } else {
-                group.is_open()
-            };
-            stands && self.rooms.is_served_anew(group, &sample)
-        })
+        let mut groups = self.rooms.groups.iter().zip(to_go);
+        groups.any(|(group, to_go)| to_go && self.rooms.is_served_anew(group, &sample))
+    }
+
+    /// Which groups have somebody to hand over to a listener that a look behind this one shows. The rooms of a
+    /// keep stand while nobody waits, also when it has died: another one may take its place.
+    fn to_go(&self) -> Vec<bool> {
+        let to_go = |group: &Group| match self.rooms.keeps {
+            Some(_) => group.waiting() > 0,
+            None => group.is_open(),
+        };
+        self.rooms.groups.iter().map(to_go).collect()
     }
 
     fn take_over(&mut self, until: Instant) {
@@ -122,8 +124,9 @@ impl Guarded {
         while self.rooms.groups.iter().any(Group::is_open) {
             let now = Instant::now();
             self.rooms.admit();
+            let to_go = self.to_go();
             let sample = self.rooms.look(false).unwrap_or_default();
-            for n in 0..self.rooms.groups.len() {
+            for (n, to_go) in to_go.into_iter().enumerate() {
                 let over = now >= until || told_to_end();
                 let group = &self.rooms.groups[n];
                 if group.letting_go.is_some() {
@@ -131,8 +134,9 @@ impl Guarded {
                     self.rooms.go_on_with(n, next);
                     continue;
                 }
-                let anew = self.rooms.is_served_anew(group, &sample);
+                let anew = to_go && self.rooms.is_served_anew(group, &sample);
                 let still = now >= deserted && self.rooms.is_served(group, &sample);
+                let still = still && self.rooms.keeps.is_none();
                 if group.is_open() && (anew || still || over) {
                     self.rooms.hand_over(n);
                 }

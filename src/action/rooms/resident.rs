@@ -81,11 +81,17 @@ impl Rooms {
 
     /// Lets the programs know the listeners that are there, and hands those over who wait although somebody
     /// listens. The answers are in the order of the groups.
-    pub(crate) fn tend_each(&mut self, there: &mut Sample) -> Vec<Tended> {
+    ///
+    /// `waited`: in which groups somebody waited before the look. Who began to wait later may do so because a
+    /// listener has closed that the look has shown.
+    pub(crate) fn tend_each(&mut self, there: &mut Sample, waited: &[bool]) -> Vec<Tended> {
         let before = std::mem::take(&mut self.figures);
         self.compare(there);
         let tended = (0..self.groups.len()).map(|number| {
-            self.tend_group(number, there);
+            let group = &self.groups[number];
+            if waited[number] || group.letting_go.is_some() || group.waiting() == 0 {
+                self.tend_group(number, there);
+            }
             let group = &self.groups[number];
             Tended {
                 served: self.is_served(group, there),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::gate::counts::Counts;
 use crate::words::ms::ms_words;
 use crate::words::ports::PortSet;
 
@@ -31,6 +32,13 @@ impl Gap {
         self.reset += other.reset;
         self.no_room += other.no_room;
         self.longest = self.longest.max(other.longest);
+    }
+
+    pub(super) fn count(&self, counts: &mut Counts) {
+        counts.gaps += 1;
+        counts.waited += self.waited as u64;
+        counts.reset += self.reset as u64;
+        counts.longest_ms = counts.longest_ms.max(self.longest.as_millis() as u64);
     }
 
     /// `now`: who listens.

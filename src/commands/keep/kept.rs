@@ -122,8 +122,10 @@ impl<'a> Kept<'a> {
             return Ok(Told::default());
         }
         let mut told = Told::default();
+        let groups = self.rooms.groups.iter();
+        let waited: Vec<bool> = groups.map(|group| group.waiting() > 0).collect();
         let mut there = self.rooms.look(false)?;
-        self.tend(&mut there, &mut told);
+        self.tend(&mut there, &waited, &mut told);
         if !run_is_here {
             self.follow(&there, &mut told);
         }
@@ -144,13 +146,13 @@ impl<'a> Kept<'a> {
         runs.any(|run| !run.ports.intersection(ports).is_empty())
     }
 
-    fn tend(&mut self, there: &mut Sample, told: &mut Told) {
+    fn tend(&mut self, there: &mut Sample, waited: &[bool], told: &mut Told) {
         for (group, spot) in self.rooms.groups.iter_mut().zip(&self.spots) {
             if spot.watched.begins_to_wait(group.waiting()) {
                 group.begins_to_wait();
             }
         }
-        let tended = self.rooms.tend_each(there);
+        let tended = self.rooms.tend_each(there, waited);
         let mut lost = Vec::new();
         for (number, tended) in tended.into_iter().enumerate() {
             if !self.conclude(number, tended, there, told) {

@@ -14,11 +14,14 @@ use anyhow::{Context, Result, anyhow, bail};
 pub(crate) use self::decide::{LOOK_AGAIN, LOOK_EVERY, LOOK_WAITING};
 use self::decide::{Stopping, pause};
 pub(crate) use self::follow::{MOST_WAITING, RETRY_AFTER};
+use self::gap::Gap;
 pub(crate) use self::kept::TOLD_WITHIN;
 use self::kept::{Kept, Told};
 use self::wanted::{Wanted, ports};
 use crate::action::rooms::left;
 use crate::cli::KeepArgs;
+use crate::gate::counted;
+use crate::gate::counts::Counts;
 use crate::kernel::room::known::guards;
 use crate::kernel::room::probe;
 use crate::process::lock::{Lock, LocksOf};
@@ -46,8 +49,16 @@ fn keep(args: &KeepArgs, say: &Say) -> Result<()> {
             ports.brief()
         );
     }
+    let others = lock.roll()?.living;
+    if let Err(error) = counted::remove_others(&others) {
+        say.warning(&format!(
+            "what dead keeps have counted can't be removed: {error}"
+        ));
+    }
     let wanted = Wanted::of(args, ports, run);
     let kept = under_lock(&wanted, &signals, say);
+    // Those of this keep, too.
+    let _ = counted::remove_others(&others);
     lock.remove(|| guards().iter().any(|guard| guard.orders.keeps.is_some()));
     kept
 }
@@ -66,7 +77,7 @@ fn under_lock(wanted: &Wanted, signals: &Signals, say: &Say) -> Result<()> {
     begin(wanted, &kept, say);
     tell(&first, say);
     say.must_not_block();
-    stand_by(&mut kept, signals, say);
+    stand_by(&mut kept, &wanted.run, signals, say);
     kept.end();
     say.may_block();
     Ok(())
@@ -88,16 +99,20 @@ fn begin(wanted: &Wanted, kept: &Kept, say: &Say) {
 }
 
 /// Until a signal ends it.
-fn stand_by(kept: &mut Kept, signals: &Signals, say: &Say) {
+fn stand_by(kept: &mut Kept, run: &str, signals: &Signals, say: &Say) {
     let mut stopping = Stopping::default();
     let mut trouble = String::new();
+    let mut count = Count::of(run);
     loop {
         let due = Instant::now() + pause(kept.pace());
         if let Some(Caught::Stop(..)) = signals.wait_beside(Some(due), kept.wakes()) {
             stopping = stopping.signalled();
         }
         match kept.look() {
-            Ok(told) => tell(&told, say),
+            Ok(told) => {
+                tell(&told, say);
+                count.take(&told);
+            }
             Err(error) => {
                 let text = format!("{error:#}");
                 if text != trouble {
@@ -108,6 +123,33 @@ fn stand_by(kept: &mut Kept, signals: &Signals, say: &Say) {
         }
         if stopping.ends(kept.somebody_waits()) {
             return;
+        }
+    }
+}
+
+/// The counts of a keep, and the run's id that their file has.
+struct Count<'a> {
+    run: &'a str,
+    counts: Counts,
+}
+
+impl Count<'_> {
+    fn of(run: &str) -> Count<'_> {
+        Count {
+            run,
+            counts: Counts::default(),
+        }
+    }
+
+    fn take(&mut self, told: &Told) {
+        let over = told.over.iter().map(|over| &over.gap);
+        let gaps: Vec<&Gap> = over.chain(&told.given_up).collect();
+        for gap in &gaps {
+            gap.count(&mut self.counts);
+        }
+        if !gaps.is_empty() {
+            // Without it, status tells less.
+            let _ = counted::write(&self.counts, self.run);
         }
     }
 }

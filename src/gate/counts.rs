@@ -1,0 +1,46 @@
+//! What a keep has bridged so far. Pure.
+
+use serde::{Deserialize, Serialize};
+
+/// Since the keep began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    pub gaps: u64,
+    /// Connections that have waited, those that were reset included.
+    pub waited: u64,
+    pub reset: u64,
+    /// No connection waited longer, in milliseconds.
+    pub longest_ms: u64,
+}
+
+impl Counts {
+    pub(crate) fn words(&self) -> String {
+        let gaps = match self.gaps {
+            1 => "1 gap".to_owned(),
+            n => format!("{n} gaps"),
+        };
+        let (waited, reset, longest) = (self.waited, self.reset, self.longest_ms);
+        format!(
+            "{gaps}, in which {waited} connections waited ({longest} ms at most; {reset} reset)"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_are_told_in_one_line() {
+        let mut counts = Counts {
+            gaps: 1,
+            waited: 585,
+            reset: 2,
+            longest_ms: 510,
+        };
+        let words = "1 gap, in which 585 connections waited (510 ms at most; 2 reset)";
+        assert_eq!(counts.words(), words);
+        counts.gaps = 3;
+        assert!(counts.words().starts_with("3 gaps, "));
+    }
+}
