@@ -132,7 +132,7 @@ pub(crate) mod tests {
     pub(crate) fn usual() -> Host {
         let settings = [4096, 0, 0, 2048, 0, 4, 1].map(Some);
         Host {
-            kernel: "6.18.0".to_owned(),
+            kernel: "6.18.44".to_owned(),
             privileges: Privileges {
                 uid: 0,
                 net_admin: true,
