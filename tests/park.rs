@@ -377,9 +377,16 @@ fn far_clients_are_lost_nowhere() {
     let [sh, c, restart] = service.command();
     let call = park(host, "");
     let run = call.start([sh, c, format!("{}; {restart}", before.hold())]);
-    // Until those that the old process has accepted have been answered: the end of it would cut them.
     before.wait();
+    // Packets keep their order: the handshakes are over that had begun before these.
     wait_parked(host, 100 / u64::from(slow()));
+    // The end of the old process would cut those that it has accepted.
+    let answered = || {
+        let sockets = host.must(words("ss -Htnap sport = :80"));
+        let mut its_own = sockets.lines().filter(|line| line.contains("pid="));
+        its_own.all(|line| line.split_ascii_whitespace().take(2).eq(["LISTEN", "0"]))
+    };
+    wait_until(SOON, "the old process's last answer", answered).unwrap();
     before.release();
     service.latch.wait();
     wait_parked(host, 120 / u64::from(slow()));

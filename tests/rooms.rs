@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use harness::latch::Latch;
-use harness::rooms::{all_served, listeners};
+use harness::rooms::{SHARES_PORT, all_served, listeners, notes, nothing_is_left};
 use harness::{
     Call, Outcome, SOON, SYNGATE, call, costed, ms, read_cost, status, syngate, tell, words,
 };
@@ -202,16 +202,84 @@ fn after_the_death_of_both_a_control_group_is_left() {
     assert_eq!(status(&host), (Vec::new(), 0));
     let there = left(&host);
     let group = there[0]["control_group"].as_str().unwrap();
-    assert_eq!(there[0]["run"], run, "{there:#}");
+    let note = there[1]["note"].as_str().unwrap();
+    for one in [0, 1] {
+        assert_eq!(there[one]["run"], run, "{there:#}");
+    }
     let said = syngate(&host, "status").stdout;
     assert!(
-        said.starts_with("nothing is shut\n") && said.contains(group),
+        said.starts_with("nothing is shut\n") && said.contains(group) && said.contains(note),
         "{said}"
     );
     let ran = syngate(&host, "clear");
     assert_eq!(ran.code(), 0, "{ran:?}");
     assert!(ran.stderr.contains(group), "{ran:?}");
     assert!(!std::path::Path::new(group).exists());
+    assert_eq!(left(&host), Value::from(Vec::<Value>::new()));
+    assert_eq!(notes(&host), "");
+}
+
+/// A run that is about to start its guard, and does not come to that.
+fn unguarded(host: &Host) -> Running {
+    let call = call(host, words("--port 80 --syn park")).fault("hang:Guard");
+    let run = call.start(["true"]);
+    let all_lent = || !notes(host).is_empty() && listeners(host).len() == 1 && has_group(host);
+    wait_until(SOON, "a note and a control group", all_lent).unwrap();
+    run
+}
+
+fn has_group(host: &Host) -> bool {
+    notes(host).contains("/syngate_")
+}
+
+/// SO_REUSEPORT of the sockets on port 80, as a copy of each has it.
+fn shares_port(host: &Host) -> String {
+    let ask =
+        "python3 -c \"$0\" $(ss -Hltnp sport = :80 | grep -o 'pid=[0-9]*' | cut -c 5- | sort -u)";
+    host.must(["sh", "-c", ask, SHARES_PORT])
+}
+
+#[test]
+fn a_run_that_is_killed_before_its_guard_is_there_leaves_nothing() {
+    for reuseport in [true, false] {
+        let host = Host::new().unwrap();
+        let service = Serve::on("0.0.0.0:80").reuseport_if(reuseport);
+        let _service = service.start(&host).unwrap();
+        let own = shares_port(&host);
+        let mut run = unguarded(&host);
+        assert_eq!(shares_port(&host), "1\n");
+        run.signal(Signal::SIGKILL).unwrap();
+        run.wait().unwrap();
+        nothing_is_left(&host, 1);
+        assert_eq!(shares_port(&host), own);
+        assert_eq!(left(&host), Value::from(Vec::<Value>::new()));
+    }
+}
+
+/// Its early guard is killed, too. What is left is told, and a run on another port takes it back.
+#[test]
+fn what_a_run_without_any_guard_leaves_is_taken_back_by_the_next() {
+    let host = Host::new().unwrap();
+    let _service = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    let own = shares_port(&host);
+    let mut run = unguarded(&host);
+    host.must(["sh", "-c", "kill -KILL $(pgrep -x gate-room)"]);
+    run.signal(Signal::SIGKILL).unwrap();
+    run.wait().unwrap();
+    let there = left(&host);
+    assert!(
+        there[0]["control_group"].is_string() && there[1]["note"].is_string(),
+        "{there:#}"
+    );
+    let next = call(&host, words("--port 81 --drain 0s --ready-timeout 0"));
+    let outcome = next.run(["true"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(
+        outcome.stderr.contains("left there: SO_REUSEPORT"),
+        "{outcome:?}"
+    );
+    nothing_is_left(&host, 1);
+    assert_eq!(shares_port(&host), own);
     assert_eq!(left(&host), Value::from(Vec::<Value>::new()));
 }
 

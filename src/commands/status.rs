@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::action::contract::Standing;
 use crate::action::list;
+use crate::action::rooms::left::dead as dead_notes;
 use crate::cli::StatusArgs;
 use crate::gate::counted;
 use crate::gate::counts::Counts;
@@ -52,7 +53,9 @@ struct Status {
 /// What a dead run has left that stops nothing.
 #[derive(Debug, Serialize)]
 struct Left {
-    control_group: PathBuf,
+    control_group: Option<PathBuf>,
+    /// The file that tells what was given to listeners.
+    note: Option<PathBuf>,
     run: String,
 }
 
@@ -131,12 +134,7 @@ fn look() -> Status {
             ..Entry::of_run(keep, blind)
         });
     }
-    let left = census.left_groups().into_iter();
-    let left = left.map(|group| Left {
-        control_group: group.path,
-        run: group.run,
-    });
-    let left = left.collect();
+    let left = left(&mut census, &mut unseen);
     unseen.extend(census.unseen);
     Status {
         version: 1,
@@ -144,6 +142,24 @@ fn look() -> Status {
         left,
         unseen,
     }
+}
+
+fn left(census: &mut Census, unseen: &mut Vec<String>) -> Vec<Left> {
+    let groups = census.left_groups().into_iter().map(|group| Left {
+        control_group: Some(group.path),
+        note: None,
+        run: group.run,
+    });
+    let notes = dead_notes().unwrap_or_else(|error| {
+        unseen.push(format!("waiting rooms of dead runs: {error:#}"));
+        Vec::new()
+    });
+    let notes = notes.into_iter().map(|(run, note)| Left {
+        control_group: None,
+        note: Some(note),
+        run,
+    });
+    groups.chain(notes).collect()
 }
 
 impl Entry {
@@ -273,11 +289,21 @@ impl std::fmt::Display for Status {
             f.write_str(&gate.paragraph())?;
         }
         for left in &self.left {
-            let group = left.control_group.display();
-            writeln!(
-                f,
-                "a dead run has left a control group, which stops nothing: {group} (syngate clear removes it)"
-            )?;
+            if let Some(group) = &left.control_group {
+                let group = group.display();
+                writeln!(
+                    f,
+                    "a dead run has left a control group, which stops nothing: {group} (syngate clear removes it)"
+                )?;
+            }
+            if let Some(note) = &left.note {
+                let note = note.display();
+                writeln!(
+                    f,
+                    "a dead run has left SO_REUSEPORT or a program with listeners, which stops nothing: {note} \
+                     tells which (syngate clear takes it back)"
+                )?;
+            }
         }
         Ok(())
     }

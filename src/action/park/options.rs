@@ -13,7 +13,7 @@ use crate::action::contract::{
 use crate::action::rooms::First;
 use crate::action::rooms::make::{make, own};
 use crate::action::rooms::options::{RoomOptions, opens_when_ready, room_options};
-use crate::action::rooms::{admit, guard, policy, watch};
+use crate::action::rooms::{admit, early_guard, guard, policy, watch};
 use crate::gate::backend::Remark;
 use crate::kernel::room::apart;
 use crate::words::ending::Ending;
@@ -44,7 +44,7 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
         ("Parked, another user", Time(admit::LISTENS_WITHIN)),
         ("Parked, deserted", Time(guard::DESERTED)),
     ],
-    guard: guard::call,
+    guard: |words| guard::call(words).or_else(|| early_guard::call(words)),
 };
 
 #[derive(Debug, Clone, Copy)]

@@ -12,6 +12,7 @@ use super::watch::Watch;
 use crate::action::contract::{Account, Now};
 use crate::gate::backend::{Backend, Deadline, Remark};
 use crate::kernel::room::longest_queue;
+use crate::words::fault;
 use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
 
@@ -98,6 +99,7 @@ impl Backend for RoomGate {
 
     fn install(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
         let rooms = self.rooms.borrow();
+        fault::before(&format_args!("Guard"));
         if !rooms.groups.is_empty() {
             self.watch = Some(Watch::start(&rooms, until)?);
         }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::admitted::Admitted;
 use super::again::again;
 use super::figures::{Acted, Figures};
-use super::left::Note;
+use super::note::Note;
 use crate::kernel::bpf::{Connections, Counter, Kind, Link, Listeners, Program};
 use crate::kernel::control_group::ControlGroup;
 use crate::kernel::instructions::Instruction;

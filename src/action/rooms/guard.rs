@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::groups::{Filling, First, Group, Rooms};
-use super::left::Note;
 use super::letting_go::Next;
+use super::note::Note;
 use super::policy::HANDED_OVER_WITHIN;
 use crate::action::contract::GuardWork;
 use crate::decide::policy::Answer;

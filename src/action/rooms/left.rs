@@ -4,8 +4,8 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -28,15 +28,9 @@ use crate::words::scope::Scope;
 /// What the note of a run is called, behind the network namespace: with the run's id at the end.
 const SUFFIX: &str = "rooms-";
 
-/// The file that says what a run would leave. The run and its guard have a lock on it, which ends with both.
-#[derive(Debug)]
-pub(crate) struct Note {
-    path: PathBuf,
-    file: File,
-}
-
+/// What the note of a run tells.
 #[derive(Debug, Serialize, Deserialize)]
-struct Left {
+pub(super) struct Left {
     boot: Option<String>,
     /// The network namespace of the listeners, if it is another than that of the run.
     netns: Option<String>,
@@ -52,78 +46,16 @@ struct LeftListener {
     lent: bool,
 }
 
-impl Note {
-    /// Notes what the run is about to do. `lent`: whether it gives the listener SO_REUSEPORT.
-    ///
-    /// # Errors
-    /// The file can't be written.
-    pub(crate) fn write(seen: &Seen, lent: impl Fn(&Listener) -> bool) -> Result<Note> {
-        let left = Left::of(seen, lent);
-        let path = beside(&format!("{SUFFIX}{}", seen.run))?;
-        let doing = || format!("the note {} can't be written", path.display());
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&path);
-        let file = file.with_context(doing)?;
-        let mut note = Note {
-            path: path.clone(),
-            file,
-        };
-        match note.fill(&left).with_context(doing) {
-            Ok(()) => Ok(note),
-            Err(error) => {
-                note.remove();
-                Err(error)
-            }
-        }
-    }
-
-    fn fill(&mut self, left: &Left) -> Result<()> {
-        lock(&self.file)?;
-        Ok(self.file.write_all_at(&serde_json::to_vec(left)?, 0)?)
-    }
-
-    /// As [`Note::write`], when listeners have come or gone. One that is killed meanwhile leaves a note that
-    /// can't be read, and a program that does no harm.
-    pub(super) fn renew(&mut self, seen: &Seen) -> Result<()> {
-        self.file.set_len(0)?;
-        self.fill(&Left::of(seen, |_| false))
-    }
-
-    /// That of another process of the run, which has the same open file.
-    pub(super) fn adopt(path: &Path, file: OwnedFd) -> Note {
-        Note {
-            path: path.to_owned(),
-            file: file.into(),
-        }
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Everything was taken back.
-    pub(super) fn remove(self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-impl AsFd for Note {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-}
-
-/// The lock belongs to the open file, and processes that inherit the file have it, too (F_OFD_SETLK,
+/// A lock of a whole file. It belongs to the open file, and processes that inherit the file have it, too (F_OFD_SETLK,
 /// fcntl(2); Linux 3.15).
-fn lock(file: &File) -> nix::Result<()> {
-    let whole = libc::flock {
+pub(super) fn whole() -> libc::flock {
+    libc::flock {
         l_type: libc::F_WRLCK as i16,
         l_whence: libc::SEEK_SET as i16,
         l_start: 0,
         l_len: 0,
         l_pid: 0,
-    };
-    fcntl(file, FcntlArg::F_OFD_SETLK(&whole)).map(drop)
+    }
 }
 
 /// What a dead run has left, and whether it is taken back.
@@ -164,6 +96,14 @@ pub(crate) fn take_back() -> Result<Vec<TakenBack>> {
     Ok(taken.collect())
 }
 
+/// The file of that run's note.
+///
+/// # Errors
+/// This process can't see its network namespace.
+pub(super) fn path_of(run: &str) -> io::Result<PathBuf> {
+    beside(&format!("{SUFFIX}{run}"))
+}
+
 /// The runs that have left notes in this network namespace, dead or alive.
 fn notes() -> Result<Vec<(String, PathBuf)>> {
     let pattern = beside(SUFFIX)?;
@@ -183,35 +123,85 @@ fn notes() -> Result<Vec<(String, PathBuf)>> {
     Ok(notes.collect())
 }
 
-/// `None`: the run or its guard lives.
-fn take_back_one(path: &Path) -> Result<Option<()>> {
+/// The dead runs that have left notes in this network namespace, and the files.
+///
+/// # Errors
+/// The notes can't be listed, or one can't be opened.
+pub(crate) fn dead() -> Result<Vec<(String, PathBuf)>> {
+    let mut dead = Vec::new();
+    for (run, path) in notes()? {
+        let file = opened(&path).with_context(|| path.display().to_string())?;
+        if file.map(is_orphaned).transpose()?.unwrap_or(false) {
+            dead.push((run, path));
+        }
+    }
+    Ok(dead)
+}
+
+/// Whether the run and its guard are dead, without a lock: it would be in the way of a run that is just writing the
+/// note. Until then it is empty.
+fn is_orphaned(file: File) -> Result<bool> {
+    let mut held = whole();
+    fcntl(&file, FcntlArg::F_OFD_GETLK(&mut held))?;
+    Ok(held.l_type == libc::F_UNLCK as i16 && file.metadata()?.len() > 0)
+}
+
+/// `None`: its guard has just taken everything back.
+fn opened(path: &Path) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = match options
-        .read(true)
-        .write(true)
-        .custom_flags(flags)
-        .open(path)
-    {
-        // Its guard has just taken everything back.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened?,
-    };
-    if let Err(Errno::EAGAIN | Errno::EACCES) = lock(&file) {
-        return Ok(None);
+    options.read(true).write(true).custom_flags(flags);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
     }
+}
+
+/// Whether the run and its guard are dead.
+fn is_free(file: &File) -> nix::Result<bool> {
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole())) {
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        locked => locked.map(|_| true),
+    }
+}
+
+/// `None`: the run or its guard lives.
+fn take_back_one(path: &Path) -> Result<Option<()>> {
+    match opened(path)? {
+        Some(file) if is_free(&file)? => take_back_by(&file, path).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Takes back what a run has left that is just dying, when it is dead, and a guard as well that may have come.
+///
+/// # Errors
+/// It can't be taken back. The next run tries again.
+pub(super) fn take_back_after(path: &Path) -> Result<()> {
+    let Some(file) = opened(path)? else {
+        return Ok(());
+    };
+    fcntl(&file, FcntlArg::F_OFD_SETLKW(&whole()))?;
+    match file.metadata()?.nlink() {
+        // That guard has.
+        0 => Ok(()),
+        _ => take_back_by(&file, path),
+    }
+}
+
+fn take_back_by(file: &File, path: &Path) -> Result<()> {
     // A run that was killed while it wrote had done nothing else.
-    if let Ok(left) = serde_json::from_str::<Left>(&io::read_to_string(&file)?)
+    if let Ok(left) = serde_json::from_str::<Left>(&io::read_to_string(file)?)
         && left.boot == boot()
     {
         left.take_back_from_listeners()?;
     }
-    fs::remove_file(path)?;
-    Ok(Some(()))
+    Ok(fs::remove_file(path)?)
 }
 
 impl Left {
-    fn of(seen: &Seen, lent: impl Fn(&Listener) -> bool) -> Left {
+    /// `lent`: whether the run gives the listener SO_REUSEPORT.
+    pub(super) fn of(seen: &Seen, lent: impl Fn(&Listener) -> bool) -> Left {
         let listeners = seen.before.listeners.iter().map(|listener| LeftListener {
             port: listener.port,
             cookie: listener.id.cookie,

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use super::choice::{MOST_ROOMS, largest_room};
 use super::groups::{Filling, First, Group, Own, Rooms};
 use super::hook;
-use super::left::Note;
+use super::note::Note;
 use super::options::RoomOptions;
 use crate::action::contract::Seen;
 use crate::gate::rooms::{dissolve_of_nowhere, group_name};

@@ -6,9 +6,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::figures::Figures;
 use super::groups::{Group, Rooms};
-use super::left::Note;
 use super::letting_go::Next;
 use super::make::{fill, filling, group_of};
+use super::note::Note;
 use super::options::RoomOptions;
 use crate::action::contract::Seen;
 use crate::kernel::room::{Place, Room, Shelf, longest_queue};

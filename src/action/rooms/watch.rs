@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 
 use super::figures::Acted;
 use super::groups::Rooms;
+use super::note::Note;
 use crate::gate::backend::Deadline;
 use crate::kernel::room::orders::{File, NAME, Orders, monotonic};
 use crate::process::attended::{Attended, Call, Lost};
@@ -35,6 +36,7 @@ impl Watch {
     pub(crate) fn start(rooms: &Rooms, until: Deadline) -> Result<Watch> {
         let started = called(rooms, until, Attended::start);
         let started = started.with_context(|| format!("{SHOWN} can't be started"))?;
+        rooms.note.iter().for_each(Note::is_guarded);
         Ok(Watch {
             guard: Some(started),
             told: false,

@@ -1,0 +1,94 @@
+//! The note of what a run would leave, as the run and its guard hold it.
+
+use std::cell::Cell;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nix::fcntl::{FcntlArg, fcntl};
+
+use super::early_guard::EarlyGuard;
+use super::left::{Left, path_of, whole};
+use crate::action::contract::Seen;
+use crate::kernel::sockets::Listener;
+
+/// The file that says what a run would leave. The run and its guard have a lock on it, which ends with both.
+pub(crate) struct Note {
+    path: PathBuf,
+    file: File,
+    early_guard: Cell<Option<EarlyGuard>>,
+}
+
+impl Note {
+    /// Notes what the run is about to do. `lent`: whether it gives the listener SO_REUSEPORT.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub(super) fn write(seen: &Seen, lent: impl Fn(&Listener) -> bool) -> Result<Note> {
+        let left = Left::of(seen, lent);
+        let path = path_of(seen.run)?;
+        // First of all: a run may be killed at any moment.
+        let early_guard = EarlyGuard::start(seen.run, &path)?;
+        let doing = || format!("the note {} can't be written", path.display());
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(&path);
+        let file = file.with_context(doing)?;
+        let mut note = Note {
+            path: path.clone(),
+            file,
+            early_guard: Cell::new(Some(early_guard)),
+        };
+        match note.fill(&left).with_context(doing) {
+            Ok(()) => Ok(note),
+            Err(error) => {
+                note.remove();
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(&mut self, left: &Left) -> Result<()> {
+        fcntl(&self.file, FcntlArg::F_OFD_SETLK(&whole()))?;
+        Ok(self.file.write_all_at(&serde_json::to_vec(left)?, 0)?)
+    }
+
+    /// As [`Note::write`], when listeners have come or gone. One that is killed meanwhile leaves a note that
+    /// can't be read, and a program that does no harm.
+    pub(super) fn renew(&mut self, seen: &Seen) -> Result<()> {
+        self.file.set_len(0)?;
+        self.fill(&Left::of(seen, |_| false))
+    }
+
+    /// That of another process of the run, which has the same open file.
+    pub(super) fn adopt(path: &Path, file: OwnedFd) -> Note {
+        Note {
+            path: path.to_owned(),
+            file: file.into(),
+            early_guard: Cell::new(None),
+        }
+    }
+
+    /// The guard of the rooms has the note now.
+    pub(super) fn is_guarded(&self) {
+        let early_guard = self.early_guard.take();
+        early_guard.into_iter().for_each(EarlyGuard::dismiss);
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Everything was taken back.
+    pub(super) fn remove(self) {
+        let _ = fs::remove_file(&self.path);
+        self.is_guarded();
+    }
+}
+
+impl AsFd for Note {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
