@@ -3,6 +3,7 @@
 
 mod harness;
 
+use std::path::Path;
 use std::time::Duration;
 
 use harness::{Backend, Outcome, SOON, call, ms, python, words};
@@ -412,6 +413,15 @@ fn each_of_two_services_that_come_back_late_is_noticed() {
     assert_eq!(report["ports_closed_again"], json!(["8053-8054"]));
 }
 
+/// Shell script: starts a server that is written in Python, and waits until it listens. Its pid is in the file.
+fn python_starts(program: &Path, arguments: &str, pid_file: &Path, port: u16) -> String {
+    let (program, pid_file) = (program.display(), pid_file.display());
+    format!(
+        "setsid python3 {program} {arguments} >/dev/null 2>&1 & echo $! >{pid_file}; \
+         until ss -Hltn sport {port} | grep -q .; do sleep 0.01; done"
+    )
+}
+
 /// A server whose processes have one socket in common. USR2 makes a process more.
 const PREFORK: &str = "
 import os, signal, socket, sys, time
@@ -455,13 +465,7 @@ fn a_newborn_process_shows_no_restart(group: &str) -> Value {
     let host = &pair.server;
     let server = host.write("prefork.py", PREFORK);
     let pid_file = host.dir().join("prefork.pid");
-    let starts = |delay: &str| {
-        let (server, pid_file) = (server.display(), pid_file.display());
-        format!(
-            "setsid python3 {server} {delay} {group} >/dev/null 2>&1 & echo $! >{pid_file}; \
-             until ss -Hltn sport 8053 | grep -q .; do sleep 0.01; done"
-        )
-    };
+    let starts = |delay: &str| python_starts(&server, &format!("{delay} {group}"), &pid_file, 8053);
     host.must(sh(starts("0")));
     Server::on("other", &format!("{SERVER}:8054")).start(host);
     let pid = format!("$(cat {})", pid_file.display());
@@ -537,14 +541,7 @@ fn a_session_s_listener_is_not_waited_for() {
     let host = &pair.server;
     let ftpd = host.write("ftpd.py", FTPD);
     let pid_file = host.dir().join("ftpd.pid");
-    let starts = |argument: &str| {
-        format!(
-            "setsid python3 {} {argument} >/dev/null 2>&1 & echo $! >{}; \
-             until ss -Hltn sport 8021 | grep -q .; do sleep 0.01; done",
-            ftpd.display(),
-            pid_file.display()
-        )
-    };
+    let starts = |argument: &str| python_starts(&ftpd, argument, &pid_file, 8021);
     let client = format!(
         "import socket, time
 k = socket.create_connection(('{SERVER}', 8021)); k.recv(99); print('up', flush=True); time.sleep(60)"

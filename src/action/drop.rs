@@ -11,6 +11,7 @@ use super::contract::{
     Request, Seen, Standing, Wanted,
 };
 use crate::decide::policy::{Answer, Noted, Question, Waiting};
+use crate::words::count::counted;
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
 use crate::words::steer::Steer;
@@ -79,10 +80,7 @@ impl Action for Dropping {
         Account {
             rows: Vec::new(),
             verb: "closed",
-            words: stopped.map(|count| match count {
-                1 => "1 SYN dropped".to_owned(),
-                n => format!("{n} SYNs dropped"),
-            }),
+            words: stopped.map(|count| counted(count, "SYN") + " dropped"),
             failures: Vec::new(),
         }
     }

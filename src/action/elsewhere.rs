@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::contract::{HEADING, Now};
 use crate::decide::policy::{LingerEnd, Noted};
+use crate::words::count::{counted, counted_does};
 use crate::words::duration::duration;
 
 /// Options of the actions that steer connections elsewhere.
@@ -47,10 +48,7 @@ pub(crate) fn warn_of_cut(
         LingerEnd::Stopped => "when a signal ended the linger".to_owned(),
         _ => format!("when --linger {linger} was over"),
     };
-    let some = match left {
-        1 => "1 connection was".to_owned(),
-        n => format!("{n} connections were"),
-    };
+    let some = counted_does(left, "connection", ["was", "were"]);
     now.warn(format!("{some} still on the {place} {why}{apart}"));
 }
 
@@ -59,8 +57,7 @@ pub(crate) fn went(all: Option<u64>, place: &str, cut: Option<usize>) -> String 
     let connections = match all {
         None => "new connections".to_owned(),
         Some(0) => "no connection".to_owned(),
-        Some(1) => "1 connection".to_owned(),
-        Some(n) => format!("{n} connections"),
+        Some(n) => counted(n, "connection"),
     };
     let fate = match cut {
         Some(n @ 1..) => format!(", {n} of them cut"),

@@ -14,6 +14,7 @@ use crate::process::lock::{self, Living};
 use crate::process::poll::comes_true;
 use crate::process::send::send;
 use crate::tell::say::Say;
+use crate::words::count::counted;
 use crate::words::exit::{Exit, NOT_RUN};
 use crate::words::ports::PortSet;
 
@@ -82,18 +83,14 @@ pub(crate) fn run(args: &ClearArgs, say: &Say) -> Exit {
 
 /// What became of those who waited.
 fn fate(rooms: &FoundRooms) -> String {
-    let connections = |count| match count {
-        1 => "1 connection".to_owned(),
-        n => format!("{n} connections"),
-    };
     let (waiting, reset) = (rooms.waiting, rooms.stranded);
     let mut fate = String::new();
     if waiting > reset {
-        let moved = connections(waiting - reset);
+        let moved = counted(waiting - reset, "connection");
         fate.push_str(&format!("; {moved} handed over to the service"));
     }
     if reset > 0 {
-        let reset = connections(reset);
+        let reset = counted(reset, "connection");
         fate.push_str(&format!("; {reset} reset, since nobody listens"));
     }
     fate

@@ -19,6 +19,7 @@ use crate::gate::who::KEEP;
 use crate::process::cmdline::call_of;
 use crate::process::lock::Living;
 use crate::tell::say::Say;
+use crate::words::count::{counted, counted_does};
 use crate::words::exit::{Exit, NOT_TOLD};
 use crate::words::ports::PortSet;
 use crate::words::ports::as_ranges;
@@ -238,10 +239,7 @@ fn counts_of(keep: &str) -> Counts {
 }
 
 fn waiting_words(waiting: usize) -> String {
-    match waiting {
-        1 => "1 connection waits".to_owned(),
-        n => format!("{n} connections wait"),
-    }
+    counted_does(waiting, "connection", ["waits", "wait"])
 }
 
 /// `None` for years of five digits: the second comes from a rule's comment, which may say anything.
@@ -418,8 +416,7 @@ impl Entry {
             return Some(format!("{backend}, {action}: {waits}{stranded}"));
         }
         Some(match self.syns_stopped {
-            Some(1) => format!("{backend}, {action}: 1 SYN {done}"),
-            Some(n) => format!("{backend}, {action}: {n} SYNs {done}"),
+            Some(n) => format!("{backend}, {action}: {} {done}", counted(n, "SYN")),
             None => format!("{backend}, {action}"),
         })
     }

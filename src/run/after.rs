@@ -9,6 +9,7 @@ use crate::run::drive::Run;
 use crate::run::plan::Listeners;
 use crate::run::record::Course;
 use crate::run::report::verdict::{Evidence, conclude};
+use crate::words::count::counted;
 use crate::words::ended::CommandExit;
 use crate::words::ending::{Ending, Outcome};
 use crate::words::ms::ms_words;
@@ -188,10 +189,7 @@ impl Run<'_> {
             self.warn(format!(
                 "{} to be accepted on {} when a listener was seen for the last time before its end: the \
                  kernel resets connections that nobody has accepted",
-                match count {
-                    1 => "1 connection waited".to_owned(),
-                    n => format!("{n} connections waited"),
-                },
+                counted(count, "connection") + " waited",
                 ports.brief()
             ));
         }

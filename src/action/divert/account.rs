@@ -7,6 +7,7 @@ use crate::action::contract::Now;
 use crate::action::elsewhere::went;
 use crate::decide::policy::{LingerEnd, Lingered};
 use crate::gate::backend::Flows;
+use crate::words::count::counted;
 use crate::words::ms::Ms;
 use crate::words::steer::Diversion;
 
@@ -45,8 +46,7 @@ pub(crate) fn diverted_words(row: &DivertRow) -> String {
     let mut words = went(row.diverted, &row.peers.join(", "), row.cut);
     match row.no_room {
         0 => (),
-        1 => words.push_str(", 1 SYN dropped for want of room"),
-        n => words.push_str(&format!(", {n} SYNs dropped for want of room")),
+        n => words.push_str(&format!(", {} dropped for want of room", counted(n, "SYN"))),
     }
     words
 }

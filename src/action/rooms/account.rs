@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::choice::{LARGEST_HELD, MOST_ROOMS, largest_room};
 use super::figures::Figures;
+use crate::words::count::{counted, counted_does};
 use crate::words::ending::Failure;
 use crate::words::ms::{Ms, ms_words};
 
@@ -41,8 +42,7 @@ pub(super) fn waited_words(did: &str, figures: &Figures) -> String {
     let longest = ms_words(figures.longest);
     let mut words = match figures.handed_over + figures.reset {
         0 => format!("no connection {did}"),
-        1 => format!("1 connection {did} (for {longest} at most)"),
-        n => format!("{n} connections {did} (for {longest} at most)"),
+        n => format!("{} {did} (for {longest} at most)", counted(n, "connection")),
     };
     if figures.reset > 0 {
         words.push_str(&format!(", {} reset", figures.reset));
@@ -54,8 +54,7 @@ pub(super) fn waited_words(did: &str, figures: &Figures) -> String {
 pub(super) fn reset(figures: &Figures, elsewhere: &[String]) -> Option<Failure> {
     let many = match figures.reset {
         0 => return None,
-        1 => "1 connection was reset".to_owned(),
-        n => format!("{n} connections were reset"),
+        n => counted_does(n, "connection", ["was reset", "were reset"]),
     };
     let why = match elsewhere {
         [] => "nobody listened when the waiting rooms were shut".to_owned(),

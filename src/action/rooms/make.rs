@@ -66,13 +66,15 @@ pub(crate) fn make(seen: &Seen, first: First, options: RoomOptions) -> Result<Ro
         groups.any(|group: &Group| group.lent && group.place == place)
     };
     rooms.note = Some(Note::write(seen, lent)?);
+    let within = control_groups(seen);
     for group in groups {
         rooms.groups.push(group);
         let group = rooms.groups.last_mut().expect("it was just added");
-        fill(group, count, seen).or_else(|error| rooms.leave_last_alone(error))?;
+        let filled = fill(group, count, seen, &within);
+        filled.or_else(|error| rooms.leave_last_alone(error))?;
     }
     share(&mut rooms, seen)?;
-    rooms.admitted.groups = groups_of_service(seen);
+    rooms.admitted.groups = groups_of_service(within);
     Ok(rooms)
 }
 
@@ -116,11 +118,18 @@ fn share(rooms: &mut Rooms, seen: &Seen) -> Result<()> {
     Ok(())
 }
 
-/// The control groups of the processes that hold the listeners. All processes may be in the uppermost one.
-fn groups_of_service(seen: &Seen) -> Vec<PathBuf> {
-    let uppermost = control_group::root();
+/// The control groups of the processes that hold the listeners, by pid.
+pub(super) fn control_groups(seen: &Seen) -> BTreeMap<i32, PathBuf> {
     let pids = seen.before.holders.keys();
-    let groups = pids.filter_map(|pid| control_group::of_process(&pid.to_string()).ok());
+    let groups =
+        pids.filter_map(|pid| Some((*pid, control_group::of_process(&pid.to_string()).ok()?)));
+    groups.collect()
+}
+
+/// Those that are of the service alone: all processes may be in the uppermost one.
+fn groups_of_service(groups: BTreeMap<i32, PathBuf>) -> Vec<PathBuf> {
+    let uppermost = control_group::root();
+    let groups = groups.into_values();
     groups
         .filter(|group| Some(group) != uppermost.as_ref())
         .collect()
@@ -163,7 +172,12 @@ pub(super) fn group_of(
 }
 
 /// Makes the rooms of the group, bound and not open.
-pub(super) fn fill(group: &mut Group, count: u32, seen: &Seen) -> Result<()> {
+pub(super) fn fill(
+    group: &mut Group,
+    count: u32,
+    seen: &Seen,
+    within: &BTreeMap<i32, PathBuf>,
+) -> Result<()> {
     if group.lent {
         let mut copies = group.copies.iter();
         copies.try_for_each(|copy| copy::set_shares_port(copy, true))?;
@@ -173,23 +187,28 @@ pub(super) fn fill(group: &mut Group, count: u32, seen: &Seen) -> Result<()> {
         let made = (0..count).map(|_| Room::make(&group.place, like.as_fd(), seen.netns));
         made.collect()
     };
-    group.shelf = Some(match group_of_listeners(&group.place, seen) {
+    group.shelf = Some(match group_of_listeners(&group.place, seen, within) {
         Some(apart) => make_in(&apart, make)?,
         None => Shelf::of(&make()?)?,
     });
     Ok(())
 }
 
-/// The control group of the listeners at that place; `None`: this process is in it, or there are none. Where it has
+/// The control group of the listeners at that place. `within`: those of the processes. `None`: this process is in it, or there are none. Where it has
 /// gone, that of a process which holds one of them.
-fn group_of_listeners(place: &Place, seen: &Seen) -> Option<PathBuf> {
+fn group_of_listeners(
+    place: &Place,
+    seen: &Seen,
+    within: &BTreeMap<i32, PathBuf>,
+) -> Option<PathBuf> {
     let mut listeners = seen.before.listeners.iter();
     let listener = listeners.find(|listener| Place::of(listener) == *place)?;
     let own = control_group::own().ok();
     let holders = seen.before.holders.iter();
     let holding = holders.filter(|(_, holder)| holder.inodes.contains(&listener.inode));
-    let holding = holding.filter_map(|(pid, _)| control_group::of_process(&pid.to_string()).ok());
-    let holding: Vec<PathBuf> = holding.collect();
+    let holding: Vec<PathBuf> = holding
+        .filter_map(|(pid, _)| within.get(pid).cloned())
+        .collect();
     let guesses = own.iter().chain(&holding).cloned();
     let group = control_group::with_id(listener.cgroup?, guesses);
     let group = group.or_else(|| holding.first().cloned());

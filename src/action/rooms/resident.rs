@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::figures::Figures;
 use super::groups::{Group, Rooms};
 use super::letting_go::Next;
-use super::make::{fill, filling, group_of};
+use super::make::{control_groups, fill, filling, group_of};
 use super::note::Note;
 use super::options::RoomOptions;
 use crate::action::contract::Seen;
@@ -155,6 +155,6 @@ fn made(place: &Place, seen: &Seen, max_held: u32) -> Result<Group> {
          (nginx: listen ... reuseport; haproxy does)",
         place.shown()
     );
-    fill(&mut group, count, seen)?;
+    fill(&mut group, count, seen, &control_groups(seen))?;
     Ok(group)
 }

@@ -5,6 +5,7 @@ use super::host::{Host, VariantSummary};
 
 use super::endpoint::{Endpoint, ListeningProcess};
 use super::support::Support;
+use crate::words::count::counted;
 
 /// The longest line, unless a single word is longer.
 const WIDTH: usize = 100;
@@ -160,8 +161,7 @@ fn iptables(host: &Host) -> String {
 fn variant(installed: &VariantSummary) -> String {
     let holds = match (&installed.rules, &installed.unseen) {
         (Some(0), _) => "no rules".to_owned(),
-        (Some(1), _) => "1 rule".to_owned(),
-        (Some(rules), _) => format!("{rules} rules"),
+        (Some(rules), _) => counted(*rules, "rule"),
         (None, why) => format!("rules not known: {}", why.as_deref().unwrap_or_default()),
     };
     let default = if installed.default {

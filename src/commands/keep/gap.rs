@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::gate::counts::Counts;
+use crate::words::count::{counted, counted_does};
 use crate::words::ms::ms_words;
 use crate::words::ports::PortSet;
 
@@ -52,8 +53,10 @@ impl Gap {
         let (ports, took) = (self.ports.brief(), ms_words(self.took));
         let reset = match self.reset {
             0 => String::new(),
-            1 => "1 connection that waited was reset, and ".to_owned(),
-            n => format!("{n} connections that waited were reset, and "),
+            n => {
+                counted_does(n, "connection", ["that waited was", "that waited were"])
+                    + " reset, and "
+            }
         };
         format!(
             "{ports}: nobody has listened for {took} (--max-wait): {reset}new ones are refused until somebody \
@@ -65,12 +68,14 @@ impl Gap {
         let longest = ms_words(self.longest);
         let mut words = match self.waited {
             0 => "no connection waited".to_owned(),
-            1 => format!("1 connection waited, for {longest} at most"),
-            n => format!("{n} connections waited, for {longest} at most"),
+            n => format!("{} waited, for {longest} at most", counted(n, "connection")),
         };
         match self.no_room {
             0 => (),
-            n => words.push_str(&format!(", and too many came: {n} SYNs were dropped")),
+            n => {
+                let dropped = counted_does(n, "SYN", ["was dropped", "were dropped"]);
+                words.push_str(&format!(", and too many came: {dropped}"));
+            }
         }
         words
     }
