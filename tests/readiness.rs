@@ -383,8 +383,9 @@ fn a_late_restart_is_noticed(pair: &Pair, to: &str, script: &str) -> Value {
     let outcome = call(&pair.server, options).run(sh(script));
     let report = running.stop().unwrap();
     assert_eq!(outcome.code, 0, "{outcome:?}");
-    // Closing again takes some 0.1 ms, and more on a busy machine. All of 300 ms are refused without that.
-    assert!(report.refused <= 20, "{report}");
+    // Closing again takes some 0.1 ms, and more on a busy machine. Without that, all of 300 ms and more are
+    // refused, 500 a second.
+    assert!(report.refused <= 75, "{report}");
     outcome.report
 }
 
@@ -413,12 +414,13 @@ fn each_of_two_services_that_come_back_late_is_noticed() {
     assert_eq!(report["ports_closed_again"], json!(["8053-8054"]));
 }
 
-/// Shell script: starts a server that is written in Python, and waits until it listens. Its pid is in the file.
+/// Shell script: starts a server that is written in Python, and waits until this one listens: the one before may
+/// still be about to end. Its pid is in the file.
 fn python_starts(program: &Path, arguments: &str, pid_file: &Path, port: u16) -> String {
     let (program, pid_file) = (program.display(), pid_file.display());
     format!(
         "setsid python3 {program} {arguments} >/dev/null 2>&1 & echo $! >{pid_file}; \
-         until ss -Hltn sport {port} | grep -q .; do sleep 0.01; done"
+         until ss -Hltnp sport {port} | grep -q pid=$!,; do sleep 0.01; done"
     )
 }
 
