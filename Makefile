@@ -228,10 +228,13 @@ figures: test-packages
 	SYNGATE_TEST_BINARY=$(CURDIR)/target/release/syngate SYNGATE_FLOOD=100000 \
 	  $(CARGO) test --package syngate --test hold --test rooms --test room_world -- costs fifty backlog --include-ignored --nocapture --test-threads 1
 
-# See tests/ci/kernel-fetch for what these are, tests/ci/kernel-tests for how TESTS are named.
-KERNELS := 5.10 6.1 6.12 newest
+# See tests/ci/kernel-fetch for what these are, tests/ci/kernel-tests for how TESTS are named. Of 6.12.85,
+# only what it refuses is of interest.
+KERNELS := 5.10 6.1 6.12 6.12.85=auto newest
+# What --syn park and --syn handover need of the kernel, and what becomes of their clients.
+ROOMS := auto handover park parking room_kills room_world rooms
 TESTS := backends check commands contract divert edges firewall guarantees hold life readiness \
-  privilege::it_refuses privilege::a_caller privilege::a_user redirect rules services standby
+  privilege::it_refuses privilege::a_caller privilege::a_user redirect rules services standby $(ROOMS)
 CORE := guarantees::a_panic guarantees::foreign guarantees::hung guarantees::killed_with \
   guarantees::stopped rules contract::a_caller_without hold::clients hold::the_queue hold::killed_while \
   redirect::new_connections redirect::established redirect::killed \

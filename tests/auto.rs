@@ -2,8 +2,8 @@
 
 mod harness;
 
-use harness::rooms::{GROUPS_HIDDEN, SHARES_PORT};
-use harness::{Call, Outcome, all_refused, call, words};
+use harness::rooms::{GROUPS_HIDDEN, Kernel, SHARES_PORT};
+use harness::{Call, Outcome, all_refused, call, syngate, words};
 use testkit::Host;
 use testkit::services::Serve;
 
@@ -98,6 +98,48 @@ fn a_kernel_that_moves_nobody_or_wakes_nobody_is_not_used() {
             assert!(outcome.stderr.contains(why), "{outcome:?}");
             assert!(!marker.exists());
         }
+    }
+}
+
+/// Nothing is changed by what this kernel can't do.
+#[test]
+fn the_kernel_decides_whether_connections_can_be_moved() {
+    let host = Host::new().unwrap();
+    let _service = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    let listeners = || host.must(words("ss -Hltne sport = :80"));
+    let before = listeners();
+    let lacks = match Kernel::here() {
+        Kernel::MovesConnections => None,
+        Kernel::WakesNobody => Some("does not wake a service when it moves connections to it"),
+        Kernel::ResetsThem => Some("does not move connections between listeners (Linux 5.14)"),
+    };
+    let check = syngate(&host, "check --port 80 --json").stdout;
+    let check: serde_json::Value = serde_json::from_str(&check).unwrap();
+    let moves = &check["host"]["rooms"]["moves"];
+    assert_eq!(moves["state"] == "yes", lacks.is_none(), "{moves}");
+    for (action, options) in [("park", ""), ("handover", "--reload")] {
+        let mark = host.dir().join(action);
+        let call = call(&host, words("--port 80 --ready-timeout 0s --syn")).arg(action);
+        let outcome = call.run(["touch".as_ref(), mark.as_os_str()]);
+        let auto = auto(&host, options).run(["true"]);
+        assert_eq!(auto.code, 0, "{auto:?}");
+        if let Some(why) = lacks {
+            assert_eq!(outcome.code, 125, "{outcome:?}");
+            assert!(outcome.stderr.contains(why), "{outcome:?}");
+            assert!(!mark.exists());
+            assert_eq!(auto.report["action"], "hold", "{auto:?}");
+            let [(passed, told)] = &not_taken(&auto)[..] else {
+                panic!("{auto:?}");
+            };
+            assert!(passed == action && told.contains(why), "{auto:?}");
+            assert!(moves["why"].as_str().unwrap().contains(why), "{moves}");
+        } else {
+            assert_eq!(outcome.code, 0, "{outcome:?}");
+            assert!(mark.exists());
+            assert_eq!(outcome.report["action"], action, "{outcome:?}");
+            assert_eq!(auto.report["action"], action, "{auto:?}");
+        }
+        assert_eq!(listeners(), before);
     }
 }
 

@@ -35,7 +35,7 @@ impl<'a> Service<'a> {
         let [sh, c] = ["sh", "-c"].map(str::to_owned);
         let mut service = Service {
             host,
-            call: call(host, options),
+            call: call(host, options).unhurried(),
             command: [sh, c, format!("{restart}; true"), COMMAND.to_owned()],
             sockets: listeners(host).len(),
             shares_port: String::new(),

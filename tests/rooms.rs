@@ -9,7 +9,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use harness::latch::Latch;
-use harness::rooms::{SHARES_PORT, all_served, listeners, notes, nothing_is_left};
+use harness::rooms::{
+    SHARES_PORT, all_served, are_parked, listeners, notes, nothing_is_left, queued, with_a_deadline,
+};
 use harness::{
     Call, Outcome, SOON, SYNGATE, call, costed, ms, read_cost, status, syngate, tell, words,
 };
@@ -33,12 +35,17 @@ struct Parked<'a> {
 
 impl<'a> Parked<'a> {
     fn new(host: &'a Host, options: &str) -> Parked<'a> {
+        Parked::before_it_opens(host, options).expect("parked connections")
+    }
+
+    /// `None`: the gate has opened before all were parked.
+    fn before_it_opens(host: &'a Host, options: &str) -> Option<Parked<'a>> {
         let service = Serve::on("0.0.0.0:80").start(host).unwrap();
         let call = call(
             host,
             words("--port 80 --syn park --drain 0s --ready-timeout 0"),
         );
-        let call = call.args(words(options));
+        let call = call.unhurried().args(words(options));
         let latch = Latch::new(host, "parked");
         let run = call.start(["sh", "-c", &format!("{}; exit 3", latch.hold())]);
         latch.wait();
@@ -47,25 +54,29 @@ impl<'a> Parked<'a> {
             .duration(Duration::from_millis(20))
             .start(host)
             .unwrap();
-        let waiting = || listeners(host).iter().any(|line| line.contains(" 20 "));
-        wait_until(SOON, "parked connections", waiting).unwrap();
-        Parked {
+        are_parked(host, WAITING.into()).then_some(Parked {
             run,
             latch,
             call,
             load,
             service: Some(service),
-        }
+        })
     }
 
     /// The same after the end of the service.
     fn deserted(host: &'a Host, options: &str) -> Parked<'a> {
         let mut parked = Parked::new(host, options);
+        assert!(parked.are_deserted(host), "parked connections");
+        parked
+    }
+
+    /// Ends the service; false if the gate has opened before.
+    fn are_deserted(&mut self, host: &Host) -> bool {
         let before = listeners(host).len();
-        drop(parked.service.take());
+        drop(self.service.take());
         let gone = || listeners(host).len() < before;
         wait_until(SOON, "the end of the service", gone).unwrap();
-        parked
+        queued(host) == u64::from(WAITING)
     }
 
     /// The run is killed, and its guard is left.
@@ -104,7 +115,7 @@ fn all_reset(report: &LoadReport) {
 #[test]
 fn status_tells_who_has_parked_what_and_until_when() {
     let host = Host::new().unwrap();
-    let parked = Parked::new(&host, "--max-closed 20s");
+    let parked = Parked::new(&host, "--max-closed 60s");
     let gate = only(&host);
     for (field, value) in [
         ("state", Value::from("shut")),
@@ -125,7 +136,7 @@ fn status_tells_who_has_parked_what_and_until_when() {
         "{gate:#}"
     );
     let opens_in = gate["opens_in_ms"].as_u64().unwrap();
-    assert!((10_000..=20_500).contains(&opens_in), "{gate:#}");
+    assert!((30_000..=60_500).contains(&opens_in), "{gate:#}");
     let said = syngate(&host, "status").stdout;
     for part in [
         "80 is parked\n",
@@ -340,15 +351,21 @@ fn whatever_ends_a_park_hands_over_to_who_listens_and_resets_if_nobody_does() {
 }
 
 fn ends(end: &str, served: bool) {
+    match end {
+        "--max-closed" => with_a_deadline(|deadline| has_ended(end, deadline, served)),
+        _ => assert!(has_ended(end, "", served), "parked connections"),
+    }
+}
+
+/// Whether it was that end: false if the gate had opened before.
+fn has_ended(end: &str, options: &str, served: bool) -> bool {
     let host = Host::new().unwrap();
-    let options = match end {
-        "--max-closed" => "--max-closed 2s",
-        _ => "",
+    let Some(mut parked) = Parked::before_it_opens(&host, options) else {
+        return false;
     };
-    let mut parked = match served {
-        true => Parked::new(&host, options),
-        false => Parked::deserted(&host, options),
-    };
+    if !served && !parked.are_deserted(&host) {
+        return false;
+    }
     match end {
         "USR1" => parked.run.signal(Signal::SIGUSR1).unwrap(),
         "INT" => parked.run.signal(Signal::SIGINT).unwrap(),
@@ -392,6 +409,7 @@ fn ends(end: &str, served: bool) {
     assert!(outcome.stderr.contains(says), "{end}: {outcome:?}");
     wait_for_end_of_guard(&host);
     assert_eq!(listeners(&host).len(), usize::from(served), "{end}");
+    true
 }
 
 // Rooms are nobody's service -----------------------------------------------------------------------
@@ -413,7 +431,9 @@ fn others_do_not_take_a_room_for_the_service() {
     let mut down = Latch::new(&host, "down");
     let pid = host.dir().join("server.pid");
     let start = Serve::on("0.0.0.0:80").daemon_argv(&pid).unwrap().join(" ");
-    let next = call(&host, words("--port 80")).report_to(host.dir().join("next.json"));
+    let next = call(&host, words("--port 80"))
+        .unhurried()
+        .report_to(host.dir().join("next.json"));
     let run = next.start(["sh", "-c", &format!("{}; exec {start}", down.hold())]);
     down.wait();
     let (gates, _) = status(&host);
@@ -437,7 +457,10 @@ fn a_run_has_the_guard_of_a_dead_one_hand_over_first() {
     let mut parked = Parked::new(&host, "");
     parked.is_orphaned();
     let next = call(&host, words("--port 80 --syn park --ready-timeout 0"));
-    let outcome = next.report_to(host.dir().join("next.json")).run(["true"]);
+    let outcome = next
+        .unhurried()
+        .report_to(host.dir().join("next.json"))
+        .run(["true"]);
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert!(
         outcome.stderr.contains("that a dead run had left"),
@@ -491,15 +514,8 @@ fn costs_of_ten_thousand_that_wait() {
     clients.args(["-c", ONE_BY_ONE, &MANY.to_string()]);
     let clients = clients.args([&came, &got]).arg(SERVER);
     let mut clients = pair.client.spawn(clients).unwrap();
-    let queued = || -> u64 {
-        let all = listeners(host);
-        let queues = all
-            .iter()
-            .filter_map(|line| words(line)[1].parse::<u64>().ok());
-        queues.sum()
-    };
     wait_until(LONG, "parked connections", || {
-        queued() >= MANY && came.exists()
+        queued(host) >= MANY && came.exists()
     })
     .unwrap();
     let lost = || ["ListenOverflows", "ListenDrops"].map(|n| host.tcp_counter(n).unwrap());

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use testkit::{Host, Ran, Running, wait_until};
+use testkit::{Host, Ran, Running, slow, wait_until};
 
 /// A wait for a state that is sure to come.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
@@ -229,6 +229,13 @@ impl Call<'_> {
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
         self.primed()
+    }
+
+    /// On a slow machine, with as much more time until the gate has to open.
+    pub(crate) fn unhurried(self) -> Self {
+        let times = |seconds: u32| format!("{}s", seconds * slow());
+        let call = self.env("SYNGATE_MAX_CLOSED", &times(30));
+        call.env("SYNGATE_READY_TIMEOUT", &times(10))
     }
 
     /// By way of another program: `env -i PATH=/bin`, `setpriv ...`.

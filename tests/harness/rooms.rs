@@ -1,6 +1,8 @@
 //! Waiting rooms, as tests see them from outside.
 
-use testkit::{Host, LoadReport, wait_until};
+use std::sync::OnceLock;
+
+use testkit::{Host, LoadReport, slow, wait_until};
 
 use super::{Outcome, SOON, words};
 
@@ -29,6 +31,39 @@ pub(crate) const GROUPS_HIDDEN: [&str; 6] = [
     "sh",
 ];
 
+/// What this kernel does when a listener of a SO_REUSEPORT group closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    MovesConnections,
+    /// It moves them, but a service that sleeps is not woken: CVE-2026-46015.
+    WakesNobody,
+    /// Before 5.14; Debian's 5.10 has the setting and moves nothing all the same.
+    ResetsThem,
+}
+
+impl Kernel {
+    /// Tried without syngate.
+    pub(crate) fn here() -> Kernel {
+        static HERE: OnceLock<Kernel> = OnceLock::new();
+        *HERE.get_or_init(|| {
+            let host = Host::new().unwrap();
+            let script = include_str!("moves.py");
+            match host.must(["python3", "-c", script]).trim() {
+                "moves it" => Kernel::MovesConnections,
+                "wakes nobody" => Kernel::WakesNobody,
+                "does not move it" => Kernel::ResetsThem,
+                other => panic!("{other}"),
+            }
+        })
+    }
+}
+
+/// Its client would have sent it again.
+#[track_caller]
+pub(crate) fn no_syn_was_lost(client: &Host) {
+    assert_eq!(client.tcp_counter("TCPSynRetrans").unwrap(), 0);
+}
+
 #[track_caller]
 pub(crate) fn all_served(report: &LoadReport) {
     assert_eq!(report.failed(), 0, "{report}: {:?}", report.failures);
@@ -44,6 +79,35 @@ pub(crate) fn figure(outcome: &Outcome, action: &str, name: &str) -> u64 {
 pub(crate) fn listeners(host: &Host) -> Vec<String> {
     let shown = host.must(words("ss -Hltn sport = :80"));
     shown.lines().map(str::to_owned).collect()
+}
+
+/// How many connections wait to be accepted on port 80.
+pub(crate) fn queued(host: &Host) -> u64 {
+    let all = listeners(host);
+    let queues = all
+        .iter()
+        .filter_map(|line| words(line)[1].parse::<u64>().ok());
+    queues.sum()
+}
+
+/// Waits until so many connections are parked; false if the gate has opened before.
+#[track_caller]
+pub(crate) fn are_parked(host: &Host, count: u64) -> bool {
+    let guarded = || host.sh("pgrep -x gate-room").unwrap().ok();
+    let over = || queued(host) >= count || !guarded();
+    wait_until(SOON * 3, "parked connections", over).unwrap();
+    queued(host) >= count
+}
+
+/// Tries with a --max-closed that is longer each time, as what has to be done before it may take long.
+#[track_caller]
+pub(crate) fn with_a_deadline(done_before: impl FnMut(&str) -> bool) {
+    let deadlines = [2, 8, 32].map(|seconds| format!("--max-closed {}s", seconds * slow()));
+    let done = deadlines
+        .iter()
+        .map(|deadline| &**deadline)
+        .any(done_before);
+    assert!(done, "each time the gate had opened before");
 }
 
 /// Only the service listens, so many times, and no process of a run is there; a guard may take its time.

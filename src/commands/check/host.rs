@@ -69,6 +69,9 @@ pub(crate) struct Published {
 pub(crate) struct Host {
     /// The kernel's release.
     pub(crate) kernel: String,
+    /// The release of kernel.org that it was made from.
+    #[serde(skip)]
+    pub(crate) made_from: String,
     pub(crate) privileges: Privileges,
     /// A table can be made.
     pub(crate) nf_tables: Support,
@@ -133,6 +136,7 @@ pub(crate) mod tests {
         let settings = [4096, 0, 0, 2048, 0, 4, 1].map(Some);
         Host {
             kernel: "6.18.44".to_owned(),
+            made_from: "6.18.44".to_owned(),
             privileges: Privileges {
                 uid: 0,
                 net_admin: true,

@@ -10,7 +10,7 @@ use crate::gate::firewall;
 use crate::gate::iptables::holdings;
 use crate::gate::iptables::present::default_variant;
 use crate::kernel::caps;
-use crate::kernel::release::release;
+use crate::kernel::release::{made_from, release};
 use crate::kernel::sockets::netstat;
 
 impl Host {
@@ -22,6 +22,7 @@ impl Host {
         let (published, published_unseen) = published(&holdings);
         Host {
             kernel: release(),
+            made_from: made_from(),
             privileges: Privileges::mine(),
             nf_tables: asked.table,
             timed_sets: asked.gate,

@@ -25,13 +25,13 @@ use crate::words::fault;
 
 /// How long the service may sleep on. The kernel wakes it as it moves the queue, in some µs.
 const WAKES_WITHIN: Duration = Duration::from_millis(250);
-/// The setting has come with the migration.
 const NO_MIGRATION: &str = "this kernel does not move connections between listeners (Linux 5.14)";
 const CONNECTED_WITHIN: Duration = Duration::from_secs(1);
 
 /// # Errors
 /// What this kernel lacks, or this process may not do.
 pub(crate) fn moves_connections() -> Result<()> {
+    // The setting has come with the migration. Debian's 5.10 has it as well, and moves nothing.
     ensure!(
         std::path::Path::new("/proc/sys/net/ipv4/tcp_migrate_req").exists(),
         NO_MIGRATION

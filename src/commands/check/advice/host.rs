@@ -222,7 +222,7 @@ fn kernel(host: &Host) -> Vec<Advice> {
 
 /// What no trial shows, of a kernel on which connections can be parked.
 fn bugs(host: &Host) -> Option<Advice> {
-    let bugs = releases::bugs(&host.kernel);
+    let bugs = releases::bugs(&host.made_from);
     if host.rooms.refusal().is_some() || bugs.is_empty() {
         return None;
     }

@@ -621,7 +621,7 @@ mod tests {
     fn bugs_of_the_kernel_in_moving_connections_are_told() {
         let mut host = usual();
         assert_eq!(told(&said(&host, &[]), "kernel_bugs"), None);
-        host.kernel = "6.1.119".to_owned();
+        host.made_from = "6.1.119".to_owned();
         let bugs = told(&said(&host, &[]), "kernel_bugs").unwrap();
         assert!(bugs.starts_with("with --syn park: "), "{bugs}");
         host.rooms.moves = no();
