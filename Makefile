@@ -238,7 +238,8 @@ TESTS := backends check commands contract divert edges firewall guarantees hold 
 CORE := guarantees::a_panic guarantees::foreign guarantees::hung guarantees::killed_with \
   guarantees::stopped rules contract::a_caller_without hold::clients hold::the_queue hold::killed_while \
   redirect::new_connections redirect::established redirect::killed \
-  divert::new_connections divert::established divert::killed_at
+  divert::new_connections divert::established divert::killed_at \
+  auto::the_kernel_decides
 test-kernels: test-packages
 	@tests/ci/install-packages $(KERNEL_PACKAGES)
 	$(CARGO) build --workspace --tests
