@@ -19,45 +19,51 @@ pub(crate) enum Register {
     Stack = 10,
 }
 
-/// What a program may call (enum bpf_func_id, linux/bpf.h).
+/// What a program may call (enum bpf_func_id, linux/bpf.h), with the release that brought it. All are older than the
+/// moving of connections (5.14); only what `SetSockOpt` may set came later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Helper {
-    /// `(map, &key)`: the address of the value, or 0.
+    /// `(map, &key)`: the address of the value, or 0. Linux 3.19.
     MapLookup = 1,
-    /// `(map, &key, &value, flags)`: 0, or an error.
+    /// `(map, &key, &value, flags)`: 0, or an error. Linux 3.19.
     MapUpdate = 2,
-    /// `(context, offset, to, length)`: 0 if the packet has so many bytes there.
-    LoadBytes = 26,
-    /// `()`: the group and, in the lower 32 bits, the user of the process.
+    /// `()`: the group and, in the lower 32 bits, the user of the process. Linux 4.2.
     UserAndGroup = 15,
-    /// `(context)`: the cookie of the socket.
+    /// `(context, offset, to, length)`: 0 if the packet has so many bytes there. Linux 4.5.
+    LoadBytes = 26,
+    /// `(context)`: the cookie of the socket. Linux 4.12.
     SocketCookie = 46,
-    /// `(context, level, name, &value, length)`: 0, or an error.
+    /// `(context, level, name, &value, length)`: sets an option of the socket; 0, or an error. Linux 4.13;
+    /// SO_REUSEPORT since 6.1.
+    SetSockOpt = 49,
+    /// `(context, level, name, &value, length)`: reads an option of the socket; 0, or an error. Linux 4.15;
+    /// SO_REUSEPORT since 6.1.
     GetSockOpt = 57,
+    /// `(context, offset, to, length, header)`: as `LoadBytes`; the offset counts from that header. Linux 4.18.
+    LoadBytesRelative = 68,
     /// `()`: the id of the process's control group. Linux 4.18.
     ControlGroupId = 80,
-    /// `(context, level, name, &value, length)`: 0, or an error.
-    SetSockOpt = 49,
-    /// The same, with the header that the offset counts from as a fifth argument.
-    LoadBytesRelative = 68,
     /// `(context, map, &key, flags)`: 0 if the socket in the map is chosen. Linux 4.19.
     SelectReusePort = 82,
-    /// `(context)`: the cookie of the socket's network namespace. For this type of program since Linux 5.7.
+    /// `(context)`: the cookie of the socket's network namespace. Linux 5.7.
     NetnsCookie = 122,
 }
 
 /// A place in a program that a jump goes to.
 pub(crate) type Label = u16;
 
+/// All are of the first version of the virtual machine (Linux 3.18), unless another release is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Instruction {
     /// The first register gets the second one's value.
     Copy(Register, Register),
+    /// The register gets the value, with its sign to 64 bits.
     Set(Register, i32),
     /// A value of 64 bits.
     SetWide(Register, u64),
     /// The register gets the map with this descriptor.
     SetMap(Register, i32),
+    /// Adds the value to all 64 bits.
     Add(Register, i32),
     /// Divides the register's lower 32 bits, without a sign.
     Divide(Register, i32),
@@ -76,14 +82,19 @@ pub(crate) enum Instruction {
     StoreWide(Register, i16, Register),
     /// Stores these 32 bits.
     StoreValue(Register, i16, i32),
+    /// Calls into the kernel. See [`Register`] for arguments and result.
     Call(Helper),
+    /// Goes on at the label if all 64 bits of the register are that value.
     JumpIfEqual(Register, i32, Label),
+    /// Goes on at the label if they are not.
     JumpUnlessEqual(Register, i32, Label),
-    /// Compares two registers.
+    /// Goes on at the label if two registers differ.
     JumpUnlessSame(Register, Register, Label),
+    /// Goes on at the label.
     Jump(Label),
-    /// Takes no place in the program.
+    /// The label. Takes no place in the program.
     Here(Label),
+    /// Ends the program with the result in `R0`.
     Exit,
 }
 
