@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use harness::latch::Latch;
 use harness::rooms::{
-    GROUPS_HIDDEN, SHARES_PORT, all_served, figure, no_syn_was_lost, nothing_is_left,
+    GROUPS_HIDDEN, SHARES_PORT, all_served, figure, listeners, no_syn_was_lost, nothing_is_left,
 };
-use harness::{Call, Outcome, SOON, all_refused, call, words};
+use harness::{Call, Outcome, SOON, SYNGATE, all_refused, call, words};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
 use testkit::{Host, Load, LoadReport, Pair, Running, RunningLoad, SERVER, slow, wait_until};
@@ -348,10 +348,9 @@ fn who_comes_in_a_gap_waits_until_the_service_listens_again() {
         asking.release();
         let outcome = call.end(run);
         assert_eq!(outcome.code, 0, "{outcome:?}");
-        let counts =
+        let [parked, handed_over, reset] =
             ["parked", "handed_over", "reset"].map(|name| figure(&outcome, "handover", name));
         // COMMAND's own may come before the run has seen the new listener.
-        let [parked, handed_over, reset] = counts;
         assert!((20..=21).contains(&parked), "{outcome:?}");
         assert_eq!((handed_over, reset), (parked, 0), "{outcome:?}");
         assert_eq!(outcome.report["action"], "handover");
@@ -411,6 +410,33 @@ fn a_failed_reload_changes_nothing_and_a_service_that_stays_away_is_told_of() {
         "{outcome:?}"
     );
     nothing_is_left(&host, 0);
+}
+
+/// The program that stays must not keep connections from a listener that it does not know.
+#[test]
+fn a_listener_that_comes_after_a_double_kill_has_its_share() {
+    let host = Host::new().unwrap();
+    let server = Serve::on("0.0.0.0:80").reuseport();
+    let _first = server.start(&host).unwrap();
+    let latch = Latch::new(&host, "under-way");
+    let mut run = handover(&host, "").start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    // It would put another one in the place of its guard.
+    run.signal(Signal::SIGSTOP).unwrap();
+    host.must(["sh", "-c", "kill -9 $(pgrep gate-room)"]);
+    run.signal(Signal::SIGKILL).unwrap();
+    run.wait().unwrap();
+    let gone = || listeners(&host).len() == 1;
+    wait_until(SOON, "the end of the rooms", gone).unwrap();
+    let accepted = host.dir().join("accepted");
+    let _second = server.log_accepts(&accepted).start(&host).unwrap();
+    let load = Load::to("127.0.0.1:80").rate(1_000).timeout(LONG);
+    let load = load.duration(Duration::from_millis(100)).start(&host);
+    all_served(&load.unwrap().finish().unwrap());
+    let count = std::fs::read_to_string(&accepted).unwrap().lines().count();
+    assert!((10..=90).contains(&count), "{count} of 100");
+    host.sh(&format!("{SYNGATE} clear")).unwrap();
+    nothing_is_left(&host, 2);
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn control_groups_are_hidden() {
         all_served(&waiting.finish().unwrap());
         assert_eq!(outcome.code, 0, "{outcome:?}");
         let warnings = outcome.report["warnings"].to_string();
-        let told = "COMMAND's own connections to the service wait as others do";
+        let told = "COMMAND's own connections can't be told from others";
         assert_eq!(warnings.contains(told), !may_mount, "{outcome:?}");
     }
 }
@@ -264,6 +264,26 @@ fn more_than_the_longest_queue_takes_leave_place_for_new_connections() {
     assert_eq!(overflows(), before, "no SYN found the listener full");
     assert_eq!(figure(&outcome, "park", "reset"), 0);
     assert!(listeners(host)[0].contains(" 16 "), "{:?}", listeners(host));
+}
+
+/// It is given its own backlog back when it has accepted enough, which may be long after COMMAND has ended.
+#[test]
+fn a_slow_service_has_its_own_backlog_back() {
+    let host = Host::new().unwrap();
+    let server = Serve::on("0.0.0.0:80").backlog(4).accept_rate(8);
+    let mut service = Restarted::new(&host, server);
+    let call = park(&host, "");
+    let run = service.begin(&call);
+    let load = burst("127.0.0.1:80", 30).start(&host).unwrap();
+    wait_parked(&host, 30);
+    let outcome = service.finish(&call, run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(
+        listeners(&host)[0].contains(" 4 "),
+        "{:?}",
+        listeners(&host)
+    );
+    all_served(&load.finish().unwrap());
 }
 
 /// A service may have limits of its own, as sshd has with MaxStartups.
@@ -388,20 +408,32 @@ fn far_clients_are_lost_nowhere() {
 /// An order to stop must reach the old process: the new one would carry it out, too.
 #[test]
 fn commands_own_connections_reach_the_old_process_and_no_others_do() {
-    for (reuseport, to) in [(true, "127.0.0.1"), (false, "127.0.0.1"), (false, "[::1]")] {
-        let host = Host::new().unwrap();
+    for (reuseport, to, told_apart) in [
+        (true, "127.0.0.1", true),
+        (false, "127.0.0.1", true),
+        (false, "[::1]", true),
+        (true, "127.0.0.1", false),
+        (true, "[::1]", false),
+    ] {
+        let pair = Pair::new().unwrap();
+        let host = &pair.server;
         let server = Serve::on("0.0.0.0:80")
             .and_on("[::]:80")
             .reuseport_if(reuseport);
-        let mut service = Restarted::new(&host, server);
-        let mut before = Latch::new(&host, "before");
+        let mut service = Restarted::new(host, server);
+        let mut before = Latch::new(host, "before");
         let [sh, c, restart] = service.command();
         let ask = format!("curl -s -o /dev/null http://{to}/");
-        let call = park(&host, "");
+        let call = match told_apart {
+            true => park(host, ""),
+            false => park(host, "").by(GROUPS_HIDDEN).fault("no-own-mount"),
+        };
         let run = call.start([sh, c, format!("{}; {ask}; {restart}", before.hold())]);
         before.wait();
-        let load = burst("127.0.0.1:80", 20).start(&host).unwrap();
-        wait_parked(&host, 20);
+        let load = burst(&format!("{SERVER}:80"), 20)
+            .start(&pair.client)
+            .unwrap();
+        wait_parked(host, 20);
         assert_eq!(service.accepted(), []);
         before.release();
         // It would hang, had it to wait for the new process.

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use harness::latch::Latch;
-use harness::rooms::{GROUPS_HIDDEN, SHARES_PORT, figure, no_syn_was_lost, notes};
+use harness::rooms::{GROUPS_HIDDEN, SHARES_PORT, figure, no_syn_was_lost, notes, programs};
 use harness::{Call, Outcome, SOON, call, words};
 use serde_json::Value;
 use testkit::{Host, Pair, Running, slow, wait_until};
@@ -146,6 +146,7 @@ fn restarted(
         answers.len() as u64
     );
     assert_eq!(notes(service.host), "");
+    assert_eq!(programs(service.host), "");
     (outcome, answers)
 }
 
@@ -288,6 +289,76 @@ fn listeners_in_another_network_namespace() {
     let start = service.command(enter, listeners);
     restarted(&service, &call, &start, &clients);
     assert_eq!(service.shares_port(), "0\n0\n");
+}
+
+/// As when a container is replaced, which takes its network namespace along.
+#[test]
+fn who_waits_in_a_namespace_that_is_replaced_is_told_of() {
+    let host = Host::new().unwrap();
+    let make = "ip netns add web; ip -n web link set lo up";
+    host.must(["sh", "-ec", make]);
+    let enter = "nsenter --net=/run/netns/web";
+    let service = Service::start(&host, enter, ONE);
+    let latch = Latch::new(&host, "down");
+    let start = service.command(enter, ONE);
+    let (stop, hold) = (service.stop(), latch.hold());
+    let script = format!("{stop}; {hold}; ip netns del web; {make}; {start}");
+    let call = park(&host, "--port 80 --listen-netns web");
+    let run = call.start(["sh", "-c", &script]);
+    latch.wait();
+    let mut curl = host.command("sh");
+    let curl = curl.args(["-c", &format!("{enter} curl -s -m 20 http://127.0.0.1/")]);
+    let mut client = host.spawn(curl).unwrap();
+    wait_until(SOON, "a parked connection", || waiting(&host) == 1).unwrap();
+    let mut latch = latch;
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(figure(&outcome, "park", "handed_over"), 0, "{outcome:?}");
+    assert_eq!(figure(&outcome, "park", "reset"), 1, "{outcome:?}");
+    assert_eq!(outcome.code, 124, "{outcome:?}");
+    assert!(!client.wait().unwrap().success());
+}
+
+/// A host may have many ports, and many processes among whose files listeners are looked for.
+#[test]
+fn many_ports_are_handed_over_at_once() {
+    let host = Host::new().unwrap();
+    let listeners: Vec<String> = (100..160)
+        .map(|port| format!(r#"{{"address": "127.0.0.1", "port": {port}}}"#))
+        .collect();
+    let listeners = format!("[{}]", listeners.join(", "));
+    let service = Service::start(&host, "", &listeners);
+    let start = service.command("", &listeners);
+    let call = park(&host, "--port 100-159");
+    let clients = [(&host, "127.0.0.1:100"), (&host, "127.0.0.1:159")];
+    let (outcome, _) = restarted(&service, &call, &start, &clients);
+    assert_eq!(outcome.report["warnings"], serde_json::json!([]));
+    let took = outcome.report["open_took_ms"].as_f64().unwrap();
+    assert!(took < 1_000.0 * f64::from(testkit::slow()), "{took} ms");
+}
+
+#[test]
+fn nothing_is_left_where_the_listeners_stay() {
+    const FOUR: &str = r#"[{"address": "0.0.0.0", "share": 1, "many": 4}]"#;
+    for (action, netns) in [
+        ("park", ""),
+        ("handover", ""),
+        ("park", "web"),
+        ("handover", "web"),
+    ] {
+        let host = Host::new().unwrap();
+        host.must(["sh", "-ec", "ip netns add web; ip -n web link set lo up"]);
+        let (enter, option) = match netns {
+            "" => ("", ""),
+            _ => ("nsenter --net=/run/netns/web", "--listen-netns web"),
+        };
+        let _service = Service::start(&host, enter, FOUR);
+        let options = format!("--port 80 --syn {action} {option}");
+        let outcome = call(&host, words(&options)).run(["false"]);
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        assert_eq!(programs(&host), "", "{options}");
+        assert_eq!(notes(&host), "");
+    }
 }
 
 // What comes back is another one -------------------------------------------------------------------
@@ -524,19 +595,30 @@ fn a_connection_that_was_parked_has_the_options_of_one_that_was_not() {
     assert_eq!(locked.collect::<Vec<_>>(), [false, false, true]);
 }
 
+/// As ExecStop= of a unit does (systemd.service(5)), which runs in the service's control group. It would hang, had it
+/// to wait for the new process, and then stop that.
+#[test]
+fn an_order_to_stop_from_the_services_control_group_reaches_the_old_process() {
+    let host = Host::new().unwrap();
+    let group = Group::of(&host);
+    let by = group.entered(&host);
+    let service = Service::start(&host, &by, ONE);
+    let start = service.command(&by, ONE);
+    let ask = "curl -s -m 5 -o /dev/null http://127.0.0.1/";
+    let script = format!("{by} {ask} && {}; {start}", service.stop());
+    let outcome = park(&host, "--port 80").run(["sh", "-c", &script]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(figure(&outcome, "park", "parked"), 0, "{outcome:?}");
+    drop(service);
+}
+
 /// That decides about systemd's IPAddressDeny=, for one.
 #[test]
 fn a_connection_that_is_parked_is_in_the_control_group_of_the_service() {
     for hidden in [false, true] {
         let host = Host::new().unwrap();
-        let group = host.must([
-            "sh",
-            "-ec",
-            "awk '$3 == \"cgroup2\" {print $2; exit}' /proc/mounts",
-        ]);
-        let group = Group::make(format!("{}/testkit-{}", group.trim(), host.pid()).into());
-        let enter = format!("echo 0 >{}/cgroup.procs; exec \"$@\"", group.0.display());
-        let by = format!("sh {}", host.write("enter.sh", enter).display());
+        let group = Group::of(&host);
+        let by = group.entered(&host);
         let service = Service::start(&host, &by, ONE);
         let its_own = control_groups(&host, "listening");
         let mut latch = Latch::new(&host, "down");
@@ -574,9 +656,21 @@ fn control_groups(host: &Host, state: &str) -> Vec<String> {
 struct Group(PathBuf);
 
 impl Group {
-    fn make(path: PathBuf) -> Group {
+    fn of(host: &Host) -> Group {
+        let mounted = host.must([
+            "sh",
+            "-ec",
+            "awk '$3 == \"cgroup2\" {print $2; exit}' /proc/mounts",
+        ]);
+        let path = PathBuf::from(format!("{}/testkit-{}", mounted.trim(), host.pid()));
         fs::create_dir(&path).unwrap();
         Group(path)
+    }
+
+    /// Before a command line that is to run in it.
+    fn entered(&self, host: &Host) -> String {
+        let enter = format!("echo 0 >{}/cgroup.procs; exec \"$@\"", self.0.display());
+        format!("sh {}", host.write("enter.sh", enter).display())
     }
 }
 

@@ -7,7 +7,9 @@ mod killing;
 
 use std::time::Duration;
 
-use harness::rooms::{GUARD, SHARES_PORT, all_served, listeners, nothing_is_left};
+use harness::rooms::{
+    GUARD, SHARES_PORT, all_served, at_most_a_program_is_left, listeners, nothing_is_left,
+};
 use harness::{Call, SOON, call, syngate, tell, words};
 use killing::Moment;
 use nix::sys::signal::Signal;
@@ -98,8 +100,11 @@ impl<'a> Service<'a> {
     }
 
     #[track_caller]
-    fn is_as_it_was(&self, moment: &Moment) {
-        nothing_is_left(self.host, self.sockets);
+    fn is_as_it_was(&self, guarded: bool, moment: &Moment) {
+        match guarded {
+            true => nothing_is_left(self.host, self.sockets),
+            false => at_most_a_program_is_left(self.host, self.sockets),
+        }
         assert_eq!(self.shares_port(), self.shares_port, "{moment:?}");
     }
 }
@@ -154,7 +159,7 @@ fn kill_each(pair: &Pair, service: &Service, kill: Kill, times: usize) {
         if kill == Kill::Both {
             served_afterwards(service, &moment);
         }
-        service.is_as_it_was(&moment);
+        service.is_as_it_was(kill == Kill::Run, &moment);
     }
     tell(&format!(
         "{kill:?}: {kills} kills, {guarded} of them with a guard, {failed} clients failed"

@@ -21,6 +21,24 @@ for fd in os.listdir(f'/proc/{pid}/fd'):
             print(copy.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
 ";
 
+/// Python: the programs that choose among the listeners of any process, each told by its listener. To ask is to
+/// detach them (SO_DETACH_REUSEPORT_BPF, linux/asm-generic/socket.h).
+const PROGRAMS: &str = "
+import ctypes, glob, os, socket
+libc = ctypes.CDLL(None)
+for path in glob.glob('/proc/[0-9]*/fd/*'):
+    try:
+        if not os.readlink(path).startswith('socket:'):
+            continue
+        _, _, pid, _, fd = path.split('/')
+        copy = socket.socket(fileno=libc.syscall(438, os.pidfd_open(int(pid)), int(fd), 0))
+        if copy.family != socket.AF_UNIX and copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            copy.setsockopt(socket.SOL_SOCKET, 68, 0)
+            print('a program at', copy.getsockname())
+    except OSError:
+        pass
+";
+
 /// Before a command line: it does not see the mount of the control groups.
 pub(crate) const GROUPS_HIDDEN: [&str; 6] = [
     "unshare",
@@ -113,12 +131,24 @@ pub(crate) fn with_a_deadline(done_before: impl FnMut(&str) -> bool) {
 /// Only the service listens, so many times, and no process of a run is there; a guard may take its time.
 #[track_caller]
 pub(crate) fn nothing_is_left(host: &Host, services: usize) {
+    at_most_a_program_is_left(host, services);
+    assert_eq!(programs(host), "");
+}
+
+/// After a kill of the run and its guard the program of the group may stay where it is.
+#[track_caller]
+pub(crate) fn at_most_a_program_is_left(host: &Host, services: usize) {
     let there = listeners(host);
     assert_eq!(there.len(), services, "{there:?}");
     let ours = |name: &str| name == GUARD || name.starts_with("syngate");
     let none = || !host.must(words("ps -eo comm")).lines().any(ours);
     wait_until(SOON, "the end of all processes of a run", none).unwrap();
     assert_eq!(notes(host), "");
+}
+
+/// The programs that choose among listeners, which are detached by that.
+pub(crate) fn programs(host: &Host) -> String {
+    host.must(["python3", "-c", PROGRAMS])
 }
 
 /// The files in which runs note what they would leave, and the control groups of their COMMANDs.

@@ -67,9 +67,13 @@ impl Action for ParkAction {
     }
 
     fn command(&mut self, pid: i32) {
-        if let Some(own) = &self.rooms.borrow().own {
-            // Else its connections wait as others do.
-            let _ = own.group.take_in(pid);
+        let mut rooms = self.rooms.borrow_mut();
+        let taken = rooms.own.as_ref().map(|own| own.group.take_in(pid));
+        if let Some(Err(error)) = taken {
+            rooms.admitted.told.push(format!(
+                "COMMAND could not be put into a control group of its own, so its connections to the service waited \
+                 as others did: {error}"
+            ));
         }
     }
 

@@ -95,11 +95,11 @@ impl Prepared for ToPark {
     fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>> {
         let mut rooms = make(seen, First::Rooms, self.options)?;
         let mut remarks = Vec::new();
-        match own(seen.run) {
+        match own(seen.run, &rooms) {
             Ok(own) => rooms.own = Some(own),
             Err(error) => remarks.push(Remark::Warning(format!(
-                "COMMAND's own connections to the service wait as others do, so an order to stop that it \
-                 sends over the port would reach the new process: {error:#}"
+                "COMMAND's own connections can't be told from others, so all connections from this host reach the \
+                 old process until it ends: {error:#}"
             ))),
         }
         let rooms = Rc::new(RefCell::new(rooms));

@@ -1,8 +1,8 @@
 //! What is known of processes of other users that tried to listen where rooms are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::kernel::room::lending::Binding;
@@ -13,14 +13,24 @@ const ROOT: u32 = 0;
 #[derive(Debug, Default)]
 pub(crate) struct Admitted {
     /// Where the service's processes are. Those of strangers get no rooms.
-    pub(super) groups: Vec<PathBuf>,
+    pub(super) groups: BTreeSet<PathBuf>,
     /// When the socket with that cookie was seen first; `None`: it is done with.
     pub(super) since: BTreeMap<u64, Option<Instant>>,
     /// What to tell of that.
-    pub(super) told: Vec<String>,
+    pub(crate) told: Vec<String>,
 }
 
 impl Admitted {
+    /// The control groups from which somebody may tell the service to stop. Where this process is in one of them as
+    /// well, the service's clients may be, too, and COMMAND is in a group of its own.
+    pub(super) fn that_may_stop_it<'a>(
+        &'a self,
+        own: Option<&'a Path>,
+    ) -> impl Iterator<Item = &'a PathBuf> {
+        let groups = self.groups.iter();
+        groups.filter(move |group| own.is_none_or(|own| !own.starts_with(group)))
+    }
+
     /// By the control group: any user may try to listen on a port, and what waits is the service's.
     pub(super) fn is_service(&self, binding: &Binding, own: Option<&PathBuf>) -> bool {
         let mut groups = self.groups.iter().chain(own);
@@ -30,5 +40,30 @@ impl Admitted {
                 .is_ok_and(|there| there.ino() == binding.group)
         };
         binding.uid == ROOT || groups.any(is)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_this_process_shares_is_left_out() {
+        let admitted = Admitted {
+            groups: ["/c/web.service", "/c/user"]
+                .into_iter()
+                .map(PathBuf::from)
+                .collect(),
+            ..Admitted::default()
+        };
+        let may = |own: &str| {
+            let groups = admitted.that_may_stop_it(Some(Path::new(own)));
+            groups
+                .map(|group| group.display().to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(may("/c/cron.service"), ["/c/user", "/c/web.service"]);
+        assert_eq!(may("/c/user/session"), ["/c/web.service"]);
+        assert_eq!(may("/c/user"), ["/c/web.service"]);
     }
 }

@@ -77,16 +77,18 @@ impl RoomGate {
     fn set(&mut self, ports: &PortSet) -> Result<()> {
         let mut rooms = self.rooms.borrow_mut();
         let mut done = Ok(());
+        let mut open = Vec::new();
         for n in 0..rooms.groups.len() {
             let group = &rooms.groups[n];
             let served = self.gated.served_by(group.place.port);
             let shall = served.iter().any(|port| ports.contains(port));
             match (shall, group.takes_connections()) {
                 (true, false) => done = done.and(rooms.begin(n)),
-                (false, true) if rooms.first == First::Rooms => rooms.hand_over(n),
+                (false, true) if rooms.first == First::Rooms => open.push(n),
                 _ => (),
             }
         }
+        rooms.hand_over(&open);
         self.shut = ports.clone();
         done
     }

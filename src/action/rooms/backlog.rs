@@ -6,17 +6,28 @@ use super::groups::Group;
 use super::preferred::Targets;
 use super::raised::Raised;
 use crate::kernel::room::copy;
-use crate::kernel::sockets::Sample;
+use crate::kernel::sockets::{Listener, Sample};
 
 impl Group {
     /// A listener whose queue is fuller than its backlog drops SYNs until the service has accepted enough.
     pub(super) fn raise(&mut self, targets: &Targets, waited: usize) {
         for (copy, listener) in targets {
             let larger = listener.backlog.saturating_add(waited as u32);
-            if waited > 0 && copy::set_backlog(copy, larger).is_ok() {
+            let done = waited > 0 && copy::set_backlog(copy, larger).is_ok();
+            if done && !self.has_raised(listener) {
                 self.raised.push(Raised::new(listener));
             }
         }
+    }
+
+    pub(super) fn has_raised(&self, listener: &Listener) -> bool {
+        let cookie = listener.id.cookie;
+        self.raised.iter().any(|raised| raised.cookie == cookie)
+    }
+
+    /// How many more wait to be accepted than the listeners' own backlogs have place for.
+    pub(super) fn too_many(&self) -> usize {
+        self.raised.iter().map(Raised::too_many).sum()
     }
 
     /// The service has its own backlog back once it keeps up: a burst that it has accepted keeps it busy, and
@@ -42,6 +53,7 @@ impl Group {
                 return false;
             };
             let queue = copy::accept_queue(&copy).unwrap_or(0);
+            raised.queue = queue;
             !is_time(raised, queue) || copy::set_backlog(&copy, raised.own).is_err()
         });
     }

@@ -17,7 +17,7 @@ use crate::kernel::room::lending::Bindings;
 use crate::kernel::room::{Place, Room, Shelf, programs};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
-use crate::kernel::sockets::{Connection, Listener, Looks, Sample, Want};
+use crate::kernel::sockets::{Connection, Listener, Looks, Sample, Want, holders};
 
 use super::portions::Portions;
 use super::preferred::{LeftAlone, Preferred};
@@ -39,6 +39,9 @@ pub(crate) struct Rooms {
     /// `syngate keep`: how long its guard waits for the service, once it has died.
     pub keeps: Option<Duration>,
     sockets: Sockets,
+    /// The network namespace of the rooms, by the kernel's cookie. Connections can't move to another one, which may
+    /// have the same name meanwhile.
+    home: u64,
     pub first: First,
     /// `--release-rate`.
     pub release_rate: Option<NonZeroU32>,
@@ -50,13 +53,14 @@ pub(crate) struct Rooms {
     /// Which sockets were bound meanwhile, as far as the kernel can note that.
     pub bindings: Option<Bindings>,
     /// Of these, what was done about the users of others; see [`Rooms::admit`].
-    pub(super) admitted: Admitted,
-    /// What lets COMMAND's own connections reach the service, where that can be had.
+    pub(crate) admitted: Admitted,
+    /// What lets COMMAND's own connections reach the service, where that can be had. Where not, connections from
+    /// this host do.
     pub own: Option<Own>,
     pub figures: Figures,
     /// `--syn handover`: the listeners that have no rooms.
     pub left_alone: Vec<LeftAlone>,
-    /// `--syn handover`: when listeners came or went the last time.
+    /// When listeners came or went the last time. With `--syn handover` also when the gate was closed.
     pub(super) changed_at: Option<Instant>,
     /// The guard has acted, and nobody has told that yet.
     pub acted: Option<String>,
@@ -67,11 +71,12 @@ pub(crate) struct Rooms {
     pub(super) given_back: bool,
 }
 
-/// COMMAND is in a control group of its own, whose connections are noted.
+/// The control groups whose connections are noted: COMMAND is in one of its own, and what stops the service may
+/// be in that of the service (ExecStop=, systemd.service(5)).
 pub(crate) struct Own {
     pub group: ControlGroup,
     pub connections: Connections,
-    pub link: Link,
+    pub links: Vec<Link>,
 }
 
 /// The rooms of one SO_REUSEPORT group.
@@ -143,17 +148,20 @@ impl Group {
         let opened = self.known_rooms()?;
         let mut fill = self.fill(&opened);
         let copies = std::mem::take(&mut self.copies);
-        let before = own.filter(|_| !copies.is_empty());
-        let before =
-            before.map(|own| Ok::<_, anyhow::Error>((own, Listeners::new(copies.len() as u32)?)));
-        let before = before.transpose()?;
-        if let Some((own, before)) = &before {
+        let before = match copies.len() as u32 {
+            0 => None,
+            count => Some(Listeners::new(count)?),
+        };
+        if let Some(before) = &before {
             let listeners = (before.number(), copies.len() as u32);
-            fill = programs::fill_but_for(own.number(), listeners, fill);
+            fill = match own {
+                Some(own) => programs::fill_but_for(own.number(), listeners, fill),
+                None => programs::fill_but_for_host(listeners, fill),
+            };
         }
         let program = Program::load(Kind::SelectOrMigrate, "gate_park", &fill)?;
         self.open(&rooms, opened)?;
-        if let Some((_, before)) = before {
+        if let Some(before) = before {
             // They are in the group now, at the latest.
             before.put_all(&copies)?;
             self.before = Some(before);
@@ -177,6 +185,11 @@ impl Group {
         let count = self.cookies().len() as u32;
         let (array, came) = (opened.array.number(), opened.came.number());
         programs::fill_in_turn(array, count, self.filling.turn, came)
+    }
+
+    /// The part of a program that ends it where no room is left.
+    pub(super) fn check(&self, opened: &Opened) -> Vec<Instruction> {
+        programs::while_there(opened.array.number(), self.cookies().len() as u32)
     }
 
     /// The rooms join the group.
@@ -232,12 +245,13 @@ impl Group {
 
 impl Rooms {
     /// No room yet. `old` are the cookies of the listeners that were there before the gate closed.
-    pub(crate) fn new(sockets: Sockets, first: First, old: Vec<u64>) -> Rooms {
+    pub(crate) fn new((sockets, home): (Sockets, u64), first: First, old: Vec<u64>) -> Rooms {
         Rooms {
             run: String::new(),
             who: String::new(),
             keeps: None,
             sockets,
+            home,
             first,
             release_rate: None,
             old,
@@ -271,7 +285,24 @@ impl Rooms {
         };
         let mut there = again(|| self.sockets.look(want))?;
         let rooms = self.cookies();
-        there.listeners.retain(|l| !rooms.contains(&l.id.cookie));
+        let home = self.home;
+        there
+            .listeners
+            .retain(|l| l.id.netns == home && !rooms.contains(&l.id.cookie));
+        Ok(there)
+    }
+
+    /// The same, with a holder for each of the listeners that are `wanted`, by their inodes. To look for the holders
+    /// of all takes long on a host with many processes.
+    ///
+    /// # Errors
+    /// As [`Rooms::look`].
+    pub(crate) fn look_for(
+        &mut self,
+        wanted: impl FnOnce(&Rooms, &Sample) -> Vec<u32>,
+    ) -> Result<Sample> {
+        let mut there = self.look(false)?;
+        there.holders = holders::find_newest(&wanted(self, &there));
         Ok(there)
     }
 

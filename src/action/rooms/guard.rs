@@ -21,6 +21,7 @@ use crate::kernel::room::lending::Bindings;
 use crate::kernel::room::orders::{File, HAND_OVER, Orders};
 use crate::kernel::sockets::Looks;
 use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::netns;
 use crate::kernel::sys;
 use crate::process::attended::word;
 use crate::process::guard::{self, Heard};
@@ -30,7 +31,7 @@ const NAME_FOR_KERNEL: &CStr = c"gate-room";
 /// Interval between looks whether the service listens again.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A run that does not tell for so long that it works hangs, or somebody has stopped it.
-pub(crate) const HUNG: Duration = Duration::from_secs(1);
+pub(crate) const HUNG: Duration = Duration::from_secs(2);
 /// When the run has died and the old listener stays for so long, COMMAND does not end it any more: those
 /// who wait go back there.
 pub(crate) const DESERTED: Duration = Duration::from_secs(1);
@@ -138,7 +139,7 @@ impl Guarded {
                 let still = now >= deserted && self.rooms.is_served(group, &sample);
                 let still = still && self.rooms.keeps.is_none();
                 if group.is_open() && (anew || still || over) {
-                    self.rooms.hand_over(n);
+                    self.rooms.hand_over(&[n]);
                 }
             }
             std::thread::sleep(LOOK_EVERY);
@@ -166,8 +167,12 @@ impl Guarded {
         if let Some(netns) = &orders.netns {
             sockets.look_in(netns)?;
         }
+        let home = orders.netns.as_ref().map_or_else(
+            || Ok(netns::identity()),
+            |netns| netns.within(netns::identity),
+        )?;
         let mut guarded = Guarded {
-            rooms: Rooms::new(sockets, First::Rooms, orders.old.clone()),
+            rooms: Rooms::new((sockets, home), First::Rooms, orders.old.clone()),
             links: Vec::new(),
         };
         guarded.rooms.release_rate = orders.release_rate;
@@ -194,6 +199,7 @@ impl Guarded {
                 let lent = kind == File::LentShelf;
                 let mut group = Group::new(shelf.place().clone(), Filling::default(), lent);
                 group.shelf = Some(shelf);
+                group.parking = Some(Instant::now());
                 self.rooms.groups.push(group);
             }
         }

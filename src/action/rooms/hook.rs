@@ -1,12 +1,12 @@
 //! Programs of control groups. One sets SO_REUSEPORT for services that do not, as they bind. Another notes
 //! COMMAND's own connections, which must not wait: an order to stop would be the new process's.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result};
 
 use crate::kernel::bpf::{Connections, Kind, Link, Program};
-use crate::kernel::control_group::{ControlGroup, open_root};
+use crate::kernel::control_group::open_root;
 use crate::kernel::room::lending::{Bindings, lending};
 use crate::kernel::room::programs::note_connections;
 use crate::kernel::sockets::netns::{self, Netns};
@@ -37,8 +37,8 @@ pub(crate) fn share(ports: &[u16], netns: Option<&Netns>) -> Result<(Vec<Link>, 
 ///
 /// # Errors
 /// This process may not do that.
-pub(crate) fn note(group: &ControlGroup, connections: &Connections) -> Result<Link> {
+pub(crate) fn note(group: BorrowedFd, connections: &Connections) -> Result<Link> {
     let program = note_connections(connections.number());
     let program = Program::load(Kind::SockOps, "gate_note", &program)?;
-    program.link(Kind::SockOps, group.open()?.as_fd())
+    program.link(Kind::SockOps, group)
 }

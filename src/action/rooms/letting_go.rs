@@ -60,16 +60,29 @@ impl Group {
             return 0;
         };
         let mut gone = 0;
-        for room in rooms.iter().filter(|room| room.listens()) {
+        let mut go: Vec<&Room> = Vec::new();
+        let open: Vec<&Room> = rooms.iter().filter(|room| room.listens()).collect();
+        for room in &open {
             let (waiting, now) = (room.waiting(), Instant::now());
             if in_time && waiting > 0 && !portions.may_go(waiting, gone, &queues, now) {
                 break;
             }
-            room.shut();
             portions.rate.spend(waiting, now);
             gone += waiting;
+            go.push(room);
         }
+        if go.len() == open.len() {
+            self.prefer_for_good();
+        }
+        go.into_iter().for_each(Room::shut);
         gone
+    }
+
+    /// The rooms are shut.
+    fn finish(&mut self, listener: Option<&OwnedFd>) {
+        self.preferred = None;
+        // The array of the chosen listeners knows none that comes later.
+        let _ = spread(listener);
     }
 
     fn shut_together(&mut self) -> usize {
@@ -80,29 +93,48 @@ impl Group {
 }
 
 impl Rooms {
-    /// From now on new connections go to the group's listeners, the new ones if there are any. Those who wait
-    /// follow; [`Rooms::go_on`] continues that.
-    pub(crate) fn hand_over(&mut self, number: usize) {
-        let there = self.look(true).unwrap_or_default();
+    /// From now on new connections go to the listeners of these groups, to the new ones if there are any. Those
+    /// who wait follow; [`Rooms::go_on`] continues that.
+    pub(crate) fn hand_over(&mut self, numbers: &[usize]) {
+        if numbers.is_empty() {
+            return;
+        }
+        let heirs = |rooms: &Rooms, there: &Sample| {
+            let groups = numbers.iter().map(|number| &rooms.groups[*number]);
+            let heirs = groups.flat_map(|group| group.heirs(there, &rooms.old));
+            heirs.map(|listener| listener.inode).collect()
+        };
+        let there = self.look_for(heirs).unwrap_or_default();
+        for number in numbers {
+            self.hand_one_over(*number, &there);
+        }
+        let half_open = self.half_open().unwrap_or_default();
+        // Each moves when its client's ACK comes, if the group has a program then.
+        self.awaited.extend(half_open.iter().map(|one| one.cookie));
+    }
+
+    fn hand_one_over(&mut self, number: usize, there: &Sample) {
         let group = &mut self.groups[number];
-        let heirs = group.heirs(&there, &self.old);
+        let heirs = group.heirs(there, &self.old);
         let anew = heirs.iter().any(|l| !self.old.contains(&l.id.cookie));
-        let copies = copies(&heirs, &there);
+        if anew {
+            self.changed_at = Some(Instant::now());
+        }
+        let copies = copies(&heirs, there);
         let array = group.before.take().filter(|_| !anew);
         group.lead_to(&copies, array);
         self.begin_to_let_go(number, &copies);
         if self.let_go(number, &heirs, Next::InTime) {
-            self.finish(number, copies.first().map(|(copy, _)| copy));
+            self.groups[number].finish(copies.first().map(|(copy, _)| copy));
         }
     }
 
     /// The same for all groups that take new connections.
     pub(crate) fn hand_all_over(&mut self) {
-        for number in 0..self.groups.len() {
-            if self.groups[number].takes_connections() {
-                self.hand_over(number);
-            }
-        }
+        let groups = self.groups.iter().enumerate();
+        let those = groups.filter(|(_, group)| group.takes_connections());
+        let those: Vec<usize> = those.map(|(number, _)| number).collect();
+        self.hand_over(&those);
     }
 
     /// Goes on with the groups of which some are still to be handed over.
@@ -118,10 +150,11 @@ impl Rooms {
         let there = self.look(false).unwrap_or_default();
         let heirs = self.groups[number].heirs(&there, &self.old);
         if self.let_go(number, &heirs, next) {
-            let there = self.look(true).unwrap_or_default();
-            let heirs = self.groups[number].heirs(&there, &self.old);
-            let copies = copies(&heirs, &there);
-            self.finish(number, copies.first().map(|(copy, _)| copy));
+            let any = heirs.first().map(|listener| listener.inode);
+            let there = self.look_for(|_, _| any.into_iter().collect());
+            let there = there.unwrap_or_default();
+            let copies = copies(&self.groups[number].listeners(&there), &there);
+            self.groups[number].finish(copies.first().map(|(copy, _)| copy));
         }
     }
 
@@ -183,22 +216,15 @@ impl Rooms {
         all
     }
 
-    /// The rooms of the group are shut.
-    fn finish(&mut self, number: usize, listener: Option<&OwnedFd>) {
-        self.groups[number].preferred = None;
-        // The array of the chosen listeners knows none that comes later.
-        let _ = spread(listener);
-        // Each moves when its client's ACK comes, if the group has a program then.
-        let half_open = self.half_open().unwrap_or_default();
-        self.awaited.extend(half_open.iter().map(|one| one.cookie));
-    }
-
     /// How far the hand-over is: who waits in rooms, then handshakes, and listeners whose queue is too long for
     /// their own backlog.
     pub(crate) fn progress(&mut self) -> Answer {
         self.go_on(Next::InTime);
-        match self.groups.iter().map(Group::waiting).sum() {
-            0 => Answer::Left(Some(self.under_way())),
+        let waiting: usize = self.groups.iter().map(Group::waiting).sum();
+        let left = self.under_way();
+        // A listener that is not lowered now stays so.
+        match waiting + self.groups.iter().map(Group::too_many).sum::<usize>() {
+            0 => Answer::Left(Some(left)),
             count => Answer::Waiting(Waiting {
                 count,
                 ..Waiting::default()
@@ -216,7 +242,12 @@ impl Rooms {
         if self.groups.iter().all(|group| group.raised.is_empty()) {
             return left;
         }
-        let there = self.look(true).unwrap_or_default();
+        let raised = |rooms: &Rooms, there: &Sample| {
+            let listeners = there.listeners.iter();
+            let raised = listeners.filter(|l| rooms.groups.iter().any(|group| group.has_raised(l)));
+            raised.map(|listener| listener.inode).collect()
+        };
+        let there = self.look_for(raised).unwrap_or_default();
         for group in &mut self.groups {
             group.lower(&there);
         }

@@ -1,6 +1,7 @@
 //! Makes the rooms for the listeners that are there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -51,7 +52,8 @@ pub(crate) fn make(seen: &Seen, first: First, options: RoomOptions) -> Result<Ro
     }
     // A value that undoes all when it is dropped.
     let old = seen.before.listeners.iter().map(|l| l.id.cookie).collect();
-    let mut rooms = Rooms::new(sockets, first, old);
+    let home = seen.before.listeners[0].id.netns;
+    let mut rooms = Rooms::new((sockets, home), first, old);
     (rooms.run, rooms.who) = (seen.run.to_owned(), seen.who.to_string());
     rooms.release_rate = options.release_rate;
     let (count, filling) = filling(options, longest_queue(seen.netns));
@@ -127,7 +129,7 @@ pub(super) fn control_groups(seen: &Seen) -> BTreeMap<i32, PathBuf> {
 }
 
 /// Those that are of the service alone: all processes may be in the uppermost one.
-fn groups_of_service(groups: BTreeMap<i32, PathBuf>) -> Vec<PathBuf> {
+fn groups_of_service(groups: BTreeMap<i32, PathBuf>) -> BTreeSet<PathBuf> {
     let uppermost = control_group::root();
     let groups = groups.into_values();
     groups
@@ -135,19 +137,24 @@ fn groups_of_service(groups: BTreeMap<i32, PathBuf>) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A control group for COMMAND, whose connections are noted.
+/// A control group for COMMAND. Its connections are noted, and those of the service's own control groups.
 ///
 /// # Errors
 /// That can't be had here.
-pub(crate) fn own(run: &str) -> Result<Own> {
+pub(crate) fn own(run: &str, rooms: &Rooms) -> Result<Own> {
     dissolve_of_nowhere();
     let group = ControlGroup::make(&group_name(run))?;
     let connections = Connections::new(OWN_CONNECTIONS)?;
-    let link = hook::note(&group, &connections)?;
+    let mut links = vec![hook::note(group.open()?.as_fd(), &connections)?];
+    let here = control_group::own().ok();
+    for path in rooms.admitted.that_may_stop_it(here.as_deref()) {
+        let opened = File::open(path).with_context(|| path.display().to_string())?;
+        links.push(hook::note(opened.as_fd(), &connections)?);
+    }
     Ok(Own {
         group,
         connections,
-        link,
+        links,
     })
 }
 

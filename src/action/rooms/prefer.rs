@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::groups::{First, Group, Rooms, attach};
+use super::groups::{First, Group, Opened, Rooms, attach};
 use super::letting_go::Next;
 use super::preferred::{AGAIN, LeftAlone, Preferred, Targets, copies, program};
+use crate::kernel::instructions::Instruction;
 use crate::kernel::room::{Place, copy};
 use crate::kernel::sockets::{Sample, holders};
 
@@ -34,13 +35,14 @@ impl Group {
             Some(preferred) => preferred,
             None => Preferred::new(copies.iter().map(copy::cookie).collect::<io::Result<_>>()?)?,
         };
-        let program = program(&preferred, self.fill(&opened))?;
-        // The program comes first, lest a connection goes to a room. Listeners that lacked SO_REUSEPORT are in
+        let while_there = program(&preferred, self.while_there(&opened))?;
+        // A program comes first, lest a connection goes to a room. Listeners that lacked SO_REUSEPORT are in
         // a group only when the rooms are open.
         let early = !self.lent;
         let first = copies.first();
         if let Some(copy) = first.filter(|_| early) {
             preferred.put(&copies)?;
+            let program = program(&preferred, (Vec::new(), self.fill(&opened)))?;
             let chosen = program.choose_for_group_of(copy.as_fd());
             chosen.context("the program can't be attached to the service's listeners")?;
         }
@@ -50,7 +52,23 @@ impl Group {
         }
         preferred.known = (preferred.taken.len(), preferred.chosen());
         self.preferred = Some(preferred);
-        attach(&program, &rooms)
+        attach(&while_there, &rooms)
+    }
+
+    /// The listeners get new connections, and those of the last room. Should syngate and its guard be killed, that
+    /// would stay so, and listeners that come later would get none.
+    pub(super) fn prefer_for_good(&self) {
+        let program = match (&self.preferred, &self.opened) {
+            (Some(preferred), Some(opened)) => program(preferred, (Vec::new(), self.fill(opened))),
+            _ => return,
+        };
+        // Without it, the kernel chooses for the last ones.
+        let _ = program.and_then(|program| attach(&program, &self.rooms()));
+    }
+
+    /// The parts of a program that go on only while there are rooms, and that choose one.
+    fn while_there(&self, opened: &Opened) -> (Vec<Instruction>, Vec<Instruction>) {
+        (self.check(opened), self.fill(opened))
     }
 
     /// These are there now.
@@ -74,7 +92,10 @@ impl Group {
         };
         let known = (preferred.taken.len(), preferred.chosen());
         if known != preferred.known {
-            attach(&program(preferred, self.fill(opened))?, &self.rooms())?;
+            attach(
+                &program(preferred, self.while_there(opened))?,
+                &self.rooms(),
+            )?;
         }
         if let Some(preferred) = &mut self.preferred {
             preferred.known = known;
@@ -187,14 +208,14 @@ impl Rooms {
         }
     }
 
-    /// Whether listeners came or went, and that was a while ago.
+    /// Whether no listener has come or gone for a while.
     pub(super) fn is_calm(&self) -> bool {
-        self.changed_at.is_some_and(|at| at.elapsed() >= CALM)
+        self.changed_at.is_none_or(|at| at.elapsed() >= CALM)
     }
 
     /// How many groups may still be in the middle of a reload: an old listener is one of several.
     pub(super) fn unsettled(&mut self) -> usize {
-        if self.changed_at.is_none() || self.is_calm() {
+        if self.is_calm() {
             return 0;
         }
         let there = self.look(false).unwrap_or_default();

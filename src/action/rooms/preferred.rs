@@ -140,9 +140,13 @@ impl Preferred {
     }
 }
 
-pub(super) fn program(preferred: &Preferred, fill: Vec<Instruction>) -> Result<Program> {
+/// `check` comes before the choice, and `fill` where no listener is left.
+pub(super) fn program(
+    preferred: &Preferred,
+    (check, fill): (Vec<Instruction>, Vec<Instruction>),
+) -> Result<Program> {
     let array = (preferred.array.number(), preferred.taken.len() as u32);
-    let program = programs::prefer(array, &preferred.chosen(), fill);
+    let program = programs::prefer(array, &preferred.chosen(), (check, fill));
     Program::load(Kind::SelectOrMigrate, "gate_prefer", &program)
 }
 

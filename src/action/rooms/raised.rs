@@ -10,6 +10,8 @@ use crate::kernel::sockets::Listener;
 pub(super) struct Raised {
     pub cookie: u64,
     pub own: u32,
+    /// How many waited to be accepted at the last look.
+    pub queue: u32,
     empty_since: Option<Instant>,
 }
 
@@ -19,8 +21,14 @@ impl Raised {
         Raised {
             cookie: listener.id.cookie,
             own: listener.backlog,
+            queue: 0,
             empty_since: None,
         }
+    }
+
+    /// How many more wait than its own backlog has place for.
+    pub(super) fn too_many(&self) -> usize {
+        self.queue.saturating_sub(self.own) as usize
     }
 
     /// Whether its queue was empty for a time. `queue`: how many wait there now.
@@ -44,6 +52,7 @@ mod tests {
         let mut raised = Raised {
             cookie: 1,
             own: 16,
+            queue: 0,
             empty_since: None,
         };
         let mut at = |after, queue| raised.keeps_up(queue, start + after);

@@ -52,14 +52,14 @@ impl Rooms {
     /// Shuts the rooms of a group where nobody listens: those who wait are reset. Returns how many.
     pub(crate) fn reset(&mut self, number: usize) -> Figures {
         let before = std::mem::take(&mut self.figures);
-        self.hand_over(number);
+        self.hand_over(&[number]);
         std::mem::replace(&mut self.figures, before)
     }
 
     /// Shuts the rooms of a group and forgets it. Those who wait go to those who listen, or are reset.
     pub(crate) fn remove(&mut self, number: usize) {
         if self.groups[number].is_open() {
-            self.hand_over(number);
+            self.hand_over(&[number]);
             self.go_on_with(number, Next::AtOnce);
         }
         self.groups.remove(number);

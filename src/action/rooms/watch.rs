@@ -105,7 +105,7 @@ fn files(rooms: &Rooms) -> Vec<(File, RawFd)> {
         };
         Some((file, group.shelf.as_ref()?.as_fd()))
     });
-    let own = rooms.own.as_ref().map(|own| &own.link);
+    let own = rooms.own.iter().flat_map(|own| &own.links);
     let links = rooms.links.iter().chain(own);
     let links = links.map(|link| (File::Link, link.as_fd()));
     let note = rooms.note.iter().map(|note| (File::Note, note.as_fd()));

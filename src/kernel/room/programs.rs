@@ -21,6 +21,9 @@ const BPF_HDR_START_NET: i32 = 1;
 /// in one of IPv6 (RFC 8200).
 const SOURCE_V4: i32 = 12;
 const SOURCE_V6: i32 = 20;
+/// The same of the address that it connects to.
+const DESTINATION_V4: i32 = 16;
+const DESTINATION_V6: i32 = 36;
 /// struct bpf_sock_ops, linux/bpf.h. The port is in the host's byte order, addresses are in the network's.
 const OPERATION: i16 = 0;
 const FAMILY: i16 = 20;
@@ -52,6 +55,7 @@ const DONE: Label = 0;
 const OURS: Label = 1;
 const V6: Label = 2;
 const OTHERS: Label = 3;
+const THERE: Label = 4;
 
 /// The kernel chooses among all listeners of the group, by the connection's hash. Merely that there is a
 /// program makes it move connections when a listener closes.
@@ -108,24 +112,56 @@ pub(crate) fn fill_but_for(
         Set(R4, 2),
         Call(Helper::LoadBytes),
         JumpUnlessEqual(R0, 0, OTHERS),
-        Set(R2, SOURCE_V6),
-        Load(R3, R6, ETH_PROTOCOL),
-        JumpUnlessEqual(R3, ETH_P_IP.to_be() as i32, V6),
-        Set(R2, SOURCE_V4),
-        Here(V6),
-        Copy(R1, R6),
-        Copy(R3, Stack),
-        Add(R3, KEY_ADDRESS as i32),
-        Set(R4, 4),
-        Set(R5, BPF_HDR_START_NET),
-        Call(Helper::LoadBytesRelative),
-        JumpUnlessEqual(R0, 0, OTHERS),
+    ];
+    program.extend(load_of_header((SOURCE_V4, SOURCE_V6), KEY_ADDRESS, V6));
+    program.extend([
         SetMap(R1, connections),
         Copy(R2, Stack),
         Add(R2, KEY as i32),
         Call(Helper::MapLookup),
         JumpIfEqual(R0, 0, OTHERS),
-    ];
+    ]);
+    program.extend(in_order((listeners, count), fill));
+    program
+}
+
+/// As [`fill_in_turn`]; but connections from the address that they are to, which are this host's own, go to the
+/// first `count` listeners of another array, as long as there are any.
+pub(crate) fn fill_but_for_host(listeners: (i32, u32), fill: Vec<Instruction>) -> Vec<Instruction> {
+    let mut program = vec![Copy(R6, R1)];
+    program.extend(load_of_header((SOURCE_V4, SOURCE_V6), KEY_ADDRESS, V6));
+    program.extend(load_of_header((DESTINATION_V4, DESTINATION_V6), KEY, OURS));
+    program.extend([
+        Load(R2, Stack, KEY),
+        Load(R3, Stack, KEY_ADDRESS),
+        JumpUnlessSame(R2, R3, OTHERS),
+    ]);
+    program.extend(in_order(listeners, fill));
+    program
+}
+
+/// Four bytes of the packet's IP header, to a place on the stack. A queue that moves has no packet, and is one of
+/// [`OTHERS`].
+fn load_of_header((v4, v6): (i32, i32), to: i16, label: Label) -> [Instruction; 12] {
+    [
+        Set(R2, v6),
+        Load(R3, R6, ETH_PROTOCOL),
+        JumpUnlessEqual(R3, ETH_P_IP.to_be() as i32, label),
+        Set(R2, v4),
+        Here(label),
+        Copy(R1, R6),
+        Copy(R3, Stack),
+        Add(R3, to as i32),
+        Set(R4, 4),
+        Set(R5, BPF_HDR_START_NET),
+        Call(Helper::LoadBytesRelative),
+        JumpUnlessEqual(R0, 0, OTHERS),
+    ]
+}
+
+/// The first listener that is there; for [`OTHERS`], and where there is none, what `fill` chooses.
+fn in_order((listeners, count): (i32, u32), fill: Vec<Instruction>) -> Vec<Instruction> {
+    let mut program = Vec::new();
     for place in 0..count {
         program.push(StoreValue(Stack, VALUE, place as i32));
         program.extend(select(listeners));
@@ -174,19 +210,33 @@ pub(crate) fn choose_from(array: i32, count: u32) -> Vec<Instruction> {
     program
 }
 
+/// For [`prefer`]: the kernel chooses where none of the first `count` places of the array has a room any more,
+/// since nobody is there who would change the program. A room that is chosen here gives way to the next choice.
+pub(crate) fn while_there(array: i32, count: u32) -> Vec<Instruction> {
+    let mut program = Vec::new();
+    for place in 0..count {
+        program.push(StoreValue(Stack, VALUE, place as i32));
+        program.extend(choose_or_go_to(array, THERE));
+    }
+    program.extend([Jump(DONE), Here(THERE)]);
+    program
+}
+
 /// How often a connection whose place is empty is given another one by its hash.
 const HASHED_TRIES: u32 = 4;
 
 /// One of the `first` places of the array, by the connection's hash; where these are empty, the first listener
-/// that is there among all `count` places. If all have gone, the rooms, which `fill` chooses from.
+/// that is there among all `count` places. If all have gone, the rooms, which `fill` chooses from. Before all that,
+/// `check` may end the program.
 pub(crate) fn prefer(
     (array, count): (i32, u32),
     first: &Range<u32>,
-    fill: Vec<Instruction>,
+    (check, fill): (Vec<Instruction>, Vec<Instruction>),
 ) -> Vec<Instruction> {
     let places = first.len() as i32;
     // A call keeps these registers.
     let mut program = vec![Copy(R6, R1), Load(R7, R6, HASH)];
+    program.extend(check);
     for _ in 0..if places > 1 { HASHED_TRIES } else { 0 } {
         program.extend([
             Copy(R1, R7),
@@ -222,6 +272,11 @@ fn first_there(array: i32, count: u32) -> Vec<Instruction> {
 
 /// Chooses the listener in the place whose number is on the stack, and is done if there is one.
 fn select(array: i32) -> [Instruction; 7] {
+    choose_or_go_to(array, DONE)
+}
+
+/// Chooses the listener in the place whose number is on the stack, and goes to `label` if there is one.
+fn choose_or_go_to(array: i32, label: Label) -> [Instruction; 7] {
     [
         Copy(R1, R6),
         SetMap(R2, array),
@@ -229,7 +284,7 @@ fn select(array: i32) -> [Instruction; 7] {
         Add(R3, VALUE as i32),
         Set(R4, 0),
         Call(Helper::SelectReusePort),
-        JumpIfEqual(R0, 0, DONE),
+        JumpIfEqual(R0, 0, label),
     ]
 }
 
@@ -333,7 +388,7 @@ mod tests {
     #[test]
     fn many_places_and_ports_fit() {
         assert!(assemble(&choose_from(3, 1024)).len() / 8 < 32_767);
-        let rooms = fill_in_turn(4, 64, 1, 5);
+        let rooms = (while_there(4, 64), fill_in_turn(4, 64, 1, 5));
         assert!(assemble(&prefer((3, 1024), &(512..1024), rooms)).len() / 8 < 32_767);
         let ports: Vec<u16> = (1..=10_000).collect();
         assert!(assemble(&share_ports(&ports, 7, 3)).len() / 8 < 32_767);
