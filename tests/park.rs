@@ -909,3 +909,22 @@ fn who_finds_no_room_is_told_of() {
     let says = "(clients send them again): raise --max-held 5";
     assert!(outcome.stderr.contains(says), "{outcome:?}");
 }
+
+/// `-v` and --dry-run tell where rooms take more than rules would, or fewer than --max-held.
+#[test]
+fn what_rooms_take_beyond_the_options_is_told_beforehand() {
+    let host = Host::new().unwrap();
+    let _service = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    host.must(words("sysctl -qw net.core.somaxconn=128"));
+    let beyond = "connections to others than --to 127.0.0.1 wait as well";
+    let outcome = park(&host, "--to 127.0.0.1 --ready-timeout 0 -v --max-held 5000").run(["true"]);
+    assert!(outcome.stderr.contains(beyond), "{outcome:?}");
+    let fewer = "no more than 4096 connections may wait beside a listener (--max-held 5000)";
+    assert!(outcome.stderr.contains(fewer), "{outcome:?}");
+    let plan = park(&host, "--to 127.0.0.1 --dry-run").run(["true"]);
+    assert!(plan.stdout.contains(beyond), "{plan:?}");
+    let outcome = park(&host, "--ready-timeout 0 -v --max-held 100").run(["true"]);
+    for told in ["wait as well", "no more than"] {
+        assert!(!outcome.stderr.contains(told), "{outcome:?}");
+    }
+}

@@ -13,6 +13,7 @@ use crate::action::contract::{
 use crate::action::rooms::First;
 use crate::action::rooms::make::{make, own};
 use crate::action::rooms::options::{RoomOptions, opens_when_ready, room_options};
+use crate::action::rooms::remarks::{beyond_to, remarks};
 use crate::action::rooms::{admit, early_guard, guard, policy, watch};
 use crate::gate::backend::Remark;
 use crate::kernel::room::apart;
@@ -72,8 +73,9 @@ impl Planned for ToPark {
         ENTRY.name
     }
 
-    fn describe(&self, _: &Gated) -> Description {
+    fn describe(&self, gated: &Gated) -> Description {
         Description {
+            before: beyond_to(gated).into_iter().collect(),
             close: ", let them wait in sockets of syngate's own",
             open: format!("{}, and open", self.options.hand_over()),
             opener: "a guard process",
@@ -94,7 +96,7 @@ impl Planned for ToPark {
 impl Prepared for ToPark {
     fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>> {
         let mut rooms = make(seen, First::Rooms, self.options)?;
-        let mut remarks = Vec::new();
+        let mut remarks = remarks(seen, self.options);
         match own(seen.run, &rooms) {
             Ok(own) => rooms.own = Some(own),
             Err(error) => remarks.push(Remark::Warning(format!(

@@ -25,6 +25,7 @@ mod portions;
 pub(crate) mod prefer;
 pub(crate) mod preferred;
 mod raised;
+pub(crate) mod remarks;
 pub(crate) mod resident;
 mod second;
 pub(crate) mod watch;
