@@ -29,7 +29,8 @@ impl<'a> Keep<'a> {
     fn on(host: &'a Host, options: &str) -> Keep<'a> {
         let keep = Keep::start(host, options);
         let keeps = || keep.said().contains("keeping ");
-        wait_until(SOON, "keep to begin", keeps).unwrap();
+        let began = wait_until(SOON, "keep to begin", keeps);
+        began.unwrap_or_else(|error| panic!("{error:#}: {}", keep.said()));
         keep
     }
 

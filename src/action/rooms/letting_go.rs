@@ -60,7 +60,7 @@ impl Group {
             return 0;
         };
         let mut gone = 0;
-        let mut go: Vec<&Room> = Vec::new();
+        let mut go: Vec<(&Room, usize)> = Vec::new();
         let open: Vec<&Room> = rooms.iter().filter(|room| room.listens()).collect();
         for room in &open {
             let (waiting, now) = (room.waiting(), Instant::now());
@@ -69,13 +69,13 @@ impl Group {
             }
             portions.rate.spend(waiting, now);
             gone += waiting;
-            go.push(room);
+            go.push((room, waiting));
         }
         if go.len() == open.len() {
             self.prefer_for_good();
         }
-        go.into_iter().for_each(Room::shut);
-        gone
+        let shut = go.into_iter().filter(|(room, _)| room.shut());
+        shut.map(|(_, waiting)| waiting).sum()
     }
 
     /// The rooms are shut.
@@ -87,8 +87,8 @@ impl Group {
 
     fn shut_together(&mut self) -> usize {
         let waiting = self.waiting();
-        self.rooms().iter().for_each(Room::shut);
-        waiting
+        let shut = self.rooms().iter().filter(|room| room.shut()).count();
+        if shut > 0 { waiting } else { 0 }
     }
 }
 

@@ -11,7 +11,7 @@ use super::make::{control_groups, fill, filling, group_of};
 use super::note::Note;
 use super::options::RoomOptions;
 use crate::action::contract::Seen;
-use crate::kernel::room::{Place, Room, Shelf, longest_queue};
+use crate::kernel::room::{Place, Shelf, longest_queue};
 use crate::kernel::sockets::{Listener, Sample};
 
 /// When a listener has been there for so long, its process accepts connections, most likely.
@@ -136,7 +136,9 @@ impl Group {
 /// Has those who wait there move to the listeners that the group's program chooses.
 pub(crate) fn shut(shelf: &Shelf) {
     let rooms = shelf.rooms().unwrap_or_default();
-    rooms.iter().for_each(Room::shut);
+    for room in &rooms {
+        room.shut();
+    }
 }
 
 fn made(place: &Place, seen: &Seen, max_held: u32) -> Result<Group> {

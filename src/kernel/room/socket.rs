@@ -101,10 +101,10 @@ impl Room {
     }
 
     /// Leaves the group, also while other processes hold copies of the socket. The kernel moves the connections that
-    /// wait here to the listener that the group's program chooses, or resets them if there is none. No
-    /// error if it has left already.
-    pub(crate) fn shut(&self) {
-        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+    /// wait here to the listener that the group's program chooses, or resets them if there is none. Returns
+    /// whether it was open: the run and its guard may both want to shut it.
+    pub(crate) fn shut(&self) -> bool {
+        shutdown(self.socket.as_raw_fd(), Shutdown::Both).is_ok()
     }
 
     /// The user that it belongs to.
