@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use harness::latch::Latch;
-use harness::rooms::{all_served, are_parked, figure, no_syn_was_lost, nothing_is_left};
+use harness::rooms::{all_served, are_parked, figure, no_syn_was_lost, nothing_is_left, programs};
 use harness::{Call, Outcome, SOON, call, python, tell, words};
 use testkit::services::Serve;
 use testkit::{Delay, Flood, Host, Load, Pair, Running, SERVER, slow, wait_until};
@@ -221,6 +221,8 @@ open({go:?} + '.got', 'w').write(str(got.count(b'hello')))"
     let got = host.dir().join("go.got");
     let all = || std::fs::read_to_string(&got).is_ok_and(|got| got == (2 * COUNT).to_string());
     wait_until(SOON, "all answers", all).unwrap();
+    // Without it, the half-open ones would have been reset after the run's end.
+    assert_ne!(programs(host), "");
     nothing_is_left(host, 1);
 }
 

@@ -76,6 +76,8 @@ pub(crate) fn make(seen: &Seen, first: First, options: RoomOptions) -> Result<Ro
         filled.or_else(|error| rooms.leave_last_alone(error))?;
     }
     share(&mut rooms, seen)?;
+    // The first look finds out which rooms are others', among all processes: not when clients wait.
+    rooms.look(false)?;
     rooms.admitted.groups = groups_of_service(within);
     Ok(rooms)
 }

@@ -188,7 +188,8 @@ impl<'a> Stage<'a> {
             Family::Ipv6 => format!("[{}]:80", self.address),
         };
         let load = Load::to(to).rate(clients.rate).duration(LONGEST);
-        let load = load.sources(self.sources.iter().cloned());
+        // A host of its own would not have to wait for the service's processors.
+        let load = load.urgent().sources(self.sources.iter().cloned());
         let load = match self.subject.ask {
             "http" => load,
             protocol => load.ask(protocol),

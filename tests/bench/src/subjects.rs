@@ -39,6 +39,8 @@ pub struct Subject {
 
 type Start = for<'a> fn(&'a Host) -> Result<Box<dyn Service + 'a>>;
 
+/// What a restart is measured against in which connections wait: no gate can be better than none.
+pub const PAUSED: &str = "haproxy, paused";
 const HTTP: &str = "http";
 const USUAL: &[u32] = &[1_000];
 const SHORT: Duration = Duration::from_millis(300);
@@ -73,6 +75,17 @@ pub const SUBJECTS: &[Subject] = &[
         rates: &[1_000, 5_000],
         tail: SHORT,
         start: |host| haproxy::init(host, "restart"),
+    },
+    Subject {
+        name: PAUSED,
+        about: "the process is stopped by a signal for 150 ms, and goes on: connections wait in its own queue",
+        ways: &[Bare],
+        keep_alive: false,
+        options: "",
+        ask: HTTP,
+        rates: &[1_000, 5_000],
+        tail: SHORT,
+        start: haproxy::paused,
     },
     Subject {
         name: "haproxy reload (-sf)",

@@ -31,6 +31,17 @@ pub fn init<'a>(host: &'a Host, verb: &str) -> Result<Box<dyn Service + 'a>> {
     }))
 }
 
+/// For 150 ms nobody accepts its connections.
+pub fn paused(host: &Host) -> Result<Box<dyn Service + '_>> {
+    Haproxy::debian_init(host, &web())?.start()?;
+    Ok(Box::new(HaproxyService {
+        host,
+        restart: "pkill -STOP haproxy; sleep 0.15; pkill -CONT haproxy".to_owned(),
+        standby: HaproxyConfig::port(STANDBY),
+        _backend: None,
+    }))
+}
+
 fn web() -> HaproxyConfig {
     HaproxyConfig::port(80)
 }
