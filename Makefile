@@ -8,6 +8,7 @@
 # make test-systemd   contrib/systemd under a real systemd, in a VM
 # make bench       beside everything that people use today; QUICK=1 within 3 minutes; see tests/bench/README.md
 # make bench-many  1,000,000 connections over 200 restarts, SYNs held
+# make bench-rooms    waiting rooms beside bare and hold, with more rounds: 15 minutes
 # make bench-render   tables and pictures from what was measured
 # make faults      kills it, fails its system calls, disturbs it, at every point of a run; see docs/faults.md
 # make faults-kernels   samples of that under other kernels, in VMs
@@ -41,7 +42,7 @@ DEB_TEST_PACKAGES := debootstrap lintian util-linux
 FUZZ_PACKAGES := g++ git
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo kill-rooms faults faults-kernels faults-render soak fuzz simulate valgrind mutants deny bench bench-many bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
+.PHONY: all demo kill-rooms faults faults-kernels faults-render soak fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
   build-packages demo-packages test-packages
 
 all: build-packages
@@ -159,9 +160,23 @@ bench-many: bench-packages
 	$(BENCH) many $(MEASURED)
 	$(MAKE) bench-render
 
+# What the repository shows: make bench-rooms RESULTS=tests/bench/results/rooms, after removing what is there.
+ROOMS = $(BENCH) restarts $(MEASURED) --mode fresh --family ipv4
+bench-rooms: bench-packages
+	$(CARGO) build --release --workspace
+	$(ROOMS) --subject 'haproxy restart' --subject 'haproxy, paused' \
+	  --way bare --way hold --way park --way handover --rounds 20
+	$(ROOMS) --subject 'nginx reload, reuseport' --way bare --way hold --way handover --rate 3000 --rounds 25
+	$(ROOMS) --subject 'haproxy reload (-sf)' --subject 'haproxy -st' --subject 'haproxy master-worker' \
+	  --way bare --way hold --way handover --rounds 10
+	$(ROOMS) --subject 'sshd, back after 3 s' --way bare --way hold --way park --rounds 3
+	$(ROOMS) --subject 'nginx restart' --subject 'redis restart' --subject 'PostgreSQL restart' \
+	  --subject 'node restart' --subject 'gunicorn restart' --way bare --way hold --way park --rounds 5
+	$(MAKE) bench-render
+
 bench-render: bench-packages
 	$(CARGO) build --release --workspace
-	tests/bench/plot.py $(RESULTS) || [ -e $(RESULTS)/many.jsonl ]
+	tests/bench/plot.py $(RESULTS) || [ -e $(RESULTS)/many.jsonl ] || [ ! -e $(RESULTS)/costs.jsonl ]
 	$(BENCH) render --results $(RESULTS) $(BENCH_RENDER)
 	@echo "see $(RESULTS)/README.md"
 
