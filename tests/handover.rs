@@ -7,26 +7,19 @@ use std::time::Duration;
 
 use harness::latch::Latch;
 use harness::rooms::{
-    GROUPS_HIDDEN, SHARES_PORT, all_served, figure, listeners, no_syn_was_lost, nothing_is_left,
+    GROUPS_HIDDEN, SHARES_PORT, all_served, figure, listeners, load, no_syn_was_lost,
+    nothing_is_left,
 };
 use harness::{Call, Outcome, SOON, SYNGATE, all_refused, call, words};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
-use testkit::{Host, Load, LoadReport, Pair, Running, RunningLoad, SERVER, slow, wait_until};
+use testkit::{Host, Load, LoadReport, Pair, Running, RunningLoad, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
 
 fn handover<'a>(host: &'a Host, options: &str) -> Call<'a> {
     let call = call(host, words("--port 80 --syn handover")).unhurried();
     call.args(words(options))
-}
-
-fn load(pair: &Pair, rate: u32) -> RunningLoad {
-    let load = Load::to(format!("{SERVER}:80")).rate(rate / slow());
-    let load = load.timeout(LONG).duration(LONG);
-    let mut load = load.start(&pair.client).unwrap();
-    load.wait_flowing().unwrap();
-    load
 }
 
 #[track_caller]

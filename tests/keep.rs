@@ -8,14 +8,12 @@ use std::hash::BuildHasher;
 use std::process::Stdio;
 use std::time::Duration;
 
-use harness::rooms::{GUARD, all_served, listeners, nothing_is_left};
+use harness::rooms::{GUARD, all_served, listeners, load, nothing_is_left};
 use harness::{SOON, SYNGATE, call, status, syngate, words};
 use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 use testkit::services::{Haproxy, HaproxyConfig, Serve};
-use testkit::{
-    Failure, Host, Load, LoadReport, Pair, Running, RunningLoad, SERVER, slow, wait_until,
-};
+use testkit::{Failure, Host, Load, LoadReport, Pair, Running, RunningLoad, slow, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -78,15 +76,7 @@ impl<'a> Keep<'a> {
     }
 }
 
-fn load(pair: &Pair, rate: u32) -> RunningLoad {
-    let load = Load::to(format!("{SERVER}:80")).rate(rate / slow());
-    let load = load.timeout(LONG).duration(LONG);
-    let mut load = load.start(&pair.client).unwrap();
-    load.wait_flowing().unwrap();
-    load
-}
-
-/// Whom a process has accepted may end with it, as without syngate: only those who came before it died.
+/// A process that dies cuts the connections that it has accepted, as without syngate. All others are served.
 #[track_caller]
 fn nobody_noticed(report: &LoadReport, died: f64) {
     assert_eq!(report.refused + report.timed_out, 0, "{report}");
@@ -209,25 +199,29 @@ fn nobody_waits_longer_than_max_wait() {
     keep.ends(1);
 }
 
+/// A keep whose service has died, and a client that waits.
+fn in_gap(host: &Host) -> (Keep<'_>, RunningLoad) {
+    let server = shared().start(host).unwrap();
+    let keep = Keep::on(host, "");
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    (keep, waits)
+}
+
 /// Who waits as keep is told to end is served first.
 #[test]
 fn it_ends_in_order() {
     let host = &Host::new().unwrap();
-    let server = shared().start(host).unwrap();
-    let mut keep = Keep::on(host, "");
-    drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let (mut keep, waits) = in_gap(host);
     keep.running.signal(Signal::SIGTERM).unwrap();
-    let _server = shared().start(host).unwrap();
+    let server = shared().start(host).unwrap();
     all_served(&waits.finish().unwrap());
     assert!(keep.running.wait().unwrap().success());
     nothing_is_left(host, 1);
+    drop(server);
 
-    let mut keep = Keep::on(host, "");
-    drop(_server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let (mut keep, waits) = in_gap(host);
     keep.running.signal(Signal::SIGTERM).unwrap();
     keep.running.signal(Signal::SIGINT).unwrap();
     assert!(keep.running.wait().unwrap().success());
@@ -513,11 +507,7 @@ fn status_and_clear_know_keeps() {
 #[test]
 fn a_dead_keep_is_told_of_and_cleared() {
     let host = &Host::new().unwrap();
-    let server = shared().start(host).unwrap();
-    let mut keep = Keep::on(host, "");
-    drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let (mut keep, waits) = in_gap(host);
     keep.running.signal(Signal::SIGKILL).unwrap();
     keep.running.wait().unwrap();
     let (gates, _) = status(host);

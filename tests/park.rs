@@ -201,60 +201,32 @@ fn control_groups_are_hidden() {
     }
 }
 
-#[test]
-fn as_many_as_come_are_served_in_their_order_by_a_short_backlog() {
-    const MANY: u32 = 1_000;
-    let pair = Pair::new().unwrap();
+/// So many wait for a service with a backlog of 16, and `later` ones come as it is back. All are served, no SYN is
+/// lost, and the service has its own backlog back.
+#[track_caller]
+fn a_crowd_is_served(
+    pair: &Pair,
+    many: u32,
+    (longest_queue, accept_rate): (u32, u32),
+    later: impl FnOnce(&str) -> Load,
+) -> (Outcome, Vec<SocketAddr>) {
     let host = &pair.server;
-    // One room, and a listener, for more than usual.
-    host.must(words("sysctl -qw net.core.somaxconn=16384"));
-    let server = Serve::on("0.0.0.0:80").backlog(16).accept_rate(2_000);
+    host.must(words(&format!(
+        "sysctl -qw net.core.somaxconn={longest_queue}"
+    )));
+    let server = Serve::on("0.0.0.0:80").backlog(16).accept_rate(accept_rate);
     let mut service = Restarted::new(host, server);
     let call = park(host, "--max-held 10000");
     let run = service.begin(&call);
     let to = format!("{SERVER}:80");
     let load = Load::to(&to).rate(2_000).timeout(LONG);
-    let load = load.duration(Duration::from_millis(u64::from(MANY) / 2));
+    let load = load.duration(Duration::from_millis(u64::from(many) / 2));
     let load = load.start(&pair.client).unwrap();
-    wait_parked(host, u64::from(MANY));
+    wait_parked(host, u64::from(many));
     let overflows = || host.tcp_counter("ListenOverflows").unwrap();
     let before = overflows();
     service.latch.release();
-    let later = burst(&to, 20).start(&pair.client).unwrap();
-    let outcome = call.end(run);
-    assert_eq!(outcome.code, 0, "{outcome:?}");
-    for load in [load, later] {
-        all_served(&load.finish().unwrap());
-    }
-    no_syn_was_lost(&pair.client);
-    assert_eq!(overflows(), before, "no SYN found the listener full");
-    let ports: Vec<u16> = service.accepted().iter().map(SocketAddr::port).collect();
-    assert!(ports.len() >= MANY as usize, "{}", ports.len());
-    // The service has its own backlog back.
-    assert!(listeners(host)[0].contains(" 16 "), "{:?}", listeners(host));
-}
-
-/// The kernel's longest queue has no place for all who wait and for new connections.
-#[test]
-fn more_than_the_longest_queue_takes_leave_place_for_new_connections() {
-    const MANY: u32 = 600;
-    let pair = Pair::new().unwrap();
-    let host = &pair.server;
-    host.must(words("sysctl -qw net.core.somaxconn=128"));
-    let server = Serve::on("0.0.0.0:80").backlog(16).accept_rate(1_000);
-    let mut service = Restarted::new(host, server);
-    let call = park(host, "--max-held 10000");
-    let run = service.begin(&call);
-    let to = format!("{SERVER}:80");
-    let load = Load::to(&to).rate(2_000).timeout(LONG);
-    let load = load.duration(Duration::from_millis(u64::from(MANY) / 2));
-    let load = load.start(&pair.client).unwrap();
-    wait_parked(host, u64::from(MANY));
-    let overflows = || host.tcp_counter("ListenOverflows").unwrap();
-    let before = overflows();
-    let later = Load::to(&to).rate(100).timeout(LONG).duration(LONG);
-    service.latch.release();
-    let later = later.start(&pair.client).unwrap();
+    let later = later(&to).start(&pair.client).unwrap();
     let outcome = call.end(run);
     assert_eq!(outcome.code, 0, "{outcome:?}");
     for report in [load.finish().unwrap(), later.stop().unwrap()] {
@@ -262,8 +234,26 @@ fn more_than_the_longest_queue_takes_leave_place_for_new_connections() {
     }
     no_syn_was_lost(&pair.client);
     assert_eq!(overflows(), before, "no SYN found the listener full");
-    assert_eq!(figure(&outcome, "park", "reset"), 0);
     assert!(listeners(host)[0].contains(" 16 "), "{:?}", listeners(host));
+    (outcome, service.accepted())
+}
+
+#[test]
+fn as_many_as_come_are_served_in_their_order_by_a_short_backlog() {
+    const MANY: u32 = 1_000;
+    let pair = Pair::new().unwrap();
+    // One room, and a listener, for more than usual.
+    let (_, accepted) = a_crowd_is_served(&pair, MANY, (16_384, 2_000), |to| burst(to, 20));
+    assert!(accepted.len() >= MANY as usize, "{}", accepted.len());
+}
+
+/// The kernel's longest queue has no place for all who wait and for new connections.
+#[test]
+fn more_than_the_longest_queue_takes_leave_place_for_new_connections() {
+    let pair = Pair::new().unwrap();
+    let later = |to: &str| Load::to(to).rate(100).timeout(LONG).duration(LONG);
+    let (outcome, _) = a_crowd_is_served(&pair, 600, (128, 1_000), later);
+    assert_eq!(figure(&outcome, "park", "reset"), 0);
 }
 
 /// It is given its own backlog back when it has accepted enough, which may be long after COMMAND has ended.

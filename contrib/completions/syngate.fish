@@ -85,7 +85,7 @@ complete -c syngate -n "__fish_syngate_needs_command" -s V -l version -d 'Print 
 complete -c syngate -n "__fish_syngate_needs_command" -a "status" -d 'Show which gates stand here; exit status 3 if something is shut'
 complete -c syngate -n "__fish_syngate_needs_command" -a "clear" -d 'Open gates: those of dead runs are removed, living runs open theirs'
 complete -c syngate -n "__fish_syngate_needs_command" -a "check" -d 'Tell what this host can do, and what a service on the ports needs'
-complete -c syngate -n "__fish_syngate_needs_command" -a "keep" -d 'Stand by: connections wait while nobody listens, whoever restarts it'
+complete -c syngate -n "__fish_syngate_needs_command" -a "keep" -d 'Stand by: connections wait while nobody listens on the ports'
 complete -c syngate -n "__fish_syngate_using_subcommand status" -l json -d 'Print JSON'
 complete -c syngate -n "__fish_syngate_using_subcommand status" -s h -l help -d 'Print this help'
 complete -c syngate -n "__fish_syngate_using_subcommand clear" -s p -l port -d 'Only gates of these TCP ports; may be repeated' -x -a '(__syngate_ports)'

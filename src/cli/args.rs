@@ -270,7 +270,7 @@ pub(crate) enum Other {
     Clear(ClearArgs),
     /// Tell what this host can do, and what a service on the ports needs
     Check(CheckArgs),
-    /// Stand by: connections wait while nobody listens, whoever restarts it
+    /// Stand by: connections wait while nobody listens on the ports
     Keep(KeepArgs),
 }
 

@@ -381,7 +381,7 @@ impl Entry {
         }
     }
 
-    /// What clear would do to those whom the guard of a dead run has.
+    /// What `syngate clear` would do. The guard of a dead run holds the connections.
     fn clear_words(&self) -> String {
         match self.stranded {
             0 => "syngate clear does it now".to_owned(),

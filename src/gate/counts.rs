@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::words::count::counted;
+
 /// Since the keep began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
@@ -15,10 +17,7 @@ pub(crate) struct Counts {
 
 impl Counts {
     pub(crate) fn words(&self) -> String {
-        let gaps = match self.gaps {
-            1 => "1 gap".to_owned(),
-            n => format!("{n} gaps"),
-        };
+        let gaps = counted(self.gaps, "gap");
         let (waited, reset, longest) = (self.waited, self.reset, self.longest_ms);
         format!(
             "{gaps}, in which {waited} connections waited ({longest} ms at most; {reset} reset)"

@@ -1,8 +1,9 @@
 //! Waiting rooms, as tests see them from outside.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use testkit::{Host, LoadReport, slow, wait_until};
+use testkit::{Host, Load, LoadReport, Pair, RunningLoad, SERVER, slow, wait_until};
 
 use super::{Outcome, SOON, words};
 
@@ -85,6 +86,17 @@ pub(crate) fn no_syn_was_lost(client: &Host) {
 #[track_caller]
 pub(crate) fn all_served(report: &LoadReport) {
     assert_eq!(report.failed(), 0, "{report}: {:?}", report.failures);
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// New connections to port 80 of the server, until the test stops them.
+pub(crate) fn load(pair: &Pair, rate: u32) -> RunningLoad {
+    let load = Load::to(format!("{SERVER}:80")).rate(rate / slow());
+    let load = load.timeout(LONG).duration(LONG);
+    let mut load = load.start(&pair.client).unwrap();
+    load.wait_flowing().unwrap();
+    load
 }
 
 /// What the report says of the action's connections.

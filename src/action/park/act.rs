@@ -1,5 +1,6 @@
 //! `--syn park` while the gate is closed.
 
+use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -22,6 +23,8 @@ pub(super) struct ParkAction {
     /// When to look for processes that the rooms keep from listening, and whether more may be handed over.
     /// `None`: the gate is open.
     next_look: Option<Instant>,
+    /// Why COMMAND is not in a control group of its own.
+    not_taken_in: Option<io::Error>,
 }
 
 impl ParkAction {
@@ -37,6 +40,7 @@ impl ParkAction {
             max_held,
             remarks,
             next_look: Some(Instant::now()),
+            not_taken_in: None,
         }
     }
 }
@@ -67,14 +71,9 @@ impl Action for ParkAction {
     }
 
     fn command(&mut self, pid: i32) {
-        let mut rooms = self.rooms.borrow_mut();
+        let rooms = self.rooms.borrow();
         let taken = rooms.own.as_ref().map(|own| own.group.take_in(pid));
-        if let Some(Err(error)) = taken {
-            rooms.admitted.told.push(format!(
-                "COMMAND could not be put into a control group of its own, so its connections to the service waited \
-                 as others did: {error}"
-            ));
-        }
+        self.not_taken_in = taken.and_then(Result::err);
     }
 
     fn due(&self) -> Option<Instant> {
@@ -106,6 +105,12 @@ impl Action for ParkAction {
             did: "parked",
             max_held: self.max_held,
         };
+        if let Some(error) = self.not_taken_in.take() {
+            now.warn(format!(
+                "COMMAND could not be put into a control group of its own, so its connections to the service waited \
+                 as others did: {error}"
+            ));
+        }
         account(&self.rooms, &told, now)
     }
 }

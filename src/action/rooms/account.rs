@@ -97,8 +97,7 @@ impl Room {
 pub(super) fn no_room_words(figures: &Figures, room: Room) -> Option<String> {
     let syns = match figures.no_room {
         0 => return None,
-        1 => "1 SYN".to_owned(),
-        n => format!("{n} SYNs"),
+        n => counted(n, "SYN"),
     };
     let what = match room {
         Room::Asked(max_held) => format!("raise --max-held {max_held}"),

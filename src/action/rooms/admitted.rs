@@ -17,7 +17,7 @@ pub(crate) struct Admitted {
     /// When the socket with that cookie was seen first; `None`: it is done with.
     pub(super) since: BTreeMap<u64, Option<Instant>>,
     /// What to tell of that.
-    pub(crate) told: Vec<String>,
+    pub(super) told: Vec<String>,
 }
 
 impl Admitted {

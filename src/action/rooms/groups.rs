@@ -16,7 +16,7 @@ use crate::kernel::instructions::Instruction;
 use crate::kernel::room::lending::Bindings;
 use crate::kernel::room::{Place, Room, Shelf, programs};
 use crate::kernel::sockets::diag::Sockets;
-use crate::kernel::sockets::netns::Netns;
+use crate::kernel::sockets::netns::{self, Netns};
 use crate::kernel::sockets::{Connection, Listener, Looks, Sample, Want, holders};
 
 use super::portions::Portions;
@@ -53,7 +53,7 @@ pub(crate) struct Rooms {
     /// Which sockets were bound meanwhile, as far as the kernel can note that.
     pub bindings: Option<Bindings>,
     /// Of these, what was done about the users of others; see [`Rooms::admit`].
-    pub(crate) admitted: Admitted,
+    pub(super) admitted: Admitted,
     /// What lets COMMAND's own connections reach the service, where that can be had. Where not, connections from
     /// this host do.
     pub own: Option<Own>,
@@ -245,13 +245,16 @@ impl Group {
 
 impl Rooms {
     /// No room yet. `old` are the cookies of the listeners that were there before the gate closed.
-    pub(crate) fn new((sockets, home): (Sockets, u64), first: First, old: Vec<u64>) -> Rooms {
-        Rooms {
+    ///
+    /// # Errors
+    /// Their network namespace can't be entered.
+    pub(crate) fn new(sockets: Sockets, first: First, old: Vec<u64>) -> Result<Rooms> {
+        Ok(Rooms {
             run: String::new(),
             who: String::new(),
             keeps: None,
+            home: netns::identity_of(sockets.netns())?,
             sockets,
-            home,
             first,
             release_rate: None,
             old,
@@ -267,7 +270,7 @@ impl Rooms {
             note: None,
             awaited: Vec::new(),
             given_back: false,
-        }
+        })
     }
 
     pub(crate) fn netns(&self) -> Option<&Netns> {

@@ -21,7 +21,6 @@ use crate::kernel::room::lending::Bindings;
 use crate::kernel::room::orders::{File, HAND_OVER, Orders};
 use crate::kernel::sockets::Looks;
 use crate::kernel::sockets::diag::Sockets;
-use crate::kernel::sockets::netns;
 use crate::kernel::sys;
 use crate::process::attended::word;
 use crate::process::guard::{self, Heard};
@@ -167,12 +166,8 @@ impl Guarded {
         if let Some(netns) = &orders.netns {
             sockets.look_in(netns)?;
         }
-        let home = orders.netns.as_ref().map_or_else(
-            || Ok(netns::identity()),
-            |netns| netns.within(netns::identity),
-        )?;
         let mut guarded = Guarded {
-            rooms: Rooms::new((sockets, home), First::Rooms, orders.old.clone()),
+            rooms: Rooms::new(sockets, First::Rooms, orders.old.clone())?,
             links: Vec::new(),
         };
         guarded.rooms.release_rate = orders.release_rate;

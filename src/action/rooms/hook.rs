@@ -18,10 +18,7 @@ use crate::kernel::sockets::netns::{self, Netns};
 /// There are no control groups of version 2, or the kernel lets no program of theirs set the option
 /// (Linux 6.1).
 pub(crate) fn share(ports: &[u16], netns: Option<&Netns>) -> Result<(Vec<Link>, Bindings)> {
-    let cookie = match netns {
-        None => netns::identity(),
-        Some(netns) => netns.within(netns::identity)?,
-    };
+    let cookie = netns::identity_of(netns)?;
     let lends = "the service does not set SO_REUSEPORT, and can't be given that (Linux 6.1)";
     let root = open_root().context(lends)?;
     let bindings = Bindings::new().context(lends)?;

@@ -49,15 +49,13 @@ impl Group {
             let _ = spread(self.rooms().first());
         }
     }
-}
 
-impl Group {
-    /// Returns how many waited in the rooms that it has shut.
-    fn shut_in_turn(&mut self, to: &[&Listener], in_time: bool) -> usize {
+    /// Returns how many waited in the rooms that it has shut, and whether all are shut now.
+    fn shut_in_turn(&mut self, to: &[&Listener], in_time: bool) -> (usize, bool) {
         let rooms = self.rooms();
         let queues: Vec<u32> = to.iter().map(|listener| listener.accept_queue).collect();
         let Some(portions) = &mut self.letting_go else {
-            return 0;
+            return (0, false);
         };
         let mut gone = 0;
         let mut go: Vec<(&Room, usize)> = Vec::new();
@@ -71,11 +69,12 @@ impl Group {
             gone += waiting;
             go.push((room, waiting));
         }
-        if go.len() == open.len() {
+        let all = go.len() == open.len();
+        if all {
             self.prefer_for_good();
         }
         let shut = go.into_iter().filter(|(room, _)| room.shut());
-        shut.map(|(_, waiting)| waiting).sum()
+        (shut.map(|(_, waiting)| waiting).sum(), all)
     }
 
     /// The rooms are shut.
@@ -198,12 +197,12 @@ impl Rooms {
         };
         let in_time = next == Next::InTime && letting_go.seen;
         let mut went = Figures::default();
+        let mut all = true;
         match in_time || !to.is_empty() {
-            true => went.handed_over = group.shut_in_turn(to, in_time),
+            true => (went.handed_over, all) = group.shut_in_turn(to, in_time),
             // They move from room to room, and at last there is none.
             false => went.reset = group.shut_together(),
         }
-        let all = !group.is_open();
         if went.handed_over + went.reset > 0 {
             went.longest = group.parking.map_or(Duration::ZERO, |at| at.elapsed());
         }

@@ -52,8 +52,7 @@ pub(crate) fn make(seen: &Seen, first: First, options: RoomOptions) -> Result<Ro
     }
     // A value that undoes all when it is dropped.
     let old = seen.before.listeners.iter().map(|l| l.id.cookie).collect();
-    let home = seen.before.listeners[0].id.netns;
-    let mut rooms = Rooms::new((sockets, home), first, old);
+    let mut rooms = Rooms::new(sockets, first, old)?;
     (rooms.run, rooms.who) = (seen.run.to_owned(), seen.who.to_string());
     rooms.release_rate = options.release_rate;
     let (count, filling) = filling(options, longest_queue(seen.netns));

@@ -63,7 +63,7 @@ impl Watched {
         }
     }
 
-    /// Whether somebody waits now whom the last look has not shown.
+    /// Whether a connection waits now. `false`: the last look has shown that already.
     pub(super) fn begins_to_wait(&self, waiting: usize) -> bool {
         waiting > 0 && !self.waits
     }

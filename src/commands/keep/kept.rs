@@ -19,7 +19,6 @@ use crate::decide::policy::Answer;
 use crate::kernel::room::Place;
 use crate::kernel::room::wake::Wake;
 use crate::kernel::sockets::diag::Sockets;
-use crate::kernel::sockets::netns;
 use crate::kernel::sockets::{Sample, holders};
 use crate::process::lock::{LocksOf, directory_in_use, roll};
 
@@ -266,7 +265,7 @@ impl<'a> Kept<'a> {
 fn fresh(wanted: &Wanted) -> Result<Rooms> {
     let gated = &wanted.gated;
     let sockets = Sockets::new(&gated.listener_ports(), &gated.listener_scope())?;
-    let mut rooms = Rooms::new((sockets, netns::identity()), First::Service, Vec::new());
+    let mut rooms = Rooms::new(sockets, First::Service, Vec::new())?;
     (rooms.run, rooms.who) = (wanted.run.clone(), wanted.who.to_string());
     rooms.keeps = Some(wanted.max_wait);
     Ok(rooms)

@@ -195,6 +195,14 @@ pub(crate) fn identity() -> u64 {
     cookie.unwrap_or_else(|| inode().unwrap_or(0))
 }
 
+/// That of a network namespace; `None`: this thread's.
+///
+/// # Errors
+/// It can't be entered.
+pub(crate) fn identity_of(netns: Option<&Netns>) -> Result<u64, NoEntry> {
+    netns.map_or_else(|| Ok(identity()), |netns| netns.within(identity))
+}
+
 /// What holds for any text as a network namespace.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
