@@ -254,7 +254,7 @@ CORE := guarantees::a_panic guarantees::foreign guarantees::hung guarantees::kil
   guarantees::stopped rules contract::a_caller_without hold::clients hold::the_queue hold::killed_while \
   redirect::new_connections redirect::established redirect::killed \
   divert::new_connections divert::established divert::killed_at \
-  auto::the_kernel_decides
+  auto::the_kernel_decides park::who_comes park::commands_own park::nothing_is handover::who_comes_in park::as_many
 test-kernels: test-packages
 	@tests/ci/install-packages $(KERNEL_PACKAGES)
 	$(CARGO) build --workspace --tests

@@ -13,7 +13,7 @@ use harness::rooms::{
 use harness::{Call, Outcome, SOON, SYNGATE, all_refused, call, words};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Nginx, NginxConfig, Serve};
-use testkit::{Host, Load, LoadReport, Pair, Running, RunningLoad, wait_until};
+use testkit::{Delay, Host, Load, LoadReport, Pair, Running, RunningLoad, wait_until};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -151,6 +151,52 @@ fn the_queue_of_a_process_that_stops_at_once_moves_to_the_new_one() {
     let report = load.finish().unwrap();
     assert!(report.failed() <= 2, "{report}: {:?}", report.failures);
     nothing_is_left(&host, 1);
+}
+
+const ROUND_TRIP: Duration = Duration::from_millis(200);
+
+/// The old process goes on listening for a while beside the new one. Handshakes that have begun there move, too,
+/// when it stops; their clients are far away.
+#[test]
+fn handshakes_of_a_listener_that_closes_after_the_release_move() {
+    std::thread::scope(|threads| {
+        for killed in [false, true] {
+            threads.spawn(move || handshakes_move(killed));
+        }
+    });
+}
+
+fn handshakes_move(killed: bool) {
+    let pair = Pair::steered_by_flow().unwrap();
+    let host = &pair.server;
+    let haproxy = Haproxy::debian_init(host, &HaproxyConfig::bind("0.0.0.0:80")).unwrap();
+    haproxy.start().unwrap();
+    let old = host.must(words("pgrep -ox haproxy")).trim().to_owned();
+    let _far = Delay::start(&pair.client, ROUND_TRIP).unwrap();
+    let load = load(&pair, 1_000);
+    let mut latch = Latch::new(host, "kill");
+    let start = "haproxy -D -f /etc/haproxy/haproxy.cfg -p /run/new.pid";
+    let mut run = handover(host, "").start(["sh", "-c", &format!("{}; {start}", latch.hold())]);
+    latch.wait();
+    if killed {
+        run.signal(Signal::SIGKILL).unwrap();
+    }
+    latch.release();
+    let both = || {
+        host.must(words("ss -Hltnp sport = :80"))
+            .matches("haproxy")
+            .count()
+            == 2
+    };
+    wait_until(SOON, "the new listener", both).unwrap();
+    wait_until(SOON, "the release", || listeners(host).len() == 2).unwrap();
+    std::thread::sleep(ROUND_TRIP / 2); // a moment of the reload is what is wanted here, not a state
+    host.must(["kill", "-USR1", &old]);
+    run.wait().unwrap();
+    let gone = || !host.must(words("ps -eo comm")).contains("gate-room");
+    wait_until(SOON, "the end of the guard", gone).unwrap();
+    all_served(&load.stop().unwrap());
+    nothing_is_left(host, 1);
 }
 
 #[test]

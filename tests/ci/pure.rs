@@ -29,6 +29,7 @@ mod action {
         mod again;
         pub(crate) mod choice;
         mod figures;
+        mod moving;
         mod policy;
         mod portions;
         mod raised;

@@ -23,7 +23,8 @@ impl Rooms {
         self.own = None;
         let there = again(|| self.everywhere()).or_else(|_| self.look(true));
         let there = there.unwrap_or_default();
-        let moved = self.awaited.is_empty();
+        self.follow(&there);
+        let moved = self.moving.is_over();
         let calm = self.is_calm();
         self.take_back(&there);
         let old = &self.old;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use super::admitted::Admitted;
 use super::again::again;
 use super::figures::{Acted, Figures};
+use super::moving::Moving;
 use super::note::Note;
 use crate::kernel::bpf::{Connections, Counter, Kind, Link, Listeners, Program};
 use crate::kernel::control_group::ControlGroup;
@@ -66,8 +67,7 @@ pub(crate) struct Rooms {
     pub acted: Option<String>,
     /// What tells the next run of all this, should this process and its guard be killed.
     pub note: Option<Note>,
-    /// The cookies of connections whose handshakes were under way in a room as it was shut.
-    pub(super) awaited: Vec<u64>,
+    pub(super) moving: Moving,
     pub(super) given_back: bool,
 }
 
@@ -268,7 +268,7 @@ impl Rooms {
             changed_at: None,
             acted: None,
             note: None,
-            awaited: Vec::new(),
+            moving: Moving::default(),
             given_back: false,
         })
     }

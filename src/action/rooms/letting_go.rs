@@ -1,7 +1,6 @@
 //! How those who wait are handed over: room by room, as the listeners have place for them and `--release-rate`
 //! allows. New connections reach the listeners meanwhile.
 
-use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,6 @@ use super::figures::Figures;
 use super::groups::{Group, Rooms, attach};
 use super::portions::Portions;
 use super::preferred::{Targets, copies};
-use crate::decide::policy::{Answer, Waiting};
 use crate::decide::rate::Rate;
 use crate::kernel::bpf::{Kind, Listeners, Program};
 use crate::kernel::room::{Room, longest_queue, programs};
@@ -104,12 +102,11 @@ impl Rooms {
             heirs.map(|listener| listener.inode).collect()
         };
         let there = self.look_for(heirs).unwrap_or_default();
+        self.follow(&there);
         for number in numbers {
             self.hand_one_over(*number, &there);
         }
-        let half_open = self.half_open().unwrap_or_default();
-        // Each moves when its client's ACK comes, if the group has a program then.
-        self.awaited.extend(half_open.iter().map(|one| one.cookie));
+        self.await_handshakes();
     }
 
     fn hand_one_over(&mut self, number: usize, there: &Sample) {
@@ -213,45 +210,6 @@ impl Rooms {
         }
         self.figures.add(went);
         all
-    }
-
-    /// How far the hand-over is: who waits in rooms, then handshakes, and listeners whose queue is too long for
-    /// their own backlog.
-    pub(crate) fn progress(&mut self) -> Answer {
-        self.go_on(Next::InTime);
-        let waiting: usize = self.groups.iter().map(Group::waiting).sum();
-        let left = self.under_way();
-        // A listener that is not lowered now stays so.
-        match waiting + self.groups.iter().map(Group::too_many).sum::<usize>() {
-            0 => Answer::Left(Some(left)),
-            count => Answer::Waiting(Waiting {
-                count,
-                ..Waiting::default()
-            }),
-        }
-    }
-
-    fn under_way(&mut self) -> usize {
-        if !self.awaited.is_empty() {
-            let half_open = self.half_open().unwrap_or_default();
-            let open: BTreeSet<u64> = half_open.iter().map(|one| one.cookie).collect();
-            self.awaited.retain(|cookie| open.contains(cookie));
-        }
-        let left = self.awaited.len() + self.unsettled();
-        if self.groups.iter().all(|group| group.raised.is_empty()) {
-            return left;
-        }
-        let raised = |rooms: &Rooms, there: &Sample| {
-            let listeners = there.listeners.iter();
-            let raised = listeners.filter(|l| rooms.groups.iter().any(|group| group.has_raised(l)));
-            raised.map(|listener| listener.inode).collect()
-        };
-        let there = self.look_for(raised).unwrap_or_default();
-        for group in &mut self.groups {
-            group.lower(&there);
-        }
-        let raised: usize = self.groups.iter().map(|group| group.raised.len()).sum();
-        raised + left
     }
 }
 

@@ -212,17 +212,4 @@ impl Rooms {
     pub(super) fn is_calm(&self) -> bool {
         self.changed_at.is_none_or(|at| at.elapsed() >= CALM)
     }
-
-    /// How many groups may still be in the middle of a reload: an old listener is one of several.
-    pub(super) fn unsettled(&mut self) -> usize {
-        if self.is_calm() {
-            return 0;
-        }
-        let there = self.look(false).unwrap_or_default();
-        let unsettled = |group: &&Group| {
-            let listeners = group.listeners(&there);
-            listeners.len() > 1 && listeners.iter().any(|l| self.old.contains(&l.id.cookie))
-        };
-        self.groups.iter().filter(unsettled).count()
-    }
 }
