@@ -360,6 +360,7 @@ fn man_documents_each_variable_and_no_other() {
         LOCK_DIR_VARIABLE,
         RUN_VARIABLE,
         JOURNAL_VARIABLE,
+        "NOTIFY_SOCKET",
         "PATH",
         "NO_COLOR",
         "TERM",

@@ -3,120 +3,17 @@
 mod harness;
 
 use std::collections::hash_map::RandomState;
-use std::fs::File;
 use std::hash::BuildHasher;
-use std::process::Stdio;
 use std::time::Duration;
 
+use harness::keep::{
+    Keep, LONG, client, monotonic_ms, nobody_noticed, shared, wait_kept, wait_queued,
+};
 use harness::rooms::{GUARD, all_served, listeners, load, nothing_is_left};
-use harness::{SOON, SYNGATE, call, status, syngate, words};
+use harness::{SOON, call, status, syngate, words};
 use nix::sys::signal::Signal;
-use nix::time::{ClockId, clock_gettime};
 use testkit::services::{Haproxy, HaproxyConfig, Serve};
-use testkit::{Failure, Host, Load, LoadReport, Pair, Running, RunningLoad, slow, wait_until};
-
-const LONG: Duration = Duration::from_secs(60);
-
-struct Keep<'a> {
-    host: &'a Host,
-    running: Running,
-}
-
-impl<'a> Keep<'a> {
-    /// Started there, and its rooms stand if somebody listens.
-    fn on(host: &'a Host, options: &str) -> Keep<'a> {
-        let keep = Keep::start(host, options);
-        let keeps = || keep.said().contains("keeping ");
-        let began = wait_until(SOON, "keep to begin", keeps);
-        began.unwrap_or_else(|error| panic!("{error:#}: {}", keep.said()));
-        keep
-    }
-
-    fn start(host: &'a Host, options: &str) -> Keep<'a> {
-        let said = File::create(host.dir().join("keep.err")).unwrap();
-        let mut command = host.command(SYNGATE);
-        command
-            .arg("keep")
-            .args(words("--port 80"))
-            .args(words(options));
-        let running = host
-            .spawn(command.stdin(Stdio::null()).stderr(said))
-            .unwrap();
-        Keep { host, running }
-    }
-
-    fn said(&self) -> String {
-        std::fs::read_to_string(self.host.dir().join("keep.err")).unwrap()
-    }
-
-    fn lines(&self, with: &str) -> usize {
-        self.said()
-            .lines()
-            .filter(|line| line.contains(with))
-            .count()
-    }
-
-    #[track_caller]
-    fn says(&self, times: usize, with: &str) {
-        let said = || self.lines(with) >= times;
-        let what = format!("'{with}' {times} times");
-        wait_until(SOON, &what, said).unwrap_or_else(|error| panic!("{error}: {}", self.said()));
-        assert_eq!(self.lines(with), times, "{}", self.said());
-    }
-
-    /// By SIGTERM.
-    #[track_caller]
-    fn ends(mut self, services: usize) -> String {
-        self.running.signal(Signal::SIGTERM).unwrap();
-        assert!(self.running.wait().unwrap().success(), "{}", self.said());
-        nothing_is_left(self.host, services);
-        let files = self.host.sh("ls /run/syngate | grep keep").unwrap().stdout;
-        assert_eq!(files, "");
-        self.said()
-    }
-}
-
-/// A process that dies cuts the connections that it has accepted, as without syngate. All others are served.
-#[track_caller]
-fn nobody_noticed(report: &LoadReport, died: f64) {
-    assert_eq!(report.refused + report.timed_out, 0, "{report}");
-    let came = |failure: &&Failure| report.started_ms + failure.due_ms > died;
-    let later: Vec<&Failure> = report.failures.iter().filter(came).collect();
-    assert!(later.is_empty(), "{report}: {later:?}");
-    assert!(report.ok > report.sent / 2, "{report}");
-    // A client without time of its own tells nothing of that.
-    let prompt = report.connect.max_ms < 900.0;
-    assert!(prompt || report.late > 0, "no SYN was lost: {report}");
-}
-
-fn monotonic_ms() -> f64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
-    Duration::from(now).as_secs_f64() * 1e3
-}
-
-fn shared() -> Serve {
-    Serve::on("0.0.0.0:80").reuseport()
-}
-
-/// One client that waits for its answer.
-fn client(host: &Host) -> RunningLoad {
-    let load = Load::to("127.0.0.1:80").rate(1_000).timeout(LONG);
-    load.duration(Duration::from_millis(1)).start(host).unwrap()
-}
-
-fn wait_queued(host: &Host, many: usize) {
-    let queued = || {
-        let queues = listeners(host);
-        let queued = queues
-            .iter()
-            .filter_map(|line| line.split_whitespace().nth(1));
-        queued
-            .filter_map(|n| n.parse::<usize>().ok())
-            .sum::<usize>()
-            >= many
-    };
-    wait_until(SOON, "clients to wait", queued).unwrap();
-}
+use testkit::{Host, Load, Pair, RunningLoad, slow, wait_until};
 
 /// `SIGKILL`, and a start a moment later; then a restart by somebody who knows nothing of syngate.
 #[test]
@@ -525,12 +422,6 @@ fn a_dead_keep_is_told_of_and_cleared() {
     nothing_is_left(host, 0);
 }
 
-/// Rooms stand beside the service, and nobody waits.
-fn wait_kept(host: &Host) {
-    let kept = || listeners(host).len() > 1 && host.sh(&format!("pgrep -x {GUARD}")).unwrap().ok();
-    wait_until(SOON, "the port to be kept", kept).unwrap();
-}
-
 /// It looks at the sockets some times a second, and is small.
 #[test]
 fn it_costs_next_to_nothing_while_nothing_happens() {
@@ -556,4 +447,33 @@ fn it_costs_next_to_nothing_while_nothing_happens() {
     let most = figure("VmRSS").into_iter().max().unwrap();
     assert!(most < 24 * 1_024, "{most} KiB, as built for tests");
     keep.ends(1);
+}
+
+/// systemd takes the datagrams in a unit with `Type=notify` (sd_notify(3)).
+#[test]
+fn systemd_is_told_when_the_rooms_stand() {
+    let host = &Host::new().unwrap();
+    let file = host.dir().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&file).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    let heard = || {
+        let mut bytes = [0; 256];
+        let length = socket.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    let server = shared().start(host).unwrap();
+    let variable = ("NOTIFY_SOCKET", file.to_str().unwrap());
+    let mut keep = Keep::begun(host, "--port 80", &[variable]);
+    assert_eq!(heard(), "READY=1\nSTATUS=keeping 80; 0 gaps bridged");
+    assert!(listeners(host).len() > 1, "the service and its rooms");
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    let _server = shared().start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+    assert_eq!(heard(), "STATUS=keeping 80; 1 gap bridged");
+    keep.running.signal(Signal::SIGTERM).unwrap();
+    assert_eq!(heard(), "STOPPING=1");
+    assert!(keep.running.wait().unwrap().success());
+    nothing_is_left(host, 1);
 }

@@ -12,6 +12,7 @@ pub(crate) mod leave;
 pub(crate) mod living;
 pub(crate) mod lock;
 pub(crate) mod meanwhile;
+pub(crate) mod notify;
 pub(crate) mod own_unit;
 pub(crate) mod place;
 pub(crate) mod poll;

@@ -5,6 +5,7 @@ mod decide;
 mod follow;
 mod gap;
 mod kept;
+mod shown;
 mod wanted;
 
 use std::time::Instant;
@@ -17,6 +18,7 @@ pub(crate) use self::follow::{MOST_WAITING, RETRY_AFTER};
 use self::gap::Gap;
 pub(crate) use self::kept::TOLD_WITHIN;
 use self::kept::{Kept, Told};
+use self::shown::Shown;
 use self::wanted::{Wanted, ports};
 use crate::action::rooms::left;
 use crate::cli::KeepArgs;
@@ -25,6 +27,7 @@ use crate::gate::counts::Counts;
 use crate::kernel::room::known::guards;
 use crate::kernel::room::probe;
 use crate::process::lock::{Lock, LocksOf};
+use crate::process::notify;
 use crate::process::signals::{Caught, Signals};
 use crate::tell::say::Say;
 use crate::words::exit::{Exit, NOT_RUN};
@@ -103,10 +106,13 @@ fn stand_by(kept: &mut Kept, run: &str, signals: &Signals, say: &Say) {
     let mut stopping = Stopping::default();
     let mut trouble = String::new();
     let mut count = Count::of(run);
+    let mut shown = Shown::default();
     loop {
+        shown.show(&kept.ports(), count.counts.gaps);
         let due = Instant::now() + pause(kept.pace());
         if let Some(Caught::Stop(..)) = signals.wait_beside(Some(due), kept.wakes()) {
             stopping = stopping.signalled();
+            notify::stopping();
         }
         match kept.look() {
             Ok(told) => {
