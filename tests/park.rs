@@ -433,11 +433,78 @@ fn commands_own_connections_reach_the_old_process_and_no_others_do() {
         assert_eq!(outcome.code, 0, "{outcome:?}");
         all_served(&load.finish().unwrap());
         assert_eq!(figure(&outcome, "park", "parked"), 20);
-        let name = outcome.report["run"].as_str().unwrap();
-        let groups = format!("find /sys/fs/cgroup -name 'syngate_{name}*'");
-        let groups = host.sh(&groups).unwrap();
-        assert_eq!(groups.stdout, "");
+        no_group_is_left(host, &outcome);
     }
+}
+
+/// It is asked while clients still wait.
+#[test]
+fn a_ready_check_that_asks_a_gated_port_reaches_the_new_process() {
+    for (reuseport, to) in [(true, "127.0.0.1"), (false, "127.0.0.1"), (false, "[::1]")] {
+        let pair = Pair::new().unwrap();
+        let host = &pair.server;
+        let server = Serve::on("0.0.0.0:80")
+            .and_on("[::]:80")
+            .reuseport_if(reuseport);
+        let mut service = Restarted::new(host, server);
+        let mut answered = Latch::new(host, "answered");
+        let check = format!(
+            "curl -s -o /dev/null http://{to}/ && {{ {}; }}",
+            answered.hold()
+        );
+        let call = park(host, "").args(["--ready-check", &check]);
+        let run = service.begin(&call);
+        let load = burst(&format!("{SERVER}:80"), 20)
+            .start(&pair.client)
+            .unwrap();
+        wait_parked(host, 20);
+        service.latch.release();
+        answered.wait();
+        assert_eq!(service.accepted().len(), 1, "the check's connection alone");
+        wait_parked(host, 20);
+        answered.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        all_served(&load.finish().unwrap());
+        assert_eq!(figure(&outcome, "park", "parked"), 20);
+        no_group_is_left(host, &outcome);
+        nothing_is_left(host, service.sockets);
+    }
+}
+
+/// Nobody is left in the place of the run to let the check in.
+#[test]
+fn a_run_that_is_killed_while_it_checks_leaves_a_guard_that_hands_over() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let mut service = Restarted::new(host, Serve::on("0.0.0.0:80"));
+    let mut answered = Latch::new(host, "answered");
+    let check = format!(
+        "curl -s -o /dev/null http://127.0.0.1/ && {{ {}; }}",
+        answered.hold()
+    );
+    let call = park(host, "").args(["--ready-check", &check]);
+    let mut run = service.begin(&call);
+    let load = burst(&format!("{SERVER}:80"), 20)
+        .start(&pair.client)
+        .unwrap();
+    wait_parked(host, 20);
+    service.latch.release();
+    answered.wait();
+    run.signal(Signal::SIGKILL).unwrap();
+    run.wait().unwrap();
+    all_served(&load.finish().unwrap());
+    answered.release();
+    let gone = || listeners(host).len() == 1;
+    wait_until(SOON, "the end of the rooms", gone).unwrap();
+    nothing_is_left(host, 1);
+}
+
+#[track_caller]
+fn no_group_is_left(host: &Host, outcome: &Outcome) {
+    let name = outcome.report["run"].as_str().unwrap();
+    let groups = format!("find /sys/fs/cgroup -name 'syngate_{name}*'");
+    assert_eq!(host.sh(&groups).unwrap().stdout, "");
 }
 
 // Real services -----------------------------------------------------------------------------------

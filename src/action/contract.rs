@@ -6,7 +6,7 @@
 
 use std::ffi::{CString, OsString};
 use std::fmt::Debug;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -272,6 +272,12 @@ pub(crate) trait Action {
 
     /// The process that becomes COMMAND is about to do so.
     fn command(&mut self, _pid: i32) {}
+
+    /// `--ready-check` is about to start. Its processes may ask a port that is shut if they join the control group
+    /// whose `cgroup.procs` this is. `None`: they wait as all others do, or need no such group.
+    fn let_check_in(&mut self) -> Option<OwnedFd> {
+        None
+    }
 
     /// SYNs to these ports reach the service again.
     fn opened(&mut self, _open: &PortSet) {}

@@ -166,6 +166,11 @@ pub(crate) fn group_name(run: &str) -> String {
     format!("{PREFIX}{run}.{inode}.{cookie}")
 }
 
+/// The same for its `--ready-check`.
+pub(crate) fn probe_group_name(run: &str) -> String {
+    format!("{}.check", group_name(run))
+}
+
 /// The run that a group was made for, and its network namespace.
 fn made_for(group: &Path) -> Option<(String, Home)> {
     let name = group.file_name()?.to_str()?.strip_prefix(PREFIX)?;

@@ -16,6 +16,7 @@ use super::sys::set_socket_option;
 const MAP_CREATE: libc::c_int = 0;
 const MAP_LOOKUP_ELEM: libc::c_int = 1;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
+const MAP_DELETE_ELEM: libc::c_int = 3;
 const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const PROG_LOAD: libc::c_int = 5;
 const LINK_CREATE: libc::c_int = 28;
@@ -221,6 +222,14 @@ impl Listeners {
         // SAFETY: the key and the value have the sizes that the map was made with, and outlive the call.
         let result = unsafe { command(MAP_UPDATE_ELEM, &attributes) };
         result.map(drop)
+    }
+
+    /// Empties a place. The socket may go into another array then.
+    pub(crate) fn empty(&self, index: u32) {
+        let mut none = 0u64;
+        let attributes = MapElement::of(&self.0, &index, &mut none);
+        // SAFETY: the key has the size that the map was made with, and outlives the call.
+        let _ = unsafe { command(MAP_DELETE_ELEM, &attributes) };
     }
 
     /// The cookie of the socket in a place. None if that is free, or this process may not look.

@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -27,14 +27,24 @@ pub(crate) struct Beside {
 }
 
 impl Beside {
-    /// Starts a line that prints to stderr.
+    /// Starts a line that prints to stderr. `pass`: the `cgroup.procs` of the control group that it joins.
     pub(crate) fn check(
         line: &OsStr,
         environment: &[CString],
         mask: &SigSet,
+        pass: Option<OwnedFd>,
     ) -> Result<Beside, Errno> {
-        let words = shell_words("exec </dev/null >&2\n", line);
-        Beside::start(&words, environment, mask, None)
+        // A process that writes 0 there moves itself (cgroups(7)). If it may not, the check waits as others do.
+        let before = match pass {
+            Some(_) => "echo 0 2>/dev/null\nexec </dev/null >&2\n",
+            None => "exec </dev/null >&2\n",
+        };
+        let words = shell_words(before, line);
+        let child = start(&words, environment, mask, pass.as_ref().map(AsFd::as_fd))?;
+        Ok(Beside {
+            child,
+            answer: None,
+        })
     }
 
     /// Starts a line whose output is kept for [`Beside::answer`]. It goes to a file in memory: nobody would
@@ -46,26 +56,9 @@ impl Beside {
     ) -> Result<Beside, Errno> {
         let words = shell_words("exec </dev/null\n", line);
         let answer = memfd_create(c"answer", MFdFlags::MFD_CLOEXEC)?;
-        Beside::start(&words, environment, mask, Some(answer.into()))
-    }
-
-    fn start(
-        words: &[OsString],
-        environment: &[CString],
-        mask: &SigSet,
-        answer: Option<File>,
-    ) -> Result<Beside, Errno> {
-        let stdout = answer
-            .as_ref()
-            .map(|file| (file.as_raw_fd(), libc::STDOUT_FILENO));
-        let launch = Launch {
-            group: ProcessGroup::Own,
-            files: stdout.as_slice(),
-            ..Launch::new(environment, mask)
-        };
         Ok(Beside {
-            child: Child::spawn_file(Path::new(SH), words, &launch)?,
-            answer,
+            child: start(&words, environment, mask, Some(answer.as_fd()))?,
+            answer: Some(answer.into()),
         })
     }
 
@@ -96,6 +89,21 @@ impl Drop for Beside {
             let _ = killpg(Pid::from_raw(self.child.pid()), Signal::SIGKILL);
         }
     }
+}
+
+fn start(
+    words: &[OsString],
+    environment: &[CString],
+    mask: &SigSet,
+    stdout: Option<BorrowedFd>,
+) -> Result<Child, Errno> {
+    let stdout = stdout.map(|file| (file.as_raw_fd(), libc::STDOUT_FILENO));
+    let launch = Launch {
+        group: ProcessGroup::Own,
+        files: stdout.as_slice(),
+        ..Launch::new(environment, mask)
+    };
+    Child::spawn_file(Path::new(SH), words, &launch)
 }
 
 fn first_line(bytes: &[u8]) -> String {

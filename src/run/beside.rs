@@ -9,7 +9,8 @@ use crate::words::exit::NOT_EXECUTABLE;
 
 impl Run<'_> {
     pub(super) fn start_check(&mut self) -> Event {
-        match self.world.start(Program::ReadyCheck) {
+        let pass = self.action.let_check_in();
+        match self.world.start_check(pass) {
             Ok(()) => Event::Done,
             Err(error) => {
                 self.warn(format!("--ready-check can't be run: {}", error.desc()));

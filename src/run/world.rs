@@ -1,7 +1,7 @@
 //! The surroundings of a run whose gate is closed: the clock, the sockets, signals, and the programs that
 //! the run starts. `simulation/` has surroundings without a kernel.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -55,6 +55,14 @@ pub(super) trait World {
     /// # Errors
     /// It does not run.
     fn start(&mut self, program: Program) -> Result<(), Errno>;
+
+    /// The same for `--ready-check`, in the control group whose `cgroup.procs` this is.
+    ///
+    /// # Errors
+    /// It does not run.
+    fn start_check(&mut self, _pass: Option<OwnedFd>) -> Result<(), Errno> {
+        self.start(Program::ReadyCheck)
+    }
 
     /// The process that becomes COMMAND, if there is one already.
     fn starter(&self) -> Option<i32> {
@@ -195,16 +203,24 @@ impl World for Machine<'_> {
     fn start(&mut self, program: Program) -> Result<(), Errno> {
         let Call { plan, signals, .. } = self.call;
         let (environment, mask) = (self.call.environment, signals.inherited());
-        match (program, &plan.ready_check, &plan.listeners) {
-            (Program::Command, ..) => self.start_command()?,
-            (Program::ReadyCheck, Some(line), _) => {
-                self.check = Some(Beside::check(line, environment, mask)?);
-            }
-            (Program::Search, _, Listeners::From(line)) => {
+        match (program, &plan.listeners) {
+            (Program::Command, _) => self.start_command()?,
+            (Program::ReadyCheck, _) => self.start_check(None)?,
+            (Program::Search, Listeners::From(line)) => {
                 self.search = Some(Beside::ask(line, environment, mask)?);
             }
-            // Without the option nobody asks for them.
-            (Program::ReadyCheck | Program::Search, ..) => (),
+            // Without the option nobody asks for it.
+            (Program::Search, _) => (),
+        }
+        Ok(())
+    }
+
+    fn start_check(&mut self, pass: Option<OwnedFd>) -> Result<(), Errno> {
+        let Call { plan, signals, .. } = self.call;
+        let mask = signals.inherited();
+        // Without the option nobody asks for it.
+        if let Some(line) = &plan.ready_check {
+            self.check = Some(Beside::check(line, self.call.environment, mask, pass)?);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! `--syn park` while the gate is closed.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -74,6 +75,10 @@ impl Action for ParkAction {
         let rooms = self.rooms.borrow();
         let taken = rooms.own.as_ref().map(|own| own.group.take_in(pid));
         self.not_taken_in = taken.and_then(Result::err);
+    }
+
+    fn let_check_in(&mut self) -> Option<OwnedFd> {
+        self.rooms.borrow_mut().let_probes_in()
     }
 
     fn due(&self) -> Option<Instant> {

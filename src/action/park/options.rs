@@ -11,7 +11,7 @@ use crate::action::contract::{
     Action, ActionEntry, Before, Description, Planned, Prepared, Request, Seen, Standing, Wanted,
 };
 use crate::action::rooms::First;
-use crate::action::rooms::make::{make, own};
+use crate::action::rooms::make::{make, own, probe};
 use crate::action::rooms::options::{RoomOptions, opens_when_ready, room_options};
 use crate::action::rooms::remarks::{beyond_to, remarks};
 use crate::action::rooms::{admit, early_guard, guard, policy, watch};
@@ -47,6 +47,9 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     ],
     guard: |words| guard::call(words).or_else(|| early_guard::call(words)),
 };
+
+const CHECK_WAITS: &str = "--ready-check waits as clients do if it connects to a gated port: its connections can't be told \
+                           from others";
 
 #[derive(Debug, Clone, Copy)]
 struct Park;
@@ -103,6 +106,11 @@ impl Prepared for ToPark {
                 "COMMAND's own connections can't be told from others, so all connections from this host reach the \
                  old process until it ends: {error:#}"
             ))),
+        }
+        if self.options.checks {
+            rooms.probe = rooms.own.as_ref().and_then(|_| probe(seen.run).ok());
+            let waits = rooms.probe.is_none().then(|| CHECK_WAITS.to_owned());
+            remarks.extend(waits.map(Remark::Warning));
         }
         let rooms = Rc::new(RefCell::new(rooms));
         Ok(Box::new(ParkAction::new(

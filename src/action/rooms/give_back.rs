@@ -20,7 +20,7 @@ impl Rooms {
         }
         // The guard holds them, too, and ends later.
         self.links.drain(..).for_each(Link::detach);
-        self.own = None;
+        (self.own, self.probe) = (None, None);
         let there = again(|| self.everywhere()).or_else(|_| self.look(true));
         let there = there.unwrap_or_default();
         self.follow(&there);

@@ -57,7 +57,9 @@ pub(crate) struct Rooms {
     pub(super) admitted: Admitted,
     /// What lets COMMAND's own connections reach the service, where that can be had. Where not, connections from
     /// this host do.
-    pub own: Option<Own>,
+    pub own: Option<Pass>,
+    /// What lets those of `--ready-check` reach the new listener.
+    pub probe: Option<Pass>,
     pub figures: Figures,
     /// `--syn handover`: the listeners that have no rooms.
     pub left_alone: Vec<LeftAlone>,
@@ -71,12 +73,23 @@ pub(crate) struct Rooms {
     pub(super) given_back: bool,
 }
 
-/// The control groups whose connections are noted: COMMAND is in one of its own, and what stops the service may
-/// be in that of the service (ExecStop=, systemd.service(5)).
-pub(crate) struct Own {
+/// The control groups whose connections are noted, so that they need not wait in the rooms. COMMAND is in one of its
+/// own, and what stops the service may be in that of the service (ExecStop=, systemd.service(5)).
+pub(crate) struct Pass {
+    /// The one that was made for it.
     pub group: ControlGroup,
     pub connections: Connections,
     pub links: Vec<Link>,
+}
+
+impl Pass {
+    /// For programs: those connections go to the first listeners of an array.
+    fn leads_to(&self, listeners: (i32, u32)) -> programs::Pass {
+        programs::Pass {
+            connections: self.connections.number(),
+            listeners,
+        }
+    }
 }
 
 /// The rooms of one SO_REUSEPORT group.
@@ -88,6 +101,8 @@ pub(crate) struct Group {
     pub copies: Vec<OwnedFd>,
     /// The same listeners, for programs.
     pub(super) before: Option<Listeners>,
+    /// The new listener that `--ready-check` reaches.
+    pub(super) probed: Option<Listeners>,
     /// The listeners of the service lacked SO_REUSEPORT, and have it from syngate.
     pub lent: bool,
     /// `--syn handover`: the service's listeners, which get new connections as long as there are any.
@@ -126,6 +141,7 @@ impl Group {
             shelf: None,
             copies: Vec::new(),
             before: None,
+            probed: None,
             lent,
             preferred: None,
             filling,
@@ -140,7 +156,7 @@ impl Group {
     ///
     /// # Errors
     /// Some may be open. [`Rooms::hand_over`] shuts them.
-    pub(crate) fn park(&mut self, own: Option<&Connections>) -> Result<()> {
+    pub(crate) fn park(&mut self, own: Option<&Pass>, probe: Option<&Pass>) -> Result<()> {
         let Some(shelf) = &self.shelf else {
             return Ok(());
         };
@@ -154,10 +170,19 @@ impl Group {
         };
         if let Some(before) = &before {
             let listeners = (before.number(), copies.len() as u32);
+            let probed = probe.map(|_| Listeners::new(1)).transpose()?;
+            let passes = [
+                own.map(|own| own.leads_to(listeners)),
+                probe
+                    .zip(probed.as_ref())
+                    .map(|(probe, probed)| probe.leads_to((probed.number(), 1))),
+            ];
+            let passes: Vec<programs::Pass> = passes.into_iter().flatten().collect();
             fill = match own {
-                Some(own) => programs::fill_but_for(own.number(), listeners, fill),
+                Some(_) => programs::fill_but_for(&passes, fill),
                 None => programs::fill_but_for_host(listeners, fill),
             };
+            self.probed = probed;
         }
         let program = Program::load(Kind::SelectOrMigrate, "gate_park", &fill)?;
         self.open(&rooms, opened)?;
@@ -263,6 +288,7 @@ impl Rooms {
             bindings: None,
             admitted: Admitted::default(),
             own: None,
+            probe: None,
             figures: Figures::default(),
             left_alone: Vec::new(),
             changed_at: None,
@@ -322,8 +348,8 @@ impl Rooms {
         if self.first == First::Service {
             return self.prefer(number);
         }
-        let own = self.own.as_ref().map(|own| &own.connections);
-        self.groups[number].park(own)
+        let (own, probe) = (self.own.as_ref(), self.probe.as_ref());
+        self.groups[number].park(own, probe)
     }
 
     pub(crate) fn cookies(&self) -> Vec<u64> {
@@ -337,7 +363,11 @@ impl Rooms {
     /// Whether a listener that was not there before has come into the group.
     pub(crate) fn is_served_anew(&self, group: &Group, sample: &Sample) -> bool {
         let listeners = group.listeners(sample);
-        listeners.iter().any(|l| !self.old.contains(&l.id.cookie))
+        listeners.into_iter().any(|listener| self.is_new(listener))
+    }
+
+    pub(super) fn is_new(&self, listener: &Listener) -> bool {
+        !self.old.contains(&listener.id.cookie)
     }
 
     pub(crate) fn is_served(&self, group: &Group, sample: &Sample) -> bool {

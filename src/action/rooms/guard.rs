@@ -15,7 +15,8 @@ use super::note::Note;
 use super::policy::HANDED_OVER_WITHIN;
 use crate::action::contract::GuardWork;
 use crate::decide::policy::Answer;
-use crate::kernel::control_group::{self, ControlGroup};
+use crate::gate::rooms::dissolve_of;
+use crate::kernel::control_group;
 use crate::kernel::room::Shelf;
 use crate::kernel::room::lending::Bindings;
 use crate::kernel::room::orders::{File, HAND_OVER, Orders};
@@ -64,8 +65,7 @@ fn guard(orders: &Orders) -> Result<()> {
     said.extend(serde_json::to_vec(&guarded.rooms.figures)?);
     let _ = line.write_all(&said);
     guarded.finish();
-    let group = orders.group.as_deref().and_then(control_group::reached);
-    drop(group.as_deref().map(ControlGroup::at));
+    dissolve_of(&orders.run);
     Ok(())
 }
 

@@ -117,6 +117,7 @@ impl Rooms {
             self.changed_at = Some(Instant::now());
         }
         let copies = copies(&heirs, there);
+        group.end_probes();
         let array = group.before.take().filter(|_| !anew);
         group.lead_to(&copies, array);
         self.begin_to_let_go(number, &copies);

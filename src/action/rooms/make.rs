@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::choice::{MOST_ROOMS, largest_room};
-use super::groups::{Filling, First, Group, Own, Rooms};
+use super::groups::{Filling, First, Group, Pass, Rooms};
 use super::hook;
 use super::note::Note;
 use super::options::RoomOptions;
 use crate::action::contract::Seen;
-use crate::gate::rooms::{dissolve_of_nowhere, group_name};
+use crate::gate::rooms::{dissolve_of_nowhere, group_name, probe_group_name};
 use crate::kernel::bpf::Connections;
 use crate::kernel::control_group::{self, ControlGroup};
 use crate::kernel::room::apart::make_in;
@@ -142,17 +142,31 @@ fn groups_of_service(groups: BTreeMap<i32, PathBuf>) -> BTreeSet<PathBuf> {
 ///
 /// # Errors
 /// That can't be had here.
-pub(crate) fn own(run: &str, rooms: &Rooms) -> Result<Own> {
+pub(crate) fn own(run: &str, rooms: &Rooms) -> Result<Pass> {
     dissolve_of_nowhere();
-    let group = ControlGroup::make(&group_name(run))?;
-    let connections = Connections::new(OWN_CONNECTIONS)?;
-    let mut links = vec![hook::note(group.open()?.as_fd(), &connections)?];
+    let mut own = pass(&group_name(run))?;
     let here = control_group::own().ok();
     for path in rooms.admitted.that_may_stop_it(here.as_deref()) {
         let opened = File::open(path).with_context(|| path.display().to_string())?;
-        links.push(hook::note(opened.as_fd(), &connections)?);
+        let link = hook::note(opened.as_fd(), &own.connections)?;
+        own.links.push(link);
     }
-    Ok(Own {
+    Ok(own)
+}
+
+/// A control group for `--ready-check`.
+///
+/// # Errors
+/// That can't be had here.
+pub(crate) fn probe(run: &str) -> Result<Pass> {
+    pass(&probe_group_name(run))
+}
+
+fn pass(name: &str) -> Result<Pass> {
+    let group = ControlGroup::make(name)?;
+    let connections = Connections::new(OWN_CONNECTIONS)?;
+    let links = vec![hook::note(group.open()?.as_fd(), &connections)?];
+    Ok(Pass {
         group,
         connections,
         links,
@@ -233,6 +247,7 @@ mod tests {
         let sizes = |max_held, release_rate, longest| {
             let options = RoomOptions {
                 max_held,
+                checks: false,
                 named: true,
                 release_rate: NonZeroU32::new(release_rate),
             };

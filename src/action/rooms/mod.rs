@@ -25,6 +25,7 @@ pub(crate) mod policy;
 mod portions;
 pub(crate) mod prefer;
 pub(crate) mod preferred;
+mod probes;
 mod progress;
 mod raised;
 pub(crate) mod remarks;

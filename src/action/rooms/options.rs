@@ -12,6 +12,8 @@ use crate::words::scope::Where;
 pub(crate) struct RoomOptions {
     pub max_held: u32,
     pub release_rate: Option<NonZeroU32>,
+    /// There is a `--ready-check`.
+    pub checks: bool,
     /// `--syn` names the action, so no other one is tried.
     pub named: bool,
 }
@@ -64,6 +66,7 @@ pub(crate) fn room_options(
     Ok(RoomOptions {
         max_held: request.given.get_one("max_held").copied().unwrap_or(1),
         release_rate: request.given.get_one("release_rate").copied(),
+        checks: is_given(request.given, "ready_check"),
         named: request.named,
     })
 }

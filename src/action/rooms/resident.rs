@@ -145,6 +145,7 @@ fn made(place: &Place, seen: &Seen, max_held: u32) -> Result<Group> {
     let options = RoomOptions {
         max_held,
         release_rate: None,
+        checks: false,
         named: false,
     };
     let (count, filling) = filling(options, longest_queue(seen.netns));

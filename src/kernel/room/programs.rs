@@ -56,6 +56,8 @@ const OURS: Label = 1;
 const V6: Label = 2;
 const OTHERS: Label = 3;
 const THERE: Label = 4;
+/// And those behind it.
+const NEXT_PASS: Label = 5;
 
 /// The kernel chooses among all listeners of the group, by the connection's hash. Merely that there is a
 /// program makes it move connections when a listener closes.
@@ -94,13 +96,14 @@ pub(crate) fn note_connections(connections: i32) -> Vec<Instruction> {
     ]
 }
 
-/// As [`fill_in_turn`]; but connections that were noted go to the first `count` listeners of another
-/// array, as long as there are any.
-pub(crate) fn fill_but_for(
-    connections: i32,
-    (listeners, count): (i32, u32),
-    fill: Vec<Instruction>,
-) -> Vec<Instruction> {
+/// Connections that were noted, and the listeners that they go to: the first `count` of an array.
+pub(crate) struct Pass {
+    pub connections: i32,
+    pub listeners: (i32, u32),
+}
+
+/// As [`fill_in_turn`]; but connections with a pass go to its listeners, as long as there are any.
+pub(crate) fn fill_but_for(passes: &[Pass], fill: Vec<Instruction>) -> Vec<Instruction> {
     let mut program = vec![
         Copy(R6, R1),
         StoreValue(Stack, KEY, 0),
@@ -114,14 +117,18 @@ pub(crate) fn fill_but_for(
         JumpUnlessEqual(R0, 0, OTHERS),
     ];
     program.extend(load_of_header((SOURCE_V4, SOURCE_V6), KEY_ADDRESS, V6));
-    program.extend([
-        SetMap(R1, connections),
-        Copy(R2, Stack),
-        Add(R2, KEY as i32),
-        Call(Helper::MapLookup),
-        JumpIfEqual(R0, 0, OTHERS),
-    ]);
-    program.extend(in_order((listeners, count), fill));
+    for (pass, next) in passes.iter().zip(NEXT_PASS..) {
+        program.extend([
+            SetMap(R1, pass.connections),
+            Copy(R2, Stack),
+            Add(R2, KEY as i32),
+            Call(Helper::MapLookup),
+            JumpIfEqual(R0, 0, next),
+        ]);
+        program.extend(in_order(pass.listeners));
+        program.extend([Jump(OTHERS), Here(next)]);
+    }
+    program.extend(otherwise(fill));
     program
 }
 
@@ -136,7 +143,8 @@ pub(crate) fn fill_but_for_host(listeners: (i32, u32), fill: Vec<Instruction>) -
         Load(R3, Stack, KEY_ADDRESS),
         JumpUnlessSame(R2, R3, OTHERS),
     ]);
-    program.extend(in_order(listeners, fill));
+    program.extend(in_order(listeners));
+    program.extend(otherwise(fill));
     program
 }
 
@@ -159,15 +167,20 @@ fn load_of_header((v4, v6): (i32, i32), to: i16, label: Label) -> [Instruction; 
     ]
 }
 
-/// The first listener that is there; for [`OTHERS`], and where there is none, what `fill` chooses.
-fn in_order((listeners, count): (i32, u32), fill: Vec<Instruction>) -> Vec<Instruction> {
+/// The first listener that is there.
+fn in_order((listeners, count): (i32, u32)) -> Vec<Instruction> {
     let mut program = Vec::new();
     for place in 0..count {
         program.push(StoreValue(Stack, VALUE, place as i32));
         program.extend(select(listeners));
     }
+    program
+}
+
+/// For [`OTHERS`], and where none of those listeners is there: what `fill` chooses.
+fn otherwise(fill: Vec<Instruction>) -> Vec<Instruction> {
     // The rest begins with its context where the kernel puts it.
-    program.extend([Here(OTHERS), Copy(R1, R6)]);
+    let mut program = vec![Here(OTHERS), Copy(R1, R6)];
     program.extend(fill);
     program
 }
