@@ -8,7 +8,7 @@ mod killing;
 use std::time::Duration;
 
 use harness::rooms::{
-    GUARD, SHARES_PORT, all_served, at_most_a_program_is_left, listeners, nothing_is_left,
+    GUARD, all_served, at_most_a_program_is_left, listeners, nothing_is_left, shares_port,
 };
 use harness::{Call, SOON, call, syngate, tell, words};
 use killing::Moment;
@@ -42,15 +42,8 @@ impl<'a> Service<'a> {
             sockets: listeners(host).len(),
             shares_port: String::new(),
         };
-        service.shares_port = service.shares_port();
+        service.shares_port = shares_port(host);
         service
-    }
-
-    /// Of all its listeners.
-    fn shares_port(&self) -> String {
-        let ask = "for pid in $(ss -Hltnp sport = :80 | grep -o 'pid=[0-9]*' | cut -c 5- | sort -u); do \
-                   python3 -c \"$0\" $pid; done | sort -u";
-        self.host.must(["sh", "-c", ask, SHARES_PORT])
     }
 
     /// How long a run takes that is not killed.
@@ -105,7 +98,7 @@ impl<'a> Service<'a> {
             true => nothing_is_left(self.host, self.sockets),
             false => at_most_a_program_is_left(self.host, self.sockets),
         }
-        assert_eq!(self.shares_port(), self.shares_port, "{moment:?}");
+        assert_eq!(shares_port(self.host), self.shares_port, "{moment:?}");
     }
 }
 

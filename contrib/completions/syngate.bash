@@ -328,7 +328,7 @@ _syngate() {
             return 0
             ;;
         syngate__subcmd__keep)
-            opts="-p -h --port --max-wait --help"
+            opts="-p -h --port --max-wait --any --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -334,6 +334,10 @@ pub(crate) struct KeepArgs {
     #[arg(long, value_name = "DUR", default_value = "30s", value_parser = duration, allow_hyphen_values = true)]
     pub(crate) max_wait: Duration,
 
+    /// Also services that do not set SO_REUSEPORT: it is set for them
+    #[arg(long)]
+    pub(crate) any: bool,
+
     #[command(flatten)]
     help: HelpArgs,
 }

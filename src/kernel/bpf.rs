@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use anyhow::{Result, anyhow, ensure};
@@ -22,6 +23,8 @@ const PROG_LOAD: libc::c_int = 5;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_DETACH: libc::c_int = 34;
 
+/// BPF_MAP_TYPE_HASH. Linux 3.19.
+const HASH: u32 = 1;
 /// BPF_MAP_TYPE_ARRAY. Linux 3.19.
 const ARRAY: u32 = 2;
 /// BPF_MAP_TYPE_LRU_HASH. Linux 4.10.
@@ -46,6 +49,8 @@ pub(crate) enum Kind {
     Bind4,
     /// A process binds an IPv6 socket. Linux 4.17.
     Bind6,
+    /// A process closes the last descriptor of a socket (BPF_CGROUP_INET_SOCK_RELEASE). Linux 5.9.
+    Release,
 }
 
 impl Kind {
@@ -55,6 +60,7 @@ impl Kind {
             Kind::SockOps => (13, 3),
             Kind::Bind4 => (18, 8),
             Kind::Bind6 => (18, 9),
+            Kind::Release => (9, 34),
         }
     }
 }
@@ -113,6 +119,12 @@ impl Counter {
         make_map(ARRAY, size_of::<u32>(), size_of::<u32>(), 1).map(Counter)
     }
 
+    pub(crate) fn set(&self, mut count: u32) {
+        let attributes = MapElement::of(&self.0, &0u32, &mut count);
+        // SAFETY: key and value have the sizes that the map was made with, and outlive the call.
+        let _ = unsafe { command(MAP_UPDATE_ELEM, &attributes) };
+    }
+
     pub(crate) fn count(&self) -> u32 {
         let (key, mut value) = (0u32, 0u32);
         let attributes = MapElement::of(&self.0, &key, &mut value);
@@ -127,34 +139,44 @@ impl Counter {
     }
 }
 
-/// A map from numbers to values of so many bytes. When it is full, the oldest one is forgotten.
+/// A map to values of so many bytes. Keys are numbers, or arrays of them.
 #[derive(Debug)]
-pub(crate) struct Hash<const VALUE: usize>(OwnedFd);
+pub(crate) struct Hash<Key, const VALUE: usize>(OwnedFd, PhantomData<Key>);
 
-impl<const VALUE: usize> Hash<VALUE> {
-    /// Room for `size`.
+impl<Key: Copy, const VALUE: usize> Hash<Key, VALUE> {
+    /// Room for `size`. When it is full, the oldest one is forgotten.
     ///
     /// # Errors
     /// This process may not make one.
-    pub(crate) fn new(size: u32) -> Result<Hash<VALUE>> {
-        make_map(LRU_HASH, size_of::<u64>(), VALUE, size).map(Hash)
+    pub(crate) fn forgetful(size: u32) -> Result<Hash<Key, VALUE>> {
+        let made = make_map(LRU_HASH, size_of::<Key>(), VALUE, size);
+        made.map(|map| Hash(map, PhantomData))
+    }
+
+    /// Room for `size`. When it is full, it takes no others.
+    ///
+    /// # Errors
+    /// This process may not make one.
+    pub(crate) fn limited(size: u32) -> Result<Hash<Key, VALUE>> {
+        let made = make_map(HASH, size_of::<Key>(), VALUE, size);
+        made.map(|map| Hash(map, PhantomData))
     }
 
     /// That of another process.
     ///
     /// # Errors
     /// It is no map with keys and values of these sizes.
-    pub(crate) fn adopt(map: OwnedFd) -> Result<Hash<VALUE>> {
+    pub(crate) fn adopt(map: OwnedFd) -> Result<Hash<Key, VALUE>> {
         // proc_pid_fdinfo(5); the kernel reads and writes as many bytes as the map says.
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
         let is = |line: String| info.lines().any(|there| there == line);
         let fits =
-            is(format!("key_size:\t{}", size_of::<u64>())) && is(format!("value_size:\t{VALUE}"));
+            is(format!("key_size:\t{}", size_of::<Key>())) && is(format!("value_size:\t{VALUE}"));
         ensure!(fits, "not a map of such values");
-        Ok(Hash(map))
+        Ok(Hash(map, PhantomData))
     }
 
-    pub(crate) fn get(&self, key: u64) -> Option<[u8; VALUE]> {
+    pub(crate) fn get(&self, key: Key) -> Option<[u8; VALUE]> {
         let mut value = [0; VALUE];
         let attributes = MapElement::of(&self.0, &key, &mut value);
         // SAFETY: key and value have the sizes that the map was made with, and outlive the call.
@@ -162,6 +184,32 @@ impl<const VALUE: usize> Hash<VALUE> {
         read.is_ok().then_some(value)
     }
 
+    /// # Errors
+    /// The map is full.
+    pub(crate) fn put(&self, key: Key, mut value: [u8; VALUE]) -> io::Result<()> {
+        let attributes = MapElement::of(&self.0, &key, &mut value);
+        // SAFETY: key and value have the sizes that the map was made with, and outlive the call.
+        let result = unsafe { command(MAP_UPDATE_ELEM, &attributes) };
+        result.map(drop)
+    }
+
+    /// If it is there.
+    pub(crate) fn remove(&self, key: Key) {
+        let attributes = MapElement {
+            value: 0,
+            ..MapElement::of(&self.0, &key, &mut ())
+        };
+        // SAFETY: the key has the size that the map was made with, and outlives the call. There is no value.
+        let _ = unsafe { command(MAP_DELETE_ELEM, &attributes) };
+    }
+
+    /// For [`Instruction::SetMap`].
+    pub(crate) fn number(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+}
+
+impl<const VALUE: usize> Hash<u64, VALUE> {
     pub(crate) fn keys(&self) -> Vec<u64> {
         let (mut all, mut next) = (Vec::new(), 0u64);
         loop {
@@ -176,21 +224,16 @@ impl<const VALUE: usize> Hash<VALUE> {
             }
         }
     }
-
-    /// For [`Instruction::SetMap`].
-    pub(crate) fn number(&self) -> i32 {
-        self.0.as_raw_fd()
-    }
 }
 
-impl<const VALUE: usize> AsFd for Hash<VALUE> {
+impl<Key, const VALUE: usize> AsFd for Hash<Key, VALUE> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
 /// The connections of some processes, by port and address of their clients.
-pub(crate) type Connections = Hash<4>;
+pub(crate) type Connections = Hash<u64, 4>;
 
 /// An array of listeners that a program can choose from. A place in it becomes free when its listener
 /// closes.

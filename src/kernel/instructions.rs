@@ -15,18 +15,21 @@ pub(crate) enum Register {
     R5 = 5,
     R6 = 6,
     R7 = 7,
+    R8 = 8,
     /// The end of the stack, 512 bytes that lie below it.
     Stack = 10,
 }
 
 /// What a program may call (enum bpf_func_id, linux/bpf.h), with the release that brought it. All are older than the
-/// moving of connections (5.14); only what `SetSockOpt` may set came later.
+/// moving of connections (5.14), but for what `SetSockOpt` may set and `SetReturnValue`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Helper {
     /// `(map, &key)`: the address of the value, or 0. Linux 3.19.
     MapLookup = 1,
     /// `(map, &key, &value, flags)`: 0, or an error. Linux 3.19.
     MapUpdate = 2,
+    /// `(map, &key)`: 0, or an error. Linux 3.19.
+    MapDelete = 3,
     /// `()`: the group and, in the lower 32 bits, the user of the process. Linux 4.2.
     UserAndGroup = 15,
     /// `(context, offset, to, length)`: 0 if the packet has so many bytes there. Linux 4.5.
@@ -47,6 +50,8 @@ pub(crate) enum Helper {
     SelectReusePort = 82,
     /// `(context)`: the cookie of the socket's network namespace. Linux 5.7.
     NetnsCookie = 122,
+    /// `(error)`: what the system call returns if the program does not allow it. Linux 5.18.
+    SetReturnValue = 187,
 }
 
 /// A place in a program that a jump goes to.
@@ -72,6 +77,9 @@ pub(crate) enum Instruction {
     /// Adds the second register to the 32 bits at the address in the first one, and leaves there what
     /// was before, as one step. Linux 5.12.
     FetchAdd(Register, Register),
+    /// If the 64 bits at the address in the first register are those of `R0`, they become those of the second
+    /// register. `R0` gets what was there before. One step. Linux 5.12.
+    CompareExchange(Register, Register),
     /// The lower 16 bits in network byte order, and nothing else.
     ToNetwork16(Register),
     /// The first register gets the 32 bits at the address in the second one, plus the offset.
@@ -108,6 +116,8 @@ const DIV32_VALUE: u8 = 0x34;
 const MOD32_VALUE: u8 = 0x94;
 const ATOMIC_WORD: u8 = 0xc3;
 const ADD_AND_FETCH: i32 = 0x01;
+const ATOMIC_WIDE: u8 = 0xdb;
+const COMPARE_EXCHANGE: i32 = 0xf1;
 const LOAD_WORD: u8 = 0x61;
 const STORE_WORD_REGISTER: u8 = 0x63;
 const STORE_WIDE: u8 = 0x7b;
@@ -180,6 +190,7 @@ impl Instruction {
             I::Add(to, value) => put(ADD64_VALUE, to, 0, 0, value),
             I::Divide(to, value) => put(DIV32_VALUE, to, 0, 0, value),
             I::FetchAdd(at, with) => put(ATOMIC_WORD, at, with as u8, 0, ADD_AND_FETCH),
+            I::CompareExchange(at, with) => put(ATOMIC_WIDE, at, with as u8, 0, COMPARE_EXCHANGE),
             I::Modulo(to, value) => put(MOD32_VALUE, to, 0, 0, value),
             I::Load(to, from, at) => put(LOAD_WORD, to, from as u8, at, 0),
             I::Store(to, at, from) => put(STORE_WORD_REGISTER, to, from as u8, at, 0),
@@ -221,6 +232,7 @@ mod tests {
             (Set(R0, -1), bytes(0xb7, 0x00, 0, -1)),
             (Add(R3, -4), bytes(0x07, 0x03, 0, -4)),
             (Divide(R7, 4096), bytes(0x34, 0x07, 0, 4096)),
+            (CompareExchange(R7, R8), bytes(0xdb, 0x87, 0, 0xf1)),
             (Modulo(R7, 3), bytes(0x94, 0x07, 0, 3)),
             (FetchAdd(R0, R7), bytes(0xc3, 0x70, 0, 1)),
             (Load(R7, R6, 32), bytes(0x61, 0x67, 32, 0)),

@@ -2,6 +2,7 @@
 //! after each call, and its report read.
 #![allow(dead_code)] // each test file uses a part of it
 
+pub(crate) mod deaths;
 pub(crate) mod instance;
 pub(crate) mod keep;
 pub(crate) mod latch;

@@ -99,6 +99,14 @@ pub(crate) fn load(pair: &Pair, rate: u32) -> RunningLoad {
     load
 }
 
+/// SO_REUSEPORT of all that listen on port 80, each value once.
+pub(crate) fn shares_port(host: &Host) -> String {
+    let ask = "for pid in $(ss -Hltnp sport = :80 | grep -o 'pid=[0-9]*' | cut -c 5- | sort -u); do \
+               python3 -c \"$0\" $pid; done | sort -u";
+    let shares = host.must(["sh", "-c", ask, SHARES_PORT]);
+    shares.trim().to_owned()
+}
+
 /// What the report says of the action's connections.
 pub(crate) fn figure(outcome: &Outcome, action: &str, name: &str) -> u64 {
     let row = &outcome.report[action];

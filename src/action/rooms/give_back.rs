@@ -63,7 +63,7 @@ impl Rooms {
 
     /// Listeners have SO_REUSEPORT no longer that they have from syngate; also those on other addresses than the run
     /// is for.
-    fn take_back(&mut self, there: &Sample) {
+    pub(super) fn take_back(&self, there: &Sample) {
         for listener in there.listeners.iter().filter(|l| self.is_lent(l)) {
             if let Ok(copy) = again(|| copy::of(listener, &there.holders)) {
                 let _ = again(|| copy::set_shares_port(&copy, false));
@@ -87,8 +87,9 @@ impl Rooms {
     /// Whether the listener has SO_REUSEPORT from syngate.
     pub(super) fn is_lent(&self, listener: &Listener) -> bool {
         let (place, cookie) = (Place::of(listener), listener.id.cookie);
-        match &self.bindings {
-            Some(bindings) if !self.old.contains(&cookie) => {
+        match (&self.lent, &self.bindings) {
+            (Some(lent), _) => lent.has(cookie),
+            (None, Some(bindings)) if !self.old.contains(&cookie) => {
                 bindings.of(cookie).is_some_and(|binding| !binding.shares)
             }
             _ => self

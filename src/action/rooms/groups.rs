@@ -15,6 +15,7 @@ use crate::kernel::bpf::{Connections, Counter, Kind, Link, Listeners, Program};
 use crate::kernel::control_group::ControlGroup;
 use crate::kernel::instructions::Instruction;
 use crate::kernel::room::lending::Bindings;
+use crate::kernel::room::lent::Lent;
 use crate::kernel::room::{Place, Room, Shelf, programs};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::{self, Netns};
@@ -51,6 +52,10 @@ pub(crate) struct Rooms {
     pub groups: Vec<Group>,
     /// While these are open, sockets that are bound to the ports get SO_REUSEPORT.
     pub links: Vec<Link>,
+    /// `syngate keep --any`: services that lack SO_REUSEPORT get it.
+    pub any: bool,
+    /// The sockets that have it from `syngate keep`.
+    pub lent: Option<Lent>,
     /// Which sockets were bound meanwhile, as far as the kernel can note that.
     pub bindings: Option<Bindings>,
     /// Of these, what was done about the users of others; see [`Rooms::admit`].
@@ -285,6 +290,8 @@ impl Rooms {
             old,
             groups: Vec::new(),
             links: Vec::new(),
+            any: false,
+            lent: None,
             bindings: None,
             admitted: Admitted::default(),
             own: None,

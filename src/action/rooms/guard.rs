@@ -19,6 +19,7 @@ use crate::gate::rooms::dissolve_of;
 use crate::kernel::control_group;
 use crate::kernel::room::Shelf;
 use crate::kernel::room::lending::Bindings;
+use crate::kernel::room::lent::Lent;
 use crate::kernel::room::orders::{File, HAND_OVER, Orders};
 use crate::kernel::sockets::Looks;
 use crate::kernel::sockets::diag::Sockets;
@@ -184,6 +185,7 @@ impl Guarded {
     fn take(&mut self, kind: File, file: OwnedFd, orders: &Orders) -> Result<()> {
         match kind {
             File::Link => self.links.push(file),
+            File::Lent => self.rooms.lent = Some(Lent::adopt(file)?),
             File::Bindings => self.rooms.bindings = Some(Bindings::adopt(file)?),
             File::Note => {
                 let note = orders.note.as_deref();

@@ -8,8 +8,11 @@ use anyhow::{Context, Result};
 use crate::kernel::bpf::{Connections, Kind, Link, Program};
 use crate::kernel::control_group::open_root;
 use crate::kernel::room::lending::{Bindings, lending};
+use crate::kernel::room::lent::Lent;
 use crate::kernel::room::programs::note_connections;
 use crate::kernel::sockets::netns::{self, Netns};
+
+const LENDS: &str = "the service does not set SO_REUSEPORT, and can't be given that (Linux 6.1)";
 
 /// Until the links are dropped, TCP sockets that are bound to these ports in that network namespace get
 /// SO_REUSEPORT, and are noted.
@@ -19,15 +22,29 @@ use crate::kernel::sockets::netns::{self, Netns};
 /// (Linux 6.1).
 pub(crate) fn share(ports: &[u16], netns: Option<&Netns>) -> Result<(Vec<Link>, Bindings)> {
     let cookie = netns::identity_of(netns)?;
-    let lends = "the service does not set SO_REUSEPORT, and can't be given that (Linux 6.1)";
-    let root = open_root().context(lends)?;
-    let bindings = Bindings::new().context(lends)?;
-    let programs = lending(ports, cookie, &bindings)
-        .context(lends)?
-        .into_iter();
+    let bindings = Bindings::new().context(LENDS)?;
+    let programs = lending(ports, cookie, &bindings).context(LENDS)?;
+    Ok((linked(programs)?, bindings))
+}
+
+/// Until the links are dropped, one TCP socket at a time has SO_REUSEPORT at each place that is put into the
+/// answer, in that network namespace.
+///
+/// # Errors
+/// As of [`share`].
+pub(crate) fn share_with_first(netns: Option<&Netns>) -> Result<(Vec<Link>, Lent)> {
+    let cookie = netns::identity_of(netns)?;
+    let lent = Lent::new().context(LENDS)?;
+    let programs = lent.programs(cookie).context(LENDS)?;
+    Ok((linked(programs)?, lent))
+}
+
+/// In the uppermost control group.
+fn linked(programs: impl IntoIterator<Item = (Kind, Program)>) -> Result<Vec<Link>> {
+    let root = open_root().context(LENDS)?;
+    let programs = programs.into_iter();
     let links = programs.map(|(kind, program)| program.link(kind, root.as_fd()));
-    let links = links.collect::<Result<_>>().context(lends)?;
-    Ok((links, bindings))
+    links.collect::<Result<_>>().context(LENDS)
 }
 
 /// While the link is open, the connections that begin in that control group are noted.

@@ -164,7 +164,7 @@ pub(crate) fn probe(run: &str) -> Result<Pass> {
 
 fn pass(name: &str) -> Result<Pass> {
     let group = ControlGroup::make(name)?;
-    let connections = Connections::new(OWN_CONNECTIONS)?;
+    let connections = Connections::forgetful(OWN_CONNECTIONS)?;
     let links = vec![hook::note(group.open()?.as_fd(), &connections)?];
     Ok(Pass {
         group,

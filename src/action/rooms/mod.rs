@@ -16,6 +16,7 @@ pub(crate) mod groups;
 pub(crate) mod guard;
 mod hook;
 pub(crate) mod left;
+mod lends;
 pub(crate) mod letting_go;
 pub(crate) mod make;
 mod moving;

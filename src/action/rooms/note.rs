@@ -51,14 +51,16 @@ impl Note {
 
     fn fill(&mut self, left: &Left) -> Result<()> {
         fcntl(&self.file, FcntlArg::F_OFD_SETLK(&whole()))?;
-        Ok(self.file.write_all_at(&serde_json::to_vec(left)?, 0)?)
+        let mut text = serde_json::to_vec(left)?;
+        // In one step, and with nothing left of what was there before: both processes may be killed.
+        let before = self.file.metadata()?.len() as usize;
+        text.resize(text.len().max(before), b' ');
+        Ok(self.file.write_all_at(&text, 0)?)
     }
 
-    /// As [`Note::write`], when listeners have come or gone. One that is killed meanwhile leaves a note that
-    /// can't be read, and a program that does no harm.
-    pub(super) fn renew(&mut self, seen: &Seen) -> Result<()> {
-        self.file.set_len(0)?;
-        self.fill(&Left::of(seen, |_| false))
+    /// As [`Note::write`], when listeners have come or gone.
+    pub(super) fn renew(&mut self, seen: &Seen, lent: impl Fn(&Listener) -> bool) -> Result<()> {
+        self.fill(&Left::of(seen, lent))
     }
 
     /// That of another process of the run, which has the same open file.

@@ -179,6 +179,9 @@ impl Rooms {
     }
 
     pub(super) fn tend_group(&mut self, number: usize, there: &Sample) {
+        if !there.holders.is_empty() {
+            self.set_busy(true);
+        }
         let group = &mut self.groups[number];
         if group.preferred.is_none() {
             return;

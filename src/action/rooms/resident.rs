@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::figures::Figures;
 use super::groups::{Group, Rooms};
@@ -33,7 +33,8 @@ impl Rooms {
     /// # Errors
     /// That can't be done there. Nothing has changed.
     pub(crate) fn add(&mut self, place: &Place, seen: &Seen, max_held: u32) -> Result<usize> {
-        self.groups.push(made(place, seen, max_held)?);
+        let group = self.made(place, seen, max_held)?;
+        self.groups.push(group);
         Ok(self.groups.len() - 1)
     }
 
@@ -43,7 +44,8 @@ impl Rooms {
     /// # Errors
     /// Nothing has changed.
     pub(crate) fn renew(&mut self, number: usize, seen: &Seen, max_held: u32) -> Result<Shelf> {
-        let mut fresh = made(&self.groups[number].place, seen, max_held)?;
+        let place = self.groups[number].place.clone();
+        let mut fresh = self.made(&place, seen, max_held)?;
         let group = &mut self.groups[number];
         let before = std::mem::replace(&mut group.shelf, fresh.shelf.take());
         before.context("no room")
@@ -62,7 +64,10 @@ impl Rooms {
             self.hand_over(&[number]);
             self.go_on_with(number, Next::AtOnce);
         }
-        self.groups.remove(number);
+        let group = self.groups.remove(number);
+        if group.lent {
+            self.lend_no_longer(&group.place);
+        }
     }
 
     /// Notes what the keep would leave.
@@ -70,10 +75,12 @@ impl Rooms {
     /// # Errors
     /// The file can't be written.
     pub(crate) fn note(&mut self, seen: &Seen) -> Result<()> {
+        let lent = self.lent.as_ref();
+        let lent = |l: &Listener| lent.is_some_and(|lent| lent.has(l.id.cookie));
         match &mut self.note {
-            Some(note) => note.renew(seen),
+            Some(note) => note.renew(seen, lent),
             None => {
-                self.note = Some(Note::write(seen, |_| false)?);
+                self.note = Some(Note::write(seen, lent)?);
                 Ok(())
             }
         }
@@ -101,6 +108,7 @@ impl Rooms {
         });
         let tended = tended.collect();
         self.figures = before;
+        self.set_busy(false);
         if self.changed_for(SETTLES_AFTER) {
             self.groups.iter_mut().for_each(Group::settle);
         }
@@ -110,6 +118,29 @@ impl Rooms {
     /// Whether no listener has come or gone for so long.
     pub(crate) fn changed_for(&self, time: Duration) -> bool {
         self.changed_at.is_none_or(|at| at.elapsed() >= time)
+    }
+}
+
+impl Rooms {
+    fn made(&mut self, place: &Place, seen: &Seen, max_held: u32) -> Result<Group> {
+        let options = RoomOptions {
+            max_held,
+            release_rate: None,
+            checks: false,
+            named: false,
+        };
+        let (count, filling) = filling(options, longest_queue(seen.netns));
+        let listeners = seen.before.listeners.iter();
+        let listeners: Vec<&Listener> = listeners.filter(|l| Place::of(l) == *place).collect();
+        let mut group = group_of(place.clone(), &listeners, filling, seen)?;
+        if group.lent {
+            self.lend(&group, seen)?;
+        }
+        let filled = fill(&mut group, count, seen, &control_groups(seen));
+        if filled.is_err() && group.lent {
+            self.lend_no_longer(place);
+        }
+        filled.map(|()| group)
     }
 }
 
@@ -139,25 +170,4 @@ pub(crate) fn shut(shelf: &Shelf) {
     for room in &rooms {
         room.shut();
     }
-}
-
-fn made(place: &Place, seen: &Seen, max_held: u32) -> Result<Group> {
-    let options = RoomOptions {
-        max_held,
-        release_rate: None,
-        checks: false,
-        named: false,
-    };
-    let (count, filling) = filling(options, longest_queue(seen.netns));
-    let listeners = seen.before.listeners.iter();
-    let listeners: Vec<&Listener> = listeners.filter(|l| Place::of(l) == *place).collect();
-    let mut group = group_of(place.clone(), &listeners, filling, seen)?;
-    ensure!(
-        !group.lent,
-        "the listener on {} does not set SO_REUSEPORT, so no socket can wait beside it; let the service set it \
-         (nginx: listen ... reuseport; haproxy does)",
-        place.shown()
-    );
-    fill(&mut group, count, seen, &control_groups(seen))?;
-    Ok(group)
 }

@@ -111,6 +111,7 @@ fn files(rooms: &Rooms) -> Vec<(File, RawFd)> {
     let note = rooms.note.iter().map(|note| (File::Note, note.as_fd()));
     let bindings = rooms.bindings.iter();
     let bindings = bindings.map(|bindings| (File::Bindings, bindings.as_fd()));
-    let all = shelves.chain(links).chain(note).chain(bindings);
+    let lent = rooms.lent.iter().map(|lent| (File::Lent, lent.as_fd()));
+    let all = shelves.chain(links).chain(note).chain(bindings).chain(lent);
     all.map(|(file, fd)| (file, fd.as_raw_fd())).collect()
 }

@@ -77,7 +77,9 @@ impl Kept<'_> {
         if lock.try_take(&self.wanted.run)?.is_some() {
             return Ok(());
         }
+        self.rooms.set_busy(true);
         let taken_up = self.take_up_locked(new, moved, told);
+        self.rooms.set_busy(false);
         lock.remove(may_be_left);
         taken_up
     }

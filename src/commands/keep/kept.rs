@@ -267,7 +267,7 @@ fn fresh(wanted: &Wanted) -> Result<Rooms> {
     let sockets = Sockets::new(&gated.listener_ports(), &gated.listener_scope())?;
     let mut rooms = Rooms::new(sockets, First::Service, Vec::new())?;
     (rooms.run, rooms.who) = (wanted.run.clone(), wanted.who.to_string());
-    rooms.keeps = Some(wanted.max_wait);
+    (rooms.keeps, rooms.any) = (Some(wanted.max_wait), wanted.any);
     Ok(rooms)
 }
 

@@ -32,6 +32,11 @@ use crate::process::signals::{Caught, Signals};
 use crate::tell::say::Say;
 use crate::words::exit::{Exit, NOT_RUN};
 
+/// What `--any` means.
+const ANY: &str = "--any: listeners without SO_REUSEPORT have it while they are kept: a second instance is refused on \
+                   their addresses as before, but one of the same user that sets SO_REUSEPORT can bind an address that \
+                   overlaps with theirs";
+
 pub(crate) fn run(args: &KeepArgs, say: &Say) -> Exit {
     match keep(args, say) {
         Ok(()) => Exit::Status(0),
@@ -92,6 +97,9 @@ fn begin(wanted: &Wanted, kept: &Kept, say: &Say) {
         "keeping {}: while nobody listens there, new connections wait, for {max_wait} at most",
         wanted.ports.brief()
     ));
+    if wanted.any {
+        say.result(ANY);
+    }
     let missing = wanted.ports.minus(&kept.ports());
     if !missing.is_empty() {
         say.result(&format!(

@@ -13,6 +13,7 @@ use crate::words::run_id::new_id;
 pub(super) struct Wanted {
     pub ports: PortSet,
     pub max_wait: Duration,
+    pub any: bool,
     /// The ports once more, as the makers of rooms want them.
     pub gated: Gated,
     pub run: String,
@@ -22,9 +23,11 @@ pub(super) struct Wanted {
 impl Wanted {
     /// The lock of the keep is taken.
     pub(super) fn of(args: &KeepArgs, ports: PortSet, run: String) -> Wanted {
-        let command = format!("keep --port {ports}");
+        let any = if args.any { " --any" } else { "" };
+        let command = format!("keep --port {ports}{any}");
         Wanted {
             max_wait: args.max_wait,
+            any: args.any,
             gated: Gated {
                 ports: ports.clone(),
                 listeners_are_here: true,

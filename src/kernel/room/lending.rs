@@ -25,13 +25,13 @@ pub(crate) struct Binding {
 
 /// The sockets that were bound while the programs were in their places, by their cookies.
 #[derive(Debug)]
-pub(crate) struct Bindings(Hash<24>);
+pub(crate) struct Bindings(Hash<u64, 24>);
 
 impl Bindings {
     /// # Errors
     /// This process may not make such a map.
     pub(crate) fn new() -> Result<Bindings> {
-        Ok(Bindings(Hash::new(SOCKETS)?))
+        Ok(Bindings(Hash::forgetful(SOCKETS)?))
     }
 
     /// Those of another process.

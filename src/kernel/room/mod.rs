@@ -8,6 +8,8 @@ pub(crate) mod apart;
 pub(crate) mod copy;
 pub(crate) mod known;
 pub(crate) mod lending;
+pub(crate) mod lent;
+mod lent_programs;
 mod options;
 pub(crate) mod orders;
 pub(crate) mod place;

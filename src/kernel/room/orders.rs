@@ -58,15 +58,18 @@ pub(crate) enum File {
     Note,
     /// The map of the sockets that were bound meanwhile.
     Bindings,
+    /// The map of the sockets that have SO_REUSEPORT from a keep.
+    Lent,
 }
 
 impl File {
-    const ALL: [(File, char); 5] = [
+    const ALL: [(File, char); 6] = [
         (File::Shelf, 's'),
         (File::LentShelf, 'l'),
         (File::Link, 'h'),
         (File::Note, 'n'),
         (File::Bindings, 'b'),
+        (File::Lent, 'r'),
     ];
 
     fn letter(self) -> char {
@@ -97,7 +100,12 @@ impl Orders {
             who: "syngate pid=1 since=2 command=true".to_owned(),
             keeps: Some(Duration::from_millis(2_500)),
             note: Some("/run/syngate/a".into()),
-            files: vec![(File::LentShelf, 5), (File::Note, 17), (File::Bindings, 4)],
+            files: vec![
+                (File::LentShelf, 5),
+                (File::Note, 17),
+                (File::Bindings, 4),
+                (File::Lent, 6),
+            ],
         }
     }
 

@@ -42,12 +42,12 @@ const KEY_PORT: i16 = match cfg!(target_endian = "big") {
     false => KEY,
 };
 /// What a program of a control group returns to let bind(2) go on.
-const ALLOW: i32 = 1;
+pub(super) const ALLOW: i32 = 1;
 /// struct sk_reuseport_md, linux/bpf.h: a hash of the connection's addresses and ports.
 const HASH: i16 = 32;
 /// struct bpf_sock_addr, linux/bpf.h.
-const USER_PORT: i16 = 24;
-const PROTOCOL: i16 = 36;
+pub(super) const USER_PORT: i16 = 24;
+pub(super) const PROTOCOL: i16 = 36;
 /// Where the programs keep a value on their stack.
 const VALUE: i16 = -4;
 
@@ -332,8 +332,8 @@ pub(crate) fn share_ports(ports: &[u16], netns: u64, bound: i32) -> Vec<Instruct
 }
 
 /// Where it is on the stack: the key, which is the socket's cookie, the value of SO_REUSEPORT, and what is noted.
-const COOKIE: i16 = -8;
-const OPTION: i16 = -12;
+pub(super) const COOKIE: i16 = -8;
+pub(super) const OPTION: i16 = -12;
 const NOTED: i16 = -40;
 const NOTED_USER: i16 = NOTED + 8;
 const NOTED_OPTION: i16 = NOTED + 12;
@@ -370,7 +370,7 @@ fn note_binding(bound: i32) -> Vec<Instruction> {
 }
 
 /// SO_REUSEPORT of the socket, from or to its place on the stack.
-fn reuseport(helper: Helper) -> [Instruction; 7] {
+pub(super) fn reuseport(helper: Helper) -> [Instruction; 7] {
     [
         Copy(R1, R6),
         Set(R2, libc::SOL_SOCKET),

@@ -1,0 +1,68 @@
+//! `syngate keep --any`: SO_REUSEPORT for services that do not set it.
+
+use anyhow::{Result, ensure};
+
+use super::groups::{Group, Rooms};
+use super::hook;
+use crate::action::contract::Seen;
+use crate::kernel::bpf::Link;
+use crate::kernel::room::{Place, copy};
+use crate::kernel::sockets::{Device, Listener};
+
+impl Rooms {
+    /// The listener of a group has the option from now on, as one of syngate's, and so have those that come in its
+    /// place. It is set when the rooms are made.
+    ///
+    /// # Errors
+    /// It was not asked for, or can't be done.
+    pub(super) fn lend(&mut self, group: &Group, seen: &Seen) -> Result<()> {
+        let place = &group.place;
+        ensure!(
+            self.any,
+            "the listener on {} does not set SO_REUSEPORT, so no socket can wait beside it; let the service set it \
+             (nginx: listen ... reuseport; haproxy does), or take --any",
+            place.shown()
+        );
+        ensure!(
+            place.device == Device::Any,
+            "the listener on {} is bound to a device, and can't be given SO_REUSEPORT",
+            place.shown()
+        );
+        if self.lent.is_none() {
+            let (links, lent) = hook::share_with_first(self.netns())?;
+            self.links.extend(links);
+            self.lent = Some(lent);
+        }
+        if let Some(lent) = &self.lent {
+            lent.set_busy(true);
+            for copy in &group.copies {
+                lent.lend(place, copy::cookie(copy)?)?;
+            }
+        }
+        self.note(seen)
+    }
+
+    /// This process binds rooms or has copies of listeners, or does so no longer.
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.lent.iter().for_each(|lent| lent.set_busy(busy));
+    }
+
+    /// Takes the option back from the listener there. The rooms of that place are shut.
+    pub(super) fn lend_no_longer(&mut self, place: &Place) {
+        if let Some(lent) = &self.lent {
+            lent.forget(place);
+        }
+        let there = self.look_for(|_, there| {
+            let listeners = there.listeners.iter();
+            let there = listeners.filter(|l| Place::of(l) == *place);
+            there.map(|l: &Listener| l.inode).collect()
+        });
+        let mut there = there.unwrap_or_default();
+        there.listeners.retain(|l| Place::of(l) == *place);
+        self.take_back(&there);
+        if !self.groups.iter().any(|group| group.lent) {
+            self.links.drain(..).for_each(Link::detach);
+            self.lent = None;
+        }
+    }
+}

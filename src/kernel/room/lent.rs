@@ -1,0 +1,206 @@
+//! SO_REUSEPORT for a service that does not set it, each time it comes back.
+//!
+//! A program of the control groups gives the option to the socket that the service binds. It runs also while the
+//! service listens, so that it is there when the service has gone, and a restart that takes a moment meets it. So
+//! the programs know the socket that has each place: it has it from its bind(2) until it is closed, which another
+//! program notes. Any other socket is refused meanwhile, since the option would let it in.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use nix::libc;
+
+use super::Place;
+use super::lent_programs::{
+    Maps, PLACE_SIZE, PLACE_USER, SOCKET_SHARES, SOCKET_SIZE, Version, note_release,
+    share_with_first,
+};
+use crate::kernel::bpf::{Counter, Hash, Kind, Program};
+use crate::kernel::netlink::get;
+
+/// How many places, and sockets that have one, the programs know.
+pub(crate) const MOST_PLACES: u32 = 1_024;
+
+/// IP version, port and address, as the programs read them.
+type Key = [u32; 6];
+
+/// The sockets that have SO_REUSEPORT from syngate, and the places where the next ones get it.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    sockets: Hash<u64, SOCKET_SIZE>,
+    /// None in the guard, which leaves them as they are.
+    places: Option<Hash<Key, PLACE_SIZE>>,
+    busy: Option<Counter>,
+}
+
+impl Lent {
+    /// # Errors
+    /// This process may not make such maps.
+    pub(crate) fn new() -> Result<Lent> {
+        Ok(Lent {
+            sockets: Hash::limited(MOST_PLACES)?,
+            places: Some(Hash::limited(MOST_PLACES)?),
+            busy: Some(Counter::new()?),
+        })
+    }
+
+    /// The sockets that another process knows.
+    ///
+    /// # Errors
+    /// It is no such map.
+    pub(crate) fn adopt(sockets: OwnedFd) -> Result<Lent> {
+        Ok(Lent {
+            sockets: Hash::adopt(sockets)?,
+            places: None,
+            busy: None,
+        })
+    }
+
+    /// The programs, loaded, and linked to nothing.
+    ///
+    /// # Errors
+    /// The kernel lets no such program set the option (Linux 6.1), or this process may not load it.
+    pub(crate) fn programs(&self, netns: u64) -> Result<[(Kind, Program); 3]> {
+        let maps = Maps {
+            places: self.places.as_ref().map_or(-1, Hash::number),
+            sockets: self.sockets.number(),
+            busy: self.busy.as_ref().map_or(-1, Counter::number),
+        };
+        let load = |kind, name, program: &[_]| {
+            Ok::<_, anyhow::Error>((kind, Program::load(kind, name, program)?))
+        };
+        let share = |version| share_with_first(version, netns, maps);
+        Ok([
+            load(Kind::Release, "gate_release", &note_release(maps))?,
+            load(Kind::Bind4, "gate_lend4", &share(Version::V4))?,
+            load(Kind::Bind6, "gate_lend6", &share(Version::V6))?,
+        ])
+    }
+
+    /// The socket with that cookie has the place. The caller has a copy of it: it must not be closed yet.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(crate) fn lend(&self, place: &Place, cookie: u64) -> Result<()> {
+        let key = key(place);
+        let mut socket = [0; SOCKET_SIZE];
+        let words = key.iter().flat_map(|word| word.to_ne_bytes());
+        socket
+            .iter_mut()
+            .zip(words)
+            .for_each(|(to, from)| *to = from);
+        let mut value = [0; PLACE_SIZE];
+        value[..PLACE_USER].copy_from_slice(&cookie.to_ne_bytes());
+        value[PLACE_USER..PLACE_USER + 4].copy_from_slice(&place.uid.to_ne_bytes());
+        let put = self.sockets.put(cookie, socket);
+        let put = put.and_then(|()| match &self.places {
+            Some(places) => places.put(key, value),
+            None => Ok(()),
+        });
+        put.context("too many listeners lack SO_REUSEPORT")
+    }
+
+    /// From now on nobody gets the option there, and nobody is refused.
+    pub(crate) fn forget(&self, place: &Place) {
+        if let Some(places) = &self.places {
+            places.remove(key(place));
+        }
+    }
+
+    /// Whether the socket has SO_REUSEPORT from syngate.
+    pub(crate) fn has(&self, cookie: u64) -> bool {
+        let socket = self.sockets.get(cookie);
+        let shares = socket.and_then(|socket| get(&socket, SOCKET_SHARES).map(u32::from_ne_bytes));
+        shares == Some(0)
+    }
+
+    /// This process binds rooms or has copies of listeners, or does so no longer.
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.busy.iter().for_each(|it| it.set(busy.into()));
+    }
+}
+
+impl AsFd for Lent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.sockets.as_fd()
+    }
+}
+
+/// As struct bpf_sock_addr has the address and the port of bind(2): in network byte order.
+fn key(place: &Place) -> Key {
+    let (family, address) = match place.address {
+        IpAddr::V4(v4) => (
+            libc::AF_INET,
+            [v4.octets(), [0; 4], [0; 4], [0; 4]].concat(),
+        ),
+        IpAddr::V6(v6) => (libc::AF_INET6, v6.octets().to_vec()),
+    };
+    let port = u32::from(place.port.to_be());
+    let word = |n: usize| get(&address, 4 * n).map_or(0, u32::from_ne_bytes);
+    [family as u32, port, word(0), word(1), word(2), word(3)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::bpf::Listeners;
+    use crate::kernel::instructions::Helper;
+    use crate::kernel::instructions::Instruction::{
+        Add, Call, Copy, Exit, Set, SetMap, StoreValue,
+    };
+    use crate::kernel::instructions::Register::{R0, R1, R2, Stack};
+    use crate::kernel::sockets::Device;
+
+    fn place(address: &str) -> Place {
+        Place {
+            address: address.parse().unwrap(),
+            port: 80,
+            v6only: true,
+            device: Device::Any,
+            uid: 33,
+        }
+    }
+
+    #[test]
+    fn the_kernel_takes_the_programs_and_the_maps() {
+        let lent = Lent::new().unwrap();
+        assert_eq!(lent.programs(1).unwrap().len(), 3);
+        lent.lend(&place("10.0.0.1"), 7).unwrap();
+        lent.lend(&place("::1"), 8).unwrap();
+        lent.forget(&place("::1"));
+        assert!(lent.has(7) && lent.has(8) && !lent.has(9));
+        let other = Lent::adopt(lent.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        assert!(other.has(7) && !other.has(9));
+    }
+
+    #[test]
+    fn a_place_is_known_as_bind_names_it() {
+        let bytes = |address| key(&place(address)).map(u32::to_ne_bytes).concat();
+        let v4 = bytes("10.0.0.1");
+        assert_eq!(v4[..4], (libc::AF_INET as u32).to_ne_bytes());
+        assert_eq!(v4[8..], [[10, 0, 0, 1].as_slice(), &[0; 12]].concat());
+        assert_eq!(v4[4..8], u32::from(80u16.to_be()).to_ne_bytes());
+        let v6 = bytes("fd00::2");
+        assert_eq!((v6[8], v6[9], v6[23]), (0xfd, 0, 2));
+    }
+
+    #[test]
+    fn an_array_of_listeners_is_closed_to_programs_for_bind() {
+        let array = Listeners::new(1).unwrap();
+        let look = |map| {
+            let program = [
+                StoreValue(Stack, -4, 0),
+                SetMap(R1, map),
+                Copy(R2, Stack),
+                Add(R2, -4),
+                Call(Helper::MapLookup),
+                Set(R0, 1),
+                Exit,
+            ];
+            Program::load(Kind::Bind4, "gate_try", &program)
+        };
+        assert!(look(array.number()).is_err());
+        assert!(look(Counter::new().unwrap().number()).is_ok());
+    }
+}

@@ -1,0 +1,237 @@
+//! `syngate keep --any`: services that do not set SO_REUSEPORT.
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::deaths::{Deaths, Failed};
+use harness::keep::{Keep, LONG, client, monotonic_ms, nobody_noticed, wait_kept, wait_queued};
+use harness::rooms::{
+    GUARD, all_served, at_most_a_program_is_left, listeners, load, nothing_is_left, shares_port,
+};
+use harness::{SOON, syngate, tell};
+use nix::sys::signal::Signal;
+use testkit::services::Serve;
+use testkit::{Host, Load, Pair, Running, SERVER, wait_until};
+
+fn alone() -> Serve {
+    Serve::on("0.0.0.0:80")
+}
+
+/// What comes of a second instance, by a client of the kernel's own: "bound", or the error.
+fn second(host: &Host, address: &str, more: &str) -> String {
+    let listen = format!(
+        "import socket
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+{more}
+try:
+    s.bind(('{address}', 80)); s.listen(); print('bound')
+except OSError as error:
+    print(error.strerror)"
+    );
+    host.must(["python3", "-c", &listen]).trim().to_owned()
+}
+
+const SHARES: &str = "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)";
+
+#[test]
+fn crashes_and_restarts_of_a_service_without_so_reuseport_are_noticed_by_nobody() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let server = alone().start_daemon(host).unwrap();
+    let keep = Keep::on(host, "--any");
+    keep.says(
+        1,
+        "--any: listeners without SO_REUSEPORT have it while they are kept",
+    );
+    for times in [1, 2] {
+        let clients = load(&pair, 500);
+        let restart = server.restart_argv().join(" ").replace("kill ", "kill -9 ");
+        host.must(["sh", "-c", &restart.replace("sh -c ", "")]);
+        let died = monotonic_ms();
+        keep.says(times, "nobody listened");
+        nobody_noticed(&clients.stop().unwrap(), died);
+    }
+    assert_eq!(shares_port(host), "1");
+    keep.ends(1);
+    assert_eq!(shares_port(host), "0");
+    // Nor does a later one get it.
+    host.must(server.restart_argv());
+    assert_eq!(shares_port(host), "0");
+}
+
+/// As without keep. One on an address that overlaps is what the manual tells of.
+#[test]
+fn a_second_instance_is_refused_while_the_service_listens() {
+    let host = &Host::new().unwrap();
+    const TAKEN: &str = "Address already in use";
+    let tried = |overlaps: &str, when: &str| {
+        for (address, more, expected) in [
+            ("0.0.0.0", "", TAKEN),
+            ("0.0.0.0", SHARES, TAKEN),
+            ("127.0.0.1", "", TAKEN),
+            ("127.0.0.1", SHARES, overlaps),
+        ] {
+            assert_eq!(
+                second(host, address, more),
+                expected,
+                "{when} {address} {more}"
+            );
+        }
+    };
+    let server = alone().start(host).unwrap();
+    tried(TAKEN, "without keep");
+    let keep = Keep::on(host, "--any");
+    tried("bound", "kept from the start");
+    drop(server);
+    let server = alone().start(host).unwrap();
+    tried("bound", "it has come back");
+    let other = "import os; os.setuid(65534)".to_owned() + "\n" + SHARES;
+    assert_eq!(
+        second(host, "127.0.0.1", &other),
+        "Permission denied",
+        "a port below 1024"
+    );
+    drop(server);
+    assert_eq!(second(host, "0.0.0.0", ""), "bound", "nobody listens");
+    let _server = alone().start(host).unwrap();
+    keep.ends(1);
+}
+
+/// The next process may bind before the keep has noticed that the one before has gone: the kernel knows it.
+#[test]
+fn a_restart_may_be_faster_than_keep_can_look() {
+    let restarts: u32 = std::env::var("SYNGATE_RESTARTS").map_or(20, |n| n.parse().unwrap());
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let mut server = alone().greeting().start(host).unwrap();
+    let (bare, reset) = fast_restarts(&pair, &mut server, restarts);
+    assert!(bare.refused > 0 && reset > 0, "{bare:?}, {reset} reset");
+    let keep = Keep::on(host, "--any");
+    let (kept, reset) = fast_restarts(&pair, &mut server, restarts);
+    tell(&format!(
+        "{restarts} restarts: bare {bare:?}, kept {kept:?}"
+    ));
+    assert_eq!(
+        kept.refused + kept.others + reset,
+        0,
+        "{kept:?}, {reset} reset"
+    );
+    keep.ends(1);
+}
+
+/// Each process binds at once when the one before is dead. Returns how many were reset that none had accepted, besides.
+fn fast_restarts(pair: &Pair, server: &mut Running, restarts: u32) -> (Failed, u64) {
+    // A client that is reset before the greeting had not been accepted.
+    let clients = Load::to(format!("{SERVER}:80")).greeting().rate(1_000);
+    let clients = clients.timeout(LONG).duration(LONG);
+    let mut clients = clients.start(&pair.client).unwrap();
+    clients.wait_flowing().unwrap();
+    let mut deaths = Deaths::default();
+    for _ in 0..restarts {
+        deaths.of(|| {
+            server.signal(Signal::SIGKILL).unwrap();
+            server.wait().unwrap();
+        });
+        *server = alone().greeting().start(&pair.server).unwrap();
+    }
+    let report = clients.stop().unwrap();
+    (Failed::of(&report, &deaths), report.reset)
+}
+
+/// The guard has the rooms and the programs, too: in a gap, and outside. It takes everything back.
+#[test]
+fn a_keep_that_is_killed_leaves_nobody_alone_and_nothing_behind() {
+    let host = &Host::new().unwrap();
+    for in_gap in [true, false] {
+        let server = alone().start(host).unwrap();
+        let mut keep = Keep::on(host, "--any --max-wait 2s");
+        let server = (!in_gap).then_some(server);
+        let waits = in_gap.then(|| client(host));
+        if in_gap {
+            wait_queued(host, 1);
+        }
+        keep.running.signal(Signal::SIGKILL).unwrap();
+        keep.running.wait().unwrap();
+        if server.is_some() {
+            assert_eq!(second(host, "0.0.0.0", SHARES), "Address already in use");
+        }
+        drop(server);
+        let waits = waits.unwrap_or_else(|| client(host));
+        wait_queued(host, 1);
+        let _server = alone().start(host).unwrap();
+        all_served(&waits.finish().unwrap());
+        let gone = || !host.sh(&format!("pgrep -x {GUARD}")).unwrap().ok();
+        wait_until(SOON, "the end of the guard", gone).unwrap();
+        nothing_is_left(host, 1);
+        assert_eq!(shares_port(host), "0");
+    }
+}
+
+/// The option stays then, and the next call takes it back: also from a listener that has come while keep was there.
+#[test]
+fn what_a_keep_leaves_that_is_killed_with_its_guard_is_taken_back() {
+    let host = &Host::new().unwrap();
+    let mut server = alone().start(host).unwrap();
+    for anew in [false, true] {
+        let mut keep = Keep::on(host, "--any");
+        if anew {
+            drop(server);
+            server = alone().start(host).unwrap();
+        }
+        // Lest it starts another one.
+        keep.running.signal(Signal::SIGSTOP).unwrap();
+        host.must(["pkill", "-KILL", GUARD]);
+        keep.running.signal(Signal::SIGKILL).unwrap();
+        keep.running.wait().unwrap();
+        let rooms = || listeners(host).len() == 1;
+        wait_until(SOON, "the end of the rooms", rooms).unwrap();
+        assert_eq!(shares_port(host), "1");
+        let ran = syngate(host, "clear");
+        assert_eq!(ran.code(), 0, "{ran:?}");
+        assert_eq!(shares_port(host), "0", "{ran:?}");
+        at_most_a_program_is_left(host, 1);
+    }
+}
+
+/// Then the port is anybody's.
+#[test]
+fn nobody_waits_longer_than_max_wait_and_the_port_is_free_then() {
+    let host = &Host::new().unwrap();
+    let server = alone().start(host).unwrap();
+    let keep = Keep::on(host, "--any --max-wait 300ms");
+    drop(server);
+    let waits = client(host);
+    keep.says(1, " connection that waited was reset");
+    assert_eq!(waits.finish().unwrap().failed(), 1);
+    let other = "import os; os.setegid(65534)";
+    assert_eq!(second(host, "0.0.0.0", other), "bound");
+    let _server = alone().start(host).unwrap();
+    wait_kept(host);
+    assert_eq!(shares_port(host), "1", "it is taken up again");
+    keep.ends(1);
+    assert_eq!(shares_port(host), "0");
+}
+
+/// Each address has a listener of its own, and each gets its own clients back.
+#[test]
+fn several_addresses_of_both_versions_are_kept() {
+    let host = &Host::new().unwrap();
+    let both = alone().and_on("[::]:80");
+    let server = both.start(host).unwrap();
+    let keep = Keep::on(host, "--any");
+    drop(server);
+    let ask = |to: &str| {
+        let load = Load::to(to).rate(1_000).timeout(LONG);
+        load.duration(Duration::from_millis(1)).start(host).unwrap()
+    };
+    let waiting = [ask("127.0.0.1:80"), ask("[::1]:80")];
+    wait_queued(host, 2);
+    let _server = both.start(host).unwrap();
+    for waits in waiting {
+        all_served(&waits.finish().unwrap());
+    }
+    keep.ends(2);
+    assert_eq!(shares_port(host), "0");
+}
