@@ -12,6 +12,7 @@ mod of_several_users {
     use serde_json::Value;
     use testkit::{Host, Ran, Running, wait_until};
 
+    use crate::harness::keep::{Keep, shared};
     use crate::harness::latch::Latch;
     use crate::harness::{Call, Outcome, SOON, SYNGATE, call, gated, words};
 
@@ -225,6 +226,48 @@ mod of_several_users {
         let lines: Vec<&str> = outcome.stderr.lines().collect();
         let told = lines.iter().filter(|line| line.contains("--report-file"));
         assert_eq!(told.count(), 1, "{what}: {lines:?}");
+    }
+
+    /// keep adds lines to a file. It must not be one that somebody else has put there, by a link or a second
+    /// name, also while keep lives.
+    #[test]
+    fn keep_adds_to_no_stranger_s_file() {
+        let host = Host::new().unwrap();
+        let mut server = shared().start(&host).unwrap();
+        let victim = Victim::new(&host);
+        let report = common(&host).join("gaps.jsonl");
+        let path = report.to_str().unwrap();
+        let options = format!("--report-file {path}");
+        let refused = |says: &str| {
+            let keep = format!("timeout 10 {SYNGATE} keep --port 80 {options}");
+            let ran = host.sh(&keep).unwrap();
+            assert_eq!(ran.code(), 125, "{ran:?}");
+            assert!(ran.stderr.contains(says), "{ran:?}");
+            victim.is_whole(says);
+            host.must(["rm", path]);
+        };
+        as_other(&host, &format!("ln -s {} {path}", victim.path()));
+        refused("is not followed");
+        fs::hard_link(&victim.0, &report).unwrap();
+        refused("it is not written to, as it has another name, too");
+        as_other(&host, &format!("touch {path}"));
+        refused("it is not written to, as others may write to");
+
+        let link = format!("ln -s {} {path}", victim.path());
+        let link = || as_other(&host, &link);
+        let name = || fs::hard_link(&victim.0, &report).unwrap();
+        for plant in [&link as &dyn Fn(), &name] {
+            let keep = Keep::on(&host, &options);
+            plant();
+            server = keep.bridges(server);
+            keep.says(1, "warning: --report-file: '");
+            victim.is_whole("beside a keep");
+            host.must(["rm", path]);
+            server = keep.bridges(server);
+            keep.ends(1);
+            assert!(fs::read_to_string(path).unwrap().ends_with("}\n"));
+            host.must(["rm", path]);
+        }
     }
 
     /// Also where fs.protected_symlinks is off: such hosts need the protection.

@@ -338,6 +338,10 @@ pub(crate) struct KeepArgs {
     #[arg(long)]
     pub(crate) any: bool,
 
+    /// Add a report of each gap to this file, one line of JSON; contrib/schema/keep.schema.json describes it
+    #[arg(long, value_name = "PATH")]
+    pub(crate) report_file: Option<PathBuf>,
+
     #[command(flatten)]
     help: HelpArgs,
 }

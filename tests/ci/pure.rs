@@ -28,7 +28,7 @@ mod action {
         mod account;
         mod again;
         pub(crate) mod choice;
-        mod figures;
+        pub(crate) mod figures;
         mod moving;
         mod policy;
         mod portions;

@@ -9,7 +9,7 @@ use nix::time::{ClockId, clock_gettime};
 use testkit::services::Serve;
 use testkit::{Failure, Host, Load, LoadReport, Running, RunningLoad, wait_until};
 
-use super::rooms::{GUARD, listeners, nothing_is_left};
+use super::rooms::{GUARD, all_served, listeners, nothing_is_left};
 use super::{SOON, SYNGATE, words};
 
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -62,6 +62,20 @@ impl<'a> Keep<'a> {
         let what = format!("'{with}' {times} times");
         wait_until(SOON, &what, said).unwrap_or_else(|error| panic!("{error}: {}", self.said()));
         assert_eq!(self.lines(with), times, "{}", self.said());
+    }
+
+    /// The service dies, one client waits, and has its answer when the service is there again.
+    #[track_caller]
+    pub(crate) fn bridges(&self, server: Running) -> Running {
+        let before = self.lines("nobody listened");
+        drop(server);
+        let waits = client(self.host);
+        wait_queued(self.host, 1);
+        let server = shared().start(self.host).unwrap();
+        all_served(&waits.finish().unwrap());
+        self.says(before + 1, "nobody listened");
+        wait_kept(self.host);
+        server
     }
 
     /// By SIGTERM.

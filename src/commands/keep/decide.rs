@@ -37,7 +37,6 @@ pub(super) enum News {
 /// One place with rooms.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Watched {
-    /// Since when nobody listens.
     gap: Option<Instant>,
     /// The last look has shown somebody who waits.
     waits: bool,
@@ -70,6 +69,11 @@ impl Watched {
 
     pub(super) fn waits(&self) -> bool {
         self.waits
+    }
+
+    /// Since when nobody listens.
+    pub(super) fn gap(&self) -> Option<Instant> {
+        self.gap
     }
 
     pub(super) fn is_in_gap(&self) -> bool {

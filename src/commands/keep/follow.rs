@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::kept::{Kept, Refused, Spot, Told};
+use super::kept::{Kept, Refused, Spot};
+use super::told::Told;
 use super::wanted::Wanted;
 use crate::action::rooms::resident::shut;
 use crate::action::rooms::watch::Watch;

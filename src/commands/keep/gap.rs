@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use crate::action::rooms::figures::Figures;
 use crate::gate::counts::Counts;
 use crate::words::count::{counted, counted_does};
 use crate::words::ms::ms_words;
 use crate::words::ports::PortSet;
 
 /// What became of a time in which nobody listened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Gap {
     pub ports: PortSet,
     /// When it began, in words.
@@ -20,6 +21,29 @@ pub(super) struct Gap {
     /// SYNs that the kernel dropped, since too many waited.
     pub no_room: usize,
     pub longest: Duration,
+}
+
+/// How a gap ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    /// `now`: who listens.
+    Over {
+        now: String,
+    },
+    /// After `--max-wait`.
+    GivenUp,
+    KeepEnds,
+}
+
+impl End {
+    /// For the report.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            End::Over { .. } => "bridged",
+            End::GivenUp => "given_up",
+            End::KeepEnds => "keep_ended",
+        }
+    }
 }
 
 impl Gap {
@@ -35,6 +59,13 @@ impl Gap {
         self.longest = self.longest.max(other.longest);
     }
 
+    pub(super) fn waited_more(&mut self, more: Figures) {
+        self.waited += more.handed_over + more.reset;
+        self.reset += more.reset;
+        self.no_room += more.no_room;
+        self.longest = self.longest.max(more.longest);
+    }
+
     pub(super) fn count(&self, counts: &mut Counts) {
         counts.gaps += 1;
         counts.waited += self.waited as u64;
@@ -42,26 +73,29 @@ impl Gap {
         counts.longest_ms = counts.longest_ms.max(self.longest.as_millis() as u64);
     }
 
-    /// `now`: who listens.
-    pub(super) fn over_words(&self, now: &str) -> String {
+    pub(super) fn words(&self, end: &End) -> String {
         let (ports, took, began) = (self.ports.brief(), ms_words(self.took), &self.began);
-        let waited = self.waited_words();
-        format!("{ports}: nobody listened for {took}, from {began} on; {waited}; {now} listens now")
+        let (waited, reset) = (self.waited_words(), self.reset_words());
+        match end {
+            End::Over { now } => format!(
+                "{ports}: nobody listened for {took}, from {began} on; {waited}{reset}; {now} listens now"
+            ),
+            End::GivenUp => format!(
+                "{ports}: nobody has listened for {took} (--max-wait), from {began} on; {waited}{reset}; new ones \
+                 are refused until somebody listens"
+            ),
+            End::KeepEnds => format!(
+                "{ports}: nobody has listened for {took}, from {began} on, and keep ends; {waited}{reset}"
+            ),
+        }
     }
 
-    pub(super) fn given_up_words(&self) -> String {
-        let (ports, took) = (self.ports.brief(), ms_words(self.took));
-        let reset = match self.reset {
+    fn reset_words(&self) -> String {
+        match self.reset {
             0 => String::new(),
-            n => {
-                counted_does(n, "connection", ["that waited was", "that waited were"])
-                    + " reset, and "
-            }
-        };
-        format!(
-            "{ports}: nobody has listened for {took} (--max-wait): {reset}new ones are refused until somebody \
-             listens"
-        )
+            n if n == self.waited => ", and then reset".to_owned(),
+            n => format!(", and {n} of them reset"),
+        }
     }
 
     fn waited_words(&self) -> String {
@@ -99,26 +133,57 @@ mod tests {
 
     #[test]
     fn one_line_tells_a_gap() {
-        let haproxy = "haproxy (pid 7)";
-        assert_eq!(
-            gap(585, 0).over_words(haproxy),
-            "80: nobody listened for 512 ms, from 2026-01-01T00:00:00.000Z on; 585 connections waited, for 510 ms \
-             at most; haproxy (pid 7) listens now"
-        );
-        let one = gap(1, 0).over_words(haproxy);
+        let over = End::Over {
+            now: "haproxy (pid 7)".to_owned(),
+        };
+        let from = "from 2026-01-01T00:00:00.000Z on";
+        let waited = "585 connections waited, for 510 ms at most";
+        for (end, outcome, words) in [
+            (
+                &over,
+                "bridged",
+                format!(
+                    "80: nobody listened for 512 ms, {from}; {waited}; haproxy (pid 7) listens now"
+                ),
+            ),
+            (
+                &End::GivenUp,
+                "given_up",
+                format!(
+                    "80: nobody has listened for 512 ms (--max-wait), {from}; {waited}; new ones are refused until \
+                     somebody listens"
+                ),
+            ),
+            (
+                &End::KeepEnds,
+                "keep_ended",
+                format!("80: nobody has listened for 512 ms, {from}, and keep ends; {waited}"),
+            ),
+        ] {
+            assert_eq!(gap(585, 0).words(end), words);
+            assert_eq!(end.outcome(), outcome);
+        }
+        let one = gap(1, 0).words(&over);
         assert!(one.contains("; 1 connection waited, for 510 ms"), "{one}");
-        let none = gap(0, 0).over_words(haproxy);
+        let none = gap(0, 0).words(&over);
         assert!(none.contains("; no connection waited; "), "{none}");
         let mut full = gap(3, 0);
         full.no_room = 4;
-        let full = full.over_words(haproxy);
+        let full = full.words(&over);
         assert!(full.contains("too many came: 4 SYNs"), "{full}");
-        for (reset, words) in [
-            (0, "(--max-wait): new ones"),
-            (1, ": 1 connection that waited was reset"),
-            (2, ": 2 connections that waited were reset"),
+        for (waited, reset, words) in [
+            (
+                2,
+                2,
+                "2 connections waited, for 510 ms at most, and then reset;",
+            ),
+            (
+                3,
+                2,
+                "3 connections waited, for 510 ms at most, and 2 of them reset;",
+            ),
         ] {
-            let told = gap(reset, reset).given_up_words();
+            let told = gap(waited, reset).words(&End::GivenUp);
             assert!(told.contains(words), "{told}");
         }
     }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Result;
 
 use super::decide::{News, Pace, Sight, Watched};
-use super::gap::Gap;
+use super::gap::{End, Gap};
+use super::told::{Ended, Told};
 use super::wanted::Wanted;
 use crate::action::rooms::First;
 use crate::action::rooms::figures::Figures;
@@ -19,8 +20,9 @@ use crate::decide::policy::Answer;
 use crate::kernel::room::Place;
 use crate::kernel::room::wake::Wake;
 use crate::kernel::sockets::diag::Sockets;
-use crate::kernel::sockets::{Sample, holders};
+use crate::kernel::sockets::{Listener, Sample, holders};
 use crate::process::lock::{LocksOf, directory_in_use, roll};
+use crate::run::report::json::rows;
 
 /// How long the line about a gap waits for other addresses where nobody listens yet.
 pub(crate) const TOLD_WITHIN: Duration = Duration::from_secs(1);
@@ -59,20 +61,10 @@ pub(super) struct Refused {
     pub(super) at: Instant,
 }
 
-/// One gap for people, of all places where it ends at about the same time.
+/// A gap that is over, and since when.
 pub(super) struct Over {
-    pub(super) gap: Gap,
-    /// Who listens now.
-    pub(super) who: String,
+    ended: Ended,
     at: Instant,
-}
-
-/// What a look has brought.
-#[derive(Default)]
-pub(super) struct Told {
-    pub over: Option<Over>,
-    pub given_up: Option<Gap>,
-    pub warnings: Vec<String>,
 }
 
 impl<'a> Kept<'a> {
@@ -163,7 +155,8 @@ impl<'a> Kept<'a> {
         let mut spots = self.spots.iter();
         let others = spots.any(|spot| spot.watched.is_in_gap());
         let due = |over: &mut Over| !others || over.at.elapsed() >= TOLD_WITHIN;
-        told.over = self.over.take_if(due);
+        told.ended
+            .extend(self.over.take_if(due).map(|over| over.ended));
     }
 
     /// What follows from a look at one group. Returns whether it stays.
@@ -179,50 +172,68 @@ impl<'a> Kept<'a> {
                 self.rooms.groups[number].is_kept()
             }
             News::Over { since } => {
-                let (mut gap, who) = (self.gap(number, since), self.who(number, there));
-                let before = self.over.take();
-                let at = before.as_ref().map_or(now, |before| before.at);
-                before.into_iter().for_each(|before| gap.add(before.gap));
-                self.over = Some(Over { gap, who, at });
+                let gap = self.gap(number, since);
+                self.is_over(self.ended(gap, number, there));
                 self.spots[number].waited = Figures::default();
                 self.rooms.groups[number].is_kept()
             }
             News::GiveUp { since } => {
                 let reset = self.rooms.reset(number);
                 self.spots[number].waited.add(reset);
-                let gap = self.gap(number, since);
-                match &mut told.given_up {
-                    Some(all) => all.add(gap),
-                    None => told.given_up = Some(gap),
-                }
+                told.add(Ended {
+                    gap: self.gap(number, since),
+                    end: End::GivenUp,
+                    listeners: Vec::new(),
+                });
                 false
             }
         }
     }
 
-    fn gap(&self, number: usize, since: Instant) -> Gap {
-        let (took, waited) = (since.elapsed(), self.spots[number].waited);
-        let began = SystemTime::now() - took;
-        Gap {
-            ports: [self.rooms.groups[number].place.port].into_iter().collect(),
-            began: humantime::format_rfc3339_millis(began).to_string(),
-            took,
-            waited: waited.handed_over + waited.reset,
-            reset: waited.reset,
-            no_room: waited.no_room,
-            longest: waited.longest,
+    /// It is told together with those of other places.
+    fn is_over(&mut self, ended: Ended) {
+        match &mut self.over {
+            Some(over) => over.ended.add(ended),
+            None => {
+                let at = Instant::now();
+                self.over = Some(Over { ended, at });
+            }
         }
     }
 
-    /// Who listens there.
-    fn who(&self, number: usize, there: &Sample) -> String {
+    fn gap(&self, number: usize, since: Instant) -> Gap {
+        let took = since.elapsed();
+        let began = SystemTime::now() - took;
+        let mut gap = Gap {
+            ports: [self.rooms.groups[number].place.port].into_iter().collect(),
+            began: humantime::format_rfc3339_millis(began).to_string(),
+            took,
+            ..Gap::default()
+        };
+        gap.waited_more(self.spots[number].waited);
+        gap
+    }
+
+    /// A gap that is over, and who listens there now.
+    fn ended(&self, gap: Gap, number: usize, there: &Sample) -> Ended {
         let place = &self.rooms.groups[number].place;
         let listeners = there.listeners.iter().filter(|l| Place::of(l) == *place);
-        let inodes: Vec<u32> = listeners.map(|l| l.inode).collect();
+        let listeners: Vec<Listener> = listeners.cloned().collect();
+        let inodes: Vec<u32> = listeners.iter().map(|l| l.inode).collect();
         let holders = holders::find_newest(&inodes);
-        match holders::names(&holders, &inodes).as_str() {
+        let now = match holders::names(&holders, &inodes).as_str() {
             "" => "somebody".to_owned(),
             names => names.to_owned(),
+        };
+        let there = Sample {
+            listeners,
+            holders,
+            ..Sample::default()
+        };
+        Ended {
+            gap,
+            end: End::Over { now },
+            listeners: rows(&there),
         }
     }
 
@@ -230,7 +241,7 @@ impl<'a> Kept<'a> {
         if self.spots.is_empty() {
             return Ok(());
         }
-        self.end();
+        self.hand_over_and_end();
         self.rooms = fresh(self.wanted)?;
         self.spots.clear();
         self.noted.clear();
@@ -239,8 +250,33 @@ impl<'a> Kept<'a> {
         Ok(())
     }
 
-    /// Hands over, and takes back everything.
-    pub(super) fn end(&mut self) {
+    /// Hands over, and takes back everything. Returns what has not been told yet.
+    pub(super) fn end(&mut self) -> Told {
+        let mut told = Told::default();
+        told.ended.extend(self.over.take().map(|over| over.ended));
+        let numbers = 0..self.spots.len();
+        let gaps = numbers.filter_map(|number| {
+            let since = self.spots[number].watched.gap()?;
+            Some(self.gap(number, since))
+        });
+        let gaps: Vec<Gap> = gaps.collect();
+        self.rooms.figures = Figures::default();
+        self.hand_over_and_end();
+        let end = || End::KeepEnds;
+        for gap in gaps {
+            told.add(Ended {
+                gap,
+                end: end(),
+                listeners: Vec::new(),
+            });
+        }
+        if let Some(ended) = told.ended.iter_mut().find(|ended| ended.end == end()) {
+            ended.gap.waited_more(self.rooms.figures);
+        }
+        told
+    }
+
+    fn hand_over_and_end(&mut self) {
         self.rooms.hand_all_over();
         let last = Instant::now() + self.wanted.max_wait;
         let mut give_up = Instant::now() + HANDED_OVER_WITHIN;

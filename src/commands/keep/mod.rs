@@ -6,29 +6,30 @@ mod follow;
 mod gap;
 mod kept;
 mod shown;
+mod told;
 mod wanted;
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 
 pub(crate) use self::decide::{LOOK_AGAIN, LOOK_EVERY, LOOK_WAITING};
 use self::decide::{Stopping, pause};
 pub(crate) use self::follow::{MOST_WAITING, RETRY_AFTER};
-use self::gap::Gap;
+use self::kept::Kept;
 pub(crate) use self::kept::TOLD_WITHIN;
-use self::kept::{Kept, Told};
 use self::shown::Shown;
+use self::told::Teller;
 use self::wanted::{Wanted, ports};
 use crate::action::rooms::left;
 use crate::cli::KeepArgs;
 use crate::gate::counted;
-use crate::gate::counts::Counts;
 use crate::kernel::room::known::guards;
 use crate::kernel::room::probe;
 use crate::process::lock::{Lock, LocksOf};
 use crate::process::notify;
 use crate::process::signals::{Caught, Signals};
+use crate::run::report::appended;
 use crate::tell::say::Say;
 use crate::words::exit::{Exit, NOT_RUN};
 
@@ -49,6 +50,9 @@ pub(crate) fn run(args: &KeepArgs, say: &Say) -> Exit {
 
 fn keep(args: &KeepArgs, say: &Say) -> Result<()> {
     let signals = Signals::block().context("signalfd")?;
+    if let Some(file) = &args.report_file {
+        appended::check(file).map_err(Error::msg)?;
+    }
     let (ports, run) = ports(args);
     let mut lock = Lock::open(LocksOf::Keeps, &ports)?;
     if let Some(holder) = lock.try_take(&run)? {
@@ -83,10 +87,11 @@ fn under_lock(wanted: &Wanted, signals: &Signals, say: &Say) -> Result<()> {
         return Err(anyhow!("--port {}: {why}", wanted.ports.brief()));
     }
     begin(wanted, &kept, say);
-    tell(&first, say);
+    let mut teller = Teller::new(wanted, say);
+    teller.tell(&first);
     say.must_not_block();
-    stand_by(&mut kept, &wanted.run, signals, say);
-    kept.end();
+    stand_by(&mut kept, signals, &mut teller);
+    teller.tell(&kept.end());
     say.may_block();
     Ok(())
 }
@@ -110,72 +115,22 @@ fn begin(wanted: &Wanted, kept: &Kept, say: &Say) {
 }
 
 /// Until a signal ends it.
-fn stand_by(kept: &mut Kept, run: &str, signals: &Signals, say: &Say) {
+fn stand_by(kept: &mut Kept, signals: &Signals, teller: &mut Teller) {
     let mut stopping = Stopping::default();
-    let mut trouble = String::new();
-    let mut count = Count::of(run);
     let mut shown = Shown::default();
     loop {
-        shown.show(&kept.ports(), count.counts.gaps);
+        shown.show(&kept.ports(), teller.gaps());
         let due = Instant::now() + pause(kept.pace());
         if let Some(Caught::Stop(..)) = signals.wait_beside(Some(due), kept.wakes()) {
             stopping = stopping.signalled();
             notify::stopping();
         }
         match kept.look() {
-            Ok(told) => {
-                tell(&told, say);
-                count.take(&told);
-            }
-            Err(error) => {
-                let text = format!("{error:#}");
-                if text != trouble {
-                    say.warning(&text);
-                    trouble = text;
-                }
-            }
+            Ok(told) => teller.tell(&told),
+            Err(error) => teller.failed(&error),
         }
         if stopping.ends(kept.somebody_waits()) {
             return;
         }
-    }
-}
-
-/// The counts of a keep, and the run's id that their file has.
-struct Count<'a> {
-    run: &'a str,
-    counts: Counts,
-}
-
-impl Count<'_> {
-    fn of(run: &str) -> Count<'_> {
-        Count {
-            run,
-            counts: Counts::default(),
-        }
-    }
-
-    fn take(&mut self, told: &Told) {
-        let over = told.over.iter().map(|over| &over.gap);
-        let gaps: Vec<&Gap> = over.chain(&told.given_up).collect();
-        for gap in &gaps {
-            gap.count(&mut self.counts);
-        }
-        if !gaps.is_empty() {
-            // Without it, status tells less.
-            let _ = counted::write(&self.counts, self.run);
-        }
-    }
-}
-
-fn tell(told: &Told, say: &Say) {
-    for warning in &told.warnings {
-        say.warning(warning);
-    }
-    if let Some(gap) = &told.given_up {
-        say.warning(&gap.given_up_words());
-    }
-    if let Some(over) = &told.over {
-        say.result(&over.gap.over_words(&over.who));
     }
 }

@@ -1,5 +1,6 @@
 //! What a keep was asked for.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::action::contract::Seen;
@@ -14,6 +15,7 @@ pub(super) struct Wanted {
     pub ports: PortSet,
     pub max_wait: Duration,
     pub any: bool,
+    pub report_file: Option<PathBuf>,
     /// The ports once more, as the makers of rooms want them.
     pub gated: Gated,
     pub run: String,
@@ -28,6 +30,7 @@ impl Wanted {
         Wanted {
             max_wait: args.max_wait,
             any: args.any,
+            report_file: args.report_file.clone(),
             gated: Gated {
                 ports: ports.clone(),
                 listeners_are_here: true,

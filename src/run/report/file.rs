@@ -95,7 +95,7 @@ pub(crate) fn write(json: &[u8], run: &str, file: &Path) -> io::Result<()> {
         _ => (),
     }
     let place = Place::find(file)?;
-    match append(&place) {
+    match open_unless_regular(&place) {
         Ok(Some(mut opened)) => opened.write_all(json),
         Ok(None) | Err(Errno::ENOENT) => replace(&place, json, run),
         Err(error) => Err(error.into()),
@@ -103,8 +103,8 @@ pub(crate) fn write(json: &[u8], run: &str, file: &Path) -> io::Result<()> {
 }
 
 /// Opens what is written to, without waiting for a reader of a pipe, which may never come. `None`: it is a
-/// regular file, which is replaced.
-fn append(place: &Place) -> Result<Option<File>, Errno> {
+/// regular file.
+pub(super) fn open_unless_regular(place: &Place) -> Result<Option<File>, Errno> {
     let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let flags = flags | OFlag::O_NOCTTY;
     // The file belongs to the process that opened it.

@@ -81,8 +81,8 @@ struct Phases {
     ready_check_ms: Option<Ms>,
 }
 
-#[derive(Debug, Serialize)]
-struct ListenerRow {
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ListenerRow {
     address: String,
     port: u16,
     /// The device that the socket is bound to.
@@ -215,7 +215,7 @@ fn actions(course: Option<&Course>) -> Map<String, Value> {
     all.collect()
 }
 
-fn rows(sample: &Sample) -> Vec<ListenerRow> {
+pub(crate) fn rows(sample: &Sample) -> Vec<ListenerRow> {
     let row = |l: &crate::kernel::sockets::Listener| {
         let who = names(&sample.holders, &[l.inode]);
         ListenerRow {

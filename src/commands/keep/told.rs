@@ -1,0 +1,161 @@
+//! What a look has brought, and who is told of it: people, `status`, and the file of reports.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::gap::{End, Gap};
+use super::wanted::Wanted;
+use crate::gate::counted;
+use crate::gate::counts::Counts;
+use crate::run::report::appended;
+use crate::run::report::json::ListenerRow;
+use crate::tell::say::Say;
+use crate::words::ms::Ms;
+use crate::words::ports::{PortSet, as_ranges};
+
+/// What a look has brought.
+#[derive(Default)]
+pub(super) struct Told {
+    pub ended: Vec<Ended>,
+    pub warnings: Vec<String>,
+}
+
+/// A gap that is to be told, of all places where it ended at about the same time.
+pub(super) struct Ended {
+    pub gap: Gap,
+    pub end: End,
+    /// Who listens now.
+    pub listeners: Vec<ListenerRow>,
+}
+
+impl Ended {
+    pub(super) fn add(&mut self, other: Ended) {
+        self.gap.add(other.gap);
+        self.end = other.end;
+        self.listeners.extend(other.listeners);
+    }
+}
+
+impl Told {
+    pub(super) fn add(&mut self, ended: Ended) {
+        match self.ended.iter_mut().find(|all| all.end == ended.end) {
+            Some(all) => all.add(ended),
+            None => self.ended.push(ended),
+        }
+    }
+}
+
+/// contrib/schema/keep.schema.json describes it. Fields are only ever added.
+#[derive(Serialize)]
+struct Line<'a> {
+    version: u32,
+    syngate: &'static str,
+    run: &'a str,
+    started_at: &'a str,
+    #[serde(serialize_with = "as_ranges")]
+    ports: &'a PortSet,
+    outcome: &'static str,
+    message: &'a str,
+    gap_ms: Ms,
+    parked: usize,
+    handed_over: usize,
+    reset: usize,
+    no_room: usize,
+    longest_ms: Ms,
+    listeners_after: &'a [ListenerRow],
+}
+
+/// Tells.
+pub(super) struct Teller<'a> {
+    wanted: &'a Wanted,
+    say: &'a Say,
+    counts: Counts,
+    /// Why the last look, or the last report, has failed.
+    trouble: String,
+    unwritten: String,
+}
+
+impl<'a> Teller<'a> {
+    pub(super) fn new(wanted: &'a Wanted, say: &'a Say) -> Teller<'a> {
+        Teller {
+            wanted,
+            say,
+            counts: Counts::default(),
+            trouble: String::new(),
+            unwritten: String::new(),
+        }
+    }
+
+    pub(super) fn tell(&mut self, told: &Told) {
+        for warning in &told.warnings {
+            self.say.warning(warning);
+        }
+        for ended in &told.ended {
+            let message = ended.gap.words(&ended.end);
+            match &ended.end {
+                End::GivenUp => self.say.warning(&message),
+                End::KeepEnds if ended.gap.reset > 0 => self.say.warning(&message),
+                _ => self.say.result(&message),
+            }
+            ended.gap.count(&mut self.counts);
+            if let Some(file) = &self.wanted.report_file {
+                self.report(ended, &message, file);
+            }
+        }
+        if !told.ended.is_empty() {
+            // Without it, status tells less.
+            let _ = counted::write(&self.counts, &self.wanted.run);
+        }
+    }
+
+    /// How many gaps there were.
+    pub(super) fn gaps(&self) -> u64 {
+        self.counts.gaps
+    }
+
+    /// A look that has failed is told once, as long as the reason is the same.
+    pub(super) fn failed(&mut self, error: &anyhow::Error) {
+        let text = format!("{error:#}");
+        if text != self.trouble {
+            self.say.warning(&text);
+            self.trouble = text;
+        }
+    }
+
+    /// So is a report that could not be written.
+    fn report(&mut self, ended: &Ended, message: &str, file: &Path) {
+        let line = line(ended, message, &self.wanted.run);
+        let written = line.map_err(Into::into);
+        let written = written.and_then(|line| appended::append(&line, file));
+        let why = written.map_or_else(|error| error.to_string(), |()| String::new());
+        if !why.is_empty() && why != self.unwritten {
+            let file = file.display();
+            self.say.warning(&format!("--report-file: '{file}': {why}"));
+        }
+        self.unwritten = why;
+    }
+}
+
+fn line(ended: &Ended, message: &str, run: &str) -> serde_json::Result<Vec<u8>> {
+    let gap = &ended.gap;
+    let line = Line {
+        version: 1,
+        syngate: env!("CARGO_PKG_VERSION"),
+        run,
+        started_at: &gap.began,
+        ports: &gap.ports,
+        outcome: ended.end.outcome(),
+        message,
+        gap_ms: gap.took.into(),
+        parked: gap.waited,
+        handed_over: gap.waited - gap.reset,
+        reset: gap.reset,
+        no_room: gap.no_room,
+        longest_ms: gap.longest.into(),
+        listeners_after: &ended.listeners,
+    };
+    let mut line = serde_json::to_vec(&line)?;
+    line.push(b'\n');
+    Ok(line)
+}
