@@ -13,6 +13,7 @@
 # make faults      kills it, fails its system calls, disturbs it, at every point of a run; see docs/faults.md
 # make faults-kernels   samples of that under other kernels, in VMs
 # make soak        restarts under load for half an hour, every backend and action in turn
+# make soak-keep   a crash or a restart every 2 s for half an hour while a keep stands by; SOAK_SECONDS=
 # make fuzz        all that reads bytes or text, given anything; TARGET=, RUNS=, SECONDS= for each
 # make valgrind    the messages to nf_tables, which unsafe code makes, under valgrind
 # make mutants     changes in the decisions that no unit test notices: two hours; FILES= selects; goes on where it was
@@ -35,14 +36,14 @@ BUILT ?= target/release/syngate
 # What the build, the demo and the tests need of Debian; see tests/ci/install-packages.
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
 DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
-TEST_PACKAGES := bash-completion binutils bsdutils cron curl dpkg-dev ethtool fonts-dejavu-core fish libcap2-bin logrotate mandoc nginx-light openssh-client openssh-server openssl procps prometheus python3 python3-apt python3-matplotlib python3-venv shellcheck strace systemd time valgrind zsh
+TEST_PACKAGES := bash-completion binutils bsdutils cron curl dpkg-dev ethtool fonts-dejavu-core fish libcap2-bin logrotate mandoc nginx-light openssh-client openssh-server openssl procps prometheus python3 python3-apt python3-matplotlib python3-venv redis-server shellcheck strace systemd time valgrind zsh
 BENCH_PACKAGES := fonts-dejavu-core gunicorn nginx-light nodejs openssh-server postgresql procps python3-matplotlib redis-server systemd time
 DEB_PACKAGES := debhelper git
 DEB_TEST_PACKAGES := debootstrap lintian util-linux
 FUZZ_PACKAGES := g++ git
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo kill-rooms faults faults-kernels faults-render soak fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
+.PHONY: all demo kill-rooms faults faults-kernels faults-render soak soak-keep fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
   build-packages demo-packages test-packages
 
 all: build-packages
@@ -212,6 +213,12 @@ soak: test-packages
 	$(CARGO) build --workspace
 	mkdir -p $(SOAK)
 	chrt --rr 2 target/debug/faults soak --results $(SOAK)/soak.jsonl --syngate target/debug/syngate --seconds $(SOAK_SECONDS)
+
+# Two services side by side. Each 30 s it tells how many gaps there were, and what keep has.
+soak-keep: test-packages
+	mkdir -p $(LONG)
+	SYNGATE_SOAK_SECONDS=$(SOAK_SECONDS) \
+	  $(CARGO) test --package syngate --test keep_soak -- --nocapture --test-threads 2 2>&1 | tee $(LONG)/soak-keep.txt
 
 # A fuzzer ends after RUNS executions or SECONDS, whichever comes first. 0 means no limit. See
 # tests/fuzz/README.md.

@@ -7,6 +7,7 @@ pub(crate) mod instance;
 pub(crate) mod keep;
 pub(crate) mod latch;
 pub(crate) mod rooms;
+pub(crate) mod services;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
