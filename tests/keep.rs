@@ -82,7 +82,7 @@ fn nobody_waits_longer_than_max_wait() {
     let mut load = load.start(host).unwrap();
     load.wait_flowing().unwrap();
     drop(server);
-    keep.says(1, " connections that waited were reset");
+    keep.says(1, ", and then reset; new ones are refused");
     assert_eq!(listeners(host), Vec::<String>::new());
     let report = load.stop().unwrap();
     assert!(report.cut + report.reset > 1, "{report}");
