@@ -867,6 +867,125 @@ fn a_broken_report_takes_nothing_from_the_others() {
     check(); // and does not wait for somebody to write
 }
 
+/// keep needs more than a user namespace has.
+mod of_root {
+    use super::*;
+    use crate::harness::keep::{Keep, client, shared, wait_queued};
+
+    /// What a living keep tells of itself, and that it is gone.
+    #[test]
+    fn metrics_of_keeps_are_what_status_says() {
+        let host = &Host::new().unwrap();
+        let server = shared().start(host).unwrap();
+        let look = || {
+            let mut script = host.command(contrib("prometheus/syngate-metrics"));
+            let ran = script.args(["--syngate", SYNGATE]).output().unwrap();
+            let ran = Ran::from(ran);
+            assert!(ran.ok() && ran.stderr.is_empty(), "{ran:?}");
+            promtool(&["check", "metrics"], &ran.stdout);
+            assert_eq!(sample(&ran.stdout, "syngate_status_readable "), 1.0);
+            ran.stdout
+        };
+        assert_eq!(look().lines().count(), 3, "no keep, and no report");
+        let keep = Keep::on(host, "--port 443 --max-wait 1s");
+        let of = |text: &str, metric: &str| {
+            let begins = format!("syngate_keep_{metric}{{ports=\"80,443\"}}");
+            sample(text, &begins)
+        };
+        let up =
+            |text: &str, port: u16| sample(text, &format!("syngate_keep_up{{port=\"{port}\"}}"));
+        let text = look();
+        assert_eq!(
+            (up(&text, 80), up(&text, 443)),
+            (1.0, 1.0),
+            "443: nobody listens"
+        );
+        assert_eq!(
+            (of(&text, "gaps_total"), of(&text, "longest_wait_seconds")),
+            (0.0, 0.0)
+        );
+
+        let server = keep.bridges(server);
+        drop(server);
+        let waits = client(host);
+        wait_queued(host, 1);
+        assert_eq!(of(&look(), "waiting_connections"), 1.0);
+        keep.says(1, "(--max-wait)");
+        assert_eq!(waits.finish().unwrap().failed(), 1);
+        let counted = || of(&look(), "gaps_total") == 2.0;
+        wait_until(SOON, "two gaps", counted).unwrap();
+        let text = look();
+        let counts = [
+            "waited_connections_total",
+            "reset_connections_total",
+            "waiting_connections",
+        ];
+        assert_eq!(counts.map(|metric| of(&text, metric)), [2.0, 1.0, 0.0]);
+        let longest = of(&text, "longest_wait_seconds");
+        assert!(
+            0.5 < longest && longest < 3.0 * f64::from(testkit::slow() as u32),
+            "{longest}"
+        );
+        keep.ends(0);
+        assert_eq!(look().lines().count(), 3, "no keep");
+
+        let server = shared().start(host).unwrap();
+        let mut keep = Keep::on(host, "");
+        keep.running.signal(Signal::SIGKILL).unwrap();
+        keep.running.wait().unwrap();
+        let text = look();
+        assert_eq!(up(&text, 80), 0.0, "the guard goes on");
+        assert!(!text.contains("total"), "{text}");
+        Keep::on(host, "").ends(1);
+        drop(server);
+    }
+}
+
+#[test]
+fn a_status_that_can_t_be_read_takes_nothing_from_the_reports() {
+    let host = Host::new().unwrap();
+    let (web, ..) = reports(&host);
+    let (alone, ..) = metrics(&[&web]);
+    let program = host.write("status", "");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let gate = |kept: &str| {
+        format!(
+            r#"echo '{{"version": 1, "gates": [{{"stale": false, "waiting": 0, "kept": {kept}}}]}}'"#
+        )
+    };
+    for (script, says) in [
+        ("exit 1".to_owned(), "exit status 1: it said nothing"),
+        ("echo no privilege >&2; exit 1".to_owned(), "no privilege"),
+        ("echo '{'".to_owned(), "no JSON"),
+        (
+            "echo '{\"version\": 2}'".to_owned(),
+            "not a status of version 1",
+        ),
+        (gate(r#"{"ports": 80}"#), "it has no ports"),
+        (
+            gate(r#"{"ports": ["\"80"], "gaps": 0}"#),
+            "its ports are none",
+        ),
+        (
+            gate(r#"{"ports": ["80"], "gaps": "many"}"#),
+            "gaps is 'many'",
+        ),
+    ] {
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        let (text, said, ok) = metrics(&[Path::new("--syngate"), &program, &web]);
+        assert!(!ok, "{script}: {text}");
+        one_line(&said, &["syngate-metrics: '/", says]);
+        promtool(&["check", "metrics"], &text);
+        assert_eq!(sample(&text, "syngate_status_readable "), 0.0, "{script}");
+        assert!(text.starts_with(&alone), "{text}");
+    }
+    let (_, said, ok) = metrics(&[Path::new("--syngate"), Path::new("/nowhere/syngate")]);
+    assert!(!ok);
+    one_line(&said, &["/nowhere/syngate", "No such file"]);
+    let (.., said, ok) = metrics(&[]);
+    assert!(!ok && said.contains("--syngate"), "{said}");
+}
+
 #[test]
 fn alert_rules_are_rules_and_fire() {
     let rules = contrib("prometheus/syngate.rules.yml");

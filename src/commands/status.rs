@@ -88,8 +88,18 @@ struct Entry {
     #[serde(skip)]
     stranded: usize,
     opens_in_ms: Option<u64>,
-    /// What a keep has bridged so far; null for runs.
-    kept: Option<Counts>,
+    /// null for runs.
+    kept: Option<KeptRow>,
+}
+
+/// What a keep has bridged so far.
+#[derive(Debug, Serialize)]
+struct KeptRow {
+    /// Those that the keep has, also where nobody listens.
+    #[serde(serialize_with = "as_ranges")]
+    ports: PortSet,
+    #[serde(flatten)]
+    counts: Counts,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -131,7 +141,7 @@ fn look() -> Status {
         rows.push(Entry {
             state: Position::Kept,
             action: Some(KEEP.to_owned()),
-            kept: Some(counts_of(&keep.holder.run)),
+            kept: Some(KeptRow::of(&keep.holder.run, &keep.ports)),
             ..Entry::of_run(keep, blind)
         });
     }
@@ -194,7 +204,10 @@ impl Entry {
             waiting: gate.by.rooms().map(|rooms| rooms.waiting),
             stranded: gate.by.rooms().map_or(0, |rooms| rooms.stranded),
             opens_in_ms: gate.opens_in.filter(|_| shut).map(|t| t.as_millis() as u64),
-            kept: gate.is_keep_s().then(|| counts_of(&gate.run)),
+            kept: gate.is_keep_s().then(|| {
+                let ports = living.map_or(&gate.ports, |keep| &keep.ports);
+                KeptRow::of(&gate.run, ports)
+            }),
         }
     }
 
@@ -233,9 +246,14 @@ impl Entry {
     }
 }
 
-/// Of a keep that has no file yet there is nothing to tell.
-fn counts_of(keep: &str) -> Counts {
-    counted::of(keep).unwrap_or_default()
+impl KeptRow {
+    /// Of a keep that has no file yet there is nothing to tell.
+    fn of(keep: &str, ports: &PortSet) -> KeptRow {
+        KeptRow {
+            ports: ports.clone(),
+            counts: counted::of(keep).unwrap_or_default(),
+        }
+    }
 }
 
 fn waiting_words(waiting: usize) -> String {
@@ -323,7 +341,10 @@ impl Entry {
             self.since.as_ref().map(|since| self.since_words(since)),
         );
         line("how", self.how());
-        line("bridged", self.kept.map(|counts| counts.words()));
+        line(
+            "bridged",
+            self.kept.as_ref().map(|kept| kept.counts.words()),
+        );
         line("narrowed", Some(self.narrowed.clone()));
         line("opens", self.opens());
         text
