@@ -200,17 +200,28 @@ fn take_back_by(file: &File, path: &Path) -> Result<()> {
 }
 
 impl Left {
-    /// `lent`: whether the run gives the listener SO_REUSEPORT.
-    pub(super) fn of(seen: &Seen, lent: impl Fn(&Listener) -> bool) -> Left {
+    /// `lent`: whether the run gives the listener SO_REUSEPORT. `deserted`: where nobody listens now, and who comes
+    /// gets that.
+    pub(super) fn of(
+        seen: &Seen,
+        lent: impl Fn(&Listener) -> bool,
+        deserted: impl Iterator<Item = u16>,
+    ) -> Left {
         let listeners = seen.before.listeners.iter().map(|listener| LeftListener {
             port: listener.port,
             cookie: listener.id.cookie,
             lent: lent(listener),
         });
+        // No socket has this cookie.
+        let deserted = deserted.map(|port| LeftListener {
+            port,
+            cookie: 0,
+            lent: true,
+        });
         Left {
             boot: boot(),
             netns: seen.netns.map(ToString::to_string),
-            listeners: listeners.collect(),
+            listeners: listeners.chain(deserted).collect(),
         }
     }
 

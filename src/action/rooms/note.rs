@@ -27,7 +27,7 @@ impl Note {
     /// # Errors
     /// The file can't be written.
     pub(super) fn write(seen: &Seen, lent: impl Fn(&Listener) -> bool) -> Result<Note> {
-        let left = Left::of(seen, lent);
+        let left = Left::of(seen, lent, [].into_iter());
         let path = path_of(seen.run)?;
         // First of all: a run may be killed at any moment.
         let early_guard = EarlyGuard::start(seen.run, &path)?;
@@ -40,7 +40,7 @@ impl Note {
             file,
             early_guard: Cell::new(Some(early_guard)),
         };
-        match note.fill(&left).with_context(doing) {
+        match note.renew(&left).with_context(doing) {
             Ok(()) => Ok(note),
             Err(error) => {
                 note.remove();
@@ -49,18 +49,14 @@ impl Note {
         }
     }
 
-    fn fill(&mut self, left: &Left) -> Result<()> {
+    /// When listeners have come or gone.
+    pub(super) fn renew(&mut self, left: &Left) -> Result<()> {
         fcntl(&self.file, FcntlArg::F_OFD_SETLK(&whole()))?;
         let mut text = serde_json::to_vec(left)?;
         // In one step, and with nothing left of what was there before: both processes may be killed.
         let before = self.file.metadata()?.len() as usize;
         text.resize(text.len().max(before), b' ');
         Ok(self.file.write_all_at(&text, 0)?)
-    }
-
-    /// As [`Note::write`], when listeners have come or gone.
-    pub(super) fn renew(&mut self, seen: &Seen, lent: impl Fn(&Listener) -> bool) -> Result<()> {
-        self.fill(&Left::of(seen, lent))
     }
 
     /// That of another process of the run, which has the same open file.

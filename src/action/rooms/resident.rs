@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::figures::Figures;
 use super::groups::{Group, Rooms};
+use super::left::Left;
 use super::letting_go::Next;
 use super::make::{control_groups, fill, filling, group_of};
 use super::note::Note;
@@ -75,10 +76,27 @@ impl Rooms {
     /// # Errors
     /// The file can't be written.
     pub(crate) fn note(&mut self, seen: &Seen) -> Result<()> {
-        let lent = self.lent.as_ref();
-        let lent = |l: &Listener| lent.is_some_and(|lent| lent.has(l.id.cookie));
+        let has = |l: &&Listener| {
+            let lent = self.lent.as_ref();
+            lent.is_some_and(|lent| lent.has(l.id.cookie))
+        };
+        // Once: a listener may close meanwhile.
+        let lent: Vec<u64> = seen
+            .before
+            .listeners
+            .iter()
+            .filter(has)
+            .map(|l| l.id.cookie)
+            .collect();
+        let lent = |l: &Listener| lent.contains(&l.id.cookie);
         match &mut self.note {
-            Some(note) => note.renew(seen, lent),
+            Some(note) => {
+                let groups = self.groups.iter().filter(|group| group.lent);
+                let served = |group: &&Group| group.listeners(seen.before).into_iter().any(lent);
+                let deserted = groups.filter(|group| !served(group));
+                let deserted = deserted.map(|group| group.place.port);
+                note.renew(&Left::of(seen, lent, deserted))
+            }
             None => {
                 self.note = Some(Note::write(seen, lent)?);
                 Ok(())

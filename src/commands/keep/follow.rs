@@ -63,8 +63,7 @@ impl Kept<'_> {
 
     /// Notes which listeners there are, if others have come.
     fn note(&mut self, there: &Sample) -> Result<()> {
-        let mut listeners: Vec<u64> = there.listeners.iter().map(|l| l.id.cookie).collect();
-        listeners.sort_unstable();
+        let listeners = cookies(there);
         if listeners == self.noted || self.spots.is_empty() {
             return Ok(());
         }
@@ -91,6 +90,7 @@ impl Kept<'_> {
         }
         let there = self.rooms.look(true)?;
         self.rooms.note(&self.wanted.seen(&there))?;
+        self.noted = cookies(&there);
         let before = moved
             .iter()
             .filter_map(|number| self.renew(*number, &there));
@@ -221,6 +221,12 @@ impl Kept<'_> {
 fn at<'a>(place: &'a Place, there: &'a Sample) -> impl Iterator<Item = &'a Listener> {
     let listeners = there.listeners.iter();
     listeners.filter(move |listener| Place::of(listener) == *place)
+}
+
+fn cookies(there: &Sample) -> Vec<u64> {
+    let mut cookies: Vec<u64> = there.listeners.iter().map(|l| l.id.cookie).collect();
+    cookies.sort_unstable();
+    cookies
 }
 
 fn cookies_at(place: &Place, there: &Sample) -> Vec<u64> {
