@@ -143,14 +143,27 @@ fn key(place: &Place) -> Key {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::os::fd::AsRawFd;
+
+    use nix::errno::Errno;
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, getsockname, setsockopt, socket,
+        sockopt,
+    };
+    use nix::unistd::geteuid;
+
+    use super::super::copy;
     use super::*;
     use crate::kernel::bpf::Listeners;
+    use crate::kernel::control_group::open_root;
     use crate::kernel::instructions::Helper;
     use crate::kernel::instructions::Instruction::{
         Add, Call, Copy, Exit, Set, SetMap, StoreValue,
     };
     use crate::kernel::instructions::Register::{R0, R1, R2, Stack};
     use crate::kernel::sockets::Device;
+    use crate::kernel::sockets::netns;
 
     fn place(address: &str) -> Place {
         Place {
@@ -183,6 +196,85 @@ mod tests {
         assert_eq!(v4[4..8], u32::from(80u16.to_be()).to_ne_bytes());
         let v6 = bytes("fd00::2");
         assert_eq!((v6[8], v6[9], v6[23]), (0xfd, 0, 2));
+    }
+
+    /// A socket that is bound to the address, and listens; and whether it has SO_REUSEPORT.
+    fn bound(to: SocketAddr, shares: bool) -> nix::Result<(OwnedFd, bool)> {
+        let family = match to {
+            SocketAddr::V4(_) => AddressFamily::Inet,
+            SocketAddr::V6(_) => AddressFamily::Inet6,
+        };
+        let made = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        setsockopt(&made, sockopt::ReuseAddr, &true)?;
+        setsockopt(&made, sockopt::ReusePort, &shares)?;
+        bind(made.as_raw_fd(), &SockaddrStorage::from(to))?;
+        copy::set_backlog(&made, 1)?;
+        let has = copy::shares_port(&made).unwrap();
+        Ok((made, has))
+    }
+
+    /// The rules of the programs, one by one, on an address of this host's.
+    #[test]
+    fn one_socket_at_a_time_gets_the_option() {
+        for address in ["127.0.0.1", "::1"] {
+            // Nobody else has its port, as long as it is open.
+            let (first, _) = bound(SocketAddr::new(address.parse().unwrap(), 0), false).unwrap();
+            let to: SockaddrStorage = getsockname(first.as_raw_fd()).unwrap();
+            let port = to.as_sockaddr_in().map(|v4| v4.port());
+            let port = port.or(to.as_sockaddr_in6().map(|v6| v6.port())).unwrap();
+            let place = Place {
+                port,
+                uid: geteuid().as_raw(),
+                ..place(address)
+            };
+            let to = SocketAddr::new(place.address, port);
+            let lent = Lent::new().unwrap();
+            let programs = lent.programs(netns::identity()).unwrap();
+            let root = open_root().unwrap();
+            let _links = programs.map(|(kind, program)| program.link(kind, root.as_fd()).unwrap());
+
+            let cookie = |socket: &OwnedFd| copy::cookie(socket).unwrap();
+            lent.lend(&place, cookie(&first)).unwrap();
+            copy::set_shares_port(&first, true).unwrap();
+            let refused = |shares| bound(to, shares).unwrap_err();
+            assert_eq!(refused(false), Errno::EADDRINUSE);
+            assert_eq!(
+                refused(true),
+                Errno::EADDRINUSE,
+                "the kernel would let it in"
+            );
+
+            lent.set_busy(true);
+            let (room, _) = bound(to, true).unwrap();
+            assert!(!lent.has(cookie(&room)), "it had the option");
+            let (second, shares) = bound(to, false).unwrap();
+            assert!(
+                shares && lent.has(cookie(&second)),
+                "the first may be just a copy"
+            );
+            lent.set_busy(false);
+            assert_eq!(refused(false), Errno::EADDRINUSE);
+            drop(first);
+            assert_eq!(
+                refused(false),
+                Errno::EADDRINUSE,
+                "the second has the place"
+            );
+            let gone = cookie(&second);
+            drop(second);
+            assert!(!lent.has(gone));
+            let (third, shares) = bound(to, false).unwrap();
+            assert!(shares, "beside the room");
+            drop((third, room));
+
+            let (own, _) = bound(to, true).unwrap();
+            assert!(!lent.has(cookie(&own)));
+            bound(to, true).expect("it had the option itself, so the kernel decides");
+            drop(own);
+            lent.forget(&place);
+            let (_alone, shares) = bound(to, false).unwrap();
+            assert!(!shares);
+        }
     }
 
     #[test]
