@@ -235,7 +235,11 @@ fn command(call: &str) -> &str {
 
 #[test]
 fn scripts_are_for_any_sh() {
-    for script in ["cron/syngate-push", "hooks/haproxy-certificate"] {
+    for script in [
+        "apt/needrestart-restart",
+        "cron/syngate-push",
+        "hooks/haproxy-certificate",
+    ] {
         for checker in [&["shellcheck"][..], &["dash", "-n"]] {
             let ran = Command::new(checker[0])
                 .args(&checker[1..])
@@ -1197,6 +1201,79 @@ fn nginx_s_drop_in_reloads_it() {
     configure("one");
     let (_nginx, pid) = started(&NGINX, &site, "/run/nginx.pid");
     reloaded_by(&NGINX, &site, configure, &pid);
+}
+
+/// The unit that closes a gate for a restart by somebody else, and the one that restarts by itself.
+#[test]
+fn both_units_that_close_gates_may_do_the_same() {
+    let may = |unit: &str| {
+        let text = read(contrib(&format!("systemd/{unit}@.service")));
+        let at = text.find("\nCapabilityBoundingSet=").expect(unit);
+        text[at..].to_owned()
+    };
+    let restart = may("syngate-restart");
+    assert!(restart.lines().count() > 15, "{restart}");
+    assert_eq!(may("syngate-closed"), restart);
+}
+
+// needrestart ------------------------------------------------------------------------------------
+
+/// As needrestart 3.6 to 3.9 call it (restart_cmd): by its path alone, with NR_VERBOSE=1 if they are to be verbose.
+/// tests/ci/test-systemd has needrestart itself.
+#[test]
+fn the_hook_for_needrestart_restarts_the_unit_whose_name_it_has() {
+    let host = Host::new().unwrap();
+    let hook = contrib("apt/needrestart-restart");
+    let bin = host.dir().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let systemctl = host.write(
+        "bin/systemctl",
+        "#!/bin/sh\necho \"$@\" >>$CALLS\nexit ${STATUS-0}\n",
+    );
+    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+    let calls = host.dir().join("calls");
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display());
+    let defaults = host.dir().join("default");
+    fs::create_dir(&defaults).unwrap();
+    host.bind(&defaults, "/etc/default").unwrap();
+    for name in ["haproxy", "postgresql@15-main"] {
+        host.write(&format!("default/syngate-{name}"), "SYNGATE_PORT=80\n");
+    }
+    let called_as = |name: &str, variable: (&str, &str)| {
+        let link = host.dir().join(name);
+        symlink(&hook, &link).unwrap();
+        let mut call = host.command(&link);
+        call.env("PATH", &path).env("CALLS", &calls);
+        let ran = Ran::from(call.env(variable.0, variable.1).output().unwrap());
+        fs::remove_file(&link).unwrap();
+        let called = fs::read_to_string(&calls).unwrap_or_default();
+        let _ = fs::remove_file(&calls);
+        (ran, called)
+    };
+    for name in ["haproxy", "postgresql@15-main"] {
+        let (ran, called) = called_as(&format!("{name}.service"), ("NR_VERBOSE", "0"));
+        let said = (ran.code(), ran.stdout.as_str(), ran.stderr.as_str());
+        assert_eq!(said, (0, "", ""), "{ran:?}");
+        assert_eq!(called, format!("start syngate-restart@{name}.service\n"));
+    }
+    let (ran, _) = called_as("haproxy.service", ("NR_VERBOSE", "1"));
+    assert!(
+        ran.ok() && ran.stderr.contains("+ systemctl start "),
+        "{ran:?}"
+    );
+    let (ran, called) = called_as("haproxy.service", ("STATUS", "5"));
+    let journal = "journalctl -u syngate-restart@haproxy";
+    refused(&ran, 5, &["haproxy.service was not restarted", journal]);
+    assert_eq!(called.lines().count(), 1, "never without a gate: {called}");
+    let (ran, _) = called_as("nginx.service", ("STATUS", "1"));
+    assert_eq!(ran.code(), 1, "{ran:?}");
+    assert!(
+        ran.stderr.contains("no /etc/default/syngate-nginx"),
+        "{ran:?}"
+    );
+    let (ran, called) = called_as("haproxy", ("NR_VERBOSE", "0"));
+    refused(&ran, 64, &["needs the name of a unit"]);
+    assert_eq!(called, "");
 }
 
 /// What a drop-in must not do, the unit's name in the place of another.
