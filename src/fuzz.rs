@@ -46,8 +46,8 @@ targets! {
         crate::kernel::sockets::arrivals::withstand;
     /// `--port`.
     ports: crate::words::ports::withstand;
-    /// Files below /proc.
-    proc: listed, crate::kernel::sockets::holders::withstand;
+    /// Files below /proc, and the kernel's description of its types.
+    proc: listed, crate::kernel::btf::withstand, crate::kernel::sockets::holders::withstand;
     /// Messages about packets in a queue.
     queue: crate::kernel::nfqueue::packet::withstand;
     /// The report.

@@ -386,8 +386,13 @@ fn a_service_that_comes_back_as_another_user_has_the_room_at_its_next_attempt() 
     let host = Host::new().unwrap();
     let service = Service::start(&host, "", ONE);
     let call = park(&host, "--port 80");
-    for (by, uid, before) in [(AS_USER, 1000, 0), ("", 0, 1000)] {
-        let start = service.command(by, ONE);
+    for (by, listener, uid, before) in [
+        (AS_USER, ONE, 1000, 0),
+        ("", ONE, 0, 1000),
+        // The process is root's, and its socket is not.
+        ("", r#"[{"address": "0.0.0.0", "uid": 1001}]"#, 1001, 0),
+    ] {
+        let start = service.command(by, listener);
         let (outcome, _) = restarted(&service, &call, &start, &[(&host, "127.0.0.1")]);
         let told = format!(
             "a process of user {uid} could not listen on 0.0.0.0:80: the waiting room there was user \
@@ -395,6 +400,23 @@ fn a_service_that_comes_back_as_another_user_has_the_room_at_its_next_attempt() 
         );
         assert!(outcome.stderr.contains(&told), "{outcome:?}");
     }
+}
+
+/// A room is only in the way of those who would share its clients.
+#[test]
+fn a_user_who_listens_elsewhere_on_the_port_does_not_get_the_room() {
+    const BESIDE: &str = r#"[{"address": "::"}, {"address": "127.0.0.9"}]"#;
+    const SLOWER: &str = r#"[{"address": "127.0.0.1"}]"#;
+    let host = Host::new().unwrap();
+    let slower = Service::start(&host, AS_USER, SLOWER);
+    let beside = slower.beside("beside");
+    let start_beside = beside.command("", BESIDE);
+    host.must(["sh", "-c", &start_beside]);
+    let start = slower.command(AS_USER, SLOWER);
+    let start = format!("{}; {start_beside}; {start}", beside.stop());
+    let clients = ["127.0.0.1", "127.0.0.9", "[::1]"].map(|to| (&host, to));
+    let (outcome, _) = restarted(&slower, &park(&host, "--port 80"), &start, &clients);
+    assert_eq!(outcome.report["warnings"], serde_json::json!([]));
 }
 
 /// Any user may try to listen on a port.

@@ -51,6 +51,10 @@ pub(crate) enum Kind {
     Bind6,
     /// A process closes the last descriptor of a socket (BPF_CGROUP_INET_SOCK_RELEASE). Linux 5.9.
     Release,
+    /// A process has bound an IPv4 socket. Linux 4.17.
+    Bound4,
+    /// A process has bound an IPv6 socket. Linux 4.17.
+    Bound6,
 }
 
 impl Kind {
@@ -61,6 +65,8 @@ impl Kind {
             Kind::Bind4 => (18, 8),
             Kind::Bind6 => (18, 9),
             Kind::Release => (9, 34),
+            Kind::Bound4 => (9, 12),
+            Kind::Bound6 => (9, 13),
         }
     }
 }
@@ -341,8 +347,9 @@ impl Program {
                 prog_type,
                 insn_cnt: (code.len() / 8) as u32,
                 insns: code.as_ptr() as u64,
-                // None of the helpers asks for the GPL.
-                license: c"MIT".as_ptr() as u64,
+                // Who has this under the MIT licence may pass it on under the GPL as well, which the kernel
+                // asks for where a program reads its structures (linux/license.h).
+                license: c"Dual MIT/GPL".as_ptr() as u64,
                 log_level: u32::from(!log.is_empty()),
                 log_size: log.len() as u32,
                 log_buf: match log.is_empty() {

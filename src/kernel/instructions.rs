@@ -50,6 +50,8 @@ pub(crate) enum Helper {
     SelectReusePort = 82,
     /// `(context)`: the cookie of the socket's network namespace. Linux 5.7.
     NetnsCookie = 122,
+    /// `(socket)`: the kernel's own structure of a TCP socket, to read from, or 0. Linux 5.9.
+    TcpSocket = 137,
     /// `(error)`: what the system call returns if the program does not allow it. Linux 5.18.
     SetReturnValue = 187,
 }
@@ -70,6 +72,8 @@ pub(crate) enum Instruction {
     SetMap(Register, i32),
     /// Adds the value to all 64 bits.
     Add(Register, i32),
+    /// Keeps the bits that the value has, with its sign to 64 bits.
+    And(Register, i32),
     /// Divides the register's lower 32 bits, without a sign.
     Divide(Register, i32),
     /// Keeps the remainder of the register's lower 32 bits.
@@ -84,6 +88,10 @@ pub(crate) enum Instruction {
     ToNetwork16(Register),
     /// The first register gets the 32 bits at the address in the second one, plus the offset.
     Load(Register, Register, i16),
+    /// The same with one byte.
+    LoadByte(Register, Register, i16),
+    /// The same with 64 bits.
+    LoadWide(Register, Register, i16),
     /// Stores the second register's lower 32 bits at the address in the first one, plus the offset.
     Store(Register, i16, Register),
     /// Stores all 64 bits.
@@ -112,6 +120,7 @@ const MOV64_REGISTER: u8 = 0xbf;
 const MOV64_VALUE: u8 = 0xb7;
 const LOAD_WIDE: u8 = 0x18;
 const ADD64_VALUE: u8 = 0x07;
+const AND64_VALUE: u8 = 0x57;
 const DIV32_VALUE: u8 = 0x34;
 const MOD32_VALUE: u8 = 0x94;
 const ATOMIC_WORD: u8 = 0xc3;
@@ -119,6 +128,8 @@ const ADD_AND_FETCH: i32 = 0x01;
 const ATOMIC_WIDE: u8 = 0xdb;
 const COMPARE_EXCHANGE: i32 = 0xf1;
 const LOAD_WORD: u8 = 0x61;
+const LOAD_BYTE: u8 = 0x71;
+const LOAD_DOUBLE_WORD: u8 = 0x79;
 const STORE_WORD_REGISTER: u8 = 0x63;
 const STORE_WIDE: u8 = 0x7b;
 const STORE_WORD_VALUE: u8 = 0x62;
@@ -188,11 +199,14 @@ impl Instruction {
                 put(0, R0, 0, 0, 0);
             }
             I::Add(to, value) => put(ADD64_VALUE, to, 0, 0, value),
+            I::And(to, value) => put(AND64_VALUE, to, 0, 0, value),
             I::Divide(to, value) => put(DIV32_VALUE, to, 0, 0, value),
             I::FetchAdd(at, with) => put(ATOMIC_WORD, at, with as u8, 0, ADD_AND_FETCH),
             I::CompareExchange(at, with) => put(ATOMIC_WIDE, at, with as u8, 0, COMPARE_EXCHANGE),
             I::Modulo(to, value) => put(MOD32_VALUE, to, 0, 0, value),
             I::Load(to, from, at) => put(LOAD_WORD, to, from as u8, at, 0),
+            I::LoadByte(to, from, at) => put(LOAD_BYTE, to, from as u8, at, 0),
+            I::LoadWide(to, from, at) => put(LOAD_DOUBLE_WORD, to, from as u8, at, 0),
             I::Store(to, at, from) => put(STORE_WORD_REGISTER, to, from as u8, at, 0),
             I::StoreWide(to, at, from) => put(STORE_WIDE, to, from as u8, at, 0),
             I::StoreValue(to, at, value) => put(STORE_WORD_VALUE, to, 0, at, value),
@@ -231,11 +245,14 @@ mod tests {
             (Copy(R6, R1), bytes(0xbf, 0x16, 0, 0)),
             (Set(R0, -1), bytes(0xb7, 0x00, 0, -1)),
             (Add(R3, -4), bytes(0x07, 0x03, 0, -4)),
+            (And(R2, 0x20), bytes(0x57, 0x02, 0, 0x20)),
             (Divide(R7, 4096), bytes(0x34, 0x07, 0, 4096)),
             (CompareExchange(R7, R8), bytes(0xdb, 0x87, 0, 0xf1)),
             (Modulo(R7, 3), bytes(0x94, 0x07, 0, 3)),
             (FetchAdd(R0, R7), bytes(0xc3, 0x70, 0, 1)),
             (Load(R7, R6, 32), bytes(0x61, 0x67, 32, 0)),
+            (LoadByte(R7, R6, 18), bytes(0x71, 0x67, 18, 0)),
+            (LoadWide(R7, R6, 64), bytes(0x79, 0x67, 64, 0)),
             (Store(Stack, -4, R7), bytes(0x63, 0x7a, -4, 0)),
             (StoreWide(Stack, -8, R7), bytes(0x7b, 0x7a, -8, 0)),
             (StoreValue(Stack, -4, 5), bytes(0x62, 0x0a, -4, 5)),

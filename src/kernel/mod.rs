@@ -1,6 +1,7 @@
 //! What syngate asks the kernel, and what the kernel answers.
 
 pub(crate) mod bpf;
+pub(crate) mod btf;
 pub(crate) mod caps;
 pub(crate) mod conntrack;
 pub(crate) mod control_group;

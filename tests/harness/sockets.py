@@ -1,7 +1,7 @@
 """A service whose listeners are what a test wants: sockets.py PIDS SPEC.
 
 SPEC is JSON: a list of listeners, each with address, port (80), v6only, device, share (SO_REUSEPORT), no_reuse
-(no SO_REUSEADDR), many (so many of them), md5 (keys), filter, options (all that a connection inherits), program (one
+(no SO_REUSEADDR), uid (the user whose socket it is, of a process that is root's), many (so many of them), md5 (keys), filter, options (all that a connection inherits), program (one
 of its own chooses in the SO_REUSEPORT group: the first listener). There are as many processes as WORKERS says. They are in the background, and listen, when this one ends; PIDS has their pids.
 Each answers a request with the options of its connection.
 """
@@ -73,7 +73,9 @@ def options(connection):
 def listener(wanted):
     address, port = wanted["address"], wanted.get("port", 80)
     v6 = ":" in address
+    os.seteuid(wanted.get("uid", os.geteuid()))
     made = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET)
+    os.seteuid(os.getuid())
     made.setsockopt(S, socket.SO_REUSEADDR, int("no_reuse" not in wanted))
     made.setsockopt(S, socket.SO_REUSEPORT, int("share" in wanted))
     if v6:

@@ -14,7 +14,7 @@ use crate::action::rooms::First;
 use crate::action::rooms::make::{make, own, probe};
 use crate::action::rooms::options::{RoomOptions, opens_when_ready, room_options};
 use crate::action::rooms::remarks::{beyond_to, remarks};
-use crate::action::rooms::{admit, early_guard, guard, policy, watch};
+use crate::action::rooms::{early_guard, guard, policy, watch};
 use crate::gate::backend::Remark;
 use crate::kernel::room::apart;
 use crate::words::ending::Ending;
@@ -42,7 +42,6 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
         ("Parked, handed over", Time(policy::HANDED_OVER_WITHIN)),
         ("Parked, keeps up", Time(policy::KEEPS_UP)),
         ("Parked, hung", Time(guard::HUNG)),
-        ("Parked, another user", Time(admit::LISTENS_WITHIN)),
         ("Parked, deserted", Time(guard::DESERTED)),
     ],
     guard: |words| guard::call(words).or_else(|| early_guard::call(words)),

@@ -1,16 +1,13 @@
 //! A service may come back as another user. The kernel lets only sockets of one user share a port, so the room
 //! keeps it from listening. Then the room is given to that user, and the service's next attempt succeeds.
 
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
 
 use nix::unistd::{Uid, fchown};
 
 use super::groups::{Group, Rooms};
 use crate::kernel::room::lending::Binding;
-
-/// How long after bind(2) a process has called listen(2), if it could.
-pub(crate) const LISTENS_WITHIN: Duration = Duration::from_millis(20);
 
 impl Rooms {
     /// Gives the rooms of a group where nobody listens to the user that has tried to.
@@ -18,26 +15,21 @@ impl Rooms {
         let Some(bindings) = &self.bindings else {
             return;
         };
-        let of_another = |binding: &Binding| {
+        let is_kept = |binding: &Binding| {
             let mut groups = self.groups.iter();
             groups.any(|group| group.is_kept_from(binding))
         };
-        let now = Instant::now();
-        let mut due = Vec::new();
-        for (cookie, binding) in bindings.all().filter(|(_, binding)| of_another(binding)) {
-            let since = self.admitted.since.entry(cookie).or_insert(Some(now));
-            if since.is_some_and(|since| since + LISTENS_WITHIN <= now) {
-                due.push((cookie, binding));
-            }
-        }
-        if due.is_empty() {
+        let done = &self.admitted.done;
+        let tried = bindings.all().filter(|(cookie, _)| !done.contains(cookie));
+        let kept: Vec<(u64, Binding)> = tried.filter(|(_, binding)| is_kept(binding)).collect();
+        if kept.is_empty() {
             return;
         }
         let Ok(there) = self.look(false) else {
             return;
         };
         let own = self.own.as_ref().map(|own| own.group.path().to_owned());
-        for (cookie, binding) in due {
+        for (cookie, binding) in kept {
             let is_service = self.admitted.is_service(&binding, own.as_ref());
             for group in &mut self.groups {
                 if !group.is_kept_from(&binding) || !group.listeners(&there).is_empty() {
@@ -48,7 +40,7 @@ impl Rooms {
                     group.give_to(binding.uid);
                 }
                 self.admitted.told.push(told);
-                self.admitted.since.insert(cookie, None);
+                self.admitted.done.insert(cookie);
             }
         }
     }
@@ -56,7 +48,14 @@ impl Rooms {
 
 impl Group {
     fn is_kept_from(&self, binding: &Binding) -> bool {
-        self.place.port == binding.port && self.place.uid != binding.uid && self.is_open()
+        let of_another = !binding.bound && self.place.uid != binding.uid;
+        of_another && self.place.port == binding.port && self.is_in_the_way_of(binding)
+    }
+
+    fn is_in_the_way_of(&self, binding: &Binding) -> bool {
+        let rooms = self.rooms();
+        let mut open = rooms.iter().filter(|room| room.listens());
+        open.any(|room| binding.meets(&self.place, room.device()))
     }
 
     fn give_to(&mut self, uid: u32) {
@@ -74,9 +73,14 @@ impl Group {
     }
 
     fn told_of(&self, binding: &Binding, is_service: bool) -> String {
-        let (shown, before, uid) = (self.place.shown(), self.place.uid, binding.uid);
+        let (before, uid) = (self.place.uid, binding.uid);
+        let address = SocketAddr::new(binding.address, binding.port);
+        let there = match binding.address == self.place.address {
+            true => "there".to_owned(),
+            false => format!("on {}", self.place.shown()),
+        };
         let kept = format!(
-            "a process of user {uid} could not listen on {shown}: the waiting room there was user {before}'s, as \
+            "a process of user {uid} could not listen on {address}: the waiting room {there} was user {before}'s, as \
              the service's listener before"
         );
         match is_service {

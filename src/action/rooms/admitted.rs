@@ -1,9 +1,8 @@
 //! What is known of processes of other users that tried to listen where rooms are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use crate::kernel::room::lending::Binding;
 
@@ -14,8 +13,8 @@ const ROOT: u32 = 0;
 pub(crate) struct Admitted {
     /// Where the service's processes are. Those of strangers get no rooms.
     pub(super) groups: BTreeSet<PathBuf>,
-    /// When the socket with that cookie was seen first; `None`: it is done with.
-    pub(super) since: BTreeMap<u64, Option<Instant>>,
+    /// The cookies of the sockets for which that was done.
+    pub(super) done: BTreeSet<u64>,
     /// What to tell of that.
     pub(super) told: Vec<String>,
 }
@@ -39,7 +38,7 @@ impl Admitted {
                 .metadata()
                 .is_ok_and(|there| there.ino() == binding.group)
         };
-        binding.uid == ROOT || groups.any(is)
+        binding.user == ROOT || groups.any(is)
     }
 }
 

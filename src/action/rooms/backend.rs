@@ -76,6 +76,8 @@ impl RoomGate {
     /// first, nobody waits for that, and the rooms stay to the end.
     fn set(&mut self, ports: &PortSet) -> Result<()> {
         let mut rooms = self.rooms.borrow_mut();
+        // COMMAND may have ended just now, since it could not listen.
+        rooms.admit();
         let mut done = Ok(());
         let mut open = Vec::new();
         for n in 0..rooms.groups.len() {

@@ -2,7 +2,7 @@
 //! their own, and handed over to the listeners that come.
 
 mod account;
-pub(crate) mod admit;
+mod admit;
 mod admitted;
 mod again;
 mod backend;

@@ -1,31 +1,64 @@
 //! Gives SO_REUSEPORT to services that do not set it, as they bind their sockets.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Result;
 
-use super::programs::share_ports;
+use super::place::Place;
+use super::programs::{
+    ADDRESS, BOUND, DEVICE, GROUP, Inner, NOTED_LENGTH, OWNER, PORT, SHARES, USER, V6ONLY,
+    note_bound, share_ports,
+};
 use crate::kernel::bpf::{Hash, Kind, Program};
+use crate::kernel::instructions::Instruction;
 use crate::kernel::netlink::get;
+use crate::words::family::Family;
 
 /// How many sockets are known at a time. The one that was bound first is forgotten first.
 const SOCKETS: u32 = 1_024;
 
-/// What the programs have noted of a socket as it was bound.
+/// What the programs have noted of a socket as a process has bound it, or has tried to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Binding {
     /// The control group of the process.
     pub(crate) group: u64,
-    /// The user that runs it.
+    /// The user whose socket it is: that of the process where the kernel does not tell.
     pub(crate) uid: u32,
+    /// The user that runs the process.
+    pub(crate) user: u32,
     /// The socket had SO_REUSEPORT by itself.
     pub(crate) shares: bool,
+    pub(crate) address: IpAddr,
     pub(crate) port: u16,
+    /// It takes no connections of IPv4. False where the kernel does not tell.
+    pub(crate) v6only: bool,
+    /// The number of the device that it is bound to; 0: to none.
+    pub(crate) device: u32,
+    /// bind(2) has succeeded.
+    pub(crate) bound: bool,
+}
+
+impl Binding {
+    /// Whether the kernel lets a listener at that place, bound to the device with that number, share its
+    /// connections with sockets of the same user only (inet_rcv_saddr_equal(), inet_bind_conflict()).
+    pub(crate) fn meets(&self, place: &Place, device: u32) -> bool {
+        let devices = self.device == 0 || device == 0 || self.device == device;
+        self.port == place.port && devices && self.meets_address(place)
+    }
+
+    fn meets_address(&self, place: &Place) -> bool {
+        match (self.address, place.address.to_canonical()) {
+            (IpAddr::V4(_), IpAddr::V6(there)) => there.is_unspecified() && !place.v6only,
+            (IpAddr::V6(own), IpAddr::V4(_)) => own.is_unspecified() && !self.v6only,
+            (own, there) => own == there || own.is_unspecified() || there.is_unspecified(),
+        }
+    }
 }
 
 /// The sockets that were bound while the programs were in their places, by their cookies.
 #[derive(Debug)]
-pub(crate) struct Bindings(Hash<u64, 24>);
+pub(crate) struct Bindings(Hash<u64, NOTED_LENGTH>);
 
 impl Bindings {
     /// # Errors
@@ -42,16 +75,22 @@ impl Bindings {
         Ok(Bindings(Hash::adopt(map)?))
     }
 
-    /// `None`: the socket was not bound meanwhile.
+    /// `None`: no process has tried to bind the socket meanwhile.
     pub(crate) fn of(&self, cookie: u64) -> Option<Binding> {
         let value = self.0.get(cookie)?;
-        let word = |at| get(&value, at).map(u32::from_ne_bytes);
+        let word = |at: i16| get(&value, at as usize).map(u32::from_ne_bytes);
+        let address: [u8; 16] = get(&value, ADDRESS as usize)?;
         Some(Binding {
-            group: get(&value, 0).map(u64::from_ne_bytes)?,
-            uid: word(8)?,
-            shares: word(12)? != 0,
+            group: get(&value, GROUP as usize).map(u64::from_ne_bytes)?,
+            uid: word(OWNER)?,
+            user: word(USER)?,
+            shares: word(SHARES)? != 0,
+            address: IpAddr::from(address).to_canonical(),
             // As the network has it, in the first two of four bytes.
-            port: get(&value, 16).map(u16::from_be_bytes)?,
+            port: get(&value, PORT as usize).map(u16::from_be_bytes)?,
+            v6only: word(V6ONLY)? != 0,
+            device: word(DEVICE)?,
+            bound: word(BOUND)? != 0,
         })
     }
 
@@ -68,8 +107,8 @@ impl AsFd for Bindings {
     }
 }
 
-/// The programs for TCP sockets that are bound to these ports in the network namespace with that cookie, one
-/// for each IP version. Loaded, and linked to nothing.
+/// The programs for TCP sockets that are bound to these ports in the network namespace with that cookie, before and
+/// after each bind(2), of each IP version. Loaded, and linked to nothing.
 ///
 /// # Errors
 /// The kernel lets no such program set the option (Linux 6.1), or this process may not load it.
@@ -77,11 +116,70 @@ pub(crate) fn lending(
     ports: &[u16],
     netns: u64,
     bindings: &Bindings,
-) -> Result<[(Kind, Program); 2]> {
-    let program = share_ports(ports, netns, bindings.0.number());
-    let load = |kind, name| Ok::<_, anyhow::Error>((kind, Program::load(kind, name, &program)?));
+) -> Result<[(Kind, Program); 4]> {
+    let map = bindings.0.number();
+    let (bound, inner) = (note_bound(map), Inner::of_kernel());
+    let share = |family| share_ports(family, ports, netns, map, inner);
+    let load = |kind, name, program: &[Instruction]| {
+        Ok::<_, anyhow::Error>((kind, Program::load(kind, name, program)?))
+    };
     Ok([
-        load(Kind::Bind4, "gate_bind4")?,
-        load(Kind::Bind6, "gate_bind6")?,
+        load(Kind::Bind4, "gate_bind4", &share(Family::V4))?,
+        load(Kind::Bind6, "gate_bind6", &share(Family::V6))?,
+        load(Kind::Bound4, "gate_bound4", &bound)?,
+        load(Kind::Bound6, "gate_bound6", &bound)?,
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::sockets::Device;
+
+    #[test]
+    fn a_socket_meets_a_room_where_they_would_share_connections() {
+        let tries = |address: &str, v6only| Binding {
+            group: 1,
+            uid: 1,
+            user: 1,
+            shares: false,
+            address: address.parse().unwrap(),
+            port: 80,
+            v6only,
+            device: 0,
+            bound: false,
+        };
+        let at = |address: &str, v6only| Place {
+            address: address.parse().unwrap(),
+            port: 80,
+            v6only,
+            device: Device::Any,
+            uid: 0,
+        };
+        let meets = |own: (&str, bool), there: (&str, bool)| {
+            tries(own.0, own.1).meets(&at(there.0, there.1), 0)
+        };
+        for (own, there, expected) in [
+            (("0.0.0.0", false), ("0.0.0.0", false), true),
+            (("127.0.0.1", false), ("0.0.0.0", false), true),
+            (("0.0.0.0", false), ("127.0.0.1", false), true),
+            (("127.0.0.2", false), ("127.0.0.1", false), false),
+            (("::", true), ("0.0.0.0", false), false),
+            (("::", false), ("0.0.0.0", false), true),
+            (("::", false), ("127.0.0.1", false), true),
+            (("::1", false), ("0.0.0.0", false), false),
+            (("0.0.0.0", false), ("::", true), false),
+            (("127.0.0.1", false), ("::", false), true),
+            (("127.0.0.1", false), ("::ffff:127.0.0.1", false), true),
+            (("::1", false), ("::", true), true),
+        ] {
+            assert_eq!(meets(own, there), expected, "{own:?} {there:?}");
+        }
+        let room = at("0.0.0.0", false);
+        let mut tried = tries("0.0.0.0", false);
+        tried.device = 7;
+        assert!(tried.meets(&room, 0) && tried.meets(&room, 7) && !tried.meets(&room, 8));
+        tried.port = 81;
+        assert!(!tried.meets(&room, 0));
+    }
 }

@@ -13,11 +13,12 @@ use nix::libc;
 
 use super::Place;
 use super::lent_programs::{
-    Maps, PLACE_SIZE, PLACE_USER, SOCKET_SHARES, SOCKET_SIZE, Version, note_release,
-    share_with_first,
+    Maps, PLACE_SIZE, PLACE_USER, SOCKET_SHARES, SOCKET_SIZE, note_release, share_with_first,
 };
+use super::programs::Inner;
 use crate::kernel::bpf::{Counter, Hash, Kind, Program};
 use crate::kernel::netlink::get;
+use crate::words::family::Family;
 
 /// How many places, and sockets that have one, the programs know.
 pub(crate) const MOST_PLACES: u32 = 1_024;
@@ -70,11 +71,12 @@ impl Lent {
         let load = |kind, name, program: &[_]| {
             Ok::<_, anyhow::Error>((kind, Program::load(kind, name, program)?))
         };
-        let share = |version| share_with_first(version, netns, maps);
+        let inner = Inner::of_kernel();
+        let share = |family| share_with_first(family, netns, maps, inner);
         Ok([
             load(Kind::Release, "gate_release", &note_release(maps))?,
-            load(Kind::Bind4, "gate_lend4", &share(Version::V4))?,
-            load(Kind::Bind6, "gate_lend6", &share(Version::V6))?,
+            load(Kind::Bind4, "gate_lend4", &share(Family::V4))?,
+            load(Kind::Bind6, "gate_lend6", &share(Family::V6))?,
         ])
     }
 

@@ -3,13 +3,16 @@
 
 use nix::libc;
 
-use super::programs::{ALLOW, COOKIE, OPTION, PROTOCOL, USER_PORT, reuseport};
+use super::programs::{
+    ALLOW, COOKIE, Inner, OPTION, PROTOCOL, USER_IP4, USER_IP6, USER_PORT, note_owner, reuseport,
+};
 use crate::kernel::instructions::Instruction::{
     Add, Call, CompareExchange, Copy, Exit, Here, Jump, JumpIfEqual, JumpUnlessEqual,
     JumpUnlessSame, Load, Set, SetMap, SetWide, Store, StoreValue, StoreWide,
 };
 use crate::kernel::instructions::Register::{R0, R1, R2, R3, R4, R6, R7, R8, Stack};
 use crate::kernel::instructions::{Helper, Instruction, Label};
+use crate::words::family::Family;
 
 /// Descriptors of the maps.
 #[derive(Debug, Clone, Copy)]
@@ -29,16 +32,6 @@ pub(super) const PLACE_USER: usize = 8;
 pub(super) const SOCKET_SIZE: usize = 32;
 pub(super) const SOCKET_SHARES: usize = 24;
 
-/// The IP version of a program for bind(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
-    V4,
-    V6,
-}
-
-/// struct bpf_sock_addr, linux/bpf.h.
-const USER_IP4: i16 = 4;
-const USER_IP6: i16 = 8;
 /// struct bpf_sock, linux/bpf.h.
 const SOCK_PROTOCOL: i16 = 12;
 const STATE: i16 = 72;
@@ -64,11 +57,17 @@ const SHARE: Label = 2;
 const FORGET: Label = 3;
 const OTHERS: Label = 4;
 const CALM: Label = 5;
+const INNER: Label = 6;
 
 /// A socket of TCP that the service's user binds to a place, in the network namespace with this cookie, gets
 /// SO_REUSEPORT, and has the place from then on, if no other one has it. Another one is refused, as it would be
 /// if the socket there did not have the option. Not so while syngate is busy: what has the place may be just a copy.
-pub(super) fn share_with_first(version: Version, netns: u64, maps: Maps) -> Vec<Instruction> {
+pub(super) fn share_with_first(
+    family: Family,
+    netns: u64,
+    maps: Maps,
+    inner: Option<Inner>,
+) -> Vec<Instruction> {
     let mut program = vec![
         Copy(R6, R1),
         Load(R2, R6, PROTOCOL),
@@ -77,13 +76,11 @@ pub(super) fn share_with_first(version: Version, netns: u64, maps: Maps) -> Vec<
         SetWide(R7, netns),
         JumpUnlessSame(R0, R7, DONE),
     ];
-    program.extend(note_place(version));
+    program.extend(note_place(family));
     program.extend(lookup(maps.places, NOTED));
+    program.extend([JumpIfEqual(R0, 0, DONE), Copy(R7, R0)]);
+    program.extend(note_owner(inner, NUMBER, INNER));
     program.extend([
-        JumpIfEqual(R0, 0, DONE),
-        Copy(R7, R0),
-        Call(Helper::UserAndGroup),
-        Store(Stack, NUMBER, R0),
         Load(R2, Stack, NUMBER),
         Load(R3, R7, PLACE_USER as i16),
         JumpUnlessSame(R2, R3, DONE),
@@ -149,10 +146,10 @@ pub(super) fn note_release(maps: Maps) -> Vec<Instruction> {
 }
 
 /// What is known of the socket, to the stack. See [`key`](super::lent::key).
-fn note_place(version: Version) -> Vec<Instruction> {
-    let (family, from, length) = match version {
-        Version::V4 => (libc::AF_INET, USER_IP4, 4),
-        Version::V6 => (libc::AF_INET6, USER_IP6, 16),
+fn note_place(family: Family) -> Vec<Instruction> {
+    let (family, from, length) = match family {
+        Family::V4 => (libc::AF_INET, USER_IP4, 4),
+        Family::V6 => (libc::AF_INET6, USER_IP6, 16),
     };
     let mut program = vec![
         StoreValue(Stack, NOTED, family),

@@ -112,6 +112,13 @@ impl Room {
         fstat(&self.socket).ok().map(|socket| socket.st_uid)
     }
 
+    /// The number of the device that it is bound to; 0: to none.
+    pub(crate) fn device(&self) -> u32 {
+        // asm-generic/socket.h; Linux 5.1.
+        const SO_BINDTOIFINDEX: libc::c_int = 62;
+        number(&self.socket, libc::SOL_SOCKET, SO_BINDTOIFINDEX).map_or(0, i32::cast_unsigned)
+    }
+
     /// Whether it is open.
     pub(crate) fn listens(&self) -> bool {
         number(&self.socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)

@@ -1,0 +1,155 @@
+//! Where the running kernel has what in its structures, by its description of its own types (BTF,
+//! Documentation/bpf/btf.rst in the kernel's sources). Pure, but for the file.
+
+use std::fs;
+
+/// Of the running kernel, if it was built with CONFIG_DEBUG_INFO_BTF. Linux 5.4.
+const OF_KERNEL: &str = "/sys/kernel/btf/vmlinux";
+/// struct btf_header, linux/btf.h: the magic number, and where the header has its numbers.
+const MAGIC: u16 = 0xeb9f;
+const HEADER_LENGTH: usize = 4;
+const TYPES: usize = 8;
+const NAMES: usize = 16;
+/// The length of struct btf_type, and of struct btf_member.
+const TYPE: usize = 12;
+const MEMBER: usize = 12;
+/// BTF_KIND_STRUCT
+const STRUCT: u32 = 4;
+
+/// Which bit of a structure it begins at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bit(pub u32);
+
+impl Bit {
+    /// The byte that it is in.
+    pub(crate) fn byte(self) -> i16 {
+        i16::try_from(self.0 / 8).unwrap_or(i16::MAX)
+    }
+
+    /// What is left of that byte if it alone is set, on a host where the lowest bit of a byte is the first one.
+    pub(crate) fn mask(self) -> i32 {
+        1 << (self.0 % 8)
+    }
+}
+
+/// Where members are in structures of the running kernel. `None`: it does not tell.
+pub(crate) fn of_kernel<const N: usize>(members: [(&str, &str); N]) -> Option<[Bit; N]> {
+    let described = fs::read(OF_KERNEL).ok()?;
+    let found = members.map(|(structure, member)| place(&described, structure, member));
+    let mut found = found.into_iter();
+    let all = [(); N].map(|()| found.next().flatten());
+    all.iter()
+        .all(Option::is_some)
+        .then(|| all.map(|one| one.unwrap_or(Bit(0))))
+}
+
+/// Where a member begins in the structure with that name.
+fn place(btf: &[u8], structure: &str, member: &str) -> Option<Bit> {
+    let magic = btf.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))?;
+    if magic != MAGIC {
+        return None;
+    }
+    let header = word(btf, HEADER_LENGTH)? as usize;
+    let section = |at: usize| {
+        let (begin, length) = (word(btf, at)? as usize, word(btf, at + 4)? as usize);
+        btf.get(header.checked_add(begin)?..)?.get(..length)
+    };
+    let (mut types, names) = (section(TYPES)?, section(NAMES)?);
+    while let Some(info) = word(types, 4) {
+        let (kind, count) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
+        let (this, rest) = types.split_at_checked(TYPE + length_behind(kind, count)?)?;
+        if kind == STRUCT && is_named(names, word(this, 0)?, structure) {
+            let mut members = this[TYPE..].chunks_exact(MEMBER);
+            let found =
+                members.find(|one| word(one, 0).is_some_and(|at| is_named(names, at, member)));
+            if let Some(at) = found.and_then(|found| word(found, 8)) {
+                let has_bitfields = info >> 31 != 0;
+                return Some(Bit(if has_bitfields { at & 0x00ff_ffff } else { at }));
+            }
+        }
+        types = rest;
+    }
+    None
+}
+
+/// How many bytes follow struct btf_type, by the kind and the count in it (enum BTF_KIND_*, linux/btf.h).
+fn length_behind(kind: u32, count: usize) -> Option<usize> {
+    Some(match kind {
+        // PTR, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FLOAT, TYPE_TAG
+        2 | 7..=12 | 16 | 18 => 0,
+        // INT, VAR, DECL_TAG
+        1 | 14 | 17 => 4,
+        // ARRAY
+        3 => 12,
+        // STRUCT, UNION, DATASEC, ENUM64
+        4 | 5 | 15 | 19 => 12 * count,
+        // ENUM, FUNC_PROTO
+        6 | 13 => 8 * count,
+        _ => return None,
+    })
+}
+
+fn is_named(names: &[u8], at: u32, name: &str) -> bool {
+    let there = names.get(at as usize..).unwrap_or_default();
+    let there = there.strip_prefix(name.as_bytes());
+    there.is_some_and(|rest| rest.first() == Some(&0))
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u32::from_ne_bytes(*bytes))
+}
+
+/// What holds for any bytes as a description of types.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    let _ = place(bytes, "sock", "sk_uid");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STRINGS: &[u8] = b"\0int\0sock\0sk_uid\0sk_bit\0";
+
+    /// An int, and a structure of two members.
+    fn described(has_bitfields: bool) -> Vec<u8> {
+        let info = |kind: u32, count: u32| kind << 24 | count;
+        let flag = u32::from(has_bitfields) << 31;
+        let types = [
+            vec![1, info(1, 0), 4, 32],
+            vec![5, info(STRUCT, 2) | flag, 8],
+            vec![10, 1, 32],
+            vec![17, 1, 33 | u32::from(has_bitfields) << 24],
+        ];
+        let types = types.concat();
+        let length = types.len() as u32 * 4;
+        let header = [24, 0, length, length, STRINGS.len() as u32];
+        let words = header
+            .iter()
+            .chain(&types)
+            .flat_map(|word| word.to_ne_bytes());
+        let begin = MAGIC.to_ne_bytes().into_iter().chain([1, 0]);
+        begin.chain(words).chain(STRINGS.iter().copied()).collect()
+    }
+
+    #[test]
+    fn a_member_is_found_by_its_name() {
+        let plain = described(false);
+        assert_eq!(place(&plain, "sock", "sk_uid"), Some(Bit(32)));
+        assert_eq!(place(&described(true), "sock", "sk_bit"), Some(Bit(33)));
+        for (structure, member) in [("sock", "sk"), ("soc", "sk_uid"), ("int", "sk_uid")] {
+            assert_eq!(place(&plain, structure, member), None);
+        }
+        for length in 0..plain.len() {
+            withstand(&plain[..length]);
+        }
+        assert_eq!(place(&[0; 99], "sock", "sk_uid"), None);
+    }
+
+    #[test]
+    fn a_bit_has_its_place_in_a_byte() {
+        let bit = Bit(19 * 8 + 5);
+        assert_eq!((bit.byte(), bit.mask()), (19, 0x20));
+    }
+}
