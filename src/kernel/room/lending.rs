@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Result;
 
-use super::place::Place;
-use super::programs::{
+use super::bind_programs::{
     ADDRESS, BOUND, DEVICE, GROUP, Inner, NOTED_LENGTH, OWNER, PORT, SHARES, USER, V6ONLY,
     note_bound, share_ports,
 };
+use super::place::Place;
 use crate::kernel::bpf::{Hash, Kind, Program};
 use crate::kernel::instructions::Instruction;
 use crate::kernel::netlink::get;

@@ -12,10 +12,10 @@ use anyhow::{Context, Result};
 use nix::libc;
 
 use super::Place;
+use super::bind_programs::Inner;
 use super::lent_programs::{
     Maps, PLACE_SIZE, PLACE_USER, SOCKET_SHARES, SOCKET_SIZE, note_release, share_with_first,
 };
-use super::programs::Inner;
 use crate::kernel::bpf::{Counter, Hash, Kind, Program};
 use crate::kernel::netlink::get;
 use crate::words::family::Family;

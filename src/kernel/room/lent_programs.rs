@@ -3,9 +3,10 @@
 
 use nix::libc;
 
-use super::programs::{
-    ALLOW, COOKIE, Inner, OPTION, PROTOCOL, USER_IP4, USER_IP6, USER_PORT, note_owner, reuseport,
+use super::bind_programs::{
+    COOKIE, Inner, OPTION, PROTOCOL, USER_IP4, USER_IP6, USER_PORT, note_owner, reuseport,
 };
+use super::programs::ALLOW;
 use crate::kernel::instructions::Instruction::{
     Add, Call, CompareExchange, Copy, Exit, Here, Jump, JumpIfEqual, JumpUnlessEqual,
     JumpUnlessSame, Load, Set, SetMap, SetWide, Store, StoreValue, StoreWide,

@@ -5,6 +5,7 @@
 //! 5.14).
 
 pub(crate) mod apart;
+mod bind_programs;
 pub(crate) mod copy;
 pub(crate) mod known;
 pub(crate) mod lending;
