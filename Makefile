@@ -270,11 +270,12 @@ test-kernels: test-packages
 test-kernel:
 	@$(MAKE) --no-print-directory test-kernels KERNELS=6.1 TESTS="$(CORE)"
 
+# PARTS: units gate keep, all unless it says otherwise.
 test-systemd: test-packages
 	@tests/ci/install-packages $(KERNEL_PACKAGES)
-	$(CARGO) build
+	$(CARGO) build --workspace
 	tests/ci/kernel-fetch 6.1
-	tests/ci/test-systemd target/kernels/6.1
+	tests/ci/test-systemd target/kernels/6.1 $(PARTS)
 
 completions:
 	SYNGATE_COMPLETIONS=write $(CARGO) test --package syngate --test completions as_generated

@@ -60,6 +60,8 @@ targets! {
     sock_diag: crate::kernel::sockets::row::withstand;
     /// Messages between a run and its standby's guard, and /proc/PID/stat.
     standby: crate::action::redirect::wire::withstand;
+    /// `--unit`, and what systemctl tells of a unit.
+    systemctl: crate::words::unit_name::withstand, crate::commands::keep::withstand;
     /// The userdata of a table.
     userdata: crate::gate::nft::userdata::withstand;
     /// The comment of a gate.

@@ -13,7 +13,7 @@ use crate::gate::watchdog;
 use crate::kernel::control_group;
 use crate::kernel::nfqueue::{self, packet};
 use crate::kernel::sockets::{holders, row};
-use crate::process::{child, lock, pulse, rlimits};
+use crate::process::{child, lock, pulse, rlimits, systemctl};
 use crate::run::{onlooker, way_round};
 use crate::words::duration;
 use crate::words::limit::Limit::{self, Bytes, MiB, Number, Time};
@@ -80,6 +80,8 @@ const SHARED: &[(&str, Limit)] = &[
     ("Kept, looks", Time(resident::SETTLES_AFTER)),
     ("Kept, told", Time(keep::TOLD_WITHIN)),
     ("Kept, again", Time(keep::RETRY_AFTER)),
+    ("Kept, unit", Time(keep::ASK_EVERY)),
+    ("Kept, unit", Time(systemctl::ANSWERS_WITHIN)),
     ("Kept, runs", Time(rooms::STANDS_BACK_WITHIN)),
     ("Linger's look", Time(linger::LINGER_LOOK)),
     ("Linger's look", Time(linger::LINGER_QUIET)),

@@ -464,14 +464,14 @@ fn systemd_is_told_when_the_rooms_stand() {
     let server = shared().start(host).unwrap();
     let variable = ("NOTIFY_SOCKET", file.to_str().unwrap());
     let mut keep = Keep::begun(host, "--port 80", &[variable]);
-    assert_eq!(heard(), "READY=1\nSTATUS=keeping 80; 0 gaps bridged");
+    assert_eq!(heard(), "READY=1\nSTATUS=keeping 80; 0 gaps so far");
     assert!(listeners(host).len() > 1, "the service and its rooms");
     drop(server);
     let waits = client(host);
     wait_queued(host, 1);
     let _server = shared().start(host).unwrap();
     all_served(&waits.finish().unwrap());
-    assert_eq!(heard(), "STATUS=keeping 80; 1 gap bridged");
+    assert_eq!(heard(), "STATUS=keeping 80; 1 gap so far");
     keep.running.signal(Signal::SIGTERM).unwrap();
     assert_eq!(heard(), "STOPPING=1");
     assert!(keep.running.wait().unwrap().success());

@@ -5,6 +5,7 @@ mod harness;
 use std::fs;
 use std::path::PathBuf;
 
+use harness::group::Group;
 use harness::latch::Latch;
 use harness::rooms::{GROUPS_HIDDEN, SHARES_PORT, figure, no_syn_was_lost, notes, programs};
 use harness::{Call, Outcome, SOON, call, words};
@@ -672,36 +673,6 @@ fn control_groups(host: &Host, state: &str) -> Vec<String> {
         .split_whitespace()
         .filter(|word| word.starts_with("cgroup:"));
     groups.map(str::to_owned).collect()
-}
-
-/// A control group of a test's own, which is empty at its end.
-struct Group(PathBuf);
-
-impl Group {
-    fn of(host: &Host) -> Group {
-        let mounted = host.must([
-            "sh",
-            "-ec",
-            "awk '$3 == \"cgroup2\" {print $2; exit}' /proc/mounts",
-        ]);
-        let path = PathBuf::from(format!("{}/testkit-{}", mounted.trim(), host.pid()));
-        fs::create_dir(&path).unwrap();
-        Group(path)
-    }
-
-    /// Before a command line that is to run in it.
-    fn entered(&self, host: &Host) -> String {
-        let enter = format!("echo 0 >{}/cgroup.procs; exec \"$@\"", self.0.display());
-        format!("sh {}", host.write("enter.sh", enter).display())
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = wait_until(SOON, "an empty control group", || {
-            fs::remove_dir(&self.0).is_ok()
-        });
-    }
 }
 
 // What can't be parked -----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ use crate::words::duration::duration;
 use crate::words::listen_ports::ListenPorts;
 use crate::words::ports::PortSet;
 use crate::words::scope::HookChoice;
+use crate::words::unit_name::service;
 
 /// The command line of a run, or of another command.
 #[derive(Debug, Clone, Parser)]
@@ -326,9 +327,13 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct KeepArgs {
-    /// The TCP ports of the service; may be repeated
-    #[arg(short, long = "port", value_name = "PORTS", required = true, action = ArgAction::Append, value_parser = ports, allow_hyphen_values = true)]
+    /// The TCP ports of the service; may be repeated. With --unit: only these of its ports
+    #[arg(short, long = "port", value_name = "PORTS", required_unless_present = "unit", action = ArgAction::Append, value_parser = ports, allow_hyphen_values = true)]
     pub(crate) ports: Vec<PortSet>,
+
+    /// The service, by its unit: all ports on which it listens, now or later; who waits when it is stopped is reset
+    #[arg(long, value_name = "NAME", value_parser = service)]
+    pub(crate) unit: Option<String>,
 
     /// How long connections may wait for the service; then they are reset, and new ones refused until it listens
     #[arg(long, value_name = "DUR", default_value = "30s", value_parser = duration, allow_hyphen_values = true)]

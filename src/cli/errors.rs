@@ -41,7 +41,7 @@ pub(crate) fn one_line(error: &clap::Error, words: &[OsString]) -> String {
         ErrorKind::TooManyValues => {
             format!("{arg} takes no value; leave out '={value}'")
         }
-        ErrorKind::MissingRequiredArgument => missing(error),
+        ErrorKind::MissingRequiredArgument => missing(error, words),
         ErrorKind::UnknownArgument if !arg.starts_with('-') || arg == "-" => misplaced(&arg, words),
         ErrorKind::UnknownArgument => unknown_option(&arg, words),
         ErrorKind::InvalidUtf8 => not_utf8(words),
@@ -219,7 +219,12 @@ fn valid_values(error: &clap::Error) -> Vec<String> {
     }
 }
 
-fn missing(error: &clap::Error) -> String {
+fn missing(error: &clap::Error, words: &[OsString]) -> String {
+    if let Some(other) = called(words).0 {
+        return format!(
+            "--port or --unit is missing: which service to {other}, as in syngate {other} --unit haproxy"
+        );
+    }
     let missing = error
         .get(ContextKind::InvalidArg)
         .map(ToString::to_string)

@@ -1,5 +1,6 @@
 //! Control groups of version 2 (cgroups(7)): where programs are linked, and a group for COMMAND alone.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -14,6 +15,8 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, 
 /// How long a group that can't be dissolved is tried, and how often.
 pub(crate) const DISSOLVES_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) const DISSOLVE_EVERY: Duration = Duration::from_millis(5);
+/// A folder has a link for each folder in it, besides its name and `.` (`kernfs_refresh_inode()`).
+const LINKS_WITHOUT_GROUPS: u64 = 2;
 
 /// Where the hierarchy is mounted. Another mount may hide it, as in `ip netns exec`: then where this process has
 /// mounted it for itself.
@@ -192,11 +195,31 @@ fn find(is_so: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
             found.push(folder);
             continue;
         }
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        folders.extend(groups.map(|group| group.path()));
+        folders.extend(groups_in(&folder));
     }
     found
+}
+
+fn groups_in(group: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(group).into_iter().flatten().flatten();
+    let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    groups.map(|group| group.path())
+}
+
+/// The ids of that control group and of all below it, as sock_diag tells them. None: it is not there.
+pub(crate) fn ids_in(group: &Path) -> BTreeSet<u64> {
+    let mut ids = BTreeSet::new();
+    let mut groups = vec![group.to_owned()];
+    while let Some(group) = groups.pop() {
+        let Ok(there) = group.metadata() else {
+            continue;
+        };
+        ids.insert(there.ino());
+        if there.nlink() > LINKS_WITHOUT_GROUPS {
+            groups.extend(groups_in(&group));
+        }
+    }
+    ids
 }
 
 /// Whether processes of other pid namespaces are in that control group.

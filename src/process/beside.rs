@@ -1,10 +1,11 @@
-//! A command line of the user's that runs beside the run: `--ready-check`, `--listen-netns-from`.
+//! A command line that runs beside the run, most often the user's: `--ready-check`, `--listen-netns-from`.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -15,7 +16,7 @@ use nix::unistd::Pid;
 use super::child::{Child, Launch, ProcessGroup, SH, shell_words};
 use crate::words::ended::CommandExit;
 
-/// How much to read of what `--listen-netns-from` prints.
+/// How much to read of what such a line prints.
 const ANSWER_MAX: u64 = 4096;
 
 /// It has a process group of its own. If it has not ended when this is dropped, the whole group is
@@ -69,25 +70,41 @@ impl Beside {
 
     /// The first line of its output, trimmed.
     pub(crate) fn answer(&mut self) -> String {
+        first_line(&self.output())
+    }
+
+    /// The beginning of its output.
+    pub(crate) fn output(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         if let Some(file) = &mut self.answer {
             let read = file.rewind();
             let _ = read.and_then(|()| file.take(ANSWER_MAX).read_to_end(&mut bytes));
         }
-        first_line(&bytes)
+        bytes
     }
 
     pub(crate) fn child(&self) -> &Child {
         &self.child
     }
-}
 
-impl Drop for Beside {
-    fn drop(&mut self) {
+    /// Kills the whole group, unless the line has ended, and waits for the end of the line: for at most `within`.
+    pub(crate) fn kill(&self, within: Duration) {
+        self.kill_group();
+        let is_over = || self.child.is_over();
+        self.child.wait(Instant::now() + within, is_over);
+    }
+
+    fn kill_group(&self) {
         // The group is still its own, because nobody has waited for it.
         if !self.child.is_over() {
             let _ = killpg(Pid::from_raw(self.child.pid()), Signal::SIGKILL);
         }
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.kill_group();
     }
 }
 

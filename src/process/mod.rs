@@ -21,4 +21,5 @@ pub(crate) mod rlimits;
 pub(crate) mod send;
 pub(crate) mod signals;
 pub(crate) mod starter;
+pub(crate) mod systemctl;
 pub(crate) mod unit;

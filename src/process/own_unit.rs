@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::process::cmdline::words_of;
 use crate::process::unit::Unit;
+use crate::words::unit_name::full_name;
 
 /// The verbs by which systemctl stops all processes of a unit, the caller's among them.
 const STOPS: [&str; 10] = [
@@ -83,14 +84,6 @@ fn is_unawaited(command: &[OsString]) -> bool {
 
 fn matters(verb: &str) -> bool {
     verb == "reload" || STOPS.contains(&verb)
-}
-
-/// `haproxy` is haproxy.service.
-fn full_name(name: &str) -> String {
-    match name.contains('.') {
-        true => name.to_owned(),
-        false => format!("{name}.service"),
-    }
 }
 
 /// The verb and the units that `command` asks systemd for.

@@ -23,3 +23,4 @@ pub(crate) mod ports;
 pub(crate) mod run_id;
 pub(crate) mod scope;
 pub(crate) mod steer;
+pub(crate) mod unit_name;

@@ -54,6 +54,7 @@ mod commands {
         mod support;
     }
     mod keep {
+        mod answer;
         mod decide;
         mod gap;
     }

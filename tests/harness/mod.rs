@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test file uses a part of it
 
 pub(crate) mod deaths;
+pub(crate) mod group;
 pub(crate) mod instance;
 pub(crate) mod keep;
 pub(crate) mod latch;

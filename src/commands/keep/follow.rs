@@ -31,13 +31,14 @@ impl Kept<'_> {
         let mut places: Vec<Place> = there.listeners.iter().map(Place::of).collect();
         places.sort();
         places.dedup();
-        places.retain(|place| self.is_new(place, there));
+        places.retain(|place| self.is_new(place, there) && self.claim(place, there, told));
         let numbers = 0..self.spots.len();
         let moved: Vec<usize> = numbers.filter(|n| self.has_moved(*n, there)).collect();
         let done = match places.is_empty() && moved.is_empty() {
             true => self.note(there),
             false => self.take_up(&places, &moved, told),
         };
+        self.claim_only_kept();
         told.warnings
             .extend(done.err().map(|error| format!("{error:#}")));
     }
@@ -73,7 +74,9 @@ impl Kept<'_> {
 
     /// While this process has the lock of runs, none begins.
     fn take_up(&mut self, new: &[Place], moved: &[usize], told: &mut Told) -> Result<()> {
-        let mut lock = Lock::open(LocksOf::Runs, &self.wanted.ports)?;
+        let groups = moved.iter().map(|number| &self.rooms.groups[*number].place);
+        let ports = new.iter().chain(groups).map(|place| place.port);
+        let mut lock = Lock::open(LocksOf::Runs, &ports.collect())?;
         if lock.try_take(&self.wanted.run)?.is_some() {
             return Ok(());
         }
@@ -86,9 +89,10 @@ impl Kept<'_> {
 
     fn take_up_locked(&mut self, new: &[Place], moved: &[usize], told: &mut Told) -> Result<()> {
         if !new.is_empty() {
-            end_guards_of_the_dead(self.wanted)?;
+            let ports = new.iter().map(|place| place.port).collect();
+            end_guards_of_the_dead(self.wanted, &ports)?;
         }
-        let there = self.rooms.look(true)?;
+        let there = self.see(true)?;
         self.rooms.note(&self.wanted.seen(&there))?;
         self.noted = cookies(&there);
         let before = moved
@@ -140,7 +144,13 @@ impl Kept<'_> {
         Some((number, before.ok()?))
     }
 
-    fn refuse(&mut self, place: &Place, there: &Sample, why: &anyhow::Error, told: &mut Told) {
+    pub(super) fn refuse(
+        &mut self,
+        place: &Place,
+        there: &Sample,
+        why: &anyhow::Error,
+        told: &mut Told,
+    ) {
         let refused = Refused {
             listeners: cookies_at(place, there),
             why: format!("{why:#}"),
@@ -238,9 +248,9 @@ fn control_group(place: &Place, there: &Sample) -> Option<u64> {
 }
 
 /// The guard of a dead keep, or run, would hand over later. The lock of keeps is this process's, and that of runs.
-fn end_guards_of_the_dead(wanted: &Wanted) -> Result<()> {
+fn end_guards_of_the_dead(wanted: &Wanted, ports: &PortSet) -> Result<()> {
     let concerns = |guard: &RoomGuard| {
-        let ports = guard.orders.ports.intersection(&wanted.ports);
+        let ports = guard.orders.ports.intersection(ports);
         guard.orders.run != wanted.run && !ports.is_empty() && guard.is_here() == Some(true)
     };
     let dead = guards().into_iter().filter(concerns);

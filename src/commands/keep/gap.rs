@@ -32,6 +32,8 @@ pub(super) enum End {
     },
     /// After `--max-wait`.
     GivenUp,
+    /// The unit of that name was stopped.
+    Stopped(String),
     KeepEnds,
 }
 
@@ -41,6 +43,7 @@ impl End {
         match self {
             End::Over { .. } => "bridged",
             End::GivenUp => "given_up",
+            End::Stopped(_) => "stopped",
             End::KeepEnds => "keep_ended",
         }
     }
@@ -83,6 +86,10 @@ impl Gap {
             End::GivenUp => format!(
                 "{ports}: nobody has listened for {took} (--max-wait), from {began} on; {waited}{reset}; new ones \
                  are refused until somebody listens"
+            ),
+            End::Stopped(unit) => format!(
+                "{ports}: {unit} was stopped, and nobody has listened for {took}, from {began} on; {waited}{reset}; \
+                 new ones are refused until somebody listens"
             ),
             End::KeepEnds => format!(
                 "{ports}: nobody has listened for {took}, from {began} on, and keep ends; {waited}{reset}"
@@ -152,6 +159,14 @@ mod tests {
                 format!(
                     "80: nobody has listened for 512 ms (--max-wait), {from}; {waited}; new ones are refused until \
                      somebody listens"
+                ),
+            ),
+            (
+                &End::Stopped("app.service".to_owned()),
+                "stopped",
+                format!(
+                    "80: app.service was stopped, and nobody has listened for 512 ms, {from}; {waited}; new ones are \
+                     refused until somebody listens"
                 ),
             ),
             (

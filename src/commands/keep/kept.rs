@@ -9,6 +9,7 @@ use anyhow::Result;
 use super::decide::{News, Pace, Sight, Watched};
 use super::gap::{End, Gap};
 use super::told::{Ended, Told};
+use super::unit::Unit;
 use super::wanted::Wanted;
 use crate::action::rooms::First;
 use crate::action::rooms::figures::Figures;
@@ -21,14 +22,19 @@ use crate::kernel::room::Place;
 use crate::kernel::room::wake::Wake;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Listener, Sample, holders};
-use crate::process::lock::{LocksOf, directory_in_use, roll};
+use crate::process::lock::{Lock, LocksOf, directory_in_use, roll};
 use crate::run::report::json::rows;
+use crate::words::ports::PortSet;
 
 /// How long the line about a gap waits for other addresses where nobody listens yet.
 pub(crate) const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Kept<'a> {
     pub(super) wanted: &'a Wanted,
+    pub(super) unit: Option<Unit>,
+    pub(super) lock: &'a mut Lock,
+    /// The ports that are locked.
+    pub(super) claimed: PortSet,
     pub(super) rooms: Rooms,
     /// In the order of the groups.
     pub(super) spots: Vec<Spot>,
@@ -69,10 +75,17 @@ pub(super) struct Over {
 
 impl<'a> Kept<'a> {
     /// No rooms yet.
-    pub(super) fn new(wanted: &'a Wanted) -> Result<Kept<'a>> {
+    pub(super) fn new(
+        wanted: &'a Wanted,
+        unit: Option<Unit>,
+        lock: &'a mut Lock,
+    ) -> Result<Kept<'a>> {
         Ok(Kept {
             rooms: fresh(wanted)?,
+            claimed: wanted.first_ports(),
             wanted,
+            unit,
+            lock,
             spots: Vec::new(),
             watch: None,
             guarded_at: Instant::now(),
@@ -104,20 +117,25 @@ impl<'a> Kept<'a> {
         spots.any(|spot| spot.watched.is_in_gap() && spot.watched.waits())
     }
 
+    pub(super) fn is_in_gap(&self) -> bool {
+        self.spots.iter().any(|spot| spot.watched.is_in_gap())
+    }
+
     /// Looks, hands over, and follows the listeners.
     pub(super) fn look(&mut self) -> Result<Told> {
         let began = Instant::now();
         let run_is_here = self.run_is_here();
-        let in_gap = self.spots.iter().any(|spot| spot.watched.is_in_gap());
-        if run_is_here && !in_gap {
+        if run_is_here && !self.is_in_gap() {
             self.stand_back()?;
             return Ok(Told::default());
         }
         let mut told = Told::default();
+        self.ask_about_unit(&mut told);
         let groups = self.rooms.groups.iter();
         let waited: Vec<bool> = groups.map(|group| group.waiting() > 0).collect();
-        let mut there = self.rooms.look(false)?;
+        let mut there = self.see(false)?;
         self.tend(&mut there, &waited, &mut told);
+        self.ask_about_unit(&mut told);
         if !run_is_here {
             self.follow(&there, &mut told);
         }
@@ -133,9 +151,8 @@ impl<'a> Kept<'a> {
     /// A run that has the ports locked does what it does without a keep.
     fn run_is_here(&self) -> bool {
         let runs = roll(LocksOf::Runs, &directory_in_use()).unwrap_or_default();
-        let ports = &self.wanted.ports;
         let mut runs = runs.living.iter();
-        runs.any(|run| !run.ports.intersection(ports).is_empty())
+        runs.any(|run| !run.ports.intersection(&self.claimed).is_empty())
     }
 
     fn tend(&mut self, there: &mut Sample, waited: &[bool], told: &mut Told) {
@@ -161,7 +178,12 @@ impl<'a> Kept<'a> {
 
     /// What follows from a look at one group. Returns whether it stays.
     fn conclude(&mut self, number: usize, tended: Tended, there: &Sample, told: &mut Told) -> bool {
-        let (now, max_wait) = (Instant::now(), self.wanted.max_wait);
+        let stopped = self.unit.as_ref().filter(|unit| unit.is_stopped());
+        let (max_wait, end) = match stopped {
+            Some(unit) => (Duration::ZERO, End::Stopped(unit.name().to_owned())),
+            None => (self.wanted.max_wait, End::GivenUp),
+        };
+        let now = Instant::now();
         let spot = &mut self.spots[number];
         spot.waited.add(tended.figures);
         match spot.watched.see(sight(tended), max_wait, now) {
@@ -182,7 +204,7 @@ impl<'a> Kept<'a> {
                 self.spots[number].waited.add(reset);
                 told.add(Ended {
                     gap: self.gap(number, since),
-                    end: End::GivenUp,
+                    end,
                     listeners: Vec::new(),
                 });
                 false

@@ -1,18 +1,23 @@
 //! `syngate keep` stands by all the time: new connections reach the service as long as it listens, and wait in
 //! rooms while nobody does. So restarts and crashes by anybody are bridged.
 
+mod answer;
+mod claim;
 mod decide;
 mod follow;
 mod gap;
 mod kept;
 mod shown;
 mod told;
+mod unit;
 mod wanted;
 
 use std::time::Instant;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::answer::withstand;
 pub(crate) use self::decide::{LOOK_AGAIN, LOOK_EVERY, LOOK_WAITING};
 use self::decide::{Stopping, pause};
 pub(crate) use self::follow::{MOST_WAITING, RETRY_AFTER};
@@ -20,7 +25,9 @@ use self::kept::Kept;
 pub(crate) use self::kept::TOLD_WITHIN;
 use self::shown::Shown;
 use self::told::Teller;
-use self::wanted::{Wanted, ports};
+pub(crate) use self::unit::ASK_EVERY;
+use self::unit::Unit;
+use self::wanted::Wanted;
 use crate::action::rooms::left;
 use crate::cli::KeepArgs;
 use crate::gate::counted;
@@ -53,38 +60,52 @@ fn keep(args: &KeepArgs, say: &Say) -> Result<()> {
     if let Some(file) = &args.report_file {
         appended::check(file).map_err(Error::msg)?;
     }
-    let (ports, run) = ports(args);
-    let mut lock = Lock::open(LocksOf::Keeps, &ports)?;
-    if let Some(holder) = lock.try_take(&run)? {
+    let mut wanted = Wanted::of(args);
+    let unit = wanted
+        .unit
+        .as_ref()
+        .map(|name| Unit::find(name, &wanted.run, &signals));
+    let unit = unit.transpose().with_context(|| wanted.option())?;
+    let mut lock = Lock::open(LocksOf::Keeps, &wanted.first_ports())?;
+    if let Some(holder) = lock.try_take(&wanted.run)? {
         bail!(
-            "--port {}: another keep has a part of it: {holder}",
-            ports.brief()
+            "{}: another keep has a part of it: {holder}",
+            wanted.option()
         );
     }
+    wanted.is_locked();
     let others = lock.roll()?.living;
     if let Err(error) = counted::remove_others(&others) {
         say.warning(&format!(
             "what dead keeps have counted can't be removed: {error}"
         ));
     }
-    let wanted = Wanted::of(args, ports, run);
-    let kept = under_lock(&wanted, &signals, say);
+    let kept = under_lock(&wanted, unit, &mut lock, &signals, say);
     // Those of this keep, too.
     let _ = counted::remove_others(&others);
     lock.remove(|| guards().iter().any(|guard| guard.orders.keeps.is_some()));
     kept
 }
 
-fn under_lock(wanted: &Wanted, signals: &Signals, say: &Say) -> Result<()> {
+fn under_lock(
+    wanted: &Wanted,
+    unit: Option<Unit>,
+    lock: &mut Lock,
+    signals: &Signals,
+    say: &Say,
+) -> Result<()> {
     probe::moves_connections()?;
     for left in left::take_back()? {
         say.warning(&left.words());
     }
-    let mut kept = Kept::new(wanted)?;
+    let mut kept = Kept::new(wanted, unit, lock)?;
     let first = kept.look()?;
-    if let Some(why) = kept.refusal() {
+    // Where nobody has named the ports, some may do.
+    if let Some(why) = kept.refusal()
+        && (wanted.named || kept.ports().is_empty())
+    {
         kept.end();
-        return Err(anyhow!("--port {}: {why}", wanted.ports.brief()));
+        return Err(anyhow!("{}: {why}", wanted.option()));
     }
     begin(wanted, &kept, say);
     let mut teller = Teller::new(wanted, say);
@@ -98,18 +119,21 @@ fn under_lock(wanted: &Wanted, signals: &Signals, say: &Say) -> Result<()> {
 
 fn begin(wanted: &Wanted, kept: &Kept, say: &Say) {
     let max_wait = humantime::format_duration(wanted.max_wait);
+    let (what, ports) = (wanted.what(), kept.ports());
     say.result(&format!(
-        "keeping {}: while nobody listens there, new connections wait, for {max_wait} at most",
-        wanted.ports.brief()
+        "keeping {what}: while nobody listens there, new connections wait, for {max_wait} at most"
     ));
     if wanted.any {
         say.result(ANY);
     }
-    let missing = wanted.ports.minus(&kept.ports());
+    let missing = match wanted.named {
+        true => wanted.ports.minus(&ports).brief(),
+        false if ports.is_empty() => what,
+        false => return,
+    };
     if !missing.is_empty() {
         say.result(&format!(
-            "{}: nobody listens yet, and new connections are refused until somebody does",
-            missing.brief()
+            "{missing}: nobody listens yet, and new connections are refused until somebody does"
         ));
     }
 }

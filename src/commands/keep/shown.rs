@@ -28,8 +28,8 @@ impl Shown {
 fn words(kept: &PortSet, gaps: u64) -> String {
     let gaps = counted(gaps, "gap");
     match kept.is_empty() {
-        true => format!("waiting for the service to listen; {gaps} bridged"),
-        false => format!("keeping {}; {gaps} bridged", kept.brief()),
+        true => format!("waiting for the service to listen; {gaps} so far"),
+        false => format!("keeping {}; {gaps} so far", kept.brief()),
     }
 }
 
@@ -40,8 +40,8 @@ mod tests {
     #[test]
     fn one_line_tells_the_ports_and_the_gaps() {
         let kept: PortSet = [80, 443].into_iter().collect();
-        assert_eq!(words(&kept, 3), "keeping 80,443; 3 gaps bridged");
+        assert_eq!(words(&kept, 3), "keeping 80,443; 3 gaps so far");
         let none = words(&PortSet::EMPTY, 1);
-        assert_eq!(none, "waiting for the service to listen; 1 gap bridged");
+        assert_eq!(none, "waiting for the service to listen; 1 gap so far");
     }
 }

@@ -98,7 +98,10 @@ impl<'a> Teller<'a> {
                 End::KeepEnds if ended.gap.reset > 0 => self.say.warning(&message),
                 _ => self.say.result(&message),
             }
-            ended.gap.count(&mut self.counts);
+            // After a stop, nobody has wished it to be bridged.
+            if !matches!(ended.end, End::Stopped(_)) {
+                ended.gap.count(&mut self.counts);
+            }
             if let Some(file) = &self.wanted.report_file {
                 self.report(ended, &message, file);
             }

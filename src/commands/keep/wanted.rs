@@ -12,7 +12,11 @@ use crate::words::ports::PortSet;
 use crate::words::run_id::new_id;
 
 pub(super) struct Wanted {
+    /// With a unit, those of its ports that it may listen on.
     pub ports: PortSet,
+    pub unit: Option<String>,
+    /// The ports were named.
+    pub named: bool,
     pub max_wait: Duration,
     pub any: bool,
     pub report_file: Option<PathBuf>,
@@ -23,11 +27,15 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// The lock of the keep is taken.
-    pub(super) fn of(args: &KeepArgs, ports: PortSet, run: String) -> Wanted {
-        let any = if args.any { " --any" } else { "" };
-        let command = format!("keep --port {ports}{any}");
+    pub(super) fn of(args: &KeepArgs) -> Wanted {
+        let named = args.ports.iter();
+        let ports = match args.ports.is_empty() {
+            true => PortSet::from_ranges([1..=u16::MAX]),
+            false => named.fold(PortSet::EMPTY, |all, p| all.union(p)),
+        };
         Wanted {
+            unit: args.unit.clone(),
+            named: !args.ports.is_empty(),
             max_wait: args.max_wait,
             any: args.any,
             report_file: args.report_file.clone(),
@@ -37,8 +45,43 @@ impl Wanted {
                 ..Gated::default()
             },
             ports,
-            run,
-            who: Who::me(KEEP, &command),
+            run: new_id(),
+            who: Who::default(),
+        }
+    }
+
+    /// The lock of the keep is taken.
+    pub(super) fn is_locked(&mut self) {
+        let unit = self.unit.as_ref().map(|unit| format!(" --unit {unit}"));
+        let ports = self.named.then(|| format!(" --port {}", self.ports));
+        let any = self.any.then(|| " --any".to_owned());
+        let options: String = unit.into_iter().chain(ports).chain(any).collect();
+        self.who = Who::me(KEEP, &format!("keep{options}"));
+    }
+
+    /// For messages: what is kept.
+    pub(super) fn what(&self) -> String {
+        let ports = self.ports.brief();
+        match &self.unit {
+            Some(unit) if self.named => format!("{unit} on {ports}"),
+            Some(unit) => unit.clone(),
+            None => ports,
+        }
+    }
+
+    /// The ports that are locked from the beginning. Those of a unit are when it listens.
+    pub(super) fn first_ports(&self) -> PortSet {
+        match self.unit {
+            Some(_) => PortSet::EMPTY,
+            None => self.ports.clone(),
+        }
+    }
+
+    /// For messages: the option that says what to keep.
+    pub(super) fn option(&self) -> String {
+        match &self.unit {
+            Some(unit) => format!("--unit {unit}"),
+            None => format!("--port {}", self.ports.brief()),
         }
     }
 
@@ -51,12 +94,4 @@ impl Wanted {
             who: &self.who,
         }
     }
-}
-
-pub(super) fn ports(args: &KeepArgs) -> (PortSet, String) {
-    let ports = args
-        .ports
-        .iter()
-        .fold(PortSet::EMPTY, |all, p| all.union(p));
-    (ports, new_id())
 }

@@ -147,6 +147,27 @@ impl Lock {
         Ok(None)
     }
 
+    /// Takes the lock of one more port. Returns who has it; `None`: this one.
+    pub(crate) fn try_take_one(&mut self, port: u16, run: &str) -> Result<Option<LockHolder>> {
+        let before = self.ranges.len();
+        self.ranges.push(port..=port);
+        let taken = self.try_take(run);
+        if !matches!(taken, Ok(None)) {
+            self.ranges.truncate(before);
+        }
+        taken
+    }
+
+    /// Gives back those that were taken one by one, but for these.
+    pub(crate) fn give_back_but(&mut self, needed: &PortSet) {
+        self.ranges.retain(|range| {
+            // Where it can't be given back, it is another process's no sooner than after this one's end.
+            needed.contains(*range.start())
+                || fcntl(&self.file, FcntlArg::F_SETLK(&record(range, libc::F_UNLCK))).is_err()
+        });
+        self.held = self.ranges.len();
+    }
+
     /// The other runs that hold any of these ports.
     pub(crate) fn holders(&self) -> Result<Vec<LockHolder>> {
         let holders = self.ranges.iter().map(|range| self.holder(range));

@@ -130,7 +130,12 @@ impl Serve {
 
     /// Starts it on a host in the foreground; returns when it listens.
     pub fn start(&self, host: &Host) -> Result<Running> {
-        let words = self.argv()?;
+        self.start_by(host, &[])
+    }
+
+    /// The same, with these words before the command.
+    pub fn start_by(&self, host: &Host, by: &[String]) -> Result<Running> {
+        let words = [by, &self.argv()?].concat();
         let mut command = host.command(&words[0]);
         command.args(&words[1..]);
         let mut server = host.spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;

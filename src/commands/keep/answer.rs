@@ -1,0 +1,165 @@
+//! What systemctl tells of a unit, and what that means for those who wait. Pure.
+
+use crate::words::unit_name::slice_path;
+
+/// The properties to ask for (org.freedesktop.systemd1(5)).
+pub(super) const PROPERTIES: &str = "Id,LoadState,ActiveState,ControlGroup,Slice";
+
+/// What systemd knows of a unit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// Its name, where it was asked for by another one.
+    pub id: String,
+    load: String,
+    active: String,
+    control_group: String,
+    slice: String,
+    /// What systemd is about to do with it.
+    job: Option<String>,
+}
+
+/// Whether the unit is going to listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It runs, or systemd starts it, now or later: those who connect wait for it.
+    Comes,
+    /// It is being stopped, or has ended, and systemd does not start it: a port of it refuses.
+    Stopped,
+}
+
+impl Answer {
+    /// Reads what `systemctl list-jobs --no-legend` prints (`4711 haproxy.service stop running`), and
+    /// `systemctl show` (`ActiveState=active`). `None`: it has told nothing of a unit.
+    pub(super) fn read(text: &str) -> Option<Answer> {
+        let mut answer = Answer::default();
+        let mut jobs = Vec::new();
+        for line in text.lines() {
+            let Some((name, value)) = line.split_once('=') else {
+                let mut fields = line.split_whitespace().skip(1);
+                jobs.extend(fields.next().zip(fields.next()));
+                continue;
+            };
+            match name {
+                "Id" => &mut answer.id,
+                "LoadState" => &mut answer.load,
+                "ActiveState" => &mut answer.active,
+                "ControlGroup" => &mut answer.control_group,
+                "Slice" => &mut answer.slice,
+                _ => continue,
+            }
+            .push_str(value);
+        }
+        let job = jobs.into_iter().find(|(unit, _)| *unit == answer.id);
+        answer.job = job.map(|(_, kind)| kind.to_owned());
+        let told = !answer.id.is_empty() && !answer.active.is_empty();
+        told.then_some(answer)
+    }
+
+    /// A restart is a job up to the end of the start. So is a start by `Restart=`; between the two, the unit is
+    /// activating.
+    pub(super) fn fate(&self) -> Fate {
+        match (self.job.as_deref(), self.active.as_str()) {
+            (Some("stop"), _) | (None, "inactive" | "failed") => Fate::Stopped,
+            _ => Fate::Comes,
+        }
+    }
+
+    /// Why it can't be kept.
+    pub(super) fn refusal(&self) -> Option<&'static str> {
+        match self.load.as_str() {
+            "not-found" => Some("there is no such unit"),
+            "masked" => Some("the unit is masked, so nobody can start it"),
+            _ => None,
+        }
+    }
+
+    /// Where its control group is, or will be once it is started, below the root of control groups.
+    pub(super) fn control_group(&self) -> Option<String> {
+        match self.control_group.is_empty() {
+            true => Some(format!("{}/{}", slice_path(&self.slice)?, self.id)),
+            false => Some(self.control_group.clone()),
+        }
+    }
+}
+
+/// What holds for any text as an answer of systemctl's.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    if let Some(answer) = Answer::read(&String::from_utf8_lossy(bytes)) {
+        assert!(!answer.id.is_empty());
+        let path = answer.control_group();
+        assert!(path.is_none_or(|path| !path.is_empty()));
+        let stopped = answer.fate() == Fate::Stopped;
+        assert!(!stopped || answer.job.is_none_or(|job| job == "stop"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(jobs: &str, active: &str) -> Answer {
+        let show = format!(
+            "Id=haproxy.service\nLoadState=loaded\nActiveState={active}\nSlice=system.slice\nControlGroup=\n"
+        );
+        Answer::read(&format!("{jobs}{show}")).unwrap()
+    }
+
+    #[test]
+    fn a_stop_is_told_from_a_restart() {
+        use Fate::{Comes, Stopped};
+        for (job, active, fate) in [
+            ("stop", "deactivating", Stopped),
+            ("stop", "active", Stopped),
+            ("restart", "deactivating", Comes),
+            ("start", "inactive", Comes),
+            ("start", "activating", Comes),
+            ("try-restart", "deactivating", Comes),
+            ("reload", "active", Comes),
+        ] {
+            let job = format!("  4711 haproxy.service {job} running\n");
+            assert_eq!(told(&job, active).fate(), fate, "{job}{active}");
+        }
+        for (active, fate) in [
+            ("active", Comes),
+            ("reloading", Comes),
+            ("activating", Comes),
+            ("deactivating", Comes),
+            ("inactive", Stopped),
+            ("failed", Stopped),
+        ] {
+            let others = "12 nginx.service stop running\n13 x.service start waiting\n";
+            assert_eq!(told(others, active).fate(), fate, "{active}");
+            assert_eq!(told("", active).fate(), fate, "{active}");
+        }
+    }
+
+    #[test]
+    fn where_its_control_group_will_be() {
+        let mut answer = told("", "inactive");
+        let path = answer.control_group();
+        assert_eq!(path.as_deref(), Some("/system.slice/haproxy.service"));
+        answer.control_group = "/a.slice/haproxy.service".to_owned();
+        assert_eq!(answer.control_group(), Some(answer.control_group.clone()));
+        answer.control_group.clear();
+        answer.slice.clear();
+        assert_eq!(answer.control_group(), None);
+    }
+
+    #[test]
+    fn what_can_t_be_started_is_refused() {
+        for (load, refused) in [
+            ("loaded", false),
+            ("not-found", true),
+            ("masked", true),
+            ("error", false),
+        ] {
+            let mut answer = told("", "inactive");
+            answer.load = load.to_owned();
+            assert_eq!(answer.refusal().is_some(), refused, "{load}");
+        }
+        for text in ["", "sh: 1: systemctl: not found\n", "Id=\nActiveState=\n"] {
+            assert_eq!(Answer::read(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Which of this host's listeners a keep with `--unit` takes: those of the unit, on ports that no other keep has.
+
+use anyhow::{Result, anyhow};
+
+use super::kept::Kept;
+use super::told::Told;
+use crate::kernel::room::Place;
+use crate::kernel::sockets::Sample;
+
+impl Kept<'_> {
+    /// Looks at the listeners: those of the unit, if there is one, and all where rooms are.
+    pub(super) fn see(&mut self, holders: bool) -> Result<Sample> {
+        let mut there = self.rooms.look(holders)?;
+        if let Some(unit) = &self.unit {
+            let groups = unit.control_groups();
+            there.listeners.retain(|listener| {
+                let place = Place::of(listener);
+                let mut kept = self.rooms.groups.iter();
+                listener.cgroup.is_some_and(|id| groups.contains(&id))
+                    || kept.any(|group| group.place == place)
+            });
+        }
+        Ok(there)
+    }
+
+    /// Locks the port of a place, unless it is locked already. Returns whether no other keep has it.
+    pub(super) fn claim(&mut self, place: &Place, there: &Sample, told: &mut Told) -> bool {
+        let port = place.port;
+        if self.claimed.contains(port) {
+            return true;
+        }
+        let why = match self.lock.try_take_one(port, &self.wanted.run) {
+            Ok(None) => {
+                self.claimed = self.claimed.union(&[port].into_iter().collect());
+                return true;
+            }
+            Ok(Some(holder)) => anyhow!("another keep has port {port}: {holder}"),
+            Err(error) => error,
+        };
+        self.refuse(place, there, &why, told);
+        false
+    }
+
+    /// Unlocks the ports of a unit on which it has no rooms any more.
+    pub(super) fn claim_only_kept(&mut self) {
+        let kept = self.ports();
+        if self.unit.is_some() && self.claimed != kept {
+            self.lock.give_back_but(&kept);
+            self.claimed = kept;
+        }
+    }
+
+    /// Asks about the unit while nobody listens.
+    pub(super) fn ask_about_unit(&mut self, told: &mut Told) {
+        let in_gap = self.is_in_gap();
+        if let Some(unit) = &mut self.unit {
+            told.warnings.extend(unit.attend(in_gap));
+        }
+    }
+}
