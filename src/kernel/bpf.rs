@@ -244,7 +244,10 @@ pub(crate) type Connections = Hash<u64, 4>;
 /// An array of listeners that a program can choose from. A place in it becomes free when its listener
 /// closes.
 #[derive(Debug)]
-pub(crate) struct Listeners(OwnedFd);
+pub(crate) struct Listeners {
+    array: OwnedFd,
+    size: u32,
+}
 
 impl Listeners {
     /// An array with `size` places.
@@ -252,13 +255,14 @@ impl Listeners {
     /// # Errors
     /// The kernel has no such arrays, or this process may not make one.
     pub(crate) fn new(size: u32) -> Result<Listeners> {
-        make_map(
-            REUSEPORT_SOCKARRAY,
-            size_of::<u32>(),
-            size_of::<u64>(),
-            size,
-        )
-        .map(Listeners)
+        let (key, value) = (size_of::<u32>(), size_of::<u64>());
+        let array = make_map(REUSEPORT_SOCKARRAY, key, value, size)?;
+        Ok(Listeners { array, size })
+    }
+
+    /// Empties all places. The sockets may go into another array then.
+    pub(crate) fn clear(&self) {
+        (0..self.size).for_each(|place| self.empty(place));
     }
 
     /// Puts a socket of a SO_REUSEPORT group into a place. The array does not keep it open.
@@ -267,16 +271,15 @@ impl Listeners {
     /// EINVAL: it is in no group. EBUSY: it is in another array. This place keeps what it had.
     pub(crate) fn put(&self, index: u32, socket: BorrowedFd) -> io::Result<()> {
         let mut value = socket.as_raw_fd() as u64;
-        let attributes = MapElement::of(&self.0, &index, &mut value);
+        let attributes = MapElement::of(&self.array, &index, &mut value);
         // SAFETY: the key and the value have the sizes that the map was made with, and outlive the call.
         let result = unsafe { command(MAP_UPDATE_ELEM, &attributes) };
         result.map(drop)
     }
 
-    /// Empties a place. The socket may go into another array then.
-    pub(crate) fn empty(&self, index: u32) {
+    fn empty(&self, index: u32) {
         let mut none = 0u64;
-        let attributes = MapElement::of(&self.0, &index, &mut none);
+        let attributes = MapElement::of(&self.array, &index, &mut none);
         // SAFETY: the key has the size that the map was made with, and outlives the call.
         let _ = unsafe { command(MAP_DELETE_ELEM, &attributes) };
     }
@@ -284,7 +287,7 @@ impl Listeners {
     /// The cookie of the socket in a place. None if that is free, or this process may not look.
     pub(crate) fn cookie(&self, index: u32) -> Option<u64> {
         let mut value = 0u64;
-        let attributes = MapElement::of(&self.0, &index, &mut value);
+        let attributes = MapElement::of(&self.array, &index, &mut value);
         // SAFETY: the key and the value have the sizes that the map was made with, and outlive the call.
         let read = unsafe { command(MAP_LOOKUP_ELEM, &attributes) };
         read.ok().map(|_| value)
@@ -304,7 +307,7 @@ impl Listeners {
 
     /// For [`Instruction::SetMap`].
     pub(crate) fn number(&self) -> i32 {
-        self.0.as_raw_fd()
+        self.array.as_raw_fd()
     }
 }
 

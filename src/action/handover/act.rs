@@ -79,6 +79,13 @@ impl Action for HandoverAction {
         false
     }
 
+    fn command(&mut self, pid: i32) {
+        // Where it can't be had, its connections wait in a gap as others do.
+        if let Some(own) = &self.rooms.borrow().passes.own {
+            let _ = own.group.take_in(pid);
+        }
+    }
+
     fn due(&self) -> Option<Instant> {
         self.next_look
     }

@@ -14,6 +14,7 @@ use crate::action::contract::{
 use crate::action::rooms::First;
 use crate::action::rooms::make::make;
 use crate::action::rooms::options::{Idle, RoomOptions, room_options};
+use crate::action::rooms::passes::own;
 use crate::action::rooms::{prefer, preferred};
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
@@ -103,7 +104,9 @@ impl Planned for ToHandOver {
 
 impl Prepared for ToHandOver {
     fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>> {
-        let rooms = Rc::new(RefCell::new(make(seen, First::Service, self.options)?));
+        let mut rooms = make(seen, First::Service, self.options)?;
+        rooms.passes.own = own(seen.run, &rooms.admitted).ok();
+        let rooms = Rc::new(RefCell::new(rooms));
         let max_held = self.options.max_held;
         Ok(Box::new(HandoverAction::new(rooms, seen.gated, max_held)))
     }

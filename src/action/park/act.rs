@@ -3,12 +3,13 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::action::contract::{Account, Action, Means, Now};
 use crate::action::rooms::letting_go::Next;
 use crate::action::rooms::policy::{LOOK_EVERY, ParkPolicy};
 use crate::action::rooms::{RoomGate, SharedRooms, Told, account};
+use crate::decide::looks::{WATCH_PAUSE, pause};
 use crate::decide::policy::{Answer, Noted, Policy, Question};
 use crate::gate::backend::Remark;
 use crate::words::gated::Gated;
@@ -73,12 +74,12 @@ impl Action for ParkAction {
 
     fn command(&mut self, pid: i32) {
         let rooms = self.rooms.borrow();
-        let taken = rooms.own.as_ref().map(|own| own.group.take_in(pid));
+        let taken = rooms.passes.own.as_ref().map(|own| own.group.take_in(pid));
         self.not_taken_in = taken.and_then(Result::err);
     }
 
     fn let_check_in(&mut self) -> Option<OwnedFd> {
-        self.rooms.borrow_mut().let_probes_in()
+        self.rooms.borrow_mut().door_for_check()
     }
 
     fn due(&self) -> Option<Instant> {
@@ -87,20 +88,38 @@ impl Action for ParkAction {
 
     /// Not news for the run.
     fn news(&mut self, _: &mut Now) -> Option<Answer> {
-        let now = Instant::now();
-        if self.next_look.is_some_and(|at| at <= now) {
+        let began = Instant::now();
+        if self.next_look.is_some_and(|at| at <= began) {
             let mut rooms = self.rooms.borrow_mut();
             rooms.admit();
             rooms.go_on(Next::InTime);
-            self.next_look = Some(now + LOOK_EVERY);
+            let least = if rooms.stands_by {
+                rooms.tend();
+                Duration::ZERO
+            } else {
+                rooms.let_in();
+                LOOK_EVERY
+            };
+            let now = Instant::now();
+            self.next_look = Some(now + least.max(pause(now - began, WATCH_PAUSE)));
         }
         None
     }
 
-    /// Only whether the hand-over is complete: the policy asks nothing else.
+    /// Only whether the hand-over is complete: the policy asks nothing else. The rooms stay until the service has
+    /// accepted those who waited.
     fn ask(&mut self, _: Question, _: &mut Now) -> Answer {
-        self.next_look = None;
-        self.rooms.borrow_mut().progress()
+        let mut rooms = self.rooms.borrow_mut();
+        if self.next_look.is_some() && rooms.stands_by {
+            match rooms.unaccepted() {
+                Answer::Left(Some(0)) => (),
+                more => return more,
+            }
+        }
+        if self.next_look.take().is_some() {
+            rooms.hand_all_over();
+        }
+        rooms.progress()
     }
 
     fn account(&mut self, _: &Noted, _: Option<u64>, now: &mut Now) -> Account {

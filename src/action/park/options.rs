@@ -11,8 +11,9 @@ use crate::action::contract::{
     Action, ActionEntry, Before, Description, Planned, Prepared, Request, Seen, Standing, Wanted,
 };
 use crate::action::rooms::First;
-use crate::action::rooms::make::{make, own, probe};
+use crate::action::rooms::make::make;
 use crate::action::rooms::options::{RoomOptions, opens_when_ready, room_options};
+use crate::action::rooms::passes::{own, probe};
 use crate::action::rooms::remarks::{beyond_to, remarks};
 use crate::action::rooms::{early_guard, guard, policy, watch};
 use crate::gate::backend::Remark;
@@ -99,16 +100,16 @@ impl Prepared for ToPark {
     fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>> {
         let mut rooms = make(seen, First::Rooms, self.options)?;
         let mut remarks = remarks(seen, self.options);
-        match own(seen.run, &rooms) {
-            Ok(own) => rooms.own = Some(own),
+        match own(seen.run, &rooms.admitted) {
+            Ok(own) => rooms.passes.own = Some(own),
             Err(error) => remarks.push(Remark::Warning(format!(
                 "COMMAND's own connections can't be told from others, so all connections from this host reach the \
                  old process until it ends: {error:#}"
             ))),
         }
         if self.options.checks {
-            rooms.probe = rooms.own.as_ref().and_then(|_| probe(seen.run).ok());
-            let waits = rooms.probe.is_none().then(|| CHECK_WAITS.to_owned());
+            rooms.passes.probe = rooms.passes.own.as_ref().and_then(|_| probe(seen.run).ok());
+            let waits = rooms.passes.probe.is_none().then(|| CHECK_WAITS.to_owned());
             remarks.extend(waits.map(Remark::Warning));
         }
         let rooms = Rc::new(RefCell::new(rooms));

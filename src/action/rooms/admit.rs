@@ -28,7 +28,8 @@ impl Rooms {
         let Ok(there) = self.look(false) else {
             return;
         };
-        let own = self.own.as_ref().map(|own| own.group.path().to_owned());
+        let own = self.passes.own.as_ref();
+        let own = own.map(|own| own.group.path().to_owned());
         for (cookie, binding) in kept {
             let is_service = self.admitted.is_service(&binding, own.as_ref());
             for group in &mut self.groups {

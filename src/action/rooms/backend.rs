@@ -73,7 +73,7 @@ impl RoomGate {
     }
 
     /// Group by group: a group whose ports are all open is handed over, or begins to be. Where the service comes
-    /// first, nobody waits for that, and the rooms stay to the end.
+    /// first, nobody waits for that, and the rooms stay to the end. A port that shuts again parks again.
     fn set(&mut self, ports: &PortSet) -> Result<()> {
         let mut rooms = self.rooms.borrow_mut();
         // COMMAND may have ended just now, since it could not listen.
@@ -84,13 +84,17 @@ impl RoomGate {
             let group = &rooms.groups[n];
             let served = self.gated.served_by(group.place.port);
             let shall = served.iter().any(|port| ports.contains(port));
-            match (shall, group.takes_connections()) {
-                (true, false) => done = done.and(rooms.begin(n)),
-                (false, true) if rooms.first == First::Rooms => open.push(n),
+            let parks = group.takes_connections() && !group.is_kept();
+            match (shall, rooms.first) {
+                (true, First::Rooms) if !parks => done = done.and(rooms.begin(n)),
+                (true, First::Service) if !group.takes_connections() => {
+                    done = done.and(rooms.begin(n));
+                }
+                (false, First::Rooms) if parks => open.push(n),
                 _ => (),
             }
         }
-        rooms.hand_over(&open);
+        rooms.release(&open);
         self.shut = ports.clone();
         done
     }

@@ -30,6 +30,16 @@ impl Group {
         self.raised.iter().map(Raised::too_many).sum()
     }
 
+    /// The same at this look.
+    pub(super) fn too_many_of(&self, there: &Sample) -> usize {
+        let raised = self.raised.iter().filter_map(|raised| {
+            let mut listeners = there.listeners.iter();
+            let listener = listeners.find(|l| l.id.cookie == raised.cookie)?;
+            Some(listener.accept_queue.saturating_sub(raised.own) as usize)
+        });
+        raised.sum()
+    }
+
     /// The service has its own backlog back once it keeps up: a burst that it has accepted keeps it busy, and
     /// meanwhile more come than its own backlog may have. A listener that has gone needs none.
     pub(super) fn lower(&mut self, there: &Sample) {

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::again::again;
 use super::groups::Rooms;
+use super::passes::Passes;
 use crate::kernel::bpf::{Link, leave_choice_to_kernel};
 use crate::kernel::room::{Place, copy};
 use crate::kernel::sockets::diag::Sockets;
@@ -20,7 +21,7 @@ impl Rooms {
         }
         // The guard holds them, too, and ends later.
         self.links.drain(..).for_each(Link::detach);
-        (self.own, self.probe) = (None, None);
+        self.passes = Passes::default();
         let there = again(|| self.everywhere()).or_else(|_| self.look(true));
         let there = there.unwrap_or_default();
         self.follow(&there);

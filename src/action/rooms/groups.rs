@@ -11,8 +11,8 @@ use super::again::again;
 use super::figures::{Acted, Figures};
 use super::moving::Moving;
 use super::note::Note;
-use crate::kernel::bpf::{Connections, Counter, Kind, Link, Listeners, Program};
-use crate::kernel::control_group::ControlGroup;
+use super::passes::{NotedConnections, Passes};
+use crate::kernel::bpf::{Counter, Kind, Link, Listeners, Program};
 use crate::kernel::instructions::Instruction;
 use crate::kernel::room::lending::Bindings;
 use crate::kernel::room::lent::Lent;
@@ -59,13 +59,11 @@ pub(crate) struct Rooms {
     /// Which sockets were bound meanwhile, as far as the kernel can note that.
     pub bindings: Option<Bindings>,
     /// Of these, what was done about the users of others; see [`Rooms::admit`].
-    pub(super) admitted: Admitted,
-    /// What lets COMMAND's own connections reach the service, where that can be had. Where not, connections from
-    /// this host do.
-    pub own: Option<Pass>,
-    /// What lets those of `--ready-check` reach the new listener.
-    pub probe: Option<Pass>,
+    pub(crate) admitted: Admitted,
+    pub passes: Passes,
     pub figures: Figures,
+    /// After the release the rooms stay for who comes back; see [`Rooms::release`].
+    pub(crate) stands_by: bool,
     /// `--syn handover`: the listeners that have no rooms.
     pub left_alone: Vec<LeftAlone>,
     /// When listeners came or went the last time. With `--syn handover` also when the gate was closed.
@@ -78,25 +76,6 @@ pub(crate) struct Rooms {
     pub(super) given_back: bool,
 }
 
-/// The control groups whose connections are noted, so that they need not wait in the rooms. COMMAND is in one of its
-/// own, and what stops the service may be in that of the service (ExecStop=, systemd.service(5)).
-pub(crate) struct Pass {
-    /// The one that was made for it.
-    pub group: ControlGroup,
-    pub connections: Connections,
-    pub links: Vec<Link>,
-}
-
-impl Pass {
-    /// For programs: those connections go to the first listeners of an array.
-    fn leads_to(&self, listeners: (i32, u32)) -> programs::Pass {
-        programs::Pass {
-            connections: self.connections.number(),
-            listeners,
-        }
-    }
-}
-
 /// The rooms of one SO_REUSEPORT group.
 pub(crate) struct Group {
     pub place: Place,
@@ -106,12 +85,13 @@ pub(crate) struct Group {
     pub copies: Vec<OwnedFd>,
     /// The same listeners, for programs.
     pub(super) before: Option<Listeners>,
-    /// The new listener that `--ready-check` reaches.
+    /// The new listener, which COMMAND and `--ready-check` reach while all others wait.
     pub(super) probed: Option<Listeners>,
     /// The listeners of the service lacked SO_REUSEPORT, and have it from syngate.
     pub lent: bool,
     /// `--syn handover`: the service's listeners, which get new connections as long as there are any.
     pub(super) preferred: Option<Preferred>,
+    pub(super) noted: NotedConnections,
     filling: Filling,
     /// What programs know of the rooms while these are open.
     pub(super) opened: Option<Opened>,
@@ -119,6 +99,8 @@ pub(crate) struct Group {
     pub parking: Option<Instant>,
     /// Those who wait are being handed over.
     pub(super) letting_go: Option<Portions>,
+    /// Some were handed over, and no look has shown since that all of them were accepted.
+    pub(super) unaccepted: bool,
     /// Listeners whose backlog was raised.
     pub(super) raised: Vec<Raised>,
 }
@@ -149,10 +131,12 @@ impl Group {
             probed: None,
             lent,
             preferred: None,
+            noted: NotedConnections::default(),
             filling,
             opened: None,
             parking: None,
             letting_go: None,
+            unaccepted: false,
             raised: Vec::new(),
         }
     }
@@ -161,41 +145,29 @@ impl Group {
     ///
     /// # Errors
     /// Some may be open. [`Rooms::hand_over`] shuts them.
-    pub(crate) fn park(&mut self, own: Option<&Pass>, probe: Option<&Pass>) -> Result<()> {
+    pub(crate) fn park(&mut self) -> Result<()> {
         let Some(shelf) = &self.shelf else {
             return Ok(());
         };
         let rooms = shelf.rooms()?;
         let opened = self.known_rooms()?;
-        let mut fill = self.fill(&opened);
+        let fill = self.fill(&opened);
         let copies = std::mem::take(&mut self.copies);
-        let before = match copies.len() as u32 {
-            0 => None,
-            count => Some(Listeners::new(count)?),
+        let before = Listeners::new(copies.len().max(1) as u32)?;
+        let listeners = (before.number(), copies.len() as u32);
+        let probed = Listeners::new(1)?;
+        let fill = match self.noted.is_known() {
+            true => self
+                .noted
+                .fill_but_for(listeners, (probed.number(), 1), fill),
+            false => programs::fill_but_for_host(listeners, fill),
         };
-        if let Some(before) = &before {
-            let listeners = (before.number(), copies.len() as u32);
-            let probed = probe.map(|_| Listeners::new(1)).transpose()?;
-            let passes = [
-                own.map(|own| own.leads_to(listeners)),
-                probe
-                    .zip(probed.as_ref())
-                    .map(|(probe, probed)| probe.leads_to((probed.number(), 1))),
-            ];
-            let passes: Vec<programs::Pass> = passes.into_iter().flatten().collect();
-            fill = match own {
-                Some(_) => programs::fill_but_for(&passes, fill),
-                None => programs::fill_but_for_host(listeners, fill),
-            };
-            self.probed = probed;
-        }
         let program = Program::load(Kind::SelectOrMigrate, "gate_park", &fill)?;
+        self.preferred = None;
         self.open(&rooms, opened)?;
-        if let Some(before) = before {
-            // They are in the group now, at the latest.
-            before.put_all(&copies)?;
-            self.before = Some(before);
-        }
+        // They are in the group now, at the latest.
+        before.put_all(&copies)?;
+        (self.before, self.probed) = (Some(before), Some(probed));
         attach(&program, &rooms)
     }
 
@@ -212,7 +184,7 @@ impl Group {
 
     /// The part of a program that chooses a room.
     pub(super) fn fill(&self, opened: &Opened) -> Vec<Instruction> {
-        let count = self.cookies().len() as u32;
+        let count = self.filled() as u32;
         let (array, came) = (opened.array.number(), opened.came.number());
         programs::fill_in_turn(array, count, self.filling.turn, came)
     }
@@ -261,9 +233,23 @@ impl Group {
         self.shelf.as_ref().map_or(&[], Shelf::cookies)
     }
 
+    /// How many of the rooms are filled with new connections. The last one is for those who come back; see
+    /// [`Rooms::release`].
+    fn filled(&self) -> usize {
+        self.cookies().len().saturating_sub(1)
+    }
+
     /// How many may wait.
     pub(super) fn room(&self) -> usize {
-        self.cookies().len() * self.filling.size as usize
+        self.filled() * self.filling.size as usize
+    }
+
+    /// Programs count from 0 again.
+    pub(super) fn count_anew(&mut self) -> Result<()> {
+        if let Some(opened) = &mut self.opened {
+            opened.came = Counter::new()?;
+        }
+        Ok(())
     }
 
     /// Those of the listeners that are in this group.
@@ -294,9 +280,9 @@ impl Rooms {
             lent: None,
             bindings: None,
             admitted: Admitted::default(),
-            own: None,
-            probe: None,
+            passes: Passes::default(),
             figures: Figures::default(),
+            stands_by: false,
             left_alone: Vec::new(),
             changed_at: None,
             acted: None,
@@ -352,11 +338,11 @@ impl Rooms {
     /// # Errors
     /// Some rooms may be open. [`Rooms::hand_over`] shuts them.
     pub(crate) fn begin(&mut self, number: usize) -> Result<()> {
+        self.groups[number].noted = self.passes.noted();
         if self.first == First::Service {
             return self.prefer(number);
         }
-        let (own, probe) = (self.own.as_ref(), self.probe.as_ref());
-        self.groups[number].park(own, probe)
+        self.groups[number].park()
     }
 
     pub(crate) fn cookies(&self) -> Vec<u64> {

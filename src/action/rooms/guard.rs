@@ -17,12 +17,12 @@ use crate::action::contract::GuardWork;
 use crate::decide::policy::Answer;
 use crate::gate::rooms::dissolve_of;
 use crate::kernel::control_group;
-use crate::kernel::room::Shelf;
 use crate::kernel::room::lending::Bindings;
 use crate::kernel::room::lent::Lent;
 use crate::kernel::room::orders::{File, HAND_OVER, Orders};
-use crate::kernel::sockets::Looks;
+use crate::kernel::room::{Room, Shelf};
 use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::{Looks, Sample};
 use crate::kernel::sys;
 use crate::process::attended::word;
 use crate::process::guard::{self, Heard};
@@ -124,25 +124,34 @@ impl Guarded {
         self.rooms.groups.iter_mut().for_each(Group::see_owner);
         while self.rooms.groups.iter().any(Group::is_open) {
             let now = Instant::now();
+            if now >= until || told_to_end() {
+                self.rooms.shut_all();
+                return;
+            }
             self.rooms.admit();
+            self.rooms.tend();
             let to_go = self.to_go();
             let sample = self.rooms.look(false).unwrap_or_default();
             for (n, to_go) in to_go.into_iter().enumerate() {
-                let over = now >= until || told_to_end();
-                let group = &self.rooms.groups[n];
-                if group.letting_go.is_some() {
-                    let next = if over { Next::AtOnce } else { Next::InTime };
-                    self.rooms.go_on_with(n, next);
-                    continue;
-                }
-                let anew = to_go && self.rooms.is_served_anew(group, &sample);
-                let still = now >= deserted && self.rooms.is_served(group, &sample);
-                let still = still && self.rooms.keeps.is_none();
-                if group.is_open() && (anew || still || over) {
-                    self.rooms.hand_over(&[n]);
-                }
+                self.go_on_with(n, to_go, now >= deserted, &sample);
             }
             std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn go_on_with(&mut self, n: usize, to_go: bool, deserted: bool, sample: &Sample) {
+        let group = &self.rooms.groups[n];
+        let still = deserted && self.rooms.keeps.is_none() && self.rooms.is_served(group, sample);
+        if group.is_kept() {
+            if self.rooms.is_settled(group, sample) {
+                self.rooms.hand_over(&[n]);
+            }
+        } else if group.letting_go.is_some() {
+            self.rooms.go_on_with(n, Next::InTime);
+        } else if to_go && self.rooms.is_served_anew(group, sample) {
+            self.rooms.release(&[n]);
+        } else if group.is_open() && still {
+            self.rooms.hand_over(&[n]);
         }
     }
 
@@ -194,7 +203,10 @@ impl Guarded {
             File::Shelf | File::LentShelf => {
                 let shelf = Shelf::adopt(file)?;
                 let lent = kind == File::LentShelf;
-                let mut group = Group::new(shelf.place().clone(), Filling::default(), lent);
+                let size = shelf.rooms()?.iter().map(Room::size).max();
+                let size = size.unwrap_or_default();
+                let filling = Filling { size, turn: size };
+                let mut group = Group::new(shelf.place().clone(), filling, lent);
                 group.shelf = Some(shelf);
                 group.parking = Some(Instant::now());
                 self.rooms.groups.push(group);

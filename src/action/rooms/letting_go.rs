@@ -23,6 +23,14 @@ pub(crate) enum Next {
     AtOnce,
 }
 
+/// What becomes of the rooms when those who waited have gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// One that is empty stays open: the listeners that get them may close in the same moment.
+    StandBy,
+    End,
+}
+
 impl Group {
     /// The listeners that get those who wait: the new ones, if there are any.
     fn heirs<'a>(&self, there: &'a Sample, old: &[u64]) -> Vec<&'a Listener> {
@@ -37,10 +45,10 @@ impl Group {
     }
 
     /// The listeners get new connections from now on, and those from rooms that are shut.
-    pub(super) fn lead_to(&mut self, to: &Targets, array: Option<Listeners>) {
+    pub(super) fn lead_to(&mut self, to: &Targets) {
         let chosen = match self.preferred.is_some() {
             true => self.prefer_these(to),
-            false => choose(&self.rooms(), to, array),
+            false => choose(&self.rooms(), to),
         };
         if chosen.is_err() {
             // The kernel's own choice, which may be an old listener.
@@ -48,8 +56,8 @@ impl Group {
         }
     }
 
-    /// Returns how many waited in the rooms that it has shut, and whether all are shut now.
-    fn shut_in_turn(&mut self, to: &[&Listener], in_time: bool) -> (usize, bool) {
+    /// Returns how many waited in the rooms that it has shut, and whether all are shut now that are to be shut.
+    fn shut_in_turn(&mut self, to: &[&Listener], in_time: bool, then: Then) -> (usize, bool) {
         let rooms = self.rooms();
         let queues: Vec<u32> = to.iter().map(|listener| listener.accept_queue).collect();
         let Some(portions) = &mut self.letting_go else {
@@ -57,7 +65,12 @@ impl Group {
         };
         let mut gone = 0;
         let mut go: Vec<(&Room, usize)> = Vec::new();
-        let open: Vec<&Room> = rooms.iter().filter(|room| room.listens()).collect();
+        let mut open: Vec<&Room> = rooms.iter().filter(|room| room.listens()).collect();
+        if then == Then::StandBy
+            && let Some(spare) = open.iter().rposition(|room| room.waiting() == 0)
+        {
+            open.remove(spare);
+        }
         for room in &open {
             let (waiting, now) = (room.waiting(), Instant::now());
             if in_time && waiting > 0 && !portions.may_go(waiting, gone, &queues, now) {
@@ -68,7 +81,7 @@ impl Group {
             go.push((room, waiting));
         }
         let all = go.len() == open.len();
-        if all {
+        if all && then == Then::End {
             self.prefer_for_good();
         }
         let shut = go.into_iter().filter(|(room, _)| room.shut());
@@ -96,12 +109,7 @@ impl Rooms {
         if numbers.is_empty() {
             return;
         }
-        let heirs = |rooms: &Rooms, there: &Sample| {
-            let groups = numbers.iter().map(|number| &rooms.groups[*number]);
-            let heirs = groups.flat_map(|group| group.heirs(there, &rooms.old));
-            heirs.map(|listener| listener.inode).collect()
-        };
-        let there = self.look_for(heirs).unwrap_or_default();
+        let there = self.look_for_heirs(numbers);
         self.follow(&there);
         for number in numbers {
             self.hand_one_over(*number, &there);
@@ -109,7 +117,17 @@ impl Rooms {
         self.await_handshakes();
     }
 
-    fn hand_one_over(&mut self, number: usize, there: &Sample) {
+    /// With a holder of each listener that is to get those who wait.
+    pub(super) fn look_for_heirs(&mut self, numbers: &[usize]) -> Sample {
+        let heirs = |rooms: &Rooms, there: &Sample| {
+            let groups = numbers.iter().map(|number| &rooms.groups[*number]);
+            let heirs = groups.flat_map(|group| group.heirs(there, &rooms.old));
+            heirs.map(|listener| listener.inode).collect()
+        };
+        self.look_for(heirs).unwrap_or_default()
+    }
+
+    pub(super) fn hand_one_over(&mut self, number: usize, there: &Sample) {
         let group = &mut self.groups[number];
         let heirs = group.heirs(there, &self.old);
         let anew = heirs.iter().any(|l| !self.old.contains(&l.id.cookie));
@@ -117,17 +135,17 @@ impl Rooms {
             self.changed_at = Some(Instant::now());
         }
         let copies = copies(&heirs, there);
-        group.end_probes();
-        let array = group.before.take().filter(|_| !anew);
-        group.lead_to(&copies, array);
+        group.end_passes();
+        group.lead_to(&copies);
         self.begin_to_let_go(number, &copies);
-        if self.let_go(number, &heirs, Next::InTime) {
+        if self.let_go(number, &heirs, Next::InTime, Then::End) {
             self.groups[number].finish(copies.first().map(|(copy, _)| copy));
         }
     }
 
-    /// The same for all groups that take new connections.
+    /// The same for all groups that take new connections, and for good.
     pub(crate) fn hand_all_over(&mut self) {
+        self.stands_by = false;
         let groups = self.groups.iter().enumerate();
         let those = groups.filter(|(_, group)| group.takes_connections());
         let those: Vec<usize> = those.map(|(number, _)| number).collect();
@@ -137,7 +155,10 @@ impl Rooms {
     /// Goes on with the groups of which some are still to be handed over.
     pub(crate) fn go_on(&mut self, next: Next) {
         for number in 0..self.groups.len() {
-            if self.groups[number].letting_go.is_some() {
+            let group = &self.groups[number];
+            // Those that stand by are tended.
+            let tended = self.stands_by && group.preferred.is_some();
+            if group.letting_go.is_some() && !tended {
                 self.go_on_with(number, next);
             }
         }
@@ -146,7 +167,7 @@ impl Rooms {
     pub(super) fn go_on_with(&mut self, number: usize, next: Next) {
         let there = self.look(false).unwrap_or_default();
         let heirs = self.groups[number].heirs(&there, &self.old);
-        if self.let_go(number, &heirs, next) {
+        if self.let_go(number, &heirs, next, Then::End) {
             let any = heirs.first().map(|listener| listener.inode);
             let there = self.look_for(|_, _| any.into_iter().collect());
             let there = there.unwrap_or_default();
@@ -188,7 +209,13 @@ impl Rooms {
 
     /// Shuts rooms of a group, in the order in which they are filled, so that those who wait there move. Returns
     /// whether all are shut.
-    pub(super) fn let_go(&mut self, number: usize, to: &[&Listener], next: Next) -> bool {
+    pub(super) fn let_go(
+        &mut self,
+        number: usize,
+        to: &[&Listener],
+        next: Next,
+        then: Then,
+    ) -> bool {
         let group = &mut self.groups[number];
         let Some(letting_go) = &mut group.letting_go else {
             return false;
@@ -197,17 +224,21 @@ impl Rooms {
         let mut went = Figures::default();
         let mut all = true;
         match in_time || !to.is_empty() {
-            true => (went.handed_over, all) = group.shut_in_turn(to, in_time),
+            true => (went.handed_over, all) = group.shut_in_turn(to, in_time, then),
             // They move from room to room, and at last there is none.
             false => went.reset = group.shut_together(),
         }
         if went.handed_over + went.reset > 0 {
             went.longest = group.parking.map_or(Duration::ZERO, |at| at.elapsed());
         }
+        group.unaccepted |= went.handed_over > 0;
         if all {
             let letting_go = group.letting_go.take();
             went.release = letting_go.map_or(Duration::ZERO, |it| it.since.elapsed());
-            (group.opened, group.parking) = (None, None);
+            group.parking = None;
+            if then == Then::End {
+                group.opened = None;
+            }
         }
         self.figures.add(went);
         all
@@ -215,19 +246,13 @@ impl Rooms {
 }
 
 /// From now on the group's connections go to these listeners.
-fn choose(rooms: &[Room], targets: &Targets, array: Option<Listeners>) -> Result<()> {
+fn choose(rooms: &[Room], targets: &Targets) -> Result<()> {
     ensure!(!targets.is_empty(), "no listener");
-    // A listener can be in one array only.
-    let array = array.map_or_else(|| array_of(targets), Ok)?;
+    let array = Listeners::new(targets.len() as u32)?;
+    array.put_all(targets.iter().map(|(copy, _)| copy))?;
     let choose = programs::choose_from(array.number(), targets.len() as u32);
     let program = Program::load(Kind::SelectOrMigrate, "gate_hand_over", &choose)?;
     attach(&program, rooms)
-}
-
-fn array_of(targets: &Targets) -> Result<Listeners> {
-    let array = Listeners::new(targets.len() as u32)?;
-    array.put_all(targets.iter().map(|(copy, _)| copy))?;
-    Ok(array)
 }
 
 /// From now on the kernel chooses, and moves connections when a listener of the group closes.

@@ -1,28 +1,22 @@
 //! Makes the rooms for the listeners that are there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::choice::{MOST_ROOMS, largest_room};
-use super::groups::{Filling, First, Group, Pass, Rooms};
+use super::groups::{Filling, First, Group, Rooms};
 use super::hook;
 use super::note::Note;
 use super::options::RoomOptions;
 use crate::action::contract::Seen;
-use crate::gate::rooms::{dissolve_of_nowhere, group_name, probe_group_name};
-use crate::kernel::bpf::Connections;
-use crate::kernel::control_group::{self, ControlGroup};
+use crate::kernel::control_group;
 use crate::kernel::room::apart::make_in;
 use crate::kernel::room::{Place, Room, Shelf, copy, longest_queue, probe};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Listener, Looks};
-
-/// How many connections of COMMAND's are known at a time.
-const OWN_CONNECTIONS: u32 = 4_096;
 
 /// Makes all rooms, bound and not open. The service is served as before.
 ///
@@ -138,41 +132,6 @@ fn groups_of_service(groups: BTreeMap<i32, PathBuf>) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-/// A control group for COMMAND. Its connections are noted, and those of the service's own control groups.
-///
-/// # Errors
-/// That can't be had here.
-pub(crate) fn own(run: &str, rooms: &Rooms) -> Result<Pass> {
-    dissolve_of_nowhere();
-    let mut own = pass(&group_name(run))?;
-    let here = control_group::own().ok();
-    for path in rooms.admitted.that_may_stop_it(here.as_deref()) {
-        let opened = File::open(path).with_context(|| path.display().to_string())?;
-        let link = hook::note(opened.as_fd(), &own.connections)?;
-        own.links.push(link);
-    }
-    Ok(own)
-}
-
-/// A control group for `--ready-check`.
-///
-/// # Errors
-/// That can't be had here.
-pub(crate) fn probe(run: &str) -> Result<Pass> {
-    pass(&probe_group_name(run))
-}
-
-fn pass(name: &str) -> Result<Pass> {
-    let group = ControlGroup::make(name)?;
-    let connections = Connections::forgetful(OWN_CONNECTIONS)?;
-    let links = vec![hook::note(group.open()?.as_fd(), &connections)?];
-    Ok(Pass {
-        group,
-        connections,
-        links,
-    })
-}
-
 /// The group of these listeners, without rooms yet. Nothing has changed.
 pub(super) fn group_of(
     place: Place,
@@ -206,7 +165,8 @@ pub(super) fn fill(
     }
     let like = group.copies.first().context("no listener")?;
     let make = || -> Result<Vec<Room>> {
-        let made = (0..count).map(|_| Room::make(&group.place, like.as_fd(), seen.netns));
+        // One more: see Rooms::release.
+        let made = (0..=count).map(|_| Room::make(&group.place, like.as_fd(), seen.netns));
         made.collect()
     };
     group.shelf = Some(match group_of_listeners(&group.place, seen, within) {

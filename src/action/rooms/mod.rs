@@ -22,6 +22,7 @@ pub(crate) mod make;
 mod moving;
 mod note;
 pub(crate) mod options;
+pub(crate) mod passes;
 pub(crate) mod policy;
 mod portions;
 pub(crate) mod prefer;
@@ -32,6 +33,7 @@ mod raised;
 pub(crate) mod remarks;
 pub(crate) mod resident;
 mod second;
+mod stand_by;
 pub(crate) mod watch;
 
 pub(crate) use self::backend::{RoomGate, SharedRooms, Told, account};

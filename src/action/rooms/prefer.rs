@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::groups::{First, Group, Opened, Rooms, attach};
-use super::letting_go::Next;
+use super::letting_go::{Next, Then};
 use super::preferred::{AGAIN, LeftAlone, Preferred, Targets, copies, program};
 use crate::kernel::instructions::Instruction;
 use crate::kernel::room::{Place, copy};
@@ -59,7 +59,10 @@ impl Group {
     /// would stay so, and listeners that come later would get none.
     pub(super) fn prefer_for_good(&self) {
         let program = match (&self.preferred, &self.opened) {
-            (Some(preferred), Some(opened)) => program(preferred, (Vec::new(), self.fill(opened))),
+            (Some(preferred), Some(opened)) => {
+                let fill = self.noted.refused_before(self.fill(opened));
+                program(preferred, (Vec::new(), fill))
+            }
             _ => return,
         };
         // Without it, the kernel chooses for the last ones.
@@ -67,8 +70,9 @@ impl Group {
     }
 
     /// The parts of a program that go on only while there are rooms, and that choose one.
-    fn while_there(&self, opened: &Opened) -> (Vec<Instruction>, Vec<Instruction>) {
-        (self.check(opened), self.fill(opened))
+    pub(super) fn while_there(&self, opened: &Opened) -> (Vec<Instruction>, Vec<Instruction>) {
+        let fill = self.noted.refused_before(self.fill(opened));
+        (self.check(opened), fill)
     }
 
     /// These are there now.
@@ -187,6 +191,8 @@ impl Rooms {
             return;
         }
         let listeners = group.listeners(there);
+        let queues = listeners.iter().any(|l| l.accept_queue > 0);
+        group.unaccepted &= listeners.is_empty() || queues;
         let copies = copies(&listeners, there);
         let (waits, goes) = (group.waiting() > 0, group.letting_go.is_some());
         let copied = !waits || goes || !copies.is_empty();
@@ -197,16 +203,18 @@ impl Rooms {
         }
         if waits && !goes && (late || !copies.is_empty()) {
             // While there are the copies, the listeners can't close.
-            group.lead_to(&copies, None);
+            group.lead_to(&copies);
             self.begin_to_let_go(number, &copies);
         } else if !copies.is_empty() || !waits {
             // One that can't be copied gets connections at the end.
             let _ = group.prefer_these(&copies);
         }
-        if self.let_go(number, &listeners, Next::InTime) {
+        let then = if late { Then::End } else { Then::StandBy };
+        if self.let_go(number, &listeners, Next::InTime, then) {
             let group = &mut self.groups[number];
-            if late || group.prefer().is_err() {
-                group.preferred = None;
+            match then {
+                Then::End => group.preferred = None,
+                Then::StandBy => group.stand_by(),
             }
         }
     }

@@ -1,4 +1,5 @@
-//! `--ready-check` asks the service while its clients still wait in the rooms: its connections reach a new listener.
+//! COMMAND and `--ready-check` ask the service while its clients still wait in the rooms: their connections reach a new
+//! listener.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,18 +9,38 @@ use super::preferred::copies;
 use crate::kernel::sockets::Sample;
 
 impl Rooms {
-    /// From now on the connections of processes that join the control group whose `cgroup.procs` this is reach the
-    /// listeners that have come. `None`: they wait as all others do.
-    pub(crate) fn let_probes_in(&mut self) -> Option<OwnedFd> {
-        let procs = self.probe.as_ref()?.group.path().join("cgroup.procs");
+    /// `cgroup.procs` of the control group whose processes are let in. `None`: they wait as all others do.
+    pub(crate) fn door_for_check(&mut self) -> Option<OwnedFd> {
+        let procs = self
+            .passes
+            .probe
+            .as_ref()?
+            .group
+            .path()
+            .join("cgroup.procs");
         let procs = File::options().write(true).open(procs).ok()?;
-        let new = |rooms: &Rooms, there: &Sample| {
-            let new = there.listeners.iter().filter(|l| rooms.is_new(l));
+        self.let_in();
+        Some(procs.into())
+    }
+
+    /// From now on the listeners that have come can be asked.
+    pub(crate) fn let_in(&mut self) {
+        let unknown = |rooms: &Rooms, there: &Sample| {
+            let groups = rooms.groups.iter().filter(|group| group.lets_nobody_in());
+            let listeners = groups.flat_map(|group| group.listeners(there));
+            let new = listeners.filter(|listener| rooms.is_new(listener));
             new.map(|listener| listener.inode).collect()
         };
-        let there = self.look_for(new).ok()?;
+        if !self.groups.iter().any(Group::lets_nobody_in) {
+            return;
+        }
+        let there = self.look_for(unknown).unwrap_or_default();
         let old = &self.old;
-        for group in &mut self.groups {
+        for group in self
+            .groups
+            .iter_mut()
+            .filter(|group| group.lets_nobody_in())
+        {
             let mut listeners = group.listeners(&there);
             listeners.retain(|listener| !old.contains(&listener.id.cookie));
             if let (Some(probed), [(copy, _), ..]) =
@@ -28,15 +49,22 @@ impl Rooms {
                 let _ = probed.put(0, copy.as_fd());
             }
         }
-        Some(procs.into())
     }
 }
 
 impl Group {
+    fn lets_nobody_in(&self) -> bool {
+        let probed = self.probed.as_ref();
+        self.noted.is_known() && probed.is_some_and(|probed| probed.cookie(0).is_none())
+    }
+
     /// A listener can be in one array only, and those who wait are about to be handed over to it.
-    pub(super) fn end_probes(&mut self) {
+    pub(super) fn end_passes(&mut self) {
         if let Some(probed) = self.probed.take() {
-            probed.empty(0);
+            probed.clear();
+        }
+        if let Some(before) = self.before.take() {
+            before.clear();
         }
     }
 }

@@ -80,7 +80,7 @@ fn called(
 }
 
 fn orders(rooms: &Rooms, until: Deadline) -> Orders {
-    let group = rooms.own.as_ref().and_then(|own| own.group.within());
+    let group = rooms.passes.own.as_ref().and_then(|own| own.group.within());
     Orders {
         until: monotonic() + until.saturating_duration_since(Instant::now()) + GRACE,
         run: rooms.run.clone(),
@@ -105,7 +105,7 @@ fn files(rooms: &Rooms) -> Vec<(File, RawFd)> {
         };
         Some((file, group.shelf.as_ref()?.as_fd()))
     });
-    let own = rooms.own.iter().flat_map(|own| &own.links);
+    let own = rooms.passes.own.iter().flat_map(|own| &own.links);
     let links = rooms.links.iter().chain(own);
     let links = links.map(|link| (File::Link, link.as_fd()));
     let note = rooms.note.iter().map(|note| (File::Note, note.as_fd()));

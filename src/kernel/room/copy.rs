@@ -89,10 +89,20 @@ pub(crate) fn cookie(socket: &impl AsFd) -> std::io::Result<u64> {
 
 /// How many connections wait to be accepted from a listener.
 pub(crate) fn accept_queue(listener: &impl AsFd) -> Option<u32> {
-    // struct tcp_info, linux/tcp.h: tcpi_unacked, which is that of a listener (tcp_get_info()).
-    const UNACKED: usize = 24;
-    let info = socket_option(listener.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, 64).ok()?;
-    let bytes = info.get(UNACKED..UNACKED + 4)?;
+    // tcpi_unacked, which is that of a listener (tcp_get_info()).
+    of_tcp_info(listener, 24)
+}
+
+/// How many may wait.
+pub(crate) fn backlog(listener: &impl AsFd) -> Option<u32> {
+    // tcpi_sacked, of a listener.
+    of_tcp_info(listener, 28)
+}
+
+/// Four bytes of struct tcp_info, linux/tcp.h.
+fn of_tcp_info(socket: &impl AsFd, at: usize) -> Option<u32> {
+    let info = socket_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, 64).ok()?;
+    let bytes = info.get(at..at + 4)?;
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
 

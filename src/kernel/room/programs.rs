@@ -11,6 +11,8 @@ use std::ops::Range;
 
 /// enum sk_action, linux/bpf.h: with a socket chosen, that one; without, the kernel's own choice.
 const SK_PASS: i32 = 1;
+/// The same: the client is refused, as where nobody listens.
+const SK_DROP: i32 = 0;
 /// struct sk_reuseport_md: the type of the packet, in network byte order.
 const ETH_PROTOCOL: i16 = 20;
 /// linux/if_ether.h
@@ -59,7 +61,7 @@ const NEXT_PASS: Label = 5;
 /// The kernel chooses among all listeners of the group, by the connection's hash. Merely that there is a
 /// program makes it move connections when a listener closes.
 pub(crate) fn spread() -> Vec<Instruction> {
-    vec![Set(R0, SK_PASS), Exit]
+    vec![Here(DONE), Set(R0, SK_PASS), Exit]
 }
 
 /// Notes the connections that begin in a control group, by their clients' ports and addresses.
@@ -93,13 +95,13 @@ pub(crate) fn note_connections(connections: i32) -> Vec<Instruction> {
     ]
 }
 
-/// Connections that were noted, and the listeners that they go to: the first `count` of an array.
+/// Connections that were noted, and the listeners that they go to: of each array the first `count`.
 pub(crate) struct Pass {
     pub connections: i32,
-    pub listeners: (i32, u32),
+    pub listeners: Vec<(i32, u32)>,
 }
 
-/// As [`fill_in_turn`]; but connections with a pass go to its listeners, as long as there are any.
+/// As [`fill_in_turn`]; but connections with a pass go to its listeners, and are refused where there are none.
 pub(crate) fn fill_but_for(passes: &[Pass], fill: Vec<Instruction>) -> Vec<Instruction> {
     let mut program = vec![
         Copy(R6, R1),
@@ -122,8 +124,10 @@ pub(crate) fn fill_but_for(passes: &[Pass], fill: Vec<Instruction>) -> Vec<Instr
             Call(Helper::MapLookup),
             JumpIfEqual(R0, 0, next),
         ]);
-        program.extend(in_order(pass.listeners));
-        program.extend([Jump(OTHERS), Here(next)]);
+        for listeners in &pass.listeners {
+            program.extend(in_order(*listeners));
+        }
+        program.extend([Set(R0, SK_DROP), Exit, Here(next)]);
     }
     program.extend(otherwise(fill));
     program

@@ -13,7 +13,7 @@ use nix::sys::socket::{
 use nix::sys::stat::fstat;
 use nix::unistd::{Uid, setfsuid};
 
-use super::copy::{accept_queue, bind_to_device, cookie, number, set_backlog};
+use super::copy::{accept_queue, backlog, bind_to_device, cookie, number, set_backlog};
 use super::options::inherit;
 use super::place::Place;
 use crate::kernel::sockets::Device;
@@ -123,6 +123,11 @@ impl Room {
     pub(crate) fn listens(&self) -> bool {
         number(&self.socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)
             .is_ok_and(|listens| listens != 0)
+    }
+
+    /// How many connections may wait here. 0 if it is shut.
+    pub(crate) fn size(&self) -> u32 {
+        backlog(&self.socket).unwrap_or(0)
     }
 
     /// How many connections wait here.

@@ -1,0 +1,121 @@
+//! Whose connections never wait in the rooms: COMMAND's own, and those of `--ready-check`. An order to stop that waits
+//! would be carried out by the new process; and COMMAND may wait until the service listens, or listens no more.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use anyhow::{Context, Result};
+
+use super::admitted::Admitted;
+use super::hook;
+use crate::gate::rooms::{dissolve_of_nowhere, group_name, probe_group_name};
+use crate::kernel::bpf::{Connections, Link};
+use crate::kernel::control_group::{self, ControlGroup};
+use crate::kernel::instructions::Instruction;
+use crate::kernel::room::programs;
+
+/// The control groups whose connections are noted. COMMAND is in one of its own, and what stops the service may be in
+/// that of the service (ExecStop=, systemd.service(5)).
+pub(crate) struct Pass {
+    /// The one that was made for it.
+    pub group: ControlGroup,
+    pub connections: Rc<Connections>,
+    pub links: Vec<Link>,
+}
+
+#[derive(Default)]
+pub(crate) struct Passes {
+    /// COMMAND's, where it can be had.
+    pub own: Option<Pass>,
+    /// That of `--ready-check`.
+    pub probe: Option<Pass>,
+}
+
+/// The connections that were noted, for the program of a group.
+#[derive(Default)]
+pub(super) struct NotedConnections {
+    own: Option<Rc<Connections>>,
+    probe: Option<Rc<Connections>>,
+}
+
+impl Passes {
+    pub(super) fn noted(&self) -> NotedConnections {
+        let connections =
+            |pass: &Option<Pass>| pass.as_ref().map(|pass| Rc::clone(&pass.connections));
+        NotedConnections {
+            own: connections(&self.own),
+            probe: connections(&self.probe),
+        }
+    }
+}
+
+impl NotedConnections {
+    pub(super) fn is_known(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// A program that sends COMMAND's connections to the first of the `old` listeners or of the `new` ones that is
+    /// there, and the check's to a new one. Where there is none, they are refused as without syngate. All others go
+    /// where `fill` sends them.
+    pub(super) fn fill_but_for(
+        &self,
+        old: (i32, u32),
+        new: (i32, u32),
+        fill: Vec<Instruction>,
+    ) -> Vec<Instruction> {
+        let pass = |connections: &Rc<Connections>, listeners| programs::Pass {
+            connections: connections.number(),
+            listeners,
+        };
+        let own = self.own.iter().map(|own| pass(own, vec![old, new]));
+        let probe = self.probe.iter().map(|probe| pass(probe, vec![new]));
+        programs::fill_but_for(&own.chain(probe).collect::<Vec<_>>(), fill)
+    }
+
+    /// The same while the service's listeners come first anyway, and none of them is left.
+    pub(super) fn refused_before(&self, fill: Vec<Instruction>) -> Vec<Instruction> {
+        match self.is_known() {
+            true => self.fill_but_for((0, 0), (0, 0), fill),
+            false => fill,
+        }
+    }
+}
+
+/// How many connections of COMMAND's are known at a time.
+const OWN_CONNECTIONS: u32 = 4_096;
+
+/// A control group for COMMAND. Its connections are noted, and those of the service's own control groups.
+///
+/// # Errors
+/// That can't be had here.
+pub(crate) fn own(run: &str, admitted: &Admitted) -> Result<Pass> {
+    dissolve_of_nowhere();
+    let mut own = pass(&group_name(run))?;
+    let here = control_group::own().ok();
+    for path in admitted.that_may_stop_it(here.as_deref()) {
+        let opened = File::open(path).with_context(|| path.display().to_string())?;
+        let link = hook::note(opened.as_fd(), &own.connections)?;
+        own.links.push(link);
+    }
+    Ok(own)
+}
+
+/// A control group for `--ready-check`.
+///
+/// # Errors
+/// That can't be had here.
+pub(crate) fn probe(run: &str) -> Result<Pass> {
+    pass(&probe_group_name(run))
+}
+
+fn pass(name: &str) -> Result<Pass> {
+    let group = ControlGroup::make(name)?;
+    let connections = Rc::new(Connections::forgetful(OWN_CONNECTIONS)?);
+    let links = vec![hook::note(group.open()?.as_fd(), &connections)?];
+    Ok(Pass {
+        group,
+        connections,
+        links,
+    })
+}

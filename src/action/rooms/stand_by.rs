@@ -1,0 +1,109 @@
+//! After the release of `--syn park`, until COMMAND has ended and the service has accepted those who waited. A new
+//! listener may close again: `nginx -t` listens for a moment, and a service may end as it starts. Whom it has not
+//! accepted comes back to the rooms, and the next listener gets them.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::groups::{Group, Rooms, attach};
+use super::letting_go::{Next, Then};
+use super::preferred::{Preferred, Targets, copies, program};
+use crate::decide::policy::{Answer, Waiting};
+use crate::kernel::room::copy;
+use crate::kernel::room::programs::spread;
+use crate::kernel::sockets::Sample;
+
+impl Rooms {
+    /// As [`Rooms::hand_over`]; but the rooms stay, unless it is the old process that goes on.
+    pub(crate) fn release(&mut self, numbers: &[usize]) {
+        if numbers.is_empty() {
+            return;
+        }
+        let there = self.look_for_heirs(numbers);
+        self.follow(&there);
+        for number in numbers {
+            let group = &self.groups[*number];
+            let goes_on = self.is_served(group, &there) && !self.is_served_anew(group, &there);
+            match goes_on {
+                true => self.hand_one_over(*number, &there),
+                false => self.release_one(*number, &there),
+            }
+        }
+        self.await_handshakes();
+    }
+
+    fn release_one(&mut self, number: usize, there: &Sample) {
+        let old = &self.old;
+        let group = &mut self.groups[number];
+        let mut new = group.listeners(there);
+        new.retain(|listener| !old.contains(&listener.id.cookie));
+        let copies = copies(&new, there);
+        group.end_passes();
+        if group.lead_first_to(&copies).is_err() {
+            return self.hand_one_over(number, there);
+        }
+        self.stands_by = true;
+        self.changed_at = Some(Instant::now());
+        if copies.is_empty() {
+            // It may have closed again.
+            return;
+        }
+        self.begin_to_let_go(number, &copies);
+        if self.let_go(number, &new, Next::InTime, Then::StandBy) {
+            self.groups[number].stand_by();
+        }
+    }
+
+    /// Whether the group stands by, and the service stays: those who waited were accepted, and no listener has come or
+    /// gone for a while.
+    pub(super) fn is_settled(&self, group: &Group, there: &Sample) -> bool {
+        let accepted = !group.unaccepted && group.waiting() == 0;
+        group.preferred.is_some() && accepted && self.is_served(group, there) && self.is_calm()
+    }
+
+    /// How many wait for place, also in the service's queue, or for `--release-rate`, and then how many groups have somebody whom the service has not
+    /// accepted yet. Where nobody listens, nobody is waited for.
+    pub(crate) fn unaccepted(&mut self) -> Answer {
+        let there = self.look(false).unwrap_or_default();
+        let groups = self.groups.iter();
+        let groups = groups.filter(|group| group.is_kept() && self.is_served(group, &there));
+        let (mut count, mut unaccepted) = (0, 0);
+        for group in groups {
+            count += group.waiting() + group.too_many_of(&there);
+            unaccepted += usize::from(group.unaccepted);
+        }
+        match count {
+            0 => Answer::Left(Some(unaccepted)),
+            _ => Answer::Waiting(Waiting {
+                count,
+                ..Waiting::default()
+            }),
+        }
+    }
+}
+
+impl Group {
+    /// From now on new connections go to these listeners, and to the rooms if none is left.
+    fn lead_first_to(&mut self, to: &Targets) -> Result<()> {
+        let cookies = to.iter().map(|(copy, _)| copy::cookie(copy));
+        let preferred = Preferred::new(cookies.collect::<std::io::Result<_>>()?)?;
+        preferred.array.put_all(to.iter().map(|(copy, _)| copy))?;
+        let choice = match &self.opened {
+            Some(opened) => self.while_there(opened),
+            // A guard does not know the array that has the rooms.
+            None => (Vec::new(), spread()),
+        };
+        attach(&program(&preferred, choice)?, &self.rooms())?;
+        self.preferred = Some(preferred);
+        Ok(())
+    }
+
+    /// The rooms are open again, and empty.
+    pub(super) fn stand_by(&mut self) {
+        let counted = self.count_anew();
+        if counted.and_then(|()| self.prefer()).is_err() {
+            self.preferred = None;
+        }
+    }
+}
