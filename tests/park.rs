@@ -448,8 +448,11 @@ fn a_ready_check_that_asks_a_gated_port_reaches_the_new_process() {
             .reuseport_if(reuseport);
         let mut service = Restarted::new(host, server);
         let mut answered = Latch::new(host, "answered");
+        // It runs again if COMMAND ended after its success.
+        let once = host.dir().join("once");
         let check = format!(
-            "curl -s -o /dev/null http://{to}/ && {{ {}; }}",
+            "curl -s -o /dev/null http://{to}/ && {{ [ -e {0} ] || {{ {1}; touch {0}; }}; }}",
+            once.display(),
             answered.hold()
         );
         let call = park(host, "").args(["--ready-check", &check]);
@@ -469,6 +472,105 @@ fn a_ready_check_that_asks_a_gated_port_reaches_the_new_process() {
         assert_eq!(figure(&outcome, "park", "parked"), 20);
         no_group_is_left(host, &outcome);
         nothing_is_left(host, service.sockets);
+    }
+}
+
+/// An order to stop would be the new process's. A COMMAND that waits until nobody listens, or until somebody does,
+/// would wait for ever.
+#[test]
+fn commands_own_connections_are_refused_while_nobody_listens() {
+    for action in ["park", "handover"] {
+        let pair = Pair::new().unwrap();
+        let host = &pair.server;
+        let service = Restarted::new(host, Serve::on("0.0.0.0:80"));
+        let accepted = host.dir().join("accepted-by-new");
+        std::fs::write(&accepted, "").unwrap();
+        let start = Serve::on("0.0.0.0:80").log_accepts(&accepted);
+        let start = start.daemon_argv(&host.dir().join("new.pid")).unwrap();
+        let mut refused = Latch::new(host, "refused");
+        let script = format!(
+            "kill $(cat {}); while curl -s -o /dev/null http://127.0.0.1/; do :; done; {}; {} & \
+             until curl -s -o /dev/null http://127.0.0.1/; do sleep 0.01; done",
+            service.pid.display(),
+            refused.hold(),
+            start.join(" ")
+        );
+        let call = call(host, words(&format!("--port 80 --syn {action}"))).unhurried();
+        let run = call.start(["sh", "-c", &script]);
+        refused.wait();
+        let load = burst(&format!("{SERVER}:80"), 20)
+            .start(&pair.client)
+            .unwrap();
+        wait_parked(host, 20);
+        refused.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        all_served(&load.finish().unwrap());
+        let by_new = std::fs::read_to_string(&accepted).unwrap();
+        assert_eq!(
+            by_new.lines().count(),
+            21,
+            "those who waited, and one of COMMAND"
+        );
+        nothing_is_left(host, 1);
+    }
+}
+
+/// As `nginx -t` before the start, or a service that ends as it starts: those who waited come back to the room.
+#[test]
+fn a_listener_that_stays_for_a_moment_takes_nobody_along() {
+    /// Python: listens, accepts nobody, and ends.
+    const FOR_A_MOMENT: &str = "
+import socket, sys, time
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(('0.0.0.0', 80)); listener.listen(512)
+time.sleep(float(sys.argv[1]))
+";
+    for (killed, seconds) in [
+        (false, "0"),
+        (false, "0.003"),
+        (false, "0.1"),
+        (true, "0.1"),
+    ] {
+        let pair = Pair::new().unwrap();
+        let host = &pair.server;
+        let mut service = Restarted::new(host, Serve::on("0.0.0.0:80"));
+        let script = host.write("for-a-moment.py", FOR_A_MOMENT);
+        let mut between = Latch::new(host, "between");
+        let (moment, hold) = (
+            format!("python3 {} {seconds}", script.display()),
+            between.hold(),
+        );
+        let (start, pid) = (&service.start, service.pid.display());
+        let down = service.latch.hold();
+        let command =
+            format!("kill $(cat {pid}); {down}; {moment}; {moment}; {hold}; exec {start}");
+        let call = park(host, "");
+        let mut run = call.start(["sh", "-c", &command]);
+        service.latch.wait();
+        let load = burst(&format!("{SERVER}:80"), 20)
+            .start(&pair.client)
+            .unwrap();
+        wait_parked(host, 20);
+        if killed {
+            run.signal(Signal::SIGKILL).unwrap();
+            run.wait().unwrap();
+        }
+        service.latch.release();
+        between.wait();
+        wait_parked(host, 20);
+        between.release();
+        all_served(&load.finish().unwrap());
+        if killed {
+            let gone = || listeners(host).len() == 1;
+            wait_until(SOON, "the end of the rooms", gone).unwrap();
+        } else {
+            let outcome = call.end(run);
+            assert_eq!(outcome.code, 0, "{outcome:?}");
+            assert_eq!(figure(&outcome, "park", "reset"), 0, "{outcome:?}");
+        }
+        nothing_is_left(host, 1);
     }
 }
 
