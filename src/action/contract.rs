@@ -258,6 +258,11 @@ pub(crate) trait Action {
         true
     }
 
+    /// Whether new connections wait also while a port is open and nobody listens there.
+    fn bridges_gaps(&self) -> bool {
+        false
+    }
+
     /// Called last before the gate closes.
     fn closing(&mut self, _say: &Say) {}
 

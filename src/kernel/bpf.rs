@@ -112,6 +112,16 @@ impl MapElement {
             flags: 0,
         }
     }
+
+    /// If it is there. `key` has the size that the map was made with.
+    fn remove<K>(map: &OwnedFd, key: &K) {
+        let attributes = MapElement {
+            value: 0,
+            ..MapElement::of(map, key, &mut ())
+        };
+        // SAFETY: the key outlives the call. There is no value.
+        let _ = unsafe { command(MAP_DELETE_ELEM, &attributes) };
+    }
 }
 
 /// A number that programs count up.
@@ -201,12 +211,7 @@ impl<Key: Copy, const VALUE: usize> Hash<Key, VALUE> {
 
     /// If it is there.
     pub(crate) fn remove(&self, key: Key) {
-        let attributes = MapElement {
-            value: 0,
-            ..MapElement::of(&self.0, &key, &mut ())
-        };
-        // SAFETY: the key has the size that the map was made with, and outlives the call. There is no value.
-        let _ = unsafe { command(MAP_DELETE_ELEM, &attributes) };
+        MapElement::remove(&self.0, &key);
     }
 
     /// For [`Instruction::SetMap`].
@@ -255,14 +260,13 @@ impl Listeners {
     /// # Errors
     /// The kernel has no such arrays, or this process may not make one.
     pub(crate) fn new(size: u32) -> Result<Listeners> {
-        let (key, value) = (size_of::<u32>(), size_of::<u64>());
-        let array = make_map(REUSEPORT_SOCKARRAY, key, value, size)?;
+        let array = make_map(REUSEPORT_SOCKARRAY, 4, 8, size)?;
         Ok(Listeners { array, size })
     }
 
     /// Empties all places. The sockets may go into another array then.
     pub(crate) fn clear(&self) {
-        (0..self.size).for_each(|place| self.empty(place));
+        (0..self.size).for_each(|place| MapElement::remove(&self.array, &place));
     }
 
     /// Puts a socket of a SO_REUSEPORT group into a place. The array does not keep it open.
@@ -275,13 +279,6 @@ impl Listeners {
         // SAFETY: the key and the value have the sizes that the map was made with, and outlive the call.
         let result = unsafe { command(MAP_UPDATE_ELEM, &attributes) };
         result.map(drop)
-    }
-
-    fn empty(&self, index: u32) {
-        let mut none = 0u64;
-        let attributes = MapElement::of(&self.array, &index, &mut none);
-        // SAFETY: the key has the size that the map was made with, and outlives the call.
-        let _ = unsafe { command(MAP_DELETE_ELEM, &attributes) };
     }
 
     /// The cookie of the socket in a place. None if that is free, or this process may not look.

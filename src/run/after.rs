@@ -185,7 +185,10 @@ impl Run<'_> {
     fn warn_of_listeners(&mut self, state: &State) {
         let facts = &state.facts;
         let plan = self.plan;
-        if let (count @ 1.., ports) = state.unaccepted() {
+        let bridged = self.action.bridges_gaps();
+        if let (count @ 1.., ports) = state.unaccepted()
+            && !bridged
+        {
             self.warn(format!(
                 "{} to be accepted on {} when a listener was seen for the last time before its end: the \
                  kernel resets connections that nobody has accepted",
@@ -196,10 +199,11 @@ impl Run<'_> {
         let late = facts.late.as_ref().map(|(ports, _)| ports);
         let told = late.unwrap_or(&PortSet::EMPTY).union(&facts.missing.ports);
         let unserved = facts.unserved.minus(&told);
+        let met = if bridged { "waited" } else { "were refused" };
         if !unserved.is_empty() {
             self.warn(format!(
                 "a listener of {} ended after its port had opened: until another one was there, new \
-                 connections were refused",
+                 connections {met}",
                 unserved.brief()
             ));
         }
@@ -212,7 +216,7 @@ impl Run<'_> {
         let came_later = places(facts.left_out.iter().filter(came_later));
         if !came_later.is_empty() {
             self.warn(format!(
-                "nobody listened on {} for a time after its port had opened: new connections were refused \
+                "nobody listened on {} for a time after its port had opened: new connections {met} \
                  there",
                 came_later.join(" ")
             ));

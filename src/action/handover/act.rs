@@ -79,6 +79,10 @@ impl Action for HandoverAction {
         false
     }
 
+    fn bridges_gaps(&self) -> bool {
+        true
+    }
+
     fn command(&mut self, pid: i32) {
         // Where it can't be had, its connections wait in a gap as others do.
         if let Some(own) = &self.rooms.borrow().passes.own {

@@ -72,6 +72,10 @@ impl Action for ParkAction {
         true
     }
 
+    fn bridges_gaps(&self) -> bool {
+        true
+    }
+
     fn command(&mut self, pid: i32) {
         let rooms = self.rooms.borrow();
         let taken = rooms.passes.own.as_ref().map(|own| own.group.take_in(pid));

@@ -164,7 +164,8 @@ impl Group {
         };
         let program = Program::load(Kind::SelectOrMigrate, "gate_park", &fill)?;
         self.preferred = None;
-        self.open(&rooms, opened)?;
+        self.opened = Some(opened);
+        self.open(&rooms)?;
         // They are in the group now, at the latest.
         before.put_all(&copies)?;
         (self.before, self.probed) = (Some(before), Some(probed));
@@ -194,9 +195,9 @@ impl Group {
         programs::while_there(opened.array.number(), self.cookies().len() as u32)
     }
 
-    /// The rooms join the group.
-    pub(super) fn open(&mut self, rooms: &[Room], opened: Opened) -> Result<()> {
-        let opened = self.opened.insert(opened);
+    /// The rooms join the group, or the first of them.
+    pub(super) fn open(&mut self, rooms: &[Room]) -> Result<()> {
+        let opened = self.opened.as_ref().context("no programs know the rooms")?;
         self.letting_go = None;
         self.parking.get_or_insert_with(Instant::now);
         let shut = rooms.iter().enumerate().filter(|(_, room)| !room.listens());

@@ -46,10 +46,14 @@ impl Group {
             let chosen = program.choose_for_group_of(copy.as_fd());
             chosen.context("the program can't be attached to the service's listeners")?;
         }
-        self.open(&rooms, opened)?;
-        if !early {
+        self.opened = Some(opened);
+        if !early && first.is_some() {
+            // Until the program is there, the kernel chooses among the listeners and this room.
+            self.open(&rooms[..1])?;
             preferred.put(&copies)?;
+            attach(&while_there, &rooms)?;
         }
+        self.open(&rooms)?;
         preferred.known = (preferred.taken.len(), preferred.chosen());
         self.preferred = Some(preferred);
         attach(&while_there, &rooms)
