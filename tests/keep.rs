@@ -2,18 +2,17 @@
 
 mod harness;
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::time::Duration;
 
 use harness::keep::{
     Keep, LONG, client, monotonic_ms, nobody_noticed, shared, wait_kept, wait_queued,
 };
+use harness::kept;
 use harness::rooms::{GUARD, all_served, listeners, load, nothing_is_left};
 use harness::{SOON, call, status, syngate, words};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Serve};
-use testkit::{Host, Load, Pair, RunningLoad, slow, wait_until};
+use testkit::{Host, Load, Pair, RunningLoad, wait_until};
 
 /// `SIGKILL`, and a start a moment later; then a restart by somebody who knows nothing of syngate.
 #[test]
@@ -162,28 +161,7 @@ fn a_keep_that_is_killed_leaves_nobody_alone() {
 /// While the guard lives, no client notices, with a gap in progress and without.
 #[test]
 fn a_keep_killed_at_random_moments_costs_nobody_anything() {
-    let times: u64 = std::env::var("SYNGATE_KILLS").map_or(3, |n| n.parse().unwrap());
-    let host = &Host::new().unwrap();
-    let slow_start = shared().start_delay(Duration::from_millis(60));
-    let server = slow_start.start_daemon(host).unwrap();
-    let random = || RandomState::new().hash_one(0) % 200;
-    for _ in 0..times {
-        let mut keep = Keep::on(host, "");
-        let load = Load::to("127.0.0.1:80").rate(300 / slow());
-        let mut load = load.timeout(LONG).duration(LONG).start(host).unwrap();
-        load.wait_flowing().unwrap();
-        let mut restart = host.command("sh");
-        restart.args(["-c", "sleep 0.05; exec \"$@\"", "sh"]);
-        let mut restart = host.spawn(restart.args(server.reload_argv())).unwrap();
-        let moment = Duration::from_millis(random());
-        std::thread::sleep(moment); // a moment is what is wanted here, not a state
-        keep.running.signal(Signal::SIGKILL).unwrap();
-        keep.running.wait().unwrap();
-        assert!(restart.wait().unwrap().success());
-        let report = load.stop().unwrap();
-        assert_eq!(report.failed(), 0, "killed after {moment:?}: {report}");
-    }
-    Keep::on(host, "").ends(1);
+    kept::killed_at_random(&shared(), "");
 }
 
 /// One that is stopped for longer than a guard waits for its run; while it is, the guard hands over.
@@ -296,31 +274,7 @@ fn a_service_that_comes_later_is_taken_up() {
 /// A run does on a kept port what it does elsewhere; keep stands back, and comes again.
 #[test]
 fn runs_work_on_a_kept_port() {
-    let host = &Host::new().unwrap();
-    let server = shared().start_daemon(host).unwrap();
-    let keep = Keep::on(host, "");
-    for action in ["drop", "park", "handover"] {
-        let load = Load::to("127.0.0.1:80")
-            .rate(200)
-            .timeout(LONG)
-            .duration(LONG);
-        let mut load = load.start(host).unwrap();
-        load.wait_flowing().unwrap();
-        let call = call(host, words("--port 80 --syn")).arg(action);
-        let call = match action {
-            "handover" => call,
-            _ => call.args(["--drain", "20s"]),
-        };
-        let outcome = call.run(server.reload_argv());
-        assert_eq!(outcome.code, 0, "{action}: {outcome:?}");
-        // It is a restart, and handover asks whether it is one if a client had to wait.
-        let warnings = outcome.report["warnings"].as_array().unwrap().iter();
-        let others = warnings.filter(|text| !text.to_string().contains("was that a restart?"));
-        assert_eq!(others.count(), 0, "{action}: {outcome:?}");
-        wait_kept(host);
-        all_served(&load.stop().unwrap());
-    }
-    keep.ends(1);
+    kept::beside_runs(&shared(), "");
 }
 
 /// In a gap keep stays, and those who wait get the service that the run starts.

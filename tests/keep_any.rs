@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use harness::deaths::{Deaths, Failed};
 use harness::keep::{Keep, LONG, client, monotonic_ms, nobody_noticed, wait_kept, wait_queued};
+use harness::kept;
 use harness::rooms::{
     GUARD, all_served, at_most_a_program_is_left, listeners, load, nothing_is_left, shares_port,
 };
@@ -171,6 +172,16 @@ fn a_keep_that_is_killed_leaves_nobody_alone_and_nothing_behind() {
         nothing_is_left(host, 1);
         assert_eq!(shares_port(host), "0");
     }
+}
+
+#[test]
+fn a_keep_killed_at_random_moments_costs_nobody_anything() {
+    kept::killed_at_random(&alone(), "--any");
+}
+
+#[test]
+fn runs_work_on_a_kept_port() {
+    kept::beside_runs(&alone(), "--any");
 }
 
 /// The option stays then, and the next call takes it back: also from a listener that has come while keep was there.

@@ -6,6 +6,7 @@ pub(crate) mod deaths;
 pub(crate) mod group;
 pub(crate) mod instance;
 pub(crate) mod keep;
+pub(crate) mod kept;
 pub(crate) mod latch;
 pub(crate) mod rooms;
 pub(crate) mod services;

@@ -1,0 +1,70 @@
+//! What holds of a keep, whether the service sets SO_REUSEPORT or not.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use testkit::services::Serve;
+use testkit::{Host, Load, RunningLoad, slow};
+
+use super::keep::{Keep, LONG, wait_kept};
+use super::rooms::all_served;
+use super::{call, words};
+
+fn flowing(host: &Host, rate: u32) -> RunningLoad {
+    let load = Load::to("127.0.0.1:80").rate(rate);
+    let mut load = load.timeout(LONG).duration(LONG).start(host).unwrap();
+    load.wait_flowing().unwrap();
+    load
+}
+
+/// While the guard lives, no client notices, with a gap in progress and without.
+pub(crate) fn killed_at_random(service: &Serve, options: &str) {
+    let times: u64 = std::env::var("SYNGATE_KILLS").map_or(3, |n| n.parse().unwrap());
+    let host = &Host::new().unwrap();
+    let slow_start = service.clone().start_delay(Duration::from_millis(60));
+    let server = slow_start.start_daemon(host).unwrap();
+    let random = || RandomState::new().hash_one(0) % 200;
+    for _ in 0..times {
+        let mut keep = Keep::on(host, options);
+        let load = flowing(host, 300 / slow());
+        let mut restart = host.command("sh");
+        restart.args(["-c", "sleep 0.05; exec \"$@\"", "sh"]);
+        let mut restart = host.spawn(restart.args(server.reload_argv())).unwrap();
+        let moment = Duration::from_millis(random());
+        std::thread::sleep(moment); // a moment is what is wanted here, not a state
+        keep.running.signal(Signal::SIGKILL).unwrap();
+        keep.running.wait().unwrap();
+        assert!(restart.wait().unwrap().success());
+        let report = load.stop().unwrap();
+        assert_eq!(report.failed(), 0, "killed after {moment:?}: {report}");
+    }
+    Keep::on(host, options).ends(1);
+}
+
+/// A run does on a kept port what it does elsewhere; keep stands back, and comes again.
+pub(crate) fn beside_runs(service: &Serve, options: &str) {
+    let host = &Host::new().unwrap();
+    // The old one has closed its listener by then.
+    let service = service.clone().start_delay(Duration::from_millis(50));
+    let server = service.start_daemon(host).unwrap();
+    let keep = Keep::on(host, options);
+    for action in ["drop", "park", "handover"] {
+        let load = flowing(host, 200);
+        let call = call(host, words("--port 80 --syn")).arg(action);
+        let call = match action {
+            "handover" => call,
+            _ => call.args(["--drain", "20s"]),
+        };
+        let outcome = call.run(server.reload_argv());
+        assert_eq!(outcome.code, 0, "{action}: {outcome:?}");
+        // It is a restart, and handover asks whether it is one if a client had to wait.
+        let warnings = outcome.report["warnings"].as_array().unwrap().iter();
+        let others = warnings.filter(|text| !text.to_string().contains("was that a restart?"));
+        assert_eq!(others.count(), 0, "{action}: {outcome:?}");
+        wait_kept(host);
+        all_served(&load.stop().unwrap());
+    }
+    keep.ends(1);
+}
