@@ -151,7 +151,7 @@ fn a_keep_that_is_killed_leaves_nobody_alone_and_nothing_behind() {
     let host = &Host::new().unwrap();
     for in_gap in [true, false] {
         let server = alone().start(host).unwrap();
-        let mut keep = Keep::on(host, "--any --max-wait 2s");
+        let mut keep = Keep::on(host, "--any");
         let server = (!in_gap).then_some(server);
         let waits = in_gap.then(|| client(host));
         if in_gap {
