@@ -138,6 +138,11 @@ fn it_keeps_all_ports_of_the_unit_and_no_others() {
     let later = shared_on(83).start_by(host, &unit.within()).unwrap();
     wait_kept(host, 83);
     assert_eq!(unit.asked(), 1, "only at the beginning");
+    let shown = || {
+        let said = syngate(host, "status").stdout;
+        said.contains("80-81,83 is kept: ") && said.contains("syngate keep --unit testkit-")
+    };
+    wait_until(SOON, "status to show them", shown).unwrap();
     assert!(
         !keep.said().contains("nobody listens yet"),
         "{}",

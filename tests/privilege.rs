@@ -17,13 +17,18 @@ mod of_several_users {
     };
 
     use crate::harness::instance::ask;
+    use crate::harness::keep::{Keep, client, wait_queued};
     use crate::harness::latch::Latch;
+    use crate::harness::rooms::all_served;
     use crate::harness::{
         Backend, Call, Outcome, SOON, SYNGATE, call, gated, queues, stopped_syns, wait_shut, words,
     };
 
     /// An ordinary user.
     const USER: &str = "setpriv --reuid 4711 --regid 4711 --clear-groups --no-new-privs";
+    /// The same, who may listen on port 80.
+    const BINDING_USER: &str = "setpriv --reuid 4711 --regid 4711 --clear-groups --inh-caps +net_bind_service \
+                                --ambient-caps +net_bind_service";
     const LONG: Duration = Duration::from_secs(60);
 
     /// As that user, with these capabilities handed on, and none but these within reach.
@@ -418,14 +423,15 @@ mod of_several_users {
     // The unit -----------------------------------------------------------------------------------
 
     const UNIT: &str = "contrib/systemd/syngate-restart@.service";
+    const KEEPING_UNIT: &str = "contrib/systemd/syngate-keep@.service";
 
     fn read(file: &str) -> String {
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
     }
 
     /// The settings of the unit for the instance `app`, in their order.
-    fn settings() -> Vec<(String, String)> {
-        let unit = read(UNIT).replace("%i", "app");
+    fn settings(unit: &str) -> Vec<(String, String)> {
+        let unit = read(unit).replace("%i", "app");
         let settings = unit.lines().filter(|line| !line.starts_with('#'));
         settings
             .filter_map(|line| line.split_once('='))
@@ -433,8 +439,8 @@ mod of_several_users {
             .collect()
     }
 
-    fn setting(name: &str) -> String {
-        let values = settings().into_iter().filter(|(n, _)| n == name);
+    fn setting(unit: &str, name: &str) -> String {
+        let values = settings(unit).into_iter().filter(|(n, _)| n == name);
         let values: Vec<String> = values.map(|(_, value)| value).collect();
         assert_eq!(values.len(), 1, "{name}: {values:?}");
         values.into_iter().next().unwrap()
@@ -448,19 +454,30 @@ mod of_several_users {
             "mount -t tmpfs none /usr/local/sbin && ln -s {SYNGATE} /usr/local/sbin/syngate"
         );
         host.must(["sh", "-c", &script]);
-        let unit = host.write("syngate-restart@.service", read(UNIT));
-        let unit = unit.to_str().unwrap();
-        for command in [
-            words("systemd-analyze verify --man=no"),
-            words("systemd-analyze security --no-pager --offline=true --threshold=41"),
-        ] {
-            let words: Vec<&str> = command.iter().map(String::as_str).chain([unit]).collect();
-            let ran = Ran::from(host.command(words[0]).args(&words[1..]).output().unwrap());
-            assert!(ran.ok(), "{ran:?}");
-            if command[1] == "verify" {
-                assert_eq!((ran.stdout, ran.stderr), (String::new(), String::new()));
+        for (unit, worst) in [(UNIT, 41), (KEEPING_UNIT, 39)] {
+            let name = Path::new(unit).file_name().unwrap().to_str().unwrap();
+            let file = host.write(name, read(unit));
+            for command in [
+                "systemd-analyze verify --man=no",
+                &format!("systemd-analyze security --no-pager --offline=true --threshold={worst}"),
+            ] {
+                let call = [words(command), vec![file.display().to_string()]].concat();
+                let ran = Ran::from(host.command(&call[0]).args(&call[1..]).output().unwrap());
+                assert!(ran.ok(), "{ran:?}");
+                if call[1] == "verify" {
+                    assert_eq!((ran.stdout, ran.stderr), (String::new(), String::new()));
+                }
             }
         }
+    }
+
+    /// As root with what the unit gives it.
+    fn root_of(unit: &str) -> Vec<String> {
+        assert_eq!(setting(unit, "NoNewPrivileges"), "yes");
+        let capabilities = words(&setting(unit, "CapabilityBoundingSet"));
+        let names = capabilities.iter().map(|one| one.strip_prefix("CAP_"));
+        let names = names.map(|one| format!(",+{}", one.unwrap().to_lowercase()));
+        root_with(&names.collect::<String>())
     }
 
     /// The call of the unit's, with what it may do there: root with its bounding set.
@@ -470,18 +487,14 @@ mod of_several_users {
         let systemctl = format!("#!/bin/sh\n{systemctl}\n");
         fs::write(bin.join("systemctl"), systemctl).unwrap();
         fs::set_permissions(bin.join("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
-        assert_eq!(setting("NoNewPrivileges"), "yes");
-        let capabilities = words(&setting("CapabilityBoundingSet"));
-        let names = capabilities.iter().map(|one| one.strip_prefix("CAP_"));
-        let names = names.map(|one| format!(",+{}", one.unwrap().to_lowercase()));
-        let mut by = root_with(&names.collect::<String>());
+        let mut by = root_of(UNIT);
         by.extend(words("env -i"));
         by.push(format!(
             "PATH={}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             bin.display()
         ));
         by.extend(variables.iter().map(|&variable| variable.to_owned()));
-        let directory = format!("/run/{}", setting("RuntimeDirectory"));
+        let directory = format!("/run/{}", setting(UNIT, "RuntimeDirectory"));
         host.must(["install", "-d", "-m", "0755", &directory]);
         let call = call(host, Vec::<String>::new()).by(by);
         call.on(Backend::Nft)
@@ -489,7 +502,7 @@ mod of_several_users {
 
     /// What it runs after its `--`.
     fn command_of_the_unit() -> Vec<String> {
-        let line = words(&setting("ExecStart"));
+        let line = words(&setting(UNIT, "ExecStart"));
         let (syngate, rest) = line.split_first().unwrap();
         assert_eq!(syngate, "syngate");
         let (separator, command) = rest.split_first().unwrap();
@@ -499,7 +512,7 @@ mod of_several_users {
 
     #[test]
     fn the_unit_may_do_all_that_it_has_to() {
-        assert_eq!(setting("EnvironmentFile"), "/etc/default/syngate-app");
+        assert_eq!(setting(UNIT, "EnvironmentFile"), "/etc/default/syngate-app");
         for (syn, backend) in [
             ("drop", Backend::Nft),
             ("hold", Backend::Nft),
@@ -604,10 +617,11 @@ mod of_several_users {
     }
 
     /// What its system call filter lets through; the rest fails with EPERM.
-    fn calls_allowed() -> BTreeSet<String> {
+    fn calls_allowed(unit: &str) -> BTreeSet<String> {
         let sets = call_sets();
         let mut allowed = BTreeSet::new();
-        for (_, value) in settings().iter().filter(|(n, _)| n == "SystemCallFilter") {
+        let settings = settings(unit);
+        for (_, value) in settings.iter().filter(|(n, _)| n == "SystemCallFilter") {
             match value.strip_prefix('~') {
                 Some(set) => allowed = &allowed - &calls_in(set, &sets),
                 None => allowed.extend(value.split(' ').flat_map(|one| calls_in(one, &sets))),
@@ -619,13 +633,6 @@ mod of_several_users {
     /// There is no systemd here that would enforce it: seen from outside, nothing else is asked for.
     #[test]
     fn the_unit_asks_for_nothing_that_it_may_not() {
-        let allowed = calls_allowed();
-        assert!(
-            allowed.contains("execve") && !allowed.contains("mount"),
-            "{allowed:?}"
-        );
-        let families = setting("RestrictAddressFamilies");
-        let families: Vec<&str> = families.split(' ').collect();
         let host = Host::new().unwrap();
         let pid = host.dir().join("server.pid");
         let serve = Serve::on("0.0.0.0:80");
@@ -647,25 +654,66 @@ mod of_several_users {
             ];
             let outcome = as_the_unit(&host, "true", &variables).run(command_of_the_unit());
             assert_eq!(outcome.code, 0, "{outcome:?}");
-            let traced = fs::read_to_string(&log).unwrap();
-            for line in traced.lines() {
-                let Some((call, arguments)) = line
-                    .split_once(' ')
-                    .and_then(|(_, rest)| rest.trim_start().split_once('('))
-                else {
-                    continue;
-                };
-                if !call.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-                    continue;
-                }
-                assert!(allowed.contains(call), "{syn}: {line}");
-                if call == "socket" {
-                    let family = arguments.split(',').next().unwrap();
-                    assert!(families.contains(&family), "{line}");
-                }
-            }
-            assert!(traced.contains("AF_NETLINK"), "it was traced");
+            only_allowed(UNIT, &log);
         }
+    }
+
+    /// The same of the unit that keeps, while its service is restarted as another user. Its own gaps, and the systemctl of
+    /// a unit, are the test of tests/ci/test-systemd.
+    #[test]
+    fn the_keeping_unit_asks_for_nothing_that_it_may_not() {
+        let host = Host::new().unwrap();
+        host.must(["chmod", "-R", "a+rwX", &host.dir().display().to_string()]);
+        let pid = host.dir().join("server.pid");
+        let log = host.dir().join("strace").display().to_string();
+        for (options, shares) in [("--port 80", true), ("--port 80 --any", false)] {
+            let serve = Serve::on("0.0.0.0:80").reuseport_if(shares);
+            let start = [words(BINDING_USER), serve.daemon_argv(&pid).unwrap()].concat();
+            let stop = format!("kill $(cat {})", pid.display());
+            let trace = words(&format!("strace -D -qq -f -o {log}"));
+            host.must(start.clone());
+            for by in [root_of(KEEPING_UNIT), trace] {
+                let keep = Keep::begun_by(&host, &by, options, &[]);
+                host.must(["sh", "-c", &stop]);
+                let waits = client(&host);
+                wait_queued(&host, 1);
+                host.must(start.clone());
+                all_served(&waits.finish().unwrap());
+                keep.ends(1);
+            }
+            only_allowed(KEEPING_UNIT, &log);
+            host.must(["sh", "-c", &stop]);
+        }
+    }
+
+    /// Of what strace has seen.
+    #[track_caller]
+    fn only_allowed(unit: &str, log: &str) {
+        let allowed = calls_allowed(unit);
+        assert!(
+            allowed.contains("execve") && !allowed.contains("mount"),
+            "{allowed:?}"
+        );
+        let families = setting(unit, "RestrictAddressFamilies");
+        let families: Vec<&str> = families.split(' ').collect();
+        let traced = fs::read_to_string(log).unwrap();
+        for line in traced.lines() {
+            let Some((call, arguments)) = line
+                .split_once(' ')
+                .and_then(|(_, rest)| rest.trim_start().split_once('('))
+            else {
+                continue;
+            };
+            if !call.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+                continue;
+            }
+            assert!(allowed.contains(call), "{unit}: {line}");
+            if call == "socket" {
+                let family = arguments.split(',').next().unwrap();
+                assert!(families.contains(&family), "{line}");
+            }
+        }
+        assert!(traced.contains("AF_NETLINK"), "it was traced");
     }
 
     // The unit that it is a part of ----------------------------------------------------------------

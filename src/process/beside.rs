@@ -2,8 +2,8 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use super::child::{Child, Launch, ProcessGroup, SH, shell_words};
 use crate::words::ended::CommandExit;
 
 /// How much to read of what such a line prints.
-const ANSWER_MAX: u64 = 4096;
+const ANSWER_MAX: usize = 4096;
 
 /// It has a process group of its own. If it has not ended when this is dropped, the whole group is
 /// killed.
@@ -69,17 +69,15 @@ impl Beside {
     }
 
     /// The first line of its output, trimmed.
-    pub(crate) fn answer(&mut self) -> String {
+    pub(crate) fn answer(&self) -> String {
         first_line(&self.output())
     }
 
-    /// The beginning of its output.
-    pub(crate) fn output(&mut self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        if let Some(file) = &mut self.answer {
-            let read = file.rewind();
-            let _ = read.and_then(|()| file.take(ANSWER_MAX).read_to_end(&mut bytes));
-        }
+    /// The beginning of its output, so far. Where it is read does not change where the line writes.
+    pub(crate) fn output(&self) -> Vec<u8> {
+        let mut bytes = vec![0; ANSWER_MAX];
+        let read = self.answer.as_ref().map(|file| file.read_at(&mut bytes, 0));
+        bytes.truncate(read.and_then(Result::ok).unwrap_or_default());
         bytes
     }
 

@@ -46,23 +46,35 @@ impl Question {
     }
 
     /// What it has printed. `None`: it goes on.
-    pub(crate) fn answer(&mut self) -> Option<Result<String>> {
+    pub(crate) fn answer(&self) -> Option<Result<String>> {
         let exit = self.systemctl.ended();
         let over = exit.is_some() || Instant::now() >= self.give_up;
         over.then(|| self.printed(exit))
+    }
+
+    /// The whole lines that it has printed so far: the jobs come first.
+    pub(crate) fn so_far(&self) -> String {
+        let mut printed = self.output();
+        let whole = printed.rfind('\n').map_or(0, |end| end + 1);
+        printed.truncate(whole);
+        printed
+    }
+
+    fn output(&self) -> String {
+        String::from_utf8_lossy(&self.systemctl.output()).into_owned()
     }
 
     /// Waits for the answer.
     ///
     /// # Errors
     /// It has failed, or takes too long.
-    pub(crate) fn wait(mut self) -> Result<String> {
+    pub(crate) fn wait(self) -> Result<String> {
         let exit = self.systemctl.child().wait(self.give_up, || false);
         self.printed(exit)
     }
 
-    fn printed(&mut self, exit: Option<CommandExit>) -> Result<String> {
-        let printed = String::from_utf8_lossy(&self.systemctl.output()).into_owned();
+    fn printed(&self, exit: Option<CommandExit>) -> Result<String> {
+        let printed = self.output();
         match exit {
             Some(CommandExit::Code(0)) => Ok(printed),
             Some(_) => {

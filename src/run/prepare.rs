@@ -275,7 +275,7 @@ impl Call<'_> {
     }
 
     fn ask(&self, line: &OsStr) -> Result<Result<Netns, String>, Ending> {
-        let mut asked = match Beside::ask(line, self.environment, self.signals.inherited()) {
+        let asked = match Beside::ask(line, self.environment, self.signals.inherited()) {
             Ok(asked) => asked,
             Err(error) => return Ok(Err(format!("can't be run ({})", error.desc()))),
         };

@@ -243,7 +243,7 @@ impl World for Machine<'_> {
             }
             Program::Search => {
                 let exit = self.search.as_ref().and_then(Beside::ended)?;
-                let answer = self.search.take().map(|mut search| search.answer());
+                let answer = self.search.take().map(|search| search.answer());
                 self.answer = answer.unwrap_or_default();
                 Some(exit)
             }

@@ -27,17 +27,33 @@ impl<'a> Keep<'a> {
 
     /// With these arguments and variables.
     pub(crate) fn begun(host: &'a Host, arguments: &str, variables: &[(&str, &str)]) -> Keep<'a> {
-        let keep = Keep::start(host, arguments, variables);
+        Keep::begun_by(host, &[], arguments, variables)
+    }
+
+    /// The same, with these words before the call.
+    pub(crate) fn begun_by(
+        host: &'a Host,
+        by: &[String],
+        arguments: &str,
+        variables: &[(&str, &str)],
+    ) -> Keep<'a> {
+        let keep = Keep::start(host, by, arguments, variables);
         let keeps = || keep.said().contains("keeping ");
         let began = wait_until(SOON, "keep to begin", keeps);
         began.unwrap_or_else(|error| panic!("{error:#}: {}", keep.said()));
         keep
     }
 
-    fn start(host: &'a Host, arguments: &str, variables: &[(&str, &str)]) -> Keep<'a> {
+    fn start(
+        host: &'a Host,
+        by: &[String],
+        arguments: &str,
+        variables: &[(&str, &str)],
+    ) -> Keep<'a> {
         let said = File::create(host.dir().join("keep.err")).unwrap();
-        let mut command = host.command(SYNGATE);
-        command.arg("keep").args(words(arguments));
+        let call = [by, &words(&format!("{SYNGATE} keep {arguments}"))].concat();
+        let mut command = host.command(&call[0]);
+        command.args(&call[1..]);
         command.envs(variables.iter().copied());
         let running = host
             .spawn(command.stdin(Stdio::null()).stderr(said))

@@ -5,6 +5,9 @@ use crate::words::unit_name::slice_path;
 /// The properties to ask for (org.freedesktop.systemd1(5)).
 pub(super) const PROPERTIES: &str = "Id,LoadState,ActiveState,ControlGroup,Slice";
 
+/// The kind of job that ends a unit.
+const STOP: &str = "stop";
+
 /// What systemd knows of a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Answer {
@@ -32,13 +35,8 @@ impl Answer {
     /// `systemctl show` (`ActiveState=active`). `None`: it has told nothing of a unit.
     pub(super) fn read(text: &str) -> Option<Answer> {
         let mut answer = Answer::default();
-        let mut jobs = Vec::new();
-        for line in text.lines() {
-            let Some((name, value)) = line.split_once('=') else {
-                let mut fields = line.split_whitespace().skip(1);
-                jobs.extend(fields.next().zip(fields.next()));
-                continue;
-            };
+        let properties = text.lines().filter_map(|line| line.split_once('='));
+        for (name, value) in properties {
             match name {
                 "Id" => &mut answer.id,
                 "LoadState" => &mut answer.load,
@@ -49,8 +47,7 @@ impl Answer {
             }
             .push_str(value);
         }
-        let job = jobs.into_iter().find(|(unit, _)| *unit == answer.id);
-        answer.job = job.map(|(_, kind)| kind.to_owned());
+        answer.job = job_of(&answer.id, text).map(str::to_owned);
         let told = !answer.id.is_empty() && !answer.active.is_empty();
         told.then_some(answer)
     }
@@ -59,7 +56,7 @@ impl Answer {
     /// activating.
     pub(super) fn fate(&self) -> Fate {
         match (self.job.as_deref(), self.active.as_str()) {
-            (Some("stop"), _) | (None, "inactive" | "failed") => Fate::Stopped,
+            (Some(STOP), _) | (None, "inactive" | "failed") => Fate::Stopped,
             _ => Fate::Comes,
         }
     }
@@ -80,6 +77,18 @@ impl Answer {
             false => Some(self.control_group.clone()),
         }
     }
+}
+
+/// Whether a job is to stop the unit, as the beginning of an answer tells.
+pub(super) fn is_to_stop(unit: &str, so_far: &str) -> bool {
+    job_of(unit, so_far) == Some(STOP)
+}
+
+/// The kind of job.
+fn job_of<'a>(unit: &str, text: &'a str) -> Option<&'a str> {
+    let jobs = text.lines().filter(|line| !line.contains('='));
+    let mut jobs = jobs.map(|line| line.split_whitespace().skip(1));
+    jobs.find_map(|mut fields| fields.next().filter(|of| *of == unit).and(fields.next()))
 }
 
 /// What holds for any text as an answer of systemctl's.
@@ -117,8 +126,10 @@ mod tests {
             ("try-restart", "deactivating", Comes),
             ("reload", "active", Comes),
         ] {
-            let job = format!("  4711 haproxy.service {job} running\n");
-            assert_eq!(told(&job, active).fate(), fate, "{job}{active}");
+            let line = format!("  4711 haproxy.service {job} running\n");
+            assert_eq!(told(&line, active).fate(), fate, "{line}{active}");
+            assert_eq!(is_to_stop("haproxy.service", &line), job == "stop");
+            assert!(!is_to_stop("nginx.service", &line));
         }
         for (active, fate) in [
             ("active", Comes),

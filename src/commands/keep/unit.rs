@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::SigSet;
 
-use super::answer::{Answer, Fate, PROPERTIES};
+use super::answer::{Answer, Fate, PROPERTIES, is_to_stop};
 use crate::kernel::control_group;
 use crate::process::environment::environment;
 use crate::process::signals::Signals;
@@ -97,8 +97,11 @@ impl Unit {
     }
 
     fn go_on(&mut self) -> Result<()> {
-        if let Some(question) = &mut self.question {
+        if let Some(question) = &self.question {
             let Some(answer) = question.answer() else {
+                if !self.is_stale && is_to_stop(&self.id, &question.so_far()) {
+                    self.fate = Fate::Stopped;
+                }
                 return Ok(());
             };
             self.question = None;
