@@ -293,6 +293,12 @@ fn what_is_no_unit_is_refused() {
         let named = format!("syngate: --unit {}: {says}", unit.name);
         assert!(said.starts_with(&named), "{said}");
     }
+    unit.write(
+        "show",
+        "Id=x.service\nLoadState=error\nActiveState=inactive\nSlice=\n",
+    );
+    let said = unit.refused("").stderr;
+    assert!(said.contains("names no control group"), "{said}");
     fs::remove_file(host.dir().join("bin/show")).unwrap();
     let said = unit.refused("").stderr;
     assert!(said.contains("systemctl: cat: show: "), "{said}");

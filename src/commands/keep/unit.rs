@@ -38,7 +38,7 @@ impl Unit {
     /// Asks systemctl, and waits for the answer.
     ///
     /// # Errors
-    /// There is no such unit, nobody can start it, or systemctl does not tell.
+    /// There is no such unit, nobody can start it, systemctl does not tell, or there are no control groups.
     pub(super) fn find(name: &str, run: &str, signals: &Signals) -> Result<Unit> {
         let mut unit = Unit {
             name: name.to_owned(),
@@ -57,6 +57,11 @@ impl Unit {
             bail!("{why}");
         }
         unit.take(&answer);
+        // Else its listeners could not be told from others.
+        control_group::root().context("no control groups of version 2 are mounted here")?;
+        unit.control_group
+            .as_ref()
+            .context("systemctl names no control group of the unit's")?;
         Ok(unit)
     }
 
