@@ -105,6 +105,18 @@ fn in_gap(host: &Host) -> (Keep<'_>, RunningLoad) {
     (keep, waits)
 }
 
+/// It is made longer for those who waited.
+#[test]
+fn the_service_has_its_own_backlog_back_when_it_has_accepted_them() {
+    let host = &Host::new().unwrap();
+    let (keep, waits) = in_gap(host);
+    let _server = shared().backlog(16).start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+    let own = || listeners(host).iter().any(|line| line.contains(" 16 "));
+    wait_until(SOON, "its own backlog", own).unwrap();
+    keep.ends(1);
+}
+
 /// Who waits as keep is told to end is served first.
 #[test]
 fn it_ends_in_order() {

@@ -276,6 +276,35 @@ fn a_slow_service_has_its_own_backlog_back() {
     all_served(&load.finish().unwrap());
 }
 
+/// Its own backlog would have it drop SYNs for as long as it hangs.
+#[test]
+fn a_service_that_hangs_keeps_the_longer_backlog_and_that_is_told() {
+    let host = Host::new().unwrap();
+    let server = Serve::on("0.0.0.0:80").backlog(4).accept_rate(1);
+    let mut service = Restarted::new(&host, server);
+    with_a_deadline(|deadline| {
+        let call = park(&host, deadline);
+        let run = service.begin(&call);
+        let load = burst("127.0.0.1:80", 30).start(&host).unwrap();
+        if !are_parked(&host, 30) {
+            return false;
+        }
+        let outcome = service.finish(&call, run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        let warnings = outcome.report["warnings"].as_array().unwrap();
+        let told = " wait to be accepted on 0.0.0.0:80, more than its own backlog of 4 takes: it keeps the longer one of 34";
+        assert!(warnings[0].as_str().unwrap().contains(told), "{outcome:?}");
+        assert_eq!(warnings.len(), 1, "{outcome:?}");
+        assert!(
+            listeners(&host)[0].contains(" 34 "),
+            "{:?}",
+            listeners(&host)
+        );
+        drop(load);
+        true
+    });
+}
+
 /// A service may have limits of its own, as sshd has with MaxStartups.
 #[test]
 fn those_who_wait_are_let_go_no_faster_than_asked() {

@@ -381,6 +381,21 @@ fn a_service_that_comes_back_without_so_reuseport() {
     assert_eq!(service.shares_port(), "1\n");
 }
 
+/// As services do that set it when they are up. It is made longer for those who waited, and restored afterwards.
+#[test]
+fn a_backlog_that_the_service_sets_meanwhile_stays() {
+    let host = Host::new().unwrap();
+    let service = Service::start(&host, "", ONE);
+    let start = service.command(
+        "",
+        r#"[{"address": "0.0.0.0", "backlog": 5, "again": 500}]"#,
+    );
+    let call = park(&host, "--port 80");
+    restarted(&service, &call, &start, &[(&host, "127.0.0.1")]);
+    let listens = host.must(words("ss -Hltn sport = :80"));
+    assert!(listens.contains(" 500 "), "{listens}");
+}
+
 /// Only sockets of one user share a port, so the first attempt fails.
 #[test]
 fn a_service_that_comes_back_as_another_user_has_the_room_at_its_next_attempt() {

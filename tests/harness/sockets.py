@@ -1,7 +1,8 @@
 """A service whose listeners are what a test wants: sockets.py PIDS SPEC.
 
 SPEC is JSON: a list of listeners, each with address, port (80), v6only, device, share (SO_REUSEPORT), no_reuse
-(no SO_REUSEADDR), uid (the user whose socket it is, of a process that is root's), many (so many of them), md5 (keys), filter, options (all that a connection inherits), program (one
+(no SO_REUSEADDR), uid (the user whose socket it is, of a process that is root's), many (so many of them), backlog (64), again (the backlog that it sets as it accepts
+the first client), md5 (keys), filter, options (all that a connection inherits), program (one
 of its own chooses in the SO_REUSEPORT group: the first listener). There are as many processes as WORKERS says. They are in the background, and listen, when this one ends; PIDS has their pids.
 Each answers a request with the options of its connection.
 """
@@ -94,7 +95,7 @@ def listener(wanted):
             except OSError:
                 pass  # older kernels lack some
     bind(made, (address, port))
-    made.listen(64)
+    made.listen(wanted.get("backlog", 64))
     if "program" in wanted:
         attach(made, SO_ATTACH_REUSEPORT_CBPF, 0)
     made.setblocking(False)
@@ -121,14 +122,16 @@ def bind(made, address):
 
 def serve(listeners):
     selector = selectors.DefaultSelector()
-    for one in listeners:
-        selector.register(one, selectors.EVENT_READ)
+    for one, backlog in listeners:
+        selector.register(one, selectors.EVENT_READ, backlog)
     while True:
         for key, _ in selector.select():
             try:
                 connection, _ = key.fileobj.accept()
             except BlockingIOError:
                 continue
+            if key.data:
+                key.fileobj.listen(key.data)
             body = json.dumps(options(connection), sort_keys=True).encode()
             connection.setblocking(True)
             connection.recv(1000)
@@ -145,7 +148,7 @@ def main(file, spec):
         pid = os.fork()
         if pid == 0:
             os.setsid()
-            made = [listener(one) for one in wanted for _ in range(one.get("many", 1))]
+            made = [(listener(one), one.get("again")) for one in wanted for _ in range(one.get("many", 1))]
             os.write(up, b".")
             null = os.open(os.devnull, os.O_RDWR)
             for fd in (0, 1, 2, up):

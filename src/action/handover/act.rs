@@ -109,8 +109,11 @@ impl Action for HandoverAction {
     }
 
     /// Only when the gate is open: whether the hand-over is complete.
-    fn ask(&mut self, _: Question, _: &mut Now) -> Answer {
+    fn ask(&mut self, question: Question, _: &mut Now) -> Answer {
         let mut rooms = self.rooms.borrow_mut();
+        if question != Question::Left {
+            rooms.shut_all();
+        }
         if self.next_look.take().is_some() {
             rooms.hand_all_over();
         }

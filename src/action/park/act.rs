@@ -111,9 +111,12 @@ impl Action for ParkAction {
     }
 
     /// Only whether the hand-over is complete: the policy asks nothing else. The rooms stay until the service has
-    /// accepted those who waited.
-    fn ask(&mut self, _: Question, _: &mut Now) -> Answer {
+    /// accepted those who waited, or the deadline is over.
+    fn ask(&mut self, question: Question, _: &mut Now) -> Answer {
         let mut rooms = self.rooms.borrow_mut();
+        if question != Question::Left {
+            rooms.shut_all();
+        }
         if self.next_look.is_some() && rooms.stands_by {
             match rooms.unaccepted() {
                 Answer::Left(Some(0)) => (),

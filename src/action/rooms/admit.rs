@@ -40,7 +40,7 @@ impl Rooms {
                 if is_service {
                     group.give_to(binding.uid);
                 }
-                self.admitted.told.push(told);
+                self.told.push(told);
                 self.admitted.done.insert(cookie);
             }
         }

@@ -15,8 +15,6 @@ pub(crate) struct Admitted {
     pub(super) groups: BTreeSet<PathBuf>,
     /// The cookies of the sockets for which that was done.
     pub(super) done: BTreeSet<u64>,
-    /// What to tell of that.
-    pub(super) told: Vec<String>,
 }
 
 impl Admitted {

@@ -38,7 +38,7 @@ pub(crate) fn account(rooms: &SharedRooms, told: &Told, now: &mut Now) -> Accoun
         _ => rooms.elsewhere(),
     };
     let warnings = rooms.acted.take().into_iter();
-    let warnings = warnings.chain(rooms.admitted.told.drain(..).collect::<Vec<_>>());
+    let warnings = warnings.chain(rooms.told.drain(..).collect::<Vec<_>>());
     let room = Room::of(told.max_held, longest_queue(rooms.netns()));
     let warnings = warnings.chain(no_room_words(&figures, room));
     warnings.for_each(|text| now.warn(text));

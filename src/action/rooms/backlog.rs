@@ -11,11 +11,19 @@ use crate::kernel::sockets::{Listener, Sample};
 impl Group {
     /// A listener whose queue is fuller than its backlog drops SYNs until the service has accepted enough.
     pub(super) fn raise(&mut self, targets: &Targets, waited: usize) {
-        for (copy, listener) in targets {
-            let larger = listener.backlog.saturating_add(waited as u32);
-            let done = waited > 0 && copy::set_backlog(copy, larger).is_ok();
-            if done && !self.has_raised(listener) {
-                self.raised.push(Raised::new(listener));
+        for (copy, listener) in targets.iter().filter(|_| waited > 0) {
+            // The service may have called listen(2) again since the look.
+            let before = copy::backlog(copy).unwrap_or(listener.backlog);
+            let longer = before.saturating_add(waited as u32);
+            if copy::set_backlog(copy, longer).is_err() {
+                continue;
+            }
+            // The kernel may have set it shorter.
+            let set = copy::backlog(copy).unwrap_or(longer);
+            let cookie = listener.id.cookie;
+            match self.raised.iter_mut().find(|one| one.cookie == cookie) {
+                Some(raised) => raised.raise_again(before, set),
+                None => self.raised.push(Raised::new(cookie, before, set)),
             }
         }
     }
@@ -48,9 +56,12 @@ impl Group {
         });
     }
 
-    /// The same for the last time.
-    pub(super) fn lower_now(&mut self, there: &Sample) {
+    /// The same for the last time. Returns what to tell of those that keep the longer one.
+    pub(super) fn lower_now(&mut self, there: &Sample) -> Vec<String> {
         self.lower_where(there, |raised, queue| queue <= raised.own);
+        let shown = self.place.shown();
+        let told = self.raised.drain(..).map(|raised| raised.words(&shown));
+        told.collect()
     }
 
     fn lower_where(&mut self, there: &Sample, is_time: impl Fn(&mut Raised, u32) -> bool) {
@@ -62,6 +73,10 @@ impl Group {
             let Some(copy) = listener.and_then(|l| copy::of(l, &there.holders).ok()) else {
                 return false;
             };
+            // The service has set one itself meanwhile.
+            if copy::backlog(&copy).is_some_and(|backlog| backlog != raised.set) {
+                return false;
+            }
             let queue = copy::accept_queue(&copy).unwrap_or(0);
             raised.queue = queue;
             !is_time(raised, queue) || copy::set_backlog(&copy, raised.own).is_err()

@@ -30,7 +30,7 @@ impl Rooms {
         self.take_back(&there);
         let old = &self.old;
         for group in &mut self.groups {
-            group.lower_now(&there);
+            self.told.extend(group.lower_now(&there));
             let listeners = group.listeners(&there);
             // When the old ones close, their connections still have to move to the new ones.
             let all_new = listeners.iter().all(|l| !old.contains(&l.id.cookie));

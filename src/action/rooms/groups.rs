@@ -68,6 +68,8 @@ pub(crate) struct Rooms {
     pub left_alone: Vec<LeftAlone>,
     /// When listeners came or went the last time. With `--syn handover` also when the gate was closed.
     pub(super) changed_at: Option<Instant>,
+    /// What to warn of at the end.
+    pub(super) told: Vec<String>,
     /// The guard has acted, and nobody has told that yet.
     pub acted: Option<String>,
     /// What tells the next run of all this, should this process and its guard be killed.
@@ -286,6 +288,7 @@ impl Rooms {
             stands_by: false,
             left_alone: Vec::new(),
             changed_at: None,
+            told: Vec::new(),
             acted: None,
             note: None,
             moving: Moving::default(),

@@ -84,6 +84,11 @@ impl Guarded {
         loop {
             let now = Instant::now();
             let hangs = now >= beat + HUNG;
+            // Where the rooms are shut, the run has its time until queues and handshakes are through.
+            let until = match now < until || self.rooms.groups.iter().any(Group::is_open) {
+                true => until,
+                false => until + HANDED_OVER_WITHIN,
+            };
             if now >= until || (hangs && (told_to_end() || self.is_served_anew())) {
                 return false;
             }

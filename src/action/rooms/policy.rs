@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::decide::policy::{Answer, Conclusion, Due, Policy, Question};
+use crate::words::ports::PortSet;
 
 /// How long the run waits for handshakes and full queues at most. Then a listener keeps a larger backlog, and the group a program
 /// that leaves the choice to the kernel.
@@ -17,6 +18,8 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub(crate) struct ParkPolicy {
     /// When to look next, and when to give up.
     looks: Option<(Instant, Instant)>,
+    /// The deadline is over: who waits in rooms goes at once.
+    late: bool,
     over: bool,
 }
 
@@ -27,7 +30,14 @@ impl Policy for ParkPolicy {
 
     fn after_open(&self) -> Due {
         let (next, _) = self.looks.filter(|_| !self.over)?;
-        Some((next, Question::Left))
+        let question = match self.late {
+            false => Question::Left,
+            true => Question::LetGo {
+                ports: PortSet::EMPTY,
+                finally: true,
+            },
+        };
+        Some((next, question))
     }
 
     fn lingers(&self) -> bool {
@@ -41,11 +51,14 @@ impl Policy for ParkPolicy {
         deadline: Instant,
         now: Instant,
     ) -> Conclusion {
+        self.late |= now >= deadline;
         if let Some((next, until)) = &mut self.looks {
             let left = match answer {
                 Answer::Waiting(_) => {
-                    *until = now + HANDED_OVER_WITHIN;
-                    now < deadline
+                    if !self.late {
+                        *until = now + HANDED_OVER_WITHIN;
+                    }
+                    now < *until
                 }
                 Answer::Left(Some(1..)) => now < *until,
                 _ => false,
@@ -103,7 +116,10 @@ mod tests {
             policy.lingers()
         };
         assert!(waits(HANDED_OVER_WITHIN * 3));
-        assert!(!waits(Duration::from_secs(30)));
+        assert!(waits(Duration::from_millis(29_900)));
+        assert!(waits(Duration::from_secs(30)));
+        assert!(waits(Duration::from_secs(31)), "a full queue has its time");
+        assert!(!waits(Duration::from_secs(32)));
         let mut policy = ParkPolicy::default();
         policy.opened(start);
         let late = start + HANDED_OVER_WITHIN * 3;
@@ -114,6 +130,21 @@ mod tests {
                 "the handshakes have their time afterwards"
             );
         }
+    }
+
+    #[test]
+    fn at_the_deadline_nobody_waits_in_a_room_any_more() {
+        let start = Instant::now();
+        let mut policy = ParkPolicy::default();
+        policy.opened(start);
+        let asks = |policy: &ParkPolicy| policy.after_open().unwrap().1;
+        assert_eq!(asks(&policy), Question::Left);
+        let answer = Answer::Waiting(Waiting::default());
+        policy.answered(answer, Duration::ZERO, start, start);
+        assert!(matches!(
+            asks(&policy),
+            Question::LetGo { finally: true, .. }
+        ));
     }
 
     #[test]

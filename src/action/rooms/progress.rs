@@ -33,7 +33,8 @@ impl Rooms {
         self.still_moving() + self.unsettled(&there) + self.still_raised()
     }
 
-    fn still_raised(&mut self) -> usize {
+    /// How many listeners have a longer backlog than their own.
+    pub(super) fn still_raised(&mut self) -> usize {
         if self.groups.iter().all(|group| group.raised.is_empty()) {
             return 0;
         }

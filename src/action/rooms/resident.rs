@@ -126,6 +126,7 @@ impl Rooms {
         });
         let tended = tended.collect();
         self.figures = before;
+        self.still_raised();
         self.set_busy(false);
         if self.changed_for(SETTLES_AFTER) {
             self.groups.iter_mut().for_each(Group::settle);
