@@ -447,14 +447,19 @@ mod of_several_users {
     }
 
     #[test]
-    fn systemd_finds_no_fault_with_the_unit() {
+    fn systemd_finds_no_fault_with_the_units() {
         let host = Host::new().unwrap();
         // Where systemd looks for programs without a path.
         let script = format!(
             "mount -t tmpfs none /usr/local/sbin && ln -s {SYNGATE} /usr/local/sbin/syngate"
         );
         host.must(["sh", "-c", &script]);
-        for (unit, worst) in [(UNIT, 41), (KEEPING_UNIT, 39)] {
+        for (unit, worst) in [
+            (UNIT, 41),
+            (KEEPING_UNIT, 39),
+            ("contrib/systemd/syngate-closed@.service", 43),
+            ("contrib/systemd/syngate-gate@.service", 11),
+        ] {
             let name = Path::new(unit).file_name().unwrap().to_str().unwrap();
             let file = host.write(name, read(unit));
             for command in [
