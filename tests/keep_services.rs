@@ -6,23 +6,29 @@ mod harness;
 
 use harness::deaths::{Deaths, Failed};
 use harness::keep::Keep;
-use harness::rooms::listeners;
+use harness::rooms::{listeners, queued};
 use harness::services::Service;
-use harness::tell;
-use testkit::Pair;
+use harness::{SOON, tell};
+use testkit::{Pair, wait_until};
 
 /// What becomes of 1,000 clients a second meanwhile.
 fn course(service: &Service, pair: &Pair) -> Failed {
     let load = service.clients(&pair.client, 1_000);
     let mut deaths = Deaths::default();
+    // One that dies sooner had accepted those who waited, and answered none.
+    let starts = || {
+        service.starts();
+        let served = || queued(&pair.server) == 0;
+        wait_until(SOON, "those who waited to be served", served).unwrap();
+    };
     // As by a supervisor; then by a colleague.
     service.dies(&mut deaths);
-    service.starts();
+    starts();
     service.stops(&mut deaths);
-    service.starts();
+    starts();
     for _ in 0..5 {
         service.dies(&mut deaths);
-        service.starts();
+        starts();
     }
     let report = load.stop().unwrap();
     let failed = Failed::of(&report, &deaths);
