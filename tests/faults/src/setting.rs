@@ -272,7 +272,8 @@ impl Place {
     /// COMMAND: it writes down when it runs (see [`ran_ms`]), replaces the server, writes down that it is
     /// through, and does what `AFTERWARDS` says. No signal stops it in the middle. The server takes its time,
     /// so that some clients come while nobody listens. The old one is killed, with all that it has, unless
-    /// the run keeps nobody from it.
+    /// the run keeps nobody from it. Where connections wait in rooms, somebody tries the configuration first, and
+    /// listens for that for a moment, as `nginx -t` does.
     pub fn restart(&self, setting: &Setting) -> String {
         let Place {
             folder, testkit, ..
@@ -283,12 +284,20 @@ impl Place {
         } else {
             ""
         };
+        let tries = match setting.has_rooms() {
+            true => format!(
+                "python3 -c '{}' {}\n",
+                FOR_A_MOMENT, setting.shares_port as u8
+            ),
+            false => String::new(),
+        };
         format!(
             "trap : HUP INT QUIT TERM\n\
              read -r up _ </proc/uptime\n\
              echo \"$up\" >>{folder}/ran\n\
              kill -{signal} \"$(cat {folder}/pid)\"\n\
              while kill -0 \"$(cat {folder}/pid)\" 2>/dev/null; do sleep 0.001; done\n\
+             {tries}\
              setsid {testkit} serve --listen 0.0.0.0:80 --start-delay 40ms{reuseport} </dev/null >/dev/null 2>&1 &\n\
              echo $! >{folder}/pid\n\
              echo through >>{folder}/through\n\
@@ -296,6 +305,12 @@ impl Place {
         )
     }
 }
+
+/// Python: listens, accepts nobody, and ends. The argument: whether it sets SO_REUSEPORT.
+const FOR_A_MOMENT: &str = "import socket, sys; s = socket.socket(); \
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); \
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(sys.argv[1])); \
+    s.bind((\"0.0.0.0\", 80)); s.listen(512)";
 
 /// When COMMAND began, in ms of CLOCK_MONOTONIC, by what it has written down: the first number of
 /// /proc/uptime, which counts 10 ms.
