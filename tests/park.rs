@@ -589,8 +589,14 @@ time.sleep(float(sys.argv[1]))
         service.latch.release();
         between.wait();
         wait_parked(host, 20);
+        let more = burst(&format!("{SERVER}:80"), 20)
+            .start(&pair.client)
+            .unwrap();
+        wait_parked(host, 40);
         between.release();
         all_served(&load.finish().unwrap());
+        all_served(&more.finish().unwrap());
+        no_syn_was_lost(&pair.client);
         if killed {
             let gone = || listeners(host).len() == 1;
             wait_until(SOON, "the end of the rooms", gone).unwrap();

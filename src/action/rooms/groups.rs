@@ -94,7 +94,7 @@ pub(crate) struct Group {
     /// `--syn handover`: the service's listeners, which get new connections as long as there are any.
     pub(super) preferred: Option<Preferred>,
     pub(super) noted: NotedConnections,
-    filling: Filling,
+    pub(super) filling: Filling,
     /// What programs know of the rooms while these are open.
     pub(super) opened: Option<Opened>,
     /// Since when connections may wait in the rooms.

@@ -17,10 +17,10 @@ use crate::action::contract::GuardWork;
 use crate::decide::policy::Answer;
 use crate::gate::rooms::dissolve_of;
 use crate::kernel::control_group;
+use crate::kernel::room::Shelf;
 use crate::kernel::room::lending::Bindings;
 use crate::kernel::room::lent::Lent;
 use crate::kernel::room::orders::{File, HAND_OVER, Orders};
-use crate::kernel::room::{Room, Shelf};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Looks, Sample};
 use crate::kernel::sys;
@@ -208,10 +208,7 @@ impl Guarded {
             File::Shelf | File::LentShelf => {
                 let shelf = Shelf::adopt(file)?;
                 let lent = kind == File::LentShelf;
-                let size = shelf.rooms()?.iter().map(Room::size).max();
-                let size = size.unwrap_or_default();
-                let filling = Filling { size, turn: size };
-                let mut group = Group::new(shelf.place().clone(), filling, lent);
+                let mut group = Group::new(shelf.place().clone(), Filling::default(), lent);
                 group.shelf = Some(shelf);
                 group.parking = Some(Instant::now());
                 self.rooms.groups.push(group);

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::groups::{Group, Rooms, attach};
+use super::groups::{Filling, Group, Rooms, attach};
 use super::letting_go::{Next, Then};
 use super::preferred::{Preferred, Targets, copies, program};
 use crate::decide::policy::{Answer, Waiting};
-use crate::kernel::room::copy;
 use crate::kernel::room::programs::spread;
+use crate::kernel::room::{Room, copy};
 use crate::kernel::sockets::Sample;
 
 impl Rooms {
@@ -89,6 +89,7 @@ impl Group {
         let cookies = to.iter().map(|(copy, _)| copy::cookie(copy));
         let preferred = Preferred::new(cookies.collect::<std::io::Result<_>>()?)?;
         preferred.array.put_all(to.iter().map(|(copy, _)| copy))?;
+        self.know_size();
         let choice = match &self.opened {
             Some(opened) => self.while_there(opened),
             // A guard does not know the array that has the rooms.
@@ -97,6 +98,19 @@ impl Group {
         attach(&program(&preferred, choice)?, &self.rooms())?;
         self.preferred = Some(preferred);
         Ok(())
+    }
+
+    /// A guard has the rooms before these are open, and so does not know how many may wait in each.
+    fn know_size(&mut self) {
+        let size = self
+            .rooms()
+            .iter()
+            .map(Room::size)
+            .max()
+            .unwrap_or_default();
+        if self.filling.size == 0 {
+            self.filling = Filling { size, turn: size };
+        }
     }
 
     /// The rooms are open again, and empty.
