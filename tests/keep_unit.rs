@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use harness::group::Group;
 use harness::keep::{Keep, client, shared, wait_queued};
 use harness::rooms::all_served;
-use harness::{SOON, SYNGATE, syngate, words};
+use harness::{SOON, SYNGATE, call, syngate, words};
 use testkit::services::Serve;
 use testkit::{Host, Ran, Running, wait_until};
 
@@ -180,6 +180,32 @@ fn a_port_that_the_unit_no_longer_has_is_given_up() {
     drop(alone);
     let locks = || host.must(words("cat /proc/locks")).contains(" 81 81");
     assert!(!locks(), "another keep may have it");
+    keep.ends(1);
+}
+
+/// Keep stands back for a run, and comes again; a run on another port is none of its business.
+#[test]
+fn runs_work_on_a_port_of_the_unit() {
+    let host = &Host::new().unwrap();
+    let mut unit = Unit::of(host, shared());
+    unit.start();
+    let _other = shared_on(82).start(host).unwrap();
+    let keep = unit.kept("");
+    for port in [80, 82] {
+        let call = call(
+            host,
+            words(&format!("--port {port} --drain 0 --ready-timeout 0")),
+        );
+        let rooms = format!(
+            "ss -Hltn sport = :80 | wc -l >{}",
+            host.dir().join("seen").display()
+        );
+        let outcome = call.run(["sh", "-c", &rooms]);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        let seen = fs::read_to_string(host.dir().join("seen")).unwrap();
+        assert_eq!(seen == "1\n", port == 80, "{seen}");
+        wait_kept(host, 80);
+    }
     keep.ends(1);
 }
 
