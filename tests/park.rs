@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use harness::latch::Latch;
 use harness::rooms::{
-    GROUPS_HIDDEN, SHARES_PORT, all_served, are_parked, figure, listeners, no_syn_was_lost, notes,
-    nothing_is_left, queued, with_a_deadline,
+    GROUPS_HIDDEN, SHARES_PORT, all_served, another_can_share, are_parked, figure, listeners,
+    no_syn_was_lost, notes, nothing_is_left, queued, with_a_deadline,
 };
 use harness::{Call, Outcome, SOON, SYNGATE, all_refused, call, ms, queues, words};
 use nix::sys::signal::Signal;
@@ -147,10 +147,17 @@ fn who_comes_meanwhile_is_connected_at_once_and_served_later() {
 fn a_service_without_so_reuseport_has_none_afterwards() {
     let host = Host::new().unwrap();
     let mut service = Restarted::new(&host, Serve::on("0.0.0.0:80"));
+    assert!(!another_can_share(&host));
     let call = park(&host, "");
     let run = service.begin(&call);
     assert_eq!(service.finish(&call, run).code, 0);
     assert_eq!(shares_port(&service), "0");
+    assert!(
+        !another_can_share(&host),
+        "the kernel remembers of the port that it was shared"
+    );
+    assert_eq!(call.run(["false"]).code, 1);
+    assert!(!another_can_share(&host));
 }
 
 #[test]
@@ -902,6 +909,7 @@ fn clear_takes_back_what_a_killed_run_has_lent() {
         let says = "removed from the service's listeners what the killed run";
         assert!(cleared.stderr.contains(says), "{cleared:?}");
         assert_eq!(shares_port(&service), own);
+        assert_eq!(another_can_share(&host), reuseport);
         let load = burst("127.0.0.1:80", 20).start(&host).unwrap();
         all_served(&load.finish().unwrap());
         latch.release();

@@ -40,6 +40,15 @@ for path in glob.glob('/proc/[0-9]*/fd/*'):
         pass
 ";
 
+/// Whether a program of the service's user that sets SO_REUSEPORT can be bound beside the service, which does not.
+pub(crate) fn another_can_share(host: &Host) -> bool {
+    const BIND: &str = "import socket
+made = socket.socket(); made.setsockopt(1, 2, 1); made.setsockopt(1, 15, 1)
+try: made.bind(('0.0.0.0', 80)); print('bound')
+except OSError: pass";
+    host.must(["python3", "-c", BIND]) == "bound\n"
+}
+
 /// Before a command line: it does not see the mount of the control groups.
 pub(crate) const GROUPS_HIDDEN: [&str; 6] = [
     "unshare",

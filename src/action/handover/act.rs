@@ -140,7 +140,7 @@ impl Action for HandoverAction {
         for alone in rooms.left_alone.iter().filter(|alone| alone.deserted) {
             let (shown, why) = (alone.place.shown(), &alone.why);
             now.warn(format!(
-                "nobody listened on {shown} for a time, and new connections were refused: no room could be \
+                "nobody listened on {shown} for a time, and new connections may have been refused: no room could be \
                  made there: {why}"
             ));
         }

@@ -1,5 +1,6 @@
 //! When the rooms are shut: listeners have nothing of syngate's any more.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
 use anyhow::Result;
@@ -8,7 +9,7 @@ use super::again::again;
 use super::groups::Rooms;
 use super::passes::Passes;
 use crate::kernel::bpf::{Link, leave_choice_to_kernel};
-use crate::kernel::room::{Place, copy};
+use crate::kernel::room::{Place, copy, sharing};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Listener, Looks, Sample, Want};
 use crate::words::scope::Scope;
@@ -65,10 +66,16 @@ impl Rooms {
     /// Listeners have SO_REUSEPORT no longer that they have from syngate; also those on other addresses than the run
     /// is for.
     pub(super) fn take_back(&self, there: &Sample) {
-        for listener in there.listeners.iter().filter(|l| self.is_lent(l)) {
+        let listeners = there.listeners.iter();
+        let lent: Vec<&Listener> = listeners.filter(|l| self.is_lent(l)).collect();
+        for listener in &lent {
             if let Ok(copy) = again(|| copy::of(listener, &there.holders)) {
                 let _ = again(|| copy::set_shares_port(&copy, false));
             }
+        }
+        let places: BTreeSet<Place> = lent.into_iter().map(Place::of).collect();
+        for place in places {
+            let _ = again(|| sharing::forget(&place, self.netns()));
         }
     }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::action::contract::Seen;
 use crate::gate::rooms::dissolve_of;
 use crate::kernel::bpf::leave_choice_to_kernel;
-use crate::kernel::room::{Place, copy};
+use crate::kernel::room::{Place, copy, sharing};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Listener, Looks, Want};
@@ -232,10 +232,11 @@ impl Left {
             .map(|listener| listener.port)
             .collect();
         let mut sockets = Sockets::new(&ports, &Scope::default())?;
-        if let Some(netns) = &self.netns {
-            let netns = Netns::parse(netns).map_err(anyhow::Error::msg)?;
+        let netns = self.netns.as_deref().map(Netns::parse).transpose();
+        let netns = netns.map_err(anyhow::Error::msg)?;
+        if let Some(netns) = &netns {
             // A namespace that has gone has no listeners.
-            if sockets.look_in(&netns).is_err() {
+            if sockets.look_in(netns).is_err() {
                 return Ok(());
             }
         }
@@ -261,6 +262,7 @@ impl Left {
             }
             if lent {
                 copy::set_shares_port(&copy, false)?;
+                sharing::forget(&place, netns.as_ref())?;
             }
         }
         Ok(())

@@ -17,6 +17,7 @@ pub(crate) mod place;
 pub(crate) mod probe;
 pub(crate) mod programs;
 pub(crate) mod releases;
+pub(crate) mod sharing;
 pub(crate) mod shelf;
 pub(crate) mod socket;
 mod unlike;

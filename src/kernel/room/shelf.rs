@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use anyhow::{Context, Result, ensure};
 use nix::cmsg_space;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
     sendmsg, socketpair,
@@ -70,7 +71,8 @@ impl Shelf {
     /// # Errors
     /// There are no rooms in the queue.
     pub(crate) fn adopt(queue: OwnedFd) -> Result<Shelf> {
-        let rooms = peek(queue.as_fd())?.into_iter().map(Room::adopt);
+        let rooms = peek(queue.as_fd()).with_context(too_many_files)?;
+        let rooms = rooms.into_iter().map(Room::adopt);
         let rooms = rooms.collect::<Result<Vec<Room>>>()?;
         let first = rooms.first().context("no room")?;
         Ok(Shelf {
@@ -93,11 +95,8 @@ impl Shelf {
     /// # Errors
     /// This process may open no more files.
     pub(crate) fn rooms(&self) -> Result<Vec<Room>> {
-        let files = peek(self.queue.as_fd()).context("the waiting rooms can't be reached")?;
-        ensure!(
-            files.len() == self.cookies.len(),
-            "the waiting rooms can't be reached: too many open files"
-        );
+        let files = peek(self.queue.as_fd()).with_context(too_many_files)?;
+        ensure!(files.len() == self.cookies.len(), too_many_files());
         let rooms = files.into_iter().zip(&self.cookies);
         let rooms = rooms.map(|(file, cookie)| Room::known(file, &self.place, *cookie));
         Ok(rooms.collect())
@@ -108,6 +107,15 @@ impl AsFd for Shelf {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.queue.as_fd()
     }
+}
+
+/// The kernel delivers no more descriptors than the process may open.
+fn too_many_files() -> String {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    format!(
+        "the waiting rooms can't be reached: the limit of open files, {limit}, may be too low (ulimit -n, \
+         LimitNOFILE=)"
+    )
 }
 
 /// Copies of the descriptors in the queue's first message, which stays there.

@@ -247,6 +247,9 @@ fn why(place: &Place, error: &io::Error) -> anyhow::Error {
     let shown = place.shown();
     match is_taken(error) {
         true => anyhow!("no waiting room can be made on {shown}: the address is in use"),
+        false if error.raw_os_error() == Some(libc::EMFILE) => anyhow!(
+            "no waiting room can be made on {shown}: {error}: raise the limit (ulimit -n, LimitNOFILE=)"
+        ),
         false => anyhow!("no waiting room can be made on {shown}: {error}"),
     }
 }
