@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use harness::latch::Latch;
 use harness::rooms::{
-    SHARES_PORT, all_served, are_parked, listeners, notes, nothing_is_left, queued, with_a_deadline,
+    ONE_BY_ONE, SHARES_PORT, all_served, are_parked, listeners, notes, nothing_is_left, queued,
+    with_a_deadline,
 };
 use harness::{
     Call, Outcome, SOON, SYNGATE, call, costed, ms, read_cost, status, syngate, tell, words,
@@ -472,22 +473,6 @@ fn a_run_has_the_guard_of_a_dead_one_hand_over_first() {
 }
 
 // Figures ------------------------------------------------------------------------------------------
-
-/// Python: one client after the other connects and asks, then all read their answers. Tells in which order they
-/// came.
-const ONE_BY_ONE: &str = "
-import resource, socket, sys
-count, came, got = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-resource.setrlimit(resource.RLIMIT_NOFILE, (count + 100, count + 100))
-all = []
-for n in range(count):
-    client = socket.create_connection((sys.argv[4], 80))
-    client.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')
-    all.append(client)
-open(came, 'w').write(''.join('%s:%d\\n' % client.getsockname() for client in all))
-served = sum(client.recv(12) == b'HTTP/1.1 200' for client in all)
-open(got, 'w').write(str(served))
-";
 
 /// A listener whose queue is longer than the host's longest (net.core.somaxconn) takes no SYN until the service
 /// has accepted what is too much.

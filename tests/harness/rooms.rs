@@ -40,6 +40,22 @@ for path in glob.glob('/proc/[0-9]*/fd/*'):
         pass
 ";
 
+/// Python: one client after the other connects and asks, then all read their answers. Tells in which order they
+/// came.
+pub(crate) const ONE_BY_ONE: &str = "
+import resource, socket, sys
+count, came, got = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+resource.setrlimit(resource.RLIMIT_NOFILE, (count + 100, count + 100))
+all = []
+for n in range(count):
+    client = socket.create_connection((sys.argv[4], 80))
+    client.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')
+    all.append(client)
+open(came, 'w').write(''.join('%s:%d\\n' % client.getsockname() for client in all))
+served = sum(client.recv(12) == b'HTTP/1.1 200' for client in all)
+open(got, 'w').write(str(served))
+";
+
 /// Whether a program of the service's user that sets SO_REUSEPORT can be bound beside the service, which does not.
 pub(crate) fn another_can_share(host: &Host) -> bool {
     const BIND: &str = "import socket
