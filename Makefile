@@ -81,6 +81,9 @@ OWN_BACKEND := $(addprefix -,guarantees::foreign guarantees::a_neighbour rules::
 HELD := guarantees life services
 HELD_CORE := $(addprefix guarantees::,killed foreign panic)
 
+# Rooms are for root of the host.
+NOT_ROOTLESS := $(addprefix -,handover park parking 'room*' 'keep*' gaps)
+
 # Once as root, most of it once more as somebody who is not, in a user namespace, and what runs
 # promise on each of the other backends, and services whose SYNs are held. All of it in each way:
 # make test-all. See tests/ci/run-tests for how these are named.
@@ -95,6 +98,7 @@ test: test-packages
 test-all: test-packages
 	tests/ci/run-tests '*' \
 	  -- TESTKIT_ROOTLESS=1 '*' '-bench/*' '-faults/*' '-*::of_several_users' '-*::of_root' '-*::cron_makes_a_push' '-*::over_ssh' \
+	  $(NOT_ROOTLESS) \
 	  $(foreach backend,$(BACKENDS),-- SYNGATE_TEST_BACKEND=$(backend) $(ALL_PROMISED)) \
 	  $(foreach backend,$(BACKENDS),-- SYNGATE_TEST_SYN=hold SYNGATE_TEST_BACKEND=$(backend) $(HELD)) \
 	  -- SYNGATE_TEST_SYN=hold $(HELD)
@@ -254,14 +258,15 @@ figures: test-packages
 # only what it refuses is of interest.
 KERNELS := 5.10 6.1 6.12 6.12.85=auto newest
 # What --syn park and --syn handover need of the kernel, and what becomes of their clients.
-ROOMS := auto handover park parking room_kills room_world rooms
+ROOMS := handover park parking room_kills room_world rooms keep keep_any
 TESTS := backends check commands contract divert edges firewall guarantees hold life readiness \
-  privilege::it_refuses privilege::a_caller privilege::a_user redirect rules services standby $(ROOMS)
+  privilege::it_refuses privilege::a_caller privilege::a_user redirect rules services standby auto $(ROOMS)
 CORE := guarantees::a_panic guarantees::foreign guarantees::hung guarantees::killed_with \
   guarantees::stopped rules contract::a_caller_without hold::clients hold::the_queue hold::killed_while \
   redirect::new_connections redirect::established redirect::killed \
   divert::new_connections divert::established divert::killed_at \
-  auto::the_kernel_decides park::who_comes park::commands_own park::nothing_is handover::who_comes_in park::as_many
+  auto::the_kernel_decides park::who_comes park::commands_own park::nothing_is_left_of_a_run handover::who_comes_in \
+  park::as_many park::a_listener_that_stays
 test-kernels: test-packages
 	@tests/ci/install-packages $(KERNEL_PACKAGES)
 	$(CARGO) build --workspace --tests
