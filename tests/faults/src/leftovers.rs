@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
 use anyhow::Result;
+use nix::sys::stat::{major, minor};
 
 use crate::setting::Place;
 
@@ -49,14 +50,22 @@ pub fn queues() -> String {
 
 /// The locks that are held on what is in `/run/syngate`, as /proc/locks lists them.
 pub fn locks() -> Result<Vec<String>> {
-    let mut inodes = Vec::new();
+    let mut files = Vec::new();
     for entry in fs::read_dir("/run/syngate").into_iter().flatten() {
-        inodes.push(format!(":{}", entry?.metadata()?.ino()));
+        let file = entry?.metadata()?;
+        let device = file.dev();
+        // Other hosts' folders are on devices of their own, with the same inodes.
+        files.push(format!(
+            "{:02x}:{:02x}:{}",
+            major(device),
+            minor(device),
+            file.ino()
+        ));
     }
     let held = fs::read_to_string("/proc/locks")?;
     let is_ours = |line: &&str| {
         let mut words = line.split_whitespace();
-        words.any(|word| inodes.iter().any(|inode| word.ends_with(inode.as_str())))
+        words.any(|word| files.iter().any(|file| word == file))
     };
     Ok(held.lines().filter(is_ours).map(str::to_owned).collect())
 }
