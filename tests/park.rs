@@ -967,6 +967,31 @@ fn clear_takes_back_what_a_killed_run_has_lent() {
     }
 }
 
+/// The kernel keeps no deadline for a room.
+#[test]
+fn clear_opens_where_a_run_and_its_guard_are_both_stopped() {
+    let host = Host::new().unwrap();
+    let mut service = Restarted::new(&host, Serve::on("0.0.0.0:80"));
+    let call = park(&host, "");
+    let mut run = service.begin(&call);
+    let load = burst("127.0.0.1:80", 20).start(&host).unwrap();
+    wait_parked(&host, 20);
+    run.signal(Signal::SIGSTOP).unwrap();
+    host.must(["sh", "-c", "kill -STOP $(pgrep gate-room)"]);
+    service.latch.release();
+    let back = || host.must(words("ss -Hltnp sport = :80")).contains("users:");
+    wait_until(SOON, "the new process", back).unwrap();
+    let cleared = host.sh(&format!("{SYNGATE} clear")).unwrap();
+    assert!(
+        cleared.stderr.contains("80 is open: the guard of "),
+        "{cleared:?}"
+    );
+    all_served(&load.finish().unwrap());
+    run.signal(Signal::SIGCONT).unwrap();
+    run.wait().unwrap();
+    nothing_is_left(&host, 1);
+}
+
 #[test]
 fn a_stopped_guard_is_replaced() {
     let host = Host::new().unwrap();

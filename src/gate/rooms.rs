@@ -48,6 +48,15 @@ pub(crate) fn hand_over(guard: &RoomGuard) -> Result<()> {
     bail!("their guard (pid {}) can't be ended", guard.pid)
 }
 
+/// Has the guard of a run that hangs or is stopped hand over now, also if somebody has stopped the guard as well.
+///
+/// # Errors
+/// It can't be told.
+pub(crate) fn wake(guard: &RoomGuard) -> Result<()> {
+    tell(guard, HAND_OVER)?;
+    tell(guard, Signal::SIGCONT)
+}
+
 fn lives(guard: &RoomGuard) -> bool {
     RoomGuard::at(guard.pid).is_some_and(|there| there == *guard)
 }
