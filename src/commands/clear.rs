@@ -206,7 +206,7 @@ impl Clearing<'_> {
             // Where clear can't look, something may be shut.
             sight.unseen.is_empty() && !sight.gates.iter().any(shut)
         };
-        let by_run = comes_true(&is_open, LOOK_EVERY, self.timeout);
+        let by_run = comes_true(is_open, LOOK_EVERY, self.timeout);
         // The kernel keeps no deadline for a room.
         let guard = gate
             .by
@@ -214,7 +214,7 @@ impl Clearing<'_> {
             .map(|rooms| &rooms.guard)
             .filter(|_| !by_run);
         let woken = guard.is_some_and(|guard| rooms::wake(guard).is_ok());
-        let opened = by_run || woken && comes_true(&is_open, LOOK_EVERY, self.timeout);
+        let opened = by_run || woken && comes_true(is_open, LOOK_EVERY, self.timeout);
         if opened {
             let fate = gate.by.rooms().map(fate).unwrap_or_default();
             let of = if by_run { "" } else { "the guard of " };
