@@ -90,9 +90,13 @@ fn behind_synproxy_nobody_hangs() {
     }
 }
 
-/// The data connection of FTP is RELATED when its SYN has come a second time, too.
+/// The data connection of FTP is RELATED when its SYN has come a second time, too, and when it waits in a room.
 #[test]
 fn expectations_are_not_used_up() {
+    ["drop", "park"].into_iter().for_each(is_related);
+}
+
+fn is_related(action: &str) {
     let pair = Pair::new().unwrap();
     let host = &pair.server;
     let rules = "table inet guard {
@@ -129,13 +133,14 @@ open({closed:?} + '.got', 'wb').write(got)"
         ": >{0}; for n in 1 2 3; do sleep 0.1; done",
         closed.display()
     );
-    let options = words("--port 21,40000-40100 --drain 0 --ready-timeout 0");
-    let outcome = call(host, options).run(["sh", "-c", &script]);
+    let options = format!("--port 21,40000-40100 --drain 0 --ready-timeout 0 --syn {action}");
+    let outcome = call(host, words(&options)).run(["sh", "-c", &script]);
     assert_eq!(outcome.code, 0, "{outcome:?}");
-    assert!(
-        outcome.report["syns_stopped"].as_u64() > Some(0),
-        "{outcome:?}"
-    );
+    let stopped = match action {
+        "drop" => &outcome.report["syns_stopped"],
+        _ => &outcome.report["park"]["parked"],
+    };
+    assert!(stopped.as_u64() > Some(0), "{outcome:?}");
     let got = host.dir().join("closed.got");
     let has_it = || std::fs::read(&got).is_ok_and(|got| got == b"file");
     wait_until(SOON, "the file", has_it).unwrap();
