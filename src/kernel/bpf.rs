@@ -290,18 +290,6 @@ impl Listeners {
         read.ok().map(|_| value)
     }
 
-    /// Puts the sockets into the first places, in their order.
-    ///
-    /// # Errors
-    /// As of [`Listeners::put`].
-    pub(crate) fn put_all<'a, S: AsFd + 'a>(
-        &self,
-        sockets: impl IntoIterator<Item = &'a S>,
-    ) -> io::Result<()> {
-        let mut sockets = sockets.into_iter().zip(0..);
-        sockets.try_for_each(|(socket, place)| self.put(place, socket.as_fd()))
-    }
-
     /// For [`Instruction::SetMap`].
     pub(crate) fn number(&self) -> i32 {
         self.array.as_raw_fd()

@@ -17,7 +17,7 @@ use crate::action::rooms::passes::{own, probe};
 use crate::action::rooms::remarks::{beyond_to, remarks};
 use crate::action::rooms::{early_guard, guard, policy, watch};
 use crate::gate::backend::Remark;
-use crate::kernel::room::apart;
+use crate::kernel::room::{apart, places};
 use crate::words::ending::Ending;
 use crate::words::gated::Gated;
 use crate::words::limit::Limit::Time;
@@ -42,6 +42,7 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
         ("Parked, guard's looks", Time(guard::LOOK_EVERY)),
         ("Parked, handed over", Time(policy::HANDED_OVER_WITHIN)),
         ("Parked, keeps up", Time(policy::KEEPS_UP)),
+        ("Parked, freed", Time(places::FREED_WITHIN)),
         ("Parked, hung", Time(guard::HUNG)),
         ("Parked, deserted", Time(guard::DESERTED)),
     ],

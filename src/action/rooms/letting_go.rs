@@ -12,6 +12,7 @@ use super::portions::Portions;
 use super::preferred::{Targets, copies};
 use crate::decide::rate::Rate;
 use crate::kernel::bpf::{Kind, Listeners, Program};
+use crate::kernel::room::places::put_all;
 use crate::kernel::room::{Room, longest_queue, programs};
 use crate::kernel::sockets::{Listener, Sample};
 
@@ -249,7 +250,7 @@ impl Rooms {
 fn choose(rooms: &[Room], targets: &Targets) -> Result<()> {
     ensure!(!targets.is_empty(), "no listener");
     let array = Listeners::new(targets.len() as u32)?;
-    array.put_all(targets.iter().map(|(copy, _)| copy))?;
+    put_all(&array, targets.iter().map(|(copy, _)| copy))?;
     let choose = programs::choose_from(array.number(), targets.len() as u32);
     let program = Program::load(Kind::SelectOrMigrate, "gate_hand_over", &choose)?;
     attach(&program, rooms)

@@ -14,8 +14,9 @@ use super::options::RoomOptions;
 use crate::action::contract::Seen;
 use crate::kernel::control_group;
 use crate::kernel::room::apart::make_in;
-use crate::kernel::room::{Place, Room, Shelf, copy, longest_queue, probe};
+use crate::kernel::room::{Place, Room, Shelf, copy, longest_queue, probe, sharing};
 use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Listener, Looks};
 
 /// Makes all rooms, bound and not open. The service is served as before.
@@ -62,17 +63,44 @@ pub(crate) fn make(seen: &Seen, first: First, options: RoomOptions) -> Result<Ro
     };
     rooms.note = Some(Note::write(seen, lent)?);
     let within = control_groups(seen);
-    for group in groups {
+    // All of them have the option before the first room is bound: those on other addresses may be in its way.
+    let mut filled = groups.iter().try_for_each(Group::lend_option);
+    let mut groups = groups.into_iter();
+    while filled.is_ok()
+        && let Some(group) = groups.next()
+    {
         rooms.groups.push(group);
         let group = rooms.groups.last_mut().expect("it was just added");
-        let filled = fill(group, count, seen, &within);
-        filled.or_else(|error| rooms.leave_last_alone(error))?;
+        filled = fill(group, count, seen, &within).or_else(|error| rooms.leave_last_alone(error));
     }
+    groups.for_each(|group| group.take_option_back(seen.netns));
+    filled?;
     share(&mut rooms, seen)?;
     // The first look finds out which rooms are others', among all processes: not when clients wait.
     rooms.look(false)?;
     rooms.admitted.groups = groups_of_service(within);
     Ok(rooms)
+}
+
+impl Group {
+    /// Its listeners have SO_REUSEPORT from now on.
+    ///
+    /// # Errors
+    /// Some may have it.
+    pub(super) fn lend_option(&self) -> Result<()> {
+        let mut copies = self.copies.iter().filter(|_| self.lent);
+        Ok(copies.try_for_each(|copy| copy::set_shares_port(copy, true))?)
+    }
+
+    /// They lack it again.
+    pub(super) fn take_option_back(&self, netns: Option<&Netns>) {
+        if self.lent {
+            for copy in &self.copies {
+                let _ = copy::set_shares_port(copy, false);
+            }
+            let _ = sharing::forget(&self.place, netns);
+        }
+    }
 }
 
 /// How many rooms a group has, and how they are filled.
@@ -159,10 +187,6 @@ pub(super) fn fill(
     seen: &Seen,
     within: &BTreeMap<i32, PathBuf>,
 ) -> Result<()> {
-    if group.lent {
-        let mut copies = group.copies.iter();
-        copies.try_for_each(|copy| copy::set_shares_port(copy, true))?;
-    }
     let like = group.copies.first().context("no listener")?;
     let make = || -> Result<Vec<Room>> {
         // One more: see Rooms::release.

@@ -11,7 +11,7 @@ use super::groups::{First, Group, Opened, Rooms, attach};
 use super::letting_go::{Next, Then};
 use super::preferred::{AGAIN, LeftAlone, Preferred, Targets, copies, program};
 use crate::kernel::instructions::Instruction;
-use crate::kernel::room::{Place, copy, sharing};
+use crate::kernel::room::{Place, copy};
 use crate::kernel::sockets::{Sample, holders};
 
 /// When no listener has come or gone for so long, the reload is over: nginx gives its old workers 100 ms.
@@ -131,10 +131,7 @@ impl Rooms {
         let Some(group) = self.groups.pop_if(may) else {
             return Err(why);
         };
-        for copy in &group.copies {
-            let _ = copy::set_shares_port(copy, false);
-        }
-        let _ = sharing::forget(&group.place, self.netns());
+        group.take_option_back(self.netns());
         self.left_alone.push(LeftAlone {
             place: group.place,
             why: format!("{why:#}"),

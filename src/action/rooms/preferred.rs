@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 
 use crate::kernel::bpf::{Kind, Listeners, Program};
 use crate::kernel::instructions::Instruction;
+use crate::kernel::room::places::put_all;
 use crate::kernel::room::{Place, copy, programs};
 use crate::kernel::sockets::{Listener, Sample};
 
@@ -63,7 +64,7 @@ impl Preferred {
 
     /// Puts the first ones into their places.
     pub(super) fn put(&self, copies: &[OwnedFd]) -> io::Result<()> {
-        self.array.put_all(copies)
+        put_all(&self.array, copies)
     }
 
     /// The places that new connections go to, and perhaps some between that are empty.

@@ -155,7 +155,8 @@ impl Rooms {
         if group.lent {
             self.lend(&group, seen)?;
         }
-        let filled = fill(&mut group, count, seen, &control_groups(seen));
+        let filled = group.lend_option();
+        let filled = filled.and_then(|()| fill(&mut group, count, seen, &control_groups(seen)));
         if filled.is_err() && group.lent {
             self.lend_no_longer(place);
         }

@@ -10,6 +10,7 @@ use super::groups::{Filling, Group, Rooms, attach};
 use super::letting_go::{Next, Then};
 use super::preferred::{Preferred, Targets, copies, program};
 use crate::decide::policy::{Answer, Waiting};
+use crate::kernel::room::places::put_all;
 use crate::kernel::room::programs::spread;
 use crate::kernel::room::{Room, copy};
 use crate::kernel::sockets::Sample;
@@ -88,7 +89,7 @@ impl Group {
     fn lead_first_to(&mut self, to: &Targets) -> Result<()> {
         let cookies = to.iter().map(|(copy, _)| copy::cookie(copy));
         let preferred = Preferred::new(cookies.collect::<std::io::Result<_>>()?)?;
-        preferred.array.put_all(to.iter().map(|(copy, _)| copy))?;
+        put_all(&preferred.array, to.iter().map(|(copy, _)| copy))?;
         self.know_size();
         let choice = match &self.opened {
             Some(opened) => self.while_there(opened),

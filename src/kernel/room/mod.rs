@@ -14,6 +14,7 @@ mod lent_programs;
 mod options;
 pub(crate) mod orders;
 pub(crate) mod place;
+pub(crate) mod places;
 pub(crate) mod probe;
 pub(crate) mod programs;
 pub(crate) mod releases;

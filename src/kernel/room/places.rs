@@ -1,0 +1,35 @@
+//! The places of listeners in the arrays of programs.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::libc;
+
+use crate::kernel::bpf::Listeners;
+
+/// How long a listener may still be in the array of a program that no group has any more: the kernel frees that a
+/// moment later (`bpf_map_free_deferred()`).
+pub(crate) const FREED_WITHIN: Duration = Duration::from_millis(500);
+const TRY_EVERY: Duration = Duration::from_millis(2);
+
+/// Puts the sockets into the first places of the array, in their order.
+///
+/// # Errors
+/// As of [`Listeners::put`].
+pub(crate) fn put_all<'a, S: AsFd + 'a>(
+    array: &Listeners,
+    sockets: impl IntoIterator<Item = &'a S>,
+) -> io::Result<()> {
+    let give_up = Instant::now() + FREED_WITHIN;
+    let is_busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
+    for (socket, place) in sockets.into_iter().zip(0..) {
+        let mut put = array.put(place, socket.as_fd());
+        while put.as_ref().is_err_and(is_busy) && Instant::now() < give_up {
+            std::thread::sleep(TRY_EVERY);
+            put = array.put(place, socket.as_fd());
+        }
+        put?;
+    }
+    Ok(())
+}
