@@ -95,6 +95,27 @@ fn nobody_waits_longer_than_max_wait() {
     keep.ends(1);
 }
 
+/// Who waits can't be moved there, and must not keep clients from a service that listens.
+#[test]
+fn a_service_that_comes_back_on_another_address_is_told() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let keep = Keep::on(host, "");
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    let _server = Serve::on("127.0.0.1:80").reuseport().start(host).unwrap();
+    keep.says(1, "and the service listens on 127.0.0.1:80 now, where the kernel can't move connections; 1 connection waited");
+    assert_eq!(waits.finish().unwrap().failed(), 1);
+    let later = Load::to("127.0.0.2:80")
+        .timeout(LONG)
+        .duration(Duration::ZERO);
+    let report = later.start(host).unwrap().finish().unwrap();
+    assert_eq!(report.refused, report.sent, "as without keep: {report}");
+    wait_kept(host);
+    keep.ends(1);
+}
+
 /// A keep whose service has died, and a client that waits.
 fn in_gap(host: &Host) -> (Keep<'_>, RunningLoad) {
     let server = shared().start(host).unwrap();
@@ -123,6 +144,10 @@ fn it_ends_in_order() {
     let host = &Host::new().unwrap();
     let (mut keep, waits) = in_gap(host);
     keep.running.signal(Signal::SIGTERM).unwrap();
+    keep.says(
+        1,
+        "connections wait: keep ends when the service has them, after --max-wait 30s at the latest",
+    );
     let server = shared().start(host).unwrap();
     all_served(&waits.finish().unwrap());
     assert!(keep.running.wait().unwrap().success());

@@ -201,13 +201,16 @@ impl Onlooker {
         (!told).then(|| {
             format!(
                 "--ready-check may wait for the gate, if it asks by way of a client of this host: {stopped}: \
-                 {LETS_LOCAL}"
+                 {LETS_ALL_LOCAL}"
             )
         })
     }
 }
 
-const LETS_LOCAL: &str = "--allow-local lets this host's own clients through";
+const LETS_LOCAL: &str = "syngate clear opens it now; the next time, --syn park lets this client through, and \
+                          --allow-local all of this host";
+const LETS_ALL_LOCAL: &str = "syngate clear opens it now; the next time, --allow-local lets this host's own clients \
+                              through";
 
 /// The processes of `ExecStop=` and `ExecReload=`, for which `systemctl` waits.
 fn of_the_service(pids: &[i32], scene: &Scene) -> bool {

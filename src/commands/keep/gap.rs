@@ -34,6 +34,8 @@ pub(super) enum End {
     GivenUp,
     /// The unit of that name was stopped.
     Stopped(String),
+    /// The service has come back there, where the kernel can't move connections.
+    Moved(String),
     KeepEnds,
 }
 
@@ -44,6 +46,7 @@ impl End {
             End::Over { .. } => "bridged",
             End::GivenUp => "given_up",
             End::Stopped(_) => "stopped",
+            End::Moved(_) => "moved",
             End::KeepEnds => "keep_ended",
         }
     }
@@ -90,6 +93,10 @@ impl Gap {
             End::Stopped(unit) => format!(
                 "{ports}: {unit} was stopped, and nobody has listened for {took}, from {began} on; {waited}{reset}; \
                  new ones are refused until somebody listens"
+            ),
+            End::Moved(to) => format!(
+                "{ports}: nobody has listened there for {took}, from {began} on, and the service listens on {to} now, \
+                 where the kernel can't move connections; {waited}{reset}"
             ),
             End::KeepEnds => format!(
                 "{ports}: nobody has listened for {took}, from {began} on, and keep ends; {waited}{reset}"
@@ -167,6 +174,14 @@ mod tests {
                 format!(
                     "80: app.service was stopped, and nobody has listened for 512 ms, {from}; {waited}; new ones are \
                      refused until somebody listens"
+                ),
+            ),
+            (
+                &End::Moved("[::]:80".to_owned()),
+                "moved",
+                format!(
+                    "80: nobody has listened there for 512 ms, {from}, and the service listens on [::]:80 now, where \
+                     the kernel can't move connections; {waited}"
                 ),
             ),
             (

@@ -26,6 +26,8 @@ use crate::process::lock::{Lock, LocksOf, directory_in_use, roll};
 use crate::run::report::json::rows;
 use crate::words::ports::PortSet;
 
+/// How long a service that has come back on another address may take to come back on its own as well.
+pub(crate) const MOVES_WITHIN: Duration = Duration::from_millis(250);
 /// How long the line about a gap waits for other addresses where nobody listens yet.
 pub(crate) const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
@@ -56,6 +58,8 @@ pub(super) struct Spot {
     pub(super) watched: Watched,
     /// What became of those who have waited since the gap began.
     pub(super) waited: Figures,
+    /// Where the service has come in the gap that was not there before, and when.
+    pub(super) moved: Option<(Instant, String)>,
     /// The control group of the listener that the rooms were made for.
     pub(super) control_group: Option<u64>,
 }
@@ -178,12 +182,9 @@ impl<'a> Kept<'a> {
 
     /// What follows from a look at one group. Returns whether it stays.
     fn conclude(&mut self, number: usize, tended: Tended, there: &Sample, told: &mut Told) -> bool {
-        let stopped = self.unit.as_ref().filter(|unit| unit.is_stopped());
-        let (max_wait, end) = match stopped {
-            Some(unit) => (Duration::ZERO, End::Stopped(unit.name().to_owned())),
-            None => (self.wanted.max_wait, End::GivenUp),
-        };
         let now = Instant::now();
+        self.note_moved(number, tended.served, there, now);
+        let (max_wait, end) = self.patience(number, now);
         let spot = &mut self.spots[number];
         spot.waited.add(tended.figures);
         match spot.watched.see(sight(tended), max_wait, now) {
@@ -209,6 +210,35 @@ impl<'a> Kept<'a> {
                 });
                 false
             }
+        }
+    }
+
+    /// Notes where the service has come back, if that is no place of its own.
+    fn note_moved(&mut self, number: usize, served: bool, there: &Sample, now: Instant) {
+        let groups = &self.rooms.groups;
+        let port = groups[number].place.port;
+        let is_known = |l: &Listener| groups.iter().any(|group| group.place == Place::of(l));
+        let mut listeners = there.listeners.iter();
+        let elsewhere = listeners
+            .find(|l| l.port == port && !is_known(l) && !self.noted.contains(&l.id.cookie));
+        let moved = &mut self.spots[number].moved;
+        match served {
+            true => *moved = None,
+            false if moved.is_none() => *moved = elsewhere.map(|l| (now, l.shown())),
+            false => (),
+        }
+    }
+
+    /// How long somebody may wait there, and what ends it then.
+    fn patience(&self, number: usize, now: Instant) -> (Duration, End) {
+        let stopped = self.unit.as_ref().filter(|unit| unit.is_stopped());
+        let moved = self.spots[number].moved.as_ref();
+        match (stopped, moved) {
+            (Some(unit), _) => (Duration::ZERO, End::Stopped(unit.name().to_owned())),
+            (None, Some((at, to))) if now >= *at + MOVES_WITHIN => {
+                (Duration::ZERO, End::Moved(to.clone()))
+            }
+            _ => (self.wanted.max_wait, End::GivenUp),
         }
     }
 

@@ -22,7 +22,7 @@ pub(crate) use self::decide::{LOOK_AGAIN, LOOK_EVERY, LOOK_WAITING};
 use self::decide::{Stopping, pause};
 pub(crate) use self::follow::{MOST_WAITING, RETRY_AFTER};
 use self::kept::Kept;
-pub(crate) use self::kept::TOLD_WITHIN;
+pub(crate) use self::kept::{MOVES_WITHIN, TOLD_WITHIN};
 use self::shown::Shown;
 use self::told::Teller;
 pub(crate) use self::unit::ASK_EVERY;
@@ -148,6 +148,9 @@ fn stand_by(kept: &mut Kept, signals: &Signals, teller: &mut Teller) {
         if let Some(Caught::Stop(..)) = signals.wait_beside(Some(due), kept.wakes()) {
             stopping = stopping.signalled();
             notify::stopping();
+            if !stopping.ends(kept.somebody_waits()) {
+                teller.ends_later();
+            }
         }
         match kept.look() {
             Ok(told) => teller.tell(&told),

@@ -87,6 +87,15 @@ impl<'a> Teller<'a> {
         }
     }
 
+    /// A signal has come while somebody waits.
+    pub(super) fn ends_later(&self) {
+        let max_wait = humantime::format_duration(self.wanted.max_wait);
+        self.say.result(&format!(
+            "connections wait: keep ends when the service has them, after --max-wait {max_wait} at the latest; another \
+             signal ends it at once, and they are reset"
+        ));
+    }
+
     pub(super) fn tell(&mut self, told: &Told) {
         for warning in &told.warnings {
             self.say.warning(warning);
@@ -94,7 +103,7 @@ impl<'a> Teller<'a> {
         for ended in &told.ended {
             let message = ended.gap.words(&ended.end);
             match &ended.end {
-                End::GivenUp => self.say.warning(&message),
+                End::GivenUp | End::Moved(_) => self.say.warning(&message),
                 End::KeepEnds if ended.gap.reset > 0 => self.say.warning(&message),
                 _ => self.say.result(&message),
             }

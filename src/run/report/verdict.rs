@@ -53,7 +53,9 @@ impl HeldUp {
                 "if it stays in the foreground, use --open-on ready; if it asks by way of a client of \
                  this host, which the gate stopped, --allow-local"
             }
-            (false, false) => "if it stays in the foreground, use --open-on ready",
+            (false, false) => {
+                "raise it if COMMAND needs longer; if that stays in the foreground, use --open-on ready"
+            }
         }
     }
 }
