@@ -39,8 +39,12 @@ impl Kept<'_> {
             false => self.take_up(&places, &moved, told),
         };
         self.claim_only_kept();
-        told.warnings
-            .extend(done.err().map(|error| format!("{error:#}")));
+        let trouble = done.err().map(|error| format!("{error:#}"));
+        // It is tried again at each look.
+        if trouble != self.trouble {
+            told.warnings.extend(trouble.clone());
+            self.trouble = trouble;
+        }
     }
 
     fn is_new(&self, place: &Place, there: &Sample) -> bool {

@@ -47,6 +47,8 @@ pub(super) struct Kept<'a> {
     pub(super) refused: BTreeMap<Place, Refused>,
     /// The listeners that the note tells of.
     pub(super) noted: Vec<u64>,
+    /// Why rooms could not be made at the last look.
+    pub(super) trouble: Option<String>,
     /// A gap that is over, and has not been told yet.
     over: Option<Over>,
     pace: Pace,
@@ -96,6 +98,7 @@ impl<'a> Kept<'a> {
             wake: None,
             refused: BTreeMap::new(),
             noted: Vec::new(),
+            trouble: None,
             over: None,
             pace: Pace {
                 cost: Duration::ZERO,
