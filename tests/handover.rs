@@ -478,6 +478,31 @@ fn a_listener_that_comes_after_a_double_kill_has_its_share() {
     nothing_is_left(&host, 2);
 }
 
+/// The new listener is in the array of the program that the kill has left, and no note tells of it.
+#[test]
+fn the_run_after_a_double_kill_is_done() {
+    for action in ["park", "handover"] {
+        let host = Host::new().unwrap();
+        let server = Serve::on("0.0.0.0:80").reuseport();
+        let served = server.start_daemon(&host).unwrap();
+        let restart = served.restart_argv();
+        let latch = Latch::new(&host, "killed");
+        let call = call(&host, words(&format!("--port 80 --syn {action}"))).unhurried();
+        let script = format!("{}; {}", restart[2].replace("exec ", ""), latch.hold());
+        let mut run = call.start(["sh", "-c", &script]);
+        latch.wait();
+        wait_looked(&host);
+        // It would put another one in the place of its guard.
+        run.signal(Signal::SIGSTOP).unwrap();
+        host.must(["sh", "-c", "kill -9 $(pgrep gate-room)"]);
+        run.signal(Signal::SIGKILL).unwrap();
+        run.wait().unwrap();
+        let outcome = call.run(&restart);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        nothing_is_left(&host, 1);
+    }
+}
+
 #[test]
 fn what_makes_no_sense_is_refused() {
     let host = Host::new().unwrap();

@@ -116,6 +116,27 @@ fn a_service_that_comes_back_on_another_address_is_told() {
     keep.ends(1);
 }
 
+/// The new keep makes rooms on the other port only when the dead one's guard has handed over.
+#[test]
+fn who_waits_behind_a_dead_keep_waits_on_beside_a_new_one() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let _other = Serve::on("0.0.0.0:81").reuseport().start(host).unwrap();
+    let begin = || Keep::begun(host, "--port 80,81", &[]);
+    let mut keep = begin();
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    keep.running.signal(Signal::SIGKILL).unwrap();
+    keep.running.wait().unwrap();
+    let keep = begin();
+    keep.says(1, "keeps 80-81: 1 connection waits where nobody listens");
+    let _server = shared().start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+    wait_kept(host);
+    keep.ends(1);
+}
+
 /// A keep whose service has died, and a client that waits.
 fn in_gap(host: &Host) -> (Keep<'_>, RunningLoad) {
     let server = shared().start(host).unwrap();

@@ -120,6 +120,17 @@ fn look(guard: RoomGuard) -> Result<Found> {
     })
 }
 
+/// How many connections wait in the rooms of that guard where nobody listens. They would be reset if it ended.
+///
+/// # Errors
+/// The kernel does not tell.
+pub(crate) fn stranded(guard: &RoomGuard) -> Result<usize> {
+    match look(guard.clone())?.by {
+        By::Rooms(rooms) => Ok(rooms.stranded),
+        By::Rules(_) => Ok(0),
+    }
+}
+
 /// The guard of a keep that has rooms on any of these ports. While a run has the ports locked, no other keep
 /// takes them up.
 pub(crate) fn keep_on(ports: &PortSet) -> Option<RoomGuard> {

@@ -2,20 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::kept::{Kept, Refused, Spot};
 use super::told::Told;
 use super::wanted::Wanted;
 use crate::action::rooms::resident::shut;
 use crate::action::rooms::watch::Watch;
-use crate::gate::rooms::hand_over;
+use crate::gate::rooms::{hand_over, stranded};
 use crate::gate::standing::may_be_left;
 use crate::kernel::room::known::{RoomGuard, guards};
 use crate::kernel::room::wake::Wake;
 use crate::kernel::room::{Place, Shelf};
 use crate::kernel::sockets::{Listener, Sample};
 use crate::process::lock::{Lock, LocksOf};
+use crate::words::count::counted_does;
 use crate::words::duration::LONGEST;
 use crate::words::ports::PortSet;
 
@@ -252,6 +253,9 @@ fn control_group(place: &Place, there: &Sample) -> Option<u64> {
 }
 
 /// The guard of a dead keep, or run, would hand over later. The lock of keeps is this process's, and that of runs.
+///
+/// # Errors
+/// It has connections that wait for a listener, and stays until one comes.
 fn end_guards_of_the_dead(wanted: &Wanted, ports: &PortSet) -> Result<()> {
     let concerns = |guard: &RoomGuard| {
         let ports = guard.orders.ports.intersection(ports);
@@ -259,6 +263,13 @@ fn end_guards_of_the_dead(wanted: &Wanted, ports: &PortSet) -> Result<()> {
     };
     let dead = guards().into_iter().filter(concerns);
     for guard in dead {
+        let waiting = stranded(&guard)?;
+        ensure!(
+            waiting == 0,
+            "the guard of a dead keep, or run, keeps {}: {} where nobody listens",
+            guard.orders.ports.brief(),
+            counted_does(waiting, "connection", ["waits", "wait"])
+        );
         hand_over(&guard).context("the waiting rooms of a dead run can't be shut")?;
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 
-use crate::kernel::bpf::Listeners;
+use crate::kernel::bpf::{Listeners, leave_choice_to_kernel};
 
 /// How long a listener may still be in the array of a program that no group has any more: the kernel frees that a
 /// moment later (`bpf_map_free_deferred()`).
@@ -25,6 +25,10 @@ pub(crate) fn put_all<'a, S: AsFd + 'a>(
     let is_busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
     for (socket, place) in sockets.into_iter().zip(0..) {
         let mut put = array.put(place, socket.as_fd());
+        if put.as_ref().is_err_and(is_busy) {
+            // The array's program, which a run has left that was killed with its guard, is to be replaced anyway.
+            let _ = leave_choice_to_kernel(socket.as_fd());
+        }
         while put.as_ref().is_err_and(is_busy) && Instant::now() < give_up {
             std::thread::sleep(TRY_EVERY);
             put = array.put(place, socket.as_fd());
