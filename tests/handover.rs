@@ -190,7 +190,7 @@ fn handshakes_move(killed: bool) {
     };
     wait_until(SOON, "the new listener", both).unwrap();
     wait_until(SOON, "the release", || listeners(host).len() == 2).unwrap();
-    std::thread::sleep(ROUND_TRIP / 2); // a moment of the reload is what is wanted here, not a state
+    std::thread::sleep(ROUND_TRIP / 10); // a moment of the reload is what is wanted here, not a state
     host.must(["kill", "-USR1", &old]);
     run.wait().unwrap();
     let gone = || !host.must(words("ps -eo comm")).contains("gate-room");

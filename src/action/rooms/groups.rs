@@ -16,7 +16,7 @@ use crate::kernel::bpf::{Counter, Kind, Link, Listeners, Program};
 use crate::kernel::instructions::Instruction;
 use crate::kernel::room::lending::Bindings;
 use crate::kernel::room::lent::Lent;
-use crate::kernel::room::places::put_all;
+use crate::kernel::room::places::put_first;
 use crate::kernel::room::{Place, Room, Shelf, programs};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::{self, Netns};
@@ -170,7 +170,7 @@ impl Group {
         self.opened = Some(opened);
         self.open(&rooms)?;
         // They are in the group now, at the latest.
-        put_all(&before, &copies)?;
+        put_first(&before, &copies)?;
         (self.before, self.probed) = (Some(before), Some(probed));
         attach(&program, &rooms)
     }

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 
 use crate::kernel::bpf::{Kind, Listeners, Program};
 use crate::kernel::instructions::Instruction;
-use crate::kernel::room::places::put_all;
+use crate::kernel::room::places::put_first;
 use crate::kernel::room::{Place, copy, programs};
 use crate::kernel::sockets::{Listener, Sample};
 
@@ -64,7 +64,7 @@ impl Preferred {
 
     /// Puts the first ones into their places.
     pub(super) fn put(&self, copies: &[OwnedFd]) -> io::Result<()> {
-        put_all(&self.array, copies)
+        put_first(&self.array, copies)
     }
 
     /// The places that new connections go to, and perhaps some between that are empty.

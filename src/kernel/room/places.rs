@@ -21,13 +21,34 @@ pub(crate) fn put_all<'a, S: AsFd + 'a>(
     array: &Listeners,
     sockets: impl IntoIterator<Item = &'a S>,
 ) -> io::Result<()> {
+    put(array, sockets, |_| ())
+}
+
+/// The same before anything waits. A run that was killed with its guard may have left a program, which goes on with
+/// its array: it is detached.
+///
+/// # Errors
+/// As of [`Listeners::put`].
+pub(crate) fn put_first<'a, S: AsFd + 'a>(
+    array: &Listeners,
+    sockets: impl IntoIterator<Item = &'a S>,
+) -> io::Result<()> {
+    put(array, sockets, |socket| {
+        let _ = leave_choice_to_kernel(socket.as_fd());
+    })
+}
+
+fn put<'a, S: AsFd + 'a>(
+    array: &Listeners,
+    sockets: impl IntoIterator<Item = &'a S>,
+    if_busy: impl Fn(&S),
+) -> io::Result<()> {
     let give_up = Instant::now() + FREED_WITHIN;
     let is_busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
     for (socket, place) in sockets.into_iter().zip(0..) {
         let mut put = array.put(place, socket.as_fd());
         if put.as_ref().is_err_and(is_busy) {
-            // The array's program, which a run has left that was killed with its guard, is to be replaced anyway.
-            let _ = leave_choice_to_kernel(socket.as_fd());
+            if_busy(socket);
         }
         while put.as_ref().is_err_and(is_busy) && Instant::now() < give_up {
             std::thread::sleep(TRY_EVERY);
