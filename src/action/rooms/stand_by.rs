@@ -1,6 +1,6 @@
 //! After the release of `--syn park`, until COMMAND has ended and the service has accepted those who waited. A new
-//! listener may close again: `nginx -t` listens for a moment, and a service may end as it starts. Whom it has not
-//! accepted comes back to the rooms, and the next listener gets them.
+//! listener may close again: `nginx -t` listens for a moment, and a service may end as it starts. Then the connections
+//! that it has not accepted come back to the rooms, and the next listener gets them.
 
 use std::time::Instant;
 
@@ -63,8 +63,9 @@ impl Rooms {
         group.preferred.is_some() && accepted && self.is_served(group, there) && self.is_calm()
     }
 
-    /// How many wait for place, also in the service's queue, or for `--release-rate`, and then how many groups have somebody whom the service has not
-    /// accepted yet. Where nobody listens, nobody is waited for.
+    /// Returns how many connections wait for a place in the service's queue, or for `--release-rate`. If none does,
+    /// returns how many groups have connections that the service has not accepted. A group where nobody listens
+    /// does not count.
     pub(crate) fn unaccepted(&mut self) -> Answer {
         let there = self.look(false).unwrap_or_default();
         let groups = self.groups.iter();
