@@ -1,9 +1,8 @@
-//! Programs and maps of eBPF, by bpf(2). Each lives as long as its descriptor, and as long as something
+//! Maps and programs of eBPF, by bpf(2). Each lives as long as its descriptor, and as long as something
 //! that the kernel keeps uses it.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use anyhow::{Result, anyhow, ensure};
@@ -23,14 +22,6 @@ const PROG_LOAD: libc::c_int = 5;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_DETACH: libc::c_int = 34;
 
-/// BPF_MAP_TYPE_HASH. Linux 3.19.
-const HASH: u32 = 1;
-/// BPF_MAP_TYPE_ARRAY. Linux 3.19.
-const ARRAY: u32 = 2;
-/// BPF_MAP_TYPE_LRU_HASH. Linux 4.10.
-const LRU_HASH: u32 = 9;
-/// BPF_MAP_TYPE_REUSEPORT_SOCKARRAY. Linux 4.19.
-const REUSEPORT_SOCKARRAY: u32 = 20;
 /// The kernel's own name for this many bytes at most, with a NUL at the end (BPF_OBJ_NAME_LEN).
 const NAME_LENGTH: usize = 16;
 /// How much the verifier may say about a program that it refuses.
@@ -71,228 +62,124 @@ impl Kind {
     }
 }
 
-fn make_map(map_type: u32, key_size: usize, value_size: usize, size: u32) -> Result<OwnedFd> {
-    #[repr(C)]
-    struct MapCreate {
-        map_type: u32,
-        key_size: u32,
-        value_size: u32,
-        max_entries: u32,
-        map_flags: u32,
-    }
-    let attributes = MapCreate {
-        map_type,
-        key_size: key_size as u32,
-        value_size: value_size as u32,
-        max_entries: size,
-        map_flags: 0,
-    };
-    // SAFETY: MAP_CREATE reads the attributes only.
-    let made = unsafe { bpf(MAP_CREATE, &attributes) };
-    made.map_err(|error| refused("a map", error))
+/// What kind of map it is (enum bpf_map_type, linux/bpf.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MapKind {
+    /// When it is full, it takes no others. Linux 3.19.
+    Hash = 1,
+    /// By numbers from 0. Linux 3.19.
+    Array = 2,
+    /// When it is full, the oldest one is forgotten. Linux 4.10.
+    ForgetfulHash = 9,
+    /// The listeners that programs choose from (BPF_MAP_TYPE_REUSEPORT_SOCKARRAY). Linux 4.19.
+    Listeners = 20,
 }
 
-/// The attributes of a command for one element of a map.
-#[repr(C)]
-struct MapElement {
-    map_fd: u32,
-    reserved: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
+/// A map from so many bytes to so many.
+#[derive(Debug)]
+pub(crate) struct Map<const KEY: usize, const VALUE: usize>(OwnedFd);
 
-impl MapElement {
-    fn of<K, V>(map: &OwnedFd, key: &K, value: &mut V) -> MapElement {
-        MapElement {
-            map_fd: map.as_raw_fd() as u32,
-            reserved: 0,
-            key: &raw const *key as u64,
-            value: &raw mut *value as u64,
-            flags: 0,
+impl<const KEY: usize, const VALUE: usize> Map<KEY, VALUE> {
+    /// Room for `size`.
+    ///
+    /// # Errors
+    /// The kernel has no such maps, or this process may not make one.
+    pub(crate) fn new(kind: MapKind, size: u32) -> Result<Map<KEY, VALUE>> {
+        #[repr(C)]
+        struct MapCreate {
+            map_type: u32,
+            key_size: u32,
+            value_size: u32,
+            max_entries: u32,
+            map_flags: u32,
         }
-    }
-
-    /// If it is there. `key` has the size that the map was made with.
-    fn remove<K>(map: &OwnedFd, key: &K) {
-        let attributes = MapElement {
-            value: 0,
-            ..MapElement::of(map, key, &mut ())
+        let attributes = MapCreate {
+            map_type: kind as u32,
+            key_size: KEY as u32,
+            value_size: VALUE as u32,
+            max_entries: size,
+            map_flags: 0,
         };
-        // SAFETY: the key outlives the call. There is no value.
-        let _ = unsafe { command(MAP_DELETE_ELEM, &attributes) };
-    }
-}
-
-/// A number that programs count up.
-#[derive(Debug)]
-pub(crate) struct Counter(OwnedFd);
-
-impl Counter {
-    /// # Errors
-    /// This process may not make one.
-    pub(crate) fn new() -> Result<Counter> {
-        make_map(ARRAY, size_of::<u32>(), size_of::<u32>(), 1).map(Counter)
-    }
-
-    pub(crate) fn set(&self, mut count: u32) {
-        let attributes = MapElement::of(&self.0, &0u32, &mut count);
-        // SAFETY: key and value have the sizes that the map was made with, and outlive the call.
-        let _ = unsafe { command(MAP_UPDATE_ELEM, &attributes) };
-    }
-
-    pub(crate) fn count(&self) -> u32 {
-        let (key, mut value) = (0u32, 0u32);
-        let attributes = MapElement::of(&self.0, &key, &mut value);
-        // SAFETY: key and value have the sizes that the map was made with, and outlive the call.
-        let read = unsafe { command(MAP_LOOKUP_ELEM, &attributes) };
-        read.map_or(0, |_| value)
-    }
-
-    /// For [`Instruction::SetMap`].
-    pub(crate) fn number(&self) -> i32 {
-        self.0.as_raw_fd()
-    }
-}
-
-/// A map to values of so many bytes. Keys are numbers, or arrays of them.
-#[derive(Debug)]
-pub(crate) struct Hash<Key, const VALUE: usize>(OwnedFd, PhantomData<Key>);
-
-impl<Key: Copy, const VALUE: usize> Hash<Key, VALUE> {
-    /// Room for `size`. When it is full, the oldest one is forgotten.
-    ///
-    /// # Errors
-    /// This process may not make one.
-    pub(crate) fn forgetful(size: u32) -> Result<Hash<Key, VALUE>> {
-        let made = make_map(LRU_HASH, size_of::<Key>(), VALUE, size);
-        made.map(|map| Hash(map, PhantomData))
-    }
-
-    /// Room for `size`. When it is full, it takes no others.
-    ///
-    /// # Errors
-    /// This process may not make one.
-    pub(crate) fn limited(size: u32) -> Result<Hash<Key, VALUE>> {
-        let made = make_map(HASH, size_of::<Key>(), VALUE, size);
-        made.map(|map| Hash(map, PhantomData))
+        // SAFETY: MAP_CREATE reads the attributes only.
+        let made = unsafe { bpf(MAP_CREATE, &attributes) };
+        made.map(Map).map_err(|error| refused("a map", error))
     }
 
     /// That of another process.
     ///
     /// # Errors
     /// It is no map with keys and values of these sizes.
-    pub(crate) fn adopt(map: OwnedFd) -> Result<Hash<Key, VALUE>> {
+    pub(crate) fn adopt(map: OwnedFd) -> Result<Map<KEY, VALUE>> {
         // proc_pid_fdinfo(5); the kernel reads and writes as many bytes as the map says.
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
         let is = |line: String| info.lines().any(|there| there == line);
-        let fits =
-            is(format!("key_size:\t{}", size_of::<Key>())) && is(format!("value_size:\t{VALUE}"));
+        let fits = is(format!("key_size:\t{KEY}")) && is(format!("value_size:\t{VALUE}"));
         ensure!(fits, "not a map of such values");
-        Ok(Hash(map, PhantomData))
+        Ok(Map(map))
     }
 
-    pub(crate) fn get(&self, key: Key) -> Option<[u8; VALUE]> {
+    pub(crate) fn get(&self, key: [u8; KEY]) -> Option<[u8; VALUE]> {
         let mut value = [0; VALUE];
-        let attributes = MapElement::of(&self.0, &key, &mut value);
-        // SAFETY: key and value have the sizes that the map was made with, and outlive the call.
-        let read = unsafe { command(MAP_LOOKUP_ELEM, &attributes) };
+        let read = self.element(MAP_LOOKUP_ELEM, &key, value.as_mut_ptr());
         read.is_ok().then_some(value)
     }
 
     /// # Errors
-    /// The map is full.
-    pub(crate) fn put(&self, key: Key, mut value: [u8; VALUE]) -> io::Result<()> {
-        let attributes = MapElement::of(&self.0, &key, &mut value);
-        // SAFETY: key and value have the sizes that the map was made with, and outlive the call.
-        let result = unsafe { command(MAP_UPDATE_ELEM, &attributes) };
-        result.map(drop)
+    /// The map is full, or does not take that.
+    pub(crate) fn put(&self, key: [u8; KEY], mut value: [u8; VALUE]) -> io::Result<()> {
+        self.element(MAP_UPDATE_ELEM, &key, value.as_mut_ptr())
     }
 
     /// If it is there.
-    pub(crate) fn remove(&self, key: Key) {
-        MapElement::remove(&self.0, &key);
+    pub(crate) fn remove(&self, key: [u8; KEY]) {
+        let _ = self.element(MAP_DELETE_ELEM, &key, std::ptr::null_mut());
+    }
+
+    /// `nobodys`: a key that is not there, which is followed by the first one.
+    pub(crate) fn keys(&self, nobodys: [u8; KEY]) -> Vec<[u8; KEY]> {
+        let (mut all, mut next) = (Vec::new(), nobodys);
+        loop {
+            let present = next;
+            let found = self.element(MAP_GET_NEXT_KEY, &present, next.as_mut_ptr());
+            match found {
+                Ok(()) if !all.contains(&next) => all.push(next),
+                _ => return all,
+            }
+        }
     }
 
     /// For [`Instruction::SetMap`].
     pub(crate) fn number(&self) -> i32 {
         self.0.as_raw_fd()
     }
-}
 
-impl<const VALUE: usize> Hash<u64, VALUE> {
-    pub(crate) fn keys(&self) -> Vec<u64> {
-        let (mut all, mut next) = (Vec::new(), 0u64);
-        loop {
-            let present = next;
-            // A key that is not there is followed by the first one. No socket has the cookie 0.
-            let attributes = MapElement::of(&self.0, &present, &mut next);
-            // SAFETY: keys have the size that the map was made with, and outlive the call.
-            let found = unsafe { command(MAP_GET_NEXT_KEY, &attributes) };
-            match found {
-                Ok(_) if !all.contains(&next) => all.push(next),
-                _ => return all,
-            }
+    /// `to`: what the command reads or writes: a value, the next key, or nothing.
+    fn element(&self, number: libc::c_int, key: &[u8; KEY], to: *mut u8) -> io::Result<()> {
+        #[repr(C)]
+        struct MapElement {
+            map_fd: u32,
+            reserved: u32,
+            key: u64,
+            value: u64,
+            flags: u64,
         }
+        let attributes = MapElement {
+            map_fd: self.0.as_raw_fd() as u32,
+            reserved: 0,
+            key: key.as_ptr() as u64,
+            value: to as u64,
+            flags: 0,
+        };
+        // SAFETY: the map was made with keys and values of these sizes, or says so. The callers give an array of
+        // that size, which outlives the call; MAP_DELETE_ELEM reads the key only.
+        let done = unsafe { command(number, &attributes) };
+        done.map(drop)
     }
 }
 
-impl<Key, const VALUE: usize> AsFd for Hash<Key, VALUE> {
+impl<const KEY: usize, const VALUE: usize> AsFd for Map<KEY, VALUE> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-/// The connections of some processes, by port and address of their clients.
-pub(crate) type Connections = Hash<u64, 4>;
-
-/// An array of listeners that a program can choose from. A place in it becomes free when its listener
-/// closes.
-#[derive(Debug)]
-pub(crate) struct Listeners {
-    array: OwnedFd,
-    size: u32,
-}
-
-impl Listeners {
-    /// An array with `size` places.
-    ///
-    /// # Errors
-    /// The kernel has no such arrays, or this process may not make one.
-    pub(crate) fn new(size: u32) -> Result<Listeners> {
-        let array = make_map(REUSEPORT_SOCKARRAY, 4, 8, size)?;
-        Ok(Listeners { array, size })
-    }
-
-    /// Empties all places. The sockets may go into another array then.
-    pub(crate) fn clear(&self) {
-        (0..self.size).for_each(|place| MapElement::remove(&self.array, &place));
-    }
-
-    /// Puts a socket of a SO_REUSEPORT group into a place. The array does not keep it open.
-    ///
-    /// # Errors
-    /// EINVAL: it is in no group. EBUSY: it is in another array. This place keeps what it had.
-    pub(crate) fn put(&self, index: u32, socket: BorrowedFd) -> io::Result<()> {
-        let mut value = socket.as_raw_fd() as u64;
-        let attributes = MapElement::of(&self.array, &index, &mut value);
-        // SAFETY: the key and the value have the sizes that the map was made with, and outlive the call.
-        let result = unsafe { command(MAP_UPDATE_ELEM, &attributes) };
-        result.map(drop)
-    }
-
-    /// The cookie of the socket in a place. None if that is free, or this process may not look.
-    pub(crate) fn cookie(&self, index: u32) -> Option<u64> {
-        let mut value = 0u64;
-        let attributes = MapElement::of(&self.array, &index, &mut value);
-        // SAFETY: the key and the value have the sizes that the map was made with, and outlive the call.
-        let read = unsafe { command(MAP_LOOKUP_ELEM, &attributes) };
-        read.ok().map(|_| value)
-    }
-
-    /// For [`Instruction::SetMap`].
-    pub(crate) fn number(&self) -> i32 {
-        self.array.as_raw_fd()
     }
 }
 

@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, Result};
 
-use crate::kernel::bpf::{Connections, Kind, Link, Program};
+use crate::kernel::bpf::{Kind, Link, Program};
 use crate::kernel::control_group::open_root;
+use crate::kernel::maps::Connections;
 use crate::kernel::room::lending::{Bindings, lending};
 use crate::kernel::room::lent::Lent;
 use crate::kernel::room::programs::note_connections;

@@ -10,9 +10,10 @@ use anyhow::{Context, Result};
 use super::admitted::Admitted;
 use super::hook;
 use crate::gate::rooms::{dissolve_of_nowhere, group_name, probe_group_name};
-use crate::kernel::bpf::{Connections, Link};
+use crate::kernel::bpf::{Link, MapKind};
 use crate::kernel::control_group::{self, ControlGroup};
 use crate::kernel::instructions::Instruction;
+use crate::kernel::maps::Connections;
 use crate::kernel::room::programs;
 
 /// The control groups whose connections are noted. COMMAND is in one of its own, and what stops the service may be in
@@ -111,7 +112,7 @@ pub(crate) fn probe(run: &str) -> Result<Pass> {
 
 fn pass(name: &str) -> Result<Pass> {
     let group = ControlGroup::make(name)?;
-    let connections = Rc::new(Connections::forgetful(OWN_CONNECTIONS)?);
+    let connections = Rc::new(Connections::new(MapKind::ForgetfulHash, OWN_CONNECTIONS)?);
     let links = vec![hook::note(group.open()?.as_fd(), &connections)?];
     Ok(Pass {
         group,

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::kernel::bpf::{Kind, Listeners, Program};
+use crate::kernel::bpf::{Kind, Program};
 use crate::kernel::instructions::Instruction;
+use crate::kernel::maps::Listeners;
 use crate::kernel::room::places::put_first;
 use crate::kernel::room::{Place, copy, programs};
 use crate::kernel::sockets::{Listener, Sample};

@@ -10,13 +10,15 @@ use super::bind_programs::{
     note_bound, share_ports,
 };
 use super::place::Place;
-use crate::kernel::bpf::{Hash, Kind, Program};
+use crate::kernel::bpf::{Kind, Map, MapKind, Program};
 use crate::kernel::instructions::Instruction;
 use crate::kernel::netlink::get;
 use crate::words::family::Family;
 
 /// How many sockets are known at a time. The one that was bound first is forgotten first.
 const SOCKETS: u32 = 1_024;
+/// No socket has the cookie 0.
+const NO_COOKIE: [u8; 8] = [0; 8];
 
 /// What the programs have noted of a socket as a process has bound it, or has tried to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,13 +60,13 @@ impl Binding {
 
 /// The sockets that were bound while the programs were in their places, by their cookies.
 #[derive(Debug)]
-pub(crate) struct Bindings(Hash<u64, NOTED_LENGTH>);
+pub(crate) struct Bindings(Map<8, NOTED_LENGTH>);
 
 impl Bindings {
     /// # Errors
     /// This process may not make such a map.
     pub(crate) fn new() -> Result<Bindings> {
-        Ok(Bindings(Hash::forgetful(SOCKETS)?))
+        Ok(Bindings(Map::new(MapKind::ForgetfulHash, SOCKETS)?))
     }
 
     /// Those of another process.
@@ -72,12 +74,12 @@ impl Bindings {
     /// # Errors
     /// It is no such map.
     pub(crate) fn adopt(map: OwnedFd) -> Result<Bindings> {
-        Ok(Bindings(Hash::adopt(map)?))
+        Ok(Bindings(Map::adopt(map)?))
     }
 
     /// `None`: no process has tried to bind the socket meanwhile.
     pub(crate) fn of(&self, cookie: u64) -> Option<Binding> {
-        let value = self.0.get(cookie)?;
+        let value = self.0.get(cookie.to_ne_bytes())?;
         let word = |at: i16| get(&value, at as usize).map(u32::from_ne_bytes);
         let address: [u8; 16] = get(&value, ADDRESS as usize)?;
         Some(Binding {
@@ -96,7 +98,7 @@ impl Bindings {
 
     /// All of them, in no order.
     pub(crate) fn all(&self) -> impl Iterator<Item = (u64, Binding)> {
-        let cookies = self.0.keys().into_iter();
+        let cookies = self.0.keys(NO_COOKIE).into_iter().map(u64::from_ne_bytes);
         cookies.filter_map(|cookie| Some((cookie, self.of(cookie)?)))
     }
 }

@@ -16,22 +16,23 @@ use super::bind_programs::Inner;
 use super::lent_programs::{
     Maps, PLACE_SIZE, PLACE_USER, SOCKET_SHARES, SOCKET_SIZE, note_release, share_with_first,
 };
-use crate::kernel::bpf::{Counter, Hash, Kind, Program};
+use crate::kernel::bpf::{Kind, Map, MapKind, Program};
+use crate::kernel::maps::Counter;
 use crate::kernel::netlink::get;
 use crate::words::family::Family;
 
 /// How many places, and sockets that have one, the programs know.
 pub(crate) const MOST_PLACES: u32 = 1_024;
 
-/// IP version, port and address, as the programs read them.
-type Key = [u32; 6];
+/// IP version, port and address, four bytes each or, of the address, four times four, as the programs read them.
+const KEY_SIZE: usize = 6 * 4;
 
 /// The sockets that have SO_REUSEPORT from syngate, and the places where the next ones get it.
 #[derive(Debug)]
 pub(crate) struct Lent {
-    sockets: Hash<u64, SOCKET_SIZE>,
+    sockets: Map<8, SOCKET_SIZE>,
     /// None in the guard, which leaves them as they are.
-    places: Option<Hash<Key, PLACE_SIZE>>,
+    places: Option<Map<KEY_SIZE, PLACE_SIZE>>,
     busy: Option<Counter>,
 }
 
@@ -40,8 +41,8 @@ impl Lent {
     /// This process may not make such maps.
     pub(crate) fn new() -> Result<Lent> {
         Ok(Lent {
-            sockets: Hash::limited(MOST_PLACES)?,
-            places: Some(Hash::limited(MOST_PLACES)?),
+            sockets: Map::new(MapKind::Hash, MOST_PLACES)?,
+            places: Some(Map::new(MapKind::Hash, MOST_PLACES)?),
             busy: Some(Counter::new()?),
         })
     }
@@ -52,7 +53,7 @@ impl Lent {
     /// It is no such map.
     pub(crate) fn adopt(sockets: OwnedFd) -> Result<Lent> {
         Ok(Lent {
-            sockets: Hash::adopt(sockets)?,
+            sockets: Map::adopt(sockets)?,
             places: None,
             busy: None,
         })
@@ -64,7 +65,7 @@ impl Lent {
     /// The kernel lets no such program set the option (Linux 6.1), or this process may not load it.
     pub(crate) fn programs(&self, netns: u64) -> Result<[(Kind, Program); 3]> {
         let maps = Maps {
-            places: self.places.as_ref().map_or(-1, Hash::number),
+            places: self.places.as_ref().map_or(-1, Map::number),
             sockets: self.sockets.number(),
             busy: self.busy.as_ref().map_or(-1, Counter::number),
         };
@@ -87,15 +88,11 @@ impl Lent {
     pub(crate) fn lend(&self, place: &Place, cookie: u64) -> Result<()> {
         let key = key(place);
         let mut socket = [0; SOCKET_SIZE];
-        let words = key.iter().flat_map(|word| word.to_ne_bytes());
-        socket
-            .iter_mut()
-            .zip(words)
-            .for_each(|(to, from)| *to = from);
+        socket[..KEY_SIZE].copy_from_slice(&key);
         let mut value = [0; PLACE_SIZE];
         value[..PLACE_USER].copy_from_slice(&cookie.to_ne_bytes());
         value[PLACE_USER..PLACE_USER + 4].copy_from_slice(&place.uid.to_ne_bytes());
-        let put = self.sockets.put(cookie, socket);
+        let put = self.sockets.put(cookie.to_ne_bytes(), socket);
         let put = put.and_then(|()| match &self.places {
             Some(places) => places.put(key, value),
             None => Ok(()),
@@ -112,7 +109,7 @@ impl Lent {
 
     /// Whether the socket has SO_REUSEPORT from syngate.
     pub(crate) fn has(&self, cookie: u64) -> bool {
-        let socket = self.sockets.get(cookie);
+        let socket = self.sockets.get(cookie.to_ne_bytes());
         let shares = socket.and_then(|socket| get(&socket, SOCKET_SHARES).map(u32::from_ne_bytes));
         shares == Some(0)
     }
@@ -130,17 +127,17 @@ impl AsFd for Lent {
 }
 
 /// As struct bpf_sock_addr has the address and the port of bind(2): in network byte order.
-fn key(place: &Place) -> Key {
+fn key(place: &Place) -> [u8; KEY_SIZE] {
     let (family, address) = match place.address {
-        IpAddr::V4(v4) => (
-            libc::AF_INET,
-            [v4.octets(), [0; 4], [0; 4], [0; 4]].concat(),
-        ),
+        IpAddr::V4(v4) => (libc::AF_INET, v4.octets().to_vec()),
         IpAddr::V6(v6) => (libc::AF_INET6, v6.octets().to_vec()),
     };
     let port = u32::from(place.port.to_be());
-    let word = |n: usize| get(&address, 4 * n).map_or(0, u32::from_ne_bytes);
-    [family as u32, port, word(0), word(1), word(2), word(3)]
+    let mut key = [0; KEY_SIZE];
+    key[..4].copy_from_slice(&family.to_ne_bytes());
+    key[4..8].copy_from_slice(&port.to_ne_bytes());
+    key[8..8 + address.len()].copy_from_slice(&address);
+    key
 }
 
 #[cfg(test)]
@@ -157,13 +154,13 @@ mod tests {
 
     use super::super::copy;
     use super::*;
-    use crate::kernel::bpf::Listeners;
     use crate::kernel::control_group::open_root;
     use crate::kernel::instructions::Helper;
     use crate::kernel::instructions::Instruction::{
         Add, Call, Copy, Exit, Set, SetMap, StoreValue,
     };
     use crate::kernel::instructions::Register::{R0, R1, R2, Stack};
+    use crate::kernel::maps::Listeners;
     use crate::kernel::sockets::Device;
     use crate::kernel::sockets::netns;
 
@@ -191,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_place_is_known_as_bind_names_it() {
-        let bytes = |address| key(&place(address)).map(u32::to_ne_bytes).concat();
+        let bytes = |address| key(&place(address));
         let v4 = bytes("10.0.0.1");
         assert_eq!(v4[..4], (libc::AF_INET as u32).to_ne_bytes());
         assert_eq!(v4[8..], [[10, 0, 0, 1].as_slice(), &[0; 12]].concat());

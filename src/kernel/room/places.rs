@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 
-use crate::kernel::bpf::{Listeners, leave_choice_to_kernel};
+use crate::kernel::bpf::leave_choice_to_kernel;
+use crate::kernel::maps::Listeners;
 
 /// How long a listener may still be in the array of a program that no group has any more: the kernel frees that a
 /// moment later (`bpf_map_free_deferred()`).
