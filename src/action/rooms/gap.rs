@@ -21,7 +21,7 @@ impl Gap {
             return;
         }
         if let Ok(there) = rooms.look(false) {
-            let is_served = |place: &Place| there.listeners.iter().any(|l| Place::of(l) == *place);
+            let is_served = |place: &Place| there.listeners.iter().any(|l| place.is_of(l));
             let deserted = waiting.into_iter().filter(|place| !is_served(place));
             self.places.extend(deserted);
         }
@@ -35,7 +35,7 @@ impl Gap {
         }
         let there = rooms.look(false).unwrap_or_default();
         let is_new = |place: &&Place| {
-            let listeners = there.listeners.iter().filter(|l| Place::of(l) == **place);
+            let listeners = there.listeners.iter().filter(|l| place.is_of(l));
             let cookies: Vec<u64> = listeners.map(|l| l.id.cookie).collect();
             !cookies.is_empty() && cookies.iter().all(|cookie| !rooms.old.contains(cookie))
         };

@@ -1,5 +1,6 @@
 //! The rooms of a run, by the SO_REUSEPORT group that they stand in: parking and handing over.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -222,7 +223,16 @@ impl Group {
     }
 
     pub(crate) fn waiting(&self) -> usize {
-        self.rooms().iter().map(Room::waiting).sum()
+        self.try_waiting().unwrap_or_default()
+    }
+
+    /// How many connections wait in the rooms.
+    ///
+    /// # Errors
+    /// This process may open no more files.
+    pub(super) fn try_waiting(&self) -> Result<usize> {
+        let rooms = self.shelf.as_ref().map(Shelf::rooms).transpose()?;
+        Ok(rooms.iter().flatten().map(Room::waiting).sum())
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -234,7 +244,7 @@ impl Group {
         self.letting_go.is_none() && self.is_open()
     }
 
-    fn cookies(&self) -> &[u64] {
+    pub(super) fn cookies(&self) -> &[u64] {
         self.shelf.as_ref().map_or(&[], Shelf::cookies)
     }
 
@@ -260,7 +270,7 @@ impl Group {
     /// Those of the listeners that are in this group.
     pub(super) fn listeners<'a>(&self, there: &'a Sample) -> Vec<&'a Listener> {
         let all = there.listeners.iter();
-        all.filter(|l| Place::of(l) == self.place).collect()
+        all.filter(|l| self.place.is_of(l)).collect()
     }
 }
 
@@ -312,7 +322,7 @@ impl Rooms {
             ..Want::default()
         };
         let mut there = again(|| self.sockets.look(want))?;
-        let rooms = self.cookies();
+        let rooms: BTreeSet<u64> = self.cookies().into_iter().collect();
         let home = self.home;
         there
             .listeners

@@ -246,12 +246,7 @@ impl Left {
         })?;
         for listener in &there.listeners {
             let place = Place::of(listener);
-            let alone = there
-                .listeners
-                .iter()
-                .filter(|l| Place::of(l) == place)
-                .count()
-                == 1;
+            let alone = there.listeners.iter().filter(|l| place.is_of(l)).count() == 1;
             let Some(lent) = self.lent_to(listener, alone) else {
                 continue;
             };

@@ -54,11 +54,11 @@ impl Rooms {
         }
         let there = self.look_for(|_, there| {
             let listeners = there.listeners.iter();
-            let there = listeners.filter(|l| Place::of(l) == *place);
+            let there = listeners.filter(|l| place.is_of(l));
             there.map(|l: &Listener| l.inode).collect()
         });
         let mut there = there.unwrap_or_default();
-        there.listeners.retain(|l| Place::of(l) == *place);
+        there.listeners.retain(|l| place.is_of(l));
         self.take_back(&there);
         if !self.groups.iter().any(|group| group.lent) {
             self.links.drain(..).for_each(Link::detach);

@@ -208,7 +208,7 @@ fn group_of_listeners(
     within: &BTreeMap<i32, PathBuf>,
 ) -> Option<PathBuf> {
     let mut listeners = seen.before.listeners.iter();
-    let listener = listeners.find(|listener| Place::of(listener) == *place)?;
+    let listener = listeners.find(|listener| place.is_of(listener))?;
     let own = control_group::own().ok();
     let holders = seen.before.holders.iter();
     let holding = holders.filter(|(_, holder)| holder.inodes.contains(&listener.inode));

@@ -11,7 +11,7 @@ use super::groups::{First, Group, Opened, Rooms, attach};
 use super::letting_go::{Next, Then};
 use super::preferred::{AGAIN, LeftAlone, Preferred, Targets, copies, program};
 use crate::kernel::instructions::Instruction;
-use crate::kernel::room::{Place, copy};
+use crate::kernel::room::copy;
 use crate::kernel::sockets::{Sample, holders};
 
 /// When no listener has come or gone for so long, the reload is over: nginx gives its old workers 100 ms.
@@ -94,7 +94,7 @@ impl Group {
     }
 
     /// Lets the program follow what has become of the listeners.
-    fn choose_anew(&mut self) -> Result<()> {
+    pub(super) fn choose_anew(&mut self) -> Result<()> {
         let (Some(preferred), Some(opened)) = (&self.preferred, &self.opened) else {
             return Ok(());
         };
@@ -146,23 +146,24 @@ impl Rooms {
         let Ok(mut there) = self.look(false) else {
             return;
         };
-        self.compare(&mut there);
+        let waiting: Vec<usize> = self.groups.iter().map(Group::waiting).collect();
+        self.compare(&mut there, &waiting);
         for number in 0..self.groups.len() {
-            self.tend_group(number, &there);
+            self.tend_group(number, &there, self.groups[number].waiting() > 0);
         }
     }
 
     /// Compares what the programs know with what listens, and adds the holders of the listeners that are to be
-    /// copied.
-    pub(super) fn compare(&mut self, there: &mut Sample) {
+    /// copied. `waiting`: how many wait in each group.
+    pub(super) fn compare(&mut self, there: &mut Sample, waiting: &[usize]) {
         for alone in &mut self.left_alone {
             let mut listeners = there.listeners.iter();
-            alone.deserted |= !listeners.any(|l| Place::of(l) == alone.place);
+            alone.deserted |= !listeners.any(|l| alone.place.is_of(l));
         }
         let mut wanted = Vec::new();
-        for group in &mut self.groups {
+        for (group, waiting) in self.groups.iter_mut().zip(waiting) {
             let listeners = group.listeners(there);
-            let waits = group.letting_go.is_none() && group.waiting() > 0;
+            let waits = group.letting_go.is_none() && *waiting > 0;
             let Some(preferred) = &mut group.preferred else {
                 continue;
             };
@@ -184,7 +185,8 @@ impl Rooms {
         }
     }
 
-    pub(super) fn tend_group(&mut self, number: usize, there: &Sample) {
+    /// `waits`: somebody waits in the group.
+    pub(super) fn tend_group(&mut self, number: usize, there: &Sample, waits: bool) {
         if !there.holders.is_empty() {
             self.set_busy(true);
         }
@@ -196,7 +198,7 @@ impl Rooms {
         let queues = listeners.iter().any(|l| l.accept_queue > 0);
         group.unaccepted &= listeners.is_empty() || queues;
         let copies = copies(&listeners, there);
-        let (waits, goes) = (group.waiting() > 0, group.letting_go.is_some());
+        let goes = group.letting_go.is_some();
         let copied = !waits || goes || !copies.is_empty();
         let preferred = group.preferred.as_mut();
         let late = preferred.is_some_and(|preferred| preferred.unseen_for(UNSEEN, copied));
@@ -207,9 +209,11 @@ impl Rooms {
             // While there are the copies, the listeners can't close.
             group.lead_to(&copies);
             self.begin_to_let_go(number, &copies);
-        } else if !copies.is_empty() || !waits {
+        } else if !copies.is_empty() {
             // One that can't be copied gets connections at the end.
             let _ = group.prefer_these(&copies);
+        } else if !waits {
+            let _ = group.choose_anew();
         }
         let then = if late { Then::End } else { Then::StandBy };
         if self.let_go(number, &listeners, Next::InTime, then) {

@@ -152,11 +152,14 @@ pub(super) fn program(
     Program::load(Kind::SelectOrMigrate, "gate_prefer", &program)
 }
 
-/// Copies of those listeners that can be copied.
+/// Copies of those listeners that can be copied. None if the holders are not known.
 pub(super) fn copies<'a>(
     listeners: &[&'a Listener],
     there: &Sample,
 ) -> Vec<(OwnedFd, &'a Listener)> {
+    if there.holders.is_empty() {
+        return Vec::new(); // An error for each takes long.
+    }
     let copy = |listener| copy::of(listener, &there.holders).ok();
     let copies = listeners.iter();
     copies.filter_map(|l| Some((copy(l)?, *l))).collect()

@@ -12,6 +12,7 @@ use super::make::{control_groups, fill, filling, group_of};
 use super::note::Note;
 use super::options::RoomOptions;
 use crate::action::contract::Seen;
+use crate::kernel::room::wake::Wake;
 use crate::kernel::room::{Place, Shelf, longest_queue};
 use crate::kernel::sockets::{Listener, Sample};
 
@@ -104,23 +105,51 @@ impl Rooms {
         }
     }
 
+    /// How many connections wait in each group. `wake` tells where nobody does: only the other rooms are looked at.
+    ///
+    /// # Errors
+    /// These can't be reached: this process may open no more files.
+    pub(crate) fn who_waits(&self, wake: Option<&Wake>) -> Result<Vec<usize>> {
+        let ready = wake.map(Wake::ready).transpose()?;
+        let may_wait = |group: &Group| {
+            let mut rooms = group.cookies().iter();
+            ready
+                .as_ref()
+                .is_none_or(|ready| rooms.any(|room| ready.contains(room)))
+        };
+        let groups = self.groups.iter();
+        let waiting = groups.map(|group| match may_wait(group) {
+            true => group.try_waiting(),
+            false => Ok(0),
+        });
+        waiting.collect()
+    }
+
     /// Lets the programs know the listeners that are there, and hands those over who wait although somebody
     /// listens. The answers are in the order of the groups.
     ///
-    /// `waited`: in which groups somebody waited before the look. Who began to wait later may do so because a
-    /// listener has closed that the look has shown.
-    pub(crate) fn tend_each(&mut self, there: &mut Sample, waited: &[bool]) -> Vec<Tended> {
+    /// `waited`, `waiting`: how many waited in each group before the look and after it. Who began to wait later may
+    /// do so because a listener has closed that the look has shown.
+    pub(crate) fn tend_each(
+        &mut self,
+        there: &mut Sample,
+        waited: &[usize],
+        waiting: &[usize],
+    ) -> Vec<Tended> {
         let before = std::mem::take(&mut self.figures);
-        self.compare(there);
+        self.compare(there, waiting);
         let tended = (0..self.groups.len()).map(|number| {
-            let group = &self.groups[number];
-            if waited[number] || group.letting_go.is_some() || group.waiting() == 0 {
-                self.tend_group(number, there);
+            let mut waiting = waiting[number];
+            if waited[number] > 0 || self.groups[number].letting_go.is_some() || waiting == 0 {
+                self.tend_group(number, there, waiting > 0);
             }
             let group = &self.groups[number];
+            if waiting > 0 {
+                waiting = group.try_waiting().unwrap_or(waiting);
+            }
             Tended {
                 served: self.is_served(group, there),
-                waiting: group.waiting(),
+                waiting,
                 figures: std::mem::take(&mut self.figures),
             }
         });
@@ -150,7 +179,7 @@ impl Rooms {
         };
         let (count, filling) = filling(options, longest_queue(seen.netns));
         let listeners = seen.before.listeners.iter();
-        let listeners: Vec<&Listener> = listeners.filter(|l| Place::of(l) == *place).collect();
+        let listeners: Vec<&Listener> = listeners.filter(|l| place.is_of(l)).collect();
         let mut group = group_of(place.clone(), &listeners, filling, seen)?;
         if group.lent {
             self.lend(&group, seen)?;
@@ -169,7 +198,7 @@ impl Group {
     fn settle(&mut self) {
         if let Some(preferred) = &mut self.preferred {
             preferred.settle();
-            let _ = self.prefer_these(&[]);
+            let _ = self.choose_anew();
         }
     }
 

@@ -43,8 +43,11 @@ impl Kept<'_> {
 
     /// Unlocks the ports of a unit on which it has no rooms any more.
     pub(super) fn claim_only_kept(&mut self) {
+        if self.unit.is_none() {
+            return;
+        }
         let kept = self.ports();
-        if self.unit.is_some() && self.claimed != kept {
+        if self.claimed != kept {
             self.lock.give_back_but(&kept);
             self.claimed = kept;
         }

@@ -89,10 +89,22 @@ pub(super) struct Pace {
     pub waits: bool,
     /// Listeners have come or gone, and those that are there are not preferred equally yet.
     pub changed: bool,
+    /// The last look has failed.
+    pub failed: bool,
+}
+
+impl Pace {
+    /// Whether the next look is to come at once if somebody begins to wait.
+    pub(super) fn may_be_woken(self) -> bool {
+        !self.waits && !self.failed
+    }
 }
 
 /// How long after a look the next one is due, if nobody begins to wait before.
 pub(super) fn pause(pace: Pace) -> Duration {
+    if pace.failed {
+        return LOOK_EVERY;
+    }
     if pace.waits {
         return LOOK_WAITING.max(pace.cost * PAUSE).min(LOOK_EVERY);
     }
@@ -190,13 +202,13 @@ mod tests {
     #[test]
     fn looks_are_seldom_while_nothing_happens() {
         let ms = Duration::from_millis;
-        let pause = |waits, changed, cost| {
-            pause(Pace {
-                cost,
-                waits,
-                changed,
-            })
+        let pace = |waits, changed, cost| Pace {
+            cost,
+            waits,
+            changed,
+            failed: false,
         };
+        let pause = |waits, changed, cost| super::pause(pace(waits, changed, cost));
         assert_eq!(pause(false, false, ms(1)), LOOK_EVERY);
         assert!(LOOK_EVERY > Duration::from_secs(1) / 10);
         assert_eq!(pause(false, true, ms(1)), LOOK_AGAIN);
@@ -204,6 +216,25 @@ mod tests {
         assert_eq!(pause(true, true, Duration::ZERO), LOOK_WAITING);
         assert_eq!(pause(true, false, ms(3)), ms(12), "where a look is slow");
         assert_eq!(pause(true, false, ms(300)), LOOK_EVERY);
+        let mut failed = pace(true, true, ms(1));
+        failed.failed = true;
+        assert_eq!(super::pause(failed), LOOK_EVERY);
+    }
+
+    #[test]
+    fn who_begins_to_wait_wakes_it_unless_it_looks_by_itself() {
+        let wakes = |waits, failed| {
+            let (cost, changed) = (Duration::ZERO, true);
+            Pace {
+                cost,
+                waits,
+                changed,
+                failed,
+            }
+            .may_be_woken()
+        };
+        assert!(wakes(false, false) && !wakes(true, false));
+        assert!(!wakes(false, true), "somebody may wait all the time");
     }
 
     #[test]

@@ -235,7 +235,7 @@ impl Kept<'_> {
 
 fn at<'a>(place: &'a Place, there: &'a Sample) -> impl Iterator<Item = &'a Listener> {
     let listeners = there.listeners.iter();
-    listeners.filter(move |listener| Place::of(listener) == *place)
+    listeners.filter(move |listener| place.is_of(listener))
 }
 
 fn cookies(there: &Sample) -> Vec<u64> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 
-use super::decide::{News, Pace, Sight, Watched};
+use super::decide::{LOOK_AGAIN, News, Pace, Sight, Watched};
 use super::gap::{End, Gap};
 use super::told::{Ended, Told};
 use super::unit::Unit;
@@ -52,6 +52,8 @@ pub(super) struct Kept<'a> {
     /// A gap that is over, and has not been told yet.
     over: Option<Over>,
     pace: Pace,
+    /// Whether a run has the ports, and when that was seen.
+    runs: Option<(Instant, bool)>,
 }
 
 /// What is known of a group with rooms.
@@ -104,7 +106,9 @@ impl<'a> Kept<'a> {
                 cost: Duration::ZERO,
                 waits: false,
                 changed: false,
+                failed: false,
             },
+            runs: None,
         })
     }
 
@@ -114,7 +118,7 @@ impl<'a> Kept<'a> {
 
     /// Can be read when somebody begins to wait. While somebody waits, the looks come by themselves.
     pub(super) fn wakes(&self) -> Option<BorrowedFd<'_>> {
-        let wake = self.wake.as_ref().filter(|_| !self.pace.waits);
+        let wake = self.wake.as_ref().filter(|_| self.pace.may_be_woken());
         wake.map(AsFd::as_fd)
     }
 
@@ -131,6 +135,17 @@ impl<'a> Kept<'a> {
     /// Looks, hands over, and follows the listeners.
     pub(super) fn look(&mut self) -> Result<Told> {
         let began = Instant::now();
+        let told = self.look_now();
+        self.pace = Pace {
+            cost: began.elapsed(),
+            waits: self.spots.iter().any(|spot| spot.watched.waits()),
+            changed: !self.rooms.changed_for(SETTLES_AFTER),
+            failed: told.is_err(),
+        };
+        told
+    }
+
+    fn look_now(&mut self) -> Result<Told> {
         let run_is_here = self.run_is_here();
         if run_is_here && !self.is_in_gap() {
             self.stand_back()?;
@@ -138,37 +153,39 @@ impl<'a> Kept<'a> {
         }
         let mut told = Told::default();
         self.ask_about_unit(&mut told);
-        let groups = self.rooms.groups.iter();
-        let waited: Vec<bool> = groups.map(|group| group.waiting() > 0).collect();
+        let waited = self.rooms.who_waits(self.wake.as_ref())?;
         let mut there = self.see(false)?;
-        self.tend(&mut there, &waited, &mut told);
+        self.tend(&mut there, &waited, &mut told)?;
         self.ask_about_unit(&mut told);
         if !run_is_here {
             self.follow(&there, &mut told);
         }
         self.attend(&mut told);
-        self.pace = Pace {
-            cost: began.elapsed(),
-            waits: self.spots.iter().any(|spot| spot.watched.waits()),
-            changed: !self.rooms.changed_for(SETTLES_AFTER),
-        };
         Ok(told)
     }
 
-    /// A run that has the ports locked does what it does without a keep.
-    fn run_is_here(&self) -> bool {
+    /// A run that has the ports locked does what it does without a keep. Looks no more often than a keep looks while
+    /// nobody waits: rooms are made under the runs' lock anyway.
+    fn run_is_here(&mut self) -> bool {
+        if let Some((_, is_here)) = self.runs.filter(|(at, _)| at.elapsed() < LOOK_AGAIN) {
+            return is_here;
+        }
         let runs = roll(LocksOf::Runs, &directory_in_use()).unwrap_or_default();
         let mut runs = runs.living.iter();
-        runs.any(|run| !run.ports.intersection(&self.claimed).is_empty())
+        let is_here = runs.any(|run| !run.ports.intersection(&self.claimed).is_empty());
+        self.runs = Some((Instant::now(), is_here));
+        is_here
     }
 
-    fn tend(&mut self, there: &mut Sample, waited: &[bool], told: &mut Told) {
-        for (group, spot) in self.rooms.groups.iter_mut().zip(&self.spots) {
-            if spot.watched.begins_to_wait(group.waiting()) {
+    fn tend(&mut self, there: &mut Sample, waited: &[usize], told: &mut Told) -> Result<()> {
+        let waiting = self.rooms.who_waits(self.wake.as_ref())?;
+        let spots = self.spots.iter().zip(&waiting);
+        for (group, (spot, waiting)) in self.rooms.groups.iter_mut().zip(spots) {
+            if spot.watched.begins_to_wait(*waiting) {
                 group.begins_to_wait();
             }
         }
-        let tended = self.rooms.tend_each(there, waited);
+        let tended = self.rooms.tend_each(there, waited, &waiting);
         let mut lost = Vec::new();
         for (number, tended) in tended.into_iter().enumerate() {
             if !self.conclude(number, tended, there, told) {
@@ -181,6 +198,7 @@ impl<'a> Kept<'a> {
         let due = |over: &mut Over| !others || over.at.elapsed() >= TOLD_WITHIN;
         told.ended
             .extend(self.over.take_if(due).map(|over| over.ended));
+        Ok(())
     }
 
     /// What follows from a look at one group. Returns whether it stays.
@@ -218,17 +236,19 @@ impl<'a> Kept<'a> {
 
     /// Notes where the service has come back, if that is no place of its own.
     fn note_moved(&mut self, number: usize, served: bool, there: &Sample, now: Instant) {
+        if served {
+            self.spots[number].moved = None;
+            return;
+        }
         let groups = &self.rooms.groups;
         let port = groups[number].place.port;
-        let is_known = |l: &Listener| groups.iter().any(|group| group.place == Place::of(l));
+        let is_known = |l: &Listener| groups.iter().any(|group| group.place.is_of(l));
         let mut listeners = there.listeners.iter();
         let elsewhere = listeners
             .find(|l| l.port == port && !is_known(l) && !self.noted.contains(&l.id.cookie));
         let moved = &mut self.spots[number].moved;
-        match served {
-            true => *moved = None,
-            false if moved.is_none() => *moved = elsewhere.map(|l| (now, l.shown())),
-            false => (),
+        if moved.is_none() {
+            *moved = elsewhere.map(|l| (now, l.shown()));
         }
     }
 
@@ -272,7 +292,7 @@ impl<'a> Kept<'a> {
     /// A gap that is over, and who listens there now.
     fn ended(&self, gap: Gap, number: usize, there: &Sample) -> Ended {
         let place = &self.rooms.groups[number].place;
-        let listeners = there.listeners.iter().filter(|l| Place::of(l) == *place);
+        let listeners = there.listeners.iter().filter(|l| place.is_of(l));
         let listeners: Vec<Listener> = listeners.cloned().collect();
         let inodes: Vec<u32> = listeners.iter().map(|l| l.inode).collect();
         let holders = holders::find_newest(&inodes);
@@ -301,7 +321,6 @@ impl<'a> Kept<'a> {
         self.spots.clear();
         self.noted.clear();
         self.wake = None;
-        self.pace.waits = false;
         Ok(())
     }
 

@@ -27,6 +27,15 @@ impl Place {
         }
     }
 
+    /// Whether [`Place::of`] the listener is this one.
+    pub(crate) fn is_of(&self, listener: &Listener) -> bool {
+        self.port == listener.port
+            && self.address == listener.address
+            && self.v6only == listener.v6only
+            && self.uid == listener.uid
+            && self.device == listener.device
+    }
+
     /// As ss(8) shows it.
     pub(crate) fn shown(&self) -> String {
         let device = self.device.name();
