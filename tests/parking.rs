@@ -701,14 +701,27 @@ fn control_groups(host: &Host, state: &str) -> Vec<String> {
 
 #[test]
 fn what_can_not_be_parked_is_refused_by_its_name_and_auto_takes_another_action() {
-    for (listener, says) in [
+    const OWN: &str = "a program of its own chooses among its listeners";
+    for (listener, says, shares) in [
         (
             r#"{"address": "0.0.0.0", "md5": 1}"#,
             "it has keys of TCP-MD5 (RFC 2385)",
+            "0\n",
         ),
         (
             r#"{"address": "0.0.0.0", "filter": 1}"#,
             "it has a filter (SO_ATTACH_FILTER)",
+            "0\n",
+        ),
+        (
+            r#"{"address": "0.0.0.0", "share": 1, "program": 1}"#,
+            OWN,
+            "1\n",
+        ),
+        (
+            r#"{"address": "0.0.0.0", "share": 1, "ebpf": 1}"#,
+            OWN,
+            "1\n",
         ),
     ] {
         let host = Host::new().unwrap();
@@ -720,7 +733,7 @@ fn what_can_not_be_parked_is_refused_by_its_name_and_auto_takes_another_action()
             assert_eq!(outcome.code, 125, "{outcome:?}");
             assert!(outcome.stderr.contains(says), "{outcome:?}");
             assert!(!mark.exists());
-            assert_eq!(service.shares_port(), "0\n");
+            assert_eq!(service.shares_port(), shares);
             assert_eq!(notes(&host), "");
         }
         let auto = call(&host, words("--port 80 --syn auto --ready-timeout 0")).run(["true"]);

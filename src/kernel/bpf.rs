@@ -2,7 +2,8 @@
 //! that the kernel keeps uses it.
 #![allow(unsafe_code)]
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use anyhow::{Result, anyhow, ensure};
@@ -20,6 +21,7 @@ const MAP_DELETE_ELEM: libc::c_int = 3;
 const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const PROG_LOAD: libc::c_int = 5;
 const LINK_CREATE: libc::c_int = 28;
+const ITER_CREATE: libc::c_int = 33;
 const LINK_DETACH: libc::c_int = 34;
 
 /// The kernel's own name for this many bytes at most, with a NUL at the end (BPF_OBJ_NAME_LEN).
@@ -46,6 +48,9 @@ pub(crate) enum Kind {
     Bound4,
     /// A process has bound an IPv6 socket. Linux 4.17.
     Bound6,
+    /// Somebody asks for the files of a process (BPF_TRACE_ITER). By the number of the kernel's function
+    /// `bpf_iter_task_file` among its types. Linux 5.8.
+    Files(u32),
 }
 
 impl Kind {
@@ -58,6 +63,7 @@ impl Kind {
             Kind::Release => (9, 34),
             Kind::Bound4 => (9, 12),
             Kind::Bound6 => (9, 13),
+            Kind::Files(_) => (26, 28),
         }
     }
 }
@@ -183,8 +189,9 @@ impl<const KEY: usize, const VALUE: usize> AsFd for Map<KEY, VALUE> {
     }
 }
 
-/// The attributes of PROG_LOAD.
+/// The attributes of PROG_LOAD. Those that the kernel knows and nobody here needs are 0.
 #[repr(C)]
+#[derive(Default)]
 struct ProgLoad {
     prog_type: u32,
     insn_cnt: u32,
@@ -198,6 +205,14 @@ struct ProgLoad {
     prog_name: [u8; NAME_LENGTH],
     prog_ifindex: u32,
     expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+    line_info: u64,
+    line_info_cnt: u32,
+    attach_btf_id: u32,
 }
 
 #[derive(Debug)]
@@ -211,6 +226,10 @@ impl Program {
     pub(crate) fn load(kind: Kind, name: &str, program: &[Instruction]) -> Result<Program> {
         let code = assemble(program);
         let (prog_type, expected_attach_type) = kind.numbers();
+        let attach_btf_id = match kind {
+            Kind::Files(function) => function,
+            _ => 0,
+        };
         let mut prog_name = [0; NAME_LENGTH];
         let letters = name.bytes().take(NAME_LENGTH - 1);
         prog_name
@@ -231,11 +250,10 @@ impl Program {
                     true => 0,
                     false => log.as_mut_ptr() as u64,
                 },
-                kern_version: 0,
-                prog_flags: 0,
                 prog_name,
-                prog_ifindex: 0,
                 expected_attach_type,
+                attach_btf_id,
+                ..ProgLoad::default()
             };
             // SAFETY: code, licence and log outlive the call, and have the lengths that are given.
             unsafe { bpf(PROG_LOAD, &attributes) }
@@ -273,23 +291,62 @@ impl Program {
     /// # Errors
     /// The kernel has no links to control groups (Linux 5.7), or this process may not make one.
     pub(crate) fn link(&self, kind: Kind, control_group: BorrowedFd) -> Result<Link> {
+        let target = control_group.as_raw_fd() as u32;
+        let made = self.linked(kind, target, &[]);
+        Ok(Link(made.map_err(|error| refused("a link", error))?))
+    }
+
+    /// `about`: union bpf_iter_link_info, linux/bpf.h.
+    fn linked(&self, kind: Kind, target: u32, about: &[u32]) -> io::Result<OwnedFd> {
         #[repr(C)]
         struct LinkCreate {
             prog_fd: u32,
             target_fd: u32,
             attach_type: u32,
             flags: u32,
+            iter_info: u64,
+            iter_info_len: u32,
+            reserved: u32,
         }
         let (_, attach_type) = kind.numbers();
         let attributes = LinkCreate {
             prog_fd: self.0.as_raw_fd() as u32,
-            target_fd: control_group.as_raw_fd() as u32,
+            target_fd: target,
             attach_type,
             flags: 0,
+            iter_info: match about.is_empty() {
+                true => 0,
+                false => about.as_ptr() as u64,
+            },
+            iter_info_len: size_of_val(about) as u32,
+            reserved: 0,
         };
-        // SAFETY: LINK_CREATE reads the attributes only.
-        let made = unsafe { bpf(LINK_CREATE, &attributes) };
-        Ok(Link(made.map_err(|error| refused("a link", error))?))
+        // SAFETY: LINK_CREATE reads the attributes, and what they name, which outlives the call.
+        unsafe { bpf(LINK_CREATE, &attributes) }
+    }
+
+    /// What a program of [`Kind::Files`] writes as the kernel calls it for each file of this process. Nobody else
+    /// meets it.
+    ///
+    /// # Errors
+    /// The kernel has no files of one process alone (Linux 6.1), or this process may not ask.
+    pub(crate) fn asked_of_own_files(&self) -> io::Result<Vec<u8>> {
+        #[repr(C)]
+        struct IterCreate {
+            link_fd: u32,
+            flags: u32,
+        }
+        // Of a thread, of a process, or of the process of a pidfd.
+        let link = self.linked(Kind::Files(0), 0, &[0, std::process::id(), 0])?;
+        let attributes = IterCreate {
+            link_fd: link.as_raw_fd() as u32,
+            flags: 0,
+        };
+        // SAFETY: ITER_CREATE reads the attributes only.
+        let files = unsafe { bpf(ITER_CREATE, &attributes)? };
+        let mut written = Vec::new();
+        File::from(files).read_to_end(&mut written)?;
+        Ok(written)
     }
 }
 

@@ -13,8 +13,9 @@ const NAMES: usize = 16;
 /// The length of struct btf_type, and of struct btf_member.
 const TYPE: usize = 12;
 const MEMBER: usize = 12;
-/// BTF_KIND_STRUCT
+/// BTF_KIND_STRUCT and BTF_KIND_FUNC.
 const STRUCT: u32 = 4;
+const FUNC: u32 = 12;
 
 /// Which bit of a structure it begins at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,33 +44,58 @@ pub(crate) fn of_kernel<const N: usize>(members: [(&str, &str); N]) -> Option<[B
         .then(|| all.map(|one| one.unwrap_or(Bit(0))))
 }
 
+/// The number of a function of the running kernel among its types. `None`: it does not tell.
+pub(crate) fn function_of_kernel(name: &str) -> Option<u32> {
+    function(&fs::read(OF_KERNEL).ok()?, name)
+}
+
 /// Where a member begins in the structure with that name.
 fn place(btf: &[u8], structure: &str, member: &str) -> Option<Bit> {
-    let magic = btf.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))?;
-    if magic != MAGIC {
-        return None;
+    let described = Described::of(btf)?;
+    let (_, found) = described.find(STRUCT, structure)?;
+    let mut members = found[TYPE..].chunks_exact(MEMBER);
+    let is = |one: &&[u8]| word(one, 0).is_some_and(|at| is_named(described.names, at, member));
+    let at = word(members.find(is)?, 8)?;
+    let has_bitfields = word(found, 4)? >> 31 != 0;
+    Some(Bit(if has_bitfields { at & 0x00ff_ffff } else { at }))
+}
+
+fn function(btf: &[u8], name: &str) -> Option<u32> {
+    let (number, _) = Described::of(btf)?.find(FUNC, name)?;
+    Some(number)
+}
+
+/// A description's parts.
+struct Described<'a> {
+    types: &'a [u8],
+    names: &'a [u8],
+}
+
+impl<'a> Described<'a> {
+    fn of(btf: &'a [u8]) -> Option<Described<'a>> {
+        let magic = btf.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))?;
+        let header = word(btf, HEADER_LENGTH)? as usize;
+        let section = |at: usize| {
+            let (begin, length) = (word(btf, at)? as usize, word(btf, at + 4)? as usize);
+            btf.get(header.checked_add(begin)?..)?.get(..length)
+        };
+        let (types, names) = (section(TYPES)?, section(NAMES)?);
+        (magic == MAGIC).then_some(Described { types, names })
     }
-    let header = word(btf, HEADER_LENGTH)? as usize;
-    let section = |at: usize| {
-        let (begin, length) = (word(btf, at)? as usize, word(btf, at + 4)? as usize);
-        btf.get(header.checked_add(begin)?..)?.get(..length)
-    };
-    let (mut types, names) = (section(TYPES)?, section(NAMES)?);
-    while let Some(info) = word(types, 4) {
-        let (kind, count) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
-        let (this, rest) = types.split_at_checked(TYPE + length_behind(kind, count)?)?;
-        if kind == STRUCT && is_named(names, word(this, 0)?, structure) {
-            let mut members = this[TYPE..].chunks_exact(MEMBER);
-            let found =
-                members.find(|one| word(one, 0).is_some_and(|at| is_named(names, at, member)));
-            if let Some(at) = found.and_then(|found| word(found, 8)) {
-                let has_bitfields = info >> 31 != 0;
-                return Some(Bit(if has_bitfields { at & 0x00ff_ffff } else { at }));
+
+    /// The first type of that kind with that name, and its number. They are numbered from 1.
+    fn find(&self, wanted: u32, name: &str) -> Option<(u32, &'a [u8])> {
+        let (mut types, mut number) = (self.types, 1);
+        while let Some(info) = word(types, 4) {
+            let (kind, count) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
+            let (this, rest) = types.split_at_checked(TYPE + length_behind(kind, count)?)?;
+            if kind == wanted && is_named(self.names, word(this, 0)?, name) {
+                return Some((number, this));
             }
+            (types, number) = (rest, number + 1);
         }
-        types = rest;
+        None
     }
-    None
 }
 
 /// How many bytes follow struct btf_type, by the kind and the count in it (enum BTF_KIND_*, linux/btf.h).
@@ -104,15 +130,16 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
     let _ = place(bytes, "sock", "sk_uid");
+    let _ = function(bytes, "bpf_iter_task_file");
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const STRINGS: &[u8] = b"\0int\0sock\0sk_uid\0sk_bit\0";
+    const STRINGS: &[u8] = b"\0int\0sock\0sk_uid\0sk_bit\0run\0";
 
-    /// An int, and a structure of two members.
+    /// An int, a structure of two members, and a function.
     fn described(has_bitfields: bool) -> Vec<u8> {
         let info = |kind: u32, count: u32| kind << 24 | count;
         let flag = u32::from(has_bitfields) << 31;
@@ -121,6 +148,7 @@ mod tests {
             vec![5, info(STRUCT, 2) | flag, 8],
             vec![10, 1, 32],
             vec![17, 1, 33 | u32::from(has_bitfields) << 24],
+            vec![24, info(FUNC, 0), 1],
         ];
         let types = types.concat();
         let length = types.len() as u32 * 4;
@@ -141,6 +169,8 @@ mod tests {
         for (structure, member) in [("sock", "sk"), ("soc", "sk_uid"), ("int", "sk_uid")] {
             assert_eq!(place(&plain, structure, member), None);
         }
+        assert_eq!(function(&plain, "run"), Some(3));
+        assert_eq!(function(&plain, "sock"), None, "a structure");
         for length in 0..plain.len() {
             withstand(&plain[..length]);
         }

@@ -50,8 +50,12 @@ pub(crate) enum Helper {
     SelectReusePort = 82,
     /// `(context)`: the cookie of the socket's network namespace. Linux 5.7.
     NetnsCookie = 122,
+    /// `(file, from, length)`: to those who read the file of an iterator. Linux 5.7.
+    SeqWrite = 127,
     /// `(socket)`: the kernel's own structure of a TCP socket, to read from, or 0. Linux 5.9.
     TcpSocket = 137,
+    /// `(file)`: the kernel's own structure of the socket that the file is, or 0. Linux 5.11.
+    SocketOfFile = 162,
     /// `(error)`: what the system call returns if the program does not allow it. Linux 5.18.
     SetReturnValue = 187,
 }

@@ -3,7 +3,8 @@
 SPEC is JSON: a list of listeners, each with address, port (80), v6only, device, share (SO_REUSEPORT), no_reuse
 (no SO_REUSEADDR), uid (the user whose socket it is, of a process that is root's), many (so many of them), backlog (64), again (the backlog that it sets as it accepts
 the first client), md5 (keys), filter, options (all that a connection inherits), program (one
-of its own chooses in the SO_REUSEPORT group: the first listener). There are as many processes as WORKERS says. They are in the background, and listen, when this one ends; PIDS has their pids.
+of classic BPF chooses in the SO_REUSEPORT group: the first listener), ebpf (one of eBPF: as the kernel does). There are
+as many processes as WORKERS says. They are in the background, and listen, when this one ends; PIDS has their pids.
 Each answers a request with the options of its connection.
 """
 import ctypes
@@ -16,7 +17,7 @@ import sys
 import time
 
 S, I4, T, I6 = socket.SOL_SOCKET, socket.IPPROTO_IP, socket.IPPROTO_TCP, socket.IPPROTO_IPV6
-SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF, TCP_MD5SIG = 26, 51, 14
+SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF, TCP_MD5SIG = 26, 51, 52, 14
 
 
 def i(number):
@@ -98,6 +99,8 @@ def listener(wanted):
     made.listen(wanted.get("backlog", 64))
     if "program" in wanted:
         attach(made, SO_ATTACH_REUSEPORT_CBPF, 0)
+    if "ebpf" in wanted:
+        made.setsockopt(S, SO_ATTACH_REUSEPORT_EBPF, loaded())
     made.setblocking(False)
     return made
 
@@ -106,6 +109,21 @@ def attach(made, option, result):
     """A program of classic BPF with that result."""
     program = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, result))
     made.setsockopt(S, option, struct.pack("HxxxxxxQ", 1, ctypes.addressof(program)))
+
+
+def loaded():
+    """A program of eBPF for a SO_REUSEPORT group that leaves the choice to the kernel."""
+    select, load = 21, 5  # BPF_PROG_TYPE_SK_REUSEPORT, BPF_PROG_LOAD
+    # r0 = SK_PASS; exit
+    code = ctypes.create_string_buffer(struct.pack("BBhi", 0xB7, 0, 0, 1) + struct.pack("BBhi", 0x95, 0, 0, 0))
+    licence = ctypes.create_string_buffer(b"GPL")
+    attributes = struct.pack("IIQQ", select, 2, ctypes.addressof(code), ctypes.addressof(licence)).ljust(72, b"\0")
+    libc = ctypes.CDLL(None, use_errno=True)
+    number = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
+    made = libc.syscall(number, load, ctypes.create_string_buffer(attributes), len(attributes))
+    if made < 0:
+        raise OSError(ctypes.get_errno(), "bpf(2)")
+    return made
 
 
 def bind(made, address):

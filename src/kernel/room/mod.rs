@@ -13,6 +13,7 @@ pub(crate) mod lent;
 mod lent_programs;
 mod options;
 pub(crate) mod orders;
+mod own_program;
 pub(crate) mod place;
 pub(crate) mod places;
 pub(crate) mod probe;

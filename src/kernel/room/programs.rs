@@ -1,8 +1,9 @@
 //! The programs of waiting rooms, as instructions. Pure.
 
+use crate::kernel::btf::Bit;
 use crate::kernel::instructions::Instruction::{
     Add, Call, Copy, Divide, Exit, FetchAdd, Here, Jump, JumpIfEqual, JumpUnlessEqual,
-    JumpUnlessSame, Load, Modulo, Set, SetMap, Store, StoreValue, ToNetwork16,
+    JumpUnlessSame, Load, LoadWide, Modulo, Set, SetMap, Store, StoreValue, StoreWide, ToNetwork16,
 };
 use crate::kernel::instructions::Register::{R0, R1, R2, R3, R4, R5, R6, R7, Stack};
 use crate::kernel::instructions::{Helper, Instruction, Label};
@@ -299,6 +300,66 @@ fn choose_or_go_to(array: i32, label: Label) -> [Instruction; 7] {
         Set(R4, 0),
         Call(Helper::SelectReusePort),
         JumpIfEqual(R0, 0, label),
+    ]
+}
+
+/// What struct bpf_iter__task_file has (kernel/bpf/task_iter.c), in words of 8 bytes.
+const OUTPUT: i16 = 0;
+const DESCRIPTOR: i16 = 16;
+const FILE: i16 = 24;
+/// What is told of a socket: its descriptor, in the first 4 bytes, and the name of the program.
+pub(super) const TOLD_LENGTH: usize = 24;
+pub(super) const TOLD_NAME: usize = 8;
+const TOLD: i16 = -(TOLD_LENGTH as i16);
+const NAME: i16 = TOLD + TOLD_NAME as i16;
+
+/// Where the kernel's own structures have the way from a socket to the name of its group's program.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way {
+    /// In struct socket.
+    pub sock: Bit,
+    /// In struct sock.
+    pub group: Bit,
+    /// In struct sock_reuseport.
+    pub program: Bit,
+    /// In struct bpf_prog.
+    pub aux: Bit,
+    /// In struct bpf_prog_aux.
+    pub name: Bit,
+}
+
+/// For each file of a process: tells of a socket whose SO_REUSEPORT group has a program. A pointer that is null is
+/// read as null.
+pub(super) fn tell_of_group(way: Way) -> Vec<Instruction> {
+    vec![
+        Copy(R6, R1),
+        LoadWide(R1, R6, FILE),
+        // The last call is for no file.
+        JumpIfEqual(R1, 0, DONE),
+        Call(Helper::SocketOfFile),
+        JumpIfEqual(R0, 0, DONE),
+        LoadWide(R7, R0, way.sock.byte()),
+        LoadWide(R7, R7, way.group.byte()),
+        LoadWide(R7, R7, way.program.byte()),
+        JumpIfEqual(R7, 0, DONE),
+        LoadWide(R7, R7, way.aux.byte()),
+        LoadWide(R2, R7, way.name.byte()),
+        StoreWide(Stack, NAME, R2),
+        LoadWide(R2, R7, way.name.byte() + 8),
+        StoreWide(Stack, NAME + 8, R2),
+        Load(R2, R6, DESCRIPTOR),
+        Store(Stack, TOLD, R2),
+        StoreValue(Stack, TOLD + 4, 0),
+        LoadWide(R1, R6, OUTPUT),
+        // struct bpf_iter_meta, linux/bpf.h: the file is the first member.
+        LoadWide(R1, R1, 0),
+        Copy(R2, Stack),
+        Add(R2, TOLD as i32),
+        Set(R3, TOLD_LENGTH as i32),
+        Call(Helper::SeqWrite),
+        Here(DONE),
+        Set(R0, 0),
+        Exit,
     ]
 }
 

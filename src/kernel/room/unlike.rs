@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::libc;
 
+use super::own_program::has_own_program;
 use crate::kernel::sys::{has_filter, socket_option};
 
 /// linux/tcp.h, Linux 6.7. ENOENT: the socket has no keys.
@@ -21,9 +22,15 @@ pub(super) fn obstacle(keyed: bool, copy: &impl AsFd) -> Option<&'static str> {
     if socket_option(copy, libc::IPPROTO_TCP, TCP_AO_INFO, AO_INFO_LENGTH).is_ok() {
         return Some("it has keys of TCP-AO (RFC 5925), which can't be copied");
     }
-    match has_filter(copy) {
-        // EACCES: it is one of eBPF.
-        Ok(true) | Err(Errno::EACCES) => Some("it has a filter (SO_ATTACH_FILTER)"),
-        _ => None,
+    // EACCES: it is one of eBPF.
+    if matches!(has_filter(copy), Ok(true) | Err(Errno::EACCES)) {
+        return Some("it has a filter (SO_ATTACH_FILTER)");
     }
+    if has_own_program(&copy) == Some(true) {
+        return Some(
+            "a program of its own chooses among its listeners (SO_ATTACH_REUSEPORT_CBPF or _EBPF), which a room's \
+             would replace for good",
+        );
+    }
+    None
 }
