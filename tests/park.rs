@@ -903,6 +903,35 @@ fn a_killed_or_stopped_run_leaves_a_guard_that_hands_over() {
     }
 }
 
+/// COMMAND goes on, and ends the service later than the guard waits for that.
+#[test]
+fn a_killed_runs_guard_stands_by_as_long_as_command_goes_on() {
+    for reuseport in [true, false] {
+        let host = Host::new().unwrap();
+        let server = Serve::on("0.0.0.0:80").reuseport_if(reuseport);
+        let mut service = Restarted::new(&host, server);
+        let mut late = Latch::new(&host, "late");
+        let [sh, c, restart] = service.command();
+        let mut run = park(&host, "").start([sh, c, format!("{}; {restart}", late.hold())]);
+        late.wait();
+        let first = burst("127.0.0.1:80", 20).start(&host).unwrap();
+        wait_parked(&host, 20);
+        run.signal(Signal::SIGKILL).unwrap();
+        run.wait().unwrap();
+        // By the old process.
+        all_served(&first.finish().unwrap());
+        late.release();
+        service.latch.wait();
+        let second = burst("127.0.0.1:80", 20).start(&host).unwrap();
+        wait_parked(&host, 20);
+        service.latch.release();
+        all_served(&second.finish().unwrap());
+        let gone = || listeners(&host).len() == 1;
+        wait_until(SOON, "the end of the rooms", gone).unwrap();
+        nothing_is_left(&host, 1);
+    }
+}
+
 fn kill_with_guard(host: &Host, run: &mut Running) {
     // It would put another one in the place of its guard.
     run.signal(Signal::SIGSTOP).unwrap();

@@ -99,6 +99,12 @@ pub(crate) fn reached(within: &Path) -> Option<PathBuf> {
     Some(root()?.join(within))
 }
 
+/// Whether there are processes in that control group, or below it. False also if it has gone.
+pub(crate) fn has_processes(group: &Path) -> bool {
+    let events = fs::read_to_string(group.join("cgroup.events")).unwrap_or_default();
+    events.lines().any(|line| line == "populated 1")
+}
+
 /// A control group of a run's own, below the one that the run is in. Dropping it dissolves it.
 #[derive(Debug)]
 pub(crate) struct ControlGroup {

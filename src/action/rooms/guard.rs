@@ -5,6 +5,7 @@ use std::ffi::{CStr, OsString};
 use std::io::Write;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -33,8 +34,8 @@ const NAME_FOR_KERNEL: &CStr = c"gate-room";
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A run that does not tell for so long that it works hangs, or somebody has stopped it.
 pub(crate) const HUNG: Duration = Duration::from_secs(2);
-/// When the run has died and the old listener stays for so long, COMMAND does not end it any more: those
-/// who wait go back there.
+/// When the run has died and the old listener stays for so long, COMMAND may not end it any more: those
+/// who wait go back there. The rooms stay as long as COMMAND runs.
 pub(crate) const DESERTED: Duration = Duration::from_secs(1);
 
 /// The guard's own command line: the name, and [`Orders`].
@@ -74,6 +75,8 @@ struct Guarded {
     rooms: Rooms,
     /// They keep the programs where they are.
     links: Vec<OwnedFd>,
+    /// The control group of COMMAND.
+    command: Option<PathBuf>,
 }
 
 impl Guarded {
@@ -148,7 +151,8 @@ impl Guarded {
         let group = &self.rooms.groups[n];
         let still = deserted && self.rooms.keeps.is_none() && self.rooms.is_served(group, sample);
         if group.is_kept() {
-            if self.rooms.is_settled(group, sample) {
+            let is_over = self.rooms.is_served_anew(group, sample) || !self.command_goes_on();
+            if is_over && self.rooms.is_settled(group, sample) {
                 self.rooms.hand_over(&[n]);
             }
         } else if group.letting_go.is_some() {
@@ -156,8 +160,17 @@ impl Guarded {
         } else if to_go && self.rooms.is_served_anew(group, sample) {
             self.rooms.release(&[n]);
         } else if group.is_open() && still {
-            self.rooms.hand_over(&[n]);
+            match self.command_goes_on() {
+                true => self.rooms.release_to_old(n),
+                false => self.rooms.hand_over(&[n]),
+            }
         }
+    }
+
+    /// As far as its control group tells. What it has started counts.
+    fn command_goes_on(&self) -> bool {
+        let group = self.command.as_deref();
+        group.is_some_and(control_group::has_processes)
     }
 
     fn finish(&mut self) {
@@ -184,11 +197,12 @@ impl Guarded {
         let mut guarded = Guarded {
             rooms: Rooms::new(sockets, First::Rooms, orders.old.clone())?,
             links: Vec::new(),
+            command: orders.group.as_deref().and_then(control_group::reached),
         };
         guarded.rooms.release_rate = orders.release_rate;
         guarded.rooms.keeps = orders.keeps;
-        let group = orders.group.as_deref().and_then(control_group::reached);
-        guarded.rooms.admitted.groups.extend(group);
+        let command = guarded.command.clone();
+        guarded.rooms.admitted.groups.extend(command);
         for (kind, fd) in &orders.files {
             let file = sys::inherited(*fd).context("no such file")?;
             guarded.take(*kind, file, orders)?;

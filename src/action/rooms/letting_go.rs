@@ -35,7 +35,7 @@ pub(super) enum Then {
 
 impl Group {
     /// The listeners that get those who wait: the new ones, if there are any.
-    fn heirs<'a>(&self, there: &'a Sample, old: &[u64]) -> Vec<&'a Listener> {
+    pub(super) fn heirs<'a>(&self, there: &'a Sample, old: &[u64]) -> Vec<&'a Listener> {
         let listeners = self.listeners(there).into_iter();
         let (before, new): (Vec<&Listener>, Vec<_>) =
             listeners.partition(|l| old.contains(&l.id.cookie));
@@ -258,7 +258,7 @@ fn choose(rooms: &[Room], targets: &Targets) -> Result<()> {
 }
 
 /// From now on the kernel chooses, and moves connections when a listener of the group closes.
-fn spread(socket: Option<&impl AsFd>) -> Result<()> {
+pub(super) fn spread(socket: Option<&impl AsFd>) -> Result<()> {
     let socket = socket.context("no socket")?;
     let program = Program::load(Kind::SelectOrMigrate, "gate_spread", &programs::spread())?;
     Ok(program.choose_for_group_of(socket.as_fd())?)

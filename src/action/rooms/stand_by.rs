@@ -7,12 +7,11 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::groups::{Filling, Group, Rooms, attach};
-use super::letting_go::{Next, Then};
+use super::letting_go::{Next, Then, spread};
 use super::preferred::{Preferred, Targets, copies, program};
 use crate::decide::policy::{Answer, Waiting};
 use crate::kernel::room::places::put_all;
-use crate::kernel::room::programs::spread;
-use crate::kernel::room::{Room, copy};
+use crate::kernel::room::{Room, copy, programs};
 use crate::kernel::sockets::Sample;
 
 impl Rooms {
@@ -34,12 +33,20 @@ impl Rooms {
         self.await_handshakes();
     }
 
+    /// The old process goes on, and may end later: it gets back those who wait, and the rooms stay.
+    pub(super) fn release_to_old(&mut self, number: usize) {
+        // The array of another process's program has the listener, and lets it go with its program.
+        let _ = spread(self.groups[number].rooms().first());
+        let there = self.look_for_heirs(&[number]);
+        self.follow(&there);
+        self.release_one(number, &there);
+        self.await_handshakes();
+    }
+
     fn release_one(&mut self, number: usize, there: &Sample) {
-        let old = &self.old;
         let group = &mut self.groups[number];
-        let mut new = group.listeners(there);
-        new.retain(|listener| !old.contains(&listener.id.cookie));
-        let copies = copies(&new, there);
+        let heirs = group.heirs(there, &self.old);
+        let copies = copies(&heirs, there);
         group.end_passes();
         if group.lead_first_to(&copies).is_err() {
             return self.hand_one_over(number, there);
@@ -51,7 +58,7 @@ impl Rooms {
             return;
         }
         self.begin_to_let_go(number, &copies);
-        if self.let_go(number, &new, Next::InTime, Then::StandBy) {
+        if self.let_go(number, &heirs, Next::InTime, Then::StandBy) {
             self.groups[number].stand_by();
         }
     }
@@ -95,7 +102,7 @@ impl Group {
         let choice = match &self.opened {
             Some(opened) => self.while_there(opened),
             // A guard does not know the array that has the rooms.
-            None => (Vec::new(), spread()),
+            None => (Vec::new(), programs::spread()),
         };
         attach(&program(&preferred, choice)?, &self.rooms())?;
         self.preferred = Some(preferred);
