@@ -8,7 +8,8 @@ use harness::keep::{
     Keep, LONG, client, monotonic_ms, nobody_noticed, shared, wait_kept, wait_queued,
 };
 use harness::kept;
-use harness::rooms::{GUARD, all_served, listeners, load, nothing_is_left};
+use harness::latch::Latch;
+use harness::rooms::{GUARD, all_served, listeners, listeners_on, load, nothing_is_left};
 use harness::{SOON, call, status, syngate, words};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Serve};
@@ -116,7 +117,7 @@ fn a_service_that_comes_back_on_another_address_is_told() {
     keep.ends(1);
 }
 
-/// The new keep makes rooms on the other port only when the dead one's guard has handed over.
+/// The new one keeps the other port at once, and this one when the service is back.
 #[test]
 fn who_waits_behind_a_dead_keep_waits_on_beside_a_new_one() {
     let host = &Host::new().unwrap();
@@ -130,7 +131,8 @@ fn who_waits_behind_a_dead_keep_waits_on_beside_a_new_one() {
     keep.running.signal(Signal::SIGKILL).unwrap();
     keep.running.wait().unwrap();
     let keep = begin();
-    keep.says(1, "keeps 80-81: 1 connection waits where nobody listens");
+    assert!(keep.said().contains("80: nobody listens yet"));
+    assert!(listeners_on(host, 81).len() > 1, "kept");
     let _server = shared().start(host).unwrap();
     all_served(&waits.finish().unwrap());
     wait_kept(host);
@@ -141,6 +143,17 @@ fn who_waits_behind_a_dead_keep_waits_on_beside_a_new_one() {
 fn in_gap(host: &Host) -> (Keep<'_>, RunningLoad) {
     let server = shared().start(host).unwrap();
     let keep = Keep::on(host, "");
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    (keep, waits)
+}
+
+/// The same, and somebody has stopped the keep before.
+fn stopped_before_gap(host: &Host) -> (Keep<'_>, RunningLoad) {
+    let server = shared().start(host).unwrap();
+    let mut keep = Keep::on(host, "");
+    keep.running.signal(Signal::SIGSTOP).unwrap();
     drop(server);
     let waits = client(host);
     wait_queued(host, 1);
@@ -226,12 +239,7 @@ fn a_keep_killed_at_random_moments_costs_nobody_anything() {
 #[test]
 fn a_keep_that_was_stopped_goes_on() {
     let host = &Host::new().unwrap();
-    let server = shared().start(host).unwrap();
-    let mut keep = Keep::on(host, "");
-    keep.running.signal(Signal::SIGSTOP).unwrap();
-    drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let (mut keep, waits) = stopped_before_gap(host);
     let server = shared().start(host).unwrap();
     all_served(&waits.finish().unwrap());
     keep.running.signal(Signal::SIGCONT).unwrap();
@@ -335,6 +343,13 @@ fn runs_work_on_a_kept_port() {
     kept::beside_runs(&shared(), "");
 }
 
+#[test]
+fn a_run_on_one_port_leaves_the_others_kept() {
+    for is_dead in [false, true] {
+        kept::beside_runs_on_one_port(|at| Serve::on(at).reuseport(), "", is_dead);
+    }
+}
+
 /// In a gap keep stays, and those who wait get the service that the run starts.
 #[test]
 fn a_run_that_starts_the_service_ends_the_gap() {
@@ -348,6 +363,29 @@ fn a_run_that_starts_the_service_ends_the_gap() {
     let outcome = call(host, words("--port 80")).run(shared().daemon_argv(&pid).unwrap());
     assert_eq!(outcome.code, 0, "{outcome:?}");
     all_served(&waits.finish().unwrap());
+    wait_kept(host);
+    keep.ends(1);
+}
+
+/// Keep has not looked since the gap began: it looks again before it stands back.
+#[test]
+fn a_gap_that_begins_as_a_run_does_is_bridged() {
+    let host = &Host::new().unwrap();
+    let (mut keep, waits) = stopped_before_gap(host);
+    let mut latch = Latch::new(host, "start");
+    let call = call(host, words("--port 80"));
+    let start = shared().daemon_argv(&host.dir().join("serve.pid")).unwrap();
+    let script = format!("{}; exec {}", latch.hold(), start.join(" "));
+    let run = call.start(["sh", "-c", &script]);
+    latch.wait();
+    keep.running.signal(Signal::SIGCONT).unwrap();
+    let listeners = "grep -q cookie /run/syngate/*rooms-*";
+    let noticed = || !host.sh(listeners).unwrap().ok();
+    wait_until(SOON, "keep to look", noticed).unwrap();
+    latch.release();
+    assert_eq!(call.end(run).code, 0);
+    all_served(&waits.finish().unwrap());
+    keep.says(1, "nobody listened");
     wait_kept(host);
     keep.ends(1);
 }

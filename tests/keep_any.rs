@@ -184,6 +184,13 @@ fn runs_work_on_a_kept_port() {
     kept::beside_runs(&alone(), "--any");
 }
 
+#[test]
+fn a_run_on_one_port_leaves_the_others_kept() {
+    for is_dead in [false, true] {
+        kept::beside_runs_on_one_port(|at| Serve::on(at), "--any", is_dead);
+    }
+}
+
 /// The option stays then, and the next call takes it back: also from a listener that has come while keep was there.
 #[test]
 fn what_a_keep_leaves_that_is_killed_with_its_guard_is_taken_back() {

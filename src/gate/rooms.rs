@@ -90,18 +90,36 @@ pub(crate) fn find() -> (Vec<Found>, Vec<String>) {
     (found, unseen)
 }
 
-fn look(guard: RoomGuard) -> Result<Found> {
-    let orders = &guard.orders;
-    let mut sockets = Sockets::new(&orders.ports, &Scope::default())?;
-    if let Some(netns) = &orders.netns {
-        sockets.look_in(netns)?;
+/// The rooms of a guard that are open, and what listens on their ports.
+struct Seen {
+    rooms: Vec<Listener>,
+    services: Vec<Listener>,
+}
+
+impl Seen {
+    fn of(guard: &RoomGuard) -> Result<Seen> {
+        let orders = &guard.orders;
+        let mut sockets = Sockets::new(&orders.ports, &Scope::default())?;
+        if let Some(netns) = &orders.netns {
+            sockets.look_in(netns)?;
+        }
+        Ok(Seen {
+            rooms: sockets.rooms(&orders.rooms)?,
+            services: sockets.look(Want::default())?.listeners,
+        })
     }
-    let rooms = sockets.rooms(&orders.rooms)?;
-    let services = sockets.look(Want::default())?.listeners;
-    let is_served = |room: &Listener| {
+
+    /// Whether somebody listens who gets those who wait in that room.
+    fn is_served(&self, room: &Listener) -> bool {
         let place = Place::of(room);
-        services.iter().any(|service| Place::of(service) == place)
-    };
+        let mut services = self.services.iter();
+        services.any(|service| Place::of(service) == place)
+    }
+}
+
+fn look(guard: RoomGuard) -> Result<Found> {
+    let seen = Seen::of(&guard)?;
+    let (rooms, services, orders) = (&seen.rooms, &seen.services, &guard.orders);
     let ports: PortSet = rooms.iter().map(|room| room.port).collect();
     Ok(Found {
         run: orders.run.clone(),
@@ -109,9 +127,9 @@ fn look(guard: RoomGuard) -> Result<Found> {
         who: Who::parse(&orders.who),
         opens_in: orders.keeps.is_none().then(|| orders.left()),
         by: By::Rooms(Box::new(FoundRooms {
-            waiting: queued(&rooms, |_| true),
+            waiting: queued(rooms, |_| true),
             served: services.iter().any(|service| ports.contains(service.port)),
-            stranded: queued(&rooms, |room| !is_served(room)),
+            stranded: queued(rooms, |room| !seen.is_served(room)),
             guard,
         })),
         ports,
@@ -131,14 +149,37 @@ pub(crate) fn stranded(guard: &RoomGuard) -> Result<usize> {
     }
 }
 
-/// The guard of a keep that has rooms on any of these ports. While a run has the ports locked, no other keep
-/// takes them up.
-pub(crate) fn keep_on(ports: &PortSet) -> Option<RoomGuard> {
-    let keeps = |guard: &RoomGuard| {
-        let shared = guard.orders.ports.intersection(ports);
-        guard.orders.keeps.is_some() && !shared.is_empty() && guard.is_here() == Some(true)
-    };
-    guards().into_iter().find(keeps)
+/// The guard of another keep, dead or alive, that has still to stand back from these ports, on which the caller has the
+/// lock of runs. Where nobody listens it stays, and hands those who wait over once somebody does.
+///
+/// # Errors
+/// The kernel does not list its sockets.
+pub(crate) fn keep_on(ports: &PortSet, own_run: &str) -> Result<Option<RoomGuard>> {
+    for guard in guards() {
+        let orders = &guard.orders;
+        let is_keep_s = orders.keeps.is_some() && orders.run != own_run;
+        let shared = orders.ports.intersection(ports);
+        if is_keep_s
+            && !shared.is_empty()
+            && guard.is_here() == Some(true)
+            && has_to_stand_back(&guard, &shared)?
+        {
+            return Ok(Some(guard));
+        }
+    }
+    Ok(None)
+}
+
+fn has_to_stand_back(guard: &RoomGuard, ports: &PortSet) -> Result<bool> {
+    let seen = Seen::of(guard)?;
+    let mut services = seen.services.iter();
+    if !services.any(|service| ports.contains(service.port)) {
+        return Ok(false);
+    }
+    // It is about to give back those that are shut.
+    let all_open = seen.rooms.len() == guard.orders.rooms.len();
+    let mut rooms = seen.rooms.iter();
+    Ok(!all_open || rooms.any(|room| ports.contains(room.port) && seen.is_served(room)))
 }
 
 /// How many connections wait in those of the rooms.

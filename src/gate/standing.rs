@@ -139,16 +139,9 @@ pub(crate) fn sweep(choice: Choice, lock: &Lock) -> Swept {
             Roll::default()
         }
     };
-    let keeps = lock::roll(LocksOf::Keeps, &directory_in_use()).unwrap_or_else(|error| {
-        unseen.push(format!("the locks of keeps: {error}"));
-        Roll::default()
-    });
-    let roll_of = |gate: &Found| match locks_of(gate) {
-        LocksOf::Runs => &roll,
-        LocksOf::Keeps => &keeps,
-    };
-    let stale = gates.into_iter();
-    let stale = stale.filter(|gate| is_stale(gate, roll_of(gate)) == Some(true));
+    // A keep stands back by itself, and from the ports of this run only; so does the guard of a dead one.
+    let stale = gates.into_iter().filter(|gate| !gate.is_keep_s());
+    let stale = stale.filter(|gate| is_stale(gate, &roll) == Some(true));
     // Those who wait for a service that nobody starts but this run are handed over once it has.
     let stale = stale.filter(|gate| gate.by.rooms().is_none_or(|rooms| rooms.served));
     let erased = stale.map(|gate| {

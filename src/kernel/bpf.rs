@@ -124,6 +124,14 @@ impl<const KEY: usize, const VALUE: usize> Map<KEY, VALUE> {
         Ok(Map(map))
     }
 
+    /// The same map once more.
+    ///
+    /// # Errors
+    /// This process may open no more files.
+    pub(crate) fn again(&self) -> io::Result<Map<KEY, VALUE>> {
+        Ok(Map(self.0.try_clone()?))
+    }
+
     pub(crate) fn get(&self, key: [u8; KEY]) -> Option<[u8; VALUE]> {
         let mut value = [0; VALUE];
         let read = self.element(MAP_LOOKUP_ELEM, &key, value.as_mut_ptr());
@@ -355,6 +363,11 @@ impl Program {
 pub(crate) struct Link(OwnedFd);
 
 impl Link {
+    /// That of another process.
+    pub(crate) fn adopt(link: OwnedFd) -> Link {
+        Link(link)
+    }
+
     /// Takes the program out of its place, also while other processes hold the descriptor. Linux 5.9.
     pub(crate) fn detach(self) {
         #[repr(C)]

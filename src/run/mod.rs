@@ -119,7 +119,7 @@ fn under_lock(
     record: &mut Record,
     started: Instant,
 ) -> Result<Ending, Ending> {
-    call.await_keep(&mut sockets)?;
+    call.await_keep(&record.run)?;
     call.precheck(record)?;
     if call.ask_for_netns(&mut sockets)? {
         looking_since = Instant::now();

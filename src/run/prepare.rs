@@ -158,14 +158,10 @@ impl Call<'_> {
     ///
     /// # Errors
     /// It does not.
-    pub(crate) fn await_keep(&self, sockets: &mut Sockets) -> Result<(), Ending> {
+    pub(crate) fn await_keep(&self, run: &str) -> Result<(), Ending> {
         let until = Instant::now() + rooms::STANDS_BACK_WITHIN;
         let ports = self.plan.gated().listener_ports();
-        while let Some(guard) = rooms::keep_on(&ports) {
-            let there = sockets.look(Want::default()).map_err(Ending::unseen)?;
-            if there.listeners.is_empty() {
-                return Ok(());
-            }
+        while let Some(guard) = rooms::keep_on(&ports, run).map_err(Ending::unseen)? {
             if Instant::now() >= until {
                 let within = humantime::format_duration(rooms::STANDS_BACK_WITHIN);
                 let (ports, guard) = (ports.brief(), guard.pid);

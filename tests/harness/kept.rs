@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use testkit::services::Serve;
-use testkit::{Host, Load, RunningLoad, slow};
+use testkit::{Host, Load, RunningLoad, slow, wait_until};
 
-use super::keep::{Keep, LONG, wait_kept};
-use super::rooms::all_served;
-use super::{call, words};
+use super::keep::{Keep, LONG, client, wait_kept, wait_queued};
+use super::latch::Latch;
+use super::rooms::{GUARD, all_served, listeners, listeners_on, nothing_is_left};
+use super::{SOON, call, words};
 
 fn flowing(host: &Host, rate: u32) -> RunningLoad {
     let load = Load::to("127.0.0.1:80").rate(rate);
@@ -67,4 +68,47 @@ pub(crate) fn beside_runs(service: &Serve, options: &str) {
         all_served(&load.stop().unwrap());
     }
     keep.ends(1);
+}
+
+/// The others are kept meanwhile, also by the guard of a keep that is dead: a gap that begins there is bridged. So is
+/// one that lasts already as a run begins.
+pub(crate) fn beside_runs_on_one_port(on: impl Fn(&str) -> Serve, options: &str, is_dead: bool) {
+    let host = &Host::new().unwrap();
+    let _other = on("0.0.0.0:81").start(host).unwrap();
+    let server = on("0.0.0.0:80").start(host).unwrap();
+    let mut keep = Keep::begun(host, &format!("--port 80,81 {options}"), &[]);
+    if is_dead {
+        keep.running.signal(Signal::SIGKILL).unwrap();
+        keep.running.wait().unwrap();
+    }
+    let beside = || listeners_on(host, 81).len() - 1;
+    assert!(beside() > 0 && listeners(host).len() > 1);
+    let mut latch = Latch::new(host, "restart");
+    let call = call(host, words("--port 81"));
+    let run = call.start(["sh".to_owned(), "-c".to_owned(), latch.hold()]);
+    latch.wait();
+    assert_eq!(beside(), 0, "keep has stood back there");
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    latch.release();
+    for outcome in [call.end(run), call.run(["true"])] {
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+    }
+    let server = on("0.0.0.0:80").start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+    if is_dead {
+        let gone = || !host.sh(&format!("pgrep -x {GUARD}")).unwrap().ok();
+        wait_until(SOON, "the end of the guard", gone).unwrap();
+        nothing_is_left(host, 1);
+    } else {
+        wait_until(SOON, "the port to be kept again", || beside() > 0).unwrap();
+        drop(server);
+        let waits = client(host);
+        wait_queued(host, 1);
+        let _server = on("0.0.0.0:80").start(host).unwrap();
+        all_served(&waits.finish().unwrap());
+        keep.ends(1);
+    }
+    assert_eq!(beside(), 0);
 }

@@ -140,7 +140,11 @@ pub(crate) fn figure(outcome: &Outcome, action: &str, name: &str) -> u64 {
 
 /// The listeners of port 80, as ss(8) shows them.
 pub(crate) fn listeners(host: &Host) -> Vec<String> {
-    let shown = host.must(words("ss -Hltn sport = :80"));
+    listeners_on(host, 80)
+}
+
+pub(crate) fn listeners_on(host: &Host, port: u16) -> Vec<String> {
+    let shown = host.must(words(&format!("ss -Hltn sport = :{port}")));
     shown.lines().map(str::to_owned).collect()
 }
 

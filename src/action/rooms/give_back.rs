@@ -23,6 +23,7 @@ impl Rooms {
         // The guard holds them, too, and ends later.
         self.links.drain(..).for_each(Link::detach);
         self.passes = Passes::default();
+        self.lend_nowhere();
         let there = again(|| self.everywhere()).or_else(|_| self.look(true));
         let there = there.unwrap_or_default();
         self.follow(&there);
@@ -79,17 +80,24 @@ impl Rooms {
         }
     }
 
-    /// What listens on the ports, on any address.
+    /// What listens on the ports, on any address, and may have SO_REUSEPORT from syngate.
     pub(super) fn everywhere(&self) -> Result<Sample> {
         let ports = self.groups.iter().map(|group| group.place.port).collect();
         let mut sockets = Sockets::new(&ports, &Scope::default())?;
         if let Some(netns) = self.netns() {
             sockets.look_in(netns)?;
         }
-        sockets.look(Want {
+        let mut there = sockets.look(Want {
             holders: true,
             ..Want::default()
-        })
+        })?;
+        // A keep lends nothing elsewhere, and has perhaps other groups, which stay.
+        if self.keeps.is_some() {
+            let is_here =
+                |l: &Listener| self.groups.iter().any(|group| group.place == Place::of(l));
+            there.listeners.retain(is_here);
+        }
+        Ok(there)
     }
 
     /// Whether the listener has SO_REUSEPORT from syngate.

@@ -11,12 +11,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::groups::{Filling, First, Group, Rooms};
-use super::letting_go::Next;
+use super::leaving::Leaving;
+use super::letting_go;
 use super::note::Note;
 use super::policy::HANDED_OVER_WITHIN;
+use super::watch::Watch;
 use crate::action::contract::GuardWork;
 use crate::decide::policy::Answer;
 use crate::gate::rooms::dissolve_of;
+use crate::kernel::bpf::Link;
 use crate::kernel::control_group;
 use crate::kernel::room::Shelf;
 use crate::kernel::room::lending::Bindings;
@@ -27,6 +30,7 @@ use crate::kernel::sockets::{Looks, Sample};
 use crate::kernel::sys;
 use crate::process::attended::word;
 use crate::process::guard::{self, Heard};
+use crate::process::lock::ports_of_runs;
 use crate::words::scope::Scope;
 
 const NAME_FOR_KERNEL: &CStr = c"gate-room";
@@ -61,7 +65,10 @@ fn guard(orders: &Orders) -> Result<()> {
     }
     // A keep has no end: the service's gap, in which it has died, has one.
     let until = orders.keeps.map_or(until, |keeps| Instant::now() + keeps);
-    guarded.take_over(until);
+    if guarded.take_over(until) == Next::Other {
+        guarded.rooms.leave_as_it_is();
+        return Ok(());
+    }
     // A run that was stopped reads that once it goes on.
     let mut said = vec![word::ACTED];
     said.extend(serde_json::to_vec(&guarded.rooms.figures)?);
@@ -73,10 +80,22 @@ fn guard(orders: &Orders) -> Result<()> {
 
 struct Guarded {
     rooms: Rooms,
-    /// They keep the programs where they are.
-    links: Vec<OwnedFd>,
     /// The control group of COMMAND.
     command: Option<PathBuf>,
+    /// The run has died. One that hangs may go on.
+    alone: bool,
+    /// Groups of a dead keep that are being given back.
+    leaving: Option<Leaving>,
+    /// Some were.
+    gave_back: bool,
+}
+
+/// Who does what is left to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    This,
+    /// Another guard.
+    Other,
 }
 
 impl Guarded {
@@ -104,7 +123,10 @@ impl Guarded {
                     let _ = line.write_all(&[word::HERE]);
                 }
                 Heard::Nothing => (),
-                Heard::TheEnd => return false,
+                Heard::TheEnd => {
+                    self.alone = true;
+                    return false;
+                }
             }
         }
     }
@@ -127,14 +149,15 @@ impl Guarded {
         self.rooms.groups.iter().map(to_go).collect()
     }
 
-    fn take_over(&mut self, until: Instant) {
+    fn take_over(&mut self, until: Instant) -> Next {
         let deserted = Instant::now() + DESERTED;
         self.rooms.groups.iter_mut().for_each(Group::see_owner);
-        while self.rooms.groups.iter().any(Group::is_open) {
+        while self.leaving.is_some() || self.rooms.groups.iter().any(Group::is_open) {
             let now = Instant::now();
             if now >= until || told_to_end() {
                 self.rooms.shut_all();
-                return;
+                self.leaving.iter_mut().for_each(Leaving::end);
+                break;
             }
             self.rooms.admit();
             self.rooms.tend();
@@ -143,8 +166,57 @@ impl Guarded {
             for (n, to_go) in to_go.into_iter().enumerate() {
                 self.go_on_with(n, to_go, now >= deserted, &sample);
             }
+            self.stand_back(&sample);
+            if self.gave_back && self.is_followed(until) {
+                return Next::Other;
+            }
             std::thread::sleep(LOOK_EVERY);
         }
+        Next::This
+    }
+
+    /// As a living keep does, from the ports of runs where somebody listens. Groups that are shut are given back, too.
+    fn stand_back(&mut self, sample: &Sample) {
+        let note = self.rooms.note.as_ref().filter(|_| self.alone);
+        let (Some(max_wait), Some(directory)) =
+            (self.rooms.keeps, note.and_then(|note| note.path().parent()))
+        else {
+            return;
+        };
+        if self.leaving.is_none() {
+            let runs = ports_of_runs(directory);
+            let groups = self.rooms.groups.iter().enumerate();
+            let goes = |group: &Group| {
+                let is_served = self.rooms.is_served(group, sample);
+                is_served && runs.contains(group.place.port) || !group.is_open()
+            };
+            let those: Vec<usize> = groups
+                .filter(|(_, group)| goes(group))
+                .map(|(n, _)| n)
+                .collect();
+            if !those.is_empty() {
+                // Else it is tried again at the next look.
+                self.leaving = Leaving::begin(&mut self.rooms, &those, max_wait).ok();
+            }
+        }
+        if self.leaving.as_mut().is_some_and(Leaving::is_done) {
+            self.leaving = None;
+            self.gave_back = true;
+            self.rooms.lend_while_needed();
+            self.rooms.note_only_groups();
+        }
+    }
+
+    /// Another guard has the groups that are left, whose command line tells of no others. Not where those who waited
+    /// are just being handed over.
+    fn is_followed(&mut self, until: Instant) -> bool {
+        let groups = &self.rooms.groups;
+        let is_busy = self.leaving.is_some() || groups.iter().any(Group::is_kept);
+        if groups.is_empty() || is_busy {
+            return false;
+        }
+        self.rooms.keeps = Some(until.saturating_duration_since(Instant::now()));
+        Watch::start(&self.rooms, until).is_ok()
     }
 
     fn go_on_with(&mut self, n: usize, to_go: bool, deserted: bool, sample: &Sample) {
@@ -156,7 +228,7 @@ impl Guarded {
                 self.rooms.hand_over(&[n]);
             }
         } else if group.letting_go.is_some() {
-            self.rooms.go_on_with(n, Next::InTime);
+            self.rooms.go_on_with(n, letting_go::Next::InTime);
         } else if to_go && self.rooms.is_served_anew(group, sample) {
             self.rooms.release(&[n]);
         } else if group.is_open() && still {
@@ -174,7 +246,7 @@ impl Guarded {
     }
 
     fn finish(&mut self) {
-        self.links.clear();
+        self.rooms.links.clear();
         let give_up = Instant::now() + HANDED_OVER_WITHIN;
         while self.rooms.progress() != Answer::Left(Some(0)) && Instant::now() < give_up {
             std::thread::sleep(LOOK_EVERY);
@@ -196,9 +268,12 @@ impl Guarded {
         }
         let mut guarded = Guarded {
             rooms: Rooms::new(sockets, First::Rooms, orders.old.clone())?,
-            links: Vec::new(),
             command: orders.group.as_deref().and_then(control_group::reached),
+            alone: false,
+            leaving: None,
+            gave_back: false,
         };
+        (guarded.rooms.run, guarded.rooms.who) = (orders.run.clone(), orders.who.clone());
         guarded.rooms.release_rate = orders.release_rate;
         guarded.rooms.keeps = orders.keeps;
         let command = guarded.command.clone();
@@ -212,8 +287,12 @@ impl Guarded {
 
     fn take(&mut self, kind: File, file: OwnedFd, orders: &Orders) -> Result<()> {
         match kind {
-            File::Link => self.links.push(file),
+            File::Link => self.rooms.links.push(Link::adopt(file)),
             File::Lent => self.rooms.lent = Some(Lent::adopt(file)?),
+            File::LentPlaces => {
+                let lent = self.rooms.lent.as_mut().context("places and no sockets")?;
+                lent.know_places(file)?;
+            }
             File::Bindings => self.rooms.bindings = Some(Bindings::adopt(file)?),
             File::Note => {
                 let note = orders.note.as_deref();

@@ -23,6 +23,7 @@ use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Listener, Looks, Want};
 use crate::process::living::boot;
 use crate::process::lock::beside;
+use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
 /// What the note of a run is called, behind the network namespace: with the run's id at the end.
@@ -223,6 +224,11 @@ impl Left {
             netns: seen.netns.map(ToString::to_string),
             listeners: listeners.chain(deserted).collect(),
         }
+    }
+
+    pub(super) fn keep_only(&mut self, ports: &PortSet) {
+        self.listeners
+            .retain(|listener| ports.contains(listener.port));
     }
 
     fn take_back_from_listeners(&self) -> Result<()> {

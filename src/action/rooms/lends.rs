@@ -47,6 +47,22 @@ impl Rooms {
         self.lent.iter().for_each(|lent| lent.set_busy(busy));
     }
 
+    /// Sockets that are bound where these groups are get the option no more.
+    pub(super) fn lend_nowhere(&self) {
+        if let Some(lent) = &self.lent {
+            let lent_to = self.groups.iter().filter(|group| group.lent);
+            lent_to.for_each(|group| lent.forget(&group.place));
+        }
+    }
+
+    /// The programs go when no group needs them.
+    pub(crate) fn lend_while_needed(&mut self) {
+        if !self.groups.iter().any(|group| group.lent) {
+            self.links.drain(..).for_each(Link::detach);
+            self.lent = None;
+        }
+    }
+
     /// Takes the option back from the listener there. The rooms of that place are shut.
     pub(super) fn lend_no_longer(&mut self, place: &Place) {
         if let Some(lent) = &self.lent {
@@ -60,9 +76,6 @@ impl Rooms {
         let mut there = there.unwrap_or_default();
         there.listeners.retain(|l| place.is_of(l));
         self.take_back(&there);
-        if !self.groups.iter().any(|group| group.lent) {
-            self.links.drain(..).for_each(Link::detach);
-            self.lent = None;
-        }
+        self.lend_while_needed();
     }
 }

@@ -15,6 +15,7 @@ mod give_back;
 pub(crate) mod groups;
 pub(crate) mod guard;
 mod hook;
+pub(crate) mod leaving;
 pub(crate) mod left;
 mod lends;
 pub(crate) mod letting_go;

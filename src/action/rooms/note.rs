@@ -13,6 +13,7 @@ use super::early_guard::EarlyGuard;
 use super::left::{Left, path_of, whole};
 use crate::action::contract::Seen;
 use crate::kernel::sockets::Listener;
+use crate::words::ports::PortSet;
 
 /// The file that says what a run would leave. The run and its guard have a lock on it, which ends with both.
 pub(crate) struct Note {
@@ -57,6 +58,14 @@ impl Note {
         let before = self.file.metadata()?.len() as usize;
         text.resize(text.len().max(before), b' ');
         Ok(self.file.write_all_at(&text, 0)?)
+    }
+
+    /// Only what is on these ports is still to be taken back.
+    pub(super) fn keep_only(&mut self, ports: &PortSet) -> Result<()> {
+        let text = fs::read_to_string(&self.path)?;
+        let mut left: Left = serde_json::from_str(&text)?;
+        left.keep_only(ports);
+        self.renew(&left)
     }
 
     /// That of another process of the run, which has the same open file.

@@ -125,6 +125,15 @@ impl Rooms {
         waiting.collect()
     }
 
+    /// What was given back is noted no more.
+    pub(crate) fn note_only_groups(&mut self) {
+        let ports = self.groups.iter().map(|group| group.place.port).collect();
+        // Else who finds the note takes back what is not there.
+        self.note
+            .iter_mut()
+            .for_each(|note| drop(note.keep_only(&ports)));
+    }
+
     /// Lets the programs know the listeners that are there, and hands those over who wait although somebody
     /// listens. The answers are in the order of the groups.
     ///

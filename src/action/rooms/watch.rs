@@ -111,7 +111,10 @@ fn files(rooms: &Rooms) -> Vec<(File, RawFd)> {
     let note = rooms.note.iter().map(|note| (File::Note, note.as_fd()));
     let bindings = rooms.bindings.iter();
     let bindings = bindings.map(|bindings| (File::Bindings, bindings.as_fd()));
-    let lent = rooms.lent.iter().map(|lent| (File::Lent, lent.as_fd()));
+    let lent = rooms.lent.iter().flat_map(|lent| {
+        let places = lent.places().map(|places| (File::LentPlaces, places));
+        [(File::Lent, lent.as_fd())].into_iter().chain(places)
+    });
     let all = shelves.chain(links).chain(note).chain(bindings).chain(lent);
     all.map(|(file, fd)| (file, fd.as_raw_fd())).collect()
 }

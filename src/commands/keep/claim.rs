@@ -1,25 +1,35 @@
 //! Which of this host's listeners a keep with `--unit` takes: those of the unit, on ports that no other keep has.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, anyhow};
 
 use super::kept::Kept;
 use super::told::Told;
+use super::unit::Unit;
+use crate::action::rooms::leaving::Leaving;
 use crate::kernel::room::Place;
 use crate::kernel::sockets::Sample;
 
 impl Kept<'_> {
-    /// Looks at the listeners: those of the unit, if there is one, and all where rooms are.
+    /// Looks at the listeners: those of the unit, if there is one, and all where rooms are. Where a run has the ports,
+    /// those where rooms are only.
     pub(super) fn see(&mut self, holders: bool) -> Result<Sample> {
         let mut there = self.rooms.look(holders)?;
-        if let Some(unit) = &self.unit {
-            let groups = unit.control_groups();
-            there.listeners.retain(|listener| {
-                let place = Place::of(listener);
-                let mut kept = self.rooms.groups.iter();
-                listener.cgroup.is_some_and(|id| groups.contains(&id))
-                    || kept.any(|group| group.place == place)
-            });
-        }
+        let leaving = self
+            .leaving
+            .as_ref()
+            .map(Leaving::cookies)
+            .unwrap_or_default();
+        let groups = self.unit.as_ref().map(Unit::control_groups);
+        there.listeners.retain(|listener| {
+            let in_unit =
+                |groups: &BTreeSet<u64>| listener.cgroup.is_some_and(|id| groups.contains(&id));
+            let of_service =
+                !self.of_runs.contains(listener.port) && groups.as_ref().is_none_or(in_unit);
+            let is_room = leaving.contains(&listener.id.cookie);
+            !is_room && (of_service || self.has(&Place::of(listener)))
+        });
         Ok(there)
     }
 
@@ -46,7 +56,8 @@ impl Kept<'_> {
         if self.unit.is_none() {
             return;
         }
-        let kept = self.ports();
+        let of_runs = self.claimed.intersection(&self.of_runs);
+        let kept = self.ports().union(&of_runs);
         if self.claimed != kept {
             self.lock.give_back_but(&kept);
             self.claimed = kept;

@@ -9,13 +9,13 @@ use super::told::Told;
 use super::wanted::Wanted;
 use crate::action::rooms::resident::shut;
 use crate::action::rooms::watch::Watch;
-use crate::gate::rooms::{hand_over, stranded};
+use crate::gate::rooms::{STANDS_BACK_WITHIN, hand_over, keep_on, stranded};
 use crate::gate::standing::may_be_left;
 use crate::kernel::room::known::{RoomGuard, guards};
 use crate::kernel::room::wake::Wake;
 use crate::kernel::room::{Place, Shelf};
 use crate::kernel::sockets::{Listener, Sample};
-use crate::process::lock::{Lock, LocksOf};
+use crate::process::lock::{Lock, LocksOf, RETRY};
 use crate::words::count::counted_does;
 use crate::words::duration::LONGEST;
 use crate::words::ports::PortSet;
@@ -34,7 +34,8 @@ impl Kept<'_> {
         places.dedup();
         places.retain(|place| self.is_new(place, there) && self.claim(place, there, told));
         let numbers = 0..self.spots.len();
-        let moved: Vec<usize> = numbers.filter(|n| self.has_moved(*n, there)).collect();
+        let moved = numbers.filter(|n| self.may_take_up() && self.has_moved(*n, there));
+        let moved: Vec<usize> = moved.collect();
         let done = match places.is_empty() && moved.is_empty() {
             true => self.note(there),
             false => self.take_up(&places, &moved, told),
@@ -48,9 +49,13 @@ impl Kept<'_> {
         }
     }
 
+    /// The guard has rooms that are being given back, and stays until that is done.
+    fn may_take_up(&self) -> bool {
+        self.leaving.is_none()
+    }
+
     fn is_new(&self, place: &Place, there: &Sample) -> bool {
-        let mut groups = self.rooms.groups.iter();
-        if groups.any(|group| group.place == *place) {
+        if !self.may_take_up() || self.has(place) || self.of_runs.contains(place.port) {
             return false;
         }
         let refused = self.refused.get(place);
@@ -62,6 +67,9 @@ impl Kept<'_> {
     /// Whether all listeners of a group are in another control group than its rooms.
     fn has_moved(&self, number: usize, there: &Sample) -> bool {
         let place = &self.rooms.groups[number].place;
+        if self.of_runs.contains(place.port) {
+            return false;
+        }
         let before = self.spots[number].control_group;
         let is_elsewhere = |l: &Listener| l.cgroup.is_some() && l.cgroup != before;
         at(place, there).next().is_some() && at(place, there).all(is_elsewhere)
@@ -95,7 +103,8 @@ impl Kept<'_> {
     fn take_up_locked(&mut self, new: &[Place], moved: &[usize], told: &mut Told) -> Result<()> {
         if !new.is_empty() {
             let ports = new.iter().map(|place| place.port).collect();
-            end_guards_of_the_dead(self.wanted, &ports)?;
+            await_dead_keeps(self.wanted, &ports)?;
+            end_guards_of_dead_runs(&ports)?;
         }
         let there = self.see(true)?;
         self.rooms.note(&self.wanted.seen(&there))?;
@@ -195,9 +204,12 @@ impl Kept<'_> {
     }
 
     /// Starts a guard for the rooms that there are now, in the place of the one before.
-    fn guard_anew(&mut self, told: &mut Told) {
-        let groups = self.rooms.groups.iter();
-        self.wake = Wake::of(groups.filter_map(|group| group.shelf.as_ref())).ok();
+    pub(super) fn guard_anew(&mut self, told: &mut Told) {
+        self.know_rooms();
+        // The guard from before has those rooms, too.
+        if self.leaving.is_some() {
+            return;
+        }
         let before = self.watch.take();
         self.guarded_at = Instant::now();
         if !self.rooms.groups.is_empty() {
@@ -207,6 +219,12 @@ impl Kept<'_> {
             }
         }
         before.map(Watch::dismiss);
+    }
+
+    /// Wakes when somebody begins to wait there.
+    pub(super) fn know_rooms(&mut self) {
+        let groups = self.rooms.groups.iter();
+        self.wake = Wake::of(groups.filter_map(|group| group.shelf.as_ref())).ok();
     }
 
     /// A guard that is lost gets a successor.
@@ -252,21 +270,39 @@ fn control_group(place: &Place, there: &Sample) -> Option<u64> {
     at(place, there).next()?.cgroup
 }
 
-/// The guard of a dead keep, or run, would hand over later. The lock of keeps is this process's, and that of runs.
+/// The guard of a dead keep stands back from the ports that this process has locked as runs do, where somebody listens.
+///
+/// # Errors
+/// It does not.
+fn await_dead_keeps(wanted: &Wanted, ports: &PortSet) -> Result<()> {
+    let until = Instant::now() + STANDS_BACK_WITHIN;
+    while let Some(guard) = keep_on(ports, &wanted.run)? {
+        ensure!(
+            Instant::now() < until,
+            "the guard of a dead keep (pid {}) does not stand back from {}: syngate clear ends it",
+            guard.pid,
+            ports.brief()
+        );
+        std::thread::sleep(RETRY);
+    }
+    Ok(())
+}
+
+/// The guard of a dead run would hand over later. The lock of runs is this process's.
 ///
 /// # Errors
 /// It has connections that wait for a listener, and stays until one comes.
-fn end_guards_of_the_dead(wanted: &Wanted, ports: &PortSet) -> Result<()> {
+fn end_guards_of_dead_runs(ports: &PortSet) -> Result<()> {
     let concerns = |guard: &RoomGuard| {
         let ports = guard.orders.ports.intersection(ports);
-        guard.orders.run != wanted.run && !ports.is_empty() && guard.is_here() == Some(true)
+        guard.orders.keeps.is_none() && !ports.is_empty() && guard.is_here() == Some(true)
     };
     let dead = guards().into_iter().filter(concerns);
     for guard in dead {
         let waiting = stranded(&guard)?;
         ensure!(
             waiting == 0,
-            "the guard of a dead keep, or run, keeps {}: {} where nobody listens",
+            "the guard of a dead run keeps {}: {} where nobody listens",
             guard.orders.ports.brief(),
             counted_does(waiting, "connection", ["waits", "wait"])
         );

@@ -37,6 +37,8 @@ pub(super) enum End {
     /// The service has come back there, where the kernel can't move connections.
     Moved(String),
     KeepEnds,
+    /// Keep gives way to a run. A moment before, nobody listened.
+    StoodBack,
 }
 
 impl End {
@@ -48,6 +50,7 @@ impl End {
             End::Stopped(_) => "stopped",
             End::Moved(_) => "moved",
             End::KeepEnds => "keep_ended",
+            End::StoodBack => "stood_back",
         }
     }
 }
@@ -100,6 +103,9 @@ impl Gap {
             ),
             End::KeepEnds => format!(
                 "{ports}: nobody has listened for {took}, from {began} on, and keep ends; {waited}{reset}"
+            ),
+            End::StoodBack => format!(
+                "{ports}: nobody listened for {took}, from {began} on; {waited}{reset}; keep stands back for a run"
             ),
         }
     }
@@ -188,6 +194,13 @@ mod tests {
                 &End::KeepEnds,
                 "keep_ended",
                 format!("80: nobody has listened for 512 ms, {from}, and keep ends; {waited}"),
+            ),
+            (
+                &End::StoodBack,
+                "stood_back",
+                format!(
+                    "80: nobody listened for 512 ms, {from}; {waited}; keep stands back for a run"
+                ),
             ),
         ] {
             assert_eq!(gap(585, 0).words(end), words);

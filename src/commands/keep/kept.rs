@@ -14,15 +14,15 @@ use super::wanted::Wanted;
 use crate::action::rooms::First;
 use crate::action::rooms::figures::Figures;
 use crate::action::rooms::groups::Rooms;
-use crate::action::rooms::policy::{HANDED_OVER_WITHIN, LOOK_EVERY};
+use crate::action::rooms::leaving::{Leaving, Patience};
+use crate::action::rooms::policy::LOOK_EVERY;
 use crate::action::rooms::resident::{SETTLES_AFTER, Tended};
 use crate::action::rooms::watch::Watch;
-use crate::decide::policy::Answer;
 use crate::kernel::room::Place;
 use crate::kernel::room::wake::Wake;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Listener, Sample, holders};
-use crate::process::lock::{Lock, LocksOf, directory_in_use, roll};
+use crate::process::lock::{Lock, directory_in_use, ports_of_runs};
 use crate::run::report::json::rows;
 use crate::words::ports::PortSet;
 
@@ -37,7 +37,11 @@ pub(super) struct Kept<'a> {
     pub(super) lock: &'a mut Lock,
     /// The ports that are locked.
     pub(super) claimed: PortSet,
+    /// The ports that runs had locked at the last look.
+    pub(super) of_runs: PortSet,
     pub(super) rooms: Rooms,
+    /// Groups that are being given back, for a run.
+    pub(super) leaving: Option<Leaving>,
     /// In the order of the groups.
     pub(super) spots: Vec<Spot>,
     pub(super) watch: Option<Watch>,
@@ -52,8 +56,7 @@ pub(super) struct Kept<'a> {
     /// A gap that is over, and has not been told yet.
     over: Option<Over>,
     pace: Pace,
-    /// Whether a run has the ports, and when that was seen.
-    runs: Option<(Instant, bool)>,
+    runs_seen_at: Option<Instant>,
 }
 
 /// What is known of a group with rooms.
@@ -89,8 +92,10 @@ impl<'a> Kept<'a> {
         lock: &'a mut Lock,
     ) -> Result<Kept<'a>> {
         Ok(Kept {
-            rooms: fresh(wanted)?,
+            rooms: rooms(wanted)?,
+            leaving: None,
             claimed: wanted.first_ports(),
+            of_runs: PortSet::EMPTY,
             wanted,
             unit,
             lock,
@@ -108,7 +113,7 @@ impl<'a> Kept<'a> {
                 changed: false,
                 failed: false,
             },
-            runs: None,
+            runs_seen_at: None,
         })
     }
 
@@ -138,7 +143,7 @@ impl<'a> Kept<'a> {
         let told = self.look_now();
         self.pace = Pace {
             cost: began.elapsed(),
-            waits: self.spots.iter().any(|spot| spot.watched.waits()),
+            waits: self.leaving.is_some() || self.spots.iter().any(|spot| spot.watched.waits()),
             changed: !self.rooms.changed_for(SETTLES_AFTER),
             failed: told.is_err(),
         };
@@ -146,35 +151,30 @@ impl<'a> Kept<'a> {
     }
 
     fn look_now(&mut self) -> Result<Told> {
-        let run_is_here = self.run_is_here();
-        if run_is_here && !self.is_in_gap() {
-            self.stand_back()?;
-            return Ok(Told::default());
-        }
+        self.see_runs();
         let mut told = Told::default();
         self.ask_about_unit(&mut told);
         let waited = self.rooms.who_waits(self.wake.as_ref())?;
         let mut there = self.see(false)?;
         self.tend(&mut there, &waited, &mut told)?;
         self.ask_about_unit(&mut told);
-        if !run_is_here {
-            self.follow(&there, &mut told);
-        }
+        self.stand_back(&mut told);
+        self.follow(&there, &mut told);
         self.attend(&mut told);
         Ok(told)
     }
 
     /// A run that has the ports locked does what it does without a keep. Looks no more often than a keep looks while
     /// nobody waits: rooms are made under the runs' lock anyway.
-    fn run_is_here(&mut self) -> bool {
-        if let Some((_, is_here)) = self.runs.filter(|(at, _)| at.elapsed() < LOOK_AGAIN) {
-            return is_here;
+    fn see_runs(&mut self) {
+        if self
+            .runs_seen_at
+            .is_none_or(|at| at.elapsed() >= LOOK_AGAIN)
+        {
+            let ports = ports_of_runs(&directory_in_use());
+            self.of_runs = ports.intersection(&self.wanted.ports);
+            self.runs_seen_at = Some(Instant::now());
         }
-        let runs = roll(LocksOf::Runs, &directory_in_use()).unwrap_or_default();
-        let mut runs = runs.living.iter();
-        let is_here = runs.any(|run| !run.ports.intersection(&self.claimed).is_empty());
-        self.runs = Some((Instant::now(), is_here));
-        is_here
     }
 
     fn tend(&mut self, there: &mut Sample, waited: &[usize], told: &mut Told) -> Result<()> {
@@ -277,14 +277,8 @@ impl<'a> Kept<'a> {
     }
 
     fn gap(&self, number: usize, since: Instant) -> Gap {
-        let took = since.elapsed();
-        let began = SystemTime::now() - took;
-        let mut gap = Gap {
-            ports: [self.rooms.groups[number].place.port].into_iter().collect(),
-            began: humantime::format_rfc3339_millis(began).to_string(),
-            took,
-            ..Gap::default()
-        };
+        let ports = [self.rooms.groups[number].place.port].into_iter().collect();
+        let mut gap = gap_of(ports, since.elapsed());
         gap.waited_more(self.spots[number].waited);
         gap
     }
@@ -312,21 +306,13 @@ impl<'a> Kept<'a> {
         }
     }
 
-    fn stand_back(&mut self) -> Result<()> {
-        if self.spots.is_empty() {
-            return Ok(());
-        }
-        self.hand_over_and_end();
-        self.rooms = fresh(self.wanted)?;
-        self.spots.clear();
-        self.noted.clear();
-        self.wake = None;
-        Ok(())
-    }
-
     /// Hands over, and takes back everything. Returns what has not been told yet.
     pub(super) fn end(&mut self) -> Told {
         let mut told = Told::default();
+        while self.leaving.is_some() {
+            self.go_on_leaving(&mut told);
+            std::thread::sleep(LOOK_EVERY);
+        }
         told.ended.extend(self.over.take().map(|over| over.ended));
         let numbers = 0..self.spots.len();
         let gaps = numbers.filter_map(|number| {
@@ -352,17 +338,8 @@ impl<'a> Kept<'a> {
 
     fn hand_over_and_end(&mut self) {
         self.rooms.hand_all_over();
-        let last = Instant::now() + self.wanted.max_wait;
-        let mut give_up = Instant::now() + HANDED_OVER_WITHIN;
-        loop {
-            match self.rooms.progress() {
-                Answer::Left(Some(0)) => break,
-                Answer::Waiting(_) => give_up = last.min(Instant::now() + HANDED_OVER_WITHIN),
-                _ => (),
-            }
-            if Instant::now() >= give_up {
-                break;
-            }
+        let mut patience = Patience::new(self.wanted.max_wait);
+        while !patience.is_over(&self.rooms.progress(), Instant::now()) {
             std::thread::sleep(LOOK_EVERY);
         }
         self.rooms.shut_all();
@@ -372,13 +349,24 @@ impl<'a> Kept<'a> {
     }
 }
 
-fn fresh(wanted: &Wanted) -> Result<Rooms> {
+fn rooms(wanted: &Wanted) -> Result<Rooms> {
     let gated = &wanted.gated;
     let sockets = Sockets::new(&gated.listener_ports(), &gated.listener_scope())?;
     let mut rooms = Rooms::new(sockets, First::Service, Vec::new())?;
     (rooms.run, rooms.who) = (wanted.run.clone(), wanted.who.to_string());
     (rooms.keeps, rooms.any) = (Some(wanted.max_wait), wanted.any);
     Ok(rooms)
+}
+
+/// One that ends now, and in which nobody has waited yet.
+pub(super) fn gap_of(ports: PortSet, took: Duration) -> Gap {
+    let began = SystemTime::now() - took;
+    Gap {
+        ports,
+        began: humantime::format_rfc3339_millis(began).to_string(),
+        took,
+        ..Gap::default()
+    }
 }
 
 fn sight(tended: Tended) -> Sight {

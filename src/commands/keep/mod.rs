@@ -8,6 +8,7 @@ mod follow;
 mod gap;
 mod kept;
 mod shown;
+mod stand_back;
 mod told;
 mod unit;
 mod wanted;

@@ -104,7 +104,7 @@ impl<'a> Teller<'a> {
             let message = ended.gap.words(&ended.end);
             match &ended.end {
                 End::GivenUp | End::Moved(_) => self.say.warning(&message),
-                End::KeepEnds if ended.gap.reset > 0 => self.say.warning(&message),
+                End::KeepEnds | End::StoodBack if ended.gap.reset > 0 => self.say.warning(&message),
                 _ => self.say.result(&message),
             }
             // After a stop, nobody has wished it to be bridged.

@@ -5,6 +5,7 @@
 //! the programs know the socket that has each place: it has it from its bind(2) until it is closed, which another
 //! program notes. Any other socket is refused meanwhile, since the option would let it in.
 
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -31,7 +32,7 @@ const KEY_SIZE: usize = 6 * 4;
 #[derive(Debug)]
 pub(crate) struct Lent {
     sockets: Map<8, SOCKET_SIZE>,
-    /// None in the guard, which leaves them as they are.
+    /// None in a guard that has not been given them.
     places: Option<Map<KEY_SIZE, PLACE_SIZE>>,
     busy: Option<Counter>,
 }
@@ -57,6 +58,32 @@ impl Lent {
             places: None,
             busy: None,
         })
+    }
+
+    /// The places that the other process knows.
+    ///
+    /// # Errors
+    /// It is no such map.
+    pub(crate) fn know_places(&mut self, places: OwnedFd) -> Result<()> {
+        self.places = Some(Map::adopt(places)?);
+        Ok(())
+    }
+
+    /// The same sockets and places once more.
+    ///
+    /// # Errors
+    /// This process may open no more files.
+    pub(crate) fn again(&self) -> io::Result<Lent> {
+        Ok(Lent {
+            sockets: self.sockets.again()?,
+            places: self.places.as_ref().map(Map::again).transpose()?,
+            busy: None,
+        })
+    }
+
+    /// For another process.
+    pub(crate) fn places(&self) -> Option<BorrowedFd<'_>> {
+        self.places.as_ref().map(AsFd::as_fd)
     }
 
     /// The programs, loaded, and linked to nothing.

@@ -60,16 +60,19 @@ pub(crate) enum File {
     Bindings,
     /// The map of the sockets that have SO_REUSEPORT from a keep.
     Lent,
+    /// That of the places where sockets get it. Comes after [`File::Lent`].
+    LentPlaces,
 }
 
 impl File {
-    const ALL: [(File, char); 6] = [
+    const ALL: [(File, char); 7] = [
         (File::Shelf, 's'),
         (File::LentShelf, 'l'),
         (File::Link, 'h'),
         (File::Note, 'n'),
         (File::Bindings, 'b'),
         (File::Lent, 'r'),
+        (File::LentPlaces, 'p'),
     ];
 
     fn letter(self) -> char {
@@ -105,6 +108,7 @@ impl Orders {
                 (File::Note, 17),
                 (File::Bindings, 4),
                 (File::Lent, 6),
+                (File::LentPlaces, 7),
             ],
         }
     }

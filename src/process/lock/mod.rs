@@ -30,7 +30,7 @@ pub(crate) use self::file::{
 };
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::roll::withstand;
-pub(crate) use self::roll::{Living, LockHolder, Roll, roll};
+pub(crate) use self::roll::{Living, LockHolder, Roll, ports_of_runs, roll};
 
 /// With more ranges than this, a run locks all ports between the first and the last: the kernel needs time
 /// for each lock in proportion to those that are held.

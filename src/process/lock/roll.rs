@@ -78,6 +78,14 @@ pub(crate) fn roll(of: LocksOf, directory: &Path) -> io::Result<Roll> {
     }
 }
 
+/// The ports that runs in this network namespace have locked, as far as that can be seen. Not for a process that has
+/// such locks itself.
+pub(crate) fn ports_of_runs(directory: &Path) -> PortSet {
+    let runs = roll(LocksOf::Runs, directory).unwrap_or_default().living;
+    let ports = runs.iter().map(|run| &run.ports);
+    ports.fold(PortSet::EMPTY, |all, ports| all.union(ports))
+}
+
 pub(super) fn roll_of(of: LocksOf, file: &File, directory: &Path) -> io::Result<Roll> {
     let mut held = Vec::new();
     locks_between(file, 1, i64::from(u16::MAX), &mut held)?;
