@@ -1152,7 +1152,37 @@ fn who_waits_goes_back_if_command_changes_nothing_and_is_reset_if_nobody_comes()
         outcome.stderr.contains("20 connections were reset"),
         "{outcome:?}"
     );
+    let unmoved = figure(&outcome, "park", "unmoved");
+    assert_eq!(unmoved, 20, "by the kernel's own count: {outcome:?}");
+    assert!(!outcome.stderr.contains(UNMOVED), "{outcome:?}");
     nothing_is_left(&host, 0);
+}
+
+const UNMOVED: &str = "the kernel could not move";
+
+/// Those of another service, whose listener shares its port, and closes. The kernel counts them where it would move
+/// them.
+#[test]
+fn what_the_kernel_could_not_move_beyond_those_who_were_reset_is_told() {
+    const CLOSES: &str = "
+import socket
+other = socket.socket()
+other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+other.bind(('127.0.0.1', 81))
+other.listen(9)
+clients = [socket.create_connection(('127.0.0.1', 81)) for _ in range(3)]
+other.close()";
+    let host = Host::new().unwrap();
+    host.must(words("sysctl -qw net.ipv4.tcp_migrate_req=1"));
+    let _service = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    for action in ["park", "handover"] {
+        let options = format!("--port 80 --ready-timeout 0s --syn {action}");
+        let outcome = call(&host, words(&options)).run(["python3", "-c", CLOSES]);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(figure(&outcome, action, "unmoved"), 3, "{outcome:?}");
+        let says = format!("{UNMOVED} 3 connections or handshakes");
+        assert!(outcome.stderr.contains(&says), "{outcome:?}");
+    }
 }
 
 #[test]

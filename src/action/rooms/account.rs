@@ -16,17 +16,20 @@ pub(super) struct RoomRow {
     reset: usize,
     /// SYNs that the kernel dropped.
     no_room: usize,
+    /// What the kernel could not move, as far as it tells.
+    unmoved: Option<u64>,
     longest_ms: Ms,
     release_ms: Ms,
 }
 
 impl RoomRow {
-    pub(super) fn new(figures: Figures) -> RoomRow {
+    pub(super) fn new(figures: Figures, unmoved: Option<u64>) -> RoomRow {
         RoomRow {
             parked: figures.handed_over + figures.reset,
             handed_over: figures.handed_over,
             reset: figures.reset,
             no_room: figures.no_room,
+            unmoved,
             longest_ms: figures.longest.into(),
             release_ms: figures.release.into(),
         }
@@ -109,6 +112,22 @@ pub(super) fn no_room_words(figures: &Figures, room: Room) -> Option<String> {
     ))
 }
 
+/// What to warn of, if the kernel has counted more than the run. `unmoved`: its count.
+pub(super) fn unmoved_words(figures: &Figures, unmoved: Option<u64>) -> Option<String> {
+    let more = unmoved?.saturating_sub(figures.reset as u64);
+    (more > 0).then(|| {
+        format!(
+            "the kernel could not move {}, and counts no ports (TCPMigrateReqFailure): clients of the service may have \
+             been reset that the run has not seen, or another service's in this network namespace, or nobody was \
+             there to finish a handshake, as in a flood",
+            match figures.reset {
+                0 => format!("{more} connections or handshakes"),
+                reset => format!("{more} more connections or handshakes than the {reset} that were reset"),
+            }
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,9 +142,9 @@ mod tests {
             longest: Duration::from_millis(250),
             release: Duration::from_millis(3),
         };
-        let row = RoomRow::new(of(3, 1)).named("park");
+        let row = RoomRow::new(of(3, 1), Some(1)).named("park");
         let numbers = serde_json::json!({
-            "parked": 4, "handed_over": 3, "reset": 1, "no_room": 7, "longest_ms": 250.0,
+            "parked": 4, "handed_over": 3, "reset": 1, "no_room": 7, "unmoved": 1, "longest_ms": 250.0,
             "release_ms": 3.0,
         });
         assert_eq!(row, ("park", numbers));
@@ -148,6 +167,28 @@ mod tests {
         let there = ["[::]:80".to_owned()];
         let moved = reset(&of(0, 1), &there).unwrap();
         assert!(moved.why.contains("listens on [::]:80 now"), "{moved:?}");
+    }
+
+    #[test]
+    fn what_the_kernel_has_counted_beyond_the_run_is_told() {
+        let told = |reset, unmoved| {
+            let figures = Figures {
+                reset,
+                ..Figures::default()
+            };
+            unmoved_words(&figures, unmoved)
+        };
+        for (reset, unmoved) in [(0, None), (0, Some(0)), (3, Some(3)), (3, Some(2))] {
+            assert_eq!(told(reset, unmoved), None);
+        }
+        let says = told(0, Some(2)).unwrap();
+        assert!(
+            says.contains("move 2 connections or handshakes, and"),
+            "{says}"
+        );
+        let says = told(3, Some(5)).unwrap();
+        assert!(says.contains("move 2 more connections"), "{says}");
+        assert!(says.contains("than the 3 that were reset"), "{says}");
     }
 
     #[test]

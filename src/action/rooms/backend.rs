@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
-use super::account::{Room, RoomRow, no_room_words, reset, waited_words};
+use super::account::{Room, RoomRow, no_room_words, reset, unmoved_words, waited_words};
 use super::groups::{First, Rooms};
 use super::watch::Watch;
 use crate::action::contract::{Account, Now};
@@ -32,7 +32,7 @@ pub(crate) struct Told {
 /// The account of an action with rooms.
 pub(crate) fn account(rooms: &SharedRooms, told: &Told, now: &mut Now) -> Account {
     let mut rooms = rooms.borrow_mut();
-    let figures = rooms.figures;
+    let (figures, unmoved) = (rooms.figures, rooms.unmoved());
     let elsewhere = match figures.reset {
         0 => Vec::new(),
         _ => rooms.elsewhere(),
@@ -41,10 +41,11 @@ pub(crate) fn account(rooms: &SharedRooms, told: &Told, now: &mut Now) -> Accoun
     let warnings = warnings.chain(rooms.told.drain(..).collect::<Vec<_>>());
     let room = Room::of(told.max_held, longest_queue(rooms.netns()));
     let warnings = warnings.chain(no_room_words(&figures, room));
+    let warnings = warnings.chain(unmoved_words(&figures, unmoved));
     warnings.for_each(|text| now.warn(text));
     let lost = reset(&figures, &elsewhere).into_iter();
     Account {
-        rows: vec![RoomRow::new(figures).named(told.action)],
+        rows: vec![RoomRow::new(figures, unmoved).named(told.action)],
         verb: told.verb,
         words: Some(waited_words(told.did, &figures)),
         failures: lost.chain(rooms.second_instance()).collect(),

@@ -46,7 +46,7 @@ pub(crate) struct Rooms {
     sockets: Sockets,
     /// The network namespace of the rooms, by the kernel's cookie. Connections can't move to another one, which may
     /// have the same name meanwhile.
-    home: u64,
+    pub(super) home: u64,
     pub first: First,
     /// `--release-rate`.
     pub release_rate: Option<NonZeroU32>,
@@ -65,6 +65,8 @@ pub(crate) struct Rooms {
     pub(crate) admitted: Admitted,
     pub passes: Passes,
     pub figures: Figures,
+    /// The kernel's count as the rooms were made; see [`Rooms::unmoved`].
+    pub(super) unmoved_before: Option<u64>,
     /// After the release the rooms stay for who comes back; see [`Rooms::release`].
     pub(crate) stands_by: bool,
     /// `--syn handover`: the listeners that have no rooms.
@@ -297,6 +299,7 @@ impl Rooms {
             admitted: Admitted::default(),
             passes: Passes::default(),
             figures: Figures::default(),
+            unmoved_before: None,
             stands_by: false,
             left_alone: Vec::new(),
             changed_at: None,

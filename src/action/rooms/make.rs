@@ -50,6 +50,7 @@ pub(crate) fn make(seen: &Seen, first: First, options: RoomOptions) -> Result<Ro
     let mut rooms = Rooms::new(sockets, first, old)?;
     (rooms.run, rooms.who) = (seen.run.to_owned(), seen.who.to_string());
     rooms.release_rate = options.release_rate;
+    rooms.count_unmoved();
     let (count, filling) = filling(options, longest_queue(seen.netns));
     let mut groups = Vec::new();
     for (place, listeners) in places {

@@ -35,6 +35,7 @@ pub(crate) mod remarks;
 pub(crate) mod resident;
 mod second;
 mod stand_by;
+mod unmoved;
 pub(crate) mod watch;
 
 pub(crate) use self::backend::{RoomGate, SharedRooms, Told, account};
