@@ -102,10 +102,13 @@ fn handshakes_survive(round_trip: Duration, cookies: u32) {
     load.wait_flowing().unwrap();
     let mut before = Latch::new(host, "before");
     let run = service.begin(&format!("{};", before.hold()));
-    // Until those that the old process has accepted have been answered: the end of it would cut them.
     before.wait();
     let during = u64::from(rate) * round_trip.as_millis() as u64 / 1_000;
     wait_parked(host, 2 * during + 5);
+    // The end of the old process would cut them.
+    let accepted = || host.must(words("ss -Htnp state established sport = :80"));
+    let answered = || !accepted().contains("users:");
+    wait_until(SOON, "no client whom the old process serves", answered).unwrap();
     before.release();
     service.latch.wait();
     wait_parked(host, 3 * during + 10);
