@@ -369,7 +369,6 @@ pub(crate) struct Before<'a> {
     pub run: &'a str,
     pub command: &'a str,
     pub best_effort: bool,
-    pub ready_check: bool,
 }
 
 impl Before<'_> {

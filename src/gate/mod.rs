@@ -7,6 +7,7 @@ pub(crate) mod by_port;
 pub(crate) mod consumers;
 pub(crate) mod counted;
 pub(crate) mod counts;
+pub(crate) mod door;
 pub(crate) mod firewall;
 pub(crate) mod found;
 #[expect(

@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     SelectOrMigrate,
     /// Something happens to a TCP connection (BPF_CGROUP_SOCK_OPS). Linux 4.13.
     SockOps,
+    /// A process makes a socket (BPF_CGROUP_INET_SOCK_CREATE). Linux 4.10; it may set a mark since 4.14.
+    Made,
     /// A process binds an IPv4 socket. Linux 4.17.
     Bind4,
     /// A process binds an IPv6 socket. Linux 4.17.
@@ -58,6 +60,7 @@ impl Kind {
         match self {
             Kind::SelectOrMigrate => (21, 40),
             Kind::SockOps => (13, 3),
+            Kind::Made => (9, 2),
             Kind::Bind4 => (18, 8),
             Kind::Bind6 => (18, 9),
             Kind::Release => (9, 34),

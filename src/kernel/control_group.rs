@@ -141,6 +141,12 @@ impl ControlGroup {
         File::open(&self.path)
     }
 
+    /// `cgroup.procs`: a process that writes 0 there is in the group from then on, and what it starts (cgroups(7)).
+    pub(crate) fn entrance(&self) -> io::Result<OwnedFd> {
+        let procs = self.path.join("cgroup.procs");
+        Ok(File::options().write(true).open(procs)?.into())
+    }
+
     /// The process is in the group from now on, and what it starts.
     pub(crate) fn take_in(&self, pid: i32) -> io::Result<()> {
         fs::write(self.path.join("cgroup.procs"), pid.to_string())

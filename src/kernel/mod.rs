@@ -8,6 +8,7 @@ pub(crate) mod control_group;
 pub(crate) mod instructions;
 pub(crate) mod interface;
 pub(crate) mod maps;
+pub(crate) mod mark;
 pub(crate) mod netlink;
 pub(crate) mod nfqueue;
 pub(crate) mod release;

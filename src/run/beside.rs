@@ -9,7 +9,8 @@ use crate::words::exit::NOT_EXECUTABLE;
 
 impl Run<'_> {
     pub(super) fn start_check(&mut self) -> Event {
-        let pass = self.action.let_check_in();
+        let door = || self.door.as_ref()?.entrance().ok();
+        let pass = self.action.let_check_in().or_else(door);
         match self.world.start_check(pass) {
             Ok(()) => Event::Done,
             Err(error) => {

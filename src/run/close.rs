@@ -10,8 +10,10 @@ use crate::decide::config::OpenOn;
 use crate::decide::state::State;
 use crate::gate::backend::{Deadline, Remark};
 use crate::gate::backends;
+use crate::gate::door::Door;
 use crate::gate::gate::Gate;
 use crate::gate::kinds::Choice;
+use crate::gate::rules::Rules;
 use crate::gate::settings::Settings;
 use crate::gate::who::Who;
 use crate::kernel::sockets::diag::Sockets;
@@ -34,6 +36,8 @@ pub(super) struct Closing {
     pub closed_at: Instant,
     /// Where the gate's rules steer SYNs, if it has any.
     pub steer: Option<Steer>,
+    /// By which `--ready-check` passes the gate's rules.
+    pub door: Option<Door>,
 }
 
 impl Closing {
@@ -88,15 +92,12 @@ fn close(
 ) -> Result<Closing, Ending> {
     let closed = close_with_first(prepared, call, netns, record);
     match closed {
-        Ok((gate, action, steer)) => {
-            note_remarks(&gate, call, record);
-            call.warn_of_vrfs(steer, gate.backend(), record);
-            Ok(Closing {
-                action,
-                closed_at: gate.closed_at(),
-                gate: Some(gate),
-                steer,
-            })
+        Ok(closed) => {
+            if let Some(gate) = &closed.gate {
+                note_remarks(gate, call, record);
+                call.warn_of_vrfs(closed.steer, gate.backend(), record);
+            }
+            Ok(closed)
         }
         Err(error) if call.plan.config.best_effort => {
             let text = format!("the gate can't be closed, COMMAND runs without: {error:#}");
@@ -107,6 +108,7 @@ fn close(
                 gate: None,
                 closed_at: Instant::now(),
                 steer: None,
+                door: None,
             })
         }
         Err(error) => Err(Ending::not_run(
@@ -116,15 +118,13 @@ fn close(
     }
 }
 
-type Closed = (Gate, Box<dyn Action>, Option<Steer>);
-
 /// Tries one action after the other, if there are several.
 fn close_with_first(
     prepared: &dyn Prepared,
     call: &Call,
     netns: Option<&Netns>,
     record: &mut Record,
-) -> Result<Closed> {
+) -> Result<Closing> {
     let mut tried = prepared;
     loop {
         let error = match close_with(tried, call, netns, record) {
@@ -174,7 +174,7 @@ fn close_with(
     call: &Call,
     netns: Option<&Netns>,
     record: &mut Record,
-) -> Result<Closed> {
+) -> Result<Closing> {
     let (plan, say) = (call.plan, call.say);
     let name = prepared.chosen().unwrap_or(plan.action.name());
     let mut action = prepared.begin(&Seen {
@@ -186,12 +186,17 @@ fn close_with(
     })?;
     action.closing(say);
     let until = Instant::now() + plan.max_closed;
-    let (gate, steer) = match action.means() {
+    let (gate, steer, door) = match action.means() {
         Means::Rules(steer) => {
+            let door = door(call, steer, record);
             let by = (steer, action.meanwhile());
-            (close_by_rules(call, by, until, record)?, Some(steer))
+            let gate = close_by_rules(call, by, door.is_some(), until, record)?;
+            (gate, Some(steer), door)
         }
-        Means::Own(backend) => (Gate::close(backend, &plan.gated().ports, until)?, None),
+        Means::Own(backend) => {
+            let gate = Gate::close(backend, &plan.gated().ports, until)?;
+            (gate, None, None)
+        }
     };
     say.must_not_block();
     record.backend = Some(gate.backend());
@@ -203,18 +208,48 @@ fn close_with(
         gate.backend(),
         action.closed_words()
     ));
-    Ok((gate, action, steer))
+    Ok(Closing {
+        action,
+        closed_at: gate.closed_at(),
+        gate: Some(gate),
+        steer,
+        door,
+    })
+}
+
+/// What `--ready-check` passes the rules by. Where it can't be had, the check waits as all others do.
+fn door(call: &Call, steer: Steer, record: &mut Record) -> Option<Door> {
+    let gated = call.plan.gated();
+    if call.plan.ready_check.is_none() || gated.scope.allow_local {
+        return None;
+    }
+    match Door::make(&record.run) {
+        Ok(door) => return Some(door),
+        Err(error) => call.say.phase(&format!(
+            "--ready-check can't pass the gate's rules here: {error:#}"
+        )),
+    }
+    if let Steer::Redirect(_) = steer {
+        let text = "--ready-check: what it asks on this host itself goes to the standby; with --allow-local it \
+                    meets the service";
+        record.warnings.warn(call.say, text.to_owned());
+    }
+    None
 }
 
 fn close_by_rules(
     call: &Call,
     (steer, meanwhile): (Steer, Meanwhile),
+    passes_marked: bool,
     until: Deadline,
     record: &mut Record,
 ) -> Result<Gate> {
     let (plan, say) = (call.plan, call.say);
     call.tell_place(record);
-    let rules = plan.rules(steer);
+    let rules = Rules {
+        passes_marked,
+        ..plan.rules(steer)
+    };
     let settings = Settings {
         meanwhile,
         ..plan.settings(&record.run, steer)

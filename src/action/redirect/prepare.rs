@@ -58,11 +58,6 @@ impl StandbyReady {
         before
             .say
             .phase(&format!("a standby listens on port {}", to.port));
-        if before.ready_check && !before.gated.scope.allow_local {
-            let text = "--ready-check: what it asks on this host itself goes to the standby; with \
-                        --allow-local it meets the service";
-            before.warn(text.to_owned());
-        }
         let own = standby.map(|standby| OwnStandby { standby, row: None });
         Ok(StandbyReady {
             to: to.clone(),

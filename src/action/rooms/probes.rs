@@ -1,7 +1,6 @@
 //! COMMAND and `--ready-check` ask the service while its clients still wait in the rooms: their connections reach a new
 //! listener.
 
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::groups::{Group, Rooms};
@@ -11,16 +10,9 @@ use crate::kernel::sockets::Sample;
 impl Rooms {
     /// `cgroup.procs` of the control group whose processes are let in. `None`: they wait as all others do.
     pub(crate) fn door_for_check(&mut self) -> Option<OwnedFd> {
-        let procs = self
-            .passes
-            .probe
-            .as_ref()?
-            .group
-            .path()
-            .join("cgroup.procs");
-        let procs = File::options().write(true).open(procs).ok()?;
+        let entrance = self.passes.probe.as_ref()?.group.entrance().ok()?;
         self.let_in();
-        Some(procs.into())
+        Some(entrance)
     }
 
     /// From now on the listeners that have come can be asked.

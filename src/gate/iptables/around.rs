@@ -192,6 +192,7 @@ pub(crate) fn withstand(text: &str) {
             scope: Scope::default(),
             steer,
             passes_proxied: false,
+            passes_marked: false,
         };
         for place in places(&rules) {
             let table = Table::of(text, place.table);

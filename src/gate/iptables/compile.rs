@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::save::Part;
-use crate::gate::rules::{PREFIX, Rules};
+use crate::gate::rules::{PASS_MARK, PREFIX, Rules};
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
 use crate::words::scope::Where;
@@ -195,6 +195,9 @@ impl Script<'_> {
                 let _ = writeln!(rules, "-A {chain} {way} lo -j RETURN");
             }
         }
+        if self.rules.passes_marked {
+            let _ = writeln!(rules, "-A {chain} -m mark --mark {PASS_MARK:#x} -j RETURN");
+        }
         if self.rules.passes_proxied {
             let _ = writeln!(
                 rules,
@@ -347,6 +350,7 @@ mod tests {
             scope,
             steer: Steer::Drop,
             passes_proxied: false,
+            passes_marked: false,
         }
     }
 

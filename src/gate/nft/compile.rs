@@ -76,6 +76,9 @@ fn chains(rules: &Rules) -> Vec<BaseChain> {
 fn compile_rules(rules: &Rules, hook: Hook) -> Vec<Vec<Term>> {
     let Rules { scope, steer, .. } = rules;
     let mut compiled = Vec::new();
+    if rules.passes_marked {
+        compiled.push(vec![Term::Tcp, Term::NewSyn, Term::Marked, Term::Accept]);
+    }
     if rules.passes_proxied {
         compiled.push(vec![Term::Tcp, Term::NewSyn, Term::Proxied, Term::Accept]);
     }
@@ -172,6 +175,7 @@ mod tests {
             scope,
             steer,
             passes_proxied: false,
+            passes_marked: false,
         }
     }
 

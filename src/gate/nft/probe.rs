@@ -153,6 +153,7 @@ fn ruleset(id: &str, hook: Where, steer: Steer) -> Ruleset {
         },
         steer,
         passes_proxied: true,
+        passes_marked: true,
     };
     compile(&rules, id, "syngate check").rehearsed()
 }

@@ -135,6 +135,8 @@ pub(super) enum Term {
     Via(Way),
     NotVia(Way),
     ToThisHost,
+    /// It is from a socket with [`PASS_MARK`](crate::gate::rules::PASS_MARK).
+    Marked,
     /// It comes in over the loopback interface, from an address that is not this host's: SYNPROXY
     /// sends such SYNs (synproxy_send_server_syn()).
     Proxied,

@@ -12,6 +12,7 @@ use super::names::{self, NO_ROOM, PORTS, STOPPED, WENT_ON};
 use super::ruleset::{
     BaseChain, Elements, FlowSet, NamedSet, PortsKind, Ruleset, TableRules, Term, Way,
 };
+use crate::gate::rules::PASS_MARK;
 use crate::words::family::Family;
 use crate::words::hop::NextHop;
 use crate::words::scope::short;
@@ -172,6 +173,7 @@ impl fmt::Display for Term {
             Term::Via(Way::In) | Term::NotVia(Way::In) => write!(f, "iifname"),
             Term::Via(Way::Out) | Term::NotVia(Way::Out) => write!(f, "oifname"),
             Term::ToThisHost => write!(f, "fib daddr type local"),
+            Term::Marked => write!(f, "meta mark {PASS_MARK:#010x}"),
             Term::Proxied => write!(f, "iif \"lo\" fib saddr type != local"),
             Term::Count => write!(f, "counter name \"{}\"", shown(STOPPED)),
             Term::CountNoRoom => write!(f, "counter name \"{}\"", shown(NO_ROOM)),

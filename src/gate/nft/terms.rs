@@ -14,6 +14,7 @@ use super::expressions::{
 };
 use super::names::{NO_ROOM, STOPPED, WENT_ON};
 use super::ruleset::{Term, Way};
+use crate::gate::rules::PASS_MARK;
 use crate::words::family::Family;
 use crate::words::hop::{Ether, NextHop};
 
@@ -66,6 +67,10 @@ pub(super) fn add_expressions(rule: &mut Rule, term: Term) {
         Term::ToThisHost => {
             rule.add_expr(&AddressType::OfDestination);
             rule.add_expr(&Cmp::new(CmpOp::Eq, LOCAL));
+        }
+        Term::Marked => {
+            rule.add_expr(&Meta::Mark { set: false });
+            rule.add_expr(&Cmp::new(CmpOp::Eq, PASS_MARK));
         }
         Term::Proxied => {
             rule.add_expr(&Meta::Iif);

@@ -402,6 +402,7 @@ mod tests {
             scope: scope.clone(),
             steer: *steer,
             passes_proxied: true,
+            passes_marked: true,
         });
         rules
             .map(|rules| compile(&rules, "0123456789abcdef", "who"))

@@ -109,6 +109,7 @@ fn play(model: &Shared) -> Ending {
         gate: Some(gate.expect("the model closes")),
         closed_at: *BASE,
         steer: Some(Steer::Drop),
+        door: None,
     };
     let mut state = closed.state(&plan, &record.before);
     let surroundings = Surroundings {
