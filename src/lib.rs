@@ -74,6 +74,9 @@ pub fn main() -> ExitCode {
     if let Some(status) = guards::become_command(&args) {
         return ExitCode::from(status);
     }
+    if let Some(status) = guards::ask(&args) {
+        return ExitCode::from(status);
+    }
     if let Some(guard) = guards::work(&args) {
         guard();
         return ExitCode::SUCCESS;

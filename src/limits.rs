@@ -13,7 +13,7 @@ use crate::gate::watchdog;
 use crate::kernel::control_group;
 use crate::kernel::nfqueue::{self, packet};
 use crate::kernel::sockets::{holders, row};
-use crate::process::{child, lock, pulse, rlimits, systemctl};
+use crate::process::{ask, child, lock, pulse, rlimits, systemctl};
 use crate::run::{onlooker, way_round};
 use crate::words::duration;
 use crate::words::limit::Limit::{self, Bytes, MiB, Number, Time};
@@ -33,6 +33,7 @@ const SHARED: &[(&str, Limit)] = &[
     ("SYN-ACK timer", Time(row::SYNACK_TIMEOUT)),
     ("Cookie grace", Time(draining::COOKIE_GRACE)),
     ("Ready check", Time(beside::CHECK_PAUSE)),
+    ("Ready URL", Time(ask::ANSWERS_WITHIN)),
     ("Search", Time(beside::SEARCH_PAUSE)),
     ("Settle, one socket", Time(service::SETTLE_ONE)),
     ("Settle, group", Time(service::SETTLE_GROUP)),

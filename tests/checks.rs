@@ -1,6 +1,9 @@
-//! `--ready-check` asks the service behind the closed gate, and nobody else gets there. Real clients tell.
+//! `--ready-check` and `--ready-url` ask the service behind the closed gate, and nobody else gets there. Real clients
+//! tell.
 
 mod harness;
+
+use std::time::Duration;
 
 use harness::instance::Instance;
 use harness::latch::Latch;
@@ -8,9 +11,10 @@ use harness::rooms::GROUPS_HIDDEN;
 use harness::{Backend, Call, Outcome, call, words};
 use serde_json::json;
 use testkit::services::Serve;
-use testkit::{Host, Pair, SERVER};
+use testkit::{Host, Load, Pair, SERVER};
 
 const STANDBY: u16 = 8080;
+const LONG: Duration = Duration::from_secs(60);
 
 /// An answer, or exit status 28 in time, before the kernel sends a SYN again (curl(1)).
 const ASK: &str = "curl -sf -m 0.8 -o /dev/null";
@@ -151,4 +155,218 @@ fn where_there_are_no_control_groups_a_check_waits_as_all_others_do() {
         "{outcome:?}"
     );
     assert_eq!(main.count(), 0);
+}
+
+// --ready-url -------------------------------------------------------------------------------------
+
+/// Python: an HTTP server that is warm, and answers 200, a while after it listens, or as a file says. Until then it
+/// answers 503.
+const WARMS_UP: &str = r#"
+import http.server, os, socket, ssl, sys, time
+_, warm, pid, *certificate = sys.argv
+if os.fork(): os._exit(0)
+os.setsid()
+began = time.monotonic()
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        is_warm = time.monotonic() > began + float(warm) if warm[0].isdigit() else os.path.exists(warm)
+        self.send_response(200 if is_warm else 503)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *_): pass
+class Server(http.server.ThreadingHTTPServer):
+    address_family, request_queue_size = socket.AF_INET, 1024
+server = Server(("0.0.0.0", 80), Answer)
+if certificate:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+open(pid, "w").write(str(os.getpid()))
+server.serve_forever()
+"#;
+
+struct WarmsUp {
+    stop: String,
+    start: String,
+}
+
+impl WarmsUp {
+    fn new(host: &Host, arguments: &str) -> WarmsUp {
+        let (script, pid) = (
+            host.write("warms-up.py", WARMS_UP),
+            host.dir().join("warms-up.pid"),
+        );
+        let (script, pid) = (script.display(), pid.display());
+        let (warm, certificate) = arguments.split_once(' ').unwrap_or((arguments, ""));
+        WarmsUp {
+            stop: format!("kill $(cat {pid}); rm {pid}"),
+            start: format!(
+                "/usr/bin/python3 {script} {warm} {pid} {certificate} </dev/null >/dev/null 2>&1; \
+                 until [ -s {pid} ]; do sleep 0.01; done"
+            ),
+        }
+    }
+
+    fn start(&self, host: &Host) {
+        host.must(["sh", "-c", &self.start]);
+    }
+
+    fn restart(&self) -> [String; 3] {
+        [
+            "sh".into(),
+            "-c".into(),
+            format!("{}; {}", self.stop, self.start),
+        ]
+    }
+}
+
+/// How often the service is restarted by each action: more by hand.
+fn restarts() -> u32 {
+    let given = std::env::var("SYNGATE_RESTARTS").ok();
+    given.map_or(1, |given| given.parse().unwrap())
+}
+
+/// It listens long before it can serve.
+#[test]
+fn no_client_meets_a_service_that_listens_and_can_t_serve_yet() {
+    std::thread::scope(|threads| {
+        for action in ["drop", "hold", "park"] {
+            threads.spawn(move || {
+                let pair = Pair::new().unwrap();
+                let host = &pair.server;
+                let service = WarmsUp::new(host, "1.5");
+                service.start(host);
+                let url = "http://127.0.0.1/health";
+                host.must([
+                    "sh",
+                    "-c",
+                    &format!("until {ASK} {url}; do sleep 0.01; done"),
+                ]);
+                let load = Load::to(format!("{SERVER}:80"))
+                    .rate(100)
+                    .timeout(LONG)
+                    .duration(LONG);
+                let mut load = load.start(&pair.client).unwrap();
+                load.wait_flowing().unwrap();
+                for _ in 0..restarts() {
+                    let call = call(host, words(&format!("--port 80 --syn {action} -v")));
+                    let call = call.args(["--ready-url", url]);
+                    let outcome = call.run(service.restart());
+                    assert_eq!(outcome.code, 0, "{action}: {outcome:?}");
+                    let told = "ready check: it answered 503 Service Unavailable";
+                    assert!(outcome.stderr.contains(told), "{action}: {outcome:?}");
+                    let waited = outcome.report["phases"]["ready_check_ms"].as_f64().unwrap();
+                    assert!(waited > 500.0, "{action}: {outcome:?}");
+                }
+                let report = load.stop().unwrap();
+                assert_eq!(report.failed(), 0, "{action}: {report}");
+                assert!(report.ok > 100, "{action}: {report}");
+                host.must(["sh", "-c", &service.stop]);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_url_that_never_answers_2xx_is_told_with_its_last_answer() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let service = WarmsUp::new(host, "never");
+    service.start(host);
+    for (url, told) in [
+        (
+            "http://127.0.0.1/",
+            "at last it answered 503 Service Unavailable",
+        ),
+        ("http://127.0.0.1:81/", "at last Connection refused"),
+        ("tcp:81", "at last Connection refused"),
+        (
+            "https://127.0.0.1:80/",
+            "at last TLS fails: received corrupt message",
+        ),
+    ] {
+        let call = call(
+            host,
+            words("--port 80 --drain 0 --settle 0 --ready-timeout 1s"),
+        );
+        let outcome = call.args(["--ready-url", url]).run(["true"]);
+        assert_eq!(outcome.code, 124, "{outcome:?}");
+        assert_eq!(outcome.report["reason"], "ready_check", "{outcome:?}");
+        let message = outcome.report["message"].as_str().unwrap();
+        let begins = "--ready-url did not succeed within 1s after true exited with status 0 (";
+        assert!(
+            message.starts_with(begins) && message.contains(told),
+            "{outcome:?}"
+        );
+    }
+    let call = call(
+        host,
+        words("--port 80 --drain 0 --settle 0 --ready-url tcp:80"),
+    );
+    assert_eq!(call.run(["true"]).code, 0);
+    host.must(["sh", "-c", &service.stop]);
+}
+
+/// The certificate is for another name, and nobody has signed it.
+#[test]
+fn a_url_with_a_certificate_that_nobody_knows() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let [certificate, key] =
+        ["cert.pem", "key.pem"].map(|name| host.dir().join(name).display().to_string());
+    let made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=web";
+    let words_of = ["openssl"].into_iter().chain(made.split(' '));
+    host.must(words_of.chain(["-out", &certificate, "-keyout", &key]));
+    let service = WarmsUp::new(host, &format!("0 {certificate} {key}"));
+    service.start(host);
+    let ask = |options: &str| {
+        let options = format!(
+            "--port 80 --drain 0 --settle 0 --ready-timeout 2s --ready-url https://127.0.0.1:80/ {options}"
+        );
+        call(host, words(&options)).run(["true"])
+    };
+    let outcome = ask("");
+    assert_eq!(outcome.code, 124, "{outcome:?}");
+    assert!(
+        outcome.report["message"]
+            .as_str()
+            .unwrap()
+            .contains("certificate"),
+        "{outcome:?}"
+    );
+    let outcome = ask("--ready-insecure");
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    host.must(["sh", "-c", &service.stop]);
+}
+
+#[test]
+fn urls_that_make_no_sense_are_refused() {
+    let host = Host::new().unwrap();
+    for (options, told) in [
+        (
+            "--ready-url localhost:80",
+            "--ready-url: 'localhost:80': expected http://HOST/PATH",
+        ),
+        ("--ready-url tcp:0", "--ready-url: 'tcp:0': expected"),
+        (
+            "--ready-url tcp:80 --ready-check true",
+            "--ready-check and --ready-url exclude each other",
+        ),
+        (
+            "--ready-url tcp:80 --ready-timeout 0",
+            "--ready-url and --ready-timeout 0 exclude each other",
+        ),
+        (
+            "--ready-url http://a/ --ready-insecure",
+            "--ready-insecure is for --ready-url https://",
+        ),
+        (
+            "--ready-insecure",
+            "--ready-insecure is for --ready-url https://",
+        ),
+    ] {
+        let outcome = call(&host, words(&format!("--port 80 {options}"))).run(["true"]);
+        assert_eq!(outcome.code, 125, "{outcome:?}");
+        assert!(outcome.stderr.contains(told), "{options}: {outcome:?}");
+    }
 }

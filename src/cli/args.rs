@@ -19,6 +19,7 @@ use crate::kernel::sockets::netns::Netns;
 use crate::words::duration::duration;
 use crate::words::listen_ports::ListenPorts;
 use crate::words::ports::PortSet;
+use crate::words::ready::ReadyUrl;
 use crate::words::scope::HookChoice;
 use crate::words::unit_name::service;
 
@@ -197,6 +198,17 @@ pub struct Args {
     /// By sh -c, again and again within --ready-timeout.
     #[arg(long, value_name = "CMD", help_heading = CHECKS)]
     pub(crate) ready_check: Option<OsString>,
+
+    /// Open the gate once this URL answers 2xx
+    ///
+    /// syngate asks it through the gate, again and again within --ready-timeout. tcp:PORT: once the port takes a
+    /// connection.
+    #[arg(long, value_name = "URL", env = "SYNGATE_READY_URL", value_parser = ReadyUrl::parse, help_heading = CHECKS)]
+    pub(crate) ready_url: Option<ReadyUrl>,
+
+    /// Don't check the certificate of an https: URL
+    #[arg(long, env = "SYNGATE_READY_INSECURE", value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = CHECKS)]
+    pub(crate) ready_insecure: bool,
 
     /// How it is made; auto: nft where it works, else iptables
     #[arg(

@@ -1,6 +1,5 @@
-//! The door for `--ready-check`: its connections pass the gate's rules while those of all others are stopped.
+//! The door for `--ready-check` and `--ready-url`: their connections pass the gate's rules while those of all others are stopped.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Result;
@@ -11,10 +10,12 @@ use crate::kernel::bpf::Link;
 use crate::kernel::control_group::ControlGroup;
 use crate::kernel::mark::mark_sockets;
 
-/// A control group whose sockets have the mark that the rules let through. Dropping it dissolves the group.
-pub(crate) struct Door {
-    group: ControlGroup,
-    _marks: Link,
+/// By a mark that the rules let through.
+pub(crate) enum Door {
+    /// The sockets of this control group have it. Dropping it dissolves the group.
+    Group { group: ControlGroup, _marks: Link },
+    /// Who asks marks its sockets itself.
+    Mark,
 }
 
 impl Door {
@@ -24,14 +25,17 @@ impl Door {
         dissolve_of_nowhere();
         let group = ControlGroup::make(&probe_group_name(run))?;
         let marks = mark_sockets(group.open()?.as_fd(), PASS_MARK)?;
-        Ok(Door {
+        Ok(Door::Group {
             group,
             _marks: marks,
         })
     }
 
-    /// See [`ControlGroup::entrance`].
-    pub(crate) fn entrance(&self) -> io::Result<OwnedFd> {
-        self.group.entrance()
+    /// See [`ControlGroup::entrance`]. `None`: there is nothing to join.
+    pub(crate) fn entrance(&self) -> Option<OwnedFd> {
+        match self {
+            Door::Group { group, .. } => group.entrance().ok(),
+            Door::Mark => None,
+        }
     }
 }

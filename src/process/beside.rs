@@ -1,4 +1,5 @@
-//! A command line that runs beside the run, most often the user's: `--ready-check`, `--listen-netns-from`.
+//! A command line that runs beside the run, most often the user's: `--ready-check`,
+//! `--listen-netns-from`; or a process that asks `--ready-url`.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
@@ -13,8 +14,11 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::Pid;
 
+use super::ask::Ask;
 use super::child::{Child, Launch, ProcessGroup, SH, shell_words};
+use super::guard::OURSELVES;
 use crate::words::ended::CommandExit;
+use crate::words::ready::ReadyUrl;
 
 /// How much to read of what such a line prints.
 const ANSWER_MAX: usize = 4096;
@@ -45,6 +49,37 @@ impl Beside {
         Ok(Beside {
             child,
             answer: None,
+        })
+    }
+
+    /// Starts a process that asks this URL once. `mark`: that of its sockets. `pass`: as of [`Beside::check`].
+    pub(crate) fn ask_url(
+        url: &ReadyUrl,
+        mark: u32,
+        environment: &[CString],
+        mask: &SigSet,
+        pass: Option<OwnedFd>,
+    ) -> Result<Beside, Errno> {
+        let answer = memfd_create(c"answer", MFdFlags::MFD_CLOEXEC)?;
+        let entrance = pass.as_ref().map(|pass| pass.as_raw_fd());
+        let ask = Ask {
+            url: url.clone(),
+            mark,
+            entrance,
+        };
+        let files: Vec<_> = entrance
+            .map(|fd| (fd, fd))
+            .into_iter()
+            .chain([(answer.as_raw_fd(), libc::STDOUT_FILENO)])
+            .collect();
+        let launch = Launch {
+            group: ProcessGroup::Own,
+            files: &files,
+            ..Launch::new(environment, mask)
+        };
+        Ok(Beside {
+            child: Child::spawn_file(Path::new(OURSELVES), &ask.words(), &launch)?,
+            answer: Some(answer.into()),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Processes: COMMAND and what runs beside it, guards, signals, locks.
 
 pub(crate) mod ancestry;
+pub(crate) mod ask;
 pub(crate) mod attended;
 pub(crate) mod beside;
 pub(crate) mod child;

@@ -14,6 +14,7 @@ use crate::words::ended::CommandExit;
 use crate::words::ending::{Ending, Outcome};
 use crate::words::ms::ms_words;
 use crate::words::ports::PortSet;
+use crate::words::ready::Ready;
 
 impl Run<'_> {
     pub(super) fn conclude(mut self, state: State) -> Ending {
@@ -41,6 +42,8 @@ impl Run<'_> {
             words: account.words.as_deref(),
             failure: account.failures.first(),
             held_up: self.onlooker.held_up,
+            ready: plan.ready.as_ref().map_or("", Ready::option),
+            check_said: self.world.check_said(),
         });
         let told = usize::from(ending.outcome == Outcome::ActionFailed);
         let failures = account.failures.into_iter().skip(told);

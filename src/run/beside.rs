@@ -1,4 +1,4 @@
-//! What runs beside COMMAND: `--ready-check` and `--listen-netns-from`.
+//! What runs beside COMMAND: `--ready-check` or `--ready-url`, and `--listen-netns-from`.
 
 use crate::decide::event::Event;
 use crate::run::drive::Run;
@@ -6,15 +6,17 @@ use crate::run::prepare::answered;
 use crate::run::world::Program;
 use crate::words::ended::{CommandExit, exit_words};
 use crate::words::exit::NOT_EXECUTABLE;
+use crate::words::ready::Ready;
 
 impl Run<'_> {
     pub(super) fn start_check(&mut self) -> Event {
-        let door = || self.door.as_ref()?.entrance().ok();
+        let door = || self.door.as_ref()?.entrance();
         let pass = self.action.let_check_in().or_else(door);
         match self.world.start_check(pass) {
             Ok(()) => Event::Done,
             Err(error) => {
-                self.warn(format!("--ready-check can't be run: {}", error.desc()));
+                let option = self.plan.ready.as_ref().map_or("", Ready::option);
+                self.warn(format!("{option} can't be run: {}", error.desc()));
                 Event::ReadyChecked(CommandExit::Code(NOT_EXECUTABLE))
             }
         }
@@ -33,7 +35,10 @@ impl Run<'_> {
     pub(super) fn beside_ended(&mut self) -> Option<Event> {
         let say = self.say;
         if let Some(exit) = self.world.ended(Program::ReadyCheck) {
-            say.phase(&format!("ready check: {}", exit_words(exit)));
+            say.phase(&match self.world.check_said() {
+                "" => format!("ready check: {}", exit_words(exit)),
+                said => format!("ready check: {said}"),
+            });
             return Some(Event::ReadyChecked(exit));
         }
         let exit = self.world.ended(Program::Search)?;

@@ -24,6 +24,7 @@ use crate::run::call::Call;
 use crate::run::plan::Plan;
 use crate::run::record::{NotTaken, Record};
 use crate::words::ending::Ending;
+use crate::words::ready::Ready;
 use crate::words::scope::Where;
 use crate::words::steer::Steer;
 
@@ -217,11 +218,13 @@ fn close_with(
     })
 }
 
-/// What `--ready-check` passes the rules by. Where it can't be had, the check waits as all others do.
+/// What `--ready-check` or `--ready-url` passes the rules by. Where it can't be had, the check waits as all others do.
 fn door(call: &Call, steer: Steer, record: &mut Record) -> Option<Door> {
-    let gated = call.plan.gated();
-    if call.plan.ready_check.is_none() || gated.scope.allow_local {
-        return None;
+    match &call.plan.ready {
+        _ if call.plan.gated().scope.allow_local => return None,
+        None => return None,
+        Some(Ready::Url(_)) => return Some(Door::Mark),
+        Some(Ready::Check(_)) => (),
     }
     match Door::make(&record.run) {
         Ok(door) => return Some(door),

@@ -7,6 +7,7 @@ use crate::decide::config::{OpenOn, Settle};
 use crate::gate::backends::script;
 use crate::gate::kinds::Kind;
 use crate::run::plan::{Listeners, Plan, Refused};
+use crate::words::ready::{Ready, To};
 use crate::words::run_id::new_id;
 
 /// The steps of the run in order, and its rules.
@@ -115,9 +116,16 @@ fn opening(plan: &Plan, action: &Description) -> Vec<String> {
         let timeout = humantime::format_duration(config.ready_timeout);
         lines.push(format!("wait at most {timeout} for listeners{of}"));
     }
-    if let Some(check) = &plan.ready_check {
-        let check = check.to_string_lossy();
-        lines.push(format!("and until this succeeds: sh -c '{check}'"));
+    match &plan.ready {
+        Some(Ready::Check(line)) => {
+            let line = line.to_string_lossy();
+            lines.push(format!("and until this succeeds: sh -c '{line}'"));
+        }
+        Some(Ready::Url(url)) => lines.push(match url.to {
+            To::Http(_) => format!("and until {url} answers with a status from 200 to 299"),
+            To::Tcp(_) => format!("and until {url} takes a connection"),
+        }),
+        None => (),
     }
     let open = &action.open;
     lines.push(match config.settle {

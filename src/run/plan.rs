@@ -28,6 +28,7 @@ use crate::words::ending::Ending;
 use crate::words::exit::NotRunnable;
 use crate::words::gated::Gated;
 use crate::words::ports::PortSet;
+use crate::words::ready::{Ready, ReadyUrl};
 use crate::words::scope::{HookChoice, Networks, Scope};
 use crate::words::steer::Steer;
 
@@ -39,7 +40,7 @@ pub(crate) struct Plan {
     pub xtables_wait: Duration,
     pub max_closed: Duration,
     pub precheck: Option<OsString>,
-    pub ready_check: Option<OsString>,
+    pub ready: Option<Ready>,
     pub listeners: Listeners,
     pub lock_timeout: Duration,
     /// COMMAND's executable file.
@@ -94,7 +95,7 @@ impl Plan {
                 ready_timeout: args.ready_timeout,
                 open_on: args.open_on,
                 best_effort: args.best_effort,
-                ready_check: args.ready_check.is_some(),
+                ready_check: ready(args).is_some(),
                 search: args.listen_netns_from.is_some(),
             },
             action,
@@ -102,7 +103,7 @@ impl Plan {
             xtables_wait: args.xtables_wait,
             max_closed: args.max_closed,
             precheck: args.precheck.clone(),
-            ready_check: args.ready_check.clone(),
+            ready: ready(args),
             listeners: listeners(args),
             lock_timeout: args.lock_timeout,
             program: resolve(name, path).map_err(Refused::Command)?,
@@ -201,7 +202,7 @@ impl Plan {
             scope: self.gated().scope.clone(),
             steer,
             passes_proxied: self.place.passes_proxied,
-            passes_marked: self.ready_check.is_some() && !self.gated().scope.allow_local,
+            passes_marked: self.ready.is_some() && !self.gated().scope.allow_local,
         }
     }
 
@@ -284,6 +285,7 @@ fn make_sense(args: &Args, gated: &Gated) -> Result<Box<dyn Planned>, String> {
     if action.describe(gated).drains {
         drain_makes_sense(args)?;
     }
+    readiness_makes_sense(args)?;
     where_listeners_make_sense(args, gated)?;
     Ok(action)
 }
@@ -344,15 +346,43 @@ fn too_long(args: &Args) -> String {
     )
 }
 
-/// Checks the options about the place of the listeners and about readiness.
-fn where_listeners_make_sense(args: &Args, gated: &Gated) -> Result<(), String> {
-    if args.ready_check.is_some() && args.ready_timeout.is_zero() {
+fn ready(args: &Args) -> Option<Ready> {
+    let check = args.ready_check.clone().map(Ready::Check);
+    let url = args.ready_url.clone().map(|url| {
+        Ready::Url(ReadyUrl {
+            insecure: args.ready_insecure,
+            ..url
+        })
+    });
+    check.or(url)
+}
+
+/// Checks the options about what tells that the service can serve.
+fn readiness_makes_sense(args: &Args) -> Result<(), String> {
+    if args.ready_check.is_some() && args.ready_url.is_some() {
         return Err(
-            "--ready-check and --ready-timeout 0 exclude each other: the check would have no time \
-             to succeed in"
+            "--ready-check and --ready-url exclude each other: both say when the service can serve; a check may \
+             ask a URL by curl"
                 .to_owned(),
         );
     }
+    if args.ready_insecure && !args.ready_url.as_ref().is_some_and(ReadyUrl::is_https) {
+        return Err(
+            "--ready-insecure is for --ready-url https://…: no certificate is looked at otherwise"
+                .to_owned(),
+        );
+    }
+    match ready(args).filter(|_| args.ready_timeout.is_zero()) {
+        Some(ready) => Err(format!(
+            "{} and --ready-timeout 0 exclude each other: the check would have no time to succeed in",
+            ready.option()
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Checks the options about the place of the listeners.
+fn where_listeners_make_sense(args: &Args, gated: &Gated) -> Result<(), String> {
     if args.listen_netns.is_some() && args.listen_netns_from.is_some() {
         return Err(
             "--listen-netns and --listen-netns-from exclude each other: both say where the \

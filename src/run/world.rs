@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use crate::action::contract::Action;
 use crate::decide::policy::Abandoned;
+use crate::gate::rules::PASS_MARK;
 use crate::kernel::nfqueue;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::ends::Ends;
@@ -22,6 +23,7 @@ use crate::run::onlooker::Onlooker;
 use crate::run::plan::Listeners;
 use crate::run::scene::{Scene, View};
 use crate::words::ended::{CommandExit, Sender};
+use crate::words::ready::Ready;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Program {
@@ -75,6 +77,11 @@ pub(super) trait World {
     /// What `--listen-netns-from` has printed.
     fn answer(&mut self) -> String;
 
+    /// What became of `--ready-url` when it was asked last. Nothing is known of what `--ready-check` found.
+    fn check_said(&self) -> &str {
+        ""
+    }
+
     fn pid_of_command(&self) -> Option<i32>;
 
     /// Passes a signal on to COMMAND.
@@ -112,6 +119,7 @@ pub(super) struct Machine<'a> {
     ends: Option<Option<Ends>>,
     command: Option<Child>,
     check: Option<Beside>,
+    check_said: String,
     search: Option<Beside>,
     answer: String,
     /// `None`: it was told that it is nearly over.
@@ -137,6 +145,7 @@ impl<'a> Machine<'a> {
             ends: None,
             command: None,
             check: None,
+            check_said: String::new(),
             search: None,
             answer: String::new(),
             cpu_time: Some(CpuTime::limited()),
@@ -218,10 +227,15 @@ impl World for Machine<'_> {
     fn start_check(&mut self, pass: Option<OwnedFd>) -> Result<(), Errno> {
         let Call { plan, signals, .. } = self.call;
         let mask = signals.inherited();
+        let environment = self.call.environment;
         // Without the option nobody asks for it.
-        if let Some(line) = &plan.ready_check {
-            self.check = Some(Beside::check(line, self.call.environment, mask, pass)?);
-        }
+        self.check = match &plan.ready {
+            Some(Ready::Check(line)) => Some(Beside::check(line, environment, mask, pass)?),
+            Some(Ready::Url(url)) => {
+                Some(Beside::ask_url(url, PASS_MARK, environment, mask, pass)?)
+            }
+            None => None,
+        };
         Ok(())
     }
 
@@ -238,7 +252,8 @@ impl World for Machine<'_> {
             }
             Program::ReadyCheck => {
                 let exit = self.check.as_ref().and_then(Beside::ended)?;
-                self.check = None;
+                let answer = self.check.take().map(|check| check.answer());
+                self.check_said = answer.unwrap_or_default();
                 Some(exit)
             }
             Program::Search => {
@@ -252,6 +267,10 @@ impl World for Machine<'_> {
 
     fn answer(&mut self) -> String {
         std::mem::take(&mut self.answer)
+    }
+
+    fn check_said(&self) -> &str {
+        &self.check_said
     }
 
     fn look_on(&mut self, onlooker: &mut Onlooker, view: &View) -> Vec<String> {

@@ -20,6 +20,7 @@ pub(crate) mod ms;
 pub(crate) mod number;
 pub(crate) mod plain;
 pub(crate) mod ports;
+pub(crate) mod ready;
 pub(crate) mod run_id;
 pub(crate) mod scope;
 pub(crate) mod steer;

@@ -12,7 +12,7 @@ use crate::words::scope::Where;
 pub(crate) struct RoomOptions {
     pub max_held: u32,
     pub release_rate: Option<NonZeroU32>,
-    /// There is a `--ready-check`.
+    /// There is a `--ready-check` or a `--ready-url`.
     pub checks: bool,
     /// `--syn` names the action, so no other one is tried.
     pub named: bool,
@@ -66,7 +66,9 @@ pub(crate) fn room_options(
     Ok(RoomOptions {
         max_held: request.given.get_one("max_held").copied().unwrap_or(1),
         release_rate: request.given.get_one("release_rate").copied(),
-        checks: is_given(request.given, "ready_check"),
+        checks: ["ready_check", "ready_url"]
+            .iter()
+            .any(|id| is_given(request.given, id)),
         named: request.named,
     })
 }

@@ -31,6 +31,10 @@ pub(crate) struct Evidence<'a> {
     pub words: Option<&'a str>,
     pub failure: Option<&'a Failure>,
     pub held_up: HeldUp,
+    /// `--ready-check` or `--ready-url`, if one was given.
+    pub ready: &'a str,
+    /// What became of `--ready-url` when it was asked last.
+    pub check_said: &'a str,
 }
 
 /// Who waits for a client that the gate stops.
@@ -176,12 +180,14 @@ fn nobody_listens(e: &Evidence) -> String {
 
 fn check_failed(e: &Evidence) -> String {
     let last = match e.facts.check_exit {
+        Some(_) if !e.check_said.is_empty() => format!("at last {}", e.check_said),
         None => "it did not end".to_owned(),
         Some(CommandExit::Code(status)) => format!("its last exit status was {status}"),
         Some(CommandExit::Signal(signal)) => format!("at last {} ended it", signal_name(signal)),
     };
     format!(
-        "--ready-check did not succeed within {} after {} exited with status 0 ({last}{}); {}",
+        "{} did not succeed within {} after {} exited with status 0 ({last}{}); {}",
+        e.ready,
         humantime::format_duration(e.ready_timeout),
         e.command,
         match (e.held_up.check, e.held_up.asked_by_check) {
@@ -333,6 +339,8 @@ mod tests {
             before: &held_by(on_80(&[7]), &[10]),
             spawn_error: None,
             held_up,
+            ready: "--ready-check",
+            check_said: "",
             verb: "closed",
             words: Some("12 SYNs dropped"),
             failure,

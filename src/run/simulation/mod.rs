@@ -34,6 +34,7 @@ use crate::run::plan::{Listeners, Plan};
 use crate::run::record::Record;
 use crate::tell::say::{Level, Say};
 use crate::words::ending::Ending;
+use crate::words::ready::Ready;
 use crate::words::steer::Steer;
 
 /// Seeds whose runs have broken a law, each with what it was.
@@ -67,7 +68,10 @@ fn plan(story: &Story) -> Plan {
         xtables_wait: XTABLES_WAIT,
         max_closed: story.max_closed,
         precheck: None,
-        ready_check: story.config.ready_check.then(|| "check".into()),
+        ready: story
+            .config
+            .ready_check
+            .then(|| Ready::Check("check".into())),
         listeners: match story.config.search {
             true => Listeners::From("search".into()),
             false => Listeners::Here,

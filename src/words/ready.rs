@@ -1,0 +1,141 @@
+//! What tells that a service can serve: `--ready-check` and `--ready-url`.
+
+use std::ffi::OsString;
+use std::fmt::{self, Display, Formatter};
+
+use ureq::http::Uri;
+
+/// How the run asks whether the service can serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// By this command line.
+    Check(OsString),
+    Url(ReadyUrl),
+}
+
+impl Ready {
+    /// The option that it comes from.
+    pub(crate) fn option(&self) -> &'static str {
+        match self {
+            Ready::Check(_) => "--ready-check",
+            Ready::Url(_) => "--ready-url",
+        }
+    }
+}
+
+/// A value of `--ready-url`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ReadyUrl {
+    pub(crate) to: To,
+    /// `https:` without a look at the certificate.
+    pub(crate) insecure: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum To {
+    /// A request, which is to be answered by a status from 200 to 299.
+    Http(Uri),
+    /// `HOST:PORT`, which is to take a connection.
+    Tcp(String),
+}
+
+const EXPECTED: &str = "expected http://HOST/PATH, https://HOST/PATH, tcp:PORT or tcp:HOST:PORT";
+/// Of `tcp:PORT`.
+const THIS_HOST: &str = "localhost";
+
+impl ReadyUrl {
+    /// # Errors
+    /// What was expected.
+    pub(crate) fn parse(text: &str) -> Result<ReadyUrl, String> {
+        let to = match text.strip_prefix("tcp:") {
+            Some(rest) => tcp(rest).map(To::Tcp),
+            None => http(text).map(To::Http),
+        };
+        Ok(ReadyUrl {
+            to: to.ok_or(EXPECTED)?,
+            insecure: false,
+        })
+    }
+
+    pub(crate) fn is_https(&self) -> bool {
+        matches!(&self.to, To::Http(uri) if uri.scheme_str() == Some("https"))
+    }
+}
+
+impl Display for ReadyUrl {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        match &self.to {
+            To::Http(uri) => write!(f, "{uri}"),
+            To::Tcp(to) => write!(f, "tcp:{to}"),
+        }
+    }
+}
+
+fn http(text: &str) -> Option<Uri> {
+    let uri: Uri = text.parse().ok()?;
+    let known = matches!(uri.scheme_str(), Some("http" | "https"));
+    let has_port = uri.port().is_none_or(|port| port.as_u16() > 0);
+    (known && has_port && uri.host().is_some_and(|host| !host.is_empty())).then_some(uri)
+}
+
+fn tcp(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':').unwrap_or((THIS_HOST, text));
+    let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+    // An IPv6 address has brackets, or the port would be a part of it.
+    let is_host =
+        !host.is_empty() && (!host.contains(':') || host.starts_with('[') && host.ends_with(']'));
+    (is_port && is_host).then(|| format!("{host}:{port}"))
+}
+
+/// What holds for any text as `--ready-url`.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(url) = ReadyUrl::parse(&text) {
+        assert_eq!(ReadyUrl::parse(&url.to_string()), Ok(url));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_and_ports() {
+        for (text, shown) in [
+            (
+                "http://127.0.0.1:8080/health",
+                "http://127.0.0.1:8080/health",
+            ),
+            ("https://localhost", "https://localhost/"),
+            ("http://[::1]/a?b=c", "http://[::1]/a?b=c"),
+            ("tcp:80", "tcp:localhost:80"),
+            ("tcp:[::1]:80", "tcp:[::1]:80"),
+            ("tcp:web:80", "tcp:web:80"),
+        ] {
+            let url = ReadyUrl::parse(text).unwrap();
+            assert_eq!(url.to_string(), shown);
+            assert_eq!(url.is_https(), text.starts_with("https"));
+            withstand(text.as_bytes());
+        }
+        for text in [
+            "",
+            "80",
+            "localhost:80",
+            "/health",
+            "http://",
+            "http://:80/",
+            "http://a:0/",
+            "ftp://a/",
+            "tcp:",
+            "tcp:0",
+            "tcp:web",
+            "tcp::80",
+            "tcp:::1:80",
+            "tcp:65536",
+            "http://a b/",
+        ] {
+            assert_eq!(ReadyUrl::parse(text), Err(EXPECTED.to_owned()), "{text}");
+        }
+    }
+}
