@@ -131,6 +131,8 @@ fn io_words(error: &io::Error) -> String {
     match error.raw_os_error().map(nix::errno::Errno::from_raw) {
         Some(nix::errno::Errno::EINPROGRESS | nix::errno::Errno::EAGAIN) => no_answer(),
         Some(errno) => errno.desc().to_owned(),
+        // Of rustls.
+        None if error.kind() == io::ErrorKind::InvalidData => format!("TLS fails: {error}"),
         None => error.to_string(),
     }
 }
