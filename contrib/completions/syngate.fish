@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_syngate_global_optspecs
-    string join \n p/port= to= allow-from= allow-local interface= hook= listen-port= listen-netns= listen-netns-from= syn= max-held= max-held-per-source= release-timeout= release-rate= queue-num= reload standby= standby-check= standby-timeout= standby-grace= keep-standby max-diverted= peer-timeout= no-peer-check linger= drain= drain-until= ready-timeout= settle= open-on= max-closed= lock-timeout= precheck= ready-check= backend= xtables-wait= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
+    string join \n p/port= to= allow-from= allow-local interface= hook= listen-port= listen-netns= listen-netns-from= syn= max-held= max-held-per-source= release-timeout= release-rate= queue-num= reload standby= standby-check= standby-timeout= standby-grace= keep-standby max-diverted= peer-timeout= no-peer-check linger= drain= drain-until= ready-timeout= settle= open-on= max-closed= lock-timeout= precheck= ready-check= ready-url= ready-insecure backend= xtables-wait= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
 end
 
 function __fish_syngate_needs_command
@@ -65,6 +65,7 @@ complete -c syngate -n "__fish_syngate_needs_command" -l max-closed -d 'The kern
 complete -c syngate -n "__fish_syngate_needs_command" -l lock-timeout -d 'At most, for another run on the ports' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l precheck -d 'First, gate open; if it fails, nothing is done' -r -f -a "(__fish_complete_command)"
 complete -c syngate -n "__fish_syngate_needs_command" -l ready-check -d 'After COMMAND; opens once it succeeds' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_needs_command" -l ready-url -d 'Open the gate once this URL answers 2xx' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l backend -d 'How it is made; auto: nft where it works, else iptables' -r -f -a "auto\t'nft where it works, else iptables'
 nft\t'nf_tables'
 iptables\t'The host\'s iptables, of whichever variant'
@@ -76,6 +77,7 @@ complete -c syngate -n "__fish_syngate_needs_command" -l allow-local -d 'Let loc
 complete -c syngate -n "__fish_syngate_needs_command" -l reload -d 'auto: COMMAND hands its sockets over itself'
 complete -c syngate -n "__fish_syngate_needs_command" -l keep-standby -d 'redirect: leave the --standby running'
 complete -c syngate -n "__fish_syngate_needs_command" -l no-peer-check -d 'divert: don\'t ask the peer'
+complete -c syngate -n "__fish_syngate_needs_command" -l ready-insecure -d 'Don\'t check the certificate of an https: URL'
 complete -c syngate -n "__fish_syngate_needs_command" -l best-effort -d 'Run COMMAND even if the gate could not be closed'
 complete -c syngate -n "__fish_syngate_needs_command" -s n -l dry-run -d 'Print the plan and the rules, do nothing'
 complete -c syngate -n "__fish_syngate_needs_command" -s v -l verbose -d 'Tell each phase'

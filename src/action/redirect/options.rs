@@ -60,7 +60,7 @@ struct StandbyOptions {
     /// redirect: your own test of the standby
     ///
     /// By sh -c, until it succeeds; nothing is gated before.
-    #[arg(long, value_name = "CMD", help_heading = HEADING)]
+    #[arg(long, value_name = "CMD", hide_short_help = true, help_heading = HEADING)]
     standby_check: Option<OsString>,
 
     /// redirect: how long the standby may take to listen, and its check to succeed

@@ -72,12 +72,7 @@ pub(super) fn add_expressions(rule: &mut Rule, term: Term) {
             rule.add_expr(&Meta::Mark { set: false });
             rule.add_expr(&Cmp::new(CmpOp::Eq, PASS_MARK));
         }
-        Term::Proxied => {
-            rule.add_expr(&Meta::Iif);
-            rule.add_expr(&Cmp::new(CmpOp::Eq, LOOPBACK_INDEX));
-            rule.add_expr(&AddressType::OfSource);
-            rule.add_expr(&Cmp::new(CmpOp::Neq, LOCAL));
-        }
+        Term::Proxied => compare_sender_with_proxy(rule),
         Term::Count => rule.add_expr(&CountInto(STOPPED)),
         Term::CountNoRoom => rule.add_expr(&CountInto(NO_ROOM)),
         Term::CountWentOn => rule.add_expr(&CountInto(WENT_ON)),
@@ -102,6 +97,13 @@ fn compare_flags(rule: &mut Rule, mask: u8, compare: CmpOp, flags: u8) {
     }));
     rule.add_expr(&Bitwise::new(mask, 0u8));
     rule.add_expr(&Cmp::new(compare, flags));
+}
+
+fn compare_sender_with_proxy(rule: &mut Rule) {
+    rule.add_expr(&Meta::Iif);
+    rule.add_expr(&Cmp::new(CmpOp::Eq, LOOPBACK_INDEX));
+    rule.add_expr(&AddressType::OfSource);
+    rule.add_expr(&Cmp::new(CmpOp::Neq, LOCAL));
 }
 
 fn compare_ether_source(rule: &mut Rule, from: Ether) {
