@@ -172,16 +172,16 @@ fn the_service_has_its_own_backlog_back_when_it_has_accepted_them() {
     keep.ends(1);
 }
 
+const ENDS_LATER: &str =
+    "nobody listens: keep ends when the service does, and has those who wait, after --max-wait 30s";
+
 /// Who waits as keep is told to end is served first.
 #[test]
 fn it_ends_in_order() {
     let host = &Host::new().unwrap();
     let (mut keep, waits) = in_gap(host);
     keep.running.signal(Signal::SIGTERM).unwrap();
-    keep.says(
-        1,
-        "connections wait: keep ends when the service has them, after --max-wait 30s at the latest",
-    );
+    keep.says(1, ENDS_LATER);
     let server = shared().start(host).unwrap();
     all_served(&waits.finish().unwrap());
     assert!(keep.running.wait().unwrap().success());
@@ -199,6 +199,24 @@ fn it_ends_in_order() {
         "the second signal does not wait: {report}"
     );
     nothing_is_left(host, 0);
+}
+
+/// The new one could make no rooms in a gap: the one before stays for it, also where nobody waits yet.
+#[test]
+fn a_restart_of_keep_in_a_gap_refuses_nobody() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let mut keep = Keep::on(host, "");
+    drop(server);
+    keep.running.signal(Signal::SIGTERM).unwrap();
+    keep.says(1, ENDS_LATER);
+    let waits = client(host);
+    wait_queued(host, 1);
+    let _server = shared().start(host).unwrap();
+    assert!(keep.running.wait().unwrap().success());
+    let keep = Keep::on(host, "");
+    all_served(&waits.finish().unwrap());
+    keep.ends(1);
 }
 
 /// Its guard has the rooms, too. The next keep takes the port up again.

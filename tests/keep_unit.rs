@@ -148,8 +148,8 @@ fn it_keeps_all_ports_of_the_unit_and_no_others() {
         "{}",
         keep.said()
     );
-    drop(later);
     keep.ends(1);
+    drop(later);
 }
 
 /// Of the ports that the unit has, only those that are named; these it must be able to keep.

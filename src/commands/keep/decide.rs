@@ -119,13 +119,14 @@ pub(super) fn pause(pace: Pace) -> Duration {
 pub(super) enum Stopping {
     #[default]
     No,
-    /// Once nobody waits for the service.
+    /// Once the service listens, and nobody waits for it.
     WhenServed,
     AtOnce,
 }
 
 impl Stopping {
-    /// The first signal lets those wait on who do; the second one does not.
+    /// In a gap, those who wait and those who are still to come wait for the service: another keep can make rooms only
+    /// where somebody listens. After a second signal they do not.
     #[must_use]
     pub(super) fn signalled(self) -> Stopping {
         match self {
@@ -134,10 +135,10 @@ impl Stopping {
         }
     }
 
-    pub(super) fn ends(self, somebody_waits: bool) -> bool {
+    pub(super) fn ends(self, in_gap: bool) -> bool {
         match self {
             Stopping::No => false,
-            Stopping::WhenServed => !somebody_waits,
+            Stopping::WhenServed => !in_gap,
             Stopping::AtOnce => true,
         }
     }

@@ -127,12 +127,6 @@ impl<'a> Kept<'a> {
         wake.map(AsFd::as_fd)
     }
 
-    /// Whether somebody waits for a service that does not listen.
-    pub(super) fn somebody_waits(&self) -> bool {
-        let mut spots = self.spots.iter();
-        spots.any(|spot| spot.watched.is_in_gap() && spot.watched.waits())
-    }
-
     pub(super) fn is_in_gap(&self) -> bool {
         self.spots.iter().any(|spot| spot.watched.is_in_gap())
     }

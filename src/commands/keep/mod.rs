@@ -146,19 +146,21 @@ fn stand_by(kept: &mut Kept, signals: &Signals, teller: &mut Teller) {
     loop {
         shown.show(&kept.ports(), teller.gaps());
         let due = Instant::now() + pause(kept.pace());
-        if let Some(Caught::Stop(..)) = signals.wait_beside(Some(due), kept.wakes()) {
+        let caught = signals.wait_beside(Some(due), kept.wakes());
+        let signalled = matches!(caught, Some(Caught::Stop(..)));
+        if signalled {
             stopping = stopping.signalled();
             notify::stopping();
-            if !stopping.ends(kept.somebody_waits()) {
-                teller.ends_later();
-            }
         }
         match kept.look() {
             Ok(told) => teller.tell(&told),
             Err(error) => teller.failed(&error),
         }
-        if stopping.ends(kept.somebody_waits()) {
+        if stopping.ends(kept.is_in_gap()) {
             return;
+        }
+        if signalled {
+            teller.ends_later();
         }
     }
 }

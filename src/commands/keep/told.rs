@@ -87,12 +87,12 @@ impl<'a> Teller<'a> {
         }
     }
 
-    /// A signal has come while somebody waits.
+    /// A signal has come in a gap.
     pub(super) fn ends_later(&self) {
         let max_wait = humantime::format_duration(self.wanted.max_wait);
         self.say.result(&format!(
-            "connections wait: keep ends when the service has them, after --max-wait {max_wait} at the latest; another \
-             signal ends it at once, and they are reset"
+            "nobody listens: keep ends when the service does, and has those who wait, after --max-wait {max_wait} at the \
+             latest; another signal ends it at once, and resets them"
         ));
     }
 
