@@ -6,12 +6,14 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
+use rustls::crypto::ring::default_provider;
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::DefaultResolver;
@@ -95,6 +97,7 @@ impl Ask {
 
     fn request(&self, marked: Marked) -> Result<String, String> {
         let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(Arc::new(default_provider()))
             .root_certs(RootCerts::PlatformVerifier)
             .disable_verification(self.url.insecure);
         let config = Agent::config_builder()
