@@ -2,39 +2,63 @@
 
 mod harness;
 
-use harness::keep::Keep;
-use harness::{SOON, words};
+use harness::keep::{Keep, client, shared, wait_queued};
+use harness::rooms::all_served;
+use harness::{SOON, SYNGATE, syngate, words};
 use testkit::{Host, Running, wait_until};
 
-/// Python: listens on port 80 of so many addresses.
+/// Python: a user listens on port 80 of so many addresses of a network.
 const LISTEN: &str = "
-import socket, sys, time
-made = [socket.socket() for _ in range(int(sys.argv[1]))]
+import os, socket, sys, time
+uid, network, count = map(int, sys.argv[1:])
+os.setuid(uid)
+made = [socket.socket() for _ in range(count)]
 for n, listener in enumerate(made):
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((f'127.0.{n // 250}.{n % 250 + 1}', 80))
+    listener.bind((f'127.{network}.{n // 250}.{n % 250 + 1}', 80))
     listener.listen()
 time.sleep(1000)
 ";
 
-/// A service on so many addresses.
-fn service(host: &Host, addresses: usize) -> Running {
+/// A user's service on so many addresses.
+fn service(host: &Host, uid: u32, network: u8, addresses: usize) -> Running {
+    host.must(words("sysctl -qw net.ipv4.ip_unprivileged_port_start=0"));
     let mut python = host.command("python3");
-    let server = host.spawn(python.args(["-c", LISTEN, &addresses.to_string()]));
-    let listen = || on_different_addresses(host) >= addresses;
+    let numbers = [uid as usize, network.into(), addresses];
+    python.args(["-c", LISTEN]);
+    python.args(numbers.map(|number| number.to_string()));
+    let server = host.spawn(&mut python).unwrap();
+    let there = format!("ss -Hltn src 127.{network}.0.0/16:80 | sort -u -k 4,4 | wc -l");
+    let listen = || count(host, &there) == addresses;
     wait_until(SOON, "all listeners", listen).unwrap();
-    server.unwrap()
+    server
 }
 
-fn on_different_addresses(host: &Host) -> usize {
-    let count = "ss -Hltn sport = :80 | awk '{print $4}' | sort -u | wc -l";
-    host.must(["sh", "-c", count]).trim().parse().unwrap()
+fn count(host: &Host, script: &str) -> usize {
+    host.must(["sh", "-c", script]).trim().parse().unwrap()
 }
 
-/// On how many addresses there is a listener beside the service's.
-fn kept(host: &Host) -> usize {
-    let count = "ss -Hltn sport = :80 | awk '{print $4}' | sort | uniq -d | wc -l";
-    host.must(["sh", "-c", count]).trim().parse().unwrap()
+/// On how many addresses of that network there is a listener beside the service's.
+fn kept(host: &Host, network: u8) -> usize {
+    let twice =
+        format!("ss -Hltn src 127.{network}.0.0/16:80 | awk '{{print $4}}' | sort | uniq -d");
+    count(host, &format!("{twice} | wc -l"))
+}
+
+fn open_files(host: &Host) -> usize {
+    count(host, "ls /proc/$(pgrep -x syngate)/fd | wc -l")
+}
+
+/// Waits until keep has looked some times.
+fn looks(host: &Host) {
+    let sleeps = || {
+        count(
+            host,
+            "awk '/^voluntary/ {print $2}' /proc/$(pgrep -x syngate)/status",
+        )
+    };
+    let before = sleeps();
+    wait_until(SOON, "some looks", || sleeps() >= before + 4).unwrap();
 }
 
 /// Each address costs one system call at a look, while nobody waits: eight looks in a second.
@@ -42,20 +66,84 @@ fn kept(host: &Host) -> usize {
 fn an_idle_keep_makes_few_system_calls() {
     const ADDRESSES: usize = 50;
     let host = &Host::new().unwrap();
-    let _service = service(host, ADDRESSES);
+    let _service = service(host, 0, 0, ADDRESSES);
     let keep = Keep::on(host, "");
-    assert_eq!(kept(host), ADDRESSES);
+    assert_eq!(kept(host, 0), ADDRESSES);
     let file = host.dir().join("calls").display().to_string();
-    let pid = host.must(words("pgrep -x syngate"));
-    let count = format!("timeout 2 strace -c -o {file} -p {}", pid.trim());
-    let counted = host.sh(&count).unwrap();
+    let trace = format!("timeout 2 strace -c -o {file} -p $(pgrep -x syngate)");
+    let traced = host.sh(&trace).unwrap();
     let table = std::fs::read_to_string(&file).unwrap();
     let total = table.lines().last().unwrap_or_default();
     // % time, seconds, usecs/call, calls
     let calls = total.split_whitespace().nth(3);
     let calls = calls.and_then(|calls| calls.parse().ok());
-    let calls: usize = calls.unwrap_or_else(|| panic!("{counted:?}: {table}"));
+    let calls: usize = calls.unwrap_or_else(|| panic!("{traced:?}: {table}"));
     assert!(calls > 100, "{table}");
     assert!(calls < 2 * 8 * (2 * ADDRESSES + 60), "{table}");
     keep.ends(ADDRESSES);
+}
+
+/// Other users may listen on more addresses than are kept: the service's are among those that are, and one line
+/// tells of the others.
+#[test]
+fn no_more_addresses_than_asked_for_are_kept_and_users_take_turns() {
+    let host = &Host::new().unwrap();
+    let _another = service(host, 1_001, 1, 40);
+    let _service = service(host, 0, 2, 3);
+    let keep = Keep::on(host, "--max-addresses 10");
+    assert_eq!((kept(host, 1), kept(host, 2)), (7, 3));
+    let all = "as many addresses are as --max-addresses 10 allows";
+    keep.says(
+        1,
+        &format!("127.1.0.8:80 and 32 others are not kept: {all}"),
+    );
+    let before = open_files(host);
+    let _third = service(host, 1_003, 3, 40);
+    looks(host);
+    assert_eq!((kept(host, 3), open_files(host)), (0, before));
+    keep.says(1, "not kept");
+    keep.ends(83);
+}
+
+/// Where keep can't look at its rooms, it does not take them for empty.
+#[test]
+fn out_of_files_it_says_so_once_and_those_who_wait_wait_on() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let keep = Keep::on(host, "");
+    let allow = |files: usize| {
+        let set = format!("prlimit --pid $(pgrep -x syngate) --nofile={files}:");
+        host.must(["sh", "-c", &set]);
+    };
+    drop(server);
+    looks(host); // The gap has begun.
+    allow(open_files(host));
+    let waits = client(host);
+    wait_queued(host, 1);
+    keep.says(
+        1,
+        "the waiting rooms can't be reached: the limit of open files, ",
+    );
+    let _server = shared().start(host).unwrap();
+    looks(host);
+    assert_eq!(keep.said().lines().count(), 2, "{}", keep.said());
+    allow(1_024);
+    all_served(&waits.finish().unwrap());
+    keep.says(1, "nobody listened");
+    keep.says(1, " 1 connection waited");
+    keep.ends(1);
+}
+
+#[test]
+fn a_hard_limit_of_files_that_is_too_low_is_told_before_anything() {
+    let host = &Host::new().unwrap();
+    let keep = format!("ulimit -n 512; exec timeout 60 {SYNGATE} keep --port 80");
+    let ran = host.sh(&keep).unwrap();
+    assert_eq!(ran.code(), 125, "{ran:?}");
+    let needs = "--max-addresses 128: needs 640 open files, and the hard limit is 512 (ulimit -Hn, LimitNOFILE=)";
+    assert!(ran.stderr.contains(needs), "{ran:?}");
+    let ran = syngate(host, "keep --port 80 --max-addresses 1025");
+    assert_eq!(ran.code(), 125, "{ran:?}");
+    let right = "--max-addresses: '1025': expected a number from 1 to 1024";
+    assert!(ran.stderr.contains(right), "{ran:?}");
 }

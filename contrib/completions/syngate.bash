@@ -335,7 +335,7 @@ _syngate() {
             return 0
             ;;
         syngate__subcmd__keep)
-            opts="-p -h --port --unit --max-wait --any --report-file --help"
+            opts="-p -h --port --unit --max-wait --max-addresses --any --report-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -363,6 +363,13 @@ _syngate() {
                     return 0
                     ;;
                 --max-wait)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --max-addresses)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace

@@ -100,6 +100,7 @@ complete -c syngate -n "__fish_syngate_using_subcommand check" -s h -l help -d '
 complete -c syngate -n "__fish_syngate_using_subcommand keep" -s p -l port -d 'The TCP ports of the service; may be repeated. With --unit: only these of its ports' -x -a '(__syngate_ports)'
 complete -c syngate -n "__fish_syngate_using_subcommand keep" -l unit -d 'The service, by its unit: all ports on which it listens, now or later; who waits when it is stopped is reset' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand keep" -l max-wait -d 'How long connections may wait for the service; then they are reset, and new ones refused until it listens' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand keep" -l max-addresses -d 'How many addresses are kept at most, each with its port' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand keep" -l report-file -d 'Add a report of each gap to this file, one line of JSON; contrib/schema/keep.schema.json describes it' -r -F
 complete -c syngate -n "__fish_syngate_using_subcommand keep" -l any -d 'Also services that do not set SO_REUSEPORT: it is set for them'
 complete -c syngate -n "__fish_syngate_using_subcommand keep" -s h -l help -d 'Print this help'

@@ -9,7 +9,7 @@ use clap::builder::BoolishValueParser;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use super::help::{CHECKS, GATED, HELP_WIDTH, MADE, STYLES, TOLD, WHEN};
-use super::values::{Names, Nets, interfaces, networks, settle};
+use super::values::{ADDRESSES, Names, Nets, addresses, interfaces, networks, settle};
 use crate::action::list::ActionArgs;
 use crate::decide::config::{OpenOn, Settle};
 use crate::decide::drain::DrainUntil;
@@ -350,6 +350,10 @@ pub(crate) struct KeepArgs {
     /// How long connections may wait for the service; then they are reset, and new ones refused until it listens
     #[arg(long, value_name = "DUR", default_value = "30s", value_parser = duration, allow_hyphen_values = true)]
     pub(crate) max_wait: Duration,
+
+    /// How many addresses are kept at most, each with its port
+    #[arg(long, value_name = "N", default_value_t = ADDRESSES, value_parser = addresses, allow_hyphen_values = true)]
+    pub(crate) max_addresses: u32,
 
     /// Also services that do not set SO_REUSEPORT: it is set for them
     #[arg(long)]

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use crate::decide::config::Settle;
 use crate::words::duration::duration;
+use crate::words::number::number_in;
 use crate::words::scope::{parse_interfaces, parse_networks};
 
 /// One value of `--to` or `--allow-from`. For clap, a `Vec` in place of the `Arc` would mean an option
@@ -20,6 +21,15 @@ pub(crate) fn networks(text: &str) -> Result<Nets, String> {
 
 pub(crate) fn interfaces(text: &str) -> Result<Names, String> {
     parse_interfaces(text).map(Into::into)
+}
+
+/// `--max-addresses` of a keep, if it is not given.
+pub(crate) const ADDRESSES: u32 = 128;
+/// The programs of `--any` know no more.
+const MOST_ADDRESSES: u32 = 1_024;
+
+pub(crate) fn addresses(text: &str) -> Result<u32, String> {
+    number_in(1..=MOST_ADDRESSES, text)
 }
 
 pub(crate) fn settle(text: &str) -> Result<Settle, String> {

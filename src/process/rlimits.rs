@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::process::files::open_files;
@@ -74,6 +74,28 @@ pub(crate) fn too_few_files() -> Option<String> {
              (ulimit -n, LimitNOFILE=)"
         )
     })
+}
+
+/// Lets this process open as many files as it may.
+///
+/// # Errors
+/// One line: these are fewer than `needed`.
+pub(crate) fn allow_files(needed: u64) -> Result<(), String> {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return Ok(());
+    };
+    if hard < needed {
+        return Err(format!(
+            "needs {needed} open files, and the hard limit is {hard} (ulimit -Hn, LimitNOFILE=)"
+        ));
+    }
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Err(error) if soft < needed => Err(format!(
+            "needs {needed} open files, and the limit is {soft}: setrlimit: {}",
+            error.desc()
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The CPU time that the kernel lets this process have.

@@ -55,6 +55,7 @@ mod commands {
     }
     mod keep {
         mod answer;
+        mod cap;
         mod decide;
         mod gap;
     }

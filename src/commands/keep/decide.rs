@@ -8,7 +8,9 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(125);
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(60);
 /// Interval between looks while somebody waits.
 pub(crate) const LOOK_WAITING: Duration = Duration::from_millis(2);
-/// While somebody waits, the pause after a look is this many times as long as the look.
+/// The longest interval, where a look is slow.
+pub(crate) const LOOK_AT_LEAST: Duration = Duration::from_secs(1);
+/// Where a look is slow, the pause after it is this many times as long.
 const PAUSE: u32 = 4;
 
 /// What a look has shown of one place.
@@ -110,7 +112,8 @@ pub(super) fn pause(pace: Pace) -> Duration {
     }
     match pace.changed {
         true => LOOK_AGAIN,
-        false => LOOK_EVERY,
+        // With thousands of listeners, a look takes long.
+        false => LOOK_EVERY.max((pace.cost * PAUSE).min(LOOK_AT_LEAST)),
     }
 }
 
@@ -212,7 +215,9 @@ mod tests {
         let pause = |waits, changed, cost| super::pause(pace(waits, changed, cost));
         assert_eq!(pause(false, false, ms(1)), LOOK_EVERY);
         assert!(LOOK_EVERY > Duration::from_secs(1) / 10);
-        assert_eq!(pause(false, true, ms(1)), LOOK_AGAIN);
+        assert_eq!(pause(false, false, ms(50)), ms(200), "where a look is slow");
+        assert_eq!(pause(false, false, ms(500)), LOOK_AT_LEAST);
+        assert_eq!(pause(false, true, ms(50)), LOOK_AGAIN);
         assert!(LOOK_EVERY + LOOK_AGAIN < ms(200));
         assert_eq!(pause(true, true, Duration::ZERO), LOOK_WAITING);
         assert_eq!(pause(true, false, ms(3)), ms(12), "where a look is slow");

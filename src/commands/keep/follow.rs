@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::cap;
 use super::kept::{Kept, Refused, Spot};
 use super::told::Told;
 use super::wanted::Wanted;
@@ -32,7 +33,9 @@ impl Kept<'_> {
         let mut places: Vec<Place> = there.listeners.iter().map(Place::of).collect();
         places.sort();
         places.dedup();
-        places.retain(|place| self.is_new(place, there) && self.claim(place, there, told));
+        places.retain(|place| self.is_new(place, there));
+        let mut places = self.chosen(places, told);
+        places.retain(|place| self.claim(place, there, told));
         let numbers = 0..self.spots.len();
         let moved = numbers.filter(|n| self.may_take_up() && self.has_moved(*n, there));
         let moved: Vec<usize> = moved.collect();
@@ -52,6 +55,20 @@ impl Kept<'_> {
     /// The guard has rooms that are being given back, and stays until that is done.
     fn may_take_up(&self) -> bool {
         self.leaving.is_none()
+    }
+
+    /// Those of the new places that may be kept. That there are others is told once.
+    fn chosen(&mut self, new: Vec<Place>, told: &mut Told) -> Vec<Place> {
+        if !self.may_take_up() {
+            return new;
+        }
+        let most = self.wanted.max_addresses;
+        let kept = self.rooms.groups.iter().map(|group| &group.place);
+        let (places, others) = cap::chosen(new, kept, most);
+        let words = cap::words(&others, most);
+        let was_full = std::mem::replace(&mut self.is_full, words.is_some());
+        told.warnings.extend(words.filter(|_| !was_full));
+        places
     }
 
     fn is_new(&self, place: &Place, there: &Sample) -> bool {

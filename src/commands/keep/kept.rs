@@ -53,6 +53,8 @@ pub(super) struct Kept<'a> {
     pub(super) noted: Vec<u64>,
     /// Why rooms could not be made at the last look.
     pub(super) trouble: Option<String>,
+    /// There are more places than `--max-addresses`.
+    pub(super) is_full: bool,
     /// A gap that is over, and has not been told yet.
     over: Option<Over>,
     pace: Pace,
@@ -106,6 +108,7 @@ impl<'a> Kept<'a> {
             refused: BTreeMap::new(),
             noted: Vec::new(),
             trouble: None,
+            is_full: false,
             over: None,
             pace: Pace {
                 cost: Duration::ZERO,

@@ -2,6 +2,7 @@
 //! rooms while nobody does. So restarts and crashes by anybody are bridged.
 
 mod answer;
+mod cap;
 mod claim;
 mod decide;
 mod follow;
@@ -19,7 +20,7 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::answer::withstand;
-pub(crate) use self::decide::{LOOK_AGAIN, LOOK_EVERY, LOOK_WAITING};
+pub(crate) use self::decide::{LOOK_AGAIN, LOOK_AT_LEAST, LOOK_EVERY, LOOK_WAITING};
 use self::decide::{Stopping, pause};
 pub(crate) use self::follow::{MOST_WAITING, RETRY_AFTER};
 use self::kept::Kept;
@@ -36,6 +37,7 @@ use crate::kernel::room::known::guards;
 use crate::kernel::room::probe;
 use crate::process::lock::{Lock, LocksOf};
 use crate::process::notify;
+use crate::process::rlimits::allow_files;
 use crate::process::signals::{Caught, Signals};
 use crate::run::report::appended;
 use crate::tell::say::Say;
@@ -45,6 +47,11 @@ use crate::words::exit::{Exit, NOT_RUN};
 const ANY: &str = "--any: listeners without SO_REUSEPORT have it while they are kept: a second instance is refused on \
                    their addresses as before, but one of the same user that sets SO_REUSEPORT can bind an address that \
                    overlaps with theirs";
+
+/// The files of an address that is kept: its shelf of rooms, and three maps for programs.
+pub(crate) const FILES_OF_ADDRESS: u64 = 4;
+/// The files of all, and those that a look has open for a moment.
+pub(crate) const FILES_OF_LOOK: u64 = 128;
 
 pub(crate) fn run(args: &KeepArgs, say: &Say) -> Exit {
     match keep(args, say) {
@@ -61,6 +68,9 @@ fn keep(args: &KeepArgs, say: &Say) -> Result<()> {
     if let Some(file) = &args.report_file {
         appended::check(file).map_err(Error::msg)?;
     }
+    let addresses = args.max_addresses;
+    allow_files(u64::from(addresses) * FILES_OF_ADDRESS + FILES_OF_LOOK)
+        .map_err(|why| anyhow!("--max-addresses {addresses}: {why}"))?;
     let mut wanted = Wanted::of(args);
     let unit = wanted
         .unit

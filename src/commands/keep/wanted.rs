@@ -18,6 +18,7 @@ pub(super) struct Wanted {
     /// The ports were named.
     pub named: bool,
     pub max_wait: Duration,
+    pub max_addresses: usize,
     pub any: bool,
     pub report_file: Option<PathBuf>,
     /// The ports once more, as the makers of rooms want them.
@@ -37,6 +38,7 @@ impl Wanted {
             unit: args.unit.clone(),
             named: !args.ports.is_empty(),
             max_wait: args.max_wait,
+            max_addresses: args.max_addresses as usize,
             any: args.any,
             report_file: args.report_file.clone(),
             gated: Gated {
