@@ -3,6 +3,7 @@
 # make test-all    each case in each way: root, rootless, every backend
 # make test-long   repetitions: kills at 200 random moments; figures in target/long
 # make kill-rooms  kills runs with waiting rooms at 200 random moments, and at 100 with their guards
+# make kill-keep   kills keeps at 200 random moments; what is in target/long is not repeated
 # make test-kernels   the integration tests under other kernels, in VMs; KERNELS=, TESTS= select
 # make test-kernel    a core of them under one kernel
 # make test-systemd   contrib/systemd under a real systemd, in a VM
@@ -43,7 +44,7 @@ DEB_TEST_PACKAGES := debootstrap lintian util-linux
 FUZZ_PACKAGES := g++ git
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo kill-rooms faults faults-kernels faults-render soak soak-keep fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
+.PHONY: all demo kill-rooms kill-keep faults faults-kernels faults-render soak soak-keep fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
   build-packages demo-packages test-packages
 
 all: build-packages
@@ -130,6 +131,11 @@ test-long: test-packages
 kill-rooms: test-packages
 	SYNGATE_KILLS=200 $(CARGO) test --package syngate --test room_kills costs_no_client -- --nocapture
 	SYNGATE_KILLS=100 $(CARGO) test --package syngate --test room_kills leaves_nothing -- --nocapture
+
+# So many of either kind of service.
+kill-keep: test-packages
+	mkdir -p $(LONG)
+	SYNGATE_KILLS=100 SYNGATE_KILL_LOG=$(CURDIR)/$(LONG) $(CARGO) test --package syngate --test keep_kills -- --nocapture
 
 # Rounds that are there are not repeated: a run that was broken off goes on where it was, and a larger
 # ROUNDS adds to them.
@@ -258,7 +264,7 @@ figures: test-packages
 # only what it refuses is of interest.
 KERNELS := 5.10 6.1 6.12 6.12.85=auto newest
 # What --syn park and --syn handover need of the kernel, and what becomes of their clients.
-ROOMS := handover park parking room_kills room_world rooms keep keep_any
+ROOMS := handover park parking room_kills room_world rooms keep keep_any keep_kills
 TESTS := backends check commands contract divert edges firewall guarantees hold life readiness \
   privilege::it_refuses privilege::a_caller privilege::a_user redirect rules services standby auto $(ROOMS)
 CORE := guarantees::a_panic guarantees::foreign guarantees::hung guarantees::killed_with \

@@ -247,12 +247,6 @@ fn a_keep_that_is_killed_leaves_nobody_alone() {
     }
 }
 
-/// While the guard lives, no client notices, with a gap in progress and without.
-#[test]
-fn a_keep_killed_at_random_moments_costs_nobody_anything() {
-    kept::killed_at_random(&shared(), "");
-}
-
 /// One that is stopped for longer than a guard waits for its run; while it is, the guard hands over.
 #[test]
 fn a_keep_that_was_stopped_goes_on() {

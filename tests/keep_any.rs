@@ -175,11 +175,6 @@ fn a_keep_that_is_killed_leaves_nobody_alone_and_nothing_behind() {
 }
 
 #[test]
-fn a_keep_killed_at_random_moments_costs_nobody_anything() {
-    kept::killed_at_random(&alone(), "--any");
-}
-
-#[test]
 fn runs_work_on_a_kept_port() {
     kept::beside_runs(&alone(), "--any");
 }

@@ -37,14 +37,19 @@ impl<'a> Keep<'a> {
         arguments: &str,
         variables: &[(&str, &str)],
     ) -> Keep<'a> {
-        let keep = Keep::start(host, by, arguments, variables);
+        let keep = Keep::start_by(host, by, arguments, variables);
         let keeps = || keep.said().contains("keeping ");
         let began = wait_until(SOON, "keep to begin", keeps);
         began.unwrap_or_else(|error| panic!("{error:#}: {}", keep.said()));
         keep
     }
 
-    fn start(
+    /// It may not have looked yet.
+    pub(crate) fn start(host: &'a Host, arguments: &str) -> Keep<'a> {
+        Keep::start_by(host, &[], arguments, &[])
+    }
+
+    fn start_by(
         host: &'a Host,
         by: &[String],
         arguments: &str,

@@ -1,47 +1,21 @@
 //! What holds of a keep, whether the service sets SO_REUSEPORT or not.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use testkit::services::Serve;
-use testkit::{Host, Load, RunningLoad, slow, wait_until};
+use testkit::{Host, Load, RunningLoad, wait_until};
 
 use super::keep::{Keep, LONG, client, wait_kept, wait_queued};
 use super::latch::Latch;
 use super::rooms::{GUARD, all_served, listeners, listeners_on, nothing_is_left};
 use super::{SOON, call, words};
 
-fn flowing(host: &Host, rate: u32) -> RunningLoad {
+pub(crate) fn flowing(host: &Host, rate: u32) -> RunningLoad {
     let load = Load::to("127.0.0.1:80").rate(rate);
     let mut load = load.timeout(LONG).duration(LONG).start(host).unwrap();
     load.wait_flowing().unwrap();
     load
-}
-
-/// While the guard lives, no client notices, with a gap in progress and without.
-pub(crate) fn killed_at_random(service: &Serve, options: &str) {
-    let times: u64 = std::env::var("SYNGATE_KILLS").map_or(3, |n| n.parse().unwrap());
-    let host = &Host::new().unwrap();
-    let slow_start = service.clone().start_delay(Duration::from_millis(60));
-    let server = slow_start.start_daemon(host).unwrap();
-    let random = || RandomState::new().hash_one(0) % 200;
-    for _ in 0..times {
-        let mut keep = Keep::on(host, options);
-        let load = flowing(host, 300 / slow());
-        let mut restart = host.command("sh");
-        restart.args(["-c", "sleep 0.05; exec \"$@\"", "sh"]);
-        let mut restart = host.spawn(restart.args(server.reload_argv())).unwrap();
-        let moment = Duration::from_millis(random());
-        std::thread::sleep(moment); // a moment is what is wanted here, not a state
-        keep.running.signal(Signal::SIGKILL).unwrap();
-        keep.running.wait().unwrap();
-        assert!(restart.wait().unwrap().success());
-        let report = load.stop().unwrap();
-        assert_eq!(report.failed(), 0, "killed after {moment:?}: {report}");
-    }
-    Keep::on(host, options).ends(1);
 }
 
 /// A run does on a kept port what it does elsewhere; keep stands back, and comes again.

@@ -1,0 +1,172 @@
+//! Keeps that are killed at random moments, under load: as they begin, stand by, bridge a gap, give way to a run, or
+//! end. While the guard lives, no client notices it, and neither `clear` nor the next keep leaves anything of it.
+//! `make kill-keep` does it 200 times.
+
+mod harness;
+mod killing;
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::time::Duration;
+
+use harness::keep::{Keep, shared};
+use harness::kept::flowing;
+use harness::rooms::{nothing_is_left, shares_port};
+use harness::{SYNGATE, syngate, tell, words};
+use killing::Moment;
+use nix::sys::signal::Signal;
+use testkit::services::Serve;
+use testkit::{Host, Running, slow};
+
+/// What the keep does when it is killed.
+#[derive(Debug, Clone, Copy)]
+enum Doing {
+    Begins,
+    StandsBy,
+    Bridges,
+    StandsBack,
+    Ends,
+}
+
+impl Doing {
+    const ALL: [Doing; 5] = [
+        Doing::Begins,
+        Doing::StandsBy,
+        Doing::Bridges,
+        Doing::StandsBack,
+        Doing::Ends,
+    ];
+
+    /// How long it takes, about.
+    fn span(self) -> Duration {
+        let ms = match self {
+            Doing::StandsBy => 50,
+            Doing::Begins | Doing::Ends => 200,
+            Doing::Bridges => 250,
+            Doing::StandsBack => 500,
+        };
+        Duration::from_millis(ms * u64::from(slow()))
+    }
+}
+
+struct Service<'a> {
+    host: &'a Host,
+    restart: Vec<String>,
+    options: &'a str,
+    shares_port: String,
+}
+
+impl<'a> Service<'a> {
+    /// Its restart has a gap of 60 ms.
+    fn start(host: &'a Host, serve: &Serve, options: &'a str) -> Service<'a> {
+        let serve = serve.clone().start_delay(Duration::from_millis(60));
+        let restart = serve.start_daemon(host).unwrap().reload_argv();
+        Service {
+            host,
+            restart,
+            options,
+            shares_port: shares_port(host),
+        }
+    }
+
+    /// Has it do that, and kills it a moment later.
+    fn kill(&self, doing: Doing, moment: Duration) -> Keep<'_> {
+        let mut keep = match doing {
+            Doing::Begins => Keep::start(self.host, &format!("--port 80 {}", self.options)),
+            _ => Keep::on(self.host, self.options),
+        };
+        let beside = match doing {
+            Doing::Begins | Doing::StandsBy => None,
+            Doing::Bridges => Some(self.call(&self.restart)),
+            Doing::StandsBack => {
+                let run = format!("{SYNGATE} --port 80 --syn handover --ready-timeout 0s -- true");
+                Some(self.call(&words(&run)))
+            }
+            Doing::Ends => {
+                keep.running.signal(Signal::SIGTERM).unwrap();
+                None
+            }
+        };
+        std::thread::sleep(moment); // a moment is what is wanted here, not a state
+        // It may have ended.
+        let _ = keep.running.signal(Signal::SIGKILL);
+        keep.running.wait().unwrap();
+        if let Some(mut beside) = beside {
+            assert!(beside.wait().unwrap().success(), "{doing:?} {moment:?}");
+        }
+        keep
+    }
+
+    fn call(&self, words: &[String]) -> Running {
+        let mut command = self.host.command(&words[0]);
+        self.host.spawn(command.args(&words[1..])).unwrap()
+    }
+
+    /// All of it goes, by `clear` or by the next keep.
+    fn clear(&self, by_keep: bool) {
+        match by_keep {
+            true => drop(Keep::on(self.host, self.options).ends(1)),
+            false => assert_eq!(syngate(self.host, "clear").code(), 0),
+        }
+        nothing_is_left(self.host, 1);
+        assert_eq!(shares_port(self.host), self.shares_port);
+    }
+}
+
+/// One line for each kill: those that are there are not repeated.
+struct Log(Option<(File, usize)>);
+
+impl Log {
+    fn of(name: &str) -> Log {
+        let Ok(folder) = std::env::var("SYNGATE_KILL_LOG") else {
+            return Log(None);
+        };
+        let path = format!("{folder}/kill-keep-{name}.txt");
+        let before = fs::read_to_string(&path).unwrap_or_default();
+        let file = File::options().create(true).append(true).open(path);
+        Log(Some((file.unwrap(), before.lines().count())))
+    }
+
+    fn done(&self) -> usize {
+        self.0.as_ref().map_or(0, |(_, lines)| *lines)
+    }
+
+    fn add(&mut self, line: &str) {
+        if let Some((file, _)) = &mut self.0 {
+            writeln!(file, "{line}").unwrap();
+        }
+    }
+}
+
+fn kill_again_and_again(name: &str, serve: &Serve, options: &str) {
+    let times: usize = std::env::var("SYNGATE_KILLS").map_or(5, |n| n.parse().unwrap());
+    let host = &Host::new().unwrap();
+    let service = Service::start(host, serve, options);
+    let mut log = Log::of(name);
+    for n in log.done()..times {
+        let doing = Doing::ALL[n % Doing::ALL.len()];
+        let Moment::After(moment) = Moment::random(doing.span()) else {
+            unreachable!("a random moment is a time");
+        };
+        let load = flowing(host, 300 / slow());
+        let keep = service.kill(doing, moment);
+        let by_keep = n / Doing::ALL.len() % 2 == 1;
+        service.clear(by_keep);
+        let report = load.stop().unwrap();
+        let line =
+            format!("{doing:?}, killed after {moment:?}, cleared by a keep: {by_keep}: {report}");
+        assert_eq!(report.failed(), 0, "{line}: {}", keep.said());
+        log.add(&line);
+    }
+    tell(&format!("{name}: {times} kills, no client failed"));
+}
+
+#[test]
+fn a_keep_that_is_killed_at_any_moment_costs_no_client() {
+    kill_again_and_again("shared", &shared(), "");
+}
+
+#[test]
+fn a_keep_of_a_service_without_so_reuseport_that_is_killed_at_any_moment_costs_no_client() {
+    kill_again_and_again("any", &Serve::on("0.0.0.0:80"), "--any");
+}
