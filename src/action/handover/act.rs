@@ -84,10 +84,8 @@ impl Action for HandoverAction {
     }
 
     fn command(&mut self, pid: i32) {
-        // Where it can't be had, its connections wait in a gap as others do.
-        if let Some(own) = &self.rooms.borrow().passes.own {
-            let _ = own.group.take_in(pid);
-        }
+        // If that fails, its connections wait in a gap as others do.
+        let _ = self.rooms.borrow().passes.take_command_in(pid);
     }
 
     fn due(&self) -> Option<Instant> {
@@ -108,16 +106,9 @@ impl Action for HandoverAction {
         None
     }
 
-    /// Only when the gate is open: whether the hand-over is complete.
     fn ask(&mut self, question: Question, _: &mut Now) -> Answer {
         let mut rooms = self.rooms.borrow_mut();
-        if question != Question::Left {
-            rooms.shut_all();
-        }
-        if self.next_look.take().is_some() {
-            rooms.hand_all_over();
-        }
-        rooms.progress()
+        rooms.answer(&question, &mut self.next_look)
     }
 
     fn account(&mut self, _: &Noted, _: Option<u64>, now: &mut Now) -> Account {

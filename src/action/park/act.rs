@@ -77,9 +77,8 @@ impl Action for ParkAction {
     }
 
     fn command(&mut self, pid: i32) {
-        let rooms = self.rooms.borrow();
-        let taken = rooms.passes.own.as_ref().map(|own| own.group.take_in(pid));
-        self.not_taken_in = taken.and_then(Result::err);
+        let taken_in = self.rooms.borrow().passes.take_command_in(pid);
+        self.not_taken_in = taken_in.err();
     }
 
     fn let_check_in(&mut self) -> Option<OwnedFd> {
@@ -110,23 +109,9 @@ impl Action for ParkAction {
         None
     }
 
-    /// Only whether the hand-over is complete: the policy asks nothing else. The rooms stay until the service has
-    /// accepted those who waited, or the deadline is over.
     fn ask(&mut self, question: Question, _: &mut Now) -> Answer {
         let mut rooms = self.rooms.borrow_mut();
-        if question != Question::Left {
-            rooms.shut_all();
-        }
-        if self.next_look.is_some() && rooms.stands_by {
-            match rooms.unaccepted() {
-                Answer::Left(Some(0)) => (),
-                more => return more,
-            }
-        }
-        if self.next_look.take().is_some() {
-            rooms.hand_all_over();
-        }
-        rooms.progress()
+        rooms.answer(&question, &mut self.next_look)
     }
 
     fn account(&mut self, _: &Noted, _: Option<u64>, now: &mut Now) -> Account {

@@ -160,9 +160,8 @@ impl Guarded {
                 break;
             }
             self.rooms.admit();
-            self.rooms.tend();
             let to_go = self.to_go();
-            let sample = self.rooms.look(false).unwrap_or_default();
+            let sample = self.rooms.tend();
             for (n, to_go) in to_go.into_iter().enumerate() {
                 self.go_on_with(n, to_go, now >= deserted, &sample);
             }

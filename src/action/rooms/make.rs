@@ -201,8 +201,8 @@ pub(super) fn fill(
     Ok(())
 }
 
-/// The control group of the listeners at that place. `within`: those of the processes. `None`: this process is in it, or there are none. Where it has
-/// gone, that of a process which holds one of them.
+/// The control group of the listeners at that place. `within`: those of the processes. `None`: this process is in it,
+/// or there are none. Where it has gone, that of a process which holds one of them.
 fn group_of_listeners(
     place: &Place,
     seen: &Seen,

@@ -2,6 +2,7 @@
 //! would be carried out by the new process; and COMMAND may wait until the service listens, or listens no more.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -41,6 +42,15 @@ pub(super) struct NotedConnections {
 }
 
 impl Passes {
+    /// The process's connections are COMMAND's from now on, where these are known.
+    ///
+    /// # Errors
+    /// It could not be put into COMMAND's control group.
+    pub(crate) fn take_command_in(&self, pid: i32) -> io::Result<()> {
+        let own = self.own.as_ref();
+        own.map_or(Ok(()), |own| own.group.take_in(pid))
+    }
+
     pub(super) fn noted(&self) -> NotedConnections {
         let connections =
             |pass: &Option<Pass>| pass.as_ref().map(|pass| Rc::clone(&pass.connections));

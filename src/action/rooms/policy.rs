@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use crate::decide::policy::{Answer, Conclusion, Due, Policy, Question};
 use crate::words::ports::PortSet;
 
-/// How long the run waits for handshakes and full queues at most. Then a listener keeps a larger backlog, and the group a program
-/// that leaves the choice to the kernel.
+/// How long the run waits for handshakes and full queues at most. Then a listener keeps a larger backlog, and the
+/// group a program that leaves the choice to the kernel.
 pub(crate) const HANDED_OVER_WITHIN: Duration = Duration::from_secs(2);
 /// How long the queue of a service is empty, at each look, that keeps up with its clients.
 pub(crate) const KEEPS_UP: Duration = Duration::from_millis(100);

@@ -142,15 +142,18 @@ impl Rooms {
 
     /// Lets the programs know listeners that have come, and hands those over who wait although the service
     /// listens.
-    pub(crate) fn tend(&mut self) {
+    ///
+    /// Returns what listened then.
+    pub(crate) fn tend(&mut self) -> Sample {
         let Ok(mut there) = self.look(false) else {
-            return;
+            return Sample::default();
         };
         let waiting: Vec<usize> = self.groups.iter().map(Group::waiting).collect();
         self.compare(&mut there, &waiting);
         for number in 0..self.groups.len() {
             self.tend_group(number, &there, self.groups[number].waiting() > 0);
         }
+        there
     }
 
     /// Compares what the programs know with what listens, and adds the holders of the listeners that are to be

@@ -4,10 +4,32 @@ use std::time::Instant;
 
 use super::groups::{Group, Rooms};
 use super::letting_go::Next;
-use crate::decide::policy::{Answer, Waiting};
+use crate::decide::policy::{Answer, Question, Waiting};
 use crate::kernel::sockets::Sample;
 
 impl Rooms {
+    /// What a policy asks when the gate is open: whether the hand-over is complete. The rooms stay until the service
+    /// has accepted those who waited, or the deadline is over. `next_look`: the action's, which ends with the rooms.
+    pub(crate) fn answer(
+        &mut self,
+        question: &Question,
+        next_look: &mut Option<Instant>,
+    ) -> Answer {
+        if *question != Question::Left {
+            self.shut_all();
+        }
+        if next_look.is_some() && self.stands_by {
+            match self.unaccepted() {
+                Answer::Left(Some(0)) => (),
+                more => return more,
+            }
+        }
+        if next_look.take().is_some() {
+            self.hand_all_over();
+        }
+        self.progress()
+    }
+
     /// How far the hand-over is: who waits in rooms, then handshakes, and listeners whose queue is too long for
     /// their own backlog.
     pub(crate) fn progress(&mut self) -> Answer {

@@ -16,7 +16,7 @@ use crate::words::family::Family;
 pub(super) const USER_IP4: i16 = 4;
 pub(super) const USER_IP6: i16 = 8;
 pub(super) const USER_PORT: i16 = 24;
-pub(super) const PROTOCOL: i16 = 36;
+const PROTOCOL: i16 = 36;
 const SOCKET: i16 = 64;
 /// struct bpf_sock, linux/bpf.h: the number of the device that it is bound to, or 0.
 const BOUND_DEVICE: i16 = 0;
@@ -36,30 +36,32 @@ pub(crate) fn share_ports(
     bound: i32,
     inner: Option<Inner>,
 ) -> Vec<Instruction> {
-    let mut program = vec![
-        Copy(R6, R1),
-        Load(R2, R6, PROTOCOL),
-        JumpUnlessEqual(R2, libc::IPPROTO_TCP, DONE),
-        Load(R2, R6, USER_PORT),
-    ];
+    let mut program = only_tcp_in(netns, DONE).to_vec();
+    program.push(Load(R2, R6, USER_PORT));
     // The port is in network byte order.
     program.extend(
         ports
             .iter()
             .map(|port| JumpIfEqual(R2, i32::from(port.to_be()), OURS)),
     );
-    program.extend([
-        Jump(DONE),
-        Here(OURS),
-        Call(Helper::NetnsCookie),
-        SetWide(R7, netns),
-        JumpUnlessSame(R0, R7, DONE),
-    ]);
+    program.extend([Jump(DONE), Here(OURS)]);
     program.extend(note_binding(family, bound, inner));
     program.push(StoreValue(Stack, OPTION, 1));
     program.extend(reuseport(Helper::SetSockOpt));
     program.extend([Here(DONE), Set(R0, ALLOW), Exit]);
     program
+}
+
+/// The context to `R6`. Other sockets than those of TCP in the network namespace with this cookie go to the label.
+pub(super) fn only_tcp_in(netns: u64, others: Label) -> [Instruction; 6] {
+    [
+        Copy(R6, R1),
+        Load(R2, R6, PROTOCOL),
+        JumpUnlessEqual(R2, libc::IPPROTO_TCP, others),
+        Call(Helper::NetnsCookie),
+        SetWide(R7, netns),
+        JumpUnlessSame(R0, R7, others),
+    ]
 }
 
 /// Notes that the kernel has bound a socket which [`share_ports`] has noted.

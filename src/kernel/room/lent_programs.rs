@@ -4,12 +4,12 @@
 use nix::libc;
 
 use super::bind_programs::{
-    COOKIE, Inner, OPTION, PROTOCOL, USER_IP4, USER_IP6, USER_PORT, note_owner, reuseport,
+    COOKIE, Inner, OPTION, USER_IP4, USER_IP6, USER_PORT, note_owner, only_tcp_in, reuseport,
 };
 use super::programs::ALLOW;
 use crate::kernel::instructions::Instruction::{
     Add, Call, CompareExchange, Copy, Exit, Here, Jump, JumpIfEqual, JumpUnlessEqual,
-    JumpUnlessSame, Load, Set, SetMap, SetWide, Store, StoreValue, StoreWide,
+    JumpUnlessSame, Load, Set, SetMap, Store, StoreValue, StoreWide,
 };
 use crate::kernel::instructions::Register::{R0, R1, R2, R3, R4, R6, R7, R8, Stack};
 use crate::kernel::instructions::{Helper, Instruction, Label};
@@ -69,14 +69,7 @@ pub(super) fn share_with_first(
     maps: Maps,
     inner: Option<Inner>,
 ) -> Vec<Instruction> {
-    let mut program = vec![
-        Copy(R6, R1),
-        Load(R2, R6, PROTOCOL),
-        JumpUnlessEqual(R2, libc::IPPROTO_TCP, DONE),
-        Call(Helper::NetnsCookie),
-        SetWide(R7, netns),
-        JumpUnlessSame(R0, R7, DONE),
-    ];
+    let mut program = only_tcp_in(netns, DONE).to_vec();
     program.extend(note_place(family));
     program.extend(lookup(maps.places, NOTED));
     program.extend([JumpIfEqual(R0, 0, DONE), Copy(R7, R0)]);
