@@ -50,6 +50,8 @@ targets! {
     proc: listed, crate::kernel::btf::withstand, crate::kernel::sockets::holders::withstand;
     /// Messages about packets in a queue.
     queue: crate::kernel::nfqueue::packet::withstand;
+    /// `--ready-url`.
+    ready_url: crate::words::ready::withstand;
     /// The report.
     report: crate::run::report::json::withstand;
     /// Rows about routes, links, addresses, neighbours.

@@ -651,7 +651,7 @@ fn completions_work_in_their_shells() {
         );
         words(&String::from_utf8_lossy(&output.stdout))
     };
-    let drains = ["--drain", "--drain-until"];
+    let drains = ["--drain", "--drain-cmd", "--drain-until"];
 
     let bash = |line: &str| {
         let script = format!(

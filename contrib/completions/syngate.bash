@@ -35,7 +35,7 @@ _syngate() {
 
     case "${cmd}" in
         syngate)
-            opts="-p -n -v -q -h -V --port --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet --help --version status clear check keep"
+            opts="-p -n -v -q -h -V --port --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet --help --version status clear check keep"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -181,6 +181,13 @@ _syngate() {
                     return 0
                     ;;
                 --drain)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --drain-cmd)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace

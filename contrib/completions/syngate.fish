@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_syngate_global_optspecs
-    string join \n p/port= to= allow-from= allow-local interface= hook= listen-port= listen-netns= listen-netns-from= syn= max-held= max-held-per-source= release-timeout= release-rate= queue-num= reload standby= standby-check= standby-timeout= standby-grace= keep-standby max-diverted= peer-timeout= no-peer-check linger= drain= drain-until= ready-timeout= settle= open-on= max-closed= lock-timeout= precheck= ready-check= ready-url= ready-insecure backend= xtables-wait= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
+    string join \n p/port= to= allow-from= allow-local interface= hook= listen-port= listen-netns= listen-netns-from= syn= max-held= max-held-per-source= release-timeout= release-rate= queue-num= reload standby= standby-check= standby-timeout= standby-grace= keep-standby max-diverted= peer-timeout= no-peer-check linger= drain= drain-cmd= drain-until= ready-timeout= settle= open-on= max-closed= lock-timeout= precheck= ready-check= ready-url= ready-insecure backend= xtables-wait= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
 end
 
 function __fish_syngate_needs_command
@@ -54,6 +54,7 @@ complete -c syngate -n "__fish_syngate_needs_command" -l max-diverted -d 'divert
 complete -c syngate -n "__fish_syngate_needs_command" -l peer-timeout -d 'divert: how long the peer may take to answer' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l linger -d 'redirect, divert: time to finish' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l drain -d 'At most, for what is under way' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l drain-cmd -d 'Tell the service to say goodbye, before the drain' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l drain-until -d 'What the drain waits for' -r -f -a "handshakes\t'Handshakes are over and accept queues are empty: enough for reloads'
 requests\t'Also, no connection is in the middle of a request or an answer'
 connections\t'Also, every established connection has ended'"

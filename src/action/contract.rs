@@ -284,6 +284,11 @@ pub(crate) trait Action {
         None
     }
 
+    /// The same for `--drain-cmd`, which asks the old process.
+    fn let_drain_command_in(&mut self) -> Option<OwnedFd> {
+        None
+    }
+
     /// SYNs to these ports reach the service again.
     fn opened(&mut self, _open: &PortSet) {}
 

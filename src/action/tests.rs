@@ -454,7 +454,7 @@ mod any_course {
             waits in prop::option::of(prop::collection::vec(any::<bool>(), 1..6)),
             left in prop::option::of(prop::collection::vec(prop::option::of(0usize..2), 1..6)),
             stops in any::<bool>(),
-            (ready_check, search) in any::<(bool, bool)>(),
+            (drain_command, ready_check, search) in any::<(bool, bool, bool)>(),
             beside in prop::collection::vec(prop::option::of(any::<bool>()), 1..6),
             best_effort in any::<bool>(),
             samples in prop::collection::vec(any_sample(), 1..8),
@@ -467,6 +467,7 @@ mod any_course {
             let config = Config {
                 open_on: if follow { OpenOn::Ready } else { OpenOn::Exit },
                 best_effort,
+                drain_command,
                 ready_check,
                 search,
                 ..config()
@@ -490,6 +491,7 @@ mod any_course {
             let mut released = waits.is_none();
             let (mut opened, mut started, mut looks, mut checks) = (0, 0, 0usize, 0usize);
             // The programs that run beside COMMAND. Each may end in some way, or never.
+            let mut told_to_drain = false;
             let (mut checking, mut searching, mut passed, mut nth) = (false, false, false, 0usize);
             let mut until_exit = None;
             let mut events = events.into_iter();
@@ -536,6 +538,11 @@ mod any_course {
                         prop_assert!(ready_check && !checking && started == 1);
                         checking = true;
                         Event::Done
+                    }
+                    Some(Task::DrainCommand) => {
+                        prop_assert!(drain_command && !told_to_drain && started == 0);
+                        told_to_drain = true;
+                        Event::DrainCommandEnded
                     }
                     Some(Task::Search) => {
                         prop_assert!(search && !searching && started == 1);

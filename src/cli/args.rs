@@ -137,6 +137,12 @@ pub struct Args {
     #[arg(long, value_name = "DUR", env = "SYNGATE_DRAIN", default_value = "1s", value_parser = duration, allow_hyphen_values = true, help_heading = WHEN)]
     pub(crate) drain: Duration,
 
+    /// Tell the service to say goodbye, before the drain
+    ///
+    /// By sh -c, once the gate is closed, within --drain: so that the service closes kept connections itself.
+    #[arg(long, value_name = "CMD", hide_short_help = true, help_heading = WHEN)]
+    pub(crate) drain_cmd: Option<OsString>,
+
     /// What the drain waits for
     ///
     /// Handshakes, requests or connections.

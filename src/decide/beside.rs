@@ -1,8 +1,9 @@
-//! What runs beside COMMAND: `--ready-check` and `--listen-netns-from`.
+//! What runs beside the run and COMMAND: `--drain-cmd`, `--ready-check` and `--listen-netns-from`.
 
 use std::time::{Duration, Instant};
 
 use crate::decide::again::Again;
+use crate::decide::drain::DrainCommand;
 use crate::decide::event::Task;
 use crate::decide::readiness::Readiness;
 use crate::decide::state::{Phase, State};
@@ -18,16 +19,19 @@ impl State {
         let at = |again: &Again| again.due(self.closed_at);
         let check = self.wants_check().then(|| at(&self.check)).flatten();
         let search = self.wants_search().then(|| at(&self.search)).flatten();
-        let both = [
+        let drain_command = self.wants_drain_command().then_some(self.closed_at);
+        let all = [
+            drain_command.map(|at| (at, Task::DrainCommand)),
             search.map(|at| (at, Task::Search)),
             check.map(|at| (at, Task::ReadyCheck)),
         ];
-        both.into_iter().flatten().min_by_key(|(at, _)| *at)
+        all.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     pub(super) fn start_beside(&mut self, now: Instant) -> Option<Task> {
         let (_, action) = self.beside().filter(|(at, _)| *at <= now)?;
         match action {
+            Task::DrainCommand => self.drain_command = DrainCommand::Runs,
             Task::Search => self.search.begin(now),
             _ => self.check.begin(now),
         }

@@ -29,6 +29,7 @@ pub(crate) struct Config {
     pub gated: Gated,
     pub drain: Duration,
     pub drain_until: DrainUntil,
+    pub drain_command: bool,
     pub settle: Settle,
     pub ready_timeout: Duration,
     pub open_on: OpenOn,

@@ -13,6 +13,15 @@ pub(crate) enum DrainUntil {
     Connections,
 }
 
+/// What has become of `--drain-cmd`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DrainCommand {
+    Unwanted,
+    Due,
+    Runs,
+    Ended,
+}
+
 /// What the drain still waits for, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(crate) struct Left {

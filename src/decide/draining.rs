@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::decide::drain::{DrainUntil, left};
+use crate::decide::drain::{DrainCommand, DrainUntil, left};
 use crate::decide::event::{NotRun, Task};
 use crate::decide::looks::{DRAIN_PAUSE, LOOK_EVERY, QUIET, pause};
 use crate::decide::state::{Phase, State};
@@ -13,6 +13,17 @@ use crate::kernel::sockets::Sample;
 pub(crate) const COOKIE_GRACE: Duration = Duration::from_millis(300);
 
 impl State {
+    pub(super) fn wants_drain_command(&self) -> bool {
+        self.phase == Phase::Draining && self.drain_command == DrainCommand::Due
+    }
+
+    /// What it has asked the service for is to be seen from now on.
+    pub(super) fn drain_command_ended(&mut self, now: Instant) -> Option<Task> {
+        self.drain_command = DrainCommand::Ended;
+        self.next_look = self.next_look.min(now);
+        self.go_on(now)
+    }
+
     pub(super) fn drain_end(&self) -> Instant {
         self.closed_at + self.config.drain
     }
@@ -58,12 +69,17 @@ impl State {
             self.next_look = cookies_until;
         } else if !seen {
             self.next_look = now;
-        } else if self.facts.left.is_nothing() {
+        } else if self.facts.left.is_nothing() && !self.is_told_to_drain() {
             return self.end_drain(now);
         } else {
             self.next_look = now + pause(cost, DRAIN_PAUSE);
         }
         self.go_on(now)
+    }
+
+    /// The service is still being told to say goodbye to its clients.
+    fn is_told_to_drain(&self) -> bool {
+        matches!(self.drain_command, DrainCommand::Due | DrainCommand::Runs)
     }
 
     fn count_handshakes(&mut self, sample: &Sample, now: Instant) {

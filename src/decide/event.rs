@@ -26,6 +26,8 @@ pub(crate) enum Event {
     /// Answers [`Task::Start`].
     Started(bool),
     Exited(CommandExit),
+    /// `--drain-cmd` has ended.
+    DrainCommandEnded,
     ReadyChecked(CommandExit),
     /// `--listen-netns-from` ended. True: it named a network namespace, and looks go there now.
     Searched(bool),
@@ -77,6 +79,8 @@ pub(crate) enum Task {
         /// The other run has had [`OTHERS_PATIENCE`](crate::decide::removal::OTHERS_PATIENCE).
         anyway: bool,
     },
+    /// Start `--drain-cmd` without waiting for it.
+    DrainCommand,
     /// Start `--ready-check` without waiting for it.
     ReadyCheck,
     /// Start `--listen-netns-from` without waiting for it.

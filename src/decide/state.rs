@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::decide::again::Again;
 use crate::decide::config::Config;
+use crate::decide::drain::DrainCommand;
 use crate::decide::event::{Event, NotRun, Task};
 use crate::decide::facts::Facts;
 use crate::decide::handshakes::Handshakes;
@@ -36,6 +37,7 @@ pub(crate) struct State {
     pub(super) next_holders: Instant,
     /// Set where other programs can remove the rules.
     pub(super) guard: Option<Regular>,
+    pub(super) drain_command: DrainCommand,
     pub(super) check: Again,
     pub(super) search: Again,
     /// Somebody has removed the rules, and they are not back yet.
@@ -68,6 +70,10 @@ impl State {
         deadline: Option<Instant>,
         policy: Box<dyn Policy>,
     ) -> State {
+        let drain_command = match config.drain_command && !config.drain.is_zero() {
+            true => DrainCommand::Due,
+            false => DrainCommand::Unwanted,
+        };
         State {
             watches: watches(before, &config.gated, closed_at),
             sessions: before.sessions.clone(),
@@ -93,6 +99,7 @@ impl State {
             guard: None,
             fallen: false,
             policy,
+            drain_command,
             check: Again::default(),
             search: Again::default(),
             facts: Facts {
@@ -163,6 +170,7 @@ impl State {
             Event::Intact(intact, cost) => self.guarded(intact, cost, now),
             Event::Started(started) => self.started(started, now),
             Event::Exited(exit) => self.exited(exit, now),
+            Event::DrainCommandEnded => self.drain_command_ended(now),
             Event::ReadyChecked(exit) => self.ready_checked(exit, now),
             Event::Searched(found) => self.searched(found, now),
             Event::Signal(signal, sender) => self.signalled(signal, sender, now),

@@ -30,6 +30,7 @@ pub(crate) fn config() -> Config {
         gated: gated("80"),
         drain: Duration::from_secs(1),
         drain_until: DrainUntil::Requests,
+        drain_command: false,
         settle: Settle::Auto,
         ready_timeout: Duration::from_secs(10),
         open_on: OpenOn::Exit,

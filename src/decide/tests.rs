@@ -237,6 +237,42 @@ fn the_drain_is_bounded_and_says_what_is_left() {
     assert_eq!(tale.state.facts.left.established, 0, "not waited for");
 }
 
+/// `--drain-cmd` begins before the first look, and the drain lasts as long as it does.
+#[test]
+fn the_drain_waits_until_the_service_was_told() {
+    let told = || Config {
+        drain_command: true,
+        ..config()
+    };
+    let mut tale = Tale::new(told(), &on_80(&[1]));
+    assert_eq!(tale.at(0, Event::Closed), Some(Task::DrainCommand));
+    assert_eq!(tale.at(1, Event::Done), None);
+    assert!(matches!(tale.at(5, Event::Time), Some(Task::Look(_))));
+    assert_eq!(tale.saw(6, on_80(&[1])), None, "it has not ended");
+    let look = tale.at(7, Event::DrainCommandEnded);
+    assert!(matches!(look, Some(Task::Look(_))), "{look:?}");
+    assert_eq!(tale.saw(8, on_80(&[1])), Some(Task::Check));
+
+    let mut tale = Tale::new(told(), &on_80(&[1]));
+    assert_eq!(tale.at(0, Event::Closed), Some(Task::DrainCommand));
+    assert_eq!(tale.at(1, Event::Done), None);
+    assert_eq!(tale.saw(6, on_80(&[1])), None);
+    assert!(matches!(tale.at(1000, Event::Time), Some(Task::Look(_))));
+    assert_eq!(
+        tale.saw(1000, on_80(&[1])),
+        Some(Task::Check),
+        "the drain is over"
+    );
+
+    // Nothing is drained.
+    let none = Config {
+        drain: Duration::ZERO,
+        ..told()
+    };
+    let mut tale = Tale::new(none, &on_80(&[1]));
+    assert_eq!(tale.at(0, Event::Closed), Some(Task::Check));
+}
+
 #[test]
 fn scanners_are_counted_and_not_waited_for() {
     let mut tale = Tale::new(config(), &on_80(&[1]));

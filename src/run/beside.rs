@@ -12,13 +12,32 @@ impl Run<'_> {
     pub(super) fn start_check(&mut self) -> Event {
         let door = || self.door.as_ref()?.entrance();
         let pass = self.action.let_check_in().or_else(door);
-        match self.world.start_check(pass) {
+        match self.world.start_with(Program::ReadyCheck, pass) {
             Ok(()) => Event::Done,
             Err(error) => {
                 let option = self.plan.ready.as_ref().map_or("", Ready::option);
                 self.warn(format!("{option} can't be run: {}", error.desc()));
                 Event::ReadyChecked(CommandExit::Code(NOT_EXECUTABLE))
             }
+        }
+    }
+
+    pub(super) fn start_drain_command(&mut self) -> Event {
+        let door = || self.door.as_ref()?.entrance();
+        let pass = self.action.let_drain_command_in().or_else(door);
+        match self.world.start_with(Program::DrainCommand, pass) {
+            Ok(()) => Event::Done,
+            Err(error) => {
+                self.warn(format!("--drain-cmd can't be run: {}", error.desc()));
+                Event::DrainCommandEnded
+            }
+        }
+    }
+
+    /// The drain is over.
+    pub(super) fn cut_drain_command(&mut self) {
+        if self.world.cut_drain_command() {
+            self.warn("--drain-cmd had not ended when --drain was over, and was killed".to_owned());
         }
     }
 
@@ -34,6 +53,13 @@ impl Run<'_> {
 
     pub(super) fn beside_ended(&mut self) -> Option<Event> {
         let say = self.say;
+        if let Some(exit) = self.world.ended(Program::DrainCommand) {
+            say.phase(&format!("--drain-cmd: {}", exit_words(exit)));
+            if exit != CommandExit::Code(0) {
+                self.warn(format!("--drain-cmd failed: {}", exit_words(exit)));
+            }
+            return Some(Event::DrainCommandEnded);
+        }
         if let Some(exit) = self.world.ended(Program::ReadyCheck) {
             say.phase(&match self.world.check_said() {
                 "" => format!("ready check: {}", exit_words(exit)),

@@ -218,26 +218,33 @@ fn close_with(
     })
 }
 
-/// What `--ready-check` or `--ready-url` passes the rules by. Where it can't be had, the check waits as all others do.
+/// What `--drain-cmd`, `--ready-check` or `--ready-url` passes the rules by. Where it can't be had, a command line
+/// waits as all others do.
 fn door(call: &Call, steer: Steer, record: &mut Record) -> Option<Door> {
-    match &call.plan.ready {
-        _ if call.plan.gated().scope.allow_local => return None,
-        None => return None,
-        Some(Ready::Url(_)) => return Some(Door::Mark),
-        Some(Ready::Check(_)) => (),
-    }
+    let plan = call.plan;
+    let line = match (&plan.ready, &plan.drain_cmd) {
+        _ if plan.gated().scope.allow_local => return None,
+        (Some(Ready::Check(_)), _) => "--ready-check",
+        (_, Some(_)) => "--drain-cmd",
+        (Some(Ready::Url(_)), None) => return Some(Door::Mark),
+        (None, None) => return None,
+    };
     match Door::make(&record.run) {
         Ok(door) => return Some(door),
         Err(error) => call.say.phase(&format!(
-            "--ready-check can't pass the gate's rules here: {error:#}"
+            "{line} can't pass the gate's rules here: {error:#}"
         )),
     }
     if let Steer::Redirect(_) = steer {
-        let text = "--ready-check: what it asks on this host itself goes to the standby; with --allow-local it \
-                    meets the service";
-        record.warnings.warn(call.say, text.to_owned());
+        record.warnings.warn(
+            call.say,
+            format!(
+                "{line}: what it asks on this host itself goes to the standby; with --allow-local it meets the \
+                 service"
+            ),
+        );
     }
-    None
+    matches!(plan.ready, Some(Ready::Url(_))).then_some(Door::Mark)
 }
 
 fn close_by_rules(

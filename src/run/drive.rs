@@ -185,7 +185,10 @@ impl<'a> Run<'a> {
         let began = self.world.now();
         match task {
             Task::Look(want) => self.look(want),
-            Task::Check => Event::Stands(self.check()),
+            Task::Check => {
+                self.cut_drain_command();
+                Event::Stands(self.check())
+            }
             Task::Rearm(ports) => Event::Stands(self.close_again(ports)),
             Task::Guard => {
                 let intact = self.gate_is_intact();
@@ -225,6 +228,7 @@ impl<'a> Run<'a> {
                 self.remove();
                 Event::Done
             }
+            Task::DrainCommand => self.start_drain_command(),
             Task::ReadyCheck => self.start_check(),
             Task::Search => self.start_search(),
             Task::Pass(signal) => {

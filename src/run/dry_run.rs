@@ -77,6 +77,12 @@ fn closed(plan: &Plan, action: &Description) -> Vec<String> {
     lines.extend(plan.place.why.clone());
     let warnings = plan.place.warnings.iter();
     lines.extend(warnings.map(|warning| format!("warning: {warning}")));
+    if let Some(line) = &plan.drain_cmd {
+        let line = line.to_string_lossy();
+        lines.push(format!(
+            "meanwhile tell the service to say goodbye: sh -c '{line}'"
+        ));
+    }
     if !config.drain.is_zero() && action.drains {
         let until = clap::ValueEnum::to_possible_value(&config.drain_until);
         let until = until.as_ref().map_or("", |v| v.get_name());

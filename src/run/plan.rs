@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::action::contract::{Planned, Request, is_given};
+use crate::action::contract::{Description, Planned, Request, is_given};
 use crate::cli::Args;
 use crate::decide::config::{Config, OpenOn, Settle};
 use crate::gate::backends;
@@ -40,6 +40,7 @@ pub(crate) struct Plan {
     pub xtables_wait: Duration,
     pub max_closed: Duration,
     pub precheck: Option<OsString>,
+    pub drain_cmd: Option<OsString>,
     pub ready: Option<Ready>,
     pub listeners: Listeners,
     pub lock_timeout: Duration,
@@ -91,6 +92,7 @@ impl Plan {
                 gated,
                 drain: args.drain,
                 drain_until: action.drain_until().unwrap_or(args.drain_until),
+                drain_command: args.drain_cmd.is_some(),
                 settle: args.settle,
                 ready_timeout: args.ready_timeout,
                 open_on: args.open_on,
@@ -103,6 +105,7 @@ impl Plan {
             xtables_wait: args.xtables_wait,
             max_closed: args.max_closed,
             precheck: args.precheck.clone(),
+            drain_cmd: args.drain_cmd.clone(),
             ready: ready(args),
             listeners: listeners(args),
             lock_timeout: args.lock_timeout,
@@ -202,7 +205,8 @@ impl Plan {
             scope: self.gated().scope.clone(),
             steer,
             passes_proxied: self.place.passes_proxied,
-            passes_marked: self.ready.is_some() && !self.gated().scope.allow_local,
+            passes_marked: (self.ready.is_some() || self.drain_cmd.is_some())
+                && !self.gated().scope.allow_local,
         }
     }
 
@@ -270,6 +274,7 @@ fn make_sense(args: &Args, gated: &Gated) -> Result<Box<dyn Planned>, String> {
     }
     for (option, line) in [
         ("--precheck", &args.precheck),
+        ("--drain-cmd", &args.drain_cmd),
         ("--ready-check", &args.ready_check),
         ("--listen-netns-from", &args.listen_netns_from),
     ] {
@@ -282,9 +287,11 @@ fn make_sense(args: &Args, gated: &Gated) -> Result<Box<dyn Planned>, String> {
         given: args.action.given(),
         named: true,
     })?;
-    if action.describe(gated).drains {
+    let described = action.describe(gated);
+    if described.drains {
         drain_makes_sense(args)?;
     }
+    drain_command_makes_sense(args, action.name(), &described)?;
     readiness_makes_sense(args)?;
     where_listeners_make_sense(args, gated)?;
     Ok(action)
@@ -309,6 +316,26 @@ fn times_make_sense(args: &Args) -> Result<(), String> {
         );
     }
     Ok(())
+}
+
+fn drain_command_makes_sense(
+    args: &Args,
+    action: &str,
+    described: &Description,
+) -> Result<(), String> {
+    let drains = described.drains && described.rather.is_none_or(|first| first.drains);
+    match args.drain_cmd {
+        Some(_) if !drains && described.drains => Err(
+            "--drain-cmd and --reload exclude each other: a reload drains nothing".to_owned(),
+        ),
+        Some(_) if !drains => Err(format!(
+            "--drain-cmd and --syn {action} exclude each other: nothing is drained"
+        )),
+        Some(_) if args.drain.is_zero() => Err(
+            "--drain-cmd and --drain 0 exclude each other: the service would have no time to say goodbye".to_owned(),
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn drain_makes_sense(args: &Args) -> Result<(), String> {

@@ -28,6 +28,7 @@ use crate::words::ready::Ready;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Program {
     Command,
+    DrainCommand,
     ReadyCheck,
     /// `--listen-netns-from`.
     Search,
@@ -58,12 +59,17 @@ pub(super) trait World {
     /// It does not run.
     fn start(&mut self, program: Program) -> Result<(), Errno>;
 
-    /// The same for `--ready-check`, in the control group whose `cgroup.procs` this is.
+    /// The same for `--drain-cmd` or `--ready-check`, in the control group whose `cgroup.procs` this is.
     ///
     /// # Errors
     /// It does not run.
-    fn start_check(&mut self, _pass: Option<OwnedFd>) -> Result<(), Errno> {
-        self.start(Program::ReadyCheck)
+    fn start_with(&mut self, program: Program, _pass: Option<OwnedFd>) -> Result<(), Errno> {
+        self.start(program)
+    }
+
+    /// Ends `--drain-cmd`, if it has not ended by itself. Returns whether it had to.
+    fn cut_drain_command(&mut self) -> bool {
+        false
     }
 
     /// The process that becomes COMMAND, if there is one already.
@@ -118,6 +124,7 @@ pub(super) struct Machine<'a> {
     /// `Some(None)`: there is no such news to be had.
     ends: Option<Option<Ends>>,
     command: Option<Child>,
+    drain_command: Option<Beside>,
     check: Option<Beside>,
     check_said: String,
     search: Option<Beside>,
@@ -144,6 +151,7 @@ impl<'a> Machine<'a> {
             starter,
             ends: None,
             command: None,
+            drain_command: None,
             check: None,
             check_said: String::new(),
             search: None,
@@ -214,7 +222,7 @@ impl World for Machine<'_> {
         let (environment, mask) = (self.call.environment, signals.inherited());
         match (program, &plan.listeners) {
             (Program::Command, _) => self.start_command()?,
-            (Program::ReadyCheck, _) => self.start_check(None)?,
+            (Program::DrainCommand | Program::ReadyCheck, _) => self.start_with(program, None)?,
             (Program::Search, Listeners::From(line)) => {
                 self.search = Some(Beside::ask(line, environment, mask)?);
             }
@@ -224,11 +232,17 @@ impl World for Machine<'_> {
         Ok(())
     }
 
-    fn start_check(&mut self, pass: Option<OwnedFd>) -> Result<(), Errno> {
+    fn start_with(&mut self, program: Program, pass: Option<OwnedFd>) -> Result<(), Errno> {
         let Call { plan, signals, .. } = self.call;
         let mask = signals.inherited();
         let environment = self.call.environment;
-        // Without the option nobody asks for it.
+        // Without the options nobody asks for them.
+        if program == Program::DrainCommand {
+            let line = plan.drain_cmd.as_ref();
+            let started = line.map(|line| Beside::check(line, environment, mask, pass));
+            self.drain_command = started.transpose()?;
+            return Ok(());
+        }
         self.check = match &plan.ready {
             Some(Ready::Check(line)) => Some(Beside::check(line, environment, mask, pass)?),
             Some(Ready::Url(url)) => {
@@ -250,6 +264,11 @@ impl World for Machine<'_> {
                 self.tell_refusal();
                 Some(exit)
             }
+            Program::DrainCommand => {
+                let exit = self.drain_command.as_ref().and_then(Beside::ended)?;
+                self.drain_command = None;
+                Some(exit)
+            }
             Program::ReadyCheck => {
                 let exit = self.check.as_ref().and_then(Beside::ended)?;
                 let answer = self.check.take().map(|check| check.answer());
@@ -267,6 +286,10 @@ impl World for Machine<'_> {
 
     fn answer(&mut self) -> String {
         std::mem::take(&mut self.answer)
+    }
+
+    fn cut_drain_command(&mut self) -> bool {
+        self.drain_command.take().is_some()
     }
 
     fn check_said(&self) -> &str {

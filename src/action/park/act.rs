@@ -85,6 +85,11 @@ impl Action for ParkAction {
         self.rooms.borrow_mut().door_for_check()
     }
 
+    fn let_drain_command_in(&mut self) -> Option<OwnedFd> {
+        let rooms = self.rooms.borrow();
+        rooms.passes.own.as_ref()?.group.entrance().ok()
+    }
+
     fn due(&self) -> Option<Instant> {
         self.next_look
     }

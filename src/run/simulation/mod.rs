@@ -68,6 +68,7 @@ fn plan(story: &Story) -> Plan {
         xtables_wait: XTABLES_WAIT,
         max_closed: story.max_closed,
         precheck: None,
+        drain_cmd: story.config.drain_command.then(|| "drain".into()),
         ready: story
             .config
             .ready_check

@@ -101,6 +101,7 @@ pub(super) struct Model {
 pub(super) fn name(program: Program) -> &'static str {
     match program {
         Program::Command => "command",
+        Program::DrainCommand => "drain",
         Program::ReadyCheck => "check",
         Program::Search => "search",
     }
@@ -546,7 +547,7 @@ impl Model {
                     self.schedule(after, happening);
                 }
             }
-            Program::ReadyCheck | Program::Search => {
+            Program::DrainCommand | Program::ReadyCheck | Program::Search => {
                 let after = self.dice.time(Duration::from_secs(2));
                 let status = u8::from(self.dice.chance(40));
                 if !self.dice.chance(self.story.hanging_checks) {

@@ -187,6 +187,7 @@ fn config(gated: &[u16], max_closed: Duration, dice: &mut Dice) -> Config {
             DrainUntil::Requests,
             DrainUntil::Connections,
         ]),
+        drain_command: dice.chance(10),
         settle,
         ready_timeout,
         open_on,
