@@ -311,7 +311,7 @@ uninstall:
 	  $(DESTDIR)$(ZSH_FUNCTIONS)/_syngate \
 	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/syngate.fish
 
-# See contrib/debian. Only `all` needs cargo, and whoever calls it; root is needed for none of this.
+# See contrib/debian. Only `all` needs cargo. Nothing here needs root.
 deb: all
 	@tests/ci/install-packages $(DEB_PACKAGES)
 	contrib/debian/build

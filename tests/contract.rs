@@ -1347,7 +1347,7 @@ fn noted_files(host: &Host, name: &str) -> Vec<(u32, String)> {
 }
 
 #[test]
-fn whatever_is_run_gets_nothing_that_is_ours() {
+fn programs_that_are_run_get_no_file_of_ours() {
     let host = Host::new().unwrap();
     serve(&host);
     let locks = host.dir().join("locks").display().to_string();
@@ -1833,7 +1833,7 @@ fn ctrl_c_is_passed_on_to_a_command_that_left_the_terminal() {
     let next = "another one, after 500ms, opens the gate";
     let screen = terminal.raw();
     assert!(screen.contains(answer) && screen.contains(next), "{screen}");
-    // Whatever came of it, let it end.
+    // Let it end, also if that failed.
     terminal.press(&mut keyboard, CTRL_C);
     ended.unwrap();
 }

@@ -220,7 +220,7 @@ fn whom_the_firewall_refuses_the_peer_does_not_get() {
     assert_eq!((outcome.code, figure(&outcome, "diverted")), (0, 2));
 }
 
-/// What this host forwards is not for its own service, whatever its port.
+/// What this host forwards is not for its own service, also if it has a gated port.
 #[test]
 fn connections_to_other_hosts_are_let_be() {
     let trio = Trio::new().unwrap();
@@ -311,7 +311,7 @@ s.send(b'?'); assert s.recv(1) == b'?'"
 }
 
 /// A client's port is used again at once, for the peer while the gate is closed, for this host once it
-/// is open, whatever the kernel remembers of the connection before.
+/// is open. The kernel may still remember the connection before.
 #[test]
 fn a_port_that_is_used_again_is_a_new_connection() {
     let trio = Trio::new().unwrap();
@@ -780,8 +780,8 @@ fn a_peer_that_takes_no_connections() {
     assert_eq!(run("--no-peer-check").code, 0);
 }
 
-/// Asked from an address that it has not, whichever comes first on the interface; and the shared ones may
-/// be on the loopback of both.
+/// The peer is asked from an address that it does not have itself, also if a shared one comes first on the interface.
+/// The shared ones may be on the loopback of both.
 #[test]
 fn another_shared_address_is_not_asked_from() {
     let trio = Trio::new().unwrap();
@@ -848,7 +848,7 @@ fn what_can_not_be_asked() {
     assert!(nobody_here.stderr.contains(told), "{nobody_here:?}");
 }
 
-/// Asking makes and removes rules: whoever holds SYNs meanwhile loses none.
+/// Asking makes and removes rules: a run that holds SYNs meanwhile loses none.
 #[test]
 fn asking_takes_no_syns_from_others() {
     let trio = Trio::new().unwrap();

@@ -1,5 +1,5 @@
-//! What syngate guarantees, whatever happens: killed, stopped, hung, panicking, flushed under its
-//! feet. The gate is gone when syngate is gone, and open after --max-closed.
+//! What syngate guarantees, also if it is killed, is stopped, hangs or panics, or if somebody flushes its rules. The
+//! gate is gone when syngate is gone, and open after --max-closed.
 
 mod harness;
 mod killing;

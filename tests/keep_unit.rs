@@ -209,7 +209,7 @@ fn runs_work_on_a_port_of_the_unit() {
     keep.ends(1);
 }
 
-/// Those who come meanwhile wait, whatever happens to systemctl, which is asked only while nobody listens.
+/// Clients that come meanwhile wait, also if systemctl hangs. It is asked only while nobody listens.
 #[test]
 fn a_restart_is_bridged() {
     let host = &Host::new().unwrap();

@@ -841,7 +841,7 @@ fn another_program_at_the_same_place_goes_on() {
     assert!(!on_81());
 }
 
-// Whatever happens --------------------------------------------------------------------------------
+// However it ends ---------------------------------------------------------------------------------
 
 #[test]
 fn nobody_notices_a_panic_and_nothing_is_left_of_it() {

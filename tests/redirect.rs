@@ -64,7 +64,7 @@ fn figure(outcome: &Outcome, name: &str) -> u64 {
 /// The host's own NAT comes first, so that clients come to the main port, where nobody listens any more. No
 /// connection shows them.
 #[test]
-fn whoever_is_refused_at_the_main_port_is_told() {
+fn clients_that_are_refused_at_the_main_port_are_told() {
     let pair = Pair::new().unwrap();
     let host = &pair.server;
     let [main, _standby] = both(host);

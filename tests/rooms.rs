@@ -1,5 +1,5 @@
 //! What others see of waiting rooms: `status`, `clear`, `check` and other runs. A room is a listener to the
-//! kernel, and must be one to nobody else. Whatever ends a park, real clients tell what became of them.
+//! kernel, and must be one to nobody else. A park may end in many ways: real clients tell what became of them.
 
 mod harness;
 
@@ -341,7 +341,7 @@ fn a_control_group_whose_network_namespace_has_gone_is_removed_from_another_one(
 // What ends a park ---------------------------------------------------------------------------------
 
 #[test]
-fn whatever_ends_a_park_hands_over_to_who_listens_and_resets_if_nobody_does() {
+fn each_end_of_a_park_hands_over_to_who_listens_and_resets_if_nobody_does() {
     std::thread::scope(|threads| {
         for served in [true, false] {
             for end in ["clear", "clear --force", "USR1", "INT", "--max-closed"] {

@@ -266,12 +266,12 @@ fn while_closed<T>(pair: &Pair, look: impl FnOnce() -> T) -> T {
     seen
 }
 
-/// New connections are stopped, ECN's among them; whatever else TCP says goes through, and so do
+/// New connections are stopped, ECN's among them. Other segments of TCP go through, and so do
 /// other ports.
 #[test]
 fn only_new_syns_to_gated_ports_are_stopped() {
     let pair = Pair::new().unwrap();
-    // Whoever answers is the kernel: the client's own must not reset what it does not know.
+    // The kernel answers: the client's must not reset connections that it does not know.
     pair.client.must(["nft", "add table inet quiet; add chain inet quiet out { type filter hook output priority 0; }; add rule inet quiet out tcp flags rst tcp sport 10000-10100 drop"]);
     let _server = Serve::on("0.0.0.0:80")
         .and_on("0.0.0.0:81")

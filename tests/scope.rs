@@ -86,8 +86,8 @@ type Door = (&'static str, &'static str, u16);
 /// Clients without an address of their own come from here.
 const ANY: &str = "-";
 
-/// Whoever is to be served may take its time; who is to be silent gives up before the kernel sends its
-/// SYN again after 1 s.
+/// A client that is to be served may take its time. One that is to get no answer gives up before its kernel sends
+/// the SYN again, after 1 s.
 const LONG_S: f64 = 5.0;
 const MIDDLE_S: f64 = 0.9;
 const SHORT_S: f64 = 0.5;
@@ -544,7 +544,7 @@ fn a_way_round_the_gate_is_told() {
 /// Nobody listens any more, so clients who come by a way round are refused, and no connection shows them. The
 /// run is over at once, and tells of the first of them.
 #[test]
-fn whoever_is_refused_by_a_way_round_is_told() {
+fn clients_that_are_refused_by_a_way_round_are_told() {
     on_all_backends(|backend| {
         let pair = Pair::new().unwrap();
         let (server, client) = (&pair.server, &pair.client);

@@ -1,5 +1,5 @@
 //! A standby and its guard, from the side of the run: it is started as our caller would have, all of
-//! it is stopped, and it does not outlive whoever started it.
+//! it is stopped, and it does not outlive the process that started it.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
@@ -74,7 +74,7 @@ impl Place {
         text
     }
 
-    /// Whoever has it in its environment, guards too.
+    /// The processes that have it in their environment, guards too.
     fn processes(&self) -> Vec<i32> {
         let all = fs::read_dir("/proc").unwrap().flatten();
         all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -499,7 +499,7 @@ fn the_guard_has_nothing_of_anybodys() {
 #[test]
 fn no_file_of_ours_is_its_own() {
     let place = Place::of("files");
-    // Inherited by whoever is not careful.
+    // A program that is not careful inherits it.
     let ours = nix::unistd::dup(fs::File::open("/dev/zero").unwrap()).unwrap();
     let mut standby = place.start("ls -l /proc/self/fd/ >$DIR/files", LONG);
     assert_eq!(wait_ended(&mut standby), CommandExit::Code(0));

@@ -69,7 +69,7 @@ complete -c syngate -n "__fish_syngate_needs_command" -l ready-check -d 'After C
 complete -c syngate -n "__fish_syngate_needs_command" -l ready-url -d 'Open the gate once this URL answers 2xx' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l backend -d 'How it is made; auto: nft where it works, else iptables' -r -f -a "auto\t'nft where it works, else iptables'
 nft\t'nf_tables'
-iptables\t'The host\'s iptables, of whichever variant'
+iptables\t'The host\'s iptables, of either variant'
 iptables-nft\t'iptables on nf_tables'
 iptables-legacy\t'iptables on x_tables'"
 complete -c syngate -n "__fish_syngate_needs_command" -l xtables-wait -d 'How long to wait for the lock of iptables' -r -f

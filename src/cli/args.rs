@@ -34,8 +34,8 @@ use crate::words::unit_name::service;
                   under way is let finish; when the service listens again, the gate opens, and the \
                   SYNs, which the clients send again or which were held (--syn hold), reach the new \
                   process. Or new connections go to a standby meanwhile (--syn redirect), or \
-                  to the other host of a pair (--syn divert). Whatever happens, the gate never stays \
-                  shut: it is gone when syngate is gone, and the kernel opens it after --max-closed.",
+                  to the other host of a pair (--syn divert). The gate never stays shut: it is gone \
+                  when syngate is gone, and the kernel opens it after --max-closed.",
     override_usage = "syngate [OPTIONS] --port <PORTS> -- <COMMAND> [ARGS]...\n       \
                       syngate status | clear | check | keep [OPTIONS]",
     subcommand_negates_reqs = true,

@@ -7,7 +7,7 @@ pub(crate) enum Choice {
     Auto,
     /// nf_tables
     Nft,
-    /// The host's iptables, of whichever variant
+    /// The host's iptables, of either variant
     Iptables,
     /// iptables on nf_tables
     IptablesNft,

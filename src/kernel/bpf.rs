@@ -361,7 +361,7 @@ impl Program {
     }
 }
 
-/// A program in its place. Whatever holds the descriptor keeps it there.
+/// A program in its place. It stays there as long as somebody has the descriptor.
 #[derive(Debug)]
 pub(crate) struct Link(OwnedFd);
 

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_else_is_asked_for_is_fine() {
+    fn other_orders_to_systemctl_are_fine() {
         for command in [
             "systemctl restart nginx",
             "systemctl restart haproxy.socket",

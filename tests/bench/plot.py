@@ -377,7 +377,7 @@ def save(fig, path, theme, title, of):
 
 
 def main(folder):
-    matplotlib.rcdefaults()  # whatever the user's own settings are
+    matplotlib.rcdefaults()  # not the user's own settings
     matplotlib.rcParams.update(STYLE)
     restarts = read(os.path.join(folder, "restarts.jsonl"), (
         "subject", "way", "mode", "sent", "total", "began_ms", "ended_ms"))

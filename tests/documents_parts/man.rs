@@ -49,7 +49,7 @@ impl Man {
         }
     }
 
-    /// The items whose head begins with `macro_name`, `Fl` say, at whatever depth; the empty name
+    /// The items whose head begins with `macro_name`, `Fl` say, at any depth; the empty name
     /// stands for heads of plain text.
     pub(crate) fn items(&self, macro_name: &str) -> Vec<Block> {
         let starts = self.lines.iter().enumerate().filter_map(|(n, line)| {

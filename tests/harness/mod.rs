@@ -83,7 +83,7 @@ pub(crate) fn backend_of_the_suite() -> Backend {
 /// A way to make the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Backend {
-    /// Whatever syngate takes by itself: nf_tables, with a table that has an owner.
+    /// What syngate takes by itself: nf_tables, with a table that has an owner.
     Nft,
     /// As on kernels before 5.12.
     NftPlain,
@@ -550,14 +550,14 @@ pub(crate) fn signals(status: &str, name: &str) -> u64 {
     u64::from_str_radix(line.unwrap(), 16).unwrap()
 }
 
-/// None is pending, and it sleeps: whatever it does about them is done.
+/// None is pending, and it sleeps: it has done what they ask for.
 pub(crate) fn has_taken_its_signals(host: &Host, pid: &str) -> bool {
     let status = host.must(["cat", &format!("/proc/{pid}/status")]);
     let pending = signals(&status, "SigPnd") | signals(&status, "ShdPnd");
     pending == 0 && status.contains("State:\tS")
 }
 
-/// Figures, for whoever runs the tests by hand.
+/// Figures for people who run the tests by hand.
 #[allow(clippy::disallowed_macros)] // it is what they are run for
 pub(crate) fn tell(figures: &str) {
     eprintln!("{figures}");

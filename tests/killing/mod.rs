@@ -1,5 +1,5 @@
-//! Kill a run at some moment, then look: is the gate gone, how soon? For whoever adds a backend or
-//! an action: give it another call and another COMMAND.
+//! Kill a run at some moment, then look: is the gate gone, how soon? For a new backend or
+//! action, give it another call and another COMMAND.
 #![allow(dead_code)] // each test file uses a part of it
 
 use std::io::Write;

@@ -306,7 +306,7 @@ impl Model {
         in_time && !rules.fallen && rules.ports.contains(port)
     }
 
-    /// When the kernel opens the gate, whatever the run does.
+    /// When the kernel opens the gate by itself.
     pub(super) fn latest(&self) -> Instant {
         self.base + self.story.max_closed - self.story.opens_sooner
     }

@@ -16,7 +16,7 @@ use wait4::Wait4;
 
 use testkit::say;
 
-/// By then the kernel has freed what the task before removed: whoever changes nf_tables meanwhile
+/// By then the kernel has freed what the task before removed: a change of nf_tables meanwhile
 /// waits for that.
 const FREED: Duration = Duration::from_millis(50);
 

@@ -43,7 +43,7 @@ pub struct Clients {
     pub tail: Duration,
 }
 
-/// A subject that runs, and whoever connects to it.
+/// A subject that runs, and its clients.
 pub struct Stage<'a> {
     subject: &'a Subject,
     service: Box<dyn Service + 'a>,

@@ -1,5 +1,5 @@
 //! Tries to break what syngate guarantees: it is killed, and its system calls fail, at every point of a
-//! run, on every backend, with every action; and whatever it was, nothing is left, the port takes
+//! run, on every backend, with every action. After each fault nothing is left, the port takes
 //! connections, COMMAND ran once or not at all, and what was said of it is true, also to the clients who
 //! came meanwhile.
 //!

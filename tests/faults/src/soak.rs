@@ -63,7 +63,7 @@ pub struct Args {
     /// New connections a second, half of them over IPv6
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..))]
     rate: u32,
-    /// Only these settings. With drop alone, whoever was dropped comes again a second later, and so
+    /// Only these settings. With drop alone, a client that was dropped comes again a second later, and so
     /// does the next restart
     #[arg(long, value_parser = setting::asked)]
     setting: Vec<Setting>,

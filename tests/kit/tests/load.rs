@@ -238,7 +238,7 @@ fn kept_connections_to_real_servers() -> Result<()> {
             .duration(Duration::from_millis(200))
             .keep_alive(KEPT as u32)
     };
-    // Counted by the kernel, whatever the client says.
+    // Counted by the kernel, not by the client.
     let opened = |pair: &Pair| pair.server.tcp_counter("PassiveOpens");
     let haproxy = Haproxy::debian_init(&pair.server, &HaproxyConfig::port(80))?;
     haproxy.start()?;
@@ -257,8 +257,8 @@ fn kept_connections_to_real_servers() -> Result<()> {
     kept(&load(port).start(&pair.client)?.finish()?);
     assert_eq!(opened(&pair)?, before + KEPT);
 
-    // The fifth answer on each connection says `Connection: close`. A request goes to whichever
-    // connection is idle, so the last one of each may have answered fewer.
+    // The fifth answer on each connection says `Connection: close`. A request goes to any
+    // connection that is idle, so the last one of each may have answered fewer.
     let http = "keepalive_requests 5;".to_owned();
     nginx.configure(&NginxConfig { http, ..config })?;
     nginx.restart()?;

@@ -71,7 +71,7 @@ pub struct Args {
     /// Set SO_REUSEPORT
     #[arg(long)]
     reuseport: bool,
-    /// Send back whatever comes, instead of HTTP
+    /// Send back what comes, instead of HTTP
     #[arg(long, conflicts_with = "delay")]
     echo: bool,
     /// Answer more than one request on a connection, for clients of HTTP/1.1 that don't ask to close
@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let mut server = Server::new(args, listeners)?;
     if let Some(path) = &args.pidfile {
-        // Whoever waits for the file reads it at once.
+        // A process that waits for the file reads it at once.
         let part = path.with_extension("part");
         let pid = format!("{}\n", std::process::id());
         std::fs::write(&part, pid).with_context(|| part.display().to_string())?;

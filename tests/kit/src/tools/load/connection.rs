@@ -239,7 +239,7 @@ impl Connection {
         Progress::Failed(broken, format!("{error}, {}", self.came()))
     }
 
-    /// From where it came and when, for whoever looks for the reason.
+    /// From where it came and when: a failure can be looked up in a capture.
     fn course(&self) -> String {
         let from = self.stream.local_addr().map(|from| from.to_string());
         let begun = ms(self.begun.saturating_duration_since(self.due));

@@ -34,7 +34,7 @@ pub fn start() -> Result<()> {
     Ok(())
 }
 
-/// Lets go of all that ties us to whoever started us.
+/// Lets go of all that ties this process to the one that started it.
 pub fn detach() -> Result<()> {
     setsid()?;
     let null = File::options().write(true).open("/dev/null")?;

@@ -1,4 +1,4 @@
-//! Listening sockets from whoever started us, by the protocol of sd_listen_fds(3).
+//! Listening sockets from the process that started this one, by the protocol of sd_listen_fds(3).
 
 use anyhow::{Context, Result, ensure};
 use listenfd::ListenFd;
