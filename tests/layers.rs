@@ -149,6 +149,25 @@ fn files_and_functions_of_src_are_short() {
     nothing(&too_long(&Sources::read("syngate", ".")));
 }
 
+/// Its files are many: the map at the top of the folder says what each is for.
+#[test]
+fn the_map_of_the_waiting_rooms_names_each_file() {
+    let text = std::fs::read_to_string("src/action/rooms/mod.rs").unwrap();
+    let (map, rest): (Vec<&str>, Vec<&str>) =
+        text.lines().partition(|line| line.starts_with("//!"));
+    let map = map.concat();
+    let modules = rest.iter().filter_map(|line| {
+        let module = line
+            .trim_start_matches("pub(crate) ")
+            .strip_prefix("mod ")?;
+        module.strip_suffix(';')
+    });
+    let missing: Vec<&str> = modules
+        .filter(|module| !map.contains(&format!("`{module}`")))
+        .collect();
+    assert_eq!(missing, [""; 0]);
+}
+
 /// Each has its reasons beside each block; elsewhere the compiler refuses such code.
 const UNSAFE: [&str; 3] = [
     "src/gate/nft/raw.rs",

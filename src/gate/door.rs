@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Result;
 
-use super::rooms::{dissolve_of_nowhere, probe_group_name};
+use super::rooms::{check_group_name, dissolve_of_nowhere};
 use super::rules::PASS_MARK;
 use crate::kernel::bpf::Link;
 use crate::kernel::control_group::ControlGroup;
@@ -23,7 +23,7 @@ impl Door {
     /// There are no control groups of version 2, or this process may not make one, or link a program to it.
     pub(crate) fn make(run: &str) -> Result<Door> {
         dissolve_of_nowhere();
-        let group = ControlGroup::make(&probe_group_name(run))?;
+        let group = ControlGroup::make(&check_group_name(run))?;
         let marks = mark_sockets(group.open()?.as_fd(), PASS_MARK)?;
         Ok(Door::Group {
             group,

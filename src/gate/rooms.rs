@@ -228,7 +228,7 @@ pub(crate) fn group_name(run: &str) -> String {
 }
 
 /// The same for its `--ready-check`.
-pub(crate) fn probe_group_name(run: &str) -> String {
+pub(crate) fn check_group_name(run: &str) -> String {
     format!("{}.check", group_name(run))
 }
 

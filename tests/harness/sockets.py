@@ -1,10 +1,11 @@
 """A service whose listeners are what a test wants: sockets.py PIDS SPEC.
 
 SPEC is JSON: a list of listeners, each with address, port (80), v6only, device, share (SO_REUSEPORT), no_reuse
-(no SO_REUSEADDR), uid (the user whose socket it is, of a process that is root's), many (so many of them), backlog (64), again (the backlog that it sets as it accepts
-the first client), md5 (keys), filter, options (all that a connection inherits), program (one
-of classic BPF chooses in the SO_REUSEPORT group: the first listener), ebpf (one of eBPF: as the kernel does). There are
-as many processes as WORKERS says. They are in the background, and listen, when this one ends; PIDS has their pids.
+(no SO_REUSEADDR), uid (the user whose socket it is, of a process that is root's), many (so many of them), backlog
+(64), again (the backlog that it sets as it accepts the first client), md5 (keys), filter, options (all that a
+connection inherits), program (one of classic BPF chooses in the SO_REUSEPORT group: the first listener), ebpf (one of
+eBPF chooses as the kernel does). There are as many processes as WORKERS says. They are in the background, and listen,
+when this one ends; PIDS has their pids.
 Each answers a request with the options of its connection.
 """
 import ctypes

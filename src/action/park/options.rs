@@ -13,7 +13,7 @@ use crate::action::contract::{
 use crate::action::rooms::First;
 use crate::action::rooms::make::make;
 use crate::action::rooms::options::{RoomOptions, opens_when_ready, room_options};
-use crate::action::rooms::passes::{own, probe};
+use crate::action::rooms::passes::{check, own};
 use crate::action::rooms::remarks::{beyond_to, remarks};
 use crate::action::rooms::{early_guard, guard, policy, watch};
 use crate::gate::backend::Remark;
@@ -109,8 +109,8 @@ impl Prepared for ToPark {
             ))),
         }
         if self.options.checks {
-            rooms.passes.probe = rooms.passes.own.as_ref().and_then(|_| probe(seen.run).ok());
-            let waits = rooms.passes.probe.is_none().then(|| CHECK_WAITS.to_owned());
+            rooms.passes.check = rooms.passes.own.as_ref().and_then(|_| check(seen.run).ok());
+            let waits = rooms.passes.check.is_none().then(|| CHECK_WAITS.to_owned());
             remarks.extend(waits.map(Remark::Warning));
         }
         let rooms = Rc::new(RefCell::new(rooms));

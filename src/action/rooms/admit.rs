@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use nix::unistd::{Uid, fchown};
 
 use super::groups::{Group, Rooms};
-use crate::kernel::room::lending::Binding;
+use crate::kernel::room::reuseport::Binding;
 
 impl Rooms {
     /// Gives the rooms of a group where nobody listens to the user that has tried to.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::kernel::room::lending::Binding;
+use crate::kernel::room::reuseport::Binding;
 
 const ROOT: u32 = 0;
 

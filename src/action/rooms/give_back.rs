@@ -9,7 +9,7 @@ use super::again::again;
 use super::groups::Rooms;
 use super::passes::Passes;
 use crate::kernel::bpf::{Link, leave_choice_to_kernel};
-use crate::kernel::room::{Place, copy, sharing};
+use crate::kernel::room::{Place, copy, reuseport};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Listener, Looks, Sample, Want};
 use crate::words::scope::Scope;
@@ -76,7 +76,7 @@ impl Rooms {
         }
         let places: BTreeSet<Place> = lent.into_iter().map(Place::of).collect();
         for place in places {
-            let _ = again(|| sharing::forget(&place, self.netns()));
+            let _ = again(|| reuseport::forget(&place, self.netns()));
         }
     }
 

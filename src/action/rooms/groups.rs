@@ -16,9 +16,8 @@ use super::passes::{NotedConnections, Passes};
 use crate::kernel::bpf::{Kind, Link, Program};
 use crate::kernel::instructions::Instruction;
 use crate::kernel::maps::{Counter, Listeners};
-use crate::kernel::room::lending::Bindings;
-use crate::kernel::room::lent::Lent;
 use crate::kernel::room::places::put_first;
+use crate::kernel::room::reuseport::{Bindings, Lent};
 use crate::kernel::room::{Place, Room, Shelf, programs};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::{self, Netns};
@@ -93,7 +92,7 @@ pub(crate) struct Group {
     /// The same listeners, for programs.
     pub(super) before: Option<Listeners>,
     /// The new listener, which COMMAND and `--ready-check` reach while all others wait.
-    pub(super) probed: Option<Listeners>,
+    pub(super) asked: Option<Listeners>,
     /// The listeners of the service lacked SO_REUSEPORT, and have it from syngate.
     pub lent: bool,
     /// `--syn handover`: the service's listeners, which get new connections as long as there are any.
@@ -135,7 +134,7 @@ impl Group {
             shelf: None,
             copies: Vec::new(),
             before: None,
-            probed: None,
+            asked: None,
             lent,
             preferred: None,
             noted: NotedConnections::default(),
@@ -162,11 +161,11 @@ impl Group {
         let copies = std::mem::take(&mut self.copies);
         let before = Listeners::new(copies.len().max(1) as u32)?;
         let listeners = (before.number(), copies.len() as u32);
-        let probed = Listeners::new(1)?;
+        let asked = Listeners::new(1)?;
         let fill = match self.noted.is_known() {
             true => self
                 .noted
-                .fill_but_for(listeners, (probed.number(), 1), fill),
+                .fill_but_for(listeners, (asked.number(), 1), fill),
             false => programs::fill_but_for_host(listeners, fill),
         };
         let program = Program::load(Kind::SelectOrMigrate, "gate_park", &fill)?;
@@ -175,7 +174,7 @@ impl Group {
         self.open(&rooms)?;
         // They are in the group now, at the latest.
         put_first(&before, &copies)?;
-        (self.before, self.probed) = (Some(before), Some(probed));
+        (self.before, self.asked) = (Some(before), Some(asked));
         attach(&program, &rooms)
     }
 

@@ -8,9 +8,8 @@ use anyhow::{Context, Result};
 use crate::kernel::bpf::{Kind, Link, Program};
 use crate::kernel::control_group::open_root;
 use crate::kernel::maps::Connections;
-use crate::kernel::room::lending::{Bindings, lending};
-use crate::kernel::room::lent::Lent;
 use crate::kernel::room::programs::note_connections;
+use crate::kernel::room::reuseport::{self, Bindings, Lent};
 use crate::kernel::sockets::netns::{self, Netns};
 
 const LENDS: &str = "the service does not set SO_REUSEPORT, and can't be given that (Linux 6.1)";
@@ -24,7 +23,7 @@ const LENDS: &str = "the service does not set SO_REUSEPORT, and can't be given t
 pub(crate) fn share(ports: &[u16], netns: Option<&Netns>) -> Result<(Vec<Link>, Bindings)> {
     let cookie = netns::identity_of(netns)?;
     let bindings = Bindings::new().context(LENDS)?;
-    let programs = lending(ports, cookie, &bindings).context(LENDS)?;
+    let programs = reuseport::programs(ports, cookie, &bindings).context(LENDS)?;
     Ok((linked(programs)?, bindings))
 }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::action::contract::Seen;
 use crate::gate::rooms::dissolve_of;
 use crate::kernel::bpf::leave_choice_to_kernel;
-use crate::kernel::room::{Place, copy, sharing};
+use crate::kernel::room::{Place, copy, reuseport};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Listener, Looks, Want};
@@ -263,7 +263,7 @@ impl Left {
             }
             if lent {
                 copy::set_shares_port(&copy, false)?;
-                sharing::forget(&place, netns.as_ref())?;
+                reuseport::forget(&place, netns.as_ref())?;
             }
         }
         Ok(())

@@ -108,19 +108,24 @@ impl Rooms {
     /// From now on new connections go to the listeners of these groups, to the new ones if there are any. Those
     /// who wait follow; [`Rooms::go_on`] continues that.
     pub(crate) fn hand_over(&mut self, numbers: &[usize]) {
+        self.with_heirs(numbers, Rooms::hand_one_over);
+    }
+
+    /// What is done with `each` of the groups, and who listens then.
+    pub(super) fn with_heirs(&mut self, numbers: &[usize], each: fn(&mut Rooms, usize, &Sample)) {
         if numbers.is_empty() {
             return;
         }
         let there = self.look_for_heirs(numbers);
         self.follow(&there);
         for number in numbers {
-            self.hand_one_over(*number, &there);
+            each(self, *number, &there);
         }
         self.await_handshakes();
     }
 
     /// With a holder of each listener that is to get those who wait.
-    pub(super) fn look_for_heirs(&mut self, numbers: &[usize]) -> Sample {
+    fn look_for_heirs(&mut self, numbers: &[usize]) -> Sample {
         let heirs = |rooms: &Rooms, there: &Sample| {
             let groups = numbers.iter().map(|number| &rooms.groups[*number]);
             let heirs = groups.flat_map(|group| group.heirs(there, &rooms.old));

@@ -14,7 +14,7 @@ use super::options::RoomOptions;
 use crate::action::contract::Seen;
 use crate::kernel::control_group;
 use crate::kernel::room::apart::make_in;
-use crate::kernel::room::{Place, Room, Shelf, copy, longest_queue, probe, sharing};
+use crate::kernel::room::{Place, Room, Shelf, copy, longest_queue, probe, reuseport};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Listener, Looks};
@@ -99,7 +99,7 @@ impl Group {
             for copy in &self.copies {
                 let _ = copy::set_shares_port(copy, false);
             }
-            let _ = sharing::forget(&self.place, netns);
+            let _ = reuseport::forget(&self.place, netns);
         }
     }
 }

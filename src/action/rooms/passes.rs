@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::admitted::Admitted;
 use super::hook;
-use crate::gate::rooms::{dissolve_of_nowhere, group_name, probe_group_name};
+use crate::gate::rooms::{check_group_name, dissolve_of_nowhere, group_name};
 use crate::kernel::bpf::{Link, MapKind};
 use crate::kernel::control_group::{self, ControlGroup};
 use crate::kernel::instructions::Instruction;
@@ -31,14 +31,14 @@ pub(crate) struct Passes {
     /// COMMAND's, where it can be had.
     pub own: Option<Pass>,
     /// That of `--ready-check`.
-    pub probe: Option<Pass>,
+    pub check: Option<Pass>,
 }
 
 /// The connections that were noted, for the program of a group.
 #[derive(Default)]
 pub(super) struct NotedConnections {
     own: Option<Rc<Connections>>,
-    probe: Option<Rc<Connections>>,
+    check: Option<Rc<Connections>>,
 }
 
 impl Passes {
@@ -56,7 +56,7 @@ impl Passes {
             |pass: &Option<Pass>| pass.as_ref().map(|pass| Rc::clone(&pass.connections));
         NotedConnections {
             own: connections(&self.own),
-            probe: connections(&self.probe),
+            check: connections(&self.check),
         }
     }
 }
@@ -80,8 +80,8 @@ impl NotedConnections {
             listeners,
         };
         let own = self.own.iter().map(|own| pass(own, vec![old, new]));
-        let probe = self.probe.iter().map(|probe| pass(probe, vec![new]));
-        programs::fill_but_for(&own.chain(probe).collect::<Vec<_>>(), fill)
+        let check = self.check.iter().map(|check| pass(check, vec![new]));
+        programs::fill_but_for(&own.chain(check).collect::<Vec<_>>(), fill)
     }
 
     /// The same while the service's listeners come first anyway, and none of them is left.
@@ -116,8 +116,8 @@ pub(crate) fn own(run: &str, admitted: &Admitted) -> Result<Pass> {
 ///
 /// # Errors
 /// That can't be had here.
-pub(crate) fn probe(run: &str) -> Result<Pass> {
-    pass(&probe_group_name(run))
+pub(crate) fn check(run: &str) -> Result<Pass> {
+    pass(&check_group_name(run))
 }
 
 fn pass(name: &str) -> Result<Pass> {

@@ -17,30 +17,21 @@ use crate::kernel::sockets::Sample;
 impl Rooms {
     /// As [`Rooms::hand_over`]; but the rooms stay, unless it is the old process that goes on.
     pub(crate) fn release(&mut self, numbers: &[usize]) {
-        if numbers.is_empty() {
-            return;
-        }
-        let there = self.look_for_heirs(numbers);
-        self.follow(&there);
-        for number in numbers {
-            let group = &self.groups[*number];
-            let goes_on = self.is_served(group, &there) && !self.is_served_anew(group, &there);
+        self.with_heirs(numbers, |rooms, number, there| {
+            let group = &rooms.groups[number];
+            let goes_on = rooms.is_served(group, there) && !rooms.is_served_anew(group, there);
             match goes_on {
-                true => self.hand_one_over(*number, &there),
-                false => self.release_one(*number, &there),
+                true => rooms.hand_one_over(number, there),
+                false => rooms.release_one(number, there),
             }
-        }
-        self.await_handshakes();
+        });
     }
 
     /// The old process goes on, and may end later: it gets back those who wait, and the rooms stay.
     pub(super) fn release_to_old(&mut self, number: usize) {
         // The array of another process's program has the listener, and lets it go with its program.
         let _ = spread(self.groups[number].rooms().first());
-        let there = self.look_for_heirs(&[number]);
-        self.follow(&there);
-        self.release_one(number, &there);
-        self.await_handshakes();
+        self.with_heirs(&[number], Rooms::release_one);
     }
 
     fn release_one(&mut self, number: usize, there: &Sample) {

@@ -5,12 +5,8 @@
 //! 5.14).
 
 pub(crate) mod apart;
-mod bind_programs;
 pub(crate) mod copy;
 pub(crate) mod known;
-pub(crate) mod lending;
-pub(crate) mod lent;
-mod lent_programs;
 mod options;
 pub(crate) mod orders;
 mod own_program;
@@ -19,7 +15,7 @@ pub(crate) mod places;
 pub(crate) mod probe;
 pub(crate) mod programs;
 pub(crate) mod releases;
-pub(crate) mod sharing;
+pub(crate) mod reuseport;
 pub(crate) mod shelf;
 pub(crate) mod socket;
 mod unlike;

@@ -15,8 +15,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::copy;
-use super::lending::{Bindings, lending};
 use super::programs::choose_from;
+use super::reuseport::{Bindings, programs};
 use super::socket::trial;
 use crate::kernel::bpf::{Kind, Program};
 use crate::kernel::maps::Listeners;
@@ -57,7 +57,7 @@ pub(crate) fn moves_connections() -> Result<()> {
 /// What this kernel lacks, or this process may not do.
 pub(crate) fn lends() -> Result<()> {
     const ANY_PORT: u16 = 1;
-    lending(&[ANY_PORT], netns::identity(), &Bindings::new()?).map(drop)
+    programs(&[ANY_PORT], netns::identity(), &Bindings::new()?).map(drop)
 }
 
 fn try_out() -> Result<()> {

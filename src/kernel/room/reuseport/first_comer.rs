@@ -1,4 +1,5 @@
-//! SO_REUSEPORT for a service that does not set it, each time it comes back.
+//! For `syngate keep --any`: SO_REUSEPORT for a service each time it comes back. One socket at a time has it at each
+//! place: the first that is bound there.
 //!
 //! A program of the control groups gives the option to the socket that the service binds. It runs also while the
 //! service listens, so that it is there when the service has gone, and a restart that takes a moment meets it. So
@@ -12,14 +13,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Context, Result};
 use nix::libc;
 
-use super::Place;
-use super::bind_programs::Inner;
-use super::lent_programs::{
+use super::first_comer_programs::{
     Maps, PLACE_SIZE, PLACE_USER, SOCKET_SHARES, SOCKET_SIZE, note_release, share_with_first,
 };
+use super::on_ports_programs::Inner;
 use crate::kernel::bpf::{Kind, Map, MapKind, Program};
 use crate::kernel::maps::Counter;
 use crate::kernel::netlink::get;
+use crate::kernel::room::Place;
 use crate::words::family::Family;
 
 /// How many places, and sockets that have one, the programs know.
@@ -179,7 +180,6 @@ mod tests {
     };
     use nix::unistd::geteuid;
 
-    use super::super::copy;
     use super::*;
     use crate::kernel::control_group::open_root;
     use crate::kernel::instructions::Helper;
@@ -188,6 +188,7 @@ mod tests {
     };
     use crate::kernel::instructions::Register::{R0, R1, R2, Stack};
     use crate::kernel::maps::Listeners;
+    use crate::kernel::room::copy;
     use crate::kernel::sockets::Device;
     use crate::kernel::sockets::netns;
 

@@ -10,7 +10,7 @@ use crate::kernel::sockets::Sample;
 impl Rooms {
     /// `cgroup.procs` of the control group whose processes are let in. `None`: they wait as all others do.
     pub(crate) fn door_for_check(&mut self) -> Option<OwnedFd> {
-        let entrance = self.passes.probe.as_ref()?.group.entrance().ok()?;
+        let entrance = self.passes.check.as_ref()?.group.entrance().ok()?;
         self.let_in();
         Some(entrance)
     }
@@ -35,10 +35,9 @@ impl Rooms {
         {
             let mut listeners = group.listeners(&there);
             listeners.retain(|listener| !old.contains(&listener.id.cookie));
-            if let (Some(probed), [(copy, _), ..]) =
-                (&group.probed, &copies(&listeners, &there)[..])
+            if let (Some(asked), [(copy, _), ..]) = (&group.asked, &copies(&listeners, &there)[..])
             {
-                let _ = probed.put(0, copy.as_fd());
+                let _ = asked.put(0, copy.as_fd());
             }
         }
     }
@@ -46,14 +45,14 @@ impl Rooms {
 
 impl Group {
     fn lets_nobody_in(&self) -> bool {
-        let probed = self.probed.as_ref();
-        self.noted.is_known() && probed.is_some_and(|probed| probed.cookie(0).is_none())
+        let asked = self.asked.as_ref();
+        self.noted.is_known() && asked.is_some_and(|asked| asked.cookie(0).is_none())
     }
 
     /// A listener can be in one array only, and those who wait are about to be handed over to it.
     pub(super) fn end_passes(&mut self) {
-        if let Some(probed) = self.probed.take() {
-            probed.clear();
+        if let Some(asked) = self.asked.take() {
+            asked.clear();
         }
         if let Some(before) = self.before.take() {
             before.clear();

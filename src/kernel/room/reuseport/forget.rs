@@ -1,4 +1,4 @@
-//! That sockets share a port, which the kernel remembers of the port, too.
+//! Sockets share a port, which the kernel remembers of the port, too: how it forgets that.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -7,8 +7,8 @@ use anyhow::Result;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, socket};
 
-use super::copy::{bind_to_device, set_number};
-use super::place::Place;
+use crate::kernel::room::Place;
+use crate::kernel::room::copy::{bind_to_device, set_number};
 use crate::kernel::sockets::Device;
 use crate::kernel::sockets::netns::Netns;
 

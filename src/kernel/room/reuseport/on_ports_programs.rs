@@ -1,8 +1,7 @@
-//! The programs that a process meets as it binds a socket, as instructions. Pure.
+//! The programs of [`on_ports`](super::on_ports), as instructions: a process meets them as it binds a socket. Pure.
 
 use nix::libc;
 
-use super::programs::ALLOW;
 use crate::kernel::btf::{self, Bit};
 use crate::kernel::instructions::Instruction::{
     Add, And, Call, Copy, Exit, Here, Jump, JumpIfEqual, JumpUnlessEqual, JumpUnlessSame, Load,
@@ -10,6 +9,7 @@ use crate::kernel::instructions::Instruction::{
 };
 use crate::kernel::instructions::Register::{R0, R1, R2, R3, R4, R5, R6, R7, Stack};
 use crate::kernel::instructions::{Helper, Instruction, Label};
+use crate::kernel::room::programs::ALLOW;
 use crate::words::family::Family;
 
 /// struct bpf_sock_addr, linux/bpf.h.
@@ -28,7 +28,7 @@ const V6ONLY_READ: Label = 3;
 
 /// A TCP socket that is bound to one of these ports, in the network namespace with this cookie, gets
 /// SO_REUSEPORT. UDP sockets do not: a second one that must fail would succeed. What is known of each is
-/// noted in `bound`, once: its value is struct [`Binding`](super::lending::Binding).
+/// noted in `bound`, once: its value is struct [`Binding`](super::on_ports::Binding).
 pub(crate) fn share_ports(
     family: Family,
     ports: &[u16],

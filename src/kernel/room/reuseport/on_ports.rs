@@ -1,18 +1,18 @@
-//! Gives SO_REUSEPORT to services that do not set it, as they bind their sockets.
+//! For a run: each socket that is bound to its ports gets SO_REUSEPORT, and is noted.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Result;
 
-use super::bind_programs::{
+use super::on_ports_programs::{
     ADDRESS, BOUND, DEVICE, GROUP, Inner, NOTED_LENGTH, OWNER, PORT, SHARES, USER, V6ONLY,
     note_bound, share_ports,
 };
-use super::place::Place;
 use crate::kernel::bpf::{Kind, Map, MapKind, Program};
 use crate::kernel::instructions::Instruction;
 use crate::kernel::netlink::get;
+use crate::kernel::room::Place;
 use crate::words::family::Family;
 
 /// How many sockets are known at a time. The one that was bound first is forgotten first.
@@ -114,7 +114,7 @@ impl AsFd for Bindings {
 ///
 /// # Errors
 /// The kernel lets no such program set the option (Linux 6.1), or this process may not load it.
-pub(crate) fn lending(
+pub(crate) fn programs(
     ports: &[u16],
     netns: u64,
     bindings: &Bindings,

@@ -1,18 +1,18 @@
-//! The programs by which a service gets SO_REUSEPORT each time it comes back, and a second instance of it is
-//! refused while it listens. Pure.
+//! The programs of [`first_comer`](super::first_comer), as instructions: a service gets SO_REUSEPORT each time it comes
+//! back, and a second instance of it is refused while it listens. Pure.
 
 use nix::libc;
 
-use super::bind_programs::{
+use super::on_ports_programs::{
     COOKIE, Inner, OPTION, USER_IP4, USER_IP6, USER_PORT, note_owner, only_tcp_in, reuseport,
 };
-use super::programs::ALLOW;
 use crate::kernel::instructions::Instruction::{
     Add, Call, CompareExchange, Copy, Exit, Here, Jump, JumpIfEqual, JumpUnlessEqual,
     JumpUnlessSame, Load, Set, SetMap, Store, StoreValue, StoreWide,
 };
 use crate::kernel::instructions::Register::{R0, R1, R2, R3, R4, R6, R7, R8, Stack};
 use crate::kernel::instructions::{Helper, Instruction, Label};
+use crate::kernel::room::programs::ALLOW;
 use crate::words::family::Family;
 
 /// Descriptors of the maps.
@@ -139,7 +139,7 @@ pub(super) fn note_release(maps: Maps) -> Vec<Instruction> {
     program
 }
 
-/// What is known of the socket, to the stack. See [`key`](super::lent::key).
+/// What is known of the socket, to the stack. See [`key`](super::first_comer::key).
 fn note_place(family: Family) -> Vec<Instruction> {
     let (family, from, length) = match family {
         Family::V4 => (libc::AF_INET, USER_IP4, 4),
