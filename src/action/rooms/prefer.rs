@@ -230,6 +230,11 @@ impl Rooms {
 
     /// Whether no listener has come or gone for a while.
     pub(super) fn is_calm(&self) -> bool {
-        self.changed_at.is_none_or(|at| at.elapsed() >= CALM)
+        self.is_calm_for(CALM)
+    }
+
+    /// The same for so long.
+    pub(crate) fn is_calm_for(&self, time: Duration) -> bool {
+        self.changed_at.is_none_or(|at| at.elapsed() >= time)
     }
 }

@@ -166,15 +166,10 @@ impl Rooms {
         self.figures = before;
         self.still_raised();
         self.set_busy(false);
-        if self.changed_for(SETTLES_AFTER) {
+        if self.is_calm_for(SETTLES_AFTER) {
             self.groups.iter_mut().for_each(Group::settle);
         }
         tended
-    }
-
-    /// Whether no listener has come or gone for so long.
-    pub(crate) fn changed_for(&self, time: Duration) -> bool {
-        self.changed_at.is_none_or(|at| at.elapsed() >= time)
     }
 }
 

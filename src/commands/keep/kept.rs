@@ -141,7 +141,7 @@ impl<'a> Kept<'a> {
         self.pace = Pace {
             cost: began.elapsed(),
             waits: self.leaving.is_some() || self.spots.iter().any(|spot| spot.watched.waits()),
-            changed: !self.rooms.changed_for(SETTLES_AFTER),
+            changed: !self.rooms.is_calm_for(SETTLES_AFTER),
             failed: told.is_err(),
         };
         told
