@@ -48,6 +48,8 @@ targets! {
     ports: crate::words::ports::withstand;
     /// Files below /proc, and the kernel's description of its types.
     proc: listed, crate::kernel::btf::withstand, crate::kernel::sockets::holders::withstand;
+    /// Profiles.
+    profile: crate::cli::withstand_profile;
     /// Messages about packets in a queue.
     queue: crate::kernel::nfqueue::packet::withstand;
     /// `--ready-url`.
@@ -56,6 +58,8 @@ targets! {
     report: crate::run::report::json::withstand;
     /// Rows about routes, links, addresses, neighbours.
     route: crate::kernel::route::withstand;
+    /// Init scripts, and the command lines of services.
+    scripts: crate::commands::restart::withstand;
     /// Names of services.
     services: named;
     /// Rows about sockets.
@@ -63,7 +67,7 @@ targets! {
     /// Messages between a run and its standby's guard, and /proc/PID/stat.
     standby: crate::action::redirect::wire::withstand;
     /// `--unit`, and what systemctl tells of a unit.
-    systemctl: crate::words::unit_name::withstand, crate::commands::keep::withstand;
+    systemctl: crate::words::unit_name::withstand, crate::words::unit_answer::withstand;
     /// The userdata of a table.
     userdata: crate::gate::nft::userdata::withstand;
     /// The comment of a gate.
@@ -78,13 +82,13 @@ fn given(bytes: &[u8]) {
     let _ = crate::guards::work(&words);
     match parse(words) {
         Parsed::Run(args) => {
-            assert!(!args.ports.is_empty() && !args.command.is_empty());
-            assert!(args.ports.iter().all(|ports| !ports.is_empty()));
+            assert!(!args.options.ports.is_empty() && !args.command.is_empty());
+            assert!(args.options.ports.iter().all(|ports| !ports.is_empty()));
             crate::run::plan::withstand(&args);
         }
         Parsed::Print(text) => assert!(!text.to_string().trim().is_empty()),
         Parsed::Wrong(text) => assert!(!text.trim().is_empty()),
-        Parsed::Other(_) | Parsed::Listening => (),
+        Parsed::Named(_) | Parsed::Other(_) | Parsed::Complete(_) => (),
     }
 }
 

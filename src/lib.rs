@@ -92,6 +92,13 @@ fn carry_out(parsed: Parsed, started: Instant) -> Exit {
             let run = AssertUnwindSafe(|| run::run(&args, started));
             catch_unwind(run).unwrap_or(Exit::Status(NOT_KEPT))
         }
+        Parsed::Named(named) => {
+            let run_of = AssertUnwindSafe(|| commands::restart::run_of(&named, started));
+            match catch_unwind(run_of).unwrap_or(Err(Exit::Status(NOT_RUN))) {
+                Ok(args) => carry_out(Parsed::Run(args), started),
+                Err(exit) => exit,
+            }
+        }
         Parsed::Other(other) => {
             catch_unwind(|| commands::carry_out(&other, started)).unwrap_or(Exit::Status(NOT_RUN))
         }
@@ -99,8 +106,8 @@ fn carry_out(parsed: Parsed, started: Instant) -> Exit {
             let say = Say::new(Level::Errors, started);
             say.print(&styled(&text), Exit::Status(0), NOT_RUN)
         }
-        Parsed::Listening => {
-            catch_unwind(|| commands::tell_listening(started)).unwrap_or(Exit::Status(NOT_RUN))
+        Parsed::Complete(what) => {
+            catch_unwind(|| commands::complete(what, started)).unwrap_or(Exit::Status(NOT_RUN))
         }
         Parsed::Wrong(why) => {
             Say::new(Level::Errors, started).error(&why);

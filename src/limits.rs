@@ -2,6 +2,7 @@
 
 use crate::action::rooms::resident;
 use crate::action::{linger, list};
+use crate::commands::restart::LARGEST_SCRIPT;
 use crate::commands::{clear, keep};
 use crate::decide::{beside, draining, looks, removal, service, sessions, wishes};
 use crate::gate::iptables::programs::PROGRAM_WITHIN;
@@ -17,6 +18,7 @@ use crate::process::{ask, child, lock, pulse, rlimits, systemctl};
 use crate::run::{onlooker, way_round};
 use crate::words::duration;
 use crate::words::limit::Limit::{self, Bytes, MiB, Number, Time};
+use crate::words::profile::LARGEST;
 
 /// The limits of no single action, each with the item that it stands under in the manual.
 const SHARED: &[(&str, Limit)] = &[
@@ -87,6 +89,9 @@ const SHARED: &[(&str, Limit)] = &[
     ("Kept, again", Time(keep::RETRY_AFTER)),
     ("Kept, unit", Time(keep::ASK_EVERY)),
     ("Kept, unit", Time(systemctl::ANSWERS_WITHIN)),
+    ("Services by name", Time(systemctl::ANSWERS_WITHIN)),
+    ("Services by name", MiB(LARGEST_SCRIPT)),
+    ("Profile", Bytes(LARGEST)),
     ("Kept, runs", Time(rooms::STANDS_BACK_WITHIN)),
     ("Linger's look", Time(linger::LINGER_LOOK)),
     ("Linger's look", Time(linger::LINGER_QUIET)),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Stdio};
 use std::time::Duration;
 
-use testkit::services::Serve;
+use testkit::services::{Haproxy, HaproxyConfig, Serve};
 use testkit::{Host, Running, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -132,6 +132,12 @@ fn completes(name: &'static str) {
     let host = Host::new().unwrap();
     let _server = Serve::on("0.0.0.0:54321").and_on("[::1]:80").start(&host);
     host.wait_listen(54321).unwrap();
+    // A service with an init script, and a profile.
+    let haproxy = Haproxy::debian_init(&host, &HaproxyConfig::port(79)).unwrap();
+    haproxy.start().unwrap();
+    host.own_etc().unwrap();
+    let profile = "mkdir /etc/syngate; echo port=80 >/etc/syngate/webshop.conf";
+    host.must(["sh", "-ec", profile]);
     let mut shell = Shell::start(&host, name);
     let mut wrong = Vec::new();
     for (line, expected) in [
@@ -150,6 +156,14 @@ fn completes(name: &'static str) {
         ("syngate -p 99", "syngate -p 99"),
         ("syngate clear --port 543", "syngate clear --port 54321"),
         ("syngate check -p 543", "syngate check -p 54321"),
+        ("syngate rest", "syngate restart"),
+        ("syngate restart hap", "syngate restart haproxy"),
+        ("syngate reload webs", "syngate reload webshop"),
+        ("syngate run webs", "syngate run webshop"),
+        ("syngate run hap", "syngate run hap"),
+        ("syngate restart --dry", "syngate restart --dry-run"),
+        ("syngate restart --no-pre", "syngate restart --no-precheck"),
+        ("syngate restart --hook in", "syngate restart --hook input"),
         ("syngate stat", "syngate status"),
         ("syngate status --js", "syngate status --json"),
         ("syngate status --dry", "syngate status --dry"),

@@ -66,7 +66,9 @@ fn all_names() -> BTreeSet<String> {
 }
 
 fn options_of(command: &clap::Command) -> Vec<Opt> {
-    let options = command.get_arguments().filter(|a| !a.is_positional());
+    // Of a run by name, the options of runs are hidden: they are told once.
+    let own = |arg: &&clap::Arg| !arg.is_positional() && !arg.is_hide_set();
+    let options = command.get_arguments().filter(own);
     options
         .map(|arg| {
             let takes_value = arg.get_action().takes_values();

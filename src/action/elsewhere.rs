@@ -14,7 +14,7 @@ pub(crate) struct LingerOptions {
     /// redirect, divert: time to finish
     ///
     /// How long connections to the standby, or the peer, may take to finish once the gate is open.
-    #[arg(long, value_name = "DUR", env = "SYNGATE_LINGER", default_value = "1m", value_parser = duration, allow_hyphen_values = true, help_heading = HEADING)]
+    #[arg(long, value_name = "DUR", env = "SYNGATE_LINGER", default_value = "1m", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
     pub linger: Duration,
 }
 

@@ -3,10 +3,10 @@
 
 use std::ffi::{OsStr, OsString};
 
-use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Subcommand};
 
-use super::args::{Args, Other};
+use super::args::{Args, Named, Word};
 use crate::words::env::{ENV_PREFIX, LOCK_DIR_VARIABLE, RUN_VARIABLE};
 use crate::words::meant::{meant, question};
 
@@ -169,14 +169,14 @@ fn misplaced(word: &str, words: &[OsString]) -> String {
             format!("{unexpected}: ports come behind --port, with commas between: --port 80,443")
         }
         (_, Some(other)) => format!("{unexpected} (see syngate {other} --help)"),
-        (_, None) if Other::is_named(word.as_ref()) => {
+        (_, None) if Word::is_one(word.as_ref()) => {
             format!("{unexpected}: it comes first, and has options of its own: syngate {word}")
         }
         (Some(_), None) => format!("{unexpected}: only options come before --{AS_IN}"),
         (None, None) if word == "help" => format!("{unexpected}; is --help meant?"),
         (None, None) => {
             let first = own_words(words).next().is_some_and(|first| first == word);
-            match meant(word, Other::names()).filter(|_| first) {
+            match meant(word, Word::names()).filter(|_| first) {
                 Some(name) => format!("{unexpected}; is {name} meant? (COMMAND comes behind --)"),
                 None => format!("{unexpected}: put -- before COMMAND{AS_IN}"),
             }
@@ -221,6 +221,11 @@ fn valid_values(error: &clap::Error) -> Vec<String> {
 
 fn missing(error: &clap::Error, words: &[OsString]) -> String {
     if let Some(other) = called(words).0 {
+        if Named::has_subcommand(&other) {
+            return format!(
+                "NAME is missing: which service to {other}, as in syngate {other} haproxy"
+            );
+        }
         return format!(
             "--port or --unit is missing: which service to {other}, as in syngate {other} --unit haproxy"
         );

@@ -3,6 +3,9 @@
 mod args;
 mod errors;
 mod help;
+mod named;
+mod options;
+mod profile;
 mod values;
 
 use std::ffi::OsString;
@@ -13,23 +16,42 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 pub use self::args::Args;
-pub(crate) use self::args::{CheckArgs, ClearArgs, KeepArgs, Other, StatusArgs};
+pub(crate) use self::args::{CheckArgs, ClearArgs, KeepArgs, Named, Other, StatusArgs, Word};
 pub(crate) use self::errors::mistaken_variables;
+pub(crate) use self::named::{Given, NamedArgs};
+pub(crate) use self::options::RunOptions;
+pub(crate) use self::profile::Profile;
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::profile::withstand as withstand_profile;
 pub(crate) use self::values::Nets;
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::values::withstand as withstand_settle;
 
-/// The command by which completions ask for ports. It is for nobody else: no help has it.
-const LISTENING: &str = "listening-ports";
+/// What completions ask for. These commands are for nobody else: no help has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Completed {
+    /// The ports that are listened on now.
+    Ports,
+    /// The services that listen now, and the profiles.
+    Services,
+    Profiles,
+}
+
+const COMPLETED: [(&str, Completed); 3] = [
+    ("listening-ports", Completed::Ports),
+    ("listening-services", Completed::Services),
+    ("profiles", Completed::Profiles),
+];
 
 /// What a command line asks for.
 pub(crate) enum Parsed {
     Run(Box<Args>),
+    Named(Box<Named>),
     Other(Other),
     /// `-h`, `--help` or `--version`: text for stdout, in colours where stdout may have them.
     Print(StyledStr),
-    /// The ports that are listened on now, for completions.
-    Listening,
+    /// What may be completed, one a line.
+    Complete(Completed),
     /// The line that says what is wrong.
     Wrong(String),
 }
@@ -37,10 +59,13 @@ pub(crate) enum Parsed {
 /// Parses the arguments and the environment.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
     let args: Vec<OsString> = args.into_iter().collect();
-    if args.get(1..).is_some_and(|words| words == [LISTENING]) {
-        return Parsed::Listening;
+    let asked = COMPLETED
+        .iter()
+        .find(|(word, _)| args.get(1..).is_some_and(|words| words == [*word]));
+    if let Some((_, what)) = asked {
+        return Parsed::Complete(*what);
     }
-    let other = args.get(1).is_some_and(|word| Other::is_named(word));
+    let other = args.get(1).is_some_and(|word| Word::is_one(word));
     let long = args.iter().any(|word| word == "--help");
     // Only runs read the environment: a bad variable must not stop the other commands.
     let command = match other {
@@ -53,13 +78,16 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
     match parsed {
         Ok((
             Args {
-                other: Some(other), ..
+                word: Some(word), ..
             },
             _,
-        )) => Parsed::Other(other),
+        )) => match word {
+            Word::Named(named) => Parsed::Named(Box::new(named)),
+            Word::Other(other) => Parsed::Other(other),
+        },
         Ok((run, matches)) => match loudness(run, &matches) {
             Ok(mut args) => {
-                args.by_environment = args.dry_run && asked_by_environment(&matches);
+                args.by_environment = args.options.dry_run && asked_by_environment(&matches);
                 Parsed::Run(Box::new(args))
             }
             Err(why) => Parsed::Wrong(why),
@@ -81,13 +109,14 @@ fn asked_by_environment(matches: &ArgMatches) -> bool {
 
 /// The command line wins over the environment: `-q` over SYNGATE_VERBOSE, and `-v` over SYNGATE_QUIET.
 fn loudness(mut args: Args, matches: &ArgMatches) -> Result<Args, String> {
-    if !(args.quiet && args.verbose) {
+    let options = &mut args.options;
+    if !(options.quiet && options.verbose) {
         return Ok(args);
     }
     let given = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
     match (given("quiet"), given("verbose")) {
-        (true, false) => args.verbose = false,
-        (false, true) => args.quiet = false,
+        (true, false) => options.verbose = false,
+        (false, true) => options.quiet = false,
         _ => return Err("--quiet and --verbose exclude each other".to_owned()),
     }
     Ok(args)

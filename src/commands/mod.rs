@@ -1,17 +1,19 @@
 //! The commands besides runs: they show which gates stand, open gates, tell what this host can do, and stand by
-//! for restarts by anybody.
+//! for restarts by anybody; and the runs of services that are named.
 
 pub(crate) mod check;
 pub(crate) mod clear;
 pub(crate) mod keep;
+pub(crate) mod restart;
 pub(crate) mod status;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use crate::cli::Other;
+use crate::cli::{Completed, Other};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Looks, Want};
+use crate::process::profile;
 use crate::tell::say::{Level, Say};
 use crate::words::exit::{Exit, NOT_TOLD};
 use crate::words::ports::PortSet;
@@ -27,13 +29,33 @@ pub(crate) fn carry_out(other: &Other, started: Instant) -> Exit {
     }
 }
 
-/// Prints the TCP ports that are listened on now, one a line, for the completion of `--port`. Prints
-/// nothing if the kernel does not list its sockets: a completion has no place for an error.
-pub(crate) fn tell_listening(started: Instant) -> Exit {
+/// Prints what may be completed, one a line. Prints nothing if the kernel does not list its sockets: a completion
+/// has no place for an error.
+pub(crate) fn complete(what: Completed, started: Instant) -> Exit {
     let all = PortSet::from_ranges([1..=u16::MAX]);
-    let looked = Sockets::new(&all, &Scope::default()).and_then(|mut s| s.look(Want::default()));
-    let listeners = looked.map(|sample| sample.listeners).unwrap_or_default();
-    let ports: BTreeSet<u16> = listeners.iter().map(|listener| listener.port).collect();
-    let lines: String = ports.iter().map(|port| format!("{port}\n")).collect();
-    Say::new(Level::Errors, started).print(&lines, Exit::Status(0), NOT_TOLD)
+    let words: BTreeSet<String> = match what {
+        Completed::Ports => {
+            let sockets = Sockets::new(&all, &Scope::default());
+            let looked = sockets.and_then(|mut sockets| sockets.look(Want::default()));
+            let listeners = looked.map(|sample| sample.listeners).unwrap_or_default();
+            let ports: BTreeSet<u16> = listeners.iter().map(|listener| listener.port).collect();
+            let lines: String = ports.iter().map(|port| format!("{port}\n")).collect();
+            return printed(&lines, started);
+        }
+        Completed::Services => {
+            let listening = check::service::look(&all, false).unwrap_or_default();
+            let processes = listening
+                .into_iter()
+                .flat_map(|endpoint| endpoint.processes);
+            let names = processes.filter_map(|process| Some(process.control?.name().to_owned()));
+            names.chain(profile::names()).collect()
+        }
+        Completed::Profiles => profile::names().collect(),
+    };
+    let lines: String = words.iter().map(|word| format!("{word}\n")).collect();
+    printed(&lines, started)
+}
+
+fn printed(lines: &str, started: Instant) -> Exit {
+    Say::new(Level::Errors, started).print(lines, Exit::Status(0), NOT_TOLD)
 }

@@ -27,6 +27,11 @@ pub(crate) fn root() -> Option<PathBuf> {
     seen.or_else(|| Some(format!("/proc/self/fd/{}", own_mount().ok()?.as_raw_fd()).into()))
 }
 
+/// Where a control group is, by its path below the root, as systemd and /proc tell it.
+pub(crate) fn at(group: &str) -> Option<PathBuf> {
+    Some(root()?.join(group.trim_start_matches('/')))
+}
+
 /// The root of the hierarchy, for links.
 ///
 /// # Errors
@@ -232,6 +237,19 @@ pub(crate) fn ids_in(group: &Path) -> BTreeSet<u64> {
         }
     }
     ids
+}
+
+/// The processes in that control group and in all below it, as this process can name them.
+pub(crate) fn processes_in(group: &Path) -> BTreeSet<i32> {
+    let mut processes = BTreeSet::new();
+    let mut groups = vec![group.to_owned()];
+    while let Some(group) = groups.pop() {
+        let inside = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        let pids = inside.lines().filter_map(|pid| pid.parse::<i32>().ok());
+        processes.extend(pids.filter(|pid| *pid > 0));
+        groups.extend(groups_in(&group));
+    }
+    processes
 }
 
 /// Whether processes of other pid namespaces are in that control group.

@@ -17,6 +17,7 @@ pub(crate) mod notify;
 pub(crate) mod own_unit;
 pub(crate) mod place;
 pub(crate) mod poll;
+pub(crate) mod profile;
 pub(crate) mod pulse;
 pub(crate) mod rlimits;
 pub(crate) mod send;

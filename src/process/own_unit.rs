@@ -21,6 +21,8 @@ const STOPS: [&str; 10] = [
     "force-reload",
     "--full-restart",
 ];
+/// The words of syngate's own that ask systemctl for the unit that is named.
+const BY_NAME: [&str; 2] = ["restart", "reload"];
 /// With it systemctl ends at once, and systemd does the job later.
 const UNAWAITED: &str = "--no-block";
 
@@ -38,7 +40,8 @@ pub(crate) fn is_waited_for_by(pid: i32) -> bool {
     words_of(pid).is_some_and(|call| waits(Unit::of_this_process().as_ref(), booted(), &call))
 }
 
-fn booted() -> bool {
+/// Whether systemd is the init.
+pub(crate) fn booted() -> bool {
     Path::new(BOOTED).is_dir()
 }
 
@@ -46,7 +49,17 @@ fn booted() -> bool {
 fn waits(own: Option<&Unit>, booted: bool, call: &[OsString]) -> bool {
     let behind = call.iter().position(|word| word == "--");
     let command = behind.map_or(&[][..], |at| &call[at + 1..]);
-    !is_unawaited(command) && of_own_unit(own, booted, command).is_some()
+    let asks = !is_unawaited(command) && of_own_unit(own, booted, command).is_some();
+    asks || own.is_some_and(|own| names(&own.of_system, call))
+}
+
+/// Whether the call is one by name (`syngate restart web`), and the name is that of `own`.
+fn names(own: &str, call: &[OsString]) -> bool {
+    let mut words = call.iter().filter_map(|word| word.to_str());
+    let file = words.next().and_then(|program| program.rsplit('/').next());
+    let by_name = words.next().is_some_and(|verb| BY_NAME.contains(&verb));
+    let is_syngate = file.is_some_and(|file| file.starts_with(env!("CARGO_PKG_NAME")));
+    is_syngate && by_name && words.any(|word| full_name(word) == own)
 }
 
 /// Why a process of its `own` unit must not run `command`, if so. `booted`: systemd is the init.
@@ -219,11 +232,16 @@ mod tests {
         };
         assert!(waits("syngate --port 80 -- systemctl reload haproxy "));
         assert!(waits("syngate -- service haproxy reload "));
+        assert!(waits("syngate restart haproxy"));
+        assert!(waits("/usr/bin/syngate reload --drain 2s haproxy.service"));
         for call in [
             "syngate -- systemctl --no-block reload haproxy ",
             "syngate -- systemctl reload nginx ",
             "syngate -- kill -HUP 17 ",
             "systemctl reload haproxy ",
+            "syngate restart nginx",
+            "syngate status haproxy",
+            "syngate run haproxy",
             "syngate --",
             "",
         ] {

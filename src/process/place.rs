@@ -115,6 +115,22 @@ pub(crate) fn trusted(owner: u32) -> bool {
     owner == 0 || owner == geteuid().as_raw() || host()
 }
 
+/// Whether only root and this user can change the file or directory. The error says who else can, and what helps.
+pub(crate) fn ours_alone(what: &Metadata) -> Result<(), String> {
+    let (owner, mode) = (what.uid(), what.mode() & 0o7777);
+    if !trusted(owner) {
+        return Err(format!(
+            "it belongs to user {owner}, who could change what is in it"
+        ));
+    }
+    if mode & 0o022 != 0 {
+        return Err(format!(
+            "others may write to it (mode {mode:o}): chmod go-w"
+        ));
+    }
+    Ok(())
+}
+
 /// The names of a path, the last one first.
 fn names(path: &Path) -> Vec<OsString> {
     let names = path.components().filter_map(|part| match part {

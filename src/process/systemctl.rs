@@ -8,6 +8,7 @@ use nix::sys::signal::SigSet;
 
 use super::beside::Beside;
 use crate::words::ended::CommandExit;
+use crate::words::unit_answer::{Answer, PROPERTIES};
 
 /// When it is killed.
 pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
@@ -22,21 +23,16 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    /// Asks which jobs the unit has (`systemctl list-jobs`), and for these of its properties (`systemctl show`).
+    /// Asks which jobs the unit has (`systemctl list-jobs`), and for its properties (`systemctl show`).
     /// `unit`: its name, as [`service`](crate::words::unit_name::service) lets it through.
     ///
     /// # Errors
     /// sh can't be started.
-    pub(crate) fn ask(
-        unit: &str,
-        properties: &str,
-        environment: &[CString],
-        mask: &SigSet,
-    ) -> Result<Question> {
+    pub(crate) fn ask(unit: &str, environment: &[CString], mask: &SigSet) -> Result<Question> {
         let line = format!(
             "exec 2>&1\n\
              systemctl list-jobs --no-legend --full -- '{unit}' &&\n\
-             exec systemctl show --property={properties} -- '{unit}'"
+             exec systemctl show --property={PROPERTIES} -- '{unit}'"
         );
         let systemctl = Beside::ask(OsStr::new(&line), environment, mask);
         Ok(Question {
@@ -90,4 +86,11 @@ impl Drop for Question {
     fn drop(&mut self) {
         self.systemctl.kill(KILLED_WITHIN);
     }
+}
+
+/// # Errors
+/// It tells of no unit.
+pub(crate) fn read(said: &str) -> Result<Answer> {
+    let first = said.lines().next().unwrap_or_default();
+    Answer::read(said).with_context(|| format!("systemctl says '{first}'"))
 }

@@ -17,7 +17,7 @@ pub(crate) mod onlooker;
 mod place;
 pub(crate) mod plan;
 mod prepare;
-mod program;
+pub(crate) mod program;
 mod record;
 pub(crate) mod report;
 mod scene;
@@ -36,6 +36,7 @@ use self::call::Call;
 use self::drive::Run;
 use self::plan::Plan;
 use self::record::Record;
+pub(crate) use self::tell::refuse;
 use self::tell::{level, refusal, tell, tell_plan};
 use self::world::Machine;
 use crate::cli::{Args, mistaken_variables};
@@ -47,16 +48,21 @@ use crate::tell::say::Say;
 use crate::words::ending::Ending;
 use crate::words::exit::Exit;
 
+/// Tells as much as the options ask for.
+pub(crate) fn say(args: &Args, started: Instant) -> Say {
+    Say::new(level(args), started)
+}
+
 /// `started` is the start time of syngate.
 pub(crate) fn run(args: &Args, started: Instant) -> Exit {
-    let say = Say::new(level(args), started);
+    let say = say(args, started);
     let path = std::env::var_os("PATH");
     let planned = Plan::for_this_host(args, path.as_deref());
     let mut record = Record::new();
     for mistaken in mistaken_variables() {
         record.warnings.warn(&say, mistaken);
     }
-    if args.dry_run {
+    if args.options.dry_run {
         return tell_plan(planned, args.by_environment, &say);
     }
     let (plan, ending) = match planned.and_then(|plan| plan.that_can_report(args)) {

@@ -80,9 +80,9 @@ impl Plan {
     pub(crate) fn new(args: &Args, path: Option<&OsStr>) -> Result<Plan, Refused> {
         let gated = gated(args);
         let action = make_sense(args, &gated).map_err(Refused::Options)?;
-        let installed = backends::installed(args.backend, path);
+        let installed = backends::installed(args.options.backend, path);
         installed.map_err(|why| Refused::Options(format!("--backend {why}")))?;
-        if let Some(file) = &args.report_file {
+        if let Some(file) = &args.options.report_file {
             check_report_file(file).map_err(Refused::ReportFile)?;
         }
         let name = args.command.first();
@@ -90,25 +90,25 @@ impl Plan {
         Ok(Plan {
             config: Config {
                 gated,
-                drain: args.drain,
-                drain_until: action.drain_until().unwrap_or(args.drain_until),
-                drain_command: args.drain_cmd.is_some(),
-                settle: args.settle,
-                ready_timeout: args.ready_timeout,
-                open_on: args.open_on,
-                best_effort: args.best_effort,
+                drain: args.options.drain,
+                drain_until: action.drain_until().unwrap_or(args.options.drain_until),
+                drain_command: args.options.drain_cmd.is_some(),
+                settle: args.options.settle,
+                ready_timeout: args.options.ready_timeout,
+                open_on: args.options.open_on,
+                best_effort: args.options.best_effort,
                 ready_check: ready(args).is_some(),
-                search: args.listen_netns_from.is_some(),
+                search: args.options.listen_netns_from.is_some(),
             },
             action,
-            backend: Backend::given(args.backend),
-            xtables_wait: args.xtables_wait,
-            max_closed: args.max_closed,
-            precheck: args.precheck.clone(),
-            drain_cmd: args.drain_cmd.clone(),
+            backend: Backend::given(args.options.backend),
+            xtables_wait: args.options.xtables_wait,
+            max_closed: args.options.max_closed,
+            precheck: args.options.precheck.clone(),
+            drain_cmd: args.options.drain_cmd.clone(),
             ready: ready(args),
             listeners: listeners(args),
-            lock_timeout: args.lock_timeout,
+            lock_timeout: args.options.lock_timeout,
             program: resolve(name, path).map_err(Refused::Command)?,
             place: Place::default(),
             command: args.command.clone(),
@@ -121,13 +121,13 @@ impl Plan {
     /// What makes no sense, or can't be done here.
     pub(super) fn for_this_host(args: &Args, path: Option<&OsStr>) -> Result<Plan, Refused> {
         let plan = Plan::new(args, path)?.on_this_host()?;
-        plan.place(args.hook).backend().meets_same_rules()
+        plan.place(args.options.hook).backend().meets_same_rules()
     }
 
     /// # Errors
     /// The report can't be written where `--report-file` says.
     pub(super) fn that_can_report(self, args: &Args) -> Result<Plan, Refused> {
-        let tried = args.report_file.as_deref().map(try_report_file);
+        let tried = args.options.report_file.as_deref().map(try_report_file);
         tried.unwrap_or(Ok(())).map_err(Refused::ReportFile)?;
         Ok(self)
     }
@@ -226,7 +226,7 @@ impl Plan {
 }
 
 fn listeners(args: &Args) -> Listeners {
-    match (&args.listen_netns, &args.listen_netns_from) {
+    match (&args.options.listen_netns, &args.options.listen_netns_from) {
         (Some(netns), _) => Listeners::In(netns.clone()),
         (None, Some(line)) => Listeners::From(line.clone()),
         (None, None) => Listeners::Here,
@@ -236,7 +236,7 @@ fn listeners(args: &Args) -> Listeners {
 fn gated(args: &Args) -> Gated {
     Gated {
         ports: ports(args),
-        listen_ports: args.listen_port.clone().unwrap_or_default(),
+        listen_ports: args.options.listen_port.clone().unwrap_or_default(),
         scope: scope(args),
         listeners_are_here: listeners(args) == Listeners::Here,
         early: false,
@@ -244,7 +244,7 @@ fn gated(args: &Args) -> Gated {
 }
 
 pub(crate) fn ports(args: &Args) -> PortSet {
-    let each = args.ports.iter();
+    let each = args.options.ports.iter();
     each.fold(PortSet::EMPTY, |all, ports| all.union(ports))
 }
 
@@ -252,16 +252,16 @@ fn scope(args: &Args) -> Scope {
     let all =
         |given: &[crate::cli::Nets]| Networks::new(given.iter().flat_map(|n| n.iter().copied()));
     let mut interfaces: Vec<String> = Vec::new();
-    for name in args.interface.iter().flat_map(|names| names.iter()) {
+    for name in args.options.interface.iter().flat_map(|names| names.iter()) {
         if !interfaces.contains(name) {
             interfaces.push(name.clone());
         }
     }
     Scope {
-        hook: args.hook.given(),
-        to: all(&args.to),
-        allow_from: all(&args.allow_from),
-        allow_local: args.allow_local,
+        hook: args.options.hook.given(),
+        to: all(&args.options.to),
+        allow_from: all(&args.options.allow_from),
+        allow_local: args.options.allow_local,
         interfaces,
     }
 }
@@ -273,18 +273,18 @@ fn make_sense(args: &Args, gated: &Gated) -> Result<Box<dyn Planned>, String> {
         return Err(why);
     }
     for (option, line) in [
-        ("--precheck", &args.precheck),
-        ("--drain-cmd", &args.drain_cmd),
-        ("--ready-check", &args.ready_check),
-        ("--listen-netns-from", &args.listen_netns_from),
+        ("--precheck", &args.options.precheck),
+        ("--drain-cmd", &args.options.drain_cmd),
+        ("--ready-check", &args.options.ready_check),
+        ("--listen-netns-from", &args.options.listen_netns_from),
     ] {
         not_empty(option, line.as_ref())?;
     }
-    let action = args.action.plan(&Request {
+    let action = args.options.action.plan(&Request {
         gated,
-        backend: args.backend,
-        max_closed: args.max_closed,
-        given: args.action.given(),
+        backend: args.options.backend,
+        max_closed: args.options.max_closed,
+        given: args.options.action.given(),
         named: true,
     })?;
     let described = action.describe(gated);
@@ -298,19 +298,19 @@ fn make_sense(args: &Args, gated: &Gated) -> Result<Box<dyn Planned>, String> {
 }
 
 fn times_make_sense(args: &Args) -> Result<(), String> {
-    if args.max_closed.is_zero() {
+    if args.options.max_closed.is_zero() {
         return Err(
             "--max-closed 0s: no gate would be closed; expected a time such as 30s".to_owned(),
         );
     }
-    if args.open_on == OpenOn::Ready && args.ready_timeout.is_zero() {
+    if args.options.open_on == OpenOn::Ready && args.options.ready_timeout.is_zero() {
         return Err(
             "--open-on ready and --ready-timeout 0 exclude each other: who listens is watched, or \
              it is not"
                 .to_owned(),
         );
     }
-    if args.xtables_wait.is_zero() {
+    if args.options.xtables_wait.is_zero() {
         return Err(
             "--xtables-wait 0s: iptables would wait for ever; expected 1s or more".to_owned(),
         );
@@ -324,14 +324,14 @@ fn drain_command_makes_sense(
     described: &Description,
 ) -> Result<(), String> {
     let drains = described.drains && described.rather.is_none_or(|first| first.drains);
-    match args.drain_cmd {
+    match args.options.drain_cmd {
         Some(_) if !drains && described.drains => Err(
             "--drain-cmd and --reload exclude each other: a reload drains nothing".to_owned(),
         ),
         Some(_) if !drains => Err(format!(
             "--drain-cmd and --syn {action} exclude each other: nothing is drained"
         )),
-        Some(_) if args.drain.is_zero() => Err(
+        Some(_) if args.options.drain.is_zero() => Err(
             "--drain-cmd and --drain 0 exclude each other: the service would have no time to say goodbye".to_owned(),
         ),
         _ => Ok(()),
@@ -339,11 +339,11 @@ fn drain_command_makes_sense(
 }
 
 fn drain_makes_sense(args: &Args) -> Result<(), String> {
-    let settle = match args.settle {
+    let settle = match args.options.settle {
         Settle::Auto => Duration::ZERO,
         Settle::Fixed(settle) => settle,
     };
-    match args.drain + settle >= args.max_closed {
+    match args.options.drain + settle >= args.options.max_closed {
         true => Err(too_long(args)),
         false => Ok(()),
     }
@@ -352,32 +352,32 @@ fn drain_makes_sense(args: &Args) -> Result<(), String> {
 fn too_long(args: &Args) -> String {
     let shown = |option: &str, duration| {
         let duration = humantime::format_duration(duration);
-        match is_given(args.action.given(), &option.replace('-', "_")) {
+        match is_given(args.options.action.given(), &option.replace('-', "_")) {
             true => format!("--{option} {duration}"),
             false => format!("--{option} {duration} (the default)"),
         }
     };
-    let drain = shown("drain", args.drain);
-    let both = match args.settle {
+    let drain = shown("drain", args.options.drain);
+    let both = match args.options.settle {
         Settle::Auto => format!("{drain} is"),
         Settle::Fixed(settle) => format!("{drain} and {} together are", shown("settle", settle)),
     };
-    let or = if args.drain.is_zero() {
+    let or = if args.options.drain.is_zero() {
         ""
     } else {
         " or shorten the drain"
     };
     format!(
         "{both} not less than {}: COMMAND would run behind a gate that opens; raise --max-closed{or}",
-        shown("max-closed", args.max_closed)
+        shown("max-closed", args.options.max_closed)
     )
 }
 
 fn ready(args: &Args) -> Option<Ready> {
-    let check = args.ready_check.clone().map(Ready::Check);
-    let url = args.ready_url.clone().map(|url| {
+    let check = args.options.ready_check.clone().map(Ready::Check);
+    let url = args.options.ready_url.clone().map(|url| {
         Ready::Url(ReadyUrl {
-            insecure: args.ready_insecure,
+            insecure: args.options.ready_insecure,
             ..url
         })
     });
@@ -386,20 +386,26 @@ fn ready(args: &Args) -> Option<Ready> {
 
 /// Checks the options about what tells that the service can serve.
 fn readiness_makes_sense(args: &Args) -> Result<(), String> {
-    if args.ready_check.is_some() && args.ready_url.is_some() {
+    if args.options.ready_check.is_some() && args.options.ready_url.is_some() {
         return Err(
             "--ready-check and --ready-url exclude each other: both say when the service can serve; a check may \
              ask a URL by curl"
                 .to_owned(),
         );
     }
-    if args.ready_insecure && !args.ready_url.as_ref().is_some_and(ReadyUrl::is_https) {
+    if args.options.ready_insecure
+        && !args
+            .options
+            .ready_url
+            .as_ref()
+            .is_some_and(ReadyUrl::is_https)
+    {
         return Err(
             "--ready-insecure is for --ready-url https://…: no certificate is looked at otherwise"
                 .to_owned(),
         );
     }
-    match ready(args).filter(|_| args.ready_timeout.is_zero()) {
+    match ready(args).filter(|_| args.options.ready_timeout.is_zero()) {
         Some(ready) => Err(format!(
             "{} and --ready-timeout 0 exclude each other: the check would have no time to succeed in",
             ready.option()
@@ -410,7 +416,7 @@ fn readiness_makes_sense(args: &Args) -> Result<(), String> {
 
 /// Checks the options about the place of the listeners.
 fn where_listeners_make_sense(args: &Args, gated: &Gated) -> Result<(), String> {
-    if args.listen_netns.is_some() && args.listen_netns_from.is_some() {
+    if args.options.listen_netns.is_some() && args.options.listen_netns_from.is_some() {
         return Err(
             "--listen-netns and --listen-netns-from exclude each other: both say where the \
              listeners are"
@@ -432,7 +438,7 @@ pub(crate) fn withstand(args: &Args) {
     use crate::words::duration::LONGEST;
     if let Ok(action) = make_sense(args, &gated(args)) {
         let drains = action.describe(&gated(args)).drains;
-        assert!(!drains || args.drain < args.max_closed);
-        assert!(args.max_closed <= LONGEST);
+        assert!(!drains || args.options.drain < args.options.max_closed);
+        assert!(args.options.max_closed <= LONGEST);
     }
 }

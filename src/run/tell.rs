@@ -1,6 +1,9 @@
 //! Prints the last line and writes the report.
 
-use crate::cli::Args;
+use std::path::Path;
+use std::time::Instant;
+
+use crate::cli::{Args, RunOptions};
 use crate::process::signals::Signals;
 use crate::run::dry_run::dry_run;
 use crate::run::plan::{Plan, Refused, ports};
@@ -10,6 +13,7 @@ use crate::run::report::json::Report;
 use crate::tell::say::{Level, Say};
 use crate::words::ending::{Ending, Outcome};
 use crate::words::exit::{Exit, NOT_FOUND, NOT_RUN};
+use crate::words::ports::PortSet;
 
 pub(super) fn refusal(refused: Refused) -> Ending {
     match refused {
@@ -31,21 +35,38 @@ pub(super) fn refusal(refused: Refused) -> Ending {
 /// that is slow or blocks.
 pub(super) fn tell(ending: &Ending, args: &Args, plan: Option<&Plan>, say: &Say, record: &Record) {
     Signals::unblock();
-    if let Some(file) = &args.report_file
+    if let Some(file) = &args.options.report_file
         && ending.reason != "report_file"
     {
         let report = Report::new(&args.command, ports(args), plan, record, ending);
-        let json = report.to_json().map_err(Into::into);
-        let written = json.and_then(|json| file::write(&json, &record.run, file));
-        if let Err(error) = written {
-            say.error(&format!("--report-file: {}: {error}", file.display()));
-        }
+        write(&report, record, file, say);
     }
     say.may_block();
     match ending.outcome {
         Outcome::Ok => say.result(&ending.message),
         _ => say.error(&ending.message),
     }
+}
+
+fn write(report: &Report, record: &Record, file: &Path, say: &Say) {
+    let json = report.to_json().map_err(Into::into);
+    let written = json.and_then(|json| file::write(&json, &record.run, file));
+    if let Err(error) = written {
+        say.error(&format!("--report-file: {}: {error}", file.display()));
+    }
+}
+
+/// Says why a call by name stands for no run, and writes that into the report, whose COMMAND is empty.
+pub(crate) fn refuse(options: &RunOptions, why: &str, started: Instant) -> Exit {
+    let say = Say::new(Level::Errors, started);
+    let ending = Ending::not_run("name", why);
+    if let Some(file) = &options.report_file {
+        let record = Record::new();
+        let report = Report::new(&[], PortSet::EMPTY, None, &record, &ending);
+        write(&report, &record, file, &say);
+    }
+    say.error(&ending.message);
+    ending.exit
 }
 
 /// `by_environment`: the call itself does not show that this was a dry run. So it is said even with `-q`.
@@ -64,7 +85,7 @@ pub(super) fn tell_plan(planned: Result<Plan, Refused>, by_environment: bool, sa
 }
 
 pub(super) fn level(args: &Args) -> Level {
-    match (args.quiet, args.verbose) {
+    match (args.options.quiet, args.options.verbose) {
         (true, _) => Level::Errors,
         (_, true) => Level::Phases,
         _ => Level::Normal,

@@ -32,7 +32,7 @@ pub(crate) fn full_name(name: &str) -> String {
 /// What is wrong, and what would be right.
 pub(crate) fn service(text: &str) -> Result<String, String> {
     let name = full_name(text);
-    let stem = name.strip_suffix(SERVICE).unwrap_or(&name);
+    let stem = stem(&name);
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
     match () {
         () if stem.is_empty() => Err(format!("no unit is named; {EXPECTED}")),
@@ -45,6 +45,11 @@ pub(crate) fn service(text: &str) -> Result<String, String> {
         )),
         () => Ok(name),
     }
+}
+
+/// The name of a service without its kind.
+pub(crate) fn stem(name: &str) -> &str {
+    name.strip_suffix(SERVICE).unwrap_or(name)
 }
 
 /// The folders below the root of control groups that a slice stands for: `a-b.slice` is within `a.slice`
@@ -88,6 +93,8 @@ mod tests {
             (&longest, &format!("{longest}.service")),
         ] {
             assert_eq!(service(text).as_deref(), Ok(name), "{text}");
+            assert_eq!(format!("{}.service", stem(name)), name);
+            assert_eq!(stem(stem(name)), stem(name));
         }
     }
 

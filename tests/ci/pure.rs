@@ -54,10 +54,14 @@ mod commands {
         mod support;
     }
     mod keep {
-        mod answer;
         mod cap;
         mod decide;
         mod gap;
+    }
+    mod restart {
+        mod listening;
+        mod precheck;
+        mod script;
     }
 }
 

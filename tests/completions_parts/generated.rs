@@ -25,6 +25,18 @@ _syngate_ports() {
     compopt -o nospace 2>/dev/null
 }
 
+# Services or profiles, behind the word that takes one; or options.
+_syngate_names() {
+    if [[ $2 == -* ]]; then
+        _syngate "$3" "$2" "$5"
+    else
+        COMPREPLY=($(compgen -W "$(
+            PATH=$PATH:/usr/local/sbin:/usr/sbin syngate "$1" 2>/dev/null
+        )" -- "$2"))
+        compopt +o default +o bashdefault 2>/dev/null
+    fi
+}
+
 # Behind -- comes COMMAND: its line is completed as if it stood alone.
 _syngate_or_command() {
     local i cur=$2 option=$3
@@ -45,6 +57,8 @@ _syngate_or_command() {
     [[ $cur == = ]] && cur=
     case $option in
         -p | --port) _syngate_ports "$cur" ;;
+        restart | reload) _syngate_names listening-services "$cur" "$@" ;;
+        run) _syngate_names profiles "$cur" "$@" ;;
         *) _syngate "$1" "$cur" "$option" ;;
     esac
 }
@@ -61,6 +75,16 @@ function __syngate_ports
         echo "$before$port"
     end
 end
+
+# Services or profiles.
+function __syngate_names
+    set -l path (string join : $PATH /usr/local/sbin /usr/sbin)
+    env PATH=$path syngate $argv 2>/dev/null
+end
+for word in restart reload check
+    complete -c syngate -n "__fish_syngate_using_subcommand $word" -x -a '(__syngate_names listening-services)'
+end
+complete -c syngate -n '__fish_syngate_using_subcommand run' -x -a '(__syngate_names profiles)'
 
 # Behind -- comes COMMAND: its line is completed as if it stood alone.
 function __syngate_command
@@ -86,7 +110,16 @@ _syngate_ports() {
     _sequence compadd - $ports
 }
 
+# Services or profiles.
+_syngate_names() {
+    local path=($path /usr/local/sbin /usr/sbin)
+    local -a names=(${(f)"$(syngate $1 2>/dev/null)"})
+    compadd - $names
+}
+
 "#;
+/// How it tells NAME, of one that is needed, and of one that is not.
+const ZSH_NAMES: [&str; 2] = ["':name -- ", "'::name -- "];
 const ZSH_COMMAND: &str = r#"    # Behind -- comes COMMAND: its line is completed as if it stood alone.
     local -i dashes=${words[(ie)--]}
     if (( dashes < CURRENT )); then
@@ -143,6 +176,7 @@ pub(crate) fn render(shell: Shell) -> Vec<u8> {
             text = replaced(&text, ZSH_BEGINS, &begins);
             text = replaced(&text, ZSH_COMMAND_ARG, "");
             text = text.replace("$line[2]", "$line[1]");
+            text = with_names(&text);
             for option in ["'*-p+[", "'*--port=["] {
                 text = with_ports(&text, option, ":PORTS:", ":PORTS:_syngate_ports");
             }
@@ -159,6 +193,31 @@ fn with_ports(text: &str, option: &str, values: &str, ports: &str) -> String {
             true => replaced(line, values, ports),
             false => line.to_owned(),
         });
+    lines.collect()
+}
+
+/// zsh's words for NAME, with what completes it: profiles alone in the part for `run`.
+fn with_names(text: &str) -> String {
+    let mut part = "";
+    let lines = text.lines().map(|line| {
+        if let Some(word) = line
+            .trim()
+            .strip_prefix('(')
+            .and_then(|l| l.strip_suffix(')'))
+        {
+            part = word;
+        }
+        let asked = if part == "run" {
+            "profiles"
+        } else {
+            "listening-services"
+        };
+        let name = ZSH_NAMES.iter().any(|name| line.starts_with(name));
+        match line.rsplit_once(":' ").filter(|_| name) {
+            Some((before, after)) => format!("{before}:{{_syngate_names {asked}}}' {after}\n"),
+            None => format!("{line}\n"),
+        }
+    });
     lines.collect()
 }
 

@@ -1,7 +1,9 @@
 //! Calls of syngate in shell code.
 
 /// What else syngate is called with.
-const OTHERS: [&str; 4] = ["status", "clear", "check", "keep"];
+const OTHERS: [&str; 7] = [
+    "restart", "reload", "run", "status", "clear", "check", "keep",
+];
 
 /// Each call as its arguments, `syngate` first: by itself, behind a prompt or another command
 /// (sudo, cron's columns, nsenter), and within a quoted argument.

@@ -1,7 +1,7 @@
 //! Control groups of version 2, for services of tests.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use testkit::{Host, wait_until};
 
@@ -24,6 +24,10 @@ impl Group {
         let path = PathBuf::from(mounted.trim()).join(name);
         fs::create_dir(&path).unwrap();
         Group(path)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0
     }
 
     /// Where it is in the hierarchy.

@@ -8,6 +8,7 @@ pub(crate) mod instance;
 pub(crate) mod keep;
 pub(crate) mod kept;
 pub(crate) mod latch;
+pub(crate) mod named;
 pub(crate) mod rooms;
 pub(crate) mod services;
 
@@ -318,14 +319,14 @@ impl Call<'_> {
 
     /// The report that it has written.
     pub(crate) fn report(&self) -> Value {
-        read_report(&self.report)
+        report_in(&self.report)
     }
 
     /// What came of a call that was run in some other way.
     pub(crate) fn outcome(&self, ran: Ran) -> Outcome {
         Outcome {
             code: ran.code(),
-            report: read_report(&self.report),
+            report: report_in(&self.report),
             stdout: ran.stdout,
             stderr: ran.stderr,
         }
@@ -345,7 +346,7 @@ impl Call<'_> {
 }
 
 /// Reads a report, and sees that it is what the schema says.
-fn read_report(file: &std::path::Path) -> Value {
+pub(crate) fn report_in(file: &std::path::Path) -> Value {
     let Ok(json) = std::fs::read(file) else {
         return Value::Null;
     };

@@ -55,6 +55,13 @@ pub(crate) enum Control {
 }
 
 impl Control {
+    /// As people call it.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Control::Systemd(name) | Control::Init(name) => name,
+        }
+    }
+
     /// The command for `restart` or `reload`.
     pub(crate) fn command(&self, verb: &str) -> Vec<OsString> {
         let words = match self {

@@ -9,6 +9,7 @@ use super::host::Host;
 use super::service;
 use super::support::Support;
 use crate::action::rooms::choice::Choice;
+use crate::commands::restart::Stands;
 use crate::words::ports::PortSet;
 
 /// What `--json` prints.
@@ -24,6 +25,8 @@ pub(crate) struct Findings {
     pub(crate) hold: Holding,
     /// What `--syn auto` does, as far as the host decides it.
     pub(crate) auto: Choice,
+    /// What NAME stands for; null if none was given.
+    pub(crate) name: Option<Stands>,
     pub(crate) host: Host,
     /// Null if they can't be listed.
     pub(crate) listeners: Option<Vec<Endpoint>>,
@@ -52,6 +55,7 @@ impl Findings {
             refusal,
             hold: host.holding(),
             auto: host.auto(listeners.as_deref().filter(|_| wanted.is_some())),
+            name: None,
             host,
             listeners,
         }

@@ -4,7 +4,7 @@
 mod advice;
 mod auto;
 mod backend;
-mod endpoint;
+pub(crate) mod endpoint;
 mod findings;
 mod host;
 mod look;
@@ -20,19 +20,28 @@ mod support;
 
 use self::findings::Findings;
 use crate::cli::CheckArgs;
+use crate::commands::restart::stands;
 use crate::tell::say::Say;
-use crate::words::exit::{Exit, NOT_TOLD};
+use crate::words::exit::{Exit, NOT_RUN, NOT_TOLD};
 use crate::words::ports::PortSet;
 
 /// The exit status if no gate can be closed here.
 const NO_GATE: u8 = 1;
 
 pub(crate) fn run(args: &CheckArgs, say: &Say) -> Exit {
-    let wanted = args
-        .ports
-        .iter()
+    let stands = match args.name.as_deref().map(stands).transpose() {
+        Ok(stands) => stands,
+        Err(why) => {
+            say.error(&format!("{why:#}"));
+            return Exit::Status(NOT_RUN);
+        }
+    };
+    let found = stands.iter().map(|stands| &stands.ports);
+    let wanted = { args.ports.iter() }
+        .chain(found.filter(|_| args.ports.is_empty()))
         .fold(PortSet::EMPTY, |all, some| all.union(some));
-    let findings = Findings::look((!wanted.is_empty()).then_some(&wanted));
+    let mut findings = Findings::look((!wanted.is_empty()).then_some(&wanted));
+    findings.name = stands;
     let text = if args.json {
         let json = serde_json::to_string_pretty(&findings).expect("all of it has a form in JSON");
         format!("{json}\n")

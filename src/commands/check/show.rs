@@ -2,6 +2,7 @@
 
 use super::findings::Findings;
 use super::host::{Host, VariantSummary};
+use crate::commands::restart::Stands;
 
 use super::endpoint::{Endpoint, ListeningProcess};
 use super::support::Support;
@@ -15,7 +16,8 @@ const SECOND: usize = 18;
 const PIDS: usize = 4;
 
 pub(crate) fn page(findings: &Findings) -> String {
-    let mut page = String::from("this host\n");
+    let mut page = findings.name.as_ref().map(named).unwrap_or_default();
+    page += "this host\n";
     for (label, text) in host_rows(findings) {
         page += &wrapped(
             &format!("  {label:<width$}", width = SECOND - 2),
@@ -37,6 +39,25 @@ pub(crate) fn page(findings: &Findings) -> String {
         }
     }
     page
+}
+
+/// The calls are not wrapped, so that people can copy them.
+fn named(stands: &Stands) -> String {
+    let mut page = String::from("the name\n");
+    for line in [&stands.what].into_iter().chain(&stands.remarks) {
+        page += &wrapped("  - ", line, 4);
+    }
+    let calls = [
+        ("restart", Some(&stands.restart)),
+        ("reload", stands.reload.as_ref()),
+        ("run", stands.run.as_ref()),
+    ];
+    for (word, call) in calls {
+        page += &call.map_or_else(String::new, |call| {
+            format!("  - {word} is:\n      {call}\n")
+        });
+    }
+    page + "\n"
 }
 
 fn host_rows(findings: &Findings) -> Vec<(&'static str, String)> {

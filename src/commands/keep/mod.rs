@@ -1,7 +1,6 @@
 //! `syngate keep` stands by all the time: new connections reach the service as long as it listens, and wait in
 //! rooms while nobody does. So restarts and crashes by anybody are bridged.
 
-mod answer;
 mod cap;
 mod claim;
 mod decide;
@@ -18,8 +17,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 
-#[cfg(any(fuzzing, test))]
-pub(crate) use self::answer::withstand;
 pub(crate) use self::decide::{LOOK_AGAIN, LOOK_AT_LEAST, LOOK_EVERY, LOOK_WAITING};
 use self::decide::{Stopping, pause};
 pub(crate) use self::follow::{MOST_WAITING, RETRY_AFTER};

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::SigSet;
 
-use super::answer::{Answer, Fate, PROPERTIES, is_to_stop};
 use crate::kernel::control_group;
 use crate::process::environment::environment;
 use crate::process::signals::Signals;
-use crate::process::systemctl::Question;
+use crate::process::systemctl::{Question, read};
+use crate::words::unit_answer::{Answer, Fate, is_to_stop};
 
 /// How often systemctl is asked while nobody listens.
 pub(crate) const ASK_EVERY: Duration = Duration::from_millis(250);
@@ -123,18 +123,14 @@ impl Unit {
     }
 
     fn ask(&self) -> Result<Question> {
-        Question::ask(&self.id, PROPERTIES, &self.environment, &self.mask)
+        Question::ask(&self.id, &self.environment, &self.mask)
     }
 
     fn take(&mut self, answer: &Answer) {
         self.fate = answer.fate();
         self.id.clone_from(&answer.id);
-        let group = control_group::root().zip(answer.control_group());
-        self.control_group = group.map(|(root, group)| root.join(group.trim_start_matches('/')));
+        self.control_group = answer
+            .control_group()
+            .and_then(|group| control_group::at(&group));
     }
-}
-
-fn read(said: &str) -> Result<Answer> {
-    let first = said.lines().next().unwrap_or_default();
-    Answer::read(said).with_context(|| format!("systemctl says '{first}'"))
 }

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 
-use crate::process::place::{Place, trusted};
+use crate::process::place::{Place, ours_alone, trusted};
 use crate::words::env::LOCK_DIR_VARIABLE;
 use crate::words::file_id::FileId;
 
@@ -103,22 +103,6 @@ pub(super) fn open_in(directory: &Path, of: LocksOf) -> io::Result<File> {
     };
     a_lock_file(&file.metadata()?).map_err(|why| wrong(&why))?;
     Ok(file)
-}
-
-/// Whether only root and this user can change the directory. The error says who else can, and what helps.
-fn ours_alone(directory: &Metadata) -> Result<(), String> {
-    let (owner, mode) = (directory.uid(), directory.mode() & 0o7777);
-    if !trusted(owner) {
-        return Err(format!(
-            "it belongs to user {owner}, who could replace what is in it"
-        ));
-    }
-    if mode & 0o022 != 0 {
-        return Err(format!(
-            "others may write to it (mode {mode:o}): chmod go-w"
-        ));
-    }
-    Ok(())
 }
 
 /// Whether a run can have made this file, which is about to be written to. The error says what it is

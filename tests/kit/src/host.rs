@@ -281,6 +281,14 @@ impl Host {
             .map(drop)
     }
 
+    /// From now on what is written to this host's `/etc` is not written to the machine's. What was
+    /// [bound](Self::bind) there before is not seen any more.
+    pub fn own_etc(&self) -> Result<()> {
+        let mount = "mkdir /run/etc /run/etc.work && mount -t overlay overlay -o \
+                     lowerdir=/etc,upperdir=/run/etc,workdir=/run/etc.work /etc";
+        self.run(["sh", "-ec", mount]).map(drop)
+    }
+
     /// Whether anyone on this host listens on the TCP port, IPv4 or IPv6.
     pub fn listens(&self, port: u16) -> bool {
         ["tcp", "tcp6"]

@@ -1,29 +1,34 @@
 //! What systemctl tells of a unit, and what that means for those who wait. Pure.
 
-use crate::words::unit_name::slice_path;
+use super::unit_name::slice_path;
 
 /// The properties to ask for (org.freedesktop.systemd1(5)).
-pub(super) const PROPERTIES: &str = "Id,LoadState,ActiveState,ControlGroup,Slice";
+pub(crate) const PROPERTIES: &str =
+    "Id,LoadState,ActiveState,ControlGroup,Slice,CanReload,MainPID,KillMode,TriggeredBy";
 
 /// The kind of job that ends a unit.
 const STOP: &str = "stop";
 
 /// What systemd knows of a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// Its name, where it was asked for by another one.
     pub id: String,
     load: String,
     active: String,
     control_group: String,
     slice: String,
+    can_reload: String,
+    main_pid: String,
+    kill_mode: String,
+    triggered_by: String,
     /// What systemd is about to do with it.
     job: Option<String>,
 }
 
 /// Whether the unit is going to listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// It runs, or systemd starts it, now or later: those who connect wait for it.
     Comes,
     /// It is being stopped, or has ended, and systemd does not start it: a port of it refuses.
@@ -33,7 +38,7 @@ pub(super) enum Fate {
 impl Answer {
     /// Reads what `systemctl list-jobs --no-legend` prints (`4711 haproxy.service stop running`), and
     /// `systemctl show` (`ActiveState=active`). `None`: it has told nothing of a unit.
-    pub(super) fn read(text: &str) -> Option<Answer> {
+    pub(crate) fn read(text: &str) -> Option<Answer> {
         let mut answer = Answer::default();
         let properties = text.lines().filter_map(|line| line.split_once('='));
         for (name, value) in properties {
@@ -43,6 +48,10 @@ impl Answer {
                 "ActiveState" => &mut answer.active,
                 "ControlGroup" => &mut answer.control_group,
                 "Slice" => &mut answer.slice,
+                "CanReload" => &mut answer.can_reload,
+                "MainPID" => &mut answer.main_pid,
+                "KillMode" => &mut answer.kill_mode,
+                "TriggeredBy" => &mut answer.triggered_by,
                 _ => continue,
             }
             .push_str(value);
@@ -54,15 +63,51 @@ impl Answer {
 
     /// A restart is a job up to the end of the start. So is a start by `Restart=`; between the two, the unit is
     /// activating.
-    pub(super) fn fate(&self) -> Fate {
+    pub(crate) fn fate(&self) -> Fate {
         match (self.job.as_deref(), self.active.as_str()) {
             (Some(STOP), _) | (None, "inactive" | "failed") => Fate::Stopped,
             _ => Fate::Comes,
         }
     }
 
-    /// Why it can't be kept.
-    pub(super) fn refusal(&self) -> Option<&'static str> {
+    /// Whether it runs, or is about to.
+    pub(crate) fn is_active(&self) -> bool {
+        !matches!(self.active.as_str(), "inactive" | "failed")
+    }
+
+    /// Its state, in systemd's word.
+    pub(crate) fn state(&self) -> &str {
+        &self.active
+    }
+
+    /// Whether `systemctl reload` works on it.
+    pub(crate) fn can_reload(&self) -> bool {
+        self.can_reload != "no"
+    }
+
+    /// `None`: it has none, or systemd does not know it.
+    pub(crate) fn main_process(&self) -> Option<i32> {
+        self.main_pid.parse().ok().filter(|pid| *pid > 0)
+    }
+
+    /// Whether a restart ends the main process alone, and what it has started goes on.
+    pub(crate) fn spares_children(&self) -> bool {
+        matches!(self.kill_mode.as_str(), "process" | "none")
+    }
+
+    /// The sockets that systemd holds for it.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = &str> {
+        let units = self.triggered_by.split_whitespace();
+        units.filter(|unit| unit.ends_with(".socket"))
+    }
+
+    /// There is no unit of that name.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.load == "not-found"
+    }
+
+    /// Why nobody can start it.
+    pub(crate) fn refusal(&self) -> Option<&'static str> {
         match self.load.as_str() {
             "not-found" => Some("there is no such unit"),
             "masked" => Some("the unit is masked, so nobody can start it"),
@@ -71,7 +116,7 @@ impl Answer {
     }
 
     /// Where its control group is, or will be once it is started, below the root of control groups.
-    pub(super) fn control_group(&self) -> Option<String> {
+    pub(crate) fn control_group(&self) -> Option<String> {
         match self.control_group.is_empty() {
             true => Some(format!("{}/{}", slice_path(&self.slice)?, self.id)),
             false => Some(self.control_group.clone()),
@@ -80,7 +125,7 @@ impl Answer {
 }
 
 /// Whether a job is to stop the unit, as the beginning of an answer tells.
-pub(super) fn is_to_stop(unit: &str, so_far: &str) -> bool {
+pub(crate) fn is_to_stop(unit: &str, so_far: &str) -> bool {
     job_of(unit, so_far) == Some(STOP)
 }
 
@@ -155,6 +200,29 @@ mod tests {
         answer.control_group.clear();
         answer.slice.clear();
         assert_eq!(answer.control_group(), None);
+    }
+
+    #[test]
+    fn what_a_restart_ends_is_told() {
+        let answer = |more: &str| {
+            let show = format!("Id=ssh.service\nActiveState=active\n{more}");
+            Answer::read(&show).unwrap()
+        };
+        let ssh =
+            answer("CanReload=yes\nMainPID=71\nKillMode=process\nTriggeredBy=a.timer ssh.socket\n");
+        assert!(ssh.can_reload() && ssh.spares_children());
+        assert_eq!(ssh.main_process(), Some(71));
+        assert_eq!(ssh.sockets().collect::<Vec<_>>(), ["ssh.socket"]);
+        let other = answer("CanReload=no\nMainPID=0\nKillMode=control-group\nTriggeredBy=\n");
+        assert!(!other.can_reload() && !other.spares_children());
+        assert_eq!(other.main_process(), None);
+        assert_eq!(other.sockets().count(), 0);
+        assert!(answer("").can_reload(), "systemctl itself says so, else");
+        for (state, active) in [("active", true), ("failed", false), ("inactive", false)] {
+            assert_eq!(told("", state).is_active(), active, "{state}");
+            assert_eq!(told("", state).state(), state);
+        }
+        assert!(answer("LoadState=not-found\n").is_missing() && !answer("").is_missing());
     }
 
     #[test]

@@ -1,0 +1,232 @@
+//! The options of a run, and what all commands have. The doc comments of fields are the help texts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ArgAction;
+use clap::builder::BoolishValueParser;
+
+use super::help::{CHECKS, GATED, MADE, TOLD, WHEN};
+use super::values::{Names, Nets, interfaces, networks, settle};
+use crate::action::list::ActionArgs;
+use crate::decide::config::{OpenOn, Settle};
+use crate::decide::drain::DrainUntil;
+use crate::gate::kinds::Choice;
+use crate::kernel::services::{listen_ports, ports};
+use crate::kernel::sockets::netns::Netns;
+use crate::words::duration::duration;
+use crate::words::listen_ports::ListenPorts;
+use crate::words::ports::PortSet;
+use crate::words::ready::ReadyUrl;
+use crate::words::scope::HookChoice;
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RunOptions {
+    /// TCP ports to gate: 80,443, 8000-8010, https
+    ///
+    /// Numbers, ranges, and names from the services database, separated by commas; may be repeated.
+    #[arg(
+        short,
+        long = "port",
+        value_name = "PORTS",
+        env = "SYNGATE_PORT",
+        required = true,
+        action = ArgAction::Append,
+        value_parser = ports,
+        allow_hyphen_values = true,
+        help_heading = GATED,
+    )]
+    pub(crate) ports: Vec<PortSet>,
+
+    /// Only connections to these addresses, prefixes
+    ///
+    /// Separated by commas; may be repeated. Connections to other addresses are let through.
+    #[arg(long, value_name = "ADDRS", env = "SYNGATE_TO", action = ArgAction::Append, value_parser = networks, help_heading = GATED)]
+    pub(crate) to: Vec<Nets>,
+
+    /// Let these addresses, prefixes through
+    ///
+    /// Connections from there, as of health checks, are not gated. Separated by commas; may be repeated.
+    #[arg(long, value_name = "ADDRS", env = "SYNGATE_ALLOW_FROM", action = ArgAction::Append, value_parser = networks, help_heading = GATED)]
+    pub(crate) allow_from: Vec<Nets>,
+
+    /// Let local clients through
+    ///
+    /// Connections that come in over the loopback interface are not gated: for a COMMAND that asks
+    /// its own service.
+    #[arg(long, env = "SYNGATE_ALLOW_LOCAL", value_parser = BoolishValueParser::new(), help_heading = GATED)]
+    pub(crate) allow_local: bool,
+
+    /// Only what comes in over these interfaces
+    ///
+    /// Names, separated by commas; may be repeated.
+    #[arg(long, value_name = "NAMES", env = "SYNGATE_INTERFACE", action = ArgAction::Append, value_parser = interfaces, hide_short_help = true, help_heading = GATED)]
+    pub(crate) interface: Vec<Names>,
+
+    /// Where packets are stopped
+    #[arg(
+        long,
+        value_name = "HOOK",
+        env = "SYNGATE_HOOK",
+        default_value = "auto",
+        hide_short_help = true,
+        help_heading = GATED
+    )]
+    pub(crate) hook: HookChoice,
+
+    /// The listeners' ports, if others: 80=8080
+    ///
+    /// Where the listeners' ports are not the gated ones, behind REDIRECT, TPROXY, or the published
+    /// port of a container: 8080, or 80=8080,443=8443.
+    #[arg(long, value_name = "PORTS", env = "SYNGATE_LISTEN_PORT", value_parser = listen_ports, allow_hyphen_values = true, help_heading = GATED)]
+    pub(crate) listen_port: Option<ListenPorts>,
+
+    /// Network namespace of the listeners
+    ///
+    /// A name, a process id, or a path: where a container has the listeners.
+    #[arg(long, value_name = "NETNS", env = "SYNGATE_LISTEN_NETNS", value_parser = Netns::parse, hide_short_help = true, help_heading = GATED)]
+    pub(crate) listen_netns: Option<Netns>,
+
+    /// Run this to learn --listen-netns
+    ///
+    /// By sh -c; again after COMMAND, while nobody listens: for a container that is replaced.
+    #[arg(long, value_name = "CMD", hide_short_help = true, help_heading = GATED)]
+    pub(crate) listen_netns_from: Option<OsString>,
+
+    #[command(flatten)]
+    pub(crate) action: ActionArgs,
+
+    /// At most, for what is under way
+    ///
+    /// How long to wait at most, gate closed, for what is under way to finish before COMMAND runs; 0s:
+    /// not at all.
+    #[arg(long, value_name = "DUR", env = "SYNGATE_DRAIN", default_value = "1s", value_parser = duration, allow_hyphen_values = true, help_heading = WHEN)]
+    pub(crate) drain: Duration,
+
+    /// Tell the service to say goodbye, before the drain
+    ///
+    /// By sh -c, once the gate is closed, within --drain: so that the service closes kept connections itself.
+    #[arg(long, value_name = "CMD", hide_short_help = true, help_heading = WHEN)]
+    pub(crate) drain_cmd: Option<OsString>,
+
+    /// What the drain waits for
+    ///
+    /// Handshakes, requests or connections.
+    #[arg(
+        long,
+        value_name = "WHAT",
+        env = "SYNGATE_DRAIN_UNTIL",
+        default_value = "requests",
+        help_heading = WHEN
+    )]
+    pub(crate) drain_until: DrainUntil,
+
+    /// At most, for the service to listen
+    ///
+    /// How long to wait, after COMMAND, until each port is listened on again; 0s: don't watch
+    /// listeners, as for an intended stop.
+    #[arg(long, value_name = "DUR", env = "SYNGATE_READY_TIMEOUT", default_value = "10s", value_parser = duration, allow_hyphen_values = true, help_heading = WHEN)]
+    pub(crate) ready_timeout: Duration,
+
+    /// Extra time once it listens
+    ///
+    /// auto: as long as its sockets still change.
+    #[arg(long, value_name = "DUR", env = "SYNGATE_SETTLE", default_value = "auto", value_parser = settle, allow_hyphen_values = true, hide_short_help = true, help_heading = WHEN)]
+    pub(crate) settle: Settle,
+
+    /// ready: while COMMAND still runs
+    ///
+    /// When a port opens whose service was replaced: ready is for a COMMAND that stays in the
+    /// foreground.
+    #[arg(
+        long,
+        value_name = "WHEN",
+        env = "SYNGATE_OPEN_ON",
+        default_value = "exit",
+        help_heading = WHEN
+    )]
+    pub(crate) open_on: OpenOn,
+
+    /// The kernel opens the gate after this
+    ///
+    /// Even if syngate hangs.
+    #[arg(long, value_name = "DUR", env = "SYNGATE_MAX_CLOSED", default_value = "30s", value_parser = duration, allow_hyphen_values = true, help_heading = WHEN)]
+    pub(crate) max_closed: Duration,
+
+    /// At most, for another run on the ports
+    ///
+    /// Two runs that share a port take turns.
+    #[arg(long, value_name = "DUR", env = "SYNGATE_LOCK_TIMEOUT", default_value = "1m", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = WHEN)]
+    pub(crate) lock_timeout: Duration,
+
+    /// First, gate open; if it fails, nothing is done
+    ///
+    /// By sh -c, say haproxy -c -f FILE. If it fails, nothing is gated and COMMAND is not run.
+    #[arg(long, value_name = "CMD", help_heading = CHECKS)]
+    pub(crate) precheck: Option<OsString>,
+
+    /// After COMMAND; opens once it succeeds
+    ///
+    /// By sh -c, again and again within --ready-timeout.
+    #[arg(long, value_name = "CMD", help_heading = CHECKS)]
+    pub(crate) ready_check: Option<OsString>,
+
+    /// Open the gate once this URL answers 2xx
+    ///
+    /// syngate asks it through the gate, again and again within --ready-timeout. tcp:PORT: once the port takes a
+    /// connection.
+    #[arg(long, value_name = "URL", env = "SYNGATE_READY_URL", value_parser = ReadyUrl::parse, help_heading = CHECKS)]
+    pub(crate) ready_url: Option<ReadyUrl>,
+
+    /// Don't check the certificate of an https: URL
+    #[arg(long, env = "SYNGATE_READY_INSECURE", value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = CHECKS)]
+    pub(crate) ready_insecure: bool,
+
+    /// How it is made; auto: nft where it works, else iptables
+    #[arg(
+        long,
+        value_name = "BACKEND",
+        env = "SYNGATE_BACKEND",
+        default_value = "auto",
+        hide_short_help = true,
+        help_heading = MADE
+    )]
+    pub(crate) backend: Choice,
+
+    /// How long to wait for the lock of iptables
+    #[arg(long, value_name = "DUR", env = "SYNGATE_XTABLES_WAIT", default_value = "5s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = MADE)]
+    pub(crate) xtables_wait: Duration,
+
+    /// Run COMMAND even if the gate could not be closed
+    ///
+    /// And say so. Clients may be refused then.
+    #[arg(long, env = "SYNGATE_BEST_EFFORT", value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = MADE)]
+    pub(crate) best_effort: bool,
+
+    /// Write a report, in JSON
+    ///
+    /// It replaces the last one in one step; contrib/schema/report.schema.json describes it.
+    #[arg(long, value_name = "PATH", env = "SYNGATE_REPORT_FILE", help_heading = TOLD)]
+    pub(crate) report_file: Option<PathBuf>,
+
+    /// Print the plan and the rules, do nothing
+    #[arg(short = 'n', long, env = "SYNGATE_DRY_RUN", value_parser = BoolishValueParser::new(), help_heading = TOLD)]
+    pub(crate) dry_run: bool,
+
+    /// Tell each phase
+    #[arg(short, long, env = "SYNGATE_VERBOSE", value_parser = BoolishValueParser::new(), help_heading = TOLD)]
+    pub(crate) verbose: bool,
+
+    /// Tell errors only
+    #[arg(short, long, env = "SYNGATE_QUIET", value_parser = BoolishValueParser::new(), help_heading = TOLD)]
+    pub(crate) quiet: bool,
+}
+
+/// The other commands have no brief help: all of theirs fits on one screen.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct HelpArgs {
+    /// Print this help
+    #[arg(short, long, action = ArgAction::Help)]
+    help: Option<bool>,
+}

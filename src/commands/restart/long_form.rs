@@ -1,0 +1,286 @@
+//! The call in its long form, of what was given, what a profile says, and what was found. Pure.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::cli::{Given, NamedArgs, Profile};
+use crate::words::command_line::command_line;
+
+/// What syngate found, for the options that nobody has given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct FoundOptions {
+    /// As `--port` takes them.
+    pub(super) ports: Option<String>,
+    pub(super) reload: bool,
+    pub(super) precheck: Option<String>,
+}
+
+/// A whole call of syngate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LongForm {
+    options: Vec<Given>,
+    command: Vec<OsString>,
+}
+
+/// These say what this call is to do and to tell, and not how the service is restarted.
+const OF_THIS_CALL: [&str; 3] = ["dry-run", "quiet", "verbose"];
+
+/// Of a profile, for restarts only: with them, connections could not be handed over in a reload.
+const OF_RESTARTS: [&str; 4] = ["drain", "drain-cmd", "drain-until", "open-on"];
+
+const PORT: &str = "port";
+const SYN: &str = "syn";
+const RELOAD: &str = "reload";
+const PRECHECK: &str = "precheck";
+/// The action where nobody names one.
+const ACTION: &str = "auto";
+
+/// The command line wins over the environment, that over the profile, and the profile over what was found.
+pub(super) fn long_form(
+    args: &NamedArgs,
+    profile: Option<&Profile>,
+    found: &FoundOptions,
+    command: Vec<OsString>,
+) -> LongForm {
+    let given = args.given.iter().filter(|one| {
+        // The run reads these variables itself.
+        !(one.by_environment && OF_THIS_CALL.contains(&one.long.as_str()))
+    });
+    let mut options: Vec<Given> = given.cloned().collect();
+    let left_out = |one: &Given| {
+        let is = |long: &str| one.long == long;
+        (args.no_precheck && is(PRECHECK)) || (found.reload && OF_RESTARTS.into_iter().any(is))
+    };
+    let of_profile = profile.iter().flat_map(|profile| &profile.options);
+    for one in of_profile.filter(|one| !left_out(one)) {
+        add(&mut options, one.clone());
+    }
+    let of_found = [(PORT, &found.ports), (PRECHECK, &found.precheck)];
+    let reloads = found.reload && value_of(SYN, &options).is_none_or(|action| action == ACTION);
+    for (long, value) in of_found {
+        let one = value.as_ref().map(|value| option(long, Some(value)));
+        one.into_iter().for_each(|one| add(&mut options, one));
+    }
+    add(&mut options, option(SYN, Some(ACTION)));
+    if reloads {
+        add(&mut options, option(RELOAD, None));
+    }
+    options.sort_by_key(|one| rank(&one.long));
+    LongForm { options, command }
+}
+
+fn option(long: &str, value: Option<&str>) -> Given {
+    Given {
+        long: long.to_owned(),
+        value: value.map(OsString::from),
+        by_environment: false,
+    }
+}
+
+/// Unless it is there.
+fn add(options: &mut Vec<Given>, one: Given) {
+    if !options.iter().any(|other| other.long == one.long) {
+        options.push(one);
+    }
+}
+
+/// The first of its values.
+fn value_of<'a>(long: &str, options: &'a [Given]) -> Option<&'a OsStr> {
+    let mut values = options.iter().filter(|one| one.long == long);
+    values.next()?.value.as_deref()
+}
+
+/// As people write them: which ports, what becomes of new connections, the rest, the test.
+fn rank(long: &str) -> usize {
+    match long {
+        PORT => 0,
+        SYN => 1,
+        RELOAD => 2,
+        PRECHECK => 4,
+        _ => 3,
+    }
+}
+
+impl LongForm {
+    /// The words of the call, the program's name first.
+    pub(super) fn words(&self) -> Vec<OsString> {
+        let options = self.options.iter().flat_map(words_of);
+        let command = self.command.iter().cloned();
+        let words = [OsString::from("syngate")].into_iter().chain(options);
+        words.chain([OsString::from("--")]).chain(command).collect()
+    }
+
+    /// For a shell, without what belongs to the call that was made.
+    pub(super) fn shown(&self) -> String {
+        let mut lasting = self.clone();
+        let of_this_call = |one: &Given| OF_THIS_CALL.contains(&one.long.as_str());
+        lasting.options.retain(|one| !of_this_call(one));
+        command_line(&lasting.words())
+    }
+
+    pub(super) fn has_ports(&self) -> bool {
+        value_of(PORT, &self.options).is_some()
+    }
+
+    pub(super) fn precheck(&self) -> Option<&OsStr> {
+        value_of(PRECHECK, &self.options)
+    }
+}
+
+/// `--port 80`; `--precheck=-x`, where the value would be taken for an option.
+fn words_of(one: &Given) -> Vec<OsString> {
+    let name = OsString::from(format!("--{}", one.long));
+    match &one.value {
+        None => vec![name],
+        Some(value) if value.as_bytes().starts_with(b"-") => {
+            let mut word = name;
+            word.push("=");
+            word.push(value);
+            vec![word]
+        }
+        Some(value) => vec![name, value.clone()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::command_line::os_words;
+
+    fn given(options: &[(&str, &str)]) -> Vec<Given> {
+        let one =
+            |(long, value): &(&str, &str)| option(long, (!value.is_empty()).then_some(*value));
+        options.iter().map(one).collect()
+    }
+
+    fn args(given: Vec<Given>, no_precheck: bool) -> NamedArgs {
+        NamedArgs {
+            given,
+            no_precheck,
+            ..NamedArgs::of("web.service")
+        }
+    }
+
+    fn found() -> FoundOptions {
+        FoundOptions {
+            ports: Some("80,443".to_owned()),
+            reload: false,
+            precheck: Some("web -t".to_owned()),
+        }
+    }
+
+    fn command() -> Vec<OsString> {
+        os_words(&["systemctl", "restart", "web.service"])
+    }
+
+    const COMMAND: &str = "-- systemctl restart web.service";
+
+    #[test]
+    fn what_is_found_stands_where_nobody_has_given_it() {
+        let form = long_form(&args(Vec::new(), false), None, &found(), command());
+        let shown = format!("syngate --port 80,443 --syn auto --precheck 'web -t' {COMMAND}");
+        assert_eq!(form.shown(), shown);
+        assert_eq!(form.precheck(), Some(OsStr::new("web -t")));
+        let mine = given(&[
+            ("port", "80"),
+            ("port", "81"),
+            ("dry-run", ""),
+            ("precheck", "-x"),
+            ("syn", "hold"),
+        ]);
+        let form = long_form(&args(mine, false), None, &found(), command());
+        let shown = format!("syngate --port 80 --port 81 --syn hold --precheck=-x {COMMAND}");
+        assert_eq!(form.shown(), shown);
+        assert!(form.words().contains(&"--dry-run".into()));
+    }
+
+    #[test]
+    fn a_profile_stands_between_what_is_given_and_what_is_found() {
+        let profile = Profile {
+            options: given(&[("drain", "5s"), ("port", "8080"), ("precheck", "own")]),
+            ..Profile::default()
+        };
+        let mine = given(&[("drain", "1s")]);
+        let form = |no_precheck: bool| {
+            let found = FoundOptions {
+                precheck: found().precheck.filter(|_| !no_precheck),
+                ..found()
+            };
+            let args = args(mine.clone(), no_precheck);
+            long_form(&args, Some(&profile), &found, command()).shown()
+        };
+        let shown = format!("syngate --port 8080 --syn auto --drain 1s --precheck own {COMMAND}");
+        assert_eq!(form(false), shown);
+        let shown = format!("syngate --port 8080 --syn auto --drain 1s {COMMAND}");
+        assert_eq!(form(true), shown);
+    }
+
+    /// A reload drains nothing.
+    #[test]
+    fn what_a_profile_says_of_the_drain_is_for_restarts() {
+        let profile = Profile {
+            options: given(&[("drain", "5s"), ("drain-cmd", "bye"), ("settle", "1s")]),
+            ..Profile::default()
+        };
+        let form = |reload: bool, mine: &[(&str, &str)]| {
+            let found = FoundOptions {
+                reload,
+                ..FoundOptions::default()
+            };
+            let args = args(given(mine), false);
+            long_form(&args, Some(&profile), &found, command()).shown()
+        };
+        let shown = format!("syngate --syn auto --drain 5s --drain-cmd bye --settle 1s {COMMAND}");
+        assert_eq!(form(false, &[]), shown);
+        let shown = format!("syngate --syn auto --reload --settle 1s {COMMAND}");
+        assert_eq!(form(true, &[]), shown);
+        let shown = format!("syngate --syn auto --reload --drain 1s --settle 1s {COMMAND}");
+        assert_eq!(form(true, &[("drain", "1s")]), shown);
+    }
+
+    /// It says which actions `auto` may take.
+    #[test]
+    fn a_reload_is_told_to_auto_alone() {
+        let reload = FoundOptions {
+            reload: true,
+            ..FoundOptions::default()
+        };
+        for (options, shown) in [
+            (&[][..], "--syn auto --reload"),
+            (&[("syn", "auto")], "--syn auto --reload"),
+            (&[("syn", "auto"), ("reload", "")], "--syn auto --reload"),
+            (&[("syn", "hold")], "--syn hold"),
+        ] {
+            let form = long_form(&args(given(options), false), None, &reload, command());
+            assert_eq!(form.shown(), format!("syngate {shown} {COMMAND}"));
+        }
+    }
+
+    #[test]
+    fn what_the_environment_says_of_this_call_the_run_reads_itself() {
+        let of = |long: &str, value: Option<&str>| Given {
+            by_environment: true,
+            ..option(long, value)
+        };
+        let mine = vec![
+            of("quiet", None),
+            of("drain", Some("2s")),
+            of("dry-run", None),
+        ];
+        let form = long_form(
+            &args(mine, false),
+            None,
+            &FoundOptions::default(),
+            command(),
+        );
+        let words: Vec<String> = form
+            .words()
+            .iter()
+            .map(|w| w.display().to_string())
+            .collect();
+        assert_eq!(
+            words.join(" "),
+            format!("syngate --syn auto --drain 2s {COMMAND}")
+        );
+    }
+}

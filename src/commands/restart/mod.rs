@@ -1,0 +1,216 @@
+//! `syngate restart NAME`, `reload NAME` and `run NAME`: finds out what NAME is and where it listens, and writes the
+//! call of syngate that a person would have to think of. That call is then carried out, as any other run.
+
+mod listening;
+mod long_form;
+mod precheck;
+mod script;
+mod service;
+mod tested;
+
+use std::ffi::OsString;
+use std::time::Instant;
+
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use serde::Serialize;
+
+use self::listening::Listening;
+use self::long_form::{FoundOptions, LongForm, long_form};
+pub(crate) use self::service::LARGEST_SCRIPT;
+use self::service::Service;
+use self::tested::precheck;
+use crate::cli::{Args, Named, NamedArgs, Parsed, Profile, parse};
+use crate::process::profile;
+use crate::run::{self, plan};
+use crate::words::exit::{Exit, NOT_RUN};
+use crate::words::ports::{PortSet, as_ranges};
+
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    precheck::withstand(bytes);
+    script::withstand(bytes);
+}
+
+/// A call by name, and what it stands for.
+struct Translated {
+    form: LongForm,
+    /// What NAME is, for people.
+    what: String,
+    /// The ports that were found.
+    listening: Listening,
+}
+
+/// The run that the call stands for.
+///
+/// # Errors
+/// How syngate ends where there is none. It has said why.
+pub(crate) fn run_of(named: &Named, started: Instant) -> Result<Box<Args>, Exit> {
+    let refused = |why: String| run::refuse(&named.args().options, &why, started);
+    let translated = translate(named).map_err(|error| refused(format!("{error:#}")))?;
+    match parse(translated.form.words()) {
+        Parsed::Run(args) => translated.tell(&args, started).map(|()| args),
+        Parsed::Wrong(why) => Err(refused(why)),
+        _ => unreachable!("it has options and a COMMAND"),
+    }
+}
+
+/// What a name stands for, for `syngate check`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Stands {
+    /// What it is, for people.
+    pub(crate) what: String,
+    /// What is special about its ports.
+    pub(crate) remarks: Vec<String>,
+    /// The calls in the long form.
+    pub(crate) restart: String,
+    /// Null: it can't reload.
+    pub(crate) reload: Option<String>,
+    /// Null: there is no profile with a command.
+    pub(crate) run: Option<String>,
+    #[serde(serialize_with = "as_ranges")]
+    pub(crate) ports: PortSet,
+}
+
+/// Looks what a name stands for. Changes nothing, and reads no environment.
+///
+/// # Errors
+/// Nothing, or its profile is wrong.
+pub(crate) fn stands(name: &str) -> Result<Stands> {
+    let args = || NamedArgs::of(name);
+    let restart = translate(&Named::Restart(args()))?;
+    let form = |named| translate(&named).ok().map(|other| other.form.shown());
+    let ports = restart.ports()?;
+    let mut lines = restart.listening.lines(&restart.what, &ports);
+    Ok(Stands {
+        what: lines.remove(0),
+        remarks: lines,
+        restart: restart.form.shown(),
+        reload: form(Named::Reload(args())),
+        run: form(Named::Run(args())),
+        ports,
+    })
+}
+
+fn translate(named: &Named) -> Result<Translated> {
+    let args = named.args();
+    ensure!(
+        !(args.no_precheck && args.options.precheck.is_some()),
+        "--precheck and --no-precheck exclude each other: leave one of them out"
+    );
+    let profile = profile_of(named).map_err(Error::msg)?;
+    let service = match named {
+        Named::Run(_) => None,
+        _ => Service::find(&args.name)?,
+    };
+    match (service, profile) {
+        (Some(service), profile) => of_service(named, &service, profile.as_ref()),
+        (None, Some(profile)) => of_profile(named, &profile),
+        (None, None) => Err(unknown(named)),
+    }
+}
+
+fn profile_of(named: &Named) -> Result<Option<Profile>, String> {
+    let file = profile::file_of(named.short());
+    let bytes = profile::read(&file)?;
+    bytes.map(|bytes| Profile::read(&file, &bytes)).transpose()
+}
+
+/// Restarts or reloads what is running now.
+fn of_service(named: &Named, service: &Service, profile: Option<&Profile>) -> Result<Translated> {
+    let (who, word) = (service.shown(), named.word());
+    if matches!(named, Named::Reload(_)) && !service.can_reload() {
+        bail!(
+            "{who} can't reload: syngate restart {} restarts it",
+            named.short()
+        );
+    }
+    let found = service.look().with_context(|| who.clone())?;
+    let no_precheck = named.args().no_precheck || profile.is_some_and(|p| p.no_precheck);
+    let options = FoundOptions {
+        ports: (!found.listening.ports.is_empty()).then(|| found.listening.ports.to_string()),
+        reload: matches!(named, Named::Reload(_)),
+        precheck: (!no_precheck).then(|| precheck(&found)).flatten(),
+    };
+    let form = long_form(named.args(), profile, &options, service.command(word));
+    ensure!(form.has_ports(), "{}", service.silent(&found, named));
+    let profile = profile.map(|profile| format!(" with {}", profile.file.display()));
+    Ok(Translated {
+        form,
+        what: who + &profile.unwrap_or_default(),
+        listening: found.listening,
+    })
+}
+
+/// Runs the command of a profile.
+fn of_profile(named: &Named, profile: &Profile) -> Result<Translated> {
+    let (file, short) = (profile.file.display(), named.short());
+    ensure!(
+        !matches!(named, Named::Reload(_)),
+        "{short} is a profile alone ({file}), and no service that can reload: syngate run {short} runs its command"
+    );
+    ensure!(
+        !profile.command.is_empty(),
+        "{file} has no command; expected one, such as command=service web restart, or a unit or init script of \
+         the name {short}"
+    );
+    let found = FoundOptions::default();
+    let command = profile.command.iter().map(OsString::from).collect();
+    let form = long_form(named.args(), Some(profile), &found, command);
+    ensure!(
+        form.has_ports(),
+        "{file} has no port; expected one, such as port=80,443"
+    );
+    Ok(Translated {
+        form,
+        what: file.to_string(),
+        listening: Listening::default(),
+    })
+}
+
+fn unknown(named: &Named) -> Error {
+    let (short, file) = (named.short(), profile::file_of(named.short()));
+    match named {
+        Named::Run(_) => anyhow!(
+            "there is no profile {}; syngate restart {short} is for a service",
+            file.display()
+        ),
+        _ => anyhow!(
+            "{short} is no service here: there is no unit {}, no init script /etc/init.d/{short}, and no profile {}",
+            named.args().name,
+            file.display()
+        ),
+    }
+}
+
+impl Translated {
+    fn ports(&self) -> Result<PortSet> {
+        match parse(self.form.words()) {
+            Parsed::Run(args) => Ok(plan::ports(&args)),
+            Parsed::Wrong(why) => bail!("{why}"),
+            _ => unreachable!("it has options and a COMMAND"),
+        }
+    }
+
+    /// Says what the call stands for, before it is carried out.
+    fn tell(&self, args: &Args, started: Instant) -> Result<(), Exit> {
+        let say = run::say(args, started);
+        if args.options.dry_run {
+            let printed = say.print(
+                &format!("# {}\n", self.form.shown()),
+                Exit::Status(0),
+                NOT_RUN,
+            );
+            if printed != Exit::Status(0) {
+                return Err(printed);
+            }
+        }
+        let ports = plan::ports(args);
+        for line in self.listening.lines(&self.what, &ports) {
+            say.result(&line);
+        }
+        if let Some(precheck) = self.form.precheck() {
+            say.result(&format!("precheck: {}", precheck.display()));
+        }
+        Ok(())
+    }
+}

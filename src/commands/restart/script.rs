@@ -1,0 +1,155 @@
+//! What an init script tells of its service: the files of pids, the programs, whether it can reload. Pure. The script
+//! is read as text; nothing of it is run.
+
+use std::collections::HashMap;
+
+/// The folders of files of pids. `/var/run` is another name of the first.
+const RUN: &str = "/run";
+
+/// What the text of a script names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Script {
+    /// Absolute paths of files that may have pids.
+    pub(super) pid_files: Vec<String>,
+    /// Absolute paths: programs are among them.
+    pub(super) paths: Vec<String>,
+    pub(super) reloads: bool,
+}
+
+impl Script {
+    pub(super) fn read(name: &str, text: &str) -> Script {
+        let mut script = Script {
+            pid_files: vec![format!("{RUN}/{name}.pid")],
+            ..Script::default()
+        };
+        let mut variables = HashMap::new();
+        for line in text.lines().map(str::trim) {
+            script.reloads |= is_case(line, "reload");
+            // Red Hat's scripts have the file in a comment: # pidfile: /var/run/web.pid
+            let line = line.strip_prefix("# pidfile:").unwrap_or(line);
+            if line.starts_with('#') {
+                continue;
+            }
+            let line = expanded(line, &variables);
+            if let Some((name, value)) = assignment(&line) {
+                variables.insert(name.to_owned(), value.to_owned());
+            }
+            let words = line.split(|c: char| c.is_whitespace() || "\"'`;()=|&<>".contains(c));
+            script.take(words.filter(|word| word.starts_with('/') && !word.contains('$')));
+        }
+        script
+    }
+
+    fn take<'a>(&mut self, paths: impl Iterator<Item = &'a str>) {
+        for path in paths {
+            let of = match path.ends_with(".pid") {
+                true => &mut self.pid_files,
+                false => &mut self.paths,
+            };
+            if !of.iter().any(|known| known == path) {
+                of.push(path.to_owned());
+            }
+        }
+    }
+}
+
+/// `NAME=value`, at the beginning of a line.
+fn assignment(line: &str) -> Option<(&str, &str)> {
+    let line = line.strip_prefix("export ").unwrap_or(line);
+    let (name, value) = line.split_once('=')?;
+    let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let value = match value.chars().next() {
+        Some(quote @ ('"' | '\'')) => value[1..].split(quote).next()?,
+        _ => value
+            .split(|c: char| c.is_whitespace() || c == ';')
+            .next()?,
+    };
+    (is_name && !name.is_empty()).then_some((name, value))
+}
+
+/// The line with the values of the variables that are known, for `$NAME` and `${NAME}`.
+fn expanded(line: &str, variables: &HashMap<String, String>) -> String {
+    let mut parts = line.split('$');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (name, rest) = match part.strip_prefix('{').and_then(|p| p.split_once('}')) {
+            Some(braced) => braced,
+            None => {
+                let is_end = |c: char| !c.is_ascii_alphanumeric() && c != '_';
+                part.split_at(part.find(is_end).unwrap_or(part.len()))
+            }
+        };
+        match variables.get(name) {
+            Some(value) => {
+                text.push_str(value);
+                text.push_str(rest);
+            }
+            None => {
+                text.push('$');
+                text.push_str(part);
+            }
+        }
+    }
+    text
+}
+
+/// Whether the line begins a branch of a case for this word: `start|reload)`.
+fn is_case(line: &str, word: &str) -> bool {
+    let Some((patterns, _)) = line.split_once(')') else {
+        return false;
+    };
+    let mut patterns = patterns.trim_start_matches('(').split('|');
+    patterns.any(|pattern| pattern.trim().trim_matches(['"', '\'']) == word)
+}
+
+/// What holds for any text as a script.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn withstand(bytes: &[u8]) {
+    let script = Script::read("web", &String::from_utf8_lossy(bytes));
+    assert_eq!(script.pid_files[0], "/run/web.pid");
+    let all = script.pid_files.iter().chain(&script.paths);
+    assert!({ all }.all(|path| path.starts_with('/') && !path.contains(['$', '\n'])));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEB: &str = "#!/bin/sh\n# Provides: /not/this\nNAME=web\nexport BASE=\"/opt/$NAME\"\n\
+        DAEMON=${BASE}/sbin/webd # the program\nPIDFILE=/var/run/${NAME}.pid;\n[ -x $DAEMON ] || exit 0\n\
+        X=$UNKNOWN/x.pid Y=/opt/$UNKNOWN/y\ncase \"$1\" in\n  start|stop)\n  /usr/bin/other --pidfile=/run/o.pid\n;;\n\
+        \x20 \"restart\" | reload)\n;;\nesac\n";
+
+    #[test]
+    fn a_script_names_files_of_pids_and_programs() {
+        let script = Script::read("web", WEB);
+        let pid_files = ["/run/web.pid", "/var/run/web.pid", "/run/o.pid"];
+        assert_eq!(script.pid_files, pid_files);
+        for path in ["/opt/web/sbin/webd", "/usr/bin/other"] {
+            assert!(script.paths.iter().any(|p| p == path), "{script:?}");
+        }
+        assert!(
+            !script.paths.iter().any(|p| p.contains("not")),
+            "{script:?}"
+        );
+        assert!(script.reloads);
+        let old = Script::read("old", "# pidfile: /var/run/o.pid\n");
+        assert_eq!(old.pid_files, ["/run/old.pid", "/var/run/o.pid"]);
+    }
+
+    #[test]
+    fn a_script_that_can_t_reload_is_known() {
+        for (line, reloads) in [
+            ("reload)", true),
+            ("(reload)", true),
+            ("restart|reload|force-reload)", true),
+            ("restart|force-reload)", false),
+            ("echo reload", false),
+            ("echo \"Usage: web {start|reload}\"", false),
+            ("# reload)", false),
+        ] {
+            assert_eq!(Script::read("web", line).reloads, reloads, "{line}");
+        }
+        withstand(WEB.as_bytes());
+    }
+}

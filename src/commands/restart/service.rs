@@ -1,0 +1,227 @@
+//! What NAME is on this host: a unit of systemd's, an init script, or neither; and what it listens on.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::SigSet;
+
+use super::listening::{Listening, Owner, listening};
+use super::script::Script;
+use crate::cli::Named;
+use crate::commands::check::endpoint::Control;
+use crate::kernel::control_group;
+use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::holders::processes;
+use crate::kernel::sockets::{Looks, Sample, Want};
+use crate::process::ancestry::descends_from;
+use crate::process::environment::environment;
+use crate::process::own_unit::booted;
+use crate::process::systemctl::{Question, read};
+use crate::words::command_line::command_line;
+use crate::words::ports::PortSet;
+use crate::words::run_id::new_id;
+use crate::words::scope::Scope;
+use crate::words::unit_answer::Answer;
+use crate::words::unit_name::stem;
+
+/// Where init scripts are.
+const SCRIPTS: &str = "/etc/init.d";
+/// A file that is larger is no script, in bytes.
+pub(crate) const LARGEST_SCRIPT: usize = 1024 * 1024;
+/// The pid of systemd, which holds the sockets of its socket units.
+const INIT: i32 = 1;
+
+#[derive(Debug)]
+pub(super) enum Service {
+    Unit(Box<Answer>),
+    Script(String, Script),
+}
+
+/// What a look at a service finds.
+pub(super) struct Found {
+    pub(super) listening: Listening,
+    /// The process that others come from, if it is known.
+    pub(super) main: Option<i32>,
+    /// Where was looked, for people.
+    looked_at: String,
+}
+
+impl Service {
+    /// `name`: with `.service`. `None`: neither systemd nor init scripts know it.
+    ///
+    /// # Errors
+    /// systemd does not tell, or nobody can start the unit.
+    pub(super) fn find(name: &str) -> Result<Option<Service>> {
+        if let Some(answer) = ask(name)? {
+            if let Some(why) = answer.refusal() {
+                bail!("{name}: {why}");
+            }
+            return Ok(Some(Service::Unit(Box::new(answer))));
+        }
+        let name = stem(name);
+        let file = Path::new(SCRIPTS).join(name);
+        if !file.is_file() {
+            return Ok(None);
+        }
+        let shown = || file.display().to_string();
+        let size = file.metadata().with_context(shown)?.len();
+        ensure!(
+            size <= LARGEST_SCRIPT as u64,
+            "{}: it is too large for a script",
+            shown()
+        );
+        let text = fs::read(&file).with_context(shown)?;
+        let script = Script::read(name, &String::from_utf8_lossy(&text));
+        Ok(Some(Service::Script(name.to_owned(), script)))
+    }
+
+    /// For people.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Service::Unit(unit) => unit.id.clone(),
+            Service::Script(name, _) => format!("{SCRIPTS}/{name}"),
+        }
+    }
+
+    /// The words that restart or reload it.
+    pub(super) fn command(&self, verb: &str) -> Vec<OsString> {
+        let control = match self {
+            Service::Unit(unit) => Control::Systemd(unit.id.clone()),
+            Service::Script(name, _) => Control::Init(name.clone()),
+        };
+        control.command(verb)
+    }
+
+    pub(super) fn can_reload(&self) -> bool {
+        match self {
+            Service::Unit(unit) => unit.can_reload(),
+            Service::Script(_, script) => script.reloads,
+        }
+    }
+
+    /// # Errors
+    /// The kernel does not list its sockets.
+    pub(super) fn look(&self) -> Result<Found> {
+        let all = PortSet::from_ranges([1..=u16::MAX]);
+        let want = Want {
+            holders: true,
+            ..Want::default()
+        };
+        let there = Sockets::new(&all, &Scope::default())?.look(want)?;
+        Ok(match self {
+            Service::Unit(unit) => of_unit(unit, &there),
+            Service::Script(name, script) => of_script(name, script, &there),
+        })
+    }
+
+    /// Why no ports were found, and what to do.
+    pub(super) fn silent(&self, found: &Found, named: &Named) -> String {
+        let (who, looked_at) = (self.shown(), &found.looked_at);
+        let verb = named.word();
+        let by_hand = command_line(&self.command(verb));
+        let name_them = format!(
+            "name its ports, as in syngate {verb} {} --port 80",
+            named.short()
+        );
+        let kept = &found.listening.kept;
+        match self {
+            _ if !kept.is_empty() => format!(
+                "{who} listens on {} alone, which systemd holds open: that needs no gate; {by_hand}",
+                kept.brief()
+            ),
+            Service::Unit(unit) if !unit.is_active() => format!(
+                "{who} is {}, so nobody listens on its ports: systemctl start {who} starts it; or {name_them}",
+                unit.state()
+            ),
+            _ => format!("{who} listens on no TCP port here (looked at {looked_at}): {name_them}"),
+        }
+    }
+}
+
+/// `None`: there is no such unit, or no systemd.
+fn ask(name: &str) -> Result<Option<Answer>> {
+    let mask = SigSet::thread_get_mask().context("the signal mask")?;
+    let question = Question::ask(name, &environment(&new_id()), &mask);
+    let said = question.and_then(|question| read(&question.wait()?));
+    match said {
+        Ok(answer) => Ok(Some(answer).filter(|answer| !answer.is_missing())),
+        // Where another init runs, systemctl may be there, and knows nothing.
+        Err(error) => match booted() {
+            true => Err(error.context(name.to_owned())),
+            false => Ok(None),
+        },
+    }
+}
+
+fn of_unit(unit: &Answer, there: &Sample) -> Found {
+    let path = unit.control_group();
+    let group = path.as_deref().and_then(control_group::at);
+    let main = unit.main_process();
+    let mut owner = Owner {
+        manager: unit.sockets().next().map(|_| INIT),
+        alone: main.filter(|_| unit.spares_children()),
+        ..Owner::default()
+    };
+    if let Some(group) = &group {
+        owner.control_groups = control_group::ids_in(group);
+        owner.processes = control_group::processes_in(group);
+    }
+    owner.processes.extend(main);
+    let group = path.unwrap_or_else(|| "that systemctl does not name".to_owned());
+    Found {
+        listening: listening(&owner, there),
+        main,
+        looked_at: format!(
+            "the control group {group} and its {} processes",
+            owner.processes.len()
+        ),
+    }
+}
+
+/// By the files of pids, else by the programs that the script names.
+fn of_script(name: &str, script: &Script, there: &Sample) -> Found {
+    let mut files = script.pid_files.clone();
+    files.extend(pid_files_in(&format!("/run/{name}")));
+    let roots: Vec<i32> = files.iter().flat_map(|file| pids_in(file)).collect();
+    let of_roots = |pid: &i32| roots.iter().any(|root| descends_from(*pid, *root));
+    let holding = || there.holders.keys().copied();
+    let mut owner = Owner {
+        processes: holding().filter(of_roots).collect(),
+        ..Owner::default()
+    };
+    let mut main = roots.first().copied();
+    if owner.processes.is_empty() {
+        let is_named = |pid: &i32| {
+            let file = fs::read_link(format!("/proc/{pid}/exe")).ok();
+            let file = file.and_then(|file| fs::canonicalize(file).ok());
+            let same = |path: &String| fs::canonicalize(path).ok() == file;
+            file.is_some() && script.paths.iter().any(same)
+        };
+        owner.processes = holding().filter(is_named).collect();
+        main = None;
+    }
+    Found {
+        listening: listening(&owner, there),
+        main,
+        looked_at: format!(
+            "the processes of {}, and those of the programs that {SCRIPTS}/{name} names",
+            files.join(", ")
+        ),
+    }
+}
+
+fn pid_files_in(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path().display().to_string());
+    files.filter(|file| file.ends_with(".pid")).collect()
+}
+
+/// The living processes that a file names, one a line.
+fn pids_in(file: &str) -> Vec<i32> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let pids = text.lines().filter_map(|line| line.trim().parse().ok());
+    let living: Vec<i32> = processes().collect();
+    pids.filter(|pid| living.contains(pid)).collect()
+}

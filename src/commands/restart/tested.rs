@@ -1,0 +1,69 @@
+//! The test of a service's configuration, as it can be called here.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::precheck::test_of;
+use super::service::Found;
+use crate::kernel::sockets::holders::started;
+use crate::process::cmdline::words_of;
+use crate::run::program::resolve;
+
+/// Where programs are that PATH may lack: cron's is /usr/bin:/bin.
+const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The line that tests the configuration of a service that runs: of its main process, else of the oldest that has a
+/// test. `None`: nothing is known, or the program that tests is not there.
+pub(super) fn precheck(found: &Found) -> Option<String> {
+    let mut holders: Vec<i32> = found.listening.processes.iter().copied().collect();
+    holders.sort_by_key(|pid| started(*pid));
+    let main = found.main.into_iter();
+    main.chain(holders).find_map(of_process)
+}
+
+fn of_process(pid: i32) -> Option<String> {
+    let file = executable(pid)?;
+    let call = words_of(pid)?.into_iter();
+    let call: Option<Vec<String>> = call.map(|word| word.into_string().ok()).collect();
+    let test = test_of(&file, &call?)?;
+    let tester = match test.tester {
+        Some(name) => named(name, &file)?,
+        None => as_called(&file),
+    };
+    let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok();
+    Some(test.line(&tester, directory.as_deref().and_then(Path::to_str)))
+}
+
+/// After an upgrade the file is another one, under the same name.
+fn executable(pid: i32) -> Option<PathBuf> {
+    let file = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let name = file.to_str()?;
+    Some(name.strip_suffix(" (deleted)").unwrap_or(name).into())
+}
+
+/// By its name alone, if PATH leads to that very file. sshd wants to be called by its path.
+fn as_called(file: &Path) -> String {
+    let path = env::var_os("PATH");
+    let name = file.file_name().unwrap_or_default();
+    let by_name = resolve(name, path.as_deref()).ok();
+    let same =
+        by_name.and_then(|found| fs::canonicalize(found).ok()) == fs::canonicalize(file).ok();
+    match same && name != "sshd" {
+        true => name.display().to_string(),
+        false => file.display().to_string(),
+    }
+}
+
+/// A program beside that file, in PATH, or where programs usually are.
+fn named(name: &str, beside: &Path) -> Option<String> {
+    let path = env::var_os("PATH");
+    if resolve(OsStr::new(name), path.as_deref()).is_ok() {
+        return Some(name.to_owned());
+    }
+    let folder = beside.parent().unwrap_or(Path::new("/")).as_os_str();
+    let elsewhere = [folder, OsStr::new(USUAL)].into_iter();
+    let found = { elsewhere }.find_map(|path| resolve(OsStr::new(name), Some(path)).ok());
+    Some(found?.display().to_string())
+}

@@ -1,0 +1,76 @@
+//! Where profiles are, and that nobody else could have written them: they have command lines that root runs.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use super::place::{Place, ours_alone};
+use crate::words::profile::LARGEST;
+
+/// The folder of profiles.
+pub(crate) const FOLDER: &str = "/etc/syngate";
+
+/// The file of that profile, whether it is there or not.
+pub(crate) fn file_of(name: &str) -> PathBuf {
+    Path::new(FOLDER).join(format!("{name}.conf"))
+}
+
+/// The names of the profiles that are there.
+pub(crate) fn names() -> impl Iterator<Item = String> {
+    let entries = std::fs::read_dir(FOLDER).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        Some(
+            entry
+                .file_name()
+                .to_str()?
+                .strip_suffix(".conf")?
+                .to_owned(),
+        )
+    })
+}
+
+/// What that profile says. `None`: there is none.
+///
+/// # Errors
+/// It can't be read, or another user can change it or lead its path elsewhere.
+pub(crate) fn read(file: &Path) -> Result<Option<Vec<u8>>, String> {
+    let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    match opened(file).and_then(whole) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(format!("{}: {error}", file.display())),
+    }
+}
+
+fn opened(file: &Path) -> io::Result<File> {
+    let place = Place::find(file)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let opened = match openat(&place.folder, &*place.name, flags, Mode::empty()) {
+        Err(Errno::ELOOP) => return Err(io::Error::other("it is a symbolic link")),
+        opened => File::from(opened?),
+    };
+    if let Some(why) = place.exposed {
+        return Err(io::Error::other(format!("{why}: chmod go-w")));
+    }
+    let what = opened.metadata()?;
+    if !what.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    ours_alone(&what).map_err(io::Error::other)?;
+    Ok(opened)
+}
+
+fn whole(file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(LARGEST as u64 + 1).read_to_end(&mut bytes)?;
+    match bytes.len() > LARGEST {
+        true => Err(io::Error::other(format!(
+            "it has more than {LARGEST} bytes"
+        ))),
+        false => Ok(bytes),
+    }
+}

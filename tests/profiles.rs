@@ -1,0 +1,256 @@
+//! Profiles in /etc/syngate: what they say wins over what is found, others can't write them, and what is wrong in one
+//! is told before anything is done.
+
+mod harness;
+
+use std::fs;
+
+use harness::named::{by_name, done, long_form, refused};
+use harness::{call, report_in, words};
+use testkit::services::{Haproxy, HaproxyConfig, Serve};
+use testkit::{Host, Load, Pair, SERVER};
+
+/// A host with a folder for profiles of its own.
+fn host() -> Host {
+    let host = Host::new().unwrap();
+    with_folder(&host);
+    host
+}
+
+fn with_folder(host: &Host) {
+    host.own_etc().unwrap();
+    host.must(words("mkdir -m 755 /etc/syngate"));
+}
+
+fn write(host: &Host, name: &str, text: &str) {
+    let file = host.write("profile", text);
+    let install = format!("install -m 644 {} /etc/syngate/{name}.conf", file.display());
+    host.must(words(&install));
+}
+
+/// Its port and its command are its own.
+#[test]
+fn nobody_notices_the_run_of_a_profile() {
+    let pair = Pair::steered_by_flow().unwrap();
+    let host = &pair.server;
+    with_folder(host);
+    let haproxy = Haproxy::debian_init(host, &HaproxyConfig::port(80)).unwrap();
+    haproxy.start().unwrap();
+    let report = host.dir().join("report.json");
+    let text = format!(
+        "# what the shop needs\nport = 80\ndrain=2s\nprecheck='haproxy -c -f /etc/haproxy/haproxy.cfg'\n\
+         REPORT_FILE={}\ncommand=sh -c 'service haproxy restart; exit 0'\n",
+        report.display()
+    );
+    write(host, "shop", &text);
+    let load = Load::to(format!("{SERVER}:80")).rate(300);
+    let mut clients = load.start(&pair.client).unwrap();
+    clients.wait_flowing().unwrap();
+    for word in ["run", "restart"] {
+        let old = host.must(words("pgrep -x haproxy"));
+        let ran = by_name(host, &format!("{word} shop"));
+        done(&ran);
+        assert!(
+            ran.stderr
+                .starts_with("syngate: /etc/syngate/shop.conf: ports 80\n"),
+            "{ran:?}"
+        );
+        assert_ne!(host.must(words("pgrep -x haproxy")), old);
+        let report = report_in(&report);
+        assert_eq!(report["outcome"], "ok", "{report:#}");
+        assert_eq!(report["command"][0], "sh", "{report:#}");
+    }
+    let clients = clients.stop().unwrap();
+    assert_eq!(clients.failed(), 0, "{clients}");
+    let says = "shop is a profile alone (/etc/syngate/shop.conf), and no service that can reload: syngate run shop";
+    refused(&by_name(host, "reload shop"), says);
+    let form = long_form(&by_name(host, "run shop -n --no-precheck --port 81"));
+    let expected = format!(
+        "--port 81 --syn auto --drain 2s --report-file {} -- sh -c 'service haproxy restart; exit 0'",
+        report.display()
+    );
+    assert_eq!(form, expected);
+}
+
+#[test]
+fn a_profile_of_a_service_has_its_options() {
+    let host = &host();
+    let haproxy = Haproxy::debian_init(host, &HaproxyConfig::port(80).and_bind(":81")).unwrap();
+    haproxy.start().unwrap();
+    write(
+        host,
+        "haproxy",
+        "syn=hold\nsettle=1s\nno_precheck=yes\nallow_local=yes\nbest_effort=no\n",
+    );
+    let form = |call: &str| {
+        let ran = by_name(host, call);
+        let form = long_form(&ran);
+        let what = "syngate: /etc/init.d/haproxy with /etc/syngate/haproxy.conf: ports ";
+        assert!(ran.stderr.starts_with(what), "{ran:?}");
+        form
+    };
+    let found = "--port 80-81 --syn hold --settle 1s --allow-local -- service haproxy restart";
+    assert_eq!(form("restart haproxy -n"), found);
+    let given = "--port 80-81 --syn drop --settle 2s --allow-local -- service haproxy restart";
+    assert_eq!(form("restart haproxy -n --syn drop --settle 2s"), given);
+    write(host, "haproxy", "port=81\nprecheck=true\ncommand=false\n");
+    let own = "--port 81 --syn auto --precheck true -- service haproxy restart";
+    assert_eq!(form("restart haproxy -n"), own);
+    let ran = host.sh(&format!(
+        "SYNGATE_PORT=82 SYNGATE_SYN=drop {} run haproxy -n",
+        harness::SYNGATE
+    ));
+    let form = long_form(&ran.unwrap());
+    assert_eq!(
+        form, "--port 82 --syn drop --precheck true -- false",
+        "the environment wins"
+    );
+}
+
+#[test]
+fn what_is_wrong_in_a_profile_is_told_with_file_and_line() {
+    let host = &host();
+    for (text, says) in [
+        (
+            "port=80\n\ndrain=5\n",
+            ", line 3: drain: '5': a number without a unit; expected ",
+        ),
+        (
+            "prot=80\n",
+            ", line 1: prot: there is no such key; expected the name of an option",
+        ),
+        (
+            "port=80\nport=81\n",
+            ", line 2: port is given twice, first in line 1",
+        ),
+        (
+            "command=a && b\n",
+            ", line 1: command: 'a && b': & is for a shell",
+        ),
+        ("nonsense\n", ", line 1: 'nonsense': expected KEY=value"),
+        (
+            "port=80\n",
+            " has no command; expected one, such as command=service web restart",
+        ),
+        (
+            "command=true\n",
+            " has no port; expected one, such as port=80,443",
+        ),
+    ] {
+        write(host, "web", text);
+        for word in ["run web", "restart web", "check web"] {
+            refused(
+                &by_name(host, word),
+                &format!("syngate: /etc/syngate/web.conf{says}"),
+            );
+        }
+    }
+    let long = format!("# {}\n", "x".repeat(70_000));
+    write(host, "web", &long);
+    refused(
+        &by_name(host, "run web"),
+        "web.conf: it has more than 65536 bytes",
+    );
+}
+
+/// It has command lines, which root runs.
+#[test]
+fn a_profile_that_others_can_write_is_refused() {
+    let host = &host();
+    let _service = Serve::on("0.0.0.0:80").start(host).unwrap();
+    for (done_to_it, says) in [
+        (
+            "chmod 666 /etc/syngate/web.conf",
+            "others may write to it (mode 666): chmod go-w",
+        ),
+        (
+            "chmod 777 /etc/syngate",
+            "others may write to /etc/syngate (mode 777): chmod go-w",
+        ),
+        (
+            "rm /etc/syngate/web.conf; mkfifo /etc/syngate/web.conf",
+            "it is no regular file",
+        ),
+        (
+            "rm /etc/syngate/web.conf; mkdir /etc/syngate/web.conf",
+            "it is no regular file",
+        ),
+    ] {
+        host.must(words("rm -rf /etc/syngate"));
+        host.must(words("mkdir -m 755 /etc/syngate"));
+        write(host, "web", "port=80\ncommand=true\n");
+        done(&by_name(host, "run web --ready-timeout 0"));
+        host.must(["sh", "-ec", done_to_it]);
+        for word in ["run", "restart", "check"] {
+            let ran = by_name(host, &format!("{word} web"));
+            refused(&ran, &format!("/etc/syngate/web.conf: {says}"));
+        }
+    }
+}
+
+#[test]
+fn check_shows_what_a_name_stands_for() {
+    let host = &host();
+    let haproxy = Haproxy::debian_init(host, &HaproxyConfig::port(80)).unwrap();
+    haproxy.start().unwrap();
+    write(
+        host,
+        "haproxy",
+        "drain=2s\nport=80\nno_precheck=yes\ncommand=true\n",
+    );
+    let ran = by_name(host, "check haproxy");
+    done(&ran);
+    let form = "syngate --port 80 --syn auto --drain 2s -- service haproxy restart";
+    let shown = format!("  - restart is:\n      {form}\n");
+    assert!(
+        ran.stdout
+            .starts_with("the name\n  - /etc/init.d/haproxy with /etc/syngate/"),
+        "{ran:?}"
+    );
+    assert!(ran.stdout.contains(&shown), "{ran:?}");
+    assert!(
+        ran.stdout.contains("\nthe service\n") && ran.stdout.contains(":80 "),
+        "{ran:?}"
+    );
+    let ran = by_name(host, "check haproxy --json");
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let name = &json["name"];
+    assert_eq!(name["restart"], form);
+    assert_eq!(name["ports"], serde_json::json!(["80"]));
+    let reload = "syngate --port 80 --syn auto --reload -- service haproxy reload";
+    assert_eq!(name["reload"], reload);
+    assert_eq!(
+        name["run"],
+        "syngate --port 80 --syn auto --drain 2s -- true"
+    );
+    refused(&by_name(host, "check nobody"), "nobody is no service here");
+    let ran = call(host, ["-p", "80"]).run(["true"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let plain = by_name(host, "check --json");
+    let json: serde_json::Value = serde_json::from_str(&plain.stdout).unwrap();
+    assert_eq!(json["name"], serde_json::Value::Null);
+}
+
+mod of_root {
+    use super::*;
+
+    /// Of another user's folder nothing is taken, not even through a link of root's.
+    #[test]
+    fn a_profile_of_another_user_is_refused() {
+        let host = &host();
+        write(host, "web", "port=80\ncommand=true\n");
+        host.must(words("chown 1234 /etc/syngate/web.conf"));
+        let says = "web.conf: it belongs to user 1234, who could change what is in it";
+        refused(&by_name(host, "run web"), says);
+        host.must(words("rm -r /etc/syngate"));
+        let theirs = "install -d -o 1234 /run/theirs; ln -s /run/theirs /etc/syngate;
+                      echo port=80 >/run/theirs/web.conf";
+        host.must(["sh", "-ec", theirs]);
+        refused(
+            &by_name(host, "run web"),
+            "/run/theirs belongs to user 1234",
+        );
+        let file = fs::read_to_string("/etc/syngate/web.conf");
+        assert!(file.is_err(), "the machine has none");
+    }
+}

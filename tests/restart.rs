@@ -1,0 +1,550 @@
+//! `syngate restart NAME` and `reload NAME` with init scripts and units: which ports and which test they find, that
+//! the call in the long form is the same run, and that nobody notices. A stand-in for systemctl tells what a test has
+//! written; tests/ci/test-systemd tries it under a real systemd.
+
+mod harness;
+
+use std::fs;
+use std::time::Duration;
+
+use harness::named::{NamedUnit, by_name, done, long_form, program, refused};
+use harness::{SOON, report_in, words};
+use testkit::services::{Haproxy, HaproxyConfig, Serve};
+use testkit::{Host, Load, Pair, RunningLoad, SERVER, wait_until};
+
+const LONG: Duration = Duration::from_secs(100);
+
+fn load(pair: &Pair, ask: Option<&str>) -> RunningLoad {
+    let load = Load::to(format!("{SERVER}:80")).rate(300).duration(LONG);
+    let load = ask.iter().fold(load, |load, ask| load.ask(ask));
+    let mut load = load.start(&pair.client).unwrap();
+    load.wait_flowing().unwrap();
+    load
+}
+
+#[track_caller]
+fn unnoticed(load: RunningLoad) {
+    let report = load.stop().unwrap();
+    assert_eq!(report.failed(), 0, "{report}");
+}
+
+fn haproxy<'a>(host: &'a Host, config: &HaproxyConfig) -> Haproxy<'a> {
+    let haproxy = Haproxy::debian_init(host, config).unwrap();
+    haproxy.start().unwrap();
+    haproxy
+}
+
+fn pids(host: &Host, name: &str) -> String {
+    host.must(["pgrep", "-x", name])
+}
+
+const TEST: &str = "--precheck 'haproxy -c -f /etc/haproxy/haproxy.cfg'";
+
+// Init scripts -------------------------------------------------------------------------------------
+
+#[test]
+fn nobody_notices_a_restart_of_haproxy_by_its_name() {
+    let pair = Pair::steered_by_flow().unwrap();
+    let host = &pair.server;
+    let haproxy = haproxy(host, &HaproxyConfig::port(80).and_bind("127.0.0.1:8404"));
+    let clients = load(&pair, None);
+    for _ in 0..3 {
+        let old = pids(host, "haproxy");
+        let ran = by_name(host, "restart haproxy");
+        done(&ran);
+        let said: Vec<&str> = ran.stderr.lines().collect();
+        let expected = [
+            &format!(
+                "syngate: /etc/init.d/haproxy: ports 80,8404 of haproxy (pid {})",
+                old.trim()
+            ),
+            "syngate: 8404: on loopback alone, for clients of this host",
+            "syngate: precheck: haproxy -c -f /etc/haproxy/haproxy.cfg",
+        ];
+        assert_eq!(said[..3], expected, "{ran:?}");
+        let ended = "syngate: service haproxy restart exited with status 0; 80,8404 was closed";
+        assert!(said.last().unwrap().starts_with(ended), "{ran:?}");
+        assert_ne!(pids(host, "haproxy"), old);
+    }
+    unnoticed(clients);
+
+    let clients = load(&pair, None);
+    haproxy.restart().unwrap();
+    let bare = clients.stop().unwrap();
+    assert!(bare.refused > 0, "the control has to fail: {bare}");
+}
+
+#[test]
+fn nobody_notices_a_reload_of_nginx_by_its_name() {
+    let pair = Pair::steered_by_flow().unwrap();
+    let host = &pair.server;
+    let log = host.dir().join("error.log").display().to_string();
+    let config = format!(
+        "user root root; pid /run/nginx.pid; error_log {log}; events {{ worker_connections 8000; }}\n\
+         http {{ access_log off; server {{ listen 80 reuseport; return 200 ok; }} }}\n"
+    );
+    let config = host.write("nginx.conf", config);
+    host.bind(config, "/etc/nginx/nginx.conf").unwrap();
+    host.must(words("service nginx start"));
+    let clients = load(&pair, None);
+    for _ in 0..3 {
+        let old = pids(host, "nginx");
+        let ran = by_name(host, "reload nginx -v");
+        done(&ran);
+        assert!(
+            ran.stderr.contains("syngate: precheck: nginx -t\n"),
+            "{ran:?}"
+        );
+        assert!(ran.stderr.contains("COMMAND ended: status 0"), "{ran:?}");
+        assert_ne!(pids(host, "nginx"), old, "its workers are others");
+    }
+    unnoticed(clients);
+    let form = long_form(&by_name(host, "reload nginx -n"));
+    assert_eq!(
+        form,
+        "--port 80 --syn auto --reload --precheck 'nginx -t' -- service nginx reload"
+    );
+}
+
+/// People learn it from there, and it is the same run.
+#[test]
+fn a_dry_run_prints_the_call_in_the_long_form() {
+    let host = &Host::new().unwrap();
+    let _haproxy = haproxy(host, &HaproxyConfig::port(80));
+    let old = pids(host, "haproxy");
+    let dry = by_name(host, "restart haproxy -n");
+    let form = long_form(&dry);
+    let expected = format!("--port 80 --syn auto {TEST} -- service haproxy restart");
+    assert_eq!(form, expected);
+    let (_, rest) = dry.stdout.split_once('\n').unwrap();
+    let plan = |text: &str| {
+        // Each run has an id of its own.
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with('#') && !line.contains("syngate_"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let same = by_name(host, &format!("-n {form}"));
+    assert_eq!(plan(rest), plan(&same.stdout));
+    assert!(plan(rest).len() > 4, "{rest}");
+    assert_eq!(pids(host, "haproxy"), old, "nothing was run");
+
+    let ran = by_name(host, &form);
+    done(&ran);
+    assert_ne!(pids(host, "haproxy"), old);
+    // A stop is told by its output, too.
+    let full = by_name(host, "restart haproxy -n >/dev/full");
+    assert_eq!(full.code(), 125, "{full:?}");
+}
+
+#[test]
+fn options_win_over_what_is_found() {
+    let host = &Host::new().unwrap();
+    let _haproxy = haproxy(host, &HaproxyConfig::port(80).and_bind(":81"));
+    for (call, expected) in [
+        (
+            "restart haproxy -n --no-precheck",
+            "--port 80-81 --syn auto",
+        ),
+        (
+            "restart -n --port 81 haproxy.service --syn=drop --drain 2s --precheck 'true; true'",
+            "--port 81 --syn drop --drain 2s --precheck 'true; true'",
+        ),
+        (
+            "reload haproxy -n --no-precheck",
+            "--port 80-81 --syn auto --reload",
+        ),
+        (
+            "reload haproxy -n --no-precheck --syn hold -p 80 -p 82",
+            "--port 80 --port 82 --syn hold",
+        ),
+        (
+            "restart haproxy -nv --no-precheck --to 10.0.0.0/8 --max-closed 20s",
+            "--port 80-81 --syn auto --to 10.0.0.0/8 --max-closed 20s",
+        ),
+    ] {
+        let ran = by_name(host, call);
+        let verb = call.split(' ').next().unwrap();
+        let form = format!("{expected} -- service haproxy {verb}");
+        assert_eq!(long_form(&ran), form, "{call}");
+    }
+    // The environment is as good as the command line, and says how much is told.
+    let call = "SYNGATE_PORT=81 SYNGATE_DRY_RUN=1 SYNGATE_QUIET=1 SYNGATE_SETTLE=1s";
+    let ran = host.sh(&format!(
+        "{call} {} restart haproxy --no-precheck",
+        harness::SYNGATE
+    ));
+    let ran = ran.unwrap();
+    let form = "--port 81 --syn auto --settle 1s -- service haproxy restart";
+    assert_eq!(long_form(&ran), form);
+    assert!(ran.stderr.contains("so this is a dry run"), "{ran:?}");
+    assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+}
+
+/// The old one goes on.
+#[test]
+fn a_configuration_that_is_broken_stops_it() {
+    let host = &Host::new().unwrap();
+    let haproxy = haproxy(host, &HaproxyConfig::port(80));
+    let old = pids(host, "haproxy");
+    haproxy
+        .configure(&HaproxyConfig::port(80).global("nonsense"))
+        .unwrap();
+    let report = host.dir().join("report.json");
+    let ran = by_name(
+        host,
+        &format!("restart haproxy --report-file {}", report.display()),
+    );
+    assert_eq!(ran.code(), 125, "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("nothing was gated, COMMAND was not run"),
+        "{ran:?}"
+    );
+    assert_eq!(pids(host, "haproxy"), old);
+    assert_eq!(report_in(&report)["reason"], "precheck");
+    // Debian's script tests it, too.
+    let ran = by_name(host, "restart haproxy --no-precheck");
+    assert_eq!(ran.code(), 1, "{ran:?}");
+}
+
+/// Where a script has no file of pids, the program that it names is looked for.
+#[test]
+fn a_service_without_a_file_of_pids_is_found_by_its_program() {
+    let host = &Host::new().unwrap();
+    let _haproxy = haproxy(host, &HaproxyConfig::port(80));
+    let _other = Serve::on("0.0.0.0:81").start(host).unwrap();
+    host.must(words("rm /run/haproxy.pid"));
+    let form = long_form(&by_name(host, "restart haproxy -n"));
+    let expected = format!("--port 80 --syn auto {TEST} -- service haproxy restart");
+    assert_eq!(form, expected);
+}
+
+#[test]
+fn what_can_t_be_done_by_name_is_told_in_one_line() {
+    let host = &Host::new().unwrap();
+    let report = host.dir().join("report.json");
+    let file = format!("restart nobody --report-file {}", report.display());
+    for (call, says) in [
+        (
+            file.as_str(),
+            "nobody is no service here: there is no unit nobody.service, no init script \
+             /etc/init.d/nobody, and no profile /etc/syngate/nobody.conf",
+        ),
+        (
+            "run nobody",
+            "there is no profile /etc/syngate/nobody.conf; syngate restart nobody is for a service",
+        ),
+        (
+            "restart haproxy",
+            "/etc/init.d/haproxy listens on no TCP port here (looked at the processes of /run/haproxy.pid, ",
+        ),
+        (
+            "restart haproxy",
+            "name its ports, as in syngate restart haproxy --port 80",
+        ),
+        (
+            "reload redis-server",
+            "/etc/init.d/redis-server can't reload: syngate restart redis-server restarts it",
+        ),
+        (
+            "restart",
+            "NAME is missing: which service to restart, as in syngate restart haproxy",
+        ),
+        ("restart ''", "<NAME>: '': no unit is named"),
+        (
+            "restart ../x",
+            "it is no unit's name; expected the name of a service",
+        ),
+        ("restart haproxy.socket", "it is no service"),
+        (
+            "restart haproxy nginx",
+            "unexpected argument 'nginx' (see syngate restart --help)",
+        ),
+        ("restart haproxy -- true", "unexpected argument 'true'"),
+        (
+            "restart haproxy --drian 1s",
+            "unknown option '--drian'; is --drain meant?",
+        ),
+        (
+            "restart haproxy --drain 5",
+            "--drain: '5': a number without a unit",
+        ),
+        (
+            "restart haproxy --precheck true --no-precheck",
+            "--precheck and --no-precheck exclude each other",
+        ),
+        (
+            "restrat haproxy",
+            "unexpected argument 'restrat'; is restart meant?",
+        ),
+    ] {
+        refused(&by_name(host, call), says);
+    }
+    // What does not fit together shows when the call is known.
+    let ran = by_name(host, "restart haproxy -p 80 --reload --syn drop");
+    assert_eq!(ran.code(), 125, "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("--reload and --syn drop exclude each other"),
+        "{ran:?}"
+    );
+    let report = report_in(&report);
+    assert_eq!(
+        (&report["outcome"], &report["reason"]),
+        (&"not_run".into(), &"name".into())
+    );
+    for verb in ["restart", "reload", "run"] {
+        let ran = by_name(host, &format!("{verb} --help"));
+        done(&ran);
+        assert!(
+            ran.stdout.contains("All options of a run work, too"),
+            "{ran:?}"
+        );
+        assert!(!ran.stdout.contains("--drain"), "{ran:?}");
+    }
+}
+
+// Units --------------------------------------------------------------------------------------------
+
+#[test]
+fn a_unit_comes_before_an_init_script() {
+    let pair = Pair::steered_by_flow().unwrap();
+    let host = &pair.server;
+    let unit = NamedUnit::of(host, "haproxy");
+    let _haproxy = Haproxy::debian_init(host, &HaproxyConfig::port(80)).unwrap();
+    host.must(words(&format!("{} service haproxy start", unit.within())));
+    let _others = Serve::on("0.0.0.0:81")
+        .and_on("[::]:82")
+        .start(host)
+        .unwrap();
+    let clients = load(&pair, None);
+    for (verb, action) in [("restart", "--syn auto"), ("reload", "--syn auto --reload")] {
+        let form = long_form(&by_name(host, &format!("{verb} haproxy -n")));
+        let expected = format!("--port 80 {action} {TEST} -- systemctl {verb} haproxy.service");
+        assert_eq!(form, expected, "81 and 82 are others'");
+        let ran = by_name(host, &format!("{verb} haproxy"));
+        done(&ran);
+        let first = "syngate: haproxy.service: ports 80 of haproxy (pid ";
+        assert!(ran.stderr.starts_with(first), "{ran:?}");
+    }
+    unnoticed(clients);
+    assert_eq!(
+        unit.asked(),
+        "restart haproxy.service\nreload haproxy.service\n"
+    );
+}
+
+#[test]
+fn what_a_unit_can_t_do_is_told() {
+    let host = &Host::new().unwrap();
+    let unit = NamedUnit::of(host, "haproxy");
+    let _service = Serve::on("0.0.0.0:80")
+        .start_by(host, &words(&unit.within()))
+        .unwrap();
+    unit.tell("CanReload=no\n");
+    let says = "haproxy.service can't reload: syngate restart haproxy restarts it";
+    refused(&by_name(host, "reload haproxy"), says);
+    unit.tell("LoadState=masked\n");
+    let says = "haproxy.service: the unit is masked, so nobody can start it";
+    refused(&by_name(host, "restart haproxy"), says);
+    assert_eq!(unit.asked(), "");
+}
+
+#[test]
+fn a_unit_without_listeners_is_told_with_what_was_looked_at() {
+    let host = &Host::new().unwrap();
+    let unit = NamedUnit::of(host, "haproxy");
+    let _other = Serve::on("0.0.0.0:80").start(host).unwrap();
+    let says = "haproxy.service listens on no TCP port here (looked at the control group /testkit-";
+    refused(&by_name(host, "restart haproxy"), says);
+    unit.tell("ActiveState=\n");
+    let told = fs::read_to_string(host.dir().join("bin/told")).unwrap();
+    fs::write(
+        host.dir().join("bin/told"),
+        told.replace("=active", "=failed"),
+    )
+    .unwrap();
+    let ran = by_name(host, "restart haproxy");
+    refused(
+        &ran,
+        "haproxy.service is failed, so nobody listens on its ports: systemctl start",
+    );
+    let form = long_form(&by_name(host, "restart haproxy --port 80 -n"));
+    assert_eq!(
+        form,
+        "--port 80 --syn auto -- systemctl restart haproxy.service"
+    );
+}
+
+/// A restart of sshd leaves its sessions, and what they forward.
+#[test]
+fn of_a_unit_that_spares_its_children_the_main_process_counts() {
+    let host = &Host::new().unwrap();
+    let unit = NamedUnit::of(host, "ssh");
+    let within = words(&unit.within());
+    let main = Serve::on("0.0.0.0:22").start_by(host, &within).unwrap();
+    let _session = Serve::on("127.0.0.1:9000").start_by(host, &within).unwrap();
+    drop(main);
+    let main = Serve::on("0.0.0.0:22").start_by(host, &within).unwrap();
+    let pid = host.must([
+        "sh",
+        "-c",
+        "ss -Hltnp sport = :22 | grep -o 'pid=[0-9]*' | cut -d= -f2",
+    ]);
+    let form = |mode: &str| {
+        unit.tell(&format!("KillMode={mode}\nMainPID={pid}"));
+        long_form(&by_name(host, "restart ssh -n"))
+    };
+    assert!(form("process").starts_with("--port 22 "));
+    assert!(form("control-group").starts_with("--port 22,9000 "));
+    drop(main);
+}
+
+/// "I could not look" is not "there is none": the init script must not take its place.
+#[test]
+fn a_systemd_that_does_not_answer_is_no_missing_unit() {
+    let host = &Host::new().unwrap();
+    let _haproxy = haproxy(host, &HaproxyConfig::port(80));
+    program(
+        host,
+        "systemctl",
+        "#!/bin/sh\necho 'Failed to connect to bus'\nexit 1\n",
+    );
+    let form = long_form(&by_name(host, "restart haproxy -n"));
+    assert!(
+        form.ends_with("-- service haproxy restart"),
+        "another init: {form}"
+    );
+    host.must(words("mkdir -p /run/systemd/system"));
+    let says = "haproxy.service: systemctl: Failed to connect to bus";
+    refused(&by_name(host, "restart haproxy -n"), says);
+}
+
+// What listens -------------------------------------------------------------------------------------
+
+/// Starts the service in a unit `web`, and compares what syngate finds: the port, and the test, which succeeds.
+#[track_caller]
+fn finds(host: &Host, service: &str, port: u16, test: Option<&str>) {
+    let unit = NamedUnit::of(host, "web");
+    let dir = host.dir().display().to_string();
+    let line = service.replace("DIR", &dir);
+    let mut service = host.command("sh");
+    service.args([
+        "-c",
+        &format!("exec {} {line} >{dir}/log 2>&1", unit.within()),
+    ]);
+    let _service = host.spawn(&mut service).unwrap();
+    wait_until(SOON, &line, || host.listens(port)).unwrap();
+    let form = long_form(&by_name(host, "restart web -n"));
+    let test = test.map(|test| test.replace("DIR", &dir));
+    let told = test.iter().map(|test| format!(" --precheck '{test}'"));
+    let told: String = told.collect();
+    let expected = format!("--port {port} --syn auto{told} -- systemctl restart web.service");
+    assert_eq!(form, expected);
+    if let Some(test) = test {
+        assert_eq!(host.must(["sh", "-c", &test]), "", "{test}");
+    }
+    unit.ends();
+    wait_until(SOON, "its end", || !host.listens(port)).unwrap();
+}
+
+#[test]
+fn redis_is_found() {
+    let host = &Host::new().unwrap();
+    let service = "redis-server --port 6379 --save '' --bind 127.0.0.1 ::1 --dir DIR";
+    finds(host, service, 6379, None);
+}
+
+#[test]
+fn sshd_is_found() {
+    let host = &Host::new().unwrap();
+    let dir = host.dir().display().to_string();
+    host.must([
+        "ssh-keygen",
+        "-q",
+        "-t",
+        "ed25519",
+        "-N",
+        "",
+        "-f",
+        &format!("{dir}/key"),
+    ]);
+    let config = format!("Port 2222\nListenAddress 127.0.0.1\nHostKey {dir}/key\nPidFile none\n");
+    host.write("sshd", config);
+    host.must(words("mkdir -p /run/sshd"));
+    let service = "/usr/sbin/sshd -D -f DIR/sshd";
+    finds(host, service, 2222, Some("/usr/sbin/sshd -t -f DIR/sshd"));
+}
+
+#[test]
+fn a_go_program_is_found() {
+    let host = &Host::new().unwrap();
+    host.write("prometheus.yml", "");
+    let service = "prometheus --config.file=DIR/prometheus.yml --storage.tsdb.path=DIR/tsdb \
+                   --web.listen-address=:9090";
+    let test = "promtool check config DIR/prometheus.yml >/dev/null";
+    finds(host, service, 9090, Some(test));
+}
+
+#[test]
+fn gunicorn_is_found() {
+    let host = &Host::new().unwrap();
+    host.write(
+        "app.py",
+        "def app(e, start):\n    start('200 OK', [])\n    return [b'ok']\n",
+    );
+    let service = "/usr/bin/python3 /usr/bin/gunicorn -w 2 -b 127.0.0.1:8000 --chdir DIR app:app";
+    finds(host, service, 8000, None);
+}
+
+mod of_root {
+    use super::*;
+
+    #[test]
+    fn postgresql_is_found() {
+        let host = &Host::new().unwrap();
+        let programs = "export PATH=$(echo /usr/lib/postgresql/*/bin):$PATH";
+        let as_its_user = "setpriv --reuid postgres --regid postgres --init-groups";
+        let made = format!(
+            "{programs}; install -d -o postgres -g postgres -m 700 /run/pg && cd / &&
+             {as_its_user} initdb -D /run/pg -A trust -N >/dev/null"
+        );
+        host.must(["sh", "-c", &made]);
+        let service =
+            format!("sh -c '{programs}; exec {as_its_user} postgres -D /run/pg -k /run/pg'");
+        let file = host.must(["sh", "-c", "echo /usr/lib/postgresql/*/bin/postgres"]);
+        let file = match host.sh("command -v postgres").unwrap().ok() {
+            true => "postgres",
+            false => file.trim(),
+        };
+        let test = format!("{file} -C config_file -D /run/pg >/dev/null");
+        finds(host, &service, 5432, Some(&test));
+    }
+
+    /// Debian's script runs it as a user of its own.
+    #[test]
+    fn nobody_notices_a_restart_of_redis_by_its_name() {
+        let pair = Pair::steered_by_flow().unwrap();
+        let host = &pair.server;
+        let config = "port 80\nbind 0.0.0.0\nprotected-mode no\nsave \"\"\ndaemonize yes\n\
+                      pidfile /run/redis/redis-server.pid\ndir /run/redis\nlogfile \"\"\n";
+        let config = host.write("redis.conf", config);
+        fs::set_permissions(&config, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        host.bind(config, "/etc/redis/redis.conf").unwrap();
+        host.must(words("sysctl -qw net.ipv4.ip_unprivileged_port_start=0"));
+        host.must(words("service redis-server start"));
+        host.wait_listen(80).unwrap();
+        let clients = load(&pair, Some("redis"));
+        for _ in 0..3 {
+            let old = pids(host, "redis-server");
+            let ran = by_name(host, "restart redis-server");
+            done(&ran);
+            let first = "syngate: /etc/init.d/redis-server: ports 80 of redis-server (pid ";
+            assert!(ran.stderr.starts_with(first), "{ran:?}");
+            assert!(!ran.stderr.contains("precheck"), "it has none: {ran:?}");
+            assert_ne!(pids(host, "redis-server"), old);
+        }
+        unnoticed(clients);
+    }
+}
