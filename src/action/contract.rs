@@ -34,7 +34,7 @@ use crate::words::ports::PortSet;
 use crate::words::steer::Steer;
 
 /// The heading of the actions' options in `--help`.
-pub(crate) const HEADING: &str = "What happens to new connections meanwhile";
+pub(crate) const HEADING: &str = "New connections while the gate is closed";
 
 /// An action as the command line knows it.
 pub(crate) struct ActionEntry {

@@ -11,7 +11,7 @@ use crate::words::duration::duration;
 /// Options of the actions that steer connections elsewhere.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct LingerOptions {
-    /// redirect, divert: time to finish
+    /// redirect, divert: max. time to finish there
     ///
     /// How long connections to the standby, or the peer, may take to finish once the gate is open.
     #[arg(long, value_name = "DUR", env = "SYNGATE_LINGER", default_value = "1m", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]

@@ -32,9 +32,9 @@ fn named(name: &str) -> Option<&'static ActionEntry> {
 pub(crate) struct ActionArgs {
     #[arg(
         long = "syn",
-        help = format!("What becomes of them: {}", expected()),
+        help = format!("What to do with them: {}", expected()),
         long_help = format!(
-            "What becomes of them: {}\n\nIt is their SYNs, the first packets, that the gate stops.",
+            "What to do with them: {}\n\nThe gate stops their SYNs, the first packets.",
             expected()
         ),
         value_name = "ACTION",

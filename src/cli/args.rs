@@ -53,7 +53,7 @@ pub struct Args {
     #[command(flatten)]
     pub(crate) options: RunOptions,
 
-    /// This; --help: all of it
+    /// Print help (--help: all options)
     #[arg(short, long, action = ArgAction::Help, help_heading = TOLD)]
     help: Option<bool>,
 

@@ -13,11 +13,11 @@ pub(crate) const STYLES: Styles = Styles::styled()
 pub(crate) const HELP_WIDTH: usize = 80;
 
 // The groups of options, in the order of a run.
-pub(crate) const GATED: &str = "What is gated";
-pub(crate) const WHEN: &str = "How long, and when it goes on";
-pub(crate) const CHECKS: &str = "Checks around COMMAND, by sh -c";
+pub(crate) const GATED: &str = "What to gate";
+pub(crate) const WHEN: &str = "Times";
+pub(crate) const CHECKS: &str = "Checks before and after COMMAND";
 pub(crate) const MADE: &str = "How the gate is made";
-pub(crate) const TOLD: &str = "What is told";
+pub(crate) const TOLD: &str = "Output";
 
 /// `-h` has one line for an option: variables and possible values are left to `--help`.
 pub(crate) fn brief(program: clap::Command) -> clap::Command {

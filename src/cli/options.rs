@@ -39,32 +39,32 @@ pub(crate) struct RunOptions {
     )]
     pub(crate) ports: Vec<PortSet>,
 
-    /// Only connections to these addresses, prefixes
+    /// Gate only connections to these addresses
     ///
     /// Separated by commas; may be repeated. Connections to other addresses are let through.
     #[arg(long, value_name = "ADDRS", env = "SYNGATE_TO", action = ArgAction::Append, value_parser = networks, help_heading = GATED)]
     pub(crate) to: Vec<Nets>,
 
-    /// Let these addresses, prefixes through
+    /// Don't gate connections from these addresses
     ///
-    /// Connections from there, as of health checks, are not gated. Separated by commas; may be repeated.
+    /// Addresses or prefixes, of health checks, say. Separated by commas; may be repeated.
     #[arg(long, value_name = "ADDRS", env = "SYNGATE_ALLOW_FROM", action = ArgAction::Append, value_parser = networks, help_heading = GATED)]
     pub(crate) allow_from: Vec<Nets>,
 
-    /// Let local clients through
+    /// Don't gate connections from this host itself
     ///
     /// Connections that come in over the loopback interface are not gated: for a COMMAND that asks
     /// its own service.
     #[arg(long, env = "SYNGATE_ALLOW_LOCAL", value_parser = BoolishValueParser::new(), help_heading = GATED)]
     pub(crate) allow_local: bool,
 
-    /// Only what comes in over these interfaces
+    /// Gate only connections that come in here
     ///
     /// Names, separated by commas; may be repeated.
     #[arg(long, value_name = "NAMES", env = "SYNGATE_INTERFACE", action = ArgAction::Append, value_parser = interfaces, hide_short_help = true, help_heading = GATED)]
     pub(crate) interface: Vec<Names>,
 
-    /// Where packets are stopped
+    /// Where in the kernel packets are stopped
     #[arg(
         long,
         value_name = "HOOK",
@@ -75,20 +75,20 @@ pub(crate) struct RunOptions {
     )]
     pub(crate) hook: HookChoice,
 
-    /// The listeners' ports, if others: 80=8080
+    /// Ports of the listeners, if others: 80=8080
     ///
     /// Where the listeners' ports are not the gated ones, behind REDIRECT, TPROXY, or the published
     /// port of a container: 8080, or 80=8080,443=8443.
     #[arg(long, value_name = "PORTS", env = "SYNGATE_LISTEN_PORT", value_parser = listen_ports, allow_hyphen_values = true, help_heading = GATED)]
     pub(crate) listen_port: Option<ListenPorts>,
 
-    /// Network namespace of the listeners
+    /// Network namespace where the service listens
     ///
     /// A name, a process id, or a path: where a container has the listeners.
     #[arg(long, value_name = "NETNS", env = "SYNGATE_LISTEN_NETNS", value_parser = Netns::parse, hide_short_help = true, help_heading = GATED)]
     pub(crate) listen_netns: Option<Netns>,
 
-    /// Run this to learn --listen-netns
+    /// Command that prints the network namespace
     ///
     /// By sh -c; again after COMMAND, while nobody listens: for a container that is replaced.
     #[arg(long, value_name = "CMD", hide_short_help = true, help_heading = GATED)]
@@ -97,7 +97,7 @@ pub(crate) struct RunOptions {
     #[command(flatten)]
     pub(crate) action: ActionArgs,
 
-    /// At most, for what is under way
+    /// Max. time for requests in progress
     ///
     /// How long to wait at most, gate closed, for what is under way to finish before COMMAND runs; 0s:
     /// not at all.
@@ -122,20 +122,20 @@ pub(crate) struct RunOptions {
     )]
     pub(crate) drain_until: DrainUntil,
 
-    /// At most, for the service to listen
+    /// Max. time until the service listens
     ///
     /// How long to wait, after COMMAND, until each port is listened on again; 0s: don't watch
     /// listeners, as for an intended stop.
     #[arg(long, value_name = "DUR", env = "SYNGATE_READY_TIMEOUT", default_value = "10s", value_parser = duration, allow_hyphen_values = true, help_heading = WHEN)]
     pub(crate) ready_timeout: Duration,
 
-    /// Extra time once it listens
+    /// Time to wait once the service listens
     ///
     /// auto: as long as its sockets still change.
     #[arg(long, value_name = "DUR", env = "SYNGATE_SETTLE", default_value = "auto", value_parser = settle, allow_hyphen_values = true, hide_short_help = true, help_heading = WHEN)]
     pub(crate) settle: Settle,
 
-    /// ready: while COMMAND still runs
+    /// ready: as soon as it listens
     ///
     /// When a port opens whose service was replaced: ready is for a COMMAND that stays in the
     /// foreground.
@@ -148,31 +148,31 @@ pub(crate) struct RunOptions {
     )]
     pub(crate) open_on: OpenOn,
 
-    /// The kernel opens the gate after this
+    /// Max. time the gate stays closed
     ///
-    /// Even if syngate hangs.
+    /// Then the kernel opens it, even if syngate hangs.
     #[arg(long, value_name = "DUR", env = "SYNGATE_MAX_CLOSED", default_value = "30s", value_parser = duration, allow_hyphen_values = true, help_heading = WHEN)]
     pub(crate) max_closed: Duration,
 
-    /// At most, for another run on the ports
+    /// Max. time to wait for another run
     ///
     /// Two runs that share a port take turns.
     #[arg(long, value_name = "DUR", env = "SYNGATE_LOCK_TIMEOUT", default_value = "1m", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = WHEN)]
     pub(crate) lock_timeout: Duration,
 
-    /// First, gate open; if it fails, nothing is done
+    /// Command to run first; if it fails, nothing is done
     ///
     /// By sh -c, say haproxy -c -f FILE. If it fails, nothing is gated and COMMAND is not run.
     #[arg(long, value_name = "CMD", help_heading = CHECKS)]
     pub(crate) precheck: Option<OsString>,
 
-    /// After COMMAND; opens once it succeeds
+    /// Command that must succeed before the gate opens
     ///
     /// By sh -c, again and again within --ready-timeout.
     #[arg(long, value_name = "CMD", help_heading = CHECKS)]
     pub(crate) ready_check: Option<OsString>,
 
-    /// Open the gate once this URL answers 2xx
+    /// URL that must answer 2xx before the gate opens
     ///
     /// syngate asks it through the gate, again and again within --ready-timeout. tcp:PORT: once the port takes a
     /// connection.
@@ -183,7 +183,7 @@ pub(crate) struct RunOptions {
     #[arg(long, env = "SYNGATE_READY_INSECURE", value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = CHECKS)]
     pub(crate) ready_insecure: bool,
 
-    /// How it is made; auto: nft where it works, else iptables
+    /// What makes the gate; auto: nft where it works, else iptables
     #[arg(
         long,
         value_name = "BACKEND",
@@ -194,31 +194,31 @@ pub(crate) struct RunOptions {
     )]
     pub(crate) backend: Choice,
 
-    /// How long to wait for the lock of iptables
+    /// Max. time to wait for the lock of iptables
     #[arg(long, value_name = "DUR", env = "SYNGATE_XTABLES_WAIT", default_value = "5s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = MADE)]
     pub(crate) xtables_wait: Duration,
 
     /// Run COMMAND even if the gate could not be closed
     ///
-    /// And say so. Clients may be refused then.
+    /// A warning says so. Clients may be refused then.
     #[arg(long, env = "SYNGATE_BEST_EFFORT", value_parser = BoolishValueParser::new(), hide_short_help = true, help_heading = MADE)]
     pub(crate) best_effort: bool,
 
-    /// Write a report, in JSON
+    /// Write a report to this file, in JSON
     ///
     /// It replaces the last one in one step; contrib/schema/report.schema.json describes it.
     #[arg(long, value_name = "PATH", env = "SYNGATE_REPORT_FILE", help_heading = TOLD)]
     pub(crate) report_file: Option<PathBuf>,
 
-    /// Print the plan and the rules, do nothing
+    /// Print the plan and the rules; do nothing
     #[arg(short = 'n', long, env = "SYNGATE_DRY_RUN", value_parser = BoolishValueParser::new(), help_heading = TOLD)]
     pub(crate) dry_run: bool,
 
-    /// Tell each phase
+    /// Print each step
     #[arg(short, long, env = "SYNGATE_VERBOSE", value_parser = BoolishValueParser::new(), help_heading = TOLD)]
     pub(crate) verbose: bool,
 
-    /// Tell errors only
+    /// Print errors only
     #[arg(short, long, env = "SYNGATE_QUIET", value_parser = BoolishValueParser::new(), help_heading = TOLD)]
     pub(crate) quiet: bool,
 }

@@ -53,13 +53,13 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
 
 #[derive(Debug, Clone, Args)]
 struct PeerOptions {
-    /// divert: how many connections may be the peer's at a time
+    /// divert: max. number of connections at the peer at a time
     ///
     /// Of each IP version; the SYNs of more are dropped, and sent again by their clients.
     #[arg(long, value_name = "N", env = "SYNGATE_MAX_DIVERTED", default_value_t = MAX_DIVERTED, value_parser = diverted, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
     max_diverted: u32,
 
-    /// divert: how long the peer may take to answer
+    /// divert: max. time for the peer to answer
     ///
     /// To accept a connection to each address and port; nothing is gated before.
     #[arg(long, value_name = "DUR", env = "SYNGATE_PEER_TIMEOUT", default_value = "2s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]

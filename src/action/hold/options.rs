@@ -59,29 +59,29 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
 
 #[derive(Debug, Clone, Args)]
 struct HoldOptions {
-    /// hold: how many may wait
+    /// hold, park, handover: max. number that may wait
     ///
     /// SYNs that come when so many wait are dropped, and sent again by their clients.
     #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD", default_value_t = MAX_HELD, value_parser = held, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
     max_held: u32,
 
-    /// hold: how many of them from one source [default: a quarter of --max-held]
+    /// hold: max. number of them from one source [default: a quarter of --max-held]
     ///
     /// A source is an IPv4 address, or an IPv6 /64.
     #[arg(long, value_name = "N", env = "SYNGATE_MAX_HELD_PER_SOURCE", value_parser = held, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
     max_held_per_source: Option<u32>,
 
-    /// hold: how long letting them go may take; then the gate opens all the same
+    /// hold: max. time to let them go; then the gate opens all the same
     #[arg(long, value_name = "DUR", env = "SYNGATE_RELEASE_TIMEOUT", default_value = "2s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
     release_timeout: Duration,
 
-    /// hold, park: how many connections a second are let go at most [default: as many as there is place for]
+    /// hold, park: max. number of connections a second to let go [default: as many as there is place for]
     ///
     /// For a service with limits of its own, as sshd has with MaxStartups.
     #[arg(long, value_name = "N", env = "SYNGATE_RELEASE_RATE", value_parser = rate, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
     release_rate: Option<NonZeroU32>,
 
-    /// hold: number of the queue (NFQUEUE) that they wait in [default: one that is free]
+    /// hold: number of the queue (NFQUEUE) where they wait [default: one that is free]
     #[arg(long, value_name = "NUM", env = "SYNGATE_QUEUE_NUM", value_parser = queue_number, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
     queue_num: Option<QueueNum>,
 }

@@ -51,23 +51,23 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
 
 #[derive(Debug, Clone, Args)]
 struct StandbyOptions {
-    /// redirect: run this as the standby
+    /// redirect: command that runs the standby
     ///
     /// By sh -c, before the gate is closed. It is stopped when the run ends, by SIGKILL too.
     #[arg(long, value_name = "CMD", help_heading = HEADING)]
     standby: Option<OsString>,
 
-    /// redirect: your own test of the standby
+    /// redirect: command that tests the standby
     ///
     /// By sh -c, until it succeeds; nothing is gated before.
     #[arg(long, value_name = "CMD", hide_short_help = true, help_heading = HEADING)]
     standby_check: Option<OsString>,
 
-    /// redirect: how long the standby may take to listen, and its check to succeed
+    /// redirect: max. time for the standby to listen, and for its check to succeed
     #[arg(long, value_name = "DUR", env = "SYNGATE_STANDBY_TIMEOUT", default_value = "10s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
     standby_timeout: Duration,
 
-    /// redirect: how long the --standby has to end after SIGTERM; then SIGKILL
+    /// redirect: max. time for the standby to end after SIGTERM; then SIGKILL
     #[arg(long, value_name = "DUR", env = "SYNGATE_STANDBY_GRACE", default_value = "10s", value_parser = duration, allow_hyphen_values = true, hide_short_help = true, help_heading = HEADING)]
     standby_grace: Duration,
 
