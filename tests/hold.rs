@@ -1205,6 +1205,46 @@ fn on_every_way_out_they_go() {
     }
 }
 
+/// The service is down, and the run ends all at once: the client's own account, and the run's.
+#[test]
+fn who_is_refused_on_a_way_out_is_told_of() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    for way in ["fails", "USR1", "second signal"] {
+        let server = Serve::on("0.0.0.0:80").start(host).unwrap();
+        let call = hold(host, "");
+        let mut latch = Latch::new(host, "out");
+        let told = host.dir().join("told");
+        let _ = std::fs::remove_file(&told);
+        let trap = format!("trap 'touch {}' TERM", told.display());
+        let script = format!("{trap}; {}; exit 7", latch.hold());
+        let mut run = call.start(["sh", "-c", &script]);
+        latch.wait();
+        drop(server);
+        let load = burst(&format!("{SERVER}:80"), 10)
+            .start(&pair.client)
+            .unwrap();
+        wait_stopped(host, 10);
+        match way {
+            "fails" => latch.release(),
+            "USR1" => run.signal(Signal::SIGUSR1).unwrap(),
+            _ => {
+                run.signal(Signal::SIGTERM).unwrap();
+                wait_until(SOON, "a signal that is passed on", || told.exists()).unwrap();
+                signal_again(&mut run, Signal::SIGINT);
+            }
+        }
+        let report = load.finish().unwrap();
+        assert_eq!(report.refused, 10, "{way}: {report}");
+        if way != "fails" {
+            latch.release();
+        }
+        let outcome = call.end(run);
+        let says = "nobody listened when 10 held SYNs were let go: they were refused";
+        assert!(outcome.stderr.contains(says), "{way}: {outcome:?}");
+    }
+}
+
 /// Each port opens when its service is there, and its own clients go; the others wait on.
 #[test]
 fn each_port_lets_its_own_go() {

@@ -53,7 +53,7 @@ complete -c syngate -n "__fish_syngate_needs_command" -l standby-grace -d 'redir
 complete -c syngate -n "__fish_syngate_needs_command" -l max-diverted -d 'divert: max. number of connections at the peer at a time' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l peer-timeout -d 'divert: max. time for the peer to answer' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l linger -d 'redirect, divert: max. time to finish there' -r -f
-complete -c syngate -n "__fish_syngate_needs_command" -l drain -d 'Max. time for requests in progress to end' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l drain -d 'Max. time for requests in progress' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l drain-cmd -d 'Tell the service to say goodbye, before the drain' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l drain-until -d 'What the drain waits for' -r -f -a "handshakes\t'Handshakes are over and accept queues are empty: enough for reloads'
 requests\t'Also, no connection is in the middle of a request or an answer'
@@ -93,188 +93,188 @@ complete -c syngate -n "__fish_syngate_needs_command" -a "clear" -d 'Open gates:
 complete -c syngate -n "__fish_syngate_needs_command" -a "check" -d 'Tell what this host can do, and what a service on the ports needs'
 complete -c syngate -n "__fish_syngate_needs_command" -a "keep" -d 'Stand by: connections wait while nobody listens on the ports'
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -s p -l port -d 'TCP ports to gate: 80,443, 8000-8010, https' -x -a '(__syngate_ports)'
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l to -d 'Only connections to these addresses, prefixes' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l allow-from -d 'Let these addresses, prefixes through' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l interface -d 'Only what comes in over these interfaces' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l hook -d 'Where packets are stopped' -r -f -a "auto\t'input, or prerouting where your firewall would use dropped SYNs up'
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l to -d 'Gate only connections to these addresses' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l allow-from -d 'Don\'t gate connections from these addresses' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l interface -d 'Gate only connections that come in here' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l hook -d 'Where in the kernel packets are stopped' -r -f -a "auto\t'input, or prerouting where your firewall would use dropped SYNs up'
 input\t'Before sockets of this host'
 prerouting\t'Before NAT: also for ports that are published by containers'"
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l listen-port -d 'The listeners\' ports, if others: 80=8080' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l listen-netns -d 'Network namespace of the listeners' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l listen-netns-from -d 'Run this to learn --listen-netns' -r -f -a "(__fish_complete_command)"
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l syn -d 'What becomes of them: drop, hold, auto, redirect=PORT, divert=ADDR, park or handover' -r -f -a "drop\t'They are dropped, and their clients send them again'
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l listen-port -d 'Ports of the listeners, if others: 80=8080' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l listen-netns -d 'Network namespace where the service listens' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l listen-netns-from -d 'Command that prints the network namespace' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l syn -d 'What to do with them: drop, hold, auto, redirect=PORT, divert=ADDR, park or handover' -r -f -a "drop\t'They are dropped, and their clients send them again'
 hold\t'They wait in a queue of the kernel\'s, and go on when the gate opens'
 auto\t'The first that can be done here of park, hold and drop'
 redirect=PORT\t'They, and their connections, go to PORT of the same address, where a standby listens'
 divert=ADDR\t'They, and their connections, go to the host ADDR, which has the same address and service'
 park\t'They are established at once, and wait until the service listens again'
 handover\t'For reloads: they reach the service, and wait only while nobody listens'"
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l max-held -d 'hold: how many may wait' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l max-held-per-source -d 'hold: how many of them from one source [default: a quarter of --max-held]' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l release-timeout -d 'hold: how long letting them go may take; then the gate opens all the same' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l release-rate -d 'hold, park: how many connections a second are let go at most [default: as many as there is place for]' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l queue-num -d 'hold: number of the queue (NFQUEUE) that they wait in [default: one that is free]' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l standby -d 'redirect: run this as the standby' -r -f -a "(__fish_complete_command)"
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l standby-check -d 'redirect: your own test of the standby' -r -f -a "(__fish_complete_command)"
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l standby-timeout -d 'redirect: how long the standby may take to listen, and its check to succeed' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l standby-grace -d 'redirect: how long the --standby has to end after SIGTERM; then SIGKILL' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l max-diverted -d 'divert: how many connections may be the peer\'s at a time' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l peer-timeout -d 'divert: how long the peer may take to answer' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l linger -d 'redirect, divert: time to finish' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l drain -d 'At most, for what is under way' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l max-held -d 'hold, park, handover: max. number that may wait' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l max-held-per-source -d 'hold: max. number of them from one source [default: a quarter of --max-held]' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l release-timeout -d 'hold: max. time to let them go; then the gate opens all the same' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l release-rate -d 'hold, park: max. number of connections a second to let go [default: as many as there is place for]' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l queue-num -d 'hold: number of the queue (NFQUEUE) where they wait [default: one that is free]' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l standby -d 'redirect: command that runs the standby' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l standby-check -d 'redirect: command that tests the standby' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l standby-timeout -d 'redirect: max. time for the standby to listen, and for its check to succeed' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l standby-grace -d 'redirect: max. time for the standby to end after SIGTERM; then SIGKILL' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l max-diverted -d 'divert: max. number of connections at the peer at a time' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l peer-timeout -d 'divert: max. time for the peer to answer' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l linger -d 'redirect, divert: max. time to finish there' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l drain -d 'Max. time for requests in progress' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l drain-cmd -d 'Tell the service to say goodbye, before the drain' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l drain-until -d 'What the drain waits for' -r -f -a "handshakes\t'Handshakes are over and accept queues are empty: enough for reloads'
 requests\t'Also, no connection is in the middle of a request or an answer'
 connections\t'Also, every established connection has ended'"
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l ready-timeout -d 'At most, for the service to listen' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l settle -d 'Extra time once it listens' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l open-on -d 'ready: while COMMAND still runs' -r -f -a "exit\t'Once COMMAND has exited with status 0'
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l ready-timeout -d 'Max. time until the service listens' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l settle -d 'Time to wait once the service listens' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l open-on -d 'ready: as soon as it listens' -r -f -a "exit\t'Once COMMAND has exited with status 0'
 ready\t'As soon as the new process listens, also while COMMAND runs'"
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l max-closed -d 'The kernel opens the gate after this' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l lock-timeout -d 'At most, for another run on the ports' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l precheck -d 'First, gate open; if it fails, nothing is done' -r -f -a "(__fish_complete_command)"
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l ready-check -d 'After COMMAND; opens once it succeeds' -r -f -a "(__fish_complete_command)"
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l ready-url -d 'Open the gate once this URL answers 2xx' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l backend -d 'How it is made; auto: nft where it works, else iptables' -r -f -a "auto\t'nft where it works, else iptables'
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l max-closed -d 'Max. time the gate stays closed' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l lock-timeout -d 'Max. time to wait for another run' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l precheck -d 'Command to run first; if it fails, nothing is done' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l ready-check -d 'Command that must succeed before the gate opens' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l ready-url -d 'URL that must answer 2xx before the gate opens' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l backend -d 'What makes the gate; auto: nft where it works, else iptables' -r -f -a "auto\t'nft where it works, else iptables'
 nft\t'nf_tables'
 iptables\t'The host\'s iptables, of either variant'
 iptables-nft\t'iptables on nf_tables'
 iptables-legacy\t'iptables on x_tables'"
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l xtables-wait -d 'How long to wait for the lock of iptables' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l report-file -d 'Write a report, in JSON' -r -F
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l xtables-wait -d 'Max. time to wait for the lock of iptables' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l report-file -d 'Write a report to this file, in JSON' -r -F
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l no-precheck -d 'Leave out the test of the configuration that syngate or the profile has for the service'
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -s h -l help -d 'Print this help'
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -l allow-local -d 'Let local clients through'
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l allow-local -d 'Don\'t gate connections from this host itself'
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l reload -d 'auto: COMMAND hands its sockets over itself'
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l keep-standby -d 'redirect: leave the --standby running'
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l no-peer-check -d 'divert: don\'t ask the peer'
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l ready-insecure -d 'Don\'t check the certificate of an https: URL'
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l best-effort -d 'Run COMMAND even if the gate could not be closed'
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -s n -l dry-run -d 'Print the plan and the rules, do nothing'
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -s v -l verbose -d 'Tell each phase'
-complete -c syngate -n "__fish_syngate_using_subcommand restart" -s q -l quiet -d 'Tell errors only'
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -s n -l dry-run -d 'Print the plan and the rules; do nothing'
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -s v -l verbose -d 'Print each step'
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -s q -l quiet -d 'Print errors only'
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -s p -l port -d 'TCP ports to gate: 80,443, 8000-8010, https' -x -a '(__syngate_ports)'
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l to -d 'Only connections to these addresses, prefixes' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l allow-from -d 'Let these addresses, prefixes through' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l interface -d 'Only what comes in over these interfaces' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l hook -d 'Where packets are stopped' -r -f -a "auto\t'input, or prerouting where your firewall would use dropped SYNs up'
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l to -d 'Gate only connections to these addresses' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l allow-from -d 'Don\'t gate connections from these addresses' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l interface -d 'Gate only connections that come in here' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l hook -d 'Where in the kernel packets are stopped' -r -f -a "auto\t'input, or prerouting where your firewall would use dropped SYNs up'
 input\t'Before sockets of this host'
 prerouting\t'Before NAT: also for ports that are published by containers'"
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l listen-port -d 'The listeners\' ports, if others: 80=8080' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l listen-netns -d 'Network namespace of the listeners' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l listen-netns-from -d 'Run this to learn --listen-netns' -r -f -a "(__fish_complete_command)"
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l syn -d 'What becomes of them: drop, hold, auto, redirect=PORT, divert=ADDR, park or handover' -r -f -a "drop\t'They are dropped, and their clients send them again'
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l listen-port -d 'Ports of the listeners, if others: 80=8080' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l listen-netns -d 'Network namespace where the service listens' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l listen-netns-from -d 'Command that prints the network namespace' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l syn -d 'What to do with them: drop, hold, auto, redirect=PORT, divert=ADDR, park or handover' -r -f -a "drop\t'They are dropped, and their clients send them again'
 hold\t'They wait in a queue of the kernel\'s, and go on when the gate opens'
 auto\t'The first that can be done here of park, hold and drop'
 redirect=PORT\t'They, and their connections, go to PORT of the same address, where a standby listens'
 divert=ADDR\t'They, and their connections, go to the host ADDR, which has the same address and service'
 park\t'They are established at once, and wait until the service listens again'
 handover\t'For reloads: they reach the service, and wait only while nobody listens'"
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l max-held -d 'hold: how many may wait' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l max-held-per-source -d 'hold: how many of them from one source [default: a quarter of --max-held]' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l release-timeout -d 'hold: how long letting them go may take; then the gate opens all the same' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l release-rate -d 'hold, park: how many connections a second are let go at most [default: as many as there is place for]' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l queue-num -d 'hold: number of the queue (NFQUEUE) that they wait in [default: one that is free]' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l standby -d 'redirect: run this as the standby' -r -f -a "(__fish_complete_command)"
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l standby-check -d 'redirect: your own test of the standby' -r -f -a "(__fish_complete_command)"
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l standby-timeout -d 'redirect: how long the standby may take to listen, and its check to succeed' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l standby-grace -d 'redirect: how long the --standby has to end after SIGTERM; then SIGKILL' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l max-diverted -d 'divert: how many connections may be the peer\'s at a time' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l peer-timeout -d 'divert: how long the peer may take to answer' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l linger -d 'redirect, divert: time to finish' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l drain -d 'At most, for what is under way' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l max-held -d 'hold, park, handover: max. number that may wait' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l max-held-per-source -d 'hold: max. number of them from one source [default: a quarter of --max-held]' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l release-timeout -d 'hold: max. time to let them go; then the gate opens all the same' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l release-rate -d 'hold, park: max. number of connections a second to let go [default: as many as there is place for]' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l queue-num -d 'hold: number of the queue (NFQUEUE) where they wait [default: one that is free]' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l standby -d 'redirect: command that runs the standby' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l standby-check -d 'redirect: command that tests the standby' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l standby-timeout -d 'redirect: max. time for the standby to listen, and for its check to succeed' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l standby-grace -d 'redirect: max. time for the standby to end after SIGTERM; then SIGKILL' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l max-diverted -d 'divert: max. number of connections at the peer at a time' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l peer-timeout -d 'divert: max. time for the peer to answer' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l linger -d 'redirect, divert: max. time to finish there' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l drain -d 'Max. time for requests in progress' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l drain-cmd -d 'Tell the service to say goodbye, before the drain' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l drain-until -d 'What the drain waits for' -r -f -a "handshakes\t'Handshakes are over and accept queues are empty: enough for reloads'
 requests\t'Also, no connection is in the middle of a request or an answer'
 connections\t'Also, every established connection has ended'"
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l ready-timeout -d 'At most, for the service to listen' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l settle -d 'Extra time once it listens' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l open-on -d 'ready: while COMMAND still runs' -r -f -a "exit\t'Once COMMAND has exited with status 0'
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l ready-timeout -d 'Max. time until the service listens' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l settle -d 'Time to wait once the service listens' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l open-on -d 'ready: as soon as it listens' -r -f -a "exit\t'Once COMMAND has exited with status 0'
 ready\t'As soon as the new process listens, also while COMMAND runs'"
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l max-closed -d 'The kernel opens the gate after this' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l lock-timeout -d 'At most, for another run on the ports' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l precheck -d 'First, gate open; if it fails, nothing is done' -r -f -a "(__fish_complete_command)"
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l ready-check -d 'After COMMAND; opens once it succeeds' -r -f -a "(__fish_complete_command)"
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l ready-url -d 'Open the gate once this URL answers 2xx' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l backend -d 'How it is made; auto: nft where it works, else iptables' -r -f -a "auto\t'nft where it works, else iptables'
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l max-closed -d 'Max. time the gate stays closed' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l lock-timeout -d 'Max. time to wait for another run' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l precheck -d 'Command to run first; if it fails, nothing is done' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l ready-check -d 'Command that must succeed before the gate opens' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l ready-url -d 'URL that must answer 2xx before the gate opens' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l backend -d 'What makes the gate; auto: nft where it works, else iptables' -r -f -a "auto\t'nft where it works, else iptables'
 nft\t'nf_tables'
 iptables\t'The host\'s iptables, of either variant'
 iptables-nft\t'iptables on nf_tables'
 iptables-legacy\t'iptables on x_tables'"
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l xtables-wait -d 'How long to wait for the lock of iptables' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l report-file -d 'Write a report, in JSON' -r -F
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l xtables-wait -d 'Max. time to wait for the lock of iptables' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l report-file -d 'Write a report to this file, in JSON' -r -F
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l no-precheck -d 'Leave out the test of the configuration that syngate or the profile has for the service'
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -s h -l help -d 'Print this help'
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -l allow-local -d 'Let local clients through'
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l allow-local -d 'Don\'t gate connections from this host itself'
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l reload -d 'auto: COMMAND hands its sockets over itself'
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l keep-standby -d 'redirect: leave the --standby running'
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l no-peer-check -d 'divert: don\'t ask the peer'
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l ready-insecure -d 'Don\'t check the certificate of an https: URL'
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l best-effort -d 'Run COMMAND even if the gate could not be closed'
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -s n -l dry-run -d 'Print the plan and the rules, do nothing'
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -s v -l verbose -d 'Tell each phase'
-complete -c syngate -n "__fish_syngate_using_subcommand reload" -s q -l quiet -d 'Tell errors only'
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -s n -l dry-run -d 'Print the plan and the rules; do nothing'
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -s v -l verbose -d 'Print each step'
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -s q -l quiet -d 'Print errors only'
 complete -c syngate -n "__fish_syngate_using_subcommand run" -s p -l port -d 'TCP ports to gate: 80,443, 8000-8010, https' -x -a '(__syngate_ports)'
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l to -d 'Only connections to these addresses, prefixes' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l allow-from -d 'Let these addresses, prefixes through' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l interface -d 'Only what comes in over these interfaces' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l hook -d 'Where packets are stopped' -r -f -a "auto\t'input, or prerouting where your firewall would use dropped SYNs up'
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l to -d 'Gate only connections to these addresses' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l allow-from -d 'Don\'t gate connections from these addresses' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l interface -d 'Gate only connections that come in here' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l hook -d 'Where in the kernel packets are stopped' -r -f -a "auto\t'input, or prerouting where your firewall would use dropped SYNs up'
 input\t'Before sockets of this host'
 prerouting\t'Before NAT: also for ports that are published by containers'"
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l listen-port -d 'The listeners\' ports, if others: 80=8080' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l listen-netns -d 'Network namespace of the listeners' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l listen-netns-from -d 'Run this to learn --listen-netns' -r -f -a "(__fish_complete_command)"
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l syn -d 'What becomes of them: drop, hold, auto, redirect=PORT, divert=ADDR, park or handover' -r -f -a "drop\t'They are dropped, and their clients send them again'
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l listen-port -d 'Ports of the listeners, if others: 80=8080' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l listen-netns -d 'Network namespace where the service listens' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l listen-netns-from -d 'Command that prints the network namespace' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l syn -d 'What to do with them: drop, hold, auto, redirect=PORT, divert=ADDR, park or handover' -r -f -a "drop\t'They are dropped, and their clients send them again'
 hold\t'They wait in a queue of the kernel\'s, and go on when the gate opens'
 auto\t'The first that can be done here of park, hold and drop'
 redirect=PORT\t'They, and their connections, go to PORT of the same address, where a standby listens'
 divert=ADDR\t'They, and their connections, go to the host ADDR, which has the same address and service'
 park\t'They are established at once, and wait until the service listens again'
 handover\t'For reloads: they reach the service, and wait only while nobody listens'"
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l max-held -d 'hold: how many may wait' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l max-held-per-source -d 'hold: how many of them from one source [default: a quarter of --max-held]' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l release-timeout -d 'hold: how long letting them go may take; then the gate opens all the same' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l release-rate -d 'hold, park: how many connections a second are let go at most [default: as many as there is place for]' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l queue-num -d 'hold: number of the queue (NFQUEUE) that they wait in [default: one that is free]' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l standby -d 'redirect: run this as the standby' -r -f -a "(__fish_complete_command)"
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l standby-check -d 'redirect: your own test of the standby' -r -f -a "(__fish_complete_command)"
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l standby-timeout -d 'redirect: how long the standby may take to listen, and its check to succeed' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l standby-grace -d 'redirect: how long the --standby has to end after SIGTERM; then SIGKILL' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l max-diverted -d 'divert: how many connections may be the peer\'s at a time' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l peer-timeout -d 'divert: how long the peer may take to answer' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l linger -d 'redirect, divert: time to finish' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l drain -d 'At most, for what is under way' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l max-held -d 'hold, park, handover: max. number that may wait' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l max-held-per-source -d 'hold: max. number of them from one source [default: a quarter of --max-held]' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l release-timeout -d 'hold: max. time to let them go; then the gate opens all the same' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l release-rate -d 'hold, park: max. number of connections a second to let go [default: as many as there is place for]' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l queue-num -d 'hold: number of the queue (NFQUEUE) where they wait [default: one that is free]' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l standby -d 'redirect: command that runs the standby' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l standby-check -d 'redirect: command that tests the standby' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l standby-timeout -d 'redirect: max. time for the standby to listen, and for its check to succeed' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l standby-grace -d 'redirect: max. time for the standby to end after SIGTERM; then SIGKILL' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l max-diverted -d 'divert: max. number of connections at the peer at a time' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l peer-timeout -d 'divert: max. time for the peer to answer' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l linger -d 'redirect, divert: max. time to finish there' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l drain -d 'Max. time for requests in progress' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l drain-cmd -d 'Tell the service to say goodbye, before the drain' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l drain-until -d 'What the drain waits for' -r -f -a "handshakes\t'Handshakes are over and accept queues are empty: enough for reloads'
 requests\t'Also, no connection is in the middle of a request or an answer'
 connections\t'Also, every established connection has ended'"
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l ready-timeout -d 'At most, for the service to listen' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l settle -d 'Extra time once it listens' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l open-on -d 'ready: while COMMAND still runs' -r -f -a "exit\t'Once COMMAND has exited with status 0'
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l ready-timeout -d 'Max. time until the service listens' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l settle -d 'Time to wait once the service listens' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l open-on -d 'ready: as soon as it listens' -r -f -a "exit\t'Once COMMAND has exited with status 0'
 ready\t'As soon as the new process listens, also while COMMAND runs'"
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l max-closed -d 'The kernel opens the gate after this' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l lock-timeout -d 'At most, for another run on the ports' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l precheck -d 'First, gate open; if it fails, nothing is done' -r -f -a "(__fish_complete_command)"
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l ready-check -d 'After COMMAND; opens once it succeeds' -r -f -a "(__fish_complete_command)"
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l ready-url -d 'Open the gate once this URL answers 2xx' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l backend -d 'How it is made; auto: nft where it works, else iptables' -r -f -a "auto\t'nft where it works, else iptables'
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l max-closed -d 'Max. time the gate stays closed' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l lock-timeout -d 'Max. time to wait for another run' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l precheck -d 'Command to run first; if it fails, nothing is done' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l ready-check -d 'Command that must succeed before the gate opens' -r -f -a "(__fish_complete_command)"
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l ready-url -d 'URL that must answer 2xx before the gate opens' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l backend -d 'What makes the gate; auto: nft where it works, else iptables' -r -f -a "auto\t'nft where it works, else iptables'
 nft\t'nf_tables'
 iptables\t'The host\'s iptables, of either variant'
 iptables-nft\t'iptables on nf_tables'
 iptables-legacy\t'iptables on x_tables'"
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l xtables-wait -d 'How long to wait for the lock of iptables' -r -f
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l report-file -d 'Write a report, in JSON' -r -F
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l xtables-wait -d 'Max. time to wait for the lock of iptables' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l report-file -d 'Write a report to this file, in JSON' -r -F
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l no-precheck -d 'Leave out the test of the configuration that syngate or the profile has for the service'
 complete -c syngate -n "__fish_syngate_using_subcommand run" -s h -l help -d 'Print this help'
-complete -c syngate -n "__fish_syngate_using_subcommand run" -l allow-local -d 'Let local clients through'
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l allow-local -d 'Don\'t gate connections from this host itself'
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l reload -d 'auto: COMMAND hands its sockets over itself'
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l keep-standby -d 'redirect: leave the --standby running'
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l no-peer-check -d 'divert: don\'t ask the peer'
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l ready-insecure -d 'Don\'t check the certificate of an https: URL'
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l best-effort -d 'Run COMMAND even if the gate could not be closed'
-complete -c syngate -n "__fish_syngate_using_subcommand run" -s n -l dry-run -d 'Print the plan and the rules, do nothing'
-complete -c syngate -n "__fish_syngate_using_subcommand run" -s v -l verbose -d 'Tell each phase'
-complete -c syngate -n "__fish_syngate_using_subcommand run" -s q -l quiet -d 'Tell errors only'
+complete -c syngate -n "__fish_syngate_using_subcommand run" -s n -l dry-run -d 'Print the plan and the rules; do nothing'
+complete -c syngate -n "__fish_syngate_using_subcommand run" -s v -l verbose -d 'Print each step'
+complete -c syngate -n "__fish_syngate_using_subcommand run" -s q -l quiet -d 'Print errors only'
 complete -c syngate -n "__fish_syngate_using_subcommand status" -l json -d 'Print JSON'
 complete -c syngate -n "__fish_syngate_using_subcommand status" -s h -l help -d 'Print this help'
 complete -c syngate -n "__fish_syngate_using_subcommand clear" -s p -l port -d 'Only gates of these TCP ports; may be repeated' -x -a '(__syngate_ports)'

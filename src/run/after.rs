@@ -42,6 +42,7 @@ impl Run<'_> {
             words: account.words.as_deref(),
             failure: account.failures.first(),
             held_up: self.onlooker.held_up,
+            in_rooms: self.action.bridges_gaps(),
             ready: plan.ready.as_ref().map_or("", Ready::option),
             check_said: self.world.check_said(),
         });
@@ -118,7 +119,7 @@ impl Run<'_> {
         if !facts.left.is_nothing() && facts.started_at.is_some() {
             let drain = humantime::format_duration(self.plan.config.drain);
             self.warn(format!(
-                "--drain {drain} was over with connections left: {}",
+                "--drain {drain} was over with connections left, which COMMAND may have cut: {}",
                 facts.left
             ));
         }

@@ -390,7 +390,7 @@ impl<'a> Run<'a> {
         }
         let limit = humantime::format_duration(self.plan.max_closed);
         let pid = self.world.pid_of_command().unwrap_or(0);
-        let advice = self.onlooker.held_up.advice();
+        let advice = self.onlooker.held_up.advice(self.action.bridges_gaps());
         self.warn(format!(
             "--max-closed {limit} is over, the gate is open; COMMAND (pid {pid}) still runs: {advice}"
         ));

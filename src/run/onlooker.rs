@@ -46,8 +46,8 @@ pub(super) struct Onlooker {
     /// The sockets whose holders were looked for.
     asked: BTreeSet<u32>,
     pub(super) held_up: HeldUp,
-    /// The first client of this host that the check may have asked, and since when it waits.
-    asked_by_check: Option<(Instant, String)>,
+    /// The first client of this host that the check with this pid may have asked, and since when it waits.
+    asked_by_check: Option<(i32, Instant, String)>,
 }
 
 impl Onlooker {
@@ -113,8 +113,8 @@ impl Onlooker {
         if !self.redirects && (scene.command.is_some() || scene.check.is_some()) {
             warnings.extend(self.held_up(scene, began).unwrap_or_default());
         }
-        if scene.check.is_some() && !self.held_up.check {
-            warnings.extend(self.doubt_check(began));
+        if let Some(check) = scene.check.filter(|_| !self.held_up.check) {
+            warnings.extend(self.doubt_check(check, began));
         }
         let now = Instant::now();
         if !std::mem::take(&mut self.looked_further) {
@@ -182,8 +182,12 @@ impl Onlooker {
             ("COMMAND", &mut self.held_up.command)
         } else {
             self.held_up.others |= scene.command.is_some();
-            if scene.check.is_some() {
-                self.asked_by_check.get_or_insert_with(|| (now, stopped()));
+            // One that has ended by itself has not waited.
+            self.asked_by_check
+                .take_if(|asked| Some(asked.0) != scene.check);
+            if let Some(check) = scene.check {
+                self.asked_by_check
+                    .get_or_insert_with(|| (check, now, stopped()));
             }
             return None;
         };
@@ -194,9 +198,11 @@ impl Onlooker {
     }
 
     /// Tells once of a client that the check may have asked.
-    fn doubt_check(&mut self, now: Instant) -> Option<String> {
-        let doubted = |(since, _): &mut (Instant, String)| now >= *since + ONLOOK_DOUBT;
-        let (_, stopped) = self.asked_by_check.take_if(doubted)?;
+    fn doubt_check(&mut self, check: i32, now: Instant) -> Option<String> {
+        let doubted = |(asker, since, _): &mut (i32, Instant, String)| {
+            *asker == check && now >= *since + ONLOOK_DOUBT
+        };
+        let (.., stopped) = self.asked_by_check.take_if(doubted)?;
         let told = std::mem::replace(&mut self.held_up.asked_by_check, true);
         (!told).then(|| {
             format!(

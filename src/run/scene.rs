@@ -21,6 +21,6 @@ pub(super) struct Scene<'a> {
     pub(super) sockets: &'a Sockets,
     /// The pid of COMMAND while it runs.
     pub(super) command: Option<i32>,
-    /// The pid of `--ready-check` while it runs.
+    /// The pid of `--ready-check` while it runs; not that of `--ready-url`.
     pub(super) check: Option<i32>,
 }

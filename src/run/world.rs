@@ -176,7 +176,12 @@ impl<'a> Machine<'a> {
             view,
             sockets: &self.sockets,
             command: command.filter(|_| view.command_runs),
-            check: self.check.as_ref().map(|check| check.child().pid()),
+            // What asks a URL asks by way of nobody.
+            check: self
+                .check
+                .as_ref()
+                .filter(|_| matches!(self.call.plan.ready, Some(Ready::Check(_))))
+                .map(|check| check.child().pid()),
         }
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct HoldAction {
     limits: Option<SynLimits>,
     /// SYNs that were released when no listener could be seen any more.
     to_nobody: usize,
+    /// SYNs that were released when the gate had opened all at once, and nobody had looked who listens.
+    unlooked: usize,
     /// Set once the rules are gone.
     figures: Option<Figures>,
 }
@@ -53,6 +55,7 @@ impl HoldAction {
             },
             limits: None,
             to_nobody: 0,
+            unlooked: 0,
             figures: None,
         }
     }
@@ -133,7 +136,7 @@ impl Action for HoldAction {
     /// Releases the SYNs that arrived while the gate opened, and those left after
     /// `--release-timeout`.
     fn opened(&mut self, open: &PortSet) {
-        self.hold.borrow_mut().let_go(open);
+        self.unlooked += self.hold.borrow_mut().let_go(open);
     }
 
     fn closed_again(&mut self) {
@@ -170,6 +173,11 @@ impl Action for HoldAction {
     }
 
     fn account(&mut self, noted: &Noted, _: Option<u64>, now: &mut Now) -> Account {
+        if self.unlooked > 0 && !self.translation.seen.is_empty() {
+            let there = now.sockets.look(Want::default());
+            let nobody = there.is_ok_and(|there| there.listeners.is_empty());
+            self.to_nobody += if nobody { self.unlooked } else { 0 };
+        }
         let row = self.figures.map(|figures| HoldRow::new(figures, noted));
         warn_of_what_went_wrong(noted.release_cut, self.release_timeout, self.figures, now);
         Account {

@@ -31,6 +31,8 @@ pub(crate) struct Evidence<'a> {
     pub words: Option<&'a str>,
     pub failure: Option<&'a Failure>,
     pub held_up: HeldUp,
+    /// New connections waited in rooms.
+    pub in_rooms: bool,
     /// `--ready-check` or `--ready-url`, if one was given.
     pub ready: &'a str,
     /// What became of `--ready-url` when it was asked last.
@@ -50,12 +52,18 @@ pub(crate) struct HeldUp {
 
 impl HeldUp {
     /// For a COMMAND that ran when the kernel opened the gate.
-    pub(crate) fn advice(self) -> &'static str {
+    ///
+    /// `in_rooms`: new connections wait in rooms, which are listening sockets.
+    pub(crate) fn advice(self, in_rooms: bool) -> &'static str {
         match (self.command, self.others) {
-            (true, _) => "it waited for the gate, use --allow-local",
+            _ if in_rooms => {
+                "raise it if COMMAND needs longer; if that waits until ss shows no listener, it sees the waiting room \
+                 and waits in vain: use --syn hold"
+            }
+            (true, _) => "it waited for the gate: use --syn park, or --allow-local",
             (false, true) => {
-                "if it stays in the foreground, use --open-on ready; if it asks by way of a client of \
-                 this host, which the gate stopped, --allow-local"
+                "raise it if COMMAND needs longer; if that stays in the foreground, use --open-on ready; if it asks \
+                 by way of a client of this host, which the gate stopped, --allow-local"
             }
             (false, false) => {
                 "raise it if COMMAND needs longer; if that stays in the foreground, use --open-on ready"
@@ -151,7 +159,7 @@ fn opened_by_kernel(e: &Evidence) -> String {
     format!(
         "--max-closed opened the gate {}: {} exited with status 0; {}",
         if e.closed.opened_before(e.facts.exited) {
-            format!("while COMMAND still ran ({})", e.held_up.advice())
+            format!("while COMMAND still ran ({})", e.held_up.advice(e.in_rooms))
         } else {
             "before the service was ready".to_owned()
         },
@@ -339,6 +347,7 @@ mod tests {
             before: &held_by(on_80(&[7]), &[10]),
             spawn_error: None,
             held_up,
+            in_rooms: false,
             ready: "--ready-check",
             check_said: "",
             verb: "closed",

@@ -180,7 +180,7 @@ impl Service<'_> {
                 "one_process",
                 &format!(
                     "{one}, held by {names} alone: a restart closes it, and so does a reload that \
-                     starts a new process; wrap these"
+                     starts a new process (wrap that with --syn auto --reload); wrap restarts"
                 ),
             ),
             count => self.advice(
