@@ -715,3 +715,19 @@ fn a_closed_stdout_is_no_panic() {
         "{ran:?}"
     );
 }
+
+/// What is found may be otherwise when the run has ended.
+#[test]
+fn a_port_that_a_run_gates_is_told() {
+    let host = Host::new().unwrap();
+    let _server = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    let run = call(&host, words("--port 80 --drain 0")).start(["sleep", "60"]);
+    let shut = || host.sh("pgrep -x sleep").unwrap().ok();
+    wait_until(SOON, "COMMAND", shut).unwrap();
+    let ran = host.sh(&format!("{SYNGATE} check --port 80")).unwrap();
+    assert!(
+        ran.stdout.contains("80: a run gates it now: pid "),
+        "{ran:?}"
+    );
+    drop(run);
+}

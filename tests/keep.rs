@@ -10,7 +10,7 @@ use harness::keep::{
 use harness::kept;
 use harness::latch::Latch;
 use harness::rooms::{GUARD, all_served, listeners, listeners_on, load, nothing_is_left};
-use harness::{SOON, call, status, syngate, words};
+use harness::{SOON, SYNGATE, call, status, syngate, words};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Serve};
 use testkit::{Host, Load, Pair, RunningLoad, wait_until};
@@ -298,6 +298,14 @@ fn what_can_t_be_kept_is_refused() {
     let keep = Keep::on(host, "--port 81");
     refused("--port 80: another keep has a part of it: pid ");
     keep.ends(1);
+    let by = format!("setpriv --reuid 65534 --clear-groups {SYNGATE} keep --port 80");
+    let ran = host.sh(&by).unwrap();
+    assert_eq!(ran.code(), 125, "{ran:?}");
+    assert!(
+        ran.stderr
+            .starts_with("syngate: keep needs root of this host"),
+        "{ran:?}"
+    );
 }
 
 /// A second service that starts by mistake is refused by the kernel, as without keep.

@@ -2,9 +2,12 @@
 
 mod harness;
 
+use std::time::Duration;
+
 use harness::keep::{Keep, client, shared, wait_queued};
 use harness::rooms::all_served;
 use harness::{SOON, SYNGATE, syngate, words};
+use testkit::services::Serve;
 use testkit::{Host, Running, wait_until};
 
 /// Python: a user listens on port 80 of so many addresses of a network.
@@ -146,4 +149,23 @@ fn a_hard_limit_of_files_that_is_too_low_is_told_before_anything() {
     assert_eq!(ran.code(), 125, "{ran:?}");
     let right = "--max-addresses: '1025': expected a number from 1 to 1024";
     assert!(ran.stderr.contains(right), "{ran:?}");
+}
+
+/// A user who listens on another address of the port while nobody of the service does is not the service, which has
+/// come back elsewhere.
+#[test]
+fn another_user_s_listener_ends_no_wait() {
+    let host = &Host::new().unwrap();
+    let on = Serve::on("127.0.0.1:80").reuseport();
+    let server = on.start(host).unwrap();
+    let keep = Keep::on(host, "");
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    let _another = service(host, 1_001, 1, 3);
+    std::thread::sleep(Duration::from_secs(1)); // beyond the time after which a move is one
+    let _server = on.start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+    keep.says(1, " 1 connection waited");
+    keep.ends(4);
 }

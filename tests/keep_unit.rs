@@ -326,6 +326,12 @@ fn what_is_no_unit_is_refused() {
     let said = unit.refused("").stderr;
     assert!(said.contains("names no control group"), "{said}");
     fs::remove_file(host.dir().join("bin/show")).unwrap();
+    host.must(words("mkdir -p /run/systemd"));
+    host.must(words("mount -t tmpfs none /run/systemd"));
+    let said = unit.refused("").stderr;
+    let no_systemd = "systemd does not run here; use --port";
+    assert!(said.contains(no_systemd), "{said}");
+    host.must(words("mkdir /run/systemd/system"));
     let said = unit.refused("").stderr;
     assert!(said.contains("systemctl: cat: show: "), "{said}");
     unit.start();

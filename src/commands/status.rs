@@ -359,8 +359,8 @@ impl Entry {
         let (standing, to) = self.action_words();
         match (self.state, self.stale) {
             (Position::Kept, Some(true)) => format!(
-                "{ports} is kept by a keep that is dead: its guard hands over to the service when that listens \
-                 ({})",
+                "{ports} is kept by a keep that is dead: its guard hands over once to the service when that \
+                 listens; start keep again ({})",
                 self.clear_words()
             ),
             (Position::Kept, _) if self.waiting.is_none() => {

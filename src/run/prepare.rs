@@ -31,6 +31,7 @@ use crate::run::while_closed::not_spawned;
 use crate::words::ended::{CommandExit, Sender, signal_name};
 use crate::words::ending::Ending;
 use crate::words::env::RUN_VARIABLE;
+use crate::words::ms::ms_words;
 
 impl Call<'_> {
     /// Starts the process that becomes COMMAND. `None`: that can't be had here, and COMMAND is started
@@ -310,6 +311,12 @@ impl Call<'_> {
     ) -> Result<(), Ending> {
         const LOOK_AGAIN: Duration = Duration::from_millis(20);
         let until = since + COOKIE_GRACE;
+        if sockets.ever_sent_cookies() {
+            self.say.phase(&format!(
+                "the kernel has sent SYN cookies: watching up to {} whether it does now",
+                ms_words(COOKIE_GRACE)
+            ));
+        }
         while sockets.ever_sent_cookies() && !sockets.sent_cookies_meanwhile() {
             if Instant::now() >= until {
                 return Ok(());

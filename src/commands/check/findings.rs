@@ -10,6 +10,7 @@ use super::service;
 use super::support::Support;
 use crate::action::rooms::choice::Choice;
 use crate::commands::restart::Stands;
+use crate::process::lock::{LocksOf, directory_in_use, roll};
 use crate::words::ports::PortSet;
 
 /// What `--json` prints.
@@ -47,10 +48,12 @@ impl Findings {
             Ok(backend) => (Some(backend), None),
             Err(why) => (None, Some(why)),
         };
+        let mut advice = advise(&host, listeners.as_deref(), wanted);
+        advice.splice(0..0, gated_now(wanted.unwrap_or(&every)));
         Findings {
             version: 1,
             syngate: env!("CARGO_PKG_VERSION"),
-            advice: advise(&host, listeners.as_deref(), wanted),
+            advice,
             backend,
             refusal,
             hold: host.holding(),
@@ -60,4 +63,15 @@ impl Findings {
             listeners,
         }
     }
+}
+
+/// What a run has locked now: what is found may be otherwise when it has ended.
+fn gated_now(ports: &PortSet) -> Vec<Advice> {
+    let runs = roll(LocksOf::Runs, &directory_in_use()).unwrap_or_default();
+    let runs = runs.living.into_iter().filter_map(|run| {
+        let shared = run.ports.intersection(ports);
+        let text = format!("a run gates it now: {}", run.holder);
+        (!shared.is_empty()).then(|| Advice::about("gated_now", shared, &text))
+    });
+    runs.collect()
 }

@@ -238,11 +238,13 @@ impl<'a> Kept<'a> {
             return;
         }
         let groups = &self.rooms.groups;
-        let port = groups[number].place.port;
+        let place = &groups[number].place;
+        // Another user who listens there meanwhile is not the service.
+        let may_be_it = |l: &Listener| l.port == place.port && l.uid == place.uid;
         let is_known = |l: &Listener| groups.iter().any(|group| group.place.is_of(l));
         let mut listeners = there.listeners.iter();
-        let elsewhere = listeners
-            .find(|l| l.port == port && !is_known(l) && !self.noted.contains(&l.id.cookie));
+        let elsewhere =
+            listeners.find(|l| may_be_it(l) && !is_known(l) && !self.noted.contains(&l.id.cookie));
         let moved = &mut self.spots[number].moved;
         if moved.is_none() {
             *moved = elsewhere.map(|l| (now, l.shown()));

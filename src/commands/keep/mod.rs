@@ -15,7 +15,7 @@ mod wanted;
 
 use std::time::Instant;
 
-use anyhow::{Context, Error, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 
 pub(crate) use self::decide::{LOOK_AGAIN, LOOK_AT_LEAST, LOOK_EVERY, LOOK_WAITING};
 use self::decide::{Stopping, pause};
@@ -30,6 +30,7 @@ use self::wanted::Wanted;
 use crate::action::rooms::left;
 use crate::cli::KeepArgs;
 use crate::gate::counted;
+use crate::kernel::caps;
 use crate::kernel::room::known::guards;
 use crate::kernel::room::probe;
 use crate::process::lock::{Lock, LocksOf};
@@ -44,6 +45,10 @@ use crate::words::exit::{Exit, NOT_RUN};
 const ANY: &str = "--any: listeners without SO_REUSEPORT have it while they are kept: a second instance is refused on \
                    their addresses as before, but one of the same user that sets SO_REUSEPORT can bind an address that \
                    overlaps with theirs";
+
+/// What an ordinary user is told.
+const ROOT: &str = "keep needs root of this host: it puts programs into the kernel, and copies listeners (CAP_NET_ADMIN, \
+                    CAP_SYS_ADMIN, CAP_SYS_PTRACE)";
 
 /// The files of an address that is kept: its shelf of rooms, and three maps for programs.
 pub(crate) const FILES_OF_ADDRESS: u64 = 4;
@@ -61,6 +66,7 @@ pub(crate) fn run(args: &KeepArgs, say: &Say) -> Exit {
 }
 
 fn keep(args: &KeepArgs, say: &Say) -> Result<()> {
+    ensure!(caps::net_admin(), ROOT);
     let signals = Signals::block().context("signalfd")?;
     if let Some(file) = &args.report_file {
         appended::check(file).map_err(Error::msg)?;

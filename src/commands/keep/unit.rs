@@ -11,6 +11,7 @@ use nix::sys::signal::SigSet;
 
 use crate::kernel::control_group;
 use crate::process::environment::environment;
+use crate::process::own_unit::booted;
 use crate::process::signals::Signals;
 use crate::process::systemctl::{Question, read};
 use crate::words::unit_answer::{Answer, Fate, is_to_stop};
@@ -52,7 +53,10 @@ impl Unit {
             fate: Fate::Comes,
             trouble: String::new(),
         };
-        let answer = read(&unit.ask()?.wait()?)?;
+        let answer = match unit.ask()?.wait() {
+            Err(_) if !booted() => bail!("systemd does not run here; use --port"),
+            answer => read(&answer?)?,
+        };
         if let Some(why) = answer.refusal() {
             bail!("{why}");
         }
