@@ -131,7 +131,7 @@ fn who_waits_behind_a_dead_keep_waits_on_beside_a_new_one() {
     keep.running.signal(Signal::SIGKILL).unwrap();
     keep.running.wait().unwrap();
     let keep = begin();
-    assert!(keep.said().contains("80: nobody listens yet"));
+    keep.says(1, "80: nobody listens yet");
     assert!(listeners_on(host, 81).len() > 1, "kept");
     let _server = shared().start(host).unwrap();
     all_served(&waits.finish().unwrap());
