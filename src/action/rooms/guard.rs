@@ -227,9 +227,11 @@ impl Guarded {
             }
         } else if group.letting_go.is_some() {
             self.rooms.go_on_with(n, letting_go::Next::InTime);
+        } else if !group.is_open() {
+            // Shut by the look just now.
         } else if to_go && self.rooms.is_served_anew(group, sample) {
             self.rooms.release(&[n]);
-        } else if group.is_open() && still {
+        } else if still {
             match self.command_goes_on() {
                 true => self.rooms.release_to_old(n),
                 false => self.rooms.hand_over(&[n]),
