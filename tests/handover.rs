@@ -374,8 +374,9 @@ fn who_comes_in_a_gap_waits_until_the_service_listens_again() {
         };
         let mut gap = Gap::of(&host, server);
         let mut asking = Latch::new(&host, "asking");
+        // It is refused until the run has seen the new listener.
         let asks = format!(
-            "curl -sf -o /dev/null http://127.0.0.1/ && {{ {}; }}",
+            "until curl -sf -o /dev/null http://127.0.0.1/; do sleep 0.01; done; {}",
             asking.hold()
         );
         let (call, run) = gap.begin(&asks);
