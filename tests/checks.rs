@@ -157,6 +157,34 @@ fn where_there_are_no_control_groups_a_check_waits_as_all_others_do() {
     assert_eq!(main.count(), 0);
 }
 
+/// It would wait until the gate opens, and the gate until it has ended.
+#[test]
+fn a_command_that_asks_the_process_that_it_has_started_gets_its_answer() {
+    for action in ["drop", "hold"] {
+        let pair = Pair::new().unwrap();
+        let host = &pair.server;
+        let served = Serve::on("0.0.0.0:80").start_daemon(host).unwrap();
+        let restart = served.restart_argv();
+        let script =
+            "\"$@\"; until curl -sf -m 20 -o /dev/null http://127.0.0.1/; do sleep 0.1; done";
+        let call = call(host, words(&format!("--port 80 --drain 0 --syn {action}")));
+        let outcome = call.run(
+            ["sh", "-c", script, "sh"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(restart),
+        );
+        assert_eq!(outcome.code, 0, "{action}: {outcome:?}");
+        assert!(
+            outcome.stderr.contains("COMMAND waits for the gate: curl"),
+            "{action}: {outcome:?}"
+        );
+        let closed = outcome.report["closed_ms"].as_f64().unwrap();
+        assert!(closed < 10_000.0, "{action}: {outcome:?}");
+        assert_eq!(fate(host, "127.0.0.1"), Fate::Served);
+    }
+}
+
 // --ready-url -------------------------------------------------------------------------------------
 
 /// Python: an HTTP server that is warm, and answers 200, a while after it listens, or as a file says. Until then it

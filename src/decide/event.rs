@@ -31,6 +31,8 @@ pub(crate) enum Event {
     ReadyChecked(CommandExit),
     /// `--listen-netns-from` ended. True: it named a network namespace, and looks go there now.
     Searched(bool),
+    /// COMMAND waits for a connection that the gate stops.
+    HeldUp,
     /// INT, TERM, HUP or QUIT.
     Signal(i32, Sender),
     /// The action's answer to [`Task::Ask`] with its duration, or news that the action gives by

@@ -108,6 +108,13 @@ impl State {
         wanted && !self.opened && !self.opening()
     }
 
+    /// COMMAND would not exit before the gate opens, so each port opens when the new process listens there.
+    pub(super) fn command_held_up(&mut self, now: Instant) -> Option<Task> {
+        self.config.open_on = OpenOn::Ready;
+        self.next_look = self.next_look.min(now);
+        self.go_on(now)
+    }
+
     /// An address that comes back only now was not taken out of the configuration.
     fn note_left_out(&mut self) {
         let without = |w: &&Watch| w.misses_places && w.readiness != Readiness::Waiting;

@@ -173,6 +173,7 @@ impl State {
             Event::DrainCommandEnded => self.drain_command_ended(now),
             Event::ReadyChecked(exit) => self.ready_checked(exit, now),
             Event::Searched(found) => self.searched(found, now),
+            Event::HeldUp => self.command_held_up(now),
             Event::Signal(signal, sender) => self.signalled(signal, sender, now),
             Event::Answered(answer, cost) => self.answered(answer, cost, now),
             Event::OthersHold => self.remove_later(now),

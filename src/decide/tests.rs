@@ -1701,6 +1701,25 @@ fn a_command_that_fails_is_not_checked() {
 
 // --listen-netns-from -----------------------------------------------------------------------------
 
+/// A script that asks the service that it has started.
+#[test]
+fn a_command_that_waits_for_the_gate_opens_it_by_the_new_listener() {
+    let mut tale = Tale::running(config(), &on_80(&[1]));
+    assert!(
+        tale.wakes_at().unwrap() > 20_000,
+        "nobody looks while it runs"
+    );
+    let look = tale.at(50, Event::HeldUp);
+    assert!(matches!(look, Some(Task::Look(_))), "{look:?}");
+    assert_eq!(tale.saw(51, on_80(&[1])), None, "the old one");
+    let next = tale.wakes_at().unwrap();
+    assert!(matches!(tale.at(next, Event::Time), Some(Task::Look(_))));
+    assert_eq!(
+        tale.saw(next, on_80(&[2])),
+        Some(Task::ShutOnly(PortSet::EMPTY))
+    );
+}
+
 fn with_search() -> Config {
     Config {
         search: true,

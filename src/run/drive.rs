@@ -310,7 +310,13 @@ impl<'a> Run<'a> {
                     }
                 }
                 None if wake.is_some_and(|at| at <= self.world.now()) => return Event::Time,
-                None if look_on.is_some_and(|at| at <= self.world.now()) => self.look_on(),
+                None if look_on.is_some_and(|at| at <= self.world.now()) => {
+                    let held_up = self.onlooker.held_up.command;
+                    self.look_on();
+                    if self.onlooker.held_up.command && !held_up {
+                        return Event::HeldUp;
+                    }
+                }
                 None => (),
             }
         }

@@ -179,7 +179,7 @@ impl Onlooker {
         let (who, told) = if of(scene.check) {
             ("--ready-check", &mut self.held_up.check)
         } else if of(scene.command) || (scene.command.is_some() && of_the_service(&pids, scene)) {
-            ("COMMAND", &mut self.held_up.command)
+            (COMMAND, &mut self.held_up.command)
         } else {
             self.held_up.others |= scene.command.is_some();
             // One that has ended by itself has not waited.
@@ -193,7 +193,11 @@ impl Onlooker {
         };
         (!std::mem::replace(told, true)).then(|| {
             let stopped = stopped();
-            format!("{who} waits for the gate: {stopped}: {LETS_LOCAL}")
+            let opens = match who {
+                COMMAND => "each port opens once a new process listens there, and ",
+                _ => "",
+            };
+            format!("{who} waits for the gate: {stopped}: {opens}{LETS_LOCAL}")
         })
     }
 
@@ -213,6 +217,7 @@ impl Onlooker {
     }
 }
 
+const COMMAND: &str = "COMMAND";
 const LETS_LOCAL: &str = "syngate clear opens it now; the next time, --syn park lets this client through, and \
                           --allow-local all of this host";
 const LETS_ALL_LOCAL: &str = "syngate clear opens it now; the next time, --allow-local lets this host's own clients \
