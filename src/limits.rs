@@ -85,6 +85,7 @@ const SHARED: &[(&str, Limit)] = &[
     ("Kept, looks", Time(keep::LOOK_WAITING)),
     ("Kept, looks", Time(resident::SETTLES_AFTER)),
     ("Kept, moved", Time(keep::MOVES_WITHIN)),
+    ("Kept, bound", Time(keep::LISTENS_WITHIN)),
     ("Kept, told", Time(keep::TOLD_WITHIN)),
     ("Kept, again", Time(keep::RETRY_AFTER)),
     ("Kept, unit", Time(keep::ASK_EVERY)),

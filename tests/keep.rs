@@ -4,6 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
+use harness::group::Group;
 use harness::keep::{
     Keep, LONG, client, monotonic_ms, nobody_noticed, shared, wait_kept, wait_queued,
 };
@@ -317,6 +318,31 @@ fn a_second_service_is_refused_as_without_keep() {
     let listen = "import socket; s = socket.socket(); s.setsockopt(1, 2, 1); s.bind(('0.0.0.0', 80)); s.listen()";
     let ran = host.sh(&format!("python3 -c \"{listen}\"")).unwrap();
     assert!(ran.stderr.contains("Address already in use"), "{ran:?}");
+    keep.ends(1);
+}
+
+/// The port is kept with those that there are, and that is told.
+#[test]
+fn rooms_that_can_t_be_made_in_the_services_new_control_group_stay() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let mut keep = Keep::on(host, "");
+    let group = Group::of(host);
+    keep.running.signal(Signal::SIGSTOP).unwrap();
+    drop(server);
+    let by = words(&group.entered(host));
+    let server = shared().start_by(host, &by).unwrap();
+    group.freeze(true);
+    keep.running.signal(Signal::SIGCONT).unwrap();
+    let why = "it lets no process run";
+    keep.says(1, why);
+    group.freeze(false);
+    assert!(
+        keep.said()
+            .contains("wait for 0.0.0.0:80 stay in the control group of")
+    );
+    let _server = keep.bridges(server);
+    keep.says(1, why);
     keep.ends(1);
 }
 

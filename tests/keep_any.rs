@@ -240,6 +240,41 @@ fn nobody_waits_longer_than_max_wait_and_the_port_is_free_then() {
     assert_eq!(shares_port(host), "0");
 }
 
+/// It has the port as its own, and is never going to listen there.
+#[test]
+fn a_client_with_the_port_does_not_keep_the_service_out() {
+    let host = &Host::new().unwrap();
+    let server = alone().start(host).unwrap();
+    let keep = Keep::on(host, "--any");
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    let (bound, go) = (host.dir().join("bound"), host.dir().join("go"));
+    let bind = format!(
+        "import os, socket, time
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(('0.0.0.0', 80)); open('{}', 'w')
+while not os.path.exists('{}'): time.sleep(0.01)",
+        bound.display(),
+        go.display()
+    );
+    let mut command = host.command("python3");
+    let mut other = host.spawn(command.args(["-c", &bind])).unwrap();
+    wait_until(SOON, "the client", || bound.exists()).unwrap();
+    let mut server = None;
+    let starts = || {
+        server = alone().start(host).ok();
+        server.is_some()
+    };
+    wait_until(SOON, "the service to listen", starts).unwrap();
+    all_served(&waits.finish().unwrap());
+    std::fs::write(go, "").unwrap();
+    assert!(other.wait().unwrap().success());
+    assert_eq!(second(host, "0.0.0.0", SHARES), "Address already in use");
+    keep.ends(1);
+}
+
 /// Each address has a listener of its own, and each gets its own clients back.
 #[test]
 fn several_addresses_of_both_versions_are_kept() {

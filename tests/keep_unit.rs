@@ -51,16 +51,21 @@ impl<'a> Unit<'a> {
         fs::rename(folder.join("new"), folder.join(name)).unwrap();
     }
 
-    /// What systemctl says from now on.
+    /// What systemctl says from now on. A job that is `new` has begun since the jobs were listed.
     fn tell(&self, job: &str, state: &str) {
         let name = &self.name;
         let line = format!("4711 {name} {job} running\n");
-        self.write("list-jobs", if job.is_empty() { "" } else { &line });
+        let (listed, shown) = match job {
+            "" => ("", ""),
+            "new" => ("", "Job=4711\n"),
+            _ => (line.as_str(), "Job=4711\n"),
+        };
+        self.write("list-jobs", listed);
         let group = self.group.as_ref().map(Group::path).unwrap_or_default();
         self.write(
             "show",
             &format!(
-                "Id={name}\nLoadState=loaded\nActiveState={state}\nControlGroup={group}\nSlice=-.slice\n"
+                "Id={name}\nLoadState=loaded\nActiveState={state}\nControlGroup={group}\nSlice=-.slice\n{shown}"
             ),
         );
     }
@@ -219,6 +224,7 @@ fn a_restart_is_bridged() {
     for (times, (job, state)) in [
         ("restart", "deactivating"),
         ("start", "inactive"),
+        ("new", "inactive"),
         ("", "activating"),
         ("", "hangs"),
     ]

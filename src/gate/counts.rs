@@ -17,11 +17,12 @@ pub(crate) struct Counts {
 
 impl Counts {
     pub(crate) fn words(&self) -> String {
-        let gaps = counted(self.gaps, "gap");
-        let (waited, reset, longest) = (self.waited, self.reset, self.longest_ms);
-        format!(
-            "{gaps}, in which {waited} connections waited ({longest} ms at most; {reset} reset)"
-        )
+        let (gaps, waited) = (
+            counted(self.gaps, "gap"),
+            counted(self.waited, "connection"),
+        );
+        let (reset, longest) = (self.reset, self.longest_ms);
+        format!("{gaps}, in which {waited} waited ({longest} ms at most; {reset} reset)")
     }
 }
 
@@ -39,7 +40,8 @@ mod tests {
         };
         let words = "1 gap, in which 585 connections waited (510 ms at most; 2 reset)";
         assert_eq!(counts.words(), words);
-        counts.gaps = 3;
-        assert!(counts.words().starts_with("3 gaps, "));
+        (counts.gaps, counts.waited) = (3, 1);
+        let words = "3 gaps, in which 1 connection waited (";
+        assert!(counts.words().starts_with(words));
     }
 }

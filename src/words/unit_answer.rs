@@ -4,7 +4,7 @@ use super::unit_name::slice_path;
 
 /// The properties to ask for (org.freedesktop.systemd1(5)).
 pub(crate) const PROPERTIES: &str =
-    "Id,LoadState,ActiveState,ControlGroup,Slice,CanReload,MainPID,KillMode,TriggeredBy";
+    "Id,LoadState,ActiveState,ControlGroup,Slice,CanReload,MainPID,KillMode,TriggeredBy,Job";
 
 /// The kind of job that ends a unit.
 const STOP: &str = "stop";
@@ -22,8 +22,10 @@ pub(crate) struct Answer {
     main_pid: String,
     kill_mode: String,
     triggered_by: String,
-    /// What systemd is about to do with it.
+    /// What systemd was about to do with it, a moment before it told the rest.
     job: Option<String>,
+    /// The number of a job that it had together with the rest.
+    job_id: String,
 }
 
 /// Whether the unit is going to listen.
@@ -52,6 +54,7 @@ impl Answer {
                 "MainPID" => &mut answer.main_pid,
                 "KillMode" => &mut answer.kill_mode,
                 "TriggeredBy" => &mut answer.triggered_by,
+                "Job" => &mut answer.job_id,
                 _ => continue,
             }
             .push_str(value);
@@ -62,10 +65,11 @@ impl Answer {
     }
 
     /// A restart is a job up to the end of the start. So is a start by `Restart=`; between the two, the unit is
-    /// activating.
+    /// activating. One that has begun since the jobs were listed is known by its number only.
     pub(crate) fn fate(&self) -> Fate {
         match (self.job.as_deref(), self.active.as_str()) {
-            (Some(STOP), _) | (None, "inactive" | "failed") => Fate::Stopped,
+            (Some(STOP), _) => Fate::Stopped,
+            (None, "inactive" | "failed") if self.job_id.is_empty() => Fate::Stopped,
             _ => Fate::Comes,
         }
     }
@@ -187,7 +191,12 @@ mod tests {
             let others = "12 nginx.service stop running\n13 x.service start waiting\n";
             assert_eq!(told(others, active).fate(), fate, "{active}");
             assert_eq!(told("", active).fate(), fate, "{active}");
+            let mut meanwhile = told("", active);
+            meanwhile.job_id = "4711".to_owned();
+            assert_eq!(meanwhile.fate(), Comes, "{active}, and a job has begun");
         }
+        let told = Answer::read("Id=a.service\nActiveState=inactive\nJob=7\n").unwrap();
+        assert_eq!(told.fate(), Comes);
     }
 
     #[test]

@@ -35,6 +35,15 @@ impl Group {
         format!("/{}", self.0.file_name().unwrap().display())
     }
 
+    /// None of its processes runs, and one that enters it does not go on.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        let is = u8::from(frozen);
+        fs::write(self.0.join("cgroup.freeze"), is.to_string()).unwrap();
+        let events = || fs::read_to_string(self.0.join("cgroup.events")).unwrap();
+        let told = || events().contains(&format!("frozen {is}\n"));
+        wait_until(SOON, "its processes to stop or go on", told).unwrap();
+    }
+
     /// Before a command line that is to run in it.
     pub(crate) fn entered(&self, host: &Host) -> String {
         let enter = format!("echo 0 >{}/cgroup.procs; exec \"$@\"", self.0.display());

@@ -36,7 +36,7 @@ for path in glob.glob('/proc/[0-9]*/fd/*'):
         if copy.family != socket.AF_UNIX and copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             copy.setsockopt(socket.SOL_SOCKET, 68, 0)
             print('a program at', copy.getsockname())
-    except OSError:
+    except (OSError, ValueError): # it is closed meanwhile
         pass
 ";
 

@@ -47,6 +47,18 @@ impl Rooms {
         self.lent.iter().for_each(|lent| lent.set_busy(busy));
     }
 
+    /// The cookie of the socket that was bound in the place of a group's listener; it need not listen.
+    pub(crate) fn bound(&self, number: usize) -> Option<u64> {
+        self.lent.as_ref()?.owner(&self.groups[number].place)
+    }
+
+    /// The next socket that is bound there is in its place.
+    pub(crate) fn unbind(&self, number: usize, cookie: u64) {
+        if let Some(lent) = &self.lent {
+            lent.free(&self.groups[number].place, cookie);
+        }
+    }
+
     /// Sockets that are bound where these groups are get the option no more.
     pub(super) fn lend_nowhere(&self) {
         if let Some(lent) = &self.lent {

@@ -128,10 +128,14 @@ impl Kept<'_> {
         self.noted = cookies(&there);
         let before = moved
             .iter()
-            .filter_map(|number| self.renew(*number, &there));
+            .filter_map(|number| self.renew(*number, &there, told));
         let before: Vec<(usize, Shelf)> = before.collect();
         let first_new = self.spots.len();
-        for place in new {
+        // Some may have closed again.
+        for place in new
+            .iter()
+            .filter(|place| at(place, &there).next().is_some())
+        {
             if let Err(why) = self.add(place, &there) {
                 self.refuse(place, &there, &why, told);
             }
@@ -166,13 +170,22 @@ impl Kept<'_> {
         Ok(())
     }
 
-    /// Returns the rooms that a group had before. One whose rooms can't be made anew keeps them.
-    fn renew(&mut self, number: usize, there: &Sample) -> Option<(usize, Shelf)> {
+    /// Returns the rooms that a group had before. One whose rooms can't be made anew keeps them, which is told once.
+    fn renew(&mut self, number: usize, there: &Sample, told: &mut Told) -> Option<(usize, Shelf)> {
         let place = &self.rooms.groups[number].place;
-        self.spots[number].control_group = control_group(place, there);
+        let shown = place.shown();
+        let spot = &mut self.spots[number];
+        spot.control_group = control_group(place, there);
         let seen = self.wanted.seen(there);
-        let before = self.rooms.renew(number, &seen, MOST_WAITING);
-        Some((number, before.ok()?))
+        let renewed = self.rooms.renew(number, &seen, MOST_WAITING);
+        let why = renewed.as_ref().err().map(|error| format!("{error:#}"));
+        if let Some(why) = why.as_ref().filter(|_| why != spot.not_renewed) {
+            told.warnings.push(format!(
+                "those who wait for {shown} stay in the control group of its listener before: {why}"
+            ));
+        }
+        spot.not_renewed = why;
+        Some((number, renewed.ok()?))
     }
 
     pub(super) fn refuse(

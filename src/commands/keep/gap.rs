@@ -1,5 +1,6 @@
 //! A gap, as a keep tells of it. Pure.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::action::rooms::figures::Figures;
@@ -26,10 +27,8 @@ pub(super) struct Gap {
 /// How a gap ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
-    /// `now`: who listens.
-    Over {
-        now: String,
-    },
+    /// Who listens now.
+    Over(BTreeSet<String>),
     /// After `--max-wait`.
     GivenUp,
     /// The unit of that name was stopped.
@@ -42,10 +41,18 @@ pub(super) enum End {
 }
 
 impl End {
+    /// Another place has come to an end in the same way.
+    pub(super) fn add(&mut self, other: End) {
+        match (self, other) {
+            (End::Over(now), End::Over(more)) => now.extend(more),
+            (this, other) => *this = other,
+        }
+    }
+
     /// For the report.
     pub(super) fn outcome(&self) -> &'static str {
         match self {
-            End::Over { .. } => "bridged",
+            End::Over(_) => "bridged",
             End::GivenUp => "given_up",
             End::Stopped(_) => "stopped",
             End::Moved(_) => "moved",
@@ -75,6 +82,11 @@ impl Gap {
         self.longest = self.longest.max(more.longest);
     }
 
+    /// Whether somebody has to look at that. A stop resets those who wait, as it would without syngate.
+    pub(super) fn is_trouble(&self, end: &End) -> bool {
+        self.reset > 0 && !matches!(end, End::Stopped(_))
+    }
+
     pub(super) fn count(&self, counts: &mut Counts) {
         counts.gaps += 1;
         counts.waited += self.waited as u64;
@@ -86,9 +98,14 @@ impl Gap {
         let (ports, took, began) = (self.ports.brief(), ms_words(self.took), &self.began);
         let (waited, reset) = (self.waited_words(), self.reset_words());
         match end {
-            End::Over { now } => format!(
-                "{ports}: nobody listened for {took}, from {began} on; {waited}{reset}; {now} listens now"
-            ),
+            End::Over(now) => {
+                let listens = if now.len() == 1 { "listens" } else { "listen" };
+                let now: Vec<&str> = now.iter().map(String::as_str).collect();
+                let now = now.join(" and ");
+                format!(
+                    "{ports}: nobody listened for {took}, from {began} on; {waited}{reset}; {now} {listens} now"
+                )
+            }
             End::GivenUp => format!(
                 "{ports}: nobody has listened for {took} (--max-wait), from {began} on; {waited}{reset}; new ones \
                  are refused until somebody listens"
@@ -153,9 +170,8 @@ mod tests {
 
     #[test]
     fn one_line_tells_a_gap() {
-        let over = End::Over {
-            now: "haproxy (pid 7)".to_owned(),
-        };
+        let listens = |name: &str| End::Over([name.to_owned()].into());
+        let over = listens("haproxy (pid 7)");
         let from = "from 2026-01-01T00:00:00.000Z on";
         let waited = "585 connections waited, for 510 ms at most";
         for (end, outcome, words) in [
@@ -205,7 +221,15 @@ mod tests {
         ] {
             assert_eq!(gap(585, 0).words(end), words);
             assert_eq!(end.outcome(), outcome);
+            assert!(!gap(585, 0).is_trouble(end));
+            assert_eq!(gap(585, 1).is_trouble(end), outcome != "stopped");
         }
+        let mut both = over.clone();
+        both.add(listens("nginx (pid 8)"));
+        both.add(listens("haproxy (pid 7)"));
+        let words = gap(1, 0).words(&both);
+        let last = "; haproxy (pid 7) and nginx (pid 8) listen now";
+        assert!(words.ends_with(last), "{words}");
         let one = gap(1, 0).words(&over);
         assert!(one.contains("; 1 connection waited, for 510 ms"), "{one}");
         let none = gap(0, 0).words(&over);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 
-use super::decide::{LOOK_AGAIN, News, Pace, Sight, Watched};
+use super::decide::{Bound, LOOK_AGAIN, News, Pace, Sight, Watched};
 use super::gap::{End, Gap};
 use super::told::{Ended, Told};
 use super::unit::Unit;
@@ -71,6 +71,10 @@ pub(super) struct Spot {
     pub(super) moved: Option<(Instant, String)>,
     /// The control group of the listener that the rooms were made for.
     pub(super) control_group: Option<u64>,
+    /// With `--any`: who is bound there.
+    pub(super) bound: Bound,
+    /// Why these could not be made anew for another one.
+    pub(super) not_renewed: Option<String>,
 }
 
 /// A place where no rooms could be made.
@@ -202,6 +206,7 @@ impl<'a> Kept<'a> {
     fn conclude(&mut self, number: usize, tended: Tended, there: &Sample, told: &mut Told) -> bool {
         let now = Instant::now();
         self.note_moved(number, tended.served, there, now);
+        self.note_bound(number, tended.served, now);
         let (max_wait, end) = self.patience(number, now);
         let spot = &mut self.spots[number];
         spot.waited.add(tended.figures);
@@ -248,6 +253,19 @@ impl<'a> Kept<'a> {
         let moved = &mut self.spots[number].moved;
         if moved.is_none() {
             *moved = elsewhere.map(|l| (now, l.shown()));
+        }
+    }
+
+    /// A socket that does not listen keeps the service out no longer than a moment.
+    fn note_bound(&mut self, number: usize, served: bool, now: Instant) {
+        let bound = match served {
+            true => None,
+            false => self.rooms.bound(number),
+        };
+        if self.spots[number].bound.is_idle(bound, now) {
+            bound
+                .into_iter()
+                .for_each(|cookie| self.rooms.unbind(number, cookie));
         }
     }
 
@@ -300,7 +318,7 @@ impl<'a> Kept<'a> {
         };
         Ended {
             gap,
-            end: End::Over { now },
+            end: End::Over([now].into()),
             listeners: rows(&there),
         }
     }

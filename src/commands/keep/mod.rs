@@ -17,7 +17,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 
-pub(crate) use self::decide::{LOOK_AGAIN, LOOK_AT_LEAST, LOOK_EVERY, LOOK_WAITING};
+pub(crate) use self::decide::{
+    LISTENS_WITHIN, LOOK_AGAIN, LOOK_AT_LEAST, LOOK_EVERY, LOOK_WAITING,
+};
 use self::decide::{Stopping, pause};
 pub(crate) use self::follow::{MOST_WAITING, RETRY_AFTER};
 use self::kept::Kept;

@@ -32,7 +32,7 @@ pub(super) struct Ended {
 impl Ended {
     pub(super) fn add(&mut self, other: Ended) {
         self.gap.add(other.gap);
-        self.end = other.end;
+        self.end.add(other.end);
         self.listeners.extend(other.listeners);
     }
 }
@@ -102,10 +102,9 @@ impl<'a> Teller<'a> {
         }
         for ended in &told.ended {
             let message = ended.gap.words(&ended.end);
-            match &ended.end {
-                End::GivenUp | End::Moved(_) => self.say.warning(&message),
-                End::KeepEnds | End::StoodBack if ended.gap.reset > 0 => self.say.warning(&message),
-                _ => self.say.result(&message),
+            match ended.gap.is_trouble(&ended.end) {
+                true => self.say.warning(&message),
+                false => self.say.result(&message),
             }
             // After a stop, nobody has wished it to be bridged.
             if !matches!(ended.end, End::Stopped(_)) {

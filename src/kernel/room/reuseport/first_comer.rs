@@ -128,6 +128,25 @@ impl Lent {
         put.context("too many listeners lack SO_REUSEPORT")
     }
 
+    /// The cookie of the socket that has the place; it need not listen.
+    pub(crate) fn owner(&self, place: &Place) -> Option<u64> {
+        let value = self.places.as_ref()?.get(key(place))?;
+        let cookie = get(&value, 0).map(u64::from_ne_bytes);
+        cookie.filter(|cookie| *cookie != 0)
+    }
+
+    /// The place is free, if that socket has it: the next one that is bound there has it then. The option stays.
+    pub(crate) fn free(&self, place: &Place, owner: u64) {
+        if let Some(places) = &self.places
+            && let Some(mut value) = places.get(key(place))
+            && get(&value, 0).map(u64::from_ne_bytes) == Some(owner)
+        {
+            value[..PLACE_USER].fill(0);
+            // Else the socket keeps it.
+            let _ = places.put(key(place), value);
+        }
+    }
+
     /// From now on nobody gets the option there, and nobody is refused.
     pub(crate) fn forget(&self, place: &Place) {
         if let Some(places) = &self.places {
