@@ -28,6 +28,17 @@ use testkit::{Fleet, Host, Load, LoadReport, Ran, Running, RunningLoad, rootless
 const LONG: Duration = Duration::from_secs(500);
 const MODULE: &str = "syngate.syngate.syngate";
 
+/// The module's own options, besides those of runs.
+const OWN: [&str; 7] = [
+    "cmd",
+    "argv",
+    "service",
+    "profile",
+    "no_precheck",
+    "state",
+    "executable",
+];
+
 /// What the module returns only where it has called syngate.
 const OF_A_CALL: [&str; 5] = ["cmd", "rc", "stdout", "stderr", "report"];
 
@@ -323,6 +334,7 @@ fn start_sshd(host: &Host, address: &str, authorized: &str) -> Running {
 
 /// Its own `/etc/haproxy` and `/usr/local`, with syngate, and haproxy running.
 fn furnish(host: &Host) {
+    host.own_etc().unwrap();
     for (name, place) in [("haproxy", "/etc/haproxy"), ("local", "/usr/local")] {
         let own = host.dir().join(name);
         fs::create_dir(&own).unwrap();
@@ -882,6 +894,22 @@ fn the_module_over_ssh_fails_as_syngate_does() {
         ),
         (json!({"cmd": "echo 'half"}), 0, "quotation"),
         (json!({"service": "haproxy"}), 0, "state"),
+        (
+            json!({"argv": touch, "state": "restarted"}),
+            0,
+            "mutually exclusive",
+        ),
+        (json!({"argv": touch, "no_precheck": true}), 0, "profile"),
+        (
+            json!({"profile": "nobody"}),
+            125,
+            "there is no profile /etc/syngate/nobody.conf",
+        ),
+        (
+            json!({"profile": "nobody", "state": "restarted"}),
+            125,
+            "nobody is no service here",
+        ),
         (json!({}), 0, "service"),
         (
             json!({"argv": touch, "executable": "nosuch"}),
@@ -1008,6 +1036,61 @@ fn the_module_over_ssh_takes_what_delays_clients_least() {
     assert_eq!(results[0]["report"]["action"], "drop", "{results:#?}");
 }
 
+/// Ports and test are found, and options stand in a profile.
+#[test]
+fn a_service_over_ssh_is_called_by_its_name() {
+    let site = Site::new(1);
+    let host = &site.hosts()[0];
+    let profiles = "mkdir /etc/syngate; echo settle=100ms >/etc/syngate/haproxy.conf;
+                    printf '%s\\n' port=80 'command=echo done' >/etc/syngate/shop.conf";
+    host.must(["sh", "-ec", profiles]);
+    let test = "--precheck 'haproxy -c -f /etc/haproxy/haproxy.cfg'";
+    let tasks = [
+        (
+            json!({"profile": "haproxy", "state": "restarted"}),
+            "park",
+            "service haproxy restart",
+        ),
+        (
+            json!({"profile": "haproxy", "state": "reloaded", "no_precheck": true}),
+            "handover",
+            "service haproxy reload",
+        ),
+        (
+            json!({"profile": "shop", "syn": "drop"}),
+            "drop",
+            "echo done",
+        ),
+    ];
+    let called = tasks.clone().map(|(task, ..)| task);
+    let (results, _) = site.tasks(&json!({}), &called);
+    for ((task, action, command), result) in tasks.iter().zip(&results) {
+        assert_eq!(result["failed"], false, "{task}: {result:#}");
+        assert_eq!(result["changed"], true, "{task}: {result:#}");
+        let report = &result["report"];
+        assert_eq!(report["action"], *action, "{task}: {result:#}");
+        assert_eq!(
+            report["command"],
+            json!(words(command)),
+            "{task}: {result:#}"
+        );
+        assert_eq!(report["ports"], json!(["80"]), "{task}: {result:#}");
+    }
+    let (results, _) = site.tasks(&json!({"check_mode": true}), &called);
+    for ((task, _, command), result) in tasks.iter().zip(&results) {
+        assert_eq!(
+            result["msg"],
+            format!("{command} would be run by syngate"),
+            "{task}: {result:#}"
+        );
+    }
+    let plan = results[0]["stdout"].as_str().unwrap();
+    let form = format!(
+        "# syngate --port 80 --syn auto --settle 100ms {test} -- service haproxy restart\n"
+    );
+    assert!(plan.starts_with(&form), "{plan}");
+}
+
 // The role -----------------------------------------------------------------------------------------
 
 /// Nothing is installed, by its own dpkg and apt, whose lists are yet to be fetched; and nftables can be
@@ -1132,8 +1215,7 @@ fn the_module_has_each_option_of_syngate_and_no_other() {
         let not_ours = ["help", "version", "dry_run"];
         !arg.is_positional() && !not_ours.contains(&arg.get_id().as_str())
     });
-    let mut real =
-        BTreeSet::from(["cmd", "argv", "service", "state", "executable"].map(str::to_owned));
+    let mut real = BTreeSet::from(OWN.map(str::to_owned));
     for arg in of_runs {
         let name = arg.get_long().unwrap().replace('-', "_");
         let option = options.get(&name).unwrap_or_else(|| panic!("no {name}"));

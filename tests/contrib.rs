@@ -177,9 +177,12 @@ fn callers(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
+        if name == "completions" {
+            continue;
+        }
         if path.is_dir() {
             callers(&path, found);
-        } else if name != "syngate.fish" {
+        } else {
             found.push(path);
         }
     }
@@ -399,6 +402,53 @@ fn a_reload_that_was_not_run_is_not_repeated() {
     site.settings("", "");
     assert_eq!(site.push().code(), 0);
     assert!(site.serves("two"));
+}
+
+/// Its ports are found, and its options stand in a profile.
+#[test]
+fn a_push_names_a_service() {
+    let site = Site::pushing();
+    let profile = "port=80\nready_timeout=9s\n";
+    site.host().own_etc().unwrap();
+    // What was bound there is hidden now.
+    for (name, place) in [("haproxy", "/etc/haproxy"), ("default", "/etc/default")] {
+        site.host().bind(site.path(name), place).unwrap();
+    }
+    site.write("profile", profile);
+    let file = site.path("profile");
+    let install = format!(
+        "install -D -m 644 {} /etc/syngate/haproxy.conf",
+        file.display()
+    );
+    site.host().must(["sh", "-ec", &install]);
+    site.settings("RELOAD", "\nPROFILE=haproxy");
+    site.source(&config("two").text());
+    let ran = site.push();
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    one_line(
+        &ran.stdout,
+        &["RELOAD: syngate: service haproxy reload exited with status 0; 80 was "],
+    );
+    assert!(site.serves("two"));
+    site.settings("RELOAD", "\nPROFILE='haproxy; id'");
+    refused(
+        &site.push(),
+        1,
+        &["PROFILE=haproxy; id: no name of a service"],
+    );
+    site.settings("RELOAD", "\nPROFILE=nobody");
+    site.source(&config("three").text());
+    refused(
+        &site.push(),
+        2,
+        &[
+            "RELOAD failed with status 125",
+            "nobody is no service here",
+            "is back",
+        ],
+    );
+    assert!(site.serves("two"));
+    site.tidy();
 }
 
 /// Another command of RELOAD has loaded the new configuration before syngate had run nothing.

@@ -13,7 +13,7 @@ use crate::cli::Named;
 use crate::commands::check::endpoint::Control;
 use crate::kernel::control_group;
 use crate::kernel::sockets::diag::Sockets;
-use crate::kernel::sockets::holders::processes;
+use crate::kernel::sockets::holders::{Holder, file_of, processes};
 use crate::kernel::sockets::{Looks, Sample, Want};
 use crate::process::ancestry::descends_from;
 use crate::process::environment::environment;
@@ -111,7 +111,7 @@ impl Service {
         };
         let there = Sockets::new(&all, &Scope::default())?.look(want)?;
         Ok(match self {
-            Service::Unit(unit) => of_unit(unit, &there),
+            Service::Unit(unit) => of_unit(unit, there),
             Service::Script(name, script) => of_script(name, script, &there),
         })
     }
@@ -155,12 +155,30 @@ fn ask(name: &str) -> Result<Option<Answer>> {
     }
 }
 
-fn of_unit(unit: &Answer, there: &Sample) -> Found {
+/// A look at the listeners ends where each has a holder. systemd, which has many files, is one beside the service.
+fn hold_by_manager(there: &mut Sample) {
+    let inodes = there.listeners.iter().map(|listener| listener.inode);
+    let held: Vec<u32> = inodes
+        .filter(|inode| file_of(INIT, *inode).is_some())
+        .collect();
+    let manager = there.holders.entry(INIT).or_insert_with(|| Holder {
+        name: "systemd".to_owned(),
+        started: 0,
+        inodes: Vec::new(),
+    });
+    manager.inodes.extend(held);
+}
+
+fn of_unit(unit: &Answer, mut there: Sample) -> Found {
     let path = unit.control_group();
     let group = path.as_deref().and_then(control_group::at);
     let main = unit.main_process();
+    let manager = unit.sockets().next().map(|_| INIT);
+    if manager.is_some() {
+        hold_by_manager(&mut there);
+    }
     let mut owner = Owner {
-        manager: unit.sockets().next().map(|_| INIT),
+        manager,
         alone: main.filter(|_| unit.spares_children()),
         ..Owner::default()
     };
@@ -171,7 +189,7 @@ fn of_unit(unit: &Answer, there: &Sample) -> Found {
     owner.processes.extend(main);
     let group = path.unwrap_or_else(|| "that systemctl does not name".to_owned());
     Found {
-        listening: listening(&owner, there),
+        listening: listening(&owner, &there),
         main,
         looked_at: format!(
             "the control group {group} and its {} processes",

@@ -37,7 +37,7 @@ options:
   cmd:
     description:
       - The command to run, as for M(ansible.builtin.command), split into words as by a shell, and run without one.
-      - One of O(cmd), O(argv) and O(service) is required; they exclude each other.
+      - One of O(cmd), O(argv), O(service) and O(profile) is required; they exclude each other.
     type: str
   argv:
     description: The command to run, as a list of words.
@@ -48,8 +48,18 @@ options:
       - The service to restart or to reload, as O(state) says, which is required with it.
       - By C(systemctl) where systemd runs the host, else by C(service).
     type: str
+  profile:
+    description:
+      - A service by its name, as for C(syngate restart) and C(syngate reload), as O(state) says. syngate finds its
+        ports, and the test of its configuration, and takes the options of C(/etc/syngate/NAME.conf), if that is there.
+      - Without O(state), the command of that profile, as for C(syngate run).
+      - O(syn) and O(reload) are then left to syngate.
+    type: str
+  no_precheck:
+    description: With O(profile), leave out the test of the configuration that syngate or the profile has.
+    type: bool
   state:
-    description: What to do with O(service), which is required with it.
+    description: What to do with O(service), which is required with it, or with O(profile).
     type: str
     choices: [restarted, reloaded]
   executable:
@@ -149,6 +159,11 @@ options:
       - How long to wait at most, gate closed, for what is under way to finish. V(0s) is not at all.
       - syngate's default is V(1s).
     type: str
+  drain_cmd:
+    description:
+      - Run this (by C(sh -c)) once the gate is closed, within O(drain), so that the service says goodbye to clients
+        that keep their connections.
+    type: str
   drain_until:
     description:
       - What the drain waits for.
@@ -232,6 +247,14 @@ options:
   ready_check:
     description: Run this (by C(sh -c)) after the command, again and again, and open only once it has succeeded.
     type: str
+  ready_url:
+    description:
+      - Open only once this URL answers 2xx, as V(http://127.0.0.1:8080/health), or once V(tcp:8080) takes a connection.
+      - It is asked through the gate, again and again.
+    type: str
+  ready_insecure:
+    description: Don't check the certificate of an O(ready_url) with C(https).
+    type: bool
   lock_timeout:
     description:
       - How long to wait for another run on the same ports.
@@ -273,6 +296,11 @@ EXAMPLES = r"""
     ready_check: curl -fso /dev/null http://localhost:8080/health
     allow_local: true
     cmd: systemctl restart app
+
+- name: Reload nginx, on the ports and with the test that are found, and the options of its profile
+  syngate.syngate.syngate:
+    profile: nginx
+    state: reloaded
 
 - name: Restart the host of a pair that is behind the VIP just now
   syngate.syngate.syngate:
@@ -361,6 +389,7 @@ OPTIONS = {
     "no_peer_check": FLAG,
     "linger": TEXT,
     "drain": TEXT,
+    "drain_cmd": TEXT,
     "drain_until": one_of("handshakes", "requests", "connections"),
     "settle": TEXT,
     "ready_timeout": TEXT,
@@ -378,6 +407,8 @@ OPTIONS = {
     "xtables_wait": TEXT,
     "precheck": TEXT,
     "ready_check": TEXT,
+    "ready_url": TEXT,
+    "ready_insecure": FLAG,
     "lock_timeout": TEXT,
     "best_effort": FLAG,
     "report_file": {"type": "path"},
@@ -390,11 +421,14 @@ ARGUMENTS = dict(
     cmd=TEXT,
     argv=WORDS,
     service=TEXT,
+    profile=TEXT,
+    no_precheck=FLAG,
     state=one_of("restarted", "reloaded"),
     executable={"type": "str", "default": "syngate"},
 )
 
 VERBS = {"restarted": "restart", "reloaded": "reload"}
+SUBCOMMANDS = ("restart", "reload", "run")
 
 # Of what a login of root's has, an SSH session may lack these.
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -416,6 +450,22 @@ def command_of(params):
     return ["service", service, verb]
 
 
+def words_of(params):
+    """The words of the call, with the subcommand first, if there is one."""
+    options = options_of(params)
+    if params["profile"] is None:
+        return options + ["--"] + command_of(params)
+    if params["no_precheck"]:
+        options.append("--no-precheck")
+    return [VERBS.get(params["state"], "run")] + options + [params["profile"]]
+
+
+def call_of(syngate, option, words):
+    """The call with one more option: a subcommand comes before all options."""
+    verb = 1 if words[0] in SUBCOMMANDS else 0
+    return [syngate] + words[:verb] + [option] + words[verb:]
+
+
 def options_of(params):
     """syngate's options, each with its value in one word."""
     words = []
@@ -434,6 +484,8 @@ def options_of(params):
 
 def choose_action(params):
     """The defaults that are the module's: what clients notice least."""
+    if params["profile"] is not None:
+        return  # syngate knows better, and a profile may say otherwise
     if params["syn"] is None and "SYNGATE_SYN" not in os.environ:
         params["syn"] = "auto"
     syn = params["syn"] or os.environ.get("SYNGATE_SYN")
@@ -490,7 +542,7 @@ def was_run(report, status, refused):
 
 def dry_run(module, syngate, words):
     """Check mode: the rules that would be there, as a diff."""
-    call = [syngate, "--dry-run"] + words
+    call = call_of(syngate, "--dry-run", words)
     status, stdout, stderr = call_program(module, call)
     result = {"cmd": call, "rc": status, "stdout": stdout, "stderr": stderr, "report": None}
     if status != 0:
@@ -503,14 +555,16 @@ def dry_run(module, syngate, words):
         "before": "",
         "after": rules,
     }
-    command = " ".join(words[words.index("--") + 1:])
+    # Of a service by its name, the whole call comes first.
+    shown = stdout.partition("\n")[0] if words[0] in SUBCOMMANDS else " ".join(words)
+    command = (" " + shown).partition(" -- ")[2]
     msg = "%s would be run by syngate" % command
     module.exit_json(msg=msg, changed=True, diff=diff, **result)
 
 
 def run(module, syngate, words, report_file):
     """A run; what it was is told by its report."""
-    call = [syngate, "--report-file=" + report_file] + words
+    call = call_of(syngate, "--report-file=" + report_file, words)
     # A command line that makes no sense leaves an older report where it is.
     older = read_report(report_file)
     status, stdout, stderr = call_program(module, call)
@@ -530,16 +584,16 @@ def run(module, syngate, words, report_file):
     else:
         msg = last_line(stderr)
     end = module.exit_json if status == 0 else module.fail_json
-    refused = lambda: call_program(module, [syngate, "--dry-run"] + words)[0] != 0
+    refused = lambda: call_program(module, call_of(syngate, "--dry-run", words))[0] != 0
     end(msg=msg, changed=was_run(report, status, refused), **result)
 
 
 def main():
     module = AnsibleModule(
         argument_spec=ARGUMENTS,
-        mutually_exclusive=[("cmd", "argv", "service"), ("verbose", "quiet")],
-        required_one_of=[("cmd", "argv", "service")],
-        required_together=[("service", "state")],
+        mutually_exclusive=[("cmd", "argv", "service", "profile"), ("cmd", "state"), ("argv", "state"), ("verbose", "quiet")],
+        required_one_of=[("cmd", "argv", "service", "profile")],
+        required_by={"service": "state", "no_precheck": "profile"},
         supports_check_mode=True,
     )
     params = module.params
@@ -549,12 +603,11 @@ def main():
         hint = "the role syngate.syngate.syngate puts it there"
         msg = "no program %s on the host: %s" % (params["executable"], hint)
         module.fail_json(msg=msg, rc=127)
+    choose_action(params)
     try:
-        command = command_of(params)
+        words = words_of(params)
     except ValueError as error:
         module.fail_json(msg="cmd: %s: %s" % (params["cmd"], error))
-    choose_action(params)
-    words = options_of(params) + ["--"] + command
     settle_environment(params)
     if module.check_mode:
         dry_run(module, syngate, words)
