@@ -11,7 +11,7 @@ use crate::kernel::sockets::holders::names;
 use crate::run::report::time::Closed;
 use crate::words::ended::{CommandExit, Sender, exit_words, signal_name};
 use crate::words::ending::{Ending, Failure, Outcome, interrupt_exit};
-use crate::words::exit::{Exit, NOT_KEPT};
+use crate::words::exit::{Exit, NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT};
 use crate::words::gated::Gated;
 use crate::words::ms::ms_words;
 
@@ -190,6 +190,9 @@ fn check_failed(e: &Evidence) -> String {
     let last = match e.facts.check_exit {
         Some(_) if !e.check_said.is_empty() => format!("at last {}", e.check_said),
         None => "it did not end".to_owned(),
+        Some(CommandExit::Code(status @ (NOT_EXECUTABLE | NOT_FOUND))) => {
+            format!("its last exit status was {status}: sh could not run it")
+        }
         Some(CommandExit::Code(status)) => format!("its last exit status was {status}"),
         Some(CommandExit::Signal(signal)) => format!("at last {} ended it", signal_name(signal)),
     };

@@ -30,7 +30,7 @@ enum Tool {
     Gaps(gaps::Args),
     /// Let all TCP packets arrive here later
     Delay(delay::Args),
-    /// Restart haproxy in four ways under load, and compare
+    /// Restart haproxy in five ways under load, and compare
     Demo(demo::Args),
 }
 

@@ -1,4 +1,4 @@
-//! The demonstration: one haproxy, restarted in four ways under the same load, side by side.
+//! The demonstration: one haproxy, restarted in five ways under the same load, side by side.
 
 use std::{
     path::PathBuf,
@@ -29,7 +29,7 @@ sleep 1
 service haproxy restart
 iptables -D INPUT -p tcp --dport 80 --syn -j DROP";
 
-/// Shows all four, and prints a table.
+/// Shows all five, and prints a table.
 pub fn run(args: &Args) -> Result<()> {
     let syngate = args
         .syngate
@@ -43,6 +43,10 @@ pub fn run(args: &Args) -> Result<()> {
             "hold",
             "syngate --port 80 --syn hold -- service haproxy restart",
         ),
+        (
+            "auto (park)",
+            "syngate --port 80 --syn auto -- service haproxy restart",
+        ),
     ];
 
     let pair = Pair::new()?;
@@ -50,7 +54,7 @@ pub fn run(args: &Args) -> Result<()> {
     haproxy.start()?;
     say(&format!(
         "Two hosts in network namespaces: haproxy on one, {} fresh connections a second from the \
-         other.\nhaproxy is restarted, in four ways:\n",
+         other.\nhaproxy is restarted, in five ways:\n",
         args.rate
     ))?;
     let mut table = String::new();
@@ -64,8 +68,8 @@ pub fn run(args: &Args) -> Result<()> {
         table += &row(name, &report);
     }
     say(&format!(
-        "{:12} {:>6} {:>7} {:>8} {:>18} {:>14}\n{table}",
-        "", "served", "refused", "cut off", "delayed >= 0.9 s", "worst connect"
+        "{:12} {:>6} {:>7} {:>8} {:>18} {:>14} {:>13}\n{table}",
+        "", "served", "refused", "cut off", "delayed >= 0.9 s", "worst connect", "worst answer"
     ))?;
     Ok(())
 }
@@ -88,11 +92,12 @@ fn restart(pair: &Pair, rate: u32, script: &str) -> Result<LoadReport> {
 
 fn row(name: &str, report: &LoadReport) -> String {
     format!(
-        "{name:12} {:>6} {:>7} {:>8} {:>18} {:>11.0} ms\n",
+        "{name:12} {:>6} {:>7} {:>8} {:>18} {:>11.0} ms {:>10.0} ms\n",
         report.ok,
         report.refused,
         report.reset + report.cut + report.timed_out + report.other,
         report.delayed,
         report.connect.max_ms,
+        report.total.max_ms,
     )
 }
