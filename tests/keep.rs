@@ -225,25 +225,13 @@ fn a_restart_of_keep_in_a_gap_refuses_nobody() {
 fn a_keep_that_is_killed_leaves_nobody_alone() {
     let host = &Host::new().unwrap();
     for in_gap in [true, false] {
-        let server = shared().start(host).unwrap();
-        let mut keep = Keep::on(host, "");
-        let server = (!in_gap).then_some(server);
-        let waits = in_gap.then(|| client(host));
-        if in_gap {
-            wait_queued(host, 1);
-        }
-        keep.running.signal(Signal::SIGKILL).unwrap();
-        keep.running.wait().unwrap();
+        let (server, waits) = kept::killed(host, &shared(), "", in_gap);
         let server = server.unwrap_or_else(|| shared().start(host).unwrap());
         if let Some(waits) = waits {
             all_served(&waits.finish().unwrap());
         }
         let keep = Keep::on(host, "");
-        drop(server);
-        let waits = client(host);
-        wait_queued(host, 1);
-        let _server = shared().start(host).unwrap();
-        all_served(&waits.finish().unwrap());
+        let _server = keep.bridges(server);
         keep.ends(1);
     }
 }
@@ -258,11 +246,7 @@ fn a_keep_that_was_stopped_goes_on() {
     keep.running.signal(Signal::SIGCONT).unwrap();
     keep.says(1, "somebody had stopped it");
     wait_kept(host);
-    drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
-    let _server = shared().start(host).unwrap();
-    all_served(&waits.finish().unwrap());
+    let _server = keep.bridges(server);
     keep.ends(1);
 }
 
@@ -273,11 +257,7 @@ fn a_guard_that_is_killed_is_replaced() {
     let keep = Keep::on(host, "");
     host.must(["pkill", "-KILL", GUARD]);
     keep.says(1, "syngate has started another one");
-    drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
-    let _server = shared().start(host).unwrap();
-    all_served(&waits.finish().unwrap());
+    let _server = keep.bridges(server);
     keep.ends(1);
 }
 

@@ -150,15 +150,7 @@ fn fast_restarts(pair: &Pair, server: &mut Running, restarts: u32) -> (Failed, u
 fn a_keep_that_is_killed_leaves_nobody_alone_and_nothing_behind() {
     let host = &Host::new().unwrap();
     for in_gap in [true, false] {
-        let server = alone().start(host).unwrap();
-        let mut keep = Keep::on(host, "--any");
-        let server = (!in_gap).then_some(server);
-        let waits = in_gap.then(|| client(host));
-        if in_gap {
-            wait_queued(host, 1);
-        }
-        keep.running.signal(Signal::SIGKILL).unwrap();
-        keep.running.wait().unwrap();
+        let (server, waits) = kept::killed(host, &alone(), "--any", in_gap);
         if server.is_some() {
             assert_eq!(second(host, "0.0.0.0", SHARES), "Address already in use");
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use testkit::services::Serve;
-use testkit::{Host, Load, RunningLoad, wait_until};
+use testkit::{Host, Load, Running, RunningLoad, wait_until};
 
 use super::keep::{Keep, LONG, client, wait_kept, wait_queued};
 use super::latch::Latch;
@@ -16,6 +16,25 @@ pub(crate) fn flowing(host: &Host, rate: u32) -> RunningLoad {
     let mut load = load.timeout(LONG).duration(LONG).start(host).unwrap();
     load.wait_flowing().unwrap();
     load
+}
+
+/// A keep that was killed, in a gap in which a client waits, or while the service listens.
+pub(crate) fn killed(
+    host: &Host,
+    service: &Serve,
+    options: &str,
+    in_gap: bool,
+) -> (Option<Running>, Option<RunningLoad>) {
+    let server = service.start(host).unwrap();
+    let mut keep = Keep::on(host, options);
+    let server = (!in_gap).then_some(server);
+    let waits = in_gap.then(|| client(host));
+    if in_gap {
+        wait_queued(host, 1);
+    }
+    keep.running.signal(Signal::SIGKILL).unwrap();
+    keep.running.wait().unwrap();
+    (server, waits)
 }
 
 /// A run does on a kept port what it does elsewhere; keep stands back, and comes again.
