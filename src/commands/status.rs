@@ -87,6 +87,9 @@ struct Entry {
     /// How many of them wait where nobody listens.
     #[serde(skip)]
     stranded: usize,
+    /// The longest gap in which a keep lets connections wait.
+    #[serde(skip)]
+    max_wait: Option<Duration>,
     opens_in_ms: Option<u64>,
     /// null for runs.
     kept: Option<KeptRow>,
@@ -203,6 +206,7 @@ impl Entry {
             syns_stopped: gate.syns_stopped,
             waiting: gate.by.rooms().map(|rooms| rooms.waiting),
             stranded: gate.by.rooms().map_or(0, |rooms| rooms.stranded),
+            max_wait: gate.by.rooms().and_then(|rooms| rooms.guard.orders.keeps),
             opens_in_ms: gate.opens_in.filter(|_| shut).map(|t| t.as_millis() as u64),
             kept: gate.is_keep_s().then(|| {
                 let ports = living.map_or(&gate.ports, |keep| &keep.ports);
@@ -235,6 +239,7 @@ impl Entry {
             syns_stopped: None,
             waiting: None,
             stranded: 0,
+            max_wait: None,
             opens_in_ms: None,
             kept: None,
         }
@@ -422,7 +427,13 @@ impl Entry {
     fn how(&self) -> Option<String> {
         let backend = self.backend?;
         if self.state == Position::Kept {
-            return self.waiting.map(waiting_words);
+            let waits = waiting_words(self.waiting?);
+            let in_gap = self.stranded > 0 && self.stale != Some(true);
+            let until = self.max_wait.filter(|_| in_gap).map(|max_wait| {
+                let max_wait = humantime::format_duration(max_wait);
+                format!("; nobody listens now: they are reset when that has lasted {max_wait} (--max-wait)")
+            });
+            return Some(waits + &until.unwrap_or_default());
         }
         let action = self.action.as_deref().unwrap_or("drop");
         let done = self.action_words().0.done;
