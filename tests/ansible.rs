@@ -1041,7 +1041,7 @@ fn the_module_over_ssh_takes_what_delays_clients_least() {
 fn a_service_over_ssh_is_called_by_its_name() {
     let site = Site::new(1);
     let host = &site.hosts()[0];
-    let profiles = "mkdir /etc/syngate; echo settle=100ms >/etc/syngate/haproxy.conf;
+    let profiles = "mkdir -p /etc/syngate; echo settle=100ms >/etc/syngate/haproxy.conf;
                     printf '%s\\n' port=80 'command=echo done' >/etc/syngate/shop.conf";
     host.must(["sh", "-ec", profiles]);
     let test = "--precheck 'haproxy -c -f /etc/haproxy/haproxy.cfg'";

@@ -136,7 +136,7 @@ fn completes(name: &'static str) {
     let haproxy = Haproxy::debian_init(&host, &HaproxyConfig::port(79)).unwrap();
     haproxy.start().unwrap();
     host.own_etc().unwrap();
-    let profile = "mkdir /etc/syngate; echo port=80 >/etc/syngate/webshop.conf";
+    let profile = "mkdir -p /etc/syngate; echo port=80 >/etc/syngate/webshop.conf";
     host.must(["sh", "-ec", profile]);
     let mut shell = Shell::start(&host, name);
     let mut wrong = Vec::new();

@@ -19,6 +19,7 @@ fn host() -> Host {
 
 fn with_folder(host: &Host) {
     host.own_etc().unwrap();
+    host.must(words("rm -rf /etc/syngate"));
     host.must(words("mkdir -m 755 /etc/syngate"));
 }
 
@@ -176,6 +177,7 @@ fn a_profile_that_others_can_write_is_refused() {
             "it is no regular file",
         ),
     ] {
+        host.must(words("rm -rf /etc/syngate"));
         host.must(words("rm -rf /etc/syngate"));
         host.must(words("mkdir -m 755 /etc/syngate"));
         write(host, "web", "port=80\ncommand=true\n");

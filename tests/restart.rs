@@ -513,13 +513,30 @@ mod of_root {
         host.must(["sh", "-c", &made]);
         let service =
             format!("sh -c '{programs}; exec {as_its_user} postgres -D /run/pg -k /run/pg'");
-        let file = host.must(["sh", "-c", "echo /usr/lib/postgresql/*/bin/postgres"]);
-        let file = match host.sh("command -v postgres").unwrap().ok() {
-            true => "postgres",
-            false => file.trim(),
-        };
-        let test = format!("{file} -C config_file -D /run/pg >/dev/null");
-        finds(host, &service, 5432, Some(&test));
+        finds(host, &service, 5432, None);
+    }
+
+    /// Its user could have root execute a program of its own, or load code by a configuration.
+    #[test]
+    fn what_another_user_can_change_is_not_tested() {
+        let host = &Host::new().unwrap();
+        let config = HaproxyConfig::port(80).text();
+        host.must(words("install -d -o 1234 /run/theirs"));
+        let theirs = host.write("haproxy.cfg", config).display().to_string();
+        host.must(words(&format!("cp {theirs} /run/theirs/haproxy.cfg")));
+        host.must(words("cp /usr/sbin/haproxy /run/theirs/haproxy"));
+        finds(
+            host,
+            "/usr/sbin/haproxy -db -f /run/theirs/haproxy.cfg",
+            80,
+            None,
+        );
+        finds(
+            host,
+            &format!("/run/theirs/haproxy -db -f {theirs}"),
+            80,
+            None,
+        );
     }
 
     /// Debian's script runs it as a user of its own.

@@ -13,8 +13,8 @@ pub(super) struct Test {
     pub(super) tester: Option<&'static str>,
     words: Vec<String>,
     printed: Printed,
-    /// A path among the words is relative to the directory of the process.
-    is_relative: bool,
+    /// The files and folders among the words. The process names them, so they may be anybody's.
+    pub(super) paths: Vec<String>,
 }
 
 /// What becomes of the output of a test that succeeds.
@@ -157,15 +157,6 @@ const TABLE: &[Row] = &[
         printed: Printed::NotToStdout,
         ..ROW
     },
-    // -C has to come first: then root may call it.
-    Row {
-        program: "postgres",
-        before: &["-C", "config_file"],
-        copied: &[("-D", "-D"), ("-c", "-c")],
-        needs: Some("-D"),
-        printed: Printed::NotToStdout,
-        ..ROW
-    },
     Row {
         program: "php-fpm",
         before: &["-t"],
@@ -195,8 +186,8 @@ pub(super) fn test_of(file: &Path, call: &[String]) -> Option<Test> {
         return None;
     }
     let is_path = |value: &&(&str, String)| value.0 != "-D" && value.0 != "-o";
-    let mut paths = copied.iter().filter(is_path);
-    let is_relative = paths.any(|(_, value)| !value.starts_with('/') && !value.contains('='));
+    let paths = copied.iter().filter(is_path);
+    let paths = paths.map(|(_, value)| value.clone()).collect();
     let copied = copied.into_iter().flat_map(|(option, value)| {
         let option = (!option.is_empty()).then(|| option.to_owned());
         option.into_iter().chain([value])
@@ -213,7 +204,7 @@ pub(super) fn test_of(file: &Path, call: &[String]) -> Option<Test> {
         tester: row.tester,
         words,
         printed: row.printed,
-        is_relative,
+        paths,
     })
 }
 
@@ -263,11 +254,15 @@ fn copied(row: &Row, call: &[String]) -> Vec<(&'static str, String)> {
 }
 
 impl Test {
+    fn has_relative(&self) -> bool {
+        self.paths.iter().any(|path| !path.starts_with('/'))
+    }
+
     /// The line for a shell. `tester`: the program, as it is called. `directory`: that of the process.
     pub(super) fn line(&self, tester: &str, directory: Option<&str>) -> String {
         let call = [tester.to_owned()].into_iter().chain(self.words.clone());
         let call = shell(call);
-        let call = match directory.filter(|_| self.is_relative) {
+        let call = match directory.filter(|_| self.has_relative()) {
             Some(directory) => format!("cd {} && {call}", shell([directory.to_owned()])),
             None => call,
         };
@@ -441,17 +436,6 @@ mod tests {
                 "said=$(envoy --mode validate -c /etc/e.yaml 2>&1) || { echo \"$said\"; exit 1; }",
             ),
             (
-                "/usr/lib/postgresql/15/bin/postgres",
-                &[
-                    "/usr/lib/postgresql/15/bin/postgres",
-                    "-D",
-                    "/data",
-                    "-c",
-                    "config_file=/etc/p.conf",
-                ],
-                "postgres -C config_file -D /data -c config_file=/etc/p.conf >/dev/null",
-            ),
-            (
                 "/usr/sbin/php-fpm8.2",
                 &[
                     "/usr/sbin/php-fpm8.2",
@@ -487,7 +471,6 @@ mod tests {
             ("/usr/sbin/haproxy", &["haproxy", "-f", "a\nb"]),
             ("/usr/sbin/haproxyctl", &["haproxyctl", "-f", "/x"]),
             ("/usr/lib/other/master", &["master"]),
-            ("/usr/bin/postgres", &["postgres", "-c", "x=y"]),
             ("/", &[]),
         ] {
             assert_eq!(line(file, call), None, "{file} {call:?}");

@@ -9,6 +9,7 @@ use super::precheck::test_of;
 use super::service::Found;
 use crate::kernel::sockets::holders::started;
 use crate::process::cmdline::words_of;
+use crate::process::place::{Place, ours_alone};
 use crate::run::program::resolve;
 
 /// Where programs are that PATH may lack: cron's is /usr/bin:/bin.
@@ -28,12 +29,25 @@ fn of_process(pid: i32) -> Option<String> {
     let call = words_of(pid)?.into_iter();
     let call: Option<Vec<String>> = call.map(|word| word.into_string().ok()).collect();
     let test = test_of(&file, &call?)?;
+    let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+    // The process may be another user's, and what it names, too: root must not execute that, nor read it as a
+    // configuration, which may load code.
+    let paths = test.paths.iter().map(|path| directory.join(path));
+    let mut files = [file.clone()].into_iter().chain(paths);
+    if !files.all(|file| is_ours_alone(&file)) {
+        return None;
+    }
     let tester = match test.tester {
         Some(name) => named(name, &file)?,
         None => as_called(&file),
     };
-    let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok();
-    Some(test.line(&tester, directory.as_deref().and_then(Path::to_str)))
+    Some(test.line(&tester, directory.to_str()))
+}
+
+/// Whether no other user can change that file, or lead its path elsewhere.
+fn is_ours_alone(file: &Path) -> bool {
+    let is_safe = Place::find(file).is_ok_and(|place| place.exposed.is_none());
+    is_safe && fs::metadata(file).is_ok_and(|what| ours_alone(&what).is_ok())
 }
 
 /// After an upgrade the file is another one, under the same name.
