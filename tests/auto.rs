@@ -52,6 +52,10 @@ fn the_first_that_can_be_done_is_taken_and_the_others_are_told_of() {
         assert_eq!(action, first);
         let says = format!("--syn auto: hold, since others can't be done here: {first}: {why}");
         assert!(outcome.stderr.contains(&says), "{outcome:?}");
+        let told = format!("syngate: {says}\n");
+        let quiet = without_bpf(call(&host, words("--port 80 --syn auto")).args(words(options)));
+        let quiet = quiet.run(["true"]).stderr;
+        assert!(quiet.starts_with(&told), "without -v: {quiet}");
         assert_eq!(outcome.report["warnings"].as_array().unwrap().len(), 0);
 
         let outcome = without_bpf(auto(&host, options))

@@ -16,6 +16,7 @@ use crate::gate::kinds::Choice;
 use crate::gate::rules::Rules;
 use crate::gate::settings::Settings;
 use crate::gate::who::Who;
+use crate::kernel::room::probe;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
 use crate::kernel::sockets::{Looks, Sample};
@@ -151,7 +152,7 @@ fn close_with_first(
     }
 }
 
-/// With `-v`: which action was taken, and why not another one.
+/// Which action was taken, and why not another one: with `-v`, and always where the kernel is no reason.
 fn tell_choice(taken: &dyn Prepared, call: &Call, record: &Record) {
     let Some(name) = taken.chosen() else {
         return;
@@ -160,13 +161,16 @@ fn tell_choice(taken: &dyn Prepared, call: &Call, record: &Record) {
     let others: Vec<String> = others
         .map(|other| format!("{}: {}", other.action, other.why))
         .collect();
-    call.say.phase(&match others.is_empty() {
-        true => format!("--syn auto: {name}, since it can be done here"),
-        false => format!(
-            "--syn auto: {name}, since others can't be done here: {}",
-            others.join("; ")
-        ),
-    });
+    if others.is_empty() {
+        let first = format!("--syn auto: {name}, since it can be done here");
+        return call.say.phase(&first);
+    }
+    let others = others.join("; ");
+    let words = format!("--syn auto: {name}, since others can't be done here: {others}");
+    match probe::is_new_enough() {
+        true => call.say.result(&words),
+        false => call.say.phase(&words),
+    }
 }
 
 /// Starts the action first, so that the queue exists when the first SYN arrives.

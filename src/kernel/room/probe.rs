@@ -33,10 +33,7 @@ const CONNECTED_WITHIN: Duration = Duration::from_secs(1);
 /// What this kernel lacks, or this process may not do.
 pub(crate) fn moves_connections() -> Result<()> {
     // The setting has come with the migration. Debian's 5.10 has it as well, and moves nothing.
-    ensure!(
-        std::path::Path::new("/proc/sys/net/ipv4/tcp_migrate_req").exists(),
-        NO_MIGRATION
-    );
+    ensure!(is_new_enough(), NO_MIGRATION);
     let tried = std::thread::scope(|threads| {
         let thread = std::thread::Builder::new().spawn_scoped(threads, || {
             unshare(CloneFlags::CLONE_NEWNET)
@@ -101,6 +98,11 @@ fn bring_loopback_up() -> Result<()> {
     let acknowledged = libc::NLM_F_ACK as u16;
     Netlink::open(Bus::Route)?.request(libc::RTM_NEWLINK, acknowledged, &body, |_, _| ())?;
     Ok(())
+}
+
+/// Whether the kernel has what moves connections (Linux 5.14). It may be refused all the same.
+pub(crate) fn is_new_enough() -> bool {
+    std::path::Path::new("/proc/sys/net/ipv4/tcp_migrate_req").exists()
 }
 
 #[cfg(test)]
