@@ -101,11 +101,18 @@ impl<'a> NamedUnit<'a> {
         let folder = self.group.folder().display().to_string();
         // Some may have ended meanwhile.
         let all = format!("kill $(cat {folder}/cgroup.procs) || true");
-        self.host.must(["sh", "-c", &all]);
+        let _ = self.host.sh(&all);
     }
 
     /// Before a command line that is to be in the unit.
     pub(crate) fn within(&self) -> String {
         self.group.entered(self.host)
+    }
+}
+
+/// The control group can be removed only when it is empty.
+impl Drop for NamedUnit<'_> {
+    fn drop(&mut self) {
+        self.ends();
     }
 }
