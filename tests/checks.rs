@@ -8,10 +8,11 @@ use std::time::Duration;
 use harness::instance::Instance;
 use harness::latch::Latch;
 use harness::rooms::GROUPS_HIDDEN;
-use harness::{Backend, Call, Outcome, call, words};
+use harness::{Backend, Call, Outcome, SOON, call, syngate, words};
+use nix::sys::signal::Signal;
 use serde_json::json;
 use testkit::services::Serve;
-use testkit::{Host, Load, Pair, SERVER};
+use testkit::{Host, Load, Pair, SERVER, wait_until};
 
 const STANDBY: u16 = 8080;
 const LONG: Duration = Duration::from_secs(60);
@@ -123,6 +124,30 @@ fn a_check_asks_the_service_while_the_standby_serves_all_others() {
         assert_eq!(outcome.report["warnings"], json!([]), "{outcome:?}");
         no_group_is_left(host, &outcome);
     }
+}
+
+/// It would ask on, and nobody would hear the answer.
+#[test]
+fn a_check_ends_with_a_run_that_is_killed() {
+    let pair = Pair::new().unwrap();
+    let host = &pair.server;
+    let _main = service(host);
+    let latch = Latch::new(host, "asked");
+    let call = call(host, words("--port 80 --drain 0 --settle 0"));
+    let call = call.args(["--ready-check", &latch.hold()]);
+    let mut run = call.start(["true"]);
+    let pid = latch.wait();
+    let group = host.must(["sed", "-n", "s|^0::.*/||p", &format!("/proc/{pid}/cgroup")]);
+    assert!(group.starts_with("syngate_"), "{group}");
+    run.signal(Signal::SIGKILL).unwrap();
+    run.wait().unwrap();
+    let alive = || host.sh(&format!("kill -0 {pid}")).unwrap().ok();
+    wait_until(SOON, "the end of the check", || !alive()).unwrap();
+    // The group that it was in is the one thing that is left.
+    assert_eq!(syngate(host, "clear").code(), 0);
+    let groups = format!("find /sys/fs/cgroup -name '{}'", group.trim());
+    let gone = || host.sh(&groups).unwrap().stdout.is_empty();
+    wait_until(SOON, "no group that is left", gone).unwrap();
 }
 
 /// Nobody can tell the check's connections from those of others, so they wait.

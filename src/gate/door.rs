@@ -1,4 +1,4 @@
-//! The door for `--ready-check` and `--ready-url`: their connections pass the gate's rules while those of all others are stopped.
+//! The door for `--drain-cmd`, `--ready-check` and `--ready-url`: their connections pass the gate's rules while those of all others are stopped.
 
 use std::os::fd::{AsFd, OwnedFd};
 

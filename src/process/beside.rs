@@ -74,6 +74,7 @@ impl Beside {
             .collect();
         let launch = Launch {
             group: ProcessGroup::Own,
+            dies_with_parent: true,
             files: &files,
             ..Launch::new(environment, mask)
         };
@@ -150,6 +151,7 @@ fn start(
     let stdout = stdout.map(|file| (file.as_raw_fd(), libc::STDOUT_FILENO));
     let launch = Launch {
         group: ProcessGroup::Own,
+        dies_with_parent: true,
         files: stdout.as_slice(),
         ..Launch::new(environment, mask)
     };

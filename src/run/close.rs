@@ -38,7 +38,7 @@ pub(super) struct Closing {
     pub closed_at: Instant,
     /// Where the gate's rules steer SYNs, if it has any.
     pub steer: Option<Steer>,
-    /// By which `--ready-check` passes the gate's rules.
+    /// By which `--drain-cmd`, `--ready-check` or `--ready-url` passes the gate's rules.
     pub door: Option<Door>,
 }
 

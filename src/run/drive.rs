@@ -36,7 +36,7 @@ pub(super) struct Run<'a> {
     pub gate: Option<Gate>,
     /// Where the gate's rules steer SYNs, if it has any.
     pub steer: Option<Steer>,
-    /// By which `--ready-check` passes the gate's rules.
+    /// By which `--drain-cmd`, `--ready-check` or `--ready-url` passes the gate's rules.
     pub door: Option<Door>,
     /// Declared after the gate, so that it is dropped later: the gate's rules steer connections to
     /// it.
@@ -352,6 +352,7 @@ impl<'a> Run<'a> {
             shut: gate.shut(),
             before: &self.record.before,
             command_runs: !self.command_has_ended,
+            watches: !self.plan.config.ready_timeout.is_zero(),
             check_passes: self.door.is_some(),
         };
         for text in look(&mut *self.world, &mut self.onlooker, &view) {

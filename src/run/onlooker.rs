@@ -193,9 +193,9 @@ impl Onlooker {
         };
         (!std::mem::replace(told, true)).then(|| {
             let stopped = stopped();
-            let opens = match who {
-                COMMAND => "each port opens once a new process listens there, and ",
-                _ => "",
+            let opens = match who == COMMAND && scene.view.watches {
+                true => "each port opens once a new process listens there, and ",
+                false => "",
             };
             format!("{who} waits for the gate: {stopped}: {opens}{LETS_LOCAL}")
         })

@@ -11,6 +11,8 @@ pub(super) struct View<'a> {
     pub(super) shut: &'a PortSet,
     pub(super) before: &'a Sample,
     pub(super) command_runs: bool,
+    /// Listeners are watched, so that a port can open by its new one.
+    pub(super) watches: bool,
     /// Connections of `--ready-check` pass the gate, and look like those of others of this host.
     pub(super) check_passes: bool,
 }

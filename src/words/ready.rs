@@ -74,8 +74,13 @@ impl Display for ReadyUrl {
 fn http(text: &str) -> Option<Uri> {
     let uri: Uri = text.parse().ok()?;
     let known = matches!(uri.scheme_str(), Some("http" | "https"));
-    let has_port = uri.port().is_none_or(|port| port.as_u16() > 0);
-    (known && has_port && uri.host().is_some_and(|host| !host.is_empty())).then_some(uri)
+    let authority = uri.authority()?.as_str();
+    // Behind the brackets of an IPv6 address.
+    let behind = authority.rsplit(']').next().unwrap_or(authority);
+    let has_port = behind.contains(':');
+    let port = uri.port_u16().is_some_and(|port| port > 0);
+    let is_plain = !authority.contains('@') && (port || !has_port);
+    (known && is_plain && uri.host().is_some_and(|host| !host.is_empty())).then_some(uri)
 }
 
 fn tcp(text: &str) -> Option<String> {
@@ -134,6 +139,10 @@ mod tests {
             "tcp:::1:80",
             "tcp:65536",
             "http://a b/",
+            "http://a:99999/",
+            "http://a:/",
+            "http://[::1]:0/",
+            "http://a@b/",
         ] {
             assert_eq!(ReadyUrl::parse(text), Err(EXPECTED.to_owned()), "{text}");
         }
