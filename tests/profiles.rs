@@ -108,6 +108,64 @@ fn a_profile_of_a_service_has_its_options() {
     );
 }
 
+/// Where the run would refuse both. Each dry run is planned, so it would be refused here, too.
+#[test]
+fn what_is_given_wins_over_what_it_excludes_in_a_profile() {
+    let host = &host();
+    for (profile, call, expected) in [
+        (
+            "ready-check=true",
+            "--ready-url tcp:80",
+            "--syn auto --ready-url tcp:80",
+        ),
+        (
+            "ready-url=tcp:80",
+            "--ready-check true",
+            "--syn auto --ready-check true",
+        ),
+        ("syn=redirect=8080\nstandby=web", "--syn hold", "--syn hold"),
+        (
+            "syn=redirect=8080\nstandby=web",
+            "--reload",
+            "--syn auto --reload",
+        ),
+        ("drain-cmd=bye", "--drain 0", "--syn auto --drain 0"),
+        ("drain-cmd=bye", "--reload", "--syn auto --reload"),
+        (
+            "drain-cmd=bye\ndrain=5s",
+            "--syn handover",
+            "--syn handover",
+        ),
+        ("reload=yes", "--syn hold", "--syn hold"),
+        ("quiet=yes", "-v", "--syn auto"),
+        (
+            "ready-check=true",
+            "--ready-timeout 0",
+            "--syn auto --ready-timeout 0",
+        ),
+    ] {
+        write(host, "web", &format!("port=80\ncommand=true\n{profile}\n"));
+        let form = long_form(&by_name(host, &format!("run web -n {call}")));
+        assert_eq!(
+            form,
+            format!("--port 80 {expected} -- true"),
+            "{profile}: {call}"
+        );
+    }
+    // As do variables.
+    write(
+        host,
+        "web",
+        "port=80\ncommand=true\nquiet=yes\nready-check=false\n",
+    );
+    let call = "SYNGATE_VERBOSE=1 SYNGATE_READY_URL=tcp:80";
+    let ran = host.sh(&format!("{call} {} run web -n", harness::SYNGATE));
+    let ran = ran.unwrap();
+    let form = long_form(&ran);
+    assert_eq!(form, "--port 80 --syn auto --ready-url tcp:80 -- true");
+    assert!(ran.stderr.contains("web.conf: ports 80"), "{ran:?}");
+}
+
 #[test]
 fn what_is_wrong_in_a_profile_is_told_with_file_and_line() {
     let host = &host();

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
+use super::rivals::exclude_each_other;
 use crate::cli::{Given, NamedArgs, Profile};
 use crate::words::command_line::command_line;
 
@@ -51,9 +52,10 @@ pub(super) fn long_form(
         let is = |long: &str| one.long == long;
         (args.no_precheck && is(PRECHECK)) || (found.reload && OF_RESTARTS.into_iter().any(is))
     };
-    let of_profile = profile.iter().flat_map(|profile| &profile.options);
+    let of_profile = profile.map(|profile| beside(&args.given, &profile.options));
+    let of_profile = of_profile.into_iter().flatten();
     for one in of_profile.filter(|one| !left_out(one)) {
-        add(&mut options, one.clone());
+        add(&mut options, one);
     }
     let of_found = [(PORT, &found.ports), (PRECHECK, &found.precheck)];
     let reloads = found.reload && value_of(SYN, &options).is_none_or(|action| action == ACTION);
@@ -67,6 +69,22 @@ pub(super) fn long_form(
     }
     options.sort_by_key(|one| rank(&one.long));
     LongForm { options, command }
+}
+
+/// Those of a profile that can stand beside what was given, which wins.
+fn beside(given: &[Given], profile: &[Given]) -> Vec<Given> {
+    let mut higher = given.to_vec();
+    let lost =
+        |one: &Given, higher: &[Given]| higher.iter().any(|other| exclude_each_other(one, other));
+    // Without the profile's action, what it says for that action is lost, too.
+    if profile
+        .iter()
+        .any(|one| one.long == SYN && lost(one, given))
+    {
+        add(&mut higher, option(SYN, Some(ACTION)));
+    }
+    let kept = profile.iter().filter(|one| !lost(one, &higher));
+    kept.cloned().collect()
 }
 
 fn option(long: &str, value: Option<&str>) -> Given {

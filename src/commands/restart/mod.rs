@@ -4,6 +4,7 @@
 mod listening;
 mod long_form;
 mod precheck;
+mod rivals;
 mod script;
 mod service;
 mod tested;
