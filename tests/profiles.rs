@@ -166,6 +166,27 @@ fn what_is_given_wins_over_what_it_excludes_in_a_profile() {
     assert!(ran.stderr.contains("web.conf: ports 80"), "{ran:?}");
 }
 
+/// The service comes first, and what it does is no hand-over.
+#[test]
+fn a_restart_of_a_service_is_neither_the_profile_s_reload_nor_its_command() {
+    let host = &host();
+    let haproxy = Haproxy::debian_init(host, &HaproxyConfig::port(80)).unwrap();
+    haproxy.start().unwrap();
+    let text = "reload=yes\nno_precheck=yes\ncommand=true\n";
+    write(host, "haproxy", text);
+    let unused = "syngate: /etc/syngate/haproxy.conf: its command is not run, since \
+                  /etc/init.d/haproxy is there; syngate run haproxy runs it\n";
+    for (word, action) in [("restart", "--syn auto"), ("reload", "--syn auto --reload")] {
+        let ran = by_name(host, &format!("{word} haproxy -n"));
+        let expected = format!("--port 80 {action} -- service haproxy {word}");
+        assert_eq!(long_form(&ran), expected);
+        assert!(ran.stderr.contains(unused), "{ran:?}");
+    }
+    let ran = by_name(host, "run haproxy -n -p 80");
+    assert_eq!(long_form(&ran), "--port 80 --syn auto --reload -- true");
+    assert!(!ran.stderr.contains("not run"), "{ran:?}");
+}
+
 #[test]
 fn what_is_wrong_in_a_profile_is_told_with_file_and_line() {
     let host = &host();

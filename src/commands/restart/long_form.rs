@@ -12,8 +12,18 @@ use crate::words::command_line::command_line;
 pub(super) struct FoundOptions {
     /// As `--port` takes them.
     pub(super) ports: Option<String>,
-    pub(super) reload: bool,
+    pub(super) work: Work,
     pub(super) precheck: Option<String>,
+}
+
+/// What COMMAND does with the service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Work {
+    Restarts,
+    Reloads,
+    /// Nobody knows: it is the command of a profile.
+    #[default]
+    Unknown,
 }
 
 /// A whole call of syngate.
@@ -50,7 +60,13 @@ pub(super) fn long_form(
     let mut options: Vec<Given> = given.cloned().collect();
     let left_out = |one: &Given| {
         let is = |long: &str| one.long == long;
-        (args.no_precheck && is(PRECHECK)) || (found.reload && OF_RESTARTS.into_iter().any(is))
+        (args.no_precheck && is(PRECHECK))
+            || match found.work {
+                // A restart ends the listeners, which nothing can hand over then.
+                Work::Restarts => is(RELOAD),
+                Work::Reloads => OF_RESTARTS.into_iter().any(is),
+                Work::Unknown => false,
+            }
     };
     let of_profile = profile.map(|profile| beside(&args.given, &profile.options));
     let of_profile = of_profile.into_iter().flatten();
@@ -58,7 +74,8 @@ pub(super) fn long_form(
         add(&mut options, one);
     }
     let of_found = [(PORT, &found.ports), (PRECHECK, &found.precheck)];
-    let reloads = found.reload && value_of(SYN, &options).is_none_or(|action| action == ACTION);
+    let reloads = found.work == Work::Reloads
+        && value_of(SYN, &options).is_none_or(|action| action == ACTION);
     for (long, value) in of_found {
         let one = value.as_ref().map(|value| option(long, Some(value)));
         one.into_iter().for_each(|one| add(&mut options, one));
@@ -182,7 +199,7 @@ mod tests {
     fn found() -> FoundOptions {
         FoundOptions {
             ports: Some("80,443".to_owned()),
-            reload: false,
+            work: Work::Restarts,
             precheck: Some("web -t".to_owned()),
         }
     }
@@ -241,8 +258,12 @@ mod tests {
             ..Profile::default()
         };
         let form = |reload: bool, mine: &[(&str, &str)]| {
+            let work = match reload {
+                true => Work::Reloads,
+                false => Work::Restarts,
+            };
             let found = FoundOptions {
-                reload,
+                work,
                 ..FoundOptions::default()
             };
             let args = args(given(mine), false);
@@ -260,7 +281,7 @@ mod tests {
     #[test]
     fn a_reload_is_told_to_auto_alone() {
         let reload = FoundOptions {
-            reload: true,
+            work: Work::Reloads,
             ..FoundOptions::default()
         };
         for (options, shown) in [
@@ -270,6 +291,29 @@ mod tests {
             (&[("syn", "hold")], "--syn hold"),
         ] {
             let form = long_form(&args(given(options), false), None, &reload, command());
+            assert_eq!(form.shown(), format!("syngate {shown} {COMMAND}"));
+        }
+    }
+
+    /// It is for the reload of the same service, or for the command of the profile.
+    #[test]
+    fn a_restart_by_its_name_is_no_reload() {
+        let profile = Profile {
+            options: given(&[("reload", "")]),
+            ..Profile::default()
+        };
+        for (work, mine, shown) in [
+            (Work::Restarts, &[][..], "--syn auto"),
+            (Work::Restarts, &[("reload", "")], "--syn auto --reload"),
+            (Work::Reloads, &[], "--syn auto --reload"),
+            (Work::Unknown, &[], "--syn auto --reload"),
+        ] {
+            let found = FoundOptions {
+                work,
+                ..FoundOptions::default()
+            };
+            let args = args(given(mine), false);
+            let form = long_form(&args, Some(&profile), &found, command());
             assert_eq!(form.shown(), format!("syngate {shown} {COMMAND}"));
         }
     }

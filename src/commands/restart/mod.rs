@@ -16,7 +16,7 @@ use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use serde::Serialize;
 
 use self::listening::Listening;
-use self::long_form::{FoundOptions, LongForm, long_form};
+use self::long_form::{FoundOptions, LongForm, Work, long_form};
 pub(crate) use self::service::LARGEST_SCRIPT;
 use self::service::Service;
 use self::tested::precheck;
@@ -39,6 +39,8 @@ struct Translated {
     what: String,
     /// The ports that were found.
     listening: Listening,
+    /// What the profile says that is not done, for people.
+    unused: Option<String>,
 }
 
 /// The run that the call stands for.
@@ -81,7 +83,7 @@ pub(crate) fn stands(name: &str) -> Result<Stands> {
     let restart = translate(&Named::Restart(args()))?;
     let form = |named| translate(&named).ok().map(|other| other.form.shown());
     let ports = restart.ports()?;
-    let mut lines = restart.listening.lines(&restart.what, &ports);
+    let mut lines = restart.lines(&ports);
     Ok(Stands {
         what: lines.remove(0),
         remarks: lines,
@@ -129,16 +131,26 @@ fn of_service(named: &Named, service: &Service, profile: Option<&Profile>) -> Re
     let no_precheck = named.args().no_precheck || profile.is_some_and(|p| p.no_precheck);
     let options = FoundOptions {
         ports: (!found.listening.ports.is_empty()).then(|| found.listening.ports.to_string()),
-        reload: matches!(named, Named::Reload(_)),
+        work: match named {
+            Named::Reload(_) => Work::Reloads,
+            _ => Work::Restarts,
+        },
         precheck: (!no_precheck).then(|| precheck(&found)).flatten(),
     };
     let form = long_form(named.args(), profile, &options, service.command(word));
     ensure!(form.has_ports(), "{}", service.silent(&found, named));
-    let profile = profile.map(|profile| format!(" with {}", profile.file.display()));
+    let with = profile.map(|profile| format!(" with {}", profile.file.display()));
+    let unused = profile.filter(|profile| !profile.command.is_empty());
     Ok(Translated {
         form,
-        what: who + &profile.unwrap_or_default(),
+        what: who.clone() + &with.unwrap_or_default(),
         listening: found.listening,
+        unused: unused.map(|profile| {
+            let (file, short) = (profile.file.display(), named.short());
+            format!(
+                "{file}: its command is not run, since {who} is there; syngate run {short} runs it"
+            )
+        }),
     })
 }
 
@@ -165,6 +177,7 @@ fn of_profile(named: &Named, profile: &Profile) -> Result<Translated> {
         form,
         what: file.to_string(),
         listening: Listening::default(),
+        unused: None,
     })
 }
 
@@ -192,6 +205,13 @@ impl Translated {
         }
     }
 
+    /// What it is, and what is special about it.
+    fn lines(&self, ports: &PortSet) -> Vec<String> {
+        let mut lines = self.listening.lines(&self.what, ports);
+        lines.extend(self.unused.clone());
+        lines
+    }
+
     /// Says what the call stands for, before it is carried out.
     fn tell(&self, args: &Args, started: Instant) -> Result<(), Exit> {
         let say = run::say(args, started);
@@ -206,7 +226,7 @@ impl Translated {
             }
         }
         let ports = plan::ports(args);
-        for line in self.listening.lines(&self.what, &ports) {
+        for line in self.lines(&ports) {
             say.result(&line);
         }
         if let Some(precheck) = self.form.precheck() {
