@@ -187,6 +187,22 @@ fn a_restart_of_a_service_is_neither_the_profile_s_reload_nor_its_command() {
     assert!(!ran.stderr.contains("not run"), "{ran:?}");
 }
 
+/// It is left out only where connections are handed over.
+#[test]
+fn a_reload_by_hold_has_the_drain_of_the_profile() {
+    let host = &host();
+    let haproxy = Haproxy::debian_init(host, &HaproxyConfig::port(80)).unwrap();
+    haproxy.start().unwrap();
+    let text = "syn=hold\ndrain=5s\ndrain-until=connections\nno_precheck=yes\n";
+    write(host, "haproxy", text);
+    let form = |options: &str| long_form(&by_name(host, &format!("reload haproxy -n {options}")));
+    let drains =
+        "--port 80 --syn hold --drain 5s --drain-until connections -- service haproxy reload";
+    assert_eq!(form(""), drains);
+    let hands_over = "--port 80 --syn auto --reload -- service haproxy reload";
+    assert_eq!(form("--syn auto"), hands_over);
+}
+
 #[test]
 fn what_is_wrong_in_a_profile_is_told_with_file_and_line() {
     let host = &host();

@@ -36,7 +36,7 @@ pub(super) struct LongForm {
 /// These say what this call is to do and to tell, and not how the service is restarted.
 const OF_THIS_CALL: [&str; 3] = ["dry-run", "quiet", "verbose"];
 
-/// Of a profile, for restarts only: with them, connections could not be handed over in a reload.
+/// Of a profile, not for reloads that hand over: with them, `auto` could not. Other actions drain before a reload, too.
 const OF_RESTARTS: [&str; 4] = ["drain", "drain-cmd", "drain-until", "open-on"];
 
 const PORT: &str = "port";
@@ -45,6 +45,8 @@ const RELOAD: &str = "reload";
 const PRECHECK: &str = "precheck";
 /// The action where nobody names one.
 const ACTION: &str = "auto";
+/// The action of reloads alone. It drains nothing, as `auto` does for them where it can be done.
+const HANDOVER: &str = "handover";
 
 /// The command line wins over the environment, that over the profile, and the profile over what was found.
 pub(super) fn long_form(
@@ -58,30 +60,31 @@ pub(super) fn long_form(
         !(one.by_environment && OF_THIS_CALL.contains(&one.long.as_str()))
     });
     let mut options: Vec<Given> = given.cloned().collect();
+    let of_profile = profile.map(|profile| beside(&args.given, &profile.options));
+    let of_profile = of_profile.unwrap_or_default();
+    let action = value_of(SYN, &options).or_else(|| value_of(SYN, &of_profile));
+    let action = action.unwrap_or(OsStr::new(ACTION)).to_owned();
+    let drains_nothing = action == ACTION || action == HANDOVER;
     let left_out = |one: &Given| {
         let is = |long: &str| one.long == long;
         (args.no_precheck && is(PRECHECK))
             || match found.work {
                 // A restart ends the listeners, which nothing can hand over then.
                 Work::Restarts => is(RELOAD),
-                Work::Reloads => OF_RESTARTS.into_iter().any(is),
+                Work::Reloads => drains_nothing && OF_RESTARTS.into_iter().any(is),
                 Work::Unknown => false,
             }
     };
-    let of_profile = profile.map(|profile| beside(&args.given, &profile.options));
-    let of_profile = of_profile.into_iter().flatten();
-    for one in of_profile.filter(|one| !left_out(one)) {
+    for one in of_profile.into_iter().filter(|one| !left_out(one)) {
         add(&mut options, one);
     }
     let of_found = [(PORT, &found.ports), (PRECHECK, &found.precheck)];
-    let reloads = found.work == Work::Reloads
-        && value_of(SYN, &options).is_none_or(|action| action == ACTION);
     for (long, value) in of_found {
         let one = value.as_ref().map(|value| option(long, Some(value)));
         one.into_iter().for_each(|one| add(&mut options, one));
     }
     add(&mut options, option(SYN, Some(ACTION)));
-    if reloads {
+    if found.work == Work::Reloads && action == ACTION {
         add(&mut options, option(RELOAD, None));
     }
     options.sort_by_key(|one| rank(&one.long));
@@ -250,9 +253,9 @@ mod tests {
         assert_eq!(form(true), shown);
     }
 
-    /// A reload drains nothing.
+    /// A reload that hands over drains nothing.
     #[test]
-    fn what_a_profile_says_of_the_drain_is_for_restarts() {
+    fn what_a_profile_says_of_the_drain_is_for_actions_that_drain() {
         let profile = Profile {
             options: given(&[("drain", "5s"), ("drain-cmd", "bye"), ("settle", "1s")]),
             ..Profile::default()
@@ -275,6 +278,8 @@ mod tests {
         assert_eq!(form(true, &[]), shown);
         let shown = format!("syngate --syn auto --reload --drain 1s --settle 1s {COMMAND}");
         assert_eq!(form(true, &[("drain", "1s")]), shown);
+        let shown = format!("syngate --syn hold --drain 5s --drain-cmd bye --settle 1s {COMMAND}");
+        assert_eq!(form(true, &[("syn", "hold")]), shown, "it drains");
     }
 
     /// It says which actions `auto` may take.
