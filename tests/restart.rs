@@ -220,6 +220,60 @@ fn a_service_without_a_file_of_pids_is_found_by_its_program() {
     assert_eq!(form, expected);
 }
 
+/// The file may be an old one. As a descendant of pid 1, each process of this host would be the service's.
+#[test]
+fn a_file_of_pids_that_names_others_is_passed_over() {
+    let host = &Host::new().unwrap();
+    let haproxy = haproxy(host, &HaproxyConfig::port(80));
+    let _other = Serve::on("0.0.0.0:81").start(host).unwrap();
+    let other = "ss -Hltnp sport = :81 | grep -o 'pid=[0-9]*' | cut -d= -f2";
+    let own = host.must(["cat", "/run/haproxy.pid"]);
+    for pid in ["echo 1", other] {
+        host.must(["sh", "-c", &format!("({pid}) >/run/haproxy.pid")]);
+        let form = long_form(&by_name(host, "restart haproxy -n --no-precheck"));
+        assert_eq!(
+            form, "--port 80 --syn auto -- service haproxy restart",
+            "{pid}"
+        );
+    }
+    host.must(["sh", "-c", &format!("echo {own} >/run/haproxy.pid")]);
+    haproxy.stop().unwrap();
+    for pid in ["echo 1", other] {
+        host.must(["sh", "-c", &format!("({pid}) >/run/haproxy.pid")]);
+        let says = "/etc/init.d/haproxy listens on no TCP port here";
+        refused(&by_name(host, "restart haproxy -n"), says);
+    }
+}
+
+/// sshd's sessions start servers that its restart leaves alone.
+#[test]
+fn what_a_service_that_listens_has_started_is_not_the_service() {
+    let listens = "import os, socket, subprocess, time\n\
+                   def on(port): return socket.create_server(('', port))\n";
+    let session = "subprocess.Popen(['redis-server', '--port', '9000', '--save', ''], stdout=subprocess.DEVNULL)\n";
+    let worker = "a = on(80) if os.fork() else on(81)\nif a.getsockname()[1] == 80: ";
+    let wrapper = "if os.fork(): time.sleep(1000)\na = on(80), on(81)\n";
+    for (start, ports) in [(worker, "80-81"), (wrapper, "80-81,9000")] {
+        let host = &Host::new().unwrap();
+        host.own_etc().unwrap();
+        let script = host.write("web", "case $1 in\nrestart) ;;\nesac\n");
+        host.must(words(&format!("cp {} /etc/init.d/web", script.display())));
+        let file = host.write(
+            "web.py",
+            format!("{listens}{start}{session}time.sleep(1000)\n"),
+        );
+        let line = format!("echo $$ >/run/web.pid; exec python3 {}", file.display());
+        let _service = host.spawn(host.command("sh").args(["-c", &line])).unwrap();
+        let listens = || [80, 81, 9000].iter().all(|port| host.listens(*port));
+        wait_until(SOON, "it listens", listens).unwrap();
+        let form = long_form(&by_name(host, "restart web -n"));
+        assert_eq!(
+            form,
+            format!("--port {ports} --syn auto -- service web restart")
+        );
+    }
+}
+
 #[test]
 fn what_can_t_be_done_by_name_is_told_in_one_line() {
     let host = &Host::new().unwrap();

@@ -7,6 +7,7 @@ pub(crate) mod beside;
 pub(crate) mod child;
 pub(crate) mod cmdline;
 pub(crate) mod environment;
+pub(crate) mod executable;
 mod files;
 pub(crate) mod guard;
 pub(crate) mod leave;

@@ -6,6 +6,9 @@ use crate::kernel::sockets::holders::names;
 use crate::kernel::sockets::{Listener, Sample};
 use crate::words::ports::PortSet;
 
+/// The pid of systemd, which holds the sockets of its socket units.
+pub(super) const INIT: i32 = 1;
+
 /// What tells the service's listeners from others.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Owner {
@@ -32,6 +35,15 @@ pub(super) struct Listening {
     pub(super) processes: BTreeSet<i32>,
     /// The same, with names, for people.
     pub(super) who: String,
+}
+
+/// What a look at a service finds.
+pub(super) struct Found {
+    pub(super) listening: Listening,
+    /// The process that others come from, if it is known.
+    pub(super) main: Option<i32>,
+    /// Where was looked, for people.
+    pub(super) looked_at: String,
 }
 
 impl Owner {

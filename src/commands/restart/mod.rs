@@ -3,6 +3,7 @@
 
 mod listening;
 mod long_form;
+mod of_script;
 mod precheck;
 mod rivals;
 mod script;

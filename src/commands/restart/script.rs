@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+/// Where init scripts are.
+pub(super) const SCRIPTS: &str = "/etc/init.d";
 /// The folders of files of pids. `/var/run` is another name of the first.
 const RUN: &str = "/run";
 

@@ -7,15 +7,15 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::SigSet;
 
-use super::listening::{Listening, Owner, listening};
-use super::script::Script;
+use super::listening::{Found, INIT, Owner, listening};
+use super::of_script::of_script;
+use super::script::{SCRIPTS, Script};
 use crate::cli::Named;
 use crate::commands::check::endpoint::Control;
 use crate::kernel::control_group;
 use crate::kernel::sockets::diag::Sockets;
-use crate::kernel::sockets::holders::{Holder, file_of, processes};
+use crate::kernel::sockets::holders::{Holder, file_of};
 use crate::kernel::sockets::{Looks, Sample, Want};
-use crate::process::ancestry::descends_from;
 use crate::process::environment::environment;
 use crate::process::own_unit::booted;
 use crate::process::systemctl::{Question, read};
@@ -26,26 +26,12 @@ use crate::words::scope::Scope;
 use crate::words::unit_answer::Answer;
 use crate::words::unit_name::stem;
 
-/// Where init scripts are.
-const SCRIPTS: &str = "/etc/init.d";
 /// A file that is larger is no script, in bytes.
 pub(crate) const LARGEST_SCRIPT: usize = 1024 * 1024;
-/// The pid of systemd, which holds the sockets of its socket units.
-const INIT: i32 = 1;
-
 #[derive(Debug)]
 pub(super) enum Service {
     Unit(Box<Answer>),
     Script(String, Script),
-}
-
-/// What a look at a service finds.
-pub(super) struct Found {
-    pub(super) listening: Listening,
-    /// The process that others come from, if it is known.
-    pub(super) main: Option<i32>,
-    /// Where was looked, for people.
-    looked_at: String,
 }
 
 impl Service {
@@ -196,50 +182,4 @@ fn of_unit(unit: &Answer, mut there: Sample) -> Found {
             owner.processes.len()
         ),
     }
-}
-
-/// By the files of pids, else by the programs that the script names.
-fn of_script(name: &str, script: &Script, there: &Sample) -> Found {
-    let mut files = script.pid_files.clone();
-    files.extend(pid_files_in(&format!("/run/{name}")));
-    let roots: Vec<i32> = files.iter().flat_map(|file| pids_in(file)).collect();
-    let of_roots = |pid: &i32| roots.iter().any(|root| descends_from(*pid, *root));
-    let holding = || there.holders.keys().copied();
-    let mut owner = Owner {
-        processes: holding().filter(of_roots).collect(),
-        ..Owner::default()
-    };
-    let mut main = roots.first().copied();
-    if owner.processes.is_empty() {
-        let is_named = |pid: &i32| {
-            let file = fs::read_link(format!("/proc/{pid}/exe")).ok();
-            let file = file.and_then(|file| fs::canonicalize(file).ok());
-            let same = |path: &String| fs::canonicalize(path).ok() == file;
-            file.is_some() && script.paths.iter().any(same)
-        };
-        owner.processes = holding().filter(is_named).collect();
-        main = None;
-    }
-    Found {
-        listening: listening(&owner, there),
-        main,
-        looked_at: format!(
-            "the processes of {}, and those of the programs that {SCRIPTS}/{name} names",
-            files.join(", ")
-        ),
-    }
-}
-
-fn pid_files_in(folder: &str) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let files = entries.map(|entry| entry.path().display().to_string());
-    files.filter(|file| file.ends_with(".pid")).collect()
-}
-
-/// The living processes that a file names, one a line.
-fn pids_in(file: &str) -> Vec<i32> {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let pids = text.lines().filter_map(|line| line.trim().parse().ok());
-    let living: Vec<i32> = processes().collect();
-    pids.filter(|pid| living.contains(pid)).collect()
 }

@@ -3,12 +3,13 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::listening::Found;
 use super::precheck::test_of;
-use super::service::Found;
 use crate::kernel::sockets::holders::started;
 use crate::process::cmdline::words_of;
+use crate::process::executable::executable;
 use crate::process::place::{Place, ours_alone};
 use crate::run::program::resolve;
 
@@ -48,13 +49,6 @@ fn of_process(pid: i32) -> Option<String> {
 fn is_ours_alone(file: &Path) -> bool {
     let is_safe = Place::find(file).is_ok_and(|place| place.exposed.is_none());
     is_safe && fs::metadata(file).is_ok_and(|what| ours_alone(&what).is_ok())
-}
-
-/// After an upgrade the file is another one, under the same name.
-fn executable(pid: i32) -> Option<PathBuf> {
-    let file = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    let name = file.to_str()?;
-    Some(name.strip_suffix(" (deleted)").unwrap_or(name).into())
 }
 
 /// By its name alone, if PATH leads to that very file. sshd wants to be called by its path.
