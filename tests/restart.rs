@@ -236,7 +236,11 @@ fn a_file_of_pids_that_names_others_is_passed_over() {
             "{pid}"
         );
     }
-    host.must(["sh", "-c", &format!("echo {own} >/run/haproxy.pid")]);
+    host.must([
+        "sh",
+        "-c",
+        &format!("echo {} >/run/haproxy.pid", own.trim()),
+    ]);
     haproxy.stop().unwrap();
     for pid in ["echo 1", other] {
         host.must(["sh", "-c", &format!("({pid}) >/run/haproxy.pid")]);
@@ -272,6 +276,45 @@ fn what_a_service_that_listens_has_started_is_not_the_service() {
             format!("--port {ports} --syn auto -- service web restart")
         );
     }
+}
+
+/// Nobody listens on the old one again.
+#[test]
+fn a_port_that_the_kernel_chooses_is_left_out() {
+    let host = &Host::new().unwrap();
+    host.own_etc().unwrap();
+    let file = host.write(
+        "web.py",
+        "import socket, time\na = socket.create_server(('', 80)), socket.create_server(('', 0))\ntime.sleep(1000)\n",
+    );
+    let script = format!(
+        "#!/bin/sh\nold=$(cat /run/web.pid 2>/dev/null) && kill $old && tail --pid=$old -s 0.01 -f /dev/null\n\
+         python3 {} >/dev/null 2>&1 & echo $! >/run/web.pid\n",
+        file.display()
+    );
+    let script = host.write("web", script);
+    host.must(words(&format!(
+        "install -m 755 {} /etc/init.d/web",
+        script.display()
+    )));
+    host.must(words("service web start"));
+    let random = || {
+        let ports = host.must(words("ss -Hltn sport gt :1000"));
+        ports
+            .split_whitespace()
+            .nth(3)
+            .and_then(|at| at.rsplit(':').next())
+            .map(str::to_owned)
+    };
+    wait_until(SOON, "it listens", || random().is_some()).unwrap();
+    let old = random().unwrap();
+    let ran = by_name(host, &format!("restart web -n -p 80,{old}"));
+    assert!(!ran.stderr.contains("left out"), "{ran:?}");
+    let ran = by_name(host, "restart web");
+    done(&ran);
+    let told = format!("syngate: {old}: left out, since the kernel may have chosen it");
+    assert!(ran.stderr.contains(&told), "{ran:?}");
+    assert!(host.listens(80) && random() != Some(old), "{ran:?}");
 }
 
 #[test]

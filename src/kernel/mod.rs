@@ -11,6 +11,7 @@ pub(crate) mod maps;
 pub(crate) mod mark;
 pub(crate) mod netlink;
 pub(crate) mod nfqueue;
+pub(crate) mod port_range;
 pub(crate) mod release;
 pub(crate) mod room;
 pub(crate) mod route;

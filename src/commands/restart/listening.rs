@@ -19,6 +19,8 @@ pub(super) struct Owner {
     pub(super) alone: Option<i32>,
     /// The process that holds sockets for services: systemd, where it does.
     pub(super) manager: Option<i32>,
+    /// Ports that the kernel gives to sockets that name none.
+    pub(super) random: PortSet,
 }
 
 /// What was found of a service.
@@ -29,6 +31,8 @@ pub(super) struct Listening {
     pub(super) loopback: PortSet,
     /// Those that stay open when the service ends, since systemd holds them.
     pub(super) kept: PortSet,
+    /// Those that may be others after a restart, since the kernel may have chosen them.
+    pub(super) random: PortSet,
     /// Who else listens on one of `ports`, at other addresses.
     pub(super) beside: BTreeMap<u16, String>,
     /// The processes that hold its listeners.
@@ -76,6 +80,14 @@ pub(super) fn listening(owner: &Owner, there: &Sample) -> Listening {
         manager.is_some_and(|pid| holders(listener, there).contains(pid))
     };
     let (kept, gated): (Vec<&Listener>, Vec<&Listener>) = own.iter().copied().partition(is_kept);
+    let is_lasting = |one: &&Listener| !owner.random.contains(one.port);
+    let (lasting, random): (Vec<&Listener>, Vec<&Listener>) =
+        gated.iter().copied().partition(is_lasting);
+    // Some services have such a port as their only one, and it is always the same.
+    let (gated, random) = match lasting.is_empty() {
+        true => (gated, Vec::new()),
+        false => (lasting, random),
+    };
     let ports = ports(&gated);
     let outside: Vec<&Listener> = gated.iter().copied().filter(|l| !is_local(l)).collect();
     let others = there.listeners.iter().filter(|other| {
@@ -86,6 +98,7 @@ pub(super) fn listening(owner: &Owner, there: &Sample) -> Listening {
     Listening {
         loopback: ports.minus(&self::ports(&outside)),
         kept: self::ports(&kept).minus(&ports),
+        random: self::ports(&random),
         beside: others
             .map(|other| (other.port, names(&there.holders, &[other.inode])))
             .collect(),
@@ -122,6 +135,14 @@ impl Listening {
             let ports = kept.brief();
             lines.push(format!(
                 "{ports}: left out, since systemd holds it open while the service restarts"
+            ));
+        }
+        let random = self.random.minus(gated);
+        if !random.is_empty() {
+            let ports = random.brief();
+            lines.push(format!(
+                "{ports}: left out, since the kernel may have chosen it (ip_local_port_range), and another one next \
+                 time; if not, name all ports by --port"
             ));
         }
         for (port, who) in self
@@ -247,6 +268,28 @@ mod tests {
         owner.manager = None;
         let found = listening(&owner, &there);
         assert_eq!((found.ports, found.kept), (set(&[80, 81]), PortSet::EMPTY));
+    }
+
+    /// As JMX's and RMI's are. A service of one port keeps it.
+    #[test]
+    fn a_port_that_the_kernel_may_have_chosen_is_left_out_beside_others() {
+        let owner = Owner {
+            processes: [10].into(),
+            random: PortSet::from_ranges([32768..=60999]),
+            ..Owner::default()
+        };
+        let both = sample(&[("0.0.0.0", 80, None, &[10]), ("::", 40123, None, &[10])]);
+        let found = listening(&owner, &both);
+        assert_eq!((&found.ports, &found.random), (&set(&[80]), &set(&[40123])));
+        let line = found.lines("web", &found.ports).pop().unwrap();
+        assert!(
+            line.starts_with("40123: left out, since the kernel may"),
+            "{line}"
+        );
+        assert_eq!(found.lines("web", &set(&[80, 40123])).len(), 1);
+        let alone = sample(&[("::", 40123, None, &[10])]);
+        let found = listening(&owner, &alone);
+        assert_eq!((found.ports, found.random), (set(&[40123]), PortSet::EMPTY));
     }
 
     /// sshd holds forwarded ports in processes that a restart leaves alone.

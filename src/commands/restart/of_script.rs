@@ -11,8 +11,9 @@ use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::holders::processes;
 use crate::process::ancestry::descends_from;
 use crate::process::executable::executable;
+use crate::words::ports::PortSet;
 
-pub(super) fn of_script(name: &str, script: &Script, there: &Sample) -> Found {
+pub(super) fn of_script(name: &str, script: &Script, random: PortSet, there: &Sample) -> Found {
     let mut files = script.pid_files.clone();
     files.extend(pid_files_in(&format!("/run/{name}")));
     let programs = Programs::of(script);
@@ -22,6 +23,7 @@ pub(super) fn of_script(name: &str, script: &Script, there: &Sample) -> Found {
     let of_roots = |pid: &i32| roots.iter().any(|root| is_of(*pid, *root, there));
     let mut owner = Owner {
         processes: holding().filter(of_roots).collect(),
+        random,
         ..Owner::default()
     };
     let mut main = roots.first().copied();

@@ -13,6 +13,7 @@ use super::script::{SCRIPTS, Script};
 use crate::cli::Named;
 use crate::commands::check::endpoint::Control;
 use crate::kernel::control_group;
+use crate::kernel::port_range::chosen_by_kernel;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::holders::{Holder, file_of};
 use crate::kernel::sockets::{Looks, Sample, Want};
@@ -88,7 +89,7 @@ impl Service {
     }
 
     /// # Errors
-    /// The kernel does not list its sockets.
+    /// The kernel does not list its sockets, or the ports that it chooses.
     pub(super) fn look(&self) -> Result<Found> {
         let all = PortSet::from_ranges([1..=u16::MAX]);
         let want = Want {
@@ -96,9 +97,10 @@ impl Service {
             ..Want::default()
         };
         let there = Sockets::new(&all, &Scope::default())?.look(want)?;
+        let random = chosen_by_kernel()?;
         Ok(match self {
-            Service::Unit(unit) => of_unit(unit, there),
-            Service::Script(name, script) => of_script(name, script, &there),
+            Service::Unit(unit) => of_unit(unit, random, there),
+            Service::Script(name, script) => of_script(name, script, random, &there),
         })
     }
 
@@ -155,7 +157,7 @@ fn hold_by_manager(there: &mut Sample) {
     manager.inodes.extend(held);
 }
 
-fn of_unit(unit: &Answer, mut there: Sample) -> Found {
+fn of_unit(unit: &Answer, random: PortSet, mut there: Sample) -> Found {
     let path = unit.control_group();
     let group = path.as_deref().and_then(control_group::at);
     let main = unit.main_process();
@@ -165,6 +167,7 @@ fn of_unit(unit: &Answer, mut there: Sample) -> Found {
     }
     let mut owner = Owner {
         manager,
+        random,
         alone: main.filter(|_| unit.spares_children()),
         ..Owner::default()
     };
