@@ -10,7 +10,7 @@ use harness::keep::{
 };
 use harness::kept;
 use harness::latch::Latch;
-use harness::rooms::{GUARD, all_served, listeners, listeners_on, load, nothing_is_left};
+use harness::rooms::{GUARD, all_served, listeners, listeners_on, load, nothing_is_left, queued};
 use harness::{SOON, SYNGATE, call, status, syngate, words};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Serve};
@@ -390,6 +390,39 @@ fn a_run_that_starts_the_service_ends_the_gap() {
     assert_eq!(outcome.code, 0, "{outcome:?}");
     all_served(&waits.finish().unwrap());
     wait_kept(host);
+    keep.ends(1);
+}
+
+/// Such a run has seen no listener, and does not wait for one after COMMAND.
+#[test]
+fn a_run_that_begins_in_a_gap_leaves_keep_there() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let keep = Keep::on(host, "");
+    let load = kept::flowing(host, 50);
+    drop(server);
+    wait_queued(host, 1);
+    let mut latch = Latch::new(host, "begun");
+    let later = shared().start_delay(Duration::from_millis(700));
+    let (pid, later_pid) = (host.dir().join("serve.pid"), host.dir().join("later.pid"));
+    let script = format!(
+        "{}; kill $(cat {}); ({}) >/dev/null 2>&1 </dev/null &",
+        latch.hold(),
+        pid.display(),
+        later.daemon_argv(&later_pid).unwrap().join(" ")
+    );
+    let call = call(host, words("--port 80 --syn hold --drain 0"));
+    let run = call.start(["sh", "-c", &script]);
+    latch.wait();
+    // Somebody else starts the service, and the gap is over.
+    host.must(shared().daemon_argv(&pid).unwrap());
+    wait_until(SOON, "the end of the gap", || queued(host) == 0).unwrap();
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let listens = || std::fs::read_to_string(&later_pid).is_ok_and(|pid| !pid.is_empty());
+    wait_until(SOON, "the service", listens).unwrap();
+    all_served(&load.stop().unwrap());
     keep.ends(1);
 }
 

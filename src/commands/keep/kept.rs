@@ -73,6 +73,8 @@ pub(super) struct Spot {
     pub(super) control_group: Option<u64>,
     /// With `--any`: who is bound there.
     pub(super) bound: Bound,
+    /// The run on its port began in a gap there. It has seen no listener, and waits for none after COMMAND.
+    pub(super) stays: bool,
     /// Why these could not be made anew for another one.
     pub(super) not_renewed: Option<String>,
 }
@@ -173,7 +175,14 @@ impl<'a> Kept<'a> {
             .is_none_or(|at| at.elapsed() >= LOOK_AGAIN)
         {
             let ports = ports_of_runs(&directory_in_use());
-            self.of_runs = ports.intersection(&self.wanted.ports);
+            let before =
+                std::mem::replace(&mut self.of_runs, ports.intersection(&self.wanted.ports));
+            for (spot, group) in self.spots.iter_mut().zip(&self.rooms.groups) {
+                let port = group.place.port;
+                let began = self.of_runs.contains(port) && !before.contains(port);
+                spot.stays &= self.of_runs.contains(port);
+                spot.stays |= began && spot.watched.is_in_gap();
+            }
             self.runs_seen_at = Some(Instant::now());
         }
     }

@@ -1,5 +1,6 @@
 //! How a keep stands back from the ports of a run: the run does there what it does without a keep, and the other ports
-//! are kept meanwhile. In a gap the keep stays: those who wait get the service that the run starts.
+//! are kept meanwhile. In a gap the keep stays, also for the rest of a run that begins in it: those who wait get the
+//! service that comes, by the run or by others.
 
 use super::gap::End;
 use super::kept::{Kept, gap_of};
@@ -38,7 +39,8 @@ impl Kept<'_> {
     fn served_for_runs(&mut self) -> Vec<usize> {
         let (groups, of_runs) = (&self.rooms.groups, &self.of_runs);
         let numbers = (0..self.spots.len()).filter(|n| {
-            of_runs.contains(groups[*n].place.port) && !self.spots[*n].watched.is_in_gap()
+            let spot = &self.spots[*n];
+            of_runs.contains(groups[*n].place.port) && !spot.watched.is_in_gap() && !spot.stays
         });
         let numbers: Vec<usize> = numbers.collect();
         if numbers.is_empty() {
