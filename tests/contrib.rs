@@ -214,7 +214,8 @@ fn what_calls_syngate_asks_for_what_delays_clients_least() {
         // Tasks of Ansible; the module's defaults are the same.
         for task in text.split("syngate.syngate.syngate:").skip(1) {
             let task = task.split("\n\n").next().unwrap();
-            if task.contains("state: reloaded") {
+            // By its name, a service is reloaded so anyway.
+            if task.contains("state: reloaded") && !task.contains("profile:") {
                 tasks += 1;
                 let said = task.contains("syn: auto") && task.contains("reload: true");
                 assert!(said, "{}: {task}", file.display());
