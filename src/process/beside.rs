@@ -3,7 +3,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -45,9 +45,9 @@ impl Beside {
             None => "exec </dev/null >&2\n",
         };
         let words = shell_words(before, line);
-        let child = start(&words, environment, mask, pass.as_ref().map(AsFd::as_fd))?;
+        let stdout = pass.as_ref().map(as_stdout);
         Ok(Beside {
-            child,
+            child: start(SH, &words, environment, mask, stdout.as_slice())?,
             answer: None,
         })
     }
@@ -67,19 +67,11 @@ impl Beside {
             mark,
             entrance,
         };
-        let files: Vec<_> = entrance
-            .map(|fd| (fd, fd))
-            .into_iter()
-            .chain([(answer.as_raw_fd(), libc::STDOUT_FILENO)])
-            .collect();
-        let launch = Launch {
-            group: ProcessGroup::Own,
-            dies_with_parent: true,
-            files: &files,
-            ..Launch::new(environment, mask)
-        };
+        let entrance = entrance.map(|fd| (fd, fd)).into_iter();
+        let files = entrance.chain([as_stdout(&answer)]);
+        let files: Vec<_> = files.collect();
         Ok(Beside {
-            child: Child::spawn_file(Path::new(OURSELVES), &ask.words(), &launch)?,
+            child: start(OURSELVES, &ask.words(), environment, mask, &files)?,
             answer: Some(answer.into()),
         })
     }
@@ -94,7 +86,7 @@ impl Beside {
         let words = shell_words("exec </dev/null\n", line);
         let answer = memfd_create(c"answer", MFdFlags::MFD_CLOEXEC)?;
         Ok(Beside {
-            child: start(&words, environment, mask, Some(answer.as_fd()))?,
+            child: start(SH, &words, environment, mask, &[as_stdout(&answer)])?,
             answer: Some(answer.into()),
         })
     }
@@ -142,20 +134,25 @@ impl Drop for Beside {
     }
 }
 
+fn as_stdout(file: &OwnedFd) -> (RawFd, RawFd) {
+    (file.as_raw_fd(), libc::STDOUT_FILENO)
+}
+
+/// `files`: as of [`Launch`].
 fn start(
+    program: &str,
     words: &[OsString],
     environment: &[CString],
     mask: &SigSet,
-    stdout: Option<BorrowedFd>,
+    files: &[(RawFd, RawFd)],
 ) -> Result<Child, Errno> {
-    let stdout = stdout.map(|file| (file.as_raw_fd(), libc::STDOUT_FILENO));
     let launch = Launch {
         group: ProcessGroup::Own,
         dies_with_parent: true,
-        files: stdout.as_slice(),
+        files,
         ..Launch::new(environment, mask)
     };
-    Child::spawn_file(Path::new(SH), words, &launch)
+    Child::spawn_file(Path::new(program), words, &launch)
 }
 
 fn first_line(bytes: &[u8]) -> String {
