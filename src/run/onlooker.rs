@@ -176,10 +176,15 @@ impl Onlooker {
                 one.to
             )
         };
-        let (who, told) = if of(scene.check) {
-            ("--ready-check", &mut self.held_up.check)
+        let (who, told, opens) = if of(scene.check) {
+            ("--ready-check", &mut self.held_up.check, "")
         } else if of(scene.command) || (scene.command.is_some() && of_the_service(&pids, scene)) {
-            (COMMAND, &mut self.held_up.command)
+            let opens = if scene.view.watches {
+                OPENS_BY_LISTENER
+            } else {
+                ""
+            };
+            ("COMMAND", &mut self.held_up.command, opens)
         } else {
             self.held_up.others |= scene.command.is_some();
             // One that has ended by itself has not waited.
@@ -193,10 +198,6 @@ impl Onlooker {
         };
         (!std::mem::replace(told, true)).then(|| {
             let stopped = stopped();
-            let opens = match who == COMMAND && scene.view.watches {
-                true => "each port opens once a new process listens there, and ",
-                false => "",
-            };
             format!("{who} waits for the gate: {stopped}: {opens}{LETS_LOCAL}")
         })
     }
@@ -217,7 +218,7 @@ impl Onlooker {
     }
 }
 
-const COMMAND: &str = "COMMAND";
+const OPENS_BY_LISTENER: &str = "each port opens once a new process listens there, and ";
 const LETS_LOCAL: &str = "syngate clear opens it now; the next time, --syn park lets this client through, and \
                           --allow-local all of this host";
 const LETS_ALL_LOCAL: &str = "syngate clear opens it now; the next time, --allow-local lets this host's own clients \
