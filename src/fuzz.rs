@@ -84,7 +84,7 @@ fn given(bytes: &[u8]) {
         Parsed::Run(args) => {
             assert!(!args.options.ports.is_empty() && !args.command.is_empty());
             assert!(args.options.ports.iter().all(|ports| !ports.is_empty()));
-            crate::run::plan::withstand(&args);
+            crate::run::plan::withstand(&args.options);
         }
         Parsed::Print(text) => assert!(!text.to_string().trim().is_empty()),
         Parsed::Wrong(text) => assert!(!text.trim().is_empty()),

@@ -65,7 +65,7 @@ pub(crate) fn run(args: &Args, started: Instant) -> Exit {
     if args.options.dry_run {
         return tell_plan(planned, args.by_environment, &say);
     }
-    let (plan, ending) = match planned.and_then(|plan| plan.that_can_report(args)) {
+    let (plan, ending) = match planned.and_then(|plan| plan.that_can_report(&args.options)) {
         Ok(plan) => {
             let ending = surviving_bugs(&plan, &say, &mut record, started);
             (Some(plan), ending)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::action::contract::{Description, Planned, Request, is_given};
-use crate::cli::Args;
+use crate::cli::{Args, RunOptions};
 use crate::decide::config::{Config, OpenOn, Settle};
 use crate::gate::backends;
 use crate::gate::by_port::objection;
@@ -78,11 +78,12 @@ impl Plan {
     /// # Errors
     /// One line that names the option, its value and what would be right.
     pub(crate) fn new(args: &Args, path: Option<&OsStr>) -> Result<Plan, Refused> {
-        let gated = gated(args);
-        let action = make_sense(args, &gated).map_err(Refused::Options)?;
-        let installed = backends::installed(args.options.backend, path);
+        let options = &args.options;
+        let gated = gated(options);
+        let action = make_sense(options, &gated).map_err(Refused::Options)?;
+        let installed = backends::installed(options.backend, path);
         installed.map_err(|why| Refused::Options(format!("--backend {why}")))?;
-        if let Some(file) = &args.options.report_file {
+        if let Some(file) = &options.report_file {
             check_report_file(file).map_err(Refused::ReportFile)?;
         }
         let name = args.command.first();
@@ -90,25 +91,25 @@ impl Plan {
         Ok(Plan {
             config: Config {
                 gated,
-                drain: args.options.drain,
-                drain_until: action.drain_until().unwrap_or(args.options.drain_until),
-                drain_command: args.options.drain_cmd.is_some(),
-                settle: args.options.settle,
-                ready_timeout: args.options.ready_timeout,
-                open_on: args.options.open_on,
-                best_effort: args.options.best_effort,
-                ready_check: ready(args).is_some(),
-                search: args.options.listen_netns_from.is_some(),
+                drain: options.drain,
+                drain_until: action.drain_until().unwrap_or(options.drain_until),
+                drain_command: options.drain_cmd.is_some(),
+                settle: options.settle,
+                ready_timeout: options.ready_timeout,
+                open_on: options.open_on,
+                best_effort: options.best_effort,
+                ready_check: ready(options).is_some(),
+                search: options.listen_netns_from.is_some(),
             },
             action,
-            backend: Backend::given(args.options.backend),
-            xtables_wait: args.options.xtables_wait,
-            max_closed: args.options.max_closed,
-            precheck: args.options.precheck.clone(),
-            drain_cmd: args.options.drain_cmd.clone(),
-            ready: ready(args),
-            listeners: listeners(args),
-            lock_timeout: args.options.lock_timeout,
+            backend: Backend::given(options.backend),
+            xtables_wait: options.xtables_wait,
+            max_closed: options.max_closed,
+            precheck: options.precheck.clone(),
+            drain_cmd: options.drain_cmd.clone(),
+            ready: ready(options),
+            listeners: listeners(options),
+            lock_timeout: options.lock_timeout,
             program: resolve(name, path).map_err(Refused::Command)?,
             place: Place::default(),
             command: args.command.clone(),
@@ -126,8 +127,8 @@ impl Plan {
 
     /// # Errors
     /// The report can't be written where `--report-file` says.
-    pub(super) fn that_can_report(self, args: &Args) -> Result<Plan, Refused> {
-        let tried = args.options.report_file.as_deref().map(try_report_file);
+    pub(super) fn that_can_report(self, options: &RunOptions) -> Result<Plan, Refused> {
+        let tried = options.report_file.as_deref().map(try_report_file);
         tried.unwrap_or(Ok(())).map_err(Refused::ReportFile)?;
         Ok(self)
     }
@@ -225,92 +226,92 @@ impl Plan {
     }
 }
 
-fn listeners(args: &Args) -> Listeners {
-    match (&args.options.listen_netns, &args.options.listen_netns_from) {
+fn listeners(options: &RunOptions) -> Listeners {
+    match (&options.listen_netns, &options.listen_netns_from) {
         (Some(netns), _) => Listeners::In(netns.clone()),
         (None, Some(line)) => Listeners::From(line.clone()),
         (None, None) => Listeners::Here,
     }
 }
 
-fn gated(args: &Args) -> Gated {
+fn gated(options: &RunOptions) -> Gated {
     Gated {
-        ports: ports(args),
-        listen_ports: args.options.listen_port.clone().unwrap_or_default(),
-        scope: scope(args),
-        listeners_are_here: listeners(args) == Listeners::Here,
+        ports: ports(options),
+        listen_ports: options.listen_port.clone().unwrap_or_default(),
+        scope: scope(options),
+        listeners_are_here: listeners(options) == Listeners::Here,
         early: false,
     }
 }
 
-pub(crate) fn ports(args: &Args) -> PortSet {
-    let each = args.options.ports.iter();
+pub(crate) fn ports(options: &RunOptions) -> PortSet {
+    let each = options.ports.iter();
     each.fold(PortSet::EMPTY, |all, ports| all.union(ports))
 }
 
-fn scope(args: &Args) -> Scope {
+fn scope(options: &RunOptions) -> Scope {
     let all =
         |given: &[crate::cli::Nets]| Networks::new(given.iter().flat_map(|n| n.iter().copied()));
     let mut interfaces: Vec<String> = Vec::new();
-    for name in args.options.interface.iter().flat_map(|names| names.iter()) {
+    for name in options.interface.iter().flat_map(|names| names.iter()) {
         if !interfaces.contains(name) {
             interfaces.push(name.clone());
         }
     }
     Scope {
-        hook: args.options.hook.given(),
-        to: all(&args.options.to),
-        allow_from: all(&args.options.allow_from),
-        allow_local: args.options.allow_local,
+        hook: options.hook.given(),
+        to: all(&options.to),
+        allow_from: all(&options.allow_from),
+        allow_local: options.allow_local,
         interfaces,
     }
 }
 
 /// Checks the options that are valid by themselves, but may contradict each other.
-fn make_sense(args: &Args, gated: &Gated) -> Result<Box<dyn Planned>, String> {
-    times_make_sense(args)?;
+fn make_sense(options: &RunOptions, gated: &Gated) -> Result<Box<dyn Planned>, String> {
+    times_make_sense(options)?;
     if let Some(why) = gated.scope.contradicts() {
         return Err(why);
     }
     for (option, line) in [
-        ("--precheck", &args.options.precheck),
-        ("--drain-cmd", &args.options.drain_cmd),
-        ("--ready-check", &args.options.ready_check),
-        ("--listen-netns-from", &args.options.listen_netns_from),
+        ("--precheck", &options.precheck),
+        ("--drain-cmd", &options.drain_cmd),
+        ("--ready-check", &options.ready_check),
+        ("--listen-netns-from", &options.listen_netns_from),
     ] {
         not_empty(option, line.as_ref())?;
     }
-    let action = args.options.action.plan(&Request {
+    let action = options.action.plan(&Request {
         gated,
-        backend: args.options.backend,
-        max_closed: args.options.max_closed,
-        given: args.options.action.given(),
+        backend: options.backend,
+        max_closed: options.max_closed,
+        given: options.action.given(),
         named: true,
     })?;
     let described = action.describe(gated);
     if described.drains {
-        drain_makes_sense(args)?;
+        drain_makes_sense(options)?;
     }
-    drain_command_makes_sense(args, action.name(), &described)?;
-    readiness_makes_sense(args)?;
-    where_listeners_make_sense(args, gated)?;
+    drain_command_makes_sense(options, action.name(), &described)?;
+    readiness_makes_sense(options)?;
+    where_listeners_make_sense(options, gated)?;
     Ok(action)
 }
 
-fn times_make_sense(args: &Args) -> Result<(), String> {
-    if args.options.max_closed.is_zero() {
+fn times_make_sense(options: &RunOptions) -> Result<(), String> {
+    if options.max_closed.is_zero() {
         return Err(
             "--max-closed 0s: no gate would be closed; expected a time such as 30s".to_owned(),
         );
     }
-    if args.options.open_on == OpenOn::Ready && args.options.ready_timeout.is_zero() {
+    if options.open_on == OpenOn::Ready && options.ready_timeout.is_zero() {
         return Err(
             "--open-on ready and --ready-timeout 0 exclude each other: who listens is watched, or \
              it is not"
                 .to_owned(),
         );
     }
-    if args.options.xtables_wait.is_zero() {
+    if options.xtables_wait.is_zero() {
         return Err(
             "--xtables-wait 0s: iptables would wait for ever; expected 1s or more".to_owned(),
         );
@@ -319,65 +320,65 @@ fn times_make_sense(args: &Args) -> Result<(), String> {
 }
 
 fn drain_command_makes_sense(
-    args: &Args,
+    options: &RunOptions,
     action: &str,
     described: &Description,
 ) -> Result<(), String> {
     let drains = described.drains && described.rather.is_none_or(|first| first.drains);
-    match args.options.drain_cmd {
+    match options.drain_cmd {
         Some(_) if !drains && described.drains => Err(
             "--drain-cmd and --reload exclude each other: a reload drains nothing".to_owned(),
         ),
         Some(_) if !drains => Err(format!(
             "--drain-cmd and --syn {action} exclude each other: nothing is drained"
         )),
-        Some(_) if args.options.drain.is_zero() => Err(
+        Some(_) if options.drain.is_zero() => Err(
             "--drain-cmd and --drain 0 exclude each other: the service would have no time to say goodbye".to_owned(),
         ),
         _ => Ok(()),
     }
 }
 
-fn drain_makes_sense(args: &Args) -> Result<(), String> {
-    let settle = match args.options.settle {
+fn drain_makes_sense(options: &RunOptions) -> Result<(), String> {
+    let settle = match options.settle {
         Settle::Auto => Duration::ZERO,
         Settle::Fixed(settle) => settle,
     };
-    match args.options.drain + settle >= args.options.max_closed {
-        true => Err(too_long(args)),
+    match options.drain + settle >= options.max_closed {
+        true => Err(too_long(options)),
         false => Ok(()),
     }
 }
 
-fn too_long(args: &Args) -> String {
+fn too_long(options: &RunOptions) -> String {
     let shown = |option: &str, duration| {
         let duration = humantime::format_duration(duration);
-        match is_given(args.options.action.given(), &option.replace('-', "_")) {
+        match is_given(options.action.given(), &option.replace('-', "_")) {
             true => format!("--{option} {duration}"),
             false => format!("--{option} {duration} (the default)"),
         }
     };
-    let drain = shown("drain", args.options.drain);
-    let both = match args.options.settle {
+    let drain = shown("drain", options.drain);
+    let both = match options.settle {
         Settle::Auto => format!("{drain} is"),
         Settle::Fixed(settle) => format!("{drain} and {} together are", shown("settle", settle)),
     };
-    let or = if args.options.drain.is_zero() {
+    let or = if options.drain.is_zero() {
         ""
     } else {
         " or shorten the drain"
     };
     format!(
         "{both} not less than {}: COMMAND would run behind a gate that opens; raise --max-closed{or}",
-        shown("max-closed", args.options.max_closed)
+        shown("max-closed", options.max_closed)
     )
 }
 
-fn ready(args: &Args) -> Option<Ready> {
-    let check = args.options.ready_check.clone().map(Ready::Check);
-    let url = args.options.ready_url.clone().map(|url| {
+fn ready(options: &RunOptions) -> Option<Ready> {
+    let check = options.ready_check.clone().map(Ready::Check);
+    let url = options.ready_url.clone().map(|url| {
         Ready::Url(ReadyUrl {
-            insecure: args.options.ready_insecure,
+            insecure: options.ready_insecure,
             ..url
         })
     });
@@ -385,27 +386,21 @@ fn ready(args: &Args) -> Option<Ready> {
 }
 
 /// Checks the options about what tells that the service can serve.
-fn readiness_makes_sense(args: &Args) -> Result<(), String> {
-    if args.options.ready_check.is_some() && args.options.ready_url.is_some() {
+fn readiness_makes_sense(options: &RunOptions) -> Result<(), String> {
+    if options.ready_check.is_some() && options.ready_url.is_some() {
         return Err(
             "--ready-check and --ready-url exclude each other: both say when the service can serve; a check may \
              ask a URL by curl"
                 .to_owned(),
         );
     }
-    if args.options.ready_insecure
-        && !args
-            .options
-            .ready_url
-            .as_ref()
-            .is_some_and(ReadyUrl::is_https)
-    {
+    if options.ready_insecure && !options.ready_url.as_ref().is_some_and(ReadyUrl::is_https) {
         return Err(
             "--ready-insecure is for --ready-url https://…: no certificate is looked at otherwise"
                 .to_owned(),
         );
     }
-    match ready(args).filter(|_| args.options.ready_timeout.is_zero()) {
+    match ready(options).filter(|_| options.ready_timeout.is_zero()) {
         Some(ready) => Err(format!(
             "{} and --ready-timeout 0 exclude each other: the check would have no time to succeed in",
             ready.option()
@@ -415,8 +410,8 @@ fn readiness_makes_sense(args: &Args) -> Result<(), String> {
 }
 
 /// Checks the options about the place of the listeners.
-fn where_listeners_make_sense(args: &Args, gated: &Gated) -> Result<(), String> {
-    if args.options.listen_netns.is_some() && args.options.listen_netns_from.is_some() {
+fn where_listeners_make_sense(options: &RunOptions, gated: &Gated) -> Result<(), String> {
+    if options.listen_netns.is_some() && options.listen_netns_from.is_some() {
         return Err(
             "--listen-netns and --listen-netns-from exclude each other: both say where the \
              listeners are"
@@ -434,11 +429,11 @@ fn where_listeners_make_sense(args: &Args, gated: &Gated) -> Result<(), String> 
 
 /// Checks the properties of a plan for any arguments.
 #[cfg(any(fuzzing, test))]
-pub(crate) fn withstand(args: &Args) {
+pub(crate) fn withstand(options: &RunOptions) {
     use crate::words::duration::LONGEST;
-    if let Ok(action) = make_sense(args, &gated(args)) {
-        let drains = action.describe(&gated(args)).drains;
-        assert!(!drains || args.options.drain < args.options.max_closed);
-        assert!(args.options.max_closed <= LONGEST);
+    if let Ok(action) = make_sense(options, &gated(options)) {
+        let drains = action.describe(&gated(options)).drains;
+        assert!(!drains || options.drain < options.max_closed);
+        assert!(options.max_closed <= LONGEST);
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn tell(ending: &Ending, args: &Args, plan: Option<&Plan>, say: &Say,
     if let Some(file) = &args.options.report_file
         && ending.reason != "report_file"
     {
-        let report = Report::new(&args.command, ports(args), plan, record, ending);
+        let report = Report::new(&args.command, ports(&args.options), plan, record, ending);
         write(&report, record, file, say);
     }
     say.may_block();

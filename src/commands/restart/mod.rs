@@ -200,7 +200,7 @@ fn unknown(named: &Named) -> Error {
 impl Translated {
     fn ports(&self) -> Result<PortSet> {
         match parse(self.form.words()) {
-            Parsed::Run(args) => Ok(plan::ports(&args)),
+            Parsed::Run(args) => Ok(plan::ports(&args.options)),
             Parsed::Wrong(why) => bail!("{why}"),
             _ => unreachable!("it has options and a COMMAND"),
         }
@@ -226,7 +226,7 @@ impl Translated {
                 return Err(printed);
             }
         }
-        let ports = plan::ports(args);
+        let ports = plan::ports(&args.options);
         for line in self.lines(&ports) {
             say.result(&line);
         }
