@@ -1160,6 +1160,47 @@ fn the_deadline_lets_everybody_go() {
     no_queue_is_left(host);
 }
 
+/// A run whose COMMAND waits, until the run ends in one of several ways.
+struct Leaving {
+    run: Running,
+    latch: Latch,
+    /// COMMAND makes this file when a signal is passed on to it.
+    told: PathBuf,
+}
+
+impl Leaving {
+    /// COMMAND exits with this code in the end.
+    fn start(host: &Host, call: &Call, code: i32) -> Leaving {
+        let (latch, told) = (Latch::new(host, "out"), host.dir().join("told"));
+        let _ = std::fs::remove_file(&told);
+        let trap = format!("trap 'touch {}' TERM", told.display());
+        let script = format!("{trap}; {}; exit {code}", latch.hold());
+        let run = call.start(["sh", "-c", &script]);
+        latch.wait();
+        Leaving { run, latch, told }
+    }
+
+    fn go(&mut self, way: &str) {
+        match way {
+            "fails" => self.latch.release(),
+            "USR1" => self.run.signal(Signal::SIGUSR1).unwrap(),
+            _ => {
+                self.run.signal(Signal::SIGTERM).unwrap();
+                let passed_on = || self.told.exists();
+                wait_until(SOON, "a signal that is passed on", passed_on).unwrap();
+                signal_again(&mut self.run, Signal::SIGINT);
+            }
+        }
+    }
+
+    fn end(mut self, way: &str, call: &Call) -> Outcome {
+        if way != "fails" {
+            self.latch.release();
+        }
+        call.end(self.run)
+    }
+}
+
 /// COMMAND fails, a signal comes, somebody opens the gate: who waits goes at once.
 #[test]
 fn on_every_way_out_they_go() {
@@ -1168,37 +1209,19 @@ fn on_every_way_out_they_go() {
     let _server = Serve::on("0.0.0.0:80").start(host).unwrap();
     for (way, code) in [("fails", 7), ("USR1", 0), ("second signal", 130)] {
         let call = hold(host, "");
-        let mut latch = Latch::new(host, "out");
-        let told = host.dir().join("told");
-        let _ = std::fs::remove_file(&told);
-        let trap = format!("trap 'touch {}' TERM", told.display());
-        let script = format!("{trap}; {}; exit {code}", latch.hold());
-        let mut run = call.start(["sh", "-c", &script]);
-        latch.wait();
+        let mut leaving = Leaving::start(host, &call, code);
         let began = Instant::now();
         let load = burst(&format!("{SERVER}:80"), 10)
             .start(&pair.client)
             .unwrap();
         wait_stopped(host, 10);
-        match way {
-            "fails" => latch.release(),
-            "USR1" => run.signal(Signal::SIGUSR1).unwrap(),
-            _ => {
-                run.signal(Signal::SIGTERM).unwrap();
-                let passed_on = || told.exists();
-                wait_until(SOON, "a signal that is passed on", passed_on).unwrap();
-                signal_again(&mut run, Signal::SIGINT);
-            }
-        }
+        leaving.go(way);
         let held_ms = began.elapsed().as_secs_f64() * 1e3;
         let report = load.finish().unwrap();
         all_served(&report, 10);
         let most_ms = held_ms + RETRANSMIT_MS * f64::from(slow());
         assert!(report.connect.max_ms < most_ms, "{way}: {report}");
-        if way != "fails" {
-            latch.release();
-        }
-        let outcome = call.end(run);
+        let outcome = leaving.end(way, &call);
         assert_eq!(outcome.code, code, "{way}: {outcome:?}");
         assert_eq!(figure(&outcome, "released"), 10, "{way}: {outcome:?}");
         no_queue_is_left(host);
@@ -1213,33 +1236,16 @@ fn who_is_refused_on_a_way_out_is_told_of() {
     for way in ["fails", "USR1", "second signal"] {
         let server = Serve::on("0.0.0.0:80").start(host).unwrap();
         let call = hold(host, "");
-        let mut latch = Latch::new(host, "out");
-        let told = host.dir().join("told");
-        let _ = std::fs::remove_file(&told);
-        let trap = format!("trap 'touch {}' TERM", told.display());
-        let script = format!("{trap}; {}; exit 7", latch.hold());
-        let mut run = call.start(["sh", "-c", &script]);
-        latch.wait();
+        let mut leaving = Leaving::start(host, &call, 7);
         drop(server);
         let load = burst(&format!("{SERVER}:80"), 10)
             .start(&pair.client)
             .unwrap();
         wait_stopped(host, 10);
-        match way {
-            "fails" => latch.release(),
-            "USR1" => run.signal(Signal::SIGUSR1).unwrap(),
-            _ => {
-                run.signal(Signal::SIGTERM).unwrap();
-                wait_until(SOON, "a signal that is passed on", || told.exists()).unwrap();
-                signal_again(&mut run, Signal::SIGINT);
-            }
-        }
+        leaving.go(way);
         let report = load.finish().unwrap();
         assert_eq!(report.refused, 10, "{way}: {report}");
-        if way != "fails" {
-            latch.release();
-        }
-        let outcome = call.end(run);
+        let outcome = leaving.end(way, &call);
         let says = "nobody listened when 10 held SYNs were let go: they were refused";
         assert!(outcome.stderr.contains(says), "{way}: {outcome:?}");
     }
