@@ -108,7 +108,7 @@ fn handshakes_survive(round_trip: Duration, cookies: u32) {
     // The end of the old process would cut them.
     let accepted = || host.must(words("ss -Htnp state established sport = :80"));
     let answered = || !accepted().contains("users:");
-    wait_until(SOON, "no client whom the old process serves", answered).unwrap();
+    wait_until(SOON, "the last answer of the old process", answered).unwrap();
     before.release();
     service.latch.wait();
     wait_parked(host, 3 * during + 10);
