@@ -172,16 +172,16 @@ bench-many: bench-packages
 	$(MAKE) bench-render
 
 # What the repository shows: make bench-rooms RESULTS=tests/bench/results/rooms, after removing what is there.
-ROOMS = $(BENCH) restarts $(MEASURED) --mode fresh --family ipv4
+ROOMS_BESIDE = $(BENCH) restarts $(MEASURED) --mode fresh --family ipv4
 bench-rooms: bench-packages
 	$(CARGO) build --release --workspace
-	$(ROOMS) --subject 'haproxy restart' --subject 'haproxy, paused' \
+	$(ROOMS_BESIDE) --subject 'haproxy restart' --subject 'haproxy, paused' \
 	  --way bare --way hold --way park --way handover --rounds 20
-	$(ROOMS) --subject 'nginx reload, reuseport' --way bare --way hold --way handover --rate 3000 --rounds 25
-	$(ROOMS) --subject 'haproxy reload (-sf)' --subject 'haproxy -st' --subject 'haproxy master-worker' \
+	$(ROOMS_BESIDE) --subject 'nginx reload, reuseport' --way bare --way hold --way handover --rate 3000 --rounds 25
+	$(ROOMS_BESIDE) --subject 'haproxy reload (-sf)' --subject 'haproxy -st' --subject 'haproxy master-worker' \
 	  --way bare --way hold --way handover --rounds 10
-	$(ROOMS) --subject 'sshd, back after 3 s' --way bare --way hold --way park --rounds 3
-	$(ROOMS) --subject 'nginx restart' --subject 'redis restart' --subject 'PostgreSQL restart' \
+	$(ROOMS_BESIDE) --subject 'sshd, back after 3 s' --way bare --way hold --way park --rounds 3
+	$(ROOMS_BESIDE) --subject 'nginx restart' --subject 'redis restart' --subject 'PostgreSQL restart' \
 	  --subject 'node restart' --subject 'gunicorn restart' --way bare --way hold --way park --rounds 5
 	$(MAKE) bench-render
 
