@@ -613,6 +613,74 @@ mod of_root {
         finds(host, &service, 5432, None);
     }
 
+    /// Starts a service by Debian's script, and compares what is found.
+    #[track_caller]
+    fn finds_by_script(host: &Host, script: &str, port: u16, found: &str) {
+        host.must(["service", script, "start"]);
+        host.wait_listen(port).unwrap();
+        let form = long_form(&by_name(host, &format!("restart {script} -n")));
+        let expected = format!("--port {port} --syn auto{found} -- service {script} restart");
+        assert_eq!(form, expected);
+        host.must(["service", script, "stop"]);
+    }
+
+    /// An empty directory in the place of one of the machine's.
+    fn own_folder(host: &Host, of: &str, folder: &str) {
+        let own = host.dir().join(folder.replace('/', "-"));
+        fs::create_dir(&own).unwrap();
+        host.must(["chown".as_ref(), of.as_ref(), own.as_os_str()]);
+        host.must(["chmod".as_ref(), "755".as_ref(), own.as_os_str()]);
+        host.must(["mkdir", "-p", folder]);
+        host.bind(own, folder).unwrap();
+    }
+
+    #[test]
+    fn sshd_is_found_by_its_script() {
+        let host = &Host::new().unwrap();
+        let key = host.dir().join("key").display().to_string();
+        host.must(
+            words(&format!("ssh-keygen -q -t ed25519 -f {key}"))
+                .into_iter()
+                .chain(["-N", ""].map(str::to_owned)),
+        );
+        host.own_etc().unwrap();
+        let config = format!("ListenAddress 127.0.0.1\nHostKey {key}\n");
+        let config = host.write("sshd", config).display().to_string();
+        host.must(["cp", &config, "/etc/ssh/sshd_config"]);
+        host.must(words("rm -f /etc/ssh/sshd_not_to_be_run"));
+        finds_by_script(host, "ssh", 22, " --precheck '/usr/sbin/sshd -t'");
+    }
+
+    #[test]
+    fn prometheus_is_found_by_its_script() {
+        let host = &Host::new().unwrap();
+        own_folder(host, "prometheus:", "/var/lib/prometheus");
+        own_folder(host, "prometheus:", "/var/log/prometheus");
+        let config = host.write("prometheus.yml", "");
+        host.bind(config, "/etc/prometheus/prometheus.yml").unwrap();
+        finds_by_script(host, "prometheus", 9090, "");
+    }
+
+    #[test]
+    fn postgresql_is_found_by_its_script() {
+        let host = &Host::new().unwrap();
+        host.own_etc().unwrap();
+        host.must(["sh", "-c", "rm -rf /etc/postgresql/*"]);
+        own_folder(host, "postgres:", "/var/lib/postgresql");
+        own_folder(host, "postgres:", "/var/log/postgresql");
+        let version = host.must(["sh", "-c", "ls /usr/lib/postgresql | tail -1"]);
+        host.must([
+            "pg_createcluster",
+            version.trim(),
+            "main",
+            "--",
+            "-A",
+            "trust",
+            "-N",
+        ]);
+        finds_by_script(host, "postgresql", 5432, "");
+    }
+
     /// Its user could have root execute a program of its own, or load code by a configuration.
     #[test]
     fn what_another_user_can_change_is_not_tested() {
