@@ -1,6 +1,8 @@
 //! After the gate has opened: completes the record and warns of what went wrong.
 
 use crate::decide::config::Settle;
+use crate::decide::drain::DrainUntil;
+use crate::decide::facts::Facts;
 use crate::decide::readiness::{is_covered, other_users, places, uncovered};
 use crate::decide::service::SETTLE_PATIENCE;
 use crate::decide::state::State;
@@ -20,6 +22,7 @@ impl Run<'_> {
     pub(super) fn conclude(mut self, state: State) -> Ending {
         let left = self.prepared.leave();
         self.look_after(&state);
+        self.look_for_idle(&state.facts);
         self.warn_of_the_gate(&state);
         self.warn_of_a_fall(&state);
         let (noted, stopped) = (state.noted(), self.closed.syns_stopped);
@@ -95,6 +98,40 @@ impl Run<'_> {
         }
         if !never_seen.is_empty() && !config.ready_check && !facts.opened_early {
             self.warn(self.only_settled(&never_seen));
+        }
+    }
+
+    /// How many idle connections the restart has ended.
+    fn look_for_idle(&mut self, facts: &Facts) {
+        let plan = self.plan;
+        let drains = plan.config.drain_until;
+        let idle = self.record.idle.take();
+        let looked = facts.started_at.is_some() && drains >= DrainUntil::Requests;
+        let Some(idle) = idle.filter(|_| looked) else {
+            return;
+        };
+        let closed = match idle.is_empty() {
+            true => Some(0),
+            false => self.world.sockets().closed_by_service(&idle).ok(),
+        };
+        self.record.idle_closed = closed;
+        let Some(closed @ 1..) = closed else {
+            return;
+        };
+        let what = counted(closed, "idle connection");
+        match &plan.drain_cmd {
+            None => self.say.phase(&format!(
+                "the service has closed {what}: a client that sent a request at that moment has lost it, \
+                 which --drain-cmd can prevent"
+            )),
+            // Else a warning tells of all that are left.
+            Some(_) if drains < DrainUntil::Connections && facts.left.is_nothing() => {
+                self.warn(format!(
+                    "--drain-cmd had ended, and {what} had not, which the service closed then: \
+                     --drain-until connections waits for them"
+                ));
+            }
+            Some(_) => (),
         }
     }
 

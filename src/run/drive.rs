@@ -242,7 +242,12 @@ impl<'a> Run<'a> {
     fn look(&mut self, want: Want) -> Event {
         let began = self.world.now();
         match self.world.sockets().look(want) {
-            Ok(sample) => Event::Saw(sample, self.world.now() - began),
+            Ok(mut sample) => {
+                if want.connections {
+                    self.record.idle = Some(std::mem::take(&mut sample.idle));
+                }
+                Event::Saw(sample, self.world.now() - began)
+            }
             Err(error) => {
                 self.warn(format!("{error:#}"));
                 Event::Blind

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use crate::decide::facts::Facts;
-use crate::kernel::sockets::Sample;
+use crate::kernel::sockets::{Sample, SocketId};
 use crate::run::report::time::Closed;
 use crate::tell::warnings::Warnings;
 use crate::words::run_id::new_id;
@@ -34,6 +34,10 @@ pub(crate) struct Record {
     pub after: Sample,
     /// The last network namespace of the listeners, if not syngate's own.
     pub listen_netns: Option<String>,
+    /// The connections that were idle when the drain looked last. `None`: it has not looked.
+    pub idle: Option<Vec<SocketId>>,
+    /// How many of them the service has closed since.
+    pub idle_closed: Option<usize>,
     /// Addresses that had a listener and have none now.
     pub listeners_lost: Vec<String>,
     /// For the ending of a run that panics.
@@ -74,6 +78,8 @@ impl Record {
             before: Sample::default(),
             after: Sample::default(),
             listen_netns: None,
+            idle: None,
+            idle_closed: None,
             listeners_lost: Vec::new(),
             command_was_run: false,
             warnings: Warnings::default(),

@@ -1,5 +1,6 @@
 //! Asks the kernel for TCP sockets: NETLINK_SOCK_DIAG (linux/sock_diag.h, linux/inet_diag.h).
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
@@ -10,10 +11,11 @@ use super::counters::{SYN_LIMITS, answered_by_synproxy, cookies_sent, syn_limits
 use super::ends::Ends;
 use super::filter::port_filter;
 use super::holders;
-use super::listener::Listener;
+use super::listener::{Listener, SocketId};
 use super::netns::{self, Netns, NoEntry};
 use super::row::{
-    CLOSE_WAIT, ESTABLISHED, Handshake, INET_DIAG_INFO, LISTEN, SYN_RECV, SocketRow, UNFINISHED,
+    CLOSE_WAIT, ESTABLISHED, Handshake, INET_DIAG_INFO, LAST_ACK, LISTEN, SYN_RECV, SocketRow,
+    UNFINISHED,
 };
 use super::sample::{Connection, Connections, HalfOpen, Sample, SynLimits, Want};
 use crate::kernel::netlink::{Bus, Netlink, put_attribute};
@@ -183,6 +185,20 @@ impl Looks for Sockets {
         self.connections(1 << SYN_RECV, |row| Some(row.connection()))
     }
 
+    fn closed_by_service(&mut self, connections: &[SocketId]) -> Result<usize> {
+        let (mut ids, watched) = (connections.iter().collect(), &self.watched);
+        match &self.netns {
+            None => self.own.forget_open(watched, &mut ids)?,
+            // With the network namespace its connections have gone.
+            Some(netns) => match netns.within(|| View::open()?.forget_open(watched, &mut ids)) {
+                Ok(done) => done?,
+                Err(NoEntry::Missing(_)) => (),
+                Err(refused) => return Err(refused.into()),
+            },
+        }
+        Ok(ids.len())
+    }
+
     fn look_in(&mut self, netns: &Netns) -> Result<(), NoEntry> {
         let netns = netns.settled()?;
         self.cookies_at_start = cookies_sent_before(&netns)?;
@@ -294,6 +310,7 @@ impl View {
         };
         let (mut half_open, mut connections) = (HalfOpen::default(), Connections::default());
         let (handshakes, farthest) = (&mut sample.handshakes, &mut sample.farthest);
+        let (netns, idle) = (self.netns, &mut sample.idle);
         for (family, listened) in [(libc::AF_INET, v4), (libc::AF_INET6, v6)] {
             if !listened {
                 continue; // Without a listener of that family there are no connections.
@@ -312,7 +329,10 @@ impl View {
                         return;
                     }
                     connections.established += 1;
-                    connections.busy += u32::from(row.is_busy());
+                    match row.is_busy() {
+                        true => connections.busy += 1,
+                        false => idle.push(row.id(netns)),
+                    }
                     return;
                 }
                 let at = (row.address.to_canonical(), row.port);
@@ -328,6 +348,20 @@ impl View {
         }
         sample.half_open = half_open;
         sample.connections = all.then_some(connections);
+        Ok(())
+    }
+
+    /// Takes those of these connections away that are open, or whose client was the first to close.
+    fn forget_open(&mut self, watched: &Watched, ids: &mut HashSet<&SocketId>) -> Result<()> {
+        let (states, netns) = (
+            1 << ESTABLISHED | 1 << CLOSE_WAIT | 1 << LAST_ACK,
+            self.netns,
+        );
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            self.dump(watched, family, states, 0, |row| {
+                ids.remove(&row.id(netns));
+            })?;
+        }
         Ok(())
     }
 

@@ -27,7 +27,7 @@ pub(crate) struct Listener {
 }
 
 /// Identifies a socket for as long as the host is up. Only equality means anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SocketId {
     /// Before Linux 5.10 each network namespace numbers its sockets by itself.
     pub(crate) netns: u64,

@@ -43,6 +43,13 @@ pub(crate) trait Looks {
     /// The kernel does not list its sockets.
     fn half_open(&mut self) -> Result<Vec<Connection>>;
 
+    /// How many of these connections the service has closed. One counts, too, that is gone because its client
+    /// has closed it: the kernel keeps nothing of that.
+    ///
+    /// # Errors
+    /// The kernel does not list its sockets.
+    fn closed_by_service(&mut self, connections: &[SocketId]) -> Result<usize>;
+
     /// From now on looks into that network namespace.
     ///
     /// # Errors

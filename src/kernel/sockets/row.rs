@@ -36,7 +36,7 @@ pub(super) const TIME_WAIT: u8 = 6;
 const FIN_WAIT1: u8 = 4;
 const FIN_WAIT2: u8 = 5;
 pub(super) const CLOSE_WAIT: u8 = 8;
-const LAST_ACK: u8 = 9;
+pub(super) const LAST_ACK: u8 = 9;
 pub(super) const LISTEN: u8 = 10;
 const CLOSING: u8 = 11;
 /// The states in which something may still have to be delivered, as a mask. TIME_WAIT is none of them.

@@ -27,6 +27,8 @@ pub(crate) struct Sample {
     /// `half_open` by the local address and port.
     pub(crate) handshakes: HashMap<(IpAddr, u16), HalfOpen>,
     pub(crate) connections: Option<Connections>,
+    /// Those of the established connections that are not busy.
+    pub(crate) idle: Vec<SocketId>,
     /// The longest of the connections' shortest round trips; 0 where none is known.
     pub(crate) farthest: Duration,
     /// Whether SYNs were answered with cookies since the first look, by listeners (SyncookiesSent) or by

@@ -63,6 +63,7 @@ pub(crate) struct Report<'a> {
     ports_closed_again: PortSet,
     drain_left: Left,
     stale_half_open: u32,
+    idle_closed: Option<usize>,
     reclosed: u32,
     warnings: &'a [String],
 }
@@ -151,6 +152,7 @@ impl<'a> Report<'a> {
                 .unwrap_or_default(),
             drain_left: facts.map(|facts| facts.left).unwrap_or_default(),
             stale_half_open: facts.map_or(0, |facts| facts.stale_half_open),
+            idle_closed: record.idle_closed,
             reclosed: facts.map_or(0, |facts| facts.reclosed),
             warnings: record.warnings.noted(),
         }

@@ -65,6 +65,13 @@ impl Load {
         self.with("--keep-alive", connections.to_string())
     }
 
+    /// Makes POSTs, of connections that are kept alive. Such a request may not be sent again: one whose
+    /// connection ends before its answer has failed.
+    pub fn post(mut self) -> Self {
+        self.arguments.push("--post".to_owned());
+        self
+    }
+
     /// What it asks, of a service that does not speak HTTP: `redis`, `postgres`. Not for connections that are
     /// kept alive.
     pub fn ask(self, protocol: &str) -> Self {

@@ -1,6 +1,6 @@
 use std::{
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
@@ -12,7 +12,7 @@ use crate::{Host, Running, bin, slow};
 
 /// Builds `testkit serve` command lines: a plain HTTP server whose speed is
 /// up to the test. SIGTERM ends it at once, connections and all; SIGQUIT when it has answered those that it
-/// has accepted.
+/// has accepted. From SIGUSR1 on, each answer is the last one of its connection, and says so.
 #[derive(Debug, Clone)]
 pub struct Serve {
     arguments: Vec<String>,
@@ -151,6 +151,7 @@ impl Serve {
         let pid_file = host.dir().join("serve.pid");
         host.run(self.daemon_argv(&pid_file)?)?;
         Ok(Served {
+            pid_file: pid_file.clone(),
             restart_argv: self.restart_argv(&pid_file)?,
             reload_argv: self.reload_argv(&pid_file)?,
         })
@@ -170,11 +171,17 @@ impl Serve {
 /// A `testkit serve` in the background of its host.
 #[derive(Debug, Clone)]
 pub struct Served {
+    pid_file: PathBuf,
     restart_argv: Vec<String>,
     reload_argv: Vec<String>,
 }
 
 impl Served {
+    /// Where the pid of the present one is.
+    pub fn pid_file(&self) -> &Path {
+        &self.pid_file
+    }
+
     /// The command that kills it and starts another.
     pub fn restart_argv(&self) -> Vec<String> {
         self.restart_argv.clone()

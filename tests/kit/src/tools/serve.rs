@@ -1,5 +1,6 @@
 //! A plain HTTP server whose speed is up to the test. One thread, one epoll.
 //! SIGTERM ends it at once. At SIGQUIT it stops listening, answers the clients it has accepted, and ends.
+//! From SIGUSR1 on, each answer is the last one of its connection, and says so.
 
 mod daemon;
 mod inherit;
@@ -39,8 +40,8 @@ const ONE_OF_MANY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
 /// As much of it as `--cut` sends.
 const CUT: usize = ANSWER.len() - 2;
 const GREETING: &[u8] = b"S";
-/// Of what waits for SIGQUIT.
-const QUIT: Token = Token(usize::MAX);
+/// Of what waits for SIGQUIT and SIGUSR1.
+const SIGNALS: Token = Token(usize::MAX);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -118,7 +119,7 @@ pub fn run(args: &Args) -> Result<()> {
 struct Server<'a> {
     args: &'a Args,
     poll: Poll,
-    _quit: SignalFd,
+    signals: SignalFd,
     listeners: Vec<TcpListener>,
     /// Some listener may have more to accept.
     pending: bool,
@@ -127,6 +128,8 @@ struct Server<'a> {
     /// When the next connection may be accepted, if there is a rate.
     pace: Option<(Instant, Duration)>,
     accepts: Option<File>,
+    /// It says goodbye to clients.
+    leaves: bool,
     open: HashMap<usize, Client>,
     next_id: usize,
     /// When the requests that have come are to be answered; in order.
@@ -146,21 +149,22 @@ impl<'a> Server<'a> {
             poll.registry()
                 .register(listener, Token(id), Interest::READABLE)?;
         }
-        let quit = quit_signals()?;
-        let source = quit.as_raw_fd();
+        let signals = signals()?;
+        let source = signals.as_raw_fd();
         poll.registry()
-            .register(&mut SourceFd(&source), QUIT, Interest::READABLE)?;
+            .register(&mut SourceFd(&source), SIGNALS, Interest::READABLE)?;
         let rate = args.accept_rate.map(interval).transpose()?;
         Ok(Self {
             args,
             poll,
-            _quit: quit,
+            signals,
             next_id: listeners.len(),
             listeners,
             pending: false,
             full: false,
             pace: rate.map(|interval| (Instant::now(), interval)),
             accepts: args.log_accepts.as_deref().map(log).transpose()?,
+            leaves: false,
             open: HashMap::new(),
             answers: VecDeque::new(),
         })
@@ -175,9 +179,8 @@ impl<'a> Server<'a> {
             }
             for event in &events {
                 let Token(id) = event.token();
-                if event.token() == QUIT {
-                    self.listeners.clear();
-                    self.pending = false;
+                if event.token() == SIGNALS {
+                    self.signalled()?;
                 } else if id < self.listeners.len() {
                     self.pending = true;
                 } else {
@@ -190,6 +193,18 @@ impl<'a> Server<'a> {
                 return Ok(());
             }
         }
+    }
+
+    fn signalled(&mut self) -> Result<()> {
+        while let Some(signal) = self.signals.read_signal()? {
+            if signal.ssi_signo == Signal::SIGUSR1 as u32 {
+                self.leaves = true;
+            } else {
+                self.listeners.clear();
+                self.pending = false;
+            }
+        }
+        Ok(())
     }
 
     /// How long there is nothing to do unless an event comes.
@@ -293,7 +308,7 @@ impl<'a> Server<'a> {
     fn answer_due(&mut self) {
         let now = Instant::now();
         while let Some((_, id)) = self.answers.pop_front_if(|(due, _)| *due <= now) {
-            let keep_alive = self.args.keep_alive;
+            let keep_alive = self.args.keep_alive && !self.leaves;
             let stays = |client: &mut Client| keep_alive && client.request.keeps_alive();
             if self.open.get_mut(&id).is_some_and(stays) {
                 self.answer_and_stay(id);
@@ -353,12 +368,12 @@ impl Client {
     }
 }
 
-/// SIGQUIT comes by this descriptor, and no other way.
-fn quit_signals() -> Result<SignalFd> {
-    let quit = SigSet::from(Signal::SIGQUIT);
-    quit.thread_block()?;
+/// They come by this descriptor, and no other way.
+fn signals() -> Result<SignalFd> {
+    let both = SigSet::from_iter([Signal::SIGQUIT, Signal::SIGUSR1]);
+    both.thread_block()?;
     let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-    Ok(SignalFd::with_flags(&quit, flags)?)
+    Ok(SignalFd::with_flags(&both, flags)?)
 }
 
 /// A file to which whole lines are added, beside what earlier servers have written.

@@ -19,6 +19,7 @@ use super::{
 use crate::tools::ms;
 
 const ONE_OF_MANY: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+const POST: &[u8] = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
 
 /// One client: connects, asks, reads the answer; asks again, if the connection is kept alive.
 pub struct Connection {
@@ -43,6 +44,8 @@ pub struct Manner {
     pub greeting: bool,
     /// The connection is for more than one request.
     pub keep_alive: bool,
+    /// Its requests may not be sent twice.
+    pub post: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -119,7 +122,8 @@ impl Connection {
     /// while it was idle. A client that keeps connections then sends the request on another one, unless that
     /// could do harm (RFC 9110, 9.2.2).
     pub fn was_stale(&self) -> bool {
-        self.stage == Stage::Asked && self.connected.is_none() && self.answer.len() == 0
+        let unanswered = self.stage == Stage::Asked && self.answer.len() == 0;
+        unanswered && self.connected.is_none() && !self.manner.post
     }
 
     /// Asks once more. It can have broken while it was idle: then this fails with [`Fate::Reset`].
@@ -172,10 +176,16 @@ impl Connection {
 
     fn ask(&mut self) -> Progress {
         // So short a request goes into the empty buffer as a whole.
-        let request = if self.manner.keep_alive {
-            ONE_OF_MANY
-        } else {
-            self.manner.ask.request()
+        let Manner {
+            ask,
+            keep_alive,
+            post,
+            ..
+        } = self.manner;
+        let request = match keep_alive {
+            true if post => POST,
+            true => ONE_OF_MANY,
+            false => ask.request(),
         };
         match self.stream.write_all(request) {
             Ok(()) => {

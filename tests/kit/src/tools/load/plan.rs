@@ -45,6 +45,9 @@ pub struct Args {
     /// which none is idle waits in line. Answers need a Content-Length
     #[arg(long, value_name = "CONNECTIONS")]
     pub keep_alive: Option<NonZeroU32>,
+    /// Make POSTs, which are not sent again on another connection
+    #[arg(long, requires = "keep_alive")]
+    pub post: bool,
     /// Share the work among so many threads
     #[arg(long, default_value = "1", conflicts_with = "keep_alive")]
     pub threads: NonZeroU32,
@@ -111,6 +114,7 @@ impl<'a> Plan<'a> {
             ask: self.args.ask,
             greeting: self.args.greeting,
             keep_alive: self.args.keep_alive.is_some(),
+            post: self.args.post,
         };
         Connection::open(poll, token, self.args.to, self.source(n), manner, due)
     }
