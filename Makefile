@@ -126,6 +126,8 @@ test-long: test-packages
 	  $(CARGO) test --package syngate --test divert -- --nocapture --test-threads 1 2>&1 | tee $(LONG)/divert.txt
 	SYNGATE_RESTARTS=20 \
 	  $(CARGO) test --package syngate --test services a_held -- --nocapture 2>&1 | tee $(LONG)/hold-restarts.txt
+	SYNGATE_RESTARTS=50 SYNGATE_POSTS=100000 \
+	  $(CARGO) test --package syngate --test checks are_told_goodbye -- --nocapture 2>&1 | tee $(LONG)/goodbye.txt
 
 # For either kind of kill, the tests tell how many met a guard and how many clients failed.
 kill-rooms: test-packages
