@@ -437,6 +437,36 @@ fn urls_that_make_no_sense_are_refused() {
     }
 }
 
+/// It fails for the same reason again and again.
+#[test]
+fn what_a_check_prints_is_told_when_it_changes() {
+    let host = Host::new().unwrap();
+    let tries = host.write("tries", "").display().to_string();
+    let script = format!(
+        "echo >>{tries}; n=$(wc -l <{tries}); [ $n -lt 9 ] || exit 0; [ $n -lt 5 ] && echo down || echo up soon >&2; \
+         exit 3"
+    );
+    let call = call(&host, words("--port 80 --settle 0 -v"));
+    let outcome = call.args(["--ready-check", &script]).run(["true"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let lines = |line: &str| outcome.stderr.lines().filter(|l| *l == line).count();
+    assert_eq!((lines("down"), lines("up soon")), (1, 1), "{outcome:?}");
+    let told = |said: &str| {
+        outcome
+            .stderr
+            .matches(&format!("ready check: status {said}\n"))
+            .count()
+    };
+    assert_eq!((told("3"), told("0")), (1, 1), "{outcome:?}");
+    // What runs still when the time is over has its say, too.
+    let call = harness::call(&host, words("--port 80 --settle 0 --ready-timeout 1s"));
+    let outcome = call
+        .args(["--ready-check", "echo asking; exec sleep 1000"])
+        .run(["true"]);
+    assert_eq!(outcome.code, 124, "{outcome:?}");
+    assert_eq!(outcome.stderr.matches("asking\n").count(), 1, "{outcome:?}");
+}
+
 // --drain-cmd -------------------------------------------------------------------------------------
 
 /// How many POSTs are made meanwhile: more by hand.
@@ -456,7 +486,7 @@ fn clients_that_keep_connections_are_told_goodbye() {
                 let serve = Serve::on("0.0.0.0:80").keep_alive();
                 let served = serve.start_daemon(host).unwrap();
                 let goodbye = format!("kill -USR1 $(cat {})", served.pid_file().display());
-                let rate = 200;
+                let rate = (posts() / 200).max(200);
                 let duration = Duration::from_secs((posts() / rate).into());
                 let load = Load::to(format!("{SERVER}:80")).rate(rate);
                 let load = load.keep_alive(20).post().timeout(LONG).duration(duration);

@@ -194,6 +194,9 @@ fn status_marks_what_dead_runs_have_left() {
     assert_eq!(stale.count(), 3, "{gates:#?}");
     let said = syngate(&host, "status").stdout;
     assert_eq!(said.matches("is dead: stale").count(), 3, "{said}");
+    // COMMAND is another process than the run.
+    let by = said.matches(", which is dead; its COMMAND: sh -c ");
+    assert_eq!(by.count(), 3, "{said}");
 
     let ran = syngate(&host, "clear");
     assert_eq!(ran.code(), 0, "{ran:?}");

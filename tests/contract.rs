@@ -370,7 +370,8 @@ fn bad_input_is_one_line_and_touches_nothing() {
         (&["--port", "80", "--"], ["COMMAND", "--"]),
         (&["--port", "80", "true"], ["'true'", "--"]),
         (&["--port", "80", "-", "true"], ["'-'", "--"]),
-        (&["help"], ["'help'", "--help"]),
+        (&["help", "chekc"], ["help takes one of", "check"]),
+        (&["help", "check", "80"], ["help takes one of", "check"]),
         (&["statsu"], ["'statsu'", "is status meant?"]),
         (&["status", "--jsno"], ["is --json meant?", "status --help"]),
         (&["clear", "80"], ["'80'", "--port 80"]),
@@ -550,6 +551,45 @@ fn options_come_from_the_environment_unless_they_are_code() {
         outcome.stderr.contains("running true"),
         "the command line goes first: {outcome:?}"
     );
+}
+
+#[test]
+fn an_empty_variable_counts_as_one_that_is_not_set() {
+    let host = Host::new().unwrap();
+    let call = call(&host, words("--port 80 --ready-timeout 0"));
+    let names = ["DRAIN", "SYN", "QUIET", "MAX_HELD", "TO", "REPORT_FILE"];
+    let call = names
+        .into_iter()
+        .fold(call, |call, name| call.env(&format!("SYNGATE_{name}"), ""));
+    let outcome = call.run(["true"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let ran = host.sh(&format!(
+        "SYNGATE_DRAIN= SYNGATE_PORT= {SYNGATE} run nobody"
+    ));
+    let ran = ran.unwrap();
+    assert!(
+        ran.stderr.contains("nobody") && !ran.stderr.contains("SYNGATE_"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn help_is_a_word_too() {
+    let host = Host::new().unwrap();
+    let said = |words: &str| {
+        let ran = host.sh(&format!("{SYNGATE} {words}")).unwrap();
+        assert!(ran.ok() && ran.stderr.is_empty(), "{words}: {ran:?}");
+        ran.stdout
+    };
+    assert_eq!(said("help"), said("--help"));
+    for word in [
+        "restart", "reload", "run", "status", "clear", "check", "keep",
+    ] {
+        assert_eq!(
+            said(&format!("help {word}")),
+            said(&format!("{word} --help"))
+        );
+    }
 }
 
 #[test]

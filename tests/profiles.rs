@@ -108,6 +108,25 @@ fn a_profile_of_a_service_has_its_options() {
     );
 }
 
+#[test]
+fn the_environment_turns_off_a_switch_of_a_profile() {
+    let host = &host();
+    write(
+        host,
+        "shop",
+        "port=80\nreload=yes\nbest_effort=yes\ncommand=true\n",
+    );
+    let form = |variables: &str| {
+        let call = format!("{variables} {} run shop -n", harness::SYNGATE);
+        long_form(&host.sh(&call).unwrap())
+    };
+    let expected = "--port 80 --syn auto --reload --best-effort -- true";
+    assert_eq!(form(""), expected);
+    assert_eq!(form("SYNGATE_RELOAD="), expected);
+    let expected = "--port 80 --syn auto --best-effort -- true";
+    assert_eq!(form("SYNGATE_RELOAD=no"), expected);
+}
+
 /// Where the run would refuse both. Each dry run is planned, so it would be refused here, too.
 #[test]
 fn what_is_given_wins_over_what_it_excludes_in_a_profile() {

@@ -413,6 +413,49 @@ fn has_ended(end: &str, options: &str, served: bool) -> bool {
     true
 }
 
+/// With drop nobody knows who was refused.
+#[test]
+fn a_cleared_run_that_has_lost_clients_says_so_by_its_exit_status() {
+    for (action, code) in [("drop", 0), ("hold", 124), ("park", 124)] {
+        let host = Host::new().unwrap();
+        let serve = Serve::on("0.0.0.0:80");
+        let pid = serve.start_daemon(&host).unwrap().pid_file().to_owned();
+        let start = serve.daemon_argv(&pid).unwrap().join(" ");
+        let mut latch = Latch::new(&host, action);
+        let stop = format!(
+            "pid=$(cat {}); kill $pid; while kill -0 $pid 2>&-; do sleep 0.01; done",
+            pid.display()
+        );
+        let call = call(&host, words(&format!("--port 80 --drain 0 --syn {action}")));
+        let run = call.start([
+            "sh".to_owned(),
+            "-c".to_owned(),
+            format!("{stop}; {}; {start}", latch.hold()),
+        ]);
+        latch.wait();
+        let load = Load::to("127.0.0.1:80")
+            .rate(1_000)
+            .duration(Duration::from_millis(1));
+        let load = load.start(&host).unwrap();
+        let waits = |field: &str| status(&host).0[0][field].as_u64().unwrap_or(0) > 0;
+        wait_until(SOON, "a client", || {
+            waits("syns_stopped") || waits("waiting")
+        })
+        .unwrap();
+        assert_eq!(syngate(&host, "clear").code(), 0);
+        latch.release();
+        let lost = load.finish().unwrap().failed();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, code, "{action}: {outcome:?}");
+        assert!(lost == 1 || code == 0, "{action}: {outcome:?}");
+        let warnings = outcome.report["warnings"].to_string();
+        assert!(
+            warnings.contains("opened the gate early"),
+            "{action}: {outcome:?}"
+        );
+    }
+}
+
 // Rooms are nobody's service -----------------------------------------------------------------------
 
 #[test]

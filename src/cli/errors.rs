@@ -173,7 +173,9 @@ fn misplaced(word: &str, words: &[OsString]) -> String {
             format!("{unexpected}: it comes first, and has options of its own: syngate {word}")
         }
         (Some(_), None) => format!("{unexpected}: only options come before --{AS_IN}"),
-        (None, None) if word == "help" => format!("{unexpected}; is --help meant?"),
+        _ if words.get(1).is_some_and(|first| first == "help") => {
+            format!("syngate help takes one of {}", Word::names().join(", "))
+        }
         (None, None) => {
             let first = own_words(words).next().is_some_and(|first| first == word);
             match meant(word, Word::names()).filter(|_| first) {
@@ -219,6 +221,8 @@ fn valid_values(error: &clap::Error) -> Vec<String> {
     }
 }
 
+const PORT_VARIABLE: &str = "SYNGATE_PORT";
+
 fn missing(error: &clap::Error, words: &[OsString]) -> String {
     if let Some(other) = called(words).0 {
         if Named::has_subcommand(&other) {
@@ -235,7 +239,9 @@ fn missing(error: &clap::Error, words: &[OsString]) -> String {
         .map(ToString::to_string)
         .unwrap_or_default();
     if missing.contains("--port") {
-        let mistaken = mistaken_variables().into_iter();
+        let empty = std::env::var_os(PORT_VARIABLE).is_some_and(|value| value.is_empty());
+        let empty = empty.then(|| format!("{PORT_VARIABLE} is empty"));
+        let mistaken = mistaken_variables().into_iter().chain(empty);
         let mistaken: String = mistaken.map(|what| format!("; {what}")).collect();
         format!(
             "--port is missing: which ports to gate, as in \

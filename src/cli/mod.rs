@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use clap::builder::StyledStr;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 pub use self::args::Args;
 pub(crate) use self::args::{CheckArgs, ClearArgs, KeepArgs, Named, Other, StatusArgs, Word};
@@ -58,7 +58,7 @@ pub(crate) enum Parsed {
 
 /// Parses the arguments and the environment.
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
-    let args: Vec<OsString> = args.into_iter().collect();
+    let args: Vec<OsString> = as_help(args.into_iter().collect());
     let asked = COMPLETED
         .iter()
         .find(|(word, _)| args.get(1..).is_some_and(|words| words == [*word]));
@@ -68,9 +68,10 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
     let other = args.get(1).is_some_and(|word| Word::is_one(word));
     let long = args.iter().any(|word| word == "--help");
     // Only runs read the environment: a bad variable must not stop the other commands.
+    let command = without_empty_variables(Args::command());
     let command = match other {
-        true => Args::command().mut_args(|arg| arg.env(None)),
-        false => Args::command(),
+        true => command.mut_args(|arg| arg.env(None)),
+        false => command,
     };
     let parsed = command
         .try_get_matches_from(&args)
@@ -100,6 +101,28 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
             _ => Parsed::Wrong(errors::one_line(&error, &args)),
         },
     }
+}
+
+/// `syngate help` is `syngate --help`, and `syngate help check` is `syngate check --help`.
+fn as_help(args: Vec<OsString>) -> Vec<OsString> {
+    let about = match args.get(1..) {
+        Some([help]) if help == "help" => None,
+        Some([help, word]) if help == "help" && Word::is_one(word) => Some(word.clone()),
+        _ => return args,
+    };
+    let program = args.into_iter().take(1).chain(about);
+    program.chain([OsString::from("--help")]).collect()
+}
+
+/// A variable that is empty counts as one that is not set.
+fn without_empty_variables(command: Command) -> Command {
+    let read = |arg: Arg| match arg.get_env().and_then(std::env::var_os) {
+        Some(value) if value.is_empty() => arg.env(None),
+        _ => arg,
+    };
+    command
+        .mut_args(read)
+        .mut_subcommands(|command| command.mut_args(read))
 }
 
 /// Somebody who reads the call sees no dry run.

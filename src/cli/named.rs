@@ -16,6 +16,8 @@ pub(crate) struct NamedArgs {
     pub(crate) options: Box<RunOptions>,
     /// Those options of a run that were given, in the order of the help.
     pub(crate) given: Vec<Given>,
+    /// The switches that the environment turns off.
+    pub(crate) off: Vec<String>,
 }
 
 impl NamedArgs {
@@ -80,11 +82,13 @@ impl FromArgMatches for NamedArgs {
         let Own {
             name, no_precheck, ..
         } = Own::from_arg_matches(matches)?;
+        let (given, off) = given(matches);
         Ok(NamedArgs {
             name,
             no_precheck,
             options: Box::new(RunOptions::from_arg_matches(matches)?),
-            given: given(matches),
+            given,
+            off,
         })
     }
 
@@ -99,9 +103,9 @@ pub(crate) fn run_options() -> Command {
     <RunOptions as clap::Args>::augment_args(Command::new("syngate"))
 }
 
-fn given(matches: &ArgMatches) -> Vec<Given> {
+fn given(matches: &ArgMatches) -> (Vec<Given>, Vec<String>) {
     let command = run_options();
-    let mut given = Vec::new();
+    let (mut given, mut off) = (Vec::new(), Vec::new());
     for arg in command.get_arguments() {
         let (id, long) = (arg.get_id().as_str(), arg.get_long());
         let source = matches.value_source(id);
@@ -122,9 +126,11 @@ fn given(matches: &ArgMatches) -> Vec<Given> {
             given.extend(values.map(|value| one(Some(value.to_owned()))));
         } else if matches.get_flag(id) {
             given.push(one(None));
+        } else {
+            off.push(long.to_owned());
         }
     }
-    given
+    (given, off)
 }
 
 #[cfg(test)]

@@ -338,9 +338,7 @@ impl Entry {
                 let _ = writeln!(text, "  {name:<8} {value}");
             }
         };
-        let pid = self.pid.map(|pid| format!("pid {pid}"));
-        let by = [pid, self.command.clone()].into_iter().flatten();
-        line("by", Some(by.collect::<Vec<_>>().join(": ")));
+        line("by", Some(self.by()));
         line(
             "since",
             self.since.as_ref().map(|since| self.since_words(since)),
@@ -353,6 +351,18 @@ impl Entry {
         line("narrowed", Some(self.narrowed.clone()));
         line("opens", self.opens());
         text
+    }
+
+    /// Of a run that is dead only its COMMAND is known, which is another process.
+    fn by(&self) -> String {
+        let is_keep = self.kept.is_some();
+        let dead = match self.stale == Some(true) && !is_keep {
+            true => ", which is dead; its COMMAND",
+            false => "",
+        };
+        let pid = self.pid.map(|pid| format!("pid {pid}{dead}"));
+        let by = [pid, self.command.clone()].into_iter().flatten();
+        by.collect::<Vec<_>>().join(": ")
     }
 
     fn headline(&self) -> String {

@@ -289,7 +289,7 @@ impl State {
                 } else if self.searching() {
                     "waiting for --listen-netns-from".to_owned()
                 } else if self.checked_at().is_none() {
-                    "waiting for --ready-check".to_owned()
+                    "waiting for the ready check".to_owned()
                 } else {
                     format!("settling: {}", self.shut.brief())
                 })

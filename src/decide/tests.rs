@@ -2207,7 +2207,7 @@ fn what_a_run_waits_for_is_told() {
     let mut tale = Tale::running(with_check(), &on_80(&[1]));
     tale.exits(60, 0);
     assert_eq!(tale.saw(60, on_80(&[2])), None);
-    waits_for(&tale, "waiting for --ready-check");
+    waits_for(&tale, "waiting for the ready check");
 
     let mut tale = Tale::running(with_search(), &on_80(&[1]));
     tale.exits(60, 0);

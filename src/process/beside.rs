@@ -33,11 +33,32 @@ pub(crate) struct Beside {
 
 impl Beside {
     /// Starts a line that prints to stderr. `pass`: the `cgroup.procs` of the control group that it joins.
+    pub(crate) fn line(
+        line: &OsStr,
+        environment: &[CString],
+        mask: &SigSet,
+        pass: Option<OwnedFd>,
+    ) -> Result<Beside, Errno> {
+        Beside::in_shell(line, environment, mask, pass, None)
+    }
+
+    /// The same, but what it prints, to stdout or stderr, is kept for [`Beside::output`].
     pub(crate) fn check(
         line: &OsStr,
         environment: &[CString],
         mask: &SigSet,
         pass: Option<OwnedFd>,
+    ) -> Result<Beside, Errno> {
+        let output = memfd_create(c"output", MFdFlags::MFD_CLOEXEC)?;
+        Beside::in_shell(line, environment, mask, pass, Some(output.into()))
+    }
+
+    fn in_shell(
+        line: &OsStr,
+        environment: &[CString],
+        mask: &SigSet,
+        pass: Option<OwnedFd>,
+        output: Option<File>,
     ) -> Result<Beside, Errno> {
         // A process that writes 0 there moves itself (cgroups(7)). If it may not, the check waits as others do.
         let before = match pass {
@@ -46,9 +67,13 @@ impl Beside {
         };
         let words = shell_words(before, line);
         let stdout = pass.as_ref().map(as_stdout);
+        let stderr = output
+            .as_ref()
+            .map(|file| (file.as_raw_fd(), libc::STDERR_FILENO));
+        let files: Vec<_> = stdout.into_iter().chain(stderr).collect();
         Ok(Beside {
-            child: start(SH, &words, environment, mask, stdout.as_slice())?,
-            answer: None,
+            child: start(SH, &words, environment, mask, &files)?,
+            answer: output,
         })
     }
 

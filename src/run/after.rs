@@ -21,6 +21,7 @@ use crate::words::ready::Ready;
 impl Run<'_> {
     pub(super) fn conclude(mut self, state: State) -> Ending {
         let left = self.prepared.leave();
+        self.tell_output_of_check();
         self.look_after(&state);
         self.look_for_idle(&state.facts);
         self.warn_of_the_gate(&state);

@@ -51,6 +51,12 @@ impl Run<'_> {
         }
     }
 
+    /// What `--ready-check` has printed, unless it is the same as before.
+    pub(super) fn tell_output_of_check(&mut self) {
+        let printed = self.world.check_printed();
+        printed.iter().for_each(|text| self.say.printed(text));
+    }
+
     pub(super) fn beside_ended(&mut self) -> Option<Event> {
         let say = self.say;
         if let Some(exit) = self.world.ended(Program::DrainCommand) {
@@ -61,10 +67,16 @@ impl Run<'_> {
             return Some(Event::DrainCommandEnded);
         }
         if let Some(exit) = self.world.ended(Program::ReadyCheck) {
-            say.phase(&match self.world.check_said() {
-                "" => format!("ready check: {}", exit_words(exit)),
-                said => format!("ready check: {said}"),
-            });
+            self.tell_output_of_check();
+            let said = match self.world.check_said() {
+                "" => exit_words(exit),
+                said => said.to_owned(),
+            };
+            // It may fail a hundred times for the same reason.
+            if self.told.check != said {
+                say.phase(&format!("ready check: {said}"));
+                self.told.check = said;
+            }
             return Some(Event::ReadyChecked(exit));
         }
         let exit = self.world.ended(Program::Search)?;

@@ -48,7 +48,7 @@ pub(super) struct Run<'a> {
     pub closed: Closed,
     pub trouble: Trouble,
     pub onlooker: Onlooker,
-    told: Told,
+    pub told: Told,
 }
 
 /// Failures that the verdict needs.
@@ -65,12 +65,14 @@ pub(super) struct Trouble {
 
 /// What was already said, so that it is said once.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     deadline: bool,
     linger: bool,
     signal: bool,
     /// The kind of wait that `-v` has printed last.
     waiting: String,
+    /// What `-v` has said last of a ready check.
+    pub check: String,
 }
 
 impl<'a> Run<'a> {

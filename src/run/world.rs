@@ -88,6 +88,11 @@ pub(super) trait World {
         ""
     }
 
+    /// What `--ready-check` has printed, if that is not what it had printed before.
+    fn check_printed(&mut self) -> Option<String> {
+        None
+    }
+
     fn pid_of_command(&self) -> Option<i32>;
 
     /// Passes a signal on to COMMAND.
@@ -127,6 +132,9 @@ pub(super) struct Machine<'a> {
     drain_command: Option<Beside>,
     check: Option<Beside>,
     check_said: String,
+    /// What `--ready-check` has printed, until that is told.
+    check_output: Option<String>,
+    check_told: String,
     search: Option<Beside>,
     answer: String,
     /// `None`: it was told that it is nearly over.
@@ -154,6 +162,8 @@ impl<'a> Machine<'a> {
             drain_command: None,
             check: None,
             check_said: String::new(),
+            check_output: None,
+            check_told: String::new(),
             search: None,
             answer: String::new(),
             cpu_time: Some(CpuTime::limited()),
@@ -183,6 +193,13 @@ impl<'a> Machine<'a> {
                 .filter(|_| matches!(self.call.plan.ready, Some(Ready::Check(_))))
                 .map(|check| check.child().pid()),
         }
+    }
+
+    /// What `--ready-check` has printed so far.
+    fn output_of_check(&self) -> Option<String> {
+        let is_line = matches!(self.call.plan.ready, Some(Ready::Check(_)));
+        let check = self.check.as_ref().filter(|_| is_line)?;
+        Some(String::from_utf8_lossy(&check.output()).into_owned())
     }
 
     /// Tells what the run could not wait for.
@@ -244,7 +261,7 @@ impl World for Machine<'_> {
         // Without the options nobody asks for them.
         if program == Program::DrainCommand {
             let line = plan.drain_cmd.as_ref();
-            let started = line.map(|line| Beside::check(line, environment, mask, pass));
+            let started = line.map(|line| Beside::line(line, environment, mask, pass));
             self.drain_command = started.transpose()?;
             return Ok(());
         }
@@ -276,8 +293,9 @@ impl World for Machine<'_> {
             }
             Program::ReadyCheck => {
                 let exit = self.check.as_ref().and_then(Beside::ended)?;
-                let answer = self.check.take().map(|check| check.answer());
-                self.check_said = answer.unwrap_or_default();
+                self.check_output = self.output_of_check();
+                let asked = self.check.take().filter(|_| self.check_output.is_none());
+                self.check_said = asked.map(|check| check.answer()).unwrap_or_default();
                 Some(exit)
             }
             Program::Search => {
@@ -299,6 +317,14 @@ impl World for Machine<'_> {
 
     fn check_said(&self) -> &str {
         &self.check_said
+    }
+
+    fn check_printed(&mut self) -> Option<String> {
+        let output = self.check_output.take();
+        let output = output.or_else(|| self.output_of_check())?;
+        let is_new = output != self.check_told;
+        self.check_told.clone_from(&output);
+        is_new.then_some(output)
     }
 
     fn look_on(&mut self, onlooker: &mut Onlooker, view: &View) -> Vec<String> {

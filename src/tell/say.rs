@@ -111,6 +111,15 @@ impl Say {
         }
     }
 
+    /// What another program has printed.
+    pub(crate) fn printed(&self, text: &str) {
+        if !text.is_empty() {
+            self.wipe();
+            let end = if text.ends_with('\n') { "" } else { "\n" };
+            self.write(&format!("{text}{end}"));
+        }
+    }
+
     /// When [`Say::waiting`] has to be called again during a wait, if at all.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.live_due.get()

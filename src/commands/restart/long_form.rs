@@ -68,6 +68,7 @@ pub(super) fn long_form(
     let left_out = |one: &Given| {
         let is = |long: &str| one.long == long;
         (args.no_precheck && is(PRECHECK))
+            || args.off.contains(&one.long)
             || match found.work {
                 // A restart ends the listeners, which nothing can hand over then.
                 Work::Restarts => is(RELOAD),
@@ -321,6 +322,22 @@ mod tests {
             let form = long_form(&args, Some(&profile), &found, command());
             assert_eq!(form.shown(), format!("syngate {shown} {COMMAND}"));
         }
+    }
+
+    #[test]
+    fn a_switch_that_the_environment_turns_off_stays_off() {
+        let profile = Profile {
+            options: given(&[("reload", ""), ("best-effort", "")]),
+            ..Profile::default()
+        };
+        let args = NamedArgs {
+            off: vec!["reload".to_owned()],
+            ..args(Vec::new(), false)
+        };
+        let found = FoundOptions::default();
+        let form = long_form(&args, Some(&profile), &found, command());
+        let shown = format!("syngate --syn auto --best-effort {COMMAND}");
+        assert_eq!(form.shown(), shown);
     }
 
     #[test]
