@@ -511,7 +511,7 @@ fn clients_that_keep_connections_are_told_goodbye() {
                     std::thread::sleep(next.saturating_duration_since(Instant::now()));
                 }
                 let report = load.finish().unwrap();
-                println!("{action}: {restarts} restarts: {report}");
+                harness::tell(&format!("{action}: {restarts} restarts: {report}"));
                 assert_eq!(
                     (report.failed(), report.resent),
                     (0, 0),
