@@ -687,6 +687,18 @@ fn a_command_beyond_crons_path_is_told_where_it_is() {
     assert!(ran(&host));
 }
 
+#[test]
+fn words_of_a_shell_are_told_as_such() {
+    let host = Host::new().unwrap();
+    for (command, says) in [
+        (["cd", "x"], "use sh -c 'cd ...'"),
+        (["FOO=bar", "cmd"], "env FOO=bar"),
+    ] {
+        let outcome = quick(&host).run(command);
+        assert_refused(&outcome, 127, "not_found", &[says]);
+    }
+}
+
 /// As execvp(3) does: a file that may not be executed is passed over for one that may.
 #[test]
 fn path_is_searched_in_its_order() {

@@ -6,6 +6,8 @@ mod documents_parts;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::fs;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -394,8 +396,8 @@ fn man_and_readme_name_no_variable_that_does_not_exist() {
         .filter_map(|o| o.variable)
         .chain([LOCK_DIR_VARIABLE, RUN_VARIABLE].map(str::to_owned))
         .collect();
-    for file in ["man/syngate.8"].iter().chain(PAGES) {
-        let text = read(file);
+    for file in iter::once("man/syngate.8".to_owned()).chain(pages()) {
+        let text = read(&file);
         let named = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         for name in named.filter(|n| n.len() > ENV_PREFIX.len() && n.starts_with(ENV_PREFIX)) {
             assert!(
@@ -494,12 +496,14 @@ fn exit_statuses_are_named_everywhere() {
 // The README -------------------------------------------------------------------------------------
 
 /// README and the pages that it leads to.
-const PAGES: &[&str] = &[
-    "README.md",
-    "docs/actions.md",
-    "docs/check.md",
-    "docs/troubleshooting.md",
-];
+fn pages() -> Vec<String> {
+    let docs = fs::read_dir(path("docs")).unwrap();
+    let names = docs.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let mut pages: Vec<String> = names.map(|name| format!("docs/{name}")).collect();
+    pages.sort();
+    pages.insert(0, "README.md".to_owned());
+    pages
+}
 
 /// It has the options that most people need; --help and the man page have all.
 #[test]
@@ -528,7 +532,7 @@ fn readme_s_option_table_has_the_names_and_defaults_of_options() {
 
 #[test]
 fn the_pages_have_no_option_and_no_call_that_syngate_does_not_take() {
-    for page in PAGES {
+    for page in &pages() {
         let text = read(page);
         let spans = code_spans(&text);
         spans
@@ -536,7 +540,7 @@ fn the_pages_have_no_option_and_no_call_that_syngate_does_not_take() {
             .filter(|span| span.starts_with('-'))
             .for_each(|span| assert_takes(page, span));
         let calls = format!("{}\n{}", code_blocks(&text), spans.join("\n"));
-        assert_calls_parse(page, &calls, if *page == "README.md" { 3 } else { 0 });
+        assert_calls_parse(page, &calls, if page == "README.md" { 3 } else { 0 });
     }
 }
 
@@ -560,7 +564,7 @@ fn assert_takes(page: &str, span: &str) {
 /// Links to files of ours lead somewhere, and so do those to a heading of the same page.
 #[test]
 fn the_pages_have_no_dead_links() {
-    for page in PAGES {
+    for page in &pages() {
         let text = read(page);
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
         for link in text.split("](").skip(1) {

@@ -278,7 +278,7 @@ fn lost_by_machine() -> u64 {
 
 /// A flood of forged SYNs, from before the restart until behind it.
 #[test]
-#[ignore = "figures, of an optimised build; see docs/actions.md"]
+#[ignore = "figures, of an optimised build; see docs/park.md"]
 fn costs_of_a_flood() {
     for action in ["bare", "park", "handover"] {
         let pair = Pair::steered_by_flow().unwrap();
@@ -320,7 +320,7 @@ fn costs_of_a_flood() {
 
 /// Connections of a service whose group has a program, beside the same without, in turn.
 #[test]
-#[ignore = "figures, of an optimised build; see docs/actions.md"]
+#[ignore = "figures, of an optimised build; see docs/park.md"]
 fn costs_of_a_program_that_is_attached() {
     const ROUNDS: usize = 10;
     let pair = Pair::steered_by_flow().unwrap();

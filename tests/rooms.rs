@@ -520,7 +520,7 @@ fn a_run_has_the_guard_of_a_dead_one_hand_over_first() {
 /// A listener whose queue is longer than the host's longest (net.core.somaxconn) takes no SYN until the service
 /// has accepted what is too much.
 #[test]
-#[ignore = "figures, of an optimised build; see docs/actions.md"]
+#[ignore = "figures, of an optimised build; see docs/park.md"]
 fn costs_of_ten_thousand_that_wait() {
     const MANY: u64 = 10_000;
     let pair = Pair::new().unwrap();

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use clap::builder::{PossibleValue, TypedValueParser};
+use clap::parser::ValueSource;
 
 use super::contract::{
     ActionEntry, Given, GuardWork, HEADING, Planned, Request, Standing, SynValue,
@@ -66,8 +67,44 @@ impl ActionArgs {
         for entry in others {
             (entry.unwanted)(request.given)?;
         }
+        has_effect(self.action.name(), request.given)?;
         auto::reload_makes_sense(self.action.name(), request.given)?;
         self.action.plan(request)
+    }
+}
+
+/// `redirect=PORT` for `redirect`.
+pub(crate) fn value_of_syn(name: &str) -> Option<&'static str> {
+    named(name).map(|entry| entry.value)
+}
+
+/// Options that are about waiting or lingering, and the actions with which clients do. Where `park` and `handover`
+/// refuse one for a reason of their own, they are here all the same.
+const OF_SOME: &[(&str, &[&str])] = &[
+    ("max-held", WAITING),
+    ("max-held-per-source", WAITING),
+    ("queue-num", WAITING),
+    ("release-timeout", WAITING),
+    ("release-rate", WAITING),
+    ("linger", &["redirect", "divert"]),
+];
+const WAITING: &[&str] = &["hold", "auto", "park", "handover"];
+
+/// # Errors
+/// The call has an option that has no effect with this action. A variable may be there for other calls.
+fn has_effect(action: &str, given: &Given) -> Result<(), String> {
+    let typed = |option: &str| {
+        given.value_source(&option.replace('-', "_")) == Some(ValueSource::CommandLine)
+    };
+    let idle = OF_SOME
+        .iter()
+        .find(|(option, actions)| typed(option) && !actions.contains(&action));
+    match idle {
+        Some((option, actions)) => Err(format!(
+            "--{option} has no effect with --syn {action}: leave it out, or take --syn {}",
+            value_of_syn(actions[0]).unwrap_or(actions[0])
+        )),
+        None => Ok(()),
     }
 }
 

@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Subcommand};
 
 use super::args::{Args, Named, Word};
+use crate::action::list::value_of_syn;
 use crate::words::env::{ENV_PREFIX, LOCK_DIR_VARIABLE, RUN_VARIABLE};
 use crate::words::meant::{meant, question};
 
@@ -100,11 +101,26 @@ fn unknown_option(word: &str, words: &[OsString]) -> String {
         // `'--drain 2s'` in quotes is an option and its value.
         _ => meant(long_name(word), long_options(&command)),
     };
+    let suggested = suggested.or_else(|| other.is_none().then(|| as_syn(word))?);
+    let suggested = suggested.or_else(|| ending_so(word, &command));
     let help = other.map_or_else(String::new, |name| format!(" {name}"));
     format!(
         "unknown option '{word}'{} (see syngate{help} --help)",
         question(suggested)
     )
+}
+
+/// `--syn hold` for `--hold`.
+fn as_syn(word: &str) -> Option<String> {
+    value_of_syn(long_name(word).strip_prefix("--")?).map(|value| format!("--syn {value}"))
+}
+
+/// `--ready-timeout or --lock-timeout` for `--timeout`.
+fn ending_so(word: &str, command: &clap::Command) -> Option<String> {
+    let end = long_name(word).strip_prefix('-')?;
+    let mut options = long_options(command);
+    options.retain(|option| option.ends_with(end));
+    (!options.is_empty()).then(|| options.join(" or "))
 }
 
 /// `--drain` of `--drain <DUR>`.
@@ -156,6 +172,9 @@ fn misplaced(word: &str, words: &[OsString]) -> String {
         .position(|word| word == "--")
         .and_then(|at| Some(words[..at].last()?.to_string_lossy()));
     let unexpected = format!("unexpected argument '{word}'");
+    if let Some(value) = of_syn(word, words) {
+        return format!("{unexpected}: write --syn {value}");
+    }
     match (before, called(words).0) {
         _ if word.starts_with(NO_HYPHENS) => {
             format!("{unexpected}: it begins with a dash as books have it; - is wanted, or --")
@@ -184,6 +203,14 @@ fn misplaced(word: &str, words: &[OsString]) -> String {
             }
         }
     }
+}
+
+/// `redirect=8080`, where `8080` stands behind `--syn redirect`.
+fn of_syn(word: &str, words: &[OsString]) -> Option<String> {
+    let own: Vec<String> = own_words(words).collect();
+    let before = own.windows(2).find(|pair| pair[1] == word)?;
+    let (name, _) = value_of_syn(&before[0])?.split_once('=')?;
+    Some(format!("{name}={word}"))
 }
 
 /// clap does not say which word is not UTF-8.

@@ -154,6 +154,25 @@ const BAD: &[(&[&str], &[&str])] = &[
     (&["-p80", "--syn", "redirct=81"], &["is redirect meant?"]),
     (&["-p80", "--syn", "redirect"], &["redirect=8080"]),
     (
+        &["-p80", "--syn", "redirect", "8080"],
+        &["'8080'", "write --syn redirect=8080"],
+    ),
+    (&["-p80", "--hold"], &["'--hold'", "is --syn hold meant?"]),
+    (
+        &["-p80", "--redirect", "8080"],
+        &["is --syn redirect=PORT meant?"],
+    ),
+    (&["-p80", "--timeout", "5s"], &["--ready-timeout or "]),
+    (&["--port", "80:90"], &["--port", "'80:90'", "80-90"]),
+    (
+        &["-p80", "--max-held", "5"],
+        &["--max-held has no effect with --syn drop", "--syn hold"],
+    ),
+    (
+        &["-p80", "--syn", "park", "--linger", "5s"],
+        &["--linger has no effect with --syn park", "redirect"],
+    ),
+    (
         &["-p80", "--syn", "redirect:8080"],
         &["is redirect=8080 meant?"],
     ),

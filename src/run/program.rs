@@ -13,6 +13,12 @@ use crate::words::exit::NotRunnable;
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 const USUAL_PLACES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What shells do themselves, and people begin a COMMAND with (POSIX.1, 2.14 and 1.6).
+const OF_SHELLS: &[&str] = &[
+    "alias", "cd", "eval", "exec", "exit", "export", "if", "for", "set", "source", "ulimit",
+    "umask", "unset", "until", "while",
+];
+
 /// The file for `name`, as execvp(3) would find it.
 pub(crate) fn resolve(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf, NotRunnable> {
     if name.is_empty() {
@@ -65,6 +71,14 @@ fn runnable(file: &Path) -> Result<(), NotRunnable> {
     }
 }
 
+/// `NAME=value`, which a shell takes for a variable of the program that follows.
+fn sets_variable(word: &str) -> bool {
+    word.split_once('=').is_some_and(|(name, _)| {
+        let letter = |c: char| c == '_' || c.is_ascii_alphabetic();
+        name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit())
+    })
+}
+
 fn not_in_path(name: &OsStr) -> NotRunnable {
     let elsewhere = directories(OsStr::new(USUAL_PLACES))
         .map(|directory| directory.join(name))
@@ -78,6 +92,12 @@ fn not_in_path(name: &OsStr) -> NotRunnable {
         None if name.contains(char::is_whitespace) => format!(
             "'{name}' is not in PATH: COMMAND is not run by a shell; leave out the quotes, or use \
              sh -c '...'"
+        ),
+        None if OF_SHELLS.contains(&&*name) => {
+            format!("{name} is a word of the shell's, and no program: use sh -c '{name} ...'")
+        }
+        None if sets_variable(&name) => format!(
+            "'{name}' is not in PATH: to set a variable for COMMAND, put env in front: env {name} ..."
         ),
         None => format!("{name} is not in PATH"),
     })

@@ -169,6 +169,12 @@ fn parse_item(
         }
         return Ok(from..=to);
     }
+    if let Some((from, to)) = item.split_once(':')
+        && numeric(from)
+        && numeric(to)
+    {
+        return Err(format!("'{item}': write a range as {from}-{to}"));
+    }
     match service(item) {
         Some(port) => Ok(port..=port),
         None => Err(format!(

@@ -28,6 +28,55 @@
 //!
 //! **`syngate keep`.** `resident`: rooms that come and go with the listeners. `leaving`: some go, and the others stay.
 //! `keep_any`: services without SO_REUSEPORT.
+//!
+//! # A gate without rules
+//!
+//! `--syn park` needs no rules. New connections are established and wait in a listening socket of syngate's
+//! own, a room, which is a member of the service's SO_REUSEPORT group. A program of the group sends them there.
+//! When a room is shut, the kernel moves those that wait to the listener that the program then chooses.
+//!
+//! To the run this is a gate as any other: it closes, opens port by port, stands or not, has a deadline, and
+//! opens when it is dropped. So `Gate` and `Backend` are not about rules. An action says by `Action::means` how
+//! it keeps new connections from the service: by `Means::Rules`, and the run looks for a backend that puts them
+//! into the kernel; or by `Means::Own`, a backend of its own. A backend is made with all that it needs (rules,
+//! or rooms), and `install` gets the ports only. `Steer` stays what it says: where *rules* send a SYN; a run
+//! without rules has none. Not taken: a `Steer::None`, which the backends for rules would have to refuse; and
+//! rooms beside an empty gate, where closing, opening and undoing would have two places.
+//!
+//! | | rules | rooms |
+//! |---|---|---|
+//! | it closes in one step | a transaction | the program of each group (`Group::park`) |
+//! | it opens ports | elements of a set | group by group (`Rooms::hand_over`) |
+//! | the run is killed | the owner's socket, or a watchdog | a guard process holds the rooms too, and hands over when the service listens (`guard.rs`) |
+//! | the guard is killed, stopped, or hangs | the run starts another watchdog (`process/attended.rs`) | the same |
+//! | the run hangs | the kernel's deadline | nobody asks the guard whether it is there: it hands over when the service listens, and at the deadline, and tells the run what it has done |
+//! | both are killed | the kernel's deadline | the kernel shuts the rooms: who waits goes to who listens, or is reset |
+//! | others can remove it | by `nft flush ruleset`, which is looked for | by a program of their own in the group |
+//!
+//! What makes it safe:
+//!
+//! - Rooms are bound in `begin`, and listen in `install`: what can't be done shows before anything has changed.
+//!   Dropping `Rooms` takes back what was lent (SO_REUSEPORT).
+//! - shutdown(2) makes a room leave its group, no matter who holds copies of it. So the run need not wait for the
+//!   guard to close its own.
+//! - Looks at the sockets do not see rooms (`Looks::hide_rooms`; other runs' by the command lines of their guards,
+//!   `kernel/room/known.rs`), nor connections that no process has accepted:
+//!   these wait, and the drain need not wait for them.
+//! - The program of the hand-over chooses new listeners, and old ones only where there are no new ones. Behind it
+//!   comes one that leaves the choice to the kernel and still moves connections. It stays until the handshakes
+//!   that were under way in a room are over (`policy.rs`).
+//! - Rooms lie as descriptors in the queue of a Unix socket that the run and its guard both have
+//!   (`kernel/room/shelf.rs`). No process has them among its files, so a COMMAND that kills the processes that
+//!   listen on the port does not find syngate.
+//! - A note in the directory of the locks says which listeners were there and which have SO_REUSEPORT from the run
+//!   (`action/rooms/note.rs`, `left.rs`). The run and its guard hold a lock on it. Once that is free, and the note still there,
+//!   the next run and `clear` take back what the kernel does not. Before the note is written, a process starts that
+//!   does the same at once if the run is killed before its guard is there (`early_guard.rs`).
+//! - `status` and `clear` find rooms by their guards (`gate/rooms.rs`). A guard whose run has died hands over when it
+//!   is told to, or the next run has come.
+//! - COMMAND is in a control group of its own, whose connections reach the old process: an order to stop must not
+//!   wait for the new one.
+//! - A trial in a network namespace of its own shows whether this kernel moves a queue and wakes the service.
 
 mod account;
 mod admit;
