@@ -91,7 +91,7 @@ impl Neighbour {
     pub fn words(self) -> &'static str {
         match self {
             FlushesRuleset => "`nft flush ruleset`",
-            FlushesIptables => "`iptables -F` and `-X`, `ip6tables` too, in all tables",
+            FlushesIptables => "`iptables -F` and `iptables -X`, `ip6tables` too, in all tables",
             ReloadsFirewall => {
                 "all rules, nft's and iptables', are loaded anew at once, as firewalld does"
             }
