@@ -24,6 +24,8 @@ targets! {
     arguments: given;
     /// Replies about tracked connections.
     conntrack: crate::kernel::conntrack::withstand;
+    /// `--container`, and what docker and podman print of one.
+    container: crate::words::container::withstand, crate::commands::container::withstand;
     /// Durations and numbers of options.
     durations: crate::words::duration::withstand, crate::words::number::withstand,
         crate::cli::withstand_settle;

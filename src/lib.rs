@@ -88,10 +88,19 @@ pub fn main() -> ExitCode {
 /// this catches those outside of it.
 fn carry_out(parsed: Parsed, started: Instant) -> Exit {
     match parsed {
-        Parsed::Run(args) => {
-            let run = AssertUnwindSafe(|| run::run(&args, started));
-            catch_unwind(run).unwrap_or(Exit::Status(NOT_KEPT))
-        }
+        Parsed::Run(args) => match &args.options.container {
+            Some(name) => {
+                let run_of = AssertUnwindSafe(|| commands::container::run_of(&args, name, started));
+                match catch_unwind(run_of).unwrap_or(Err(Exit::Status(NOT_RUN))) {
+                    Ok(args) => carry_out(Parsed::Run(args), started),
+                    Err(exit) => exit,
+                }
+            }
+            None => {
+                let run = AssertUnwindSafe(|| run::run(&args, started));
+                catch_unwind(run).unwrap_or(Exit::Status(NOT_KEPT))
+            }
+        },
         Parsed::Named(named) => {
             let run_of = AssertUnwindSafe(|| commands::restart::run_of(&named, started));
             match catch_unwind(run_of).unwrap_or(Err(Exit::Status(NOT_RUN))) {

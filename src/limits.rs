@@ -3,7 +3,7 @@
 use crate::action::rooms::resident;
 use crate::action::{linger, list};
 use crate::commands::restart::LARGEST_SCRIPT;
-use crate::commands::{clear, keep};
+use crate::commands::{clear, container, keep};
 use crate::decide::{beside, draining, looks, removal, service, sessions, wishes};
 use crate::gate::iptables::programs::PROGRAM_WITHIN;
 use crate::gate::iptables::running::LONG;
@@ -37,6 +37,8 @@ const SHARED: &[(&str, Limit)] = &[
     ("Ready check", Time(beside::CHECK_PAUSE)),
     ("Ready URL", Time(ask::ANSWERS_WITHIN)),
     ("Search", Time(beside::SEARCH_PAUSE)),
+    ("Container", Time(container::ANSWERS_WITHIN)),
+    ("Container", MiB(container::ANSWER_MAX)),
     ("Settle, one socket", Time(service::SETTLE_ONE)),
     ("Settle, group", Time(service::SETTLE_GROUP)),
     ("Settle, first change", Time(service::SETTLE_PATIENCE)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use super::help::{HELP_WIDTH, STYLES, TOLD};
-use super::named::NamedArgs;
+use super::named::{Given, NamedArgs};
 use super::options::{HelpArgs, RunOptions};
 use super::values::{ADDRESSES, addresses};
 use crate::kernel::services::ports;
@@ -64,6 +64,10 @@ pub struct Args {
     /// The dry run was asked for by the environment alone.
     #[arg(skip)]
     pub(crate) by_environment: bool,
+
+    /// With --container: the options that were given, in the order of the help.
+    #[arg(skip)]
+    pub(crate) given: Vec<Given>,
 
     /// What to run, with its arguments; as it is, not by a shell
     #[arg(

@@ -89,6 +89,9 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
         Ok((run, matches)) => match loudness(run, &matches) {
             Ok(mut args) => {
                 args.by_environment = args.options.dry_run && asked_by_environment(&matches);
+                if args.options.container.is_some() {
+                    args.given = named::given(&matches).0;
+                }
                 Parsed::Run(Box::new(args))
             }
             Err(why) => Parsed::Wrong(why),

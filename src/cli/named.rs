@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, FromArgMatches};
 
@@ -67,7 +68,7 @@ impl clap::Args for NamedArgs {
         let command = RunOptions::augment_args(Own::augment_args(command));
         let command = command.mut_args(|arg| match own(&arg) {
             true => arg,
-            false => arg.required(false).hide(true),
+            false => optional(arg).hide(true),
         });
         command.after_help(OPTIONS_TOO)
     }
@@ -98,12 +99,18 @@ impl FromArgMatches for NamedArgs {
     }
 }
 
+/// The option, where something else can take its place.
+pub(super) fn optional(arg: Arg) -> Arg {
+    arg.required(false)
+        .required_unless_present(Resettable::Reset)
+}
+
 /// The options of a run, as clap has them.
 pub(crate) fn run_options() -> Command {
     <RunOptions as clap::Args>::augment_args(Command::new("syngate"))
 }
 
-fn given(matches: &ArgMatches) -> (Vec<Given>, Vec<String>) {
+pub(super) fn given(matches: &ArgMatches) -> (Vec<Given>, Vec<String>) {
     let command = run_options();
     let (mut given, mut off) = (Vec::new(), Vec::new());
     for arg in command.get_arguments() {

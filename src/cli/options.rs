@@ -15,6 +15,7 @@ use crate::decide::drain::DrainUntil;
 use crate::gate::kinds::Choice;
 use crate::kernel::services::{listen_ports, ports};
 use crate::kernel::sockets::netns::Netns;
+use crate::words::container::ContainerName;
 use crate::words::duration::duration;
 use crate::words::listen_ports::ListenPorts;
 use crate::words::ports::PortSet;
@@ -31,13 +32,20 @@ pub(crate) struct RunOptions {
         long = "port",
         value_name = "PORTS",
         env = "SYNGATE_PORT",
-        required = true,
+        required_unless_present = "container",
         action = ArgAction::Append,
         value_parser = ports,
         allow_hyphen_values = true,
         help_heading = GATED,
     )]
     pub(crate) ports: Vec<PortSet>,
+
+    /// Gate what this container publishes
+    ///
+    /// By its name in docker or podman. Its ports, where it listens, and its health check are found; all options win
+    /// over what is found. --dry-run shows the call in the long form.
+    #[arg(long, value_name = "NAME", value_parser = ContainerName::parse, allow_hyphen_values = true, help_heading = GATED)]
+    pub(crate) container: Option<ContainerName>,
 
     /// Gate only connections to these addresses
     ///
@@ -79,7 +87,7 @@ pub(crate) struct RunOptions {
     ///
     /// Where the listeners' ports are not the gated ones, behind REDIRECT, TPROXY, or the published
     /// port of a container: 8080, or 80=8080,443=8443.
-    #[arg(long, value_name = "PORTS", env = "SYNGATE_LISTEN_PORT", value_parser = listen_ports, allow_hyphen_values = true, help_heading = GATED)]
+    #[arg(long, value_name = "PORTS", env = "SYNGATE_LISTEN_PORT", value_parser = listen_ports, allow_hyphen_values = true, hide_short_help = true, help_heading = GATED)]
     pub(crate) listen_port: Option<ListenPorts>,
 
     /// Network namespace where the service listens

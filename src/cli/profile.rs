@@ -7,7 +7,7 @@ use clap::builder::{BoolishValueParser, TypedValueParser};
 use clap::{Arg, Command};
 
 use super::errors::one_line;
-use super::named::{Given, run_options};
+use super::named::{Given, optional, run_options};
 use crate::words::meant::{meant, question};
 use crate::words::profile::{Line, lines};
 use crate::words::split::split;
@@ -99,7 +99,7 @@ fn given(option: &Arg, key: &str, value: &str) -> Result<Option<Given>, String> 
     }
     let word = OsString::from(format!("--{key}={value}"));
     let words = [OsString::from("syngate"), word];
-    let alone = option.clone().required(false).env(None);
+    let alone = optional(option.clone()).env(None);
     let command = Command::new("syngate").no_binary_name(false).arg(alone);
     match command.try_get_matches_from(&words) {
         Ok(_) => Ok(Some(one(Some(value.into())))),

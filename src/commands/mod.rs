@@ -1,10 +1,13 @@
 //! The commands besides runs: they show which gates stand, open gates, tell what this host can do, and stand by
-//! for restarts by anybody; and the runs of services that are named.
+//! for restarts by anybody; and the runs of services and containers that are named.
 
 pub(crate) mod check;
 pub(crate) mod clear;
+pub(crate) mod container;
 pub(crate) mod keep;
+mod long_form;
 pub(crate) mod restart;
+mod rivals;
 pub(crate) mod status;
 
 use std::collections::BTreeSet;

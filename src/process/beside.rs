@@ -128,7 +128,12 @@ impl Beside {
 
     /// The beginning of its output, so far. Where it is read does not change where the line writes.
     pub(crate) fn output(&self) -> Vec<u8> {
-        let mut bytes = vec![0; ANSWER_MAX];
+        self.output_up_to(ANSWER_MAX)
+    }
+
+    /// The same, of so many bytes at most.
+    pub(crate) fn output_up_to(&self, most: usize) -> Vec<u8> {
+        let mut bytes = vec![0; most];
         let read = self.answer.as_ref().map(|file| file.read_at(&mut bytes, 0));
         bytes.truncate(read.and_then(Result::ok).unwrap_or_default());
         bytes

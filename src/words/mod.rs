@@ -1,6 +1,7 @@
 //! Values that the layers above share.
 
 pub(crate) mod command_line;
+pub(crate) mod container;
 pub(crate) mod count;
 pub(crate) mod duration;
 pub(crate) mod ended;

@@ -1,11 +1,12 @@
 //! The call in its long form, of what was given, what a profile says, and what was found. Pure.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 
-use super::rivals::exclude_each_other;
 use crate::cli::{Given, NamedArgs, Profile};
-use crate::words::command_line::command_line;
+use crate::commands::long_form::{
+    LongForm, PORT, PRECHECK, RELOAD, SYN, add, option, to_write, value_of,
+};
+use crate::commands::rivals::exclude_each_other;
 
 /// What syngate found, for the options that nobody has given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,23 +27,9 @@ pub(super) enum Work {
     Unknown,
 }
 
-/// A whole call of syngate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LongForm {
-    options: Vec<Given>,
-    command: Vec<OsString>,
-}
-
-/// These say what this call is to do and to tell, and not how the service is restarted.
-const OF_THIS_CALL: [&str; 3] = ["dry-run", "quiet", "verbose"];
-
 /// Of a profile, not for reloads that hand over: with them, `auto` could not. Other actions drain before a reload, too.
 const OF_RESTARTS: [&str; 4] = ["drain", "drain-cmd", "drain-until", "open-on"];
 
-const PORT: &str = "port";
-const SYN: &str = "syn";
-const RELOAD: &str = "reload";
-const PRECHECK: &str = "precheck";
 /// The action where nobody names one.
 const ACTION: &str = "auto";
 /// The action of reloads alone. It drains nothing, as `auto` does for them where it can be done.
@@ -55,11 +42,7 @@ pub(super) fn long_form(
     found: &FoundOptions,
     command: Vec<OsString>,
 ) -> LongForm {
-    let given = args.given.iter().filter(|one| {
-        // The run reads these variables itself.
-        !(one.by_environment && OF_THIS_CALL.contains(&one.long.as_str()))
-    });
-    let mut options: Vec<Given> = given.cloned().collect();
+    let mut options = to_write(&args.given);
     let of_profile = profile.map(|profile| beside(&args.given, &profile.options));
     let of_profile = of_profile.unwrap_or_default();
     let action = value_of(SYN, &options).or_else(|| value_of(SYN, &of_profile));
@@ -88,8 +71,7 @@ pub(super) fn long_form(
     if found.work == Work::Reloads && action == ACTION {
         add(&mut options, option(RELOAD, None));
     }
-    options.sort_by_key(|one| rank(&one.long));
-    LongForm { options, command }
+    LongForm::new(options, command)
 }
 
 /// Those of a profile that can stand beside what was given, which wins.
@@ -106,79 +88,6 @@ fn beside(given: &[Given], profile: &[Given]) -> Vec<Given> {
     }
     let kept = profile.iter().filter(|one| !lost(one, &higher));
     kept.cloned().collect()
-}
-
-fn option(long: &str, value: Option<&str>) -> Given {
-    Given {
-        long: long.to_owned(),
-        value: value.map(OsString::from),
-        by_environment: false,
-    }
-}
-
-/// Unless it is there.
-fn add(options: &mut Vec<Given>, one: Given) {
-    if !options.iter().any(|other| other.long == one.long) {
-        options.push(one);
-    }
-}
-
-/// The first of its values.
-fn value_of<'a>(long: &str, options: &'a [Given]) -> Option<&'a OsStr> {
-    let mut values = options.iter().filter(|one| one.long == long);
-    values.next()?.value.as_deref()
-}
-
-/// As people write them: which ports, what becomes of new connections, the rest, the test.
-fn rank(long: &str) -> usize {
-    match long {
-        PORT => 0,
-        SYN => 1,
-        RELOAD => 2,
-        PRECHECK => 4,
-        _ => 3,
-    }
-}
-
-impl LongForm {
-    /// The words of the call, the program's name first.
-    pub(super) fn words(&self) -> Vec<OsString> {
-        let options = self.options.iter().flat_map(words_of);
-        let command = self.command.iter().cloned();
-        let words = [OsString::from("syngate")].into_iter().chain(options);
-        words.chain([OsString::from("--")]).chain(command).collect()
-    }
-
-    /// For a shell, without what belongs to the call that was made.
-    pub(super) fn shown(&self) -> String {
-        let mut lasting = self.clone();
-        let of_this_call = |one: &Given| OF_THIS_CALL.contains(&one.long.as_str());
-        lasting.options.retain(|one| !of_this_call(one));
-        command_line(&lasting.words())
-    }
-
-    pub(super) fn has_ports(&self) -> bool {
-        value_of(PORT, &self.options).is_some()
-    }
-
-    pub(super) fn precheck(&self) -> Option<&OsStr> {
-        value_of(PRECHECK, &self.options)
-    }
-}
-
-/// `--port 80`; `--precheck=-x`, where the value would be taken for an option.
-fn words_of(one: &Given) -> Vec<OsString> {
-    let name = OsString::from(format!("--{}", one.long));
-    match &one.value {
-        None => vec![name],
-        Some(value) if value.as_bytes().starts_with(b"-") => {
-            let mut word = name;
-            word.push("=");
-            word.push(value);
-            vec![word]
-        }
-        Some(value) => vec![name, value.clone()],
-    }
 }
 
 #[cfg(test)]

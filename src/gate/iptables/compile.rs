@@ -91,7 +91,8 @@ pub(super) fn places(rules: &Rules) -> Vec<Place> {
         (_, Where::Input) => vec![place("filter", &["INPUT"], End::First)],
         // Before connection tracking and NAT.
         (Steer::Queue(_), Where::Prerouting) => vec![place("raw", &["PREROUTING"], End::Last)],
-        (_, Where::Prerouting) => vec![place("raw", &["PREROUTING"], End::First)],
+        // NAT sends what this host's own clients ask of it elsewhere as it leaves.
+        (_, Where::Prerouting) => vec![place("raw", &["PREROUTING", "OUTPUT"], End::First)],
     }
 }
 
@@ -199,10 +200,12 @@ impl Script<'_> {
             let _ = writeln!(rules, "-A {chain} -m mark --mark {PASS_MARK:#x} -j RETURN");
         }
         if self.rules.passes_proxied {
-            let _ = writeln!(
-                rules,
-                "-A {chain} -i lo -m addrtype ! --src-type LOCAL -j RETURN"
-            );
+            for way in self.ways() {
+                let _ = writeln!(
+                    rules,
+                    "-A {chain} {way} lo -m addrtype ! --src-type LOCAL -j RETURN"
+                );
+            }
         }
         for network in scope.allow_from.of(self.family) {
             let _ = writeln!(rules, "-A {chain} -s {network} -j RETURN");
@@ -234,9 +237,9 @@ impl Script<'_> {
     /// The options that match an interface. An incoming packet has no output interface yet, and a
     /// packet from this host has no input interface.
     fn ways(&self) -> &'static [&'static str] {
-        match self.rules.steer {
-            Steer::Redirect(_) => &["-i", "-o"],
-            Steer::Drop | Steer::Queue(_) | Steer::Divert(_) => &["-i"],
+        match self.place.built_in.contains(&"OUTPUT") {
+            true => &["-i", "-o"],
+            false => &["-i"],
         }
     }
 }
@@ -425,11 +428,16 @@ mod tests {
         assert!(text.contains("-s 10.9.0.0/16 -j RETURN\n"), "{text}");
         assert!(!text.contains("::1"), "{text}");
         assert!(text.contains(" -m addrtype --dst-type LOCAL "), "{text}");
-        assert_eq!(text.matches("--dports 80,8000:8010 ").count(), 4, "{text}");
+        // By each address and each interface, coming in and going out.
+        assert_eq!(text.matches("--dports 80,8000:8010 ").count(), 8, "{text}");
+        assert!(
+            text.contains("-I OUTPUT 1 ") && text.contains("-o lo -j RETURN\n"),
+            "{text}"
+        );
         let until = Clock::Until("T".to_owned());
         let text = script(&rules, Family::V6).install("who", &until, &none);
         assert!(text.contains("-m time --datestop T "), "{text}");
-        assert_eq!(text.matches("--dports").count(), 2, "{text}");
+        assert_eq!(text.matches("--dports").count(), 4, "{text}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use nftnl::{ChainType, Hook, Priority, ProtoFamily};
 use super::divert::diverting;
 use super::names::{fit_comment, table_name};
 use super::ruleset::{BEFORE_ALL, BEHIND_ALL, BaseChain, Ruleset, TableRules, Term};
-use super::syns::{addresses, gated, new_syn, sets};
+use super::syns::{addresses, gated, new_syn, sets, way};
 use crate::gate::rules::Rules;
 use crate::words::family::Family;
 use crate::words::scope::{Scope, Where};
@@ -60,6 +60,7 @@ fn chains(rules: &Rules) -> Vec<BaseChain> {
         _ => chain(ChainType::Filter, Hook::In, BEHIND_FILTER),
     };
     let prerouting = || chain(ChainType::Filter, Hook::PreRouting, BEFORE_ALL);
+    let output = || chain(ChainType::Filter, Hook::Out, BEFORE_ALL);
     match (rules.steer, rules.scope.hook) {
         (Steer::Redirect(_), _) => [Hook::PreRouting, Hook::Out]
             .map(|hook| chain(ChainType::Nat, hook, BEFORE_NAT))
@@ -67,8 +68,9 @@ fn chains(rules: &Rules) -> Vec<BaseChain> {
         (_, Where::Input) => vec![input()],
         // A SYN that is let go would wait in the second queue.
         (Steer::Queue(_), Where::Prerouting) => vec![prerouting()],
-        // What reaches this host all the same comes by a VRF, by a route of another table, or by NAT
-        // from another port.
+        // NAT sends what this host's own clients ask of it elsewhere as it leaves. What reaches this host all
+        // the same comes by a VRF, by a route of another table, or by NAT from another port.
+        (Steer::Drop, Where::Prerouting) => vec![prerouting(), output(), input()],
         (_, Where::Prerouting) => vec![prerouting(), input()],
     }
 }
@@ -80,7 +82,8 @@ fn compile_rules(rules: &Rules, hook: Hook) -> Vec<Vec<Term>> {
         compiled.push(vec![Term::Tcp, Term::NewSyn, Term::Marked, Term::Accept]);
     }
     if rules.passes_proxied {
-        compiled.push(vec![Term::Tcp, Term::NewSyn, Term::Proxied, Term::Accept]);
+        let proxied = Term::Proxied(way(hook));
+        compiled.push(vec![Term::Tcp, Term::NewSyn, proxied, Term::Accept]);
     }
     let stops = |addresses| rule(addresses, scope, *steer, hook);
     compiled.extend(places(scope).into_iter().map(stops));
@@ -287,11 +290,16 @@ counter name \"syns_stopped\" {verdict}
             lines(&queued),
             expected_queued.lines().collect::<Vec<&str>>()
         );
-        // And by NAT from another port, in the input hook.
+        // What this host's own clients ask for, too, and what comes by NAT from another port.
         let dropped = chains_of(&rules(scope, Steer::Drop));
         let both = expected("drop")
             + &format!(
-                "chain input {{
+                "chain output {{
+type filter hook output priority -310; policy accept;
+{tcp} {syn} tcp dport @ports meta nfproto ipv4 ip saddr != @allowed4 fib daddr type local \
+counter name \"syns_stopped\" drop
+{tcp} {syn} tcp dport @ports meta nfproto ipv6 fib daddr type local counter name \"syns_stopped\" drop
+chain input {{
 type filter hook input priority 10; policy accept;
 {tcp} {syn} tcp dport @ports meta nfproto ipv4 ip saddr != @allowed4 counter name \"syns_stopped\" drop
 {tcp} {syn} tcp dport @ports meta nfproto ipv6 counter name \"syns_stopped\" drop

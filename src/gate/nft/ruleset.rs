@@ -137,9 +137,9 @@ pub(super) enum Term {
     ToThisHost,
     /// It is from a socket with [`PASS_MARK`](crate::gate::rules::PASS_MARK).
     Marked,
-    /// It comes in over the loopback interface, from an address that is not this host's: SYNPROXY
-    /// sends such SYNs (synproxy_send_server_syn()).
-    Proxied,
+    /// It comes in, or goes out, over the loopback interface, from an address that is not this host's:
+    /// SYNPROXY sends such SYNs (synproxy_send_server_syn()).
+    Proxied(Way),
     Count,
     /// Counts SYNs that found the set of connections full.
     CountNoRoom,

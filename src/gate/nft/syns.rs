@@ -44,12 +44,17 @@ pub(super) fn new_syn(addresses: Vec<Term>, scope: &Scope, hook: Hook) -> Vec<Te
     terms
 }
 
-/// What packets to the gated ports in that scope have in common.
-pub(super) fn gated(addresses: Vec<Term>, scope: &Scope, hook: Hook) -> Vec<Term> {
-    let way = match hook {
+/// By which interface a hook tells packets apart.
+pub(super) fn way(hook: Hook) -> Way {
+    match hook {
         Hook::Out => Way::Out,
         _ => Way::In,
-    };
+    }
+}
+
+/// What packets to the gated ports in that scope have in common.
+pub(super) fn gated(addresses: Vec<Term>, scope: &Scope, hook: Hook) -> Vec<Term> {
+    let way = way(hook);
     let mut terms = vec![Term::ToGatedPort];
     terms.extend(addresses);
     if !scope.interfaces.is_empty() {

@@ -72,7 +72,7 @@ pub(super) fn add_expressions(rule: &mut Rule, term: Term) {
             rule.add_expr(&Meta::Mark { set: false });
             rule.add_expr(&Cmp::new(CmpOp::Eq, PASS_MARK));
         }
-        Term::Proxied => compare_sender_with_proxy(rule),
+        Term::Proxied(way) => compare_sender_with_proxy(rule, way),
         Term::Count => rule.add_expr(&CountInto(STOPPED)),
         Term::CountNoRoom => rule.add_expr(&CountInto(NO_ROOM)),
         Term::CountWentOn => rule.add_expr(&CountInto(WENT_ON)),
@@ -99,8 +99,11 @@ fn compare_flags(rule: &mut Rule, mask: u8, compare: CmpOp, flags: u8) {
     rule.add_expr(&Cmp::new(compare, flags));
 }
 
-fn compare_sender_with_proxy(rule: &mut Rule) {
-    rule.add_expr(&Meta::Iif);
+fn compare_sender_with_proxy(rule: &mut Rule, way: Way) {
+    rule.add_expr(&match way {
+        Way::In => Meta::Iif,
+        Way::Out => Meta::Oif,
+    });
     rule.add_expr(&Cmp::new(CmpOp::Eq, LOOPBACK_INDEX));
     rule.add_expr(&AddressType::OfSource);
     rule.add_expr(&Cmp::new(CmpOp::Neq, LOCAL));

@@ -24,13 +24,18 @@ use crate::slow::slow;
 pub struct Load {
     arguments: Vec<String>,
     sources: Vec<String>,
+    netns: Option<i32>,
 }
 
 impl Load {
     /// To `address:port`; 1,000 a second for 5 s unless told otherwise.
     pub fn to(address: impl Into<String>) -> Self {
-        let (arguments, sources) = (Vec::new(), Vec::new());
-        Self { arguments, sources }.with("--to", address)
+        let load = Self {
+            arguments: Vec::new(),
+            sources: Vec::new(),
+            netns: None,
+        };
+        load.with("--to", address)
     }
 
     /// Requests a second.
@@ -97,6 +102,12 @@ impl Load {
         self
     }
 
+    /// Comes from the network namespace of that process of the host, as of a container.
+    pub fn of_process(mut self, pid: i32) -> Self {
+        self.netns = Some(pid);
+        self
+    }
+
     /// Starts it on a host.
     pub fn start(&self, host: &Host) -> Result<RunningLoad> {
         let mut arguments = self.arguments.clone();
@@ -104,7 +115,7 @@ impl Load {
             let file = self.sources_file(host)?;
             arguments.extend(["--sources".to_owned(), file]);
         }
-        let (running, lines) = start(host, "load", &arguments)?;
+        let (running, lines) = start_in(host, self.netns, "load", &arguments)?;
         Ok(RunningLoad {
             running,
             lines,
@@ -539,7 +550,24 @@ fn start(
     tool: &str,
     arguments: &[String],
 ) -> Result<(Running, BufReader<ChildStdout>)> {
-    let mut command = host.command(bin()?);
+    start_in(host, None, tool, arguments)
+}
+
+/// In the network namespace of a process of the host.
+fn start_in(
+    host: &Host,
+    netns: Option<i32>,
+    tool: &str,
+    arguments: &[String],
+) -> Result<(Running, BufReader<ChildStdout>)> {
+    let mut command = match netns {
+        None => host.command(bin()?),
+        Some(pid) => {
+            let mut within = host.command("nsenter");
+            within.arg(format!("--net=/proc/{pid}/ns/net")).arg(bin()?);
+            within
+        }
+    };
     command.arg(tool).args(arguments);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut running = host.spawn(&mut command)?;

@@ -184,6 +184,7 @@ impl Host {
             ("filter", "INPUT"),
             ("security", "INPUT"),
             ("raw", "PREROUTING"),
+            ("raw", "OUTPUT"),
             ("nat", "PREROUTING"),
             ("nat", "OUTPUT"),
         ];

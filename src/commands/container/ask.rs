@@ -1,0 +1,126 @@
+//! Asks docker and podman about a container.
+
+use std::ffi::OsStr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::sys::signal::SigSet;
+
+use super::inspect::Container;
+use crate::process::beside::Beside;
+use crate::process::environment::environment;
+use crate::words::container::{ContainerName, Engine};
+use crate::words::ended::CommandExit;
+use crate::words::run_id::new_id;
+
+/// When a program is killed that does not answer.
+pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+/// How long to wait for the end of one that was killed.
+const KILLED_WITHIN: Duration = Duration::from_millis(100);
+/// How much is read of what it prints. A container with all its labels takes some ten thousand bytes.
+pub(crate) const ANSWER_MAX: usize = 1024 * 1024;
+/// Of a shell: there is no such program.
+const NO_PROGRAM: CommandExit = CommandExit::Code(127);
+
+/// What one of the programs says.
+enum Answer {
+    NotInstalled,
+    /// It knows no such container.
+    Unknown,
+    /// Why it could not look.
+    Failed(String),
+    Known(Box<Container>),
+}
+
+/// # Errors
+/// No program has such a container, both have, or none could look.
+pub(super) fn find(name: &ContainerName) -> Result<(Engine, Container)> {
+    let mut known = Vec::new();
+    let (mut unknown, mut failed) = (Vec::new(), Vec::new());
+    for engine in name.engines() {
+        match ask(engine, &name.name)? {
+            Answer::NotInstalled => {}
+            Answer::Unknown => unknown.push(format!("{engine} ps")),
+            Answer::Failed(why) => failed.push(format!("{engine}: {why}")),
+            Answer::Known(container) => known.push((engine, *container)),
+        }
+    }
+    // A `docker` that is podman finds the same container.
+    if known.len() == 2 && known[0].1.id == known[1].1.id {
+        known.remove(0);
+    }
+    let name = &name.name;
+    ensure!(
+        known.len() < 2,
+        "--container {name}: both docker and podman have one of that name; expected docker:{name} or podman:{name}"
+    );
+    match known.pop() {
+        Some(found) => Ok(found),
+        None if !failed.is_empty() => bail!(
+            "--container {name}: what it is could not be looked up: {}",
+            failed.join("; ")
+        ),
+        None if !unknown.is_empty() => bail!(
+            "--container {name}: there is no such container for this user; expected one that {} lists",
+            unknown.join(" or ")
+        ),
+        None => bail!("--container {name}: neither docker nor podman is in PATH"),
+    }
+}
+
+fn ask(engine: Engine, name: &str) -> Result<Answer> {
+    let line = format!("{engine} container inspect {name}");
+    let (exit, printed) = run(&format!("exec {line} 2>/dev/null"))?;
+    match exit {
+        Some(CommandExit::Code(0)) => {
+            let container = Container::read(&printed);
+            let container =
+                container.map_err(|why| anyhow!("{line} printed what is not understood: {why}"))?;
+            return Ok(Answer::Known(Box::new(container)));
+        }
+        Some(NO_PROGRAM) => return Ok(Answer::NotInstalled),
+        None => {
+            return Ok(Answer::Failed(format!(
+                "no answer within {ANSWERS_WITHIN:?}"
+            )));
+        }
+        Some(_) => {}
+    }
+    let (_, said) = run(&format!("exec {line} 2>&1 >/dev/null"))?;
+    Ok(failure(&String::from_utf8_lossy(&said)))
+}
+
+/// Why it failed, from what it said: docker says `No such container: web`, podman `no such container web`.
+fn failure(said: &str) -> Answer {
+    let lower = said.to_lowercase();
+    let nothing = [
+        "no such container",
+        "no such object",
+        "no container with name",
+    ];
+    match nothing.iter().any(|words| lower.contains(words)) {
+        true => Answer::Unknown,
+        false => {
+            let last = said.trim().lines().next_back().unwrap_or_default();
+            let why = last.trim_start_matches("Error: ");
+            Answer::Failed(match why.is_empty() {
+                true => "it has failed".to_owned(),
+                false => why.to_owned(),
+            })
+        }
+    }
+}
+
+/// How it ended, and what it printed. `None`: it takes too long.
+fn run(line: &str) -> Result<(Option<CommandExit>, Vec<u8>)> {
+    let mask = SigSet::thread_get_mask().context("the signal mask")?;
+    let program = Beside::ask(OsStr::new(line), &environment(&new_id()), &mask);
+    let program = program.context("sh can't be started")?;
+    let exit = program
+        .child()
+        .wait(Instant::now() + ANSWERS_WITHIN, || false);
+    if exit.is_none() {
+        program.kill(KILLED_WITHIN);
+    }
+    Ok((exit, program.output_up_to(ANSWER_MAX)))
+}

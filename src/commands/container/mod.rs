@@ -1,0 +1,105 @@
+//! `--container NAME`: finds out which ports the container publishes, where it listens and when it is healthy, and
+//! writes the call of syngate that a person would have to think of. That call is then carried out, as any other run.
+
+mod ask;
+mod found;
+mod inspect;
+
+use std::time::Instant;
+
+use anyhow::{Error, Result};
+
+use self::found::{Call, Found, Wanted, call};
+use self::inspect::{Container, Network};
+use crate::cli::{Args, Parsed, parse};
+use crate::kernel::sockets::diag::Sockets;
+use crate::kernel::sockets::{Looks, Want};
+use crate::process::ancestry::descends_from;
+use crate::run::{self, plan};
+use crate::words::container::ContainerName;
+use crate::words::exit::{Exit, NOT_RUN};
+use crate::words::ports::PortSet;
+use crate::words::scope::Scope;
+
+pub(crate) use self::ask::{ANSWER_MAX, ANSWERS_WITHIN};
+
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::inspect::withstand;
+
+/// The run that the call stands for.
+///
+/// # Errors
+/// How syngate ends where there is none. It has said why.
+pub(crate) fn run_of(
+    args: &Args,
+    name: &ContainerName,
+    started: Instant,
+) -> Result<Box<Args>, Exit> {
+    let refused = |why: String| run::refuse(&args.options, &why, started);
+    let call = translate(args, name).map_err(|error| refused(format!("{error:#}")))?;
+    match parse(call.form.words()) {
+        Parsed::Run(mut long) => {
+            long.by_environment = args.by_environment;
+            tell(&call, &long, started).map(|()| long)
+        }
+        Parsed::Wrong(why) => Err(refused(why)),
+        _ => unreachable!("it has options and a COMMAND"),
+    }
+}
+
+fn translate(args: &Args, name: &ContainerName) -> Result<Call> {
+    let (engine, container) = ask::find(name)?;
+    let found = Found {
+        engine,
+        name: name.name.clone(),
+        here: here(&container)?,
+        container,
+    };
+    let wanted = Wanted {
+        options: &args.given,
+        command: &args.command,
+        ports: plan::ports(&args.options),
+        listen_ports: args.options.listen_port.clone(),
+        ready_timeout: args.options.ready_timeout,
+    };
+    call(&wanted, &found).map_err(|why| Error::msg(format!("--container {name}: {why}")))
+}
+
+/// The ports on which its processes listen on this host.
+fn here(container: &Container) -> Result<PortSet> {
+    let (Network::Host, Some(root)) = (&container.network, container.pid) else {
+        return Ok(PortSet::EMPTY);
+    };
+    let want = Want {
+        holders: true,
+        ..Want::default()
+    };
+    let there = Sockets::new(&PortSet::all(), &Scope::default())?.look(want)?;
+    let own = there
+        .holders
+        .iter()
+        .filter(|(pid, _)| descends_from(**pid, root));
+    let inodes: Vec<u32> = own.flat_map(|(_, holder)| holder.inodes.clone()).collect();
+    let listeners = there
+        .listeners
+        .iter()
+        .filter(|one| inodes.contains(&one.inode));
+    Ok(listeners.map(|one| one.port).collect())
+}
+
+/// Says what the call stands for, before it is carried out.
+fn tell(call: &Call, args: &Args, started: Instant) -> Result<(), Exit> {
+    let say = run::say(args, started);
+    if args.options.dry_run {
+        let printed = say.print(
+            &format!("# {}\n", call.form.shown()),
+            Exit::Status(0),
+            NOT_RUN,
+        );
+        if printed != Exit::Status(0) {
+            return Err(printed);
+        }
+    }
+    call.lines.iter().for_each(|line| say.result(line));
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! `--container`: what podman tells of a container becomes a call, and nobody notices that the container is replaced:
+//! not outside, not on the host, and not in another container.
+
+mod harness;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use harness::named::{long_form, program};
+use harness::{SOON, SYNGATE, report_in, words};
+use testkit::{Host, Load, LoadReport, Pair, Ran, SERVER};
+
+/// podman on a host. All that it keeps is in the host's directory.
+struct Podman<'a> {
+    host: &'a Host,
+}
+
+/// The image: busybox, which is a static program, and a page.
+const BUSYBOX: &str = "/bin/busybox";
+/// The port in the container.
+const HTTPD: &str = "exec /bin/busybox httpd -f -p 8080 -h /www";
+
+impl<'a> Podman<'a> {
+    fn on(host: &'a Host) -> Podman<'a> {
+        let dir = host.dir().display().to_string();
+        // Limits as the caller's: to raise them takes a capability that a test may lack.
+        let config = format!(
+            "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n\
+             [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nlock_type = \"file\"\n\
+             tmp_dir = \"{dir}/podman/tmp\"\n\
+             [network]\nnetwork_backend = \"netavark\"\nnetwork_config_dir = \"{dir}/podman/networks\"\n"
+        );
+        let config = host.write("containers.conf", config);
+        let script = format!(
+            "#!/bin/sh\nexport CONTAINERS_CONF={}\nexec /usr/bin/podman --root {dir}/podman/root --runroot \
+             {dir}/podman/run --runtime /usr/sbin/runc --storage-driver vfs --log-level fatal \"$@\"\n",
+            config.display()
+        );
+        program(host, "podman", &script);
+        host.must(words("mount -t tmpfs tmpfs /var/lib/containers"));
+        host.must(words("sysctl -qw net.ipv4.ip_forward=1"));
+        let podman = Podman { host };
+        podman.import();
+        podman
+    }
+
+    fn import(&self) {
+        let image = self.host.dir().join("image");
+        fs::create_dir_all(image.join("bin")).unwrap();
+        fs::create_dir_all(image.join("www")).unwrap();
+        fs::copy(BUSYBOX, image.join("bin/busybox")).unwrap();
+        std::os::unix::fs::symlink("busybox", image.join("bin/sh")).unwrap();
+        fs::write(image.join("www/index.html"), "here").unwrap();
+        self.must(&format!(
+            "tar -C {} -c . | podman import -q - web",
+            image.display()
+        ));
+    }
+
+    /// A shell on the host, in which `podman` is this one.
+    fn sh(&self, line: &str) -> Ran {
+        let mut shell = self.host.command("sh");
+        shell
+            .args(["-c", line])
+            .env("PATH", self.path())
+            .stdin(Stdio::null());
+        Ran::from(shell.output().unwrap())
+    }
+
+    fn path(&self) -> String {
+        let own = self.host.dir().join("bin");
+        format!("{}:{}", own.display(), std::env::var("PATH").unwrap())
+    }
+
+    #[track_caller]
+    fn must(&self, line: &str) -> String {
+        let ran = self.sh(line);
+        assert_eq!(ran.code(), 0, "{line}: {ran:?}");
+        ran.stdout
+    }
+
+    fn pid(&self, name: &str) -> i32 {
+        let pid = self.must(&format!(
+            "podman container inspect -f '{{{{.State.Pid}}}}' {name}"
+        ));
+        pid.trim().parse().unwrap()
+    }
+
+    fn report(&self) -> PathBuf {
+        self.host.dir().join("report.json")
+    }
+}
+
+impl Drop for Podman<'_> {
+    /// The control groups of containers are not the host's own.
+    fn drop(&mut self) {
+        self.sh("podman rm -fa -t 0; find /sys/fs/cgroup -depth -type d -name 'libpod*' -exec rmdir {} + 2>/dev/null");
+    }
+}
+
+/// The line that runs the container, which listens after so many seconds.
+fn run(after: u32) -> String {
+    format!(
+        "podman run -d --name web -p 80:8080 web /bin/sh -c '/bin/busybox sleep {after}; {HTTPD}'"
+    )
+}
+
+/// The line that replaces it.
+fn replace() -> String {
+    format!("podman rm -f -t 0 web && {}", run(1))
+}
+
+/// Clients from outside, of the host by two of its addresses, and in another container; and what they ask.
+fn clients(podman: &Podman, pair: &Pair) -> Vec<(&'static str, testkit::RunningLoad)> {
+    let load = |to: &str| Load::to(format!("{to}:80")).rate(40).duration(SOON * 6);
+    let other = podman.pid("other");
+    let of = [
+        ("outside", load(SERVER), &pair.client),
+        ("on the host", load(SERVER), &pair.server),
+        ("on the host, by loopback", load("127.0.0.1"), &pair.server),
+        (
+            "in another container",
+            load(SERVER).of_process(other),
+            &pair.server,
+        ),
+    ];
+    of.map(|(who, load, host)| {
+        let mut load = load.start(host).unwrap();
+        load.wait_flowing().unwrap();
+        (who, load)
+    })
+    .into()
+}
+
+fn stopped(clients: Vec<(&'static str, testkit::RunningLoad)>) -> Vec<(&'static str, LoadReport)> {
+    let stopped = clients.into_iter();
+    stopped
+        .map(|(who, load)| (who, load.stop().unwrap()))
+        .collect()
+}
+
+#[test]
+fn nobody_notices_that_a_container_is_replaced() {
+    let pair = Pair::new().unwrap();
+    let podman = Podman::on(&pair.server);
+    podman.must("podman run -d --name other web /bin/busybox sleep 3600");
+    podman.must(&run(0));
+    pair.server.wait_listen(80).unwrap();
+    let what_it_stands_for = podman.sh(&format!("{SYNGATE} -n --container web -- true"));
+    assert_eq!(
+        long_form(&what_it_stands_for),
+        "--port 80 --hook prerouting --listen-port 80=8080 --listen-netns-from 'podman container inspect -f \
+         '\\''{{.State.Pid}}'\\'' web' -- true"
+    );
+    let before = podman.pid("web");
+    let under_way = clients(&podman, &pair);
+    let report = podman.report();
+    let ran = podman.sh(&format!(
+        "{SYNGATE} --container web --report-file {} -- sh -c \"{}\"",
+        report.display(),
+        replace()
+    ));
+    let clients_saw = stopped(under_way);
+    assert_eq!(ran.code(), 0, "{ran:?}");
+    for (who, saw) in &clients_saw {
+        assert_eq!(saw.failed(), 0, "{who}: {saw}; {ran:?}");
+        assert!(saw.delayed > 0, "{who} met the gate: {saw}");
+    }
+    let report = report_in(&report);
+    assert_eq!(report["scope"], "--hook prerouting", "{report:#}");
+    assert_eq!(report["listen_ports"], "80=8080", "{report:#}");
+    assert_eq!(report["listeners_before"][0]["port"], 8080, "{report:#}");
+    let first = format!("syngate: web (podman, pid {before}): ports 80 (listener 8080)\n");
+    assert!(ran.stderr.contains(&first), "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("syngate: not covered: clients of its own address"),
+        "{ran:?}"
+    );
+    assert_ne!(podman.pid("web"), before);
+
+    // The control: each of them notices it otherwise.
+    let under_way = clients(&podman, &pair);
+    podman.must(&replace());
+    let new = podman.pid("web");
+    let listens = format!("nsenter --net=/proc/{new}/ns/net ss -Hltn 'sport = 8080' | grep -q .");
+    testkit::wait_until(SOON, "the new one", || podman.sh(&listens).code() == 0).unwrap();
+    for (who, saw) in stopped(under_way) {
+        assert!(saw.failed() > 0, "{who}: {saw}");
+    }
+}
