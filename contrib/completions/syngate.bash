@@ -44,7 +44,7 @@ _syngate() {
 
     case "${cmd}" in
         syngate)
-            opts="-p -n -v -q -h -V --port --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet --help --version restart reload run status clear check keep"
+            opts="-p -n -v -q -h -V --port --container --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet --help --version restart reload run status clear check keep"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -58,6 +58,13 @@ _syngate() {
                     return 0
                     ;;
                 -p)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --container)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -415,7 +422,7 @@ _syngate() {
             return 0
             ;;
         syngate__subcmd__reload)
-            opts="-h -p -n -v -q --no-precheck --help --port --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet"
+            opts="-h -p -n -v -q --no-precheck --help --port --container --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -429,6 +436,13 @@ _syngate() {
                     return 0
                     ;;
                 -p)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --container)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -659,7 +673,7 @@ _syngate() {
             return 0
             ;;
         syngate__subcmd__restart)
-            opts="-h -p -n -v -q --no-precheck --help --port --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet"
+            opts="-h -p -n -v -q --no-precheck --help --port --container --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -673,6 +687,13 @@ _syngate() {
                     return 0
                     ;;
                 -p)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --container)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -903,7 +924,7 @@ _syngate() {
             return 0
             ;;
         syngate__subcmd__run)
-            opts="-h -p -n -v -q --no-precheck --help --port --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet"
+            opts="-h -p -n -v -q --no-precheck --help --port --container --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -917,6 +938,13 @@ _syngate() {
                     return 0
                     ;;
                 -p)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --container)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_syngate_global_optspecs
-    string join \n p/port= to= allow-from= allow-local interface= hook= listen-port= listen-netns= listen-netns-from= syn= max-held= max-held-per-source= release-timeout= release-rate= queue-num= reload standby= standby-check= standby-timeout= standby-grace= keep-standby max-diverted= peer-timeout= no-peer-check linger= drain= drain-cmd= drain-until= ready-timeout= settle= open-on= max-closed= lock-timeout= precheck= ready-check= ready-url= ready-insecure backend= xtables-wait= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
+    string join \n p/port= container= to= allow-from= allow-local interface= hook= listen-port= listen-netns= listen-netns-from= syn= max-held= max-held-per-source= release-timeout= release-rate= queue-num= reload standby= standby-check= standby-timeout= standby-grace= keep-standby max-diverted= peer-timeout= no-peer-check linger= drain= drain-cmd= drain-until= ready-timeout= settle= open-on= max-closed= lock-timeout= precheck= ready-check= ready-url= ready-insecure backend= xtables-wait= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
 end
 
 function __fish_syngate_needs_command
@@ -25,6 +25,7 @@ function __fish_syngate_using_subcommand
 end
 
 complete -c syngate -n "__fish_syngate_needs_command" -s p -l port -d 'TCP ports to gate: 80,443, 8000-8010, https' -x -a '(__syngate_ports)'
+complete -c syngate -n "__fish_syngate_needs_command" -l container -d 'Gate what this container publishes' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l to -d 'Gate only connections to these addresses' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l allow-from -d 'Don\'t gate connections from these addresses' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l interface -d 'Gate only connections that come in here' -r -f
@@ -93,6 +94,7 @@ complete -c syngate -n "__fish_syngate_needs_command" -a "clear" -d 'Open gates:
 complete -c syngate -n "__fish_syngate_needs_command" -a "check" -d 'Tell what this host can do, and what a service on the ports needs'
 complete -c syngate -n "__fish_syngate_needs_command" -a "keep" -d 'Stand by: connections wait while nobody listens on the ports'
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -s p -l port -d 'TCP ports to gate: 80,443, 8000-8010, https' -x -a '(__syngate_ports)'
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l container -d 'Gate what this container publishes' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l to -d 'Gate only connections to these addresses' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l allow-from -d 'Don\'t gate connections from these addresses' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l interface -d 'Gate only connections that come in here' -r -f
@@ -154,6 +156,7 @@ complete -c syngate -n "__fish_syngate_using_subcommand restart" -s n -l dry-run
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -s v -l verbose -d 'Print each step'
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -s q -l quiet -d 'Print errors only'
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -s p -l port -d 'TCP ports to gate: 80,443, 8000-8010, https' -x -a '(__syngate_ports)'
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l container -d 'Gate what this container publishes' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l to -d 'Gate only connections to these addresses' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l allow-from -d 'Don\'t gate connections from these addresses' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l interface -d 'Gate only connections that come in here' -r -f
@@ -215,6 +218,7 @@ complete -c syngate -n "__fish_syngate_using_subcommand reload" -s n -l dry-run 
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -s v -l verbose -d 'Print each step'
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -s q -l quiet -d 'Print errors only'
 complete -c syngate -n "__fish_syngate_using_subcommand run" -s p -l port -d 'TCP ports to gate: 80,443, 8000-8010, https' -x -a '(__syngate_ports)'
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l container -d 'Gate what this container publishes' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l to -d 'Gate only connections to these addresses' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l allow-from -d 'Don\'t gate connections from these addresses' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l interface -d 'Gate only connections that come in here' -r -f

@@ -44,6 +44,9 @@ mod cli {
 }
 
 mod commands {
+    mod container {
+        mod inspect;
+    }
     mod check {
         mod advice;
         mod auto;

@@ -71,9 +71,15 @@ options:
   port:
     description:
       - TCP ports to gate, numbers, ranges (V(8000-8010)) and names from the services database.
-      - Required, unless E(SYNGATE_PORT) has them.
+      - Required, unless E(SYNGATE_PORT) has them, or O(container) or O(profile) is given.
     type: list
     elements: str
+  container:
+    description:
+      - Gate the TCP ports that this container of docker's or podman's publishes, by its name or id. Its listeners and
+        its health check are found.
+      - O(syn) is then left to syngate.
+    type: str
   syn:
     description:
       - What happens to new SYNs while the gate is closed.
@@ -302,6 +308,11 @@ EXAMPLES = r"""
     profile: nginx
     state: reloaded
 
+- name: Make a container of a new image, once that is there
+  syngate.syngate.syngate:
+    container: web
+    cmd: docker compose up -d web
+
 - name: Restart the host of a pair that is behind the VIP just now
   syngate.syngate.syngate:
     port: https
@@ -372,6 +383,7 @@ def one_of(*words):
 # syngate's own, with underscores.
 OPTIONS = {
     "port": WORDS,
+    "container": TEXT,
     "syn": TEXT,
     "reload": FLAG,
     "max_held": NUMBER,
@@ -484,7 +496,7 @@ def options_of(params):
 
 def choose_action(params):
     """The defaults that are the module's: what clients notice least."""
-    if params["profile"] is not None:
+    if params["profile"] is not None or params["container"] is not None:
         return  # syngate knows better, and a profile may say otherwise
     if params["syn"] is None and "SYNGATE_SYN" not in os.environ:
         params["syn"] = "auto"
