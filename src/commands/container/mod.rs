@@ -5,9 +5,10 @@ mod ask;
 mod found;
 mod inspect;
 
+use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Error, Result};
+use anyhow::{Error, Result, ensure};
 
 use self::found::{Call, Found, Wanted, call};
 use self::inspect::{Container, Network};
@@ -49,6 +50,12 @@ pub(crate) fn run_of(
 
 fn translate(args: &Args, name: &ContainerName) -> Result<Call> {
     let (engine, container) = ask::find(name)?;
+    let is_here = |pid: i32| Path::new("/proc").join(pid.to_string()).exists();
+    ensure!(
+        container.pid.is_none_or(is_here),
+        "--container {name}: {engine} tells of a process that is not on this host: it was asked about another one \
+         (DOCKER_HOST, docker context, CONTAINER_HOST)"
+    );
     let found = Found {
         engine,
         name: name.name.clone(),
