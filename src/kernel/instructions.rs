@@ -42,6 +42,8 @@ pub(crate) enum Helper {
     /// `(context, level, name, &value, length)`: reads an option of the socket; 0, or an error. Linux 4.15;
     /// SO_REUSEPORT since 6.1.
     GetSockOpt = 57,
+    /// `(context, flags)`: what the program is told of this connection. Linux 4.16.
+    TellOfConnection = 59,
     /// `(context, offset, to, length, header)`: as `LoadBytes`; the offset counts from that header. Linux 4.18.
     LoadBytesRelative = 68,
     /// `()`: the id of the process's control group. Linux 4.18.

@@ -356,7 +356,8 @@ impl Rooms {
     /// # Errors
     /// Some rooms may be open. [`Rooms::hand_over`] shuts them.
     pub(crate) fn begin(&mut self, number: usize) -> Result<()> {
-        self.groups[number].noted = self.passes.noted();
+        let port = self.groups[number].place.port;
+        self.groups[number].noted = self.passes.noted(port);
         if self.first == First::Service {
             return self.prefer(number);
         }

@@ -49,8 +49,16 @@ impl Group {
         self.noted.is_known() && asked.is_some_and(|asked| asked.cookie(0).is_none())
     }
 
-    /// A listener can be in one array only, and those who wait are about to be handed over to it.
-    pub(super) fn end_passes(&mut self) {
+    /// A listener can be in one array only, and those who wait are about to be handed over to it by what is `led`.
+    pub(super) fn instead_of_passes<T>(&mut self, led: impl FnOnce(&mut Group) -> T) -> T {
+        self.noted.set_moving(true);
+        self.end_passes();
+        let led = led(self);
+        self.noted.set_moving(false);
+        led
+    }
+
+    fn end_passes(&mut self) {
         if let Some(asked) = self.asked.take() {
             asked.clear();
         }

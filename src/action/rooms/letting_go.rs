@@ -142,8 +142,7 @@ impl Rooms {
             self.changed_at = Some(Instant::now());
         }
         let copies = copies(&heirs, there);
-        group.end_passes();
-        group.lead_to(&copies);
+        group.instead_of_passes(|group| group.lead_to(&copies));
         self.begin_to_let_go(number, &copies);
         if self.let_go(number, &heirs, Next::InTime, Then::End) {
             self.groups[number].finish(copies.first().map(|(copy, _)| copy));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
@@ -14,6 +15,7 @@ use super::options::RoomOptions;
 use crate::action::contract::Seen;
 use crate::kernel::control_group;
 use crate::kernel::room::apart::make_in;
+use crate::kernel::room::reuseport::Newcomers;
 use crate::kernel::room::{Place, Room, Shelf, copy, longest_queue, probe, reuseport};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
@@ -131,7 +133,10 @@ fn share(rooms: &mut Rooms, seen: &Seen) -> Result<()> {
     if ports.is_empty() {
         return Ok(());
     }
-    match hook::share(&ports, seen.netns) {
+    let newcomers = Newcomers::new(&ports)?;
+    let shared = hook::share(&ports, seen.netns, &newcomers);
+    rooms.passes.newcomers = Some(Rc::new(newcomers));
+    match shared {
         Ok((links, bindings)) => (rooms.links, rooms.bindings) = (links, Some(bindings)),
         Err(error) => {
             // Those without come last.

@@ -38,8 +38,8 @@ impl Rooms {
         let group = &mut self.groups[number];
         let heirs = group.heirs(there, &self.old);
         let copies = copies(&heirs, there);
-        group.end_passes();
-        if group.lead_first_to(&copies).is_err() {
+        let led = group.instead_of_passes(|group| group.lead_first_to(&copies));
+        if led.is_err() {
             return self.hand_one_over(number, there);
         }
         self.stands_by = true;

@@ -16,7 +16,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::copy;
 use super::programs::choose_from;
-use super::reuseport::{Bindings, programs};
+use super::reuseport::{Bindings, Newcomers, programs};
 use super::socket::trial;
 use crate::kernel::bpf::{Kind, Program};
 use crate::kernel::maps::Listeners;
@@ -54,7 +54,14 @@ pub(crate) fn moves_connections() -> Result<()> {
 /// What this kernel lacks, or this process may not do.
 pub(crate) fn lends() -> Result<()> {
     const ANY_PORT: u16 = 1;
-    programs(&[ANY_PORT], netns::identity(), &Bindings::new()?).map(drop)
+    let newcomers = Newcomers::new(&[ANY_PORT])?;
+    programs(
+        &[ANY_PORT],
+        netns::identity(),
+        &Bindings::new()?,
+        &newcomers,
+    )
+    .map(drop)
 }
 
 fn try_out() -> Result<()> {

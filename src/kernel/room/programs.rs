@@ -2,7 +2,7 @@
 
 use crate::kernel::btf::Bit;
 use crate::kernel::instructions::Instruction::{
-    Add, Call, Copy, Divide, Exit, FetchAdd, Here, Jump, JumpIfEqual, JumpUnlessEqual,
+    Add, And, Call, Copy, Divide, Exit, FetchAdd, Here, Jump, JumpIfEqual, JumpUnlessEqual,
     JumpUnlessSame, Load, LoadWide, Modulo, Set, SetMap, Store, StoreValue, StoreWide, ToNetwork16,
 };
 use crate::kernel::instructions::Register::{R0, R1, R2, R3, R4, R5, R6, R7, Stack};
@@ -33,8 +33,17 @@ const FAMILY: i16 = 20;
 const LOCAL_IP4: i16 = 28;
 const LAST_OF_LOCAL_IP6: i16 = 60;
 const LOCAL_PORT: i16 = 68;
+const NEW_STATE: i16 = 8;
+const REMOTE_PORT: i16 = 64;
+const TOLD_OF: i16 = 84;
 /// BPF_SOCK_OPS_TCP_CONNECT_CB: a connection is about to send its SYN.
 const CONNECT: i32 = 3;
+/// BPF_SOCK_OPS_STATE_CB: its state changes.
+const STATE: i32 = 10;
+/// BPF_SOCK_OPS_STATE_CB_FLAG: the program is told of that.
+const TELL_STATE: i32 = 4;
+/// TCP_CLOSE, net/tcp_states.h: the connection has no port any more.
+const CLOSED: i32 = 7;
 /// The key of a connection on the stack: the client's port, as the network has it, and then the last four
 /// bytes of its address.
 const KEY: i16 = -16;
@@ -56,8 +65,13 @@ const OURS: Label = 1;
 const V6: Label = 2;
 const OTHERS: Label = 3;
 const THERE: Label = 4;
+const CLOSES: Label = 5;
+const GATED: Label = 6;
+const FORGET: Label = 7;
 /// And those behind it.
-const NEXT_PASS: Label = 5;
+const NEXT_PASS: Label = 100;
+/// And those behind it: one for each key of [`Newcomers`] in each pass.
+const NOT_NEW: Label = 200;
 
 /// The kernel chooses among all listeners of the group, by the connection's hash. Merely that there is a
 /// program makes it move connections when a listener closes.
@@ -65,12 +79,21 @@ pub(crate) fn spread() -> Vec<Instruction> {
     vec![Here(DONE), Set(R0, SK_PASS), Exit]
 }
 
-/// Notes the connections that begin in a control group, by their clients' ports and addresses.
-pub(crate) fn note_connections(connections: i32) -> Vec<Instruction> {
-    vec![
+/// Notes the connections that begin in a control group, by their clients' ports and addresses, until they close: those
+/// to one of these `ports` of a server, or all if there are none.
+pub(crate) fn note_connections(connections: i32, ports: &[u16]) -> Vec<Instruction> {
+    let mut program = vec![
         Copy(R6, R1),
-        Load(R2, R6, OPERATION),
-        JumpUnlessEqual(R2, CONNECT, DONE),
+        Load(R7, R6, OPERATION),
+        JumpIfEqual(R7, STATE, CLOSES),
+        JumpUnlessEqual(R7, CONNECT, DONE),
+    ];
+    program.extend(only_to(ports));
+    program.extend([
+        Here(CLOSES),
+        Load(R2, R6, NEW_STATE),
+        JumpUnlessEqual(R2, CLOSED, DONE),
+        Here(GATED),
         Load(R2, R6, LOCAL_PORT),
         ToNetwork16(R2),
         Store(Stack, KEY, R2),
@@ -82,6 +105,7 @@ pub(crate) fn note_connections(connections: i32) -> Vec<Instruction> {
         Load(R2, R6, LAST_OF_LOCAL_IP6),
         Here(OURS),
         Store(Stack, KEY_ADDRESS, R2),
+        JumpIfEqual(R7, STATE, FORGET),
         StoreValue(Stack, VALUE, 1),
         SetMap(R1, connections),
         Copy(R2, Stack),
@@ -90,16 +114,54 @@ pub(crate) fn note_connections(connections: i32) -> Vec<Instruction> {
         Add(R3, VALUE as i32),
         Set(R4, 0),
         Call(Helper::MapUpdate),
+        // Another program may want to be told of more.
+        Copy(R1, R6),
+        Load(R2, R6, TOLD_OF),
+        And(R2, !TELL_STATE),
+        Add(R2, TELL_STATE),
+        Call(Helper::TellOfConnection),
+        Jump(DONE),
+        Here(FORGET),
+        SetMap(R1, connections),
+        Copy(R2, Stack),
+        Add(R2, KEY as i32),
+        Call(Helper::MapDelete),
         Here(DONE),
         Set(R0, ALLOW),
         Exit,
-    ]
+    ]);
+    program
+}
+
+/// Ends the program for connections to other ports. The port is in network byte order, in the upper half of its four
+/// bytes on a machine whose lowest byte comes first (sock_ops_convert_ctx_access(), net/core/filter.c).
+fn only_to(ports: &[u16]) -> Vec<Instruction> {
+    if ports.is_empty() {
+        return vec![Jump(GATED)];
+    }
+    let mut program = vec![Load(R2, R6, REMOTE_PORT)];
+    if cfg!(target_endian = "little") {
+        program.push(Divide(R2, 1 << 16));
+    }
+    let is_one = |port: &u16| JumpIfEqual(R2, i32::from(port.to_be()), GATED);
+    program.extend(ports.iter().map(is_one));
+    program.push(Jump(DONE));
+    program
 }
 
 /// Connections that were noted, and the listeners that they go to: of each array the first `count`.
 pub(crate) struct Pass {
     pub connections: i32,
     pub listeners: Vec<(i32, u32)>,
+    /// Where there is no listener, they wait as all others do, if one of these numbers is not 0.
+    pub newcomers: Option<Newcomers>,
+}
+
+/// A map of numbers, and the keys of two.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Newcomers {
+    pub map: i32,
+    pub keys: [u32; 2],
 }
 
 /// As [`fill_in_turn`]; but connections with a pass go to its listeners, and are refused where there are none.
@@ -117,7 +179,7 @@ pub(crate) fn fill_but_for(passes: &[Pass], fill: Vec<Instruction>) -> Vec<Instr
         JumpUnlessEqual(R0, 0, OTHERS),
     ];
     program.extend(load_of_header((SOURCE_V4, SOURCE_V6), KEY_ADDRESS, V6));
-    for (pass, next) in passes.iter().zip(NEXT_PASS..) {
+    for (pass, next) in passes.iter().zip(NEXT_PASS..NOT_NEW) {
         program.extend([
             SetMap(R1, pass.connections),
             Copy(R2, Stack),
@@ -128,6 +190,8 @@ pub(crate) fn fill_but_for(passes: &[Pass], fill: Vec<Instruction>) -> Vec<Instr
         for listeners in &pass.listeners {
             program.extend(in_order(*listeners));
         }
+        let label = NOT_NEW + 2 * (next - NEXT_PASS);
+        program.extend(pass.newcomers.iter().flat_map(|new| wait_for(new, label)));
         program.extend([Set(R0, SK_DROP), Exit, Here(next)]);
     }
     program.extend(otherwise(fill));
@@ -148,6 +212,25 @@ pub(crate) fn fill_but_for_host(listeners: (i32, u32), fill: Vec<Instruction>) -
     program.extend(in_order(listeners));
     program.extend(otherwise(fill));
     program
+}
+
+/// Goes on with [`OTHERS`] if one of the numbers is not 0.
+fn wait_for(newcomers: &Newcomers, label: Label) -> Vec<Instruction> {
+    let look = |(key, label): (&u32, Label)| {
+        [
+            StoreValue(Stack, VALUE, *key as i32),
+            SetMap(R1, newcomers.map),
+            Copy(R2, Stack),
+            Add(R2, VALUE as i32),
+            Call(Helper::MapLookup),
+            JumpIfEqual(R0, 0, label),
+            Load(R2, R0, 0),
+            JumpUnlessEqual(R2, 0, OTHERS),
+            Here(label),
+        ]
+    };
+    let keys = newcomers.keys.iter().zip(label..);
+    keys.flat_map(look).collect()
 }
 
 /// Four bytes of the packet's IP header, to a place on the stack. A queue that moves has no packet, and is one of

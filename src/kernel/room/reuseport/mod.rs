@@ -9,4 +9,4 @@ mod on_ports_programs;
 
 pub(crate) use self::first_comer::Lent;
 pub(crate) use self::forget::forget;
-pub(crate) use self::on_ports::{Binding, Bindings, programs};
+pub(crate) use self::on_ports::{Binding, Bindings, Newcomers, programs};

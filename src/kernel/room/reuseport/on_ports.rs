@@ -7,12 +7,12 @@ use anyhow::Result;
 
 use super::on_ports_programs::{
     ADDRESS, BOUND, DEVICE, GROUP, Inner, NOTED_LENGTH, OWNER, PORT, SHARES, USER, V6ONLY,
-    note_bound, share_ports,
+    note_bound, note_closed, share_ports,
 };
 use crate::kernel::bpf::{Kind, Map, MapKind, Program};
 use crate::kernel::instructions::Instruction;
 use crate::kernel::netlink::get;
-use crate::kernel::room::Place;
+use crate::kernel::room::{Place, programs};
 use crate::words::family::Family;
 
 /// How many sockets are known at a time. The one that was bound first is forgotten first.
@@ -37,7 +37,7 @@ pub(crate) struct Binding {
     pub(crate) v6only: bool,
     /// The number of the device that it is bound to; 0: to none.
     pub(crate) device: u32,
-    /// bind(2) has succeeded.
+    /// bind(2) has succeeded. The socket may be closed.
     pub(crate) bound: bool,
 }
 
@@ -103,6 +103,45 @@ impl Bindings {
     }
 }
 
+/// How many sockets were bound to each port meanwhile and are not closed, as far as the kernel can count that.
+#[derive(Debug)]
+pub(crate) struct Newcomers(Map<4, 4>);
+
+impl Newcomers {
+    /// # Errors
+    /// This process may not make such a map.
+    pub(crate) fn new(ports: &[u16]) -> Result<Newcomers> {
+        let map = Map::new(MapKind::Hash, 2 * ports.len().max(1) as u32)?;
+        for port in ports {
+            map.put(by_hooks(*port).to_ne_bytes(), [0; 4])?;
+        }
+        Ok(Newcomers(map))
+    }
+
+    /// The program of a group finds no listeners for a moment, since they are just being put elsewhere.
+    pub(crate) fn set_moving(&self, port: u16, moving: bool) {
+        let value = u32::from(moving).to_ne_bytes();
+        let _ = self.0.put(while_moving(port).to_ne_bytes(), value);
+    }
+
+    /// For the program of a group at that port.
+    pub(crate) fn of(&self, port: u16) -> programs::Newcomers {
+        programs::Newcomers {
+            map: self.0.number(),
+            keys: [by_hooks(port), while_moving(port)],
+        }
+    }
+}
+
+/// As a program finds the port in struct bpf_sock_addr.
+fn by_hooks(port: u16) -> u32 {
+    u32::from(port.to_be())
+}
+
+fn while_moving(port: u16) -> u32 {
+    by_hooks(port) | 1 << 16
+}
+
 impl AsFd for Bindings {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -110,7 +149,7 @@ impl AsFd for Bindings {
 }
 
 /// The programs for TCP sockets that are bound to these ports in the network namespace with that cookie, before and
-/// after each bind(2), of each IP version. Loaded, and linked to nothing.
+/// after each bind(2), of each IP version, and as they are closed. Loaded, and linked to nothing.
 ///
 /// # Errors
 /// The kernel lets no such program set the option (Linux 6.1), or this process may not load it.
@@ -118,9 +157,10 @@ pub(crate) fn programs(
     ports: &[u16],
     netns: u64,
     bindings: &Bindings,
-) -> Result<[(Kind, Program); 4]> {
-    let map = bindings.0.number();
-    let (bound, inner) = (note_bound(map), Inner::of_kernel());
+    newcomers: &Newcomers,
+) -> Result<[(Kind, Program); 5]> {
+    let (map, newcomers) = (bindings.0.number(), newcomers.0.number());
+    let (bound, inner) = (note_bound(map, newcomers), Inner::of_kernel());
     let share = |family| share_ports(family, ports, netns, map, inner);
     let load = |kind, name, program: &[Instruction]| {
         Ok::<_, anyhow::Error>((kind, Program::load(kind, name, program)?))
@@ -130,6 +170,7 @@ pub(crate) fn programs(
         load(Kind::Bind6, "gate_bind6", &share(Family::V6))?,
         load(Kind::Bound4, "gate_bound4", &bound)?,
         load(Kind::Bound6, "gate_bound6", &bound)?,
+        load(Kind::Release, "gate_closed", &note_closed(map, newcomers))?,
     ])
 }
 

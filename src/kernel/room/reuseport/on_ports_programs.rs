@@ -4,8 +4,8 @@ use nix::libc;
 
 use crate::kernel::btf::{self, Bit};
 use crate::kernel::instructions::Instruction::{
-    Add, And, Call, Copy, Exit, Here, Jump, JumpIfEqual, JumpUnlessEqual, JumpUnlessSame, Load,
-    LoadByte, LoadWide, Set, SetMap, SetWide, Store, StoreValue, StoreWide,
+    Add, And, Call, Copy, Exit, FetchAdd, Here, Jump, JumpIfEqual, JumpUnlessEqual, JumpUnlessSame,
+    Load, LoadByte, LoadWide, Set, SetMap, SetWide, Store, StoreValue, StoreWide,
 };
 use crate::kernel::instructions::Register::{R0, R1, R2, R3, R4, R5, R6, R7, Stack};
 use crate::kernel::instructions::{Helper, Instruction, Label};
@@ -64,21 +64,59 @@ pub(super) fn only_tcp_in(netns: u64, others: Label) -> [Instruction; 6] {
     ]
 }
 
-/// Notes that the kernel has bound a socket which [`share_ports`] has noted.
-pub(crate) fn note_bound(bound: i32) -> Vec<Instruction> {
-    let mut program = vec![Call(Helper::SocketCookie), StoreWide(Stack, COOKIE, R0)];
+/// Notes that the kernel has bound a socket which [`share_ports`] has noted, and counts it in `newcomers`, by its port.
+pub(crate) fn note_bound(bound: i32, newcomers: i32) -> Vec<Instruction> {
+    let mut program = noted(bound).to_vec();
     program.extend([
+        Load(R2, R0, BOUND),
+        JumpUnlessEqual(R2, 0, DONE),
+        StoreValue(R0, BOUND, IS_BOUND),
+    ]);
+    program.extend(count(newcomers, 1));
+    program
+}
+
+/// The last descriptor of such a socket is closed.
+pub(crate) fn note_closed(bound: i32, newcomers: i32) -> Vec<Instruction> {
+    let mut program = noted(bound).to_vec();
+    program.extend([
+        Load(R2, R0, BOUND),
+        JumpUnlessEqual(R2, IS_BOUND, DONE),
+        StoreValue(R0, BOUND, WAS_BOUND),
+    ]);
+    program.extend(count(newcomers, -1));
+    program
+}
+
+/// What is noted of the socket, to `R0`.
+fn noted(bound: i32) -> [Instruction; 7] {
+    [
+        Call(Helper::SocketCookie),
+        StoreWide(Stack, COOKIE, R0),
         SetMap(R1, bound),
         Copy(R2, Stack),
         Add(R2, COOKIE as i32),
         Call(Helper::MapLookup),
         JumpIfEqual(R0, 0, DONE),
-        StoreValue(R0, BOUND, 1),
+    ]
+}
+
+/// Adds to the number of newcomers with the port of the socket that `R0` tells of.
+fn count(newcomers: i32, change: i32) -> [Instruction; 12] {
+    [
+        Load(R2, R0, PORT),
+        Store(Stack, OPTION, R2),
+        SetMap(R1, newcomers),
+        Copy(R2, Stack),
+        Add(R2, OPTION as i32),
+        Call(Helper::MapLookup),
+        JumpIfEqual(R0, 0, DONE),
+        Set(R2, change),
+        FetchAdd(R0, R2),
         Here(DONE),
         Set(R0, ALLOW),
         Exit,
-    ]);
-    program
+    ]
 }
 
 /// Where the kernel's own structure of a socket has what no helper tells.
@@ -110,6 +148,9 @@ pub(super) const DEVICE: i16 = 24;
 /// Not 0: it takes no connections of IPv4, as far as that can be read.
 pub(super) const V6ONLY: i16 = 28;
 pub(super) const BOUND: i16 = 32;
+/// What stands there: 0, or one of these.
+const IS_BOUND: i32 = 1;
+const WAS_BOUND: i32 = 2;
 /// An address of IPv4 is mapped into IPv6 (RFC 4291, 2.5.5.2).
 pub(super) const ADDRESS: i16 = 40;
 pub(super) const NOTED_LENGTH: usize = 56;
