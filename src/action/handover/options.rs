@@ -105,7 +105,8 @@ impl Planned for ToHandOver {
 impl Prepared for ToHandOver {
     fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>> {
         let mut rooms = make(seen, First::Service, self.options)?;
-        rooms.passes.own = own(seen.run, &rooms, seen.gated).ok();
+        let ports = rooms.noted_ports(seen.gated);
+        rooms.passes.own = own(seen.run, &rooms.admitted, &ports).ok();
         let rooms = Rc::new(RefCell::new(rooms));
         let max_held = self.options.max_held;
         Ok(Box::new(HandoverAction::new(rooms, seen.gated, max_held)))

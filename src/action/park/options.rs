@@ -101,7 +101,8 @@ impl Prepared for ToPark {
     fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>> {
         let mut rooms = make(seen, First::Rooms, self.options)?;
         let mut remarks = remarks(seen, self.options);
-        match own(seen.run, &rooms, seen.gated) {
+        let ports = rooms.noted_ports(seen.gated);
+        match own(seen.run, &rooms.admitted, &ports) {
             Ok(own) => rooms.passes.own = Some(own),
             Err(error) => remarks.push(Remark::Warning(format!(
                 "COMMAND's own connections can't be told from others, so all connections from this host reach the \
@@ -110,7 +111,7 @@ impl Prepared for ToPark {
         }
         if self.options.checks {
             let own = rooms.passes.own.as_ref();
-            let check = own.and_then(|_| check(seen.run, &rooms, seen.gated).ok());
+            let check = own.and_then(|_| check(seen.run, &ports).ok());
             rooms.passes.check = check;
             let waits = rooms.passes.check.is_none().then(|| CHECK_WAITS.to_owned());
             remarks.extend(waits.map(Remark::Warning));

@@ -1,13 +1,29 @@
 //! COMMAND and `--ready-check` ask the service while its clients still wait in the rooms: their connections reach a new
 //! listener.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::groups::{Group, Rooms};
 use super::preferred::copies;
 use crate::kernel::sockets::Sample;
+use crate::words::gated::Gated;
+
+/// With more ports, the connections to all ports are noted: a program compares them one by one.
+const MOST_PORTS: usize = 1_024;
 
 impl Rooms {
+    /// The ports to which COMMAND's connections are noted: the gated ones, and those of the listeners. None stands for
+    /// all.
+    pub(crate) fn noted_ports(&self, gated: &Gated) -> Vec<u16> {
+        let listeners = self.groups.iter().map(|group| group.place.port);
+        let ports: BTreeSet<u16> = gated.ports.iter().chain(listeners).collect();
+        match ports.len() > MOST_PORTS {
+            true => Vec::new(),
+            false => ports.into_iter().collect(),
+        }
+    }
+
     /// `cgroup.procs` of the control group whose processes are let in. `None`: they wait as all others do.
     pub(crate) fn door_for_check(&mut self) -> Option<OwnedFd> {
         let entrance = self.passes.check.as_ref()?.group.entrance().ok()?;

@@ -1,7 +1,6 @@
 //! Whose connections never wait in the rooms: COMMAND's own, and those of `--ready-check`. An order to stop that waits
 //! would be carried out by the new process; and COMMAND may wait until the service listens, or listens no more.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -9,7 +8,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result};
 
-use super::groups::Rooms;
+use super::admitted::Admitted;
 use super::hook;
 use crate::gate::rooms::{check_group_name, dissolve_of_nowhere, group_name};
 use crate::kernel::bpf::{Link, MapKind};
@@ -18,7 +17,6 @@ use crate::kernel::instructions::Instruction;
 use crate::kernel::maps::Connections;
 use crate::kernel::room::programs;
 use crate::kernel::room::reuseport::Newcomers;
-use crate::words::gated::Gated;
 
 /// The control groups whose connections are noted. COMMAND is in one of its own, and what stops the service may be in
 /// that of the service (ExecStop=, systemd.service(5)).
@@ -117,21 +115,18 @@ impl NotedConnections {
 
 /// How many connections of COMMAND's are known at a time.
 const OWN_CONNECTIONS: u32 = 4_096;
-/// With more ports, the connections to all ports are noted: a program compares them one by one.
-const MOST_PORTS: usize = 1_024;
 
 /// A control group for COMMAND. Its connections are noted, and those of the service's own control groups.
 ///
 /// # Errors
 /// That can't be had here.
-pub(crate) fn own(run: &str, rooms: &Rooms, gated: &Gated) -> Result<Pass> {
+pub(crate) fn own(run: &str, admitted: &Admitted, ports: &[u16]) -> Result<Pass> {
     dissolve_of_nowhere();
-    let ports = ports(rooms, gated);
-    let mut own = pass(&group_name(run), &ports)?;
+    let mut own = pass(&group_name(run), ports)?;
     let here = control_group::own().ok();
-    for path in rooms.admitted.that_may_stop_it(here.as_deref()) {
+    for path in admitted.that_may_stop_it(here.as_deref()) {
         let opened = File::open(path).with_context(|| path.display().to_string())?;
-        let link = hook::note(opened.as_fd(), &own.connections, &ports)?;
+        let link = hook::note(opened.as_fd(), &own.connections, ports)?;
         own.links.push(link);
     }
     Ok(own)
@@ -141,18 +136,8 @@ pub(crate) fn own(run: &str, rooms: &Rooms, gated: &Gated) -> Result<Pass> {
 ///
 /// # Errors
 /// That can't be had here.
-pub(crate) fn check(run: &str, rooms: &Rooms, gated: &Gated) -> Result<Pass> {
-    pass(&check_group_name(run), &ports(rooms, gated))
-}
-
-/// The ports to which connections are noted: the gated ones, and those of the listeners. None stands for all.
-fn ports(rooms: &Rooms, gated: &Gated) -> Vec<u16> {
-    let listeners = rooms.groups.iter().map(|group| group.place.port);
-    let ports: BTreeSet<u16> = gated.ports.iter().chain(listeners).collect();
-    match ports.len() > MOST_PORTS {
-        true => Vec::new(),
-        false => ports.into_iter().collect(),
-    }
+pub(crate) fn check(run: &str, ports: &[u16]) -> Result<Pass> {
+    pass(&check_group_name(run), ports)
 }
 
 fn pass(name: &str, ports: &[u16]) -> Result<Pass> {
