@@ -260,7 +260,7 @@ simulate:
 figures: test-packages
 	$(CARGO) build --release
 	SYNGATE_TEST_BINARY=$(CURDIR)/target/release/syngate SYNGATE_FLOOD=100000 \
-	  $(CARGO) test --package syngate --test hold --test rooms --test room_world -- costs fifty backlog --include-ignored --nocapture --test-threads 1
+	  $(CARGO) test --package syngate --test hold --test keep --test rooms --test room_world -- costs fifty backlog --include-ignored --nocapture --test-threads 1
 
 # See tests/ci/kernel-fetch for what these are, tests/ci/kernel-tests for how TESTS are named. Of 6.12.85,
 # only what it refuses is of interest.

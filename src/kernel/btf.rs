@@ -1,10 +1,14 @@
 //! Where the running kernel has what in its structures, by its description of its own types (BTF,
 //! Documentation/bpf/btf.rst in the kernel's sources). Pure, but for the file.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 
 /// Of the running kernel, if it was built with CONFIG_DEBUG_INFO_BTF. Linux 5.4.
 const OF_KERNEL: &str = "/sys/kernel/btf/vmlinux";
+/// More than glibc keeps for later of what is given back to it (DEFAULT_MMAP_THRESHOLD_MAX, mallopt(3)). It would keep
+/// the file, which has some MiB, for as long as the process lives.
+const NOT_KEPT: usize = 33 << 20;
 /// struct btf_header, linux/btf.h: the magic number, and where the header has its numbers.
 const MAGIC: u16 = 0xeb9f;
 const HEADER_LENGTH: usize = 4;
@@ -35,7 +39,7 @@ impl Bit {
 
 /// Where members are in structures of the running kernel. `None`: it does not tell.
 pub(crate) fn of_kernel<const N: usize>(members: [(&str, &str); N]) -> Option<[Bit; N]> {
-    let described = fs::read(OF_KERNEL).ok()?;
+    let described = described()?;
     let found = members.map(|(structure, member)| place(&described, structure, member));
     let mut found = found.into_iter();
     let all = [(); N].map(|()| found.next().flatten());
@@ -46,7 +50,15 @@ pub(crate) fn of_kernel<const N: usize>(members: [(&str, &str); N]) -> Option<[B
 
 /// The number of a function of the running kernel among its types. `None`: it does not tell.
 pub(crate) fn function_of_kernel(name: &str) -> Option<u32> {
-    function(&fs::read(OF_KERNEL).ok()?, name)
+    function(&described()?, name)
+}
+
+fn described() -> Option<Vec<u8>> {
+    // Memory that nothing is written to takes no room.
+    let mut described = Vec::with_capacity(NOT_KEPT);
+    let mut file = File::open(OF_KERNEL).ok()?;
+    file.read_to_end(&mut described).ok()?;
+    Some(described)
 }
 
 /// Where a member begins in the structure with that name.
@@ -140,7 +152,7 @@ mod tests {
     const STRINGS: &[u8] = b"\0int\0sock\0sk_uid\0sk_bit\0run\0";
 
     /// An int, a structure of two members, and a function.
-    fn described(has_bitfields: bool) -> Vec<u8> {
+    fn made_up(has_bitfields: bool) -> Vec<u8> {
         let info = |kind: u32, count: u32| kind << 24 | count;
         let flag = u32::from(has_bitfields) << 31;
         let types = [
@@ -163,9 +175,9 @@ mod tests {
 
     #[test]
     fn a_member_is_found_by_its_name() {
-        let plain = described(false);
+        let plain = made_up(false);
         assert_eq!(place(&plain, "sock", "sk_uid"), Some(Bit(32)));
-        assert_eq!(place(&described(true), "sock", "sk_bit"), Some(Bit(33)));
+        assert_eq!(place(&made_up(true), "sock", "sk_bit"), Some(Bit(33)));
         for (structure, member) in [("sock", "sk"), ("soc", "sk_uid"), ("int", "sk_uid")] {
             assert_eq!(place(&plain, structure, member), None);
         }
