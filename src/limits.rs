@@ -87,6 +87,8 @@ const SHARED: &[(&str, Limit)] = &[
     ("Kept, looks", Time(keep::LOOK_WAITING)),
     ("Kept, looks", Time(resident::SETTLES_AFTER)),
     ("Kept, moved", Time(keep::MOVES_WITHIN)),
+    ("Kept, moved", Time(keep::COVERED_WITHIN)),
+    ("Kept, moved", Time(keep::KNOWN_FOR)),
     ("Kept, bound", Time(keep::LISTENS_WITHIN)),
     ("Kept, told", Time(keep::TOLD_WITHIN)),
     ("Kept, again", Time(keep::RETRY_AFTER)),

@@ -60,6 +60,7 @@ mod commands {
         mod cap;
         mod decide;
         mod gap;
+        mod moved;
     }
     mod restart {
         mod listening;

@@ -29,12 +29,12 @@ pub(super) struct Gap {
 pub(super) enum End {
     /// Who listens now.
     Over(BTreeSet<String>),
-    /// After `--max-wait`.
-    GivenUp,
-    /// The unit of that name was stopped.
-    Stopped(String),
-    /// The service has come back there, where the kernel can't move connections.
-    Moved(String),
+    /// After `--max-wait`. Who gets new connections, if somebody does.
+    GivenUp(Option<String>),
+    /// The unit of that name was stopped. Who gets new connections, if somebody does.
+    Stopped(String, Option<String>),
+    /// The service listens there, where the kernel can't move connections. Who gets new connections, if somebody does.
+    Moved(String, Option<String>),
     KeepEnds,
     /// Keep gives way to a run. A moment before, nobody listened.
     StoodBack,
@@ -53,9 +53,9 @@ impl End {
     pub(super) fn outcome(&self) -> &'static str {
         match self {
             End::Over(_) => "bridged",
-            End::GivenUp => "given_up",
-            End::Stopped(_) => "stopped",
-            End::Moved(_) => "moved",
+            End::GivenUp(_) => "given_up",
+            End::Stopped(..) => "stopped",
+            End::Moved(..) => "moved",
             End::KeepEnds => "keep_ended",
             End::StoodBack => "stood_back",
         }
@@ -84,7 +84,7 @@ impl Gap {
 
     /// Whether somebody has to look at that. A stop resets those who wait, as it would without syngate.
     pub(super) fn is_trouble(&self, end: &End) -> bool {
-        self.reset > 0 && !matches!(end, End::Stopped(_))
+        self.reset > 0 && !matches!(end, End::Stopped(..))
     }
 
     pub(super) fn count(&self, counts: &mut Counts) {
@@ -106,17 +106,18 @@ impl Gap {
                     "{ports}: nobody listened for {took}, from {began} on; {waited}{reset}; {now} {listens} now"
                 )
             }
-            End::GivenUp => format!(
-                "{ports}: nobody has listened for {took} (--max-wait), from {began} on; {waited}{reset}; new ones \
-                 are refused until somebody listens"
+            End::GivenUp(gets) => format!(
+                "{ports}: nobody has listened for {took} (--max-wait), from {began} on; {waited}{reset}; {}",
+                new_ones(gets)
             ),
-            End::Stopped(unit) => format!(
-                "{ports}: {unit} was stopped, and nobody has listened for {took}, from {began} on; {waited}{reset}; \
-                 new ones are refused until somebody listens"
+            End::Stopped(unit, gets) => format!(
+                "{ports}: {unit} was stopped, and nobody has listened for {took}, from {began} on; {waited}{reset}; {}",
+                new_ones(gets)
             ),
-            End::Moved(to) => format!(
+            End::Moved(to, gets) => format!(
                 "{ports}: nobody has listened there for {took}, from {began} on, and the service listens on {to} now, \
-                 where the kernel can't move connections; {waited}{reset}"
+                 where the kernel can't move connections; {waited}{reset}; {}",
+                new_ones(gets)
             ),
             End::KeepEnds => format!(
                 "{ports}: nobody has listened for {took}, from {began} on, and keep ends; {waited}{reset}"
@@ -152,6 +153,13 @@ impl Gap {
     }
 }
 
+fn new_ones(gets: &Option<String>) -> String {
+    match gets {
+        Some(gets) => format!("{gets} gets new ones"),
+        None => "new ones are refused until somebody listens".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,7 +191,7 @@ mod tests {
                 ),
             ),
             (
-                &End::GivenUp,
+                &End::GivenUp(None),
                 "given_up",
                 format!(
                     "80: nobody has listened for 512 ms (--max-wait), {from}; {waited}; new ones are refused until \
@@ -191,7 +199,7 @@ mod tests {
                 ),
             ),
             (
-                &End::Stopped("app.service".to_owned()),
+                &End::Stopped("app.service".to_owned(), None),
                 "stopped",
                 format!(
                     "80: app.service was stopped, and nobody has listened for 512 ms, {from}; {waited}; new ones are \
@@ -199,11 +207,19 @@ mod tests {
                 ),
             ),
             (
-                &End::Moved("[::]:80".to_owned()),
+                &End::Moved("[::]:80".to_owned(), None),
                 "moved",
                 format!(
                     "80: nobody has listened there for 512 ms, {from}, and the service listens on [::]:80 now, where \
-                     the kernel can't move connections; {waited}"
+                     the kernel can't move connections; {waited}; new ones are refused until somebody listens"
+                ),
+            ),
+            (
+                &End::Moved("0.0.0.0:80".to_owned(), Some("0.0.0.0:80".to_owned())),
+                "moved",
+                format!(
+                    "80: nobody has listened there for 512 ms, {from}, and the service listens on 0.0.0.0:80 now, \
+                     where the kernel can't move connections; {waited}; 0.0.0.0:80 gets new ones"
                 ),
             ),
             (
@@ -250,7 +266,7 @@ mod tests {
                 "3 connections waited, for 510 ms at most, and 2 of them reset;",
             ),
         ] {
-            let told = gap(waited, reset).words(&End::GivenUp);
+            let told = gap(waited, reset).words(&End::GivenUp(None));
             assert!(told.contains(words), "{told}");
         }
     }

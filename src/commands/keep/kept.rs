@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use super::decide::{Bound, LOOK_AGAIN, News, Pace, Sight, Watched};
 use super::gap::{End, Gap};
+use super::moved::{Before, Leaves, who_gets};
 use super::told::{Ended, Told};
 use super::unit::Unit;
 use super::wanted::Wanted;
@@ -26,8 +27,6 @@ use crate::process::lock::{Lock, directory_in_use, ports_of_runs};
 use crate::run::report::json::rows;
 use crate::words::ports::PortSet;
 
-/// How long a service that has come back on another address may take to come back on its own as well.
-pub(crate) const MOVES_WITHIN: Duration = Duration::from_millis(250);
 /// How long the line about a gap waits for other addresses where nobody listens yet.
 pub(crate) const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
@@ -49,6 +48,7 @@ pub(super) struct Kept<'a> {
     pub(super) guarded_at: Instant,
     pub(super) wake: Option<Wake>,
     pub(super) refused: BTreeMap<Place, Refused>,
+    before: Before,
     /// The listeners that the note tells of.
     pub(super) noted: Vec<u64>,
     /// Why rooms could not be made at the last look.
@@ -67,8 +67,8 @@ pub(super) struct Spot {
     pub(super) watched: Watched,
     /// What became of those who have waited since the gap began.
     pub(super) waited: Figures,
-    /// Where the service has come in the gap that was not there before, and when.
-    pub(super) moved: Option<(Instant, String)>,
+    /// Whether the service has come elsewhere in the gap.
+    pub(super) leaves: Leaves,
     /// The control group of the listener that the rooms were made for.
     pub(super) control_group: Option<u64>,
     /// With `--any`: who is bound there.
@@ -112,6 +112,7 @@ impl<'a> Kept<'a> {
             guarded_at: Instant::now(),
             wake: None,
             refused: BTreeMap::new(),
+            before: Before::default(),
             noted: Vec::new(),
             trouble: None,
             is_full: false,
@@ -163,6 +164,7 @@ impl<'a> Kept<'a> {
         self.ask_about_unit(&mut told);
         self.stand_back(&mut told);
         self.follow(&there, &mut told);
+        self.note_before(&there);
         self.attend(&mut told);
         Ok(told)
     }
@@ -216,7 +218,7 @@ impl<'a> Kept<'a> {
         let now = Instant::now();
         self.note_moved(number, tended.served, there, now);
         self.note_bound(number, tended.served, now);
-        let (max_wait, end) = self.patience(number, now);
+        let (max_wait, end) = self.patience(number, there, now);
         let spot = &mut self.spots[number];
         spot.waited.add(tended.figures);
         match spot.watched.see(sight(tended), max_wait, now) {
@@ -247,22 +249,28 @@ impl<'a> Kept<'a> {
 
     /// Notes where the service has come back, if that is no place of its own.
     fn note_moved(&mut self, number: usize, served: bool, there: &Sample, now: Instant) {
+        let spot = &mut self.spots[number];
         if served {
-            self.spots[number].moved = None;
+            spot.leaves = Leaves::default();
             return;
         }
-        let groups = &self.rooms.groups;
-        let place = &groups[number].place;
-        // Another user who listens there meanwhile is not the service.
-        let may_be_it = |l: &Listener| l.port == place.port && l.uid == place.uid;
-        let is_known = |l: &Listener| groups.iter().any(|group| group.place.is_of(l));
-        let mut listeners = there.listeners.iter();
-        let elsewhere =
-            listeners.find(|l| may_be_it(l) && !is_known(l) && !self.noted.contains(&l.id.cookie));
-        let moved = &mut self.spots[number].moved;
-        if moved.is_none() {
-            *moved = elsewhere.map(|l| (now, l.shown()));
-        }
+        let place = &self.rooms.groups[number].place;
+        let to = self
+            .before
+            .gone_to(place, spot.control_group, &there.listeners);
+        spot.leaves.see(to, now);
+    }
+
+    /// Notes who listens on ports that are kept while nobody is missed there.
+    fn note_before(&mut self, there: &Sample) {
+        let ports = |in_gap: bool| -> PortSet {
+            let groups = self.spots.iter().zip(&self.rooms.groups);
+            let some = groups.filter(|(spot, _)| !in_gap || spot.watched.is_in_gap());
+            some.map(|(_, group)| group.place.port).collect()
+        };
+        let ports = ports(false).minus(&ports(true));
+        let listeners = there.listeners.iter().filter(|l| ports.contains(l.port));
+        self.before.note(listeners, Instant::now());
     }
 
     /// A socket that does not listen keeps the service out no longer than a moment.
@@ -279,15 +287,15 @@ impl<'a> Kept<'a> {
     }
 
     /// How long somebody may wait there, and what ends it then.
-    fn patience(&self, number: usize, now: Instant) -> (Duration, End) {
+    fn patience(&self, number: usize, there: &Sample, now: Instant) -> (Duration, End) {
         let stopped = self.unit.as_ref().filter(|unit| unit.is_stopped());
-        let moved = self.spots[number].moved.as_ref();
-        match (stopped, moved) {
-            (Some(unit), _) => (Duration::ZERO, End::Stopped(unit.name().to_owned())),
-            (None, Some((at, to))) if now >= *at + MOVES_WITHIN => {
-                (Duration::ZERO, End::Moved(to.clone()))
-            }
-            _ => (self.wanted.max_wait, End::GivenUp),
+        let leaves = self.spots[number].leaves.is_over(now);
+        let gets = who_gets(&self.rooms.groups[number].place, &there.listeners);
+        let gets = gets.map(Listener::shown);
+        match (stopped, leaves) {
+            (Some(unit), _) => (Duration::ZERO, End::Stopped(unit.name().to_owned(), gets)),
+            (None, Some(to)) => (Duration::ZERO, End::Moved(to.place.shown(), gets)),
+            (None, None) => (self.wanted.max_wait, End::GivenUp(gets)),
         }
     }
 

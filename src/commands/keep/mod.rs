@@ -41,6 +41,7 @@ mod decide;
 mod follow;
 mod gap;
 mod kept;
+mod moved;
 mod shown;
 mod stand_back;
 mod told;
@@ -57,7 +58,8 @@ pub(crate) use self::decide::{
 use self::decide::{Stopping, pause};
 pub(crate) use self::follow::{MOST_WAITING, RETRY_AFTER};
 use self::kept::Kept;
-pub(crate) use self::kept::{MOVES_WITHIN, TOLD_WITHIN};
+pub(crate) use self::kept::TOLD_WITHIN;
+pub(crate) use self::moved::{COVERED_WITHIN, KNOWN_FOR, MOVES_WITHIN};
 use self::shown::Shown;
 use self::told::Teller;
 pub(crate) use self::unit::ASK_EVERY;

@@ -107,7 +107,7 @@ impl<'a> Teller<'a> {
                 false => self.say.result(&message),
             }
             // After a stop, nobody has wished it to be bridged.
-            if !matches!(ended.end, End::Stopped(_)) {
+            if !matches!(ended.end, End::Stopped(..)) {
                 ended.gap.count(&mut self.counts);
             }
             if let Some(file) = &self.wanted.report_file {

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::kernel::sockets::{Device, Listener};
+use crate::kernel::sockets::{Device, Listener, serves};
+use crate::words::family::Family;
 
 /// The kernel puts two listeners with SO_REUSEPORT into one group if they have all of this in common
 /// (inet_reuseport_add_sock()), and makes no choice across groups.
@@ -36,9 +37,48 @@ impl Place {
             && self.device == listener.device
     }
 
+    /// Whether all connections to this place reach that other listener if nobody listens here, and no room does.
+    pub(crate) fn is_covered_by(&self, listener: &Listener) -> bool {
+        let there = (self.address, self.port, &self.device);
+        let mut families = Family::ALL.into_iter();
+        families.all(|family| {
+            !serves(self.address, self.v6only, family) || listener.covers_at(there, family)
+        })
+    }
+
     /// As ss(8) shows it.
     pub(crate) fn shown(&self) -> String {
         let device = self.device.name();
         crate::kernel::sockets::shown(self.address, self.port, device.as_deref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener(address: &str, v6only: bool) -> Listener {
+        Listener::made_up(address, 80, v6only)
+    }
+
+    #[test]
+    fn a_wildcard_covers_the_addresses_of_its_families() {
+        let covers = |wide: (&str, bool), narrow: (&str, bool)| {
+            Place::of(&listener(narrow.0, narrow.1)).is_covered_by(&listener(wide.0, wide.1))
+        };
+        let (v4, v6, dual) = (("0.0.0.0", false), ("::", true), ("::", false));
+        let (one4, one6) = (("127.0.0.1", false), ("::1", false));
+        assert!(covers(v4, one4) && covers(dual, one4) && covers(dual, v4));
+        assert!(covers(v6, one6) && covers(dual, one6) && covers(dual, v6));
+        assert!(!covers(v6, one4) && !covers(v4, one6) && !covers(v6, v4));
+        assert!(!covers(v4, dual) && !covers(v6, dual), "one family only");
+        assert!(!covers(one4, v4) && !covers(one4, ("127.0.0.2", false)));
+        let place = Place::of(&listener("127.0.0.1", false));
+        let mut other = listener("0.0.0.0", false);
+        other.device = Device::Named("lo".to_owned());
+        assert!(!place.is_covered_by(&other), "one device only");
+        other.device = Device::Any;
+        other.port = 81;
+        assert!(!place.is_covered_by(&other));
     }
 }

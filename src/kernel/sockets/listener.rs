@@ -36,27 +36,28 @@ pub(crate) struct SocketId {
 }
 
 impl Listener {
-    /// Whether connections over `family` reach it: an IPv6 wildcard socket also takes IPv4, unless
-    /// it was told not to (RFC 3493, 3.7 and 5.3).
+    /// Whether connections over `family` reach it.
     pub(crate) fn serves(&self, family: Family) -> bool {
-        match (self.address, family) {
-            (IpAddr::V4(_), Family::V4) => true,
-            (IpAddr::V4(_), Family::V6) => false,
-            (IpAddr::V6(a), Family::V6) => a.to_ipv4_mapped().is_none(),
-            (IpAddr::V6(a), Family::V4) => {
-                a.to_ipv4_mapped().is_some() || (a.is_unspecified() && !self.v6only)
-            }
-        }
+        serves(self.address, self.v6only, family)
     }
 
     /// Whether a connection over `family` that would have reached `other` finds this one: it has the
     /// same address and device, or a wildcard.
     pub(crate) fn covers(&self, other: &Listener, family: Family) -> bool {
-        self.port == other.port
+        self.covers_at((other.address, other.port, &other.device), family)
+    }
+
+    /// The same for a listener there.
+    pub(crate) fn covers_at(
+        &self,
+        (address, port, device): (IpAddr, u16, &Device),
+        family: Family,
+    ) -> bool {
+        self.port == port
             && self.serves(family)
-            && self.device.takes_over(&other.device)
+            && self.device.takes_over(device)
             && (self.address.is_unspecified()
-                || self.address.to_canonical() == other.address.to_canonical())
+                || self.address.to_canonical() == address.to_canonical())
     }
 
     /// Whether the two are members of one SO_REUSEPORT group, or of two that stand side by side
@@ -68,6 +69,19 @@ impl Listener {
     /// Address, device and port, as ss(8) shows them.
     pub(crate) fn shown(&self) -> String {
         shown(self.address, self.port, self.device.name().as_deref())
+    }
+}
+
+/// Whether connections over `family` reach a listener there: an IPv6 wildcard socket also takes IPv4, unless
+/// it was told not to (RFC 3493, 3.7 and 5.3).
+pub(crate) fn serves(address: IpAddr, v6only: bool, family: Family) -> bool {
+    match (address, family) {
+        (IpAddr::V4(_), Family::V4) => true,
+        (IpAddr::V4(_), Family::V6) => false,
+        (IpAddr::V6(a), Family::V6) => a.to_ipv4_mapped().is_none(),
+        (IpAddr::V6(a), Family::V4) => {
+            a.to_ipv4_mapped().is_some() || (a.is_unspecified() && !v6only)
+        }
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) use self::counters::netstat;
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::counters::withstand;
 pub(crate) use self::device::Device;
-pub(crate) use self::listener::{Listener, SocketId, shown};
+pub(crate) use self::listener::{Listener, SocketId, serves, shown};
 use self::netns::{Netns, NoEntry};
 #[cfg(test)]
 pub(crate) use self::sample::Connections;

@@ -1,0 +1,82 @@
+//! `syngate keep`, and listeners on other addresses of its port.
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::keep::{Keep, LONG, client, shared, wait_queued};
+use harness::rooms::{all_served, listeners};
+use harness::SOON;
+use testkit::services::Serve;
+use testkit::{Host, Load, wait_until};
+
+fn narrow() -> Serve {
+    Serve::on("127.0.0.1:80").reuseport()
+}
+
+fn wait_rooms(host: &Host, address: &str) {
+    let lines = || listeners(host).into_iter();
+    let rooms = || lines().filter(|l| l.contains(address)).count() > 1;
+    wait_until(SOON, "rooms there", rooms).unwrap();
+}
+
+/// Without keep, the kernel gives connections to the wildcard listener at once.
+#[test]
+fn an_address_that_the_service_gives_up_is_left_to_its_wildcard_listener() {
+    let host = &Host::new().unwrap();
+    let _wide = shared().start(host).unwrap();
+    let server = narrow().start(host).unwrap();
+    let keep = Keep::on(host, "");
+    wait_rooms(host, "127.0.0.1:80");
+    let load = Load::to("127.0.0.1:80").rate(100).timeout(LONG);
+    let mut load = load.duration(LONG).start(host).unwrap();
+    load.wait_flowing().unwrap();
+    drop(server);
+    keep.says(
+        1,
+        "the service listens on 0.0.0.0:80 now, where the kernel can't move connections",
+    );
+    keep.says(1, "; 0.0.0.0:80 gets new ones");
+    all_served(&client(host).finish().unwrap());
+    let report = load.stop().unwrap();
+    assert_eq!(report.refused, 0, "{report}");
+    let _server = narrow().start(host).unwrap();
+    wait_rooms(host, "127.0.0.1:80");
+    keep.ends(2);
+}
+
+/// As two services have it that are restarted together.
+#[test]
+fn a_service_that_listened_on_another_address_before_ends_no_wait() {
+    let host = &Host::new().unwrap();
+    let on_another = Serve::on("127.0.0.2:80");
+    let server = narrow().start(host).unwrap();
+    let keep = Keep::on(host, "");
+    let another = on_another.start(host).unwrap();
+    keep.says(1, "127.0.0.2:80 is not kept");
+    drop((another, server));
+    let waits = client(host);
+    wait_queued(host, 1);
+    let _another = on_another.start(host).unwrap();
+    std::thread::sleep(Duration::from_secs(1)); // beyond the time after which a move is one
+    let _server = narrow().start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+    keep.says(1, " 1 connection waited");
+    keep.ends(2);
+}
+
+#[test]
+fn one_that_listens_on_another_address_for_a_moment_ends_no_wait() {
+    let host = &Host::new().unwrap();
+    let server = narrow().start(host).unwrap();
+    let keep = Keep::on(host, "");
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    drop(Serve::on("127.0.0.2:80").start(host).unwrap());
+    std::thread::sleep(Duration::from_secs(1)); // beyond the time after which a move is one
+    let _server = narrow().start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+    keep.says(1, " 1 connection waited");
+    keep.ends(1);
+}
