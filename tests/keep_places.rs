@@ -4,9 +4,9 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::keep::{Keep, LONG, client, shared, wait_queued};
+use harness::keep::{Keep, LONG, client, shared, wait_kept, wait_queued};
 use harness::rooms::{all_served, listeners};
-use harness::SOON;
+use harness::{SOON, syngate};
 use testkit::services::Serve;
 use testkit::{Host, Load, wait_until};
 
@@ -79,4 +79,23 @@ fn one_that_listens_on_another_address_for_a_moment_ends_no_wait() {
     all_served(&waits.finish().unwrap());
     keep.says(1, " 1 connection waited");
     keep.ends(1);
+}
+
+/// Anybody may listen on another address of a port above 1023.
+#[test]
+fn a_listener_that_can_t_be_kept_keeps_no_keep_from_another_address() {
+    let host = &Host::new().unwrap();
+    let _another = Serve::on("127.0.0.2:80").start(host).unwrap();
+    let ran = syngate(host, "keep --port 80");
+    assert_eq!(ran.code(), 125, "nobody else listens: {ran:?}");
+    let server = narrow().start(host).unwrap();
+    let keep = Keep::on(host, "");
+    keep.says(1, "127.0.0.2:80 is not kept");
+    wait_kept(host);
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    let _server = narrow().start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+    keep.ends(2);
 }

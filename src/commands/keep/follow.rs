@@ -208,9 +208,12 @@ impl Kept<'_> {
         }
     }
 
-    /// Why there are no rooms where somebody listens.
+    /// Why a port has no rooms although somebody listens there. Where one of its listeners has some, others need none:
+    /// anybody may listen on another address.
     pub(super) fn refusal(&self) -> Option<String> {
-        let refused = self.refused.values().next()?;
+        let kept = self.ports();
+        let mut refused = self.refused.iter();
+        let (_, refused) = refused.find(|(place, _)| !kept.contains(place.port))?;
         Some(refused.why.clone())
     }
 
