@@ -96,6 +96,7 @@ mod tests {
             name: "ftpd".to_owned(),
             started: 1,
             inodes: inodes.to_vec(),
+            files: Vec::new(),
         };
         by.iter()
             .map(|(pid, inodes)| (*pid, holder(inodes)))

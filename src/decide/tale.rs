@@ -94,6 +94,7 @@ pub(crate) fn held_by(mut sample: Sample, pids: &[i32]) -> Sample {
         name: "nginx".to_owned(),
         started: 1,
         inodes: sample.listeners.iter().map(|l| l.inode).collect(),
+        files: Vec::new(),
     };
     sample.holders = pids.iter().map(|pid| (*pid, holder.clone())).collect();
     sample

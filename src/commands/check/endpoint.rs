@@ -162,6 +162,7 @@ mod tests {
             name: "web".to_owned(),
             started: 1,
             inodes: inodes.to_vec(),
+            files: Vec::new(),
         };
         let holders = Holders::from([
             (10, holder(&[1, 2])),

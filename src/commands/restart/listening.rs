@@ -198,6 +198,7 @@ mod tests {
                     name: format!("web{pid}"),
                     started: 1,
                     inodes: Vec::new(),
+                    files: Vec::new(),
                 });
                 holder.inodes.push(inode);
             }

@@ -153,6 +153,7 @@ fn hold_by_manager(there: &mut Sample) {
         name: "systemd".to_owned(),
         started: 0,
         inodes: Vec::new(),
+        files: Vec::new(),
     });
     manager.inodes.extend(held);
 }

@@ -14,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 
 use super::unlike::obstacle;
 use crate::kernel::caps;
-use crate::kernel::sockets::holders::{self, Holders};
+use crate::kernel::sockets::holders::{self, Holder, Holders};
 use crate::kernel::sockets::{Listener, Sample};
 use crate::kernel::sys::{set_socket_option, socket_option};
 
@@ -33,9 +33,9 @@ pub(crate) fn of(listener: &Listener, holders: &Holders) -> Result<OwnedFd> {
         false => " (that needs CAP_SYS_PTRACE)",
     };
     let mut trouble = anyhow!("no process is seen to hold the listener on {shown}{lacking}");
-    let holds = |(_, holder): &(&i32, &holders::Holder)| holder.inodes.contains(&listener.inode);
+    let holds = |(_, holder): &(&i32, &Holder)| holder.inodes.contains(&listener.inode);
     for (pid, holder) in holders.iter().filter(holds) {
-        match copy(*pid, listener) {
+        match copy_from(*pid, holder, listener) {
             Ok(copy) => return Ok(copy),
             Err(error) => {
                 trouble = error.context(format!(
@@ -63,12 +63,20 @@ pub(crate) fn movable(listener: &Listener, there: &Sample) -> Result<OwnedFd> {
     }
 }
 
-fn copy(pid: i32, listener: &Listener) -> Result<OwnedFd> {
+fn copy_from(pid: i32, holder: &Holder, listener: &Listener) -> Result<OwnedFd> {
     let process = Pid::from_raw(pid).context("no such process")?;
     let pidfd = pidfd_open(process, PidfdFlags::empty())?;
+    let copy = |file| pidfd_getfd(&pidfd, file, PidfdGetfdFlags::empty());
+    let is_it = |copy: &OwnedFd| cookie(copy).is_ok_and(|cookie| cookie == listener.id.cookie);
+    // To look through its files again takes long where it has many. It may have moved the listener meanwhile.
+    let known = holder.file_of(listener.inode);
+    let known = known.and_then(|file| copy(file).ok()).filter(&is_it);
+    if let Some(known) = known {
+        return Ok(known);
+    }
     let file = holders::file_of(pid, listener.inode).context("it has closed it")?;
-    let copy = pidfd_getfd(&pidfd, file, PidfdGetfdFlags::empty())?;
-    if cookie(&copy).is_ok_and(|cookie| cookie == listener.id.cookie) {
+    let copy = copy(file)?;
+    if is_it(&copy) {
         return Ok(copy);
     }
     // What sock_diag lists of MPTCP is a socket within the one that the process has.

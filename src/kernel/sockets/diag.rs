@@ -1,5 +1,6 @@
 //! Asks the kernel for TCP sockets: NETLINK_SOCK_DIAG (linux/sock_diag.h, linux/inet_diag.h).
 
+use std::collections::BTreeSet;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -46,7 +47,7 @@ struct Watched {
     /// Other local addresses belong to other services.
     scope: Scope,
     /// The cookies of waiting rooms.
-    rooms: Vec<u64>,
+    rooms: BTreeSet<u64>,
     /// There are rooms, this run's or another's: connections that no process has accepted wait there.
     has_rooms: bool,
 }
@@ -67,7 +68,7 @@ impl Sockets {
                 ports: ports.clone(),
                 filter: port_filter(ports),
                 scope: scope.clone(),
-                rooms: Vec::new(),
+                rooms: BTreeSet::new(),
                 has_rooms: false,
             },
             others: Others::default(),
@@ -207,7 +208,7 @@ impl Looks for Sockets {
     }
 
     fn hide_rooms(&mut self, cookies: &[u64]) {
-        self.watched.rooms = cookies.to_vec();
+        self.watched.rooms = cookies.iter().copied().collect();
         self.watched.has_rooms |= !cookies.is_empty();
     }
 

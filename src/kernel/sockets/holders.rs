@@ -1,8 +1,8 @@
 //! Which processes hold which listeners: /proc/PID/fd names sockets by their inode. Cookies alone can't
 //! tell whether a reload is over (SO_REUSEPORT groups), and messages name the processes.
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::ops::Range;
 
@@ -20,6 +20,16 @@ pub(crate) struct Holder {
     /// The start time of the process, in clock ticks since boot: pids are used again.
     pub(crate) started: u64,
     pub(crate) inodes: Vec<u32>,
+    /// The descriptors by which it holds them, in the same order, as far as the look has noted them.
+    pub(crate) files: Vec<i32>,
+}
+
+impl Holder {
+    /// Where a process with that pid holds this socket, or held it when it was looked at.
+    pub(crate) fn file_of(&self, inode: u32) -> Option<i32> {
+        let at = self.inodes.iter().position(|one| *one == inode)?;
+        self.files.get(at).copied()
+    }
 }
 
 /// The holders by pid. /proc does not tell of other users' processes without root.
@@ -29,8 +39,9 @@ pub(crate) type Holders = BTreeMap<i32, Holder>;
 /// on the host, up to [`FILES`]: some milliseconds on a busy host.
 pub(crate) fn find(inodes: &[u32]) -> Holders {
     let mut found = Holders::new();
+    let wanted: BTreeSet<u32> = inodes.iter().copied().collect();
     for files in FILES {
-        found = find_among(0..files, inodes);
+        found = find_among(0..files, &wanted);
         if all_held(inodes, &found) {
             break;
         }
@@ -40,22 +51,30 @@ pub(crate) fn find(inodes: &[u32]) -> Holders {
 
 /// Whether each of `inodes` has a holder.
 pub(super) fn all_held(inodes: &[u32], found: &Holders) -> bool {
-    let held = |inode: &u32| found.values().any(|holder| holder.inodes.contains(inode));
-    inodes.iter().all(held)
+    let held = found.values().flat_map(|holder| &holder.inodes);
+    let held: BTreeSet<&u32> = held.collect();
+    inodes.iter().all(|inode| held.contains(inode))
 }
 
 /// A process for each of `inodes`: the newest that holds it, which is where a listener is that has just been
 /// made. So most often that costs no look at other processes.
 pub(crate) fn find_newest(inodes: &[u32]) -> Holders {
     let mut found = Holders::new();
-    let mut missing = inodes.to_vec();
+    let mut missing: BTreeSet<u32> = inodes.iter().copied().collect();
     let mut pids: Vec<i32> = processes().collect();
     pids.sort_unstable();
     while let Some(pid) = pids.pop().filter(|_| !missing.is_empty()) {
-        if let Some(holder) = holder(pid, 0..FILES[1], &missing) {
-            missing.retain(|inode| !holder.inodes.contains(inode));
-            found.insert(pid, holder);
+        let Some(mut holder) = holder(pid, 0..FILES[1], &missing) else {
+            continue;
+        };
+        // One that has some of them may have all.
+        if holder.inodes.len() < missing.len() {
+            holder = self::holder(pid, 0..FILES[2], &missing).unwrap_or(holder);
         }
+        for inode in &holder.inodes {
+            missing.remove(inode);
+        }
+        found.insert(pid, holder);
     }
     match missing.is_empty() {
         true => found,
@@ -69,7 +88,7 @@ pub(crate) fn processes() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-fn find_among(files: Range<u32>, inodes: &[u32]) -> Holders {
+fn find_among(files: Range<u32>, inodes: &BTreeSet<u32>) -> Holders {
     if inodes.is_empty() {
         return Holders::new();
     }
@@ -78,26 +97,24 @@ fn find_among(files: Range<u32>, inodes: &[u32]) -> Holders {
         .collect()
 }
 
-fn holder(pid: i32, files: Range<u32>, inodes: &[u32]) -> Option<Holder> {
-    let mut held: Vec<u32> = sockets(pid, files)?
-        .into_iter()
-        .filter(|inode| inodes.contains(inode))
-        .collect();
+fn holder(pid: i32, files: Range<u32>, inodes: &BTreeSet<u32>) -> Option<Holder> {
+    let held = sockets(pid, files)?.into_iter();
+    let held: BTreeMap<u32, i32> = held.filter(|(inode, _)| inodes.contains(inode)).collect();
     if held.is_empty() {
         return None;
     }
-    held.sort_unstable();
-    held.dedup();
     let (name, started) = parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)?;
+    let (inodes, files) = held.into_iter().unzip();
     Some(Holder {
         name,
         started,
-        inodes: held,
+        inodes,
+        files,
     })
 }
 
-/// The inodes of the sockets among these files of a process.
-fn sockets(pid: i32, files: Range<u32>) -> Option<Vec<u32>> {
+/// The sockets among these files of a process: the inode and the descriptor of each.
+fn sockets(pid: i32, files: Range<u32>) -> Option<Vec<(u32, i32)>> {
     let directory = fs::File::open(format!("/proc/{pid}/fd")).ok()?;
     // The number of files since Linux 6.2 (proc_readfd_count(), fs/proc/fd.c); 0 before.
     let count = directory.metadata().ok()?.len();
@@ -109,14 +126,11 @@ fn sockets(pid: i32, files: Range<u32>) -> Option<Vec<u32>> {
         let names = listed.flatten().map(|entry| entry.file_name());
         names.take(files.len()).collect()
     };
-    let inode = |name: &OsStr| socket_inode(readlinkat(&directory, name).ok()?.to_str()?);
-    Some(
-        names
-            .iter()
-            .map(OsString::as_os_str)
-            .filter_map(inode)
-            .collect(),
-    )
+    let socket = |name: &OsString| {
+        let link = readlinkat(&directory, name.as_os_str()).ok()?;
+        Some((socket_inode(link.to_str()?)?, name.to_str()?.parse().ok()?))
+    };
+    Some(names.iter().filter_map(socket).collect())
 }
 
 /// The number of the descriptor by which a process holds this socket. `None`: it does not, or /proc does
@@ -224,8 +238,9 @@ mod tests {
         assert!(sockets(me, 0..100).unwrap().len() <= 100);
         assert!(sockets(me, 0..FILES[2]).unwrap().len() > many.len());
         let inode = nix::sys::stat::fstat(&first).unwrap().st_ino as u32;
+        let seen = sockets(me, 0..100).unwrap();
         assert!(
-            sockets(me, 0..100).unwrap().contains(&inode),
+            seen.iter().any(|(one, _)| *one == inode),
             "the first of them"
         );
     }
@@ -242,7 +257,28 @@ mod tests {
         let fd = std::os::fd::AsRawFd::as_raw_fd(&listener) as u32;
         assert!((FILES[1]..FILES[2]).contains(&fd), "{fd}");
         let me = std::process::id() as i32;
-        assert_eq!(find(&[inode])[&me].inodes, [inode]);
+        let found = &find(&[inode])[&me];
+        assert_eq!(found.inodes, [inode]);
+        assert_eq!(found.file_of(inode), Some(fd.cast_signed()));
+        assert_eq!(found.file_of(inode + 1), None);
+    }
+
+    #[test]
+    fn a_process_that_holds_some_is_looked_at_for_all() {
+        let near = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let logs: Vec<_> = (0..FILES[1])
+            .map(|_| fs::File::open("/dev/null").unwrap())
+            .collect();
+        let far = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inodes = [&near, &far].map(|one| nix::sys::stat::fstat(one).unwrap().st_ino as u32);
+        let found = find_newest(&inodes);
+        drop(logs);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let me = std::process::id() as i32;
+        for (inode, listener) in inodes.iter().zip([near, far]) {
+            let fd = std::os::fd::AsRawFd::as_raw_fd(&listener);
+            assert_eq!(found[&me].file_of(*inode), Some(fd));
+        }
     }
 
     #[test]

@@ -222,6 +222,7 @@ impl Model {
             name: "service".to_owned(),
             started: 1,
             inodes: Vec::new(),
+            files: Vec::new(),
         });
         holder.inodes.push(inode);
     }
