@@ -2,6 +2,7 @@
 //! that the kernel keeps uses it.
 #![allow(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -154,12 +155,12 @@ impl<const KEY: usize, const VALUE: usize> Map<KEY, VALUE> {
 
     /// `nobodys`: a key that is not there, which is followed by the first one.
     pub(crate) fn keys(&self, nobodys: [u8; KEY]) -> Vec<[u8; KEY]> {
-        let (mut all, mut next) = (Vec::new(), nobodys);
+        let (mut all, mut seen, mut next) = (Vec::new(), BTreeSet::new(), nobodys);
         loop {
             let present = next;
             let found = self.element(MAP_GET_NEXT_KEY, &present, next.as_mut_ptr());
             match found {
-                Ok(()) if !all.contains(&next) => all.push(next),
+                Ok(()) if seen.insert(next) => all.push(next),
                 _ => return all,
             }
         }

@@ -20,7 +20,8 @@ impl Rooms {
             groups.any(|group| group.is_kept_from(binding))
         };
         let done = &self.admitted.done;
-        let tried = bindings.all().filter(|(cookie, _)| !done.contains(cookie));
+        let failed = bindings.all().filter(|(_, binding)| !binding.bound);
+        let tried = failed.filter(|(cookie, _)| !done.contains(cookie));
         let kept: Vec<(u64, Binding)> = tried.filter(|(_, binding)| is_kept(binding)).collect();
         if kept.is_empty() {
             return;

@@ -2,6 +2,7 @@
 //! allows. New connections reach the listeners meanwhile.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -263,7 +264,16 @@ fn choose(rooms: &[Room], targets: &Targets) -> Result<()> {
 
 /// From now on the kernel chooses, and moves connections when a listener of the group closes.
 pub(super) fn spread(socket: Option<&impl AsFd>) -> Result<()> {
+    // Loaded once: there may be many groups.
+    static LOADED: OnceLock<Program> = OnceLock::new();
     let socket = socket.context("no socket")?;
-    let program = Program::load(Kind::SelectOrMigrate, "gate_spread", &programs::spread())?;
+    let program = match LOADED.get() {
+        Some(program) => program,
+        None => {
+            let kind = Kind::SelectOrMigrate;
+            let program = Program::load(kind, "gate_spread", &programs::spread())?;
+            LOADED.get_or_init(|| program)
+        }
+    };
     Ok(program.choose_for_group_of(socket.as_fd())?)
 }

@@ -27,25 +27,26 @@ const IPPROTO_MPTCP: i32 = 262;
 /// No process that holds it can be found, or this process may not copy from it (CAP_SYS_PTRACE; Yama's
 /// kernel.yama.ptrace_scope = 3).
 pub(crate) fn of(listener: &Listener, holders: &Holders) -> Result<OwnedFd> {
+    let mut trouble = None;
+    let holds = |(_, holder): &(&i32, &Holder)| holder.inodes.contains(&listener.inode);
+    for (pid, holder) in holders.iter().filter(holds) {
+        match copy_from(*pid, holder, listener) {
+            Ok(copy) => return Ok(copy),
+            Err(error) => trouble = Some((error, holder, pid)),
+        }
+    }
     let shown = listener.shown();
     let lacking = match caps::sys_ptrace() {
         true => "",
         false => " (that needs CAP_SYS_PTRACE)",
     };
-    let mut trouble = anyhow!("no process is seen to hold the listener on {shown}{lacking}");
-    let holds = |(_, holder): &(&i32, &Holder)| holder.inodes.contains(&listener.inode);
-    for (pid, holder) in holders.iter().filter(holds) {
-        match copy_from(*pid, holder, listener) {
-            Ok(copy) => return Ok(copy),
-            Err(error) => {
-                trouble = error.context(format!(
-                    "the listener on {shown} can't be copied from {} (pid {pid}){lacking}",
-                    holder.name
-                ));
-            }
-        }
-    }
-    Err(trouble)
+    Err(match trouble {
+        None => anyhow!("no process is seen to hold the listener on {shown}{lacking}"),
+        Some((error, holder, pid)) => error.context(format!(
+            "the listener on {shown} can't be copied from {} (pid {pid}){lacking}",
+            holder.name
+        )),
+    })
 }
 
 /// As [`of`], if the listener's connections can wait in a room. `there` has its holders.
