@@ -1,13 +1,15 @@
 //! The run's side of a guard that must not be missing: the run asks it now and then whether it is there,
 //! and puts another one in the place of one that was killed, was stopped, or hangs.
 
+use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Instant;
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -24,6 +26,8 @@ pub(crate) mod word {
     /// The run asks whether the guard is there.
     pub(crate) const ASKED: u8 = b'a';
     pub(crate) const HERE: u8 = b'h';
+    /// The run is in the middle of work that takes long.
+    pub(crate) const GOES_ON: u8 = b'g';
     /// The run has done the guard's work itself.
     pub(crate) const DISMISSED: u8 = b'd';
     /// The guard has done its work, since it took the run for dead.
@@ -72,10 +76,41 @@ pub(crate) struct Call<'a> {
     pub(crate) files: &'a [RawFd],
 }
 
+/// How often the run tells its guard that it goes on, while it can't ask.
+pub(crate) const SHOWN_EVERY: Duration = Duration::from_millis(50);
+
+/// The run's signs of life in the middle of work that takes long.
+#[derive(Default)]
+pub(crate) struct Life {
+    line: RefCell<Weak<UnixStream>>,
+    shown: Cell<Option<Instant>>,
+}
+
+impl Life {
+    /// This guard hears them from now on.
+    pub(crate) fn heard_by(&self, guard: &Attended) {
+        *self.line.borrow_mut() = Rc::downgrade(&guard.line);
+    }
+
+    /// Where the time has come.
+    pub(crate) fn show(&self) {
+        let now = Instant::now();
+        let is_early = |at: Instant| now < at + SHOWN_EVERY;
+        if self.shown.get().is_some_and(is_early) {
+            return;
+        }
+        self.shown.set(Some(now));
+        if let Some(line) = self.line.borrow().upgrade() {
+            // A guard that does not hear it is lost, which the run finds out when it asks.
+            let _ = (&*line).write_all(&[word::GOES_ON]);
+        }
+    }
+}
+
 /// If the run drops it without [`Attended::dismiss`], the guard does its work.
 pub(crate) struct Attended {
     process: GuardProcess,
-    line: UnixStream,
+    line: Rc<UnixStream>,
     pulse: Pulse,
     /// It is not ready yet.
     coming: Option<Coming>,
@@ -121,7 +156,7 @@ impl Attended {
         })?;
         Ok(Attended {
             process,
-            line,
+            line: Rc::new(line),
             pulse: Pulse::new(Instant::now()),
             coming: None,
             last_words: None,
@@ -131,7 +166,7 @@ impl Attended {
     fn wait_ready(&mut self) -> io::Result<()> {
         let mut byte = [0];
         self.line.set_nonblocking(false)?;
-        self.line.read_exact(&mut byte)?;
+        (&*self.line).read_exact(&mut byte)?;
         if byte != [word::READY] {
             return Err(io::ErrorKind::InvalidData.into());
         }
@@ -150,7 +185,7 @@ impl Attended {
             return Seen::Well;
         }
         let mut word = [0];
-        let heard = self.line.read_exact(&mut word).is_ok();
+        let heard = (&*self.line).read_exact(&mut word).is_ok();
         if let Some(Coming { since, instead_of }) = self.coming {
             if heard && word == [word::READY] {
                 self.coming = None;
@@ -176,7 +211,7 @@ impl Attended {
             Beat::Wait => Seen::Well,
             Beat::Ask => {
                 // Should that fail, it has not answered in time.
-                let _ = self.line.write_all(&[word::ASKED]);
+                let _ = (&*self.line).write_all(&[word::ASKED]);
                 Seen::Well
             }
             Beat::Missed => Seen::Lost(Lost::Silent),
@@ -186,7 +221,7 @@ impl Attended {
     fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         // Until nothing is there, or the guard has ended.
-        let _ = self.line.read_to_end(&mut rest);
+        let _ = (&*self.line).read_to_end(&mut rest);
         rest
     }
 
@@ -238,7 +273,7 @@ impl Attended {
     /// Does `work` in other processes. If the run is killed meanwhile, the guard waits until these
     /// processes have ended: they hold the run's end of the line, too.
     pub(crate) fn waits_for<T>(&self, work: impl FnOnce() -> T) -> T {
-        let inherited = |flags| fcntl(&self.line, FcntlArg::F_SETFD(flags));
+        let inherited = |flags| fcntl(&*self.line, FcntlArg::F_SETFD(flags));
         let _ = inherited(FdFlag::empty());
         let done = work();
         let _ = inherited(FdFlag::FD_CLOEXEC);
@@ -247,12 +282,38 @@ impl Attended {
 
     /// Ends a guard whose work the run has done. Returns what the guard said if it has done that itself.
     pub(crate) fn dismiss(mut self) -> Option<Vec<u8>> {
-        let _ = self.line.write_all(&[word::DISMISSED]);
+        let _ = (&*self.line).write_all(&[word::DISMISSED]);
         let _ = self.line.shutdown(Shutdown::Write);
         self.process.see_end();
         let said = self.rest();
         let acted = said.iter().position(|word| *word == word::ACTED);
         let late = acted.map(|at| said[at + 1..].to_vec());
         self.last_words.or(late)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_hears_now_and_then_that_the_run_goes_on() {
+        let (run, mut guard) = UnixStream::pair().unwrap();
+        let run = Rc::new(run);
+        let life = Life::default();
+        life.show();
+        *life.line.borrow_mut() = Rc::downgrade(&run);
+        life.shown.set(None);
+        (0..3).for_each(|_| life.show());
+        drop(run);
+        life.shown.set(None);
+        life.show();
+        let mut heard = Vec::new();
+        guard.read_to_end(&mut heard).unwrap();
+        assert_eq!(
+            heard,
+            [word::GOES_ON],
+            "once in a while, and the line has ended"
+        );
     }
 }

@@ -32,6 +32,7 @@ impl Rooms {
         self.take_back(&there);
         let old = &self.old;
         for group in &mut self.groups {
+            self.life.show();
             self.told.extend(group.lower_now(&there));
             let listeners = group.listeners(&there);
             // When the old ones close, their connections still have to move to the new ones.
@@ -70,6 +71,7 @@ impl Rooms {
         let listeners = there.listeners.iter();
         let lent: Vec<&Listener> = listeners.filter(|l| self.is_lent(l)).collect();
         for listener in &lent {
+            self.life.show();
             if let Ok(copy) = again(|| copy::of(listener, &there.holders)) {
                 let _ = again(|| copy::set_shares_port(&copy, false));
             }

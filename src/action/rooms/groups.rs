@@ -22,6 +22,7 @@ use crate::kernel::room::{Place, Room, Shelf, programs};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::{self, Netns};
 use crate::kernel::sockets::{Connection, Listener, Looks, Sample, Want, holders};
+use crate::process::attended::Life;
 
 use super::portions::Portions;
 use super::preferred::{LeftAlone, Preferred};
@@ -76,6 +77,8 @@ pub(crate) struct Rooms {
     pub(super) told: Vec<String>,
     /// The guard has acted, and nobody has told that yet.
     pub acted: Option<String>,
+    /// For the guard, while this process works through many groups.
+    pub(super) life: Life,
     /// What tells the next run of all this, should this process and its guard be killed.
     pub note: Option<Note>,
     pub(super) moving: Moving,
@@ -304,6 +307,7 @@ impl Rooms {
             changed_at: None,
             told: Vec::new(),
             acted: None,
+            life: Life::default(),
             note: None,
             moving: Moving::default(),
             given_back: false,
@@ -356,6 +360,7 @@ impl Rooms {
     /// # Errors
     /// Some rooms may be open. [`Rooms::hand_over`] shuts them.
     pub(crate) fn begin(&mut self, number: usize) -> Result<()> {
+        self.life.show();
         let port = self.groups[number].place.port;
         self.groups[number].noted = self.passes.noted(port);
         if self.first == First::Service {

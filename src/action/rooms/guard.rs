@@ -15,7 +15,7 @@ use super::leaving::Leaving;
 use super::letting_go;
 use super::note::Note;
 use super::policy::HANDED_OVER_WITHIN;
-use super::watch::Watch;
+use super::watch::{GRACE, Watch};
 use crate::action::contract::GuardWork;
 use crate::decide::policy::Answer;
 use crate::gate::rooms::dissolve_of;
@@ -101,22 +101,27 @@ impl Guarded {
     /// Waits for the end of the run. `true`: it has dismissed the guard; `false`: it has died or hangs, and
     /// those who wait are to be handed over.
     fn until_left(&mut self, line: &mut UnixStream, until: Instant) -> bool {
-        let mut beat = Instant::now();
+        let (mut beat, mut until) = (Instant::now(), until);
         loop {
             let now = Instant::now();
             let hangs = now >= beat + HUNG;
             // Where the rooms are shut, the run has its time until queues and handshakes are through.
-            let until = match now < until || self.rooms.groups.iter().any(Group::is_open) {
+            let last = match now < until || self.rooms.groups.iter().any(Group::is_open) {
                 true => until,
                 false => until + HANDED_OVER_WITHIN,
             };
-            if now >= until || (hangs && (told_to_end() || self.is_served_anew())) {
+            if now >= last || (hangs && (told_to_end() || self.is_served_anew())) {
                 return false;
             }
             let next = if hangs { LOOK_EVERY } else { HUNG };
-            let next = next.min(until - now).max(LOOK_EVERY);
+            let next = next.min(last - now).max(LOOK_EVERY);
             match guard::await_word(line, next) {
                 Heard::Word(word::DISMISSED) => return true,
+                // It may be opening a thousand ports.
+                Heard::Word(word::GOES_ON) => {
+                    beat = Instant::now();
+                    until = until.max(beat + GRACE);
+                }
                 Heard::Word(_) => {
                     beat = Instant::now();
                     let _ = line.write_all(&[word::HERE]);
@@ -308,5 +313,32 @@ impl Guarded {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::ports::PortSet;
+
+    #[test]
+    fn a_run_in_the_middle_of_its_work_is_given_time_beyond_the_deadline() {
+        let sockets = Sockets::new(&PortSet::EMPTY, &Scope::default()).unwrap();
+        let mut guarded = Guarded {
+            rooms: Rooms::new(sockets, First::Rooms, Vec::new()).unwrap(),
+            command: None,
+            alone: false,
+            leaving: None,
+            gave_back: false,
+        };
+        let (mut run, mut line) = UnixStream::pair().unwrap();
+        // No room is open.
+        let start = Instant::now();
+        let until = start - HANDED_OVER_WITHIN;
+        assert!(!guarded.until_left(&mut line, until));
+        run.write_all(&[word::GOES_ON]).unwrap();
+        let until = Instant::now() - HANDED_OVER_WITHIN + GRACE;
+        assert!(!guarded.until_left(&mut line, until));
+        assert!(start.elapsed() >= HANDED_OVER_WITHIN);
     }
 }

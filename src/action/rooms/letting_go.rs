@@ -120,6 +120,7 @@ impl Rooms {
         let there = self.look_for_heirs(numbers);
         self.follow(&there);
         for number in numbers {
+            self.life.show();
             each(self, *number, &there);
         }
         self.await_handshakes();
@@ -172,6 +173,7 @@ impl Rooms {
     }
 
     pub(super) fn go_on_with(&mut self, number: usize, next: Next) {
+        self.life.show();
         let there = self.look(false).unwrap_or_default();
         let heirs = self.groups[number].heirs(&there, &self.old);
         if self.let_go(number, &heirs, next, Then::End) {

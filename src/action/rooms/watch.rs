@@ -36,6 +36,7 @@ impl Watch {
     pub(crate) fn start(rooms: &Rooms, until: Deadline) -> Result<Watch> {
         let started = called(rooms, until, Attended::start);
         let started = started.with_context(|| format!("{SHOWN} can't be started"))?;
+        rooms.life.heard_by(&started);
         rooms.note.iter().for_each(Note::is_guarded);
         Ok(Watch {
             guard: Some(started),
@@ -52,6 +53,9 @@ impl Watch {
         let launch = || called(rooms, until, Attended::come);
         let lost = Attended::keep(&mut self.guard, SHOWN, launch)?;
         self.told |= lost == Some(Lost::Acted);
+        self.guard
+            .iter()
+            .for_each(|guard| rooms.life.heard_by(guard));
         Ok(lost.map(|lost| lost.told(SHOWN)))
     }
 
