@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use harness::named::{long_form, program};
+use harness::named::{by_name, long_form, program, refused};
 use harness::{SOON, SYNGATE, report_in, words};
 use testkit::{Host, Load, LoadReport, Pair, Ran, SERVER};
 
@@ -189,4 +189,125 @@ fn nobody_notices_that_a_container_is_replaced() {
     for (who, saw) in stopped(under_way) {
         assert!(saw.failed() > 0, "{who}: {saw}");
     }
+}
+
+/// docker and podman that say what they would, without any container.
+fn engines(host: &Host, docker: &str, podman: &str) {
+    for (name, says) in [("docker", docker), ("podman", podman)] {
+        program(host, name, &format!("#!/bin/sh\n{says}\n"));
+    }
+}
+
+/// What such a program prints of a container, whose process is this test's host's first one.
+fn printed(host: &Host, name: &str) -> String {
+    let text = fs::read_to_string(format!("tests/fuzz/corpus/container/{name}")).unwrap();
+    let pid = text
+        .split("\"Pid\":")
+        .nth(1)
+        .unwrap()
+        .split([',', '}'])
+        .next()
+        .unwrap();
+    let text = text.replace(&format!("\"Pid\":{pid}"), "\"Pid\":1");
+    let file = host.write(&format!("inspect-{name}"), text);
+    format!("cat {}", file.display())
+}
+
+const NO_DOCKER: &str = "echo '[]'; echo 'Error: No such container: web' >&2; exit 1";
+const NO_PODMAN: &str =
+    "echo '[]'; echo 'Error: inspecting object: no such container web' >&2; exit 125";
+const DEAD: &str = "echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?' >&2; exit 1";
+
+#[test]
+fn which_program_has_the_container_is_found_out() {
+    let host = &Host::new().unwrap();
+    let (docker, podman) = (printed(host, "docker"), printed(host, "podman"));
+    let form = |call: &str| long_form(&by_name(host, &format!("-n {call} -- true")));
+    let no = |call: &str, says: &str| refused(&by_name(host, &format!("{call} -- true")), says);
+    for (docker, podman, asks) in [
+        (docker.as_str(), NO_PODMAN, "docker"),
+        (NO_DOCKER, podman.as_str(), "podman"),
+        (DEAD, &podman, "podman"),
+        ("exit 127", &podman, "podman"),
+    ] {
+        engines(host, docker, podman);
+        let form = form("--container web");
+        assert!(
+            form.contains(&format!(
+                "--listen-netns-from '{asks} container inspect -f "
+            )),
+            "{form}"
+        );
+    }
+    engines(host, &docker, &podman);
+    no(
+        "--container web",
+        "both docker and podman have one of that name; expected docker:web or podman:web",
+    );
+    assert!(form("--container podman:web").contains("'podman container inspect"));
+    engines(host, NO_DOCKER, NO_PODMAN);
+    no(
+        "--container web",
+        "there is no such container for this user; expected one that docker ps or podman ps lists",
+    );
+    // What could not be looked up is not taken for what is not there.
+    engines(host, DEAD, NO_PODMAN);
+    no(
+        "--container web",
+        "could not be looked up: docker: Cannot connect to the Docker daemon",
+    );
+    engines(host, "echo oops", NO_PODMAN);
+    no(
+        "--container web",
+        "docker container inspect web printed what is not understood",
+    );
+    engines(host, "exit 127", "exit 127");
+    no("--container web", "neither docker nor podman is in PATH");
+    no(
+        "--container 'a b'",
+        "--container: 'a b': it is no container's name",
+    );
+}
+
+#[test]
+fn a_container_is_restarted_by_its_name_and_by_a_profile() {
+    let host = &Host::new().unwrap();
+    host.own_etc().unwrap();
+    host.must(words("rm -rf /etc/syngate"));
+    host.must(words("mkdir -m 755 /etc/syngate"));
+    engines(host, &printed(host, "docker-loopback"), NO_PODMAN);
+    let found = |command: &str| {
+        format!(
+            "--port 82 --hook prerouting --to 127.0.0.1 --listen-port 82=8080 --listen-netns-from 'docker container \
+             inspect -f '\\''{{{{.State.Pid}}}}'\\'' web' -- {command}"
+        )
+    };
+    let ran = by_name(host, "restart web -n");
+    assert_eq!(long_form(&ran), found("docker restart web"));
+    assert!(
+        ran.stderr
+            .starts_with("syngate: web (docker, pid 1): ports 82 (listener 8080)\n"),
+        "{ran:?}"
+    );
+    let profile = host.write(
+        "profile",
+        "container=web\nsyn=drop\ncommand=docker compose up -d web\n",
+    );
+    host.must(words(&format!(
+        "install -m 644 {} /etc/syngate/shop.conf",
+        profile.display()
+    )));
+    let expected = found("docker compose up -d web").replace("--port 82", "--port 82 --syn drop");
+    assert_eq!(long_form(&by_name(host, "run shop -n")), expected);
+    engines(host, DEAD, NO_PODMAN);
+    let says = "web is no service here: there is no unit web.service";
+    let ran = by_name(host, "restart web");
+    refused(&ran, says);
+    assert!(
+        ran.stderr
+            .contains("could not be looked up: docker: Cannot connect"),
+        "{ran:?}"
+    );
+    engines(host, NO_DOCKER, NO_PODMAN);
+    refused(&by_name(host, "restart web"), says);
 }

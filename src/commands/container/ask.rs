@@ -32,17 +32,42 @@ enum Answer {
     Known(Box<Container>),
 }
 
+/// What all programs together say.
+pub(super) enum Looked {
+    Known(Engine, Box<Container>),
+    /// These were asked, and know no such container.
+    Unknown(Vec<Engine>),
+}
+
 /// # Errors
 /// No program has such a container, both have, or none could look.
 pub(super) fn find(name: &ContainerName) -> Result<(Engine, Container)> {
+    match look(name)? {
+        Looked::Known(engine, container) => Ok((engine, *container)),
+        Looked::Unknown(asked) if asked.is_empty() => {
+            bail!("--container {name}: neither docker nor podman is in PATH")
+        }
+        Looked::Unknown(asked) => {
+            let lists: Vec<String> = asked.iter().map(|engine| format!("{engine} ps")).collect();
+            bail!(
+                "--container {name}: there is no such container for this user; expected one that {} lists",
+                lists.join(" or ")
+            )
+        }
+    }
+}
+
+/// # Errors
+/// Both programs have such a container, or one could not look, and the other has none.
+pub(super) fn look(name: &ContainerName) -> Result<Looked> {
     let mut known = Vec::new();
     let (mut unknown, mut failed) = (Vec::new(), Vec::new());
     for engine in name.engines() {
         match ask(engine, &name.name)? {
             Answer::NotInstalled => {}
-            Answer::Unknown => unknown.push(format!("{engine} ps")),
+            Answer::Unknown => unknown.push(engine),
             Answer::Failed(why) => failed.push(format!("{engine}: {why}")),
-            Answer::Known(container) => known.push((engine, *container)),
+            Answer::Known(container) => known.push((engine, container)),
         }
     }
     // A `docker` that is podman finds the same container.
@@ -55,16 +80,12 @@ pub(super) fn find(name: &ContainerName) -> Result<(Engine, Container)> {
         "--container {name}: both docker and podman have one of that name; expected docker:{name} or podman:{name}"
     );
     match known.pop() {
-        Some(found) => Ok(found),
+        Some((engine, container)) => Ok(Looked::Known(engine, container)),
         None if !failed.is_empty() => bail!(
             "--container {name}: what it is could not be looked up: {}",
             failed.join("; ")
         ),
-        None if !unknown.is_empty() => bail!(
-            "--container {name}: there is no such container for this user; expected one that {} lists",
-            unknown.join(" or ")
-        ),
-        None => bail!("--container {name}: neither docker nor podman is in PATH"),
+        None => Ok(Looked::Unknown(unknown)),
     }
 }
 

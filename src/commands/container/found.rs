@@ -288,7 +288,7 @@ impl Found {
             .iter()
             .map(IpAddr::to_string)
             .collect();
-        if self.container.network != Network::Host && !own.is_empty() {
+        if matches!(self.container.network, Network::Own | Network::Of(_)) && !own.is_empty() {
             lines.push(format!(
                 "not covered: clients of its own address, as other containers are that connect to it by its name \
                  ({})",

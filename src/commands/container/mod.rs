@@ -5,11 +5,13 @@ mod ask;
 mod found;
 mod inspect;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Error, Result, ensure};
 
+use self::ask::Looked;
 use self::found::{Call, Found, Wanted, call};
 use self::inspect::{Container, Network};
 use crate::cli::{Args, Parsed, parse};
@@ -45,6 +47,23 @@ pub(crate) fn run_of(
         }
         Parsed::Wrong(why) => Err(refused(why)),
         _ => unreachable!("it has options and a COMMAND"),
+    }
+}
+
+/// The container of that name, and the words that restart it. `None`: docker and podman know none, or are not there.
+///
+/// # Errors
+/// They could not look, or both have one.
+pub(super) fn restarting(name: &str) -> Result<Option<(String, Vec<OsString>)>> {
+    let Ok(name) = ContainerName::parse(name) else {
+        return Ok(None);
+    };
+    match ask::look(&name)? {
+        Looked::Unknown(_) => Ok(None),
+        Looked::Known(engine, _) => {
+            let words = [engine.program(), "restart", &name.name].map(OsString::from);
+            Ok(Some((format!("{engine}:{}", name.name), words.into())))
+        }
     }
 }
 

@@ -21,7 +21,8 @@ pub(crate) use self::service::LARGEST_SCRIPT;
 use self::service::Service;
 use self::tested::precheck;
 use crate::cli::{Args, Named, NamedArgs, Parsed, Profile, parse};
-use crate::commands::long_form::LongForm;
+use crate::commands::container;
+use crate::commands::long_form::{CONTAINER, LongForm, add, option, to_write};
 use crate::process::profile;
 use crate::run::{self, plan};
 use crate::words::exit::{Exit, NOT_RUN};
@@ -109,7 +110,7 @@ fn translate(named: &Named) -> Result<Translated> {
     match (service, profile) {
         (Some(service), profile) => of_service(named, &service, profile.as_ref()),
         (None, Some(profile)) => of_profile(named, &profile),
-        (None, None) => Err(unknown(named)),
+        (None, None) => of_container(named),
     }
 }
 
@@ -182,6 +183,27 @@ fn of_profile(named: &Named, profile: &Profile) -> Result<Translated> {
     })
 }
 
+/// Restarts the container of that name. What it publishes the run finds itself.
+fn of_container(named: &Named) -> Result<Translated> {
+    if !matches!(named, Named::Restart(_)) {
+        return Err(unknown(named));
+    }
+    let found = container::restarting(named.short());
+    match found.with_context(|| unknown(named))? {
+        None => Err(unknown(named)),
+        Some((name, command)) => {
+            let mut options = to_write(&named.args().given);
+            add(&mut options, option(CONTAINER, Some(&name)));
+            Ok(Translated {
+                form: LongForm::new(options, command),
+                what: name,
+                listening: Listening::default(),
+                unused: None,
+            })
+        }
+    }
+}
+
 fn unknown(named: &Named) -> Error {
     let (short, file) = (named.short(), profile::file_of(named.short()));
     match named {
@@ -208,13 +230,21 @@ impl Translated {
 
     /// What it is, and what is special about it.
     fn lines(&self, ports: &PortSet) -> Vec<String> {
-        let mut lines = self.listening.lines(&self.what, ports);
+        let mut lines = match ports.is_empty() {
+            // Those of a container.
+            true => vec![self.what.clone()],
+            false => self.listening.lines(&self.what, ports),
+        };
         lines.extend(self.unused.clone());
         lines
     }
 
     /// Says what the call stands for, before it is carried out.
     fn tell(&self, args: &Args, started: Instant) -> Result<(), Exit> {
+        // The run finds and tells what the container publishes.
+        if args.options.container.is_some() {
+            return Ok(());
+        }
         let say = run::say(args, started);
         if args.options.dry_run {
             let printed = say.print(
