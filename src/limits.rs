@@ -91,6 +91,8 @@ const SHARED: &[(&str, Limit)] = &[
     ("Kept, moved", Time(keep::KNOWN_FOR)),
     ("Kept, bound", Time(keep::LISTENS_WITHIN)),
     ("Kept, told", Time(keep::TOLD_WITHIN)),
+    ("Kept, told", Number(keep::MOST_TOLD as u64)),
+    ("Kept, told", Time(keep::QUIET_FOR)),
     ("Kept, again", Time(keep::RETRY_AFTER)),
     ("Kept, unit", Time(keep::ASK_EVERY)),
     ("Kept, unit", Time(systemctl::ANSWERS_WITHIN)),

@@ -99,3 +99,38 @@ fn a_listener_that_can_t_be_kept_keeps_no_keep_from_another_address() {
     all_served(&waits.finish().unwrap());
     keep.ends(2);
 }
+
+/// Another service may fill a range of ports, as one of FTP does.
+#[test]
+fn a_crowd_of_listeners_that_can_t_be_kept_is_told_in_a_few_lines() {
+    let host = &Host::new().unwrap();
+    let _server = narrow().start(host).unwrap();
+    let crowd = (2..=30).map(|n| format!("127.0.0.{n}:80"));
+    let crowd = crowd.reduce(|all, one| format!("{all} {one}")).unwrap();
+    let mut crowd = crowd.split(' ');
+    let first = Serve::on(crowd.next().unwrap());
+    let _crowd = crowd.fold(first, Serve::and_on).start(host).unwrap();
+    let keep = Keep::on(host, "");
+    keep.says(8, "is not kept: ");
+    keep.says(
+        1,
+        "; other addresses that are not kept are told after 1m only",
+    );
+    keep.ends(30);
+}
+
+/// The service has two addresses, and comes back on one.
+#[test]
+fn a_line_has_the_address_where_another_one_of_the_port_is_kept() {
+    let host = &Host::new().unwrap();
+    let server = shared().and_on("[::1]:80").start(host).unwrap();
+    let keep = Keep::on(host, "--max-wait 3s");
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    let _server = shared().start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+    keep.says(1, "0.0.0.0:80: nobody listened for ");
+    keep.says(1, "[::1]:80: nobody has listened for ");
+    keep.ends(1);
+}

@@ -1,5 +1,6 @@
 //! For `syngate keep`: some of its groups are given back, and the others stay.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -59,6 +60,11 @@ impl Leaving {
     pub(crate) fn ports(&self) -> PortSet {
         let groups = self.rooms.groups.iter();
         groups.map(|group| group.place.port).collect()
+    }
+
+    pub(crate) fn addresses(&self) -> BTreeSet<String> {
+        let groups = self.rooms.groups.iter();
+        groups.map(|group| group.place.shown()).collect()
     }
 
     pub(crate) fn has(&self, place: &Place) -> bool {

@@ -7,13 +7,13 @@ use crate::kernel::sockets::netstat;
 
 impl Rooms {
     /// Counts from now on.
-    pub(super) fn count_unmoved(&mut self) {
+    pub(crate) fn count_unmoved(&mut self) {
         self.unmoved_before = self.all_unmoved();
     }
 
     /// How many connections and handshakes the kernel could not move since then, in the network namespace.
     /// `None`: it does not tell.
-    pub(super) fn unmoved(&self) -> Option<u64> {
+    pub(crate) fn unmoved(&self) -> Option<u64> {
         self.all_unmoved()?.checked_sub(self.unmoved_before?)
     }
 

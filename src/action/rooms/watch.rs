@@ -56,7 +56,14 @@ impl Watch {
         self.guard
             .iter()
             .for_each(|guard| rooms.life.heard_by(guard));
-        Ok(lost.map(|lost| lost.told(SHOWN)))
+        Ok(lost.map(|lost| match (lost, rooms.keeps) {
+            // It has no gate.
+            (Lost::Acted, Some(_)) => format!(
+                "{SHOWN} has handed over to the service, or has given those up who waited: syngate hung, or somebody \
+                 had stopped it"
+            ),
+            (lost, _) => lost.told(SHOWN),
+        }))
     }
 
     /// Ends the guard: the rooms are shut. Returns what it has done, if it took this process for dead.

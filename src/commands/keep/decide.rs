@@ -12,6 +12,9 @@ pub(crate) const LOOK_WAITING: Duration = Duration::from_millis(2);
 pub(crate) const LISTENS_WITHIN: Duration = Duration::from_secs(1);
 /// The longest interval, where a look is slow.
 pub(crate) const LOOK_AT_LEAST: Duration = Duration::from_secs(1);
+/// So many addresses that can't be kept are told by name in [`QUIET_FOR`].
+pub(crate) const MOST_TOLD: u32 = 8;
+pub(crate) const QUIET_FOR: Duration = Duration::from_secs(60);
 /// Where a look is slow, the pause after it is this many times as long.
 const PAUSE: u32 = 4;
 
@@ -31,6 +34,8 @@ pub(super) enum News {
     /// Somebody listens again, and nobody waits any more.
     Over {
         since: Instant,
+        /// Since when somebody listens.
+        listens: Instant,
     },
     /// Nobody has listened for too long: those who wait are reset, and the port refuses.
     GiveUp {
@@ -42,6 +47,8 @@ pub(super) enum News {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Watched {
     gap: Option<Instant>,
+    /// Since when somebody listens.
+    listens: Option<Instant>,
     /// The last look has shown somebody who waits.
     waits: bool,
 }
@@ -49,6 +56,8 @@ pub(super) struct Watched {
 impl Watched {
     pub(super) fn see(&mut self, sight: Sight, max_wait: Duration, now: Instant) -> News {
         self.waits = sight.waiting > 0;
+        let listens = self.listens.unwrap_or(now);
+        self.listens = sight.served.then_some(listens);
         match self.gap {
             None if sight.served => News::Nothing,
             Some(since) if !sight.served && now.duration_since(since) >= max_wait => {
@@ -57,7 +66,7 @@ impl Watched {
             }
             Some(since) if sight.served && !self.waits => {
                 self.gap = None;
-                News::Over { since }
+                News::Over { since, listens }
             }
             _ => {
                 self.gap.get_or_insert(now);
@@ -98,6 +107,31 @@ impl Bound {
         before.is_some_and(|(_, since)| now.duration_since(since) >= LISTENS_WITHIN)
     }
 }
+
+/// How many lines of a kind are told, lest another user's listeners fill the journal.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Quota {
+    began: Option<Instant>,
+    told: u32,
+}
+
+impl Quota {
+    /// Whether one more may be told, and whether it is the last one for [`QUIET_FOR`].
+    pub(super) fn allows(&mut self, now: Instant) -> Option<Last> {
+        let began = self.began;
+        if began.is_none_or(|began| now.duration_since(began) >= QUIET_FOR) {
+            *self = Quota {
+                began: Some(now),
+                told: 0,
+            };
+        }
+        self.told = self.told.saturating_add(1);
+        (self.told <= MOST_TOLD).then_some(Last(self.told == MOST_TOLD))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Last(pub bool);
 
 /// What is known when the next look is to be planned.
 #[derive(Debug, Clone, Copy)]
@@ -184,9 +218,12 @@ mod tests {
         assert_eq!(see(true, 0, 60), News::Nothing, "no gap");
         assert_eq!(see(false, 0, 100), News::Nothing);
         assert_eq!(see(false, 7, 200), News::Nothing);
-        assert_eq!(see(true, 7, 300), News::Nothing, "not handed over yet");
-        assert_eq!(see(true, 0, 301), News::Over { since: at(100) });
-        assert_eq!(see(true, 0, 400), News::Nothing);
+        assert_eq!(see(true, 7, 250), News::Nothing, "not handed over yet");
+        assert_eq!(see(false, 7, 300), News::Nothing, "it has closed again");
+        assert_eq!(see(true, 7, 350), News::Nothing);
+        let (since, listens) = (at(100), at(350));
+        assert_eq!(see(true, 0, 400), News::Over { since, listens });
+        assert_eq!(see(true, 0, 500), News::Nothing);
         assert!(!place.is_in_gap());
     }
 
@@ -225,6 +262,20 @@ mod tests {
         assert!(is_idle(Some(8), LISTENS_WITHIN * 2));
         assert!(!is_idle(None, LISTENS_WITHIN * 2));
         assert!(!is_idle(Some(8), LISTENS_WITHIN * 3), "it begins anew");
+    }
+
+    #[test]
+    fn so_many_lines_are_told_in_a_time() {
+        let start = Instant::now();
+        let mut quota = Quota::default();
+        let mut allows = |after| quota.allows(start + after);
+        for _ in 1..MOST_TOLD {
+            assert_eq!(allows(Duration::ZERO), Some(Last(false)));
+        }
+        assert_eq!(allows(Duration::ZERO), Some(Last(true)));
+        let moment = Duration::from_millis(1);
+        assert_eq!(allows(QUIET_FOR - moment), None);
+        assert_eq!(allows(QUIET_FOR), Some(Last(false)));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::cap;
+use super::decide::{Last, QUIET_FOR};
 use super::kept::{Kept, Refused, Spot};
 use super::told::Told;
 use super::wanted::Wanted;
@@ -33,6 +34,9 @@ impl Kept<'_> {
         let mut places: Vec<Place> = there.listeners.iter().map(Place::of).collect();
         places.sort();
         places.dedup();
+        self.refused.retain(|place, refused| {
+            places.binary_search(place).is_ok() || refused.at.elapsed() < QUIET_FOR
+        });
         places.retain(|place| self.is_new(place, there));
         let mut places = self.chosen(places, told);
         places.retain(|place| self.claim(place, there, told));
@@ -202,9 +206,16 @@ impl Kept<'_> {
         };
         let why = refused.why.clone();
         let before = self.refused.insert(place.clone(), refused);
-        if before.is_none_or(|before| before.why != why) {
+        if before.is_none_or(|before| before.why != why)
+            && let Some(Last(is_last)) = self.refusals.allows(Instant::now())
+        {
+            let quiet = humantime::format_duration(QUIET_FOR);
+            let more = match is_last {
+                true => format!("; other addresses that are not kept are told after {quiet} only"),
+                false => String::new(),
+            };
             told.warnings
-                .push(format!("{} is not kept: {why}", place.shown()));
+                .push(format!("{} is not kept: {why}{more}", place.shown()));
         }
     }
 

@@ -9,18 +9,29 @@ use crate::words::count::{counted, counted_does};
 use crate::words::ms::ms_words;
 use crate::words::ports::PortSet;
 
+/// The most addresses that a line names.
+const MOST_NAMED: usize = 4;
+
 /// What became of a time in which nobody listened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Gap {
     pub ports: PortSet,
+    pub addresses: BTreeSet<String>,
+    /// All that are kept on these ports.
+    pub kept: BTreeSet<String>,
     /// When it began, in words.
     pub began: String,
+    /// Until those who waited had been handed over.
     pub took: Duration,
+    /// Until somebody listened.
+    pub unserved: Duration,
     pub waited: usize,
     /// Of them, how many were reset.
     pub reset: usize,
     /// SYNs that the kernel dropped, since too many waited.
     pub no_room: usize,
+    /// What the kernel could not move, as far as it tells.
+    pub unmoved: Option<u64>,
     pub longest: Duration,
 }
 
@@ -69,6 +80,10 @@ impl Gap {
         if other.took > self.took {
             (self.began, self.took) = (other.began, other.took);
         }
+        self.addresses.extend(other.addresses);
+        self.kept.extend(other.kept);
+        self.unserved = self.unserved.max(other.unserved);
+        self.unmoved = self.unmoved.max(other.unmoved);
         self.waited += other.waited;
         self.reset += other.reset;
         self.no_room += other.no_room;
@@ -84,7 +99,13 @@ impl Gap {
 
     /// Whether somebody has to look at that. A stop resets those who wait, as it would without syngate.
     pub(super) fn is_trouble(&self, end: &End) -> bool {
-        self.reset > 0 && !matches!(end, End::Stopped(..))
+        self.reset > 0 && !matches!(end, End::Stopped(..)) || self.lost() > 0
+    }
+
+    /// How many connections the kernel could not move, beside those that are known to be reset.
+    fn lost(&self) -> u64 {
+        let unmoved = self.unmoved.unwrap_or_default();
+        unmoved.saturating_sub(self.reset as u64)
     }
 
     pub(super) fn count(&self, counts: &mut Counts) {
@@ -95,7 +116,7 @@ impl Gap {
     }
 
     pub(super) fn words(&self, end: &End) -> String {
-        let (ports, took, began) = (self.ports.brief(), ms_words(self.took), &self.began);
+        let (ports, took, began) = (self.place_words(), ms_words(self.unserved), &self.began);
         let (waited, reset) = (self.waited_words(), self.reset_words());
         match end {
             End::Over(now) => {
@@ -128,12 +149,33 @@ impl Gap {
         }
     }
 
+    /// The ports, or the addresses if others on these ports are kept, too.
+    fn place_words(&self) -> String {
+        let all = self.kept.is_subset(&self.addresses);
+        match self.addresses.len() {
+            _ if all => self.ports.brief(),
+            n if n > MOST_NAMED => format!("{n} addresses of {}", self.ports.brief()),
+            _ => {
+                let addresses: Vec<&str> = self.addresses.iter().map(String::as_str).collect();
+                addresses.join(" ")
+            }
+        }
+    }
+
     fn reset_words(&self) -> String {
-        match self.reset {
+        let mut words = match self.reset {
             0 => String::new(),
             n if n == self.waited => ", and then reset".to_owned(),
             n => format!(", and {n} of them reset"),
+        };
+        if self.lost() > 0 {
+            words.push_str(&format!(
+                "; the kernel counts {} or handshakes that it could not move (TCPMigrateReqFailure): their clients may \
+                 have been reset",
+                counted(self.lost(), "connection")
+            ));
         }
+        words
     }
 
     fn waited_words(&self) -> String {
@@ -168,10 +210,14 @@ mod tests {
         Gap {
             ports: [80].into_iter().collect(),
             began: "2026-01-01T00:00:00.000Z".to_owned(),
-            took: Duration::from_millis(512),
+            addresses: ["0.0.0.0:80".to_owned()].into(),
+            kept: ["0.0.0.0:80".to_owned()].into(),
+            took: Duration::from_millis(600),
+            unserved: Duration::from_millis(512),
             waited,
             reset,
             no_room: 0,
+            unmoved: None,
             longest: Duration::from_millis(510),
         }
     }
@@ -272,11 +318,54 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_named_where_others_are_kept() {
+        let end = End::GivenUp(None);
+        let mut v4 = gap(1, 0);
+        v4.kept.insert("[::]:80".to_owned());
+        let words = v4.words(&end);
+        assert!(words.starts_with("0.0.0.0:80: nobody has"), "{words}");
+        let mut v6 = v4.clone();
+        v6.addresses = ["[::]:80".to_owned()].into();
+        v4.add(v6);
+        let both = v4.words(&end);
+        assert!(both.starts_with("80: nobody has"), "{both}");
+        let many = |count: u16| {
+            let mut gap = v4.clone();
+            gap.kept.insert("192.0.2.1:80".to_owned());
+            let more = (3..=count).map(|n| format!("192.0.2.2{n}:80"));
+            gap.addresses.extend(more);
+            gap.words(&end)
+        };
+        let four = many(4);
+        let all = "0.0.0.0:80 192.0.2.23:80 192.0.2.24:80 [::]:80: nobody";
+        assert!(four.starts_with(all), "{four}");
+        let five = many(5);
+        assert!(five.starts_with("5 addresses of 80: nobody"), "{five}");
+    }
+
+    #[test]
+    fn what_the_kernel_could_not_move_is_told() {
+        let end = End::Over(["nginx (pid 8)".to_owned()].into());
+        let mut lost = gap(30, 0);
+        lost.unmoved = Some(21);
+        assert!(lost.is_trouble(&end));
+        let words = lost.words(&end);
+        let told = "; the kernel counts 21 connections or handshakes that it could not move";
+        assert!(words.contains(told), "{words}");
+        lost.reset = 21;
+        assert!(!lost.words(&end).contains("TCPMigrateReqFailure"), "known");
+        lost.reset = 0;
+        lost.unmoved = Some(0);
+        assert!(!lost.is_trouble(&end));
+    }
+
+    #[test]
     fn gaps_that_end_together_are_one() {
         let mut all = gap(2, 1);
         let mut other = gap(3, 1);
         (other.ports, other.began) = ([443].into_iter().collect(), "before".to_owned());
         (other.took, other.no_room) = (Duration::from_secs(1), 5);
+        (other.unserved, other.unmoved) = (Duration::from_millis(700), Some(7));
         all.add(other);
         assert_eq!((all.waited, all.reset, all.no_room), (5, 2, 5));
         assert_eq!(
@@ -284,6 +373,8 @@ mod tests {
             ("before", Duration::from_secs(1))
         );
         assert_eq!(all.ports.brief(), "80,443");
+        assert_eq!(all.unserved, Duration::from_millis(700));
+        assert_eq!(all.unmoved, Some(7));
         let mut shorter = gap(0, 0);
         (shorter.began, shorter.took) = ("later".to_owned(), Duration::ZERO);
         all.add(shorter);

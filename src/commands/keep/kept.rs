@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 
-use super::decide::{Bound, LOOK_AGAIN, News, Pace, Sight, Watched};
+use super::decide::{Bound, LOOK_AGAIN, News, Pace, Quota, Sight, Watched};
 use super::gap::{End, Gap};
 use super::moved::{Before, Leaves, who_gets};
 use super::told::{Ended, Told};
@@ -48,6 +48,7 @@ pub(super) struct Kept<'a> {
     pub(super) guarded_at: Instant,
     pub(super) wake: Option<Wake>,
     pub(super) refused: BTreeMap<Place, Refused>,
+    pub(super) refusals: Quota,
     before: Before,
     /// The listeners that the note tells of.
     pub(super) noted: Vec<u64>,
@@ -112,6 +113,7 @@ impl<'a> Kept<'a> {
             guarded_at: Instant::now(),
             wake: None,
             refused: BTreeMap::new(),
+            refusals: Quota::default(),
             before: Before::default(),
             noted: Vec::new(),
             trouble: None,
@@ -219,6 +221,9 @@ impl<'a> Kept<'a> {
         self.note_moved(number, tended.served, there, now);
         self.note_bound(number, tended.served, now);
         let (max_wait, end) = self.patience(number, there, now);
+        if !tended.served && !self.is_in_gap() {
+            self.rooms.count_unmoved();
+        }
         let spot = &mut self.spots[number];
         spot.waited.add(tended.figures);
         match spot.watched.see(sight(tended), max_wait, now) {
@@ -228,8 +233,10 @@ impl<'a> Kept<'a> {
                 }
                 self.rooms.groups[number].is_kept()
             }
-            News::Over { since } => {
-                let gap = self.gap(number, since);
+            News::Over { since, listens } => {
+                let mut gap = self.gap(number, since);
+                gap.unserved = listens.duration_since(since);
+                gap.unmoved = self.rooms.unmoved();
                 self.is_over(self.ended(gap, number, there));
                 self.spots[number].waited = Figures::default();
                 self.rooms.groups[number].is_kept()
@@ -311,8 +318,12 @@ impl<'a> Kept<'a> {
     }
 
     fn gap(&self, number: usize, since: Instant) -> Gap {
-        let ports = [self.rooms.groups[number].place.port].into_iter().collect();
-        let mut gap = gap_of(ports, since.elapsed());
+        let place = &self.rooms.groups[number].place;
+        let mut gap = gap_of([place.port].into_iter().collect(), since.elapsed());
+        gap.addresses = [place.shown()].into();
+        let groups = self.rooms.groups.iter().map(|group| &group.place);
+        let on_port = groups.filter(|other| other.port == place.port);
+        gap.kept = on_port.map(Place::shown).collect();
         gap.waited_more(self.spots[number].waited);
         gap
     }
@@ -399,6 +410,7 @@ pub(super) fn gap_of(ports: PortSet, took: Duration) -> Gap {
         ports,
         began: humantime::format_rfc3339_millis(began).to_string(),
         took,
+        unserved: took,
         ..Gap::default()
     }
 }

@@ -67,6 +67,7 @@ impl Kept<'_> {
         if figures.handed_over + figures.reset > 0 {
             let mut gap = gap_of(leaving.ports(), figures.longest);
             gap.waited_more(figures);
+            gap.addresses = leaving.addresses();
             told.add(Ended {
                 gap,
                 end: End::StoodBack,

@@ -1,5 +1,6 @@
 //! What a look has brought, and who is told of it: people, `status`, and the file of reports.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Serialize;
@@ -55,13 +56,16 @@ struct Line<'a> {
     started_at: &'a str,
     #[serde(serialize_with = "as_ranges")]
     ports: &'a PortSet,
+    addresses: &'a BTreeSet<String>,
     outcome: &'static str,
     message: &'a str,
     gap_ms: Ms,
+    listener_gap_ms: Ms,
     parked: usize,
     handed_over: usize,
     reset: usize,
     no_room: usize,
+    unmoved: Option<u64>,
     longest_ms: Ms,
     listeners_after: &'a [ListenerRow],
 }
@@ -156,13 +160,16 @@ fn line(ended: &Ended, message: &str, run: &str) -> serde_json::Result<Vec<u8>> 
         run,
         started_at: &gap.began,
         ports: &gap.ports,
+        addresses: &gap.addresses,
         outcome: ended.end.outcome(),
         message,
         gap_ms: gap.took.into(),
+        listener_gap_ms: gap.unserved.into(),
         parked: gap.waited,
         handed_over: gap.waited - gap.reset,
         reset: gap.reset,
         no_room: gap.no_room,
+        unmoved: gap.unmoved,
         longest_ms: gap.longest.into(),
         listeners_after: &ended.listeners,
     };
