@@ -244,6 +244,10 @@ fn a_keep_that_was_stopped_goes_on() {
     let server = shared().start(host).unwrap();
     all_served(&waits.finish().unwrap());
     keep.running.signal(Signal::SIGCONT).unwrap();
+    keep.says(
+        1,
+        "the guard of the waiting rooms has handed over to the service",
+    );
     keep.says(1, "somebody had stopped it");
     wait_kept(host);
     let _server = keep.bridges(server);

@@ -16,6 +16,11 @@
 //!   start, and connections get the control group of their room. So the keep makes new rooms when the service comes
 //!   back in another one. After each such change a new guard takes over (`follow.rs`), and rooms are opened when a
 //!   guard has them, as in a run.
+//! - **A service may go elsewhere** on its port, where the kernel moves nobody (`moved.rs`). A listener counts as that
+//!   service if it gets the place's connections once no room does, or has come on an address where nobody was before.
+//!   It does not if another control group's was there. It has to stay for a moment: a service may bind one address after
+//!   the other. Not taken: no rooms on an address that a wildcard listener covers. Clients of the one address would get
+//!   the other's listener, which may be another site.
 //! - **Listeners come and go.** So a new listener takes the place of one that has gone in a program's array
 //!   (`action/rooms/preferred.rs`). The program prefers a listener once it has been there for a moment. In a run, the
 //!   old ones come first to the end.
