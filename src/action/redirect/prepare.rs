@@ -216,7 +216,7 @@ impl Coming<'_, '_> {
         let timeout = humantime::format_duration(self.to.timeout);
         let within = format!("within --standby-timeout {timeout}");
         loop {
-            let check = Beside::check(line, self.before.environment, signals.inherited(), None)
+            let check = Beside::line(line, self.before.environment, signals.inherited(), None)
                 .map_err(|error| failed(format!("can't be run ({})", error.desc())))?;
             let exit = ended_by(&check, self.until, signals)?;
             let exit = exit.ok_or_else(|| failed(format!("did not end {within}")))?;
