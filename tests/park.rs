@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::latch::Latch;
 use harness::rooms::{
@@ -139,6 +139,37 @@ fn who_comes_meanwhile_is_connected_at_once_and_served_later() {
         // The first port is closed before the last one, from which on the report counts.
         let since = ms(&outcome.report, "closed_after_ms") + ms(&outcome.report, "closed_ms");
         assert!(longest > 0.0 && longest <= since + 1.0, "{outcome:?}");
+    }
+}
+
+/// Nobody comes for a while after the gate has closed.
+#[test]
+fn the_longest_wait_is_a_client_s() {
+    for action in ["park", "handover"] {
+        let host = Host::new().unwrap();
+        let mut service = Restarted::new(&host, Serve::on("0.0.0.0:80").reuseport());
+        let call = call(&host, words(&format!("--port 80 --syn {action}"))).unhurried();
+        let run = service.begin(&call);
+        let nobody = Duration::from_secs(1);
+        std::thread::sleep(nobody);
+        let came = Instant::now();
+        let load = burst("127.0.0.1:80", 3).start(&host).unwrap();
+        wait_parked(&host, 3);
+        let all_wait = Instant::now();
+        std::thread::sleep(nobody / 4);
+        let least = all_wait.elapsed();
+        service.latch.release();
+        all_served(&load.finish().unwrap());
+        let most = came.elapsed() + nobody / 2;
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        let longest = ms(&outcome.report[action], "longest_ms");
+        let longest = Duration::from_secs_f64(longest / 1_000.0);
+        assert!(
+            least <= longest && longest < most,
+            "{longest:?}, {most:?}: {outcome:?}"
+        );
+        nothing_is_left(&host, 1);
     }
 }
 

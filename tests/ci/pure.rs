@@ -33,6 +33,7 @@ mod action {
         mod policy;
         mod portions;
         mod raised;
+        mod waits;
     }
     #[cfg(test)]
     mod tests;

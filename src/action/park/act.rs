@@ -100,6 +100,7 @@ impl Action for ParkAction {
         if self.next_look.is_some_and(|at| at <= began) {
             let mut rooms = self.rooms.borrow_mut();
             rooms.admit();
+            rooms.note_who_waits();
             rooms.go_on(Next::InTime);
             let least = if rooms.stands_by {
                 rooms.tend();

@@ -1,6 +1,7 @@
 //! The rooms of a run, by the SO_REUSEPORT group that they stand in: parking and handing over.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ use crate::process::attended::Life;
 use super::portions::Portions;
 use super::preferred::{LeftAlone, Preferred};
 use super::raised::Raised;
+use super::waits::Waits;
 
 /// Who gets new connections while there are rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +107,7 @@ pub(crate) struct Group {
     /// What programs know of the rooms while these are open.
     pub(super) opened: Option<Opened>,
     /// Since when connections may wait in the rooms.
-    pub parking: Option<Instant>,
+    pub(super) waits: RefCell<Waits>,
     /// Those who wait are being handed over.
     pub(super) letting_go: Option<Portions>,
     /// Some were handed over, and no look has shown since that all of them were accepted.
@@ -143,7 +145,7 @@ impl Group {
             noted: NotedConnections::default(),
             filling,
             opened: None,
-            parking: None,
+            waits: RefCell::default(),
             letting_go: None,
             unaccepted: false,
             raised: Vec::new(),
@@ -208,9 +210,10 @@ impl Group {
     pub(super) fn open(&mut self, rooms: &[Room]) -> Result<()> {
         let opened = self.opened.as_ref().context("no programs know the rooms")?;
         self.letting_go = None;
-        self.parking.get_or_insert_with(Instant::now);
         let shut = rooms.iter().enumerate().filter(|(_, room)| !room.listens());
         for (place, room) in shut {
+            let now = Instant::now();
+            self.waits.get_mut().are_empty(&[room.cookie()], now);
             room.open(self.filling.size)?;
             let put = opened.array.put(place as u32, room.as_fd());
             put.context("a waiting room can't be put into a map")?;
@@ -235,8 +238,14 @@ impl Group {
     /// # Errors
     /// This process may open no more files.
     pub(super) fn try_waiting(&self) -> Result<usize> {
+        let now = Instant::now();
         let rooms = self.shelf.as_ref().map(Shelf::rooms).transpose()?;
-        Ok(rooms.iter().flatten().map(Room::waiting).sum())
+        let waiting = rooms.iter().flatten().map(|room| {
+            let waiting = room.waiting();
+            self.waits.borrow_mut().saw(room.cookie(), waiting, now);
+            waiting
+        });
+        Ok(waiting.sum())
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -348,6 +357,25 @@ impl Rooms {
         let mut there = self.look(false)?;
         there.holders = holders::find_newest(&wanted(self, &there));
         Ok(there)
+    }
+
+    /// Notes where somebody waits.
+    pub(crate) fn note_who_waits(&mut self) {
+        let now = Instant::now();
+        // One look at all of them. If it fails, the waits that are told are longer.
+        let open = self.sockets.rooms(&self.cookies()).unwrap_or_default();
+        let queues: BTreeMap<u64, u32> = open
+            .into_iter()
+            .map(|room| (room.id.cookie, room.accept_queue))
+            .collect();
+        for group in &mut self.groups {
+            let waits = group.waits.get_mut();
+            for room in group.shelf.as_ref().map_or(&[][..], Shelf::cookies) {
+                if let Some(queue) = queues.get(room) {
+                    waits.saw(*room, *queue as usize, now);
+                }
+            }
+        }
     }
 
     /// The connections whose handshakes are under way.

@@ -307,8 +307,9 @@ impl Guarded {
                 let shelf = Shelf::adopt(file)?;
                 let lent = kind == File::LentShelf;
                 let mut group = Group::new(shelf.place().clone(), Filling::default(), lent);
+                let waits = group.waits.get_mut();
+                waits.are_empty(shelf.cookies(), Instant::now());
                 group.shelf = Some(shelf);
-                group.parking = Some(Instant::now());
                 self.rooms.groups.push(group);
             }
         }

@@ -59,12 +59,18 @@ impl Group {
         }
     }
 
-    /// Returns how many waited in the rooms that it has shut, and whether all are shut now that are to be shut.
-    fn shut_in_turn(&mut self, to: &[&Listener], in_time: bool, then: Then) -> (usize, bool) {
+    /// Returns how many waited in the rooms that it has shut, how long they did, and whether all are shut now that are
+    /// to be shut.
+    fn shut_in_turn(
+        &mut self,
+        to: &[&Listener],
+        in_time: bool,
+        then: Then,
+    ) -> (usize, Duration, bool) {
         let rooms = self.rooms();
         let queues: Vec<u32> = to.iter().map(|listener| listener.accept_queue).collect();
         let Some(portions) = &mut self.letting_go else {
-            return (0, false);
+            return (0, Duration::ZERO, false);
         };
         let mut gone = 0;
         let mut go: Vec<(&Room, usize)> = Vec::new();
@@ -87,8 +93,21 @@ impl Group {
         if all && then == Then::End {
             self.prefer_for_good();
         }
-        let shut = go.into_iter().filter(|(room, _)| room.shut());
-        (shut.map(|(_, waiting)| waiting).sum(), all)
+        go.retain(|(room, _)| room.shut());
+        let longest = self.longest(&go);
+        (
+            go.into_iter().map(|(_, waiting)| waiting).sum(),
+            longest,
+            all,
+        )
+    }
+
+    /// How long the one has waited that came first. `rooms`: with the number of those who wait there.
+    fn longest(&self, rooms: &[(&Room, usize)]) -> Duration {
+        let (waits, now) = (self.waits.borrow(), Instant::now());
+        let waited = rooms.iter().filter(|(_, waiting)| *waiting > 0);
+        let waited = waited.map(|(room, _)| waits.longest(room.cookie(), now));
+        waited.max().unwrap_or_default()
     }
 
     /// The rooms are shut.
@@ -98,10 +117,18 @@ impl Group {
         let _ = spread(listener);
     }
 
-    fn shut_together(&mut self) -> usize {
-        let waiting = self.waiting();
-        let shut = self.rooms().iter().filter(|room| room.shut()).count();
-        if shut > 0 { waiting } else { 0 }
+    /// Returns how many waited, and how long.
+    fn shut_together(&mut self) -> (usize, Duration) {
+        let rooms = self.rooms();
+        let waiting: Vec<(&Room, usize)> =
+            rooms.iter().map(|room| (room, room.waiting())).collect();
+        match rooms.iter().filter(|room| room.shut()).count() {
+            0 => (0, Duration::ZERO),
+            _ => (
+                waiting.iter().map(|(_, waiting)| waiting).sum(),
+                self.longest(&waiting),
+            ),
+        }
     }
 }
 
@@ -233,18 +260,16 @@ impl Rooms {
         let mut went = Figures::default();
         let mut all = true;
         match in_time || !to.is_empty() {
-            true => (went.handed_over, all) = group.shut_in_turn(to, in_time, then),
+            true => {
+                (went.handed_over, went.longest, all) = group.shut_in_turn(to, in_time, then);
+            }
             // They move from room to room, and at last there is none.
-            false => went.reset = group.shut_together(),
-        }
-        if went.handed_over + went.reset > 0 {
-            went.longest = group.parking.map_or(Duration::ZERO, |at| at.elapsed());
+            false => (went.reset, went.longest) = group.shut_together(),
         }
         group.unaccepted |= went.handed_over > 0;
         if all {
             let letting_go = group.letting_go.take();
             went.release = letting_go.map_or(Duration::ZERO, |it| it.since.elapsed());
-            group.parking = None;
             if then == Then::End {
                 group.opened = None;
             }

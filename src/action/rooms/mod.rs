@@ -20,7 +20,7 @@
 //! meanwhile. `progress`, `moving`: whether all have arrived, and the handshakes too. `policy`: how long the run waits for
 //! that.
 //!
-//! **The end.** `give_back`: nothing of syngate's is left. `account`, `figures`, `unmoved`: what became of those who waited.
+//! **The end.** `give_back`: nothing of syngate's is left. `account`, `figures`, `waits`, `unmoved`: what became of those who waited.
 //! `second`: whether COMMAND has started a second instance.
 //!
 //! **If the run dies.** `guard`: the process that hands over then. `watch`: the run's side of it. `early_guard`: the one
@@ -113,6 +113,7 @@ pub(crate) mod resident;
 mod second;
 mod stand_by;
 mod unmoved;
+mod waits;
 pub(crate) mod watch;
 
 pub(crate) use self::backend::{RoomGate, SharedRooms, Told, account};

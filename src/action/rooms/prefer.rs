@@ -205,9 +205,6 @@ impl Rooms {
         let copied = !waits || goes || !copies.is_empty();
         let preferred = group.preferred.as_mut();
         let late = preferred.is_some_and(|preferred| preferred.unseen_for(UNSEEN, copied));
-        if !waits && !goes {
-            group.parking = Some(Instant::now());
-        }
         if waits && !goes && (late || !copies.is_empty()) {
             // While there are the copies, the listeners can't close.
             group.lead_to(&copies);

@@ -208,7 +208,8 @@ impl Group {
 
     /// From now on somebody waits: no look has shown that before.
     pub(crate) fn begins_to_wait(&mut self) {
-        self.parking = Some(Instant::now());
+        let rooms = self.cookies().to_vec();
+        self.waits.get_mut().are_empty(&rooms, Instant::now());
     }
 
     /// Whether the program has been attached, and prefers the service's listeners.

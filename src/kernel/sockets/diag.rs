@@ -116,6 +116,7 @@ impl Sockets {
     /// # Errors
     /// The kernel does not list its sockets, or the network namespace can't be entered.
     pub(crate) fn rooms(&mut self, cookies: &[u64]) -> Result<Vec<Listener>> {
+        let cookies: BTreeSet<&u64> = cookies.iter().collect();
         let watched = &self.watched;
         let mut found = match &self.netns {
             None => self.own.listeners(watched, 0, |_| ())?,
