@@ -754,6 +754,34 @@ fn what_can_not_be_parked_is_refused_by_its_name_and_auto_takes_another_action()
     }
 }
 
+/// The kernel resets some clients where it answers each SYN with a cookie.
+#[test]
+fn what_syn_cookies_cost_is_told_beforehand_and_auto_does_not_park() {
+    const SAYS: &str = "net.ipv4.tcp_syncookies is 2";
+    for (listener, told) in [(ONE, true), (ONE_THAT_SHARES, false)] {
+        let host = Host::new().unwrap();
+        host.must(words("sysctl -qw net.ipv4.tcp_syncookies=2"));
+        let _service = Service::start(&host, "", listener);
+        let run = |action: &str| {
+            let options = format!("--port 80 --ready-timeout 0 --syn {action}");
+            let outcome = call(&host, words(&options)).run(["true"]);
+            assert_eq!(outcome.code, 0, "{outcome:?}");
+            outcome
+        };
+        for action in ["park", "handover"] {
+            let outcome = run(action);
+            assert_eq!(outcome.stderr.contains(SAYS), told, "{outcome:?}");
+        }
+        let auto = run("auto");
+        assert_eq!(auto.report["action"] != "park", told, "{auto:?}");
+        let not_taken = auto.report["not_taken"].to_string();
+        assert_eq!(not_taken.contains(SAYS), told, "{auto:?}");
+        let check = harness::syngate(&host, "check --port 80 --json");
+        let found: Value = serde_json::from_str(&check.stdout).unwrap();
+        assert_eq!(found["auto"]["action"] != "park", told, "{found:#}");
+    }
+}
+
 /// The service itself could not listen again while its connections are open.
 #[test]
 fn a_listener_without_so_reuseaddr_whose_connections_are_open_is_refused() {

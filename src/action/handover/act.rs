@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::action::contract::{Account, Action, Means, Now};
+use crate::action::rooms::choice::COOKIES_RESET;
 use crate::action::rooms::gap::Gap;
 use crate::action::rooms::policy::ParkPolicy;
 use crate::action::rooms::{RoomGate, SharedRooms, Told, account};
@@ -41,7 +42,9 @@ impl HandoverAction {
             let shown = alone.place.shown();
             Remark::Detail(format!("{shown} is left alone: {}", alone.why))
         });
-        remarks.collect()
+        let cookies = rooms.resets_cookies();
+        let cookies = cookies.then(|| Remark::Warning(COOKIES_RESET.to_owned()));
+        remarks.chain(cookies).collect()
     }
 }
 

@@ -4,13 +4,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::act::{NAME, ParkAction};
 use crate::action::contract::{
     Action, ActionEntry, Before, Description, Planned, Prepared, Request, Seen, Standing, Wanted,
 };
 use crate::action::rooms::First;
+use crate::action::rooms::choice::COOKIES_RESET;
 use crate::action::rooms::make::make;
 use crate::action::rooms::options::{RoomOptions, opens_when_ready, room_options};
 use crate::action::rooms::passes::{check, own};
@@ -101,6 +102,10 @@ impl Prepared for ToPark {
     fn begin(&self, seen: &Seen) -> Result<Box<dyn Action>> {
         let mut rooms = make(seen, First::Rooms, self.options)?;
         let mut remarks = remarks(seen, self.options);
+        if rooms.resets_cookies() {
+            ensure!(self.options.named, COOKIES_RESET);
+            remarks.push(Remark::Warning(COOKIES_RESET.to_owned()));
+        }
         let ports = rooms.noted_ports(seen.gated);
         match own(seen.run, &rooms.admitted, &ports) {
             Ok(own) => rooms.passes.own = Some(own),

@@ -20,6 +20,10 @@ pub(crate) const AUTO: [&str; 3] = ["park", "hold", "drop"];
 /// The same with `--reload`.
 pub(crate) const AUTO_FOR_RELOADS: [&str; 3] = ["handover", "hold", "drop"];
 
+/// Where that is so, `--syn auto` does not park.
+pub(crate) const COOKIES_RESET: &str = "net.ipv4.tcp_syncookies is 2, and the service does not set SO_REUSEPORT: the kernel \
+                                        may reset one or two clients each time its listeners change";
+
 /// What is taken, and what was missing for those before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Choice {

@@ -22,7 +22,7 @@ use crate::kernel::room::reuseport::{Bindings, Lent};
 use crate::kernel::room::{Place, Room, Shelf, programs};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::{self, Netns};
-use crate::kernel::sockets::{Connection, Listener, Looks, Sample, Want, holders};
+use crate::kernel::sockets::{Connection, Cookies, Listener, Looks, Sample, Want, holders};
 use crate::process::attended::Life;
 
 use super::portions::Portions;
@@ -321,6 +321,13 @@ impl Rooms {
             moving: Moving::default(),
             given_back: false,
         })
+    }
+
+    /// The kernel answers each SYN with a cookie, and takes the ACK only at a listener of a group that has sent one
+    /// (tcp_synq_no_recent_overflow()). Listeners that get SO_REUSEPORT from syngate are in no group for that.
+    pub(crate) fn resets_cookies(&self) -> bool {
+        let always = self.sockets.syn_limits().cookies == Cookies::Always;
+        always && self.groups.iter().any(|group| group.lent)
     }
 
     pub(crate) fn netns(&self) -> Option<&Netns> {

@@ -2,7 +2,7 @@
 
 use super::endpoint::Endpoint;
 use super::host::Host;
-use crate::action::rooms::choice::{AUTO, Choice, first};
+use crate::action::rooms::choice::{AUTO, COOKIES_RESET, Choice, first};
 
 impl Host {
     /// What `--syn auto` does here, with the services on the ports that were asked for; `None`: as far as the host decides it.
@@ -13,7 +13,10 @@ impl Host {
                 (None, Some([])) => Err("nobody listens".to_owned()),
                 (None, known) => {
                     let mut all = known.unwrap_or_default().iter();
-                    all.try_for_each(|endpoint| self.parks(endpoint))
+                    all.try_for_each(|endpoint| match self.resets_cookies(endpoint) {
+                        true => Err(COOKIES_RESET.to_owned()),
+                        false => self.parks(endpoint),
+                    })
                 }
             },
             "hold" => {
@@ -24,6 +27,11 @@ impl Host {
             _ => Ok(()),
         };
         first(&AUTO, can)
+    }
+
+    /// Whether the kernel may reset clients of this service if they are parked.
+    pub(crate) fn resets_cookies(&self, endpoint: &Endpoint) -> bool {
+        self.sysctl("net.ipv4.tcp_syncookies") == Some(2) && endpoint.reuseport == Some(false)
     }
 
     /// Whether connections to this service can be parked here, as far as can be told without a room.
@@ -103,6 +111,12 @@ mod tests {
         host.nfqueue = no();
         assert_eq!(host.auto(None).action, "park");
         assert_eq!(host.auto(Some(&[])).lacking[0], "park: nobody listens");
+        let mut cookies = |value| {
+            host.sysctls.insert("net.ipv4.tcp_syncookies", Some(value));
+            [true, false].map(|reuseport| host.auto(Some(&[endpoint(reuseport)])).action)
+        };
+        assert_eq!(cookies(1), ["park", "park"]);
+        assert_eq!(cookies(2), ["park", "drop"]);
         (host.rooms.moves, host.rooms.copies) = (no(), no());
         let auto = host.auto(Some(&[endpoint(true)]));
         assert_eq!(auto.action, "drop");

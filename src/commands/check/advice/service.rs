@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::item::{Advice, shown};
-use crate::action::rooms::choice::{MOST_ROOMS, largest_room};
+use crate::action::rooms::choice::{COOKIES_RESET, MOST_ROOMS, largest_room};
 use crate::commands::check::endpoint::Endpoint;
 use crate::commands::check::host::Host;
 use crate::words::command_line::command_line;
@@ -121,11 +121,16 @@ impl Service<'_> {
         };
         let few = few_parked(host).unwrap_or_default();
         let slowly = match self.holders().0.contains("sshd") {
-            true => "; sshd refuses some of a burst (MaxStartups): take --release-rate 20",
+            true => "; sshd refuses some of a burst (MaxStartups): take --release-rate 40",
             false => "",
         };
+        let mut endpoints = self.endpoints.iter();
+        let cookies = match endpoints.any(|endpoint| host.resets_cookies(endpoint)) {
+            true => format!("; {COOKIES_RESET}, so --syn auto does not park"),
+            false => String::new(),
+        };
         let text = format!(
-            "--syn park is possible, and clients of a restart are connected at once: {how}{few}{slowly}"
+            "--syn park is possible, and clients of a restart are connected at once: {how}{few}{slowly}{cookies}"
         );
         Some(self.advice("parked", &text))
     }
