@@ -338,8 +338,13 @@ fn what_can_t_be_done_by_name_is_told_in_one_line() {
         ),
         (
             "restart haproxy",
-            "name its ports, as in syngate restart haproxy --port 80",
+            "If the service is down, start it: service haproxy start. If it runs, name its ports, as in syngate restart haproxy --port 80",
         ),
+        (
+            "restart 80",
+            "ports come behind --port, as in syngate check --port 80",
+        ),
+        ("haproxy restart", "is syngate restart haproxy meant?"),
         (
             "reload redis-server",
             "/etc/init.d/redis-server can't reload: syngate restart redis-server restarts it",

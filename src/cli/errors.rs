@@ -175,6 +175,9 @@ fn misplaced(word: &str, words: &[OsString]) -> String {
     if let Some(value) = of_syn(word, words) {
         return format!("{unexpected}: write --syn {value}");
     }
+    if let Some(call) = by_name(word, words) {
+        return format!("{unexpected}; is {call} meant?");
+    }
     match (before, called(words).0) {
         _ if word.starts_with(NO_HYPHENS) => {
             format!("{unexpected}: it begins with a dash as books have it; - is wanted, or --")
@@ -203,6 +206,16 @@ fn misplaced(word: &str, words: &[OsString]) -> String {
             }
         }
     }
+}
+
+/// `syngate restart haproxy`, for `syngate haproxy restart`: service(8) has them in that order.
+fn by_name(word: &str, words: &[OsString]) -> Option<String> {
+    let own: Vec<String> = own_words(words).collect();
+    let [name, verb] = &own[..] else {
+        return None;
+    };
+    let is_call = name == word && Named::has_subcommand(verb) && !name.starts_with('-');
+    is_call.then(|| format!("syngate {verb} {name}"))
 }
 
 /// `redirect=8080`, where `8080` stands behind `--syn redirect`.

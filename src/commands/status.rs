@@ -411,7 +411,7 @@ impl Entry {
             (Position::Open, _) => {
                 let goes_on = standing.open.map(|what| format!("{what}, and "));
                 let goes_on = goes_on.unwrap_or_default();
-                format!("{ports} is open; {goes_on}a run has locked it")
+                format!("{ports} is open; {goes_on}a run still works on it")
             }
             (Position::Unknown, _) => format!("{ports} is held by a run, and shut, or about to be"),
         }

@@ -211,6 +211,9 @@ fn unknown(named: &Named) -> Error {
             "there is no profile {}; syngate restart {short} is for a service",
             file.display()
         ),
+        _ if short.bytes().all(|byte| byte.is_ascii_digit()) => anyhow!(
+            "{short} is no service here: ports come behind --port, as in syngate check --port {short}"
+        ),
         _ => anyhow!(
             "{short} is no service here: there is no unit {}, no init script /etc/init.d/{short}, and no profile {}",
             named.args().name,

@@ -12,6 +12,7 @@ use super::of_script::of_script;
 use super::script::{SCRIPTS, Script};
 use crate::cli::Named;
 use crate::commands::check::endpoint::Control;
+use crate::kernel::caps;
 use crate::kernel::control_group;
 use crate::kernel::port_range::chosen_by_kernel;
 use crate::kernel::sockets::diag::Sockets;
@@ -123,7 +124,16 @@ impl Service {
                 "{who} is {}, so nobody listens on its ports: systemctl start {who} starts it; or {name_them}",
                 unit.state()
             ),
-            _ => format!("{who} listens on no TCP port here (looked at {looked_at}): {name_them}"),
+            _ if !caps::sys_ptrace() => format!(
+                "whose listeners these are can't be seen: run it as root (sudo); or {name_them}"
+            ),
+            Service::Unit(_) => {
+                format!("{who} listens on no TCP port here (looked at {looked_at}): {name_them}")
+            }
+            Service::Script(name, _) => format!(
+                "{who} listens on no TCP port here (looked at {looked_at}). If the service is down, start it: service \
+                 {name} start. If it runs, {name_them}"
+            ),
         }
     }
 }
