@@ -38,7 +38,10 @@ impl<'a> Podman<'a> {
             config.display()
         );
         program(host, "podman", &script);
-        host.must(words("mount -t tmpfs tmpfs /var/lib/containers"));
+        // It keeps a cache there, whatever it is told.
+        let own = "mkdir /run/lib /run/lib.work && mount -t overlay overlay -o \
+                   lowerdir=/var/lib,upperdir=/run/lib,workdir=/run/lib.work /var/lib";
+        host.must(["sh", "-ec", own]);
         host.must(words("sysctl -qw net.ipv4.ip_forward=1"));
         let podman = Podman { host };
         podman.import();
@@ -93,10 +96,19 @@ impl<'a> Podman<'a> {
 }
 
 impl Drop for Podman<'_> {
-    /// The control groups of containers are not the host's own.
+    /// The control groups of containers are the machine's. What is in them ends a moment later.
     fn drop(&mut self) {
-        self.sh("podman rm -fa -t 0; find /sys/fs/cgroup -depth -type d -name 'libpod*' -exec rmdir {} + 2>/dev/null");
+        self.sh("podman rm -fa -t 0");
+        let remove = "find /sys/fs/cgroup -depth -type d -path '*/libpod_parent*' -exec rmdir {} +";
+        let _ = testkit::wait_until(SOON, "their end", || self.sh(remove).code() == 0);
     }
+}
+
+/// Those of containers.
+fn control_groups() -> String {
+    let find = ["/sys/fs/cgroup", "-type", "d", "-path", "*/libpod_parent*"];
+    let found = std::process::Command::new("find").args(find).output();
+    String::from_utf8(found.unwrap().stdout).unwrap()
 }
 
 /// The line that runs the container, which listens after so many seconds.
@@ -142,6 +154,7 @@ fn stopped(clients: Vec<(&'static str, testkit::RunningLoad)>) -> Vec<(&'static 
 
 #[test]
 fn nobody_notices_that_a_container_is_replaced() {
+    let groups = control_groups();
     let pair = Pair::new().unwrap();
     let podman = Podman::on(&pair.server);
     podman.must("podman run -d --name other web /bin/busybox sleep 3600");
@@ -189,6 +202,8 @@ fn nobody_notices_that_a_container_is_replaced() {
     for (who, saw) in stopped(under_way) {
         assert!(saw.failed() > 0, "{who}: {saw}");
     }
+    drop(podman);
+    assert_eq!(control_groups(), groups);
 }
 
 /// docker and podman that say what they would, without any container.
