@@ -15,7 +15,7 @@ use crate::kernel::control_group;
 use crate::kernel::nfqueue::{self, packet};
 use crate::kernel::sockets::{holders, row};
 use crate::process::{ask, child, lock, pulse, rlimits, systemctl};
-use crate::run::{onlooker, way_round};
+use crate::run::{leave, onlooker, way_round};
 use crate::words::duration;
 use crate::words::limit::Limit::{self, Bytes, MiB, Number, Time};
 use crate::words::profile::LARGEST;
@@ -49,6 +49,8 @@ const SHARED: &[(&str, Limit)] = &[
     ),
     ("Late restart", Time(service::SETTLE_PATIENCE)),
     ("Late restart", Time(looks::HOLDERS_EVERY)),
+    ("Leave", Time(leave::COUNT_EVERY)),
+    ("Leave", Time(leave::LEAVE_SLACK)),
     ("Guard", Time(looks::GUARD_EVERY)),
     ("Guard", Time(LIST_EVERY)),
     ("Watchdog's start", Time(watchdog::START_TIMEOUT)),

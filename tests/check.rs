@@ -155,6 +155,10 @@ fn tells_what_the_host_can_do() {
             "table ip probed { chain c { type filter hook prerouting priority -311; dup to 127.0.0.1 device lo; }; }",
         ),
         (
+            "nft_reject",
+            "table inet probed { chain c { type filter hook input priority 9; reject with tcp reset; }; }",
+        ),
+        (
             "nft_queue",
             "table inet probed { chain c { type filter hook input priority 10; queue flags bypass to 0; }; }",
         ),
@@ -260,6 +264,7 @@ fn without_privilege_it_says_what_it_can_not_see() {
         "owner_tables",
         "prerouting",
         "nft_dup",
+        "nft_reject",
         "nft_queue",
     ] {
         assert_eq!(found["host"][field]["state"], "unknown", "{field}");

@@ -167,7 +167,7 @@ fn completes(name: &'static str) {
         ("syngate stat", "syngate status"),
         ("syngate status --js", "syngate status --json"),
         ("syngate status --dry", "syngate status --dry"),
-        ("syngate status --po", "syngate status --po"),
+        ("syngate status --qu", "syngate status --quiet"),
         ("syngate clear --fo", "syngate clear --force"),
         ("syngate --port 80 -- mkfif", "syngate --port 80 -- mkfifo"),
         (

@@ -243,6 +243,7 @@ fn scripts_are_for_any_sh() {
         "apt/needrestart-restart",
         "cron/syngate-push",
         "hooks/haproxy-certificate",
+        "keepalived/syngate-vrrp-check",
     ] {
         for checker in [&["shellcheck"][..], &["dash", "-n"]] {
             let ran = Command::new(checker[0])

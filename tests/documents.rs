@@ -452,8 +452,8 @@ fn man_and_schema_have_the_same_fields() {
     objects(&schema, &mut found);
     assert_eq!(
         found.len(),
-        11,
-        "the report, its phases, what was held, redirected, diverted, parked, handed over, not taken, the standby, what is left, \
+        12,
+        "the report, its phases, the leave, what was held, redirected, diverted, parked, handed over, not taken, the standby, what is left, \
          a listener"
     );
     let mut fields = BTreeSet::new();
@@ -766,7 +766,7 @@ fn what_was_found_has_its_test() {
     for (place, test) in named {
         let file = match place {
             "faults" => "tests/faults/tests/campaign.rs".to_owned(),
-            "status" => "src/commands/status.rs".to_owned(),
+            "status" => "src/commands/status/mod.rs".to_owned(),
             "action" => "src/action/tests.rs".to_owned(),
             module if module.contains("::") => format!("src/{}.rs", module.replace("::", "/")),
             file => format!("tests/{file}.rs"),

@@ -44,7 +44,7 @@ _syngate() {
 
     case "${cmd}" in
         syngate)
-            opts="-p -n -v -q -h -V --port --container --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet --help --version restart reload run status clear check keep"
+            opts="-p -n -v -q -h -V --port --container --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --leave --leave-from --leave-quiet --leave-timeout --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet --help --version restart reload run status clear check keep"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -190,6 +190,34 @@ _syngate() {
                     return 0
                     ;;
                 --linger)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --leave)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --leave-from)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --leave-quiet)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --leave-timeout)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -422,7 +450,7 @@ _syngate() {
             return 0
             ;;
         syngate__subcmd__reload)
-            opts="-h -p -n -v -q --no-precheck --help --port --container --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet"
+            opts="-h -p -n -v -q --no-precheck --help --port --container --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --leave --leave-from --leave-quiet --leave-timeout --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -568,6 +596,34 @@ _syngate() {
                     return 0
                     ;;
                 --linger)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --leave)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --leave-from)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --leave-quiet)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --leave-timeout)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -673,7 +729,7 @@ _syngate() {
             return 0
             ;;
         syngate__subcmd__restart)
-            opts="-h -p -n -v -q --no-precheck --help --port --container --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet"
+            opts="-h -p -n -v -q --no-precheck --help --port --container --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --leave --leave-from --leave-quiet --leave-timeout --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -819,6 +875,34 @@ _syngate() {
                     return 0
                     ;;
                 --linger)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --leave)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --leave-from)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --leave-quiet)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --leave-timeout)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -924,7 +1008,7 @@ _syngate() {
             return 0
             ;;
         syngate__subcmd__run)
-            opts="-h -p -n -v -q --no-precheck --help --port --container --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet"
+            opts="-h -p -n -v -q --no-precheck --help --port --container --to --allow-from --allow-local --interface --hook --listen-port --listen-netns --listen-netns-from --syn --max-held --max-held-per-source --release-timeout --release-rate --queue-num --reload --standby --standby-check --standby-timeout --standby-grace --keep-standby --max-diverted --peer-timeout --no-peer-check --linger --leave --leave-from --leave-quiet --leave-timeout --drain --drain-cmd --drain-until --ready-timeout --settle --open-on --max-closed --lock-timeout --precheck --ready-check --ready-url --ready-insecure --backend --xtables-wait --best-effort --report-file --dry-run --verbose --quiet"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1076,6 +1160,34 @@ _syngate() {
                     fi
                     return 0
                     ;;
+                --leave)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --leave-from)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --leave-quiet)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --leave-timeout)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
                 --drain)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
@@ -1175,12 +1287,26 @@ _syngate() {
             return 0
             ;;
         syngate__subcmd__status)
-            opts="-h --json --help"
+            opts="-p -q -h --port --quiet --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --port)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                -p)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

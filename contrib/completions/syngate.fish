@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_syngate_global_optspecs
-    string join \n p/port= container= to= allow-from= allow-local interface= hook= listen-port= listen-netns= listen-netns-from= syn= max-held= max-held-per-source= release-timeout= release-rate= queue-num= reload standby= standby-check= standby-timeout= standby-grace= keep-standby max-diverted= peer-timeout= no-peer-check linger= drain= drain-cmd= drain-until= ready-timeout= settle= open-on= max-closed= lock-timeout= precheck= ready-check= ready-url= ready-insecure backend= xtables-wait= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
+    string join \n p/port= container= to= allow-from= allow-local interface= hook= listen-port= listen-netns= listen-netns-from= syn= max-held= max-held-per-source= release-timeout= release-rate= queue-num= reload standby= standby-check= standby-timeout= standby-grace= keep-standby max-diverted= peer-timeout= no-peer-check linger= leave= leave-from= leave-quiet= leave-timeout= drain= drain-cmd= drain-until= ready-timeout= settle= open-on= max-closed= lock-timeout= precheck= ready-check= ready-url= ready-insecure backend= xtables-wait= best-effort report-file= n/dry-run v/verbose q/quiet h/help V/version
 end
 
 function __fish_syngate_needs_command
@@ -54,6 +54,10 @@ complete -c syngate -n "__fish_syngate_needs_command" -l standby-grace -d 'redir
 complete -c syngate -n "__fish_syngate_needs_command" -l max-diverted -d 'divert: max. number of connections at the peer at a time' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l peer-timeout -d 'divert: max. time for the peer to answer' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l linger -d 'redirect, divert: max. time to finish there' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l leave -d 'Ports whose health checks fail first' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l leave-from -d 'A load balancer\'s addresses' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l leave-quiet -d 'How long no new connection must have come' -r -f
+complete -c syngate -n "__fish_syngate_needs_command" -l leave-timeout -d 'Max. time to leave the load balancer' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l drain -d 'Max. time for requests in progress' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l drain-cmd -d 'Tell the service to say goodbye, before the drain' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l drain-until -d 'What the drain waits for' -r -f -a "handshakes\t'Handshakes are over and accept queues are empty: enough for reloads'
@@ -123,6 +127,10 @@ complete -c syngate -n "__fish_syngate_using_subcommand restart" -l standby-grac
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l max-diverted -d 'divert: max. number of connections at the peer at a time' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l peer-timeout -d 'divert: max. time for the peer to answer' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l linger -d 'redirect, divert: max. time to finish there' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l leave -d 'Ports whose health checks fail first' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l leave-from -d 'A load balancer\'s addresses' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l leave-quiet -d 'How long no new connection must have come' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand restart" -l leave-timeout -d 'Max. time to leave the load balancer' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l drain -d 'Max. time for requests in progress' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l drain-cmd -d 'Tell the service to say goodbye, before the drain' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l drain-until -d 'What the drain waits for' -r -f -a "handshakes\t'Handshakes are over and accept queues are empty: enough for reloads'
@@ -185,6 +193,10 @@ complete -c syngate -n "__fish_syngate_using_subcommand reload" -l standby-grace
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l max-diverted -d 'divert: max. number of connections at the peer at a time' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l peer-timeout -d 'divert: max. time for the peer to answer' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l linger -d 'redirect, divert: max. time to finish there' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l leave -d 'Ports whose health checks fail first' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l leave-from -d 'A load balancer\'s addresses' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l leave-quiet -d 'How long no new connection must have come' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand reload" -l leave-timeout -d 'Max. time to leave the load balancer' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l drain -d 'Max. time for requests in progress' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l drain-cmd -d 'Tell the service to say goodbye, before the drain' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l drain-until -d 'What the drain waits for' -r -f -a "handshakes\t'Handshakes are over and accept queues are empty: enough for reloads'
@@ -247,6 +259,10 @@ complete -c syngate -n "__fish_syngate_using_subcommand run" -l standby-grace -d
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l max-diverted -d 'divert: max. number of connections at the peer at a time' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l peer-timeout -d 'divert: max. time for the peer to answer' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l linger -d 'redirect, divert: max. time to finish there' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l leave -d 'Ports whose health checks fail first' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l leave-from -d 'A load balancer\'s addresses' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l leave-quiet -d 'How long no new connection must have come' -r -f
+complete -c syngate -n "__fish_syngate_using_subcommand run" -l leave-timeout -d 'Max. time to leave the load balancer' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l drain -d 'Max. time for requests in progress' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l drain-cmd -d 'Tell the service to say goodbye, before the drain' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l drain-until -d 'What the drain waits for' -r -f -a "handshakes\t'Handshakes are over and accept queues are empty: enough for reloads'
@@ -279,6 +295,8 @@ complete -c syngate -n "__fish_syngate_using_subcommand run" -l best-effort -d '
 complete -c syngate -n "__fish_syngate_using_subcommand run" -s n -l dry-run -d 'Print the plan and the rules; do nothing'
 complete -c syngate -n "__fish_syngate_using_subcommand run" -s v -l verbose -d 'Print each step'
 complete -c syngate -n "__fish_syngate_using_subcommand run" -s q -l quiet -d 'Print errors only'
+complete -c syngate -n "__fish_syngate_using_subcommand status" -s p -l port -d 'Only gates and runs of these TCP ports; may be repeated' -x -a '(__syngate_ports)'
+complete -c syngate -n "__fish_syngate_using_subcommand status" -s q -l quiet -d 'Print nothing: the exit status tells, as for a check of keepalived'
 complete -c syngate -n "__fish_syngate_using_subcommand status" -l json -d 'Print JSON'
 complete -c syngate -n "__fish_syngate_using_subcommand status" -s h -l help -d 'Print this help'
 complete -c syngate -n "__fish_syngate_using_subcommand clear" -s p -l port -d 'Only gates of these TCP ports; may be repeated' -x -a '(__syngate_ports)'

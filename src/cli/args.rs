@@ -117,6 +117,14 @@ pub(crate) enum Other {
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct StatusArgs {
+    /// Only gates and runs of these TCP ports; may be repeated
+    #[arg(short, long = "port", value_name = "PORTS", action = ArgAction::Append, value_parser = ports, allow_hyphen_values = true)]
+    pub(crate) ports: Vec<PortSet>,
+
+    /// Print nothing: the exit status tells, as for a check of keepalived
+    #[arg(short, long, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

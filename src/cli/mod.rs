@@ -3,6 +3,7 @@
 mod args;
 mod errors;
 mod help;
+mod leaving;
 mod named;
 mod options;
 mod profile;
@@ -18,6 +19,7 @@ use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
 pub use self::args::Args;
 pub(crate) use self::args::{CheckArgs, ClearArgs, KeepArgs, Named, Other, StatusArgs, Word};
 pub(crate) use self::errors::mistaken_variables;
+pub(crate) use self::leaving::{LEAVE_QUIET, LEAVE_TIMEOUT};
 pub(crate) use self::named::{Given, NamedArgs};
 pub(crate) use self::options::RunOptions;
 pub(crate) use self::profile::Profile;

@@ -8,6 +8,7 @@ use clap::ArgAction;
 use clap::builder::BoolishValueParser;
 
 use super::help::{CHECKS, GATED, MADE, TOLD, WHEN};
+use super::leaving::LeaveOptions;
 use super::values::{Names, Nets, interfaces, networks, settle};
 use crate::action::list::ActionArgs;
 use crate::decide::config::{OpenOn, Settle};
@@ -104,6 +105,9 @@ pub(crate) struct RunOptions {
 
     #[command(flatten)]
     pub(crate) action: ActionArgs,
+
+    #[command(flatten)]
+    pub(crate) leaving: LeaveOptions,
 
     /// Max. time for requests in progress
     ///

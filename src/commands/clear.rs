@@ -48,10 +48,12 @@ pub(crate) fn run(args: &ClearArgs, say: &Say) -> Exit {
         let run = census.run_of(gate);
         // A run with many ranges has locked all ports between them too.
         let ports = match &run {
-            Some(run) if gate.ports.is_empty() => &run.ports,
-            _ => &gate.ports,
+            Some(run) if gate.ports.is_empty() => run.ports.clone(),
+            // Who opens the gated ports means what the run refuses for their sake.
+            Some(run) if gate.leaves() => gate.ports.union(&run.ports),
+            _ => gate.ports.clone(),
         };
-        if !concerns(ports) {
+        if !concerns(&ports) {
             continue;
         }
         // A run that keeps its locks in another directory is not among them yet.

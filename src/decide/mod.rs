@@ -13,6 +13,7 @@ pub(crate) mod event;
 pub(crate) mod facts;
 mod handshakes;
 mod late;
+pub(crate) mod leaving;
 pub(crate) mod looks;
 pub(crate) mod missing;
 pub(crate) mod opening;

@@ -82,6 +82,15 @@ pub(crate) trait Backend {
     /// The count can't be read.
     fn syns_stopped(&mut self) -> Result<u64>;
 
+    /// How many new connections the rules of `--leave` have counted and let through. Begins anew where somebody
+    /// has removed the rules.
+    ///
+    /// # Errors
+    /// The count can't be read.
+    fn arrived(&mut self) -> Result<u64> {
+        Ok(0)
+    }
+
     /// Excepts these half-open connections from being steered elsewhere: their clients may send the
     /// SYN again.
     ///

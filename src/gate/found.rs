@@ -6,7 +6,8 @@ use super::kinds::Kind;
 use super::who::Who;
 use crate::kernel::room::known::RoomGuard;
 use crate::words::ports::PortSet;
-use crate::words::scope::Scope;
+use crate::words::scope::{Networks, Scope};
+use crate::words::steer::LEAVE;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -18,6 +19,8 @@ pub(crate) struct Found {
     pub who: Option<Who>,
     pub ports: PortSet,
     pub scope: Scope,
+    /// Whom the rules of `--leave` refuse; empty: everybody.
+    pub leave_from: Networks,
     pub syns_stopped: Option<u64>,
     pub opens_in: Option<Duration>,
 }
@@ -66,6 +69,17 @@ impl Found {
         self.who.as_ref().is_some_and(Who::is_keep)
     }
 
+    /// Its rules refuse health checks, as `--leave` has them.
+    pub(crate) fn leaves(&self) -> bool {
+        self.who.as_ref().is_some_and(|who| who.action == LEAVE)
+    }
+
+    /// The id with which its run holds locks.
+    pub(crate) fn run_id(&self) -> &String {
+        let of = self.who.as_ref().and_then(|who| who.of.as_ref());
+        of.unwrap_or(&self.run)
+    }
+
     pub(crate) fn whose(&self) -> String {
         match &self.who {
             Some(who) => format!("pid {} ({})", who.pid, who.command),
@@ -102,6 +116,7 @@ mod tests {
             who: None,
             ports: PortSet::EMPTY,
             scope: Scope::default(),
+            leave_from: Networks::default(),
             syns_stopped: None,
             opens_in: None,
         };
@@ -112,5 +127,12 @@ mod tests {
             ..Who::default()
         });
         assert_eq!(found.whose(), "pid 7 (service web restart)");
+        assert_eq!((found.run_id().as_str(), found.leaves()), ("01", false));
+        found.who = Some(Who {
+            action: "leave".to_owned(),
+            of: Some("02".to_owned()),
+            ..Who::default()
+        });
+        assert_eq!((found.run_id().as_str(), found.leaves()), ("02", true));
     }
 }

@@ -96,6 +96,14 @@ impl Gate {
         self.backend.syns_stopped().ok()
     }
 
+    /// See [`Backend::arrived`].
+    ///
+    /// # Errors
+    /// The count can't be read.
+    pub(crate) fn arrived(&mut self) -> Result<u64> {
+        self.backend.arrived()
+    }
+
     /// Excepts these half-open connections from being steered elsewhere.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ impl Who {
             up: up(),
             boot: living::boot(),
             action: action.to_owned(),
+            of: None,
             lock: lock_file(locks),
             locks: unusual_directory(),
             command: command.to_owned(),

@@ -23,7 +23,7 @@ use crate::process::living::somebody_in;
 use crate::process::poll::comes_true;
 use crate::process::send::send;
 use crate::words::ports::PortSet;
-use crate::words::scope::Scope;
+use crate::words::scope::{Networks, Scope};
 
 /// How long a guard may take to hand over and end: it waits for handshakes that are under way. Then it is
 /// killed, and the kernel hands over.
@@ -134,6 +134,7 @@ fn look(guard: RoomGuard) -> Result<Found> {
         })),
         ports,
         scope: Scope::default(),
+        leave_from: Networks::default(),
         syns_stopped: None,
     })
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use crate::words::family::Family;
 use crate::words::ports::PortSet;
-use crate::words::scope::Scope;
+use crate::words::scope::{Networks, Scope};
 use crate::words::steer::Steer;
 
 /// Every name that syngate gives to an object in the kernel begins with this. The run's id follows.
@@ -26,4 +27,34 @@ pub(crate) struct Rules {
     pub passes_proxied: bool,
     /// A SYN with [`PASS_MARK`] passes.
     pub passes_marked: bool,
+    /// For [`Steer::Refuse`], and for nothing else.
+    pub leaving: Option<Leaving>,
+}
+
+impl Rules {
+    /// Whether they concern packets of this IP version.
+    pub(crate) fn are_for(&self, family: Family) -> bool {
+        self.scope.gates(family) || self.stop(family)
+    }
+
+    /// Whether they stop SYNs of this IP version: `--leave-from` may name addresses of the other one only.
+    pub(crate) fn stop(&self, family: Family) -> bool {
+        let Some(leaving) = &self.leaving else {
+            return self.scope.gates(family);
+        };
+        let named = leaving.from.is_empty() || !leaving.from.of(family).is_empty();
+        named && (!leaving.narrowed || self.scope.gates(family))
+    }
+}
+
+/// What rules that refuse health checks have besides. Their ports are those that they refuse. Their scope is
+/// what they count in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Leaving {
+    /// Who is refused; empty: everybody.
+    pub from: Networks,
+    /// Only what comes to the scope's addresses and interfaces is refused.
+    pub narrowed: bool,
+    /// The ports whose new connections are counted, unless they are refused.
+    pub counted: PortSet,
 }

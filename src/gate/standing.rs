@@ -176,7 +176,7 @@ fn is_stale(gate: &Found, roll: &Roll) -> Option<bool> {
     // A lock holder without a run id may be the gate's run.
     let nameless = roll.living.iter().any(|l| l.holder.run.is_empty());
     if roll.file == Some(who.lock?) && !nameless {
-        return Some(!roll.living.iter().any(|l| l.holder.run == gate.run));
+        return Some(!roll.living.iter().any(|l| l.holder.run == *gate.run_id()));
     }
     (living::may_live(who.pid) == Some(false)).then_some(true)
 }
@@ -204,7 +204,10 @@ impl Census {
     /// The gate's run, if it is alive.
     pub(crate) fn run_of(&mut self, gate: &Found) -> Option<Living> {
         let living = &self.roll_for(gate).living;
-        living.iter().find(|l| l.holder.run == gate.run).cloned()
+        living
+            .iter()
+            .find(|l| l.holder.run == *gate.run_id())
+            .cloned()
     }
 
     /// The control groups of runs that are dead.

@@ -20,6 +20,8 @@ pub(crate) struct Who {
     /// The boot of the host, as [`boot`](crate::process::living::boot) names it: rules may be saved and restored.
     pub boot: Option<String>,
     pub action: String,
+    /// The run whose rules these are, if they are not called after it.
+    pub of: Option<String>,
     /// The run's lock file.
     pub lock: Option<FileId>,
     /// The lock file's directory, if it is not the default.
@@ -48,6 +50,7 @@ impl Who {
             up: fact("up").and_then(|up| up.parse().ok()).unwrap_or(0),
             boot: fact("boot").map(str::to_owned),
             action: fact("syn").unwrap_or("drop").to_owned(),
+            of: fact("of").map(str::to_owned),
             lock: fact("lock").and_then(FileId::parse),
             locks: fact("locks").map(PathBuf::from),
             command: command.to_owned(),
@@ -64,6 +67,7 @@ impl fmt::Display for Who {
             up,
             boot,
             action,
+            of,
             lock,
             locks,
             command,
@@ -73,6 +77,9 @@ impl fmt::Display for Who {
             write!(f, "boot={boot} ")?;
         }
         write!(f, "syn={action} ")?;
+        if let Some(of) = of {
+            write!(f, "of={of} ")?;
+        }
         if let Some(lock) = lock {
             write!(f, "lock={lock} ")?;
         }
@@ -103,6 +110,7 @@ pub(crate) fn withstand(bytes: &[u8]) {
         up: 2,
         boot: plain.then(|| "0123abcd".to_owned()),
         action: "divert=fe80::1%eth0".to_owned(),
+        of: plain.then(|| "0123456789abcdef".to_owned()),
         lock: FileId::parse("1:2"),
         locks: plain.then(|| locks.into()),
         command: command.to_owned(),
@@ -122,12 +130,14 @@ mod tests {
             up: 4_000,
             boot: Some("0123abcd".to_owned()),
             action: "drop".to_owned(),
+            of: None,
             lock: FileId::parse("26:4711"),
             locks: Some("/tmp/locks".into()),
             command: "sh -c 'command=x; exit'".to_owned(),
         };
         let elsewhere = Who {
             boot: None,
+            of: Some("0123456789abcdef".to_owned()),
             locks: Some("/tmp/command=x/locks".into()),
             ..who.clone()
         };

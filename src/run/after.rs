@@ -20,6 +20,8 @@ use crate::words::ready::Ready;
 
 impl Run<'_> {
     pub(super) fn conclude(mut self, state: State) -> Ending {
+        // Without a gate nobody has asked for its removal.
+        self.remove_refusals();
         let left = self.prepared.leave();
         self.tell_output_of_check();
         self.look_after(&state);

@@ -26,7 +26,7 @@ impl Backend {
     pub(crate) fn on_this_host(self, steer: Steer) -> Backend {
         let to_hold = match steer {
             Steer::Queue(_) => backends::to_hold(self.given),
-            Steer::Drop | Steer::Redirect(_) | Steer::Divert(_) => self.to_hold,
+            Steer::Drop | Steer::Redirect(_) | Steer::Divert(_) | Steer::Refuse => self.to_hold,
         };
         Backend { to_hold, ..self }
     }
@@ -35,7 +35,7 @@ impl Backend {
     pub(crate) fn of(self, steer: Steer) -> Choice {
         match steer {
             Steer::Queue(_) => self.to_hold,
-            Steer::Drop | Steer::Redirect(_) | Steer::Divert(_) => self.given,
+            Steer::Drop | Steer::Redirect(_) | Steer::Divert(_) | Steer::Refuse => self.given,
         }
     }
 

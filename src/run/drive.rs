@@ -34,6 +34,8 @@ pub(super) struct Run<'a> {
     /// queue goes.
     pub action: Box<dyn Action>,
     pub gate: Option<Gate>,
+    /// What refuses health checks, until the gate is open.
+    pub leave: Option<Gate>,
     /// Where the gate's rules steer SYNs, if it has any.
     pub steer: Option<Steer>,
     /// By which `--drain-cmd`, `--ready-check` or `--ready-url` passes the gate's rules.
@@ -98,6 +100,7 @@ impl<'a> Run<'a> {
             record,
             action,
             gate,
+            leave: None,
             steer,
             door,
             prepared,
@@ -210,6 +213,7 @@ impl<'a> Run<'a> {
                 self.note_if_fallen();
                 self.open();
                 self.let_go();
+                self.answer_checks();
                 self.look_back();
                 Event::Done
             }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::action::contract::Description;
 use crate::decide::config::{OpenOn, Settle};
 use crate::gate::backends::script;
-use crate::gate::kinds::Kind;
+use crate::gate::kinds::{Choice, Kind};
 use crate::run::plan::{Listeners, Plan, Refused};
 use crate::words::ready::{Ready, To};
 use crate::words::run_id::new_id;
@@ -17,24 +17,33 @@ use crate::words::run_id::new_id;
 pub(crate) fn dry_run(plan: &Plan) -> Result<String, Refused> {
     let steer = plan.action.steer();
     let steer = steer.map_err(|error| Refused::Options(format!("{error:#}")))?;
+    let kind = |choice: Choice| choice.kinds().first().copied().unwrap_or(Kind::Nft);
+    let leave = plan.leave.as_ref().map(|leave| {
+        let (rules, settings) = (plan.leave_rules(leave), plan.leave_settings(&new_id()));
+        let kind = kind(plan.backend.given);
+        script(kind, &rules, &settings, plan.leaves_for(leave)) + "\n"
+    });
+    let leave = leave.unwrap_or_default();
     let Some(steer) = steer else {
-        return Ok(describe(plan));
+        return Ok(format!("{}\n{leave}", describe(plan)));
     };
-    let kinds = plan.backend.of(steer).kinds();
-    let kind = kinds.first().copied().unwrap_or(Kind::Nft);
+    let kind = kind(plan.backend.of(steer));
     let settings = plan.settings(&new_id(), steer);
     let rules = script(kind, &plan.rules(steer), &settings, plan.max_closed);
     let rather = plan.action.describe(plan.gated()).rather;
     let only =
         rather.map(|first| format!("# the rules, only if {} can't be done here:\n", first.name));
     let only = only.unwrap_or_default();
-    Ok(format!("{}\n{only}{rules}", describe(plan)))
+    Ok(format!("{}\n{leave}{only}{rules}", describe(plan)))
 }
 
 fn describe(plan: &Plan) -> String {
     let action = plan.action.describe(plan.gated());
     let (closed, opening) = (closed(plan, &action), opening(plan, &action));
-    let lines = [before(plan), action.before, closed, opening, action.after];
+    let leaving = plan.leave.iter();
+    let leaving = leaving.flat_map(|leave| leave.lines(&plan.gated().ports));
+    let before = [before(plan), action.before, leaving.collect()].concat();
+    let lines = [before, closed, opening, action.after];
     let mut text = String::new();
     for line in lines.iter().flatten() {
         let _ = writeln!(text, "# {line}");

@@ -7,11 +7,13 @@ mod after;
 mod backend;
 #[cfg(test)]
 mod bad_input;
+mod balancer;
 mod beside;
 mod call;
 mod close;
 mod drive;
 mod dry_run;
+pub(crate) mod leave;
 mod met;
 pub(crate) mod onlooker;
 mod place;
@@ -131,15 +133,18 @@ fn under_lock(
         looking_since = Instant::now();
     }
     let prepared = call.prepare_action(&mut sockets, record)?;
-    let closed = call.starter().and_then(|starter| {
+    let closed = call.leave(record).and_then(|leave| {
+        let starter = call.starter()?;
         let closed = call.close(&*prepared, &mut sockets, looking_since, record)?;
-        Ok((closed, starter))
+        Ok((closed, starter, leave))
     });
-    let (closed, starter) = closed.inspect_err(|_| prepared.dismiss(call.say, call.signals))?;
+    let (closed, starter, leave) =
+        closed.inspect_err(|_| prepared.dismiss(call.say, call.signals))?;
     record.closed_after = closed.gate.as_ref().map(|gate| gate.closed_at() - started);
     let mut state = closed.state(call.plan, &record.before);
     let machine = Box::new(Machine::new(call, sockets, starter));
     let mut run = Run::new((call.plan, call.say), record, machine, closed, prepared);
+    run.leave = leave;
     run.drive(&mut state);
     Ok(run.conclude(state))
 }

@@ -47,7 +47,7 @@ pub(crate) fn place(
         (HookChoice::Prerouting, _) => Place::at(Where::Prerouting),
         (HookChoice::Auto, Steer::Divert(_)) => of_a_divert(ports, &firewall),
         (_, Steer::Drop | Steer::Divert(_)) => between(choice, &firewall, vrf),
-        (_, Steer::Queue(_)) => Place::default(),
+        (_, Steer::Queue(_) | Steer::Refuse) => Place::default(),
     };
     place.warnings.extend(proxied);
     let first = firewall.consumers.first();

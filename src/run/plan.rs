@@ -19,6 +19,7 @@ use crate::kernel::sockets::netns::Netns;
 use crate::process::meanwhile::Meanwhile;
 use crate::process::{own_unit, rlimits};
 use crate::run::backend::Backend;
+use crate::run::balancer::Leave;
 use crate::run::place::{Place, place};
 use crate::run::program::resolve;
 use crate::run::report::file::{check_report_file, try_report_file};
@@ -44,6 +45,9 @@ pub(crate) struct Plan {
     pub ready: Option<Ready>,
     pub listeners: Listeners,
     pub lock_timeout: Duration,
+    pub leave: Option<Leave>,
+    /// `--hook`, as given.
+    pub hook: HookChoice,
     /// COMMAND's executable file.
     pub program: PathBuf,
     /// `--hook`, as decided.
@@ -81,6 +85,7 @@ impl Plan {
         let options = &args.options;
         let gated = gated(options);
         let action = make_sense(options, &gated).map_err(Refused::Options)?;
+        let leave = Leave::wanted(options, &gated).map_err(Refused::Options)?;
         let installed = backends::installed(options.backend, path);
         installed.map_err(|why| Refused::Options(format!("--backend {why}")))?;
         if let Some(file) = &options.report_file {
@@ -110,6 +115,8 @@ impl Plan {
             ready: ready(options),
             listeners: listeners(options),
             lock_timeout: options.lock_timeout,
+            leave,
+            hook: options.hook,
             program: resolve(name, path).map_err(Refused::Command)?,
             place: Place::default(),
             command: args.command.clone(),
@@ -201,10 +208,16 @@ impl Plan {
 
     /// What the kernel contains while the gate is closed.
     pub(crate) fn rules(&self, steer: Steer) -> Rules {
+        let mut scope = self.gated().scope.clone();
+        if let Some(leave) = &self.leave {
+            let spared = [scope.allow_from.all(), leave.spares().all()];
+            scope.allow_from = Networks::new(spared.concat());
+        }
         Rules {
             ports: self.gated().ports.clone(),
-            scope: self.gated().scope.clone(),
+            scope,
             steer,
+            leaving: None,
             passes_proxied: self.place.passes_proxied,
             passes_marked: (self.ready.is_some() || self.drain_cmd.is_some())
                 && !self.gated().scope.allow_local,

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::decide::facts::Facts;
 use crate::kernel::sockets::{Sample, SocketId};
+use crate::run::balancer::LeaveRow;
 use crate::run::report::time::Closed;
 use crate::tell::warnings::Warnings;
 use crate::words::run_id::new_id;
@@ -24,6 +25,8 @@ pub(crate) struct Record {
     pub lock: Option<Duration>,
     /// Duration of `--precheck`.
     pub precheck: Option<Duration>,
+    /// `None`: no load balancer was left.
+    pub leave: Option<LeaveRow>,
     /// From the start of syngate to the closed gate.
     pub closed_after: Option<Duration>,
     /// From the decision to open to the open gate.
@@ -73,6 +76,7 @@ impl Record {
             backend: None,
             lock: None,
             precheck: None,
+            leave: None,
             closed_after: None,
             open_took: None,
             before: Sample::default(),

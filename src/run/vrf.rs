@@ -17,7 +17,7 @@ pub(super) fn warning(steer: Steer, scope: &Scope, nft: bool) -> Option<String> 
     }
     let vrf = of_this_host(scope)?;
     let hint = match steer {
-        Steer::Drop | Steer::Queue(_) => "--hook input does",
+        Steer::Drop | Steer::Queue(_) | Steer::Refuse => "--hook input does",
         Steer::Redirect(_) | Steer::Divert(_) => "nft on Linux 6.16 and newer does",
     };
     Some(format!(
@@ -30,7 +30,7 @@ pub(super) fn warning(steer: Steer, scope: &Scope, nft: bool) -> Option<String> 
 /// addresses of VRFs.
 fn sees(steer: Steer, hook: Where, nft: bool, looks_there: bool) -> bool {
     match (steer, hook) {
-        (Steer::Drop | Steer::Queue(_), Where::Input) => true,
+        (Steer::Drop | Steer::Queue(_) | Steer::Refuse, Where::Input) => true,
         // It has a second chain in the input hook.
         (Steer::Drop, Where::Prerouting) => nft,
         _ => nft && looks_there,

@@ -6,6 +6,7 @@ use crate::decide::event::Event;
 use crate::gate::gate::Gate;
 use crate::process::signals::Caught;
 use crate::run::drive::Run;
+use crate::run::leave::keep_refusing;
 use crate::run::plan::Plan;
 use crate::run::world::Program;
 use crate::words::ending::Ending;
@@ -62,6 +63,7 @@ impl Run<'_> {
 
     /// The out-of-memory killer or an administrator may have killed the watchdog, or stopped it.
     pub(super) fn keep_watched(&mut self) {
+        self.keep_refusing();
         let Some(gate) = &mut self.gate else {
             return;
         };
@@ -200,12 +202,46 @@ impl Run<'_> {
     /// Whether removing the rest of the gate would drop SYNs that another run holds.
     pub(super) fn others_hold(&mut self) -> bool {
         let own = self.steer.and_then(Steer::queue);
-        let gate = self.gate.as_ref();
-        gate.is_some_and(Gate::empties_queues) && self.world.others_hold(own)
+        let mut gates = [&self.gate, &self.leave].into_iter().flatten();
+        gates.any(Gate::empties_queues) && self.world.others_hold(own)
+    }
+
+    /// Health checks are refused for as long as the gate is shut.
+    fn keep_refusing(&mut self) {
+        let found = self.leave.as_mut().map(keep_refusing);
+        found.into_iter().flatten().for_each(|text| self.warn(text));
+    }
+
+    /// The gate is open: health checks are answered again.
+    pub(super) fn answer_checks(&mut self) {
+        if let Some(Err(error)) = self.leave.as_mut().map(Gate::open) {
+            // Dropping it leaves that to the kernel, or to the watchdog.
+            self.leave = None;
+            self.warn(format!(
+                "--leave: health checks may still be refused: {error:#}"
+            ));
+        }
+    }
+
+    /// Removes the rules that have refused health checks.
+    pub(super) fn remove_refusals(&mut self) {
+        let Some(mut leave) = self.leave.take() else {
+            return;
+        };
+        match leave.remove() {
+            Ok(refused) => {
+                let row = self.record.leave.as_mut();
+                row.into_iter().for_each(|row| row.refused = refused);
+            }
+            Err(error) => self.warn(format!(
+                "the rules of --leave could not be removed ({error:#}): syngate clear does"
+            )),
+        }
     }
 
     /// Reads the counters and removes the rules. If that fails, dropping the `Gate` removes them.
     pub(super) fn remove(&mut self) {
+        self.remove_refusals();
         if let Some(mut gate) = self.gate.take() {
             match gate.remove() {
                 Ok(counted) => {

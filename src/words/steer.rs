@@ -7,6 +7,9 @@ use crate::words::hop::NextHop;
 
 pub(crate) type QueueNum = u16;
 
+/// What stands in the place of the action for the rules of `--leave`.
+pub(crate) const LEAVE: &str = "leave";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Steer {
     /// Nowhere: the kernel drops it and the client sends it again.
@@ -21,6 +24,8 @@ pub(crate) enum Steer {
     /// regardless of the scope's hook. After the gate has opened, diverted connections go on until the
     /// rules are removed. A SYN is dropped if its IP version has no peer, or the table is full.
     Divert(Diversion),
+    /// Back to its client, as a refusal: for a health check, while a run leaves its load balancer.
+    Refuse,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +61,7 @@ impl std::fmt::Display for Steer {
                 let peers: Vec<String> = to.peers().map(|peer| peer.to_string()).collect();
                 write!(f, "={}", peers.join(","))
             }
-            Steer::Drop | Steer::Queue(_) => Ok(()),
+            Steer::Drop | Steer::Queue(_) | Steer::Refuse => Ok(()),
         }
     }
 }
@@ -69,13 +74,14 @@ impl Steer {
             Steer::Queue(_) => "hold",
             Steer::Redirect(_) => "redirect",
             Steer::Divert(_) => "divert",
+            Steer::Refuse => LEAVE,
         }
     }
 
     pub(crate) fn queue(self) -> Option<QueueNum> {
         match self {
             Steer::Queue(number) => Some(number),
-            Steer::Drop | Steer::Redirect(_) | Steer::Divert(_) => None,
+            Steer::Drop | Steer::Redirect(_) | Steer::Divert(_) | Steer::Refuse => None,
         }
     }
 
@@ -109,6 +115,7 @@ mod tests {
             (Steer::Queue(7), "hold", false),
             (Steer::Redirect(81), "redirect=81", true),
             (Steer::Divert(both), "divert=10.0.0.2,fe80::2%eth0", false),
+            (Steer::Refuse, "leave", false),
         ] {
             assert_eq!(steer.to_string(), shown);
             assert_eq!(steer.translates(), translates, "{shown}");

@@ -89,6 +89,7 @@ mod gate {
         mod compared;
         mod compile;
         mod divert;
+        mod leaving;
         mod names;
         mod refused;
         mod ruleset;

@@ -83,6 +83,8 @@ pub(crate) struct Host {
     pub(crate) prerouting: Support,
     /// Copies of packets to a neighbour, for `--syn divert`.
     pub(crate) nft_dup: Support,
+    /// Resets in answer to packets, for `--leave`.
+    pub(crate) nft_reject: Support,
     /// Queues that a program can read.
     pub(crate) nfqueue: Support,
     /// nft's expression that sends packets into such a queue.
@@ -148,6 +150,7 @@ pub(crate) mod tests {
             owner_tables: Support::Yes,
             prerouting: Support::Yes,
             nft_dup: Support::Yes,
+            nft_reject: Support::Yes,
             nfqueue: Support::Yes,
             nft_queue: Support::Yes,
             xt_nfqueue: Support::Yes,

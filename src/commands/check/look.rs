@@ -29,6 +29,7 @@ impl Host {
             owner_tables: asked.owner,
             prerouting: asked.prerouting,
             nft_dup: asked.dup,
+            nft_reject: asked.reject,
             nfqueue: asked.nfqueue,
             nft_queue: asked.queue,
             xt_nfqueue: asked.xt_nfqueue,

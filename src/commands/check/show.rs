@@ -88,6 +88,10 @@ fn host_rows(findings: &Findings) -> Vec<(&'static str, String)> {
             "nft dup",
             yes_or(&host.nft_dup, ": --syn divert, for a pair of hosts"),
         ),
+        (
+            "nft reject",
+            yes_or(&host.nft_reject, ": --leave, behind a load balancer"),
+        ),
         ("NFQUEUE", nfqueue(findings)),
         ("waiting rooms", rooms(host)),
         ("--syn auto", auto(findings)),

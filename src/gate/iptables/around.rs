@@ -193,6 +193,7 @@ pub(crate) fn withstand(text: &str) {
             steer,
             passes_proxied: false,
             passes_marked: false,
+            leaving: None,
         };
         for place in places(&rules) {
             let table = Table::of(text, place.table);

@@ -7,12 +7,12 @@ use anyhow::{Context, Result, bail};
 use super::around::{Fault, Table};
 use super::compile::{Clock, End, Place, Script, date_stop, places};
 use super::erase::erase_with;
-use super::failures::{LockHeld, NotUndone, TooLate, hangs, no_such_table, time_left};
+use super::failures::{LockHeld, NotUndone, TooLate, can_be_done, hangs, no_such_table, time_left};
 use super::listing;
 use super::present::has_ipv6;
 use super::programs::{BRIEFLY, Programs};
 use super::recent;
-use super::save::parts;
+use super::save::{Part, parts};
 use super::standing::{Made, Standing, list, told};
 use crate::gate::backend::{Backend, Deadline, Remark, fail_on_demand};
 use crate::gate::kinds::{Kind, Variant};
@@ -23,14 +23,15 @@ use crate::gate::who::Who;
 use crate::words::family::Family;
 use crate::words::lacking::Lacking;
 use crate::words::ports::PortSet;
-use crate::words::scope::Scope;
-use crate::words::steer::Steer;
 
 /// How much later than `--max-closed` the kernel may open the gate by itself.
 const LATEST: Duration = Duration::from_secs(1);
 /// How often the backend tries to make the rules when that takes too long: the xtables lock is
 /// busy, or there are many rules.
 const MAKE_TRIES: usize = 3;
+
+/// The SYNs that the rules have stopped.
+const STOPPED: fn(&Part) -> u64 = |part| part.syns_stopped;
 
 pub(crate) struct Iptables {
     variant: Variant,
@@ -92,10 +93,10 @@ impl Iptables {
     }
 
     /// The IP versions to gate: those in the scope that this host has.
-    fn families(&mut self, scope: &Scope) -> Result<Vec<Family>> {
+    fn families(&mut self, rules: &Rules) -> Result<Vec<Family>> {
         let mut families = Vec::new();
         for family in Family::ALL {
-            if !scope.gates(family) {
+            if !rules.are_for(family) {
                 continue;
             }
             match (family, has_ipv6(), self.programs.has(family)) {
@@ -127,7 +128,7 @@ impl Iptables {
 
     /// Makes the rules with the first of the kernel's clocks that works here.
     fn make(&mut self, rules: &Rules, until: Deadline) -> Result<()> {
-        let families = self.families(&rules.scope)?;
+        let families = self.families(rules)?;
         // A process that may not list rules could not remove them either.
         let mut saved = Some(listing::all(&self.programs, &families)?);
         if !self.watchdog.as_mut().is_some_and(Watchdog::is_ready) {
@@ -185,7 +186,7 @@ impl Iptables {
         let mut made = Vec::new();
         for (family, saved) in families.iter().zip(&saved) {
             match self.make_one(*family, rules, saved, &clock) {
-                Ok(place) => made.push(Made::new(*family, place)),
+                Ok(place) => made.push(Made::new(*family, place, rules)),
                 Err(error) if *family == Family::V6 && no_such_table(&error) => {
                     self.remark(Remark::Warning(format!("IPv6 is not gated: {error:#}")));
                 }
@@ -365,7 +366,7 @@ impl Iptables {
             return self.make(&rules, until);
         };
         let at_once = !was.armed && was.arm(&self.id);
-        let counted = self.count(&was.families()).unwrap_or(0);
+        let counted = self.count(&was.families(), STOPPED).unwrap_or(0);
         if let Err(fault @ (Fault::Passes(_) | Fault::Behind(_))) = was.found() {
             self.remark(Remark::Warning(format!(
                 "the gate's rules were put in their place again: {}",
@@ -389,11 +390,11 @@ impl Iptables {
         made
     }
 
-    /// The SYNs that the rules have counted.
-    fn count(&self, families: &[Family]) -> Result<u64> {
+    /// What the rules have counted.
+    fn count(&self, families: &[Family], of: fn(&Part) -> u64) -> Result<u64> {
         let saved = listing::all(&self.programs, families)?;
         let counts = saved.iter().map(|saved| parts(saved).remove(&self.id));
-        Ok(counts.flatten().map(|part| part.syns_stopped).sum())
+        Ok(counts.flatten().map(|part| of(&part)).sum())
     }
 }
 
@@ -404,14 +405,7 @@ impl Backend for Iptables {
 
     fn install(&mut self, ports: &PortSet, until: Deadline) -> Result<()> {
         self.wanted.ports = ports.clone();
-        anyhow::ensure!(
-            !matches!(self.wanted.steer, Steer::Divert(_)),
-            Lacking(
-                "--syn divert can't be done: iptables can't remember connections by the packets that \
-                 it sees"
-                    .to_owned()
-            )
-        );
+        can_be_done(&self.wanted)?;
         fail_on_demand(self.wanted.steer)?;
         self.make(&self.wanted.clone(), until)?;
         self.rules = Some(self.wanted.clone());
@@ -442,8 +436,13 @@ impl Backend for Iptables {
 
     fn syns_stopped(&mut self) -> Result<u64> {
         let standing = self.standing.as_ref();
-        let counted = standing.map(|standing| self.count(&standing.families()));
+        let counted = standing.map(|standing| self.count(&standing.families(), STOPPED));
         Ok(self.counted_before + counted.transpose()?.unwrap_or_default())
+    }
+
+    fn arrived(&mut self) -> Result<u64> {
+        let families = self.standing.as_ref().map(Standing::families);
+        self.count(&families.unwrap_or_default(), |part| part.arrived)
     }
 
     fn exposed(&self) -> bool {

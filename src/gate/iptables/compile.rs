@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::save::Part;
-use crate::gate::rules::{PASS_MARK, PREFIX, Rules};
+use crate::gate::rules::{Leaving, PASS_MARK, PREFIX, Rules};
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
 use crate::words::scope::Where;
@@ -65,6 +65,11 @@ fn stop_chain(id: &str) -> String {
     format!("{PREFIX}{id}_s")
 }
 
+/// The chain that counts new connections which are let through.
+fn count_chain(id: &str) -> String {
+    format!("{PREFIX}{id}_c")
+}
+
 pub(super) fn recent_name(id: &str, family: Family) -> String {
     match family {
         Family::V4 => format!("{PREFIX}{id}_4"),
@@ -82,6 +87,8 @@ pub(super) fn places(rules: &Rules) -> Vec<Place> {
     match (rules.steer, rules.scope.hook) {
         // Packets that come in, and packets that this host sends to itself.
         (Steer::Redirect(_), _) => vec![place("nat", &["PREROUTING", "OUTPUT"], End::First)],
+        // x_tables refuses packets in this table alone (reject_tg_reg).
+        (Steer::Refuse, _) => vec![place("filter", &["INPUT"], End::First)],
         // A queue in the table filter would let SYNs pass the host's own rules there. The table
         // security comes after filter: a SYN that the host refuses is never held. Some kernels lack
         // it. The table mangle comes before filter: a released SYN goes on through filter.
@@ -126,6 +133,7 @@ impl Script<'_> {
             // Without an address, so that the packet keeps its own.
             (Steer::Redirect(port), _) => format!("-p tcp -j DNAT --to-destination :{port}"),
             // The backend refuses to divert, so a divert never comes here.
+            (Steer::Refuse, _) => "-p tcp -j REJECT --reject-with tcp-reset".to_owned(),
             (Steer::Drop | Steer::Queue(_) | Steer::Divert(_), None) => "-j DROP".to_owned(),
         };
         let insert = |built_in: &str| match end {
@@ -134,6 +142,10 @@ impl Script<'_> {
         };
         // To declare a chain empties it (iptables-restore(8), --noflush).
         let mut script = format!("*{table}\n:{chain} - [0:0]\n:{stop} - [0:0]\n");
+        if self.rules.leaving.is_some() {
+            let count = count_chain(self.id);
+            let _ = writeln!(script, ":{count} - [0:0]\n-A {count} -j RETURN");
+        }
         for jump in standing.jumps_deleted() {
             let _ = writeln!(script, "{jump}");
         }
@@ -188,7 +200,61 @@ impl Script<'_> {
     }
 
     fn chain_rules(&self, ports: &PortSet) -> String {
+        match &self.rules.leaving {
+            None => self.gate_rules(ports, &stop_chain(self.id)),
+            // Who is refused is not counted.
+            Some(leaving) => {
+                let counted = match self.rules.scope.gates(self.family) {
+                    true => self.gate_rules(&leaving.counted, &count_chain(self.id)),
+                    false => String::new(),
+                };
+                self.refusals(leaving, ports) + &counted
+            }
+        }
+    }
+
+    fn refusals(&self, leaving: &Leaving, ports: &PortSet) -> String {
         let (chain, stop) = (chain(self.id), stop_chain(self.id));
+        let from = leaving.from.of(self.family);
+        let from: Vec<String> = from.iter().map(|n| format!(" -s {n}")).collect();
+        let (to, interfaces) = match leaving.narrowed {
+            true => self.addressed(),
+            false => Default::default(),
+        };
+        let mut rules = String::new();
+        if !self.rules.stop(self.family) {
+            return rules;
+        }
+        for from in or_nothing(&from) {
+            for to in or_nothing(&to) {
+                for interface in or_nothing(&interfaces) {
+                    for ports in portions(ports) {
+                        let _ = writeln!(
+                            rules,
+                            "-A {chain}{from}{to}{interface} -p tcp -m multiport --dports {ports} -j {stop}"
+                        );
+                    }
+                }
+            }
+        }
+        rules
+    }
+
+    /// The matches of the scope's addresses and of its interfaces.
+    fn addressed(&self) -> (Vec<String>, Vec<String>) {
+        let scope = &self.rules.scope;
+        let to = scope.to.of(self.family);
+        let to = to.iter().map(|n| format!(" -d {n}")).collect();
+        let interfaces = scope.interfaces.iter();
+        let interfaces = interfaces
+            .flat_map(|name| self.ways().iter().map(move |way| format!(" {way} {name}")))
+            .collect();
+        (to, interfaces)
+    }
+
+    /// Sends SYNs to these ports in the scope to `stop`.
+    fn gate_rules(&self, ports: &PortSet, stop: &str) -> String {
+        let chain = chain(self.id);
         let scope = &self.rules.scope;
         let mut rules = String::new();
         if scope.allow_local {
@@ -210,17 +276,7 @@ impl Script<'_> {
         for network in scope.allow_from.of(self.family) {
             let _ = writeln!(rules, "-A {chain} -s {network} -j RETURN");
         }
-        let to: Vec<String> = scope
-            .to
-            .of(self.family)
-            .iter()
-            .map(|n| format!(" -d {n}"))
-            .collect();
-        let interfaces: Vec<String> = scope
-            .interfaces
-            .iter()
-            .flat_map(|name| self.ways().iter().map(move |way| format!(" {way} {name}")))
-            .collect();
+        let (to, interfaces) = self.addressed();
         for to in or_nothing(&to) {
             for interface in or_nothing(&interfaces) {
                 for ports in portions(ports) {
@@ -259,7 +315,7 @@ pub(crate) fn script(
         (Family::V4, "iptables", "0.0.0.0"),
         (Family::V6, "ip6tables", "::"),
     ] {
-        if rules.scope.gates(family) {
+        if rules.are_for(family) {
             let place = places(rules)[0];
             let script = Script {
                 id,
@@ -354,6 +410,7 @@ mod tests {
             steer: Steer::Drop,
             passes_proxied: false,
             passes_marked: false,
+            leaving: None,
         }
     }
 
@@ -393,6 +450,79 @@ mod tests {
         rules.scope.hook = Where::Input;
         let tables: Vec<&str> = places(&rules).iter().map(|place| place.table).collect();
         assert_eq!(tables, ["security", "mangle"]);
+    }
+
+    fn leaving(from: &str, narrowed: bool, scope: Scope) -> Rules {
+        let mut rules = rules("8081", scope);
+        rules.steer = Steer::Refuse;
+        rules.leaving = Some(Leaving {
+            from: match from {
+                "" => Networks::default(),
+                from => Networks::new(parse_networks(from).unwrap()),
+            },
+            narrowed,
+            counted: PortSet::from_iter([80]),
+        });
+        rules
+    }
+
+    fn chain_rules(rules: &Rules, family: Family) -> Vec<String> {
+        let text = script(rules, family).replace_ports(&rules.ports);
+        let rules = text.lines().filter(|line| line.starts_with("-A "));
+        let short = |line: &str| line.replace("syngate_0123456789abcdef", "RUN");
+        rules
+            .map(|line| short(line.trim_start_matches("-A ")))
+            .collect()
+    }
+
+    #[test]
+    fn health_checks_are_refused_and_those_let_through_are_counted() {
+        let scope = Scope {
+            to: Networks::new(parse_networks("10.0.0.1").unwrap()),
+            allow_local: true,
+            interfaces: vec!["eth0".to_owned()],
+            ..Scope::default()
+        };
+        let all = leaving("", false, Scope::default());
+        assert_eq!(
+            chain_rules(&all, Family::V6),
+            [
+                "RUN -p tcp -m multiport --dports 8081 -j RUN_s",
+                "RUN -p tcp -m multiport --dports 80 -j RUN_c",
+            ]
+        );
+        // The checks of a port of its own may come to other addresses.
+        let some = leaving("10.0.0.9,10.1.0.0/16", false, scope.clone());
+        assert_eq!(
+            chain_rules(&some, Family::V4),
+            [
+                "RUN -s 10.0.0.9/32 -p tcp -m multiport --dports 8081 -j RUN_s",
+                "RUN -s 10.1.0.0/16 -p tcp -m multiport --dports 8081 -j RUN_s",
+                "RUN -i lo -j RETURN",
+                "RUN -d 10.0.0.1/32 -i eth0 -p tcp -m multiport --dports 80 -j RUN_c",
+            ]
+        );
+        assert_eq!(chain_rules(&some, Family::V6), [""; 0]);
+        assert!(!some.are_for(Family::V6) && all.are_for(Family::V6));
+        let narrowed = leaving("10.0.0.9,fd00::1", true, scope);
+        assert_eq!(
+            chain_rules(&narrowed, Family::V4)[0],
+            "RUN -s 10.0.0.9/32 -d 10.0.0.1/32 -i eth0 -p tcp -m multiport --dports 8081 -j RUN_s"
+        );
+        assert!(
+            !narrowed.are_for(Family::V6),
+            "nothing comes to the scope by it"
+        );
+
+        let text = script(&all, Family::V4).install("who", &Clock::Recent(30), &Part::default());
+        for line in [
+            "*filter",
+            ":syngate_0123456789abcdef_c - [0:0]",
+            "-A syngate_0123456789abcdef_c -j RETURN",
+            "-A syngate_0123456789abcdef_s -p tcp -j REJECT --reject-with tcp-reset",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}: {text}");
+        }
     }
 
     #[test]

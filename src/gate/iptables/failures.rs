@@ -6,6 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::gate::backend::Deadline;
+use crate::gate::rules::Rules;
+use crate::words::lacking::Lacking;
+use crate::words::scope::Where;
+use crate::words::steer::Steer;
 
 /// Another process has held the xtables lock for longer than syngate waits.
 #[derive(Debug)]
@@ -23,6 +27,22 @@ pub(super) struct NotUndone(pub(super) String);
 /// arming.
 #[derive(Debug)]
 pub(super) struct TooLate(pub(super) Duration);
+
+/// # Errors
+/// [`Lacking`]: iptables has no rules for that.
+pub(super) fn can_be_done(rules: &Rules) -> Result<(), Lacking> {
+    match (rules.steer, rules.scope.hook) {
+        (Steer::Divert(_), _) => Err(Lacking(
+            "--syn divert can't be done: iptables can't remember connections by the packets that it sees"
+                .to_owned(),
+        )),
+        (Steer::Refuse, Where::Prerouting) => Err(Lacking(
+            "--leave with --hook prerouting can't be done: iptables refuses connections in the input hook alone"
+                .to_owned(),
+        )),
+        _ => Ok(()),
+    }
+}
 
 impl std::error::Error for LockHeld {}
 impl std::error::Error for Hung {}

@@ -75,6 +75,7 @@ fn add_parts(variant: Variant, family: Family, saved: &str, found: &mut Vec<Foun
                 who: None,
                 ports: PortSet::EMPTY,
                 scope: Scope::default(),
+                leave_from: Networks::default(),
                 syns_stopped: None,
                 opens_in: None,
             });
@@ -99,6 +100,7 @@ fn add_part(family: Family, part: Part, gate: &mut Found) {
     let join = |a: &Networks, b: &Networks| Networks::new([a.all(), b.all()].concat());
     gate.scope.to = join(&gate.scope.to, &part.scope.to);
     gate.scope.allow_from = join(&gate.scope.allow_from, &part.scope.allow_from);
+    gate.leave_from = join(&gate.leave_from, &part.leave_from);
     gate.scope.interfaces = part.scope.interfaces;
     gate.who = gate.who.take().or(part.who);
 }

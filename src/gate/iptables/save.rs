@@ -31,7 +31,11 @@ pub(super) struct Part {
     pub(super) rules: Vec<String>,
     pub(super) ports: PortSet,
     pub(super) scope: Scope,
+    /// Whom rules refuse.
+    pub(super) leave_from: Networks,
     pub(super) syns_stopped: u64,
+    /// The new connections that were counted and let through.
+    pub(super) arrived: u64,
     pub(super) who: Option<Who>,
     pub(super) until: Option<Until>,
 }
@@ -66,7 +70,10 @@ pub(super) fn parts(saved: &str) -> BTreeMap<String, Part> {
 
 pub(in crate::gate) fn id_of(chain: &str) -> Option<&str> {
     let id = chain.strip_prefix(PREFIX)?;
-    let id = id.strip_suffix("_s").unwrap_or(id);
+    let id = id
+        .strip_suffix("_s")
+        .or(id.strip_suffix("_c"))
+        .unwrap_or(id);
     (id.len() == ID_LENGTH && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
 }
 
@@ -96,21 +103,29 @@ fn rule(
         return;
     }
     part.rules.push(rule.to_owned());
-    if chain.ends_with("_s") {
+    let counts = |name: &str| name.ends_with("_c");
+    if chain.ends_with("_s") || counts(chain) {
         let packets = counters.trim_start_matches('[').split(':').next();
-        let packets = packets.and_then(|n| n.parse().ok()).unwrap_or(0);
-        part.syns_stopped = part.syns_stopped.saturating_add(packets);
+        let packets: u64 = packets.and_then(|n| n.parse().ok()).unwrap_or(0);
+        let all = match counts(chain) {
+            true => &mut part.arrived,
+            false => &mut part.syns_stopped,
+        };
+        *all = all.saturating_add(packets);
     } else if target == Some("RETURN") {
         part.scope.allow_local |= value("-i") == Some("lo");
         add(&mut part.scope.allow_from, value("-s"));
     } else {
         add(&mut part.scope.to, value("-d"));
+        add(&mut part.leave_from, value("-s"));
         if let Some(interface) = value("-i").map(str::to_owned)
             && !part.scope.interfaces.contains(&interface)
         {
             part.scope.interfaces.push(interface);
         }
-        let listed = value("--dports").and_then(ports_in);
+        // What is only counted is not shut.
+        let shut = !target.is_some_and(counts);
+        let listed = value("--dports").filter(|_| shut).and_then(ports_in);
         let ranges = listed.iter().flat_map(PortSet::ranges).cloned();
         ports.entry(id.to_owned()).or_default().extend(ranges);
     }
@@ -209,6 +224,31 @@ COMMIT
         assert_eq!((who.pid, who.command.as_str()), (1, "x 'y' -z"));
     }
 
+    /// As `--leave` makes them: what is counted is not shut.
+    #[test]
+    fn reads_what_refuses_health_checks() {
+        let chain = "syngate_0123456789abcdef";
+        let saved = format!(
+            "*filter\n:{chain} - [0:0]\n:{chain}_s - [0:0]\n:{chain}_c - [0:0]\n\
+             [0:0] -A {chain} -s 10.0.0.0/24 -p tcp -m multiport --dports 8081 -j {chain}_s\n\
+             [0:0] -A {chain} -s 10.9.0.0/24 -j RETURN\n\
+             [7:420] -A {chain} -d 10.0.0.1/32 -p tcp -m multiport --dports 80 -j {chain}_c\n\
+             [2:120] -A {chain}_s -p tcp -j REJECT --reject-with tcp-reset\n\
+             [7:420] -A {chain}_c -j RETURN\nCOMMIT\n"
+        );
+        let part = &parts(&saved)["0123456789abcdef"];
+        assert_eq!(
+            (part.ports.to_string().as_str(), part.chains.len()),
+            ("8081", 3)
+        );
+        assert_eq!((part.syns_stopped, part.arrived), (2, 7));
+        assert_eq!(part.leave_from.to_string(), "10.0.0.0/24");
+        assert_eq!(
+            part.scope.to_string(),
+            "--to 10.0.0.1 --allow-from 10.9.0.0/24"
+        );
+    }
+
     #[test]
     fn what_only_looks_like_a_chain_of_a_run_is_nobodys() {
         for name in [
@@ -219,7 +259,8 @@ COMMIT
         ] {
             assert_eq!(id_of(name), None, "{name}");
         }
-        for name in ["syngate_0123456789abcdef", "syngate_0123456789abcdef_s"] {
+        for end in ["", "_s", "_c"] {
+            let name = &format!("syngate_0123456789abcdef{end}");
             assert_eq!(id_of(name), Some("0123456789abcdef"), "{name}");
         }
     }

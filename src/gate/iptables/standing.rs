@@ -50,15 +50,18 @@ pub(super) struct Standing {
 pub(super) struct Made {
     pub(super) family: Family,
     pub(super) place: Place,
+    /// Some of the rules stop SYNs of this IP version.
+    stops: bool,
     /// The rules as iptables lists them. `None`: not listed since their ports were changed.
     listed: Option<Part>,
 }
 
 impl Made {
-    pub(super) fn new(family: Family, place: Place) -> Made {
+    pub(super) fn new(family: Family, place: Place, rules: &Rules) -> Made {
         Made {
             family,
             place,
+            stops: rules.stop(family),
             listed: None,
         }
     }
@@ -77,7 +80,11 @@ impl Made {
         let known = self.listed.as_ref();
         let same =
             known.is_none_or(|known| (&known.jumps, &known.rules) == (&part.jumps, &part.rules));
-        if part.ports != *ports || !same {
+        let stopped = match self.stops {
+            true => ports,
+            false => &PortSet::EMPTY,
+        };
+        if part.ports != *stopped || !same {
             return Err(Fault::Changed);
         }
         Table::of(saved, self.place.table).check(self.place, id, ports)?;

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
+use nftnl::ProtoFamily;
 use nix::errno::Errno;
 
 use super::answers;
 use super::compile::compile;
 use super::divert::{self, Flow};
-use super::names::{CLOSING, FLOWS, NO_ROOM, STOPPED, WENT_ON, table_name};
+use super::names::{ARRIVED, CLOSING, FLOWS, NO_ROOM, STOPPED, WENT_ON, table_name};
 use super::plain::{self, Watch};
 use super::refused::{ClockRefused, Lack, OwnerRefused, explain, refuses_clock, refuses_owners};
 use super::ruleset::Ruleset;
@@ -285,6 +286,13 @@ impl Backend for Nft {
             counted => installed.counted = counted?,
         }
         Ok(self.counted_before + installed.counted)
+    }
+
+    fn arrived(&mut self) -> Result<u64> {
+        let Some(Installed { rules, .. }) = &self.installed else {
+            return Ok(0);
+        };
+        Ok(self.tables.count(ProtoFamily::Inet, &rules.name, ARRIVED)?)
     }
 
     fn spare(&mut self, connections: &[Connection]) -> Result<()> {

@@ -3,6 +3,7 @@
 use nftnl::{ChainType, Hook, Priority, ProtoFamily};
 
 use super::divert::diverting;
+use super::leaving::leaving_table;
 use super::names::{fit_comment, table_name};
 use super::ruleset::{BEFORE_ALL, BEHIND_ALL, BaseChain, Ruleset, TableRules, Term};
 use super::syns::{addresses, gated, new_syn, sets, way};
@@ -30,6 +31,9 @@ pub(crate) fn compile(rules: &Rules, id: &str, comment: &str) -> Ruleset {
 }
 
 fn tables(rules: &Rules) -> Vec<TableRules> {
+    if let Some(leaving) = &rules.leaving {
+        return vec![leaving_table(rules, leaving)];
+    }
     let gate = TableRules {
         family: ProtoFamily::Inet,
         stays: matches!(rules.steer, Steer::Redirect(_)),
@@ -129,6 +133,7 @@ fn rule(addresses: Vec<Term>, scope: &Scope, steer: Steer, hook: Hook) -> Vec<Te
         Steer::Drop | Steer::Divert(_) => Term::Drop,
         Steer::Queue(number) => Term::Queue(number),
         Steer::Redirect(port) => Term::Redirect(port),
+        Steer::Refuse => Term::Refuse,
     });
     terms
 }
@@ -179,6 +184,7 @@ mod tests {
             steer,
             passes_proxied: false,
             passes_marked: false,
+            leaving: None,
         }
     }
 

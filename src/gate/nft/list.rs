@@ -13,7 +13,8 @@ use nix::libc;
 
 use super::answers;
 use super::names::{
-    ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, INTERFACES, PORTS, STOPPED, TO_V4, TO_V6,
+    ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, FROM_V4, FROM_V6, INTERFACES, PORTS, STOPPED,
+    TO_V4, TO_V6,
 };
 use super::plain;
 use super::tables::Tables;
@@ -62,6 +63,7 @@ pub(crate) fn find() -> Result<Vec<Found>> {
             who: Who::parse(&table.comment),
             ports: PortSet::EMPTY,
             scope: Scope::default(),
+            leave_from: Networks::default(),
             syns_stopped: None,
             opens_in: None,
         };
@@ -135,6 +137,7 @@ impl Tables {
         }
         gate.scope.to = self.networks(table, TO_V4, TO_V6)?;
         gate.scope.allow_from = self.networks(table, ALLOWED_V4, ALLOWED_V6)?;
+        gate.leave_from = self.networks(table, FROM_V4, FROM_V6)?;
         gate.scope.allow_local = !self.keys(table, ALLOWED_INTERFACES)?.is_empty();
         let interfaces = self.keys(table, INTERFACES)?;
         gate.scope.interfaces = interfaces.iter().map(|e| answers::text(&e.bytes)).collect();

@@ -14,6 +14,7 @@ pub(crate) mod disguise;
 pub(crate) mod divert;
 mod expressions;
 mod keys;
+mod leaving;
 pub(crate) mod list;
 mod names;
 mod others;

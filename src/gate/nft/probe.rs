@@ -17,13 +17,13 @@ use super::ruleset::Ruleset;
 use super::tables::Tables;
 use super::terms::LOOPBACK_INDEX;
 use super::transaction::{self, Transaction};
-use crate::gate::rules::Rules;
+use crate::gate::rules::{Leaving, Rules};
 use crate::kernel::netlink::{HEADER, Refusal, messages, put_attribute};
 use crate::words::hop::{Device, NextHop};
 use crate::words::lacking::Lacking;
 use crate::words::ports::PortSet;
 use crate::words::run_id::new_id;
-use crate::words::scope::{Scope, Where};
+use crate::words::scope::{Networks, Scope, Where};
 use crate::words::steer::{Diversion, Steer};
 
 // linux/netfilter/nfnetlink.h
@@ -51,6 +51,8 @@ pub(crate) struct Probed {
     pub(crate) prerouting: Result<(), Refusal>,
     /// The expressions for `--syn divert`, for both IP versions.
     pub(crate) dup: Result<(), Refusal>,
+    /// nft's expression `reject`, for `--leave`.
+    pub(crate) reject: Result<(), Refusal>,
     /// nft's expression `queue`.
     pub(crate) queue: Result<(), Refusal>,
     /// The x_tables target NFQUEUE, by which iptables sends packets to such a queue.
@@ -77,6 +79,7 @@ pub(crate) fn probe(id: &str) -> Result<Probed> {
     Ok(Probed {
         prerouting: rehearse(Rehearsal::of(&ruleset(id, Where::Prerouting, Steer::Drop))?)?,
         dup: rehearse(Rehearsal::of(&ruleset(id, Where::Input, diverting()))?)?,
+        reject: rehearse(Rehearsal::of(&ruleset(id, Where::Input, Steer::Refuse))?)?,
         queue: queue_expression(id)?,
         xt_nfqueue: Tables::open()?.has_extension(Extension::NFQUEUE),
         nfnetlink_queue: Tables::open()?.has_queues(),
@@ -154,6 +157,11 @@ fn ruleset(id: &str, hook: Where, steer: Steer) -> Ruleset {
         steer,
         passes_proxied: true,
         passes_marked: true,
+        leaving: (steer == Steer::Refuse).then(|| Leaving {
+            from: Networks::default(),
+            narrowed: false,
+            counted: PortSet::from_iter([2]),
+        }),
     };
     compile(&rules, id, "syngate check").rehearsed()
 }

@@ -47,6 +47,7 @@ impl std::fmt::Display for ClockRefused {
 pub(super) enum Lack {
     Nat,
     Dup,
+    Reject,
     Other,
 }
 
@@ -55,6 +56,7 @@ impl Lack {
         match (rules.translates(), rules.diverts()) {
             (true, _) => Lack::Nat,
             (_, true) => Lack::Dup,
+            _ if rules.refuses() => Lack::Reject,
             _ => Lack::Other,
         }
     }
@@ -75,6 +77,9 @@ pub(super) fn explain(refusal: &Refusal, lacks: Lack) -> anyhow::Error {
                 Lack::Dup => Lacking(format!(
                     "--syn divert needs nft's dup (are the modules nft_dup_ipv4 and nft_dup_ipv6 \
                      missing?): {refusal}"
+                )),
+                Lack::Reject => Lacking(format!(
+                    "--leave needs nft's reject (is the module nft_reject_inet missing?): {refusal}"
                 )),
                 Lack::Other => Lacking(format!("this kernel lacks a part of nf_tables: {refusal}")),
             }

@@ -8,8 +8,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use nftnl::{ChainType, Hook, Priority, ProtoFamily};
 
 use super::names::{
-    ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, INTERFACES, NO_ROOM, PORTS, STOPPED, TO_V4, TO_V6,
-    WENT_ON,
+    ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, ARRIVED, COUNTED, FROM_V4, FROM_V6, INTERFACES,
+    NO_ROOM, PORTS, STOPPED, TO_V4, TO_V6, WENT_ON,
 };
 use crate::words::family::Family;
 use crate::words::hop::{Ether, NextHop};
@@ -90,6 +90,7 @@ pub(super) enum Elements {
     V4(Vec<Ipv4Net>),
     V6(Vec<Ipv6Net>),
     Interfaces(Vec<String>),
+    Ports(PortSet),
 }
 
 /// A set of connections that packets fill.
@@ -111,6 +112,8 @@ pub(super) enum Term {
     /// ECE and CWR).
     NewSyn,
     ToGatedPort,
+    /// To a port whose new connections are counted.
+    ToCountedPort,
     /// The wall clock is before this time, in seconds since 1970.
     Before(u64),
     NotNewSyn,
@@ -132,6 +135,7 @@ pub(super) enum Term {
     Version(Family),
     To(Family),
     NotFrom(Family),
+    From(Family),
     Via(Way),
     NotVia(Way),
     ToThisHost,
@@ -141,6 +145,8 @@ pub(super) enum Term {
     /// SYNPROXY sends such SYNs (synproxy_send_server_syn()).
     Proxied(Way),
     Count,
+    /// Counts new connections that are let through.
+    CountArrived,
     /// Counts SYNs that found the set of connections full.
     CountNoRoom,
     /// Counts packets of diverted connections that are not SYNs.
@@ -150,6 +156,8 @@ pub(super) enum Term {
     /// The packet leaves this chain and goes on.
     Accept,
     Drop,
+    /// Its sender gets a reset.
+    Refuse,
     /// The packet goes to this queue. If no program reads the queue, the packet goes on.
     Queue(QueueNum),
     /// The connection goes to this port of the same address.
@@ -214,6 +222,11 @@ impl Ruleset {
         chains.any(|chain| chain.kind == ChainType::Nat)
     }
 
+    pub(super) fn refuses(&self) -> bool {
+        let mut chains = self.tables.iter().flat_map(|table| &table.chains);
+        chains.any(|chain| chain.rules.iter().flatten().any(|t| *t == Term::Refuse))
+    }
+
     pub(super) fn diverts(&self) -> bool {
         self.tables.iter().any(|table| !table.flows.is_empty())
     }
@@ -221,9 +234,11 @@ impl Ruleset {
 
 impl TableRules {
     pub(super) fn counters(&self) -> Vec<&'static CStr> {
-        match self.flows.is_empty() {
-            true => vec![STOPPED],
-            false => vec![STOPPED, NO_ROOM, WENT_ON],
+        let counts = self.sets.iter().any(|set| set.name == COUNTED);
+        match (self.flows.is_empty(), counts) {
+            (true, false) => vec![STOPPED],
+            (true, true) => vec![STOPPED, ARRIVED],
+            (false, _) => vec![STOPPED, NO_ROOM, WENT_ON],
         }
     }
 }
@@ -246,7 +261,7 @@ impl Elements {
         match self {
             Elements::V4(_) => family != Family::V4,
             Elements::V6(_) => family != Family::V6,
-            Elements::Interfaces(_) => false,
+            Elements::Interfaces(_) | Elements::Ports(_) => false,
         }
     }
 
@@ -255,6 +270,7 @@ impl Elements {
             Elements::V4(networks) => networks.is_empty(),
             Elements::V6(networks) => networks.is_empty(),
             Elements::Interfaces(names) => names.is_empty(),
+            Elements::Ports(ports) => ports.is_empty(),
         }
     }
 }
@@ -264,11 +280,14 @@ impl Term {
     pub(super) fn set(self) -> Option<(&'static CStr, bool)> {
         Some(match self {
             Term::ToGatedPort => (PORTS, false),
+            Term::ToCountedPort => (COUNTED, false),
             Term::In(flows) => (flows.name, false),
             Term::To(Family::V4) => (TO_V4, false),
             Term::To(Family::V6) => (TO_V6, false),
             Term::NotFrom(Family::V4) => (ALLOWED_V4, true),
             Term::NotFrom(Family::V6) => (ALLOWED_V6, true),
+            Term::From(Family::V4) => (FROM_V4, false),
+            Term::From(Family::V6) => (FROM_V6, false),
             Term::Via(_) => (INTERFACES, false),
             Term::NotVia(_) => (ALLOWED_INTERFACES, true),
             _ => return None,

@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use nftnl::{ChainType, ProtoFamily};
 
-use super::names::{self, NO_ROOM, PORTS, STOPPED, WENT_ON};
+use super::names::{self, ARRIVED, NO_ROOM, PORTS, STOPPED, WENT_ON};
 use super::ruleset::{
     BaseChain, Elements, FlowSet, NamedSet, PortsKind, Ruleset, TableRules, Term, Way,
 };
@@ -122,6 +122,10 @@ impl fmt::Display for NamedSet {
                 "ipv6_addr\n\t\tflags interval",
                 all.iter().map(|n| short(&(*n).into())).collect(),
             ),
+            Elements::Ports(all) => (
+                "inet_service\n\t\tflags interval",
+                all.to_string().split(',').map(str::to_owned).collect(),
+            ),
             Elements::Interfaces(all) => {
                 ("ifname", all.iter().map(|n| format!("\"{n}\"")).collect())
             }
@@ -145,7 +149,7 @@ impl fmt::Display for Term {
         match self {
             Term::Tcp => write!(f, "meta l4proto tcp"),
             Term::NewSyn => write!(f, "tcp flags & (fin | syn | rst | ack) == syn"),
-            Term::ToGatedPort => write!(f, "tcp dport"),
+            Term::ToGatedPort | Term::ToCountedPort => write!(f, "tcp dport"),
             Term::Before(end) => write!(f, "meta time < \"{}\"", date(*end)),
             Term::NotNewSyn => write!(f, "tcp flags & (fin | syn | rst | ack) != syn"),
             Term::Ending => write!(f, "tcp flags & (fin | rst) != 0x0"),
@@ -168,8 +172,8 @@ impl fmt::Display for Term {
             Term::Version(Family::V6) => write!(f, "meta nfproto ipv6"),
             Term::To(Family::V4) => write!(f, "ip daddr"),
             Term::To(Family::V6) => write!(f, "ip6 daddr"),
-            Term::NotFrom(Family::V4) => write!(f, "ip saddr"),
-            Term::NotFrom(Family::V6) => write!(f, "ip6 saddr"),
+            Term::NotFrom(Family::V4) | Term::From(Family::V4) => write!(f, "ip saddr"),
+            Term::NotFrom(Family::V6) | Term::From(Family::V6) => write!(f, "ip6 saddr"),
             Term::Via(Way::In) | Term::NotVia(Way::In) => write!(f, "iifname"),
             Term::Via(Way::Out) | Term::NotVia(Way::Out) => write!(f, "oifname"),
             Term::ToThisHost => write!(f, "fib daddr type local"),
@@ -177,6 +181,7 @@ impl fmt::Display for Term {
             Term::Proxied(Way::In) => write!(f, "iif \"lo\" fib saddr type != local"),
             Term::Proxied(Way::Out) => write!(f, "oif \"lo\" fib saddr type != local"),
             Term::Count => write!(f, "counter name \"{}\"", shown(STOPPED)),
+            Term::CountArrived => write!(f, "counter name \"{}\"", shown(ARRIVED)),
             Term::CountNoRoom => write!(f, "counter name \"{}\"", shown(NO_ROOM)),
             Term::CountWentOn => write!(f, "counter name \"{}\"", shown(WENT_ON)),
             Term::CopyTo(NextHop {
@@ -186,6 +191,7 @@ impl fmt::Display for Term {
             }
             Term::Accept => write!(f, "accept"),
             Term::Drop => write!(f, "drop"),
+            Term::Refuse => write!(f, "reject with tcp reset"),
             Term::Queue(number) => write!(f, "queue flags bypass to {number}"),
             Term::Redirect(port) => write!(f, "dnat to :{port}"),
         }?;

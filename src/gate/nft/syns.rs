@@ -1,11 +1,32 @@
 //! The SYNs in a scope: the terms of a rule, and the sets that they look into.
 
+use std::ffi::CStr;
+
 use nftnl::Hook;
 
-use super::names::{ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, INTERFACES, TO_V4, TO_V6};
+use super::names::{
+    ALLOWED_INTERFACES, ALLOWED_V4, ALLOWED_V6, COUNTED, FROM_V4, FROM_V6, INTERFACES, TO_V4, TO_V6,
+};
 use super::ruleset::{Elements, NamedSet, Term, Way};
+use crate::gate::rules::Leaving;
 use crate::words::family::Family;
 use crate::words::scope::{LOOPBACK, Scope};
+
+/// What the rules that refuse look into besides.
+pub(super) fn sets_of(leaving: &Leaving) -> Vec<NamedSet> {
+    let sets = [
+        (FROM_V4, Elements::V4(leaving.from.v4.clone())),
+        (FROM_V6, Elements::V6(leaving.from.v6.clone())),
+        (COUNTED, Elements::Ports(leaving.counted.clone())),
+    ];
+    named(sets)
+}
+
+fn named(sets: impl IntoIterator<Item = (&'static CStr, Elements)>) -> Vec<NamedSet> {
+    let sets = sets.into_iter().filter(|(_, e)| !e.is_empty());
+    sets.map(|(name, elements)| NamedSet { name, elements })
+        .collect()
+}
 
 pub(super) fn sets(scope: &Scope) -> Vec<NamedSet> {
     let allowed = if scope.allow_local {
@@ -13,18 +34,14 @@ pub(super) fn sets(scope: &Scope) -> Vec<NamedSet> {
     } else {
         Vec::new()
     };
-    [
+    named([
         (TO_V4, Elements::V4(scope.to.v4.clone())),
         (TO_V6, Elements::V6(scope.to.v6.clone())),
         (INTERFACES, Elements::Interfaces(scope.interfaces.clone())),
         (ALLOWED_V4, Elements::V4(scope.allow_from.v4.clone())),
         (ALLOWED_V6, Elements::V6(scope.allow_from.v6.clone())),
         (ALLOWED_INTERFACES, Elements::Interfaces(allowed)),
-    ]
-    .into_iter()
-    .filter(|(_, elements)| !elements.is_empty())
-    .map(|(name, elements)| NamedSet { name, elements })
-    .collect()
+    ])
 }
 
 pub(super) fn addresses(scope: &Scope, family: Family) -> Vec<Term> {

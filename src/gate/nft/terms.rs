@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use nftnl::Rule;
 use nftnl::expr::{
     Bitwise, Cmp, CmpOp, Immediate, Ipv4HeaderField, Ipv6HeaderField, LLHeaderField, Meta,
-    NetworkHeaderField, Payload, Register, TcpHeaderField, TransportHeaderField, Verdict,
+    NetworkHeaderField, Payload, Register, RejectionType, TcpHeaderField, TransportHeaderField,
+    Verdict,
 };
 use nix::libc;
 
 use super::expressions::{
     AddressType, CountInto, Duplicate, Field, LoadField, ToNetworkOrder, ToPort, ToQueue, WallClock,
 };
-use super::names::{NO_ROOM, STOPPED, WENT_ON};
+use super::names::{ARRIVED, NO_ROOM, STOPPED, WENT_ON};
 use super::ruleset::{Term, Way};
 use crate::gate::rules::PASS_MARK;
 use crate::words::family::Family;
@@ -45,21 +46,18 @@ pub(super) fn add_expressions(rule: &mut Rule, term: Term) {
         Term::In(flows) | Term::Remember(flows, _) | Term::Forget(flows) => {
             load_flow(rule, flows.family);
         }
-        Term::ToGatedPort => rule.add_expr(&Payload::Transport(TransportHeaderField::Tcp(
-            TcpHeaderField::Dport,
-        ))),
-        Term::Before(end) => {
-            rule.add_expr(&WallClock);
-            rule.add_expr(&ToNetworkOrder);
-            let nanoseconds = end.saturating_mul(1_000_000_000).to_be_bytes();
-            rule.add_expr(&Cmp::new(CmpOp::Lt, &nanoseconds[..]));
-        }
+        Term::ToGatedPort | Term::ToCountedPort => rule.add_expr(&Payload::Transport(
+            TransportHeaderField::Tcp(TcpHeaderField::Dport),
+        )),
+        Term::Before(end) => compare_clock(rule, end),
         Term::Version(family) => {
             rule.add_expr(&Meta::NfProto);
             rule.add_expr(&Cmp::new(CmpOp::Eq, nf_protocol(family)));
         }
         Term::To(family) => rule.add_expr(&Payload::Network(destination(family))),
-        Term::NotFrom(family) => rule.add_expr(&Payload::Network(source(family))),
+        Term::NotFrom(family) | Term::From(family) => {
+            rule.add_expr(&Payload::Network(source(family)))
+        }
         Term::Via(way) | Term::NotVia(way) => rule.add_expr(&match way {
             Way::In => Meta::IifName,
             Way::Out => Meta::OifName,
@@ -74,11 +72,13 @@ pub(super) fn add_expressions(rule: &mut Rule, term: Term) {
         }
         Term::Proxied(way) => compare_sender_with_proxy(rule, way),
         Term::Count => rule.add_expr(&CountInto(STOPPED)),
+        Term::CountArrived => rule.add_expr(&CountInto(ARRIVED)),
         Term::CountNoRoom => rule.add_expr(&CountInto(NO_ROOM)),
         Term::CountWentOn => rule.add_expr(&CountInto(WENT_ON)),
         Term::CopyTo(hop) => copy_to(rule, &hop),
         Term::Accept => rule.add_expr(&Verdict::Accept),
         Term::Drop => rule.add_expr(&Verdict::Drop),
+        Term::Refuse => rule.add_expr(&Verdict::Reject(RejectionType::TcpRst)),
         Term::Queue(number) => rule.add_expr(&ToQueue(number)),
         Term::Redirect(port) => {
             let loaded = Register::Reg1;
@@ -86,6 +86,13 @@ pub(super) fn add_expressions(rule: &mut Rule, term: Term) {
             rule.add_expr(&ToPort(loaded));
         }
     }
+}
+
+fn compare_clock(rule: &mut Rule, end: u64) {
+    rule.add_expr(&WallClock);
+    rule.add_expr(&ToNetworkOrder);
+    let nanoseconds = end.saturating_mul(1_000_000_000).to_be_bytes();
+    rule.add_expr(&Cmp::new(CmpOp::Lt, &nanoseconds[..]));
 }
 
 /// Compares the TCP flags in the mask.

@@ -330,6 +330,12 @@ fn add_set(batch: &mut Batch, table: &Table, set: &NamedSet, id: u32) {
             let bounds = networks.iter().map(|n| (n.network(), after(n.broadcast())));
             add_intervals(batch, table, set.name, id, bounds);
         }
+        Elements::Ports(ports) => {
+            let after = |last: u16| last.checked_add(1).map(Port);
+            let bounds = ports.ranges().iter();
+            let bounds = bounds.map(|range| (Port(*range.start()), after(*range.end())));
+            add_intervals(batch, table, set.name, id, bounds);
+        }
         Elements::Interfaces(names) => {
             let mut all = sets::named_set::<Interface>(table, set.name, id, 0);
             sets::in_host_order(&all);
@@ -362,7 +368,7 @@ fn add_intervals<K: SetKey>(
 mod tests {
     use super::*;
     use crate::gate::nft::compile::compile;
-    use crate::gate::rules::Rules;
+    use crate::gate::rules::{Leaving, Rules};
     use crate::words::hop::{Device, Ether, NextHop};
     use crate::words::scope::{Networks, Scope, parse_networks};
     use crate::words::steer::{Diversion, Steer};
@@ -403,8 +409,25 @@ mod tests {
             steer: *steer,
             passes_proxied: true,
             passes_marked: true,
+            leaving: None,
         });
+        let leaving = Rules {
+            ports: PortSet::from_iter([8081]),
+            scope: Scope {
+                to: networks(),
+                ..Scope::default()
+            },
+            steer: Steer::Refuse,
+            passes_proxied: false,
+            passes_marked: false,
+            leaving: Some(Leaving {
+                from: networks(),
+                narrowed: false,
+                counted: [80, 443, 65_535].into_iter().collect(),
+            }),
+        };
         rules
+            .chain([leaving])
             .map(|rules| compile(&rules, "0123456789abcdef", "who"))
             .collect()
     }

@@ -12,6 +12,7 @@ use crate::action::list;
 use crate::decide::drain::Left;
 use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::holders::names;
+use crate::run::balancer::LeaveRow;
 use crate::run::plan::Plan;
 use crate::run::record::{Course, NotTaken, Record};
 use crate::words::ended::CommandExit;
@@ -44,6 +45,7 @@ pub(crate) struct Report<'a> {
     exit_signal: Option<i32>,
     command_status: Option<u8>,
     command_signal: Option<i32>,
+    leave: Option<&'a LeaveRow>,
     closed_after_ms: Option<Ms>,
     closed_ms: Option<Ms>,
     open_took_ms: Option<Ms>,
@@ -134,6 +136,7 @@ impl<'a> Report<'a> {
             exit_signal: (ending.exit == Exit::Interrupt).then_some(libc::SIGINT),
             command_status: exited.and_then(|(_, exit)| status(exit)),
             command_signal: exited.and_then(|(_, exit)| signal(exit)),
+            leave: record.leave.as_ref(),
             closed_after_ms: ms(record.closed_after),
             closed_ms: ms(course.and_then(|course| course.closed.time())),
             open_took_ms: ms(record.open_took),

@@ -35,6 +35,7 @@ use crate::run::record::Record;
 use crate::tell::say::{Level, Say};
 use crate::words::ending::Ending;
 use crate::words::ready::Ready;
+use crate::words::scope::HookChoice;
 use crate::words::steer::Steer;
 
 /// Seeds whose runs have broken a law, each with what it was.
@@ -78,6 +79,8 @@ fn plan(story: &Story) -> Plan {
             false => Listeners::Here,
         },
         lock_timeout: Duration::ZERO,
+        leave: None,
+        hook: HookChoice::Auto,
         program: "/bin/true".into(),
         place: Place::default(),
         command: vec!["true".into()],

@@ -160,6 +160,26 @@ options:
       - How long connections to the standby, or the peer, may take to finish once the gate is open.
       - syngate's default is V(1m).
     type: str
+  leave:
+    description:
+      - Ports that a load balancer checks, and that are not gated. New connections to them are refused until the gate is
+        open again. Before it closes, the run waits until no new connections come to the gated ports.
+    type: list
+    elements: str
+  leave_from:
+    description:
+      - A load balancer's addresses or prefixes. With O(leave), only its checks are refused. Without, its new connections
+        to the gated ports are.
+    type: list
+    elements: str
+  leave_quiet:
+    description:
+      - How long no new connection has to have come before the gate closes. syngate's default is V(6s).
+    type: str
+  leave_timeout:
+    description:
+      - How long to wait for that at most. syngate's default is V(1m).
+    type: str
   drain:
     description:
       - How long to wait at most, gate closed, for what is under way to finish. V(0s) is not at all.
@@ -400,6 +420,10 @@ OPTIONS = {
     "peer_timeout": TEXT,
     "no_peer_check": FLAG,
     "linger": TEXT,
+    "leave": WORDS,
+    "leave_from": WORDS,
+    "leave_quiet": TEXT,
+    "leave_timeout": TEXT,
     "drain": TEXT,
     "drain_cmd": TEXT,
     "drain_until": one_of("handshakes", "requests", "connections"),

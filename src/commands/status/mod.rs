@@ -1,25 +1,22 @@
 //! `syngate status`: what is shut in this network namespace, by whom, until when.
 
-use std::fmt::Write as _;
+mod words;
+
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::action::contract::Standing;
-use crate::action::list;
 use crate::action::rooms::left::dead as dead_notes;
 use crate::cli::StatusArgs;
 use crate::gate::counted;
 use crate::gate::counts::Counts;
 use crate::gate::found::Found;
-use crate::gate::here::now;
 use crate::gate::standing::{Census, Sight, find};
 use crate::gate::who::KEEP;
 use crate::process::cmdline::call_of;
 use crate::process::lock::Living;
 use crate::tell::say::Say;
-use crate::words::count::{counted, counted_does};
 use crate::words::exit::{Exit, NOT_TOLD};
 use crate::words::ports::PortSet;
 use crate::words::ports::as_ranges;
@@ -29,7 +26,12 @@ use crate::words::scope::{Scope, Where, short};
 const SHUT: u8 = 3;
 
 pub(crate) fn run(args: &StatusArgs, say: &Say) -> Exit {
-    let status = look();
+    let wanted = args.ports.iter();
+    let wanted = wanted.fold(PortSet::EMPTY, |all, ports| all.union(ports));
+    let status = look().on(&wanted);
+    if args.quiet {
+        return Exit::Status(status.exit());
+    }
     for what in &status.unseen {
         say.warning(&format!("not seen: {what}"));
     }
@@ -64,6 +66,9 @@ struct Left {
 #[derive(Debug, Serialize)]
 struct Entry {
     state: Position,
+    /// What its run has locked.
+    #[serde(skip)]
+    locked: PortSet,
     /// Whether its run is dead; null if that can't be told.
     stale: Option<bool>,
     #[serde(serialize_with = "as_ranges")]
@@ -79,6 +84,8 @@ struct Entry {
     owned: Option<bool>,
     action: Option<String>,
     scope: Option<ScopeRow>,
+    /// Whose health checks are refused; null unless the state is `leaving`, empty: everybody's.
+    leave_from: Option<Vec<String>>,
     #[serde(skip)]
     narrowed: String,
     syns_stopped: Option<u64>,
@@ -112,6 +119,8 @@ enum Position {
     Open,
     /// By `syngate keep`: new connections wait only while nobody listens.
     Kept,
+    /// By `--leave`: new connections are refused.
+    Leaving,
     /// There is a run, and its rules can't be seen.
     Unknown,
 }
@@ -136,7 +145,7 @@ fn look() -> Status {
         let stale = census.is_stale(gate);
         rows.push(Entry::standing(gate, living.as_ref(), stale));
     }
-    let known = |run: &Living| gates.iter().any(|gate| gate.run == run.holder.run);
+    let known = |run: &Living| gates.iter().any(|gate| *gate.run_id() == run.holder.run);
     for run in census.living().iter().filter(|run| !known(run)) {
         rows.push(Entry::of_run(run, blind));
     }
@@ -181,19 +190,22 @@ impl Entry {
         let who = gate.who.as_ref();
         let pid = living.map(|run| run.holder.pid).filter(|pid| *pid > 0);
         let shut = !gate.ports.is_empty();
+        let leaves = shut && gate.leaves();
         let since_unix = who.map(|who| who.since);
         Entry {
             state: match shut {
                 true if gate.is_keep_s() => Position::Kept,
+                true if gate.leaves() => Position::Leaving,
                 true => Position::Shut,
                 false => Position::Open,
             },
             stale,
+            locked: living.map_or(PortSet::EMPTY, |run| run.ports.clone()),
             ports: match living {
                 Some(run) if !shut => run.ports.clone(),
                 _ => gate.ports.clone(),
             },
-            run: Some(gate.run.clone()),
+            run: Some(gate.run_id().clone()),
             pid: pid.map(i32::unsigned_abs).or(who.map(|who| who.pid)),
             command: pid.and_then(call_of).or(who.map(|who| who.command.clone())),
             since: since_unix.and_then(date),
@@ -202,7 +214,12 @@ impl Entry {
             owned: Some(gate.owned),
             action: who.map(|who| who.action.clone()),
             scope: Some(ScopeRow::from(&gate.scope)),
-            narrowed: gate.scope.to_string(),
+            leave_from: leaves.then(|| gate.leave_from.all().iter().map(short).collect()),
+            narrowed: match leaves && !gate.leave_from.is_empty() {
+                true => format!("--leave-from {}", gate.leave_from),
+                false if leaves => String::new(),
+                false => gate.scope.to_string(),
+            },
             syns_stopped: gate.syns_stopped,
             waiting: gate.by.rooms().map(|rooms| rooms.waiting),
             stranded: gate.by.rooms().map_or(0, |rooms| rooms.stranded),
@@ -226,6 +243,7 @@ impl Entry {
             },
             stale: Some(false),
             ports: run.ports.clone(),
+            locked: run.ports.clone(),
             run: Some(run.holder.run.clone()).filter(|run| !run.is_empty()),
             pid: pid.map(i32::unsigned_abs),
             command: pid.and_then(call_of),
@@ -235,6 +253,7 @@ impl Entry {
             owned: None,
             action: None,
             scope: None,
+            leave_from: None,
             narrowed: String::new(),
             syns_stopped: None,
             waiting: None,
@@ -261,10 +280,6 @@ impl KeptRow {
     }
 }
 
-fn waiting_words(waiting: usize) -> String {
-    counted_does(waiting, "connection", ["waits", "wait"])
-}
-
 /// `None` for years of five digits: the second comes from a rule's comment, which may say anything.
 fn date(unix: u64) -> Option<String> {
     const LAST: u64 = 253_402_300_799;
@@ -288,6 +303,17 @@ impl From<&Scope> for ScopeRow {
 }
 
 impl Status {
+    /// What concerns one of these ports, or all if there are none.
+    fn on(mut self, ports: &PortSet) -> Status {
+        if !ports.is_empty() {
+            let concerns = |own: &PortSet| !own.intersection(ports).is_empty();
+            self.gates
+                .retain(|gate| concerns(&gate.ports) || concerns(&gate.locked));
+            self.left.clear();
+        }
+        self
+    }
+
     /// "Nothing is shut" is said only after every look has had its answer.
     fn exit(&self) -> u8 {
         match self.gates.iter().any(Entry::may_be_shut) {
@@ -295,186 +321,6 @@ impl Status {
             false if self.unseen.is_empty() => 0,
             false => NOT_TOLD,
         }
-    }
-}
-
-impl std::fmt::Display for Status {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.gates.is_empty() {
-            f.write_str(match self.unseen.is_empty() {
-                true => "nothing is shut\n",
-                false => "whether something is shut is not known\n",
-            })?;
-        }
-        for gate in &self.gates {
-            f.write_str(&gate.paragraph())?;
-        }
-        for left in &self.left {
-            if let Some(group) = &left.control_group {
-                let group = group.display();
-                writeln!(
-                    f,
-                    "a dead run has left a control group, which stops nothing: {group} (syngate clear removes it)"
-                )?;
-            }
-            if let Some(note) = &left.note {
-                let note = note.display();
-                writeln!(
-                    f,
-                    "a dead run has left SO_REUSEPORT or a program with listeners, which stops nothing: {note} \
-                     tells which (syngate clear takes it back)"
-                )?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Entry {
-    fn paragraph(&self) -> String {
-        let mut text = format!("{}\n", self.headline());
-        let mut line = |name: &str, value: Option<String>| {
-            if let Some(value) = value.filter(|value| !value.is_empty()) {
-                let _ = writeln!(text, "  {name:<8} {value}");
-            }
-        };
-        line("by", Some(self.by()));
-        line(
-            "since",
-            self.since.as_ref().map(|since| self.since_words(since)),
-        );
-        line("how", self.how());
-        line(
-            "bridged",
-            self.kept.as_ref().map(|kept| kept.counts.words()),
-        );
-        line("narrowed", Some(self.narrowed.clone()));
-        line("opens", self.opens());
-        text
-    }
-
-    /// Of a run that is dead only its COMMAND is known, which is another process.
-    fn by(&self) -> String {
-        let is_keep = self.kept.is_some();
-        let dead = match self.stale == Some(true) && !is_keep {
-            true => ", which is dead; its COMMAND",
-            false => "",
-        };
-        let pid = self.pid.map(|pid| format!("pid {pid}{dead}"));
-        let by = [pid, self.command.clone()].into_iter().flatten();
-        by.collect::<Vec<_>>().join(": ")
-    }
-
-    fn headline(&self) -> String {
-        let ports = if self.ports.is_empty() {
-            "a gate".to_owned()
-        } else {
-            self.ports.brief()
-        };
-        let (standing, to) = self.action_words();
-        match (self.state, self.stale) {
-            (Position::Kept, Some(true)) => format!(
-                "{ports} is kept by a keep that is dead: its guard hands over once to the service when that \
-                 listens; start keep again ({})",
-                self.clear_words()
-            ),
-            (Position::Kept, _) if self.waiting.is_none() => {
-                format!("{ports} is to be kept: nobody listens now, or a run works there")
-            }
-            (Position::Kept, _) => {
-                format!("{ports} is kept: new connections wait only while nobody listens")
-            }
-            (Position::Shut, Some(true)) if self.waiting.is_some() => {
-                format!(
-                    "{ports} {} by a run that is dead: its guard hands over to the service when that \
-                     listens ({})",
-                    standing.shut,
-                    self.clear_words()
-                )
-            }
-            (Position::Shut, Some(true)) => {
-                format!("{ports} is shut by a run that is dead: stale (syngate clear removes it)")
-            }
-            (Position::Shut, _) => format!("{ports} {} {to}", standing.shut)
-                .trim_end()
-                .to_owned(),
-            (Position::Open, None) => {
-                format!(
-                    "{ports} is open; there are rules, and whether their run lives can't be told"
-                )
-            }
-            (Position::Open, Some(true)) => {
-                format!(
-                    "{ports} is open; a dead run has left rules: stale (syngate clear removes them)"
-                )
-            }
-            (Position::Open, _) => {
-                let goes_on = standing.open.map(|what| format!("{what}, and "));
-                let goes_on = goes_on.unwrap_or_default();
-                format!("{ports} is open; {goes_on}a run still works on it")
-            }
-            (Position::Unknown, _) => format!("{ports} is held by a run, and shut, or about to be"),
-        }
-    }
-
-    /// What `syngate clear` would do. The guard of a dead run holds the connections.
-    fn clear_words(&self) -> String {
-        match self.stranded {
-            0 => "syngate clear does it now".to_owned(),
-            n => format!(
-                "start the service; syngate clear ends the wait now, and resets the {n} that wait if nobody \
-                 listens"
-            ),
-        }
-    }
-
-    fn since_words(&self, since: &str) -> String {
-        let ago = now().saturating_sub(self.since_unix.unwrap_or(0));
-        let ago = humantime::format_duration(Duration::from_secs(ago));
-        format!("{since} ({ago} ago)")
-    }
-
-    fn how(&self) -> Option<String> {
-        let backend = self.backend?;
-        if self.state == Position::Kept {
-            let waits = waiting_words(self.waiting?);
-            let in_gap = self.stranded > 0 && self.stale != Some(true);
-            let until = self.max_wait.filter(|_| in_gap).map(|max_wait| {
-                let max_wait = humantime::format_duration(max_wait);
-                format!("; nobody listens now: they are reset when that has lasted {max_wait} (--max-wait)")
-            });
-            return Some(waits + &until.unwrap_or_default());
-        }
-        let action = self.action.as_deref().unwrap_or("drop");
-        let done = self.action_words().0.done;
-        if let Some(waiting) = self.waiting {
-            let waits = waiting_words(waiting);
-            let stranded = match self.stranded {
-                n @ 1.. if self.state == Position::Shut => {
-                    format!("; nobody listens now, so syngate clear would reset {n}")
-                }
-                _ => String::new(),
-            };
-            return Some(format!("{backend}, {action}: {waits}{stranded}"));
-        }
-        Some(match self.syns_stopped {
-            Some(n) => format!("{backend}, {action}: {} {done}", counted(n, "SYN")),
-            None => format!("{backend}, {action}"),
-        })
-    }
-
-    /// What to say of the action, and where it steers to.
-    fn action_words(&self) -> (&'static Standing, &str) {
-        list::standing(self.action.as_deref().unwrap_or("drop"))
-    }
-
-    fn opens(&self) -> Option<String> {
-        let seconds = self.opens_in_ms? as f64 / 1e3;
-        let opener = match self.waiting {
-            Some(_) => "the guard of its waiting rooms",
-            None => "the kernel",
-        };
-        Some(format!("in {seconds:.1} s at the latest, by {opener}"))
     }
 }
 
