@@ -1,6 +1,6 @@
 //! The times and limits that the manual names.
 
-use crate::action::rooms::resident;
+use crate::action::rooms::{in_the_way, resident};
 use crate::action::{linger, list};
 use crate::commands::restart::LARGEST_SCRIPT;
 use crate::commands::{clear, container, keep};
@@ -91,6 +91,9 @@ const SHARED: &[(&str, Limit)] = &[
     ("Kept, moved", Time(keep::MOVES_WITHIN)),
     ("Kept, moved", Time(keep::COVERED_WITHIN)),
     ("Kept, moved", Time(keep::KNOWN_FOR)),
+    ("Kept, moved", Time(in_the_way::RELOADS_WITHIN)),
+    ("Parked, moved", Time(in_the_way::MOVED_FOR)),
+    ("Parked, moved", Time(service::SETTLE_PLACES)),
     ("Kept, bound", Time(keep::LISTENS_WITHIN)),
     ("Kept, told", Time(keep::TOLD_WITHIN)),
     ("Kept, told", Number(keep::MOST_TOLD as u64)),

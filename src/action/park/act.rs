@@ -106,6 +106,7 @@ impl Action for ParkAction {
                 rooms.tend();
                 Duration::ZERO
             } else {
+                rooms.give_way();
                 rooms.let_in();
                 LOOK_EVERY
             };

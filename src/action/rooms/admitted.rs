@@ -28,6 +28,12 @@ impl Admitted {
         groups.filter(move |group| own.is_none_or(|own| !own.starts_with(group)))
     }
 
+    /// Whether that is one of these control groups, by its id.
+    pub(super) fn has(&self, id: Option<u64>) -> bool {
+        let is = |group: &PathBuf| group.metadata().is_ok_and(|there| Some(there.ino()) == id);
+        self.groups.iter().any(is)
+    }
+
     /// By the control group: any user may try to listen on a port, and what waits is the service's.
     pub(super) fn is_service(&self, binding: &Binding, own: Option<&PathBuf>) -> bool {
         let mut groups = self.groups.iter().chain(own);

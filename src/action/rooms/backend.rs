@@ -79,12 +79,16 @@ impl RoomGate {
         let mut rooms = self.rooms.borrow_mut();
         // COMMAND may have ended just now, since it could not listen.
         rooms.admit();
+        if rooms.groups.iter().any(|group| group.gave_way) {
+            // The listener elsewhere may have gone just now.
+            rooms.tend();
+        }
         let mut done = Ok(());
         let mut open = Vec::new();
         for n in 0..rooms.groups.len() {
             let group = &rooms.groups[n];
             let served = self.gated.served_by(group.place.port);
-            let shall = served.iter().any(|port| ports.contains(port));
+            let shall = served.iter().any(|port| ports.contains(port)) && !group.gave_way;
             let parks = group.takes_connections() && !group.is_kept();
             match (shall, rooms.first) {
                 (true, First::Rooms) if !parks => done = done.and(rooms.begin(n)),
@@ -125,13 +129,14 @@ impl Backend for RoomGate {
         self.set(ports)
     }
 
-    /// The kernel does not tell which program a group has. A room that takes connections has its own.
+    /// The kernel does not tell which program a group has. A room that takes connections has its own. Where the
+    /// service is elsewhere, that is as it shall be.
     fn shut(&mut self) -> Result<PortSet> {
         let rooms = self.rooms.borrow();
         let open = rooms
             .groups
             .iter()
-            .filter(|group| !group.takes_connections());
+            .filter(|group| !group.takes_connections() && !group.gave_way);
         let lost = open.fold(PortSet::EMPTY, |all, group| {
             all.union(&self.gated.served_by(group.place.port))
         });

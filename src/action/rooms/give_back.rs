@@ -50,7 +50,7 @@ impl Rooms {
         }
     }
 
-    /// Where listeners have come on the same ports that are in no group with rooms.
+    /// Where listeners have come on the same ports that are in no group with rooms, or for which rooms were shut.
     pub(crate) fn elsewhere(&mut self) -> Vec<String> {
         let there = self.look(false).unwrap_or_default();
         let others = there.listeners.iter().filter(|listener| {
@@ -60,7 +60,9 @@ impl Rooms {
                 .iter()
                 .any(|group| group.place.port == place.port);
             let at_place = self.groups.iter().any(|group| group.place == place);
-            at_port && !at_place && !self.old.contains(&listener.id.cookie)
+            let mut gave_way = self.groups.iter().filter(|group| group.gave_way);
+            let moved = !at_place || gave_way.any(|group| group.place.is_before(listener));
+            at_port && moved && !self.old.contains(&listener.id.cookie)
         });
         others.map(Listener::shown).collect()
     }

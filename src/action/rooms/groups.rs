@@ -84,6 +84,8 @@ pub(crate) struct Rooms {
     /// What tells the next run of all this, should this process and its guard be killed.
     pub note: Option<Note>,
     pub(super) moving: Moving,
+    /// When each listener was seen first, by cookie. `None`: it was there before.
+    pub(super) comers: BTreeMap<u64, Option<Instant>>,
     pub(super) given_back: bool,
 }
 
@@ -114,6 +116,11 @@ pub(crate) struct Group {
     pub(super) unaccepted: bool,
     /// Listeners whose backlog was raised.
     pub(super) raised: Vec<Raised>,
+    pub(super) made_at: Instant,
+    /// Since when nobody listens there.
+    pub(super) deserted: Option<Instant>,
+    /// The rooms were shut for the service, which listens elsewhere.
+    pub(super) gave_way: bool,
 }
 
 /// How the rooms of a group are filled.
@@ -149,6 +156,9 @@ impl Group {
             letting_go: None,
             unaccepted: false,
             raised: Vec::new(),
+            made_at: Instant::now(),
+            deserted: None,
+            gave_way: false,
         }
     }
 
@@ -319,6 +329,7 @@ impl Rooms {
             life: Life::default(),
             note: None,
             moving: Moving::default(),
+            comers: BTreeMap::new(),
             given_back: false,
         })
     }

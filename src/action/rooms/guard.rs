@@ -138,9 +138,18 @@ impl Guarded {
     fn is_served_anew(&mut self) -> bool {
         self.rooms.groups.iter_mut().for_each(Group::see_owner);
         let to_go = self.to_go();
+        self.rooms.know_listeners();
         let sample = self.rooms.look(false).unwrap_or_default();
+        let in_the_way = self.in_the_way(&sample);
         let mut groups = self.rooms.groups.iter().zip(to_go);
-        groups.any(|(group, to_go)| to_go && self.rooms.is_served_anew(group, &sample))
+        in_the_way
+            || groups.any(|(group, to_go)| to_go && self.rooms.is_served_anew(group, &sample))
+    }
+
+    /// Whether rooms keep new connections from the service, which listens elsewhere.
+    fn in_the_way(&mut self, sample: &Sample) -> bool {
+        let those = self.rooms.in_the_way(sample);
+        those.iter().any(|n| self.rooms.groups[*n].is_open())
     }
 
     /// Which groups have somebody to hand over to a listener that a look behind this one shows. The rooms of a
@@ -156,6 +165,7 @@ impl Guarded {
     fn take_over(&mut self, until: Instant) -> Next {
         let deserted = Instant::now() + DESERTED;
         self.rooms.groups.iter_mut().for_each(Group::see_owner);
+        self.rooms.know_listeners();
         while self.leaving.is_some() || self.rooms.groups.iter().any(Group::is_open) {
             let now = Instant::now();
             if now >= until || told_to_end() {

@@ -226,6 +226,10 @@ impl Left {
         }
     }
 
+    pub(super) fn cookies(&self) -> Vec<u64> {
+        self.listeners.iter().map(|one| one.cookie).collect()
+    }
+
     pub(super) fn keep_only(&mut self, ports: &PortSet) {
         self.listeners
             .retain(|listener| ports.contains(listener.port));

@@ -12,8 +12,8 @@
 //! with `--syn handover` and `syngate keep`.
 //!
 //! **While COMMAND runs.** `passes`: its own connections, and those of `--ready-check`, never wait. `let_in`: they reach a
-//! new listener before the others. `admit`, `admitted`: the service may come back as another user. `gap`: where
-//! `--syn handover` had nobody who listens.
+//! new listener before the others. `admit`, `admitted`: the service may come back as another user.
+//! `in_the_way`: or on another address. `gap`: where `--syn handover` had nobody who listens.
 //!
 //! **The release.** `stand_by`: those who wait go to the new listener, and the rooms stay, should it close again.
 //! `letting_go`, `portions`: for good, room by room, as the service has place. `backlog`, `raised`: it has a longer queue
@@ -65,6 +65,10 @@
 //! - The program of the hand-over chooses new listeners, and old ones only where there are no new ones. Behind it
 //!   comes one that leaves the choice to the kernel and still moves connections. It stays until the handshakes
 //!   that were under way in a room are over (`policy.rs`).
+//! - A service that comes back in another group can't have those who wait. Where the kernel would go on giving new
+//!   connections to the rooms, these are shut as soon as the new listener is there (`in_the_way.rs`). Not taken: to
+//!   bind such rooms to no device, so that nobody would be reset should the service come back in its own group after
+//!   all. A listener that comes then would not join theirs.
 //! - Rooms lie as descriptors in the queue of a Unix socket that the run and its guard both have
 //!   (`kernel/room/shelf.rs`). No process has them among its files, so a COMMAND that kills the processes that
 //!   listen on the port does not find syngate.
@@ -92,6 +96,7 @@ mod give_back;
 pub(crate) mod groups;
 pub(crate) mod guard;
 mod hook;
+pub(crate) mod in_the_way;
 mod keep_any;
 pub(crate) mod leaving;
 pub(crate) mod left;

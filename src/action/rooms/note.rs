@@ -60,6 +60,13 @@ impl Note {
         Ok(self.file.write_all_at(&text, 0)?)
     }
 
+    /// The listeners that it tells of.
+    pub(super) fn listeners(&self) -> Vec<u64> {
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        let left = serde_json::from_str(&text);
+        left.map_or_else(|_| Vec::new(), |left: Left| left.cookies())
+    }
+
     /// Only what is on these ports is still to be taken back.
     pub(super) fn keep_only(&mut self, ports: &PortSet) -> Result<()> {
         let text = fs::read_to_string(&self.path)?;

@@ -141,7 +141,7 @@ impl Rooms {
     }
 
     /// Lets the programs know listeners that have come, and hands those over who wait although the service
-    /// listens.
+    /// listens. Rooms that are in its way are shut.
     ///
     /// Returns what listened then.
     pub(crate) fn tend(&mut self) -> Sample {
@@ -153,6 +153,7 @@ impl Rooms {
         for number in 0..self.groups.len() {
             self.tend_group(number, &there, self.groups[number].waiting() > 0);
         }
+        self.clear_the_way(&there);
         there
     }
 

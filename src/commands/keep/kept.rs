@@ -200,6 +200,11 @@ impl<'a> Kept<'a> {
             }
         }
         let tended = self.rooms.tend_each(there, waited, &waiting);
+        let in_the_way = self.rooms.in_the_way(there);
+        for (number, spot) in self.spots.iter_mut().enumerate() {
+            let in_the_way = in_the_way.contains(&number);
+            spot.leaves.note_in_the_way(in_the_way);
+        }
         let mut lost = Vec::new();
         for (number, tended) in tended.into_iter().enumerate() {
             if !self.conclude(number, tended, there, told) {

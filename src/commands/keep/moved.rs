@@ -84,6 +84,8 @@ pub(super) struct Leaves {
     to: Option<(Instant, Elsewhere)>,
     /// A look has shown nobody who gets the connections.
     was_bare: bool,
+    /// The rooms keep new connections from a listener that has come.
+    in_the_way: bool,
 }
 
 impl Leaves {
@@ -94,12 +96,18 @@ impl Leaves {
         self.to = same.or_else(|| Some((now, to?)));
     }
 
+    /// Whether the rooms keep new connections from a listener that has come: those too would be reset later.
+    pub(super) fn note_in_the_way(&mut self, in_the_way: bool) {
+        self.in_the_way = in_the_way;
+    }
+
     /// Where the service is, once it is not likely to come back on its own place.
     pub(super) fn is_over(&self, now: Instant) -> Option<&Elsewhere> {
         let (since, to) = self.to.as_ref()?;
-        let within = match to.covers && !self.was_bare {
-            true => COVERED_WITHIN,
-            false => MOVES_WITHIN,
+        let within = match (self.in_the_way, to.covers && !self.was_bare) {
+            (true, _) => Duration::ZERO,
+            (false, true) => COVERED_WITHIN,
+            (false, false) => MOVES_WITHIN,
         };
         (now.duration_since(*since) >= within).then_some(to)
     }
@@ -208,6 +216,12 @@ mod tests {
             assert_eq!(leaves.is_over(at(within + COVERED_WITHIN)), None, "anew");
             assert_eq!(leaves.is_over(at(within + MOVES_WITHIN)), Some(to));
         }
+        let mut leaves = Leaves::default();
+        leaves.see(Some(wide.clone()), start);
+        leaves.note_in_the_way(true);
+        assert_eq!(leaves.is_over(start), Some(&wide));
+        leaves.see(None, start);
+        assert_eq!(leaves.is_over(start), None);
         let mut leaves = Leaves::default();
         leaves.see(Some(new), start);
         leaves.see(Some(wide.clone()), start + COVERED_WITHIN);

@@ -46,6 +46,17 @@ impl Place {
         })
     }
 
+    /// Whether the listener is in another group, and gets connections that a listener here would get (__inet_lookup_listener():
+    /// the kernel prefers an address to a wildcard, a device to none, and IPv4 to IPv6 that takes IPv4, too).
+    pub(crate) fn is_before(&self, listener: &Listener) -> bool {
+        let there = (self.address, self.port, &self.device);
+        let mut families = Family::ALL.into_iter();
+        !self.is_of(listener)
+            && families.any(|family| {
+                serves(self.address, self.v6only, family) && listener.covers_at(there, family)
+            })
+    }
+
     /// As ss(8) shows it.
     pub(crate) fn shown(&self) -> String {
         let device = self.device.name();
@@ -80,5 +91,51 @@ mod tests {
         other.device = Device::Any;
         other.port = 81;
         assert!(!place.is_covered_by(&other));
+    }
+
+    #[test]
+    fn what_is_before_which_listener() {
+        let at = |address: &str, v6only| Listener::made_up(address, 80, v6only);
+        let v4 = "0.0.0.0";
+        for (room, listener, is_before) in [
+            (at(v4, false), at("::", false), true),
+            (at(v4, false), at("::", true), false),
+            (at(v4, false), at(v4, false), false), // one group
+            (at("10.0.0.1", false), at(v4, false), true),
+            (at("10.0.0.1", false), at("::", false), true),
+            (at("10.0.0.1", false), at("10.0.0.2", false), false),
+            (at(v4, false), at("10.0.0.1", false), false),
+            (at("::", true), at("::", false), true),
+            (at("::", false), at("::", true), true),
+            (at("::", false), at(v4, false), true),
+            (at("fd00::1", false), at("::", true), true),
+            (at("fd00::1", false), at(v4, false), false),
+            (at("::ffff:10.0.0.1", false), at("10.0.0.1", false), true),
+        ] {
+            let shown = (room.shown(), room.v6only, listener.shown(), listener.v6only);
+            assert_eq!(
+                Place::of(&room).is_before(&listener),
+                is_before,
+                "{shown:?}"
+            );
+        }
+        let on = |device: &str| Listener {
+            device: Device::Named(device.to_owned()),
+            ..at(v4, false)
+        };
+        let is_before = |room: Listener, listener: Listener| Place::of(&room).is_before(&listener);
+        assert!(is_before(on("eth0"), at(v4, false)));
+        assert!(!is_before(at(v4, false), on("eth0")), "it has these");
+        assert!(!is_before(on("eth0"), on("eth1")));
+        let user = Listener {
+            uid: 33,
+            ..at(v4, false)
+        };
+        assert!(is_before(at(v4, false), user));
+        let port = Listener {
+            port: 81,
+            ..at("::", false)
+        };
+        assert!(!is_before(at(v4, false), port));
     }
 }
