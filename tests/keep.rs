@@ -2,7 +2,7 @@
 
 mod harness;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::group::Group;
 use harness::keep::{
@@ -14,7 +14,7 @@ use harness::rooms::{GUARD, all_served, listeners, listeners_on, load, nothing_i
 use harness::{SOON, SYNGATE, call, status, syngate, words};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Serve};
-use testkit::{Host, Load, Pair, RunningLoad, wait_until};
+use testkit::{Host, Load, Pair, RunningLoad, slow, wait_until};
 
 /// `SIGKILL`, and a start a moment later; then a restart by somebody who knows nothing of syngate.
 #[test]
@@ -330,23 +330,31 @@ fn rooms_that_can_t_be_made_in_the_services_new_control_group_stay() {
     keep.ends(1);
 }
 
-/// New listeners have their share soon, although the old ones stay: as when nginx gets more workers.
+/// New listeners have their share within 200 ms, although the old ones stay: as when nginx gets more workers. One of
+/// five may be late on a machine that is busy.
 #[test]
 fn new_listeners_get_their_share() {
     let host = &Host::new().unwrap();
     let _old = shared().start(host).unwrap();
     let keep = Keep::on(host, "");
-    let log = host.dir().join("accepted");
+    let mut took: Vec<Duration> = (0..5).map(|number| first_share(host, number)).collect();
+    took.sort_unstable();
+    assert!(took[3] < Duration::from_millis(200) * slow(), "{took:?}");
+    keep.ends(1);
+}
+
+/// How long a new listener waits for its first connection.
+fn first_share(host: &Host, number: u32) -> Duration {
+    let log = host.dir().join(format!("accepted-{number}"));
     let _new = shared().log_accepts(&log).start(host).unwrap();
-    let accepted = || {
-        let load = Load::to("127.0.0.1:80")
-            .rate(1_000)
-            .duration(Duration::from_millis(20));
-        all_served(&load.start(host).unwrap().finish().unwrap());
-        std::fs::read_to_string(&log).is_ok_and(|log| !log.is_empty())
-    };
+    let since = Instant::now();
+    let accepted = || std::fs::read_to_string(&log).is_ok_and(|log| !log.is_empty());
+    let load = Load::to("127.0.0.1:80").rate(500).duration(SOON);
+    let load = load.start(host).unwrap();
     wait_until(SOON, "connections to the new listener", accepted).unwrap();
-    keep.ends(2);
+    let took = since.elapsed();
+    all_served(&load.stop().unwrap());
+    took
 }
 
 /// Services that listen once keep is there, on several addresses, are taken up.

@@ -17,7 +17,7 @@ use crate::kernel::room::{Place, Shelf, longest_queue};
 use crate::kernel::sockets::{Listener, Sample};
 
 /// When a listener has been there for so long, its process accepts connections, most likely.
-pub(crate) const SETTLES_AFTER: Duration = Duration::from_millis(50);
+pub(crate) const SETTLES_AFTER: Duration = Duration::from_millis(30);
 
 /// What a look at a group has shown, and what was done there.
 #[derive(Debug, Clone, Copy)]

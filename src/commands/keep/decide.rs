@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// Interval between looks while the service listens: fewer than ten in a second.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(125);
 /// The look after listeners have come or gone: those that are there still get connections from then on.
-pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(60);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(40);
 /// Interval between looks while somebody waits.
 pub(crate) const LOOK_WAITING: Duration = Duration::from_millis(2);
 /// A socket that was bound listens within this time, if it is the service's.
