@@ -754,6 +754,49 @@ fn what_can_not_be_parked_is_refused_by_its_name_and_auto_takes_another_action()
     }
 }
 
+/// As udpgrm or Envoy give it to their listeners.
+#[test]
+fn a_program_that_the_new_process_brings_along_stays_where_nobody_waits() {
+    const BRINGS_ONE: &str = r#"[{"address": "0.0.0.0", "share": 1, "program": 1}]"#;
+    for (action, waits) in [
+        ("park", false),
+        ("handover", false),
+        ("park", true),
+        ("handover", true),
+    ] {
+        let host = Host::new().unwrap();
+        let service = Service::start(&host, "", ONE_THAT_SHARES);
+        let call = call(&host, words(&format!("--port 80 --syn {action}"))).unhurried();
+        let call = match action {
+            "park" => call.args(words("--settle 200ms")),
+            _ => call,
+        };
+        let mut latch = Latch::new(&host, "down");
+        let start = service.command("", BRINGS_ONE);
+        let script = format!("{}; {}; {start}", service.stop(), latch.hold());
+        let run = call.start(["sh", "-c", &script]);
+        latch.wait();
+        let client = waits.then(|| Client::start(&host, "0", "127.0.0.1:80"));
+        let comes = || waiting(&host) >= usize::from(waits);
+        wait_until(SOON, "the client", comes).unwrap();
+        latch.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        client.into_iter().for_each(|client| drop(client.served()));
+        let says = format!("{}", outcome.report["warnings"]);
+        let replaced = says.contains("a program of its own");
+        assert_eq!(
+            programs(&host).is_empty(),
+            replaced,
+            "{action}: {outcome:?}"
+        );
+        // In a reload those who wait are handed over before the process has given the program.
+        assert!(!replaced || waits, "{outcome:?}");
+        assert!(replaced || !waits || action == "handover", "{outcome:?}");
+        assert_eq!(notes(&host), "");
+    }
+}
+
 /// The kernel resets some clients where it answers each SYN with a cookie.
 #[test]
 fn what_syn_cookies_cost_is_told_beforehand_and_auto_does_not_park() {

@@ -1,6 +1,6 @@
 //! The rooms of a run, by the SO_REUSEPORT group that they stand in: parking and handing over.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
@@ -114,6 +114,8 @@ pub(crate) struct Group {
     pub(super) letting_go: Option<Portions>,
     /// Some were handed over, and no look has shown since that all of them were accepted.
     pub(super) unaccepted: bool,
+    /// A program of the service's own was replaced.
+    pub(super) replaced: Cell<bool>,
     /// Listeners whose backlog was raised.
     pub(super) raised: Vec<Raised>,
     pub(super) made_at: Instant,
@@ -155,6 +157,7 @@ impl Group {
             waits: RefCell::default(),
             letting_go: None,
             unaccepted: false,
+            replaced: Cell::new(false),
             raised: Vec::new(),
             made_at: Instant::now(),
             deserted: None,
@@ -190,7 +193,7 @@ impl Group {
         // They are in the group now, at the latest.
         put_first(&before, &copies)?;
         (self.before, self.asked) = (Some(before), Some(asked));
-        attach(&program, &rooms)
+        self.attach(&program, &rooms)
     }
 
     /// What programs know of the rooms, or will once these are open.
@@ -453,11 +456,4 @@ impl Drop for Rooms {
     fn drop(&mut self) {
         self.give_back();
     }
-}
-
-/// The program chooses for the group of these rooms from now on.
-pub(super) fn attach(program: &Program, rooms: &[Room]) -> Result<()> {
-    let room = rooms.first().context("no room")?;
-    let chosen = program.choose_for_group_of(room.as_fd());
-    chosen.context("the program can't be attached to the waiting rooms")
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::figures::Figures;
-use super::groups::{Group, Rooms, attach};
+use super::groups::{Group, Rooms};
 use super::portions::Portions;
 use super::preferred::{Targets, copies};
 use crate::decide::rate::Rate;
@@ -51,12 +51,22 @@ impl Group {
     pub(super) fn lead_to(&mut self, to: &Targets) {
         let chosen = match self.preferred.is_some() {
             true => self.prefer_these(to),
-            false => choose(&self.rooms(), to),
+            false => self.choose(to),
         };
         if chosen.is_err() {
             // The kernel's own choice, which may be an old listener.
             let _ = spread(self.rooms().first());
         }
+    }
+
+    /// From now on the group's connections go to these listeners.
+    fn choose(&self, targets: &Targets) -> Result<()> {
+        ensure!(!targets.is_empty(), "no listener");
+        let array = Listeners::new(targets.len() as u32)?;
+        put_all(&array, targets.iter().map(|(copy, _)| copy))?;
+        let choose = programs::choose_from(array.number(), targets.len() as u32);
+        let program = Program::load(Kind::SelectOrMigrate, "gate_hand_over", &choose)?;
+        self.attach(&program, &self.rooms())
     }
 
     /// Returns how many waited in the rooms that it has shut, how long they did, and whether all are shut now that are
@@ -148,7 +158,9 @@ impl Rooms {
         self.follow(&there);
         for number in numbers {
             self.life.show();
-            each(self, *number, &there);
+            if !self.make_way(*number, &there) {
+                each(self, *number, &there);
+            }
         }
         self.await_handshakes();
     }
@@ -277,16 +289,6 @@ impl Rooms {
         self.figures.add(went);
         all
     }
-}
-
-/// From now on the group's connections go to these listeners.
-fn choose(rooms: &[Room], targets: &Targets) -> Result<()> {
-    ensure!(!targets.is_empty(), "no listener");
-    let array = Listeners::new(targets.len() as u32)?;
-    put_all(&array, targets.iter().map(|(copy, _)| copy))?;
-    let choose = programs::choose_from(array.number(), targets.len() as u32);
-    let program = Program::load(Kind::SelectOrMigrate, "gate_hand_over", &choose)?;
-    attach(&program, rooms)
 }
 
 /// From now on the kernel chooses, and moves connections when a listener of the group closes.

@@ -17,7 +17,7 @@
 //!
 //! **The release.** `stand_by`: those who wait go to the new listener, and the rooms stay, should it close again.
 //! `letting_go`, `portions`: for good, room by room, as the service has place. `backlog`, `raised`: it has a longer queue
-//! meanwhile. `progress`, `moving`: whether all have arrived, and the handshakes too. `policy`: how long the run waits for
+//! meanwhile. `own_program`: the service has one. `progress`, `moving`: whether all have arrived, and the handshakes too. `policy`: how long the run waits for
 //! that.
 //!
 //! **The end.** `give_back`: nothing of syngate's is left. `account`, `figures`, `waits`, `unmoved`: what became of those who waited.
@@ -106,6 +106,7 @@ pub(crate) mod make;
 mod moving;
 mod note;
 pub(crate) mod options;
+mod own_program;
 pub(crate) mod passes;
 pub(crate) mod policy;
 mod portions;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::groups::{First, Group, Opened, Rooms, attach};
+use super::groups::{First, Group, Opened, Rooms};
 use super::letting_go::{Next, Then};
 use super::preferred::{AGAIN, LeftAlone, Preferred, Targets, copies, program};
 use crate::kernel::instructions::Instruction;
@@ -51,12 +51,12 @@ impl Group {
             // Until the program is there, the kernel chooses among the listeners and this room.
             self.open(&rooms[..1])?;
             preferred.put(&copies)?;
-            attach(&while_there, &rooms)?;
+            self.attach(&while_there, &rooms)?;
         }
         self.open(&rooms)?;
         preferred.known = (preferred.taken.len(), preferred.chosen());
         self.preferred = Some(preferred);
-        attach(&while_there, &rooms)
+        self.attach(&while_there, &rooms)
     }
 
     /// The listeners get new connections, and those of the last room. Should syngate and its guard be killed, that
@@ -70,7 +70,7 @@ impl Group {
             _ => return,
         };
         // Without it, the kernel chooses for the last ones.
-        let _ = program.and_then(|program| attach(&program, &self.rooms()));
+        let _ = program.and_then(|program| self.attach(&program, &self.rooms()));
     }
 
     /// The parts of a program that go on only while there are rooms, and that choose one.
@@ -88,6 +88,12 @@ impl Group {
         preferred.take_in(there);
         let mut cookies = there.iter().map(|(_, listener)| listener.id.cookie);
         let known = cookies.any(|cookie| preferred.taken.contains(&cookie));
+        if self.needs_program_back()
+            && let Some(preferred) = &mut self.preferred
+        {
+            // What the group's program knows is not what syngate's knew.
+            preferred.known = (0, 0..0);
+        }
         self.choose_anew()?;
         ensure!(known, "no listener");
         Ok(())
@@ -99,8 +105,12 @@ impl Group {
             return Ok(());
         };
         let known = (preferred.taken.len(), preferred.chosen());
+        if known != preferred.known && self.may_keep_program() {
+            // The next look may be for somebody who waits.
+            return Ok(());
+        }
         if known != preferred.known {
-            attach(
+            self.attach(
                 &program(preferred, self.while_there(opened))?,
                 &self.rooms(),
             )?;

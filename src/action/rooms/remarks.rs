@@ -4,7 +4,7 @@ use super::make::filling;
 use super::options::RoomOptions;
 use crate::action::contract::Seen;
 use crate::gate::backend::Remark;
-use crate::kernel::room::longest_queue;
+use crate::kernel::room::{longest_queue, programs_are_seen};
 use crate::words::gated::Gated;
 
 /// A room stands beside a listener, and takes what that would.
@@ -28,9 +28,15 @@ pub(crate) fn remarks(seen: &Seen, options: RoomOptions) -> Vec<Remark> {
              is {longest}"
         )
     });
+    let unseen = (!programs_are_seen()).then(|| {
+        "a program that the service gives its listeners (SO_ATTACH_REUSEPORT_CBPF or _EBPF) can't be seen here (Linux \
+         6.1, /sys/kernel/btf/vmlinux, CAP_PERFMON), and would be replaced: --syn hold leaves it alone"
+            .to_owned()
+    });
     beyond
         .into_iter()
         .chain(fewer)
+        .chain(unseen)
         .map(Remark::Detail)
         .collect()
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::groups::{Filling, Group, Rooms, attach};
+use super::groups::{Filling, Group, Rooms};
 use super::letting_go::{Next, Then, spread};
 use super::preferred::{Preferred, Targets, copies, program};
 use crate::decide::policy::{Answer, Waiting};
@@ -95,7 +95,7 @@ impl Group {
             // A guard does not know the array that has the rooms.
             None => (Vec::new(), programs::spread()),
         };
-        attach(&program(&preferred, choice)?, &self.rooms())?;
+        self.attach(&program(&preferred, choice)?, &self.rooms())?;
         self.preferred = Some(preferred);
         Ok(())
     }

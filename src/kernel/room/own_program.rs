@@ -13,12 +13,21 @@ use crate::kernel::netlink::get;
 /// How the names of syngate's own programs begin. A run that was killed with its guard leaves one.
 const OURS: &[u8] = b"gate_";
 
+/// Whether this process can see such programs.
+pub(crate) fn are_seen() -> bool {
+    asking().is_some()
+}
+
 /// `None`: the kernel does not tell (Linux 6.1; CAP_PERFMON or CAP_SYS_ADMIN).
-pub(super) fn has_own_program(socket: &impl AsFd) -> Option<bool> {
+pub(crate) fn has_own_program(socket: &impl AsFd) -> Option<bool> {
+    let told = asking()?.asked_of_own_files();
+    Some(names_others(&told.ok()?, socket.as_fd().as_raw_fd()))
+}
+
+fn asking() -> Option<&'static Program> {
     // Loaded once: a service may have many listeners.
     static LOADED: OnceLock<Option<Program>> = OnceLock::new();
-    let told = LOADED.get_or_init(loaded).as_ref()?.asked_of_own_files();
-    Some(names_others(&told.ok()?, socket.as_fd().as_raw_fd()))
+    LOADED.get_or_init(loaded).as_ref()
 }
 
 fn loaded() -> Option<Program> {
@@ -67,6 +76,7 @@ mod tests {
         for (name, is_others) in [("gate_spread", false), ("balance", true)] {
             let program = Program::load(Kind::SelectOrMigrate, name, &spread()).unwrap();
             program.choose_for_group_of(one.as_fd()).unwrap();
+            assert!(are_seen());
             assert_eq!(
                 found(),
                 [Some(is_others), Some(is_others), Some(false)],
