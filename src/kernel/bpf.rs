@@ -446,3 +446,17 @@ fn words(error: &io::Error) -> String {
     let errno = error.raw_os_error().map(Errno::from_raw);
     errno.map_or_else(|| error.to_string(), |errno| errno.desc().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_verifier_says_of_a_program_is_in_the_error() {
+        let error = Program::load(Kind::SelectOrMigrate, "gate_nothing", &[Instruction::Exit]);
+        let error = format!("{:#}", error.unwrap_err());
+        let says = "the kernel refuses the program gate_nothing: ";
+        assert!(error.starts_with(says), "{error}");
+        assert!(error.contains("R0 !read_ok"), "{error}");
+    }
+}

@@ -4,15 +4,11 @@ use std::fs;
 
 use nix::unistd::{AccessFlags, access};
 
-use super::proc::sysctl;
 use super::rooms::Rooms;
 use super::support::Support;
 use crate::kernel::caps;
 use crate::kernel::control_group;
-use crate::kernel::room::probe;
-
-/// Yama lets nobody look into another process (kernel.yama.ptrace_scope).
-const NO_ATTACH: u64 = 3;
+use crate::kernel::room::{copy, probe};
 
 impl Rooms {
     pub(crate) fn look() -> Rooms {
@@ -42,12 +38,9 @@ fn tried(trial: impl Fn() -> anyhow::Result<()>) -> Support {
 }
 
 fn copies() -> Support {
-    if sysctl("kernel.yama.ptrace_scope") == Some(NO_ATTACH) {
-        return Support::No("kernel.yama.ptrace_scope is 3".to_owned());
-    }
-    match caps::sys_ptrace() {
-        true => Support::Yes,
-        false => Support::No("that needs CAP_SYS_PTRACE".to_owned()),
+    match copy::lacking() {
+        None => Support::Yes,
+        Some(why) => Support::No(why.to_owned()),
     }
 }
 

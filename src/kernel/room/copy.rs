@@ -36,10 +36,7 @@ pub(crate) fn of(listener: &Listener, holders: &Holders) -> Result<OwnedFd> {
         }
     }
     let shown = listener.shown();
-    let lacking = match caps::sys_ptrace() {
-        true => "",
-        false => " (that needs CAP_SYS_PTRACE)",
-    };
+    let lacking = lacking().map_or(String::new(), |why| format!(" ({why})"));
     Err(match trouble {
         None => anyhow!("no process is seen to hold the listener on {shown}{lacking}"),
         Some((error, holder, pid)) => error.context(format!(
@@ -47,6 +44,21 @@ pub(crate) fn of(listener: &Listener, holders: &Holders) -> Result<OwnedFd> {
             holder.name
         )),
     })
+}
+
+/// Why this process may copy no listener of others.
+pub(crate) fn lacking() -> Option<&'static str> {
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope");
+    lacking_with(caps::sys_ptrace(), scope.ok().as_deref())
+}
+
+/// `scope`: kernel.yama.ptrace_scope, where there is Yama. With 3 nobody may look into another process.
+fn lacking_with(sys_ptrace: bool, scope: Option<&str>) -> Option<&'static str> {
+    match scope.map(str::trim) {
+        Some("3") => Some("kernel.yama.ptrace_scope is 3"),
+        _ if !sys_ptrace => Some("that needs CAP_SYS_PTRACE"),
+        _ => None,
+    }
 }
 
 /// As [`of`], if the listener's connections can wait in a room. `there` has its holders.
@@ -159,4 +171,22 @@ pub(super) fn bind_to_device(socket: &impl AsFd, name: &str) -> std::io::Result<
         libc::SO_BINDTODEVICE,
         name,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_to_copy_listeners() {
+        for scope in [None, Some("0\n"), Some("1\n"), Some("2\n")] {
+            assert_eq!(lacking_with(true, scope), None, "{scope:?}");
+            let why = lacking_with(false, scope).unwrap();
+            assert_eq!(why, "that needs CAP_SYS_PTRACE", "{scope:?}");
+        }
+        for sys_ptrace in [true, false] {
+            let why = lacking_with(sys_ptrace, Some("3\n")).unwrap();
+            assert_eq!(why, "kernel.yama.ptrace_scope is 3");
+        }
+    }
 }
