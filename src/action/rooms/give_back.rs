@@ -9,7 +9,7 @@ use super::again::again;
 use super::groups::Rooms;
 use super::passes::Passes;
 use crate::kernel::bpf::{Link, leave_choice_to_kernel};
-use crate::kernel::room::{Place, copy, has_own_program, reuseport};
+use crate::kernel::room::{Place, copy, reuseport};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Listener, Looks, Sample, Want};
 use crate::words::scope::Scope;
@@ -40,7 +40,7 @@ impl Rooms {
             let first = listeners.first().filter(|_| moved);
             let first = first.filter(|_| all_new || listeners.len() == 1 || calm);
             if let Some(copy) = first.and_then(|l| again(|| copy::of(l, &there.holders)).ok())
-                && has_own_program(&copy) != Some(true)
+                && !group.sees_own_program(&copy)
             {
                 let _ = leave_choice_to_kernel(copy.as_fd());
             }

@@ -30,6 +30,10 @@ use super::preferred::{LeftAlone, Preferred};
 use super::raised::Raised;
 use super::waits::Waits;
 
+/// A look at a group's program costs a look at all files of this process, which has some for each group. With more groups,
+/// the service's own programs are not looked for in mid-run.
+const MOST_LOOKED_AT: usize = 32;
+
 /// Who gets new connections while there are rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum First {
@@ -114,6 +118,8 @@ pub(crate) struct Group {
     pub(super) letting_go: Option<Portions>,
     /// Some were handed over, and no look has shown since that all of them were accepted.
     pub(super) unaccepted: bool,
+    /// Of too many: see [`MOST_LOOKED_AT`].
+    pub(super) one_of_many: bool,
     /// A program of the service's own was replaced.
     pub(super) replaced: Cell<bool>,
     /// Listeners whose backlog was raised.
@@ -157,6 +163,7 @@ impl Group {
             waits: RefCell::default(),
             letting_go: None,
             unaccepted: false,
+            one_of_many: false,
             replaced: Cell::new(false),
             raised: Vec::new(),
             made_at: Instant::now(),
@@ -410,6 +417,7 @@ impl Rooms {
     /// Some rooms may be open. [`Rooms::hand_over`] shuts them.
     pub(crate) fn begin(&mut self, number: usize) -> Result<()> {
         self.life.show();
+        self.groups[number].one_of_many = self.groups.len() > MOST_LOOKED_AT;
         let port = self.groups[number].place.port;
         self.groups[number].noted = self.passes.noted(port);
         if self.first == First::Service {

@@ -12,10 +12,15 @@ use crate::kernel::room::{Room, has_own_program};
 use crate::kernel::sockets::Sample;
 
 impl Group {
+    /// Whether the service has given the group of this socket a program of its own, as far as that is looked at.
+    pub(super) fn sees_own_program(&self, socket: &impl AsFd) -> bool {
+        !self.one_of_many && has_own_program(socket) == Some(true)
+    }
+
     /// The program chooses for the group of these rooms from now on.
     pub(super) fn attach(&self, program: &Program, rooms: &[Room]) -> Result<()> {
         let room = rooms.first().context("no room")?;
-        if has_own_program(room) == Some(true) {
+        if self.sees_own_program(room) {
             self.replaced.set(true);
         }
         let chosen = program.choose_for_group_of(room.as_fd());
@@ -35,8 +40,7 @@ impl Group {
     fn has_own_program(&self) -> bool {
         let rooms = self.rooms();
         let mut open = rooms.iter().filter(|room| room.listens());
-        open.next()
-            .is_some_and(|room| has_own_program(room) == Some(true))
+        open.next().is_some_and(|room| self.sees_own_program(room))
     }
 
     /// What to warn of, once.
