@@ -213,7 +213,7 @@ fn a_signal_ends_it_at_once() {
 fn a_hung_run_refuses_nobody_for_ever() {
     let all = Backend::ALL.map(|backend| {
         let (pair, services) = served();
-        let options = "--leave-quiet 800ms --leave-timeout 1s --max-closed 1s";
+        let options = "--leave-quiet 5s --leave-timeout 8s --max-closed 2s";
         let call = leave(&pair.server, options).on(backend);
         let mut run = call.start(["sleep", "60"]);
         wait_refused(&pair);
