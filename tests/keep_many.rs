@@ -4,7 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::keep::{Keep, client, shared, wait_queued};
+use harness::keep::{Keep, client, looks, shared, wait_queued};
 use harness::rooms::all_served;
 use harness::{SOON, SYNGATE, syngate, words};
 use testkit::services::Serve;
@@ -31,7 +31,8 @@ fn service(host: &Host, uid: u32, network: u8, addresses: usize) -> Running {
     python.args(["-c", LISTEN]);
     python.args(numbers.map(|number| number.to_string()));
     let server = host.spawn(&mut python).unwrap();
-    let there = format!("ss -Hltn src 127.{network}.0.0/16:80 | sort -u -k 4,4 | wc -l");
+    let there =
+        format!("ss -Hltn src 127.{network}.0.0/16:80 | awk '{{print $4}}' | sort -u | wc -l");
     let listen = || count(host, &there) == addresses;
     wait_until(SOON, "all listeners", listen).unwrap();
     server
@@ -50,18 +51,6 @@ fn kept(host: &Host, network: u8) -> usize {
 
 fn open_files(host: &Host) -> usize {
     count(host, "ls /proc/$(pgrep -x syngate)/fd | wc -l")
-}
-
-/// Waits until keep has looked some times.
-fn looks(host: &Host) {
-    let sleeps = || {
-        count(
-            host,
-            "awk '/^voluntary/ {print $2}' /proc/$(pgrep -x syngate)/status",
-        )
-    };
-    let before = sleeps();
-    wait_until(SOON, "some looks", || sleeps() >= before + 4).unwrap();
 }
 
 /// Each address costs one system call at a look, while nobody waits: eight looks in a second.

@@ -91,7 +91,7 @@ impl Size {
                 .parse()
                 .unwrap(),
             kib: number(&format!(
-                "{of} grep VmRSS /proc/$pid/status | tr -dc 0-9; echo; done"
+                "{of} grep RssAnon /proc/$pid/status | tr -dc 0-9; echo; done"
             )),
         }
     }

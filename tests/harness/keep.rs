@@ -95,6 +95,8 @@ impl<'a> Keep<'a> {
         drop(server);
         let waits = client(self.host);
         wait_queued(self.host, 1);
+        // One that is over before keep looks may not be told.
+        looks(self.host);
         let server = shared().start(self.host).unwrap();
         all_served(&waits.finish().unwrap());
         self.says(before + 1, "nobody listened");
@@ -154,6 +156,19 @@ pub(crate) fn wait_queued(host: &Host, many: usize) {
             >= many
     };
     wait_until(SOON, "clients to wait", queued).unwrap();
+}
+
+/// Waits until keep has looked some times.
+pub(crate) fn looks(host: &Host) {
+    let told = "awk '/^voluntary/ {print $2}' /proc/$(pgrep -x syngate)/status";
+    let sleeps = || {
+        host.must(["sh", "-c", told])
+            .trim()
+            .parse::<usize>()
+            .unwrap()
+    };
+    let before = sleeps();
+    wait_until(SOON, "some looks", || sleeps() >= before + 4).unwrap();
 }
 
 /// Rooms stand beside the service, and nobody waits.
