@@ -334,18 +334,10 @@ fn shares(address: &str) -> String {
     format!(r#"{{"address": "{address}", "share": 1}}"#)
 }
 
-fn there_before(action: &str) {
-    let host = &Host::new().unwrap();
-    let on = |name: &str, address: &str| start(host, name, &shares(address));
-    host.must(["sh", "-c", &on("before", "127.0.0.1")]);
-    host.must(["sh", "-c", &on("wildcard", "0.0.0.0")]);
+/// COMMAND stops the service, and starts it `again` later: who comes in between waits, and is served.
+fn served_after_a_gap(host: &Host, action: &str, again: &str) {
     let mut gone = Latch::new(host, "gone");
-    let script = format!(
-        "{}; {}; {}",
-        stop(host, "before"),
-        gone.hold(),
-        on("after", "127.0.0.1")
-    );
+    let script = format!("{}; {}; {again}", stop(host, "before"), gone.hold());
     let call = rooms(host, action);
     let run = call.start(["sh", "-c", &script]);
     gone.wait();
@@ -356,6 +348,14 @@ fn there_before(action: &str) {
     assert_eq!(outcome.code, 0, "{action}: {outcome:?}");
     all_served(&load.stop().unwrap());
     nothing_is_left(host, 2);
+}
+
+fn there_before(action: &str) {
+    let host = &Host::new().unwrap();
+    let on = |name: &str, address: &str| start(host, name, &shares(address));
+    host.must(["sh", "-c", &on("before", "127.0.0.1")]);
+    host.must(["sh", "-c", &on("wildcard", "0.0.0.0")]);
+    served_after_a_gap(host, action, &on("after", "127.0.0.1"));
     ["wildcard", "after"]
         .iter()
         .for_each(|name| drop(host.must(["sh", "-c", &stop(host, name)])));
@@ -369,23 +369,7 @@ fn both_come_back(action: &str) {
         start(host, name, &listeners)
     };
     host.must(["sh", "-c", &both("before")]);
-    let mut gone = Latch::new(host, "gone");
-    let script = format!(
-        "{}; {}; {}",
-        stop(host, "before"),
-        gone.hold(),
-        both("before")
-    );
-    let call = rooms(host, action);
-    let run = call.start(["sh", "-c", &script]);
-    gone.wait();
-    let load = begun(host);
-    wait_queued(host, 20);
-    gone.release();
-    let outcome = call.end(run);
-    assert_eq!(outcome.code, 0, "{action}: {outcome:?}");
-    all_served(&load.stop().unwrap());
-    nothing_is_left(host, 2);
+    served_after_a_gap(host, action, &both("before"));
     host.must(["sh", "-c", &stop(host, "before")]);
 }
 

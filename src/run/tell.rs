@@ -69,6 +69,20 @@ pub(crate) fn refuse(options: &RunOptions, why: &str, started: Instant) -> Exit 
     ending.exit
 }
 
+/// In a dry run, prints the call that another one stands for.
+///
+/// # Errors
+/// It can't be printed: how syngate ends.
+pub(crate) fn print_call(shown: &str, args: &Args, say: &Say) -> Result<(), Exit> {
+    if !args.options.dry_run {
+        return Ok(());
+    }
+    match say.print(&format!("# {shown}\n"), Exit::Status(0), NOT_RUN) {
+        Exit::Status(0) => Ok(()),
+        failed => Err(failed),
+    }
+}
+
 /// `by_environment`: the call itself does not show that this was a dry run. So it is said even with `-q`.
 pub(super) fn tell_plan(planned: Result<Plan, Refused>, by_environment: bool, say: &Say) -> Exit {
     if by_environment {

@@ -20,7 +20,7 @@ use crate::kernel::sockets::{Looks, Want};
 use crate::process::ancestry::descends_from;
 use crate::run::{self, plan};
 use crate::words::container::ContainerName;
-use crate::words::exit::{Exit, NOT_RUN};
+use crate::words::exit::Exit;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
@@ -116,16 +116,7 @@ fn here(container: &Container) -> Result<PortSet> {
 /// Says what the call stands for, before it is carried out.
 fn tell(call: &Call, args: &Args, started: Instant) -> Result<(), Exit> {
     let say = run::say(args, started);
-    if args.options.dry_run {
-        let printed = say.print(
-            &format!("# {}\n", call.form.shown()),
-            Exit::Status(0),
-            NOT_RUN,
-        );
-        if printed != Exit::Status(0) {
-            return Err(printed);
-        }
-    }
+    run::print_call(&call.form.shown(), args, &say)?;
     call.lines.iter().for_each(|line| say.result(line));
     Ok(())
 }

@@ -25,7 +25,7 @@ use crate::commands::container;
 use crate::commands::long_form::{CONTAINER, LongForm, add, option, to_write};
 use crate::process::profile;
 use crate::run::{self, plan};
-use crate::words::exit::{Exit, NOT_RUN};
+use crate::words::exit::Exit;
 use crate::words::ports::{PortSet, as_ranges};
 
 #[cfg(any(fuzzing, test))]
@@ -249,16 +249,7 @@ impl Translated {
             return Ok(());
         }
         let say = run::say(args, started);
-        if args.options.dry_run {
-            let printed = say.print(
-                &format!("# {}\n", self.form.shown()),
-                Exit::Status(0),
-                NOT_RUN,
-            );
-            if printed != Exit::Status(0) {
-                return Err(printed);
-            }
-        }
+        run::print_call(&self.form.shown(), args, &say)?;
         let ports = plan::ports(&args.options);
         for line in self.lines(&ports) {
             say.result(&line);

@@ -43,7 +43,7 @@ const STATE: i32 = 10;
 /// BPF_SOCK_OPS_STATE_CB_FLAG: the program is told of that.
 const TELL_STATE: i32 = 4;
 /// TCP_CLOSE, net/tcp_states.h: the connection has no port any more.
-const CLOSED: i32 = 7;
+pub(super) const CLOSED: i32 = 7;
 /// The key of a connection on the stack: the client's port, as the network has it, and then the last four
 /// bytes of its address.
 const KEY: i16 = -16;
@@ -180,13 +180,8 @@ pub(crate) fn fill_but_for(passes: &[Pass], fill: Vec<Instruction>) -> Vec<Instr
     ];
     program.extend(load_of_header((SOURCE_V4, SOURCE_V6), KEY_ADDRESS, V6));
     for (pass, next) in passes.iter().zip(NEXT_PASS..NOT_NEW) {
-        program.extend([
-            SetMap(R1, pass.connections),
-            Copy(R2, Stack),
-            Add(R2, KEY as i32),
-            Call(Helper::MapLookup),
-            JumpIfEqual(R0, 0, next),
-        ]);
+        program.extend(lookup(pass.connections, KEY));
+        program.push(JumpIfEqual(R0, 0, next));
         for listeners in &pass.listeners {
             program.extend(in_order(*listeners));
         }
@@ -217,17 +212,15 @@ pub(crate) fn fill_but_for_host(listeners: (i32, u32), fill: Vec<Instruction>) -
 /// Goes on with [`OTHERS`] if one of the numbers is not 0.
 fn wait_for(newcomers: &Newcomers, label: Label) -> Vec<Instruction> {
     let look = |(key, label): (&u32, Label)| {
-        [
-            StoreValue(Stack, VALUE, *key as i32),
-            SetMap(R1, newcomers.map),
-            Copy(R2, Stack),
-            Add(R2, VALUE as i32),
-            Call(Helper::MapLookup),
+        let mut program = vec![StoreValue(Stack, VALUE, *key as i32)];
+        program.extend(lookup(newcomers.map, VALUE));
+        program.extend([
             JumpIfEqual(R0, 0, label),
             Load(R2, R0, 0),
             JumpUnlessEqual(R2, 0, OTHERS),
             Here(label),
-        ]
+        ]);
+        program
     };
     let keys = newcomers.keys.iter().zip(label..);
     keys.flat_map(look).collect()
@@ -278,10 +271,9 @@ pub(crate) fn fill_in_turn(array: i32, count: u32, size: u32, counter: i32) -> V
         // A call keeps this register.
         Copy(R6, R1),
         StoreValue(Stack, VALUE, 0),
-        SetMap(R1, counter),
-        Copy(R2, Stack),
-        Add(R2, VALUE as i32),
-        Call(Helper::MapLookup),
+    ];
+    program.extend(lookup(counter, VALUE));
+    program.extend([
         // The verifier wants to see that it is not 0.
         JumpIfEqual(R0, 0, DONE),
         Set(R7, 1),
@@ -289,7 +281,7 @@ pub(crate) fn fill_in_turn(array: i32, count: u32, size: u32, counter: i32) -> V
         Divide(R7, size.max(1) as i32),
         Modulo(R7, count.max(1) as i32),
         Store(Stack, VALUE, R7),
-    ];
+    ]);
     program.extend(first_there(array, count));
     program
 }
@@ -366,6 +358,16 @@ fn first_there(array: i32, count: u32) -> Vec<Instruction> {
     }
     program.extend([Here(DONE), Set(R0, SK_PASS), Exit]);
     program
+}
+
+/// The address of the value whose key is on the stack, to `R0`; 0 if there is none.
+pub(super) fn lookup(map: i32, key: i16) -> [Instruction; 4] {
+    [
+        SetMap(R1, map),
+        Copy(R2, Stack),
+        Add(R2, key as i32),
+        Call(Helper::MapLookup),
+    ]
 }
 
 /// Chooses the listener in the place whose number is on the stack, and is done if there is one.

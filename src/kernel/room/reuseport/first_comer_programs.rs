@@ -12,7 +12,7 @@ use crate::kernel::instructions::Instruction::{
 };
 use crate::kernel::instructions::Register::{R0, R1, R2, R3, R4, R6, R7, R8, Stack};
 use crate::kernel::instructions::{Helper, Instruction, Label};
-use crate::kernel::room::programs::ALLOW;
+use crate::kernel::room::programs::{ALLOW, CLOSED, lookup};
 use crate::words::family::Family;
 
 /// Descriptors of the maps.
@@ -37,7 +37,6 @@ pub(super) const SOCKET_SHARES: usize = 24;
 const SOCK_PROTOCOL: i16 = 12;
 const STATE: i16 = 72;
 /// net/tcp_states.h
-const CLOSE: i32 = 7;
 const LISTEN: i32 = 10;
 /// What a program returns so that bind(2) does not go on.
 const REFUSE: i32 = 0;
@@ -110,7 +109,7 @@ pub(super) fn note_release(maps: Maps) -> Vec<Instruction> {
         // One that listens, or was bound and does not. Not a connection, unless it was reset.
         Load(R2, R6, STATE),
         JumpIfEqual(R2, LISTEN, CLAIMED),
-        JumpUnlessEqual(R2, CLOSE, DONE),
+        JumpUnlessEqual(R2, CLOSED, DONE),
         Here(CLAIMED),
         Call(Helper::SocketCookie),
         StoreWide(Stack, COOKIE, R0),
@@ -213,14 +212,4 @@ fn refuse_if_lent(maps: Maps) -> Vec<Instruction> {
         Exit,
     ]);
     program
-}
-
-/// The address of the value whose key is on the stack, to `R0`; 0 if there is none.
-fn lookup(map: i32, key: i16) -> [Instruction; 4] {
-    [
-        SetMap(R1, map),
-        Copy(R2, Stack),
-        Add(R2, key as i32),
-        Call(Helper::MapLookup),
-    ]
 }

@@ -9,7 +9,7 @@ use crate::kernel::instructions::Instruction::{
 };
 use crate::kernel::instructions::Register::{R0, R1, R2, R3, R4, R5, R6, R7, Stack};
 use crate::kernel::instructions::{Helper, Instruction, Label};
-use crate::kernel::room::programs::ALLOW;
+use crate::kernel::room::programs::{ALLOW, lookup};
 use crate::words::family::Family;
 
 /// struct bpf_sock_addr, linux/bpf.h.
@@ -66,57 +66,41 @@ pub(super) fn only_tcp_in(netns: u64, others: Label) -> [Instruction; 6] {
 
 /// Notes that the kernel has bound a socket which [`share_ports`] has noted, and counts it in `newcomers`, by its port.
 pub(crate) fn note_bound(bound: i32, newcomers: i32) -> Vec<Instruction> {
-    let mut program = noted(bound).to_vec();
-    program.extend([
-        Load(R2, R0, BOUND),
-        JumpUnlessEqual(R2, 0, DONE),
-        StoreValue(R0, BOUND, IS_BOUND),
-    ]);
-    program.extend(count(newcomers, 1));
-    program
+    note_change(bound, (IS_NEW, IS_BOUND), newcomers, 1)
 }
 
 /// The last descriptor of such a socket is closed.
 pub(crate) fn note_closed(bound: i32, newcomers: i32) -> Vec<Instruction> {
-    let mut program = noted(bound).to_vec();
+    note_change(bound, (IS_BOUND, WAS_BOUND), newcomers, -1)
+}
+
+/// What is noted of the socket changes from the first state to the second one, and so the number of newcomers.
+fn note_change(
+    bound: i32,
+    (from, to): (i32, i32),
+    newcomers: i32,
+    change: i32,
+) -> Vec<Instruction> {
+    let mut program = vec![Call(Helper::SocketCookie), StoreWide(Stack, COOKIE, R0)];
+    program.extend(lookup(bound, COOKIE));
     program.extend([
-        Load(R2, R0, BOUND),
-        JumpUnlessEqual(R2, IS_BOUND, DONE),
-        StoreValue(R0, BOUND, WAS_BOUND),
-    ]);
-    program.extend(count(newcomers, -1));
-    program
-}
-
-/// What is noted of the socket, to `R0`.
-fn noted(bound: i32) -> [Instruction; 7] {
-    [
-        Call(Helper::SocketCookie),
-        StoreWide(Stack, COOKIE, R0),
-        SetMap(R1, bound),
-        Copy(R2, Stack),
-        Add(R2, COOKIE as i32),
-        Call(Helper::MapLookup),
         JumpIfEqual(R0, 0, DONE),
-    ]
-}
-
-/// Adds to the number of newcomers with the port of the socket that `R0` tells of.
-fn count(newcomers: i32, change: i32) -> [Instruction; 12] {
-    [
+        Load(R2, R0, BOUND),
+        JumpUnlessEqual(R2, from, DONE),
+        StoreValue(R0, BOUND, to),
         Load(R2, R0, PORT),
         Store(Stack, OPTION, R2),
-        SetMap(R1, newcomers),
-        Copy(R2, Stack),
-        Add(R2, OPTION as i32),
-        Call(Helper::MapLookup),
+    ]);
+    program.extend(lookup(newcomers, OPTION));
+    program.extend([
         JumpIfEqual(R0, 0, DONE),
         Set(R2, change),
         FetchAdd(R0, R2),
         Here(DONE),
         Set(R0, ALLOW),
         Exit,
-    ]
+    ]);
+    program
 }
 
 /// Where the kernel's own structure of a socket has what no helper tells.
@@ -148,7 +132,8 @@ pub(super) const DEVICE: i16 = 24;
 /// Not 0: it takes no connections of IPv4, as far as that can be read.
 pub(super) const V6ONLY: i16 = 28;
 pub(super) const BOUND: i16 = 32;
-/// What stands there: 0, or one of these.
+/// What stands there.
+const IS_NEW: i32 = 0;
 const IS_BOUND: i32 = 1;
 const WAS_BOUND: i32 = 2;
 /// An address of IPv4 is mapped into IPv6 (RFC 4291, 2.5.5.2).
