@@ -38,7 +38,7 @@ impl<'a> Podman<'a> {
             config.display()
         );
         program(host, "podman", &script);
-        // It keeps a cache there, whatever it is told.
+        // podman keeps a cache in /var/lib/containers, also with another --root.
         let own = "mkdir /run/lib /run/lib.work && mount -t overlay overlay -o \
                    lowerdir=/var/lib,upperdir=/run/lib,workdir=/run/lib.work /var/lib";
         host.must(["sh", "-ec", own]);

@@ -19,7 +19,7 @@ pub(crate) struct Found {
     pub who: Option<Who>,
     pub ports: PortSet,
     pub scope: Scope,
-    /// Whom the rules of `--leave` refuse; empty: everybody.
+    /// The rules of `--leave` refuse these sources; empty: all.
     pub leave_from: Networks,
     pub syns_stopped: Option<u64>,
     pub opens_in: Option<Duration>,

@@ -124,7 +124,7 @@ impl Leave {
         Ok(())
     }
 
-    /// Whom the run's own gate does not stop: they are refused.
+    /// The run's own gate lets these sources pass, since the rules of `--leave` refuse them.
     pub(crate) fn spares(&self) -> Networks {
         match self.gated {
             true => self.from.clone(),

@@ -31,7 +31,7 @@ pub(super) struct Part {
     pub(super) rules: Vec<String>,
     pub(super) ports: PortSet,
     pub(super) scope: Scope,
-    /// Whom rules refuse.
+    /// The rules refuse these sources.
     pub(super) leave_from: Networks,
     pub(super) syns_stopped: u64,
     /// The new connections that were counted and let through.
