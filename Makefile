@@ -37,7 +37,7 @@ BUILT ?= target/release/syngate
 # What the build, the demo and the tests need of Debian; see tests/ci/install-packages.
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
 DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
-TEST_PACKAGES := bash-completion binutils bsdutils busybox-static cron curl dpkg-dev ethtool fonts-dejavu-core fish gunicorn keepalived libcap2-bin logrotate mandoc netavark nginx-light nodejs openssh-client openssh-server openssl podman postgresql procps prometheus python3 python3-apt python3-matplotlib python3-venv redis-server runc shellcheck strace systemd time valgrind zsh
+TEST_PACKAGES := bash-completion binutils bsdutils busybox-static cron curl dpkg-dev ethtool fonts-dejavu-core fish groff-base gunicorn keepalived libcap2-bin logrotate man-db mandoc netavark nginx-light nodejs openssh-client openssh-server openssl podman postgresql procps prometheus python3 python3-apt python3-matplotlib python3-venv redis-server runc shellcheck strace systemd time valgrind zsh
 BENCH_PACKAGES := fonts-dejavu-core gunicorn nginx-light nodejs openssh-server postgresql procps python3-matplotlib redis-server systemd time
 DEB_PACKAGES := debhelper git
 DEB_TEST_PACKAGES := debootstrap lintian util-linux
@@ -298,17 +298,22 @@ lint:
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	tests/ci/deny --passed
 
+MAN = $(DESTDIR)$(PREFIX)/share/man
+
 # Installs what was built, and builds nothing: root need not have cargo.
 install:
 	@[ -x $(BUILT) ] || { echo "nothing is built yet: run make first" >&2; exit 1; }
 	install -D -m 755 $(BUILT) $(DESTDIR)$(PREFIX)/sbin/syngate
-	install -D -m 644 man/syngate.8 $(DESTDIR)$(PREFIX)/share/man/man8/syngate.8
+	install -D -m 644 -t $(MAN)/man5 man/*.5
+	install -D -m 644 -t $(MAN)/man7 man/*.7
+	install -D -m 644 -t $(MAN)/man8 man/*.8
 	install -D -m 644 contrib/completions/syngate.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/syngate
 	install -D -m 644 contrib/completions/_syngate $(DESTDIR)$(ZSH_FUNCTIONS)/_syngate
 	install -D -m 644 contrib/completions/syngate.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/syngate.fish
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/sbin/syngate $(DESTDIR)$(PREFIX)/share/man/man8/syngate.8 \
+	for page in man/*.[578]; do rm -f "$(MAN)/man$${page##*.}/$${page#man/}"; done
+	rm -f $(DESTDIR)$(PREFIX)/sbin/syngate \
 	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions/syngate \
 	  $(DESTDIR)$(ZSH_FUNCTIONS)/_syngate \
 	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/syngate.fish

@@ -7,7 +7,6 @@ mod documents_parts;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::fs;
-use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -99,13 +98,13 @@ fn names(options: &[Opt]) -> BTreeSet<String> {
     options.iter().flat_map(|o| o.names.clone()).collect()
 }
 
-fn syngate(arg: &str) -> String {
+fn syngate(args: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_syngate"))
-        .arg(arg)
+        .args(args)
         .env_clear()
         .output()
         .expect("syngate starts");
-    assert!(output.status.success(), "syngate {arg}: {output:?}");
+    assert!(output.status.success(), "syngate {args:?}: {output:?}");
     String::from_utf8(output.stdout).expect("it prints UTF-8")
 }
 
@@ -117,10 +116,6 @@ fn path(file: &str) -> PathBuf {
 
 fn read(file: &str) -> String {
     std::fs::read_to_string(path(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
-}
-
-fn man() -> Man {
-    Man::parse(&read("man/syngate.8"))
 }
 
 /// Both say the same, or the test says what is missing where.
@@ -193,7 +188,7 @@ fn assert_calls_parse(document: &str, text: &str, at_least: usize) {
 
 #[test]
 fn help_has_every_option() {
-    let text = words(&syngate("--help"));
+    let text = words(&syngate(&["--help"]));
     for option in options() {
         for name in &option.names {
             assert!(text.contains(name), "syngate --help lacks {name}");
@@ -204,7 +199,7 @@ fn help_has_every_option() {
 /// An emergency's screen may be a small one; each line is for something that is often used.
 #[test]
 fn short_help_is_one_screen() {
-    let text = syngate("-h");
+    let text = syngate(&["-h"]);
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines.len() <= 48, "{} lines:\n{text}", lines.len());
     let wide = lines.iter().find(|line| line.chars().count() > 80);
@@ -261,13 +256,13 @@ fn help_is_grouped() {
         groups.len(),
         "a group is in one place: {groups:?}"
     );
-    let long = syngate("--help");
+    let long = syngate(&["--help"]);
     let places: Vec<usize> = groups
         .iter()
         .map(|group| long.find(&format!("\n{group}:\n")).expect(group))
         .collect();
     assert!(places.is_sorted(), "{groups:?}");
-    let short = syngate("-h");
+    let short = syngate(&["-h"]);
     let headings: Vec<&str> = short.lines().filter_map(|l| l.strip_suffix(':')).collect();
     let known = headings.iter().filter(|h| groups.contains(h));
     let in_order: Vec<&&str> = groups.iter().filter(|g| headings.contains(g)).collect();
@@ -278,7 +273,7 @@ fn help_is_grouped() {
 /// What else sets it, what it is without, and what it takes.
 #[test]
 fn long_help_tells_all() {
-    let text = words(&syngate("--help"));
+    let text = words(&syngate(&["--help"]));
     for option in options() {
         if let Some(variable) = &option.variable {
             let phrase = format!("[env: {variable}=]");
@@ -302,88 +297,358 @@ fn long_help_tells_all() {
 #[test]
 fn version_is_the_package_s() {
     let expected = format!("syngate {}\n", env!("CARGO_PKG_VERSION"));
-    assert_eq!(syngate("--version"), expected);
-    assert_eq!(syngate("-V"), expected);
+    assert_eq!(syngate(&["--version"]), expected);
+    assert_eq!(syngate(&["-V"]), expected);
 }
 
-// The man page -----------------------------------------------------------------------------------
+// The manual -------------------------------------------------------------------------------------
+
+/// What has a page of its own, and how many lines it may have as `man` prints it, 80 columns wide.
+const LONGEST: [(&str, usize); 9] = [
+    ("syngate.8", 600),
+    ("syngate-check.8", 100),
+    ("syngate-clear.8", 100),
+    ("syngate-keep.8", 300),
+    ("syngate-restart.8", 300),
+    ("syngate-status.8", 100),
+    ("syngate-report.5", 450),
+    ("syngate-actions.7", 850),
+    ("syngate-gate.7", 900),
+];
+
+/// More names for a page: files that lead to it.
+const ALSO: [(&str, &str); 2] = [
+    ("syngate-reload.8", "syngate-restart.8"),
+    ("syngate-run.8", "syngate-restart.8"),
+];
+
+/// The options of a run that few need are the last ones in the manual, and `-h` has none of them.
+const RARE: &str = "OPTIONS FOR RARE NEEDS";
+
+fn man(page: &str) -> Man {
+    Man::parse(&read(&format!("man/{page}")))
+}
+
+fn manual() -> impl Iterator<Item = (&'static str, Man)> {
+    LONGEST.iter().map(|(page, _)| (*page, man(page)))
+}
+
+/// `syngate-check.8` of `syngate-check` and `8`.
+fn file_of(name: &str, section: &str) -> String {
+    format!("{name}.{section}")
+}
+
+/// The options in a page's items, in all sections.
+fn items_of_options(page: &Man) -> BTreeSet<String> {
+    let items = page.items("Fl");
+    items.iter().flat_map(Block::head_flags).collect()
+}
+
+#[test]
+fn the_manual_has_these_pages() {
+    let folder = fs::read_dir(path("man")).unwrap();
+    let there = folder.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let pages = LONGEST.iter().map(|(page, _)| page);
+    let known = pages.chain(ALSO.iter().map(|(name, _)| name));
+    assert_same(
+        "man/",
+        &there.collect(),
+        "this test",
+        &known.map(|page| (*page).to_owned()).collect(),
+    );
+    for (name, page) in ALSO {
+        assert_eq!(read(&format!("man/{name}")), format!(".so man8/{page}\n"));
+    }
+    for (command, _) in other_commands() {
+        assert!(
+            path(&format!("man/syngate-{command}.8")).exists(),
+            "{command}"
+        );
+    }
+}
 
 #[test]
 fn man_is_clean_mdoc() {
-    let output: Output = Command::new("mandoc")
-        .args(["-Tlint", "-W", "warning"])
-        .arg(path("man/syngate.8"))
-        .output()
-        .expect("mandoc is needed (Debian: apt-get install mandoc)");
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(output.status.success() && said.is_empty(), "{said}");
+    for (page, _) in LONGEST {
+        let output: Output = Command::new("mandoc")
+            .args(["-Tlint", "-W", "warning"])
+            .arg(path(&format!("man/{page}")))
+            .output()
+            .expect("mandoc is needed (Debian: apt-get install mandoc)");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        // Examples come first here: that is where readers look for them.
+        let wrong = said
+            .lines()
+            .filter(|line| !line.contains("sections out of conventional order"));
+        assert_eq!(wrong.collect::<Vec<_>>(), [""; 0], "{page}");
+
+        let groff: Output = Command::new("groff")
+            .args(["-ww", "-mdoc", "-Tutf8"])
+            .arg(path(&format!("man/{page}")))
+            .output()
+            .expect("groff is needed (Debian: apt-get install groff-base)");
+        let said = String::from_utf8_lossy(&groff.stderr);
+        assert!(groff.status.success() && said.is_empty(), "{said}");
+    }
 }
 
 #[test]
-fn man_documents_each_option_and_no_other() {
+fn no_page_is_too_long() {
+    for (page, longest) in LONGEST {
+        let shown = Command::new("man")
+            .args(["-P", "cat"])
+            .arg(path(&format!("man/{page}")))
+            .env("MANWIDTH", "80")
+            .output()
+            .expect("man is needed (Debian: apt-get install man-db)");
+        let lines = String::from_utf8_lossy(&shown.stdout).lines().count();
+        assert!(lines > 40, "{page}: {shown:?}");
+        assert!(lines <= longest, "{page}: {lines} lines");
+    }
+}
+
+/// Each option of a run in syngate(8), and each of another command in that one's page.
+#[test]
+fn man_documents_each_option_on_one_page_and_no_other() {
     let options = options();
-    let man = man();
-    let of_runs = man.section("OPTIONS").flags();
-    assert_same("man, OPTIONS,", &of_runs, "syngate", &names(&options));
-    let synopsis = man.section("SYNOPSIS").flags();
-    assert_same("man, SYNOPSIS,", &synopsis, "syngate", &all_names());
-    assert_same("man", &man.whole().flags(), "syngate", &all_names());
-    let blocks = man.section("OPTIONS").items("Fl");
+    let main = man("syngate.8");
+    let blocks = main.items("Fl");
     for option in &options {
         let of_option = |b: &&Block| b.head_flags().contains(option.long());
         let found: Vec<&Block> = blocks.iter().filter(of_option).collect();
         let [block] = found[..] else {
-            panic!("man, OPTIONS: {} items for {}", found.len(), option.long());
+            panic!("syngate.8: {} items for {}", found.len(), option.long());
         };
         let expected = option.names.iter().cloned().collect();
         assert_same("man, item", &block.head_flags(), "syngate", &expected);
         assert_block_tells(block, option);
     }
     assert_eq!(blocks.len(), options.len());
-}
+    assert_eq!(
+        main.section("OPTIONS").items("Fl").len() + main.section(RARE).items("Fl").len(),
+        options.len()
+    );
 
-#[test]
-fn man_documents_each_command_with_its_options() {
-    let commands = man().section("COMMANDS");
     for (name, mut options) in other_commands() {
         options.retain(|option| !option.usual);
-        let section = commands.subsection(&format!("syngate {name}"));
-        let what = format!("man, {name},");
+        let file = format!("syngate-{name}.8");
+        let file = ALSO
+            .iter()
+            .find(|(also, _)| *also == file)
+            .map_or(&*file, |(_, page)| page);
+        let page = man(file);
         let program = format!("syngate {name}");
-        assert_same(&what, &section.flags(), &program, &names(&options));
+        assert_same(file, &items_of_options(&page), &program, &names(&options));
+        let synopsis = page.section("SYNOPSIS").flags();
+        assert_same(file, &synopsis, &program, &names(&options));
+        for option in options {
+            let blocks = page.items("Fl");
+            let block = blocks
+                .iter()
+                .find(|b| b.head_flags().contains(option.long()));
+            assert_block_tells(block.expect("it is there, see above"), &option);
+        }
+    }
+
+    for page in ["syngate-report.5", "syngate-actions.7", "syngate-gate.7"] {
+        assert_eq!(items_of_options(&man(page)), BTreeSet::new(), "{page}");
     }
 }
 
 #[test]
-fn man_documents_each_variable_and_no_other() {
-    let section = man().section("ENVIRONMENT");
-    let options = options();
-    let variables: BTreeSet<String> = options.iter().filter_map(|o| o.variable.clone()).collect();
+fn short_help_has_no_option_for_rare_needs() {
+    let section = man("syngate.8").section(RARE);
+    let rare = items_of_options(&section);
+    let program = program();
+    let hidden = program
+        .get_arguments()
+        .filter(|a| a.is_hide_short_help_set());
+    let hidden: BTreeSet<String> = hidden
+        .filter_map(|a| a.get_long())
+        .map(|l| format!("--{l}"))
+        .collect();
+    let shown: Vec<_> = rare.difference(&hidden).collect();
+    assert!(rare.len() > 10 && shown.is_empty(), "{shown:?}");
+}
+
+/// Options, and calls, that are only mentioned.
+#[test]
+fn man_names_no_option_and_no_call_that_syngate_does_not_take() {
+    let real = all_names();
+    for (page, text) in manual() {
+        let invented: Vec<_> = text.flags().difference(&real).cloned().collect();
+        assert!(invented.is_empty(), "{page}: {invented:?}");
+        let quoted = text.quoted();
+        let mentioned = quoted.iter().filter(|text| text.starts_with("--"));
+        for word in mentioned.flat_map(|text| text.split(' ')) {
+            let name = word.split('=').next().unwrap();
+            assert!(
+                !name.starts_with("--") || real.contains(name),
+                "{page}: there is no {name}"
+            );
+        }
+        let calls = quoted.iter().filter(|text| text.starts_with("syngate "));
+        for call in calls.flat_map(|text| documents_parts::calls(text)) {
+            let wrong = Args::try_parse_from(&call).err();
+            // A call that is only mentioned may lack what it needs.
+            let unknown = [ErrorKind::UnknownArgument, ErrorKind::InvalidSubcommand];
+            let wrong = wrong.filter(|e| unknown.contains(&e.kind()));
+            assert!(wrong.is_none(), "{page}: {call:?}: {wrong:?}");
+        }
+    }
+}
+
+#[test]
+fn man_has_examples_that_syngate_takes() {
+    for (page, text) in manual() {
+        if text.headings().contains("EXAMPLES") {
+            let at_least = if page == "syngate.8" { 10 } else { 1 };
+            assert_calls_parse(page, &text.section("EXAMPLES").literal(), at_least);
+        }
+    }
+}
+
+/// Sections of the page itself, other pages of ours, and sections of those.
+#[test]
+fn references_in_the_manual_lead_somewhere() {
+    for (page, text) in manual() {
+        let headings = text.headings();
+        for section in text.arguments_in_full("Sx") {
+            assert!(headings.contains(&section), "{page}: no {section}");
+        }
+        let see_also = text.section("SEE ALSO").references();
+        assert!(
+            page == "syngate.8" || see_also.contains(&file_of("syngate", "8")),
+            "{page}"
+        );
+        for there in text.references() {
+            assert!(
+                !there.starts_with("syngate") || path(&format!("man/{there}")).exists(),
+                "{page}: {there}"
+            );
+        }
+        for (section, there) in text.sections_elsewhere() {
+            let headings = man(&there).headings();
+            assert!(
+                headings.contains(&section),
+                "{page}: {there} has no {section}"
+            );
+        }
+    }
+}
+
+/// `man syngate-check`, and the unit's `man:syngate-keep(8)`.
+#[test]
+fn pages_of_the_manual_that_others_name_exist() {
+    let units = fs::read_dir(path("contrib/systemd")).unwrap();
+    let units = units.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let units = units
+        .filter(|name| name.ends_with(".service"))
+        .map(|name| format!("contrib/systemd/{name}"));
+    let mut seen = 0;
+    for file in pages().into_iter().chain(units) {
+        let text = read(&file);
+        for call in text.split("man syngate").skip(1) {
+            let rest = call.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+            let name = format!("syngate{}", rest.map(str::to_owned).next().unwrap());
+            let there =
+                (1..=8).any(|n| path(&format!("man/{}", file_of(&name, &n.to_string()))).exists());
+            assert!(there, "{file}: man {name}");
+            seen += 1;
+        }
+        for page in text.split("man:syngate").skip(1) {
+            let (name, section) = page.split_once('(').unwrap();
+            let page = file_of(&format!("syngate{name}"), &section[..1]);
+            assert!(path(&format!("man/{page}")).exists(), "{file}: {page}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 5, "{seen}");
+}
+
+#[test]
+fn help_names_the_page_of_each_word() {
+    let mut words: Vec<String> = other_commands().into_iter().map(|(name, _)| name).collect();
+    words.extend(["actions", "gate", "report"].map(str::to_owned));
+    for word in words {
+        let page = [5, 7, 8].map(|section| format!("syngate-{word}.{section}"));
+        let page = page
+            .into_iter()
+            .find(|page| path(&format!("man/{page}")).exists());
+        let page = page.unwrap_or_else(|| panic!("no page of {word}"));
+        let page = ALSO
+            .iter()
+            .find(|(also, _)| *also == page)
+            .map_or(&*page, |(_, page)| page);
+        let name = page.split_once('.').unwrap().0;
+        let said = syngate(&["help", &word]);
+        assert!(
+            said.ends_with(&format!("The manual: man {name}\n")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn help_of_the_actions_has_each_action() {
+    let said = syngate(&["help", "actions"]);
+    for option in options().iter().filter(|o| o.long() == "--syn") {
+        for value in &option.values {
+            assert!(said.contains(&format!("- {value}:")), "{value}: {said}");
+        }
+    }
+    assert!(
+        said.contains("--linger") && !said.contains("--drain"),
+        "{said}"
+    );
+}
+
+/// The rule that the manual gives, and what it says of options that have no variable.
+#[test]
+fn man_tells_which_options_have_a_variable() {
+    let program = program();
+    for arg in program.get_arguments().filter(|a| !a.is_positional()) {
+        let long = arg.get_long().unwrap();
+        let code = arg
+            .get_value_names()
+            .is_some_and(|names| names.iter().any(|name| name == "CMD"));
+        let none = code || ["container", "help", "version"].contains(&long);
+        let by_rule = format!("{ENV_PREFIX}{}", long.to_uppercase().replace('-', "_"));
+        let variable = arg
+            .get_env()
+            .map(|name| name.to_string_lossy().into_owned());
+        assert_eq!(variable, (!none).then_some(by_rule));
+    }
+    let told = man("syngate.8").section("ENVIRONMENT").flags();
+    let expected = ["--max-closed", "--container", "--help", "--version", "-q"];
+    assert_same(
+        "man, ENVIRONMENT,",
+        &told,
+        "this test",
+        &expected.map(str::to_owned).into(),
+    );
+}
+
+#[test]
+fn man_documents_each_other_variable() {
     let besides = [
         LOCK_DIR_VARIABLE,
         RUN_VARIABLE,
         JOURNAL_VARIABLE,
-        "NOTIFY_SOCKET",
         "PATH",
         "NO_COLOR",
         "TERM",
     ];
-    let all = variables.into_iter().chain(besides.map(str::to_owned));
+    let items = |page: &str| man(page).section("ENVIRONMENT").items_of("Ev");
+    let all = besides.map(str::to_owned).into();
     assert_same(
-        "man, ENVIRONMENT,",
-        &section.items_of("Ev"),
+        "syngate.8, ENVIRONMENT,",
+        &items("syngate.8"),
         "syngate",
-        &all.collect(),
+        &all,
     );
-    for option in &options {
-        if let Some(variable) = &option.variable {
-            let items = section.items("Ev");
-            let item = items.iter().find(|i| i.head_has(variable));
-            let flags = item.expect("it is there, see above").flags();
-            assert_eq!(flags, [option.long().to_owned()].into(), "man, {variable}");
-        }
-    }
+    assert_eq!(items("syngate-keep.8"), ["NOTIFY_SOCKET".to_owned()].into());
 }
 
 /// The man page's example of such a one.
@@ -396,7 +661,8 @@ fn man_and_readme_name_no_variable_that_does_not_exist() {
         .filter_map(|o| o.variable)
         .chain([LOCK_DIR_VARIABLE, RUN_VARIABLE].map(str::to_owned))
         .collect();
-    for file in iter::once("man/syngate.8".to_owned()).chain(pages()) {
+    let manual = LONGEST.iter().map(|(page, _)| format!("man/{page}"));
+    for file in manual.chain(pages()) {
         let text = read(&file);
         let named = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         for name in named.filter(|n| n.len() > ENV_PREFIX.len() && n.starts_with(ENV_PREFIX)) {
@@ -408,23 +674,23 @@ fn man_and_readme_name_no_variable_that_does_not_exist() {
     }
 }
 
+/// Each on the page that it belongs to, and nowhere else.
 #[test]
 fn man_has_the_limits_of_the_program() {
-    let items = man().section("OPTIONS").items("");
+    let manual = manual().filter(|(_, text)| text.headings().contains("TIMES AND LIMITS"));
+    let items = manual.flat_map(|(_, text)| text.section("TIMES AND LIMITS").items(""));
+    let items: Vec<Block> = items.collect();
+    let heads: BTreeSet<&str> = items.iter().map(Block::head).collect();
+    assert_eq!(heads.len(), items.len(), "a limit is told twice");
     for (item, value) in limits() {
         let block = items.iter().find(|b| b.head() == item);
-        let block = block.unwrap_or_else(|| panic!("man, Times and limits: no '{item}'"));
+        let block = block.unwrap_or_else(|| panic!("man, TIMES AND LIMITS: no '{item}'"));
         assert!(
             says(&block.words(), &value),
             "man, {item}: not '{value}': {}",
             block.words().join(" ")
         );
     }
-}
-
-#[test]
-fn man_has_examples_that_syngate_takes() {
-    assert_calls_parse("man", &man().section("EXAMPLES").literal(), 10);
 }
 
 // The report -------------------------------------------------------------------------------------
@@ -445,33 +711,57 @@ fn objects(schema: &Value, found: &mut Vec<(BTreeSet<String>, BTreeSet<String>)>
     }
 }
 
+/// A schema, and the fields of all objects in it.
+fn fields_of(schema: &str, objects_in_it: usize) -> (Value, BTreeSet<String>) {
+    let file = format!("contrib/schema/{schema}.schema.json");
+    let schema: Value = serde_json::from_str(&read(&file)).unwrap();
+    let mut found = Vec::new();
+    objects(&schema, &mut found);
+    assert_eq!(found.len(), objects_in_it, "objects in {file}");
+    let fields = found.into_iter().flat_map(|(properties, _)| properties);
+    (schema, fields.collect())
+}
+
+fn told_of(section: &str) -> BTreeSet<String> {
+    man("syngate-report.5").section(section).arguments_of("Li")
+}
+
 #[test]
 fn man_and_schema_have_the_same_fields() {
     let schema: Value = serde_json::from_str(&read("contrib/schema/report.schema.json")).unwrap();
     let mut found = Vec::new();
     objects(&schema, &mut found);
-    assert_eq!(
-        found.len(),
-        12,
-        "the report, its phases, the leave, what was held, redirected, diverted, parked, handed over, not taken, the standby, what is left, \
-         a listener"
-    );
-    let mut fields = BTreeSet::new();
     for (properties, required) in found {
         assert_same("required", &required, "the schema", &properties);
-        fields.extend(properties);
     }
+    // The report, its phases, the leave, what was held, redirected, diverted, parked, handed over, not taken, the
+    // standby, what is left, a listener.
+    let (schema, mut fields) = fields_of("report", 12);
     let outcomes = schema["properties"]["outcome"]["enum"].as_array().unwrap();
     fields.extend(outcomes.iter().map(|o| o.as_str().unwrap().to_owned()));
-    let told = man()
-        .section("OUTPUT")
-        .subsection("The report")
-        .arguments_of("Li");
+    let file = "contrib/schema/report.schema.json";
+    assert_same("man, THE REPORT,", &told_of("THE REPORT"), file, &fields);
+}
+
+#[test]
+fn man_and_schemas_of_status_and_keep_have_the_same_fields() {
+    // All, what is left, a gate, its scope, what is kept.
+    let (_, fields) = fields_of("status", 5);
+    let told = told_of("THE JSON OF STATUS");
+    assert_same("man, status,", &told, "the schema", &fields);
+
+    let (schema, _) = fields_of("keep", 2);
+    let fields = schema["properties"].as_object().unwrap().keys().cloned();
+    let outcomes = schema["properties"]["outcome"]["examples"]
+        .as_array()
+        .unwrap();
+    let outcomes = outcomes.iter().map(|o| o.as_str().unwrap().to_owned());
+    let told = told_of("THE LINES OF KEEP");
     assert_same(
-        "man, The report,",
+        "man, keep,",
         &told,
-        "contrib/schema/report.schema.json",
-        &fields,
+        "the schema",
+        &fields.chain(outcomes).collect(),
     );
 }
 
@@ -479,9 +769,9 @@ fn man_and_schema_have_the_same_fields() {
 
 #[test]
 fn exit_statuses_are_named_everywhere() {
-    let items = man().section("EXIT STATUS").items("");
+    let items = man("syngate.8").section("EXIT STATUS").items("");
     let readme = words(&read("README.md"));
-    let help = words(&syngate("--help"));
+    let help = words(&syngate(&["--help"]));
     for status in [NOT_KEPT, NOT_RUN, NOT_EXECUTABLE, NOT_FOUND] {
         let status = status.to_string();
         assert!(

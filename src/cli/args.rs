@@ -47,7 +47,7 @@ use crate::words::unit_name::{service, stem};
                        Exit status: COMMAND's own, 128+n if a signal ended it; 124 if nobody \
                        listens afterwards or --max-closed was hit; 125, 126, 127 if COMMAND was \
                        not run.\n\
-                       The manual: man syngate"
+                       The manual: man syngate. Of the actions: syngate help actions"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -106,12 +106,16 @@ pub(crate) enum Named {
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Other {
     /// Show which gates stand here; exit status 3 if something is shut
+    #[command(after_help = "The manual: man syngate-status")]
     Status(StatusArgs),
     /// Open gates: those of dead runs are removed, living runs open theirs
+    #[command(after_help = "The manual: man syngate-clear")]
     Clear(ClearArgs),
     /// Tell what this host can do, and what a service on the ports needs
+    #[command(after_help = "The manual: man syngate-check")]
     Check(CheckArgs),
     /// Stand by: connections wait while nobody listens on the ports
+    #[command(after_help = "The manual: man syngate-keep")]
     Keep(KeepArgs),
 }
 

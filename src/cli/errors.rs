@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Subcommand};
 
 use super::args::{Args, Named, Word};
+use super::help::SUBJECTS;
 use crate::action::list::value_of_syn;
 use crate::words::env::{ENV_PREFIX, LOCK_DIR_VARIABLE, RUN_VARIABLE};
 use crate::words::meant::{meant, question};
@@ -196,7 +197,9 @@ fn misplaced(word: &str, words: &[OsString]) -> String {
         }
         (Some(_), None) => format!("{unexpected}: only options come before --{AS_IN}"),
         _ if words.get(1).is_some_and(|first| first == "help") => {
-            format!("syngate help takes one of {}", Word::names().join(", "))
+            let subjects = SUBJECTS.iter().map(|subject| subject.name.to_owned());
+            let taken: Vec<String> = Word::names().into_iter().chain(subjects).collect();
+            format!("syngate help takes one of {}", taken.join(", "))
         }
         (None, None) => {
             let first = own_words(words).next().is_some_and(|first| first == word);

@@ -1,5 +1,9 @@
 //! How the help looks: colours, groups of options, and the brief `-h`.
 
+use std::ffi::OsStr;
+
+use clap::Command;
+use clap::builder::StyledStr;
 use clap::builder::styling::{AnsiColor, Styles};
 
 /// See tell/colour.rs for when there are colours.
@@ -20,11 +24,65 @@ pub(crate) const MADE: &str = "How the gate is made";
 pub(crate) const TOLD: &str = "Output";
 
 /// `-h` has one line for an option: variables and possible values are left to `--help`.
-pub(crate) fn brief(program: clap::Command) -> clap::Command {
+pub(crate) fn brief(program: Command) -> Command {
     program.mut_args(|arg| {
         let has_value = arg.get_action().takes_values();
         arg.hide_env(true).hide_possible_values(has_value)
     })
+}
+
+/// What `syngate help` tells of besides the commands: pages of the manual.
+pub(crate) struct Subject {
+    pub(crate) name: &'static str,
+    about: &'static str,
+    /// The group of options that belongs to it is that of this one.
+    option: Option<&'static str>,
+}
+
+pub(crate) const SUBJECTS: [Subject; 3] = [
+    Subject {
+        name: "actions",
+        about: "What a run does with new connections while its gate is closed",
+        option: Some("syn"),
+    },
+    Subject {
+        name: "gate",
+        about: "How a run closes its gate, watches the service, and opens",
+        option: None,
+    },
+    Subject {
+        name: "report",
+        about: "What syngate prints, and the JSON that it writes",
+        option: None,
+    },
+];
+
+pub(crate) fn subject(word: &OsStr) -> Option<&'static Subject> {
+    SUBJECTS.iter().find(|subject| word == subject.name)
+}
+
+impl Subject {
+    pub(crate) fn about(&self, program: Command) -> StyledStr {
+        let group = self.option.and_then(|option| {
+            let mut args = program.get_arguments();
+            args.find(|arg| arg.get_long() == Some(option))?
+                .get_help_heading()
+        });
+        let own = program.get_arguments().filter(|arg| {
+            let heading = arg.get_help_heading();
+            heading.is_some() && heading == group
+        });
+        let options = group.map_or("", |_| "\n\n{all-args}");
+        Command::new(self.name)
+            .about(self.about)
+            .help_template(format!("{{about}}{options}{{after-help}}"))
+            .args(own.cloned().collect::<Vec<_>>())
+            .after_help(format!("The manual: man syngate-{}", self.name))
+            .disable_help_flag(true)
+            .max_term_width(HELP_WIDTH)
+            .styles(STYLES)
+            .render_long_help()
+    }
 }
 
 #[cfg(test)]

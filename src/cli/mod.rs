@@ -67,6 +67,12 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
     if let Some((_, what)) = asked {
         return Parsed::Complete(*what);
     }
+    if let [_, help, word] = &args[..]
+        && help == "help"
+        && let Some(subject) = help::subject(word)
+    {
+        return Parsed::Print(subject.about(Args::command()));
+    }
     let other = args.get(1).is_some_and(|word| Word::is_one(word));
     let long = args.iter().any(|word| word == "--help");
     // Only runs read the environment: a bad variable must not stop the other commands.
@@ -108,7 +114,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
     }
 }
 
-/// `syngate help` is `syngate --help`, and `syngate help check` is `syngate check --help`.
+/// `syngate help` is `syngate --help`, and `syngate help check` is `syngate check --help`. For `syngate help actions` see
+/// `help::SUBJECTS`.
 fn as_help(args: Vec<OsString>) -> Vec<OsString> {
     let about = match args.get(1..) {
         Some([help]) if help == "help" => None,

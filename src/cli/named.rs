@@ -60,7 +60,8 @@ struct Own {
     help: HelpArgs,
 }
 
-const OPTIONS_TOO: &str = "All options of a run work, too, and win: see syngate --help.";
+const MORE: &str = "All options of a run work, too, and win: see syngate --help.\n\
+                    The manual: man syngate-restart";
 
 impl clap::Args for NamedArgs {
     fn augment_args(command: Command) -> Command {
@@ -70,7 +71,7 @@ impl clap::Args for NamedArgs {
             true => arg,
             false => optional(arg).hide(true),
         });
-        command.after_help(OPTIONS_TOO)
+        command.after_help(MORE)
     }
 
     fn augment_args_for_update(command: Command) -> Command {

@@ -23,20 +23,18 @@ impl Man {
         }
     }
 
-    pub(crate) fn whole(&self) -> Man {
-        Man {
-            lines: self.lines.clone(),
-        }
-    }
-
     /// From `.Sh NAME` to the next section.
     pub(crate) fn section(&self, name: &str) -> Man {
         self.between(&format!(".Sh {name}"), ".Sh ")
     }
 
-    /// From `.Ss NAME` to the next one.
-    pub(crate) fn subsection(&self, name: &str) -> Man {
-        self.between(&format!(".Ss {name}"), ".Ss ")
+    /// The names of its sections and subsections.
+    pub(crate) fn headings(&self) -> BTreeSet<String> {
+        let heads = self.lines.iter().filter_map(|line| {
+            let head = line.strip_prefix(".Sh ").or(line.strip_prefix(".Ss "))?;
+            Some(head.trim_matches('"').to_owned())
+        });
+        heads.collect()
     }
 
     fn between(&self, head: &str, next: &str) -> Man {
@@ -76,6 +74,48 @@ impl Man {
     pub(crate) fn flags(&self) -> BTreeSet<String> {
         let flags = self.lines.iter().flat_map(|l| flags_in(l));
         flags.collect()
+    }
+
+    /// What stands behind a macro up to the end of its line, as one text.
+    pub(crate) fn arguments_in_full(&self, macro_name: &str) -> Vec<String> {
+        let lines = self.lines.iter().filter_map(|line| {
+            let (_, rest) = line.split_once(&format!("{macro_name} "))?;
+            let call = line.starts_with('.') && !rest.is_empty();
+            let punctuation = [" .", " ,", " ;", " )", " ) ,"];
+            let end = punctuation.iter().find_map(|mark| rest.strip_suffix(mark));
+            call.then(|| end.unwrap_or(rest).trim_matches('"').to_owned())
+        });
+        lines.collect()
+    }
+
+    /// `syngate-check.8` for each `.Xr syngate-check 8`.
+    pub(crate) fn references(&self) -> BTreeSet<String> {
+        let found = self.lines.iter().filter_map(|line| reference(line));
+        found.collect()
+    }
+
+    /// Sections of other pages: `.Dq SIGNALS`, `in`, and the page.
+    pub(crate) fn sections_elsewhere(&self) -> Vec<(String, String)> {
+        let found = self.lines.windows(3).filter_map(|lines| {
+            let [section, word, page] = lines else {
+                return None;
+            };
+            let section = section.strip_prefix(".Dq ")?;
+            let page = reference(page).filter(|_| word == "in")?;
+            Some((section.to_owned(), page))
+        });
+        found.collect()
+    }
+
+    /// What stands in single quotes in the text, unescaped.
+    pub(crate) fn quoted(&self) -> Vec<String> {
+        let quoted = self.lines.iter().filter_map(|line| {
+            let text = line.strip_prefix(".Ql ")?.trim_matches('"');
+            let end = [" .", " ,", " ;", " :"];
+            let end = end.iter().find_map(|mark| text.strip_suffix(mark));
+            Some(end.unwrap_or(text).replace("\\-", "-"))
+        });
+        quoted.collect()
     }
 
     /// The words that stand behind a macro, in heads and in the text.
@@ -122,16 +162,8 @@ impl Block {
         &self.head
     }
 
-    pub(crate) fn head_has(&self, word: &str) -> bool {
-        self.head.split(' ').any(|w| w == word)
-    }
-
     pub(crate) fn head_flags(&self) -> BTreeSet<String> {
         flags_in(&format!(".{}", self.head)).into_iter().collect()
-    }
-
-    pub(crate) fn flags(&self) -> BTreeSet<String> {
-        self.body.flags()
     }
 
     pub(crate) fn words(&self) -> Vec<String> {
@@ -153,6 +185,13 @@ impl Man {
             .flat_map(|i| arguments_in(&format!(".{}", i.head), macro_name));
         names.collect()
     }
+}
+
+/// `syngate-check.8` for `.Xr syngate-check 8 ,`.
+fn reference(line: &str) -> Option<String> {
+    let (_, rest) = line.strip_prefix('.')?.split_once("Xr ")?;
+    let mut words = rest.split(' ');
+    Some(format!("{}.{}", words.next()?, words.next()?))
 }
 
 /// The lines up to the next item of the same list, or to its end.

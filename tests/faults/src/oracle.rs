@@ -1,6 +1,6 @@
 //! Whether what clients saw is as syngate promises, and as the run has told. Pure.
 //!
-//! What is promised is in man/syngate.8, and no more is asserted:
+//! What is promised is in the manual, and no more is asserted:
 //!
 //! ```text
 //!   the run     |-- begins --|== closed ==|-- ends ---|
