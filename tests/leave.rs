@@ -272,20 +272,22 @@ fn what_a_dead_run_refuses_is_cleared_and_swept() {
     }
 }
 
+/// As somebody does who loads a firewall.
+fn flush(host: &Host, backend: Backend) {
+    let line = match backend {
+        Backend::NftPlain => "nft flush ruleset",
+        Backend::IptablesNft => "iptables-nft -F; ip6tables-nft -F",
+        _ => "iptables-legacy -F; ip6tables-legacy -F",
+    };
+    host.must(["sh", "-c", line]);
+}
+
 #[test]
 fn rules_that_others_remove_stand_again() {
     for backend in Backend::EXPOSED {
         let (pair, _services) = served();
         let (call, mut run) = waiting(&pair, backend);
-        pair.server.must([
-            "sh",
-            "-c",
-            match backend {
-                Backend::NftPlain => "nft flush ruleset",
-                Backend::IptablesNft => "iptables-nft -F; ip6tables-nft -F",
-                _ => "iptables-legacy -F; ip6tables-legacy -F",
-            },
-        ]);
+        flush(&pair.server, backend);
         wait_refused(&pair);
         run.signal(Signal::SIGTERM).unwrap();
         let outcome = call.end(run);
@@ -347,6 +349,67 @@ fn published_health_checks_are_refused_before_routing() {
     run.signal(Signal::SIGKILL).unwrap();
     wait_open(&pair.server, SOON);
     assert_eq!(asked(&pair.client, SERVER, 9000), 0);
+}
+
+/// The service has a network namespace of its own, as a container's, and its health checks are answered here.
+#[test]
+fn a_service_elsewhere_leaves_first() {
+    let pair = Pair::new().unwrap();
+    let (server, client) = (&pair.server, &pair.client);
+    let _health = Serve::on("0.0.0.0:8081").start(server).unwrap();
+    server.must([
+        "sh",
+        "-ec",
+        "ip netns add web
+         ip link add web0 type veth peer name eth0 netns web
+         ip address add 172.30.0.1/24 dev web0
+         ip link set web0 up
+         sysctl -qw net.ipv4.ip_forward=1
+         nsenter --net=/run/netns/web sh -c 'ip link set lo up; ip address add 172.30.0.2/24 dev eth0; \
+             ip link set eth0 up; ip route add default via 172.30.0.1'
+         nft add table ip n
+         nft 'add chain ip n p { type nat hook prerouting priority -100; }'
+         nft add rule ip n p tcp dport 80 dnat to 172.30.0.2:8080",
+    ]);
+    let within = words("nsenter --net=/run/netns/web");
+    let _service = Serve::on("0.0.0.0:8080").start_by(server, &within).unwrap();
+    let served = || asked(client, SERVER, 80) == 0;
+    wait_until(SOON, "the service", served).unwrap();
+    let mut latch = Latch::new(server, "down");
+    let options = "--hook prerouting --listen-port 80=8080 --listen-netns web --leave-quiet 500ms";
+    let call = leave(server, options).on(Backend::Nft);
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    wait_refused(&pair);
+    assert_eq!(asked(client, SERVER, 80), 0, "it is served meanwhile");
+    latch.wait();
+    assert_eq!(asked(client, SERVER, 8081), REFUSED);
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let left = &outcome.report["leave"];
+    let of = (&left["quiet"], &left["connections"]);
+    assert_eq!(of, (&json!(true), &json!(1)), "{left}");
+    assert_eq!([80, 8081].map(|port| asked(client, SERVER, port)), [0, 0]);
+}
+
+/// An action without rules of its own has no other reason to look at them. Rooms exclude `--backend`.
+#[test]
+fn rules_that_others_remove_stand_again_while_connections_are_parked() {
+    let (pair, _services) = served();
+    let mut latch = Latch::new(&pair.server, "down");
+    let options = "--port 80 --leave 8081 --syn park --ready-timeout 0 --leave-quiet 200ms";
+    let call = call(&pair.server, words(options)).on(Backend::NftPlain);
+    let run = call.start(["sh", "-c", &latch.hold()]);
+    latch.wait();
+    assert_eq!(asked(&pair.client, SERVER, 8081), REFUSED);
+    flush(&pair.server, Backend::NftPlain);
+    wait_refused(&pair);
+    latch.release();
+    let outcome = call.end(run);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let told = "somebody removed the rules of --leave";
+    assert!(outcome.stderr.contains(told), "{outcome:?}");
+    assert_eq!(outcome.report["action"], "park", "{outcome:?}");
 }
 
 // Bad input and plans -----------------------------------------------------------------------------

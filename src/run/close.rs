@@ -292,7 +292,7 @@ fn close_by_rules(
     Ok(gate)
 }
 
-fn note_remarks(gate: &Gate, call: &Call, record: &mut Record) {
+pub(super) fn note_remarks(gate: &Gate, call: &Call, record: &mut Record) {
     for remark in gate.remarks() {
         match remark {
             Remark::Warning(text) => record.warnings.warn(call.say, text.clone()),

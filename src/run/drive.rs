@@ -297,7 +297,7 @@ impl<'a> Run<'a> {
             self.tell_what_is_waited_for(state);
             let wake = state.wake();
             let look_on = self.onlooker.due(wake, self.world.now());
-            let dues = [wake, self.say.due(), look_on];
+            let dues = [wake, self.say.due(), look_on, self.refusals_due()];
             let until = dues.into_iter().flatten().min();
             if state.minds_ends() {
                 self.world.hear_of_ends();

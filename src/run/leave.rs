@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::decide::leaving::{Leaving, Left};
-use crate::gate::backend::Remark;
 use crate::gate::backends;
 use crate::gate::gate::Gate;
 use crate::gate::rules;
@@ -17,6 +16,7 @@ use crate::gate::settings::Settings;
 use crate::process::signals::Caught;
 use crate::run::balancer::{Leave, LeaveRow};
 use crate::run::call::Call;
+use crate::run::close::note_remarks;
 use crate::run::plan::Plan;
 use crate::run::record::Record;
 use crate::words::count::counted;
@@ -100,12 +100,7 @@ impl Call<'_> {
         let until = Instant::now() + plan.leaves_for(leave);
         let (rules, settings) = (plan.leave_rules(leave), plan.leave_settings(&record.run));
         let (gate, _) = backends::close(plan.backend.given, &settings, &rules, until)?;
-        for remark in gate.remarks() {
-            match remark {
-                Remark::Detail(text) => self.say.phase(text),
-                other => record.warnings.warn(self.say, other.text().to_owned()),
-            }
-        }
+        note_remarks(&gate, self, record);
         self.say.must_not_block();
         self.say.phase(&format!(
             "refusing new connections to {} ({})",

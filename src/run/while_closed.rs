@@ -1,8 +1,11 @@
 //! The tasks of a run that change its gate or concern COMMAND.
 
+use std::time::Instant;
+
 use nix::errno::Errno;
 
 use crate::decide::event::Event;
+use crate::decide::looks::GUARD_EVERY;
 use crate::gate::gate::Gate;
 use crate::process::signals::Caught;
 use crate::run::drive::Run;
@@ -210,6 +213,14 @@ impl Run<'_> {
     fn keep_refusing(&mut self) {
         let found = self.leave.as_mut().map(keep_refusing);
         found.into_iter().flatten().for_each(|text| self.warn(text));
+    }
+
+    /// When to look again at the rules that refuse health checks, where others can remove them. An action without rules
+    /// of its own has no other reason to wake.
+    pub(super) fn refusals_due(&self) -> Option<Instant> {
+        let leave = self.leave.as_ref()?;
+        let stands = leave.exposed() && !leave.shut().is_empty();
+        stands.then(|| self.world.now() + GUARD_EVERY)
     }
 
     /// The gate is open: health checks are answered again.
