@@ -92,7 +92,14 @@ fn carry_out(parsed: Parsed, started: Instant) -> Exit {
             Some(name) => {
                 let run_of = AssertUnwindSafe(|| commands::container::run_of(&args, name, started));
                 match catch_unwind(run_of).unwrap_or(Err(Exit::Status(NOT_RUN))) {
-                    Ok(args) => carry_out(Parsed::Run(args), started),
+                    Ok(long) => {
+                        let is_dry = long.options.dry_run;
+                        let exit = carry_out(Parsed::Run(long), started);
+                        if !is_dry {
+                            tell_after(|| commands::container::tell_after(name, exit, started));
+                        }
+                        exit
+                    }
                     Err(exit) => exit,
                 }
             }
@@ -104,7 +111,11 @@ fn carry_out(parsed: Parsed, started: Instant) -> Exit {
         Parsed::Named(named) => {
             let run_of = AssertUnwindSafe(|| commands::restart::run_of(&named, started));
             match catch_unwind(run_of).unwrap_or(Err(Exit::Status(NOT_RUN))) {
-                Ok(args) => carry_out(Parsed::Run(args), started),
+                Ok((args, aftermath)) => {
+                    let exit = carry_out(Parsed::Run(args), started);
+                    tell_after(|| aftermath.iter().for_each(|one| one.tell(exit, started)));
+                    exit
+                }
                 Err(exit) => exit,
             }
         }
@@ -123,4 +134,9 @@ fn carry_out(parsed: Parsed, started: Instant) -> Exit {
             Exit::Status(NOT_RUN)
         }
     }
+}
+
+/// What a run's ending means for a service that was named. A bug in that does not change how the run has ended.
+fn tell_after(tell: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(tell));
 }

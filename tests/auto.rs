@@ -3,7 +3,7 @@
 mod harness;
 
 use harness::rooms::{GROUPS_HIDDEN, Kernel, SHARES_PORT};
-use harness::{Call, Outcome, all_refused, call, syngate, words};
+use harness::{Call, Outcome, SYNGATE, all_refused, call, syngate, words};
 use testkit::Host;
 use testkit::services::Serve;
 
@@ -213,10 +213,49 @@ fn reload_is_for_actions_that_can_choose() {
     assert!(plan("--reload").contains("until handshakes are over, unless it is handover\n"));
     assert!(plan("--reload --drain-until connections").contains("until connections are over"));
     assert!(plan("").contains("until requests are over\n"));
-    let rules = |action: &str| format!("# the rules, only if {action} can't be done here:\n");
-    assert!(plan("").contains(&rules("park")));
-    assert!(plan("--reload").contains(&rules("handover")));
-    assert!(!plan("--allow-local").contains("the rules, only if"));
+}
+
+/// A dry run tells of the rules that the run makes, and of no others.
+#[test]
+fn a_dry_run_has_the_rules_of_what_will_be_taken() {
+    let host = Host::new().unwrap();
+    let plan = |options: &str| {
+        let options = format!("--port 80 {options} --dry-run");
+        call(&host, words(&options)).run(["true"]).stdout
+    };
+    let nobody = plan("--syn auto");
+    let told = "# the rules, since park can't be done here (nobody listens):\n";
+    assert!(
+        nobody.contains(told) && nobody.contains("queue"),
+        "{nobody}"
+    );
+    let service = Serve::on("0.0.0.0:80").start(&host).unwrap();
+    for (options, first) in [("", "park"), ("--reload", "handover")] {
+        let planned = plan(&format!("--syn auto {options}"));
+        let told =
+            format!("# no rules of a gate, since {first} can be done here: --syn hold shows");
+        assert!(planned.contains(&told), "{planned}");
+        let mut lines = planned.lines();
+        assert!(
+            lines.all(|line| line.is_empty() || line.starts_with('#')),
+            "{planned}"
+        );
+    }
+    let other = plan("--syn auto --allow-local");
+    assert!(
+        !other.contains("the rules, since") && other.contains("queue"),
+        "{other}"
+    );
+    let blind = host.sh(&format!(
+        "setpriv --bounding-set -sys_admin --inh-caps -sys_admin {SYNGATE} -n --port 80 --syn auto -- true"
+    ));
+    let blind = blind.unwrap();
+    let told = "# the rules, only if park can't be done here:\n";
+    assert!(
+        blind.stdout.contains(told) && blind.stdout.contains("queue"),
+        "{blind:?}"
+    );
+    drop(service);
 }
 
 #[test]

@@ -676,9 +676,10 @@ fn the_page_is_narrow_and_has_its_sections() {
     let sections = page
         .lines()
         .filter(|line| !line.starts_with(' ') && !line.is_empty());
+    let answer = "yes: --port 80-81 --syn auto does it by park (clients are connected at once, and wait for their";
     assert_eq!(
         sections.collect::<Vec<_>>(),
-        ["this host", "the service", "what follows"]
+        [answer, "this host", "the service", "what follows"]
     );
     for line in page.lines() {
         assert!(line.chars().count() <= 100, "{line}");
@@ -716,7 +717,10 @@ fn a_closed_stdout_is_no_panic() {
     let ran = ran.unwrap();
     assert_eq!(
         (&*ran.stdout, &*ran.stderr),
-        ("0\nthis host\n", ""),
+        (
+            "0\nyes: a gate can be closed here, by --syn auto with park (clients are connected at once, and wait for\n",
+            ""
+        ),
         "{ran:?}"
     );
 }

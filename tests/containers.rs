@@ -40,7 +40,8 @@ impl<'a> Podman<'a> {
         program(host, "podman", &script);
         // podman keeps a cache in /var/lib/containers, also with another --root.
         let own = "mkdir /run/lib /run/lib.work && mount -t overlay overlay -o \
-                   lowerdir=/var/lib,upperdir=/run/lib,workdir=/run/lib.work /var/lib";
+                   lowerdir=/var/lib,upperdir=/run/lib,workdir=/run/lib.work /var/lib && \
+                   mkdir -p /var/lib/containers/storage/libpod";
         host.must(["sh", "-ec", own]);
         host.must(words("sysctl -qw net.ipv4.ip_forward=1"));
         let podman = Podman { host };
@@ -208,6 +209,9 @@ fn nobody_notices_that_a_container_is_replaced() {
 
 /// docker and podman that say what they would, without any container.
 fn engines(host: &Host, docker: &str, podman: &str) {
+    let there = "[ -e /run/docker.sock ] || { mount -t tmpfs tmpfs /var/lib && touch /run/docker.sock && \
+                 mkdir -p /var/lib/containers/storage/libpod; }";
+    host.must(["sh", "-ec", there]);
     for (name, says) in [("docker", docker), ("podman", podman)] {
         program(host, name, &format!("#!/bin/sh\n{says}\n"));
     }
@@ -325,4 +329,109 @@ fn a_container_is_restarted_by_its_name_and_by_a_profile() {
     );
     engines(host, NO_DOCKER, NO_PODMAN);
     refused(&by_name(host, "restart web"), says);
+}
+
+/// podman makes its storage when it is asked for the first time.
+#[test]
+fn a_question_leaves_nothing_behind() {
+    let host = &Host::new().unwrap();
+    host.must(words("mount -t tmpfs tmpfs /var/lib"));
+    let empty = host.sh("find /var/lib").unwrap().stdout;
+    for (call, says) in [
+        ("restart nobody", "nobody is no service here"),
+        ("check nobody", "nobody is no service here"),
+        (
+            "-n --container nobody -- true",
+            "podman was not asked, since it has no containers in /var/lib/containers/storage",
+        ),
+    ] {
+        refused(&by_name(host, call), says);
+        assert_eq!(host.sh("find /var/lib").unwrap().stdout, empty, "{call}");
+    }
+    // The control; and the caller wants to know.
+    let ran = by_name(host, "-n --container podman:nobody -- true");
+    assert_eq!(ran.code(), 125, "{ran:?}");
+    assert_ne!(host.sh("find /var/lib").unwrap().stdout, empty, "{ran:?}");
+}
+
+/// The storage may be elsewhere, and docker another machine's.
+#[test]
+fn who_is_asked_is_found_out_without_asking() {
+    let host = &Host::new().unwrap();
+    engines(
+        host,
+        "touch /run/asked-docker; exit 1",
+        "touch /run/asked-podman; exit 1",
+    );
+    let asked = |call: &str| {
+        host.must(words("rm -f /run/asked-docker /run/asked-podman"));
+        let own = host.dir().join("bin").display().to_string();
+        let line = format!("PATH={own}:$PATH {call}");
+        let ran = host.sh(&line.replace("ASK", &format!("{SYNGATE} -n --container web -- true")));
+        assert_eq!(ran.unwrap().code(), 125, "{call}");
+        ["docker", "podman"].map(|engine| {
+            host.sh(&format!("test -e /run/asked-{engine}"))
+                .unwrap()
+                .ok()
+        })
+    };
+    assert_eq!(asked("ASK"), [true, true]);
+    host.must(words("rm -r /run/docker.sock /var/lib/containers"));
+    assert_eq!(asked("ASK"), [false, false]);
+    assert_eq!(asked("DOCKER_HOST=ssh://other ASK"), [true, false]);
+    assert_eq!(asked("CONTAINER_HOST=ssh://other ASK"), [false, true]);
+    let config = host.write(
+        "storage.conf",
+        "[storage]\ngraphroot = \"/run/elsewhere\"\n",
+    );
+    let named = format!("CONTAINERS_STORAGE_CONF={} ASK", config.display());
+    assert_eq!(asked(&named), [false, false]);
+    host.must(words("mkdir -p /run/elsewhere/libpod"));
+    assert_eq!(asked(&named), [false, true]);
+    // A `docker` that is podman.
+    let script = "#!/bin/sh\ntouch /run/asked-docker; exit 1 # exec podman\n";
+    program(host, "docker", script);
+    host.must(words("touch /run/docker.sock"));
+    assert_eq!(asked("ASK"), [false, false]);
+    assert_eq!(asked(&named), [true, true]);
+    let user = "setpriv --reuid 4321 --regid 4321 --clear-groups env HOME=/run/home ASK";
+    assert_eq!(asked(user), [false, false]);
+}
+
+/// After a run that has failed.
+#[test]
+fn a_container_that_is_down_is_told_at_last() {
+    let host = &Host::new().unwrap();
+    let up = printed(host, "docker-loopback");
+    let down = up.replace(
+        "cat ",
+        "sed 's/\"Pid\":1/\"Pid\":0/; s/\"Status\":\"running\"/\"Status\":\"exited\"/' ",
+    );
+    let docker = format!("[ -e /run/is-down ] && {{ {down}; exit; }}; {up}");
+    engines(host, &docker, NO_PODMAN);
+    let call = "--container web --listen-netns 1 --ready-timeout 0 --syn drop --drain 0 -- sh -c 'touch /run/is-down; exit 3'";
+    let ran = by_name(host, call);
+    assert_eq!(ran.code(), 3, "{ran:?}");
+    let lines: Vec<&str> = ran.stderr.lines().collect();
+    let expected = [
+        "syngate: web is exited (docker), so new clients of its ports are refused",
+        "syngate: docker logs web tells why; docker start web starts it",
+    ];
+    assert_eq!(lines[lines.len() - 2..], expected, "{ran:?}");
+}
+
+#[test]
+fn a_container_s_name_that_is_misspelt_is_told() {
+    let host = &Host::new().unwrap();
+    let lists =
+        |containers: &str, no: &str| format!("[ $1 = ps ] && {{ echo {containers}; exit; }}; {no}");
+    engines(
+        host,
+        &lists("shop-db", NO_DOCKER),
+        &lists("shop-web", NO_PODMAN),
+    );
+    let says = "one that docker ps or podman ps lists; is shop-web meant?";
+    refused(&by_name(host, "-n --container shop-wbe -- true"), says);
+    let says = "no profile /etc/syngate/shop-bd.conf; is shop-db meant?";
+    refused(&by_name(host, "restart shop-bd"), says);
 }

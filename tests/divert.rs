@@ -176,6 +176,32 @@ fn new_connections_go_to_the_peer() {
     assert_eq!(trio.a.ruleset(), before);
 }
 
+/// The load balancer is told first, and who comes all the same is served by the peer.
+#[test]
+fn a_run_that_diverts_leaves_its_load_balancer_first() {
+    let trio = Trio::new().unwrap();
+    let [at_a, at_b] = both(&trio);
+    let _health = Serve::on("0.0.0.0:8081").start(&trio.a).unwrap();
+    let checks = || {
+        let line = format!("curl -sSo /dev/null --max-time 10 http://{VIP}:8081/");
+        trio.client.sh(&line).unwrap().code()
+    };
+    assert_eq!(checks(), 0);
+    let before = trio.a.ruleset();
+    let closed = Closed::by(&trio, divert(&trio, "--leave 8081 --leave-quiet 300ms"));
+    assert_eq!(checks(), 7, "refused");
+    let here = at_a.count_from(&CLIENTS);
+    ask(&trio.client, &format!("{VIP}:80"));
+    assert_eq!(at_a.count_from(&CLIENTS), here);
+    assert!(at_b.count_from(&CLIENTS) > 0, "{:?}", at_b.accepted());
+    let outcome = closed.finish();
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(outcome.report["action"], "divert");
+    assert_eq!(outcome.report["leave"]["quiet"], true, "{outcome:?}");
+    assert_eq!(checks(), 0);
+    assert_eq!(trio.a.ruleset(), before);
+}
+
 /// Nor does a SYN that came to another port, and that NAT leads to the gated one.
 #[test]
 fn whom_the_firewall_refuses_the_peer_does_not_get() {
@@ -632,7 +658,7 @@ fn bad_input() {
         (
             "--no-peer-check",
             "options",
-            "there is no peer without --syn divert",
+            "--no-peer-check has no effect with --syn drop: leave it out, or take --syn divert=ADDR",
         ),
         (
             "--syn divert=10.79.0.2 --peer-timeout 0s",

@@ -1019,12 +1019,12 @@ fn bad_input_and_a_standby_that_is_not_there() {
         (
             "--standby x",
             "options",
-            "--standby: there is no standby without --syn redirect",
+            "--standby has no effect with --syn drop: leave it out, or take --syn redirect=PORT",
         ),
         (
             "--standby-check x",
             "options",
-            "--standby-check: there is no standby",
+            "--standby-check has no effect",
         ),
         (
             "--syn redirect=8083",

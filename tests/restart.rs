@@ -249,6 +249,173 @@ fn a_file_of_pids_that_names_others_is_passed_over() {
     }
 }
 
+/// A program of that path, which listens on a port.
+fn listens_as(host: &Host, program: &str, port: u16) -> testkit::Running {
+    let folder = program.rsplit_once('/').unwrap().0;
+    host.must(["mkdir", "-p", folder]);
+    host.must(["cp", "/bin/busybox", program]);
+    let line = format!("exec -a httpd {program} -f -p {port} -h /run");
+    host.spawn(host.command("bash").args(["-c", &line]))
+        .unwrap()
+}
+
+/// What is written there goes with the host.
+fn own_usr_lib(host: &Host) {
+    let mount = "mkdir /run/lib /run/lib.work && mount -t overlay overlay -o \
+                 lowerdir=/usr/lib,upperdir=/run/lib,workdir=/run/lib.work /usr/lib";
+    host.must(["sh", "-ec", mount]);
+}
+
+/// Debian's script of postfix names neither the program that listens nor its file of pids.
+#[test]
+fn a_service_is_found_by_its_folder_of_programs_or_of_pids() {
+    let host = &Host::new().unwrap();
+    host.own_etc().unwrap();
+    own_usr_lib(host);
+    let script = "DAEMON=/usr/sbin/postfix\nNAME=Postfix\nrunning() {\n  \
+                  daemon_directory=$($POSTCONF -hx daemon_directory || echo /usr/lib/postfix/sbin)\n}\n\
+                  case \"$1\" in\nstart)\n  CMD=\"/usr/sbin/postmulti -- -i $INSTANCE -x ${DAEMON}\"\n;;\n\
+                  restart) ;;\nforce-reload|reload) ${DAEMON} reload ;;\nesac\n";
+    let script = host.write("postfix", script);
+    host.must(words(&format!(
+        "cp {} /etc/init.d/postfix",
+        script.display()
+    )));
+    let _master = listens_as(host, "/usr/lib/postfix/sbin/master", 25);
+    let _other = listens_as(host, "/usr/lib/policy/postfix-policy", 26);
+    let listens = || host.listens(25) && host.listens(26);
+    wait_until(SOON, "they listen", listens).unwrap();
+    let form = |port: u16| {
+        let expected = format!("--port {port} --syn auto -- service postfix restart");
+        let form = long_form(&by_name(host, "restart postfix -n --no-precheck"));
+        assert_eq!(form, expected);
+    };
+    form(25);
+    // By its file of pids, what it has not started is another's.
+    let own_spool = "mount -t tmpfs tmpfs /var/spool && mkdir -p /var/spool/postfix/pid";
+    host.must(["sh", "-ec", own_spool]);
+    let note = "printf '%20d\\n' $(pgrep -f 'httpd -f -p 25 ') >/var/spool/postfix/pid/master.pid";
+    host.must(["sh", "-c", note]);
+    let _moved = listens_as(host, "/usr/lib/postfix/sbin/other", 27);
+    wait_until(SOON, "it listens", || host.listens(27)).unwrap();
+    form(25);
+}
+
+/// An interpreter executes it, its workers have the listener, too, and nobody knows where its file of pids is.
+#[test]
+fn nobody_notices_a_restart_of_gunicorn_by_its_name() {
+    let pair = Pair::steered_by_flow().unwrap();
+    let host = &pair.server;
+    host.own_etc().unwrap();
+    let app =
+        "def app(e, start):\n    start('200 OK', [('Content-Length', '2')])\n    return [b'ok']\n";
+    host.write("app.py", app);
+    let dir = host.dir().display().to_string();
+    let pid_file = "/run/elsewhere.pid";
+    let script = format!(
+        "#!/bin/sh\nDAEMON=/usr/bin/gunicorn\nat=$(echo /run/elsewhere)\n\
+         stop() {{ kill $(cat $at.pid) && while [ -e $at.pid ]; do sleep 0.02; done; }}\n\
+         start() {{ $DAEMON -D -w 2 -b 0.0.0.0:80 --pid $at.pid --chdir {dir} app:app; }}\n\
+         case $1 in\nstart) start ;;\nstop) stop ;;\nrestart) stop; start ;;\nesac\n"
+    );
+    let script = host.write("web", script);
+    host.must(words(&format!(
+        "install -m 755 {} /etc/init.d/web",
+        script.display()
+    )));
+    host.must(words("service web start"));
+    let _other = host
+        .spawn(host.command("python3").args(["-m", "http.server", "81"]))
+        .unwrap();
+    let listens = || host.listens(80) && host.listens(81);
+    wait_until(SOON, "they listen", listens).unwrap();
+    let clients = load(&pair, None);
+    for _ in 0..2 {
+        let old = host.must(["cat", pid_file]);
+        let ran = by_name(host, "restart web");
+        done(&ran);
+        let first = ran.stderr.lines().next().unwrap();
+        let expected = "syngate: /etc/init.d/web: ports 80 of ";
+        assert!(first.starts_with(expected), "81 is another's: {ran:?}");
+        assert!(first.contains(old.trim()), "{ran:?}");
+        assert_ne!(host.must(["cat", pid_file]), old);
+    }
+    unnoticed(clients);
+    host.must(words("service web stop"));
+}
+
+/// The last lines tell whether the service is down, what clients meet, and what helps.
+#[test]
+fn a_restart_that_leaves_the_service_down_says_so_at_last() {
+    let host = &Host::new().unwrap();
+    host.own_etc().unwrap();
+    let haproxy = haproxy(host, &HaproxyConfig::port(80).and_bind(":81"));
+    let unit = NamedUnit::of(host, "web");
+    let last = |ran: &testkit::Ran| {
+        let lines: Vec<String> = ran.stderr.lines().map(str::to_owned).collect();
+        lines[lines.len() - 2..].to_vec()
+    };
+    // The old one goes, and no new one comes.
+    let stops = "end() { kill $1; while [ -e /proc/$1 ]; do sleep 0.02; done; exit 1; }\n";
+    let script = host.write("haproxy", format!(
+        "#!/bin/sh\n{stops}DAEMON=/usr/sbin/haproxy\n[ \"$1\" = restart ] && end $(cat /run/haproxy.pid)\n"
+    ));
+    host.must(words(&format!(
+        "install -m 755 {} /etc/init.d/haproxy",
+        script.display()
+    )));
+    let ran = by_name(
+        host,
+        "restart haproxy --no-precheck --ready-timeout 300ms -q",
+    );
+    assert_eq!(ran.code(), 1, "{ran:?}");
+    let expected = [
+        "syngate: /etc/init.d/haproxy is down: nobody listens on 80-81, so its new clients are refused",
+        "syngate: its log tells why; service haproxy start starts it",
+    ];
+    assert_eq!(last(&ran), expected, "{ran:?}");
+    drop(haproxy);
+
+    let within = words(&unit.within());
+    let service = Serve::on("0.0.0.0:82").start_by(host, &within).unwrap();
+    let script = host.write(
+        "web",
+        format!(
+            "#!/bin/sh\n{stops}cd {}/bin\nsed -i s/=active/=failed/ told\n\
+         end $(ss -Hltnp sport = :82 | grep -o 'pid=[0-9]*' | cut -d= -f2)\n",
+            host.dir().display()
+        ),
+    );
+    host.must(words(&format!(
+        "install -m 755 {} /etc/init.d/web",
+        script.display()
+    )));
+    let ran = by_name(host, "restart web --ready-timeout 300ms");
+    let expected = [
+        "syngate: web.service is down (failed): nobody listens on 82, so its new clients are refused",
+        "syngate: systemctl status web.service and journalctl -u web.service tell why; systemctl start web.service starts \
+         it",
+    ];
+    assert_eq!(last(&ran), expected, "{ran:?}");
+    drop(service);
+}
+
+/// Where the old one still serves, nothing is wrong with the port.
+#[test]
+fn a_restart_that_fails_and_leaves_the_service_up_says_nothing_more() {
+    let host = &Host::new().unwrap();
+    host.own_etc().unwrap();
+    let _haproxy = haproxy(host, &HaproxyConfig::port(80));
+    let fails = host.write("haproxy", "#!/bin/sh\n# /usr/sbin/haproxy\nexit 1\n");
+    host.must(words(&format!(
+        "install -m 755 {} /etc/init.d/haproxy",
+        fails.display()
+    )));
+    let ran = by_name(host, "restart haproxy");
+    assert_eq!(ran.code(), 1, "{ran:?}");
+    assert!(!ran.stderr.contains("is down"), "{ran:?}");
+}
+
 /// sshd's sessions start servers that its restart leaves alone.
 #[test]
 fn what_a_service_that_listens_has_started_is_not_the_service() {
@@ -328,6 +495,11 @@ fn what_can_t_be_done_by_name_is_told_in_one_line() {
             "nobody is no service here: there is no unit nobody.service, no init script \
              /etc/init.d/nobody, and no profile /etc/syngate/nobody.conf",
         ),
+        (
+            "restart hapoxy",
+            "no profile /etc/syngate/hapoxy.conf; is haproxy meant?",
+        ),
+        ("check hapoxy", "; is haproxy meant?"),
         (
             "run nobody",
             "there is no profile /etc/syngate/nobody.conf; syngate restart nobody is for a service",

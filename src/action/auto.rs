@@ -25,7 +25,6 @@ pub(crate) const fn entry(parse: Parse) -> ActionEntry {
         help: "The first that can be done here of park, hold and drop",
         options: <AutoOptions as clap::Args>::augment_args,
         parse,
-        unwanted: |_| Ok(()),
         rows: &[],
         standing: Standing::STOPS,
         limits: &[],
@@ -125,6 +124,7 @@ impl Planned for ToChoose {
             rather: rather.map(|first| Rather {
                 name: first.name(),
                 drains: first.describe(gated).drains,
+                minds_cookies: !self.reload,
             }),
             close: match self.reload {
                 true => ", by the first that can be done here of handover, hold and drop",

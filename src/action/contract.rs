@@ -45,8 +45,6 @@ pub(crate) struct ActionEntry {
     pub options: fn(clap::Command) -> clap::Command,
     /// Parses the value of `--syn`; gets the part after `=`.
     pub parse: Parse,
-    /// Refuses this action's options when `--syn` names another one.
-    pub unwanted: fn(&Given) -> Result<(), String>,
     /// The names of the action's objects in the report.
     pub rows: &'static [&'static str],
     /// What `status` says of a gate that stands.
@@ -172,6 +170,8 @@ pub(crate) struct Description {
 pub(crate) struct Rather {
     pub name: &'static str,
     pub drains: bool,
+    /// It is not taken where the kernel answers all SYNs with cookies, and that may reset clients.
+    pub minds_cookies: bool,
 }
 
 impl Default for Description {

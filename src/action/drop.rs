@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::contract::{
-    Account, Action, ActionEntry, Before, Description, Given, Means, Now, Planned, Prepared,
-    Request, Seen, Standing, Wanted,
+    Account, Action, ActionEntry, Before, Description, Means, Now, Planned, Prepared, Request,
+    Seen, Standing, Wanted,
 };
 use crate::decide::policy::{Answer, Noted, Question, Waiting};
 use crate::words::count::counted;
@@ -22,7 +22,6 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     help: "They are dropped, and their clients send them again",
     options: |command| command,
     parse: |_| Ok(Arc::new(Dropping)),
-    unwanted: |_: &Given| Ok(()),
     rows: &[],
     standing: Standing::STOPS,
     limits: &[],

@@ -56,17 +56,11 @@ impl ActionArgs {
         &self.options.0
     }
 
-    /// Checks the action's options, and that no other action's were given.
+    /// Checks the action's options, and that none was given which has no effect with it.
     ///
     /// # Errors
     /// One line that names the option, its value and what would be right.
     pub(crate) fn plan(&self, request: &Request) -> Result<Box<dyn Planned>, String> {
-        let others = ENTRIES
-            .iter()
-            .filter(|entry| entry.name != self.action.name());
-        for entry in others {
-            (entry.unwanted)(request.given)?;
-        }
         has_effect(self.action.name(), request.given)?;
         auto::reload_makes_sense(self.action.name(), request.given)?;
         self.action.plan(request)
@@ -78,8 +72,8 @@ pub(crate) fn value_of_syn(name: &str) -> Option<&'static str> {
     named(name).map(|entry| entry.value)
 }
 
-/// Options that are about waiting or lingering, and the actions with which clients do. Where `park` and `handover`
-/// refuse one for a reason of their own, they are here all the same.
+/// Options that have no effect with all actions, and those with which they have one. Where `park` and `handover` refuse
+/// one for a reason of their own, they are here all the same.
 const OF_SOME: &[(&str, &[&str])] = &[
     ("max-held", WAITING),
     ("max-held-per-source", WAITING),
@@ -87,8 +81,18 @@ const OF_SOME: &[(&str, &[&str])] = &[
     ("release-timeout", WAITING),
     ("release-rate", WAITING),
     ("linger", &["redirect", "divert"]),
+    ("standby", STANDBY),
+    ("standby-check", STANDBY),
+    ("standby-timeout", STANDBY),
+    ("standby-grace", STANDBY),
+    ("keep-standby", STANDBY),
+    ("max-diverted", PEER),
+    ("peer-timeout", PEER),
+    ("no-peer-check", PEER),
 ];
 const WAITING: &[&str] = &["hold", "auto", "park", "handover"];
+const STANDBY: &[&str] = &["redirect"];
+const PEER: &[&str] = &["divert"];
 
 /// # Errors
 /// The call has an option that has no effect with this action. A variable may be there for other calls.

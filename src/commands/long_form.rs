@@ -91,6 +91,11 @@ impl LongForm {
         says(PORT) || says(CONTAINER)
     }
 
+    /// The value of `--syn`, if it is given.
+    pub(super) fn syn(&self) -> Option<&OsStr> {
+        value_of(SYN, &self.options)
+    }
+
     pub(super) fn precheck(&self) -> Option<&OsStr> {
         value_of(PRECHECK, &self.options)
     }

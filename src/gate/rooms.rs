@@ -171,6 +171,16 @@ pub(crate) fn keep_on(ports: &PortSet, own_run: &str) -> Result<Option<RoomGuard
     Ok(None)
 }
 
+/// Whether a keep has rooms on all of these ports: who comes while nobody listens waits there.
+pub(crate) fn kept(ports: &PortSet) -> bool {
+    let keeps = guards()
+        .into_iter()
+        .filter(|guard| guard.orders.keeps.is_some());
+    let here = keeps.filter(|guard| guard.is_here() == Some(true));
+    let kept = here.fold(PortSet::EMPTY, |all, guard| all.union(&guard.orders.ports));
+    ports.minus(&kept).is_empty()
+}
+
 fn has_to_stand_back(guard: &RoomGuard, ports: &PortSet) -> Result<bool> {
     let seen = Seen::of(guard)?;
     let mut services = seen.services.iter();

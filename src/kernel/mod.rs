@@ -15,6 +15,8 @@ pub(crate) mod port_range;
 pub(crate) mod release;
 pub(crate) mod room;
 pub(crate) mod route;
+pub(crate) mod service_files;
 pub(crate) mod services;
 pub(crate) mod sockets;
+pub(crate) mod support;
 pub(crate) mod sys;

@@ -1,8 +1,8 @@
 //! Ports by name: what the services database of this host makes of the values of options.
 
 use std::cell::RefCell;
-use std::path::Path;
 
+use crate::kernel::service_files::{is_unit, script};
 use crate::kernel::sys::{service_names, service_port};
 use crate::words::listen_ports::ListenPorts;
 use crate::words::meant::{meant, question};
@@ -46,17 +46,9 @@ fn with_services<T>(
         let Some(name) = unknown.take() else {
             return why;
         };
-        match is_unit_or_script(&name) {
+        match is_unit(&name) || script(&name).is_some() {
             true => format!("{why}; syngate restart {name} finds the ports of a service"),
             false => format!("{why}{}", question(meant(&name, service_names()))),
         }
     })
-}
-
-/// Whether a service of this host has that name.
-fn is_unit_or_script(name: &str) -> bool {
-    let folders = ["/etc/systemd/system", "/lib/systemd/system"];
-    let units = folders.map(|folder| format!("{folder}/{name}.service"));
-    let files = units.into_iter().chain([format!("/etc/init.d/{name}")]);
-    !name.contains('/') && { files }.any(|file| Path::new(&file).exists())
 }

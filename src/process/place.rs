@@ -75,6 +75,24 @@ impl Place {
         }
         Err(Errno::EISDIR.into())
     }
+
+    /// Opens a file or folder for reading that no other user can change or lead its path away from.
+    ///
+    /// # Errors
+    /// It can't be opened, or another user can: who, and what helps.
+    pub(crate) fn open_ours(path: &Path) -> io::Result<File> {
+        let place = Place::find(path)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let opened = match openat(&place.folder, &*place.name, flags, Mode::empty()) {
+            Err(Errno::ELOOP) => return Err(io::Error::other("it is a symbolic link")),
+            opened => File::from(opened?),
+        };
+        if let Some(why) = place.exposed {
+            return Err(io::Error::other(format!("{why}: chmod go-w")));
+        }
+        ours_alone(&opened.metadata()?).map_err(io::Error::other)?;
+        Ok(opened)
+    }
 }
 
 /// Where the link leads.

@@ -4,11 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
-
-use super::place::{Place, ours_alone};
+use super::place::Place;
 use crate::words::profile::LARGEST;
 
 /// The folder of profiles.
@@ -47,21 +43,11 @@ pub(crate) fn read(file: &Path) -> Result<Option<Vec<u8>>, String> {
 }
 
 fn opened(file: &Path) -> io::Result<File> {
-    let place = Place::find(file)?;
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let opened = match openat(&place.folder, &*place.name, flags, Mode::empty()) {
-        Err(Errno::ELOOP) => return Err(io::Error::other("it is a symbolic link")),
-        opened => File::from(opened?),
-    };
-    if let Some(why) = place.exposed {
-        return Err(io::Error::other(format!("{why}: chmod go-w")));
+    let opened = Place::open_ours(file)?;
+    match opened.metadata()?.is_file() {
+        true => Ok(opened),
+        false => Err(io::Error::other("it is no regular file")),
     }
-    let what = opened.metadata()?;
-    if !what.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    ours_alone(&what).map_err(io::Error::other)?;
-    Ok(opened)
 }
 
 fn whole(file: File) -> io::Result<Vec<u8>> {

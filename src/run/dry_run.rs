@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
-use crate::action::contract::Description;
+use crate::action::contract::{Description, Rather};
+use crate::action::rooms::looked::begins_with_rooms;
 use crate::decide::config::{OpenOn, Settle};
 use crate::gate::backends::script;
 use crate::gate::kinds::{Choice, Kind};
+use crate::kernel::sockets::Looks;
+use crate::kernel::sockets::diag::Sockets;
 use crate::run::plan::{Listeners, Plan, Refused};
 use crate::words::ready::{Ready, To};
 use crate::words::run_id::new_id;
@@ -29,12 +32,41 @@ pub(crate) fn dry_run(plan: &Plan) -> Result<String, Refused> {
     };
     let kind = kind(plan.backend.of(steer));
     let settings = plan.settings(&new_id(), steer);
-    let rules = script(kind, &plan.rules(steer), &settings, plan.max_closed);
+    let rules = || script(kind, &plan.rules(steer), &settings, plan.max_closed);
     let rather = plan.action.describe(plan.gated()).rather;
-    let only =
-        rather.map(|first| format!("# the rules, only if {} can't be done here:\n", first.name));
-    let only = only.unwrap_or_default();
-    Ok(format!("{}\n{leave}{only}{rules}", describe(plan)))
+    let rules = match rather.map(|first| (first.name, begins_with(plan, first))) {
+        None => rules(),
+        Some((first, Some(Ok(())))) => format!(
+            "# no rules of a gate, since {first} can be done here: --syn {} shows those that it would have otherwise\n",
+            steer.action()
+        ),
+        Some((first, Some(Err(why)))) => {
+            format!(
+                "# the rules, since {first} can't be done here ({why}):\n{}",
+                rules()
+            )
+        }
+        Some((first, None)) => {
+            format!(
+                "# the rules, only if {first} can't be done here:\n{}",
+                rules()
+            )
+        }
+    };
+    Ok(format!("{}\n{leave}{rules}", describe(plan)))
+}
+
+/// Whether the action that is tried first can be done for who listens now. `None`: that can't be told.
+fn begins_with(plan: &Plan, first: Rather) -> Option<Result<(), String>> {
+    let gated = plan.gated();
+    let sockets = Sockets::new(&gated.listener_ports(), &gated.listener_scope());
+    let mut sockets = sockets.ok()?;
+    match &plan.listeners {
+        Listeners::Here => (),
+        Listeners::In(netns) => sockets.look_in(netns).ok()?,
+        Listeners::From(_) => return None,
+    }
+    begins_with_rooms(&mut sockets, first.minds_cookies)
 }
 
 fn describe(plan: &Plan) -> String {

@@ -25,6 +25,7 @@ mod action {
         pub(super) mod policy;
     }
     pub(crate) mod rooms {
+        pub(crate) mod able;
         mod account;
         mod again;
         pub(crate) mod choice;
@@ -47,6 +48,7 @@ mod cli {
 mod commands {
     mod container {
         mod inspect;
+        mod storage;
     }
     mod check {
         mod advice;
@@ -54,8 +56,6 @@ mod commands {
         mod backend;
         mod endpoint;
         mod host;
-        mod rooms;
-        mod support;
     }
     mod keep {
         mod cap;

@@ -20,7 +20,7 @@ const DECIDING: [&str; 7] = [
 ];
 
 /// What the path of something begins with that touches the machine.
-const EFFECTS: [&str; 29] = [
+const EFFECTS: [&str; 30] = [
     "Instant::now",
     "SystemTime::now",
     "crate::kernel::caps",
@@ -30,6 +30,7 @@ const EFFECTS: [&str; 29] = [
     "crate::kernel::nfqueue::others_hold",
     "crate::kernel::release",
     "crate::kernel::route::Routing",
+    "crate::kernel::service_files",
     "crate::kernel::services",
     "crate::kernel::sockets::Looks",
     "crate::kernel::sockets::diag",
@@ -52,8 +53,9 @@ const EFFECTS: [&str; 29] = [
     "std::time::SystemTime",
 ];
 /// What does not, all the same: numbers and texts.
-const VALUES: [&str; 8] = [
+const VALUES: [&str; 9] = [
     "crate::kernel::caps::NEEDED",
+    "crate::kernel::service_files::SCRIPTS",
     "nftnl::ChainType",
     "nftnl::Hook",
     "nftnl::Priority",

@@ -12,8 +12,8 @@ use super::prepare::{PeerReady, ask_peer};
 use super::probe::AT_A_TIME;
 use super::to_peer::ToPeer;
 use crate::action::contract::{
-    ActionEntry, Before, Description, Given, HEADING, Planned, Prepared, Request, Standing,
-    SynValue, Wanted, options,
+    ActionEntry, Before, Description, HEADING, Planned, Prepared, Request, Standing, SynValue,
+    Wanted, options,
 };
 use crate::action::elsewhere::LingerOptions;
 use crate::decide::removal::OTHERS_PATIENCE;
@@ -36,7 +36,6 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     help: "They, and their connections, go to the host ADDR, which has the same address and service",
     options: PeerOptions::augment_args,
     parse,
-    unwanted,
     rows: &["divert"],
     standing: Standing {
         shut: "is diverted to",
@@ -77,13 +76,6 @@ fn diverted(text: &str) -> Result<u32, String> {
 fn parse(to: Option<&str>) -> Result<SynValue, String> {
     let to = to.ok_or("where to? expected the address of the peer, as in divert=10.0.0.2")?;
     Ok(Arc::new(Peers::parse(to)?))
-}
-
-fn unwanted(given: &Given) -> Result<(), String> {
-    match options::<PeerOptions>(given)?.no_peer_check {
-        true => Err("--no-peer-check: there is no peer without --syn divert=ADDR".to_owned()),
-        false => Ok(()),
-    }
 }
 
 impl Wanted for Peers {

@@ -27,7 +27,6 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     help: "For reloads: they reach the service, and wait only while nobody listens",
     options: |command| command,
     parse: |_| Ok(Arc::new(Handover)),
-    unwanted: |_| Ok(()),
     rows: &[NAME],
     standing: Standing {
         shut: "is watched",

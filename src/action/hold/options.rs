@@ -40,7 +40,6 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     help: "They wait in a queue of the kernel's, and go on when the gate opens",
     options: HoldOptions::augment_args,
     parse: |_| Ok(Arc::new(HoldWanted)),
-    unwanted: |_| Ok(()),
     rows: &["hold"],
     standing: Standing::STOPS,
     limits: &[

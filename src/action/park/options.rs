@@ -30,7 +30,6 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     help: "They are established at once, and wait until the service listens again",
     options: |command| command,
     parse: |_| Ok(Arc::new(Park)),
-    unwanted: |_| Ok(()),
     rows: &[NAME],
     standing: Standing {
         shut: "is parked",

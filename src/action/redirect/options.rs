@@ -14,8 +14,8 @@ use super::prepare::StandbyReady;
 use super::to_standby::ToStandby;
 use super::wire::{KILL_EVERY, KILL_FOR};
 use crate::action::contract::{
-    ActionEntry, Before, Description, Given, HEADING, Planned, Prepared, Request, Standing,
-    SynValue, Wanted, options,
+    ActionEntry, Before, Description, HEADING, Planned, Prepared, Request, Standing, SynValue,
+    Wanted, options,
 };
 use crate::action::elsewhere::LingerOptions;
 use crate::decide::removal::OTHERS_PATIENCE;
@@ -33,7 +33,6 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     help: "They, and their connections, go to PORT of the same address, where a standby listens",
     options: StandbyOptions::augment_args,
     parse,
-    unwanted,
     rows: &["redirect", "standby"],
     standing: Standing {
         shut: "is redirected to port",
@@ -85,21 +84,6 @@ fn parse(to: Option<&str>) -> Result<SynValue, String> {
 fn lines_make_sense(options: &StandbyOptions) -> Result<(), String> {
     not_empty("--standby", options.standby.as_ref())?;
     not_empty("--standby-check", options.standby_check.as_ref())
-}
-
-fn unwanted(given: &Given) -> Result<(), String> {
-    let options: StandbyOptions = options(given)?;
-    lines_make_sense(&options)?;
-    let given = [
-        ("--standby", options.standby.is_some()),
-        ("--standby-check", options.standby_check.is_some()),
-    ];
-    match given.iter().find(|(_, given)| *given) {
-        Some((option, _)) => Err(format!(
-            "{option}: there is no standby without --syn redirect=PORT"
-        )),
-        None => Ok(()),
-    }
 }
 
 #[derive(Debug)]

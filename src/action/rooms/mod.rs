@@ -4,7 +4,8 @@
 //! The files, in the order of a run:
 //!
 //! **What there is.** `groups`: the rooms of a run, by SO_REUSEPORT group, and how they park. `options`: what the command
-//! line says of them. `choice`: what `--syn auto` takes, and how large rooms are.
+//! line says of them. `choice`: what `--syn auto` takes, and how large rooms are. `able`, `looked`: whether this host can, and
+//! a service on it.
 //!
 //! **Closing.** `make`: makes the rooms for the listeners that are there. `note`, `left`: what a run would leave if it were
 //! killed, as a file, and how it is taken back. `hook`: sockets that come get SO_REUSEPORT. `remarks`: what the run tells
@@ -82,6 +83,7 @@
 //!   wait for the new one.
 //! - A trial in a network namespace of its own shows whether this kernel moves a queue and wakes the service.
 
+pub(crate) mod able;
 mod account;
 mod admit;
 mod admitted;
@@ -102,6 +104,7 @@ pub(crate) mod leaving;
 pub(crate) mod left;
 mod let_in;
 pub(crate) mod letting_go;
+pub(crate) mod looked;
 pub(crate) mod make;
 mod moving;
 mod note;

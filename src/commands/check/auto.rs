@@ -2,20 +2,23 @@
 
 use super::endpoint::Endpoint;
 use super::host::Host;
-use crate::action::rooms::choice::{AUTO, COOKIES_RESET, Choice, first};
+use crate::action::rooms::choice::{COOKIES_RESET, Choice, first};
 
 impl Host {
-    /// What `--syn auto` does here, with the services on the ports that were asked for; `None`: as far as the host decides it.
-    pub(crate) fn auto(&self, endpoints: Option<&[Endpoint]>) -> Choice {
+    /// What `--syn auto` does here, which tries actions in that order, with the services on the ports that were asked for;
+    /// `None`: as far as the host decides it.
+    pub(crate) fn auto(&self, order: &[&'static str], endpoints: Option<&[Endpoint]>) -> Choice {
         let can = |action| match action {
-            "park" => match (self.rooms.refusal(), endpoints) {
+            "park" | "handover" => match (self.rooms.refusal(), endpoints) {
                 (Some(why), _) => Err(why.to_owned()),
                 (None, Some([])) => Err("nobody listens".to_owned()),
                 (None, known) => {
                     let mut all = known.unwrap_or_default().iter();
-                    all.try_for_each(|endpoint| match self.resets_cookies(endpoint) {
-                        true => Err(COOKIES_RESET.to_owned()),
-                        false => self.parks(endpoint),
+                    all.try_for_each(|endpoint| {
+                        match action == "park" && self.resets_cookies(endpoint) {
+                            true => Err(COOKIES_RESET.to_owned()),
+                            false => self.parks(endpoint),
+                        }
                     })
                 }
             },
@@ -26,7 +29,7 @@ impl Host {
             }
             _ => Ok(()),
         };
-        first(&AUTO, can)
+        first(order, can)
     }
 
     /// Whether the kernel may reset clients of this service if they are parked.
@@ -39,24 +42,15 @@ impl Host {
     /// # Errors
     /// What is missing, in one line.
     pub(crate) fn parks(&self, endpoint: &Endpoint) -> Result<(), String> {
-        if let Some(why) = self.rooms.refusal() {
-            return Err(why.to_owned());
-        }
-        if let Some(why) = &endpoint.unparkable {
-            return Err(why.clone());
-        }
-        match self.rooms.lends.why() {
-            Some(why) if endpoint.reuseport == Some(false) => Err(format!(
-                "the service does not set SO_REUSEPORT, and can't be given that ({why})"
-            )),
-            _ => Ok(()),
-        }
+        self.rooms
+            .park(endpoint.reuseport, endpoint.unparkable.as_deref())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::action::rooms::choice::{AUTO, AUTO_FOR_RELOADS};
     use crate::commands::check::host::tests::{no, usual};
 
     fn endpoint(reuseport: bool) -> Endpoint {
@@ -107,18 +101,23 @@ mod tests {
     #[test]
     fn auto_takes_the_first_that_can_be_done() {
         let mut host = usual();
-        assert_eq!(host.auto(None).action, AUTO[0]);
+        assert_eq!(host.auto(&AUTO, None).action, AUTO[0]);
         host.nfqueue = no();
-        assert_eq!(host.auto(None).action, "park");
-        assert_eq!(host.auto(Some(&[])).lacking[0], "park: nobody listens");
+        assert_eq!(host.auto(&AUTO, None).action, "park");
+        assert_eq!(
+            host.auto(&AUTO, Some(&[])).lacking[0],
+            "park: nobody listens"
+        );
         let mut cookies = |value| {
             host.sysctls.insert("net.ipv4.tcp_syncookies", Some(value));
-            [true, false].map(|reuseport| host.auto(Some(&[endpoint(reuseport)])).action)
+            [true, false].map(|reuseport| host.auto(&AUTO, Some(&[endpoint(reuseport)])).action)
         };
         assert_eq!(cookies(1), ["park", "park"]);
         assert_eq!(cookies(2), ["park", "drop"]);
+        let reload = host.auto(&AUTO_FOR_RELOADS, Some(&[endpoint(false)]));
+        assert_eq!(reload.action, "handover");
         (host.rooms.moves, host.rooms.copies) = (no(), no());
-        let auto = host.auto(Some(&[endpoint(true)]));
+        let auto = host.auto(&AUTO, Some(&[endpoint(true)]));
         assert_eq!(auto.action, "drop");
         assert_eq!(auto.lacking.len(), AUTO.len() - 1, "{auto:?}");
     }

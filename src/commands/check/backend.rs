@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use super::host::Host;
-use super::support::{NOT_PRIVILEGED, Support};
 use crate::gate::kinds::Variant;
 use crate::gate::kinds::{Choice, Kind};
 use crate::kernel::caps::NEEDED;
+use crate::kernel::support::{NOT_PRIVILEGED, Support};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct AutoBackend {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use crate::kernel::service_files::SCRIPTS;
 use crate::kernel::sockets::holders::Holders;
 use crate::kernel::sockets::{Device, Listener, shown};
 
@@ -59,6 +60,14 @@ impl Control {
     pub(crate) fn name(&self) -> &str {
         match self {
             Control::Systemd(name) | Control::Init(name) => name,
+        }
+    }
+
+    /// For people: what it is, and its name.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Control::Systemd(unit) => unit.clone(),
+            Control::Init(script) => format!("{SCRIPTS}/{script}"),
         }
     }
 

@@ -7,9 +7,9 @@ use super::backend::{AutoBackend, Holding};
 use super::endpoint::Endpoint;
 use super::host::Host;
 use super::service;
-use super::support::Support;
-use crate::action::rooms::choice::Choice;
+use crate::action::rooms::choice::{AUTO, AUTO_FOR_RELOADS, Choice};
 use crate::commands::restart::Stands;
+use crate::kernel::support::Support;
 use crate::process::lock::{LocksOf, directory_in_use, roll};
 use crate::words::ports::PortSet;
 
@@ -26,6 +26,12 @@ pub(crate) struct Findings {
     pub(crate) hold: Holding,
     /// What `--syn auto` does, as far as the host decides it.
     pub(crate) auto: Choice,
+    /// The same with `--reload`.
+    #[serde(skip)]
+    pub(crate) reload: Choice,
+    /// The ports that were asked for, or that NAME has.
+    #[serde(skip)]
+    pub(crate) wanted: Option<PortSet>,
     /// What NAME stands for; null if none was given.
     pub(crate) name: Option<Stands>,
     pub(crate) host: Host,
@@ -50,6 +56,8 @@ impl Findings {
         };
         let mut advice = advise(&host, listeners.as_deref(), wanted);
         advice.splice(0..0, gated_now(wanted.unwrap_or(&every)));
+        let known = listeners.as_deref().filter(|_| wanted.is_some());
+        let auto = |order| host.auto(order, known);
         Findings {
             version: 1,
             syngate: env!("CARGO_PKG_VERSION"),
@@ -57,7 +65,9 @@ impl Findings {
             backend,
             refusal,
             hold: host.holding(),
-            auto: host.auto(listeners.as_deref().filter(|_| wanted.is_some())),
+            auto: auto(&AUTO),
+            reload: auto(&AUTO_FOR_RELOADS),
+            wanted: wanted.cloned(),
             name: None,
             host,
             listeners,
@@ -74,4 +84,29 @@ fn gated_now(ports: &PortSet) -> Vec<Advice> {
         (!shared.is_empty()).then(|| Advice::about("gated_now", shared, &text))
     });
     runs.collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::commands::check::host::tests::usual;
+
+    /// Of a host on which nobody listens.
+    pub(in crate::commands::check) fn findings() -> Findings {
+        let host = usual();
+        Findings {
+            version: 1,
+            syngate: "0",
+            backend: host.backend().ok(),
+            refusal: None,
+            hold: host.holding(),
+            auto: host.auto(&AUTO, None),
+            reload: host.auto(&AUTO_FOR_RELOADS, None),
+            wanted: None,
+            name: None,
+            listeners: Some(Vec::new()),
+            advice: Vec::new(),
+            host,
+        }
+    }
 }

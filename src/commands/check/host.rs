@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::rooms::Rooms;
-use super::support::Support;
+use crate::action::rooms::able::Rooms;
 use crate::gate::by_port::PortRule;
 use crate::gate::consumers::Firewall;
+use crate::kernel::support::Support;
 use crate::words::family::Family;
 
 /// The settings of this network namespace that matter to a gate.

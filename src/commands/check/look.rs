@@ -3,15 +3,15 @@
 use super::host::{COUNTS, Host, Privileges, SYSCTLS, VariantSummary};
 use super::nf_tables::NfTables;
 use super::proc::{conntrack, ipvs, sysctl};
-use super::rooms::Rooms;
 use super::rules::{legacy, nat, published};
-use super::support::Support;
+use crate::action::rooms::able::Rooms;
 use crate::gate::firewall;
 use crate::gate::iptables::holdings;
 use crate::gate::iptables::present::default_variant;
 use crate::kernel::caps;
 use crate::kernel::release::{made_from, release};
 use crate::kernel::sockets::netstat;
+use crate::kernel::support::Support;
 
 impl Host {
     /// `sock_diag`: whether the host's sockets could be listed.

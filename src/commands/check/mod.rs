@@ -2,6 +2,7 @@
 //! Looking leaves no trace.
 
 mod advice;
+mod answer;
 mod auto;
 mod backend;
 pub(crate) mod endpoint;
@@ -9,14 +10,11 @@ mod findings;
 mod host;
 mod look;
 mod nf_tables;
-mod parking;
 mod privileges;
 pub(crate) mod proc;
-mod rooms;
 mod rules;
 pub(crate) mod service;
 mod show;
-mod support;
 
 use self::findings::Findings;
 use crate::cli::CheckArgs;

@@ -5,9 +5,9 @@ use std::fs;
 use nix::errno::Errno;
 
 use super::privileges::host_root;
-use super::support::Support;
 use crate::gate::nft::probe;
 use crate::kernel::netlink::Refusal;
+use crate::kernel::support::Support;
 use crate::words::lacking::Lacking;
 use crate::words::run_id::new_id;
 

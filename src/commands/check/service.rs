@@ -1,14 +1,14 @@
 //! Looks where the service listens, and what restarts it.
 
 use std::fs;
-use std::path::Path;
 
 use anyhow::Result;
 
 use super::endpoint::{Control, Endpoint, endpoints};
-use crate::kernel::room::copy;
+use crate::action::rooms::looked::shares_port;
+use crate::kernel::service_files::script;
 use crate::kernel::sockets::diag::Sockets;
-use crate::kernel::sockets::{Listener, Looks, Sample, Want};
+use crate::kernel::sockets::{Listener, Looks, Want};
 use crate::process::ancestry::parent;
 use crate::process::unit::Unit;
 use crate::words::ports::PortSet;
@@ -40,12 +40,6 @@ pub(crate) fn look(ports: &PortSet, closely: bool) -> Result<Vec<Endpoint>> {
     ))
 }
 
-/// By a copy of the listener, which is closed at once; or why its connections can't be parked.
-fn shares_port(listener: &Listener, there: &Sample) -> Result<bool, String> {
-    let shares = || Ok(copy::shares_port(&copy::movable(listener, there)?)?);
-    shares().map_err(|error: anyhow::Error| format!("{error:#}"))
-}
-
 /// By the parent: not the command line alone asks for a master, but the configuration may, too.
 fn has_master(pid: i32, name: &str) -> bool {
     let name_of = |pid| fs::read_to_string(format!("/proc/{pid}/comm"));
@@ -58,7 +52,6 @@ fn has_master(pid: i32, name: &str) -> bool {
 fn control(pid: i32, name: &str) -> Option<Control> {
     let unit = Unit::of(pid);
     let unit = unit.as_ref().and_then(Unit::service_of_system);
-    let script = || Path::new("/etc/init.d").join(name).is_file() && !name.contains('/');
     unit.map(|unit| Control::Systemd(unit.to_owned()))
-        .or_else(|| script().then(|| Control::Init(name.to_owned())))
+        .or_else(|| script(name).map(|_| Control::Init(name.to_owned())))
 }

@@ -1,11 +1,12 @@
 //! The findings as a page for people. Pure.
 
+use super::answer::answer;
 use super::findings::Findings;
 use super::host::{Host, VariantSummary};
 use crate::commands::restart::Stands;
 
 use super::endpoint::{Endpoint, ListeningProcess};
-use super::support::Support;
+use crate::kernel::support::Support;
 use crate::words::count::counted;
 
 /// The longest line, unless a single word is longer.
@@ -16,7 +17,8 @@ const SECOND: usize = 18;
 const PIDS: usize = 4;
 
 pub(crate) fn page(findings: &Findings) -> String {
-    let mut page = findings.name.as_ref().map(named).unwrap_or_default();
+    let mut page = wrapped("", &answer(findings), 2) + "\n";
+    page += &findings.name.as_ref().map(named).unwrap_or_default();
     page += "this host\n";
     for (label, text) in host_rows(findings) {
         page += &wrapped(

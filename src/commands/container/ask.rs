@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::signal::SigSet;
 
+use super::engines::{Askable, askable};
 use super::inspect::Container;
 use crate::process::beside::Beside;
 use crate::process::environment::environment;
 use crate::words::container::{ContainerName, Engine};
 use crate::words::ended::CommandExit;
+use crate::words::meant::{meant, question};
 use crate::words::run_id::new_id;
 
 /// When a program is killed that does not answer.
@@ -35,8 +37,59 @@ enum Answer {
 /// What all programs together say.
 pub(super) enum Looked {
     Known(Engine, Box<Container>),
+    Unknown(Unknown),
+}
+
+/// Why no container was found.
+pub(super) struct Unknown {
     /// These were asked, and know no such container.
-    Unknown(Vec<Engine>),
+    asked: Vec<Engine>,
+    /// Why others were not.
+    unasked: Vec<String>,
+}
+
+impl Unknown {
+    /// The names of the containers that those know which were asked.
+    pub(super) fn names(&self) -> Vec<String> {
+        let lists = self.asked.iter().filter_map(|engine| {
+            let (exit, printed) = run(&format!(
+                "exec {engine} ps -a --format '{{{{.Names}}}}' 2>/dev/null"
+            ))
+            .ok()?;
+            (exit == Some(CommandExit::Code(0))).then_some(printed)
+        });
+        let texts = lists.map(|printed| String::from_utf8_lossy(&printed).into_owned());
+        let lines: Vec<String> = texts.collect();
+        let names = lines.iter().flat_map(|text| text.lines());
+        names.map(|name| name.trim().to_owned()).collect()
+    }
+
+    fn told(&self, name: &ContainerName) -> String {
+        let unasked = self.unasked.join("; ");
+        if self.asked.is_empty() && self.unasked.is_empty() {
+            return format!("--container {name}: neither docker nor podman is in PATH");
+        }
+        if self.asked.is_empty() {
+            let name = &name.name;
+            return format!(
+                "--container {name}: it could not be looked up: {unasked}; docker:{name} or podman:{name} asks all the same"
+            );
+        }
+        let lists: Vec<String> = self
+            .asked
+            .iter()
+            .map(|engine| format!("{engine} ps"))
+            .collect();
+        let unasked = match unasked.as_str() {
+            "" => String::new(),
+            why => format!(" ({why})"),
+        };
+        format!(
+            "--container {name}: there is no such container for this user; expected one that {} lists{unasked}{}",
+            lists.join(" or "),
+            question(meant(&name.name, self.names()))
+        )
+    }
 }
 
 /// # Errors
@@ -44,16 +97,7 @@ pub(super) enum Looked {
 pub(super) fn find(name: &ContainerName) -> Result<(Engine, Container)> {
     match look(name)? {
         Looked::Known(engine, container) => Ok((engine, *container)),
-        Looked::Unknown(asked) if asked.is_empty() => {
-            bail!("--container {name}: neither docker nor podman is in PATH")
-        }
-        Looked::Unknown(asked) => {
-            let lists: Vec<String> = asked.iter().map(|engine| format!("{engine} ps")).collect();
-            bail!(
-                "--container {name}: there is no such container for this user; expected one that {} lists",
-                lists.join(" or ")
-            )
-        }
+        Looked::Unknown(unknown) => bail!("{}", unknown.told(name)),
     }
 }
 
@@ -61,11 +105,21 @@ pub(super) fn find(name: &ContainerName) -> Result<(Engine, Container)> {
 /// Both programs have such a container, or one could not look, and the other has none.
 pub(super) fn look(name: &ContainerName) -> Result<Looked> {
     let mut known = Vec::new();
-    let (mut unknown, mut failed) = (Vec::new(), Vec::new());
+    let (mut asked, mut unasked, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     for engine in name.engines() {
+        match askable(engine) {
+            // It is named, so its trace is what the caller wants.
+            Askable::No(_) if name.engine.is_some() => {}
+            Askable::No(why) => {
+                unasked.push(format!("{engine} was not asked, since {why}"));
+                continue;
+            }
+            Askable::NotInstalled => continue,
+            Askable::Yes => {}
+        }
         match ask(engine, &name.name)? {
             Answer::NotInstalled => {}
-            Answer::Unknown => unknown.push(engine),
+            Answer::Unknown => asked.push(engine),
             Answer::Failed(why) => failed.push(format!("{engine}: {why}")),
             Answer::Known(container) => known.push((engine, container)),
         }
@@ -85,7 +139,7 @@ pub(super) fn look(name: &ContainerName) -> Result<Looked> {
             "--container {name}: what it is could not be looked up: {}",
             failed.join("; ")
         ),
-        None => Ok(Looked::Unknown(unknown)),
+        None => Ok(Looked::Unknown(Unknown { asked, unasked })),
     }
 }
 

@@ -2,8 +2,10 @@
 //! writes the call of syngate that a person would have to think of. That call is then carried out, as any other run.
 
 mod ask;
+mod engines;
 mod found;
 mod inspect;
+mod storage;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -19,6 +21,7 @@ use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::{Looks, Want};
 use crate::process::ancestry::descends_from;
 use crate::run::{self, plan};
+use crate::tell::say::{Level, Say};
 use crate::words::container::ContainerName;
 use crate::words::exit::Exit;
 use crate::words::ports::PortSet;
@@ -50,20 +53,52 @@ pub(crate) fn run_of(
     }
 }
 
-/// The container of that name, and the words that restart it. `None`: docker and podman know none, or are not there.
-///
+/// A container by its name.
+pub(super) enum ByName {
+    /// Its name with that of its program, and the words that restart it.
+    There(String, Vec<OsString>),
+    /// docker and podman know none, were not asked, or are not there. The names that they know.
+    NotThere(Vec<String>),
+}
+
 /// # Errors
 /// They could not look, or both have one.
-pub(super) fn restarting(name: &str) -> Result<Option<(String, Vec<OsString>)>> {
+pub(super) fn by_name(name: &str) -> Result<ByName> {
     let Ok(name) = ContainerName::parse(name) else {
-        return Ok(None);
+        return Ok(ByName::NotThere(Vec::new()));
     };
-    match ask::look(&name)? {
-        Looked::Unknown(_) => Ok(None),
+    Ok(match ask::look(&name)? {
+        Looked::Unknown(unknown) => ByName::NotThere(unknown.names()),
         Looked::Known(engine, _) => {
             let words = [engine.program(), "restart", &name.name].map(OsString::from);
-            Ok(Some((format!("{engine}:{}", name.name), words.into())))
+            ByName::There(format!("{engine}:{}", name.name), words.into())
         }
+    })
+}
+
+/// After a run that has failed: whether the container is down, and what helps.
+pub(crate) fn tell_after(name: &ContainerName, exit: Exit, started: Instant) {
+    if exit == Exit::Status(0) {
+        return;
+    }
+    let say = Say::new(Level::Errors, started);
+    // A look that fails tells nothing.
+    match ask::look(name) {
+        Ok(Looked::Known(engine, container)) if container.pid.is_none() => {
+            let (status, name) = (container.status, &name.name);
+            say.error(&format!(
+                "{name} is {status} ({engine}), so new clients of its ports are refused"
+            ));
+            say.error(&format!(
+                "{engine} logs {name} tells why; {engine} start {name} starts it"
+            ));
+        }
+        Ok(Looked::Unknown(_)) => say.error(&format!(
+            "there is no container {} any more, so new clients of its ports are refused: COMMAND has not made a new \
+             one",
+            name.name
+        )),
+        _ => (),
     }
 }
 

@@ -33,8 +33,8 @@ pub(super) struct Listening {
     pub(super) kept: PortSet,
     /// Those that may be others after a restart, since the kernel may have chosen them.
     pub(super) random: PortSet,
-    /// Who else listens on one of `ports`, at other addresses.
-    pub(super) beside: BTreeMap<u16, String>,
+    /// Who else listens on one of `ports`, and whether that is at an address of the service's.
+    pub(super) beside: BTreeMap<(u16, bool), String>,
     /// The processes that hold its listeners.
     pub(super) processes: BTreeSet<i32>,
     /// The same, with names, for people.
@@ -100,7 +100,10 @@ pub(super) fn listening(owner: &Owner, there: &Sample) -> Listening {
         kept: self::ports(&kept).minus(&ports),
         random: self::ports(&random),
         beside: others
-            .map(|other| (other.port, names(&there.holders, &[other.inode])))
+            .map(|other| {
+                let shares = own.iter().any(|one| is_at(one, other));
+                ((other.port, shares), names(&there.holders, &[other.inode]))
+            })
             .collect(),
         processes: gated
             .iter()
@@ -145,14 +148,21 @@ impl Listening {
                  time; if not, name all ports by --port"
             ));
         }
-        for (port, who) in self
-            .beside
-            .iter()
-            .filter(|(port, _)| gated.contains(**port))
-        {
-            lines.push(format!(
-                "{port}: {who} listens on it, too, at another address; --to says which addresses are gated"
-            ));
+        let beside = self.beside.iter();
+        for ((port, shares), who) in beside.filter(|((port, _), _)| gated.contains(*port)) {
+            let who = match who.as_str() {
+                "" => "another process",
+                who => who,
+            };
+            lines.push(match shares {
+                true => format!(
+                    "{port}: {who} listens on it, too, at the same address (SO_REUSEPORT): its new connections are \
+                     gated as well"
+                ),
+                false => format!(
+                    "{port}: {who} listens on it, too, at another address; --to says which addresses are gated"
+                ),
+            });
         }
         lines
     }
@@ -167,6 +177,12 @@ pub(super) fn holders(listener: &Listener, there: &Sample) -> Vec<i32> {
 
 fn ports(listeners: &[&Listener]) -> PortSet {
     listeners.iter().map(|listener| listener.port).collect()
+}
+
+/// Whether both have the same address, port and interface.
+fn is_at(one: &Listener, other: &Listener) -> bool {
+    let place = |of: &Listener| (of.address, of.port, of.device.clone());
+    place(one) == place(other)
 }
 
 fn is_local(listener: &Listener) -> bool {
@@ -232,7 +248,7 @@ mod tests {
         assert_eq!(found.kept, PortSet::EMPTY);
         assert_eq!(found.processes, [10, 11].into());
         assert_eq!(found.who, "web10 (pid 10) and web11 (pid 11)");
-        let beside = BTreeMap::from([(80, "web20 (pid 20)".to_owned())]);
+        let beside = BTreeMap::from([((80, false), "web20 (pid 20)".to_owned())]);
         assert_eq!(found.beside, beside, "at another address");
         let lines = found.lines("web.service", &set(&[80, 443, 8404]));
         let expected = [
@@ -244,6 +260,33 @@ mod tests {
         assert_eq!(found.lines("web", &set(&[443])).len(), 1);
         let nothing = listening(&Owner::default(), &there);
         assert_eq!(nothing, Listening::default());
+    }
+
+    /// In one SO_REUSEPORT group.
+    #[test]
+    fn who_listens_at_the_same_address_is_told() {
+        let there = sample(&[
+            ("0.0.0.0", 80, None, &[10]),
+            ("0.0.0.0", 80, None, &[20]),
+            ("10.0.0.9", 80, None, &[]),
+        ]);
+        let owner = Owner {
+            processes: [10].into(),
+            ..Owner::default()
+        };
+        let found = listening(&owner, &there);
+        let lines = found.lines("web", &found.ports);
+        let told = "listens on it, too, at";
+        let expected = [
+            "web: ports 80 of web10 (pid 10)",
+            &format!(
+                "80: another process {told} another address; --to says which addresses are gated"
+            ),
+            &format!(
+                "80: web20 (pid 20) {told} the same address (SO_REUSEPORT): its new connections are gated as well"
+            ),
+        ];
+        assert_eq!(lines, expected);
     }
 
     /// The service has copies of what systemd holds.

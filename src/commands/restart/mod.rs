@@ -1,6 +1,7 @@
 //! `syngate restart NAME`, `reload NAME` and `run NAME`: finds out what NAME is and where it listens, and writes the
 //! call of syngate that a person would have to think of. That call is then carried out, as any other run.
 
+mod aftermath;
 mod listening;
 mod long_form;
 mod of_script;
@@ -9,24 +10,31 @@ mod script;
 mod service;
 mod tested;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::time::Instant;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use serde::Serialize;
 
+pub(crate) use self::aftermath::Aftermath;
 use self::listening::Listening;
 use self::long_form::{FoundOptions, Work, long_form};
 pub(crate) use self::service::LARGEST_SCRIPT;
 use self::service::Service;
 use self::tested::precheck;
 use crate::cli::{Args, Named, NamedArgs, Parsed, Profile, parse};
-use crate::commands::container;
+use crate::commands::check::endpoint::Control;
+use crate::commands::container::{self, ByName};
 use crate::commands::long_form::{CONTAINER, LongForm, add, option, to_write};
+use crate::kernel::service_files::{self, SCRIPTS};
+use crate::process::own_unit::booted;
 use crate::process::profile;
 use crate::run::{self, plan};
 use crate::words::exit::Exit;
+use crate::words::meant::{meant, question};
 use crate::words::ports::{PortSet, as_ranges};
+use crate::words::unit_name::stem;
 
 #[cfg(any(fuzzing, test))]
 pub(crate) fn withstand(bytes: &[u8]) {
@@ -39,21 +47,30 @@ struct Translated {
     form: LongForm,
     /// What NAME is, for people.
     what: String,
+    /// What starts it, if that is a unit or an init script.
+    control: Option<Control>,
     /// The ports that were found.
     listening: Listening,
     /// What the profile says that is not done, for people.
     unused: Option<String>,
 }
 
-/// The run that the call stands for.
+/// The run that the call stands for, and what is to be looked at when it is over.
 ///
 /// # Errors
 /// How syngate ends where there is none. It has said why.
-pub(crate) fn run_of(named: &Named, started: Instant) -> Result<Box<Args>, Exit> {
+pub(crate) fn run_of(
+    named: &Named,
+    started: Instant,
+) -> Result<(Box<Args>, Option<Aftermath>), Exit> {
     let refused = |why: String| run::refuse(&named.args().options, &why, started);
     let translated = translate(named).map_err(|error| refused(format!("{error:#}")))?;
     match parse(translated.form.words()) {
-        Parsed::Run(args) => translated.tell(&args, started).map(|()| args),
+        Parsed::Run(args) => {
+            translated.tell(&args, started)?;
+            let aftermath = Aftermath::of(translated.control, &translated.listening, &args);
+            Ok((args, aftermath))
+        }
         Parsed::Wrong(why) => Err(refused(why)),
         _ => unreachable!("it has options and a COMMAND"),
     }
@@ -62,6 +79,11 @@ pub(crate) fn run_of(named: &Named, started: Instant) -> Result<Box<Args>, Exit>
 /// What a name stands for, for `syngate check`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Stands {
+    #[serde(skip)]
+    pub(crate) name: String,
+    /// The value of `--syn` with which it is restarted.
+    #[serde(skip)]
+    pub(crate) syn: String,
     /// What it is, for people.
     pub(crate) what: String,
     /// What is special about its ports.
@@ -87,6 +109,13 @@ pub(crate) fn stands(name: &str) -> Result<Stands> {
     let ports = restart.ports()?;
     let mut lines = restart.lines(&ports);
     Ok(Stands {
+        name: stem(name).to_owned(),
+        syn: restart
+            .form
+            .syn()
+            .unwrap_or("drop".as_ref())
+            .to_string_lossy()
+            .into(),
         what: lines.remove(0),
         remarks: lines,
         restart: restart.form.shown(),
@@ -146,6 +175,7 @@ fn of_service(named: &Named, service: &Service, profile: Option<&Profile>) -> Re
     Ok(Translated {
         form,
         what: who.clone() + &with.unwrap_or_default(),
+        control: Some(service.control()),
         listening: found.listening,
         unused: unused.map(|profile| {
             let (file, short) = (profile.file.display(), named.short());
@@ -178,6 +208,7 @@ fn of_profile(named: &Named, profile: &Profile) -> Result<Translated> {
     Ok(Translated {
         form,
         what: file.to_string(),
+        control: None,
         listening: Listening::default(),
         unused: None,
     })
@@ -186,17 +217,18 @@ fn of_profile(named: &Named, profile: &Profile) -> Result<Translated> {
 /// Restarts the container of that name. What it publishes the run finds itself.
 fn of_container(named: &Named) -> Result<Translated> {
     if !matches!(named, Named::Restart(_)) {
-        return Err(unknown(named));
+        return Err(unknown(named, Vec::new()));
     }
-    let found = container::restarting(named.short());
-    match found.with_context(|| unknown(named))? {
-        None => Err(unknown(named)),
-        Some((name, command)) => {
+    let found = container::by_name(named.short());
+    match found.with_context(|| unknown(named, Vec::new()))? {
+        ByName::NotThere(others) => Err(unknown(named, others)),
+        ByName::There(name, command) => {
             let mut options = to_write(&named.args().given);
             add(&mut options, option(CONTAINER, Some(&name)));
             Ok(Translated {
                 form: LongForm::new(options, command),
                 what: name,
+                control: None,
                 listening: Listening::default(),
                 unused: None,
             })
@@ -204,21 +236,31 @@ fn of_container(named: &Named) -> Result<Translated> {
     }
 }
 
-fn unknown(named: &Named) -> Error {
+/// `containers`: the names of those that are there.
+fn unknown(named: &Named, containers: Vec<String>) -> Error {
     let (short, file) = (named.short(), profile::file_of(named.short()));
+    let profiles = profile::names();
     match named {
         Named::Run(_) => anyhow!(
-            "there is no profile {}; syngate restart {short} is for a service",
-            file.display()
+            "there is no profile {}{}; syngate restart {short} is for a service",
+            file.display(),
+            meant(short, profiles).map_or_else(String::new, |name| format!(" (is {name} meant?)"))
         ),
         _ if short.bytes().all(|byte| byte.is_ascii_digit()) => anyhow!(
             "{short} is no service here: ports come behind --port, as in syngate check --port {short}"
         ),
-        _ => anyhow!(
-            "{short} is no service here: there is no unit {}, no init script /etc/init.d/{short}, and no profile {}",
-            named.args().name,
-            file.display()
-        ),
+        _ => {
+            let units = service_files::units().filter(|_| booted());
+            let services = service_files::scripts().chain(units);
+            let all: BTreeSet<String> = services.chain(profiles).chain(containers).collect();
+            anyhow!(
+                "{short} is no service here: there is no unit {}, no init script {SCRIPTS}/{short}, and no profile \
+                 {}{}",
+                named.args().name,
+                file.display(),
+                question(meant(short, all))
+            )
+        }
     }
 }
 

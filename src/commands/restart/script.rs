@@ -2,11 +2,12 @@
 //! is read as text; nothing of it is run.
 
 use std::collections::HashMap;
+use std::path::Path;
 
-/// Where init scripts are.
-pub(super) const SCRIPTS: &str = "/etc/init.d";
-/// The folders of files of pids. `/var/run` is another name of the first.
+/// The folder of files of pids. `/var/run` is another name of it.
 const RUN: &str = "/run";
+/// Where packages have their programs.
+const PROGRAMS: [&str; 5] = ["/usr", "/opt", "/sbin", "/bin", "/lib"];
 
 /// What the text of a script names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,6 +54,39 @@ impl Script {
             }
         }
     }
+}
+
+/// The folders that have the files of pids of that service, where the script names none: postfix has the last one.
+pub(super) fn pid_folders(name: &str) -> [String; 2] {
+    [format!("{RUN}/{name}"), format!("/var/spool/{name}/pid")]
+}
+
+/// Whether a program is that service's by its path: `/usr/sbin/vsftpd` of vsftpd, `/usr/sbin/mariadbd` of mariadb,
+/// `/usr/lib/postfix/sbin/master` of postfix.
+pub(super) fn is_named_so(program: &Path, name: &str) -> bool {
+    let is_version = |rest: &str| rest.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let file = program.file_name().and_then(|file| file.to_str());
+    let rest = file.and_then(|file| file.strip_prefix(name));
+    let folders = program.parent().into_iter().flat_map(Path::iter);
+    let is_so = rest.is_some_and(|rest| rest == "d" || is_version(rest));
+    let is_installed = PROGRAMS.iter().any(|folder| program.starts_with(folder));
+    is_installed && !name.is_empty() && (is_so || { folders }.any(|folder| folder == name))
+}
+
+/// The file that an interpreter with this command line executes: `/usr/bin/python3 -u /usr/bin/gunicorn app`. Its first
+/// argument that is no option, if it is a path from the root.
+pub(super) fn interpreted(call: &[String]) -> Option<&str> {
+    let mut words = call.iter().skip(1).map(String::as_str);
+    let first = words.find(|word| !word.starts_with('-'));
+    first.filter(|word| word.starts_with('/'))
+}
+
+/// The name of the program, where a process has a title in place of its command line: `gunicorn: master [app]`.
+pub(super) fn titled(call: &[String]) -> Option<&str> {
+    let [title] = call else {
+        return None;
+    };
+    Some(title.split_once(": ")?.0)
 }
 
 /// `NAME=value`, at the beginning of a line.
@@ -137,6 +171,49 @@ mod tests {
         assert!(script.reloads);
         let old = Script::read("old", "# pidfile: /var/run/o.pid\n");
         assert_eq!(old.pid_files, ["/run/old.pid", "/var/run/o.pid"]);
+    }
+
+    #[test]
+    fn a_program_is_a_service_s_by_its_path() {
+        for (program, name, is_so) in [
+            ("/usr/sbin/vsftpd", "vsftpd", true),
+            ("/usr/sbin/mariadbd", "mariadb", true),
+            ("/usr/bin/python3.11", "python", true),
+            ("/usr/lib/postfix/sbin/master", "postfix", true),
+            ("/opt/web/bin/server", "web", true),
+            ("/usr/sbin/haproxy-wrapper", "haproxy", false),
+            ("/usr/lib/postfix-policy/master", "postfix", false),
+            ("/usr/sbin/sshd", "postfix", false),
+            ("/home/web/server", "web", false),
+            ("/tmp/web", "web", false),
+            ("/usr/sbin/d", "", false),
+        ] {
+            assert_eq!(is_named_so(Path::new(program), name), is_so, "{program}");
+        }
+        assert_eq!(pid_folders("postfix")[1], "/var/spool/postfix/pid");
+    }
+
+    #[test]
+    fn what_an_interpreter_executes_is_in_its_command_line() {
+        for (call, file) in [
+            (
+                "/usr/bin/python3 -u /usr/bin/gunicorn -b /x",
+                Some("/usr/bin/gunicorn"),
+            ),
+            ("/usr/bin/perl /opt/web/app.pl", Some("/opt/web/app.pl")),
+            ("python3 app.py /opt/web/x", None),
+            ("/usr/bin/web", None),
+            ("gunicorn: master [app]", None),
+        ] {
+            let call: Vec<String> = call.split(' ').map(str::to_owned).collect();
+            assert_eq!(interpreted(&call), file, "{call:?}");
+        }
+        let titles = ["gunicorn: master [app]", "/usr/bin/gunicorn"].map(|word| [word.to_owned()]);
+        assert_eq!(
+            titles.each_ref().map(|title| titled(title)),
+            [Some("gunicorn"), None]
+        );
+        assert_eq!(titled(&[]), None);
     }
 
     #[test]

@@ -2,19 +2,19 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::SigSet;
 
 use super::listening::{Found, INIT, Owner, listening};
 use super::of_script::of_script;
-use super::script::{SCRIPTS, Script};
+use super::script::Script;
 use crate::cli::Named;
 use crate::commands::check::endpoint::Control;
 use crate::kernel::caps;
 use crate::kernel::control_group;
 use crate::kernel::port_range::chosen_by_kernel;
+use crate::kernel::service_files;
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::holders::{Holder, file_of};
 use crate::kernel::sockets::{Looks, Sample, Want};
@@ -49,10 +49,9 @@ impl Service {
             return Ok(Some(Service::Unit(Box::new(answer))));
         }
         let name = stem(name);
-        let file = Path::new(SCRIPTS).join(name);
-        if !file.is_file() {
+        let Some(file) = service_files::script(name) else {
             return Ok(None);
-        }
+        };
         let shown = || file.display().to_string();
         let size = file.metadata().with_context(shown)?.len();
         ensure!(
@@ -67,19 +66,19 @@ impl Service {
 
     /// For people.
     pub(super) fn shown(&self) -> String {
+        self.control().shown()
+    }
+
+    pub(super) fn control(&self) -> Control {
         match self {
-            Service::Unit(unit) => unit.id.clone(),
-            Service::Script(name, _) => format!("{SCRIPTS}/{name}"),
+            Service::Unit(unit) => Control::Systemd(unit.id.clone()),
+            Service::Script(name, _) => Control::Init(name.clone()),
         }
     }
 
     /// The words that restart or reload it.
     pub(super) fn command(&self, verb: &str) -> Vec<OsString> {
-        let control = match self {
-            Service::Unit(unit) => Control::Systemd(unit.id.clone()),
-            Service::Script(name, _) => Control::Init(name.clone()),
-        };
-        control.command(verb)
+        self.control().command(verb)
     }
 
     pub(super) fn can_reload(&self) -> bool {
@@ -136,6 +135,12 @@ impl Service {
             ),
         }
     }
+}
+
+/// What systemd calls the state of a unit. `None`: it does not tell.
+pub(super) fn state_of(unit: &str) -> Option<String> {
+    let answer = ask(unit).ok().flatten()?;
+    Some(answer.state().to_owned())
 }
 
 /// `None`: there is no such unit, or no systemd.

@@ -10,7 +10,7 @@ use super::precheck::test_of;
 use crate::kernel::sockets::holders::started;
 use crate::process::cmdline::words_of;
 use crate::process::executable::executable;
-use crate::process::place::{Place, ours_alone};
+use crate::process::place::Place;
 use crate::run::program::resolve;
 
 /// Where programs are that PATH may lack: cron's is /usr/bin:/bin.
@@ -35,7 +35,7 @@ fn of_process(pid: i32) -> Option<String> {
     // configuration, which may load code.
     let paths = test.paths.iter().map(|path| directory.join(path));
     let mut files = [file.clone()].into_iter().chain(paths);
-    if !files.all(|file| is_ours_alone(&file)) {
+    if !files.all(|file| Place::open_ours(&file).is_ok()) {
         return None;
     }
     let tester = match test.tester {
@@ -43,12 +43,6 @@ fn of_process(pid: i32) -> Option<String> {
         None => as_called(&file),
     };
     Some(test.line(&tester, directory.to_str()))
-}
-
-/// Whether no other user can change that file, or lead its path elsewhere.
-fn is_ours_alone(file: &Path) -> bool {
-    let is_safe = Place::find(file).is_ok_and(|place| place.exposed.is_none());
-    is_safe && fs::metadata(file).is_ok_and(|what| ours_alone(&what).is_ok())
 }
 
 /// By its name alone, if PATH leads to that very file. sshd wants to be called by its path.

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::item::{Advice, shown};
 use crate::commands::check::host::Host;
-use crate::commands::check::support::Support;
 use crate::gate::by_port::{bypassed, lets_in_what_was_translated};
 use crate::gate::consumers::Consumes;
 use crate::gate::kinds::Variant;
 use crate::kernel::room::releases;
+use crate::kernel::support::Support;
 use crate::words::family::Family;
 use crate::words::ports::PortSet;
 use crate::words::scope::Where;

@@ -31,9 +31,9 @@ mod tests {
     use crate::commands::check::endpoint::{Control, ListeningProcess};
     use crate::commands::check::host::tests::{no, usual};
     use crate::commands::check::host::{ConntrackUse, Published};
-    use crate::commands::check::support::Support;
     use crate::gate::by_port::{Does, Matched, PortRule};
     use crate::gate::consumers::Consumes;
+    use crate::kernel::support::Support;
 
     fn process(name: &str, pid: i32) -> ListeningProcess {
         ListeningProcess {

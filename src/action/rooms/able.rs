@@ -1,0 +1,52 @@
+//! What `--syn park` and `--syn handover` need of the host. Pure.
+
+use serde::Serialize;
+
+use crate::kernel::support::Support;
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Rooms {
+    /// The kernel moves connections between listeners, and wakes the service. Tried.
+    pub(crate) moves: Support,
+    /// The service's listeners can be copied.
+    pub(crate) copies: Support,
+    /// A service that does not set SO_REUSEPORT can be given that. The program was loaded.
+    pub(crate) lends: Support,
+    /// COMMAND can have a control group of its own, by which its connections are known.
+    pub(crate) own_group: Support,
+}
+
+impl Rooms {
+    /// Why no service can be parked here; `None`: some can.
+    pub(crate) fn refusal(&self) -> Option<&str> {
+        [&self.moves, &self.copies]
+            .into_iter()
+            .find_map(Support::why)
+    }
+
+    /// Whether that is not known, for lack of privilege.
+    pub(crate) fn is_unknown(&self) -> bool {
+        matches!(self.moves, Support::Unknown(_))
+    }
+
+    /// Whether connections to a service can be parked here, as far as can be told without a room. `reuseport`: it sets
+    /// SO_REUSEPORT, if that is known. `unparkable`: why its connections can't be.
+    ///
+    /// # Errors
+    /// What is missing, in one line.
+    pub(crate) fn park(
+        &self,
+        reuseport: Option<bool>,
+        unparkable: Option<&str>,
+    ) -> Result<(), String> {
+        if let Some(why) = self.refusal().or(unparkable) {
+            return Err(why.to_owned());
+        }
+        match self.lends.why() {
+            Some(why) if reuseport == Some(false) => Err(format!(
+                "the service does not set SO_REUSEPORT, and can't be given that ({why})"
+            )),
+            _ => Ok(()),
+        }
+    }
+}

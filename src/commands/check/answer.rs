@@ -1,0 +1,136 @@
+//! The answer, before all that it follows from: whether syngate can gate this here, and by which action. Pure.
+
+use super::findings::Findings;
+use crate::commands::restart::Stands;
+use crate::words::ports::PortSet;
+
+/// One line.
+pub(super) fn answer(findings: &Findings) -> String {
+    if let Some(why) = &findings.refusal {
+        return format!("no: no gate can be closed here: {why}");
+    }
+    let (restart, reload) = (findings.auto.action, findings.reload.action);
+    let is_deserted = findings.listeners.as_ref().is_some_and(Vec::is_empty);
+    match (&findings.name, &findings.wanted) {
+        (Some(stands), _) => of_service(stands, restart, reload),
+        (None, Some(ports)) if is_deserted => format!(
+            "yes, but nobody listens on {}: there is nothing to restart, and no client is served",
+            ports.brief()
+        ),
+        (None, Some(ports)) => format!(
+            "yes: --port {} --syn auto does it by {}; with --reload, by {reload}",
+            ports.brief(),
+            how(restart)
+        ),
+        (None, None) => format!(
+            "yes: a gate can be closed here, by --syn auto with {}",
+            how(restart)
+        ),
+    }
+}
+
+fn of_service(stands: &Stands, restart: &str, reload: &str) -> String {
+    let name = &stands.name;
+    let by = |syn: &str, auto: &str| match syn {
+        "auto" => how(auto),
+        syn => how(syn.split('=').next().unwrap_or(syn)),
+    };
+    let ports = match stands.ports.is_empty() {
+        // Those of a container.
+        true => "its ports".to_owned(),
+        false => PortSet::brief(&stands.ports),
+    };
+    let reload = stands.reload.as_ref().map(|_| match stands.syn.as_str() {
+        "auto" => format!("; syngate reload {name} by {reload}"),
+        syn => format!("; syngate reload {name} by {syn}"),
+    });
+    format!(
+        "yes: syngate restart {name} gates {ports} by {}{}",
+        by(&stands.syn, restart),
+        reload.unwrap_or_default()
+    )
+}
+
+/// The action, and what clients notice of it.
+fn how(action: &str) -> String {
+    let clients = match action {
+        "park" | "handover" => "clients are connected at once, and wait for their answer",
+        "hold" => "the first packets (SYNs) of clients wait",
+        "drop" => "clients try again after a second",
+        _ => "clients are served elsewhere meanwhile",
+    };
+    format!("{action} ({clients})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::rooms::choice::Choice;
+    use crate::commands::check::findings::tests::findings;
+
+    fn choice(action: &'static str) -> Choice {
+        Choice {
+            action,
+            lacking: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_answer_names_the_action() {
+        let mut found = findings();
+        (found.auto, found.reload) = (choice("hold"), choice("handover"));
+        let yes = "yes: a gate can be closed here, by --syn auto with hold (the first packets";
+        assert!(answer(&found).starts_with(yes), "{}", answer(&found));
+        found.wanted = Some(PortSet::from_iter([80, 443]));
+        let yes = "yes, but nobody listens on 80,443: ";
+        assert!(answer(&found).starts_with(yes), "{}", answer(&found));
+        found.listeners = None;
+        let yes = "yes: --port 80,443 --syn auto does it by hold (the first packets (SYNs) of clients wait); \
+                   with --reload, by handover";
+        assert_eq!(answer(&found), yes);
+        found.refusal = Some("it needs root".to_owned());
+        assert_eq!(
+            answer(&found),
+            "no: no gate can be closed here: it needs root"
+        );
+    }
+
+    #[test]
+    fn a_service_s_profile_may_name_the_action() {
+        let mut found = findings();
+        (found.auto, found.reload) = (choice("park"), choice("handover"));
+        for (syn, can_reload, ports, expected) in [
+            (
+                "auto",
+                true,
+                &[80][..],
+                "yes: syngate restart web gates 80 by park (clients are connected at once, and wait for their answer); \
+                 syngate reload web by handover",
+            ),
+            (
+                "drop",
+                true,
+                &[80],
+                "yes: syngate restart web gates 80 by drop (clients try again after a second); syngate reload web by drop",
+            ),
+            (
+                "redirect=8080",
+                false,
+                &[],
+                "yes: syngate restart web gates its ports by redirect (clients are served elsewhere meanwhile)",
+            ),
+        ] {
+            found.name = Some(Stands {
+                name: "web".to_owned(),
+                syn: syn.to_owned(),
+                what: String::new(),
+                remarks: Vec::new(),
+                restart: String::new(),
+                reload: can_reload.then(String::new),
+                run: None,
+                ports: ports.iter().copied().collect(),
+            });
+            assert_eq!(answer(&found), expected);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Which of docker and podman can be asked without a trace: podman makes its storage where it has none, and nobody has
+//! containers where docker's daemon does not listen.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+
+use super::storage::Asker;
+use crate::run::program::resolve;
+use crate::words::container::Engine;
+
+/// Variables by which podman asks another machine.
+const ELSEWHERE: [&str; 2] = ["CONTAINER_HOST", "CONTAINER_CONNECTION"];
+const SOCKETS: [&str; 2] = ["/run/docker.sock", "/var/run/docker.sock"];
+/// A file that is larger is none that a person writes.
+const LARGEST: u64 = 1024 * 1024;
+
+/// Whether an engine can be asked.
+pub(super) enum Askable {
+    Yes,
+    NotInstalled,
+    /// Why not.
+    No(String),
+}
+
+pub(super) fn askable(engine: Engine) -> Askable {
+    let path = env::var_os("PATH");
+    let Ok(program) = resolve(OsStr::new(engine.program()), path.as_deref()) else {
+        return Askable::NotInstalled;
+    };
+    let why = match engine {
+        Engine::Docker if !is_podman(&program) => without_daemon(),
+        _ => without_storage(),
+    };
+    why.map_or(Askable::Yes, Askable::No)
+}
+
+/// Debian's podman-docker has a script of the name `docker`, other systems have a link.
+fn is_podman(docker: &Path) -> bool {
+    let leads_to = |name: &str| fs::canonicalize(docker).is_ok_and(|file| file.ends_with(name));
+    let calls =
+        || text(docker).is_some_and(|text| text.starts_with("#!") && text.contains("podman"));
+    leads_to("podman") || calls()
+}
+
+fn without_daemon() -> Option<String> {
+    let named = ["DOCKER_HOST", "DOCKER_CONTEXT"];
+    if named.iter().any(|name| variable(name).is_some()) || has_context() {
+        return None;
+    }
+    let of_user = variable("XDG_RUNTIME_DIR").map(|folder| format!("{folder}/docker.sock"));
+    let sockets = SOCKETS.map(str::to_owned).into_iter().chain(of_user);
+    let is_missing = |file: String| !Path::new(&file).exists();
+    { sockets }
+        .all(is_missing)
+        .then(|| format!("{} is not there, so its daemon does not run", SOCKETS[0]))
+}
+
+/// Its settings say which daemon it asks.
+fn has_context() -> bool {
+    let folder = variable("DOCKER_CONFIG").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(Path::new(&variable("HOME")?).join(".docker")));
+    let text = folder.and_then(|folder| text(&folder.join("config.json")));
+    text.is_some_and(|text| text.contains("\"currentContext\""))
+}
+
+fn without_storage() -> Option<String> {
+    if ELSEWHERE.iter().any(|name| variable(name).is_some()) {
+        return None;
+    }
+    let asker = Asker {
+        uid: geteuid().as_raw(),
+        variable: &variable,
+        text: &text,
+    };
+    let Some(storage) = asker.storage() else {
+        return Some("the user has no home (HOME)".to_owned());
+    };
+    // Other programs, as buildah, may share the folder. What can't be looked at may be there.
+    let is_there = |name: &str| storage.join(name).try_exists().unwrap_or(true);
+    let has_none = !["libpod", "db.sql"].iter().any(|name| is_there(name));
+    has_none.then(|| format!("it has no containers in {}", storage.display()))
+}
+
+fn variable(name: &str) -> Option<String> {
+    let value = env::var_os(name)?.to_string_lossy().into_owned();
+    (!value.is_empty()).then_some(value)
+}
+
+fn text(file: &Path) -> Option<String> {
+    let mut bytes = Vec::new();
+    let is_file = fs::metadata(file).is_ok_and(|what| what.is_file());
+    let file = fs::File::open(file).ok().filter(|_| is_file)?;
+    file.take(LARGEST).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
