@@ -538,6 +538,44 @@ fn references_in_the_manual_lead_somewhere() {
     }
 }
 
+/// `man syngate-check`, and `man syngate-run`, find their pages where `make install` has put them.
+#[test]
+fn man_finds_each_page_that_make_installs() {
+    let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("installed");
+    let _ = fs::remove_dir_all(&root);
+    let make = |target: &str| {
+        let mut make = Command::new("make");
+        make.args(["--silent", target, "PREFIX=", "BUILT=/bin/true"]);
+        make.arg(format!("DESTDIR={}", root.display()));
+        let made = make.current_dir(path("")).output().unwrap();
+        assert!(made.status.success(), "make {target}: {made:?}");
+    };
+    make("install");
+    let folder = root.join("share/man");
+    let pages = LONGEST.iter().map(|(page, _)| (*page, *page));
+    for (name, page) in pages.chain(ALSO) {
+        let (name, section) = name.split_once('.').unwrap();
+        let shown = Command::new("man")
+            .args(["-P", "cat", "-M"])
+            .arg(&folder)
+            .args([section, name])
+            .output()
+            .expect("man is needed (Debian: apt-get install man-db)");
+        let text = String::from_utf8_lossy(&shown.stdout).to_lowercase();
+        let (title, section) = page.split_once('.').unwrap();
+        assert!(
+            text.starts_with(&format!("{title}({section})")),
+            "{name}: {shown:?}"
+        );
+    }
+    make("uninstall");
+    let sections = fs::read_dir(folder).unwrap();
+    for section in sections.map(|section| section.unwrap().path()) {
+        assert_eq!(fs::read_dir(&section).unwrap().count(), 0, "{section:?}");
+    }
+    fs::remove_dir_all(root).unwrap();
+}
+
 /// `man syngate-check`, and the unit's `man:syngate-keep(8)`.
 #[test]
 fn pages_of_the_manual_that_others_name_exist() {
