@@ -266,7 +266,7 @@ figures: test-packages
 # only what it refuses is of interest.
 KERNELS := 5.10 6.1 6.12 6.12.85=auto newest
 # What --syn park and --syn handover need of the kernel, and what becomes of their clients.
-ROOMS := handover park parking passes room_kills room_moved room_world rooms keep keep_any keep_kills
+ROOMS := handover park parking passes room_kills room_moved room_world rooms keep keep_any keep_kills keep_follows
 TESTS := backends check commands contract divert edges firewall guarantees hold life readiness \
   privilege::it_refuses privilege::a_caller privilege::a_user redirect rules services standby auto $(ROOMS)
 CORE := guarantees::a_panic guarantees::foreign guarantees::hung guarantees::killed_with \

@@ -1,6 +1,6 @@
 //! The times and limits that the manual names.
 
-use crate::action::rooms::{in_the_way, resident};
+use crate::action::rooms::{in_the_way, moved, resident};
 use crate::action::{linger, list};
 use crate::commands::restart::LARGEST_SCRIPT;
 use crate::commands::{clear, container, keep};
@@ -88,9 +88,9 @@ const SHARED: &[(&str, Limit)] = &[
     ("Kept, looks", Time(keep::LOOK_AGAIN)),
     ("Kept, looks", Time(keep::LOOK_WAITING)),
     ("Kept, looks", Time(resident::SETTLES_AFTER)),
-    ("Kept, moved", Time(keep::MOVES_WITHIN)),
-    ("Kept, moved", Time(keep::COVERED_WITHIN)),
-    ("Kept, moved", Time(keep::KNOWN_FOR)),
+    ("Kept, moved", Time(moved::MOVES_WITHIN)),
+    ("Kept, moved", Time(moved::COVERED_WITHIN)),
+    ("Kept, moved", Time(moved::KNOWN_FOR)),
     ("Kept, moved", Time(in_the_way::RELOADS_WITHIN)),
     ("Parked, moved", Time(in_the_way::MOVED_FOR)),
     ("Parked, moved", Time(service::SETTLE_PLACES)),
@@ -98,8 +98,11 @@ const SHARED: &[(&str, Limit)] = &[
     ("Kept, told", Time(keep::TOLD_WITHIN)),
     ("Kept, told", Number(keep::MOST_TOLD as u64)),
     ("Kept, told", Time(keep::QUIET_FOR)),
+    ("Kept, told", Number(keep::MOST_GAPS_TOLD as u64)),
+    ("Kept, told", Time(keep::TOGETHER_FOR)),
     ("Kept, again", Time(keep::RETRY_AFTER)),
     ("Kept, unit", Time(keep::ASK_EVERY)),
+    ("Kept, unit", Time(keep::RESTART_TOLD_WITHIN)),
     ("Kept, unit", Time(systemctl::ANSWERS_WITHIN)),
     ("Services by name", Time(systemctl::ANSWERS_WITHIN)),
     ("Services by name", MiB(LARGEST_SCRIPT)),

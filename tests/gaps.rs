@@ -90,7 +90,7 @@ fn each_gap_is_a_line_of_json() {
     };
     assert_eq!(
         fate(&first),
-        [json!("bridged"), json!(1), json!(1), json!(0), json!(0)]
+        [json!("over"), json!(1), json!(1), json!(0), json!(0)]
     );
     assert_eq!(first["ports"], json!(["80"]));
     let message = first["message"].as_str().unwrap();
@@ -131,6 +131,68 @@ fn each_gap_is_a_line_of_json() {
     assert!(times(&given_up)[1] >= 1_000.0, "{given_up:#}");
     keep.ends(0);
     assert_eq!(reports(&file).len(), 2, "no gap any more: it was told");
+}
+
+/// They are told apart from those that were reset: nobody has to look at that.
+#[test]
+fn clients_that_leave_while_they_wait_are_told() {
+    let host = &Host::new().unwrap();
+    let file = host.dir().join("gaps.jsonl");
+    let server = shared().start(host).unwrap();
+    let keep = reporting(host, &file, "--max-wait 3s");
+    drop(server);
+    // One closes, one resets, one stays.
+    let clients = "import socket, struct, sys
+def client():
+    made = socket.create_connection(('127.0.0.1', 80))
+    made.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')
+    return made
+closes, resets, stays = client(), client(), client()
+closes.close()
+resets.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+resets.close()
+try: stays.recv(1); print('closed')
+except ConnectionResetError: print('reset')";
+    assert_eq!(host.must(["python3", "-c", clients]), "reset\n");
+    keep.says(1, "3 connections waited, for ");
+    keep.says(
+        1,
+        ", 1 of them reset, and the clients of 2 left meanwhile; new",
+    );
+    let line = &reports(&file)[0];
+    let fields = ["outcome", "parked", "handed_over", "reset", "left"].map(|f| line[f].clone());
+    let expected = [json!("given_up"), json!(3), json!(0), json!(1), json!(2)];
+    assert_eq!(fields, expected, "{line:#}");
+    let kept = &harness::status(host).0[0]["kept"];
+    assert_eq!((&kept["reset"], &kept["left"]), (&json!(1), &json!(2)));
+    keep.ends(0);
+}
+
+/// The file of reports has all of them.
+#[test]
+fn a_service_that_comes_and_goes_has_some_lines_a_minute() {
+    let host = &Host::new().unwrap();
+    let file = host.dir().join("gaps.jsonl");
+    let mut server = shared().start(host).unwrap();
+    let keep = reporting(host, &file, "");
+    for gap in 1..=8 {
+        drop(server);
+        let waits = client(host);
+        wait_queued(host, 1);
+        server = shared().start(host).unwrap();
+        assert_eq!(waits.finish().unwrap().failed(), 0);
+        let reported = || file.exists() && reports(&file).len() == gap;
+        wait_until(SOON, "a report", reported).unwrap();
+    }
+    keep.says(5, "; 1 connection waited, for ");
+    keep.says(1, " now; further gaps are told together, every 1m");
+    let said = keep.ends(1);
+    let together = "80: 3 more gaps within 1m, each ";
+    assert!(said.contains(together), "{said}");
+    assert!(
+        said.contains(" or shorter; 3 connections waited, for "),
+        "{said}"
+    );
 }
 
 /// Also of clients that a second signal does not wait for.

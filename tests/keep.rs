@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use harness::group::Group;
 use harness::keep::{
-    Keep, LONG, client, monotonic_ms, nobody_noticed, shared, wait_kept, wait_queued,
+    Keep, LONG, client, looks, monotonic_ms, nobody_noticed, shared, wait_kept, wait_queued,
 };
 use harness::kept;
 use harness::latch::Latch;
-use harness::rooms::{GUARD, all_served, listeners, listeners_on, load, nothing_is_left, queued};
+use harness::rooms::{
+    GUARD, all_served, listeners, listeners_on, load, nothing_is_left, programs, queued,
+};
 use harness::{SOON, SYNGATE, call, status, syngate, words};
 use nix::sys::signal::Signal;
 use testkit::services::{Haproxy, HaproxyConfig, Serve};
@@ -132,7 +134,7 @@ fn who_waits_behind_a_dead_keep_waits_on_beside_a_new_one() {
     keep.running.signal(Signal::SIGKILL).unwrap();
     keep.running.wait().unwrap();
     let keep = begin();
-    keep.says(1, "80: nobody listens yet");
+    keep.says(1, "nobody listens yet on 80, where");
     assert!(listeners_on(host, 81).len() > 1, "kept");
     let _server = shared().start(host).unwrap();
     all_served(&waits.finish().unwrap());
@@ -173,8 +175,7 @@ fn the_service_has_its_own_backlog_back_when_it_has_accepted_them() {
     keep.ends(1);
 }
 
-const ENDS_LATER: &str =
-    "nobody listens: keep ends when the service does, and has those who wait, after --max-wait 30s";
+const ENDS_LATER: &str = "nobody listens: keep ends once the service listens, and those who wait are handed over, or when nobody has";
 
 /// Who waits as keep is told to end is served first.
 #[test]
@@ -252,6 +253,68 @@ fn a_keep_that_was_stopped_goes_on() {
     wait_kept(host);
     let _server = keep.bridges(server);
     keep.ends(1);
+}
+
+/// It is told by what became of those who waited: no look has shown that nobody listened.
+#[test]
+fn a_gap_that_is_over_before_keep_looks_is_told() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let mut keep = Keep::on(host, "");
+    // The guard would hand over for a keep that is stopped.
+    host.must(["pkill", "-STOP", "-x", GUARD]);
+    keep.running.signal(Signal::SIGSTOP).unwrap();
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    let _server = shared().start(host).unwrap();
+    keep.running.signal(Signal::SIGCONT).unwrap();
+    keep.says(
+        1,
+        "keep knew nobody who listened; 1 connection waited, for ",
+    );
+    all_served(&waits.finish().unwrap());
+    let counted = || status(host).0[0]["kept"]["gaps"] == 1;
+    wait_until(SOON, "the gap to be counted", counted).unwrap();
+    host.must(["pkill", "-CONT", "-x", GUARD]);
+    keep.ends(1);
+}
+
+/// As udpgrm or Envoy give it to their listeners: a room would disturb it, and keep leaves the listeners alone.
+#[test]
+fn a_program_that_the_service_brings_along_stays_where_nobody_waits() {
+    for waits in [false, true] {
+        let host = &Host::new().unwrap();
+        let script = host.write("sockets.py", include_str!("harness/sockets.py"));
+        let pids = host.dir().join("pids");
+        let start = |more: &str| {
+            let spec = format!(r#"[{{"address": "0.0.0.0", "share": 1{more}}}]"#);
+            let (script, pids) = (script.to_str().unwrap(), pids.to_str().unwrap());
+            host.must(["/usr/bin/python3", script, pids, &spec]);
+        };
+        start("");
+        let keep = Keep::on(host, "");
+        host.must([
+            "sh",
+            "-c",
+            &format!("kill -9 $(cat {0}); rm {0}", pids.display()),
+        ]);
+        let client = waits.then(|| client(host));
+        wait_queued(host, usize::from(waits));
+        looks(host);
+        start(r#", "program": 1"#);
+        if let Some(client) = client {
+            all_served(&client.finish().unwrap());
+            drop(keep);
+            continue;
+        }
+        keep.says(1, "0.0.0.0:80 is not kept: connections to the listener on 0.0.0.0:80 can't wait elsewhere: a program");
+        let alone = || listeners(host).len() == 1;
+        wait_until(SOON, "the rooms to go", alone).unwrap();
+        assert!(!programs(host).is_empty(), "it was replaced");
+        host.must(["sh", "-c", &format!("kill -9 $(cat {})", pids.display())]);
+        keep.ends(0);
+    }
 }
 
 #[test]
@@ -362,7 +425,7 @@ fn first_share(host: &Host, number: u32) -> Duration {
 fn a_service_that_comes_later_is_taken_up() {
     let host = &Host::new().unwrap();
     let keep = Keep::on(host, "");
-    keep.says(1, "80: nobody listens yet");
+    keep.says(1, "keeping 80: nobody listens there yet, and");
     let both = shared().and_on("[::]:80");
     let server = both.start(host).unwrap();
     let rooms = || listeners(host).len() > 2;
@@ -518,7 +581,10 @@ fn status_and_clear_know_keeps() {
 
     let keep = Keep::on(host, "");
     let said = syngate(host, "status").stdout;
-    assert!(said.contains("80 is to be kept: nobody listens"), "{said}");
+    assert!(
+        said.contains("80 is not kept yet: nobody listens"),
+        "{said}"
+    );
     keep.ends(0);
 }
 

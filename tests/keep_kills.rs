@@ -1,6 +1,6 @@
-//! Keeps that are killed at random moments, under load: as they begin, stand by, bridge a gap, give way to a run, or
-//! end. While the guard lives, no client notices it, and neither `clear` nor the next keep leaves anything of it.
-//! `make kill-keep` does it 200 times.
+//! Keeps that are killed at random moments, under load: as they begin, follow one that was killed, stand by, are in a
+//! gap, give way to a run, or end. While the guard lives, no client notices it, and neither `clear` nor the next keep
+//! leaves anything of it. `make kill-keep` does it 200 times.
 
 mod harness;
 mod killing;
@@ -22,6 +22,8 @@ use testkit::{Host, Running, slow};
 #[derive(Debug, Clone, Copy)]
 enum Doing {
     Begins,
+    /// In the place of one that was killed.
+    Follows,
     StandsBy,
     Bridges,
     StandsBack,
@@ -29,8 +31,9 @@ enum Doing {
 }
 
 impl Doing {
-    const ALL: [Doing; 5] = [
+    const ALL: [Doing; 6] = [
         Doing::Begins,
+        Doing::Follows,
         Doing::StandsBy,
         Doing::Bridges,
         Doing::StandsBack,
@@ -41,7 +44,7 @@ impl Doing {
     fn span(self) -> Duration {
         let ms = match self {
             Doing::StandsBy => 50,
-            Doing::Begins | Doing::Ends => 200,
+            Doing::Begins | Doing::Follows | Doing::Ends => 200,
             Doing::Bridges => 250,
             Doing::StandsBack => 500,
         };
@@ -72,11 +75,17 @@ impl<'a> Service<'a> {
     /// Has it do that, and kills it a moment later.
     fn kill(&self, doing: Doing, moment: Duration) -> Keep<'_> {
         let mut keep = match doing {
-            Doing::Begins => Keep::start(self.host, &format!("--port 80 {}", self.options)),
+            Doing::Begins => self.start_keep(),
+            Doing::Follows => {
+                let mut before = Keep::on(self.host, self.options);
+                before.running.signal(Signal::SIGKILL).unwrap();
+                before.running.wait().unwrap();
+                self.start_keep()
+            }
             _ => Keep::on(self.host, self.options),
         };
         let beside = match doing {
-            Doing::Begins | Doing::StandsBy => None,
+            Doing::Begins | Doing::Follows | Doing::StandsBy => None,
             Doing::Bridges => Some(self.call(&self.restart)),
             Doing::StandsBack => {
                 let run = format!("{SYNGATE} --port 80 --syn handover --ready-timeout 0s -- true");
@@ -95,6 +104,10 @@ impl<'a> Service<'a> {
             assert!(beside.wait().unwrap().success(), "{doing:?} {moment:?}");
         }
         keep
+    }
+
+    fn start_keep(&self) -> Keep<'_> {
+        Keep::start(self.host, &format!("--port 80 {}", self.options))
     }
 
     fn call(&self, words: &[String]) -> Running {

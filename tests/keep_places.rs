@@ -5,8 +5,9 @@ mod harness;
 use std::time::Duration;
 
 use harness::keep::{Keep, LONG, client, shared, wait_kept, wait_queued};
-use harness::rooms::{all_served, listeners};
+use harness::rooms::{all_served, listeners, nothing_is_left};
 use harness::{SOON, syngate};
+use nix::sys::signal::Signal;
 use testkit::services::Serve;
 use testkit::{Host, Load, wait_until};
 
@@ -43,6 +44,28 @@ fn an_address_that_the_service_gives_up_is_left_to_its_wildcard_listener() {
     let _server = narrow().start(host).unwrap();
     wait_rooms(host, "127.0.0.1:80");
     keep.ends(2);
+}
+
+/// So does the guard of a dead keep.
+#[test]
+fn the_guard_leaves_an_address_that_the_service_gives_up_to_its_wildcard_listener() {
+    let host = &Host::new().unwrap();
+    let _wide = shared().start(host).unwrap();
+    let server = narrow().start(host).unwrap();
+    let mut keep = Keep::on(host, "--max-wait 60s");
+    wait_rooms(host, "127.0.0.1:80");
+    keep.running.signal(Signal::SIGKILL).unwrap();
+    keep.running.wait().unwrap();
+    drop(server);
+    let there = || {
+        listeners(host)
+            .into_iter()
+            .any(|l| l.contains("127.0.0.1:80"))
+    };
+    wait_until(SOON, "the rooms there to go", || !there()).unwrap();
+    all_served(&client(host).finish().unwrap());
+    assert_eq!(syngate(host, "clear").code(), 0);
+    nothing_is_left(host, 1);
 }
 
 /// As two services have it that are restarted together.

@@ -8,9 +8,10 @@ use std::os::unix::fs::PermissionsExt;
 
 use harness::group::Group;
 use harness::keep::{Keep, client, shared, wait_queued};
-use harness::rooms::all_served;
+use harness::kept::flowing;
+use harness::rooms::{all_served, another_can_share, shares_port};
 use harness::{SOON, SYNGATE, call, syngate, words};
-use testkit::services::Serve;
+use testkit::services::{Nginx, NginxConfig, Serve};
 use testkit::{Host, Ran, Running, wait_until};
 
 /// A service that systemd would have started, and a systemctl that tells of it.
@@ -157,6 +158,39 @@ fn it_keeps_all_ports_of_the_unit_and_no_others() {
     drop(later);
 }
 
+/// nginx sets SO_REUSEPORT on the socket that it has, and binds new ones beside it. Others may not.
+#[test]
+fn a_reload_that_adds_reuseport_works() {
+    let host = &Host::new().unwrap();
+    let mut unit = Unit::of(host, shared());
+    let config = |reuseport| NginxConfig {
+        workers: 3,
+        reuseport,
+        ..NginxConfig::default()
+    };
+    let nginx = Nginx::new(host, &config(false)).unwrap();
+    unit.group = Some(Group::called(host, &unit.name));
+    unit.tell("", "active");
+    host.must([unit.within(), nginx.start_argv()].concat());
+    let keep = unit.kept("--any");
+    let load = flowing(host, 100);
+    nginx.configure(&config(true)).unwrap();
+    nginx.reload().unwrap();
+    let own = || {
+        let shown = host.must(words("ss -Hltnp sport = :80"));
+        shown.lines().filter(|line| line.contains("nginx")).count()
+    };
+    wait_until(SOON, "a listener of each worker on both addresses", || {
+        own() == 6
+    })
+    .unwrap();
+    assert!(!another_can_share(host), "it is none of the unit's");
+    all_served(&load.stop().unwrap());
+    keep.ends(6);
+    assert_eq!(shares_port(host), "1", "it is nginx's own");
+    nginx.stop().unwrap();
+}
+
 /// Of the ports that the unit has, only those that are named; these it must be able to keep.
 #[test]
 fn ports_narrow_it() {
@@ -164,7 +198,7 @@ fn ports_narrow_it() {
     let mut unit = Unit::of(host, shared().and_on("0.0.0.0:81"));
     unit.start();
     let keep = unit.kept("--port 80,84");
-    keep.says(1, "84: nobody listens yet");
+    keep.says(1, "nobody listens yet on 84, where");
     assert_eq!(on(host, 81), 1);
     keep.ends(1);
 }
@@ -282,7 +316,10 @@ fn a_unit_that_is_started_later_is_waited_for() {
     let host = &Host::new().unwrap();
     let mut unit = Unit::of(host, shared());
     let keep = unit.kept("");
-    keep.says(1, &format!("{}: nobody listens yet", unit.name));
+    keep.says(
+        1,
+        &format!("keeping {}: nobody listens there yet", unit.name),
+    );
     unit.start();
     wait_kept(host, 80);
     assert_eq!(unit.asked(), 1, "its control group tells");

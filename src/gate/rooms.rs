@@ -57,6 +57,18 @@ pub(crate) fn wake(guard: &RoomGuard) -> Result<()> {
     tell(guard, Signal::SIGCONT)
 }
 
+/// Kills a guard whose rooms another one has, too: it leaves them as they are.
+///
+/// # Errors
+/// It can't be killed.
+pub(crate) fn end_at_once(guard: &RoomGuard) -> Result<()> {
+    tell(guard, Signal::SIGKILL)?;
+    match comes_true(|| !lives(guard), LOOK_EVERY, HANDS_OVER_WITHIN) {
+        true => Ok(()),
+        false => bail!("their guard (pid {}) can't be ended", guard.pid),
+    }
+}
+
 fn lives(guard: &RoomGuard) -> bool {
     RoomGuard::at(guard.pid).is_some_and(|there| there == *guard)
 }

@@ -8,6 +8,8 @@ pub(crate) const PROPERTIES: &str =
 
 /// The kind of job that ends a unit.
 const STOP: &str = "stop";
+/// The kind of job that ends it, until it has. Then it is one that starts it.
+const RESTART: &str = "restart";
 
 /// What systemd knows of a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,6 +74,11 @@ impl Answer {
             (None, "inactive" | "failed") if self.job_id.is_empty() => Fate::Stopped,
             _ => Fate::Comes,
         }
+    }
+
+    /// Whether it is being stopped, to be started again.
+    pub(crate) fn is_restarted(&self) -> bool {
+        self.job.as_deref() == Some(RESTART)
     }
 
     /// Whether it runs, or is about to.

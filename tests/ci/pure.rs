@@ -30,6 +30,7 @@ mod action {
         mod again;
         pub(crate) mod choice;
         pub(crate) mod figures;
+        pub(crate) mod moved;
         mod moving;
         mod policy;
         mod portions;
@@ -60,8 +61,8 @@ mod commands {
     mod keep {
         mod cap;
         mod decide;
+        mod flapping;
         mod gap;
-        mod moved;
     }
     mod restart {
         mod listening;

@@ -8,8 +8,8 @@ use testkit::{Host, Load, Running, RunningLoad, wait_until};
 
 use super::keep::{Keep, LONG, client, wait_kept, wait_queued};
 use super::latch::Latch;
-use super::rooms::{GUARD, all_served, listeners, listeners_on, nothing_is_left};
-use super::{SOON, call, words};
+use super::rooms::{all_served, listeners, listeners_on, nothing_is_left};
+use super::{SOON, call, syngate, words};
 
 pub(crate) fn flowing(host: &Host, rate: u32) -> RunningLoad {
     let load = Load::to("127.0.0.1:80").rate(rate);
@@ -91,8 +91,13 @@ pub(crate) fn beside_runs_on_one_port(on: impl Fn(&str) -> Serve, options: &str,
     let server = on("0.0.0.0:80").start(host).unwrap();
     all_served(&waits.finish().unwrap());
     if is_dead {
-        let gone = || !host.sh(&format!("pgrep -x {GUARD}")).unwrap().ok();
-        wait_until(SOON, "the end of the guard", gone).unwrap();
+        // It goes on as the keep would.
+        drop(server);
+        let waits = client(host);
+        wait_queued(host, 1);
+        let _server = on("0.0.0.0:80").start(host).unwrap();
+        all_served(&waits.finish().unwrap());
+        assert_eq!(syngate(host, "clear").code(), 0);
         nothing_is_left(host, 1);
     } else {
         wait_until(SOON, "the port to be kept again", || beside() > 0).unwrap();

@@ -138,6 +138,7 @@ mod tests {
         let of = |handed_over, reset| Figures {
             handed_over,
             reset,
+            left: 0,
             no_room: 7,
             longest: Duration::from_millis(250),
             release: Duration::from_millis(3),

@@ -44,7 +44,7 @@ impl Rooms {
             {
                 let _ = leave_choice_to_kernel(copy.as_fd());
             }
-            self.told.extend(group.replaced_words());
+            self.told.extend(group.replaced_words(self.keeps.is_some()));
             // Bound sockets could keep others from binding the address.
             group.shelf = None;
         }
@@ -75,6 +75,12 @@ impl Rooms {
     pub(super) fn take_back(&self, there: &Sample) {
         let listeners = there.listeners.iter();
         let lent: Vec<&Listener> = listeners.filter(|l| self.is_lent(l)).collect();
+        // One that other listeners of the service's are beside has set the option itself meanwhile.
+        let own = |l: &&&Listener| {
+            let mut others = there.listeners.iter();
+            self.of_unit && others.any(|o| Place::of(o) == Place::of(l) && !self.is_lent(o))
+        };
+        let lent: Vec<&Listener> = lent.iter().filter(|l| !own(l)).copied().collect();
         for listener in &lent {
             self.life.show();
             if let Ok(copy) = again(|| copy::of(listener, &there.holders)) {

@@ -17,7 +17,7 @@ use super::passes::{NotedConnections, Passes};
 use crate::kernel::bpf::{Kind, Link, Program};
 use crate::kernel::instructions::Instruction;
 use crate::kernel::maps::{Counter, Listeners};
-use crate::kernel::room::places::put_first;
+use crate::kernel::room::places::{put_all, put_first};
 use crate::kernel::room::reuseport::{Bindings, Lent};
 use crate::kernel::room::{Place, Room, Shelf, programs};
 use crate::kernel::sockets::diag::Sockets;
@@ -63,6 +63,8 @@ pub(crate) struct Rooms {
     pub links: Vec<Link>,
     /// `syngate keep --any`: services that lack SO_REUSEPORT get it.
     pub any: bool,
+    /// `syngate keep --unit`: all are the listeners of one unit.
+    pub of_unit: bool,
     /// The sockets that have it from `syngate keep`.
     pub lent: Option<Lent>,
     /// Which sockets were bound meanwhile, as far as the kernel can note that.
@@ -122,6 +124,8 @@ pub(crate) struct Group {
     pub(super) one_of_many: bool,
     /// A program of the service's own was replaced.
     pub(super) replaced: Cell<bool>,
+    /// A look has shown one, and nobody waits.
+    pub(super) has_own: Cell<bool>,
     /// Listeners whose backlog was raised.
     pub(super) raised: Vec<Raised>,
     pub(super) made_at: Instant,
@@ -147,6 +151,13 @@ pub(super) struct Opened {
     pub(super) came: Counter,
 }
 
+impl Opened {
+    /// All of them are open already.
+    pub(super) fn know(&self, rooms: &[Room]) -> Result<()> {
+        put_all(&self.array, rooms).context("a waiting room can't be put into a map")
+    }
+}
+
 impl Group {
     pub(crate) fn new(place: Place, filling: Filling, lent: bool) -> Group {
         Group {
@@ -165,6 +176,7 @@ impl Group {
             unaccepted: false,
             one_of_many: false,
             replaced: Cell::new(false),
+            has_own: Cell::new(false),
             raised: Vec::new(),
             made_at: Instant::now(),
             deserted: None,
@@ -325,6 +337,7 @@ impl Rooms {
             groups: Vec::new(),
             links: Vec::new(),
             any: false,
+            of_unit: false,
             lent: None,
             bindings: None,
             admitted: Admitted::default(),
@@ -391,7 +404,7 @@ impl Rooms {
     pub(crate) fn note_who_waits(&mut self) {
         let now = Instant::now();
         // One look at all of them. If it fails, the waits that are told are longer.
-        let open = self.sockets.rooms(&self.cookies()).unwrap_or_default();
+        let open = self.open_rooms().unwrap_or_default();
         let queues: BTreeMap<u64, u32> = open
             .into_iter()
             .map(|room| (room.id.cookie, room.accept_queue))
@@ -409,6 +422,17 @@ impl Rooms {
     /// The connections whose handshakes are under way.
     pub(super) fn half_open(&mut self) -> Result<Vec<Connection>> {
         again(|| self.sockets.half_open())
+    }
+
+    /// The rooms that are open, as sock_diag tells of them.
+    pub(super) fn open_rooms(&mut self) -> Result<Vec<Listener>> {
+        let cookies = self.cookies();
+        again(|| self.sockets.rooms(&cookies))
+    }
+
+    /// The connections that no process has accepted, and whose clients are there.
+    pub(super) fn unaccepted_clients(&mut self) -> Result<Vec<Connection>> {
+        again(|| self.sockets.unaccepted())
     }
 
     /// From now on new connections go to the rooms of that group, or would if nobody listened.

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::groups::{Filling, First, Group, Rooms};
+use super::guard_moved::Moves;
 use super::leaving::Leaving;
 use super::letting_go;
 use super::note::Note;
 use super::policy::HANDED_OVER_WITHIN;
+use super::taken_over::end_guards_from_before;
 use super::watch::{GRACE, Watch};
 use crate::action::contract::GuardWork;
 use crate::decide::policy::Answer;
@@ -87,6 +89,8 @@ struct Guarded {
     leaving: Option<Leaving>,
     /// Some were.
     gave_back: bool,
+    /// Of a dead keep.
+    moves: Moves,
 }
 
 /// Who does what is left to do.
@@ -166,9 +170,13 @@ impl Guarded {
         let deserted = Instant::now() + DESERTED;
         self.rooms.groups.iter_mut().for_each(Group::see_owner);
         self.rooms.know_listeners();
+        if self.stays() {
+            end_guards_from_before(&self.rooms);
+            self.moves = Moves::begin(&mut self.rooms);
+        }
         while self.leaving.is_some() || self.rooms.groups.iter().any(Group::is_open) {
             let now = Instant::now();
-            if now >= until || told_to_end() {
+            if now >= self.last(until) || told_to_end() {
                 self.rooms.shut_all();
                 self.leaving.iter_mut().for_each(Leaving::end);
                 break;
@@ -179,6 +187,10 @@ impl Guarded {
             for (n, to_go) in to_go.into_iter().enumerate() {
                 self.go_on_with(n, to_go, now >= deserted, &sample);
             }
+            if self.stays() {
+                self.rooms.settle();
+                self.see_moved(&sample);
+            }
             self.stand_back(&sample);
             if self.gave_back && self.is_followed(until) {
                 return Next::Other;
@@ -186,6 +198,28 @@ impl Guarded {
             std::thread::sleep(LOOK_EVERY);
         }
         Next::This
+    }
+
+    /// Whether it goes on as the keep did that has died, until another one comes: also when it has handed over, since
+    /// the service may end again.
+    fn stays(&self) -> bool {
+        self.alone && self.rooms.keeps.is_some()
+    }
+
+    /// Shuts the rooms of services that have gone elsewhere, as the keep would: those who wait are reset.
+    fn see_moved(&mut self, sample: &Sample) {
+        let moved = self.moves.see(&self.rooms, sample);
+        self.rooms.hand_over(&moved);
+    }
+
+    /// When it ends. Where nobody listens, those who wait have as long as they would have by the keep.
+    fn last(&self, until: Instant) -> Instant {
+        let Some(max_wait) = self.rooms.keeps.filter(|_| self.stays()) else {
+            return until;
+        };
+        let open = self.rooms.groups.iter().filter(|group| group.is_open());
+        let gaps = open.filter_map(|group| group.deserted);
+        gaps.map(|since| since + max_wait).fold(until, Instant::max)
     }
 
     /// As a living keep does, from the ports of runs where somebody listens. Groups that are shut are given back, too.
@@ -224,7 +258,7 @@ impl Guarded {
     /// are just being handed over.
     fn is_followed(&mut self, until: Instant) -> bool {
         let groups = &self.rooms.groups;
-        let is_busy = self.leaving.is_some() || groups.iter().any(Group::is_kept);
+        let is_busy = self.leaving.is_some() || groups.iter().any(Group::is_handing_over);
         if groups.is_empty() || is_busy {
             return false;
         }
@@ -235,7 +269,9 @@ impl Guarded {
     fn go_on_with(&mut self, n: usize, to_go: bool, deserted: bool, sample: &Sample) {
         let group = &self.rooms.groups[n];
         let still = deserted && self.rooms.keeps.is_none() && self.rooms.is_served(group, sample);
-        if group.is_kept() {
+        if group.is_kept() && self.stays() {
+            // It is tended.
+        } else if group.is_kept() {
             let is_over = self.rooms.is_served_anew(group, sample) || !self.command_goes_on();
             if is_over && self.rooms.is_settled(group, sample) {
                 self.rooms.hand_over(&[n]);
@@ -287,6 +323,7 @@ impl Guarded {
             alone: false,
             leaving: None,
             gave_back: false,
+            moves: Moves::default(),
         };
         (guarded.rooms.run, guarded.rooms.who) = (orders.run.clone(), orders.who.clone());
         guarded.rooms.release_rate = orders.release_rate;
@@ -341,6 +378,7 @@ mod tests {
             alone: false,
             leaving: None,
             gave_back: false,
+            moves: Moves::default(),
         };
         let (mut run, mut line) = UnixStream::pair().unwrap();
         // No room is open.

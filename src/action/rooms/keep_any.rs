@@ -7,7 +7,7 @@ use super::hook;
 use crate::action::contract::Seen;
 use crate::kernel::bpf::Link;
 use crate::kernel::room::{Place, copy};
-use crate::kernel::sockets::{Device, Listener};
+use crate::kernel::sockets::{Device, Listener, Sample};
 
 impl Rooms {
     /// The listener of a group has the option from now on, as one of syngate's, and so have those that come in its
@@ -35,11 +35,36 @@ impl Rooms {
         }
         if let Some(lent) = &self.lent {
             lent.set_busy(true);
+            let unit = self.unit_at(place, &seen.before.listeners);
             for copy in &group.copies {
-                lent.lend(place, copy::cookie(copy)?)?;
+                lent.lend(place, copy::cookie(copy)?, unit)?;
             }
         }
         self.note(seen)
+    }
+
+    /// With `--unit`: the control group of the listener there.
+    fn unit_at(&self, place: &Place, listeners: &[Listener]) -> Option<u64> {
+        let mut listeners = listeners.iter().filter(|_| self.of_unit);
+        listeners.find(|l| place.is_of(l))?.cgroup
+    }
+
+    /// The service has begun to set the option itself, and the socket that had it from here has closed: another one has
+    /// the place.
+    pub(super) fn lend_on(&self, there: &Sample) {
+        let Some(lent) = &self.lent else {
+            return;
+        };
+        for group in self.groups.iter().filter(|group| group.lent) {
+            if let Some(listener) = group.listeners(there).first()
+                && lent.owner(&group.place).is_none()
+                && !lent.has(listener.id.cookie)
+            {
+                let unit = self.unit_at(&group.place, &there.listeners);
+                // Else it is tried again at the next look.
+                let _ = lent.claim(&group.place, listener.id.cookie, unit);
+            }
+        }
     }
 
     /// This process binds rooms or has copies of listeners, or does so no longer.

@@ -118,7 +118,7 @@ impl Rooms {
             sockets.look_in(netns)?;
         }
         let mut part = Rooms::new(sockets, self.first, self.old.clone())?;
-        (part.keeps, part.any) = (self.keeps, self.any);
+        (part.keeps, part.any, part.of_unit) = (self.keeps, self.any, self.of_unit);
         part.lent = self.lent.as_ref().map(|lent| lent.again()).transpose()?;
         let groups = std::mem::take(&mut self.groups).into_iter().enumerate();
         let (those, others): (Vec<_>, Vec<_>) = groups.partition(|(n, _)| numbers.contains(n));

@@ -28,7 +28,8 @@
 //! before it. `again`: what the kernel refuses is tried again.
 //!
 //! **`syngate keep`.** `resident`: rooms that come and go with the listeners. `leaving`: some go, and the others stay.
-//! `keep_any`: services without SO_REUSEPORT.
+//! `keep_any`: services without SO_REUSEPORT. `moved`: has the service gone elsewhere; `guard_moved`: the same for the
+//! guard of a dead keep. `taken_over`: the rooms of a dead keep are the next one's.
 //!
 //! # A gate without rules
 //!
@@ -97,6 +98,7 @@ pub(crate) mod gap;
 mod give_back;
 pub(crate) mod groups;
 pub(crate) mod guard;
+mod guard_moved;
 mod hook;
 pub(crate) mod in_the_way;
 mod keep_any;
@@ -106,6 +108,7 @@ mod let_in;
 pub(crate) mod letting_go;
 pub(crate) mod looked;
 pub(crate) mod make;
+pub(crate) mod moved;
 mod moving;
 mod note;
 pub(crate) mod options;
@@ -121,6 +124,7 @@ pub(crate) mod remarks;
 pub(crate) mod resident;
 mod second;
 mod stand_by;
+pub(crate) mod taken_over;
 mod unmoved;
 mod waits;
 pub(crate) mod watch;

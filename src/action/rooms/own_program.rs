@@ -20,6 +20,7 @@ impl Group {
     /// The program chooses for the group of these rooms from now on.
     pub(super) fn attach(&self, program: &Program, rooms: &[Room]) -> Result<()> {
         let room = rooms.first().context("no room")?;
+        self.has_own.set(false);
         if self.sees_own_program(room) {
             self.replaced.set(true);
         }
@@ -43,15 +44,20 @@ impl Group {
         open.next().is_some_and(|room| self.sees_own_program(room))
     }
 
-    /// What to warn of, once.
-    pub(super) fn replaced_words(&self) -> Option<String> {
-        self.replaced.take().then(|| {
-            format!(
+    /// What to warn of, once. `keeps`: for `syngate keep`.
+    pub(super) fn replaced_words(&self, keeps: bool) -> Option<String> {
+        self.replaced.take().then(|| match keeps {
+            true => format!(
+                "the service gave its listeners on {} a program of its own (SO_ATTACH_REUSEPORT_CBPF or _EBPF), and keep \
+                 replaced it, since clients waited: end keep, and restart the service",
+                self.place.shown()
+            ),
+            false => format!(
                 "the service gave its listeners on {} a program of its own (SO_ATTACH_REUSEPORT_CBPF or _EBPF) in \
                  mid-run, and it was replaced, since clients waited: restart the service without syngate, or take \
                  --syn hold",
                 self.place.shown()
-            )
+            ),
         })
     }
 }

@@ -106,6 +106,7 @@ impl Group {
         };
         let known = (preferred.taken.len(), preferred.chosen());
         if known != preferred.known && self.may_keep_program() {
+            self.has_own.set(true);
             // The next look may be for somebody who waits.
             return Ok(());
         }

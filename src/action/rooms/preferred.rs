@@ -81,9 +81,11 @@ impl Preferred {
         settled.unwrap_or(0..self.taken.len() as u32)
     }
 
-    /// Those that are there now accept connections.
-    pub(super) fn settle(&mut self) {
+    /// Those that are there now accept connections. Returns whether that is new.
+    pub(super) fn settle(&mut self) -> bool {
+        let is_new = self.settled != self.now;
         self.settled.clone_from(&self.now);
+        is_new
     }
 
     /// Returns whether listeners have come or gone.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 
 use super::figures::Figures;
 use super::groups::{Group, Rooms};
@@ -12,9 +12,11 @@ use super::make::{control_groups, fill, filling, group_of};
 use super::note::Note;
 use super::options::RoomOptions;
 use crate::action::contract::Seen;
+use crate::kernel::room::copy::unmovable;
+use crate::kernel::room::unlike::OWN_PROGRAM;
 use crate::kernel::room::wake::Wake;
 use crate::kernel::room::{Place, Shelf, longest_queue};
-use crate::kernel::sockets::{Listener, Sample};
+use crate::kernel::sockets::{Connection, Listener, Sample};
 
 /// When a listener has been there for so long, its process accepts connections, most likely.
 pub(crate) const SETTLES_AFTER: Duration = Duration::from_millis(30);
@@ -26,6 +28,8 @@ pub(crate) struct Tended {
     pub waiting: usize,
     /// Those who were handed over.
     pub figures: Figures,
+    /// The service has given its listeners a program of its own, and nobody waits.
+    pub has_own: bool,
 }
 
 impl Rooms {
@@ -53,11 +57,39 @@ impl Rooms {
         before.context("no room")
     }
 
-    /// Shuts the rooms of a group where nobody listens: those who wait are reset. Returns how many.
+    /// Shuts the rooms of a group where nobody listens: those who wait are reset. Returns how many, and how many of them
+    /// had left.
     pub(crate) fn reset(&mut self, number: usize) -> Figures {
+        let left = self.left_in(number);
         let before = std::mem::take(&mut self.figures);
         self.hand_over(&[number]);
-        std::mem::replace(&mut self.figures, before)
+        let mut figures = std::mem::replace(&mut self.figures, before);
+        figures.tell_apart(left);
+        figures
+    }
+
+    /// How many connections wait in a group that their clients have closed. The kernel lists those no more that a client
+    /// has reset.
+    pub(crate) fn left_in(&mut self, number: usize) -> usize {
+        let waiting = self.groups[number].waiting();
+        let place = self.groups[number].place.clone();
+        let port = place.port;
+        let is_there = |one: &Connection| {
+            let (local, place) = (one.local, place.address);
+            let is_its = match place.is_unspecified() {
+                // One of IPv6 may have clients of both.
+                true => place.is_ipv6() || local.is_ipv4(),
+                false => local.ip() == place,
+            };
+            local.port() == port && is_its
+        };
+        match waiting {
+            0 => 0,
+            // Where the kernel does not tell, none has left.
+            _ => self.unaccepted_clients().map_or(0, |clients| {
+                waiting.saturating_sub(clients.iter().filter(|one| is_there(one)).count())
+            }),
+        }
     }
 
     /// Shuts the rooms of a group and forgets it. Those who wait go to those who listen, or are reset.
@@ -160,28 +192,35 @@ impl Rooms {
                 served: self.is_served(group, there),
                 waiting,
                 figures: std::mem::take(&mut self.figures),
+                has_own: group.has_own.get(),
             }
         });
         let tended = tended.collect();
         self.figures = before;
-        self.still_raised();
+        self.settle();
         self.set_busy(false);
+        self.lend_on(there);
+        tended
+    }
+
+    /// Listeners have their own backlog once they keep up, and their share once they accept connections.
+    pub(super) fn settle(&mut self) {
+        self.still_raised();
         if self.is_calm_for(SETTLES_AFTER) {
             self.groups.iter_mut().for_each(Group::settle);
         }
-        tended
+    }
+
+    /// Programs of a service's own that were replaced.
+    pub(crate) fn replaced(&self) -> Vec<String> {
+        let words = |group: &Group| group.replaced_words(true);
+        self.groups.iter().filter_map(words).collect()
     }
 }
 
 impl Rooms {
     fn made(&mut self, place: &Place, seen: &Seen, max_held: u32) -> Result<Group> {
-        let options = RoomOptions {
-            max_held,
-            release_rate: None,
-            checks: false,
-            named: false,
-        };
-        let (count, filling) = filling(options, longest_queue(seen.netns));
+        let (count, filling) = filling(room_options(max_held), longest_queue(seen.netns));
         let listeners = seen.before.listeners.iter();
         let listeners: Vec<&Listener> = listeners.filter(|l| place.is_of(l)).collect();
         let mut group = group_of(place.clone(), &listeners, filling, seen)?;
@@ -200,10 +239,16 @@ impl Rooms {
 impl Group {
     /// The program chooses all listeners that are there, and none of them first.
     fn settle(&mut self) {
-        if let Some(preferred) = &mut self.preferred {
-            preferred.settle();
-            let _ = self.choose_anew();
+        let Some(preferred) = &mut self.preferred else {
+            return;
+        };
+        let is_new = preferred.settle();
+        // The service may have given it as soon as it listened.
+        if is_new && self.may_keep_program() {
+            self.has_own.set(true);
+            return;
         }
+        let _ = self.choose_anew();
     }
 
     /// From now on somebody waits: no look has shown that before.
@@ -216,6 +261,20 @@ impl Group {
     pub(crate) fn is_kept(&self) -> bool {
         self.preferred.is_some()
     }
+}
+
+pub(super) fn room_options(max_held: u32) -> RoomOptions {
+    RoomOptions {
+        max_held,
+        release_rate: None,
+        checks: false,
+        named: false,
+    }
+}
+
+/// Why a place has no rooms, in the words of a look at its listeners.
+pub(crate) fn has_own_program(place: &Place) -> Error {
+    unmovable(&place.shown(), OWN_PROGRAM)
 }
 
 /// Has those who wait there move to the listeners that the group's program chooses.

@@ -84,6 +84,11 @@ impl Rooms {
 }
 
 impl Group {
+    /// Whether some are to be handed over still, or have been a moment ago.
+    pub(super) fn is_handing_over(&self) -> bool {
+        self.letting_go.is_some() || !self.raised.is_empty()
+    }
+
     /// From now on new connections go to these listeners, and to the rooms if none is left.
     fn lead_first_to(&mut self, to: &Targets) -> Result<()> {
         let cookies = to.iter().map(|(copy, _)| copy::cookie(copy));

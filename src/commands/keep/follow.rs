@@ -40,6 +40,7 @@ impl Kept<'_> {
         places.retain(|place| self.is_new(place, there));
         let mut places = self.chosen(places, told);
         places.retain(|place| self.claim(place, there, told));
+        let places = self.take_over(places, told);
         let numbers = 0..self.spots.len();
         let moved = numbers.filter(|n| self.may_take_up() && self.has_moved(*n, there));
         let moved: Vec<usize> = moved.collect();
@@ -57,7 +58,7 @@ impl Kept<'_> {
     }
 
     /// The guard has rooms that are being given back, and stays until that is done.
-    fn may_take_up(&self) -> bool {
+    pub(super) fn may_take_up(&self) -> bool {
         self.leaving.is_none()
     }
 
@@ -300,7 +301,7 @@ fn at<'a>(place: &'a Place, there: &'a Sample) -> impl Iterator<Item = &'a Liste
     listeners.filter(move |listener| place.is_of(listener))
 }
 
-fn cookies(there: &Sample) -> Vec<u64> {
+pub(super) fn cookies(there: &Sample) -> Vec<u64> {
     let mut cookies: Vec<u64> = there.listeners.iter().map(|l| l.id.cookie).collect();
     cookies.sort_unstable();
     cookies
@@ -310,7 +311,7 @@ fn cookies_at(place: &Place, there: &Sample) -> Vec<u64> {
     at(place, there).map(|l| l.id.cookie).collect()
 }
 
-fn control_group(place: &Place, there: &Sample) -> Option<u64> {
+pub(super) fn control_group(place: &Place, there: &Sample) -> Option<u64> {
     at(place, there).next()?.cgroup
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Gap {
     pub waited: usize,
     /// Of them, how many were reset.
     pub reset: usize,
+    /// And how many had left before: their clients had closed the connection.
+    pub left: usize,
     /// SYNs that the kernel dropped, since too many waited.
     pub no_room: usize,
     /// What the kernel could not move, as far as it tells.
@@ -40,6 +42,8 @@ pub(super) struct Gap {
 pub(super) enum End {
     /// Who listens now.
     Over(BTreeSet<String>),
+    /// The same. It was over before a look could show it.
+    Unseen(BTreeSet<String>),
     /// After `--max-wait`. Who gets new connections, if somebody does.
     GivenUp(Option<String>),
     /// The unit of that name was stopped. Who gets new connections, if somebody does.
@@ -55,7 +59,9 @@ impl End {
     /// Another place has come to an end in the same way.
     pub(super) fn add(&mut self, other: End) {
         match (self, other) {
-            (End::Over(now), End::Over(more)) => now.extend(more),
+            (End::Over(now), End::Over(more)) | (End::Unseen(now), End::Unseen(more)) => {
+                now.extend(more);
+            }
             (this, other) => *this = other,
         }
     }
@@ -63,7 +69,7 @@ impl End {
     /// For the report.
     pub(super) fn outcome(&self) -> &'static str {
         match self {
-            End::Over(_) => "bridged",
+            End::Over(_) | End::Unseen(_) => "over",
             End::GivenUp(_) => "given_up",
             End::Stopped(..) => "stopped",
             End::Moved(..) => "moved",
@@ -86,13 +92,15 @@ impl Gap {
         self.unmoved = self.unmoved.max(other.unmoved);
         self.waited += other.waited;
         self.reset += other.reset;
+        self.left += other.left;
         self.no_room += other.no_room;
         self.longest = self.longest.max(other.longest);
     }
 
     pub(super) fn waited_more(&mut self, more: Figures) {
-        self.waited += more.handed_over + more.reset;
+        self.waited += more.waited();
         self.reset += more.reset;
+        self.left += more.left;
         self.no_room += more.no_room;
         self.longest = self.longest.max(more.longest);
     }
@@ -102,49 +110,55 @@ impl Gap {
         self.reset > 0 && !matches!(end, End::Stopped(..)) || self.lost() > 0
     }
 
-    /// How many connections the kernel could not move, beside those that are known to be reset.
+    /// How many the service has.
+    pub(super) fn handed_over(&self) -> usize {
+        self.waited.saturating_sub(self.reset + self.left)
+    }
+
+    /// How many connections the kernel could not move, beside those that are known of.
     fn lost(&self) -> u64 {
         let unmoved = self.unmoved.unwrap_or_default();
-        unmoved.saturating_sub(self.reset as u64)
+        unmoved.saturating_sub((self.reset + self.left) as u64)
     }
 
     pub(super) fn count(&self, counts: &mut Counts) {
         counts.gaps += 1;
         counts.waited += self.waited as u64;
         counts.reset += self.reset as u64;
+        counts.left += self.left as u64;
         counts.longest_ms = counts.longest_ms.max(self.longest.as_millis() as u64);
     }
 
     pub(super) fn words(&self, end: &End) -> String {
         let (ports, took, began) = (self.place_words(), ms_words(self.unserved), &self.began);
-        let (waited, reset) = (self.waited_words(), self.reset_words());
+        let waited = self.waiters_words();
         match end {
-            End::Over(now) => {
-                let listens = if now.len() == 1 { "listens" } else { "listen" };
-                let now: Vec<&str> = now.iter().map(String::as_str).collect();
-                let now = now.join(" and ");
-                format!(
-                    "{ports}: nobody listened for {took}, from {began} on; {waited}{reset}; {now} {listens} now"
-                )
-            }
+            End::Over(now) => format!(
+                "{ports}: nobody listened for {took}, from {began} on; {waited}; {} now",
+                who_listens(now)
+            ),
+            End::Unseen(now) => format!(
+                "{ports}: for a moment, at {began}, keep knew nobody who listened; {waited}; {} now",
+                who_listens(now)
+            ),
             End::GivenUp(gets) => format!(
-                "{ports}: nobody has listened for {took} (--max-wait), from {began} on; {waited}{reset}; {}",
+                "{ports}: nobody has listened for {took} (--max-wait), from {began} on; {waited}; {}",
                 new_ones(gets)
             ),
             End::Stopped(unit, gets) => format!(
-                "{ports}: {unit} was stopped, and nobody has listened for {took}, from {began} on; {waited}{reset}; {}",
+                "{ports}: {unit} was stopped, and nobody has listened for {took}, from {began} on; {waited}; {}",
                 new_ones(gets)
             ),
             End::Moved(to, gets) => format!(
                 "{ports}: nobody has listened there for {took}, from {began} on, and the service listens on {to} now, \
-                 where the kernel can't move connections; {waited}{reset}; {}",
+                 where the kernel can't move connections; {waited}; {}",
                 new_ones(gets)
             ),
             End::KeepEnds => format!(
-                "{ports}: nobody has listened for {took}, from {began} on, and keep ends; {waited}{reset}"
+                "{ports}: nobody has listened for {took}, from {began} on, and keep ends; {waited}"
             ),
             End::StoodBack => format!(
-                "{ports}: nobody listened for {took}, from {began} on; {waited}{reset}; keep stands back for a run"
+                "{ports}: nobody listened for {took}, from {began} on; {waited}; keep stands back for a run"
             ),
         }
     }
@@ -162,11 +176,22 @@ impl Gap {
         }
     }
 
-    fn reset_words(&self) -> String {
-        let mut words = match self.reset {
-            0 => String::new(),
-            n if n == self.waited => ", and then reset".to_owned(),
-            n => format!(", and {n} of them reset"),
+    /// How many waited, and what became of them.
+    pub(super) fn waiters_words(&self) -> String {
+        self.waited_words() + &self.fate_words()
+    }
+
+    /// What became of those who were not handed over.
+    fn fate_words(&self) -> String {
+        let mut words = match (self.reset, self.left) {
+            (0, 0) => String::new(),
+            (n, 0) if n == self.waited => ", and then reset".to_owned(),
+            (n, 0) => format!(", and {n} of them reset"),
+            (0, n) if n == self.waited => "; their clients left meanwhile".to_owned(),
+            (0, n) => format!(", and the clients of {n} left meanwhile"),
+            (reset, left) => {
+                format!(", {reset} of them reset, and the clients of {left} left meanwhile")
+            }
         };
         if self.lost() > 0 {
             words.push_str(&format!(
@@ -195,6 +220,12 @@ impl Gap {
     }
 }
 
+fn who_listens(now: &BTreeSet<String>) -> String {
+    let listens = if now.len() == 1 { "listens" } else { "listen" };
+    let now: Vec<&str> = now.iter().map(String::as_str).collect();
+    format!("{} {listens}", now.join(" and "))
+}
+
 fn new_ones(gets: &Option<String>) -> String {
     match gets {
         Some(gets) => format!("{gets} gets new ones"),
@@ -203,10 +234,13 @@ fn new_ones(gets: &Option<String>) -> String {
 }
 
 #[cfg(test)]
+pub(super) use self::tests::gap as made_up;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    fn gap(waited: usize, reset: usize) -> Gap {
+    pub(in crate::commands::keep) fn gap(waited: usize, reset: usize) -> Gap {
         Gap {
             ports: [80].into_iter().collect(),
             began: "2026-01-01T00:00:00.000Z".to_owned(),
@@ -216,6 +250,7 @@ mod tests {
             unserved: Duration::from_millis(512),
             waited,
             reset,
+            left: 0,
             no_room: 0,
             unmoved: None,
             longest: Duration::from_millis(510),
@@ -231,9 +266,17 @@ mod tests {
         for (end, outcome, words) in [
             (
                 &over,
-                "bridged",
+                "over",
                 format!(
                     "80: nobody listened for 512 ms, {from}; {waited}; haproxy (pid 7) listens now"
+                ),
+            ),
+            (
+                &End::Unseen(["haproxy (pid 7)".to_owned()].into()),
+                "over",
+                format!(
+                    "80: for a moment, at 2026-01-01T00:00:00.000Z, keep knew nobody who listened; {waited}; haproxy \
+                     (pid 7) listens now"
                 ),
             ),
             (
@@ -315,6 +358,54 @@ mod tests {
             let told = gap(waited, reset).words(&End::GivenUp(None));
             assert!(told.contains(words), "{told}");
         }
+    }
+
+    #[test]
+    fn who_left_was_not_reset() {
+        let words = |waited, reset, left| {
+            let gap = Gap {
+                left,
+                unmoved: Some((reset + left) as u64),
+                ..gap(waited, reset)
+            };
+            assert_eq!(gap.handed_over(), waited - reset - left);
+            let is_trouble = gap.is_trouble(&End::GivenUp(None));
+            assert_eq!(is_trouble, reset > 0, "nobody has to look at one who left");
+            gap.words(&End::GivenUp(None))
+        };
+        for (waited, reset, left, says) in [
+            (
+                1,
+                0,
+                1,
+                "1 connection waited, for 510 ms at most; their clients left meanwhile; new",
+            ),
+            (
+                3,
+                0,
+                1,
+                "for 510 ms at most, and the clients of 1 left meanwhile; new",
+            ),
+            (
+                5,
+                2,
+                3,
+                "at most, 2 of them reset, and the clients of 3 left meanwhile; new",
+            ),
+        ] {
+            let told = words(waited, reset, left);
+            assert!(told.contains(says), "{told}");
+        }
+        let mut counts = Counts::default();
+        let some = Gap {
+            left: 3,
+            ..gap(5, 2)
+        };
+        some.count(&mut counts);
+        assert_eq!((counts.waited, counts.reset, counts.left), (5, 2, 3));
+        let mut both = some.clone();
+        both.add(some);
+        assert_eq!(both.left, 6);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The rooms of a keep, and the guard process that has them, too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,7 +8,6 @@ use anyhow::Result;
 
 use super::decide::{Bound, LOOK_AGAIN, News, Pace, Quota, Sight, Watched};
 use super::gap::{End, Gap};
-use super::moved::{Before, Leaves, who_gets};
 use super::told::{Ended, Told};
 use super::unit::Unit;
 use super::wanted::Wanted;
@@ -16,8 +15,9 @@ use crate::action::rooms::First;
 use crate::action::rooms::figures::Figures;
 use crate::action::rooms::groups::Rooms;
 use crate::action::rooms::leaving::{Leaving, Patience};
+use crate::action::rooms::moved::{Before, Leaves, who_gets};
 use crate::action::rooms::policy::LOOK_EVERY;
-use crate::action::rooms::resident::{SETTLES_AFTER, Tended};
+use crate::action::rooms::resident::{SETTLES_AFTER, Tended, has_own_program};
 use crate::action::rooms::watch::Watch;
 use crate::kernel::room::Place;
 use crate::kernel::room::wake::Wake;
@@ -76,6 +76,8 @@ pub(super) struct Spot {
     pub(super) bound: Bound,
     /// The run on its port began in a gap there. It has seen no listener, and waits for none after COMMAND.
     pub(super) stays: bool,
+    /// Its rooms were another keep's a moment ago, and some may wait since the program changes.
+    pub(super) is_taken_over: bool,
     /// Why these could not be made anew for another one.
     pub(super) not_renewed: Option<String>,
 }
@@ -205,9 +207,11 @@ impl<'a> Kept<'a> {
             let in_the_way = in_the_way.contains(&number);
             spot.leaves.note_in_the_way(in_the_way);
         }
+        told.warnings.extend(self.rooms.replaced());
         let mut lost = Vec::new();
         for (number, tended) in tended.into_iter().enumerate() {
-            if !self.conclude(number, tended, there, told) {
+            let stays = self.conclude(number, tended, there, told);
+            if !stays || self.leaves_own_program(number, tended, there, told) {
                 lost.push(number);
             }
         }
@@ -233,7 +237,12 @@ impl<'a> Kept<'a> {
         spot.waited.add(tended.figures);
         match spot.watched.see(sight(tended), max_wait, now) {
             News::Nothing => {
-                if !spot.watched.is_in_gap() {
+                let is_over = !spot.watched.is_in_gap() && !spot.watched.waits();
+                let (had_waiters, is_taken_over) = (spot.waited.waited() > 0, spot.is_taken_over);
+                spot.is_taken_over &= had_waiters || !is_over;
+                if is_over && had_waiters && !is_taken_over {
+                    self.tell_unseen(number, there, told);
+                } else if is_over {
                     spot.waited = Figures::default();
                 }
                 self.rooms.groups[number].is_kept()
@@ -242,7 +251,7 @@ impl<'a> Kept<'a> {
                 let mut gap = self.gap(number, since);
                 gap.unserved = listens.duration_since(since);
                 gap.unmoved = self.rooms.unmoved();
-                self.is_over(self.ended(gap, number, there));
+                self.is_over(self.ended(gap, number, there, End::Over));
                 self.spots[number].waited = Figures::default();
                 self.rooms.groups[number].is_kept()
             }
@@ -257,6 +266,22 @@ impl<'a> Kept<'a> {
                 false
             }
         }
+    }
+
+    /// The service chooses among its listeners by a program of its own, which a room would disturb.
+    fn leaves_own_program(
+        &mut self,
+        number: usize,
+        tended: Tended,
+        there: &Sample,
+        told: &mut Told,
+    ) -> bool {
+        let leaves = tended.has_own && tended.served && tended.waiting == 0;
+        if leaves {
+            let place = self.rooms.groups[number].place.clone();
+            self.refuse(&place, there, &has_own_program(&place), told);
+        }
+        leaves
     }
 
     /// Notes where the service has come back, if that is no place of its own.
@@ -333,8 +358,23 @@ impl<'a> Kept<'a> {
         gap
     }
 
+    /// Somebody has waited, and the next look has shown a listener.
+    fn tell_unseen(&mut self, number: usize, there: &Sample, told: &mut Told) {
+        let waited = self.spots[number].waited;
+        let mut gap = self.gap(number, Instant::now() - waited.longest);
+        gap.unserved = Duration::ZERO;
+        told.add(self.ended(gap, number, there, End::Unseen));
+        self.spots[number].waited = Figures::default();
+    }
+
     /// A gap that is over, and who listens there now.
-    fn ended(&self, gap: Gap, number: usize, there: &Sample) -> Ended {
+    fn ended(
+        &self,
+        gap: Gap,
+        number: usize,
+        there: &Sample,
+        end: fn(BTreeSet<String>) -> End,
+    ) -> Ended {
         let place = &self.rooms.groups[number].place;
         let listeners = there.listeners.iter().filter(|l| place.is_of(l));
         let listeners: Vec<Listener> = listeners.cloned().collect();
@@ -351,7 +391,7 @@ impl<'a> Kept<'a> {
         };
         Ended {
             gap,
-            end: End::Over([now].into()),
+            end: end([now].into()),
             listeners: rows(&there),
         }
     }
@@ -359,10 +399,7 @@ impl<'a> Kept<'a> {
     /// Hands over, and takes back everything. Returns what has not been told yet.
     pub(super) fn end(&mut self) -> Told {
         let mut told = Told::default();
-        while self.leaving.is_some() {
-            self.go_on_leaving(&mut told);
-            std::thread::sleep(LOOK_EVERY);
-        }
+        self.end_leaving(&mut told);
         told.ended.extend(self.over.take().map(|over| over.ended));
         let numbers = 0..self.spots.len();
         let gaps = numbers.filter_map(|number| {
@@ -370,8 +407,11 @@ impl<'a> Kept<'a> {
             Some(self.gap(number, since))
         });
         let gaps: Vec<Gap> = gaps.collect();
+        let numbers = 0..self.spots.len();
+        let left: usize = numbers.map(|number| self.rooms.left_in(number)).sum();
         self.rooms.figures = Figures::default();
         self.hand_over_and_end();
+        self.rooms.figures.tell_apart(left);
         let end = || End::KeepEnds;
         for gap in gaps {
             told.add(Ended {
@@ -384,6 +424,27 @@ impl<'a> Kept<'a> {
             ended.gap.waited_more(self.rooms.figures);
         }
         told
+    }
+
+    /// Leaves the rooms to the guard, for the next keep. Returns what has not been told yet.
+    pub(super) fn leave(&mut self) -> Told {
+        if self.watch.is_none() || self.is_in_gap() {
+            return self.end();
+        }
+        let mut told = Told::default();
+        self.end_leaving(&mut told);
+        told.ended.extend(self.over.take().map(|over| over.ended));
+        self.rooms.leave_as_it_is();
+        // As if this process were killed.
+        self.watch = None;
+        told
+    }
+
+    fn end_leaving(&mut self, told: &mut Told) {
+        while self.leaving.is_some() {
+            self.go_on_leaving(told);
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 
     fn hand_over_and_end(&mut self) {
@@ -405,6 +466,7 @@ fn rooms(wanted: &Wanted) -> Result<Rooms> {
     let mut rooms = Rooms::new(sockets, First::Service, Vec::new())?;
     (rooms.run, rooms.who) = (wanted.run.clone(), wanted.who.to_string());
     (rooms.keeps, rooms.any) = (Some(wanted.max_wait), wanted.any);
+    rooms.of_unit = wanted.unit.is_some();
     Ok(rooms)
 }
 

@@ -1,5 +1,5 @@
 //! `syngate keep` stands by all the time. New connections reach the service as long as it listens, and wait in rooms
-//! while nobody does. So it bridges restarts and crashes by anybody.
+//! while nobody does: in restarts and crashes by anybody.
 //!
 //! It is `--syn handover` without an end and without a COMMAND: each group has the program *prefer* all the time. A
 //! connection costs what that program costs. A gap costs no system call at its beginning: the kernel puts connections
@@ -16,7 +16,7 @@
 //!   start, and connections get the control group of their room. So the keep makes new rooms when the service comes
 //!   back in another one. After each such change a new guard takes over (`follow.rs`), and rooms are opened when a
 //!   guard has them, as in a run.
-//! - **A service may go elsewhere** on its port, where the kernel moves nobody (`moved.rs`). A listener counts as that
+//! - **A service may go elsewhere** on its port, where the kernel moves nobody (`action/rooms/moved.rs`). A listener counts as that
 //!   service if it gets the place's connections once no room does, or has come on an address where nobody was before.
 //!   It does not if another control group's was there. It has to stay for a moment: a service may bind one address after
 //!   the other. Not taken: no rooms on an address that a wildcard listener covers. Clients of the one address would get
@@ -34,8 +34,11 @@
 //!   tells a stop from a restart: by the unit's job, or by its state where it has none. Not taken: D-Bus, a protocol and
 //!   its parser for two questions that systemctl answers within some milliseconds.
 //! - **systemd** hears when the rooms stand (`process/notify.rs`): one datagram, which waits for nobody.
-//! - **Its guard** has no deadline. When the keep has died, the guard still bridges a gap that begins then. It ends when
-//!   it has handed over, or `--max-wait` later. It stands back as a keep does, for a run or another keep.
+//! - **Its guard** has no deadline. When the keep has died, the guard goes on in its place for `--max-wait`, and longer in
+//!   a gap. It stands back as a keep does, for a run or another keep.
+//! - **The next keep** takes the rooms over from the guard of one that has died (`take_over.rs`,
+//!   `action/rooms/taken_over.rs`). A keep that systemd restarts leaves them to its guard (`restarted.rs`).
+//! - **A service that flaps** does not fill the journal (`flapping.rs`).
 //!
 //! Without `--any` there is no bind hook, as runs have it: it would let a second instance bind the port by mistake. So a
 //! service that comes back without SO_REUSEPORT, or as another user, can't bind before `--max-wait` is over.
@@ -43,12 +46,14 @@
 mod cap;
 mod claim;
 mod decide;
+mod flapping;
 mod follow;
 mod gap;
 mod kept;
-mod moved;
+mod restarted;
 mod shown;
 mod stand_back;
+mod take_over;
 mod told;
 mod unit;
 mod wanted;
@@ -61,10 +66,12 @@ pub(crate) use self::decide::{
     LISTENS_WITHIN, LOOK_AGAIN, LOOK_AT_LEAST, LOOK_EVERY, LOOK_WAITING, MOST_TOLD, QUIET_FOR,
 };
 use self::decide::{Stopping, pause};
+pub(crate) use self::flapping::{MOST_GAPS_TOLD, TOGETHER_FOR};
 pub(crate) use self::follow::{MOST_WAITING, RETRY_AFTER};
 use self::kept::Kept;
 pub(crate) use self::kept::TOLD_WITHIN;
-pub(crate) use self::moved::{COVERED_WITHIN, KNOWN_FOR, MOVES_WITHIN};
+pub(crate) use self::restarted::TOLD_WITHIN as RESTART_TOLD_WITHIN;
+use self::restarted::is_restarted;
 use self::shown::Shown;
 use self::told::Teller;
 pub(crate) use self::unit::ASK_EVERY;
@@ -83,6 +90,7 @@ use crate::process::signals::{Caught, Signals};
 use crate::run::report::appended;
 use crate::tell::say::Say;
 use crate::words::exit::{Exit, NOT_RUN};
+use crate::words::ports::PortSet;
 
 /// What `--any` means.
 const ANY: &str = "--any: listeners without SO_REUSEPORT have it while they are kept: a second instance is refused on \
@@ -169,30 +177,47 @@ fn under_lock(
     teller.tell(&first);
     say.must_not_block();
     stand_by(&mut kept, signals, &mut teller);
-    teller.tell(&kept.end());
+    let told = match is_restarted(&wanted.run, signals) {
+        true => kept.leave(),
+        false => kept.end(),
+    };
+    teller.tell(&told);
+    teller.end();
     say.may_block();
     Ok(())
 }
 
 fn begin(wanted: &Wanted, kept: &Kept, say: &Say) {
-    let max_wait = humantime::format_duration(wanted.max_wait);
-    let (what, ports) = (wanted.what(), kept.ports());
-    say.result(&format!(
-        "keeping {what}: while nobody listens there, new connections wait, for {max_wait} at most"
-    ));
+    let ports = kept.ports();
+    let missing = match wanted.named {
+        true => wanted.ports.minus(&ports),
+        false => PortSet::EMPTY,
+    };
+    say.result(&began(wanted, &ports, &missing));
     if wanted.any {
         say.result(ANY);
     }
-    let missing = match wanted.named {
-        true => wanted.ports.minus(&ports).brief(),
-        false if ports.is_empty() => what,
-        false => return,
-    };
-    if !missing.is_empty() {
-        say.result(&format!(
-            "{missing}: nobody listens yet, and new connections are refused until somebody does"
-        ));
+}
+
+/// What is kept now, and what will be.
+fn began(wanted: &Wanted, ports: &PortSet, missing: &PortSet) -> String {
+    let max_wait = humantime::format_duration(wanted.max_wait);
+    let (what, yet) = (wanted.what(), missing.brief());
+    if ports.is_empty() {
+        return format!(
+            "keeping {what}: nobody listens there yet, and new connections are refused until somebody does; after that \
+             they wait while nobody listens, for {max_wait} at most"
+        );
     }
+    let later = match missing.is_empty() {
+        true => String::new(),
+        false => format!(
+            "; nobody listens yet on {yet}, where new connections are refused until somebody does"
+        ),
+    };
+    format!(
+        "keeping {what}: while nobody listens there, new connections wait, for {max_wait} at most{later}"
+    )
 }
 
 /// Until a signal ends it.

@@ -64,7 +64,7 @@ impl Kept<'_> {
             return;
         }
         let figures = leaving.figures();
-        if figures.handed_over + figures.reset > 0 {
+        if figures.waited() > 0 {
             let mut gap = gap_of(leaving.ports(), figures.longest);
             gap.waited_more(figures);
             gap.addresses = leaving.addresses();

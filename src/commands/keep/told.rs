@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Instant;
 
 use serde::Serialize;
 
+use super::flapping::{Flapping, Line as Lines, TOGETHER_FOR, Together};
 use super::gap::{End, Gap};
 use super::wanted::Wanted;
 use crate::gate::counted;
@@ -64,6 +66,7 @@ struct Line<'a> {
     parked: usize,
     handed_over: usize,
     reset: usize,
+    left: usize,
     no_room: usize,
     unmoved: Option<u64>,
     longest_ms: Ms,
@@ -75,6 +78,7 @@ pub(super) struct Teller<'a> {
     wanted: &'a Wanted,
     say: &'a Say,
     counts: Counts,
+    flapping: Flapping,
     /// Why the last look, or the last report, has failed.
     trouble: String,
     unwritten: String,
@@ -86,6 +90,7 @@ impl<'a> Teller<'a> {
             wanted,
             say,
             counts: Counts::default(),
+            flapping: Flapping::default(),
             trouble: String::new(),
             unwritten: String::new(),
         }
@@ -95,8 +100,8 @@ impl<'a> Teller<'a> {
     pub(super) fn ends_later(&self) {
         let max_wait = humantime::format_duration(self.wanted.max_wait);
         self.say.result(&format!(
-            "nobody listens: keep ends when the service does, and has those who wait, after --max-wait {max_wait} at the \
-             latest; another signal ends it at once, and resets them"
+            "nobody listens: keep ends once the service listens, and those who wait are handed over, or when nobody has \
+             listened for {max_wait} (--max-wait); another signal ends it at once, and resets them"
         ));
     }
 
@@ -104,13 +109,22 @@ impl<'a> Teller<'a> {
         for warning in &told.warnings {
             self.say.warning(warning);
         }
+        let now = Instant::now();
+        let together = self.flapping.due(now);
+        self.tell_together(together);
         for ended in &told.ended {
             let message = ended.gap.words(&ended.end);
-            match ended.gap.is_trouble(&ended.end) {
-                true => self.say.warning(&message),
-                false => self.say.result(&message),
+            let is_trouble = ended.gap.is_trouble(&ended.end);
+            match self.flapping.add(&ended.gap, &ended.end, now) {
+                Lines::Own => self.line(&message, is_trouble),
+                Lines::LastOwn => {
+                    let every = humantime::format_duration(TOGETHER_FOR);
+                    let more = format!("{message}; further gaps are told together, every {every}");
+                    self.line(&more, is_trouble);
+                }
+                Lines::None => (),
             }
-            // After a stop, nobody has wished it to be bridged.
+            // After a stop, the service was not to come back.
             if !matches!(ended.end, End::Stopped(..)) {
                 ended.gap.count(&mut self.counts);
             }
@@ -121,6 +135,25 @@ impl<'a> Teller<'a> {
         if !told.ended.is_empty() {
             // Without it, status tells less.
             let _ = counted::write(&self.counts, &self.wanted.run);
+        }
+    }
+
+    /// Tells what has not been told.
+    pub(super) fn end(mut self) {
+        let together = self.flapping.end();
+        self.tell_together(together);
+    }
+
+    fn tell_together(&self, together: Option<Together>) {
+        if let Some(together) = together {
+            self.line(&together.words(), together.is_trouble());
+        }
+    }
+
+    fn line(&self, message: &str, is_trouble: bool) {
+        match is_trouble {
+            true => self.say.warning(message),
+            false => self.say.result(message),
         }
     }
 
@@ -166,8 +199,9 @@ fn line(ended: &Ended, message: &str, run: &str) -> serde_json::Result<Vec<u8>> 
         gap_ms: gap.took.into(),
         listener_gap_ms: gap.unserved.into(),
         parked: gap.waited,
-        handed_over: gap.waited - gap.reset,
+        handed_over: gap.handed_over(),
         reset: gap.reset,
+        left: gap.left,
         no_room: gap.no_room,
         unmoved: gap.unmoved,
         longest_ms: gap.longest.into(),

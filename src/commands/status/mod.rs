@@ -102,7 +102,7 @@ struct Entry {
     kept: Option<KeptRow>,
 }
 
-/// What a keep has bridged so far.
+/// The gaps that a keep has seen so far.
 #[derive(Debug, Serialize)]
 struct KeptRow {
     /// Those that the keep has, also where nobody listens.

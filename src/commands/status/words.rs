@@ -59,10 +59,7 @@ impl Entry {
             self.since.as_ref().map(|since| self.since_words(since)),
         );
         line("how", self.how());
-        line(
-            "bridged",
-            self.kept.as_ref().map(|kept| kept.counts.words()),
-        );
+        line("so far", self.kept.as_ref().map(|kept| kept.counts.words()));
         line("narrowed", Some(self.narrowed.clone()));
         line("opens", self.opens());
         text
@@ -89,12 +86,15 @@ impl Entry {
         let (standing, to) = self.action_words();
         match (self.state, self.stale) {
             (Position::Kept, Some(true)) => format!(
-                "{ports} is kept by a keep that is dead: its guard hands over once to the service when that \
-                 listens; start keep again ({})",
-                self.clear_words()
+                "{ports} is kept by a keep that is dead: its guard goes on in its place, for --max-wait at most; start keep \
+                 again ({})",
+                match self.stranded {
+                    0 => "syngate clear ends that now".to_owned(),
+                    _ => self.clear_words(),
+                }
             ),
             (Position::Kept, _) if self.waiting.is_none() => {
-                format!("{ports} is to be kept: nobody listens now, or a run works there")
+                format!("{ports} is not kept yet: nobody listens, or a run works there")
             }
             (Position::Kept, _) => {
                 format!("{ports} is kept: new connections wait only while nobody listens")

@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::libc;
 use rustix::net::listen;
@@ -69,11 +69,12 @@ pub(crate) fn movable(listener: &Listener, there: &Sample) -> Result<OwnedFd> {
     let copy = of(listener, &there.holders)?;
     match obstacle(there.keyed.contains(&listener.id), &copy) {
         None => Ok(copy),
-        Some(why) => bail!(
-            "connections to the listener on {} can't wait elsewhere: {why}",
-            listener.shown()
-        ),
+        Some(why) => Err(unmovable(&listener.shown(), why)),
     }
+}
+
+pub(crate) fn unmovable(listener: &str, why: &str) -> Error {
+    anyhow!("connections to the listener on {listener} can't wait elsewhere: {why}")
 }
 
 fn copy_from(pid: i32, holder: &Holder, listener: &Listener) -> Result<OwnedFd> {

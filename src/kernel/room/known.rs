@@ -3,11 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 
+use anyhow::{Context, Result, ensure};
 use nix::unistd::geteuid;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::orders::{NAME, Orders};
+use super::orders::{File, NAME, Orders};
 use crate::kernel::sockets::Listener;
 use crate::kernel::sockets::holders::processes;
 
@@ -35,6 +38,23 @@ impl RoomGuard {
         let words: Vec<&str> = line.strip_suffix('\0')?.split('\0').skip(1).collect();
         let orders = Orders::parse(&words)?;
         Some(RoomGuard { pid, orders })
+    }
+
+    /// Copies of the files that it has (pidfd_getfd(2)).
+    ///
+    /// # Errors
+    /// It has ended, or this process may not copy from it (CAP_SYS_PTRACE).
+    pub(crate) fn files(&self) -> Result<Vec<(File, OwnedFd)>> {
+        let process = Pid::from_raw(self.pid).context("no such process")?;
+        let pidfd = pidfd_open(process, PidfdFlags::empty())?;
+        ensure!(
+            RoomGuard::at(self.pid).as_ref() == Some(self),
+            "it has ended"
+        );
+        let copy = |(kind, file): &(File, RawFd)| {
+            Ok((*kind, pidfd_getfd(&pidfd, *file, PidfdGetfdFlags::empty())?))
+        };
+        self.orders.files.iter().map(copy).collect()
     }
 
     /// Whether its run gates ports of this process's network namespace. `None`: that can't be seen.

@@ -18,7 +18,7 @@ pub(crate) mod releases;
 pub(crate) mod reuseport;
 pub(crate) mod shelf;
 pub(crate) mod socket;
-mod unlike;
+pub(crate) mod unlike;
 pub(crate) mod wake;
 
 pub(crate) use self::own_program::{are_seen as programs_are_seen, has_own_program};

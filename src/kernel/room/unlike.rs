@@ -13,6 +13,10 @@ const TCP_AO_INFO: libc::c_int = 40;
 /// The length of struct tcp_ao_info_opt, linux/tcp.h.
 const AO_INFO_LENGTH: usize = 48;
 
+/// A program of the service's.
+pub(crate) const OWN_PROGRAM: &str = "a program of its own chooses among its listeners (SO_ATTACH_REUSEPORT_CBPF or \
+                                      _EBPF), which a room's would replace for good";
+
 /// What it is, of a listener with or without keys of TCP-MD5 and a copy of its descriptor.
 pub(super) fn obstacle(keyed: bool, copy: &impl AsFd) -> Option<&'static str> {
     let copy = copy.as_fd();
@@ -27,10 +31,7 @@ pub(super) fn obstacle(keyed: bool, copy: &impl AsFd) -> Option<&'static str> {
         return Some("it has a filter (SO_ATTACH_FILTER)");
     }
     if has_own_program(&copy) == Some(true) {
-        return Some(
-            "a program of its own chooses among its listeners (SO_ATTACH_REUSEPORT_CBPF or _EBPF), which a room's \
-             would replace for good",
-        );
+        return Some(OWN_PROGRAM);
     }
     None
 }

@@ -111,6 +111,15 @@ impl Sockets {
         self.connections(UNFINISHED, |row| Some(row.connection()))
     }
 
+    /// Connections that no process has accepted, and that their clients have not closed.
+    ///
+    /// # Errors
+    /// The kernel does not list its sockets.
+    pub(crate) fn unaccepted(&mut self) -> Result<Vec<Connection>> {
+        let waits = |row: &SocketRow| (row.inode == 0).then(|| row.connection());
+        self.connections(1 << ESTABLISHED, waits)
+    }
+
     /// Those of these listeners that are open: rooms, which looks do not show.
     ///
     /// # Errors

@@ -7,6 +7,9 @@
 //! BPF_CGROUP_INET_SOCK_RELEASE notes. The first socket that is bound to a free place gets SO_REUSEPORT. Others are
 //! refused with EADDRINUSE, also if they set the option: the kernel would let them in, since the service has it.
 //!
+//! A service may begin to set the option itself, as nginx does in a reload with `reuseport` added: its new sockets are
+//! bound beside the old one. With `--unit` processes of the unit are let in, which its control group tells.
+//!
 //! Two things could keep the service itself out. Rooms are bound to the same place, and set the option, so the hook
 //! tells them apart by that. And a copy of a listener keeps its place taken while its process is dead. So a keep says
 //! in a map whether it has copies (`Lent::set_busy`), and then the hook lets the next socket have the place.
@@ -26,7 +29,8 @@ use anyhow::{Context, Result};
 use nix::libc;
 
 use super::first_comer_programs::{
-    Maps, PLACE_SIZE, PLACE_USER, SOCKET_SHARES, SOCKET_SIZE, note_release, share_with_first,
+    Maps, PLACE_GROUP, PLACE_SHARED, PLACE_SIZE, PLACE_USER, SOCKET_SHARES, SOCKET_SIZE,
+    note_release, share_with_first,
 };
 use super::on_ports_programs::Inner;
 use crate::kernel::bpf::{Kind, Map, MapKind, Program};
@@ -121,17 +125,36 @@ impl Lent {
         ])
     }
 
-    /// The socket with that cookie has the place. The caller has a copy of it: it must not be closed yet.
+    /// The socket with that cookie has the place. The caller has a copy of it: it must not be closed yet. `unit`: the
+    /// control group whose processes may bind sockets there that set SO_REUSEPORT themselves.
     ///
     /// # Errors
     /// There are too many.
-    pub(crate) fn lend(&self, place: &Place, cookie: u64) -> Result<()> {
+    pub(crate) fn lend(&self, place: &Place, cookie: u64, unit: Option<u64>) -> Result<()> {
+        self.give(place, cookie, false, unit)
+    }
+
+    /// The same with one that has set SO_REUSEPORT itself: the kernel decides who may bind beside it.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(crate) fn claim(&self, place: &Place, cookie: u64, unit: Option<u64>) -> Result<()> {
+        self.give(place, cookie, true, unit)
+    }
+
+    fn give(&self, place: &Place, cookie: u64, shares: bool, unit: Option<u64>) -> Result<()> {
         let key = key(place);
         let mut socket = [0; SOCKET_SIZE];
         socket[..KEY_SIZE].copy_from_slice(&key);
+        let shares = u32::from(shares).to_ne_bytes();
+        socket[SOCKET_SHARES..SOCKET_SHARES + 4].copy_from_slice(&shares);
         let mut value = [0; PLACE_SIZE];
         value[..PLACE_USER].copy_from_slice(&cookie.to_ne_bytes());
-        value[PLACE_USER..PLACE_USER + 4].copy_from_slice(&place.uid.to_ne_bytes());
+        value[PLACE_USER..PLACE_SHARED].copy_from_slice(&place.uid.to_ne_bytes());
+        if let Some(group) = unit {
+            value[PLACE_SHARED..PLACE_GROUP].copy_from_slice(&1u32.to_ne_bytes());
+            value[PLACE_GROUP..].copy_from_slice(&group.to_ne_bytes());
+        }
         let put = self.sockets.put(cookie.to_ne_bytes(), socket);
         let put = put.and_then(|()| match &self.places {
             Some(places) => places.put(key, value),
@@ -203,6 +226,7 @@ fn key(place: &Place) -> [u8; KEY_SIZE] {
 mod tests {
     use std::net::SocketAddr;
     use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
 
     use nix::errno::Errno;
     use nix::sys::socket::{
@@ -212,7 +236,7 @@ mod tests {
     use nix::unistd::geteuid;
 
     use super::*;
-    use crate::kernel::control_group::open_root;
+    use crate::kernel::control_group::{self, open_root};
     use crate::kernel::instructions::Helper;
     use crate::kernel::instructions::Instruction::{
         Add, Call, Copy, Exit, Set, SetMap, StoreValue,
@@ -237,8 +261,8 @@ mod tests {
     fn the_kernel_takes_the_programs_and_the_maps() {
         let lent = Lent::new().unwrap();
         assert_eq!(lent.programs(1).unwrap().len(), 3);
-        lent.lend(&place("10.0.0.1"), 7).unwrap();
-        lent.lend(&place("::1"), 8).unwrap();
+        lent.lend(&place("10.0.0.1"), 7, None).unwrap();
+        lent.lend(&place("::1"), 8, None).unwrap();
         lent.forget(&place("::1"));
         assert!(lent.has(7) && lent.has(8) && !lent.has(9));
         let other = Lent::adopt(lent.as_fd().try_clone_to_owned().unwrap()).unwrap();
@@ -292,7 +316,7 @@ mod tests {
             let _links = programs.map(|(kind, program)| program.link(kind, root.as_fd()).unwrap());
 
             let cookie = |socket: &OwnedFd| copy::cookie(socket).unwrap();
-            lent.lend(&place, cookie(&first)).unwrap();
+            lent.lend(&place, cookie(&first), None).unwrap();
             copy::set_shares_port(&first, true).unwrap();
             let refused = |shares| bound(to, shares).unwrap_err();
             assert_eq!(refused(false), Errno::EADDRINUSE);
@@ -301,6 +325,17 @@ mod tests {
                 Errno::EADDRINUSE,
                 "the kernel would let it in"
             );
+
+            let here = control_group::own().unwrap().metadata().unwrap().ino();
+            let elsewhere = here + 1;
+            lent.lend(&place, cookie(&first), Some(elsewhere)).unwrap();
+            assert_eq!(refused(true), Errno::EADDRINUSE, "of another unit");
+            lent.lend(&place, cookie(&first), Some(here)).unwrap();
+            let (beside, _) = bound(to, true).expect("of the same unit");
+            assert!(!lent.has(cookie(&beside)), "it had the option");
+            assert_eq!(refused(false), Errno::EADDRINUSE, "the kernel decides");
+            drop(beside);
+            lent.lend(&place, cookie(&first), None).unwrap();
 
             lent.set_busy(true);
             let (room, _) = bound(to, true).unwrap();

@@ -8,7 +8,7 @@ use super::on_ports_programs::{
 };
 use crate::kernel::instructions::Instruction::{
     Add, Call, CompareExchange, Copy, Exit, Here, Jump, JumpIfEqual, JumpUnlessEqual,
-    JumpUnlessSame, Load, Set, SetMap, Store, StoreValue, StoreWide,
+    JumpUnlessSame, Load, LoadWide, Set, SetMap, Store, StoreValue, StoreWide,
 };
 use crate::kernel::instructions::Register::{R0, R1, R2, R3, R4, R6, R7, R8, Stack};
 use crate::kernel::instructions::{Helper, Instruction, Label};
@@ -26,9 +26,12 @@ pub(super) struct Maps {
     pub busy: i32,
 }
 
-/// Of a place: the cookie of the socket that has it, or 0, then the user of the service.
-pub(super) const PLACE_SIZE: usize = 16;
+/// Of a place: the cookie of the socket that has it, or 0; the user of the service; whether processes of one control group
+/// may share it, and the control group of the process that has bound the socket.
+pub(super) const PLACE_SIZE: usize = 24;
 pub(super) const PLACE_USER: usize = 8;
+pub(super) const PLACE_SHARED: usize = 12;
+pub(super) const PLACE_GROUP: usize = 16;
 /// Of a socket: the key of its place, and whether it has set SO_REUSEPORT itself.
 pub(super) const SOCKET_SIZE: usize = 32;
 pub(super) const SOCKET_SHARES: usize = 24;
@@ -58,10 +61,12 @@ const FORGET: Label = 3;
 const OTHERS: Label = 4;
 const CALM: Label = 5;
 const INNER: Label = 6;
+const REFUSED: Label = 7;
 
 /// A socket of TCP that the service's user binds to a place, in the network namespace with this cookie, gets
 /// SO_REUSEPORT, and has the place from then on, if no other one has it. Another one is refused, as it would be
-/// if the socket there did not have the option. Not so while syngate is busy: what has the place may be just a copy.
+/// if the socket there did not have the option. Not so while syngate is busy: what has the place may be just a copy. Nor
+/// where the place may be shared, by a process of the same control group: a service may begin to set the option itself.
 pub(super) fn share_with_first(
     family: Family,
     netns: u64,
@@ -91,7 +96,11 @@ pub(super) fn share_with_first(
         StoreWide(Stack, OTHER, R0),
     ]);
     program.extend(refuse_if_lent(maps));
-    program.push(Here(CLAIMED));
+    program.extend([
+        Here(CLAIMED),
+        Call(Helper::ControlGroupId),
+        StoreWide(R7, PLACE_GROUP as i16, R0),
+    ]);
     program.extend(note_socket(maps.sockets));
     program.push(Here(SHARE));
     program.push(StoreValue(Stack, OPTION, 1));
@@ -206,6 +215,13 @@ fn refuse_if_lent(maps: Maps) -> Vec<Instruction> {
         JumpIfEqual(R0, 0, DONE),
         Load(R2, R0, SOCKET_SHARES as i16),
         JumpUnlessEqual(R2, 0, DONE),
+        Load(R2, R7, PLACE_SHARED as i16),
+        JumpIfEqual(R2, 0, REFUSED),
+        Call(Helper::ControlGroupId),
+        LoadWide(R2, R7, PLACE_GROUP as i16),
+        JumpUnlessSame(R0, R2, REFUSED),
+        Jump(DONE),
+        Here(REFUSED),
         Set(R1, -libc::EADDRINUSE),
         Call(Helper::SetReturnValue),
         Set(R0, REFUSE),

@@ -1,4 +1,4 @@
-//! Whether a service has left a place for another one on the same port. Those who wait can't be moved there, and rooms
+//! For `syngate keep`: whether a service has left a place for another one on the same port. Those who wait can't be moved there, and rooms
 //! would keep clients from a listener that gets them otherwise. Pure.
 
 use std::collections::BTreeMap;
@@ -17,11 +17,11 @@ pub(crate) const KNOWN_FOR: Duration = Duration::from_secs(600);
 
 /// Where somebody listened on kept ports before nobody of the service did, when that was seen, and the control group.
 #[derive(Debug, Default)]
-pub(super) struct Before(BTreeMap<Place, (Instant, Option<u64>)>);
+pub(crate) struct Before(BTreeMap<Place, (Instant, Option<u64>)>);
 
 /// A listener that the service may have left a place for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Elsewhere {
+pub(crate) struct Elsewhere {
     pub place: Place,
     /// It gets the connections to the place if no room does.
     pub covers: bool,
@@ -29,7 +29,7 @@ pub(super) struct Elsewhere {
 
 impl Before {
     /// These listen while no service on their ports is missed.
-    pub(super) fn note<'a>(&mut self, listeners: impl Iterator<Item = &'a Listener>, now: Instant) {
+    pub(crate) fn note<'a>(&mut self, listeners: impl Iterator<Item = &'a Listener>, now: Instant) {
         let seen = listeners.map(|l| (Place::of(l), (now, l.cgroup)));
         self.0.extend(seen);
         let is_known = |at: Instant| now.duration_since(at) < KNOWN_FOR;
@@ -38,7 +38,7 @@ impl Before {
 
     /// Where the service may be that has left the place: where connections to it go, or on an address that is new.
     /// `control_group`: that of the listener which the place had.
-    pub(super) fn gone_to(
+    pub(crate) fn gone_to(
         &self,
         place: &Place,
         control_group: Option<u64>,
@@ -72,14 +72,14 @@ impl Before {
 }
 
 /// Who gets new connections to the place if no room does.
-pub(super) fn who_gets<'a>(place: &Place, listeners: &'a [Listener]) -> Option<&'a Listener> {
+pub(crate) fn who_gets<'a>(place: &Place, listeners: &'a [Listener]) -> Option<&'a Listener> {
     let mut listeners = listeners.iter();
     listeners.find(|l| !place.is_of(l) && place.is_covered_by(l))
 }
 
 /// What the looks in one gap have shown of it.
 #[derive(Debug, Default)]
-pub(super) struct Leaves {
+pub(crate) struct Leaves {
     /// Since when.
     to: Option<(Instant, Elsewhere)>,
     /// A look has shown nobody who gets the connections.
@@ -89,7 +89,7 @@ pub(super) struct Leaves {
 }
 
 impl Leaves {
-    pub(super) fn see(&mut self, to: Option<Elsewhere>, now: Instant) {
+    pub(crate) fn see(&mut self, to: Option<Elsewhere>, now: Instant) {
         self.was_bare |= to.as_ref().is_none_or(|to| !to.covers);
         let before = self.to.take();
         let same = before.filter(|(_, before)| Some(before) == to.as_ref());
@@ -97,12 +97,12 @@ impl Leaves {
     }
 
     /// Whether the rooms keep new connections from a listener that has come: those too would be reset later.
-    pub(super) fn note_in_the_way(&mut self, in_the_way: bool) {
+    pub(crate) fn note_in_the_way(&mut self, in_the_way: bool) {
         self.in_the_way = in_the_way;
     }
 
     /// Where the service is, once it is not likely to come back on its own place.
-    pub(super) fn is_over(&self, now: Instant) -> Option<&Elsewhere> {
+    pub(crate) fn is_over(&self, now: Instant) -> Option<&Elsewhere> {
         let (since, to) = self.to.as_ref()?;
         let within = match (self.in_the_way, to.covers && !self.was_bare) {
             (true, _) => Duration::ZERO,
