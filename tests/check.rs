@@ -676,11 +676,14 @@ fn the_page_is_narrow_and_has_its_sections() {
     let sections = page
         .lines()
         .filter(|line| !line.starts_with(' ') && !line.is_empty());
-    let answer = "yes: --port 80-81 --syn auto does it by park (clients are connected at once, and wait for their";
-    assert_eq!(
-        sections.collect::<Vec<_>>(),
-        [answer, "this host", "the service", "what follows"]
-    );
+    let sections: Vec<&str> = sections.collect();
+    let [answer, sections @ ..] = &sections[..] else {
+        panic!("{page}");
+    };
+    // By which action depends on the kernel.
+    let yes = "yes: --port 80-81 --syn auto does it by ";
+    assert!(answer.starts_with(yes), "{page}");
+    assert_eq!(sections, ["this host", "the service", "what follows"]);
     for line in page.lines() {
         assert!(line.chars().count() <= 100, "{line}");
     }
@@ -715,12 +718,11 @@ fn a_closed_stdout_is_no_panic() {
         "{SYNGATE} check >&-; echo $?; {SYNGATE} check | head -1"
     ));
     let ran = ran.unwrap();
+    let answer = "0\nyes: a gate can be closed here, by --syn auto with ";
+    assert!(ran.stdout.starts_with(answer), "{ran:?}");
     assert_eq!(
-        (&*ran.stdout, &*ran.stderr),
-        (
-            "0\nyes: a gate can be closed here, by --syn auto with park (clients are connected at once, and wait for\n",
-            ""
-        ),
+        (ran.stdout.lines().count(), &*ran.stderr),
+        (2, ""),
         "{ran:?}"
     );
 }

@@ -318,7 +318,7 @@ fn check_shows_what_a_name_stands_for() {
     done(&ran);
     let form = "syngate --port 80 --syn auto --drain 2s -- service haproxy restart";
     let shown = format!("  - restart is:\n      {form}\n");
-    let answer = "yes: syngate restart haproxy gates 80 by park (";
+    let answer = "yes: syngate restart haproxy gates 80 by ";
     assert!(ran.stdout.starts_with(answer), "{ran:?}");
     let name = "\nthe name\n  - /etc/init.d/haproxy with /etc/syngate/";
     assert!(ran.stdout.contains(name), "{ran:?}");
