@@ -28,7 +28,8 @@
 //!    compares it with what the kernel lists.
 //!
 //! Tell its courses of events in `action/tests.rs`, its object in `contrib/schema/report.schema.json`, and
-//! its options in the man page: tests hold the documents to the command line.
+//! its options in man/syngate.8, and the rest in a section of man/syngate-actions.7: tests hold the documents to the
+//! command line.
 
 pub(crate) mod auto;
 pub(crate) mod contract;

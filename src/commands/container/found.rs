@@ -158,7 +158,7 @@ impl Found {
                 };
                 format!(
                     "{name} publishes no port{others} (looked at NetworkSettings.Ports in {engine} container inspect \
-                     {name}): what reaches its own address alone is gated within it, see nsenter in the manual"
+                     {name}): what reaches its own address alone is gated within it, see nsenter in man syngate-restart"
                 )
             }
         }
