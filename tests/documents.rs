@@ -879,11 +879,13 @@ fn assert_takes(page: &str, span: &str) {
     for flag in flags.filter(|word| word.starts_with('-') && *word != "--") {
         assert!(real.contains(flag), "{page}: `{span}`: there is no {flag}");
     }
-    if let [name, value, ..] = span.split([' ', '=']).collect::<Vec<_>>()[..]
-        && let Some(option) = options().iter().find(|o| o.names.iter().any(|n| n == name))
-        && !option.values.is_empty()
-        && value.chars().all(|c| c.is_ascii_lowercase())
-    {
+    let [name, value, ..] = span.split([' ', '=']).collect::<Vec<_>>()[..] else {
+        return;
+    };
+    let Some(option) = options().iter().find(|o| o.names.iter().any(|n| n == name)) else {
+        return;
+    };
+    if !option.values.is_empty() && value.chars().all(|c| c.is_ascii_lowercase()) {
         let exists = option.values.iter().any(|v| kind(v) == value);
         assert!(exists, "{page}: `{span}`: {name} does not take that");
     }

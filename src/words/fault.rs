@@ -10,13 +10,11 @@ pub(crate) fn is(fault: &str) -> bool {
 /// there for ever.
 pub(crate) fn before(task: &impl std::fmt::Debug) {
     #[cfg(debug_assertions)]
-    if let Ok(wanted) = std::env::var("SYNGATE_FAULT")
-        && let Some((fault, name)) = wanted.split_once(':')
-        && format!("{task:?}").starts_with(name)
-    {
-        match fault {
-            "panic" => panic!("as a bug would, before {task:?}"),
-            "hang" => loop {
+    if let Ok(wanted) = std::env::var("SYNGATE_FAULT") {
+        let here = |name: &str| format!("{task:?}").starts_with(name);
+        match wanted.split_once(':') {
+            Some(("panic", name)) if here(name) => panic!("as a bug would, before {task:?}"),
+            Some(("hang", name)) if here(name) => loop {
                 std::thread::park();
             },
             _ => (),

@@ -104,10 +104,10 @@ impl Action for HoldAction {
     fn meanwhile(&self) -> Meanwhile {
         let hold = Rc::downgrade(&self.hold);
         Meanwhile::new(move || {
-            if let Some(hold) = hold.upgrade()
-                && let Ok(mut hold) = hold.try_borrow_mut()
-            {
-                hold.read();
+            if let Some(hold) = hold.upgrade() {
+                if let Ok(mut hold) = hold.try_borrow_mut() {
+                    hold.read();
+                }
             }
         })
     }

@@ -85,10 +85,9 @@ impl Group {
         let mut gone = 0;
         let mut go: Vec<(&Room, usize)> = Vec::new();
         let mut open: Vec<&Room> = rooms.iter().filter(|room| room.listens()).collect();
-        if then == Then::StandBy
-            && let Some(spare) = open.iter().rposition(|room| room.waiting() == 0)
-        {
-            open.remove(spare);
+        if then == Then::StandBy {
+            let spare = open.iter().rposition(|room| room.waiting() == 0);
+            spare.map(|spare| open.remove(spare));
         }
         for room in &open {
             let (waiting, now) = (room.waiting(), Instant::now());

@@ -69,9 +69,7 @@ pub(crate) fn make(seen: &Seen, first: First, options: RoomOptions) -> Result<Ro
     // All of them have the option before the first room is bound: those on other addresses may be in its way.
     let mut filled = groups.iter().try_for_each(Group::lend_option);
     let mut groups = groups.into_iter();
-    while filled.is_ok()
-        && let Some(group) = groups.next()
-    {
+    while let Some(group) = filled.is_ok().then(|| groups.next()).flatten() {
         rooms.groups.push(group);
         let group = rooms.groups.last_mut().expect("it was just added");
         filled = fill(group, count, seen, &within).or_else(|error| rooms.leave_last_alone(error));

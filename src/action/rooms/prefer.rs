@@ -88,11 +88,11 @@ impl Group {
         preferred.take_in(there);
         let mut cookies = there.iter().map(|(_, listener)| listener.id.cookie);
         let known = cookies.any(|cookie| preferred.taken.contains(&cookie));
-        if self.needs_program_back()
-            && let Some(preferred) = &mut self.preferred
-        {
-            // What the group's program knows is not what syngate's knew.
-            preferred.known = (0, 0..0);
+        if self.needs_program_back() {
+            if let Some(preferred) = &mut self.preferred {
+                // What the group's program knows is not what syngate's knew.
+                preferred.known = (0, 0..0);
+            }
         }
         self.choose_anew()?;
         ensure!(known, "no listener");

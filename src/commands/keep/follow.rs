@@ -207,9 +207,10 @@ impl Kept<'_> {
         };
         let why = refused.why.clone();
         let before = self.refused.insert(place.clone(), refused);
-        if before.is_none_or(|before| before.why != why)
-            && let Some(Last(is_last)) = self.refusals.allows(Instant::now())
-        {
+        if before.is_some_and(|before| before.why == why) {
+            return;
+        }
+        if let Some(Last(is_last)) = self.refusals.allows(Instant::now()) {
             let quiet = humantime::format_duration(QUIET_FOR);
             let more = match is_last {
                 true => format!("; other addresses that are not kept are told after {quiet} only"),

@@ -90,10 +90,10 @@ impl Disguised {
 impl Drop for Disguised {
     fn drop(&mut self) {
         // If this fails, the kernel or the watchdog removes them.
-        if self.tables.delete_all(&table_name(&self.id)).is_ok()
-            && let Some(watchdog) = self.watchdog.take()
-        {
-            watchdog.dismiss();
+        if self.tables.delete_all(&table_name(&self.id)).is_ok() {
+            if let Some(watchdog) = self.watchdog.take() {
+                watchdog.dismiss();
+            }
         }
     }
 }

@@ -132,9 +132,8 @@ pub(super) fn inherit(from: BorrowedFd, to: BorrowedFd, v6: bool) {
 /// TCP_MAXSEG reads as the size in use where none was set, and can't be set to that everywhere.
 fn inherit_segment_size(from: BorrowedFd, to: BorrowedFd) {
     let size = |socket: &BorrowedFd| number(socket, libc::IPPROTO_TCP, libc::TCP_MAXSEG).ok();
-    if size(&from) != size(&to)
-        && let Some(wanted) = size(&from)
-    {
+    let theirs = size(&from);
+    if let Some(wanted) = theirs.filter(|_| theirs != size(&to)) {
         let _ = set_number(&to, libc::IPPROTO_TCP, libc::TCP_MAXSEG, wanted);
     }
 }

@@ -110,13 +110,10 @@ impl Lock {
         .is_ok();
         let file = self.file.metadata().ok().map(|file| id_of(&file));
         let living = || self.roll().is_ok_and(|roll| roll.living.is_empty());
-        if alone
-            && file == lock_file(self.of)
-            && living()
-            && !needed()
-            && let Ok(name) = file_name(self.of)
-        {
-            let _ = std::fs::remove_file(directory_in_use().join(name));
+        if alone && file == lock_file(self.of) && living() && !needed() {
+            if let Ok(name) = file_name(self.of) {
+                let _ = std::fs::remove_file(directory_in_use().join(name));
+            }
         }
     }
 

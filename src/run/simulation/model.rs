@@ -365,9 +365,8 @@ impl Model {
                 break;
             };
             self.now = at.max(self.now);
-            if next == Some(at)
-                && let Some((_, happening)) = self.timeline.pop_first()
-            {
+            if next == Some(at) {
+                let (_, happening) = self.timeline.pop_first().expect("it is next");
                 self.happen(happening);
             }
             self.note_fates();

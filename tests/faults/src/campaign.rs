@@ -121,9 +121,8 @@ impl Campaign {
             trials.retain(|trial| !done.contains(trial));
             say(&format!("{scene}: {} trials", trials.len()))?;
             let mut turns = Turns::new(trials, Trial::is_slow);
-            while until.is_none_or(|until| Instant::now() < until)
-                && let Some(trial) = turns.next()
-            {
+            let in_time = || until.is_none_or(|until| Instant::now() < until);
+            while let Some(trial) = in_time().then(|| turns.next()).flatten() {
                 let began = Instant::now();
                 violations += self.try_out(&mut stage, &trial)?;
                 turns.took(began.elapsed());

@@ -57,9 +57,7 @@ mod tests {
         let mut turns = Turns::new(all, |n| *n < 0);
         let mut came = Vec::new();
         let mut time = 0;
-        while time < seconds
-            && let Some(next) = turns.next()
-        {
+        while let Some(next) = (time < seconds).then(|| turns.next()).flatten() {
             let took = if next < 0 { 6 } else { 1 };
             turns.took(Duration::from_secs(took));
             time += took;

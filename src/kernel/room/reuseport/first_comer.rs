@@ -172,10 +172,11 @@ impl Lent {
 
     /// The place is free, if that socket has it: the next one that is bound there has it then. The option stays.
     pub(crate) fn free(&self, place: &Place, owner: u64) {
-        if let Some(places) = &self.places
-            && let Some(mut value) = places.get(key(place))
-            && get(&value, 0).map(u64::from_ne_bytes) == Some(owner)
-        {
+        let Some(places) = &self.places else {
+            return;
+        };
+        let theirs = |value: &Vec<u8>| get(value, 0).map(u64::from_ne_bytes) == Some(owner);
+        if let Some(mut value) = places.get(key(place)).filter(theirs) {
             value[..PLACE_USER].fill(0);
             // Else the socket keeps it.
             let _ = places.put(key(place), value);

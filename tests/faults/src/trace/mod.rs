@@ -370,9 +370,8 @@ impl<'a> Tracer<'a> {
             return;
         }
         self.begun |= pid == self.main;
-        if pid != self.main
-            && let Some(process) = self.processes.get_mut(&pid)
-        {
+        let process = self.processes.get_mut(&pid);
+        if let Some(process) = process.filter(|_| pid != self.main) {
             process.name = memory::first_argument(pid);
             if process
                 .within
