@@ -1,3 +1,5 @@
+# make             builds target/release/syngate; it installs nothing, and tells what is missing
+# make setup       installs what the build needs, on Debian and Ubuntu
 # make demo        two hosts, haproxy, a load: bare, folk recipe, drop, hold, side by side
 # make test        everything that CI runs: each case once
 # make test-all    each case in each way: root, rootless, every backend
@@ -39,18 +41,19 @@ BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev pkg-config
 DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
 TEST_PACKAGES := bash-completion binutils bsdutils busybox-static cron curl dpkg-dev ethtool fonts-dejavu-core fish groff-base gunicorn keepalived libcap2-bin logrotate man-db mandoc netavark nginx-light nodejs openssh-client openssh-server openssl podman postgresql procps prometheus python3 python3-apt python3-matplotlib python3-venv redis-server runc shellcheck strace systemd time valgrind zsh
 BENCH_PACKAGES := fonts-dejavu-core gunicorn nginx-light nodejs openssh-server postgresql procps python3-matplotlib redis-server systemd time
-DEB_PACKAGES := debhelper git
+DEB_PACKAGES := build-essential debhelper git
 DEB_TEST_PACKAGES := debootstrap lintian util-linux
 FUZZ_PACKAGES := g++ git
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
 .PHONY: all demo kill-rooms kill-keep faults faults-kernels faults-render soak soak-keep fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
-  build-packages demo-packages test-packages
+  setup demo-packages test-packages
 
-all: build-packages
+all:
+	@CARGO=$(CARGO) tests/ci/needs
 	$(CARGO) build --release
 
-build-packages:
+setup:
 	@tests/ci/install-packages $(BUILD_PACKAGES)
 
 demo-packages:
