@@ -23,6 +23,7 @@
 # make deny        licences, sources and duplicates of the crates; see deny.toml. make lint tells when
 #                  it has to be run again
 # make simulate    whole runs on a model of the machine, a million seeds; SEEDS=; goes on where it was
+# make oldest-rust  whether it builds with the oldest Rust that Cargo.toml names
 # make completions  writes contrib/completions anew, when options have changed
 # make figures     what it costs to hold SYNs, with the optimised build
 # make install     honours DESTDIR and PREFIX
@@ -46,7 +47,7 @@ DEB_TEST_PACKAGES := debootstrap lintian util-linux
 FUZZ_PACKAGES := g++ git
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo kill-rooms kill-keep faults faults-kernels faults-render soak soak-keep fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint install uninstall deb test-deb dist clean \
+.PHONY: all demo kill-rooms kill-keep faults faults-kernels faults-render soak soak-keep fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint oldest-rust install uninstall deb test-deb dist clean \
   setup demo-packages test-packages
 
 all:
@@ -300,6 +301,11 @@ lint:
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	tests/ci/deny --passed
+
+# Debian's, unpacked into target/rust and never installed.
+oldest-rust:
+	@tests/ci/install-packages $(BUILD_PACKAGES)
+	tests/ci/oldest-rust
 
 MAN = $(DESTDIR)$(PREFIX)/share/man
 

@@ -77,9 +77,8 @@ pub(crate) fn other_users(before: &[Listener], now: &[Listener]) -> Vec<(String,
     for old in before {
         let has = |new: &&Listener| families(old).any(|family| new.covers(old, family));
         let users: Vec<u32> = now.iter().filter(has).map(|new| new.uid).collect();
-        if let Some(user) = users.first()
-            && !users.contains(&old.uid)
-        {
+        let user = users.first().filter(|_| !users.contains(&old.uid));
+        if let Some(user) = user {
             taken.push((old.shown(), old.uid, *user));
         }
     }

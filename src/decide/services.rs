@@ -72,9 +72,7 @@ impl<K: Hash + Eq> Sets<K> {
 /// taken. On another address it is that of a service of the same user: of the one that misses an
 /// address, or of the only one. What is left is nobody's.
 pub(crate) fn shares(services: &[&[Listener]], now: &[Listener]) -> Vec<Vec<Listener>> {
-    if let [none] = services
-        && none.is_empty()
-    {
+    if services == [[]] {
         return vec![now.to_vec()];
     }
     let mut shares = vec![Vec::new(); services.len()];

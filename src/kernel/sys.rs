@@ -400,7 +400,13 @@ pub(crate) fn joins_received(name: &str) -> bool {
     request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
     // SAFETY: the name is NUL-terminated, since it is shorter than its place, which was zeroed;
     // `value` outlives the call, and is as long as ETHTOOL_GFLAGS writes.
-    let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as libc::Ioctl, &mut request) };
+    let asked = unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCETHTOOL as libc::Ioctl,
+            &mut request,
+        )
+    };
     asked == 0 && value[1] & ETH_FLAG_LRO != 0
 }
 

@@ -24,12 +24,12 @@ mod tests {
 
     #[test]
     fn the_line_of_a_process() {
-        let own = std::process::id().cast_signed();
+        let own = std::process::id() as i32;
         let mut child = std::process::Command::new("sleep")
             .arg("5")
             .spawn()
             .unwrap();
-        let pid = child.id().cast_signed();
+        let pid = child.id() as i32;
         assert!(descends_from(pid, own) && descends_from(own, own));
         assert!(!descends_from(own, pid));
         child.kill().unwrap();

@@ -203,10 +203,10 @@ impl Child {
 
     pub(crate) fn signal(&self, signal: i32) {
         // The pid is the child's for as long as nobody has waited for it.
-        if let Ok(signal) = Signal::try_from(signal)
-            && !self.over.get()
-        {
-            let _ = kill(self.pid, signal);
+        if let Ok(signal) = Signal::try_from(signal) {
+            if !self.over.get() {
+                let _ = kill(self.pid, signal);
+            }
         }
     }
 

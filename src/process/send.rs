@@ -35,7 +35,7 @@ mod tests {
 
     fn sleeper() -> (Child, i32) {
         let child = Command::new("sleep").arg("60").spawn().unwrap();
-        let pid = child.id().cast_signed();
+        let pid = child.id() as i32;
         (child, pid)
     }
 

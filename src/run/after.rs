@@ -230,9 +230,8 @@ impl Run<'_> {
         let facts = &state.facts;
         let plan = self.plan;
         let bridged = self.action.bridges_gaps();
-        if let (count @ 1.., ports) = state.unaccepted()
-            && !bridged
-        {
+        let (count, ports) = state.unaccepted();
+        if count > 0 && !bridged {
             self.warn(format!(
                 "{} to be accepted on {} when a listener was seen for the last time before its end: the \
                  kernel resets connections that nobody has accepted",

@@ -381,10 +381,10 @@ impl<'a> Run<'a> {
     fn tell_what_is_waited_for(&mut self, state: &State) {
         let say = self.say;
         // Once: the user who sent the signal reads why the run goes on.
-        if let Some(why) = state.in_spite_of_a_signal()
-            && !std::mem::replace(&mut self.told.linger, true)
-        {
-            say.result(&why);
+        if let Some(why) = state.in_spite_of_a_signal() {
+            if !std::mem::replace(&mut self.told.linger, true) {
+                say.result(&why);
+            }
         }
         let Some(what) = state.waiting_for() else {
             say.done_waiting();

@@ -35,9 +35,8 @@ pub(super) fn refusal(refused: Refused) -> Ending {
 /// that is slow or blocks.
 pub(super) fn tell(ending: &Ending, args: &Args, plan: Option<&Plan>, say: &Say, record: &Record) {
     Signals::unblock();
-    if let Some(file) = &args.options.report_file
-        && ending.reason != "report_file"
-    {
+    let file = args.options.report_file.as_ref();
+    if let Some(file) = file.filter(|_| ending.reason != "report_file") {
         let report = Report::new(&args.command, ports(&args.options), plan, record, ending);
         write(&report, record, file, say);
     }

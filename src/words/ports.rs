@@ -157,10 +157,11 @@ fn parse_item(
         let port = number(item)?;
         return Ok(port..=port);
     }
-    if let Some((from, to)) = item.split_once('-')
-        && numeric(from)
-        && numeric(to)
-    {
+    let numbers = |separator| {
+        let two = item.split_once(separator);
+        two.filter(|(from, to)| numeric(from) && numeric(to))
+    };
+    if let Some((from, to)) = numbers('-') {
         let (from, to) = (number(from)?, number(to)?);
         if from > to {
             return Err(format!(
@@ -169,10 +170,7 @@ fn parse_item(
         }
         return Ok(from..=to);
     }
-    if let Some((from, to)) = item.split_once(':')
-        && numeric(from)
-        && numeric(to)
-    {
+    if let Some((from, to)) = numbers(':') {
         return Err(format!("'{item}': write a range as {from}-{to}"));
     }
     match service(item) {

@@ -222,9 +222,8 @@ impl Line {
         let mut first: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
         for (n, waiting) in self.waiting.iter_mut().enumerate() {
             waiting.pass_over_lost();
-            if let Some(held) = waiting.held.front()
-                && ports.contains(waiting.destination.port)
-            {
+            let held = waiting.held.front();
+            if let Some(held) = held.filter(|_| ports.contains(waiting.destination.port)) {
                 first.push(Reverse((held.arrived, n)));
             }
         }

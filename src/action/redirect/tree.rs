@@ -119,7 +119,7 @@ mod tests {
             .arg("60")
             .spawn()
             .unwrap();
-        let listed = process(child.id().cast_signed()).unwrap();
+        let listed = process(child.id() as i32).unwrap();
         let gone = OfProc {
             started: listed.started - 1,
             ..listed

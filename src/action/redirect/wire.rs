@@ -139,9 +139,8 @@ pub(super) fn tell(mut run: &UnixStream, news: News) {
 pub(crate) fn withstand(bytes: &[u8]) {
     for message in bytes.chunks_exact(size_of::<NewsBytes>()) {
         let message = message.try_into().expect("they are so long");
-        if let Some(news) = News::decode(message)
-            && !matches!(news, News::NotStarted(_))
-        {
+        let news = News::decode(message).filter(|news| !matches!(news, News::NotStarted(_)));
+        if let Some(news) = news {
             assert_eq!(news.encode(), message);
         }
     }

@@ -39,9 +39,8 @@ impl Rooms {
             let all_new = listeners.iter().all(|l| !old.contains(&l.id.cookie));
             let first = listeners.first().filter(|_| moved);
             let first = first.filter(|_| all_new || listeners.len() == 1 || calm);
-            if let Some(copy) = first.and_then(|l| again(|| copy::of(l, &there.holders)).ok())
-                && !group.sees_own_program(&copy)
-            {
+            let copy = first.and_then(|l| again(|| copy::of(l, &there.holders)).ok());
+            if let Some(copy) = copy.filter(|copy| !group.sees_own_program(copy)) {
                 let _ = leave_choice_to_kernel(copy.as_fd());
             }
             self.told.extend(group.replaced_words(self.keeps.is_some()));

@@ -192,9 +192,8 @@ pub(super) fn take_back_after(path: &Path) -> Result<()> {
 
 fn take_back_by(file: &File, path: &Path) -> Result<()> {
     // A run that was killed while it wrote had done nothing else.
-    if let Ok(left) = serde_json::from_str::<Left>(&io::read_to_string(file)?)
-        && left.boot == boot()
-    {
+    let left = serde_json::from_str::<Left>(&io::read_to_string(file)?).ok();
+    if let Some(left) = left.filter(|left| left.boot == boot()) {
         left.take_back_from_listeners()?;
     }
     Ok(fs::remove_file(path)?)

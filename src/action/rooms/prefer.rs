@@ -138,8 +138,14 @@ impl Rooms {
     /// # Errors
     /// It can't.
     pub(crate) fn leave_last_alone(&mut self, why: anyhow::Error) -> Result<()> {
-        let may = |group: &mut Group| group.lent && self.first == First::Service;
-        let Some(group) = self.groups.pop_if(may) else {
+        let may = |group: &Group| group.lent && self.first == First::Service;
+        let Some(group) = self
+            .groups
+            .last()
+            .is_some_and(may)
+            .then(|| self.groups.pop())
+            .flatten()
+        else {
             return Err(why);
         };
         group.take_option_back(self.netns());

@@ -166,9 +166,8 @@ fn under_lock(
     let mut kept = Kept::new(wanted, unit, lock)?;
     let first = kept.look()?;
     // Where nobody has named the ports, some may do.
-    if let Some(why) = kept.refusal()
-        && (wanted.named || kept.ports().is_empty())
-    {
+    let none = wanted.named || kept.ports().is_empty();
+    if let Some(why) = kept.refusal().filter(|_| none) {
         kept.end();
         return Err(anyhow!("{}: {why}", wanted.option()));
     }

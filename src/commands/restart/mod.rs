@@ -297,7 +297,7 @@ impl Translated {
             say.result(&line);
         }
         if let Some(precheck) = self.form.precheck() {
-            say.result(&format!("precheck: {}", precheck.display()));
+            say.result(&format!("precheck: {}", precheck.to_string_lossy()));
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ fn as_called(file: &Path) -> String {
     let same =
         by_name.and_then(|found| fs::canonicalize(found).ok()) == fs::canonicalize(file).ok();
     match same && name != "sshd" {
-        true => name.display().to_string(),
+        true => name.to_string_lossy().into_owned(),
         false => file.display().to_string(),
     }
 }

@@ -118,10 +118,9 @@ fn rule(
     } else {
         add(&mut part.scope.to, value("-d"));
         add(&mut part.leave_from, value("-s"));
-        if let Some(interface) = value("-i").map(str::to_owned)
-            && !part.scope.interfaces.contains(&interface)
-        {
-            part.scope.interfaces.push(interface);
+        let known = &mut part.scope.interfaces;
+        if let Some(interface) = value("-i").filter(|i| !known.iter().any(|k| k == i)) {
+            known.push(interface.to_owned());
         }
         // What is only counted is not shut.
         let shut = !target.is_some_and(counts);

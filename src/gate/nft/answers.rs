@@ -146,9 +146,7 @@ fn ports_between(mut bounds: Vec<(u16, bool)>) -> PortSet {
     let mut ranges = Vec::new();
     let mut begun: Option<u16> = None;
     for (port, end) in bounds {
-        if let Some(from) = begun.take()
-            && end
-        {
+        if let Some(from) = begun.take().filter(|_| end) {
             ranges.push(from..=port - 1);
         }
         if !end {

@@ -90,7 +90,7 @@ pub(super) fn find<T>(tables: &mut Tables, of: impl Fn(&[u8]) -> Option<T>) -> R
 fn base_chain(payload: &[u8]) -> Option<Base> {
     let body = payload.get(4..)?;
     let hook = attribute(body, NFTA_CHAIN_HOOK)?;
-    let number = |kind| answers::word(hook, kind).map(u32::cast_signed);
+    let number = |kind| answers::word(hook, kind).map(|word| word as i32);
     Some(Base {
         at: At {
             family: *payload.first()?,

@@ -116,7 +116,7 @@ impl Room {
     pub(crate) fn device(&self) -> u32 {
         // asm-generic/socket.h; Linux 5.1.
         const SO_BINDTOIFINDEX: libc::c_int = 62;
-        number(&self.socket, libc::SOL_SOCKET, SO_BINDTOIFINDEX).map_or(0, i32::cast_unsigned)
+        number(&self.socket, libc::SOL_SOCKET, SO_BINDTOIFINDEX).map_or(0, |device| device as u32)
     }
 
     /// Whether it is open.

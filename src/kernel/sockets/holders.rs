@@ -259,7 +259,7 @@ mod tests {
         let me = std::process::id() as i32;
         let found = &find(&[inode])[&me];
         assert_eq!(found.inodes, [inode]);
-        assert_eq!(found.file_of(inode), Some(fd.cast_signed()));
+        assert_eq!(found.file_of(inode), Some(fd as i32));
         assert_eq!(found.file_of(inode + 1), None);
     }
 

@@ -124,11 +124,10 @@ impl Netns {
     }
 
     fn open(&self) -> Result<File, NoEntry> {
-        if let Netns::Process { pid, started } = self
-            && started.is_some()
-            && holders::started(*pid) != *started
-        {
-            return Err(NoEntry::Missing(format!("process {pid} has ended")));
+        if let Netns::Process { pid, started } = self {
+            if started.is_some() && holders::started(*pid) != *started {
+                return Err(NoEntry::Missing(format!("process {pid} has ended")));
+            }
         }
         let path = self.file();
         // The path may be that of a pipe, which would block.

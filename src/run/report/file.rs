@@ -21,10 +21,9 @@ pub(crate) fn check_report_file(file: &Path) -> Result<(), String> {
     if file.is_dir() {
         return wrong("a directory; name a file");
     }
-    if let Err(error) = Place::find(file)
-        && error.kind() == io::ErrorKind::Other
-    {
-        return wrong(&error.to_string());
+    match Place::find(file) {
+        Err(error) if error.kind() == io::ErrorKind::Other => return wrong(&error.to_string()),
+        _ => (),
     }
     // Writing replaces a regular file, so the directory has to be writable.
     let replaced = !file.exists() || file.is_file();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::item::{Advice, shown};
-use crate::commands::check::host::Host;
+use crate::commands::check::host::{ConntrackUse, Host};
 use crate::gate::by_port::{bypassed, lets_in_what_was_translated};
 use crate::gate::consumers::Consumes;
 use crate::gate::kinds::Variant;
@@ -205,9 +205,8 @@ fn kernel(host: &Host) -> Vec<Advice> {
             ),
         ));
     }
-    if let Some(tracked) = host.conntrack
-        && tracked.count * NEARLY_FULL.1 >= tracked.max * NEARLY_FULL.0
-    {
+    let nearly_full = |of: &ConntrackUse| of.count * NEARLY_FULL.1 >= of.max * NEARLY_FULL.0;
+    if let Some(tracked) = host.conntrack.filter(nearly_full) {
         all.push(Advice::on_host(
             "conntrack_full",
             format!(

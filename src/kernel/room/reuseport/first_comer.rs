@@ -175,7 +175,7 @@ impl Lent {
         let Some(places) = &self.places else {
             return;
         };
-        let theirs = |value: &Vec<u8>| get(value, 0).map(u64::from_ne_bytes) == Some(owner);
+        let theirs = |value: &[u8; 16]| get(value, 0).map(u64::from_ne_bytes) == Some(owner);
         if let Some(mut value) = places.get(key(place)).filter(theirs) {
             value[..PLACE_USER].fill(0);
             // Else the socket keeps it.
