@@ -882,7 +882,10 @@ fn assert_takes(page: &str, span: &str) {
     let [name, value, ..] = span.split([' ', '=']).collect::<Vec<_>>()[..] else {
         return;
     };
-    let Some(option) = options().iter().find(|o| o.names.iter().any(|n| n == name)) else {
+    let Some(option) = options()
+        .into_iter()
+        .find(|o| o.names.iter().any(|n| n == name))
+    else {
         return;
     };
     if !option.values.is_empty() && value.chars().all(|c| c.is_ascii_lowercase()) {

@@ -32,7 +32,7 @@ impl Group {
 
     /// Where it is in the hierarchy.
     pub(crate) fn path(&self) -> String {
-        format!("/{}", self.0.file_name().unwrap().display())
+        format!("/{}", self.0.file_name().unwrap().to_string_lossy())
     }
 
     /// None of its processes runs, and one that enters it does not go on.

@@ -221,13 +221,14 @@ impl Call<'_> {
 
     /// With one more fault.
     pub(crate) fn fault(mut self, fault: &str) -> Self {
-        let mut faults = vec![fault.to_owned()];
-        for (_, value) in self
-            .environment
-            .extract_if(.., |(name, _)| name == "SYNGATE_FAULT")
-        {
-            faults.push(value.to_string_lossy().into_owned());
-        }
+        let (before, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.environment)
+            .into_iter()
+            .partition(|(name, _)| name == "SYNGATE_FAULT");
+        self.environment = others;
+        let before = before
+            .iter()
+            .map(|(_, value)| value.to_string_lossy().into_owned());
+        let faults: Vec<String> = [fault.to_owned()].into_iter().chain(before).collect();
         self.env("SYNGATE_FAULT", &faults.join(","))
     }
 
