@@ -382,6 +382,8 @@ pub(crate) fn joins_received(name: &str) -> bool {
     // linux/ethtool.h
     const ETHTOOL_GFLAGS: u32 = 0x25;
     const ETH_FLAG_LRO: u32 = 1 << 15;
+    // libc has two types for these numbers.
+    const ASK: libc::Ioctl = libc::SIOCETHTOOL as libc::Ioctl;
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
     let flags = SockFlag::SOCK_CLOEXEC;
     let Ok(socket) = socket(AddressFamily::Inet, SockType::Datagram, flags, None) else {
@@ -400,13 +402,7 @@ pub(crate) fn joins_received(name: &str) -> bool {
     request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
     // SAFETY: the name is NUL-terminated, since it is shorter than its place, which was zeroed;
     // `value` outlives the call, and is as long as ETHTOOL_GFLAGS writes.
-    let asked = unsafe {
-        libc::ioctl(
-            socket.as_raw_fd(),
-            libc::SIOCETHTOOL as libc::Ioctl,
-            &mut request,
-        )
-    };
+    let asked = unsafe { libc::ioctl(socket.as_raw_fd(), ASK, &mut request) };
     asked == 0 && value[1] & ETH_FLAG_LRO != 0
 }
 
