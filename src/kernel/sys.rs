@@ -376,13 +376,12 @@ pub(crate) fn netns_cookie(fd: BorrowedFd) -> io::Result<u64> {
     Ok(bytes.try_into().map_or(0, u64::from_ne_bytes))
 }
 
-/// Whether the interface of that name joins received packets into larger ones, which can't be sent on as
-/// they came (large receive offload). `false` also if the kernel can't tell.
+/// Whether the interface of that name joins received packets into larger ones (large receive offload), which can't be
+/// sent on as they came. `false` also if the kernel can't tell.
 pub(crate) fn joins_received(name: &str) -> bool {
     // linux/ethtool.h
     const ETHTOOL_GFLAGS: u32 = 0x25;
     const ETH_FLAG_LRO: u32 = 1 << 15;
-    // libc has two types for these numbers.
     const ASK: libc::Ioctl = libc::SIOCETHTOOL as libc::Ioctl;
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
     let flags = SockFlag::SOCK_CLOEXEC;
