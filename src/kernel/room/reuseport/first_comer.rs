@@ -175,8 +175,9 @@ impl Lent {
         let Some(places) = &self.places else {
             return;
         };
-        let theirs = |value: &[u8; 16]| get(value, 0).map(u64::from_ne_bytes) == Some(owner);
-        if let Some(mut value) = places.get(key(place)).filter(theirs) {
+        let value = places.get(key(place));
+        let owners = |value: &_| get(value, 0).map(u64::from_ne_bytes) == Some(owner);
+        if let Some(mut value) = value.filter(owners) {
             value[..PLACE_USER].fill(0);
             // Else the socket keeps it.
             let _ = places.put(key(place), value);
