@@ -176,8 +176,8 @@ impl Lent {
             return;
         };
         let value = places.get(key(place));
-        let owners = |value: &_| get(value, 0).map(u64::from_ne_bytes) == Some(owner);
-        if let Some(mut value) = value.filter(owners) {
+        let value = value.filter(|v| get(v, 0).map(u64::from_ne_bytes) == Some(owner));
+        if let Some(mut value) = value {
             value[..PLACE_USER].fill(0);
             // Else the socket keeps it.
             let _ = places.put(key(place), value);
