@@ -52,7 +52,7 @@ impl Rooms {
     /// The service has begun to set the option itself, and the socket that had it from here has closed: another one has
     /// the place.
     pub(super) fn lend_on(&self, there: &Sample) {
-        let Some(lent) = &self.lent else {
+        let Some(lent) = self.lent.as_ref().filter(|_| !self.is_calm()) else {
             return;
         };
         for group in self.groups.iter().filter(|group| group.lent) {
