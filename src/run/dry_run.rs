@@ -28,13 +28,15 @@ pub(crate) fn dry_run(plan: &Plan) -> Result<String, Refused> {
     });
     let leave = leave.unwrap_or_default();
     let Some(steer) = steer else {
-        return Ok(format!("{}\n{leave}", describe(plan)));
+        return Ok(format!("{}\n{leave}", describe(plan, true)));
     };
     let kind = kind(plan.backend.of(steer));
     let settings = plan.settings(&new_id(), steer);
     let rules = || script(kind, &plan.rules(steer), &settings, plan.max_closed);
     let rather = plan.action.describe(plan.gated()).rather;
-    let rules = match rather.map(|first| (first.name, begins_with(plan, first))) {
+    let first = rather.map(|first| (first.name, begins_with(plan, first)));
+    let by_rules = !matches!(first, Some((_, Some(Ok(())))));
+    let rules = match first {
         None => rules(),
         Some((first, Some(Ok(())))) => format!(
             "# no rules of a gate, since {first} can be done here: --syn {} shows those that it would have otherwise\n",
@@ -53,7 +55,7 @@ pub(crate) fn dry_run(plan: &Plan) -> Result<String, Refused> {
             )
         }
     };
-    Ok(format!("{}\n{leave}{rules}", describe(plan)))
+    Ok(format!("{}\n{leave}{rules}", describe(plan, by_rules)))
 }
 
 /// Whether the action that is tried first can be done for who listens now. `None`: that can't be told.
@@ -69,9 +71,10 @@ fn begins_with(plan: &Plan, first: Rather) -> Option<Result<(), String>> {
     begins_with_rooms(&mut sockets, first.minds_cookies)
 }
 
-fn describe(plan: &Plan) -> String {
+/// `by_rules`: the gate may have rules.
+fn describe(plan: &Plan, by_rules: bool) -> String {
     let action = plan.action.describe(plan.gated());
-    let (closed, opening) = (closed(plan, &action), opening(plan, &action));
+    let (closed, opening) = (closed(plan, &action, by_rules), opening(plan, &action));
     let leaving = plan.leave.iter();
     let leaving = leaving.flat_map(|leave| leave.lines(&plan.gated().ports));
     let before = [before(plan), action.before, leaving.collect()].concat();
@@ -96,7 +99,7 @@ fn before(plan: &Plan) -> Vec<String> {
     lines
 }
 
-fn closed(plan: &Plan, action: &Description) -> Vec<String> {
+fn closed(plan: &Plan, action: &Description, by_rules: bool) -> Vec<String> {
     let config = &plan.config;
     let narrowed = match plan.gated().scope.to_string() {
         all if all.is_empty() => all,
@@ -109,15 +112,9 @@ fn closed(plan: &Plan, action: &Description) -> Vec<String> {
         action.opener,
         humantime::format_duration(plan.max_closed)
     )];
-    let steer = plan.action.steer().ok().flatten();
-    let another = steer.and_then(|steer| plan.backend.why_another(steer));
-    lines.extend(another.map(|why| match plan.backend.is_named() {
-        true => format!("warning: {why}"),
-        false => why,
-    }));
-    lines.extend(plan.place.why.clone());
-    let warnings = plan.place.warnings.iter();
-    lines.extend(warnings.map(|warning| format!("warning: {warning}")));
+    if by_rules {
+        lines.extend(about_rules(plan));
+    }
     if let Some(line) = &plan.drain_cmd {
         let line = line.to_string_lossy();
         lines.push(format!(
@@ -144,6 +141,22 @@ fn closed(plan: &Plan, action: &Description) -> Vec<String> {
             from.to_string_lossy()
         )),
     }
+    lines
+}
+
+/// By whom they are made, and where they stand, where that is special.
+fn about_rules(plan: &Plan) -> Vec<String> {
+    let steer = plan.action.steer().ok().flatten();
+    let another = steer.and_then(|steer| plan.backend.why_another(steer));
+    let mut lines: Vec<String> = { another.into_iter() }
+        .map(|why| match plan.backend.is_named() {
+            true => format!("warning: {why}"),
+            false => why,
+        })
+        .collect();
+    lines.extend(plan.place.why.clone());
+    let warnings = plan.place.warnings.iter();
+    lines.extend(warnings.map(|warning| format!("warning: {warning}")));
     lines
 }
 
