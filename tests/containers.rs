@@ -283,6 +283,10 @@ fn which_program_has_the_container_is_found_out() {
     engines(host, "exit 127", "exit 127");
     no("--container web", "neither docker nor podman is in PATH");
     no(
+        "--container docker:web",
+        "docker:web: docker is not in PATH",
+    );
+    no(
         "--container 'a b'",
         "--container: 'a b': it is no container's name",
     );

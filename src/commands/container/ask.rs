@@ -67,7 +67,10 @@ impl Unknown {
     fn told(&self, name: &ContainerName) -> String {
         let unasked = self.unasked.join("; ");
         if self.asked.is_empty() && self.unasked.is_empty() {
-            return format!("--container {name}: neither docker nor podman is in PATH");
+            return match name.engine {
+                Some(engine) => format!("--container {name}: {engine} is not in PATH"),
+                None => format!("--container {name}: neither docker nor podman is in PATH"),
+            };
         }
         if self.asked.is_empty() {
             let name = &name.name;
