@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -17,7 +18,7 @@ use nix::unistd::execv;
 
 use crate::kernel::sys;
 use crate::process::child::{Child, Launch, PATIENCE, SH, c_string, for_sh, line};
-use crate::process::guard::{OURSELVES, START_TIMEOUT};
+use crate::process::guard::OURSELVES;
 use crate::words::exit::{NOT_EXECUTABLE, NOT_FOUND};
 
 /// The name in ps(1) until it is COMMAND.
@@ -37,12 +38,13 @@ pub(crate) struct Starter {
 impl Starter {
     /// # Errors
     /// EAGAIN: no further process may be started (RLIMIT_NPROC). ENOENT: no /proc. ECHILD: it has not
-    /// become ready, and was killed.
+    /// become ready within `patience`, and was killed.
     pub(crate) fn start(
         program: &Path,
         argv: &[OsString],
         environment: &[CString],
         mask: &SigSet,
+        patience: Duration,
     ) -> Result<Starter, Errno> {
         let (line, theirs) = line()?;
         let fd = theirs.as_raw_fd();
@@ -56,7 +58,7 @@ impl Starter {
         let child = Child::spawn_file(Path::new(OURSELVES), &words, &launch)?;
         // Before it is ready it may die in its own start-up. That must not look like COMMAND's end.
         let mut word = [0];
-        let _ = line.set_read_timeout(Some(START_TIMEOUT));
+        let _ = line.set_read_timeout(Some(patience));
         drop(theirs);
         if (&line).read_exact(&mut word).is_err() || word != [READY] {
             child.signal(nix::libc::SIGKILL);
@@ -68,8 +70,10 @@ impl Starter {
         })
     }
 
+    /// `None`: somebody has killed it.
     pub(crate) fn pid(&self) -> Option<i32> {
-        self.child.as_ref().map(|(child, _)| child.pid())
+        let (child, _) = self.child.as_ref()?;
+        child.lives().then(|| child.pid())
     }
 
     /// Lets it become COMMAND. `None`: somebody has killed it.

@@ -20,6 +20,7 @@ use crate::kernel::sockets::{Listener, Looks, Sample, SocketId, Want, holders, p
 use crate::process::ancestry::descends_from;
 use crate::process::beside::Beside;
 use crate::process::child::Child;
+use crate::process::guard::START_TIMEOUT;
 use crate::process::lock::{self, Lock, LockHolder, LocksOf};
 use crate::process::own_unit;
 use crate::process::signals::Caught;
@@ -40,9 +41,7 @@ impl Call<'_> {
     /// # Errors
     /// COMMAND could not be started either.
     pub(super) fn starter(&self) -> Result<Option<Starter>, Ending> {
-        let Call { plan, signals, .. } = self;
-        let (environment, mask) = (self.environment, signals.inherited());
-        match Starter::start(&plan.program, &plan.command, environment, mask) {
+        match self.try_starter(START_TIMEOUT) {
             Ok(starter) => Ok(Some(starter)),
             Err(
                 refusal @ (Errno::EAGAIN
@@ -50,9 +49,19 @@ impl Call<'_> {
                 | Errno::E2BIG
                 | Errno::EMFILE
                 | Errno::ENFILE),
-            ) => Err(not_spawned(plan, refusal)),
+            ) => Err(not_spawned(self.plan, refusal)),
             Err(_) => Ok(None),
         }
+    }
+
+    /// The process that becomes COMMAND, if it is ready within that time.
+    ///
+    /// # Errors
+    /// As for [`Starter::start`].
+    pub(super) fn try_starter(&self, patience: Duration) -> Result<Starter, Errno> {
+        let Call { plan, signals, .. } = self;
+        let (environment, mask) = (self.environment, signals.inherited());
+        Starter::start(&plan.program, &plan.command, environment, mask, patience)
     }
 
     /// Runs for the same port take turns. A run inside another would wait for itself.

@@ -168,10 +168,16 @@ impl Run<'_> {
         }
         say.done_waiting();
         say.phase(&format!("running {}", plan.command_line()));
-        if let Some(pid) = self.world.starter() {
+        let starter = self.world.starter();
+        if let Some(pid) = starter {
             self.action.command(pid);
         }
         let started = self.world.start(Program::Command);
+        if starter.is_none()
+            && let Some(pid) = self.world.pid_of_command()
+        {
+            self.action.command(pid);
+        }
         self.record.command_was_run = started.is_ok();
         if self.record.command_was_run {
             self.action.command_began();

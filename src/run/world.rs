@@ -14,7 +14,7 @@ use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::ends::Ends;
 use crate::kernel::sockets::{Looks, SocketId};
 use crate::process::beside::Beside;
-use crate::process::child::Child;
+use crate::process::child::{Child, PATIENCE};
 use crate::process::rlimits::CpuTime;
 use crate::process::signals::Caught;
 use crate::process::starter::Starter;
@@ -72,8 +72,8 @@ pub(super) trait World {
         false
     }
 
-    /// The process that becomes COMMAND, if there is one already.
-    fn starter(&self) -> Option<i32> {
+    /// The process that becomes COMMAND. `None`: it can't be had, and COMMAND is started without it.
+    fn starter(&mut self) -> Option<i32> {
         None
     }
 
@@ -275,7 +275,13 @@ impl World for Machine<'_> {
         Ok(())
     }
 
-    fn starter(&self) -> Option<i32> {
+    /// One that has died, or was not ready in time, is started anew: what is done with the process has to be done before
+    /// it is COMMAND.
+    fn starter(&mut self) -> Option<i32> {
+        let pid = self.starter.as_ref().and_then(Starter::pid);
+        if pid.is_none() {
+            self.starter = self.call.try_starter(PATIENCE).ok();
+        }
         self.starter.as_ref().and_then(Starter::pid)
     }
 

@@ -253,11 +253,12 @@ impl Group {
         Ok(())
     }
 
-    /// The rooms, to work with and to drop soon. None also if this process may open no more files.
+    /// The rooms, to work with and to drop soon. None also if this process may open no more files, for longer than a
+    /// moment: who finds none takes them for shut.
     pub(super) fn rooms(&self) -> Vec<Room> {
         let shelf = self.shelf.as_ref();
         shelf
-            .and_then(|shelf| shelf.rooms().ok())
+            .and_then(|shelf| again(|| shelf.rooms()).ok())
             .unwrap_or_default()
     }
 
@@ -271,7 +272,8 @@ impl Group {
     /// This process may open no more files.
     pub(super) fn try_waiting(&self) -> Result<usize> {
         let now = Instant::now();
-        let rooms = self.shelf.as_ref().map(Shelf::rooms).transpose()?;
+        let shelf = self.shelf.as_ref();
+        let rooms = shelf.map(|shelf| again(|| shelf.rooms())).transpose()?;
         let waiting = rooms.iter().flatten().map(|room| {
             let waiting = room.waiting();
             self.waits.borrow_mut().saw(room.cookie(), waiting, now);

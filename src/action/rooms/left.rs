@@ -14,6 +14,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use serde::{Deserialize, Serialize};
 
+use super::again::again;
 use crate::action::contract::Seen;
 use crate::gate::rooms::dissolve_of;
 use crate::kernel::bpf::leave_choice_to_kernel;
@@ -196,7 +197,7 @@ fn take_back_by(file: &File, path: &Path) -> Result<()> {
     if let Some(left) = left.filter(|left| left.boot == boot()) {
         left.take_back_from_listeners()?;
     }
-    Ok(fs::remove_file(path)?)
+    Ok(again(|| fs::remove_file(path))?)
 }
 
 impl Left {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, fcntl};
 
+use super::again::again;
 use super::early_guard::EarlyGuard;
 use super::left::{Left, path_of, whole};
 use crate::action::contract::Seen;
@@ -96,7 +97,7 @@ impl Note {
 
     /// Everything was taken back.
     pub(super) fn remove(self) {
-        let _ = fs::remove_file(&self.path);
+        let _ = again(|| fs::remove_file(&self.path));
         self.is_guarded();
     }
 }
