@@ -209,6 +209,9 @@ faults: test-packages
 	target/debug/faults matrix $(TRIED)
 	target/debug/faults pairs $(TRIED)
 	target/debug/faults pairs $(TRIED) --count 30 --choice 2 --rtt 20 --rtt 250 --rtt 600
+	target/debug/faults matrix $(TRIED) --subject others --each 20
+	target/debug/faults pairs $(TRIED) --subject others --count 20 --choice 3
+	target/debug/faults neighbours $(TRIED) --subject others --each 2
 
 faults-kernels: test-packages
 	@tests/ci/install-packages $(KERNEL_PACKAGES)

@@ -5,6 +5,9 @@ use serde_json::Value;
 
 /// The port that clients come to.
 const PORT: u16 = 80;
+/// What a keep says when its rooms stand, and of each gap.
+const STANDS_BY: &str = "syngate: keeping ";
+const GAP: &str = "nobody listened for ";
 /// What a run says that it has done to ports: `watching` keeps nobody from the service.
 const BEGUN: [&str; 2] = ["closed", "watching"];
 
@@ -32,6 +35,18 @@ pub struct Account {
     pub shut_ms: Option<f64>,
     /// Held SYNs that did not wait: there was no room, or the kernel lost them.
     pub not_held: u64,
+}
+
+impl Account {
+    /// A line that tells of a gap, and of nobody who was reset, is no warning.
+    pub fn is_of_keep(&mut self) {
+        let blames = |text: &str| text.contains(" reset");
+        self.warnings
+            .retain(|text| !text.contains(GAP) || blames(text));
+        if !blames(&self.message) {
+            self.message.clear();
+        }
+    }
 }
 
 /// What there is to learn it from.
@@ -110,8 +125,11 @@ impl Sources<'_> {
     }
 }
 
-/// Whether a run has said that its gate stood.
+/// Whether a run has said that its gate stood, or a keep that it stands by.
 pub fn has_closed(said: &str) -> bool {
+    if said.contains(STANDS_BY) {
+        return true;
+    }
     let mut lines = said.lines().filter_map(phase);
     lines.any(|(_, words)| BEGUN.iter().any(|verb| named(words, verb)))
 }

@@ -1,7 +1,7 @@
 //! Which trials there are, in which order, and which of them are done already.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
     path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -15,6 +15,7 @@ use crate::{
     point::Point,
     setting::{self, SETTINGS, Scene, Setting},
     stage::Stage,
+    subject::{self, Subject, Subjects},
     table,
     trial::{Deed, Hit, Shown, Trial},
     turns::Turns,
@@ -32,6 +33,9 @@ pub struct Campaign {
     /// Only these settings
     #[arg(long, value_parser = setting::asked)]
     setting: Vec<Setting>,
+    /// With such services and COMMANDs, where they tell something new: 'others' are all but 'plain'
+    #[arg(long, default_value = "plain", value_parser = subject::asked)]
+    subject: Vec<Subjects>,
     /// Only these system calls
     #[arg(long)]
     call: Vec<String>,
@@ -105,6 +109,7 @@ impl Campaign {
         let done = done.into_iter().filter(clean);
         let done: HashSet<Trial> = done.map(|shown| shown.trial).collect();
         let scenes = self.scenes();
+        ensure!(!scenes.is_empty(), "none of these subjects suits that");
         let each = self
             .seconds
             .map(|all| Duration::from_secs(all) / scenes.len() as u32);
@@ -133,17 +138,21 @@ impl Campaign {
         Ok(())
     }
 
-    /// Each setting with each round trip.
+    /// Each setting with each subject that suits it, and each round trip.
     fn scenes(&self) -> Vec<Scene> {
+        let mut scenes = Vec::new();
+        let subjects: BTreeSet<Subject> = self.subject.iter().flat_map(|s| s.0.clone()).collect();
         let wanted = |setting: &&Setting| self.setting.is_empty() || self.setting.contains(setting);
-        let of = |setting: &Setting| {
-            let scene = |rtt_ms: &u32| Scene {
-                setting: *setting,
-                rtt_ms: *rtt_ms,
-            };
-            self.rtt.iter().map(scene).collect::<Vec<_>>()
-        };
-        SETTINGS.iter().filter(wanted).flat_map(of).collect()
+        for setting in SETTINGS.iter().filter(wanted) {
+            for subject in subjects.iter().filter(|subject| setting.suits(**subject)) {
+                scenes.extend(self.rtt.iter().map(|rtt_ms| Scene {
+                    setting: *setting,
+                    subject: *subject,
+                    rtt_ms: *rtt_ms,
+                }));
+            }
+        }
+        scenes
     }
 
     /// How many violations it has shown.

@@ -49,7 +49,9 @@ impl Clients {
     /// What they saw; those who still wait have the time for it.
     pub fn stop(self) -> Result<[Seen; 2]> {
         thread::sleep(AFTERWARDS);
-        let Scene { setting, rtt_ms } = self.scene;
+        let Scene {
+            setting, rtt_ms, ..
+        } = self.scene;
         Ok([
             Seen {
                 from: "from outside",

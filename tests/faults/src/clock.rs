@@ -11,7 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 /// Between two looks.
 const REST: Duration = Duration::from_millis(10);
 /// See [`Patience`].
-const BUSY: u32 = 10;
+pub const BUSY: u32 = 10;
 
 /// Milliseconds of CLOCK_MONOTONIC.
 pub fn now_ms() -> f64 {
@@ -50,7 +50,7 @@ impl Patience {
 
 /// For how long some process of the machine has waited for a processor, in all; 0 where the kernel does not
 /// tell (Documentation/accounting/psi.rst).
-fn busy() -> Duration {
+pub fn busy() -> Duration {
     let text = fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
     Duration::from_micros(some_total(&text).unwrap_or(0))
 }

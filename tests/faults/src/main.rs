@@ -11,7 +11,7 @@
 //!                 `------ leftovers -> verdict
 //! ```
 //!
-//! What is tried (`fault`, `neighbour`, `point`), under which conditions (`setting`), and how it is
+//! What is tried (`fault`, `neighbour`, `point`), under which conditions (`setting`, `subject`), and how it is
 //! judged (`verdict`, `oracle`: pure) know nothing of each other.
 
 mod account;
@@ -19,8 +19,10 @@ mod campaign;
 mod chance;
 mod clients;
 mod clock;
+mod command;
 mod counters;
 mod fault;
+mod group;
 mod inside;
 mod leftovers;
 mod lines;
@@ -32,6 +34,7 @@ mod rooms;
 mod setting;
 mod soak;
 mod stage;
+mod subject;
 mod table;
 mod trace;
 mod trial;
@@ -93,6 +96,8 @@ enum What {
         /// Its name
         setting: String,
         /// See [`setting::Scene`]
+        subject: subject::Subject,
+        /// The same
         rtt_ms: u32,
     },
     /// Restart what comes in on stdin; for inside a host
@@ -120,10 +125,14 @@ fn main() -> Result<()> {
         What::Inside {
             place,
             setting,
+            subject,
             rtt_ms,
         } => {
-            let setting = setting::named(&setting).context(setting)?;
-            let scene = setting::Scene { setting, rtt_ms };
+            let scene = setting::Scene {
+                setting: setting::named(&setting).context(setting)?,
+                subject,
+                rtt_ms,
+            };
             inside::run(&serde_json::from_str(&place)?, &scene)
         }
         What::InsideSoak { place } => soak::inside(&serde_json::from_str(&place)?),

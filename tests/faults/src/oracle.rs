@@ -10,6 +10,7 @@
 //!   cut         never, while the run says that the port was shut, unless it has warned of that
 //!               never, if COMMAND was not run: the service has listened all the time
 //!               never, once it is settled: the service answers
+//!               with rooms: never, once the new process listens, wherever that is, and the rooms have given way
 //!   waiting     until the port opens, and its client sends its SYN again where that was dropped
 //!   with rooms: never for its connect; if these are for gaps, for no answer before COMMAND begins; and
 //!               nobody is refused or cut by the death of a run that leaves a guard
@@ -57,6 +58,8 @@ const TELLING: [&str; 12] = [
     "without a gate",
     "nobody listened",
 ];
+/// The same, if the service comes back elsewhere.
+const MOVED: [&str; 2] = ["was reset", "were reset"];
 /// The same, where there is somebody.
 const BLAMING: &str = "somebody removed the gate's rules";
 /// Words of handover's question to somebody who restarts, which accounts for nobody: those who waited are served.
@@ -95,6 +98,13 @@ pub struct Rooms {
     pub early: bool,
     /// When COMMAND began to restart the service, to 10 ms.
     pub ran_ms: Option<f64>,
+    /// When COMMAND knew that the new process listens, to 10 ms; nothing where it does not wait for that, or the run was
+    /// kept from looking.
+    pub listens_ms: Option<f64>,
+    /// The service comes back where those who wait can't be moved: they are reset, and that is told.
+    pub moves: bool,
+    /// It is no run: it bridges gaps until it is told to end.
+    pub keeps: bool,
     /// The run was killed, and left a guard.
     pub guarded: bool,
 }
@@ -118,6 +128,8 @@ pub struct Course<'a> {
     pub kernel: &'a str,
     /// How much slower the machine is.
     pub slow: f64,
+    /// How much longer things take, as others keep the machine busy.
+    pub busy: f64,
 }
 
 /// What is not as promised, in words; the first of each kind from each place.
@@ -142,6 +154,11 @@ pub fn violations(course: &Course, all: &[Seen]) -> Vec<String> {
 }
 
 impl Course<'_> {
+    /// What a machine adds to a wait.
+    fn slack(&self) -> f64 {
+        SLACK_MS * self.slow * self.busy
+    }
+
     fn margin(&self) -> f64 {
         MARGIN_MS * self.slow
     }
@@ -151,9 +168,23 @@ impl Course<'_> {
         let texts = self.warnings_of_run().chain([&self.account.message]);
         let told = |text: &String| {
             TELLING.iter().any(|words| text.contains(words))
+                || self.moves() && MOVED.iter().any(|words| text.contains(words))
                 || !self.alone && text.contains(BLAMING)
         };
-        texts.into_iter().any(told)
+        // One that was killed can't tell whom it could not hand over.
+        let died = self.moves() && self.account.code == 137;
+        died || texts.into_iter().any(told)
+    }
+
+    /// Whether the service comes back elsewhere.
+    fn moves(&self) -> bool {
+        self.rooms.is_some_and(|rooms| rooms.moves)
+    }
+
+    /// Whether it is a keep that has ended, and was not killed.
+    fn keeps_no_more(&self, at: f64) -> bool {
+        let keeps = self.rooms.is_some_and(|rooms| rooms.keeps);
+        keeps && self.account.code != 137 && at > self.account.ended_ms - self.margin()
     }
 
     /// Whether nothing has gone wrong, by its own account.
@@ -167,7 +198,7 @@ impl Course<'_> {
     }
 
     fn shut_for_long(&self) -> Option<String> {
-        let limit = self.max_closed_ms + SLACK_MS * self.slow;
+        let limit = self.max_closed_ms + self.slack();
         let long = self
             .account
             .shut_ms
@@ -187,7 +218,9 @@ impl Course<'_> {
         let (due, at) = (started + failure.due_ms, started + failure.at_ms);
         let kind = match failure.kind {
             _ if due > self.settled_ms => "after the end of the run",
+            _ if self.was_served(due) => "though the service listened",
             Fate::TimedOut if !self.is_lost(due) => "that was never answered",
+            _ if self.keeps_no_more(at) => return None,
             _ if self.ran == 0 && !self.is_of_others(at) => "though nothing was restarted",
             _ if self.while_shut(seen, at) && !self.has_told() => "while the port was shut",
             _ if self.account.code == 0 && !self.has_told() => "without a word, and status 0",
@@ -271,7 +304,7 @@ impl Course<'_> {
         let sent = self.attempts().iter().map(|after| due + after);
         // A SYN that came in just before the opening was dropped.
         let sent = sent.into_iter().find(|at| *at >= open || due >= open);
-        sent.unwrap_or(f64::INFINITY) + BUCKET_MS + seen.rtt_ms + SLACK_MS * self.slow
+        sent.unwrap_or(f64::INFINITY) + BUCKET_MS + seen.rtt_ms + self.slack()
     }
 
     fn attempts(&self) -> &'static [f64] {
@@ -334,6 +367,7 @@ mod tests {
             excuse: Excuse::default(),
             kernel: "6.18.1",
             slow: 1.0,
+            busy: 1.0,
         }
     }
 

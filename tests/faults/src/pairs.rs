@@ -55,7 +55,7 @@ fn visit(scene: &Scene, chance: &mut Chance) -> Option<Deed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::setting::named;
+    use crate::{setting::named, subject::Subject};
 
     #[test]
     fn the_second_comes_later_and_the_same_seed_makes_the_same() {
@@ -67,6 +67,7 @@ mod tests {
         let points: Vec<Point> = (0..9).map(point).collect();
         let scene = Scene {
             setting: named("nft, drop").unwrap(),
+            subject: Subject::Plain,
             rtt_ms: 0,
         };
         let all = pairs(&scene, &points, 200, 7);

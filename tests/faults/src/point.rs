@@ -4,7 +4,7 @@ use std::{collections::HashSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::account::phase;
+use crate::account::{has_closed, phase};
 
 /// A system call of a run: the first of its kind, by one of its processes, since the run last said
 /// what it does.
@@ -73,6 +73,11 @@ impl Course {
         }
     }
 
+    /// What it does from now on.
+    pub fn is_in(&mut self, phase: &str) {
+        phase.clone_into(&mut self.phase);
+    }
+
     /// The point that this call is, if it is the first such.
     pub fn call(&mut self, process: &str, call: &str) -> Option<Point> {
         let point = Point {
@@ -96,6 +101,9 @@ impl Course {
             if let Some(word) = words.split_whitespace().next() {
                 word.trim_end_matches(':').clone_into(&mut self.phase);
             }
+        }
+        if has_closed(text) && self.lines == 0 {
+            self.is_in("keeping");
         }
     }
 }
@@ -121,5 +129,14 @@ mod tests {
         course.said("syngate: warning: nobody listens\n", 104.0);
         assert_eq!(course.call("syngate", "read"), None);
         assert_eq!(course.points.first(), Some(&first));
+    }
+
+    #[test]
+    fn a_keep_tells_no_times() {
+        let mut course = Course::new();
+        course.said("syngate: keeping 80\n", 100.0);
+        assert_eq!(course.call("syngate", "read").unwrap().phase, "keeping");
+        course.is_in("restart");
+        assert_eq!(course.call("syngate", "read").unwrap().phase, "restart");
     }
 }

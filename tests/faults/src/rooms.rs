@@ -1,6 +1,7 @@
 //! What waiting rooms could leave on their host, and shall not. For inside a host.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -15,7 +16,7 @@ use crate::setting::Place;
 /// listeners, which is removed by that. 438 is pidfd_getfd(2), 68 SO_DETACH_REUSEPORT_BPF.
 const OF_THE_SOCKET: &str = "
 import ctypes, os, socket, sys
-libc, pid = ctypes.CDLL(None), int(open(sys.argv[1]).read())
+libc, pid = ctypes.CDLL(None), int(sys.argv[1])
 shares, may_stay = int(sys.argv[2]), int(sys.argv[3])
 pidfd = os.pidfd_open(pid)
 for fd in os.listdir(f'/proc/{pid}/fd'):
@@ -80,16 +81,26 @@ impl Traces {
         program_may_stay: bool,
     ) -> Result<Vec<String>> {
         let mut left = programs()?;
-        let listeners = ss("-Hltn")?;
-        if listeners > 1 {
-            left.push(format!("{} rooms", listeners - 1));
+        let pids: BTreeSet<String> = ["pid", "first"]
+            .iter()
+            .filter_map(|file| fs::read_to_string(place.file(file)).ok())
+            .map(|pid| pid.trim().to_owned())
+            .filter(|pid| Path::new("/proc").join(pid).exists())
+            .collect();
+        let is_its = |line: &String| pids.iter().any(|pid| line.contains(&format!("pid={pid},")));
+        let listeners = ss("-Hltnp")?;
+        let rooms = listeners.iter().filter(|line| !is_its(line)).count();
+        if rooms > 0 {
+            left.push(format!("{rooms} rooms"));
         }
         let shares = if shares_port { "1" } else { "0" };
         // Until a handshake is over that was under way in a room, a program stays that moves it.
-        let may_stay = program_may_stay || ss("-Htn state syn-recv")? > 0;
+        let may_stay = program_may_stay || !ss("-Htn state syn-recv")?.is_empty();
         let may_stay = if may_stay { "1" } else { "0" };
-        let said = python(OF_THE_SOCKET, &[&place.file("pid"), shares, may_stay])?;
-        left.extend(said.lines().map(str::to_owned));
+        for pid in &pids {
+            let said = python(OF_THE_SOCKET, &[pid, shares, may_stay])?;
+            left.extend(said.lines().map(str::to_owned));
+        }
         Ok(left)
     }
 
@@ -127,14 +138,15 @@ fn notes() -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// How many sockets of port 80 that is, over IPv4.
-fn ss(which: &str) -> Result<usize> {
+/// The sockets of port 80, as `ss` lists them.
+fn ss(which: &str) -> Result<Vec<String>> {
     let mut ss = Command::new("ss");
-    ss.args(which.split(' ')).args(["-4", "sport = :80"]);
+    ss.args(which.split(' ')).arg("sport = :80");
     let listed = ss.output()?;
     let said = String::from_utf8_lossy(&listed.stderr);
     ensure!(listed.status.success(), "ss: {said}");
-    Ok(String::from_utf8_lossy(&listed.stdout).lines().count())
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    Ok(listed.lines().map(str::to_owned).collect())
 }
 
 /// Programs, links and maps that a process has: the service would keep them.

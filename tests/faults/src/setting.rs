@@ -11,6 +11,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use testkit::{Host, VIP, slow};
 
+use crate::subject::Subject;
+
 /// A backend, and what happens to SYNs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setting {
@@ -18,7 +20,7 @@ pub struct Setting {
     pub name: &'static str,
     /// `--backend`; of neighbours only, if connections wait in rooms.
     pub backend: &'static str,
-    /// `--syn`.
+    /// `--syn`, or `keep`.
     pub syn: &'static str,
     /// A fault that debug builds have on demand: what this kernel is to lack.
     pub lacking: Option<&'static str>,
@@ -31,6 +33,13 @@ pub struct Setting {
 pub fn max_closed(is_met: bool) -> Duration {
     Duration::from_secs(if is_met { 5 } else { 30 }) * slow()
 }
+
+/// `--max-wait` of a keep, in s: its guard stays for so long when it was killed, and nobody has restarted the service
+/// since.
+const LONGEST_WAIT: u32 = 3;
+
+/// The file of who restarts a service that is kept. It counts as COMMAND, by its name.
+pub const BESIDE: &str = "restart-beside";
 
 const NO_OWNER: Option<&str> = Some("no-owner-tables");
 
@@ -88,7 +97,32 @@ impl Setting {
 
     /// Whether they wait only while nobody listens.
     pub fn hands_over(&self) -> bool {
-        self.syn == "handover"
+        self.syn == "handover" || self.keeps()
+    }
+
+    /// Whether it is no run, but a keep, and somebody else restarts the service.
+    pub fn keeps(&self) -> bool {
+        self.syn == "keep"
+    }
+
+    /// Whether that tells something new here. With rules, the kernel does not move connections, and those of COMMAND wait
+    /// as all others do.
+    pub fn suits(&self, subject: Subject) -> bool {
+        match subject {
+            Subject::Plain => true,
+            Subject::HasManyPorts => self.has_rooms(),
+            // Without SO_REUSEPORT haproxy has a gap, in which it can't connect to itself without syngate either.
+            Subject::AsksItself | Subject::BringsProgram => {
+                self.has_rooms() && !self.keeps() && self.shares_port
+            }
+            _ => self.has_rooms() && !self.keeps(),
+        }
+    }
+
+    /// Whether a run that nothing hits may end so.
+    pub fn may_end_with(&self, code: i32, subject: Subject) -> bool {
+        let second = subject.is_two() && !self.shares_port;
+        code == 0 || code == 124 && (subject.moves() || second)
     }
 
     /// The options that say how connections are kept from the service.
@@ -121,7 +155,7 @@ impl Setting {
 }
 
 /// All of them.
-pub const SETTINGS: [Setting; 18] = [
+pub const SETTINGS: [Setting; 20] = [
     setting("nft, drop", "nft", "drop"),
     setting("nft, hold", "nft", "hold"),
     redirecting("nft, redirect", "nft"),
@@ -140,6 +174,8 @@ pub const SETTINGS: [Setting; 18] = [
     with_rooms("handover", "handover"),
     sharing(with_rooms("park, SO_REUSEPORT", "park")),
     sharing(with_rooms("handover, SO_REUSEPORT", "handover")),
+    with_rooms("keep", "keep"),
+    sharing(with_rooms("keep, SO_REUSEPORT", "keep")),
 ];
 
 /// The setting of that name.
@@ -153,10 +189,11 @@ pub fn asked(name: &str) -> Result<Setting, String> {
     named(name).ok_or_else(|| format!("there are: {}", names.join(", ")))
 }
 
-/// A setting, and how far away the clients are.
+/// A setting, what is restarted, and how far away the clients are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scene {
     pub setting: Setting,
+    pub subject: Subject,
     /// The way to the service and back takes so long, in ms.
     pub rtt_ms: u32,
 }
@@ -186,6 +223,9 @@ impl Scene {
 impl fmt::Display for Scene {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.setting.name)?;
+        if self.subject != Subject::Plain {
+            write!(f, ", {}", self.subject)?;
+        }
         match self.rtt_ms {
             0 => Ok(()),
             ms => write!(f, ", clients {ms} ms away"),
@@ -202,6 +242,8 @@ pub struct Place {
     pub syngate: String,
     /// The server that it restarts.
     pub testkit: String,
+    /// A control group for a service that is not in COMMAND's.
+    pub group: String,
 }
 
 impl Place {
@@ -218,13 +260,14 @@ impl Place {
     ///
     /// # Errors
     /// A program is not there.
-    pub fn on(host: &Host, syngate: &Path) -> Result<Place> {
+    pub fn on(host: &Host, syngate: &Path, group: &Path) -> Result<Place> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let syngate = syngate.canonicalize().with_context(|| text(syngate))?;
         Ok(Place {
             folder: text(host.dir()),
             syngate: text(&syngate),
             testkit: text(&testkit::bin()?),
+            group: text(group),
         })
     }
 
@@ -241,6 +284,9 @@ impl Place {
     /// The whole call.
     pub fn call(&self, scene: &Scene, max_closed: Duration, more: &[&str]) -> Vec<String> {
         let setting = &scene.setting;
+        if setting.keeps() {
+            return self.keep(scene, more);
+        }
         let report = self.report();
         let max_closed = format!("{}s", max_closed.as_secs());
         let moment = format!("{}s", 2 * slow());
@@ -249,7 +295,7 @@ impl Place {
             self.syngate.as_str(),
             "-v",
             "--port",
-            "80",
+            scene.subject.ports(),
             "--max-closed",
             &max_closed,
             "--ready-timeout",
@@ -269,51 +315,23 @@ impl Place {
         words.into_iter().map(str::to_owned).collect()
     }
 
-    /// COMMAND: it writes down when it runs (see [`ran_ms`]), replaces the server, writes down that it is
-    /// through, and does what `AFTERWARDS` says. No signal stops it in the middle. The server takes its time,
-    /// so that some clients come while nobody listens. The old one is killed, with all that it has, unless
-    /// the run keeps nobody from it. Where connections wait in rooms, somebody tries the configuration first, and
-    /// listens for that for a moment, as `nginx -t` does.
-    pub fn restart(&self, setting: &Setting) -> String {
-        let Place {
-            folder, testkit, ..
-        } = self;
-        let signal = if setting.hands_over() { "QUIT" } else { "TERM" };
-        let reuseport = if setting.shares_port {
-            " --reuseport"
-        } else {
-            ""
-        };
-        let tries = match setting.has_rooms() {
-            true => format!(
-                "python3 -c '{}' {}\n",
-                FOR_A_MOMENT, setting.shares_port as u8
-            ),
-            false => String::new(),
-        };
-        format!(
-            "trap : HUP INT QUIT TERM\n\
-             read -r up _ </proc/uptime\n\
-             echo \"$up\" >>{folder}/ran\n\
-             kill -{signal} \"$(cat {folder}/pid)\"\n\
-             while kill -0 \"$(cat {folder}/pid)\" 2>/dev/null; do sleep 0.001; done\n\
-             {tries}\
-             setsid {testkit} serve --listen 0.0.0.0:80 --start-delay 40ms{reuseport} </dev/null >/dev/null 2>&1 &\n\
-             echo $! >{folder}/pid\n\
-             echo through >>{folder}/through\n\
-             eval \"$AFTERWARDS\"\n"
-        )
+    /// The same where it stands by: somebody restarts the service, and then ends it.
+    fn keep(&self, scene: &Scene, more: &[&str]) -> Vec<String> {
+        let beside = self.file(BESIDE);
+        let wait = format!("{}s", LONGEST_WAIT * slow());
+        let mut words = vec!["sh", "-c", "sh $0 $$ & exec \"$@\"", &beside];
+        words.extend([&self.syngate, "keep", "--port", scene.subject.ports()]);
+        words.extend(["--max-wait", &wait]);
+        if !scene.setting.shares_port {
+            words.push("--any");
+        }
+        words.extend(more);
+        words.into_iter().map(str::to_owned).collect()
     }
 }
 
-/// Python: listens, accepts nobody, and ends. The argument: whether it sets SO_REUSEPORT.
-const FOR_A_MOMENT: &str = "import socket, sys; s = socket.socket(); \
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); \
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(sys.argv[1])); \
-    s.bind((\"0.0.0.0\", 80)); s.listen(512)";
-
-/// When COMMAND began, in ms of CLOCK_MONOTONIC, by what it has written down: the first number of
-/// /proc/uptime, which counts 10 ms.
+/// When COMMAND was there, in ms of CLOCK_MONOTONIC, by what it has written down: the first number of /proc/uptime,
+/// which counts 10 ms.
 pub fn ran_ms(written: &str) -> Option<f64> {
     let up: f64 = written.lines().next()?.parse().ok()?;
     Some(up * 1e3)

@@ -15,7 +15,7 @@ mod seen;
 mod verdict;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -148,10 +148,12 @@ impl<'a> Soak<'a> {
         let peer = everywhere(80).and_on("0.0.0.0:81").and_on("[::]:81");
         let peer = peer.start(&trio.b)?;
         let services = services(&trio.a)?;
-        let place = serde_json::to_string(&Place::on(&trio.a, &args.syngate)?)?;
+        let place = serde_json::to_string(&Place::on(&trio.a, &args.syngate, Path::new(""))?)?;
         let (inside, ()) = Inside::start(&trio.a, &["inside-soak", &place])?;
         // haproxy sets SO_REUSEPORT, and the other one does not.
-        let all = SETTINGS.into_iter().filter(|s| !s.shares_port);
+        let all = SETTINGS
+            .into_iter()
+            .filter(|s| !s.shares_port && !s.keeps());
         let asked = |s: &Setting| args.setting.is_empty() || args.setting.contains(s);
         let wanted = all.filter(asked);
         let settings = match args.bare {

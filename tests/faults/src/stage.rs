@@ -14,11 +14,15 @@ use testkit::{
 
 use crate::{
     clients::Clients,
+    clock::BUSY,
+    group::Group,
+    inside::Order,
     lines::Inside,
     neighbour::Neighbour,
     oracle::{Course, Excuse, Rooms, violations},
     point::Point,
     setting::{Place, Scene, Setting},
+    subject::Subject,
     trial::{Shown, Trial, Tried},
 };
 
@@ -74,6 +78,8 @@ pub struct Stage {
     scene: Scene,
     _far: Option<Delay>,
     ground: Ground,
+    /// Its processes end with the host.
+    _group: Option<Group>,
 }
 
 impl Stage {
@@ -86,8 +92,12 @@ impl Stage {
         let ground = Ground::new(setting)?;
         let host = ground.host();
         host.has_firewall(setting.iptables().trim_start_matches("iptables-"))?;
-        let place = serde_json::to_string(&Place::on(host, syngate)?)?;
-        let arguments = ["inside", &place, setting.name, &scene.rtt_ms.to_string()];
+        let apart = scene.subject == Subject::AsksItself;
+        let group = apart.then(|| Group::of(host)).transpose()?;
+        let folder = group.as_ref().map_or(Path::new(""), Group::path);
+        let place = serde_json::to_string(&Place::on(host, syngate, folder)?)?;
+        let [subject, rtt] = [scene.subject.to_string(), scene.rtt_ms.to_string()];
+        let arguments = ["inside", &place, setting.name, &subject, &rtt];
         let (inside, points) = Inside::start(host, &arguments)?;
         let rtt = Duration::from_millis(scene.rtt_ms.into());
         let (client, _) = ground.client();
@@ -98,6 +108,7 @@ impl Stage {
             scene: *scene,
             _far: far.transpose()?,
             ground,
+            _group: group,
         })
     }
 
@@ -115,10 +126,11 @@ impl Stage {
         let floods = trial.neighbour() == Some(Neighbour::Floods);
         let flood = floods.then(|| flood.start(client)).transpose()?;
         let began = Instant::now();
-        let tried: Tried = self.inside.ask(trial)?;
+        let tried: Tried = self.inside.ask(&Order::Try(Box::new(trial.clone())))?;
         let sent = flood.map(RunningFlood::stop).transpose()?;
         let seconds = began.elapsed().as_secs_f64();
         let seen = clients.stop()?;
+        let () = self.inside.ask(&Order::Rest)?;
         let sum = |count: fn(&LoadReport) -> u64| seen.iter().map(|s| count(&s.report)).sum();
         let mut shown = Shown {
             syns_per_second: sent.map(|sent| (sent as f64 / seconds) as u64),
@@ -163,11 +175,20 @@ fn course<'a>(scene: &Scene, trial: &Trial, tried: &'a Tried) -> Course<'a> {
             for_gaps: setting.hands_over(),
             early: !setting.shares_port,
             ran_ms: tried.ran_ms,
+            // Who stands still can't look.
+            listens_ms: tried.listens_ms.filter(|_| !trial.is_slow()),
+            moves: scene.subject.moves(),
+            keeps: setting.keeps(),
             guarded: tried.guarded,
         }),
         alone: by.is_none(),
-        excuse: by.map_or_else(Excuse::default, Neighbour::excuse),
+        excuse: Excuse {
+            // Those who wait longer than `--max-wait` are reset.
+            refused: setting.keeps() && trial.is_slow(),
+            ..by.map_or_else(Excuse::default, Neighbour::excuse)
+        },
         kernel: &tried.shown.kernel,
         slow: slow().into(),
+        busy: 1.0 + tried.busy.clamp(0.0, 1.0) * f64::from(BUSY - 1),
     }
 }

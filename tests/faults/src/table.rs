@@ -15,6 +15,7 @@ use testkit::{read_rows, say};
 use crate::{
     point::Point,
     soak::Totals,
+    subject::Subject,
     trial::{Deed, Shown},
 };
 
@@ -134,6 +135,21 @@ impl Rows {
             table("setting", &columns, pairs.iter(), setting)
         };
         let all = || faults.iter().chain(pairs).chain(neighbours);
+        let is_other = |shown: &&Shown| shown.trial.subject != Subject::Plain;
+        let others: Vec<&Shown> = all().filter(is_other).collect();
+        let subjects = || {
+            let columns = [
+                KILLS,
+                FAILED,
+                PAIRS,
+                NEIGHBOURS,
+                CONNECTIONS,
+                FAILED_CLIENTS,
+                VIOLATIONS,
+            ];
+            let subject = |shown: &Shown| shown.trial.subject.words().to_owned();
+            table("what is so", &columns, others.iter().copied(), subject)
+        };
         let away = || {
             let columns = [TRIALS, CONNECTIONS, FAILED_CLIENTS, VIOLATIONS];
             let rtt = |shown: &Shown| format!("{:>3} ms", shown.trial.rtt_ms);
@@ -163,6 +179,7 @@ impl Rows {
                 "Neighbours",
                 (!neighbours.is_empty()).then(neighbours_table),
             ),
+            ("Services and COMMANDs", (!others.is_empty()).then(subjects)),
             ("Clients", all().next().map(|_| away())),
             // Of one alone, all other tables tell.
             ("Kernels", (several > 1).then(kernels)),

@@ -11,6 +11,7 @@ use crate::{
     neighbour::Neighbour,
     point::Point,
     setting::{Scene, max_closed},
+    subject::Subject,
 };
 
 /// What is done to a run.
@@ -91,6 +92,9 @@ impl fmt::Display for Hit {
 pub struct Trial {
     /// See [`Setting`](crate::setting::Setting).
     pub setting: String,
+    /// See [`Subject`].
+    #[serde(default, skip_serializing_if = "is_plain")]
+    pub subject: Subject,
     /// See [`Scene`].
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rtt_ms: u32,
@@ -102,6 +106,10 @@ pub struct Trial {
     pub then: Option<Hit>,
 }
 
+fn is_plain(subject: &Subject) -> bool {
+    *subject == Subject::Plain
+}
+
 fn is_zero(ms: &u32) -> bool {
     *ms == 0
 }
@@ -111,6 +119,7 @@ impl Trial {
     pub fn new(scene: &Scene, point: &Point, deed: Deed) -> Trial {
         Trial {
             setting: scene.setting.name.to_owned(),
+            subject: scene.subject,
             rtt_ms: scene.rtt_ms,
             hit: Hit {
                 point: point.clone(),
@@ -179,11 +188,16 @@ impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Trial {
             setting,
+            subject,
             rtt_ms,
             hit,
             then,
         } = self;
-        write!(f, "{setting}: {hit}")?;
+        write!(f, "{setting}: ")?;
+        if !is_plain(subject) {
+            write!(f, "{subject}: ")?;
+        }
+        write!(f, "{hit}")?;
         if let Some(then) = then {
             write!(f, ", then {then}")?;
         }
@@ -222,6 +236,7 @@ pub fn all_neighbours(scene: &Scene, points: &[Point], own_kernel: bool) -> Vec<
     let whole_run = Point::whole_run();
     let hardships = Neighbour::HARDSHIPS
         .iter()
+        .filter(|what| what.suits(&scene.setting))
         .map(|what| trial(&whole_run, *what));
     visits.chain(hardships).collect()
 }
@@ -278,12 +293,16 @@ pub struct Tried {
     pub account: Account,
     /// When COMMAND began, in ms of CLOCK_MONOTONIC, to 10 ms.
     pub ran_ms: Option<f64>,
+    /// When it knew that its service listens, if it waits for that, and the run was as fast as others by then.
+    pub listens_ms: Option<f64>,
     /// Whether the run was killed, and left a guard.
     pub guarded: bool,
     /// When the service answered, and all was looked at, in ms of CLOCK_MONOTONIC.
     pub settled_ms: f64,
     /// What it said.
     pub said: String,
+    /// Which part of the time some process waited for a processor.
+    pub busy: f64,
     /// See [`counters::grown`](crate::counters::grown).
     pub counted: Vec<String>,
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::{
     neighbour::Neighbour,
+    setting,
     trial::{Deed, Hit, Trial},
 };
 
@@ -17,6 +18,10 @@ pub struct Left {
     pub code: i32,
     /// How often COMMAND has begun.
     pub ran: usize,
+    /// The questions of COMMAND's that were not answered.
+    pub unanswered: Vec<String>,
+    /// How many instances of the service run.
+    pub instances: usize,
     /// The report, if one was written.
     pub report: Option<Result<Value, String>>,
     /// Of all of its processes, those that would not go; its standby is one.
@@ -60,6 +65,7 @@ pub fn violations(trial: &Trial, left: &Left) -> Vec<String> {
         ("processes are left", &left.processes),
         ("locks are left", &left.locks),
         ("of waiting rooms there is left", &left.rooms),
+        ("COMMAND asked, and was not answered", &left.unanswered),
     ] {
         is_so(lines.is_empty(), format!("{what}: {lines:?}"));
     }
@@ -73,17 +79,25 @@ pub fn violations(trial: &Trial, left: &Left) -> Vec<String> {
     );
     // Nothing was restarted, as a program of iptables took too long: the machine may be that busy.
     let in_vain = *code == 125 && *ran == 0 && left.said.contains("did not end in time");
+    let setting = setting::named(&trial.setting);
+    let may_end = |code| setting.is_some_and(|of| of.may_end_with(code, trial.subject));
     is_so(
-        left.hit || *code == 0 || in_vain,
+        left.hit || may_end(*code) || in_vain,
         "it was not hit, and failed".to_owned(),
     );
     if let Some(statuses) = trial.neighbour().and_then(Neighbour::statuses) {
-        let expected = statuses.contains(code);
+        let expected = statuses.contains(code) || statuses.contains(&0) && may_end(*code);
         is_so(
             expected,
             format!("status {code}, and not one of {statuses:?}"),
         );
     }
+    let keeps = setting.is_some_and(|of| of.keeps());
+    let shares_port = setting.is_some_and(|of| of.shares_port);
+    is_so(
+        left.instances <= 1 || shares_port || *code != 0,
+        "two instances of the service run, and status 0".to_owned(),
+    );
     is_so(*ran <= 1, format!("COMMAND ran {ran} times"));
     let panicked = left.said.contains("panicked at") || left.reason().as_deref() == Some("bug");
     is_so(!panicked, "it panicked".to_owned());
@@ -95,12 +109,13 @@ pub fn violations(trial: &Trial, left: &Left) -> Vec<String> {
     );
     is_so(
         // A signal that comes while the report is being written ends that.
-        left.report.is_some() || trial.deeds().any(Deed::may_lose_report) || by_its_signal,
+        left.report.is_some() || keeps || trial.deeds().any(Deed::may_lose_report) || by_its_signal,
         "there is no report".to_owned(),
     );
     match &left.report {
         Some(Ok(report)) => wrong.extend(untrue(trial, left, report)),
         Some(Err(error)) => wrong.push(format!("the report is no JSON: {error}")),
+        None if keeps => (),
         None => wrong.extend(untold(*code, *ran)),
     }
     wrong
@@ -166,7 +181,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{fault::Fault, point::Point};
+    use crate::{fault::Fault, point::Point, subject::Subject};
 
     fn trial(process: &str, fault: Fault) -> Trial {
         let point = Point {
@@ -176,6 +191,7 @@ mod tests {
         };
         Trial {
             setting: "nft, drop".to_owned(),
+            subject: Subject::Plain,
             rtt_ms: 0,
             hit: Hit {
                 point,
@@ -235,6 +251,14 @@ mod tests {
             },
             Left {
                 rooms: vec!["1 rooms".to_owned()],
+                ..fine.clone()
+            },
+            Left {
+                unanswered: vec!["after: refused".to_owned()],
+                ..fine.clone()
+            },
+            Left {
+                instances: 2,
                 ..fine.clone()
             },
             Left {

@@ -39,6 +39,19 @@ fn what_comes_in_pieces_is_read_whole() {
     assert!(matrix("pieces", &options) >= 8);
 }
 
+/// Services that ask, connect to themselves, and move, and COMMANDs that do.
+#[test]
+fn a_sample_of_services_and_commands() {
+    let subjects = ["leaves-ports", "asks-itself", "moves-to-v6", "leaves-first"];
+    let subjects = subjects
+        .into_iter()
+        .flat_map(|subject| ["--subject", subject]);
+    let settings = ["--setting", "park", "--setting", "handover, SO_REUSEPORT"];
+    let few = ["--except", "delay", "--except", "hang", "--seconds", "20"];
+    let options: Vec<&str> = settings.into_iter().chain(subjects).chain(few).collect();
+    assert!(matrix("subjects", &options) >= 7);
+}
+
 /// A program of iptables, and COMMAND, that hang for 7 s.
 #[test]
 fn a_child_that_hangs_keeps_no_port_shut() {
@@ -195,6 +208,38 @@ fn a_run_that_dies_as_it_takes_back_leaves_that_to_its_guard() {
     let only = ["--setting", "park", "--deed", "kill-after"];
     let calls = ["--call", "rmdir", "--call", "getdents64"];
     assert!(matrix("dying", &[&only[..], &calls].concat()) >= 2);
+}
+
+/// The process that was to become COMMAND had died early. Another one became COMMAND, and was in no control group of its
+/// own: what it asked the service waited with all clients.
+#[test]
+fn commands_questions_are_answered_although_its_first_process_dies() {
+    let only = [
+        "--setting",
+        "park",
+        "--subject",
+        "asks",
+        "--call",
+        "pread64",
+    ];
+    let deeds = ["--deed", "enobufs", "--deed", "kill-before"];
+    assert!(matrix("died", &[&only[..], &deeds].concat()) >= 2);
+}
+
+/// The note of a keep stayed, as a call failed once.
+#[test]
+fn what_a_keep_has_noted_is_removed_although_a_call_fails() {
+    let only = ["--setting", "keep", "--call", "unlink", "--deed", "enobufs"];
+    assert!(matrix("noted", &only) >= 1);
+}
+
+/// Who could not reach the rooms for a moment took them for shut, and a service that had come back elsewhere got none
+/// of its clients for 30 s.
+#[test]
+fn rooms_that_can_t_be_reached_for_a_moment_are_not_taken_for_shut() {
+    let only = ["--setting", "handover", "--subject", "moves-to-addresses"];
+    let calls = ["--call", "recvmsg", "--deed", "enobufs", "--each", "5"];
+    assert!(matrix("unreached", &[&only[..], &calls].concat()) >= 4);
 }
 
 /// Nobody waited for handshakes that were under way in a room, as they could not be listed once: reset.

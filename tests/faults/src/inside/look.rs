@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    path::Path,
     process::{Command, Stdio},
     time::Instant,
 };
@@ -36,13 +37,16 @@ impl Bench<'_> {
     }
 
     pub(super) fn lines(&self, file: &str) -> usize {
-        let text = fs::read_to_string(self.place.file(file)).unwrap_or_default();
-        text.lines().count()
+        self.written(file).lines().count()
+    }
+
+    pub(super) fn written(&self, file: &str) -> String {
+        fs::read_to_string(self.place.file(file)).unwrap_or_default()
     }
 
     pub(super) fn start_anew(&self) -> Result<()> {
         Command::new("sh")
-            .arg(self.place.file("restart"))
+            .arg(self.place.file("anew"))
             .stderr(Stdio::null())
             .status()?;
         let answers = || ask(self.service).is_ok();
@@ -83,12 +87,19 @@ impl Bench<'_> {
             let shares_port = self.scene.setting.shares_port;
             // Where the group is the service's own, a program may stay in it that leaves the choice to the kernel.
             let program_may_stay = may_need_clear && shares_port;
+            let program_may_stay = program_may_stay || self.scene.subject.brings_program();
             rooms.extend(traces.sockets(self.place, shares_port, program_may_stay)?);
         }
         let left = Left {
             hit,
             code,
             ran: self.lines("ran"),
+            unanswered: self
+                .written("unanswered")
+                .lines()
+                .map(str::to_owned)
+                .collect(),
+            instances: self.instances(),
             report: self.report(),
             processes,
             rooms,
@@ -100,6 +111,38 @@ impl Bench<'_> {
             said: self.said(),
         };
         Ok((left, gone))
+    }
+
+    /// How many instances of the service run.
+    fn instances(&self) -> usize {
+        let files = ["pid", "first"].iter().map(|file| self.written(file));
+        let pids: BTreeSet<String> = files.map(|pid| pid.trim().to_owned()).collect();
+        let runs = |pid: &&String| !pid.is_empty() && Path::new("/proc").join(pid).exists();
+        pids.iter().filter(runs).count()
+    }
+
+    /// There is one instance, as before the first trial, and it has no program.
+    pub(super) fn rest(&self) -> Result<()> {
+        let first = self.written("first");
+        if !first.is_empty() && first != self.written("pid") {
+            let _ = Command::new("kill").arg(first.trim()).status();
+            let ended = || self.instances() < 2;
+            wait_patiently(soon(), "the end of the first instance", ended)?;
+        }
+        let _ = fs::remove_file(self.place.file("first"));
+        if self.scene.subject.brings_program()
+            && let Some(traces) = &self.rooms
+        {
+            traces.sockets(self.place, true, true)?;
+        }
+        self.is_served()
+    }
+
+    fn is_served(&self) -> Result<()> {
+        match ask(self.service) {
+            Ok(()) => Ok(()),
+            Err(_) => self.start_anew(),
+        }
     }
 
     fn names_left(&self) -> Result<Vec<String>> {
@@ -141,9 +184,6 @@ impl Bench<'_> {
             let _ = Command::new("kill").args(["-9", &pid]).status();
         }
         self.clear()?;
-        match ask(self.service) {
-            Ok(()) => Ok(()),
-            Err(_) => self.start_anew(),
-        }
+        self.is_served()
     }
 }

@@ -11,20 +11,23 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::fd::OwnedFd,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
 use testkit::{digest, say, slow};
 
 use crate::{
     account::{Account, Sources},
-    clock::now_ms,
-    counters,
+    clock::{busy, now_ms},
+    command, counters,
     leftovers::{processes, ruleset},
     neighbour::{self, Neighbour},
     rooms::Traces,
-    setting::{Place, Scene, max_closed, ran_ms},
+    setting::{BESIDE, Place, Scene, max_closed, ran_ms},
+    subject::Subject,
     trial::{Shown, Trial, Tried},
     verdict::violations,
 };
@@ -39,6 +42,14 @@ fn soon() -> Duration {
 /// stdin, what it has shown.
 pub fn run(place: &Place, scene: &Scene) -> Result<()> {
     Bench::new(place, scene)?.serve()
+}
+
+/// What comes in on stdin.
+#[derive(Serialize, Deserialize)]
+pub enum Order {
+    Try(Box<Trial>),
+    /// The clients have gone: the service is to be as it was at first.
+    Rest,
 }
 
 /// As long as a client waits that is not to hang for ever.
@@ -71,12 +82,23 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn new(place: &'a Place, scene: &'a Scene) -> Result<Bench<'a>> {
         fs::create_dir(place.file("report"))?;
-        fs::write(place.file("restart"), place.restart(&scene.setting))?;
-        let rooms = scene.setting.has_rooms().then(Traces::new).transpose()?;
+        let Scene {
+            setting, subject, ..
+        } = scene;
+        fs::write(place.file("restart"), place.restart(setting, *subject))?;
+        fs::write(place.file(BESIDE), place.beside())?;
+        fs::write(place.file("anew"), place.anew(setting, *subject))?;
+        fs::write(place.file("haproxy.cfg"), command::HAPROXY)?;
+        if *subject == Subject::LeavesPorts {
+            let [sysctl, few] = command::FEW_PORTS;
+            let set = Command::new(sysctl).args(["-q", few]).status()?;
+            ensure!(set.success(), "{few}");
+        }
+        let rooms = setting.has_rooms().then(Traces::new).transpose()?;
         let mut bench = Bench {
             place,
             scene,
-            service: Place::service(&scene.setting),
+            service: Place::service(setting),
             rules: BTreeSet::new(),
             rooms,
             kernel: kernel()?,
@@ -89,47 +111,73 @@ impl<'a> Bench<'a> {
         bench.sh(neighbour::BYSTANDER, None)?;
         bench.trace(max_closed(false), None, &[])?;
         bench.settle()?;
+        bench.rest()?;
         bench.rules = ruleset()?;
         Ok(bench)
     }
 
     fn serve(&self) -> Result<()> {
+        self.forget();
         let survey = self.trace(max_closed(false), None, &[])?;
         self.settle()?;
-        ensure!(survey.code == 0, "a run that is not hit: {}", self.said());
+        let Scene {
+            setting, subject, ..
+        } = self.scene;
+        let ended_well = setting.may_end_with(survey.code, *subject);
+        ensure!(ended_well, "a run that is not hit: {}", self.said());
         let left = processes(self.place)?;
         ensure!(left.is_empty(), "left by a run that was not hit: {left:?}");
+        self.rest()?;
         say(&serde_json::to_string(&survey.course.points)?)?;
         for line in std::io::stdin().lock().lines() {
-            let trial: Trial = serde_json::from_str(&line?)?;
-            let tried = self.try_out(trial)?;
-            say(&serde_json::to_string(&tried)?)?;
+            let answer = match serde_json::from_str(&line?)? {
+                Order::Try(trial) => serde_json::to_string(&self.try_out(*trial)?)?,
+                Order::Rest => serde_json::to_string(&self.rest()?)?,
+            };
+            say(&answer)?;
         }
         Ok(())
     }
 
-    fn try_out(&self, trial: Trial) -> Result<Tried> {
-        for file in ["report/report.json", "ran", "through", "stderr"] {
+    /// What a run before has left in files.
+    fn forget(&self) {
+        for file in [
+            "report/report.json",
+            "ran",
+            "listens",
+            "unanswered",
+            "through",
+            command::ENDS,
+            "stderr",
+        ] {
             let _ = fs::remove_file(self.place.file(file));
         }
+    }
+
+    fn try_out(&self, trial: Trial) -> Result<Tried> {
+        self.forget();
         let counted = counters::counters();
-        let started_ms = now_ms();
+        let (started_ms, was_busy) = (now_ms(), busy());
         let traced = self.hit(&trial);
         let ended = Instant::now();
         let (code, hits) = traced.as_ref().map_or((-1, 1), |t| (t.code, t.hits));
         let (left, gone) = self.look(&trial, hits > 0, code)?;
         let settled_ms = now_ms();
         let at = traced.as_ref().ok();
-        let account = Account::of(&Sources {
+        let mut account = Account::of(&Sources {
             began_ms: at.map_or(started_ms, |traced| traced.began_ms(started_ms)),
             ended_ms: at.map_or(settled_ms, |traced| traced.ended_ms),
             code,
             said: &left.said,
             report: left.report.as_ref().and_then(|report| report.as_ref().ok()),
         });
+        if self.scene.setting.keeps() {
+            account.is_of_keep();
+        }
         let guarded = self.is_guarded(&trial, code);
         let gone_after_ms = (gone.duration_since(ended).as_secs_f64() * 1e4).round() / 10.0;
         let mut violations = violations(&trial, &left);
+        let unseen_ms = at.and_then(|traced| traced.unseen_ms);
         violations.extend(traced.err().map(|error| format!("{error:#}")));
         if let Some(by) = trial.neighbour() {
             self.sh(by.tidy(), None).context("tidying up")?;
@@ -158,9 +206,14 @@ impl<'a> Bench<'a> {
             shown,
             account,
             guarded,
-            ran_ms: ran_ms(&fs::read_to_string(self.place.file("ran")).unwrap_or_default()),
+            ran_ms: ran_ms(&self.written("ran")),
+            listens_ms: ran_ms(&self.written("listens")).filter(|listens| {
+                let waits_for_it = self.scene.subject != Subject::Plain;
+                waits_for_it && unseen_ms.is_some_and(|unseen| unseen < *listens)
+            }),
             settled_ms,
             said: left.said,
+            busy: (busy() - was_busy).as_secs_f64() * 1e3 / (settled_ms - started_ms),
             counted: counters::grown(&counted, &counters::counters()),
         })
     }

@@ -78,7 +78,8 @@ impl Bench<'_> {
         let mut command = trace::stopping(&self.words(by, max_closed));
         self.prepare(&mut command, by)?;
         let program = Path::new(&self.place.syngate);
-        trace::run(&mut command, program, targets, longest())
+        let marks = self.place.marks(&self.scene.setting);
+        trace::run(&mut command, program, targets, &marks, longest())
     }
 
     /// A run that nobody watches.
@@ -103,6 +104,7 @@ impl Bench<'_> {
         Ok(Traced {
             code: code(ended.context("it has ended")?),
             ended_ms,
+            unseen_ms: course.began_ms,
             hits: 1,
             course,
         })

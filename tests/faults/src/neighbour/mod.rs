@@ -26,6 +26,11 @@ impl Neighbour {
     /// Whether it can disturb that.
     pub fn suits(self, setting: &Setting) -> bool {
         match self {
+            // The others are COMMAND, look at a report, or last until a deadline.
+            _ if setting.keeps() => matches!(
+                self,
+                FlushesRuleset | Clears | AsksForStatus | KillsGuards | ListensAsOther | RunsBeside
+            ),
             // Nobody else needs a queue.
             WantsQueue => setting.syn == "hold",
             // A peer is a neighbour on an interface that is what it was.

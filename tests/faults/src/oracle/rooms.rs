@@ -1,12 +1,27 @@
 //! Clients whose connections wait in rooms. Pure.
 
-use super::{BUCKET_MS, Course, RESENT_MS, Rooms, SLACK_MS, Seen};
+use super::{BUCKET_MS, Course, RESENT_MS, Rooms, Seen};
 
 /// A guard whose run is dead gives those who wait back to an old listener that stays for so long: "Parked,
 /// deserted" in the manual. Some met a room before its program was there.
 const DESERTED_MS: f64 = 1000.0;
 
+/// So long after the service is there, rooms that are in its way may still be: "Parked, moved" in the manual, and what a
+/// busy machine adds. A guard whose run is dead looks less often.
+const GIVES_WAY_MS: f64 = 200.0;
+const GUARD_GIVES_WAY_MS: f64 = 1500.0;
+
 impl Course<'_> {
+    /// Whether the new process listened when that client came, and nothing was to keep it from that.
+    pub(super) fn was_served(&self, due: f64) -> bool {
+        let listens = self.rooms.and_then(|rooms| rooms.listens_ms);
+        let within = match self.account.code {
+            137 => GUARD_GIVES_WAY_MS,
+            _ => GIVES_WAY_MS,
+        };
+        listens.is_some_and(|since| due > since + within * self.slow * self.busy)
+    }
+
     /// Who has waited to be connected, or too long for an answer.
     pub(super) fn waited_in_rooms(&self, rooms: Rooms, seen: &Seen) -> Option<String> {
         if self.excuse.waiting || self.excuse.lossy || self.excuse.resent {
@@ -19,21 +34,23 @@ impl Course<'_> {
     /// A SYN is answered at once, or lost.
     fn waited_to_connect(&self, seen: &Seen) -> Option<String> {
         let mut waits = waits(seen, &seen.report.timeline_ms);
-        let (due, took) = waits.find(|(_, took)| *took >= RESENT_MS + seen.rtt_ms)?;
+        let (due, took) = waits.find(|(_, took)| *took >= RESENT_MS * self.busy + seen.rtt_ms)?;
         Some(self.words(seen, "was connected", due, took))
     }
 
     fn waited_for_an_answer(&self, rooms: Rooms, seen: &Seen) -> Option<String> {
         let began = rooms.ran_ms.unwrap_or(f64::INFINITY) - self.margin();
         // A handshake, and a request.
-        let slack = SLACK_MS * self.slow + BUCKET_MS + 3.0 * seen.rtt_ms;
+        let slack = self.slack() + BUCKET_MS + 3.0 * seen.rtt_ms;
         let deserted = if self.account.code == 137 {
             DESERTED_MS
         } else {
             0.0
         };
         let latest = |due: f64| match rooms.for_gaps && due < began {
-            true if rooms.early && self.begins(seen, due) => self.open_ms().max(due),
+            true if rooms.early && (rooms.keeps || self.begins(seen, due)) => {
+                self.open_ms().max(due)
+            }
             true => due + deserted,
             false => self.open_ms().max(due),
         };
@@ -77,6 +94,9 @@ mod tests {
         for_gaps: false,
         early: false,
         ran_ms: Some(1100.0),
+        listens_ms: None,
+        moves: false,
+        keeps: false,
         guarded: false,
     };
 
@@ -171,6 +191,40 @@ mod tests {
             ..course(&account)
         };
         finds(&unrun, waited(1100.0, 1.0, 1100.0), "was answered only");
+    }
+
+    #[test]
+    fn who_comes_when_the_service_is_there_is_served() {
+        let mut account = account();
+        account.code = 124;
+        let moved = Course {
+            rooms: Some(Rooms {
+                listens_ms: Some(1000.0),
+                moves: true,
+                ..PARKED
+            }),
+            ..course(&account)
+        };
+        finds(&moved, failed(Fate::Cut, 990.0, 1205.0), "");
+        finds(
+            &moved,
+            failed(Fate::Cut, 1210.0, 1230.0),
+            "though the service listened",
+        );
+    }
+
+    #[test]
+    fn who_is_reset_as_the_service_moves_is_told_of() {
+        let mut account = account();
+        account.code = 124;
+        account.message = "2 connections were reset: COMMAND exited with status 0".to_owned();
+        let course = |moves| Course {
+            rooms: Some(Rooms { moves, ..PARKED }),
+            ..course(&account)
+        };
+        let reset = || failed(Fate::Cut, 1050.0, 1100.0);
+        finds(&course(true), reset(), "");
+        finds(&course(false), reset(), "while the port was shut");
     }
 
     #[test]

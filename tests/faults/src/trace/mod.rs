@@ -69,6 +69,8 @@ pub struct Traced {
     /// When, in ms of CLOCK_MONOTONIC: when it was killed, if it was killed at a call, since a process may
     /// take a while to be gone.
     pub ended_ms: f64,
+    /// From when on nobody saw its calls any more, in ms of CLOCK_MONOTONIC; it was slow before.
+    pub unseen_ms: Option<f64>,
     /// How often it was hit.
     pub hits: usize,
     /// What it passed.
@@ -100,6 +102,8 @@ struct Tracer<'a> {
     processes: HashMap<Pid, Process>,
     /// One after the other.
     targets: &'a [Target<'a>],
+    /// Files that tell what the program does, each once it is there; in order.
+    marks: &'a [(PathBuf, &'a str)],
     /// How many of these points were reached.
     reached: usize,
     /// A fault that waits for its call, and whose.
@@ -121,11 +125,12 @@ pub fn stopping(words: &[String]) -> Command {
 }
 
 /// Runs a command that is [`stopping`] to the end of `program`, which is killed after `limit`: that is
-/// an error.
+/// an error. `marks`: files that tell what a program does that does not say so.
 pub fn run(
     command: &mut Command,
     program: &Path,
     targets: &[Target],
+    marks: &[(PathBuf, &str)],
     limit: Duration,
 ) -> Result<Traced> {
     let main = start(command)?;
@@ -135,6 +140,7 @@ pub fn run(
         begun: false,
         processes: HashMap::new(),
         targets,
+        marks,
         reached: 0,
         armed: None,
         still: HashMap::new(),
@@ -142,6 +148,7 @@ pub fn run(
         traced: Traced {
             code: 0,
             ended_ms: 0.0,
+            unseen_ms: None,
             hits: 0,
             course: Course::new(),
         },
@@ -224,11 +231,14 @@ impl<'a> Tracer<'a> {
 
     /// When all has happened, system calls are not looked at any more: that makes a run many times slower,
     /// and the more so where others keep the machine busy.
-    fn go_on(&self, pid: Pid, signal: Option<Signal>) {
+    fn go_on(&mut self, pid: Pid, signal: Option<Signal>) {
         let within = self.processes.get(&pid).and_then(|process| process.within);
         let is_hit = within.is_some_and(|within| within.fault.is_some());
         match self.is_done() && !is_hit {
-            true => drop(ptrace::cont(pid, passed_on(signal))),
+            true => {
+                self.traced.unseen_ms.get_or_insert_with(now_ms);
+                let _ = ptrace::cont(pid, passed_on(signal));
+            }
             false => go_on(pid, signal),
         }
     }
@@ -257,6 +267,7 @@ impl<'a> Tracer<'a> {
 
     /// Lets a visitor in, and waits for the end of the program.
     fn receive(&mut self, visit: &dyn Fn(Pid) -> Result<()>) -> Result<()> {
+        self.traced.unseen_ms = Some(now_ms());
         // It stops as soon as it is let go.
         kill(self.main, Signal::SIGSTOP)?;
         ptrace::detach(self.main, None)?;
@@ -440,6 +451,9 @@ impl<'a> Tracer<'a> {
         let name = &self.processes.get(&pid)?.name;
         let number = usize::try_from(registers.orig_rax).ok()?;
         let call = Sysno::new(number).map_or("unknown", |call| call.name());
+        if let Some((_, phase)) = self.marks.iter().rev().find(|(file, _)| file.exists()) {
+            self.traced.course.is_in(phase);
+        }
         let point = self.traced.course.call(name, call);
         let target = self.targets.get(self.reached);
         match target.filter(|target| point.as_ref() == Some(target.point)) {

@@ -24,10 +24,11 @@ use mio::{
     unix::SourceFd,
 };
 use nix::{
-    libc::{EADDRINUSE, EMFILE},
+    libc::{BPF_K, BPF_RET, EADDRINUSE, EMFILE, sock_filter, sock_fprog},
     sys::{
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
+        socket::{setsockopt, sockopt::AttachReusePortCbpf},
     },
 };
 use socket2::{Domain, Socket, Type};
@@ -72,6 +73,12 @@ pub struct Args {
     /// Set SO_REUSEPORT
     #[arg(long)]
     reuseport: bool,
+    /// Take clients of IPv4 at [::], too
+    #[arg(long)]
+    both_versions: bool,
+    /// Give the listeners a program that chooses among those with SO_REUSEPORT
+    #[arg(long, requires = "reuseport")]
+    own_program: bool,
     /// Send back what comes, instead of HTTP
     #[arg(long, conflicts_with = "delay")]
     echo: bool,
@@ -397,11 +404,29 @@ fn listen(address: SocketAddr, args: &Args) -> Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(args.reuseport)?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(!args.both_versions)?;
     }
     bind(&socket, address)?;
     socket.listen(args.backlog)?;
+    if args.own_program {
+        choose_the_first(&socket)?;
+    }
     Ok(TcpListener::from_std(socket.into()))
+}
+
+/// `return 0`, in classic BPF: the first listener of the group.
+fn choose_the_first(socket: &Socket) -> Result<()> {
+    let mut program = [sock_filter {
+        code: (BPF_RET | BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k: 0,
+    }];
+    let program = sock_fprog {
+        len: 1,
+        filter: program.as_mut_ptr(),
+    };
+    Ok(setsockopt(socket, AttachReusePortCbpf, &program)?)
 }
 
 /// Binds, and gives a server that has just been killed a moment to be gone.
