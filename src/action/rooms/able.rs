@@ -50,3 +50,33 @@ impl Rooms {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_t_be_tried_is_no_refusal_alone() {
+        let rooms = |moves: Support| Rooms {
+            moves,
+            copies: Support::Yes,
+            lends: Support::No("no hook".to_owned()),
+            own_group: Support::Yes,
+        };
+        let no = || "no".to_owned();
+        for (moves, is_unknown, parks) in [
+            (Support::Yes, false, true),
+            (Support::No(no()), false, false),
+            (Support::Unknown(no()), true, false),
+        ] {
+            let rooms = rooms(moves);
+            assert_eq!(rooms.is_unknown(), is_unknown, "{rooms:?}");
+            assert_eq!(rooms.park(Some(true), None).is_ok(), parks, "{rooms:?}");
+        }
+        let rooms = rooms(Support::Yes);
+        assert_eq!(rooms.park(None, Some("MPTCP")), Err("MPTCP".to_owned()));
+        assert!(rooms.park(None, None).is_ok());
+        let why = rooms.park(Some(false), None).unwrap_err();
+        assert!(why.ends_with("(no hook)"), "{why}");
+    }
+}
