@@ -493,7 +493,7 @@ fn variables_that_are_not_read_are_warned_of() {
         let first = outcome.stderr.lines().next().unwrap();
         let warning = first.strip_prefix("syngate: warning: ").expect(first);
         assert!(
-            warning.starts_with(&format!("{name} is not read")),
+            warning.starts_with(&format!("{name} has no effect")),
             "{first}"
         );
         assert!(warning.contains(says), "{first}");
@@ -1886,8 +1886,8 @@ fn ctrl_c_is_passed_on_to_a_command_that_left_the_terminal() {
         log(&host) == "status 7\n"
     });
     // Who has pressed it is told what it did, and what the next one does.
-    let answer = "SIGINT passed on to COMMAND (pid ";
-    let next = "another one, after 500ms, opens the gate";
+    let answer = "SIGINT: COMMAND (pid ";
+    let next = "the gate stays closed until it ends; one more signal";
     let screen = terminal.raw();
     assert!(screen.contains(answer) && screen.contains(next), "{screen}");
     // Let it end, also if that failed.
@@ -2055,9 +2055,9 @@ fn each_warning_is_one_more_line() {
     let outcome = call(&host, words("--port 80-81,443")).run(sh("true; # odd \n exit 0"));
     let lines: Vec<&str> = outcome.stderr.lines().collect();
     let warnings = [
-        "nobody listens on 81,443",
-        "no listener of 81,443 was seen before or after COMMAND: nothing was waited \
-         for; if the listener is in a container or on another port, give --listen-netns or \
+        "nobody listens on 81,443 now: a first start, or a typo?",
+        "syngate saw no listener on 81,443, neither before COMMAND nor after it, and so did not wait \
+         for the service; if the listener is in a container or on another port, give --listen-netns or \
          --listen-port",
     ];
     assert_eq!(lines.len(), 3, "{lines:#?}");
@@ -2100,7 +2100,7 @@ fn quiet_is_silent_unless_something_failed() {
     assert_eq!((outcome.code, &*outcome.stderr), (0, ""));
     assert_eq!(
         outcome.report["warnings"],
-        json!(["nobody listens on 80"]),
+        json!(["nobody listens on 80 now: a first start, or a typo?"]),
         "reported all the same"
     );
     let outcome = quick(&host).arg("-q").run(["false"]);

@@ -396,7 +396,7 @@ fn a_reload_that_was_not_run_is_not_repeated() {
     refused(
         &site.push(),
         2,
-        &["status 125", "nothing was gated", "is back"],
+        &["status 125", "the gate was not closed", "is back"],
     );
     assert_eq!(site.installed(), config("one").text());
     assert_eq!(read(&calls).lines().count(), 1);

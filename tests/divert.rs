@@ -524,7 +524,7 @@ fn long_transfers_are_whole_over_a_narrow_way() {
         let _echo = both_echo(&trio);
         divert_to(&trio, CROSS_B, "--to 10.79.0.100 --settle 0").run(["true"])
     };
-    let told = "packets to 10.80.0.2 have room for 1400 bytes (cross), and clients come in by eth0 with 1500: let ICMP";
+    let told = "packets to 10.80.0.2 have room for 1400 bytes (cross), but packets come in by eth0 with up to 1500: let ICMP";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
 }
 
@@ -573,7 +573,8 @@ fn the_linger_is_bounded_and_a_second_signal_ends_it() {
     let outcome = call.end(run);
     assert_eq!(outcome.code, 130, "{outcome:?}");
     assert_eq!(outcome.report["reason"], "linger");
-    let told = "connections to the peer have --linger 50s to finish: one more signal cuts them";
+    let told =
+        "waiting up to 50s (--linger) for connections to the peer; interrupt again to cut them";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
     assert_eq!(figure(&outcome, "cut"), 1);
     assert_eq!(host.ruleset(), before);
@@ -645,7 +646,11 @@ fn bad_input() {
     let _servers = both(&trio);
     host.must(["ip", "route", "add", "10.99.0.0/16", "via", NODE_B]);
     let cases = [
-        ("--syn divert", "", "--syn: 'divert': where to?"),
+        (
+            "--syn divert",
+            "",
+            "--syn: 'divert': the address is missing",
+        ),
         ("--syn divert=", "", "'' is not an IP address"),
         ("--syn divert=lb2", "", "names are not looked up"),
         ("--syn divert=fe80::2", "", "as in fe80::2%eth0"),
@@ -788,7 +793,10 @@ fn a_peer_that_takes_no_connections() {
         "--syn divert={NODE_B}: it refuses connections to {VIP}:80 {VIP}:90: does its service"
     );
     assert!(refused.stderr.contains(&says), "{refused:?}");
-    assert!(refused.stderr.contains("nothing was gated"), "{refused:?}");
+    assert!(
+        refused.stderr.contains("the gate was not closed"),
+        "{refused:?}"
+    );
 
     let peer = Serve::on("0.0.0.0:80").and_on(format!("{VIP}:90"));
     let peer = Instance::start(&trio.b, "peer", peer);
@@ -870,7 +878,7 @@ fn what_can_not_be_asked() {
         "--syn divert=10.79.0.2 --to {VIP} --ready-timeout 0s"
     ));
     assert_eq!(nobody_here.code, 0, "{nobody_here:?}");
-    let told = "the peer is not asked about 80: nobody listens there now";
+    let told = "syngate does not ask the peer about 80, since nobody listens there";
     assert!(nobody_here.stderr.contains(told), "{nobody_here:?}");
 }
 
@@ -987,7 +995,7 @@ fn there_is_room_for_so_many() {
         "{outcome:?}"
     );
     assert!(figure(&outcome, "no_room") > 0, "{outcome:?}");
-    let told = "--max-diverted 2 was reached: ";
+    let told = "that exceeded --max-diverted 2 (clients";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
     drop(load);
 }
@@ -1032,7 +1040,7 @@ fn a_peer_that_dies_holds_nobody() {
     assert!(report.connect.max_ms < 3_500.0, "{report}");
     assert!(at_a.count() > 0);
     let outcome = closed.end();
-    let told = "got further than its SYN: does nobody listen there";
+    let told = "the peer answered none of the connections that went there";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
 }
 
@@ -1054,7 +1062,7 @@ fn who_gets_no_further_than_the_syn_is_told_of() {
         .unwrap();
     wait_until(SOON, "SYNs", || harness::stopped_syns(&trio.a) > 0).unwrap();
     let outcome = closed.finish();
-    let told = "got further than its SYN: does nobody listen there, does a firewall";
+    let told = "the peer answered none of the connections that went there: does nobody listen there, does a firewall";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
     drop(load);
 }

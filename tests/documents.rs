@@ -860,7 +860,11 @@ fn readme_s_option_table_has_the_names_and_defaults_of_options() {
 
 #[test]
 fn the_pages_have_no_option_and_no_call_that_syngate_does_not_take() {
-    for page in &pages() {
+    // tests/messages.rs carries out the calls of that page. Some are wrong on purpose.
+    let pages = pages()
+        .into_iter()
+        .filter(|page| page != "docs/messages.md");
+    for page in &pages.collect::<Vec<_>>() {
         let text = read(page);
         let spans = code_spans(&text);
         spans

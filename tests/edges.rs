@@ -313,7 +313,7 @@ fn a_failure_that_leaves_nobody_listening_is_said() {
     );
     let outcome = call(&host, words("--port 80")).run(["sh", "-c", &script]);
     assert_eq!(outcome.code, 3, "{outcome:?}");
-    let said = "warning: nobody listens any more on 0.0.0.0:80";
+    let said = "exited with status 3, and the service is DOWN: nobody listens on 80, and new";
     assert!(outcome.stderr.contains(said), "{outcome:?}");
 }
 
@@ -342,7 +342,10 @@ fn max_closed_is_said_when_it_happens() {
     let mut said = std::io::BufReader::new(run.stderr().unwrap());
     std::io::BufRead::read_line(&mut said, &mut line).unwrap();
     assert!(line.contains("warning: --max-closed "), "{line}");
-    assert!(line.contains(" is over, the gate is open"), "{line}");
+    assert!(
+        line.contains(" is over: the kernel has opened the gate"),
+        "{line}"
+    );
     assert!(line.contains("--open-on ready"), "{line}");
     assert!(run.is_running());
     host.must(["pkill", "sleep"]);

@@ -322,7 +322,7 @@ fn what_comes_before_any_gate_is_told() {
          tcp flags & (syn | ack) == syn update @ban { ip saddr limit rate over 3/minute burst 3 packets } \
          drop; }; }",
     ]);
-    let told = "no gate comes before that rule: --syn hold avoids that";
+    let told = "no gate can come before that rule; --syn hold avoids that";
     let outcome = gate(host, "--port 80", haproxy.restart_argv());
     assert!(outcome.stderr.contains(told), "{outcome:?}");
     let (outcome, report) = clients_of_a_restart(&pair, "--port 80 --syn hold");
@@ -379,7 +379,7 @@ fn a_port_that_nat_sends_elsewhere_is_told() {
             let outcome = call(&host, words(&format!("{options} --ready-timeout 0"))).run(["true"]);
             let says = outcome
                 .stderr
-                .contains("packets to 80 may be sent elsewhere before the input hook");
+                .contains("may send packets to 80 elsewhere before they come to the gate");
             assert_eq!(says, told, "{rule:?}: {options}: {outcome:?}");
         }
     }

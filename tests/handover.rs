@@ -48,7 +48,7 @@ fn reloads_of_haproxy_are_noticed_by_nobody() {
             assert_eq!(outcome.code, 0, "{outcome:?}");
             assert_eq!(figure(&outcome, "handover", "reset"), 0, "{outcome:?}");
             assert!(
-                !outcome.stderr.contains("was that a restart"),
+                !outcome.stderr.contains("was COMMAND a restart"),
                 "{outcome:?}"
             );
         }
@@ -112,7 +112,7 @@ fn a_listener_that_stops_listening_and_begins_again_is_preferred_again() {
     assert_eq!(outcome.code, 0, "{outcome:?}");
     // The old listener is back.
     assert!(
-        !outcome.stderr.contains("was that a restart"),
+        !outcome.stderr.contains("was COMMAND a restart"),
         "{outcome:?}"
     );
     let parked = figure(&outcome, "handover", "parked");
@@ -399,7 +399,7 @@ fn who_comes_in_a_gap_waits_until_the_service_listens_again() {
         let waited = format!(" {parked} connections waited (for ");
         assert!(says.contains(&waited), "{says}");
         let restart =
-            "nobody listened on 0.0.0.0:80 for a time, and clients waited: was that a restart?";
+            "nobody listened on 0.0.0.0:80 for a time, and clients waited: was COMMAND a restart?";
         assert!(outcome.stderr.contains(restart), "{outcome:?}");
         nothing_is_left(&host, 1);
     }

@@ -319,7 +319,7 @@ fn strangers_do_not_pass() {
     assert_eq!(outcome.code, 0, "{outcome:?}");
     let warnings = outcome.report["warnings"].to_string();
     assert!(
-        warnings.contains(&format!("{queued} packets that other rules had sent")),
+        warnings.contains(&format!("rules of other programs sent {queued} packets")),
         "{warnings}"
     );
     iptables("-D");
@@ -383,7 +383,7 @@ fn who_is_lost_takes_no_room() {
     all_served(&first.finish().unwrap(), 20);
     all_served(&second.finish().unwrap(), 1);
     assert!(figure(&outcome, "lost") >= 20, "{outcome:?}");
-    let why = "held SYNs were lost, since somebody removed a chain";
+    let why = "since another program removed a chain of the firewall";
     assert!(outcome.stderr.contains(why), "{outcome:?}");
 }
 
@@ -842,7 +842,7 @@ fn the_release_is_bounded() {
         outcome.report["hold"]["release_timed_out"], true,
         "{outcome:?}"
     );
-    let why = "not all held SYNs could go in their turn within --release-timeout 300ms";
+    let why = "syngate could not let all held SYNs go in turn within --release-timeout 300ms";
     assert!(outcome.stderr.contains(why), "{outcome:?}");
     let release = ms(&outcome.report["hold"], "release_ms");
     assert!(
@@ -1246,7 +1246,7 @@ fn who_is_refused_on_a_way_out_is_told_of() {
         let report = load.finish().unwrap();
         assert_eq!(report.refused, 10, "{way}: {report}");
         let outcome = leaving.end(way, &call);
-        let says = "nobody listened when 10 held SYNs were let go: they were refused";
+        let says = "10 held SYNs were refused, since nobody listened when they were let go";
         assert!(outcome.stderr.contains(says), "{way}: {outcome:?}");
     }
 }

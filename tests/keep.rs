@@ -247,7 +247,7 @@ fn a_keep_that_was_stopped_goes_on() {
     keep.running.signal(Signal::SIGCONT).unwrap();
     keep.says(
         1,
-        "the guard of the waiting rooms has handed over to the service",
+        "the guard of the waiting rooms has handed the waiting connections over",
     );
     keep.says(1, "somebody had stopped it");
     wait_kept(host);

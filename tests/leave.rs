@@ -90,7 +90,8 @@ fn a_load_balancer_that_does_not_leave_is_told() {
     let call = leave(&pair.server, "--leave-quiet 1s --leave-timeout 2s");
     let outcome = call.run(["true"]);
     assert_eq!(outcome.code, 0, "{outcome:?}");
-    let told = "--leave-timeout 2s is over, and the load balancer may not have left: ";
+    let told =
+        "--leave-timeout 2s is over, and the load balancer may still send connections here: ";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
     let warning = outcome.report["warnings"][0].as_str().unwrap();
     assert!(warning.starts_with(told), "{warning}");
@@ -291,7 +292,7 @@ fn rules_that_others_remove_stand_again() {
         wait_refused(&pair);
         run.signal(Signal::SIGTERM).unwrap();
         let outcome = call.end(run);
-        let told = "somebody removed the rules of --leave";
+        let told = "another program removed or changed the rules of --leave";
         assert!(outcome.stderr.contains(told), "{backend:?}: {outcome:?}");
     }
 }

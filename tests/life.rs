@@ -184,7 +184,10 @@ fn a_port_that_comes_new_is_reported() {
         .unwrap();
 
     let outcome = call(&pair.server, words("--port 80,8080")).run(haproxy.restart_argv());
-    assert_ok(&outcome, &["nobody listens on 8080"]);
+    assert_ok(
+        &outcome,
+        &["nobody listens on 8080 now: a first start, or a typo?"],
+    );
     assert_ready_in(&outcome, 0.0, AT_ONCE_MS);
     assert_eq!(addresses_after(&outcome), ["0.0.0.0 80", "0.0.0.0 8080"]);
     assert_eq!(knock(&pair.client, SERVER, 8080), Knock::Answered);
@@ -219,7 +222,10 @@ fn an_address_taken_out_is_reported_and_no_failure() {
     haproxy.configure(&binds(&both[..1])).unwrap();
 
     let outcome = call(&pair.server, words("--port 80")).run(haproxy.restart_argv());
-    assert_ok(&outcome, &["nobody listens any more on 127.0.0.1:80"]);
+    assert_ok(
+        &outcome,
+        &["nobody listens on 127.0.0.1:80 any more: new connections there are refused"],
+    );
     // It might have come late: --settle auto grants it a second.
     assert_ready_in(&outcome, 1_000.0, 1_000.0 + LATE_MS);
     assert_eq!(outcome.report["listeners_lost"], json!(["127.0.0.1:80"]));
@@ -235,7 +241,10 @@ fn an_ip_version_taken_out_is_waited_for() {
 
     let timed = call(&pair.server, words("--port 80 --ready-timeout 500ms"));
     let outcome = timed.run(haproxy.restart_argv());
-    assert_ok(&outcome, &["nobody listens any more on [::]:80"]);
+    assert_ok(
+        &outcome,
+        &["nobody listens on [::]:80 any more: new connections there are refused"],
+    );
     assert_ready_in(&outcome, 500.0, 500.0 + LATE_MS);
     assert_eq!(knock(&pair.client, SERVER, 80), Knock::Answered);
     assert_eq!(knock(&pair.client, SERVER6, 80), Knock::Refused);
@@ -268,7 +277,10 @@ fn a_first_start_is_not_waited_for() {
     let _haproxy = Haproxy::debian_init(&pair.server, &HaproxyConfig::port(80)).unwrap();
     let start = ["service", "haproxy", "start"];
     let outcome = call(&pair.server, words("--port 80")).run(start);
-    assert_ok(&outcome, &["nobody listens on 80"]);
+    assert_ok(
+        &outcome,
+        &["nobody listens on 80 now: a first start, or a typo?"],
+    );
     assert_ready_in(&outcome, 0.0, AT_ONCE_MS);
     assert_eq!(addresses_after(&outcome), ["0.0.0.0 80", ":: 80"]);
     assert_eq!(outcome.report["listeners_before"], json!([]));
@@ -371,8 +383,8 @@ fn a_listener_that_vanishes_again_shuts_the_port_again() {
     wait_shut(&pair.server, &[]);
     assert_eq!(knock(&pair.client, SERVER, 80), Knock::Answered);
     latch.release();
-    let told = "a listener of 80 ended after its port had opened: until another one was there, new connections \
-                were refused";
+    let told = "a listener on 80 ended after its port had opened: new connections were refused until there was \
+                another one";
     assert_ok(&call.end(run), &[told]);
 }
 

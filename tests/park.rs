@@ -234,7 +234,7 @@ fn control_groups_are_hidden() {
         all_served(&waiting.finish().unwrap());
         assert_eq!(outcome.code, 0, "{outcome:?}");
         let warnings = outcome.report["warnings"].to_string();
-        let told = "COMMAND's own connections can't be told from others";
+        let told = "syngate can't tell COMMAND's own connections from others";
         assert_eq!(warnings.contains(told), !may_mount, "{outcome:?}");
     }
 }
@@ -368,7 +368,7 @@ fn a_service_that_hangs_keeps_the_longer_backlog_and_that_is_told() {
         let outcome = service.finish(&call, run);
         assert_eq!(outcome.code, 0, "{outcome:?}");
         let warnings = outcome.report["warnings"].as_array().unwrap();
-        let told = " wait to be accepted on 0.0.0.0:80, more than its own backlog of 4 takes: it keeps the longer one of 34";
+        let told = " wait in the accept queue of 0.0.0.0:80, more than the service's own backlog of 4: syngate leaves the longer one of 34";
         assert!(warnings[0].as_str().unwrap().contains(told), "{outcome:?}");
         assert_eq!(warnings.len(), 1, "{outcome:?}");
         assert!(

@@ -205,7 +205,7 @@ fn a_service_may_come_back_as_another_user() {
     let outcome = run(&pair, "", script);
     assert_eq!(outcome.code, 0, "{outcome:?}");
     let told = format!(
-        "another user's process listens on {} now: uid 65534, before it was uid 0",
+        "the listener on {} now belongs to uid 65534; before COMMAND it belonged to uid 0",
         here()
     );
     assert_eq!(outcome.report["warnings"], json!([told]), "{outcome:?}");
@@ -298,7 +298,9 @@ fn a_command_that_returns_early(backend: Backend, syn: &str) {
         "{outcome:?}"
     );
     assert!(
-        outcome.stderr.contains("warning: a listener of 8053 ended"),
+        outcome
+            .stderr
+            .contains("COMMAND exited before the restart was done: a listener on 8053 ended"),
         "{outcome:?}"
     );
     // What comes before the gate is closed again: none in some 0.1 ms, more on a busy machine. All of
@@ -369,7 +371,7 @@ fn who_was_not_accepted_when_the_listener_ended_is_told() {
     let report = running.stop().unwrap();
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert!(report.failed() > 0, "{report}");
-    let told = " to be accepted on 8053 when a listener was seen for the last time";
+    let told = " in the accept queue of a listener on 8053 shortly before that ended";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
 }
 
@@ -510,7 +512,7 @@ fn a_reload_that_nothing_shows_is_told_of() {
     assert_eq!(outcome.report["warnings"], json!([]), "{outcome:?}");
     let line = outcome.stderr.lines().last().unwrap();
     assert!(
-        line.ends_with("; nothing changed on 8053 within 3s"),
+        line.contains("; nothing changed on 8053 within 3s: the same processes listen as before"),
         "{line}"
     );
 }

@@ -85,7 +85,7 @@ fn clients_that_are_refused_at_the_main_port_are_told() {
     assert!(client(8088).is_err() && client(80).is_ok());
     latch.release();
     let outcome = call.end(run);
-    let told = "has begun since the gate closed, and was not redirected";
+    let told = "the closed gate did not redirect a connection from";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
 }
 
@@ -440,7 +440,7 @@ fn the_linger_is_bounded_and_a_second_signal_ends_it() {
     assert_eq!(outcome.report["outcome"], "interrupted");
     assert_eq!(outcome.report["reason"], "linger");
     assert!(
-        outcome.stderr.contains("one more signal cuts them"),
+        outcome.stderr.contains("interrupt again to cut them"),
         "{outcome:?}"
     );
     assert_eq!(figure(&outcome, "cut"), 1);
@@ -606,7 +606,7 @@ fn who_is_not_redirected_is_told() {
         if !rule.is_empty() {
             host.must(["nft", rule]);
         }
-        let says = |text: &str| text.contains("was not redirected");
+        let says = |text: &str| text.contains("did not redirect a connection");
         // As long as several looks take: the first one only remembers what there was.
         let client = format!(
             "import socket, time; k = socket.create_connection(('{SERVER}', 80)); time.sleep(0.5)"
@@ -722,7 +722,8 @@ fn who_is_not_answered_is_told() {
     wait_until(SOON, "SYNs", || harness::stopped_syns(host) > 0).unwrap();
     latch.release();
     let outcome = call.end(run);
-    let told = "was answered: does a firewall of this host drop them?";
+    let told =
+        "nobody answered the SYNs that went to port 8080: does a firewall of this host drop them?";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
     assert_eq!(standby.count(), 0);
     drop(load);
@@ -929,7 +930,7 @@ fn a_command_that_stops_the_standby_in_place_of_the_service_is_told() {
     assert!(both.len() == 2 && both.contains(&old[0]), "{both:?}");
     let new = both.iter().find(|pid| **pid != old[0]).unwrap();
     let told = format!(
-        "haproxy (pid {}), which listened before COMMAND, and haproxy (pid {new}), which is new: \
+        "haproxy (pid {}), the old one, and haproxy (pid {new}), the new one; the standby is gone: \
          COMMAND seems to have stopped the standby",
         old[0]
     );

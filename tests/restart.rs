@@ -198,7 +198,7 @@ fn a_configuration_that_is_broken_stops_it() {
     assert_eq!(ran.code(), 125, "{ran:?}");
     assert!(
         ran.stderr
-            .contains("nothing was gated, COMMAND was not run"),
+            .contains("the gate was not closed, and COMMAND was not run"),
         "{ran:?}"
     );
     assert_eq!(pids(host, "haproxy"), old);

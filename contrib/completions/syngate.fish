@@ -36,7 +36,7 @@ complete -c syngate -n "__fish_syngate_needs_command" -l listen-port -d 'Ports o
 complete -c syngate -n "__fish_syngate_needs_command" -l listen-netns -d 'Network namespace where the service listens' -r -f
 complete -c syngate -n "__fish_syngate_needs_command" -l listen-netns-from -d 'Command that prints the network namespace' -r -f -a "(__fish_complete_command)"
 complete -c syngate -n "__fish_syngate_needs_command" -l syn -d 'What to do with them: drop, hold, auto, redirect=PORT, divert=ADDR, park or handover' -r -f -a "drop\t'They are dropped, and their clients send them again'
-hold\t'They wait in a queue of the kernel\'s, and go on when the gate opens'
+hold\t'They wait in a queue of the kernel, and go on when the gate opens'
 auto\t'The first that can be done here of park, hold and drop'
 redirect=PORT\t'They, and their connections, go to PORT of the same address, where a standby listens'
 divert=ADDR\t'They, and their connections, go to the host ADDR, which has the same address and service'
@@ -109,7 +109,7 @@ complete -c syngate -n "__fish_syngate_using_subcommand restart" -l listen-port 
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l listen-netns -d 'Network namespace where the service listens' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l listen-netns-from -d 'Command that prints the network namespace' -r -f -a "(__fish_complete_command)"
 complete -c syngate -n "__fish_syngate_using_subcommand restart" -l syn -d 'What to do with them: drop, hold, auto, redirect=PORT, divert=ADDR, park or handover' -r -f -a "drop\t'They are dropped, and their clients send them again'
-hold\t'They wait in a queue of the kernel\'s, and go on when the gate opens'
+hold\t'They wait in a queue of the kernel, and go on when the gate opens'
 auto\t'The first that can be done here of park, hold and drop'
 redirect=PORT\t'They, and their connections, go to PORT of the same address, where a standby listens'
 divert=ADDR\t'They, and their connections, go to the host ADDR, which has the same address and service'
@@ -175,7 +175,7 @@ complete -c syngate -n "__fish_syngate_using_subcommand reload" -l listen-port -
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l listen-netns -d 'Network namespace where the service listens' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l listen-netns-from -d 'Command that prints the network namespace' -r -f -a "(__fish_complete_command)"
 complete -c syngate -n "__fish_syngate_using_subcommand reload" -l syn -d 'What to do with them: drop, hold, auto, redirect=PORT, divert=ADDR, park or handover' -r -f -a "drop\t'They are dropped, and their clients send them again'
-hold\t'They wait in a queue of the kernel\'s, and go on when the gate opens'
+hold\t'They wait in a queue of the kernel, and go on when the gate opens'
 auto\t'The first that can be done here of park, hold and drop'
 redirect=PORT\t'They, and their connections, go to PORT of the same address, where a standby listens'
 divert=ADDR\t'They, and their connections, go to the host ADDR, which has the same address and service'
@@ -241,7 +241,7 @@ complete -c syngate -n "__fish_syngate_using_subcommand run" -l listen-port -d '
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l listen-netns -d 'Network namespace where the service listens' -r -f
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l listen-netns-from -d 'Command that prints the network namespace' -r -f -a "(__fish_complete_command)"
 complete -c syngate -n "__fish_syngate_using_subcommand run" -l syn -d 'What to do with them: drop, hold, auto, redirect=PORT, divert=ADDR, park or handover' -r -f -a "drop\t'They are dropped, and their clients send them again'
-hold\t'They wait in a queue of the kernel\'s, and go on when the gate opens'
+hold\t'They wait in a queue of the kernel, and go on when the gate opens'
 auto\t'The first that can be done here of park, hold and drop'
 redirect=PORT\t'They, and their connections, go to PORT of the same address, where a standby listens'
 divert=ADDR\t'They, and their connections, go to the host ADDR, which has the same address and service'

@@ -130,7 +130,7 @@ impl Planned for ToChoose {
                 true => ", by the first that can be done here of handover, hold and drop",
                 false => ", by the first that can be done here of park, hold and drop",
             },
-            open: "let those go who wait, and open".to_owned(),
+            open: "let the waiting connections go, and open".to_owned(),
             opener: "the kernel or a guard process",
             ..Description::default()
         }

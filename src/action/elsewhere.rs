@@ -24,8 +24,8 @@ pub(crate) fn warn_if_fallen(now: &mut Now) {
     let gate = now.gate.as_deref_mut();
     if gate.is_some_and(|gate| gate.exposed() && !gate.intact()) {
         now.warn(
-            "somebody removed the gate's rules while connections elsewhere finished: they may have \
-             been cut"
+            "another program removed or changed the gate's rules while connections to the standby or the \
+             peer still finished: they may have been cut"
                 .to_owned(),
         );
     }
@@ -45,11 +45,13 @@ pub(crate) fn warn_of_cut(
     };
     let linger = humantime::format_duration(linger);
     let why = match lingered.end {
-        LingerEnd::Stopped => "when a signal ended the linger".to_owned(),
+        LingerEnd::Stopped => "when a signal ended --linger".to_owned(),
         _ => format!("when --linger {linger} was over"),
     };
     let some = counted_does(left, "connection", ["was", "were"]);
-    now.warn(format!("{some} still on the {place} {why}{apart}"));
+    now.warn(format!(
+        "{some} still on the {place} {why}, and may have been cut{apart}"
+    ));
 }
 
 /// The text about connections steered to `place`, and about those that did not finish.

@@ -140,18 +140,24 @@ impl Policy for Linger {
     fn waits_for(&self) -> Option<String> {
         Some(match (self.progress, self.left) {
             (Progress::ToStop | Progress::Stopping, _) => {
-                "open; the standby is being stopped".to_owned()
+                "the gate is open; stopping the standby".to_owned()
             }
-            (_, Some(n)) => format!("open; connections to the {} finish: {n} left", self.place),
-            (_, None) => format!("open; connections to the {} finish", self.place),
+            (_, Some(n)) => format!(
+                "the gate is open; waiting for connections to the {}: {n} left",
+                self.place
+            ),
+            (_, None) => format!(
+                "the gate is open; waiting for connections to the {}",
+                self.place
+            ),
         })
     }
 
     fn in_spite_of_a_signal(&self) -> Option<String> {
         let (place, linger) = (self.place, humantime::format_duration(self.timeout));
         Some(format!(
-            "the gate is open; connections to the {place} have --linger {linger} to finish: one more \
-             signal cuts them"
+            "the gate is open; waiting up to {linger} (--linger) for connections to the {place}; interrupt \
+             again to cut them"
         ))
     }
 

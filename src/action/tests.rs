@@ -71,7 +71,10 @@ fn lingering() -> Tale {
         None
     );
     assert_eq!(tale.wakes_at(), Some(111));
-    waits_for(&tale, "open; connections to the standby finish: 2 left");
+    waits_for(
+        &tale,
+        "the gate is open; waiting for connections to the standby: 2 left",
+    );
     tale
 }
 
@@ -86,7 +89,10 @@ fn rules_stay_until_nobody_is_left_elsewhere() {
     assert_eq!(tale.at(111, Event::Time), Some(Task::Ask(Question::Left)));
     let unseen = Event::Answered(Answer::Left(None), COST);
     assert_eq!(tale.at(111, unseen), None);
-    waits_for(&tale, "open; connections to the standby finish");
+    waits_for(
+        &tale,
+        "the gate is open; waiting for connections to the standby",
+    );
     assert_eq!(
         tale.at(111, Event::Answered(Answer::Left(Some(0)), COST)),
         None
@@ -99,7 +105,7 @@ fn rules_stay_until_nobody_is_left_elsewhere() {
     );
     assert_eq!(tale.at(411, Event::Answered(Answer::Stopping, COST)), None);
     assert_eq!(tale.wakes_at(), None, "the standby has its time");
-    waits_for(&tale, "open; the standby is being stopped");
+    waits_for(&tale, "the gate is open; stopping the standby");
     let removes = Some(Task::Remove { anyway: false });
     assert_eq!(
         tale.at(450, Event::Answered(Answer::Stopped, COST)),
@@ -120,7 +126,10 @@ fn the_second_signal_cuts_who_is_left_elsewhere() {
     assert_eq!(tale.at(70, Event::Signal(INT, Sender::Terminal)), None);
     assert_eq!(tale.state.facts.interrupted, None);
     let why = tale.state.in_spite_of_a_signal().unwrap();
-    assert!(why.contains("connections to the standby have"), "{why}");
+    assert!(
+        why.contains("(--linger) for connections to the standby; interrupt again"),
+        "{why}"
+    );
     let echo = tale.at(80, Event::Signal(INT, Sender::Terminal));
     assert_eq!(echo, None, "the same wish");
     assert_eq!(tale.at(560, Event::Time), Some(Task::Ask(Question::Left)));
@@ -232,7 +241,7 @@ fn a_standby_that_ends_opens_the_gate_at_once() {
     assert_eq!(closed.at(20, ended()), Some(Task::Open));
     let abandoned = closed.state.facts.abandoned.unwrap();
     assert_eq!(abandoned.reason, "standby_gone");
-    let says = "the standby ended, and syngate had not stopped it: the gate was opened early";
+    let says = "the standby ended, and syngate had not stopped it: syngate opened the gate early";
     assert_eq!(abandoned.warning(), says);
 
     let mut open = tale();

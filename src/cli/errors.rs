@@ -181,7 +181,7 @@ fn misplaced(word: &str, words: &[OsString]) -> String {
     }
     match (before, called(words).0) {
         _ if word.starts_with(NO_HYPHENS) => {
-            format!("{unexpected}: it begins with a dash as books have it; - is wanted, or --")
+            format!("{unexpected}: it begins with a long dash (– or —); write - or --")
         }
         (Some(option), _) if option.starts_with('-') => format!("{option} needs a value"),
         _ if word
@@ -322,9 +322,9 @@ fn mistaken(name: &str) -> Option<String> {
         .any(|option| option == long);
     if code {
         return Some(format!(
-            "{name} is not read: --{long} is code, which comes from the command line only"
+            "{name} has no effect: --{long} is code, which syngate takes from the command line only"
         ));
     }
     let read = read.iter().filter_map(|name| name.strip_prefix(ENV_PREFIX));
-    meant(rest, read).map(|meant| format!("{name} is not read; is {ENV_PREFIX}{meant} meant?"))
+    meant(rest, read).map(|meant| format!("{name} has no effect; is {ENV_PREFIX}{meant} meant?"))
 }

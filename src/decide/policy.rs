@@ -72,7 +72,7 @@ pub(crate) struct Abandoned {
 
 impl Abandoned {
     pub(crate) fn warning(&self) -> String {
-        format!("{}: the gate was opened early", self.why)
+        format!("{}: syngate opened the gate early", self.why)
     }
 }
 

@@ -271,7 +271,11 @@ impl State {
             return self.policy.waits_for();
         }
         if self.phase == Phase::Over && self.removal.tries_again_at().is_some() {
-            return Some("waiting for another run, which holds SYNs".to_owned());
+            return Some(
+                "the gate is open; waiting to remove its rules until another run has let its held \
+                         SYNs go"
+                    .to_owned(),
+            );
         }
         if self.phase == Phase::Over && self.is_lingering() {
             return self.policy.waits_for();
@@ -289,7 +293,7 @@ impl State {
                 } else if self.searching() {
                     "waiting for --listen-netns-from".to_owned()
                 } else if self.checked_at().is_none() {
-                    "waiting for the ready check".to_owned()
+                    "waiting until the ready check succeeds".to_owned()
                 } else {
                     format!("settling: {}", self.shut.brief())
                 })

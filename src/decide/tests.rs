@@ -2207,7 +2207,7 @@ fn what_a_run_waits_for_is_told() {
     let mut tale = Tale::running(with_check(), &on_80(&[1]));
     tale.exits(60, 0);
     assert_eq!(tale.saw(60, on_80(&[2])), None);
-    waits_for(&tale, "waiting for the ready check");
+    waits_for(&tale, "waiting until the ready check succeeds");
 
     let mut tale = Tale::running(with_search(), &on_80(&[1]));
     tale.exits(60, 0);
@@ -2226,7 +2226,10 @@ fn what_is_left_stays_while_another_run_holds() {
     let remove = |anyway| Some(Task::Remove { anyway });
     assert_eq!(tale.at(60, Event::Done), remove(false));
     assert_eq!(tale.at(60, Event::OthersHold), None);
-    waits_for(&tale, "waiting for another run, which holds SYNs");
+    waits_for(
+        &tale,
+        "the gate is open; waiting to remove its rules until another run has let its held SYNs go",
+    );
     assert_eq!(tale.wakes_at(), Some(70));
     assert_eq!(tale.at(70, Event::Time), remove(false));
     assert_eq!(tale.at(70, Event::OthersHold), None);

@@ -134,7 +134,7 @@ pub(crate) trait Backend {
     /// What follows if this process is killed while it has no watchdog.
     fn unwatched(&self, max_closed: &str) -> String {
         format!(
-            "the gate stays shut until --max-closed {max_closed} is over, or until syngate clear"
+            "the gate stays closed until --max-closed {max_closed} is over, or until somebody calls syngate clear"
         )
     }
 

@@ -81,18 +81,18 @@ impl Consumes {
         };
         let counts = |what: &str| {
             format!(
-                "{what} counts a SYN that the gate drops{place}, and again when it is sent again"
+                "{what} counts a SYN that the gate drops{place}, and counts it again when the client sends it again"
             )
         };
         match self {
             Consumes::SynProxy => {
-                "SYNPROXY answers a SYN before the input hook, and its client hangs \
-                                   if the gate drops what SYNPROXY sends on"
+                "SYNPROXY answers SYNs before the input hook, and clients hang if the gate drops what \
+                 SYNPROXY sends on"
                     .to_owned()
             }
             Consumes::Expectation => format!(
-                "a helper of connection tracking expects connections, and a SYN that the gate \
-                 drops{place} is not RELATED when it is sent again"
+                "a helper of connection tracking expects connections, and a SYN that the gate drops{place} \
+                 is not RELATED when the client sends it again"
             ),
             Consumes::Rate => counts("a limit"),
             Consumes::Set => counts("a set"),

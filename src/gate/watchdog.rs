@@ -85,8 +85,7 @@ impl Watchdog {
         called(kind, id, until, Attended::start)
             .map(Watchdog)
             .context(
-                "the watchdog, which removes the rules should this process be killed, can't be \
-                 started",
+                "syngate can't start the watchdog, which removes the rules if syngate is killed",
             )
     }
 

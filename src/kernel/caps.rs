@@ -47,9 +47,9 @@ pub(crate) fn iptables_legacy() -> bool {
 /// AT_SECURE alone proves nothing: security modules set it too, SELinux when it changes the domain, as
 /// for a unit's processes, and AppArmor when it clears the environment.
 pub(crate) fn gained_by_file() -> Option<&'static str> {
-    const BY_ID: &str = "it is set-user-ID or set-group-ID, so that anybody could shut ports and run \
-                         commands by it: take that away (chmod ug-s), and use sudo";
-    const BY_CAPABILITY: &str = "its file has capabilities, so that anybody could shut ports by it: \
+    const BY_ID: &str = "the file of syngate is set-user-ID or set-group-ID, so anybody could close ports \
+                         and run commands by it: take that away (chmod ug-s), and use sudo";
+    const BY_CAPABILITY: &str = "the file of syngate has capabilities, so anybody could close ports by it: \
                                  take them away (setcap -r), and give them to the caller \
                                  (AmbientCapabilities=CAP_NET_ADMIN in a systemd unit)";
     if getuid() != geteuid() || getgid() != getegid() {

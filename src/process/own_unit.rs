@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::process::cmdline::words_of;
 use crate::process::unit::Unit;
-use crate::words::unit_name::full_name;
+use crate::words::unit_name::{full_name, stem};
 
 /// The verbs by which systemctl stops all processes of a unit, the caller's among them.
 const STOPS: [&str; 10] = [
@@ -68,12 +68,12 @@ fn refusal(own: Option<&Unit>, booted: bool, command: &[OsString]) -> Option<Str
     let why = match verb {
         "reload" if is_unawaited(command) => "the gate would open before the reload is done",
         "reload" => "the reload would wait for itself",
-        _ => "it would be killed with the unit, and the gate with it",
+        _ => "the run would be killed with the unit, and the gate with it",
     };
     let short = own.strip_suffix(".service").unwrap_or(own);
     Some(format!(
-        "COMMAND is to {verb} {own}, which this run is a part of: {why}; in ExecReload= wrap the signal \
-         (syngate ... -- kill -HUP $MAINPID), or call systemctl start syngate-restart@{short} from \
+        "COMMAND would {verb} {own}, and this run is a part of that unit: {why}; in ExecReload= wrap the \
+         signal (syngate ... -- kill -HUP $MAINPID), or call systemctl start syngate-restart@{short} from \
          elsewhere"
     ))
 }
@@ -89,6 +89,18 @@ fn of_own_unit<'a>(
     let (verb, units) = asked(&words, booted)?;
     let itself = units.iter().any(|name| full_name(name) == own);
     (itself && matters(verb)).then_some((verb, own))
+}
+
+/// The command that shows the log of the unit that `command` asks systemd for.
+pub(crate) fn log_of(command: &[OsString]) -> Option<String> {
+    log(command, booted())
+}
+
+fn log(command: &[OsString], booted: bool) -> Option<String> {
+    let words: Vec<&str> = command.iter().filter_map(|word| word.to_str()).collect();
+    let (_, units) = asked(&words, booted)?;
+    let [unit] = units[..] else { return None };
+    Some(format!("journalctl -u {}", stem(&full_name(unit))))
 }
 
 fn is_unawaited(command: &[OsString]) -> bool {
@@ -174,6 +186,25 @@ mod tests {
         let template = "0::/system.slice/system-app.slice/app@1.service";
         assert!(says(template, false, "systemctl restart app@1").is_some());
         assert!(says(template, false, "systemctl restart app@2").is_none());
+    }
+
+    #[test]
+    fn the_log_of_the_unit_that_is_asked_for() {
+        let of = |booted, command: &str| {
+            let words: Vec<OsString> = command.split(' ').map(OsString::from).collect();
+            log(&words, booted)
+        };
+        let haproxy = Some("journalctl -u haproxy".to_owned());
+        assert_eq!(of(false, "systemctl restart haproxy.service"), haproxy);
+        assert_eq!(of(true, "service haproxy restart"), haproxy);
+        for (booted, command) in [
+            (false, "service haproxy restart"),
+            (true, "systemctl restart haproxy nginx"),
+            (true, "systemctl --user restart haproxy"),
+            (true, "haproxy -D"),
+        ] {
+            assert_eq!(of(booted, command), None, "{command}");
+        }
     }
 
     #[test]

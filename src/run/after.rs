@@ -7,10 +7,11 @@ use crate::decide::readiness::{is_covered, other_users, places, uncovered};
 use crate::decide::service::SETTLE_PATIENCE;
 use crate::decide::state::State;
 use crate::kernel::sockets::{Listener, Want};
+use crate::process::own_unit;
 use crate::run::drive::Run;
 use crate::run::plan::Listeners;
 use crate::run::record::Course;
-use crate::run::report::verdict::{Evidence, conclude};
+use crate::run::report::verdict::{Evidence, conclude, tells_who_is_down};
 use crate::words::count::counted;
 use crate::words::ended::CommandExit;
 use crate::words::ending::{Ending, Outcome};
@@ -34,6 +35,8 @@ impl Run<'_> {
         self.warn_of_the_rest(&state);
         self.record.listen_netns = self.world.sockets().netns().map(ToString::to_string);
         let plan = self.plan;
+        let ready = plan.ready.as_ref().map(Ready::shown);
+        let log = own_unit::log_of(&plan.command);
         let ending = conclude(&Evidence {
             facts: &state.facts,
             gated: plan.gated(),
@@ -42,6 +45,8 @@ impl Run<'_> {
             closed: &self.closed,
             ready_timeout: plan.config.ready_timeout,
             before: &self.record.before,
+            after: self.looked_after.then_some(&self.record.after),
+            log: log.as_deref(),
             spawn_error: self.trouble.spawn.as_ref(),
             open_error: self.trouble.open.as_deref(),
             verb: account.verb,
@@ -49,7 +54,7 @@ impl Run<'_> {
             failure: account.failures.first(),
             held_up: self.onlooker.held_up,
             in_rooms: self.action.bridges_gaps(),
-            ready: plan.ready.as_ref().map_or("", Ready::option),
+            ready: ready.as_deref().unwrap_or_default(),
             check_said: self.world.check_said(),
         });
         let told = usize::from(ending.outcome == Outcome::ActionFailed);
@@ -71,6 +76,7 @@ impl Run<'_> {
         let Ok(after) = self.world.sockets().look(want) else {
             return;
         };
+        self.looked_after = true;
         let record = &mut *self.record;
         record.after = after;
         let facts = &state.facts;
@@ -92,11 +98,18 @@ impl Run<'_> {
         let seen = seen.map(|l| l.port).collect();
         let never_seen = facts.never_seen.minus(&gated.served_by_any(&seen));
         if !lost.is_empty() {
-            self.warn(format!("nobody listens any more on {}", lost.join(" ")));
+            let text = format!(
+                "nobody listens on {} any more: new connections there are refused",
+                lost.join(" ")
+            );
+            match tells_who_is_down(facts) {
+                true => self.record.warnings.note(text),
+                false => self.warn(text),
+            }
         }
         for (place, before, now) in others {
             self.warn(format!(
-                "another user's process listens on {place} now: uid {now}, before it was uid {before}"
+                "the listener on {place} now belongs to uid {now}; before COMMAND it belonged to uid {before}"
             ));
         }
         if !never_seen.is_empty() && !config.ready_check && !facts.opened_early {
@@ -124,14 +137,14 @@ impl Run<'_> {
         let what = counted(closed, "idle connection");
         match &plan.drain_cmd {
             None => self.say.phase(&format!(
-                "the service has closed {what}: a client that sent a request at that moment has lost it, \
-                 which --drain-cmd can prevent"
+                "the restart closed {what}: a client that sent a request at that moment has lost it \
+                 (--drain-cmd can prevent that)"
             )),
             // Else a warning tells of all that are left.
             Some(_) if drains < DrainUntil::Connections && facts.left.is_nothing() => {
                 self.warn(format!(
-                    "--drain-cmd had ended, and {what} had not, which the service closed then: \
-                     --drain-until connections waits for them"
+                    "--drain-cmd had ended, but {what} had not: the service closed them later, and a \
+                     request on them may be lost (--drain-until connections waits for them)"
                 ));
             }
             Some(_) => (),
@@ -143,13 +156,13 @@ impl Run<'_> {
         let waited = match config.settle {
             Settle::Fixed(settle) if !settle.is_zero() => {
                 let settle = humantime::format_duration(settle);
-                format!("only the settle time ({settle}) was waited for")
+                format!("waited only for --settle {settle}")
             }
-            _ => "nothing was waited for".to_owned(),
+            _ => "did not wait for the service".to_owned(),
         };
         format!(
-            "no listener of {} was seen before or after COMMAND: {waited}; if the listener is in a \
-             container or on another port, give --listen-netns or --listen-port",
+            "syngate saw no listener on {}, neither before COMMAND nor after it, and so {waited}; if the \
+             listener is in a container or on another port, give --listen-netns or --listen-port",
             config.gated.listen_ports.shown(ports),
         )
     }
@@ -159,12 +172,16 @@ impl Run<'_> {
         if !facts.left.is_nothing() && facts.started_at.is_some() {
             let drain = humantime::format_duration(self.plan.config.drain);
             self.warn(format!(
-                "--drain {drain} was over with connections left, which COMMAND may have cut: {}",
+                "--drain {drain} was over, and connections were left: {}; COMMAND may have cut them (raise \
+                 --drain if they need longer)",
                 facts.left
             ));
         }
         if facts.ran_open && self.closed.time().is_some() {
-            self.warn("COMMAND was run behind an open gate (--best-effort)".to_owned());
+            self.warn(
+                "the gate did not stand any more, and COMMAND ran all the same (--best-effort)"
+                    .to_owned(),
+            );
         }
         if facts.reclosed > 0 {
             let times = match facts.reclosed {
@@ -172,9 +189,9 @@ impl Run<'_> {
                 n => format!(", {n} times"),
             };
             self.warn(format!(
-                "somebody removed the gate's rules, changed them, or put others before them, while it was \
-                 closed (a firewall's reload, iptables -F, iptables -I?): it was closed again at \
-                 once{times}"
+                "another program removed or changed the gate's rules while the gate was closed, or put \
+                 others before them (a firewall's reload, iptables -F, iptables -I?): syngate closed the \
+                 gate again at once{times}"
             ));
         }
     }
@@ -182,9 +199,10 @@ impl Run<'_> {
     fn warn_of_a_fall(&mut self, state: &State) {
         if self.trouble.fell || state.is_fallen() {
             self.warn(
-                "somebody removed the gate's rules, changed them, or put others before them, while it was \
-                 closed (a firewall's reload, iptables -F, iptables -I?), which was noticed at its next change: until then new connections came through, or were \
-                 refused where nobody listened"
+                "another program removed or changed the gate's rules while the gate was closed, or put \
+                 others before them (a firewall's reload, iptables -F, iptables -I?), and syngate noticed \
+                 it only at the gate's next change: until then, new connections reached the service, or \
+                 were refused where nobody listened"
                     .to_owned(),
             );
         }
@@ -201,19 +219,24 @@ impl Run<'_> {
             self.warn(format!("--listen-netns-from '{line}' {why}"));
         }
         if facts.opened_early && facts.started_at.is_some() {
-            self.warn("SIGUSR1 (syngate clear) opened the gate early".to_owned());
+            self.warn(
+                "SIGUSR1 (syngate clear sends it) opened the gate early: new connections may have \
+                       been refused"
+                    .to_owned(),
+            );
         }
         if !facts.unchanged.is_empty() {
             self.warn(format!(
-                "nothing changed on {} within {} of COMMAND's exit: did the reload take effect?",
+                "nothing changed on {} within {} of COMMAND's exit: the listeners are the same as before; \
+                 if COMMAND was a reload, it may have failed (see the service's log)",
                 facts.unchanged.brief(),
                 humantime::format_duration(SETTLE_PATIENCE)
             ));
         }
         if let (Some((ports, at)), Some((exited, _))) = (&facts.late, facts.exited) {
             self.warn(format!(
-                "a listener of {} ended {} after COMMAND had exited, and the gate was closed again: \
-                 COMMAND should return when the restart is done",
+                "COMMAND exited before the restart was done: a listener on {} ended {} later, and syngate \
+                 closed the gate again; COMMAND should return when the restart is done",
                 ports.brief(),
                 ms_words(*at - exited)
             ));
@@ -233,8 +256,8 @@ impl Run<'_> {
         let (count, ports) = state.unaccepted();
         if count > 0 && !bridged {
             self.warn(format!(
-                "{} to be accepted on {} when a listener was seen for the last time before its end: the \
-                 kernel resets connections that nobody has accepted",
+                "{} in the accept queue of a listener on {} shortly before that ended: the kernel resets \
+                 connections that nobody has accepted",
                 counted(count, "connection") + " waited",
                 ports.brief()
             ));
@@ -245,8 +268,8 @@ impl Run<'_> {
         let met = if bridged { "waited" } else { "were refused" };
         if !unserved.is_empty() {
             self.warn(format!(
-                "a listener of {} ended after its port had opened: until another one was there, new \
-                 connections {met}",
+                "a listener on {} ended after its port had opened: new connections {met} until there was \
+                 another one",
                 unserved.brief()
             ));
         }
@@ -259,8 +282,7 @@ impl Run<'_> {
         let came_later = places(facts.left_out.iter().filter(came_later));
         if !came_later.is_empty() {
             self.warn(format!(
-                "nobody listened on {} for a time after its port had opened: new connections {met} \
-                 there",
+                "nobody listened on {} for a time after its port had opened: new connections there {met}",
                 came_later.join(" ")
             ));
         }

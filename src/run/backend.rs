@@ -43,8 +43,8 @@ impl Backend {
     pub(crate) fn why_another(self, steer: Steer) -> Option<String> {
         (self.of(steer) != self.given).then(|| {
             format!(
-                "--backend {}: {} makes the gate, since this kernel lacks nft's queue: nft lists \
-                 other rules that hold SYNs as rules that it can't load again",
+                "--backend {}: {} makes the gate, since this kernel lacks nft's queue (other rules that \
+                 hold SYNs, nft lists in a form that it can't load again)",
                 self.given.name(),
                 self.to_hold.name()
             )

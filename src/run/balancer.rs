@@ -60,8 +60,8 @@ impl Leave {
             return alone.map_or(Ok(None), |(option, time)| {
                 let time = humantime::format_duration(time);
                 Err(format!(
-                    "{option} {time} without --leave and --leave-from: no load balancer is left; expected one \
-                     of them, such as --leave 8081"
+                    "{option} {time} has no effect without --leave or --leave-from; give one of them, such \
+                     as --leave 8081"
                 ))
             });
         }
@@ -84,8 +84,9 @@ impl Leave {
         if !self.gated && !both.is_empty() {
             let (both, all) = (both.brief(), gated.ports.brief());
             return Err(format!(
-                "--leave {both}: --port {all} gates that, so its clients would be refused; expected ports that \
-                 only health checks go to, or --leave-from alone with the load balancer's addresses"
+                "--leave {both}: --port {all} gates that port too, and --leave would refuse its clients; \
+                 expected ports that only health checks go to, or --leave-from alone with the load \
+                 balancer's addresses"
             ));
         }
         if self.gated && self.from.all().iter().any(|n| n.prefix_len() == 0) {
@@ -102,14 +103,14 @@ impl Leave {
         );
         if quiet.is_zero() {
             return Err(format!(
-                "--leave-quiet {shown}: nothing would be waited for; expected the time in which the load \
+                "--leave-quiet {shown}: the run would not wait; expected the time in which the load \
                  balancer takes a server out, such as 6s"
             ));
         }
         if quiet >= timeout {
             return Err(format!(
-                "--leave-quiet {shown} and --leave-timeout {limit}: that would never be quiet in time; expected \
-                 a longer --leave-timeout"
+                "--leave-quiet {shown} is not shorter than --leave-timeout {limit}: the wait could not \
+                 succeed; expected a longer --leave-timeout"
             ));
         }
         let by_iptables = |kind: &Kind| matches!(kind, Kind::Iptables(_));
@@ -224,14 +225,26 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_told() {
         for (options, says) in [
-            ("--leave-quiet 1s", "--leave-quiet 1s without --leave"),
-            ("--leave-timeout 1s", "--leave-timeout 1s without --leave"),
-            ("--leave 443,8081", "--leave 443: --port 80,443 gates that"),
+            (
+                "--leave-quiet 1s",
+                "--leave-quiet 1s has no effect without --leave",
+            ),
+            (
+                "--leave-timeout 1s",
+                "--leave-timeout 1s has no effect without --leave",
+            ),
+            (
+                "--leave 443,8081",
+                "--leave 443: --port 80,443 gates that port too",
+            ),
             ("--leave-from ::/0", "--leave-from ::/0: without --leave"),
-            ("--leave 81 --leave-quiet 0", "--leave-quiet 0s: nothing"),
+            (
+                "--leave 81 --leave-quiet 0",
+                "--leave-quiet 0s: the run would not wait",
+            ),
             (
                 "--leave 81 --leave-quiet 1m",
-                "--leave-quiet 1m and --leave-timeout 1m: ",
+                "--leave-quiet 1m is not shorter than --leave-timeout 1m: ",
             ),
             (
                 "--leave 81 --hook prerouting --backend iptables",

@@ -37,7 +37,8 @@ impl Run<'_> {
     /// The drain is over.
     pub(super) fn cut_drain_command(&mut self) {
         if self.world.cut_drain_command() {
-            self.warn("--drain-cmd had not ended when --drain was over, and was killed".to_owned());
+            self.warn("--drain-cmd still ran when --drain was over, and syngate killed it (raise --drain \
+                       if it needs longer)".to_owned());
         }
     }
 

@@ -102,7 +102,9 @@ fn close(
             Ok(closed)
         }
         Err(error) if call.plan.config.best_effort => {
-            let text = format!("the gate can't be closed, COMMAND runs without: {error:#}");
+            let text = format!(
+                "the gate can't be closed, and COMMAND runs without it (--best-effort): {error:#}"
+            );
             call.say.error(&format!("warning: {text}"));
             record.warnings.note(text);
             Ok(Closing {
@@ -115,7 +117,7 @@ fn close(
         }
         Err(error) => Err(Ending::not_run(
             "close_failed",
-            format!("the gate can't be closed: {error:#}"),
+            format!("the gate can't be closed, and COMMAND was not run: {error:#}"),
         )),
     }
 }
@@ -243,8 +245,8 @@ fn door(call: &Call, steer: Steer, record: &mut Record) -> Option<Door> {
         record.warnings.warn(
             call.say,
             format!(
-                "{line}: what it asks on this host itself goes to the standby; with --allow-local it meets the \
-                 service"
+                "{line}: its connections to this host itself go to the standby; with --allow-local they \
+                 reach the service"
             ),
         );
     }
@@ -275,7 +277,9 @@ fn close_by_rules(
         if !plan.gated().early {
             return Err(error);
         }
-        let text = format!("the gate is in the input hook, since it can't be earlier: {error:#}");
+        let text = format!(
+            "the gate is in the input hook, since it can't be in an earlier one: {error:#}"
+        );
         record.warnings.warn(say, text);
         tell_harm(call, "--syn hold", record);
         let mut rules = rules.clone();

@@ -47,6 +47,8 @@ pub(super) struct Run<'a> {
     /// Why the last answer of `--listen-netns-from` named no network namespace.
     pub search_trouble: Option<String>,
     command_has_ended: bool,
+    /// After all, the listeners were seen.
+    pub looked_after: bool,
     pub closed: Closed,
     pub trouble: Trouble,
     pub onlooker: Onlooker,
@@ -92,7 +94,8 @@ impl<'a> Run<'a> {
             steer,
             door,
         } = closed;
-        let deadline = gate.as_ref().map(Gate::deadline);
+        let stands = gate.as_ref().map(|gate| (gate.deadline(), gate.shut()));
+        let closed = Closed::new(closed_at, stands);
         let gated_by = steer.filter(|_| gate.is_some());
         let mut run = Run {
             plan,
@@ -107,7 +110,8 @@ impl<'a> Run<'a> {
             world,
             search_trouble: None,
             command_has_ended: false,
-            closed: Closed::new(closed_at, deadline),
+            looked_after: false,
+            closed,
             trouble: Trouble::default(),
             onlooker: Onlooker::new(closed_at, gated_by),
             told: Told::default(),
@@ -267,18 +271,15 @@ impl<'a> Run<'a> {
         self.world.signal_command(signal);
     }
 
-    /// On a terminal: what has become of a signal while COMMAND runs, and what the next one does.
+    /// What has become of a signal while COMMAND runs, and what the next one does.
     fn answer(&mut self, signal: i32, state: &State) {
         let facts = &state.facts;
         let runs = facts.started_at.is_some() && facts.exited.is_none();
         if runs && facts.interrupted.is_none() && !std::mem::replace(&mut self.told.signal, true) {
-            let again = humantime::format_duration(SECOND_AFTER);
             let pid = self.world.pid_of_command().unwrap_or(0);
-            self.say.to_terminal(&format!(
-                "{} passed on to COMMAND (pid {pid}); another one, after {again}, opens the gate and \
-                 leaves COMMAND running",
-                signal_name(signal)
-            ));
+            let gate = self.gate.as_ref().filter(|_| !facts.deadline_hit);
+            let is_closed = gate.is_some_and(|gate| !gate.shut().is_empty());
+            self.say.result(&signal_words(signal, pid, is_closed));
         }
     }
 
@@ -410,9 +411,29 @@ impl<'a> Run<'a> {
         let pid = self.world.pid_of_command().unwrap_or(0);
         let advice = self.onlooker.held_up.advice(self.action.bridges_gaps());
         self.warn(format!(
-            "--max-closed {limit} is over, the gate is open; COMMAND (pid {pid}) still runs: {advice}"
+            "--max-closed {limit} is over: the kernel has opened the gate, and COMMAND (pid {pid}) still runs; \
+             {advice}"
         ));
     }
+}
+
+/// COMMAND has got the signal too: from the terminal, or from syngate.
+fn signal_words(signal: i32, pid: i32, gate_is_closed: bool) -> String {
+    let (signal, again) = (
+        signal_name(signal),
+        humantime::format_duration(SECOND_AFTER),
+    );
+    let (stays, opens) = match gate_is_closed {
+        true => (
+            ", and the gate stays closed until it ends",
+            "opens the gate and ",
+        ),
+        false => (", and syngate waits until it ends", "ends syngate and "),
+    };
+    format!(
+        "{signal}: COMMAND (pid {pid}) has got it too{stays}; one more signal (Ctrl-C), {again} later or \
+         more, {opens}leaves COMMAND running"
+    )
 }
 
 /// What `-v` says of `--drain` where the action stops nobody.

@@ -166,15 +166,15 @@ impl Call<'_> {
         let came = counted(connections, "new connection");
         match left {
             Left::Quiet => self.say.result(&format!(
-                "left the load balancer in {}: {came} to {ports} meanwhile, and none for {}",
+                "left the load balancer in {}: {came} to {ports}, and then none for {}",
                 ms_words(waited),
                 humantime::format_duration(leave.quiet)
             )),
             Left::TimedOut => record.warnings.warn(
                 self.say,
                 format!(
-                    "--leave-timeout {} is over, and the load balancer may not have left: {came} to {ports} \
-                     meanwhile, and never none for {}; the run goes on",
+                    "--leave-timeout {} is over, and the load balancer may still send connections here: \
+                     {came} to {ports}, and never {} without any; the run goes on",
                     humantime::format_duration(leave.timeout),
                     humantime::format_duration(leave.quiet)
                 ),
@@ -215,7 +215,7 @@ pub(super) fn keep_refusing(gate: &mut Gate) -> Vec<String> {
         Ok(None) => (),
         Ok(Some(lost)) => warnings.push(lost),
         Err(error) => warnings.push(format!(
-            "{error:#}: should syngate be killed now too, health checks are refused until the kernel ends that"
+            "{error:#}: if syngate is killed now too, health checks are refused until the kernel ends that"
         )),
     }
     let over = Instant::now() >= gate.deadline();
@@ -225,11 +225,12 @@ pub(super) fn keep_refusing(gate: &mut Gate) -> Vec<String> {
     let ports = gate.shut().clone();
     warnings.push(match gate.shut_only(ports) {
         Ok(()) => {
-            "somebody removed the rules of --leave, or changed them: health checks are refused again".to_owned()
+            "another program removed or changed the rules of --leave: syngate has made them anew, and \
+             health checks are refused again".to_owned()
         }
         Err(error) => format!(
-            "somebody removed the rules of --leave, or changed them, and health checks can't be refused again: \
-             {error:#}"
+            "another program removed or changed the rules of --leave, and syngate can't make them anew, so \
+             health checks are answered: {error:#}"
         ),
     });
     warnings

@@ -28,7 +28,7 @@ impl Plan {
             // The run warns of it as it closes the gate.
             Err(_) if scope.interfaces.iter().all(|name| is_own_name(name)) => return Ok(self),
             Err(error) => Err(format!(
-                "--interface: alternative names are not known: {error:#}"
+                "--interface: syngate could not look for alternative names: {error:#}"
             )),
         };
         scope.interfaces = resolved.map_err(Refused::Options)?;
@@ -147,7 +147,7 @@ impl Call<'_> {
         let missing = Routing::open().and_then(|mut routing| Ok(missing(scope, &mut routing)?));
         let texts = missing.unwrap_or_else(|error| {
             vec![format!(
-                "whether this host has what --interface and --to name is not known: {error:#}"
+                "syngate could not look whether this host has what --interface and --to name: {error:#}"
             )]
         });
         for text in texts {
@@ -174,15 +174,16 @@ fn of_interfaces(names: &[String], present: &[Interface]) -> Vec<String> {
     let text = |name: &String| {
         let Some(interface) = find(name, present) else {
             return Some(format!(
-                "--interface {name}: this host has no such interface: nothing that comes in there is \
-                 gated unless it appears"
+                "--interface {name}: this host has no such interface now; the gate stops what comes in by \
+                 it only if it appears"
             ));
         };
         let master = &master_of(interface, present)?.name;
         let known = ["bridge", "bond", "team", "vrf", "openvswitch"];
         let told = known.contains(&interface.master_kind.as_str()) || names.contains(master);
         (!told).then(|| {
-            format!("--interface {name}: it belongs to {master}, by which its packets may come in")
+            format!("--interface {name}: it belongs to {master}, and its packets may come in by that: then \
+                     the gate does not stop them; name that too")
         })
     };
     names.iter().filter_map(text).collect()
@@ -201,7 +202,8 @@ fn of_addresses(
         let here = has.any(|own| network.contains(&own.address)) || is_here(network.addr());
         if !here {
             texts.push(format!(
-                "--to {0}: this host does not have {0}: nothing that goes there is gated unless it appears",
+                "--to {0}: this host does not have {0} now; the gate stops what goes there only if the \
+                 address appears",
                 short(&network)
             ));
         } else if scope.allow_local && network.addr().is_loopback() {

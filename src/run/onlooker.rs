@@ -198,7 +198,7 @@ impl Onlooker {
         };
         (!std::mem::replace(told, true)).then(|| {
             let stopped = stopped();
-            format!("{who} waits for the gate: {stopped}: {opens}{LETS_LOCAL}")
+            format!("{who} waits for the gate: {stopped}; {opens}{LETS_LOCAL}")
         })
     }
 
@@ -211,7 +211,7 @@ impl Onlooker {
         let told = std::mem::replace(&mut self.held_up.asked_by_check, true);
         (!told).then(|| {
             format!(
-                "--ready-check may wait for the gate, if it asks by way of a client of this host: {stopped}: \
+                "--ready-check may wait for the gate: {stopped}; if the check asks by way of that client, \
                  {LETS_ALL_LOCAL}"
             )
         })
@@ -219,10 +219,10 @@ impl Onlooker {
 }
 
 const OPENS_BY_LISTENER: &str = "each port opens once a new process listens there, and ";
-const LETS_LOCAL: &str = "syngate clear opens it now; the next time, --syn park lets this client through, and \
-                          --allow-local all of this host";
-const LETS_ALL_LOCAL: &str = "syngate clear opens it now; the next time, --allow-local lets this host's own clients \
-                              through";
+const LETS_LOCAL: &str = "syngate clear opens the gate now; the next time, use --syn park, which lets this \
+                          client through, or --allow-local, which lets all clients of this host through";
+const LETS_ALL_LOCAL: &str = "syngate clear opens the gate now; the next time, use --allow-local, which \
+                              lets all clients of this host through";
 
 /// The processes of `ExecStop=` and `ExecReload=`, for which `systemctl` waits.
 fn of_the_service(pids: &[i32], scene: &Scene) -> bool {

@@ -64,7 +64,7 @@ impl Place {
     /// For a gate that drops SYNs in the input hook, against the plan. `better`: an option that avoids that.
     pub(crate) fn harm_of_dropping(&self, better: &str) -> Option<String> {
         let harm = self.used_up.as_ref()?;
-        Some(format!("{harm}: {better} avoids that"))
+        Some(format!("{harm}; {better} avoids that"))
     }
 
     fn at(hook: Where) -> Place {
@@ -88,8 +88,9 @@ fn of_a_divert(ports: &PortSet, firewall: &Firewall) -> Place {
     if let Some(by) = by {
         place.hook = Where::Prerouting;
         place.warnings.push(format!(
-            "--hook auto: prerouting, since a rule changes new connections before the input hook ({by}): \
-             clients that this host's rules refuse are diverted as well; the peer's firewall has to refuse them"
+            "--hook auto: the gate is in the prerouting hook, since a rule changes new connections before \
+             the input hook ({by}): so clients that this host's rules refuse are diverted as well, and the \
+             peer's firewall has to refuse them"
         ));
     }
     place
@@ -109,13 +110,13 @@ fn between(choice: HookChoice, firewall: &Firewall, vrf: impl FnOnce() -> Option
                     place.why = Some(format!("--hook auto: prerouting, since {harm}"));
                 }
                 Some(vrf) => place.warnings.push(format!(
-                    "{harm}; the gate stays in the input hook, since packets may come in by the VRF \
-                     {vrf}, by which iptables would let them pass before routing: --backend nft avoids that"
+                    "{harm}; the gate stays in the input hook, since iptables can't stop packets before \
+                     routing that come in by the VRF {vrf}; --backend nft avoids that"
                 )),
             },
             (HookChoice::Auto, Some(other)) => place.warnings.push(format!(
                 "{harm}; the gate stays in the input hook, since a rule may send packets elsewhere \
-                 ({other}): --syn hold or --hook prerouting avoids that"
+                 ({other}); --syn hold or --hook prerouting avoids that"
             )),
             _ => place
                 .warnings
@@ -125,7 +126,7 @@ fn between(choice: HookChoice, firewall: &Firewall, vrf: impl FnOnce() -> Option
     if let Some(consumer) = firewall.early.first() {
         let harm = of(consumer, Where::Prerouting);
         place.warnings.push(format!(
-            "{harm}; no gate comes before that rule: --syn hold avoids that"
+            "{harm}; no gate can come before that rule; --syn hold avoids that"
         ));
     }
     place
@@ -137,9 +138,8 @@ fn published(firewall: &Firewall, ports: &PortSet) -> Option<String> {
     let by = &gated.clone().next()?.by;
     let ports: PortSet = gated.map(|published| published.port).collect();
     Some(format!(
-        "packets to {} may be sent elsewhere before the input hook ({by}), where the gate stands, and so \
-         pass it by: use --hook prerouting, and say by --listen-port or --listen-netns where the listeners \
-         are",
+        "a rule may send packets to {} elsewhere before they come to the gate, which is in the input hook \
+         ({by}): use --hook prerouting, and say by --listen-port or --listen-netns where the listeners are",
         ports.brief()
     ))
 }
@@ -168,7 +168,7 @@ fn proxied(proxied: &ProxiedPort, ports: &PortSet) -> Option<String> {
     };
     Some(format!(
         "TPROXY hands packets to {which} to the listener on {port} ({by}), and they keep the port that the \
-         client asked for, which is not gated: gate that one, as by --port {example} --listen-port \
+         client asked for, which is not gated: gate that port, as by --port {example} --listen-port \
          {example}={port}"
     ))
 }
@@ -337,7 +337,7 @@ mod tests {
             let told = place
                 .warnings
                 .iter()
-                .any(|w| w.contains("packets to 80 may"));
+                .any(|w| w.contains("may send packets to 80 elsewhere"));
             assert_eq!(told, warns, "{choice:?} {steer:?} {port}");
         }
     }

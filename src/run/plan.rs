@@ -186,8 +186,8 @@ impl Plan {
             }
             Err(error) => {
                 self.place.warnings.push(format!(
-                    "--syn redirect={standby}: whether rules refuse clients by a gated port is not known: \
-                     {error:#}"
+                    "--syn redirect={standby}: syngate could not look whether rules refuse clients by a \
+                     gated port: {error:#}"
                 ));
                 Ok(self)
             }
@@ -319,8 +319,8 @@ fn times_make_sense(options: &RunOptions) -> Result<(), String> {
     }
     if options.open_on == OpenOn::Ready && options.ready_timeout.is_zero() {
         return Err(
-            "--open-on ready and --ready-timeout 0 exclude each other: who listens is watched, or \
-             it is not"
+            "--open-on ready and --ready-timeout 0 exclude each other: the first waits until the service \
+             listens, the second does not wait"
                 .to_owned(),
         );
     }
@@ -339,14 +339,15 @@ fn drain_command_makes_sense(
 ) -> Result<(), String> {
     let drains = described.drains && described.rather.is_none_or(|first| first.drains);
     match options.drain_cmd {
-        Some(_) if !drains && described.drains => Err(
-            "--drain-cmd and --reload exclude each other: a reload drains nothing".to_owned(),
-        ),
+        Some(_) if !drains && described.drains => {
+            Err("--drain-cmd and --reload exclude each other: a reload drains nothing".to_owned())
+        }
         Some(_) if !drains => Err(format!(
             "--drain-cmd and --syn {action} exclude each other: nothing is drained"
         )),
         Some(_) if options.drain.is_zero() => Err(
-            "--drain-cmd and --drain 0 exclude each other: the service would have no time to say goodbye".to_owned(),
+            "--drain-cmd and --drain 0 exclude each other: --drain-cmd runs during the drain"
+                .to_owned(),
         ),
         _ => Ok(()),
     }
@@ -382,7 +383,7 @@ fn too_long(options: &RunOptions) -> String {
         " or shorten the drain"
     };
     format!(
-        "{both} not less than {}: COMMAND would run behind a gate that opens; raise --max-closed{or}",
+        "{both} not less than {}: the gate would open before COMMAND has run; raise --max-closed{or}",
         shown("max-closed", options.max_closed)
     )
 }
@@ -409,7 +410,7 @@ fn readiness_makes_sense(options: &RunOptions) -> Result<(), String> {
     }
     if options.ready_insecure && !options.ready_url.as_ref().is_some_and(ReadyUrl::is_https) {
         return Err(
-            "--ready-insecure is for --ready-url https://…: no certificate is looked at otherwise"
+            "--ready-insecure has no effect without --ready-url https://…: only there a certificate is checked"
                 .to_owned(),
         );
     }
@@ -433,7 +434,7 @@ fn where_listeners_make_sense(options: &RunOptions, gated: &Gated) -> Result<(),
     }
     match gated.listen_ports.not_gated(&gated.ports) {
         Some(port) => Err(format!(
-            "--listen-port: {port} is not gated; on the left of = go ports of --port {}",
+            "--listen-port: {port} is not gated; expected ports of --port {} on the left of =",
             gated.ports.brief()
         )),
         None => Ok(()),

@@ -12,7 +12,7 @@ use crate::action::rooms::left;
 use crate::decide::draining::COOKIE_GRACE;
 use crate::decide::readiness::places;
 use crate::decide::sessions::{comes_by, confirmed, suspects};
-use crate::decide::wishes::Wishes;
+use crate::decide::wishes::{SECOND_AFTER, Wishes};
 use crate::gate::{rooms, standing};
 use crate::kernel::sockets::diag::Sockets;
 use crate::kernel::sockets::netns::Netns;
@@ -97,7 +97,10 @@ impl Call<'_> {
         let ports = self.plan.gated().ports.brief();
         Err(Ending::not_run(
             "nested",
-            format!("--port {ports}: this run is inside one ({holder}) that gates the same port"),
+            format!(
+                "--port {ports}: {holder} has started this run, and gates one of these ports, so each \
+                 would wait for the other: wrap only one of them"
+            ),
         ))
     }
 
@@ -107,13 +110,18 @@ impl Call<'_> {
             let waited = humantime::format_duration(self.plan.lock_timeout);
             return Err(Ending::not_run(
                 "lock_timeout",
-                format!("--lock-timeout {waited}: {holder} still {}", has(holder)),
+                format!(
+                    "--lock-timeout {waited} is over, and {holder} still {}; COMMAND was not run",
+                    has(holder)
+                ),
             ));
         }
         if !std::mem::replace(told, true) {
             let what = has(holder);
-            self.say
-                .result(&format!("waiting for {holder}, which {what}"));
+            let limit = humantime::format_duration(self.plan.lock_timeout);
+            self.say.result(&format!(
+                "waiting for {holder}, which {what} (up to {limit}, --lock-timeout; interrupt to give up)"
+            ));
         }
         self.say.waiting(&format!("waiting for {holder}"));
         self.signals.until(until.min(Instant::now() + lock::RETRY))
@@ -134,16 +142,16 @@ impl Call<'_> {
         // With --best-effort the privilege may be missing, and closing the gate says so.
         let certain = !self.plan.config.best_effort;
         for what in swept.unseen.iter().filter(|_| certain) {
-            let text = format!("a dead run may have left rules that were not seen: {what}");
+            let text = format!("syngate could not look whether a dead run has left rules: {what}");
             record.warnings.warn(self.say, text);
         }
         for (gate, erased) in swept.erased {
             let whose = gate.whose();
             let text = match erased {
-                Ok(()) => format!("removed the gate that a dead run had left: {whose}"),
+                Ok(()) => format!("syngate removed the gate that a dead run had left: {whose}"),
                 Err(error) => {
                     format!(
-                        "the gate that a dead run has left ({whose}) can't be removed: {error:#}"
+                        "syngate can't remove the gate that a dead run has left ({whose}): {error:#}"
                     )
                 }
             };
@@ -154,7 +162,9 @@ impl Call<'_> {
     /// Takes back what dead runs have left of their waiting rooms.
     pub(crate) fn take_back(&self, record: &mut Record) {
         let taken = left::take_back().unwrap_or_else(|error| {
-            let text = format!("what dead runs have left of waiting rooms was not seen: {error:#}");
+            let text = format!(
+                "syngate could not look whether dead runs have left waiting rooms: {error:#}"
+            );
             record.warnings.warn(self.say, text);
             Vec::new()
         });
@@ -178,8 +188,9 @@ impl Call<'_> {
                 return Err(Ending::not_run(
                     "kept",
                     format!(
-                        "--port {ports}: syngate keep does not stand back within {within} (its guard is pid \
-                         {guard}): syngate clear --force --port {ports} ends it"
+                        "--port {ports}: syngate keep did not stand back within {within}, and COMMAND was \
+                         not run (the guard of that keep is pid {guard}; syngate clear --force --port \
+                         {ports} ends the keep)"
                     ),
                 ));
             }
@@ -202,7 +213,7 @@ impl Call<'_> {
             |how: String| Ending::not_gated("precheck", &format!("--precheck '{shown}' {how}"));
         let child = Child::shell(line, self.environment, self.signals.inherited())
             .map_err(|error| failed(format!("can't be run ({})", error.desc())))?;
-        let exit = self.wait_for_child(&child, || child.ended())?;
+        let exit = self.wait_for_child("--precheck", &child, || child.ended())?;
         record.precheck = Some(since.elapsed());
         match exit {
             CommandExit::Code(0) => Ok(()),
@@ -218,6 +229,7 @@ impl Call<'_> {
     /// run without the child.
     fn wait_for_child(
         &self,
+        option: &str,
         child: &Child,
         ended: impl Fn() -> Option<CommandExit>,
     ) -> Result<CommandExit, Ending> {
@@ -234,6 +246,12 @@ impl Call<'_> {
                     if child.hears_of(signal, sender) != Sender::Terminal {
                         child.signal(signal);
                     }
+                    let again = humantime::format_duration(SECOND_AFTER);
+                    self.say.result(&format!(
+                        "{}: COMMAND will not be run; waiting until {option} ends; one more signal (Ctrl-C), \
+                         {again} later or more, ends syngate at once",
+                        signal_name(signal)
+                    ));
                 }
                 _ => match (ended(), wishes.all().last()) {
                     (None, _) => (),
@@ -285,7 +303,8 @@ impl Call<'_> {
             Ok(asked) => asked,
             Err(error) => return Ok(Err(format!("can't be run ({})", error.desc()))),
         };
-        let exit = self.wait_for_child(asked.child(), || asked.ended())?;
+        let ended = || asked.ended();
+        let exit = self.wait_for_child("--listen-netns-from", asked.child(), ended)?;
         Ok(answered(exit, &asked.answer()))
     }
 
@@ -322,7 +341,7 @@ impl Call<'_> {
         let until = since + COOKIE_GRACE;
         if sockets.ever_sent_cookies() {
             self.say.phase(&format!(
-                "the kernel has sent SYN cookies: watching up to {} whether it does now",
+                "the kernel has sent SYN cookies before: watching for up to {} whether it still does",
                 ms_words(COOKIE_GRACE)
             ));
         }
@@ -352,7 +371,7 @@ impl Call<'_> {
             let listeners = record.before.listeners.iter().filter(of_session);
             let shown = places(listeners).join(" ");
             self.say.phase(&format!(
-                "not waited for, since sessions have made them: {shown}"
+                "not waiting for listeners that sessions have made: {shown}"
             ));
             record.before.sessions = sessions;
         }
@@ -366,7 +385,10 @@ impl Call<'_> {
         let gated = self.plan.gated();
         let deserted = gated.ports.minus(&gated.served_by_any(&listened));
         if !deserted.is_empty() {
-            let text = format!("nobody listens on {}", gated.listen_ports.shown(&deserted));
+            let text = format!(
+                "nobody listens on {} now: a first start, or a typo?",
+                gated.listen_ports.shown(&deserted)
+            );
             record.warnings.warn(self.say, text);
         }
         Ok(())

@@ -56,7 +56,7 @@ fn runnable(file: &Path) -> Result<(), NotRunnable> {
     let shown = file.display();
     match file.metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(
-            NotRunnable::NotExecutable(format!("{shown}: may not be looked at")),
+            NotRunnable::NotExecutable(format!("{shown}: syngate may not look at it")),
         ),
         Err(_) => Err(NotRunnable::NotFound(format!(
             "{shown}: no such file to run as COMMAND"
@@ -94,7 +94,7 @@ fn not_in_path(name: &OsStr) -> NotRunnable {
              sh -c '...'"
         ),
         None if OF_SHELLS.contains(&&*name) => {
-            format!("{name} is a word of the shell's, and no program: use sh -c '{name} ...'")
+            format!("{name} is a word of the shell, not a program: use sh -c '{name} ...'")
         }
         None if sets_variable(&name) => format!(
             "'{name}' is not in PATH: to set a variable for COMMAND, put env in front: env {name} ..."

@@ -17,12 +17,12 @@ pub(super) fn warning(steer: Steer, scope: &Scope, nft: bool) -> Option<String> 
     }
     let vrf = of_this_host(scope)?;
     let hint = match steer {
-        Steer::Drop | Steer::Queue(_) | Steer::Refuse => "--hook input does",
-        Steer::Redirect(_) | Steer::Divert(_) => "nft on Linux 6.16 and newer does",
+        Steer::Drop | Steer::Queue(_) | Steer::Refuse => "with --hook input it does",
+        Steer::Redirect(_) | Steer::Divert(_) => "with nft on Linux 6.16 and newer it does",
     };
     Some(format!(
-        "{vrf} is a VRF, and rules before routing do not take its addresses for this host's: the gate \
-         does not see connections that come in by it ({hint})"
+        "the gate does not see connections that come in by the VRF {vrf}, since rules before routing do \
+         not know its addresses as this host's ({hint})"
     ))
 }
 

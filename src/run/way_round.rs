@@ -209,23 +209,24 @@ fn listening(seen: &[Passing]) -> BTreeSet<u16> {
 
 fn tell_of_main_port((local, client): Ends) -> String {
     format!(
-        "a connection from {client} to {local} has begun since the gate closed, and was not redirected (a \
-         rule that keeps it from connection tracking, or that does its NAT first?): such clients are \
-         refused while nobody listens there"
+        "the closed gate did not redirect a connection from {client} to {local} (does a rule keep it from \
+         connection tracking, or do its NAT first?): such clients are refused while nobody listens there"
     )
 }
 
 fn tell_of_way_round((local, client): Ends, gated: &Gated) -> String {
     let hint = match (gated.listeners_are_here, gated.scope.hook) {
         (false, Where::Input) => {
-            "its listener is in another network namespace, whose packets --hook prerouting sees"
+            "its listener is in another network namespace: --hook prerouting sees the packets for it"
         }
-        (false, Where::Prerouting) => "clients of the container's own address pass by that hook",
-        (true, _) => "a rule before the gate's, or NAT from another port?",
+        (false, Where::Prerouting) => {
+            "packets for the container's own address do not come by --hook prerouting"
+        }
+        (true, _) => "does a rule before the gate's let it in, or NAT from another port?",
     };
     format!(
-        "there is a way round the gate: a connection from {client} to {local} has begun since it closed \
-         ({hint})"
+        "a connection from {client} to {local} has come round the closed gate ({hint}): such clients are \
+         refused while nobody listens there"
     )
 }
 

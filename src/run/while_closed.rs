@@ -35,7 +35,7 @@ impl Run<'_> {
             .filter(|gate| gate.exposed() && now < gate.deadline());
         self.trouble.fell |= gate.is_some() && stands == Some(false);
         if stands == Some(false) {
-            self.closed.now_shut(false, now);
+            self.closed.now_shut(&PortSet::EMPTY, now);
         }
         stands == Some(true)
     }
@@ -47,7 +47,7 @@ impl Run<'_> {
         };
         let stands = gate.stands();
         let unread = stands.as_ref().err();
-        let unread = unread.map(|error| format!("the gate can't be read back: {error:#}"));
+        let unread = unread.map(|error| format!("syngate can't read the gate back: {error:#}"));
         unread.into_iter().for_each(|text| self.warn(text));
         stands.ok()
     }
@@ -57,9 +57,11 @@ impl Run<'_> {
         let Some(gate) = &mut self.gate else {
             return true;
         };
-        let (intact, shut) = (gate.intact(), !gate.shut().is_empty());
-        if shut {
-            self.closed.now_shut(intact, self.world.now());
+        let (intact, shut) = (gate.intact(), gate.shut());
+        if !shut.is_empty() {
+            let shut = shut.clone();
+            let stands = if intact { shut } else { PortSet::EMPTY };
+            self.closed.now_shut(&stands, self.world.now());
         }
         intact
     }
@@ -77,7 +79,7 @@ impl Run<'_> {
                 let limit = humantime::format_duration(self.plan.max_closed).to_string();
                 let follows = gate.unwatched(&limit);
                 self.warn(format!(
-                    "{error:#}: should syngate be killed now too, {follows}"
+                    "{error:#}: if syngate is killed now too, {follows}"
                 ));
             }
         }
@@ -116,7 +118,7 @@ impl Run<'_> {
                 self.note_shut(&was, &is);
             }
             Err(error) => {
-                let text = format!("the gated ports could not be changed: {error:#}");
+                let text = format!("syngate could not change the gated ports: {error:#}");
                 // The run tries again at once. A lock may have been held for a moment.
                 if self.trouble.change.replace(text.clone()).is_some() {
                     self.warn(text);
@@ -135,7 +137,9 @@ impl Run<'_> {
         self.onlooker.begin_anew(self.world.now());
         // What the kernel took and could not be read back counts as closed.
         if let Some(stands) = stands {
-            self.closed.now_shut(stands, self.world.now());
+            let gate = self.gate.as_ref().filter(|_| stands);
+            let shut = gate.map_or(PortSet::EMPTY, |gate| gate.shut().clone());
+            self.closed.now_shut(&shut, self.world.now());
         }
         let gate = self.gate.as_ref();
         let new = gate.map_or_else(Vec::new, |gate| gate.remarks()[known..].to_vec());
@@ -145,7 +149,7 @@ impl Run<'_> {
     }
 
     fn note_shut(&mut self, was: &PortSet, is: &PortSet) {
-        self.closed.now_shut(!is.is_empty(), self.world.now());
+        self.closed.now_shut(is, self.world.now());
         for (what, ports) in [("opened", was.minus(is)), ("closed", is.minus(was))] {
             if !ports.is_empty() {
                 let say = self.say;
@@ -251,7 +255,7 @@ impl Run<'_> {
                 row.into_iter().for_each(|row| row.refused = refused);
             }
             Err(error) => self.warn(format!(
-                "the rules of --leave could not be removed ({error:#}): syngate clear does"
+                "syngate could not remove the rules of --leave ({error:#}): syngate clear removes them"
             )),
         }
     }
@@ -267,7 +271,8 @@ impl Run<'_> {
                 }
                 // The gate is open, or `open` has reported the failure.
                 Err(error) => self.warn(format!(
-                    "the gate's rules could not be removed ({error:#}): syngate clear does"
+                    "the gate is open, but syngate could not remove its rules ({error:#}): syngate clear \
+                     removes them"
                 )),
             }
         }

@@ -97,13 +97,6 @@ impl Say {
         }
     }
 
-    /// An answer to a key that somebody has pressed.
-    pub(crate) fn to_terminal(&self, text: &str) {
-        if self.live {
-            self.line(Severity::Result, text);
-        }
-    }
-
     pub(crate) fn phase(&self, text: &str) {
         if self.level == Level::Phases {
             let at = self.started.elapsed().as_secs_f64();

@@ -63,7 +63,7 @@ impl Ending {
 
     /// A check before the gate has failed.
     pub(crate) fn not_gated(reason: &'static str, why: &str) -> Ending {
-        let message = format!("{why}: nothing was gated, COMMAND was not run");
+        let message = format!("{why}: the gate was not closed, and COMMAND was not run");
         Ending::not_run(reason, message)
     }
 
@@ -81,7 +81,7 @@ impl Ending {
         Ending {
             outcome: Outcome::OpenFailed,
             reason: "bug",
-            message: format!("{message}; COMMAND was left alone"),
+            message: format!("{message}; COMMAND was not stopped"),
             exit: Exit::Status(NOT_KEPT),
         }
     }

@@ -21,6 +21,17 @@ impl Ready {
             Ready::Url(_) => "--ready-url",
         }
     }
+
+    /// The option with its value, unless that is a long script.
+    pub(crate) fn shown(&self) -> String {
+        const SHORT: usize = 60;
+        let option = self.option();
+        match self {
+            Ready::Check(line) if line.len() > SHORT => option.to_owned(),
+            Ready::Check(line) => format!("{option} '{}'", line.to_string_lossy()),
+            Ready::Url(url) => format!("{option} {url}"),
+        }
+    }
 }
 
 /// A value of `--ready-url`.
@@ -104,6 +115,16 @@ pub(crate) fn withstand(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_option_is_shown_with_its_value() {
+        let check = |line: &str| Ready::Check(line.into()).shown();
+        assert_eq!(check("pg_isready -q"), "--ready-check 'pg_isready -q'");
+        assert_eq!(check(&"x".repeat(60)).len(), "--ready-check ''".len() + 60);
+        assert_eq!(check(&"x".repeat(61)), "--ready-check");
+        let url = Ready::Url(ReadyUrl::parse("tcp:80").unwrap());
+        assert_eq!(url.shown(), "--ready-url tcp:localhost:80");
+    }
 
     #[test]
     fn urls_and_ports() {

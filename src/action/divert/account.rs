@@ -46,7 +46,7 @@ pub(crate) fn diverted_words(row: &DivertRow) -> String {
     let mut words = went(row.diverted, &row.peers.join(", "), row.cut);
     match row.no_room {
         0 => (),
-        n => words.push_str(&format!(", {} dropped for want of room", counted(n, "SYN"))),
+        n => words.push_str(&format!(", {} dropped (--max-diverted)", counted(n, "SYN"))),
     }
     words
 }
@@ -55,17 +55,15 @@ pub(crate) fn warn_of_what_went_wrong(flows: &Flows, most: u32, now: &mut Now) {
     // Connections that are still open may yet get further than their SYN.
     if flows.all > 0 && flows.went_on == 0 && flows.left == 0 {
         now.warn(
-            "none of the connections that went to the peer got further than its SYN: does nobody \
-             listen there, does a firewall drop their packets, here on their way out or there, or \
-             has the peer no way to the clients?"
+            "the peer answered none of the connections that went there: does nobody listen there, does a \
+             firewall drop their packets, here or there, or has the peer no way to the clients?"
                 .to_owned(),
         );
     }
     if flows.no_room > 0 {
         now.warn(format!(
-            "--max-diverted {most} was reached: {} SYNs were dropped, and their clients send them \
-             again",
-            flows.no_room
+            "the gate dropped {} that exceeded --max-diverted {most} (clients send them again)",
+            counted(flows.no_room, "SYN")
         ));
     }
 }

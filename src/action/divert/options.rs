@@ -74,7 +74,8 @@ fn diverted(text: &str) -> Result<u32, String> {
 }
 
 fn parse(to: Option<&str>) -> Result<SynValue, String> {
-    let to = to.ok_or("where to? expected the address of the peer, as in divert=10.0.0.2")?;
+    let to =
+        to.ok_or("the address is missing; expected that of the peer, as in divert=10.0.0.2")?;
     Ok(Arc::new(Peers::parse(to)?))
 }
 
@@ -89,8 +90,8 @@ impl Wanted for Peers {
         let kinds = request.backend.kinds();
         if !kinds.contains(&Kind::Nft) {
             return Err(format!(
-                "--syn divert={self}: not with --backend {}: iptables can't remember connections by \
-                 the packets that it sees; nft can",
+                "--syn divert={self} and --backend {} exclude each other: iptables can't remember \
+                 connections by the packets that it sees; nft can",
                 kinds.first().map_or("", |kind| kind.name())
             ));
         }
@@ -100,8 +101,7 @@ impl Wanted for Peers {
             .any(|family| self.of(family).is_some())
         {
             return Err(format!(
-                "--syn divert={self}: --to {} has no address of that IP version: nothing would be \
-                 diverted",
+                "--syn divert={self}: --to {} has no address of that IP version, so nothing would be diverted",
                 request.gated.scope.to
             ));
         }

@@ -62,7 +62,7 @@ fn warn_of_what_is_not_diverted(
     let gated = before.gated;
     for family in without_peer(served, &gated.scope, diversion, here) {
         before.warn(format!(
-            "--syn divert={}: that is no {family} address: SYNs of {family} are dropped",
+            "--syn divert={} has no {family} address: SYNs of {family} are dropped",
             to.peers
         ));
     }
@@ -71,7 +71,7 @@ fn warn_of_what_is_not_diverted(
     if to.ask.is_some() && !deserted.is_empty() {
         let deserted = deserted.brief();
         before.warn(format!(
-            "the peer is not asked about {deserted}: nobody listens there now"
+            "syngate does not ask the peer about {deserted}, since nobody listens there on this host now"
         ));
     }
 }
@@ -103,9 +103,9 @@ fn ask_all(
         return Err(refused(
             to,
             &format!(
-                "it can't be asked about {cannot}: that leaves this host no address of its own to \
-                 ask from; --to names the addresses that both hosts have, and --no-peer-check \
-                 does not ask"
+                "it can't be asked about {cannot}: this host would have no address of its own to ask from; \
+                 --to names the addresses that both hosts have, and with --no-peer-check syngate does not \
+                 ask"
             ),
         ));
     }
@@ -204,9 +204,9 @@ fn judge(
             hop.address, hop.device
         )),
         None => Err(format!(
-            "it does not answer on {silent} within --peer-timeout {}: does it have that address, let \
-             its packets in (rp_filter, firewall), and divert nothing itself just now? (--to names the \
-             addresses that both hosts have)",
+            "it does not answer on {silent} within --peer-timeout {}: does it have that address, does it \
+             let the packets in (rp_filter, firewall), and is it diverting nothing itself now? (--to names \
+             the addresses that both hosts have)",
             humantime::format_duration(timeout)
         )),
     }

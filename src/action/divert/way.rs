@@ -140,9 +140,9 @@ pub(crate) fn remarks(
         for link in here.links_of(to) {
             if fits < link.mtu {
                 remarks.push(format!(
-                    "packets to {peer} have room for {fits} bytes ({0}), and clients come in by {1} with \
-                     {2}: let ICMP (fragmentation needed, packet too big) out to the clients, or raise \
-                     the MTU of {0}",
+                    "packets to {peer} have room for {fits} bytes ({0}), but packets come in by {1} with \
+                     up to {2}: let ICMP (fragmentation needed, packet too big) out to the clients, or \
+                     raise the MTU of {0}",
                     way.device, link.device, link.mtu
                 ));
             }
@@ -460,7 +460,7 @@ mod tests {
         let [mtu] = &said(&across, None, false)[..] else {
             panic!()
         };
-        assert!(mtu.contains("room for 1400 bytes (x)") && mtu.contains("eth0 with 1500"));
+        assert!(mtu.contains("room for 1400 bytes (x)") && mtu.contains("eth0 with up to 1500"));
         assert!(said(&near, Some(1280), false)[0].contains("room for 1280"));
         assert!(said(&near, None, true)[0].contains("ethtool -K eth0 lro off"));
     }

@@ -126,16 +126,16 @@ impl Action for HandoverAction {
         let restarted = self.gap.of_restarts(&mut rooms);
         if !restarted.is_empty() {
             now.warn(format!(
-                "nobody listened on {} for a time, and clients waited: was that a restart? --syn park also \
-                 drains",
+                "nobody listened on {} for a time, and clients waited: was COMMAND a restart? --syn park \
+                 drains first",
                 restarted.join(" ")
             ));
         }
         for alone in rooms.left_alone.iter().filter(|alone| alone.deserted) {
             let (shown, why) = (alone.place.shown(), &alone.why);
             now.warn(format!(
-                "nobody listened on {shown} for a time, and new connections may have been refused: no room could be \
-                 made there: {why}"
+                "nobody listened on {shown} for a time, and new connections may have been refused, since \
+                 syngate could not make a waiting room there: {why}"
             ));
         }
         account

@@ -44,7 +44,7 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
 };
 
 const NOT_DRAINED: &str =
-    "nobody is stopped, so nothing is drained; leave it out, or take --syn park";
+    "the gate stops nobody, so nothing is drained; leave it out, or take --syn park";
 const IDLE: Idle = &[
     ("drain", NOT_DRAINED),
     ("drain-until", NOT_DRAINED),

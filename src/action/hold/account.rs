@@ -9,6 +9,7 @@ use super::held::Figures;
 use super::release::STALL;
 use crate::action::contract::Now;
 use crate::decide::policy::{Cut, Noted};
+use crate::words::count::counted;
 use crate::words::ending::Failure;
 use crate::words::ms::{Ms, ms_words};
 
@@ -68,7 +69,7 @@ pub(crate) fn warn_of_what_went_wrong(
 ) {
     if let Some(why) = cut.and_then(|cut| cut_words(cut, timeout)) {
         now.warn(format!(
-            "not all held SYNs could go in their turn {why}: the rest was let go at once"
+            "syngate could not let all held SYNs go in turn {why}, and let the rest go at once"
         ));
     }
     let Some(held) = figures else {
@@ -76,9 +77,9 @@ pub(crate) fn warn_of_what_went_wrong(
     };
     if held.lost > 0 {
         now.warn(format!(
-            "{} held SYNs were lost, since somebody removed a chain of the firewall: their clients \
-             send them again, after a second at the earliest",
-            held.lost
+            "the kernel dropped {}, since another program removed a chain of the firewall (clients send \
+             them again, after a second at the earliest)",
+            counted(held.lost, "held SYN")
         ));
     }
     if held.overflow > 0 {
@@ -87,15 +88,14 @@ pub(crate) fn warn_of_what_went_wrong(
             false => "--max-held",
         };
         now.warn(format!(
-            "there was no room for {} SYNs ({option}): they were dropped, and their clients send \
-             them again",
-            held.overflow
+            "the kernel dropped {} that exceeded {option} (clients send them again)",
+            counted(held.overflow, "SYN")
         ));
     }
     if held.not_ours > 0 {
         now.warn(format!(
-            "{} packets that other rules had sent to the queue were dropped: give the queue a number \
-             that no other rule uses (--queue-num)",
+            "rules of other programs sent {} packets to syngate's queue, and they were dropped: name a \
+             queue that no other rule uses (--queue-num)",
             held.not_ours
         ));
     }
@@ -105,7 +105,9 @@ pub(crate) fn warn_of_what_went_wrong(
 pub(crate) fn refused(to_nobody: usize) -> Option<Failure> {
     (to_nobody > 0).then(|| Failure {
         reason: "refused",
-        why: format!("nobody listened when {to_nobody} held SYNs were let go: they were refused"),
+        why: format!(
+            "{to_nobody} held SYNs were refused, since nobody listened when they were let go"
+        ),
     })
 }
 
@@ -118,7 +120,7 @@ fn cut_words(cut: Cut, timeout: Duration) -> Option<String> {
             humantime::format_duration(timeout)
         )),
         Cut::Stalled => Some(format!(
-            "since more came than the service took for {}",
+            "since for {} more came than the service took",
             humantime::format_duration(STALL)
         )),
     }

@@ -37,7 +37,7 @@ pub(crate) const PART_OF_SOURCE: u32 = 4;
 pub(crate) const ENTRY: ActionEntry = ActionEntry {
     name: "hold",
     value: "hold",
-    help: "They wait in a queue of the kernel's, and go on when the gate opens",
+    help: "They wait in a queue of the kernel, and go on when the gate opens",
     options: HoldOptions::augment_args,
     parse: |_| Ok(Arc::new(HoldWanted)),
     rows: &["hold"],

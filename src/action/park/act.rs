@@ -130,8 +130,8 @@ impl Action for ParkAction {
         };
         if let Some(error) = self.not_taken_in.take() {
             now.warn(format!(
-                "COMMAND could not be put into a control group of its own, so its connections to the service waited \
-                 as others did: {error}"
+                "syngate could not put COMMAND into a control group of its own, so COMMAND's connections \
+                 to the service waited as all others did: {error}"
             ));
         }
         account(&self.rooms, &told, now)

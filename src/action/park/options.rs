@@ -49,8 +49,8 @@ pub(crate) const ENTRY: ActionEntry = ActionEntry {
     guard: |words| guard::call(words).or_else(|| early_guard::call(words)),
 };
 
-const CHECK_WAITS: &str = "--ready-check waits as clients do if it connects to a gated port: its connections can't be told \
-                           from others";
+const CHECK_WAITS: &str = "if --ready-check connects to a gated port, it waits as clients do: syngate \
+                           can't tell its connections from others here";
 
 #[derive(Debug, Clone, Copy)]
 struct Park;
@@ -109,8 +109,8 @@ impl Prepared for ToPark {
         match own(seen.run, &rooms.admitted, &ports) {
             Ok(own) => rooms.passes.own = Some(own),
             Err(error) => remarks.push(Remark::Warning(format!(
-                "COMMAND's own connections can't be told from others, so all connections from this host reach the \
-                 old process until it ends: {error:#}"
+                "syngate can't tell COMMAND's own connections from others, so all connections from this \
+                 host reach the old process until it ends: {error:#}"
             ))),
         }
         if self.options.checks {

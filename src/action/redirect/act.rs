@@ -79,8 +79,7 @@ impl RedirectAction {
         {
             let port = self.redirected.port();
             now.warn(format!(
-                "none of the SYNs that went to port {port} was answered: does a firewall of this host \
-                 drop them?"
+                "nobody answered the SYNs that went to port {port}: does a firewall of this host drop them?"
             ));
         }
     }
@@ -125,9 +124,9 @@ impl RedirectAction {
         let two = there.and_then(|there| two_instances(now.before, &there));
         if let Some(TwoInstances { old, new }) = two {
             now.warn(format!(
-                "the standby is gone, and two instances of the service listen: {old}, which listened \
-                 before COMMAND, and {new}, which is new: COMMAND seems to have stopped the standby in \
-                 place of the old one"
+                "two instances of the service listen: {old}, the old one, and {new}, the new one; the \
+                 standby is gone: COMMAND seems to have stopped the standby in place of the old instance; \
+                 stop that"
             ));
         }
     }
@@ -142,12 +141,12 @@ impl RedirectAction {
 
     fn warn_of_stop(&self, stop: Stop, now: &mut Now) {
         if stop.left {
-            now.warn("some of --standby may still be there".to_owned());
+            now.warn("processes of --standby may still run".to_owned());
         }
         if stop.killed {
             let grace = humantime::format_duration(self.grace);
             now.warn(format!(
-                "--standby did not end within --standby-grace {grace}: killed"
+                "--standby did not end within --standby-grace {grace}, and syngate killed it"
             ));
         }
     }
@@ -172,7 +171,7 @@ impl Action for RedirectAction {
         match self.redirected.forget_ended() {
             Ok(0) => (),
             Ok(count) => say.phase(&format!(
-                "forgot {count} connections that were over, and still tracked"
+                "removed {count} connections that were over from connection tracking"
             )),
             Err(error) => say.phase(&format!(
                 "connections that are over may still be tracked: {error:#}"
@@ -250,8 +249,8 @@ impl Action for RedirectAction {
         let apart = match self.redirected.tells_apart() {
             true => "",
             false => {
-                " (among them those that went there by themselves: without nf_conntrack_netlink \
-                 they can't be told apart)"
+                " (clients that had connected to the standby directly count too: without \
+                 nf_conntrack_netlink syngate can't tell them apart)"
             }
         };
         let left = noted.lingered.and_then(|lingered| lingered.left);
@@ -260,8 +259,7 @@ impl Action for RedirectAction {
         if noted.missed {
             let port = self.redirected.port();
             now.warn(format!(
-                "for a moment nobody listened on the standby's port {port}: clients who came then were \
-                 refused"
+                "for a moment nobody listened on the standby's port {port}, and new connections were refused"
             ));
         }
         let row = RedirectRow::new(self.redirected.port(), stopped, noted.lingered);

@@ -76,8 +76,9 @@ struct StandbyOptions {
 }
 
 fn parse(to: Option<&str>) -> Result<SynValue, String> {
-    let to =
-        to.ok_or("where to? expected the port that the standby listens on, as in redirect=8080")?;
+    let to = to.ok_or(
+        "the port is missing; expected the one that the standby listens on, as in redirect=8080",
+    )?;
     Ok(Arc::new(StandbyPort(services::one_port(to)?)))
 }
 

@@ -20,8 +20,8 @@ const ENDED: Abandoned = Abandoned {
     ..GONE
 };
 /// A standby with a copy of the service's configuration writes its pid into the service's pid file.
-const OWN_PID_FILE: &str = "if COMMAND stopped it in place of the service, give the standby a pid file \
-                            and a stats socket of its own";
+const OWN_PID_FILE: &str = "if COMMAND stopped the standby in place of the service, give the standby a pid \
+                            file and a stats socket of its own";
 
 #[derive(Debug)]
 pub(crate) struct RedirectPolicy {

@@ -119,8 +119,7 @@ impl Coming<'_, '_> {
         };
         if let Some(who) = self.who_is_there()? {
             return Err(no_standby(&format!(
-                "--standby: {who} listens on port {} already; leave --standby out if that is the \
-                 standby",
+                "--standby: {who} listens on port {} already; if that is the standby, leave out --standby",
                 self.to.port
             )));
         }

@@ -201,8 +201,7 @@ impl Standby {
                 self.silent = true;
                 self.guard.resume();
                 self.trouble = Some(
-                    "the guard of the standby does not answer (did somebody stop it?): syngate has let \
-                     it go on",
+                    "the guard of the standby does not answer (did somebody stop it?): syngate has sent it SIGCONT",
                 );
             }
         }
@@ -211,8 +210,8 @@ impl Standby {
     fn lose_guard(&mut self) {
         self.unguarded = true;
         self.trouble = Some(
-            "the guard of the standby was killed: syngate stops the standby itself, but for daemons; \
-             should syngate be killed now too, the standby stays",
+            "the guard of the standby was killed: syngate itself stops the standby, except for daemons; if \
+             syngate is killed now too, the standby stays",
         );
         self.ended.get_or_insert(CommandExit::Signal(libc::SIGKILL));
         self.stop = Some(Stop {

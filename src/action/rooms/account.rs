@@ -60,9 +60,9 @@ pub(super) fn reset(figures: &Figures, elsewhere: &[String]) -> Option<Failure> 
         n => counted_does(n, "connection", ["was reset", "were reset"]),
     };
     let why = match elsewhere {
-        [] => "nobody listened when the waiting rooms were shut".to_owned(),
+        [] => "nobody listened when the waiting rooms were closed".to_owned(),
         there => format!(
-            "the service listens on {} now, where the kernel can't move the connections that waited",
+            "the service listens on {} now, and the kernel can't move the connections that waited to it",
             there.join(" ")
         ),
     };
@@ -105,10 +105,10 @@ pub(super) fn no_room_words(figures: &Figures, room: Room) -> Option<String> {
     let what = match room {
         Room::Asked(max_held) => format!("raise --max-held {max_held}"),
         Room::Queue(queue) => format!("raise net.core.somaxconn, which is {queue}"),
-        Room::Largest => format!("no more than {LARGEST_HELD} can wait"),
+        Room::Largest => format!("no more than {LARGEST_HELD} connections can wait"),
     };
     Some(format!(
-        "there was no room for {syns} (clients send them again): {what}"
+        "the kernel dropped {syns}, since the waiting rooms were full (clients send them again): {what}"
     ))
 }
 
@@ -117,9 +117,9 @@ pub(super) fn unmoved_words(figures: &Figures, unmoved: Option<u64>) -> Option<S
     let more = unmoved?.saturating_sub(figures.reset as u64);
     (more > 0).then(|| {
         format!(
-            "the kernel could not move {}, and counts no ports (TCPMigrateReqFailure): clients of the service may have \
-             been reset that the run has not seen, or another service's in this network namespace, or nobody was \
-             there to finish a handshake, as in a flood",
+            "the kernel could not move {} (TCPMigrateReqFailure, which counts the whole network \
+             namespace): clients of this service may have been reset, or clients of another one; or it was \
+             a flood, whose handshakes nobody finishes",
             match figures.reset {
                 0 => format!("{more} connections or handshakes"),
                 reset => format!("{more} more connections or handshakes than the {reset} that were reset"),
@@ -184,7 +184,7 @@ mod tests {
         }
         let says = told(0, Some(2)).unwrap();
         assert!(
-            says.contains("move 2 connections or handshakes, and"),
+            says.contains("move 2 connections or handshakes (TCPMigrateReqFailure"),
             "{says}"
         );
         let says = told(3, Some(5)).unwrap();
@@ -206,10 +206,10 @@ mod tests {
             (
                 5,
                 4_096,
-                "1 SYN (clients send them again): raise --max-held 5",
+                "the kernel dropped 1 SYN, since the waiting rooms were full",
             ),
             (65_535, 4_096, ": raise --max-held 65535"),
-            (65_536, 4_096, ": no more than 65536 can wait"),
+            (65_536, 4_096, ": no more than 65536 connections can wait"),
             (65_536, 128, ": raise net.core.somaxconn, which is 128"),
             (4_097, 128, "somaxconn"),
             (4_096, 128, "--max-held 4096"),
@@ -217,6 +217,6 @@ mod tests {
             let told = of(1, Room::of(max_held, queue)).unwrap();
             assert!(told.ends_with(says) || told.contains(says), "{told}");
         }
-        assert!(of(31, Room::Largest).unwrap().contains("for 31 SYNs ("));
+        assert!(of(31, Room::Largest).unwrap().contains("dropped 31 SYNs, "));
     }
 }

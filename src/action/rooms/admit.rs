@@ -82,13 +82,15 @@ impl Group {
             false => format!("on {}", self.place.shown()),
         };
         let kept = format!(
-            "a process of user {uid} could not listen on {address}: the waiting room {there} was user {before}'s, as \
-             the service's listener before"
+            "a process of user {uid} could not listen on {address}: the waiting room {there} belonged to \
+             user {before}, as the service's listener did before"
         );
         match is_service {
-            true => format!("{kept}; the room is user {uid}'s now, for the next attempt"),
+            true => format!(
+                "{kept}; the room belongs to user {uid} now, so the next attempt can succeed"
+            ),
             false => format!(
-                "{kept}; the process is in no control group of the service or COMMAND, so the room stayed"
+                "{kept}; syngate left it so, since the process is in no control group of the service or of COMMAND"
             ),
         }
     }

@@ -167,7 +167,8 @@ impl Backend for RoomGate {
     }
 
     fn unwatched(&self, _: &str) -> String {
-        "the kernel hands those who wait over to who listens then, and resets them if nobody does"
+        "the kernel hands the waiting connections over to the service, if it listens then, and resets them \
+         if it does not"
             .to_owned()
     }
 

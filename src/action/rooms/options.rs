@@ -22,8 +22,10 @@ impl RoomOptions {
     /// How they are handed over, for `--dry-run`.
     pub(crate) fn hand_over(&self) -> String {
         match self.release_rate {
-            None => "hand those who wait over to the service".to_owned(),
-            Some(rate) => format!("hand those who wait over to the service, {rate} a second"),
+            None => "hand the waiting connections over to the service".to_owned(),
+            Some(rate) => {
+                format!("hand the waiting connections over to the service, {rate} a second")
+            }
         }
     }
 }
@@ -79,8 +81,9 @@ pub(crate) fn opens_when_ready(action: &str, request: &Request) -> Result<(), St
     let exit = request.given.get_one("open_on") == Some(&OpenOn::Exit);
     match request.named && exit && is_given(request.given, "open_on") {
         true => Err(format!(
-            "--syn {action} and --open-on exit exclude each other: a port opens when its service listens, \
-             lest those who wait wait for COMMAND; leave it out, or take --syn hold"
+            "--syn {action} and --open-on exit exclude each other: a port opens as soon as its service \
+             listens, so that waiting connections do not wait for COMMAND; leave out --open-on, or take \
+             --syn hold"
         )),
         false => Ok(()),
     }

@@ -74,7 +74,7 @@ impl Policy for ParkPolicy {
     }
 
     fn waits_for(&self) -> Option<String> {
-        Some("waiting until the service has accepted those who waited".to_owned())
+        Some("waiting until the service has accepted the connections that waited".to_owned())
     }
 }
 

@@ -41,8 +41,9 @@ impl Raised {
         let (own, set) = (self.own, self.set);
         let queued = counted_does(self.queue as usize, "connection", ["waits", "wait"]);
         format!(
-            "{queued} to be accepted on {shown}, more than its own backlog of {own} takes: it keeps the longer one \
-             of {set}, lest new ones are dropped, until the service calls listen(2) again, as when it restarts"
+            "{queued} in the accept queue of {shown}, more than the service's own backlog of {own}: \
+             syngate leaves the longer one of {set}, so that new connections are not dropped; it lasts \
+             until the service calls listen(2) again, as at a restart"
         )
     }
 

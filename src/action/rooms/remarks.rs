@@ -29,8 +29,9 @@ pub(crate) fn remarks(seen: &Seen, options: RoomOptions) -> Vec<Remark> {
         )
     });
     let unseen = (!programs_are_seen()).then(|| {
-        "a program that the service gives its listeners (SO_ATTACH_REUSEPORT_CBPF or _EBPF) can't be seen here (Linux \
-         6.1, /sys/kernel/btf/vmlinux, CAP_PERFMON), and would be replaced: --syn hold leaves it alone"
+        "if the service gives its listeners a program of its own (SO_ATTACH_REUSEPORT_CBPF or _EBPF), \
+         syngate can't see that here (Linux 6.1, /sys/kernel/btf/vmlinux, CAP_PERFMON), and replaces it: \
+         --syn hold leaves it alone"
             .to_owned()
     });
     beyond

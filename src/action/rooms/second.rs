@@ -23,7 +23,7 @@ impl Rooms {
         let (one, other) = beside_each_other(&there.listeners, &came, &lent)?;
         Some(Failure {
             reason: "second_instance",
-            why: words(&there, one, other),
+            why: words(&there, [one, other], &came),
         })
     }
 }
@@ -50,16 +50,32 @@ fn overlap(one: &Listener, other: &Listener) -> bool {
     both.any(|family| one.covers(other, family) || other.covers(one, family))
 }
 
-fn words(there: &Sample, one: &Listener, other: &Listener) -> String {
-    let who = names(&there.holders, &[one.inode, other.inode]);
-    let who = match who.is_empty() {
-        true => String::new(),
-        false => format!(" ({who})"),
+/// `came`: the listeners that were not there before.
+fn words(there: &Sample, both: [&Listener; 2], came: &BTreeSet<u64>) -> String {
+    let at = both[0].shown();
+    let is_new = |one: &Listener| came.contains(&one.id.cookie);
+    let name = |one: &Listener| match names(&there.holders, &[one.inode]) {
+        unseen if unseen.is_empty() => "a process that can't be seen".to_owned(),
+        names => names,
+    };
+    let instances = match both.map(is_new) {
+        [true, true] => format!(
+            "{} and {}; COMMAND started both: stop one",
+            name(both[0]),
+            name(both[1])
+        ),
+        [first_is_new, _] => {
+            let [old, new] = if first_is_new { [1, 0] } else { [0, 1] };
+            format!(
+                "the old one, {}, and the new one, {}; COMMAND did not stop the old one: stop it",
+                name(both[old]),
+                name(both[new])
+            )
+        }
     };
     format!(
-        "two instances of the service share the clients of {}{who}: COMMAND started one and did not stop the other, \
-         and without syngate the second one could not listen",
-        one.shown()
+        "two instances of the service share the clients of {at}: {instances} (without syngate, the second one \
+         could not have listened)"
     )
 }
 

@@ -59,8 +59,8 @@ impl Watch {
         Ok(lost.map(|lost| match (lost, rooms.keeps) {
             // It has no gate.
             (Lost::Acted, Some(_)) => format!(
-                "{SHOWN} has handed over to the service, or has given those up who waited: syngate hung, or somebody \
-                 had stopped it"
+                "{SHOWN} has handed the waiting connections over to the service, or given them up: syngate \
+                 hung, or somebody had stopped it"
             ),
             (lost, _) => lost.told(SHOWN),
         }))

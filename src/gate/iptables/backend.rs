@@ -369,7 +369,7 @@ impl Iptables {
         let counted = self.count(&was.families(), STOPPED).unwrap_or(0);
         if let Err(fault @ (Fault::Passes(_) | Fault::Behind(_))) = was.found() {
             self.remark(Remark::Warning(format!(
-                "the gate's rules were put in their place again: {}",
+                "syngate put the gate's rules in their place again: {}",
                 told(&was.made, &fault)
             )));
         }

@@ -125,8 +125,8 @@ impl Nft {
     fn create_plain(&mut self, rules: Ruleset, until: Deadline) -> Result<()> {
         self.watch(until)?;
         self.remarks.push(Remark::Detail(
-            "this kernel has no tables with an owner (Linux 5.12): a watchdog process removes the \
-             rules should syngate be killed"
+            "this kernel has no tables with an owner (Linux 5.12): a watchdog process removes the rules if \
+             syngate is killed"
                 .to_owned(),
         ));
         let rules = Ruleset {
@@ -185,8 +185,8 @@ impl Nft {
         };
         if installed.watch.is_over(&installed.rules) {
             self.remarks.push(Remark::Warning(
-                "the clock was set beyond the end of the gate's rules, which opened the gate: the rules \
-                 end later now"
+                "somebody set the clock beyond the end of the gate's rules, which opened the gate: syngate \
+                 has made the rules end later"
                     .to_owned(),
             ));
         }

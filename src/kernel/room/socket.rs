@@ -47,8 +47,8 @@ impl Room {
         let (socket, cookie) = made.map_err(|error| match is_taken(&error) && !reuses(like) {
             false => why(place, &error),
             true => anyhow!(
-                "no waiting room can be made on {}: the listener has not set SO_REUSEADDR, and connections that \
-                 it has accepted are open, or were a moment ago; the service itself could not listen again",
+                "no waiting room can be made on {}: the listener has not set SO_REUSEADDR, and connections \
+                 to it are open or were a moment ago; the service itself could not listen again either",
                 place.shown()
             ),
         })?;

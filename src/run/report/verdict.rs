@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use crate::decide::event::NotRun;
 use crate::decide::facts::Facts;
+use crate::decide::missing::Missing;
 use crate::decide::policy::Abandoned;
+use crate::decide::readiness::is_covered;
 use crate::decide::service::SETTLE_PATIENCE;
-use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::holders::names;
-use crate::run::report::time::Closed;
+use crate::kernel::sockets::{Listener, Sample};
+use crate::run::report::time::{Apart, Closed};
 use crate::words::ended::{CommandExit, Sender, exit_words, signal_name};
 use crate::words::ending::{Ending, Failure, Outcome, interrupt_exit};
 use crate::words::exit::{Exit, NOT_EXECUTABLE, NOT_FOUND, NOT_KEPT};
@@ -24,6 +26,10 @@ pub(crate) struct Evidence<'a> {
     pub ready_timeout: Duration,
     /// The listeners before the gate closed.
     pub before: &'a Sample,
+    /// Who listens now, if that could be seen.
+    pub after: Option<&'a Sample>,
+    /// How to read the service's log, if that is known.
+    pub log: Option<&'a str>,
     pub spawn_error: Option<&'a Ending>,
     pub open_error: Option<&'a str>,
     /// The action's verb for what happened to the ports, and its words about new connections.
@@ -33,7 +39,7 @@ pub(crate) struct Evidence<'a> {
     pub held_up: HeldUp,
     /// New connections waited in rooms.
     pub in_rooms: bool,
-    /// `--ready-check` or `--ready-url`, if one was given.
+    /// `--ready-check` or `--ready-url`, if one was given, with its value.
     pub ready: &'a str,
     /// What became of `--ready-url` when it was asked last.
     pub check_said: &'a str,
@@ -57,16 +63,16 @@ impl HeldUp {
     pub(crate) fn advice(self, in_rooms: bool) -> &'static str {
         match (self.command, self.others) {
             _ if in_rooms => {
-                "raise it if COMMAND needs longer; if that waits until ss shows no listener, it sees the waiting room \
-                 and waits in vain: use --syn hold"
+                "if COMMAND needs longer, raise --max-closed; if it waits until ss shows no listener, it sees the \
+                 waiting room and waits in vain: use --syn hold"
             }
-            (true, _) => "it waited for the gate: use --syn park, or --allow-local",
+            (true, _) => "it waited for the gate: use --syn park or --allow-local",
             (false, true) => {
-                "raise it if COMMAND needs longer; if that stays in the foreground, use --open-on ready; if it asks \
-                 by way of a client of this host, which the gate stopped, --allow-local"
+                "if COMMAND needs longer, raise --max-closed; if it stays in the foreground, use --open-on ready; if \
+                 it waits for a client of this host, which the gate stopped, use --allow-local"
             }
             (false, false) => {
-                "raise it if COMMAND needs longer; if that stays in the foreground, use --open-on ready"
+                "if COMMAND needs longer, raise --max-closed; if it stays in the foreground, use --open-on ready"
             }
         }
     }
@@ -86,8 +92,9 @@ pub(crate) fn conclude(e: &Evidence) -> Ending {
             outcome: Outcome::CommandFailed,
             reason: "exit_status",
             message: format!(
-                "{} exited with status {status}; {}",
+                "{} exited with status {status}{}; {}",
                 e.command,
+                down_words(e),
                 closed_words(e)
             ),
             exit: Exit::Status(status),
@@ -105,7 +112,8 @@ fn kept_or_not(e: &Evidence) -> Ending {
         exit: Exit::Status(NOT_KEPT),
     };
     if let Some(error) = e.open_error {
-        let message = format!("the gate did not open as it should: {error}");
+        let why = format!("the gate did not open as it should: {error}");
+        let message = format!("{why}; {} exited with status 0", e.command);
         return broken(Outcome::OpenFailed, "open_failed", message);
     }
     if e.facts.deadline_hit {
@@ -124,7 +132,7 @@ fn kept_or_not(e: &Evidence) -> Ending {
     }
     if e.facts.unseen {
         let message = format!(
-            "whether anybody listens could not be seen: {} exited with status 0; {}",
+            "syngate could not look whether anybody listens: {} exited with status 0; {}",
             e.command,
             closed_words(e)
         );
@@ -159,53 +167,115 @@ fn opened_by_kernel(e: &Evidence) -> String {
     format!(
         "--max-closed opened the gate {}: {} exited with status 0; {}",
         if e.closed.opened_before(e.facts.exited) {
-            format!("while COMMAND still ran ({})", e.held_up.advice(e.in_rooms))
+            let advice = e.held_up.advice(e.in_rooms);
+            format!("while COMMAND still ran ({advice})")
         } else {
-            "before the service was ready".to_owned()
+            "before the service was ready (if it needs longer, raise --max-closed)".to_owned()
         },
         e.command,
         closed_words(e)
     )
 }
 
+/// Whether the verdict tells who does not listen any more.
+pub(crate) fn tells_who_is_down(facts: &Facts) -> bool {
+    let failed = |exit| exit != CommandExit::Code(0);
+    facts.interrupted.is_none() && facts.exited.is_some_and(|(_, exit)| failed(exit))
+}
+
+/// COMMAND has failed, and so the run has not waited for the service.
+fn down_words(e: &Evidence) -> String {
+    let Some(after) = e.after.filter(|_| !e.ready_timeout.is_zero()) else {
+        return String::new();
+    };
+    let before = e.before.lasting(&e.before.sessions);
+    let gone = before
+        .iter()
+        .filter(|old| !is_covered(old, &after.listeners));
+    let listeners: Vec<Listener> = gone.cloned().collect();
+    let ports = listeners.iter().map(|listener| listener.port).collect();
+    let left = after.listeners.iter().map(|listener| listener.port);
+    let missing = Missing {
+        ports: e.gated.served_by_any(&ports),
+        shared: e.gated.served_by_any(&left.collect()),
+        listeners,
+    };
+    match missing.listeners.is_empty() {
+        true => String::new(),
+        false => format!(", and {}{}", deserted(e, &missing), start_words(e)),
+    }
+}
+
+fn deserted(e: &Evidence, missing: &Missing) -> String {
+    let places = missing.shown(e.gated);
+    match is_down(e, missing) {
+        true => format!(
+            "the service is DOWN: nobody listens on {places}, and new connections are refused"
+        ),
+        false => format!("nobody listens on {places}, and new connections there are refused"),
+    }
+}
+
+/// Whether none of the listeners that were there before is left.
+fn is_down(e: &Evidence, missing: &Missing) -> bool {
+    let before = e.before.lasting(&e.before.sessions);
+    let is_missing = |old: &Listener| missing.listeners.iter().any(|one| one.id == old.id);
+    !before.is_empty() && before.iter().all(is_missing)
+}
+
+/// What brings the service back.
+fn start_words(e: &Evidence) -> String {
+    const SHORT: usize = 60;
+    let starts = |word: &str| word == "start" || word == "restart";
+    let start = match e.command.len() <= SHORT && e.command.split(' ').any(starts) {
+        true => format!("; start it: {}", e.command),
+        false => "; start it".to_owned(),
+    };
+    let log = e.log.map(|log| format!("; its log: {log}"));
+    start + &log.unwrap_or_default()
+}
+
 fn nobody_listens(e: &Evidence) -> String {
     let missing = &e.facts.missing;
     let who = names(&e.before.holders, &missing.inodes());
-    let before = if who.is_empty() {
-        "somebody did before".to_owned()
-    } else {
-        format!("before, {who} did")
+    let before = match who.is_empty() {
+        true => "somebody".to_owned(),
+        false => who,
+    };
+    let down = match is_down(e, missing) {
+        true => "the service is DOWN: ",
+        false => "",
     };
     format!(
-        "nobody listens on {} {} after {} exited with status 0; {before}; \
-         if it was meant to stop, use --ready-timeout 0; {}",
+        "{down}nobody listens on {} {} after {} exited with status 0, and new connections are refused; before, \
+         {before} listened{}; if it was meant to stop, use --ready-timeout 0; {}",
         missing.shown(e.gated),
         humantime::format_duration(e.ready_timeout),
         e.command,
+        start_words(e),
         closed_words(e)
     )
 }
 
 fn check_failed(e: &Evidence) -> String {
     let last = match e.facts.check_exit {
-        Some(_) if !e.check_said.is_empty() => format!("at last {}", e.check_said),
+        Some(_) if !e.check_said.is_empty() => format!("the last result: {}", e.check_said),
         None => "it did not end".to_owned(),
         Some(CommandExit::Code(status @ (NOT_EXECUTABLE | NOT_FOUND))) => {
             format!("its last exit status was {status}: sh could not run it")
         }
         Some(CommandExit::Code(status)) => format!("its last exit status was {status}"),
-        Some(CommandExit::Signal(signal)) => format!("at last {} ended it", signal_name(signal)),
+        Some(CommandExit::Signal(signal)) => format!("{} ended it at last", signal_name(signal)),
     };
     format!(
-        "{} did not succeed within {} after {} exited with status 0 ({last}{}); {}",
+        "{} did not succeed within {} after {} exited with status 0 ({last}{}), and the gate opened without it; {}",
         e.ready,
         humantime::format_duration(e.ready_timeout),
         e.command,
         match (e.held_up.check, e.held_up.asked_by_check) {
             (true, _) => "; the gate stopped it: use --allow-local",
             (false, true) => {
-                "; the gate stopped a client of this host: if the check asks by way of that, use \
-                 --allow-local"
+                "; the gate stopped a client of this host: if the check asks through that, use --allow-local"
             }
             (false, false) => "",
         },
@@ -220,9 +290,10 @@ fn signalled(e: &Evidence, signal: i32) -> Ending {
         outcome: Outcome::CommandSignalled,
         reason: "signal",
         message: format!(
-            "{} ended {}; {}",
+            "{} ended {}{}; {}",
             signal_name(signal),
             e.command,
+            down_words(e),
             closed_words(e)
         ),
         exit: if by_terminal {
@@ -244,14 +315,17 @@ fn interrupted(e: &Evidence, signal: i32, sender: Sender) -> Ending {
         (Some(_), Some((_, exit)), _) if e.facts.linger_cut => (
             "linger",
             format!(
-                "{} had exited with {}, the linger was cut short",
+                "{} had exited with {}, and the signal cut --linger short",
                 e.command,
                 exit_words(exit)
             ),
         ),
         (Some(_), Some(_), _) => (
             "before_ready",
-            format!("{} had exited, its listener was not waited for", e.command),
+            format!(
+                "{} had exited, and syngate did not wait until the service listens",
+                e.command
+            ),
         ),
     };
     Ending {
@@ -275,7 +349,7 @@ fn not_run(e: &Evidence, why: NotRun) -> Ending {
         ),
         NotRun::Deadline => (
             "max_closed",
-            "--max-closed was over before COMMAND could be run: it was not run",
+            "--max-closed was over before COMMAND could start: COMMAND was not run",
         ),
         NotRun::Fallen => (
             "gate_fallen",
@@ -295,7 +369,14 @@ fn same_words(e: &Evidence) -> String {
         return String::new();
     }
     let within = humantime::format_duration(SETTLE_PATIENCE);
-    format!("; nothing changed on {} within {within}", same.brief())
+    let log = e
+        .log
+        .map_or_else(|| "the service's log".to_owned(), str::to_owned);
+    format!(
+        "; nothing changed on {} within {within}: the same processes listen as before, so a reload that starts new \
+         ones may have failed (see {log})",
+        same.brief()
+    )
 }
 
 fn closed_words(e: &Evidence) -> String {
@@ -306,7 +387,17 @@ fn closed_words(e: &Evidence) -> String {
     let words = e
         .words
         .map_or_else(String::new, |words| format!(", {words}"));
-    format!("{ports} was {} for {time}{words}", e.verb)
+    match e.closed.apart() {
+        None => format!("{ports} was {} for {time}{words}", e.verb),
+        Some(Apart { longest, others }) => format!(
+            "{} was {} for {}, and {} for {}{words}",
+            longest.0.brief(),
+            e.verb,
+            ms_words(longest.1),
+            others.0.brief(),
+            ms_words(others.1)
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -314,9 +405,9 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::decide::missing::Missing;
-    use crate::decide::tale::{held_by, on_80};
+    use crate::decide::tale::{held_by, listener, on_80};
     use crate::run::report::time::tests::closed_for;
+    use crate::words::ports::PortSet;
 
     fn facts(exit: CommandExit) -> Facts {
         let now = Instant::now();
@@ -337,27 +428,64 @@ mod tests {
         held_up: HeldUp,
         ready_timeout: Duration,
     ) -> Ending {
+        let scene = Scene::new(&[(80, 7)], closed_for(83));
         conclude(&Evidence {
-            facts,
-            gated: &Gated {
-                ports: [80].into_iter().collect(),
-                ..Gated::default()
-            },
-            command: "service haproxy restart",
-            pid: Some(4711),
-            closed: &closed_for(83),
             ready_timeout,
-            before: &held_by(on_80(&[7]), &[10]),
-            spawn_error: None,
             held_up,
-            in_rooms: false,
-            ready: "--ready-check",
-            check_said: "",
-            verb: "closed",
-            words: Some("12 SYNs dropped"),
             failure,
             open_error,
+            ..scene.evidence(facts)
         })
+    }
+
+    fn listening(all: &[(u16, u64)]) -> Sample {
+        Sample {
+            listeners: all.iter().map(|one| listener(one.0, one.1)).collect(),
+            ..Sample::default()
+        }
+    }
+
+    /// A gate on the ports of listeners that were there before.
+    struct Scene {
+        gated: Gated,
+        before: Sample,
+        closed: Closed,
+    }
+
+    impl Scene {
+        fn new(before: &[(u16, u64)], closed: Closed) -> Scene {
+            Scene {
+                gated: Gated {
+                    ports: before.iter().map(|(port, _)| *port).collect(),
+                    ..Gated::default()
+                },
+                before: held_by(listening(before), &[10]),
+                closed,
+            }
+        }
+
+        fn evidence<'a>(&'a self, facts: &'a Facts) -> Evidence<'a> {
+            Evidence {
+                facts,
+                gated: &self.gated,
+                command: "service haproxy restart",
+                pid: Some(4711),
+                closed: &self.closed,
+                ready_timeout: Duration::from_secs(10),
+                before: &self.before,
+                after: None,
+                log: None,
+                spawn_error: None,
+                held_up: HeldUp::default(),
+                in_rooms: false,
+                ready: "--ready-check 'up'",
+                check_said: "",
+                verb: "closed",
+                words: Some("12 SYNs dropped"),
+                failure: None,
+                open_error: None,
+            }
+        }
     }
 
     #[track_caller]
@@ -405,12 +533,64 @@ mod tests {
             listeners: on_80(&[7]).listeners,
             ..deserted.missing
         };
-        let says = "before, nginx (pid 10) did";
+        let says = "before, nginx (pid 10) listened";
         expect(&deserted, Outcome::NotReady, Exit::Status(124), says);
 
         let ending = verdict(&facts(ZERO), Some("EPERM"), HeldUp::default());
         assert_eq!(ending.outcome, Outcome::OpenFailed);
         assert_eq!(ending.exit, Exit::Status(124));
+    }
+
+    /// What is left of listeners on 80 and 443 after a COMMAND that has failed.
+    #[test]
+    fn a_failed_command_tells_whether_the_service_is_down() {
+        let failed = facts(CommandExit::Code(1));
+        let scene = Scene::new(&[(80, 7), (443, 8)], closed_for(83));
+        let told = |after: Option<&Sample>, within: u64, log: Option<&str>| {
+            let evidence = Evidence {
+                after,
+                log,
+                ready_timeout: Duration::from_secs(within),
+                ..scene.evidence(&failed)
+            };
+            conclude(&evidence).message
+        };
+        let (none, one, both) = (
+            Sample::default(),
+            listening(&[(80, 9)]),
+            listening(&[(80, 9), (443, 9)]),
+        );
+        let exited = "service haproxy restart exited with status 1";
+        let closed = "80,443 was closed for 83 ms, 12 SYNs dropped";
+        let down = "the service is DOWN: nobody listens on 80,443, and new connections are refused";
+        let start = "start it: service haproxy restart";
+        assert_eq!(
+            told(Some(&none), 10, Some("journalctl -u haproxy")),
+            format!("{exited}, and {down}; {start}; its log: journalctl -u haproxy; {closed}")
+        );
+        assert_eq!(
+            told(Some(&one), 10, None),
+            format!(
+                "{exited}, and nobody listens on 443, and new connections there are refused; {start}; {closed}"
+            )
+        );
+        let as_ever = format!("{exited}; {closed}");
+        assert_eq!(told(Some(&both), 10, None), as_ever);
+        assert_eq!(told(Some(&none), 0, None), as_ever, "it was to stop");
+        assert_eq!(told(None, 10, None), as_ever, "it was not seen");
+    }
+
+    #[test]
+    fn ports_that_were_closed_longer_are_named() {
+        let (at, both) = (Instant::now(), [80, 443].into_iter().collect());
+        let after = |ms| at + Duration::from_millis(ms);
+        let mut closed = Closed::new(at, Some((after(30_000), &both)));
+        closed.now_shut(&[443].into_iter().collect(), after(98));
+        closed.now_shut(&PortSet::EMPTY, after(10_000));
+        let says = "443 was closed for 10.0 s, and 80 for 98 ms, 12 SYNs dropped";
+        let scene = Scene::new(&[(80, 7), (443, 8)], closed);
+        let message = conclude(&scene.evidence(&facts(ZERO))).message;
+        assert!(message.ends_with(says), "{message}");
     }
 
     /// `--max-closed` was over while COMMAND ran.
@@ -440,7 +620,7 @@ mod tests {
         for (exit, says) in [
             (None, "it did not end"),
             (Some(CommandExit::Code(7)), "its last exit status was 7"),
-            (Some(CommandExit::Signal(9)), "at last SIGKILL ended it"),
+            (Some(CommandExit::Signal(9)), "SIGKILL ended it at last"),
         ] {
             failed.check_exit = exit;
             expect(&failed, Outcome::NotReady, Exit::Status(124), says);
@@ -507,7 +687,7 @@ mod tests {
     fn a_port_on_which_nothing_changed_is_told() {
         let mut same = facts(ZERO);
         same.same = [80].into_iter().collect();
-        let says = "; nothing changed on 80 within 3s";
+        let says = "; nothing changed on 80 within 3s: the same processes listen as before";
         expect(&same, Outcome::Ok, Exit::Status(0), says);
     }
 
@@ -552,10 +732,10 @@ mod tests {
             &after,
             Outcome::Interrupted,
             Exit::Interrupt,
-            "not waited for",
+            "did not wait until the service listens",
         );
         after.linger_cut = true;
-        let says = "the linger was cut short";
+        let says = "the signal cut --linger short";
         expect(&after, Outcome::Interrupted, Exit::Interrupt, says);
     }
 

@@ -42,7 +42,7 @@ fn nobody_is_refused_behind_an_ok(model: &Model, ending: &Ending, record: &Recor
     let warnings = record.warnings.noted();
     let warned = warnings
         .iter()
-        .any(|text| text.contains("removed the gate's rules"));
+        .any(|text| text.contains("removed or changed the gate's rules"));
     if ending.outcome != Outcome::Ok || warned || model.fell_unseen || has_run_open(record) {
         return;
     }

@@ -48,9 +48,9 @@ const TELLING: [&str; 12] = [
     "--drain",
     "opened early",
     "opened the gate",
-    "behind an open gate",
-    "could not be changed",
-    "can't be read back",
+    "--best-effort",
+    "could not change the gated ports",
+    "can't read the gate back",
     "nobody listens",
     "standby",
     "were refused",
@@ -61,9 +61,9 @@ const TELLING: [&str; 12] = [
 /// The same, if the service comes back elsewhere.
 const MOVED: [&str; 2] = ["was reset", "were reset"];
 /// The same, where there is somebody.
-const BLAMING: &str = "somebody removed the gate's rules";
+const BLAMING: &str = "another program removed or changed the gate's rules";
 /// Words of handover's question to somebody who restarts, which accounts for nobody: those who waited are served.
-const ASKING: &str = "was that a restart?";
+const ASKING: &str = "was COMMAND a restart?";
 
 /// Clients of one place, and what they saw.
 pub struct Seen {
@@ -420,11 +420,12 @@ mod tests {
         account.code = 143;
         finds(&course(&account), refused(), "");
         account.code = 0;
-        account.warnings = vec!["SIGUSR1 (syngate clear) opened the gate early".to_owned()];
+        account.warnings =
+            vec!["SIGUSR1 (syngate clear sends it) opened the gate early".to_owned()];
         finds(&course(&account), refused(), "");
         for other in [
             "the report could not be written",
-            "nobody listened on 0.0.0.0:80 for a time, and clients waited: was that a restart?",
+            "nobody listened on 0.0.0.0:80 for a time, and clients waited: was COMMAND a restart?",
         ] {
             account.warnings = vec![other.to_owned()];
             finds(&course(&account), refused(), "without a word");
@@ -444,7 +445,8 @@ mod tests {
             ..refused()
         };
         finds(&course(&account), from_afar, "");
-        account.warnings = vec!["somebody removed the gate's rules, ...".to_owned()];
+        account.warnings =
+            vec!["another program removed or changed the gate's rules, ...".to_owned()];
         let neighbour = Course {
             alone: false,
             ..course(&account)

@@ -84,7 +84,7 @@ options:
     description:
       - What happens to new SYNs while the gate is closed.
       - V(drop), they are dropped, and their clients send them again.
-      - V(hold), they wait in a queue of the kernel's, and go on when the gate opens.
+      - V(hold), they wait in a queue of the kernel, and go on when the gate opens.
       - V(park), they are established at once, and wait until the service listens again.
       - V(handover), for reloads, they reach the service, and wait only while nobody listens.
       - V(auto), the first that can be done of V(park), V(hold) and V(drop).
