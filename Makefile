@@ -25,6 +25,7 @@
 # make simulate    whole runs on a model of the machine, a million seeds; SEEDS=; goes on where it was
 # make oldest-rust  whether it builds with the oldest Rust that Cargo.toml names
 # make completions  writes contrib/completions anew, when options have changed
+# make messages     writes the list of messages and docs/messages.md anew, when messages have changed
 # make figures     what it costs to hold SYNs, with the optimised build
 # make install     honours DESTDIR and PREFIX
 # make deb         a Debian package, in target/deb
@@ -47,7 +48,7 @@ DEB_TEST_PACKAGES := debootstrap lintian util-linux
 FUZZ_PACKAGES := g++ git
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo kill-rooms kill-keep faults faults-kernels faults-render soak soak-keep fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions lint oldest-rust install uninstall deb test-deb dist clean \
+.PHONY: all demo kill-rooms kill-keep faults faults-kernels faults-render soak soak-keep fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions messages lint oldest-rust install uninstall deb test-deb dist clean \
   setup demo-packages test-packages
 
 all:
@@ -299,6 +300,10 @@ test-systemd: test-packages
 
 completions:
 	SYNGATE_COMPLETIONS=write $(CARGO) test --package syngate --test completions as_generated
+
+# The list of messages and docs/messages.md, as they are now: read the diff.
+messages:
+	SYNGATE_MESSAGES=write $(CARGO) test --package syngate --test messages
 
 lint:
 	$(CARGO) fmt --all -- --check
