@@ -408,7 +408,7 @@ fn rules_that_others_remove_stand_again_while_connections_are_parked() {
     latch.release();
     let outcome = call.end(run);
     assert_eq!(outcome.code, 0, "{outcome:?}");
-    let told = "somebody removed the rules of --leave";
+    let told = "another program removed or changed the rules of --leave";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
     assert_eq!(outcome.report["action"], "park", "{outcome:?}");
 }

@@ -65,6 +65,10 @@ pub struct Args {
     #[arg(skip)]
     pub(crate) by_environment: bool,
 
+    /// After a run that fails, what starts the service again is told by the caller.
+    #[arg(skip)]
+    pub(crate) helped_after: bool,
+
     /// With --container: the options that were given, in the order of the help.
     #[arg(skip)]
     pub(crate) given: Vec<Given>,

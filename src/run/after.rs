@@ -37,6 +37,8 @@ impl Run<'_> {
         let plan = self.plan;
         let ready = plan.ready.as_ref().map(Ready::shown);
         let log = own_unit::log_of(&plan.command);
+        let may_be_down = tells_who_is_down(&state.facts) || !state.facts.missing.ports.is_empty();
+        let kept = may_be_down && self.world.is_kept(&plan.gated().listener_ports());
         let ending = conclude(&Evidence {
             facts: &state.facts,
             gated: plan.gated(),
@@ -47,6 +49,8 @@ impl Run<'_> {
             before: &self.record.before,
             after: self.looked_after.then_some(&self.record.after),
             log: log.as_deref(),
+            kept,
+            helped_after: plan.helped_after,
             spawn_error: self.trouble.spawn.as_ref(),
             open_error: self.trouble.open.as_deref(),
             verb: account.verb,

@@ -54,6 +54,8 @@ pub(crate) struct Plan {
     pub place: Place,
     /// COMMAND and its arguments as given.
     pub command: Vec<OsString>,
+    /// After a run that fails, what starts the service again is told elsewhere.
+    pub helped_after: bool,
 }
 
 /// The network namespace of the listeners.
@@ -120,6 +122,7 @@ impl Plan {
             program: resolve(name, path).map_err(Refused::Command)?,
             place: Place::default(),
             command: args.command.clone(),
+            helped_after: args.helped_after,
         })
     }
 

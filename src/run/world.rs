@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use crate::action::contract::Action;
 use crate::decide::policy::Abandoned;
+use crate::gate::rooms;
 use crate::gate::rules::PASS_MARK;
 use crate::kernel::nfqueue;
 use crate::kernel::sockets::diag::Sockets;
@@ -23,6 +24,7 @@ use crate::run::onlooker::Onlooker;
 use crate::run::plan::Listeners;
 use crate::run::scene::{Scene, View};
 use crate::words::ended::{CommandExit, Sender};
+use crate::words::ports::PortSet;
 use crate::words::ready::Ready;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +121,11 @@ pub(super) trait World {
 
     /// Whether another run than that with the queue `own` holds SYNs.
     fn others_hold(&self, own: Option<u16>) -> bool;
+
+    /// Whether new connections to all these ports wait in the rooms of a keep while nobody listens.
+    fn is_kept(&self, _ports: &PortSet) -> bool {
+        false
+    }
 }
 
 /// The machine that syngate runs on.
@@ -323,6 +330,10 @@ impl World for Machine<'_> {
 
     fn check_said(&self) -> &str {
         &self.check_said
+    }
+
+    fn is_kept(&self, ports: &PortSet) -> bool {
+        rooms::kept(ports)
     }
 
     fn check_printed(&mut self) -> Option<String> {

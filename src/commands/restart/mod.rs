@@ -66,9 +66,10 @@ pub(crate) fn run_of(
     let refused = |why: String| run::refuse(&named.args().options, &why, started);
     let translated = translate(named).map_err(|error| refused(format!("{error:#}")))?;
     match parse(translated.form.words()) {
-        Parsed::Run(args) => {
+        Parsed::Run(mut args) => {
             translated.tell(&args, started)?;
             let aftermath = Aftermath::of(translated.control, &translated.listening, &args);
+            args.helped_after = aftermath.is_some();
             Ok((args, aftermath))
         }
         Parsed::Wrong(why) => Err(refused(why)),

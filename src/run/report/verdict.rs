@@ -30,6 +30,10 @@ pub(crate) struct Evidence<'a> {
     pub after: Option<&'a Sample>,
     /// How to read the service's log, if that is known.
     pub log: Option<&'a str>,
+    /// Where nobody listens, new connections wait in the rooms of a keep.
+    pub kept: bool,
+    /// What starts the service again is told elsewhere.
+    pub helped_after: bool,
     pub spawn_error: Option<&'a Ending>,
     pub open_error: Option<&'a str>,
     /// The action's verb for what happened to the ports, and its words about new connections.
@@ -207,12 +211,18 @@ fn down_words(e: &Evidence) -> String {
 }
 
 fn deserted(e: &Evidence, missing: &Missing) -> String {
-    let places = missing.shown(e.gated);
+    format!(
+        "{}nobody listens on {}, and {}",
+        down(e, missing),
+        missing.shown(e.gated),
+        clients_words(e)
+    )
+}
+
+fn down(e: &Evidence, missing: &Missing) -> &'static str {
     match is_down(e, missing) {
-        true => format!(
-            "the service is DOWN: nobody listens on {places}, and new connections are refused"
-        ),
-        false => format!("nobody listens on {places}, and new connections there are refused"),
+        true => "the service is DOWN: ",
+        false => "",
     }
 }
 
@@ -223,9 +233,20 @@ fn is_down(e: &Evidence, missing: &Missing) -> bool {
     !before.is_empty() && before.iter().all(is_missing)
 }
 
+/// What becomes of new connections there.
+fn clients_words(e: &Evidence) -> &'static str {
+    match e.kept {
+        true => "new connections wait in the rooms of syngate keep",
+        false => "new connections are refused",
+    }
+}
+
 /// What brings the service back.
 fn start_words(e: &Evidence) -> String {
     const SHORT: usize = 60;
+    if e.helped_after {
+        return String::new();
+    }
     let starts = |word: &str| word == "start" || word == "restart";
     let start = match e.command.len() <= SHORT && e.command.split(' ').any(starts) {
         true => format!("; start it: {}", e.command),
@@ -242,16 +263,14 @@ fn nobody_listens(e: &Evidence) -> String {
         true => "somebody".to_owned(),
         false => who,
     };
-    let down = match is_down(e, missing) {
-        true => "the service is DOWN: ",
-        false => "",
-    };
     format!(
-        "{down}nobody listens on {} {} after {} exited with status 0, and new connections are refused; before, \
-         {before} listened{}; if it was meant to stop, use --ready-timeout 0; {}",
+        "{}nobody listens on {} {} after {} exited with status 0, and {}; before, {before} listened{}; if it was \
+         meant to stop, use --ready-timeout 0; {}",
+        down(e, missing),
         missing.shown(e.gated),
         humantime::format_duration(e.ready_timeout),
         e.command,
+        clients_words(e),
         start_words(e),
         closed_words(e)
     )
@@ -475,6 +494,8 @@ mod tests {
                 before: &self.before,
                 after: None,
                 log: None,
+                kept: false,
+                helped_after: false,
                 spawn_error: None,
                 held_up: HeldUp::default(),
                 in_rooms: false,
@@ -571,7 +592,20 @@ mod tests {
         assert_eq!(
             told(Some(&one), 10, None),
             format!(
-                "{exited}, and nobody listens on 443, and new connections there are refused; {start}; {closed}"
+                "{exited}, and nobody listens on 443, and new connections are refused; {start}; {closed}"
+            )
+        );
+        let kept = Evidence {
+            after: Some(&none),
+            kept: true,
+            helped_after: true,
+            ..scene.evidence(&failed)
+        };
+        let waits = "new connections wait in the rooms of syngate keep";
+        assert_eq!(
+            conclude(&kept).message,
+            format!(
+                "{exited}, and the service is DOWN: nobody listens on 80,443, and {waits}; {closed}"
             )
         );
         let as_ever = format!("{exited}; {closed}");

@@ -84,6 +84,7 @@ fn plan(story: &Story) -> Plan {
         program: "/bin/true".into(),
         place: Place::default(),
         command: vec!["true".into()],
+        helped_after: false,
     }
 }
 
