@@ -67,10 +67,11 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Parsed {
     if let Some((_, what)) = asked {
         return Parsed::Complete(*what);
     }
-    if let [_, help, word] = &args[..]
-        && help == "help"
-        && let Some(subject) = help::subject(word)
-    {
+    let subject = match &args[..] {
+        [_, help, word] if help == "help" => help::subject(word),
+        _ => None,
+    };
+    if let Some(subject) = subject {
         return Parsed::Print(subject.about(Args::command()));
     }
     let other = args.get(1).is_some_and(|word| Word::is_one(word));

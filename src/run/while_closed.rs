@@ -177,9 +177,8 @@ impl Run<'_> {
             self.action.command(pid);
         }
         let started = self.world.start(Program::Command);
-        if starter.is_none()
-            && let Some(pid) = self.world.pid_of_command()
-        {
+        let pid = self.world.pid_of_command();
+        if let Some(pid) = pid.filter(|_| starter.is_none()) {
             self.action.command(pid);
         }
         self.record.command_was_run = started.is_ok();

@@ -56,10 +56,9 @@ impl Rooms {
             return;
         };
         for group in self.groups.iter().filter(|group| group.lent) {
-            if let Some(listener) = group.listeners(there).first()
-                && lent.owner(&group.place).is_none()
-                && !lent.has(listener.id.cookie)
-            {
+            let listeners = group.listeners(there);
+            let first = listeners.first().filter(|l| !lent.has(l.id.cookie));
+            if let Some(listener) = first.filter(|_| lent.owner(&group.place).is_none()) {
                 let unit = self.unit_at(&group.place, &there.listeners);
                 // Else it is tried again at the next look.
                 let _ = lent.claim(&group.place, listener.id.cookie, unit);

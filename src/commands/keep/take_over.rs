@@ -27,10 +27,9 @@ impl Kept<'_> {
         };
         let left: Vec<RoomGuard> = guards().into_iter().filter(is_left).collect();
         for guard in left {
-            if let Ok(from) = Inheritance::of(&guard)
-                && from.places().all(|place| new.contains(place))
-                && self.take_over_from(&guard, from, told).is_ok()
-            {
+            let from = Inheritance::of(&guard).ok();
+            let from = from.filter(|from| from.places().all(|place| new.contains(place)));
+            if from.is_some_and(|from| self.take_over_from(&guard, from, told).is_ok()) {
                 new.retain(|place| !self.has(place));
             }
         }
