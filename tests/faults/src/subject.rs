@@ -76,6 +76,14 @@ impl Subject {
         }
     }
 
+    /// How much longer a run may take whose system calls are watched: it makes some for each port.
+    pub fn times_slower(self) -> u32 {
+        match self {
+            HasManyPorts => 5,
+            _ => 1,
+        }
+    }
+
     /// Whether those who waited can't be moved: they may be reset, and that is told.
     pub fn moves(self) -> bool {
         matches!(self, MovesToV6 | MovesToAddresses | GivesUpAddress)

@@ -79,7 +79,8 @@ impl Bench<'_> {
         self.prepare(&mut command, by)?;
         let program = Path::new(&self.place.syngate);
         let marks = self.place.marks(&self.scene.setting);
-        trace::run(&mut command, program, targets, &marks, longest())
+        let longest = longest() * self.scene.subject.times_slower();
+        trace::run(&mut command, program, targets, &marks, longest)
     }
 
     /// A run that nobody watches.
