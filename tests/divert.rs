@@ -962,7 +962,7 @@ fn an_ip_version_without_a_peer_is_dropped_and_said() {
     assert_eq!((at_a.count(), at_b.count_from(&[CLIENTS[1]])), (0, 0));
     let outcome = closed.finish();
     assert_eq!(outcome.code, 0, "{outcome:?}");
-    let told = "that is no IPv6 address: SYNs of IPv6 are dropped";
+    let told = "--syn divert=10.79.0.2 has no IPv6 address: SYNs of IPv6 are dropped";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
     assert_eq!(load.finish().unwrap().failed(), 0, "they came again");
 }

@@ -13,7 +13,7 @@ use harness::group::Group;
 use harness::keep::{Keep, client, monotonic_ms, nobody_noticed, shared, wait_kept, wait_queued};
 use harness::kept::{self, flowing};
 use harness::rooms::{GUARD, all_served, load, nothing_is_left, queued, shares_port};
-use harness::{SOON, syngate, tell, words};
+use harness::{SOON, python, syngate, tell, words};
 use killing::Moment;
 use nix::sys::signal::Signal;
 use testkit::services::Serve;
@@ -94,6 +94,82 @@ fn the_guard_of_a_dead_keep_bridges_one_crash_after_the_other() {
     }
     let keep = Keep::on(host, "");
     let _server = keep.bridges(server);
+    keep.ends(1);
+}
+
+/// Another guard follows it when a run has taken some of its ports. Clients on the others may wait as long as before.
+#[test]
+fn the_guard_of_a_dead_keep_has_its_patience_after_a_run() {
+    let host = &Host::new().unwrap();
+    let services = ["0.0.0.0:80", "0.0.0.0:81"].map(|at| Serve::on(at).reuseport());
+    let [server, _other] = services
+        .each_ref()
+        .map(|service| service.start(host).unwrap());
+    let mut keep = Keep::begun(host, "--port 80,81 --max-wait 4s", &[]);
+    keep.running.signal(Signal::SIGKILL).unwrap();
+    keep.running.wait().unwrap();
+    std::thread::sleep(Duration::from_secs(2)); // a time is what is meant: half of what the guard has by itself
+    let run = syngate(host, "--port 81 --ready-timeout 0 -- true");
+    assert_eq!(run.code(), 0, "{run:?}");
+    guarded_by(host, 1);
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    std::thread::sleep(Duration::from_secs(3)); // a time is what is meant
+    let _server = services[0].start(host).unwrap();
+    all_served(&waits.finish().unwrap());
+}
+
+/// A process whose name and command line are those of a guard: a set-user-ID program has both from its caller, who is
+/// nobody here. It stands as long as nobody reads what it writes.
+const FORGED: &str = "
+import os, fcntl
+line = open('/proc/GUARD/cmdline').read().rstrip('\\0').split('\\0')
+line[2], line[3], line[12], line[13] = '99999999999', 'feedfeedfeedfeed', '/run/syngate/victim', ''
+os.symlink('/usr/bin/su', 'gate-room')
+os.setgid(65534); os.setuid(65534)
+unread, full = os.pipe()
+os.set_inheritable(unread, True)
+os.set_blocking(full, False)
+for size in (4096, 1):
+    try:
+        while True: os.write(full, b'x' * size)
+    except BlockingIOError: pass
+os.set_blocking(full, True)
+os.dup2(full, 2)
+print('up', flush=True)
+os.execv('./gate-room', line)
+";
+
+#[test]
+fn a_process_that_poses_as_a_guard_is_not_believed() {
+    let host = &Host::new().unwrap();
+    let _server = shared().start(host).unwrap();
+    let mut keep = Keep::on(host, "");
+    guarded_by(host, 1);
+    let guard = host.must(["pgrep", "-x", GUARD]);
+    host.must(["sh", "-c", "echo mine > /run/syngate/victim"]);
+    let folder = host.dir().join("forged");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let forged = format!(
+        "import os; os.chdir({folder:?}){}",
+        FORGED.replace("GUARD", guard.trim())
+    );
+    let forged = python(host, &forged);
+    guarded_by(host, 2);
+
+    // It does not keep runs off.
+    let run = syngate(host, "--port 80 --ready-timeout 0 -- true");
+    assert_eq!(run.code(), 0, "{run:?}");
+    // Nor does the guard of a dead keep do as it says, nor the next keep.
+    keep.running.signal(Signal::SIGKILL).unwrap();
+    keep.running.wait().unwrap();
+    let keep = Keep::on(host, "");
+    guarded_by(host, 2);
+    assert_eq!(host.must(["cat", "/run/syngate/victim"]), "mine\n");
+    host.must(["rm", "/run/syngate/victim"]);
+    drop(forged);
     keep.ends(1);
 }
 

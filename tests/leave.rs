@@ -437,12 +437,12 @@ fn what_makes_no_sense_is_refused() {
             (
                 "--leave-quiet 3s",
                 "options",
-                "--leave-quiet 3s without --leave",
+                "--leave-quiet 3s has no effect without --leave",
             ),
             (
                 "--leave-timeout 3s",
                 "options",
-                "--leave-timeout 3s without --leave",
+                "--leave-timeout 3s has no effect without --leave",
             ),
             (
                 "--leave 81 --leave-quiet 0s",
@@ -452,12 +452,12 @@ fn what_makes_no_sense_is_refused() {
             (
                 "--leave 81 --leave-quiet 5s --leave-timeout 5s",
                 "options",
-                "--leave-quiet 5s and --leave-timeout 5s: ",
+                "--leave-quiet 5s is not shorter than --leave-timeout 5s: ",
             ),
             (
                 "--leave 81 --leave-timeout 5s",
                 "options",
-                "--leave-quiet 6s and --leave-timeout 5s: ",
+                "--leave-quiet 6s is not shorter than --leave-timeout 5s: ",
             ),
             (
                 "--leave 81 --hook prerouting --backend iptables-nft",

@@ -501,7 +501,7 @@ fn comes_back_elsewhere(listeners: &str, shown: &str) {
     latch.release();
     let outcome = call.end(run);
     let told = format!(
-        "the service listens on {shown} now, where the kernel can't move the connections that waited: \
+        "the service listens on {shown} now, and the kernel can't move the connections that waited to it: \
          1 connection was reset"
     );
     assert_eq!(outcome.stderr.matches(&told).count(), 1, "{outcome:?}");

@@ -186,7 +186,7 @@ fn an_address_that_comes_back_behind_the_open_gate_is_told() {
     assert!(report.refused > 0, "{report}");
     assert_eq!(outcome.code, 0, "{outcome:?}");
     let told = format!(
-        "nobody listened on {} for a time after its port had opened: new connections were refused there",
+        "nobody listened on {} for a time after its port had opened: new connections there were refused",
         here()
     );
     assert_eq!(outcome.report["warnings"], json!([told]), "{outcome:?}");

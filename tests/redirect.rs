@@ -546,11 +546,11 @@ const OBJECTIONS: [(&str, &str); 14] = [
     ),
     (
         "nft table inet f { chain in { type filter hook input priority 0; policy drop; ct state established accept; ct status dnat accept; tcp dport 80 ip saddr 10.77.0.9 accept; }; }",
-        "accepts what NAT sends elsewhere (nft table f, chain in)",
+        "accepts all that NAT sends elsewhere (nft table f, chain in)",
     ),
     (
         "iptables-nft -A INPUT -m conntrack --ctstate ESTABLISHED,DNAT -j ACCEPT; iptables-nft -A INPUT -j DROP",
-        "accepts what NAT sends elsewhere (nft table filter, chain INPUT)",
+        "accepts all that NAT sends elsewhere (nft table filter, chain INPUT)",
     ),
     (
         "nft table ip n { chain p { type nat hook prerouting priority -100; tcp dport 80 ip saddr 10.77.0.2 redirect to :9; }; }",

@@ -53,7 +53,8 @@ impl Who {
             of: fact("of").map(str::to_owned),
             lock: fact("lock").and_then(FileId::parse),
             locks: fact("locks").map(PathBuf::from),
-            command: command.to_owned(),
+            // It goes to terminals, and anybody may call COMMAND so.
+            command: command.replace(char::is_control, " "),
         })
     }
 }

@@ -11,6 +11,14 @@ pub(crate) fn new_id() -> String {
     format!("{:0width$x}", hasher.finish(), width = ID_LENGTH)
 }
 
+/// Whether it is one. Files are named by it.
+pub(crate) fn is_id(id: &str) -> bool {
+    id.len() == ID_LENGTH
+        && id
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -21,5 +29,9 @@ mod tests {
         assert_eq!((one.len(), other.len()), (ID_LENGTH, ID_LENGTH));
         assert!(u64::from_str_radix(&one, 16).is_ok(), "{one}");
         assert_ne!(one, other);
+        assert!(is_id(&one) && is_id(&other));
+        for wrong in ["", "../../etc/passwd", &one[1..], "0123456789ABCDEF"] {
+            assert!(!is_id(wrong), "{wrong}");
+        }
     }
 }

@@ -64,8 +64,10 @@ fn guard(orders: &Orders) -> Result<()> {
         guarded.rooms.leave_as_it_is();
         return Ok(());
     }
-    // A keep has no end: the service's gap, in which it has died, has one.
-    let until = orders.keeps.map_or(until, |keeps| Instant::now() + keeps);
+    // A keep has no end. Its guard has one, once the keep has died, and so has another guard that follows that one.
+    let until = orders
+        .keeps
+        .map_or(until, |keeps| until.min(Instant::now() + keeps));
     if guarded.take_over(until) == Next::Other {
         guarded.rooms.leave_as_it_is();
         return Ok(());
@@ -262,7 +264,6 @@ impl Guarded {
         if groups.is_empty() || is_busy {
             return false;
         }
-        self.rooms.keeps = Some(until.saturating_duration_since(Instant::now()));
         Watch::start(&self.rooms, until).is_ok()
     }
 

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 
 use super::groups::{Group, Rooms};
+use super::left::path_of;
 use super::letting_go::spread;
 use super::make::{filling, group_of};
 use super::resident::room_options;
@@ -43,7 +44,7 @@ impl Inheritance {
             shelves: Vec::new(),
             links: Vec::new(),
             lent: None,
-            note: guard.orders.note.clone(),
+            note: path_of(&guard.orders.run).ok(),
             _lock: None,
         };
         for (kind, file) in guard.files()? {
@@ -71,13 +72,17 @@ impl Inheritance {
         self.shelves.iter().map(|(shelf, _)| shelf.place())
     }
 
-    /// The guard from before has ended: what it would have taken back is another one's.
-    pub(crate) fn take_over(self) {
-        self.links.into_iter().for_each(Link::detach);
-        self.note.into_iter().for_each(|note| {
-            // Else the next run finds nothing to take back.
+    /// What the guard from before would take back is another one's. To be called before it ends: the next run takes
+    /// back what the note of a dead one tells of.
+    pub(crate) fn forget_note(&self) {
+        self.note.iter().for_each(|note| {
             let _ = fs::remove_file(note);
         });
+    }
+
+    /// The guard from before has ended.
+    pub(crate) fn take_over(self) {
+        self.links.into_iter().for_each(Link::detach);
     }
 }
 
@@ -86,10 +91,12 @@ pub(super) fn end_guards_from_before(rooms: &Rooms) {
     let cookies = rooms.cookies();
     let has_them = |guard: &RoomGuard| {
         let mut of_it = guard.orders.rooms.iter();
-        guard.orders.run != rooms.run && of_it.any(|room| cookies.contains(room))
+        let has_some = of_it.any(|room| cookies.contains(room));
+        guard.orders.run != rooms.run && has_some && guard.is_here() == Some(true)
     };
     for guard in guards().iter().filter(|guard| has_them(guard)) {
-        guard.orders.note.iter().for_each(|note| {
+        // What its command line names may be any file.
+        path_of(&guard.orders.run).iter().for_each(|note| {
             let _ = fs::remove_file(note);
         });
         // It may have ended.

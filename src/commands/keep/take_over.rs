@@ -58,6 +58,7 @@ impl Kept<'_> {
             }));
             self.guard_anew(told);
             ensure!(self.watch.is_some(), "no guard");
+            from.forget_note();
             end_at_once(guard)
         });
         if inherited.is_ok() {

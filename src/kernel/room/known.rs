@@ -22,16 +22,15 @@ pub(crate) struct RoomGuard {
 }
 
 impl RoomGuard {
-    /// The guard with this pid, if it is one. Only root's and this user's processes are believed: any other
-    /// could make a run overlook a service.
+    /// The guard with this pid, if it is one. Only processes of root and of this user are believed: any other could
+    /// make a run overlook a service.
     pub(crate) fn at(pid: i32) -> Option<RoomGuard> {
         let of = |file: &str| format!("/proc/{pid}/{file}");
         let name = fs::read(of("comm")).ok()?;
         if name.trim_ascii_end() != NAME.as_bytes() {
             return None;
         }
-        let owner = fs::metadata(of("")).ok()?.uid();
-        if owner != 0 && owner != geteuid().as_raw() {
+        if !is_trusted(pid) {
             return None;
         }
         let line = fs::read_to_string(of("cmdline")).ok()?;
@@ -62,6 +61,22 @@ impl RoomGuard {
         let netns = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
         Some(netns(&self.pid.to_string())? == netns("self")?)
     }
+}
+
+/// Whether root or this user has started the process. Whoever calls a set-user-ID program chooses its name and its
+/// arguments: it has its caller as real user, or none but root if it has changed that itself.
+fn is_trusted(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mut lines = status.lines();
+    let Some(users) = lines.find_map(|line| line.strip_prefix("Uid:")) else {
+        return false;
+    };
+    // Real, effective, saved, and that of the file system (proc(5)).
+    let are = |user: u32| users.split_whitespace().all(|u| u.parse() == Ok(user));
+    // Who may not see the program is not root.
+    let program = fs::metadata(format!("/proc/{pid}/exe"));
+    let is_set_id = program.is_ok_and(|program| program.mode() & 0o6000 != 0);
+    (are(0) || are(geteuid().as_raw())) && !is_set_id
 }
 
 /// The guards on this host, as far as /proc shows processes.

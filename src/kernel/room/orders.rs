@@ -11,6 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::kernel::sockets::netns::Netns;
 use crate::words::ports::PortSet;
+use crate::words::run_id::is_id;
 
 /// The hidden command of the guard process.
 pub(crate) const COMMAND: &str = "room-guard";
@@ -160,7 +161,7 @@ impl Orders {
         let files = files.split(',').filter(|word| !word.is_empty());
         Some(Orders {
             until: Duration::from_millis(until.parse().ok()?),
-            run: (*run).to_owned(),
+            run: is_id(run).then(|| (*run).to_owned())?,
             ports: PortSet::parse(ports, |_| None).ok()?,
             old: numbers(old)?,
             release_rate: NonZeroU32::new(rate.parse().ok()?),

@@ -141,7 +141,7 @@ print(\"listens\", flush=True)
 time.sleep(1000)' >$DIR/listens 2>&1 &
                  echo $! >$DIR/beside
                  until [ -s $DIR/listens ]; do sleep 0.01; done
-                 grep -qx listens $DIR/listens"
+                 grep -qx listens $DIR/listens || { cat $DIR/listens >&2; false; }"
             }
             BridgesPort => {
                 "ip link add br80 type bridge stp_state 0 forward_delay 0
