@@ -92,11 +92,13 @@ fn carry_out(parsed: Parsed, started: Instant) -> Exit {
             Some(name) => {
                 let run_of = AssertUnwindSafe(|| commands::container::run_of(&args, name, started));
                 match catch_unwind(run_of).unwrap_or(Err(Exit::Status(NOT_RUN))) {
-                    Ok(long) => {
+                    Ok((long, engine)) => {
                         let is_dry = long.options.dry_run;
                         let exit = carry_out(Parsed::Run(long), started);
                         if !is_dry {
-                            tell_after(|| commands::container::tell_after(name, exit, started));
+                            tell_after(|| {
+                                commands::container::tell_after(name, engine, exit, started);
+                            });
                         }
                         exit
                     }

@@ -2,7 +2,7 @@
 
 use crate::action::rooms::{in_the_way, moved, resident};
 use crate::action::{linger, list};
-use crate::commands::restart::LARGEST_SCRIPT;
+use crate::commands::restart::{LARGEST_SCRIPT, MOST_PID_FILES};
 use crate::commands::{clear, container, keep};
 use crate::decide::{beside, draining, looks, removal, service, sessions, wishes};
 use crate::gate::iptables::programs::PROGRAM_WITHIN;
@@ -14,7 +14,7 @@ use crate::gate::watchdog;
 use crate::kernel::control_group;
 use crate::kernel::nfqueue::{self, packet};
 use crate::kernel::sockets::{holders, row};
-use crate::process::{ask, child, lock, pulse, rlimits, systemctl};
+use crate::process::{ask, child, lock, pid_file, pulse, rlimits, systemctl};
 use crate::run::{leave, onlooker, way_round};
 use crate::words::duration;
 use crate::words::limit::Limit::{self, Bytes, MiB, Number, Time};
@@ -38,6 +38,7 @@ const SHARED: &[(&str, Limit)] = &[
     ("Ready URL", Time(ask::ANSWERS_WITHIN)),
     ("Search", Time(beside::SEARCH_PAUSE)),
     ("Container", Time(container::ANSWERS_WITHIN)),
+    ("Container", Time(container::ANSWERS_AT_LAST)),
     ("Container", MiB(container::ANSWER_MAX)),
     ("Settle, one socket", Time(service::SETTLE_ONE)),
     ("Settle, group", Time(service::SETTLE_GROUP)),
@@ -106,6 +107,8 @@ const SHARED: &[(&str, Limit)] = &[
     ("Kept, unit", Time(systemctl::ANSWERS_WITHIN)),
     ("Services by name", Time(systemctl::ANSWERS_WITHIN)),
     ("Services by name", MiB(LARGEST_SCRIPT)),
+    ("Services by name", Bytes(pid_file::LONGEST)),
+    ("Services by name", Number(MOST_PID_FILES as u64)),
     ("Profile", Bytes(LARGEST)),
     ("Kept, runs", Time(rooms::STANDS_BACK_WITHIN)),
     ("Linger's look", Time(linger::LINGER_LOOK)),

@@ -424,6 +424,42 @@ fn a_container_that_is_down_is_told_at_last() {
     assert_eq!(lines[lines.len() - 2..], expected, "{ran:?}");
 }
 
+/// After a run that has failed. Only who had the container knows that it is gone.
+#[test]
+fn a_container_that_can_t_be_looked_up_at_last_is_not_told_to_be_gone() {
+    let host = &Host::new().unwrap();
+    let up = printed(host, "docker-loopback");
+    let docker = format!(
+        "[ -e /run/is-gone ] && {{ {NO_DOCKER}; }}; [ -e /run/is-dead ] && {{ {DEAD}; }}; {up}"
+    );
+    engines(host, &docker, NO_PODMAN);
+    let unknown =
+        "syngate: whether the container web runs is not known: docker could not be asked: ";
+    for (command, says) in [
+        (
+            "touch /run/is-gone",
+            "syngate: there is no container web any more, so new clients of its ports are refused: COMMAND has not made a \
+             new one",
+        ),
+        (
+            "touch /run/is-dead",
+            &format!("{unknown}Cannot connect to the Docker daemon at "),
+        ),
+        (
+            "rm /run/docker.sock",
+            &format!("{unknown}/run/docker.sock is not there, so its daemon does not run"),
+        ),
+    ] {
+        let call =
+            "--container web --listen-netns 1 --ready-timeout 0 --syn drop --drain 0 -- sh -c";
+        let ran = by_name(host, &format!("{call} '{command}; exit 3'"));
+        assert_eq!(ran.code(), 3, "{ran:?}");
+        host.must(words("rm -f /run/is-gone /run/is-dead"));
+        let last = ran.stderr.lines().last().unwrap();
+        assert!(last.starts_with(says), "{says}: {ran:?}");
+    }
+}
+
 #[test]
 fn a_container_s_name_that_is_misspelt_is_told() {
     let host = &Host::new().unwrap();

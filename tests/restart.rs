@@ -249,6 +249,78 @@ fn a_file_of_pids_that_names_others_is_passed_over() {
     }
 }
 
+/// An init script of that name.
+fn init_script(host: &Host, name: &str, text: &str) {
+    let script = host.write(name, text);
+    let install = format!("install -m 755 {} /etc/init.d/{name}", script.display());
+    host.must(words(&install));
+}
+
+/// The folder belongs to the service's user, who may put anything there. The script names no program, so any process may
+/// be the service.
+#[test]
+fn what_the_service_s_user_writes_names_no_process_of_others() {
+    let host = &Host::new().unwrap();
+    host.own_etc().unwrap();
+    init_script(host, "web", "case $1 in\nrestart) ;;\nesac\n");
+    let _other = Serve::on("0.0.0.0:81").start(host).unwrap();
+    let make = "mkdir /run/web && cd /run/web && mkfifo a.pid && ln -s /dev/zero b.pid\n\
+                ss -Hltnp sport = :81 | grep -o 'pid=[0-9]*' | cut -d= -f2 >c.pid\n";
+    host.must(["sh", "-ec", make]);
+    let form = |port: u16| {
+        let expected = format!("--port {port} --syn auto -- service web restart");
+        assert_eq!(long_form(&by_name(host, "restart web -n")), expected);
+    };
+    // It is root's as long as nobody else can change it.
+    form(81);
+    let check = by_name(host, "check web --json");
+    assert!(check.stdout.contains("--port 81"), "{check:?}");
+    host.must(words("chown -h 4321 /run/web /run/web/c.pid"));
+    let says = "/etc/init.d/web listens on no TCP port here";
+    refused(&by_name(host, "restart web -n"), says);
+    let line = "echo $$ >/run/web/d.pid; exec python3 -m http.server 8080";
+    let mut own = host.command("setpriv");
+    own.args(words("--reuid 4321 --regid 4321 --clear-groups sh -c"));
+    let _own = host.spawn(own.arg(line)).unwrap();
+    wait_until(SOON, "it listens", || host.listens(8080)).unwrap();
+    form(8080);
+}
+
+/// Others execute the same interpreter, or even the same script.
+#[test]
+fn a_process_is_not_the_service_by_its_interpreter_alone() {
+    let host = &Host::new().unwrap();
+    host.own_etc().unwrap();
+    let text = "import socket, sys, time\na = socket.create_server(('', int(sys.argv[1])))\ntime.sleep(1000)\n";
+    let file = host.write("app.py", text).display().to_string();
+    let script = format!("DAEMON=/usr/bin/python3\n$DAEMON {file} 80 &\n");
+    init_script(host, "web", &script);
+    let python = |args: &str| {
+        let mut python = host.command("/usr/bin/python3");
+        host.spawn(python.args(words(args))).unwrap()
+    };
+    let listens = |port: u16| wait_until(SOON, "it listens", || host.listens(port)).unwrap();
+    let _others = [81, 82].map(|port| python(&format!("-m http.server {port}")));
+    [81, 82].into_iter().for_each(listens);
+    let says = "/etc/init.d/web listens on no TCP port here";
+    refused(&by_name(host, "restart web -n"), says);
+    let _web = python(&format!("{file} 80"));
+    listens(80);
+    let form = "--port 80 --syn auto -- service web restart";
+    assert_eq!(long_form(&by_name(host, "restart web -n")), form);
+    let _second = python(&format!("{file} 83"));
+    listens(83);
+    let pids = host.must(["pgrep", "-f", &file]);
+    let pids: Vec<&str> = pids.split_whitespace().collect();
+    let says = format!(
+        "/etc/init.d/web: several processes may be it (python3 (pids {})): name its ports, as in syngate restart web \
+         --port 80",
+        pids.join(", ")
+    );
+    refused(&by_name(host, "restart web -n"), &says);
+    assert_eq!(long_form(&by_name(host, "restart web -n -p 80")), form);
+}
+
 /// A program of that path, which listens on a port.
 fn listens_as(host: &Host, program: &str, port: u16) -> testkit::Running {
     let folder = program.rsplit_once('/').unwrap().0;

@@ -1,21 +1,37 @@
 //! What /proc tells of where a process comes from.
 
 use std::fs;
+use std::str::FromStr;
 
 /// Deeper trees are taken for a loop: /proc is not read atomically.
 const DEEPEST: usize = 64;
 
 /// Whether `pid` is `ancestor`, or was started by it or by one of its descendants that still live.
 pub(crate) fn descends_from(pid: i32, ancestor: i32) -> bool {
-    let line = std::iter::successors(Some(pid), |pid| parent(*pid));
-    line.take(DEEPEST).any(|pid| pid == ancestor)
+    line(pid).any(|pid| pid == ancestor)
+}
+
+/// The process, what has started it, and so on.
+pub(crate) fn line(pid: i32) -> impl Iterator<Item = i32> {
+    std::iter::successors(Some(pid), |pid| parent(*pid)).take(DEEPEST)
 }
 
 /// `None`: it has none in this pid namespace, or has ended.
 pub(crate) fn parent(pid: i32) -> Option<i32> {
+    let parent: i32 = first_of(pid, "PPid:")?;
+    (parent > 0).then_some(parent)
+}
+
+/// The user who has started it (the real uid).
+pub(crate) fn user(pid: i32) -> Option<u32> {
+    first_of(pid, "Uid:")
+}
+
+/// The first value of that line of its status.
+fn first_of<T: FromStr>(pid: i32, key: &str) -> Option<T> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-    line.trim().parse().ok().filter(|parent| *parent > 0)
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -32,6 +48,7 @@ mod tests {
         let pid = child.id() as i32;
         assert!(descends_from(pid, own) && descends_from(own, own));
         assert!(!descends_from(own, pid));
+        assert_eq!(user(pid), Some(nix::unistd::getuid().as_raw()));
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -76,6 +76,14 @@ impl Place {
         Err(Errno::EISDIR.into())
     }
 
+    /// What is there, open without access (O_PATH), and a symbolic link as such.
+    ///
+    /// # Errors
+    /// There is nothing, or it can't be looked at.
+    pub(crate) fn there(&self) -> io::Result<File> {
+        Ok(open_in(&self.folder, &self.name)?)
+    }
+
     /// Opens a file or folder for reading that no other user can change or lead its path away from.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ use crate::words::run_id::new_id;
 
 /// When a program is killed that does not answer.
 pub(crate) const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+/// The same after a run, which should end then.
+pub(crate) const ANSWERS_AT_LAST: Duration = Duration::from_secs(2);
 /// How long to wait for the end of one that was killed.
 const KILLED_WITHIN: Duration = Duration::from_millis(100);
 /// How much is read of what it prints. A container with all its labels takes some ten thousand bytes.
@@ -52,9 +54,10 @@ impl Unknown {
     /// The names of the containers that those know which were asked.
     pub(super) fn names(&self) -> Vec<String> {
         let lists = self.asked.iter().filter_map(|engine| {
-            let (exit, printed) = run(&format!(
-                "exec {engine} ps -a --format '{{{{.Names}}}}' 2>/dev/null"
-            ))
+            let (exit, printed) = run(
+                &format!("exec {engine} ps -a --format '{{{{.Names}}}}' 2>/dev/null"),
+                ANSWERS_WITHIN,
+            )
             .ok()?;
             (exit == Some(CommandExit::Code(0))).then_some(printed)
         });
@@ -120,7 +123,7 @@ pub(super) fn look(name: &ContainerName) -> Result<Looked> {
             Askable::NotInstalled => continue,
             Askable::Yes => {}
         }
-        match ask(engine, &name.name)? {
+        match ask(engine, &name.name, ANSWERS_WITHIN)? {
             Answer::NotInstalled => {}
             Answer::Unknown => asked.push(engine),
             Answer::Failed(why) => failed.push(format!("{engine}: {why}")),
@@ -146,9 +149,27 @@ pub(super) fn look(name: &ContainerName) -> Result<Looked> {
     }
 }
 
-fn ask(engine: Engine, name: &str) -> Result<Answer> {
+/// After a run: asks who had the container before it. `None`: there is none of that name any more.
+///
+/// # Errors
+/// Why it could not look.
+pub(super) fn again(name: &ContainerName, engine: Engine) -> Result<Option<Box<Container>>> {
+    match askable(engine) {
+        Askable::NotInstalled => bail!("{engine} is not in PATH"),
+        Askable::No(why) if name.engine.is_none() => bail!(why),
+        Askable::No(_) | Askable::Yes => {}
+    }
+    match ask(engine, &name.name, ANSWERS_AT_LAST)? {
+        Answer::NotInstalled => bail!("{engine} is not in PATH"),
+        Answer::Failed(why) => bail!(why),
+        Answer::Unknown => Ok(None),
+        Answer::Known(container) => Ok(Some(container)),
+    }
+}
+
+fn ask(engine: Engine, name: &str, within: Duration) -> Result<Answer> {
     let line = format!("{engine} container inspect {name}");
-    let (exit, printed) = run(&format!("exec {line} 2>/dev/null"))?;
+    let (exit, printed) = run(&format!("exec {line} 2>/dev/null"), within)?;
     match exit {
         Some(CommandExit::Code(0)) => {
             let container = Container::read(&printed);
@@ -158,13 +179,11 @@ fn ask(engine: Engine, name: &str) -> Result<Answer> {
         }
         Some(NO_PROGRAM) => return Ok(Answer::NotInstalled),
         None => {
-            return Ok(Answer::Failed(format!(
-                "no answer within {ANSWERS_WITHIN:?}"
-            )));
+            return Ok(Answer::Failed(format!("no answer within {within:?}")));
         }
         Some(_) => {}
     }
-    let (_, said) = run(&format!("exec {line} 2>&1 >/dev/null"))?;
+    let (_, said) = run(&format!("exec {line} 2>&1 >/dev/null"), within)?;
     Ok(failure(&String::from_utf8_lossy(&said)))
 }
 
@@ -190,13 +209,11 @@ fn failure(said: &str) -> Answer {
 }
 
 /// How it ended, and what it printed. `None`: it takes too long.
-fn run(line: &str) -> Result<(Option<CommandExit>, Vec<u8>)> {
+fn run(line: &str, within: Duration) -> Result<(Option<CommandExit>, Vec<u8>)> {
     let mask = SigSet::thread_get_mask().context("the signal mask")?;
     let program = Beside::ask(OsStr::new(line), &environment(&new_id()), &mask);
     let program = program.context("sh can't be started")?;
-    let exit = program
-        .child()
-        .wait(Instant::now() + ANSWERS_WITHIN, || false);
+    let exit = program.child().wait(Instant::now() + within, || false);
     if exit.is_none() {
         program.kill(KILLED_WITHIN);
     }

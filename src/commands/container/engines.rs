@@ -4,12 +4,12 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
 use super::storage::Asker;
+use crate::process::small_file::{beginning, open_regular};
 use crate::run::program::resolve;
 use crate::words::container::Engine;
 
@@ -92,9 +92,5 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn text(file: &Path) -> Option<String> {
-    let mut bytes = Vec::new();
-    let is_file = fs::metadata(file).is_ok_and(|what| what.is_file());
-    let file = fs::File::open(file).ok().filter(|_| is_file)?;
-    file.take(LARGEST).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    beginning(open_regular(file).ok()?, LARGEST).ok()
 }

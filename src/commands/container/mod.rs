@@ -22,17 +22,17 @@ use crate::kernel::sockets::{Looks, Want};
 use crate::process::ancestry::descends_from;
 use crate::run::{self, plan};
 use crate::tell::say::{Level, Say};
-use crate::words::container::ContainerName;
+use crate::words::container::{ContainerName, Engine};
 use crate::words::exit::Exit;
 use crate::words::ports::PortSet;
 use crate::words::scope::Scope;
 
-pub(crate) use self::ask::{ANSWER_MAX, ANSWERS_WITHIN};
+pub(crate) use self::ask::{ANSWER_MAX, ANSWERS_AT_LAST, ANSWERS_WITHIN};
 
 #[cfg(any(fuzzing, test))]
 pub(crate) use self::inspect::withstand;
 
-/// The run that the call stands for.
+/// The run that the call stands for, and who has the container.
 ///
 /// # Errors
 /// How syngate ends where there is none. It has said why.
@@ -40,13 +40,13 @@ pub(crate) fn run_of(
     args: &Args,
     name: &ContainerName,
     started: Instant,
-) -> Result<Box<Args>, Exit> {
+) -> Result<(Box<Args>, Engine), Exit> {
     let refused = |why: String| run::refuse(&args.options, &why, started);
-    let call = translate(args, name).map_err(|error| refused(format!("{error:#}")))?;
+    let (call, engine) = translate(args, name).map_err(|error| refused(format!("{error:#}")))?;
     match parse(call.form.words()) {
         Parsed::Run(mut long) => {
             long.by_environment = args.by_environment;
-            tell(&call, &long, started).map(|()| long)
+            tell(&call, &long, started).map(|()| (long, engine))
         }
         Parsed::Wrong(why) => Err(refused(why)),
         _ => unreachable!("it has options and a COMMAND"),
@@ -76,16 +76,18 @@ pub(super) fn by_name(name: &str) -> Result<ByName> {
     })
 }
 
-/// After a run that has failed: whether the container is down, and what helps.
-pub(crate) fn tell_after(name: &ContainerName, exit: Exit, started: Instant) {
+/// After a run that has failed: whether the container is down, and what helps. `engine`: who had it.
+pub(crate) fn tell_after(name: &ContainerName, engine: Engine, exit: Exit, started: Instant) {
     if exit == Exit::Status(0) {
         return;
     }
     let say = Say::new(Level::Errors, started);
-    // A look that fails tells nothing.
-    match ask::look(name) {
-        Ok(Looked::Known(engine, container)) if container.pid.is_none() => {
-            let (status, name) = (container.status, &name.name);
+    let asked = ask::again(name, engine);
+    let name = &name.name;
+    match asked {
+        Ok(Some(container)) if container.pid.is_some() => (),
+        Ok(Some(container)) => {
+            let status = container.status;
             say.error(&format!(
                 "{name} is {status} ({engine}), so new clients of its ports are refused"
             ));
@@ -93,16 +95,17 @@ pub(crate) fn tell_after(name: &ContainerName, exit: Exit, started: Instant) {
                 "{engine} logs {name} tells why; {engine} start {name} starts it"
             ));
         }
-        Ok(Looked::Unknown(_)) => say.error(&format!(
-            "there is no container {} any more, so new clients of its ports are refused: COMMAND has not made a new \
-             one",
-            name.name
+        Ok(None) => say.error(&format!(
+            "there is no container {name} any more, so new clients of its ports are refused: COMMAND has not made a new \
+             one"
         )),
-        _ => (),
+        Err(why) => say.error(&format!(
+            "whether the container {name} runs is not known: {engine} could not be asked: {why}"
+        )),
     }
 }
 
-fn translate(args: &Args, name: &ContainerName) -> Result<Call> {
+fn translate(args: &Args, name: &ContainerName) -> Result<(Call, Engine)> {
     let (engine, container) = ask::find(name)?;
     let is_here = |pid: i32| Path::new("/proc").join(pid.to_string()).exists();
     ensure!(
@@ -123,7 +126,9 @@ fn translate(args: &Args, name: &ContainerName) -> Result<Call> {
         listen_ports: args.options.listen_port.clone(),
         ready_timeout: args.options.ready_timeout,
     };
-    call(&wanted, &found).map_err(|why| Error::msg(format!("--container {name}: {why}")))
+    let call = call(&wanted, &found);
+    let call = call.map_err(|why| Error::msg(format!("--container {name}: {why}")))?;
+    Ok((call, engine))
 }
 
 /// The ports on which its processes listen on this host.

@@ -1,5 +1,6 @@
 //! A service that comes and goes all the time must not fill the journal: after some gaps in a minute, those that follow
-//! are told together, once a minute. The file of reports has them all. Pure.
+//! are told together, once a minute. The file of reports has them all. A gap that ends before somebody listens again
+//! always has a line of its own: new clients may be refused then. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,9 @@ pub(super) struct Together {
 impl Flapping {
     /// How to tell of a gap that has ended. To be called after [`Flapping::due`].
     pub(super) fn add(&mut self, gap: &Gap, end: &End, now: Instant) -> Line {
+        if !end.is_served() {
+            return Line::Own;
+        }
         self.began.get_or_insert(now);
         if self.goes_on || self.told >= MOST_GAPS_TOLD {
             self.collect(gap, end);
@@ -171,6 +175,37 @@ mod tests {
             assert_ne!(line, Line::None, "{number}");
         }
         assert_eq!(flapping.end(), None);
+    }
+
+    #[test]
+    fn a_gap_that_ends_otherwise_always_has_a_line() {
+        let now = Instant::now();
+        let (mut flapping, one) = (Flapping::default(), gap::made_up(2, 2));
+        for _ in 0..=MOST_GAPS_TOLD {
+            flapping.add(&one, &over(), now);
+        }
+        let place = || "80".to_owned();
+        for end in [
+            End::GivenUp(None),
+            End::Stopped(place(), None),
+            End::Moved(place(), None),
+            End::KeepEnds,
+            End::StoodBack,
+        ] {
+            assert_eq!(flapping.add(&one, &end, now), Line::Own, "{end:?}");
+        }
+        assert_eq!(flapping.add(&one, &over(), now), Line::None);
+        let unseen = End::Unseen(["haproxy (pid 7)".to_owned()].into());
+        assert_eq!(flapping.add(&one, &unseen, now), Line::None);
+        let told = flapping.due(now + TOGETHER_FOR).unwrap().words();
+        assert!(told.starts_with("80: 3 more gaps within"), "{told}");
+        // Nor do they make a minute full.
+        let mut calm = Flapping::default();
+        for _ in 0..=MOST_GAPS_TOLD {
+            assert_eq!(calm.add(&one, &End::GivenUp(None), now), Line::Own);
+        }
+        assert_eq!(calm.add(&one, &over(), now), Line::Own);
+        assert_eq!(calm.end(), None);
     }
 
     #[test]

@@ -66,6 +66,11 @@ impl End {
         }
     }
 
+    /// Whether somebody listens again.
+    pub(super) fn is_served(&self) -> bool {
+        matches!(self, End::Over(_) | End::Unseen(_))
+    }
+
     /// For the report.
     pub(super) fn outcome(&self) -> &'static str {
         match self {

@@ -46,6 +46,8 @@ pub(super) struct Found {
     pub(super) listening: Listening,
     /// The process that others come from, if it is known.
     pub(super) main: Option<i32>,
+    /// Processes that may be the service and do not come from one, for people. `listening` has none of them.
+    pub(super) several: Option<String>,
     /// Where was looked, for people.
     pub(super) looked_at: String,
 }

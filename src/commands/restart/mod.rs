@@ -20,6 +20,7 @@ use serde::Serialize;
 pub(crate) use self::aftermath::Aftermath;
 use self::listening::Listening;
 use self::long_form::{FoundOptions, Work, long_form};
+pub(crate) use self::of_script::MOST_PID_FILES;
 pub(crate) use self::service::LARGEST_SCRIPT;
 use self::service::Service;
 use self::tested::precheck;

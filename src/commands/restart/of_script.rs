@@ -1,19 +1,25 @@
 //! What a service of an init script listens on: by the files of pids, else by the programs that the script names.
 
-use std::fs::{self, File};
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::listening::{Found, INIT, Owner, listening};
-use super::script::{Script, interpreted, is_named_so, pid_folders, titled};
+use super::listening::{Found, INIT, Listening, Owner, listening};
+use super::script::{Script, interpreted, is_interpreter, is_named_so, pid_folders, titled};
 use crate::kernel::service_files::SCRIPTS;
 use crate::kernel::sockets::Sample;
 use crate::kernel::sockets::holders::processes;
-use crate::process::ancestry::descends_from;
+use crate::process::ancestry::{descends_from, line};
 use crate::process::cmdline::words_of;
 use crate::process::executable::executable;
+use crate::process::pid_file;
+use crate::process::small_file::open_regular;
 use crate::words::ports::PortSet;
+
+/// A folder has no more files of pids: another user may have made it.
+pub(crate) const MOST_PID_FILES: usize = 64;
 
 pub(super) fn of_script(name: &str, script: &Script, random: PortSet, there: &Sample) -> Found {
     let mut files = script.pid_files.clone();
@@ -23,8 +29,7 @@ pub(super) fn of_script(name: &str, script: &Script, random: PortSet, there: &Sa
             .flat_map(|folder| pid_files_in(folder)),
     );
     let programs = Programs::of(name, script);
-    let pids = files.iter().flat_map(|file| pids_in(file));
-    let roots: Vec<i32> = pids.filter(|pid| programs.may_be(*pid)).collect();
+    let roots = programs.roots(&files);
     let holding = || there.holders.keys().copied();
     let of_roots = |pid: &i32| roots.iter().any(|root| is_of(*pid, *root, there));
     let mut owner = Owner {
@@ -32,22 +37,36 @@ pub(super) fn of_script(name: &str, script: &Script, random: PortSet, there: &Sa
         random,
         ..Owner::default()
     };
-    let mut main = roots.first().copied();
+    let (mut main, mut is_one) = (roots.first().copied(), true);
     for has in [Programs::has, Programs::has_by_name] {
         if owner.processes.is_empty() {
-            owner.processes = holding().filter(|pid| has(&programs, *pid)).collect();
-            main = None;
+            let has = |pid: i32| has(&programs, pid);
+            owner.processes = holding().filter(|pid| has(*pid)).collect();
+            (main, is_one) = (None, are_one(&owner.processes, has));
         }
     }
+    let listening = listening(&owner, there);
+    let (listening, several) = match is_one {
+        true => (listening, None),
+        false => (Listening::default(), Some(listening.who)),
+    };
     Found {
-        listening: listening(&owner, there),
+        listening,
         main,
+        several,
         looked_at: format!(
             "the processes of {}, and those of the programs that {SCRIPTS}/{name} names, or that are called {name} or \
              are in a folder of that name",
             files.join(", ")
         ),
     }
+}
+
+/// Whether all come from one process of the same kind. Otherwise some may be another's.
+fn are_one(processes: &BTreeSet<i32>, is_so: impl Fn(i32) -> bool) -> bool {
+    let first = |pid: &i32| line(*pid).filter(|pid| is_so(*pid)).last();
+    let firsts: BTreeSet<i32> = processes.iter().filter_map(first).collect();
+    firsts.len() < 2
 }
 
 /// Whether a process that holds a listener is of the service. A service that listens itself may have started what
@@ -60,9 +79,9 @@ fn is_of(pid: i32, root: i32, there: &Sample) -> bool {
 /// The programs of a service.
 struct Programs<'a> {
     name: &'a str,
-    /// The files that its script names and that can be executed.
+    /// The files that its script names.
     files: Vec<PathBuf>,
-    /// One of them is a script itself: what that executes is not known.
+    /// Nobody knows which programs it executes: the script names none, or one that is a script itself.
     any: bool,
 }
 
@@ -72,18 +91,37 @@ impl Programs<'_> {
             .paths
             .iter()
             .filter_map(|path| fs::canonicalize(path).ok());
-        let files: Vec<PathBuf> = files.filter(|file| can_be_executed(file)).collect();
+        let files: Vec<PathBuf> = files.filter(|file| may_be_program(file)).collect();
+        let mut programs = files.iter().filter(|file| can_be_executed(file)).peekable();
         Programs {
             name,
-            any: files.iter().any(|file| is_text(file)),
+            any: programs.peek().is_none() || programs.any(|file| is_text(file)),
             files,
         }
     }
 
-    /// Whether the process executes a program that the script names.
+    /// The processes that the files of pids name.
+    fn roots(&self, files: &[String]) -> Vec<i32> {
+        let living: BTreeSet<i32> = processes().collect();
+        let mut roots = Vec::new();
+        for file in files {
+            for pid in pid_file::pids_in(Path::new(file)).unwrap_or_default() {
+                if living.contains(&pid) && !roots.contains(&pid) && self.may_be(pid) {
+                    roots.push(pid);
+                }
+            }
+        }
+        roots
+    }
+
+    /// Whether the process executes a program that the script names. Many processes may execute an interpreter that it
+    /// names, and not the service.
     fn has(&self, pid: i32) -> bool {
-        let file = program(pid).and_then(|file| fs::canonicalize(file).ok());
-        file.is_some_and(|file| self.files.contains(&file)) || self.has_title(pid)
+        program(pid).is_some_and(|file| self.names(&file)) || self.has_title(pid)
+    }
+
+    fn names(&self, program: &Path) -> bool {
+        fs::canonicalize(program).is_ok_and(|file| self.files.contains(&file))
     }
 
     /// Whether its title names a script of the service's: an interpreter executes that.
@@ -102,17 +140,20 @@ impl Programs<'_> {
 
     /// Of a process that a file of pids names: the file may be an old one, and the pid another process's by now.
     fn may_be(&self, pid: i32) -> bool {
-        pid != INIT && (self.any || self.files.is_empty() || self.has(pid) || self.has_by_name(pid))
+        let executes = || executable(pid).is_some_and(|file| self.names(&file));
+        pid != INIT && (self.any || executes() || self.has(pid) || self.has_by_name(pid))
     }
 }
 
-/// The program of a process: its executable file, or the script that this one interprets.
+/// The program of a process: its executable file, or the script that this one interprets. `None`: what an interpreter
+/// executes is not known.
 fn program(pid: i32) -> Option<PathBuf> {
-    let call = call_of(pid);
+    let (file, call) = (executable(pid), call_of(pid));
     let script = interpreted(&call).map(PathBuf::from);
-    script
-        .filter(|file| is_script(file))
-        .or_else(|| executable(pid))
+    if file.as_deref().is_some_and(is_interpreter) {
+        return script.filter(|file| file.is_file());
+    }
+    script.filter(|file| is_script(file)).or(file)
 }
 
 fn call_of(pid: i32) -> Vec<String> {
@@ -120,15 +161,14 @@ fn call_of(pid: i32) -> Vec<String> {
     words.map_while(|word| word.into_string().ok()).collect()
 }
 
-/// Init scripts can be, too; a script tells people its own name.
+/// An init script is a file that can be executed, too, and tells people its own name.
+fn may_be_program(file: &Path) -> bool {
+    let folder = file.parent();
+    file.is_file() && !folder.is_some_and(|folder| folder.ends_with("init.d"))
+}
+
 fn can_be_executed(file: &Path) -> bool {
-    if file
-        .parent()
-        .is_some_and(|folder| folder.ends_with("init.d"))
-    {
-        return false;
-    }
-    fs::metadata(file).is_ok_and(|what| what.is_file() && what.permissions().mode() & 0o111 != 0)
+    fs::metadata(file).is_ok_and(|what| what.permissions().mode() & 0o111 != 0)
 }
 
 /// A program of an interpreter's, as a shell. One that can't be read may be.
@@ -140,26 +180,16 @@ fn is_script(file: &Path) -> bool {
     begins_as_script(file).unwrap_or(false)
 }
 
+/// The command line of any user's process may name the file.
 fn begins_as_script(file: &Path) -> io::Result<bool> {
-    // It may be a pipe.
-    if !fs::metadata(file)?.is_file() {
-        return Ok(false);
-    }
     let mut start = [0; 2];
-    File::open(file)?.read_exact(&mut start)?;
+    open_regular(file)?.read_exact(&mut start)?;
     Ok(start == *b"#!")
 }
 
 fn pid_files_in(folder: &str) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let files = entries.map(|entry| entry.path().display().to_string());
-    files.filter(|file| file.ends_with(".pid")).collect()
-}
-
-/// The living processes that a file names, one a line.
-fn pids_in(file: &str) -> Vec<i32> {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let pids = text.lines().filter_map(|line| line.trim().parse().ok());
-    let living: Vec<i32> = processes().collect();
-    pids.filter(|pid| living.contains(pid)).collect()
+    let files = files.filter(|file| file.ends_with(".pid"));
+    files.take(MOST_PID_FILES).collect()
 }

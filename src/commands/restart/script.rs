@@ -73,6 +73,48 @@ pub(super) fn is_named_so(program: &Path, name: &str) -> bool {
     is_installed && !name.is_empty() && (is_so || { folders }.any(|folder| folder == name))
 }
 
+/// Programs that execute what others have written, without the numbers of their versions.
+const INTERPRETERS: [&str; 31] = [
+    "ash",
+    "bash",
+    "beam.smp",
+    "bun",
+    "busybox",
+    "dash",
+    "deno",
+    "dotnet",
+    "erl",
+    "guile",
+    "java",
+    "julia",
+    "ksh",
+    "lua",
+    "luajit",
+    "mksh",
+    "mono",
+    "mono-sgen",
+    "node",
+    "nodejs",
+    "perl",
+    "php",
+    "pypy",
+    "python",
+    "R",
+    "Rscript",
+    "ruby",
+    "sh",
+    "tclsh",
+    "wish",
+    "zsh",
+];
+
+/// Whether many processes may execute this file, each something else: `/usr/bin/python3.11`.
+pub(super) fn is_interpreter(program: &Path) -> bool {
+    let file = program.file_name().and_then(|file| file.to_str());
+    let is_version = |c: char| c.is_ascii_digit() || c == '.' || c == '-';
+    file.is_some_and(|file| INTERPRETERS.contains(&file.trim_end_matches(is_version)))
+}
+
 /// The file that an interpreter with this command line executes: `/usr/bin/python3 -u /usr/bin/gunicorn app`. Its first
 /// argument that is no option, if it is a path from the root.
 pub(super) fn interpreted(call: &[String]) -> Option<&str> {
@@ -191,6 +233,23 @@ mod tests {
             assert_eq!(is_named_so(Path::new(program), name), is_so, "{program}");
         }
         assert_eq!(pid_folders("postfix")[1], "/var/spool/postfix/pid");
+    }
+
+    #[test]
+    fn an_interpreter_is_known_by_its_name() {
+        for (program, is_so) in [
+            ("/usr/bin/python3.11", true),
+            ("/usr/bin/php8.2", true),
+            ("/usr/bin/guile-3.0", true),
+            ("/usr/lib/jvm/java-17-openjdk-amd64/bin/java", true),
+            ("/bin/busybox", true),
+            ("/usr/sbin/php-fpm8.2", false),
+            ("/usr/sbin/webd", false),
+            ("/usr/bin/7", false),
+            ("/", false),
+        ] {
+            assert_eq!(is_interpreter(Path::new(program)), is_so, "{program}");
+        }
     }
 
     #[test]

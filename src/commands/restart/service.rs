@@ -114,6 +114,9 @@ impl Service {
             named.short()
         );
         let kept = &found.listening.kept;
+        if let Some(several) = &found.several {
+            return format!("{who}: several processes may be it ({several}): {name_them}");
+        }
         match self {
             _ if !kept.is_empty() => format!(
                 "{who} listens on {} alone, which systemd holds open: that needs no gate; {by_hand}",
@@ -196,6 +199,7 @@ fn of_unit(unit: &Answer, random: PortSet, mut there: Sample) -> Found {
     Found {
         listening: listening(&owner, &there),
         main,
+        several: None,
         looked_at: format!(
             "the control group {group} and its {} processes",
             owner.processes.len()
