@@ -2105,6 +2105,13 @@ fn quiet_is_silent_unless_something_failed() {
     );
     let outcome = quick(&host).arg("-q").run(["false"]);
     assert_one_line(&outcome.stderr, &["false exited with status 1"]);
+    let tested = |precheck: &str| {
+        let call = quick(&host).args(["-q", "--precheck", precheck]);
+        call.run(["true"]).stderr
+    };
+    assert_eq!(tested("echo fine; echo fine >&2"), "");
+    let failed = tested("echo why; exit 3");
+    assert!(failed.starts_with("why\nsyngate: "), "{failed}");
 }
 
 #[test]

@@ -5,12 +5,13 @@
 mod harness;
 
 use std::fs;
+use std::process::Stdio;
 use std::time::Duration;
 
 use harness::named::{NamedUnit, by_name, done, long_form, program, refused};
-use harness::{SOON, report_in, words};
+use harness::{SOON, SYNGATE, report_in, words};
 use testkit::services::{Haproxy, HaproxyConfig, Serve};
-use testkit::{Host, Load, Pair, RunningLoad, SERVER, wait_until};
+use testkit::{Host, Load, Pair, Ran, RunningLoad, SERVER, wait_until};
 
 const LONG: Duration = Duration::from_secs(100);
 
@@ -106,6 +107,31 @@ fn nobody_notices_a_reload_of_nginx_by_its_name() {
     );
 }
 
+/// As cron calls it.
+#[test]
+fn under_a_short_path_it_finds_what_it_needs() {
+    let host = &Host::new().unwrap();
+    let _haproxy = haproxy(host, &HaproxyConfig::port(80));
+    let old = pids(host, "haproxy");
+    let called = |options: &str| {
+        let line = format!("-i PATH=/usr/bin:/bin {SYNGATE} restart haproxy {options}");
+        let mut call = host.command("env");
+        call.args(words(&line)).stdin(Stdio::null());
+        Ran::from(call.output().unwrap())
+    };
+    let test = "--precheck '/usr/sbin/haproxy -c -f /etc/haproxy/haproxy.cfg'";
+    let expected = format!("--port 80 --syn auto {test} -- /usr/sbin/service haproxy restart");
+    assert_eq!(long_form(&called("-n")), expected);
+    let ran = called("-q");
+    done(&ran);
+    assert_ne!(pids(host, "haproxy"), old);
+    assert!(!ran.stderr.contains("syngate: "), "{ran:?}");
+    assert!(
+        !ran.stderr.contains("valid"),
+        "the test has passed: {ran:?}"
+    );
+}
+
 /// People learn it from there, and it is the same run.
 #[test]
 fn a_dry_run_prints_the_call_in_the_long_form() {
@@ -116,6 +142,7 @@ fn a_dry_run_prints_the_call_in_the_long_form() {
     let form = long_form(&dry);
     let expected = format!("--port 80 --syn auto {TEST} -- service haproxy restart");
     assert_eq!(form, expected);
+    assert!(!dry.stderr.contains("precheck"), "it was not run: {dry:?}");
     let (_, rest) = dry.stdout.split_once('\n').unwrap();
     let plan = |text: &str| {
         // Each run has an id of its own.
@@ -244,7 +271,7 @@ fn a_file_of_pids_that_names_others_is_passed_over() {
     haproxy.stop().unwrap();
     for pid in ["echo 1", other] {
         host.must(["sh", "-c", &format!("({pid}) >/run/haproxy.pid")]);
-        let says = "/etc/init.d/haproxy listens on no TCP port here";
+        let says = "syngate: haproxy listens on no TCP port: ";
         refused(&by_name(host, "restart haproxy -n"), says);
     }
 }
@@ -578,11 +605,8 @@ fn what_can_t_be_done_by_name_is_told_in_one_line() {
         ),
         (
             "restart haproxy",
-            "/etc/init.d/haproxy listens on no TCP port here (looked at the processes of /run/haproxy.pid, ",
-        ),
-        (
-            "restart haproxy",
-            "If the service is down, start it: service haproxy start. If it runs, name its ports, as in syngate restart haproxy --port 80",
+            "haproxy listens on no TCP port: if it is down, start it: service haproxy start; if it runs, name its \
+             ports: syngate restart haproxy --port PORT (looked at the processes of /run/haproxy.pid, ",
         ),
         (
             "restart 80",
@@ -607,7 +631,22 @@ fn what_can_t_be_done_by_name_is_told_in_one_line() {
             "restart haproxy nginx",
             "unexpected argument 'nginx' (see syngate restart --help)",
         ),
-        ("restart haproxy -- true", "unexpected argument 'true'"),
+        (
+            "restart haproxy -- -v",
+            "'-v': nothing may come behind --: syngate restart runs its own COMMAND",
+        ),
+        (
+            "--dry-run restart haproxy",
+            "put restart first: syngate restart --dry-run haproxy",
+        ),
+        (
+            "stop haproxy",
+            "stop: no such command (restart, reload, run, status, clear, check, keep)",
+        ),
+        ("unlock", "is clear meant?"),
+        ("--reload haproxy", "is syngate reload haproxy meant?"),
+        ("status haproxy", "as in syngate status --port 80"),
+        ("restart /etc/init.d/haproxy", "is haproxy meant?"),
         (
             "restart haproxy --drian 1s",
             "unknown option '--drian'; is --drain meant?",
@@ -632,7 +671,7 @@ fn what_can_t_be_done_by_name_is_told_in_one_line() {
     assert_eq!(ran.code(), 125, "{ran:?}");
     assert!(
         ran.stderr
-            .contains("--reload and --syn drop exclude each other"),
+            .contains("--reload needs --syn auto, and not --syn drop"),
         "{ran:?}"
     );
     let report = report_in(&report);
@@ -702,7 +741,8 @@ fn a_unit_without_listeners_is_told_with_what_was_looked_at() {
     let host = &Host::new().unwrap();
     let unit = NamedUnit::of(host, "haproxy");
     let _other = Serve::on("0.0.0.0:80").start(host).unwrap();
-    let says = "haproxy.service listens on no TCP port here (looked at the control group /testkit-";
+    let says = "haproxy.service listens on no TCP port: name its ports: syngate restart haproxy --port PORT (looked at \
+                the control group /testkit-";
     refused(&by_name(host, "restart haproxy"), says);
     unit.tell("ActiveState=\n");
     let told = fs::read_to_string(host.dir().join("bin/told")).unwrap();

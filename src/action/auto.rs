@@ -49,6 +49,9 @@ struct AutoOptions {
 pub(crate) fn reload_makes_sense(action: &str, given: &Given) -> Result<(), String> {
     let AutoOptions { reload } = options(given)?;
     match reload && ![NAME, AUTO_FOR_RELOADS[0]].contains(&action) {
+        true if action == drop::ENTRY.name => Err(format!(
+            "--reload needs --syn auto, and not --syn {action} (the default): add --syn auto"
+        )),
         true => Err(format!(
             "--reload and --syn {action} exclude each other: --reload says which actions --syn auto may take"
         )),

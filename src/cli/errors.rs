@@ -9,6 +9,8 @@ use clap::{CommandFactory, Subcommand};
 use super::args::{Args, Named, Word};
 use super::help::SUBJECTS;
 use crate::action::list::value_of_syn;
+use crate::process::own_unit::booted;
+use crate::words::command_line::command_line;
 use crate::words::env::{ENV_PREFIX, LOCK_DIR_VARIABLE, RUN_VARIABLE};
 use crate::words::meant::{meant, question};
 
@@ -19,6 +21,12 @@ pub(crate) fn one_line(error: &clap::Error, words: &[OsString]) -> String {
     let arg = context(ContextKind::InvalidArg).unwrap_or_default();
     if let Some(word) = one_dash(words) {
         return format!("'{word}': a long option has two dashes: -{word}");
+    }
+    if error.kind() == ErrorKind::UnknownArgument {
+        let told = behind_name(&arg, words).or_else(|| unquoted(&arg, words));
+        if let Some(why) = told.or_else(|| verb_as_option(&arg, words)) {
+            return why;
+        }
     }
     match error.kind() {
         ErrorKind::ValueValidation => {
@@ -116,12 +124,75 @@ fn as_syn(word: &str) -> Option<String> {
     value_of_syn(long_name(word).strip_prefix("--")?).map(|value| format!("--syn {value}"))
 }
 
-/// `--ready-timeout or --lock-timeout` for `--timeout`.
+/// `--ready-timeout or --release-timeout` for `--timeout`: of many, two.
 fn ending_so(word: &str, command: &clap::Command) -> Option<String> {
+    const MOST: usize = 2;
     let end = long_name(word).strip_prefix('-')?;
-    let mut options = long_options(command);
+    let mut arguments: Vec<&clap::Arg> = command.get_arguments().collect();
+    arguments.sort_by_key(|arg| arg.is_hide_short_help_set());
+    let long = arguments.iter().filter_map(|arg| arg.get_long());
+    let mut options: Vec<String> = long.map(|name| format!("--{name}")).collect();
     options.retain(|option| option.ends_with(end));
+    options.truncate(MOST);
     (!options.is_empty()).then(|| options.join(" or "))
+}
+
+/// A run by name takes no COMMAND.
+fn behind_name(arg: &str, words: &[OsString]) -> Option<String> {
+    let verb = called(words).0.filter(|name| Named::has_subcommand(name))?;
+    let is_own = own_words(words).any(|word| long_name(&word) == arg);
+    let is_behind = words.iter().any(|word| word == "--") && !is_own;
+    is_behind.then(|| {
+        format!("'{arg}': nothing may come behind --: syngate {verb} runs its own COMMAND")
+    })
+}
+
+/// The options whose value is a command line.
+const COMMAND_LINES: [&str; 4] = [
+    "--precheck",
+    "--drain-cmd",
+    "--ready-check",
+    "--listen-netns-from",
+];
+
+/// `--precheck haproxy -c`: the shell has made several words of what is one value.
+fn unquoted(arg: &str, words: &[OsString]) -> Option<String> {
+    let own: Vec<String> = own_words(words).collect();
+    let before = own.iter().position(|word| word.starts_with(arg))?;
+    let option = own[..before]
+        .iter()
+        .rposition(|word| COMMAND_LINES.contains(&word.as_str()))?;
+    let [value, rest @ ..] = &own[option + 1..before] else {
+        return None;
+    };
+    let is_one_word = !value.contains(char::is_whitespace);
+    let is_rest = is_one_word && rest.iter().all(|word| !word.starts_with("--"));
+    let (option, word) = (&own[option], &own[before]);
+    let unknown = if word.starts_with('-') {
+        "unknown option"
+    } else {
+        "unexpected argument"
+    };
+    let line = command_line(&[format!("{value} {} …", own.get(before - rest.len())?).into()]);
+    is_rest.then(|| {
+        format!("{unknown} '{word}'; a CMD of several words needs quotes: {option} {line}")
+    })
+}
+
+/// `syngate reload haproxy`, for `syngate --reload haproxy`.
+fn verb_as_option(arg: &str, words: &[OsString]) -> Option<String> {
+    let own: Vec<String> = own_words(words).collect();
+    let [option, name] = &own[..] else {
+        return None;
+    };
+    let verb = option.strip_prefix("--")?;
+    let is_call = Named::has_subcommand(verb) && !name.starts_with('-');
+    let unknown = if arg == name {
+        "unexpected argument"
+    } else {
+        "unknown option"
+    };
+    is_call.then(|| format!("{unknown} '{arg}'; is syngate {verb} {name} meant?"))
 }
 
 /// `--drain` of `--drain <DUR>`.
@@ -191,9 +262,12 @@ fn misplaced(word: &str, words: &[OsString]) -> String {
         {
             format!("{unexpected}: ports come behind --port, with commas between: --port 80,443")
         }
-        (_, Some(other)) => format!("{unexpected} (see syngate {other} --help)"),
+        (_, Some(other)) => match takes_ports(&other, word) {
+            Some(takes) => format!("{unexpected}{takes}"),
+            None => format!("{unexpected} (see syngate {other} --help)"),
+        },
         (_, None) if Word::is_one(word.as_ref()) => {
-            format!("{unexpected}: it comes first, and has options of its own: syngate {word}")
+            format!("put {word} first: syngate {}", with_first(word, words))
         }
         (Some(_), None) => format!("{unexpected}: only options come before --{AS_IN}"),
         _ if words.get(1).is_some_and(|first| first == "help") => {
@@ -203,12 +277,55 @@ fn misplaced(word: &str, words: &[OsString]) -> String {
         }
         (None, None) => {
             let first = own_words(words).next().is_some_and(|first| first == word);
+            if let Some(why) = no_command(word).filter(|_| first) {
+                return why;
+            }
             match meant(word, Word::names()).filter(|_| first) {
                 Some(name) => format!("{unexpected}; is {name} meant? (COMMAND comes behind --)"),
                 None => format!("{unexpected}: put -- before COMMAND{AS_IN}"),
             }
         }
     }
+}
+
+/// What the commands take that have no NAME.
+fn takes_ports(command: &str, word: &str) -> Option<String> {
+    match command {
+        "keep" if booted() => Some(format!("; is syngate keep --unit {word} meant?")),
+        "keep" | "status" | "clear" => Some(format!(
+            ": syngate {command} takes ports, as in syngate {command} --port 80"
+        )),
+        _ => None,
+    }
+}
+
+/// The call with that word before the others.
+fn with_first(word: &str, words: &[OsString]) -> String {
+    let mut own: Vec<OsString> = own_words(words).map(OsString::from).collect();
+    let at = own.iter().position(|other| other == word);
+    at.into_iter().for_each(|at| own[..=at].rotate_right(1));
+    command_line(&own)
+}
+
+/// What other programs have, and syngate has not or by another name.
+const OF_OTHERS: [(&str, Option<&str>); 8] = [
+    ("stop", None),
+    ("start", None),
+    ("close", None),
+    ("lock", None),
+    ("list", Some("status")),
+    ("show", Some("status")),
+    ("open", Some("clear")),
+    ("unlock", Some("clear")),
+];
+
+fn no_command(word: &str) -> Option<String> {
+    let (_, meant) = OF_OTHERS.iter().find(|(other, _)| *other == word)?;
+    let all = Word::names().join(", ");
+    Some(format!(
+        "{word}: no such command ({all}){}",
+        question(*meant)
+    ))
 }
 
 /// `syngate restart haproxy`, for `syngate haproxy restart`: service(8) has them in that order.
@@ -273,8 +390,13 @@ fn missing(error: &clap::Error, words: &[OsString]) -> String {
                 "NAME is missing: which service to {other}, as in syngate {other} haproxy"
             );
         }
+        let such = if booted() {
+            "--unit haproxy"
+        } else {
+            "--port 80"
+        };
         return format!(
-            "--port or --unit is missing: which service to {other}, as in syngate {other} --unit haproxy"
+            "--port or --unit is missing: which service to {other}, as in syngate {other} {such}"
         );
     }
     let missing = error

@@ -20,6 +20,7 @@ use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid};
 
 use crate::kernel::sys::{self, Birth};
 use crate::process::files::open_files;
+use crate::process::output::Output;
 use crate::words::ended::{CommandExit, Sender};
 
 pub(super) const SH: &str = "/bin/sh";
@@ -142,12 +143,34 @@ impl Child {
         environment: &[CString],
         mask: &SigSet,
     ) -> Result<Child, Errno> {
-        let launch = Launch {
-            group,
-            ..Launch::new(environment, mask)
-        };
+        Child::launch_shell(
+            line,
+            &Launch {
+                group,
+                ..Launch::new(environment, mask)
+            },
+        )
+    }
+
+    /// The same, but what it prints is kept.
+    pub(crate) fn shell_kept(
+        output: &Output,
+        line: &OsStr,
+        environment: &[CString],
+        mask: &SigSet,
+    ) -> Result<Child, Errno> {
+        Child::launch_shell(
+            line,
+            &Launch {
+                files: &[(output.fd(), libc::STDERR_FILENO)],
+                ..Launch::new(environment, mask)
+            },
+        )
+    }
+
+    fn launch_shell(line: &OsStr, launch: &Launch) -> Result<Child, Errno> {
         let words = shell_words("exec </dev/null >&2\n", line);
-        Child::spawn_file(Path::new(SH), &words, &launch)
+        Child::spawn_file(Path::new(SH), &words, launch)
     }
 
     /// `None` while it runs.

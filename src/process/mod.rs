@@ -15,6 +15,7 @@ pub(crate) mod living;
 pub(crate) mod lock;
 pub(crate) mod meanwhile;
 pub(crate) mod notify;
+pub(crate) mod output;
 pub(crate) mod own_unit;
 pub(crate) mod pid_file;
 pub(crate) mod place;

@@ -61,6 +61,9 @@ impl Run<'_> {
             ready: ready.as_deref().unwrap_or_default(),
             check_said: self.world.check_said(),
         });
+        if ending.outcome == Outcome::Ok {
+            self.warn_of_no_change(&state.facts, log.as_deref());
+        }
         let told = usize::from(ending.outcome == Outcome::ActionFailed);
         let failures = account.failures.into_iter().skip(told);
         failures.for_each(|failure| self.warn(failure.why));
@@ -70,6 +73,24 @@ impl Run<'_> {
             rows: account.rows.into_iter().chain(left).collect(),
         });
         ending
+    }
+
+    /// The exit status of many a reload does not tell that it has failed.
+    fn warn_of_no_change(&mut self, facts: &Facts, log: Option<&str>) {
+        let within = humantime::format_duration(SETTLE_PATIENCE);
+        let log = log.unwrap_or("the service's log");
+        let ports = [
+            (&facts.same, "the same processes listen as before"),
+            (&facts.unchanged, "the listeners are the same as before"),
+        ];
+        for (ports, what) in ports.into_iter().filter(|(ports, _)| !ports.is_empty()) {
+            let text = format!(
+                "nothing changed on {} within {within} of COMMAND's exit: {what}, so a reload that starts new \
+                 processes may have failed (see {log})",
+                ports.brief()
+            );
+            self.record.warnings.warn_urgently(self.say, &text);
+        }
     }
 
     fn look_after(&mut self, state: &State) {
@@ -228,14 +249,6 @@ impl Run<'_> {
                        been refused"
                     .to_owned(),
             );
-        }
-        if !facts.unchanged.is_empty() {
-            self.warn(format!(
-                "nothing changed on {} within {} of COMMAND's exit: the listeners are the same as before; \
-                 if COMMAND was a reload, it may have failed (see the service's log)",
-                facts.unchanged.brief(),
-                humantime::format_duration(SETTLE_PATIENCE)
-            ));
         }
         if let (Some((ports, at)), Some((exited, _))) = (&facts.late, facts.exited) {
             self.warn(format!(

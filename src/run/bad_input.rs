@@ -162,7 +162,45 @@ const BAD: &[(&[&str], &[&str])] = &[
         &["-p80", "--redirect", "8080"],
         &["is --syn redirect=PORT meant?"],
     ),
-    (&["-p80", "--timeout", "5s"], &["--ready-timeout or "]),
+    (
+        &["-p80", "--timeout", "5s"],
+        &["is --ready-timeout or --release-timeout meant?"],
+    ),
+    (
+        &["-p80", "--reload"],
+        &["--reload needs --syn auto", "add --syn auto"],
+    ),
+    (
+        &["-p80", "--syn", "hold", "--reload"],
+        &["--reload and --syn hold exclude each other"],
+    ),
+    (
+        &["-p80", "--precheck", "haproxy", "-c", "-f", "FILE"],
+        &["unknown option '-c'; a CMD of several words needs quotes: --precheck 'haproxy -c …'"],
+    ),
+    (
+        &["-p80", "--precheck", "nginx", "-q", "-t"],
+        &["--precheck 'nginx -q …'"],
+    ),
+    (
+        &["-p80", "--ready-check", "pg_isready", "quietly"],
+        &[
+            "unexpected argument 'quietly'",
+            "--ready-check 'pg_isready quietly …'",
+        ],
+    ),
+    (
+        &["restart", "haproxy"],
+        &["'true': nothing may come behind --: syngate restart runs its own COMMAND"],
+    ),
+    (
+        &["--reload", "haproxy"],
+        &["unexpected argument 'haproxy'; is syngate reload haproxy meant?"],
+    ),
+    (
+        &["--restart", "haproxy"],
+        &["unknown option '--restart'; is syngate restart haproxy meant?"],
+    ),
     (&["--port", "80:90"], &["--port", "'80:90'", "80-90"]),
     (
         &["-p80", "--max-held", "5"],
@@ -203,7 +241,10 @@ const BAD: &[(&[&str], &[&str])] = &[
         &["-p80", "-v", "-v"],
         &["--verbose", "leave one of them out"],
     ),
-    (&["-p80", "status"], &["'status'", "comes first"]),
+    (
+        &["-p80", "status"],
+        &["put status first: syngate status -p80"],
+    ),
     (&["-p80", "--report"], &["is --report-file meant?"]),
 ];
 

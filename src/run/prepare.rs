@@ -22,6 +22,7 @@ use crate::process::beside::Beside;
 use crate::process::child::Child;
 use crate::process::guard::START_TIMEOUT;
 use crate::process::lock::{self, Lock, LockHolder, LocksOf};
+use crate::process::output::Output;
 use crate::process::own_unit;
 use crate::process::signals::Caught;
 use crate::process::starter::Starter;
@@ -211,9 +212,19 @@ impl Call<'_> {
         self.say.phase(&format!("precheck: {shown}"));
         let failed =
             |how: String| Ending::not_gated("precheck", &format!("--precheck '{shown}' {how}"));
-        let child = Child::shell(line, self.environment, self.signals.inherited())
-            .map_err(|error| failed(format!("can't be run ({})", error.desc())))?;
-        let exit = self.wait_for_child("--precheck", &child, || child.ended())?;
+        // With -q, only one that fails is heard.
+        let kept = self.say.is_quiet().then(|| Output::new().ok()).flatten();
+        let (environment, mask) = (self.environment, self.signals.inherited());
+        let child = match &kept {
+            Some(output) => Child::shell_kept(output, line, environment, mask),
+            None => Child::shell(line, environment, mask),
+        };
+        let child = child.map_err(|error| failed(format!("can't be run ({})", error.desc())))?;
+        let exit = self.wait_for_child("--precheck", &child, || child.ended());
+        if let Some(output) = kept.filter(|_| !matches!(exit, Ok(CommandExit::Code(0)))) {
+            self.say.printed(&output.text());
+        }
+        let exit = exit?;
         record.precheck = Some(since.elapsed());
         match exit {
             CommandExit::Code(0) => Ok(()),

@@ -1,6 +1,6 @@
 //! Finds COMMAND's executable file, as a shell would.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,11 @@ use nix::unistd::{AccessFlags, access};
 
 use crate::words::exit::NotRunnable;
 
-/// The search path when PATH is not set (confstr(3), _CS_PATH). An error also names a program that
-/// is here and not on PATH (cron's is /usr/bin:/bin).
+/// The search path when PATH is not set (confstr(3), _CS_PATH).
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
-const USUAL_PLACES: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where programs are that PATH may lack: cron's is /usr/bin:/bin.
+pub(crate) const USUAL_PLACES: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What shells do themselves, and people begin a COMMAND with (POSIX.1, 2.14 and 1.6).
 const OF_SHELLS: &[&str] = &[
@@ -79,10 +80,23 @@ fn sets_variable(word: &str) -> bool {
     })
 }
 
-fn not_in_path(name: &OsStr) -> NotRunnable {
-    let elsewhere = directories(OsStr::new(USUAL_PLACES))
+/// `name`, if PATH leads to it; else its full path, if it is in one of the usual places.
+pub(crate) fn callable(name: &OsStr, path: Option<&OsStr>) -> OsString {
+    let elsewhere = match resolve(name, path) {
+        Ok(_) => None,
+        Err(_) => in_usual_places(name),
+    };
+    elsewhere.map_or_else(|| name.to_owned(), PathBuf::into_os_string)
+}
+
+fn in_usual_places(name: &OsStr) -> Option<PathBuf> {
+    directories(OsStr::new(USUAL_PLACES))
         .map(|directory| directory.join(name))
-        .find(|file| !name.is_empty() && runnable(file).is_ok());
+        .find(|file| !name.is_empty() && runnable(file).is_ok())
+}
+
+fn not_in_path(name: &OsStr) -> NotRunnable {
+    let elsewhere = in_usual_places(name);
     let name = name.to_string_lossy();
     NotRunnable::NotFound(match elsewhere {
         Some(file) => format!(

@@ -81,6 +81,10 @@ impl Say {
         }
     }
 
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.level == Level::Errors
+    }
+
     pub(crate) fn error(&self, text: &str) {
         self.line(Severity::Error, text);
     }
@@ -89,6 +93,11 @@ impl Say {
         if self.level > Level::Errors {
             self.line(Severity::Warning, text);
         }
+    }
+
+    /// Of what somebody has to look at: also with `-q`.
+    pub(crate) fn urgent_warning(&self, text: &str) {
+        self.line(Severity::Warning, text);
     }
 
     pub(crate) fn result(&self, text: &str) {

@@ -18,6 +18,12 @@ impl Warnings {
         }
     }
 
+    /// Told also with `-q`.
+    pub(crate) fn warn_urgently(&mut self, say: &Say, text: &str) {
+        say.urgent_warning(text);
+        self.note(text.to_owned());
+    }
+
     /// For the report alone.
     pub(crate) fn note(&mut self, text: String) {
         self.noted.push(text);

@@ -1,5 +1,7 @@
 //! Names of systemd's units, as people write them (systemd.unit(5)). Pure.
 
+use super::meant::question;
+
 const SERVICE: &str = ".service";
 const OTHERS: [&str; 10] = [
     ".automount",
@@ -37,7 +39,12 @@ pub(crate) fn service(text: &str) -> Result<String, String> {
     match () {
         () if stem.is_empty() => Err(format!("no unit is named; {EXPECTED}")),
         () if !name.bytes().all(fits) || name.len() > LONGEST || name.starts_with('-') => {
-            Err(format!("it is no unit's name; {EXPECTED}"))
+            let last = name.rsplit('/').next().map(self::stem);
+            let last = last.filter(|last| name.contains('/') && service(last).is_ok());
+            Err(format!(
+                "it is no unit's name; {EXPECTED}{}",
+                question(last)
+            ))
         }
         () if !name.ends_with(SERVICE) => Err(format!("it is no service; {EXPECTED}")),
         () if stem.ends_with('@') => Err(format!(
@@ -106,6 +113,7 @@ mod tests {
             ("haproxy.socket", "no service"),
             ("haproxy.timer", "no service"),
             ("hap*", "no unit's name"),
+            ("/etc/init.d/haproxy", "; is haproxy meant?"),
             ("a b", "no unit's name"),
             ("a'b", "no unit's name"),
             ("-.service", "no unit's name"),

@@ -17,16 +17,35 @@ pub(super) fn answer(findings: &Findings) -> String {
             "yes, but nobody listens on {}: there is nothing to restart, and no client is served",
             ports.brief()
         ),
-        (None, Some(ports)) => format!(
-            "yes: --port {} --syn auto does it by {}; with --reload, by {reload}",
-            ports.brief(),
-            how(restart)
-        ),
+        (None, Some(ports)) => {
+            let deserted = deserted(findings, ports);
+            let served = ports.minus(&deserted).brief();
+            let yes = match deserted.is_empty() {
+                true => "yes".to_owned(),
+                false => format!(
+                    "yes for {served}, but nobody listens on {} (a typo?)",
+                    deserted.brief()
+                ),
+            };
+            format!(
+                "{yes}: --port {served} --syn auto does it by {}; with --reload, by {reload}",
+                how(restart)
+            )
+        }
         (None, None) => format!(
             "yes: a gate can be closed here, by --syn auto with {}",
             how(restart)
         ),
     }
+}
+
+/// Those of the ports on which nobody listens, as far as that is known.
+fn deserted(findings: &Findings, ports: &PortSet) -> PortSet {
+    let Some(endpoints) = &findings.listeners else {
+        return PortSet::EMPTY;
+    };
+    let served: PortSet = endpoints.iter().map(|endpoint| endpoint.port).collect();
+    ports.minus(&served)
 }
 
 fn of_service(stands: &Stands, restart: &str, reload: &str) -> String {
@@ -66,7 +85,23 @@ fn how(action: &str) -> String {
 mod tests {
     use super::*;
     use crate::action::rooms::choice::Choice;
+    use crate::commands::check::endpoint::Endpoint;
     use crate::commands::check::findings::tests::findings;
+
+    fn listens_on(port: u16) -> Endpoint {
+        Endpoint {
+            address: "0.0.0.0".parse().unwrap(),
+            port,
+            interface: None,
+            sockets: 1,
+            backlog: 511,
+            accept_queue: 0,
+            uid: Some(0),
+            reuseport: None,
+            unparkable: None,
+            processes: Vec::new(),
+        }
+    }
 
     fn choice(action: &'static str) -> Choice {
         Choice {
@@ -88,6 +123,10 @@ mod tests {
         let yes = "yes: --port 80,443 --syn auto does it by hold (the first packets (SYNs) of clients wait); \
                    with --reload, by handover";
         assert_eq!(answer(&found), yes);
+        found.listeners = Some(vec![listens_on(80)]);
+        let yes =
+            "yes for 80, but nobody listens on 443 (a typo?): --port 80 --syn auto does it by hold";
+        assert!(answer(&found).starts_with(yes), "{}", answer(&found));
         found.refusal = Some("it needs root".to_owned());
         assert_eq!(
             answer(&found),

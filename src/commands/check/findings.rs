@@ -75,6 +75,35 @@ impl Findings {
     }
 }
 
+impl Findings {
+    /// The calls of the service that is named are those by its name.
+    pub(super) fn name(&mut self, stands: Stands) {
+        let calls = [
+            ("restart", Some(stands.restart.as_str())),
+            ("reload", stands.reload.as_deref()),
+        ];
+        for command in self
+            .advice
+            .iter_mut()
+            .filter_map(|one| one.command.as_mut())
+        {
+            let same = |(_, call): &&(_, Option<&str>)| {
+                let work = call.and_then(work_of);
+                work.is_some() && work == work_of(command)
+            };
+            if let Some((verb, _)) = calls.iter().find(same) {
+                *command = format!("syngate {verb} {}", stands.name);
+            }
+        }
+        self.name = Some(stands);
+    }
+}
+
+/// The COMMAND of a call.
+fn work_of(call: &str) -> Option<&str> {
+    Some(call.split_once(" -- ")?.1)
+}
+
 /// What a run has locked now: what is found may be otherwise when it has ended.
 fn gated_now(ports: &PortSet) -> Vec<Advice> {
     let runs = roll(LocksOf::Runs, &directory_in_use()).unwrap_or_default();
@@ -90,6 +119,38 @@ fn gated_now(ports: &PortSet) -> Vec<Advice> {
 pub(super) mod tests {
     use super::*;
     use crate::commands::check::host::tests::usual;
+
+    #[test]
+    fn a_service_that_is_named_has_its_calls_by_name() {
+        let mut found = findings();
+        let advice = |command: &str| Advice::on_host("code", "").by(command.to_owned());
+        found.advice = vec![
+            advice("syngate --port 80 --syn auto -- service web restart"),
+            advice("syngate --port 80 --syn auto --reload -- service web reload"),
+            advice("syngate --port 80 -- service other restart"),
+        ];
+        found.name(Stands {
+            name: "web".to_owned(),
+            syn: "auto".to_owned(),
+            what: String::new(),
+            remarks: Vec::new(),
+            restart: "syngate --port 80 --syn auto --precheck 'web -t' -- service web restart"
+                .to_owned(),
+            reload: Some("syngate --port 80 --syn auto --reload -- service web reload".to_owned()),
+            run: None,
+            ports: PortSet::from_iter([80]),
+        });
+        let calls = found.advice.iter().filter_map(|one| one.command.as_deref());
+        assert_eq!(
+            calls.collect::<Vec<_>>(),
+            [
+                "syngate restart web",
+                "syngate reload web",
+                "syngate --port 80 -- service other restart"
+            ]
+        );
+        assert!(found.name.is_some());
+    }
 
     /// Of a host on which nobody listens.
     pub(in crate::commands::check) fn findings() -> Findings {

@@ -39,7 +39,9 @@ pub(crate) fn run(args: &CheckArgs, say: &Say) -> Exit {
         .chain(found.filter(|_| args.ports.is_empty()))
         .fold(PortSet::EMPTY, |all, some| all.union(some));
     let mut findings = Findings::look((!wanted.is_empty()).then_some(&wanted));
-    findings.name = stands;
+    if let Some(stands) = stands {
+        findings.name(stands);
+    }
     let text = if args.json {
         let json = serde_json::to_string_pretty(&findings).expect("all of it has a form in JSON");
         format!("{json}\n")

@@ -23,7 +23,7 @@ use self::long_form::{FoundOptions, Work, long_form};
 pub(crate) use self::of_script::MOST_PID_FILES;
 pub(crate) use self::service::LARGEST_SCRIPT;
 use self::service::Service;
-use self::tested::precheck;
+use self::tested::{called_here, precheck};
 use crate::cli::{Args, Named, NamedArgs, Parsed, Profile, parse};
 use crate::commands::check::endpoint::Control;
 use crate::commands::container::{self, ByName};
@@ -170,7 +170,8 @@ fn of_service(named: &Named, service: &Service, profile: Option<&Profile>) -> Re
         },
         precheck: (!no_precheck).then(|| precheck(&found)).flatten(),
     };
-    let form = long_form(named.args(), profile, &options, service.command(word));
+    let command = called_here(service.command(word));
+    let form = long_form(named.args(), profile, &options, command);
     ensure!(form.has_ports(), "{}", service.silent(&found, named));
     let with = profile.map(|profile| format!(" with {}", profile.file.display()));
     let unused = profile.filter(|profile| !profile.command.is_empty());
@@ -298,7 +299,9 @@ impl Translated {
         for line in self.lines(&ports) {
             say.result(&line);
         }
-        if let Some(precheck) = self.form.precheck() {
+        // The plan of a dry run has it.
+        let precheck = self.form.precheck().filter(|_| !args.options.dry_run);
+        if let Some(precheck) = precheck {
             say.result(&format!("precheck: {}", precheck.to_string_lossy()));
         }
         Ok(())

@@ -110,7 +110,7 @@ impl Service {
         let verb = named.word();
         let by_hand = command_line(&self.command(verb));
         let name_them = format!(
-            "name its ports, as in syngate {verb} {} --port 80",
+            "name its ports: syngate {verb} {} --port PORT",
             named.short()
         );
         let kept = &found.listening.kept;
@@ -130,11 +130,11 @@ impl Service {
                 "whose listeners these are can't be seen: run it as root (sudo); or {name_them}"
             ),
             Service::Unit(_) => {
-                format!("{who} listens on no TCP port here (looked at {looked_at}): {name_them}")
+                format!("{who} listens on no TCP port: {name_them} (looked at {looked_at})")
             }
             Service::Script(name, _) => format!(
-                "{who} listens on no TCP port here (looked at {looked_at}). If the service is down, start it: service \
-                 {name} start. If it runs, {name_them}"
+                "{name} listens on no TCP port: if it is down, start it: service {name} start; if it runs, {name_them} \
+                 (looked at {looked_at})"
             ),
         }
     }

@@ -1,7 +1,7 @@
 //! The test of a service's configuration, as it can be called here.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::Path;
 
@@ -11,10 +11,7 @@ use crate::kernel::sockets::holders::started;
 use crate::process::cmdline::words_of;
 use crate::process::executable::executable;
 use crate::process::place::Place;
-use crate::run::program::resolve;
-
-/// Where programs are that PATH may lack: cron's is /usr/bin:/bin.
-const USUAL: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use crate::run::program::{USUAL_PLACES, callable, resolve};
 
 /// The line that tests the configuration of a service that runs: of its main process, else of the oldest that has a
 /// test. `None`: nothing is known, or the program that tests is not there.
@@ -23,6 +20,15 @@ pub(super) fn precheck(found: &Found) -> Option<String> {
     holders.sort_by_key(|pid| started(*pid));
     let main = found.main.into_iter();
     main.chain(holders).find_map(of_process)
+}
+
+/// The command, with the full path of its program where PATH lacks that.
+pub(super) fn called_here(mut command: Vec<OsString>) -> Vec<OsString> {
+    let path = env::var_os("PATH");
+    if let Some(program) = command.first_mut() {
+        *program = callable(program, path.as_deref());
+    }
+    command
 }
 
 fn of_process(pid: i32) -> Option<String> {
@@ -65,7 +71,7 @@ fn named(name: &str, beside: &Path) -> Option<String> {
         return Some(name.to_owned());
     }
     let folder = beside.parent().unwrap_or(Path::new("/")).as_os_str();
-    let elsewhere = [folder, OsStr::new(USUAL)].into_iter();
+    let elsewhere = [folder, OsStr::new(USUAL_PLACES)].into_iter();
     let found = { elsewhere }.find_map(|path| resolve(OsStr::new(name), Some(path)).ok());
     Some(found?.display().to_string())
 }

@@ -7,7 +7,6 @@ use crate::decide::facts::Facts;
 use crate::decide::missing::Missing;
 use crate::decide::policy::Abandoned;
 use crate::decide::readiness::is_covered;
-use crate::decide::service::SETTLE_PATIENCE;
 use crate::kernel::sockets::holders::names;
 use crate::kernel::sockets::{Listener, Sample};
 use crate::run::report::time::{Apart, Closed};
@@ -157,12 +156,7 @@ fn kept_or_not(e: &Evidence) -> Ending {
     Ending {
         outcome: Outcome::Ok,
         reason: if e.facts.ran_open { "ungated" } else { "done" },
-        message: format!(
-            "{} exited with status 0; {}{}",
-            e.command,
-            closed_words(e),
-            same_words(e)
-        ),
+        message: format!("{} exited with status 0; {}", e.command, closed_words(e)),
         exit: Exit::Status(0),
     }
 }
@@ -380,22 +374,6 @@ fn not_run(e: &Evidence, why: NotRun) -> Ending {
         NotRun::Signal => ("signal", "COMMAND was not run"),
     };
     Ending::not_run(reason, message)
-}
-
-fn same_words(e: &Evidence) -> String {
-    let same = &e.facts.same;
-    if same.is_empty() {
-        return String::new();
-    }
-    let within = humantime::format_duration(SETTLE_PATIENCE);
-    let log = e
-        .log
-        .map_or_else(|| "the service's log".to_owned(), str::to_owned);
-    format!(
-        "; nothing changed on {} within {within}: the same processes listen as before, so a reload that starts new \
-         ones may have failed (see {log})",
-        same.brief()
-    )
 }
 
 fn closed_words(e: &Evidence) -> String {
@@ -715,14 +693,6 @@ mod tests {
             let other = ended(&facts, within);
             assert_eq!((other.outcome, other.exit), (outcome, Exit::Status(status)));
         }
-    }
-
-    #[test]
-    fn a_port_on_which_nothing_changed_is_told() {
-        let mut same = facts(ZERO);
-        same.same = [80].into_iter().collect();
-        let says = "; nothing changed on 80 within 3s: the same processes listen as before";
-        expect(&same, Outcome::Ok, Exit::Status(0), says);
     }
 
     #[test]

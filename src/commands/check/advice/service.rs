@@ -192,7 +192,8 @@ impl Service<'_> {
                 "shared_socket",
                 &format!(
                     "{one}, held by {names} ({count} processes): it survives a reload that leaves \
-                     the first of them running, so no gate is needed for that; wrap restarts"
+                     the first of them running: that works without syngate; by its name (reload NAME) it has \
+                     the test before and the look after, and nobody is delayed; wrap restarts"
                 ),
             ),
         };
