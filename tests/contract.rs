@@ -2035,7 +2035,7 @@ fn success_is_one_line() {
     let host = Host::new().unwrap();
     serve(&host);
     // Also when there was something to wait for.
-    for options in ["--port 80", "--port 80 --settle 600ms"] {
+    for options in ["--port 80 --settle 0", "--port 80 --settle 600ms"] {
         let outcome = call(&host, words(options)).run(["true"]);
         assert_eq!((outcome.code, &*outcome.stdout), (0, ""), "{outcome:?}");
         assert_one_line(
@@ -2052,7 +2052,8 @@ fn success_is_one_line() {
 fn each_warning_is_one_more_line() {
     let host = Host::new().unwrap();
     serve(&host);
-    let outcome = call(&host, words("--port 80-81,443")).run(sh("true; # odd \n exit 0"));
+    let outcome =
+        call(&host, words("--port 80-81,443 --settle 0")).run(sh("true; # odd \n exit 0"));
     let lines: Vec<&str> = outcome.stderr.lines().collect();
     let warnings = [
         "nobody listens on 81,443 now: a first start, or a typo?",

@@ -412,7 +412,9 @@ fn a_client_that_the_run_itself_waits_for_is_told() {
         );
     }
     let check = ["--ready-check", ask.as_str()];
-    let outcome = shut("--allow-local").args(check).run(sh(ask.clone()));
+    let outcome = shut("--settle 0 --allow-local")
+        .args(check)
+        .run(sh(ask.clone()));
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert_eq!(outcome.report["warnings"], json!([]), "{outcome:?}");
 
@@ -438,12 +440,12 @@ while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).s
         outcome.report["message"].to_string().contains(advice),
         "{outcome:?}"
     );
-    let outcome = shut("--allow-local").args(check).run(["true"]);
+    let outcome = shut("--settle 0 --allow-local").args(check).run(["true"]);
     assert_eq!(outcome.report["warnings"], json!([]), "{outcome:?}");
 
     // Somebody else waits, too.
     let mut latch = Latch::new(server, "others");
-    let call = shut("");
+    let call = shut("--settle 0");
     let running = call.start(sh(latch.hold()));
     latch.wait();
     assert_eq!(knock(server, &[(ANY, BACK, 80)]), [Silent]);
