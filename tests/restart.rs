@@ -303,7 +303,7 @@ fn what_the_service_s_user_writes_names_no_process_of_others() {
     let check = by_name(host, "check web --json");
     assert!(check.stdout.contains("--port 81"), "{check:?}");
     host.must(words("chown -h 4321 /run/web /run/web/c.pid"));
-    let says = "/etc/init.d/web listens on no TCP port here";
+    let says = "folder of that name; not at other users' processes in /run/web/c.pid, which others than root can change)";
     refused(&by_name(host, "restart web -n"), says);
     let line = "echo $$ >/run/web/d.pid; exec python3 -m http.server 8080";
     let mut own = host.command("setpriv");

@@ -13,11 +13,17 @@ use super::small_file::{beginning, reopened};
 /// No file of pids is longer: so much is read of one.
 pub(crate) const LONGEST: usize = 65536;
 
-/// The pids that a file names, one a line, without those that it must not name. The processes may have ended.
-///
+/// What a file names, one pid a line. The processes may have ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) pids: Vec<i32>,
+    /// Those that the file must not name.
+    pub(crate) others: Vec<i32>,
+}
+
 /// # Errors
 /// It is not there, it is no regular file, or it can't be read.
-pub(crate) fn pids_in(file: &Path) -> io::Result<Vec<i32>> {
+pub(crate) fn pids_in(file: &Path) -> io::Result<Named> {
     let place = Place::find(file)?;
     let opened = reopened(&place.there()?)?;
     let what = opened.metadata()?;
@@ -27,7 +33,8 @@ pub(crate) fn pids_in(file: &Path) -> io::Result<Vec<i32>> {
     let text = beginning(opened, LONGEST as u64)?;
     let pids = text.lines().filter_map(|line| line.trim().parse().ok());
     let is_believed = |pid: &i32| is_ours || owner.is_some() && user(*pid) == owner;
-    Ok(pids.filter(is_believed).collect())
+    let (pids, others) = pids.partition(is_believed);
+    Ok(Named { pids, others })
 }
 
 #[cfg(test)]
@@ -46,18 +53,19 @@ mod tests {
         symlink(&file, &link).unwrap();
         let mode = |mode| {
             fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
-            pids_in(&file).unwrap()
+            pids_in(&file).unwrap().pids
         };
         assert_eq!(mode(0o755), [own, i32::MAX]);
         // Others may write there, and nobody knows whose the second one is.
         assert_eq!(mode(0o777), [own]);
+        assert_eq!(pids_in(&file).unwrap().others, [i32::MAX]);
         fs::hard_link(&file, folder.join("b.pid")).unwrap();
         assert!(mode(0o777).is_empty());
         assert_eq!(mode(0o755), [own, i32::MAX]);
         assert!(pids_in(&folder.join("none.pid")).is_err());
         assert!(pids_in(&folder).is_err());
         // A link counts only where nobody else could have made it.
-        assert_eq!(pids_in(&link).unwrap().len(), 2);
+        assert_eq!(pids_in(&link).unwrap().pids.len(), 2);
         mode(0o777);
         assert!(pids_in(&link).is_err());
         fs::remove_dir_all(folder).unwrap();

@@ -29,7 +29,7 @@ pub(super) fn of_script(name: &str, script: &Script, random: PortSet, there: &Sa
             .flat_map(|folder| pid_files_in(folder)),
     );
     let programs = Programs::of(name, script);
-    let roots = programs.roots(&files);
+    let (roots, doubted) = programs.roots(&files);
     let holding = || there.holders.keys().copied();
     let of_roots = |pid: &i32| roots.iter().any(|root| is_of(*pid, *root, there));
     let mut owner = Owner {
@@ -56,7 +56,18 @@ pub(super) fn of_script(name: &str, script: &Script, random: PortSet, there: &Sa
         several,
         looked_at: format!(
             "the processes of {}, and those of the programs that {SCRIPTS}/{name} names, or that are called {name} or \
-             are in a folder of that name",
+             are in a folder of that name{}",
+            files.join(", "),
+            doubt(&doubted)
+        ),
+    }
+}
+
+fn doubt(files: &[&str]) -> String {
+    match files {
+        [] => String::new(),
+        files => format!(
+            "; not at other users' processes in {}, which others than root can change",
             files.join(", ")
         ),
     }
@@ -100,18 +111,22 @@ impl Programs<'_> {
         }
     }
 
-    /// The processes that the files of pids name.
-    fn roots(&self, files: &[String]) -> Vec<i32> {
+    /// The processes that the files of pids name, and the files of which one is not believed.
+    fn roots<'a>(&self, files: &'a [String]) -> (Vec<i32>, Vec<&'a str>) {
         let living: BTreeSet<i32> = processes().collect();
-        let mut roots = Vec::new();
+        let (mut roots, mut doubted) = (Vec::new(), Vec::new());
         for file in files {
-            for pid in pid_file::pids_in(Path::new(file)).unwrap_or_default() {
+            let named = pid_file::pids_in(Path::new(file)).unwrap_or_default();
+            for pid in named.pids {
                 if living.contains(&pid) && !roots.contains(&pid) && self.may_be(pid) {
                     roots.push(pid);
                 }
             }
+            if named.others.iter().any(|pid| living.contains(pid)) {
+                doubted.push(file.as_str());
+            }
         }
-        roots
+        (roots, doubted)
     }
 
     /// Whether the process executes a program that the script names. Many processes may execute an interpreter that it
