@@ -1900,7 +1900,7 @@ fn a_terminal_shows_what_is_waited_for_and_is_left_clean() {
     let host = Host::new().unwrap();
     let busy = Busy::new(&host);
     let to_file = format!("--report-file {}/report.json", host.dir().display());
-    let run = format!("{SYNGATE} {} {to_file} -- true\n", Busy::DRAIN);
+    let run = format!("{SYNGATE} {} --settle 0 {to_file} -- true\n", Busy::DRAIN);
     let mut terminal = Terminal::run(&host, "run", &run);
     let keyboard = terminal.script.stdin().unwrap();
     let says = |what| terminal.raw().contains(what);
@@ -2342,7 +2342,7 @@ fn a_report_that_cannot_be_written_changes_nothing_else() {
     let dir = host.dir().join("reports");
     for status in [0, 7] {
         fs::create_dir(&dir).unwrap();
-        let call = call(&host, words("--port 80")).report_to(dir.join("report.json"));
+        let call = call(&host, words("--port 80 --settle 0")).report_to(dir.join("report.json"));
         let outcome = call.run(sh(format!("rm -r {}; exit {status}", dir.display())));
         assert_eq!(outcome.code, status, "{outcome:?}");
         let lines: Vec<&str> = outcome.stderr.lines().collect();

@@ -99,6 +99,24 @@ fn nobody_waits_longer_than_max_wait() {
     keep.ends(1);
 }
 
+/// Who reads the journal hears of it before it is over, and once.
+#[test]
+fn a_gap_that_goes_on_is_told() {
+    let host = &Host::new().unwrap();
+    let server = shared().start(host).unwrap();
+    let keep = Keep::on(host, "");
+    drop(server);
+    let waits = client(host);
+    wait_queued(host, 1);
+    keep.says(1, "80: nobody listens, since ");
+    keep.says(1, "Z; 1 connection waits");
+    let _server = shared().start(host).unwrap();
+    assert_eq!(waits.finish().unwrap().failed(), 0);
+    keep.says(1, "80: nobody listened for ");
+    keep.says(1, "80: nobody listens, since ");
+    keep.ends(1);
+}
+
 /// Who waits can't be moved there, and must not keep clients from a service that listens.
 #[test]
 fn a_service_that_comes_back_on_another_address_is_told() {

@@ -47,7 +47,7 @@ impl Flapping {
             return Line::Own;
         }
         self.began.get_or_insert(now);
-        if self.goes_on || self.told >= MOST_GAPS_TOLD {
+        if !self.has_lines() {
             self.collect(gap, end);
             return Line::None;
         }
@@ -56,6 +56,11 @@ impl Flapping {
             true => Line::LastOwn,
             false => Line::Own,
         }
+    }
+
+    /// Whether the next gap has a line of its own.
+    pub(super) fn has_lines(&self) -> bool {
+        !self.goes_on && self.told < MOST_GAPS_TOLD
     }
 
     fn collect(&mut self, gap: &Gap, end: &End) {
@@ -130,6 +135,7 @@ mod tests {
         let start = Instant::now();
         let at = |after| start + after;
         let mut flapping = Flapping::default();
+        assert!(flapping.has_lines());
         let one = gap::made_up(2, 0);
         let second = Duration::from_secs(1);
         for number in 1..=MOST_GAPS_TOLD {
@@ -137,6 +143,7 @@ mod tests {
             let last = number == MOST_GAPS_TOLD;
             assert_eq!(line, if last { Line::LastOwn } else { Line::Own });
         }
+        assert!(!flapping.has_lines());
         for _ in 0..6 {
             let now = at(second * 30);
             assert_eq!(flapping.add(&one, &over(), now), Line::None);

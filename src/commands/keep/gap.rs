@@ -168,6 +168,19 @@ impl Gap {
         }
     }
 
+    /// While it goes on: `waited` are those who wait now.
+    pub(super) fn begun_words(&self) -> String {
+        let waits = match self.waited {
+            0 => "nobody waits yet".to_owned(),
+            n => counted_does(n, "connection", ["waits", "wait"]),
+        };
+        format!(
+            "{}: nobody listens, since {}; {waits}",
+            self.place_words(),
+            self.began
+        )
+    }
+
     /// The ports, or the addresses if others on these ports are kept, too.
     fn place_words(&self) -> String {
         let all = self.kept.is_subset(&self.addresses);
@@ -363,6 +376,15 @@ mod tests {
             let told = gap(waited, reset).words(&End::GivenUp(None));
             assert!(told.contains(words), "{told}");
         }
+    }
+
+    #[test]
+    fn a_gap_that_goes_on_is_told() {
+        let words = |waiting| gap(waiting, 0).begun_words();
+        let begins = "80: nobody listens, since 2026-01-01T00:00:00.000Z; ";
+        assert_eq!(words(0), format!("{begins}nobody waits yet"));
+        assert_eq!(words(1), format!("{begins}1 connection waits"));
+        assert_eq!(words(12), format!("{begins}12 connections wait"));
     }
 
     #[test]

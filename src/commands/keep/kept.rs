@@ -66,6 +66,10 @@ pub(super) struct Kept<'a> {
 #[derive(Default)]
 pub(super) struct Spot {
     pub(super) watched: Watched,
+    /// How many waited at the last look.
+    pub(super) waiting: usize,
+    /// The gap goes on, and that was told.
+    pub(super) is_told: bool,
     /// What became of those who have waited since the gap began.
     pub(super) waited: Figures,
     /// Whether the service has come elsewhere in the gap.
@@ -166,6 +170,7 @@ impl<'a> Kept<'a> {
         let mut there = self.see(false)?;
         self.tend(&mut there, &waited, &mut told)?;
         self.ask_about_unit(&mut told);
+        self.tell_begun(&mut told);
         self.stand_back(&mut told);
         self.follow(&there, &mut told);
         self.note_before(&there);
@@ -235,6 +240,7 @@ impl<'a> Kept<'a> {
         }
         let spot = &mut self.spots[number];
         spot.waited.add(tended.figures);
+        spot.waiting = tended.waiting;
         match spot.watched.see(sight(tended), max_wait, now) {
             News::Nothing => {
                 let is_over = !spot.watched.is_in_gap() && !spot.watched.waits();
@@ -347,7 +353,7 @@ impl<'a> Kept<'a> {
         }
     }
 
-    fn gap(&self, number: usize, since: Instant) -> Gap {
+    pub(super) fn gap(&self, number: usize, since: Instant) -> Gap {
         let place = &self.rooms.groups[number].place;
         let mut gap = gap_of([place.port].into_iter().collect(), since.elapsed());
         gap.addresses = [place.shown()].into();

@@ -43,6 +43,7 @@
 //! Without `--any` there is no bind hook, as runs have it: it would let a second instance bind the port by mistake. So a
 //! service that comes back without SO_REUSEPORT, or as another user, can't bind before `--max-wait` is over.
 
+mod begun;
 mod cap;
 mod claim;
 mod decide;

@@ -20,6 +20,8 @@ use crate::words::ports::{PortSet, as_ranges};
 /// What a look has brought.
 #[derive(Default)]
 pub(super) struct Told {
+    /// Places where nobody listens, of which nothing has been told yet.
+    pub begun: Option<Gap>,
     pub ended: Vec<Ended>,
     pub warnings: Vec<String>,
 }
@@ -112,6 +114,11 @@ impl<'a> Teller<'a> {
         let now = Instant::now();
         let together = self.flapping.due(now);
         self.tell_together(together);
+        if let Some(begun) = &told.begun {
+            if self.flapping.has_lines() {
+                self.say.result(&begun.begun_words());
+            }
+        }
         for ended in &told.ended {
             let message = ended.gap.words(&ended.end);
             let is_trouble = ended.gap.is_trouble(&ended.end);
