@@ -1917,7 +1917,7 @@ fn a_terminal_shows_what_is_waited_for_and_is_left_clean() {
 
     // A short wait shows none; and -q never does.
     for (name, options) in [
-        ("short", "--port 80"),
+        ("short", "--port 80 --settle 0"),
         ("quiet", "-q --port 80 --settle 600ms"),
     ] {
         let mut terminal = Terminal::run(&host, name, &format!("{SYNGATE} {options} -- true\n"));
