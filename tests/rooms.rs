@@ -152,6 +152,54 @@ fn status_tells_who_has_parked_what_and_until_when() {
     assert_eq!(status(&host), (Vec::new(), 0));
 }
 
+/// Its rooms stay for a while, should the service close it once more.
+#[test]
+fn a_port_that_is_open_again_is_not_told_to_be_shut() {
+    let host = &Host::new().unwrap();
+    let pid = host.dir().join("server.pid");
+    let both = Serve::on("0.0.0.0:80").and_on("0.0.0.0:8080");
+    host.must(both.daemon_argv(&pid).unwrap());
+    let one = Serve::on("0.0.0.0:8080").daemon_argv(&pid).unwrap();
+    let command = format!("kill $(cat {}); exec {}", pid.display(), one.join(" "));
+    let options = "--port 80,8080 --syn park --drain 0s --ready-timeout 60s --max-closed 60s";
+    let call = call(host, words(options)).unhurried();
+    let run = call.start(["sh", "-c", &command]);
+    let is_open = || {
+        let shut =
+            |gate: &Value| gate["state"] == "shut" && gate["ports"] == serde_json::json!(["80"]);
+        status(host).0.first().is_some_and(shut)
+    };
+    wait_until(SOON, "8080 is open again", is_open).unwrap();
+    let load = |port: u16| {
+        let load = Load::to(format!("127.0.0.1:{port}"))
+            .rate(1_000)
+            .timeout(LONG);
+        load.duration(Duration::from_millis(20))
+            .start(host)
+            .unwrap()
+    };
+    let waiting = load(80);
+    assert!(are_parked(host, WAITING.into()), "80 is shut");
+    all_served(&load(8080).finish().unwrap());
+    let quiet = |port: u16| syngate(host, &format!("status -q -p {port}")).code();
+    assert_eq!([80, 8080].map(quiet), [3, 0]);
+    let said = syngate(host, "status").stdout;
+    assert!(said.starts_with("80 is parked\n"), "{said}");
+    let said = syngate(host, "status -p 8080").stdout;
+    assert!(
+        said.starts_with("8080 is open; a run still works on it\n"),
+        "{said}"
+    );
+    let ran = syngate(host, "clear -p 8080");
+    assert_eq!((ran.code(), ran.stdout.as_str()), (0, ""), "{ran:?}");
+    assert!(is_open(), "80 is as it was");
+    let _rest = Serve::on("0.0.0.0:80").start(host).unwrap();
+    assert_eq!(call.end(run).code, 0);
+    all_served(&waiting.finish().unwrap());
+    assert_eq!(status(host), (Vec::new(), 0));
+    host.must(["sh", "-c", &format!("kill $(cat {})", pid.display())]);
+}
+
 #[test]
 fn the_guard_of_a_dead_run_is_told_of_and_clear_has_it_hand_over() {
     for served in [true, false] {

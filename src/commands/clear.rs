@@ -46,6 +46,13 @@ pub(crate) fn run(args: &ClearArgs, say: &Say) -> Exit {
     let mut runs = clearing.runs(&mut census);
     for gate in &sight.gates {
         let run = census.run_of(gate);
+        let gate = &match census.is_stale(gate) {
+            Some(false) => Found {
+                ports: gate.still_shut(),
+                ..gate.clone()
+            },
+            _ => gate.clone(),
+        };
         // A run with many ranges has locked all ports between them too.
         let ports = match &run {
             Some(run) if gate.ports.is_empty() => run.ports.clone(),

@@ -38,6 +38,8 @@ pub(crate) enum By {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FoundRooms {
     pub guard: RoomGuard,
+    /// The ports that the run has opened again and where somebody listens. The rooms stay, should he close.
+    pub open: PortSet,
     /// How many connections wait.
     pub waiting: usize,
     /// Somebody listens on the ports.
@@ -80,6 +82,12 @@ impl Found {
         of.unwrap_or(&self.run)
     }
 
+    /// The ports that are still shut, if its run lives. If that is dead, its guard has all of the rooms.
+    pub(crate) fn still_shut(&self) -> PortSet {
+        let open = self.by.rooms().map(|rooms| &rooms.open);
+        open.map_or_else(|| self.ports.clone(), |open| self.ports.minus(open))
+    }
+
     pub(crate) fn whose(&self) -> String {
         match &self.who {
             Some(who) => format!("pid {} ({})", who.pid, who.command),
@@ -100,6 +108,7 @@ mod tests {
                 pid: 7,
                 orders: Orders::made_up(),
             },
+            open: [443].into_iter().collect(),
             waiting: 3,
             served: true,
             stranded: 1,
@@ -121,6 +130,18 @@ mod tests {
             opens_in: None,
         };
         assert_eq!(found.whose(), "run 01");
+        let ports: PortSet = [80, 443].into_iter().collect();
+        let parked = Found {
+            by: of_rooms,
+            ports: ports.clone(),
+            ..found.clone()
+        };
+        assert_eq!(parked.still_shut(), [80].into_iter().collect());
+        let ruled = Found {
+            ports: ports.clone(),
+            ..found.clone()
+        };
+        assert_eq!(ruled.still_shut(), ports);
         found.who = Some(Who {
             pid: 7,
             command: "service web restart".to_owned(),

@@ -1,6 +1,6 @@
 //! Waiting rooms of runs, as others find them: by the guard processes that hold them.
 
-use std::fs::metadata;
+use std::fs::{self, metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use super::found::{By, Found, FoundRooms};
 use super::rules::PREFIX;
@@ -133,12 +134,16 @@ fn look(guard: RoomGuard) -> Result<Found> {
     let seen = Seen::of(&guard)?;
     let (rooms, services, orders) = (&seen.rooms, &seen.services, &guard.orders);
     let ports: PortSet = rooms.iter().map(|room| room.port).collect();
+    let deserted = rooms.iter().filter(|room| !seen.is_served(room));
+    let deserted: PortSet = deserted.map(|room| room.port).collect();
+    let open = orders.note.as_deref().map(noted_open).unwrap_or_default();
     Ok(Found {
         run: orders.run.clone(),
         owned: false,
         who: Who::parse(&orders.who),
         opens_in: orders.keeps.is_none().then(|| orders.left()),
         by: By::Rooms(Box::new(FoundRooms {
+            open: open.minus(&deserted),
             waiting: queued(rooms, |_| true),
             served: services.iter().any(|service| ports.contains(service.port)),
             stranded: queued(rooms, |room| !seen.is_served(room)),
@@ -149,6 +154,14 @@ fn look(guard: RoomGuard) -> Result<Found> {
         leave_from: Networks::default(),
         syns_stopped: None,
     })
+}
+
+/// The ports that a run has opened again, as its note tells. None where it tells nothing.
+fn noted_open(note: &Path) -> PortSet {
+    let text = fs::read_to_string(note).unwrap_or_default();
+    let note: Value = serde_json::from_str(&text).unwrap_or_default();
+    let open = note["open"].as_str().unwrap_or_default();
+    PortSet::parse(open, |_| None).unwrap_or_default()
 }
 
 /// How many connections wait in the rooms of that guard where nobody listens. They would be reset if it ended.

@@ -83,6 +83,13 @@ impl RoomGate {
             // The listener elsewhere may have gone just now.
             rooms.tend();
         }
+        let opened = self.opened(&rooms, ports);
+        // It is told at no moment that a port is open which is not.
+        let still = opened.intersection(&self.opened(&rooms, &self.shut));
+        rooms
+            .note
+            .iter_mut()
+            .for_each(|note| note.tell_open(&still));
         let mut done = Ok(());
         let mut open = Vec::new();
         for n in 0..rooms.groups.len() {
@@ -101,7 +108,18 @@ impl RoomGate {
         }
         rooms.release(&open);
         self.shut = ports.clone();
+        rooms
+            .note
+            .iter_mut()
+            .for_each(|note| note.tell_open(&opened));
         done
+    }
+
+    /// The listeners' ports that are open where these are shut.
+    fn opened(&self, rooms: &Rooms, shut: &PortSet) -> PortSet {
+        let ports = rooms.groups.iter().map(|group| group.place.port);
+        let is_open = |port: &u16| self.gated.served_by(*port).intersection(shut).is_empty();
+        ports.filter(is_open).collect()
     }
 }
 

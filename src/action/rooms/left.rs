@@ -37,6 +37,9 @@ pub(super) struct Left {
     /// The network namespace of the listeners, if it is another than that of the run.
     netns: Option<String>,
     listeners: Vec<LeftListener>,
+    /// Of the listeners' ports, those that the run has opened again: `status` reads that. As `--port` takes them.
+    #[serde(default)]
+    open: String,
 }
 
 /// A listener that was there before the gate closed.
@@ -223,11 +226,16 @@ impl Left {
             boot: boot(),
             netns: seen.netns.map(ToString::to_string),
             listeners: listeners.chain(deserted).collect(),
+            open: String::new(),
         }
     }
 
     pub(super) fn cookies(&self) -> Vec<u64> {
         self.listeners.iter().map(|one| one.cookie).collect()
+    }
+
+    pub(super) fn set_open(&mut self, ports: &PortSet) {
+        self.open = ports.to_string();
     }
 
     pub(super) fn keep_only(&mut self, ports: &PortSet) {

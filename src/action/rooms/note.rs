@@ -21,6 +21,8 @@ pub(crate) struct Note {
     path: PathBuf,
     file: File,
     early_guard: Cell<Option<EarlyGuard>>,
+    /// What it tells of open ports.
+    open: PortSet,
 }
 
 impl Note {
@@ -41,6 +43,7 @@ impl Note {
             path: path.clone(),
             file,
             early_guard: Cell::new(Some(early_guard)),
+            open: PortSet::EMPTY,
         };
         match note.renew(&left).with_context(doing) {
             Ok(()) => Ok(note),
@@ -76,12 +79,28 @@ impl Note {
         self.renew(&left)
     }
 
+    /// The run has opened these ports of the listeners. Where that can't be written, `status` tells of more that are shut.
+    pub(super) fn tell_open(&mut self, ports: &PortSet) {
+        if self.open == *ports {
+            return;
+        }
+        let text = fs::read_to_string(&self.path).ok();
+        let left = text.and_then(|text| serde_json::from_str::<Left>(&text).ok());
+        if let Some(mut left) = left {
+            left.set_open(ports);
+            if self.renew(&left).is_ok() {
+                self.open = ports.clone();
+            }
+        }
+    }
+
     /// That of another process of the run, which has the same open file.
     pub(super) fn adopt(path: &Path, file: OwnedFd) -> Note {
         Note {
             path: path.to_owned(),
             file: file.into(),
             early_guard: Cell::new(None),
+            open: PortSet::EMPTY,
         }
     }
 

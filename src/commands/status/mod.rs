@@ -189,7 +189,11 @@ impl Entry {
     fn standing(gate: &Found, living: Option<&Living>, stale: Option<bool>) -> Entry {
         let who = gate.who.as_ref();
         let pid = living.map(|run| run.holder.pid).filter(|pid| *pid > 0);
-        let shut = !gate.ports.is_empty();
+        let closed = match stale {
+            Some(false) => gate.still_shut(),
+            _ => gate.ports.clone(),
+        };
+        let shut = !closed.is_empty();
         let leaves = shut && gate.leaves();
         let since_unix = who.map(|who| who.since);
         Entry {
@@ -203,7 +207,7 @@ impl Entry {
             locked: living.map_or(PortSet::EMPTY, |run| run.ports.clone()),
             ports: match living {
                 Some(run) if !shut => run.ports.clone(),
-                _ => gate.ports.clone(),
+                _ => closed,
             },
             run: Some(gate.run_id().clone()),
             pid: pid.map(i32::unsigned_abs).or(who.map(|who| who.pid)),
@@ -264,6 +268,14 @@ impl Entry {
         }
     }
 
+    /// Somebody asks for ports that the run has opened again, or not shut yet.
+    fn tell_of_open_ports(&mut self) {
+        self.state = Position::Open;
+        self.ports = self.locked.minus(&self.ports);
+        self.opens_in_ms = None;
+        self.stranded = 0;
+    }
+
     /// A run whose rules can't be seen probably has some.
     fn may_be_shut(&self) -> bool {
         !matches!(self.state, Position::Open | Position::Kept)
@@ -307,6 +319,11 @@ impl Status {
     fn on(mut self, ports: &PortSet) -> Status {
         if !ports.is_empty() {
             let concerns = |own: &PortSet| !own.intersection(ports).is_empty();
+            for gate in &mut self.gates {
+                if gate.state == Position::Shut && !concerns(&gate.ports) {
+                    gate.tell_of_open_ports();
+                }
+            }
             self.gates
                 .retain(|gate| concerns(&gate.ports) || concerns(&gate.locked));
             self.left.clear();
