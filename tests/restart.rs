@@ -223,11 +223,9 @@ fn a_configuration_that_is_broken_stops_it() {
         &format!("restart haproxy --report-file {}", report.display()),
     );
     assert_eq!(ran.code(), 125, "{ran:?}");
-    assert!(
-        ran.stderr
-            .contains("the gate was not closed, and COMMAND was not run"),
-        "{ran:?}"
-    );
+    let says = "the test 'haproxy -c -f /etc/haproxy/haproxy.cfg' exited with status 1: haproxy was not restarted, and runs as \
+                before; correct the file (--no-precheck leaves the test out)";
+    assert!(ran.stderr.contains(says), "{ran:?}");
     assert_eq!(pids(host, "haproxy"), old);
     assert_eq!(report_in(&report)["reason"], "precheck");
     // Debian's script tests it, too.
@@ -470,7 +468,8 @@ fn a_restart_that_leaves_the_service_down_says_so_at_last() {
     assert_eq!(ran.code(), 1, "{ran:?}");
     let expected = [
         "syngate: /etc/init.d/haproxy is down: nobody listens on 80-81, so its new clients are refused",
-        "syngate: its log tells why; service haproxy start starts it",
+        "syngate: to see why: haproxy -c -f /etc/haproxy/haproxy.cfg, or its log; correct that first, then service haproxy \
+         start",
     ];
     assert_eq!(last(&ran), expected, "{ran:?}");
     drop(haproxy);
@@ -492,8 +491,8 @@ fn a_restart_that_leaves_the_service_down_says_so_at_last() {
     let ran = by_name(host, "restart web --ready-timeout 300ms");
     let expected = [
         "syngate: web.service is down (failed): nobody listens on 82, so its new clients are refused",
-        "syngate: systemctl status web.service and journalctl -u web.service tell why; systemctl start web.service starts \
-         it",
+        "syngate: systemctl status web.service and journalctl -u web.service tell why: correct that first, then systemctl \
+         start web.service",
     ];
     assert_eq!(last(&ran), expected, "{ran:?}");
     drop(service);
@@ -513,6 +512,92 @@ fn a_restart_that_fails_and_leaves_the_service_up_says_nothing_more() {
     let ran = by_name(host, "restart haproxy");
     assert_eq!(ran.code(), 1, "{ran:?}");
     assert!(!ran.stderr.contains("is down"), "{ran:?}");
+    let served = format!(
+        "80 is served as before by haproxy (pid {})",
+        pids(host, "haproxy").trim()
+    );
+    assert!(ran.stderr.contains(&served), "{ran:?}");
+}
+
+/// Its clients would be refused, and the run would end well.
+#[test]
+fn a_port_that_was_forgotten_is_told() {
+    let host = &Host::new().unwrap();
+    let config = HaproxyConfig::port(80)
+        .and_bind(":8080")
+        .and_bind("127.0.0.1:8404");
+    let _haproxy = haproxy(host, &config);
+    let report = host.dir().join("report.json");
+    let told = |line: &str| {
+        let pid = pids(host, "haproxy");
+        let ran = by_name(host, &format!("{line} --report-file {}", report.display()));
+        done(&ran);
+        let warnings = report_in(&report)["warnings"].as_array().unwrap().clone();
+        let also = |text: &str| text.contains("also listens on");
+        let count = ran.stderr.lines().filter(|line| also(line)).count();
+        let expected = format!(
+            "haproxy (pid {}) also listens on 8080, which is not gated: its clients may be refused; add it: --port \
+             80,8080",
+            pid.trim()
+        );
+        assert!(
+            count == 0
+                || ran
+                    .stderr
+                    .contains(&format!("syngate: warning: {expected}\n")),
+            "{ran:?}"
+        );
+        let noted = warnings.iter().filter(|one| *one == &expected).count();
+        assert_eq!(noted, count, "{warnings:?}");
+        count
+    };
+    assert_eq!(told("restart haproxy -p 80"), 1);
+    assert_eq!(told("restart haproxy"), 0);
+    assert_eq!(told("reload haproxy -p 80"), 0, "nobody is refused");
+    let long = |ports: &str| {
+        let pid = pids(host, "haproxy");
+        let options = format!(
+            "--port {ports} --syn auto --report-file {}",
+            report.display()
+        );
+        let ran = by_name(host, &format!("{options} -- service haproxy restart"));
+        done(&ran);
+        let told = format!("haproxy (pid {}) also listens on 8080,", pid.trim());
+        ran.stderr.matches(&told).count()
+    };
+    assert_eq!([long("80"), long("80,8080")], [1, 0]);
+}
+
+#[test]
+fn a_port_that_is_none_of_the_service_s_is_refused() {
+    let host = &Host::new().unwrap();
+    let _haproxy = haproxy(host, &HaproxyConfig::port(80).and_bind(":8080"));
+    let old = pids(host, "haproxy");
+    let says = "haproxy does not listen on 9999; it listens on 80,8080";
+    refused(&by_name(host, "restart haproxy -p 9999"), says);
+    assert_eq!(pids(host, "haproxy"), old);
+}
+
+/// It runs, and a port of it could not be had.
+#[test]
+fn a_service_that_comes_back_without_a_port_is_not_told_to_be_down() {
+    let host = &Host::new().unwrap();
+    let haproxy = haproxy(host, &HaproxyConfig::port(80).and_bind(":8080"));
+    haproxy
+        .configure(&HaproxyConfig::port(8080).and_bind(":81"))
+        .unwrap();
+    let ran = by_name(host, "restart haproxy --ready-timeout 300ms -q");
+    assert_eq!(ran.code(), 124, "{ran:?}");
+    let lines: Vec<&str> = ran.stderr.lines().collect();
+    let expected = [
+        &format!(
+            "syngate: haproxy (pid {}) runs, but listens on 81,8080 and not on 80: there its new clients are refused",
+            pids(host, "haproxy").trim()
+        ),
+        "syngate: to see why: haproxy -c -f /etc/haproxy/haproxy.cfg, or its log; correct its configuration, then service \
+         haproxy restart",
+    ];
+    assert_eq!(lines[lines.len() - 2..], expected, "{ran:?}");
 }
 
 /// sshd's sessions start servers that its restart leaves alone.

@@ -65,9 +65,9 @@ pub struct Args {
     #[arg(skip)]
     pub(crate) by_environment: bool,
 
-    /// After a run that fails, what starts the service again is told by the caller.
+    /// What a run by name knows of its service.
     #[arg(skip)]
-    pub(crate) helped_after: bool,
+    pub(crate) by_name: Option<NamedRun>,
 
     /// With --container: the options that were given, in the order of the help.
     #[arg(skip)]
@@ -84,6 +84,19 @@ pub struct Args {
 
     #[command(subcommand)]
     pub(crate) word: Option<Word>,
+}
+
+/// A service that the caller has looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct NamedRun {
+    pub(crate) name: String,
+    /// It listened when it was looked at.
+    pub(crate) is_up: bool,
+    pub(crate) reloads: bool,
+    /// The caller has found the test, and nobody has named one.
+    pub(crate) test_is_found: bool,
+    /// What to warn of: a port of the service's is not gated.
+    pub(crate) forgotten: Option<String>,
 }
 
 /// What the first word says, if it is no option.

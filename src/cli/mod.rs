@@ -17,7 +17,9 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 pub use self::args::Args;
-pub(crate) use self::args::{CheckArgs, ClearArgs, KeepArgs, Named, Other, StatusArgs, Word};
+pub(crate) use self::args::{
+    CheckArgs, ClearArgs, KeepArgs, Named, NamedRun, Other, StatusArgs, Word,
+};
 pub(crate) use self::errors::mistaken_variables;
 pub(crate) use self::leaving::{LEAVE_QUIET, LEAVE_TIMEOUT};
 pub(crate) use self::named::{Given, NamedArgs};

@@ -44,15 +44,8 @@ pub(crate) fn run(args: &ClearArgs, say: &Say) -> Exit {
     let mut census = Census::default();
     let mut cleared = sight.unseen.is_empty();
     let mut runs = clearing.runs(&mut census);
-    for gate in &sight.gates {
+    for gate in &still_shut(&sight.gates, &mut census) {
         let run = census.run_of(gate);
-        let gate = &match census.is_stale(gate) {
-            Some(false) => Found {
-                ports: gate.still_shut(),
-                ..gate.clone()
-            },
-            _ => gate.clone(),
-        };
         // A run with many ranges has locked all ports between them too.
         let ports = match &run {
             Some(run) if gate.ports.is_empty() => run.ports.clone(),
@@ -88,6 +81,18 @@ pub(crate) fn run(args: &ClearArgs, say: &Say) -> Exit {
     clearing.warn_of(&census.unseen);
     cleared &= clearing.take_back() && census.unseen.is_empty();
     Exit::Status(if cleared { 0 } else { NOT_CLEARED })
+}
+
+/// The gates without the ports that living runs have opened again.
+fn still_shut(gates: &[Found], census: &mut Census) -> Vec<Found> {
+    let gates = gates.iter().map(|gate| match census.is_stale(gate) {
+        Some(false) => Found {
+            ports: gate.still_shut(),
+            ..gate.clone()
+        },
+        _ => gate.clone(),
+    });
+    gates.collect()
 }
 
 /// What became of those who waited.

@@ -50,7 +50,7 @@ impl Run<'_> {
             after: self.looked_after.then_some(&self.record.after),
             log: log.as_deref(),
             kept,
-            helped_after: plan.helped_after,
+            helped_after: plan.by_name.is_some(),
             spawn_error: self.trouble.spawn.as_ref(),
             open_error: self.trouble.open.as_deref(),
             verb: account.verb,

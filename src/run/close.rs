@@ -79,6 +79,7 @@ impl Call<'_> {
             self.watch_for_cookies(sockets, looking_since)?;
         }
         self.look(sockets, record)?;
+        self.warn_of_forgotten_ports(sockets, record);
         self.warn_of_what_is_not_here(record);
         // The last check for a signal before anything is changed.
         self.signals.until(Instant::now())?;

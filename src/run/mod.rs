@@ -13,6 +13,7 @@ mod call;
 mod close;
 mod drive;
 mod dry_run;
+pub(crate) mod forgotten;
 pub(crate) mod leave;
 mod met;
 pub(crate) mod onlooker;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::action::contract::{Description, Planned, Request, is_given};
-use crate::cli::{Args, RunOptions};
+use crate::cli::{Args, NamedRun, RunOptions};
 use crate::decide::config::{Config, OpenOn, Settle};
 use crate::gate::backends;
 use crate::gate::by_port::objection;
@@ -54,8 +54,10 @@ pub(crate) struct Plan {
     pub place: Place,
     /// COMMAND and its arguments as given.
     pub command: Vec<OsString>,
-    /// After a run that fails, what starts the service again is told elsewhere.
-    pub helped_after: bool,
+    /// COMMAND hands its sockets over.
+    pub reload: bool,
+    /// Of a run by name. After one that fails, what starts the service again is told elsewhere.
+    pub by_name: Option<NamedRun>,
 }
 
 /// The network namespace of the listeners.
@@ -122,7 +124,8 @@ impl Plan {
             program: resolve(name, path).map_err(Refused::Command)?,
             place: Place::default(),
             command: args.command.clone(),
-            helped_after: args.helped_after,
+            reload: options.action.given().get_flag("reload"),
+            by_name: args.by_name.clone(),
         })
     }
 

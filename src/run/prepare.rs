@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use crate::action::contract::{Before, Prepared};
 use crate::action::list;
 use crate::action::rooms::left;
+use crate::cli::NamedRun;
 use crate::decide::draining::COOKIE_GRACE;
 use crate::decide::readiness::places;
 use crate::decide::sessions::{comes_by, confirmed, suspects};
@@ -210,8 +211,13 @@ impl Call<'_> {
         let since = Instant::now();
         let shown = line.to_string_lossy();
         self.say.phase(&format!("precheck: {shown}"));
-        let failed =
-            |how: String| Ending::not_gated("precheck", &format!("--precheck '{shown}' {how}"));
+        let failed = |how: String| match &self.plan.by_name {
+            Some(by_name) if by_name.test_is_found => {
+                let message = format!("the test '{shown}' {how}: {}", left_as_it_is(by_name));
+                Ending::not_run("precheck", message)
+            }
+            _ => Ending::not_gated("precheck", &format!("--precheck '{shown}' {how}")),
+        };
         // With -q, only one that fails is heard.
         let kept = self.say.is_quiet().then(|| Output::new().ok()).flatten();
         let (environment, mask) = (self.environment, self.signals.inherited());
@@ -404,6 +410,24 @@ impl Call<'_> {
         }
         Ok(())
     }
+}
+
+/// What a test that has failed means for the service.
+fn left_as_it_is(by_name: &NamedRun) -> String {
+    let (name, done) = (
+        &by_name.name,
+        if by_name.reloads {
+            "reloaded"
+        } else {
+            "restarted"
+        },
+    );
+    let runs = if by_name.is_up {
+        ", and runs as before"
+    } else {
+        ""
+    };
+    format!("{name} was not {done}{runs}; correct the file (--no-precheck leaves the test out)")
 }
 
 /// The listeners that sessions have made for themselves.

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use super::listening::Listening;
-use super::service::state_of;
-use crate::cli::Args;
+use super::listening::{Listening, served};
+use super::service::{Service, state_of};
+use crate::cli::{Args, RunOptions};
 use crate::commands::check::endpoint::Control;
 use crate::gate::rooms;
 use crate::kernel::sockets::diag::Sockets;
@@ -20,6 +20,15 @@ use crate::words::scope::Scope;
 pub(crate) struct Aftermath {
     control: Control,
     ports: PortSet,
+    /// What tests its configuration.
+    test: Option<String>,
+}
+
+/// Somebody has said that the listeners are not where syngate looks for them.
+pub(super) fn listens_elsewhere(options: &RunOptions) -> bool {
+    options.listen_netns.is_some()
+        || options.listen_netns_from.is_some()
+        || options.listen_port.is_some()
 }
 
 impl Aftermath {
@@ -27,13 +36,11 @@ impl Aftermath {
     pub(super) fn of(
         control: Option<Control>,
         found: &Listening,
+        test: Option<String>,
         args: &Args,
     ) -> Option<Aftermath> {
         let options = &args.options;
-        let elsewhere = options.listen_netns.is_some()
-            || options.listen_netns_from.is_some()
-            || options.listen_port.is_some();
-        if elsewhere || options.dry_run {
+        if listens_elsewhere(options) || options.dry_run {
             return None;
         }
         let gated = plan::ports(options);
@@ -41,6 +48,7 @@ impl Aftermath {
         Some(Aftermath {
             control: control?,
             ports: if served.is_empty() { gated } else { served },
+            test,
         })
     }
 
@@ -54,51 +62,93 @@ impl Aftermath {
         let Ok(there) = sockets.and_then(|mut sockets| sockets.look(Want::default())) else {
             return;
         };
-        let served: PortSet = there
-            .listeners
-            .iter()
-            .map(|listener| listener.port)
-            .collect();
-        let deserted = self.ports.minus(&served);
+        let deserted = self.ports.minus(&served(&there));
         if deserted.is_empty() {
             return;
         }
+        let elsewhere = self.look();
         let state = match &self.control {
             Control::Systemd(unit) => state_of(unit),
             Control::Init(_) => None,
         };
-        let kept = rooms::kept(&deserted);
+        let down = Down {
+            control: &self.control,
+            deserted: &deserted,
+            state: state.as_deref(),
+            elsewhere: elsewhere.as_ref(),
+            test: self.test.as_deref(),
+            kept: rooms::kept(&deserted),
+        };
         let say = Say::new(Level::Errors, started);
-        let lines = lines(&self.control, &deserted, state.as_deref(), kept);
-        lines.iter().for_each(|line| say.error(line));
+        down.lines().iter().for_each(|line| say.error(line));
+    }
+
+    /// Where the service listens now. `None`: nowhere, or that can't be seen.
+    fn look(&self) -> Option<Listening> {
+        let name = match &self.control {
+            Control::Systemd(unit) => unit.clone(),
+            Control::Init(name) => format!("{name}.service"),
+        };
+        let found = Service::find(&name).ok()??.look().ok()?;
+        Some(found.listening).filter(|listening| !listening.ports.is_empty())
     }
 }
 
-/// `state`: what systemd calls it. `kept`: a keep has rooms on these ports.
-fn lines(control: &Control, deserted: &PortSet, state: Option<&str>, kept: bool) -> [String; 2] {
-    let (who, ports) = (control.shown(), deserted.brief());
-    let runs = state.is_some_and(|state| ["active", "activating", "reloading"].contains(&state));
-    let is = match (state, runs) {
-        (None, _) => "is down".to_owned(),
-        (Some(state), false) => format!("is down ({state})"),
-        (Some(state), true) => format!("is not up ({state})"),
-    };
-    let clients = match kept {
-        true => "its new clients wait in the rooms of syngate keep",
-        false => "its new clients are refused",
-    };
-    let verb = if runs { "restart" } else { "start" };
-    let again = command_line(&control.command(verb));
-    let why = match control {
-        Control::Systemd(unit) => {
-            format!("systemctl status {unit} and journalctl -u {unit} tell why")
+/// A service of which something is missing.
+struct Down<'a> {
+    control: &'a Control,
+    deserted: &'a PortSet,
+    /// What systemd calls the state of its unit.
+    state: Option<&'a str>,
+    elsewhere: Option<&'a Listening>,
+    test: Option<&'a str>,
+    /// A keep has rooms on these ports.
+    kept: bool,
+}
+
+impl Down<'_> {
+    fn lines(&self) -> [String; 2] {
+        let (who, ports) = (self.control.shown(), self.deserted.brief());
+        let state = self.state;
+        let runs =
+            state.is_some_and(|state| ["active", "activating", "reloading"].contains(&state));
+        let clients = match self.kept {
+            true => "its new clients wait in the rooms of syngate keep",
+            false => "its new clients are refused",
+        };
+        if let Some(there) = self.elsewhere {
+            let (who, on) = (&there.who, there.ports.brief());
+            let again = command_line(&self.control.command("restart"));
+            return [
+                format!("{who} runs, but listens on {on} and not on {ports}: there {clients}"),
+                format!("{}correct its configuration, then {again}", self.why("; ")),
+            ];
         }
-        Control::Init(_) => "its log tells why".to_owned(),
-    };
-    [
-        format!("{who} {is}: nobody listens on {ports}, so {clients}"),
-        format!("{why}; {again} {verb}s it"),
-    ]
+        let is = match (state, runs) {
+            (None, _) => "is down".to_owned(),
+            (Some(state), false) => format!("is down ({state})"),
+            (Some(state), true) => format!("is not up ({state})"),
+        };
+        let verb = if runs { "restart" } else { "start" };
+        let again = command_line(&self.control.command(verb));
+        [
+            format!("{who} {is}: nobody listens on {ports}, so {clients}"),
+            format!("{}correct that first, then {again}", self.why(": ")),
+        ]
+    }
+
+    /// What tells why.
+    fn why(&self, end: &str) -> String {
+        let log = match self.control {
+            Control::Systemd(unit) => format!("systemctl status {unit} and journalctl -u {unit}"),
+            Control::Init(_) => "its log".to_owned(),
+        };
+        match (self.test, self.control) {
+            (Some(test), _) => format!("to see why: {test}, or {log}; "),
+            (None, Control::Systemd(_)) => format!("{log} tell why{end}"),
+            (None, Control::Init(_)) => format!("{log} tells why{end}"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -107,37 +157,74 @@ mod tests {
 
     #[test]
     fn what_helps_is_told() {
-        let ports = PortSet::from_iter([80, 443]);
         let unit = Control::Systemd("web.service".to_owned());
-        let why = "systemctl status web.service and journalctl -u web.service tell why; systemctl";
-        for (control, state, kept, first, second) in [
+        let script = Control::Init("web".to_owned());
+        let refused = "nobody listens on 80,443, so its new clients are refused";
+        let why = "systemctl status web.service and journalctl -u web.service tell why: correct that first, then \
+                   systemctl";
+        for (control, state, test, first, second) in [
             (
                 &unit,
                 Some("failed"),
-                false,
-                "web.service is down (failed): nobody listens on 80,443, so its new clients are refused",
-                format!("{why} start web.service starts it"),
+                None,
+                format!("web.service is down (failed): {refused}"),
+                format!("{why} start web.service"),
             ),
             (
                 &unit,
                 Some("activating"),
-                true,
-                "web.service is not up (activating): nobody listens on 80,443, so its new clients wait in the rooms of \
-                 syngate keep",
-                format!("{why} restart web.service restarts it"),
+                None,
+                format!("web.service is not up (activating): {refused}"),
+                format!("{why} restart web.service"),
             ),
             (
-                &Control::Init("web".to_owned()),
+                &script,
                 None,
-                false,
-                "/etc/init.d/web is down: nobody listens on 80,443, so its new clients are refused",
-                "its log tells why; service web start starts it".to_owned(),
+                None,
+                format!("/etc/init.d/web is down: {refused}"),
+                "its log tells why: correct that first, then service web start".to_owned(),
+            ),
+            (
+                &script,
+                None,
+                Some("web -t"),
+                format!("/etc/init.d/web is down: {refused}"),
+                "to see why: web -t, or its log; correct that first, then service web start"
+                    .to_owned(),
             ),
         ] {
-            assert_eq!(
-                lines(control, &ports, state, kept),
-                [first.to_owned(), second]
-            );
+            let down = Down {
+                control,
+                deserted: &PortSet::from_iter([80, 443]),
+                state,
+                elsewhere: None,
+                test,
+                kept: false,
+            };
+            assert_eq!(down.lines(), [first, second]);
         }
+    }
+
+    #[test]
+    fn a_service_that_lacks_a_port_is_not_told_to_be_down() {
+        let there = Listening {
+            ports: PortSet::from_iter([81, 8080]),
+            who: "web (pid 7)".to_owned(),
+            ..Listening::default()
+        };
+        let down = Down {
+            control: &Control::Init("web".to_owned()),
+            deserted: &PortSet::from_iter([80]),
+            state: None,
+            elsewhere: Some(&there),
+            test: None,
+            kept: true,
+        };
+        let expected = [
+            "web (pid 7) runs, but listens on 81,8080 and not on 80: there its new clients wait in the rooms of \
+             syngate keep",
+            "its log tells why; correct its configuration, then service web restart",
+        ];
+        assert_eq!(down.lines(), expected);
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Listening {
 /// What a look at a service finds.
 pub(super) struct Found {
     pub(super) listening: Listening,
+    /// The ports on which somebody listens.
+    pub(super) served: PortSet,
     /// The process that others come from, if it is known.
     pub(super) main: Option<i32>,
     /// Processes that may be the service and do not come from one, for people. `listening` has none of them.
@@ -175,6 +177,15 @@ pub(super) fn holders(listener: &Listener, there: &Sample) -> Vec<i32> {
     let all = there.holders.iter();
     let holding = all.filter(|(_, holder)| holder.inodes.contains(&listener.inode));
     holding.map(|(pid, _)| *pid).collect()
+}
+
+/// The ports on which somebody listens.
+pub(super) fn served(there: &Sample) -> PortSet {
+    there
+        .listeners
+        .iter()
+        .map(|listener| listener.port)
+        .collect()
 }
 
 fn ports(listeners: &[&Listener]) -> PortSet {

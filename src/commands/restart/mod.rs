@@ -18,20 +18,21 @@ use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use serde::Serialize;
 
 pub(crate) use self::aftermath::Aftermath;
+use self::aftermath::listens_elsewhere;
 use self::listening::Listening;
 use self::long_form::{FoundOptions, Work, long_form};
 pub(crate) use self::of_script::MOST_PID_FILES;
 pub(crate) use self::service::LARGEST_SCRIPT;
 use self::service::Service;
 use self::tested::{called_here, precheck};
-use crate::cli::{Args, Named, NamedArgs, Parsed, Profile, parse};
+use crate::cli::{Args, Named, NamedArgs, NamedRun, Parsed, Profile, parse};
 use crate::commands::check::endpoint::Control;
 use crate::commands::container::{self, ByName};
 use crate::commands::long_form::{CONTAINER, LongForm, add, option, to_write};
 use crate::kernel::service_files::{self, SCRIPTS};
 use crate::process::own_unit::booted;
 use crate::process::profile;
-use crate::run::{self, plan};
+use crate::run::{self, forgotten, plan};
 use crate::words::exit::Exit;
 use crate::words::meant::{meant, question};
 use crate::words::ports::{PortSet, as_ranges};
@@ -52,6 +53,10 @@ struct Translated {
     control: Option<Control>,
     /// The ports that were found.
     listening: Listening,
+    /// The ports on which somebody listens.
+    served: PortSet,
+    /// What tests its configuration, as far as syngate knows.
+    test: Option<String>,
     /// What the profile says that is not done, for people.
     unused: Option<String>,
 }
@@ -68,9 +73,20 @@ pub(crate) fn run_of(
     let translated = translate(named).map_err(|error| refused(format!("{error:#}")))?;
     match parse(translated.form.words()) {
         Parsed::Run(mut args) => {
+            if let Some(why) = translated.refusal(named, &args) {
+                return Err(refused(why));
+            }
             translated.tell(&args, started)?;
-            let aftermath = Aftermath::of(translated.control, &translated.listening, &args);
-            args.helped_after = aftermath.is_some();
+            args.by_name = translated.known(named, &args);
+            let aftermath = {
+                let Translated {
+                    control,
+                    listening,
+                    test,
+                    ..
+                } = translated;
+                Aftermath::of(control, &listening, test, &args)
+            };
             Ok((args, aftermath))
         }
         Parsed::Wrong(why) => Err(refused(why)),
@@ -162,13 +178,14 @@ fn of_service(named: &Named, service: &Service, profile: Option<&Profile>) -> Re
     }
     let found = service.look().with_context(|| who.clone())?;
     let no_precheck = named.args().no_precheck || profile.is_some_and(|p| p.no_precheck);
+    let test = precheck(&found);
     let options = FoundOptions {
         ports: (!found.listening.ports.is_empty()).then(|| found.listening.ports.to_string()),
         work: match named {
             Named::Reload(_) => Work::Reloads,
             _ => Work::Restarts,
         },
-        precheck: (!no_precheck).then(|| precheck(&found)).flatten(),
+        precheck: test.clone().filter(|_| !no_precheck),
     };
     let command = called_here(service.command(word));
     let form = long_form(named.args(), profile, &options, command);
@@ -180,6 +197,8 @@ fn of_service(named: &Named, service: &Service, profile: Option<&Profile>) -> Re
         what: who.clone() + &with.unwrap_or_default(),
         control: Some(service.control()),
         listening: found.listening,
+        served: found.served,
+        test,
         unused: unused.map(|profile| {
             let (file, short) = (profile.file.display(), named.short());
             format!(
@@ -213,6 +232,8 @@ fn of_profile(named: &Named, profile: &Profile) -> Result<Translated> {
         what: file.to_string(),
         control: None,
         listening: Listening::default(),
+        served: PortSet::EMPTY,
+        test: None,
         unused: None,
     })
 }
@@ -233,6 +254,8 @@ fn of_container(named: &Named) -> Result<Translated> {
                 what: name,
                 control: None,
                 listening: Listening::default(),
+                served: PortSet::EMPTY,
+                test: None,
                 unused: None,
             })
         }
@@ -268,6 +291,36 @@ fn unknown(named: &Named, containers: Vec<String>) -> Error {
 }
 
 impl Translated {
+    /// Why the ports that are given can't be meant: the service is up, and nobody listens there.
+    fn refusal(&self, named: &Named, args: &Args) -> Option<String> {
+        let (gated, own) = (plan::ports(&args.options), &self.listening.ports);
+        let is_served = !gated.intersection(&self.served).is_empty();
+        if own.is_empty() || gated.is_empty() || is_served || listens_elsewhere(&args.options) {
+            return None;
+        }
+        let (name, gated, own) = (named.short(), gated.brief(), own.brief());
+        Some(format!(
+            "{name} does not listen on {gated}; it listens on {own}"
+        ))
+    }
+
+    /// What the run is told of the service. `None`: syngate has not looked where the run looks.
+    fn known(&self, named: &Named, args: &Args) -> Option<NamedRun> {
+        if self.control.is_none() || args.options.dry_run || listens_elsewhere(&args.options) {
+            return None;
+        }
+        let (gated, own) = (plan::ports(&args.options), &self.listening);
+        let forgotten = own.ports.minus(&own.loopback).minus(&gated);
+        let test = self.test.as_ref().map(OsString::from);
+        Some(NamedRun {
+            name: named.short().to_owned(),
+            is_up: !own.ports.is_empty(),
+            reloads: matches!(named, Named::Reload(_)),
+            test_is_found: test.is_some() && self.form.precheck() == test.as_deref(),
+            forgotten: forgotten::words(&own.who, &forgotten, &gated),
+        })
+    }
+
     fn ports(&self) -> Result<PortSet> {
         match parse(self.form.words()) {
             Parsed::Run(args) => Ok(plan::ports(&args.options)),

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::listening::{Found, INIT, Listening, Owner, listening};
+use super::listening::{Found, INIT, Listening, Owner, listening, served};
 use super::script::{Script, interpreted, is_interpreter, is_named_so, pid_folders, titled};
 use crate::kernel::service_files::SCRIPTS;
 use crate::kernel::sockets::Sample;
@@ -51,6 +51,7 @@ pub(super) fn of_script(name: &str, script: &Script, random: PortSet, there: &Sa
         false => (Listening::default(), Some(listening.who)),
     };
     Found {
+        served: served(there),
         listening,
         main,
         several,

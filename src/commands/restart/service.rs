@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::SigSet;
 
-use super::listening::{Found, INIT, Owner, listening};
+use super::listening::{Found, INIT, Owner, listening, served};
 use super::of_script::of_script;
 use super::script::Script;
 use crate::cli::Named;
@@ -197,6 +197,7 @@ fn of_unit(unit: &Answer, random: PortSet, mut there: Sample) -> Found {
     owner.processes.extend(main);
     let group = path.unwrap_or_else(|| "that systemctl does not name".to_owned());
     Found {
+        served: served(&there),
         listening: listening(&owner, &there),
         main,
         several: None,

@@ -100,6 +100,23 @@ impl Sockets {
         now > self.cookies_at_start
     }
 
+    /// The listeners on all ports of this process's own network namespace, but for rooms.
+    ///
+    /// # Errors
+    /// The kernel does not list its sockets.
+    pub(crate) fn all_listeners(&mut self) -> Result<Vec<Listener>> {
+        let all = Watched {
+            ports: PortSet::all(),
+            filter: Vec::new(),
+            scope: Scope::default(),
+            rooms: BTreeSet::new(),
+            has_rooms: false,
+        };
+        let mut found = self.own.listeners(&all, 0, |_| ())?;
+        self.others.hide(&mut found);
+        Ok(found)
+    }
+
     /// Connections that have not finished, in this process's own network namespace.
     pub(crate) fn unfinished(&mut self) -> Result<Vec<Connection>> {
         self.connections(UNFINISHED, |row| row.unfinished())

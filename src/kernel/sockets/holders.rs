@@ -88,6 +88,13 @@ pub(crate) fn processes() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
+/// These processes alone, as far as they hold some of `inodes`.
+pub(crate) fn find_in(pids: impl Iterator<Item = i32>, inodes: &[u32]) -> Holders {
+    let wanted: BTreeSet<u32> = inodes.iter().copied().collect();
+    let held = pids.filter_map(|pid| Some((pid, holder(pid, 0..FILES[2], &wanted)?)));
+    held.collect()
+}
+
 fn find_among(files: Range<u32>, inodes: &BTreeSet<u32>) -> Holders {
     if inodes.is_empty() {
         return Holders::new();
@@ -297,5 +304,7 @@ mod tests {
         assert!(names(&found, &[inode]).contains("(pid"));
         let me = std::process::id() as i32;
         assert_eq!(find_newest(&[inode])[&me].inodes, [inode]);
+        assert_eq!(find_in([me].into_iter(), &[inode])[&me].inodes, [inode]);
+        assert!(find_in([].into_iter(), &[inode]).is_empty());
     }
 }

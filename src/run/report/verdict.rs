@@ -95,10 +95,11 @@ pub(crate) fn conclude(e: &Evidence) -> Ending {
             outcome: Outcome::CommandFailed,
             reason: "exit_status",
             message: format!(
-                "{} exited with status {status}{}; {}",
+                "{} exited with status {status}{}; {}{}",
                 e.command,
                 down_words(e),
-                closed_words(e)
+                closed_words(e),
+                served_words(e)
             ),
             exit: Exit::Status(status),
         },
@@ -200,8 +201,42 @@ fn down_words(e: &Evidence) -> String {
     };
     match missing.listeners.is_empty() {
         true => String::new(),
-        false => format!(", and {}{}", deserted(e, &missing), start_words(e)),
+        false => format!(
+            ", and {}{}",
+            deserted(e, &missing),
+            start_words(e, &missing)
+        ),
     }
+}
+
+/// Who is up although COMMAND has failed. Nothing where a part is missing, or nobody has looked.
+fn served_words(e: &Evidence) -> String {
+    let before = e.before.lasting(&e.before.sessions);
+    let Some(after) = e.after.filter(|_| !before.is_empty()) else {
+        return String::new();
+    };
+    if !before.iter().all(|old| is_covered(old, &after.listeners)) {
+        return String::new();
+    }
+    let is_old = |one: &&Listener| before.iter().any(|old| old.id == one.id);
+    let old: Vec<&Listener> = after.listeners.iter().filter(is_old).collect();
+    let (as_before, there) = match old.len() == before.len() {
+        true => (" as before", old),
+        false => ("", after.listeners.iter().collect()),
+    };
+    let inodes: Vec<u32> = there.iter().map(|one| one.inode).collect();
+    let who = match names(&after.holders, &inodes) {
+        none if none.is_empty() => none,
+        who => format!(" by {who}"),
+    };
+    let ports = before.iter().map(|one| one.port).collect();
+    let ports = e.gated.served_by_any(&ports).brief();
+    let is = if ports.contains([',', '-']) {
+        "are"
+    } else {
+        "is"
+    };
+    format!("; {ports} {is} served{as_before}{who}")
 }
 
 fn deserted(e: &Evidence, missing: &Missing) -> String {
@@ -235,19 +270,27 @@ fn clients_words(e: &Evidence) -> &'static str {
     }
 }
 
-/// What brings the service back.
-fn start_words(e: &Evidence) -> String {
+/// What brings the service back. COMMAND has failed to: the same again would fail, too.
+fn start_words(e: &Evidence, missing: &Missing) -> String {
     const SHORT: usize = 60;
     if e.helped_after {
         return String::new();
     }
-    let starts = |word: &str| word == "start" || word == "restart";
-    let start = match e.command.len() <= SHORT && e.command.split(' ').any(starts) {
-        true => format!("; start it: {}", e.command),
-        false => "; start it".to_owned(),
+    let log = e.log.unwrap_or("the service's log");
+    let words: Vec<&str> = e.command.split(' ').collect();
+    let starts = words.iter().any(|word| ["start", "restart"].contains(word));
+    let then = match e.command.len() <= SHORT && starts {
+        true => {
+            let start = |word: &str| match word {
+                "restart" if is_down(e, missing) => "start".to_owned(),
+                word => word.to_owned(),
+            };
+            let again: Vec<String> = words.into_iter().map(start).collect();
+            format!(", then {}", again.join(" "))
+        }
+        false => ", then start it".to_owned(),
     };
-    let log = e.log.map(|log| format!("; its log: {log}"));
-    start + &log.unwrap_or_default()
+    format!("; COMMAND's output above, or {log}, tells why: correct that first{then}")
 }
 
 fn nobody_listens(e: &Evidence) -> String {
@@ -265,7 +308,7 @@ fn nobody_listens(e: &Evidence) -> String {
         humantime::format_duration(e.ready_timeout),
         e.command,
         clients_words(e),
-        start_words(e),
+        start_words(e, missing),
         closed_words(e)
     )
 }
@@ -384,6 +427,10 @@ fn closed_words(e: &Evidence) -> String {
     let words = e
         .words
         .map_or_else(String::new, |words| format!(", {words}"));
+    let words = match e.facts.opened_early {
+        true => format!(" (opened by syngate clear){words}"),
+        false => words,
+    };
     match e.closed.apart() {
         None => format!("{ports} was {} for {time}{words}", e.verb),
         Some(Apart { longest, others }) => format!(
@@ -562,11 +609,13 @@ mod tests {
         let exited = "service haproxy restart exited with status 1";
         let closed = "80,443 was closed for 83 ms, 12 SYNs dropped";
         let down = "the service is DOWN: nobody listens on 80,443, and new connections are refused";
-        let start = "start it: service haproxy restart";
+        let why = "tells why: correct that first, then service haproxy";
+        let start = format!("COMMAND's output above, or journalctl -u haproxy, {why} start");
         assert_eq!(
             told(Some(&none), 10, Some("journalctl -u haproxy")),
-            format!("{exited}, and {down}; {start}; its log: journalctl -u haproxy; {closed}")
+            format!("{exited}, and {down}; {start}; {closed}")
         );
+        let start = format!("COMMAND's output above, or the service's log, {why} restart");
         assert_eq!(
             told(Some(&one), 10, None),
             format!(
@@ -587,9 +636,23 @@ mod tests {
             )
         );
         let as_ever = format!("{exited}; {closed}");
-        assert_eq!(told(Some(&both), 10, None), as_ever);
+        let served = |words: &str| format!("{as_ever}; 80,443 are served{words}");
+        assert_eq!(told(Some(&both), 10, None), served(""));
+        let same = held_by(scene.before.clone(), &[10]);
+        let by = " as before by nginx (pid 10)";
+        assert_eq!(told(Some(&same), 10, None), served(by));
         assert_eq!(told(Some(&none), 0, None), as_ever, "it was to stop");
         assert_eq!(told(None, 10, None), as_ever, "it was not seen");
+    }
+
+    #[test]
+    fn who_has_opened_the_gate_early_is_told() {
+        let early = Facts {
+            opened_early: true,
+            ..facts(ZERO)
+        };
+        let says = "80 was closed for 83 ms (opened by syngate clear), 12 SYNs dropped";
+        expect(&early, Outcome::Ok, Exit::Status(0), says);
     }
 
     #[test]

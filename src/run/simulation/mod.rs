@@ -84,7 +84,8 @@ fn plan(story: &Story) -> Plan {
         program: "/bin/true".into(),
         place: Place::default(),
         command: vec!["true".into()],
-        helped_after: false,
+        reload: false,
+        by_name: None,
     }
 }
 
