@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use harness::keep::{Keep, shared};
 use harness::kept::flowing;
-use harness::rooms::{nothing_is_left, shares_port};
-use harness::{SYNGATE, syngate, tell, words};
+use harness::rooms::{GUARD, nothing_is_left, shares_port};
+use harness::{SOON, SYNGATE, syngate, tell, words};
 use killing::Moment;
 use nix::sys::signal::Signal;
 use testkit::services::Serve;
-use testkit::{Host, Running, slow};
+use testkit::{Host, Running, slow, wait_until};
 
 /// What the keep does when it is killed.
 #[derive(Debug, Clone, Copy)]
@@ -182,4 +182,39 @@ fn a_keep_that_is_killed_at_any_moment_costs_no_client() {
 #[test]
 fn a_keep_of_a_service_without_so_reuseport_that_is_killed_at_any_moment_costs_no_client() {
     kill_again_and_again("any", &Serve::on("0.0.0.0:80"), "--any");
+}
+
+/// The kernel resets a connection whose handshake ends just as its room is shut. `strace` delays the first of these, so
+/// that a room that is chosen meanwhile has connections, which the kernel counts as it moves them.
+#[test]
+fn no_client_reaches_the_rooms_of_a_dead_keep_as_its_guard_shuts_them() {
+    for (serve, options) in [(shared(), ""), (Serve::on("0.0.0.0:80"), "--any")] {
+        let host = &Host::new().unwrap();
+        let _server = serve.start(host).unwrap();
+        let mut keep = Keep::on(host, options);
+        keep.running.signal(Signal::SIGKILL).unwrap();
+        keep.running.wait().unwrap();
+        let guard = host.must(["pgrep", "-x", GUARD]);
+        let guard = guard.trim();
+        let delay = "-e trace=shutdown -e inject=shutdown:delay_enter=400ms:when=1";
+        let strace = words(&format!("strace -qq -o /dev/null {delay} -p {guard}"));
+        let mut strace = host
+            .spawn(host.command(&strace[0]).args(&strace[1..]))
+            .unwrap();
+        let is_traced = || {
+            let status = host.must(["cat", &format!("/proc/{guard}/status")]);
+            !status.contains("TracerPid:\t0\n")
+        };
+        wait_until(SOON, "strace to see the guard", is_traced).unwrap();
+
+        let load = flowing(host, 300 / slow());
+        let moved = || host.tcp_counter("TCPMigrateReqSuccess").unwrap();
+        let before = moved();
+        assert_eq!(syngate(host, "clear").code(), 0);
+        let moved = moved() - before;
+        let report = load.stop().unwrap();
+        assert_eq!((moved, report.failed()), (0, 0), "{options}: {report}");
+        strace.wait().unwrap();
+        nothing_is_left(host, 1);
+    }
 }

@@ -14,8 +14,8 @@ use super::preferred::{Targets, copies};
 use crate::decide::rate::Rate;
 use crate::kernel::bpf::{Kind, Program};
 use crate::kernel::maps::Listeners;
-use crate::kernel::room::places::put_all;
-use crate::kernel::room::{Room, longest_queue, programs};
+use crate::kernel::room::places::{is_busy, put_all};
+use crate::kernel::room::{Room, has_own_program, longest_queue, programs};
 use crate::kernel::sockets::{Listener, Sample};
 
 /// When the next room is shut.
@@ -49,14 +49,37 @@ impl Group {
 
     /// The listeners get new connections from now on, and those from rooms that are shut.
     pub(super) fn lead_to(&mut self, to: &Targets) {
-        let chosen = match self.preferred.is_some() {
-            true => self.prefer_these(to),
-            false => self.choose(to),
-        };
-        if chosen.is_err() {
+        if self.try_to_lead_to(to).is_err() {
             // The kernel's own choice, which may be an old listener.
             let _ = spread(self.rooms().first());
         }
+    }
+
+    /// The same for a keep or its guard. The program of a keep that has died leads there still if it has the listeners:
+    /// then it stays. If the kernel chose, new connections would reach the rooms, too, and the kernel resets one whose
+    /// handshake ends just as its room is shut.
+    fn lead_on_to(&mut self, to: &Targets) {
+        let Err(error) = self.try_to_lead_to(to) else {
+            return;
+        };
+        let is_elsewhere = error.downcast_ref().is_some_and(is_busy);
+        if !(is_elsewhere && self.has_program_of_keep()) {
+            let _ = spread(self.rooms().first());
+        }
+    }
+
+    fn try_to_lead_to(&mut self, to: &Targets) -> Result<()> {
+        match self.preferred.is_some() {
+            true => self.prefer_these(to),
+            false => self.choose(to),
+        }
+    }
+
+    /// Where somebody waits, it has to be seen: a program of the service's own may not move them.
+    fn has_program_of_keep(&self) -> bool {
+        let rooms = self.rooms();
+        let is_seen = |room| has_own_program(room) == Some(false);
+        self.waiting() == 0 || rooms.first().is_some_and(is_seen)
     }
 
     /// From now on the group's connections go to these listeners.
@@ -182,7 +205,11 @@ impl Rooms {
             self.changed_at = Some(Instant::now());
         }
         let copies = copies(&heirs, there);
-        group.instead_of_passes(|group| group.lead_to(&copies));
+        let lead = match self.keeps {
+            Some(_) => Group::lead_on_to,
+            None => Group::lead_to,
+        };
+        group.instead_of_passes(|group| lead(group, &copies));
         self.begin_to_let_go(number, &copies);
         if self.let_go(number, &heirs, Next::InTime, Then::End) {
             self.groups[number].finish(copies.first().map(|(copy, _)| copy));

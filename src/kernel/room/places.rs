@@ -39,13 +39,17 @@ pub(crate) fn put_first<'a, S: AsFd + 'a>(
     })
 }
 
+/// The socket is in another array, and a socket can be in one only.
+pub(crate) fn is_busy(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EBUSY)
+}
+
 fn put<'a, S: AsFd + 'a>(
     array: &Listeners,
     sockets: impl IntoIterator<Item = &'a S>,
     if_busy: impl Fn(&S),
 ) -> io::Result<()> {
     let give_up = Instant::now() + FREED_WITHIN;
-    let is_busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
     for (socket, place) in sockets.into_iter().zip(0..) {
         let mut put = array.put(place, socket.as_fd());
         if put.as_ref().is_err_and(is_busy) {
