@@ -29,7 +29,8 @@
 # make figures     what it costs to hold SYNs, with the optimised build
 # make install     honours DESTDIR and PREFIX
 # make deb         a Debian package, in target/deb
-# make dist        a tarball with what was built, in target/dist
+# make dist        tarballs for x86_64 and aarch64, in target/dist
+# make distributions  restarts haproxy on four suites of Debian, with that tarball
 # make test-deb    the package in a fresh Debian: installed, used, upgraded, purged
 
 PREFIX ?= /usr/local
@@ -44,11 +45,12 @@ DEMO_PACKAGES := haproxy iproute2 iptables nftables util-linux
 TEST_PACKAGES := bash-completion binutils bsdutils busybox-static cron curl dpkg-dev ethtool fonts-dejavu-core fish groff-base gunicorn keepalived libcap2-bin logrotate man-db mandoc netavark nginx-light nodejs openssh-client openssh-server openssl podman postgresql procps prometheus python3 python3-apt python3-matplotlib python3-venv redis-server runc shellcheck strace systemd time valgrind zsh
 BENCH_PACKAGES := fonts-dejavu-core gunicorn nginx-light nodejs openssh-server postgresql procps python3-matplotlib redis-server systemd time
 DEB_PACKAGES := build-essential debhelper git
+DIST_PACKAGES := binutils debootstrap iproute2 jq python3-venv util-linux
 DEB_TEST_PACKAGES := debootstrap lintian util-linux
 FUZZ_PACKAGES := g++ git
 KERNEL_PACKAGES := busybox-static kmod qemu-system-common qemu-system-x86 xz-utils
 
-.PHONY: all demo kill-rooms kill-keep faults faults-kernels faults-render soak soak-keep fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions messages lint oldest-rust install uninstall deb test-deb dist clean \
+.PHONY: all demo kill-rooms kill-keep faults faults-kernels faults-render soak soak-keep fuzz simulate valgrind mutants deny bench bench-many bench-rooms bench-render bench-packages test test-all test-long figures test-kernels test-kernel test-systemd completions messages lint oldest-rust install uninstall deb test-deb dist distributions clean \
   setup demo-packages test-packages
 
 all:
@@ -345,8 +347,16 @@ test-deb: deb
 	@tests/ci/install-packages $(DEB_TEST_PACKAGES)
 	tests/ci/test-deb
 
-dist: all
+# What zig links, and Debian's libraries: nothing of this machine's own is in it.
+dist:
+	@tests/ci/install-packages $(DIST_PACKAGES)
 	tests/ci/dist
+
+# Some minutes, as root; the chroots stay in target/distributions.
+distributions: dist
+	@tests/ci/install-packages $(DIST_PACKAGES)
+	$(CARGO) build --release --package testkit
+	tests/ci/distributions
 
 clean:
 	$(CARGO) clean
