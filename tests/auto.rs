@@ -195,13 +195,16 @@ fn options_rule_actions_out() {
 fn reload_is_for_actions_that_can_choose() {
     let host = Host::new().unwrap();
     let _service = Serve::on("0.0.0.0:80").start(&host).unwrap();
-    let refused = |options| (options, "options", "--reload and --syn ");
+    let refused = |options, told| (options, "options", told);
     all_refused(
         &host,
         &[
-            refused("--reload"),
-            refused("--syn drop --reload"),
-            refused("--syn park --reload"),
+            refused("--reload", "--reload needs --syn auto"),
+            refused("--syn drop --reload", "--reload needs --syn auto"),
+            refused(
+                "--syn park --reload",
+                "--reload and --syn park exclude each other",
+            ),
         ],
     );
     let outcome = call(&host, words("--port 80 --syn handover --reload")).run(["true"]);

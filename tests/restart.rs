@@ -327,7 +327,7 @@ fn a_process_is_not_the_service_by_its_interpreter_alone() {
     let listens = |port: u16| wait_until(SOON, "it listens", || host.listens(port)).unwrap();
     let _others = [81, 82].map(|port| python(&format!("-m http.server {port}")));
     [81, 82].into_iter().for_each(listens);
-    let says = "/etc/init.d/web listens on no TCP port here";
+    let says = "web listens on no TCP port";
     refused(&by_name(host, "restart web -n"), says);
     let _web = python(&format!("{file} 80"));
     listens(80);
@@ -338,8 +338,8 @@ fn a_process_is_not_the_service_by_its_interpreter_alone() {
     let pids = host.must(["pgrep", "-f", &file]);
     let pids: Vec<&str> = pids.split_whitespace().collect();
     let says = format!(
-        "/etc/init.d/web: several processes may be it (python3 (pids {})): name its ports, as in syngate restart web \
-         --port 80",
+        "/etc/init.d/web: several processes may be it (python3 (pids {})): name its ports: syngate restart web \
+         --port PORT",
         pids.join(", ")
     );
     refused(&by_name(host, "restart web -n"), &says);

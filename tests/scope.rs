@@ -1249,7 +1249,10 @@ fn listeners_behind_tproxy() {
     let mut python = server.command("python3");
     let _service = server.spawn(python.arg(&script)).unwrap();
     server.wait_listen(8080).unwrap();
-    let run = call(server, words("--port 80 --drain 0 --listen-port 80=8080"));
+    let run = call(
+        server,
+        words("--port 80 --drain 0 --settle 0 --listen-port 80=8080"),
+    );
     let outside = Expected {
         client,
         fates: &[((ANY, SERVER, 80), Silent)],
