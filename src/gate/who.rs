@@ -116,7 +116,9 @@ pub(crate) fn withstand(bytes: &[u8]) {
         locks: plain.then(|| locks.into()),
         command: command.to_owned(),
     };
-    assert_eq!(Who::parse(&who.to_string()), Some(who));
+    let read = Who::parse(&who.to_string());
+    let command = who.command.replace(char::is_control, " ");
+    assert_eq!(read, Some(Who { command, ..who }));
 }
 
 #[cfg(test)]
