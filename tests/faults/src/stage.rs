@@ -165,6 +165,9 @@ fn dropped_by_the_machine() -> Vec<u64> {
 fn course<'a>(scene: &Scene, trial: &Trial, tried: &'a Tried) -> Course<'a> {
     let setting = &scene.setting;
     let by = trial.neighbour();
+    let mut excuse = by.map_or_else(Excuse::default, Neighbour::excuse);
+    // Those who wait longer than `--max-wait` are reset.
+    excuse.refused |= setting.keeps() && trial.is_slow();
     Course {
         account: &tried.account,
         ran: tried.shown.ran,
@@ -182,11 +185,7 @@ fn course<'a>(scene: &Scene, trial: &Trial, tried: &'a Tried) -> Course<'a> {
             guarded: tried.guarded,
         }),
         alone: by.is_none(),
-        excuse: Excuse {
-            // Those who wait longer than `--max-wait` are reset.
-            refused: setting.keeps() && trial.is_slow(),
-            ..by.map_or_else(Excuse::default, Neighbour::excuse)
-        },
+        excuse,
         kernel: &tried.shown.kernel,
         slow: slow().into(),
         busy: 1.0 + tried.busy.clamp(0.0, 1.0) * f64::from(BUSY - 1),

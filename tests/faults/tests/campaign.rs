@@ -40,7 +40,7 @@ fn what_comes_in_pieces_is_read_whole() {
 }
 
 /// Services that ask and connect to themselves, and COMMANDs that do. Of those that move to another address, handover
-/// loses clients (docs/handover.md), so they are not among them.
+/// loses clients, so they are not among them.
 #[test]
 fn a_sample_of_services_and_commands() {
     let subjects = ["leaves-ports", "asks-itself", "leaves-first"];

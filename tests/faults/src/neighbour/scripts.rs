@@ -124,9 +124,9 @@ other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 other.bind((\"::1\", 80))
 other.listen()
 open(sys.argv[1], \"w\").close()
-time.sleep(1000)' $DIR/listens >/dev/null 2>&1 &
+time.sleep(1000)' $DIR/other-listens >/dev/null 2>&1 &
                  echo $! >$DIR/beside
-                 until [ -e $DIR/listens ]; do sleep 0.01; done"
+                 until [ -e $DIR/other-listens ]; do sleep 0.01; done"
             }
             ListensAsOther => {
                 "sysctl -q net.ipv4.ip_unprivileged_port_start=0
@@ -138,10 +138,10 @@ other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 other.bind((\"::1\", 80))
 other.listen()
 print(\"listens\", flush=True)
-time.sleep(1000)' >$DIR/listens 2>&1 &
+time.sleep(1000)' >$DIR/other-listens 2>&1 &
                  echo $! >$DIR/beside
-                 until [ -s $DIR/listens ]; do sleep 0.01; done
-                 grep -qx listens $DIR/listens || { cat $DIR/listens >&2; false; }"
+                 until [ -s $DIR/other-listens ]; do sleep 0.01; done
+                 grep -qx listens $DIR/other-listens || { cat $DIR/other-listens >&2; false; }"
             }
             BridgesPort => {
                 "ip link add br80 type bridge stp_state 0 forward_delay 0
@@ -261,7 +261,7 @@ if sum(len(os.read(up[0], 1)) for _ in range(11)) == 11:
             ListensToo | ListensAsOther => {
                 "kill $(cat $DIR/beside)
                  while kill -0 $(cat $DIR/beside) 2>/dev/null; do sleep 0.01; done
-                 rm $DIR/beside $DIR/listens"
+                 rm $DIR/beside $DIR/other-listens"
             }
             // The route to the flooding host went with the address.
             BridgesPort => {
