@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, anyhow};
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockType, SockaddrStorage, bind, getsockname, setsockopt,
@@ -104,7 +105,13 @@ impl Room {
     /// wait here to the listener that the group's program chooses, or resets them if there is none. Returns
     /// whether it was open: the run and its guard may both want to shut it.
     pub(crate) fn shut(&self) -> bool {
-        shutdown(self.socket.as_raw_fd(), Shutdown::Both).is_ok()
+        let shut = || shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+        match shut() {
+            Ok(()) => true,
+            Err(Errno::ENOTCONN) => false,
+            // It is open, and those who wait here would wait until the end of the run.
+            Err(_) => shut().is_ok(),
+        }
     }
 
     /// The user that it belongs to.

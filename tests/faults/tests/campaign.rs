@@ -53,6 +53,22 @@ fn a_sample_of_services_and_commands() {
     assert!(matrix("subjects", &options) >= 5);
 }
 
+/// A room that could not be shut at once had its clients wait until the end of the run.
+#[test]
+fn a_room_is_shut_in_spite_of_a_call_that_fails() {
+    let only = [
+        "--setting",
+        "handover, SO_REUSEPORT",
+        "--subject",
+        "leaves-ports",
+        "--call",
+        "shutdown",
+        "--deed",
+        "enobufs",
+    ];
+    assert!(matrix("shutting", &only) >= 1);
+}
+
 /// A program of iptables, and COMMAND, that hang for 7 s.
 #[test]
 fn a_child_that_hangs_keeps_no_port_shut() {
