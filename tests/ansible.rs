@@ -1167,28 +1167,25 @@ fn the_role_over_ssh_installs_what_make_installs() {
             .current_dir(host.dir().join("apt")),
     );
     host.must(["mkdir", "-m", "750", "/usr/local/own"]);
-    let ran = site.playbook(&format!("{call} -e syngate_prefix=/usr/local/own"));
-    assert!(ran.ok() && ran.stdout.contains(" changed=2 "), "{ran:?}");
-    must(
-        Command::new("diff")
-            .arg("-r")
-            .arg(&dist)
-            .arg(local.join("own")),
-    );
+    let installs = |changed: usize| {
+        let ran = site.playbook(&format!("{call} -e syngate_prefix=/usr/local/own"));
+        let said = format!(" changed={changed} ");
+        assert!(ran.ok() && ran.stdout.contains(&said), "{ran:?}");
+        must(
+            Command::new("diff")
+                .arg("-r")
+                .arg(&dist)
+                .arg(local.join("own")),
+        );
+    };
+    installs(2);
     let mode = "cd /usr/local/own && stat -c %a . sbin share";
     assert_eq!(host.sh(mode).unwrap().stdout, "750\n755\n755\n");
 
     // The tarball brings libraries.
     fs::create_dir_all(dist.join("lib/syngate")).unwrap();
     fs::write(dist.join("lib/syngate/libmnl.so.0"), "a library").unwrap();
-    let ran = site.playbook(&format!("{call} -e syngate_prefix=/usr/local/own"));
-    assert!(ran.ok() && ran.stdout.contains(" changed=1 "), "{ran:?}");
-    must(
-        Command::new("diff")
-            .arg("-r")
-            .arg(&dist)
-            .arg(local.join("own")),
-    );
+    installs(1);
 
     // Nowhere to install from.
     let ran = site.playbook("install.yml");

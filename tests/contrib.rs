@@ -926,7 +926,7 @@ fn a_broken_report_takes_nothing_from_the_others() {
 /// keep needs more than a user namespace has.
 mod of_root {
     use super::*;
-    use crate::harness::keep::{Keep, client, shared, wait_queued};
+    use crate::harness::keep::{Keep, shared, waiting_client};
 
     /// What a living keep tells of itself, and that it is gone.
     #[test]
@@ -964,8 +964,7 @@ mod of_root {
 
         let server = keep.bridges(server);
         drop(server);
-        let waits = client(host);
-        wait_queued(host, 1);
+        let waits = waiting_client(host);
         assert_eq!(of(&look(), "waiting_connections"), 1.0);
         keep.says(1, "(--max-wait)");
         assert_eq!(waits.finish().unwrap().failed(), 1);

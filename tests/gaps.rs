@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use harness::keep::{Keep, client, shared, wait_queued};
+use harness::keep::{Keep, client, shared, waiting_client};
 use harness::rooms::nothing_is_left;
 use harness::{SOON, syngate};
 use nix::sys::signal::Signal;
@@ -177,8 +177,7 @@ fn a_service_that_comes_and_goes_has_some_lines_a_minute() {
     let keep = reporting(host, &file, "");
     for gap in 1..=8 {
         drop(server);
-        let waits = client(host);
-        wait_queued(host, 1);
+        let waits = waiting_client(host);
         server = shared().start(host).unwrap();
         assert_eq!(waits.finish().unwrap().failed(), 0);
         let reported = || file.exists() && reports(&file).len() == gap;
@@ -203,8 +202,7 @@ fn a_gap_that_a_signal_ends_is_told() {
     let server = shared().and_on("[::]:80").start(host).unwrap();
     let mut keep = reporting(host, &file, "");
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     keep.running.signal(Signal::SIGTERM).unwrap();
     keep.running.signal(Signal::SIGINT).unwrap();
     assert!(keep.running.wait().unwrap().success());

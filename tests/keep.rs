@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use harness::group::Group;
 use harness::keep::{
     Keep, LONG, client, looks, monotonic_ms, nobody_noticed, shared, wait_kept, wait_queued,
+    waiting_client,
 };
 use harness::kept;
 use harness::latch::Latch;
@@ -60,8 +61,7 @@ fn a_crash_loop_costs_nobody_who_waits() {
     let before = files();
     for times in 1..=5 {
         host.sh(&kill).unwrap();
-        let waits = client(host);
-        wait_queued(host, 1);
+        let waits = waiting_client(host);
         // Its own kill finds nobody.
         host.must(server.restart_argv());
         all_served(&waits.finish().unwrap());
@@ -106,8 +106,7 @@ fn a_gap_that_goes_on_is_told() {
     let server = shared().start(host).unwrap();
     let keep = Keep::on(host, "");
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     keep.says(1, "80: nobody listens, since ");
     keep.says(1, "Z; 1 connection waits");
     let _server = shared().start(host).unwrap();
@@ -124,8 +123,7 @@ fn a_service_that_comes_back_on_another_address_is_told() {
     let server = shared().start(host).unwrap();
     let keep = Keep::on(host, "");
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     let _server = Serve::on("127.0.0.1:80").reuseport().start(host).unwrap();
     keep.says(1, "and the service listens on 127.0.0.1:80 now, where the kernel can't move connections; 1 connection waited");
     assert_eq!(waits.finish().unwrap().failed(), 1);
@@ -147,8 +145,7 @@ fn who_waits_behind_a_dead_keep_waits_on_beside_a_new_one() {
     let begin = || Keep::begun(host, "--port 80,81", &[]);
     let mut keep = begin();
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     keep.running.signal(Signal::SIGKILL).unwrap();
     keep.running.wait().unwrap();
     let keep = begin();
@@ -165,8 +162,7 @@ fn in_gap(host: &Host) -> (Keep<'_>, RunningLoad) {
     let server = shared().start(host).unwrap();
     let keep = Keep::on(host, "");
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     (keep, waits)
 }
 
@@ -176,8 +172,7 @@ fn stopped_before_gap(host: &Host) -> (Keep<'_>, RunningLoad) {
     let mut keep = Keep::on(host, "");
     keep.running.signal(Signal::SIGSTOP).unwrap();
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     (keep, waits)
 }
 
@@ -230,8 +225,7 @@ fn a_restart_of_keep_in_a_gap_refuses_nobody() {
     drop(server);
     keep.running.signal(Signal::SIGTERM).unwrap();
     keep.says(1, ENDS_LATER);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     let _server = shared().start(host).unwrap();
     assert!(keep.running.wait().unwrap().success());
     let keep = Keep::on(host, "");
@@ -283,8 +277,7 @@ fn a_gap_that_is_over_before_keep_looks_is_told() {
     host.must(["pkill", "-STOP", "-x", GUARD]);
     keep.running.signal(Signal::SIGSTOP).unwrap();
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     let _server = shared().start(host).unwrap();
     keep.running.signal(Signal::SIGCONT).unwrap();
     keep.says(
@@ -449,8 +442,7 @@ fn a_service_that_comes_later_is_taken_up() {
     let rooms = || listeners(host).len() > 2;
     wait_until(SOON, "rooms on both addresses", rooms).unwrap();
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     let _server = both.start(host).unwrap();
     all_served(&waits.finish().unwrap());
     keep.ends(2);
@@ -476,8 +468,7 @@ fn a_run_that_starts_the_service_ends_the_gap() {
     let server = shared().start(host).unwrap();
     let keep = Keep::on(host, "");
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     let pid = host.dir().join("serve.pid");
     let outcome = call(host, words("--port 80")).run(shared().daemon_argv(&pid).unwrap());
     assert_eq!(outcome.code, 0, "{outcome:?}");
@@ -569,8 +560,7 @@ fn status_and_clear_know_keeps() {
     }
 
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     let said = syngate(host, "status").stdout;
     let until = "1 connection waits; nobody listens now: they are reset when that has lasted 30s (--max-wait)";
     assert!(said.contains(until), "{said}");
@@ -678,8 +668,7 @@ fn systemd_is_told_when_the_rooms_stand() {
     assert_eq!(heard(), "READY=1\nSTATUS=keeping 80; 0 gaps so far");
     assert!(listeners(host).len() > 1, "the service and its rooms");
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     let _server = shared().start(host).unwrap();
     all_served(&waits.finish().unwrap());
     assert_eq!(heard(), "STATUS=keeping 80; 1 gap so far");

@@ -5,7 +5,9 @@ mod harness;
 use std::time::Duration;
 
 use harness::deaths::{Deaths, Failed};
-use harness::keep::{Keep, LONG, client, monotonic_ms, nobody_noticed, wait_kept, wait_queued};
+use harness::keep::{
+    Keep, LONG, client, monotonic_ms, nobody_noticed, wait_kept, wait_queued, waiting_client,
+};
 use harness::kept;
 use harness::rooms::{
     GUARD, all_served, at_most_a_program_is_left, listeners, load, nothing_is_left, shares_port,
@@ -238,8 +240,7 @@ fn a_client_with_the_port_does_not_keep_the_service_out() {
     let server = alone().start(host).unwrap();
     let keep = Keep::on(host, "--any");
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     let (bound, go) = (host.dir().join("bound"), host.dir().join("go"));
     let bind = format!(
         "import os, socket, time

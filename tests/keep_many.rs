@@ -4,7 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::keep::{Keep, client, looks, shared, wait_queued};
+use harness::keep::{Keep, looks, shared, waiting_client};
 use harness::rooms::all_served;
 use harness::{SOON, SYNGATE, syngate, words};
 use testkit::services::Serve;
@@ -110,8 +110,7 @@ fn out_of_files_it_says_so_once_and_those_who_wait_wait_on() {
     drop(server);
     looks(host); // The gap has begun.
     allow(open_files(host));
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     keep.says(
         1,
         "the waiting rooms can't be reached: the limit of open files, ",
@@ -149,8 +148,7 @@ fn another_user_s_listener_ends_no_wait() {
     let server = on.start(host).unwrap();
     let keep = Keep::on(host, "");
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     let _another = service(host, 1_001, 1, 3);
     std::thread::sleep(Duration::from_secs(1)); // beyond the time after which a move is one
     let _server = on.start(host).unwrap();

@@ -4,7 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::keep::{Keep, LONG, client, shared, wait_kept, wait_queued};
+use harness::keep::{Keep, LONG, client, shared, wait_kept, waiting_client};
 use harness::rooms::{all_served, listeners, nothing_is_left};
 use harness::{SOON, syngate};
 use nix::sys::signal::Signal;
@@ -78,8 +78,7 @@ fn a_service_that_listened_on_another_address_before_ends_no_wait() {
     let another = on_another.start(host).unwrap();
     keep.says(1, "127.0.0.2:80 is not kept");
     drop((another, server));
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     let _another = on_another.start(host).unwrap();
     std::thread::sleep(Duration::from_secs(1)); // beyond the time after which a move is one
     let _server = narrow().start(host).unwrap();
@@ -94,8 +93,7 @@ fn one_that_listens_on_another_address_for_a_moment_ends_no_wait() {
     let server = narrow().start(host).unwrap();
     let keep = Keep::on(host, "");
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     drop(Serve::on("127.0.0.2:80").start(host).unwrap());
     std::thread::sleep(Duration::from_secs(1)); // beyond the time after which a move is one
     let _server = narrow().start(host).unwrap();
@@ -116,8 +114,7 @@ fn a_listener_that_can_t_be_kept_keeps_no_keep_from_another_address() {
     keep.says(1, "127.0.0.2:80 is not kept");
     wait_kept(host);
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     let _server = narrow().start(host).unwrap();
     all_served(&waits.finish().unwrap());
     keep.ends(2);
@@ -149,8 +146,7 @@ fn a_line_has_the_address_where_another_one_of_the_port_is_kept() {
     let server = shared().and_on("[::1]:80").start(host).unwrap();
     let keep = Keep::on(host, "--max-wait 3s");
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     let _server = shared().start(host).unwrap();
     all_served(&waits.finish().unwrap());
     keep.says(1, "0.0.0.0:80: nobody listened for ");

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use harness::group::Group;
-use harness::keep::{Keep, client, shared, wait_queued};
+use harness::keep::{Keep, client, shared, waiting_client};
 use harness::kept::flowing;
 use harness::rooms::{all_served, another_can_share, shares_port};
 use harness::{SOON, SYNGATE, call, syngate, words};
@@ -271,8 +271,7 @@ fn a_restart_is_bridged() {
         }
         unit.tell(job, state);
         unit.ends();
-        let waits = client(host);
-        wait_queued(host, 1);
+        let waits = waiting_client(host);
         let asked = || state == "hangs" || unit.asked() > before;
         wait_until(SOON, "a question", asked).unwrap();
         unit.start();
@@ -296,8 +295,7 @@ fn who_waits_when_the_unit_is_stopped_is_reset() {
     {
         unit.tell("restart", "deactivating");
         unit.ends();
-        let waits = client(host);
-        wait_queued(host, 1);
+        let waits = waiting_client(host);
         unit.tell(job, state);
         let report = waits.finish().unwrap();
         assert_eq!(report.cut + report.reset, 1, "{report}");

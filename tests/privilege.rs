@@ -17,7 +17,7 @@ mod of_several_users {
     };
 
     use crate::harness::instance::ask;
-    use crate::harness::keep::{Keep, client, wait_queued};
+    use crate::harness::keep::{Keep, waiting_client};
     use crate::harness::latch::Latch;
     use crate::harness::rooms::all_served;
     use crate::harness::{
@@ -680,8 +680,7 @@ mod of_several_users {
             for by in [root_of(KEEPING_UNIT), trace] {
                 let keep = Keep::begun_by(&host, &by, options, &[]);
                 host.must(["sh", "-c", &stop]);
-                let waits = client(&host);
-                wait_queued(&host, 1);
+                let waits = waiting_client(&host);
                 host.must(start.clone());
                 all_served(&waits.finish().unwrap());
                 keep.ends(1);

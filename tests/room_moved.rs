@@ -7,7 +7,7 @@ mod harness;
 use std::fmt::Write;
 use std::time::Duration;
 
-use harness::keep::{Keep, LONG, client, monotonic_ms, shared, wait_kept, wait_queued};
+use harness::keep::{Keep, LONG, monotonic_ms, shared, wait_kept, wait_queued, waiting_client};
 use harness::latch::Latch;
 use harness::rooms::{GUARD, all_served, figure, listeners, load, nothing_is_left};
 use harness::{Call, SOON, call, tell, words};
@@ -454,8 +454,7 @@ fn a_guard_waits_beside_a_listener_that_was_there_before() {
     let mut keep = Keep::on(host, "--max-wait 1h");
     kill(&mut keep.running);
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     let _server = on_loopback().start(host).unwrap();
     all_served(&waits.finish().unwrap());
 }

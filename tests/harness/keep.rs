@@ -93,8 +93,7 @@ impl<'a> Keep<'a> {
     pub(crate) fn bridges(&self, server: Running) -> Running {
         let before = self.lines("nobody listened");
         drop(server);
-        let waits = client(self.host);
-        wait_queued(self.host, 1);
+        let waits = waiting_client(self.host);
         // One that is over before keep looks may not be told.
         looks(self.host);
         let server = shared().start(self.host).unwrap();
@@ -142,6 +141,13 @@ pub(crate) fn shared() -> Serve {
 pub(crate) fn client(host: &Host) -> RunningLoad {
     let load = Load::to("127.0.0.1:80").rate(1_000).timeout(LONG);
     load.duration(Duration::from_millis(1)).start(host).unwrap()
+}
+
+/// The same, once it waits to be accepted, by the service or in a room.
+pub(crate) fn waiting_client(host: &Host) -> RunningLoad {
+    let waits = client(host);
+    wait_queued(host, 1);
+    waits
 }
 
 pub(crate) fn wait_queued(host: &Host, many: usize) {

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use testkit::services::Serve;
 use testkit::{Host, Load, Running, RunningLoad, wait_until};
 
-use super::keep::{Keep, LONG, client, wait_kept, wait_queued};
+use super::keep::{Keep, LONG, client, wait_kept, wait_queued, waiting_client};
 use super::latch::Latch;
 use super::rooms::{all_served, listeners, listeners_on, nothing_is_left};
 use super::{SOON, call, syngate, words};
@@ -82,8 +82,7 @@ pub(crate) fn beside_runs_on_one_port(on: impl Fn(&str) -> Serve, options: &str,
     latch.wait();
     assert_eq!(beside(), 0, "keep has stood back there");
     drop(server);
-    let waits = client(host);
-    wait_queued(host, 1);
+    let waits = waiting_client(host);
     latch.release();
     for outcome in [call.end(run), call.run(["true"])] {
         assert_eq!(outcome.code, 0, "{outcome:?}");
@@ -93,8 +92,7 @@ pub(crate) fn beside_runs_on_one_port(on: impl Fn(&str) -> Serve, options: &str,
     if is_dead {
         // It goes on as the keep would.
         drop(server);
-        let waits = client(host);
-        wait_queued(host, 1);
+        let waits = waiting_client(host);
         let _server = on("0.0.0.0:80").start(host).unwrap();
         all_served(&waits.finish().unwrap());
         assert_eq!(syngate(host, "clear").code(), 0);
@@ -102,8 +100,7 @@ pub(crate) fn beside_runs_on_one_port(on: impl Fn(&str) -> Serve, options: &str,
     } else {
         wait_until(SOON, "the port to be kept again", || beside() > 0).unwrap();
         drop(server);
-        let waits = client(host);
-        wait_queued(host, 1);
+        let waits = waiting_client(host);
         let _server = on("0.0.0.0:80").start(host).unwrap();
         all_served(&waits.finish().unwrap());
         keep.ends(1);
