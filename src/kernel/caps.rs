@@ -2,6 +2,7 @@
 
 use nix::unistd::{getegid, geteuid, getgid, getuid};
 
+use crate::kernel::process_status::{status_of, value};
 use crate::kernel::sys::started_with_other_rights;
 
 /// linux/capability.h
@@ -55,7 +56,8 @@ pub(crate) fn gained_by_file() -> Option<&'static str> {
     if getuid() != geteuid() || getgid() != getegid() {
         return Some(BY_ID);
     }
-    let gained = started_with_other_rights() && !getuid().is_root() && exceeds_ambient(&status());
+    let gained =
+        started_with_other_rights() && !getuid().is_root() && exceeds_ambient(&status_of("self"));
     gained.then_some(BY_CAPABILITY)
 }
 
@@ -71,17 +73,12 @@ fn exceeds_ambient(status: &str) -> bool {
 
 fn has(capability: u32) -> bool {
     // Without /proc: try, and let the kernel refuse.
-    mask(&status(), "CapEff:").is_none_or(|caps| caps & (1u64 << capability) != 0)
-}
-
-fn status() -> String {
-    std::fs::read_to_string("/proc/self/status").unwrap_or_default()
+    mask(&status_of("self"), "CapEff:").is_none_or(|caps| caps & (1u64 << capability) != 0)
 }
 
 /// One of the sets, a hexadecimal mask (proc(5)).
 fn mask(status: &str, name: &str) -> Option<u64> {
-    let mask = status.lines().find_map(|l| l.strip_prefix(name))?;
-    u64::from_str_radix(mask.trim(), 16).ok()
+    u64::from_str_radix(value(status, name)?, 16).ok()
 }
 
 /// What holds for any text as a process's status.

@@ -12,6 +12,7 @@ pub(crate) mod mark;
 pub(crate) mod netlink;
 pub(crate) mod nfqueue;
 pub(crate) mod port_range;
+pub(crate) mod process_status;
 pub(crate) mod release;
 pub(crate) mod room;
 pub(crate) mod route;

@@ -20,9 +20,7 @@ impl Support {
     pub(crate) fn is_yes(&self) -> bool {
         *self == Support::Yes
     }
-}
 
-impl Support {
     /// Why it is not a yes.
     pub(crate) fn why(&self) -> Option<&str> {
         match self {

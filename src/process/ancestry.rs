@@ -1,7 +1,8 @@
 //! What /proc tells of where a process comes from.
 
-use std::fs;
 use std::str::FromStr;
+
+use crate::kernel::process_status::{status_of, value};
 
 /// Deeper trees are taken for a loop: /proc is not read atomically.
 const DEEPEST: usize = 64;
@@ -29,9 +30,11 @@ pub(crate) fn user(pid: i32) -> Option<u32> {
 
 /// The first value of that line of its status.
 fn first_of<T: FromStr>(pid: i32, key: &str) -> Option<T> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-    line.split_whitespace().next()?.parse().ok()
+    value(&status_of(pid), key)?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]

@@ -126,17 +126,25 @@ impl Child {
         Some(Errno::from_raw(i32::from_ne_bytes(error)))
     }
 
-    /// Starts a command line of the user's by `sh -c`. It reads nothing and prints to stderr: stdin
+    /// Starts a command line of the user's by `sh -c`. It reads nothing and prints to `output`, else to stderr: stdin
     /// and stdout are COMMAND's.
     pub(crate) fn shell(
+        output: Option<&Output>,
         line: &OsStr,
         environment: &[CString],
         mask: &SigSet,
     ) -> Result<Child, Errno> {
-        Child::shell_in(ProcessGroup::Inherited, line, environment, mask)
+        let copies = output.map(|output| (output.fd(), libc::STDERR_FILENO));
+        Child::launch_shell(
+            line,
+            &Launch {
+                files: copies.as_slice(),
+                ..Launch::new(environment, mask)
+            },
+        )
     }
 
-    /// The same, in that process group.
+    /// The same in that process group, to stderr.
     pub(crate) fn shell_in(
         group: ProcessGroup,
         line: &OsStr,
@@ -147,22 +155,6 @@ impl Child {
             line,
             &Launch {
                 group,
-                ..Launch::new(environment, mask)
-            },
-        )
-    }
-
-    /// The same, but what it prints is kept.
-    pub(crate) fn shell_kept(
-        output: &Output,
-        line: &OsStr,
-        environment: &[CString],
-        mask: &SigSet,
-    ) -> Result<Child, Errno> {
-        Child::launch_shell(
-            line,
-            &Launch {
-                files: &[(output.fd(), libc::STDERR_FILENO)],
                 ..Launch::new(environment, mask)
             },
         )

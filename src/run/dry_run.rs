@@ -144,7 +144,7 @@ fn closed(plan: &Plan, action: &Description, by_rules: bool) -> Vec<String> {
     lines
 }
 
-/// By whom they are made, and where they stand, where that is special.
+/// Which program makes the rules, and at which hook. Nothing if both are the usual ones.
 fn about_rules(plan: &Plan) -> Vec<String> {
     let steer = plan.action.steer().ok().flatten();
     let another = steer.and_then(|steer| plan.backend.why_another(steer));

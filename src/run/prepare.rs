@@ -221,11 +221,8 @@ impl Call<'_> {
         // With -q, only one that fails is heard.
         let kept = self.say.is_quiet().then(|| Output::new().ok()).flatten();
         let (environment, mask) = (self.environment, self.signals.inherited());
-        let child = match &kept {
-            Some(output) => Child::shell_kept(output, line, environment, mask),
-            None => Child::shell(line, environment, mask),
-        };
-        let child = child.map_err(|error| failed(format!("can't be run ({})", error.desc())))?;
+        let child = Child::shell(kept.as_ref(), line, environment, mask)
+            .map_err(|error| failed(format!("can't be run ({})", error.desc())))?;
         let exit = self.wait_for_child("--precheck", &child, || child.ended());
         if let Some(output) = kept.filter(|_| !matches!(exit, Ok(CommandExit::Code(0)))) {
             self.say.printed(&output.text());

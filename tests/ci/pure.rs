@@ -63,6 +63,7 @@ mod commands {
         mod decide;
         mod flapping;
         mod gap;
+        mod spot;
     }
     mod restart {
         mod listening;

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::choice::COOKIES_RESET;
 use crate::kernel::support::Support;
 
 #[derive(Debug, Clone, Serialize)]
@@ -47,6 +48,23 @@ impl Rooms {
                 "the service does not set SO_REUSEPORT, and can't be given that ({why})"
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// The same for `--syn auto`, which takes another action where the kernel may reset clients. `cookies`: the kernel
+    /// answers each SYN with a cookie.
+    ///
+    /// # Errors
+    /// What is missing, in one line.
+    pub(crate) fn park_by_auto(
+        &self,
+        cookies: bool,
+        reuseport: Option<bool>,
+        unparkable: Option<&str>,
+    ) -> Result<(), String> {
+        match cookies && reuseport == Some(false) {
+            true => Err(COOKIES_RESET.to_owned()),
+            false => self.park(reuseport, unparkable),
         }
     }
 }

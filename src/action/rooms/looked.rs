@@ -5,7 +5,6 @@ use std::fs;
 use nix::unistd::{AccessFlags, access};
 
 use super::able::Rooms;
-use super::choice::COOKIES_RESET;
 use crate::kernel::caps;
 use crate::kernel::control_group;
 use crate::kernel::room::{copy, probe};
@@ -89,16 +88,13 @@ pub(crate) fn begins_with_rooms(
     if there.listeners.is_empty() {
         return Some(Err("nobody listens".to_owned()));
     }
-    let resets = minds_cookies && sockets.syn_limits().cookies == Cookies::Always;
+    let cookies = minds_cookies && sockets.syn_limits().cookies == Cookies::Always;
     let mut listeners = there.listeners.iter();
     Some(listeners.try_for_each(|listener| {
         let (shares, why) = match shares_port(listener, &there) {
             Ok(shares) => (Some(shares), None),
             Err(why) => (None, Some(why)),
         };
-        match resets && shares == Some(false) {
-            true => Err(COOKIES_RESET.to_owned()),
-            false => rooms.park(shares, why.as_deref()),
-        }
+        rooms.park_by_auto(cookies, shares, why.as_deref())
     }))
 }

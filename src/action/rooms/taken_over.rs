@@ -7,7 +7,6 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
@@ -31,7 +30,6 @@ pub(crate) struct Inheritance {
     shelves: Vec<(Shelf, bool)>,
     links: Vec<Link>,
     lent: Option<Lent>,
-    note: Option<PathBuf>,
     /// Keeps the lock on the note, so that nobody takes back what it tells of.
     _lock: Option<OwnedFd>,
 }
@@ -44,7 +42,6 @@ impl Inheritance {
             shelves: Vec::new(),
             links: Vec::new(),
             lent: None,
-            note: path_of(&guard.orders.run).ok(),
             _lock: None,
         };
         for (kind, file) in guard.files()? {
@@ -72,17 +69,17 @@ impl Inheritance {
         self.shelves.iter().map(|(shelf, _)| shelf.place())
     }
 
-    /// What the guard from before would take back is another one's. To be called before it ends: the next run takes
-    /// back what the note of a dead one tells of.
-    pub(crate) fn forget_note(&self) {
-        self.note.iter().for_each(|note| {
-            let _ = fs::remove_file(note);
-        });
-    }
-
     /// The guard from before has ended.
     pub(crate) fn take_over(self) {
         self.links.into_iter().for_each(Link::detach);
+    }
+}
+
+/// What this guard would take back is another one's. To be called before the guard ends: the next run takes back what the
+/// note of a dead guard tells of. The guard's command line may name any file, so the path comes from the run.
+pub(crate) fn forget_note(guard: &RoomGuard) {
+    if let Ok(note) = path_of(&guard.orders.run) {
+        let _ = fs::remove_file(note);
     }
 }
 
@@ -95,10 +92,7 @@ pub(super) fn end_guards_from_before(rooms: &Rooms) {
         guard.orders.run != rooms.run && has_some && guard.is_here() == Some(true)
     };
     for guard in guards().iter().filter(|guard| has_them(guard)) {
-        // What its command line names may be any file.
-        path_of(&guard.orders.run).iter().for_each(|note| {
-            let _ = fs::remove_file(note);
-        });
+        forget_note(guard);
         // It may have ended.
         let _ = end_at_once(guard);
     }

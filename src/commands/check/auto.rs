@@ -2,7 +2,7 @@
 
 use super::endpoint::Endpoint;
 use super::host::Host;
-use crate::action::rooms::choice::{COOKIES_RESET, Choice, first};
+use crate::action::rooms::choice::{Choice, first};
 
 impl Host {
     /// What `--syn auto` does here, which tries actions in that order, with the services on the ports that were asked for;
@@ -14,11 +14,10 @@ impl Host {
                 (None, Some([])) => Err("nobody listens".to_owned()),
                 (None, known) => {
                     let mut all = known.unwrap_or_default().iter();
+                    let cookies = action == "park" && self.always_sends_cookies();
                     all.try_for_each(|endpoint| {
-                        match action == "park" && self.resets_cookies(endpoint) {
-                            true => Err(COOKIES_RESET.to_owned()),
-                            false => self.parks(endpoint),
-                        }
+                        let why = endpoint.unparkable.as_deref();
+                        self.rooms.park_by_auto(cookies, endpoint.reuseport, why)
                     })
                 }
             },
@@ -34,7 +33,11 @@ impl Host {
 
     /// Whether the kernel may reset clients of this service if they are parked.
     pub(crate) fn resets_cookies(&self, endpoint: &Endpoint) -> bool {
-        self.sysctl("net.ipv4.tcp_syncookies") == Some(2) && endpoint.reuseport == Some(false)
+        self.always_sends_cookies() && endpoint.reuseport == Some(false)
+    }
+
+    fn always_sends_cookies(&self) -> bool {
+        self.sysctl("net.ipv4.tcp_syncookies") == Some(2)
     }
 
     /// Whether connections to this service can be parked here, as far as can be told without a room.

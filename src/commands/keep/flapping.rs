@@ -14,7 +14,7 @@ pub(crate) const TOGETHER_FOR: Duration = Duration::from_secs(60);
 
 /// How a gap is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Line {
+pub(super) enum Telling {
     Own,
     /// The next ones may have none.
     LastOwn,
@@ -42,19 +42,19 @@ pub(super) struct Together {
 
 impl Flapping {
     /// How to tell of a gap that has ended. To be called after [`Flapping::due`].
-    pub(super) fn add(&mut self, gap: &Gap, end: &End, now: Instant) -> Line {
+    pub(super) fn add(&mut self, gap: &Gap, end: &End, now: Instant) -> Telling {
         if !end.is_served() {
-            return Line::Own;
+            return Telling::Own;
         }
         self.began.get_or_insert(now);
         if !self.has_lines() {
             self.collect(gap, end);
-            return Line::None;
+            return Telling::None;
         }
         self.told += 1;
         match self.told == MOST_GAPS_TOLD {
-            true => Line::LastOwn,
-            false => Line::Own,
+            true => Telling::LastOwn,
+            false => Telling::Own,
         }
     }
 
@@ -141,12 +141,12 @@ mod tests {
         for number in 1..=MOST_GAPS_TOLD {
             let line = flapping.add(&one, &over(), at(second * number));
             let last = number == MOST_GAPS_TOLD;
-            assert_eq!(line, if last { Line::LastOwn } else { Line::Own });
+            assert_eq!(line, if last { Telling::LastOwn } else { Telling::Own });
         }
         assert!(!flapping.has_lines());
         for _ in 0..6 {
             let now = at(second * 30);
-            assert_eq!(flapping.add(&one, &over(), now), Line::None);
+            assert_eq!(flapping.add(&one, &over(), now), Telling::None);
             assert_eq!(flapping.due(now), None);
         }
         let moment = Duration::from_millis(1);
@@ -159,7 +159,10 @@ mod tests {
         assert!(!told.is_trouble());
         // It goes on: none has a line of its own in the next minute.
         let now = at(TOGETHER_FOR + second * 2);
-        assert_eq!(flapping.add(&gap::made_up(2, 1), &over(), now), Line::None);
+        assert_eq!(
+            flapping.add(&gap::made_up(2, 1), &over(), now),
+            Telling::None
+        );
         let told = flapping.due(now + TOGETHER_FOR).unwrap();
         assert!(told.is_trouble());
         let words = told.words();
@@ -168,7 +171,7 @@ mod tests {
         // It is calm again.
         let now = now + TOGETHER_FOR * 2;
         assert_eq!(flapping.due(now), None);
-        assert_eq!(flapping.add(&one, &over(), now), Line::Own);
+        assert_eq!(flapping.add(&one, &over(), now), Telling::Own);
     }
 
     #[test]
@@ -179,7 +182,7 @@ mod tests {
             let now = start + TOGETHER_FOR / MOST_GAPS_TOLD * number;
             assert_eq!(flapping.due(now), None);
             let line = flapping.add(&gap::made_up(0, 0), &over(), now);
-            assert_ne!(line, Line::None, "{number}");
+            assert_ne!(line, Telling::None, "{number}");
         }
         assert_eq!(flapping.end(), None);
     }
@@ -199,19 +202,19 @@ mod tests {
             End::KeepEnds,
             End::StoodBack,
         ] {
-            assert_eq!(flapping.add(&one, &end, now), Line::Own, "{end:?}");
+            assert_eq!(flapping.add(&one, &end, now), Telling::Own, "{end:?}");
         }
-        assert_eq!(flapping.add(&one, &over(), now), Line::None);
+        assert_eq!(flapping.add(&one, &over(), now), Telling::None);
         let unseen = End::Unseen(["haproxy (pid 7)".to_owned()].into());
-        assert_eq!(flapping.add(&one, &unseen, now), Line::None);
+        assert_eq!(flapping.add(&one, &unseen, now), Telling::None);
         let told = flapping.due(now + TOGETHER_FOR).unwrap().words();
         assert!(told.starts_with("80: 3 more gaps within"), "{told}");
         // Nor do they make a minute full.
         let mut calm = Flapping::default();
         for _ in 0..=MOST_GAPS_TOLD {
-            assert_eq!(calm.add(&one, &End::GivenUp(None), now), Line::Own);
+            assert_eq!(calm.add(&one, &End::GivenUp(None), now), Telling::Own);
         }
-        assert_eq!(calm.add(&one, &over(), now), Line::Own);
+        assert_eq!(calm.add(&one, &over(), now), Telling::Own);
         assert_eq!(calm.end(), None);
     }
 

@@ -6,7 +6,8 @@ use anyhow::{Context, Result, ensure};
 
 use super::cap;
 use super::decide::{Last, QUIET_FOR};
-use super::kept::{Kept, Refused, Spot};
+use super::kept::{Kept, Refused};
+use super::spot::Spot;
 use super::told::Told;
 use super::wanted::Wanted;
 use crate::action::rooms::resident::shut;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Result;
 
-use super::decide::{Bound, LOOK_AGAIN, News, Pace, Quota, Sight, Watched};
+use super::decide::{LOOK_AGAIN, News, Pace, Quota, Sight};
 use super::gap::{End, Gap};
+use super::spot::Spot;
 use super::told::{Ended, Told};
 use super::unit::Unit;
 use super::wanted::Wanted;
@@ -60,30 +61,6 @@ pub(super) struct Kept<'a> {
     over: Option<Over>,
     pace: Pace,
     runs_seen_at: Option<Instant>,
-}
-
-/// What is known of a group with rooms.
-#[derive(Default)]
-pub(super) struct Spot {
-    pub(super) watched: Watched,
-    /// How many waited at the last look.
-    pub(super) waiting: usize,
-    /// The gap goes on, and that was told.
-    pub(super) is_told: bool,
-    /// What became of those who have waited since the gap began.
-    pub(super) waited: Figures,
-    /// Whether the service has come elsewhere in the gap.
-    pub(super) leaves: Leaves,
-    /// The control group of the listener that the rooms were made for.
-    pub(super) control_group: Option<u64>,
-    /// With `--any`: who is bound there.
-    pub(super) bound: Bound,
-    /// The run on its port began in a gap there. It has seen no listener, and waits for none after COMMAND.
-    pub(super) stays: bool,
-    /// Its rooms were another keep's a moment ago, and some may wait since the program changes.
-    pub(super) is_taken_over: bool,
-    /// Why these could not be made anew for another one.
-    pub(super) not_renewed: Option<String>,
 }
 
 /// A place where no rooms could be made.
@@ -244,12 +221,10 @@ impl<'a> Kept<'a> {
         match spot.watched.see(sight(tended), max_wait, now) {
             News::Nothing => {
                 let is_over = !spot.watched.is_in_gap() && !spot.watched.waits();
-                let (had_waiters, is_taken_over) = (spot.waited.waited() > 0, spot.is_taken_over);
-                spot.is_taken_over &= had_waiters || !is_over;
-                if is_over && had_waiters && !is_taken_over {
-                    self.tell_unseen(number, there, told);
-                } else if is_over {
-                    spot.waited = Figures::default();
+                match is_over && spot.had_unseen_gap() {
+                    true => self.tell_unseen(number, there, told),
+                    false if is_over => spot.waited = Figures::default(),
+                    false => (),
                 }
                 self.rooms.groups[number].is_kept()
             }

@@ -10,7 +10,7 @@
 //!   listeners and its programs. The release build takes 0.2 % of a core for that with one address, 0.3 % with 20, and
 //!   1 % with 100. While somebody waits it looks every 2 ms, and hands over.
 //! - **It decides by what it sees of a place.** `decide.rs` has a small machine for each place (served; in a gap; given
-//!   up). It says how long to pause, and what a signal to stop means. `kept.rs` carries it out.
+//!   up). It says how long to pause, and what a signal to stop means. `kept.rs` carries it out, and `spot.rs` is what it knows of a group.
 //! - **Groups come and go.** A listener without rooms gets some. If its service has not come back within `--max-wait`,
 //!   all rooms of the place go: a bound socket would keep others from binding. systemd makes a control group for each
 //!   start, and connections get the control group of their room. So the keep makes new rooms when the service comes
@@ -53,6 +53,7 @@ mod gap;
 mod kept;
 mod restarted;
 mod shown;
+mod spot;
 mod stand_back;
 mod take_over;
 mod told;

@@ -4,9 +4,10 @@
 use anyhow::{Result, ensure};
 
 use super::follow::{MOST_WAITING, control_group, cookies};
-use super::kept::{Kept, Spot};
+use super::kept::Kept;
+use super::spot::Spot;
 use super::told::Told;
-use crate::action::rooms::taken_over::Inheritance;
+use crate::action::rooms::taken_over::{Inheritance, forget_note};
 use crate::gate::rooms::end_at_once;
 use crate::gate::standing::may_be_left;
 use crate::kernel::room::Place;
@@ -58,7 +59,7 @@ impl Kept<'_> {
             }));
             self.guard_anew(told);
             ensure!(self.watch.is_some(), "no guard");
-            from.forget_note();
+            forget_note(guard);
             end_at_once(guard)
         });
         if inherited.is_ok() {

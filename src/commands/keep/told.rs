@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::flapping::{Flapping, Line as Lines, TOGETHER_FOR, Together};
+use super::flapping::{Flapping, TOGETHER_FOR, Telling, Together};
 use super::gap::{End, Gap};
 use super::wanted::Wanted;
 use crate::gate::counted;
@@ -123,13 +123,13 @@ impl<'a> Teller<'a> {
             let message = ended.gap.words(&ended.end);
             let is_trouble = ended.gap.is_trouble(&ended.end);
             match self.flapping.add(&ended.gap, &ended.end, now) {
-                Lines::Own => self.line(&message, is_trouble),
-                Lines::LastOwn => {
+                Telling::Own => self.line(&message, is_trouble),
+                Telling::LastOwn => {
                     let every = humantime::format_duration(TOGETHER_FOR);
                     let more = format!("{message}; further gaps are told together, every {every}");
                     self.line(&more, is_trouble);
                 }
-                Lines::None => (),
+                Telling::None => (),
             }
             // After a stop, the service was not to come back.
             if !matches!(ended.end, End::Stopped(..)) {

@@ -11,6 +11,7 @@ use nix::unistd::geteuid;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::orders::{File, NAME, Orders};
+use crate::kernel::process_status::{status_of, value};
 use crate::kernel::sockets::Listener;
 use crate::kernel::sockets::holders::processes;
 
@@ -63,12 +64,11 @@ impl RoomGuard {
     }
 }
 
-/// Whether root or this user has started the process. Whoever calls a set-user-ID program chooses its name and its
-/// arguments: it has its caller as real user, or none but root if it has changed that itself.
+/// Whether root or this user has started the process. Another user who calls a set-user-ID program chooses its name and
+/// its arguments. That user stays its real user, unless the program changes this itself. So the program's file counts, too.
 fn is_trusted(pid: i32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mut lines = status.lines();
-    let Some(users) = lines.find_map(|line| line.strip_prefix("Uid:")) else {
+    let status = status_of(pid);
+    let Some(users) = value(&status, "Uid:") else {
         return false;
     };
     // Real, effective, saved, and that of the file system (proc(5)).

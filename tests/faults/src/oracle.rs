@@ -171,7 +171,7 @@ impl Course<'_> {
                 || self.moves() && MOVED.iter().any(|words| text.contains(words))
                 || !self.alone && text.contains(BLAMING)
         };
-        // One that was killed can't tell whom it could not hand over.
+        // A killed run can't name the clients that it failed to hand over.
         let died = self.moves() && self.account.code == 137;
         died || texts.into_iter().any(told)
     }
