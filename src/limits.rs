@@ -1,6 +1,6 @@
 //! The times and limits that the manual names.
 
-use crate::action::rooms::{in_the_way, moved, resident};
+use crate::action::rooms::{bound, in_the_way, moved, resident};
 use crate::action::{linger, list};
 use crate::commands::restart::{LARGEST_SCRIPT, MOST_PID_FILES};
 use crate::commands::{clear, container, keep};
@@ -95,7 +95,7 @@ const SHARED: &[(&str, Limit)] = &[
     ("Kept, moved", Time(in_the_way::RELOADS_WITHIN)),
     ("Parked, moved", Time(in_the_way::MOVED_FOR)),
     ("Parked, moved", Time(service::SETTLE_PLACES)),
-    ("Kept, bound", Time(keep::LISTENS_WITHIN)),
+    ("Kept, bound", Time(bound::LISTENS_WITHIN)),
     ("Kept, told", Time(keep::TOLD_WITHIN)),
     ("Kept, told", Number(keep::MOST_TOLD as u64)),
     ("Kept, told", Time(keep::QUIET_FOR)),

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use harness::keep::wait_queued;
 use harness::latch::Latch;
 use harness::rooms::{
     GROUPS_HIDDEN, ONE_BY_ONE, SHARES_PORT, all_served, another_can_share, are_parked, figure,
@@ -630,6 +631,39 @@ fn commands_own_connections_are_refused_while_nobody_listens() {
             "those who waited, and one of COMMAND"
         );
         nothing_is_left(host, 1);
+    }
+}
+
+/// COMMAND's connection waits to be accepted as the old process dies. COMMAND may wait for its end, before it starts the
+/// new one.
+#[test]
+fn commands_own_connection_ends_with_the_listener_that_it_waits_for() {
+    for (action, to) in [
+        ("park", "127.0.0.1"),
+        ("handover", "127.0.0.1"),
+        ("park", "[::1]"),
+    ] {
+        let pair = Pair::new().unwrap();
+        let host = &pair.server;
+        let both = || Serve::on("0.0.0.0:80").and_on("[::]:80");
+        let service = Restarted::new(host, both());
+        let start = both().daemon_argv(&host.dir().join("new.pid")).unwrap();
+        let mut waiting = Latch::new(host, "waiting");
+        let script = format!(
+            "old=$(cat {}); kill -STOP $old; curl -s -o /dev/null http://{to}/ & curl=$!; {}; \
+             kill -KILL $old; wait $curl; [ $? != 0 ] && {}",
+            service.pid.display(),
+            waiting.hold(),
+            start.join(" ")
+        );
+        let call = call(host, words(&format!("--port 80 --syn {action}"))).unhurried();
+        let run = call.start(["sh", "-c", &script]);
+        waiting.wait();
+        wait_queued(host, 1);
+        waiting.release();
+        let outcome = call.end(run);
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        nothing_is_left(host, service.sockets);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Maps of eBPF for what waiting rooms need.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::Result;
 
@@ -20,6 +20,22 @@ impl Counter {
         Map::new(MapKind::Array, 1).map(Counter)
     }
 
+    /// That of another process.
+    ///
+    /// # Errors
+    /// It is no such map.
+    pub(crate) fn adopt(map: OwnedFd) -> Result<Counter> {
+        Map::adopt(map).map(Counter)
+    }
+
+    /// The same number once more.
+    ///
+    /// # Errors
+    /// This process may open no more files.
+    pub(crate) fn again(&self) -> io::Result<Counter> {
+        self.0.again().map(Counter)
+    }
+
     pub(crate) fn set(&self, count: u32) {
         let _ = self.0.put(Counter::PLACE, count.to_ne_bytes());
     }
@@ -31,6 +47,12 @@ impl Counter {
     /// For [`Instruction::SetMap`](super::instructions::Instruction::SetMap).
     pub(crate) fn number(&self) -> i32 {
         self.0.number()
+    }
+}
+
+impl AsFd for Counter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

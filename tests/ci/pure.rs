@@ -28,6 +28,7 @@ mod action {
         pub(crate) mod able;
         mod account;
         mod again;
+        pub(crate) mod bound;
         pub(crate) mod choice;
         pub(crate) mod figures;
         pub(crate) mod moved;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use super::admitted::Admitted;
 use super::again::again;
+use super::bound::Bound;
 use super::figures::{Acted, Figures};
 use super::moving::Moving;
 use super::note::Note;
@@ -133,6 +134,8 @@ pub(crate) struct Group {
     pub(super) deserted: Option<Instant>,
     /// The rooms were shut for the service, which listens elsewhere.
     pub(super) gave_way: bool,
+    /// With `--any`: who is bound there.
+    pub(super) bound: Bound,
 }
 
 /// How the rooms of a group are filled.
@@ -181,6 +184,7 @@ impl Group {
             made_at: Instant::now(),
             deserted: None,
             gave_way: false,
+            bound: Bound::default(),
         }
     }
 

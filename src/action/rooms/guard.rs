@@ -244,11 +244,15 @@ impl Guarded {
                 .map(|(n, _)| n)
                 .collect();
             if !those.is_empty() {
+                self.rooms.set_busy(true);
                 // Else it is tried again at the next look.
                 self.leaving = Leaving::begin(&mut self.rooms, &those, max_wait).ok();
             }
         }
-        if self.leaving.as_mut().is_some_and(Leaving::is_done) {
+        self.rooms.set_busy(self.leaving.is_some());
+        let is_done = self.leaving.as_mut().is_some_and(Leaving::is_done);
+        self.rooms.set_busy(false);
+        if is_done {
             self.leaving = None;
             self.gave_back = true;
             self.rooms.lend_while_needed();
@@ -345,6 +349,10 @@ impl Guarded {
             File::LentPlaces => {
                 let lent = self.rooms.lent.as_mut().context("places and no sockets")?;
                 lent.know_places(file)?;
+            }
+            File::LentBusy => {
+                let lent = self.rooms.lent.as_mut().context("busy and no sockets")?;
+                lent.know_busy(file)?;
             }
             File::Bindings => self.rooms.bindings = Some(Bindings::adopt(file)?),
             File::Note => {

@@ -1,5 +1,7 @@
 //! `syngate keep --any`: SO_REUSEPORT for services that do not set it.
 
+use std::time::Instant;
+
 use anyhow::{Result, ensure};
 
 use super::groups::{Group, Rooms};
@@ -51,10 +53,11 @@ impl Rooms {
 
     /// The service has begun to set the option itself, and the socket that had it from here has closed: another one has
     /// the place.
-    pub(super) fn lend_on(&self, there: &Sample) {
+    pub(super) fn lend_on(&mut self, there: &Sample) {
         let Some(lent) = self.lent.as_ref().filter(|_| !self.is_calm()) else {
             return;
         };
+        let mut claimed = Vec::new();
         for group in self.groups.iter().filter(|group| group.lent) {
             let listeners = group.listeners(there);
             let first = listeners.first().filter(|l| !lent.has(l.id.cookie));
@@ -62,7 +65,26 @@ impl Rooms {
                 let unit = self.unit_at(&group.place, &there.listeners);
                 // Else it is tried again at the next look.
                 let _ = lent.claim(&group.place, listener.id.cookie, unit);
+                claimed.push((group.place.clone(), listener.id.cookie));
             }
+        }
+        if !claimed.is_empty() {
+            self.free_where_closed(&claimed);
+        }
+    }
+
+    /// The socket may have closed before it got the place. Nothing would have the place free again then.
+    fn free_where_closed(&mut self, claimed: &[(Place, u64)]) {
+        // Without a look, it is none of the service's after a moment, as any other that does not listen.
+        let Ok(there) = self.look(false) else {
+            return;
+        };
+        let closed = claimed.iter().filter(|(_, cookie)| {
+            let mut listeners = there.listeners.iter();
+            !listeners.any(|l| l.id.cookie == *cookie)
+        });
+        for (place, cookie) in closed {
+            self.lent.iter().for_each(|lent| lent.free(place, *cookie));
         }
     }
 
@@ -71,15 +93,21 @@ impl Rooms {
         self.lent.iter().for_each(|lent| lent.set_busy(busy));
     }
 
-    /// The cookie of the socket that was bound in the place of a group's listener; it need not listen.
-    pub(crate) fn bound(&self, number: usize) -> Option<u64> {
-        self.lent.as_ref()?.owner(&self.groups[number].place)
-    }
-
-    /// The next socket that is bound there is in its place.
-    pub(crate) fn unbind(&self, number: usize, cookie: u64) {
-        if let Some(lent) = &self.lent {
-            lent.free(&self.groups[number].place, cookie);
+    /// A socket that is bound where a group's listener was, and does not listen, keeps the service out no longer than a
+    /// moment: the next one that is bound there is in its place.
+    pub(super) fn free_idle(&mut self, there: &Sample) {
+        let served = self.groups.iter();
+        let served: Vec<bool> = served.map(|group| self.is_served(group, there)).collect();
+        let (Some(lent), now) = (&self.lent, Instant::now()) else {
+            return;
+        };
+        for (group, served) in self.groups.iter_mut().zip(served) {
+            let bound = lent.owner(&group.place).filter(|_| !served);
+            if group.bound.is_idle(bound, now) {
+                bound
+                    .into_iter()
+                    .for_each(|cookie| lent.free(&group.place, cookie));
+            }
         }
     }
 

@@ -28,7 +28,7 @@
 //! before it. `again`: what the kernel refuses is tried again.
 //!
 //! **`syngate keep`.** `resident`: rooms that come and go with the listeners. `leaving`: some go, and the others stay.
-//! `keep_any`: services without SO_REUSEPORT. `moved`: has the service gone elsewhere; `guard_moved`: the same for the
+//! `keep_any`, `bound`: services without SO_REUSEPORT. `moved`: has the service gone elsewhere; `guard_moved`: the same for the
 //! guard of a dead keep. `taken_over`: the rooms of a dead keep are the next one's.
 //!
 //! # A gate without rules
@@ -91,6 +91,7 @@ mod admitted;
 mod again;
 mod backend;
 mod backlog;
+pub(crate) mod bound;
 pub(crate) mod choice;
 pub(crate) mod early_guard;
 pub(crate) mod figures;

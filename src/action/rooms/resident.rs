@@ -200,6 +200,7 @@ impl Rooms {
         self.settle();
         self.set_busy(false);
         self.lend_on(there);
+        self.free_idle(there);
         tended
     }
 

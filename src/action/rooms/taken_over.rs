@@ -58,7 +58,7 @@ impl Inheritance {
                 File::Link => all.links.push(Link::adopt(file)),
                 File::Lent => all.lent = Some(Lent::adopt(file)?),
                 File::Note => all._lock = Some(file),
-                File::LentPlaces | File::Bindings => (),
+                File::LentPlaces | File::LentBusy | File::Bindings => (),
             }
         }
         ensure!(!all.shelves.is_empty(), "it has no rooms");

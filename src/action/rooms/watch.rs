@@ -124,7 +124,9 @@ fn files(rooms: &Rooms) -> Vec<(File, RawFd)> {
     let bindings = bindings.map(|bindings| (File::Bindings, bindings.as_fd()));
     let lent = rooms.lent.iter().flat_map(|lent| {
         let places = lent.places().map(|places| (File::LentPlaces, places));
-        [(File::Lent, lent.as_fd())].into_iter().chain(places)
+        let busy = lent.busy().map(|busy| (File::LentBusy, busy));
+        let known = [(File::Lent, lent.as_fd())].into_iter();
+        known.chain(places).chain(busy)
     });
     let all = shelves.chain(links).chain(note).chain(bindings).chain(lent);
     all.map(|(file, fd)| (file, fd.as_raw_fd())).collect()

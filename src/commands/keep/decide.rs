@@ -8,8 +8,6 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(125);
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(40);
 /// Interval between looks while somebody waits.
 pub(crate) const LOOK_WAITING: Duration = Duration::from_millis(2);
-/// A socket that was bound listens within this time, if it is the service's.
-pub(crate) const LISTENS_WITHIN: Duration = Duration::from_secs(1);
 /// The longest interval, where a look is slow.
 pub(crate) const LOOK_AT_LEAST: Duration = Duration::from_secs(1);
 /// So many addresses that can't be kept are told by name in [`QUIET_FOR`].
@@ -91,20 +89,6 @@ impl Watched {
 
     pub(super) fn is_in_gap(&self) -> bool {
         self.gap.is_some()
-    }
-}
-
-/// The socket that is bound where the service listened, with `--any`. Others are refused there.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Bound(Option<(u64, Instant)>);
-
-impl Bound {
-    /// `cookie`: that of a socket that does not listen. Returns whether it is none of the service's: a client may have
-    /// the port as its own.
-    pub(super) fn is_idle(&mut self, cookie: Option<u64>, now: Instant) -> bool {
-        let before = self.0.filter(|(before, _)| Some(*before) == cookie);
-        self.0 = before.or(cookie.map(|cookie| (cookie, now)));
-        before.is_some_and(|(_, since)| now.duration_since(since) >= LISTENS_WITHIN)
     }
 }
 
@@ -244,24 +228,6 @@ mod tests {
         };
         assert_eq!(see(0), News::Nothing);
         assert_eq!(see(1), News::GiveUp { since: start });
-    }
-
-    #[test]
-    fn a_socket_that_does_not_listen_is_none_of_the_service_s() {
-        let start = Instant::now();
-        let mut bound = Bound::default();
-        let mut is_idle = |cookie, after| bound.is_idle(cookie, start + after);
-        assert!(!is_idle(None, Duration::ZERO));
-        assert!(!is_idle(Some(7), Duration::ZERO));
-        assert!(!is_idle(Some(7), LISTENS_WITHIN / 2));
-        assert!(!is_idle(Some(8), LISTENS_WITHIN), "another one");
-        assert!(!is_idle(
-            Some(8),
-            LISTENS_WITHIN * 2 - Duration::from_millis(1)
-        ));
-        assert!(is_idle(Some(8), LISTENS_WITHIN * 2));
-        assert!(!is_idle(None, LISTENS_WITHIN * 2));
-        assert!(!is_idle(Some(8), LISTENS_WITHIN * 3), "it begins anew");
     }
 
     #[test]

@@ -210,7 +210,6 @@ impl<'a> Kept<'a> {
     fn conclude(&mut self, number: usize, tended: Tended, there: &Sample, told: &mut Told) -> bool {
         let now = Instant::now();
         self.note_moved(number, tended.served, there, now);
-        self.note_bound(number, tended.served, now);
         let (max_wait, end) = self.patience(number, there, now);
         if !tended.served && !self.is_in_gap() {
             self.rooms.count_unmoved();
@@ -289,19 +288,6 @@ impl<'a> Kept<'a> {
         let ports = ports(false).minus(&ports(true));
         let listeners = there.listeners.iter().filter(|l| ports.contains(l.port));
         self.before.note(listeners, Instant::now());
-    }
-
-    /// A socket that does not listen keeps the service out no longer than a moment.
-    fn note_bound(&mut self, number: usize, served: bool, now: Instant) {
-        let bound = match served {
-            true => None,
-            false => self.rooms.bound(number),
-        };
-        if self.spots[number].bound.is_idle(bound, now) {
-            bound
-                .into_iter()
-                .for_each(|cookie| self.rooms.unbind(number, cookie));
-        }
     }
 
     /// How long somebody may wait there, and what ends it then.

@@ -65,7 +65,7 @@ use std::time::Instant;
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 
 pub(crate) use self::decide::{
-    LISTENS_WITHIN, LOOK_AGAIN, LOOK_AT_LEAST, LOOK_EVERY, LOOK_WAITING, MOST_TOLD, QUIET_FOR,
+    LOOK_AGAIN, LOOK_AT_LEAST, LOOK_EVERY, LOOK_WAITING, MOST_TOLD, QUIET_FOR,
 };
 use self::decide::{Stopping, pause};
 pub(crate) use self::flapping::{MOST_GAPS_TOLD, TOGETHER_FOR};

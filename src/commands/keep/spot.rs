@@ -1,6 +1,6 @@
 //! What a keep knows of a group of rooms, beside the rooms themselves.
 
-use super::decide::{Bound, Watched};
+use super::decide::Watched;
 use crate::action::rooms::figures::Figures;
 use crate::action::rooms::moved::Leaves;
 
@@ -18,8 +18,6 @@ pub(super) struct Spot {
     pub(super) leaves: Leaves,
     /// The control group of the listener that the rooms were made for.
     pub(super) control_group: Option<u64>,
-    /// With `--any`: who is bound there.
-    pub(super) bound: Bound,
     /// The run on its port began in a gap there. It has seen no listener, and waits for none after COMMAND.
     pub(super) stays: bool,
     /// Its rooms were another keep's a moment ago, and some may wait since the program changes.

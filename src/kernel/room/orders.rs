@@ -63,10 +63,12 @@ pub(crate) enum File {
     Lent,
     /// That of the places where sockets get it. Comes after [`File::Lent`].
     LentPlaces,
+    /// Whether the keep, or the guard of a dead one, has copies of listeners. Comes after [`File::Lent`].
+    LentBusy,
 }
 
 impl File {
-    const ALL: [(File, char); 7] = [
+    const ALL: [(File, char); 8] = [
         (File::Shelf, 's'),
         (File::LentShelf, 'l'),
         (File::Link, 'h'),
@@ -74,6 +76,7 @@ impl File {
         (File::Bindings, 'b'),
         (File::Lent, 'r'),
         (File::LentPlaces, 'p'),
+        (File::LentBusy, 'c'),
     ];
 
     fn letter(self) -> char {
@@ -110,6 +113,7 @@ impl Orders {
                 (File::Bindings, 4),
                 (File::Lent, 6),
                 (File::LentPlaces, 7),
+                (File::LentBusy, 8),
             ],
         }
     }

@@ -16,6 +16,13 @@ const SK_PASS: i32 = 1;
 const SK_DROP: i32 = 0;
 /// struct sk_reuseport_md: the type of the packet, in network byte order.
 const ETH_PROTOCOL: i16 = 20;
+/// The same: the connection that moves (struct bpf_sock), if one does. Linux 5.14.
+const MIGRATING_SK: i16 = 48;
+/// struct bpf_sock, linux/bpf.h. Port and addresses are in network byte order.
+const SOCK_FAMILY: i16 = 4;
+const SOCK_CLIENT_PORT: i16 = 48;
+const SOCK_CLIENT_IP4: i16 = 52;
+const SOCK_LAST_OF_CLIENT_IP6: i16 = 68;
 /// linux/if_ether.h
 const ETH_P_IP: u16 = 0x0800;
 /// linux/bpf.h: offsets count from the IP header.
@@ -68,6 +75,10 @@ const THERE: Label = 4;
 const CLOSES: Label = 5;
 const GATED: Label = 6;
 const FORGET: Label = 7;
+const PACKET: Label = 8;
+const MOVES_V6: Label = 9;
+const ADDRESS: Label = 10;
+const KNOWN: Label = 11;
 /// And those behind it.
 const NEXT_PASS: Label = 100;
 /// And those behind it: one for each key of [`Newcomers`] in each pass.
@@ -166,10 +177,12 @@ pub(crate) struct Newcomers {
 
 /// As [`fill_in_turn`]; but connections with a pass go to its listeners, and are refused where there are none.
 pub(crate) fn fill_but_for(passes: &[Pass], fill: Vec<Instruction>) -> Vec<Instruction> {
-    let mut program = vec![
-        Copy(R6, R1),
+    let mut program = vec![Copy(R6, R1), LoadWide(R2, R6, MIGRATING_SK)];
+    // It has waited for a listener that closes. COMMAND may wait for it.
+    program.extend(client_of_moving());
+    program.extend([
+        Here(PACKET),
         StoreValue(Stack, KEY, 0),
-        // A queue that moves has no packet, and no port.
         Copy(R1, R6),
         Set(R2, 0),
         Copy(R3, Stack),
@@ -177,8 +190,9 @@ pub(crate) fn fill_but_for(passes: &[Pass], fill: Vec<Instruction>) -> Vec<Instr
         Set(R4, 2),
         Call(Helper::LoadBytes),
         JumpUnlessEqual(R0, 0, OTHERS),
-    ];
+    ]);
     program.extend(load_of_header((SOURCE_V4, SOURCE_V6), KEY_ADDRESS, V6));
+    program.push(Here(KNOWN));
     for (pass, next) in passes.iter().zip(NEXT_PASS..NOT_NEW) {
         program.extend(lookup(pass.connections, KEY));
         program.push(JumpIfEqual(R0, 0, next));
@@ -207,6 +221,24 @@ pub(crate) fn fill_but_for_host(listeners: (i32, u32), fill: Vec<Instruction>) -
     program.extend(in_order(listeners));
     program.extend(otherwise(fill));
     program
+}
+
+/// Notes the client of a connection that moves, and goes on with [`KNOWN`]. A packet of a client's comes behind that.
+fn client_of_moving() -> [Instruction; 12] {
+    [
+        JumpIfEqual(R2, 0, PACKET),
+        Load(R3, R2, SOCK_CLIENT_PORT),
+        Store(Stack, KEY, R3),
+        Load(R3, R2, SOCK_FAMILY),
+        JumpUnlessEqual(R3, libc::AF_INET, MOVES_V6),
+        Load(R3, R2, SOCK_CLIENT_IP4),
+        Jump(ADDRESS),
+        Here(MOVES_V6),
+        Load(R3, R2, SOCK_LAST_OF_CLIENT_IP6),
+        Here(ADDRESS),
+        Store(Stack, KEY_ADDRESS, R3),
+        Jump(KNOWN),
+    ]
 }
 
 /// Goes on with [`OTHERS`] if one of the numbers is not 0.
