@@ -432,7 +432,7 @@ while True: threading.Thread(target=serve, args=(l.accept()[0],), daemon=True).s
     let ask = "exec python3 -c \"import socket; k = socket.create_connection(('127.0.0.1', 8080)); \
                k.settimeout(1); assert k.recv(9)\"";
     let check = ["--ready-check", ask];
-    let outcome = shut("--ready-timeout 2s").args(check).run(["true"]);
+    let outcome = shut("--ready-timeout 5s").args(check).run(["true"]);
     let told = "--ready-check may wait for the gate: python3";
     assert!(outcome.stderr.contains(told), "{outcome:?}");
     let advice = "if the check asks through that, use --allow-local";
